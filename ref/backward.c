@@ -1,0 +1,91 @@
+/* Gradient of the Main Branch, dense or sparse alike: only the support differs.
+ *
+ *   dP = dO V^T      dS = P * (dP - rowsum(dP * P))
+ *   dQ = dS K / sqrt(dh)      dK = dS^T Q / sqrt(dh)      dV = P^T dO
+ *
+ * dK and dV sum over the queries that selected a key and over the heads of the group; they are summed in
+ * double and rounded once. No gradient passes to the ids: a choice has none. */
+#include "internal.h"
+
+size_t backward_workspace(const msa_shape *s)
+{
+    int64_t n = max_support(s, true), kv = s->n_kv * s->n_kv_heads * s->d_head;
+    return WORK_ALIGN + work_bytes(n, sizeof(int64_t)) + 2 * work_bytes(n, sizeof(double)) +
+           work_bytes(s->d_head, sizeof(double)) + 2 * work_bytes(kv, sizeof(double));
+}
+
+static msa_status backward(const msa_shape *s, const float *q, const float *k, const float *v,
+                           const int32_t *ids, const float *dout, float *dq, float *dk, float *dv, void *work,
+                           bool bf16)
+{
+    MSA_TRY(ids ? msa_check_ids(s, ids) : msa_check_shape(s));
+    if (!q || !k || !v || !dout || !dq || !dk || !dv || !work)
+        return MSA_ERR_NULL;
+    const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
+    const int64_t n_max = max_support(s, true), kv_size = s->n_kv * s->n_kv_heads * d;
+    const double scale = 1 / sqrt(d);
+    int64_t *tokens = work_take(&work, n_max, sizeof *tokens);
+    double *p = work_take(&work, n_max, sizeof *p);
+    double *dp = work_take(&work, n_max, sizeof *dp);
+    double *acc = work_take(&work, d, sizeof *acc);
+    double *sum_dk = work_take(&work, kv_size, sizeof *sum_dk);
+    double *sum_dv = work_take(&work, kv_size, sizeof *sum_dv);
+    memset(sum_dk, 0, (size_t)kv_size * sizeof *sum_dk);
+    memset(sum_dv, 0, (size_t)kv_size * sizeof *sum_dv);
+
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        msa_seq seq = msa_get_seq(s, b);
+        for (int64_t i = 0; i < seq.n_q; i++) {
+            for (int h = 0; h < s->n_heads; h++) {
+                int r = h / group;
+                int64_t n = list_support(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), tokens);
+                int64_t row = (seq.q0 + i) * s->n_heads + h;
+                int64_t kv = seq.kv0 * s->n_kv_heads + r;
+                for (int64_t a = 0; a < n; a++)
+                    p[a] = scale * dot(q + row * d, k + (kv + tokens[a] * s->n_kv_heads) * d, d);
+                double denom;
+                softmax_row(p, n, false, &denom);
+
+                double delta = 0; /* rowsum(dP * P) */
+                for (int64_t a = 0; a < n; a++) {
+                    p[a] /= denom;
+                    dp[a] = dot(dout + row * d, v + (kv + tokens[a] * s->n_kv_heads) * d, d);
+                    delta += dp[a] * p[a];
+                }
+                memset(acc, 0, (size_t)d * sizeof *acc);
+                for (int64_t a = 0; a < n; a++) {
+                    int64_t at = (kv + tokens[a] * s->n_kv_heads) * d;
+                    double ds = p[a] * (dp[a] - delta);
+                    double pv = bf16 ? (double)msa_bf16((float)p[a]) : p[a];
+                    double dsv = scale * (bf16 ? (double)msa_bf16((float)ds) : ds);
+                    axpy(dsv, k + at, d, acc);
+                    axpy(dsv, q + row * d, d, sum_dk + at);
+                    axpy(pv, dout + row * d, d, sum_dv + at);
+                }
+                for (int c = 0; c < d; c++)
+                    dq[row * d + c] = (float)acc[c];
+            }
+        }
+    }
+    for (int64_t a = 0; a < kv_size; a++) {
+        dk[a] = (float)sum_dk[a];
+        dv[a] = (float)sum_dv[a];
+    }
+    return MSA_OK;
+}
+
+msa_status msa_backward(const msa_shape *s, const float *q, const float *k, const float *v,
+                        const int32_t *ids, const float *o, const float *lse, const float *dout, float *dq,
+                        float *dk, float *dv, void *work)
+{
+    (void)o, (void)lse; /* recomputed in double */
+    return backward(s, q, k, v, ids, dout, dq, dk, dv, work, false);
+}
+
+msa_status msa_backward_bf16(const msa_shape *s, const float *q, const float *k, const float *v,
+                             const int32_t *ids, const float *o, const float *lse, const float *dout,
+                             float *dq, float *dk, float *dv, void *work)
+{
+    (void)o, (void)lse;
+    return backward(s, q, k, v, ids, dout, dq, dk, dv, work, true);
+}

@@ -1,0 +1,100 @@
+/* Forward attention over tiles, dense and sparse: O = softmax(Q Ku^T / sqrt(dh)) Vu. */
+#include "fast.h"
+
+typedef struct room {
+    tile t;
+    float *rows, *logits, *denom, *lse, *k, *v;
+} room;
+
+static size_t room_bytes(const msa_shape *s, bool full)
+{
+    int64_t rows = tile_queries(s) * (s->n_heads / s->n_kv_heads), cols = tile_max_cols(s, full);
+    size_t gathered = full ? 0 : 2 * work_bytes(cols * s->d_head, sizeof(float));
+    return WORK_ALIGN + tile_bytes(s, full) + work_bytes(rows * s->d_head, sizeof(float)) +
+           work_bytes(rows * cols, sizeof(float)) + 2 * work_bytes(rows, sizeof(float)) + gathered;
+}
+
+static room room_take(const msa_shape *s, bool full, void *work)
+{
+    int64_t rows = tile_queries(s) * (s->n_heads / s->n_kv_heads), cols = tile_max_cols(s, full);
+    room m;
+    tile_take(&m.t, s, full, &work);
+    m.rows = work_take(&work, rows * s->d_head, sizeof(float));
+    m.logits = work_take(&work, rows * cols, sizeof(float));
+    m.denom = work_take(&work, rows, sizeof(float));
+    m.lse = work_take(&work, rows, sizeof(float));
+    m.k = full ? NULL : work_take(&work, cols * s->d_head, sizeof(float));
+    m.v = full ? NULL : work_take(&work, cols * s->d_head, sizeof(float));
+    return m;
+}
+
+static void attend_tile(const msa_shape *s, room *m, const float *q, const float *k, const float *v,
+                        const int32_t *ids, float *o, float *lse)
+{
+    const tile *t = &m->t;
+    const int d = s->d_head, group = s->n_heads / s->n_kv_heads, head = t->r * group;
+    const int64_t rows = t->n * group;
+    int64_t ldk, ldv;
+    const float *ku = tile_gather(t, k, s->n_kv_heads, t->r, d, m->k, &ldk);
+    const float *vu = tile_gather(t, v, s->n_kv_heads, t->r, d, m->v, &ldv);
+    tile_pack(t, q, s->n_heads, head, group, d, (float)(1 / sqrt(d)), m->rows);
+    small_gemm(false, true, rows, t->cols, d, m->rows, d, ku, ldk, 0, m->logits, t->cols);
+    tile_softmax(t, ids, group, m->logits, m->denom, m->lse);
+    small_gemm(false, false, rows, d, t->cols, m->logits, t->cols, vu, ldv, 0, m->rows, d);
+    for (int64_t a = 0; a < rows; a++)
+        for (int c = 0; c < d; c++)
+            m->rows[a * d + c] /= m->denom[a];
+    tile_unpack(t, m->rows, s->n_heads, head, group, d, o);
+    if (lse)
+        tile_unpack(t, m->lse, s->n_heads, head, group, 1, lse);
+}
+
+static msa_status attend(const msa_shape *s, const float *q, const float *k, const float *v,
+                         const int32_t *ids, float *o, float *lse, void *work)
+{
+    const bool full = !ids;
+    const size_t each = room_bytes(s, full);
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        const msa_seq seq = msa_get_seq(s, b);
+        const int64_t tiles = tile_count(s, &seq), pieces = tiles * s->n_kv_heads;
+#pragma omp parallel num_threads(fast_threads())
+        {
+            room m = room_take(s, full, (char *)work + (size_t)fast_thread() * each);
+            /* The last tiles are the longest: they go first. */
+#pragma omp for schedule(dynamic)
+            for (int64_t a = 0; a < pieces; a++) {
+                tile_open(&m.t, s, &seq, (int)(a % s->n_kv_heads), tiles - 1 - a / s->n_kv_heads, ids);
+                attend_tile(s, &m, q, k, v, ids, o, lse);
+            }
+        }
+    }
+    return MSA_OK;
+}
+
+size_t fast_dense_workspace(const msa_shape *s)
+{
+    return (size_t)fast_max_threads() * room_bytes(s, true);
+}
+
+size_t fast_sparse_workspace(const msa_shape *s)
+{
+    return (size_t)fast_max_threads() * room_bytes(s, false);
+}
+
+msa_status fast_dense(const msa_shape *s, const float *q, const float *k, const float *v, float *o,
+                      float *lse, void *work)
+{
+    MSA_TRY(msa_check_shape(s));
+    if (!q || !k || !v || !o || !work)
+        return MSA_ERR_NULL;
+    return attend(s, q, k, v, NULL, o, lse, work);
+}
+
+msa_status fast_sparse(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
+                       float *o, float *lse, void *work)
+{
+    MSA_TRY(msa_check_ids(s, ids));
+    if (!q || !k || !v || !o || !work)
+        return MSA_ERR_NULL;
+    return attend(s, q, k, v, ids, o, lse, work);
+}

@@ -1,0 +1,83 @@
+/* What the files of the fast CPU path share. The idea, in one paragraph:
+ *
+ * A tile is a few neighbouring queries of one sequence and one GQA group. Its queries and heads together
+ * make the rows of matrix products that are tall enough for OpenBLAS; its columns are the tokens of the
+ * UNION of the blocks that its queries selected (all visible tokens for full support). Columns that a
+ * query did not select are masked to -inf before the softmax. Neighbours choose alike, so the union is
+ * little larger than one selection. Dense and sparse attention, backward and KL are the same walk.
+ *
+ * Threads are ours: OpenBLAS is told to use one. Work is cut the same way whatever the number of threads,
+ * and every output element is owned by one piece, so the result does not depend on that number. */
+#ifndef MSA_FAST_H
+#define MSA_FAST_H
+
+#include "../internal.h"
+
+/* ---- Matrix products (gemm.c) --------------------------------------------------------------------- */
+
+/* C[m,n] = op(A) op(B) + beta C on one thread; ld* are row strides in floats. */
+void small_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda,
+                const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+msa_gemm_fn fast_gemm; /* the same over all threads, for dense matrices */
+
+/* Threads of a parallel region, and the most there can be: what workspaces are sized for. */
+int fast_threads(void);
+int fast_max_threads(void);
+int fast_thread(void);
+
+/* ---- Tiles (tile.c) ---------------------------------------------------------------------------------- */
+
+typedef struct tile {
+    const msa_shape *s;
+    msa_seq seq;
+    int r;           /* group */
+    int64_t i0, n;   /* queries i0 .. i0+n-1 of the sequence */
+    int64_t cols;    /* tokens in the union */
+    int n_blocks;    /* blocks in the union; full support: 0 */
+    int32_t *blocks; /* ascending */
+    int64_t *col;    /* first column of each block */
+    bool full;
+} tile;
+
+/* Queries that a tile holds, and the columns it can have. */
+int64_t tile_queries(const msa_shape *s);
+int64_t tile_max_cols(const msa_shape *s, bool full);
+/* Bytes of the two lists above, and taking them. */
+size_t tile_bytes(const msa_shape *s, bool full);
+void tile_take(tile *t, const msa_shape *s, bool full, void **work);
+
+/* Describes tile number `index` of (sequence, group): finds the union of what its queries selected. */
+void tile_open(tile *t, const msa_shape *s, const msa_seq *seq, int r, int64_t index, const int32_t *ids);
+/* Tiles in a sequence. */
+int64_t tile_count(const msa_shape *s, const msa_seq *seq);
+
+/* The rows of the union's tokens in x [S,heads,d], head `head`. Full support: x itself, with its stride in
+ * *ld; else a copy in `room` [cols,d]. */
+const float *tile_gather(const tile *t, const float *x, int heads, int head, int d, float *room, int64_t *ld);
+/* dx += the columns' gradients, the way tile_gather read them. `grad` [cols,d]. */
+void tile_scatter_add(const tile *t, const float *grad, int heads, int head, int d, float *dx);
+
+/* Rows (query, head of the group) of x [T,heads,d] to a dense [n*count,d], times `scale`; and back. */
+void tile_pack(const tile *t, const float *x, int heads, int head, int count, int d, float scale,
+               float *rows);
+void tile_unpack(const tile *t, const float *rows, int heads, int head, int count, int d, float *x);
+
+/* Logits [n*count, cols] to unnormalised softmax weights, where a query's selection and causality allow,
+ * else 0. Each row's sum goes to denom [n*count]; its LSE to lse, if not NULL. */
+void tile_softmax(const tile *t, const int32_t *ids, int count, float *logits, float *denom, float *lse);
+
+/* ---- Stages ---------------------------------------------------------------------------------------------
+ */
+
+msa_dense_fn fast_dense;
+msa_sparse_fn fast_sparse;
+msa_index_fn fast_index;
+msa_backward_fn fast_backward;
+msa_kl_fn fast_kl;
+size_t fast_dense_workspace(const msa_shape *s);
+size_t fast_sparse_workspace(const msa_shape *s);
+size_t fast_index_workspace(const msa_shape *s);
+size_t fast_backward_workspace(const msa_shape *s);
+size_t fast_kl_workspace(const msa_shape *s);
+
+#endif

@@ -1,0 +1,122 @@
+/* Backward over tiles. One piece of work is one (sequence, group): it owns that group's dK and dV, so its
+ * tiles add to them one after another, in the same order on every run. */
+#include "fast.h"
+
+typedef struct room {
+    tile t;
+    float *q, *d_o, *dq, *p, *dp, *denom, *k, *v, *dk, *dv;
+} room;
+
+static size_t room_bytes(const msa_shape *s)
+{
+    int64_t rows = tile_queries(s) * (s->n_heads / s->n_kv_heads), cols = tile_max_cols(s, true);
+    return WORK_ALIGN + tile_bytes(s, false) + 3 * work_bytes(rows * s->d_head, sizeof(float)) +
+           2 * work_bytes(rows * cols, sizeof(float)) + work_bytes(rows, sizeof(float)) +
+           4 * work_bytes(cols * s->d_head, sizeof(float));
+}
+
+static room room_take(const msa_shape *s, bool full, void *work)
+{
+    int64_t rows = tile_queries(s) * (s->n_heads / s->n_kv_heads), cols = tile_max_cols(s, full);
+    int64_t wide = rows * s->d_head, square = rows * cols, tall = cols * s->d_head;
+    room m;
+    tile_take(&m.t, s, full, &work);
+    m.q = work_take(&work, wide, sizeof(float));
+    m.d_o = work_take(&work, wide, sizeof(float));
+    m.dq = work_take(&work, wide, sizeof(float));
+    m.p = work_take(&work, square, sizeof(float));
+    m.dp = work_take(&work, square, sizeof(float));
+    m.denom = work_take(&work, rows, sizeof(float));
+    m.k = work_take(&work, tall, sizeof(float));
+    m.v = work_take(&work, tall, sizeof(float));
+    m.dk = work_take(&work, tall, sizeof(float));
+    m.dv = work_take(&work, tall, sizeof(float));
+    return m;
+}
+
+/* p: weights to probabilities; dp: dP to dS = P * (dP - rowsum(dP * P)). */
+static void softmax_backward(int64_t rows, int64_t cols, const float *denom, float *p, float *dp)
+{
+    for (int64_t a = 0; a < rows; a++, p += cols, dp += cols) {
+        float inv = 1 / denom[a], delta = 0;
+#pragma omp simd reduction(+ : delta)
+        for (int64_t c = 0; c < cols; c++) {
+            p[c] *= inv;
+            delta += dp[c] * p[c];
+        }
+        for (int64_t c = 0; c < cols; c++)
+            dp[c] = p[c] * (dp[c] - delta);
+    }
+}
+
+/* dx[union] += a^T b, for a [rows,cols] and b [rows,d]: straight into dx for full support. */
+static void add_product(const tile *t, int64_t rows, const float *a, const float *b, int d, float *part,
+                        float *dx)
+{
+    const int heads = t->s->n_kv_heads;
+    if (t->full) {
+        float *base = dx + (t->seq.kv0 * heads + t->r) * d;
+        small_gemm(true, false, t->cols, d, rows, a, t->cols, b, d, 1, base, (int64_t)heads * d);
+        return;
+    }
+    small_gemm(true, false, t->cols, d, rows, a, t->cols, b, d, 0, part, d);
+    tile_scatter_add(t, part, heads, t->r, d, dx);
+}
+
+static void backward_tile(const msa_shape *s, room *m, const float *q, const float *k, const float *v,
+                          const int32_t *ids, const float *dout, float *dq, float *dk, float *dv)
+{
+    const tile *t = &m->t;
+    const int d = s->d_head, group = s->n_heads / s->n_kv_heads, head = t->r * group;
+    const int64_t rows = t->n * group;
+    const float scale = (float)(1 / sqrt(d));
+    int64_t ldk, ldv;
+    const float *ku = tile_gather(t, k, s->n_kv_heads, t->r, d, m->k, &ldk);
+    const float *vu = tile_gather(t, v, s->n_kv_heads, t->r, d, m->v, &ldv);
+    tile_pack(t, q, s->n_heads, head, group, d, scale, m->q);
+    tile_pack(t, dout, s->n_heads, head, group, d, 1, m->d_o);
+
+    small_gemm(false, true, rows, t->cols, d, m->q, d, ku, ldk, 0, m->p, t->cols);
+    tile_softmax(t, ids, group, m->p, m->denom, NULL);
+    small_gemm(false, true, rows, t->cols, d, m->d_o, d, vu, ldv, 0, m->dp, t->cols);
+    softmax_backward(rows, t->cols, m->denom, m->p, m->dp);
+
+    small_gemm(false, false, rows, d, t->cols, m->dp, t->cols, ku, ldk, 0, m->dq, d);
+    for (int64_t a = 0; a < rows * d; a++)
+        m->dq[a] *= scale;
+    tile_unpack(t, m->dq, s->n_heads, head, group, d, dq);
+    add_product(t, rows, m->dp, m->q, d, m->dk, dk); /* m->q carries the scale */
+    add_product(t, rows, m->p, m->d_o, d, m->dv, dv);
+}
+
+size_t fast_backward_workspace(const msa_shape *s)
+{
+    return (size_t)fast_max_threads() * room_bytes(s);
+}
+
+msa_status fast_backward(const msa_shape *s, const float *q, const float *k, const float *v,
+                         const int32_t *ids, const float *o, const float *lse, const float *dout, float *dq,
+                         float *dk, float *dv, void *work)
+{
+    (void)o, (void)lse; /* recomputed with the tile */
+    MSA_TRY(ids ? msa_check_ids(s, ids) : msa_check_shape(s));
+    if (!q || !k || !v || !dout || !dq || !dk || !dv || !work)
+        return MSA_ERR_NULL;
+    const size_t kv_bytes = (size_t)(s->n_kv * s->n_kv_heads * s->d_head) * sizeof(float);
+    const int pieces = msa_n_seqs(s) * s->n_kv_heads;
+    memset(dk, 0, kv_bytes);
+    memset(dv, 0, kv_bytes);
+#pragma omp parallel num_threads(fast_threads())
+    {
+        room m = room_take(s, !ids, (char *)work + (size_t)fast_thread() * room_bytes(s));
+#pragma omp for schedule(dynamic)
+        for (int a = 0; a < pieces; a++) {
+            const msa_seq seq = msa_get_seq(s, a / s->n_kv_heads);
+            for (int64_t i = 0; i < tile_count(s, &seq); i++) {
+                tile_open(&m.t, s, &seq, a % s->n_kv_heads, i, ids);
+                backward_tile(s, &m, q, k, v, ids, dout, dq, dk, dv);
+            }
+        }
+    }
+    return MSA_OK;
+}

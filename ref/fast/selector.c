@@ -1,0 +1,162 @@
+/* The selector's KL loss over tiles. As in gradient.c a piece of work is one (sequence, group), run in order;
+ * the index keys are shared by the groups, so each group adds to a dKi of its own and these are summed last.
+ */
+#include "fast.h"
+#include "vmath.h"
+
+typedef struct room {
+    tile t;
+    float *q, *p, *denom, *k;                                /* teacher: rows of all heads */
+    float *teacher;                                          /* [n,cols] */
+    float *qi, *logits, *u, *udenom, *ulse, *ki, *dqi, *dki; /* student: one row a query */
+} room;
+
+static size_t room_bytes(const msa_shape *s)
+{
+    int64_t n = tile_queries(s), rows = n * (s->n_heads / s->n_kv_heads), cols = tile_max_cols(s, true);
+    return WORK_ALIGN + tile_bytes(s, false) + work_bytes(rows * s->d_head, sizeof(float)) +
+           work_bytes(rows * cols, sizeof(float)) + work_bytes(rows, sizeof(float)) +
+           work_bytes(cols * s->d_head, sizeof(float)) + 3 * work_bytes(n * cols, sizeof(float)) +
+           2 * work_bytes(n * s->d_index, sizeof(float)) + 2 * work_bytes(n, sizeof(float)) +
+           2 * work_bytes(cols * s->d_index, sizeof(float));
+}
+
+static room room_take(const msa_shape *s, bool full, void *work)
+{
+    int64_t n = tile_queries(s), rows = n * (s->n_heads / s->n_kv_heads), cols = tile_max_cols(s, full);
+    room m;
+    tile_take(&m.t, s, full, &work);
+    m.q = work_take(&work, rows * s->d_head, sizeof(float));
+    m.p = work_take(&work, rows * cols, sizeof(float));
+    m.denom = work_take(&work, rows, sizeof(float));
+    m.k = work_take(&work, cols * s->d_head, sizeof(float));
+    m.teacher = work_take(&work, n * cols, sizeof(float));
+    m.qi = work_take(&work, n * s->d_index, sizeof(float));
+    m.logits = work_take(&work, n * cols, sizeof(float));
+    m.u = work_take(&work, n * cols, sizeof(float));
+    m.udenom = work_take(&work, n, sizeof(float));
+    m.ulse = work_take(&work, n, sizeof(float));
+    m.ki = work_take(&work, cols * s->d_index, sizeof(float));
+    m.dqi = work_take(&work, n * s->d_index, sizeof(float));
+    m.dki = work_take(&work, cols * s->d_index, sizeof(float));
+    return m;
+}
+
+/* m->teacher = mean over the group's heads of their probabilities. */
+static void teach(const msa_shape *s, room *m, const float *q, const float *k, const int32_t *ids)
+{
+    const tile *t = &m->t;
+    const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
+    int64_t ld;
+    const float *ku = tile_gather(t, k, s->n_kv_heads, t->r, d, m->k, &ld);
+    tile_pack(t, q, s->n_heads, t->r * group, group, d, (float)(1 / sqrt(d)), m->q);
+    small_gemm(false, true, t->n * group, t->cols, d, m->q, d, ku, ld, 0, m->p, t->cols);
+    tile_softmax(t, ids, group, m->p, m->denom, NULL);
+    for (int64_t i = 0; i < t->n; i++)
+        for (int h = 0; h < group; h++) {
+            float share = 1 / (m->denom[i * group + h] * (float)group), *to = m->teacher + i * t->cols;
+            const float *from = m->p + (i * group + h) * t->cols;
+            for (int64_t c = 0; c < t->cols; c++)
+                to[c] = share * from[c] + (h > 0 ? to[c] : 0);
+        }
+}
+
+/* KL(t || u) of one row, log u taken from the logits so that no underflow of u cuts it short. Turns the
+ * unnormalised student weights u into u - t. */
+static double kl_row(int64_t n, const float *t, const float *logits, float lse, float denom, float *u)
+{
+    const float inv = 1 / denom, smallest = 1.17549435e-38f;
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t c = 0; c < n; c++) {
+        float log_t = log_positive(t[c] > smallest ? t[c] : smallest);
+        sum += t[c] * (log_t - (logits[c] - lse)); /* t is 0 outside the support */
+        u[c] = u[c] * inv - t[c];
+    }
+    return (double)sum;
+}
+
+/* Loss of a tile; its gradients if dqi is not NULL. dki is this group's own. */
+static double kl_tile(const msa_shape *s, room *m, const float *q, const float *k, const float *qi,
+                      const float *ki, const int32_t *ids, double weight, float *dqi, float *dki)
+{
+    const tile *t = &m->t;
+    const int d = s->d_index;
+    const float scale = (float)(1 / sqrt(d));
+    int64_t ld;
+    teach(s, m, q, k, ids);
+    const float *ku = tile_gather(t, ki, 1, 0, d, m->ki, &ld);
+    tile_pack(t, qi, s->n_kv_heads, t->r, 1, d, scale, m->qi);
+    small_gemm(false, true, t->n, t->cols, d, m->qi, d, ku, ld, 0, m->u, t->cols);
+    memcpy(m->logits, m->u, (size_t)(t->n * t->cols) * sizeof *m->u);
+    tile_softmax(t, ids, 1, m->u, m->udenom, m->ulse);
+    double loss = 0;
+    for (int64_t i = 0; i < t->n; i++)
+        loss += kl_row(t->cols, m->teacher + i * t->cols, m->logits + i * t->cols, m->ulse[i], m->udenom[i],
+                       m->u + i * t->cols);
+    if (!dqi)
+        return loss;
+
+    const float factor = (float)(weight / ((double)s->n_q * s->n_kv_heads));
+    for (int64_t a = 0; a < t->n * t->cols; a++)
+        m->u[a] *= factor;
+    small_gemm(false, false, t->n, d, t->cols, m->u, t->cols, ku, ld, 0, m->dqi, d);
+    for (int64_t a = 0; a < t->n * d; a++)
+        m->dqi[a] *= scale;
+    tile_unpack(t, m->dqi, s->n_kv_heads, t->r, 1, d, dqi);
+    if (t->full) {
+        small_gemm(true, false, t->cols, d, t->n, m->u, t->cols, m->qi, d, 1, dki + t->seq.kv0 * d, d);
+    } else {
+        small_gemm(true, false, t->cols, d, t->n, m->u, t->cols, m->qi, d, 0, m->dki, d);
+        tile_scatter_add(t, m->dki, 1, 0, d, dki);
+    }
+    return loss;
+}
+
+size_t fast_kl_workspace(const msa_shape *s)
+{
+    int64_t pieces = (int64_t)msa_n_seqs(s) * s->n_kv_heads;
+    return WORK_ALIGN + work_bytes(pieces, sizeof(double)) +
+           work_bytes(s->n_kv_heads * s->n_kv * s->d_index, sizeof(float)) +
+           (size_t)fast_max_threads() * room_bytes(s);
+}
+
+msa_status fast_kl(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
+                   const int32_t *ids, const float *lse, const float *index_lse, double weight, double *loss,
+                   float *dqi, float *dki, void *work)
+{
+    (void)lse, (void)index_lse; /* recomputed with the tile */
+    MSA_TRY(ids ? msa_check_ids(s, ids) : msa_check_shape(s));
+    if (!q || !k || !qi || !ki || !loss || !work || !dqi != !dki)
+        return MSA_ERR_NULL;
+    const int groups = s->n_kv_heads, pieces = msa_n_seqs(s) * groups;
+    const int64_t ki_size = s->n_kv * s->d_index;
+    double *part = work_take(&work, pieces, sizeof *part);
+    float *group_dki = work_take(&work, groups * ki_size, sizeof *group_dki);
+    if (dki)
+        memset(group_dki, 0, (size_t)(groups * ki_size) * sizeof *group_dki);
+#pragma omp parallel num_threads(fast_threads())
+    {
+        room m = room_take(s, !ids, (char *)work + (size_t)fast_thread() * room_bytes(s));
+#pragma omp for schedule(dynamic)
+        for (int a = 0; a < pieces; a++) {
+            const msa_seq seq = msa_get_seq(s, a / groups);
+            const int r = a % groups;
+            part[a] = 0;
+            for (int64_t i = 0; i < tile_count(s, &seq); i++) {
+                tile_open(&m.t, s, &seq, r, i, ids);
+                part[a] += kl_tile(s, &m, q, k, qi, ki, ids, weight, dqi, group_dki + r * ki_size);
+            }
+        }
+    }
+    *loss = 0;
+    for (int a = 0; a < pieces; a++)
+        *loss += part[a] / ((double)s->n_q * groups);
+    for (int64_t a = 0; dki && a < ki_size; a++) {
+        float sum = 0;
+        for (int r = 0; r < groups; r++)
+            sum += group_dki[r * ki_size + a];
+        dki[a] = sum;
+    }
+    return MSA_OK;
+}

@@ -1,0 +1,103 @@
+/* The Index Branch: score every visible key, keep the best score of each block, choose blocks.
+ *
+ *   s[r,i,j] = Qi[i,r] . Ki[j] / sqrt(di)           one index query head per group, ONE key head for all
+ *   m[r,i,b] = max over visible j in block b of s   the mask acts per token, BEFORE the pool
+ *
+ * The choice needs no exp: softmax keeps order, so the raw dot products are ranked. */
+#include "internal.h"
+
+size_t index_workspace(const msa_shape *s)
+{
+    int64_t blocks = msa_n_blocks(s), kept = min_i64(s->topk, blocks);
+    return WORK_ALIGN + work_bytes(blocks, sizeof(double)) + work_bytes(kept, sizeof(double)) +
+           work_bytes(s->topk, sizeof(int32_t));
+}
+
+/* Block maxima of the raw dot products of one index query; returns the local block. */
+static int64_t score_blocks(const msa_shape *s, const float *qi, const float *ki, int64_t p, double *m)
+{
+    int64_t local = p / s->block;
+    for (int64_t b = 0; b <= local; b++) {
+        m[b] = -INFINITY;
+        int64_t last = min_i64((b + 1) * s->block - 1, p);
+        for (int64_t j = b * s->block; j <= last; j++) {
+            double x = dot(qi, ki + j * s->d_index, s->d_index);
+            m[b] = x > m[b] ? x : m[b];
+        }
+    }
+    return local;
+}
+
+/* log sum exp of the scaled index logits over a support, in one pass (online softmax). */
+static double support_lse(const msa_shape *s, const float *qi, const float *ki, const int32_t *ids, int64_t p)
+{
+    const double scale = 1 / sqrt(s->d_index);
+    double max = -INFINITY, sum = 0;
+    int64_t spans = ids ? s->topk : 1;
+    for (int64_t a = 0; a < spans && (!ids || ids[a] >= 0); a++) {
+        int64_t first = ids ? (int64_t)ids[a] * s->block : 0;
+        int64_t last = ids ? min_i64(first + s->block - 1, p) : p;
+        for (int64_t j = first; j <= last; j++) {
+            double x = scale * dot(qi, ki + j * s->d_index, s->d_index);
+            if (x > max) {
+                sum *= exp(max - x);
+                max = x;
+            }
+            sum += exp(x - max);
+        }
+    }
+    return max + log(sum);
+}
+
+msa_status msa_index(const msa_shape *s, const float *qi, const float *ki, float *scores, int32_t *ids,
+                     float *index_lse, void *work)
+{
+    MSA_TRY(msa_check_shape(s));
+    if (!qi || !ki || !work)
+        return MSA_ERR_NULL;
+    const int d = s->d_index, k = s->topk;
+    const int64_t blocks = msa_n_blocks(s);
+    const double scale = 1 / sqrt(d);
+    double *m = work_take(&work, blocks, sizeof *m);
+    double *best = work_take(&work, min_i64(k, blocks), sizeof *best);
+    int32_t *own_ids = work_take(&work, k, sizeof *own_ids);
+
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        msa_seq seq = msa_get_seq(s, b);
+        const float *keys = ki + seq.kv0 * d;
+        for (int r = 0; r < s->n_kv_heads; r++) {
+            for (int64_t i = 0; i < seq.n_q; i++) {
+                int64_t row = (int64_t)r * s->n_q + seq.q0 + i, p = position(&seq, i);
+                const float *query = qi + ((seq.q0 + i) * s->n_kv_heads + r) * d;
+                int64_t local = score_blocks(s, query, keys, p, m);
+                for (int64_t c = 0; scores && c < blocks; c++)
+                    scores[row * blocks + c] = c <= local ? (float)(m[c] * scale) : -INFINITY;
+                int32_t *chosen = ids ? ids + row * k : own_ids;
+                if (ids || index_lse)
+                    select_row(m, local, k, best, chosen);
+                if (index_lse)
+                    index_lse[row] = (float)support_lse(s, query, keys, chosen, p);
+            }
+        }
+    }
+    return MSA_OK;
+}
+
+msa_status msa_index_lse(const msa_shape *s, const float *qi, const float *ki, const int32_t *ids,
+                         float *index_lse)
+{
+    MSA_TRY(ids ? msa_check_ids(s, ids) : msa_check_shape(s));
+    if (!qi || !ki || !index_lse)
+        return MSA_ERR_NULL;
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        msa_seq seq = msa_get_seq(s, b);
+        for (int r = 0; r < s->n_kv_heads; r++)
+            for (int64_t i = 0; i < seq.n_q; i++) {
+                int64_t q = seq.q0 + i;
+                index_lse[(int64_t)r * s->n_q + q] =
+                    (float)support_lse(s, qi + (q * s->n_kv_heads + r) * s->d_index,
+                                       ki + seq.kv0 * s->d_index, ids_row(s, ids, r, q), position(&seq, i));
+            }
+    }
+    return MSA_OK;
+}

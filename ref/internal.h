@@ -1,0 +1,113 @@
+/* What the files of the reference share: dot products, softmax rows, supports, workspace. */
+#ifndef MSA_INTERNAL_H
+#define MSA_INTERNAL_H
+
+#include <math.h>
+#include <string.h>
+
+#include "msa.h"
+
+/* Returns from the calling function unless the call succeeded. */
+#define MSA_TRY(call)                                                                                        \
+    do {                                                                                                     \
+        msa_status try_status_ = (call);                                                                     \
+        if (try_status_ != MSA_OK)                                                                           \
+            return try_status_;                                                                              \
+    } while (0)
+
+static inline int64_t min_i64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline int64_t max_i64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* a . b in double. Products of floats are exact there; four partial sums let the machine overlap them. */
+static inline double dot(const float *a, const float *b, int n)
+{
+    double s[4] = {0, 0, 0, 0};
+    int i = 0;
+    for (; i + 4 <= n; i += 4)
+        for (int l = 0; l < 4; l++)
+            s[l] += (double)a[i + l] * (double)b[i + l];
+    for (; i < n; i++)
+        s[0] += (double)a[i] * (double)b[i];
+    return (s[0] + s[1]) + (s[2] + s[3]);
+}
+
+/* acc += w x */
+static inline void axpy(double w, const float *x, int n, double *acc)
+{
+    for (int i = 0; i < n; i++)
+        acc[i] += w * (double)x[i];
+}
+
+/* Turns logits x[n] into unnormalised weights exp(x - max); returns their LSE, and their sum through
+ * `denom`. As in a tensor-core kernel, with bf16 the sum is float32 over unrounded weights, and the
+ * weights are then rounded. */
+double softmax_row(double *x, int64_t n, bool bf16, double *denom);
+
+/* The support of a query at position p: the visible tokens of its selected blocks in ascending order, or
+ * every visible token if ids is NULL. Writes token numbers within the sequence; returns how many. */
+int64_t list_support(const msa_shape *s, const int32_t *ids, int64_t p, int64_t *tokens);
+
+/* The most tokens that a support can hold. */
+int64_t max_support(const msa_shape *s, bool full);
+
+/* Keys of the longest sequence. */
+int64_t longest_kv(const msa_shape *s);
+
+/* The `keep` best of m[0..n-1] by (value descending, index ascending), written ascending to ids.
+ * `best` has room for `keep` doubles. NaN ranks as -inf. Needs keep <= n. */
+void top_blocks(const double *m, int64_t n, int64_t keep, double *best, int32_t *ids);
+
+/* The selection rule on one row of block scores: ids[k] for a query whose local block is `local`. */
+void select_row(const double *m, int64_t local, int64_t k, double *best, int32_t *ids);
+
+/* Position of query i of a sequence, and the row of ids for (group r, query row q). */
+static inline int64_t position(const msa_seq *seq, int64_t i)
+{
+    return seq->n_kv - seq->n_q + i;
+}
+
+static inline const int32_t *ids_row(const msa_shape *s, const int32_t *ids, int r, int64_t q)
+{
+    return ids ? ids + ((int64_t)r * s->n_q + q) * s->topk : NULL;
+}
+
+/* ---- Workspace: memory handed out piece by piece -------------------------------------------------- */
+
+#define WORK_ALIGN 64
+
+/* Bytes that `count` items of `size` take in an arena; saturates instead of wrapping around. */
+static inline size_t work_bytes(int64_t count, size_t size)
+{
+    if ((uint64_t)count > (SIZE_MAX / 4) / size)
+        return SIZE_MAX / 4;
+    return ((size_t)count * size + WORK_ALIGN - 1) / WORK_ALIGN * WORK_ALIGN;
+}
+
+/* The next piece of *work. Starts on a multiple of WORK_ALIGN, whatever the caller's pointer was. */
+static inline void *work_take(void **work, int64_t count, size_t size)
+{
+    uintptr_t at = ((uintptr_t)*work + WORK_ALIGN - 1) / WORK_ALIGN * WORK_ALIGN;
+    *work = (void *)(at + work_bytes(count, size));
+    return (void *)at;
+}
+
+/* Workspace sizes of the reference's stages. */
+size_t dense_workspace(const msa_shape *s);
+size_t index_workspace(const msa_shape *s);
+size_t topk_workspace(const msa_shape *s);
+size_t sparse_workspace(const msa_shape *s);
+size_t backward_workspace(const msa_shape *s);
+size_t kl_workspace(const msa_shape *s);
+
+/* The reference's entries of the table, for tables that borrow one. */
+extern const msa_kernel ref_dense_kernel, ref_index_kernel, ref_topk_kernel, ref_sparse_kernel,
+    ref_backward_kernel, ref_kl_kernel;
+
+#endif

@@ -1,0 +1,85 @@
+/* How the selector is trained: its distribution u is pulled towards the Main Branch's, t.
+ *
+ *   u = softmax_A(Qi[i,r] . Ki[j] / sqrt(di))
+ *   t = 1/G sum over the group's heads of softmax_A(Q[i,h] . K[j,r] / sqrt(dh))   a mean of PROBABILITIES
+ *   L_KL = 1/(T Hkv) sum_ir sum_j t (log t - log u)       dL/dlogit = (u - t) / (T Hkv)
+ *
+ * t is detached: only the index tensors receive a gradient. */
+#include "internal.h"
+
+size_t kl_workspace(const msa_shape *s)
+{
+    int64_t n = max_support(s, true), ki = s->n_kv * s->d_index;
+    return WORK_ALIGN + work_bytes(n, sizeof(int64_t)) + 3 * work_bytes(n, sizeof(double)) +
+           work_bytes(s->d_index, sizeof(double)) + work_bytes(ki, sizeof(double));
+}
+
+/* t[n]: mean over the heads of group r of each head's softmax over the listed tokens; p is scratch. */
+static void teacher(const msa_shape *s, int r, const float *q, const float *k, const int64_t *tokens,
+                    int64_t n, double *p, double *t)
+{
+    const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
+    const double scale = 1 / sqrt(d);
+    memset(t, 0, (size_t)n * sizeof *t);
+    for (int h = r * group; h < (r + 1) * group; h++) {
+        for (int64_t a = 0; a < n; a++)
+            p[a] = scale * dot(q + (int64_t)h * d, k + (tokens[a] * s->n_kv_heads + r) * d, d);
+        double denom;
+        softmax_row(p, n, false, &denom);
+        for (int64_t a = 0; a < n; a++)
+            t[a] += p[a] / denom / group;
+    }
+}
+
+msa_status msa_kl(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
+                  const int32_t *ids, const float *lse, const float *index_lse, double weight, double *loss,
+                  float *dqi, float *dki, void *work)
+{
+    (void)lse, (void)index_lse; /* recomputed in double */
+    MSA_TRY(ids ? msa_check_ids(s, ids) : msa_check_shape(s));
+    if (!q || !k || !qi || !ki || !loss || !work || !dqi != !dki)
+        return MSA_ERR_NULL;
+    const int di = s->d_index, groups = s->n_kv_heads;
+    const int64_t n_max = max_support(s, true), ki_size = s->n_kv * di;
+    const double scale = 1 / sqrt(di), share = 1 / ((double)s->n_q * groups);
+    int64_t *tokens = work_take(&work, n_max, sizeof *tokens);
+    double *t = work_take(&work, n_max, sizeof *t);
+    double *u = work_take(&work, n_max, sizeof *u);
+    double *p = work_take(&work, n_max, sizeof *p);
+    double *acc = work_take(&work, di, sizeof *acc);
+    double *sum_dki = work_take(&work, ki_size, sizeof *sum_dki);
+    memset(sum_dki, 0, (size_t)ki_size * sizeof *sum_dki);
+
+    double total = 0;
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        msa_seq seq = msa_get_seq(s, b);
+        const float *keys = k + seq.kv0 * groups * s->d_head, *index_keys = ki + seq.kv0 * di;
+        for (int64_t i = 0; i < seq.n_q; i++) {
+            for (int r = 0; r < groups; r++) {
+                int64_t n = list_support(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), tokens);
+                int64_t row = (seq.q0 + i) * groups + r;
+                teacher(s, r, q + (seq.q0 + i) * s->n_heads * s->d_head, keys, tokens, n, p, t);
+                for (int64_t a = 0; a < n; a++)
+                    p[a] = u[a] = scale * dot(qi + row * di, index_keys + tokens[a] * di, di);
+                double denom, row_lse = softmax_row(u, n, false, &denom);
+                for (int64_t a = 0; a < n; a++)
+                    if (t[a] > 0) /* 0 log 0 = 0 */
+                        total += share * t[a] * (log(t[a]) - (p[a] - row_lse));
+                if (!dqi)
+                    continue;
+                memset(acc, 0, (size_t)di * sizeof *acc);
+                for (int64_t a = 0; a < n; a++) {
+                    double g = weight * share * scale * (u[a] / denom - t[a]);
+                    axpy(g, index_keys + tokens[a] * di, di, acc);
+                    axpy(g, qi + row * di, di, sum_dki + (seq.kv0 + tokens[a]) * di);
+                }
+                for (int c = 0; c < di; c++)
+                    dqi[row * di + c] = (float)acc[c];
+            }
+        }
+    }
+    *loss = total;
+    for (int64_t a = 0; dki && a < ki_size; a++)
+        dki[a] = (float)sum_dki[a];
+    return MSA_OK;
+}

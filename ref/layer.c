@@ -1,0 +1,148 @@
+/* One attention layer: projections, norm, rotary, index, Main Branch, output projection; and back.
+ *
+ *   Q = X Wq   K = X Wk   V = X Wv   Qi = sg(X) Wiq   Ki = sg(X) Wik   then norm and rotary on all but V
+ *   Y = Attention(Q, K, V, blocks(Qi, Ki)) Wo
+ *
+ * sg(X) is visible in the backward pass as two lines that are not there: no gradient of Wiq or Wik is
+ * multiplied back into dX. */
+#include "internal.h"
+
+typedef struct widths {
+    int64_t q, kv, iq, ik; /* floats a token: Hq dh, Hkv dh, Hkv di, di */
+    int index_rot;
+} widths;
+
+static msa_status check_layer(const msa_shape *s, const msa_layer_config *c, widths *w)
+{
+    MSA_TRY(msa_check_shape(s));
+    if (c->d_model < 1)
+        return MSA_ERR_SIZE;
+    *w = (widths){(int64_t)s->n_heads * s->d_head, (int64_t)s->n_kv_heads * s->d_head,
+                  (int64_t)s->n_kv_heads * s->d_index, s->d_index,
+                  (int)((int64_t)c->rot * s->d_index / s->d_head)};
+    if (c->rot < 0 || c->rot > s->d_head || c->rot % 2 != 0 || w->index_rot % 2 != 0)
+        return MSA_ERR_ROTARY;
+    return MSA_OK;
+}
+
+size_t msa_layer_workspace(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c)
+{
+    (void)c;
+    int64_t q = (int64_t)s->n_heads * s->d_head, kv = (int64_t)s->n_kv_heads * s->d_head,
+            iq = (int64_t)s->n_kv_heads * s->d_index;
+    return WORK_ALIGN + 2 * work_bytes(s->n_q * q, sizeof(float)) +
+           2 * work_bytes(s->n_kv * kv, sizeof(float)) + work_bytes(s->n_q * iq, sizeof(float)) +
+           work_bytes(s->n_kv * s->d_index, sizeof(float)) +
+           work_bytes(max_i64(s->d_head, s->d_index), sizeof(double)) + msa_workspace(ops, s);
+}
+
+/* Norm and rotary of one projected tensor: raw [T,heads,d] to its rows of out. With `cached`, out is a KV
+ * cache whose rows of this call follow each sequence's prefix; else out is [T,heads,d] as well. */
+static msa_status norm_rope(const msa_shape *s, const msa_layer_config *c, int heads, int d, int rot,
+                            const float *raw, const float *gain, const int32_t *pos, bool cached, float *out)
+{
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        msa_seq seq = msa_get_seq(s, b);
+        int64_t to = cached ? seq.kv0 + position(&seq, 0) : seq.q0;
+        float *rows = out + to * heads * d;
+        MSA_TRY(msa_rmsnorm(seq.n_q * heads, d, c->eps, raw + seq.q0 * heads * d, gain, rows));
+        MSA_TRY(msa_rope(seq.n_q, heads, d, rot, c->theta, pos + seq.q0, false, rows));
+    }
+    return MSA_OK;
+}
+
+/* Its gradient for T = S: from d(out), in place, to d(raw). */
+static msa_status norm_rope_backward(const msa_shape *s, const msa_layer_config *c, int heads, int d, int rot,
+                                     const float *raw, const float *gain, const int32_t *pos, float *grad,
+                                     float *dgain, double *work)
+{
+    MSA_TRY(msa_rope(s->n_q, heads, d, rot, c->theta, pos, true, grad));
+    return msa_rmsnorm_backward(s->n_q * heads, d, c->eps, raw, gain, grad, grad, dgain, work);
+}
+
+msa_status msa_layer_forward(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c,
+                             msa_attention mode, const msa_layer_weights *w, const float *x,
+                             msa_layer_state *st, float *y, void *work)
+{
+    widths n;
+    MSA_TRY(check_layer(s, c, &n));
+    if (!ops || !w || !x || !st || !y || !work)
+        return MSA_ERR_NULL;
+    const int64_t T = s->n_q, m = c->d_model;
+    const int dh = s->d_head, di = s->d_index, Hkv = s->n_kv_heads;
+    MSA_TRY(msa_positions(s, st->pos));
+
+    ops->gemm(false, false, T, n.q, m, x, w->wq, 0, st->q_raw);
+    ops->gemm(false, false, T, n.kv, m, x, w->wk, 0, st->k_raw);
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        msa_seq seq = msa_get_seq(s, b);
+        float *rows = st->v + (seq.kv0 + position(&seq, 0)) * n.kv;
+        ops->gemm(false, false, seq.n_q, n.kv, m, x + seq.q0 * m, w->wv, 0, rows);
+    }
+    MSA_TRY(norm_rope(s, c, s->n_heads, dh, c->rot, st->q_raw, w->gq, st->pos, false, st->q));
+    MSA_TRY(norm_rope(s, c, Hkv, dh, c->rot, st->k_raw, w->gk, st->pos, true, st->k));
+
+    if (mode != MSA_ATTN_DENSE) {
+        ops->gemm(false, false, T, n.iq, m, x, w->wiq, 0, st->qi_raw);
+        ops->gemm(false, false, T, n.ik, m, x, w->wik, 0, st->ki_raw);
+        MSA_TRY(norm_rope(s, c, Hkv, di, n.index_rot, st->qi_raw, w->giq, st->pos, false, st->qi));
+        MSA_TRY(norm_rope(s, c, 1, di, n.index_rot, st->ki_raw, w->gik, st->pos, true, st->ki));
+    }
+    if (mode == MSA_ATTN_SPARSE)
+        MSA_TRY(msa_forward(ops, s, st->q, st->k, st->v, st->qi, st->ki, NULL, st->ids, st->o, st->lse,
+                            st->index_lse, work));
+    else
+        MSA_TRY(ops->stage[MSA_STAGE_DENSE]->dense(s, st->q, st->k, st->v, st->o, st->lse, work));
+    ops->gemm(false, false, T, m, n.q, st->o, w->wo, 0, y);
+    return MSA_OK;
+}
+
+msa_status msa_layer_backward(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c,
+                              msa_attention mode, const msa_layer_weights *w, const float *x,
+                              const msa_layer_state *st, const float *dy, double kl_weight, float *dx,
+                              const msa_layer_weights *dw, double *kl, void *work)
+{
+    widths n;
+    MSA_TRY(check_layer(s, c, &n));
+    if (!ops || !w || !x || !st || !dy || !dx || !dw || !kl || !work)
+        return MSA_ERR_NULL;
+    if (s->n_q != s->n_kv)
+        return MSA_ERR_UNSUPPORTED;
+    const int64_t T = s->n_q, m = c->d_model;
+    const int dh = s->d_head, di = s->d_index, Hkv = s->n_kv_heads;
+    float *d_o = work_take(&work, T * n.q, sizeof *d_o);
+    float *dq = work_take(&work, T * n.q, sizeof *dq);
+    float *dk = work_take(&work, T * n.kv, sizeof *dk);
+    float *dv = work_take(&work, T * n.kv, sizeof *dv);
+    float *dqi = work_take(&work, T * n.iq, sizeof *dqi);
+    float *dki = work_take(&work, T * n.ik, sizeof *dki);
+    double *channel = work_take(&work, max_i64(dh, di), sizeof *channel);
+    const int32_t *ids = mode == MSA_ATTN_SPARSE ? st->ids : NULL;
+
+    /* Main Branch: dY to Wo, through the attention, to Wq Wk Wv and X. */
+    ops->gemm(true, false, n.q, m, T, st->o, dy, 1, dw->wo);
+    ops->gemm(false, true, T, n.q, m, dy, w->wo, 0, d_o);
+    MSA_TRY(ops->stage[MSA_STAGE_BACKWARD]->backward(s, st->q, st->k, st->v, ids, st->o, st->lse, d_o, dq, dk,
+                                                     dv, work));
+    MSA_TRY(norm_rope_backward(s, c, s->n_heads, dh, c->rot, st->q_raw, w->gq, st->pos, dq, dw->gq, channel));
+    MSA_TRY(norm_rope_backward(s, c, Hkv, dh, c->rot, st->k_raw, w->gk, st->pos, dk, dw->gk, channel));
+    ops->gemm(true, false, m, n.q, T, x, dq, 1, dw->wq);
+    ops->gemm(true, false, m, n.kv, T, x, dk, 1, dw->wk);
+    ops->gemm(true, false, m, n.kv, T, x, dv, 1, dw->wv);
+    ops->gemm(false, true, T, m, n.q, dq, w->wq, 0, dx);
+    ops->gemm(false, true, T, m, n.kv, dk, w->wk, 1, dx);
+    ops->gemm(false, true, T, m, n.kv, dv, w->wv, 1, dx);
+
+    /* Index Branch: the KL loss alone, and it stops at Wiq and Wik. */
+    *kl = 0;
+    if (mode == MSA_ATTN_DENSE)
+        return MSA_OK;
+    MSA_TRY(ops->stage[MSA_STAGE_KL]->kl(s, st->q, st->k, st->qi, st->ki, ids, st->lse,
+                                         ids ? st->index_lse : NULL, kl_weight, kl, dqi, dki, work));
+    MSA_TRY(
+        norm_rope_backward(s, c, Hkv, di, n.index_rot, st->qi_raw, w->giq, st->pos, dqi, dw->giq, channel));
+    MSA_TRY(norm_rope_backward(s, c, 1, di, n.index_rot, st->ki_raw, w->gik, st->pos, dki, dw->gik, channel));
+    ops->gemm(true, false, m, n.iq, T, x, dqi, 1, dw->wiq);
+    ops->gemm(true, false, m, n.ik, T, x, dki, 1, dw->wik);
+    return MSA_OK;
+}

@@ -1,0 +1,328 @@
+/**
+ * @file msa.h
+ * @brief MiniMax Sparse Attention (arXiv 2606.13392): the public C interface.
+ *
+ * MSA is causal grouped-query attention in which every query attends to `topk` blocks of `block`
+ * keys instead of to all keys. A small Index Branch scores the blocks, each GQA group keeps its own,
+ * and the Main Branch runs exact softmax attention on those only.
+ *
+ * Conventions, valid for every function here:
+ * - Tensors are dense, C-ordered, token-major float32; block ids are int32.
+ *   Q [T,Hq,dh]  K,V [S,Hkv,dh]  Qi [T,Hkv,di]  Ki [S,di]  O [T,Hq,dh]  LSE [T,Hq]
+ *   scores and mass [Hkv,T,B]  ids [Hkv,T,k]  index LSE [Hkv,T].
+ * - Query i of a sequence with T queries and S keys sits at position p(i) = S - T + i and sees the
+ *   keys j <= p(i): a prefix of S - T tokens is already cached.
+ * - Query head h belongs to group (and KV head) r = h / (Hq/Hkv).
+ * - Logits are scaled by 1/sqrt(width); every LSE is a natural logarithm.
+ * - The library keeps no state and allocates nothing: a caller asks a stage for its workspace size
+ *   and passes that much memory, 64-byte aligned or not. Input and output may not overlap.
+ * - Non-finite input is not an error here: a NaN block score ranks as -inf, everything else follows
+ *   IEEE arithmetic. (The program `msa` refuses such files.)
+ * - Every function returns an ::msa_status and touches no output unless it returns ::MSA_OK.
+ *
+ * "eq." and "section" in the comments refer to book/ and the paper's notation, repeated beside them.
+ */
+#ifndef MSA_H
+#define MSA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MSA_VERSION "0.1.0"
+
+/* ---- Status --------------------------------------------------------------------------------- */
+
+typedef enum msa_status {
+    MSA_OK = 0,
+    MSA_ERR_NULL,       /**< a required pointer is NULL */
+    MSA_ERR_SIZE,       /**< a size is below 1, or a tensor would exceed PTRDIFF_MAX bytes */
+    MSA_ERR_HEADS,      /**< n_heads is not a multiple of n_kv_heads */
+    MSA_ERR_CAUSAL,     /**< more queries than keys */
+    MSA_ERR_SEQLENS,    /**< cu_q or cu_kv does not rise from 0 to n_q or n_kv */
+    MSA_ERR_IDS,        /**< a row of ids is not ascending visible blocks followed by -1 */
+    MSA_ERR_ROTARY,     /**< rot is odd, negative or wider than the head */
+    MSA_ERR_UNSUPPORTED /**< this implementation does not take this shape or output */
+} msa_status;
+
+/** One line of English for a status; never NULL. */
+const char *msa_strerror(msa_status status);
+
+/* ---- Shape ---------------------------------------------------------------------------------- */
+
+/** The sizes of one call. `n_seqs` <= 1 means one sequence and ignores cu_q and cu_kv. */
+typedef struct msa_shape {
+    int64_t n_q;          /**< T: queries, of all sequences together */
+    int64_t n_kv;         /**< S: keys, of all sequences together; S >= T */
+    int n_heads;          /**< Hq: query heads */
+    int n_kv_heads;       /**< Hkv: key-value heads = GQA groups = index query heads */
+    int d_head;           /**< dh: width of a main head */
+    int d_index;          /**< di: width of an index head */
+    int block;            /**< Bk: tokens in a key block */
+    int topk;             /**< k: blocks kept per query and group, the local one included */
+    int n_seqs;           /**< R: packed sequences */
+    const int32_t *cu_q;  /**< [R+1] first query of each sequence, then n_q */
+    const int32_t *cu_kv; /**< [R+1] first key of each sequence, then n_kv */
+} msa_shape;
+
+/** One sequence of a packed batch: queries q0 .. q0+n_q-1 and keys kv0 .. kv0+n_kv-1. */
+typedef struct msa_seq {
+    int64_t q0, n_q, kv0, n_kv;
+} msa_seq;
+
+/** Checks sizes, divisibility, causality and cu_seqlens. */
+msa_status msa_check_shape(const msa_shape *s);
+
+/** Number of sequences, at least 1. */
+int msa_n_seqs(const msa_shape *s);
+
+/** Sequence r of the batch. */
+msa_seq msa_get_seq(const msa_shape *s, int r);
+
+/** B = ceil(longest sequence's keys / block): the width of scores and mass. Block ids count from the
+ *  start of their own sequence. */
+int64_t msa_n_blocks(const msa_shape *s);
+
+/** Checks that each of the [Hkv,T,k] rows holds 1..k strictly ascending visible blocks, then -1. */
+msa_status msa_check_ids(const msa_shape *s, const int32_t *ids);
+
+/* ---- Stages: one signature each, whoever implements it ---------------------------------------- */
+
+/** Dense causal GQA: O = softmax(Q K^T / sqrt(dh)) V over all visible keys. `lse` may be NULL. */
+typedef msa_status msa_dense_fn(const msa_shape *s, const float *q, const float *k, const float *v, float *o,
+                                float *lse, void *work);
+
+/** Index Branch. Any of the outputs may be NULL; an implementation that cannot produce one that is
+ *  asked for returns ::MSA_ERR_UNSUPPORTED.
+ *  @param scores    [Hkv,T,B] m = max over the visible j of the block of Qi.Ki/sqrt(di); -inf where none
+ *  @param ids       [Hkv,T,k] the selection (see ::msa_topk_fn), ranked on the unrounded scores
+ *  @param index_lse [Hkv,T]   log sum exp of the index logits over the visible tokens of the selection */
+typedef msa_status msa_index_fn(const msa_shape *s, const float *qi, const float *ki, float *scores,
+                                int32_t *ids, float *index_lse, void *work);
+
+/** Selection from float32 scores: the local block always, then the k-1 best visible blocks before it
+ *  by (score descending, id ascending). Writes min(k, local+1) ids ascending, then -1. */
+typedef msa_status msa_topk_fn(const msa_shape *s, const float *scores, int32_t *ids, void *work);
+
+/** Main Branch: exact softmax attention over the visible tokens of the selected blocks. `lse` may be NULL. */
+typedef msa_status msa_sparse_fn(const msa_shape *s, const float *q, const float *k, const float *v,
+                                 const int32_t *ids, float *o, float *lse, void *work);
+
+/** Gradient of the Main Branch: dP = dO V^T, dS = P*(dP - rowsum(dP*P)), dQ = dS K/sqrt(dh),
+ *  dK = dS^T Q/sqrt(dh), dV = P^T dO; dK and dV sum over the heads of a group.
+ *  @param ids NULL means full support: every visible token (dense attention).
+ *  @param o,lse the forward's results; an implementation that recomputes them takes NULL. */
+typedef msa_status msa_backward_fn(const msa_shape *s, const float *q, const float *k, const float *v,
+                                   const int32_t *ids, const float *o, const float *lse, const float *dout,
+                                   float *dq, float *dk, float *dv, void *work);
+
+/** The selector's loss and its gradient. Student u = softmax of the index logits, teacher t = mean over
+ *  the group's heads of softmax of the main logits, both over the support of (i,r):
+ *  L_KL = 1/(T Hkv) sum_ir KL(t || u), dL/dlogit = (u - t)/(T Hkv).
+ *  @param ids    NULL means full support (the warmup stage)
+ *  @param lse,index_lse as produced by the forward for the same support; NULL where recomputed
+ *  @param weight multiplies the gradients, not the loss
+ *  @param loss   L_KL, unweighted
+ *  @param dqi,dki gradients [T,Hkv,di] and [S,di]; both NULL to get the loss alone */
+typedef msa_status msa_kl_fn(const msa_shape *s, const float *q, const float *k, const float *qi,
+                             const float *ki, const int32_t *ids, const float *lse, const float *index_lse,
+                             double weight, double *loss, float *dqi, float *dki, void *work);
+
+/* The reference: plain C, every sum in double precision, results rounded once to float32. */
+msa_dense_fn msa_dense;       /* gqa.c */
+msa_index_fn msa_index;       /* index.c */
+msa_topk_fn msa_topk;         /* topk.c */
+msa_sparse_fn msa_sparse;     /* sparse.c */
+msa_backward_fn msa_backward; /* backward.c */
+msa_kl_fn msa_kl;             /* kl.c */
+
+/* The same formulas with a bf16 tensor-core kernel's roundings: P (unnormalised) and dS rounded to
+ * bf16 before they are multiplied, the softmax denominator summed in float32 from unrounded P. Their
+ * distance from the functions above is the error budget of such a kernel. */
+msa_dense_fn msa_dense_bf16;
+msa_sparse_fn msa_sparse_bf16;
+msa_backward_fn msa_backward_bf16;
+
+/** Rounds to the nearest bf16 (ties to even), kept in a float. NaN stays NaN. */
+float msa_bf16(float x);
+
+/* ---- The table of implementations ------------------------------------------------------------- */
+
+typedef enum msa_stage {
+    MSA_STAGE_DENSE,
+    MSA_STAGE_INDEX,
+    MSA_STAGE_TOPK,
+    MSA_STAGE_SPARSE,
+    MSA_STAGE_BACKWARD,
+    MSA_STAGE_KL,
+    MSA_N_STAGES
+} msa_stage;
+
+/** One implementation of one stage. */
+typedef struct msa_kernel {
+    msa_stage stage;
+    const char *name;                        /**< unique within the stage, such as "reference" */
+    const char *backend;                     /**< "ref", "fast", "simt" or "cuda" */
+    const char *constraints;                 /**< what it does not take, in words; "any shape" */
+    const char *idea;                        /**< one line */
+    size_t (*workspace)(const msa_shape *s); /**< bytes that `work` must have */
+    union {
+        msa_dense_fn *dense;
+        msa_index_fn *index;
+        msa_topk_fn *topk;
+        msa_sparse_fn *sparse;
+        msa_backward_fn *backward;
+        msa_kl_fn *kl;
+    };
+} msa_kernel;
+
+/** C[m,n] = op(A)[m,k] op(B)[k,n] + beta C, row-major and dense; op transposes when its flag is set. */
+typedef void msa_gemm_fn(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const float *a,
+                         const float *b, float beta, float *c);
+
+/** A full set: one implementation a stage, and the matrix product for projections. Copy ::msa_ref_ops
+ *  and replace the entries that something faster implements. */
+typedef struct msa_ops {
+    const msa_kernel *stage[MSA_N_STAGES];
+    msa_gemm_fn *gemm;
+} msa_ops;
+
+extern const msa_ops msa_ref_ops;  /* ops.c: the table full of references */
+extern const msa_ops msa_fast_ops; /* fast/ops.c: OpenBLAS (where found) and OpenMP */
+
+/** The name of a stage as the command line spells it: "dense", "index", "topk", ... */
+const char *msa_stage_name(msa_stage stage);
+
+/** Bytes of workspace that suffice for every stage of `ops` on this shape. */
+size_t msa_workspace(const msa_ops *ops, const msa_shape *s);
+
+/** The whole attention: index, selection, Main Branch. @param ops NULL means the reference.
+ *  @param scores [Hkv,T,B], needed only where the index entry of `ops` cannot write ids itself, else may be
+ * NULL
+ *  @param ids,o  required; @param lse,index_lse may be NULL.
+ *  Where the index entry writes no index LSE, msa_index_lse() does. */
+msa_status msa_forward(const msa_ops *ops, const msa_shape *s, const float *q, const float *k, const float *v,
+                       const float *qi, const float *ki, float *scores, int32_t *ids, float *o, float *lse,
+                       float *index_lse, void *work);
+
+/** Index LSE over a given support (ids NULL: every visible token). No workspace. */
+msa_status msa_index_lse(const msa_shape *s, const float *qi, const float *ki, const int32_t *ids,
+                         float *index_lse);
+
+/* ---- Norm, rotary, the whole layer ------------------------------------------------------------ */
+
+/** Gemma-form RMSNorm of `rows` rows of width d: y = x/rms(x) * (1+w), rms = sqrt(mean(x^2) + eps). In place
+ * allowed. */
+msa_status msa_rmsnorm(int64_t rows, int d, double eps, const float *x, const float *w, float *y);
+
+/** Its gradient. dx [rows,d] is written (may alias dy), dw [d] is added to. @param work d doubles. */
+msa_status msa_rmsnorm_backward(int64_t rows, int d, double eps, const float *x, const float *w,
+                                const float *dy, float *dx, float *dw, double *work);
+
+/** Partial rotary embedding, half-split (NeoX) pairs (i, i+rot/2), angle pos * theta^(-2i/rot), in
+ *  place on x [n,heads,d]; channels rot..d-1 stay. @param pos [n]. @param inverse rotates back, which
+ *  is also the gradient. */
+msa_status msa_rope(int64_t n, int heads, int d, int rot, double theta, const int32_t *pos, bool inverse,
+                    float *x);
+
+/** p(i) of every query of the batch, within its own sequence. @param pos [T] */
+msa_status msa_positions(const msa_shape *s, int32_t *pos);
+
+/** How a layer attends. */
+typedef enum msa_attention {
+    MSA_ATTN_DENSE,  /**< GQA; the Index Branch is not run */
+    MSA_ATTN_WARMUP, /**< full support in both branches; the index is trained but does not select */
+    MSA_ATTN_SPARSE  /**< MSA */
+} msa_attention;
+
+typedef struct msa_layer_config {
+    int d_model;
+    int rot;      /**< rotated channels of a main head; an index head rotates rot*di/dh */
+    double theta; /**< rotary base; 5e6 in MiniMax-M3 */
+    double eps;   /**< of every RMSNorm; 1e-6 */
+} msa_layer_config;
+
+/** Weights of one attention layer, or their gradients. Row vectors times matrices: Q = X Wq. */
+typedef struct msa_layer_weights {
+    float *wq;        /**< [d_model, Hq*dh] */
+    float *wk;        /**< [d_model, Hkv*dh] */
+    float *wv;        /**< [d_model, Hkv*dh] */
+    float *wo;        /**< [Hq*dh, d_model] */
+    float *wiq;       /**< [d_model, Hkv*di] */
+    float *wik;       /**< [d_model, di] */
+    float *gq, *gk;   /**< [dh] norm gains */
+    float *giq, *gik; /**< [di] norm gains */
+} msa_layer_weights;
+
+/** What the forward pass of a layer keeps. Everything [T,..] is per call; k, v, ki [S,..] are the KV
+ *  cache: rows of the prefix hold earlier tokens, the layer fills the rows of its own T tokens. */
+typedef struct msa_layer_state {
+    float *q_raw, *k_raw, *qi_raw, *ki_raw; /**< [T,..] projections before norm and rotary */
+    float *q, *qi;                          /**< [T,..] after */
+    float *k, *v, *ki;                      /**< [S,..] after; the KV cache */
+    float *o, *lse, *index_lse;             /**< outputs of the attention */
+    int32_t *ids, *pos;                     /**< [Hkv,T,k], [T] */
+} msa_layer_state;
+
+/** Y = Attention(X) Wo. x, y [T,d_model]. @param x is what the caller's norm made of the residual stream.
+ *  Only T = S has a backward pass. @param work msa_layer_workspace() bytes */
+msa_status msa_layer_forward(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c,
+                             msa_attention mode, const msa_layer_weights *w, const float *x,
+                             msa_layer_state *st, float *y, void *work);
+
+/** Gradients of <dy, y> + kl_weight * L_KL. dx is written, dw is added to. The first term reaches x and
+ *  wq wk wv wo gq gk only, the second wiq wik giq gik only: the Index Branch reads sg(X).
+ *  @param kl L_KL of this layer, unweighted; 0 for MSA_ATTN_DENSE. @param work msa_layer_workspace() bytes */
+msa_status msa_layer_backward(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c,
+                              msa_attention mode, const msa_layer_weights *w, const float *x,
+                              const msa_layer_state *st, const float *dy, double kl_weight, float *dx,
+                              const msa_layer_weights *dw, double *kl, void *work);
+
+/** Bytes of `work` for the two functions above. */
+size_t msa_layer_workspace(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c);
+
+/* ---- Cost and quality --------------------------------------------------------------------------- */
+
+/** The cost model for one causal prefill of n tokens and one decoded token at length n (section 4). */
+typedef struct msa_cost_row {
+    double flop_gqa;      /**< 2 Hq dh N^2 */
+    double flop_msa;      /**< Hkv di N^2 + 4 Hq dh N k Bk */
+    double flop_ratio;    /**< flop_gqa / flop_msa */
+    double index_share;   /**< the index term's share of flop_msa */
+    double bytes_gqa;     /**< decode reads, 2-byte elements: 2 Hkv dh 2 N */
+    double bytes_msa;     /**< 2 di N + 2 Hkv dh 2 k Bk */
+    double bytes_ratio;   /**< bytes_gqa / bytes_msa */
+    double bytes_ratio_8; /**< the same with 1-byte index keys */
+} msa_cost_row;
+
+/** Evaluates the cost model at length n; reads only the head counts, widths, block and topk of `s`. */
+msa_status msa_cost(const msa_shape *s, int64_t n, msa_cost_row *row);
+
+/** mass[r,i,b]: probability of block b under the full causal softmax of the Main Branch, averaged over
+ *  the heads of group r; 0 where nothing is visible. @param mass [Hkv,T,B]
+ *  @param work msa_recall_workspace() bytes */
+msa_status msa_block_mass(const msa_shape *s, const float *q, const float *k, float *mass, void *work);
+
+/** Averages over the (query, group) pairs with local+1 > k. */
+typedef struct msa_recall_result {
+    int64_t rows;        /**< how many pairs that was; the averages are NaN if 0 */
+    double block_recall; /**< |I* & I| / |I*| */
+    double score_recall; /**< mass of (I* & I) / mass of I* */
+} msa_recall_result;
+
+/** Compares a selection with I*, the min(k, local+1) blocks of largest mass (ties to the lower id).
+ *  @param per_query NULL, or [2,Hkv,T]: block recall, then score recall, of every pair (1 where local < k)
+ *  @param work msa_recall_workspace() bytes */
+msa_status msa_recall(const msa_shape *s, const float *q, const float *k, const int32_t *ids,
+                      float *per_query, msa_recall_result *result, void *work);
+
+size_t msa_recall_workspace(const msa_shape *s);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,165 @@
+/* Shapes, sequences, supports: everything about a call that is not arithmetic. */
+#include "internal.h"
+
+const char *msa_strerror(msa_status status)
+{
+    switch (status) {
+    case MSA_OK:
+        return "success";
+    case MSA_ERR_NULL:
+        return "a required pointer is NULL";
+    case MSA_ERR_SIZE:
+        return "a size is below 1 or a tensor is larger than memory can address";
+    case MSA_ERR_HEADS:
+        return "the number of query heads is not a multiple of the number of key-value heads";
+    case MSA_ERR_CAUSAL:
+        return "there are more queries than keys";
+    case MSA_ERR_SEQLENS:
+        return "the cumulative sequence lengths do not rise from 0 to the number of queries or keys";
+    case MSA_ERR_IDS:
+        return "a row of block ids is not strictly ascending visible blocks followed by -1";
+    case MSA_ERR_ROTARY:
+        return "the rotated width is odd, negative or wider than the head";
+    case MSA_ERR_UNSUPPORTED:
+        return "this implementation does not support this shape or output";
+    }
+    return "unknown status";
+}
+
+/* Whether an 8-byte tensor of these dimensions (all >= 1) stays addressable. */
+static bool addressable(int64_t a, int64_t b, int64_t c)
+{
+    int64_t room = PTRDIFF_MAX / 8;
+    return a <= room && b <= room / a && c <= room / a / b;
+}
+
+static msa_status check_seqlens(const msa_shape *s)
+{
+    if (s->n_seqs <= 1)
+        return s->n_q > s->n_kv ? MSA_ERR_CAUSAL : MSA_OK;
+    if (!s->cu_q || !s->cu_kv)
+        return MSA_ERR_NULL;
+    if (s->cu_q[0] != 0 || s->cu_kv[0] != 0 || s->cu_q[s->n_seqs] != s->n_q || s->cu_kv[s->n_seqs] != s->n_kv)
+        return MSA_ERR_SEQLENS;
+    for (int r = 0; r < s->n_seqs; r++) {
+        if (s->cu_q[r + 1] < s->cu_q[r] || s->cu_kv[r + 1] < s->cu_kv[r])
+            return MSA_ERR_SEQLENS;
+        if (s->cu_q[r + 1] - s->cu_q[r] > s->cu_kv[r + 1] - s->cu_kv[r])
+            return MSA_ERR_CAUSAL;
+    }
+    return MSA_OK;
+}
+
+msa_status msa_check_shape(const msa_shape *s)
+{
+    if (!s)
+        return MSA_ERR_NULL;
+    if (s->n_q < 1 || s->n_kv < 1 || s->n_heads < 1 || s->n_kv_heads < 1 || s->d_head < 1 || s->d_index < 1 ||
+        s->block < 1 || s->topk < 1)
+        return MSA_ERR_SIZE;
+    if (s->n_heads % s->n_kv_heads != 0)
+        return MSA_ERR_HEADS;
+    if (!addressable(s->n_q, s->n_heads, s->d_head) || !addressable(s->n_kv, s->n_kv_heads, s->d_head) ||
+        !addressable(s->n_q, s->n_kv_heads, s->d_index) || !addressable(s->n_kv, s->d_index, 1) ||
+        !addressable(s->n_q, s->n_kv_heads, s->topk))
+        return MSA_ERR_SIZE;
+    MSA_TRY(check_seqlens(s));
+    int64_t blocks = msa_n_blocks(s);
+    if (blocks > INT32_MAX || !addressable(s->n_q, s->n_kv_heads, blocks))
+        return MSA_ERR_SIZE;
+    return MSA_OK;
+}
+
+int msa_n_seqs(const msa_shape *s)
+{
+    return s->n_seqs > 1 ? s->n_seqs : 1;
+}
+
+msa_seq msa_get_seq(const msa_shape *s, int r)
+{
+    if (s->n_seqs <= 1)
+        return (msa_seq){0, s->n_q, 0, s->n_kv};
+    return (msa_seq){s->cu_q[r], s->cu_q[r + 1] - s->cu_q[r], s->cu_kv[r], s->cu_kv[r + 1] - s->cu_kv[r]};
+}
+
+int64_t longest_kv(const msa_shape *s)
+{
+    int64_t longest = 0;
+    for (int r = 0; r < msa_n_seqs(s); r++)
+        longest = max_i64(longest, msa_get_seq(s, r).n_kv);
+    return longest;
+}
+
+int64_t msa_n_blocks(const msa_shape *s)
+{
+    int64_t longest = longest_kv(s);
+    return longest / s->block + (longest % s->block != 0);
+}
+
+/* Ascending visible blocks, at least one, then -1 to the end. */
+static bool valid_row(const int32_t *ids, int k, int64_t local)
+{
+    int n = 0;
+    while (n < k && ids[n] >= 0) {
+        if (ids[n] > local || (n > 0 && ids[n] <= ids[n - 1]))
+            return false;
+        n++;
+    }
+    for (int a = n; a < k; a++)
+        if (ids[a] != -1)
+            return false;
+    return n > 0;
+}
+
+msa_status msa_check_ids(const msa_shape *s, const int32_t *ids)
+{
+    MSA_TRY(msa_check_shape(s));
+    if (!ids)
+        return MSA_ERR_NULL;
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        msa_seq seq = msa_get_seq(s, b);
+        for (int r = 0; r < s->n_kv_heads; r++)
+            for (int64_t i = 0; i < seq.n_q; i++)
+                if (!valid_row(ids_row(s, ids, r, seq.q0 + i), s->topk, position(&seq, i) / s->block))
+                    return MSA_ERR_IDS;
+    }
+    return MSA_OK;
+}
+
+int64_t max_support(const msa_shape *s, bool full)
+{
+    int64_t all = longest_kv(s);
+    return full || s->topk >= msa_n_blocks(s) ? all : min_i64(all, (int64_t)s->topk * s->block);
+}
+
+int64_t list_support(const msa_shape *s, const int32_t *ids, int64_t p, int64_t *tokens)
+{
+    int64_t n = 0;
+    if (!ids) {
+        for (int64_t j = 0; j <= p; j++)
+            tokens[n++] = j;
+        return n;
+    }
+    for (int a = 0; a < s->topk && ids[a] >= 0; a++) {
+        int64_t first = (int64_t)ids[a] * s->block;
+        int64_t last = min_i64(first + s->block - 1, p);
+        for (int64_t j = first; j <= last; j++)
+            tokens[n++] = j;
+    }
+    return n;
+}
+
+msa_status msa_positions(const msa_shape *s, int32_t *pos)
+{
+    MSA_TRY(msa_check_shape(s));
+    if (!pos)
+        return MSA_ERR_NULL;
+    if (s->n_kv > INT32_MAX)
+        return MSA_ERR_SIZE;
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        msa_seq seq = msa_get_seq(s, b);
+        for (int64_t i = 0; i < seq.n_q; i++)
+            pos[seq.q0 + i] = (int32_t)position(&seq, i);
+    }
+    return MSA_OK;
+}

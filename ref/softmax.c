@@ -1,0 +1,33 @@
+/* One softmax row, and the bf16 rounding that a tensor-core kernel puts on it. */
+#include "internal.h"
+
+float msa_bf16(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    if ((bits & 0x7fffffffu) > 0x7f800000u)
+        bits |= 0x00400000u; /* NaN: keep it one when the low half goes */
+    else
+        bits += 0x7fffu + ((bits >> 16) & 1u); /* nearest, ties to even */
+    bits &= 0xffff0000u;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+double softmax_row(double *x, int64_t n, bool bf16, double *denom)
+{
+    double max = -INFINITY;
+    for (int64_t a = 0; a < n; a++)
+        max = x[a] > max ? x[a] : max;
+    double sum = 0;
+    float sum32 = 0;
+    for (int64_t a = 0; a < n; a++) {
+        x[a] = exp(x[a] - max);
+        sum += x[a];
+        sum32 += (float)x[a];
+        if (bf16)
+            x[a] = (double)msa_bf16((float)x[a]);
+    }
+    *denom = bf16 ? (double)sum32 : sum;
+    return max + log(*denom);
+}

@@ -1,0 +1,63 @@
+/* The Main Branch: exact softmax attention over the visible tokens of the selected blocks.
+ *
+ *   O[i,h] = sum_{j in A(i,r)} softmax_j(Q[i,h] . K[j,r] / sqrt(dh)) V[j,r]
+ *
+ * Nothing is approximated once the blocks are chosen. All heads of a group share one support A. */
+#include "internal.h"
+
+size_t sparse_workspace(const msa_shape *s)
+{
+    int64_t n = max_support(s, false);
+    return WORK_ALIGN + work_bytes(n, sizeof(int64_t)) + work_bytes(n, sizeof(double)) +
+           work_bytes(s->d_head, sizeof(double));
+}
+
+static msa_status sparse(const msa_shape *s, const float *q, const float *k, const float *v,
+                         const int32_t *ids, float *o, float *lse, void *work, bool bf16)
+{
+    MSA_TRY(msa_check_ids(s, ids));
+    if (!q || !k || !v || !o || !work)
+        return MSA_ERR_NULL;
+    const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
+    const double scale = 1 / sqrt(d);
+    int64_t *tokens = work_take(&work, max_support(s, false), sizeof *tokens);
+    double *p = work_take(&work, max_support(s, false), sizeof *p);
+    double *acc = work_take(&work, d, sizeof *acc);
+
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        msa_seq seq = msa_get_seq(s, b);
+        for (int64_t i = 0; i < seq.n_q; i++) {
+            for (int r = 0; r < s->n_kv_heads; r++) {
+                int64_t n = list_support(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), tokens);
+                int64_t kv = seq.kv0 * s->n_kv_heads + r; /* row of key 0 for this group */
+                for (int h = r * group; h < (r + 1) * group; h++) {
+                    int64_t row = (seq.q0 + i) * s->n_heads + h;
+                    for (int64_t a = 0; a < n; a++)
+                        p[a] = scale * dot(q + row * d, k + (kv + tokens[a] * s->n_kv_heads) * d, d);
+                    double denom, row_lse = softmax_row(p, n, bf16, &denom);
+
+                    memset(acc, 0, (size_t)d * sizeof *acc);
+                    for (int64_t a = 0; a < n; a++)
+                        axpy(p[a], v + (kv + tokens[a] * s->n_kv_heads) * d, d, acc);
+                    for (int c = 0; c < d; c++)
+                        o[row * d + c] = (float)(acc[c] / denom);
+                    if (lse)
+                        lse[row] = (float)row_lse;
+                }
+            }
+        }
+    }
+    return MSA_OK;
+}
+
+msa_status msa_sparse(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
+                      float *o, float *lse, void *work)
+{
+    return sparse(s, q, k, v, ids, o, lse, work, false);
+}
+
+msa_status msa_sparse_bf16(const msa_shape *s, const float *q, const float *k, const float *v,
+                           const int32_t *ids, float *o, float *lse, void *work)
+{
+    return sparse(s, q, k, v, ids, o, lse, work, true);
+}
