@@ -21,7 +21,7 @@ CFLAGS   ?= -O2 -g
 FOUND    := $(if $(OPENBLAS),-DHAVE_OPENBLAS $(shell pkg-config --cflags openblas)) \
             $(if $(PNG),-DHAVE_PNG $(shell pkg-config --cflags libpng)) \
             $(if $(JSON),-DHAVE_JANSSON $(shell pkg-config --cflags jansson))
-ALLFLAGS  = $(STRICT) $(CFLAGS) $(SAN) -fPIC -D_POSIX_C_SOURCE=200809L $(FOUND) $(if $(OPENMP),-fopenmp,-Wno-unknown-pragmas) -MMD -MP
+ALLFLAGS  = $(STRICT) $(CFLAGS) $(SAN) -fPIC -I$(B) -D_POSIX_C_SOURCE=200809L $(FOUND) $(if $(OPENMP),-fopenmp,-Wno-unknown-pragmas) -MMD -MP
 # No fast-math anywhere; errno from sqrt is nobody's business in the fast path.
 FASTFLAGS = -O3 -fno-math-errno -fopenmp-simd $(if $(TUNED),-march=$(ARCH))
 LIBS     := $(if $(OPENBLAS),$(shell pkg-config --libs openblas)) -lm
@@ -38,7 +38,7 @@ T_BIN   := $(T_SRC:%.c=$(B)/%)
 HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o,$(APP_OBJ))
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test test-asan soak fuzz mutants train figures vectors install clean
+.PHONY: help deps build demo figures train train-dense test check-programs test-asan soak fuzz install clean FORCE
 
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
@@ -77,6 +77,70 @@ $(B)/msa: $(APP_OBJ) $(B)/libmsa.a
 	$(CC) $(ALLFLAGS) $^ $(APPLIBS) -o $@
 $(B)/tests/%: $(B)/tests/%.o $(T_SUPPORT:%.c=$(B)/%.o) $(HEADLESS_OBJ) $(B)/libmsa.a
 	$(CC) $(ALLFLAGS) $^ $(APPLIBS) -o $@
+
+# The page of `msa dump` goes into the program as a C array.
+$(B)/ref/io/viewer.o: $(B)/ref/io/viewer.inc
+$(B)/ref/io/viewer.inc: ref/io/viewer.html
+	@mkdir -p $(@D)
+	od -An -v -tu1 $< | sed 's/[0-9][0-9]*/&,/g' > $@
+
+# ---- See it work --------------------------------------------------------------------------------
+MODEL := data/kjv-msa.safetensors
+TWIN  := data/kjv-gqa.safetensors
+
+demo: deps ## on a real text: what MSA selects, loses and saves; pictures in figures/
+	@$(MAKE) --no-print-directory build
+	@tests/text.sh $(B) > $(B)/text
+	@$(B)/msa demo --model $(MODEL) --twin $(TWIN) --text $$(cat $(B)/text) --out figures
+
+figures: build ## rebuild the pictures of figures/gallery
+	@tests/text.sh $(B) kjv > $(B)/text
+	@figures/gallery.sh $(B)
+
+train: deps ## train the shipped model again, into build/train (about 25 minutes on two cores)
+	@$(MAKE) --no-print-directory build
+	@tests/text.sh $(B) kjv > $(B)/text
+	@mkdir -p $(B)/train
+	$(B)/msa train --text $$(cat $(B)/text) --out $(B)/train/kjv-msa.safetensors
+
+train-dense: deps ## train its dense twin, with the same budget
+	@$(MAKE) --no-print-directory build
+	@tests/text.sh $(B) kjv > $(B)/text
+	@mkdir -p $(B)/train
+	$(B)/msa train --attention gqa --text $$(cat $(B)/text) --out $(B)/train/kjv-gqa.safetensors
+
+# ---- Tests --------------------------------------------------------------------------------------
+T_SCRIPT := $(wildcard tests/test_*.sh)
+
+test: deps ## build and pass every test that this machine can run
+	@$(MAKE) --no-print-directory build check-programs
+	@MSA=$(B)/msa B=$(B) CC="$(CC)" tests/run.sh $(T_BIN) $(T_SCRIPT)
+
+check-programs: $(T_BIN)
+
+test-asan: deps ## the same under AddressSanitizer and UBSan
+	@$(MAKE) --no-print-directory test DEPS=0 B=build/asan CFLAGS="-O1 -g" ARCH=x86-64 \
+	  SAN="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
+
+soak: build ## long versions: training killed and resumed 100 times
+	@MSA=$(B)/msa KILLS=100 tests/run.sh tests/test_resume.sh
+
+fuzz: ## coverage-guided fuzzing of the file readers, one minute each
+	@B=$(B) tests/fuzz/run.sh 60
+
+# ---- Install ------------------------------------------------------------------------------------
+install: build ## header, libraries, program and pkg-config file under PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install -m 755 $(B)/msa $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 ref/msa.h $(DESTDIR)$(PREFIX)/include/
+	install -m 644 $(B)/libmsa.a $(DESTDIR)$(PREFIX)/lib/
+	install -m 755 $(B)/libmsa.so $(DESTDIR)$(PREFIX)/lib/
+	@printf 'prefix=%s\nName: msa\nDescription: MiniMax Sparse Attention, reference in C\nVersion: %s\nCflags: -I$${prefix}/include\nLibs: -L$${prefix}/lib -lmsa -lm\nLibs.private: %s\n' \
+	  '$(PREFIX)' "$$(sed -n 's/#define MSA_VERSION "\(.*\)"/\1/p' ref/msa.h)" '$(LIBS) $(if $(OPENMP),-fopenmp)' \
+	  > $(DESTDIR)$(PREFIX)/lib/pkgconfig/msa.pc
+
+clean: ## remove build/ and the demo's output
+	rm -rf build figures/*.png figures/*.ppm figures/*.npy figures/index.html
 
 # A change of compiler or flags rebuilds everything.
 $(B)/flags: FORCE

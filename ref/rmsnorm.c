@@ -9,10 +9,12 @@ msa_status msa_rmsnorm(int64_t rows, int d, double eps, const float *x, const fl
         return MSA_ERR_NULL;
     if (rows < 0 || d < 1)
         return MSA_ERR_SIZE;
-    for (int64_t a = 0; a < rows; a++, x += d, y += d) {
-        double inv = 1 / sqrt(dot(x, x, d) / d + eps);
+#pragma omp parallel for schedule(static) /* rows are independent: threads change nothing but the time */
+    for (int64_t a = 0; a < rows; a++) {
+        const float *row = x + a * d;
+        double inv = 1 / sqrt(dot(row, row, d) / d + eps);
         for (int c = 0; c < d; c++)
-            y[c] = (float)((double)x[c] * inv * (1 + (double)w[c]));
+            y[a * d + c] = (float)((double)row[c] * inv * (1 + (double)w[c]));
     }
     return MSA_OK;
 }

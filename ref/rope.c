@@ -18,6 +18,7 @@ msa_status msa_rope(int64_t n, int heads, int d, int rot, double theta, const in
         return MSA_ERR_SIZE;
     if (rot < 0 || rot > d || rot % 2 != 0)
         return MSA_ERR_ROTARY;
+#pragma omp parallel for schedule(static) /* channel pairs are independent */
     for (int i = 0; i < rot / 2; i++) {
         double frequency = pow(theta, -2.0 * i / rot);
         for (int64_t t = 0; t < n; t++) {

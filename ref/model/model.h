@@ -17,8 +17,8 @@
 typedef struct model_config {
     int n_layers, d_model, n_heads, n_kv_heads, d_head, d_index, d_ff;
     int block, topk;
-    int context;  /**< tokens the model was trained on at a time */
-    int sparse;   /**< 1: MSA; 0: dense GQA, no Index Branch parameters are trained or used */
+    int context; /**< tokens the model was trained on at a time */
+    int sparse;  /**< 1: MSA; 0: dense GQA, no Index Branch parameters are trained or used */
     double theta, eps;
 } model_config;
 
@@ -43,7 +43,8 @@ typedef struct model {
     float *params;
 } model;
 
-/** Allocates a model and draws its weights from `seed`. False with a line in err on bad sizes or no memory. */
+/** Allocates a model and draws its weights from `seed`. False with a line in err on bad sizes or no memory.
+ */
 bool model_new(model *m, const model_config *c, uint64_t seed, io_error err);
 void model_free(model *m);
 
@@ -67,7 +68,7 @@ double model_loss(const model_run *r, const uint8_t *targets, float *nats);
  *  kl [n_layers] receives each layer's L_KL. */
 void model_backward(const model *m, model_run *r, msa_attention mode, const uint8_t *tokens,
                     const uint8_t *targets, double lambda, double *kl);
-float *model_run_grads(model_run *r); /**< [n_params], zeroed by model_backward first */
+float *model_run_grads(model_run *r);              /**< [n_params], zeroed by model_backward first */
 const float *model_run_logits(const model_run *r); /**< [n_seqs*length, 256] */
 /** The shape and the captured tensors (q, k, v, qi, ki, ids, o, lse...) of one layer. */
 msa_shape model_run_shape(const model_run *r);

@@ -1,0 +1,163 @@
+/* msa check: every kernel of the table against the reference, over ragged shapes and hostile inputs. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../table.h"
+#include "cli.h"
+#include "judge.h"
+
+/* A shape given by hand may have tensors of so many elements: the reference's judgement of more takes hours.
+ */
+#define MAX_ELEMENTS (INT64_C(1) << 26)
+
+typedef struct tally {
+    int n[JUDGE_NO_MEMORY + 1];
+} tally;
+
+/* Whether a word of the command line, STAGE/NAME or STAGE, means this kernel. */
+static bool means(const char *word, const msa_kernel *kernel)
+{
+    return strcmp(word, msa_stage_name(kernel->stage)) == 0 || msa_find_kernel(word) == kernel;
+}
+
+static bool is_wanted(const cli_list *names, const msa_kernel *kernel)
+{
+    for (int i = 0; i < names->n; i++)
+        if (means(names->item[i], kernel))
+            return true;
+    return names->n == 0;
+}
+
+static int check_names(const char *command, const cli_list *names)
+{
+    for (int i = 0; i < names->n; i++) {
+        const msa_kernel *kernel;
+        int k = 0;
+        while ((kernel = msa_kernel_at(k)) != NULL && !means(names->item[i], kernel))
+            k++;
+        if (!kernel)
+            return cli_fail(command, "expected a STAGE/NAME or STAGE that 'msa kernels' lists, found '%s'",
+                            names->item[i]);
+    }
+    return 0;
+}
+
+/* ---- --shape: the words that name a case -------------------------------------------------------- */
+
+/* A shape of the table by its name, which is the only way to packed sequences. */
+static bool find_shape(const char *name, msa_shape *s)
+{
+    for (int i = 0; i < inputs_n_shapes; i++) {
+        char known[INPUTS_NAME];
+        inputs_shape_name(&inputs_shapes[i], known);
+        if (strcmp(known, name) == 0) {
+            *s = inputs_shapes[i];
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool parse_shape(const char *text, msa_shape *s)
+{
+    long long n_q = 0, n_kv = 0;
+    int seqs = 1, end = 0;
+    *s = (msa_shape){.n_seqs = 1};
+    sscanf(text, "T=%9lld S=%9lld heads=%6d:%6d width=%6d:%6d block=%9d topk=%9d%n seqs=%1d%n", &n_q, &n_kv,
+           &s->n_heads, &s->n_kv_heads, &s->d_head, &s->d_index, &s->block, &s->topk, &end, &seqs, &end);
+    s->n_q = n_q;
+    s->n_kv = n_kv;
+    return end > 0 && !text[end] && seqs == 1;
+}
+
+static int read_shape(const char *command, const char *text, msa_shape *s)
+{
+    static const char *const tensors[] = {"THd", "SGd", "TGi", "Si", "GTB", "GTk"};
+    int64_t dim[IO_MAX_DIMS];
+    if (!find_shape(text, s) && !parse_shape(text, s))
+        return cli_fail(
+            command, "--shape: expected the form 'T=13 S=45 heads=4:2 width=16:8 block=8 topk=3', found '%s'",
+            text);
+    msa_status status = msa_check_shape(s);
+    if (status != MSA_OK)
+        return cli_fail(command, "--shape: expected a valid shape, found '%s': %s", text,
+                        msa_strerror(status));
+    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
+        if (cli_sizes(s, tensors[i], dim) > MAX_ELEMENTS)
+            return cli_fail(command, "--shape: expected tensors of at most %lld elements, found more in '%s'",
+                            (long long)MAX_ELEMENTS, text);
+    return 0;
+}
+
+/* ---- Judging ------------------------------------------------------------------------------------ */
+
+static void print_case(const msa_kernel *kernel, const msa_shape *s, inputs_pattern p, int64_t seed,
+                       const judge_report *report)
+{
+    static const char *const outcome[] = {"ok", "FAILED", "not supported", "no memory"};
+    char shape[INPUTS_NAME], name[64];
+    inputs_shape_name(s, shape);
+    snprintf(name, sizeof name, "%s/%s", msa_stage_name(kernel->stage), kernel->name);
+    printf("%-18s %-62s %-8s seed=%lld  %s", name, shape, inputs_pattern_name(p), (long long)seed,
+           outcome[report->outcome]);
+    if (report->outcome == JUDGE_PASS)
+        printf(" %5.1f%%", 100 * report->used);
+    if (report->n_ties)
+        printf("  %lld of %lld ids swapped within rounding", (long long)report->n_ties,
+               (long long)report->n_ids);
+    printf("%s%s\n", report->outcome == JUDGE_FAIL ? "  " : "",
+           report->outcome == JUDGE_FAIL ? report->text : "");
+}
+
+static void judge_patterns(const msa_kernel *kernel, const msa_shape *s, int64_t seed, tally *sum)
+{
+    for (int p = 0; p < INPUTS_N_PATTERNS; p++) {
+        inputs in;
+        judge_report report = {.outcome = JUDGE_NO_MEMORY};
+        if (inputs_new(&in, s, (inputs_pattern)p, (uint64_t)seed)) {
+            report = judge_kernel(kernel, s, &in, (uint64_t)seed);
+            inputs_free(&in);
+        }
+        print_case(kernel, s, (inputs_pattern)p, seed, &report);
+        sum->n[report.outcome]++;
+    }
+}
+
+static int run(const char *command, const cli_list *names, const msa_shape *shapes, int n_shapes,
+               int64_t seed)
+{
+    tally sum = {{0}};
+    const msa_kernel *kernel;
+    for (int i = 0; (kernel = msa_kernel_at(i)) != NULL; i++)
+        for (int a = 0; a < n_shapes && is_wanted(names, kernel); a++)
+            judge_patterns(kernel, &shapes[a], seed, &sum);
+    printf("\n%d ok, %d failed, %d not supported; the percentage is the share of the error budget that was "
+           "used\n",
+           sum.n[JUDGE_PASS], sum.n[JUDGE_FAIL], sum.n[JUDGE_UNSUPPORTED]);
+    if (sum.n[JUDGE_NO_MEMORY])
+        return cli_fail(command, "%d cases found no memory", sum.n[JUDGE_NO_MEMORY]);
+    return sum.n[JUDGE_FAIL] ? 1 : 0;
+}
+
+int cmd_check(int argc, char **argv)
+{
+    int64_t seed = 1;
+    const char *text = NULL;
+    cli_list names = {0};
+    msa_shape shape;
+    const cli_option options[] = {CLI_OPT_SEED(seed),
+                                  {"--shape", CLI_TEXT, &text, 0, 0,
+                                   "WORDS that name a case, as printed: 'T=13 S=45 heads=4:2 ... topk=3'"},
+                                  {0}};
+    int status =
+        cli_parse(argc, argv, "judges every kernel, or those named, against the reference", options, &names);
+    if (!status)
+        status = check_names(argv[0], &names);
+    if (!status && text)
+        status = read_shape(argv[0], text, &shape);
+    if (status)
+        return status;
+    return text ? run(argv[0], &names, &shape, 1, seed)
+                : run(argv[0], &names, inputs_shapes, inputs_n_shapes, seed);
+}

@@ -1,0 +1,171 @@
+/**
+ * @file cli.h
+ * @brief What the subcommands of `msa` share: options, errors, tensors from files, kernels, progress.
+ *
+ * A subcommand is `int cmd_NAME(int argc, char **argv)` in a file of its own, argv[0] being its name;
+ * it returns the exit status: 0 success, 1 a failed verdict, 2 bad input (one line on stderr, nothing
+ * written). A function below that returns int gives 0 to go on; anything else is for the subcommand to
+ * return.
+ */
+#ifndef MSA_CLI_H
+#define MSA_CLI_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "../io/io.h"
+#include "../msa.h"
+
+/* ---- Subcommands (main.c has the table) --------------------------------------------------------- */
+
+typedef int cli_command(int argc, char **argv);
+
+cli_command cmd_forward, cmd_backward, cmd_dense, cmd_kernels;
+cli_command cmd_check, cmd_verify, cmd_cost, cmd_recall;
+cli_command cmd_train, cmd_evaluate, cmd_generate, cmd_dump, cmd_demo;
+
+/* ---- Options (options.c) ------------------------------------------------------------------------ */
+
+typedef enum cli_kind {
+    CLI_FLAG,
+    CLI_INT,
+    CLI_REAL,
+    CLI_TEXT,
+    CLI_NEEDED, /**< a text that must be given */
+    CLI_LIST    /**< a text that may be given again and again */
+} cli_kind;
+
+#define CLI_MAX_LIST 64
+typedef struct cli_list {
+    int n;
+    const char *item[CLI_MAX_LIST];
+} cli_list;
+
+/** One option of a subcommand; a table of at most 64 ends with a NULL name. */
+typedef struct cli_option {
+    const char *name; /**< "--topk" */
+    cli_kind kind;
+    void *target; /**< bool, int64_t, double, const char * or cli_list, holding the default */
+    double min,
+        max; /**< accepted range of CLI_INT and CLI_REAL; a default outside is not shown in the help */
+    const char *help; /**< one line; starts with the metavariable if the option takes a value */
+} cli_option;
+
+/** Parses argv[1..]; words that are no option go to `words` (NULL: they are refused).
+ *  Returns 0 to go on, 2 after an error line, and -1 after --help has printed the table (main exits with 0).
+ */
+int cli_parse(int argc, char **argv, const char *summary, const cli_option *options, cli_list *words);
+
+/** Prints "msa COMMAND: message" (NULL: "msa: message") as one line on stderr and returns 2. */
+#if defined(__GNUC__)
+__attribute__((format(printf, 2, 3)))
+#endif
+int cli_fail(const char *command, const char *format, ...);
+
+/* ---- Tensors from and to files (tensors.c, outputs.c) ------------------------------------------- */
+
+/** The tensors of one attention call that a subcommand may read. */
+typedef enum cli_tensor {
+    CLI_Q,
+    CLI_K,
+    CLI_V,
+    CLI_QI,
+    CLI_KI,
+    CLI_IDS,
+    CLI_O,
+    CLI_DOUT,
+    CLI_N_TENSORS
+} cli_tensor;
+
+#define CLI_MAX_BLOCK (1 << 30)
+#define CLI_MAX_TOPK (1 << 20)
+
+typedef struct cli_tensors {
+    const char *path[CLI_N_TENSORS]; /**< targets of options; NULL where not given */
+    int64_t block, topk;             /**< likewise; topk 0: the width of --ids, or 16 */
+    npy_array array[CLI_N_TENSORS];
+    msa_shape shape; /**< what the files say; sizes that no file tells are 1, Hq without --q is Hkv */
+} cli_tensors;
+
+/* The rows of an option table that name them, and options that mean the same everywhere. */
+/* clang-format off */
+#define CLI_OPT_Q(t, kind)  {"--q", kind, &(t).path[CLI_Q], 0, 0, "F queries [T,Hq,dh]"}
+#define CLI_OPT_K(t, kind)  {"--k", kind, &(t).path[CLI_K], 0, 0, "F keys [S,Hkv,dh]"}
+#define CLI_OPT_V(t, kind)  {"--v", kind, &(t).path[CLI_V], 0, 0, "F values [S,Hkv,dh]"}
+#define CLI_OPT_QI(t, kind) {"--qi", kind, &(t).path[CLI_QI], 0, 0, "F index queries [T,Hkv,di]"}
+#define CLI_OPT_KI(t, kind) {"--ki", kind, &(t).path[CLI_KI], 0, 0, "F index keys [S,di]"}
+#define CLI_OPT_IDS(t) \
+    {"--ids", CLI_TEXT, &(t).path[CLI_IDS], 0, 0, "F these blocks [Hkv,T,k], instead of choosing"}
+#define CLI_OPT_BLOCK(t) {"--block", CLI_INT, &(t).block, 1, CLI_MAX_BLOCK, "N tokens in a key block"}
+#define CLI_OPT_TOPK(t) \
+    {"--topk", CLI_INT, &(t).topk, 1, CLI_MAX_TOPK, "N blocks kept (default: width of the ids, or 16)"}
+#define CLI_OPT_SEED(seed) {"--seed", CLI_INT, &(seed), 0, 0x1p53, "N of the random numbers"}
+#define CLI_OPT_KERNEL(k) \
+    {"--kernel", CLI_LIST, &(k), 0, 0, "STAGE/NAME runs that stage; 'msa kernels' lists them"}
+#define CLI_OPT_BACKEND(b) \
+    {"--backend", CLI_TEXT, &(b), 0, 0, "NAME runs the stages that --kernel does not: ref or fast"}
+/* clang-format on */
+
+/** Reads every file that has a path, and builds the shape from those that agree with each other. */
+int cli_read_tensors(const char *command, cli_tensors *t);
+void cli_free_tensors(cli_tensors *t);
+/** Query i as a call of its own: it sees the first p(i) + 1 keys. */
+msa_shape cli_query_shape(const msa_shape *s, int64_t i);
+/** The floats of a tensor, NULL where it was not given. */
+const float *cli_floats(const cli_tensors *t, cli_tensor which);
+
+/** One file that a subcommand writes. Sizes are one letter each: T queries, S keys, H query heads,
+ *  G groups, d head width, i index width, k ids a row, B blocks. */
+typedef struct cli_output {
+    const char *name; /**< "o.npy"; NULL: memory that no file receives */
+    npy_type type;
+    const char *sizes; /**< "THd" */
+    void *data;        /**< owned */
+} cli_output;
+
+/** The size a letter stands for, and the sizes of a whole word. Returns the number of elements. */
+int64_t cli_size(const msa_shape *s, char letter);
+int64_t cli_sizes(const msa_shape *s, const char *letters, int64_t *dim);
+
+/** Takes memory, or says on stderr that this machine does not have that much. */
+void *cli_alloc(const char *command, size_t bytes);
+/** Takes memory for every output and makes sure that `dir` could receive them; creates nothing. */
+int cli_open_outputs(const char *command, const char *dir, const msa_shape *s, cli_output *out, int n);
+int cli_write_outputs(const char *command, const char *dir, const msa_shape *s, const cli_output *out, int n);
+void cli_free_outputs(cli_output *out, int n);
+/** Makes sure that a file could be written there, before the work whose result it is to hold. */
+int cli_check_writable(const char *command, const char *option, const char *path);
+
+/* ---- Kernels and the stages that subcommands share (stages.c) ----------------------------------- */
+
+/** Which implementation runs each stage. */
+typedef struct cli_plan {
+    msa_ops ops;
+    bool named[MSA_N_STAGES]; /**< asked for with --kernel */
+    bool ran[MSA_N_STAGES];
+    const char *ids_from; /**< who chose the blocks if no selection kernel ran */
+} cli_plan;
+
+/** Fills the plan from --backend and --kernel; `stages` is the set (1 << stage) that the subcommand can run.
+ */
+int cli_choose_kernels(const char *command, const char *backend, const cli_list *kernels, unsigned stages,
+                       cli_plan *plan);
+/** The set of stages that choosing blocks can run: none of them where --ids tells. */
+unsigned cli_selecting_stages(const cli_tensors *t, bool scores);
+/** Notes that a stage ran with this status; reports a failure by the kernel's name. */
+int cli_ran(const char *command, cli_plan *plan, msa_stage stage, msa_status status);
+/** The selection: copied from --ids where that was given, else by the Index Branch; and its index LSE.
+ *  `scores` may be NULL. */
+int cli_select(const char *command, cli_plan *plan, const cli_tensors *t, float *scores, int32_t *ids,
+               float *index_lse, void *work);
+/** Prints the kernel that ran each stage. */
+void cli_print_plan(const cli_plan *plan);
+
+/* ---- Progress (progress.c) ---------------------------------------------------------------------- */
+
+/** Redraws a one-line bar on stderr if that is a terminal: done of total, elapsed and remaining time, and
+ *  a note. Call cli_progress_end once to clear it. */
+void cli_progress(const char *what, int64_t done, int64_t total, const char *note);
+void cli_progress_end(void);
+
+#endif

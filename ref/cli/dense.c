@@ -1,0 +1,67 @@
+/* msa dense: causal grouped-query attention of tensors in files. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+
+enum { O, LSE, N_OUTPUTS };
+
+static int compute(const char *command, cli_plan *plan, const cli_tensors *t, cli_output *out)
+{
+    const msa_kernel *dense = plan->ops.stage[MSA_STAGE_DENSE];
+    void *work = cli_alloc(command, dense->workspace(&t->shape));
+    if (!work)
+        return 2;
+    msa_status status = dense->dense(&t->shape, cli_floats(t, CLI_Q), cli_floats(t, CLI_K),
+                                     cli_floats(t, CLI_V), out[O].data, out[LSE].data, work);
+    free(work);
+    return cli_ran(command, plan, MSA_STAGE_DENSE, status);
+}
+
+static int run(const char *command, cli_plan *plan, const cli_tensors *t, const char *dir)
+{
+    cli_output out[N_OUTPUTS] = {
+        [O] = {"o.npy", NPY_F32, "THd", NULL}, [LSE] = {"lse.npy", NPY_F32, "TH", NULL}};
+    int bad = cli_open_outputs(command, dir, &t->shape, out, N_OUTPUTS);
+    if (!bad)
+        bad = compute(command, plan, t, out);
+    if (!bad)
+        bad = cli_write_outputs(command, dir, &t->shape, out, N_OUTPUTS);
+    if (!bad)
+        cli_print_plan(plan);
+    cli_free_outputs(out, N_OUTPUTS);
+    return bad;
+}
+
+int cmd_dense(int argc, char **argv)
+{
+    cli_tensors t = {.block = 128};
+    const char *dir = NULL, *backend = "ref", *kernel = NULL;
+    const cli_option options[] = {
+        CLI_OPT_Q(t, CLI_NEEDED),
+        CLI_OPT_K(t, CLI_NEEDED),
+        CLI_OPT_V(t, CLI_NEEDED),
+        {"--kernel", CLI_TEXT, &kernel, 0, 0, "NAME of a dense kernel; 'msa kernels' lists them"},
+        CLI_OPT_BACKEND(backend),
+        {"--out", CLI_NEEDED, &dir, 0, 0, "DIR receives o.npy lse.npy"},
+        {0}};
+    int status = cli_parse(argc, argv, "causal grouped-query attention of tensors in files", options, NULL);
+    if (status)
+        return status;
+
+    char full_name[64];
+    cli_list kernels = {0};
+    if (kernel) { /* one stage, so its name may be left out */
+        snprintf(full_name, sizeof full_name, "%s%s", strchr(kernel, '/') ? "" : "dense/", kernel);
+        kernels = (cli_list){1, {full_name}};
+    }
+    cli_plan plan;
+    status = cli_choose_kernels(argv[0], backend, &kernels, 1 << MSA_STAGE_DENSE, &plan);
+    if (!status)
+        status = cli_read_tensors(argv[0], &t);
+    if (!status)
+        status = run(argv[0], &plan, &t, dir);
+    cli_free_tensors(&t);
+    return status;
+}

@@ -1,0 +1,95 @@
+/* Block ids that another implementation wrote. Public implementations disagree on the layout and on the
+ * order of the ids, so both are found out instead of prescribed. */
+#include "foreign.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int match_layout(const char *command, const char *path, const char *layout, const msa_shape *s,
+                        foreign_ids *f)
+{
+    const int64_t *dim = f->array.dim, groups = s->n_kv_heads;
+    bool htk = dim[0] == groups && dim[1] == s->n_q && (!layout || strcmp(layout, "htk") == 0);
+    bool thk = dim[0] == s->n_q && dim[1] == groups && (!layout || strcmp(layout, "thk") == 0);
+    f->token_major = thk && !htk;
+    f->ambiguous = thk && htk;
+    if (htk || thk)
+        return 0;
+    return cli_fail(command, "%s: expected %s%s%s with Hkv %lld and T %lld, found [%lld,%lld,%lld]", path,
+                    layout && strcmp(layout, "thk") == 0 ? "" : "[Hkv,T,k]", layout ? "" : " or ",
+                    layout && strcmp(layout, "htk") == 0 ? "" : "[T,Hkv,k]", (long long)groups,
+                    (long long)s->n_q, (long long)dim[0], (long long)dim[1], (long long)dim[2]);
+}
+
+int foreign_read(const char *command, const char *path, const char *layout, cli_tensors *t, foreign_ids *f)
+{
+    io_error err;
+    if (layout && strcmp(layout, "htk") != 0 && strcmp(layout, "thk") != 0)
+        return cli_fail(command, "--layout: expected htk or thk, found '%s'", layout);
+    if (!npy_read(path, NPY_I32, 3, &f->array, err))
+        return cli_fail(command, "%s", err);
+    const int64_t width = f->array.dim[2];
+    if (width < 1 || width > INT_MAX)
+        return cli_fail(command, "%s: expected 1 to %d ids a row, found %lld", path, INT_MAX,
+                        (long long)width);
+    if (t->topk && t->topk != width)
+        return cli_fail(command, "%s: expected rows of --topk %lld ids, found %lld", path, (long long)t->topk,
+                        (long long)width);
+    t->topk = width;
+    int bad = cli_read_tensors(command, t);
+    return bad ? bad : match_layout(command, path, layout, &t->shape, f);
+}
+
+const int32_t *foreign_row(const foreign_ids *f, const msa_shape *s, int r, int64_t i)
+{
+    int64_t row = f->token_major ? i * s->n_kv_heads + r : (int64_t)r * s->n_q + i;
+    return (const int32_t *)f->array.data + row * s->topk;
+}
+
+/* The ids before the first -1. */
+static int count_ids(const int32_t *row, int k)
+{
+    int n = 0;
+    while (n < k && row[n] != -1)
+        n++;
+    return n;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+    return (x > y) - (x < y);
+}
+
+void foreign_sort(const int32_t *row, int k, int32_t *ids)
+{
+    memcpy(ids, row, (size_t)k * sizeof *ids);
+    qsort(ids, (size_t)count_ids(row, k), sizeof *ids, by_value);
+}
+
+/* Falling scores, the local block aside: its place does not depend on its score. */
+static bool scores_fall(const int32_t *row, int n, const float *scores, int64_t local)
+{
+    float last = 0;
+    bool first = true;
+    for (int a = 0; a < n; a++) {
+        if (row[a] < 0 || row[a] >= local)
+            continue;
+        if (!first && !(scores[row[a]] <= last))
+            return false;
+        last = scores[row[a]];
+        first = false;
+    }
+    return true;
+}
+
+void foreign_note_order(foreign_order *o, const int32_t *row, int k, const float *scores, int64_t local)
+{
+    int n = count_ids(row, k);
+    for (int a = 1; a < n; a++)
+        o->ascending &= row[a] > row[a - 1];
+    o->by_score &= scores_fall(row, n, scores, local);
+    o->local_last &= n > 0 && row[n - 1] == local;
+    o->local_first &= n > 0 && row[0] == local;
+}

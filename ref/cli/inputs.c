@@ -1,0 +1,202 @@
+/**
+ * @file inputs.c
+ * @brief The generators behind inputs.h.
+ */
+#include "inputs.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---- Random numbers ------------------------------------------------------------------------------ */
+
+uint64_t inputs_u64(inputs_rng *rng)
+{
+    uint64_t z = rng->state += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+int64_t inputs_below(inputs_rng *rng, int64_t n)
+{
+    return (int64_t)(inputs_u64(rng) % (uint64_t)n);
+}
+
+// The sum of twelve 16-bit uniforms (Irwin-Hall): integers until the last step, so the same everywhere.
+float inputs_normal(inputs_rng *rng)
+{
+    int64_t sum = 0;
+    for (int word = 0; word < 3; word++) {
+        uint64_t bits = inputs_u64(rng);
+        for (int part = 0; part < 4; part++)
+            sum += (int64_t)(bits >> (16 * part) & 0xffff);
+    }
+    return (float)(sum - 6 * 65535) / 65536.0f;
+}
+
+/* ---- Patterns ------------------------------------------------------------------------------------ */
+
+const char *inputs_pattern_name(inputs_pattern p)
+{
+    static const char *const name[INPUTS_N_PATTERNS] = {"normal", "peaked", "distinct", "dyadic",
+                                                        "ties",   "large",  "constant"};
+    return name[p];
+}
+
+bool inputs_is_exact(inputs_pattern p)
+{
+    return p == INPUTS_DYADIC || p == INPUTS_TIES || p == INPUTS_CONSTANT;
+}
+
+static float element(inputs_pattern p, inputs_rng *rng)
+{
+    switch (p) {
+    case INPUTS_PEAKED:
+        return 3.5f * inputs_normal(rng);
+    case INPUTS_LARGE:
+        return 32.0f * inputs_normal(rng);
+    case INPUTS_DYADIC:
+    case INPUTS_TIES:
+        return (float)(inputs_below(rng, 5) - 2);
+    case INPUTS_CONSTANT:
+        return 1.0f;
+    default:
+        return inputs_normal(rng);
+    }
+}
+
+static float *draw(inputs_pattern p, int64_t rows, int64_t width, inputs_rng *rng)
+{
+    float *x = malloc((size_t)(rows * width) * sizeof *x);
+    for (int64_t i = 0; x && i < rows * width; i++)
+        x[i] = element(p, rng);
+    return x;
+}
+
+// Row j of head r differs from every other row within 101, in every channel, and averages to about zero.
+static void encode_position(const msa_shape *s, float *v)
+{
+    for (int64_t j = 0; j < s->n_kv; j++)
+        for (int64_t r = 0; r < s->n_kv_heads; r++)
+            for (int64_t c = 0; c < s->d_head; c++)
+                *v++ = (float)((j * (7 * c % 100 + 1) + 11 * r) % 101 - 50) / 16.0f;
+}
+
+// All keys are copies of the first three, so that the maxima of whole blocks are equal.
+static void repeat_three_keys(const msa_shape *s, float *ki, inputs_rng *rng)
+{
+    for (int64_t j = 3; j < s->n_kv; j++) {
+        int64_t source = inputs_below(rng, 3);
+        for (int64_t c = 0; c < s->d_index; c++)
+            ki[j * s->d_index + c] = ki[source * s->d_index + c];
+    }
+}
+
+bool inputs_new(inputs *in, const msa_shape *s, inputs_pattern p, uint64_t seed)
+{
+    inputs_rng rng = {seed};
+    inputs_pattern values = p == INPUTS_PEAKED || p == INPUTS_LARGE ? INPUTS_NORMAL : p;
+    int64_t hq = s->n_heads, hkv = s->n_kv_heads, dh = s->d_head, di = s->d_index;
+    *in = (inputs){.q = draw(p, s->n_q * hq, dh, &rng),
+                   .k = draw(p, s->n_kv * hkv, dh, &rng),
+                   .v = draw(values, s->n_kv * hkv, dh, &rng),
+                   .qi = draw(p, s->n_q * hkv, di, &rng),
+                   .ki = draw(p, s->n_kv, di, &rng),
+                   .dout = draw(values, s->n_q * hq, dh, &rng),
+                   .pattern = p};
+    if (!in->q || !in->k || !in->v || !in->qi || !in->ki || !in->dout) {
+        inputs_free(in);
+        return false;
+    }
+    if (p == INPUTS_DISTINCT)
+        encode_position(s, in->v);
+    if (p == INPUTS_TIES)
+        repeat_three_keys(s, in->ki, &rng);
+    return true;
+}
+
+void inputs_free(inputs *in)
+{
+    free(in->q);
+    free(in->k);
+    free(in->v);
+    free(in->qi);
+    free(in->ki);
+    free(in->dout);
+    *in = (inputs){0};
+}
+
+/* ---- Selections ---------------------------------------------------------------------------------- */
+
+// A uniformly random ascending choice of `count` out of n blocks (Knuth's algorithm S).
+static void choose(int64_t n, int64_t count, inputs_rng *rng, int32_t *row)
+{
+    for (int64_t b = 0; count > 0; b++)
+        if (inputs_below(rng, n - b) < count) {
+            *row++ = (int32_t)b;
+            count--;
+        }
+}
+
+static void choose_row(inputs_selection kind, int64_t local, int topk, inputs_rng *rng, int32_t *row)
+{
+    int64_t most = local + 1 < topk ? local + 1 : topk;
+    for (int slot = 0; slot < topk; slot++)
+        row[slot] = -1;
+    switch (kind) {
+    case INPUTS_IDS_RANDOM:
+        choose(local + 1, 1 + inputs_below(rng, most), rng, row);
+        break;
+    case INPUTS_IDS_HOT:
+        row[0] = 0;
+        if (most > 1)
+            row[1] = (int32_t)local;
+        break;
+    default:
+        for (int64_t slot = 0; slot < most; slot++)
+            row[slot] = (int32_t)(local + 1 - most + slot);
+    }
+}
+
+void inputs_ids(const msa_shape *s, inputs_selection kind, uint64_t seed, int32_t *ids)
+{
+    inputs_rng rng = {seed};
+    for (int r = 0; r < s->n_kv_heads; r++)
+        for (int n = 0; n < msa_n_seqs(s); n++) {
+            msa_seq seq = msa_get_seq(s, n);
+            for (int64_t i = 0; i < seq.n_q; i++) {
+                int64_t local = (seq.n_kv - seq.n_q + i) / s->block;
+                choose_row(kind, local, s->topk, &rng, ids + (r * s->n_q + seq.q0 + i) * s->topk);
+            }
+        }
+}
+
+/* ---- Shapes -------------------------------------------------------------------------------------- */
+
+static const int32_t mixed_q[] = {0, 5, 6, 23, 26}, mixed_kv[] = {0, 5, 25, 42, 51};
+static const int32_t tiny_q[] = {0, 1, 2, 14}, tiny_kv[] = {0, 1, 2, 32};
+
+//         T    S  Hq Hkv  dh   di   Bk  k
+const msa_shape inputs_shapes[] = {
+    {1, 1, 1, 1, 1, 1, 1, 1, 1, NULL, NULL},          // the smallest
+    {1, 45, 4, 2, 16, 8, 8, 3, 1, NULL, NULL},        // decoding one token
+    {5, 5, 2, 1, 8, 8, 16, 2, 1, NULL, NULL},         // less than a block, one KV head
+    {37, 37, 4, 2, 16, 16, 8, 2, 1, NULL, NULL},      // a partial last block
+    {29, 61, 6, 3, 12, 20, 8, 3, 1, NULL, NULL},      // a prefix, di > dh
+    {33, 33, 3, 3, 7, 5, 4, 3, 1, NULL, NULL},        // Hq = Hkv, odd widths
+    {40, 40, 4, 1, 16, 8, 8, 9, 1, NULL, NULL},       // k exceeds the number of blocks
+    {19, 19, 4, 2, 8, 8, 1, 4, 1, NULL, NULL},        // block 1
+    {23, 50, 4, 2, 8, 12, 7, 1, 1, NULL, NULL},       // k 1: the local block only; an odd block
+    {50, 50, 4, 4, 16, 16, 8, 7, 1, NULL, NULL},      // S <= k * block: everything is selected
+    {96, 96, 4, 2, 64, 64, 32, 2, 1, NULL, NULL},     // widths of the shipped model
+    {3, 300, 16, 1, 128, 128, 128, 2, 1, NULL, NULL}, // a group of MiniMax-M3
+    {26, 51, 4, 2, 16, 8, 8, 2, 4, mixed_q, mixed_kv}, {14, 32, 2, 2, 8, 8, 4, 3, 3, tiny_q, tiny_kv},
+};
+const int inputs_n_shapes = (int)(sizeof inputs_shapes / sizeof *inputs_shapes);
+
+void inputs_shape_name(const msa_shape *s, char name[INPUTS_NAME])
+{
+    snprintf(name, INPUTS_NAME, "T=%lld S=%lld heads=%d:%d width=%d:%d block=%d topk=%d seqs=%d",
+             (long long)s->n_q, (long long)s->n_kv, s->n_heads, s->n_kv_heads, s->d_head, s->d_index,
+             s->block, s->topk, msa_n_seqs(s));
+}

@@ -1,0 +1,68 @@
+/**
+ * @file inputs.h
+ * @brief Replayable inputs for verdicts: shapes that are not multiples of anything, tensors that do not
+ * hide errors.
+ *
+ * Values in [0.5, 1] give a nearly flat softmax that lets a broken kernel pass; so these are zero-mean,
+ * peaked, tied, huge or constant. The same seed gives the same bits on every machine: no libm is used.
+ */
+#ifndef MSA_INPUTS_H
+#define MSA_INPUTS_H
+
+#include "../msa.h"
+
+/** SplitMix64: any seed is a good one. */
+typedef struct inputs_rng {
+    uint64_t state;
+} inputs_rng;
+
+uint64_t inputs_u64(inputs_rng *rng);
+/** Uniform in 0 .. n-1. */
+int64_t inputs_below(inputs_rng *rng, int64_t n);
+/** Zero mean, unit variance, bell-shaped, within [-6, 6]. */
+float inputs_normal(inputs_rng *rng);
+
+typedef enum inputs_pattern {
+    INPUTS_NORMAL,   /**< unit normal everywhere */
+    INPUTS_PEAKED,   /**< logits spread by about 12: a few keys take all */
+    INPUTS_DISTINCT, /**< V row j encodes j, so that a wrong key or weight shows in every channel */
+    INPUTS_DYADIC,   /**< small integers: every score is exact in float32, no swap of ids is allowed */
+    INPUTS_TIES,     /**< dyadic, with few distinct index keys: whole blocks tie */
+    INPUTS_LARGE,    /**< logits of about 1000: exp without a subtracted maximum overflows */
+    INPUTS_CONSTANT, /**< all ones: flat softmax, everything ties */
+    INPUTS_N_PATTERNS
+} inputs_pattern;
+
+const char *inputs_pattern_name(inputs_pattern p);
+/** Whether the pattern's index scores are exact in float32. */
+bool inputs_is_exact(inputs_pattern p);
+
+/** One set of inputs for every stage, each tensor in an allocation of its own. */
+typedef struct inputs {
+    float *q, *k, *v, *qi, *ki, *dout;
+    inputs_pattern pattern;
+} inputs;
+
+/** False if memory runs out. */
+bool inputs_new(inputs *in, const msa_shape *s, inputs_pattern p, uint64_t seed);
+void inputs_free(inputs *in);
+
+/** Selections for the stages that take ids: far from what the Index Branch would choose. */
+typedef enum inputs_selection {
+    INPUTS_IDS_RANDOM, /**< 1..k random visible blocks; the local one is not always among them */
+    INPUTS_IDS_HOT,    /**< every query takes block 0 and the local one */
+    INPUTS_IDS_LOCAL,  /**< the last k blocks */
+    INPUTS_N_SELECTIONS
+} inputs_selection;
+
+void inputs_ids(const msa_shape *s, inputs_selection kind, uint64_t seed, int32_t *ids);
+
+/** The ragged shapes that every implementation is judged on; inputs_n_shapes of them. */
+extern const msa_shape inputs_shapes[];
+extern const int inputs_n_shapes;
+
+#define INPUTS_NAME 96
+/** "T=13 S=45 heads=4:2 width=16:8 block=8 topk=3 seqs=1": the parameters are the case's name. */
+void inputs_shape_name(const msa_shape *s, char name[INPUTS_NAME]);
+
+#endif

@@ -1,0 +1,318 @@
+/**
+ * @file judge.c
+ * @brief Runs one kernel and the reference on the same inputs and compares what they wrote.
+ */
+#include "judge.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "guard.h"
+
+#define KL_WEIGHT 0.75 // not 1, so that a kernel that ignores it is found out
+#define MAX_TIES 0.001
+#define BIT(t) (1u << (t))
+
+/** One judgement: the reference's results beside the guarded buffers that the kernel writes. */
+typedef struct judgement {
+    const msa_kernel *kernel;
+    const msa_shape *s;
+    const inputs *in;
+    float *oracle[VERDICT_N_TENSORS];
+    guard found[VERDICT_N_TENSORS];
+    int32_t *oracle_ids; // the reference's selection
+    int32_t *drawn_ids;  // a synthetic one
+    guard found_ids;
+    void *oracle_work;
+    guard work;
+    double *wide; // one oracle tensor in double
+    judge_report report;
+} judgement;
+
+static size_t count(const msa_shape *s, int tensor)
+{
+    verdict_dims n = verdict_tensor_dims(s, (verdict_tensor)tensor);
+    return (size_t)(n.d0 * n.d1 * n.d2);
+}
+
+static bool open_judgement(judgement *j)
+{
+    const msa_shape *s = j->s;
+    size_t n_ids = (size_t)(s->n_kv_heads * s->n_q * s->topk), widest = 0;
+    bool ok = true;
+    for (int t = 0; t < VERDICT_N_TENSORS; t++) {
+        j->oracle[t] = malloc(count(s, t) * sizeof(float));
+        ok = guard_new(&j->found[t], count(s, t) * sizeof(float)) && ok && j->oracle[t];
+        widest = count(s, t) > widest ? count(s, t) : widest;
+    }
+    j->oracle_ids = malloc(n_ids * sizeof(int32_t));
+    j->drawn_ids = malloc(n_ids * sizeof(int32_t));
+    j->oracle_work = malloc(msa_workspace(&msa_ref_ops, s) + 1); // +1: malloc(0) may be NULL
+    j->wide = malloc(widest * sizeof(double));
+    ok = guard_new(&j->found_ids, n_ids * sizeof(int32_t)) && ok;
+    ok = guard_new(&j->work, j->kernel->workspace(s)) && ok;
+    return ok && j->oracle_ids && j->drawn_ids && j->oracle_work && j->wide;
+}
+
+static void close_judgement(judgement *j)
+{
+    for (int t = 0; t < VERDICT_N_TENSORS; t++) {
+        free(j->oracle[t]);
+        guard_free(&j->found[t]);
+    }
+    free(j->oracle_ids);
+    free(j->drawn_ids);
+    free(j->oracle_work);
+    free(j->wide);
+    guard_free(&j->found_ids);
+    guard_free(&j->work);
+}
+
+/* ---- Verdicts ------------------------------------------------------------------------------------ */
+
+// Only the first failure is kept: what follows it is often its consequence.
+__attribute__((format(printf, 2, 3))) static void fail(judgement *j, const char *fmt, ...)
+{
+    if (j->report.outcome != JUDGE_PASS)
+        return;
+    j->report.outcome = JUDGE_FAIL;
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(j->report.text, VERDICT_TEXT, fmt, args);
+    va_end(args);
+}
+
+static void weigh(judgement *j, const char *what, const verdict *v)
+{
+    char text[VERDICT_TEXT];
+    verdict_text(what, v, text);
+    if (!v->pass)
+        fail(j, "%s", text);
+    else if (j->report.outcome == JUDGE_PASS && v->used >= j->report.used)
+        snprintf(j->report.text, VERDICT_TEXT, "%s", text);
+    j->report.used = v->used > j->report.used ? v->used : j->report.used;
+}
+
+static bool buffer_is_sound(judgement *j, const guard *g, const char *name, const char *support)
+{
+    if (!guard_intact(g))
+        fail(j, "%s (%s): written outside the buffer", name, support);
+    else if (guard_unwritten(g) >= 0)
+        fail(j, "%s (%s): element %lld not written", name, support, (long long)guard_unwritten(g));
+    return j->report.outcome == JUDGE_PASS;
+}
+
+// Compares the tensors of `mask`, checks every fence and poisons the buffers for the next run.
+static void judge_tensors(judgement *j, unsigned mask, const char *support)
+{
+    if (!guard_intact(&j->work))
+        fail(j, "work (%s): written outside the buffer", support);
+    for (int t = 0; t < VERDICT_N_TENSORS; t++) {
+        const char *name = verdict_tensor_name((verdict_tensor)t);
+        if (!(mask & BIT(t)) || !buffer_is_sound(j, &j->found[t], name, support))
+            continue;
+        for (size_t i = 0; i < count(j->s, t); i++)
+            j->wide[i] = (double)j->oracle[t][i];
+        char what[VERDICT_TEXT];
+        snprintf(what, sizeof what, "%s (%s)", name, support);
+        verdict_budget budget = verdict_float32(j->s, j->in, (verdict_tensor)t, KL_WEIGHT);
+        verdict v =
+            verdict_compare(verdict_tensor_dims(j->s, (verdict_tensor)t), j->wide, j->found[t].data, budget);
+        weigh(j, what, &v);
+        guard_poison(&j->found[t]);
+    }
+}
+
+// False if there is nothing to compare: the kernel does not take this, or it failed.
+static bool accepted(judgement *j, msa_status status)
+{
+    if (status == MSA_ERR_UNSUPPORTED && j->report.outcome == JUDGE_PASS)
+        j->report.outcome = JUDGE_UNSUPPORTED;
+    else if (status != MSA_OK)
+        fail(j, "returned \"%s\"", msa_strerror(status));
+    return status == MSA_OK;
+}
+
+/* ---- Stages -------------------------------------------------------------------------------------- */
+
+static void judge_dense(judgement *j)
+{
+    const inputs *in = j->in;
+    msa_dense(j->s, in->q, in->k, in->v, j->oracle[VERDICT_O], j->oracle[VERDICT_LSE], j->oracle_work);
+    if (accepted(j, j->kernel->dense(j->s, in->q, in->k, in->v, j->found[VERDICT_O].data,
+                                     j->found[VERDICT_LSE].data, j->work.data)))
+        judge_tensors(j, BIT(VERDICT_O) | BIT(VERDICT_LSE), "dense");
+    if (j->report.outcome == JUDGE_PASS &&
+        accepted(j,
+                 j->kernel->dense(j->s, in->q, in->k, in->v, j->found[VERDICT_O].data, NULL, j->work.data)))
+        judge_tensors(j, BIT(VERDICT_O), "no lse");
+}
+
+static void judge_found_ids(judgement *j)
+{
+    if (!buffer_is_sound(j, &j->found_ids, "ids", "index"))
+        return;
+    bool ok;
+    double tolerance = inputs_is_exact(j->in->pattern) ? 0 : 1;
+    verdict_selection v =
+        verdict_ids(j->s, j->in->qi, j->in->ki, j->found_ids.data, tolerance, MAX_TIES, &ok);
+    j->report.n_ids += v.n_ids;
+    j->report.n_ties += v.n_ties;
+    if (!ok)
+        j->report.outcome = JUDGE_NO_MEMORY;
+    else if (!v.pass)
+        fail(j, "ids: %lld of %lld wrong, %lld ties; first wrong: query %lld, group %d", (long long)v.n_wrong,
+             (long long)v.n_ids, (long long)v.n_ties, (long long)v.query, v.group);
+}
+
+// Every output alone and all together, since an index kernel may produce only some of them.
+static void judge_index(judgement *j)
+{
+    const inputs *in = j->in;
+    bool supported = false;
+    msa_index(j->s, in->qi, in->ki, j->oracle[VERDICT_SCORES], NULL, NULL, j->oracle_work);
+    for (unsigned wanted = 1; wanted <= 7; wanted = wanted == 4 ? 7 : 2 * wanted) {
+        bool scores = wanted & 1, ids = wanted & 2, lse = wanted & 4;
+        guard_poison(&j->found_ids);
+        msa_status status = j->kernel->index(
+            j->s, in->qi, in->ki, scores ? j->found[VERDICT_SCORES].data : NULL,
+            ids ? j->found_ids.data : NULL, lse ? j->found[VERDICT_INDEX_LSE].data : NULL, j->work.data);
+        if (status == MSA_ERR_UNSUPPORTED)
+            continue;
+        supported = true;
+        if (!accepted(j, status))
+            return;
+        if (ids)
+            judge_found_ids(j);
+        if (lse && j->report.outcome == JUDGE_PASS)
+            msa_index_lse(j->s, in->qi, in->ki, ids ? j->found_ids.data : j->oracle_ids,
+                          j->oracle[VERDICT_INDEX_LSE]);
+        judge_tensors(j, (scores ? BIT(VERDICT_SCORES) : 0) | (lse ? BIT(VERDICT_INDEX_LSE) : 0), "index");
+    }
+    if (!supported)
+        j->report.outcome = JUDGE_UNSUPPORTED;
+}
+
+static void judge_topk(judgement *j)
+{
+    size_t n_ids = j->found_ids.bytes / sizeof(int32_t);
+    float *scores = j->oracle[VERDICT_SCORES];
+    msa_index(j->s, j->in->qi, j->in->ki, scores, NULL, NULL, j->oracle_work);
+    msa_topk(j->s, scores, j->drawn_ids, j->oracle_work);
+    if (!accepted(j, j->kernel->topk(j->s, scores, j->found_ids.data, j->work.data)))
+        return;
+    judge_tensors(j, 0, "topk");
+    if (!buffer_is_sound(j, &j->found_ids, "ids", "topk"))
+        return;
+    const int32_t *found = j->found_ids.data;
+    for (size_t i = 0; i < n_ids; i++)
+        if (found[i] != j->drawn_ids[i]) {
+            fail(j, "ids[%zu]: expected %d, found %d", i, j->drawn_ids[i], found[i]);
+            return;
+        }
+}
+
+// What the forward pass leaves for the backward stages, for this support.
+static void run_forward(judgement *j, const int32_t *ids)
+{
+    const inputs *in = j->in;
+    float *o = j->oracle[VERDICT_O], *lse = j->oracle[VERDICT_LSE];
+    if (ids)
+        msa_sparse(j->s, in->q, in->k, in->v, ids, o, lse, j->oracle_work);
+    else
+        msa_dense(j->s, in->q, in->k, in->v, o, lse, j->oracle_work);
+    msa_index_lse(j->s, in->qi, in->ki, ids, j->oracle[VERDICT_INDEX_LSE]);
+}
+
+static void judge_sparse(judgement *j, const int32_t *ids, const char *support)
+{
+    const inputs *in = j->in;
+    if (ids && accepted(j, j->kernel->sparse(j->s, in->q, in->k, in->v, ids, j->found[VERDICT_O].data,
+                                             j->found[VERDICT_LSE].data, j->work.data)))
+        judge_tensors(j, BIT(VERDICT_O) | BIT(VERDICT_LSE), support);
+}
+
+static void judge_backward(judgement *j, const int32_t *ids, const char *support)
+{
+    const inputs *in = j->in;
+    const float *o = j->oracle[VERDICT_O], *lse = j->oracle[VERDICT_LSE];
+    msa_backward(j->s, in->q, in->k, in->v, ids, o, lse, in->dout, j->oracle[VERDICT_DQ],
+                 j->oracle[VERDICT_DK], j->oracle[VERDICT_DV], j->oracle_work);
+    if (accepted(j, j->kernel->backward(j->s, in->q, in->k, in->v, ids, o, lse, in->dout,
+                                        j->found[VERDICT_DQ].data, j->found[VERDICT_DK].data,
+                                        j->found[VERDICT_DV].data, j->work.data)))
+        judge_tensors(j, BIT(VERDICT_DQ) | BIT(VERDICT_DK) | BIT(VERDICT_DV), support);
+}
+
+static void judge_kl(judgement *j, const int32_t *ids, const char *support)
+{
+    const inputs *in = j->in;
+    const float *lse = j->oracle[VERDICT_LSE], *index_lse = j->oracle[VERDICT_INDEX_LSE];
+    double expected, loss[2]; // with gradients, and alone
+    msa_kl(j->s, in->q, in->k, in->qi, in->ki, ids, lse, index_lse, KL_WEIGHT, &expected,
+           j->oracle[VERDICT_DQI], j->oracle[VERDICT_DKI], j->oracle_work);
+    if (!accepted(j,
+                  j->kernel->kl(j->s, in->q, in->k, in->qi, in->ki, ids, lse, index_lse, KL_WEIGHT, &loss[0],
+                                j->found[VERDICT_DQI].data, j->found[VERDICT_DKI].data, j->work.data)) ||
+        !accepted(j, j->kernel->kl(j->s, in->q, in->k, in->qi, in->ki, ids, lse, index_lse, KL_WEIGHT,
+                                   &loss[1], NULL, NULL, j->work.data)))
+        return;
+    verdict_budget budget = verdict_float32_kl(j->s, in, expected);
+    for (int alone = 0; alone < 2; alone++)
+        if (!(loss[alone] - expected <= budget.absolute && expected - loss[alone] <= budget.absolute))
+            fail(j, "kl (%s%s): expected %.12g, found %.12g, allowed %.2g", support, alone ? ", alone" : "",
+                 expected, loss[alone], budget.absolute);
+    judge_tensors(j, BIT(VERDICT_DQI) | BIT(VERDICT_DKI), support);
+}
+
+typedef void judge_support(judgement *j, const int32_t *ids, const char *support);
+
+static void for_each_support(judgement *j, uint64_t seed, judge_support *judge)
+{
+    static const char *const name[INPUTS_N_SELECTIONS] = {"random ids", "hot ids", "last ids"};
+    run_forward(j, j->oracle_ids);
+    judge(j, j->oracle_ids, "selected ids");
+    for (int kind = 0; kind < INPUTS_N_SELECTIONS; kind++) {
+        inputs_ids(j->s, (inputs_selection)kind, seed, j->drawn_ids);
+        run_forward(j, j->drawn_ids);
+        judge(j, j->drawn_ids, name[kind]);
+    }
+    run_forward(j, NULL);
+    judge(j, NULL, "full support");
+}
+
+static void judge_stage(judgement *j, uint64_t seed)
+{
+    msa_index(j->s, j->in->qi, j->in->ki, NULL, j->oracle_ids, NULL, j->oracle_work);
+    switch (j->kernel->stage) {
+    case MSA_STAGE_DENSE:
+        judge_dense(j);
+        break;
+    case MSA_STAGE_INDEX:
+        judge_index(j);
+        break;
+    case MSA_STAGE_TOPK:
+        judge_topk(j);
+        break;
+    case MSA_STAGE_SPARSE:
+        for_each_support(j, seed, judge_sparse);
+        break;
+    case MSA_STAGE_BACKWARD:
+        for_each_support(j, seed, judge_backward);
+        break;
+    default:
+        for_each_support(j, seed, judge_kl);
+    }
+}
+
+judge_report judge_kernel(const msa_kernel *k, const msa_shape *s, const inputs *in, uint64_t seed)
+{
+    judgement j = {.kernel = k, .s = s, .in = in};
+    if (open_judgement(&j))
+        judge_stage(&j, seed);
+    else
+        j.report.outcome = JUDGE_NO_MEMORY;
+    close_judgement(&j);
+    return j.report;
+}

@@ -1,0 +1,30 @@
+/**
+ * @file judge.h
+ * @brief One kernel against the reference: run in guarded buffers, then a verdict on every output.
+ */
+#ifndef MSA_JUDGE_H
+#define MSA_JUDGE_H
+
+#include "inputs.h"
+#include "verdict.h"
+
+typedef enum judge_outcome {
+    JUDGE_PASS,
+    JUDGE_FAIL,
+    JUDGE_UNSUPPORTED, /**< the kernel does not take this shape: a verdict of its own, never a silent pass */
+    JUDGE_NO_MEMORY
+} judge_outcome;
+
+typedef struct judge_report {
+    judge_outcome outcome;
+    double used;             /**< the largest share of any output's budget */
+    int64_t n_ids, n_ties;   /**< of the index stage */
+    char text[VERDICT_TEXT]; /**< what failed, or the output that used most of its budget */
+} judge_report;
+
+/** Judges kernel `k` on one set of inputs. The reference is its oracle, so judging the reference itself
+ *  only says that it repeats. Stages that take ids get the reference's selection, three synthetic ones
+ *  drawn from `seed`, and (backward, KL) full support. */
+judge_report judge_kernel(const msa_kernel *k, const msa_shape *s, const inputs *in, uint64_t seed);
+
+#endif

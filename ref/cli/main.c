@@ -1,0 +1,97 @@
+/* The program `msa`: finds the subcommand and runs it. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli.h"
+
+static cli_command cmd_help, cmd_version;
+
+static const struct {
+    const char *name;
+    cli_command *run;
+    const char *summary;
+} commands[] = {
+    {"forward", cmd_forward, "sparse attention of tensors in files: ids, output, log-sum-exps"},
+    {"backward", cmd_backward, "gradients of the output and of the index loss"},
+    {"dense", cmd_dense, "causal grouped-query attention, what MSA replaces"},
+    {"verify", cmd_verify, "judges the results of another implementation"},
+    {"check", cmd_check, "judges every kernel here against the reference"},
+    {"kernels", cmd_kernels, "lists every kernel of every stage"},
+    {"cost", cmd_cost, "the cost model: arithmetic and memory traffic by length"},
+    {"recall", cmd_recall, "how much of the attention the selected blocks hold"},
+    {"train", cmd_train, "trains a byte-level model on a text"},
+    {"evaluate", cmd_evaluate, "loss of a model on a text, and recall of its selector"},
+    {"evaluate", cmd_evaluate, "loss and recall of a trained model on a text"},
+    {"generate", cmd_generate, "continues a prompt with a trained model"},
+    {"dump", cmd_dump, "pictures of what the index selects, and a page to explore them"},
+    {"demo", cmd_demo, "what MSA selects, loses and saves on a text"},
+    {"demo", cmd_demo, "what MSA selects, loses and saves, on a real text"},
+    {"help", cmd_help, "this list, or the options of a command"},
+    {"version", cmd_version, "the version"},
+};
+#define N_COMMANDS (sizeof commands / sizeof *commands)
+
+static cli_command *find(const char *name)
+{
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return commands[i].run;
+    return NULL;
+}
+
+static int unknown(const char *name)
+{
+    return cli_fail(NULL, "expected a command that 'msa help' lists, found '%s'", name);
+}
+
+static int cmd_version(int argc, char **argv)
+{
+    static const cli_option none[] = {{0}};
+    int status = cli_parse(argc, argv, "prints the version", none, NULL);
+    if (status == 0)
+        printf("msa %s\n", MSA_VERSION);
+    return status;
+}
+
+static int cmd_help(int argc, char **argv)
+{
+    static const cli_option none[] = {{0}};
+    cli_list words = {0};
+    int status = cli_parse(argc, argv, "lists the commands, or the options of those named", none, &words);
+    if (status)
+        return status;
+    for (int i = 0; i < words.n; i++)
+        if (!find(words.item[i]))
+            return unknown(words.item[i]);
+    for (int i = 0; i < words.n; i++) {
+        char name[32], option[] = "--help", *args[] = {name, option, NULL};
+        snprintf(name, sizeof name, "%s", words.item[i]);
+        find(name)(2, args);
+    }
+    if (words.n == 0) {
+        printf("usage: msa COMMAND [OPTION...]\n\n");
+        for (size_t i = 0; i < N_COMMANDS; i++)
+            printf("  %-10s %s\n", commands[i].name, commands[i].summary);
+        printf("\n'msa help COMMAND' shows the options. Tensors are NumPy .npy files, float32 or int32, C "
+               "order.\n");
+    }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2)
+        return cli_fail(NULL, "expected a command that 'msa help' lists, found none");
+    const char *name = strcmp(argv[1], "--help") == 0      ? "help"
+                       : strcmp(argv[1], "--version") == 0 ? "version"
+                                                           : argv[1];
+    cli_command *run = find(name);
+    if (!run)
+        return unknown(name);
+    int status = run(argc - 1, argv + 1);
+    if (status < 0)
+        status = 0; /* --help was asked for and given */
+    if (fclose(stdout) != 0 && status == 0)
+        return cli_fail(name, "standard output: expected to write there, found it closed or full");
+    return status;
+}

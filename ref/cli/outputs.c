@@ -1,0 +1,155 @@
+/* What a subcommand writes: memory for every tensor, a check of the directory before the long work, and
+ * all files at the end. */
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli.h"
+
+int64_t cli_size(const msa_shape *s, char letter)
+{
+    switch (letter) {
+    case 'T':
+        return s->n_q;
+    case 'S':
+        return s->n_kv;
+    case 'H':
+        return s->n_heads;
+    case 'G':
+        return s->n_kv_heads;
+    case 'd':
+        return s->d_head;
+    case 'i':
+        return s->d_index;
+    case 'k':
+        return s->topk;
+    default:
+        return msa_n_blocks(s);
+    }
+}
+
+int64_t cli_sizes(const msa_shape *s, const char *letters, int64_t *dim)
+{
+    int64_t count = 1;
+    for (int i = 0; letters[i]; i++)
+        count *= dim[i] = cli_size(s, letters[i]);
+    return count;
+}
+
+/* What is handed out must fit the machine's memory: with overcommit malloc alone would say yes to anything
+ * and the process be killed later. */
+void *cli_alloc(const char *command, size_t bytes)
+{
+    static double taken;
+    const double all = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE), gib = 1 << 30;
+    double wanted = taken + (double)bytes;
+    void *p = wanted <= all ? malloc(bytes ? bytes : 1) : NULL;
+    if (!p) {
+        cli_fail(command,
+                 "these sizes: expected to fit the %.1f GiB of memory here, found a need of %.1f GiB",
+                 all / gib, wanted / gib);
+        return NULL;
+    }
+    taken = wanted;
+    return p;
+}
+
+/* The directory that `path` lies in. */
+static void parent_of(const char *path, char parent[static PATH_MAX])
+{
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    while (n > 0 && path[n - 1] != '/')
+        n--;
+    snprintf(parent, PATH_MAX, "%.*s", n ? (int)n : 1, n ? path : ".");
+}
+
+/* Whether a file or directory can be made at `path`, which does not exist yet. */
+static int check_parent(const char *command, const char *option, const char *path)
+{
+    char parent[PATH_MAX];
+    struct stat st;
+    if (strlen(path) >= PATH_MAX)
+        return cli_fail(command, "%s: expected a path below %d bytes, found one of %zu", option, PATH_MAX,
+                        strlen(path));
+    parent_of(path, parent);
+    if (stat(parent, &st) != 0)
+        return cli_fail(command, "%s %s: expected a directory at %s, found: %s", option, path, parent,
+                        strerror(errno));
+    if (!S_ISDIR(st.st_mode) || access(parent, W_OK | X_OK) != 0)
+        return cli_fail(command, "%s %s: expected %s to be a writable directory, found it is not", option,
+                        path, parent);
+    return 0;
+}
+
+int cli_check_writable(const char *command, const char *option, const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return cli_fail(command, "%s %s: expected a file, or nothing yet, found something else", option,
+                        path);
+    return check_parent(command, option, path);
+}
+
+static int check_dir(const char *command, const char *dir, const cli_output *out, int n)
+{
+    struct stat st;
+    if (!*dir)
+        return cli_fail(command, "--out: expected a directory, found an empty name");
+    if (stat(dir, &st) != 0 && errno == ENOENT)
+        return check_parent(command, "--out", dir);
+    if (stat(dir, &st) != 0)
+        return cli_fail(command, "--out %s: expected a directory, found: %s", dir, strerror(errno));
+    if (!S_ISDIR(st.st_mode))
+        return cli_fail(command, "--out %s: expected a directory, found a file", dir);
+    for (int i = 0; i < n; i++) {
+        char path[PATH_MAX];
+        if (!out[i].name)
+            continue;
+        snprintf(path, sizeof path, "%s/%s", dir, out[i].name);
+        int bad = cli_check_writable(command, "--out", path);
+        if (bad)
+            return bad;
+    }
+    return 0;
+}
+
+int cli_open_outputs(const char *command, const char *dir, const msa_shape *s, cli_output *out, int n)
+{
+    int bad = check_dir(command, dir, out, n);
+    for (int i = 0; i < n && !bad; i++) {
+        int64_t dim[IO_MAX_DIMS];
+        out[i].data = cli_alloc(command, (size_t)cli_sizes(s, out[i].sizes, dim) * 4);
+        bad = out[i].data ? 0 : 2;
+    }
+    return bad;
+}
+
+int cli_write_outputs(const char *command, const char *dir, const msa_shape *s, const cli_output *out, int n)
+{
+    io_error err;
+    if (!io_make_dir(dir, err))
+        return cli_fail(command, "--out %s", err);
+    for (int i = 0; i < n; i++) {
+        int64_t dim[IO_MAX_DIMS];
+        char path[PATH_MAX];
+        if (!out[i].name)
+            continue;
+        cli_sizes(s, out[i].sizes, dim);
+        snprintf(path, sizeof path, "%s/%s", dir, out[i].name);
+        if (!npy_write(path, out[i].type, (int)strlen(out[i].sizes), dim, out[i].data, err))
+            return cli_fail(command, "%s", err);
+    }
+    return 0;
+}
+
+void cli_free_outputs(cli_output *out, int n)
+{
+    for (int i = 0; i < n; i++)
+        free(out[i].data);
+}

@@ -1,0 +1,119 @@
+/* Which kernel runs each stage, and the steps of the forward pass that several subcommands share. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../table.h"
+#include "cli.h"
+
+/* ---- Choosing ----------------------------------------------------------------------------------- */
+
+static int choose(const char *command, const char *name, unsigned stages, cli_plan *plan)
+{
+    const msa_kernel *kernel = msa_find_kernel(name);
+    if (!kernel)
+        return cli_fail(command, "--kernel: expected a STAGE/NAME that 'msa kernels' lists, found '%s'",
+                        name);
+    if (!(stages >> kernel->stage & 1))
+        return cli_fail(command, "--kernel: expected a stage that runs here, found '%s'", name);
+    if (plan->named[kernel->stage])
+        return cli_fail(command, "--kernel: expected one %s kernel, found '%s' besides '%s'",
+                        msa_stage_name(kernel->stage), name, plan->ops.stage[kernel->stage]->name);
+    plan->ops.stage[kernel->stage] = kernel;
+    plan->named[kernel->stage] = true;
+    return 0;
+}
+
+int cli_choose_kernels(const char *command, const char *backend, const cli_list *kernels, unsigned stages,
+                       cli_plan *plan)
+{
+    const msa_ops *ops = msa_backend(backend);
+    if (!ops)
+        return cli_fail(command, "--backend: expected ref or fast (this build has no other), found '%s'",
+                        backend);
+    *plan = (cli_plan){.ops = *ops};
+    for (int i = 0; i < kernels->n; i++) {
+        int bad = choose(command, kernels->item[i], stages, plan);
+        if (bad)
+            return bad;
+    }
+    return 0;
+}
+
+unsigned cli_selecting_stages(const cli_tensors *t, bool scores)
+{
+    const bool given = t->path[CLI_IDS] != NULL;
+    return (given && !scores ? 0u : 1u << MSA_STAGE_INDEX) | (given ? 0u : 1u << MSA_STAGE_TOPK);
+}
+
+int cli_ran(const char *command, cli_plan *plan, msa_stage stage, msa_status status)
+{
+    const msa_kernel *kernel = plan->ops.stage[stage];
+    plan->ran[stage] = true;
+    if (status == MSA_OK)
+        return 0;
+    return cli_fail(command, "--kernel %s/%s: expected a shape that it takes (%s), found: %s",
+                    msa_stage_name(stage), kernel->name, kernel->constraints, msa_strerror(status));
+}
+
+/* ---- Selecting ---------------------------------------------------------------------------------- */
+
+static msa_status index_branch(const cli_plan *plan, const cli_tensors *t, float *scores, int32_t *ids,
+                               float *index_lse, void *work)
+{
+    return plan->ops.stage[MSA_STAGE_INDEX]->index(&t->shape, cli_floats(t, CLI_QI), cli_floats(t, CLI_KI),
+                                                   scores, ids, index_lse, work);
+}
+
+/* Scores first, then the selection kernel on those: for an index kernel that does not select itself, or a
+ * selection kernel asked for by name. */
+static int select_from_scores(const char *command, cli_plan *plan, const cli_tensors *t, float *scores,
+                              int32_t *ids, void *work)
+{
+    int64_t dim[IO_MAX_DIMS];
+    float *own = scores ? NULL : cli_alloc(command, (size_t)cli_sizes(&t->shape, "GTB", dim) * sizeof *own);
+    float *m = scores ? scores : own;
+    int bad = m ? cli_ran(command, plan, MSA_STAGE_INDEX, index_branch(plan, t, m, NULL, NULL, work)) : 2;
+    if (!bad)
+        bad = cli_ran(command, plan, MSA_STAGE_TOPK,
+                      plan->ops.stage[MSA_STAGE_TOPK]->topk(&t->shape, m, ids, work));
+    free(own);
+    return bad;
+}
+
+int cli_select(const char *command, cli_plan *plan, const cli_tensors *t, float *scores, int32_t *ids,
+               float *index_lse, void *work)
+{
+    int bad = 0;
+    msa_status status = MSA_ERR_UNSUPPORTED;
+    plan->ids_from = t->path[CLI_IDS] ? t->path[CLI_IDS] : "the index kernel";
+    if (t->path[CLI_IDS]) {
+        memcpy(ids, t->array[CLI_IDS].data, t->array[CLI_IDS].count * sizeof *ids);
+        if (scores)
+            bad = cli_ran(command, plan, MSA_STAGE_INDEX, index_branch(plan, t, scores, NULL, NULL, work));
+    } else {
+        if (!plan->named[MSA_STAGE_TOPK])
+            status = index_branch(plan, t, scores, ids, index_lse, work);
+        if (status != MSA_ERR_UNSUPPORTED)
+            return cli_ran(command, plan, MSA_STAGE_INDEX, status);
+        if (!plan->named[MSA_STAGE_TOPK])
+            status = index_branch(plan, t, scores, ids, NULL, work);
+        bad = status == MSA_ERR_UNSUPPORTED ? select_from_scores(command, plan, t, scores, ids, work)
+                                            : cli_ran(command, plan, MSA_STAGE_INDEX, status);
+    }
+    if (bad)
+        return bad;
+    status = msa_index_lse(&t->shape, cli_floats(t, CLI_QI), cli_floats(t, CLI_KI), ids, index_lse);
+    return status == MSA_OK ? 0 : cli_fail(command, "index log-sum-exp: %s", msa_strerror(status));
+}
+
+void cli_print_plan(const cli_plan *plan)
+{
+    for (int i = 0; i < MSA_N_STAGES; i++) {
+        const char *stage = msa_stage_name((msa_stage)i);
+        if (plan->ran[i])
+            printf("%-9s %s/%s (%s)\n", stage, stage, plan->ops.stage[i]->name, plan->ops.stage[i]->backend);
+        else if (i == MSA_STAGE_TOPK && plan->ids_from)
+            printf("%-9s by %s\n", stage, plan->ids_from);
+    }
+}

@@ -1,0 +1,163 @@
+/* The tensors of one attention call, read from .npy files. Every tensor spells its sizes with the same
+ * letters; the first file that mentions a letter sets it, the others have to agree. */
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli.h"
+
+#define N_LETTERS 7
+static const char letters[N_LETTERS + 1] = "TSHGdik";
+static const char *const letter_name[N_LETTERS] = {"T", "S", "Hq", "Hkv", "dh", "di", "k"};
+
+static const struct {
+    npy_type type;
+    const char *sizes, *layout;
+} spec[CLI_N_TENSORS] = {
+    [CLI_Q] = {NPY_F32, "THd", "[T,Hq,dh]"},  [CLI_K] = {NPY_F32, "SGd", "[S,Hkv,dh]"},
+    [CLI_V] = {NPY_F32, "SGd", "[S,Hkv,dh]"}, [CLI_QI] = {NPY_F32, "TGi", "[T,Hkv,di]"},
+    [CLI_KI] = {NPY_F32, "Si", "[S,di]"},     [CLI_IDS] = {NPY_I32, "GTk", "[Hkv,T,k]"},
+    [CLI_O] = {NPY_F32, "THd", "[T,Hq,dh]"},  [CLI_DOUT] = {NPY_F32, "THd", "[T,Hq,dh]"},
+};
+
+/* What a letter means, and which tensor said so first (-1: none). */
+typedef struct size_table {
+    int64_t value[N_LETTERS];
+    int from[N_LETTERS];
+} size_table;
+
+static void print_sizes(const npy_array *a, char text[static 96])
+{
+    int at = snprintf(text, 96, "[");
+    for (int i = 0; i < a->ndim; i++)
+        at += snprintf(text + at, (size_t)(96 - at), "%s%lld", i ? "," : "", (long long)a->dim[i]);
+    snprintf(text + at, (size_t)(96 - at), "]");
+}
+
+/* Enters the sizes of tensor t into the table, or finds the one that contradicts it. */
+static int enter_sizes(const char *command, const cli_tensors *in, int t, size_table *table)
+{
+    const npy_array *a = &in->array[t];
+    char found[96], other[96];
+    print_sizes(a, found);
+    for (int i = 0; i < a->ndim; i++) {
+        int at = (int)(strchr(letters, spec[t].sizes[i]) - letters);
+        if (a->dim[i] < 1)
+            return cli_fail(command, "%s: expected %s with every size at least 1, found %s", in->path[t],
+                            spec[t].layout, found);
+        if (a->dim[i] > INT_MAX && !strchr("TS", letters[at]))
+            return cli_fail(command, "%s: expected %s with heads and widths below 2^31, found %s",
+                            in->path[t], spec[t].layout, found);
+        if (table->from[at] < 0) {
+            table->value[at] = a->dim[i];
+            table->from[at] = t;
+        } else if (table->value[at] != a->dim[i]) {
+            print_sizes(&in->array[table->from[at]], other);
+            return cli_fail(command, "%s: expected %s with %s = %lld as in %s %s, found %s", in->path[t],
+                            spec[t].layout, letter_name[at], (long long)table->value[at],
+                            in->path[table->from[at]], other, found);
+        }
+    }
+    return 0;
+}
+
+static int64_t size_or(const size_table *table, char letter, int64_t otherwise)
+{
+    int at = (int)(strchr(letters, letter) - letters);
+    return table->from[at] < 0 ? otherwise : table->value[at];
+}
+
+static int build_shape(const char *command, cli_tensors *t, const size_table *table)
+{
+    msa_shape *s = &t->shape;
+    int64_t width = size_or(table, 'k', 0);
+    if (t->topk && width && t->topk != width)
+        return cli_fail(command, "--topk: expected %lld, the width of %s, found %lld", (long long)width,
+                        t->path[CLI_IDS], (long long)t->topk);
+    *s = (msa_shape){.n_q = size_or(table, 'T', 1),
+                     .n_kv = size_or(table, 'S', 1),
+                     .n_kv_heads = (int)size_or(table, 'G', 1),
+                     .d_head = (int)size_or(table, 'd', 1),
+                     .d_index = (int)size_or(table, 'i', 1),
+                     .block = (int)t->block,
+                     .topk = (int)(width     ? width
+                                   : t->topk ? t->topk
+                                             : 16),
+                     .n_seqs = 1};
+    s->n_heads = (int)size_or(table, 'H', s->n_kv_heads);
+    const char *queries = t->path[CLI_Q] ? t->path[CLI_Q] : t->path[CLI_QI];
+    const char *keys = t->path[CLI_K] ? t->path[CLI_K] : t->path[CLI_KI];
+    switch (msa_check_shape(s)) {
+    case MSA_OK:
+        return 0;
+    case MSA_ERR_CAUSAL:
+        return cli_fail(command, "%s: expected at most as many queries as %s has keys, %lld, found %lld",
+                        queries, keys, (long long)s->n_kv, (long long)s->n_q);
+    case MSA_ERR_HEADS:
+        return cli_fail(command, "%s: expected a multiple of the %d heads of %s, found %d", queries,
+                        s->n_kv_heads, keys, s->n_heads);
+    default:
+        return cli_fail(command, "%s: expected sizes that memory can hold, found T %lld, S %lld, k %d",
+                        queries, (long long)s->n_q, (long long)s->n_kv, s->topk);
+    }
+}
+
+msa_shape cli_query_shape(const msa_shape *s, int64_t i)
+{
+    msa_shape query = *s;
+    query.n_q = 1;
+    query.n_kv = s->n_kv - s->n_q + i + 1;
+    return query;
+}
+
+/* Checks the ids row by row, each as a call with a single head, to name the first bad one. */
+static int check_ids(const char *command, const cli_tensors *t)
+{
+    const msa_shape *s = &t->shape;
+    const int32_t *ids = t->array[CLI_IDS].data;
+    for (int r = 0; r < s->n_kv_heads; r++)
+        for (int64_t i = 0; i < s->n_q; i++, ids += s->topk) {
+            msa_shape row = cli_query_shape(s, i);
+            row.n_heads = row.n_kv_heads = 1;
+            if (msa_check_ids(&row, ids) != MSA_OK)
+                return cli_fail(
+                    command,
+                    "%s: expected in row [%d,%lld] ascending blocks from 0 to %lld, then -1, found a row "
+                    "that begins with %d",
+                    t->path[CLI_IDS], r, (long long)i, (long long)((row.n_kv - 1) / s->block), ids[0]);
+        }
+    return 0;
+}
+
+int cli_read_tensors(const char *command, cli_tensors *t)
+{
+    size_table table;
+    for (int i = 0; i < N_LETTERS; i++)
+        table.from[i] = -1;
+    for (int i = 0; i < CLI_N_TENSORS; i++) {
+        io_error err;
+        if (!t->path[i])
+            continue;
+        if (!npy_read(t->path[i], spec[i].type, (int)strlen(spec[i].sizes), &t->array[i], err))
+            return cli_fail(command, "%s", err);
+        int bad = enter_sizes(command, t, i, &table);
+        if (bad)
+            return bad;
+    }
+    int bad = build_shape(command, t, &table);
+    if (!bad && t->path[CLI_IDS])
+        bad = check_ids(command, t);
+    return bad;
+}
+
+void cli_free_tensors(cli_tensors *t)
+{
+    for (int i = 0; i < CLI_N_TENSORS; i++)
+        if (t->path[i])
+            npy_free(&t->array[i]);
+}
+
+const float *cli_floats(const cli_tensors *t, cli_tensor which)
+{
+    return t->path[which] ? t->array[which].data : NULL;
+}

@@ -1,0 +1,349 @@
+/**
+ * @file verdict.c
+ * @brief Comparisons with budgets, the judgement of selections, and what float32 may lose.
+ */
+#include "verdict.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define UNIT 0x1p-24 // of float32: half the distance from 1 to the next number
+
+/* ---- Tensors ------------------------------------------------------------------------------------- */
+
+// An error above its allowance counts as more than 1 however small the allowance; NaN as infinite.
+static double share(double error, double allowed)
+{
+    if (!(error <= allowed))
+        return allowed > 0 && error / allowed < DBL_MAX ? error / allowed : HUGE_VAL;
+    return error > 0 ? error / allowed : 0;
+}
+
+static double allowed_in_row(const double *oracle, const double *low, int64_t n, verdict_budget b)
+{
+    double scale = 0, low_error = 0;
+    for (int64_t i = 0; i < n; i++)
+        if (isfinite(oracle[i])) {
+            scale = fmax(scale, fabs(oracle[i]));
+            low_error = low ? fmax(low_error, fabs(low[i] - oracle[i])) : 0;
+        }
+    return b.relative * scale + b.absolute + 2 * low_error;
+}
+
+static void judge_element(verdict *v, double oracle, double found, double allowed, verdict_dims n, int64_t at)
+{
+    double error = isinf(oracle) && found == oracle ? 0 : fabs(found - oracle);
+    double used = share(error, allowed);
+    bool bad = !(used <= 1);
+    if (bad ? v->n_bad == 0 : v->n_bad == 0 && used >= v->used) {
+        v->at[0] = at / n.d2 / n.d1;
+        v->at[1] = at / n.d2 % n.d1;
+        v->at[2] = at % n.d2;
+        v->expected = oracle;
+        v->found = found;
+        v->allowed = allowed;
+    }
+    v->n_bad += bad;
+    v->used = fmax(v->used, used);
+}
+
+verdict verdict_compare(verdict_dims n, const double *oracle, const float *found, verdict_budget b)
+{
+    verdict v = {0};
+    int64_t rows = n.d0 * n.d1, count = rows * n.d2;
+    double error2 = 0, oracle2 = 0, low2 = 0;
+    for (int64_t row = 0; row < rows; row++) {
+        const double *low = b.low ? b.low + row * n.d2 : NULL;
+        double allowed = allowed_in_row(oracle + row * n.d2, low, n.d2, b);
+        for (int64_t at = row * n.d2; at < (row + 1) * n.d2; at++) {
+            judge_element(&v, oracle[at], (double)found[at], allowed, n, at);
+            if (isinf(oracle[at]))
+                continue;
+            error2 += pow((double)found[at] - oracle[at], 2);
+            oracle2 += pow(oracle[at], 2);
+            low2 += b.low ? pow(b.low[at] - oracle[at], 2) : 0;
+        }
+    }
+    double allowed2 = b.relative * sqrt(oracle2) + b.absolute * sqrt((double)count) + 2 * sqrt(low2);
+    v.used = fmax(v.used, share(sqrt(error2), allowed2));
+    v.relative_l2 = oracle2 > 0 ? sqrt(error2 / oracle2) : sqrt(error2);
+    v.pass = count > 0 && v.n_bad == 0 && v.used <= 1;
+    return v;
+}
+
+void verdict_text(const char *what, const verdict *v, char text[VERDICT_TEXT])
+{
+    if (v->n_bad)
+        snprintf(text, VERDICT_TEXT,
+                 "%s[%lld,%lld,%lld]: expected %.9g, found %.9g, allowed %.2g (%lld such)", what,
+                 (long long)v->at[0], (long long)v->at[1], (long long)v->at[2], v->expected, v->found,
+                 v->allowed, (long long)v->n_bad);
+    else
+        snprintf(text, VERDICT_TEXT, "%s: %.1f%% of its budget, relative L2 error %.1e", what, 100 * v->used,
+                 v->relative_l2);
+}
+
+/* ---- Selections ---------------------------------------------------------------------------------- */
+
+/** What the oracle knows of the blocks of one query and group. */
+typedef struct ranking {
+    double *score; // max over the visible keys of qi . ki
+    double *size;  // max over the visible keys of sum |qi||ki|, to which rounding errors are proportional
+    bool *best;    // in the oracle's selection
+    bool *chosen;  // in the selection that is judged
+    int64_t local;
+} ranking;
+
+static void score_blocks(const msa_shape *s, const float *qi, const float *ki, int64_t position, ranking *k)
+{
+    k->local = position / s->block;
+    for (int64_t b = 0; b <= k->local; b++) {
+        k->score[b] = -HUGE_VAL;
+        k->size[b] = 0;
+        k->best[b] = k->chosen[b] = false;
+    }
+    for (int64_t j = 0; j <= position; j++) {
+        double dot = 0, size = 0;
+        for (int c = 0; c < s->d_index; c++) {
+            double term = (double)qi[c] * (double)ki[j * s->d_index + c];
+            dot += term;
+            size += fabs(term);
+        }
+        k->score[j / s->block] = fmax(k->score[j / s->block], dot);
+        k->size[j / s->block] = fmax(k->size[j / s->block], size);
+    }
+}
+
+// Marks the local block and the topk-1 best before it; returns how many that are.
+static int64_t rank_blocks(const msa_shape *s, ranking *k)
+{
+    int64_t count = 1;
+    k->best[k->local] = true;
+    for (; count < s->topk && count <= k->local; count++) {
+        int64_t winner = -1;
+        for (int64_t b = 0; b < k->local; b++)
+            if (!k->best[b] && (winner < 0 || k->score[b] > k->score[winner]))
+                winner = b;
+        k->best[winner] = true;
+    }
+    return count;
+}
+
+// The ids contract: `count` ascending visible blocks, the local one last, then -1.
+static bool read_row(const msa_shape *s, const int32_t *row, int64_t count, ranking *k)
+{
+    for (int64_t slot = 0; slot < s->topk; slot++) {
+        if (slot >= count ? row[slot] != -1 : row[slot] < 0 || row[slot] > k->local)
+            return false;
+        if (slot > 0 && slot < count && row[slot] <= row[slot - 1])
+            return false;
+        if (slot < count)
+            k->chosen[row[slot]] = true;
+    }
+    return k->chosen[k->local];
+}
+
+static int64_t count_chosen_instead(const ranking *k)
+{
+    int64_t n = 0;
+    for (int64_t b = 0; b < k->local; b++)
+        n += k->chosen[b] && !k->best[b];
+    return n;
+}
+
+// A rounded score may overtake another only if the exact ones are closer than the rounding of both; and
+// every block chosen in error must have overtaken every block left out in error.
+static bool swaps_are_ties(const msa_shape *s, const ranking *k, double tolerance)
+{
+    for (int64_t in = 0; in < k->local; in++)
+        for (int64_t out = 0; out < k->local; out++)
+            if (k->chosen[in] && !k->best[in] && k->best[out] && !k->chosen[out]) {
+                double allowed = tolerance * 2 * s->d_index * UNIT * fmax(k->size[in], k->size[out]);
+                if (!(tolerance > 0 && k->score[out] - k->score[in] <= allowed))
+                    return false;
+            }
+    return true;
+}
+
+static void judge_row(const msa_shape *s, const int32_t *row, double tolerance, ranking *k,
+                      verdict_selection *v)
+{
+    int64_t count = rank_blocks(s, k);
+    v->n_ids += count;
+    if (!read_row(s, row, count, k))
+        v->n_wrong += count;
+    else if (swaps_are_ties(s, k, tolerance))
+        v->n_ties += count_chosen_instead(k);
+    else
+        v->n_wrong += count_chosen_instead(k);
+}
+
+static void judge_rows(const msa_shape *s, const float *qi, const float *ki, const int32_t *ids,
+                       double tolerance, ranking *k, verdict_selection *v)
+{
+    for (int n = 0; n < msa_n_seqs(s); n++) {
+        msa_seq seq = msa_get_seq(s, n);
+        for (int64_t i = 0; i < seq.n_q; i++)
+            for (int r = 0; r < s->n_kv_heads; r++) {
+                int64_t query = seq.q0 + i, wrong_before = v->n_wrong;
+                score_blocks(s, qi + (query * s->n_kv_heads + r) * s->d_index, ki + seq.kv0 * s->d_index,
+                             seq.n_kv - seq.n_q + i, k);
+                judge_row(s, ids + (r * s->n_q + query) * s->topk, tolerance, k, v);
+                if (v->n_wrong > wrong_before && v->query < 0) {
+                    v->query = query;
+                    v->group = r;
+                }
+            }
+    }
+}
+
+verdict_selection verdict_ids(const msa_shape *s, const float *qi, const float *ki, const int32_t *ids,
+                              double tolerance, double max_ties, bool *ok)
+{
+    verdict_selection v = {.query = -1, .group = -1};
+    size_t n = (size_t)msa_n_blocks(s);
+    ranking k = {malloc(n * sizeof(double)), malloc(n * sizeof(double)), malloc(n), malloc(n), 0};
+    *ok = k.score && k.size && k.best && k.chosen;
+    if (*ok) {
+        judge_rows(s, qi, ki, ids, tolerance, &k, &v);
+        v.pass = v.n_wrong == 0 && (double)v.n_ties <= max_ties * (double)v.n_ids;
+    }
+    free(k.score);
+    free(k.size);
+    free(k.best);
+    free(k.chosen);
+    return v;
+}
+
+/* ---- The outputs --------------------------------------------------------------------------------- */
+
+const char *verdict_tensor_name(verdict_tensor t)
+{
+    static const char *const name[VERDICT_N_TENSORS] = {"scores", "index_lse", "o",   "lse", "dq",
+                                                        "dk",     "dv",        "dqi", "dki"};
+    return name[t];
+}
+
+verdict_dims verdict_tensor_dims(const msa_shape *s, verdict_tensor t)
+{
+    switch (t) {
+    case VERDICT_SCORES:
+        return (verdict_dims){s->n_kv_heads, s->n_q, msa_n_blocks(s)};
+    case VERDICT_INDEX_LSE:
+        return (verdict_dims){1, s->n_kv_heads, s->n_q};
+    case VERDICT_LSE:
+        return (verdict_dims){1, s->n_q, s->n_heads};
+    case VERDICT_DK:
+    case VERDICT_DV:
+        return (verdict_dims){s->n_kv, s->n_kv_heads, s->d_head};
+    case VERDICT_DQI:
+        return (verdict_dims){s->n_q, s->n_kv_heads, s->d_index};
+    case VERDICT_DKI:
+        return (verdict_dims){1, s->n_kv, s->d_index};
+    default:
+        return (verdict_dims){s->n_q, s->n_heads, s->d_head};
+    }
+}
+
+/* ---- What float32 may lose -----------------------------------------------------------------------
+ * With u = 2^-24, by first-order error analysis. A sum of d products rounds d times, with signs that
+ * agree no better than those of a random walk: its error stays below u sqrt(d) |q||k|, which the logit's
+ * scale 1/sqrt(d) turns into u |q||k|. exp carries an absolute error of its argument into a relative
+ * error of the probability; the denominator adds sqrt(S) roundings, and exp and the division a few.
+ * Whatever is summed over keys weighs these errors with probabilities that sum to 1; what is summed over
+ * queries (dk, dv, dki) weighs them with the probabilities that T queries give to one key, whose errors
+ * again add up as a random walk: sqrt(T) times the heads.
+ */
+
+/** Sizes of the inputs of one branch, and the errors that follow from them. */
+typedef struct float32_error {
+    double logit;       // absolute, of a scaled logit
+    double probability; // relative, of a softmax weight
+} float32_error;
+
+static double largest(const float *x, int64_t n)
+{
+    double most = 0;
+    for (int64_t i = 0; i < n; i++)
+        most = fmax(most, fabs((double)x[i]));
+    return most;
+}
+
+static double largest_norm(const float *x, int64_t rows, int d)
+{
+    double most = 0;
+    for (int64_t i = 0; i < rows; i++, x += d) {
+        double norm2 = 0;
+        for (int c = 0; c < d; c++)
+            norm2 += (double)x[c] * (double)x[c];
+        most = fmax(most, norm2);
+    }
+    return sqrt(most);
+}
+
+static float32_error error_of(double norm_q, double norm_k, int64_t n_kv)
+{
+    double logit = UNIT * norm_q * norm_k;
+    return (float32_error){logit, 2 * logit + UNIT * (8 + sqrt((double)n_kv))};
+}
+
+static float32_error main_error(const msa_shape *s, const inputs *in)
+{
+    return error_of(largest_norm(in->q, s->n_q * s->n_heads, s->d_head),
+                    largest_norm(in->k, s->n_kv * s->n_kv_heads, s->d_head), s->n_kv);
+}
+
+static float32_error index_error(const msa_shape *s, const inputs *in)
+{
+    return error_of(largest_norm(in->qi, s->n_q * s->n_kv_heads, s->d_index),
+                    largest_norm(in->ki, s->n_kv, s->d_index), s->n_kv);
+}
+
+// Of the sum over the keys of |dS|: dS = P (dP - delta), and |dP|, |delta| <= |dO||V|.
+static double score_gradient_error(const msa_shape *s, const inputs *in, float32_error e)
+{
+    double bound = largest_norm(in->dout, s->n_q * s->n_heads, s->d_head) *
+                   largest_norm(in->v, s->n_kv * s->n_kv_heads, s->d_head);
+    return bound * (2 * e.probability + 8 * UNIT);
+}
+
+verdict_budget verdict_float32(const msa_shape *s, const inputs *in, verdict_tensor t, double kl_weight)
+{
+    float32_error m = main_error(s, in), x = index_error(s, in);
+    int64_t group = s->n_heads / s->n_kv_heads, nq = s->n_q * s->n_heads * s->d_head;
+    int64_t nk = s->n_kv * s->n_kv_heads * s->d_head;
+    double few = 4 * UNIT, column = sqrt((double)s->n_q), per_root = 1 / sqrt(s->d_head);
+    double kl = fabs(kl_weight) / (sqrt(s->d_index) * (double)(s->n_q * s->n_kv_heads));
+    double both = m.probability + x.probability;
+    switch (t) {
+    case VERDICT_SCORES:
+        return (verdict_budget){few, x.logit, NULL};
+    case VERDICT_INDEX_LSE:
+        return (verdict_budget){few, x.probability, NULL};
+    case VERDICT_LSE:
+        return (verdict_budget){few, m.probability, NULL};
+    case VERDICT_O:
+        return (verdict_budget){few, m.probability * largest(in->v, nk), NULL};
+    case VERDICT_DQ:
+        return (verdict_budget){few, score_gradient_error(s, in, m) * per_root * largest(in->k, nk), NULL};
+    case VERDICT_DK:
+        column *= (double)group * per_root;
+        return (verdict_budget){few, score_gradient_error(s, in, m) * column * largest(in->q, nq), NULL};
+    case VERDICT_DV:
+        return (verdict_budget){few, m.probability * column * (double)group * largest(in->dout, nq), NULL};
+    case VERDICT_DQI:
+        return (verdict_budget){few, both * kl * largest(in->ki, s->n_kv * s->d_index), NULL};
+    default:
+        kl *= largest(in->qi, s->n_q * s->n_kv_heads * s->d_index);
+        return (verdict_budget){few, both * kl * column * s->n_kv_heads, NULL};
+    }
+}
+
+// |d KL| <= E_t |d log t| + sum |dt| |log t/u| + |d log u|, and sum t |log t/u| <= KL + 2/e.
+verdict_budget verdict_float32_kl(const msa_shape *s, const inputs *in, double kl)
+{
+    float32_error m = main_error(s, in), x = index_error(s, in);
+    return (verdict_budget){0, m.probability * (2 + kl) + x.probability, NULL};
+}

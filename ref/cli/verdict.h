@@ -1,0 +1,87 @@
+/**
+ * @file verdict.h
+ * @brief Comparisons with a derived budget: what `msa check`, `msa bench` and the tests all judge by.
+ *
+ * Every comparison is written so that NaN fails, looks at each element as well as at the whole, and
+ * reports how much of its budget was used: a check that uses 1% of it for years is a loose check.
+ */
+#ifndef MSA_VERDICT_H
+#define MSA_VERDICT_H
+
+#include "../msa.h"
+#include "inputs.h"
+
+/** A tensor [d0,d1,d2]; the last dimension is the row that shares a value scale. Unused ones are 1. */
+typedef struct verdict_dims {
+    int64_t d0, d1, d2;
+} verdict_dims;
+
+/** How far from the oracle is still right. An element may be off by
+ *      relative * max |row| + absolute + 2 * max |low - oracle| over the row,
+ *  and the whole, in the L2 norm, by the same formula over norms (absolute times sqrt(n)). */
+typedef struct verdict_budget {
+    double relative;   /**< of the row's value scale */
+    double absolute;   /**< what cancellation may leave where the exact value is zero */
+    const double *low; /**< an honest low-precision implementation's result, or NULL */
+} verdict_budget;
+
+/** The outcome of one comparison. */
+typedef struct verdict {
+    bool pass;
+    double used; /**< largest share of a budget that was used, 1 = all; infinite for NaN */
+    double relative_l2;
+    int64_t n_bad; /**< elements over their budget */
+    int64_t at[3]; /**< of the first such element (of the one that used most, if none failed) */
+    double expected, found, allowed; /**< there */
+} verdict;
+
+/** Judges `found` against the oracle. An infinity must be met exactly; NaN never passes. */
+verdict verdict_compare(verdict_dims n, const double *oracle, const float *found, verdict_budget budget);
+
+/** The outcome of judging a selection. */
+typedef struct verdict_selection {
+    bool pass;
+    int64_t n_ids;   /**< ids in the oracle's selection */
+    int64_t n_ties;  /**< of those, replaced by a block whose score differs by less than rounding can */
+    int64_t n_wrong; /**< of those, replaced by a worse block; or rows that break the ids contract */
+    int64_t query;   /**< the first wrong row, -1 if none */
+    int group;
+} verdict_selection;
+
+/** Judges ids [Hkv,T,k] against scores recomputed in double.
+ *  @param tolerance 0: exact, as on dyadic inputs. Otherwise blocks whose unscaled scores differ by at
+ *      most tolerance * 2 di 2^-24 * max over the two of sum |q||k| may be swapped: 1 is float32
+ *      accumulation.
+ *  @param max_ties the share of the ids that may be swapped so: 0.001 on random data
+ *  Allocates; *ok is false if memory ran out. */
+verdict_selection verdict_ids(const msa_shape *s, const float *qi, const float *ki, const int32_t *ids,
+                              double tolerance, double max_ties, bool *ok);
+
+/** The float outputs of the stages. */
+typedef enum verdict_tensor {
+    VERDICT_SCORES,
+    VERDICT_INDEX_LSE,
+    VERDICT_O,
+    VERDICT_LSE,
+    VERDICT_DQ,
+    VERDICT_DK,
+    VERDICT_DV,
+    VERDICT_DQI,
+    VERDICT_DKI,
+    VERDICT_N_TENSORS
+} verdict_tensor;
+
+const char *verdict_tensor_name(verdict_tensor t);
+verdict_dims verdict_tensor_dims(const msa_shape *s, verdict_tensor t);
+
+/** What float32 arithmetic with float32 accumulation may lose, derived from the sizes and norms of the
+ *  inputs (verdict.c explains). @param kl_weight as passed to the KL stage; of no effect on the others. */
+verdict_budget verdict_float32(const msa_shape *s, const inputs *in, verdict_tensor t, double kl_weight);
+/** The same for the KL loss, whose exact value is `kl`. */
+verdict_budget verdict_float32_kl(const msa_shape *s, const inputs *in, double kl);
+
+#define VERDICT_TEXT 256
+/** "o: 12% of its budget" or "o[3,1,5]: expected 0.25, found nan, allowed 1e-06 (17 such)". */
+void verdict_text(const char *what, const verdict *v, char text[VERDICT_TEXT]);
+
+#endif

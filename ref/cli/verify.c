@@ -1,0 +1,328 @@
+/* msa verify: judges the block ids, and the output, that another implementation computed.
+ *
+ * Every row of ids is a question of its own, whose answer does not depend on how the rows are laid out or
+ * ordered. Blocks of equal score may be swapped freely, since nobody has published a rule for ties; blocks
+ * whose scores differ by less than float32 rounding may be swapped once in a thousand ids. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "foreign.h"
+#include "verdict.h"
+
+#define SHOWN_ROWS 5
+#define SHOWN_IDS 32
+#define EQUAL 1e-6 /* of what float32 rounding may swap: scores that are equal but for double's rounding */
+
+typedef struct place {
+    int r;
+    int64_t i;
+} place;
+
+/* The judgement of all ids in one layout. */
+typedef struct tally {
+    foreign_order order;
+    int64_t n_ids, n_ties, n_near_ties, n_wrong_rows;
+    place wrong[SHOWN_ROWS];
+} tally;
+
+typedef struct verify {
+    const char *command, *path, *layout;
+    cli_tensors t;
+    foreign_ids theirs;
+    double tolerance; /* of the output; negative: derived */
+    int32_t *ids;     /* [Hkv,k] of one query, in our convention */
+    float *scores;    /* [B] of one row */
+    void *work;
+} verify;
+
+/* Group r of query i as a call with a single head. */
+static msa_shape row_shape(const verify *v, int64_t i)
+{
+    msa_shape row = cli_query_shape(&v->t.shape, i);
+    row.n_heads = row.n_kv_heads = 1;
+    return row;
+}
+
+static const float *row_query(const verify *v, int r, int64_t i)
+{
+    const msa_shape *s = &v->t.shape;
+    return cli_floats(&v->t, CLI_QI) + (i * s->n_kv_heads + r) * s->d_index;
+}
+
+/* ---- The ids ------------------------------------------------------------------------------------ */
+
+static int judge_row(verify *v, int r, int64_t i, tally *sum)
+{
+    const msa_shape row = row_shape(v, i);
+    const float *qi = row_query(v, r, i), *ki = cli_floats(&v->t, CLI_KI);
+    const int32_t *found = foreign_row(&v->theirs, &v->t.shape, r, i);
+    foreign_sort(found, row.topk, v->ids);
+    bool ok, ok_equal = true;
+    verdict_selection judged = verdict_ids(&row, qi, ki, v->ids, 1, 1, &ok), equal = {0};
+    if (judged.n_ties > 0)
+        equal = verdict_ids(&row, qi, ki, v->ids, EQUAL, 1, &ok_equal);
+    if (!ok || !ok_equal)
+        return cli_fail(v->command, "no memory to judge a row of ids");
+    sum->n_ids += judged.n_ids;
+    sum->n_ties += equal.n_ties;
+    sum->n_near_ties += judged.n_ties - equal.n_ties;
+    if (judged.n_wrong > 0) {
+        if (sum->n_wrong_rows < SHOWN_ROWS)
+            sum->wrong[sum->n_wrong_rows] = (place){r, i};
+        sum->n_wrong_rows++;
+    }
+    if (sum->order.by_score)
+        msa_index(&row, qi, ki, v->scores, NULL, NULL, v->work);
+    foreign_note_order(&sum->order, found, row.topk, v->scores, (row.n_kv - 1) / row.block);
+    return 0;
+}
+
+static int judge_ids(verify *v, tally *sum)
+{
+    const msa_shape *s = &v->t.shape;
+    *sum = (tally){.order = {true, true, true, true}};
+    int bad = 0;
+    for (int64_t i = 0; i < s->n_q && !bad; i++) {
+        for (int r = 0; r < s->n_kv_heads && !bad; r++)
+            bad = judge_row(v, r, i, sum);
+        cli_progress(v->command, i + 1, s->n_q, "ids");
+    }
+    cli_progress_end();
+    return bad;
+}
+
+/* Where T = Hkv the sizes allow both layouts; the one with fewer wrong rows was meant. */
+static int judge_layouts(verify *v, tally *sum)
+{
+    tally other;
+    int bad = judge_ids(v, sum);
+    if (bad || !v->theirs.ambiguous || sum->n_wrong_rows == 0)
+        return bad;
+    v->theirs.token_major = true;
+    bad = judge_ids(v, &other);
+    v->theirs.token_major = other.n_wrong_rows < sum->n_wrong_rows;
+    if (v->theirs.token_major)
+        *sum = other;
+    return bad;
+}
+
+static void print_ids(const int32_t *ids, int k)
+{
+    for (int a = 0; a < k && a < SHOWN_IDS; a++)
+        printf(" %d", ids[a]);
+    printf("%s", k > SHOWN_IDS ? " ..." : "");
+}
+
+static void print_wrong_row(const verify *v, place at)
+{
+    const msa_shape row = row_shape(v, at.i);
+    msa_index(&row, row_query(v, at.r, at.i), cli_floats(&v->t, CLI_KI), NULL, v->ids, NULL, v->work);
+    printf("  group %d, query %lld: expected", at.r, (long long)at.i);
+    print_ids(v->ids, row.topk);
+    printf(", found");
+    print_ids(foreign_row(&v->theirs, &v->t.shape, at.r, at.i), row.topk);
+    printf("\n");
+}
+
+static bool report_ids(const verify *v, const tally *sum)
+{
+    const foreign_order *o = &sum->order;
+    const int64_t rows = v->t.shape.n_q * v->t.shape.n_kv_heads;
+    const bool pass = sum->n_wrong_rows == 0 && sum->n_near_ties <= (sum->n_ids + 999) / 1000;
+    printf("layout  %s (%s)\n", v->theirs.token_major ? "[T,Hkv,k]" : "[Hkv,T,k]",
+           v->layout             ? "as given"
+           : v->theirs.ambiguous ? "the sizes allow both, this one fits better or as well"
+                                 : "by the sizes");
+    printf("order   %s; local block %s\n",
+           o->ascending  ? "ascending"
+           : o->by_score ? "falling score"
+                         : "neither ascending nor by score",
+           o->local_last    ? "last"
+           : o->local_first ? "first"
+                            : "anywhere");
+    printf("ids     %s: %lld of %lld rows wrong; of %lld ids %lld swapped for an equal score, %lld for one "
+           "within "
+           "float32 rounding\n",
+           pass ? "ok" : "FAILED", (long long)sum->n_wrong_rows, (long long)rows, (long long)sum->n_ids,
+           (long long)sum->n_ties, (long long)sum->n_near_ties);
+    for (int a = 0; a < SHOWN_ROWS && a < sum->n_wrong_rows; a++)
+        print_wrong_row(v, sum->wrong[a]);
+    return pass;
+}
+
+/* ---- The output, given their ids ---------------------------------------------------------------- */
+
+/* What one query's output should be. */
+typedef struct output_oracle {
+    float *o;           /* [Hq,dh] */
+    double *wide, *low; /* the same in double, and with a bf16 kernel's roundings */
+} output_oracle;
+
+/* bf16 keeps the upper half of a float. */
+static bool holds_bf16(const npy_array *a)
+{
+    const float *x = a->data;
+    for (size_t i = 0; i < a->count; i++)
+        if (x[i] != msa_bf16(x[i]))
+            return false;
+    return true;
+}
+
+static void to_double(const float *x, int64_t n, double *wide)
+{
+    for (int64_t a = 0; a < n; a++)
+        wide[a] = (double)x[a];
+}
+
+/* The output of query i given their ids, compared with theirs. False if those ids name no valid blocks. */
+static bool judge_output_of(const verify *v, int64_t i, const output_oracle *oracle, verdict_budget budget,
+                            verdict *judged)
+{
+    const cli_tensors *t = &v->t;
+    const msa_shape query = cli_query_shape(&t->shape, i);
+    const int64_t width = (int64_t)query.n_heads * query.d_head;
+    const float *q = cli_floats(t, CLI_Q) + i * width, *k = cli_floats(t, CLI_K),
+                *values = cli_floats(t, CLI_V);
+    for (int r = 0; r < query.n_kv_heads; r++)
+        foreign_sort(foreign_row(&v->theirs, &t->shape, r, i), query.topk, v->ids + (int64_t)r * query.topk);
+    if (msa_sparse(&query, q, k, values, v->ids, oracle->o, NULL, v->work) != MSA_OK)
+        return false;
+    to_double(oracle->o, width, oracle->wide);
+    if (budget.low) {
+        msa_sparse_bf16(&query, q, k, values, v->ids, oracle->o, NULL, v->work);
+        to_double(oracle->o, width, oracle->low);
+    }
+    *judged = verdict_compare((verdict_dims){1, query.n_heads, query.d_head}, oracle->wide,
+                              cli_floats(t, CLI_O) + i * width, budget);
+    judged->at[0] = i;
+    return true;
+}
+
+static bool report_output(const verify *v, const output_oracle *oracle, verdict_budget budget,
+                          const char *measure)
+{
+    const msa_shape *s = &v->t.shape;
+    verdict worst = {.pass = true};
+    int64_t n_bad = 0, n_skipped = 0;
+    for (int64_t i = 0; i < s->n_q; i++) {
+        verdict judged;
+        if (!judge_output_of(v, i, oracle, budget, &judged)) {
+            n_skipped++;
+            continue;
+        }
+        n_bad += judged.n_bad;
+        if ((worst.pass && !judged.pass) || (worst.pass == judged.pass && judged.used > worst.used))
+            worst = judged;
+        cli_progress(v->command, i + 1, s->n_q, "output");
+    }
+    cli_progress_end();
+    worst.n_bad = n_bad;
+    char text[VERDICT_TEXT];
+    verdict_text("o", &worst, text);
+    const bool pass = worst.pass && n_skipped < s->n_q;
+    printf("output  %s, measured by %s; %s\n", pass ? "ok" : "FAILED", measure, text);
+    if (n_skipped)
+        printf("  not judged for want of valid ids: %lld of %lld queries\n", (long long)n_skipped,
+               (long long)s->n_q);
+    return pass;
+}
+
+/* The budget is the user's, or that of a bf16 kernel where all values are bf16, or float32's. */
+static bool judge_output(verify *v, const output_oracle *oracle)
+{
+    const cli_tensors *t = &v->t;
+    if (v->tolerance >= 0)
+        return report_output(v, oracle, (verdict_budget){v->tolerance, 0, NULL}, "--tolerance");
+    if (holds_bf16(&t->array[CLI_O]))
+        return report_output(v, oracle, (verdict_budget){0x1p-8, 0, oracle->low}, "what bf16 may lose");
+    const inputs in = {.q = t->array[CLI_Q].data,
+                       .k = t->array[CLI_K].data,
+                       .v = t->array[CLI_V].data,
+                       .qi = t->array[CLI_QI].data,
+                       .ki = t->array[CLI_KI].data};
+    return report_output(v, oracle, verdict_float32(&t->shape, &in, VERDICT_O, 0), "what float32 may lose");
+}
+
+/* ---- The command -------------------------------------------------------------------------------- */
+
+static int judge(verify *v, const output_oracle *oracle)
+{
+    tally sum;
+    int bad = judge_layouts(v, &sum);
+    if (bad)
+        return bad;
+    bool pass = report_ids(v, &sum);
+    if (v->t.path[CLI_O])
+        pass = judge_output(v, oracle) && pass;
+    printf("%s\n", pass ? "ok" : "FAILED");
+    return pass ? 0 : 1;
+}
+
+static size_t largest_workspace(const msa_shape *s)
+{
+    size_t index = msa_ref_ops.stage[MSA_STAGE_INDEX]->workspace(s);
+    size_t sparse = msa_ref_ops.stage[MSA_STAGE_SPARSE]->workspace(s);
+    return index > sparse ? index : sparse;
+}
+
+static int run(verify *v)
+{
+    const msa_shape *s = &v->t.shape;
+    const size_t width = (size_t)s->n_heads * (size_t)s->d_head;
+    output_oracle oracle = {0};
+    v->ids = cli_alloc(v->command, (size_t)s->n_kv_heads * (size_t)s->topk * sizeof *v->ids);
+    v->scores = v->ids ? cli_alloc(v->command, (size_t)msa_n_blocks(s) * sizeof *v->scores) : NULL;
+    v->work = v->scores ? cli_alloc(v->command, largest_workspace(s)) : NULL;
+    oracle.o = v->work ? cli_alloc(v->command, width * sizeof *oracle.o) : NULL;
+    oracle.wide = oracle.o ? cli_alloc(v->command, 2 * width * sizeof *oracle.wide) : NULL;
+    oracle.low = oracle.wide ? oracle.wide + width : NULL;
+    int status = oracle.wide ? judge(v, &oracle) : 2;
+    free(v->ids);
+    free(v->scores);
+    free(v->work);
+    free(oracle.o);
+    free(oracle.wide);
+    return status;
+}
+
+static int check_options(const verify *v)
+{
+    static const cli_tensor wanted[] = {CLI_Q, CLI_K, CLI_V};
+    static const char *const name[] = {"--q", "--k", "--v"};
+    for (int a = 0; a < 3; a++)
+        if (v->t.path[CLI_O] && !v->t.path[wanted[a]])
+            return cli_fail(v->command, "%s: expected this option with --o, found none", name[a]);
+    return 0;
+}
+
+int cmd_verify(int argc, char **argv)
+{
+    verify v = {.command = argv[0], .t = {.block = 128}, .tolerance = -1};
+    const cli_option options[] = {
+        {"--ids", CLI_NEEDED, &v.path, 0, 0, "F their block ids, in any order, then -1"},
+        CLI_OPT_QI(v.t, CLI_NEEDED),
+        CLI_OPT_KI(v.t, CLI_NEEDED),
+        CLI_OPT_BLOCK(v.t),
+        CLI_OPT_TOPK(v.t),
+        {"--layout", CLI_TEXT, &v.layout, 0, 0,
+         "htk|thk of --ids: [Hkv,T,k] or [T,Hkv,k]; found out if not given"},
+        {"--o", CLI_TEXT, &v.t.path[CLI_O], 0, 0, "F their output [T,Hq,dh], judged given their ids"},
+        CLI_OPT_Q(v.t, CLI_TEXT),
+        CLI_OPT_K(v.t, CLI_TEXT),
+        CLI_OPT_V(v.t, CLI_TEXT),
+        {"--tolerance", CLI_REAL, &v.tolerance, 0, 1,
+         "X error of --o allowed, relative to the largest value of a row"},
+        {0}};
+    int status = cli_parse(argc, argv, "judges the block ids, and the output, of another implementation",
+                           options, NULL);
+    if (!status)
+        status = check_options(&v);
+    if (!status)
+        status = foreign_read(argv[0], v.path, v.layout, &v.t, &v.theirs);
+    if (!status)
+        status = run(&v);
+    npy_free(&v.theirs.array);
+    cli_free_tensors(&v.t);
+    return status;
+}

@@ -1,0 +1,158 @@
+/**
+ * @file io.h
+ * @brief Files in and out: NumPy arrays, safetensors, pictures.
+ *
+ * Readers trust nothing: every size is checked against the file's length before memory is taken.
+ * Writers are atomic: they write NAME.<pid>.tmp beside the target, flush it to disk and rename it, so
+ * that a target is either its old self or complete. A function that can fail returns false and leaves
+ * one line in `err` (where, what, expected, found), without a newline; it then owns nothing to free.
+ */
+#ifndef MSA_IO_H
+#define MSA_IO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the file formats are little-endian and are read without a swap"
+#endif
+
+#define IO_ERR 512
+typedef char io_error[IO_ERR];
+
+#define IO_MAX_DIMS 8
+
+/* ---- Checks that all readers share (check.c) ----------------------------------------------------- */
+
+/** Writes "PATH: message" into err, control characters replaced; returns false. */
+#if defined(__GNUC__)
+__attribute__((format(printf, 3, 4)))
+#endif
+bool io_fail(io_error err, const char *path, const char *format, ...);
+
+/** The product of the dimensions; false if one is negative or the array would exceed PTRDIFF_MAX bytes. */
+bool io_count(int ndim, const int64_t *dim, size_t *count);
+
+/** Fails with "PATH: WHATnan at [1, 0, 2], ..." if one of the n values is not finite. */
+bool io_check_finite(const char *path, const char *what, int ndim, const int64_t *dim, const float *x,
+                     size_t n, io_error err);
+
+/* ---- Atomic files (file.c) ---------------------------------------------------------------------- */
+
+/** One piece of a file to write. */
+typedef struct io_chunk {
+    const void *data;
+    size_t bytes;
+} io_chunk;
+
+/** Writes the chunks to `path`, atomically. A symbolic link is replaced by the file; anything else that
+ *  is no regular file (a directory, /dev/null) is refused. */
+bool io_write_file(const char *path, const io_chunk *chunks, int n, io_error err);
+
+/** Opens a regular file for reading and tells its size. NULL on failure. */
+FILE *io_open(const char *path, size_t *bytes, io_error err);
+
+/** Reads exactly so many bytes. */
+bool io_read(FILE *f, const char *path, void *to, size_t bytes, io_error err);
+
+/** Reads a whole file of at most `max` bytes; the caller frees *data. A NUL follows the last byte. */
+bool io_read_file(const char *path, size_t max, unsigned char **data, size_t *bytes, io_error err);
+
+/** Makes sure that `path` is a directory one can write into; creates it (one level) where absent. */
+bool io_make_dir(const char *path, io_error err);
+
+/* ---- NumPy .npy (npy.c) --------------------------------------------------------------------------- */
+
+typedef enum npy_type { NPY_F32, NPY_I32 } npy_type;
+
+/** A little-endian, C-ordered array. */
+typedef struct npy_array {
+    npy_type type;
+    int ndim;
+    int64_t dim[IO_MAX_DIMS];
+    size_t count; /**< product of dim */
+    void *data;   /**< float or int32_t */
+} npy_array;
+
+/** Reads an array of exactly this type and number of dimensions (-1: any number up to IO_MAX_DIMS);
+ *  refuses another type, byte order or Fortran order, a truncated or overlong file, and (for NPY_F32)
+ *  the first value that is not finite. An empty array has count 0 and data that is not NULL. */
+bool npy_read(const char *path, npy_type type, int ndim, npy_array *out, io_error err);
+void npy_free(npy_array *a);
+/** Writes format version 1.0, byte for byte as NumPy does. Any values: an array of -inf is fine. */
+bool npy_write(const char *path, npy_type type, int ndim, const int64_t *dim, const void *data, io_error err);
+
+/* ---- safetensors (safetensors.c) ---------------------------------------------------------------- */
+
+/** A named float32 tensor. */
+typedef struct st_tensor {
+    const char *name;
+    int ndim;
+    int64_t dim[IO_MAX_DIMS];
+    float *data;
+} st_tensor;
+
+typedef struct st_meta {
+    const char *key, *value;
+} st_meta;
+
+/** A file's content. st_read() fills it and st_free() releases it; a writer points it at its own memory. */
+typedef struct st_file {
+    int n_tensors;
+    st_tensor *tensor;
+    int n_meta;
+    st_meta *meta;
+    void *owned; /**< what st_free() releases besides the two arrays; NULL for a writer */
+} st_file;
+
+/** Whether this build can read and write safetensors (it needs the JSON library jansson). */
+bool st_available(void);
+/** Reads the tensors in the order of their data. Refuses another type than F32, tensors that overlap or
+ *  leave holes, repeated names, and values that are not finite. */
+bool st_read(const char *path, st_file *out, io_error err);
+/** Writes tensors and metadata in the order given: the same content makes the same bytes. Refuses values
+ *  that are not finite, so that a training run that has diverged keeps its last good checkpoint. */
+bool st_write(const char *path, const st_file *f, io_error err);
+void st_free(st_file *f);
+/** The tensor or metadata value of that name, or NULL. */
+const st_tensor *st_find(const st_file *f, const char *name);
+const char *st_get_meta(const st_file *f, const char *key);
+
+/* ---- Pictures (image.c, png.c, font.c, colormap.c) ------------------------------------------------ */
+
+typedef struct io_rgb {
+    uint8_t r, g, b;
+} io_rgb;
+
+/** width x height pixels, row by row from the top. */
+typedef struct io_image {
+    int width, height;
+    io_rgb *pixel;
+} io_image;
+
+/** A canvas of one colour. If memory runs out it is empty (pixel NULL): drawing does nothing, writing
+ *  fails. */
+io_image io_image_new(int width, int height, io_rgb background);
+void io_image_free(io_image *im);
+/** Drawing clips at the canvas. */
+void io_fill(io_image *im, int x, int y, int width, int height, io_rgb c);
+/** Text in the built-in font, `scale` pixels a dot. (x,y) is the top left corner of the text. Vertical text
+ *  is turned a quarter to the left: it reads upwards and fills the rows y - io_text_width() .. y - 1 and
+ *  the columns x .. x + io_text_height() - 1. Bytes outside of printable ASCII show as a box. */
+void io_text(io_image *im, int x, int y, int scale, bool vertical, io_rgb c, const char *text);
+int io_text_width(const char *text, int scale);
+int io_text_height(int scale);
+/** The font (font.c): whether the dot at (row, column) of the glyph of c is set. */
+#define FONT_ROWS 9
+#define FONT_COLUMNS 5
+bool io_font_dot(unsigned char c, int row, int column);
+/** A perceptually uniform colour map (dark violet to yellow) at t in [0,1]; clamps, NaN is grey. */
+io_rgb io_colormap(double t);
+/** Writes a PNG with the given text chunks; where libpng is absent a PPM (chunks as comments) whose
+ *  name ends in .ppm instead of .png. `written`, if not NULL, receives the name (size IO_ERR). */
+bool io_write_png(const char *path, const io_image *im, const st_meta *text, int n_text, char *written,
+                  io_error err);
+
+#endif

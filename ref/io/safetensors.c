@@ -1,0 +1,380 @@
+/**
+ * @file safetensors.c
+ * @brief Named float32 tensors and text metadata in one file:
+ * https://github.com/huggingface/safetensors#format
+ *
+ * A file is the length of the header (8 bytes), the header, which is a JSON object such as
+ *     {"__metadata__":{"step":"700"},"wq":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}
+ * and the data, which the tensors tile without a gap. The JSON is left to the library jansson.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "io.h"
+
+const st_tensor *st_find(const st_file *f, const char *name)
+{
+    for (int i = 0; i < f->n_tensors; i++)
+        if (strcmp(f->tensor[i].name, name) == 0)
+            return &f->tensor[i];
+    return NULL;
+}
+
+const char *st_get_meta(const st_file *f, const char *key)
+{
+    for (int i = 0; i < f->n_meta; i++)
+        if (strcmp(f->meta[i].key, key) == 0)
+            return f->meta[i].value;
+    return NULL;
+}
+
+#ifndef HAVE_JANSSON
+
+bool st_available(void)
+{
+    return false;
+}
+
+bool st_read(const char *path, st_file *out, io_error err)
+{
+    *out = (st_file){0};
+    return io_fail(err, path,
+                   "cannot read: this build has no safetensors; install libjansson-dev and build again");
+}
+
+bool st_write(const char *path, const st_file *f, io_error err)
+{
+    (void)f;
+    return io_fail(err, path,
+                   "cannot write: this build has no safetensors; install libjansson-dev and build again");
+}
+
+void st_free(st_file *f)
+{
+    *f = (st_file){0};
+}
+
+#else
+
+#include <jansson.h>
+
+#define METADATA "__metadata__"
+#define LENGTH_BYTES 8
+#define MAX_HEADER 100000000 /* the format's own limit */
+#define MAX_NAME 200         /* keeps every error line whole */
+
+bool st_available(void)
+{
+    return true;
+}
+
+/* ---- Reading ------------------------------------------------------------------------------------ */
+
+/* One entry of the header: a tensor and where its data lies. */
+typedef struct entry {
+    st_tensor tensor;
+    size_t begin, end;
+} entry;
+
+/* What an st_file that was read owns: its names and metadata point into the JSON, its tensors into the data.
+ */
+typedef struct content {
+    json_t *header;
+    entry *entries;
+    float *data;
+    size_t bytes; /* of data */
+} content;
+
+void st_free(st_file *f)
+{
+    content *owned = f->owned;
+    if (owned) {
+        json_decref(owned->header);
+        free(owned->entries);
+        free(owned->data);
+        free(owned);
+    }
+    free(f->tensor);
+    free(f->meta);
+    *f = (st_file){0};
+}
+
+static bool read_header(FILE *f, const char *path, size_t left, content *c, io_error err)
+{
+    unsigned char le[LENGTH_BYTES];
+    if (left < LENGTH_BYTES)
+        return io_fail(err, path, "not a safetensors file: expected at least %d bytes, found %zu",
+                       LENGTH_BYTES, left);
+    if (!io_read(f, path, le, sizeof le, err))
+        return false;
+    left -= LENGTH_BYTES;
+    uint64_t length = 0;
+    for (int i = LENGTH_BYTES - 1; i >= 0; i--)
+        length = length << 8 | le[i];
+    if (length > MAX_HEADER || length > left)
+        return io_fail(err, path,
+                       "expected a safetensors header of at most %zu bytes, found a length of %llu",
+                       left < MAX_HEADER ? left : (size_t)MAX_HEADER, (unsigned long long)length);
+    char *text = malloc(length + 1);
+    if (!text)
+        return io_fail(err, path, "no memory for a header of %llu bytes", (unsigned long long)length);
+    json_error_t why;
+    bool ok = io_read(f, path, text, length, err);
+    if (ok && !(c->header = json_loadb(text, length, JSON_REJECT_DUPLICATES, &why)))
+        ok = io_fail(err, path, "safetensors header: expected JSON, found an error at byte %d: %s",
+                     why.position, why.text);
+    free(text);
+    c->bytes = left - length;
+    return ok &&
+           (json_is_object(c->header) || io_fail(err, path, "safetensors header: expected a JSON object"));
+}
+
+static bool parse_metadata(json_t *map, const char *path, st_file *out, io_error err)
+{
+    if (!map)
+        return true;
+    if (!json_is_object(map))
+        return io_fail(err, path, METADATA ": expected an object of strings");
+    out->meta = calloc(json_object_size(map) + 1, sizeof *out->meta);
+    if (!out->meta)
+        return io_fail(err, path, "no memory for its metadata");
+    const char *key;
+    json_t *value;
+    json_object_foreach(map, key, value)
+    {
+        if (!json_is_string(value))
+            return io_fail(err, path, METADATA ": expected a string for '%.*s'", MAX_NAME, key);
+        out->meta[out->n_meta++] = (st_meta){key, json_string_value(value)};
+    }
+    return true;
+}
+
+/* An array of at most `max` integers from 0 up; their number, or -1. */
+static int parse_integers(const json_t *array, int max, int64_t *to)
+{
+    if (!json_is_array(array) || json_array_size(array) > (size_t)max)
+        return -1;
+    int n = (int)json_array_size(array);
+    for (int i = 0; i < n; i++) {
+        const json_t *item = json_array_get(array, (size_t)i);
+        if (!json_is_integer(item) || json_integer_value(item) < 0)
+            return -1;
+        to[i] = json_integer_value(item);
+    }
+    return n;
+}
+
+static bool parse_tensor(const char *name, const json_t *info, const char *path, size_t bytes, entry *e,
+                         io_error err)
+{
+    const json_t *dtype = json_object_get(info, "dtype");
+    st_tensor *t = &e->tensor;
+    int64_t offset[2];
+    size_t count;
+    t->name = name;
+    if (strlen(name) > MAX_NAME)
+        return io_fail(err, path, "expected names of at most %d bytes, found '%.40s...'", MAX_NAME, name);
+    if (!json_is_object(info) || json_object_size(info) != 3 || !json_is_string(dtype))
+        return io_fail(err, path, "tensor '%s': expected an object of dtype, shape and data_offsets", name);
+    if (strcmp(json_string_value(dtype), "F32") != 0)
+        return io_fail(err, path, "tensor '%s': expected dtype F32, found %.20s", name,
+                       json_string_value(dtype));
+    t->ndim = parse_integers(json_object_get(info, "shape"), IO_MAX_DIMS, t->dim);
+    if (t->ndim < 0)
+        return io_fail(err, path, "tensor '%s': expected a shape of 0 to %d whole numbers", name,
+                       IO_MAX_DIMS);
+    if (!io_count(t->ndim, t->dim, &count))
+        return io_fail(err, path, "tensor '%s': expected a shape that fits in memory", name);
+    if (parse_integers(json_object_get(info, "data_offsets"), 2, offset) != 2 || offset[0] > offset[1])
+        return io_fail(err, path, "tensor '%s': expected data_offsets [begin, end] with 0 <= begin <= end",
+                       name);
+    if ((uint64_t)offset[1] > bytes)
+        return io_fail(err, path, "tensor '%s': truncated: expected %lld bytes of data, found %zu", name,
+                       (long long)offset[1], bytes);
+    e->begin = (size_t)offset[0];
+    e->end = (size_t)offset[1];
+    if (e->end - e->begin != 4 * count)
+        return io_fail(err, path, "tensor '%s': expected %zu bytes for its shape, found %zu", name, 4 * count,
+                       e->end - e->begin);
+    return true;
+}
+
+/* Ascending data; of the entries at one place the empty ones come first. */
+static int by_place(const void *a, const void *b)
+{
+    const entry *x = a, *y = b;
+    if (x->begin != y->begin)
+        return x->begin < y->begin ? -1 : 1;
+    if (x->end != y->end)
+        return x->end < y->end ? -1 : 1;
+    return strcmp(x->tensor.name, y->tensor.name);
+}
+
+static bool check_tiling(const entry *e, int n, const char *path, size_t bytes, io_error err)
+{
+    size_t at = 0;
+    for (int i = 0; i < n; at = e[i++].end)
+        if (e[i].begin != at)
+            return io_fail(err, path, "tensor '%s': expected its data at byte %zu, found it at %zu: %s",
+                           e[i].tensor.name, at, e[i].begin, e[i].begin > at ? "a hole" : "an overlap");
+    if (at != bytes)
+        return io_fail(err, path, "overlong: expected %zu bytes of data, found %zu", at, bytes);
+    return true;
+}
+
+static bool parse_tensors(content *c, const char *path, st_file *out, io_error err)
+{
+    size_t room = json_object_size(c->header) + 1;
+    c->entries = calloc(room, sizeof *c->entries);
+    out->tensor = calloc(room, sizeof *out->tensor);
+    if (!c->entries || !out->tensor)
+        return io_fail(err, path, "no memory for its table of tensors");
+    const char *name;
+    json_t *info;
+    int n = 0;
+    json_object_foreach(c->header, name, info) if (strcmp(name, METADATA) != 0 &&
+                                                   !parse_tensor(name, info, path, c->bytes, &c->entries[n++],
+                                                                 err)) return false;
+    qsort(c->entries, (size_t)n, sizeof *c->entries, by_place);
+    out->n_tensors = n;
+    for (int i = 0; i < n; i++)
+        out->tensor[i] = c->entries[i].tensor;
+    return check_tiling(c->entries, n, path, c->bytes, err);
+}
+
+static bool check_finite(const char *path, const st_tensor *t, size_t count, io_error err)
+{
+    char what[MAX_NAME + 32];
+    snprintf(what, sizeof what, "tensor '%.*s': ", MAX_NAME, t->name);
+    return io_check_finite(path, what, t->ndim, t->dim, t->data, count, err);
+}
+
+/* The tiling has made every offset a multiple of 4. */
+static bool read_data(FILE *f, const char *path, content *c, st_file *out, io_error err)
+{
+    c->data = malloc(c->bytes ? c->bytes : 1);
+    if (!c->data)
+        return io_fail(err, path, "no memory for its %zu bytes of data", c->bytes);
+    bool ok = io_read(f, path, c->data, c->bytes, err);
+    for (int i = 0; i < out->n_tensors && ok; i++) {
+        const entry *e = &c->entries[i];
+        out->tensor[i].data = c->data + e->begin / 4;
+        ok = check_finite(path, &out->tensor[i], (e->end - e->begin) / 4, err);
+    }
+    return ok;
+}
+
+bool st_read(const char *path, st_file *out, io_error err)
+{
+    content *c = calloc(1, sizeof *c);
+    *out = (st_file){.owned = c};
+    if (!c)
+        return io_fail(err, path, "cannot read: no memory");
+    size_t bytes = 0;
+    FILE *f = io_open(path, &bytes, err);
+    bool ok = f && read_header(f, path, bytes, c, err) &&
+              parse_metadata(json_object_get(c->header, METADATA), path, out, err) &&
+              parse_tensors(c, path, out, err) && read_data(f, path, c, out, err);
+    if (f)
+        fclose(f);
+    if (!ok)
+        st_free(out);
+    return ok;
+}
+
+/* ---- Writing ------------------------------------------------------------------------------------ */
+
+static bool add_metadata(json_t *header, const char *path, const st_file *f, io_error err)
+{
+    if (!f->n_meta)
+        return true;
+    json_t *map = json_object();
+    json_object_set_new(header, METADATA, map);
+    for (int i = 0; i < f->n_meta; i++) {
+        const st_meta *m = &f->meta[i];
+        if (json_object_get(map, m->key) || json_object_set_new(map, m->key, json_string(m->value)) != 0)
+            return io_fail(err, path,
+                           "cannot write: expected metadata in UTF-8 with distinct keys, found '%.*s'",
+                           MAX_NAME, m->key);
+    }
+    return true;
+}
+
+static json_t *describe(const st_tensor *t, size_t begin, size_t end)
+{
+    json_t *shape = json_array();
+    for (int i = 0; i < t->ndim; i++)
+        json_array_append_new(shape, json_integer(t->dim[i]));
+    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", "F32", "shape", shape, "data_offsets",
+                     (json_int_t)begin, (json_int_t)end);
+}
+
+/* Adds t to the header, its data beginning at *at, which moves on. */
+static bool add_tensor(json_t *header, const char *path, const st_tensor *t, size_t *at, io_error err)
+{
+    size_t count;
+    if (t->ndim < 0 || t->ndim > IO_MAX_DIMS || !io_count(t->ndim, t->dim, &count))
+        return io_fail(err, path,
+                       "cannot write: tensor '%.*s': expected 0 to %d dimensions that fit in memory",
+                       MAX_NAME, t->name, IO_MAX_DIMS);
+    if (!check_finite(path, t, count, err))
+        return false;
+    size_t end = *at + 4 * count;
+    if (strlen(t->name) > MAX_NAME || strcmp(t->name, METADATA) == 0 || json_object_get(header, t->name) ||
+        json_object_set_new(header, t->name, describe(t, *at, end)) != 0)
+        return io_fail(err, path,
+                       "cannot write: expected distinct names in UTF-8 of at most %d bytes, found '%.*s'",
+                       MAX_NAME, MAX_NAME, t->name);
+    *at = end;
+    return true;
+}
+
+/* The header as text, padded with blanks so that the data begins at a multiple of 8. */
+static char *print_header(const json_t *header, size_t *bytes)
+{
+    size_t length = json_dumpb(header, NULL, 0, JSON_COMPACT);
+    *bytes = (length + 7) / 8 * 8;
+    char *text = length ? malloc(*bytes) : NULL;
+    if (text) {
+        json_dumpb(header, text, length, JSON_COMPACT);
+        memset(text + length, ' ', *bytes - length);
+    }
+    return text;
+}
+
+static bool write_chunks(const char *path, const json_t *header, const st_file *f, io_chunk *chunks,
+                         io_error err)
+{
+    size_t bytes;
+    char *text = print_header(header, &bytes);
+    if (!text)
+        return io_fail(err, path, "cannot write: no memory");
+    unsigned char le[LENGTH_BYTES];
+    for (int i = 0; i < LENGTH_BYTES; i++)
+        le[i] = (unsigned char)(bytes >> 8 * i);
+    chunks[0] = (io_chunk){le, sizeof le};
+    chunks[1] = (io_chunk){text, bytes};
+    bool ok = io_write_file(path, chunks, f->n_tensors + 2, err);
+    free(text);
+    return ok;
+}
+
+bool st_write(const char *path, const st_file *f, io_error err)
+{
+    json_t *header = json_object();
+    io_chunk *chunks = calloc((size_t)f->n_tensors + 2, sizeof *chunks);
+    bool ok = (header && chunks) || io_fail(err, path, "cannot write: no memory");
+    ok = ok && add_metadata(header, path, f, err);
+    size_t at = 0;
+    for (int i = 0; i < f->n_tensors && ok; i++) {
+        size_t begin = at;
+        ok = add_tensor(header, path, &f->tensor[i], &at, err);
+        chunks[i + 2] = (io_chunk){f->tensor[i].data, at - begin};
+    }
+    ok = ok && write_chunks(path, header, f, chunks, err);
+    json_decref(header);
+    free(chunks);
+    return ok;
+}
+
+#endif

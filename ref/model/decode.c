@@ -1,0 +1,125 @@
+/* Autoregressive decoding: a KV cache a layer, filled by the same code that trains. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+
+#define CHUNK 256 /* tokens of a prompt that go through the network at a time */
+
+struct model_decoder {
+    const model *m;
+    const msa_ops *ops;
+    int length, max_len;
+    block_state pass;       /* activations of a chunk; the same for every layer but for the cache */
+    msa_layer_state *cache; /* [n_layers]: k, v, ki */
+    float *x, *logits;
+    void *work;
+};
+
+/* The largest shape a call can have: workspaces grow with it. */
+static msa_shape largest(const model_decoder *d)
+{
+    int n = d->max_len < CHUNK ? d->max_len : CHUNK;
+    return attention_shape(&d->m->config, n, d->max_len);
+}
+
+static void place(model_decoder *dec, arena *a)
+{
+    const model_config *c = &dec->m->config;
+    const msa_shape s = largest(dec);
+    const msa_layer_config lc = attention_config(c);
+    const size_t n = (size_t)s.n_q, len = (size_t)dec->max_len, d = (size_t)c->d_model, ff = (size_t)c->d_ff,
+                 q = (size_t)c->n_heads * (size_t)c->d_head, groups = (size_t)c->n_kv_heads,
+                 kv = groups * (size_t)c->d_head, iq = groups * (size_t)c->d_index, ik = (size_t)c->d_index;
+    block_state *b = &dec->pass;
+    float **narrow[] = {&b->x, &b->attn_in, &b->attn_out, &b->mid, &b->mlp_in, &dec->x};
+    for (int i = 0; i < 6; i++)
+        *narrow[i] = arena_take(a, n * d, sizeof(float));
+    float **wide[] = {&b->gate, &b->up, &b->act};
+    for (int i = 0; i < 3; i++)
+        *wide[i] = arena_take(a, n * ff, sizeof(float));
+    msa_layer_state *st = &b->attention;
+    st->q_raw = arena_take(a, n * q, sizeof(float));
+    st->q = arena_take(a, n * q, sizeof(float));
+    st->o = arena_take(a, n * q, sizeof(float));
+    st->k_raw = arena_take(a, n * kv, sizeof(float));
+    st->qi_raw = arena_take(a, n * iq, sizeof(float));
+    st->qi = arena_take(a, n * iq, sizeof(float));
+    st->ki_raw = arena_take(a, n * ik, sizeof(float));
+    st->lse = NULL;
+    st->index_lse = NULL;
+    st->ids = arena_take(a, n * groups * (size_t)c->topk, sizeof(int32_t));
+    st->pos = arena_take(a, n, sizeof(int32_t));
+    for (int l = 0; l < c->n_layers; l++) {
+        dec->cache[l].k = arena_take(a, len * kv, sizeof(float));
+        dec->cache[l].v = arena_take(a, len * kv, sizeof(float));
+        dec->cache[l].ki = arena_take(a, len * ik, sizeof(float));
+    }
+    dec->logits = arena_take(a, MODEL_VOCAB, sizeof(float));
+    dec->work = arena_take(a, msa_layer_workspace(dec->ops, &s, &lc), 1);
+}
+
+model_decoder *model_decoder_new(const model *m, const msa_ops *ops, int max_len)
+{
+    model_decoder *d = calloc(1, sizeof *d);
+    if (!d)
+        return NULL;
+    *d = (model_decoder){.m = m, .ops = ops, .max_len = max_len};
+    d->cache = calloc((size_t)m->config.n_layers, sizeof *d->cache);
+    arena size = {NULL, 0};
+    if (d->cache)
+        place(d, &size);
+    arena memory = {d->cache ? malloc(size.used) : NULL, 0};
+    if (!memory.base) {
+        model_decoder_free(d);
+        return NULL;
+    }
+    place(d, &memory); /* the first piece is pass.x */
+    return d;
+}
+
+void model_decoder_free(model_decoder *d)
+{
+    if (!d)
+        return;
+    free(d->pass.x);
+    free(d->cache);
+    free(d);
+}
+
+/* n <= CHUNK tokens through all layers; the output of the last one stays in d->x. */
+static void append(model_decoder *d, const uint8_t *tokens, int n)
+{
+    const model *m = d->m;
+    const model_config *c = &m->config;
+    const size_t width = (size_t)c->d_model;
+    const msa_shape s = attention_shape(c, n, d->length + n);
+    for (int i = 0; i < n; i++)
+        memcpy(d->x + (size_t)i * width, m->params + tokens[i] * width, width * sizeof(float));
+    for (int l = 0; l < c->n_layers; l++) {
+        d->pass.attention.k = d->cache[l].k;
+        d->pass.attention.v = d->cache[l].v;
+        d->pass.attention.ki = d->cache[l].ki;
+        memcpy(d->pass.x, d->x, (size_t)n * width * sizeof(float));
+        block_forward(m, l, d->ops, &s, c->sparse ? MSA_ATTN_SPARSE : MSA_ATTN_DENSE, &d->pass, d->x,
+                      d->work);
+    }
+    d->length += n;
+}
+
+const float *model_decode(model_decoder *d, const uint8_t *tokens, int n)
+{
+    if (n < 1 || n > d->max_len - d->length)
+        return NULL;
+    const model *m = d->m;
+    const int width = m->config.d_model;
+    int last = 0;
+    for (int done = 0; done < n; done += last) {
+        last = n - done < CHUNK ? n - done : CHUNK;
+        append(d, tokens + done, last);
+    }
+    must(msa_rmsnorm(1, width, m->config.eps, d->x + (last - 1) * width, final_norm(m, m->params),
+                     d->pass.mlp_in));
+    d->ops->gemm(false, false, 1, MODEL_VOCAB, width, d->pass.mlp_in, head(m, m->params), 0, d->logits);
+    return d->logits;
+}

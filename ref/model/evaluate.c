@@ -1,0 +1,133 @@
+/* Loss and recall of a model on a text. */
+#include "evaluate.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+#include "random.h"
+
+eval_windows eval_windows_of(const model *m, const uint8_t *bytes, int64_t n, int most)
+{
+    eval_windows t = {bytes, n, m->config.context, 0};
+    if (n < 2)
+        return t;
+    if (n - 1 < t.length)
+        t.length = (int)(n - 1);
+    int64_t fit = (n - 1) / t.length;
+    t.count = fit < most ? (int)fit : most;
+    return t;
+}
+
+const uint8_t *eval_window(const eval_windows *t, int w)
+{
+    return t->bytes + w * ((t->n - 1) / t->count);
+}
+
+double eval_bits_per_byte(const model *m, const msa_ops *ops, const eval_windows *t, msa_attention mode)
+{
+    model_run *run = t->count > 0 ? model_run_new(m, ops, 1, t->length, false) : NULL;
+    double total = run ? 0 : NAN;
+    for (int w = 0; run && w < t->count; w++) {
+        model_forward(m, run, mode, eval_window(t, w));
+        total += model_loss(run, eval_window(t, w) + 1, NULL);
+    }
+    model_run_free(run);
+    return total / t->count / log(2);
+}
+
+/* The local block and k-1 others, every subset equally likely (selection sampling keeps them ascending). */
+static void random_ids(const msa_shape *s, uint64_t seed, int32_t *ids)
+{
+    uint64_t number = 0;
+    for (int r = 0; r < s->n_kv_heads; r++)
+        for (int64_t i = 0; i < s->n_q; i++, ids += s->topk) {
+            const int64_t local = (s->n_kv - s->n_q + i) / s->block;
+            int64_t left = s->topk - 1 < local ? s->topk - 1 : local, n = 0;
+            for (int64_t b = 0; b < local; b++)
+                if (random_uniform(seed, number++) * (double)(local - b) < (double)left) {
+                    ids[n++] = (int32_t)b;
+                    left--;
+                }
+            ids[n++] = (int32_t)local;
+            while (n < s->topk)
+                ids[n++] = -1;
+        }
+}
+
+/* Adds a window's averages, weighted by its rows. */
+static void add_result(msa_recall_result *sum, const msa_recall_result *one)
+{
+    if (one->rows == 0)
+        return;
+    sum->rows += one->rows;
+    sum->block_recall += one->block_recall * (double)one->rows;
+    sum->score_recall += one->score_recall * (double)one->rows;
+}
+
+static msa_recall_result average(const msa_recall_result *sum)
+{
+    double n = (double)sum->rows;
+    return (msa_recall_result){sum->rows, sum->block_recall / n, sum->score_recall / n};
+}
+
+static bool layer_recall(const model_run *run, int layer, uint64_t seed, eval_recall *sum)
+{
+    const msa_shape s = model_run_shape(run);
+    const msa_layer_state *st = model_run_layer(run, layer);
+    int32_t *ids = malloc((size_t)s.n_kv_heads * (size_t)s.n_q * (size_t)s.topk * sizeof *ids);
+    void *work = malloc(msa_recall_workspace(&s));
+    bool ok = ids && work;
+    if (ok) {
+        msa_recall_result one;
+        must(msa_recall(&s, st->q, st->k, st->ids, NULL, &one, work));
+        add_result(&sum->index, &one);
+        random_ids(&s, seed, ids);
+        must(msa_recall(&s, st->q, st->k, ids, NULL, &one, work));
+        add_result(&sum->random, &one);
+    }
+    free(ids);
+    free(work);
+    return ok;
+}
+
+bool eval_recalls(const model *m, const msa_ops *ops, const eval_windows *t, uint64_t seed, eval_recall *out)
+{
+    const int layers = m->config.n_layers;
+    model_run *run = model_run_new(m, ops, 1, t->length, false);
+    bool ok = run != NULL;
+    memset(out, 0, (size_t)layers * sizeof *out);
+    for (int w = 0; ok && w < t->count; w++) {
+        model_forward(m, run, MSA_ATTN_SPARSE, eval_window(t, w));
+#pragma omp parallel for schedule(dynamic) reduction(&& : ok)
+        for (int l = 0; l < layers; l++)
+            ok = layer_recall(run, l, seed + (uint64_t)(w * layers + l), &out[l]) && ok;
+    }
+    for (int l = 0; l < layers; l++) {
+        out[l].index = average(&out[l].index);
+        out[l].random = average(&out[l].random);
+    }
+    model_run_free(run);
+    return ok;
+}
+
+double eval_dense_agreement(const model *m, const msa_ops *ops, const eval_windows *t)
+{
+    model all = *m; /* shares the weights; selects every block */
+    all.config.topk = (t->length + m->config.block - 1) / m->config.block;
+    model_run *sparse = model_run_new(&all, ops, 1, t->length, false);
+    model_run *dense = model_run_new(&all, ops, 1, t->length, false);
+    double worst = sparse && dense ? 0 : NAN;
+    if (sparse && dense) {
+        model_forward(&all, sparse, MSA_ATTN_SPARSE, eval_window(t, 0));
+        model_forward(&all, dense, MSA_ATTN_DENSE, eval_window(t, 0));
+        for (int64_t i = 0; i < (int64_t)t->length * MODEL_VOCAB; i++) {
+            double gap = fabs((double)model_run_logits(sparse)[i] - (double)model_run_logits(dense)[i]);
+            if (!(gap <= worst))
+                worst = gap;
+        }
+    }
+    model_run_free(sparse);
+    model_run_free(dense);
+    return worst;
+}

@@ -1,0 +1,40 @@
+/**
+ * @file evaluate.h
+ * @brief How good is a model, and how good is its selector, on a text?
+ */
+#ifndef MSA_EVALUATE_H
+#define MSA_EVALUATE_H
+
+#include "model.h"
+
+/** A text as evenly spaced windows of `length` tokens. */
+typedef struct eval_windows {
+    const uint8_t *bytes;
+    int64_t n;
+    int length;
+    int count; /**< at most what fits without overlap: see eval_windows_of() */
+} eval_windows;
+
+/** Up to `most` windows of the model's context in bytes[0..n-1]; one shorter window if the text is
+ *  shorter than the context; count 0 if it has fewer than two bytes. */
+eval_windows eval_windows_of(const model *m, const uint8_t *bytes, int64_t n, int most);
+/** The first byte of window w; length + 1 bytes are there to read. */
+const uint8_t *eval_window(const eval_windows *t, int w);
+
+/** Mean bits per byte of predicting each next byte, attending as `mode` says (a dense model: always
+ *  dense). NaN where there is no window or no memory. */
+double eval_bits_per_byte(const model *m, const msa_ops *ops, const eval_windows *t, msa_attention mode);
+
+/** Recall of one layer's selection, and of random blocks in its place. */
+typedef struct eval_recall {
+    msa_recall_result index, random;
+} eval_recall;
+
+/** Recall of every layer, averaged over the windows, into out[n_layers]. False if memory runs out. */
+bool eval_recalls(const model *m, const msa_ops *ops, const eval_windows *t, uint64_t seed, eval_recall *out);
+
+/** The largest difference between logits of MSA with every block selected and of dense attention, same
+ *  weights, first window. NaN if memory runs out. */
+double eval_dense_agreement(const model *m, const msa_ops *ops, const eval_windows *t);
+
+#endif

@@ -1,0 +1,109 @@
+/* What the files of the model share. */
+#ifndef MSA_MODEL_INTERNAL_H
+#define MSA_MODEL_INTERNAL_H
+
+#include <math.h>
+#include <stddef.h>
+
+#include "model.h"
+
+/* ---- Parameters of a layer, in the order of the table (parameters.c) --------------------------------- */
+
+enum {
+    ATTN_NORM,
+    WQ,
+    WK,
+    WV,
+    WO,
+    Q_NORM,
+    K_NORM,
+    WIQ,
+    WIK,
+    IQ_NORM,
+    IK_NORM,
+    MLP_NORM,
+    W_GATE,
+    W_UP,
+    W_DOWN,
+    LAYER_TENSORS
+};
+
+/* Part `which` of layer l within a buffer laid out like the parameters (values or gradients). */
+static inline float *layer_part(const model *m, float *buffer, int l, int which)
+{
+    return buffer + m->tensor[1 + l * LAYER_TENSORS + which].offset;
+}
+
+static inline float *final_norm(const model *m, float *buffer)
+{
+    return buffer + m->tensor[m->n_tensors - 2].offset;
+}
+
+static inline float *head(const model *m, float *buffer)
+{
+    return buffer + m->tensor[m->n_tensors - 1].offset;
+}
+
+/* ---- Checkpoints: metadata as text, tensors by name --------------------------------------------------- */
+
+#define CHECKPOINT_META 40
+typedef struct checkpoint_meta {
+    int n;
+    st_meta item[CHECKPOINT_META];
+    char text[CHECKPOINT_META][40];
+} checkpoint_meta;
+
+void checkpoint_put(checkpoint_meta *meta, const char *key, const char *value);
+void checkpoint_put_int(checkpoint_meta *meta, const char *key, int64_t value);
+void checkpoint_put_real(checkpoint_meta *meta, const char *key, double value);
+bool checkpoint_get_int(const st_file *f, const char *path, const char *key, int64_t most, int64_t *value,
+                        io_error err);
+bool checkpoint_get_real(const st_file *f, const char *path, const char *key, double *value, io_error err);
+bool checkpoint_read_tensor(const st_file *f, const char *path, const char *name, const model_tensor *t,
+                            float *to, io_error err);
+st_tensor checkpoint_tensor(const model_tensor *t, const char *name, float *buffer);
+
+void config_to_meta(const model_config *c, checkpoint_meta *meta);
+bool config_from_meta(const st_file *f, const char *path, model_config *c, io_error err);
+
+/* ---- One block of the network over n tokens (block.c) ---------------------------------------------------
+ */
+
+/* Activations of a block: what it was given and what its backward pass needs again. */
+typedef struct block_state {
+    float *x;                  /* [n,d] residual stream that entered */
+    float *attn_in, *attn_out; /* [n,d] norm(x), attention's output */
+    float *mid, *mlp_in;       /* [n,d] x + attention, norm(mid) */
+    float *gate, *up, *act;    /* [n,ff] mlp_in Wg, mlp_in Wu, silu(gate) * up */
+    msa_layer_state attention;
+} block_state;
+
+/* Shape of the attention call for a model. */
+msa_shape attention_shape(const model_config *c, int64_t n_q, int64_t n_kv);
+msa_layer_config attention_config(const model_config *c);
+msa_layer_weights attention_weights(const model *m, float *buffer, int layer);
+
+void block_forward(const model *m, int layer, const msa_ops *ops, const msa_shape *s, msa_attention mode,
+                   block_state *st, float *out, void *work);
+
+/* dout is the gradient of the block's output; becomes that of its input. Adds to the gradients `grads`. */
+typedef struct block_scratch {
+    float *wide1, *wide2, *wide3; /* [n,ff] */
+    float *narrow;                /* [n,d] */
+    double *channel;              /* [d] */
+} block_scratch;
+void block_backward(const model *m, int layer, const msa_ops *ops, const msa_shape *s, msa_attention mode,
+                    const block_state *st, double lambda, float *dout, float *grads, double *kl,
+                    const block_scratch *scratch, void *work);
+
+/* A status that only a mistake in this program can cause. */
+void must(msa_status status);
+
+/* One allocation, handed out piece by piece: call once with base = NULL to size it, again to place it. */
+typedef struct arena {
+    char *base;
+    size_t used;
+} arena;
+void *arena_take(arena *a, size_t count, size_t size);
+
+#endif

@@ -1,0 +1,273 @@
+/* Training: one step is a forward and a backward pass over a batch of windows, then AdamW. */
+#include "train.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+#include "random.h"
+
+struct trainer {
+    model m;
+    train_config config;
+    train_text text;
+    uint64_t text_hash;
+    int64_t step;
+    float *moment1, *moment2;
+    model_run *run;
+    uint8_t *tokens, *targets;
+    double *kl;
+};
+
+train_config train_default_config(void)
+{
+    return (train_config){.steps = 3000,
+                          .batch = 1,
+                          .index_warmup = 600,
+                          .lr_warmup = 100,
+                          .lr = 3e-3,
+                          .lr_end = 1e-4,
+                          .decay = 0.1,
+                          .clip = 1,
+                          .lambda = 1,
+                          .seed = 1};
+}
+
+train_text train_split(const uint8_t *bytes, int64_t n)
+{
+    return (train_text){bytes, n, n - n / 20};
+}
+
+/* ---- A run: fresh, saved, resumed --------------------------------------------------------------------- */
+
+/* FNV-1a: tells whether a resumed run reads the text it began with. */
+static uint64_t hash_text(const train_text *text)
+{
+    uint64_t h = 0xcbf29ce484222325u;
+    for (int64_t i = 0; i < text->n; i++)
+        h = (h ^ text->bytes[i]) * 0x100000001b3u;
+    return h;
+}
+
+void trainer_free(trainer *t)
+{
+    if (!t)
+        return;
+    model_free(&t->m);
+    model_run_free(t->run);
+    free(t->moment1);
+    free(t->moment2);
+    free(t->tokens);
+    free(t->targets);
+    free(t->kl);
+    free(t);
+}
+
+trainer *trainer_new(const model_config *c, const train_config *config, const train_text *text,
+                     const msa_ops *ops, io_error err)
+{
+    if (text->n_train <= c->context) {
+        snprintf(err, IO_ERR, "text: expected more than %d bytes for context %d, found %" PRId64,
+                 c->context + c->context / 19 + 1, c->context, text->n);
+        return NULL;
+    }
+    trainer *t = calloc(1, sizeof *t);
+    if (!t) {
+        snprintf(err, IO_ERR, "no memory for a training run");
+        return NULL;
+    }
+    t->config = *config;
+    t->text = *text;
+    t->text_hash = hash_text(text);
+    if (!model_new(&t->m, c, config->seed, err)) {
+        trainer_free(t);
+        return NULL;
+    }
+    const size_t n = (size_t)config->batch * (size_t)c->context;
+    t->moment1 = calloc(t->m.n_params, sizeof *t->moment1);
+    t->moment2 = calloc(t->m.n_params, sizeof *t->moment2);
+    t->tokens = malloc(n);
+    t->targets = malloc(n);
+    t->kl = calloc((size_t)c->n_layers, sizeof *t->kl);
+    t->run = model_run_new(&t->m, ops, (int)config->batch, c->context, true);
+    if (!t->moment1 || !t->moment2 || !t->tokens || !t->targets || !t->kl || !t->run) {
+        snprintf(err, IO_ERR, "no memory for batches of %" PRId64 " x %d tokens", config->batch, c->context);
+        trainer_free(t);
+        return NULL;
+    }
+    return t;
+}
+
+int64_t trainer_steps(const trainer *t)
+{
+    return t->step;
+}
+
+const model *trainer_model(const trainer *t)
+{
+    return &t->m;
+}
+
+/* The run's settings as metadata: what a resumed run must agree with. */
+static void train_to_meta(const trainer *t, checkpoint_meta *meta)
+{
+    const train_config *c = &t->config;
+    char hash[20];
+    snprintf(hash, sizeof hash, "%016" PRIx64, t->text_hash);
+    checkpoint_put(meta, "train.text", hash);
+    checkpoint_put_int(meta, "train.steps", c->steps);
+    checkpoint_put_int(meta, "train.batch", c->batch);
+    checkpoint_put_int(meta, "train.index_warmup", c->index_warmup);
+    checkpoint_put_int(meta, "train.lr_warmup", c->lr_warmup);
+    checkpoint_put_int(meta, "train.seed", (int64_t)c->seed);
+    checkpoint_put_real(meta, "train.lr", c->lr);
+    checkpoint_put_real(meta, "train.lr_end", c->lr_end);
+    checkpoint_put_real(meta, "train.decay", c->decay);
+    checkpoint_put_real(meta, "train.clip", c->clip);
+    checkpoint_put_real(meta, "train.lambda", c->lambda);
+}
+
+/* The three copies of a tensor in a state file: value and both moments. */
+static const char *const copy_prefix[3] = {"", "adam.m.", "adam.v."};
+
+static float *copy_buffer(const trainer *t, int copy)
+{
+    return copy == 0 ? t->m.params : copy == 1 ? t->moment1 : t->moment2;
+}
+
+typedef char tensor_name[64];
+
+bool trainer_save(const trainer *t, const char *path, io_error err)
+{
+    const int n = t->m.n_tensors;
+    checkpoint_meta meta = {.n = 0};
+    config_to_meta(&t->m.config, &meta);
+    train_to_meta(t, &meta);
+    checkpoint_put_int(&meta, "train.step", t->step);
+    st_tensor *list = malloc(3 * (size_t)n * sizeof *list);
+    tensor_name *name = malloc(3 * (size_t)n * sizeof *name);
+    bool ok = list && name;
+    if (!ok)
+        snprintf(err, IO_ERR, "%s: no memory to write it", path);
+    for (int a = 0; ok && a < 3 * n; a++) {
+        const model_tensor *tensor = &t->m.tensor[a % n];
+        snprintf(name[a], sizeof name[a], "%s%s", copy_prefix[a / n], tensor->name);
+        list[a] = checkpoint_tensor(tensor, name[a], copy_buffer(t, a / n));
+    }
+    st_file f = {.n_tensors = 3 * n, .tensor = list, .n_meta = meta.n, .meta = meta.item};
+    ok = ok && st_write(path, &f, err);
+    free(list);
+    free(name);
+    return ok;
+}
+
+/* Every setting of this run must stand in the file as it would be written now. */
+static bool same_run(const trainer *t, const st_file *f, const char *path, io_error err)
+{
+    checkpoint_meta want = {.n = 0};
+    config_to_meta(&t->m.config, &want);
+    train_to_meta(t, &want);
+    for (int a = 0; a < want.n; a++) {
+        const char *found = st_get_meta(f, want.item[a].key);
+        if (!found || strcmp(found, want.item[a].value) != 0) {
+            snprintf(err, IO_ERR, "%s: belongs to another run: expected %s = %s, found %.40s", path,
+                     want.item[a].key, want.item[a].value, found ? found : "none");
+            return false;
+        }
+    }
+    return true;
+}
+
+trainer *trainer_resume(const char *path, const model_config *c, const train_config *config,
+                        const train_text *text, const msa_ops *ops, io_error err)
+{
+    st_file f;
+    if (!st_read(path, &f, err))
+        return NULL;
+    trainer *t = trainer_new(c, config, text, ops, err);
+    bool ok = t && same_run(t, &f, path, err) &&
+              checkpoint_get_int(&f, path, "train.step", config->steps, &t->step, err);
+    for (int a = 0; ok && a < 3 * t->m.n_tensors; a++) {
+        const model_tensor *tensor = &t->m.tensor[a % t->m.n_tensors];
+        int copy = a / t->m.n_tensors;
+        tensor_name name;
+        snprintf(name, sizeof name, "%s%s", copy_prefix[copy], tensor->name);
+        ok = checkpoint_read_tensor(&f, path, name, tensor, copy_buffer(t, copy) + tensor->offset, err);
+    }
+    st_free(&f);
+    if (ok)
+        return t;
+    trainer_free(t);
+    return NULL;
+}
+
+/* ---- One step ----------------------------------------------------------------------------------------- */
+
+static double learning_rate(const train_config *c, int64_t step)
+{
+    if (step < c->lr_warmup)
+        return c->lr * (double)(step + 1) / (double)c->lr_warmup;
+    double done =
+        (double)(step - c->lr_warmup) / (double)(c->steps > c->lr_warmup ? c->steps - c->lr_warmup : 1);
+    return c->lr_end + (c->lr - c->lr_end) * 0.5 * (1 + cos(3.14159265358979 * done));
+}
+
+/* Windows at random places; which ones depends on the seed and the step alone. */
+static void draw_batch(trainer *t)
+{
+    const int64_t context = t->m.config.context, places = t->text.n_train - context;
+    for (int64_t b = 0; b < t->config.batch; b++) {
+        uint64_t number = (uint64_t)(t->step * t->config.batch + b);
+        int64_t at = (int64_t)(random_uniform(t->config.seed ^ 0x7465787473u, number) * (double)places);
+        memcpy(t->tokens + b * context, t->text.bytes + at, (size_t)context);
+        memcpy(t->targets + b * context, t->text.bytes + at + 1, (size_t)context);
+    }
+}
+
+static double global_norm(const float *x, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)x[i] * (double)x[i];
+    return sqrt(sum);
+}
+
+/* AdamW (Loshchilov, Hutter 2019): decoupled decay, bias-corrected moments. */
+static void adamw(trainer *t, const float *grads, double lr, double scale)
+{
+    const double beta1 = 0.9, beta2 = 0.95;
+    const double fix1 = 1 - pow(beta1, (double)(t->step + 1)), fix2 = 1 - pow(beta2, (double)(t->step + 1));
+    for (int a = 0; a < t->m.n_tensors; a++) {
+        const model_tensor *tensor = &t->m.tensor[a];
+        const float shrink = (float)(1 - (tensor->decay ? lr * t->config.decay : 0));
+        const float rate = (float)(lr / fix1), inv2 = (float)(1 / fix2);
+        float *p = t->m.params + tensor->offset, *m1 = t->moment1 + tensor->offset,
+              *m2 = t->moment2 + tensor->offset;
+        const float *g0 = grads + tensor->offset;
+        for (size_t i = 0; i < tensor->count; i++) {
+            float g = (float)scale * g0[i];
+            m1[i] = (float)beta1 * m1[i] + (float)(1 - beta1) * g;
+            m2[i] = (float)beta2 * m2[i] + (float)(1 - beta2) * g * g;
+            p[i] = shrink * p[i] - rate * m1[i] / (sqrtf(m2[i] * inv2) + 1e-8f);
+        }
+    }
+}
+
+train_step trainer_step(trainer *t)
+{
+    const train_config *c = &t->config;
+    const msa_attention mode = t->step < c->index_warmup ? MSA_ATTN_WARMUP : MSA_ATTN_SPARSE;
+    draw_batch(t);
+    model_forward(&t->m, t->run, mode, t->tokens);
+    train_step done = {.loss = model_loss(t->run, t->targets, NULL) / log(2),
+                       .lr = learning_rate(c, t->step)};
+    model_backward(&t->m, t->run, mode, t->tokens, t->targets, c->lambda, t->kl);
+    for (int l = 0; l < t->m.config.n_layers; l++)
+        done.kl += t->kl[l] / t->m.config.n_layers;
+    done.norm = global_norm(model_run_grads(t->run), t->m.n_params);
+    adamw(t, model_run_grads(t->run), done.lr, done.norm > c->clip ? c->clip / done.norm : 1);
+    done.step = ++t->step;
+    return done;
+}

@@ -1,0 +1,58 @@
+/**
+ * @file train.h
+ * @brief Training: AdamW, learning-rate schedule, two-stage index warmup, resumable state.
+ *
+ * Everything a step does follows from the parameters, the moments and the step's number, so a run that
+ * is stopped anywhere and continued from its last saved state ends in the same bytes.
+ */
+#ifndef MSA_TRAIN_H
+#define MSA_TRAIN_H
+
+#include "model.h"
+
+typedef struct train_config {
+    int64_t steps;        /**< optimizer steps of the whole run */
+    int64_t batch;        /**< sequences of `context` tokens a step */
+    int64_t index_warmup; /**< first steps, with full support in both branches (MSA only) */
+    int64_t lr_warmup;    /**< steps of linear rise of the learning rate; cosine decay follows */
+    double lr, lr_end;    /**< peak and final learning rate */
+    double decay;         /**< AdamW's weight decay, on matrices */
+    double clip;          /**< largest global norm of the gradient */
+    double lambda;        /**< weight of the KL loss */
+    uint64_t seed;
+} train_config;
+
+train_config train_default_config(void);
+
+/** A text cut in two: training draws from the first 95 %, validation reads the rest. */
+typedef struct train_text {
+    const uint8_t *bytes;
+    int64_t n, n_train;
+} train_text;
+train_text train_split(const uint8_t *bytes, int64_t n);
+
+typedef struct trainer trainer;
+
+/** What one step reports. */
+typedef struct train_step {
+    int64_t step; /**< 1-based number of the step just done */
+    double loss;  /**< bits per byte on the step's tokens */
+    double kl;    /**< mean L_KL over the layers, in nats */
+    double lr, norm;
+} train_step;
+
+/** Starts a run from fresh weights. NULL with a line in err. The text must outlive the trainer. */
+trainer *trainer_new(const model_config *c, const train_config *t, const train_text *text, const msa_ops *ops,
+                     io_error err);
+/** Continues a run from its state file; configuration and text must be those it began with. */
+trainer *trainer_resume(const char *path, const model_config *c, const train_config *t,
+                        const train_text *text, const msa_ops *ops, io_error err);
+void trainer_free(trainer *t);
+/** Steps done so far. */
+int64_t trainer_steps(const trainer *t);
+train_step trainer_step(trainer *t);
+/** Writes parameters, moments and step, atomically. */
+bool trainer_save(const trainer *t, const char *path, io_error err);
+const model *trainer_model(const trainer *t);
+
+#endif

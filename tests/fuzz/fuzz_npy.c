@@ -1,0 +1,45 @@
+/**
+ * @file fuzz_npy.c
+ * @brief Any bytes as a .npy file: either one line of error, or an array that survives being written and
+ * read.
+ */
+#include <string.h>
+
+#include "../../ref/io/io.h"
+#include "fuzz.h"
+
+static void check_error(const char *err)
+{
+    fuzz_demand(*err && !strpbrk(err, "\r\n"), "one line", err);
+}
+
+static void check_array(const npy_array *a, size_t file_bytes)
+{
+    io_error err = "";
+    npy_array copy;
+    size_t count = 0;
+    fuzz_demand(a->data && io_count(a->ndim, a->dim, &count) && count == a->count && 4 * count < file_bytes,
+                "an array of the file's size", "another");
+    fuzz_demand(npy_write(fuzz_copy(), a->type, a->ndim, a->dim, a->data, err), "a copy", err);
+    fuzz_demand(npy_read(fuzz_copy(), a->type, a->ndim, &copy, err), "to read the copy", err);
+    fuzz_demand(copy.count == count && memcmp(copy.data, a->data, 4 * count) == 0, "an equal copy",
+                "another");
+    npy_free(&copy);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
+{
+    const char *path = fuzz_file(data, bytes);
+    for (npy_type type = NPY_F32; type <= NPY_I32; type++)
+        for (int ndim = -1; ndim <= 2; ndim += 3) {
+            npy_array a;
+            io_error err = "";
+            if (npy_read(path, type, ndim, &a, err)) {
+                check_array(&a, bytes);
+                npy_free(&a);
+            } else {
+                check_error(err);
+            }
+        }
+    return 0;
+}

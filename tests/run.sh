@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Runs test programs and scripts that print TAP: tests/run.sh build/tests/test_a tests/b.sh ...
+# One line a program, then every failed check, every remark of a program that failed, and every reason to
+# skip. A program that crashes, hangs, prints no plan or another number of checks than planned has failed.
+# The last line is "N passed, N failed, N skipped"; the exit status is 1 if anything failed.
+set -u
+
+LIMIT=${TEST_LIMIT:-900} # seconds a program may take
+
+# Threads that wait should sleep: on a busy machine spinning ones keep the cores from those that work.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+
+total_passed=0 total_failed=0 total_skipped=0
+
+# Reads TAP on standard input into passed, failed, skipped, seen, plan and report (lines to show).
+read_tap() {
+    passed=0 failed=0 skipped=0 seen=0 plan=none report=()
+    local line remarks=()
+    while IFS= read -r line || [[ -n $line ]]; do
+        case $line in
+        "not ok"*) failed=$((failed + 1)) seen=$((seen + 1)) report+=("${remarks[@]}" "$line") remarks=() ;;
+        ok*"# SKIP"*) skipped=$((skipped + 1)) seen=$((seen + 1)) report+=("skipped: ${line#ok * - }") remarks=() ;;
+        ok*) passed=$((passed + 1)) seen=$((seen + 1)) remarks=() ;;
+        1..*) plan=${line#1..} ;;
+        *) remarks+=("$line") ;;
+        esac
+    done
+    [[ $plan == "$seen" ]] || report+=("${remarks[@]}") # what a crash had to say
+}
+
+run_one() {
+    local program=$1 name=${1##*/} output status start=${EPOCHREALTIME/[.,]/} seconds
+    output=$(mktemp) || exit 1
+    printf '%-22s ' "$name"
+    case $program in
+    *.sh) timeout "$LIMIT" bash "$program" >"$output" 2>&1 ;;
+    *) timeout "$LIMIT" "$program" >"$output" 2>&1 ;;
+    esac
+    status=$?
+    seconds=$(((${EPOCHREALTIME/[.,]/} - start) / 100000))
+    read_tap <"$output"
+    rm -f "$output"
+    if [[ $plan != "$seen" ]]; then
+        failed=$((failed + 1))
+        report+=("not ok - planned $plan checks, saw $seen, exit status $status")
+    elif [[ $status -ne 0 && $failed -eq 0 ]]; then
+        failed=$((failed + 1))
+        report+=("not ok - exit status $status")
+    elif [[ $seen -eq 0 ]]; then
+        failed=$((failed + 1))
+        report+=("not ok - no checks")
+    fi
+    printf '%4d passed %3d failed %3d skipped %5d.%d s\n' "$passed" "$failed" "$skipped" $((seconds / 10)) $((seconds % 10))
+    [[ ${#report[@]} -eq 0 ]] || printf '    %s\n' "${report[@]}"
+    total_passed=$((total_passed + passed)) total_failed=$((total_failed + failed)) total_skipped=$((total_skipped + skipped))
+}
+
+if [[ $# -eq 0 ]]; then
+    echo "usage: tests/run.sh PROGRAM..." >&2
+    exit 2
+fi
+for program in "$@"; do
+    run_one "$program"
+done
+echo "$total_passed passed, $total_failed failed, $total_skipped skipped"
+[[ $total_failed -eq 0 ]]

@@ -1,0 +1,276 @@
+/**
+ * @file test_checker.c
+ * @brief The checker checked: what it must refuse, and that it accepts what is right.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "../ref/cli/guard.h"
+#include "../ref/cli/judge.h"
+#include "check.h"
+
+#define N 60 // elements of the small tensor [3,4,5] that is spoiled below
+
+static const verdict_dims dims = {3, 4, 5};
+static const verdict_budget budget = {1e-6, 1e-9, NULL};
+
+static bool passes(const double *oracle, const float *found, verdict_budget b)
+{
+    return verdict_compare(dims, oracle, found, b).pass;
+}
+
+// Each way to spoil one element of a tensor must fail, wherever the element is.
+static void one_wrong_element(const double *oracle, const float *right)
+{
+    static const struct {
+        const char *name;
+        float value;
+    } spoiled[] = {
+        {"NaN", NAN}, {"infinity", INFINITY}, {"-infinity", -INFINITY}, {"one wrong element", 0.5f}};
+    tap(passes(oracle, right, budget), "a right tensor passes");
+    for (size_t kind = 0; kind < sizeof spoiled / sizeof *spoiled; kind++) {
+        bool refused = true;
+        for (int at = 0; at < N; at++) {
+            float found[N];
+            memcpy(found, right, sizeof found);
+            found[at] = spoiled[kind].value;
+            verdict v = verdict_compare(dims, oracle, found, budget);
+            refused = refused && !v.pass && v.n_bad == 1 && v.at[0] * 20 + v.at[1] * 5 + v.at[2] == at;
+        }
+        tap(refused, "%s is refused, and found", spoiled[kind].name);
+    }
+}
+
+static void whole_tensor(const double *oracle, const float *right)
+{
+    float found[N] = {0};
+    tap(!passes(oracle, found, budget), "an all-zero output is refused");
+    for (int i = 0; i < N; i++)
+        found[i] = NAN;
+    verdict v = verdict_compare(dims, oracle, found, (verdict_budget){1e9, 1e9, NULL});
+    tap(!v.pass && isinf(v.used), "a tensor of NaN is refused by any budget");
+    for (int i = 0; i < N; i++)
+        found[i] = right[i] * (1 + 0.9e-6f);
+    tap(passes(oracle, found, budget), "a tensor within its budget passes");
+    for (int i = 0; i < N; i++)
+        found[i] = right[i] * (1 + 2e-6f);
+    tap(!passes(oracle, found, budget), "a scale error of twice the budget is refused");
+    tap(!verdict_compare((verdict_dims){0, 4, 5}, oracle, right, budget).pass, "an empty tensor is refused");
+}
+
+static void infinities_and_nan_of_the_oracle(const double *oracle, const float *right)
+{
+    double expected[N];
+    float found[N];
+    memcpy(expected, oracle, sizeof expected);
+    memcpy(found, right, sizeof found);
+    expected[7] = -INFINITY;
+    tap(!passes(expected, found, budget), "a number where the oracle has -infinity is refused");
+    found[7] = INFINITY;
+    tap(!passes(expected, found, budget), "an infinity of the wrong sign is refused");
+    found[7] = -INFINITY;
+    tap(passes(expected, found, budget), "the same infinity passes");
+    expected[7] = NAN;
+    found[7] = NAN;
+    tap(!passes(expected, found, budget), "NaN is refused even where the oracle has it");
+}
+
+// Twice the error of an honest low-precision result is allowed, more is not.
+static void low_precision(const double *oracle)
+{
+    double low[N];
+    float found[N];
+    verdict_budget b = {0, 1e-6, low};
+    for (int i = 0; i < N; i++) {
+        low[i] = oracle[i] + 0.01;
+        found[i] = (float)(oracle[i] - 0.0199);
+    }
+    tap(passes(oracle, found, b), "twice the error of the low-precision result passes");
+    for (int i = 0; i < N; i++)
+        found[i] = (float)(oracle[i] - 0.0201);
+    tap(!passes(oracle, found, b), "more than twice is refused");
+}
+
+static void cases(const double *oracle, const float *right)
+{
+    check_case c = check_begin("spoiled on purpose");
+    tap(c.n == 0, "a case begins without verdicts");
+    check_true(&c, true, "true");
+    tap(c.ok && c.n == 1, "a case passes with its verdicts");
+    check_tensor(&c, "right", dims, oracle, right, budget);
+    double spoiled[N];
+    memcpy(spoiled, oracle, sizeof spoiled);
+    tap(c.ok, "still passes");
+    spoiled[5] = NAN;
+    check_doubles_near(&c, "NaN among doubles", N, oracle, spoiled, budget);
+    tap(!c.ok, "a NaN among doubles fails the case (the line above says so)");
+    c.ok = true;
+    check_same(&c, "one bit", oracle, spoiled, sizeof spoiled);
+    tap(!c.ok, "a different bit fails the case (the line above says so)");
+}
+
+/* ---- Guards -------------------------------------------------------------------------------------- */
+
+static void guards(void)
+{
+    guard g;
+    tap(guard_new(&g, 4 * N) && guard_intact(&g) && guard_unwritten(&g) == 0, "a fresh buffer is poisoned");
+    float *x = g.data;
+    tap(isnan(x[0]) && isnan(x[N - 1]), "the poison is NaN");
+    for (int i = 0; i < N; i++)
+        x[i] = 0;
+    tap(guard_unwritten(&g) == -1, "a buffer that is written passes");
+    guard_poison(&g);
+    for (int i = 0; i < N; i++)
+        if (i != 41)
+            x[i] = 1;
+    tap(guard_unwritten(&g) == 41, "an unwritten element is found");
+    unsigned char *bytes = g.data;
+    static const int outside[] = {-1, -64, 4 * N, 4 * N + 63};
+    for (int i = 0; i < 4; i++) {
+        unsigned char before = bytes[outside[i]];
+        bytes[outside[i]] ^= 1;
+        tap(!guard_intact(&g), "a byte written at offset %d of %d is found", outside[i], 4 * N);
+        bytes[outside[i]] = before;
+    }
+    tap(guard_intact(&g), "the fences are whole again");
+    guard_free(&g);
+    tap(!guard_new(&g, SIZE_MAX - 8), "an absurd size is refused");
+}
+
+/* ---- Selections ---------------------------------------------------------------------------------- */
+
+/** A case for verdict_ids: 4 blocks of one key, scores 1 2 2 0 for the last query (its local block is 3). */
+static const msa_shape four = {1, 4, 1, 1, 1, 1, 1, 3, 1, NULL, NULL};
+
+static verdict_selection judge_ids(const float ki[4], int32_t a, int32_t b, int32_t c, double tolerance)
+{
+    const float qi = 1;
+    int32_t ids[3] = {a, b, c};
+    bool ok;
+    return verdict_ids(&four, &qi, ki, ids, tolerance, 1, &ok);
+}
+
+static void selections(void)
+{
+    static const float tied[4] = {1, 2, 2, 0}, close[4] = {2, 2, 2.0000002f, 0}, far[4] = {1, 1.9f, 2, 0};
+    tap(judge_ids(tied, 1, 2, 3, 0).pass, "the oracle's selection passes");
+    tap(!judge_ids(tied, 0, 2, 3, 0).pass, "a worse block is refused");
+    tap(!judge_ids(far, 0, 2, 3, 1).pass, "a worse block is refused with tolerance too");
+    tap(!judge_ids(tied, 2, 1, 3, 1).pass, "descending ids are refused");
+    tap(!judge_ids(tied, 1, 3, -1, 1).pass, "too few ids are refused");
+    tap(!judge_ids(tied, 1, 1, 3, 1).pass, "a repeated id is refused");
+    tap(!judge_ids(tied, 0, 1, 2, 1).pass, "a selection without the local block is refused");
+    tap(!judge_ids(tied, 1, 2, 4, 1).pass, "an invisible block is refused");
+    tap(!judge_ids(tied, -1, 2, 3, 1).pass, "a -1 before the end is refused");
+    tap(judge_ids(close, 0, 2, 3, 1).pass, "of equal scores the lower id passes");
+    verdict_selection v = judge_ids(close, 0, 1, 3, 1);
+    tap(v.pass && v.n_ties == 1 && v.n_ids == 3, "a swap within float32 rounding is a tie, and counted");
+    tap(!judge_ids(close, 0, 1, 3, 0).pass, "the same swap is refused where scores are exact");
+    tap(!judge_ids(close, 1, 2, 3, 0).pass, "the higher of two equal ids is refused where scores are exact");
+    const float qi = 1;
+    const int32_t swapped[3] = {0, 1, 3};
+    bool ok;
+    tap(!verdict_ids(&four, &qi, close, swapped, 1, 0.001, &ok).pass, "more ties than the limit are refused");
+}
+
+/* ---- A kernel with faults ------------------------------------------------------------------------ */
+
+static enum { SOUND, OVERRUN, UNDERRUN, UNWRITTEN, WRONG, WITH_NAN, ZERO, ERROR, REFUSES, N_FAULTS } fault;
+
+static msa_status faulty_dense(const msa_shape *s, const float *q, const float *k, const float *v, float *o,
+                               float *lse, void *work)
+{
+    int64_t n = s->n_q * s->n_heads * s->d_head;
+    if (fault == REFUSES)
+        return MSA_ERR_UNSUPPORTED;
+    float last = o[n - 1];
+    msa_status status = msa_dense(s, q, k, v, o, lse, work);
+    if (fault == OVERRUN)
+        o[n] = 0;
+    if (fault == UNDERRUN)
+        o[-1] = 0;
+    if (fault == UNWRITTEN)
+        o[n - 1] = last;
+    if (fault == WRONG)
+        o[n / 2] += 0.125f;
+    if (fault == WITH_NAN)
+        o[n / 2] = NAN;
+    if (fault == ZERO)
+        memset(o, 0, (size_t)n * sizeof *o);
+    return fault == ERROR ? MSA_ERR_SIZE : status;
+}
+
+static void faulty_kernels(void)
+{
+    static const char *const name[N_FAULTS] = {"sound",         "overrun", "underrun",   "unwritten element",
+                                               "wrong element", "NaN",     "all zeroes", "error status",
+                                               "unsupported"};
+    static const judge_outcome expected[N_FAULTS] = {
+        [SOUND] = JUDGE_PASS,     [OVERRUN] = JUDGE_FAIL, [UNDERRUN] = JUDGE_FAIL,
+        [UNWRITTEN] = JUDGE_FAIL, [WRONG] = JUDGE_FAIL,   [WITH_NAN] = JUDGE_FAIL,
+        [ZERO] = JUDGE_FAIL,      [ERROR] = JUDGE_FAIL,   [REFUSES] = JUDGE_UNSUPPORTED};
+    msa_kernel k = *msa_ref_ops.stage[MSA_STAGE_DENSE];
+    k.dense = faulty_dense;
+    const msa_shape *s = &inputs_shapes[3];
+    inputs in;
+    if (!inputs_new(&in, s, INPUTS_NORMAL, check_seed(1)))
+        return;
+    for (int f = 0; f < N_FAULTS; f++) {
+        fault = f;
+        judge_report report = judge_kernel(&k, s, &in, check_seed(2));
+        tap(report.outcome == expected[f], "judging a dense kernel: %s (%s)", name[f], report.text);
+    }
+    inputs_free(&in);
+}
+
+/* ---- Inputs -------------------------------------------------------------------------------------- */
+
+static void generators(void)
+{
+    inputs_rng rng = {1};
+    tap(inputs_u64(&rng) == 0x910a2dec89025cc1u, "SplitMix64 gives its published sequence");
+    double sum = 0, squares = 0;
+    for (int i = 0; i < 100000; i++) {
+        double x = (double)inputs_normal(&rng);
+        sum += x;
+        squares += x * x;
+    }
+    tap(fabs(sum / 1e5) < 0.02 && fabs(squares / 1e5 - 1) < 0.03, "the normal has mean 0 and variance 1");
+    bool valid = true, same = true;
+    for (int n = 0; n < inputs_n_shapes; n++) {
+        const msa_shape *s = &inputs_shapes[n];
+        int64_t n_ids = s->n_kv_heads * s->n_q * s->topk;
+        int32_t *ids = check_ints(n_ids), *again = check_ints(n_ids);
+        for (int kind = 0; kind < INPUTS_N_SELECTIONS; kind++) {
+            inputs_ids(s, (inputs_selection)kind, check_seed(3), ids);
+            inputs_ids(s, (inputs_selection)kind, check_seed(3), again);
+            valid = valid && msa_check_ids(s, ids) == MSA_OK;
+            same = same && memcmp(ids, again, (size_t)n_ids * sizeof *ids) == 0;
+        }
+    }
+    tap(valid, "every drawn selection keeps the ids contract");
+    tap(same, "the same seed draws the same selection");
+}
+
+int main(int argc, char **argv)
+{
+    check_start(argc, argv);
+    inputs_rng rng = {check_seed(0)};
+    double oracle[N];
+    float right[N];
+    for (int i = 0; i < N; i++) {
+        right[i] = inputs_normal(&rng) + (i % 2 ? 8.0f : -8.0f); // far from 0 and from 0.5
+        oracle[i] = (double)right[i];
+    }
+    one_wrong_element(oracle, right);
+    whole_tensor(oracle, right);
+    infinities_and_nan_of_the_oracle(oracle, right);
+    low_precision(oracle);
+    cases(oracle, right);
+    guards();
+    selections();
+    faulty_kernels();
+    generators();
+    return check_done();
+}

@@ -1,0 +1,494 @@
+#!/bin/bash
+# The program from outside: what it writes for good input, and that it refuses bad input in one line, with
+# exit status 2 and nothing written. TAP on stdout; MSA names the program.
+set -u
+export LC_ALL=C
+MSA=$(realpath "${MSA:-build/msa}")
+cd "$(dirname "$0")/.." || exit 2
+V=$PWD/data/vectors
+W=$(mktemp -d) || exit 2
+trap 'rm -rf "$W" "$W.out" "$W.err"' EXIT
+
+n=0 failed=0
+check() { # check STATUS NAME: one line of TAP
+    n=$((n + 1))
+    if [ "$1" -eq 0 ]; then
+        echo "ok $n - $2"
+    else
+        echo "not ok $n - $2"
+        failed=$((failed + 1))
+        sed 's/^/# /' "$W.err" "$W.out" 2>/dev/null | head -n 8
+    fi
+}
+
+# ---- Good input ------------------------------------------------------------------------------------
+
+runs() { # runs STATUS NAME ARGUMENT...: exits so, silent on stderr
+    local want=$1 name=$2
+    shift 2
+    "$MSA" "$@" >"$W.out" 2>"$W.err"
+    [ $? -eq "$want" ] && [ ! -s "$W.err" ]
+    check $? "$name"
+}
+
+says() { # says PATTERN: on stdout of the last run
+    grep -qE -- "$1" "$W.out"
+    check $? "... and prints $1"
+}
+
+same_file() { # same_file FILE FILE
+    cmp -s "$1" "$2"
+    check $? "... and writes $(basename "$1") as in data/vectors"
+}
+
+wrote() { # wrote DIR NAME...: these and nothing else
+    local dir=$1
+    shift
+    [ "$(ls "$dir" | tr '\n' ' ')" = "$(printf '%s\n' "$@" | sort | tr '\n' ' ')" ]
+    check $? "... and writes $* only"
+}
+
+inputs() { # inputs CASE: sets $in and $size to the options of that test vector
+    local json
+    json=$(cat "$V/$1/case.json")
+    in=(--q "$V/$1/q.npy" --k "$V/$1/k.npy" --v "$V/$1/v.npy" --qi "$V/$1/qi.npy" --ki "$V/$1/ki.npy")
+    size=(--block "$(expr "$json" : '.*"block": \([0-9]*\)')" --topk "$(expr "$json" : '.*"topk": \([0-9]*\)')")
+    kl=$(expr "$json" : '.*"kl": \([-+.e0-9]*\)')
+}
+
+close_to() { # close_to A B: within 1e-9, relative
+    awk -v a="$1" -v b="$2" 'BEGIN { d = a - b; if (d < 0) d = -d; exit !(d <= 1e-9 * (b < 0 ? -b : b) + 1e-12) }'
+}
+
+for case in "$V"/*/; do
+    case=$(basename "$case")
+    inputs "$case"
+    runs 0 "forward: $case" forward "${in[@]}" "${size[@]}" --scores --out "$W/f"
+    wrote "$W/f" ids.npy o.npy lse.npy index_lse.npy scores.npy
+    same_file "$W/f/ids.npy" "$V/$case/ids.npy"
+    judge=(--qi "$V/$case/qi.npy" --ki "$V/$case/ki.npy" "${size[@]}")
+    main=("${in[@]:0:6}")
+    runs 0 "verify: its own output for $case" verify --ids "$W/f/ids.npy" --o "$W/f/o.npy" "${main[@]}" "${judge[@]}" \
+        --tolerance 1e-6
+    says '^ok$'
+    runs 0 "backward: $case" backward "${in[@]}" --dout "$V/$case/dout.npy" "${size[@]}" --out "$W/b"
+    wrote "$W/b" dq.npy dk.npy dv.npy dqi.npy dki.npy
+    close_to "$(sed -n 's/^kl \([-+.e0-9]*\)$/\1/p' "$W.out")" "$kl"
+    check $? "... and prints the loss $kl"
+    rm -rf "$W/f" "$W/b"
+done
+
+inputs dense
+runs 0 "dense" dense "${in[@]:0:6}" --out "$W/d"
+wrote "$W/d" o.npy lse.npy
+says '^dense +dense/reference \(ref\)$'
+runs 0 "verify: with every block selected MSA is dense attention" verify --ids "$V/dense/ids.npy" "${in[@]}" --block 8 \
+    --o "$W/d/o.npy" --tolerance 1e-6
+runs 0 "dense: a kernel by its name alone" dense "${in[@]:0:6}" --kernel reference --out "$W/d"
+runs 0 "backward: full support" backward "${in[@]}" --dout "$V/dense/dout.npy" --full-support --kl-weight 0 --out "$W/d/b"
+says "^kl ${kl:0:8}"
+
+inputs prefix
+runs 0 "forward: the fast back end" forward "${in[@]}" "${size[@]}" --backend fast --out "$W/fast"
+says '^sparse +sparse/[a-z]+ \(fast\)$'
+runs 0 "verify: the fast back end" verify --ids "$W/fast/ids.npy" --o "$W/fast/o.npy" "${in[@]}" --block 8
+runs 0 "forward: kernels by name" forward "${in[@]}" "${size[@]}" --kernel topk/reference --kernel index/reference \
+    --out "$W/named"
+says '^topk +topk/reference \(ref\)$'
+same_file "$W/named/ids.npy" "$V/prefix/ids.npy"
+runs 0 "forward: given ids" forward "${in[@]}" --block 8 --ids "$V/prefix/ids.npy" --out "$W/given"
+says '^topk +by .*ids.npy$'
+same_file "$W/given/o.npy" "$W/named/o.npy"
+same_file "$W/given/index_lse.npy" "$W/named/index_lse.npy"
+runs 0 "recall" recall "${in[@]:0:4}" "${in[@]:6}" "${size[@]}" --seed 3
+says '^index +0\.[0-9]+ +0\.[0-9]+$'
+says '^random \(seed 3 *\) +0\.[0-9]+ +0\.[0-9]+$'
+runs 0 "recall: given ids" recall "${in[@]:0:4}" --block 8 --ids "$V/prefix/ids.npy"
+runs 0 "recall: nothing to measure" recall "${in[@]:0:4}" "${in[@]:6}"
+says '^no query has more than 16 visible blocks'
+
+runs 0 "cost" cost --csv "$W/cost.csv"
+for row in '32K +6\.40 +20% +5\.33 +8\.0' '64K +10\.67 +33% +6\.40 +10\.7' '128K +16\.00 +50% +7\.11 +12\.8' \
+    '256K +21\.33 +67% +7\.53 +14\.2' '512K +25\.60 +80% +7\.76 +15\.1' '1M +28\.44 +89% +7\.88 +15\.5'; do
+    says "^ +$row\$"
+done
+[ "$(wc -l <"$W/cost.csv")" -eq 7 ]
+check $? "... and writes six lengths and a head to the CSV"
+runs 0 "cost: lengths and sizes of one's own" cost --n 1000,4K --heads 8 --kv-heads 2 --topk 4
+says '^ +1000 '
+
+runs 0 "kernels" kernels
+awk -F '\t' 'NF != 4 || $1 !~ "^[a-z]+/[a-z0-9_]+$" { bad = 1 } END { exit bad || NR < 6 }' "$W.out"
+check $? "... and prints STAGE/NAME, back ends, constraints, idea"
+runs 0 "check: one kernel, one shape" check topk/reference --seed 7 --shape 'T=13 S=45 heads=4:2 width=16:8 block=8 topk=3'
+says 'seed=7 +ok'
+runs 0 "check: packed sequences by their name" check topk --shape \
+    'T=26 S=51 heads=4:2 width=16:8 block=8 topk=2 seqs=4'
+runs 0 "version" version
+says '^msa [0-9]+\.[0-9]+\.[0-9]+$'
+runs 0 "help" help
+for command in $(sed -n 's/^  \([a-z]*\) .*/\1/p' "$W.out"); do
+    runs 0 "help $command" help "$command"
+    says "^usage: msa $command"
+done
+
+# ---- Other implementations' ids --------------------------------------------------------------------
+
+npy() { # npy FILE DESCR SHAPE [ORDER]: a version 1.0 file of 128 bytes of head and what stands on stdin
+    {
+        printf '\x93NUMPY\x01\x00\x76\x00%-117s\n' "{'descr': '$2', 'fortran_order': ${4:-False}, 'shape': $3, }"
+        cat
+    } >"$1"
+}
+le32() { # le32 INTEGER...: little-endian
+    local i
+    for i; do
+        i=$((i & 0xffffffff))
+        printf "$(printf '\\x%02x' $((i & 255)) $((i >> 8 & 255)) $((i >> 16 & 255)) $((i >> 24)))"
+    done
+}
+zeros() { head -c $((4 * $1)) /dev/zero; }
+ids() { # ids FILE SHAPE ID...
+    local file=$1 shape=$2
+    shift 2
+    le32 "$@" | npy "$file" '<i4' "$shape"
+}
+
+# Two groups, three queries, six keys in blocks of one. Scores of blocks 0..5: 3 1 4 1 5 9 for group 0 and
+# their negatives for group 1.
+le32 $((0x40400000)) $((0x3f800000)) $((0x40800000)) $((0x3f800000)) $((0x40a00000)) $((0x41100000)) |
+    npy "$W/ki.npy" '<f4' '(6, 1)'
+le32 $((0x3f800000)) $((0xbf800000)) $((0x3f800000)) $((0xbf800000)) $((0x3f800000)) $((0xbf800000)) |
+    npy "$W/qi.npy" '<f4' '(3, 2, 1)'
+verify=(verify --qi "$W/qi.npy" --ki "$W/ki.npy" --block 1)
+right_0=(0 2 3 0 2 4 2 4 5) right_1=(0 1 3 1 3 4 1 3 5)
+
+ids "$W/a.npy" '(2, 3, 3)' "${right_0[@]}" "${right_1[@]}"
+runs 0 "verify: ascending ids" "${verify[@]}" --ids "$W/a.npy"
+says '^layout +\[Hkv,T,k\]'
+says '^order +ascending; local block last$'
+ids "$W/a.npy" '(3, 2, 3)' 0 2 3 0 1 3 0 2 4 1 3 4 2 4 5 1 3 5
+runs 0 "verify: token-major ids" "${verify[@]}" --ids "$W/a.npy"
+says '^layout +\[T,Hkv,k\]'
+runs 0 "verify: token-major ids, as said" "${verify[@]}" --ids "$W/a.npy" --layout thk
+ids "$W/a.npy" '(2, 3, 3)' 3 2 0 4 2 0 5 4 2 3 1 0 4 1 3 5 1 3
+runs 0 "verify: ids by score, local first" "${verify[@]}" --ids "$W/a.npy"
+says '^order +falling score; local block first$'
+ids "$W/a.npy" '(2, 3, 3)' 2 0 3 2 0 4 4 2 5 1 0 3 1 3 4 1 3 5
+runs 0 "verify: ids by score, local last" "${verify[@]}" --ids "$W/a.npy"
+says 'local block last$'
+ids "$W/a.npy" '(2, 3, 4)' 0 1 2 3 4 3 2 0 5 0 4 2 0 1 2 3 4 0 3 1 5 1 0 3
+runs 0 "verify: ids in any order, the higher of two equal blocks" "${verify[@]}" --ids "$W/a.npy"
+says '1 swapped for an equal score'
+ids "$W/a.npy" '(2, 3, 8)' 0 1 2 3 -1 -1 -1 -1 0 1 2 3 4 -1 -1 -1 0 1 2 3 4 5 -1 -1 \
+    3 2 1 0 -1 -1 -1 -1 4 3 2 1 0 -1 -1 -1 5 4 3 2 1 0 -1 -1
+runs 0 "verify: -1 after the valid ids" "${verify[@]}" --ids "$W/a.npy"
+
+wrong() { # wrong NAME ID...: rows for group 0; group 1 is right
+    local name=$1
+    shift
+    ids "$W/a.npy" '(2, 3, 3)' "$@" "${right_1[@]}"
+    runs 1 "verify: $name" "${verify[@]}" --ids "$W/a.npy"
+    says '^FAILED$'
+}
+wrong "a worse block" 0 1 3 0 2 4 2 4 5
+says '^  group 0, query 0: expected 0 2 3, found 0 1 3$'
+wrong "the local block is missing" 0 2 3 0 2 3 2 4 5
+wrong "a future block" 0 2 4 0 2 4 2 4 5
+wrong "a block twice" 0 2 3 2 2 4 2 4 5
+wrong "too few ids" 0 2 3 0 4 -1 2 4 5
+wrong "an id behind -1" 0 2 3 0 -1 4 2 4 5
+wrong "a negative id" 0 2 3 0 -2 4 2 4 5
+wrong "an id far outside" 0 2 3 0 2147483647 4 2 4 5
+ids "$W/a.npy" '(2, 3, 3)' "${right_1[@]}" "${right_0[@]}"
+runs 1 "verify: the groups exchanged" "${verify[@]}" --ids "$W/a.npy"
+
+inputs prefix
+zeros $((13 * 4 * 16)) | npy "$W/o.npy" '<f4' '(13, 4, 16)'
+runs 1 "verify: an output of zeros" verify --ids "$V/prefix/ids.npy" "${in[@]}" --block 8 --o "$W/o.npy"
+says '^output +FAILED'
+runs 1 "verify: an output of zeros within 1%" verify --ids "$V/prefix/ids.npy" "${in[@]}" --block 8 --o "$W/o.npy" \
+    --tolerance 0.01
+runs 0 "verify: an output of zeros within 100%" verify --ids "$V/prefix/ids.npy" "${in[@]}" --block 8 --o "$W/o.npy" \
+    --tolerance 1
+
+# ---- Bad input -------------------------------------------------------------------------------------
+
+refuses() { # refuses WORD NAME ARGUMENT...: status 2, one line on stderr that holds WORD, nothing else anywhere
+    local word=$1 name=$2 before after
+    shift 2
+    before=$(find "$W" | sort)
+    "$MSA" "$@" >"$W.out" 2>"$W.err"
+    local status=$?
+    after=$(find "$W" | sort)
+    [ $status -eq 2 ] && [ "$(wc -l <"$W.err")" -eq 1 ] && grep -qF -- "$word" "$W.err" && [ ! -s "$W.out" ] &&
+        [ "$before" = "$after" ]
+    check $? "$name: exit 2, one line that names $word"
+}
+
+refuses "expected a command" "no command"
+refuses "'frobnicate'" "unknown command" frobnicate
+refuses "'frobnicate'" "help for an unknown command" help frobnicate
+refuses "'--frobnicate'" "help with an unknown option" help --frobnicate
+refuses "'x'" "version with a word" version x
+refuses "'--x'" "kernels with an option" kernels --x
+
+inputs prefix
+good=("${in[@]}" "${size[@]}" --out "$W/out")
+without() { # without OPTION: sets $rest to good without it
+    rest=()
+    local skip=0 a
+    for a in "${good[@]}"; do
+        [ "$a" = "$1" ] && skip=2
+        [ $skip -gt 0 ] && skip=$((skip - 1)) || rest+=("$a")
+    done
+}
+for option in --q --k --v --qi --ki --out; do
+    without $option
+    refuses "$option:" "forward without $option" forward "${rest[@]}"
+    refuses "$option:" "forward with $option twice" forward "${good[@]}" $option "$W/x"
+    refuses "$option:" "forward with $option and no value" forward "${rest[@]}" $option
+    refuses "$option:" "forward with an option for the value of $option" forward $option "${rest[@]}"
+done
+refuses "'--frobnicate'" "unknown option" forward "${good[@]}" --frobnicate
+refuses "'stray'" "stray word" forward "${good[@]}" stray
+refuses "'--topk=3'" "option and value in one word" forward "${in[@]}" --out "$W/out" --topk=3
+refuses "''" "empty word" forward "${good[@]}" ''
+refuses "'-'" "a lone dash" forward "${good[@]}" -
+refuses "--scores:" "flag twice" forward "${good[@]}" --scores --scores
+
+for option in --block --topk; do
+    without $option
+    for value in 0 -1 x '' ' ' 1.5 3x 0x10 1e3 99999999999999999999 2147483648 nan; do
+        refuses "$option:" "$option '$value'" forward "${rest[@]}" $option "$value"
+    done
+done
+
+# A file that is wrong, in the place of each good one.
+with() { # with OPTION FILE: sets $rest to good with another file
+    without "$1"
+    rest+=("$1" "$2")
+}
+bad_file() { # bad_file NAME [WORD]: $W/bad.npy in the place of --q and of --ki
+    with --q "$W/bad.npy"
+    refuses "${2:-bad.npy}" "--q: $1" forward "${rest[@]}"
+    with --ki "$W/bad.npy"
+    refuses "bad.npy" "--ki: $1" forward "${rest[@]}"
+}
+with --q "$W/absent.npy"
+refuses "absent.npy" "--q: no such file" forward "${rest[@]}"
+with --q ''
+refuses "''" "--q: an empty name" forward "${rest[@]}"
+with --q "$V"
+refuses "$V" "--q: a directory" forward "${rest[@]}"
+with --q /dev/null
+refuses "/dev/null" "--q: a device" forward "${rest[@]}"
+mkfifo "$W/pipe"
+with --q "$W/pipe"
+refuses "pipe" "--q: a pipe that nobody writes to" forward "${rest[@]}"
+with --q "$W/two
+lines.npy"
+refuses "two?lines.npy" "--q: a name with a line break" forward "${rest[@]}"
+with --q "$W/$(printf '%0300d' 0).npy"
+refuses "0000.npy" "--q: a name that is too long" forward "${rest[@]}"
+
+: >"$W/bad.npy"
+bad_file "an empty file"
+head -c 7 "$V/prefix/q.npy" >"$W/bad.npy"
+bad_file "only the magic"
+head -c 100 "$V/prefix/q.npy" >"$W/bad.npy"
+bad_file "half a header"
+head -c -1 "$V/prefix/q.npy" >"$W/bad.npy"
+bad_file "a byte short"
+{ cat "$V/prefix/q.npy"; printf x; } >"$W/bad.npy"
+bad_file "a byte too long"
+head -c 4000 /dev/zero >"$W/bad.npy"
+bad_file "zeros"
+echo "1.0, 2.0, 3.0" >"$W/bad.npy"
+bad_file "a text"
+for descr in '<f8' '>f4' '<f2' '<i4' '|b1' '<c8' '|O' ''; do
+    zeros $((13 * 4 * 16)) | npy "$W/bad.npy" "$descr" '(13, 4, 16)'
+    bad_file "dtype '$descr'" "<f4"
+done
+zeros $((13 * 4 * 16)) | npy "$W/bad.npy" '<f4' '(13, 4, 16)' True
+bad_file "Fortran order" "ortran"
+for shape in '()' '(832,)' '(13, 64)' '(13, 4, 4, 4)' '(13, 4, 16' '(-13, 4, 16)' '13' '(13.0, 4, 16)' '(1,1,1,1,1,1,1,1,832)'; do
+    zeros 832 | npy "$W/bad.npy" '<f4' "$shape"
+    bad_file "shape $shape"
+done
+for shape in '(0, 4, 16)' '(13, 0, 16)' '(13, 4, 0)'; do
+    npy "$W/bad.npy" '<f4' "$shape" </dev/null
+    bad_file "shape $shape"
+done
+for shape in '(4294967296, 4294967296, 16)' '(9223372036854775807, 9223372036854775807, 9223372036854775807)' \
+    '(99999999999999999999, 1, 1)' '(4611686018427387904, 4, 1)' '(0, 9223372036854775807, 9223372036854775807)'; do
+    npy "$W/bad.npy" '<f4' "$shape" </dev/null
+    bad_file "shape $shape"
+done
+for bits in 7fc00000 7f800000 ff800000; do
+    { zeros 831; le32 $((0x$bits)); } | npy "$W/bad.npy" '<f4' '(13, 4, 16)'
+    with --q "$W/bad.npy"
+    refuses "bad.npy" "--q: a value of bits $bits" forward "${rest[@]}"
+done
+
+# Files that do not agree with each other.
+disagrees() { # disagrees OPTION SHAPE: zeros of that shape
+    local count
+    count=$(($(tr -d '() ' <<<"$2" | tr ',' '*')))
+    zeros "$count" | npy "$W/bad.npy" '<f4' "$2"
+    with "$1" "$W/bad.npy"
+    refuses "bad.npy" "$1 of shape $2" forward "${rest[@]}"
+}
+disagrees --q '(13, 3, 16)'
+disagrees --q '(13, 4, 8)'
+disagrees --q '(46, 4, 16)'
+disagrees --k '(45, 2, 8)'
+disagrees --k '(12, 2, 16)'
+disagrees --v '(44, 2, 16)'
+disagrees --v '(45, 1, 16)'
+disagrees --v '(45, 2, 15)'
+disagrees --qi '(12, 2, 8)'
+disagrees --qi '(13, 4, 8)'
+disagrees --qi '(13, 2, 16)'
+disagrees --ki '(44, 8)'
+disagrees --ki '(45, 16)'
+zeros 64 | npy "$W/three.npy" '<f4' '(4, 4, 4)'
+zeros 48 | npy "$W/two.npy" '<f4' '(3, 4, 4)'
+refuses "three.npy" "dense: more queries than keys" dense --q "$W/three.npy" --k "$W/two.npy" --v "$W/two.npy" \
+    --out "$W/out"
+
+# Ids.
+some_ids() { # some_ids NAME WORD ID...: the first row; the others are right
+    local name=$1 word=$2
+    shift 2
+    {
+        head -c 128 "$V/prefix/ids.npy"
+        le32 "$@"
+        tail -c +$((129 + 4 * $#)) "$V/prefix/ids.npy"
+    } >"$W/bad.npy"
+    refuses "$word" "--ids: $name" forward "${in[@]}" --block 8 --out "$W/out" --ids "$W/bad.npy"
+}
+some_ids "a future block" bad.npy 0 1 5
+some_ids "not ascending" bad.npy 1 0 4
+some_ids "a block twice" bad.npy 1 1 4
+some_ids "none" bad.npy -1 -1 -1
+some_ids "an id behind -1" bad.npy 1 -1 4
+some_ids "a negative id" bad.npy -2 1 4
+some_ids "an id far outside" bad.npy 0 1 2147483647
+refuses "--topk:" "--ids of another width than --topk" forward "${in[@]}" --block 8 --topk 4 --out "$W/out" \
+    --ids "$V/prefix/ids.npy"
+refuses "q.npy" "--ids: floats" forward "${in[@]}" --block 8 --out "$W/out" --ids "$V/prefix/q.npy"
+refuses "ties/ids.npy" "--ids: of another call" forward "${in[@]}" --block 8 --out "$W/out" --ids "$V/ties/ids.npy"
+refuses "topk/reference" "--ids and a selection kernel" forward "${in[@]}" --block 8 --out "$W/out" \
+    --ids "$V/prefix/ids.npy" --kernel topk/reference
+
+# Kernels and back ends.
+for kernel in x sparse sparse/ sparse/frobnicate frobnicate/reference /reference 'sparse/reference ' dense/reference; do
+    refuses "'$kernel'" "--kernel '$kernel'" forward "${good[@]}" --kernel "$kernel"
+done
+refuses "--kernel:" "two kernels for a stage" forward "${good[@]}" --kernel sparse/reference --kernel sparse/reference
+refuses "'index/reference'" "dense: a kernel of another stage" dense "${in[@]:0:6}" --kernel index/reference --out "$W/out"
+for backend in x '' simt cuda REF; do
+    refuses "--backend: expected" "--backend '$backend'" forward "${good[@]}" --backend "$backend"
+done
+refuses "'frobnicate'" "check: unknown name" check frobnicate
+refuses "'topk/frobnicate'" "check: unknown kernel" check topk/reference topk/frobnicate
+for shape in x '' 'T=4' 'T=4 S=4 heads=4:2 width=8:8 block=2 topk=0' 'T=5 S=4 heads=4:2 width=8:8 block=2 topk=1' \
+    'T=4 S=4 heads=4:3 width=8:8 block=2 topk=1' 'T=4 S=4 heads=4:2 width=8:8 block=2 topk=1 seqs=2' \
+    'T=-4 S=4 heads=4:2 width=8:8 block=2 topk=1' 'T=4 S=4 heads=4:2 width=8:8 block=2 topk=1 x' \
+    'T=9999999 S=9999999 heads=64:4 width=128:128 block=1 topk=1'; do
+    refuses "--shape:" "check: --shape '$shape'" check topk --shape "$shape"
+done
+for seed in -1 x 1.5 ''; do
+    refuses "--seed:" "check: --seed '$seed'" check topk --seed "$seed"
+done
+
+# Where to write.
+echo precious >"$W/file"
+place() { # place NAME WORD DIR: for every command that writes tensors
+    local command
+    for command in forward backward dense; do
+        local args=("${in[@]:0:6}")
+        [ $command = dense ] || args+=("${in[@]:6}")
+        [ $command = backward ] && args+=(--dout "$V/prefix/dout.npy")
+        refuses "$2" "$command: --out is $1" $command "${args[@]}" --out "$3"
+    done
+}
+place "a file" "--out" "$W/file"
+place "below a file" "--out" "$W/file/out"
+place "far below a file" "--out" "$W/file/a/out"
+place "in no directory" "--out" "$W/absent/out"
+place "an empty name" "--out" ""
+place "a device" "--out" /dev/null
+place "a name that is too long" "--out" "$W/$(printf '%05000d' 0)"
+[ "$(cat "$W/file")" = precious ]
+check $? "the file is as it was"
+mkdir -p "$W/taken/o.npy"
+refuses "o.npy" "dense: a directory in the place of o.npy" dense "${in[@]:0:6}" --out "$W/taken"
+if [ "$(id -u)" -ne 0 ]; then
+    mkdir "$W/locked"
+    chmod 555 "$W/locked"
+    place "in a directory that one may not write" "--out" "$W/locked/out"
+    place "a directory that one may not write" "--out" "$W/locked"
+else
+    n=$((n + 1))
+    echo "ok $n - directories that one may not write # SKIP root may write everywhere"
+fi
+refuses "--csv" "cost: --csv below a file" cost --csv "$W/file/x.csv"
+refuses "--csv" "cost: --csv is a directory" cost --csv "$W"
+if [ -w /dev/full ]; then
+    "$MSA" cost >/dev/full 2>"$W.err"
+    [ $? -eq 2 ] && [ "$(wc -l <"$W.err")" -eq 1 ]
+    check $? "a full standard output: exit 2, one line"
+fi
+zeros $((65536 * 8)) | npy "$W/wide.npy" '<f4' '(65536, 8, 1)'
+zeros 65536 | npy "$W/narrow.npy" '<f4' '(65536, 1)'
+refuses "memory" "more ids than any memory holds" forward --q "$W/wide.npy" --k "$W/wide.npy" --v "$W/wide.npy" \
+    --qi "$W/wide.npy" --ki "$W/narrow.npy" --topk 1048576 --out "$W/out"
+
+# The other commands.
+gradient=("${in[@]}" "${size[@]}" --out "$W/out")
+refuses "--dout:" "backward without --dout" backward "${gradient[@]}"
+refuses "k.npy" "backward: --dout of another shape" backward "${gradient[@]}" --dout "$V/prefix/k.npy"
+for weight in -1 x '' nan inf 1e99 1e10; do
+    refuses "--kl-weight:" "backward: --kl-weight '$weight'" backward "${gradient[@]}" --dout "$V/prefix/dout.npy" \
+        --kl-weight "$weight"
+done
+refuses "--full-support:" "backward: --full-support and --ids" backward "${in[@]}" --dout "$V/prefix/dout.npy" \
+    --full-support --ids "$V/prefix/ids.npy" --out "$W/out"
+refuses "'sparse/reference'" "backward: --full-support and a sparse kernel" backward "${gradient[@]}" \
+    --dout "$V/prefix/dout.npy" --full-support --kernel sparse/reference
+refuses "'--qi'" "dense with --qi" dense "${in[@]}" --out "$W/out"
+refuses "--qi:" "recall without --qi" recall "${in[@]:0:4}"
+refuses "--ki:" "recall without --ki" recall "${in[@]:0:4}" --qi "$V/prefix/qi.npy"
+refuses "'--out'" "recall with --out" recall "${in[@]:0:4}" "${in[@]:6}" --out "$W/out"
+for lengths in 0 -1 x '' , 1K, ,1K 1k 1KK 1.5M 1G 99999999999999999999 2000000M '1K 2K'; do
+    refuses "--n:" "cost: --n '$lengths'" cost --n "$lengths"
+done
+refuses "--heads:" "cost: heads that do not divide" cost --heads 7 --kv-heads 2
+refuses "--topk:" "cost: --topk 0" cost --topk 0
+
+theirs=("${verify[@]}" --ids "$W/a.npy")
+refuses "--ids:" "verify without --ids" "${verify[@]}"
+refuses "--layout:" "verify: unknown layout" "${theirs[@]}" --layout tkh
+refuses "a.npy" "verify: ids of the other layout" "${theirs[@]}" --layout thk
+refuses "--q:" "verify: --o without --q" "${theirs[@]}" --o "$W/o.npy"
+refuses "three.npy" "verify: --o of another call" verify --ids "$V/prefix/ids.npy" "${in[@]}" --block 8 \
+    --o "$W/three.npy"
+refuses "qi.npy" "verify: ids that are floats" "${verify[@]}" --ids "$W/qi.npy"
+refuses "a.npy" "verify: ids of another width than --topk" "${theirs[@]}" --topk 4
+for shape in '(2, 4, 3)' '(3, 3, 2)' '(1, 6, 3)'; do
+    ids "$W/a.npy" "$shape" $(seq "$(($(tr -d '() ' <<<"$shape" | tr ',' '*')))")
+    refuses "a.npy" "verify: ids of shape $shape" "${theirs[@]}"
+done
+npy "$W/a.npy" '<i4' '(2, 3, 0)' </dev/null
+refuses "a.npy" "verify: no ids" "${theirs[@]}"
+npy "$W/a.npy" '<i8' '(2, 3, 1)' < <(zeros 12)
+refuses "a.npy" "verify: int64 ids" "${theirs[@]}"
+for tolerance in -1 x nan 2; do
+    refuses "--tolerance:" "verify: --tolerance $tolerance" "${theirs[@]}" --tolerance "$tolerance"
+done
+
+echo "1..$n"
+[ $failed -eq 0 ] || echo "# $failed of $n failed"
+exit $((failed > 0))

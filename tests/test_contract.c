@@ -1,0 +1,406 @@
+/**
+ * @file test_contract.c
+ * @brief What the API promises besides numbers: error codes, the contract of ids, ties, the table.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "../ref/cli/guard.h"
+#include "../ref/table.h"
+#include "check.h"
+
+static const msa_shape good = {4, 10, 4, 2, 8, 6, 4, 2, 1, NULL, NULL};
+
+/* ---- Shapes -------------------------------------------------------------------------------------- */
+
+static void expect_status(check_case *c, const char *what, msa_status expected, msa_status found)
+{
+    check_true(c, expected == found, "%s: expected \"%s\", found \"%s\"", what, msa_strerror(expected),
+               msa_strerror(found));
+}
+
+static void bad_sizes(void)
+{
+    check_case c = check_begin("msa_check_shape refuses sizes");
+    expect_status(&c, "NULL", MSA_ERR_NULL, msa_check_shape(NULL));
+    expect_status(&c, "a good shape", MSA_OK, msa_check_shape(&good));
+    for (int field = 0; field < 8; field++)
+        for (int value = -1; value <= 0; value++) {
+            msa_shape s = good;
+            int *width[] = {&s.n_heads, &s.n_kv_heads, &s.d_head, &s.d_index, &s.block, &s.topk};
+            if (field < 6)
+                *width[field] = value;
+            else
+                *(field == 6 ? &s.n_q : &s.n_kv) = value;
+            msa_status status = msa_check_shape(&s);
+            check_true(&c, status == MSA_ERR_SIZE, "field %d = %d: \"%s\"", field, value,
+                       msa_strerror(status));
+        }
+    static const int64_t most = INT64_MAX / 4;
+    msa_shape huge = good;
+    huge.n_kv = most;
+    expect_status(&c, "K beyond memory", MSA_ERR_SIZE, msa_check_shape(&huge));
+    huge.n_q = most;
+    expect_status(&c, "Q beyond memory", MSA_ERR_SIZE, msa_check_shape(&huge));
+    msa_shape many_blocks = {1, (int64_t)1 << 32, 1, 1, 1, 1, 1, 1, 1, NULL, NULL};
+    expect_status(&c, "more blocks than an id can name", MSA_ERR_SIZE, msa_check_shape(&many_blocks));
+    check_end(&c);
+}
+
+static void bad_heads_and_order(void)
+{
+    check_case c = check_begin("msa_check_shape refuses head counts, causality, sequence lengths");
+    msa_shape s = good;
+    s.n_heads = 5;
+    expect_status(&c, "5 query heads for 2", MSA_ERR_HEADS, msa_check_shape(&s));
+    s = good;
+    s.n_q = 11;
+    expect_status(&c, "11 queries for 10 keys", MSA_ERR_CAUSAL, msa_check_shape(&s));
+
+    int32_t cu_q[3] = {0, 1, 4}, cu_kv[3] = {0, 5, 10};
+    s = good;
+    s.n_seqs = 2;
+    expect_status(&c, "no cu_seqlens", MSA_ERR_NULL, msa_check_shape(&s));
+    s.cu_q = cu_q;
+    expect_status(&c, "no cu_kv", MSA_ERR_NULL, msa_check_shape(&s));
+    s.cu_kv = cu_kv;
+    expect_status(&c, "two sequences", MSA_OK, msa_check_shape(&s));
+    static const struct {
+        int32_t q[3], kv[3];
+        msa_status status;
+    } lengths[] = {
+        {{1, 1, 4}, {0, 5, 10}, MSA_ERR_SEQLENS}, {{0, 1, 3}, {0, 5, 10}, MSA_ERR_SEQLENS},
+        {{0, 5, 4}, {0, 5, 10}, MSA_ERR_SEQLENS}, {{0, 1, 4}, {1, 5, 10}, MSA_ERR_SEQLENS},
+        {{0, 1, 4}, {0, 5, 11}, MSA_ERR_SEQLENS}, {{0, 1, 4}, {0, 11, 10}, MSA_ERR_SEQLENS},
+        {{0, 3, 4}, {0, 2, 10}, MSA_ERR_CAUSAL},  {{0, 1, 4}, {0, 8, 10}, MSA_ERR_CAUSAL},
+    };
+    for (size_t n = 0; n < sizeof lengths / sizeof *lengths; n++) {
+        memcpy(cu_q, lengths[n].q, sizeof cu_q);
+        memcpy(cu_kv, lengths[n].kv, sizeof cu_kv);
+        msa_status status = msa_check_shape(&s);
+        check_true(&c, status == lengths[n].status, "lengths %zu: \"%s\"", n, msa_strerror(status));
+    }
+    check_end(&c);
+}
+
+static void geometry(void)
+{
+    check_case c = check_begin("sequences, blocks and positions");
+    check_true(&c, msa_n_seqs(&good) == 1 && msa_n_blocks(&good) == 3, "one sequence of 3 blocks");
+    int32_t cu_q[3] = {0, 1, 4}, cu_kv[3] = {0, 1, 10}, pos[4];
+    msa_shape s = good;
+    check_true(&c, msa_positions(&s, pos) == MSA_OK && pos[0] == 6 && pos[3] == 9,
+               "positions after a prefix");
+    s.n_seqs = 2;
+    s.cu_q = cu_q;
+    s.cu_kv = cu_kv;
+    msa_seq seq = msa_get_seq(&s, 1);
+    check_true(&c, seq.q0 == 1 && seq.n_q == 3 && seq.kv0 == 1 && seq.n_kv == 9, "the second sequence");
+    check_true(&c, msa_n_seqs(&s) == 2 && msa_n_blocks(&s) == 3, "blocks of the longest sequence");
+    check_true(&c, msa_positions(&s, pos) == MSA_OK && pos[0] == 0 && pos[1] == 6 && pos[3] == 8,
+               "positions count within their sequence");
+    expect_status(&c, "no room for positions", MSA_ERR_NULL, msa_positions(&s, NULL));
+    check_end(&c);
+}
+
+/* ---- Ids ----------------------------------------------------------------------------------------- */
+
+// T = 2 queries at positions 10 and 11 of 12 keys, blocks of 4: the local block is 2.
+static void ids_contract(void)
+{
+    static const msa_shape s = {2, 12, 1, 1, 1, 1, 4, 3, 1, NULL, NULL};
+    static const struct {
+        int32_t row[3];
+        msa_status status;
+    } rows[] = {
+        {{0, 1, 2}, MSA_OK},
+        {{2, -1, -1}, MSA_OK},
+        {{0, 2, -1}, MSA_OK},
+        {{0, -1, -1}, MSA_OK},
+        {{-1, -1, -1}, MSA_ERR_IDS},
+        {{-1, 0, 1}, MSA_ERR_IDS},
+        {{1, 0, 2}, MSA_ERR_IDS},
+        {{1, 1, 2}, MSA_ERR_IDS},
+        {{0, 2, 3}, MSA_ERR_IDS},
+        {{0, 2, -2}, MSA_ERR_IDS},
+        {{0, -1, 2}, MSA_ERR_IDS},
+        {{-2, -1, -1}, MSA_ERR_IDS},
+        {{INT32_MIN, 1, 2}, MSA_ERR_IDS},
+        {{0, 1, INT32_MAX}, MSA_ERR_IDS},
+    };
+    check_case c = check_begin("msa_check_ids: ascending visible blocks, then -1");
+    for (size_t n = 0; n < sizeof rows / sizeof *rows; n++)
+        for (int at = 0; at < 2; at++) {
+            int32_t ids[6] = {0, 1, 2, 0, 1, 2};
+            memcpy(ids + 3 * at, rows[n].row, sizeof rows[n].row);
+            msa_status status = msa_check_ids(&s, ids);
+            check_true(&c, status == rows[n].status, "row {%d,%d,%d}: \"%s\"", rows[n].row[0], rows[n].row[1],
+                       rows[n].row[2], msa_strerror(status));
+        }
+    expect_status(&c, "NULL", MSA_ERR_NULL, msa_check_ids(&s, NULL));
+    msa_shape bad = s;
+    bad.topk = 0;
+    int32_t none[1] = {0};
+    expect_status(&c, "a bad shape", MSA_ERR_SIZE, msa_check_ids(&bad, none));
+    check_end(&c);
+}
+
+/* ---- Selection from float scores ----------------------------------------------------------------- */
+
+static float rank_value(float score)
+{
+    return isnan(score) ? -INFINITY : score;
+}
+
+// The rule spelled out: a block before the local one is chosen if fewer than k-1 others precede it in the
+// order (score descending, id ascending).
+static void choose_by_counting(const float *score, int32_t local, int topk, int32_t *ids)
+{
+    int n = 0;
+    for (int32_t b = 0; b < local; b++) {
+        int before = 0;
+        for (int32_t a = 0; a < local; a++) {
+            float x = rank_value(score[a]), y = rank_value(score[b]);
+            before += x > y || (x == y && a < b);
+        }
+        if (before < topk - 1)
+            ids[n++] = b;
+    }
+    ids[n++] = local;
+    while (n < topk)
+        ids[n++] = -1;
+}
+
+static void topk_on_odd_scores(void)
+{
+    static const float values[] = {NAN, -INFINITY, INFINITY, -0.0f, 0.0f, 1.0f, 1.0000001f, -3.0f, 1e-45f};
+    check_case c = check_begin("msa_topk: NaN, infinities, ties, signed zeros, scores past the diagonal");
+    inputs_rng rng = {check_seed(1)};
+    for (int round = 0; round < 2000; round++) {
+        msa_shape s = {1, 1 + inputs_below(&rng, 40),      1, 1,    1,   1,
+                       1, 1 + (int)inputs_below(&rng, 20), 1, NULL, NULL};
+        s.n_q = 1 + inputs_below(&rng, s.n_kv);
+        int64_t blocks = msa_n_blocks(&s);
+        float *scores = check_floats(s.n_q * blocks);
+        int32_t *ids = check_ints(s.n_q * s.topk), *expected = check_ints(s.n_q * s.topk);
+        for (int64_t i = 0; i < s.n_q * blocks; i++)
+            scores[i] = values[inputs_below(&rng, (int64_t)(sizeof values / sizeof *values))];
+        for (int64_t i = 0; i < s.n_q; i++)
+            choose_by_counting(scores + i * blocks, (int32_t)(s.n_kv - s.n_q + i), s.topk,
+                               expected + i * s.topk);
+        msa_topk(&s, scores, ids, check_alloc((int64_t)msa_workspace(&msa_ref_ops, &s), 1));
+        check_same(&c, "ids", expected, ids, (size_t)(s.n_q * s.topk) * sizeof *ids);
+        check_release(NULL);
+    }
+    check_end(&c);
+}
+
+// Keys 0 .. 23 in blocks of 4 score by their first channel; the query is the last token.
+static void one_selection(check_case *c, const char *what, const float keys[24], int topk,
+                          const int32_t *expected)
+{
+    const msa_shape s = {1, 24, 1, 1, 1, 1, 4, topk, 1, NULL, NULL};
+    const float qi = 1;
+    int32_t ids[3];
+    double work[256];
+    check_true(c, msa_workspace(&msa_ref_ops, &s) <= sizeof work, "workspace fits");
+    msa_status status = msa_index(&s, &qi, keys, NULL, ids, NULL, work);
+    check_true(c, status == MSA_OK && memcmp(ids, expected, (size_t)topk * sizeof *ids) == 0,
+               "%s: found {%d, %d, %d}", what, ids[0], ids[1], topk > 2 ? ids[2] : -1);
+}
+
+static void hand_made_selections(void)
+{
+    check_case c = check_begin("selections by hand: ties, the local block, NaN");
+    float keys[24];
+    for (int j = 0; j < 24; j++)
+        keys[j] = 1;
+    one_selection(&c, "all tie: the lowest ids", keys, 3, (const int32_t[]){0, 1, 5});
+    keys[9] = 2;
+    keys[18] = 2;
+    one_selection(&c, "two best", keys, 3, (const int32_t[]){2, 4, 5});
+    one_selection(&c, "two tie for one slot: the lower id", keys, 2, (const int32_t[]){2, 5});
+    keys[15] = 1.5f;
+    one_selection(&c, "a third does not matter", keys, 3, (const int32_t[]){2, 4, 5});
+    keys[23] = -100;
+    one_selection(&c, "the local block however bad", keys, 3, (const int32_t[]){2, 4, 5});
+    for (int j = 8; j < 12; j++)
+        keys[j] = NAN;
+    one_selection(&c, "a block of NaN ranks as -infinity", keys, 3, (const int32_t[]){3, 4, 5});
+    check_end(&c);
+}
+
+/* ---- The table and the whole forward pass -------------------------------------------------------- */
+
+static void table(void)
+{
+    check_case c = check_begin("the table of implementations");
+    const msa_kernel *k;
+    int n = 0;
+    for (; (k = msa_kernel_at(n)) != NULL; n++) {
+        char name[64];
+        snprintf(name, sizeof name, "%s/%s", msa_stage_name(k->stage), k->name);
+        check_true(&c, msa_find_kernel(name) == k, "%s is found by its name", name);
+        check_true(&c, k->idea[0] && k->constraints[0] && k->backend[0], "%s is described", name);
+    }
+    check_true(&c, n >= MSA_N_STAGES, "%d kernels", n);
+    for (int stage = 0; stage < MSA_N_STAGES; stage++) {
+        check_true(&c, (int)msa_ref_ops.stage[stage]->stage == stage, "reference entry %d", stage);
+        check_true(&c, (int)msa_fast_ops.stage[stage]->stage == stage, "fast entry %d", stage);
+    }
+    check_true(&c, msa_backend("ref") == &msa_ref_ops && msa_backend("fast") == &msa_fast_ops, "back ends");
+    check_true(&c,
+               !msa_backend("none") && !msa_find_kernel("dense/none") && !msa_find_kernel("dense") &&
+                   !msa_find_kernel("") && !msa_kernel_at(-1),
+               "what is not there is not found");
+    for (int a = MSA_OK; a <= MSA_ERR_UNSUPPORTED; a++)
+        for (int b = MSA_OK; b < a; b++)
+            check_true(&c, strcmp(msa_strerror((msa_status)a), msa_strerror((msa_status)b)) != 0,
+                       "statuses %d and %d read alike", a, b);
+    check_end(&c);
+}
+
+// An index entry that can only produce scores, and one that cannot produce the LSE.
+static bool refuse_ids;
+
+static msa_status modest_index(const msa_shape *s, const float *qi, const float *ki, float *scores,
+                               int32_t *ids, float *index_lse, void *work)
+{
+    return index_lse || (refuse_ids && ids) ? MSA_ERR_UNSUPPORTED
+                                            : msa_index(s, qi, ki, scores, ids, NULL, work);
+}
+
+/** Outputs of one msa_forward. */
+typedef struct outputs {
+    float *scores, *o, *lse, *index_lse;
+    int32_t *ids;
+} outputs;
+
+static outputs forward(check_case *c, const msa_ops *ops, const msa_shape *s, const inputs *in)
+{
+    outputs out = {check_floats(s->n_kv_heads * s->n_q * msa_n_blocks(s)),
+                   check_floats(s->n_q * s->n_heads * s->d_head), check_floats(s->n_q * s->n_heads),
+                   check_floats(s->n_kv_heads * s->n_q), check_ints(s->n_kv_heads * s->n_q * s->topk)};
+    void *work = check_alloc((int64_t)msa_workspace(ops, s), 1);
+    expect_status(c, "forward", MSA_OK,
+                  msa_forward(ops, s, in->q, in->k, in->v, in->qi, in->ki, out.scores, out.ids, out.o,
+                              out.lse, out.index_lse, work));
+    return out;
+}
+
+static void compositions(void)
+{
+    check_case c = check_begin("msa_forward works with an index entry that does less");
+    const msa_shape *s = &inputs_shapes[3];
+    inputs in;
+    if (!inputs_new(&in, s, INPUTS_DYADIC, check_seed(2)))
+        return;
+    msa_kernel modest = *msa_ref_ops.stage[MSA_STAGE_INDEX];
+    modest.index = modest_index;
+    msa_ops ops = msa_ref_ops;
+    ops.stage[MSA_STAGE_INDEX] = &modest;
+    outputs expected = forward(&c, NULL, s, &in);
+    for (int n = 0; n < 2; n++) {
+        refuse_ids = n == 1;
+        outputs found = forward(&c, &ops, s, &in);
+        size_t rows = (size_t)(s->n_kv_heads * s->n_q);
+        check_same(&c, "ids", expected.ids, found.ids, rows * (size_t)s->topk * sizeof(int32_t));
+        check_same(&c, "scores", expected.scores, found.scores,
+                   rows * (size_t)msa_n_blocks(s) * sizeof(float));
+        check_same(&c, "index_lse", expected.index_lse, found.index_lse, rows * sizeof(float));
+        check_same(&c, "o", expected.o, found.o, (size_t)(s->n_q * s->n_heads * s->d_head) * sizeof(float));
+        check_same(&c, "lse", expected.lse, found.lse, (size_t)(s->n_q * s->n_heads) * sizeof(float));
+    }
+    void *work = check_alloc((int64_t)msa_workspace(&ops, s), 1);
+    expect_status(&c, "no room for the scores", MSA_ERR_UNSUPPORTED,
+                  msa_forward(&ops, s, in.q, in.k, in.v, in.qi, in.ki, NULL, expected.ids, expected.o, NULL,
+                              NULL, work));
+    inputs_free(&in);
+    check_end(&c);
+    check_release(NULL);
+}
+
+/* ---- Errors touch nothing ------------------------------------------------------------------------ */
+
+/** One guarded buffer that serves as every output. */
+static bool untouched(const guard *g)
+{
+    const uint32_t *word = g->data;
+    for (size_t i = 1; i < g->bytes / 4; i++)
+        if (word[i] != word[0])
+            return false;
+    return guard_unwritten(g) == 0 && guard_intact(g);
+}
+
+// Calls a stage of `ops` with one shape and one set of pointers; every output is `out`.
+static msa_status call(const msa_ops *ops, int stage, const msa_shape *s, const float *in, const int32_t *ids,
+                       float *out, void *work)
+{
+    const msa_kernel *k = ops->stage[stage];
+    double loss;
+    switch (k->stage) {
+    case MSA_STAGE_DENSE:
+        return k->dense(s, in, in, in, out, out, work);
+    case MSA_STAGE_INDEX:
+        return k->index(s, in, in, NULL, (int32_t *)(void *)out, NULL, work);
+    case MSA_STAGE_TOPK:
+        return k->topk(s, in, (int32_t *)(void *)out, work);
+    case MSA_STAGE_SPARSE:
+        return k->sparse(s, in, in, in, ids, out, out, work);
+    case MSA_STAGE_BACKWARD:
+        return k->backward(s, in, in, in, ids, in, in, in, out, out, out, work);
+    default:
+        return k->kl(s, in, in, in, in, ids, in, in, 1, &loss, out, out, work);
+    }
+}
+
+static void errors_touch_nothing(const char *name, const msa_ops *ops)
+{
+    check_case c = check_begin("errors leave the outputs alone: %s", name);
+    float *in = check_floats(1000);
+    int32_t *ids = check_ints(1000);
+    for (int i = 0; i < 1000; i += good.topk) // every row: block 0
+        ids[i + 1] = -1;
+    msa_shape bad = good;
+    bad.n_heads = 5;
+    guard out, work;
+    if (!guard_new(&out, 4000) || !guard_new(&work, msa_workspace(ops, &good)))
+        return;
+    for (int stage = 0; stage < MSA_N_STAGES; stage++) {
+        const char *what = msa_stage_name((msa_stage)stage);
+        expect_status(&c, what, MSA_ERR_HEADS, call(ops, stage, &bad, in, ids, out.data, work.data));
+        expect_status(&c, what, MSA_ERR_NULL, call(ops, stage, NULL, in, ids, out.data, work.data));
+        expect_status(&c, what, MSA_ERR_NULL, call(ops, stage, &good, NULL, ids, out.data, work.data));
+        expect_status(&c, what, MSA_ERR_NULL, call(ops, stage, &good, in, ids, out.data, NULL));
+        check_true(&c, untouched(&out), "%s wrote before it failed", what);
+        if (stage == MSA_STAGE_SPARSE || stage == MSA_STAGE_BACKWARD || stage == MSA_STAGE_KL) {
+            ids[0] = 77;
+            expect_status(&c, what, MSA_ERR_IDS, call(ops, stage, &good, in, ids, out.data, work.data));
+            ids[0] = 0;
+            check_true(&c, untouched(&out), "%s wrote before it failed", what);
+        }
+        expect_status(&c, what, MSA_OK, call(ops, stage, &good, in, ids, out.data, work.data));
+        guard_poison(&out);
+    }
+    guard_free(&out);
+    guard_free(&work);
+    check_end(&c);
+    check_release(NULL);
+}
+
+int main(int argc, char **argv)
+{
+    check_start(argc, argv);
+    bad_sizes();
+    bad_heads_and_order();
+    geometry();
+    ids_contract();
+    topk_on_odd_scores();
+    hand_made_selections();
+    table();
+    compositions();
+    errors_touch_nothing("reference", &msa_ref_ops);
+    errors_touch_nothing("fast", &msa_fast_ops);
+    return check_done();
+}

@@ -1,0 +1,245 @@
+/**
+ * @file test_fast.c
+ * @brief Every implementation in the table that is not the reference: agreement with it, and results that
+ * do not depend on the number of threads.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "../ref/cli/guard.h"
+#include "../ref/cli/judge.h"
+#include "../ref/table.h"
+#include "check.h"
+
+// Past the tiles of the fast path: many queries, keys in several chunks, borders just before and after.
+static const int32_t long_q[] = {0, 129, 130, 200}, long_kv[] = {0, 129, 530, 600};
+static const msa_shape large_shapes[] = {
+    {257, 257, 4, 2, 16, 16, 16, 4, 1, NULL, NULL},
+    {40, 2113, 4, 2, 8, 8, 32, 5, 1, NULL, NULL},
+    {3, 4225, 4, 1, 8, 8, 128, 3, 1, NULL, NULL},
+    {10, 2200, 2, 2, 8, 8, 2100, 2, 1, NULL, NULL}, // a block longer than a chunk of keys
+    {5, 60, 260, 130, 4, 4, 16, 3, 1, NULL, NULL},  // more groups than a chunk has rows
+    {200, 600, 4, 2, 8, 8, 16, 6, 3, long_q, long_kv},
+};
+static const inputs_pattern large_patterns[] = {INPUTS_NORMAL, INPUTS_PEAKED, INPUTS_TIES};
+
+#define N_LARGE ((int)(sizeof large_shapes / sizeof *large_shapes))
+#define N_LARGE_PATTERNS ((int)(sizeof large_patterns / sizeof *large_patterns))
+
+/* ---- Agreement ----------------------------------------------------------------------------------- */
+
+/** What a case gathers over its runs besides verdicts. */
+typedef struct ties {
+    int64_t n_ids, n_ties;
+} ties;
+
+static void judge_one(check_case *c, const msa_kernel *k, const msa_shape *s, inputs_pattern p, uint64_t salt,
+                      ties *t)
+{
+    inputs in;
+    char name[INPUTS_NAME];
+    inputs_shape_name(s, name);
+    if (!inputs_new(&in, s, p, check_seed(salt)))
+        return;
+    judge_report report = judge_kernel(k, s, &in, check_seed(salt + 1));
+    check_true(c, report.outcome == JUDGE_PASS, "%s, %s: %s", name, inputs_pattern_name(p), report.text);
+    if (report.used >= c->used) {
+        c->used = report.used;
+        snprintf(c->worst, sizeof c->worst, "%s of %s", inputs_pattern_name(p), name);
+    }
+    t->n_ids += report.n_ids;
+    t->n_ties += report.n_ties;
+    inputs_free(&in);
+}
+
+static void agrees(const msa_kernel *k)
+{
+    ties t = {0, 0};
+    check_case c = check_begin("%s/%s agrees with the reference", msa_stage_name(k->stage), k->name);
+    for (int n = 0; n < inputs_n_shapes; n++)
+        for (int p = 0; p < INPUTS_N_PATTERNS; p++)
+            judge_one(&c, k, &inputs_shapes[n], (inputs_pattern)p, 2 * (uint64_t)n, &t);
+    check_end(&c);
+    c = check_begin("%s/%s agrees past the sizes of its tiles", msa_stage_name(k->stage), k->name);
+    for (int n = 0; n < N_LARGE; n++)
+        for (int p = 0; p < N_LARGE_PATTERNS; p++)
+            judge_one(&c, k, &large_shapes[n], large_patterns[p], 100 + 2 * (uint64_t)n, &t);
+    check_end(&c);
+    if (k->stage == MSA_STAGE_INDEX)
+        tap_note("%lld of %lld ids swapped between scores closer than float32 rounding", (long long)t.n_ties,
+                 (long long)t.n_ids);
+}
+
+/* ---- Threads ------------------------------------------------------------------------------------- */
+
+#ifdef _OPENMP
+/** Everything that one back end computes from one set of inputs. */
+typedef struct results {
+    float *tensor[VERDICT_N_TENSORS];
+    int32_t *ids;
+    double loss;
+} results;
+
+static size_t tensor_bytes(const msa_shape *s, int t)
+{
+    verdict_dims n = verdict_tensor_dims(s, (verdict_tensor)t);
+    return (size_t)(n.d0 * n.d1 * n.d2) * sizeof(float);
+}
+
+static results run_all(const msa_ops *ops, const msa_shape *s, const inputs *in, bool full, int threads)
+{
+    results x;
+    float **out = x.tensor;
+    void *work = check_alloc((int64_t)msa_workspace(ops, s), 1);
+    const msa_kernel *const *k = ops->stage;
+    for (int t = 0; t < VERDICT_N_TENSORS; t++)
+        out[t] = check_alloc(1, tensor_bytes(s, t));
+    x.ids = check_ints(s->n_kv_heads * s->n_q * s->topk);
+    omp_set_num_threads(threads);
+    k[MSA_STAGE_INDEX]->index(s, in->qi, in->ki, out[VERDICT_SCORES], x.ids, NULL, work);
+    const int32_t *ids = full ? NULL : x.ids;
+    msa_index_lse(s, in->qi, in->ki, ids, out[VERDICT_INDEX_LSE]);
+    if (full)
+        k[MSA_STAGE_DENSE]->dense(s, in->q, in->k, in->v, out[VERDICT_O], out[VERDICT_LSE], work);
+    else
+        k[MSA_STAGE_SPARSE]->sparse(s, in->q, in->k, in->v, ids, out[VERDICT_O], out[VERDICT_LSE], work);
+    k[MSA_STAGE_BACKWARD]->backward(s, in->q, in->k, in->v, ids, out[VERDICT_O], out[VERDICT_LSE], in->dout,
+                                    out[VERDICT_DQ], out[VERDICT_DK], out[VERDICT_DV], work);
+    k[MSA_STAGE_KL]->kl(s, in->q, in->k, in->qi, in->ki, ids, out[VERDICT_LSE], out[VERDICT_INDEX_LSE], 1,
+                        &x.loss, out[VERDICT_DQI], out[VERDICT_DKI], work);
+    return x;
+}
+
+static void same_on_any_threads(const msa_ops *ops, const msa_shape *s, bool full)
+{
+    char name[INPUTS_NAME];
+    inputs in;
+    inputs_shape_name(s, name);
+    if (!inputs_new(&in, s, INPUTS_NORMAL, check_seed(200)))
+        return;
+    check_case c =
+        check_begin("1, 2 and 3 threads give the same bits, %s: %s", full ? "dense" : "sparse", name);
+    int before = omp_get_max_threads();
+    results one = run_all(ops, s, &in, full, 1);
+    for (int threads = 2; threads <= 3; threads++) {
+        results many = run_all(ops, s, &in, full, threads);
+        for (int t = 0; t < VERDICT_N_TENSORS; t++)
+            check_same(&c, verdict_tensor_name((verdict_tensor)t), one.tensor[t], many.tensor[t],
+                       tensor_bytes(s, t));
+        check_same(&c, "ids", one.ids, many.ids,
+                   (size_t)(s->n_kv_heads * s->n_q * s->topk) * sizeof(int32_t));
+        check_same(&c, "loss", &one.loss, &many.loss, sizeof one.loss);
+    }
+    omp_set_num_threads(before);
+    check_end(&c);
+    inputs_free(&in);
+    check_release(NULL);
+}
+
+static void threads(void)
+{
+    for (int full = 0; full < 2; full++) {
+        same_on_any_threads(&msa_fast_ops, &inputs_shapes[10], full);
+        same_on_any_threads(&msa_fast_ops, &large_shapes[0], full);
+        same_on_any_threads(&msa_fast_ops, &large_shapes[5], full);
+    }
+}
+#else
+static void threads(void)
+{
+    tap_skip("any number of threads gives the same bits", "built without OpenMP");
+}
+#endif
+
+/* ---- Matrix products ----------------------------------------------------------------------------- */
+
+/** One product: C = op(A) op(B) + beta C. */
+typedef struct product {
+    bool trans_a, trans_b;
+    int64_t m, n, k;
+    float beta;
+} product;
+
+// Element (i,j) in double, and the sum of the sizes of its terms.
+static double element(const product *p, const float *a, const float *b, const float *c, int64_t i, int64_t j,
+                      double *size)
+{
+    double sum = p->beta != 0 ? (double)p->beta * (double)c[i * p->n + j] : 0;
+    *size = fabs(sum);
+    for (int64_t l = 0; l < p->k; l++) {
+        double term = (double)a[p->trans_a ? l * p->m + i : i * p->k + l] *
+                      (double)b[p->trans_b ? j * p->k + l : l * p->n + j];
+        sum += term;
+        *size += fabs(term);
+    }
+    return sum;
+}
+
+static float *draw(int64_t n, inputs_rng *rng)
+{
+    float *x = check_floats(n);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = inputs_normal(rng);
+    return x;
+}
+
+// An element of k+1 terms rounds at most k+2 times, each time by 2^-24 of what it has summed so far.
+static void one_product(check_case *c, msa_gemm_fn *gemm, const product *p, inputs_rng *rng)
+{
+    float *a = draw(p->m * p->k, rng), *b = draw(p->k * p->n, rng), *old = draw(p->m * p->n, rng);
+    guard out;
+    if (!guard_new(&out, (size_t)(p->m * p->n) * sizeof(float)))
+        return;
+    if (p->beta != 0) // beta 0 must not read what is there: it is NaN
+        memcpy(out.data, old, out.bytes);
+    gemm(p->trans_a, p->trans_b, p->m, p->n, p->k, a, b, p->beta, out.data);
+    const float *found = out.data;
+    bool right = guard_intact(&out);
+    for (int64_t i = 0; i < p->m; i++)
+        for (int64_t j = 0; j < p->n; j++) {
+            double size, exact = element(p, a, b, old, i, j, &size);
+            double error = fabs((double)found[i * p->n + j] - exact);
+            double allowed = (double)(p->k + 2) * 0x1p-24 * size;
+            right = right && error <= allowed;
+            c->used = fmax(c->used, error / allowed);
+        }
+    check_true(c, right, "m=%lld n=%lld k=%lld trans=%d%d beta=%g", (long long)p->m, (long long)p->n,
+               (long long)p->k, p->trans_a, p->trans_b, (double)p->beta);
+    guard_free(&out);
+    check_release(NULL);
+}
+
+static void products(const char *name, msa_gemm_fn *gemm)
+{
+    static const float betas[] = {0, 1, -0.5f};
+    inputs_rng rng = {check_seed(300)};
+    check_case c = check_begin("%s products: transposes, beta, odd sizes", name);
+    snprintf(c.worst, sizeof c.worst, "an element");
+    for (int round = 0; round < 60; round++) {
+        int64_t most = round % 3 == 0 ? 5 : 150;
+        one_product(&c, gemm,
+                    &(product){round & 1, round & 2, 1 + inputs_below(&rng, most),
+                               1 + inputs_below(&rng, most), 1 + inputs_below(&rng, most),
+                               betas[inputs_below(&rng, 3)]},
+                    &rng);
+    }
+    check_end(&c);
+}
+
+int main(int argc, char **argv)
+{
+    check_start(argc, argv);
+    products("reference", msa_ref_ops.gemm);
+    products("fast", msa_fast_ops.gemm);
+    const msa_kernel *k;
+    for (int n = 0; (k = msa_kernel_at(n)) != NULL; n++)
+        if (k != msa_ref_ops.stage[k->stage])
+            agrees(k);
+    threads();
+    return check_done();
+}

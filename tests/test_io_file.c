@@ -1,0 +1,219 @@
+/**
+ * @file test_io_file.c
+ * @brief Whole files: a target is its old self or its new one whatever goes wrong, and nothing else is left
+ * behind.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../ref/io/io.h"
+#include "scratch.h"
+#include "tap.h"
+
+static bool put(const char *path, const char *text, io_error err)
+{
+    const io_chunk chunk = {text, strlen(text)};
+    return io_write_file(path, &chunk, 1, err);
+}
+
+/* ---- Reading and writing ----------------------------------------------------------------------- */
+
+static void test_write_and_read(void)
+{
+    io_error err = "";
+    const char *path = scratch("file");
+    const io_chunk chunks[] = {{"one ", 4}, {NULL, 0}, {"two", 3}};
+    tap(scratch_no_error(io_write_file(path, chunks, 3, err) && scratch_holds(path, "one two", 7), err),
+        "chunks in order");
+    tap(scratch_no_error(put(path, "new", err) && scratch_holds(path, "new", 3), err), "a file is replaced");
+    tap(scratch_no_error(io_write_file(path, NULL, 0, err) && scratch_holds(path, "", 0), err),
+        "an empty file");
+
+    unsigned char *data = NULL;
+    size_t bytes = 1;
+    bool ok = io_read_file(path, 0, &data, &bytes, err);
+    tap(scratch_no_error(ok && bytes == 0 && data && data[0] == 0, err), "an empty file is read");
+    free(data);
+    put(path, "some text", err);
+    ok = io_read_file(path, 9, &data, &bytes, err);
+    ok = ok && bytes == 9 && strcmp((char *)data, "some text") == 0;
+    tap(scratch_no_error(ok, err), "a file is read, a NUL after it");
+    free(data);
+    ok = io_read_file(path, 8, &data, &bytes, err);
+    tap(!ok && !data && scratch_one_line(err, path, "expected at most 8 bytes, found 9"),
+        "a file above the limit");
+    ok = io_read_file(scratch("absent"), 8, &data, &bytes, err);
+    tap(!ok && scratch_one_line(err, scratch("absent"), "No such file"), "a missing file");
+}
+
+static void test_one_line(void)
+{
+    io_error err;
+    io_fail(err, "a\nb\x1b[31m", "found %s", "x\r\ny");
+    tap(strcmp(err, "a?b?[31m: found x??y") == 0, "control characters do not reach the line");
+    char path[2000];
+    memset(path, 'x', sizeof path);
+    strcpy(path + sizeof path - 10, "/name.npy");
+    io_fail(err, path, "the reason");
+    tap(strlen(err) < 250 && strstr(err, "x/name.npy: the reason"),
+        "a long path does not push the reason out");
+}
+
+/* ---- What is refused, and what is left then ----------------------------------------------------- */
+
+static void test_bad_targets(void)
+{
+    io_error err = "";
+    int before;
+    mkdir(scratch("dir"), 0700);
+    mkfifo(scratch("pipe"), 0600);
+    put(scratch("file"), "old", err);
+    before = scratch_count();
+    tap(!put(scratch("dir"), "new", err) && scratch_one_line(err, scratch("dir"), "found a directory"),
+        "a directory is not replaced");
+    /* /dev/null would be next, and the tests may run as root. */
+    tap(!put(scratch("pipe"), "new", err) &&
+            scratch_one_line(err, scratch("pipe"), "found a device, pipe or socket"),
+        "a pipe is not replaced");
+    tap(!put(scratch("absent/file"), "new", err) &&
+            scratch_one_line(err, scratch("absent/file"), "No such file"),
+        "no directory is made for a file");
+    tap(!put(scratch("file/x"), "new", err) && scratch_one_line(err, scratch("file/x"), "Not a directory"),
+        "a file is not a directory");
+    tap(!put("", "new", err) && scratch_one_line(err, "'': ", "cannot write"), "an empty name");
+    char name[300];
+    memset(name, 'n', sizeof name - 1);
+    name[sizeof name - 1] = 0;
+    tap(!put(scratch(name), "new", err) && strstr(err, "File name too long"), "a name that is too long");
+    tap(scratch_count() == before && scratch_holds(scratch("file"), "old", 3), "nothing is left behind");
+}
+
+static void test_directories(void)
+{
+    io_error err = "";
+    const char *fresh = scratch("fresh");
+    struct stat st;
+    bool ok = io_make_dir(fresh, err) && stat(fresh, &st) == 0 && S_ISDIR(st.st_mode);
+    tap(scratch_no_error(ok, err), "a directory is made");
+    tap(scratch_no_error(io_make_dir(fresh, err), err), "one that exists will do");
+    tap(rmdir(fresh) == 0, "and the probe is gone");
+    put(scratch("file"), "old", err);
+    tap(!io_make_dir(scratch("file"), err) &&
+            scratch_one_line(err, scratch("file"), "expected a directory, found a file"),
+        "a file in the way");
+    tap(!io_make_dir(scratch("absent/deep"), err) &&
+            scratch_one_line(err, scratch("absent/deep"), "No such file"),
+        "only one level is made");
+    tap(!io_make_dir("", err) && scratch_one_line(err, "'': ", "No such file"),
+        "an empty name for a directory");
+    tap(!io_make_dir("/proc/self/fd", err) && scratch_one_line(err, "/proc/self/fd: ", "cannot write into"),
+        "a directory where not even root can create a file");
+    if (geteuid() == 0) {
+        tap_skip("a directory without write permission", "root writes everywhere");
+        return;
+    }
+    const char *locked = scratch("locked");
+    mkdir(locked, 0500);
+    tap(!io_make_dir(locked, err) && scratch_one_line(err, locked, "Permission denied"),
+        "a directory without write permission");
+}
+
+/* A disk that is full after `limit` bytes, for this process. */
+static void limit_files(rlim_t limit)
+{
+    struct rlimit r;
+    getrlimit(RLIMIT_FSIZE, &r);
+    r.rlim_cur = limit;
+    setrlimit(RLIMIT_FSIZE, &r);
+}
+
+static void test_write_fails_at_every_byte(void)
+{
+    io_error err = "";
+    const char *path = scratch("target");
+    static const char text[] = "the new content of the target";
+    put(path, "old", err);
+    int before = scratch_count();
+    signal(SIGXFSZ, SIG_IGN); // so that write(2) fails with EFBIG instead
+    bool ok = true;
+    for (size_t n = 0; n < sizeof text - 1 && ok; n++) {
+        /* Nothing is printed under the limit: standard output may be a file too. */
+        limit_files(n);
+        bool written = put(path, text, err);
+        limit_files(RLIM_INFINITY);
+        ok = !written && scratch_one_line(err, path, "cannot write: ") && scratch_holds(path, "old", 3) &&
+             scratch_count() == before;
+    }
+    tap(ok, "a write that fails at any byte leaves the old file and nothing else");
+    ok = put(path, text, err) && scratch_holds(path, text, sizeof text - 1);
+    tap(scratch_no_error(ok, err), "and then one that succeeds");
+}
+
+/* ---- Killed while writing ------------------------------------------------------------------------ */
+
+enum { BIG = 1 << 20 };
+
+/* Writes BIG bytes of 'a', of 'b', of 'c' ... over and over, until it is killed. */
+static void write_for_ever(const char *path)
+{
+    char *data = malloc(BIG);
+    io_error err;
+    for (char letter = 'a'; data; letter = letter == 'z' ? 'a' : (char)(letter + 1)) {
+        memset(data, letter, BIG);
+        const io_chunk halves[] = {{data, BIG / 2}, {data + BIG / 2, BIG / 2}};
+        if (!io_write_file(path, halves, 2, err))
+            break;
+    }
+    _exit(1);
+}
+
+static bool is_whole(const char *path)
+{
+    unsigned char *data;
+    size_t bytes;
+    io_error err = "";
+    if (!io_read_file(path, BIG, &data, &bytes, err)) {
+        tap_note("%s", err);
+        return false;
+    }
+    bool whole = bytes == BIG && memcmp(data, data + 1, BIG - 1) == 0;
+    free(data);
+    return whole;
+}
+
+static void test_killed(void)
+{
+    const char *path = scratch("killed");
+    io_error err = "";
+    char *data = calloc(BIG, 1);
+    bool ok = data && io_write_file(path, &(io_chunk){data, BIG}, 1, err);
+    free(data);
+    for (int i = 0; i < 20 && ok; i++) {
+        pid_t child = fork();
+        if (child == 0)
+            write_for_ever(path);
+        nanosleep(&(struct timespec){0, (1 + i * 7 % 20) * 1000000L}, NULL);
+        int status = 0;
+        ok = child > 0 && kill(child, SIGKILL) == 0 && waitpid(child, &status, 0) == child &&
+             WIFSIGNALED(status) && is_whole(path);
+    }
+    tap(scratch_no_error(ok, err), "a writer killed at 20 moments leaves a whole file");
+}
+
+int main(void)
+{
+    test_write_and_read();
+    test_one_line();
+    test_bad_targets();
+    test_directories();
+    test_write_fails_at_every_byte();
+    test_killed();
+    return tap_done();
+}

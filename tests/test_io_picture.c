@@ -1,0 +1,292 @@
+/**
+ * @file test_io_picture.c
+ * @brief Pictures: drawing stays on the canvas, glyphs are distinct and fit their box, the colours rise in
+ *        brightness, and the file holds the pixels and the texts.
+ */
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#ifdef HAVE_PNG
+#include <png.h>
+#endif
+
+#include "../ref/io/io.h"
+#include "scratch.h"
+#include "tap.h"
+
+static const io_rgb white = {255, 255, 255}, black = {0, 0, 0}, red = {200, 10, 20};
+
+static bool same_colour(io_rgb a, io_rgb b)
+{
+    return a.r == b.r && a.g == b.g && a.b == b.b;
+}
+
+static io_rgb at(const io_image *im, int x, int y)
+{
+    return im->pixel[y * im->width + x];
+}
+
+/* The pixels of this colour. */
+static int count(const io_image *im, io_rgb c)
+{
+    int n = 0;
+    for (int i = 0; i < im->width * im->height; i++)
+        n += same_colour(im->pixel[i], c);
+    return n;
+}
+
+/* ---- Drawing ------------------------------------------------------------------------------------- */
+
+static void test_fill(void)
+{
+    io_image im = io_image_new(7, 5, white);
+    tap(im.pixel && count(&im, white) == 35, "a canvas of one colour");
+    io_fill(&im, 1, 2, 3, 2, red);
+    tap(count(&im, red) == 6 && same_colour(at(&im, 1, 2), red) && same_colour(at(&im, 3, 3), red),
+        "a rectangle where it belongs");
+    io_fill(&im, -2, -3, 4, 5, black);
+    tap(count(&im, black) == 4, "clipped at the top left");
+    io_fill(&im, 6, 4, 100, 100, black);
+    io_fill(&im, 7, 0, 1, 5, black);
+    io_fill(&im, 2, 2, 0, 3, black);
+    io_fill(&im, 2, 2, -1, -1, black);
+    tap(count(&im, black) == 5, "clipped at the bottom right; outside or empty draws nothing");
+    io_fill(&im, INT_MIN, INT_MIN, INT_MAX, INT_MAX, red);
+    io_fill(&im, INT_MAX, INT_MAX, INT_MAX, INT_MAX, red);
+    tap(count(&im, black) == 5, "far outside draws nothing");
+    io_fill(&im, -5, -5, INT_MAX, INT_MAX, red);
+    tap(count(&im, red) == 35, "a huge rectangle covers all");
+    io_image_free(&im);
+    tap(!im.pixel && im.width == 0, "a freed canvas is empty");
+    io_fill(&im, 0, 0, 5, 5, red);
+    io_text(&im, 0, 0, 1, false, red, "text");
+    tap(true, "drawing on an empty canvas does nothing");
+    const int bad[][2] = {{0, 5}, {5, 0}, {-1, 5}, {5, -1}, {INT_MIN, INT_MIN}};
+    bool empty = true;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        empty &= !io_image_new(bad[i][0], bad[i][1], white).pixel;
+    tap(empty, "sizes below 1 give an empty canvas");
+}
+
+/* ---- Text ------------------------------------------------------------------------------------------ */
+
+static bool same_glyph(int a, int b)
+{
+    for (int row = 0; row < FONT_ROWS; row++)
+        for (int column = 0; column < FONT_COLUMNS; column++)
+            if (io_font_dot((unsigned char)a, row, column) != io_font_dot((unsigned char)b, row, column))
+                return false;
+    return true;
+}
+
+static void test_font(void)
+{
+    bool distinct = true;
+    for (int a = ' '; a <= 0x7f; a++)
+        for (int b = ' '; b < a; b++)
+            if (same_glyph(a, b)) {
+                tap_note("%c and %c look the same", a, b);
+                distinct = false;
+            }
+    tap(distinct, "no two glyphs are the same");
+    bool boxes = true;
+    for (int c = 0; c < 256; c++)
+        boxes &= same_glyph(c, 0x7f) == (c < ' ' || c >= 0x7f);
+    tap(boxes, "what is not printable ASCII is a box");
+}
+
+static void test_text(void)
+{
+    static const char text[] = "Msa_|#";
+    for (int scale = 1; scale <= 3; scale++) {
+        const int width = io_text_width(text, scale), height = io_text_height(scale), margin = 4;
+        io_image flat = io_image_new(width + 2 * margin, height + 2 * margin, white);
+        io_image tall = io_image_new(height + 2 * margin, width + 2 * margin, white);
+        io_text(&flat, margin, margin, scale, false, black, text);
+        io_text(&tall, margin, margin + width, scale, true, black, text);
+        bool turned = true, inside = true;
+        for (int y = 0; y < flat.height; y++)
+            for (int x = 0; x < flat.width; x++) {
+                io_rgb c = at(&flat, x, y);
+                turned &= same_colour(c, at(&tall, y, flat.width - 1 - x));
+                bool in_box = x >= margin && x < margin + width && y >= margin && y < margin + height;
+                inside &= in_box || same_colour(c, white);
+            }
+        int dots = 0;
+        for (const char *c = text; *c; c++)
+            for (int i = 0; i < FONT_ROWS * FONT_COLUMNS; i++)
+                dots += io_font_dot((unsigned char)*c, i / FONT_COLUMNS, i % FONT_COLUMNS);
+        tap(count(&flat, black) == dots * scale * scale, "every dot is drawn at scale %d", scale);
+        tap(inside, "text stays in its box at scale %d", scale);
+        tap(turned, "vertical text is a quarter turn to the left at scale %d", scale);
+        io_image_free(&flat);
+        io_image_free(&tall);
+    }
+    tap(io_text_width("", 2) == 0 && io_text_width("a", 2) == 10 && io_text_width("ab", 2) == 22,
+        "the width leaves out the last gap");
+}
+
+/* ---- Colours ---------------------------------------------------------------------------------------- */
+
+/* Relative luminance of sRGB to CIE lightness, 0..100. */
+static double lightness(io_rgb c)
+{
+    const double v[3] = {c.r / 255.0, c.g / 255.0, c.b / 255.0}, part[3] = {0.2126, 0.7152, 0.0722};
+    double y = 0;
+    for (int i = 0; i < 3; i++)
+        y += part[i] * (v[i] <= 0.04045 ? v[i] / 12.92 : pow((v[i] + 0.055) / 1.055, 2.4));
+    return y > 0.008856 ? 116 * cbrt(y) - 16 : 903.3 * y;
+}
+
+static void test_colormap(void)
+{
+    const io_rgb first = io_colormap(0), last = io_colormap(1), none = io_colormap(NAN);
+    tap(same_colour(first, (io_rgb){68, 1, 84}) && same_colour(last, (io_rgb){253, 231, 37}),
+        "from dark violet to yellow");
+    tap(same_colour(io_colormap(-1), first) && same_colour(io_colormap(-INFINITY), first) &&
+            same_colour(io_colormap(2), last) && same_colour(io_colormap(INFINITY), last),
+        "values outside are clamped");
+    tap(none.r == none.g && none.g == none.b, "NaN is grey");
+    const double from = lightness(first), to = lightness(last);
+    double off = 0;
+    bool rises = true;
+    for (int i = 0; i <= 64; i++) {
+        double l = lightness(io_colormap(i / 64.0));
+        rises &= i == 0 || l > lightness(io_colormap((i - 1) / 64.0));
+        off = fmax(off, fabs(l - (from + (to - from) * i / 64.0)));
+    }
+    tap(rises && off <= 2, "lightness rises evenly: off a straight line by at most 2 of 100 (%.2f)", off);
+}
+
+/* ---- Files -------------------------------------------------------------------------------------------- */
+
+static io_image sample(void)
+{
+    io_image im = io_image_new(40, 30, white);
+    for (int x = 0; x < 40; x++)
+        io_fill(&im, x, 0, 1, 15, io_colormap(x / 39.0));
+    io_text(&im, 1, 18, 1, false, black, "sample");
+    return im;
+}
+
+static const st_meta texts[] = {
+    {"Command", "msa dump --out \"x\""}, {"Seed", "42\n43"}, {"Note", "\xc3\xa9"}};
+
+static bool contains(const unsigned char *data, size_t bytes, const char *what, size_t n)
+{
+    for (size_t i = 0; i + n <= bytes; i++)
+        if (memcmp(data + i, what, n) == 0)
+            return true;
+    return false;
+}
+
+#ifdef HAVE_PNG
+#define SUFFIX ".png"
+
+static bool same_pixels(const char *path, const io_image *im)
+{
+    png_image png = {.version = PNG_IMAGE_VERSION};
+    if (!png_image_begin_read_from_file(&png, path))
+        return false;
+    png.format = PNG_FORMAT_RGB;
+    size_t bytes = PNG_IMAGE_SIZE(png);
+    void *pixels = malloc(bytes);
+    bool same = (int)png.width == im->width && (int)png.height == im->height && pixels &&
+                png_image_finish_read(&png, NULL, pixels, 0, NULL) && memcmp(pixels, im->pixel, bytes) == 0;
+    free(pixels);
+    png_image_free(&png);
+    return same;
+}
+
+static bool has_texts(const unsigned char *data, size_t bytes)
+{
+    return contains(data, bytes, "tEXtCommand\0msa dump --out \"x\"", 30) &&
+           contains(data, bytes, "tEXtSeed\00042\n43", 14) &&
+           contains(data, bytes, "iTXtNote\0\0\0\0\0\xc3\xa9", 15);
+}
+
+#else
+#define SUFFIX ".ppm"
+
+static bool same_pixels(const char *path, const io_image *im)
+{
+    unsigned char *data;
+    size_t bytes, pixels = (size_t)im->width * (size_t)im->height * 3;
+    io_error err;
+    if (!io_read_file(path, 1 << 20, &data, &bytes, err))
+        return false;
+    bool same = bytes > pixels && memcmp(data, "P6\n", 3) == 0 &&
+                memcmp(data + bytes - pixels - 10, "40 30\n255\n", 10) == 0 &&
+                memcmp(data + bytes - pixels, im->pixel, pixels) == 0;
+    free(data);
+    return same;
+}
+
+static bool has_texts(const unsigned char *data, size_t bytes)
+{
+    static const char expected[] = "# Command: msa dump --out \"x\"\n# Seed: 42\n# 43\n# Note: \xc3\xa9\n";
+    return contains(data, bytes, expected, sizeof expected - 1);
+}
+
+#endif
+
+static void test_picture_file(void)
+{
+    io_image im = sample();
+    io_error err = "";
+    char written[IO_ERR] = "";
+    unsigned char *data = NULL;
+    size_t bytes = 0;
+    const char *expected = scratch("sample" SUFFIX);
+    bool ok =
+        io_write_png(scratch("sample.png"), &im, texts, 3, written, err) && strcmp(written, expected) == 0;
+    tap(scratch_no_error(ok, err), "a picture is written, and its name told");
+    tap(ok && same_pixels(written, &im), "it holds the pixels");
+    ok = ok && io_read_file(written, 1 << 20, &data, &bytes, err);
+    tap(ok && has_texts(data, bytes), "it holds the texts");
+    ok = ok && io_write_png(scratch("again.png"), &im, texts, 3, written, err);
+    tap(ok && scratch_holds(written, data, bytes), "the same picture is the same bytes");
+    tap(scratch_no_error(io_write_png(scratch("plain.png"), &im, NULL, 0, NULL, err), err),
+        "without texts or a name back");
+    free(data);
+    io_image_free(&im);
+}
+
+static void test_refused_pictures(void)
+{
+    io_image im = sample(), none = {0, 0, NULL};
+    io_error err = "";
+    int before = scratch_count();
+    tap(!io_write_png(scratch("none.png"), &none, NULL, 0, NULL, err) &&
+            scratch_one_line(err, scratch("none.png"), "the picture is empty"),
+        "an empty canvas");
+    tap(!io_write_png(scratch("absent/x.png"), &im, texts, 3, NULL, err) &&
+            scratch_one_line(err, scratch("absent/x" SUFFIX), "No such file"),
+        "a directory that is not there");
+    char longest[IO_ERR + 8];
+    memset(longest, 'n', sizeof longest - 1);
+    longest[sizeof longest - 1] = 0;
+    tap(!io_write_png(longest, &im, NULL, 0, NULL, err) && strstr(err, "expected a name of at most"),
+        "a name that is too long");
+#ifdef HAVE_PNG
+    const st_meta nameless = {"", "text"};
+    tap(!io_write_png(scratch("key.png"), &im, &nameless, 1, NULL, err) &&
+            scratch_one_line(err, scratch("key.png"), "cannot make a PNG"),
+        "a text without a key");
+#endif
+    tap(scratch_count() == before, "nothing is left behind");
+    io_image_free(&im);
+}
+
+int main(void)
+{
+    test_fill();
+    test_font();
+    test_text();
+    test_colormap();
+    test_picture_file();
+    test_refused_pictures();
+    return tap_done();
+}

@@ -1,0 +1,318 @@
+/**
+ * @file test_reference.c
+ * @brief The reference against its twin: every stage, over ragged shapes and patterns that do not hide
+ * errors.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "../ref/cli/judge.h"
+#include "check.h"
+#include "twin.h"
+
+#define KL_WEIGHT 0.75
+#define RELATIVE 1e-6 // of o, LSE and gradients, in L2 and of each row's largest value
+
+/** One set of inputs in both precisions, and room for what the reference writes. */
+typedef struct problem {
+    const msa_shape *s;
+    const char *pattern;
+    inputs in;
+    double *q, *k, *v, *qi, *ki, *dout;
+    bool *mask;
+    double *twin[VERDICT_N_TENSORS];
+    float *out[VERDICT_N_TENSORS];
+    int32_t *ids, *twin_ids;
+    void *work;
+} problem;
+
+static int64_t count(const msa_shape *s, int tensor)
+{
+    verdict_dims n = verdict_tensor_dims(s, (verdict_tensor)tensor);
+    return n.d0 * n.d1 * n.d2;
+}
+
+static int64_t count_ids(const msa_shape *s)
+{
+    return s->n_kv_heads * s->n_q * s->topk;
+}
+
+static problem new_problem(const msa_shape *s, inputs_pattern pattern, uint64_t salt)
+{
+    problem p = {.s = s, .pattern = inputs_pattern_name(pattern)};
+    if (!inputs_new(&p.in, s, pattern, check_seed(salt)))
+        return p;
+    p.q = check_widen(p.in.q, s->n_q * s->n_heads * s->d_head);
+    p.k = check_widen(p.in.k, s->n_kv * s->n_kv_heads * s->d_head);
+    p.v = check_widen(p.in.v, s->n_kv * s->n_kv_heads * s->d_head);
+    p.qi = check_widen(p.in.qi, s->n_q * s->n_kv_heads * s->d_index);
+    p.ki = check_widen(p.in.ki, s->n_kv * s->d_index);
+    p.dout = check_widen(p.in.dout, s->n_q * s->n_heads * s->d_head);
+    p.mask = check_alloc(s->n_kv_heads * s->n_q * s->n_kv, sizeof *p.mask);
+    for (int t = 0; t < VERDICT_N_TENSORS; t++) {
+        p.twin[t] = check_doubles(count(s, t));
+        p.out[t] = check_floats(count(s, t));
+    }
+    p.ids = check_ints(count_ids(s));
+    p.twin_ids = check_ints(count_ids(s));
+    p.work = check_alloc((int64_t)msa_workspace(&msa_ref_ops, s), 1);
+    return p;
+}
+
+static void free_problem(problem *p)
+{
+    inputs_free(&p->in);
+    check_release(NULL);
+}
+
+// Where the exact value is zero, double arithmetic may leave what float32 may leave, 2^29 times smaller.
+static void compare(check_case *c, const problem *p, verdict_tensor t, const char *support)
+{
+    char what[64];
+    snprintf(what, sizeof what, "%s of %s, %s", verdict_tensor_name(t), support, p->pattern);
+    double zero = verdict_float32(p->s, &p->in, t, KL_WEIGHT).absolute * 0x1p-29;
+    check_tensor(c, what, verdict_tensor_dims(p->s, t), p->twin[t], p->out[t],
+                 (verdict_budget){RELATIVE, zero, NULL});
+}
+
+/* ---- Stages -------------------------------------------------------------------------------------- */
+
+static void forward(check_case *c, problem *p, const int32_t *ids, const char *support)
+{
+    const inputs *in = &p->in;
+    float *o = p->out[VERDICT_O], *lse = p->out[VERDICT_LSE], *index_lse = p->out[VERDICT_INDEX_LSE];
+    msa_status status = ids ? msa_sparse(p->s, in->q, in->k, in->v, ids, o, lse, p->work)
+                            : msa_dense(p->s, in->q, in->k, in->v, o, lse, p->work);
+    check_true(c, status == MSA_OK, "%s", msa_strerror(status));
+    status = msa_index_lse(p->s, in->qi, in->ki, ids, index_lse);
+    check_true(c, status == MSA_OK, "%s", msa_strerror(status));
+    twin_attention(p->s, p->mask, p->q, p->k, p->v, p->twin[VERDICT_O], p->twin[VERDICT_LSE]);
+    twin_index_lse(p->s, p->mask, p->qi, p->ki, p->twin[VERDICT_INDEX_LSE]);
+    compare(c, p, VERDICT_O, support);
+    compare(c, p, VERDICT_LSE, support);
+    compare(c, p, VERDICT_INDEX_LSE, support);
+}
+
+static void backward(check_case *c, problem *p, const int32_t *ids, const char *support)
+{
+    const inputs *in = &p->in;
+    msa_status status =
+        msa_backward(p->s, in->q, in->k, in->v, ids, p->out[VERDICT_O], p->out[VERDICT_LSE], in->dout,
+                     p->out[VERDICT_DQ], p->out[VERDICT_DK], p->out[VERDICT_DV], p->work);
+    check_true(c, status == MSA_OK, "%s", msa_strerror(status));
+    twin_backward(p->s, p->mask, p->q, p->k, p->v, p->dout, p->twin[VERDICT_DQ], p->twin[VERDICT_DK],
+                  p->twin[VERDICT_DV]);
+    compare(c, p, VERDICT_DQ, support);
+    compare(c, p, VERDICT_DK, support);
+    compare(c, p, VERDICT_DV, support);
+}
+
+static void kl(check_case *c, problem *p, const int32_t *ids, const char *support)
+{
+    const inputs *in = &p->in;
+    double loss, alone;
+    msa_status status =
+        msa_kl(p->s, in->q, in->k, in->qi, in->ki, ids, p->out[VERDICT_LSE], p->out[VERDICT_INDEX_LSE],
+               KL_WEIGHT, &loss, p->out[VERDICT_DQI], p->out[VERDICT_DKI], p->work);
+    check_true(c, status == MSA_OK, "%s", msa_strerror(status));
+    status = msa_kl(p->s, in->q, in->k, in->qi, in->ki, ids, p->out[VERDICT_LSE], p->out[VERDICT_INDEX_LSE],
+                    KL_WEIGHT, &alone, NULL, NULL, p->work);
+    check_true(c, status == MSA_OK && alone == loss, "the loss alone, %s", support);
+    double expected = twin_kl(p->s, p->mask, p->q, p->k, p->qi, p->ki, KL_WEIGHT, p->twin[VERDICT_DQI],
+                              p->twin[VERDICT_DKI]);
+    check_true(c, fabs(loss - expected) <= fmax(2e-6 * fabs(expected), 1e-9),
+               "kl of %s, %s: expected %.12g, found %.12g", support, p->pattern, expected, loss);
+    compare(c, p, VERDICT_DQI, support);
+    compare(c, p, VERDICT_DKI, support);
+}
+
+static void index_stage(check_case *c, problem *p)
+{
+    msa_status status = msa_index(p->s, p->in.qi, p->in.ki, p->out[VERDICT_SCORES], p->ids,
+                                  p->out[VERDICT_INDEX_LSE], p->work);
+    check_true(c, status == MSA_OK, "%s", msa_strerror(status));
+    twin_select(p->s, p->qi, p->ki, p->twin[VERDICT_SCORES], p->twin_ids);
+    twin_mask(p->s, p->twin_ids, p->mask);
+    twin_index_lse(p->s, p->mask, p->qi, p->ki, p->twin[VERDICT_INDEX_LSE]);
+    check_same(c, "ids", p->twin_ids, p->ids, (size_t)count_ids(p->s) * sizeof(int32_t));
+    check_true(c, msa_check_ids(p->s, p->ids) == MSA_OK, "ids keep their contract, %s", p->pattern);
+    compare(c, p, VERDICT_SCORES, "the index");
+    compare(c, p, VERDICT_INDEX_LSE, "the index");
+}
+
+static void all_stages(const msa_shape *s, uint64_t salt)
+{
+    static const char *const drawn[INPUTS_N_SELECTIONS] = {"random ids", "hot ids", "last ids"};
+    char name[INPUTS_NAME];
+    inputs_shape_name(s, name);
+    check_case c = check_begin("all stages equal the twin: %s", name);
+    for (int pattern = 0; pattern < INPUTS_N_PATTERNS; pattern++) {
+        problem p = new_problem(s, (inputs_pattern)pattern, salt);
+        index_stage(&c, &p);
+        for (int support = -2; support < INPUTS_N_SELECTIONS; support++) {
+            if (support >= 0)
+                inputs_ids(s, (inputs_selection)support, check_seed(salt + 1), p.ids);
+            const int32_t *ids = support == -1 ? NULL : p.ids;
+            const char *what = support == -2 ? "selection" : support == -1 ? "full support" : drawn[support];
+            twin_mask(s, ids, p.mask);
+            forward(&c, &p, ids, what);
+            backward(&c, &p, ids, what);
+            kl(&c, &p, ids, what);
+        }
+        free_problem(&p);
+    }
+    check_end(&c);
+}
+
+// The reference in fenced and poisoned buffers: writes all it should and nothing else, and repeats itself.
+static void stays_within_buffers(const msa_shape *s, uint64_t salt)
+{
+    char name[INPUTS_NAME];
+    inputs_shape_name(s, name);
+    check_case c = check_begin("the reference keeps to its buffers: %s", name);
+    problem p = new_problem(s, INPUTS_NORMAL, salt);
+    for (int stage = 0; stage < MSA_N_STAGES; stage++) {
+        judge_report report = judge_kernel(msa_ref_ops.stage[stage], s, &p.in, check_seed(salt));
+        check_true(&c, report.outcome == JUDGE_PASS && report.used == 0, "%s: %s",
+                   msa_stage_name((msa_stage)stage), report.text);
+    }
+    check_end(&c);
+    free_problem(&p);
+}
+
+/* ---- Packed batches ------------------------------------------------------------------------------ */
+
+static void run_all(problem *p, double kl_weight, double *loss)
+{
+    const inputs *in = &p->in;
+    msa_index(p->s, in->qi, in->ki, p->out[VERDICT_SCORES], p->ids, p->out[VERDICT_INDEX_LSE], p->work);
+    msa_sparse(p->s, in->q, in->k, in->v, p->ids, p->out[VERDICT_O], p->out[VERDICT_LSE], p->work);
+    msa_backward(p->s, in->q, in->k, in->v, p->ids, p->out[VERDICT_O], p->out[VERDICT_LSE], in->dout,
+                 p->out[VERDICT_DQ], p->out[VERDICT_DK], p->out[VERDICT_DV], p->work);
+    msa_kl(p->s, in->q, in->k, in->qi, in->ki, p->ids, p->out[VERDICT_LSE], p->out[VERDICT_INDEX_LSE],
+           kl_weight, loss, p->out[VERDICT_DQI], p->out[VERDICT_DKI], p->work);
+}
+
+static void copy(float *to, const float *from, int64_t n)
+{
+    memcpy(to, from, (size_t)n * sizeof *to);
+}
+
+// The inputs of one sequence, cut out of the batch.
+static problem cut(const problem *batch, const msa_shape *one, msa_seq seq)
+{
+    problem p = new_problem(one, INPUTS_NORMAL, 0);
+    const msa_shape *s = batch->s;
+    const int64_t q = s->n_heads * s->d_head, kv = s->n_kv_heads * s->d_head, iq = s->n_kv_heads * s->d_index;
+    copy(p.in.q, batch->in.q + seq.q0 * q, seq.n_q * q);
+    copy(p.in.dout, batch->in.dout + seq.q0 * q, seq.n_q * q);
+    copy(p.in.k, batch->in.k + seq.kv0 * kv, seq.n_kv * kv);
+    copy(p.in.v, batch->in.v + seq.kv0 * kv, seq.n_kv * kv);
+    copy(p.in.qi, batch->in.qi + seq.q0 * iq, seq.n_q * iq);
+    copy(p.in.ki, batch->in.ki + seq.kv0 * s->d_index, seq.n_kv * s->d_index);
+    return p;
+}
+
+// The sequence's rows of a token-major tensor of the batch.
+static const float *rows_of(const problem *batch, const problem *p, msa_seq seq, verdict_tensor t)
+{
+    bool of_keys = t == VERDICT_DK || t == VERDICT_DV || t == VERDICT_DKI;
+    int64_t tokens = of_keys ? seq.n_kv : seq.n_q, first = of_keys ? seq.kv0 : seq.q0;
+    return batch->out[t] + first * (count(p->s, t) / tokens);
+}
+
+static void compare_token_major(check_case *c, const problem *batch, const problem *p, msa_seq seq)
+{
+    static const verdict_tensor same[] = {VERDICT_O, VERDICT_LSE, VERDICT_DQ, VERDICT_DK, VERDICT_DV};
+    for (size_t n = 0; n < sizeof same / sizeof *same; n++)
+        check_same(c, verdict_tensor_name(same[n]), p->out[same[n]], rows_of(batch, p, seq, same[n]),
+                   (size_t)count(p->s, same[n]) * sizeof(float));
+    // The weight of a cut sequence makes up for its mean over fewer queries, to within a rounding.
+    for (verdict_tensor t = VERDICT_DQI; t <= VERDICT_DKI; t++)
+        check_tensor(c, verdict_tensor_name(t), verdict_tensor_dims(p->s, t),
+                     check_widen(p->out[t], count(p->s, t)), rows_of(batch, p, seq, t),
+                     (verdict_budget){2e-7, 1e-16, NULL});
+}
+
+static void compare_group_major(check_case *c, const problem *batch, const problem *p, msa_seq seq)
+{
+    const msa_shape *s = batch->s;
+    int64_t blocks = msa_n_blocks(s), own = msa_n_blocks(p->s);
+    for (int r = 0; r < s->n_kv_heads; r++) {
+        int64_t from = r * s->n_q + seq.q0, to = r * seq.n_q;
+        check_same(c, "ids", p->ids + to * s->topk, batch->ids + from * s->topk,
+                   (size_t)(seq.n_q * s->topk) * sizeof(int32_t));
+        check_same(c, "index_lse", p->out[VERDICT_INDEX_LSE] + to, batch->out[VERDICT_INDEX_LSE] + from,
+                   (size_t)seq.n_q * sizeof(float));
+        for (int64_t i = 0; i < seq.n_q; i++) {
+            const float *row = batch->out[VERDICT_SCORES] + (from + i) * blocks;
+            check_same(c, "scores", p->out[VERDICT_SCORES] + (to + i) * own, row,
+                       (size_t)own * sizeof(float));
+            for (int64_t b = own; b < blocks; b++)
+                check_true(c, row[b] == -INFINITY, "no score past the end of a short sequence");
+        }
+    }
+}
+
+static void packed_equals_one_by_one(const msa_shape *s, uint64_t salt)
+{
+    char name[INPUTS_NAME];
+    inputs_shape_name(s, name);
+    check_case c = check_begin("a packed batch equals its sequences: %s", name);
+    problem batch = new_problem(s, INPUTS_NORMAL, salt);
+    double loss, sum = 0;
+    run_all(&batch, KL_WEIGHT, &loss);
+    for (int n = 0; n < msa_n_seqs(s); n++) {
+        msa_seq seq = msa_get_seq(s, n);
+        msa_shape one = *s;
+        one.n_q = seq.n_q;
+        one.n_kv = seq.n_kv;
+        one.n_seqs = 1;
+        problem p = cut(&batch, &one, seq);
+        double part;
+        run_all(&p, KL_WEIGHT * (double)seq.n_q / (double)s->n_q, &part);
+        sum += part * (double)seq.n_q / (double)s->n_q;
+        compare_token_major(&c, &batch, &p, seq);
+        compare_group_major(&c, &batch, &p, seq);
+        inputs_free(&p.in);
+    }
+    check_true(&c, fabs(loss - sum) <= 1e-14 * fabs(sum), "the batch's loss is its queries' mean");
+    check_end(&c);
+    free_problem(&batch);
+}
+
+/* ---- Everything selected: dense ------------------------------------------------------------------ */
+
+static void all_blocks_equal_dense(uint64_t salt)
+{
+    check_case c = check_begin("with S <= k * block, MSA is dense causal GQA");
+    for (int n = 0; n < inputs_n_shapes; n++) {
+        msa_shape s = inputs_shapes[n];
+        s.topk = (int)msa_n_blocks(&s);
+        problem p = new_problem(&s, INPUTS_NORMAL, salt);
+        const inputs *in = &p.in;
+        float *o = check_floats(count(&s, VERDICT_O)), *lse = check_floats(count(&s, VERDICT_LSE));
+        msa_dense(&s, in->q, in->k, in->v, o, lse, p.work);
+        msa_status status = msa_forward(NULL, &s, in->q, in->k, in->v, in->qi, in->ki, NULL, p.ids,
+                                        p.out[VERDICT_O], p.out[VERDICT_LSE], NULL, p.work);
+        check_true(&c, status == MSA_OK, "%s", msa_strerror(status));
+        check_same(&c, "o", o, p.out[VERDICT_O], (size_t)count(&s, VERDICT_O) * sizeof *o);
+        check_same(&c, "lse", lse, p.out[VERDICT_LSE], (size_t)count(&s, VERDICT_LSE) * sizeof *lse);
+        free_problem(&p);
+    }
+    check_end(&c);
+}
+
+int main(int argc, char **argv)
+{
+    check_start(argc, argv);
+    for (int n = 0; n < inputs_n_shapes; n++) {
+        all_stages(&inputs_shapes[n], 2 * (uint64_t)n);
+        stays_within_buffers(&inputs_shapes[n], 2 * (uint64_t)n);
+        if (inputs_shapes[n].n_seqs > 1)
+            packed_equals_one_by_one(&inputs_shapes[n], 2 * (uint64_t)n);
+    }
+    all_blocks_equal_dense(100);
+    return check_done();
+}
