@@ -102,7 +102,7 @@ same_file "$W/given/o.npy" "$W/named/o.npy"
 same_file "$W/given/index_lse.npy" "$W/named/index_lse.npy"
 runs 0 "recall" recall "${in[@]:0:4}" "${in[@]:6}" "${size[@]}" --seed 3
 says '^index +0\.[0-9]+ +0\.[0-9]+$'
-says '^random \(seed 3 *\) +0\.[0-9]+ +0\.[0-9]+$'
+says '^random, seed 3 +0\.[0-9]+ +0\.[0-9]+$'
 runs 0 "recall: given ids" recall "${in[@]:0:4}" --block 8 --ids "$V/prefix/ids.npy"
 runs 0 "recall: nothing to measure" recall "${in[@]:0:4}" "${in[@]:6}"
 says '^no query has more than 16 visible blocks'
@@ -183,6 +183,13 @@ says '1 swapped for an equal score'
 ids "$W/a.npy" '(2, 3, 8)' 0 1 2 3 -1 -1 -1 -1 0 1 2 3 4 -1 -1 -1 0 1 2 3 4 5 -1 -1 \
     3 2 1 0 -1 -1 -1 -1 4 3 2 1 0 -1 -1 -1 5 4 3 2 1 0 -1 -1
 runs 0 "verify: -1 after the valid ids" "${verify[@]}" --ids "$W/a.npy"
+
+le32 $((0x3f800000)) $((0xbf800000)) $((0x3f800000)) $((0xbf800000)) | npy "$W/square.npy" '<f4' '(2, 2, 1)'
+ids "$W/a.npy" '(2, 2, 3)' 0 2 4 1 3 4 2 4 5 1 3 5
+runs 0 "verify: token-major ids where T = Hkv" verify --qi "$W/square.npy" --ki "$W/ki.npy" --block 1 --ids "$W/a.npy"
+says '^layout +\[T,Hkv,k\] \(the sizes allow both'
+runs 1 "verify: the same under the wrong name" verify --qi "$W/square.npy" --ki "$W/ki.npy" --block 1 --ids "$W/a.npy" \
+    --layout htk
 
 wrong() { # wrong NAME ID...: rows for group 0; group 1 is right
     local name=$1

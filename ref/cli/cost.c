@@ -19,12 +19,13 @@ typedef struct lengths {
 static int64_t read_length(const char **text)
 {
     char *end;
+    if (**text < '0' || **text > '9')
+        return 0; /* strtoll would take blanks and signs */
     errno = 0;
-    long long n = **text >= '0' && **text <= '9' ? strtoll(*text, &end, 10) : (end = NULL, 0);
-    int64_t unit = !end ? 0 : *end == 'K' ? 1 << 10 : *end == 'M' ? 1 << 20 : 1;
-    if (unit > 1)
-        end++;
-    if (!end || errno || (*end && *end != ',') || n < 1 || n > MAX_LENGTH / unit)
+    long long n = strtoll(*text, &end, 10);
+    int64_t unit = *end == 'K' ? 1 << 10 : *end == 'M' ? 1 << 20 : 1;
+    end += unit > 1;
+    if (errno || (*end && *end != ',') || n < 1 || n > MAX_LENGTH / unit)
         return 0;
     *text = *end ? end + 1 : NULL;
     return n * unit;

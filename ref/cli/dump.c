@@ -86,7 +86,7 @@ static void describe_command(char *to, int argc, char **argv)
 
 static void describe_shape(char *to, const msa_shape *s)
 {
-    append(to, "; %lld blocks of %d keys, top %d", (long long)msa_n_blocks(s), s->block, s->topk);
+    append(to, "; blocks of %d keys: %lld, top %d", s->block, (long long)msa_n_blocks(s), s->topk);
 }
 
 /* ---- Results -------------------------------------------------------------------------------------- */

@@ -89,7 +89,7 @@ void foreign_note_order(foreign_order *o, const int32_t *row, int k, const float
     int n = count_ids(row, k);
     for (int a = 1; a < n; a++)
         o->ascending &= row[a] > row[a - 1];
-    o->by_score &= scores_fall(row, n, scores, local);
+    o->by_score = o->by_score && scores_fall(row, n, scores, local);
     o->local_last &= n > 0 && row[n - 1] == local;
     o->local_first &= n > 0 && row[0] == local;
 }

@@ -28,7 +28,8 @@ const int32_t *foreign_row(const foreign_ids *f, const msa_shape *s, int r, int6
  *  which no check of a row accepts. */
 void foreign_sort(const int32_t *row, int k, int32_t *ids);
 
-/** Takes one more row into account; `scores` are those of its blocks, `local` its local block. */
+/** Takes one more row into account; `scores` are those of its blocks (not read once by_score is false),
+ *  `local` its local block. */
 void foreign_note_order(foreign_order *o, const int32_t *row, int k, const float *scores, int64_t local);
 
 #endif

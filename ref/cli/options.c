@@ -11,7 +11,7 @@
 
 int cli_fail(const char *command, const char *format, ...)
 {
-    char line[2 * IO_ERR];
+    char line[1 << 14]; /* two file names fit, however long */
     va_list args;
     va_start(args, format);
     vsnprintf(line, sizeof line, format, args);
@@ -131,33 +131,38 @@ static int check_needed(const char *command, const cli_option *options, uint64_t
     return 0;
 }
 
+/* Reads option o, which stands at argv[*a], and its value behind it. */
+static int take_option(int argc, char **argv, int *a, const cli_option *options, const cli_option *o)
+{
+    const char *next = *a + 1 < argc ? argv[*a + 1] : NULL;
+    if (o->kind == CLI_FLAG) {
+        *(bool *)o->target = true;
+        return 0;
+    }
+    if (!next || find(options, next))
+        return cli_fail(argv[0], "%s: expected a value (%.*s), found %s", o->name, (int)strcspn(o->help, " "),
+                        o->help, next ? next : "the end");
+    ++*a;
+    return read_value(argv[0], o, next);
+}
+
 int cli_parse(int argc, char **argv, const char *summary, const cli_option *options, cli_list *words)
 {
     const char *command = argv[0];
-    uint64_t seen = 0;
+    uint64_t seen = 0; /* a bit for each option */
     for (int a = 1; a < argc; a++) {
         const char *word = argv[a];
+        const cli_option *o = find(options, word);
         if (strcmp(word, "--help") == 0) {
             print_help(command, summary, options, words != NULL);
             return -1;
         }
-        const cli_option *o = find(options, word);
-        int bad = 0;
         if (!o && (word[0] == '-' || !words))
             return cli_fail(command, "expected an option that 'msa help %s' lists, found '%s'", command,
                             word);
-        if (!o) {
-            bad = append(command, "names", words, word);
-        } else if (o->kind != CLI_LIST && seen >> (o - options) & 1) {
+        if (o && o->kind != CLI_LIST && seen >> (o - options) & 1)
             return cli_fail(command, "%s: expected once, found again", o->name);
-        } else if (o->kind == CLI_FLAG) {
-            *(bool *)o->target = true;
-        } else if (a + 1 == argc || find(options, argv[a + 1])) {
-            return cli_fail(command, "%s: expected a value (%.*s), found %s", o->name,
-                            (int)strcspn(o->help, " "), o->help, a + 1 == argc ? "the end" : argv[a + 1]);
-        } else {
-            bad = read_value(command, o, argv[++a]);
-        }
+        int bad = o ? take_option(argc, argv, &a, options, o) : append(command, "names", words, word);
         if (bad)
             return bad;
         if (o)

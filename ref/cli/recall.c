@@ -76,11 +76,12 @@ static void print_result(const cli_tensors *t, int64_t seed, const msa_recall_re
                t->shape.topk);
         return;
     }
-    printf("%-24s %12s  %12s\n", "", "block recall", "score recall");
-    printf("%-24s %12.4f  %12.4f\n", t->path[CLI_IDS] ? "given ids" : "index", sum[INDEX].block_recall / n,
+    char random[40];
+    snprintf(random, sizeof random, "random, seed %lld", (long long)seed);
+    printf("%-30s %12s  %12s\n", "", "block recall", "score recall");
+    printf("%-30s %12.4f  %12.4f\n", t->path[CLI_IDS] ? "given ids" : "index", sum[INDEX].block_recall / n,
            sum[INDEX].score_recall / n);
-    printf("random (seed %-10lld) %12.4f  %12.4f\n", (long long)seed, sum[RANDOM].block_recall / n,
-           sum[RANDOM].score_recall / n);
+    printf("%-30s %12.4f  %12.4f\n", random, sum[RANDOM].block_recall / n, sum[RANDOM].score_recall / n);
     printf("\naverages over the %lld (query, group) pairs with more than %d visible blocks of %d tokens\n",
            (long long)sum[INDEX].rows, t->shape.topk, t->shape.block);
 }

@@ -1,6 +1,7 @@
 /* msa train: trains a model on a text. Stopped at any moment and started again with the same words, it goes
  * on from its last saved state and ends in the same bytes. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -42,26 +43,33 @@ static void curve_path(const char *out, char *path, size_t size)
     snprintf(path, size, "%.*s.csv", keep, out);
 }
 
-/* Keeps the rows of steps that the state has done; later ones will be made again. */
+/* Bytes of the curve up to the row of step `done`: later rows will be made again. */
+static long kept_rows(FILE *csv, int64_t done)
+{
+    char line[256];
+    long keep = 0;
+    while (fgets(line, sizeof line, csv) && (keep == 0 || strtoll(line, NULL, 10) <= done))
+        keep = ftell(csv);
+    return keep;
+}
+
+/* Opens the curve for appending, cut back to the steps that are done. Holding its lock is what keeps two
+ * runs from writing to the same files; the system drops the lock of a process that dies. */
 static int open_curve(const char *command, job *j, int64_t done)
 {
-    io_error err;
-    unsigned char *old = NULL;
-    size_t bytes = 0, keep = 0;
-    if (done > 0 && io_read_file(j->csv_path, MAX_TEXT, &old, &bytes, err)) {
-        const char *row = (const char *)old;
-        for (const char *end; (end = strchr(row, '\n')) != NULL; row = end + 1)
-            if (row == (const char *)old || strtoll(row, NULL, 10) <= done)
-                keep = (size_t)(end + 1 - (const char *)old);
-    }
     static const char header[] = "step,train_bits_per_byte,kl_nats,learning_rate,validation_bits_per_byte\n";
-    const io_chunk chunk = keep ? (io_chunk){old, keep} : (io_chunk){header, sizeof header - 1};
-    bool ok = io_write_file(j->csv_path, &chunk, 1, err);
-    free(old);
-    if (!ok)
-        return cli_fail(command, "%s", err);
-    j->csv = fopen(j->csv_path, "a");
-    return j->csv ? 0 : cli_fail(command, "%s: %s", j->csv_path, strerror(errno));
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int fd = open(j->csv_path, O_RDWR | O_CREAT, 0666);
+    j->csv = fd < 0 ? NULL : fdopen(fd, "r+");
+    if (!j->csv)
+        return cli_fail(command, "%s: %s", j->csv_path, strerror(errno));
+    if (fcntl(fd, F_SETLK, &lock) != 0)
+        return cli_fail(command, "%s: expected no other run writing here, found one", j->csv_path);
+    long keep = done > 0 ? kept_rows(j->csv, done) : 0;
+    if (ftruncate(fd, keep) != 0 || fseek(j->csv, 0, SEEK_END) != 0 ||
+        (keep == 0 && fputs(header, j->csv) < 0))
+        return cli_fail(command, "%s: %s", j->csv_path, strerror(errno));
+    return 0;
 }
 
 static double validate(const job *j, const trainer *t, const train_text *text, int windows)

@@ -141,11 +141,10 @@ static bool report_ids(const verify *v, const tally *sum)
            o->local_last    ? "last"
            : o->local_first ? "first"
                             : "anywhere");
-    printf("ids     %s: %lld of %lld rows wrong; of %lld ids %lld swapped for an equal score, %lld for one "
-           "within "
-           "float32 rounding\n",
-           pass ? "ok" : "FAILED", (long long)sum->n_wrong_rows, (long long)rows, (long long)sum->n_ids,
-           (long long)sum->n_ties, (long long)sum->n_near_ties);
+    printf("ids     %s: %lld of %lld rows wrong\n", pass ? "ok" : "FAILED", (long long)sum->n_wrong_rows,
+           (long long)rows);
+    printf("ties    of %lld ids %lld swapped for an equal score, %lld for one within float32 rounding\n",
+           (long long)sum->n_ids, (long long)sum->n_ties, (long long)sum->n_near_ties);
     for (int a = 0; a < SHOWN_ROWS && a < sum->n_wrong_rows; a++)
         print_wrong_row(v, sum->wrong[a]);
     return pass;

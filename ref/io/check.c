@@ -22,8 +22,7 @@ bool io_fail(io_error err, const char *path, const char *format, ...)
     va_start(args, format);
     vsnprintf(err + used, (size_t)(IO_ERR - used), format, args);
     va_end(args);
-    /* Names and excerpts come from outside: a line break or an escape code in one must not reach the
-     * terminal. */
+    /* Names and excerpts come from outside: no line break or escape code in one may reach the terminal. */
     for (char *c = err; *c; c++)
         if ((unsigned char)*c < ' ' || *c == 0x7f)
             *c = '?';

@@ -1,7 +1,6 @@
 /**
  * @file file.c
- * @brief Whole files in and out. A target is replaced by rename(2), so that it is either its old self or
- * complete.
+ * @brief Whole files in and out; a target is replaced by rename(2), so that it is either old or complete.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -53,31 +52,27 @@ bool io_read(FILE *f, const char *path, void *to, size_t bytes, io_error err)
 
 bool io_read_file(const char *path, size_t max, unsigned char **data, size_t *bytes, io_error err)
 {
+    *data = NULL;
     FILE *f = io_open(path, bytes, err);
     if (!f)
         return false;
-    bool ok = false;
-    *data = NULL;
-    if (*bytes > max)
-        io_fail(err, path, "expected at most %zu bytes, found %zu", max, *bytes);
-    else if (!(*data = malloc(*bytes + 1)))
-        io_fail(err, path, "no memory for its %zu bytes", *bytes);
-    else
-        ok = io_read(f, path, *data, *bytes, err);
+    unsigned char *all = NULL;
+    bool ok = *bytes <= max || io_fail(err, path, "expected at most %zu bytes, found %zu", max, *bytes);
+    if (ok && !(all = calloc(*bytes + 1, 1)))
+        ok = io_fail(err, path, "no memory for its %zu bytes", *bytes);
+    ok = ok && io_read(f, path, all, *bytes, err);
     fclose(f);
-    if (ok) {
-        (*data)[*bytes] = 0;
-    } else {
-        free(*data);
-        *data = NULL;
+    if (!ok) {
+        free(all);
+        all = NULL;
     }
+    *data = all;
     return ok;
 }
 
 /* ---- Writing ------------------------------------------------------------------------------------ */
 
-/* "PATH.<pid>.tmp": beside the target, since rename stays within a file system; two processes never share
- * one. */
+/* "PATH.<pid>.tmp": beside the target, since a rename stays within a file system, and this process's own. */
 static char *temporary_name(const char *path)
 {
     size_t room = strlen(path) + 32;

@@ -1,9 +1,9 @@
 /**
  * @file safetensors.c
- * @brief Named float32 tensors and text metadata in one file:
- * https://github.com/huggingface/safetensors#format
+ * @brief Named float32 tensors and text metadata in one file.
  *
- * A file is the length of the header (8 bytes), the header, which is a JSON object such as
+ * The format is https://github.com/huggingface/safetensors#format: a file is the length of the header (8
+ * bytes), the header, which is a JSON object such as
  *     {"__metadata__":{"step":"700"},"wq":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}
  * and the data, which the tensors tile without a gap. The JSON is left to the library jansson.
  */
@@ -76,8 +76,7 @@ typedef struct entry {
     size_t begin, end;
 } entry;
 
-/* What an st_file that was read owns: its names and metadata point into the JSON, its tensors into the data.
- */
+/* What an st_file that was read owns: names and metadata point into the JSON, tensors into the data. */
 typedef struct content {
     json_t *header;
     entry *entries;
@@ -138,13 +137,11 @@ static bool parse_metadata(json_t *map, const char *path, st_file *out, io_error
     out->meta = calloc(json_object_size(map) + 1, sizeof *out->meta);
     if (!out->meta)
         return io_fail(err, path, "no memory for its metadata");
-    const char *key;
-    json_t *value;
-    json_object_foreach(map, key, value)
-    {
-        if (!json_is_string(value))
+    for (void *at = json_object_iter(map); at; at = json_object_iter_next(map, at)) {
+        const char *key = json_object_iter_key(at), *value = json_string_value(json_object_iter_value(at));
+        if (!value)
             return io_fail(err, path, METADATA ": expected a string for '%.*s'", MAX_NAME, key);
-        out->meta[out->n_meta++] = (st_meta){key, json_string_value(value)};
+        out->meta[out->n_meta++] = (st_meta){key, value};
     }
     return true;
 }
@@ -229,12 +226,14 @@ static bool parse_tensors(content *c, const char *path, st_file *out, io_error e
     out->tensor = calloc(room, sizeof *out->tensor);
     if (!c->entries || !out->tensor)
         return io_fail(err, path, "no memory for its table of tensors");
-    const char *name;
-    json_t *info;
     int n = 0;
-    json_object_foreach(c->header, name, info) if (strcmp(name, METADATA) != 0 &&
-                                                   !parse_tensor(name, info, path, c->bytes, &c->entries[n++],
-                                                                 err)) return false;
+    for (void *at = json_object_iter(c->header); at; at = json_object_iter_next(c->header, at)) {
+        const char *name = json_object_iter_key(at);
+        if (strcmp(name, METADATA) == 0)
+            continue;
+        if (!parse_tensor(name, json_object_iter_value(at), path, c->bytes, &c->entries[n++], err))
+            return false;
+    }
     qsort(c->entries, (size_t)n, sizeof *c->entries, by_place);
     out->n_tensors = n;
     for (int i = 0; i < n; i++)

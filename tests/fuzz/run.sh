@@ -27,7 +27,8 @@ fi
 
 build() { # target
     # shellcheck disable=SC2086 # the flags are lists of words
-    "$clang" -std=c11 -g -O1 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes -D_POSIX_C_SOURCE=200809L $json_flags \
+    "$clang" -std=c11 -g -O1 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes \
+        -D_POSIX_C_SOURCE=200809L $json_flags \
         -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
         "tests/fuzz/fuzz_$1.c" tests/fuzz/fuzz.c ref/io/check.c ref/io/file.c "ref/io/$1.c" \
         $json_libs -lm -o "$out/fuzz_$1"
@@ -100,11 +101,13 @@ run() { # target word... (the words are offered to the mutator)
 mkdir -p "$out/corpus_npy" "$out/corpus_safetensors"
 build npy
 seeds_npy "$out/corpus_npy"
-run npy "{'" "'}" "'descr'" "'fortran_order'" "'shape'" : , '(' ')' '<f4' '<i4' '>f4' True False 9223372036854775807
+run npy "{'" "'}" "'descr'" "'fortran_order'" "'shape'" : , '(' ')' '<f4' '<i4' '>f4' True False \
+    9223372036854775807
 if [ -n "$json_flags" ]; then
     build safetensors
     seeds_safetensors "$out/corpus_safetensors"
-    run safetensors '{' '}' '[' ']' __metadata__ dtype F32 shape data_offsets : , '\\u0000' 9223372036854775807 -1
+    run safetensors '{' '}' '[' ']' __metadata__ dtype F32 shape data_offsets : , '\\u0000' -1 \
+        9223372036854775807
 else
     echo "SKIP fuzz safetensors: libjansson-dev is not installed"
 fi

@@ -1,0 +1,456 @@
+/**
+ * @file test_layer.c
+ * @brief Norm, rotary and the whole attention layer: forward against the twin, prefixes and packed batches
+ * against whole sequences, gradients against finite differences, and the two gradients that must be zero.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "check.h"
+#include "numeric.h"
+#include "twin.h"
+
+/* ---- Norm and rotary ----------------------------------------------------------------------------- */
+
+static void norm_equals_twin(int64_t rows, int d, double eps, float scale)
+{
+    check_case c =
+        check_begin("msa_rmsnorm: %d rows of %d, eps %g, values about %g", (int)rows, d, eps, (double)scale);
+    inputs_rng rng = {check_seed((uint64_t)d)};
+    float *x = check_floats(rows * d), *w = check_floats(d), *y = check_floats(rows * d);
+    for (int64_t i = 0; i < rows * d; i++)
+        x[i] = scale * inputs_normal(&rng);
+    for (int i = 0; i < d; i++)
+        w[i] = inputs_normal(&rng);
+    double *expected = check_doubles(rows * d);
+    twin_rmsnorm(rows, d, eps, check_widen(x, rows * d), check_widen(w, d), expected);
+    check_true(&c, msa_rmsnorm(rows, d, eps, x, w, y) == MSA_OK, "status");
+    check_tensor(&c, "y", (verdict_dims){1, rows, d}, expected, y, (verdict_budget){1.2e-7, 0, NULL});
+    check_true(&c, msa_rmsnorm(rows, d, eps, x, w, x) == MSA_OK, "status in place");
+    check_same(&c, "in place", y, x, (size_t)(rows * d) * sizeof *x);
+    check_end(&c);
+    check_release(NULL);
+}
+
+static void rope_equals_twin(int d, int rot, double theta)
+{
+    enum { N = 6, HEADS = 3 };
+    static const int32_t pos[N] = {0, 1, 2, 77, 4096, 1048575};
+    check_case c = check_begin("msa_rope: width %d, %d rotated, theta %g", d, rot, theta);
+    inputs_rng rng = {check_seed(3)};
+    const int64_t n = N * HEADS * d;
+    float *x = check_floats(n);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = inputs_normal(&rng);
+    double *before = check_widen(x, n), *expected = check_widen(x, n);
+    twin_rope(N, HEADS, d, rot, theta, pos, expected);
+    check_true(&c, msa_rope(N, HEADS, d, rot, theta, pos, false, x) == MSA_OK, "status");
+    check_tensor(&c, "x", (verdict_dims){N, HEADS, d}, expected, x, (verdict_budget){2e-7, 0, NULL});
+    for (int64_t i = 0; i < n; i++)
+        check_true(&c, i % d < rot || (double)x[i] == before[i], "channels past the rotated ones stay");
+    check_true(&c, msa_rope(N, HEADS, d, rot, theta, pos, true, x) == MSA_OK, "status of the inverse");
+    check_tensor(&c, "turned back", (verdict_dims){N, HEADS, d}, before, x, (verdict_budget){4e-7, 0, NULL});
+    check_end(&c);
+    check_release(NULL);
+}
+
+// Position 1 turns pair (0,2) of four rotated channels by 1 and pair (1,3) by theta^(-1/2).
+static void rope_by_hand(void)
+{
+    float x[6] = {1, 2, 0, 0, 5, 6};
+    const int32_t pos[1] = {1};
+    msa_rope(1, 1, 6, 4, 100, pos, false, x);
+    const double expected[6] = {cos(1), 2 * cos(0.1), sin(1), 2 * sin(0.1), 5, 6};
+    check_case c = check_begin("msa_rope by hand: half-split pairs, falling frequencies");
+    check_tensor(&c, "x", (verdict_dims){1, 1, 6}, expected, x, (verdict_budget){1e-7, 0, NULL});
+    check_end(&c);
+}
+
+static void refusals(void)
+{
+    float x[8] = {0};
+    double work[8];
+    const int32_t pos[1] = {0};
+    tap(msa_rope(1, 1, 8, 3, 1e4, pos, false, x) == MSA_ERR_ROTARY &&
+            msa_rope(1, 1, 8, -2, 1e4, pos, false, x) == MSA_ERR_ROTARY &&
+            msa_rope(1, 1, 8, 10, 1e4, pos, false, x) == MSA_ERR_ROTARY,
+        "msa_rope refuses an odd, negative or too large rotated width");
+    tap(msa_rope(1, 1, 8, 4, 1e4, NULL, false, x) == MSA_ERR_NULL &&
+            msa_rope(1, 1, 8, 4, 1e4, pos, false, NULL) == MSA_ERR_NULL &&
+            msa_rope(1, 1, 0, 0, 1e4, pos, false, x) == MSA_ERR_SIZE,
+        "msa_rope refuses NULL and empty heads");
+    tap(msa_rmsnorm(1, 0, 1e-6, x, x, x) == MSA_ERR_SIZE &&
+            msa_rmsnorm(1, 8, 1e-6, NULL, x, x) == MSA_ERR_NULL,
+        "msa_rmsnorm refuses NULL and empty rows");
+    tap(msa_rmsnorm_backward(1, 8, 1e-6, x, x, x, x, NULL, work) == MSA_ERR_NULL,
+        "msa_rmsnorm_backward refuses NULL");
+}
+
+/* ---- A layer ------------------------------------------------------------------------------------- */
+
+#define N_WEIGHTS 10
+#define FIRST_INDEX_GAIN 8
+
+static const char *const weight_name[N_WEIGHTS] = {"wq",  "wk", "wv", "wo",  "wiq",
+                                                   "wik", "gq", "gk", "giq", "gik"};
+
+static bool is_index(int w)
+{
+    return w == 4 || w == 5 || w >= FIRST_INDEX_GAIN;
+}
+
+/** A layer with its weights in both precisions, inputs, and room for everything. */
+typedef struct layer {
+    msa_shape s;
+    msa_layer_config c;
+    const msa_ops *ops;
+    msa_attention mode;
+    int64_t n[N_WEIGHTS];
+    float *w[N_WEIGHTS], *dw[N_WEIGHTS];
+    double *wide_w[N_WEIGHTS];
+    msa_layer_state st;
+    float *x, *y, *dy, *dx;
+    double *wide_x, *wide_dy;
+    void *work;
+} layer;
+
+static msa_layer_weights weights_of(float *const w[N_WEIGHTS])
+{
+    return (msa_layer_weights){w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8], w[9]};
+}
+
+static twin_weights wide_weights_of(const layer *l)
+{
+    double *const *w = l->wide_w;
+    return (twin_weights){w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8], w[9]};
+}
+
+static msa_layer_state new_state(const msa_shape *s)
+{
+    int64_t q = s->n_q * s->n_heads * s->d_head, k = s->n_q * s->n_kv_heads * s->d_head;
+    int64_t iq = s->n_q * s->n_kv_heads * s->d_index, cache = s->n_kv * s->n_kv_heads * s->d_head;
+    return (msa_layer_state){.q_raw = check_floats(q),
+                             .k_raw = check_floats(k),
+                             .qi_raw = check_floats(iq),
+                             .ki_raw = check_floats(s->n_q * s->d_index),
+                             .q = check_floats(q),
+                             .qi = check_floats(iq),
+                             .k = check_floats(cache),
+                             .v = check_floats(cache),
+                             .ki = check_floats(s->n_kv * s->d_index),
+                             .o = check_floats(q),
+                             .lse = check_floats(s->n_q * s->n_heads),
+                             .index_lse = check_floats(s->n_kv_heads * s->n_q),
+                             .ids = check_ints(s->n_kv_heads * s->n_q * s->topk),
+                             .pos = check_ints(s->n_q)};
+}
+
+static float *draw(int64_t n, double scale, inputs_rng *rng)
+{
+    float *x = check_floats(n);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = (float)scale * inputs_normal(rng);
+    return x;
+}
+
+static layer new_layer(const msa_shape *s, const msa_ops *ops, msa_attention mode, uint64_t salt)
+{
+    layer l = {.s = *s, .c = {.d_model = 6, .rot = 4, .theta = 50, .eps = 0.01}, .ops = ops, .mode = mode};
+    const int m = l.c.d_model, dh = s->d_head, di = s->d_index, q = s->n_heads * dh, kv = s->n_kv_heads * dh;
+    const int64_t sizes[N_WEIGHTS] = {m * q,  m * kv, m * kv, q * m, m * s->n_kv_heads * di,
+                                      m * di, dh,     dh,     di,    di};
+    inputs_rng rng = {check_seed(salt)};
+    for (int w = 0; w < N_WEIGHTS; w++) {
+        l.n[w] = sizes[w];
+        l.w[w] = draw(l.n[w], 0.4, &rng);
+        l.wide_w[w] = check_widen(l.w[w], l.n[w]);
+        l.dw[w] = check_floats(l.n[w]);
+    }
+    l.x = draw(s->n_q * m, 1, &rng);
+    l.dy = draw(s->n_q * m, 1, &rng);
+    l.wide_x = check_widen(l.x, s->n_q * m);
+    l.wide_dy = check_widen(l.dy, s->n_q * m);
+    l.y = check_floats(s->n_q * m);
+    l.dx = check_floats(s->n_q * m);
+    l.st = new_state(s);
+    l.work = check_alloc((int64_t)msa_layer_workspace(ops, s, &l.c), 1);
+    return l;
+}
+
+static void forward(check_case *c, layer *l)
+{
+    msa_layer_weights w = weights_of(l->w);
+    msa_status status = msa_layer_forward(l->ops, &l->s, &l->c, l->mode, &w, l->x, &l->st, l->y, l->work);
+    check_true(c, status == MSA_OK, "forward: %s", msa_strerror(status));
+}
+
+static double backward(check_case *c, layer *l, double kl_weight)
+{
+    msa_layer_weights w = weights_of(l->w), dw = weights_of(l->dw);
+    double kl;
+    msa_status status = msa_layer_backward(l->ops, &l->s, &l->c, l->mode, &w, l->x, &l->st, l->dy, kl_weight,
+                                           l->dx, &dw, &kl, l->work);
+    check_true(c, status == MSA_OK, "backward: %s", msa_strerror(status));
+    return kl;
+}
+
+static const char *mode_name(msa_attention mode)
+{
+    return mode == MSA_ATTN_DENSE ? "dense" : mode == MSA_ATTN_WARMUP ? "warmup" : "sparse";
+}
+
+/* ---- Against the twin ----------------------------------------------------------------------------
+ * A layer keeps about eight intermediate tensors in float32, each off by 2^-24, which add up as a random
+ * walk: 3 * 2^-24. The softmax multiplies the error of q or k by its logits, here below 5, on either side:
+ * 3 * 2^-24 * (1 + 2 * 5) = 2e-6 for the reference, which computes in double between them. The fast path
+ * rounds within its products as well: twice that.
+ */
+static double tolerance(const layer *l)
+{
+    return l->ops == &msa_ref_ops ? 2e-6 : 4e-6;
+}
+
+static double twin_output(void *of)
+{
+    const layer *l = of;
+    int64_t n = l->s.n_q * l->c.d_model;
+    double *y = check_doubles(n), sum = 0;
+    twin_weights w = wide_weights_of(l);
+    twin_layer(&l->s, &l->c, l->mode, &w, l->wide_x, false, l->st.ids, y);
+    for (int64_t i = 0; i < n; i++)
+        sum += y[i] * l->wide_dy[i];
+    return sum;
+}
+
+static double twin_loss(void *of)
+{
+    const layer *l = of;
+    twin_weights w = wide_weights_of(l);
+    return twin_layer(&l->s, &l->c, l->mode, &w, l->wide_x, false, l->st.ids,
+                      check_doubles(l->s.n_q * l->c.d_model));
+}
+
+static void selection_is_right(check_case *c, const layer *l)
+{
+    bool ok;
+    verdict_selection v =
+        verdict_ids(&l->s, l->st.qi, l->st.ki, l->st.ids, l->ops == &msa_ref_ops ? 0 : 1, 0.001, &ok);
+    check_true(c, ok && v.pass, "%lld of %lld ids wrong", (long long)v.n_wrong, (long long)v.n_ids);
+}
+
+static void output_equals_twin(check_case *c, layer *l)
+{
+    twin_weights w = wide_weights_of(l);
+    int64_t n = l->s.n_q * l->c.d_model;
+    double *y = check_doubles(n);
+    twin_layer(&l->s, &l->c, l->mode, &w, l->wide_x, false, l->st.ids, y);
+    check_tensor(c, "y", (verdict_dims){1, l->s.n_q, l->c.d_model}, y, l->y,
+                 (verdict_budget){tolerance(l), 1e-7, NULL});
+}
+
+static void compare_gradient(check_case *c, layer *l, const char *what, numeric_loss *loss, double weight,
+                             double *x, const float *grad, int64_t n)
+{
+    double *expected = check_doubles(n);
+    numeric_gradient(loss, l, x, n, 2e-3, expected);
+    for (int64_t i = 0; i < n; i++)
+        expected[i] *= weight;
+    check_tensor(c, what, (verdict_dims){1, 1, n}, expected, grad,
+                 (verdict_budget){tolerance(l), 1e-7, NULL});
+}
+
+// L_LM is <dy, y> here; each parameter is moved by one of the two losses only.
+static void gradients_equal_differences(check_case *c, layer *l, double kl_weight)
+{
+    double kl = backward(c, l, kl_weight), expected = twin_loss(l);
+    check_true(c, fabs(kl - expected) <= tolerance(l) * (1 + expected), "kl: expected %.9g, found %.9g",
+               expected, kl);
+    compare_gradient(c, l, "x", twin_output, 1, l->wide_x, l->dx, l->s.n_q * l->c.d_model);
+    for (int w = 0; w < N_WEIGHTS; w++)
+        compare_gradient(c, l, weight_name[w], is_index(w) ? twin_loss : twin_output,
+                         is_index(w) ? kl_weight : 1, l->wide_w[w], l->dw[w], l->n[w]);
+}
+
+static void whole_layer(const msa_shape *s, const char *name, const msa_ops *ops, msa_attention mode)
+{
+    check_case c = check_begin("%s layer, %s, %s: output and gradients", mode_name(mode),
+                               ops == &msa_ref_ops ? "reference" : "fast", name);
+    layer l = new_layer(s, ops, mode, 10);
+    forward(&c, &l);
+    if (mode == MSA_ATTN_SPARSE)
+        selection_is_right(&c, &l);
+    output_equals_twin(&c, &l);
+    gradients_equal_differences(&c, &l, 0.5);
+    check_end(&c);
+    check_release(NULL);
+}
+
+/* ---- The two zeros ------------------------------------------------------------------------------- */
+
+static bool all_zero(const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (!(x[i] == 0))
+            return false;
+    return true;
+}
+
+static void clear(float *x, int64_t n)
+{
+    memset(x, 0, (size_t)n * sizeof *x);
+}
+
+// Exactly zero, not small: L_LM does not reach the index, L_KL reaches nothing else.
+static void two_zeros(const msa_shape *s, const msa_ops *ops, msa_attention mode)
+{
+    check_case c = check_begin("%s layer, %s: L_LM gives the index nothing, L_KL gives the rest nothing",
+                               mode_name(mode), ops == &msa_ref_ops ? "reference" : "fast");
+    layer l = new_layer(s, ops, mode, 11);
+    int64_t n = s->n_q * l.c.d_model;
+    forward(&c, &l);
+    backward(&c, &l, 0);
+    check_true(&c, !all_zero(l.dx, n), "L_LM reaches x");
+    for (int w = 0; w < N_WEIGHTS; w++) {
+        check_true(&c, all_zero(l.dw[w], l.n[w]) == is_index(w), "L_LM and %s", weight_name[w]);
+        clear(l.dw[w], l.n[w]);
+    }
+    clear(l.dy, n);
+    backward(&c, &l, 1);
+    check_true(&c, all_zero(l.dx, n), "L_KL does not reach x");
+    for (int w = 0; w < N_WEIGHTS; w++)
+        check_true(&c, all_zero(l.dw[w], l.n[w]) == (!is_index(w) || mode == MSA_ATTN_DENSE), "L_KL and %s",
+                   weight_name[w]);
+    check_end(&c);
+    check_release(NULL);
+}
+
+// A second backward pass adds the same again; dx is written, not added to.
+static void weights_accumulate(const msa_shape *s, const msa_ops *ops)
+{
+    check_case c = check_begin("%s layer: weight gradients are added to, dx is written",
+                               ops == &msa_ref_ops ? "reference" : "fast");
+    layer l = new_layer(s, ops, MSA_ATTN_SPARSE, 12);
+    int64_t n = s->n_q * l.c.d_model;
+    forward(&c, &l);
+    backward(&c, &l, 1);
+    double *once[N_WEIGHTS], *dx = check_widen(l.dx, n);
+    for (int w = 0; w < N_WEIGHTS; w++) {
+        once[w] = check_widen(l.dw[w], l.n[w]);
+        for (int64_t i = 0; i < l.n[w]; i++)
+            once[w][i] *= 2;
+    }
+    backward(&c, &l, 1);
+    check_tensor(&c, "dx", (verdict_dims){1, 1, n}, dx, l.dx, (verdict_budget){0, 0, NULL});
+    for (int w = 0; w < N_WEIGHTS; w++)
+        check_tensor(&c, weight_name[w], (verdict_dims){1, 1, l.n[w]}, once[w], l.dw[w],
+                     (verdict_budget){1e-6, 0, NULL});
+    check_end(&c);
+    check_release(NULL);
+}
+
+/* ---- Prefixes and packed batches ----------------------------------------------------------------- */
+
+// Feeds the sequence in chunks over one KV cache; the outputs must be the whole sequence's.
+static void chunks_equal_whole(const msa_shape *s, const msa_ops *ops, msa_attention mode)
+{
+    check_case c = check_begin("%s layer, %s: a sequence in chunks over the cache equals the whole",
+                               mode_name(mode), ops == &msa_ref_ops ? "reference" : "fast");
+    static const int64_t chunk[] = {1, 3, 1, 4};
+    layer l = new_layer(s, ops, mode, 13);
+    const int m = l.c.d_model;
+    forward(&c, &l);
+    double *whole = check_widen(l.y, s->n_q * m);
+    msa_layer_weights w = weights_of(l.w);
+    msa_layer_state st = new_state(s); // its cache has room for all
+    int64_t done = 0;
+    for (size_t n = 0; n < sizeof chunk / sizeof *chunk; done += chunk[n++]) {
+        msa_shape part = *s;
+        part.n_q = chunk[n];
+        part.n_kv = done + chunk[n];
+        msa_status status = msa_layer_forward(ops, &part, &l.c, mode, &w, l.x + done * m, &st, l.y, l.work);
+        check_true(&c, status == MSA_OK, "%s", msa_strerror(status));
+        check_tensor(&c, "y", (verdict_dims){1, part.n_q, m}, whole + done * m, l.y,
+                     (verdict_budget){ops == &msa_ref_ops ? 0 : 4e-6, 0, NULL});
+    }
+    check_true(&c, done == s->n_q, "all tokens went in");
+    check_end(&c);
+    check_release(NULL);
+}
+
+static void packed_equals_one_by_one(const msa_shape *s, msa_attention mode)
+{
+    check_case c = check_begin("%s layer: a packed batch equals its sequences", mode_name(mode));
+    layer l = new_layer(s, &msa_ref_ops, mode, 14);
+    const int m = l.c.d_model;
+    msa_layer_weights w = weights_of(l.w);
+    forward(&c, &l);
+    for (int n = 0; n < msa_n_seqs(s); n++) {
+        msa_seq seq = msa_get_seq(s, n);
+        msa_shape one = *s;
+        one.n_seqs = 1;
+        one.n_q = seq.n_q;
+        one.n_kv = seq.n_kv;
+        msa_layer_state st = new_state(&one);
+        float *y = check_floats(seq.n_q * m);
+        msa_layer_forward(&msa_ref_ops, &one, &l.c, mode, &w, l.x + seq.q0 * m, &st, y, l.work);
+        check_same(&c, "y", y, l.y + seq.q0 * m, (size_t)(seq.n_q * m) * sizeof *y);
+    }
+    check_end(&c);
+    check_release(NULL);
+}
+
+static void layer_refusals(const msa_shape *s)
+{
+    check_case c = check_begin("a layer refuses what it cannot do");
+    layer l = new_layer(s, &msa_ref_ops, MSA_ATTN_SPARSE, 15);
+    msa_layer_weights w = weights_of(l.w), dw = weights_of(l.dw);
+    double kl;
+    msa_shape prefix = *s;
+    prefix.n_kv++;
+    check_true(&c,
+               msa_layer_backward(l.ops, &prefix, &l.c, l.mode, &w, l.x, &l.st, l.dy, 1, l.dx, &dw, &kl,
+                                  l.work) == MSA_ERR_UNSUPPORTED,
+               "the backward pass needs T = S");
+    l.c.rot = 3;
+    check_true(&c, msa_layer_forward(l.ops, s, &l.c, l.mode, &w, l.x, &l.st, l.y, l.work) == MSA_ERR_ROTARY,
+               "an odd rotated width");
+    l.c.rot = 4;
+    l.c.d_model = 0;
+    check_true(&c, msa_layer_forward(l.ops, s, &l.c, l.mode, &w, l.x, &l.st, l.y, l.work) == MSA_ERR_SIZE,
+               "an empty model");
+    check_true(&c, all_zero(l.y, s->n_q * 6), "y is untouched");
+    check_end(&c);
+    check_release(NULL);
+}
+
+int main(int argc, char **argv)
+{
+    static const int32_t packed[] = {0, 4, 5, 9};
+    static const msa_shape plain = {9, 9, 4, 2, 6, 3, 2, 2, 1, NULL, NULL};
+    static const msa_shape batch = {9, 9, 2, 2, 4, 8, 2, 1, 3, packed, packed};
+    static const msa_ops *const sets[] = {&msa_ref_ops, &msa_fast_ops};
+    check_start(argc, argv);
+    norm_equals_twin(7, 1, 1e-6, 1);
+    norm_equals_twin(5, 33, 1e-6, 1);
+    norm_equals_twin(3, 128, 1e-6, 1e-4f);
+    norm_equals_twin(3, 16, 1e-6, 1e6f);
+    rope_equals_twin(16, 8, 5e6);
+    rope_equals_twin(7, 6, 1e4);
+    rope_equals_twin(5, 0, 1e4);
+    rope_by_hand();
+    refusals();
+    for (int set = 0; set < 2; set++)
+        for (msa_attention mode = MSA_ATTN_DENSE; mode <= MSA_ATTN_SPARSE; mode++) {
+            whole_layer(&plain, "one sequence", sets[set], mode);
+            whole_layer(&batch, "packed", sets[set], mode);
+            two_zeros(&plain, sets[set], mode);
+            chunks_equal_whole(&plain, sets[set], mode);
+        }
+    for (msa_attention mode = MSA_ATTN_DENSE; mode <= MSA_ATTN_SPARSE; mode++)
+        packed_equals_one_by_one(&batch, mode);
+    weights_accumulate(&plain, &msa_ref_ops);
+    weights_accumulate(&plain, &msa_fast_ops);
+    layer_refusals(&plain);
+    return check_done();
+}
