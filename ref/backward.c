@@ -46,10 +46,17 @@ static msa_status backward(const msa_shape *s, const float *q, const float *k, c
                 double denom;
                 softmax_row(p, n, false, &denom);
 
-                double delta = 0; /* rowsum(dP * P) */
+                int64_t peak = 0;
                 for (int64_t a = 0; a < n; a++) {
                     p[a] /= denom;
                     dp[a] = dot(dout + row * d, v + (kv + tokens[a] * s->n_kv_heads) * d, d);
+                    peak = p[a] > p[peak] ? a : peak;
+                }
+                /* dS does not change if a constant is taken from dP. Taking the value at the peak leaves
+                 * something of dP - delta where P is nearly one-hot and the two would cancel. */
+                double origin = dp[peak], delta = 0; /* delta = rowsum(dP * P) */
+                for (int64_t a = 0; a < n; a++) {
+                    dp[a] -= origin;
                     delta += dp[a] * p[a];
                 }
                 memset(acc, 0, (size_t)d * sizeof *acc);

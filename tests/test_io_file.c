@@ -158,7 +158,7 @@ static void test_write_fails_at_every_byte(void)
 
 /* ---- Killed while writing ------------------------------------------------------------------------ */
 
-enum { BIG = 1 << 20 };
+enum { BIG = 1 << 18 };
 
 /* Writes BIG bytes of 'a', of 'b', of 'c' ... over and over, until it is killed. */
 static void write_for_ever(const char *path)
@@ -188,6 +188,21 @@ static bool is_whole(const char *path)
     return whole;
 }
 
+static pid_t start_writer(const char *path)
+{
+    pid_t child = fork();
+    if (child == 0)
+        write_for_ever(path);
+    return child;
+}
+
+static bool kill_writer(pid_t child)
+{
+    int status = 0;
+    return child > 0 && kill(child, SIGKILL) == 0 && waitpid(child, &status, 0) == child &&
+           WIFSIGNALED(status);
+}
+
 static void test_killed(void)
 {
     const char *path = scratch("killed");
@@ -196,15 +211,13 @@ static void test_killed(void)
     bool ok = data && io_write_file(path, &(io_chunk){data, BIG}, 1, err);
     free(data);
     for (int i = 0; i < 20 && ok; i++) {
-        pid_t child = fork();
-        if (child == 0)
-            write_for_ever(path);
+        pid_t one = start_writer(path), other = start_writer(path);
         nanosleep(&(struct timespec){0, (1 + i * 7 % 20) * 1000000L}, NULL);
-        int status = 0;
-        ok = child > 0 && kill(child, SIGKILL) == 0 && waitpid(child, &status, 0) == child &&
-             WIFSIGNALED(status) && is_whole(path);
+        ok = is_whole(path);
+        ok = kill_writer(one) && is_whole(path) && ok;
+        ok = kill_writer(other) && is_whole(path) && ok;
     }
-    tap(scratch_no_error(ok, err), "a writer killed at 20 moments leaves a whole file");
+    tap(scratch_no_error(ok, err), "two writers of one file, killed at 20 moments, leave it whole");
 }
 
 int main(void)

@@ -56,6 +56,9 @@ static void test_fill(void)
     io_fill(&im, INT_MIN, INT_MIN, INT_MAX, INT_MAX, red);
     io_fill(&im, INT_MAX, INT_MAX, INT_MAX, INT_MAX, red);
     tap(count(&im, black) == 5, "far outside draws nothing");
+    io_fill(&im, 5, 4, INT_MAX, INT_MAX, red);
+    tap(count(&im, black) == 4 && same_colour(at(&im, 5, 4), red) && same_colour(at(&im, 6, 4), red),
+        "a huge rectangle covers the corner");
     io_fill(&im, -5, -5, INT_MAX, INT_MAX, red);
     tap(count(&im, red) == 35, "a huge rectangle covers all");
     io_image_free(&im);

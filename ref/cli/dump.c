@@ -86,7 +86,9 @@ static void describe_command(char *to, int argc, char **argv)
 
 static void describe_shape(char *to, const msa_shape *s)
 {
-    append(to, "; blocks of %d keys: %lld, top %d", s->block, (long long)msa_n_blocks(s), s->topk);
+    const int64_t blocks = msa_n_blocks(s);
+    append(to, "; %lld block%s of %d keys, top %d", (long long)blocks, blocks == 1 ? "" : "s", s->block,
+           s->topk);
 }
 
 /* ---- Results -------------------------------------------------------------------------------------- */
@@ -94,7 +96,7 @@ static void describe_shape(char *to, const msa_shape *s)
 static int write_array(const request *q, const char *name, npy_type type, int ndim, const int64_t *dim,
                        const void *data)
 {
-    char path[MAX_NAME];
+    char path[MAX_NAME + 128];
     io_error err;
     snprintf(path, sizeof path, "%s/%s.npy", q->out, name);
     return npy_write(path, type, ndim, dim, data, err) ? 0 : cli_fail(q->name, "%s", err);
@@ -102,7 +104,7 @@ static int write_array(const request *q, const char *name, npy_type type, int nd
 
 static int write_picture(const request *q, const capture *c, const char *name, io_image *im)
 {
-    char path[MAX_NAME];
+    char path[MAX_NAME + 128];
     io_error err;
     const st_meta text[] = {{"Software", "msa " MSA_VERSION},
                             {"Description", c->source},
@@ -170,7 +172,7 @@ static int write_summary(const request *q, const capture *c, const float *freque
     const int64_t dim[] = {c->n_layers, s->n_kv_heads, maps_query_blocks(s), msa_n_blocks(s)};
     io_image im = panels_frequency(
         &(panels_grid){c->n_layers, s->n_kv_heads, c->layer, dim[2], dim[3], frequency}, c->source);
-    char path[MAX_NAME];
+    char path[MAX_NAME + 128];
     io_error err;
     int bad = write_array(q, "frequency", NPY_F32, 4, dim, frequency);
     bad = bad ? bad : write_picture(q, c, "frequency", &im);

@@ -4,28 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../model/evaluate.h"
 #include "cli.h"
-#include "inputs.h"
 
 enum { INDEX, RANDOM, N_SELECTIONS };
-
-/* The local block and k-1 others drawn without replacement, for every group of one query. */
-static void draw_blocks(const msa_shape *query, inputs_rng *rng, int32_t *ids)
-{
-    const int64_t local = (query->n_kv - 1) / query->block;
-    for (int r = 0; r < query->n_kv_heads; r++, ids += query->topk) {
-        int64_t left = query->topk - 1 < local ? query->topk - 1 : local;
-        int n = 0;
-        for (int64_t b = 0; b < local; b++) /* selection sampling: ascending, every subset equally likely */
-            if (inputs_below(rng, local - b) < left) {
-                ids[n++] = (int32_t)b;
-                left--;
-            }
-        ids[n++] = (int32_t)local;
-        while (n < query->topk)
-            ids[n++] = -1;
-    }
-}
 
 /* The rows of ids [Hkv,T,k] that belong to query i. */
 static void gather_ids(const msa_shape *s, int64_t i, const int32_t *from, int32_t *ids)
@@ -35,16 +17,7 @@ static void gather_ids(const msa_shape *s, int64_t i, const int32_t *from, int32
                (size_t)s->topk * sizeof *ids);
 }
 
-static void add(msa_recall_result *sum, const msa_recall_result *one)
-{
-    if (one->rows == 0)
-        return; /* its averages are NaN */
-    sum->rows += one->rows;
-    sum->block_recall += one->block_recall * (double)one->rows;
-    sum->score_recall += one->score_recall * (double)one->rows;
-}
-
-static void measure(const char *command, const cli_tensors *t, inputs_rng rng, int32_t *ids, void *work,
+static void measure(const char *command, const cli_tensors *t, int64_t seed, int32_t *ids, void *work,
                     msa_recall_result sum[N_SELECTIONS])
 {
     const msa_shape *s = &t->shape;
@@ -59,10 +32,10 @@ static void measure(const char *command, const cli_tensors *t, inputs_rng rng, i
             msa_index(&query, cli_floats(t, CLI_QI) + i * s->n_kv_heads * s->d_index, cli_floats(t, CLI_KI),
                       NULL, ids, NULL, work);
         msa_recall(&query, q, k, ids, NULL, &one, work);
-        add(&sum[INDEX], &one);
-        draw_blocks(&query, &rng, ids);
+        eval_add_recall(&sum[INDEX], &one);
+        eval_random_ids(&query, (uint64_t)(seed + i), ids);
         msa_recall(&query, q, k, ids, NULL, &one, work);
-        add(&sum[RANDOM], &one);
+        eval_add_recall(&sum[RANDOM], &one);
         cli_progress(command, i + 1, s->n_q, "queries");
     }
     cli_progress_end();
@@ -94,7 +67,7 @@ static int run(const char *command, const cli_tensors *t, int64_t seed)
     void *work = ids ? cli_alloc(command, recall > index ? recall : index) : NULL;
     msa_recall_result sum[N_SELECTIONS] = {{0}};
     if (work) {
-        measure(command, t, (inputs_rng){(uint64_t)seed}, ids, work, sum);
+        measure(command, t, seed, ids, work, sum);
         print_result(t, seed, sum);
     }
     free(ids);

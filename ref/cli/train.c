@@ -65,6 +65,7 @@ static int open_curve(const char *command, job *j, int64_t done)
         return cli_fail(command, "%s: %s", j->csv_path, strerror(errno));
     if (fcntl(fd, F_SETLK, &lock) != 0)
         return cli_fail(command, "%s: expected no other run writing here, found one", j->csv_path);
+    setvbuf(j->csv, NULL, _IOLBF, BUFSIZ); /* for whoever follows the curve */
     long keep = done > 0 ? kept_rows(j->csv, done) : 0;
     if (ftruncate(fd, keep) != 0 || fseek(j->csv, 0, SEEK_END) != 0 ||
         (keep == 0 && fputs(header, j->csv) < 0))

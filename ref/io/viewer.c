@@ -85,7 +85,7 @@ static void put_base64(viewer *v, const void *data, size_t bytes)
 
 static unsigned char byte_of(double level)
 {
-    return (unsigned char)lround(255 * level);
+    return (unsigned char)(level > 0 ? lround(255 * level) : 0); /* and 0 for a NaN */
 }
 
 /* The visible cells of a map of shares in one group, a byte each. */
@@ -144,7 +144,7 @@ static void put_recall(viewer *v, const maps *m, int group)
     put(v, ",\"recall\":");
     put_base64(v, recall, (size_t)(2 * v->rows));
     free(recall);
-    if (maps_recall(m, group, &block_recall, &score_recall))
+    if (maps_recall(m, group, &block_recall, &score_recall) && isfinite(score_recall)) /* JSON has no NaN */
         put(v, ",\"block_recall\":%.4f,\"score_recall\":%.4f", block_recall, score_recall);
 }
 

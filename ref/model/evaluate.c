@@ -36,8 +36,8 @@ double eval_bits_per_byte(const model *m, const msa_ops *ops, const eval_windows
     return total / t->count / log(2);
 }
 
-/* The local block and k-1 others, every subset equally likely (selection sampling keeps them ascending). */
-static void random_ids(const msa_shape *s, uint64_t seed, int32_t *ids)
+/* Selection sampling (Knuth's algorithm S): ascending, every subset equally likely. */
+void eval_random_ids(const msa_shape *s, uint64_t seed, int32_t *ids)
 {
     uint64_t number = 0;
     for (int r = 0; r < s->n_kv_heads; r++)
@@ -55,8 +55,7 @@ static void random_ids(const msa_shape *s, uint64_t seed, int32_t *ids)
         }
 }
 
-/* Adds a window's averages, weighted by its rows. */
-static void add_result(msa_recall_result *sum, const msa_recall_result *one)
+void eval_add_recall(msa_recall_result *sum, const msa_recall_result *one)
 {
     if (one->rows == 0)
         return;
@@ -81,10 +80,10 @@ static bool layer_recall(const model_run *run, int layer, uint64_t seed, eval_re
     if (ok) {
         msa_recall_result one;
         must(msa_recall(&s, st->q, st->k, st->ids, NULL, &one, work));
-        add_result(&sum->index, &one);
-        random_ids(&s, seed, ids);
+        eval_add_recall(&sum->index, &one);
+        eval_random_ids(&s, seed, ids);
         must(msa_recall(&s, st->q, st->k, ids, NULL, &one, work));
-        add_result(&sum->random, &one);
+        eval_add_recall(&sum->random, &one);
     }
     free(ids);
     free(work);

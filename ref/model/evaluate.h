@@ -25,6 +25,13 @@ const uint8_t *eval_window(const eval_windows *t, int w);
  *  dense). NaN where there is no window or no memory. */
 double eval_bits_per_byte(const model *m, const msa_ops *ops, const eval_windows *t, msa_attention mode);
 
+/** What an index that knows nothing would choose: the local block and k-1 random others before it. For
+ *  one sequence. @param ids [Hkv,T,k] */
+void eval_random_ids(const msa_shape *s, uint64_t seed, int32_t *ids);
+
+/** Adds one result's averages, times its rows, to the sums; divide by the rows in the end. */
+void eval_add_recall(msa_recall_result *sum, const msa_recall_result *one);
+
 /** Recall of one layer's selection, and of random blocks in its place. */
 typedef struct eval_recall {
     msa_recall_result index, random;

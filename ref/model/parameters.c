@@ -17,8 +17,8 @@ model_config model_default_config(void)
                           .d_index = 64,
                           .d_ff = 384,
                           .block = 32,
-                          .topk = 6,
-                          .context = 2048,
+                          .topk = 8,
+                          .context = 1024,
                           .sparse = 1,
                           .theta = 10000,
                           .eps = 1e-6};

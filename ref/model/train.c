@@ -24,8 +24,8 @@ struct trainer {
 train_config train_default_config(void)
 {
     return (train_config){.steps = 3000,
-                          .batch = 1,
-                          .index_warmup = 600,
+                          .batch = 2,
+                          .index_warmup = 1000,
                           .lr_warmup = 100,
                           .lr = 3e-3,
                           .lr_end = 1e-4,
