@@ -23,7 +23,8 @@ FOUND    := $(if $(OPENBLAS),-DHAVE_OPENBLAS $(shell pkg-config --cflags openbla
             $(if $(JSON),-DHAVE_JANSSON $(shell pkg-config --cflags jansson))
 ALLFLAGS  = $(STRICT) $(CFLAGS) $(SAN) -fPIC -I$(B) -D_POSIX_C_SOURCE=200809L $(FOUND) $(if $(OPENMP),-fopenmp,-Wno-unknown-pragmas) -MMD -MP
 # No fast-math anywhere; errno from sqrt is nobody's business in the fast path.
-FASTFLAGS = -O3 -fno-math-errno -fopenmp-simd $(if $(TUNED),-march=$(ARCH))
+# clang would warn where it leaves a maximum unvectorised.
+FASTFLAGS = -O3 -fno-math-errno -fopenmp-simd -Wno-pass-failed $(if $(TUNED),-march=$(ARCH))
 LIBS     := $(if $(OPENBLAS),$(shell pkg-config --libs openblas)) -lm
 APPLIBS  := $(if $(PNG),$(shell pkg-config --libs libpng)) $(if $(JSON),$(shell pkg-config --libs jansson)) $(LIBS)
 

@@ -32,8 +32,8 @@ static void remove_tree(const char *path, int depth)
         if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
             continue;
         char child[1024];
-        snprintf(child, sizeof child, "%s/%s", path, e->d_name);
-        if (unlink(child) != 0 && depth > 0)
+        int length = snprintf(child, sizeof child, "%s/%s", path, e->d_name);
+        if (length < (int)sizeof child && unlink(child) != 0 && depth > 0)
             remove_tree(child, depth - 1);
     }
     if (d)

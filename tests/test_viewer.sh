@@ -1,29 +1,9 @@
 #!/usr/bin/env bash
 # The pictures, arrays and page of `msa dump`, and its refusals. Where a Chromium is installed the page is
 # opened, pointed at and typed at. TAP on stdout; MSA names the program.
-set -u
-export LC_ALL=C
-MSA=$(realpath "${MSA:-build/msa}")
-cd "$(dirname "$0")/.." || exit 2
+source "$(dirname "$0")/tap.sh"
 V=$PWD/data/vectors
-W=$(mktemp -d) || exit 2
-trap 'rm -rf "$W" "$W.out" "$W.err"' EXIT
 
-n=0 failed=0
-check() { # check STATUS NAME
-    n=$((n + 1))
-    if [[ $1 -eq 0 ]]; then
-        echo "ok $n - $2"
-    else
-        echo "not ok $n - $2"
-        failed=1
-        sed 's/^/# /' "$W.err" "$W.out" 2>/dev/null | head -n 8
-    fi
-}
-skip() { # skip NAME REASON
-    n=$((n + 1))
-    echo "ok $n - $1 # SKIP $2"
-}
 runs() { # runs NAME ARGUMENT...
     "$MSA" dump "${@:2}" >"$W.out" 2>"$W.err" && [[ ! -s $W.err ]]
     check $? "$1"
@@ -131,7 +111,7 @@ else
     model=
 fi
 
-shipped=$(ls data/*.safetensors 2>/dev/null | grep -v dense | head -n 1)
+shipped=$(ls data/*.safetensors 2>/dev/null | grep -v -e dense -e gqa | head -n 1)
 if [[ -n $model && -n $shipped ]]; then
     bytes=$(cat README.md Makefile ref/msa.h | head -c 2048 | tee "$W/readme.txt" | wc -c)
     runs "the shipped model on $bytes bytes" --model "$shipped" --text "$W/readme.txt" --out "$W/shipped"
@@ -253,5 +233,4 @@ browse "every third query" "$W/long" 300 1400,900
 [[ -z $model ]] || browse "a text" "$W/text" 100 1400,900
 [[ -z $model ]] || browse "a text" "$W/text" 100 500,844
 
-echo "1..$n"
-exit $failed
+finish

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "internal.h"
 
@@ -13,10 +14,16 @@ void must(msa_status status)
     abort();
 }
 
+bool memory_holds(double bytes)
+{
+    return bytes <= (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+}
+
 void *arena_take(arena *a, size_t count, size_t size)
 {
-    size_t at = a->used;
-    a->used += (count * size + 63) / 64 * 64;
+    const size_t at = a->used, most = SIZE_MAX / 4;
+    const size_t bytes = count > most / size ? most : (count * size + 63) / 64 * 64;
+    a->used = bytes > most - at ? most : at + bytes;
     return a->base ? a->base + at : NULL;
 }
 

@@ -66,10 +66,13 @@ model_decoder *model_decoder_new(const model *m, const msa_ops *ops, int max_len
         return NULL;
     *d = (model_decoder){.m = m, .ops = ops, .max_len = max_len};
     d->cache = calloc((size_t)m->config.n_layers, sizeof *d->cache);
-    arena size = {NULL, 0};
-    if (d->cache)
+    arena size = {NULL, 0}, memory = {NULL, 0};
+    const msa_shape s = largest(d);
+    if (d->cache && msa_check_shape(&s) == MSA_OK) {
         place(d, &size);
-    arena memory = {d->cache ? malloc(size.used) : NULL, 0};
+        if (memory_holds((double)size.used + (double)m->n_params * sizeof(float)))
+            memory.base = malloc(size.used);
+    }
     if (!memory.base) {
         model_decoder_free(d);
         return NULL;

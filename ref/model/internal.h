@@ -99,7 +99,12 @@ void block_backward(const model *m, int layer, const msa_ops *ops, const msa_sha
 /* A status that only a mistake in this program can cause. */
 void must(msa_status status);
 
-/* One allocation, handed out piece by piece: call once with base = NULL to size it, again to place it. */
+/* Whether this machine has that much memory at all. Asked before every large allocation: the system hands
+ * out more than there is, and kills whoever uses it. */
+bool memory_holds(double bytes);
+
+/* One allocation, handed out piece by piece: call once with base = NULL to size it, again to place it.
+ * The size saturates instead of wrapping around. */
 typedef struct arena {
     char *base;
     size_t used;

@@ -120,7 +120,8 @@ static bool allocate(model *m, const model_config *c, io_error err)
             add_layer(m, l);
         add(m, "norm", c->d_model, 0, false);
         add(m, "head", c->d_model, MODEL_VOCAB, false);
-        m->params = calloc(m->n_params, sizeof *m->params);
+        if (memory_holds((double)m->n_params * sizeof *m->params))
+            m->params = calloc(m->n_params, sizeof *m->params);
     }
     if (!m->params) {
         snprintf(err, IO_ERR, "model: no memory for %zu parameters", m->n_params);

@@ -70,6 +70,8 @@ static void place(const model *m, model_run *r, bool train, arena *a)
 
 model_run *model_run_new(const model *m, const msa_ops *ops, int n_seqs, int length, bool train)
 {
+    if ((int64_t)n_seqs * length > INT32_MAX)
+        return NULL;
     model_run *r = calloc(1, sizeof *r);
     if (!r)
         return NULL;
@@ -88,11 +90,12 @@ model_run *model_run_new(const model *m, const msa_ops *ops, int n_seqs, int len
     r->shape = attention_shape(&m->config, r->n, r->n);
     r->shape.n_seqs = n_seqs;
     r->shape.cu_q = r->shape.cu_kv = r->cu;
-    must(msa_check_shape(&r->shape));
-
-    arena size = {NULL, 0};
-    place(m, r, train, &size);
-    arena memory = {malloc(size.used), 0};
+    arena size = {NULL, 0}, memory = {NULL, 0};
+    if (msa_check_shape(&r->shape) == MSA_OK) {
+        place(m, r, train, &size);
+        if (memory_holds((double)size.used + (train ? 3.0 : 1.0) * (double)m->n_params * sizeof(float)))
+            memory.base = malloc(size.used);
+    }
     if (!memory.base) {
         model_run_free(r);
         return NULL;

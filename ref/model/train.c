@@ -86,14 +86,20 @@ trainer *trainer_new(const model_config *c, const train_config *config, const tr
         return NULL;
     }
     const size_t n = (size_t)config->batch * (size_t)c->context;
-    t->moment1 = calloc(t->m.n_params, sizeof *t->moment1);
-    t->moment2 = calloc(t->m.n_params, sizeof *t->moment2);
-    t->tokens = malloc(n);
-    t->targets = malloc(n);
-    t->kl = calloc((size_t)c->n_layers, sizeof *t->kl);
-    t->run = model_run_new(&t->m, ops, (int)config->batch, c->context, true);
-    if (!t->moment1 || !t->moment2 || !t->tokens || !t->targets || !t->kl || !t->run) {
-        snprintf(err, IO_ERR, "no memory for batches of %" PRId64 " x %d tokens", config->batch, c->context);
+    t->run =
+        model_run_new(&t->m, ops, (int)config->batch, c->context, true); /* first: it asks for the most */
+    if (t->run) {
+        t->moment1 = calloc(t->m.n_params, sizeof *t->moment1);
+        t->moment2 = calloc(t->m.n_params, sizeof *t->moment2);
+        t->tokens = malloc(n);
+        t->targets = malloc(n);
+        t->kl = calloc((size_t)c->n_layers, sizeof *t->kl);
+    }
+    if (!t->moment1 || !t->moment2 || !t->tokens || !t->targets || !t->kl) {
+        snprintf(err, IO_ERR,
+                 "these sizes: expected to fit the memory here, found too large: a batch of %" PRId64
+                 " x %d tokens",
+                 config->batch, c->context);
         trainer_free(t);
         return NULL;
     }

@@ -1,0 +1,9 @@
+#!/bin/sh
+# Rebuilds figures/gallery: gallery.sh BUILD. Each picture carries its command in a PNG text chunk as well.
+set -eu
+build=$1
+out=$build/gallery
+mkdir -p figures/gallery
+offset=4190000 # in the held-out end of the text: the epistles
+"$build/msa" dump --model data/kjv-msa.safetensors --text "$build/kjv.txt" --offset $offset --out "$out"
+cp "$out"/frequency.png "$out"/layer0[0-9]_group[0-9].png figures/gallery/

@@ -1,0 +1,244 @@
+/**
+ * @file test_train.c
+ * @brief Training: AdamW against the paper's formula in double, the schedule, the two stages, resuming.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../ref/model/train.h"
+#include "check.h"
+#include "scratch.h"
+
+#define CONTEXT 24
+
+static const model_config tiny = {.n_layers = 2,
+                                  .d_model = 8,
+                                  .n_heads = 2,
+                                  .n_kv_heads = 1,
+                                  .d_head = 8,
+                                  .d_index = 4,
+                                  .d_ff = 12,
+                                  .block = 4,
+                                  .topk = 2,
+                                  .context = CONTEXT,
+                                  .sparse = 1,
+                                  .theta = 100,
+                                  .eps = 1e-5};
+
+static const train_config eight_steps = {.steps = 8,
+                                         .batch = 1,
+                                         .index_warmup = 3,
+                                         .lr_warmup = 2,
+                                         .lr = 1e-2,
+                                         .lr_end = 1e-3,
+                                         .decay = 0.5,
+                                         .clip = 0.3,
+                                         .lambda = 2,
+                                         .seed = 5};
+
+// The shortest text there can be: every batch is its only window, so a test knows what a step sees.
+static train_text one_window(void)
+{
+    static uint8_t bytes[CONTEXT + 1];
+    inputs_rng rng = {check_seed(1)};
+    for (int i = 0; i <= CONTEXT; i++)
+        bytes[i] = (uint8_t)inputs_below(&rng, 7); // few symbols, so that it can be learnt
+    return (train_text){bytes, CONTEXT + 1, CONTEXT + 1};
+}
+
+static trainer *start(const train_config *config, const train_text *text)
+{
+    io_error err;
+    trainer *t = trainer_new(&tiny, config, text, &msa_ref_ops, err);
+    if (!t) {
+        printf("Bail out! %s\n", err);
+        exit(1);
+    }
+    return t;
+}
+
+/* ---- One step after another ---------------------------------------------------------------------- */
+
+/** AdamW in double: what Loshchilov and Hutter's algorithm 2 keeps. */
+typedef struct adamw {
+    double *m1, *m2;
+} adamw;
+
+/** Gradient, loss and mean L_KL of the model as it stands, on the only window. */
+typedef struct expectation {
+    double *grads, norm, bits, kl;
+} expectation;
+
+static expectation expect(const model *m, msa_attention mode, double lambda, const train_text *text)
+{
+    double kl[2];
+    expectation e = {.norm = 0};
+    model_run *run = model_run_new(m, &msa_ref_ops, 1, CONTEXT, true);
+    model_forward(m, run, mode, text->bytes);
+    e.bits = model_loss(run, text->bytes + 1, NULL) / log(2);
+    model_backward(m, run, mode, text->bytes, text->bytes + 1, lambda, kl);
+    e.kl = (kl[0] + kl[1]) / 2;
+    e.grads = check_widen(model_run_grads(run), (int64_t)m->n_params);
+    for (size_t i = 0; i < m->n_params; i++)
+        e.norm += e.grads[i] * e.grads[i];
+    e.norm = sqrt(e.norm);
+    model_run_free(run);
+    return e;
+}
+
+static double next_value(double p, double g, double *m1, double *m2, int64_t step, double lr, double decay)
+{
+    const double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
+    *m1 = beta1 * *m1 + (1 - beta1) * g;
+    *m2 = beta2 * *m2 + (1 - beta2) * g * g;
+    double mean = *m1 / (1 - pow(beta1, (double)step)), square = *m2 / (1 - pow(beta2, (double)step));
+    return p - lr * (mean / (sqrt(square) + eps) + decay * p);
+}
+
+static void compare_step(check_case *c, const model *m, const double *before, const expectation *e, adamw *a,
+                         const train_step *done, const train_config *config)
+{
+    double shrink = e->norm > config->clip ? config->clip / e->norm : 1, worst = 0;
+    for (int t = 0; t < m->n_tensors; t++) {
+        const model_tensor *x = &m->tensor[t];
+        for (size_t i = x->offset; i < x->offset + x->count; i++) {
+            double expected = next_value(before[i], shrink * e->grads[i], &a->m1[i], &a->m2[i], done->step,
+                                         done->lr, x->ndim == 2 ? config->decay : 0);
+            double error = fabs((double)m->params[i] - expected);
+            worst = fmax(worst, error / (1e-5 * done->lr + 0x1p-22 * fabs(before[i])));
+        }
+    }
+    check_true(c, worst <= 1, "step %lld moves every parameter as AdamW does: %.3g of the tolerance",
+               (long long)done->step, worst);
+    c->used = fmax(c->used, worst);
+}
+
+static void steps_follow_adamw(void)
+{
+    check_case c = check_begin("AdamW with decay and clipping, warmup then sparse");
+    snprintf(c.worst, sizeof c.worst, "a parameter");
+    train_text text = one_window();
+    trainer *t = start(&eight_steps, &text);
+    const model *m = trainer_model(t);
+    adamw a = {check_doubles((int64_t)m->n_params), check_doubles((int64_t)m->n_params)};
+    for (int64_t step = 0; step < eight_steps.steps; step++) {
+        msa_attention mode = step < eight_steps.index_warmup ? MSA_ATTN_WARMUP : MSA_ATTN_SPARSE;
+        double *before = check_widen(m->params, (int64_t)m->n_params);
+        expectation e = expect(m, mode, eight_steps.lambda, &text);
+        train_step done = trainer_step(t);
+        check_true(&c, done.step == step + 1 && trainer_steps(t) == step + 1, "steps are counted from 1");
+        check_true(&c, fabs(done.loss - e.bits) <= 1e-9 * e.bits, "loss in bits: %.9g, expected %.9g",
+                   done.loss, e.bits);
+        check_true(&c, fabs(done.kl - e.kl) <= 1e-9 * e.kl, "mean L_KL: %.9g, expected %.9g", done.kl, e.kl);
+        check_true(&c, fabs(done.norm - e.norm) <= 1e-9 * e.norm, "norm: %.9g, expected %.9g", done.norm,
+                   e.norm);
+        check_true(&c, e.norm > eight_steps.clip, "the clipping is at work");
+        compare_step(&c, m, before, &e, &a, &done, &eight_steps);
+    }
+    trainer_free(t);
+    check_end(&c);
+    check_release(NULL);
+}
+
+static void schedule(void)
+{
+    check_case c = check_begin("the learning rate rises linearly and falls to its end");
+    train_config config = eight_steps;
+    config.steps = 40;
+    config.lr_warmup = 10;
+    train_text text = one_window();
+    trainer *t = start(&config, &text);
+    double lr[40];
+    for (int step = 0; step < 40; step++)
+        lr[step] = trainer_step(t).lr;
+    for (int step = 0; step < 10; step++)
+        check_true(&c, fabs(lr[step] - 1e-2 * (step + 1) / 10) < 1e-12, "lr %g at step %d", lr[step], step);
+    for (int step = 11; step < 40; step++)
+        check_true(&c, lr[step] < lr[step - 1] && lr[step] >= 1e-3, "lr %g at step %d falls", lr[step], step);
+    check_true(&c, fabs(lr[25] - 5.5e-3) < 1e-6, "half way down in the middle: %g", lr[25]);
+    check_true(&c, lr[39] < 1.1e-3, "down at the end: %g", lr[39]);
+    trainer_free(t);
+    check_end(&c);
+}
+
+static void learns(void)
+{
+    check_case c = check_begin("a hundred steps on one window halve its loss, and the selector's");
+    train_config config = eight_steps;
+    config.steps = 100;
+    config.decay = 0;
+    config.index_warmup = 100;
+    train_text text = one_window();
+    trainer *t = start(&config, &text);
+    train_step first = trainer_step(t), last = first;
+    for (int step = 1; step < 100; step++)
+        last = trainer_step(t);
+    check_true(&c, last.loss < first.loss / 2, "loss from %g to %g", first.loss, last.loss);
+    check_true(&c, last.kl < first.kl / 2, "L_KL from %g to %g", first.kl, last.kl);
+    trainer_free(t);
+    check_end(&c);
+}
+
+/* ---- Resuming ------------------------------------------------------------------------------------ */
+
+static void resumes(void)
+{
+    if (!st_available()) {
+        tap_skip("a resumed run ends in the same bits", "built without jansson");
+        return;
+    }
+    check_case c = check_begin("a resumed run ends in the same bits");
+    io_error err;
+    uint8_t bytes[500];
+    inputs_rng rng = {check_seed(2)};
+    for (int i = 0; i < 500; i++)
+        bytes[i] = (uint8_t)inputs_below(&rng, 256);
+    train_text text = train_split(bytes, 500);
+    check_true(&c, text.n_train == 475, "the last twentieth is held out");
+    const char *path = scratch("run.safetensors");
+    trainer *whole = start(&eight_steps, &text);
+    for (int step = 0; step < 8; step++) {
+        trainer_step(whole);
+        if (step == 3)
+            check_true(&c, trainer_save(whole, path, err), "saved");
+    }
+    trainer *t = trainer_resume(path, &tiny, &eight_steps, &text, &msa_ref_ops, err);
+    check_true(&c, t && trainer_steps(t) == 4, "resumed at step 4");
+    for (int step = 4; t && step < 8; step++)
+        trainer_step(t);
+    if (t)
+        check_same(&c, "parameters", trainer_model(whole)->params, trainer_model(t)->params,
+                   trainer_model(t)->n_params * sizeof(float));
+    train_config other = eight_steps;
+    other.lambda = 3;
+    check_true(&c, !trainer_resume(path, &tiny, &other, &text, &msa_ref_ops, err),
+               "another lambda is another run");
+    bytes[77] ^= 1;
+    check_true(&c, !trainer_resume(path, &tiny, &eight_steps, &text, &msa_ref_ops, err),
+               "another text is another run");
+    trainer_free(whole);
+    trainer_free(t);
+    check_end(&c);
+}
+
+static void refuses_short_text(void)
+{
+    io_error err = "";
+    train_text text = one_window();
+    text.n_train = text.n = CONTEXT;
+    tap(!trainer_new(&tiny, &eight_steps, &text, &msa_ref_ops, err) && err[0],
+        "a text without a window is refused: %s", err);
+}
+
+int main(int argc, char **argv)
+{
+    check_start(argc, argv);
+    steps_follow_adamw();
+    schedule();
+    learns();
+    resumes();
+    refuses_short_text();
+    return check_done();
+}
