@@ -3,8 +3,10 @@
 CC     ?= cc
 ARCH   ?= native#            what ref/fast is tuned for; ARCH=x86-64 gives a program for any such machine
 PREFIX ?= /usr/local
+V      ?=#                   V=1 shows the compiler's command lines
 DEPS   ?= 1#                 DEPS=0: install no package, only name the missing ones
 B      := build
+Q      := $(if $(V),,@)
 SAN    :=#                   set by test-asan: the flags of the sanitizers
 
 # ---- What is here -------------------------------------------------------------------------------
@@ -64,26 +66,26 @@ deps: ## install the distribution packages that are missing (DEPS=0: only name t
 build: $(B)/msa $(B)/libmsa.a $(B)/libmsa.so ## build/msa, build/libmsa.a, build/libmsa.so
 
 $(B)/ref/fast/%.o: ref/fast/%.c $(B)/flags
-	@mkdir -p $(@D)
-	$(CC) $(ALLFLAGS) $(FASTFLAGS) -c $< -o $@
+	@mkdir -p $(@D) && echo "  cc $<"
+	$(Q)$(CC) $(ALLFLAGS) $(FASTFLAGS) -c $< -o $@
 $(B)/%.o: %.c $(B)/flags
-	@mkdir -p $(@D)
-	$(CC) $(ALLFLAGS) -c $< -o $@
+	@mkdir -p $(@D) && echo "  cc $<"
+	$(Q)$(CC) $(ALLFLAGS) -c $< -o $@
 $(B)/libmsa.a: $(LIB_OBJ)
 	@rm -f $@
-	ar qcs $@ $^
+	$(Q)ar qcs $@ $^
 $(B)/libmsa.so: $(LIB_OBJ) ref/libmsa.map
-	$(CC) $(ALLFLAGS) -shared -Wl,-soname,libmsa.so,--version-script=ref/libmsa.map $(LIB_OBJ) $(LIBS) -o $@
+	$(Q)$(CC) $(ALLFLAGS) -shared -Wl,-soname,libmsa.so,--version-script=ref/libmsa.map $(LIB_OBJ) $(LIBS) -o $@
 $(B)/msa: $(APP_OBJ) $(B)/libmsa.a
-	$(CC) $(ALLFLAGS) $^ $(APPLIBS) -o $@
+	$(Q)$(CC) $(ALLFLAGS) $^ $(APPLIBS) -o $@
 $(B)/tests/%: $(B)/tests/%.o $(T_SUPPORT:%.c=$(B)/%.o) $(HEADLESS_OBJ) $(B)/libmsa.a
-	$(CC) $(ALLFLAGS) $^ $(APPLIBS) -o $@
+	$(Q)$(CC) $(ALLFLAGS) $^ $(APPLIBS) -o $@
 
 # The page of `msa dump` goes into the program as a C array.
 $(B)/ref/io/viewer.o: $(B)/ref/io/viewer.inc
 $(B)/ref/io/viewer.inc: ref/io/viewer.html
 	@mkdir -p $(@D)
-	od -An -v -tu1 $< | sed 's/[0-9][0-9]*/&,/g' > $@
+	$(Q)od -An -v -tu1 $< | sed 's/[0-9][0-9]*/&,/g' > $@
 
 # ---- See it work --------------------------------------------------------------------------------
 MODEL := data/kjv-msa.safetensors
@@ -92,7 +94,8 @@ TWIN  := data/kjv-gqa.safetensors
 demo: deps ## on a real text: what MSA selects, loses and saves; pictures in figures/
 	@$(MAKE) --no-print-directory build
 	@tests/text.sh $(B) > $(B)/text
-	@$(B)/msa demo --model $(MODEL) --twin $(TWIN) --text $$(cat $(B)/text) --out figures
+	@$(B)/msa demo --model $(MODEL) --twin $(TWIN) --text $$(cat $(B)/text) \
+	  $$(grep -q kjv $(B)/text && echo --held-out) --out figures
 
 figures: build ## rebuild the pictures of figures/gallery
 	@tests/text.sh $(B) kjv > $(B)/text

@@ -176,7 +176,8 @@ static void selections(void)
 
 /* ---- A kernel with faults ------------------------------------------------------------------------ */
 
-static enum { SOUND, OVERRUN, UNDERRUN, UNWRITTEN, WRONG, WITH_NAN, ZERO, ERROR, REFUSES, N_FAULTS } fault;
+enum { SOUND, OVERRUN, UNDERRUN, UNWRITTEN, WRONG, WITH_NAN, ZERO, ERROR, REFUSES, N_FAULTS };
+static int fault;
 
 static msa_status faulty_dense(const msa_shape *s, const float *q, const float *k, const float *v, float *o,
                                float *lse, void *work)

@@ -27,9 +27,9 @@ typedef struct problem {
     void *work;
 } problem;
 
-static int64_t count(const msa_shape *s, int tensor)
+static int64_t count(const msa_shape *s, verdict_tensor t)
 {
-    verdict_dims n = verdict_tensor_dims(s, (verdict_tensor)tensor);
+    verdict_dims n = verdict_tensor_dims(s, t);
     return n.d0 * n.d1 * n.d2;
 }
 
@@ -51,8 +51,8 @@ static problem new_problem(const msa_shape *s, inputs_pattern pattern, uint64_t 
     p.dout = check_widen(p.in.dout, s->n_q * s->n_heads * s->d_head);
     p.mask = check_alloc(s->n_kv_heads * s->n_q * s->n_kv, sizeof *p.mask);
     for (int t = 0; t < VERDICT_N_TENSORS; t++) {
-        p.twin[t] = check_doubles(count(s, t));
-        p.out[t] = check_floats(count(s, t));
+        p.twin[t] = check_doubles(count(s, (verdict_tensor)t));
+        p.out[t] = check_floats(count(s, (verdict_tensor)t));
     }
     p.ids = check_ints(count_ids(s));
     p.twin_ids = check_ints(count_ids(s));

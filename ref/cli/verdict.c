@@ -251,7 +251,9 @@ verdict_dims verdict_tensor_dims(const msa_shape *s, verdict_tensor t)
  * With u = 2^-24, by first-order error analysis. A sum of d products rounds d times, with signs that
  * agree no better than those of a random walk: its error stays below u sqrt(d) |q||k|, which the logit's
  * scale 1/sqrt(d) turns into u |q||k|. exp carries an absolute error of its argument into a relative
- * error of the probability; the denominator adds sqrt(S) roundings, and exp and the division a few.
+ * error of the probability, and with the division adds a few roundings. The denominator is no random
+ * walk: where keys repeat, equal terms round the same way again and again. It stays below u S / 4 for
+ * whoever keeps four partial sums or more.
  * Whatever is summed over keys weighs these errors with probabilities that sum to 1; what is summed over
  * queries (dk, dv, dki) weighs them with the probabilities that T queries give to one key, whose errors
  * again add up as a random walk: sqrt(T) times the heads.
@@ -286,7 +288,7 @@ static double largest_norm(const float *x, int64_t rows, int d)
 static float32_error error_of(double norm_q, double norm_k, int64_t n_kv)
 {
     double logit = UNIT * norm_q * norm_k;
-    return (float32_error){logit, 2 * logit + UNIT * (8 + sqrt((double)n_kv))};
+    return (float32_error){logit, 2 * logit + UNIT * (8 + (double)n_kv / 4)};
 }
 
 static float32_error main_error(const msa_shape *s, const inputs *in)

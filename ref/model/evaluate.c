@@ -110,12 +110,14 @@ bool eval_recalls(const model *m, const msa_ops *ops, const eval_windows *t, uin
     return ok;
 }
 
-double eval_dense_agreement(const model *m, const msa_ops *ops, const eval_windows *t)
+double eval_dense_agreement(const model *m, const eval_windows *t)
 {
     model all = *m; /* shares the weights; selects every block */
     all.config.topk = (t->length + m->config.block - 1) / m->config.block;
-    model_run *sparse = model_run_new(&all, ops, 1, t->length, false);
-    model_run *dense = model_run_new(&all, ops, 1, t->length, false);
+    msa_ops exact = msa_fast_ops;
+    exact.stage[MSA_STAGE_DENSE] = msa_ref_ops.stage[MSA_STAGE_DENSE];
+    model_run *sparse = model_run_new(&all, &msa_fast_ops, 1, t->length, false);
+    model_run *dense = model_run_new(&all, &exact, 1, t->length, false);
     double worst = sparse && dense ? 0 : NAN;
     if (sparse && dense) {
         model_forward(&all, sparse, MSA_ATTN_SPARSE, eval_window(t, 0));

@@ -40,8 +40,8 @@ typedef struct eval_recall {
 /** Recall of every layer, averaged over the windows, into out[n_layers]. False if memory runs out. */
 bool eval_recalls(const model *m, const msa_ops *ops, const eval_windows *t, uint64_t seed, eval_recall *out);
 
-/** The largest difference between logits of MSA with every block selected and of dense attention, same
- *  weights, first window. NaN if memory runs out. */
-double eval_dense_agreement(const model *m, const msa_ops *ops, const eval_windows *t);
+/** The largest difference between the logits of MSA with every block selected and those of dense attention
+ *  by the double-precision reference: same weights, first window. NaN if memory runs out. */
+double eval_dense_agreement(const model *m, const eval_windows *t);
 
 #endif
