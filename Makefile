@@ -58,7 +58,7 @@ help:
 	@printf '  %-10s %s\n' GPU "$$( (nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null || echo no) | head -n 1)"
 
 # ---- Packages -----------------------------------------------------------------------------------
-PACKAGES := gcc make pkg-config libopenblas-dev libpng-dev libjansson-dev bible-kjv
+PACKAGES := gcc libc6-dev make pkg-config libopenblas-dev libpng-dev libjansson-dev bible-kjv
 deps: ## install the distribution packages that are missing (DEPS=0: only name them)
 	@.ci/deps $(DEPS) $(PACKAGES)
 

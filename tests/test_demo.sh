@@ -26,11 +26,13 @@ check $? "it says where they are"
 
 # Recall of the selector and of random blocks: columns 2, 3 and 4, 5 of the line "mean".
 read -r _ block score random_block random_score < <(grep '^ *mean' "$W.out")
-awk -v a="$block" -v b="$random_block" -v c="$score" -v d="$random_score" 'BEGIN { exit !(a > b + 0.1 && c > d + 0.2) }'
-check $? "the selector finds far more than random blocks would ($block $score against $random_block $random_score)"
+[[ -n $held_out ]] && least=0.5 || least=0.2 # another language than the one it learned
+awk -v a="$block" -v b="$random_block" -v c="$score" -v d="$random_score" -v least=$least \
+    'BEGIN { exit !((a - b) / (1 - b) >= least && (c - d) / (1 - d) >= least) }'
+check $? "from random blocks ($random_block $random_score) to perfect recall the selector goes $least of the way or more ($block $score)"
 if [[ -n $held_out ]]; then
-    awk -v a="$block" -v c="$score" 'BEGIN { exit !(a >= 0.65 && c >= 0.80) }'
-    check $? "on the held-out text: block recall at least 0.65, score recall at least 0.80"
+    awk -v a="$block" -v c="$score" 'BEGIN { exit !(a >= 0.65 && c >= 0.88) }'
+    check $? "on the held-out text: block recall at least 0.65, score recall at least 0.88"
     gap=$(sed -n 's/.*(MSA \([-+0-9.]*\) %).*/\1/p' "$W.out")
     awk -v gap="$gap" 'BEGIN { exit !(gap <= 1) }'
     check $? "its loss is within 1 % of the dense twin's ($gap %)"

@@ -1,0 +1,135 @@
+#!/usr/bin/env bash
+# Mutants: wrong variants of the code, each of which a named test must catch. A check that no mistake can
+# fail is worth nothing, and this is the proof that these can.
+#
+# Each mutant is a sed script on one file of a copy of the tree. It must change the file, compile, and make
+# the test print "not ok" or crash. Usage: tests/mutants.sh [WORD], only those whose name contains WORD.
+set -u
+
+MAKE=${MAKE:-make}
+B=${B:-build}
+only=${1:-}
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+n=0 failed=0 changed=
+
+report() { # report STATUS TEXT
+    n=$((n + 1))
+    if [[ $1 -eq 0 ]]; then
+        echo "ok $n - $2"
+    else
+        echo "not ok $n - $2"
+        failed=$((failed + 1))
+    fi
+}
+
+# Builds one test program of the copy; what is already built there is not built again.
+build() { $MAKE -s -C "$work" B=build "build/tests/$1" >"$work/log" 2>&1; }
+
+# Runs it until its first failed check. Succeeds if there is one, or if the program crashes.
+catches() {
+    local status
+    timeout 120 "$work/build/tests/$1" 1 2>/dev/null | grep -m1 '^not ok' >"$work/caught"
+    status=${PIPESTATUS[0]}
+    [[ -s $work/caught ]] || { [[ $status -ne 0 ]] && echo "exit status $status" >"$work/caught"; }
+}
+
+mutant() { # mutant NAME FILE TEST SED-SCRIPT
+    local name=$1 file=$2 test=$3 script=$4
+    [[ $name == *"$only"* ]] || return
+    if [[ -n $changed ]]; then
+        cp "$changed" "$work/$changed" # the previous mutant; a new time, so that it is compiled again
+    fi
+    changed=$file
+    sed "$script" "$file" >"$work/$file"
+    if cmp -s "$file" "$work/$file"; then
+        report 1 "$name: $file has changed, and the mutant does not apply any more"
+    elif ! build "$test"; then
+        report 1 "$name: does not compile"
+        sed 's/^/# /' "$work/log"
+    elif catches "$test"; then
+        report 0 "$name: caught by $test: $(sed 's/^not ok [0-9]* - //; s/(.*//' "$work/caught" | cut -c1-60)"
+    else
+        report 1 "$name: not caught by $test"
+    fi
+}
+
+cp -a Makefile ref tests "$work/"
+[[ ! -d $B ]] || cp -a "$B" "$work/build"
+
+# Without a mutant every test passes: else the rest would prove nothing.
+tests=$(sed -n "s/^mutant '[^']*' [^ ]* \(test_[a-z0-9]*\).*/\1/p" "$0" | sort -u)
+for test in $tests; do
+    build "$test" && ! catches "$test"
+    report $? "unchanged: $test passes"
+done
+
+# ---- Dense attention, softmax --------------------------------------------------------------------
+mutant 'causal bound off by one' ref/gqa.c test_reference 's/position(&seq, i) + 1;/max_i64(position(\&seq, i), 1);/'
+mutant 'heads of the wrong group' ref/gqa.c test_reference 's|n_kv_heads + h / group;|n_kv_heads + h % s->n_kv_heads;|'
+mutant 'scale missing' ref/gqa.c test_reference 's|scale = 1 / sqrt(d)|scale = 1|'
+mutant 'no maximum subtracted' ref/softmax.c test_reference 's/max = x\[a\] > max ? x\[a\] : max;/max = 0;/'
+mutant 'bf16 truncates' ref/softmax.c test_bf16 's/bits += 0x7fffu + ((bits >> 16) & 1u);/bits += 0;/'
+mutant 'bf16 ties away from even' ref/softmax.c test_bf16 's/bits += 0x7fffu + ((bits >> 16) & 1u);/bits += 0x8000u;/'
+mutant 'bf16 variant rounds nothing' ref/softmax.c test_bf16 's/        if (bf16)/        if (false)/'
+
+# ---- Index, selection ----------------------------------------------------------------------------
+mutant 'mask after the pool' ref/index.c test_reference 's/min_i64((b + 1) \* s->block - 1, p)/min_i64((b + 1) * s->block - 1, s->n_kv - 1)/'
+mutant 'index scale missing' ref/index.c test_reference 's/(float)(m\[c\] \* scale)/(float)m[c]/'
+mutant 'index LSE skips the last block' ref/index.c test_reference 's/spans = ids ? s->topk : 1;/spans = ids ? s->topk - 1 : 1;/'
+mutant 'no rescale in the online softmax' ref/index.c test_reference 's/sum \*= exp(max - x);//'
+mutant 'tie rule reversed' ref/topk.c test_reference 's/!(x > best\[keep - 1\])/!(x >= best[keep - 1])/; s/x > best\[at - 1\]/x >= best[at - 1]/'
+mutant 'local block not forced' ref/topk.c test_reference 's/others = min_i64(k - 1, local);/others = min_i64(k, local + 1);/; s/top_blocks(m, local, others/top_blocks(m, local + 1, others/; s/ids\[others\] = (int32_t)local;//; s/a = others + 1; a < k/a = others; a < k/'
+mutant 'ids not ascending' ref/topk.c test_reference 's/for (int64_t a = 1; a < kept; a++)/for (int64_t a = 1; a < 0; a++)/'
+mutant 'NaN ranks first' ref/topk.c test_contract 's/? -INFINITY : m\[b\]/? INFINITY : m[b]/'
+
+# ---- Supports, sparse attention ------------------------------------------------------------------
+mutant 'last block skipped' ref/shape.c test_reference 's/a < s->topk \&\& ids\[a\] >= 0; a++/a < s->topk - 1 \&\& ids[a] >= 0; a++/'
+mutant 'support loses its last token' ref/shape.c test_reference 's/min_i64(first + s->block - 1, p);/min_i64(first + s->block - 1, max_i64(first, p - 1));/'
+mutant 'ids may descend' ref/shape.c test_contract 's/ids\[n\] <= ids\[n - 1\]/ids[n] == ids[n - 1]/'
+mutant 'prefix forgotten' ref/sparse.c test_reference 's/position(&seq, i), tokens/i, tokens/'
+mutant 'queries of a batch mixed up' ref/sparse.c test_reference 's/ids_row(s, ids, r, seq.q0 + i)/ids_row(s, ids, r, i)/'
+
+# ---- Gradients -----------------------------------------------------------------------------------
+mutant 'dK not summed over heads' ref/backward.c test_reference 's/axpy(dsv, q + row \* d, d, sum_dk + at);/if (h % group == 0) &/'
+mutant 'dS without its row sum' ref/backward.c test_gradients 's/(dp\[a\] - delta)/dp[a]/'
+mutant 'scale missing in dS' ref/backward.c test_gradients 's/double dsv = scale \* /double dsv = /'
+mutant 'KL in the other direction' ref/kl.c test_reference 's|t\[a\] \* (log(t\[a\]) - (p\[a\] - row_lse))|u[a] / denom * (p[a] - row_lse - log(t[a]))|'
+mutant 'teacher normalised after the mean' ref/kl.c test_reference 's|p\[a\] / denom / group|p[a]|; /^static void teacher/,/^}/s|^}|    double all = 0;\n    for (int64_t a = 0; a < n; a++)\n        all += t[a];\n    for (int64_t a = 0; a < n; a++)\n        t[a] /= all;\n}|'
+mutant 'KL gradient with the wrong sign' ref/kl.c test_gradients 's|(u\[a\] / denom - t\[a\])|(t[a] - u[a] / denom)|'
+mutant 'KL weight ignored' ref/kl.c test_gradients 's/g = weight \* share/g = share/'
+
+# ---- Norm, rotary, layer -------------------------------------------------------------------------
+mutant 'Gemma +1 missing' ref/rmsnorm.c test_layer 's/inv \* (1 + (double)w\[c\])/inv * (double)w[c]/'
+mutant 'norm gradient without its projection' ref/rmsnorm.c test_gradients 's/ - xh \* mean) \* inv/) * inv/'
+mutant 'rotary pairs interleaved' ref/rope.c test_layer 's/x\[i + half\]/x[2 * i + 1]/g; s/x\[i\]/x[2 * i]/g; s/int half, int i,/int half, int i, /; s/double a = /(void)half;\n    double a = /'
+mutant 'rotary frequencies of the wrong width' ref/rope.c test_layer 's|-2.0 \* i / rot|-2.0 * i / (rot + 2)|'
+mutant 'stop-gradient missing' ref/layer.c test_layer 's/ops->gemm(true, false, m, n.iq, T, x, dqi, 1, dw->wiq);/&\n    ops->gemm(false, true, T, m, n.iq, dqi, w->wiq, 1, dx);/'
+mutant 'rotary not turned back' ref/layer.c test_layer 's/pos, true, grad/pos, false, grad/'
+mutant 'V written over the prefix' ref/layer.c test_layer 's/st->v + (seq.kv0 + position(&seq, 0)) \* n.kv/st->v + seq.kv0 * n.kv/'
+
+# ---- Quality and cost ----------------------------------------------------------------------------
+mutant 'mass of a sum, not of a mean' ref/recall.c test_cost 's|p\[j\] / denom / group|p[j] / denom|'
+mutant 'local block cannot be best' ref/recall.c test_cost 's/top_blocks(mass, local + 1,/top_blocks(mass, local,/'
+mutant 'cost without the values' ref/cost.c test_cost 's/4 \* heads \* N \* kept/2 * heads * N * kept/'
+
+# ---- The fast path -------------------------------------------------------------------------------
+mutant 'fast index sees the future' ref/fast/select.c test_fast 's/min_i64(min_i64(s->block, cols - c), end - c)/min_i64(s->block, cols - c)/'
+mutant 'fast softmax keeps unselected blocks' ref/fast/tile.c test_fast 's/chosen ? p + 1/true ? p + 1/'
+mutant 'fast product strides' ref/fast/gemm.c test_fast 's/a + (trans_a ? i : i \* lda)/a + i * lda/'
+
+# ---- Model, training -----------------------------------------------------------------------------
+mutant 'SwiGLU gradient without its second term' ref/model/block.c test_model 's/ \* (1 + gate\[i\] \* (1 - s))//'
+mutant 'embedding gradient overwritten' ref/model/run.c test_model 's/r->grads\[tokens\[i\] \* d + j\] +=/r->grads[tokens[i] * d + j] =/'
+mutant 'cache forgets the last token' ref/model/decode.c test_model 's/d->length += n;/d->length += n - 1;/'
+mutant 'no bias correction' ref/model/train.c test_train 's/lr \/ fix1/lr/'
+mutant 'decay coupled to the gradient' ref/model/train.c test_train 's/float g = (float)scale \* g0\[i\];/float g = (float)scale * g0[i] + (tensor->decay ? (float)t->config.decay * p[i] : 0);/; s/tensor->decay ? lr \* t->config.decay : 0/0/'
+mutant 'no clipping' ref/model/train.c test_train 's/done.norm > c->clip ? c->clip \/ done.norm : 1/1/'
+
+# ---- The checker itself --------------------------------------------------------------------------
+mutant 'comparison accepts NaN' ref/cli/verdict.c test_checker 's/if (!(error <= allowed))/if (error > allowed)/'
+mutant 'swaps are always ties' ref/cli/verdict.c test_checker 's/if (!(tolerance > 0 \&\& /if (!(/; s/<= allowed))/<= HUGE_VAL))/'
+mutant 'fence behind not looked at' ref/cli/guard.c test_checker 's/ || after\[i\] != FENCE_BYTE//'
+
+echo "1..$n"
+[[ $failed -eq 0 ]]
