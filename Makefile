@@ -46,7 +46,7 @@ HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o,$(APP_OBJ))
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
 	@echo
-	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
+	@sed -nE 's/^([a-z-]+):.*## /\1|/p' Makefile | while IFS='|' read -r t d; do printf '  make %-12s %s\n' "$$t" "$$d"; done
 	@echo
 	@echo "found here:"
 	@printf '  %-10s %s\n' cc "$$($(CC) --version 2>/dev/null | head -n 1)"

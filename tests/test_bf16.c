@@ -96,23 +96,25 @@ static double *magnitudes(const float *x, int64_t n)
     return y;
 }
 
-// Within the bound everywhere, and not the same everywhere: a variant that rounds nothing would be.
+// Within the bound everywhere, and off by what only bf16 explains: 2^-14 of the largest value is 32 times
+// less than one weight's rounding, and 1000 times more than float32's.
 static void within(check_case *c, const char *what, int64_t n, const float *exact, const float *found,
                    const double *bound, double factor, double n_kv)
 {
-    bool moved = false, inside = true;
+    double used = 0, error = 0, value = 0;
     for (int64_t i = 0; i < n; i++) {
-        double error = fabs((double)found[i] - (double)exact[i]);
+        double e = fabs((double)found[i] - (double)exact[i]);
         double allowed = factor * bound[i] * (0x1p-8 + n_kv * 0x1p-24) + DENORMAL;
-        moved = moved || error > 0;
-        inside = inside && error <= allowed;
-        if (allowed > 0 && error / allowed > c->used) {
-            c->used = error / allowed;
-            snprintf(c->worst, sizeof c->worst, "%s", what);
-        }
+        used = e <= used * allowed ? used : e / allowed; // NaN wins
+        error = fmax(error, e);
+        value = fmax(value, fabs((double)exact[i]));
     }
-    check_true(c, inside, "%s is within its bound", what);
-    check_true(c, moved, "%s differs from the reference", what);
+    check_true(c, used <= 1, "%s is within its bound: %.3g of it", what, used);
+    check_true(c, error >= 0x1p-14 * value, "%s is rounded to bf16: off by %.3g of %.3g", what, error, value);
+    if (used > c->used) {
+        c->used = used;
+        snprintf(c->worst, sizeof c->worst, "%s", what);
+    }
 }
 
 static void forward(check_case *c, const problem *p)
