@@ -4,64 +4,51 @@
 #
 # Each mutant is a sed script on one file of a copy of the tree. It must change the file, compile, and make
 # the test print "not ok" or crash. Usage: tests/mutants.sh [WORD], only those whose name contains WORD.
-set -u
+source "$(dirname "$0")/tap.sh"
 
 MAKE=${MAKE:-make}
 B=${B:-build}
 only=${1:-}
-work=$(mktemp -d) || exit 1
-trap 'rm -rf "$work"' EXIT
-n=0 failed=0 changed=
-
-report() { # report STATUS TEXT
-    n=$((n + 1))
-    if [[ $1 -eq 0 ]]; then
-        echo "ok $n - $2"
-    else
-        echo "not ok $n - $2"
-        failed=$((failed + 1))
-    fi
-}
+changed= # the file that the last mutant spoiled
 
 # Builds one test program of the copy; what is already built there is not built again.
-build() { $MAKE -s -C "$work" B=build "build/tests/$1" >"$work/log" 2>&1; }
+build() { $MAKE -s -C "$W" B=build "build/tests/$1" > "$W.err" 2>&1; }
 
 # Runs it until its first failed check. Succeeds if there is one, or if the program crashes.
 catches() {
     local status
-    timeout 120 "$work/build/tests/$1" 1 2>/dev/null | grep -m1 '^not ok' >"$work/caught"
+    timeout 120 "$W/build/tests/$1" 1 2> /dev/null | grep -m1 '^not ok' > "$W/caught"
     status=${PIPESTATUS[0]}
-    [[ -s $work/caught ]] || { [[ $status -ne 0 ]] && echo "exit status $status" >"$work/caught"; }
+    [[ -s $W/caught ]] || { [[ $status -ne 0 ]] && echo "exit status $status" > "$W/caught"; }
 }
 
 mutant() { # mutant NAME FILE TEST SED-SCRIPT
     local name=$1 file=$2 test=$3 script=$4
     [[ $name == *"$only"* ]] || return
     if [[ -n $changed ]]; then
-        cp "$changed" "$work/$changed" # the previous mutant; a new time, so that it is compiled again
+        cp "$changed" "$W/$changed" # the previous mutant; a new time, so that it is compiled again
     fi
     changed=$file
-    sed "$script" "$file" >"$work/$file"
-    if cmp -s "$file" "$work/$file"; then
-        report 1 "$name: $file has changed, and the mutant does not apply any more"
+    sed "$script" "$file" > "$W/$file"
+    if cmp -s "$file" "$W/$file"; then
+        check 1 "$name: $file has changed, and the mutant does not apply any more"
     elif ! build "$test"; then
-        report 1 "$name: does not compile"
-        sed 's/^/# /' "$work/log"
+        check 1 "$name: does not compile"
     elif catches "$test"; then
-        report 0 "$name: caught by $test: $(sed 's/^not ok [0-9]* - //; s/(.*//' "$work/caught" | cut -c1-60)"
+        check 0 "$name: caught by $test: $(sed 's/^not ok [0-9]* - //; s/(.*//' "$W/caught" | cut -c1-60)"
     else
-        report 1 "$name: not caught by $test"
+        check 1 "$name: not caught by $test"
     fi
 }
 
-cp -a Makefile ref tests "$work/"
-[[ ! -d $B ]] || cp -a "$B" "$work/build"
+cp -a Makefile ref tests "$W/"
+[[ ! -d $B ]] || cp -a "$B" "$W/build"
 
 # Without a mutant every test passes: else the rest would prove nothing.
-tests=$(sed -n "s/^mutant '[^']*' [^ ]* \(test_[a-z0-9]*\).*/\1/p" "$0" | sort -u)
+tests=$(sed -n "s/^mutant '[^']*' [^ ]* \(test_[a-z0-9]*\).*/\1/p" tests/mutants.sh | sort -u)
 for test in $tests; do
     build "$test" && ! catches "$test"
-    report $? "unchanged: $test passes"
+    check $? "unchanged: $test passes"
 done
 
 # ---- Dense attention, softmax --------------------------------------------------------------------
@@ -131,5 +118,4 @@ mutant 'comparison accepts NaN' ref/cli/verdict.c test_checker 's/if (!(error <=
 mutant 'swaps are always ties' ref/cli/verdict.c test_checker 's/if (!(tolerance > 0 \&\& /if (!(/; s/<= allowed))/<= HUGE_VAL))/'
 mutant 'fence behind not looked at' ref/cli/guard.c test_checker 's/ || after\[i\] != FENCE_BYTE//'
 
-echo "1..$n"
-[[ $failed -eq 0 ]]
+finish

@@ -119,8 +119,8 @@ static double *mixed_direction(const float *grad, int64_t n, double norm, inputs
     return u;
 }
 
-// The float32 logits put about 5e-8 of noise on a loss, which a step of 0.003 turns into 2e-5 of a slope. What
-// the fifth derivative adds is measured: the slope at half the step is closer by a factor of 16, so the
+// The float32 logits put about 5e-8 of noise on a loss, which a step of 0.003 turns into 2e-5 of a slope.
+// What the fifth derivative adds is measured: the slope at half the step is closer by a factor of 16, so the
 // difference of the two bounds what is left.
 static void compare_tensor(check_case *c, problem *p, const model_tensor *t, const float *grads,
                            double lambda)

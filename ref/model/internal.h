@@ -44,7 +44,11 @@ static inline float *head(const model *m, float *buffer)
     return buffer + m->tensor[m->n_tensors - 1].offset;
 }
 
-/* ---- Checkpoints: metadata as text, tensors by name --------------------------------------------------- */
+/* A model of zeros, its sizes checked. */
+bool model_allocate(model *m, const model_config *c, io_error err);
+
+/* ---- Checkpoints: metadata as text, tensors by name (checkpoint.c)
+ * --------------------------------------------------- */
 
 #define CHECKPOINT_META 40
 typedef struct checkpoint_meta {

@@ -1,5 +1,4 @@
-/* The model as named tensors in one flat buffer: sizes, initial values, checkpoints. */
-#include <inttypes.h>
+/* The model as named tensors in one flat buffer: sizes and initial values. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,7 +107,7 @@ static bool check_config(const model_config *c, io_error err)
     return true;
 }
 
-static bool allocate(model *m, const model_config *c, io_error err)
+bool model_allocate(model *m, const model_config *c, io_error err)
 {
     *m = (model){.config = *c};
     if (!check_config(c, err))
@@ -142,7 +141,7 @@ void model_free(model *m)
  * smaller by sqrt(2 layers), so that its variance does not grow with depth. Norm gains start at w = 0. */
 bool model_new(model *m, const model_config *c, uint64_t seed, io_error err)
 {
-    if (!allocate(m, c, err))
+    if (!model_allocate(m, c, err))
         return false;
     for (int a = 0; a < m->n_tensors; a++) {
         const model_tensor *t = &m->tensor[a];
@@ -158,172 +157,4 @@ bool model_new(model *m, const model_config *c, uint64_t seed, io_error err)
             m->params[t->offset + i] = (float)(std * random_normal(seed, t->offset + i));
     }
     return true;
-}
-
-/* ---- Checkpoints ------------------------------------------------------------------------------------- */
-
-#define FIELD(f)                                                                                             \
-    {                                                                                                        \
-#f, offsetof(model_config, f)                                                                        \
-    }
-static const struct {
-    const char *key;
-    size_t at;
-} config_int[] = {FIELD(n_layers), FIELD(d_model), FIELD(n_heads), FIELD(n_kv_heads),
-                  FIELD(d_head),   FIELD(d_index), FIELD(d_ff),    FIELD(block),
-                  FIELD(topk),     FIELD(context), FIELD(sparse)},
-  config_real[] = {FIELD(theta), FIELD(eps)};
-
-void config_to_meta(const model_config *c, checkpoint_meta *meta)
-{
-    checkpoint_put(meta, "format", "msa-model-1");
-    for (size_t a = 0; a < sizeof config_int / sizeof *config_int; a++) {
-        int value;
-        memcpy(&value, (const char *)c + config_int[a].at, sizeof value);
-        checkpoint_put_int(meta, config_int[a].key, value);
-    }
-    for (size_t a = 0; a < sizeof config_real / sizeof *config_real; a++) {
-        double value;
-        memcpy(&value, (const char *)c + config_real[a].at, sizeof value);
-        checkpoint_put_real(meta, config_real[a].key, value);
-    }
-}
-
-bool config_from_meta(const st_file *f, const char *path, model_config *c, io_error err)
-{
-    const char *format = st_get_meta(f, "format");
-    if (!format || strcmp(format, "msa-model-1") != 0) {
-        snprintf(err, IO_ERR, "%s: expected metadata format msa-model-1, found %.32s", path,
-                 format ? format : "none");
-        return false;
-    }
-    for (size_t a = 0; a < sizeof config_int / sizeof *config_int; a++) {
-        int64_t value;
-        if (!checkpoint_get_int(f, path, config_int[a].key, INT32_MAX, &value, err))
-            return false;
-        memcpy((char *)c + config_int[a].at, &(int){(int)value}, sizeof(int));
-    }
-    for (size_t a = 0; a < sizeof config_real / sizeof *config_real; a++) {
-        double value;
-        if (!checkpoint_get_real(f, path, config_real[a].key, &value, err))
-            return false;
-        memcpy((char *)c + config_real[a].at, &value, sizeof value);
-    }
-    return true;
-}
-
-void checkpoint_put(checkpoint_meta *meta, const char *key, const char *value)
-{
-    if (meta->n == CHECKPOINT_META)
-        abort(); /* a constant of this program is too small */
-    snprintf(meta->text[meta->n], sizeof meta->text[0], "%s", value);
-    meta->item[meta->n] = (st_meta){key, meta->text[meta->n]};
-    meta->n++;
-}
-
-void checkpoint_put_int(checkpoint_meta *meta, const char *key, int64_t value)
-{
-    char text[32];
-    snprintf(text, sizeof text, "%" PRId64, value);
-    checkpoint_put(meta, key, text);
-}
-
-void checkpoint_put_real(checkpoint_meta *meta, const char *key, double value)
-{
-    char text[40];
-    snprintf(text, sizeof text, "%.17g", value);
-    checkpoint_put(meta, key, text);
-}
-
-bool checkpoint_get_int(const st_file *f, const char *path, const char *key, int64_t most, int64_t *value,
-                        io_error err)
-{
-    const char *text = st_get_meta(f, key);
-    char *end = NULL;
-    long long x = text ? strtoll(text, &end, 10) : 0;
-    if (!text || end == text || *end || x < 0 || x > most) {
-        snprintf(err, IO_ERR, "%s: expected metadata %s to be an integer 0..%" PRId64 ", found %.32s", path,
-                 key, most, text ? text : "none");
-        return false;
-    }
-    *value = x;
-    return true;
-}
-
-bool checkpoint_get_real(const st_file *f, const char *path, const char *key, double *value, io_error err)
-{
-    const char *text = st_get_meta(f, key);
-    char *end = NULL;
-    double x = text ? strtod(text, &end) : 0;
-    if (!text || end == text || *end || !isfinite(x)) {
-        snprintf(err, IO_ERR, "%s: expected metadata %s to be a number, found %.32s", path, key,
-                 text ? text : "none");
-        return false;
-    }
-    *value = x;
-    return true;
-}
-
-/* The tensor of that name with the model's shape and finite values, copied to `to`. */
-bool checkpoint_read_tensor(const st_file *f, const char *path, const char *name, const model_tensor *t,
-                            float *to, io_error err)
-{
-    const st_tensor *x = st_find(f, name);
-    if (!x) {
-        snprintf(err, IO_ERR, "%s: expected a tensor %s, found none", path, name);
-        return false;
-    }
-    if (x->ndim != t->ndim || x->dim[0] != t->dim[0] || (t->ndim == 2 && x->dim[1] != t->dim[1])) {
-        snprintf(err, IO_ERR, "%s: tensor %s has another shape than the model's configuration says", path,
-                 name);
-        return false;
-    }
-    for (size_t i = 0; i < t->count; i++)
-        if (!isfinite(x->data[i])) {
-            snprintf(err, IO_ERR, "%s: tensor %s: expected finite values, found %g at element %zu", path,
-                     name, (double)x->data[i], i);
-            return false;
-        }
-    memcpy(to, x->data, t->count * sizeof *to);
-    return true;
-}
-
-bool model_load(model *m, const char *path, io_error err)
-{
-    st_file f;
-    model_config c;
-    *m = (model){.params = NULL};
-    if (!st_read(path, &f, err))
-        return false;
-    bool ok = config_from_meta(&f, path, &c, err) && allocate(m, &c, err);
-    for (int a = 0; ok && a < m->n_tensors; a++)
-        ok = checkpoint_read_tensor(&f, path, m->tensor[a].name, &m->tensor[a],
-                                    m->params + m->tensor[a].offset, err);
-    st_free(&f);
-    if (!ok)
-        model_free(m);
-    return ok;
-}
-
-st_tensor checkpoint_tensor(const model_tensor *t, const char *name, float *buffer)
-{
-    return (st_tensor){
-        .name = name, .ndim = t->ndim, .dim = {t->dim[0], t->dim[1]}, .data = buffer + t->offset};
-}
-
-bool model_save(const model *m, const char *path, io_error err)
-{
-    checkpoint_meta meta = {.n = 0};
-    config_to_meta(&m->config, &meta);
-    st_tensor *list = malloc((size_t)m->n_tensors * sizeof *list);
-    if (!list) {
-        snprintf(err, IO_ERR, "%s: no memory to write it", path);
-        return false;
-    }
-    for (int a = 0; a < m->n_tensors; a++)
-        list[a] = checkpoint_tensor(&m->tensor[a], m->tensor[a].name, m->params);
-    st_file f = {.n_tensors = m->n_tensors, .tensor = list, .n_meta = meta.n, .meta = meta.item};
-    bool ok = st_write(path, &f, err);
-    free(list);
-    return ok;
 }

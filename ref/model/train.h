@@ -18,7 +18,8 @@ typedef struct train_config {
     double lr, lr_end;    /**< peak and final learning rate */
     double decay;         /**< AdamW's weight decay, on matrices */
     double clip;          /**< largest global norm of the gradient */
-    double lambda;        /**< weight of the KL loss */
+    double lambda;        /**< weight of the KL loss. The Index Branch has no other gradient and AdamW divides
+                               by its size, so lambda acts through the clipping norm only */
     uint64_t seed;
 } train_config;
 

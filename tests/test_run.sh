@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# The test runner tested: what it must count as failed, what it must show, and its last line.
+source "$(dirname "$0")/tap.sh"
+
+program() { # program NAME COMMANDS
+    printf '#!/bin/sh\n%s\n' "$2" > "$W/$1"
+    chmod +x "$W/$1"
+}
+verdict() { # verdict NAME STATUS LAST-LINE PATTERN-TO-SHOW
+    tests/run.sh "$W/$1" > "$W.out" 2> "$W.err"
+    [[ $? -eq $2 && $(tail -n 1 "$W.out") == "$3" ]] && grep -q -- "$4" "$W.out"
+    check $? "$1: $3"
+}
+
+program passes 'echo "ok 1 - a"; echo "# a remark"; echo "ok 2 - b"; echo 1..2'
+verdict passes 0 "2 passed, 0 failed, 0 skipped" '2 passed   0 failed'
+! grep -q remark "$W.out"
+check $? "the remarks of a program that passes stay out"
+program skips 'echo "ok 1 - a # SKIP no card"; echo "ok 2 - b"; echo 1..2'
+verdict skips 0 "1 passed, 0 failed, 1 skipped" 'skipped: a # SKIP no card'
+program fails 'echo "ok 1 - a"; echo "# expected 1, found 2"; echo "not ok 2 - b"; echo 1..2; exit 1'
+verdict fails 1 "1 passed, 1 failed, 0 skipped" 'not ok 2 - b'
+grep -q 'expected 1, found 2' "$W.out"
+check $? "the remark before a failed check is shown"
+program forgets_status 'echo "not ok 1 - a"; echo 1..1'
+verdict forgets_status 1 "0 passed, 1 failed, 0 skipped" 'not ok 1 - a'
+program crashes 'echo "ok 1 - a"; kill -SEGV $$'
+verdict crashes 1 "1 passed, 1 failed, 0 skipped" 'planned none'
+program has_no_plan 'echo "ok 1 - a"'
+verdict has_no_plan 1 "1 passed, 1 failed, 0 skipped" 'planned none'
+program breaks_its_plan 'echo "ok 1 - a"; echo 1..2'
+verdict breaks_its_plan 1 "1 passed, 1 failed, 0 skipped" 'planned 2 checks, saw 1'
+program exits_badly 'echo "ok 1 - a"; echo 1..1; exit 3'
+verdict exits_badly 1 "1 passed, 1 failed, 0 skipped" 'exit status 3'
+program checks_nothing 'echo 1..0'
+verdict checks_nothing 1 "0 passed, 1 failed, 0 skipped" 'no checks'
+verdict is_absent 1 "0 passed, 1 failed, 0 skipped" 'exit status 127'
+program hangs 'echo "ok 1 - a"; sleep 60; echo 1..1'
+TEST_LIMIT=1 verdict hangs 1 "1 passed, 1 failed, 0 skipped" 'exit status 124'
+tests/run.sh "$W/passes" "$W/fails" "$W/skips" > "$W.out"
+[[ $? -eq 1 && $(tail -n 1 "$W.out") == "4 passed, 1 failed, 1 skipped" ]]
+check $? "several programs are added up"
+finish
