@@ -41,7 +41,7 @@ T_BIN   := $(T_SRC:%.c=$(B)/%)
 HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o,$(APP_OBJ))
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo figures train train-dense test check-programs test-asan soak fuzz install clean FORCE
+.PHONY: help deps build demo figures train train-dense test check-programs test-mutants test-asan soak fuzz install clean FORCE
 
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
@@ -114,13 +114,16 @@ train-dense: deps ## train its dense twin, with the same budget
 	$(B)/msa train --attention gqa --text $$(cat $(B)/text) --out $(B)/train/kjv-gqa.safetensors
 
 # ---- Tests --------------------------------------------------------------------------------------
-T_SCRIPT := $(wildcard tests/test_*.sh)
+T_SCRIPT := $(wildcard tests/test_*.sh) $(if $(SAN),,tests/mutants.sh)# sanitizers judge the code, not its mutants
 
 test: deps ## build and pass every test that this machine can run
 	@$(MAKE) --no-print-directory build check-programs
 	@MSA=$(B)/msa B=$(B) CC="$(CC)" tests/run.sh $(T_BIN) $(T_SCRIPT)
 
 check-programs: $(T_BIN)
+
+test-mutants: build ## only the wrong variants of the code that the tests must catch
+	@B=$(B) tests/run.sh tests/mutants.sh
 
 test-asan: deps ## the same under AddressSanitizer and UBSan
 	@$(MAKE) --no-print-directory test DEPS=0 B=build/asan CFLAGS="-O1 -g" ARCH=x86-64 \
