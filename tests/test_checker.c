@@ -171,7 +171,9 @@ static void selections(void)
     const float qi = 1;
     const int32_t swapped[3] = {0, 1, 3};
     bool ok;
-    tap(!verdict_ids(&four, &qi, close, swapped, 1, 0.001, &ok).pass, "more ties than the limit are refused");
+    tap(verdict_ids(&four, &qi, close, swapped, 1, 0.001, &ok).pass,
+        "a share of a small number is rounded up");
+    tap(!verdict_ids(&four, &qi, close, swapped, 1, 0, &ok).pass, "more ties than the limit are refused");
 }
 
 /* ---- A kernel with faults ------------------------------------------------------------------------ */

@@ -321,6 +321,34 @@ static void compositions(void)
     check_release(NULL);
 }
 
+// A caller that sizes its workspace for the largest call may make smaller ones with it.
+static void workspaces_grow(const char *name, const msa_ops *ops)
+{
+    check_case c = check_begin("a workspace for many tokens suffices for fewer: %s", name);
+    inputs_rng rng = {check_seed(5)};
+    const msa_layer_config layer = {.d_model = 8, .rot = 4, .theta = 100, .eps = 1e-6};
+    for (int round = 0; round < 500; round++) {
+        msa_shape large = {.n_kv = 1 + inputs_below(&rng, 5000),
+                           .n_heads = 4,
+                           .n_kv_heads = 2,
+                           .d_head = 8,
+                           .d_index = 4,
+                           .block = 1 + (int)inputs_below(&rng, 200),
+                           .topk = 1 + (int)inputs_below(&rng, 20)};
+        large.n_q = 1 + inputs_below(&rng, large.n_kv);
+        msa_shape small = large;
+        small.n_q = 1 + inputs_below(&rng, large.n_q);
+        small.n_kv = small.n_q + inputs_below(&rng, large.n_kv - small.n_q + 1);
+        check_true(&c, msa_workspace(ops, &small) <= msa_workspace(ops, &large),
+                   "T=%lld S=%lld in T=%lld S=%lld", (long long)small.n_q, (long long)small.n_kv,
+                   (long long)large.n_q, (long long)large.n_kv);
+        check_true(&c, msa_layer_workspace(ops, &small, &layer) <= msa_layer_workspace(ops, &large, &layer),
+                   "a layer's, T=%lld S=%lld in T=%lld S=%lld", (long long)small.n_q, (long long)small.n_kv,
+                   (long long)large.n_q, (long long)large.n_kv);
+    }
+    check_end(&c);
+}
+
 /* ---- Errors touch nothing ------------------------------------------------------------------------ */
 
 /** One guarded buffer that serves as every output. */
@@ -400,6 +428,8 @@ int main(int argc, char **argv)
     hand_made_selections();
     table();
     compositions();
+    workspaces_grow("reference", &msa_ref_ops);
+    workspaces_grow("fast", &msa_fast_ops);
     errors_touch_nothing("reference", &msa_ref_ops);
     errors_touch_nothing("fast", &msa_fast_ops);
     return check_done();

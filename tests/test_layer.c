@@ -401,6 +401,32 @@ static void packed_equals_one_by_one(const msa_shape *s, msa_attention mode)
     check_release(NULL);
 }
 
+// The last tokens of every sequence again, over the cache that the whole batch left: the same outputs.
+static void packed_with_prefixes(const msa_shape *s, msa_attention mode)
+{
+    check_case c = check_begin("%s layer: the last tokens of a packed batch over its cache", mode_name(mode));
+    layer l = new_layer(s, &msa_ref_ops, mode, 16);
+    const int m = l.c.d_model, tails[3] = {3, 1, 2};
+    msa_layer_weights w = weights_of(l.w);
+    forward(&c, &l);
+    int32_t cu_q[4] = {0};
+    float *x = check_floats(s->n_q * m), *y = check_floats(s->n_q * m), *expected = check_floats(s->n_q * m);
+    for (int n = 0; n < 3; n++) {
+        int64_t from = (s->cu_kv[n + 1] - tails[n]) * m, size = tails[n] * m;
+        memcpy(x + cu_q[n] * m, l.x + from, (size_t)size * sizeof *x);
+        memcpy(expected + cu_q[n] * m, l.y + from, (size_t)size * sizeof *x);
+        cu_q[n + 1] = cu_q[n] + tails[n];
+    }
+    msa_shape tail = *s;
+    tail.n_q = cu_q[3];
+    tail.cu_q = cu_q;
+    msa_status status = msa_layer_forward(&msa_ref_ops, &tail, &l.c, mode, &w, x, &l.st, y, l.work);
+    check_true(&c, status == MSA_OK, "%s", msa_strerror(status));
+    check_same(&c, "y", expected, y, (size_t)(tail.n_q * m) * sizeof *y);
+    check_end(&c);
+    check_release(NULL);
+}
+
 static void layer_refusals(const msa_shape *s)
 {
     check_case c = check_begin("a layer refuses what it cannot do");
@@ -448,8 +474,10 @@ int main(int argc, char **argv)
             two_zeros(&plain, sets[set], mode);
             chunks_equal_whole(&plain, sets[set], mode);
         }
-    for (msa_attention mode = MSA_ATTN_DENSE; mode <= MSA_ATTN_SPARSE; mode++)
+    for (msa_attention mode = MSA_ATTN_DENSE; mode <= MSA_ATTN_SPARSE; mode++) {
         packed_equals_one_by_one(&batch, mode);
+        packed_with_prefixes(&batch, mode);
+    }
     weights_accumulate(&plain, &msa_ref_ops);
     weights_accumulate(&plain, &msa_fast_ops);
     layer_refusals(&plain);

@@ -208,7 +208,7 @@ verdict_selection verdict_ids(const msa_shape *s, const float *qi, const float *
     *ok = k.score && k.size && k.best && k.chosen;
     if (*ok) {
         judge_rows(s, qi, ki, ids, tolerance, &k, &v);
-        v.pass = v.n_wrong == 0 && (double)v.n_ties <= max_ties * (double)v.n_ids;
+        v.pass = v.n_wrong == 0 && (double)v.n_ties <= ceil(max_ties * (double)v.n_ids);
     }
     free(k.score);
     free(k.size);

@@ -52,7 +52,7 @@ typedef struct verdict_selection {
  *  @param tolerance 0: exact, as on dyadic inputs. Otherwise blocks whose unscaled scores differ by at
  *      most tolerance * 2 di 2^-24 * max over the two of sum |q||k| may be swapped: 1 is float32
  *      accumulation.
- *  @param max_ties the share of the ids that may be swapped so: 0.001 on random data
+ *  @param max_ties the share of the ids that may be swapped so, rounded up: 0.001 on random data
  *  Allocates; *ok is false if memory ran out. */
 verdict_selection verdict_ids(const msa_shape *s, const float *qi, const float *ki, const int32_t *ids,
                               double tolerance, double max_ties, bool *ok);
