@@ -131,7 +131,7 @@ template <class T> PTX_INLINE T shfl(T v, int from SITE)
     CPU(return __shfl_sync(~0u, v, from, 32, site);)
 }
 /// Which lanes hold true. "vote.sync".
-PTX_INLINE uint32_t ballot(bool p SITE)
+PTX_INLINE uint32_t warp_ballot(bool p SITE)
 {
     PTX(return __ballot_sync(~0u, p);)
     CPU(return __ballot_sync(~0u, p, site);)

@@ -41,7 +41,6 @@ static NamedBarrier &arrive(unsigned id, unsigned n, Site at)
     } else if (bar.expected != n) {
         fail(at, "barrier %u for %u threads, but for %u at %s", id, n, bar.expected, text(bar.first).c_str());
     }
-    t.syncs++;
     bar.arrived++;
     b.count.barriers += t.lane() == 0;
     return bar;
@@ -50,12 +49,16 @@ static NamedBarrier &arrive(unsigned id, unsigned n, Site at)
 static void pass(NamedBarrier &bar, unsigned id, bool wait, Site at)
 {
     BarrierPhase phase(bar, id);
+    publish(bar.gathering);
     if (bar.arrived == bar.expected) {
         bar.arrived = 0;
         bar.phase++;
+        bar.complete = bar.gathering;
     }
-    if (wait)
-        wait_for(phase, at);
+    if (!wait)
+        return;
+    wait_for(phase, at);
+    learn(bar.complete);
 }
 
 void bar_sync(unsigned id, unsigned n, Site at)
@@ -84,15 +87,9 @@ void sync_threads(Site at)
         bar.first = at;
         bar.expected = (unsigned)b.threads.size();
     }
-    self().syncs++;
     bar.arrived++;
     b.count.barriers += self().lane() == 0;
     pass(bar, 0, true, at);
-}
-
-void release()
-{
-    self().syncs++;
 }
 
 /* ---- mbarrier --------------------------------------------------------------------------------------------- */
@@ -117,10 +114,8 @@ Mbarrier &find_mbarrier(Block &b, uint64_t *p, const char *what, Site at)
         fail(at, "%s: the mbarrier at shared address %u, initialised at %s, was overwritten", what, address,
              text(found->second.init).c_str());
     Mbarrier &m = found->second;
-    const Thread &owner = b.threads[m.owner];
-    if (owner.index != self().index && owner.syncs == m.owner_syncs)
-        fail(at, "%s: thread %u initialised this mbarrier at %s and has passed no barrier since", what, owner.index,
-             text(m.init).c_str());
+    if (!ordered(self(), m.owner, m.initialised))
+        fail(at, "%s: thread %u initialised this mbarrier at %s, with no barrier since", what, m.owner, text(m.init).c_str());
     return m;
 }
 
@@ -135,7 +130,7 @@ void mbarrier_init(uint64_t *p, uint32_t count, Site at)
         fail(at, "mbarrier.init: there is one at shared address %u since %s", address, text(b.mbarriers[address].init).c_str());
     const uint64_t bits = cookie(address);
     memcpy(p, &bits, 8);
-    b.mbarriers[address] = {count, count, 0, 0, false, t.index, t.syncs, at, at};
+    b.mbarriers[address] = {count, count, 0, 0, false, t.index, stamp(t), at, at, Clock(), Clock()};
 }
 
 void mbarrier_inval(uint64_t *p, Site at)
@@ -164,6 +159,7 @@ static void turn(Mbarrier &m, uint32_t address, Site at)
     if (m.bytes == 0) {
         m.phase++;
         m.pending = m.count;
+        m.complete = m.gathering;
     }
 }
 
@@ -195,13 +191,14 @@ void mbarrier_arrive(uint64_t *p, uint32_t count, int64_t expected_bytes, Site a
     Mbarrier &m = find_mbarrier(*t.block, p, "mbarrier.arrive", at);
     if (expected_bytes)
         expect(m, expected_bytes, at);
-    t.syncs++;
+    publish(m.gathering);
     t.at = at;
     arrive(m, shared_address(p, at), count, at);
 }
 
-void mbarrier_arrive_late(Block &b, uint32_t address, Site at)
+void mbarrier_arrive_late(Block &b, uint32_t address, const Clock &issuer, Site at)
 {
+    b.mbarriers.at(address).gathering.join(issuer);
     arrive(b.mbarriers.at(address), address, 1, at);
 }
 
@@ -248,7 +245,10 @@ bool mbarrier_test(uint64_t *p, unsigned parity, Site at)
     PhaseDone phase = wait_condition(p, parity, "mbarrier.test_wait", at);
     if (!phase.ready())
         yield(at);
-    return phase.ready();
+    if (!phase.ready())
+        return false;
+    learn(phase.m.complete);
+    return true;
 }
 
 void mbarrier_wait(uint64_t *p, unsigned parity, Site at)
@@ -258,6 +258,7 @@ void mbarrier_wait(uint64_t *p, unsigned parity, Site at)
     count.mbarrier_waits++;
     count.mbarrier_stalls += !phase.ready();
     wait_for(phase, at);
+    learn(phase.m.complete);
 }
 
 /* ---- setmaxnreg ----------------------------------------------------------------------------------------------- */

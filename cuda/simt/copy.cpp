@@ -391,7 +391,7 @@ void cp_async(void *dst, const void *src, unsigned bytes, unsigned src_bytes, Si
         if (src_bytes)
             memcpy(d, src, src_bytes);
         for (uint32_t w = (address - Block::shared_window) / 4, i = 0; i < bytes / 4; i++) {
-            b.words[w + i].unfenced = true; // a fence before the copy took place did not cover it
+            b.words[w + i].unfenced = uint16_t(t.index + 1); // a fence before the copy took place did not cover it
             t.unfenced.push_back(w + i);
         }
     };
@@ -421,8 +421,9 @@ void cp_async_arrive(uint64_t *p, Site at)
     Block &b = *t.block;
     find_mbarrier(b, p, "cp.async.mbarrier.arrive", at);
     const uint32_t address = shared_address(p, at);
-    t.syncs++;
-    auto take_place = [&b, address, at] { mbarrier_arrive_late(b, address, at); };
+    Clock issuer;
+    publish(issuer);
+    auto take_place = [&b, address, issuer, at] { mbarrier_arrive_late(b, address, issuer, at); };
     issue(b, {Pending::cp_arrive, &t, t.cp_groups, {0, 0}, at, take_place});
 }
 

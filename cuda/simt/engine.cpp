@@ -234,6 +234,7 @@ Block::Block(const Launch &l, uint64_t linear_index) : launch(&l), linear(linear
     memset(shared + l.shared_bytes, guard_byte, guard);
     random = (options.seed * 0x9e3779b97f4a7c15u) ^ ((linear + 1) * 0xd1b54a32d192ed03u);
     memset(&count, 0, sizeof count);
+    memset(releases, 0, sizeof releases);
 }
 
 Block::~Block()
@@ -329,7 +330,6 @@ void Worker::admit(const Launch &l, uint64_t linear)
         t.done = t.spinning = false;
         t.waiting = nullptr;
         t.at = l.at;
-        t.syncs = 0;
         t.meeting.what = nullptr;
         t.bulk_groups = t.cp_groups = 0;
         b.order[i] = options.order == Order::reverse ? (unsigned)b.threads.size() - 1 - i : i;

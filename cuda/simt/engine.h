@@ -19,6 +19,16 @@ namespace simt
 struct Fiber;
 struct Block;
 
+/// What a thread, or a barrier for those who pass it, knows of the others: releases seen, by warp.
+struct Clock {
+    uint32_t warp[32] = {};
+    void join(const Clock &o)
+    {
+        for (int i = 0; i < 32; i++)
+            warp[i] = warp[i] < o.warp[i] ? o.warp[i] : warp[i];
+    }
+};
+
 /// What a thread is parked on. Asked again on every sweep, so whoever makes it true need not know.
 struct Condition {
     virtual bool ready() = 0;
@@ -35,7 +45,7 @@ struct Thread {
     bool done, spinning;
     Condition *waiting; ///< NULL: may run
     Site at;            ///< of the last instruction that the engine saw
-    uint32_t syncs;     ///< releases so far: what it wrote before one may be known to others after it
+    Clock clock;
 
     struct { ///< where it waits for the other lanes of its warp or warpgroup
         const char *what;
@@ -83,6 +93,7 @@ struct NamedBarrier {
     unsigned expected, arrived;
     uint64_t phase;
     Site first;
+    Clock gathering, complete; ///< of arrivals so far; of those up to the last complete phase
 };
 
 struct Mbarrier {
@@ -91,8 +102,9 @@ struct Mbarrier {
     uint64_t phase;
     bool fenced; ///< the initialisation was made known to the async proxy
     unsigned owner;
-    uint32_t owner_syncs;
+    uint32_t initialised; ///< stamp
     Site init, expect;
+    Clock gathering, complete;
 };
 
 /// The accumulators of one warpgroup tile while wgmma owns them.
@@ -136,10 +148,10 @@ enum class Traffic { shared_load, shared_store, global_load, global_store };
 
 /// Shared memory: what was written by whom, as far as named helpers told.
 struct Word {
-    uint16_t writer, reader; ///< thread + 1; 0: nobody
-    uint32_t writer_syncs, reader_syncs;
-    bool unfenced; ///< not visible to the async proxy
-    Site wrote, read;
+    uint16_t writer, reader[2]; ///< thread + 1, 0: nobody; the last two readers
+    uint16_t unfenced;          ///< thread + 1 whose write is not visible to the async proxy
+    uint32_t written, was_read[2]; ///< stamps
+    Site wrote, read[2];
 };
 
 struct Block {
@@ -159,6 +171,8 @@ struct Block {
     std::map<uint32_t, Mbarrier> mbarriers; ///< by shared address
     std::vector<Warpgroup> warpgroups;
     std::map<std::pair<std::pair<const char *, int>, std::pair<unsigned, Traffic>>, Stream> streams;
+    uint32_t releases[32]; ///< of each warp
+    Clock fences;          ///< of memory fences and atomics, taken for one object
     uint64_t random;
     Counters count;
 
@@ -194,6 +208,12 @@ void async_reads(Block &b, Range r, const char *what, Site at);  ///< wgmma or a
 void async_writes(Block &b, Range r, const char *what, Site at); ///< a copy is about to overwrite
 void check_global(const void *p, uint64_t bytes, const char *what, Site at);
 
+/* ---- race.cpp ---- */
+void publish(Clock &object);     ///< this thread releases: who learns from the object knows what it did before
+void learn(const Clock &object); ///< this thread acquires
+uint32_t stamp(const Thread &t); ///< of what a thread does now
+bool ordered(const Thread &me, unsigned other, uint32_t stamp); ///< whether `me` knows what `other` did then
+
 /* ---- copy.cpp ---- */
 void complete(Block &b, std::list<Pending>::iterator it);
 bool complete_one(Block &b); ///< some copy whose time has come; false if none is in flight
@@ -202,7 +222,7 @@ uint32_t swizzled(uint32_t address, unsigned swizzle); ///< XORs address bits [6
 
 /* ---- barrier.cpp ---- */
 Mbarrier &find_mbarrier(Block &b, uint64_t *p, const char *what, Site at);
-void mbarrier_arrive_late(Block &b, uint32_t address, Site at); ///< of cp.async, when its copies took place
+void mbarrier_arrive_late(Block &b, uint32_t address, const Clock &issuer, Site at); ///< of cp.async, when its copies took place
 constexpr uint32_t byte_limit_of_barrier = (1 << 20) - 1;
 void mbarrier_complete(Block &b, uint32_t address, int64_t bytes, Site at);
 

@@ -1,10 +1,6 @@
 /**
  * @file memory.cpp
  * @brief Memory accesses by named helpers: bounds, races that barriers do not order, proxies, exact traffic.
- *
- * A thread counts its releases (`syncs`): arrivals, meetings, fences. If another thread touches a word that
- * it wrote, and it has released nothing since, no barrier can have ordered the two: that is a race in any
- * order of threads. The converse does not hold, so this never blames a correct kernel.
  */
 #include "engine.h"
 
@@ -69,13 +65,8 @@ void check_global(const void *p, uint64_t bytes, const char *what, Site at)
 static Word *words(Block &b, Range r)
 {
     if (b.words.empty())
-        b.words.resize(b.launch->shared_bytes / 4 + 1, Word{0, 0, 0, 0, false, Site(nullptr, 0), Site(nullptr, 0)});
+        b.words.resize(b.launch->shared_bytes / 4 + 1);
     return b.words.data() + (r.begin - Block::shared_window) / 4;
-}
-
-static bool unordered(const Block &b, unsigned who, uint32_t syncs, const Thread &me)
-{
-    return who && who - 1 != me.index && b.threads[who - 1].syncs == syncs;
 }
 
 /// A write collides with every copy in flight, a read only with those that write.
@@ -86,25 +77,41 @@ static void check_in_flight(Block &b, Range r, bool write, const char *what, Sit
             fail(at, "%s: the copy into or from these bytes, issued at %s, has not been waited for", what, text(p.at).c_str());
 }
 
-static void read_word(Block &b, Thread &t, Word &w, Site at)
+static void check_ordered(const Thread &me, unsigned who, uint32_t when, const char *did, Site where, Site at)
 {
-    if (unordered(b, w.writer, w.writer_syncs, t))
-        fail(at, "race: thread %d wrote this shared word at %s, with no barrier since", w.writer - 1, text(w.wrote).c_str());
-    w.reader = uint16_t(t.index + 1);
-    w.reader_syncs = t.syncs;
-    w.read = at;
+    if (who && !ordered(me, who - 1, when))
+        fail(at, "race: thread %u %s this shared word at %s, and no barrier orders the two", who - 1, did, text(where).c_str());
 }
 
-static void write_word(Block &b, Thread &t, Word &w, uint32_t index, Site at)
+static void read_word(Thread &t, Word &w, Site at)
 {
-    if (unordered(b, w.reader, w.reader_syncs, t))
-        fail(at, "race: thread %d read this shared word at %s, with no barrier since", w.reader - 1, text(w.read).c_str());
-    if (unordered(b, w.writer, w.writer_syncs, t))
-        fail(at, "race: thread %d wrote this shared word too, at %s, with no barrier since", w.writer - 1, text(w.wrote).c_str());
-    w.writer = uint16_t(t.index + 1);
-    w.writer_syncs = t.syncs;
+    check_ordered(t, w.writer, w.written, "wrote", w.wrote, at);
+    if (w.reader[0] != t.index + 1) {
+        w.reader[1] = w.reader[0];
+        w.was_read[1] = w.was_read[0];
+        w.read[1] = w.read[0];
+    }
+    w.reader[0] = uint16_t(t.index + 1);
+    w.was_read[0] = stamp(t);
+    w.read[0] = at;
+}
+
+static void check_readers(const Thread &t, const Word &w, Site at)
+{
+    for (int i = 0; i < 2; i++)
+        check_ordered(t, w.reader[i], w.was_read[i], "read", w.read[i], at);
+}
+
+static void write_word(Thread &t, Word &w, uint32_t index, bool whole, Site at)
+{
+    if (whole) {
+        check_readers(t, w, at);
+        check_ordered(t, w.writer, w.written, "wrote", w.wrote, at);
+    }
+    w.writer = whole ? uint16_t(t.index + 1) : 0; // the halves of a word may belong to two threads: blame nobody
+    w.written = stamp(t);
     w.wrote = at;
-    w.unfenced = true;
+    w.unfenced = uint16_t(t.index + 1);
     t.unfenced.push_back(index);
 }
 
@@ -129,17 +136,10 @@ void touch_shared(const void *p, unsigned bytes, bool write, Site at)
         check_products(b, r, what, at);
     Word *w = words(b, r);
     for (unsigned i = 0; i < (bytes + 3) / 4; i++)
-        if (bytes < 4) // neighbours share the word: too coarse to blame anybody
-            w[i].unfenced = w[i].unfenced || write;
-        else if (write)
-            write_word(b, t, w[i], (address - Block::shared_window) / 4 + i, at);
+        if (write)
+            write_word(t, w[i], (address - Block::shared_window) / 4 + i, bytes >= 4, at);
         else
-            read_word(b, t, w[i], at);
-    if (bytes < 4 && write) {
-        w->wrote = at;
-        w->writer = uint16_t(t.index + 1), w->writer_syncs = t.syncs - 1;
-        t.unfenced.push_back((address - Block::shared_window) / 4);
-    }
+            read_word(t, w[i], at);
     if (!write)
         check_written(b, r, what, at);
     count_access(b, t, write ? Traffic::shared_store : Traffic::shared_load, address, bytes, at);
@@ -149,11 +149,10 @@ void fence_proxy_async(Site at)
 {
     Thread &t = self();
     t.at = at;
-    t.syncs++;
     mbarrier_fence_init(at);
     for (uint32_t i : t.unfenced)
-        if (t.block->words[i].writer == t.index + 1)
-            t.block->words[i].unfenced = false;
+        if (t.block->words[i].unfenced == t.index + 1)
+            t.block->words[i].unfenced = 0;
     t.unfenced.clear();
 }
 
@@ -166,7 +165,15 @@ void async_reads(Block &b, Range r, const char *what, Site at)
     for (uint32_t i = 0; i < (r.end - r.begin + 3) / 4; i++)
         if (w[i].unfenced)
             fail(at, "missing proxy fence: %s reads what thread %d wrote at %s, which has not executed fence.proxy.async since",
-                 what, w[i].writer - 1, text(w[i].wrote).c_str());
+                 what, w[i].unfenced - 1, text(w[i].wrote).c_str());
+}
+
+static void check_refill(const Thread &t, const Word &w, const char *what, Site at)
+{
+    for (int i = 0; i < 2; i++)
+        if (w.reader[i] && !ordered(t, w.reader[i] - 1u, w.was_read[i]))
+            fail(at, "refill of bytes in use: %s, but thread %d read them at %s, and no barrier orders the two", what,
+                 w.reader[i] - 1, text(w.read[i]).c_str());
 }
 
 void async_writes(Block &b, Range r, const char *what, Site at)
@@ -183,10 +190,8 @@ void async_writes(Block &b, Range r, const char *what, Site at)
     Thread &t = self();
     Word *w = words(b, r);
     for (uint32_t i = 0; i < (r.end - r.begin) / 4; i++) {
-        if (unordered(b, w[i].reader, w[i].reader_syncs, t))
-            fail(at, "refill of bytes in use: thread %d read them at %s, with no arrival since", w[i].reader - 1,
-                 text(w[i].read).c_str());
-        w[i] = Word{0, 0, 0, 0, false, Site(nullptr, 0), Site(nullptr, 0)};
+        check_refill(t, w[i], what, at);
+        w[i] = Word();
     }
 }
 

@@ -61,7 +61,8 @@ void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void *
             fail(at, "%s of %s meets thread %u in %s of %s at %s", what, lanes_text(mask).c_str(), o.index, o.meeting.what,
                  lanes_text(o.meeting.mask).c_str(), text(o.meeting.at).c_str());
     }
-    t.syncs++;
+    Clock own;
+    publish(own); // into its own clock: the last to come gathers them
     if (!all) {
         Met met(t);
         wait_for(met, at);
@@ -70,10 +71,16 @@ void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void *
     check_guards(b, at);
     t.at = at;
     void *args[128] = {};
+    Clock together;
     for (unsigned i = 0; i < n; i++)
         if (!mask || mask >> i & 1) {
             args[i] = b.threads[base + i].meeting.arg;
+            together.join(b.threads[base + i].clock);
+        }
+    for (unsigned i = 0; i < n; i++)
+        if (!mask || mask >> i & 1) {
             b.threads[base + i].meeting.what = nullptr;
+            b.threads[base + i].clock = together;
         }
     perform(args);
 }
