@@ -1,6 +1,8 @@
 # MiniMax Sparse Attention: reference, kernels, book. `make` alone prints this help.
 
 CC     ?= cc
+CXX    ?= c++
+NVCC   ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
 ARCH   ?= native#            what ref/fast is tuned for; ARCH=x86-64 gives a program for any such machine
 PREFIX ?= /usr/local
 DEPS   ?= 1#                 DEPS=0: install no package, only name the missing ones
@@ -36,10 +38,12 @@ APP_OBJ := $(APP_SRC:%.c=$(B)/%.o)
 T_SUPPORT := $(filter-out tests/test_%,$(wildcard tests/*.c))
 T_SRC   := $(wildcard tests/test_*.c)
 T_BIN   := $(T_SRC:%.c=$(B)/%)
+SIMT_OBJ := $(patsubst %.cpp,$(B)/%.o,$(wildcard cuda/simt/*.cpp))
+T_CXX   := $(patsubst %.cpp,$(B)/%,$(wildcard tests/test_*.cpp))
 HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o,$(APP_OBJ))
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo figures train train-dense test check-programs test-asan soak fuzz install clean FORCE
+.PHONY: help deps build demo figures train train-dense test test-simt check-programs test-asan soak fuzz install clean FORCE
 
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
@@ -56,7 +60,7 @@ help:
 	@printf '  %-10s %s\n' GPU "$$( (nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null || echo no) | head -n 1)"
 
 # ---- Packages -----------------------------------------------------------------------------------
-PACKAGES := gcc make pkg-config libopenblas-dev libpng-dev libjansson-dev bible-kjv
+PACKAGES := gcc g++ make pkg-config libopenblas-dev libpng-dev libjansson-dev bible-kjv
 deps: ## install the distribution packages that are missing (DEPS=0: only name them)
 	@.ci/deps $(DEPS) $(PACKAGES)
 
@@ -69,6 +73,18 @@ $(B)/ref/fast/%.o: ref/fast/%.c $(B)/flags
 $(B)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
 	$(CC) $(ALLFLAGS) -c $< -o $@
+# Kernels and the CPU engine that runs them: C++17, no CUDA needed. (-Wno-psabi: g++ would remark that it
+# passes tensor maps otherwise than GCC 4.5 did.)
+CXXFLAGS ?= -O2 -g
+ALLCXXFLAGS = -std=c++17 -Wall -Wextra -Wno-psabi $(CXXFLAGS) $(SAN) -fPIC -I. $(if $(OPENMP),-fopenmp,-Wno-unknown-pragmas) -MMD -MP
+$(B)/cuda/%.o: cuda/%.cpp $(B)/flags
+	@mkdir -p $(@D)
+	$(CXX) $(ALLCXXFLAGS) -O3 -c $< -o $@
+$(B)/tests/%.o: tests/%.cpp $(B)/flags
+	@mkdir -p $(@D)
+	$(CXX) $(ALLCXXFLAGS) -c $< -o $@
+$(T_CXX): $(B)/%: $(B)/%.o $(SIMT_OBJ) $(B)/tests/tap.o
+	$(CXX) $(ALLCXXFLAGS) $^ -o $@
 $(B)/libmsa.a: $(LIB_OBJ)
 	@rm -f $@
 	ar qcs $@ $^
@@ -115,9 +131,12 @@ T_SCRIPT := $(wildcard tests/test_*.sh)
 
 test: deps ## build and pass every test that this machine can run
 	@$(MAKE) --no-print-directory build check-programs
-	@MSA=$(B)/msa B=$(B) CC="$(CC)" tests/run.sh $(T_BIN) $(T_SCRIPT)
+	@MSA=$(B)/msa B=$(B) CC="$(CC)" NVCC="$(NVCC)" tests/run.sh $(T_BIN) $(T_CXX) $(T_SCRIPT)
 
-check-programs: $(T_BIN)
+check-programs: $(T_BIN) $(T_CXX)
+
+test-simt: $(T_CXX) ## only the CPU engine's own tests
+	@B=$(B) NVCC="$(NVCC)" tests/run.sh $(T_CXX) tests/test_ptx.sh
 
 test-asan: deps ## the same under AddressSanitizer and UBSan
 	@$(MAKE) --no-print-directory test DEPS=0 B=build/asan CFLAGS="-O1 -g" ARCH=x86-64 \
@@ -146,7 +165,7 @@ clean: ## remove build/ and the demo's output
 # A change of compiler or flags rebuilds everything.
 $(B)/flags: FORCE
 	@mkdir -p $(B)
-	@echo '$(CC) $(ALLFLAGS) $(FASTFLAGS)' | cmp -s - $@ || echo '$(CC) $(ALLFLAGS) $(FASTFLAGS)' > $@
+	@echo '$(CC) $(ALLFLAGS) $(FASTFLAGS) $(CXX) $(ALLCXXFLAGS)' | cmp -s - $@ || echo '$(CC) $(ALLFLAGS) $(FASTFLAGS) $(CXX) $(ALLCXXFLAGS)' > $@
 FORCE:
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
