@@ -111,7 +111,8 @@ template <int N> __global__ void __launch_bounds__(256, 1) products(float *out, 
     setmaxnreg_inc<248>();
     float d[N / 2] = {};
     const uint32_t a[4] = {p[0], p[1], p[2], p[3]};
-    const uint64_t k_major = wgmma_descriptor(s.tile, 16, 1024, Swizzle::b128), mn_major = wgmma_descriptor(s.tile, 8192, 1024, Swizzle::b128);
+    const uint64_t k_major = wgmma_descriptor(s.tile, 16, 1024, Swizzle::b128),
+                   mn_major = wgmma_descriptor(s.tile, 8192, 1024, Swizzle::b128);
     wgmma_pin(d);
     wgmma_fence();
     wgmma_ss<N>(d, k_major, k_major, true);

@@ -3,7 +3,8 @@
  * @brief The CPU engine of cuda/simt: small right kernels give the right result in every order and timing,
  *        small wrong ones are reported at the right file and line.
  *
- * The line to blame in a wrong kernel ends with a comment "// BLAME: name"; the test looks it up in this file.
+ * The line to blame in a wrong kernel ends with a comment "// BLAME: name"; the test looks it up in this
+ * file.
  */
 extern "C" {
 #include "tap.h"
@@ -20,11 +21,11 @@ extern "C" {
 #include <string>
 #include <vector>
 
-using std::string;
-using std::vector;
 using simt::options;
 using simt::Order;
 using simt::Timing;
+using std::string;
+using std::vector;
 
 /* ---- Running ------------------------------------------------------------------------------------------ */
 
@@ -43,12 +44,14 @@ static bool in_all_modes(const std::function<bool()> &f)
 {
     for (Order order : {Order::forward, Order::reverse, Order::random})
         for (Timing timing : {Timing::late, Timing::early, Timing::random})
-            for (uint64_t seed = 1; seed <= (order == Order::random || timing == Timing::random ? 3 : 1); seed++) {
+            for (uint64_t seed = 1; seed <= (order == Order::random || timing == Timing::random ? 3 : 1);
+                 seed++) {
                 options.order = order;
                 options.timing = timing;
                 options.seed = seed;
                 if (!f()) {
-                    tap_note("order %d, timing %d, seed %d: %s", (int)order, (int)timing, (int)seed, simt::report().c_str());
+                    tap_note("order %d, timing %d, seed %d: %s", (int)order, (int)timing, (int)seed,
+                             simt::report().c_str());
                     return false;
                 }
             }
@@ -63,12 +66,14 @@ static void right(const char *name, const std::function<bool()> &f)
 }
 
 /// The kernel must be reported at the line marked with `name`, with a text that holds `words`.
-static void wrong(const char *name, const char *words, const std::function<void()> &launch, bool every_timing = true)
+static void wrong(const char *name, const char *words, const std::function<void()> &launch,
+                  bool every_timing = true)
 {
     const string place = string(__FILE__) + ":" + std::to_string(line_of(name)) + ": ";
     auto blamed = [&] {
         launch();
-        return simt::report().compare(0, place.size(), place) == 0 && simt::report().find(words) != string::npos;
+        return simt::report().compare(0, place.size(), place) == 0 &&
+               simt::report().find(words) != string::npos;
     };
     const bool ok = every_timing ? in_all_modes(blamed) : blamed();
     tap(ok, "reported: %s", name);
@@ -171,9 +176,11 @@ __global__ void mma_kernel(const bf16 *a, const bf16 *b, float *c, int n, int k)
     MmaSmem &s = shared<MmaSmem>();
     const int lane = (int)threadIdx.x, m0 = 16 * (int)blockIdx.y, n0 = 8 * (int)blockIdx.x;
     auto fetch = [&](int step) {
-        cp_async_16(&s.a[step % 2][lane / 2][lane % 2 * 8], a + (m0 + lane / 2) * k + step * 16 + lane % 2 * 8, 16);
+        cp_async_16(&s.a[step % 2][lane / 2][lane % 2 * 8],
+                    a + (m0 + lane / 2) * k + step * 16 + lane % 2 * 8, 16);
         if (lane < 16)
-            cp_async_16(&s.b[step % 2][lane / 2][lane % 2 * 8], b + (n0 + lane / 2) * k + step * 16 + lane % 2 * 8, 16);
+            cp_async_16(&s.b[step % 2][lane / 2][lane % 2 * 8],
+                        b + (n0 + lane / 2) * k + step * 16 + lane % 2 * 8, 16);
         cp_async_commit();
     };
     float d[4] = {};
@@ -220,7 +227,8 @@ static bool mma_product()
     return equals_product(a, b, c.data());
 }
 
-/// The same product as Hopper does it: a producer warpgroup fills a ring by TMA, two consumer warpgroups multiply.
+/// The same product as Hopper does it: a producer warpgroup fills a ring by TMA, two consumer warpgroups
+/// multiply.
 constexpr int ring = 2, tile_m = 128, tile_n = 64, tile_k = 64;
 
 struct GemmSmem {
@@ -230,7 +238,8 @@ struct GemmSmem {
 };
 
 __global__ void __launch_bounds__(384, 1)
-    gemm_kernel(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtensorMap map_b, float *c, int n, int k)
+    gemm_kernel(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtensorMap map_b,
+                float *c, int n, int k)
 {
     GemmSmem &s = shared<GemmSmem>();
     const int group = (int)threadIdx.x / 128, t = (int)threadIdx.x % 128;
@@ -262,8 +271,11 @@ __global__ void __launch_bounds__(384, 1)
             wgmma_pin(d);
             wgmma_fence();
             for (int step = 0; step < tile_k / 16; step++)
-                wgmma_ss<tile_n>(d, wgmma_descriptor(&s.a[stage][(group - 1) * 64 * tile_k + step * 16], 16, 1024, Swizzle::b128),
-                                 wgmma_descriptor(&s.b[stage][step * 16], 16, 1024, Swizzle::b128), i + step > 0);
+                wgmma_ss<tile_n>(d,
+                                 wgmma_descriptor(&s.a[stage][(group - 1) * 64 * tile_k + step * 16], 16,
+                                                  1024, Swizzle::b128),
+                                 wgmma_descriptor(&s.b[stage][step * 16], 16, 1024, Swizzle::b128),
+                                 i + step > 0);
             wgmma_commit();
             wgmma_wait<0>();
             wgmma_pin(d);
@@ -280,12 +292,14 @@ __global__ void __launch_bounds__(384, 1)
 static bool wgmma_product()
 {
     const Tensor a(256, 320, 3), b(128, 320, 4);
-    const CUtensorMap map_a = a.map(tile_m, tile_k, TensorSwizzle::b128), map_b = b.map(tile_n, tile_k, TensorSwizzle::b128);
+    const CUtensorMap map_a = a.map(tile_m, tile_k, TensorSwizzle::b128),
+                      map_b = b.map(tile_n, tile_k, TensorSwizzle::b128);
     vector<float> c(256 * 128, NAN);
     simt::reset();
     LAUNCH(gemm_kernel, dim3(2, 2), 384, sizeof(GemmSmem), nullptr, map_a, map_b, c.data(), 128, 320);
     return equals_product(a, b, c.data()) && simt::counters.tensor_fma == 256 * 128 * 320 &&
-           simt::counters.load_bytes == 2 * (256 * 320 + 128 * 320) * 2 && simt::counters.store_bytes == 256 * 128 * 4;
+           simt::counters.load_bytes == 2 * (256 * 320 + 128 * 320) * 2 &&
+           simt::counters.store_bytes == 256 * 128 * 4;
 }
 
 /// O = P V as attention does it: P in registers, V[key][channel] MN-major in slabs of `slab` channels.
@@ -321,7 +335,9 @@ __global__ void pv_kernel(const __grid_constant__ CUtensorMap map_v, const bf16 
     wgmma_pin(d);
     wgmma_fence();
     for (int step = 0; step < 4; step++)
-        wgmma_rs<128, 1>(d, a[step], wgmma_descriptor(&s.v[0][16 * step * slab], 64 * slab * 2, 16 * slab, swizzle), step > 0);
+        wgmma_rs<128, 1>(d, a[step],
+                         wgmma_descriptor(&s.v[0][16 * step * slab], 64 * slab * 2, 16 * slab, swizzle),
+                         step > 0);
     wgmma_commit();
     wgmma_wait<0>();
     wgmma_pin(d);
@@ -335,7 +351,8 @@ template <int slab> static bool pv_product(TensorSwizzle swizzle)
 {
     const Tensor p(64, 64, 5), v(64, 128, 6);
     vector<float> o(64 * 128, NAN);
-    LAUNCH((pv_kernel<slab>), 1, 128, sizeof(PvSmem<slab>), nullptr, v.map(64, slab, swizzle), p.data, o.data());
+    LAUNCH((pv_kernel<slab>), 1, 128, sizeof(PvSmem<slab>), nullptr, v.map(64, slab, swizzle), p.data,
+           o.data());
     for (int i = 0; i < 64; i++)
         for (int j = 0; j < 128; j++) {
             float sum = 0;
@@ -390,8 +407,8 @@ struct TripSmem {
     uint64_t full;
 };
 
-__global__ void trip_kernel(const __grid_constant__ CUtensorMap in, const __grid_constant__ CUtensorMap out, int cols, int x, int y,
-                            int *misplaced)
+__global__ void trip_kernel(const __grid_constant__ CUtensorMap in, const __grid_constant__ CUtensorMap out,
+                            int cols, int x, int y, int *misplaced)
 {
     TripSmem &s = shared<TripSmem>();
     const int t = (int)threadIdx.x, pitch = cols * 2;
@@ -426,8 +443,8 @@ static bool round_trip(int cols, TensorSwizzle swizzle, int x, int y)
     for (int i = 0; i < 64 * cols; i++)
         in.data[i].bits = (uint16_t)(i + 1);
     int misplaced = 0;
-    LAUNCH(trip_kernel, 1, 64, sizeof(TripSmem), nullptr, in.map(64, (uint32_t)cols, swizzle), out.map(64, (uint32_t)cols, swizzle), cols,
-           x, y, &misplaced);
+    LAUNCH(trip_kernel, 1, 64, sizeof(TripSmem), nullptr, in.map(64, (uint32_t)cols, swizzle),
+           out.map(64, (uint32_t)cols, swizzle), cols, x, y, &misplaced);
     for (int r = 0; r < 64; r++)
         for (int c = 0; c < cols; c++) {
             const bool inside = y + r >= 0 && x + c >= 0 && y + r < 64 && x + c < cols;
@@ -509,7 +526,8 @@ __global__ void matrix_kernel(int *bad)
     ldmatrix_x4(back, &s.m[lane % 16][lane / 16 * 8]);
     ldmatrix_x4_trans(trans, &s.m[lane % 16][lane / 16 * 8]);
     for (int i = 0; i < 4; i++) {
-        const int row = i % 2 * 8, col = i / 2 * 8; // of matrix i; transposed, a lane holds rows 2q and 2q+1 of column g
+        const int row = i % 2 * 8,
+                  col = i / 2 * 8; // of matrix i; transposed, a lane holds rows 2q and 2q+1 of column g
         const uint32_t lo = (uint32_t)((row + 2 * (lane % 4)) * 16 + col + lane / 4);
         if (back[i] != r[i] || trans[i] != (lo | (lo + 16) << 16))
             atomicAdd(bad, 1);
@@ -533,7 +551,8 @@ static bool covers(Element (*map)(int, int), int threads, int per_thread, int ro
     for (int t = 0; t < threads; t++)
         for (int i = 0; i < per_thread; i++) {
             const Element e = map(t, i);
-            if (e.row < 0 || e.row >= rows || e.col < 0 || e.col >= cols || seen[(size_t)e.row * cols + e.col]++)
+            if (e.row < 0 || e.row >= rows || e.col < 0 || e.col >= cols ||
+                seen[(size_t)e.row * cols + e.col]++)
                 return false;
         }
     return threads * per_thread == rows * cols;
@@ -564,7 +583,8 @@ static void chained_blocks()
     options.resident = 1;
 }
 
-/* ---- Counters ------------------------------------------------------------------------------------------- */
+/* ---- Counters -------------------------------------------------------------------------------------------
+ */
 
 struct StrideSmem {
     float x[32 * 33];
@@ -590,13 +610,15 @@ static void counters()
         simt::reset();
         LAUNCH(stride_kernel, 1, 32, sizeof(StrideSmem), nullptr, x, y, c.stride);
         const simt::Counters &n = simt::counters;
-        tap(n.load_bytes == 128 && n.load_sectors == 4 && n.store_bytes == 128 && n.store_sectors == 32 && n.shared_accesses == 2 &&
-                n.shared_conflicts == c.conflicts,
-            "counts of a copy through shared memory with stride %d: %d conflicts", c.stride, (int)n.shared_conflicts);
+        tap(n.load_bytes == 128 && n.load_sectors == 4 && n.store_bytes == 128 && n.store_sectors == 32 &&
+                n.shared_accesses == 2 && n.shared_conflicts == c.conflicts,
+            "counts of a copy through shared memory with stride %d: %d conflicts", c.stride,
+            (int)n.shared_conflicts);
     }
 }
 
-/* ---- Wrong kernels ---------------------------------------------------------------------------------------- */
+/* ---- Wrong kernels ----------------------------------------------------------------------------------------
+ */
 
 struct WordSmem {
     float x[64];
@@ -675,7 +697,8 @@ __global__ void uninitialised(int)
 }
 
 /// Thread 0 sets up the barriers and begins one load of a tile; the others go on.
-__device__ static void begin(BarrierSmem &s, const CUtensorMap *map, uint32_t expected, simt::Site site = simt::Site())
+__device__ static void begin(BarrierSmem &s, const CUtensorMap *map, uint32_t expected,
+                             simt::Site site = simt::Site())
 {
     if (threadIdx.x == 0) {
         mbarrier_init(&s.full, 1);
@@ -712,8 +735,8 @@ __global__ void read_before_wait(const __grid_constant__ CUtensorMap map, uint16
 }
 
 /// Multiplies tile 0 by itself without waiting for the result.
-__device__ static void multiply(BarrierSmem &s, float (&d)[32], Swizzle swizzle = Swizzle::b128, int offset = 0,
-                                simt::Site site = simt::Site())
+__device__ static void multiply(BarrierSmem &s, float (&d)[32], Swizzle swizzle = Swizzle::b128,
+                                int offset = 0, simt::Site site = simt::Site())
 {
     wgmma_pin(d);
     wgmma_fence();
@@ -921,56 +944,86 @@ static void wrong_kernels()
     Tensor t(64, 64, 9);
     const CUtensorMap map = t.map(64, 64, TensorSwizzle::b128);
     const size_t bytes = sizeof(BarrierSmem);
-    auto only = [](Order order) {
-        options.order = order;
-    };
+    auto only = [](Order order) { options.order = order; };
 
     wrong("missing barrier", "", [&] { LAUNCH(missing_barrier, 1, 64, sizeof(WordSmem), nullptr, out); });
     auto loop = [&] { LAUNCH(missing_second_barrier, 1, 64, sizeof(WordSmem), nullptr, out); };
     wrong("missing second barrier, writer last", "race", loop, false);
     only(Order::reverse);
     wrong("missing second barrier, reader last", "race", loop, false);
-    wrong("divergent barrier, high half last", "divergent", [&] { LAUNCH(divergent_barrier, 1, 64, 0, nullptr, &word); }, false);
+    wrong(
+        "divergent barrier, high half last", "divergent",
+        [&] { LAUNCH(divergent_barrier, 1, 64, 0, nullptr, &word); }, false);
     only(Order::reverse);
-    wrong("divergent barrier, low half last", "divergent", [&] { LAUNCH(divergent_barrier, 1, 64, 0, nullptr, &word); }, false);
+    wrong(
+        "divergent barrier, low half last", "divergent",
+        [&] { LAUNCH(divergent_barrier, 1, 64, 0, nullptr, &word); }, false);
     wrong("barrier after an exit", "exited", [&] { LAUNCH(exited_thread, 1, 64, 0, nullptr, &word); });
-    wrong("partial-mask shuffle", "not in its mask", [&] { LAUNCH(partial_shuffle, 1, 32, 0, nullptr, (int *)out); });
-    wrong("full mask, half a warp", "shfl", [&] { LAUNCH(full_mask_half_warp, 1, 32, 0, nullptr, (int *)out); });
+    wrong("partial-mask shuffle", "not in its mask",
+          [&] { LAUNCH(partial_shuffle, 1, 32, 0, nullptr, (int *)out); });
+    wrong("full mask, half a warp", "shfl",
+          [&] { LAUNCH(full_mask_half_warp, 1, 32, 0, nullptr, (int *)out); });
     wrong("over-arrival", "over-arrival", [&] { LAUNCH(over_arrival, 1, 32, bytes, nullptr, 0); });
     wrong("uninitialised mbarrier", "no mbarrier", [&] { LAUNCH(uninitialised, 1, 32, bytes, nullptr, 0); });
-    wrong("more bytes than expected", "byte-count mismatch: 16", [&] { LAUNCH(too_many_bytes, 1, 128, bytes, nullptr, map); });
-    wrong("fewer bytes than expected", "16 bytes missing", [&] { LAUNCH(too_few_bytes, 1, 128, bytes, nullptr, map); });
-    wrong("read before wait", "has not been waited for",
-          [&] { LAUNCH(read_before_wait, 1, 128, bytes, nullptr, map, &half); }, false);
-    wrong("refill of a stage that wgmma reads", "refill", [&] { LAUNCH(refill_in_use, 1, 128, bytes, nullptr, map); });
-    wrong("refill, reader last", "has not been waited for", [&] { LAUNCH(refill_too_early, 1, 128, bytes, nullptr, map, &half); },
-          false);
+    wrong("more bytes than expected", "byte-count mismatch: 16",
+          [&] { LAUNCH(too_many_bytes, 1, 128, bytes, nullptr, map); });
+    wrong("fewer bytes than expected", "16 bytes missing",
+          [&] { LAUNCH(too_few_bytes, 1, 128, bytes, nullptr, map); });
+    wrong(
+        "read before wait", "has not been waited for",
+        [&] { LAUNCH(read_before_wait, 1, 128, bytes, nullptr, map, &half); }, false);
+    wrong("refill of a stage that wgmma reads", "refill",
+          [&] { LAUNCH(refill_in_use, 1, 128, bytes, nullptr, map); });
+    wrong(
+        "refill, reader last", "has not been waited for",
+        [&] { LAUNCH(refill_too_early, 1, 128, bytes, nullptr, map, &half); }, false);
     only(Order::reverse);
-    wrong("refill, producer last", "refill", [&] { LAUNCH(refill_too_early, 1, 128, bytes, nullptr, map, &half); }, false);
+    wrong(
+        "refill, producer last", "refill",
+        [&] { LAUNCH(refill_too_early, 1, 128, bytes, nullptr, map, &half); }, false);
     wrong("wrong swizzle", "says 64 bytes", [&] { LAUNCH(wrong_swizzle, 1, 128, bytes, nullptr, map); });
-    wrong("wrong descriptor offset", "outside the", [&] { LAUNCH(wrong_offset, 1, 128, bytes, nullptr, map, 12288); });
-    wrong("wrong descriptor offset", "nobody has written", [&] { LAUNCH(wrong_offset, 1, 128, bytes, nullptr, map, 8192); }, false);
-    wrong("wrong descriptor offset", "inside the", [&] { LAUNCH(wrong_offset, 1, 128, bytes, nullptr, map, 128); });
+    wrong("wrong descriptor offset", "outside the",
+          [&] { LAUNCH(wrong_offset, 1, 128, bytes, nullptr, map, 12288); });
+    wrong(
+        "wrong descriptor offset", "nobody has written",
+        [&] { LAUNCH(wrong_offset, 1, 128, bytes, nullptr, map, 8192); }, false);
+    wrong("wrong descriptor offset", "inside the",
+          [&] { LAUNCH(wrong_offset, 1, 128, bytes, nullptr, map, 128); });
     wrong("accumulators written before the wait", "thread 0 changed register 7",
           [&] { LAUNCH(touched_accumulators, 1, 128, bytes, nullptr, map); });
-    wrong("accumulators read before the wait", "accumulators", [&] { LAUNCH(stored_accumulators, 1, 128, bytes, nullptr, map, out); });
-    wrong("wgmma never waited for", "before this wgmma was waited for", [&] { LAUNCH(never_waited, 1, 128, bytes, nullptr, map); });
-    wrong("missing wgmma.fence", "wgmma.fence", [&] { LAUNCH(missing_wgmma_fence, 1, 128, bytes, nullptr, map); });
-    wrong("missing proxy fence", "missing proxy fence", [&] { LAUNCH(missing_proxy_fence, 1, 128, bytes, nullptr, 0); });
-    wrong("fence by the reader", "missing proxy fence", [&] { LAUNCH(fence_after_barrier, 1, 128, bytes, nullptr, 0); });
-    wrong("overwritten source of a store", "has not been waited for",
-          [&] { LAUNCH(overwritten_source, 1, 128, bytes, nullptr, map); }, false);
-    wrong("outside shared memory", "not inside the 512 bytes", [&] { LAUNCH(outside_shared, 1, 64, sizeof(WordSmem), nullptr, 1); });
-    wrong("outside shared memory, plain store", "thread 40", [&] { LAUNCH(outside_shared_plainly, 1, 64, sizeof(WordSmem), nullptr, 30); });
+    wrong("accumulators read before the wait", "accumulators",
+          [&] { LAUNCH(stored_accumulators, 1, 128, bytes, nullptr, map, out); });
+    wrong("wgmma never waited for", "before this wgmma was waited for",
+          [&] { LAUNCH(never_waited, 1, 128, bytes, nullptr, map); });
+    wrong("missing wgmma.fence", "wgmma.fence",
+          [&] { LAUNCH(missing_wgmma_fence, 1, 128, bytes, nullptr, map); });
+    wrong("missing proxy fence", "missing proxy fence",
+          [&] { LAUNCH(missing_proxy_fence, 1, 128, bytes, nullptr, 0); });
+    wrong("fence by the reader", "missing proxy fence",
+          [&] { LAUNCH(fence_after_barrier, 1, 128, bytes, nullptr, 0); });
+    wrong(
+        "overwritten source of a store", "has not been waited for",
+        [&] { LAUNCH(overwritten_source, 1, 128, bytes, nullptr, map); }, false);
+    wrong("outside shared memory", "not inside the 512 bytes",
+          [&] { LAUNCH(outside_shared, 1, 64, sizeof(WordSmem), nullptr, 1); });
+    wrong("outside shared memory, plain store", "thread 40",
+          [&] { LAUNCH(outside_shared_plainly, 1, 64, sizeof(WordSmem), nullptr, 30); });
     simt::declare_global(out, sizeof out_memory, "out");
-    wrong("outside global memory", "`out`, which has 1024", [&] { LAUNCH(outside_global, 1, 64, 0, nullptr, out, 200); });
+    wrong("outside global memory", "`out`, which has 1024",
+          [&] { LAUNCH(outside_global, 1, 64, 0, nullptr, out, 200); });
     simt::forget_globals();
-    wrong("deadlock of two barriers", "threads 32-63: mbarrier", [&] { LAUNCH(deadlock_kernel, 1, 64, bytes, nullptr, 0); });
-    tap(simt::report().find(std::to_string(line_of("other side"))) != string::npos, "...with the line of the other side");
-    wrong("two named barriers", "barrier 2, where 32 of 64", [&] { LAUNCH(two_named_barriers, 1, 64, 0, nullptr, 0); });
-    wrong("mbarrier used before a barrier published it", "initialised this mbarrier",
-          [&] { LAUNCH(unpublished_barrier, 1, 32, bytes, nullptr, 0); }, false);
-    wrong("setmaxnreg beyond the pool", "setmaxnreg", [&] { LAUNCH(greedy_registers, 1, 384, 0, nullptr, 0); }, false);
+    wrong("deadlock of two barriers", "threads 32-63: mbarrier",
+          [&] { LAUNCH(deadlock_kernel, 1, 64, bytes, nullptr, 0); });
+    tap(simt::report().find(std::to_string(line_of("other side"))) != string::npos,
+        "...with the line of the other side");
+    wrong("two named barriers", "barrier 2, where 32 of 64",
+          [&] { LAUNCH(two_named_barriers, 1, 64, 0, nullptr, 0); });
+    wrong(
+        "mbarrier used before a barrier published it", "initialised this mbarrier",
+        [&] { LAUNCH(unpublished_barrier, 1, 32, bytes, nullptr, 0); }, false);
+    wrong(
+        "setmaxnreg beyond the pool", "setmaxnreg", [&] { LAUNCH(greedy_registers, 1, 384, 0, nullptr, 0); },
+        false);
 
     LAUNCH(over_arrival, 1, 32, 232449, nullptr, 0);
     tap(simt::report().find("227 KB") != string::npos, "more than 227 KB of shared memory is refused");
@@ -1000,8 +1053,8 @@ static void tensor_map_rules()
         {"smaller than the swizzle span", 2, 0, {64, 64}, 256, {8, 8}, TensorSwizzle::b64},
     };
     for (const auto &c : cases) {
-        const char *error =
-            encode_tensor_map(&m, TensorType::float32, c.rank, base + c.offset / 4, c.dim, &c.stride, c.box, c.swizzle);
+        const char *error = encode_tensor_map(&m, TensorType::float32, c.rank, base + c.offset / 4, c.dim,
+                                              &c.stride, c.box, c.swizzle);
         tap(error && string(error).find(c.words) != string::npos, "tensor map refused: %s", c.words);
     }
 }
@@ -1013,21 +1066,23 @@ int main()
         fprintf(stderr, "test_simt: run it in the project's root: it looks for %s\n", __FILE__);
         return 2;
     }
-    tap(covers(fragment_d, 128, 32, 64, 64) && covers(fragment_d, 32, 4, 16, 8) && covers(fragment_a, 128, 8, 64, 16) &&
-            covers(fragment_b, 32, 4, 16, 8),
+    tap(covers(fragment_d, 128, 32, 64, 64) && covers(fragment_d, 32, 4, 16, 8) &&
+            covers(fragment_a, 128, 8, 64, 16) && covers(fragment_b, 32, 4, 16, 8),
         "fragment maps take every element once");
     right("block reduction", reduction);
     right("stmatrix, ldmatrix, transposed", matrices);
     right("product by cp.async, ldmatrix, mma.sync", mma_product);
     right("product by a TMA ring, mbarriers, wgmma of two warpgroups", wgmma_product);
-    right("P in registers times MN-major V, 128-byte swizzle", [] { return pv_product<64>(TensorSwizzle::b128); });
+    right("P in registers times MN-major V, 128-byte swizzle",
+          [] { return pv_product<64>(TensorSwizzle::b128); });
     right("... 64-byte swizzle", [] { return pv_product<32>(TensorSwizzle::b64); });
     right("... 32-byte swizzle", [] { return pv_product<16>(TensorSwizzle::b32); });
     right("product of unswizzled core matrices", core_product);
     right("round trip of a tile, 128-byte swizzle", [] { return round_trip(64, TensorSwizzle::b128, 0, 0); });
     right("... 64-byte swizzle", [] { return round_trip(32, TensorSwizzle::b64, 0, 0); });
     right("... 32-byte swizzle", [] { return round_trip(16, TensorSwizzle::b32, 0, 0); });
-    right("... zeros for what lies before the tensor", [] { return round_trip(64, TensorSwizzle::b128, -5, -3); });
+    right("... zeros for what lies before the tensor",
+          [] { return round_trip(64, TensorSwizzle::b128, -5, -3); });
     right("4D load that sticks out, float32 reduction", four_dimensions);
     chained_blocks();
     counters();

@@ -7,7 +7,8 @@
 namespace simt
 {
 
-/* ---- bar.sync, bar.arrive ------------------------------------------------------------------------------- */
+/* ---- bar.sync, bar.arrive -------------------------------------------------------------------------------
+ */
 
 struct BarrierPhase : Condition {
     NamedBarrier &bar;
@@ -81,7 +82,8 @@ void sync_threads(Site at)
             fail(at, "divergent barrier: __syncthreads() after thread %u has exited", t.index);
     NamedBarrier &bar = b.barriers[0];
     if (bar.arrived && !(bar.first == at))
-        fail(at, "divergent barrier: __syncthreads() while other threads wait in the one at %s", text(bar.first).c_str());
+        fail(at, "divergent barrier: __syncthreads() while other threads wait in the one at %s",
+             text(bar.first).c_str());
     // A last warp that is not full counts by its threads here.
     if (bar.arrived == 0) {
         bar.first = at;
@@ -92,7 +94,8 @@ void sync_threads(Site at)
     pass(bar, 0, true, at);
 }
 
-/* ---- mbarrier --------------------------------------------------------------------------------------------- */
+/* ---- mbarrier ---------------------------------------------------------------------------------------------
+ */
 
 constexpr int64_t byte_limit = byte_limit_of_barrier;
 
@@ -115,7 +118,8 @@ Mbarrier &find_mbarrier(Block &b, uint64_t *p, const char *what, Site at)
              text(found->second.init).c_str());
     Mbarrier &m = found->second;
     if (!ordered(self(), m.owner, m.initialised))
-        fail(at, "%s: thread %u initialised this mbarrier at %s, with no barrier since", what, m.owner, text(m.init).c_str());
+        fail(at, "%s: thread %u initialised this mbarrier at %s, with no barrier since", what, m.owner,
+             text(m.init).c_str());
     return m;
 }
 
@@ -127,7 +131,8 @@ void mbarrier_init(uint64_t *p, uint32_t count, Site at)
     if (count < 1 || count > byte_limit)
         fail(at, "mbarrier.init with count %u: expected 1 to 2^20-1", count);
     if (b.mbarriers.count(address))
-        fail(at, "mbarrier.init: there is one at shared address %u since %s", address, text(b.mbarriers[address].init).c_str());
+        fail(at, "mbarrier.init: there is one at shared address %u since %s", address,
+             text(b.mbarriers[address].init).c_str());
     const uint64_t bits = cookie(address);
     memcpy(p, &bits, 8);
     b.mbarriers[address] = {count, count, 0, 0, false, t.index, stamp(t), at, at, Clock(), Clock()};
@@ -154,7 +159,9 @@ static void turn(Mbarrier &m, uint32_t address, Site at)
     if (m.pending)
         return;
     if (m.bytes < 0)
-        fail(at, "byte-count mismatch: %lld bytes more than expected at %s have arrived at the mbarrier at shared address %u",
+        fail(at,
+             "byte-count mismatch: %lld bytes more than expected at %s have arrived at the mbarrier at "
+             "shared address %u",
              (long long)-m.bytes, text(m.expect).c_str(), address);
     if (m.bytes == 0) {
         m.phase++;
@@ -168,7 +175,8 @@ static void expect(Mbarrier &m, int64_t bytes, Site at)
     m.bytes += bytes;
     m.expect = at;
     if (bytes < 0 || m.bytes > byte_limit)
-        fail(at, "expect_tx of %lld bytes leaves %lld: the limit is 2^20-1", (long long)bytes, (long long)m.bytes);
+        fail(at, "expect_tx of %lld bytes leaves %lld: the limit is 2^20-1", (long long)bytes,
+             (long long)m.bytes);
 }
 
 void mbarrier_expect(uint64_t *p, int64_t bytes, Site at)
@@ -179,8 +187,10 @@ void mbarrier_expect(uint64_t *p, int64_t bytes, Site at)
 static void arrive(Mbarrier &m, uint32_t address, uint32_t count, Site at)
 {
     if (count > m.pending)
-        fail(at, "over-arrival: %u at an mbarrier that expects %u more in phase %llu (count %u, initialised at %s)", count,
-             m.pending, (unsigned long long)m.phase, m.count, text(m.init).c_str());
+        fail(at,
+             "over-arrival: %u at an mbarrier that expects %u more in phase %llu (count %u, initialised at "
+             "%s)",
+             count, m.pending, (unsigned long long)m.phase, m.count, text(m.init).c_str());
     m.pending -= count;
     turn(m, address, at);
 }
@@ -227,9 +237,10 @@ struct PhaseDone : Condition {
     }
     std::string text() override
     {
-        return format("mbarrier at shared address %u (of %s), parity %u, in phase %llu: %u of %u arrivals and %lld bytes missing",
-                      address, simt::text(m.init).c_str(), parity, (unsigned long long)m.phase, m.pending, m.count,
-                      (long long)m.bytes);
+        return format("mbarrier at shared address %u (of %s), parity %u, in phase %llu: %u of %u arrivals "
+                      "and %lld bytes missing",
+                      address, simt::text(m.init).c_str(), parity, (unsigned long long)m.phase, m.pending,
+                      m.count, (long long)m.bytes);
     }
 };
 
@@ -261,7 +272,8 @@ void mbarrier_wait(uint64_t *p, unsigned parity, Site at)
     learn(phase.m.complete);
 }
 
-/* ---- setmaxnreg ----------------------------------------------------------------------------------------------- */
+/* ---- setmaxnreg
+ * ----------------------------------------------------------------------------------------------- */
 
 struct Pool : Condition {
     Block &b;
@@ -301,12 +313,13 @@ void setmaxnreg(unsigned n, bool increase, Site at)
     if (increase)
         wait_for(pool, at);
     RegisterLane l = {n, at};
-    converge("setmaxnreg", 0, &l,
-             [](void **args) {
-                 Thread &last = self();
-                 last.block->warpgroups[last.index / 128].registers = ((RegisterLane *)args[0])->n;
-             },
-             at);
+    converge(
+        "setmaxnreg", 0, &l,
+        [](void **args) {
+            Thread &last = self();
+            last.block->warpgroups[last.index / 128].registers = ((RegisterLane *)args[0])->n;
+        },
+        at);
 }
 
 } // namespace simt

@@ -10,7 +10,8 @@
 namespace simt
 {
 
-/* ---- When a copy takes place ---------------------------------------------------------------------------------- */
+/* ---- When a copy takes place
+ * ---------------------------------------------------------------------------------- */
 
 void complete(Block &b, std::list<Pending>::iterator it)
 {
@@ -65,12 +66,14 @@ static void complete_groups(Block &b, Pending::Kind kind, unsigned limit)
             ++p;
 }
 
-/* ---- Tensor maps -------------------------------------------------------------------------------------------------- */
+/* ---- Tensor maps
+ * -------------------------------------------------------------------------------------------------- */
 
 constexpr uint64_t map_magic = 0x70616d726f736e74u;
 
-const char *encode_tiled(CUtensorMap *map, int type, int rank, void *base, const uint64_t *dim, const uint64_t *stride,
-                         const uint32_t *box, const uint32_t *step, int interleave, int swizzle, int promotion, int fill)
+const char *encode_tiled(CUtensorMap *map, int type, int rank, void *base, const uint64_t *dim,
+                         const uint64_t *stride, const uint32_t *box, const uint32_t *step, int interleave,
+                         int swizzle, int promotion, int fill)
 {
     static const uint16_t type_bytes[] = {1, 2, 4, 4, 8, 8, 2, 4, 8, 2, 4, 4, 4}, span[] = {0, 32, 64, 128};
     if (type < 0 || type > 12)
@@ -107,8 +110,9 @@ const char *encode_tiled(CUtensorMap *map, int type, int rank, void *base, const
     if (box[0] * element % 16)
         return "the inner box dimension must be a multiple of 16 bytes";
     if (swizzle && box[0] * element != span[swizzle])
-        return box[0] * element > span[swizzle] ? "the inner box dimension exceeds the swizzle span"
-                                                : "an inner box smaller than the swizzle span is not supported here";
+        return box[0] * element > span[swizzle]
+                   ? "the inner box dimension exceeds the swizzle span"
+                   : "an inner box smaller than the swizzle span is not supported here";
     map->magic = map_magic;
     map->base = (unsigned char *)base;
     map->rank = (uint16_t)rank;
@@ -137,7 +141,8 @@ struct Box {
 };
 
 /// Walks over the 16-byte chunks of a box: f(offset in the dense box, global address, first and end byte of
-/// the chunk that lie inside the tensor). Returns the 32-byte sectors and bytes of global memory that this is.
+/// the chunk that lie inside the tensor). Returns the 32-byte sectors and bytes of global memory that this
+/// is.
 template <class F> static void each_chunk(const Box &x, uint64_t &bytes, uint64_t &sectors, F f)
 {
     const CUtensorMap &m = x.map;
@@ -151,9 +156,11 @@ template <class F> static void each_chunk(const Box &x, uint64_t &bytes, uint64_
             inside &= c >= 0 && c < (int64_t)m.dim[i];
             row += c * (int64_t)m.stride[i];
         }
-        const int64_t lo = std::max<int64_t>(x.corner[0], 0), hi = std::min<int64_t>(x.corner[0] + m.box[0], (int64_t)m.dim[0]);
+        const int64_t lo = std::max<int64_t>(x.corner[0], 0),
+                      hi = std::min<int64_t>(x.corner[0] + m.box[0], (int64_t)m.dim[0]);
         if (inside && lo < hi) {
-            const uint64_t start = (uint64_t)(uintptr_t)m.base + (uint64_t)(row + lo * es), end = start + (uint64_t)((hi - lo) * es);
+            const uint64_t start = (uint64_t)(uintptr_t)m.base + (uint64_t)(row + lo * es),
+                           end = start + (uint64_t)((hi - lo) * es);
             bytes += end - start;
             sectors += (end - 1) / 32 - start / 32 + 1;
         }
@@ -172,7 +179,8 @@ template <class F> static void each_chunk(const Box &x, uint64_t &bytes, uint64_
     }
 }
 
-/* ---- Bulk copies ------------------------------------------------------------------------------------------------------ */
+/* ---- Bulk copies
+ * ------------------------------------------------------------------------------------------------------ */
 
 static Box checked_box(const CUtensorMap *map, const int *c, int rank, const char *what, Site at)
 {
@@ -194,8 +202,9 @@ static Range checked_tile(const Box &x, const void *tile, const char *what, Site
     const unsigned align = x.map.swizzle ? 8 * x.map.swizzle : 128;
     const uint32_t address = shared_checked(tile, x.bytes(), 16, what, at);
     if (address % align)
-        fail(at, "%s: a tile with this swizzle must start at a multiple of %u bytes of shared memory, not at %u", what, align,
-             address - Block::shared_window);
+        fail(at,
+             "%s: a tile with this swizzle must start at a multiple of %u bytes of shared memory, not at %u",
+             what, align, address - Block::shared_window);
     return {address, address + x.bytes()};
 }
 
@@ -216,7 +225,8 @@ static uint32_t fenced_barrier(Block &b, uint64_t *p, const char *what, Site at)
 {
     const Mbarrier &m = find_mbarrier(b, p, what, at);
     if (!m.fenced)
-        fail(at, "%s: no fence.mbarrier_init (or fence.proxy.async) followed the mbarrier.init at %s", what, text(m.init).c_str());
+        fail(at, "%s: no fence.mbarrier_init (or fence.proxy.async) followed the mbarrier.init at %s", what,
+             text(m.init).c_str());
     return shared_address(p, at);
 }
 
@@ -228,12 +238,13 @@ void tma_load(void *dst, const CUtensorMap *map, uint64_t *p, const int *c, int 
     const uint32_t barrier = fenced_barrier(b, p, "tensor copy", at);
     begin_load(b, r, x.map.swizzle, "tensor copy", at);
     auto take_place = [&b, x, r, barrier, at] {
-        each_chunk(x, b.count.load_bytes, b.count.load_sectors, [&](uint32_t offset, const unsigned char *src, int first, int last) {
-            unsigned char chunk[16] = {};
-            if (first < last)
-                memcpy(chunk + first, src + first, (size_t)(last - first));
-            memcpy(b.at(swizzled(r.begin + offset, x.map.swizzle)), chunk, 16);
-        });
+        each_chunk(x, b.count.load_bytes, b.count.load_sectors,
+                   [&](uint32_t offset, const unsigned char *src, int first, int last) {
+                       unsigned char chunk[16] = {};
+                       if (first < last)
+                           memcpy(chunk + first, src + first, (size_t)(last - first));
+                       memcpy(b.at(swizzled(r.begin + offset, x.map.swizzle)), chunk, 16);
+                   });
         mbarrier_complete(b, barrier, x.bytes(), at);
     };
     issue(b, {Pending::load, &self(), 0, r, at, take_place});
@@ -258,7 +269,8 @@ void bulk_load(void *dst, const void *src, uint32_t bytes, uint64_t *p, Site at)
     issue(b, {Pending::load, &self(), 0, r, at, take_place});
 }
 
-template <class T> static void atomic_add(unsigned char *p, T (*sum)(T, const unsigned char *), const unsigned char *by)
+template <class T>
+static void atomic_add(unsigned char *p, T (*sum)(T, const unsigned char *), const unsigned char *by)
 {
     T old, next;
     __atomic_load((T *)p, &old, __ATOMIC_RELAXED);
@@ -269,24 +281,26 @@ template <class T> static void atomic_add(unsigned char *p, T (*sum)(T, const un
 
 static void add_float(unsigned char *p, const unsigned char *by)
 {
-    atomic_add<uint32_t>(p,
-                         [](uint32_t old, const unsigned char *v) {
-                             float f;
-                             memcpy(&f, v, 4);
-                             return (uint32_t)to_bits(from_bits<float>(old) + f);
-                         },
-                         by);
+    atomic_add<uint32_t>(
+        p,
+        [](uint32_t old, const unsigned char *v) {
+            float f;
+            memcpy(&f, v, 4);
+            return (uint32_t)to_bits(from_bits<float>(old) + f);
+        },
+        by);
 }
 
 static void add_bf16(unsigned char *p, const unsigned char *by)
 {
-    atomic_add<uint16_t>(p,
-                         [](uint16_t old, const unsigned char *v) {
-                             __nv_bfloat16 f;
-                             memcpy(&f, v, 2);
-                             return __float2bfloat16_rn(__bfloat162float({old}) + __bfloat162float(f)).bits;
-                         },
-                         by);
+    atomic_add<uint16_t>(
+        p,
+        [](uint16_t old, const unsigned char *v) {
+            __nv_bfloat16 f;
+            memcpy(&f, v, 2);
+            return __float2bfloat16_rn(__bfloat162float({old}) + __bfloat162float(f)).bits;
+        },
+        by);
 }
 
 static void store_bytes(unsigned char *dst, const unsigned char *src, int bytes, Store how, int type)
@@ -301,7 +315,8 @@ static void store_bytes(unsigned char *dst, const unsigned char *src, int bytes,
             add_bf16(dst + i, src + i);
 }
 
-/// A store reads its source at some time before wait_group lets the thread go on: it must not change till then.
+/// A store reads its source at some time before wait_group lets the thread go on: it must not change till
+/// then.
 static void issue_store(Block &b, Range r, Site at, std::function<void()> move)
 {
     b.count.bulk_copies++;
@@ -332,10 +347,12 @@ void tma_store(const CUtensorMap *map, const void *src, const int *c, int rank, 
     if (how == Store::add && x.map.type != 7 && x.map.type != 9)
         fail(at, "tensor reduction of a type other than float32 and bf16");
     issue_store(b, r, at, [&b, x, r, how] {
-        each_chunk(x, b.count.store_bytes, b.count.store_sectors, [&](uint32_t offset, unsigned char *dst, int first, int last) {
-            if (first < last)
-                store_bytes(dst + first, b.at(swizzled(r.begin + offset, x.map.swizzle)) + first, last - first, how, x.map.type);
-        });
+        each_chunk(x, b.count.store_bytes, b.count.store_sectors,
+                   [&](uint32_t offset, unsigned char *dst, int first, int last) {
+                       if (first < last)
+                           store_bytes(dst + first, b.at(swizzled(r.begin + offset, x.map.swizzle)) + first,
+                                       last - first, how, x.map.type);
+                   });
     });
 }
 
@@ -368,7 +385,9 @@ void bulk_wait(int pending, Site at)
         complete_groups(*t.block, Pending::store, t.bulk_groups - (unsigned)pending);
 }
 
-/* ---- cp.async ------------------------------------------------------------------------------------------------------------ */
+/* ---- cp.async
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 void cp_async(void *dst, const void *src, unsigned bytes, unsigned src_bytes, Site at)
 {
@@ -391,7 +410,8 @@ void cp_async(void *dst, const void *src, unsigned bytes, unsigned src_bytes, Si
         if (src_bytes)
             memcpy(d, src, src_bytes);
         for (uint32_t w = (address - Block::shared_window) / 4, i = 0; i < bytes / 4; i++) {
-            b.words[w + i].unfenced = uint16_t(t.index + 1); // a fence before the copy took place did not cover it
+            b.words[w + i].unfenced =
+                uint16_t(t.index + 1); // a fence before the copy took place did not cover it
             t.unfenced.push_back(w + i);
         }
     };

@@ -4,15 +4,11 @@
  */
 #undef _FORTIFY_SOURCE // its longjmp refuses to jump between stacks
 #include "engine.h"
+#include "fiber.h"
 
 #include <atomic>
-#include <csetjmp>
 #include <cstdarg>
-#include <cstdio>
-#include <cstdlib>
 #include <mutex>
-#include <sys/mman.h>
-#include <ucontext.h>
 
 thread_local uint3 threadIdx, blockIdx;
 thread_local dim3 blockDim, gridDim;
@@ -27,39 +23,15 @@ static std::string last_report;
 static std::mutex report_lock;
 static std::atomic<bool> stop; ///< one block failed: the others give up
 
-/* ---- Fibers --------------------------------------------------------------------------------------- */
+/* ---- Threads on fibers -----------------------------------------------------------------------------------
+ */
 
-// A context is made with ucontext and then left and entered with setjmp and longjmp, which unlike
-// swapcontext do not call the kernel.
-struct Fiber {
-    static constexpr size_t stack_bytes = 256 << 10, guard_bytes = 64 << 10;
-    unsigned char *stack;
-    ucontext_t start;
-    jmp_buf here;
-    bool started;
-    Fiber() : started(false)
-    {
-        stack = (unsigned char *)mmap(nullptr, guard_bytes + stack_bytes, PROT_READ | PROT_WRITE,
-                                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (stack == MAP_FAILED || mprotect(stack, guard_bytes, PROT_NONE) != 0) {
-            perror("simt: no memory for a thread's stack");
-            abort();
-        }
-    }
-    ~Fiber()
-    {
-        munmap(stack, guard_bytes + stack_bytes);
-    }
-    Fiber(const Fiber &) = delete;
-    Fiber &operator=(const Fiber &) = delete;
-};
-
-struct Failed {
+struct Failed { ///< the launch is given up; the report says why
 };
 
 /// One core's share: the blocks it runs now, and a stack for each of their threads.
 struct Worker {
-    jmp_buf home;
+    Context home;
     Thread *current = nullptr;
     bool failed = false;
     std::vector<std::unique_ptr<Fiber>> fibers;
@@ -79,38 +51,35 @@ Thread &self()
     return *worker.current;
 }
 
-static void leave() // to the scheduler, until it resumes this fiber
+static void leave() // to the scheduler, until it resumes this thread
 {
     Worker &w = worker;
-    if (!_setjmp(w.current->fiber->here))
-        _longjmp(w.home, 1);
+    switch_context(w.current->fiber->context, w.home, false);
 }
 
 static void fiber_main()
 {
+    arrived(&worker.home);
     for (;;) {
         Thread &t = *worker.current;
-        t.block->launch->body();
-        check_guards(*t.block, t.at);
+        try {
+            t.block->launch->body();
+            check_guards(*t.block, t.at);
+        } catch (const Failed &) {
+            worker.failed = true;
+        }
         t.done = true;
         t.block->live--;
         leave();
     }
 }
 
-static void enter(Worker &w, Fiber &f)
+static void enter(Context &home, Fiber &f)
 {
-    if (_setjmp(w.home))
-        return;
-    if (f.started)
-        _longjmp(f.here, 1);
-    f.started = true;
-    getcontext(&f.start);
-    f.start.uc_stack.ss_sp = f.stack + Fiber::guard_bytes;
-    f.start.uc_stack.ss_size = Fiber::stack_bytes;
-    f.start.uc_link = nullptr;
-    makecontext(&f.start, fiber_main, 0);
-    setcontext(&f.start);
+    const bool fresh = !f.started;
+    if (fresh)
+        f.prepare(fiber_main);
+    switch_context(home, f.context, fresh);
 }
 
 /* ---- Reports ---------------------------------------------------------------------------------------- */
@@ -145,12 +114,13 @@ static void record(const std::string &line)
 
 static std::string seed_text()
 {
-    static const char *const order[] = {"forward", "reverse", "random"}, *const timing[] = {"late", "early", "random"};
+    static const char *const order[] = {"forward", "reverse", "random"}, *const timing[] = {"late", "early",
+                                                                                            "random"};
     return format("order %s, timing %s, seed %llu", order[(int)options.order], timing[(int)options.timing],
                   (unsigned long long)options.seed);
 }
 
-/// Records the failure and gives up the launch: from a thread by never running it again.
+/// Records the failure and gives up the launch. From a thread the exception ends in fiber_main.
 void fail(Site at, const char *fmt, ...)
 {
     char line[4096];
@@ -162,16 +132,13 @@ void fail(Site at, const char *fmt, ...)
     std::string where;
     if (w.current) {
         const Block &b = *w.current->block;
-        where = format(" (%s, block %u,%u,%u, thread %u; ", b.launch->name, b.index.x, b.index.y, b.index.z, w.current->index);
+        where = format(" (%s, block %u,%u,%u, thread %u; ", b.launch->name, b.index.x, b.index.y, b.index.z,
+                       w.current->index);
     } else {
         where = " (";
     }
     record(text(at) + ": " + line + where + seed_text() + ")");
-    if (!w.current)
-        throw Failed();
-    w.failed = true;
-    leave();
-    abort(); // nobody resumes a thread that failed
+    throw Failed();
 }
 
 /// Threads that wait for the same thing at the same place, a line each: "threads 0-127: ... at file:line".
@@ -181,7 +148,8 @@ static std::string who_waits(Block &b)
     for (unsigned i = 0; i < b.threads.size();) {
         auto key = [&](unsigned j) {
             Thread &t = b.threads[j];
-            return t.done ? std::string("exited") : (t.waiting ? t.waiting->text() : "spins") + " at " + text(t.at);
+            return t.done ? std::string("exited")
+                          : (t.waiting ? t.waiting->text() : "spins") + " at " + text(t.at);
         };
         unsigned first = i;
         const std::string what = key(i);
@@ -201,7 +169,8 @@ static void deadlock(std::vector<std::unique_ptr<Block>> &blocks, const char *wh
     Site at;
     bool found = false;
     for (auto &b : blocks) {
-        all += format("\n  block %u,%u,%u of %s", b->index.x, b->index.y, b->index.z, b->launch->name) + who_waits(*b);
+        all += format("\n  block %u,%u,%u of %s", b->index.x, b->index.y, b->index.z, b->launch->name) +
+               who_waits(*b);
         for (Thread &t : b->threads)
             if (!t.done && !found)
                 at = t.at, found = true;
@@ -216,7 +185,8 @@ static constexpr unsigned char guard_byte = 0xa5, poison_byte = 0xff;
 
 Block::Block(const Launch &l, uint64_t linear_index) : launch(&l), linear(linear_index)
 {
-    index = {unsigned(linear % l.grid.x), unsigned(linear / l.grid.x % l.grid.y), unsigned(linear / l.grid.x / l.grid.y)};
+    index = {unsigned(linear % l.grid.x), unsigned(linear / l.grid.x % l.grid.y),
+             unsigned(linear / l.grid.x / l.grid.y)};
     const unsigned n = l.block.x * l.block.y * l.block.z;
     threads.resize(n);
     order.resize(n);
@@ -265,7 +235,8 @@ void *shared_base(size_t bytes, Site at)
 {
     Thread &t = self();
     if (bytes > t.block->launch->shared_bytes)
-        fail(at, "the kernel's shared memory takes %zu bytes, the launch gave %zu", bytes, t.block->launch->shared_bytes);
+        fail(at, "the kernel's shared memory takes %zu bytes, the launch gave %zu", bytes,
+             t.block->launch->shared_bytes);
     t.at = at;
     return t.block->shared;
 }
@@ -307,7 +278,7 @@ void Worker::resume(Thread &t)
     gridDim = b.launch->grid;
     t.spinning = false;
     current = &t;
-    enter(*this, *t.fiber);
+    enter(home, *t.fiber);
     current = nullptr;
     if (failed)
         throw Failed();
@@ -392,7 +363,8 @@ void Worker::run(const Launch &l, uint64_t first, uint64_t last, unsigned reside
             if (!ran && !spun)
                 deadlock(blocks, "deadlock, nobody can go on");
             if (idle_sweeps > patience)
-                deadlock(blocks, "some threads spin for ever; if they wait for another block, more blocks must be resident");
+                deadlock(blocks, "some threads spin for ever; if they wait for another block, more blocks "
+                                 "must be resident");
         }
     } catch (const Failed &) {
     }
@@ -405,7 +377,7 @@ void Worker::abandon()
 {
     for (auto &b : blocks)
         for (Thread &t : b->threads) {
-            t.fiber->started = false;
+            t.fiber->restart();
             idle.push_back(t.fiber);
         }
     blocks.clear();
@@ -422,7 +394,8 @@ static const char *launch_error(const Launch &l)
     const uint64_t threads = (uint64_t)l.block.x * l.block.y * l.block.z;
     if (threads < 1 || threads > 1024)
         return "a block has 1 to 1024 threads";
-    if (l.grid.x < 1 || l.grid.y < 1 || l.grid.z < 1 || l.grid.y > 65535 || l.grid.z > 65535 || l.grid.x > 0x7fffffff)
+    if (l.grid.x < 1 || l.grid.y < 1 || l.grid.z < 1 || l.grid.y > 65535 || l.grid.z > 65535 ||
+        l.grid.x > 0x7fffffff)
         return "a grid has 1 to 2^31-1, 65535, 65535 blocks";
     if (l.shared_bytes > 232448)
         return "a block has at most 232448 bytes (227 KB) of shared memory";

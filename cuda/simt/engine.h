@@ -148,8 +148,8 @@ enum class Traffic { shared_load, shared_store, global_load, global_store };
 
 /// Shared memory: what was written by whom, as far as named helpers told.
 struct Word {
-    uint16_t writer, reader[2]; ///< thread + 1, 0: nobody; the last two readers
-    uint16_t unfenced;          ///< thread + 1 whose write is not visible to the async proxy
+    uint16_t writer, reader[2];    ///< thread + 1, 0: nobody; the last two readers
+    uint16_t unfenced;             ///< thread + 1 whose write is not visible to the async proxy
     uint32_t written, was_read[2]; ///< stamps
     Site wrote, read[2];
 };
@@ -182,7 +182,7 @@ struct Block {
     {
         return shared + (shared_addr - shared_window);
     }
-    uint32_t below(uint32_t n); ///< random number in 0..n-1
+    uint32_t below(uint32_t n);                     ///< random number in 0..n-1
     static constexpr uint32_t shared_window = 1024; ///< the first KB is the system's
 };
 
@@ -209,9 +209,9 @@ void async_writes(Block &b, Range r, const char *what, Site at); ///< a copy is 
 void check_global(const void *p, uint64_t bytes, const char *what, Site at);
 
 /* ---- race.cpp ---- */
-void publish(Clock &object);     ///< this thread releases: who learns from the object knows what it did before
-void learn(const Clock &object); ///< this thread acquires
-uint32_t stamp(const Thread &t); ///< of what a thread does now
+void publish(Clock &object); ///< this thread releases: who learns from the object knows what it did before
+void learn(const Clock &object);                                ///< this thread acquires
+uint32_t stamp(const Thread &t);                                ///< of what a thread does now
 bool ordered(const Thread &me, unsigned other, uint32_t stamp); ///< whether `me` knows what `other` did then
 
 /* ---- copy.cpp ---- */
@@ -222,7 +222,8 @@ uint32_t swizzled(uint32_t address, unsigned swizzle); ///< XORs address bits [6
 
 /* ---- barrier.cpp ---- */
 Mbarrier &find_mbarrier(Block &b, uint64_t *p, const char *what, Site at);
-void mbarrier_arrive_late(Block &b, uint32_t address, const Clock &issuer, Site at); ///< of cp.async, when its copies took place
+void mbarrier_arrive_late(Block &b, uint32_t address, const Clock &issuer,
+                          Site at); ///< of cp.async, when its copies took place
 constexpr uint32_t byte_limit_of_barrier = (1 << 20) - 1;
 void mbarrier_complete(Block &b, uint32_t address, int64_t bytes, Site at);
 

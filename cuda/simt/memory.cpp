@@ -7,15 +7,16 @@
 namespace simt
 {
 
-/* ---- Bounds ------------------------------------------------------------------------------------------------- */
+/* ---- Bounds
+ * ------------------------------------------------------------------------------------------------- */
 
 uint32_t shared_checked(const void *p, uint64_t bytes, unsigned align, const char *what, Site at)
 {
     const Block &b = *self().block;
     const uint64_t offset = (uint64_t)((const unsigned char *)p - b.shared); // wraps below the start
     if (offset > b.launch->shared_bytes || bytes > b.launch->shared_bytes - offset)
-        fail(at, "%s: %llu bytes at offset %lld are not inside the %zu bytes of shared memory", what, (unsigned long long)bytes,
-             (long long)offset, b.launch->shared_bytes);
+        fail(at, "%s: %llu bytes at offset %lld are not inside the %zu bytes of shared memory", what,
+             (unsigned long long)bytes, (long long)offset, b.launch->shared_bytes);
     if (offset % align)
         fail(at, "%s: shared offset %llu is not a multiple of %u", what, (unsigned long long)offset, align);
     return (uint32_t)offset + Block::shared_window;
@@ -54,13 +55,14 @@ void check_global(const void *p, uint64_t bytes, const char *what, Site at)
             nearest = &g;
     }
     if (nearest)
-        fail(at, "%s: %llu bytes, %td after the start of `%s`, which has %zu", what, (unsigned long long)bytes, c - nearest->start,
-             nearest->name.c_str(), nearest->bytes);
+        fail(at, "%s: %llu bytes, %td after the start of `%s`, which has %zu", what,
+             (unsigned long long)bytes, c - nearest->start, nearest->name.c_str(), nearest->bytes);
     if (!globals.empty())
         fail(at, "%s: %llu bytes outside all declared buffers", what, (unsigned long long)bytes);
 }
 
-/* ---- Races and proxies ---------------------------------------------------------------------------------------- */
+/* ---- Races and proxies
+ * ---------------------------------------------------------------------------------------- */
 
 static Word *words(Block &b, Range r)
 {
@@ -74,13 +76,15 @@ static void check_in_flight(Block &b, Range r, bool write, const char *what, Sit
 {
     for (const Pending &p : b.pending)
         if ((write || p.kind != Pending::store) && p.shared.meets(r))
-            fail(at, "%s: the copy into or from these bytes, issued at %s, has not been waited for", what, text(p.at).c_str());
+            fail(at, "%s: the copy into or from these bytes, issued at %s, has not been waited for", what,
+                 text(p.at).c_str());
 }
 
 static void check_ordered(const Thread &me, unsigned who, uint32_t when, const char *did, Site where, Site at)
 {
     if (who && !ordered(me, who - 1, when))
-        fail(at, "race: thread %u %s this shared word at %s, and no barrier orders the two", who - 1, did, text(where).c_str());
+        fail(at, "race: thread %u %s this shared word at %s, and no barrier orders the two", who - 1, did,
+             text(where).c_str());
 }
 
 static void read_word(Thread &t, Word &w, Site at)
@@ -108,7 +112,8 @@ static void write_word(Thread &t, Word &w, uint32_t index, bool whole, Site at)
         check_readers(t, w, at);
         check_ordered(t, w.writer, w.written, "wrote", w.wrote, at);
     }
-    w.writer = whole ? uint16_t(t.index + 1) : 0; // the halves of a word may belong to two threads: blame nobody
+    w.writer =
+        whole ? uint16_t(t.index + 1) : 0; // the halves of a word may belong to two threads: blame nobody
     w.written = stamp(t);
     w.wrote = at;
     w.unfenced = uint16_t(t.index + 1);
@@ -121,7 +126,8 @@ static void check_written(Block &b, Range r, const char *what, Site at)
                                              0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
     const uint32_t n = r.end - r.begin;
     if (n >= 4 && n <= 16 && memcmp(b.at(r.begin), poison, n) == 0)
-        fail(at, "%s: nobody has written these shared bytes (offset %u)", what, r.begin - Block::shared_window);
+        fail(at, "%s: nobody has written these shared bytes (offset %u)", what,
+             r.begin - Block::shared_window);
 }
 
 void touch_shared(const void *p, unsigned bytes, bool write, Site at)
@@ -164,7 +170,9 @@ void async_reads(Block &b, Range r, const char *what, Site at)
     Word *w = words(b, r);
     for (uint32_t i = 0; i < (r.end - r.begin + 3) / 4; i++)
         if (w[i].unfenced)
-            fail(at, "missing proxy fence: %s reads what thread %d wrote at %s, which has not executed fence.proxy.async since",
+            fail(at,
+                 "missing proxy fence: %s reads what thread %d wrote at %s, which has not executed "
+                 "fence.proxy.async since",
                  what, w[i].unfenced - 1, text(w[i].wrote).c_str());
 }
 
@@ -172,15 +180,17 @@ static void check_refill(const Thread &t, const Word &w, const char *what, Site 
 {
     for (int i = 0; i < 2; i++)
         if (w.reader[i] && !ordered(t, w.reader[i] - 1u, w.was_read[i]))
-            fail(at, "refill of bytes in use: %s, but thread %d read them at %s, and no barrier orders the two", what,
-                 w.reader[i] - 1, text(w.read[i]).c_str());
+            fail(at,
+                 "refill of bytes in use: %s, but thread %d read them at %s, and no barrier orders the two",
+                 what, w.reader[i] - 1, text(w.read[i]).c_str());
 }
 
 void async_writes(Block &b, Range r, const char *what, Site at)
 {
     for (const Pending &p : b.pending)
         if (p.shared.meets(r) && p.kind != Pending::cp_arrive)
-            fail(at, "%s overwrites bytes of the copy issued at %s, which has not been waited for", what, text(p.at).c_str());
+            fail(at, "%s overwrites bytes of the copy issued at %s, which has not been waited for", what,
+                 text(p.at).c_str());
     check_products(b, r, what, at);
     for (const auto &m : b.mbarriers)
         if (r.meets({m.first, m.first + 8}))
@@ -202,7 +212,8 @@ void touch_global(const void *p, unsigned bytes, bool write, Site at)
     check_global(p, bytes, what, at);
     if ((uintptr_t)p % bytes)
         fail(at, "%s of %u bytes at an address that is not a multiple of that", what, bytes);
-    count_access(*t.block, t, write ? Traffic::global_store : Traffic::global_load, (uint64_t)(uintptr_t)p, bytes, at);
+    count_access(*t.block, t, write ? Traffic::global_store : Traffic::global_load, (uint64_t)(uintptr_t)p,
+                 bytes, at);
 }
 
 void check_stored(const void *value, unsigned bytes, Site at)
@@ -211,11 +222,14 @@ void check_stored(const void *value, unsigned bytes, Site at)
         uint32_t bits;
         memcpy(&bits, (const unsigned char *)value + i, 4);
         if (is_guard(bits))
-            fail(at, "accumulators touched before the wait: this stores a register that an unfinished wgmma owns");
+            fail(
+                at,
+                "accumulators touched before the wait: this stores a register that an unfinished wgmma owns");
     }
 }
 
-/* ---- Traffic ---------------------------------------------------------------------------------------------------- */
+/* ---- Traffic
+ * ---------------------------------------------------------------------------------------------------- */
 
 /// Passes over the 32 banks of 4 bytes: 8-byte accesses go by half warps, 16-byte ones by quarters.
 static unsigned passes(const Access &a, unsigned *least)

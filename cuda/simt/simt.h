@@ -125,10 +125,11 @@ enum class Timing { late, early, random };     ///< when asynchronous copies and
 struct Options {
     Order order = Order::forward;
     Timing timing = Timing::late;
-    uint64_t seed = 1;      ///< of both random modes; printed with every failure
-    int resident = 1;       ///< blocks that run interleaved; more than one for kernels whose blocks wait for each other
+    uint64_t seed = 1; ///< of both random modes; printed with every failure
+    int resident =
+        1; ///< blocks that run interleaved; more than one for kernels whose blocks wait for each other
     bool keep_going = false; ///< leave a failure in report() instead of ending the program
-    bool unwritten = false; ///< let wgmma read shared memory that nobody has written
+    bool unwritten = false;  ///< let wgmma read shared memory that nobody has written
 };
 extern Options options;
 
@@ -165,16 +166,17 @@ struct Launch {
 void run(const Launch &launch);
 
 template <class... P, class... A>
-void launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, Site at, const A &...args)
+void launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, Site at,
+            const A &...args)
 {
     run({name, grid, block, shared_bytes, [&] { kernel(static_cast<P>(args)...); }, at});
 }
 
 /* ---- Bodies of the instructions in ptx.cuh --------------------------------------------------------- */
 
-void *shared_base(size_t bytes, Site at);            ///< start of the block's dynamic shared memory, 1024-byte aligned
+void *shared_base(size_t bytes, Site at); ///< start of the block's dynamic shared memory, 1024-byte aligned
 uint32_t shared_address(const void *p, Site at); ///< as cvta.to.shared gives it
-void yield(Site at);                                  ///< lets all others run; for loops that spin
+void yield(Site at);                             ///< lets all others run; for loops that spin
 
 void touch_shared(const void *p, unsigned bytes, bool write, Site at);
 void touch_global(const void *p, unsigned bytes, bool write, Site at);
@@ -205,8 +207,9 @@ void mbarrier_wait(uint64_t *b, unsigned parity, Site at);
 
 /// cuTensorMapEncodeTiled with the driver's rules for its arguments, which are numbered as the driver's.
 /// Returns NULL, or which rule was broken.
-const char *encode_tiled(CUtensorMap *map, int type, int rank, void *base, const uint64_t *dim, const uint64_t *stride,
-                         const uint32_t *box, const uint32_t *step, int interleave, int swizzle, int promotion, int fill);
+const char *encode_tiled(CUtensorMap *map, int type, int rank, void *base, const uint64_t *dim,
+                         const uint64_t *stride, const uint32_t *box, const uint32_t *step, int interleave,
+                         int swizzle, int promotion, int fill);
 enum class Store { copy, add };
 void tma_load(void *dst, const CUtensorMap *map, uint64_t *b, const int *c, int rank, Site at);
 void tma_store(const CUtensorMap *map, const void *src, const int *c, int rank, Store how, Site at);
@@ -224,8 +227,8 @@ void wgmma_fence(Site at);
 void wgmma_commit(Site at);
 void wgmma_wait(int pending, Site at);
 /// a: four registers, or NULL for descriptor desc_a.
-void wgmma(float *d, int n, const uint32_t *a, uint64_t desc_a, uint64_t desc_b, bool accumulate, bool trans_a, bool trans_b,
-           Site at);
+void wgmma(float *d, int n, const uint32_t *a, uint64_t desc_a, uint64_t desc_b, bool accumulate,
+           bool trans_a, bool trans_b, Site at);
 void setmaxnreg(unsigned n, bool increase, Site at);
 
 /// Any trivially copyable value of up to 8 bytes as an integer and back.
@@ -266,20 +269,26 @@ inline void __nanosleep(unsigned, simt::Site at = simt::Site())
 
 template <class T> T __shfl_sync(unsigned mask, T v, int lane, int width = 32, simt::Site at = simt::Site())
 {
-    return simt::from_bits<T>(simt::shuffle(simt::Shuffle::index, mask, simt::to_bits(v), (unsigned)lane, (unsigned)width, at));
+    return simt::from_bits<T>(
+        simt::shuffle(simt::Shuffle::index, mask, simt::to_bits(v), (unsigned)lane, (unsigned)width, at));
 }
-template <class T> T __shfl_up_sync(unsigned mask, T v, unsigned by, int width = 32, simt::Site at = simt::Site())
-{
-    return simt::from_bits<T>(simt::shuffle(simt::Shuffle::up, mask, simt::to_bits(v), by, (unsigned)width, at));
-}
-template <class T> T __shfl_down_sync(unsigned mask, T v, unsigned by, int width = 32, simt::Site at = simt::Site())
-{
-    return simt::from_bits<T>(simt::shuffle(simt::Shuffle::down, mask, simt::to_bits(v), by, (unsigned)width, at));
-}
-template <class T> T __shfl_xor_sync(unsigned mask, T v, int with, int width = 32, simt::Site at = simt::Site())
+template <class T>
+T __shfl_up_sync(unsigned mask, T v, unsigned by, int width = 32, simt::Site at = simt::Site())
 {
     return simt::from_bits<T>(
-        simt::shuffle(simt::Shuffle::exclusive_or, mask, simt::to_bits(v), (unsigned)with, (unsigned)width, at));
+        simt::shuffle(simt::Shuffle::up, mask, simt::to_bits(v), by, (unsigned)width, at));
+}
+template <class T>
+T __shfl_down_sync(unsigned mask, T v, unsigned by, int width = 32, simt::Site at = simt::Site())
+{
+    return simt::from_bits<T>(
+        simt::shuffle(simt::Shuffle::down, mask, simt::to_bits(v), by, (unsigned)width, at));
+}
+template <class T>
+T __shfl_xor_sync(unsigned mask, T v, int with, int width = 32, simt::Site at = simt::Site())
+{
+    return simt::from_bits<T>(simt::shuffle(simt::Shuffle::exclusive_or, mask, simt::to_bits(v),
+                                            (unsigned)with, (unsigned)width, at));
 }
 inline unsigned __ballot_sync(unsigned mask, int p, simt::Site at = simt::Site())
 {
@@ -352,23 +361,28 @@ template <class T> T atomic_update(T *p, T (*f)(T, T), T v)
 }
 template <class T> T atomicAdd(T *p, typename std::common_type<T>::type v)
 {
-    return atomic_update<T>(p, [](T a, T b) { return T(a + b); }, v);
+    return atomic_update<T>(
+        p, [](T a, T b) { return T(a + b); }, v);
 }
 template <class T> T atomicMax(T *p, typename std::common_type<T>::type v)
 {
-    return atomic_update<T>(p, [](T a, T b) { return a < b ? b : a; }, v);
+    return atomic_update<T>(
+        p, [](T a, T b) { return a < b ? b : a; }, v);
 }
 template <class T> T atomicMin(T *p, typename std::common_type<T>::type v)
 {
-    return atomic_update<T>(p, [](T a, T b) { return b < a ? b : a; }, v);
+    return atomic_update<T>(
+        p, [](T a, T b) { return b < a ? b : a; }, v);
 }
 template <class T> T atomicExch(T *p, typename std::common_type<T>::type v)
 {
-    return atomic_update<T>(p, [](T, T b) { return b; }, v);
+    return atomic_update<T>(
+        p, [](T, T b) { return b; }, v);
 }
 template <class T> T atomicOr(T *p, typename std::common_type<T>::type v)
 {
-    return atomic_update<T>(p, [](T a, T b) { return T(a | b); }, v);
+    return atomic_update<T>(
+        p, [](T a, T b) { return T(a | b); }, v);
 }
 template <class T>
 T atomicCAS(T *p, typename std::common_type<T>::type expected, typename std::common_type<T>::type v)

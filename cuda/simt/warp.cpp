@@ -56,10 +56,13 @@ void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void *
         if (wanted && o.done)
             fail(at, "%s waits for thread %u, which has exited", what, o.index);
         all &= !wanted || o.meeting.what;
-        const bool wants_me = o.meeting.what && (!o.meeting.mask || (o.meeting.mask >> t.lane() & 1 && o.index / 32 == t.index / 32));
-        if (o.meeting.what && (wanted || wants_me) && (o.meeting.mask != mask || !(o.meeting.at == at) || o.meeting.what != what))
-            fail(at, "%s of %s meets thread %u in %s of %s at %s", what, lanes_text(mask).c_str(), o.index, o.meeting.what,
-                 lanes_text(o.meeting.mask).c_str(), text(o.meeting.at).c_str());
+        const bool wants_me =
+            o.meeting.what &&
+            (!o.meeting.mask || (o.meeting.mask >> t.lane() & 1 && o.index / 32 == t.index / 32));
+        if (o.meeting.what && (wanted || wants_me) &&
+            (o.meeting.mask != mask || !(o.meeting.at == at) || o.meeting.what != what))
+            fail(at, "%s of %s meets thread %u in %s of %s at %s", what, lanes_text(mask).c_str(), o.index,
+                 o.meeting.what, lanes_text(o.meeting.mask).c_str(), text(o.meeting.at).c_str());
     }
     Clock own;
     publish(own); // into its own clock: the last to come gathers them
@@ -85,7 +88,8 @@ void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void *
     perform(args);
 }
 
-/* ---- Shuffles and reductions ---------------------------------------------------------------------------- */
+/* ---- Shuffles and reductions ----------------------------------------------------------------------------
+ */
 
 struct ShuffleLane {
     uint64_t in, out;
@@ -115,13 +119,14 @@ uint64_t shuffle(Shuffle kind, uint32_t mask, uint64_t value, unsigned lane, uns
     ShuffleLane s = {value, 0, source(kind, self().lane(), lane, width)};
     if (!(mask >> s.from & 1))
         fail(at, "shfl.sync reads lane %u, which is not in its mask 0x%08x", s.from, mask);
-    converge("shfl.sync", mask, &s,
-             [](void **args) {
-                 for (int i = 0; i < 32; i++)
-                     if (ShuffleLane *l = (ShuffleLane *)args[i])
-                         l->out = ((ShuffleLane *)args[l->from])->in;
-             },
-             at);
+    converge(
+        "shfl.sync", mask, &s,
+        [](void **args) {
+            for (int i = 0; i < 32; i++)
+                if (ShuffleLane *l = (ShuffleLane *)args[i])
+                    l->out = ((ShuffleLane *)args[l->from])->in;
+        },
+        at);
     return s.out;
 }
 
@@ -154,22 +159,25 @@ static uint32_t combine(Reduce kind, uint32_t a, uint32_t b)
 
 uint32_t reduce(Reduce kind, uint32_t mask, uint32_t value, Site at)
 {
-    const char *name = kind == Reduce::sync ? "bar.warp.sync" : kind == Reduce::ballot ? "vote.sync" : "redux.sync";
+    const char *name = kind == Reduce::sync     ? "bar.warp.sync"
+                       : kind == Reduce::ballot ? "vote.sync"
+                                                : "redux.sync";
     ReduceLane r = {kind, kind == Reduce::ballot ? (value != 0) << self().lane() : value};
-    converge(name, mask, &r,
-             [](void **args) {
-                 const ReduceLane *first = nullptr;
-                 uint32_t all = 0;
-                 for (int i = 0; i < 32; i++)
-                     if (const ReduceLane *l = (const ReduceLane *)args[i]) {
-                         all = first ? combine(l->kind, all, l->value) : l->value;
-                         first = l;
-                     }
-                 for (int i = 0; i < 32; i++)
-                     if (ReduceLane *l = (ReduceLane *)args[i])
-                         l->value = all;
-             },
-             at);
+    converge(
+        name, mask, &r,
+        [](void **args) {
+            const ReduceLane *first = nullptr;
+            uint32_t all = 0;
+            for (int i = 0; i < 32; i++)
+                if (const ReduceLane *l = (const ReduceLane *)args[i]) {
+                    all = first ? combine(l->kind, all, l->value) : l->value;
+                    first = l;
+                }
+            for (int i = 0; i < 32; i++)
+                if (ReduceLane *l = (ReduceLane *)args[i])
+                    l->value = all;
+        },
+        at);
     return r.value;
 }
 
@@ -181,7 +189,8 @@ bool elect(uint32_t mask, Site at)
     return (int)self().lane() == leader;
 }
 
-/* ---- Matrices --------------------------------------------------------------------------------------------- */
+/* ---- Matrices ---------------------------------------------------------------------------------------------
+ */
 
 struct MatrixLane {
     uint32_t *r;

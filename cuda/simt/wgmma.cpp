@@ -19,7 +19,8 @@ bool is_guard(uint32_t bits)
     return (bits | quiet) == (guard_bits | quiet);
 }
 
-/* ---- Operands in shared memory ------------------------------------------------------------------------------------------ */
+/* ---- Operands in shared memory
+ * ------------------------------------------------------------------------------------------ */
 
 struct Operand {
     uint32_t start, leading, stride; ///< bytes
@@ -31,18 +32,20 @@ static Operand decode(uint64_t desc, const char *name, Site at)
     static const unsigned span[] = {0, 128, 64, 32};
     const uint64_t fields = 0xc00e3fff3fff3fffull;
     if (desc & ~fields)
-        fail(at, "wgmma: the descriptor of %s, %016llx, has bits outside its fields", name, (unsigned long long)desc);
+        fail(at, "wgmma: the descriptor of %s, %016llx, has bits outside its fields", name,
+             (unsigned long long)desc);
     if (desc >> 49 & 7)
         fail(at, "wgmma: the descriptor of %s has a base offset; align the tile to 1024 bytes instead", name);
-    const Operand o = {uint32_t(desc & 0x3fff) << 4, uint32_t(desc >> 16 & 0x3fff) << 4, uint32_t(desc >> 32 & 0x3fff) << 4,
-                       span[desc >> 62]};
+    const Operand o = {uint32_t(desc & 0x3fff) << 4, uint32_t(desc >> 16 & 0x3fff) << 4,
+                       uint32_t(desc >> 32 & 0x3fff) << 4, span[desc >> 62]};
     if (o.swizzle && o.start >> 7 & (o.swizzle / 16 - 1))
-        fail(at, "wgmma: %s starts at shared address %u, inside the %u-byte pattern of its swizzle", name, o.start, 8 * o.swizzle);
+        fail(at, "wgmma: %s starts at shared address %u, inside the %u-byte pattern of its swizzle", name,
+             o.start, 8 * o.swizzle);
     return o;
 }
 
-/// Shared address of the 16 bytes that hold 8 elements: along k from (mn, k) if K is the major dimension, else
-/// along mn. PTX ISA, "Strides" and "Canonical layouts" of wgmma's shared-memory operands.
+/// Shared address of the 16 bytes that hold 8 elements: along k from (mn, k) if K is the major dimension,
+/// else along mn. PTX ISA, "Strides" and "Canonical layouts" of wgmma's shared-memory operands.
 static uint32_t chunk_address(const Operand &o, bool mn_major, int mn, int k)
 {
     const uint32_t w = o.swizzle ? o.swizzle / 16 : 1, c = (uint32_t)(mn_major ? mn : k) / 8;
@@ -58,7 +61,8 @@ static uint32_t chunk_address(const Operand &o, bool mn_major, int mn, int k)
 }
 
 /// Calls f(mn, k, address) for each chunk of an operand of size mn x 16.
-template <class F> static void each_chunk(uint64_t desc, bool mn_major, int mn_size, const char *name, Site at, F f)
+template <class F>
+static void each_chunk(uint64_t desc, bool mn_major, int mn_size, const char *name, Site at, F f)
 {
     const Operand o = decode(desc, name, at);
     for (int mn = 0; mn < mn_size; mn += mn_major ? 8 : 1)
@@ -73,20 +77,23 @@ static Range check_operand(Block &b, uint64_t desc, bool mn_major, int mn_size, 
     each_chunk(desc, mn_major, mn_size, name, at, [&](int mn, int k, uint32_t address) {
         const uint64_t end = Block::shared_window + b.launch->shared_bytes;
         if (address < Block::shared_window || address + 16 > end)
-            fail(at, "wgmma: element (%d,%d) of %s would lie at offset %lld, outside the %zu bytes of shared memory", mn, k, name,
-                 (long long)address - Block::shared_window, b.launch->shared_bytes);
+            fail(at,
+                 "wgmma: element (%d,%d) of %s would lie at offset %lld, outside the %zu bytes of shared "
+                 "memory",
+                 mn, k, name, (long long)address - Block::shared_window, b.launch->shared_bytes);
         async_reads(b, {address, address + 16}, name, at);
         all = {std::min(all.begin, address), std::max(all.end, address + 16)};
     });
     const unsigned swizzle = decode(desc, name, at).swizzle;
     for (const Landed &l : b.landed)
         if (l.shared.meets(all) && l.swizzle != swizzle)
-            fail(at, "wrong swizzle: the descriptor of %s says %u bytes, the copy at %s wrote %u", name, swizzle, text(l.at).c_str(),
-                 l.swizzle);
+            fail(at, "wrong swizzle: the descriptor of %s says %u bytes, the copy at %s wrote %u", name,
+                 swizzle, text(l.at).c_str(), l.swizzle);
     return all;
 }
 
-static void gather(Block &b, uint64_t desc, bool mn_major, int mn_size, const char *name, Site at, float *out, int mn_step, int k_step)
+static void gather(Block &b, uint64_t desc, bool mn_major, int mn_size, const char *name, Site at, float *out,
+                   int mn_step, int k_step)
 {
     each_chunk(desc, mn_major, mn_size, name, at, [&](int mn, int k, uint32_t address) {
         uint32_t word[4];
@@ -95,15 +102,17 @@ static void gather(Block &b, uint64_t desc, bool mn_major, int mn_size, const ch
         const int step = mn_major ? mn_step : k_step;
         for (int i = 0; i < 4; i++) {
             if (word[i] == ~0u && !options.unwritten)
-                fail(at, "wgmma: element (%d,%d) of %s lies at offset %u, where nobody has written", mn, k, name,
-                     address - Block::shared_window);
+                fail(at, "wgmma: element (%d,%d) of %s lies at offset %u, where nobody has written", mn, k,
+                     name, address - Block::shared_window);
             to[2 * i * step] = from_bits<float>(word[i] << 16);
             to[(2 * i + 1) * step] = from_bits<float>(word[i] & 0xffff0000u);
         }
     });
 }
 
-/* ---- The product --------------------------------------------------------------------------------------------------------- */
+/* ---- The product
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 static void multiply(Block &b, Product &p)
 {
@@ -154,11 +163,15 @@ void check_products(Block &b, Range r, const char *what, Site at)
     for (const Warpgroup &g : b.warpgroups)
         for (const Product &p : g.products)
             if (p.reads[0].meets(r) || p.reads[1].meets(r))
-                fail(at, "refill of bytes in use: %s while the wgmma at %s reads them and has not been waited for", what,
-                     text(p.at).c_str());
+                fail(
+                    at,
+                    "refill of bytes in use: %s while the wgmma at %s reads them and has not been waited for",
+                    what, text(p.at).c_str());
 }
 
-/* ---- Accumulators ----------------------------------------------------------------------------------------------------------- */
+/* ---- Accumulators
+ * -----------------------------------------------------------------------------------------------------------
+ */
 
 static void check_guarded(const Accumulators &d, unsigned first_thread, Site at)
 {
@@ -167,8 +180,9 @@ static void check_guarded(const Accumulators &d, unsigned first_thread, Site at)
             uint32_t bits;
             memcpy(&bits, d.lane[t] + i, 4);
             if (bits != guard_bits)
-                fail(at, "accumulators touched before the wait: thread %u changed register %d of the wgmma at %s", first_thread + t, i,
-                     text(d.at).c_str());
+                fail(at,
+                     "accumulators touched before the wait: thread %u changed register %d of the wgmma at %s",
+                     first_thread + t, i, text(d.at).c_str());
         }
 }
 
@@ -199,7 +213,9 @@ static void give_back(const Accumulators &d)
         }
 }
 
-/* ---- The instructions --------------------------------------------------------------------------------------------------------- */
+/* ---- The instructions
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 struct WgmmaLane {
     float *d;
@@ -228,8 +244,8 @@ static void issue(void **args)
         if (o.desc_a != l.desc_a || o.desc_b != l.desc_b || o.accumulate != l.accumulate)
             fail(l.at, "wgmma: threads 0 and %d of the warpgroup pass different descriptors or scale-d", t);
     }
-    Product p = {nullptr, l.a != nullptr, l.accumulate, l.trans_a, l.trans_b, false, l.desc_a, l.desc_b, {}, {{0, 0}, {0, 0}},
-                 g.groups, l.at};
+    Product p = {nullptr,  l.a != nullptr, l.accumulate, l.trans_a,        l.trans_b, false,
+                 l.desc_a, l.desc_b,       {},           {{0, 0}, {0, 0}}, g.groups,  l.at};
     for (const Product &o : g.products)
         if (o.d->lane[0] == l.d)
             p.d = o.d;
@@ -261,8 +277,8 @@ static void issue(void **args)
         multiply_until(b, g, ~0u);
 }
 
-void wgmma(float *d, int n, const uint32_t *a, uint64_t desc_a, uint64_t desc_b, bool accumulate, bool trans_a, bool trans_b,
-           Site at)
+void wgmma(float *d, int n, const uint32_t *a, uint64_t desc_a, uint64_t desc_b, bool accumulate,
+           bool trans_a, bool trans_b, Site at)
 {
     WgmmaLane l = {d, n, a, desc_a, desc_b, accumulate, trans_a, trans_b, at};
     converge("wgmma", 0, &l, issue, at);
@@ -270,12 +286,14 @@ void wgmma(float *d, int n, const uint32_t *a, uint64_t desc_a, uint64_t desc_b,
 
 void wgmma_fence(Site at)
 {
-    converge("wgmma.fence", 0, nullptr, [](void **) { my_warpgroup().fenced = true; }, at);
+    converge(
+        "wgmma.fence", 0, nullptr, [](void **) { my_warpgroup().fenced = true; }, at);
 }
 
 void wgmma_commit(Site at)
 {
-    converge("wgmma.commit_group", 0, nullptr, [](void **) { my_warpgroup().groups++; }, at);
+    converge(
+        "wgmma.commit_group", 0, nullptr, [](void **) { my_warpgroup().groups++; }, at);
 }
 
 struct WaitLane {
