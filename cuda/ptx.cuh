@@ -31,7 +31,7 @@
 
 using bf16 = __nv_bfloat16;
 
-/* ---- Addresses, loads, stores ------------------------------------------------------------------------ */
+/* ---- Addresses, loads, stores -------------------------------------------------------------------- */
 
 /// Where a pointer into shared memory points in the shared window. "cvta".
 PTX_INLINE uint32_t shared_u32(const void *p SITE)
@@ -87,8 +87,7 @@ PTX_INLINE void red_add(float *p, float v SITE)
     CPU(simt::touch_global(p, 4, true, site); simt::check_stored(&v, 4, site); atomicAdd(p, v);)
 }
 
-/* ---- Arithmetic
- * -------------------------------------------------------------------------------------------- */
+/* ---- Arithmetic ---------------------------------------------------------------------------------- */
 
 /// 2^x to 2 ulp; 2^-inf = 0. "ex2".
 PTX_INLINE float ex2(float x)
@@ -117,8 +116,7 @@ PTX_INLINE uint32_t pack_bf16(float lo, float hi)
     return r;
 }
 
-/* ---- Warps
- * --------------------------------------------------------------------------------------------------- */
+/* ---- Warps --------------------------------------------------------------------------------------- */
 
 /// The value of lane (lane ^ with). "shfl.sync".
 template <class T> PTX_INLINE T shfl_xor(T v, int with SITE)
@@ -164,8 +162,7 @@ PTX_INLINE bool elect_one(ONLY_SITE)
     CPU(return simt::elect(~0u, site);)
 }
 
-/* ---- Barriers of threads
- * ---------------------------------------------------------------------------------------- */
+/* ---- Barriers of threads ------------------------------------------------------------------------- */
 
 /// Waits until n threads are at barrier `id` (0 is __syncthreads). "bar".
 PTX_INLINE void bar_sync(unsigned id, unsigned n SITE)
@@ -180,8 +177,7 @@ PTX_INLINE void bar_arrive(unsigned id, unsigned n SITE)
     CPU(simt::bar_arrive(id, n, site);)
 }
 
-/* ---- mbarrier
- * ---------------------------------------------------------------------------------------------------------
+/* ---- mbarrier ---------------------------------------------------------------------------------------
  * "Parallel Synchronization and Communication Instructions: mbarrier". A barrier counts arrivals and bytes; a
  * phase ends when both are complete. A fresh barrier is in phase 0: waiting for parity 1 passes at once. */
 
@@ -257,11 +253,10 @@ PTX_INLINE void mbarrier_wait(uint64_t *b, unsigned parity SITE)
     CPU(simt::mbarrier_wait(b, parity, site);)
 }
 
-/* ---- Bulk copies (TMA)
- * ---------------------------------------------------------------------------------------------------- "Data
- * Movement and Conversion Instructions: Bulk copy" and "Tensor copy". One thread issues; coordinates are in
- * elements, innermost first. Loads add their bytes to an mbarrier, whole boxes even where they stick out of
- * the tensor (zeros there); stores are waited for by groups of the issuing thread. */
+/* ---- Bulk copies (TMA) ------------------------------------------------------------------------------
+ * "Data Movement and Conversion Instructions: Bulk copy" and "Tensor copy". One thread issues; coordinates
+ * are in elements, innermost first. Loads add their bytes to an mbarrier, whole boxes even where they stick
+ * out of the tensor (zeros there); stores are waited for by groups of the issuing thread. */
 
 PTX_INLINE void tma_load_2d(void *dst, const CUtensorMap *map, uint64_t *b, int c0, int c1 SITE)
 {
@@ -378,8 +373,7 @@ PTX_INLINE void fence_proxy_async(ONLY_SITE)
     CPU(simt::fence_proxy_async(site);)
 }
 
-/* ---- cp.async
- * ------------------------------------------------------------------------------------------------------------------
+/* ---- cp.async ---------------------------------------------------------------------------------------
  * "Data Movement and Conversion Instructions: Non-bulk copy". */
 
 /// Copies 16 bytes past L1; only the first src_bytes come from global memory, the rest are zeros.
@@ -416,10 +410,9 @@ PTX_INLINE void cp_async_arrive(uint64_t *b SITE)
     CPU(simt::cp_async_arrive(b, site);)
 }
 
-/* ---- Matrix fragments, mma.sync
- * --------------------------------------------------------------------------------------------------- "Warp
- * Level Matrix Instructions". Which register holds which element: fragment.cuh. Matrices of 8 x 8 bf16; lanes
- * 8i..8i+7 give the addresses of the rows of matrix i. */
+/* ---- Matrix fragments, mma.sync ---------------------------------------------------------------------
+ * "Warp Level Matrix Instructions". Which register holds which element: fragment.cuh. Matrices of 8 x 8
+ * bf16; lanes 8i..8i+7 give the addresses of the rows of matrix i. */
 
 PTX_INLINE void ldmatrix_x1(uint32_t (&r)[1], const void *row SITE)
 {
@@ -509,8 +502,7 @@ PTX_INLINE void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32
     CPU(simt::mma(d, a, b, site);)
 }
 
-/* ---- wgmma
- * ----------------------------------------------------------------------------------------------------------------------------
+/* ---- wgmma ------------------------------------------------------------------------------------------
  * "Asynchronous Warpgroup Level Matrix Instructions". From issue to wait the accumulators belong to the
  * hardware, and so do A in registers and the operands in shared memory. */
 
@@ -631,9 +623,7 @@ PTX_INLINE void wgmma_rs(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, 
 #undef WGMMA_RS
 #endif
 
-/* ---- Registers and grids
- * -------------------------------------------------------------------------------------------------------------
- */
+/* ---- Registers and grids ------------------------------------------------------------------------- */
 
 /// Changes how many registers each thread of this warpgroup may use. "setmaxnreg".
 template <int n> PTX_INLINE void setmaxnreg_inc(ONLY_SITE)

@@ -27,7 +27,7 @@ using simt::Timing;
 using std::string;
 using std::vector;
 
-/* ---- Running ------------------------------------------------------------------------------------------ */
+/* ---- Running ------------------------------------------------------------------------------------- */
 
 static int line_of(const string &name)
 {
@@ -130,7 +130,7 @@ struct Tensor { ///< bf16 matrix at a 128-byte boundary
     }
 };
 
-/* ---- Right kernels ------------------------------------------------------------------------------------- */
+/* ---- Right kernels ------------------------------------------------------------------------------- */
 
 struct ReduceSmem {
     float part[256];
@@ -544,6 +544,24 @@ static bool matrices()
     return bad == 0;
 }
 
+/// -1 looks like shared memory that nobody has written; it may be stored and loaded all the same.
+__global__ void minus_one_kernel(const int *x, int *sum)
+{
+    ReduceSmem &s = shared<ReduceSmem>();
+    const unsigned t = threadIdx.x;
+    st_shared((int *)&s.part[t], ld_global(&x[t]));
+    __syncthreads();
+    atomicAdd(sum, ld_shared((const int *)&s.part[255 - t]));
+}
+
+static bool minus_one()
+{
+    const vector<int> x(256, -1);
+    int sum = 0;
+    LAUNCH(minus_one_kernel, 1, 256, sizeof(ReduceSmem), nullptr, x.data(), &sum);
+    return sum == -256;
+}
+
 /// Whether a fragment map takes each element of a rows x cols matrix exactly once.
 static bool covers(Element (*map)(int, int), int threads, int per_thread, int rows, int cols)
 {
@@ -583,7 +601,7 @@ static void chained_blocks()
     options.resident = 1;
 }
 
-/* ---- Counters -------------------------------------------------------------------------------------------
+/* ---- Counters ---------------------------------------------------------------------------------------
  */
 
 struct StrideSmem {
@@ -617,7 +635,7 @@ static void counters()
     }
 }
 
-/* ---- Wrong kernels ----------------------------------------------------------------------------------------
+/* ---- Wrong kernels ----------------------------------------------------------------------------------
  */
 
 struct WordSmem {
@@ -1070,6 +1088,7 @@ int main()
             covers(fragment_a, 128, 8, 64, 16) && covers(fragment_b, 32, 4, 16, 8),
         "fragment maps take every element once");
     right("block reduction", reduction);
+    right("-1 in shared memory", minus_one);
     right("stmatrix, ldmatrix, transposed", matrices);
     right("product by cp.async, ldmatrix, mma.sync", mma_product);
     right("product by a TMA ring, mbarriers, wgmma of two warpgroups", wgmma_product);

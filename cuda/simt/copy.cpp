@@ -10,8 +10,7 @@
 namespace simt
 {
 
-/* ---- When a copy takes place
- * ---------------------------------------------------------------------------------- */
+/* ---- When a copy takes place --------------------------------------------------------------------- */
 
 void complete(Block &b, std::list<Pending>::iterator it)
 {
@@ -66,8 +65,7 @@ static void complete_groups(Block &b, Pending::Kind kind, unsigned limit)
             ++p;
 }
 
-/* ---- Tensor maps
- * -------------------------------------------------------------------------------------------------- */
+/* ---- Tensor maps --------------------------------------------------------------------------------- */
 
 constexpr uint64_t map_magic = 0x70616d726f736e74u;
 
@@ -179,8 +177,7 @@ template <class F> static void each_chunk(const Box &x, uint64_t &bytes, uint64_
     }
 }
 
-/* ---- Bulk copies
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- Bulk copies --------------------------------------------------------------------------------- */
 
 static Box checked_box(const CUtensorMap *map, const int *c, int rank, const char *what, Site at)
 {
@@ -385,9 +382,7 @@ void bulk_wait(int pending, Site at)
         complete_groups(*t.block, Pending::store, t.bulk_groups - (unsigned)pending);
 }
 
-/* ---- cp.async
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- cp.async ------------------------------------------------------------------------------------ */
 
 void cp_async(void *dst, const void *src, unsigned bytes, unsigned src_bytes, Site at)
 {

@@ -23,7 +23,7 @@ static std::string last_report;
 static std::mutex report_lock;
 static std::atomic<bool> stop; ///< one block failed: the others give up
 
-/* ---- Threads on fibers -----------------------------------------------------------------------------------
+/* ---- Threads on fibers ------------------------------------------------------------------------------
  */
 
 struct Failed { ///< the launch is given up; the report says why
@@ -82,7 +82,7 @@ static void enter(Context &home, Fiber &f)
     switch_context(home, f.context, fresh);
 }
 
-/* ---- Reports ---------------------------------------------------------------------------------------- */
+/* ---- Reports ------------------------------------------------------------------------------------- */
 
 std::string format(const char *fmt, ...)
 {
@@ -178,7 +178,7 @@ static void deadlock(std::vector<std::unique_ptr<Block>> &blocks, const char *wh
     fail(at, "%s:%s\n ", what, all.c_str());
 }
 
-/* ---- Blocks ----------------------------------------------------------------------------------------- */
+/* ---- Blocks -------------------------------------------------------------------------------------- */
 
 static constexpr size_t guard = 1024;
 static constexpr unsigned char guard_byte = 0xa5, poison_byte = 0xff;
@@ -193,7 +193,7 @@ Block::Block(const Launch &l, uint64_t linear_index) : launch(&l), linear(linear
     live = n;
     warpgroups.resize((n + 127) / 128);
     for (Warpgroup &g : warpgroups)
-        g.groups = 0, g.fenced = false, g.registers = std::min(65536 / n / 8 * 8, 255u);
+        g.groups = g.arrived = 0, g.fenced = false, g.registers = std::min(65536 / n / 8 * 8, 255u);
     for (NamedBarrier &b : barriers)
         b.expected = b.arrived = 0, b.phase = 0;
     memory.reset(new unsigned char[l.shared_bytes + 3 * guard]);
@@ -241,7 +241,7 @@ void *shared_base(size_t bytes, Site at)
     return t.block->shared;
 }
 
-/* ---- The scheduler ------------------------------------------------------------------------------------ */
+/* ---- The scheduler ------------------------------------------------------------------------------- */
 
 void wait_for(Condition &c, Site at)
 {

@@ -47,7 +47,7 @@ struct Thread {
     Site at;            ///< of the last instruction that the engine saw
     Clock clock;
 
-    struct { ///< where it waits for the other lanes of its warp or warpgroup
+    struct Meeting { ///< where it waits for the other lanes of its warp or warpgroup
         const char *what;
         Site at;
         uint32_t mask;
@@ -132,6 +132,7 @@ struct Warpgroup {
     unsigned groups;
     bool fenced;
     unsigned registers;
+    unsigned arrived, first; ///< at a meeting of all 128: how many threads, and which one first
 };
 
 /// One warp-wide memory instruction, put together from its lanes.
@@ -148,10 +149,10 @@ enum class Traffic { shared_load, shared_store, global_load, global_store };
 
 /// Shared memory: what was written by whom, as far as named helpers told.
 struct Word {
-    uint16_t writer, reader[2];    ///< thread + 1, 0: nobody; the last two readers
-    uint16_t unfenced;             ///< thread + 1 whose write is not visible to the async proxy
-    uint32_t written, was_read[2]; ///< stamps
-    Site wrote, read[2];
+    uint16_t writer = 0, reader[2] = {0, 0};    ///< thread + 1, 0: nobody; the last two readers
+    uint16_t unfenced = 0;                      ///< thread + 1 whose write is not visible to the async proxy
+    uint32_t written = 0, was_read[2] = {0, 0}; ///< stamps
+    Site wrote{nullptr, 0}, read[2] = {{nullptr, 0}, {nullptr, 0}};
 };
 
 struct Block {
@@ -186,7 +187,7 @@ struct Block {
     static constexpr uint32_t shared_window = 1024; ///< the first KB is the system's
 };
 
-/* ---- engine.cpp: the scheduler ---- */
+/* ---- engine.cpp: the scheduler ------------------------------------------------------------------- */
 Thread &self();
 [[noreturn]] __attribute__((format(printf, 2, 3))) void fail(Site at, const char *fmt, ...);
 __attribute__((format(printf, 1, 2))) std::string format(const char *fmt, ...);
@@ -194,40 +195,41 @@ std::string text(Site at); ///< file:line
 void wait_for(Condition &c, Site at);
 void check_guards(Block &b, Site at);
 
-/* ---- warp.cpp ---- */
+/* ---- warp.cpp ------------------------------------------------------------------------------------ */
 /// Waits until all lanes of `mask` (a warp) or all 128 threads (mask 0: a warpgroup) are here, at the same
 /// call; then one of them runs perform(args), where args[i] is what lane i passed.
 void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void **args), Site at);
 
-/* ---- memory.cpp ---- */
+/* ---- memory.cpp ---------------------------------------------------------------------------------- */
 /// The shared address of bytes that lie wholly in the block's shared memory and are aligned; else fails.
 uint32_t shared_checked(const void *p, uint64_t bytes, unsigned align, const char *what, Site at);
 void count_access(Block &b, Thread &t, Traffic kind, uint64_t address, unsigned bytes, Site at);
 void finish_counts(Block &b);
+bool known_written(Block &b, Range r); ///< by a named store or a copy; plain stores are not known
 void async_reads(Block &b, Range r, const char *what, Site at);  ///< wgmma or a store is about to read
 void async_writes(Block &b, Range r, const char *what, Site at); ///< a copy is about to overwrite
 void check_global(const void *p, uint64_t bytes, const char *what, Site at);
 
-/* ---- race.cpp ---- */
+/* ---- race.cpp ------------------------------------------------------------------------------------ */
 void publish(Clock &object); ///< this thread releases: who learns from the object knows what it did before
 void learn(const Clock &object);                                ///< this thread acquires
 uint32_t stamp(const Thread &t);                                ///< of what a thread does now
 bool ordered(const Thread &me, unsigned other, uint32_t stamp); ///< whether `me` knows what `other` did then
 
-/* ---- copy.cpp ---- */
+/* ---- copy.cpp ------------------------------------------------------------------------------------ */
 void complete(Block &b, std::list<Pending>::iterator it);
 bool complete_one(Block &b); ///< some copy whose time has come; false if none is in flight
 void finish_copies(Block &b);
 uint32_t swizzled(uint32_t address, unsigned swizzle); ///< XORs address bits [6:4] with [9:7], or fewer
 
-/* ---- barrier.cpp ---- */
+/* ---- barrier.cpp --------------------------------------------------------------------------------- */
 Mbarrier &find_mbarrier(Block &b, uint64_t *p, const char *what, Site at);
 void mbarrier_arrive_late(Block &b, uint32_t address, const Clock &issuer,
                           Site at); ///< of cp.async, when its copies took place
 constexpr uint32_t byte_limit_of_barrier = (1 << 20) - 1;
 void mbarrier_complete(Block &b, uint32_t address, int64_t bytes, Site at);
 
-/* ---- wgmma.cpp ---- */
+/* ---- wgmma.cpp ----------------------------------------------------------------------------------- */
 void finish_products(Block &b);
 void maybe_multiply(Block &b); ///< random timing: some products take place now
 /// Fails if a product that was not waited for reads these bytes.

@@ -18,7 +18,7 @@
 #include <string>
 #include <type_traits>
 
-/* ---- CUDA's words ------------------------------------------------------------------------------- */
+/* ---- CUDA's words -------------------------------------------------------------------------------- */
 
 #define __global__
 #define __device__
@@ -172,7 +172,7 @@ void launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_
     run({name, grid, block, shared_bytes, [&] { kernel(static_cast<P>(args)...); }, at});
 }
 
-/* ---- Bodies of the instructions in ptx.cuh --------------------------------------------------------- */
+/* ---- Bodies of the instructions in ptx.cuh ------------------------------------------------------- */
 
 void *shared_base(size_t bytes, Site at); ///< start of the block's dynamic shared memory, 1024-byte aligned
 uint32_t shared_address(const void *p, Site at); ///< as cvta.to.shared gives it
@@ -248,7 +248,7 @@ template <class T> T from_bits(uint64_t u)
 
 } // namespace simt
 
-/* ---- CUDA's functions ------------------------------------------------------------------------------ */
+/* ---- CUDA's functions ---------------------------------------------------------------------------- */
 
 inline void __syncthreads(simt::Site at = simt::Site())
 {

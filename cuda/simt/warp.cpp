@@ -9,7 +9,7 @@
 namespace simt
 {
 
-/* ---- Meeting ------------------------------------------------------------------------------------------ */
+/* ---- Meeting ------------------------------------------------------------------------------------- */
 
 static std::string lanes_text(uint32_t mask)
 {
@@ -31,39 +31,61 @@ struct Met : Condition {
     }
 };
 
+static void check_same(const Thread &t, const Thread &o)
+{
+    if (o.meeting.mask == t.meeting.mask && o.meeting.at == t.meeting.at && o.meeting.what == t.meeting.what)
+        return;
+    fail(t.meeting.at, "%s of %s meets thread %u in %s of %s at %s", t.meeting.what,
+         lanes_text(t.meeting.mask).c_str(), o.index, o.meeting.what, lanes_text(o.meeting.mask).c_str(),
+         text(o.meeting.at).c_str());
+}
+
+/// Whether all lanes that this one names are here, at the same call and with the same mask.
+static bool warp_is_here(const Thread &t, unsigned base)
+{
+    const Block &b = *t.block;
+    const uint32_t mask = t.meeting.mask;
+    bool all = true;
+    if (!(mask >> t.lane() & 1))
+        fail(t.meeting.at, "%s by lane %u, which is not in its mask 0x%08x", t.meeting.what, t.lane(), mask);
+    for (unsigned i = 0; i < 32; i++) {
+        const bool wanted = mask >> i & 1;
+        if (base + i >= b.threads.size()) {
+            if (wanted)
+                fail(t.meeting.at, "%s names lane %u in its mask 0x%08x; the warp ends before",
+                     t.meeting.what, i, mask);
+            continue;
+        }
+        const Thread &o = b.threads[base + i];
+        if (wanted && o.done)
+            fail(t.meeting.at, "%s waits for thread %u, which has exited", t.meeting.what, o.index);
+        all &= !wanted || o.meeting.what;
+        if (o.meeting.what && (wanted || !o.meeting.mask || o.meeting.mask >> t.lane() & 1))
+            check_same(t, o);
+    }
+    return all;
+}
+
+static bool warpgroup_is_here(const Thread &t, unsigned base)
+{
+    Block &b = *t.block;
+    if (base + 128 > b.threads.size())
+        fail(t.meeting.at, "%s needs 128 threads; this warpgroup has %zu", t.meeting.what,
+             b.threads.size() - base);
+    Warpgroup &g = b.warpgroups[t.index / 128];
+    if (g.arrived++ == 0)
+        g.first = t.index;
+    check_same(t, b.threads[g.first]);
+    return g.arrived == 128;
+}
+
 void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void **args), Site at)
 {
     Thread &t = self();
     Block &b = *t.block;
     const unsigned n = mask ? 32 : 128, base = t.index / n * n;
-    if (mask && !(mask >> t.lane() & 1))
-        fail(at, "%s by lane %u, which is not in its mask 0x%08x", what, t.lane(), mask);
-    if (!mask && base + n > b.threads.size())
-        fail(at, "%s needs 128 threads; this warpgroup has %zu", what, b.threads.size() - base);
-    t.meeting.what = what;
-    t.meeting.at = at;
-    t.meeting.mask = mask;
-    t.meeting.arg = arg;
-    bool all = true;
-    for (unsigned i = 0; i < n; i++) {
-        const bool wanted = !mask || mask >> i & 1;
-        if (base + i >= b.threads.size()) {
-            if (wanted)
-                fail(at, "%s names lane %u in its mask 0x%08x; the warp ends before", what, i, mask);
-            continue;
-        }
-        const Thread &o = b.threads[base + i];
-        if (wanted && o.done)
-            fail(at, "%s waits for thread %u, which has exited", what, o.index);
-        all &= !wanted || o.meeting.what;
-        const bool wants_me =
-            o.meeting.what &&
-            (!o.meeting.mask || (o.meeting.mask >> t.lane() & 1 && o.index / 32 == t.index / 32));
-        if (o.meeting.what && (wanted || wants_me) &&
-            (o.meeting.mask != mask || !(o.meeting.at == at) || o.meeting.what != what))
-            fail(at, "%s of %s meets thread %u in %s of %s at %s", what, lanes_text(mask).c_str(), o.index,
-                 o.meeting.what, lanes_text(o.meeting.mask).c_str(), text(o.meeting.at).c_str());
-    }
+    t.meeting = {what, at, mask, arg};
+    const bool all = mask ? warp_is_here(t, base) : warpgroup_is_here(t, base);
     Clock own;
     publish(own); // into its own clock: the last to come gathers them
     if (!all) {
@@ -85,10 +107,12 @@ void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void *
             b.threads[base + i].meeting.what = nullptr;
             b.threads[base + i].clock = together;
         }
+    if (!mask)
+        b.warpgroups[t.index / 128].arrived = 0;
     perform(args);
 }
 
-/* ---- Shuffles and reductions ----------------------------------------------------------------------------
+/* ---- Shuffles and reductions ------------------------------------------------------------------------
  */
 
 struct ShuffleLane {
@@ -189,7 +213,7 @@ bool elect(uint32_t mask, Site at)
     return (int)self().lane() == leader;
 }
 
-/* ---- Matrices ---------------------------------------------------------------------------------------------
+/* ---- Matrices ---------------------------------------------------------------------------------------
  */
 
 struct MatrixLane {

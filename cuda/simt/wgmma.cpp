@@ -19,8 +19,7 @@ bool is_guard(uint32_t bits)
     return (bits | quiet) == (guard_bits | quiet);
 }
 
-/* ---- Operands in shared memory
- * ------------------------------------------------------------------------------------------ */
+/* ---- Operands in shared memory ------------------------------------------------------------------- */
 
 struct Operand {
     uint32_t start, leading, stride; ///< bytes
@@ -101,7 +100,7 @@ static void gather(Block &b, uint64_t desc, bool mn_major, int mn_size, const ch
         float *to = out + mn * mn_step + k * k_step;
         const int step = mn_major ? mn_step : k_step;
         for (int i = 0; i < 4; i++) {
-            if (word[i] == ~0u && !options.unwritten)
+            if (word[i] == ~0u && !options.unwritten && !known_written(b, {address, address + 16}))
                 fail(at, "wgmma: element (%d,%d) of %s lies at offset %u, where nobody has written", mn, k,
                      name, address - Block::shared_window);
             to[2 * i * step] = from_bits<float>(word[i] << 16);
@@ -110,9 +109,7 @@ static void gather(Block &b, uint64_t desc, bool mn_major, int mn_size, const ch
     });
 }
 
-/* ---- The product
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- The product --------------------------------------------------------------------------------- */
 
 static void multiply(Block &b, Product &p)
 {
@@ -169,9 +166,7 @@ void check_products(Block &b, Range r, const char *what, Site at)
                     what, text(p.at).c_str());
 }
 
-/* ---- Accumulators
- * -----------------------------------------------------------------------------------------------------------
- */
+/* ---- Accumulators -------------------------------------------------------------------------------- */
 
 static void check_guarded(const Accumulators &d, unsigned first_thread, Site at)
 {
@@ -213,9 +208,7 @@ static void give_back(const Accumulators &d)
         }
 }
 
-/* ---- The instructions
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- The instructions ---------------------------------------------------------------------------- */
 
 struct WgmmaLane {
     float *d;
