@@ -891,6 +891,17 @@ __global__ void overwritten_source(const __grid_constant__ CUtensorMap map)
     }
 }
 
+__global__ void store_outlives_block(const __grid_constant__ CUtensorMap map)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    begin(s, &map, tile_bytes);
+    mbarrier_wait(&s.full, 0);
+    if (threadIdx.x == 0) {
+        tma_store_2d(&map, s.tile[0], 0, 0); // BLAME: store never waited for
+        bulk_commit();
+    }
+}
+
 __global__ void outside_shared(int n)
 {
     WordSmem &s = shared<WordSmem>();
@@ -1022,6 +1033,9 @@ static void wrong_kernels()
     wrong(
         "overwritten source of a store", "has not been waited for",
         [&] { LAUNCH(overwritten_source, 1, 128, bytes, nullptr, map); }, false);
+    wrong(
+        "store never waited for", "block ended",
+        [&] { LAUNCH(store_outlives_block, 1, 128, bytes, nullptr, map); }, false);
     wrong("outside shared memory", "not inside the 512 bytes",
           [&] { LAUNCH(outside_shared, 1, 64, sizeof(WordSmem), nullptr, 1); });
     wrong("outside shared memory, plain store", "thread 40",

@@ -4,8 +4,20 @@
  *        and the bodies that ptx.cuh calls where there is no GPU.
  *
  * A CUDA thread is a fiber. It runs until it has to wait, so only a wrong kernel can notice in which
- * order threads run, and the engine tries several. It is a checker, not a simulator of time: no clock,
- * no cache, no memory model beyond barriers, and sums are added in another order than the hardware's.
+ * order threads run, and options let a test try several. Copies and wgmma take place as late as allowed, at
+ * once, or at random; meanwhile their results are poison. A kernel includes launch.cuh and nothing of this:
+ *
+ * - Shared memory is one struct, got by shared<T>(). It starts as NaNs and is guarded at both ends.
+ * - ld_shared, st_shared, ld_global and st_global (ptx.cuh) are checked for bounds, races, proxy fences and
+ *   reads of what nobody wrote, and counted. Plain C++ accesses run as fast as C++ and are only seen by
+ *   their effects: NaNs, broken guards. What wgmma or TMA will read must be written by the named ones.
+ * - wgmma's accumulators must be a named array that lives until the wait.
+ * - A loop that waits for another block spins on ld_acquire (and the launch needs resident blocks), never
+ *   on a plain variable.
+ *
+ * It is a checker, not a simulator of time: no clock, no cache, no memory model beyond barriers, and sums are
+ * added in another order than the hardware's. Clusters and multicast are not there; grids run one after
+ * the other, so griddepcontrol has nothing to do; static __shared__ variables do not compile.
  */
 #ifndef MSA_SIMT_H
 #define MSA_SIMT_H
