@@ -16,6 +16,7 @@ OPENBLAS := $(call has,openblas)
 PNG      := $(call has,libpng)
 JSON     := $(call has,jansson)
 OPENMP   := $(call compiles,-fopenmp)
+OPENMP_CXX := $(shell printf 'int main(){return 0;}\n' | $(CXX) -fopenmp -x c++ - -o /dev/null 2>/dev/null && echo 1)
 TUNED    := $(call compiles,-march=$(ARCH))
 
 STRICT   := -std=c11 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes
@@ -52,6 +53,7 @@ help:
 	@echo
 	@echo "found here:"
 	@printf '  %-10s %s\n' cc "$$($(CC) --version 2>/dev/null | head -n 1)"
+	@printf '  %-10s %s\n' c++ "$$($(CXX) --version 2>/dev/null | head -n 1)"
 	@printf '  %-10s %s\n' OpenMP "$(if $(OPENMP),yes,no: one thread)"
 	@printf '  %-10s %s\n' OpenBLAS "$(if $(OPENBLAS),$(shell pkg-config --modversion openblas 2>/dev/null),no: plain loops instead)"
 	@printf '  %-10s %s\n' libpng "$(if $(PNG),$(shell pkg-config --modversion libpng 2>/dev/null),no: pictures as PPM)"
@@ -76,7 +78,7 @@ $(B)/%.o: %.c $(B)/flags
 # Kernels and the CPU engine that runs them: C++17, no CUDA needed. (-Wno-psabi: g++ would remark that it
 # passes tensor maps otherwise than GCC 4.5 did.)
 CXXFLAGS ?= -O2 -g
-ALLCXXFLAGS = -std=c++17 -Wall -Wextra -Wno-psabi $(CXXFLAGS) $(SAN) -fPIC -I. $(if $(OPENMP),-fopenmp,-Wno-unknown-pragmas) -MMD -MP
+ALLCXXFLAGS = -std=c++17 -Wall -Wextra -Wno-psabi $(CXXFLAGS) $(SAN) -fPIC -I. $(if $(OPENMP_CXX),-fopenmp,-Wno-unknown-pragmas) -MMD -MP
 $(B)/cuda/%.o: cuda/%.cpp $(B)/flags
 	@mkdir -p $(@D)
 	$(CXX) $(ALLCXXFLAGS) -O3 -c $< -o $@
@@ -135,12 +137,12 @@ test: deps ## build and pass every test that this machine can run
 
 check-programs: $(T_BIN) $(T_CXX)
 
-test-simt: $(T_CXX) ## only the CPU engine's own tests
-	@B=$(B) NVCC="$(NVCC)" tests/run.sh $(T_CXX) tests/test_ptx.sh
-
 test-asan: deps ## the same under AddressSanitizer and UBSan
 	@$(MAKE) --no-print-directory test DEPS=0 B=build/asan CFLAGS="-O1 -g" ARCH=x86-64 \
 	  SAN="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
+
+test-simt: $(T_CXX) ## only the CPU engine's own tests
+	@B=$(B) NVCC="$(NVCC)" tests/run.sh $(T_CXX) tests/test_ptx.sh
 
 soak: build ## long versions: training killed and resumed 100 times
 	@MSA=$(B)/msa KILLS=100 tests/run.sh tests/test_resume.sh
