@@ -133,7 +133,7 @@ T_SCRIPT := $(wildcard tests/test_*.sh)
 
 test: deps ## build and pass every test that this machine can run
 	@$(MAKE) --no-print-directory build check-programs
-	@MSA=$(B)/msa B=$(B) CC="$(CC)" NVCC="$(NVCC)" tests/run.sh $(T_BIN) $(T_CXX) $(T_SCRIPT)
+	@MSA=$(B)/msa B=$(B) CC="$(CC)" CXX="$(CXX)" NVCC="$(NVCC)" tests/run.sh $(T_BIN) $(T_CXX) $(T_SCRIPT)
 
 check-programs: $(T_BIN) $(T_CXX)
 
@@ -142,7 +142,7 @@ test-asan: deps ## the same under AddressSanitizer and UBSan
 	  SAN="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
 
 test-simt: $(T_CXX) ## only the CPU engine's own tests
-	@B=$(B) NVCC="$(NVCC)" tests/run.sh $(T_CXX) tests/test_ptx.sh
+	@B=$(B) CXX="$(CXX)" NVCC="$(NVCC)" tests/run.sh $(T_CXX) tests/test_ptx.sh
 
 soak: build ## long versions: training killed and resumed 100 times
 	@MSA=$(B)/msa KILLS=100 tests/run.sh tests/test_resume.sh

@@ -60,7 +60,7 @@ __global__ void matrices(const bf16 *a, float *out)
     stmatrix_x2_trans(&s.tile[8 * t], r2);
     stmatrix_x4_trans(&s.tile[8 * t], r4);
     for (int i = 0; i < 4; i++)
-        out[4 * t + (unsigned)i] = d[i] + (float)s.tile[t];
+        out[4 * t + (unsigned)i] = d[i] + __bfloat162float(s.tile[t]);
 }
 
 __global__ void copies(const __grid_constant__ CUtensorMap map, float *x)

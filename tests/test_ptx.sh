@@ -20,6 +20,9 @@ done < "$W/functions"
 [[ $(wc -l < "$W/functions") -gt 60 && ! -s $W.err ]]
 check $? "a kernel uses each of the $(wc -l < "$W/functions") functions"
 
+"${CXX:-c++}" -std=c++17 -Wall -Wextra -Wno-psabi -Werror -I. -x c++ -fsyntax-only tests/every_instruction.cu > "$W.out" 2>&1
+check $? "the same file compiles for the CPU"
+
 if [[ -n $NVCC ]]; then
     "$NVCC" -std=c++17 -gencode arch=compute_90a,code=sm_90a -O3 -Werror all-warnings -Xptxas -v -I. -c tests/every_instruction.cu -o "$W/a.o" > "$W.out" 2>&1
     check $? "it compiles for sm_90a without a warning"
