@@ -1,6 +1,8 @@
 # MiniMax Sparse Attention: reference, kernels, book. `make` alone prints this help.
 
 CC     ?= cc
+CXX    ?= c++
+NVCC   ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
 ARCH   ?= native#            what ref/fast is tuned for; ARCH=x86-64 gives a program for any such machine
 PREFIX ?= /usr/local
 V      ?=#                   V=1 shows the compiler's command lines
@@ -16,6 +18,8 @@ OPENBLAS := $(call has,openblas)
 PNG      := $(call has,libpng)
 JSON     := $(call has,jansson)
 OPENMP   := $(call compiles,-fopenmp)
+CXX17    := $(shell printf 'int main(){return 0;}\n' | $(CXX) -std=c++17 -x c++ - -o /dev/null 2>/dev/null && echo 1)
+OPENMP_CXX := $(shell printf 'int main(){return 0;}\n' | $(CXX) -fopenmp -x c++ - -o /dev/null 2>/dev/null && echo 1)
 TUNED    := $(call compiles,-march=$(ARCH))
 
 STRICT   := -std=c11 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes
@@ -38,10 +42,12 @@ APP_OBJ := $(APP_SRC:%.c=$(B)/%.o)
 T_SUPPORT := $(filter-out tests/test_%,$(wildcard tests/*.c))
 T_SRC   := $(wildcard tests/test_*.c)
 T_BIN   := $(T_SRC:%.c=$(B)/%)
+SIMT_OBJ := $(patsubst %.cpp,$(B)/%.o,$(wildcard cuda/simt/*.cpp))
+T_CXX   := $(if $(CXX17),$(patsubst %.cpp,$(B)/%,$(wildcard tests/test_*.cpp)))
 HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o,$(APP_OBJ))
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo figures train train-dense test check-programs test-mutants test-asan soak fuzz install clean FORCE
+.PHONY: help deps build demo figures train train-dense test check-programs test-simt test-mutants test-asan soak fuzz install clean FORCE
 
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
@@ -50,6 +56,7 @@ help:
 	@echo
 	@echo "found here:"
 	@printf '  %-10s %s\n' cc "$$($(CC) --version 2>/dev/null | head -n 1)"
+	@printf '  %-10s %s\n' c++ "$(if $(CXX17),$$($(CXX) --version 2>/dev/null | head -n 1),no: the CPU engine is not tested)"
 	@printf '  %-10s %s\n' OpenMP "$(if $(OPENMP),yes,no: one thread)"
 	@printf '  %-10s %s\n' OpenBLAS "$(if $(OPENBLAS),$(shell pkg-config --modversion openblas 2>/dev/null),no: plain loops instead)"
 	@printf '  %-10s %s\n' libpng "$(if $(PNG),$(shell pkg-config --modversion libpng 2>/dev/null),no: pictures as PPM)"
@@ -58,7 +65,7 @@ help:
 	@printf '  %-10s %s\n' GPU "$$( (nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null || echo no) | head -n 1)"
 
 # ---- Packages -----------------------------------------------------------------------------------
-PACKAGES := gcc libc6-dev make pkg-config libopenblas-dev libpng-dev libjansson-dev bible-kjv
+PACKAGES := gcc g++ libc6-dev make pkg-config libopenblas-dev libpng-dev libjansson-dev bible-kjv
 deps: ## install the distribution packages that are missing (DEPS=0: only name them)
 	@.ci/deps $(DEPS) $(PACKAGES)
 
@@ -71,6 +78,18 @@ $(B)/ref/fast/%.o: ref/fast/%.c $(B)/flags
 $(B)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D) && echo "  cc $<"
 	$(Q)$(CC) $(ALLFLAGS) -c $< -o $@
+# Kernels and the CPU engine that runs them: C++17, no CUDA needed. (-Wno-psabi: g++ would remark that it
+# passes tensor maps otherwise than GCC 4.5 did.)
+CXXFLAGS ?= -O2 -g
+ALLCXXFLAGS = -std=c++17 -Wall -Wextra -Wno-psabi $(CXXFLAGS) $(SAN) -fPIC -I. $(if $(OPENMP_CXX),-fopenmp,-Wno-unknown-pragmas) -MMD -MP
+$(B)/cuda/%.o: cuda/%.cpp $(B)/flags
+	@mkdir -p $(@D) && echo "  c++ $<"
+	$(Q)$(CXX) $(ALLCXXFLAGS) -O3 -c $< -o $@
+$(B)/tests/%.o: tests/%.cpp $(B)/flags
+	@mkdir -p $(@D) && echo "  c++ $<"
+	$(Q)$(CXX) $(ALLCXXFLAGS) -c $< -o $@
+$(T_CXX): $(B)/%: $(B)/%.o $(SIMT_OBJ) $(B)/tests/tap.o
+	$(Q)$(CXX) $(ALLCXXFLAGS) $^ -o $@
 $(B)/libmsa.a: $(LIB_OBJ)
 	@rm -f $@
 	$(Q)ar qcs $@ $^
@@ -118,9 +137,9 @@ T_SCRIPT := $(wildcard tests/test_*.sh) $(if $(SAN),,tests/mutants.sh)# sanitize
 
 test: deps ## build and pass every test that this machine can run
 	@$(MAKE) --no-print-directory build check-programs
-	@MSA=$(B)/msa B=$(B) CC="$(CC)" tests/run.sh $(T_BIN) $(T_SCRIPT)
+	@MSA=$(B)/msa B=$(B) CC="$(CC)" CXX="$(CXX)" NVCC="$(NVCC)" tests/run.sh $(T_BIN) $(T_CXX) $(T_SCRIPT)
 
-check-programs: $(T_BIN)
+check-programs: $(T_BIN) $(T_CXX)
 
 test-mutants: build ## only the wrong variants of the code that the tests must catch
 	@B=$(B) tests/run.sh tests/mutants.sh
@@ -128,6 +147,9 @@ test-mutants: build ## only the wrong variants of the code that the tests must c
 test-asan: deps ## the same under AddressSanitizer and UBSan
 	@$(MAKE) --no-print-directory test DEPS=0 B=build/asan CFLAGS="-O1 -g" ARCH=x86-64 \
 	  SAN="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
+
+test-simt: $(T_CXX) ## only the CPU engine's own tests
+	@B=$(B) CXX="$(CXX)" NVCC="$(NVCC)" tests/run.sh $(T_CXX) tests/test_ptx.sh
 
 soak: build ## long versions: training killed and resumed 100 times
 	@MSA=$(B)/msa KILLS=100 tests/run.sh tests/test_resume.sh
@@ -152,7 +174,7 @@ clean: ## remove build/ and the demo's output
 # A change of compiler or flags rebuilds everything.
 $(B)/flags: FORCE
 	@mkdir -p $(B)
-	@echo '$(CC) $(ALLFLAGS) $(FASTFLAGS)' | cmp -s - $@ || echo '$(CC) $(ALLFLAGS) $(FASTFLAGS)' > $@
+	@echo '$(CC) $(ALLFLAGS) $(FASTFLAGS) $(CXX) $(ALLCXXFLAGS)' | cmp -s - $@ || echo '$(CC) $(ALLFLAGS) $(FASTFLAGS) $(CXX) $(ALLCXXFLAGS)' > $@
 FORCE:
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

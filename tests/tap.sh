@@ -3,7 +3,7 @@
 set -u
 export LC_ALL=C
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
-MSA=$(realpath "${MSA:-build/msa}")
+MSA=$(realpath -m "${MSA:-build/msa}")
 W=$(mktemp -d) || exit 2
 trap 'rm -rf "$W" "$W.out" "$W.err"' EXIT
 

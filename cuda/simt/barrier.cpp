@@ -1,0 +1,324 @@
+/**
+ * @file barrier.cpp
+ * @brief Block and named barriers, mbarriers, and the pool of registers.
+ */
+#include "engine.h"
+
+namespace simt
+{
+
+/* ---- bar.sync, bar.arrive ---------------------------------------------------------------------------
+ */
+
+struct BarrierPhase : Condition {
+    NamedBarrier &bar;
+    unsigned id;
+    uint64_t phase;
+    BarrierPhase(NamedBarrier &b, unsigned i) : bar(b), id(i), phase(b.phase)
+    {
+    }
+    bool ready() override
+    {
+        return bar.phase != phase;
+    }
+    std::string text() override
+    {
+        return format("barrier %u, where %u of %u threads have arrived, wait", id, bar.arrived, bar.expected);
+    }
+};
+
+static NamedBarrier &arrive(unsigned id, unsigned n, Site at)
+{
+    Thread &t = self();
+    Block &b = *t.block;
+    if (id > 15)
+        fail(at, "barrier %u: there are 16", id);
+    if (n % 32 || n == 0 || n > (b.threads.size() + 31) / 32 * 32)
+        fail(at, "barrier %u for %u threads: expected a multiple of 32, at most the block", id, n);
+    NamedBarrier &bar = b.barriers[id];
+    if (bar.arrived == 0) {
+        bar.expected = n;
+        bar.first = at;
+    } else if (bar.expected != n) {
+        fail(at, "barrier %u for %u threads, but for %u at %s", id, n, bar.expected, text(bar.first).c_str());
+    }
+    bar.arrived++;
+    b.count.barriers += t.lane() == 0;
+    return bar;
+}
+
+static void pass(NamedBarrier &bar, unsigned id, bool wait, Site at)
+{
+    BarrierPhase phase(bar, id);
+    publish(bar.gathering);
+    if (bar.arrived == bar.expected) {
+        bar.arrived = 0;
+        bar.phase++;
+        bar.complete = bar.gathering;
+    }
+    if (!wait)
+        return;
+    wait_for(phase, at);
+    learn(bar.complete);
+}
+
+void bar_sync(unsigned id, unsigned n, Site at)
+{
+    pass(arrive(id, n, at), id, true, at);
+}
+
+void bar_arrive(unsigned id, unsigned n, Site at)
+{
+    pass(arrive(id, n, at), id, false, at);
+}
+
+/// Barrier 0 for all, from one place in the source: CUDA asks that a __syncthreads() in a branch be taken by
+/// the whole block or by nobody.
+void sync_threads(Site at)
+{
+    Block &b = *self().block;
+    for (const Thread &t : b.threads)
+        if (t.done)
+            fail(at, "divergent barrier: __syncthreads() after thread %u has exited", t.index);
+    NamedBarrier &bar = b.barriers[0];
+    if (bar.arrived && !(bar.first == at))
+        fail(at, "divergent barrier: __syncthreads() while other threads wait in the one at %s",
+             text(bar.first).c_str());
+    // A last warp that is not full counts by its threads here.
+    if (bar.arrived == 0) {
+        bar.first = at;
+        bar.expected = (unsigned)b.threads.size();
+    }
+    bar.arrived++;
+    b.count.barriers += self().lane() == 0;
+    pass(bar, 0, true, at);
+}
+
+/* ---- mbarrier ---------------------------------------------------------------------------------------
+ */
+
+constexpr int64_t byte_limit = byte_limit_of_barrier;
+
+/// What the engine keeps in the barrier's own 8 bytes, to see when a kernel writes there.
+static uint64_t cookie(uint32_t address)
+{
+    return 0x6261727269657200u + ((uint64_t)address << 40);
+}
+
+Mbarrier &find_mbarrier(Block &b, uint64_t *p, const char *what, Site at)
+{
+    const uint32_t address = shared_checked(p, 8, 8, what, at);
+    auto found = b.mbarriers.find(address);
+    if (found == b.mbarriers.end())
+        fail(at, "%s: no mbarrier was initialised at shared address %u", what, address);
+    uint64_t bits;
+    memcpy(&bits, p, 8);
+    if (bits != cookie(address))
+        fail(at, "%s: the mbarrier at shared address %u, initialised at %s, was overwritten", what, address,
+             text(found->second.init).c_str());
+    Mbarrier &m = found->second;
+    if (!ordered(self(), m.owner, m.initialised))
+        fail(at, "%s: thread %u initialised this mbarrier at %s, with no barrier since", what, m.owner,
+             text(m.init).c_str());
+    return m;
+}
+
+void mbarrier_init(uint64_t *p, uint32_t count, Site at)
+{
+    Thread &t = self();
+    Block &b = *t.block;
+    const uint32_t address = shared_checked(p, 8, 8, "mbarrier.init", at);
+    if (count < 1 || count > byte_limit)
+        fail(at, "mbarrier.init with count %u: expected 1 to 2^20-1", count);
+    if (b.mbarriers.count(address))
+        fail(at, "mbarrier.init: there is one at shared address %u since %s", address,
+             text(b.mbarriers[address].init).c_str());
+    const uint64_t bits = cookie(address);
+    memcpy(p, &bits, 8);
+    b.mbarriers[address] = {count, count, 0, 0, false, t.index, stamp(t), at, at, Clock(), Clock()};
+}
+
+void mbarrier_inval(uint64_t *p, Site at)
+{
+    Block &b = *self().block;
+    find_mbarrier(b, p, "mbarrier.inval", at);
+    b.mbarriers.erase(shared_address(p, at));
+    memset((void *)p, 0xff, 8);
+}
+
+void mbarrier_fence_init(Site)
+{
+    Thread &t = self();
+    for (auto &m : t.block->mbarriers)
+        if (m.second.owner == t.index)
+            m.second.fenced = true;
+}
+
+static void turn(Mbarrier &m, uint32_t address, Site at)
+{
+    if (m.pending)
+        return;
+    if (m.bytes < 0)
+        fail(at,
+             "byte-count mismatch: %lld bytes more than expected at %s have arrived at the mbarrier at "
+             "shared address %u",
+             (long long)-m.bytes, text(m.expect).c_str(), address);
+    if (m.bytes == 0) {
+        m.phase++;
+        m.pending = m.count;
+        m.complete = m.gathering;
+    }
+}
+
+static void expect(Mbarrier &m, int64_t bytes, Site at)
+{
+    m.bytes += bytes;
+    m.expect = at;
+    if (bytes < 0 || m.bytes > byte_limit)
+        fail(at, "expect_tx of %lld bytes leaves %lld: the limit is 2^20-1", (long long)bytes,
+             (long long)m.bytes);
+}
+
+void mbarrier_expect(uint64_t *p, int64_t bytes, Site at)
+{
+    expect(find_mbarrier(*self().block, p, "mbarrier.expect_tx", at), bytes, at);
+}
+
+static void arrive(Mbarrier &m, uint32_t address, uint32_t count, Site at)
+{
+    if (count > m.pending)
+        fail(at,
+             "over-arrival: %u at an mbarrier that expects %u more in phase %llu (count %u, initialised at "
+             "%s)",
+             count, m.pending, (unsigned long long)m.phase, m.count, text(m.init).c_str());
+    m.pending -= count;
+    turn(m, address, at);
+}
+
+void mbarrier_arrive(uint64_t *p, uint32_t count, int64_t expected_bytes, Site at)
+{
+    Thread &t = self();
+    Mbarrier &m = find_mbarrier(*t.block, p, "mbarrier.arrive", at);
+    if (expected_bytes)
+        expect(m, expected_bytes, at);
+    publish(m.gathering);
+    t.at = at;
+    arrive(m, shared_address(p, at), count, at);
+}
+
+void mbarrier_arrive_late(Block &b, uint32_t address, const Clock &issuer, Site at)
+{
+    b.mbarriers.at(address).gathering.join(issuer);
+    arrive(b.mbarriers.at(address), address, 1, at);
+}
+
+void mbarrier_complete(Block &b, uint32_t address, int64_t bytes, Site at)
+{
+    auto found = b.mbarriers.find(address);
+    if (found == b.mbarriers.end())
+        fail(at, "the mbarrier of this copy is gone before its bytes have arrived");
+    Mbarrier &m = found->second;
+    m.bytes -= bytes;
+    if (m.bytes < -byte_limit)
+        fail(at, "more than 2^20-1 bytes have arrived that nobody expected");
+    turn(m, address, at);
+}
+
+struct PhaseDone : Condition {
+    Mbarrier &m;
+    uint32_t address;
+    unsigned parity;
+    PhaseDone(Mbarrier &b, uint32_t a, unsigned p) : m(b), address(a), parity(p)
+    {
+    }
+    bool ready() override
+    {
+        return (m.phase & 1) != parity;
+    }
+    std::string text() override
+    {
+        return format("mbarrier at shared address %u (of %s), parity %u, in phase %llu: %u of %u arrivals "
+                      "and %lld bytes missing",
+                      address, simt::text(m.init).c_str(), parity, (unsigned long long)m.phase, m.pending,
+                      m.count, (long long)m.bytes);
+    }
+};
+
+static PhaseDone wait_condition(uint64_t *p, unsigned parity, const char *what, Site at)
+{
+    if (parity > 1)
+        fail(at, "%s with parity %u: expected 0 or 1", what, parity);
+    return PhaseDone(find_mbarrier(*self().block, p, what, at), shared_address(p, at), parity);
+}
+
+bool mbarrier_test(uint64_t *p, unsigned parity, Site at)
+{
+    PhaseDone phase = wait_condition(p, parity, "mbarrier.test_wait", at);
+    if (!phase.ready())
+        yield(at);
+    if (!phase.ready())
+        return false;
+    learn(phase.m.complete);
+    return true;
+}
+
+void mbarrier_wait(uint64_t *p, unsigned parity, Site at)
+{
+    PhaseDone phase = wait_condition(p, parity, "mbarrier.try_wait", at);
+    Counters &count = self().block->count;
+    count.mbarrier_waits++;
+    count.mbarrier_stalls += !phase.ready();
+    wait_for(phase, at);
+    learn(phase.m.complete);
+}
+
+/* ---- setmaxnreg ---------------------------------------------------------------------------------- */
+
+struct Pool : Condition {
+    Block &b;
+    Warpgroup &g;
+    unsigned n;
+    Pool(Block &block, Warpgroup &group, unsigned wanted) : b(block), g(group), n(wanted)
+    {
+    }
+    bool ready() override
+    {
+        unsigned sum = n;
+        for (Warpgroup &o : b.warpgroups)
+            sum += &o == &g ? 0 : o.registers;
+        return sum * 128 <= 65536;
+    }
+    std::string text() override
+    {
+        return format("setmaxnreg.inc to %u waits for registers that others give back", n);
+    }
+};
+
+struct RegisterLane {
+    unsigned n;
+    Site at;
+};
+
+void setmaxnreg(unsigned n, bool increase, Site at)
+{
+    Thread &t = self();
+    Block &b = *t.block;
+    Warpgroup &g = b.warpgroups[t.index / 128];
+    if (n < 24 || n > 256 || n % 8)
+        fail(at, "setmaxnreg %u: expected a multiple of 8 from 24 to 256", n);
+    if (increase ? g.registers > n : g.registers < n)
+        fail(at, "setmaxnreg.%s to %u from %u registers", increase ? "inc" : "dec", n, g.registers);
+    Pool pool(b, g, n);
+    if (increase)
+        wait_for(pool, at);
+    RegisterLane l = {n, at};
+    converge(
+        "setmaxnreg", 0, &l,
+        [](void **args) {
+            Thread &last = self();
+            last.block->warpgroups[last.index / 128].registers = ((RegisterLane *)args[0])->n;
+        },
+        at);
+}
+
+} // namespace simt

@@ -1,0 +1,427 @@
+/**
+ * @file engine.cpp
+ * @brief Fibers and the scheduler: runs the blocks of a grid, thread by thread, and tells who waits for what.
+ */
+#undef _FORTIFY_SOURCE // its longjmp refuses to jump between stacks
+#include "engine.h"
+#include "fiber.h"
+
+#include <atomic>
+#include <cstdarg>
+#include <mutex>
+
+thread_local uint3 threadIdx, blockIdx;
+thread_local dim3 blockDim, gridDim;
+
+namespace simt
+{
+
+Options options;
+Counters counters;
+
+static std::string last_report;
+static std::mutex report_lock;
+static std::atomic<bool> stop; ///< one block failed: the others give up
+
+/* ---- Threads on fibers ------------------------------------------------------------------------------
+ */
+
+struct Failed { ///< the launch is given up; the report says why
+};
+
+/// One core's share: the blocks it runs now, and a stack for each of their threads.
+struct Worker {
+    Context home;
+    Thread *current = nullptr;
+    bool failed = false;
+    std::vector<std::unique_ptr<Fiber>> fibers;
+    std::vector<Fiber *> idle;
+    std::vector<std::unique_ptr<Block>> blocks;
+
+    void admit(const Launch &l, uint64_t linear);
+    void resume(Thread &t);
+    void sweep(Block &b, bool &ran, bool &spun);
+    void run(const Launch &l, uint64_t first, uint64_t last, unsigned resident);
+    void abandon();
+};
+static thread_local Worker worker;
+
+Thread &self()
+{
+    return *worker.current;
+}
+
+static void leave() // to the scheduler, until it resumes this thread
+{
+    Worker &w = worker;
+    switch_context(w.current->fiber->context, w.home, false);
+}
+
+static void fiber_main()
+{
+    arrived(&worker.home);
+    for (;;) {
+        Thread &t = *worker.current;
+        try {
+            t.block->launch->body();
+            check_guards(*t.block, t.at);
+        } catch (const Failed &) {
+            worker.failed = true;
+        }
+        t.done = true;
+        t.block->live--;
+        leave();
+    }
+}
+
+static void enter(Context &home, Fiber &f)
+{
+    const bool fresh = !f.started;
+    if (fresh)
+        f.prepare(fiber_main);
+    switch_context(home, f.context, fresh);
+}
+
+/* ---- Reports ------------------------------------------------------------------------------------- */
+
+std::string format(const char *fmt, ...)
+{
+    char line[1024];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(line, sizeof line, fmt, args);
+    va_end(args);
+    return line;
+}
+
+std::string text(Site at)
+{
+    return format("%s:%d", at.file, at.line);
+}
+
+const std::string &report()
+{
+    return last_report;
+}
+
+static void record(const std::string &line)
+{
+    std::lock_guard<std::mutex> lock(report_lock);
+    if (last_report.empty())
+        last_report = line;
+    stop = true;
+}
+
+static std::string seed_text()
+{
+    static const char *const order[] = {"forward", "reverse", "random"}, *const timing[] = {"late", "early",
+                                                                                            "random"};
+    return format("order %s, timing %s, seed %llu", order[(int)options.order], timing[(int)options.timing],
+                  (unsigned long long)options.seed);
+}
+
+/// Records the failure and gives up the launch. From a thread the exception ends in fiber_main.
+void fail(Site at, const char *fmt, ...)
+{
+    char line[4096];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(line, sizeof line, fmt, args);
+    va_end(args);
+    Worker &w = worker;
+    std::string where;
+    if (w.current) {
+        const Block &b = *w.current->block;
+        where = format(" (%s, block %u,%u,%u, thread %u; ", b.launch->name, b.index.x, b.index.y, b.index.z,
+                       w.current->index);
+    } else {
+        where = " (";
+    }
+    record(text(at) + ": " + line + where + seed_text() + ")");
+    throw Failed();
+}
+
+/// Threads that wait for the same thing at the same place, a line each: "threads 0-127: ... at file:line".
+static std::string who_waits(Block &b)
+{
+    std::map<std::string, std::string> groups;
+    for (unsigned i = 0; i < b.threads.size();) {
+        auto key = [&](unsigned j) {
+            Thread &t = b.threads[j];
+            return t.done ? std::string("exited")
+                          : (t.waiting ? t.waiting->text() : "spins") + " at " + text(t.at);
+        };
+        unsigned first = i;
+        const std::string what = key(i);
+        while (++i < b.threads.size() && key(i) == what)
+            ;
+        groups[what] += first + 1 == i ? format(" %u", first) : format(" %u-%u", first, i - 1);
+    }
+    std::string all;
+    for (const auto &g : groups)
+        all += "\n    threads" + g.second + ": " + g.first;
+    return all;
+}
+
+static void deadlock(std::vector<std::unique_ptr<Block>> &blocks, const char *what)
+{
+    std::string all;
+    Site at;
+    bool found = false;
+    for (auto &b : blocks) {
+        all += format("\n  block %u,%u,%u of %s", b->index.x, b->index.y, b->index.z, b->launch->name) +
+               who_waits(*b);
+        for (Thread &t : b->threads)
+            if (!t.done && !found)
+                at = t.at, found = true;
+    }
+    fail(at, "%s:%s\n ", what, all.c_str());
+}
+
+/* ---- Blocks -------------------------------------------------------------------------------------- */
+
+static constexpr size_t guard = 1024;
+static constexpr unsigned char guard_byte = 0xa5, poison_byte = 0xff;
+
+Block::Block(const Launch &l, uint64_t linear_index) : launch(&l), linear(linear_index)
+{
+    index = {unsigned(linear % l.grid.x), unsigned(linear / l.grid.x % l.grid.y),
+             unsigned(linear / l.grid.x / l.grid.y)};
+    const unsigned n = l.block.x * l.block.y * l.block.z;
+    threads.resize(n);
+    order.resize(n);
+    live = n;
+    warpgroups.resize((n + 127) / 128);
+    for (Warpgroup &g : warpgroups)
+        g.groups = g.arrived = 0, g.fenced = false, g.registers = std::min(65536 / n / 8 * 8, 255u);
+    for (NamedBarrier &b : barriers)
+        b.expected = b.arrived = 0, b.phase = 0;
+    memory.reset(new unsigned char[l.shared_bytes + 3 * guard]);
+    shared = memory.get() + guard;
+    shared += (guard - (uintptr_t)shared % guard) % guard;
+    memset(shared - guard, guard_byte, guard);
+    memset(shared, poison_byte, l.shared_bytes);
+    memset(shared + l.shared_bytes, guard_byte, guard);
+    random = (options.seed * 0x9e3779b97f4a7c15u) ^ ((linear + 1) * 0xd1b54a32d192ed03u);
+    memset(&count, 0, sizeof count);
+    memset(releases, 0, sizeof releases);
+}
+
+Block::~Block()
+{
+}
+
+uint32_t Block::below(uint32_t n) // xorshift64*
+{
+    random ^= random >> 12;
+    random ^= random << 25;
+    random ^= random >> 27;
+    return uint32_t((random * 0x2545f4914f6cdd1dull) >> 32) % n;
+}
+
+/// Finds writes around the shared memory; `at` is the first place where the damage is seen.
+void check_guards(Block &b, Site at)
+{
+    static const std::vector<unsigned char> intact(guard, guard_byte);
+    const bool low = memcmp(b.shared - guard, intact.data(), guard) == 0;
+    if (low && memcmp(b.shared + b.launch->shared_bytes, intact.data(), guard) == 0)
+        return;
+    Thread &t = self();
+    fail(at, "shared memory of %zu bytes was overrun %s by this thread, after %s and not later than here",
+         b.launch->shared_bytes, low ? "at its end" : "before its start", text(t.at).c_str());
+}
+
+void *shared_base(size_t bytes, Site at)
+{
+    Thread &t = self();
+    if (bytes > t.block->launch->shared_bytes)
+        fail(at, "the kernel's shared memory takes %zu bytes, the launch gave %zu", bytes,
+             t.block->launch->shared_bytes);
+    t.at = at;
+    return t.block->shared;
+}
+
+/* ---- The scheduler ------------------------------------------------------------------------------- */
+
+void wait_for(Condition &c, Site at)
+{
+    Thread &t = self();
+    check_guards(*t.block, at);
+    t.at = at;
+    if (options.timing == Timing::random && t.block->below(4) == 0) {
+        complete_one(*t.block);
+        maybe_multiply(*t.block);
+    }
+    if (c.ready())
+        return;
+    t.waiting = &c;
+    leave();
+    t.waiting = nullptr;
+}
+
+void yield(Site at)
+{
+    Thread &t = self();
+    check_guards(*t.block, at);
+    t.at = at;
+    t.spinning = true;
+    leave();
+}
+
+void Worker::resume(Thread &t)
+{
+    const Block &b = *t.block;
+    const dim3 n = b.launch->block;
+    threadIdx = {t.index % n.x, t.index / n.x % n.y, t.index / n.x / n.y};
+    blockIdx = b.index;
+    blockDim = n;
+    gridDim = b.launch->grid;
+    t.spinning = false;
+    current = &t;
+    enter(home, *t.fiber);
+    current = nullptr;
+    if (failed)
+        throw Failed();
+}
+
+void Worker::admit(const Launch &l, uint64_t linear)
+{
+    blocks.emplace_back(new Block(l, linear));
+    Block &b = *blocks.back();
+    for (unsigned i = 0; i < b.threads.size(); i++) {
+        if (idle.empty()) {
+            fibers.emplace_back(new Fiber);
+            idle.push_back(fibers.back().get());
+        }
+        Thread &t = b.threads[i];
+        t.block = &b;
+        t.index = i;
+        t.fiber = idle.back();
+        idle.pop_back();
+        t.done = t.spinning = false;
+        t.waiting = nullptr;
+        t.at = l.at;
+        t.meeting.what = nullptr;
+        t.bulk_groups = t.cp_groups = 0;
+        b.order[i] = options.order == Order::reverse ? (unsigned)b.threads.size() - 1 - i : i;
+    }
+}
+
+/// Lets every thread that can run do so once.
+void Worker::sweep(Block &b, bool &ran, bool &spun)
+{
+    if (options.order == Order::random)
+        for (unsigned i = (unsigned)b.order.size(); i > 1; i--)
+            std::swap(b.order[i - 1], b.order[b.below(i)]);
+    for (unsigned i : b.order) {
+        Thread &t = b.threads[i];
+        if (t.done || (t.waiting && !t.waiting->ready()))
+            continue;
+        resume(t);
+        (t.spinning ? spun : ran) = true;
+    }
+}
+
+static void retire(Block &b)
+{
+    finish_products(b);
+    finish_copies(b);
+    finish_counts(b);
+    std::lock_guard<std::mutex> lock(report_lock);
+    uint64_t *sum = (uint64_t *)&counters;
+    const uint64_t *part = (const uint64_t *)&b.count;
+    for (size_t i = 0; i < sizeof counters / sizeof *sum; i++)
+        sum[i] += part[i];
+}
+
+/// Runs blocks first..last-1, `resident` of them at a time.
+void Worker::run(const Launch &l, uint64_t first, uint64_t last, unsigned resident)
+{
+    constexpr int patience = 20000; // sweeps in which threads only spun
+    int idle_sweeps = 0;
+    try {
+        while (!stop && (first < last || !blocks.empty())) {
+            while (first < last && blocks.size() < resident)
+                admit(l, first++);
+            bool ran = false, spun = false;
+            for (auto &b : blocks)
+                sweep(*b, ran, spun);
+            for (size_t i = blocks.size(); i-- > 0;) {
+                if (blocks[i]->live)
+                    continue;
+                retire(*blocks[i]);
+                for (Thread &t : blocks[i]->threads)
+                    idle.push_back(t.fiber);
+                blocks.erase(blocks.begin() + (ptrdiff_t)i);
+                ran = true;
+            }
+            idle_sweeps = ran ? 0 : idle_sweeps + 1;
+            if (ran)
+                continue;
+            for (auto &b : blocks)
+                ran |= complete_one(*b);
+            if (!ran && !spun)
+                deadlock(blocks, "deadlock, nobody can go on");
+            if (idle_sweeps > patience)
+                deadlock(blocks, "some threads spin for ever; if they wait for another block, more blocks "
+                                 "must be resident");
+        }
+    } catch (const Failed &) {
+    }
+    if (!blocks.empty())
+        abandon();
+}
+
+/// Forgets the threads of a failed launch, wherever they are.
+void Worker::abandon()
+{
+    for (auto &b : blocks)
+        for (Thread &t : b->threads) {
+            t.fiber->restart();
+            idle.push_back(t.fiber);
+        }
+    blocks.clear();
+    failed = false;
+}
+
+void reset()
+{
+    memset(&counters, 0, sizeof counters);
+}
+
+static const char *launch_error(const Launch &l)
+{
+    const uint64_t threads = (uint64_t)l.block.x * l.block.y * l.block.z;
+    if (threads < 1 || threads > 1024)
+        return "a block has 1 to 1024 threads";
+    if (l.grid.x < 1 || l.grid.y < 1 || l.grid.z < 1 || l.grid.y > 65535 || l.grid.z > 65535 ||
+        l.grid.x > 0x7fffffff)
+        return "a grid has 1 to 2^31-1, 65535, 65535 blocks";
+    if (l.shared_bytes > 232448)
+        return "a block has at most 232448 bytes (227 KB) of shared memory";
+    return nullptr;
+}
+
+void run(const Launch &l)
+{
+    last_report.clear();
+    stop = false;
+    if (const char *error = launch_error(l)) {
+        record(text(l.at) + ": " + error + " (" + l.name + ")");
+    } else {
+        const int64_t n = (int64_t)l.grid.x * l.grid.y * l.grid.z;
+        if (options.resident > 1) {
+            worker.run(l, 0, (uint64_t)n, (unsigned)options.resident);
+        } else {
+#pragma omp parallel for schedule(dynamic)
+            for (int64_t i = 0; i < n; i++)
+                worker.run(l, (uint64_t)i, (uint64_t)i + 1, 1);
+        }
+    }
+    if (!last_report.empty() && !options.keep_going) {
+        fprintf(stderr, "%s\n", last_report.c_str());
+        exit(1);
+    }
+}
+
+} // namespace simt

@@ -1,0 +1,240 @@
+/**
+ * @file engine.h
+ * @brief Inside the engine: threads, blocks, what they wait for, and what is still in flight.
+ */
+#ifndef MSA_SIMT_ENGINE_H
+#define MSA_SIMT_ENGINE_H
+
+#include "simt.h"
+
+#include <deque>
+#include <list>
+#include <map>
+#include <memory>
+#include <vector>
+
+namespace simt
+{
+
+struct Fiber;
+struct Block;
+
+/// What a thread, or a barrier for those who pass it, knows of the others: releases seen, by warp.
+struct Clock {
+    uint32_t warp[32] = {};
+    void join(const Clock &o)
+    {
+        for (int i = 0; i < 32; i++)
+            warp[i] = warp[i] < o.warp[i] ? o.warp[i] : warp[i];
+    }
+};
+
+/// What a thread is parked on. Asked again on every sweep, so whoever makes it true need not know.
+struct Condition {
+    virtual bool ready() = 0;
+    virtual std::string text() = 0; ///< for the deadlock report
+    virtual ~Condition()
+    {
+    }
+};
+
+struct Thread {
+    Block *block;
+    unsigned index; ///< in the block
+    Fiber *fiber;
+    bool done, spinning;
+    Condition *waiting; ///< NULL: may run
+    Site at;            ///< of the last instruction that the engine saw
+    Clock clock;
+
+    struct Meeting { ///< where it waits for the other lanes of its warp or warpgroup
+        const char *what;
+        Site at;
+        uint32_t mask;
+        void *arg;
+    } meeting;
+
+    unsigned bulk_groups, cp_groups; ///< committed so far
+    std::vector<uint32_t> unfenced;  ///< shared words it wrote and did not yet show to the async proxy
+
+    unsigned lane() const
+    {
+        return index % 32;
+    }
+};
+
+/// Half-open range of shared offsets.
+struct Range {
+    uint32_t begin, end;
+    bool meets(Range o) const
+    {
+        return begin < o.end && o.begin < end;
+    }
+};
+
+/// A copy that was issued and has not taken place.
+struct Pending {
+    enum Kind { load, store, cp_async, cp_arrive } kind;
+    Thread *issuer;
+    unsigned group; ///< the issuer's group it belongs to
+    Range shared;   ///< what it writes (loads) or reads (stores)
+    Site at;
+    std::function<void()> take_place;
+};
+
+/// What the last bulk copy wrote somewhere: wgmma's descriptor has to agree with it.
+struct Landed {
+    Range shared;
+    unsigned swizzle; ///< bytes of the pattern's rows: 0, 32, 64 or 128
+    Site at;
+};
+
+struct NamedBarrier {
+    unsigned expected, arrived;
+    uint64_t phase;
+    Site first;
+    Clock gathering, complete; ///< of arrivals so far; of those up to the last complete phase
+};
+
+struct Mbarrier {
+    uint32_t count, pending;
+    int64_t bytes; ///< expected and not yet arrived
+    uint64_t phase;
+    bool fenced; ///< the initialisation was made known to the async proxy
+    unsigned owner;
+    uint32_t initialised; ///< stamp
+    Site init, expect;
+    Clock gathering, complete;
+};
+
+/// The accumulators of one warpgroup tile while wgmma owns them.
+struct Accumulators {
+    float *lane[128];
+    int n;
+    std::vector<float> value; ///< [64][n]
+    unsigned in_flight;
+    Site at;
+};
+
+/// One wgmma between issue and wait.
+struct Product {
+    std::shared_ptr<Accumulators> d;
+    bool from_registers, accumulate, trans_a, trans_b, done;
+    uint64_t desc_a, desc_b;
+    std::vector<float> a; ///< [64][16], where it came from registers
+    Range reads[2];
+    unsigned group;
+    Site at;
+};
+
+struct Warpgroup {
+    std::deque<Product> products;
+    unsigned groups;
+    bool fenced;
+    unsigned registers;
+    unsigned arrived, first; ///< at a meeting of all 128: how many threads, and which one first
+};
+
+/// One warp-wide memory instruction, put together from its lanes.
+struct Access {
+    uint64_t address[32];
+    uint32_t lanes;
+    unsigned bytes;
+};
+struct Stream { ///< the executions of one instruction by one warp
+    uint64_t seen[32], first;
+    std::deque<Access> open;
+};
+enum class Traffic { shared_load, shared_store, global_load, global_store };
+
+/// Shared memory: what was written by whom, as far as named helpers told.
+struct Word {
+    uint16_t writer = 0, reader[2] = {0, 0};    ///< thread + 1, 0: nobody; the last two readers
+    uint16_t unfenced = 0;                      ///< thread + 1 whose write is not visible to the async proxy
+    uint32_t written = 0, was_read[2] = {0, 0}; ///< stamps
+    Site wrote{nullptr, 0}, read[2] = {{nullptr, 0}, {nullptr, 0}};
+};
+
+struct Block {
+    const Launch *launch;
+    uint3 index;
+    uint64_t linear;
+    std::vector<Thread> threads;
+    unsigned live;
+    std::vector<unsigned> order;
+
+    std::unique_ptr<unsigned char[]> memory; ///< guard, shared memory, guard
+    unsigned char *shared;                   ///< 1024-byte aligned
+    std::vector<Word> words;                 ///< made when first needed
+    std::list<Pending> pending;
+    std::vector<Landed> landed;
+    NamedBarrier barriers[16];
+    std::map<uint32_t, Mbarrier> mbarriers; ///< by shared address
+    std::vector<Warpgroup> warpgroups;
+    std::map<std::pair<std::pair<const char *, int>, std::pair<unsigned, Traffic>>, Stream> streams;
+    uint32_t releases[32]; ///< of each warp
+    Clock fences;          ///< of memory fences and atomics, taken for one object
+    uint64_t random;
+    Counters count;
+
+    Block(const Launch &l, uint64_t linear_index);
+    ~Block();
+    unsigned char *at(uint32_t shared_addr) ///< host address of a checked shared address
+    {
+        return shared + (shared_addr - shared_window);
+    }
+    uint32_t below(uint32_t n);                     ///< random number in 0..n-1
+    static constexpr uint32_t shared_window = 1024; ///< the first KB is the system's
+};
+
+/* ---- engine.cpp: the scheduler ------------------------------------------------------------------- */
+Thread &self();
+[[noreturn]] __attribute__((format(printf, 2, 3))) void fail(Site at, const char *fmt, ...);
+__attribute__((format(printf, 1, 2))) std::string format(const char *fmt, ...);
+std::string text(Site at); ///< file:line
+void wait_for(Condition &c, Site at);
+void check_guards(Block &b, Site at);
+
+/* ---- warp.cpp ------------------------------------------------------------------------------------ */
+/// Waits until all lanes of `mask` (a warp) or all 128 threads (mask 0: a warpgroup) are here, at the same
+/// call; then one of them runs perform(args), where args[i] is what lane i passed.
+void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void **args), Site at);
+
+/* ---- memory.cpp ---------------------------------------------------------------------------------- */
+/// The shared address of bytes that lie wholly in the block's shared memory and are aligned; else fails.
+uint32_t shared_checked(const void *p, uint64_t bytes, unsigned align, const char *what, Site at);
+void count_access(Block &b, Thread &t, Traffic kind, uint64_t address, unsigned bytes, Site at);
+void finish_counts(Block &b);
+bool known_written(Block &b, Range r); ///< by a named store or a copy; plain stores are not known
+void async_reads(Block &b, Range r, const char *what, Site at);  ///< wgmma or a store is about to read
+void async_writes(Block &b, Range r, const char *what, Site at); ///< a copy is about to overwrite
+void check_global(const void *p, uint64_t bytes, const char *what, Site at);
+
+/* ---- race.cpp ------------------------------------------------------------------------------------ */
+void publish(Clock &object); ///< this thread releases: who learns from the object knows what it did before
+void learn(const Clock &object);                                ///< this thread acquires
+uint32_t stamp(const Thread &t);                                ///< of what a thread does now
+bool ordered(const Thread &me, unsigned other, uint32_t stamp); ///< whether `me` knows what `other` did then
+
+/* ---- copy.cpp ------------------------------------------------------------------------------------ */
+void complete(Block &b, std::list<Pending>::iterator it);
+bool complete_one(Block &b); ///< some copy whose time has come; false if none is in flight
+void finish_copies(Block &b);
+uint32_t swizzled(uint32_t address, unsigned swizzle); ///< XORs address bits [6:4] with [9:7], or fewer
+
+/* ---- barrier.cpp --------------------------------------------------------------------------------- */
+Mbarrier &find_mbarrier(Block &b, uint64_t *p, const char *what, Site at);
+void mbarrier_arrive_late(Block &b, uint32_t address, const Clock &issuer,
+                          Site at); ///< of cp.async, when its copies took place
+constexpr uint32_t byte_limit_of_barrier = (1 << 20) - 1;
+void mbarrier_complete(Block &b, uint32_t address, int64_t bytes, Site at);
+
+/* ---- wgmma.cpp ----------------------------------------------------------------------------------- */
+void finish_products(Block &b);
+void maybe_multiply(Block &b); ///< random timing: some products take place now
+/// Fails if a product that was not waited for reads these bytes.
+void check_products(Block &b, Range r, const char *what, Site at);
+bool is_guard(uint32_t bits); ///< the pattern of accumulators in flight
+
+} // namespace simt
+#endif

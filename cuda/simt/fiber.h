@@ -1,0 +1,116 @@
+/**
+ * @file fiber.h
+ * @brief A fiber: a stack of its own and a place to go on from. Only engine.cpp includes this.
+ *
+ * ucontext makes the first step onto the new stack. After that setjmp and longjmp do the switching, since
+ * swapcontext asks the kernel for the signal mask each time. AddressSanitizer wants to be told of every
+ * switch and dislikes such jumps: under it, swapcontext does it all.
+ */
+#ifndef MSA_SIMT_FIBER_H
+#define MSA_SIMT_FIBER_H
+
+#include <csetjmp>
+#include <cstddef>
+#include <cstdio>
+#include <cstdlib>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define MSA_SIMT_ASAN
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define MSA_SIMT_ASAN
+#endif
+
+#ifdef MSA_SIMT_ASAN
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+namespace simt
+{
+
+/// A place where execution can go on: a fiber's, or the scheduler's.
+struct Context {
+    ucontext_t first;
+    jmp_buf here;
+    const void *stack = nullptr;
+    size_t stack_bytes = 0;
+};
+
+struct Fiber {
+    static constexpr size_t guard_bytes = 64 << 10, bytes = 256 << 10;
+    unsigned char *memory;
+    Context context;
+    bool started = false;
+
+    Fiber()
+    {
+        memory = (unsigned char *)mmap(nullptr, guard_bytes + bytes, PROT_READ | PROT_WRITE,
+                                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (memory == MAP_FAILED || mprotect(memory, guard_bytes, PROT_NONE) != 0) {
+            perror("simt: no memory for a thread's stack");
+            abort();
+        }
+        context.stack = memory + guard_bytes;
+        context.stack_bytes = bytes;
+    }
+    ~Fiber()
+    {
+        munmap(memory, guard_bytes + bytes);
+    }
+    Fiber(const Fiber &) = delete;
+    Fiber &operator=(const Fiber &) = delete;
+
+    /// Forgets where it was: the next switch begins `main` anew.
+    void restart()
+    {
+        started = false;
+    }
+    void prepare(void (*main)())
+    {
+        getcontext(&context.first);
+        context.first.uc_stack.ss_sp = memory + guard_bytes;
+        context.first.uc_stack.ss_size = bytes;
+        context.first.uc_link = nullptr;
+        makecontext(&context.first, main, 0);
+        started = true;
+#ifdef MSA_SIMT_ASAN
+        __asan_unpoison_memory_region(memory + guard_bytes, bytes);
+#endif
+    }
+};
+
+/// Saves this place in `from` and goes on at `to`; returns when somebody switches back. A fiber that runs
+/// for the first time begins with arrived().
+#ifdef MSA_SIMT_ASAN
+inline void arrived(Context *scheduler)
+{
+    __sanitizer_finish_switch_fiber(nullptr, &scheduler->stack, &scheduler->stack_bytes);
+}
+inline void switch_context(Context &from, Context &to, bool)
+{
+    void *fake = nullptr;
+    __sanitizer_start_switch_fiber(&fake, to.stack, to.stack_bytes);
+    swapcontext(&from.first, &to.first);
+    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+}
+#else
+inline void arrived(Context *)
+{
+}
+inline void switch_context(Context &from, Context &to, bool to_is_new)
+{
+    if (_setjmp(from.here))
+        return;
+    if (to_is_new)
+        setcontext(&to.first);
+    else
+        _longjmp(to.here, 1);
+}
+#endif
+
+} // namespace simt
+#endif

@@ -1,0 +1,408 @@
+/**
+ * @file simt.h
+ * @brief The CPU engine as a kernel and its caller see it: CUDA's names, launches, options, counters,
+ *        and the bodies that ptx.cuh calls where there is no GPU.
+ *
+ * A CUDA thread is a fiber. It runs until it has to wait, so only a wrong kernel can notice in which
+ * order threads run, and options let a test try several. Copies and wgmma take place as late as allowed, at
+ * once, or at random; meanwhile their results are poison. A kernel includes launch.cuh and nothing of this:
+ *
+ * - Shared memory is one struct, got by shared<T>(). It starts as NaNs and is guarded at both ends.
+ * - ld_shared, st_shared, ld_global and st_global (ptx.cuh) are checked for bounds, races, proxy fences and
+ *   reads of what nobody wrote, and counted. Plain C++ accesses run as fast as C++ and are only seen by
+ *   their effects: NaNs, broken guards. What wgmma or TMA will read must be written by the named ones.
+ * - wgmma's accumulators must be a named array that lives until the wait.
+ * - A loop that waits for another block spins on ld_acquire (and the launch needs resident blocks), never
+ *   on a plain variable.
+ *
+ * It is a checker, not a simulator of time: no clock, no cache, no memory model beyond barriers, and sums are
+ * added in another order than the hardware's. Clusters and multicast are not there; grids run one after
+ * the other, so griddepcontrol has nothing to do; static __shared__ variables do not compile.
+ */
+#ifndef MSA_SIMT_H
+#define MSA_SIMT_H
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <type_traits>
+
+/* ---- CUDA's words -------------------------------------------------------------------------------- */
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __grid_constant__
+#define __launch_bounds__(...)
+
+struct dim3 {
+    unsigned x, y, z;
+    constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_)
+    {
+    }
+};
+struct uint3 {
+    unsigned x, y, z;
+};
+struct alignas(8) float2 {
+    float x, y;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+struct alignas(16) int4 {
+    int x, y, z, w;
+};
+inline float2 make_float2(float x, float y)
+{
+    return {x, y};
+}
+inline float4 make_float4(float x, float y, float z, float w)
+{
+    return {x, y, z, w};
+}
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w)
+{
+    return {x, y, z, w};
+}
+
+/// Set anew whenever a fiber runs.
+extern thread_local uint3 threadIdx, blockIdx;
+extern thread_local dim3 blockDim, gridDim;
+
+using cudaStream_t = void *;
+
+/// bf16 by its bits; conversions round to nearest even.
+struct __nv_bfloat16 {
+    uint16_t bits;
+};
+inline float __bfloat162float(__nv_bfloat16 h)
+{
+    uint32_t u = (uint32_t)h.bits << 16;
+    float f;
+    memcpy(&f, &u, 4);
+    return f;
+}
+inline __nv_bfloat16 __float2bfloat16_rn(float f)
+{
+    uint32_t u;
+    memcpy(&u, &f, 4);
+    if (f != f)
+        return {(uint16_t)0x7fff};
+    return {(uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16)};
+}
+
+/// A tensor map, opaque to kernels as the driver's is. Filled by simt::encode_tiled.
+struct alignas(64) CUtensorMap {
+    uint64_t magic;
+    unsigned char *base;
+    uint64_t dim[5], stride[5]; ///< elements, bytes
+    uint32_t box[5];
+    uint16_t rank, element, swizzle, type;
+};
+
+namespace simt
+{
+
+/* ---- Where in the kernel ------------------------------------------------------------------------- */
+
+/// The call site of an instruction: as a default argument it names the caller's file and line.
+struct Site {
+    const char *file;
+    int line;
+    constexpr Site(const char *f = __builtin_FILE(), int l = __builtin_LINE()) : file(f), line(l)
+    {
+    }
+    bool operator==(const Site &o) const
+    {
+        return line == o.line && (file == o.file || strcmp(file, o.file) == 0);
+    }
+};
+
+/* ---- Running a kernel ---------------------------------------------------------------------------- */
+
+enum class Order { forward, reverse, random }; ///< in which threads of a block run
+enum class Timing { late, early, random };     ///< when asynchronous copies and products take place
+
+struct Options {
+    Order order = Order::forward;
+    Timing timing = Timing::late;
+    uint64_t seed = 1; ///< of both random modes; printed with every failure
+    int resident =
+        1; ///< blocks that run interleaved; more than one for kernels whose blocks wait for each other
+    bool keep_going = false; ///< leave a failure in report() instead of ending the program
+    bool unwritten = false;  ///< let wgmma read shared memory that nobody has written
+};
+extern Options options;
+
+/// Exact work of all launches since reset().
+struct Counters {
+    uint64_t load_bytes, load_sectors;   ///< global memory: bytes asked for, 32-byte sectors moved
+    uint64_t store_bytes, store_sectors; ///< reductions included
+    uint64_t shared_accesses;            ///< warp-wide shared loads and stores, by named helpers
+    uint64_t shared_conflicts;           ///< extra passes over the banks that these took
+    uint64_t tensor_fma;                 ///< multiply-adds of mma.sync and wgmma
+    uint64_t bulk_copies, bulk_bytes;    ///< TMA, either direction; whole boxes, as barriers count them
+    uint64_t barriers;                   ///< warps that passed a block or named barrier
+    uint64_t mbarrier_waits;             ///< threads that waited for an mbarrier phase...
+    uint64_t mbarrier_stalls;            ///< ...and did not find it complete
+};
+extern Counters counters;
+void reset();
+
+/// What was wrong with the last launch: "file:line: what (kernel, block, thread)"; empty if nothing.
+const std::string &report();
+
+/// Declares a buffer of global memory. Once there is one, every access by a named helper or a copy has
+/// to lie within some declared buffer.
+void declare_global(const void *start, size_t bytes, const char *name);
+void forget_globals();
+
+struct Launch {
+    const char *name;
+    dim3 grid, block;
+    size_t shared_bytes;
+    std::function<void()> body;
+    Site at;
+};
+void run(const Launch &launch);
+
+template <class... P, class... A>
+void launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, Site at,
+            const A &...args)
+{
+    run({name, grid, block, shared_bytes, [&] { kernel(static_cast<P>(args)...); }, at});
+}
+
+/* ---- Bodies of the instructions in ptx.cuh ------------------------------------------------------- */
+
+void *shared_base(size_t bytes, Site at); ///< start of the block's dynamic shared memory, 1024-byte aligned
+uint32_t shared_address(const void *p, Site at); ///< as cvta.to.shared gives it
+void yield(Site at);                             ///< lets all others run; for loops that spin
+
+void touch_shared(const void *p, unsigned bytes, bool write, Site at);
+void touch_global(const void *p, unsigned bytes, bool write, Site at);
+void check_stored(const void *value, unsigned bytes, Site at); ///< refuses values an unfinished wgmma owns
+
+void sync_threads(Site at);
+void bar_sync(unsigned id, unsigned n, Site at);
+void bar_arrive(unsigned id, unsigned n, Site at);
+void release(); ///< this thread published its writes (fences, atomics)
+
+enum class Shuffle { index, up, down, exclusive_or };
+uint64_t shuffle(Shuffle kind, uint32_t mask, uint64_t value, unsigned lane, unsigned width, Site at);
+enum class Reduce { add, min_s, max_s, min_u, max_u, bit_and, bit_or, bit_xor, ballot, sync };
+uint32_t reduce(Reduce kind, uint32_t mask, uint32_t value, Site at);
+bool elect(uint32_t mask, Site at);
+
+void ldmatrix(uint32_t *r, int n, bool trans, const void *row, Site at);
+void stmatrix(const uint32_t *r, int n, bool trans, void *row, Site at);
+void mma(float *d, const uint32_t *a, const uint32_t *b, Site at);
+
+void mbarrier_init(uint64_t *b, uint32_t count, Site at);
+void mbarrier_inval(uint64_t *b, Site at);
+void mbarrier_fence_init(Site at);
+void mbarrier_arrive(uint64_t *b, uint32_t count, int64_t expected_bytes, Site at);
+void mbarrier_expect(uint64_t *b, int64_t bytes, Site at);
+bool mbarrier_test(uint64_t *b, unsigned parity, Site at);
+void mbarrier_wait(uint64_t *b, unsigned parity, Site at);
+
+/// cuTensorMapEncodeTiled with the driver's rules for its arguments, which are numbered as the driver's.
+/// Returns NULL, or which rule was broken.
+const char *encode_tiled(CUtensorMap *map, int type, int rank, void *base, const uint64_t *dim,
+                         const uint64_t *stride, const uint32_t *box, const uint32_t *step, int interleave,
+                         int swizzle, int promotion, int fill);
+enum class Store { copy, add };
+void tma_load(void *dst, const CUtensorMap *map, uint64_t *b, const int *c, int rank, Site at);
+void tma_store(const CUtensorMap *map, const void *src, const int *c, int rank, Store how, Site at);
+void bulk_load(void *dst, const void *src, uint32_t bytes, uint64_t *b, Site at);
+void bulk_store(void *dst, const void *src, uint32_t bytes, Store how, Site at);
+void bulk_commit(Site at);
+void bulk_wait(int pending, Site at);
+void cp_async(void *dst, const void *src, unsigned bytes, unsigned src_bytes, Site at);
+void cp_async_commit(Site at);
+void cp_async_wait(int pending, Site at); ///< -1: all, committed or not
+void cp_async_arrive(uint64_t *b, Site at);
+void fence_proxy_async(Site at);
+
+void wgmma_fence(Site at);
+void wgmma_commit(Site at);
+void wgmma_wait(int pending, Site at);
+/// a: four registers, or NULL for descriptor desc_a.
+void wgmma(float *d, int n, const uint32_t *a, uint64_t desc_a, uint64_t desc_b, bool accumulate,
+           bool trans_a, bool trans_b, Site at);
+void setmaxnreg(unsigned n, bool increase, Site at);
+
+/// Any trivially copyable value of up to 8 bytes as an integer and back.
+template <class T> uint64_t to_bits(T v)
+{
+    static_assert(sizeof(T) <= 8 && std::is_trivially_copyable<T>::value, "a register or two");
+    uint64_t u = 0;
+    memcpy(&u, &v, sizeof v);
+    return u;
+}
+template <class T> T from_bits(uint64_t u)
+{
+    T v;
+    memcpy(&v, &u, sizeof v);
+    return v;
+}
+
+} // namespace simt
+
+/* ---- CUDA's functions ---------------------------------------------------------------------------- */
+
+inline void __syncthreads(simt::Site at = simt::Site())
+{
+    simt::sync_threads(at);
+}
+inline void __syncwarp(unsigned mask = ~0u, simt::Site at = simt::Site())
+{
+    simt::reduce(simt::Reduce::sync, mask, 0, at);
+}
+inline void __threadfence()
+{
+    simt::release();
+}
+inline void __nanosleep(unsigned, simt::Site at = simt::Site())
+{
+    simt::yield(at);
+}
+
+template <class T> T __shfl_sync(unsigned mask, T v, int lane, int width = 32, simt::Site at = simt::Site())
+{
+    return simt::from_bits<T>(
+        simt::shuffle(simt::Shuffle::index, mask, simt::to_bits(v), (unsigned)lane, (unsigned)width, at));
+}
+template <class T>
+T __shfl_up_sync(unsigned mask, T v, unsigned by, int width = 32, simt::Site at = simt::Site())
+{
+    return simt::from_bits<T>(
+        simt::shuffle(simt::Shuffle::up, mask, simt::to_bits(v), by, (unsigned)width, at));
+}
+template <class T>
+T __shfl_down_sync(unsigned mask, T v, unsigned by, int width = 32, simt::Site at = simt::Site())
+{
+    return simt::from_bits<T>(
+        simt::shuffle(simt::Shuffle::down, mask, simt::to_bits(v), by, (unsigned)width, at));
+}
+template <class T>
+T __shfl_xor_sync(unsigned mask, T v, int with, int width = 32, simt::Site at = simt::Site())
+{
+    return simt::from_bits<T>(simt::shuffle(simt::Shuffle::exclusive_or, mask, simt::to_bits(v),
+                                            (unsigned)with, (unsigned)width, at));
+}
+inline unsigned __ballot_sync(unsigned mask, int p, simt::Site at = simt::Site())
+{
+    return simt::reduce(simt::Reduce::ballot, mask, p != 0, at);
+}
+inline int __any_sync(unsigned mask, int p, simt::Site at = simt::Site())
+{
+    return simt::reduce(simt::Reduce::ballot, mask, p != 0, at) != 0;
+}
+inline int __all_sync(unsigned mask, int p, simt::Site at = simt::Site())
+{
+    return simt::reduce(simt::Reduce::ballot, mask, p == 0, at) == 0;
+}
+inline unsigned __reduce_add_sync(unsigned mask, unsigned v, simt::Site at = simt::Site())
+{
+    return simt::reduce(simt::Reduce::add, mask, v, at);
+}
+inline unsigned __reduce_max_sync(unsigned mask, unsigned v, simt::Site at = simt::Site())
+{
+    return simt::reduce(simt::Reduce::max_u, mask, v, at);
+}
+inline unsigned __reduce_min_sync(unsigned mask, unsigned v, simt::Site at = simt::Site())
+{
+    return simt::reduce(simt::Reduce::min_u, mask, v, at);
+}
+inline int __reduce_max_sync(unsigned mask, int v, simt::Site at = simt::Site())
+{
+    return (int)simt::reduce(simt::Reduce::max_s, mask, (unsigned)v, at);
+}
+inline int __reduce_min_sync(unsigned mask, int v, simt::Site at = simt::Site())
+{
+    return (int)simt::reduce(simt::Reduce::min_s, mask, (unsigned)v, at);
+}
+inline unsigned __reduce_and_sync(unsigned mask, unsigned v, simt::Site at = simt::Site())
+{
+    return simt::reduce(simt::Reduce::bit_and, mask, v, at);
+}
+inline unsigned __reduce_or_sync(unsigned mask, unsigned v, simt::Site at = simt::Site())
+{
+    return simt::reduce(simt::Reduce::bit_or, mask, v, at);
+}
+inline unsigned __reduce_xor_sync(unsigned mask, unsigned v, simt::Site at = simt::Site())
+{
+    return simt::reduce(simt::Reduce::bit_xor, mask, v, at);
+}
+
+inline int __popc(unsigned v)
+{
+    return __builtin_popcount(v);
+}
+inline int __ffs(int v)
+{
+    return __builtin_ffs(v);
+}
+inline int __clz(int v)
+{
+    return v ? __builtin_clz((unsigned)v) : 32;
+}
+
+// Real atomics, since blocks of one grid run on several cores.
+template <class T> T atomic_update(T *p, T (*f)(T, T), T v)
+{
+    simt::release();
+    T old, next;
+    __atomic_load(p, &old, __ATOMIC_RELAXED);
+    do
+        next = f(old, v);
+    while (!__atomic_compare_exchange(p, &old, &next, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
+    return old;
+}
+template <class T> T atomicAdd(T *p, typename std::common_type<T>::type v)
+{
+    return atomic_update<T>(
+        p, [](T a, T b) { return T(a + b); }, v);
+}
+template <class T> T atomicMax(T *p, typename std::common_type<T>::type v)
+{
+    return atomic_update<T>(
+        p, [](T a, T b) { return a < b ? b : a; }, v);
+}
+template <class T> T atomicMin(T *p, typename std::common_type<T>::type v)
+{
+    return atomic_update<T>(
+        p, [](T a, T b) { return b < a ? b : a; }, v);
+}
+template <class T> T atomicExch(T *p, typename std::common_type<T>::type v)
+{
+    return atomic_update<T>(
+        p, [](T, T b) { return b; }, v);
+}
+template <class T> T atomicOr(T *p, typename std::common_type<T>::type v)
+{
+    return atomic_update<T>(
+        p, [](T a, T b) { return T(a | b); }, v);
+}
+template <class T>
+T atomicCAS(T *p, typename std::common_type<T>::type expected, typename std::common_type<T>::type v)
+{
+    simt::release();
+    T old = expected;
+    __atomic_compare_exchange(p, &old, &v, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+    return old;
+}
+
+#endif

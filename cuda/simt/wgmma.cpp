@@ -1,0 +1,321 @@
+/**
+ * @file wgmma.cpp
+ * @brief Warpgroup matrix products: descriptors, swizzles, and accumulators that nobody may touch meanwhile.
+ *
+ * Between issue and wait the accumulators hold a signalling NaN. Whoever writes them is found at the wait,
+ * since arithmetic with that NaN changes its bits; whoever reads them gets a NaN, which named stores refuse.
+ */
+#include "engine.h"
+
+#include "../fragment.cuh"
+
+namespace simt
+{
+
+constexpr uint32_t guard_bits = 0x7fa0bad1, quiet = 0x00400000;
+
+bool is_guard(uint32_t bits)
+{
+    return (bits | quiet) == (guard_bits | quiet);
+}
+
+/* ---- Operands in shared memory ------------------------------------------------------------------- */
+
+struct Operand {
+    uint32_t start, leading, stride; ///< bytes
+    unsigned swizzle;                ///< bytes: 0, 32, 64, 128
+};
+
+static Operand decode(uint64_t desc, const char *name, Site at)
+{
+    static const unsigned span[] = {0, 128, 64, 32};
+    const uint64_t fields = 0xc00e3fff3fff3fffull;
+    if (desc & ~fields)
+        fail(at, "wgmma: the descriptor of %s, %016llx, has bits outside its fields", name,
+             (unsigned long long)desc);
+    if (desc >> 49 & 7)
+        fail(at, "wgmma: the descriptor of %s has a base offset; align the tile to 1024 bytes instead", name);
+    const Operand o = {uint32_t(desc & 0x3fff) << 4, uint32_t(desc >> 16 & 0x3fff) << 4,
+                       uint32_t(desc >> 32 & 0x3fff) << 4, span[desc >> 62]};
+    if (o.swizzle && o.start >> 7 & (o.swizzle / 16 - 1))
+        fail(at, "wgmma: %s starts at shared address %u, inside the %u-byte pattern of its swizzle", name,
+             o.start, 8 * o.swizzle);
+    return o;
+}
+
+/// Shared address of the 16 bytes that hold 8 elements: along k from (mn, k) if K is the major dimension,
+/// else along mn. PTX ISA, "Strides" and "Canonical layouts" of wgmma's shared-memory operands.
+static uint32_t chunk_address(const Operand &o, bool mn_major, int mn, int k)
+{
+    const uint32_t w = o.swizzle ? o.swizzle / 16 : 1, c = (uint32_t)(mn_major ? mn : k) / 8;
+    const uint32_t row = (uint32_t)(mn_major ? k : mn);
+    uint32_t offset = row % 8 * 16 * w;
+    if (!mn_major)
+        offset += row / 8 * o.stride + c * (o.swizzle ? 16 : o.leading);
+    else if (o.swizzle)
+        offset += row / 8 * o.stride + c % w * 16 + c / w * o.leading;
+    else // the two strides change their roles
+        offset += row / 8 * o.leading + c * o.stride;
+    return swizzled(o.start + offset, o.swizzle);
+}
+
+/// Calls f(mn, k, address) for each chunk of an operand of size mn x 16.
+template <class F>
+static void each_chunk(uint64_t desc, bool mn_major, int mn_size, const char *name, Site at, F f)
+{
+    const Operand o = decode(desc, name, at);
+    for (int mn = 0; mn < mn_size; mn += mn_major ? 8 : 1)
+        for (int k = 0; k < 16; k += mn_major ? 1 : 8)
+            f(mn, k, chunk_address(o, mn_major, mn, k));
+}
+
+/// All that can be wrong with reading an operand now. Returns the bytes from its first to its last.
+static Range check_operand(Block &b, uint64_t desc, bool mn_major, int mn_size, const char *name, Site at)
+{
+    Range all = {~0u, 0};
+    each_chunk(desc, mn_major, mn_size, name, at, [&](int mn, int k, uint32_t address) {
+        const uint64_t end = Block::shared_window + b.launch->shared_bytes;
+        if (address < Block::shared_window || address + 16 > end)
+            fail(at,
+                 "wgmma: element (%d,%d) of %s would lie at offset %lld, outside the %zu bytes of shared "
+                 "memory",
+                 mn, k, name, (long long)address - Block::shared_window, b.launch->shared_bytes);
+        async_reads(b, {address, address + 16}, name, at);
+        all = {std::min(all.begin, address), std::max(all.end, address + 16)};
+    });
+    const unsigned swizzle = decode(desc, name, at).swizzle;
+    for (const Landed &l : b.landed)
+        if (l.shared.meets(all) && l.swizzle != swizzle)
+            fail(at, "wrong swizzle: the descriptor of %s says %u bytes, the copy at %s wrote %u", name,
+                 swizzle, text(l.at).c_str(), l.swizzle);
+    return all;
+}
+
+static void gather(Block &b, uint64_t desc, bool mn_major, int mn_size, const char *name, Site at, float *out,
+                   int mn_step, int k_step)
+{
+    each_chunk(desc, mn_major, mn_size, name, at, [&](int mn, int k, uint32_t address) {
+        uint32_t word[4];
+        memcpy(word, b.at(address), 16);
+        float *to = out + mn * mn_step + k * k_step;
+        const int step = mn_major ? mn_step : k_step;
+        for (int i = 0; i < 4; i++) {
+            if (word[i] == ~0u && !options.unwritten && !known_written(b, {address, address + 16}))
+                fail(at, "wgmma: element (%d,%d) of %s lies at offset %u, where nobody has written", mn, k,
+                     name, address - Block::shared_window);
+            to[2 * i * step] = from_bits<float>(word[i] << 16);
+            to[(2 * i + 1) * step] = from_bits<float>(word[i] & 0xffff0000u);
+        }
+    });
+}
+
+/* ---- The product --------------------------------------------------------------------------------- */
+
+static void multiply(Block &b, Product &p)
+{
+    const int n = p.d->n;
+    std::vector<float> a_shared(p.from_registers ? 0 : 64 * 16), bs(16 * (size_t)n);
+    if (!p.from_registers)
+        gather(b, p.desc_a, p.trans_a, 64, "A", p.at, a_shared.data(), 16, 1);
+    gather(b, p.desc_b, p.trans_b, n, "B", p.at, bs.data(), 1, n);
+    const float *a = p.from_registers ? p.a.data() : a_shared.data();
+    for (int m = 0; m < 64; m++) {
+        float *d = p.d->value.data() + (size_t)m * n;
+        if (!p.accumulate)
+            memset(d, 0, sizeof *d * (size_t)n);
+        for (int k = 0; k < 16; k++) {
+            const float x = a[m * 16 + k], *row = bs.data() + (size_t)k * n;
+            for (int j = 0; j < n; j++)
+                d[j] += x * row[j];
+        }
+    }
+    p.done = true;
+    b.count.tensor_fma += 64 * 16 * (uint64_t)n;
+}
+
+/// Products of a warpgroup take place in order.
+static void multiply_until(Block &b, Warpgroup &g, unsigned limit)
+{
+    for (Product &p : g.products)
+        if (p.group < limit && !p.done)
+            multiply(b, p);
+}
+
+void maybe_multiply(Block &b)
+{
+    for (Warpgroup &g : b.warpgroups)
+        if (b.below(2))
+            multiply_until(b, g, ~0u);
+}
+
+void finish_products(Block &b)
+{
+    for (Warpgroup &g : b.warpgroups)
+        if (!g.products.empty())
+            fail(g.products.front().at, "the block ended before this wgmma was waited for");
+}
+
+void check_products(Block &b, Range r, const char *what, Site at)
+{
+    for (const Warpgroup &g : b.warpgroups)
+        for (const Product &p : g.products)
+            if (p.reads[0].meets(r) || p.reads[1].meets(r))
+                fail(
+                    at,
+                    "refill of bytes in use: %s while the wgmma at %s reads them and has not been waited for",
+                    what, text(p.at).c_str());
+}
+
+/* ---- Accumulators -------------------------------------------------------------------------------- */
+
+static void check_guarded(const Accumulators &d, unsigned first_thread, Site at)
+{
+    for (unsigned t = 0; t < 128; t++)
+        for (int i = 0; i < d.n / 2; i++) {
+            uint32_t bits;
+            memcpy(&bits, d.lane[t] + i, 4);
+            if (bits != guard_bits)
+                fail(at,
+                     "accumulators touched before the wait: thread %u changed register %d of the wgmma at %s",
+                     first_thread + t, i, text(d.at).c_str());
+        }
+}
+
+static std::shared_ptr<Accumulators> take_over(float **lane, int n, Site at)
+{
+    auto d = std::make_shared<Accumulators>();
+    d->n = n;
+    d->in_flight = 0;
+    d->at = at;
+    d->value.resize(64 * (size_t)n);
+    for (int t = 0; t < 128; t++) {
+        d->lane[t] = lane[t];
+        for (int i = 0; i < n / 2; i++) {
+            const Element e = fragment_d(t, i);
+            memcpy(&d->value[(size_t)(e.row * n + e.col)], lane[t] + i, 4);
+            memcpy(lane[t] + i, &guard_bits, 4);
+        }
+    }
+    return d;
+}
+
+static void give_back(const Accumulators &d)
+{
+    for (int t = 0; t < 128; t++)
+        for (int i = 0; i < d.n / 2; i++) {
+            const Element e = fragment_d(t, i);
+            memcpy(d.lane[t] + i, &d.value[(size_t)(e.row * d.n + e.col)], 4);
+        }
+}
+
+/* ---- The instructions ---------------------------------------------------------------------------- */
+
+struct WgmmaLane {
+    float *d;
+    int n;
+    const uint32_t *a;
+    uint64_t desc_a, desc_b;
+    bool accumulate, trans_a, trans_b;
+    Site at;
+};
+
+static Warpgroup &my_warpgroup()
+{
+    Thread &t = self();
+    return t.block->warpgroups[t.index / 128];
+}
+
+static void issue(void **args)
+{
+    Block &b = *self().block;
+    Warpgroup &g = my_warpgroup();
+    const WgmmaLane &l = *(WgmmaLane *)args[0];
+    float *lane[128];
+    for (int t = 0; t < 128; t++) {
+        const WgmmaLane &o = *(WgmmaLane *)args[t];
+        lane[t] = o.d;
+        if (o.desc_a != l.desc_a || o.desc_b != l.desc_b || o.accumulate != l.accumulate)
+            fail(l.at, "wgmma: threads 0 and %d of the warpgroup pass different descriptors or scale-d", t);
+    }
+    Product p = {nullptr,  l.a != nullptr, l.accumulate, l.trans_a,        l.trans_b, false,
+                 l.desc_a, l.desc_b,       {},           {{0, 0}, {0, 0}}, g.groups,  l.at};
+    for (const Product &o : g.products)
+        if (o.d->lane[0] == l.d)
+            p.d = o.d;
+    const unsigned first = self().index / 128 * 128;
+    if (p.d && p.d->n != l.n)
+        fail(l.at, "wgmma of another shape on the accumulators of the one at %s", text(p.d->at).c_str());
+    if (p.d)
+        check_guarded(*p.d, first, l.at);
+    else if (!g.fenced)
+        fail(l.at, "wgmma without wgmma.fence since its registers were last touched");
+    else
+        p.d = take_over(lane, l.n, l.at);
+    p.d->in_flight++;
+    p.d->at = l.at;
+    if (l.a) {
+        p.a.resize(64 * 16);
+        for (int t = 0; t < 128; t++)
+            for (int e = 0; e < 8; e++) {
+                const Element x = fragment_a(t, e);
+                const uint32_t r = ((WgmmaLane *)args[t])->a[e / 2];
+                p.a[(size_t)(x.row * 16 + x.col)] = from_bits<float>(e % 2 ? r & 0xffff0000u : r << 16);
+            }
+    } else {
+        p.reads[0] = check_operand(b, l.desc_a, l.trans_a, 64, "A", l.at);
+    }
+    p.reads[1] = check_operand(b, l.desc_b, l.trans_b, l.n, "B", l.at);
+    g.products.push_back(std::move(p));
+    if (options.timing == Timing::early)
+        multiply_until(b, g, ~0u);
+}
+
+void wgmma(float *d, int n, const uint32_t *a, uint64_t desc_a, uint64_t desc_b, bool accumulate,
+           bool trans_a, bool trans_b, Site at)
+{
+    WgmmaLane l = {d, n, a, desc_a, desc_b, accumulate, trans_a, trans_b, at};
+    converge("wgmma", 0, &l, issue, at);
+}
+
+void wgmma_fence(Site at)
+{
+    converge(
+        "wgmma.fence", 0, nullptr, [](void **) { my_warpgroup().fenced = true; }, at);
+}
+
+void wgmma_commit(Site at)
+{
+    converge(
+        "wgmma.commit_group", 0, nullptr, [](void **) { my_warpgroup().groups++; }, at);
+}
+
+struct WaitLane {
+    unsigned pending;
+    Site at;
+};
+
+static void wait_group(void **args)
+{
+    const WaitLane &l = *(WaitLane *)args[0];
+    Block &b = *self().block;
+    Warpgroup &g = my_warpgroup();
+    const unsigned limit = g.groups > l.pending ? g.groups - l.pending : 0, first = self().index / 128 * 128;
+    multiply_until(b, g, limit);
+    while (!g.products.empty() && g.products.front().group < limit) {
+        Accumulators &d = *g.products.front().d;
+        if (--d.in_flight == 0) {
+            check_guarded(d, first, l.at);
+            give_back(d);
+        }
+        g.products.pop_front();
+    }
+    g.fenced = false;
+}
+
+void wgmma_wait(int pending, Site at)
+{
+    WaitLane l = {(unsigned)pending, at};
+    converge("wgmma.wait_group", 0, &l, wait_group, at);
+}
+
+} // namespace simt

@@ -1,0 +1,45 @@
+/**
+ * @file tensor_map.cuh
+ * @brief Encodes the tensor maps that TMA copies take: the driver's entry point, or the engine's with its
+ * rules.
+ */
+#ifndef MSA_TENSOR_MAP_CUH
+#define MSA_TENSOR_MAP_CUH
+
+#include "ptx.cuh"
+
+#ifdef __CUDACC__
+#include <cudaTypedefs.h>
+#include <cuda_runtime.h>
+#endif
+
+/// Element types and swizzles, with the driver's values.
+enum class TensorType { float32 = 7, bf16 = 9 };
+enum class TensorSwizzle { none = 0, b32 = 1, b64 = 2, b128 = 3 };
+
+/// A tensor of `rank` dimensions, innermost first: sizes in elements, strides in bytes of dimensions 1, 2,
+/// ... and the box that one copy moves. Reads outside give zeros. Returns NULL, or one line that says what is
+/// wrong.
+inline const char *encode_tensor_map(CUtensorMap *map, TensorType type, int rank, void *base,
+                                     const uint64_t *dim, const uint64_t *stride, const uint32_t *box,
+                                     TensorSwizzle swizzle)
+{
+    const uint32_t step[5] = {1, 1, 1, 1, 1};
+#ifdef __CUDACC__
+    void *entry = nullptr;
+    cudaDriverEntryPointQueryResult found;
+    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000, cudaEnableDefault,
+                                         &found) != cudaSuccess ||
+        !entry)
+        return "this machine has no CUDA driver that encodes tensor maps";
+    const CUresult result = ((PFN_cuTensorMapEncodeTiled_v12000)entry)(
+        map, (CUtensorMapDataType)type, (cuuint32_t)rank, base, (const cuuint64_t *)dim,
+        (const cuuint64_t *)stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, (CUtensorMapSwizzle)swizzle,
+        CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return result == CUDA_SUCCESS ? nullptr : "the driver refuses this tensor map";
+#else
+    return simt::encode_tiled(map, (int)type, rank, base, dim, stride, box, step, 0, (int)swizzle, 2, 0);
+#endif
+}
+
+#endif

@@ -1,0 +1,40 @@
+# The instruction layer cuda/ptx.cuh: the only file with inline assembly, and, where nvcc is found, every
+# function of it compiled for sm_90a without a warning, a spill, or a mistake that ptxas had to repair (C75xx).
+source "$(dirname "$0")/tap.sh"
+: "${NVCC:=$(command -v nvcc)}"
+
+grep -rnE '\b(asm|__asm|__asm__)\b' --include='*.[ch]' --include='*.c[up]*' --include='*.h[hp]*' ref cuda tests book 2> /dev/null |
+    grep -v '^cuda/ptx.cuh:' > "$W.out"
+[[ ! -s $W.out ]]
+check $? "no inline assembly outside cuda/ptx.cuh"
+
+grep -qE '\basm volatile\(' cuda/ptx.cuh
+check $? "... and that search would find it"
+
+# Every function of ptx.cuh and launch.cuh is used in the kernel below.
+: > "$W.err"
+sed -nE 's/.*PTX_INLINE .*[ *&]([a-z0-9_]+)\((.*)/\1/p' cuda/ptx.cuh | sort -u > "$W/functions"
+while read -r f; do
+    grep -qE "\b$f\b" tests/every_instruction.cu || echo "$f" >> "$W.err"
+done < "$W/functions"
+[[ $(wc -l < "$W/functions") -gt 60 && ! -s $W.err ]]
+check $? "a kernel uses each of the $(wc -l < "$W/functions") functions"
+
+if ! command -v "${CXX:-c++}" > /dev/null; then
+    skip "the CPU engine" "no C++ compiler here"
+    finish
+fi
+"${CXX:-c++}" -std=c++17 -Wall -Wextra -Wno-psabi -Werror -I. -x c++ -fsyntax-only tests/every_instruction.cu > "$W.out" 2>&1
+check $? "the same file compiles for the CPU"
+
+if [[ -n $NVCC ]]; then
+    "$NVCC" -std=c++17 -gencode arch=compute_90a,code=sm_90a -O3 -Werror all-warnings -Xptxas -v -I. -c tests/every_instruction.cu -o "$W/a.o" > "$W.out" 2>&1
+    check $? "it compiles for sm_90a without a warning"
+    grep -q 'Compiling entry function' "$W.out" && ! grep -E 'spill' "$W.out" | grep -qvE ' 0 bytes spill stores, 0 bytes spill loads'
+    check $? "... without spills"
+    ! grep -qE 'C75[0-9][0-9]' "$W.out"
+    check $? "... and ptxas had nothing to repair"
+else
+    skip "it compiles for sm_90a" "no nvcc here"
+fi
+finish

@@ -1,0 +1,1125 @@
+/**
+ * @file test_simt.cpp
+ * @brief The CPU engine of cuda/simt: small right kernels give the right result in every order and timing,
+ *        small wrong ones are reported at the right file and line.
+ *
+ * The line to blame in a wrong kernel ends with a comment "// BLAME: name"; the test looks it up in this
+ * file.
+ */
+extern "C" {
+#include "tap.h"
+}
+
+#include "cuda/fragment.cuh"
+#include "cuda/launch.cuh"
+#include "cuda/tensor_map.cuh"
+
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <functional>
+#include <string>
+#include <vector>
+
+using simt::options;
+using simt::Order;
+using simt::Timing;
+using std::string;
+using std::vector;
+
+/* ---- Running ------------------------------------------------------------------------------------- */
+
+static int line_of(const string &name)
+{
+    std::ifstream source(__FILE__);
+    string line;
+    for (int n = 1; getline(source, line); n++)
+        if (line.find("// BLAME: " + name) != string::npos && line.find("line_of") == string::npos)
+            return n;
+    return -1;
+}
+
+/// Calls f in every thread order and timing; stops at the first that it rejects.
+static bool in_all_modes(const std::function<bool()> &f)
+{
+    for (Order order : {Order::forward, Order::reverse, Order::random})
+        for (Timing timing : {Timing::late, Timing::early, Timing::random})
+            for (uint64_t seed = 1; seed <= (order == Order::random || timing == Timing::random ? 3 : 1);
+                 seed++) {
+                options.order = order;
+                options.timing = timing;
+                options.seed = seed;
+                if (!f()) {
+                    tap_note("order %d, timing %d, seed %d: %s", (int)order, (int)timing, (int)seed,
+                             simt::report().c_str());
+                    return false;
+                }
+            }
+    return true;
+}
+
+static void right(const char *name, const std::function<bool()> &f)
+{
+    tap(in_all_modes([&] { return f() && simt::report().empty(); }), "%s", name);
+    options = simt::Options();
+    options.keep_going = true;
+}
+
+/// The kernel must be reported at the line marked with `name`, with a text that holds `words`.
+static void wrong(const char *name, const char *words, const std::function<void()> &launch,
+                  bool every_timing = true)
+{
+    const string place = string(__FILE__) + ":" + std::to_string(line_of(name)) + ": ";
+    auto blamed = [&] {
+        launch();
+        return simt::report().compare(0, place.size(), place) == 0 &&
+               simt::report().find(words) != string::npos;
+    };
+    const bool ok = every_timing ? in_all_modes(blamed) : blamed();
+    tap(ok, "reported: %s", name);
+    if (!ok)
+        tap_note("expected %s...%s, found: %s", place.c_str(), words, simt::report().c_str());
+    options = simt::Options();
+    options.keep_going = true;
+}
+
+static bf16 to_bf16(float x)
+{
+    return __float2bfloat16_rn(x);
+}
+
+static vector<bf16> small_integers(size_t n, unsigned seed)
+{
+    vector<bf16> v(n);
+    for (bf16 &x : v)
+        x = to_bf16((float)((seed = seed * 1664525u + 1013904223u) >> 29) - 3.5f);
+    return v;
+}
+
+static float *aligned(vector<float> &v) ///< 128-byte aligned start in a vector with 32 spare floats
+{
+    return (float *)(((uintptr_t)v.data() + 127) / 128 * 128);
+}
+
+struct Tensor { ///< bf16 matrix at a 128-byte boundary
+    int rows, cols;
+    vector<float> memory;
+    bf16 *data;
+    Tensor(int r, int c) : rows(r), cols(c), memory((size_t)r * c / 2 + 64), data((bf16 *)aligned(memory))
+    {
+    }
+    Tensor(int r, int c, unsigned seed) : Tensor(r, c)
+    {
+        const vector<bf16> v = small_integers((size_t)r * c, seed);
+        memcpy((void *)data, v.data(), v.size() * 2);
+    }
+    float at(int r, int c) const
+    {
+        return __bfloat162float(data[(size_t)r * cols + c]);
+    }
+    CUtensorMap map(uint32_t box_rows, uint32_t box_cols, TensorSwizzle swizzle) const
+    {
+        CUtensorMap m;
+        const uint64_t dim[] = {(uint64_t)cols, (uint64_t)rows}, stride[] = {(uint64_t)cols * 2};
+        const uint32_t box[] = {box_cols, box_rows};
+        if (const char *error = encode_tensor_map(&m, TensorType::bf16, 2, data, dim, stride, box, swizzle)) {
+            tap(false, "%s", error);
+            exit(1);
+        }
+        return m;
+    }
+};
+
+/* ---- Right kernels ------------------------------------------------------------------------------- */
+
+struct ReduceSmem {
+    float part[256];
+};
+
+__global__ void reduce_kernel(const float *x, float *sum)
+{
+    ReduceSmem &s = shared<ReduceSmem>();
+    const unsigned t = threadIdx.x;
+    st_shared(&s.part[t], ld_global(x + blockIdx.x * 256 + t));
+    __syncthreads();
+    for (unsigned half = 128; half >= 32; half /= 2) {
+        if (t < half)
+            st_shared(&s.part[t], ld_shared(&s.part[t]) + ld_shared(&s.part[t + half]));
+        __syncthreads();
+    }
+    if (t < 32) {
+        float v = ld_shared(&s.part[t]);
+        for (int w = 16; w; w /= 2)
+            v += shfl_xor(v, w);
+        if (elect_one())
+            red_add(sum, v);
+    }
+}
+
+static bool reduction()
+{
+    vector<float> x(256 * 7);
+    float expected = 0, sum = 0;
+    for (size_t i = 0; i < x.size(); i++)
+        expected += x[i] = (float)(i % 13);
+    LAUNCH(reduce_kernel, 7, 256, sizeof(ReduceSmem), nullptr, x.data(), &sum);
+    return sum == expected;
+}
+
+/// C[m,n] = A[m,k] B[n,k]^T, one warp a 16 x 8 tile, A and B through cp.async, ldmatrix and mma.sync.
+struct MmaSmem {
+    alignas(16) bf16 a[2][16][16], b[2][8][16];
+};
+
+__global__ void mma_kernel(const bf16 *a, const bf16 *b, float *c, int n, int k)
+{
+    MmaSmem &s = shared<MmaSmem>();
+    const int lane = (int)threadIdx.x, m0 = 16 * (int)blockIdx.y, n0 = 8 * (int)blockIdx.x;
+    auto fetch = [&](int step) {
+        cp_async_16(&s.a[step % 2][lane / 2][lane % 2 * 8],
+                    a + (m0 + lane / 2) * k + step * 16 + lane % 2 * 8, 16);
+        if (lane < 16)
+            cp_async_16(&s.b[step % 2][lane / 2][lane % 2 * 8],
+                        b + (n0 + lane / 2) * k + step * 16 + lane % 2 * 8, 16);
+        cp_async_commit();
+    };
+    float d[4] = {};
+    fetch(0);
+    for (int step = 0; step < k / 16; step++) {
+        if (step + 1 < k / 16)
+            fetch(step + 1);
+        else
+            cp_async_commit();
+        cp_async_wait<1>();
+        __syncwarp();
+        uint32_t fa[4], fb[2];
+        ldmatrix_x4(fa, &s.a[step % 2][lane % 16][lane / 16 * 8]);
+        ldmatrix_x2(fb, &s.b[step % 2][lane % 8][lane / 8 % 2 * 8]);
+        mma_m16n8k16(d, fa, fb);
+        __syncwarp();
+    }
+    for (int i = 0; i < 4; i++) {
+        const Element e = fragment_d(lane, i);
+        st_global(&c[(m0 + e.row) * n + n0 + e.col], d[i]);
+    }
+}
+
+static bool equals_product(const Tensor &a, const Tensor &b, const float *c)
+{
+    for (int i = 0; i < a.rows; i++)
+        for (int j = 0; j < b.rows; j++) {
+            float sum = 0;
+            for (int k = 0; k < a.cols; k++)
+                sum += a.at(i, k) * b.at(j, k);
+            if (!(sum == c[i * b.rows + j])) {
+                tap_note("(%d,%d): %g instead of %g", i, j, c[i * b.rows + j], sum);
+                return false;
+            }
+        }
+    return true;
+}
+
+static bool mma_product()
+{
+    const Tensor a(32, 64, 1), b(24, 64, 2);
+    vector<float> c(32 * 24, NAN);
+    LAUNCH(mma_kernel, dim3(3, 2), 32, sizeof(MmaSmem), nullptr, a.data, b.data, c.data(), 24, 64);
+    return equals_product(a, b, c.data());
+}
+
+/// The same product as Hopper does it: a producer warpgroup fills a ring by TMA, two consumer warpgroups
+/// multiply.
+constexpr int ring = 2, tile_m = 128, tile_n = 64, tile_k = 64;
+
+struct GemmSmem {
+    alignas(1024) bf16 a[ring][tile_m * tile_k];
+    alignas(1024) bf16 b[ring][tile_n * tile_k];
+    uint64_t full[ring], empty[ring];
+};
+
+__global__ void __launch_bounds__(384, 1)
+    gemm_kernel(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtensorMap map_b,
+                float *c, int n, int k)
+{
+    GemmSmem &s = shared<GemmSmem>();
+    const int group = (int)threadIdx.x / 128, t = (int)threadIdx.x % 128;
+    const int m0 = tile_m * (int)blockIdx.y, n0 = tile_n * (int)blockIdx.x;
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < ring; i++) {
+            mbarrier_init(&s.full[i], 1);
+            mbarrier_init(&s.empty[i], 2);
+        }
+        fence_mbarrier_init();
+    }
+    __syncthreads();
+    if (group == 0) {
+        setmaxnreg_dec<40>();
+        if (t == 0)
+            for (int i = 0; i < k / tile_k; i++) {
+                const int stage = i % ring;
+                mbarrier_wait(&s.empty[stage], i / ring % 2 ^ 1);
+                mbarrier_arrive_expect(&s.full[stage], sizeof s.a[0] + sizeof s.b[0]);
+                tma_load_2d(s.a[stage], &map_a, &s.full[stage], i * tile_k, m0);
+                tma_load_2d(s.b[stage], &map_b, &s.full[stage], i * tile_k, n0);
+            }
+    } else {
+        setmaxnreg_inc<232>();
+        float d[tile_n / 2];
+        for (int i = 0; i < k / tile_k; i++) {
+            const int stage = i % ring;
+            mbarrier_wait(&s.full[stage], i / ring % 2);
+            wgmma_pin(d);
+            wgmma_fence();
+            for (int step = 0; step < tile_k / 16; step++)
+                wgmma_ss<tile_n>(d,
+                                 wgmma_descriptor(&s.a[stage][(group - 1) * 64 * tile_k + step * 16], 16,
+                                                  1024, Swizzle::b128),
+                                 wgmma_descriptor(&s.b[stage][step * 16], 16, 1024, Swizzle::b128),
+                                 i + step > 0);
+            wgmma_commit();
+            wgmma_wait<0>();
+            wgmma_pin(d);
+            if (t == 0)
+                mbarrier_arrive(&s.empty[stage]);
+        }
+        for (int i = 0; i < tile_n / 2; i++) {
+            const Element e = fragment_d(t, i);
+            st_global(&c[(m0 + (group - 1) * 64 + e.row) * n + n0 + e.col], d[i]);
+        }
+    }
+}
+
+static bool wgmma_product()
+{
+    const Tensor a(256, 320, 3), b(128, 320, 4);
+    const CUtensorMap map_a = a.map(tile_m, tile_k, TensorSwizzle::b128),
+                      map_b = b.map(tile_n, tile_k, TensorSwizzle::b128);
+    vector<float> c(256 * 128, NAN);
+    simt::reset();
+    LAUNCH(gemm_kernel, dim3(2, 2), 384, sizeof(GemmSmem), nullptr, map_a, map_b, c.data(), 128, 320);
+    return equals_product(a, b, c.data()) && simt::counters.tensor_fma == 256 * 128 * 320 &&
+           simt::counters.load_bytes == 2 * (256 * 320 + 128 * 320) * 2 &&
+           simt::counters.store_bytes == 256 * 128 * 4;
+}
+
+/// O = P V as attention does it: P in registers, V[key][channel] MN-major in slabs of `slab` channels.
+template <int slab> struct PvSmem {
+    alignas(1024) bf16 v[128 / slab][64 * slab];
+    uint64_t full;
+};
+
+template <int slab>
+__global__ void pv_kernel(const __grid_constant__ CUtensorMap map_v, const bf16 *p, float *o)
+{
+    PvSmem<slab> &s = shared<PvSmem<slab>>();
+    constexpr Swizzle swizzle = slab == 64 ? Swizzle::b128 : slab == 32 ? Swizzle::b64 : Swizzle::b32;
+    const int t = (int)threadIdx.x;
+    if (t == 0) {
+        mbarrier_init(&s.full, 1);
+        fence_mbarrier_init();
+    }
+    __syncthreads();
+    if (t == 0) {
+        mbarrier_arrive_expect(&s.full, sizeof s.v);
+        for (int i = 0; i < 128 / slab; i++)
+            tma_load_2d(s.v[i], &map_v, &s.full, i * slab, 0);
+    }
+    mbarrier_wait(&s.full, 0);
+    float d[64];
+    uint32_t a[4][4];
+    for (int step = 0; step < 4; step++)
+        for (int e = 0; e < 8; e += 2) {
+            const Element x = fragment_a(t, e);
+            a[step][e / 2] = ld_global((const uint32_t *)&p[x.row * 64 + 16 * step + x.col]);
+        }
+    wgmma_pin(d);
+    wgmma_fence();
+    for (int step = 0; step < 4; step++)
+        wgmma_rs<128, 1>(d, a[step],
+                         wgmma_descriptor(&s.v[0][16 * step * slab], 64 * slab * 2, 16 * slab, swizzle),
+                         step > 0);
+    wgmma_commit();
+    wgmma_wait<0>();
+    wgmma_pin(d);
+    for (int i = 0; i < 64; i++) {
+        const Element e = fragment_d(t, i);
+        st_global(&o[e.row * 128 + e.col], d[i]);
+    }
+}
+
+template <int slab> static bool pv_product(TensorSwizzle swizzle)
+{
+    const Tensor p(64, 64, 5), v(64, 128, 6);
+    vector<float> o(64 * 128, NAN);
+    LAUNCH((pv_kernel<slab>), 1, 128, sizeof(PvSmem<slab>), nullptr, v.map(64, slab, swizzle), p.data,
+           o.data());
+    for (int i = 0; i < 64; i++)
+        for (int j = 0; j < 128; j++) {
+            float sum = 0;
+            for (int k = 0; k < 64; k++)
+                sum += p.at(i, k) * v.at(k, j);
+            if (!(sum == o[(size_t)i * 128 + j]))
+                return false;
+        }
+    return true;
+}
+
+/// Loads a 64 x 64 tile without a swizzle, reads it by columns of 8 x 16-byte cores: descriptor mode "none".
+struct CoreSmem {
+    alignas(1024) bf16 a[8][64 * 8], b[8][64 * 8]; ///< [k / 8][row][8]
+};
+
+__global__ void core_kernel(const bf16 *a, const bf16 *b, float *c)
+{
+    CoreSmem &s = shared<CoreSmem>();
+    const int t = (int)threadIdx.x;
+    for (int i = t; i < 64 * 8; i += 128) { // 8 chunks a row
+        st_shared((uint4 *)&s.a[i % 8][i / 8 * 8], ld_global((const uint4 *)a + i));
+        st_shared((uint4 *)&s.b[i % 8][i / 8 * 8], ld_global((const uint4 *)b + i));
+    }
+    fence_proxy_async();
+    __syncthreads();
+    float d[32];
+    wgmma_pin(d);
+    wgmma_fence();
+    for (int step = 0; step < 4; step++)
+        wgmma_ss<64>(d, wgmma_descriptor(s.a[2 * step], 1024, 128, Swizzle::none),
+                     wgmma_descriptor(s.b[2 * step], 1024, 128, Swizzle::none), step > 0);
+    wgmma_commit();
+    wgmma_wait<0>();
+    wgmma_pin(d);
+    for (int i = 0; i < 32; i++)
+        st_global(&c[fragment_d(t, i).row * 64 + fragment_d(t, i).col], d[i]);
+}
+
+static bool core_product()
+{
+    const Tensor a(64, 64, 7), b(64, 64, 8);
+    vector<float> c(64 * 64, NAN);
+    LAUNCH(core_kernel, 1, 128, sizeof(CoreSmem), nullptr, a.data, b.data, c.data());
+    return equals_product(a, b, c.data());
+}
+
+/// A tile goes through shared memory: in by TMA with a swizzle, out by TMA. Every element has its own value;
+/// the threads compare the image in between with the formula of the swizzle.
+struct TripSmem {
+    alignas(1024) bf16 tile[64 * 64];
+    uint64_t full;
+};
+
+__global__ void trip_kernel(const __grid_constant__ CUtensorMap in, const __grid_constant__ CUtensorMap out,
+                            int cols, int x, int y, int *misplaced)
+{
+    TripSmem &s = shared<TripSmem>();
+    const int t = (int)threadIdx.x, pitch = cols * 2;
+    if (t == 0) {
+        mbarrier_init(&s.full, 1);
+        fence_mbarrier_init();
+        mbarrier_arrive_expect(&s.full, (uint32_t)(64 * pitch));
+        tma_load_2d(s.tile, &in, &s.full, x, y);
+    }
+    __syncthreads();
+    mbarrier_wait(&s.full, 0);
+    for (int i = t; i < 64 * cols; i += 64) {
+        const int row = i / cols, col = i % cols, linear = row * pitch + col * 2;
+        const int physical = linear ^ ((linear >> 7 & (pitch / 16 - 1)) << 4);
+        const int value = x + col < 0 || y + row < 0 ? 0 : ((y + row) * cols + x + col + 1);
+        const bf16 found = ld_shared((const bf16 *)((const char *)s.tile + physical));
+        if (found.bits != (uint16_t)value)
+            atomicAdd(misplaced, 1);
+    }
+    __syncthreads();
+    if (t == 0) {
+        fence_proxy_async();
+        tma_store_2d(&out, s.tile, 0, 0);
+        bulk_commit();
+        bulk_wait<0>();
+    }
+}
+
+static bool round_trip(int cols, TensorSwizzle swizzle, int x, int y)
+{
+    Tensor in(64, cols), out(64, cols);
+    for (int i = 0; i < 64 * cols; i++)
+        in.data[i].bits = (uint16_t)(i + 1);
+    int misplaced = 0;
+    LAUNCH(trip_kernel, 1, 64, sizeof(TripSmem), nullptr, in.map(64, (uint32_t)cols, swizzle),
+           out.map(64, (uint32_t)cols, swizzle), cols, x, y, &misplaced);
+    for (int r = 0; r < 64; r++)
+        for (int c = 0; c < cols; c++) {
+            const bool inside = y + r >= 0 && x + c >= 0 && y + r < 64 && x + c < cols;
+            misplaced += out.data[r * cols + c].bits != (inside ? in.data[(y + r) * cols + x + c].bits : 0);
+        }
+    return misplaced == 0;
+}
+
+/// 4D load, a box that sticks out everywhere, and a float32 reduction on the way out.
+struct DeepSmem {
+    alignas(128) float tile[2 * 3 * 4 * 8];
+    alignas(128) float sum[32];
+    uint64_t full;
+};
+
+__global__ void deep_kernel(const __grid_constant__ CUtensorMap map, float *tile, float *sum)
+{
+    DeepSmem &s = shared<DeepSmem>();
+    const unsigned t = threadIdx.x;
+    if (t == 0) {
+        mbarrier_init(&s.full, 1);
+        fence_mbarrier_init();
+        mbarrier_arrive_expect(&s.full, sizeof s.tile);
+        tma_load_4d(s.tile, &map, &s.full, 4, -1, 1, 0);
+    }
+    st_shared(&s.sum[t], (float)t);
+    fence_proxy_async();
+    __syncthreads();
+    mbarrier_wait(&s.full, 0);
+    for (unsigned i = t; i < sizeof s.tile / 4; i += 32)
+        st_global(&tile[i], ld_shared(&s.tile[i]));
+    if (t == 0) {
+        bulk_reduce_add(sum, s.sum, sizeof s.sum);
+        bulk_commit();
+        bulk_wait_read<0>();
+    }
+}
+
+static bool four_dimensions()
+{
+    vector<float> x(2 * 2 * 3 * 8 + 32), tile(192, NAN), sum_memory(64, 1.0f);
+    float *const base = aligned(x), *const sum = aligned(sum_memory);
+    for (int i = 0; i < 96; i++)
+        base[i] = (float)i + 1;
+    CUtensorMap map;
+    const uint64_t dim[] = {8, 3, 2, 2}, stride[] = {32, 96, 192};
+    const uint32_t box[] = {8, 4, 3, 2};
+    if (encode_tensor_map(&map, TensorType::float32, 4, base, dim, stride, box, TensorSwizzle::none))
+        return false;
+    LAUNCH(deep_kernel, 2, 32, sizeof(DeepSmem), nullptr, map, tile.data(), sum);
+    for (int i = 0; i < 192; i++) {
+        const int c[] = {4 + i % 8, -1 + i / 8 % 4, 1 + i / 32 % 3, i / 96};
+        const bool inside = c[0] < 8 && c[1] >= 0 && c[1] < 3 && c[2] < 2;
+        if (!(tile[i] == (inside ? base[c[0] + 8 * c[1] + 24 * c[2] + 48 * c[3]] : 0.0f)))
+            return false;
+    }
+    for (int i = 0; i < 32; i++)
+        if (!(sum[i] == 1.0f + 2.0f * (float)i))
+            return false;
+    return true;
+}
+
+/// stmatrix puts accumulator pairs where ldmatrix and fragment_a find them.
+struct MatrixSmem {
+    alignas(16) bf16 m[16][16];
+};
+
+__global__ void matrix_kernel(int *bad)
+{
+    MatrixSmem &s = shared<MatrixSmem>();
+    const int lane = (int)threadIdx.x;
+    uint32_t r[4], back[4], trans[4];
+    for (int i = 0; i < 4; i++) {
+        const Element lo = fragment_a(lane, 2 * i), hi = fragment_a(lane, 2 * i + 1);
+        r[i] = (uint32_t)(lo.row * 16 + lo.col) | (uint32_t)(hi.row * 16 + hi.col) << 16;
+    }
+    stmatrix_x4(&s.m[lane % 16][lane / 16 * 8], r);
+    __syncwarp();
+    ldmatrix_x4(back, &s.m[lane % 16][lane / 16 * 8]);
+    ldmatrix_x4_trans(trans, &s.m[lane % 16][lane / 16 * 8]);
+    for (int i = 0; i < 4; i++) {
+        const int row = i % 2 * 8,
+                  col = i / 2 * 8; // of matrix i; transposed, a lane holds rows 2q and 2q+1 of column g
+        const uint32_t lo = (uint32_t)((row + 2 * (lane % 4)) * 16 + col + lane / 4);
+        if (back[i] != r[i] || trans[i] != (lo | (lo + 16) << 16))
+            atomicAdd(bad, 1);
+    }
+    for (int i = lane; i < 256; i += 32)
+        if (ld_shared(&s.m[i / 16][i % 16]).bits != i)
+            atomicAdd(bad, 1);
+}
+
+static bool matrices()
+{
+    int bad = 0;
+    LAUNCH(matrix_kernel, 1, 32, sizeof(MatrixSmem), nullptr, &bad);
+    return bad == 0;
+}
+
+/// -1 looks like shared memory that nobody has written; it may be stored and loaded all the same.
+__global__ void minus_one_kernel(const int *x, int *sum)
+{
+    ReduceSmem &s = shared<ReduceSmem>();
+    const unsigned t = threadIdx.x;
+    st_shared((int *)&s.part[t], ld_global(&x[t]));
+    __syncthreads();
+    atomicAdd(sum, ld_shared((const int *)&s.part[255 - t]));
+}
+
+static bool minus_one()
+{
+    const vector<int> x(256, -1);
+    int sum = 0;
+    LAUNCH(minus_one_kernel, 1, 256, sizeof(ReduceSmem), nullptr, x.data(), &sum);
+    return sum == -256;
+}
+
+/// Whether a fragment map takes each element of a rows x cols matrix exactly once.
+static bool covers(Element (*map)(int, int), int threads, int per_thread, int rows, int cols)
+{
+    vector<int> seen((size_t)rows * cols);
+    for (int t = 0; t < threads; t++)
+        for (int i = 0; i < per_thread; i++) {
+            const Element e = map(t, i);
+            if (e.row < 0 || e.row >= rows || e.col < 0 || e.col >= cols ||
+                seen[(size_t)e.row * cols + e.col]++)
+                return false;
+        }
+    return threads * per_thread == rows * cols;
+}
+
+/// Block i waits for block i - 1: only resident blocks can.
+__global__ void chain_kernel(uint32_t *ticket)
+{
+    if (threadIdx.x == 0) {
+        while (ld_acquire(ticket) != gridDim.x - 1 - blockIdx.x) {
+        }
+        st_release(ticket, gridDim.x - blockIdx.x);
+    }
+}
+
+static void chained_blocks()
+{
+    right("blocks that wait for later blocks, all resident", [] {
+        options.resident = 3;
+        uint32_t ticket = 0;
+        LAUNCH(chain_kernel, 3, 32, 0, nullptr, &ticket);
+        return ticket == 3;
+    });
+    uint32_t ticket = 0;
+    options.resident = 2;
+    LAUNCH(chain_kernel, 3, 32, 0, nullptr, &ticket);
+    tap(simt::report().find("more blocks must be resident") != string::npos, "the same with too few of them");
+    options.resident = 1;
+}
+
+/* ---- Counters ---------------------------------------------------------------------------------------
+ */
+
+struct StrideSmem {
+    float x[32 * 33];
+};
+
+__global__ void stride_kernel(const float *x, float *y, int stride)
+{
+    StrideSmem &s = shared<StrideSmem>();
+    const unsigned t = threadIdx.x;
+    st_shared(&s.x[t * (unsigned)stride], ld_global(&x[t]));
+    st_global(&y[8 * t], ld_shared(&s.x[t * (unsigned)stride]));
+}
+
+static void counters()
+{
+    vector<float> memory(64 + 32), y_memory(256 + 32);
+    float *const x = aligned(memory), *const y = aligned(y_memory);
+    const struct {
+        int stride;
+        uint64_t conflicts;
+    } cases[] = {{1, 0}, {2, 2}, {32, 62}, {33, 0}};
+    for (const auto &c : cases) {
+        simt::reset();
+        LAUNCH(stride_kernel, 1, 32, sizeof(StrideSmem), nullptr, x, y, c.stride);
+        const simt::Counters &n = simt::counters;
+        tap(n.load_bytes == 128 && n.load_sectors == 4 && n.store_bytes == 128 && n.store_sectors == 32 &&
+                n.shared_accesses == 2 && n.shared_conflicts == c.conflicts,
+            "counts of a copy through shared memory with stride %d: %d conflicts", c.stride,
+            (int)n.shared_conflicts);
+    }
+}
+
+/* ---- Wrong kernels ----------------------------------------------------------------------------------
+ */
+
+struct WordSmem {
+    float x[64];
+    float y[64];
+};
+
+__global__ void missing_barrier(float *out)
+{
+    WordSmem &s = shared<WordSmem>();
+    const unsigned t = threadIdx.x;
+    if (t >= 32)
+        st_shared(&s.x[t], (float)t);
+    if (t < 32)
+        out[t] = ld_shared(&s.x[t + 32]); // BLAME: missing barrier
+}
+
+__global__ void missing_second_barrier(float *out)
+{
+    WordSmem &s = shared<WordSmem>();
+    const unsigned t = threadIdx.x;
+    for (int i = 0; i < 3; i++) {
+        if (t == 0)
+            st_shared(&s.x[0], (float)i); // BLAME: missing second barrier, writer last
+        __syncthreads();
+        out[t] = ld_shared(&s.x[0]); // BLAME: missing second barrier, reader last
+    }
+}
+
+__global__ void divergent_barrier(int *out)
+{
+    if (threadIdx.x < 32)
+        __syncthreads(); // BLAME: divergent barrier, low half last
+    else
+        __syncthreads(); // BLAME: divergent barrier, high half last
+    *out = 1;
+}
+
+__global__ void exited_thread(int *out)
+{
+    if (threadIdx.x == 5)
+        return;
+    __syncthreads(); // BLAME: barrier after an exit
+    *out = 1;
+}
+
+__global__ void partial_shuffle(int *out)
+{
+    if (threadIdx.x < 16)
+        out[threadIdx.x] = __shfl_xor_sync(0xffff, (int)threadIdx.x, 16); // BLAME: partial-mask shuffle
+}
+
+__global__ void full_mask_half_warp(int *out)
+{
+    if (threadIdx.x < 16)
+        out[threadIdx.x] = shfl_xor((int)threadIdx.x, 1); // BLAME: full mask, half a warp
+}
+
+struct BarrierSmem {
+    alignas(1024) bf16 tile[2][64 * 64];
+    uint64_t full, empty;
+};
+
+__global__ void over_arrival(int)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    if (threadIdx.x == 0)
+        mbarrier_init(&s.full, 16);
+    __syncthreads();
+    if (threadIdx.x == 0)
+        mbarrier_arrive(&s.full, 17); // BLAME: over-arrival
+}
+
+__global__ void uninitialised(int)
+{
+    mbarrier_arrive(&shared<BarrierSmem>().full); // BLAME: uninitialised mbarrier
+}
+
+/// Thread 0 sets up the barriers and begins one load of a tile; the others go on.
+__device__ static void begin(BarrierSmem &s, const CUtensorMap *map, uint32_t expected,
+                             simt::Site site = simt::Site())
+{
+    if (threadIdx.x == 0) {
+        mbarrier_init(&s.full, 1);
+        mbarrier_init(&s.empty, 1);
+        fence_mbarrier_init();
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        mbarrier_arrive_expect(&s.full, expected, site);
+        tma_load_2d(s.tile[0], map, &s.full, 0, 0, site);
+    }
+}
+constexpr uint32_t tile_bytes = 64 * 64 * 2;
+
+__global__ void too_many_bytes(const __grid_constant__ CUtensorMap map)
+{
+    begin(shared<BarrierSmem>(), &map, tile_bytes - 16); // BLAME: more bytes than expected
+    mbarrier_wait(&shared<BarrierSmem>().full, 0);
+}
+
+__global__ void too_few_bytes(const __grid_constant__ CUtensorMap map)
+{
+    begin(shared<BarrierSmem>(), &map, tile_bytes + 16);
+    mbarrier_wait(&shared<BarrierSmem>().full, 0); // BLAME: fewer bytes than expected
+}
+
+__global__ void read_before_wait(const __grid_constant__ CUtensorMap map, uint16_t *out)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    begin(s, &map, tile_bytes);
+    if (threadIdx.x == 0)
+        *out = ld_shared(&s.tile[0][0]).bits; // BLAME: read before wait
+    mbarrier_wait(&s.full, 0);
+}
+
+/// Multiplies tile 0 by itself without waiting for the result.
+__device__ static void multiply(BarrierSmem &s, float (&d)[32], Swizzle swizzle = Swizzle::b128,
+                                int offset = 0, simt::Site site = simt::Site())
+{
+    wgmma_pin(d);
+    wgmma_fence();
+    const uint64_t tile = wgmma_descriptor(s.tile[0], 16, 1024, swizzle);
+    wgmma_ss<64>(d, tile, tile + (uint64_t)(offset / 16), false, site);
+    wgmma_commit();
+}
+
+__global__ void refill_in_use(const __grid_constant__ CUtensorMap map)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    begin(s, &map, tile_bytes);
+    mbarrier_wait(&s.full, 0);
+    float d[32];
+    multiply(s, d);
+    if (threadIdx.x == 0) {
+        mbarrier_arrive_expect(&s.full, tile_bytes);
+        tma_load_2d(s.tile[0], &map, &s.full, 0, 0); // BLAME: refill of a stage that wgmma reads
+    }
+    wgmma_wait<0>();
+}
+
+__global__ void refill_too_early(const __grid_constant__ CUtensorMap map, uint16_t *out)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    begin(s, &map, tile_bytes);
+    mbarrier_wait(&s.full, 0);
+    if (threadIdx.x == 64)
+        *out = ld_shared(&s.tile[0][0]).bits; // BLAME: refill, reader last
+    if (threadIdx.x == 0) {
+        mbarrier_arrive_expect(&s.full, tile_bytes);
+        tma_load_2d(s.tile[0], &map, &s.full, 0, 0); // BLAME: refill, producer last
+    }
+    mbarrier_wait(&s.full, 1);
+}
+
+__global__ void wrong_swizzle(const __grid_constant__ CUtensorMap map)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    begin(s, &map, tile_bytes);
+    mbarrier_wait(&s.full, 0);
+    float d[32];
+    multiply(s, d, Swizzle::b64); // BLAME: wrong swizzle
+    wgmma_wait<0>();
+}
+
+__global__ void wrong_offset(const __grid_constant__ CUtensorMap map, int offset)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    begin(s, &map, tile_bytes);
+    mbarrier_wait(&s.full, 0);
+    float d[32];
+    multiply(s, d, Swizzle::b128, offset); // BLAME: wrong descriptor offset
+    wgmma_wait<0>();
+}
+
+__global__ void touched_accumulators(const __grid_constant__ CUtensorMap map)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    begin(s, &map, tile_bytes);
+    mbarrier_wait(&s.full, 0);
+    float d[32];
+    multiply(s, d);
+    d[7] *= 0.5f;
+    wgmma_wait<0>(); // BLAME: accumulators written before the wait
+}
+
+__global__ void stored_accumulators(const __grid_constant__ CUtensorMap map, float *out)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    begin(s, &map, tile_bytes);
+    mbarrier_wait(&s.full, 0);
+    float d[32];
+    multiply(s, d);
+    st_global(&out[threadIdx.x], d[7]); // BLAME: accumulators read before the wait
+    wgmma_wait<0>();
+}
+
+__global__ void never_waited(const __grid_constant__ CUtensorMap map)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    begin(s, &map, tile_bytes);
+    mbarrier_wait(&s.full, 0);
+    float d[32];
+    multiply(s, d); // BLAME: wgmma never waited for
+}
+
+__global__ void missing_wgmma_fence(const __grid_constant__ CUtensorMap map)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    begin(s, &map, tile_bytes);
+    mbarrier_wait(&s.full, 0);
+    float d[32] = {};
+    const uint64_t tile = wgmma_descriptor(s.tile[0], 16, 1024, Swizzle::b128);
+    wgmma_ss<64>(d, tile, tile, true); // BLAME: missing wgmma.fence
+    wgmma_commit();
+    wgmma_wait<0>();
+}
+
+__global__ void missing_proxy_fence(int)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    for (unsigned i = threadIdx.x; i < 64 * 64; i += 128)
+        st_shared(&s.tile[0][i], to_bf16(1));
+    __syncthreads();
+    float d[32];
+    multiply(s, d); // BLAME: missing proxy fence
+    wgmma_wait<0>();
+}
+
+__global__ void fence_after_barrier(int)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    for (unsigned i = threadIdx.x; i < 64 * 32; i += 128)
+        st_shared((uint32_t *)s.tile[0] + i, 0x3f803f80u);
+    __syncthreads();
+    if (threadIdx.x == 0)
+        fence_proxy_async(); // the reader's, not the writers'
+    float d[32];
+    multiply(s, d); // BLAME: fence by the reader
+    wgmma_wait<0>();
+}
+
+__global__ void overwritten_source(const __grid_constant__ CUtensorMap map)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    begin(s, &map, tile_bytes);
+    mbarrier_wait(&s.full, 0);
+    if (threadIdx.x == 0) {
+        tma_store_2d(&map, s.tile[0], 0, 0);
+        bulk_commit();
+        st_shared((uint32_t *)s.tile[0], 0u); // BLAME: overwritten source of a store
+        bulk_wait_read<0>();
+    }
+}
+
+__global__ void store_outlives_block(const __grid_constant__ CUtensorMap map)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    begin(s, &map, tile_bytes);
+    mbarrier_wait(&s.full, 0);
+    if (threadIdx.x == 0) {
+        tma_store_2d(&map, s.tile[0], 0, 0); // BLAME: store never waited for
+        bulk_commit();
+    }
+}
+
+__global__ void outside_shared(int n)
+{
+    WordSmem &s = shared<WordSmem>();
+    st_shared(&s.y[(int)threadIdx.x + n], 0.0f); // BLAME: outside shared memory
+}
+
+__global__ void outside_shared_plainly(int n)
+{
+    WordSmem &s = shared<WordSmem>();
+    __syncthreads();
+    volatile float *y = s.y;
+    if (threadIdx.x == 40)
+        y[threadIdx.x + (unsigned)n] = 0;
+    __syncthreads(); // BLAME: outside shared memory, plain store
+}
+
+__global__ void outside_global(float *x, int n)
+{
+    st_global(&x[(int)threadIdx.x + n], 0.0f); // BLAME: outside global memory
+}
+
+__global__ void deadlock_kernel(int)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    if (threadIdx.x == 0) {
+        mbarrier_init(&s.full, 32);
+        mbarrier_init(&s.empty, 32);
+    }
+    __syncthreads();
+    if (threadIdx.x < 32) {
+        mbarrier_wait(&s.empty, 0); // BLAME: deadlock of two barriers
+        mbarrier_arrive(&s.full);
+    } else {
+        mbarrier_wait(&s.full, 0); // BLAME: other side
+        mbarrier_arrive(&s.empty);
+    }
+}
+
+__global__ void two_named_barriers(int)
+{
+    if (threadIdx.x < 32)
+        bar_sync(1, 64); // BLAME: two named barriers
+    else
+        bar_sync(2, 64);
+}
+
+__global__ void unpublished_barrier(int)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    if (threadIdx.x == 0)
+        mbarrier_init(&s.full, 2);
+    if (threadIdx.x == 1)
+        mbarrier_arrive(&s.full); // BLAME: mbarrier used before a barrier published it
+}
+
+__global__ void greedy_registers(int)
+{
+    if (threadIdx.x < 128)
+        setmaxnreg_inc<240>(); // BLAME: setmaxnreg beyond the pool
+    else
+        setmaxnreg_inc<232>();
+}
+
+static void wrong_kernels()
+{
+    float out_memory[256], *const out = out_memory;
+    int word = 0;
+    uint16_t half = 0;
+    Tensor t(64, 64, 9);
+    const CUtensorMap map = t.map(64, 64, TensorSwizzle::b128);
+    const size_t bytes = sizeof(BarrierSmem);
+    auto only = [](Order order) { options.order = order; };
+
+    wrong("missing barrier", "", [&] { LAUNCH(missing_barrier, 1, 64, sizeof(WordSmem), nullptr, out); });
+    auto loop = [&] { LAUNCH(missing_second_barrier, 1, 64, sizeof(WordSmem), nullptr, out); };
+    wrong("missing second barrier, writer last", "race", loop, false);
+    only(Order::reverse);
+    wrong("missing second barrier, reader last", "race", loop, false);
+    wrong(
+        "divergent barrier, high half last", "divergent",
+        [&] { LAUNCH(divergent_barrier, 1, 64, 0, nullptr, &word); }, false);
+    only(Order::reverse);
+    wrong(
+        "divergent barrier, low half last", "divergent",
+        [&] { LAUNCH(divergent_barrier, 1, 64, 0, nullptr, &word); }, false);
+    wrong("barrier after an exit", "exited", [&] { LAUNCH(exited_thread, 1, 64, 0, nullptr, &word); });
+    wrong("partial-mask shuffle", "not in its mask",
+          [&] { LAUNCH(partial_shuffle, 1, 32, 0, nullptr, (int *)out); });
+    wrong("full mask, half a warp", "shfl",
+          [&] { LAUNCH(full_mask_half_warp, 1, 32, 0, nullptr, (int *)out); });
+    wrong("over-arrival", "over-arrival", [&] { LAUNCH(over_arrival, 1, 32, bytes, nullptr, 0); });
+    wrong("uninitialised mbarrier", "no mbarrier", [&] { LAUNCH(uninitialised, 1, 32, bytes, nullptr, 0); });
+    wrong("more bytes than expected", "byte-count mismatch: 16",
+          [&] { LAUNCH(too_many_bytes, 1, 128, bytes, nullptr, map); });
+    wrong("fewer bytes than expected", "16 bytes missing",
+          [&] { LAUNCH(too_few_bytes, 1, 128, bytes, nullptr, map); });
+    wrong(
+        "read before wait", "has not been waited for",
+        [&] { LAUNCH(read_before_wait, 1, 128, bytes, nullptr, map, &half); }, false);
+    wrong("refill of a stage that wgmma reads", "refill",
+          [&] { LAUNCH(refill_in_use, 1, 128, bytes, nullptr, map); });
+    wrong(
+        "refill, reader last", "has not been waited for",
+        [&] { LAUNCH(refill_too_early, 1, 128, bytes, nullptr, map, &half); }, false);
+    only(Order::reverse);
+    wrong(
+        "refill, producer last", "refill",
+        [&] { LAUNCH(refill_too_early, 1, 128, bytes, nullptr, map, &half); }, false);
+    wrong("wrong swizzle", "says 64 bytes", [&] { LAUNCH(wrong_swizzle, 1, 128, bytes, nullptr, map); });
+    wrong("wrong descriptor offset", "outside the",
+          [&] { LAUNCH(wrong_offset, 1, 128, bytes, nullptr, map, 12288); });
+    wrong(
+        "wrong descriptor offset", "nobody has written",
+        [&] { LAUNCH(wrong_offset, 1, 128, bytes, nullptr, map, 8192); }, false);
+    wrong("wrong descriptor offset", "inside the",
+          [&] { LAUNCH(wrong_offset, 1, 128, bytes, nullptr, map, 128); });
+    wrong("accumulators written before the wait", "thread 0 changed register 7",
+          [&] { LAUNCH(touched_accumulators, 1, 128, bytes, nullptr, map); });
+    wrong("accumulators read before the wait", "accumulators",
+          [&] { LAUNCH(stored_accumulators, 1, 128, bytes, nullptr, map, out); });
+    wrong("wgmma never waited for", "before this wgmma was waited for",
+          [&] { LAUNCH(never_waited, 1, 128, bytes, nullptr, map); });
+    wrong("missing wgmma.fence", "wgmma.fence",
+          [&] { LAUNCH(missing_wgmma_fence, 1, 128, bytes, nullptr, map); });
+    wrong("missing proxy fence", "missing proxy fence",
+          [&] { LAUNCH(missing_proxy_fence, 1, 128, bytes, nullptr, 0); });
+    wrong("fence by the reader", "missing proxy fence",
+          [&] { LAUNCH(fence_after_barrier, 1, 128, bytes, nullptr, 0); });
+    wrong(
+        "overwritten source of a store", "has not been waited for",
+        [&] { LAUNCH(overwritten_source, 1, 128, bytes, nullptr, map); }, false);
+    wrong(
+        "store never waited for", "block ended",
+        [&] { LAUNCH(store_outlives_block, 1, 128, bytes, nullptr, map); }, false);
+    wrong("outside shared memory", "not inside the 512 bytes",
+          [&] { LAUNCH(outside_shared, 1, 64, sizeof(WordSmem), nullptr, 1); });
+    wrong("outside shared memory, plain store", "thread 40",
+          [&] { LAUNCH(outside_shared_plainly, 1, 64, sizeof(WordSmem), nullptr, 30); });
+    simt::declare_global(out, sizeof out_memory, "out");
+    wrong("outside global memory", "`out`, which has 1024",
+          [&] { LAUNCH(outside_global, 1, 64, 0, nullptr, out, 200); });
+    simt::forget_globals();
+    wrong("deadlock of two barriers", "threads 32-63: mbarrier",
+          [&] { LAUNCH(deadlock_kernel, 1, 64, bytes, nullptr, 0); });
+    tap(simt::report().find(std::to_string(line_of("other side"))) != string::npos,
+        "...with the line of the other side");
+    wrong("two named barriers", "barrier 2, where 32 of 64",
+          [&] { LAUNCH(two_named_barriers, 1, 64, 0, nullptr, 0); });
+    wrong(
+        "mbarrier used before a barrier published it", "initialised this mbarrier",
+        [&] { LAUNCH(unpublished_barrier, 1, 32, bytes, nullptr, 0); }, false);
+    wrong(
+        "setmaxnreg beyond the pool", "setmaxnreg", [&] { LAUNCH(greedy_registers, 1, 384, 0, nullptr, 0); },
+        false);
+
+    LAUNCH(over_arrival, 1, 32, 232449, nullptr, 0);
+    tap(simt::report().find("227 KB") != string::npos, "more than 227 KB of shared memory is refused");
+    LAUNCH(over_arrival, 1, 32, 64, nullptr, 0);
+    tap(simt::report().find("the launch gave 64") != string::npos, "less than the kernel's struct too");
+}
+
+static void tensor_map_rules()
+{
+    vector<float> memory(64 * 64 + 32);
+    float *const base = aligned(memory);
+    CUtensorMap m;
+    const struct {
+        const char *words;
+        int rank, offset;
+        uint64_t dim[2], stride;
+        uint32_t box[2];
+        TensorSwizzle swizzle;
+    } cases[] = {
+        {"multiple of 16 bytes (128", 2, 4, {64, 64}, 256, {8, 8}, TensorSwizzle::none},
+        {"rank", 6, 0, {64, 64}, 256, {8, 8}, TensorSwizzle::none},
+        {"dimensions must be 1", 2, 0, {0, 64}, 256, {8, 8}, TensorSwizzle::none},
+        {"strides must be", 2, 0, {64, 64}, 8, {8, 8}, TensorSwizzle::none},
+        {"box dimensions", 2, 0, {64, 64}, 256, {8, 257}, TensorSwizzle::none},
+        {"inner box dimension must be", 2, 0, {64, 64}, 256, {5, 8}, TensorSwizzle::none},
+        {"exceeds the swizzle span", 2, 0, {64, 64}, 256, {64, 8}, TensorSwizzle::b128},
+        {"smaller than the swizzle span", 2, 0, {64, 64}, 256, {8, 8}, TensorSwizzle::b64},
+    };
+    for (const auto &c : cases) {
+        const char *error = encode_tensor_map(&m, TensorType::float32, c.rank, base + c.offset / 4, c.dim,
+                                              &c.stride, c.box, c.swizzle);
+        tap(error && string(error).find(c.words) != string::npos, "tensor map refused: %s", c.words);
+    }
+}
+
+int main()
+{
+    options.keep_going = true;
+    if (line_of("missing barrier") < 0) {
+        fprintf(stderr, "test_simt: run it in the project's root: it looks for %s\n", __FILE__);
+        return 2;
+    }
+    tap(covers(fragment_d, 128, 32, 64, 64) && covers(fragment_d, 32, 4, 16, 8) &&
+            covers(fragment_a, 128, 8, 64, 16) && covers(fragment_b, 32, 4, 16, 8),
+        "fragment maps take every element once");
+    right("block reduction", reduction);
+    right("-1 in shared memory", minus_one);
+    right("stmatrix, ldmatrix, transposed", matrices);
+    right("product by cp.async, ldmatrix, mma.sync", mma_product);
+    right("product by a TMA ring, mbarriers, wgmma of two warpgroups", wgmma_product);
+    right("P in registers times MN-major V, 128-byte swizzle",
+          [] { return pv_product<64>(TensorSwizzle::b128); });
+    right("... 64-byte swizzle", [] { return pv_product<32>(TensorSwizzle::b64); });
+    right("... 32-byte swizzle", [] { return pv_product<16>(TensorSwizzle::b32); });
+    right("product of unswizzled core matrices", core_product);
+    right("round trip of a tile, 128-byte swizzle", [] { return round_trip(64, TensorSwizzle::b128, 0, 0); });
+    right("... 64-byte swizzle", [] { return round_trip(32, TensorSwizzle::b64, 0, 0); });
+    right("... 32-byte swizzle", [] { return round_trip(16, TensorSwizzle::b32, 0, 0); });
+    right("... zeros for what lies before the tensor",
+          [] { return round_trip(64, TensorSwizzle::b128, -5, -3); });
+    right("4D load that sticks out, float32 reduction", four_dimensions);
+    chained_blocks();
+    counters();
+    wrong_kernels();
+    tensor_map_rules();
+    return tap_done();
+}
