@@ -44,6 +44,12 @@ fi
 "$MSA" demo --model data/kjv-gqa.safetensors --text "$text" --out "$W/none" > "$W.out" 2> "$W.err"
 [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 && ! -e $W/none ]]
 check $? "a dense model is refused"
+touch "$W/a-file"
+for bad in "$W/a-file" "$W/none/below" ""; do
+    "$MSA" demo --model data/kjv-msa.safetensors --text "$text" --out "$bad" > "$W.out" 2> "$W.err"
+    [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 && ! -s $W.out && ! -e $W/none ]]
+    check $? "nowhere to write the pictures: '${bad#"$W"}' is refused before the work"
+done
 "$MSA" generate --model data/kjv-msa.safetensors --prompt "And God said" --tokens 60 --temperature 0 > "$W/one" &&
     "$MSA" generate --model data/kjv-msa.safetensors --prompt "And God said" --tokens 60 --temperature 0 > "$W/two"
 check $? "the model continues a prompt"

@@ -87,6 +87,7 @@ head -c 20 "$W/text" > "$W/tiny"
 expect_refusal "a text shorter than the context" "expected more than" \
     "$MSA" train --text "$W/tiny" --out "$W/tiny.safetensors"
 expect_refusal "no such text" "--text" "$MSA" train --text "$W/none" --out "$W/tiny.safetensors"
+expect_refusal "no name to write" "found an empty name" "$MSA" train --text "$W/text" --out ""
 expect_refusal "an unknown kind of attention" "--attention" train "$W/tiny.safetensors" --attention both
 expect_refusal "heads that do not divide" "multiple of n_kv_heads" \
     "$MSA" train --text "$W/text" --out "$W/tiny.safetensors" --kv-heads 2 --heads 3

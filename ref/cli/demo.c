@@ -80,12 +80,15 @@ static int demo(const char *command, const model *m, const model *twin, const ch
     if (loss.count == 0)
         return cli_fail(command, "--text %s: expected at least 2 bytes, found %lld", text_path,
                         (long long)(n - from));
+    int status = cli_open_outputs(command, out, NULL, NULL, 0); /* before the work that would be lost */
+    if (status)
+        return status;
     printf("MiniMax Sparse Attention on %s\n", text_path);
     printf("model %s: %d layers, %d query heads in %d groups, blocks of %d, top %d, %zu parameters\n\n",
            model_path, m->config.n_layers, m->config.n_heads, m->config.n_kv_heads, m->config.block,
            m->config.topk, m->n_params);
     fflush(stdout);
-    int status = agreement(m, &loss);
+    status = agreement(m, &loss);
     if (status)
         return status;
     losses(m, twin, &loss);

@@ -90,6 +90,8 @@ static int check_parent(const char *command, const char *option, const char *pat
 int cli_check_writable(const char *command, const char *option, const char *path)
 {
     struct stat st;
+    if (!*path)
+        return cli_fail(command, "%s: expected a file, found an empty name", option);
     if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
         return cli_fail(command, "%s %s: expected a file, or nothing yet, found something else", option,
                         path);
