@@ -19,8 +19,6 @@
  * - Non-finite input is not an error here: a NaN block score ranks as -inf, everything else follows
  *   IEEE arithmetic. (The program `msa` refuses such files.)
  * - Every function returns an ::msa_status and touches no output unless it returns ::MSA_OK.
- *
- * "eq." and "section" in the comments refer to book/ and the paper's notation, repeated beside them.
  */
 #ifndef MSA_H
 #define MSA_H
@@ -287,7 +285,7 @@ size_t msa_layer_workspace(const msa_ops *ops, const msa_shape *s, const msa_lay
 
 /* ---- Cost and quality --------------------------------------------------------------------------- */
 
-/** The cost model for one causal prefill of n tokens and one decoded token at length n (section 4). */
+/** The cost model for one causal prefill of n tokens and one decoded token at length n: the paper's. */
 typedef struct msa_cost_row {
     double flop_gqa;      /**< 2 Hq dh N^2 */
     double flop_msa;      /**< Hkv di N^2 + 4 Hq dh N k Bk */

@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # The instruction layer cuda/ptx.cuh: the only file with inline assembly, and, where nvcc is found, every
 # function of it compiled for sm_90a without a warning, a spill, or a mistake that ptxas had to repair (C75xx).
 source "$(dirname "$0")/tap.sh"

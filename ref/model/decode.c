@@ -28,33 +28,10 @@ static void place(model_decoder *dec, arena *a)
     const model_config *c = &dec->m->config;
     const msa_shape s = largest(dec);
     const msa_layer_config lc = attention_config(c);
-    const size_t n = (size_t)s.n_q, len = (size_t)dec->max_len, d = (size_t)c->d_model, ff = (size_t)c->d_ff,
-                 q = (size_t)c->n_heads * (size_t)c->d_head, groups = (size_t)c->n_kv_heads,
-                 kv = groups * (size_t)c->d_head, iq = groups * (size_t)c->d_index, ik = (size_t)c->d_index;
-    block_state *b = &dec->pass;
-    float **narrow[] = {&b->x, &b->attn_in, &b->attn_out, &b->mid, &b->mlp_in, &dec->x};
-    for (int i = 0; i < 6; i++)
-        *narrow[i] = arena_take(a, n * d, sizeof(float));
-    float **wide[] = {&b->gate, &b->up, &b->act};
-    for (int i = 0; i < 3; i++)
-        *wide[i] = arena_take(a, n * ff, sizeof(float));
-    msa_layer_state *st = &b->attention;
-    st->q_raw = arena_take(a, n * q, sizeof(float));
-    st->q = arena_take(a, n * q, sizeof(float));
-    st->o = arena_take(a, n * q, sizeof(float));
-    st->k_raw = arena_take(a, n * kv, sizeof(float));
-    st->qi_raw = arena_take(a, n * iq, sizeof(float));
-    st->qi = arena_take(a, n * iq, sizeof(float));
-    st->ki_raw = arena_take(a, n * ik, sizeof(float));
-    st->lse = NULL;
-    st->index_lse = NULL;
-    st->ids = arena_take(a, n * groups * (size_t)c->topk, sizeof(int32_t));
-    st->pos = arena_take(a, n, sizeof(int32_t));
-    for (int l = 0; l < c->n_layers; l++) {
-        dec->cache[l].k = arena_take(a, len * kv, sizeof(float));
-        dec->cache[l].v = arena_take(a, len * kv, sizeof(float));
-        dec->cache[l].ki = arena_take(a, len * ik, sizeof(float));
-    }
+    place_block(c, (size_t)s.n_q, &dec->pass, a);
+    for (int l = 0; l < c->n_layers; l++)
+        place_cache(c, (size_t)dec->max_len, &dec->cache[l], a);
+    dec->x = arena_take(a, (size_t)s.n_q * (size_t)c->d_model, sizeof(float));
     dec->logits = arena_take(a, MODEL_VOCAB, sizeof(float));
     dec->work = arena_take(a, msa_layer_workspace(dec->ops, &s, &lc), 1);
 }

@@ -114,5 +114,8 @@ typedef struct arena {
     size_t used;
 } arena;
 void *arena_take(arena *a, size_t count, size_t size);
+/* Places what a pass over n tokens writes in a block, x first; and a layer's cache for `length` tokens. */
+void place_block(const model_config *c, size_t n, block_state *b, arena *a);
+void place_cache(const model_config *c, size_t length, msa_layer_state *st, arena *a);
 
 #endif

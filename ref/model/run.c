@@ -17,40 +17,14 @@ struct model_run {
     void *work;
 };
 
-static void place_attention(const model_config *c, int64_t n, msa_layer_state *st, arena *a)
-{
-    const size_t N = (size_t)n, q = (size_t)c->n_heads * (size_t)c->d_head, groups = (size_t)c->n_kv_heads,
-                 kv = groups * (size_t)c->d_head, iq = groups * (size_t)c->d_index, ik = (size_t)c->d_index;
-    st->q_raw = arena_take(a, N * q, sizeof(float));
-    st->k_raw = arena_take(a, N * kv, sizeof(float));
-    st->qi_raw = arena_take(a, N * iq, sizeof(float));
-    st->ki_raw = arena_take(a, N * ik, sizeof(float));
-    st->q = arena_take(a, N * q, sizeof(float));
-    st->qi = arena_take(a, N * iq, sizeof(float));
-    st->k = arena_take(a, N * kv, sizeof(float));
-    st->v = arena_take(a, N * kv, sizeof(float));
-    st->ki = arena_take(a, N * ik, sizeof(float));
-    st->o = arena_take(a, N * q, sizeof(float));
-    st->lse = arena_take(a, N * (size_t)c->n_heads, sizeof(float));
-    st->index_lse = NULL;
-    st->ids = arena_take(a, N * groups * (size_t)c->topk, sizeof(int32_t));
-    st->pos = arena_take(a, N, sizeof(int32_t));
-}
-
 static void place(const model *m, model_run *r, bool train, arena *a)
 {
     const model_config *c = &m->config;
     const size_t n = (size_t)r->n, d = (size_t)c->d_model, ff = (size_t)c->d_ff;
     const msa_layer_config lc = attention_config(c);
     for (int l = 0; l < c->n_layers; l++) {
-        block_state *b = &r->block[l];
-        float **narrow[] = {&b->x, &b->attn_in, &b->attn_out, &b->mid, &b->mlp_in};
-        for (int i = 0; i < 5; i++)
-            *narrow[i] = arena_take(a, n * d, sizeof(float));
-        b->gate = arena_take(a, n * ff, sizeof(float));
-        b->up = arena_take(a, n * ff, sizeof(float));
-        b->act = arena_take(a, n * ff, sizeof(float));
-        place_attention(c, r->n, &b->attention, a);
+        place_block(c, n, &r->block[l], a);
+        place_cache(c, n, &r->block[l].attention, a);
     }
     r->x = arena_take(a, n * d, sizeof(float));
     r->normed = arena_take(a, n * d, sizeof(float));
