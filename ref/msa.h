@@ -44,7 +44,8 @@ typedef enum msa_status {
     MSA_ERR_SEQLENS,    /**< cu_q or cu_kv does not rise from 0 to n_q or n_kv */
     MSA_ERR_IDS,        /**< a row of ids is not ascending visible blocks followed by -1 */
     MSA_ERR_ROTARY,     /**< rot is odd, negative or wider than the head */
-    MSA_ERR_UNSUPPORTED /**< this implementation does not take this shape or output */
+    MSA_ERR_UNSUPPORTED, /**< this implementation does not take this shape or output */
+    MSA_ERR_DEVICE       /**< the device is missing, has no memory left or reported an error */
 } msa_status;
 
 /** One line of English for a status; never NULL. */
@@ -106,9 +107,37 @@ typedef msa_status msa_index_fn(const msa_shape *s, const float *qi, const float
  *  by (score descending, id ascending). Writes min(k, local+1) ids ascending, then -1. */
 typedef msa_status msa_topk_fn(const msa_shape *s, const float *scores, int32_t *ids, void *work);
 
+/** Some of the queries that chose a key block: entries begin..end-1 of the block's group. */
+typedef struct msa_item {
+    int32_t group, block, begin, end;
+} msa_item;
+
+/** A hot block is split into items of at most so many queries: twice the mean, 2 k Bk. */
+int64_t msa_item_limit(const msa_shape *s);
+
+/** Where sequence r's items start; msa_first_item(s, msa_n_seqs(s)) is how many there may be in all: for
+ *  each sequence Hkv (B + T k / limit). */
+int64_t msa_first_item(const msa_shape *s, int r);
+
+/** Block -> queries, the selection turned around, for kernels that walk the key blocks. All sizes are those
+ *  of one sequence, and sequences follow each other in every array.
+ *  @param first   [Hkv,B+1] the entries of block b of group r are first[r,b] .. first[r,b+1]-1 of its group
+ *  @param entries [Hkv,T*k] query << 5 | slot: which query (of the sequence) and where in its ids; a block's
+ *      entries ascend; the tail of a group that holds no entry is filled with ~0. Needs k <= 32, T <= 2^27.
+ *  @param items   the worklist in order of (group, block, begin), each group's blocks in items of at most
+ *      msa_item_limit() entries; the tail is filled with {-1,-1,-1,-1} */
+typedef msa_status msa_reverse_fn(const msa_shape *s, const int32_t *ids, int32_t *first, uint32_t *entries,
+                                  msa_item *items, void *work);
+
 /** Main Branch: exact softmax attention over the visible tokens of the selected blocks. `lse` may be NULL. */
 typedef msa_status msa_sparse_fn(const msa_shape *s, const float *q, const float *k, const float *v,
                                  const int32_t *ids, float *o, float *lse, void *work);
+
+/** One step of generation, the whole attention for the newest tokens of each sequence: index, selection and
+ *  Main Branch. `lse` may be NULL. Implementations may limit the queries of a sequence (to 16). */
+typedef msa_status msa_decode_fn(const msa_shape *s, const float *q, const float *k, const float *v,
+                                 const float *qi, const float *ki, int32_t *ids, float *o, float *lse,
+                                 void *work);
 
 /** Gradient of the Main Branch: dP = dO V^T, dS = P*(dP - rowsum(dP*P)), dQ = dS K/sqrt(dh),
  *  dK = dS^T Q/sqrt(dh), dV = P^T dO; dK and dV sum over the heads of a group.
@@ -134,7 +163,9 @@ typedef msa_status msa_kl_fn(const msa_shape *s, const float *q, const float *k,
 msa_dense_fn msa_dense;       /* gqa.c */
 msa_index_fn msa_index;       /* index.c */
 msa_topk_fn msa_topk;         /* topk.c */
+msa_reverse_fn msa_reverse;   /* reverse.c */
 msa_sparse_fn msa_sparse;     /* sparse.c */
+msa_decode_fn msa_decode;     /* sparse.c */
 msa_backward_fn msa_backward; /* backward.c */
 msa_kl_fn msa_kl;             /* kl.c */
 
@@ -143,6 +174,7 @@ msa_kl_fn msa_kl;             /* kl.c */
  * distance from the functions above is the error budget of such a kernel. */
 msa_dense_fn msa_dense_bf16;
 msa_sparse_fn msa_sparse_bf16;
+msa_sparse_fn msa_sparse_partials_bf16; /* and every block's partial output rounded before they are combined */
 msa_backward_fn msa_backward_bf16;
 
 /** Rounds to the nearest bf16 (ties to even), kept in a float. NaN stays NaN. */
@@ -154,11 +186,21 @@ typedef enum msa_stage {
     MSA_STAGE_DENSE,
     MSA_STAGE_INDEX,
     MSA_STAGE_TOPK,
+    MSA_STAGE_REVERSE,
     MSA_STAGE_SPARSE,
+    MSA_STAGE_DECODE,
     MSA_STAGE_BACKWARD,
     MSA_STAGE_KL,
     MSA_N_STAGES
 } msa_stage;
+
+/** Arithmetic of an implementation, and so how far from the reference it may be. */
+typedef enum msa_precision {
+    MSA_FLOAT32,      /**< float32 inputs, products and sums, or better */
+    MSA_BF16_INPUTS,  /**< the same after its inputs were rounded to bf16 */
+    MSA_BF16_WEIGHTS, /**< and P is rounded to bf16, as in msa_sparse_bf16 */
+    MSA_BF16_PARTIALS /**< and partial outputs, as in msa_sparse_partials_bf16 */
+} msa_precision;
 
 /** One implementation of one stage. */
 typedef struct msa_kernel {
@@ -167,12 +209,15 @@ typedef struct msa_kernel {
     const char *backend;                     /**< "ref", "fast", "simt" or "cuda" */
     const char *constraints;                 /**< what it does not take, in words; "any shape" */
     const char *idea;                        /**< one line */
+    msa_precision precision;
     size_t (*workspace)(const msa_shape *s); /**< bytes that `work` must have */
     union {
         msa_dense_fn *dense;
         msa_index_fn *index;
         msa_topk_fn *topk;
+        msa_reverse_fn *reverse;
         msa_sparse_fn *sparse;
+        msa_decode_fn *decode;
         msa_backward_fn *backward;
         msa_kl_fn *kl;
     };

@@ -22,6 +22,8 @@ const char *msa_strerror(msa_status status)
         return "the rotated width is odd, negative or wider than the head";
     case MSA_ERR_UNSUPPORTED:
         return "this implementation does not support this shape or output";
+    case MSA_ERR_DEVICE:
+        return "the device is missing, has no memory left or reported an error";
     }
     return "unknown status";
 }

@@ -17,7 +17,7 @@ FAST(MSA_STAGE_BACKWARD, backward, "the same tiles; a group owns its dK and dV, 
 FAST(MSA_STAGE_KL, kl, "teacher and student of a tile side by side; loss and gradients in one walk");
 
 const msa_ops msa_fast_ops = {
-    .stage = {&fast_dense_kernel, &fast_index_kernel, &ref_topk_kernel, &fast_sparse_kernel,
-              &fast_backward_kernel, &fast_kl_kernel},
+    .stage = {&fast_dense_kernel, &fast_index_kernel, &ref_topk_kernel, &ref_reverse_kernel,
+              &fast_sparse_kernel, &ref_decode_kernel, &fast_backward_kernel, &fast_kl_kernel},
     .gemm = fast_gemm,
 };

@@ -1,0 +1,150 @@
+/**
+ * @file kernel.cuh
+ * @brief What every kernel file starts from: one sequence's sizes and arrays, where things lie in them, and
+ *        the entry by which the table finds the kernel.
+ *
+ * A kernel file defines its __global__ functions, a host function `run` that launches them, and ends with
+ *
+ *     ENTRY(dense, naive, run, no_workspace);
+ *
+ * The same file is compiled by nvcc for the GPU and by a C++ compiler for the engine.
+ */
+#ifndef MSA_KERNEL_CUH
+#define MSA_KERNEL_CUH
+
+#include "fragment.cuh"
+#include "launch.cuh"
+#include "msa_cuda.h"
+
+#include <type_traits>
+
+/// Sizes of one sequence. Counts of tokens fit an int; products of sizes may not: see the functions below.
+struct Shape {
+    int n_q, n_kv;    ///< T, S
+    int prefix;       ///< S - T: the position of query 0
+    int n_heads;      ///< Hq
+    int n_kv_heads;   ///< Hkv
+    int group;        ///< G = Hq / Hkv
+    int block;        ///< Bk
+    int topk;         ///< k
+    int n_blocks;     ///< ceil(S / Bk), of this sequence
+    int64_t rows;     ///< queries of the whole call: from one group's ids, scores or index LSE to the next's
+    int64_t n_scores; ///< blocks of the call's longest sequence: from one query's scores to the next's
+};
+
+/// One sequence's arrays: they start at its first query or key.
+struct Arrays {
+    const bf16 *q, *k, *v, *qi, *ki;
+    float *scores;
+    int32_t *ids;
+    float *index_lse;
+    void *o;
+    float *lse;
+    int32_t *first;
+    uint32_t *entries;
+    msa_item *items;
+};
+
+/// What `run` is given.
+struct Call {
+    Shape s;
+    int d_head, d_index;
+    msa_dtype out;
+    Arrays a;
+    void *work;
+    cudaStream_t stream;
+};
+
+/// An entry of the table on one side.
+struct msa_entry {
+    const char *name;                    ///< "dense/naive"
+    size_t (*workspace)(const Call &c);  ///< bytes; called without arrays
+    msa_status (*run)(const Call &c);
+};
+static inline size_t no_workspace(const Call &)
+{
+    return 0;
+}
+#ifdef __CUDACC__
+#define ON_SIDE(stage, name) cuda_##stage##_##name
+#else
+#define ON_SIDE(stage, name) simt_##stage##_##name
+#endif
+#define ENTRY(stage, name, run, workspace)                                                                   \
+    extern const msa_entry ON_SIDE(stage, name);                                                             \
+    const msa_entry ON_SIDE(stage, name) = {#stage "/" #name, workspace, run}
+
+/* ---- Where things lie, in elements; 64 bits, since a million tokens times heads times width is more -- */
+
+PTX_INLINE int64_t q_at(const Shape &s, int64_t i, int h, int d) ///< Q and O: query i, query head h
+{
+    return (i * s.n_heads + h) * d;
+}
+PTX_INLINE int64_t kv_at(const Shape &s, int64_t j, int r, int d) ///< K and V: key j, KV head r
+{
+    return (j * s.n_kv_heads + r) * d;
+}
+PTX_INLINE int64_t qi_at(const Shape &s, int64_t i, int r, int d) ///< index queries
+{
+    return (i * s.n_kv_heads + r) * d;
+}
+PTX_INLINE int64_t lse_at(const Shape &s, int64_t i, int h)
+{
+    return i * s.n_heads + h;
+}
+PTX_INLINE int64_t row_at(const Shape &s, int64_t i, int r) ///< index LSE; times topk: ids
+{
+    return r * s.rows + i;
+}
+PTX_INLINE int64_t scores_at(const Shape &s, int64_t i, int r)
+{
+    return row_at(s, i, r) * s.n_scores;
+}
+
+/* ---- Small things -------------------------------------------------------------------------------- */
+
+constexpr float log2_e = 1.44269504088896341f, ln_2 = 0.693147180559945309f;
+
+PTX_INLINE float minus_infinity()
+{
+    PTX(return __int_as_float((int)0xff800000);)
+    CPU(return -INFINITY;)
+}
+PTX_INLINE float to_float(bf16 x)
+{
+    return __bfloat162float(x);
+}
+/// Stores one element of O, which is float32 or bf16.
+PTX_INLINE void store(float *p, float x SITE)
+{
+    PTX(st_global(p, x);)
+    CPU(st_global(p, x, site);)
+}
+PTX_INLINE void store(bf16 *p, float x SITE)
+{
+    PTX(st_global(p, __float2bfloat16_rn(x));)
+    CPU(st_global(p, __float2bfloat16_rn(x), site);)
+}
+
+template <class T> MSA_BOTH_SIDES constexpr T ceil_div(T a, T b)
+{
+    return (a + b - 1) / b;
+}
+
+/* ---- From run-time sizes to template arguments (host) ---------------------------------------------- */
+
+/// Calls f(std::integral_constant<int, N>) for the N in the list that equals n; plans admit no other n.
+template <int... N, class F> static void with_int(int n, const F &f)
+{
+    (void)((n == N && (f(std::integral_constant<int, N>()), true)) || ...);
+}
+/// Calls f(float *) or f(bf16 *), the output's type.
+template <class F> static void with_output(const Call &c, const F &f)
+{
+    if (c.out == MSA_F32)
+        f((float *)c.a.o);
+    else
+        f((bf16 *)c.a.o);
+}
+
+#endif

@@ -1,0 +1,82 @@
+/**
+ * @file msa_cuda.h
+ * @brief The kernels as a C library: plan once, run often, on device pointers and a stream.
+ *
+ * The same kernels run on two devices: a GPU, and the CPU engine of simt/, whose device pointers are plain
+ * ones. A caller asks msa_plan_make() for a kernel by the name that `msa kernels` lists, allocates the
+ * workspace that the plan names, and calls msa_plan_run() as often as it likes: a run allocates nothing,
+ * returns before the GPU has finished, and may be captured into a CUDA graph.
+ *
+ * Layouts are those of msa.h; queries, keys, values and index tensors are bf16, O is float32 or bf16, the
+ * rest float32 or int32. Every array starts at a multiple of 128 bytes.
+ */
+#ifndef MSA_CUDA_H
+#define MSA_CUDA_H
+
+#include "../ref/msa.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Element type of O. */
+typedef enum msa_dtype { MSA_F32, MSA_BF16 } msa_dtype;
+
+/** Device arrays of one call, shapes as in msa.h. A stage uses those that its signature there names; the
+ *  others may be NULL, and so may the outputs that it allows to be. */
+typedef struct msa_arrays {
+    const uint16_t *q, *k, *v;   /**< bf16 */
+    const uint16_t *qi, *ki;     /**< bf16 */
+    float *scores;               /**< output of index, input of topk */
+    int32_t *ids;                /**< output of index, topk and decode, input of reverse and sparse */
+    float *index_lse;            /**< output of index */
+    void *o;                     /**< output of dense, sparse and decode: float32 or bf16 */
+    float *lse;                  /**< likewise, float32 */
+    int32_t *first;              /**< outputs of reverse */
+    uint32_t *entries;
+    msa_item *items;
+} msa_arrays;
+
+/** A place where the kernels run. */
+typedef struct msa_device {
+    const char *name;                                            /**< "simt" or "cuda" */
+    const char *(*missing)(void);                                /**< NULL, or one line: why it cannot run */
+    void *(*alloc)(size_t bytes);                                /**< NULL if there is not that much */
+    void (*free)(void *p);
+    msa_status (*upload)(void *device, const void *host, size_t bytes);
+    msa_status (*download)(void *host, const void *device, size_t bytes); /**< after all runs before it */
+    const char *(*trouble)(void); /**< what went wrong in the last ::MSA_ERR_DEVICE, one line */
+    const struct msa_entry *const *entries; /**< in the order of kernels.def */
+    msa_status (*run)(const struct msa_entry *entry, const msa_shape *s, msa_dtype out, const msa_arrays *a,
+                      void *work, void *stream);
+    size_t (*workspace)(const struct msa_entry *entry, const msa_shape *s, msa_dtype out);
+} msa_device;
+
+/** The CPU engine; NULL if the build found no C++ compiler. */
+const msa_device *msa_engine(void);
+/** The current CUDA device; NULL if the build found no nvcc. */
+const msa_device *msa_gpu(void);
+
+/** One kernel bound to a device, a shape and an output type. */
+typedef struct msa_plan {
+    const msa_device *device;
+    const struct msa_entry *entry;
+    msa_shape shape;  /**< cu_q and cu_kv have to outlive the plan */
+    msa_dtype out;
+    size_t workspace; /**< bytes of device memory that msa_plan_run() needs */
+} msa_plan;
+
+/** @param kernel "STAGE/NAME".
+ *  @return ::MSA_ERR_UNSUPPORTED for a shape that it does not take or a name that is not in the table,
+ *  ::MSA_ERR_DEVICE where the device is missing. */
+msa_status msa_plan_make(msa_plan *plan, const msa_device *device, const char *kernel, const msa_shape *s,
+                         msa_dtype out);
+
+/** Enqueues the kernel. @param work plan->workspace bytes on the device, 128-byte aligned
+ *  @param stream a cudaStream_t, NULL for the default one; ignored by the engine */
+msa_status msa_plan_run(const msa_plan *plan, const msa_arrays *arrays, void *work, void *stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

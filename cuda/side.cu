@@ -1,0 +1,187 @@
+/**
+ * @file side.cu
+ * @brief One side of msa_cuda.h: memory, the entries of kernels.def, and a run of one over the sequences of a
+ *        call. Compiled by nvcc this is the GPU, compiled by a C++ compiler the engine.
+ */
+#include "kernel.cuh"
+
+#include <cstdlib>
+#include <string>
+
+#define KERNEL(stage, name, sm, precision, idea) extern const msa_entry ON_SIDE(stage, name);
+#include "kernels.def"
+#undef KERNEL
+
+static const msa_entry *const entries[] = {
+#define KERNEL(stage, name, sm, precision, idea) &ON_SIDE(stage, name),
+#include "kernels.def"
+#undef KERNEL
+};
+
+/* ---- Memory ---------------------------------------------------------------------------------------- */
+
+#ifdef __CUDACC__
+static std::string last_trouble;
+
+static msa_status ok(cudaError_t error)
+{
+    if (error == cudaSuccess)
+        return MSA_OK;
+    last_trouble = cudaGetErrorString(error);
+    return MSA_ERR_DEVICE;
+}
+static const char *missing()
+{
+    static std::string why;
+    int n = 0, major = 0, device = 0;
+    const cudaError_t error = cudaGetDeviceCount(&n);
+    if (error != cudaSuccess || n == 0)
+        why = std::string("no CUDA device: ") +
+              (error != cudaSuccess ? cudaGetErrorString(error) : "none is visible");
+    else if (cudaGetDevice(&device) == cudaSuccess &&
+             cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
+             major != 9)
+        why = "the CUDA device has compute capability " + std::to_string(major) + ".x, not 9.0 (Hopper)";
+    else
+        why.clear();
+    return why.empty() ? nullptr : why.c_str();
+}
+static void *device_alloc(size_t bytes)
+{
+    void *p = nullptr;
+    return ok(cudaMalloc(&p, bytes ? bytes : 1)) == MSA_OK ? p : nullptr;
+}
+static void device_free(void *p)
+{
+    cudaFree(p);
+}
+static msa_status upload(void *device, const void *host, size_t bytes)
+{
+    return ok(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice));
+}
+static msa_status download(void *host, const void *device, size_t bytes)
+{
+    return ok(cudaMemcpy(host, device, bytes, cudaMemcpyDeviceToHost));
+}
+static const char *trouble()
+{
+    return last_trouble.c_str();
+}
+static msa_status launched()
+{
+    return ok(cudaGetLastError());
+}
+#else
+static const char *missing()
+{
+    return nullptr;
+}
+static void *device_alloc(size_t bytes)
+{
+    return aligned_alloc(128, (bytes + 255) / 128 * 128); // never 0 bytes; cleared by nobody, as on a GPU
+}
+static void device_free(void *p)
+{
+    free(p);
+}
+static msa_status upload(void *device, const void *host, size_t bytes)
+{
+    memcpy(device, host, bytes);
+    return MSA_OK;
+}
+static msa_status download(void *host, const void *device, size_t bytes)
+{
+    memcpy(host, device, bytes);
+    return MSA_OK;
+}
+static const char *trouble()
+{
+    return simt::report().c_str();
+}
+static msa_status launched()
+{
+    return simt::report().empty() ? MSA_OK : MSA_ERR_DEVICE;
+}
+#endif
+
+/* ---- A run: sequence after sequence ------------------------------------------------------------------ */
+
+template <class T> static T *shifted(T *p, int64_t elements)
+{
+    return p ? p + elements : nullptr;
+}
+
+/// Sequence r of the call, its sizes and its part of every array.
+static Call part(const msa_shape *s, msa_dtype out, const msa_arrays *a, int r)
+{
+    const msa_seq seq = msa_get_seq(s, r);
+    const int64_t q = seq.q0, kv = seq.kv0, n_blocks = msa_n_blocks(s);
+    Call c = {};
+    c.s = {(int)seq.n_q,   (int)seq.n_kv,
+           (int)(seq.n_kv - seq.n_q), s->n_heads,
+           s->n_kv_heads,  s->n_heads / s->n_kv_heads,
+           s->block,       s->topk,
+           (int)ceil_div(seq.n_kv, (int64_t)s->block), s->n_q,
+           n_blocks};
+    c.d_head = s->d_head;
+    c.d_index = s->d_index;
+    c.out = out;
+    c.a.q = (const bf16 *)shifted(a->q, q * s->n_heads * s->d_head);
+    c.a.k = (const bf16 *)shifted(a->k, kv * s->n_kv_heads * s->d_head);
+    c.a.v = (const bf16 *)shifted(a->v, kv * s->n_kv_heads * s->d_head);
+    c.a.qi = (const bf16 *)shifted(a->qi, q * s->n_kv_heads * s->d_index);
+    c.a.ki = (const bf16 *)shifted(a->ki, kv * s->d_index);
+    c.a.scores = shifted(a->scores, q * n_blocks);
+    c.a.ids = shifted(a->ids, q * s->topk);
+    c.a.index_lse = shifted(a->index_lse, q);
+    c.a.o = shifted((char *)a->o, q * s->n_heads * s->d_head * (out == MSA_BF16 ? 2 : 4));
+    c.a.lse = shifted(a->lse, q * s->n_heads);
+    c.a.first = shifted(a->first, r * s->n_kv_heads * (n_blocks + 1));
+    c.a.entries = shifted(a->entries, q * s->n_kv_heads * s->topk);
+    c.a.items = shifted(a->items, msa_first_item(s, r));
+    return c;
+}
+
+static size_t workspace(const msa_entry *entry, const msa_shape *s, msa_dtype out)
+{
+    const msa_arrays none = {};
+    size_t most = 0;
+    for (int r = 0; r < msa_n_seqs(s); r++) {
+        const size_t bytes = entry->workspace(part(s, out, &none, r));
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
+static msa_status run(const msa_entry *entry, const msa_shape *s, msa_dtype out, const msa_arrays *a,
+                      void *work, void *stream)
+{
+    for (int r = 0; r < msa_n_seqs(s); r++) {
+        Call c = part(s, out, a, r);
+        c.work = work;
+        c.stream = (cudaStream_t)stream;
+        msa_status status = c.s.n_q > 0 ? entry->run(c) : MSA_OK;
+        if (status == MSA_OK)
+            status = launched();
+        if (status != MSA_OK)
+            return status;
+    }
+    return MSA_OK;
+}
+
+#ifdef __CUDACC__
+#define THIS_SIDE msa_gpu
+#define SIDE_NAME "cuda"
+#else
+#define THIS_SIDE msa_engine
+#define SIDE_NAME "simt"
+#endif
+extern "C" const msa_device *THIS_SIDE(void)
+{
+#ifndef __CUDACC__
+    simt::options.keep_going = true;
+#endif
+    static const msa_device device = {SIDE_NAME, missing,  device_alloc, device_free, upload,
+                                      download,  trouble, entries,      run,         workspace};
+    return &device;
+}

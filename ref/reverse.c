@@ -1,0 +1,79 @@
+/* Block -> queries: the selection turned around, for whoever walks the key blocks and wants their queries.
+ *
+ * A counting sort. Queries are visited in ascending order, so every block's entries ascend too. */
+#include "internal.h"
+
+int64_t msa_item_limit(const msa_shape *s)
+{
+    return 2 * (int64_t)s->topk * s->block;
+}
+
+int64_t msa_first_item(const msa_shape *s, int r)
+{
+    int64_t n = 0;
+    for (int a = 0; a < r; a++)
+        n += s->n_kv_heads * (msa_n_blocks(s) + msa_get_seq(s, a).n_q * s->topk / msa_item_limit(s));
+    return n;
+}
+
+size_t reverse_workspace(const msa_shape *s)
+{
+    return WORK_ALIGN + work_bytes(msa_n_blocks(s), sizeof(int32_t));
+}
+
+/* One group of one sequence: rows of ids in, first[B+1] and entries[n_q*k] out. */
+static void turn_around(const int32_t *ids, int64_t n_q, int topk, int64_t n_blocks, int32_t *first,
+                        uint32_t *entries, int32_t *next)
+{
+    memset(next, 0, (size_t)n_blocks * sizeof *next);
+    for (int64_t a = 0; a < n_q * topk; a++)
+        if (ids[a] >= 0)
+            next[ids[a]]++;
+    first[0] = 0;
+    for (int64_t b = 0; b < n_blocks; b++) {
+        first[b + 1] = first[b] + next[b];
+        next[b] = first[b];
+    }
+    for (int64_t i = 0; i < n_q; i++)
+        for (int slot = 0; slot < topk; slot++) {
+            const int32_t block = ids[i * topk + slot];
+            if (block >= 0)
+                entries[next[block]++] = (uint32_t)i << 5 | (uint32_t)slot;
+        }
+    for (int64_t a = first[n_blocks]; a < n_q * topk; a++)
+        entries[a] = ~UINT32_C(0);
+}
+
+static msa_item *list_items(const msa_shape *s, int group, const int32_t *first, msa_item *item)
+{
+    const int64_t limit = msa_item_limit(s);
+    for (int64_t b = 0; b < msa_n_blocks(s); b++)
+        for (int64_t at = first[b]; at < first[b + 1]; at += limit)
+            *item++ = (msa_item){group, (int32_t)b, (int32_t)at, (int32_t)min_i64(at + limit, first[b + 1])};
+    return item;
+}
+
+msa_status msa_reverse(const msa_shape *s, const int32_t *ids, int32_t *first, uint32_t *entries,
+                       msa_item *items, void *work)
+{
+    MSA_TRY(msa_check_ids(s, ids));
+    if (!first || !entries || !items || !work)
+        return MSA_ERR_NULL;
+    if (s->topk > 32 || s->n_q > INT64_C(1) << 27 || s->n_q * s->topk > INT32_MAX)
+        return MSA_ERR_UNSUPPORTED;
+    const int64_t n_blocks = msa_n_blocks(s);
+    int32_t *next = work_take(&work, n_blocks, sizeof *next);
+    for (int a = 0; a < msa_n_seqs(s); a++) {
+        const msa_seq seq = msa_get_seq(s, a);
+        msa_item *item = items + msa_first_item(s, a), *end = items + msa_first_item(s, a + 1);
+        for (int r = 0; r < s->n_kv_heads; r++) {
+            turn_around(ids_row(s, ids, r, seq.q0), seq.n_q, s->topk, n_blocks, first, entries, next);
+            item = list_items(s, r, first, item);
+            first += n_blocks + 1;
+            entries += seq.n_q * s->topk;
+        }
+        for (; item < end; item++)
+            *item = (msa_item){-1, -1, -1, -1};
+    }
+    return MSA_OK;
+}
