@@ -43,6 +43,9 @@ typedef struct inputs {
     inputs_pattern pattern;
 } inputs;
 
+/** The same inputs rounded to bf16. False if memory runs out. */
+bool inputs_rounded(inputs *out, const inputs *in, const msa_shape *s);
+
 /** False if memory runs out. */
 bool inputs_new(inputs *in, const msa_shape *s, inputs_pattern p, uint64_t seed);
 void inputs_free(inputs *in);
