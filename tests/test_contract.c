@@ -377,7 +377,7 @@ static msa_status call(const msa_ops *ops, int stage, const msa_shape *s, const 
     case MSA_STAGE_TOPK:
         return k->topk(s, in, (int32_t *)(void *)out, work);
     case MSA_STAGE_REVERSE:
-        return k->reverse(s, ids, (int32_t *)(void *)out, (uint32_t *)(void *)(out + 300),
+        return k->reverse(s, in ? ids : NULL, (int32_t *)(void *)out, (uint32_t *)(void *)(out + 300),
                           (msa_item *)(void *)(out + 600), work);
     case MSA_STAGE_SPARSE:
         return k->sparse(s, in, in, in, ids, out, out, work);

@@ -48,7 +48,7 @@ static int check_names(const char *command, const cli_list *names)
 /* A shape of the table by its name, which is the only way to packed sequences. */
 static bool find_shape(const char *name, msa_shape *s)
 {
-    for (int i = 0; i < inputs_n_shapes; i++) {
+    for (int i = 0; i < inputs_n_all_shapes; i++) {
         char known[INPUTS_NAME];
         inputs_shape_name(&inputs_shapes[i], known);
         if (strcmp(known, name) == 0) {
@@ -161,5 +161,5 @@ int cmd_check(int argc, char **argv)
     if (status)
         return status;
     return text ? run(argv[0], &names, &shape, 1, seed)
-                : run(argv[0], &names, inputs_shapes, inputs_n_shapes, seed);
+                : run(argv[0], &names, inputs_shapes, inputs_n_all_shapes, seed);
 }

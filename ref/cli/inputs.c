@@ -227,7 +227,7 @@ const msa_shape inputs_shapes[] = {
     {75, 240, 4, 2, 64, 64, 32, 2, 3, long_q, long_kv},  // packed, one sequence without queries
     {18, 333, 6, 2, 128, 64, 32, 4, 3, step_q, step_kv}, // packed decoding steps
 };
-const int inputs_n_shapes = (int)(sizeof inputs_shapes / sizeof *inputs_shapes);
+const int inputs_n_all_shapes = (int)(sizeof inputs_shapes / sizeof *inputs_shapes), inputs_n_shapes = 14;
 
 void inputs_shape_name(const msa_shape *s, char name[INPUTS_NAME])
 {
