@@ -601,6 +601,29 @@ static void chained_blocks()
     options.resident = 1;
 }
 
+__global__ void mark_kernel(uint32_t *ran)
+{
+    if (threadIdx.x == 0)
+        atomicAdd(ran + (blockIdx.x == gridDim.x - 1), 1u);
+}
+
+/// options.only: the last of ten million blocks, of the second launch.
+static void filtered_blocks()
+{
+    simt::reset();
+    options.only = [](const char *kernel, uint64_t launch, uint64_t block) {
+        return launch == 1 && block == 9999999 && string(kernel) == "mark_kernel";
+    };
+    uint32_t ran[2] = {0, 0};
+    LAUNCH(mark_kernel, 10000000, 32, 0, nullptr, &ran[0]);
+    const bool none = ran[0] + ran[1] == 0;
+    LAUNCH(mark_kernel, 10000000, 32, 0, nullptr, &ran[0]);
+    options.only = nullptr;
+    tap(none && ran[0] == 0 && ran[1] == 1, "only the last block of the second launch runs");
+    LAUNCH(mark_kernel, 3, 32, 0, nullptr, &ran[0]);
+    tap(ran[0] == 2 && ran[1] == 2, "... and all without a filter");
+}
+
 /* ---- Counters ---------------------------------------------------------------------------------------
  */
 
@@ -1118,6 +1141,7 @@ int main()
           [] { return round_trip(64, TensorSwizzle::b128, -5, -3); });
     right("4D load that sticks out, float32 reduction", four_dimensions);
     chained_blocks();
+    filtered_blocks();
     counters();
     wrong_kernels();
     tensor_map_rules();

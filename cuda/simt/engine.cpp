@@ -29,6 +29,20 @@ static std::atomic<bool> stop; ///< one block failed: the others give up
 struct Failed { ///< the launch is given up; the report says why
 };
 
+/// The blocks of a grid that run: all, or those that options.only picks.
+struct Chosen {
+    uint64_t all;
+    std::vector<uint64_t> some;
+    uint64_t size() const
+    {
+        return options.only ? some.size() : all;
+    }
+    uint64_t operator[](uint64_t i) const
+    {
+        return options.only ? some[i] : i;
+    }
+};
+
 /// One core's share: the blocks it runs now, and a stack for each of their threads.
 struct Worker {
     Context home;
@@ -41,7 +55,7 @@ struct Worker {
     void admit(const Launch &l, uint64_t linear);
     void resume(Thread &t);
     void sweep(Block &b, bool &ran, bool &spun);
-    void run(const Launch &l, uint64_t first, uint64_t last, unsigned resident);
+    void run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t last, unsigned resident);
     void abandon();
 };
 static thread_local Worker worker;
@@ -334,15 +348,15 @@ static void retire(Block &b)
         sum[i] += part[i];
 }
 
-/// Runs blocks first..last-1, `resident` of them at a time.
-void Worker::run(const Launch &l, uint64_t first, uint64_t last, unsigned resident)
+/// Runs chosen[first..last-1], `resident` of them at a time.
+void Worker::run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t last, unsigned resident)
 {
     constexpr int patience = 20000; // sweeps in which threads only spun
     int idle_sweeps = 0;
     try {
         while (!stop && (first < last || !blocks.empty())) {
             while (first < last && blocks.size() < resident)
-                admit(l, first++);
+                admit(l, chosen[first++]);
             bool ran = false, spun = false;
             for (auto &b : blocks)
                 sweep(*b, ran, spun);
@@ -384,9 +398,21 @@ void Worker::abandon()
     failed = false;
 }
 
+static uint64_t launches; ///< since reset()
+
 void reset()
 {
     memset(&counters, 0, sizeof counters);
+    launches = 0;
+}
+
+static Chosen choose(const Launch &l)
+{
+    Chosen c = {(uint64_t)l.grid.x * l.grid.y * l.grid.z, {}};
+    for (uint64_t i = 0; options.only && i < c.all; i++)
+        if (options.only(l.name, launches, i))
+            c.some.push_back(i);
+    return c;
 }
 
 static const char *launch_error(const Launch &l)
@@ -409,15 +435,16 @@ void run(const Launch &l)
     if (const char *error = launch_error(l)) {
         record(text(l.at) + ": " + error + " (" + l.name + ")");
     } else {
-        const int64_t n = (int64_t)l.grid.x * l.grid.y * l.grid.z;
+        const Chosen chosen = choose(l);
         if (options.resident > 1) {
-            worker.run(l, 0, (uint64_t)n, (unsigned)options.resident);
+            worker.run(l, chosen, 0, chosen.size(), (unsigned)options.resident);
         } else {
 #pragma omp parallel for schedule(dynamic)
-            for (int64_t i = 0; i < n; i++)
-                worker.run(l, (uint64_t)i, (uint64_t)i + 1, 1);
+            for (int64_t i = 0; i < (int64_t)chosen.size(); i++)
+                worker.run(l, chosen, (uint64_t)i, (uint64_t)i + 1, 1);
         }
     }
+    launches++;
     if (!last_report.empty() && !options.keep_going) {
         fprintf(stderr, "%s\n", last_report.c_str());
         exit(1);

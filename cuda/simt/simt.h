@@ -142,6 +142,8 @@ struct Options {
         1; ///< blocks that run interleaved; more than one for kernels whose blocks wait for each other
     bool keep_going = false; ///< leave a failure in report() instead of ending the program
     bool unwritten = false;  ///< let wgmma read shared memory that nobody has written
+    /// Which blocks of a grid run; all, if empty. Launches count from 0 at reset(). Called by one thread.
+    std::function<bool(const char *kernel, uint64_t launch, uint64_t block)> only;
 };
 extern Options options;
 
@@ -158,7 +160,7 @@ struct Counters {
     uint64_t mbarrier_stalls;            ///< ...and did not find it complete
 };
 extern Counters counters;
-void reset();
+void reset(); ///< of counters, and launches count from 0 again
 
 /// What was wrong with the last launch: "file:line: what (kernel, block, thread)"; empty if nothing.
 const std::string &report();
