@@ -30,6 +30,8 @@ __global__ void threads(float *x, uint32_t *flag)
     while (ld_acquire(flag) != n) {
     }
     st_release(flag, n + 1);
+    timeline_role("reader");
+    timeline_mark("sum", 2);
     st_global(&x[t], v);
     grid_launch_dependents();
     grid_wait();

@@ -658,6 +658,101 @@ static void counters()
     }
 }
 
+/* ---- The timeline -------------------------------------------------------------------------------- */
+
+struct TimelineSmem {
+    alignas(1024) bf16 tile[64 * 64];
+    uint64_t full;
+};
+
+/// A warp loads 8 KB; two warpgroups wait for it, multiply four times 64 x 64 x 16, and do something.
+__global__ void timeline_kernel(const __grid_constant__ CUtensorMap map)
+{
+    TimelineSmem &s = shared<TimelineSmem>();
+    if (threadIdx.x == 0) {
+        mbarrier_init(&s.full, 1);
+        fence_mbarrier_init();
+    }
+    __syncthreads();
+    if (threadIdx.x >= 256) {
+        timeline_role("producer");
+        if (threadIdx.x == 256) {
+            mbarrier_arrive_expect(&s.full, sizeof s.tile);
+            tma_load_2d(s.tile, &map, &s.full, 0, 0);
+        }
+        return;
+    }
+    timeline_role("consumer");
+    mbarrier_wait(&s.full, 0);
+    float d[32];
+    const uint64_t tile = wgmma_descriptor(s.tile, 16, 1024, Swizzle::b128);
+    wgmma_fence();
+    for (int i = 0; i < 4; i++)
+        wgmma_ss<64>(d, tile, tile, i > 0);
+    wgmma_commit();
+    wgmma_wait<0>();
+    timeline_mark("softmax", 100);
+    bar_sync(1, 256);
+}
+
+static vector<simt::Event> of(simt::Did did, unsigned warp)
+{
+    vector<simt::Event> found;
+    for (const simt::Event &e : simt::timeline())
+        if (e.did == did && e.warp == warp)
+            found.push_back(e);
+    return found;
+}
+
+static string as_text(const vector<simt::Event> &events)
+{
+    string all;
+    for (const simt::Event &e : events)
+        all += std::to_string(e.launch) + " " + std::to_string(e.block) + " " + std::to_string(e.warp) + " " +
+               std::to_string(e.lanes) + " " + e.role + e.name + std::to_string((int)e.did) + " " +
+               std::to_string(e.object) + " " + std::to_string(e.at.line) + " " + std::to_string(e.begin) +
+               " " + std::to_string(e.end) + "\n";
+    return all;
+}
+
+static void timeline()
+{
+    const Tensor t(64, 64, 11);
+    const CUtensorMap map = t.map(64, 64, TensorSwizzle::b128);
+    string first;
+    right("the timeline is the same in every order and timing", [&] {
+        simt::reset();
+        options.timeline = true;
+        LAUNCH(timeline_kernel, 2, 288, sizeof(TimelineSmem), nullptr, map);
+        if (first.empty())
+            first = as_text(simt::timeline());
+        return as_text(simt::timeline()) == first;
+    });
+    options.timeline = true;
+    simt::reset();
+    LAUNCH(timeline_kernel, 1, 288, sizeof(TimelineSmem), nullptr, map);
+    options.timeline = false;
+    const simt::Costs cost;
+    const auto copy = of(simt::Did::copy, 8), wait = of(simt::Did::wait_mbarrier, 4);
+    tap(copy.size() == 1 && copy[0].bytes == 8192 && copy[0].lanes == 1 &&
+            string(copy[0].role) == "producer" &&
+            fabs(copy[0].end - copy[0].begin - cost.copy_latency - 8192 / cost.copy_bytes) < 1e-6,
+        "a copy takes its latency and its bytes");
+    tap(wait.size() == 1 && wait[0].lanes == ~0u && wait[0].end == copy[0].end &&
+            wait[0].object == sizeof t.data[0] * 64 * 64 && string(wait[0].role) == "consumer",
+        "... and those who wait for it go on when it lands");
+    const auto one = of(simt::Did::product, 0), other = of(simt::Did::product, 4);
+    tap(one.size() == 1 && other.size() == 1 && one[0].busy == 128 && other[0].busy == 128 &&
+            std::max(one[0].end, other[0].end) - one[0].begin >= 256 &&
+            std::max(one[0].end, other[0].end) - one[0].begin < 256 + 8 * cost.issue,
+        "two warpgroups share the tensor cores");
+    const auto softmax = of(simt::Did::work, 3), after = of(simt::Did::work, 7);
+    tap(softmax.size() == 1 && string(softmax[0].name) == "softmax" && softmax[0].lanes == ~0u &&
+            softmax[0].end - softmax[0].begin == 100 && after.size() == 1 &&
+            (after[0].begin >= softmax[0].end || softmax[0].begin >= after[0].end),
+        "declared work has its quarter of the SM for itself");
+}
+
 /* ---- Wrong kernels ----------------------------------------------------------------------------------
  */
 
@@ -1143,6 +1238,7 @@ int main()
     chained_blocks();
     filtered_blocks();
     counters();
+    timeline();
     wrong_kernels();
     tensor_map_rules();
     return tap_done();

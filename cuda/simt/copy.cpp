@@ -218,13 +218,16 @@ static void begin_load(Block &b, Range r, unsigned swizzle, const char *what, Si
     self().at = at;
 }
 
-static uint32_t fenced_barrier(Block &b, uint64_t *p, const char *what, Site at)
+/// The barrier that a load of r completes on.
+static uint32_t fenced_barrier(Block &b, uint64_t *p, uint32_t bytes, const char *what, Site at)
 {
     const Mbarrier &m = find_mbarrier(b, p, what, at);
     if (!m.fenced)
         fail(at, "%s: no fence.mbarrier_init (or fence.proxy.async) followed the mbarrier.init at %s", what,
              text(m.init).c_str());
-    return shared_address(p, at);
+    const uint32_t address = shared_address(p, at);
+    note_load(self(), bytes, m, address - Block::shared_window, at);
+    return address;
 }
 
 void tma_load(void *dst, const CUtensorMap *map, uint64_t *p, const int *c, int rank, Site at)
@@ -232,7 +235,7 @@ void tma_load(void *dst, const CUtensorMap *map, uint64_t *p, const int *c, int 
     Block &b = *self().block;
     const Box x = checked_box(map, c, rank, "tensor copy", at);
     const Range r = checked_tile(x, dst, "tensor copy", at);
-    const uint32_t barrier = fenced_barrier(b, p, "tensor copy", at);
+    const uint32_t barrier = fenced_barrier(b, p, x.bytes(), "tensor copy", at);
     begin_load(b, r, x.map.swizzle, "tensor copy", at);
     auto take_place = [&b, x, r, barrier, at] {
         each_chunk(x, b.count.load_bytes, b.count.load_sectors,
@@ -255,7 +258,7 @@ void bulk_load(void *dst, const void *src, uint32_t bytes, uint64_t *p, Site at)
         fail(at, "bulk copy: source and size must be multiples of 16 bytes");
     check_global(src, bytes, "bulk copy", at);
     const Range r = {address, address + bytes};
-    const uint32_t barrier = fenced_barrier(b, p, "bulk copy", at);
+    const uint32_t barrier = fenced_barrier(b, p, bytes, "bulk copy", at);
     begin_load(b, r, 0, "bulk copy", at);
     auto take_place = [&b, r, src, bytes, barrier, at] {
         memcpy(b.at(r.begin), src, bytes);
@@ -321,6 +324,7 @@ static void issue_store(Block &b, Range r, Site at, std::function<void()> move)
     Thread &t = self();
     t.at = at;
     async_reads(b, r, "bulk store", at);
+    note_queued(t, Queue::stores, r.end - r.begin, t.bulk_groups, at);
     std::vector<unsigned char> source(b.at(r.begin), b.at(r.begin) + (r.end - r.begin));
     auto take_place = [&b, r, at, source, move] {
         if (memcmp(source.data(), b.at(r.begin), source.size()))
@@ -378,8 +382,10 @@ void bulk_wait(int pending, Site at)
 {
     Thread &t = self();
     t.at = at;
-    if ((unsigned)pending < t.bulk_groups)
-        complete_groups(*t.block, Pending::store, t.bulk_groups - (unsigned)pending);
+    if ((unsigned)pending >= t.bulk_groups)
+        return;
+    complete_groups(*t.block, Pending::store, t.bulk_groups - (unsigned)pending);
+    note_wait(t, Did::wait_copy, Queue::stores, t.bulk_groups - (unsigned)pending, at);
 }
 
 /* ---- cp.async ------------------------------------------------------------------------------------ */
@@ -399,6 +405,7 @@ void cp_async(void *dst, const void *src, unsigned bytes, unsigned src_bytes, Si
     }
     const uint32_t address = shared_checked(dst, bytes, bytes, "cp.async", at);
     memset(dst, 0xff, bytes);
+    note_queued(t, Queue::cp_async, src_bytes, t.cp_groups, at);
     auto take_place = [&b, &t, address, src, bytes, src_bytes] {
         unsigned char *d = b.at(address);
         memset(d, 0, bytes);
@@ -423,10 +430,11 @@ void cp_async_wait(int pending, Site at)
 {
     Thread &t = self();
     t.at = at;
-    if (pending < 0)
-        complete_groups(*t.block, Pending::cp_async, ~0u);
-    else if ((unsigned)pending < t.cp_groups)
-        complete_groups(*t.block, Pending::cp_async, t.cp_groups - (unsigned)pending);
+    if (pending >= (int)t.cp_groups)
+        return;
+    const unsigned limit = pending < 0 ? ~0u : t.cp_groups - (unsigned)pending;
+    complete_groups(*t.block, Pending::cp_async, limit);
+    note_wait(t, Did::wait_copy, Queue::cp_async, limit, at);
 }
 
 /// cp.async.mbarrier.arrive.noinc: one of the barrier's arrivals, made when this thread's copies are done.
@@ -434,10 +442,11 @@ void cp_async_arrive(uint64_t *p, Site at)
 {
     Thread &t = self();
     Block &b = *t.block;
-    find_mbarrier(b, p, "cp.async.mbarrier.arrive", at);
+    const Mbarrier &m = find_mbarrier(b, p, "cp.async.mbarrier.arrive", at);
     const uint32_t address = shared_address(p, at);
     Clock issuer;
     publish(issuer);
+    note_after_copies(t, m, at);
     auto take_place = [&b, address, issuer, at] { mbarrier_arrive_late(b, address, issuer, at); };
     issue(b, {Pending::cp_arrive, &t, t.cp_groups, {0, 0}, at, take_place});
 }

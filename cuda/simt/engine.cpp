@@ -19,6 +19,7 @@ namespace simt
 Options options;
 Counters counters;
 
+static uint64_t launches; ///< since reset()
 static std::string last_report;
 static std::mutex report_lock;
 static std::atomic<bool> stop; ///< one block failed: the others give up
@@ -197,7 +198,8 @@ static void deadlock(std::vector<std::unique_ptr<Block>> &blocks, const char *wh
 static constexpr size_t guard = 1024;
 static constexpr unsigned char guard_byte = 0xa5, poison_byte = 0xff;
 
-Block::Block(const Launch &l, uint64_t linear_index) : launch(&l), linear(linear_index)
+Block::Block(const Launch &l, uint64_t linear_index)
+    : launch(&l), launch_number(launches), linear(linear_index)
 {
     index = {unsigned(linear % l.grid.x), unsigned(linear / l.grid.x % l.grid.y),
              unsigned(linear / l.grid.x / l.grid.y)};
@@ -208,8 +210,10 @@ Block::Block(const Launch &l, uint64_t linear_index) : launch(&l), linear(linear
     warpgroups.resize((n + 127) / 128);
     for (Warpgroup &g : warpgroups)
         g.groups = g.arrived = 0, g.fenced = false, g.registers = std::min(65536 / n / 8 * 8, 255u);
+    if (options.timeline)
+        record.reset(new Record), record->threads.resize(n);
     for (NamedBarrier &b : barriers)
-        b.expected = b.arrived = 0, b.phase = 0;
+        b.expected = b.arrived = 0, b.phase = 0, b.signal = new_signal(*this);
     memory.reset(new unsigned char[l.shared_bytes + 3 * guard]);
     shared = memory.get() + guard;
     shared += (guard - (uintptr_t)shared % guard) % guard;
@@ -346,6 +350,7 @@ static void retire(Block &b)
     const uint64_t *part = (const uint64_t *)&b.count;
     for (size_t i = 0; i < sizeof counters / sizeof *sum; i++)
         sum[i] += part[i];
+    replay(b);
 }
 
 /// Runs chosen[first..last-1], `resident` of them at a time.
@@ -398,12 +403,11 @@ void Worker::abandon()
     failed = false;
 }
 
-static uint64_t launches; ///< since reset()
-
 void reset()
 {
     memset(&counters, 0, sizeof counters);
     launches = 0;
+    forget_timeline();
 }
 
 static Chosen choose(const Launch &l)
@@ -445,6 +449,7 @@ void run(const Launch &l)
         }
     }
     launches++;
+    sort_timeline();
     if (!last_report.empty() && !options.keep_going) {
         fprintf(stderr, "%s\n", last_report.c_str());
         exit(1);

@@ -91,6 +91,7 @@ struct Landed {
 
 struct NamedBarrier {
     unsigned expected, arrived;
+    unsigned signal; ///< of the current phase, in the timeline
     uint64_t phase;
     Site first;
     Clock gathering, complete; ///< of arrivals so far; of those up to the last complete phase
@@ -105,6 +106,7 @@ struct Mbarrier {
     uint32_t initialised; ///< stamp
     Site init, expect;
     Clock gathering, complete;
+    unsigned signal, last; ///< of the current phase and of the one before, in the timeline
 };
 
 /// The accumulators of one warpgroup tile while wgmma owns them.
@@ -155,8 +157,30 @@ struct Word {
     Site wrote{nullptr, 0}, read[2] = {{nullptr, 0}, {nullptr, 0}};
 };
 
+/// What a thread did, as far as the timeline cares. A signal is a phase of a barrier: it completes at the
+/// time of the last of those that arrive. Signal 0 was always complete.
+enum class Queue { none, stores, cp_async }; ///< whose groups a thread waits for
+struct Step {
+    enum Kind { role, advance, work, signal_at, copy, after_copies, product, wait_group } kind;
+    Site at;
+    Did did = Did::work;
+    const char *name = "";
+    double amount = 0; ///< clocks, bytes or multiply-adds
+    unsigned signal = 0, object = 0, group = 0;
+    bool arrives = false, waits = false;
+    Queue queue = Queue::none;
+    Step(Kind k, Site s) : kind(k), at(s)
+    {
+    }
+};
+struct Record {
+    std::vector<std::vector<Step>> threads;
+    std::vector<unsigned> missing{0}; ///< arrivals, by signal
+};
+
 struct Block {
     const Launch *launch;
+    uint64_t launch_number;
     uint3 index;
     uint64_t linear;
     std::vector<Thread> threads;
@@ -176,6 +200,7 @@ struct Block {
     Clock fences;          ///< of memory fences and atomics, taken for one object
     uint64_t random;
     Counters count;
+    std::unique_ptr<Record> record; ///< with options.timeline
 
     Block(const Launch &l, uint64_t linear_index);
     ~Block();
@@ -228,6 +253,20 @@ void mbarrier_arrive_late(Block &b, uint32_t address, const Clock &issuer,
                           Site at); ///< of cp.async, when its copies took place
 constexpr uint32_t byte_limit_of_barrier = (1 << 20) - 1;
 void mbarrier_complete(Block &b, uint32_t address, int64_t bytes, Site at);
+
+/* ---- timeline.cpp -------------------------------------------------------------------------------- */
+unsigned new_signal(Block &b);
+void note(Thread &t, const Step &s);
+void note_work(Thread &t, double clk); ///< unnamed: it only takes time
+void note_signal(Thread &t, Did did, unsigned signal, unsigned object, bool arrives, bool waits, Site at);
+void note_load(Thread &t, uint64_t bytes, const Mbarrier &m, unsigned object, Site at);
+void note_queued(Thread &t, Queue queue, uint64_t bytes, unsigned group, Site at);
+void note_after_copies(Thread &t, const Mbarrier &m, Site at); ///< arrives when its cp.async have landed
+void note_product(Thread &t, int fma, unsigned group, Site at);
+void note_wait(Thread &t, Did did, Queue queue, unsigned limit, Site at); ///< for groups below the limit
+void replay(Block &b);
+void sort_timeline();
+void forget_timeline();
 
 /* ---- wgmma.cpp ----------------------------------------------------------------------------------- */
 void finish_products(Block &b);

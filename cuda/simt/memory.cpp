@@ -155,6 +155,7 @@ void touch_shared(const void *p, unsigned bytes, bool write, Site at)
     if (!write)
         check_written(b, r, what, at);
     count_access(b, t, write ? Traffic::shared_store : Traffic::shared_load, address, bytes, at);
+    note_work(t, 32 * bytes / options.costs.shared_bytes);
 }
 
 void fence_proxy_async(Site at)
@@ -220,6 +221,7 @@ void touch_global(const void *p, unsigned bytes, bool write, Site at)
         fail(at, "%s of %u bytes at an address that is not a multiple of that", what, bytes);
     count_access(*t.block, t, write ? Traffic::global_store : Traffic::global_load, (uint64_t)(uintptr_t)p,
                  bytes, at);
+    note_work(t, 32 * bytes / options.costs.shared_bytes);
 }
 
 void check_stored(const void *value, unsigned bytes, Site at)

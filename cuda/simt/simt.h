@@ -29,6 +29,7 @@
 #include <functional>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 /* ---- CUDA's words -------------------------------------------------------------------------------- */
 
@@ -134,6 +135,17 @@ struct Site {
 enum class Order { forward, reverse, random }; ///< in which threads of a block run
 enum class Timing { late, early, random };     ///< when asynchronous copies and products take place
 
+/// What instructions cost in the timeline's model: nominal clocks of an H100's SM, not measurements.
+struct Costs {
+    double copy_latency = 600; ///< from a copy's turn on the path to its landing
+    double copy_bytes = 24;    ///< bytes a clock, of all copies of a block together
+    double tensor_fma = 2048;  ///< multiply-adds a clock of wgmma, of all warpgroups together
+    double mma_fma = 340;      ///< ... of one warp's mma.sync
+    double shared_bytes = 128; ///< bytes a clock of a warp's named loads and stores
+    double barrier = 16;       ///< from the end of a wait to the next instruction
+    double issue = 2;          ///< any other instruction that the engine sees
+};
+
 struct Options {
     Order order = Order::forward;
     Timing timing = Timing::late;
@@ -144,6 +156,8 @@ struct Options {
     bool unwritten = false;  ///< let wgmma read shared memory that nobody has written
     /// Which blocks of a grid run; all, if empty. Launches count from 0 at reset(). Called by one thread.
     std::function<bool(const char *kernel, uint64_t launch, uint64_t block)> only;
+    bool timeline = false; ///< record what timeline() hands out
+    Costs costs;           ///< its clocks
 };
 extern Options options;
 
@@ -160,7 +174,43 @@ struct Counters {
     uint64_t mbarrier_stalls;            ///< ...and did not find it complete
 };
 extern Counters counters;
-void reset(); ///< of counters, and launches count from 0 again
+void reset(); ///< counters to zero, launches count from 0 again, no timeline
+
+/* The timeline is a model, not a measurement. The engine has no clock, so each thread gets one that advances
+ * by the nominal options.costs. Products share the block's tensor cores in order of issue, copies share one
+ * path to memory, and whoever waits goes on when the last arrival or landing has come. A block has an SM
+ * for itself, and starts at clock 0. Ordinary arithmetic is not seen: a kernel declares it by
+ * timeline_mark("softmax", clk), which gives the warp its quarter of the SM for so long. Order and timing of
+ * the run have no influence; waiting for other blocks takes no time. */
+
+enum class Did {
+    work,          ///< what timeline_mark declared
+    copy,          ///< a bulk copy or cp.async, from issue to landing
+    product,       ///< a group of wgmma, from its first issue to its last result; in the first of its warps
+    wait_mbarrier, ///< object: the barrier's offset in shared memory
+    wait_barrier,  ///< object: the number of the block's or named barrier
+    wait_product,  ///< wgmma.wait_group
+    wait_copy,     ///< the wait for groups of bulk stores or cp.async
+    wait_lanes     ///< for the other lanes of a warp or warpgroup, at a collective instruction
+};
+
+/// What lanes of one warp did together. Waits that took no time are left out.
+struct Event {
+    const char *kernel;
+    uint64_t launch, block; ///< launches as options.only counts them
+    unsigned warp;
+    uint32_t lanes;   ///< mask
+    const char *role; ///< as timeline_role said, else ""
+    Did did;
+    const char *name; ///< of work, else ""
+    uint32_t object;  ///< of a wait; of a copy: the offset of the mbarrier that it completes on
+    uint64_t bytes;   ///< of a copy
+    double busy;      ///< clocks that it had the tensor cores, the path or the quarter for itself
+    double begin, end;
+    Site at;
+};
+/// All launches since reset() with options.timeline, ordered by launch, block, warp and begin.
+const std::vector<Event> &timeline();
 
 /// What was wrong with the last launch: "file:line: what (kernel, block, thread)"; empty if nothing.
 const std::string &report();
@@ -244,6 +294,9 @@ void wgmma_wait(int pending, Site at);
 void wgmma(float *d, int n, const uint32_t *a, uint64_t desc_a, uint64_t desc_b, bool accumulate,
            bool trans_a, bool trans_b, Site at);
 void setmaxnreg(unsigned n, bool increase, Site at);
+
+void timeline_role(const char *role, Site at);
+void timeline_mark(const char *what, double clk, Site at);
 
 /// Any trivially copyable value of up to 8 bytes as an integer and back.
 template <class T> uint64_t to_bits(T v)

@@ -96,6 +96,7 @@ void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void *
     check_guards(b, at);
     t.at = at;
     void *args[128] = {};
+    const unsigned signal = new_signal(b);
     Clock together;
     for (unsigned i = 0; i < n; i++)
         if (!mask || mask >> i & 1) {
@@ -106,6 +107,7 @@ void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void *
         if (!mask || mask >> i & 1) {
             b.threads[base + i].meeting.what = nullptr;
             b.threads[base + i].clock = together;
+            note_signal(b.threads[base + i], Did::wait_lanes, signal, 0, true, true, at);
         }
     if (!mask)
         b.warpgroups[t.index / 128].arrived = 0;
@@ -305,6 +307,7 @@ void mma(float *d, const uint32_t *a, const uint32_t *b, Site at)
 {
     MmaLane l = {d, a, b};
     converge("mma.sync", ~0u, &l, multiply, at);
+    note_work(self(), 16 * 8 * 16 / options.costs.mma_fma);
 }
 
 } // namespace simt

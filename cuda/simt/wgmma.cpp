@@ -264,6 +264,7 @@ static void issue(void **args)
     } else {
         p.reads[0] = check_operand(b, l.desc_a, l.trans_a, 64, "A", l.at);
     }
+    note_product(b.threads[first], l.n * 64 * 16, g.groups, l.at);
     p.reads[1] = check_operand(b, l.desc_b, l.trans_b, l.n, "B", l.at);
     g.products.push_back(std::move(p));
     if (options.timing == Timing::early)
@@ -315,7 +316,9 @@ static void wait_group(void **args)
 void wgmma_wait(int pending, Site at)
 {
     WaitLane l = {(unsigned)pending, at};
+    const unsigned groups = my_warpgroup().groups;
     converge("wgmma.wait_group", 0, &l, wait_group, at);
+    note_wait(self(), Did::wait_product, Queue::none, groups > l.pending ? groups - l.pending : 0, at);
 }
 
 } // namespace simt
