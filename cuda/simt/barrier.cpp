@@ -51,18 +51,18 @@ static void pass(NamedBarrier &bar, unsigned id, bool wait, Site at)
 {
     Thread &t = self();
     BarrierPhase phase(bar, id);
-    publish(bar.gathering);
+    publish(bar.gate, bar.phase);
     note_signal(t, Did::wait_barrier, bar.signal, id, true, wait, at);
     if (bar.arrived == bar.expected) {
         bar.arrived = 0;
         bar.phase++;
-        bar.complete = bar.gathering;
+        bar.gate.complete = bar.gate.gathering;
         bar.signal = new_signal(*t.block);
     }
     if (!wait)
         return;
     wait_for(phase, at);
-    learn(bar.complete);
+    learn(bar.gate, phase.phase);
 }
 
 void bar_sync(unsigned id, unsigned n, Site at)
@@ -138,8 +138,7 @@ void mbarrier_init(uint64_t *p, uint32_t count, Site at)
              text(b.mbarriers[address].init).c_str());
     const uint64_t bits = cookie(address);
     memcpy(p, &bits, 8);
-    b.mbarriers[address] = {count, count, 0,       0,       false,         t.index, stamp(t),
-                            at,    at,    Clock(), Clock(), new_signal(b), 0};
+    b.mbarriers[address] = {count, count, 0, 0, false, t.index, stamp(t), at, at, Gate(), new_signal(b), 0};
 }
 
 void mbarrier_inval(uint64_t *p, Site at)
@@ -170,7 +169,7 @@ static void turn(Block &b, Mbarrier &m, uint32_t address, Site at)
     if (m.bytes == 0) {
         m.phase++;
         m.pending = m.count;
-        m.complete = m.gathering;
+        m.gate.complete = m.gate.gathering;
         m.last = m.signal;
         m.signal = new_signal(b);
     }
@@ -207,7 +206,7 @@ void mbarrier_arrive(uint64_t *p, uint32_t count, int64_t expected_bytes, Site a
     Mbarrier &m = find_mbarrier(*t.block, p, "mbarrier.arrive", at);
     if (expected_bytes)
         expect(m, expected_bytes, at);
-    publish(m.gathering);
+    publish(m.gate, m.phase);
     t.at = at;
     note_signal(t, Did::wait_mbarrier, m.signal, 0, true, false, at);
     arrive(*t.block, m, shared_address(p, at), count, at);
@@ -215,8 +214,10 @@ void mbarrier_arrive(uint64_t *p, uint32_t count, int64_t expected_bytes, Site a
 
 void mbarrier_arrive_late(Block &b, uint32_t address, const Clock &issuer, Site at)
 {
-    b.mbarriers.at(address).gathering.join(issuer);
-    arrive(b, b.mbarriers.at(address), address, 1, at);
+    Mbarrier &m = b.mbarriers.at(address);
+    m.gate.gathering.join(issuer);
+    tsan::release(&m.gate.side[m.phase & 1]);
+    arrive(b, m, address, 1, at);
 }
 
 void mbarrier_complete(Block &b, uint32_t address, int64_t bytes, Site at)
@@ -226,6 +227,7 @@ void mbarrier_complete(Block &b, uint32_t address, int64_t bytes, Site at)
         fail(at, "the mbarrier of this copy is gone before its bytes have arrived");
     Mbarrier &m = found->second;
     m.bytes -= bytes;
+    tsan::release(&m.gate.side[m.phase & 1]);
     if (m.bytes < -byte_limit)
         fail(at, "more than 2^20-1 bytes have arrived that nobody expected");
     turn(b, m, address, at);
@@ -272,7 +274,7 @@ bool mbarrier_test(uint64_t *p, unsigned parity, Site at)
     if (!phase.ready())
         return false;
     note_phase(phase, at);
-    learn(phase.m.complete);
+    learn(phase.m.gate, parity);
     return true;
 }
 
@@ -284,7 +286,7 @@ void mbarrier_wait(uint64_t *p, unsigned parity, Site at)
     count.mbarrier_stalls += !phase.ready();
     note_phase(phase, at);
     wait_for(phase, at);
-    learn(phase.m.complete);
+    learn(phase.m.gate, parity);
 }
 
 /* ---- setmaxnreg ---------------------------------------------------------------------------------- */

@@ -77,6 +77,7 @@ static void fiber_main()
     arrived(&worker.home);
     for (;;) {
         Thread &t = *worker.current;
+        tsan::acquire(&t.block->begins);
         try {
             t.block->launch->body();
             check_guards(*t.block, t.at);
@@ -85,6 +86,7 @@ static void fiber_main()
         }
         t.done = true;
         t.block->live--;
+        tsan::release(&t.block->ends);
         leave();
     }
 }
@@ -323,6 +325,7 @@ void Worker::admit(const Launch &l, uint64_t linear)
         t.bulk_groups = t.cp_groups = 0;
         b.order[i] = options.order == Order::reverse ? (unsigned)b.threads.size() - 1 - i : i;
     }
+    tsan::release(&b.begins);
 }
 
 /// Lets every thread that can run do so once.
@@ -342,6 +345,7 @@ void Worker::sweep(Block &b, bool &ran, bool &spun)
 
 static void retire(Block &b)
 {
+    tsan::acquire(&b.ends);
     finish_products(b);
     finish_copies(b);
     finish_counts(b);

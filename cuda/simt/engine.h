@@ -6,6 +6,7 @@
 #define MSA_SIMT_ENGINE_H
 
 #include "simt.h"
+#include "tsan.h"
 
 #include <deque>
 #include <list>
@@ -27,6 +28,13 @@ struct Clock {
         for (int i = 0; i < 32; i++)
             warp[i] = warp[i] < o.warp[i] ? o.warp[i] : warp[i];
     }
+};
+
+/// What those who pass a barrier learn. The sides are ThreadSanitizer's, for phases of even and odd number:
+/// who arrives for the next phase must not be known to those who still pass this one.
+struct Gate {
+    Clock gathering, complete; ///< of arrivals so far; of those up to the last complete phase
+    char side[2];
 };
 
 /// What a thread is parked on. Asked again on every sweep, so whoever makes it true need not know.
@@ -54,8 +62,9 @@ struct Thread {
         void *arg;
     } meeting;
 
-    unsigned bulk_groups, cp_groups; ///< committed so far
-    std::vector<uint32_t> unfenced;  ///< shared words it wrote and did not yet show to the async proxy
+    unsigned bulk_groups, cp_groups;   ///< committed so far
+    std::vector<uint32_t> unfenced;    ///< shared words it wrote and did not yet show to the async proxy
+    char met, goes_on, stored, copied; ///< for ThreadSanitizer: at a meeting, after it, its groups are done
 
     unsigned lane() const
     {
@@ -80,6 +89,7 @@ struct Pending {
     Range shared;   ///< what it writes (loads) or reads (stores)
     Site at;
     std::function<void()> take_place;
+    tsan::Agent agent;
 };
 
 /// What the last bulk copy wrote somewhere: wgmma's descriptor has to agree with it.
@@ -94,7 +104,7 @@ struct NamedBarrier {
     unsigned signal; ///< of the current phase, in the timeline
     uint64_t phase;
     Site first;
-    Clock gathering, complete; ///< of arrivals so far; of those up to the last complete phase
+    Gate gate;
 };
 
 struct Mbarrier {
@@ -105,7 +115,7 @@ struct Mbarrier {
     unsigned owner;
     uint32_t initialised; ///< stamp
     Site init, expect;
-    Clock gathering, complete;
+    Gate gate;
     unsigned signal, last; ///< of the current phase and of the one before, in the timeline
 };
 
@@ -127,6 +137,7 @@ struct Product {
     Range reads[2];
     unsigned group;
     Site at;
+    tsan::Agent agent;
 };
 
 struct Warpgroup {
@@ -134,6 +145,7 @@ struct Warpgroup {
     unsigned groups;
     bool fenced;
     unsigned registers;
+    char multiplied;         ///< for ThreadSanitizer: its products are done
     unsigned arrived, first; ///< at a meeting of all 128: how many threads, and which one first
 };
 
@@ -200,6 +212,7 @@ struct Block {
     Clock fences;          ///< of memory fences and atomics, taken for one object
     uint64_t random;
     Counters count;
+    char begins, ends;              ///< for ThreadSanitizer
     std::unique_ptr<Record> record; ///< with options.timeline
 
     Block(const Launch &l, uint64_t linear_index);
@@ -237,7 +250,9 @@ void check_global(const void *p, uint64_t bytes, const char *what, Site at);
 
 /* ---- race.cpp ------------------------------------------------------------------------------------ */
 void publish(Clock &object); ///< this thread releases: who learns from the object knows what it did before
-void learn(const Clock &object);                                ///< this thread acquires
+void publish(Gate &gate, uint64_t phase); ///< ... for who passes this phase
+void learn(const Clock &object);          ///< this thread acquires
+void learn(Gate &gate, uint64_t phase);
 uint32_t stamp(const Thread &t);                                ///< of what a thread does now
 bool ordered(const Thread &me, unsigned other, uint32_t stamp); ///< whether `me` knows what `other` did then
 

@@ -10,14 +10,16 @@
  * - Shared memory is one struct, got by shared<T>(). It starts as NaNs and is guarded at both ends.
  * - ld_shared, st_shared, ld_global and st_global (ptx.cuh) are checked for bounds, races, proxy fences and
  *   reads of what nobody wrote, and counted. Plain C++ accesses run as fast as C++ and are only seen by
- *   their effects: NaNs, broken guards. What wgmma or TMA will read must be written by the named ones.
+ *   their effects: NaNs, broken guards; or by ThreadSanitizer (tsan.h). What wgmma or TMA will read must be
+ * written by the named ones.
  * - wgmma's accumulators must be a named array that lives until the wait.
  * - A loop that waits for another block spins on ld_acquire (and the launch needs resident blocks), never
  *   on a plain variable.
  *
- * It is a checker, not a simulator of time: no clock, no cache, no memory model beyond barriers, and sums are
- * added in another order than the hardware's. Clusters and multicast are not there; grids run one after
- * the other, so griddepcontrol has nothing to do; static __shared__ variables do not compile.
+ * It is a checker, not a simulator of time: no clock (but a model of one, see timeline()), no cache, no
+ * memory model beyond barriers, and sums are added in another order than the hardware's. Clusters and
+ * multicast are not there; grids run one after the other, so griddepcontrol has nothing to do; static
+ * __shared__ variables do not compile.
  */
 #ifndef MSA_SIMT_H
 #define MSA_SIMT_H
