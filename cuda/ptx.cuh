@@ -654,10 +654,11 @@ template <int n> PTX_INLINE void setmaxnreg_dec(ONLY_SITE)
 }
 
 /// Programmatic dependent launch: wait until the grids before have finished and their writes are visible...
-/// "griddepcontrol". (On the CPU grids run one after the other.)
-PTX_INLINE void grid_wait()
+/// "griddepcontrol". For LAUNCH_DEPENDENT; after LAUNCH there is nothing to wait for.
+PTX_INLINE void grid_wait(ONLY_SITE)
 {
     PTX(asm volatile("griddepcontrol.wait;" ::: "memory");)
+    CPU(simt::grid_wait(site);)
 }
 /// ...and let the next grid start early, which publishes nothing.
 PTX_INLINE void grid_launch_dependents()

@@ -624,6 +624,90 @@ static void filtered_blocks()
     tap(ran[0] == 2 && ran[1] == 2, "... and all without a filter");
 }
 
+/* ---- Dependent launches -------------------------------------------------------------------------- */
+
+__global__ void store_squares(float *x)
+{
+    st_global(&x[threadIdx.x], (float)(threadIdx.x * threadIdx.x));
+}
+
+/// Warp 0 waits for the grid before and fetches; the others wait for warp 0.
+__global__ void right_dependent(float *x, float *y)
+{
+    ReduceSmem &s = shared<ReduceSmem>();
+    const unsigned t = threadIdx.x;
+    if (t < 32) {
+        grid_wait();
+        for (unsigned i = t; i < 64; i += 32)
+            st_shared(&s.part[i], ld_global(&x[i]));
+    }
+    __syncthreads();
+    st_global(&y[64 * blockIdx.x + t], ld_shared(&s.part[63 - t]));
+    if (t == 0)
+        st_global(&x[0], ld_global(&x[0]) + 1); // in place, block after block
+}
+
+__global__ void reads_early(const float *x, float *y)
+{
+    const float v = x[threadIdx.x];
+    grid_wait();
+    y[threadIdx.x] = v;
+}
+
+__global__ void stores_early(float *x, int)
+{
+    st_global(&x[threadIdx.x], 1.0f); // BLAME: early store
+    grid_wait();
+}
+
+__global__ void stores_early_plainly(float *x, int)
+{
+    x[threadIdx.x] = 1;
+    grid_wait(); // BLAME: early plain store
+}
+
+__global__ void never_waits(const float *x, float *y)
+{
+    y[threadIdx.x] = x[threadIdx.x];
+}
+
+static void dependent_launches()
+{
+    vector<float> x(64), y(128);
+    simt::declare_global(x.data(), 64 * 4, "x");
+    simt::declare_global(y.data(), 128 * 4, "y");
+    auto squares = [&] {
+        x.assign(64, -1.0f);
+        LAUNCH(store_squares, 1, 64, 0, nullptr, x.data());
+    };
+    right("a dependent launch that waits sees the output of the grid before", [&] {
+        squares();
+        LAUNCH_DEPENDENT(right_dependent, 2, 64, sizeof(ReduceSmem), nullptr, x.data(), y.data());
+        for (int i = 0; i < 63; i++)
+            if (y[(size_t)i] != (float)((63 - i) * (63 - i)))
+                return false;
+        return y[63] == 0 && y[127] == 1 && x[0] == 2;
+    });
+    right("... and poison before it waits", [&] {
+        squares();
+        LAUNCH_DEPENDENT(reads_early, 1, 64, 0, nullptr, x.data(), y.data());
+        return std::isnan(y[0]) && std::isnan(y[63]) && x[63] == 63 * 63;
+    });
+    wrong("early store", "a store to `x`", [&] {
+        squares();
+        LAUNCH_DEPENDENT(stores_early, 1, 64, 0, nullptr, x.data(), 0);
+    });
+    wrong("early plain store", "a store to `x`", [&] {
+        squares();
+        LAUNCH_DEPENDENT(stores_early_plainly, 1, 64, 0, nullptr, x.data(), 0);
+    });
+    wrong("no grid_wait", "calls grid_wait", [&] {
+        squares();
+        LAUNCH_DEPENDENT(never_waits, 1, 64, 0, nullptr, x.data(), y.data()); // BLAME: no grid_wait
+    });
+    simt::forget_globals();
+}
+
 /* ---- Counters ---------------------------------------------------------------------------------------
  */
 
@@ -1237,6 +1321,7 @@ int main()
     right("4D load that sticks out, float32 reduction", four_dimensions);
     chained_blocks();
     filtered_blocks();
+    dependent_launches();
     counters();
     timeline();
     wrong_kernels();

@@ -364,6 +364,8 @@ void Worker::run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t
     int idle_sweeps = 0;
     try {
         while (!stop && (first < last || !blocks.empty())) {
+            if (l.dependent && blocks.empty())
+                poison_output();
             while (first < last && blocks.size() < resident)
                 admit(l, chosen[first++]);
             bool ran = false, spun = false;
@@ -378,11 +380,14 @@ void Worker::run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t
                 blocks.erase(blocks.begin() + (ptrdiff_t)i);
                 ran = true;
             }
+            if (blocks.empty())
+                reveal_output();
             idle_sweeps = ran ? 0 : idle_sweeps + 1;
             if (ran)
                 continue;
             for (auto &b : blocks)
                 ran |= complete_one(*b);
+            ran = ran || reveal_if_wanted();
             if (!ran && !spun)
                 deadlock(blocks, "deadlock, nobody can go on");
             if (idle_sweeps > patience)
@@ -391,6 +396,7 @@ void Worker::run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t
         }
     } catch (const Failed &) {
     }
+    reveal_output();
     if (!blocks.empty())
         abandon();
 }
@@ -444,13 +450,20 @@ void run(const Launch &l)
         record(text(l.at) + ": " + error + " (" + l.name + ")");
     } else {
         const Chosen chosen = choose(l);
-        if (options.resident > 1) {
+        remember_globals();
+        if (options.resident > 1 || l.dependent) {
             worker.run(l, chosen, 0, chosen.size(), (unsigned)options.resident);
         } else {
 #pragma omp parallel for schedule(dynamic)
             for (int64_t i = 0; i < (int64_t)chosen.size(); i++)
                 worker.run(l, chosen, (uint64_t)i, (uint64_t)i + 1, 1);
         }
+        if (l.dependent && last_report.empty() && missing_grid_wait())
+            record(text(l.at) +
+                   ": no block of this dependent launch calls grid_wait, so it may run before its inputs "
+                   "are there (" +
+                   l.name + ")");
+        find_output();
     }
     launches++;
     sort_timeline();

@@ -247,6 +247,22 @@ bool known_written(Block &b, Range r); ///< by a named store or a copy; plain st
 void async_reads(Block &b, Range r, const char *what, Site at);  ///< wgmma or a store is about to read
 void async_writes(Block &b, Range r, const char *what, Site at); ///< a copy is about to overwrite
 void check_global(const void *p, uint64_t bytes, const char *what, Site at);
+struct Global { ///< a declared buffer
+    const unsigned char *start;
+    size_t bytes;
+    std::string name;
+};
+extern std::vector<Global> globals;
+
+/* ---- dependent.cpp ------------------------------------------------------------------------------- */
+void remember_globals(); ///< before a launch...
+void find_output();      ///< ...and after it
+void forget_output();
+void poison_output();
+bool reveal_if_wanted(); ///< ends the wait of those in grid_wait; false if nobody is
+void reveal_output();
+void check_early_store(const void *p, Site at);
+bool missing_grid_wait();
 
 /* ---- race.cpp ------------------------------------------------------------------------------------ */
 void publish(Clock &object); ///< this thread releases: who learns from the object knows what it did before

@@ -11,15 +11,16 @@
  * - ld_shared, st_shared, ld_global and st_global (ptx.cuh) are checked for bounds, races, proxy fences and
  *   reads of what nobody wrote, and counted. Plain C++ accesses run as fast as C++ and are only seen by
  *   their effects: NaNs, broken guards; or by ThreadSanitizer (tsan.h). What wgmma or TMA will read must be
- * written by the named ones.
+ *   written by the named ones.
  * - wgmma's accumulators must be a named array that lives until the wait.
  * - A loop that waits for another block spins on ld_acquire (and the launch needs resident blocks), never
  *   on a plain variable.
  *
  * It is a checker, not a simulator of time: no clock (but a model of one, see timeline()), no cache, no
  * memory model beyond barriers, and sums are added in another order than the hardware's. Clusters and
- * multicast are not there; grids run one after the other, so griddepcontrol has nothing to do; static
- * __shared__ variables do not compile.
+ * multicast are not there; grids run one after the other, and all that a grid sees of programmatic
+ * dependent launch is poison in place of the output of the grid before (of declared buffers, up to
+ * options.snapshot bytes) until grid_wait returns; static __shared__ variables do not compile.
  */
 #ifndef MSA_SIMT_H
 #define MSA_SIMT_H
@@ -158,6 +159,8 @@ struct Options {
     bool unwritten = false;  ///< let wgmma read shared memory that nobody has written
     /// Which blocks of a grid run; all, if empty. Launches count from 0 at reset(). Called by one thread.
     std::function<bool(const char *kernel, uint64_t launch, uint64_t block)> only;
+    size_t snapshot =
+        64 << 20;          ///< LAUNCH_DEPENDENT: bytes of declared buffers up to which output is poisoned
     bool timeline = false; ///< record what timeline() hands out
     Costs costs;           ///< its clocks
 };
@@ -228,14 +231,15 @@ struct Launch {
     size_t shared_bytes;
     std::function<void()> body;
     Site at;
+    bool dependent; ///< until grid_wait, the output of the launch before is poison
 };
 void run(const Launch &launch);
 
 template <class... P, class... A>
-void launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, Site at,
-            const A &...args)
+void launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
+            bool dependent, Site at, const A &...args)
 {
-    run({name, grid, block, shared_bytes, [&] { kernel(static_cast<P>(args)...); }, at});
+    run({name, grid, block, shared_bytes, [&] { kernel(static_cast<P>(args)...); }, at, dependent});
 }
 
 /* ---- Bodies of the instructions in ptx.cuh ------------------------------------------------------- */
@@ -296,6 +300,7 @@ void wgmma_wait(int pending, Site at);
 void wgmma(float *d, int n, const uint32_t *a, uint64_t desc_a, uint64_t desc_b, bool accumulate,
            bool trans_a, bool trans_b, Site at);
 void setmaxnreg(unsigned n, bool increase, Site at);
+void grid_wait(Site at);
 
 void timeline_role(const char *role, Site at);
 void timeline_mark(const char *what, double clk, Site at);
