@@ -70,6 +70,22 @@ PTX_INLINE void offer(WarpList &list, uint64_t key)
     }
 }
 
+/// Offers the candidates key(c) of c = first + lane, then `step` further on, and so on below n. Four loads
+/// are in flight before the first comparison.
+template <class Key> PTX_INLINE void offer_all(WarpList &list, int first, int step, int n, Key key)
+{
+    constexpr int ahead = 4;
+    for (; first < n; first += ahead * step) {
+        uint64_t next[ahead];
+        for (int a = 0; a < ahead; a++) {
+            const int c = first + a * step + (int)threadIdx.x % 32;
+            next[a] = c < n ? key(c) : free_place;
+        }
+        for (int a = 0; a < ahead; a++)
+            offer(list, next[a]);
+    }
+}
+
 /// Writes the row of ids: a lane's place in it is the number of smaller ids.
 PTX_INLINE void write_ids(int32_t *ids, uint64_t entry, int topk)
 {
@@ -83,6 +99,26 @@ PTX_INLINE void write_ids(int32_t *ids, uint64_t entry, int topk)
         st_global(ids + place, (int32_t)id);
     if (lane >= chosen && lane < topk)
         st_global(ids + lane, -1);
+}
+
+/// The same by a whole block of threads, for a row that is too long for one warp: each warp makes a list of
+/// its share of the n candidates, then warp 0 merges the lists. `lists` is shared memory.
+template <int warps, class Key>
+PTX_INLINE void select_by_block(uint64_t (&lists)[warps][32], int32_t *ids, int topk, int local, int n,
+                                Key key)
+{
+    const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+    WarpList list = warp_list(topk, local);
+    offer_all(list, 32 * warp, 32 * warps, n, key);
+    st_shared(&lists[warp][lane], list.entry);
+    __syncthreads();
+    if (warp > 0)
+        return;
+    for (int w = 1; w < warps; w++) {
+        const uint64_t entry = ld_shared(&lists[w][lane]);
+        offer(list, entry < closed_place ? entry : free_place);
+    }
+    write_ids(ids, list.entry, topk);
 }
 
 #endif

@@ -19,7 +19,7 @@
 namespace
 {
 
-constexpr int warps = 4, ahead = 4; // loads in flight before the first comparison
+constexpr int warps = 4;
 
 __global__ void __launch_bounds__(32 * warps) warp(Shape s, const float *scores, int32_t *ids)
 {
@@ -27,21 +27,9 @@ __global__ void __launch_bounds__(32 * warps) warp(Shape s, const float *scores,
     if (row >= (int64_t)s.n_q * s.n_kv_heads)
         return;
     const int r = (int)(row / s.n_q), i = (int)(row % s.n_q), local = local_block(s, i);
-    const int lane = (int)threadIdx.x % 32;
     const float *my_scores = scores + scores_at(s, i, r);
-
     WarpList list = warp_list(s.topk, local);
-    for (int first = 0; first < local; first += 32 * ahead) {
-        float x[ahead];
-        for (int a = 0; a < ahead; a++) {
-            const int b = first + 32 * a + lane;
-            x[a] = b < local ? ld_global(my_scores + b) : 0;
-        }
-        for (int a = 0; a < ahead; a++) {
-            const int b = first + 32 * a + lane;
-            offer(list, b < local ? rank_key(x[a], b) : free_place);
-        }
-    }
+    offer_all(list, 0, 32, local, [&](int b) { return rank_key(ld_global(my_scores + b), b); });
     write_ids(ids + row_at(s, i, r) * s.topk, list.entry, s.topk);
 }
 
