@@ -531,6 +531,12 @@ template <int n> PTX_INLINE void wgmma_pin(float (&d)[n])
     PTX(for (int i = 0; i < n; i++) asm volatile("" : "+f"(d[i])::"memory");)
     CPU((void)d;)
 }
+/// The same for A in registers.
+template <int n> PTX_INLINE void wgmma_pin(uint32_t (&a)[n][4])
+{
+    PTX(for (int i = 0; i < 4 * n; i++) asm volatile("" : "+r"(a[i / 4][i % 4])::"memory");)
+    CPU((void)a;)
+}
 PTX_INLINE void wgmma_commit(ONLY_SITE)
 {
     PTX(asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");)

@@ -1,0 +1,116 @@
+/**
+ * @file attend.cuh
+ * @brief A warpgroup's attention on Hopper, in pieces that the kernels put together: tiles of Q, K and V by
+ *        TMA, S = Q K^T and O += P V by wgmma. The softmax between them: softmax.cuh.
+ *
+ * A tile of Q is 64 rows: 64 / G neighbouring queries times the G heads of a group, which share their keys
+ * (GQA packing); row = query * G + head. Where G does not divide 64, rows are left over; they are zero.
+ */
+#ifndef MSA_ATTEND_CUH
+#define MSA_ATTEND_CUH
+
+#include "softmax.cuh"
+#include "tensor_map.cuh"
+
+/// Rows of Q, K or V in shared memory as TMA writes them and wgmma reads them: columns in slabs of 64, each
+/// 128 bytes a row, swizzled.
+template <int rows, int D> struct alignas(1024) Tile {
+    bf16 slab[D / 64][rows * 64];
+};
+
+/* ---- Tensor maps (host) ------------------------------------------------------------------------------ */
+
+/// K or V of one sequence, [n_kv][Hkv D]: a copy takes 64 columns of `rows` keys.
+inline msa_status kv_map(CUtensorMap *map, const Shape &s, const bf16 *kv, int d, int rows)
+{
+    const uint64_t dim[] = {(uint64_t)s.n_kv_heads * d, (uint64_t)s.n_kv}, stride[] = {dim[0] * sizeof(bf16)};
+    const uint32_t box[] = {64, (uint32_t)rows};
+    return encode_tensor_map(map, TensorType::bf16, 2, (void *)kv, dim, stride, box, TensorSwizzle::b128)
+               ? MSA_ERR_DEVICE
+               : MSA_OK;
+}
+
+/// Q of one sequence, [n_q][Hq][D]: a copy takes 64 columns of a group's heads of `queries` queries.
+inline msa_status q_map(CUtensorMap *map, const Shape &s, const bf16 *q, int d, int queries)
+{
+    const uint64_t dim[] = {(uint64_t)d, (uint64_t)s.n_heads, (uint64_t)s.n_q},
+                   stride[] = {d * sizeof(bf16), s.n_heads * d * sizeof(bf16)};
+    const uint32_t box[] = {64, (uint32_t)s.group, (uint32_t)queries};
+    return encode_tensor_map(map, TensorType::bf16, 3, (void *)q, dim, stride, box, TensorSwizzle::b128)
+               ? MSA_ERR_DEVICE
+               : MSA_OK;
+}
+
+/// Queries of a 64-row tile.
+MSA_BOTH_SIDES constexpr int queries_per_tile(int group)
+{
+    return 64 / group;
+}
+
+/* ---- Loading: one thread issues; the barrier is to expect the bytes ----------------------------------- */
+
+/// K or V from key `key` on; keys past the last are zero. Always sizeof tile bytes.
+template <int rows, int D>
+PTX_INLINE void load_kv(Tile<rows, D> &tile, const CUtensorMap *map, uint64_t *full, int group, int key)
+{
+    for (int slab = 0; slab < D / 64; slab++)
+        tma_load_2d(tile.slab[slab], map, full, group * D + 64 * slab, key);
+}
+
+/// Q from query `query` on; queries past the last are zero. q_bytes() bytes.
+template <int D>
+PTX_INLINE void load_q(Tile<64, D> &tile, const CUtensorMap *map, uint64_t *full, const Shape &s, int group,
+                       int query)
+{
+    for (int slab = 0; slab < D / 64; slab++)
+        tma_load_3d(tile.slab[slab], map, full, 64 * slab, group * s.group, query);
+}
+template <int D> PTX_INLINE uint32_t q_bytes(const Shape &s, int queries)
+{
+    return (uint32_t)(queries * s.group * D * sizeof(bf16));
+}
+
+/// Zeros to the rows first..63 that no copy of Q writes. All 128 threads t call it, and meet at a barrier
+/// before the tile is used.
+template <int D> PTX_INLINE void clear_rows(Tile<64, D> &tile, int first, int t)
+{
+    for (int slab = 0; slab < D / 64; slab++)
+        for (int i = 8 * first + t; i < 8 * 64; i += 128) // 8 chunks of 16 bytes a row
+            st_shared((uint4 *)tile.slab[slab] + i, make_uint4(0, 0, 0, 0));
+    fence_proxy_async();
+}
+
+/* ---- Products: each issues one group of wgmma. Then wgmma_wait<>() and wgmma_pin(accumulators) ----------
+ */
+
+/// S = Q K^T for the N keys from row `key` of the tile on (a multiple of 8).
+template <int N, int rows, int D>
+PTX_INLINE void issue_scores(float (&s)[N / 2], const Tile<64, D> &q, const Tile<rows, D> &k, int key = 0)
+{
+    wgmma_pin(s);
+    wgmma_fence();
+    for (int step = 0; step < D / 16; step++) {
+        const int slab = step / 4, column = step % 4 * 16;
+        wgmma_ss<N>(s, wgmma_descriptor(&q.slab[slab][column], 16, 1024, Swizzle::b128),
+                    wgmma_descriptor(&k.slab[slab][64 * key + column], 16, 1024, Swizzle::b128), step > 0);
+    }
+    wgmma_commit();
+}
+
+/// O += P V for the 16 `steps` keys from row `key` of the tile on (a multiple of 16); O = P V if not
+/// `accumulate`. p belongs to the hardware until the wait, as O does.
+template <int steps, int rows, int D>
+PTX_INLINE void issue_values(float (&o)[D / 2], uint32_t (&p)[steps][4], const Tile<rows, D> &v,
+                             bool accumulate, int key = 0)
+{
+    wgmma_pin(o);
+    wgmma_pin(p);
+    wgmma_fence();
+    for (int step = 0; step < steps; step++)
+        wgmma_rs<D, 1>(o, p[step],
+                       wgmma_descriptor(&v.slab[0][64 * (key + 16 * step)], rows * 128, 1024, Swizzle::b128),
+                       accumulate || step > 0);
+    wgmma_commit();
+}
+
+#endif

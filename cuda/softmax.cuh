@@ -1,0 +1,127 @@
+/**
+ * @file softmax.cuh
+ * @brief Online softmax on the accumulators of tensor cores, and what comes after it: P as the next
+ *        product's operand, O to memory.
+ *
+ * The accumulators of a tile of N keys are one flat array, float s[N / 2], in the order of fragment_d(): that
+ * of a wgmma, or of N / 8 mma.sync one after the other. A thread holds parts of two rows, 8 apart: `half` 0
+ * is the upper, 1 the lower. Four neighbouring lanes, a quad, hold a row together; a warp runs all of this
+ * converged.
+ *
+ * Everything is in base 2: x = s scale log2(e), P = 2^(x - m). P is multiplied by V unnormalised.
+ */
+#ifndef MSA_SOFTMAX_CUH
+#define MSA_SOFTMAX_CUH
+
+#include "kernel.cuh"
+
+/// Rows a thread's half lies in: 0..15 of a warp's tile for a lane, 0..63 of a warpgroup's for its thread.
+PTX_INLINE int fragment_row(int thread, int half)
+{
+    return fragment_d(thread, 2 * half).row;
+}
+
+/// What is known of a thread's two rows so far.
+struct Softmax {
+    float m[2]; ///< the largest x, the same in the quad
+    float l[2]; ///< this thread's part of the sum of 2^(x - m), of P before it is rounded
+};
+
+PTX_INLINE Softmax softmax_begin()
+{
+    return {{minus_infinity(), minus_infinity()}, {0, 0}};
+}
+
+/// The factor that turns a product of rows of Q and K into x.
+template <int D> PTX_INLINE float softmax_scale()
+{
+    return log2_e / sqrtf((float)D);
+}
+
+/// Takes in one tile: s comes as products and goes as P. What was summed up before has to be multiplied by
+/// `keep`: see rescale(). If `masked`, visible(half, column) says what the row sees of the tile; a row may
+/// see nothing, of this tile or of all so far.
+template <bool masked, int n, class Visible>
+PTX_INLINE void softmax_step(Softmax &a, float (&s)[n], float (&keep)[2], float scale, Visible visible)
+{
+    const int lane = (int)threadIdx.x % 32;
+    for (int half = 0; half < 2; half++) {
+        float top = minus_infinity();
+        for (int i = 2 * half; i < n; i += i % 2 ? 3 : 1) { // 0 1 4 5 8 9 or 2 3 6 7 10 11
+            if (masked && !visible(half, fragment_d(lane, i).col))
+                s[i] = minus_infinity();
+            top = fmaxf(top, s[i]);
+        }
+        top = fmaxf(top, shfl_xor(top, 1));
+        top = fmaxf(top, shfl_xor(top, 2));
+        const float m = fmaxf(a.m[half], top * scale);
+        const float origin = masked && m == minus_infinity() ? 0 : m; // -inf minus -inf would be NaN
+        float sum = 0;
+        for (int i = 2 * half; i < n; i += i % 2 ? 3 : 1) {
+            s[i] = ex2(s[i] * scale - origin);
+            sum += s[i];
+        }
+        keep[half] = ex2(a.m[half] - origin);
+        a.l[half] = a.l[half] * keep[half] + sum;
+        a.m[half] = m;
+    }
+}
+
+/// O so far, relative to the maximum so far.
+template <int n> PTX_INLINE void rescale(float (&o)[n], const float (&keep)[2])
+{
+    for (int i = 0; i < n; i++)
+        o[i] *= keep[i / 2 % 2];
+}
+
+/// P in bf16 as the left operand of P V: the fragments of D and A agree, so nothing moves between threads.
+/// p[step] are the keys 16 step .. 16 step + 15.
+template <int n> PTX_INLINE void pack_weights(uint32_t (&p)[n / 8][4], const float (&s)[n])
+{
+    for (int i = 0; i < n / 2; i++)
+        p[i / 4][i % 4] = pack_bf16(s[2 * i], s[2 * i + 1]);
+}
+
+/// After the last tile: 1 / l by which to multiply O, and the natural logarithm of the row's sum of
+/// exponentials; 0 and -inf for a row that saw nothing.
+PTX_INLINE void softmax_finish(const Softmax &a, float (&inverse)[2], float (&lse)[2])
+{
+    for (int half = 0; half < 2; half++) {
+        float l = a.l[half];
+        l += shfl_xor(l, 1);
+        l += shfl_xor(l, 2);
+        inverse[half] = l > 0 ? 1 / l : 0;
+        lse[half] = l > 0 ? a.m[half] * ln_2 + logf(l) : minus_infinity();
+    }
+}
+
+/// Four neighbouring elements of a row of O.
+PTX_INLINE void store_4(float *p, float4 x)
+{
+    st_global((float4 *)p, x);
+}
+PTX_INLINE void store_4(bf16 *p, float4 x)
+{
+    st_global((uint2 *)p, uint2{pack_bf16(x.x, x.y), pack_bf16(x.z, x.w)});
+}
+
+/// Writes accumulators of n / 2 columns, times `factor`. row(half) is where the row starts, NULL for none. A
+/// thread holds two columns of every 8; two lanes trade, so that each holds four columns of every other 8.
+template <class Out, int n, class Row>
+PTX_INLINE void write_rows(const float (&o)[n], const float (&factor)[2], Row row)
+{
+    const int lane = (int)threadIdx.x % 32, odd = lane % 2;
+    for (int half = 0; half < 2; half++) {
+        Out *const start = row(half);
+        for (int i = 2 * half; i < n; i += 8) { // o[i], o[i+1] and, 8 columns on, o[i+4], o[i+5]
+            const float a = shfl_xor(odd ? o[i] : o[i + 4], 1), b = shfl_xor(odd ? o[i + 1] : o[i + 5], 1);
+            const float f = factor[half];
+            const float4 x = odd ? make_float4(a * f, b * f, o[i + 4] * f, o[i + 5] * f)
+                                 : make_float4(o[i] * f, o[i + 1] * f, a * f, b * f);
+            if (start)
+                store_4(start + 8 * (i / 4 + odd) + lane % 4 / 2 * 4, x);
+        }
+    }
+}
+
+#endif
