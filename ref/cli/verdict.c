@@ -273,10 +273,11 @@ static double largest(const float *x, int64_t n)
     return most;
 }
 
+// Of no tensor (a stage that does not read it) it is 0.
 static double largest_norm(const float *x, int64_t rows, int d)
 {
     double most = 0;
-    for (int64_t i = 0; i < rows; i++, x += d) {
+    for (int64_t i = 0; x && i < rows; i++, x += d) {
         double norm2 = 0;
         for (int c = 0; c < d; c++)
             norm2 += (double)x[c] * (double)x[c];
