@@ -107,7 +107,7 @@ static void driver_version(char *text, size_t size)
     FILE *f = fopen("/proc/driver/nvidia/version", "r");
     while (f && fscanf(f, "%63s", word) == 1)
         if (word[0] >= '0' && word[0] <= '9') {
-            snprintf(text, size, "%s", word);
+            snprintf(text, size, "%.31s", word);
             break;
         }
     if (f)

@@ -8,6 +8,7 @@
 
 #include "../internal.h"
 #include "noise.h"
+#include "sample_query.h"
 #include "table.h"
 
 #define WORK 4e9          /* multiplications that a verdict may cost, about */
@@ -16,7 +17,7 @@
 #define BF16_FLOOR 0x1p-8 /* of a row's value scale, where O leaves as bf16 */
 
 // The first failure is kept, whichever thread finds it.
-__attribute__((format(printf, 2, 3))) static void fail(sample_verdict *v, const char *fmt, ...)
+void sample_fail(sample_verdict *v, const char *fmt, ...)
 {
     va_list args;
     va_start(args, fmt);
@@ -29,33 +30,21 @@ __attribute__((format(printf, 2, 3))) static void fail(sample_verdict *v, const 
     va_end(args);
 }
 
-static void no_memory(sample_verdict *v)
+void sample_no_memory(sample_verdict *v)
 {
-    fail(v, "no memory for the verdict");
+    sample_fail(v, "no memory for the verdict");
     v->no_memory = true;
 }
 
 /* ---- One query as a call of its own -------------------------------------------------------------- */
 
-typedef struct query {
-    const subject *t;
-    sample_verdict *v;
-    int64_t i;    /* among the queries of the call */
-    msa_shape s;  /* of the query alone */
-    inputs in;    /* views */
-    void *work;   /* the reference's */
-    int32_t *ids; /* [Hkv,1,k], given or found */
-    float *expected, *found;
-    double *wide, *noise;
-} query;
-
 /* The elements of a row of tensor x at index i; NULL for none. */
-static float *at(void *x, int64_t i, int64_t width)
+float *sample_row(void *x, int64_t i, int64_t width)
 {
     return x ? (float *)x + i * width : NULL;
 }
 
-static msa_seq seq_of(const msa_shape *s, int64_t i)
+msa_seq sample_seq(const msa_shape *s, int64_t i)
 {
     int n = 0;
     while (n + 1 < msa_n_seqs(s) && msa_get_seq(s, n).q0 + msa_get_seq(s, n).n_q <= i)
@@ -72,18 +61,18 @@ static int64_t largest_row(const msa_shape *s)
 static bool open_query(query *q, const subject *t, sample_verdict *v, int64_t i)
 {
     const msa_shape *s = t->s;
-    const msa_seq seq = seq_of(s, i);
+    const msa_seq seq = sample_seq(s, i);
     void *const *x = t->given;
     const int64_t hq = (int64_t)s->n_heads * s->d_head, hkv = (int64_t)s->n_kv_heads * s->d_head;
     *q = (query){.t = t, .v = v, .i = i, .s = *s};
     q->s.n_q = q->s.n_seqs = 1;
     q->s.n_kv = position(&seq, i - seq.q0) + 1;
-    q->in = (inputs){.q = at(x[ARRAY_Q], i, hq),
-                     .k = at(x[ARRAY_K], seq.kv0, hkv),
-                     .v = at(x[ARRAY_V], seq.kv0, hkv),
-                     .qi = at(x[ARRAY_QI], i, (int64_t)s->n_kv_heads * s->d_index),
-                     .ki = at(x[ARRAY_KI], seq.kv0, s->d_index),
-                     .dout = at(x[ARRAY_DOUT], i, hq),
+    q->in = (inputs){.q = sample_row(x[ARRAY_Q], i, hq),
+                     .k = sample_row(x[ARRAY_K], seq.kv0, hkv),
+                     .v = sample_row(x[ARRAY_V], seq.kv0, hkv),
+                     .qi = sample_row(x[ARRAY_QI], i, (int64_t)s->n_kv_heads * s->d_index),
+                     .ki = sample_row(x[ARRAY_KI], seq.kv0, s->d_index),
+                     .dout = sample_row(x[ARRAY_DOUT], i, hq),
                      .pattern = INPUTS_NORMAL};
     const size_t n = (size_t)largest_row(&q->s);
     q->work = malloc(msa_workspace(&msa_ref_ops, &q->s) + 1);
@@ -107,24 +96,25 @@ static void close_query(query *q)
 
 /* ---- Comparing ----------------------------------------------------------------------------------- */
 
-static void weigh(sample_verdict *v, const char *what, int64_t row, const verdict *found)
+void sample_compare(sample_verdict *v, const char *what, int64_t row, verdict_dims dims,
+                    const double *expected, const float *found, verdict_budget budget)
 {
     char name[64], text[VERDICT_TEXT];
+    const verdict judged = verdict_compare(dims, expected, found, budget);
     snprintf(name, sizeof name, "%s of row %lld, ", what, (long long)row);
-    verdict_text(name, found, text);
-    if (!found->pass)
-        fail(v, "%s", text);
+    verdict_text(name, &judged, text);
+    if (!judged.pass)
+        sample_fail(v, "%s", text);
 #pragma omp critical(sample)
-    v->used = fmax(v->used, found->used);
+    v->used = fmax(v->used, judged.used);
 }
 
-static void compare(query *q, verdict_tensor which, verdict_budget budget)
+void sample_compare_query(query *q, verdict_tensor which, verdict_budget budget)
 {
     const verdict_dims dims = verdict_tensor_dims(&q->s, which);
     for (int64_t a = 0; a < dims.d0 * dims.d1 * dims.d2; a++)
         q->wide[a] = (double)q->expected[a];
-    const verdict found = verdict_compare(dims, q->wide, q->found, budget);
-    weigh(q->v, verdict_tensor_name(which), q->i, &found);
+    sample_compare(q->v, verdict_tensor_name(which), q->i, dims, q->wide, q->found, budget);
 }
 
 static verdict_budget budget_of(const query *q, verdict_tensor which)
@@ -132,11 +122,11 @@ static verdict_budget budget_of(const query *q, verdict_tensor which)
     return verdict_float32(&q->s, &q->in, which, SUBJECT_KL_WEIGHT);
 }
 
-static bool fetch(query *q, subject_array a, int64_t first, int64_t n, void *to)
+bool sample_fetch(const subject *t, sample_verdict *v, subject_array a, int64_t first, int64_t n, void *to)
 {
-    const bool ok = subject_fetch(q->t, a, first, n, to) == MSA_OK;
+    const bool ok = subject_fetch(t, a, first, n, to) == MSA_OK;
     if (!ok)
-        fail(q->v, "%s: %s", subject_array_name(a), table_trouble(q->t->kernel));
+        sample_fail(v, "%s: %s", subject_array_name(a), table_trouble(t->kernel));
     return ok;
 }
 
@@ -145,7 +135,7 @@ static bool fetch_groups(query *q, subject_array a, int64_t width, int64_t n, vo
 {
     bool ok = true;
     for (int r = 0; r < q->s.n_kv_heads && ok; r++)
-        ok = fetch(q, a, (r * q->t->s->n_q + q->i) * width, n, (float *)to + r * n);
+        ok = sample_fetch(q->t, q->v, a, (r * q->t->s->n_q + q->i) * width, n, (float *)to + r * n);
     return ok;
 }
 
@@ -171,14 +161,15 @@ static void compare_main(query *q, const float *lse)
         if (!noise_of_rounding(s, q->in.q, q->in.k, q->in.v,
                                q->t->kernel->stage == MSA_STAGE_DENSE ? NULL : q->ids,
                                q->t->kernel->precision >= MSA_BF16_PARTIALS, q->noise))
-            no_memory(q->v);
+            sample_no_memory(q->v);
     }
-    if (fetch(q, ARRAY_O, q->i * width, width, q->found))
-        compare(q, VERDICT_O, budget);
-    if (!SUBJECT_HAS(q->t->out, ARRAY_LSE) || !fetch(q, ARRAY_LSE, q->i * s->n_heads, s->n_heads, q->found))
+    if (sample_fetch(q->t, q->v, ARRAY_O, q->i * width, width, q->found))
+        sample_compare_query(q, VERDICT_O, budget);
+    if (!SUBJECT_HAS(q->t->out, ARRAY_LSE) ||
+        !sample_fetch(q->t, q->v, ARRAY_LSE, q->i * s->n_heads, s->n_heads, q->found))
         return;
     memcpy(q->expected, lse, (size_t)s->n_heads * sizeof *lse);
-    compare(q, VERDICT_LSE, budget_of(q, VERDICT_LSE));
+    sample_compare_query(q, VERDICT_LSE, budget_of(q, VERDICT_LSE));
 }
 
 static void judge_dense(query *q, float *lse)
@@ -200,10 +191,10 @@ static bool judge_ids(query *q)
         return false;
     const verdict_selection v = verdict_ids(&q->s, q->in.qi, q->in.ki, q->ids, 1, 1, &ok);
     if (!ok)
-        no_memory(q->v);
+        sample_no_memory(q->v);
     else if (!v.pass)
-        fail(q->v, "ids of query %lld: %lld of %lld wrong, group %d", (long long)q->i, (long long)v.n_wrong,
-             (long long)v.n_ids, v.group);
+        sample_fail(q->v, "ids of query %lld: %lld of %lld wrong, group %d", (long long)q->i,
+                    (long long)v.n_wrong, (long long)v.n_ids, v.group);
 #pragma omp critical(sample)
     {
         q->v->n_ids += v.n_ids;
@@ -219,13 +210,13 @@ static void judge_index(query *q)
     msa_index(s, q->in.qi, q->in.ki, q->expected, q->ids, NULL, q->work);
     if (SUBJECT_HAS(q->t->out, ARRAY_SCORES) &&
         fetch_groups(q, ARRAY_SCORES, msa_n_blocks(q->t->s), n_blocks, q->found))
-        compare(q, VERDICT_SCORES, budget_of(q, VERDICT_SCORES));
+        sample_compare_query(q, VERDICT_SCORES, budget_of(q, VERDICT_SCORES));
     if (SUBJECT_HAS(q->t->out, ARRAY_IDS) && !judge_ids(q))
         return;
     if (!SUBJECT_HAS(q->t->out, ARRAY_INDEX_LSE) || !fetch_groups(q, ARRAY_INDEX_LSE, 1, 1, q->found))
         return;
     msa_index_lse(s, q->in.qi, q->in.ki, q->ids, q->expected);
-    compare(q, VERDICT_INDEX_LSE, budget_of(q, VERDICT_INDEX_LSE));
+    sample_compare_query(q, VERDICT_INDEX_LSE, budget_of(q, VERDICT_INDEX_LSE));
 }
 
 static void judge_topk(query *q)
@@ -241,8 +232,8 @@ static void judge_topk(query *q)
         return;
     for (int a = 0; a < s->n_kv_heads * s->topk; a++)
         if (found[a] != q->ids[a]) {
-            fail(q->v, "ids of query %lld, group %d: expected %d, found %d", (long long)q->i, a / s->topk,
-                 q->ids[a], found[a]);
+            sample_fail(q->v, "ids of query %lld, group %d: expected %d, found %d", (long long)q->i,
+                        a / s->topk, q->ids[a], found[a]);
             return;
         }
 }
@@ -251,7 +242,7 @@ static void judge_query(query *q)
 {
     float *lse = malloc((size_t)q->s.n_heads * sizeof *lse);
     if (!lse)
-        no_memory(q->v);
+        sample_no_memory(q->v);
     else if (q->t->kernel->stage == MSA_STAGE_DENSE)
         judge_dense(q, lse);
     else if (q->t->kernel->stage == MSA_STAGE_INDEX)
@@ -262,8 +253,10 @@ static void judge_query(query *q)
         judge_sparse(q, lse);
     else if (q->t->kernel->stage == MSA_STAGE_DECODE && judge_ids(q))
         judge_sparse(q, lse);
-    else if (q->t->kernel->stage >= MSA_STAGE_BACKWARD)
-        fail(q->v, "no verdict for this stage yet");
+    else if (q->t->kernel->stage == MSA_STAGE_BACKWARD)
+        sample_backward(q);
+    else if (q->t->kernel->stage == MSA_STAGE_KL)
+        sample_kl(q);
     free(lse);
 }
 
@@ -274,13 +267,13 @@ static void judge_words(subject *t, subject_array a, const int32_t *expected, sa
     const int64_t n = subject_count(t, a);
     int32_t *found = malloc((size_t)n * sizeof *found + 1);
     if (!found)
-        no_memory(v);
+        sample_no_memory(v);
     else if (subject_fetch(t, a, 0, n, found) != MSA_OK)
-        fail(v, "%s: %s", subject_array_name(a), table_trouble(t->kernel));
+        sample_fail(v, "%s: %s", subject_array_name(a), table_trouble(t->kernel));
     for (int64_t i = 0; found && v->pass && i < n; i++)
         if (found[i] != expected[i])
-            fail(v, "%s[%lld]: expected %d, found %d", subject_array_name(a), (long long)i, expected[i],
-                 found[i]);
+            sample_fail(v, "%s[%lld]: expected %d, found %d", subject_array_name(a), (long long)i,
+                        expected[i], found[i]);
     free(found);
 }
 
@@ -296,7 +289,7 @@ static void judge_reverse(subject *t, sample_verdict *v)
         judge_words(t, ARRAY_ENTRIES, (const int32_t *)entries, v);
         judge_words(t, ARRAY_ITEMS, (const int32_t *)items, v);
     } else
-        no_memory(v);
+        sample_no_memory(v);
     free(first);
     free(entries);
     free(items);
@@ -310,14 +303,15 @@ static void judge_written(subject *t, subject_array a, sample_verdict *v)
     const int64_t n = subject_count(t, a);
     float *x = malloc((size_t)min_i64(n, CHUNK) * sizeof *x + 1);
     if (!x)
-        no_memory(v);
+        sample_no_memory(v);
     for (int64_t first = 0; x && v->pass && first < n; first += CHUNK) {
         const int64_t m = min_i64(CHUNK, n - first);
         if (subject_fetch(t, a, first, m, x) != MSA_OK)
-            fail(v, "%s: %s", subject_array_name(a), table_trouble(t->kernel));
+            sample_fail(v, "%s: %s", subject_array_name(a), table_trouble(t->kernel));
         for (int64_t i = 0; v->pass && i < m; i++)
             if (isnan(x[i]))
-                fail(v, "%s[%lld]: not written, or no number", subject_array_name(a), (long long)(first + i));
+                sample_fail(v, "%s[%lld]: not written, or no number", subject_array_name(a),
+                            (long long)(first + i));
     }
     free(x);
 }
@@ -327,11 +321,11 @@ static void judge_id_rows(subject *t, sample_verdict *v)
     const int64_t n = subject_count(t, ARRAY_IDS);
     int32_t *ids = malloc((size_t)n * sizeof *ids);
     if (!ids)
-        no_memory(v);
+        sample_no_memory(v);
     else if (subject_fetch(t, ARRAY_IDS, 0, n, ids) != MSA_OK)
-        fail(v, "ids: %s", table_trouble(t->kernel));
+        sample_fail(v, "ids: %s", table_trouble(t->kernel));
     else if (msa_check_ids(t->s, ids) != MSA_OK)
-        fail(v, "ids: %s", msa_strerror(msa_check_ids(t->s, ids)));
+        sample_fail(v, "ids: %s", msa_strerror(msa_check_ids(t->s, ids)));
     free(ids);
 }
 
@@ -368,12 +362,11 @@ static double cost_of_query(const subject *t)
     }
 }
 
-/* Spread over the whole call: a random one of each part, the last part's being the last query. */
-static int64_t pick(int64_t a, int64_t n, int64_t n_queries, inputs_rng *rng)
+int64_t sample_pick(int64_t a, int64_t n, int64_t n_rows, uint64_t seed)
 {
-    const int64_t first = a * n_queries / n, next = (a + 1) * n_queries / n;
-    const int64_t drawn = first + inputs_below(rng, next - first);
-    return a == n - 1 ? n_queries - 1 : drawn;
+    inputs_rng rng = {seed + (uint64_t)a};
+    const int64_t first = a * n_rows / n, next = (a + 1) * n_rows / n;
+    return a == n - 1 ? n_rows - 1 : first + inputs_below(&rng, next - first);
 }
 
 static void judge_sample(subject *t, sample_verdict *v)
@@ -381,22 +374,31 @@ static void judge_sample(subject *t, sample_verdict *v)
     const double affordable = fmax(LEAST, WORK / cost_of_query(t));
     const int64_t n = affordable < (double)t->s->n_q ? (int64_t)affordable : t->s->n_q;
     v->n_judged = n;
+    double *loss = calloc((size_t)n, sizeof *loss);
+    if (!loss)
+        sample_no_memory(v);
 #pragma omp parallel for schedule(dynamic)
     for (int64_t a = 0; a < n; a++) {
         query q;
-        inputs_rng rng = {t->seed + (uint64_t)a};
         if (!v->pass)
             continue;
-        if (open_query(&q, t, v, pick(a, n, t->s->n_q, &rng))) {
+        if (open_query(&q, t, v, sample_pick(a, n, t->s->n_q, t->seed))) {
             if (SUBJECT_HAS(t->in, ARRAY_IDS))
                 given_ids(&q);
             judge_query(&q);
+            loss[a] = q.loss;
         } else
-            no_memory(v);
+            sample_no_memory(v);
         close_query(&q);
     }
+    if (v->pass && t->kernel->stage == MSA_STAGE_KL)
+        sample_loss(t, v, loss, n);
+    if (v->pass && t->kernel->stage >= MSA_STAGE_BACKWARD)
+        sample_keys(t, v, n);
+    free(loss);
     if ((double)v->n_ties > ceil(MAX_TIES * (double)v->n_ids))
-        fail(v, "ids: %lld of %lld swapped within rounding", (long long)v->n_ties, (long long)v->n_ids);
+        sample_fail(v, "ids: %lld of %lld swapped within rounding", (long long)v->n_ties,
+                    (long long)v->n_ids);
 }
 
 sample_verdict sample_judge(subject *t)
@@ -405,7 +407,7 @@ sample_verdict sample_judge(subject *t)
     subject_poison(t);
     const msa_status status = subject_run(t, 0);
     if (status != MSA_OK)
-        fail(&v, "%s", status == MSA_ERR_DEVICE ? table_trouble(t->kernel) : msa_strerror(status));
+        sample_fail(&v, "%s", status == MSA_ERR_DEVICE ? table_trouble(t->kernel) : msa_strerror(status));
     else
         judge_whole(t, &v);
     if (v.pass && t->kernel->stage == MSA_STAGE_REVERSE)

@@ -265,15 +265,15 @@ typedef struct float32_error {
     double probability; // relative, of a softmax weight
 } float32_error;
 
+// Of no tensor (a stage that does not read it) it is 0, and so is the norm.
 static double largest(const float *x, int64_t n)
 {
     double most = 0;
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = 0; x && i < n; i++)
         most = fmax(most, fabs((double)x[i]));
     return most;
 }
 
-// Of no tensor (a stage that does not read it) it is 0.
 static double largest_norm(const float *x, int64_t rows, int d)
 {
     double most = 0;
