@@ -16,7 +16,7 @@ typedef struct bench {
     cli_list names;
     int64_t seed;
     double seconds;
-    bool lse;
+    bool lse, no_ceilings;
     selection_kind kind;
     const msa_kernel *kernel[MAX_KERNELS];
     int n_kernels;
@@ -243,6 +243,8 @@ static const char *trouble(const subject *t, msa_status status)
 
 static void time_it(const bench *b, subject *t, result *r)
 {
+    if (t->lse && t->kernel->stage == MSA_STAGE_INDEX && !SUBJECT_HAS(t->out, ARRAY_INDEX_LSE))
+        printf("index/%s (%s) writes no log-sum-exp\n", t->kernel->name, t->kernel->backend);
     r->verified = judge(t, "before timing");
     if (!r->verified)
         return;
@@ -292,7 +294,7 @@ static void find_ceilings(bench *b)
 {
     const double wanted = longest(&b->results), least = b->seconds < 0.5 ? b->seconds : 0.5;
     const bool engine = b->device && b->results.on_cpu;
-    if (engine)
+    if (engine || b->no_ceilings)
         return;
     b->results.ceilings = ceilings_of(b->device, wanted < least ? least : wanted < 5 ? wanted : 5);
     if (b->results.ceilings.matmul_tflops <= 0)
@@ -370,6 +372,8 @@ int cmd_bench(int argc, char **argv)
          "NAME of the ids for stages that take some: random, hot, local or structured"},
         {"--lse", CLI_FLAG, &b.lse, 0, 0, "also writes the log-sum-exps, where they are optional"},
         {"--seconds", CLI_REAL, &b.seconds, 0.001, 3600, "S at most for the repeats of a kernel, 3 at least"},
+        {"--no-ceilings", CLI_FLAG, &b.no_ceilings, 0, 0,
+         "leaves out how fast a matrix product and a copy are here"},
         {"--json", CLI_TEXT, &b.json, 0, 0, "F receives the results"},
         {0}};
     b.results = (results){.argc = argc, .argv = argv, .item = items};

@@ -237,6 +237,13 @@ static msa_status make_copies(subject *t)
     return MSA_OK;
 }
 
+static void drop_output(subject *t, subject_array a)
+{
+    give(t, t->found[a]);
+    t->found[a] = NULL;
+    t->out &= ~BIT(a);
+}
+
 static msa_status make_outputs(subject *t)
 {
     const size_t bytes = t->device ? t->plan.workspace : t->kernel->workspace(t->s);
@@ -250,15 +257,19 @@ static msa_status make_outputs(subject *t)
     return t->work ? MSA_OK : MSA_ERR_SIZE;
 }
 
-/* An index kernel that does not choose leaves its scores to one that does. */
+/* An index kernel need not write everything: without log-sum-exps if it has none, and if it does not choose
+ * it leaves its scores to one that does. */
 static msa_status settle_index(subject *t)
 {
-    const msa_status status = subject_run(t, 0);
+    msa_status status = subject_run(t, 0);
+    if (status == MSA_ERR_UNSUPPORTED && t->found[ARRAY_INDEX_LSE]) {
+        drop_output(t, ARRAY_INDEX_LSE);
+        status = subject_run(t, 0);
+    }
     if (status != MSA_ERR_UNSUPPORTED)
         return status;
-    give(t, t->found[ARRAY_IDS]);
-    t->found[ARRAY_IDS] = NULL;
-    t->out = (t->out & ~BIT(ARRAY_IDS)) | BIT(ARRAY_SCORES);
+    drop_output(t, ARRAY_IDS);
+    t->out |= BIT(ARRAY_SCORES);
     t->found[ARRAY_SCORES] = take(t, subject_bytes(t, ARRAY_SCORES));
     return t->found[ARRAY_SCORES] ? subject_run(t, 0) : MSA_ERR_SIZE;
 }
