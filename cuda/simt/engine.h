@@ -28,6 +28,13 @@ struct Clock {
         for (int i = 0; i < 32; i++)
             warp[i] = warp[i] < o.warp[i] ? o.warp[i] : warp[i];
     }
+    bool knows(const Clock &o) const
+    {
+        bool all = true;
+        for (int i = 0; i < 32; i++)
+            all &= warp[i] >= o.warp[i];
+        return all;
+    }
 };
 
 /// What those who pass a barrier learn. The sides are ThreadSanitizer's, for phases of even and odd number:
@@ -116,7 +123,9 @@ struct Mbarrier {
     uint32_t initialised; ///< stamp
     Site init, expect;
     Gate gate;
-    unsigned signal, last; ///< of the current phase and of the one before, in the timeline
+    Clock earlier;                ///< gate.complete as it was one phase before
+    std::vector<uint64_t> passed; ///< by thread: the phases up to the last that it has waited for
+    unsigned signal, last;        ///< of the current phase and of the one before, in the timeline
 };
 
 /// The accumulators of one warpgroup tile while wgmma owns them.
