@@ -112,6 +112,14 @@ static void gather(Block &b, uint64_t desc, bool mn_major, int mn_size, const ch
 
 /* ---- The product --------------------------------------------------------------------------------- */
 
+/// d += a b for one row of d and four of b, in their order.
+static void add_rows(float *__restrict d, const float *a, const float *b, int n)
+{
+    const float *b1 = b + n, *b2 = b1 + n, *b3 = b2 + n;
+    for (int j = 0; j < n; j++)
+        d[j] = d[j] + a[0] * b[j] + a[1] * b1[j] + a[2] * b2[j] + a[3] * b3[j];
+}
+
 static void multiply(Block &b, Warpgroup &g, Product &p)
 {
     const tsan::Acting acting(p.agent);
@@ -121,16 +129,12 @@ static void multiply(Block &b, Warpgroup &g, Product &p)
         gather(b, p.desc_a, p.trans_a, 64, "A", p, a_shared.data(), 16, 1);
     gather(b, p.desc_b, p.trans_b, n, "B", p, bs.data(), 1, n);
     const float *a = p.from_registers ? p.a.data() : a_shared.data();
-    for (int m = 0; m < 64; m++) {
-        float *d = p.d->value.data() + (size_t)m * n;
-        if (!p.accumulate)
-            memset(d, 0, sizeof *d * (size_t)n);
-        for (int k = 0; k < 16; k++) {
-            const float x = a[m * 16 + k], *row = bs.data() + (size_t)k * n;
-            for (int j = 0; j < n; j++)
-                d[j] += x * row[j];
-        }
-    }
+    float *d = p.d->value.data();
+    if (!p.accumulate)
+        memset(d, 0, sizeof *d * p.d->value.size());
+    for (int m = 0; m < 64; m++)
+        for (int k = 0; k < 16; k += 4)
+            add_rows(d + (size_t)m * n, a + m * 16 + k, bs.data() + (size_t)k * n, n);
     p.done = true;
     tsan::release(&g.multiplied);
     b.count.tensor_fma += 64 * 16 * (uint64_t)n;
