@@ -164,9 +164,10 @@ struct Access {
     uint32_t lanes;
     unsigned bytes;
 };
-struct Stream { ///< the executions of one instruction by one warp
-    uint64_t seen[32], first;
-    std::deque<Access> open;
+struct Stream {               ///< the executions of one instruction by one warp
+    uint64_t seen[32], first; ///< how often by each lane; the number of the first in `open`
+    std::vector<Access> open;
+    size_t whole; ///< of these, executed by all lanes, and counted
 };
 enum class Traffic { shared_load, shared_store, global_load, global_store };
 

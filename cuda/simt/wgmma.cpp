@@ -177,15 +177,16 @@ void check_products(Block &b, Range r, const char *what, Site at)
 
 static void check_guarded(const Accumulators &d, unsigned first_thread, Site at)
 {
-    for (unsigned t = 0; t < 128; t++)
-        for (int i = 0; i < d.n / 2; i++) {
-            uint32_t bits;
-            memcpy(&bits, d.lane[t] + i, 4);
-            if (bits != guard_bits)
-                fail(at,
-                     "accumulators touched before the wait: thread %u changed register %d of the wgmma at %s",
-                     first_thread + t, i, text(d.at).c_str());
-        }
+    static const std::vector<uint32_t> intact(128, guard_bits);
+    for (unsigned t = 0; t < 128; t++) {
+        if (memcmp(d.lane[t], intact.data(), (size_t)d.n / 2 * 4) == 0)
+            continue;
+        int i = 0;
+        while (memcmp(d.lane[t] + i, &guard_bits, 4) == 0)
+            i++;
+        fail(at, "accumulators touched before the wait: thread %u changed register %d of the wgmma at %s",
+             first_thread + t, i, text(d.at).c_str());
+    }
 }
 
 static std::shared_ptr<Accumulators> take_over(float **lane, int n, Site at)
