@@ -1079,6 +1079,18 @@ __global__ void missing_wgmma_fence(const __grid_constant__ CUtensorMap map)
     wgmma_wait<0>();
 }
 
+__global__ void partial_commit(const __grid_constant__ CUtensorMap map)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    begin(s, &map, tile_bytes);
+    mbarrier_wait(&s.full, 0);
+    float d[32];
+    multiply(s, d);
+    if (threadIdx.x < 96)
+        wgmma_commit();
+    wgmma_wait<0>(); // BLAME: commit by three warps
+}
+
 __global__ void missing_proxy_fence(int)
 {
     BarrierSmem &s = shared<BarrierSmem>();
@@ -1289,6 +1301,8 @@ static void wrong_kernels()
           [&] { LAUNCH(never_waited, 1, 128, bytes, nullptr, map); });
     wrong("missing wgmma.fence", "wgmma.fence",
           [&] { LAUNCH(missing_wgmma_fence, 1, 128, bytes, nullptr, map); });
+    wrong("commit by three warps", "executed 2 times by thread 0, but 1 times by thread 96",
+          [&] { LAUNCH(partial_commit, 1, 128, bytes, nullptr, map); });
     wrong("missing proxy fence", "missing proxy fence",
           [&] { LAUNCH(missing_proxy_fence, 1, 128, bytes, nullptr, 0); });
     wrong("fence by the reader", "missing proxy fence",

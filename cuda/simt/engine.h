@@ -69,7 +69,8 @@ struct Thread {
         void *arg;
     } meeting;
 
-    unsigned bulk_groups, cp_groups;   ///< committed so far
+    unsigned bulk_groups, cp_groups, wgmma_groups; ///< committed so far
+    bool wgmma_fenced;                             ///< ... since its last wait
     std::vector<uint32_t> unfenced;    ///< shared words it wrote and did not yet show to the async proxy
     char met, goes_on, stored, copied; ///< for ThreadSanitizer: at a meeting, after it, its groups are done
 
@@ -151,8 +152,6 @@ struct Product {
 
 struct Warpgroup {
     std::deque<Product> products;
-    unsigned groups;
-    bool fenced;
     unsigned registers;
     char multiplied;         ///< for ThreadSanitizer: its products are done
     unsigned arrived, first; ///< at a meeting of all 128: how many threads, and which one first
