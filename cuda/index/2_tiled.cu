@@ -17,7 +17,7 @@ namespace
 {
 
 constexpr int tile_rows = 128, depth = 32, micro = 8;
-template <int Block> constexpr int threads = tile_rows / micro * (Block / micro);
+template <int Block> constexpr int threads = tile_rows / micro *(Block / micro);
 
 /// depth channels, transposed.
 template <int Block> struct Smem {
@@ -100,8 +100,8 @@ msa_status run(const Call &c)
     const dim3 grid((unsigned)(row_tiles * c.s.n_scores));
     with_int<64, 128>(c.d_index, [&](auto d) {
         with_int<32, 64, 128>(c.s.block, [&](auto block) {
-            LAUNCH((tiled<d.value, block.value>), grid, dim3(threads<block.value>),
-                   sizeof(Smem<block.value>), c.stream, c.s, c.a.qi, c.a.ki, c.a.scores, row_tiles);
+            LAUNCH((tiled<d.value, block.value>), grid, dim3(threads<block.value>), sizeof(Smem<block.value>),
+                   c.stream, c.s, c.a.qi, c.a.ki, c.a.scores, row_tiles);
         });
     });
     return MSA_OK;

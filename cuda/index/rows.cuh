@@ -1,7 +1,7 @@
 /**
  * @file rows.cuh
- * @brief The index queries as ONE matrix: since all groups share the key, Qi [T, Hkv, di] is T * Hkv rows that
- *        are multiplied by the same keys, whatever Hkv is. Row = query * Hkv + group.
+ * @brief The index queries as ONE matrix: since all groups share the key, Qi [T, Hkv, di] is T * Hkv rows
+ * that are multiplied by the same keys, whatever Hkv is. Row = query * Hkv + group.
  */
 #ifndef MSA_INDEX_ROWS_CUH
 #define MSA_INDEX_ROWS_CUH
