@@ -196,6 +196,15 @@ static msa_status run(const msa_entry *entry, const msa_shape *s, msa_dtype out,
     return MSA_OK;
 }
 
+#ifndef __CUDACC__
+extern "C" void msa_engine_mode(int order, int timing, uint64_t seed)
+{
+    simt::options.order = (simt::Order)order;
+    simt::options.timing = (simt::Timing)timing;
+    simt::options.seed = seed;
+}
+#endif
+
 #ifdef __CUDACC__
 #define THIS_SIDE msa_gpu
 #define SIDE_NAME "cuda"
