@@ -1,0 +1,82 @@
+/**
+ * @file warp_attend.cuh
+ * @brief A warp's attention on any tensor core since Ampere, in pieces that the kernels put together: tiles
+ * by cp.async, S = Q K^T and O += P V by mma.sync, 16 rows of Q a warp. The softmax between: softmax.cuh.
+ */
+#ifndef MSA_WARP_ATTEND_CUH
+#define MSA_WARP_ATTEND_CUH
+
+#include "softmax.cuh"
+
+/// Rows of Q, K or V in shared memory. The 16-byte chunks of a row are permuted, chunk c of row r lying at
+/// place c ^ r % 8: so the 8 rows that one matrix of ldmatrix takes lie in different banks, at no cost of
+/// memory.
+template <int rows, int D> struct alignas(128) WarpTile {
+    bf16 element[rows * D];
+};
+
+/// Where columns column..column+7 of a row are; `column` is a multiple of 8.
+template <int rows, int D> PTX_INLINE bf16 *chunk(WarpTile<rows, D> &tile, int row, int column)
+{
+    return &tile.element[row * D + (column ^ row % 8 * 8)];
+}
+
+/// Starts copying a tile, by `threads` threads t. source(row) is where the row is in global memory, NULL for
+/// a row of zeros. Then cp_async_commit(), cp_async_wait<>() and a barrier.
+template <int threads, int rows, int D, class Source>
+PTX_INLINE void copy_rows(WarpTile<rows, D> &tile, int t, Source source)
+{
+    for (int i = t; i < rows * D / 8; i += threads) {
+        const int row = i / (D / 8), column = i % (D / 8) * 8;
+        const bf16 *const from = source(row);
+        cp_async_16(chunk(tile, row, column), from ? from + column : nullptr, from ? 16 : 0);
+    }
+}
+
+/// `count` elements of a flat array of accumulators or operands, as mma.sync takes them.
+template <int count, class T, int n> PTX_INLINE T (&part(T (&x)[n], int first))[count]
+{
+    return reinterpret_cast<T(&)[count]>(x[first]);
+}
+
+/// Rows row..row+15 of Q as left operands: q[step] are the columns 16 step .. 16 step + 15.
+template <int rows, int D>
+PTX_INLINE void load_queries(uint32_t (&q)[D / 16][4], WarpTile<rows, D> &tile, int row)
+{
+    const int lane = (int)threadIdx.x % 32;
+    for (int step = 0; step < D / 16; step++)
+        ldmatrix_x4(q[step], chunk(tile, row + lane % 16, 16 * step + lane / 16 * 8));
+}
+
+/// S = Q K^T for the 2n keys of the tile from row `key` on, a multiple of 16.
+template <int n, int rows, int D>
+PTX_INLINE void warp_scores(float (&s)[n], const uint32_t (&q)[D / 16][4], WarpTile<rows, D> &k, int key = 0)
+{
+    const int lane = (int)threadIdx.x % 32;
+    for (int i = 0; i < n; i++)
+        s[i] = 0;
+    for (int step = 0; step < D / 16; step++)
+        for (int j = 0; j < n / 8; j++) { // 16 keys: the right operands of two products
+            uint32_t b[4];
+            ldmatrix_x4(b, chunk(k, key + 16 * j + lane / 16 * 8 + lane % 8, 16 * step + lane / 8 % 2 * 8));
+            mma_m16n8k16(part<4>(s, 8 * j), q[step], part<2>(b, 0));
+            mma_m16n8k16(part<4>(s, 8 * j + 4), q[step], part<2>(b, 2));
+        }
+}
+
+/// O += P V for the 16 `steps` keys of the tile from row `key` on.
+template <int steps, int rows, int D>
+PTX_INLINE void warp_values(float (&o)[D / 2], const uint32_t (&p)[steps][4], WarpTile<rows, D> &v,
+                            int key = 0)
+{
+    const int lane = (int)threadIdx.x % 32;
+    for (int step = 0; step < steps; step++)
+        for (int j = 0; j < D / 16; j++) { // 16 columns of V
+            uint32_t b[4];
+            ldmatrix_x4_trans(b, chunk(v, key + 16 * step + lane % 16, 16 * j + lane / 16 * 8));
+            mma_m16n8k16(part<4>(o, 8 * j), p[step], part<2>(b, 0));
+            mma_m16n8k16(part<4>(o, 8 * j + 4), p[step], part<2>(b, 2));
+        }
+}
+
+#endif
