@@ -32,7 +32,9 @@ ALLFLAGS  = $(STRICT) $(CFLAGS) $(SAN) -fPIC -I$(B) -D_POSIX_C_SOURCE=200809L $(
 # clang would warn where it leaves a maximum unvectorised.
 FASTFLAGS = -O3 -fno-math-errno -fopenmp-simd -Wno-pass-failed $(if $(TUNED),-march=$(ARCH))
 LIBS     := $(if $(OPENBLAS),$(shell pkg-config --libs openblas)) -lm
-APPLIBS  := $(if $(PNG),$(shell pkg-config --libs libpng)) $(if $(JSON),$(shell pkg-config --libs jansson)) $(LIBS)
+LINKFLAGS = $(CFLAGS) $(SAN) $(if $(OPENMP),-fopenmp)
+CUDALIBS := $(if $(NVCC),-L$(dir $(realpath $(NVCC)))../lib64 -lcudart_static -ldl -lrt -lpthread)
+APPLIBS   = $(if $(CUDA),$(CUDALIBS)) $(if $(PNG),$(shell pkg-config --libs libpng)) $(if $(JSON),$(shell pkg-config --libs jansson)) $(LIBS)
 
 # ---- Sources: a library (ref, fast) and what only the program needs -----------------------------
 LIB_SRC := $(wildcard ref/*.c ref/fast/*.c)
@@ -44,6 +46,16 @@ T_SRC   := $(wildcard tests/test_*.c)
 T_BIN   := $(T_SRC:%.c=$(B)/%)
 SIMT_OBJ := $(patsubst %.cpp,$(B)/%.o,$(wildcard cuda/simt/*.cpp))
 T_CXX   := $(if $(CXX17),$(patsubst %.cpp,$(B)/%,$(wildcard tests/test_*.cpp)))
+# The kernels run on the engine where there is a C++ compiler, and with CUDA=1 on a GPU too ("make cuda").
+CUDA    ?= $(if $(wildcard $(B)/cuda/side.gpu.o),1)
+KERNELS := $(wildcard cuda/*.cu cuda/*/*.cu)
+ifeq ($(CXX17)$(CUDA),)
+LINK    := $(CC)
+else
+LINK    := $(CXX)
+SIDES   := $(if $(CXX17),-DHAVE_SIMT) $(if $(CUDA),-DHAVE_CUDA)
+SIDE_OBJ := $(B)/cuda/plan.o $(B)/cuda/host.o $(if $(CXX17),$(KERNELS:%.cu=$(B)/%.o) $(SIMT_OBJ)) $(if $(CUDA),$(KERNELS:%.cu=$(B)/%.gpu.o))
+endif
 HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o,$(APP_OBJ))
 
 .DEFAULT_GOAL := help
@@ -85,6 +97,12 @@ ALLCXXFLAGS = -std=c++17 -Wall -Wextra -Wno-psabi $(CXXFLAGS) $(SAN) -fPIC -I. $
 $(B)/cuda/%.o: cuda/%.cpp $(B)/flags
 	@mkdir -p $(@D) && echo "  c++ $<"
 	$(Q)$(CXX) $(ALLCXXFLAGS) -O3 -c $< -o $@
+$(B)/cuda/%.o: cuda/%.cu $(B)/flags
+	@mkdir -p $(@D) && echo "  c++ $<"
+	$(Q)$(CXX) $(ALLCXXFLAGS) -x c++ -c $< -o $@
+$(B)/cuda/%.gpu.o: cuda/%.cu
+	@mkdir -p $(@D) && echo "  nvcc $<"
+	$(Q)$(NVCC) $(NVCCFLAGS) -c $< -o $@
 $(B)/tests/%.o: tests/%.cpp $(B)/flags
 	@mkdir -p $(@D) && echo "  c++ $<"
 	$(Q)$(CXX) $(ALLCXXFLAGS) -c $< -o $@
@@ -95,10 +113,12 @@ $(B)/libmsa.a: $(LIB_OBJ)
 	$(Q)ar qcs $@ $^
 $(B)/libmsa.so: $(LIB_OBJ) ref/libmsa.map
 	$(Q)$(CC) $(ALLFLAGS) -shared -Wl,-soname,libmsa.so,--version-script=ref/libmsa.map $(LIB_OBJ) $(LIBS) -o $@
-$(B)/msa: $(APP_OBJ) $(B)/libmsa.a
-	$(Q)$(CC) $(ALLFLAGS) $^ $(APPLIBS) -o $@
-$(B)/tests/%: $(B)/tests/%.o $(T_SUPPORT:%.c=$(B)/%.o) $(HEADLESS_OBJ) $(B)/libmsa.a
-	$(Q)$(CC) $(ALLFLAGS) $^ $(APPLIBS) -o $@
+$(B)/msa: $(APP_OBJ) $(SIDE_OBJ) $(B)/libmsa.a
+	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@
+$(B)/tests/%: $(B)/tests/%.o $(T_SUPPORT:%.c=$(B)/%.o) $(HEADLESS_OBJ) $(SIDE_OBJ) $(B)/libmsa.a
+	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@
+$(B)/cuda/host.o $(B)/ref/cli/table.o: FOUND += $(SIDES)
+$(B)/cuda/host.o $(B)/ref/cli/table.o: $(B)/sides
 
 # The page of `msa dump` goes into the program as a C array.
 $(B)/ref/io/viewer.o: $(B)/ref/io/viewer.inc
@@ -175,6 +195,9 @@ clean: ## remove build/ and the demo's output
 $(B)/flags: FORCE
 	@mkdir -p $(B)
 	@echo '$(CC) $(ALLFLAGS) $(FASTFLAGS) $(CXX) $(ALLCXXFLAGS)' | cmp -s - $@ || echo '$(CC) $(ALLFLAGS) $(FASTFLAGS) $(CXX) $(ALLCXXFLAGS)' > $@
+$(B)/sides: FORCE
+	@mkdir -p $(B)
+	@echo '$(SIDES)' | cmp -s - $@ || echo '$(SIDES)' > $@
 FORCE:
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -57,8 +57,8 @@ struct Call {
 
 /// An entry of the table on one side.
 struct msa_entry {
-    const char *name;                    ///< "dense/naive"
-    size_t (*workspace)(const Call &c);  ///< bytes; called without arrays
+    const char *name;                   ///< "dense/naive"
+    size_t (*workspace)(const Call &c); ///< bytes; called without arrays
     msa_status (*run)(const Call &c);
 };
 static inline size_t no_workspace(const Call &)
@@ -104,6 +104,10 @@ PTX_INLINE int64_t scores_at(const Shape &s, int64_t i, int r)
 /* ---- Small things -------------------------------------------------------------------------------- */
 
 constexpr float log2_e = 1.44269504088896341f, ln_2 = 0.693147180559945309f;
+
+/// 1 / sqrt(d), and the same times log2(e): softmax is computed in base 2, which is what the hardware has.
+template <int D> constexpr float scale = D == 64 ? 0.125f : 0.0883883476483184406f;
+template <int D> constexpr float scale2 = scale<D> *log2_e;
 
 PTX_INLINE float minus_infinity()
 {

@@ -25,27 +25,30 @@ typedef enum msa_dtype { MSA_F32, MSA_BF16 } msa_dtype;
 /** Device arrays of one call, shapes as in msa.h. A stage uses those that its signature there names; the
  *  others may be NULL, and so may the outputs that it allows to be. */
 typedef struct msa_arrays {
-    const uint16_t *q, *k, *v;   /**< bf16 */
-    const uint16_t *qi, *ki;     /**< bf16 */
-    float *scores;               /**< output of index, input of topk */
-    int32_t *ids;                /**< output of index, topk and decode, input of reverse and sparse */
-    float *index_lse;            /**< output of index */
-    void *o;                     /**< output of dense, sparse and decode: float32 or bf16 */
-    float *lse;                  /**< likewise, float32 */
-    int32_t *first;              /**< outputs of reverse */
+    const uint16_t *q, *k, *v; /**< bf16 */
+    const uint16_t *qi, *ki;   /**< bf16 */
+    float *scores;             /**< output of index, input of topk */
+    int32_t *ids;              /**< output of index, topk and decode, input of reverse and sparse */
+    float *index_lse;          /**< output of index */
+    void *o;                   /**< output of dense, sparse and decode: float32 or bf16 */
+    float *lse;                /**< likewise, float32 */
+    int32_t *first;            /**< outputs of reverse */
     uint32_t *entries;
     msa_item *items;
 } msa_arrays;
 
 /** A place where the kernels run. */
 typedef struct msa_device {
-    const char *name;                                            /**< "simt" or "cuda" */
-    const char *(*missing)(void);                                /**< NULL, or one line: why it cannot run */
-    void *(*alloc)(size_t bytes);                                /**< NULL if there is not that much */
+    const char *name;             /**< "simt" or "cuda" */
+    const char *(*missing)(void); /**< NULL, or one line: why it cannot run */
+    void *(*alloc)(size_t bytes); /**< NULL if there is not that much */
     void (*free)(void *p);
+    void (*fill)(void *p, int byte, size_t bytes);
+    void (*declare)(const void *p, size_t bytes, const char *name); /**< NULL forgets all; see simt.h */
     msa_status (*upload)(void *device, const void *host, size_t bytes);
     msa_status (*download)(void *host, const void *device, size_t bytes); /**< after all runs before it */
-    const char *(*trouble)(void); /**< what went wrong in the last ::MSA_ERR_DEVICE, one line */
+    const char *(*trouble)(void);           /**< what went wrong in the last ::MSA_ERR_DEVICE */
+    msa_status (*blame)(const char *name);  /**< makes that trouble "written outside NAME" */
     const struct msa_entry *const *entries; /**< in the order of kernels.def */
     msa_status (*run)(const struct msa_entry *entry, const msa_shape *s, msa_dtype out, const msa_arrays *a,
                       void *work, void *stream);
@@ -61,7 +64,7 @@ const msa_device *msa_gpu(void);
 typedef struct msa_plan {
     const msa_device *device;
     const struct msa_entry *entry;
-    msa_shape shape;  /**< cu_q and cu_kv have to outlive the plan */
+    msa_shape shape; /**< cu_q and cu_kv have to outlive the plan */
     msa_dtype out;
     size_t workspace; /**< bytes of device memory that msa_plan_run() needs */
 } msa_plan;

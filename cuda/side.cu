@@ -20,9 +20,9 @@ static const msa_entry *const entries[] = {
 
 /* ---- Memory ---------------------------------------------------------------------------------------- */
 
-#ifdef __CUDACC__
 static std::string last_trouble;
 
+#ifdef __CUDACC__
 static msa_status ok(cudaError_t error)
 {
     if (error == cudaSuccess)
@@ -63,9 +63,15 @@ static msa_status download(void *host, const void *device, size_t bytes)
 {
     return ok(cudaMemcpy(host, device, bytes, cudaMemcpyDeviceToHost));
 }
-static const char *trouble()
+static void device_fill(void *p, int byte, size_t bytes)
 {
-    return last_trouble.c_str();
+    cudaMemset(p, byte, bytes);
+}
+static void declare(const void *, size_t, const char *)
+{
+}
+static void start()
+{
 }
 static msa_status launched()
 {
@@ -94,15 +100,37 @@ static msa_status download(void *host, const void *device, size_t bytes)
     memcpy(host, device, bytes);
     return MSA_OK;
 }
-static const char *trouble()
+static void device_fill(void *p, int byte, size_t bytes)
 {
-    return simt::report().c_str();
+    memset(p, byte, bytes);
+}
+static void declare(const void *p, size_t bytes, const char *name)
+{
+    if (p)
+        simt::declare_global(p, bytes, name);
+    else
+        simt::forget_globals();
+}
+static void start()
+{
+    simt::options.keep_going = true; // a failure is the caller's to report
+    simt::reset();
 }
 static msa_status launched()
 {
-    return simt::report().empty() ? MSA_OK : MSA_ERR_DEVICE;
+    last_trouble = simt::first_failure();
+    return last_trouble.empty() ? MSA_OK : MSA_ERR_DEVICE;
 }
 #endif
+static const char *trouble()
+{
+    return last_trouble.c_str();
+}
+static msa_status blame(const char *name)
+{
+    last_trouble = std::string("written outside ") + name;
+    return MSA_ERR_DEVICE;
+}
 
 /* ---- A run: sequence after sequence ------------------------------------------------------------------ */
 
@@ -117,12 +145,10 @@ static Call part(const msa_shape *s, msa_dtype out, const msa_arrays *a, int r)
     const msa_seq seq = msa_get_seq(s, r);
     const int64_t q = seq.q0, kv = seq.kv0, n_blocks = msa_n_blocks(s);
     Call c = {};
-    c.s = {(int)seq.n_q,   (int)seq.n_kv,
-           (int)(seq.n_kv - seq.n_q), s->n_heads,
-           s->n_kv_heads,  s->n_heads / s->n_kv_heads,
-           s->block,       s->topk,
-           (int)ceil_div(seq.n_kv, (int64_t)s->block), s->n_q,
-           n_blocks};
+    c.s = {(int)seq.n_q, (int)seq.n_kv, (int)(seq.n_kv - seq.n_q),
+           s->n_heads,   s->n_kv_heads, s->n_heads / s->n_kv_heads,
+           s->block,     s->topk,       (int)ceil_div(seq.n_kv, (int64_t)s->block),
+           s->n_q,       n_blocks};
     c.d_head = s->d_head;
     c.d_index = s->d_index;
     c.out = out;
@@ -156,6 +182,7 @@ static size_t workspace(const msa_entry *entry, const msa_shape *s, msa_dtype ou
 static msa_status run(const msa_entry *entry, const msa_shape *s, msa_dtype out, const msa_arrays *a,
                       void *work, void *stream)
 {
+    start();
     for (int r = 0; r < msa_n_seqs(s); r++) {
         Call c = part(s, out, a, r);
         c.work = work;
@@ -178,10 +205,8 @@ static msa_status run(const msa_entry *entry, const msa_shape *s, msa_dtype out,
 #endif
 extern "C" const msa_device *THIS_SIDE(void)
 {
-#ifndef __CUDACC__
-    simt::options.keep_going = true;
-#endif
-    static const msa_device device = {SIDE_NAME, missing,  device_alloc, device_free, upload,
-                                      download,  trouble, entries,      run,         workspace};
+    static const msa_device device = {SIDE_NAME, missing, device_alloc, device_free, device_fill,
+                                      declare,   upload,  download,     trouble,     blame,
+                                      entries,   run,     workspace};
     return &device;
 }

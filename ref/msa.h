@@ -37,13 +37,13 @@ extern "C" {
 
 typedef enum msa_status {
     MSA_OK = 0,
-    MSA_ERR_NULL,       /**< a required pointer is NULL */
-    MSA_ERR_SIZE,       /**< a size is below 1, or a tensor would exceed PTRDIFF_MAX bytes */
-    MSA_ERR_HEADS,      /**< n_heads is not a multiple of n_kv_heads */
-    MSA_ERR_CAUSAL,     /**< more queries than keys */
-    MSA_ERR_SEQLENS,    /**< cu_q or cu_kv does not rise from 0 to n_q or n_kv */
-    MSA_ERR_IDS,        /**< a row of ids is not ascending visible blocks followed by -1 */
-    MSA_ERR_ROTARY,     /**< rot is odd, negative or wider than the head */
+    MSA_ERR_NULL,        /**< a required pointer is NULL */
+    MSA_ERR_SIZE,        /**< a size is below 1, or a tensor would exceed PTRDIFF_MAX bytes */
+    MSA_ERR_HEADS,       /**< n_heads is not a multiple of n_kv_heads */
+    MSA_ERR_CAUSAL,      /**< more queries than keys */
+    MSA_ERR_SEQLENS,     /**< cu_q or cu_kv does not rise from 0 to n_q or n_kv */
+    MSA_ERR_IDS,         /**< a row of ids is not ascending visible blocks followed by -1 */
+    MSA_ERR_ROTARY,      /**< rot is odd, negative or wider than the head */
     MSA_ERR_UNSUPPORTED, /**< this implementation does not take this shape or output */
     MSA_ERR_DEVICE       /**< the device is missing, has no memory left or reported an error */
 } msa_status;
@@ -174,7 +174,6 @@ msa_kl_fn msa_kl;             /* kl.c */
  * distance from the functions above is the error budget of such a kernel. */
 msa_dense_fn msa_dense_bf16;
 msa_sparse_fn msa_sparse_bf16;
-msa_sparse_fn msa_sparse_partials_bf16; /* and every block's partial output rounded before they are combined */
 msa_backward_fn msa_backward_bf16;
 
 /** Rounds to the nearest bf16 (ties to even), kept in a float. NaN stays NaN. */
@@ -199,16 +198,16 @@ typedef enum msa_precision {
     MSA_FLOAT32,      /**< float32 inputs, products and sums, or better */
     MSA_BF16_INPUTS,  /**< the same after its inputs were rounded to bf16 */
     MSA_BF16_WEIGHTS, /**< and P is rounded to bf16, as in msa_sparse_bf16 */
-    MSA_BF16_PARTIALS /**< and partial outputs, as in msa_sparse_partials_bf16 */
+    MSA_BF16_PARTIALS /**< and so is the output of each block, before they are combined */
 } msa_precision;
 
 /** One implementation of one stage. */
 typedef struct msa_kernel {
     msa_stage stage;
-    const char *name;                        /**< unique within the stage, such as "reference" */
-    const char *backend;                     /**< "ref", "fast", "simt" or "cuda" */
-    const char *constraints;                 /**< what it does not take, in words; "any shape" */
-    const char *idea;                        /**< one line */
+    const char *name;        /**< unique within the stage, such as "reference" */
+    const char *backend;     /**< "ref", "fast", "simt" or "cuda" */
+    const char *constraints; /**< what it does not take, in words; "any shape" */
+    const char *idea;        /**< one line */
     msa_precision precision;
     size_t (*workspace)(const msa_shape *s); /**< bytes that `work` must have */
     union {

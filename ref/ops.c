@@ -39,15 +39,15 @@ static void plain_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t
 }
 
 const msa_ops msa_ref_ops = {
-    .stage = {&ref_dense_kernel, &ref_index_kernel, &ref_topk_kernel, &ref_reverse_kernel,
-              &ref_sparse_kernel, &ref_decode_kernel, &ref_backward_kernel, &ref_kl_kernel},
+    .stage = {&ref_dense_kernel, &ref_index_kernel, &ref_topk_kernel, &ref_reverse_kernel, &ref_sparse_kernel,
+              &ref_decode_kernel, &ref_backward_kernel, &ref_kl_kernel},
     .gemm = plain_gemm,
 };
 
 const char *msa_stage_name(msa_stage stage)
 {
     static const char *const name[MSA_N_STAGES] = {"dense",  "index",  "topk",     "reverse",
-                                                    "sparse", "decode", "backward", "kl"};
+                                                   "sparse", "decode", "backward", "kl"};
     return stage >= 0 && stage < MSA_N_STAGES ? name[stage] : "unknown";
 }
 

@@ -378,7 +378,7 @@ for kernel in x sparse sparse/ sparse/frobnicate frobnicate/reference /reference
 done
 refuses "--kernel:" "two kernels for a stage" forward "${good[@]}" --kernel sparse/reference --kernel sparse/reference
 refuses "'index/reference'" "dense: a kernel of another stage" dense "${in[@]:0:6}" --kernel index/reference --out "$W/out"
-for backend in x '' simt cuda REF; do
+for backend in x '' gpu simt/ REF; do
     refuses "--backend: expected" "--backend '$backend'" forward "${good[@]}" --backend "$backend"
 done
 refuses "'frobnicate'" "check: unknown name" check frobnicate

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "../ref/cli/guard.h"
-#include "../ref/table.h"
+#include "../ref/cli/table.h"
 #include "check.h"
 
 static const msa_shape good = {4, 10, 4, 2, 8, 6, 4, 2, 1, NULL, NULL};
@@ -238,10 +238,10 @@ static void table(void)
     check_case c = check_begin("the table of implementations");
     const msa_kernel *k;
     int n = 0;
-    for (; (k = msa_kernel_at(n)) != NULL; n++) {
+    for (; (k = table_at(n)) != NULL; n++) {
         char name[64];
         snprintf(name, sizeof name, "%s/%s", msa_stage_name(k->stage), k->name);
-        check_true(&c, msa_find_kernel(name) == k, "%s is found by its name", name);
+        check_true(&c, table_find(name, k->backend) == k, "%s on %s is found by its name", name, k->backend);
         check_true(&c, k->idea[0] && k->constraints[0] && k->backend[0], "%s is described", name);
     }
     check_true(&c, n >= MSA_N_STAGES, "%d kernels", n);
@@ -249,12 +249,14 @@ static void table(void)
         check_true(&c, (int)msa_ref_ops.stage[stage]->stage == stage, "reference entry %d", stage);
         check_true(&c, (int)msa_fast_ops.stage[stage]->stage == stage, "fast entry %d", stage);
     }
-    check_true(&c, msa_backend("ref") == &msa_ref_ops && msa_backend("fast") == &msa_fast_ops, "back ends");
+    msa_ops ops;
+    check_true(&c, table_ops("ref", &ops) && memcmp(&ops, &msa_ref_ops, sizeof ops) == 0, "the reference");
+    check_true(&c, table_ops("fast", &ops) && ops.stage[0] == msa_fast_ops.stage[0], "the fast back end");
     check_true(&c,
-               !msa_backend("none") && !msa_find_kernel("dense/none") && !msa_find_kernel("dense") &&
-                   !msa_find_kernel("") && !msa_kernel_at(-1),
+               !table_ops("none", &ops) && !table_find("dense/none", NULL) && !table_find("dense", NULL) &&
+                   !table_find("", NULL) && !table_at(-1),
                "what is not there is not found");
-    for (int a = MSA_OK; a <= MSA_ERR_UNSUPPORTED; a++)
+    for (int a = MSA_OK; a <= MSA_ERR_DEVICE; a++)
         for (int b = MSA_OK; b < a; b++)
             check_true(&c, strcmp(msa_strerror((msa_status)a), msa_strerror((msa_status)b)) != 0,
                        "statuses %d and %d read alike", a, b);
@@ -374,8 +376,13 @@ static msa_status call(const msa_ops *ops, int stage, const msa_shape *s, const 
         return k->index(s, in, in, NULL, (int32_t *)(void *)out, NULL, work);
     case MSA_STAGE_TOPK:
         return k->topk(s, in, (int32_t *)(void *)out, work);
+    case MSA_STAGE_REVERSE:
+        return k->reverse(s, in ? ids : NULL, (int32_t *)(void *)out, (uint32_t *)(void *)(out + 300),
+                          (msa_item *)(void *)(out + 600), work);
     case MSA_STAGE_SPARSE:
         return k->sparse(s, in, in, in, ids, out, out, work);
+    case MSA_STAGE_DECODE:
+        return k->decode(s, in, in, in, in, in, (int32_t *)(void *)(out + 800), out, out, work);
     case MSA_STAGE_BACKWARD:
         return k->backward(s, in, in, in, ids, in, in, in, out, out, out, work);
     default:
@@ -402,7 +409,8 @@ static void errors_touch_nothing(const char *name, const msa_ops *ops)
         expect_status(&c, what, MSA_ERR_NULL, call(ops, stage, &good, NULL, ids, out.data, work.data));
         expect_status(&c, what, MSA_ERR_NULL, call(ops, stage, &good, in, ids, out.data, NULL));
         check_true(&c, untouched(&out), "%s wrote before it failed", what);
-        if (stage == MSA_STAGE_SPARSE || stage == MSA_STAGE_BACKWARD || stage == MSA_STAGE_KL) {
+        if (stage == MSA_STAGE_REVERSE || stage == MSA_STAGE_SPARSE || stage == MSA_STAGE_BACKWARD ||
+            stage == MSA_STAGE_KL) {
             ids[0] = 77;
             expect_status(&c, what, MSA_ERR_IDS, call(ops, stage, &good, in, ids, out.data, work.data));
             ids[0] = 0;

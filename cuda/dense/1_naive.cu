@@ -24,7 +24,6 @@ __global__ void __launch_bounds__(threads)
     if (row >= (int64_t)s.n_q * s.n_heads)
         return;
     const int i = (int)(row / s.n_heads), h = (int)(row % s.n_heads), r = h / s.group;
-    const float scale = rsqrtf((float)D) * log2_e;
     const bf16 *my_q = q + q_at(s, i, h, D);
     float m = minus_infinity(), l = 0, acc[D];
     for (int c = 0; c < D; c++)
@@ -34,7 +33,7 @@ __global__ void __launch_bounds__(threads)
         float dot = 0;
         for (int c = 0; c < D; c++)
             dot += to_float(ld_global(my_q + c)) * to_float(ld_global(key + c));
-        const float x = dot * scale, next = fmaxf(m, x), keep = ex2(m - next), p = ex2(x - next);
+        const float x = dot * scale2<D>, next = fmaxf(m, x), keep = ex2(m - next), p = ex2(x - next);
         for (int c = 0; c < D; c++)
             acc[c] = acc[c] * keep + p * to_float(ld_global(value + c));
         l = l * keep + p;
@@ -51,8 +50,8 @@ msa_status run(const Call &c)
     const dim3 grid((unsigned)ceil_div((int64_t)c.s.n_q * c.s.n_heads, (int64_t)threads));
     with_int<64, 128>(c.d_head, [&](auto d) {
         with_output(c, [&](auto *o) {
-            LAUNCH((naive<d.value, std::remove_pointer_t<decltype(o)>>), grid, dim3(threads), 0, c.stream, c.s,
-                   c.a.q, c.a.k, c.a.v, o, c.a.lse);
+            LAUNCH((naive<d.value, std::remove_pointer_t<decltype(o)>>), grid, dim3(threads), 0, c.stream,
+                   c.s, c.a.q, c.a.k, c.a.v, o, c.a.lse);
         });
     });
     return MSA_OK;

@@ -19,7 +19,7 @@ namespace simt
 Options options;
 Counters counters;
 
-static std::string last_report;
+static std::string last_report, failure;
 static std::mutex report_lock;
 static std::atomic<bool> stop; ///< one block failed: the others give up
 
@@ -104,11 +104,18 @@ const std::string &report()
     return last_report;
 }
 
+const std::string &first_failure()
+{
+    return failure;
+}
+
 static void record(const std::string &line)
 {
     std::lock_guard<std::mutex> lock(report_lock);
     if (last_report.empty())
         last_report = line;
+    if (failure.empty())
+        failure = line;
     stop = true;
 }
 
@@ -386,6 +393,7 @@ void Worker::abandon()
 
 void reset()
 {
+    failure.clear();
     memset(&counters, 0, sizeof counters);
 }
 

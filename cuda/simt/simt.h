@@ -162,6 +162,8 @@ void reset();
 
 /// What was wrong with the last launch: "file:line: what (kernel, block, thread)"; empty if nothing.
 const std::string &report();
+/// The same of the first launch since reset() that went wrong.
+const std::string &first_failure();
 
 /// Declares a buffer of global memory. Once there is one, every access by a named helper or a copy has
 /// to lie within some declared buffer.

@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../table.h"
 #include "cli.h"
 #include "judge.h"
+#include "table.h"
 
 /* A shape given by hand may have tensors of so many elements: the reference's judgement of more takes hours.
  */
@@ -18,7 +18,7 @@ typedef struct tally {
 /* Whether a word of the command line, STAGE/NAME or STAGE, means this kernel. */
 static bool means(const char *word, const msa_kernel *kernel)
 {
-    return strcmp(word, msa_stage_name(kernel->stage)) == 0 || msa_find_kernel(word) == kernel;
+    return strcmp(word, msa_stage_name(kernel->stage)) == 0 || table_find(word, kernel->backend) == kernel;
 }
 
 static bool is_wanted(const cli_list *names, const msa_kernel *kernel)
@@ -34,7 +34,7 @@ static int check_names(const char *command, const cli_list *names)
     for (int i = 0; i < names->n; i++) {
         const msa_kernel *kernel;
         int k = 0;
-        while ((kernel = msa_kernel_at(k)) != NULL && !means(names->item[i], kernel))
+        while ((kernel = table_at(k)) != NULL && !means(names->item[i], kernel))
             k++;
         if (!kernel)
             return cli_fail(command, "expected a STAGE/NAME or STAGE that 'msa kernels' lists, found '%s'",
@@ -48,7 +48,7 @@ static int check_names(const char *command, const cli_list *names)
 /* A shape of the table by its name, which is the only way to packed sequences. */
 static bool find_shape(const char *name, msa_shape *s)
 {
-    for (int i = 0; i < inputs_n_shapes; i++) {
+    for (int i = 0; i < inputs_n_all_shapes; i++) {
         char known[INPUTS_NAME];
         inputs_shape_name(&inputs_shapes[i], known);
         if (strcmp(known, name) == 0) {
@@ -99,8 +99,8 @@ static void print_case(const msa_kernel *kernel, const msa_shape *s, inputs_patt
     char shape[INPUTS_NAME], name[64];
     inputs_shape_name(s, shape);
     snprintf(name, sizeof name, "%s/%s", msa_stage_name(kernel->stage), kernel->name);
-    printf("%-18s %-62s %-8s seed=%lld  %s", name, shape, inputs_pattern_name(p), (long long)seed,
-           outcome[report->outcome]);
+    printf("%-20s %-4s %-62s %-8s seed=%lld  %s", name, kernel->backend, shape, inputs_pattern_name(p),
+           (long long)seed, outcome[report->outcome]);
     if (report->outcome == JUDGE_PASS)
         printf(" %5.1f%%", 100 * report->used);
     if (report->n_ties)
@@ -121,6 +121,8 @@ static void judge_patterns(const msa_kernel *kernel, const msa_shape *s, int64_t
         }
         print_case(kernel, s, (inputs_pattern)p, seed, &report);
         sum->n[report.outcome]++;
+        if (report.outcome == JUDGE_UNSUPPORTED) // of the shape: no other pattern will do
+            return;
     }
 }
 
@@ -129,7 +131,7 @@ static int run(const char *command, const cli_list *names, const msa_shape *shap
 {
     tally sum = {{0}};
     const msa_kernel *kernel;
-    for (int i = 0; (kernel = msa_kernel_at(i)) != NULL; i++)
+    for (int i = 0; (kernel = table_at(i)) != NULL; i++)
         for (int a = 0; a < n_shapes && is_wanted(names, kernel); a++)
             judge_patterns(kernel, &shapes[a], seed, &sum);
     printf("\n%d ok, %d failed, %d not supported; the percentage is the share of the error budget that was "
@@ -159,5 +161,5 @@ int cmd_check(int argc, char **argv)
     if (status)
         return status;
     return text ? run(argv[0], &names, &shape, 1, seed)
-                : run(argv[0], &names, inputs_shapes, inputs_n_shapes, seed);
+                : run(argv[0], &names, inputs_shapes, inputs_n_all_shapes, seed);
 }

@@ -103,7 +103,7 @@ typedef struct cli_tensors {
 #define CLI_OPT_KERNEL(k) \
     {"--kernel", CLI_LIST, &(k), 0, 0, "STAGE/NAME runs that stage; 'msa kernels' lists them"}
 #define CLI_OPT_BACKEND(b) \
-    {"--backend", CLI_TEXT, &(b), 0, 0, "NAME runs the stages that --kernel does not: ref or fast"}
+    {"--backend", CLI_TEXT, &(b), 0, 0, "NAME runs the stages that --kernel does not: ref, fast, simt or cuda"}
 /* clang-format on */
 
 /** Reads every file that has a path, and builds the shape from those that agree with each other. */

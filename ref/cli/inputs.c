@@ -115,6 +115,27 @@ bool inputs_new(inputs *in, const msa_shape *s, inputs_pattern p, uint64_t seed)
     return true;
 }
 
+static float *rounded(const float *x, int64_t n)
+{
+    float *y = malloc((size_t)n * sizeof *y);
+    for (int64_t i = 0; y && i < n; i++)
+        y[i] = msa_bf16(x[i]);
+    return y;
+}
+
+bool inputs_rounded(inputs *out, const inputs *in, const msa_shape *s)
+{
+    const int64_t nq = s->n_q * s->n_heads * s->d_head, nk = s->n_kv * s->n_kv_heads * s->d_head;
+    *out = (inputs){.q = rounded(in->q, nq),
+                    .k = rounded(in->k, nk),
+                    .v = rounded(in->v, nk),
+                    .qi = rounded(in->qi, s->n_q * s->n_kv_heads * s->d_index),
+                    .ki = rounded(in->ki, s->n_kv * s->d_index),
+                    .dout = rounded(in->dout, nq),
+                    .pattern = in->pattern};
+    return out->q && out->k && out->v && out->qi && out->ki && out->dout;
+}
+
 void inputs_free(inputs *in)
 {
     free(in->q);
@@ -175,6 +196,8 @@ void inputs_ids(const msa_shape *s, inputs_selection kind, uint64_t seed, int32_
 
 static const int32_t mixed_q[] = {0, 5, 6, 23, 26}, mixed_kv[] = {0, 5, 25, 42, 51};
 static const int32_t tiny_q[] = {0, 1, 2, 14}, tiny_kv[] = {0, 1, 2, 32};
+static const int32_t long_q[] = {0, 40, 40, 75}, long_kv[] = {0, 40, 73, 240};
+static const int32_t step_q[] = {0, 1, 17, 18}, step_kv[] = {0, 65, 81, 333};
 
 //         T    S  Hq Hkv  dh   di   Bk  k
 const msa_shape inputs_shapes[] = {
@@ -190,9 +213,21 @@ const msa_shape inputs_shapes[] = {
     {50, 50, 4, 4, 16, 16, 8, 7, 1, NULL, NULL},      // S <= k * block: everything is selected
     {96, 96, 4, 2, 64, 64, 32, 2, 1, NULL, NULL},     // widths of the shipped model
     {3, 300, 16, 1, 128, 128, 128, 2, 1, NULL, NULL}, // a group of MiniMax-M3
-    {26, 51, 4, 2, 16, 8, 8, 2, 4, mixed_q, mixed_kv}, {14, 32, 2, 2, 8, 8, 4, 3, 3, tiny_q, tiny_kv},
+    {26, 51, 4, 2, 16, 8, 8, 2, 4, mixed_q, mixed_kv},
+    {14, 32, 2, 2, 8, 8, 4, 3, 3, tiny_q, tiny_kv},
+    // what the kernels of cuda/ take: widths 64 and 128, blocks of 32, 64 and 128
+    {1, 1, 1, 1, 64, 64, 32, 1, 1, NULL, NULL},          // the smallest of these
+    {37, 37, 4, 2, 64, 64, 32, 3, 1, NULL, NULL},        // a partial tile
+    {9, 301, 5, 1, 64, 128, 64, 2, 1, NULL, NULL},       // a group of 5, a prefix, di > dh
+    {70, 330, 16, 1, 128, 64, 32, 5, 1, NULL, NULL},     // queries over three blocks
+    {131, 131, 3, 3, 64, 64, 128, 1, 1, NULL, NULL},     // no grouping, three KV heads, k 1
+    {16, 700, 8, 4, 128, 128, 128, 4, 1, NULL, NULL},    // as many queries as a decoding step may have
+    {65, 1100, 2, 1, 64, 64, 32, 32, 1, NULL, NULL},     // the most blocks
+    {1, 513, 32, 2, 128, 128, 64, 4, 1, NULL, NULL},     // one query just past a block
+    {75, 240, 4, 2, 64, 64, 32, 2, 3, long_q, long_kv},  // packed, one sequence without queries
+    {18, 333, 6, 2, 128, 64, 32, 4, 3, step_q, step_kv}, // packed decoding steps
 };
-const int inputs_n_shapes = (int)(sizeof inputs_shapes / sizeof *inputs_shapes);
+const int inputs_n_all_shapes = (int)(sizeof inputs_shapes / sizeof *inputs_shapes), inputs_n_shapes = 14;
 
 void inputs_shape_name(const msa_shape *s, char name[INPUTS_NAME])
 {

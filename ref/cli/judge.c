@@ -9,6 +9,8 @@
 #include <stdlib.h>
 
 #include "guard.h"
+#include "noise.h"
+#include "table.h"
 
 #define KL_WEIGHT 0.75 // not 1, so that a kernel that ignores it is found out
 #define MAX_TIES 0.001
@@ -26,7 +28,9 @@ typedef struct judgement {
     guard found_ids;
     void *oracle_work;
     guard work;
-    double *wide; // one oracle tensor in double
+    double *wide;   // one oracle tensor in double
+    double *noise;  // of the kernel's roundings on O; NULL where it makes none
+    inputs rounded; // what a bf16 kernel makes of the inputs
     judge_report report;
 } judgement;
 
@@ -52,6 +56,14 @@ static bool open_judgement(judgement *j)
     j->wide = malloc(widest * sizeof(double));
     ok = guard_new(&j->found_ids, n_ids * sizeof(int32_t)) && ok;
     ok = guard_new(&j->work, j->kernel->workspace(s)) && ok;
+    if (j->kernel->precision >= MSA_BF16_WEIGHTS) {
+        j->noise = malloc(count(s, VERDICT_O) * sizeof(double));
+        ok = ok && j->noise;
+    }
+    if (j->kernel->precision >= MSA_BF16_INPUTS) {
+        ok = inputs_rounded(&j->rounded, j->in, s) && ok;
+        j->in = &j->rounded;
+    }
     return ok && j->oracle_ids && j->drawn_ids && j->oracle_work && j->wide;
 }
 
@@ -65,6 +77,8 @@ static void close_judgement(judgement *j)
     free(j->drawn_ids);
     free(j->oracle_work);
     free(j->wide);
+    free(j->noise);
+    inputs_free(&j->rounded);
     guard_free(&j->found_ids);
     guard_free(&j->work);
 }
@@ -117,6 +131,7 @@ static void judge_tensors(judgement *j, unsigned mask, const char *support)
         char what[VERDICT_TEXT];
         snprintf(what, sizeof what, "%s (%s)", name, support);
         verdict_budget budget = verdict_float32(j->s, j->in, (verdict_tensor)t, KL_WEIGHT);
+        budget.noise = t == VERDICT_O ? j->noise : NULL;
         verdict v =
             verdict_compare(verdict_tensor_dims(j->s, (verdict_tensor)t), j->wide, j->found[t].data, budget);
         weigh(j, what, &v);
@@ -130,15 +145,27 @@ static bool accepted(judgement *j, msa_status status)
     if (status == MSA_ERR_UNSUPPORTED && j->report.outcome == JUDGE_PASS)
         j->report.outcome = JUDGE_UNSUPPORTED;
     else if (status != MSA_OK)
-        fail(j, "returned \"%s\"", msa_strerror(status));
+        fail(j, "%s", status == MSA_ERR_DEVICE ? table_trouble(j->kernel) : msa_strerror(status));
     return status == MSA_OK;
 }
 
 /* ---- Stages -------------------------------------------------------------------------------------- */
 
+// How far the kernel's roundings may move O; false if there is no memory to say it.
+static bool know_noise(judgement *j, const int32_t *ids)
+{
+    const inputs *in = j->in;
+    if (j->noise && !noise_of_rounding(j->s, in->q, in->k, in->v, ids,
+                                       j->kernel->precision >= MSA_BF16_PARTIALS, j->noise))
+        j->report.outcome = JUDGE_NO_MEMORY;
+    return j->report.outcome != JUDGE_NO_MEMORY;
+}
+
 static void judge_dense(judgement *j)
 {
     const inputs *in = j->in;
+    if (!know_noise(j, NULL))
+        return;
     msa_dense(j->s, in->q, in->k, in->v, j->oracle[VERDICT_O], j->oracle[VERDICT_LSE], j->oracle_work);
     if (accepted(j, j->kernel->dense(j->s, in->q, in->k, in->v, j->found[VERDICT_O].data,
                                      j->found[VERDICT_LSE].data, j->work.data)))
@@ -151,7 +178,7 @@ static void judge_dense(judgement *j)
 
 static void judge_found_ids(judgement *j)
 {
-    if (!buffer_is_sound(j, &j->found_ids, "ids", "index"))
+    if (!buffer_is_sound(j, &j->found_ids, "ids", msa_stage_name(j->kernel->stage)))
         return;
     bool ok;
     double tolerance = inputs_is_exact(j->in->pattern) ? 0 : 1;
@@ -228,9 +255,72 @@ static void run_forward(judgement *j, const int32_t *ids)
 static void judge_sparse(judgement *j, const int32_t *ids, const char *support)
 {
     const inputs *in = j->in;
-    if (ids && accepted(j, j->kernel->sparse(j->s, in->q, in->k, in->v, ids, j->found[VERDICT_O].data,
-                                             j->found[VERDICT_LSE].data, j->work.data)))
+    if (ids && know_noise(j, ids) &&
+        accepted(j, j->kernel->sparse(j->s, in->q, in->k, in->v, ids, j->found[VERDICT_O].data,
+                                      j->found[VERDICT_LSE].data, j->work.data)))
         judge_tensors(j, BIT(VERDICT_O) | BIT(VERDICT_LSE), support);
+}
+
+// All arrays of the structure in one buffer each, compared word by word.
+static void judge_words(judgement *j, const guard *found, const int32_t *expected, const char *name,
+                        const char *support)
+{
+    if (!buffer_is_sound(j, found, name, support))
+        return;
+    const int32_t *word = found->data;
+    for (size_t i = 0; i < found->bytes / 4; i++)
+        if (word[i] != expected[i]) {
+            fail(j, "%s[%zu] (%s): expected %d, found %d", name, i, support, expected[i], word[i]);
+            return;
+        }
+}
+
+static void judge_reverse(judgement *j, const int32_t *ids, const char *support)
+{
+    const msa_shape *s = j->s;
+    const size_t sizes[3] = {(size_t)(msa_n_seqs(s) * s->n_kv_heads * (msa_n_blocks(s) + 1)),
+                             (size_t)(s->n_kv_heads * s->n_q * s->topk),
+                             4 * (size_t)msa_first_item(s, msa_n_seqs(s))};
+    static const char *const name[3] = {"first", "entries", "items"};
+    guard found[3] = {{0}}, expected[3] = {{0}};
+    bool ok = ids != NULL;
+    for (int a = 0; ids && a < 3; a++) {
+        ok = guard_new(&found[a], sizes[a] * 4) && ok;
+        ok = guard_new(&expected[a], sizes[a] * 4) && ok;
+    }
+    if (ids && !ok)
+        j->report.outcome = JUDGE_NO_MEMORY;
+    const msa_status status =
+        ok ? msa_reverse(s, ids, expected[0].data, expected[1].data, expected[2].data, j->oracle_work)
+           : MSA_ERR_UNSUPPORTED;
+    if (status == MSA_OK &&
+        accepted(j, j->kernel->reverse(s, ids, found[0].data, found[1].data, found[2].data, j->work.data)))
+        for (int a = 0; a < 3; a++)
+            judge_words(j, &found[a], expected[a].data, name[a], support);
+    for (int a = 0; a < 3; a++) {
+        guard_free(&found[a]);
+        guard_free(&expected[a]);
+    }
+}
+
+// The ids first; then the output given those ids.
+static void judge_decode(judgement *j)
+{
+    const inputs *in = j->in;
+    guard_poison(&j->found_ids);
+    for (int want_lse = 1; want_lse >= 0; want_lse--) {
+        if (!accepted(j, j->kernel->decode(j->s, in->q, in->k, in->v, in->qi, in->ki, j->found_ids.data,
+                                           j->found[VERDICT_O].data,
+                                           want_lse ? j->found[VERDICT_LSE].data : NULL, j->work.data)))
+            return;
+        judge_found_ids(j);
+        if (j->report.outcome != JUDGE_PASS || !know_noise(j, j->found_ids.data))
+            return;
+        msa_sparse(j->s, in->q, in->k, in->v, j->found_ids.data, j->oracle[VERDICT_O], j->oracle[VERDICT_LSE],
+                   j->oracle_work);
+        judge_tensors(j, BIT(VERDICT_O) | (want_lse ? BIT(VERDICT_LSE) : 0), want_lse ? "decode" : "no lse");
+        guard_poison(&j->found_ids);
+    }
 }
 
 static void judge_backward(judgement *j, const int32_t *ids, const char *support)
@@ -294,6 +384,12 @@ static void judge_stage(judgement *j, uint64_t seed)
         break;
     case MSA_STAGE_TOPK:
         judge_topk(j);
+        break;
+    case MSA_STAGE_REVERSE:
+        for_each_support(j, seed, judge_reverse);
+        break;
+    case MSA_STAGE_DECODE:
+        judge_decode(j);
         break;
     case MSA_STAGE_SPARSE:
         for_each_support(j, seed, judge_sparse);

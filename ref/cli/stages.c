@@ -3,14 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../table.h"
 #include "cli.h"
+#include "table.h"
 
 /* ---- Choosing ----------------------------------------------------------------------------------- */
 
-static int choose(const char *command, const char *name, unsigned stages, cli_plan *plan)
+static int choose(const char *command, const char *backend, const char *name, unsigned stages, cli_plan *plan)
 {
-    const msa_kernel *kernel = msa_find_kernel(name);
+    const msa_kernel *kernel = table_find(name, backend);
     if (!kernel)
         return cli_fail(command, "--kernel: expected a STAGE/NAME that 'msa kernels' lists, found '%s'",
                         name);
@@ -19,6 +19,9 @@ static int choose(const char *command, const char *name, unsigned stages, cli_pl
     if (plan->named[kernel->stage])
         return cli_fail(command, "--kernel: expected one %s kernel, found '%s' besides '%s'",
                         msa_stage_name(kernel->stage), name, plan->ops.stage[kernel->stage]->name);
+    if (table_missing(kernel->backend))
+        return cli_fail(command, "--kernel %s: expected a GPU, found %s", name,
+                        table_missing(kernel->backend));
     plan->ops.stage[kernel->stage] = kernel;
     plan->named[kernel->stage] = true;
     return 0;
@@ -27,13 +30,14 @@ static int choose(const char *command, const char *name, unsigned stages, cli_pl
 int cli_choose_kernels(const char *command, const char *backend, const cli_list *kernels, unsigned stages,
                        cli_plan *plan)
 {
-    const msa_ops *ops = msa_backend(backend);
-    if (!ops)
-        return cli_fail(command, "--backend: expected ref or fast (this build has no other), found '%s'",
-                        backend);
-    *plan = (cli_plan){.ops = *ops};
+    *plan = (cli_plan){.ids_from = NULL};
+    if (!table_ops(backend, &plan->ops))
+        return cli_fail(command, "--backend: expected %s (this build has no other), found '%s'",
+                        table_backends(), backend);
+    if (table_missing(backend))
+        return cli_fail(command, "--backend %s: expected a GPU, found %s", backend, table_missing(backend));
     for (int i = 0; i < kernels->n; i++) {
-        int bad = choose(command, kernels->item[i], stages, plan);
+        int bad = choose(command, backend, kernels->item[i], stages, plan);
         if (bad)
             return bad;
     }
@@ -52,6 +56,9 @@ int cli_ran(const char *command, cli_plan *plan, msa_stage stage, msa_status sta
     plan->ran[stage] = true;
     if (status == MSA_OK)
         return 0;
+    if (status == MSA_ERR_DEVICE)
+        return cli_fail(command, "%s/%s on %s: %s", msa_stage_name(stage), kernel->name, kernel->backend,
+                        table_trouble(kernel));
     return cli_fail(command, "--kernel %s/%s: expected a shape that it takes (%s), found: %s",
                     msa_stage_name(stage), kernel->name, kernel->constraints, msa_strerror(status));
 }

@@ -21,15 +21,15 @@ static double share(double error, double allowed)
     return error > 0 ? error / allowed : 0;
 }
 
-static double allowed_in_row(const double *oracle, const double *low, int64_t n, verdict_budget b)
+static double allowed_in_row(const double *oracle, const double *noise, int64_t n, verdict_budget b)
 {
-    double scale = 0, low_error = 0;
+    double scale = 0, most = 0;
     for (int64_t i = 0; i < n; i++)
         if (isfinite(oracle[i])) {
             scale = fmax(scale, fabs(oracle[i]));
-            low_error = low ? fmax(low_error, fabs(low[i] - oracle[i])) : 0;
+            most = noise ? fmax(most, noise[i]) : 0;
         }
-    return b.relative * scale + b.absolute + 2 * low_error;
+    return b.relative * scale + b.absolute + 4 * most;
 }
 
 static void judge_element(verdict *v, double oracle, double found, double allowed, verdict_dims n, int64_t at)
@@ -53,20 +53,20 @@ verdict verdict_compare(verdict_dims n, const double *oracle, const float *found
 {
     verdict v = {0};
     int64_t rows = n.d0 * n.d1, count = rows * n.d2;
-    double error2 = 0, oracle2 = 0, low2 = 0;
+    double error2 = 0, oracle2 = 0, noise2 = 0;
     for (int64_t row = 0; row < rows; row++) {
-        const double *low = b.low ? b.low + row * n.d2 : NULL;
-        double allowed = allowed_in_row(oracle + row * n.d2, low, n.d2, b);
+        const double *noise = b.noise ? b.noise + row * n.d2 : NULL;
+        double allowed = allowed_in_row(oracle + row * n.d2, noise, n.d2, b);
         for (int64_t at = row * n.d2; at < (row + 1) * n.d2; at++) {
             judge_element(&v, oracle[at], (double)found[at], allowed, n, at);
             if (isinf(oracle[at]))
                 continue;
             error2 += pow((double)found[at] - oracle[at], 2);
             oracle2 += pow(oracle[at], 2);
-            low2 += b.low ? pow(b.low[at] - oracle[at], 2) : 0;
+            noise2 += b.noise ? pow(b.noise[at], 2) : 0;
         }
     }
-    double allowed2 = b.relative * sqrt(oracle2) + b.absolute * sqrt((double)count) + 2 * sqrt(low2);
+    double allowed2 = b.relative * sqrt(oracle2) + b.absolute * sqrt((double)count) + 2 * sqrt(noise2 / 3);
     v.used = fmax(v.used, share(sqrt(error2), allowed2));
     v.relative_l2 = oracle2 > 0 ? sqrt(error2 / oracle2) : sqrt(error2);
     v.pass = count > 0 && v.n_bad == 0 && v.used <= 1;

@@ -17,12 +17,13 @@ typedef struct verdict_dims {
 } verdict_dims;
 
 /** How far from the oracle is still right. An element may be off by
- *      relative * max |row| + absolute + 2 * max |low - oracle| over the row,
- *  and the whole, in the L2 norm, by the same formula over norms (absolute times sqrt(n)). */
+ *      relative * max |row| + absolute + 4 * max noise over the row,
+ *  and the whole, in the L2 norm, by the same formula over norms (absolute times sqrt(n)), but with twice
+ *  the standard deviation of the noise, 2/sqrt(3): a sum over many elements has no luck. */
 typedef struct verdict_budget {
-    double relative;   /**< of the row's value scale */
-    double absolute;   /**< what cancellation may leave where the exact value is zero */
-    const double *low; /**< an honest low-precision implementation's result, or NULL */
+    double relative;     /**< of the row's value scale */
+    double absolute;     /**< what cancellation may leave where the exact value is zero */
+    const double *noise; /**< of bf16 roundings, per element (noise.h), or NULL */
 } verdict_budget;
 
 /** The outcome of one comparison. */

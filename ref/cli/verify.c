@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "foreign.h"
+#include "noise.h"
 #include "verdict.h"
 
 #define SHOWN_ROWS 5
@@ -154,8 +155,8 @@ static bool report_ids(const verify *v, const tally *sum)
 
 /* What one query's output should be. */
 typedef struct output_oracle {
-    float *o;           /* [Hq,dh] */
-    double *wide, *low; /* the same in double, and with a bf16 kernel's roundings */
+    float *o;             /* [Hq,dh] */
+    double *wide, *noise; /* the same in double, and how far a bf16 kernel's roundings may move it */
 } output_oracle;
 
 /* bf16 keeps the upper half of a float. */
@@ -188,10 +189,8 @@ static bool judge_output_of(const verify *v, int64_t i, const output_oracle *ora
     if (msa_sparse(&query, q, k, values, v->ids, oracle->o, NULL, v->work) != MSA_OK)
         return false;
     to_double(oracle->o, width, oracle->wide);
-    if (budget.low) {
-        msa_sparse_bf16(&query, q, k, values, v->ids, oracle->o, NULL, v->work);
-        to_double(oracle->o, width, oracle->low);
-    }
+    if (budget.noise && !noise_of_rounding(&query, q, k, values, v->ids, false, oracle->noise))
+        return false;
     *judged = verdict_compare((verdict_dims){1, query.n_heads, query.d_head}, oracle->wide,
                               cli_floats(t, CLI_O) + i * width, budget);
     judged->at[0] = i;
@@ -234,7 +233,7 @@ static bool judge_output(verify *v, const output_oracle *oracle)
     if (v->tolerance >= 0)
         return report_output(v, oracle, (verdict_budget){v->tolerance, 0, NULL}, "--tolerance");
     if (holds_bf16(&t->array[CLI_O]))
-        return report_output(v, oracle, (verdict_budget){0x1p-8, 0, oracle->low}, "what bf16 may lose");
+        return report_output(v, oracle, (verdict_budget){0x1p-8, 0, oracle->noise}, "what bf16 may lose");
     const inputs in = {.q = t->array[CLI_Q].data,
                        .k = t->array[CLI_K].data,
                        .v = t->array[CLI_V].data,
@@ -275,7 +274,7 @@ static int run(verify *v)
     v->work = v->scores ? cli_alloc(v->command, largest_workspace(s)) : NULL;
     oracle.o = v->work ? cli_alloc(v->command, width * sizeof *oracle.o) : NULL;
     oracle.wide = oracle.o ? cli_alloc(v->command, 2 * width * sizeof *oracle.wide) : NULL;
-    oracle.low = oracle.wide ? oracle.wide + width : NULL;
+    oracle.noise = oracle.wide ? oracle.wide + width : NULL;
     int status = oracle.wide ? judge(v, &oracle) : 2;
     free(v->ids);
     free(v->scores);

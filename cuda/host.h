@@ -1,0 +1,19 @@
+/**
+ * @file host.h
+ * @brief The kernels of kernels.def as implementations of the stages: float32 arrays on the host in and out.
+ *
+ * Float tensors are rounded to bf16 on the way in and O leaves as float32. The device buffers are made for
+ * the call and filled with NaNs, with fences between them, so that a kernel that leaves something unwritten
+ * or writes outside is found out; for speed and for buffers that stay on the device there is msa_cuda.h.
+ */
+#ifndef MSA_HOST_H
+#define MSA_HOST_H
+
+#include "msa_cuda.h"
+
+/** The kernels on one device, in the order of kernels.def; the name of the last is NULL. Empty for a device
+ *  that this build does not have. A kernel whose device is missing, or that failed there, returns
+ *  ::MSA_ERR_DEVICE. */
+extern const msa_kernel msa_simt_kernels[], msa_cuda_kernels[];
+
+#endif

@@ -1,0 +1,25 @@
+/* What plan.c and host.c share about the kernels of kernels.def. */
+#ifndef MSA_PLAN_H
+#define MSA_PLAN_H
+
+#include "msa_cuda.h"
+
+#define STAGE_dense MSA_STAGE_DENSE
+#define STAGE_index MSA_STAGE_INDEX
+#define STAGE_topk MSA_STAGE_TOPK
+#define STAGE_reverse MSA_STAGE_REVERSE
+#define STAGE_sparse MSA_STAGE_SPARSE
+#define STAGE_decode MSA_STAGE_DECODE
+
+/** Whether the kernels of a stage take this (valid) shape... */
+bool plan_takes(msa_stage stage, const msa_shape *s);
+
+/* ...and that in words. */
+#define TAKEN_dense "dh 64 or 128, Hq/Hkv <= 16"
+#define TAKEN_index "di 64 or 128, block 32, 64 or 128, k <= 32"
+#define TAKEN_topk "k <= 32"
+#define TAKEN_reverse "k <= 32"
+#define TAKEN_sparse "dh 64 or 128, block 32, 64 or 128, k <= 32, Hq/Hkv <= 16"
+#define TAKEN_decode "up to 16 queries, dh and di 64 or 128, block 32, 64 or 128, k <= 32, Hq/Hkv <= 16"
+
+#endif

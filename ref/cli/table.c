@@ -1,0 +1,121 @@
+/* The table of implementations, gathered from the back ends. */
+#include "table.h"
+
+#include <string.h>
+
+#include "../../cuda/host.h"
+
+#if !defined(HAVE_SIMT) && !defined(HAVE_CUDA)
+const msa_kernel msa_simt_kernels[] = {{.name = NULL}}, msa_cuda_kernels[] = {{.name = NULL}};
+#endif
+
+/* A back end lists a full set, or kernels of the ladder from naive to best. */
+static const struct {
+    const char *name;
+    const msa_ops *ops;
+    const msa_kernel *ladder;
+} backends[] = {{"ref", &msa_ref_ops, NULL},
+                {"fast", &msa_fast_ops, NULL},
+                {"simt", NULL, msa_simt_kernels},
+                {"cuda", NULL, msa_cuda_kernels}};
+#define N_BACKENDS ((int)(sizeof backends / sizeof *backends))
+
+/* Kernel i of one stage on one back end. A full set without a kernel of its own lists the reference's: not a
+ * second entry. */
+static const msa_kernel *of_stage(int backend, int stage, int i)
+{
+    const msa_ops *ops = backends[backend].ops;
+    if (ops)
+        return i == 0 && (backend == 0 || ops->stage[stage] != msa_ref_ops.stage[stage]) ? ops->stage[stage]
+                                                                                         : NULL;
+    for (const msa_kernel *k = backends[backend].ladder; k->name; k++)
+        if ((int)k->stage == stage && i-- == 0)
+            return k;
+    return NULL;
+}
+
+const msa_kernel *table_at(int i)
+{
+    for (int stage = 0; i >= 0 && stage < MSA_N_STAGES; stage++)
+        for (int b = 0; b < N_BACKENDS; b++) {
+            const msa_kernel *kernel;
+            for (int n = 0; (kernel = of_stage(b, stage, n)) != NULL; n++)
+                if (i-- == 0)
+                    return kernel;
+        }
+    return NULL;
+}
+
+static bool is_called(const msa_kernel *kernel, const char *name)
+{
+    const char *stage = msa_stage_name(kernel->stage);
+    const size_t n = strlen(stage);
+    return strncmp(name, stage, n) == 0 && name[n] == '/' && strcmp(name + n + 1, kernel->name) == 0;
+}
+
+const msa_kernel *table_find(const char *name, const char *backend)
+{
+    const msa_kernel *kernel, *first = NULL;
+    for (int i = 0; (kernel = table_at(i)) != NULL; i++)
+        if (is_called(kernel, name)) {
+            if (backend && strcmp(kernel->backend, backend) == 0)
+                return kernel;
+            first = first ? first : kernel;
+        }
+    return first;
+}
+
+static int find_backend(const char *name)
+{
+    int b = 0;
+    while (b < N_BACKENDS && strcmp(backends[b].name, name) != 0)
+        b++;
+    return b < N_BACKENDS && (backends[b].ops || backends[b].ladder->name) ? b : -1;
+}
+
+bool table_ops(const char *backend, msa_ops *ops)
+{
+    const int b = find_backend(backend);
+    if (b < 0)
+        return false;
+    *ops = backends[b].ops ? *backends[b].ops : msa_ref_ops;
+    for (int stage = 0; stage < MSA_N_STAGES; stage++) {
+        const msa_kernel *kernel;
+        for (int i = 0; (kernel = of_stage(b, stage, i)) != NULL; i++)
+            ops->stage[stage] = kernel; /* the last is the best */
+    }
+    return true;
+}
+
+const char *table_backends(void)
+{
+    static const char *const names[] = {"ref or fast", "ref, fast or simt", "ref, fast or cuda",
+                                        "ref, fast, simt or cuda"};
+    return names[(msa_simt_kernels[0].name != NULL) + 2 * (msa_cuda_kernels[0].name != NULL)];
+}
+
+static const msa_device *device_of(const char *backend)
+{
+#ifdef HAVE_SIMT
+    if (strcmp(backend, "simt") == 0)
+        return msa_engine();
+#endif
+#ifdef HAVE_CUDA
+    if (strcmp(backend, "cuda") == 0)
+        return msa_gpu();
+#endif
+    (void)backend;
+    return NULL;
+}
+
+const char *table_missing(const char *backend)
+{
+    const msa_device *device = device_of(backend);
+    return device ? device->missing() : NULL;
+}
+
+const char *table_trouble(const msa_kernel *kernel)
+{
+    const msa_device *device = device_of(kernel->backend);
+    return device ? device->trouble() : "";
+}

@@ -1,0 +1,34 @@
+/**
+ * @file table.h
+ * @brief The table of implementations: every kernel of every stage, whoever wrote it.
+ *
+ * Tests, benchmarks and the command line go through this table, so that a new kernel reaches all of them
+ * by one entry. The back ends are ref, fast, simt (the kernels of cuda/ on the CPU engine) and cuda.
+ */
+#ifndef MSA_TABLE_H
+#define MSA_TABLE_H
+
+#include "../msa.h"
+
+/** Entry i of the table, stage by stage with the reference first; NULL past the end. A kernel of cuda/ is one
+ *  entry a back end. */
+const msa_kernel *table_at(int i);
+
+/** The kernel called "STAGE/NAME" on that back end, or, where it has none or is NULL, on the first that does;
+ *  NULL if there is none. */
+const msa_kernel *table_find(const char *name, const char *backend);
+
+/** Fills `ops` with the best kernels of a back end, and the reference where it has none. False if this build
+ *  has no such back end. */
+bool table_ops(const char *backend, msa_ops *ops);
+
+/** The names of the back ends of this build: "ref, fast or simt". */
+const char *table_backends(void);
+
+/** NULL, or why the back end cannot run here: one line. */
+const char *table_missing(const char *backend);
+
+/** What a kernel's ::MSA_ERR_DEVICE was about. */
+const char *table_trouble(const msa_kernel *kernel);
+
+#endif
