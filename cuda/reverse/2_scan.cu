@@ -30,7 +30,7 @@ constexpr int scan_threads = 1024;
 int n_segments(const Shape &s)
 {
     const int n = ceil_div(s.n_q, 1024);
-    return n < 64 ? n : 64;
+    return n < 1 ? 1 : n < 64 ? n : 64;
 }
 
 /// What the passes hand on, in scratch. B is s.n_scores.

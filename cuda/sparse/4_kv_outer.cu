@@ -16,9 +16,9 @@
  * no item's K and V are on their way while the one before is multiplied: two thread blocks a
  * multiprocessor do that for each other.
  *
- * Bytes, for every chunk of T queries with P pairs (query, group, block chosen) and I items of the capacity C:
- * reverse/scan's, and
- *   read    16 C (items) + 4 P (entries) + 4 d (keys of each item's block, summed over the I items)
+ * Bytes, for every chunk of T queries with P pairs (query, group, block chosen) and I items of the capacity
+ * C: reverse/scan's, and read    16 C (items) + 4 P (entries) + 4 d (keys of each item's block, summed over
+ * the I items)
  *           + 2 G d P (Q) + 2 G d P (partials) + 4 G P (their LSE) + 4 k Hq T (ids)
  *   written 2 G d P (partials) + 4 G P (LSE) + sizeof(O) Hq T d + 4 Hq T (LSE, if asked for)
  */
@@ -85,12 +85,13 @@ template <int D, int N> struct Smem { ///< N keys in a block
 /// An item and how its queries fall into tiles.
 struct Work {
     int group, block, begin, end, per_tile;
-    PTX_INLINE_MEMBER int queries(int tile) const
-    {
-        const int left = end - begin - tile * per_tile;
-        return left < per_tile ? left : per_tile;
-    }
 };
+/// Queries of a tile; 0 or less past the last one.
+PTX_INLINE int queries(const Work &w, int tile)
+{
+    const int left = w.end - w.begin - tile * w.per_tile;
+    return left < w.per_tile ? left : w.per_tile;
+}
 
 /// One warp. A lane fetches a query's entry, then G rows of Q.
 template <int D, int N>
@@ -105,8 +106,8 @@ __device__ void produce(Smem<D, N> &m, const Shape &s, const Work &w, const CUte
         load_kv(m.v, v_map, &m.v_full, w.group, w.block * N);
     }
     const uint32_t *mine = entries + (int64_t)w.group * s.n_q * s.topk + w.begin;
-    for (int tile = 0; w.queries(tile) > 0; tile++, mine += w.per_tile) {
-        const int stage = tile % stages, n = w.queries(tile);
+    for (int tile = 0; queries(w, tile) > 0; tile++, mine += w.per_tile) {
+        const int stage = tile % stages, n = queries(w, tile);
         uint32_t entry[2]; // fetched while the stage is still in use
         for (int i = 0; i < 2; i++)
             entry[i] = lane + 32 * i < n ? ld_global(mine + lane + 32 * i) : 0;
@@ -127,8 +128,8 @@ template <int D, int N>
 __device__ void consume(Smem<D, N> &m, const Shape &s, const Work &w, bf16 *partial, float *lse)
 {
     const int t = (int)threadIdx.x;
-    for (int tile = 0; tile < stages && w.queries(tile) > 0; tile++)
-        clear_rows(m.q[tile], w.queries(tile) * s.group, t);
+    for (int tile = 0; tile < stages && queries(w, tile) > 0; tile++)
+        clear_rows(m.q[tile], queries(w, tile) * s.group, t);
     bar_sync(1, consumers);
     int index[2], head[2]; // of this thread's two rows: query in the tile, head in the group
     for (int half = 0; half < 2; half++) {
@@ -136,8 +137,8 @@ __device__ void consume(Smem<D, N> &m, const Shape &s, const Work &w, bf16 *part
         head[half] = fragment_row(t, half) % s.group;
     }
     mbarrier_wait(&m.k_full, 0);
-    for (int tile = 0; w.queries(tile) > 0; tile++) {
-        const int stage = tile % stages, n = w.queries(tile);
+    for (int tile = 0; queries(w, tile) > 0; tile++) {
+        const int stage = tile % stages, n = queries(w, tile);
         float scores[N / 2], o[D / 2], keep[2];
         int64_t row[2]; // of the partials; -1 for none
         int visible[2]; // keys of the block
@@ -176,7 +177,8 @@ __device__ void consume(Smem<D, N> &m, const Shape &s, const Work &w, bf16 *part
         for (int half = 0; half < 2; half++)
             if (t % 4 == 0 && row[half] >= 0)
                 st_global(lse + row[half], row_lse[half]);
-        write_rows<bf16>(o, inverse, [&](int half) { return row[half] < 0 ? nullptr : partial + row[half] * D; });
+        write_rows<bf16>(o, inverse,
+                         [&](int half) { return row[half] < 0 ? nullptr : partial + row[half] * D; });
     }
 }
 
@@ -213,6 +215,10 @@ __global__ void __launch_bounds__(threads, 2)
 
 constexpr int combine_threads = 128;
 
+struct alignas(16) Channels {
+    bf16 x[8];
+};
+
 template <int D, class Out>
 __global__ void __launch_bounds__(combine_threads)
     combine(Shape s, const int32_t *ids, const bf16 *partial, const float *partial_lse, Out *o, float *lse)
@@ -242,8 +248,12 @@ __global__ void __launch_bounds__(combine_threads)
     for (int a = 0; a < slots; a++)
         for (int b = 0; b < lanes; b++) {
             const float x = shfl(weight[a], leader + b);
-            if (x > 0)
-                add_8(acc, x, ld_global((const uint4 *)(partial + (at + (a * lanes + b) * s.group) * D) + lane));
+            if (x > 0) {
+                const bf16 *source = partial + (at + (a * lanes + b) * s.group) * D;
+                const Channels y = ld_global((const Channels *)source + lane);
+                for (int e = 0; e < 8; e++)
+                    acc[e] += x * to_float(y.x[e]);
+            }
         }
     if (!exists)
         return;
@@ -260,16 +270,17 @@ __global__ void __launch_bounds__(combine_threads)
 /// Queries q0 .. q0 + n - 1 as a call of their own: a sequence that ends with the last of them.
 Call chunk(const Call &c, int q0, int n)
 {
+    const int64_t rows = (int64_t)q0 * c.s.n_heads;
     Call part = c;
     part.s.n_q = n;
     part.s.prefix = c.s.prefix + q0;
     part.s.n_kv = part.s.prefix + n;
     part.s.n_blocks = ceil_div(part.s.n_kv, c.s.block);
     part.s.n_scores = part.s.n_blocks;
-    part.a.q = c.a.q + q_at(c.s, q0, 0, c.d_head);
+    part.a.q = c.a.q + rows * c.d_head;
     part.a.ids = c.a.ids + (int64_t)q0 * c.s.topk;
-    part.a.o = (char *)c.a.o + q_at(c.s, q0, 0, c.d_head) * (c.out == MSA_BF16 ? 2 : 4);
-    part.a.lse = c.a.lse ? c.a.lse + lse_at(c.s, q0, 0) : nullptr;
+    part.a.o = (char *)c.a.o + rows * c.d_head * (c.out == MSA_BF16 ? 2 : 4);
+    part.a.lse = c.a.lse ? c.a.lse + rows : nullptr;
     return part;
 }
 
@@ -287,8 +298,8 @@ template <int D, int N> msa_status run_chunk(const Call &c)
     const int64_t lanes = (int64_t)s.n_q * s.n_heads * (D / 8);
     with_output(c, [&](auto *o) {
         LAUNCH((combine<D, std::remove_pointer_t<decltype(o)>>),
-               dim3((unsigned)ceil_div(lanes, (int64_t)combine_threads)), dim3(combine_threads), 0, c.stream, s,
-               c.a.ids, w.partial, w.lse, o, c.a.lse);
+               dim3((unsigned)ceil_div(lanes, (int64_t)combine_threads)), dim3(combine_threads), 0, c.stream,
+               s, c.a.ids, w.partial, w.lse, o, c.a.lse);
     });
     return MSA_OK;
 }
