@@ -46,6 +46,8 @@ T_SRC   := $(wildcard tests/test_*.c)
 T_BIN   := $(T_SRC:%.c=$(B)/%)
 SIMT_OBJ := $(patsubst %.cpp,$(B)/%.o,$(wildcard cuda/simt/*.cpp))
 T_CXX   := $(if $(CXX17),$(patsubst %.cpp,$(B)/%,$(wildcard tests/test_*.cpp)))
+NVCC_VERSION := $(if $(NVCC),$(shell $(NVCC) --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\),.*/\1/p'))
+NVCC_NEW := $(shell echo $(NVCC_VERSION) | awk -F. '$$1 > 12 || ($$1 == 12 && $$2 >= 4) {print 1}')
 # The kernels run on the engine where there is a C++ compiler, and with CUDA=1 on a GPU too ("make cuda").
 CUDA    ?= $(if $(wildcard $(B)/cuda/side.gpu.o),1)
 KERNELS := $(wildcard cuda/*.cu cuda/*/*.cu)
@@ -58,8 +60,9 @@ SIDE_OBJ := $(B)/cuda/plan.o $(B)/cuda/host.o $(if $(CXX17),$(KERNELS:%.cu=$(B)/
 endif
 HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o,$(APP_OBJ))
 
+comma   := ,
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo figures train train-dense test check-programs test-simt test-mutants test-asan soak fuzz install clean FORCE
+.PHONY: help deps build cuda cuda-report demo figures train train-dense test check-programs test-simt test-mutants test-asan soak fuzz install clean FORCE
 
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
@@ -73,7 +76,7 @@ help:
 	@printf '  %-10s %s\n' OpenBLAS "$(if $(OPENBLAS),$(shell pkg-config --modversion openblas 2>/dev/null),no: plain loops instead)"
 	@printf '  %-10s %s\n' libpng "$(if $(PNG),$(shell pkg-config --modversion libpng 2>/dev/null),no: pictures as PPM)"
 	@printf '  %-10s %s\n' jansson "$(if $(JSON),$(shell pkg-config --modversion jansson 2>/dev/null),no: train generate and dump --model are left out)"
-	@printf '  %-10s %s\n' nvcc "$$( (nvcc --version 2>/dev/null || echo no) | sed -n -e 's/.*release \([^,]*\),.*/\1/p' -e '/^no$$/p')"
+	@printf '  %-10s %s\n' nvcc "$(if $(NVCC_VERSION),$(NVCC_VERSION)$(if $(NVCC_NEW),,: left alone$(comma) 12.4 or newer is needed),no)"
 	@printf '  %-10s %s\n' GPU "$$( (nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null || echo no) | head -n 1)"
 
 # ---- Packages -----------------------------------------------------------------------------------
@@ -100,9 +103,9 @@ $(B)/cuda/%.o: cuda/%.cpp $(B)/flags
 $(B)/cuda/%.o: cuda/%.cu $(B)/flags
 	@mkdir -p $(@D) && echo "  c++ $<"
 	$(Q)$(CXX) $(ALLCXXFLAGS) -x c++ -c $< -o $@
-$(B)/cuda/%.gpu.o: cuda/%.cu
+$(B)/cuda/%.gpu.o: cuda/%.cu cuda/kernels.def cuda/nvcc.sh $(wildcard cuda/*.cuh cuda/*/*.cuh)
 	@mkdir -p $(@D) && echo "  nvcc $<"
-	$(Q)$(NVCC) $(NVCCFLAGS) -c $< -o $@
+	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 $(B)/tests/%.o: tests/%.cpp $(B)/flags
 	@mkdir -p $(@D) && echo "  c++ $<"
 	$(Q)$(CXX) $(ALLCXXFLAGS) -c $< -o $@
@@ -125,6 +128,13 @@ $(B)/ref/io/viewer.o: $(B)/ref/io/viewer.inc
 $(B)/ref/io/viewer.inc: ref/io/viewer.html
 	@mkdir -p $(@D)
 	$(Q)od -An -v -tu1 $< | sed 's/[0-9][0-9]*/&,/g' > $@
+
+cuda: ## compile the kernels for sm_90a too (CUDA 12.4 or newer) and link them into build/msa
+	@$(if $(NVCC_NEW),,echo "make cuda: expected nvcc 12.4 or newer, found $(or $(NVCC_VERSION),none)" >&2; exit 2)
+	@$(MAKE) --no-print-directory build CUDA=1
+
+cuda-report: cuda ## registers, shared memory, spills and key instructions of every kernel
+	@cuda/report.sh $(B)
 
 # ---- See it work --------------------------------------------------------------------------------
 MODEL := data/kjv-msa.safetensors

@@ -6,6 +6,9 @@
  *     struct Smem { alignas(1024) bf16 tile[64 * 64]; uint64_t full; };
  *     __global__ void kernel(float *out, int n) { Smem &s = shared<Smem>(); ... }
  *     LAUNCH(kernel, grid, block, sizeof(Smem), stream, out, n);      a template in parentheses: (kernel<64>)
+ *
+ * LAUNCH_DEPENDENT is programmatic dependent launch: the grid may start while the one before still runs, and
+ * must call grid_wait() before it touches what that one stores. On the CPU that is poison until then.
  */
 #ifndef MSA_LAUNCH_CUH
 #define MSA_LAUNCH_CUH
@@ -23,18 +26,34 @@ template <class T> PTX_INLINE T &shared(ONLY_SITE)
 
 #ifdef __CUDACC__
 template <class... P, class... A>
-void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
-            const A &...args)
+void launch(bool dependent, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
+            cudaStream_t stream, const A &...args)
 {
     if (shared_bytes > 48 << 10) // above that a kernel has to ask
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);
-    kernel<<<grid, block, shared_bytes, stream>>>(static_cast<P>(args)...);
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream;
+    config.attrs = &early;
+    config.numAttrs = dependent;
+    cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
 }
 #define LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                               \
-    launch(kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
+    launch(false, kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
+#define LAUNCH_DEPENDENT(kernel, grid, block, shared_bytes, stream, ...)                                     \
+    launch(true, kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
 #else
 #define LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                               \
-    ((void)(stream), simt::launch(#kernel, kernel, grid, block, shared_bytes, simt::Site(), __VA_ARGS__))
+    ((void)(stream),                                                                                         \
+     simt::launch(#kernel, kernel, grid, block, shared_bytes, false, simt::Site(), __VA_ARGS__))
+#define LAUNCH_DEPENDENT(kernel, grid, block, shared_bytes, stream, ...)                                     \
+    ((void)(stream),                                                                                         \
+     simt::launch(#kernel, kernel, grid, block, shared_bytes, true, simt::Site(), __VA_ARGS__))
 #endif
 
 #endif

@@ -629,6 +629,22 @@ PTX_INLINE void wgmma_rs(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, 
 #undef WGMMA_RS
 #endif
 
+/* ---- The timeline ------------------------------------------------------------------------------------
+ * Nothing on the GPU. On the CPU they tell the engine's timeline what it cannot see. */
+
+/// From here on this thread's warp is called so: "producer".
+PTX_INLINE void timeline_role(const char *role SITE)
+{
+    PTX((void)role;)
+    CPU(simt::timeline_role(role, site);)
+}
+/// The warp now does `what`: ordinary arithmetic of about `clk` clocks of a quarter of an SM.
+PTX_INLINE void timeline_mark(const char *what, double clk SITE)
+{
+    PTX((void)what; (void)clk;)
+    CPU(simt::timeline_mark(what, clk, site);)
+}
+
 /* ---- Registers and grids ------------------------------------------------------------------------- */
 
 /// Changes how many registers each thread of this warpgroup may use. "setmaxnreg".
@@ -644,10 +660,11 @@ template <int n> PTX_INLINE void setmaxnreg_dec(ONLY_SITE)
 }
 
 /// Programmatic dependent launch: wait until the grids before have finished and their writes are visible...
-/// "griddepcontrol". (On the CPU grids run one after the other.)
-PTX_INLINE void grid_wait()
+/// "griddepcontrol". For LAUNCH_DEPENDENT; after LAUNCH there is nothing to wait for.
+PTX_INLINE void grid_wait(ONLY_SITE)
 {
     PTX(asm volatile("griddepcontrol.wait;" ::: "memory");)
+    CPU(simt::grid_wait(site);)
 }
 /// ...and let the next grid start early, which publishes nothing.
 PTX_INLINE void grid_launch_dependents()

@@ -30,6 +30,8 @@ __global__ void threads(float *x, uint32_t *flag)
     while (ld_acquire(flag) != n) {
     }
     st_release(flag, n + 1);
+    timeline_role("reader");
+    timeline_mark("sum", 2);
     st_global(&x[t], v);
     grid_launch_dependents();
     grid_wait();
@@ -133,6 +135,7 @@ void launch_all(CUtensorMap &map, float *x, bf16 *a, uint32_t *flag)
     if (encode_tensor_map(&map, TensorType::bf16, 2, a, dim, stride, box, TensorSwizzle::b128))
         return;
     LAUNCH(threads, 1, 128, sizeof(Smem), nullptr, x, flag);
+    LAUNCH_DEPENDENT(threads, 1, 128, sizeof(Smem), nullptr, x, flag);
     LAUNCH(matrices, 1, 128, sizeof(Smem), nullptr, a, x);
     LAUNCH(copies, 1, 128, sizeof(Smem), nullptr, map, x);
     LAUNCH(products<8>, 1, 256, sizeof(Smem), nullptr, x, flag);

@@ -601,6 +601,113 @@ static void chained_blocks()
     options.resident = 1;
 }
 
+__global__ void mark_kernel(uint32_t *ran)
+{
+    if (threadIdx.x == 0)
+        atomicAdd(ran + (blockIdx.x == gridDim.x - 1), 1u);
+}
+
+/// options.only: the last of ten million blocks, of the second launch.
+static void filtered_blocks()
+{
+    simt::reset();
+    options.only = [](const char *kernel, uint64_t launch, uint64_t block) {
+        return launch == 1 && block == 9999999 && string(kernel) == "mark_kernel";
+    };
+    uint32_t ran[2] = {0, 0};
+    LAUNCH(mark_kernel, 10000000, 32, 0, nullptr, &ran[0]);
+    const bool none = ran[0] + ran[1] == 0;
+    LAUNCH(mark_kernel, 10000000, 32, 0, nullptr, &ran[0]);
+    options.only = nullptr;
+    tap(none && ran[0] == 0 && ran[1] == 1, "only the last block of the second launch runs");
+    LAUNCH(mark_kernel, 3, 32, 0, nullptr, &ran[0]);
+    tap(ran[0] == 2 && ran[1] == 2, "... and all without a filter");
+}
+
+/* ---- Dependent launches -------------------------------------------------------------------------- */
+
+__global__ void store_squares(float *x)
+{
+    st_global(&x[threadIdx.x], (float)(threadIdx.x * threadIdx.x));
+}
+
+/// Warp 0 waits for the grid before and fetches; the others wait for warp 0.
+__global__ void right_dependent(float *x, float *y)
+{
+    ReduceSmem &s = shared<ReduceSmem>();
+    const unsigned t = threadIdx.x;
+    if (t < 32) {
+        grid_wait();
+        for (unsigned i = t; i < 64; i += 32)
+            st_shared(&s.part[i], ld_global(&x[i]));
+    }
+    __syncthreads();
+    st_global(&y[64 * blockIdx.x + t], ld_shared(&s.part[63 - t]));
+    if (t == 0)
+        st_global(&x[0], ld_global(&x[0]) + 1); // in place, block after block
+}
+
+__global__ void reads_early(const float *x, float *y)
+{
+    const float v = x[threadIdx.x];
+    grid_wait();
+    y[threadIdx.x] = v;
+}
+
+__global__ void stores_early(float *x, int)
+{
+    st_global(&x[threadIdx.x], 1.0f); // BLAME: early store
+    grid_wait();
+}
+
+__global__ void stores_early_plainly(float *x, int)
+{
+    x[threadIdx.x] = 1;
+    grid_wait(); // BLAME: early plain store
+}
+
+__global__ void never_waits(const float *x, float *y)
+{
+    y[threadIdx.x] = x[threadIdx.x];
+}
+
+static void dependent_launches()
+{
+    vector<float> x(64), y(128);
+    simt::declare_global(x.data(), 64 * 4, "x");
+    simt::declare_global(y.data(), 128 * 4, "y");
+    auto squares = [&] {
+        x.assign(64, -1.0f);
+        LAUNCH(store_squares, 1, 64, 0, nullptr, x.data());
+    };
+    right("a dependent launch that waits sees the output of the grid before", [&] {
+        squares();
+        LAUNCH_DEPENDENT(right_dependent, 2, 64, sizeof(ReduceSmem), nullptr, x.data(), y.data());
+        for (int i = 0; i < 63; i++)
+            if (y[(size_t)i] != (float)((63 - i) * (63 - i)))
+                return false;
+        return y[63] == 0 && y[127] == 1 && x[0] == 2;
+    });
+    right("... and poison before it waits", [&] {
+        squares();
+        LAUNCH_DEPENDENT(reads_early, 1, 64, 0, nullptr, x.data(), y.data());
+        return std::isnan(y[0]) && std::isnan(y[63]) && x[63] == 63 * 63;
+    });
+    wrong("early store", "a store to `x`", [&] {
+        squares();
+        LAUNCH_DEPENDENT(stores_early, 1, 64, 0, nullptr, x.data(), 0);
+    });
+    wrong("early plain store", "a store to `x`", [&] {
+        squares();
+        LAUNCH_DEPENDENT(stores_early_plainly, 1, 64, 0, nullptr, x.data(), 0);
+    });
+    wrong("no grid_wait", "calls grid_wait", [&] {
+        squares();
+        LAUNCH_DEPENDENT(never_waits, 1, 64, 0, nullptr, x.data(), y.data()); // BLAME: no grid_wait
+    });
+    simt::forget_globals();
+}
+
 /* ---- Counters ---------------------------------------------------------------------------------------
  */
 
@@ -633,6 +740,101 @@ static void counters()
             "counts of a copy through shared memory with stride %d: %d conflicts", c.stride,
             (int)n.shared_conflicts);
     }
+}
+
+/* ---- The timeline -------------------------------------------------------------------------------- */
+
+struct TimelineSmem {
+    alignas(1024) bf16 tile[64 * 64];
+    uint64_t full;
+};
+
+/// A warp loads 8 KB; two warpgroups wait for it, multiply four times 64 x 64 x 16, and do something.
+__global__ void timeline_kernel(const __grid_constant__ CUtensorMap map)
+{
+    TimelineSmem &s = shared<TimelineSmem>();
+    if (threadIdx.x == 0) {
+        mbarrier_init(&s.full, 1);
+        fence_mbarrier_init();
+    }
+    __syncthreads();
+    if (threadIdx.x >= 256) {
+        timeline_role("producer");
+        if (threadIdx.x == 256) {
+            mbarrier_arrive_expect(&s.full, sizeof s.tile);
+            tma_load_2d(s.tile, &map, &s.full, 0, 0);
+        }
+        return;
+    }
+    timeline_role("consumer");
+    mbarrier_wait(&s.full, 0);
+    float d[32];
+    const uint64_t tile = wgmma_descriptor(s.tile, 16, 1024, Swizzle::b128);
+    wgmma_fence();
+    for (int i = 0; i < 4; i++)
+        wgmma_ss<64>(d, tile, tile, i > 0);
+    wgmma_commit();
+    wgmma_wait<0>();
+    timeline_mark("softmax", 100);
+    bar_sync(1, 256);
+}
+
+static vector<simt::Event> of(simt::Did did, unsigned warp)
+{
+    vector<simt::Event> found;
+    for (const simt::Event &e : simt::timeline())
+        if (e.did == did && e.warp == warp)
+            found.push_back(e);
+    return found;
+}
+
+static string as_text(const vector<simt::Event> &events)
+{
+    string all;
+    for (const simt::Event &e : events)
+        all += std::to_string(e.launch) + " " + std::to_string(e.block) + " " + std::to_string(e.warp) + " " +
+               std::to_string(e.lanes) + " " + e.role + e.name + std::to_string((int)e.did) + " " +
+               std::to_string(e.object) + " " + std::to_string(e.at.line) + " " + std::to_string(e.begin) +
+               " " + std::to_string(e.end) + "\n";
+    return all;
+}
+
+static void timeline()
+{
+    const Tensor t(64, 64, 11);
+    const CUtensorMap map = t.map(64, 64, TensorSwizzle::b128);
+    string first;
+    right("the timeline is the same in every order and timing", [&] {
+        simt::reset();
+        options.timeline = true;
+        LAUNCH(timeline_kernel, 2, 288, sizeof(TimelineSmem), nullptr, map);
+        if (first.empty())
+            first = as_text(simt::timeline());
+        return as_text(simt::timeline()) == first;
+    });
+    options.timeline = true;
+    simt::reset();
+    LAUNCH(timeline_kernel, 1, 288, sizeof(TimelineSmem), nullptr, map);
+    options.timeline = false;
+    const simt::Costs cost;
+    const auto copy = of(simt::Did::copy, 8), wait = of(simt::Did::wait_mbarrier, 4);
+    tap(copy.size() == 1 && copy[0].bytes == 8192 && copy[0].lanes == 1 &&
+            string(copy[0].role) == "producer" &&
+            fabs(copy[0].end - copy[0].begin - cost.copy_latency - 8192 / cost.copy_bytes) < 1e-6,
+        "a copy takes its latency and its bytes");
+    tap(wait.size() == 1 && wait[0].lanes == ~0u && wait[0].end == copy[0].end &&
+            wait[0].object == sizeof t.data[0] * 64 * 64 && string(wait[0].role) == "consumer",
+        "... and those who wait for it go on when it lands");
+    const auto one = of(simt::Did::product, 0), other = of(simt::Did::product, 4);
+    tap(one.size() == 1 && other.size() == 1 && one[0].busy == 128 && other[0].busy == 128 &&
+            std::max(one[0].end, other[0].end) - one[0].begin >= 256 &&
+            std::max(one[0].end, other[0].end) - one[0].begin < 256 + 8 * cost.issue,
+        "two warpgroups share the tensor cores");
+    const auto softmax = of(simt::Did::work, 3), after = of(simt::Did::work, 7);
+    tap(softmax.size() == 1 && string(softmax[0].name) == "softmax" && softmax[0].lanes == ~0u &&
+            softmax[0].end - softmax[0].begin == 100 && after.size() == 1 &&
+            (after[0].begin >= softmax[0].end || softmax[0].begin >= after[0].end),
+        "declared work has its quarter of the SM for itself");
 }
 
 /* ---- Wrong kernels ----------------------------------------------------------------------------------
@@ -1118,7 +1320,10 @@ int main()
           [] { return round_trip(64, TensorSwizzle::b128, -5, -3); });
     right("4D load that sticks out, float32 reduction", four_dimensions);
     chained_blocks();
+    filtered_blocks();
+    dependent_launches();
     counters();
+    timeline();
     wrong_kernels();
     tensor_map_rules();
     return tap_done();

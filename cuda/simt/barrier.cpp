@@ -49,17 +49,20 @@ static NamedBarrier &arrive(unsigned id, unsigned n, Site at)
 
 static void pass(NamedBarrier &bar, unsigned id, bool wait, Site at)
 {
+    Thread &t = self();
     BarrierPhase phase(bar, id);
-    publish(bar.gathering);
+    publish(bar.gate, bar.phase);
+    note_signal(t, Did::wait_barrier, bar.signal, id, true, wait, at);
     if (bar.arrived == bar.expected) {
         bar.arrived = 0;
         bar.phase++;
-        bar.complete = bar.gathering;
+        bar.gate.complete = bar.gate.gathering;
+        bar.signal = new_signal(*t.block);
     }
     if (!wait)
         return;
     wait_for(phase, at);
-    learn(bar.complete);
+    learn(bar.gate, phase.phase);
 }
 
 void bar_sync(unsigned id, unsigned n, Site at)
@@ -135,7 +138,7 @@ void mbarrier_init(uint64_t *p, uint32_t count, Site at)
              text(b.mbarriers[address].init).c_str());
     const uint64_t bits = cookie(address);
     memcpy(p, &bits, 8);
-    b.mbarriers[address] = {count, count, 0, 0, false, t.index, stamp(t), at, at, Clock(), Clock()};
+    b.mbarriers[address] = {count, count, 0, 0, false, t.index, stamp(t), at, at, Gate(), new_signal(b), 0};
 }
 
 void mbarrier_inval(uint64_t *p, Site at)
@@ -154,7 +157,7 @@ void mbarrier_fence_init(Site)
             m.second.fenced = true;
 }
 
-static void turn(Mbarrier &m, uint32_t address, Site at)
+static void turn(Block &b, Mbarrier &m, uint32_t address, Site at)
 {
     if (m.pending)
         return;
@@ -166,7 +169,9 @@ static void turn(Mbarrier &m, uint32_t address, Site at)
     if (m.bytes == 0) {
         m.phase++;
         m.pending = m.count;
-        m.complete = m.gathering;
+        m.gate.complete = m.gate.gathering;
+        m.last = m.signal;
+        m.signal = new_signal(b);
     }
 }
 
@@ -184,7 +189,7 @@ void mbarrier_expect(uint64_t *p, int64_t bytes, Site at)
     expect(find_mbarrier(*self().block, p, "mbarrier.expect_tx", at), bytes, at);
 }
 
-static void arrive(Mbarrier &m, uint32_t address, uint32_t count, Site at)
+static void arrive(Block &b, Mbarrier &m, uint32_t address, uint32_t count, Site at)
 {
     if (count > m.pending)
         fail(at,
@@ -192,7 +197,7 @@ static void arrive(Mbarrier &m, uint32_t address, uint32_t count, Site at)
              "%s)",
              count, m.pending, (unsigned long long)m.phase, m.count, text(m.init).c_str());
     m.pending -= count;
-    turn(m, address, at);
+    turn(b, m, address, at);
 }
 
 void mbarrier_arrive(uint64_t *p, uint32_t count, int64_t expected_bytes, Site at)
@@ -201,15 +206,18 @@ void mbarrier_arrive(uint64_t *p, uint32_t count, int64_t expected_bytes, Site a
     Mbarrier &m = find_mbarrier(*t.block, p, "mbarrier.arrive", at);
     if (expected_bytes)
         expect(m, expected_bytes, at);
-    publish(m.gathering);
+    publish(m.gate, m.phase);
     t.at = at;
-    arrive(m, shared_address(p, at), count, at);
+    note_signal(t, Did::wait_mbarrier, m.signal, 0, true, false, at);
+    arrive(*t.block, m, shared_address(p, at), count, at);
 }
 
 void mbarrier_arrive_late(Block &b, uint32_t address, const Clock &issuer, Site at)
 {
-    b.mbarriers.at(address).gathering.join(issuer);
-    arrive(b.mbarriers.at(address), address, 1, at);
+    Mbarrier &m = b.mbarriers.at(address);
+    m.gate.gathering.join(issuer);
+    tsan::release(&m.gate.side[m.phase & 1]);
+    arrive(b, m, address, 1, at);
 }
 
 void mbarrier_complete(Block &b, uint32_t address, int64_t bytes, Site at)
@@ -219,9 +227,10 @@ void mbarrier_complete(Block &b, uint32_t address, int64_t bytes, Site at)
         fail(at, "the mbarrier of this copy is gone before its bytes have arrived");
     Mbarrier &m = found->second;
     m.bytes -= bytes;
+    tsan::release(&m.gate.side[m.phase & 1]);
     if (m.bytes < -byte_limit)
         fail(at, "more than 2^20-1 bytes have arrived that nobody expected");
-    turn(m, address, at);
+    turn(b, m, address, at);
 }
 
 struct PhaseDone : Condition {
@@ -244,6 +253,12 @@ struct PhaseDone : Condition {
     }
 };
 
+static void note_phase(const PhaseDone &p, Site at)
+{
+    const unsigned signal = (p.m.phase & 1) != p.parity ? p.m.last : p.m.signal;
+    note_signal(self(), Did::wait_mbarrier, signal, p.address - Block::shared_window, false, true, at);
+}
+
 static PhaseDone wait_condition(uint64_t *p, unsigned parity, const char *what, Site at)
 {
     if (parity > 1)
@@ -258,7 +273,8 @@ bool mbarrier_test(uint64_t *p, unsigned parity, Site at)
         yield(at);
     if (!phase.ready())
         return false;
-    learn(phase.m.complete);
+    note_phase(phase, at);
+    learn(phase.m.gate, parity);
     return true;
 }
 
@@ -268,8 +284,9 @@ void mbarrier_wait(uint64_t *p, unsigned parity, Site at)
     Counters &count = self().block->count;
     count.mbarrier_waits++;
     count.mbarrier_stalls += !phase.ready();
+    note_phase(phase, at);
     wait_for(phase, at);
-    learn(phase.m.complete);
+    learn(phase.m.gate, parity);
 }
 
 /* ---- setmaxnreg ---------------------------------------------------------------------------------- */

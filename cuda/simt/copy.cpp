@@ -22,7 +22,9 @@ void complete(Block &b, std::list<Pending>::iterator it)
                 ++p;
     }
     const std::function<void()> take_place = std::move(it->take_place);
+    const tsan::Agent agent = it->agent;
     b.pending.erase(it);
+    const tsan::Acting acting(agent);
     take_place();
 }
 
@@ -203,9 +205,10 @@ static Range checked_tile(const Box &x, const void *tile, const char *what, Site
     return {address, address + x.bytes()};
 }
 
-static void begin_load(Block &b, Range r, unsigned swizzle, const char *what, Site at)
+static void begin_load(Block &b, Range r, unsigned swizzle, void *pc, const char *what, Site at)
 {
     async_writes(b, r, what, at);
+    tsan::writes(b.at(r.begin), r.end - r.begin, pc);
     memset(b.at(r.begin), 0xff, r.end - r.begin);
     for (size_t i = b.landed.size(); i-- > 0;)
         if (b.landed[i].shared.meets(r))
@@ -216,13 +219,16 @@ static void begin_load(Block &b, Range r, unsigned swizzle, const char *what, Si
     self().at = at;
 }
 
-static uint32_t fenced_barrier(Block &b, uint64_t *p, const char *what, Site at)
+/// The barrier that a load of r completes on.
+static uint32_t fenced_barrier(Block &b, uint64_t *p, uint32_t bytes, const char *what, Site at)
 {
     const Mbarrier &m = find_mbarrier(b, p, what, at);
     if (!m.fenced)
         fail(at, "%s: no fence.mbarrier_init (or fence.proxy.async) followed the mbarrier.init at %s", what,
              text(m.init).c_str());
-    return shared_address(p, at);
+    const uint32_t address = shared_address(p, at);
+    note_load(self(), bytes, m, address - Block::shared_window, at);
+    return address;
 }
 
 void tma_load(void *dst, const CUtensorMap *map, uint64_t *p, const int *c, int rank, Site at)
@@ -230,19 +236,23 @@ void tma_load(void *dst, const CUtensorMap *map, uint64_t *p, const int *c, int 
     Block &b = *self().block;
     const Box x = checked_box(map, c, rank, "tensor copy", at);
     const Range r = checked_tile(x, dst, "tensor copy", at);
-    const uint32_t barrier = fenced_barrier(b, p, "tensor copy", at);
-    begin_load(b, r, x.map.swizzle, "tensor copy", at);
-    auto take_place = [&b, x, r, barrier, at] {
+    const uint32_t barrier = fenced_barrier(b, p, x.bytes(), "tensor copy", at);
+    void *const pc = CALLER;
+    begin_load(b, r, x.map.swizzle, pc, "tensor copy", at);
+    auto take_place = [&b, x, r, barrier, pc, at] {
         each_chunk(x, b.count.load_bytes, b.count.load_sectors,
                    [&](uint32_t offset, const unsigned char *src, int first, int last) {
                        unsigned char chunk[16] = {};
-                       if (first < last)
+                       if (first < last) {
                            memcpy(chunk + first, src + first, (size_t)(last - first));
+                           tsan::reads(src + first, (size_t)(last - first), pc);
+                       }
                        memcpy(b.at(swizzled(r.begin + offset, x.map.swizzle)), chunk, 16);
                    });
+        tsan::writes(b.at(r.begin), r.end - r.begin, pc);
         mbarrier_complete(b, barrier, x.bytes(), at);
     };
-    issue(b, {Pending::load, &self(), 0, r, at, take_place});
+    issue(b, {Pending::load, &self(), 0, r, at, take_place, tsan::Agent(pc)});
 }
 
 void bulk_load(void *dst, const void *src, uint32_t bytes, uint64_t *p, Site at)
@@ -253,15 +263,18 @@ void bulk_load(void *dst, const void *src, uint32_t bytes, uint64_t *p, Site at)
         fail(at, "bulk copy: source and size must be multiples of 16 bytes");
     check_global(src, bytes, "bulk copy", at);
     const Range r = {address, address + bytes};
-    const uint32_t barrier = fenced_barrier(b, p, "bulk copy", at);
-    begin_load(b, r, 0, "bulk copy", at);
-    auto take_place = [&b, r, src, bytes, barrier, at] {
+    const uint32_t barrier = fenced_barrier(b, p, bytes, "bulk copy", at);
+    void *const pc = CALLER;
+    begin_load(b, r, 0, pc, "bulk copy", at);
+    auto take_place = [&b, r, src, bytes, barrier, pc, at] {
         memcpy(b.at(r.begin), src, bytes);
+        tsan::reads(src, bytes, pc);
+        tsan::writes(b.at(r.begin), bytes, pc);
         b.count.load_bytes += bytes;
         b.count.load_sectors += ((uintptr_t)src + bytes - 1) / 32 - (uintptr_t)src / 32 + 1;
         mbarrier_complete(b, barrier, bytes, at);
     };
-    issue(b, {Pending::load, &self(), 0, r, at, take_place});
+    issue(b, {Pending::load, &self(), 0, r, at, take_place, tsan::Agent(pc)});
 }
 
 template <class T>
@@ -312,20 +325,23 @@ static void store_bytes(unsigned char *dst, const unsigned char *src, int bytes,
 
 /// A store reads its source at some time before wait_group lets the thread go on: it must not change till
 /// then.
-static void issue_store(Block &b, Range r, Site at, std::function<void()> move)
+static void issue_store(Block &b, Range r, void *pc, Site at, std::function<void()> move)
 {
     b.count.bulk_copies++;
     b.count.bulk_bytes += r.end - r.begin;
     Thread &t = self();
     t.at = at;
     async_reads(b, r, "bulk store", at);
+    note_queued(t, Queue::stores, r.end - r.begin, t.bulk_groups, at);
     std::vector<unsigned char> source(b.at(r.begin), b.at(r.begin) + (r.end - r.begin));
-    auto take_place = [&b, r, at, source, move] {
+    auto take_place = [&b, &t, r, pc, at, source, move] {
+        tsan::reads(b.at(r.begin), r.end - r.begin, pc);
         if (memcmp(source.data(), b.at(r.begin), source.size()))
             fail(at, "the source of this bulk store was overwritten before wait_group.read");
         move();
+        tsan::release(&t.stored);
     };
-    issue(b, {Pending::store, &t, t.bulk_groups, r, at, take_place});
+    issue(b, {Pending::store, &t, t.bulk_groups, r, at, take_place, tsan::Agent(pc)});
 }
 
 void tma_store(const CUtensorMap *map, const void *src, const int *c, int rank, Store how, Site at)
@@ -341,12 +357,16 @@ void tma_store(const CUtensorMap *map, const void *src, const int *c, int rank, 
              (unsigned long long)(x.map.dim[0] * x.map.element));
     if (how == Store::add && x.map.type != 7 && x.map.type != 9)
         fail(at, "tensor reduction of a type other than float32 and bf16");
-    issue_store(b, r, at, [&b, x, r, how] {
+    void *const pc = CALLER;
+    issue_store(b, r, pc, at, [&b, x, r, how, pc] {
         each_chunk(x, b.count.store_bytes, b.count.store_sectors,
                    [&](uint32_t offset, unsigned char *dst, int first, int last) {
-                       if (first < last)
-                           store_bytes(dst + first, b.at(swizzled(r.begin + offset, x.map.swizzle)) + first,
-                                       last - first, how, x.map.type);
+                       if (first == last)
+                           return;
+                       store_bytes(dst + first, b.at(swizzled(r.begin + offset, x.map.swizzle)) + first,
+                                   last - first, how, x.map.type);
+                       if (how == Store::copy)
+                           tsan::writes(dst + first, (size_t)(last - first), pc);
                    });
     });
 }
@@ -359,8 +379,11 @@ void bulk_store(void *dst, const void *src, uint32_t bytes, Store how, Site at)
         fail(at, "bulk store: destination and size must be multiples of 16 bytes");
     check_global(dst, bytes, "bulk store", at);
     const Range r = {address, address + bytes};
-    issue_store(b, r, at, [&b, dst, r, bytes, how] {
+    void *const pc = CALLER;
+    issue_store(b, r, pc, at, [&b, dst, r, bytes, how, pc] {
         store_bytes((unsigned char *)dst, b.at(r.begin), (int)bytes, how, 7);
+        if (how == Store::copy)
+            tsan::writes(dst, bytes, pc);
         b.count.store_bytes += bytes;
         b.count.store_sectors += ((uintptr_t)dst + bytes - 1) / 32 - (uintptr_t)dst / 32 + 1;
     });
@@ -376,8 +399,11 @@ void bulk_wait(int pending, Site at)
 {
     Thread &t = self();
     t.at = at;
-    if ((unsigned)pending < t.bulk_groups)
-        complete_groups(*t.block, Pending::store, t.bulk_groups - (unsigned)pending);
+    if ((unsigned)pending >= t.bulk_groups)
+        return;
+    complete_groups(*t.block, Pending::store, t.bulk_groups - (unsigned)pending);
+    tsan::acquire(&t.stored);
+    note_wait(t, Did::wait_copy, Queue::stores, t.bulk_groups - (unsigned)pending, at);
 }
 
 /* ---- cp.async ------------------------------------------------------------------------------------ */
@@ -397,7 +423,10 @@ void cp_async(void *dst, const void *src, unsigned bytes, unsigned src_bytes, Si
     }
     const uint32_t address = shared_checked(dst, bytes, bytes, "cp.async", at);
     memset(dst, 0xff, bytes);
-    auto take_place = [&b, &t, address, src, bytes, src_bytes] {
+    note_queued(t, Queue::cp_async, src_bytes, t.cp_groups, at);
+    void *const pc = CALLER;
+    tsan::writes(dst, bytes, pc);
+    auto take_place = [&b, &t, address, src, bytes, src_bytes, pc] {
         unsigned char *d = b.at(address);
         memset(d, 0, bytes);
         if (src_bytes)
@@ -407,8 +436,12 @@ void cp_async(void *dst, const void *src, unsigned bytes, unsigned src_bytes, Si
                 uint16_t(t.index + 1); // a fence before the copy took place did not cover it
             t.unfenced.push_back(w + i);
         }
+        tsan::reads(src, src_bytes, pc);
+        tsan::writes(d, bytes, pc);
+        tsan::release(&t.copied);
     };
-    issue(b, {Pending::cp_async, &t, t.cp_groups, {address, address + bytes}, at, take_place});
+    issue(b,
+          {Pending::cp_async, &t, t.cp_groups, {address, address + bytes}, at, take_place, tsan::Agent(pc)});
 }
 
 void cp_async_commit(Site at)
@@ -421,10 +454,12 @@ void cp_async_wait(int pending, Site at)
 {
     Thread &t = self();
     t.at = at;
-    if (pending < 0)
-        complete_groups(*t.block, Pending::cp_async, ~0u);
-    else if ((unsigned)pending < t.cp_groups)
-        complete_groups(*t.block, Pending::cp_async, t.cp_groups - (unsigned)pending);
+    if (pending >= (int)t.cp_groups)
+        return;
+    const unsigned limit = pending < 0 ? ~0u : t.cp_groups - (unsigned)pending;
+    complete_groups(*t.block, Pending::cp_async, limit);
+    tsan::acquire(&t.copied);
+    note_wait(t, Did::wait_copy, Queue::cp_async, limit, at);
 }
 
 /// cp.async.mbarrier.arrive.noinc: one of the barrier's arrivals, made when this thread's copies are done.
@@ -432,12 +467,16 @@ void cp_async_arrive(uint64_t *p, Site at)
 {
     Thread &t = self();
     Block &b = *t.block;
-    find_mbarrier(b, p, "cp.async.mbarrier.arrive", at);
+    const Mbarrier &m = find_mbarrier(b, p, "cp.async.mbarrier.arrive", at);
     const uint32_t address = shared_address(p, at);
     Clock issuer;
     publish(issuer);
-    auto take_place = [&b, address, issuer, at] { mbarrier_arrive_late(b, address, issuer, at); };
-    issue(b, {Pending::cp_arrive, &t, t.cp_groups, {0, 0}, at, take_place});
+    note_after_copies(t, m, at);
+    auto take_place = [&b, &t, address, issuer, at] {
+        tsan::acquire(&t.copied);
+        mbarrier_arrive_late(b, address, issuer, at);
+    };
+    issue(b, {Pending::cp_arrive, &t, t.cp_groups, {0, 0}, at, take_place, tsan::Agent(CALLER)});
 }
 
 } // namespace simt

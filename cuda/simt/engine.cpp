@@ -19,7 +19,8 @@ namespace simt
 Options options;
 Counters counters;
 
-static std::string last_report, failure;
+static uint64_t launches;                ///< since reset()
+static std::string last_report, failure; ///< of the last launch; of the first since reset()
 static std::mutex report_lock;
 static std::atomic<bool> stop; ///< one block failed: the others give up
 
@@ -27,6 +28,20 @@ static std::atomic<bool> stop; ///< one block failed: the others give up
  */
 
 struct Failed { ///< the launch is given up; the report says why
+};
+
+/// The blocks of a grid that run: all, or those that options.only picks.
+struct Chosen {
+    uint64_t all;
+    std::vector<uint64_t> some;
+    uint64_t size() const
+    {
+        return options.only ? some.size() : all;
+    }
+    uint64_t operator[](uint64_t i) const
+    {
+        return options.only ? some[i] : i;
+    }
 };
 
 /// One core's share: the blocks it runs now, and a stack for each of their threads.
@@ -41,7 +56,7 @@ struct Worker {
     void admit(const Launch &l, uint64_t linear);
     void resume(Thread &t);
     void sweep(Block &b, bool &ran, bool &spun);
-    void run(const Launch &l, uint64_t first, uint64_t last, unsigned resident);
+    void run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t last, unsigned resident);
     void abandon();
 };
 static thread_local Worker worker;
@@ -62,6 +77,7 @@ static void fiber_main()
     arrived(&worker.home);
     for (;;) {
         Thread &t = *worker.current;
+        tsan::acquire(&t.block->begins);
         try {
             t.block->launch->body();
             check_guards(*t.block, t.at);
@@ -70,6 +86,7 @@ static void fiber_main()
         }
         t.done = true;
         t.block->live--;
+        tsan::release(&t.block->ends);
         leave();
     }
 }
@@ -190,7 +207,8 @@ static void deadlock(std::vector<std::unique_ptr<Block>> &blocks, const char *wh
 static constexpr size_t guard = 1024;
 static constexpr unsigned char guard_byte = 0xa5, poison_byte = 0xff;
 
-Block::Block(const Launch &l, uint64_t linear_index) : launch(&l), linear(linear_index)
+Block::Block(const Launch &l, uint64_t linear_index)
+    : launch(&l), launch_number(launches), linear(linear_index)
 {
     index = {unsigned(linear % l.grid.x), unsigned(linear / l.grid.x % l.grid.y),
              unsigned(linear / l.grid.x / l.grid.y)};
@@ -201,8 +219,10 @@ Block::Block(const Launch &l, uint64_t linear_index) : launch(&l), linear(linear
     warpgroups.resize((n + 127) / 128);
     for (Warpgroup &g : warpgroups)
         g.groups = g.arrived = 0, g.fenced = false, g.registers = std::min(65536 / n / 8 * 8, 255u);
+    if (options.timeline)
+        record.reset(new Record), record->threads.resize(n);
     for (NamedBarrier &b : barriers)
-        b.expected = b.arrived = 0, b.phase = 0;
+        b.expected = b.arrived = 0, b.phase = 0, b.signal = new_signal(*this);
     memory.reset(new unsigned char[l.shared_bytes + 3 * guard]);
     shared = memory.get() + guard;
     shared += (guard - (uintptr_t)shared % guard) % guard;
@@ -312,6 +332,7 @@ void Worker::admit(const Launch &l, uint64_t linear)
         t.bulk_groups = t.cp_groups = 0;
         b.order[i] = options.order == Order::reverse ? (unsigned)b.threads.size() - 1 - i : i;
     }
+    tsan::release(&b.begins);
 }
 
 /// Lets every thread that can run do so once.
@@ -331,6 +352,7 @@ void Worker::sweep(Block &b, bool &ran, bool &spun)
 
 static void retire(Block &b)
 {
+    tsan::acquire(&b.ends);
     finish_products(b);
     finish_copies(b);
     finish_counts(b);
@@ -339,17 +361,20 @@ static void retire(Block &b)
     const uint64_t *part = (const uint64_t *)&b.count;
     for (size_t i = 0; i < sizeof counters / sizeof *sum; i++)
         sum[i] += part[i];
+    replay(b);
 }
 
-/// Runs blocks first..last-1, `resident` of them at a time.
-void Worker::run(const Launch &l, uint64_t first, uint64_t last, unsigned resident)
+/// Runs chosen[first..last-1], `resident` of them at a time.
+void Worker::run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t last, unsigned resident)
 {
     constexpr int patience = 20000; // sweeps in which threads only spun
     int idle_sweeps = 0;
     try {
         while (!stop && (first < last || !blocks.empty())) {
+            if (l.dependent && blocks.empty())
+                poison_output();
             while (first < last && blocks.size() < resident)
-                admit(l, first++);
+                admit(l, chosen[first++]);
             bool ran = false, spun = false;
             for (auto &b : blocks)
                 sweep(*b, ran, spun);
@@ -362,11 +387,14 @@ void Worker::run(const Launch &l, uint64_t first, uint64_t last, unsigned reside
                 blocks.erase(blocks.begin() + (ptrdiff_t)i);
                 ran = true;
             }
+            if (blocks.empty())
+                reveal_output();
             idle_sweeps = ran ? 0 : idle_sweeps + 1;
             if (ran)
                 continue;
             for (auto &b : blocks)
                 ran |= complete_one(*b);
+            ran = ran || reveal_if_wanted();
             if (!ran && !spun)
                 deadlock(blocks, "deadlock, nobody can go on");
             if (idle_sweeps > patience)
@@ -375,6 +403,7 @@ void Worker::run(const Launch &l, uint64_t first, uint64_t last, unsigned reside
         }
     } catch (const Failed &) {
     }
+    reveal_output();
     if (!blocks.empty())
         abandon();
 }
@@ -395,6 +424,17 @@ void reset()
 {
     failure.clear();
     memset(&counters, 0, sizeof counters);
+    launches = 0;
+    forget_timeline();
+}
+
+static Chosen choose(const Launch &l)
+{
+    Chosen c = {(uint64_t)l.grid.x * l.grid.y * l.grid.z, {}};
+    for (uint64_t i = 0; options.only && i < c.all; i++)
+        if (options.only(l.name, launches, i))
+            c.some.push_back(i);
+    return c;
 }
 
 static const char *launch_error(const Launch &l)
@@ -417,15 +457,24 @@ void run(const Launch &l)
     if (const char *error = launch_error(l)) {
         record(text(l.at) + ": " + error + " (" + l.name + ")");
     } else {
-        const int64_t n = (int64_t)l.grid.x * l.grid.y * l.grid.z;
-        if (options.resident > 1) {
-            worker.run(l, 0, (uint64_t)n, (unsigned)options.resident);
+        const Chosen chosen = choose(l);
+        remember_globals();
+        if (options.resident > 1 || l.dependent) {
+            worker.run(l, chosen, 0, chosen.size(), (unsigned)options.resident);
         } else {
 #pragma omp parallel for schedule(dynamic)
-            for (int64_t i = 0; i < n; i++)
-                worker.run(l, (uint64_t)i, (uint64_t)i + 1, 1);
+            for (int64_t i = 0; i < (int64_t)chosen.size(); i++)
+                worker.run(l, chosen, (uint64_t)i, (uint64_t)i + 1, 1);
         }
+        if (l.dependent && last_report.empty() && missing_grid_wait())
+            record(text(l.at) +
+                   ": no block of this dependent launch calls grid_wait, so it may run before its inputs "
+                   "are there (" +
+                   l.name + ")");
+        find_output();
     }
+    launches++;
+    sort_timeline();
     if (!last_report.empty() && !options.keep_going) {
         fprintf(stderr, "%s\n", last_report.c_str());
         exit(1);

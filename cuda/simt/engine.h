@@ -6,6 +6,7 @@
 #define MSA_SIMT_ENGINE_H
 
 #include "simt.h"
+#include "tsan.h"
 
 #include <deque>
 #include <list>
@@ -27,6 +28,13 @@ struct Clock {
         for (int i = 0; i < 32; i++)
             warp[i] = warp[i] < o.warp[i] ? o.warp[i] : warp[i];
     }
+};
+
+/// What those who pass a barrier learn. The sides are ThreadSanitizer's, for phases of even and odd number:
+/// who arrives for the next phase must not be known to those who still pass this one.
+struct Gate {
+    Clock gathering, complete; ///< of arrivals so far; of those up to the last complete phase
+    char side[2];
 };
 
 /// What a thread is parked on. Asked again on every sweep, so whoever makes it true need not know.
@@ -54,8 +62,9 @@ struct Thread {
         void *arg;
     } meeting;
 
-    unsigned bulk_groups, cp_groups; ///< committed so far
-    std::vector<uint32_t> unfenced;  ///< shared words it wrote and did not yet show to the async proxy
+    unsigned bulk_groups, cp_groups;   ///< committed so far
+    std::vector<uint32_t> unfenced;    ///< shared words it wrote and did not yet show to the async proxy
+    char met, goes_on, stored, copied; ///< for ThreadSanitizer: at a meeting, after it, its groups are done
 
     unsigned lane() const
     {
@@ -80,6 +89,7 @@ struct Pending {
     Range shared;   ///< what it writes (loads) or reads (stores)
     Site at;
     std::function<void()> take_place;
+    tsan::Agent agent;
 };
 
 /// What the last bulk copy wrote somewhere: wgmma's descriptor has to agree with it.
@@ -91,9 +101,10 @@ struct Landed {
 
 struct NamedBarrier {
     unsigned expected, arrived;
+    unsigned signal; ///< of the current phase, in the timeline
     uint64_t phase;
     Site first;
-    Clock gathering, complete; ///< of arrivals so far; of those up to the last complete phase
+    Gate gate;
 };
 
 struct Mbarrier {
@@ -104,7 +115,8 @@ struct Mbarrier {
     unsigned owner;
     uint32_t initialised; ///< stamp
     Site init, expect;
-    Clock gathering, complete;
+    Gate gate;
+    unsigned signal, last; ///< of the current phase and of the one before, in the timeline
 };
 
 /// The accumulators of one warpgroup tile while wgmma owns them.
@@ -125,6 +137,7 @@ struct Product {
     Range reads[2];
     unsigned group;
     Site at;
+    tsan::Agent agent;
 };
 
 struct Warpgroup {
@@ -132,6 +145,7 @@ struct Warpgroup {
     unsigned groups;
     bool fenced;
     unsigned registers;
+    char multiplied;         ///< for ThreadSanitizer: its products are done
     unsigned arrived, first; ///< at a meeting of all 128: how many threads, and which one first
 };
 
@@ -155,8 +169,30 @@ struct Word {
     Site wrote{nullptr, 0}, read[2] = {{nullptr, 0}, {nullptr, 0}};
 };
 
+/// What a thread did, as far as the timeline cares. A signal is a phase of a barrier: it completes at the
+/// time of the last of those that arrive. Signal 0 was always complete.
+enum class Queue { none, stores, cp_async }; ///< whose groups a thread waits for
+struct Step {
+    enum Kind { role, advance, work, signal_at, copy, after_copies, product, wait_group } kind;
+    Site at;
+    Did did = Did::work;
+    const char *name = "";
+    double amount = 0; ///< clocks, bytes or multiply-adds
+    unsigned signal = 0, object = 0, group = 0;
+    bool arrives = false, waits = false;
+    Queue queue = Queue::none;
+    Step(Kind k, Site s) : kind(k), at(s)
+    {
+    }
+};
+struct Record {
+    std::vector<std::vector<Step>> threads;
+    std::vector<unsigned> missing{0}; ///< arrivals, by signal
+};
+
 struct Block {
     const Launch *launch;
+    uint64_t launch_number;
     uint3 index;
     uint64_t linear;
     std::vector<Thread> threads;
@@ -176,6 +212,8 @@ struct Block {
     Clock fences;          ///< of memory fences and atomics, taken for one object
     uint64_t random;
     Counters count;
+    char begins, ends;              ///< for ThreadSanitizer
+    std::unique_ptr<Record> record; ///< with options.timeline
 
     Block(const Launch &l, uint64_t linear_index);
     ~Block();
@@ -209,10 +247,28 @@ bool known_written(Block &b, Range r); ///< by a named store or a copy; plain st
 void async_reads(Block &b, Range r, const char *what, Site at);  ///< wgmma or a store is about to read
 void async_writes(Block &b, Range r, const char *what, Site at); ///< a copy is about to overwrite
 void check_global(const void *p, uint64_t bytes, const char *what, Site at);
+struct Global { ///< a declared buffer
+    const unsigned char *start;
+    size_t bytes;
+    std::string name;
+};
+extern std::vector<Global> globals;
+
+/* ---- dependent.cpp ------------------------------------------------------------------------------- */
+void remember_globals(); ///< before a launch...
+void find_output();      ///< ...and after it
+void forget_output();
+void poison_output();
+bool reveal_if_wanted(); ///< ends the wait of those in grid_wait; false if nobody is
+void reveal_output();
+void check_early_store(const void *p, Site at);
+bool missing_grid_wait();
 
 /* ---- race.cpp ------------------------------------------------------------------------------------ */
 void publish(Clock &object); ///< this thread releases: who learns from the object knows what it did before
-void learn(const Clock &object);                                ///< this thread acquires
+void publish(Gate &gate, uint64_t phase); ///< ... for who passes this phase
+void learn(const Clock &object);          ///< this thread acquires
+void learn(Gate &gate, uint64_t phase);
 uint32_t stamp(const Thread &t);                                ///< of what a thread does now
 bool ordered(const Thread &me, unsigned other, uint32_t stamp); ///< whether `me` knows what `other` did then
 
@@ -228,6 +284,20 @@ void mbarrier_arrive_late(Block &b, uint32_t address, const Clock &issuer,
                           Site at); ///< of cp.async, when its copies took place
 constexpr uint32_t byte_limit_of_barrier = (1 << 20) - 1;
 void mbarrier_complete(Block &b, uint32_t address, int64_t bytes, Site at);
+
+/* ---- timeline.cpp -------------------------------------------------------------------------------- */
+unsigned new_signal(Block &b);
+void note(Thread &t, const Step &s);
+void note_work(Thread &t, double clk); ///< unnamed: it only takes time
+void note_signal(Thread &t, Did did, unsigned signal, unsigned object, bool arrives, bool waits, Site at);
+void note_load(Thread &t, uint64_t bytes, const Mbarrier &m, unsigned object, Site at);
+void note_queued(Thread &t, Queue queue, uint64_t bytes, unsigned group, Site at);
+void note_after_copies(Thread &t, const Mbarrier &m, Site at); ///< arrives when its cp.async have landed
+void note_product(Thread &t, int fma, unsigned group, Site at);
+void note_wait(Thread &t, Did did, Queue queue, unsigned limit, Site at); ///< for groups below the limit
+void replay(Block &b);
+void sort_timeline();
+void forget_timeline();
 
 /* ---- wgmma.cpp ----------------------------------------------------------------------------------- */
 void finish_products(Block &b);

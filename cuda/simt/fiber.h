@@ -4,7 +4,7 @@
  *
  * ucontext makes the first step onto the new stack. After that setjmp and longjmp do the switching, since
  * swapcontext asks the kernel for the signal mask each time. AddressSanitizer wants to be told of every
- * switch and dislikes such jumps: under it, swapcontext does it all.
+ * switch and dislikes such jumps, and so does ThreadSanitizer: under them, swapcontext does it all.
  */
 #ifndef MSA_SIMT_FIBER_H
 #define MSA_SIMT_FIBER_H
@@ -29,6 +29,10 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
+#ifdef MSA_SIMT_TSAN
+#include <sanitizer/tsan_interface.h>
+#endif
+
 namespace simt
 {
 
@@ -38,6 +42,7 @@ struct Context {
     jmp_buf here;
     const void *stack = nullptr;
     size_t stack_bytes = 0;
+    void *tsan = nullptr;
 };
 
 struct Fiber {
@@ -59,6 +64,10 @@ struct Fiber {
     }
     ~Fiber()
     {
+#ifdef MSA_SIMT_TSAN
+        if (context.tsan)
+            __tsan_destroy_fiber(context.tsan);
+#endif
         munmap(memory, guard_bytes + bytes);
     }
     Fiber(const Fiber &) = delete;
@@ -77,6 +86,11 @@ struct Fiber {
         context.first.uc_link = nullptr;
         makecontext(&context.first, main, 0);
         started = true;
+#ifdef MSA_SIMT_TSAN
+        if (context.tsan)
+            __tsan_destroy_fiber(context.tsan);
+        context.tsan = __tsan_create_fiber(0);
+#endif
 #ifdef MSA_SIMT_ASAN
         __asan_unpoison_memory_region(memory + guard_bytes, bytes);
 #endif
@@ -96,6 +110,16 @@ inline void switch_context(Context &from, Context &to, bool)
     __sanitizer_start_switch_fiber(&fake, to.stack, to.stack_bytes);
     swapcontext(&from.first, &to.first);
     __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+}
+#elif defined(MSA_SIMT_TSAN)
+inline void arrived(Context *)
+{
+}
+inline void switch_context(Context &from, Context &to, bool)
+{
+    from.tsan = __tsan_get_current_fiber();
+    __tsan_switch_to_fiber(to.tsan, __tsan_switch_to_fiber_no_sync);
+    swapcontext(&from.first, &to.first);
 }
 #else
 inline void arrived(Context *)

@@ -26,12 +26,7 @@ uint32_t shared_address(const void *p, Site at)
     return shared_checked(p, 0, 1, "shared address", at);
 }
 
-struct Global {
-    const unsigned char *start;
-    size_t bytes;
-    std::string name;
-};
-static std::vector<Global> globals;
+std::vector<Global> globals;
 
 void declare_global(const void *start, size_t bytes, const char *name)
 {
@@ -41,6 +36,7 @@ void declare_global(const void *start, size_t bytes, const char *name)
 void forget_globals()
 {
     globals.clear();
+    forget_output();
 }
 
 void check_global(const void *p, uint64_t bytes, const char *what, Site at)
@@ -155,6 +151,7 @@ void touch_shared(const void *p, unsigned bytes, bool write, Site at)
     if (!write)
         check_written(b, r, what, at);
     count_access(b, t, write ? Traffic::shared_store : Traffic::shared_load, address, bytes, at);
+    note_work(t, 32 * bytes / options.costs.shared_bytes);
 }
 
 void fence_proxy_async(Site at)
@@ -218,8 +215,11 @@ void touch_global(const void *p, unsigned bytes, bool write, Site at)
     check_global(p, bytes, what, at);
     if ((uintptr_t)p % bytes)
         fail(at, "%s of %u bytes at an address that is not a multiple of that", what, bytes);
+    if (write)
+        check_early_store(p, at);
     count_access(*t.block, t, write ? Traffic::global_store : Traffic::global_load, (uint64_t)(uintptr_t)p,
                  bytes, at);
+    note_work(t, 32 * bytes / options.costs.shared_bytes);
 }
 
 void check_stored(const void *value, unsigned bytes, Site at)

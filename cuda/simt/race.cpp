@@ -34,6 +34,18 @@ void learn(const Clock &object)
     self().clock.join(object);
 }
 
+void publish(Gate &gate, uint64_t phase)
+{
+    publish(gate.gathering);
+    tsan::release(&gate.side[phase & 1]);
+}
+
+void learn(Gate &gate, uint64_t phase)
+{
+    learn(gate.complete);
+    tsan::acquire(&gate.side[phase & 1]);
+}
+
 void release()
 {
     publish(self().block->fences);

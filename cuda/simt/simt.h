@@ -10,14 +10,17 @@
  * - Shared memory is one struct, got by shared<T>(). It starts as NaNs and is guarded at both ends.
  * - ld_shared, st_shared, ld_global and st_global (ptx.cuh) are checked for bounds, races, proxy fences and
  *   reads of what nobody wrote, and counted. Plain C++ accesses run as fast as C++ and are only seen by
- *   their effects: NaNs, broken guards. What wgmma or TMA will read must be written by the named ones.
+ *   their effects: NaNs, broken guards; or by ThreadSanitizer (tsan.h). What wgmma or TMA will read must be
+ *   written by the named ones.
  * - wgmma's accumulators must be a named array that lives until the wait.
  * - A loop that waits for another block spins on ld_acquire (and the launch needs resident blocks), never
  *   on a plain variable.
  *
- * It is a checker, not a simulator of time: no clock, no cache, no memory model beyond barriers, and sums are
- * added in another order than the hardware's. Clusters and multicast are not there; grids run one after
- * the other, so griddepcontrol has nothing to do; static __shared__ variables do not compile.
+ * It is a checker, not a simulator of time: no clock (but a model of one, see timeline()), no cache, no
+ * memory model beyond barriers, and sums are added in another order than the hardware's. Clusters and
+ * multicast are not there; grids run one after the other, and all that a grid sees of programmatic
+ * dependent launch is poison in place of the output of the grid before (of declared buffers, up to
+ * options.snapshot bytes) until grid_wait returns; static __shared__ variables do not compile.
  */
 #ifndef MSA_SIMT_H
 #define MSA_SIMT_H
@@ -29,6 +32,7 @@
 #include <functional>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 /* ---- CUDA's words -------------------------------------------------------------------------------- */
 
@@ -134,6 +138,17 @@ struct Site {
 enum class Order { forward, reverse, random }; ///< in which threads of a block run
 enum class Timing { late, early, random };     ///< when asynchronous copies and products take place
 
+/// What instructions cost in the timeline's model: nominal clocks of an H100's SM, not measurements.
+struct Costs {
+    double copy_latency = 600; ///< from a copy's turn on the path to its landing
+    double copy_bytes = 24;    ///< bytes a clock, of all copies of a block together
+    double tensor_fma = 2048;  ///< multiply-adds a clock of wgmma, of all warpgroups together
+    double mma_fma = 340;      ///< ... of one warp's mma.sync
+    double shared_bytes = 128; ///< bytes a clock of a warp's named loads and stores
+    double barrier = 16;       ///< from the end of a wait to the next instruction
+    double issue = 2;          ///< any other instruction that the engine sees
+};
+
 struct Options {
     Order order = Order::forward;
     Timing timing = Timing::late;
@@ -142,6 +157,12 @@ struct Options {
         1; ///< blocks that run interleaved; more than one for kernels whose blocks wait for each other
     bool keep_going = false; ///< leave a failure in report() instead of ending the program
     bool unwritten = false;  ///< let wgmma read shared memory that nobody has written
+    /// Which blocks of a grid run; all, if empty. Launches count from 0 at reset(). Called by one thread.
+    std::function<bool(const char *kernel, uint64_t launch, uint64_t block)> only;
+    size_t snapshot =
+        64 << 20;          ///< LAUNCH_DEPENDENT: bytes of declared buffers up to which output is poisoned
+    bool timeline = false; ///< record what timeline() hands out
+    Costs costs;           ///< its clocks
 };
 extern Options options;
 
@@ -158,7 +179,43 @@ struct Counters {
     uint64_t mbarrier_stalls;            ///< ...and did not find it complete
 };
 extern Counters counters;
-void reset();
+void reset(); ///< counters to zero, launches count from 0 again, no timeline
+
+/* The timeline is a model, not a measurement. The engine has no clock, so each thread gets one that advances
+ * by the nominal options.costs. Products share the block's tensor cores in order of issue, copies share one
+ * path to memory, and whoever waits goes on when the last arrival or landing has come. A block has an SM
+ * for itself, and starts at clock 0. Ordinary arithmetic is not seen: a kernel declares it by
+ * timeline_mark("softmax", clk), which gives the warp its quarter of the SM for so long. Order and timing of
+ * the run have no influence; waiting for other blocks takes no time. */
+
+enum class Did {
+    work,          ///< what timeline_mark declared
+    copy,          ///< a bulk copy or cp.async, from issue to landing
+    product,       ///< a group of wgmma, from its first issue to its last result; in the first of its warps
+    wait_mbarrier, ///< object: the barrier's offset in shared memory
+    wait_barrier,  ///< object: the number of the block's or named barrier
+    wait_product,  ///< wgmma.wait_group
+    wait_copy,     ///< the wait for groups of bulk stores or cp.async
+    wait_lanes     ///< for the other lanes of a warp or warpgroup, at a collective instruction
+};
+
+/// What lanes of one warp did together. Waits that took no time are left out.
+struct Event {
+    const char *kernel;
+    uint64_t launch, block; ///< launches as options.only counts them
+    unsigned warp;
+    uint32_t lanes;   ///< mask
+    const char *role; ///< as timeline_role said, else ""
+    Did did;
+    const char *name; ///< of work, else ""
+    uint32_t object;  ///< of a wait; of a copy: the offset of the mbarrier that it completes on
+    uint64_t bytes;   ///< of a copy
+    double busy;      ///< clocks that it had the tensor cores, the path or the quarter for itself
+    double begin, end;
+    Site at;
+};
+/// All launches since reset() with options.timeline, ordered by launch, block, warp and begin.
+const std::vector<Event> &timeline();
 
 /// What was wrong with the last launch: "file:line: what (kernel, block, thread)"; empty if nothing.
 const std::string &report();
@@ -176,14 +233,15 @@ struct Launch {
     size_t shared_bytes;
     std::function<void()> body;
     Site at;
+    bool dependent; ///< until grid_wait, the output of the launch before is poison
 };
 void run(const Launch &launch);
 
 template <class... P, class... A>
-void launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, Site at,
-            const A &...args)
+void launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
+            bool dependent, Site at, const A &...args)
 {
-    run({name, grid, block, shared_bytes, [&] { kernel(static_cast<P>(args)...); }, at});
+    run({name, grid, block, shared_bytes, [&] { kernel(static_cast<P>(args)...); }, at, dependent});
 }
 
 /* ---- Bodies of the instructions in ptx.cuh ------------------------------------------------------- */
@@ -244,6 +302,10 @@ void wgmma_wait(int pending, Site at);
 void wgmma(float *d, int n, const uint32_t *a, uint64_t desc_a, uint64_t desc_b, bool accumulate,
            bool trans_a, bool trans_b, Site at);
 void setmaxnreg(unsigned n, bool increase, Site at);
+void grid_wait(Site at);
+
+void timeline_role(const char *role, Site at);
+void timeline_mark(const char *what, double clk, Site at);
 
 /// Any trivially copyable value of up to 8 bytes as an integer and back.
 template <class T> uint64_t to_bits(T v)

@@ -88,28 +88,36 @@ void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void *
     const bool all = mask ? warp_is_here(t, base) : warpgroup_is_here(t, base);
     Clock own;
     publish(own); // into its own clock: the last to come gathers them
+    tsan::release(&t.met);
     if (!all) {
         Met met(t);
         wait_for(met, at);
+        tsan::acquire(&t.goes_on);
         return;
     }
     check_guards(b, at);
     t.at = at;
     void *args[128] = {};
+    const unsigned signal = new_signal(b);
     Clock together;
     for (unsigned i = 0; i < n; i++)
         if (!mask || mask >> i & 1) {
             args[i] = b.threads[base + i].meeting.arg;
             together.join(b.threads[base + i].clock);
+            tsan::acquire(&b.threads[base + i].met);
         }
     for (unsigned i = 0; i < n; i++)
         if (!mask || mask >> i & 1) {
             b.threads[base + i].meeting.what = nullptr;
             b.threads[base + i].clock = together;
+            note_signal(b.threads[base + i], Did::wait_lanes, signal, 0, true, true, at);
         }
     if (!mask)
         b.warpgroups[t.index / 128].arrived = 0;
     perform(args);
+    for (unsigned i = 0; i < n; i++)
+        if (!mask || mask >> i & 1)
+            tsan::release(&b.threads[base + i].goes_on);
 }
 
 /* ---- Shuffles and reductions ------------------------------------------------------------------------
@@ -251,8 +259,10 @@ static void check_row(const void *row, int n, const char *what, Site at)
 void ldmatrix(uint32_t *r, int n, bool trans, const void *row, Site at)
 {
     check_row(row, n, "ldmatrix", at);
-    if ((int)self().lane() < 8 * n)
+    if ((int)self().lane() < 8 * n) {
         touch_shared(row, 16, false, at);
+        tsan::reads(row, 16, CALLER);
+    }
     MatrixLane l = {r, (const unsigned char *)row, n, trans};
     converge("ldmatrix", ~0u, &l, move_matrices<true>, at);
 }
@@ -262,8 +272,10 @@ void stmatrix(const uint32_t *r, int n, bool trans, void *row, Site at)
     check_row(row, n, "stmatrix", at);
     MatrixLane l = {const_cast<uint32_t *>(r), (const unsigned char *)row, n, trans};
     converge("stmatrix", ~0u, &l, move_matrices<false>, at);
-    if ((int)self().lane() < 8 * n) // after the meeting, so that the meeting does not publish the write
+    if ((int)self().lane() < 8 * n) { // after the meeting, so that the meeting does not publish the write
         touch_shared(row, 16, true, at);
+        tsan::writes(row, 16, CALLER);
+    }
 }
 
 struct MmaLane {
@@ -305,6 +317,7 @@ void mma(float *d, const uint32_t *a, const uint32_t *b, Site at)
 {
     MmaLane l = {d, a, b};
     converge("mma.sync", ~0u, &l, multiply, at);
+    note_work(self(), 16 * 8 * 16 / options.costs.mma_fma);
 }
 
 } // namespace simt

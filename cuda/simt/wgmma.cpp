@@ -91,17 +91,18 @@ static Range check_operand(Block &b, uint64_t desc, bool mn_major, int mn_size, 
     return all;
 }
 
-static void gather(Block &b, uint64_t desc, bool mn_major, int mn_size, const char *name, Site at, float *out,
-                   int mn_step, int k_step)
+static void gather(Block &b, uint64_t desc, bool mn_major, int mn_size, const char *name, const Product &p,
+                   float *out, int mn_step, int k_step)
 {
-    each_chunk(desc, mn_major, mn_size, name, at, [&](int mn, int k, uint32_t address) {
+    each_chunk(desc, mn_major, mn_size, name, p.at, [&](int mn, int k, uint32_t address) {
+        tsan::reads(b.at(address), 16, p.agent.pc);
         uint32_t word[4];
         memcpy(word, b.at(address), 16);
         float *to = out + mn * mn_step + k * k_step;
         const int step = mn_major ? mn_step : k_step;
         for (int i = 0; i < 4; i++) {
             if (word[i] == ~0u && !options.unwritten && !known_written(b, {address, address + 16}))
-                fail(at, "wgmma: element (%d,%d) of %s lies at offset %u, where nobody has written", mn, k,
+                fail(p.at, "wgmma: element (%d,%d) of %s lies at offset %u, where nobody has written", mn, k,
                      name, address - Block::shared_window);
             to[2 * i * step] = from_bits<float>(word[i] << 16);
             to[(2 * i + 1) * step] = from_bits<float>(word[i] & 0xffff0000u);
@@ -111,13 +112,14 @@ static void gather(Block &b, uint64_t desc, bool mn_major, int mn_size, const ch
 
 /* ---- The product --------------------------------------------------------------------------------- */
 
-static void multiply(Block &b, Product &p)
+static void multiply(Block &b, Warpgroup &g, Product &p)
 {
+    const tsan::Acting acting(p.agent);
     const int n = p.d->n;
     std::vector<float> a_shared(p.from_registers ? 0 : 64 * 16), bs(16 * (size_t)n);
     if (!p.from_registers)
-        gather(b, p.desc_a, p.trans_a, 64, "A", p.at, a_shared.data(), 16, 1);
-    gather(b, p.desc_b, p.trans_b, n, "B", p.at, bs.data(), 1, n);
+        gather(b, p.desc_a, p.trans_a, 64, "A", p, a_shared.data(), 16, 1);
+    gather(b, p.desc_b, p.trans_b, n, "B", p, bs.data(), 1, n);
     const float *a = p.from_registers ? p.a.data() : a_shared.data();
     for (int m = 0; m < 64; m++) {
         float *d = p.d->value.data() + (size_t)m * n;
@@ -130,6 +132,7 @@ static void multiply(Block &b, Product &p)
         }
     }
     p.done = true;
+    tsan::release(&g.multiplied);
     b.count.tensor_fma += 64 * 16 * (uint64_t)n;
 }
 
@@ -138,7 +141,7 @@ static void multiply_until(Block &b, Warpgroup &g, unsigned limit)
 {
     for (Product &p : g.products)
         if (p.group < limit && !p.done)
-            multiply(b, p);
+            multiply(b, g, p);
 }
 
 void maybe_multiply(Block &b)
@@ -217,6 +220,7 @@ struct WgmmaLane {
     uint64_t desc_a, desc_b;
     bool accumulate, trans_a, trans_b;
     Site at;
+    void *pc;
 };
 
 static Warpgroup &my_warpgroup()
@@ -237,8 +241,9 @@ static void issue(void **args)
         if (o.desc_a != l.desc_a || o.desc_b != l.desc_b || o.accumulate != l.accumulate)
             fail(l.at, "wgmma: threads 0 and %d of the warpgroup pass different descriptors or scale-d", t);
     }
-    Product p = {nullptr,  l.a != nullptr, l.accumulate, l.trans_a,        l.trans_b, false,
-                 l.desc_a, l.desc_b,       {},           {{0, 0}, {0, 0}}, g.groups,  l.at};
+    Product p = {nullptr,  l.a != nullptr, l.accumulate,     l.trans_a, l.trans_b,
+                 false,    l.desc_a,       l.desc_b,         {},        {{0, 0}, {0, 0}},
+                 g.groups, l.at,           tsan::Agent(l.pc)};
     for (const Product &o : g.products)
         if (o.d->lane[0] == l.d)
             p.d = o.d;
@@ -264,6 +269,7 @@ static void issue(void **args)
     } else {
         p.reads[0] = check_operand(b, l.desc_a, l.trans_a, 64, "A", l.at);
     }
+    note_product(b.threads[first], l.n * 64 * 16, g.groups, l.at);
     p.reads[1] = check_operand(b, l.desc_b, l.trans_b, l.n, "B", l.at);
     g.products.push_back(std::move(p));
     if (options.timing == Timing::early)
@@ -273,7 +279,7 @@ static void issue(void **args)
 void wgmma(float *d, int n, const uint32_t *a, uint64_t desc_a, uint64_t desc_b, bool accumulate,
            bool trans_a, bool trans_b, Site at)
 {
-    WgmmaLane l = {d, n, a, desc_a, desc_b, accumulate, trans_a, trans_b, at};
+    WgmmaLane l = {d, n, a, desc_a, desc_b, accumulate, trans_a, trans_b, at, CALLER};
     converge("wgmma", 0, &l, issue, at);
 }
 
@@ -301,6 +307,7 @@ static void wait_group(void **args)
     Warpgroup &g = my_warpgroup();
     const unsigned limit = g.groups > l.pending ? g.groups - l.pending : 0, first = self().index / 128 * 128;
     multiply_until(b, g, limit);
+    tsan::acquire(&g.multiplied);
     while (!g.products.empty() && g.products.front().group < limit) {
         Accumulators &d = *g.products.front().d;
         if (--d.in_flight == 0) {
@@ -315,7 +322,9 @@ static void wait_group(void **args)
 void wgmma_wait(int pending, Site at)
 {
     WaitLane l = {(unsigned)pending, at};
+    const unsigned groups = my_warpgroup().groups;
     converge("wgmma.wait_group", 0, &l, wait_group, at);
+    note_wait(self(), Did::wait_product, Queue::none, groups > l.pending ? groups - l.pending : 0, at);
 }
 
 } // namespace simt

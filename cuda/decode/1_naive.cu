@@ -1,0 +1,154 @@
+/**
+ * @file 1_naive.cu
+ * @brief One step of generation, a block of threads per query and group that does one thing after the other.
+ *
+ * What it does: block (i, r) scores the key blocks before the local one (a warp a block, a lane a key) into
+ * the workspace, its first warp selects, and then for each head of the group it takes the logits of the
+ * selected tokens (a thread a token), their softmax, and the sum of the values (a thread a channel). Its
+ * floor is that of the step: 2 di N + 2 Hkv dh 2 k Bk bytes (contract, section 4, N = S), which at S = 1M and
+ * M3's sizes is 272 MB for one query, and the same for 16, since they share keys. What it wastes: at T = 1
+ * only Hkv of the GPU's SMs work at all. Every (query, group) reads the index keys again, each head reads K
+ * and V again, and a lane that reads its own key touches a row of its own: 32 rows a load. Predicted, loads,
+ * with c(i) = min(k, local + 1), n(i) = selected(i), for each (i, r): 2 di + local Bk 2 di + 4 local + 4 c +
+ * G (2 dh + 4 dh n)          (the second term only if k > 1) bytes, and stores 4 local + 4 k bytes beside O
+ * and LSE.
+ */
+#include "decode.cuh"
+
+namespace
+{
+
+constexpr int warps = 4, threads = 32 * warps;
+
+struct Smem {
+    alignas(16) float q[128]; ///< the index query, then a head's query
+    float p[most_blocks * 128];
+    float part[warps];
+    int32_t ids[most_blocks];
+};
+
+/// q times a row of keys in global memory.
+template <int D> PTX_INLINE float dot_row(const float *q, const bf16 *key)
+{
+    float dot = 0;
+    for (int c = 0; c < D; c += 8) {
+        float x[8];
+        unpack_8(x, ld_global((const uint4 *)(key + c)));
+        dot = dot_8(dot, q + c, x);
+    }
+    return dot;
+}
+
+/// Makes one number of the block's warps' numbers, the same in all threads.
+template <class F> PTX_INLINE float combine(Smem &s, float x, F f)
+{
+    __syncthreads();
+    st_shared(&s.part[threadIdx.x / 32], x);
+    __syncthreads();
+    float all = ld_shared(&s.part[0]);
+    for (int w = 1; w < warps; w++)
+        all = f(all, ld_shared(&s.part[w]));
+    return all;
+}
+
+template <int DI>
+PTX_INLINE void score_blocks(const Smem &m, const Shape &s, const bf16 *ki, float *scores, int local)
+{
+    const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+    for (int b = warp; b < local; b += warps) {
+        float top = minus_infinity();
+        for (int j = b * s.block + lane; j < (b + 1) * s.block; j += 32)
+            top = fmaxf(top, dot_row<DI>(m.q, ki + (int64_t)j * DI));
+        top = warp_top(top);
+        if (lane == 0)
+            st_global(scores + b, top);
+    }
+}
+
+template <int D, class Out>
+PTX_INLINE void attend(Smem &m, const Shape &s, const bf16 *q, const bf16 *k, const bf16 *v, int n, int r,
+                       Out *o, float *lse)
+{
+    const int t = (int)threadIdx.x;
+    const float scale = rsqrtf((float)D) * log2_e;
+    auto token = [&](int a) {
+        return kv_at(s, ld_shared(&m.ids[a / s.block]) * s.block + a % s.block, r, D);
+    };
+    __syncthreads();
+    load_floats(m.q, q, D, threads);
+    __syncthreads();
+
+    float top = minus_infinity(), sum = 0;
+    for (int a = t; a < n; a += threads) {
+        const float x = dot_row<D>(m.q, k + token(a)) * scale;
+        st_shared(&m.p[a], x);
+        top = fmaxf(top, x);
+    }
+    top = combine(m, warp_top(top), [](float a, float b) { return fmaxf(a, b); });
+    for (int a = t; a < n; a += threads) {
+        const float p = ex2(ld_shared(&m.p[a]) - top);
+        st_shared(&m.p[a], p);
+        sum += p;
+    }
+    sum = combine(m, warp_sum(sum), [](float a, float b) { return a + b; });
+    for (int c = t; c < D; c += threads) {
+        float acc = 0;
+        for (int a = 0; a < n; a++)
+            acc += ld_shared(&m.p[a]) * to_float(ld_global(v + token(a) + c));
+        store(o + c, acc / sum);
+    }
+    if (lse && t == 0)
+        st_global(lse, top * ln_2 + logf(sum));
+}
+
+template <int DI, int D, class Out>
+__global__ void __launch_bounds__(threads) naive(Shape s, Arrays a, float *scores, Out *o)
+{
+    Smem &m = shared<Smem>();
+    const int i = (int)blockIdx.x, r = (int)blockIdx.y, t = (int)threadIdx.x, local = local_block(s, i);
+    float *my_scores = scores + ((int64_t)i * s.n_kv_heads + r) * s.n_blocks;
+    int32_t *my_ids = a.ids + row_at(s, i, r) * s.topk;
+
+    load_floats(m.q, a.qi + qi_at(s, i, r, DI), DI, threads);
+    __syncthreads();
+    const int candidates = s.topk > 1 ? local : 0;
+    score_blocks<DI>(m, s, a.ki, my_scores, candidates);
+    __syncthreads();
+    if (t < 32) {
+        WarpList list = warp_list(s.topk, local);
+        offer_all(list, 0, 32, candidates, [&](int b) { return rank_key(ld_global(my_scores + b), b); });
+        write_ids(my_ids, list.entry, s.topk);
+    }
+    __syncthreads();
+    if (t < s.topk && t <= local)
+        st_shared(&m.ids[t], ld_global(my_ids + t));
+
+    for (int h = r * s.group; h < (r + 1) * s.group; h++)
+        attend<D>(m, s, a.q + q_at(s, i, h, D), a.k, a.v, selected(s, i), r, o + q_at(s, i, h, D),
+                  a.lse ? a.lse + lse_at(s, i, h) : nullptr);
+}
+
+size_t workspace(const Call &c)
+{
+    return (size_t)c.s.n_q * c.s.n_kv_heads * c.s.n_blocks * sizeof(float);
+}
+
+msa_status run(const Call &c)
+{
+    if (!supported(c.s))
+        return MSA_ERR_UNSUPPORTED;
+    const dim3 grid((unsigned)c.s.n_q, (unsigned)c.s.n_kv_heads);
+    with_int<64, 128>(c.d_index, [&](auto di) {
+        with_int<64, 128>(c.d_head, [&](auto d) {
+            with_output(c, [&](auto *o) {
+                LAUNCH((naive<di.value, d.value, std::remove_pointer_t<decltype(o)>>), grid, dim3(threads),
+                       sizeof(Smem), c.stream, c.s, c.a, (float *)c.work, o);
+            });
+        });
+    });
+    return MSA_OK;
+}
+
+} // namespace
+
+ENTRY(decode, naive, run, workspace);

@@ -1,0 +1,243 @@
+/**
+ * @file 2_split.cu
+ * @brief One step of generation in four kernels, each split so that all SMs have work.
+ *
+ * What it does: (1) a block of threads scores 128 keys for all queries and groups: it reads them once, 16
+ * bytes a thread and in a row, into shared memory; then a thread owns a key and goes through the queries,
+ * four at a time. (2) A block of 16 warps selects a row. (3) A block of threads attends to one selected block
+ * of one (query, group): all G heads share its keys and values. (4) A warp merges the parts of a head. Why
+ * better: key blocks are independent, and splitting over them gives S / 128 blocks of threads instead of T
+ * Hkv; index keys are read once, for up to 64 rows, and K and V once for the heads of a group. Its floor: the
+ * step's bytes (contract, section 4), or the CUDA cores: T Hkv di S multiply-adds at 128 a clock and SM, more
+ * than the bytes take from T Hkv = 16 rows on. What it wastes: tensor cores stay idle; every 128 keys the
+ * queries are fetched and unpacked again, and what a block of threads waits for is hidden only by the others
+ * on its SM. Predicted, with N = ceil(last Bk / 128) 128 keys to score (last: the last query's local block;
+ * none if k = 1), P = ceil(T Hkv / rows) with rows = 8 up to 8 and 64 beyond, n(i) = selected(i), c(i) =
+ * ceil(n / Bk): loads   P 2 di min(N, S) + N / 128 T Hkv 2 di       (1) 4 local a row (2) 4 k + sum c (2 dh
+ * G) + 4 dh n a row         (3), 2 queries' worth of heads a block (16 + 4 dh) c a head (4) stores  4 last a
+ * row (1), 4 k a row (2), (8 + 4 dh) c a head (3), beside O and LSE (4)
+ */
+#include "decode.cuh"
+
+namespace
+{
+
+constexpr int warps = 4, threads = 32 * warps, chunk = 128; // keys that a block of threads scores
+
+/// Rows of K, V or index keys in shared memory; 16 bytes more than they need, so that lanes that read a row
+/// each use all banks.
+template <int D> struct Rows {
+    alignas(16) bf16 row[128][D + 8];
+};
+
+/// `n` rows from global memory, `pitch` apart there.
+template <int D> PTX_INLINE void load_rows(Rows<D> &to, const bf16 *from, int64_t pitch, int n)
+{
+    for (int c = (int)threadIdx.x; c < n * (D / 8); c += threads) {
+        const int row = c / (D / 8), column = c % (D / 8) * 8;
+        st_shared((uint4 *)&to.row[row][column], ld_global((const uint4 *)(from + row * pitch + column)));
+    }
+}
+
+/* ---- (1) Scores -------------------------------------------------------------------------------------- */
+
+template <int DI, int rows> struct ScoreSmem {
+    alignas(16) float q[rows][DI];
+    Rows<DI> keys;
+    float top[warps][rows];
+};
+
+/// `last` blocks compete, of which this one scores chunk / Bk. scores [T Hkv][last].
+template <int DI, int rows>
+__global__ void __launch_bounds__(threads)
+    score(Shape s, const bf16 *qi, const bf16 *ki, float *scores, int last)
+{
+    ScoreSmem<DI, rows> &m = shared<ScoreSmem<DI, rows>>();
+    const int t = (int)threadIdx.x, key0 = (int)blockIdx.x * chunk, row0 = (int)blockIdx.y * rows;
+    const int here = min(rows, s.n_q * s.n_kv_heads - row0);
+    load_floats(m.q[0], qi + (int64_t)row0 * DI, here * DI, threads);
+    load_rows(m.keys, ki + (int64_t)key0 * DI, DI, min(chunk, s.n_kv - key0));
+    __syncthreads();
+
+    for (int row = 0; row < here; row += 4) { // rows past the last hold anything and are not written
+        float dot[4] = {};
+        for (int c = 0; c < DI; c += 8) {
+            float x[8];
+            unpack_8(x, ld_shared((const uint4 *)&m.keys.row[t][c]));
+            for (int a = 0; a < 4; a++)
+                dot[a] = dot_8(dot[a], &m.q[row + a][c], x);
+        }
+        for (int a = 0; a < 4; a++) {
+            const float top = warp_top(dot[a]);
+            if (t % 32 == 0)
+                st_shared(&m.top[t / 32][row + a], top);
+        }
+    }
+    __syncthreads();
+
+    const int blocks = chunk / s.block, warps_of_block = warps / blocks;
+    for (int a = t; a < here * blocks; a += threads) {
+        const int row = a / blocks, in_chunk = a % blocks, b = (int)blockIdx.x * blocks + in_chunk;
+        float top = minus_infinity();
+        for (int w = 0; w < warps_of_block; w++)
+            top = fmaxf(top, ld_shared(&m.top[in_chunk * warps_of_block + w][row]));
+        if (b < last)
+            st_global(scores + (int64_t)(row0 + row) * last + b, top);
+    }
+}
+
+/* ---- (2) Selection ----------------------------------------------------------------------------------- */
+
+constexpr int select_warps = 16;
+struct SelectSmem {
+    uint64_t lists[select_warps][32];
+};
+
+__global__ void __launch_bounds__(32 * select_warps)
+    select(Shape s, const float *scores, int32_t *ids, int last)
+{
+    const int row = (int)blockIdx.x, i = row / s.n_kv_heads, r = row % s.n_kv_heads,
+              local = local_block(s, i);
+    const float *my_scores = scores + (int64_t)row * last;
+    select_by_block(shared<SelectSmem>().lists, ids + row_at(s, i, r) * s.topk, s.topk, local,
+                    min(local, last), [&](int b) { return rank_key(ld_global(my_scores + b), b); });
+}
+
+/* ---- (3) Attention to one block ------------------------------------------------------------------------ */
+
+template <int D> struct AttendSmem {
+    alignas(16) float q[most_group][D];
+    Rows<D> rows; ///< keys, then values
+    float p[most_group][128];
+};
+
+/// Logits of `n` tokens, then their weights; a head's maximum and sum go to its part.
+template <int D> PTX_INLINE void weigh(AttendSmem<D> &m, const Shape &s, int n, float2 *ml, int pitch)
+{
+    const int t = (int)threadIdx.x, lane = t % 32;
+    const float scale = rsqrtf((float)D) * log2_e;
+    for (int a = t; a < s.group * s.block; a += threads) {
+        const int h = a / s.block, token = a % s.block; // a warp has one head
+        float dot = 0;
+        for (int c = 0; c < D && token < n; c += 8) {
+            float x[8];
+            unpack_8(x, ld_shared((const uint4 *)&m.rows.row[token][c]));
+            dot = dot_8(dot, &m.q[h][c], x);
+        }
+        st_shared(&m.p[h][token], token < n ? dot * scale : minus_infinity());
+    }
+    __syncthreads();
+    for (int h = t / 32; h < s.group; h += warps) {
+        float top = minus_infinity(), sum = 0;
+        for (int a = lane; a < s.block; a += 32)
+            top = fmaxf(top, ld_shared(&m.p[h][a]));
+        top = warp_top(top);
+        for (int a = lane; a < s.block; a += 32) {
+            const float p = ex2(ld_shared(&m.p[h][a]) - top);
+            st_shared(&m.p[h][a], p);
+            sum += p;
+        }
+        sum = warp_sum(sum);
+        if (lane == 0)
+            st_global(ml + h * pitch, make_float2(top, sum));
+    }
+}
+
+template <int D>
+__global__ void __launch_bounds__(threads)
+    attend(Shape s, const bf16 *q, const bf16 *k, const bf16 *v, const int32_t *ids, Parts parts)
+{
+    AttendSmem<D> &m = shared<AttendSmem<D>>();
+    const int slot = (int)blockIdx.x, r = (int)blockIdx.y, i = (int)blockIdx.z, t = (int)threadIdx.x;
+    const int n =
+        min(s.block, selected(s, i) - slot * s.block); // only the last block is not visible as a whole
+    if (n <= 0)
+        return;
+    const int64_t first = (int64_t)ld_global(ids + row_at(s, i, r) * s.topk + slot) * s.block;
+    const int64_t pitch = (int64_t)s.n_kv_heads * D, part = lse_at(s, i, r * s.group) * parts.count + slot;
+    load_floats(m.q[0], q + q_at(s, i, r * s.group, D), s.group * D, threads);
+    load_rows(m.rows, k + kv_at(s, first, r, D), pitch, n);
+    __syncthreads();
+    weigh(m, s, n, parts.ml + part, parts.count);
+    load_rows(m.rows, v + kv_at(s, first, r, D), pitch, n);
+    __syncthreads();
+
+    // A thread has two channels of every `step`-th head.
+    constexpr int step = 2 * threads / D;
+    const int c = t % (D / 2) * 2, h0 = t / (D / 2);
+    float acc[most_group / step][2] = {};
+    for (int a = 0; a < n; a++) {
+        const uint32_t pair = ld_shared((const uint32_t *)&m.rows.row[a][c]);
+        float x[8];
+        unpack_8(x, make_uint4(pair, 0, 0, 0));
+        for (int g = 0; g < most_group / step; g++)
+            if (h0 + g * step < s.group) {
+                const float p = ld_shared(&m.p[h0 + g * step][a]);
+                acc[g][0] += p * x[0];
+                acc[g][1] += p * x[1];
+            }
+    }
+    for (int g = 0; g < most_group / step; g++)
+        if (h0 + g * step < s.group)
+            st_global((float2 *)(parts.o + (part + (h0 + g * step) * parts.count) * D + c),
+                      make_float2(acc[g][0], acc[g][1]));
+}
+
+/* ---- The launches ------------------------------------------------------------------------------------- */
+
+struct Work {
+    float *scores;
+    Parts parts;
+    size_t bytes;
+};
+
+Work lay_out(const Call &c)
+{
+    const Shape &s = c.s;
+    const int64_t heads = (int64_t)s.n_q * s.n_heads;
+    Carve carve = {(uintptr_t)c.work};
+    Work w;
+    w.scores = carve.take<float>((int64_t)s.n_q * s.n_kv_heads * competing_blocks(s));
+    w.parts.ml = carve.take<float2>(heads * s.topk);
+    w.parts.o = carve.take<float>(heads * s.topk * c.d_head);
+    w.parts.count = s.topk;
+    w.parts.tokens = s.block;
+    w.bytes = carve.used;
+    return w;
+}
+
+size_t workspace(const Call &c)
+{
+    return lay_out(c).bytes;
+}
+
+msa_status run(const Call &c)
+{
+    const Shape &s = c.s;
+    if (!supported(s))
+        return MSA_ERR_UNSUPPORTED;
+    const Work w = lay_out(c);
+    const int rows = s.n_q * s.n_kv_heads, last = competing_blocks(s);
+    if (last > 0)
+        with_int<64, 128>(c.d_index, [&](auto di) {
+            with_int<8, 64>(rows <= 8 ? 8 : 64, [&](auto tile) {
+                const dim3 grid((unsigned)ceil_div(last * s.block, chunk),
+                                (unsigned)ceil_div(rows, tile.value));
+                LAUNCH((score<di.value, tile.value>), grid, dim3(threads),
+                       sizeof(ScoreSmem<di.value, tile.value>), c.stream, s, c.a.qi, c.a.ki, w.scores, last);
+            });
+        });
+    LAUNCH(select, dim3((unsigned)rows), dim3(32 * select_warps), sizeof(SelectSmem), c.stream, s, w.scores,
+           c.a.ids, last);
+    with_int<64, 128>(c.d_head, [&](auto d) {
+        const dim3 grid((unsigned)s.topk, (unsigned)s.n_kv_heads, (unsigned)s.n_q);
+        LAUNCH((attend<d.value>), grid, dim3(threads), sizeof(AttendSmem<d.value>), c.stream, s, c.a.q, c.a.k,
+               c.a.v, c.a.ids, w.parts);
+        launch_merge<d.value>(c, w.parts);
+    });
+    return MSA_OK;
+}
+
+} // namespace
+
+ENTRY(decode, split, run, workspace);

@@ -1,0 +1,224 @@
+/**
+ * @file 4_hopper.cu
+ * @brief Dense causal GQA as Hopper wants it: TMA, wgmma, warpgroups with different tasks.
+ *
+ * Better than 3_tensor_core: wgmma reaches the full rate of Hopper's tensor cores, reads K and V from shared
+ * memory once for 64 rows instead of 16, and runs while its warpgroup does something else; TMA copies a tile
+ * at one thread's word. A block is three warpgroups. One fills a ring of tiles of 128 keys; the two others
+ * own 64 rows each, 64 / G queries times the G heads of a group, and share the ring. Exponentials are the
+ * bottleneck to hide: 64 x 128 of them take half as long as their products. So
+ * - a group has S of tile j and O += P V of tile j - 1 under way at once, and takes the exponentials of S
+ * while the tensor cores still work on O;
+ * - the groups take turns to issue products: while one issues, the other takes exponentials.
+ * Key tiles past a group's last query are never loaded, and only tiles on the diagonal are masked. Later
+ * queries, with longer rows, start first.
+ *
+ * Its floor: 4 Hq dh operations a visible pair at wgmma's rate, 4096 a clock and SM: 2048 clocks for 2 x 64
+ * rows and 128 keys at dh 128, in which 64 KB come from L2, 32 bytes a clock. Tiles on the diagonal are
+ * computed whole. Registers (dh 128): O 64, S 64, P 32 of a consumer's 240. Shared memory: Q 32 KB, three
+ * stages of 64 KB. What it wastes: the block's start and end, which no other block's products cover; rows 64
+ * / G * G .. 63 of a tile where G does not divide 64.
+ */
+#include "../attend.cuh"
+
+namespace
+{
+
+constexpr int tile_keys = 128, stages = 3, consumers = 2, threads = 128 * (1 + consumers);
+
+/// Tiles of K or of V on their way from TMA to the consumers. Tile j uses place j % stages for the j /
+/// stages-th time.
+template <int D> struct Ring {
+    Tile<tile_keys, D> tile[stages];
+    uint64_t full[stages], empty[stages];
+};
+template <int D> struct Smem {
+    Tile<64, D> q[consumers];
+    Ring<D> k, v;
+    uint64_t full_q;
+};
+
+template <int D> PTX_INLINE void init(Ring<D> &ring)
+{
+    for (int i = 0; i < stages; i++) {
+        mbarrier_init(&ring.full[i], 1);
+        mbarrier_init(&ring.empty[i], consumers);
+    }
+}
+template <int D> PTX_INLINE void put(Ring<D> &ring, int j, const CUtensorMap *map, int r)
+{
+    mbarrier_wait(&ring.empty[j % stages], j / stages % 2 ^ 1);
+    mbarrier_arrive_expect(&ring.full[j % stages], sizeof ring.tile[0]);
+    load_kv(ring.tile[j % stages], map, &ring.full[j % stages], r, j * tile_keys);
+}
+template <int D> PTX_INLINE const Tile<tile_keys, D> &get(Ring<D> &ring, int j)
+{
+    mbarrier_wait(&ring.full[j % stages], j / stages % 2);
+    return ring.tile[j % stages];
+}
+template <int D> PTX_INLINE void give_back(Ring<D> &ring, int j)
+{
+    if (threadIdx.x % 128 == 0)
+        mbarrier_arrive(&ring.empty[j % stages]);
+}
+
+/// The 64 rows of consumer c of this block.
+struct Rows {
+    int n_queries, first; ///< queries first .. first + n_queries - 1, of which some may be past the last
+    int full;             ///< keys that all rows see
+    int tiles;            ///< key tiles that some row sees
+};
+
+PTX_INLINE Rows rows_of(const Shape &s, int c)
+{
+    Rows a;
+    a.n_queries = queries_per_tile(s.group);
+    a.first = ((int)(gridDim.x - 1 - blockIdx.x) * consumers + c) * a.n_queries;
+    a.full = s.prefix + a.first + 1;
+    const int end = a.full + a.n_queries - 1;
+    a.tiles = ceil_div(end < s.n_kv ? end : s.n_kv, tile_keys);
+    return a;
+}
+
+template <int D>
+PTX_INLINE void produce(const Shape &s, Smem<D> &smem, const CUtensorMap *map_q, const CUtensorMap *map_k,
+                        const CUtensorMap *map_v)
+{
+    const int r = (int)blockIdx.y;
+    const Rows last = rows_of(s, consumers - 1);
+    const uint32_t bytes = q_bytes<D>(s, last.n_queries);
+    mbarrier_arrive_expect(&smem.full_q, last.first < s.n_q ? 2 * bytes : bytes);
+    for (int c = 0; c < consumers; c++)
+        if (rows_of(s, c).first < s.n_q)
+            load_q(smem.q[c], map_q, &smem.full_q, s, r, rows_of(s, c).first);
+    for (int j = 0; j < last.tiles; j++) {
+        put(smem.k, j, map_k, r);
+        put(smem.v, j, map_v, r);
+    }
+}
+
+/// Named barriers: consumer c waits for turn(c) before it issues products; the other arrives there after its
+/// own.
+PTX_INLINE unsigned turn(int c)
+{
+    return 1 + (unsigned)c;
+}
+
+template <int D, class Out> PTX_INLINE void consume(const Shape &s, Smem<D> &smem, int c, Out *o, float *lse)
+{
+    const int t = (int)threadIdx.x % 128, r = (int)blockIdx.y;
+    const Rows mine = rows_of(s, c), other = rows_of(s, 1 - c);
+    int last[2]; // key that the thread's rows see
+    for (int half = 0; half < 2; half++)
+        last[half] = s.prefix + mine.first + fragment_row(t, half) / s.group;
+    Softmax softmax = softmax_begin();
+    float acc[D / 2] = {}, x[tile_keys / 2], keep[2];
+    uint32_t p[tile_keys / 16][4];
+    auto weigh = [&](int j) {
+        auto visible = [&](int half, int column) { return j * tile_keys + column <= last[half]; };
+        if ((j + 1) * tile_keys > mine.full)
+            softmax_step<true>(softmax, x, keep, softmax_scale<D>(), visible);
+        else
+            softmax_step<false>(softmax, x, keep, softmax_scale<D>(), visible);
+    };
+
+    mbarrier_wait(&smem.full_q, 0);
+    issue_scores<tile_keys>(x, smem.q[c], get(smem.k, 0));
+    wgmma_wait<0>();
+    wgmma_pin(x);
+    give_back(smem.k, 0);
+    weigh(0);
+    pack_weights(p, x);
+    if (c == 1 && other.tiles > 1)
+        bar_arrive(turn(0), 256);
+    for (int j = 1; j < mine.tiles; j++) {
+        const Tile<tile_keys, D> &k = get(smem.k, j), &v = get(smem.v, j - 1);
+        bar_sync(turn(c), 256);
+        issue_scores<tile_keys>(x, smem.q[c], k);
+        issue_values(acc, p, v, true);
+        if (j + c < other.tiles)
+            bar_arrive(turn(1 - c), 256);
+        wgmma_wait<1>();
+        wgmma_pin(x);
+        give_back(smem.k, j);
+        weigh(j);
+        wgmma_wait<0>();
+        wgmma_pin(acc);
+        wgmma_pin(p);
+        give_back(smem.v, j - 1);
+        rescale(acc, keep);
+        pack_weights(p, x);
+    }
+    // Consumer 1 may see one tile more. Nobody waits for that one's places in the ring, but 1 for its turn.
+    if (c == 0 && other.tiles > mine.tiles)
+        bar_arrive(turn(1), 256);
+    issue_values(acc, p, get(smem.v, mine.tiles - 1), true);
+    wgmma_wait<0>();
+    wgmma_pin(acc);
+    give_back(smem.v, mine.tiles - 1);
+
+    float inverse[2], z[2];
+    softmax_finish(softmax, inverse, z);
+    int64_t at[2]; // number of the row in LSE, -1 for none
+    for (int half = 0; half < 2; half++) {
+        const int row = fragment_row(t, half), i = mine.first + row / s.group;
+        at[half] =
+            row < mine.n_queries * s.group && i < s.n_q ? lse_at(s, i, r * s.group + row % s.group) : -1;
+        if (lse && t % 4 == 0 && at[half] >= 0)
+            st_global(lse + at[half], z[half]);
+    }
+    write_rows<Out>(acc, inverse, [&](int half) { return at[half] < 0 ? nullptr : o + at[half] * D; });
+}
+
+template <int D, class Out>
+__global__ void __launch_bounds__(threads, 1)
+    hopper(Shape s, const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_k,
+           const __grid_constant__ CUtensorMap map_v, Out *o, float *lse)
+{
+    Smem<D> &smem = shared<Smem<D>>();
+    const int c = (int)threadIdx.x / 128 - 1; // consumer, or -1
+    if (threadIdx.x == 0) {
+        mbarrier_init(&smem.full_q, 1);
+        init(smem.k);
+        init(smem.v);
+        fence_mbarrier_init();
+    }
+    if (c >= 0) {
+        const Rows mine = rows_of(s, c);
+        clear_rows(smem.q[c], mine.first < s.n_q ? mine.n_queries * s.group : 0, (int)threadIdx.x % 128);
+    }
+    __syncthreads();
+    if (c < 0) {
+        setmaxnreg_dec<24>();
+        if (threadIdx.x == 0)
+            produce(s, smem, &map_q, &map_k, &map_v);
+    } else {
+        setmaxnreg_inc<240>();
+        consume(s, smem, c, o, lse);
+    }
+}
+
+msa_status run(const Call &c)
+{
+    const int n_queries = queries_per_tile(c.s.group);
+    CUtensorMap q, k, v;
+    msa_status status = q_map(&q, c.s, c.a.q, c.d_head, n_queries);
+    if (status == MSA_OK)
+        status = kv_map(&k, c.s, c.a.k, c.d_head, tile_keys);
+    if (status == MSA_OK)
+        status = kv_map(&v, c.s, c.a.v, c.d_head, tile_keys);
+    if (status != MSA_OK)
+        return status;
+    const dim3 grid((unsigned)ceil_div(c.s.n_q, consumers * n_queries), (unsigned)c.s.n_kv_heads);
+    with_int<64, 128>(c.d_head, [&](auto d) {
+        with_output(c, [&](auto *o) {
+            LAUNCH((hopper<d.value, std::remove_pointer_t<decltype(o)>>), grid, dim3(threads),
+                   sizeof(Smem<d.value>), c.stream, c.s, q, k, v, o, c.a.lse);
+        });
+    });
+    return MSA_OK;
+}
+
+} // namespace
+
+ENTRY(dense, hopper, run, no_workspace);

@@ -1,0 +1,43 @@
+#!/bin/sh
+# What ptxas made of every kernel, after `make cuda`: cuda/report.sh BUILD
+# Registers, spills and barriers come from its log; where cuobjdump and nvdisasm are found (the toolkit has
+# them, and so does the wheel of Python's triton: CUOBJDUMP=path) the machine code is searched for
+#   HGMMA wgmma    UTMALDG tensor copies    LDGSTS cp.async    HMMA mma.sync    LDL/STL spilled or indexed registers
+# Dynamic shared memory is asked for at launch: `msa count` shows it.
+set -u
+build=$1
+: "${CUOBJDUMP:=$(command -v cuobjdump || echo)}"
+[ -x "$CUOBJDUMP" ] && PATH=$(dirname "$CUOBJDUMP"):$PATH && command -v nvdisasm > /dev/null || CUOBJDUMP=
+
+# From ptxas -v for sm_90a: NAME registers spill-bytes barriers
+compiled() {
+    awk '/Compiling entry function/ {hopper = /sm_90a/; split($0, a, "\047"); name = a[2]}
+         hopper && /spill stores/ {spill = $5 + $9}
+         hopper && /Used [0-9]+ registers/ {
+             match($0, /Used [0-9]+/); registers = substr($0, RSTART + 5, RLENGTH - 5)
+             bars = "0"; if (match($0, /used [0-9]+ barriers/)) bars = substr($0, RSTART + 5, RLENGTH - 14)
+             print name, registers, spill, bars}' "$1"
+}
+# From the machine code: NAME counts
+instructions() {
+    [ -n "$CUOBJDUMP" ] || return
+    "$CUOBJDUMP" -sass -arch sm_90a "$1" | awk '
+        /Function :/ {name = $NF}
+        / HGMMA/ {n[name, 1]++} / UTMALDG/ {n[name, 2]++} / LDGSTS/ {n[name, 3]++}
+        / HMMA/ {n[name, 4]++} / LDL/ {n[name, 5]++} / STL/ {n[name, 6]++} {seen[name]}
+        END {for (f in seen) if (f != "") print f, n[f,1]+0, n[f,2]+0, n[f,3]+0, n[f,4]+0, n[f,5]+0, n[f,6]+0}'
+}
+
+printf '%-64s %5s %5s %4s %6s %7s %6s %5s %4s %4s\n' kernel regs spill bars HGMMA UTMALDG LDGSTS HMMA LDL STL
+find "$build/cuda" -name '*.gpu.o' | sort | while read -r object; do
+    counts=$(mktemp)
+    instructions "$object" > "$counts"
+    compiled "$object.log" | while read -r name registers spill bars; do
+        file=${object#"$build/cuda/"}
+        short=$(c++filt "$name" 2> /dev/null | sed -E 's/\(anonymous namespace\):://g; s/^void //; s/\(.*//; s/__nv_bfloat16/bf16/g')
+        # shellcheck disable=SC2046
+        printf '%-64s %5s %5s %4s %6s %7s %6s %5s %4s %4s\n' "${file%.gpu.o} $short" "$registers" "$spill" "$bars" \
+            $(awk -v f="$name" '$1 == f {print $2, $3, $4, $5, $6, $7; found = 1} END {if (!found) print "- - - - - -"}' "$counts")
+    done
+    rm -f "$counts"
+done

@@ -1,0 +1,124 @@
+/**
+ * @file selection.cuh
+ * @brief The order in which blocks are chosen, and lists of the best, for every kernel that selects.
+ *
+ * A candidate is one 64-bit number, its key: the score's bits made to ascend with the score, then the
+ * complement of the id. So a larger key is better, equal scores prefer the lower id, and no two keys are
+ * equal (contract, section 2, step 4). A list starts with its fixed entries, which no candidate beats: the
+ * local block and, where the list has more places than k, closed places. What is left is free; closed and
+ * free places read as id -1, which as an unsigned number comes after every id. Hence a row of ids is its list
+ * sorted by unsigned id, with no special case.
+ */
+#ifndef MSA_SELECTION_CUH
+#define MSA_SELECTION_CUH
+
+#include "kernel.cuh"
+
+constexpr uint64_t free_place = 0, closed_place = 0xffffffffull << 32;
+
+/// A candidate. NaN ranks as -inf, and the two zeros are equal.
+PTX_INLINE uint64_t rank_key(float score, int id)
+{
+    const float x = score == score ? score + 0.0f : minus_infinity();
+    uint32_t bits;
+    PTX(bits = __float_as_uint(x);)
+    CPU(memcpy(&bits, &x, 4);)
+    bits ^= bits >> 31 ? ~0u : 1u << 31;
+    return (uint64_t)bits << 32 | ~(uint32_t)id;
+}
+/// The id of a candidate or of the local block, ~0 of any other place.
+PTX_INLINE uint32_t id_of(uint64_t key)
+{
+    return ~(uint32_t)key;
+}
+/// What place `a` of `places` holds before the first candidate.
+PTX_INLINE uint64_t first_entry(int a, int places, int topk, int local)
+{
+    return a == 0 ? closed_place | ~(uint32_t)local : a <= places - topk ? closed_place : free_place;
+}
+/// The local block of query i.
+PTX_INLINE int local_block(const Shape &s, int64_t i)
+{
+    return (int)((s.prefix + i) / s.block);
+}
+
+/* ---- A warp's list: 32 places, lane = rank ----------------------------------------------------------- */
+
+struct WarpList {
+    uint64_t entry;     ///< this lane's
+    uint64_t threshold; ///< the last lane's: what a candidate has to beat
+};
+
+PTX_INLINE WarpList warp_list(int topk, int local)
+{
+    return {first_entry((int)threadIdx.x % 32, 32, topk, local), first_entry(31, 32, topk, local)};
+}
+
+/// Offers a candidate of each lane, in any order of ids. Most are turned down by one comparison and one
+/// ballot; one that is not takes its rank, and those behind it move down a lane.
+PTX_INLINE void offer(WarpList &list, uint64_t key)
+{
+    const int lane = (int)threadIdx.x % 32;
+    uint32_t better = warp_ballot(key > list.threshold);
+    while (better) {
+        const uint64_t next = shfl(key, __ffs((int)better) - 1);
+        const int rank = __popc(warp_ballot(list.entry > next));
+        const uint64_t above = __shfl_up_sync(~0u, list.entry, 1);
+        list.entry = lane < rank ? list.entry : lane == rank ? next : above;
+        list.threshold = shfl(list.entry, 31);
+        better = better & (better - 1) & warp_ballot(key > list.threshold);
+    }
+}
+
+/// Offers the candidates key(c) of c = first + lane, then `step` further on, and so on below n. Four loads
+/// are in flight before the first comparison.
+template <class Key> PTX_INLINE void offer_all(WarpList &list, int first, int step, int n, Key key)
+{
+    constexpr int ahead = 4;
+    for (; first < n; first += ahead * step) {
+        uint64_t next[ahead];
+        for (int a = 0; a < ahead; a++) {
+            const int c = first + a * step + (int)threadIdx.x % 32;
+            next[a] = c < n ? key(c) : free_place;
+        }
+        for (int a = 0; a < ahead; a++)
+            offer(list, next[a]);
+    }
+}
+
+/// Writes the row of ids: a lane's place in it is the number of smaller ids.
+PTX_INLINE void write_ids(int32_t *ids, uint64_t entry, int topk)
+{
+    const int lane = (int)threadIdx.x % 32;
+    const uint32_t id = id_of(entry);
+    int place = 0;
+    for (int other = 0; other < 32; other++)
+        place += shfl(id, other) < id;
+    const int chosen = __popc(warp_ballot(id != ~0u));
+    if (id != ~0u)
+        st_global(ids + place, (int32_t)id);
+    if (lane >= chosen && lane < topk)
+        st_global(ids + lane, -1);
+}
+
+/// The same by a whole block of threads, for a row that is too long for one warp: each warp makes a list of
+/// its share of the n candidates, then warp 0 merges the lists. `lists` is shared memory.
+template <int warps, class Key>
+PTX_INLINE void select_by_block(uint64_t (&lists)[warps][32], int32_t *ids, int topk, int local, int n,
+                                Key key)
+{
+    const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+    WarpList list = warp_list(topk, local);
+    offer_all(list, 32 * warp, 32 * warps, n, key);
+    st_shared(&lists[warp][lane], list.entry);
+    __syncthreads();
+    if (warp > 0)
+        return;
+    for (int w = 1; w < warps; w++) {
+        const uint64_t entry = ld_shared(&lists[w][lane]);
+        offer(list, entry < closed_place ? entry : free_place);
+    }
+    write_ids(ids, list.entry, topk);
+}
+
+#endif

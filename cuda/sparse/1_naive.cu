@@ -1,0 +1,69 @@
+/**
+ * @file 1_naive.cu
+ * @brief Sparse attention, a thread per row of Q.
+ *
+ * What it does: the thread of query i, head h walks the ids of its group and, in each block, the keys it
+ * sees; online softmax in registers, as in dense/1_naive.cu. A row of ids ends after k ids or at the first
+ * -1. Why better than dense attention: k Bk keys a query instead of up to N. Its floor: 4 dh floating-point
+ * operations for each visible pair and head, on the CUDA cores. What it wastes: what dense/1_naive.cu wastes.
+ * In bytes asked for, per head: 6 dh for every visible pair (a row of K, of V and of Q again), 4 for every
+ * id; O and the LSE are written once.
+ */
+#include "../kernel.cuh"
+
+namespace
+{
+
+constexpr int threads = 128;
+
+template <int D, class Out>
+__global__ void __launch_bounds__(threads)
+    naive(Shape s, const bf16 *q, const bf16 *k, const bf16 *v, const int32_t *ids, Out *o, float *lse)
+{
+    const int64_t row = (int64_t)blockIdx.x * threads + threadIdx.x;
+    if (row >= (int64_t)s.n_q * s.n_heads)
+        return;
+    const int i = (int)(row / s.n_heads), h = (int)(row % s.n_heads), r = h / s.group;
+    const float scale = rsqrtf((float)D) * log2_e;
+    const bf16 *my_q = q + q_at(s, i, h, D);
+    const int32_t *my_ids = ids + row_at(s, i, r) * s.topk;
+    float m = minus_infinity(), l = 0, acc[D];
+    for (int c = 0; c < D; c++)
+        acc[c] = 0;
+    for (int slot = 0; slot < s.topk; slot++) {
+        const int b = ld_global(my_ids + slot);
+        if (b < 0)
+            break;
+        for (int j = b * s.block; j < (b + 1) * s.block && j <= s.prefix + i; j++) {
+            const bf16 *key = k + kv_at(s, j, r, D), *value = v + kv_at(s, j, r, D);
+            float dot = 0;
+            for (int c = 0; c < D; c++)
+                dot += to_float(ld_global(my_q + c)) * to_float(ld_global(key + c));
+            const float x = dot * scale, next = fmaxf(m, x), keep = ex2(m - next), p = ex2(x - next);
+            for (int c = 0; c < D; c++)
+                acc[c] = acc[c] * keep + p * to_float(ld_global(value + c));
+            l = l * keep + p;
+            m = next;
+        }
+    }
+    for (int c = 0; c < D; c++)
+        store(o + q_at(s, i, h, D) + c, acc[c] / l);
+    if (lse)
+        st_global(lse + lse_at(s, i, h), m * ln_2 + logf(l));
+}
+
+msa_status run(const Call &c)
+{
+    const dim3 grid((unsigned)ceil_div((int64_t)c.s.n_q * c.s.n_heads, (int64_t)threads));
+    with_int<64, 128>(c.d_head, [&](auto d) {
+        with_output(c, [&](auto *o) {
+            LAUNCH((naive<d.value, std::remove_pointer_t<decltype(o)>>), grid, dim3(threads), 0, c.stream,
+                   c.s, c.a.q, c.a.k, c.a.v, c.a.ids, o, c.a.lse);
+        });
+    });
+    return MSA_OK;
+}
+
+} // namespace
+
+ENTRY(sparse, naive, run, no_workspace);
