@@ -8,7 +8,8 @@
  * tile, gathered by TMA. Each (query, block) pair is a softmax of its own: O divided by its own denominator,
  * in bf16, and its LSE go to the pair's place, known from the query's slot, so that nothing is added up in
  * memory and every run gives the same bits. A second kernel weighs the k partial outputs of a query by
- * exp(LSE - max) and writes O. Queries go in chunks, so that partials fit.
+ * exp(LSE - max) and writes O; it is launched while the last items still run (programmatic dependent launch).
+ * Queries go in chunks, so that partials fit.
  * Why better: a 64-row product is full whatever the queries chose; with the queries outside it is full only
  * where neighbours agree. K and V cross the memory bus once an item instead of once a query: spec, section 4.
  * Its floor: the spec's KV-outer bytes; at 1M tokens, k = 16, bf16, 844 GB.
@@ -230,12 +231,14 @@ __global__ void __launch_bounds__(combine_threads)
     const int i = exists ? (int)(row / s.n_heads) : 0, h = (int)(row % s.n_heads), r = h / s.group;
     const int64_t at = pair_at(s, i, r, 0) * s.group + h % s.group; // slot after slot, G rows apart
     const int32_t *chosen = ids + row_at(s, i, r) * s.topk;
+    bool taken[slots];
+    for (int a = 0; a < slots; a++)
+        taken[a] = exists && a * lanes + lane < s.topk && ld_global(chosen + a * lanes + lane) >= 0;
     grid_wait();
     float weight[slots], top = minus_infinity(), sum = 0;
     for (int a = 0; a < slots; a++) {
-        const int slot = a * lanes + lane;
-        const bool taken = exists && slot < s.topk && ld_global(chosen + slot) >= 0;
-        weight[a] = taken ? ld_global(partial_lse + at + slot * s.group) * log2_e : minus_infinity();
+        const float *slot_lse = partial_lse + at + (a * lanes + lane) * s.group;
+        weight[a] = taken[a] ? ld_global(slot_lse) * log2_e : minus_infinity();
         top = fmaxf(top, weight[a]);
     }
     for (int with = 1; with < lanes; with *= 2)
@@ -297,9 +300,9 @@ template <int D, int N> msa_status run_chunk(const Call &c)
            q, k, v, w.entries, (const int4 *)w.items, w.partial, w.lse);
     const int64_t lanes = (int64_t)s.n_q * s.n_heads * (D / 8);
     with_output(c, [&](auto *o) {
-        LAUNCH((combine<D, std::remove_pointer_t<decltype(o)>>),
-               dim3((unsigned)ceil_div(lanes, (int64_t)combine_threads)), dim3(combine_threads), 0, c.stream,
-               s, c.a.ids, w.partial, w.lse, o, c.a.lse);
+        LAUNCH_DEPENDENT((combine<D, std::remove_pointer_t<decltype(o)>>),
+                         dim3((unsigned)ceil_div(lanes, (int64_t)combine_threads)), dim3(combine_threads), 0,
+                         c.stream, s, c.a.ids, w.partial, w.lse, o, c.a.lse);
     });
     return MSA_OK;
 }
