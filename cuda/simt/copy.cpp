@@ -219,12 +219,10 @@ static Box checked_box(const CUtensorMap *map, const int *c, int rank, const cha
 
 static Range checked_tile(const Box &x, const void *tile, const char *what, Site at)
 {
-    const unsigned align = x.map.swizzle ? 8 * x.map.swizzle : 128;
     const uint32_t address = shared_checked(tile, x.bytes(), 16, what, at);
-    if (address % align)
-        fail(at,
-             "%s: a tile with this swizzle must start at a multiple of %u bytes of shared memory, not at %u",
-             what, align, address - Block::shared_window);
+    if (address % 128) // the swizzle acts on addresses: a box may start inside its pattern, wgmma may not
+        fail(at, "%s: a box must start at a multiple of 128 bytes of shared memory, not at %u", what,
+             address - Block::shared_window);
     return {address, address + x.bytes()};
 }
 
