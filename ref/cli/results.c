@@ -35,6 +35,17 @@ static void print_number(double x, int width, int digits)
         printf(" %*s", width, "-");
 }
 
+/* Four digits, however many come before the point. */
+static int decimals(double x)
+{
+    int n = 3;
+    for (; n > 0 && x >= 10; n--)
+        x /= 10;
+    for (; n < 7 && x < 1; n++)
+        x *= 10;
+    return n;
+}
+
 static void print_row(const results *all, const result *r)
 {
     char name[96];
@@ -44,8 +55,9 @@ static void print_row(const results *all, const result *r)
         printf(" %10s %-25s", "-", "");
     else {
         char range[64];
-        snprintf(range, sizeof range, "(%.4g..%.4g)", r->time.min, r->time.max);
-        printf(" %10.4g %-25s", r->time.median, range);
+        const int n = decimals(r->time.median);
+        snprintf(range, sizeof range, "(%.*f..%.*f)", n, r->time.min, n, r->time.max);
+        printf(" %10.*f %-25s", n, r->time.median, range);
     }
     print_number(r->engine ? 0 : tflops(r), 8, 3);
     print_number(r->engine ? 0 : gbps(r), 8, 2);
