@@ -122,6 +122,8 @@ template <int D, class Out> PTX_INLINE void consume(const Shape &s, Smem<D> &sme
             softmax_step<false>(softmax, x, keep, softmax_scale<D>(), visible);
     };
 
+    if (c == 1 && other.tiles > 1)
+        bar_arrive(turn(0), 256); // consumer 0 begins
     mbarrier_wait(&smem.full_q, 0);
     issue_scores<tile_keys>(x, smem.q[c], get(smem.k, 0));
     wgmma_wait<0>();
@@ -129,8 +131,6 @@ template <int D, class Out> PTX_INLINE void consume(const Shape &s, Smem<D> &sme
     give_back(smem.k, 0);
     weigh(0);
     pack_weights(p, x);
-    if (c == 1 && other.tiles > 1)
-        bar_arrive(turn(0), 256);
     for (int j = 1; j < mine.tiles; j++) {
         const Tile<tile_keys, D> &k = get(smem.k, j), &v = get(smem.v, j - 1);
         bar_sync(turn(c), 256);
