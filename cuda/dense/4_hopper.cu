@@ -91,6 +91,7 @@ template <int D>
 PTX_INLINE void produce(const Shape &s, Smem<D> &smem, const CUtensorMap *map_q, const CUtensorMap *map_k,
                         const CUtensorMap *map_v)
 {
+    timeline_role("producer");
     const int r = (int)blockIdx.y;
     const Rows last = rows_of(s, consumers - 1);
     const uint32_t bytes = q_bytes<D>(s, last.n_queries);
@@ -113,6 +114,7 @@ PTX_INLINE unsigned turn(int c)
 
 template <int D, class Out> PTX_INLINE void consume(const Shape &s, Smem<D> &smem, int c, Out *o, float *lse)
 {
+    timeline_role("consumer");
     const int t = (int)threadIdx.x % 128, r = (int)blockIdx.y;
     const Rows mine = rows_of(s, c), other = rows_of(s, 1 - c);
     int last[2]; // key that the thread's rows see
