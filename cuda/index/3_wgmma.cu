@@ -1,0 +1,93 @@
+/**
+ * @file 3_wgmma.cu
+ * @brief Block scores by Hopper's tensor cores, fed by TMA.
+ *
+ * Better than 2_tiled: wgmma multiplies 64 rows by a block of keys at a time, 16 times the rate of the CUDA
+ * cores, straight from the tiles that TMA wrote. 128 rows (M3: 32 queries x 4 groups) stay in shared memory
+ * while a producer warp streams the blocks that their last row sees through a ring; two consumer warpgroups
+ * own 64 rows each. A row's products lie in four lanes, so its maximum is 32 numbers in a thread and two
+ * shuffles. Only blocks on the diagonal are masked. A quad keeps the maxima of four blocks, one a lane, and
+ * writes them together. Its floor: 2 di operations a visible key, query and group at wgmma's rate, 4096 a
+ * clock and SM: 1024 clocks for 128 rows and 128 keys at di 128, in which 32 KB come from L2, 32 bytes a
+ * clock, more than half of what L2 gives. What it wastes: a warpgroup's product waits for its own maxima and
+ * the other way round, and only the second CTA of the SM (98 KB of shared memory each at M3's sizes) fills
+ * the gap; blocks of 32 or 64 keys make wgmma read the rows twice or four times as often as shared memory can
+ * deliver. And the scores, 4 T Hkv B bytes, are 137 GB at a million tokens.
+ */
+#include "stream.cuh"
+
+namespace
+{
+
+constexpr int rows = 128;
+template <int D, int Block> using Smem = Stream<D, Block, rows, 64 << 10>;
+
+/// The scores of a consumer's 64 rows from row0 on.
+template <int D, int Block>
+PTX_INLINE void consume(const Shape &s, Smem<D, Block> &m, const Span &span, float *scores)
+{
+    const int part = (int)threadIdx.x / 128, lane = (int)threadIdx.x % 4;
+    int position[2];
+    float *out[2]; // the row's scores, NULL for a row past the last
+    for (int which = 0; which < 2; which++) {
+        const int row = span.row0 + 64 * part + fragment_d((int)threadIdx.x % 128, 2 * which).row;
+        position[which] = position_of(s, row);
+        out[which] = row < span.end ? scores + row_scores_at(s, row) : nullptr;
+    }
+    float x[Block / 2], kept[2] = {};
+    mbarrier_wait(&m.full_q, 0);
+    for (int b = 0; b < span.n_tiles; b++) {
+        issue_scores<Block>(x, m.q[part], wait_for(m, b));
+        wgmma_wait<0>();
+        wgmma_pin(x);
+        give_back(m, b);
+        mask<Block>(x, b, position);
+        for (int which = 0; which < 2; which++) {
+            const float most = row_max<Block>(x, which) * scale<D>;
+            if (b % 4 == lane)
+                kept[which] = most;
+            if ((b % 4 == 3 || b + 1 == span.n_tiles) && lane <= b % 4 && out[which])
+                st_global(out[which] + b - b % 4 + lane, kept[which]);
+        }
+    }
+    for (int which = 0; which < 2; which++)
+        if (out[which])
+            for (int64_t b = span.n_tiles + lane; b < s.n_scores; b += 4)
+                st_global(out[which] + b, minus_infinity());
+}
+
+template <int D, int Block>
+__global__ void __launch_bounds__(stream_threads, 2)
+    wgmma(Shape s, const __grid_constant__ CUtensorMap row_map, const __grid_constant__ CUtensorMap key_map,
+          float *scores)
+{
+    Smem<D, Block> &m = shared<Smem<D, Block>>();
+    const Span span = span_of<rows>(s);
+    stream_begin(m);
+    if (threadIdx.x < consumer_threads)
+        consume<D, Block>(s, m, span, scores);
+    else if (elect_one())
+        produce(m, &row_map, &key_map, span);
+}
+
+msa_status run(const Call &c)
+{
+    CUtensorMap row_map, key_map;
+    if (!only_scores(c))
+        return MSA_ERR_UNSUPPORTED;
+    const msa_status status = stream_maps(c, &row_map, &key_map);
+    if (status != MSA_OK)
+        return status;
+    const dim3 grid((unsigned)ceil_div(n_rows(c.s), (int64_t)rows));
+    with_int<64, 128>(c.d_index, [&](auto d) {
+        with_int<32, 64, 128>(c.s.block, [&](auto block) {
+            LAUNCH((wgmma<d.value, block.value>), grid, dim3(stream_threads),
+                   sizeof(Smem<d.value, block.value>), c.stream, c.s, row_map, key_map, c.a.scores);
+        });
+    });
+    return MSA_OK;
+}
+
+} // namespace
+
+ENTRY(index, wgmma, run, no_workspace);

@@ -1,0 +1,245 @@
+/**
+ * @file 4_fused.cu
+ * @brief The whole Index Branch in one kernel: products, block maxima, the selection and, on request, its
+ * LSE. No score is ever written.
+ *
+ * Better than 3_wgmma:
+ * - The best k - 1 blocks of a row are kept while its blocks stream past, so what leaves the kernel is k ids,
+ * 4 k bytes a row instead of 4 B, and no top-k has to read the scores back.
+ * - A consumer owns 128 rows instead of 64 and has two sets of accumulators, one for either half: while it
+ * looks at one half's products, the tensor cores compute the other's. A tile of keys serves 256 rows, which
+ * halves what L2 has to deliver.
+ *
+ * The running top-k. A block whose maximum does not beat the row's k-1st best so far, one comparison, is
+ * forgotten. Blocks come in ascending order, so "beat" is strict: ties go to the lower id. Of B blocks in
+ * random order only some k (1 + ln(B/k)) get further: 116 of 8192 at k = 16. That is why the lists live in
+ * shared memory and only the score to beat and its slot in registers: a list in the registers of the quad
+ * would cost 8 to 24 of them a row (a thread has four) beside 128 accumulators, and an insertion moves every
+ * entry anyway. An entry goes to the end of the list and the worst one leaves, so ids are always ascending
+ * and nothing is sorted in the end. Raw products are compared; the scale, which changes no order, only
+ * touches what is written.
+ *
+ * The LSE, a template option (without it there is no exponential at all): the sum of exp(product - maximum)
+ * over a block is taken while its products are in registers, and only when the block enters a list; it
+ * travels with the entry, and the end merges k pairs.
+ *
+ * Its floor: 2 di operations a visible key, query and group at 4096 a clock and SM: 2048 clocks for 256 rows
+ * and 128 keys at di 128, in which 32 KB come from L2, 16 bytes a clock, and shared memory delivers 96 of its
+ * 128 bytes a clock to wgmma. The maxima are 2 x 64 comparisons a thread and tile: a quarter of that time,
+ * hidden. What it wastes: the diagonal, where blocks are computed whole, and at a CTA's start and end nothing
+ * else runs on its SM; blocks of 32 or 64 keys, as in 3_wgmma. Memory beside input and output: none. Dropped:
+ * the sum of every block, kept or not, takes as many exponentials as a dense softmax.
+ */
+#include "stream.cuh"
+
+namespace
+{
+
+constexpr int rows = 256, max_topk = 32;
+
+/// What is remembered of a block: its largest product, and the sum of 2^((product - score) * scale2).
+struct Entry {
+    float score;
+    int32_t id;
+    float sum;
+};
+
+/// The rows' lists: slots 0..k-2 the best blocks so far in ascending order, empty ones (-inf) first; slot k-1
+/// the local block. The 8 rows x 4 slots that a warp touches at a time lie in 32 banks.
+template <bool Lse> struct Lists {
+    float score[max_topk / 4][rows][4];
+    int32_t id[max_topk / 4][rows][4];
+    float sum[Lse ? max_topk / 4 : 1][Lse ? rows : 1][4];
+};
+template <bool Lse> PTX_INLINE Entry load(const Lists<Lse> &m, int row, int slot)
+{
+    const int a = slot / 4, b = slot % 4;
+    return {ld_shared(&m.score[a][row][b]), ld_shared(&m.id[a][row][b]),
+            Lse ? ld_shared(&m.sum[Lse ? a : 0][Lse ? row : 0][b]) : 0};
+}
+template <bool Lse> PTX_INLINE void store(Lists<Lse> &m, int row, int slot, const Entry &e)
+{
+    const int a = slot / 4, b = slot % 4;
+    st_shared(&m.score[a][row][b], e.score);
+    st_shared(&m.id[a][row][b], e.id);
+    if (Lse)
+        st_shared(&m.sum[Lse ? a : 0][Lse ? row : 0][b], e.sum);
+}
+
+/// A thread's two rows of a 64-row part, which it shares with the other lanes of its quad.
+struct Rows {
+    int row[2];      ///< in the CTA
+    int position[2]; ///< the last key that they see
+    float worst[2];  ///< the smallest score of slots 0..k-2: what a block has to beat...
+    int at[2];       ///< ...and its slot, the last one where there are ties
+};
+
+template <bool Lse> PTX_INLINE Rows rows_begin(Lists<Lse> &lists, const Shape &s, const Span &span, int first)
+{
+    Rows a;
+    for (int which = 0; which < 2; which++) {
+        a.row[which] = first + fragment_d((int)threadIdx.x % 128, 2 * which).row;
+        a.position[which] = position_of(s, span.row0 + a.row[which]);
+        const bool takes = s.topk > 1 && span.row0 + a.row[which] < span.end; // else nothing beats infinity
+        a.worst[which] = takes ? minus_infinity() : -minus_infinity();
+        a.at[which] = s.topk - 2;
+        for (int slot = (int)threadIdx.x % 4; slot < s.topk; slot += 4)
+            store(lists, a.row[which], slot, {minus_infinity(), -1, 0});
+    }
+    __syncwarp();
+    return a;
+}
+
+/// Where `take`, removes the worst entry of a row and appends this one. The whole warp calls it.
+template <bool Lse>
+PTX_INLINE void insert(Lists<Lse> &lists, Rows &a, int which, bool take, const Entry &added, int topk)
+{
+    float worst = -minus_infinity();
+    int at = -1;
+    for (int first = 0; first < topk - 1; first += 4) {
+        const int slot = first + (int)threadIdx.x % 4, from = slot + (slot >= a.at[which]);
+        const bool mine = take && slot < topk - 1;
+        const Entry e = mine && from < topk - 1 ? load(lists, a.row[which], from) : added;
+        __syncwarp(); // a neighbour reads the slot that this lane is about to write
+        if (mine)
+            store(lists, a.row[which], slot, e);
+        if (mine && e.score <= worst)
+            worst = e.score, at = slot;
+    }
+    for (int with = 1; with < 4; with *= 2) {
+        const float score = shfl_xor(worst, with);
+        const int slot = shfl_xor(at, with);
+        if (score < worst || (score == worst && slot > at))
+            worst = score, at = slot;
+    }
+    if (take)
+        a.worst[which] = worst, a.at[which] = at;
+    __syncwarp();
+}
+
+/// Sum over a row of 2^((product - most) * scale2).
+template <int D, int Block> PTX_INLINE float row_sum(const float (&x)[Block / 2], int which, float most)
+{
+    float sum = 0;
+    for (int i = 2 * which; i < Block / 2; i += 4)
+        sum += ex2((x[i] - most) * scale2<D>) + ex2((x[i + 1] - most) * scale2<D>);
+    sum += shfl_xor(sum, 1);
+    return sum + shfl_xor(sum, 2);
+}
+
+/// Block b's products of a part's rows are there.
+template <int D, int Block, bool Lse>
+PTX_INLINE void digest(Lists<Lse> &lists, Rows &a, float (&x)[Block / 2], int b, int topk)
+{
+    mask<Block>(x, b, a.position);
+    for (int which = 0; which < 2; which++) {
+        const float most = row_max<Block>(x, which);
+        const int local = a.position[which] / Block;
+        const bool better = b < local && most > a.worst[which];
+        if (!warp_ballot(better || b == local))
+            continue;
+        const Entry e = {most, b, Lse ? row_sum<D, Block>(x, which, most) : 0};
+        if (b == local && threadIdx.x % 4 == 0)
+            store(lists, a.row[which], topk - 1, e);
+        insert(lists, a, which, better, e, topk);
+    }
+}
+
+/// ids and LSE of a part's rows.
+template <int D, int Block, bool Lse>
+PTX_INLINE void write(const Lists<Lse> &lists, const Rows &a, const Shape &s, const Span &span, int32_t *ids,
+                      float *lse)
+{
+    const int lane = (int)threadIdx.x % 4;
+    for (int which = 0; which < 2; which++) {
+        const int row = span.row0 + a.row[which], n_blocks = a.position[which] / Block + 1;
+        const int n = n_blocks < s.topk ? n_blocks : s.topk, empty = s.topk - n;
+        const int64_t to = row_at(s, row / s.n_kv_heads, row % s.n_kv_heads);
+        for (int slot = lane; slot < s.topk && row < span.end; slot += 4)
+            st_global(ids + to * s.topk + slot, slot < n ? load(lists, a.row[which], empty + slot).id : -1);
+        if (!Lse)
+            continue;
+        float most = minus_infinity(), sum = 0;
+        for (int slot = empty; slot < s.topk; slot++)
+            most = fmaxf(most, load(lists, a.row[which], slot).score);
+        for (int slot = empty; slot < s.topk; slot++) {
+            const Entry e = load(lists, a.row[which], slot);
+            sum += e.sum * ex2((e.score - most) * scale2<D>);
+        }
+        if (lane == 0 && row < span.end)
+            st_global(lse + to, most * scale<D> + logf(sum));
+    }
+}
+
+/// The ring takes what the lists leave of 227 KB (at D 128): three tiles of 128 keys, two with sums.
+template <int D, int Block, bool Lse> struct Smem {
+    Stream<D, Block, rows, (Lse ? 64 : 96) << 10> stream;
+    Lists<Lse> lists;
+};
+
+template <int D, int Block, bool Lse>
+PTX_INLINE void consume(const Shape &s, Smem<D, Block, Lse> &smem, const Span &span, int32_t *ids, float *lse)
+{
+    auto &m = smem.stream;
+    const int part = (int)threadIdx.x / 128 * 2;
+    Rows a0 = rows_begin(smem.lists, s, span, 64 * part),
+         a1 = rows_begin(smem.lists, s, span, 64 * part + 64);
+    float x0[Block / 2], x1[Block / 2];
+    mbarrier_wait(&m.full_q, 0);
+    issue_scores<Block>(x0, m.q[part], wait_for(m, 0));
+    for (int b = 0; b < span.n_tiles; b++) {
+        issue_scores<Block>(x1, m.q[part + 1], wait_for(m, b));
+        wgmma_wait<1>();
+        wgmma_pin(x0);
+        digest<D, Block>(smem.lists, a0, x0, b, s.topk);
+        if (b + 1 < span.n_tiles)
+            issue_scores<Block>(x0, m.q[part], wait_for(m, b + 1));
+        else
+            wgmma_commit(); // an empty group: the next wait is still for x1
+        wgmma_wait<1>();
+        wgmma_pin(x1);
+        give_back(m, b);
+        digest<D, Block>(smem.lists, a1, x1, b, s.topk);
+    }
+    write<D, Block>(smem.lists, a0, s, span, ids, lse);
+    write<D, Block>(smem.lists, a1, s, span, ids, lse);
+}
+
+template <int D, int Block, bool Lse>
+__global__ void __launch_bounds__(stream_threads, 1)
+    fused(Shape s, const __grid_constant__ CUtensorMap row_map, const __grid_constant__ CUtensorMap key_map,
+          int32_t *ids, float *lse)
+{
+    Smem<D, Block, Lse> &smem = shared<Smem<D, Block, Lse>>();
+    const Span span = span_of<rows>(s);
+    stream_begin(smem.stream);
+    if (threadIdx.x < consumer_threads)
+        consume(s, smem, span, ids, lse);
+    else if (elect_one())
+        produce(smem.stream, &row_map, &key_map, span);
+}
+
+msa_status run(const Call &c)
+{
+    CUtensorMap row_map, key_map;
+    if (!c.a.ids || c.a.scores)
+        return MSA_ERR_UNSUPPORTED;
+    const msa_status status = stream_maps(c, &row_map, &key_map);
+    if (status != MSA_OK)
+        return status;
+    const dim3 grid((unsigned)ceil_div(n_rows(c.s), (int64_t)rows));
+    with_int<64, 128>(c.d_index, [&](auto d) {
+        with_int<32, 64, 128>(c.s.block, [&](auto block) {
+            with_int<0, 1>(c.a.index_lse != nullptr, [&](auto with_lse) {
+                LAUNCH((fused<d.value, block.value, with_lse.value>), grid, dim3(stream_threads),
+                       sizeof(Smem<d.value, block.value, with_lse.value>), c.stream, c.s, row_map, key_map,
+                       c.a.ids, c.a.index_lse);
+            });
+        });
+    });
+    return MSA_OK;
+}
+
+} // namespace
+
+ENTRY(index, fused, run, no_workspace);

@@ -1,0 +1,126 @@
+/**
+ * @file stream.cuh
+ * @brief Index keys stream past resident index queries: TMA by a producer warp, wgmma by two consumer
+ *        warpgroups. What the kernel does with the products is its own business.
+ *
+ * There is no setmaxnreg: it moves registers between warpgroups, and the producer is a single warp. On the
+ * quarter of the SM where it sits three warps share 16384 registers, 168 a thread, which is what the
+ * consumers of 4_fused.cu need.
+ */
+#ifndef MSA_INDEX_STREAM_CUH
+#define MSA_INDEX_STREAM_CUH
+
+#include "../attend.cuh"
+#include "rows.cuh"
+
+constexpr int consumer_threads = 256, stream_threads = consumer_threads + 32;
+
+/// Rows of Qi in parts of 64, one wgmma high, and a ring of tiles of one block of keys each, as many as fit
+/// in `RingBytes`. Tile b uses place b % stages for the b / stages-th time.
+template <int D, int Block, int Rows, int RingBytes> struct Stream {
+    static constexpr int stages = RingBytes / (int)sizeof(Tile<Block, D>);
+    Tile<64, D> q[Rows / 64];
+    Tile<Block, D> k[stages];
+    uint64_t full_q, full[stages], empty[stages];
+};
+
+/// The rows of this CTA, and the tiles of keys that some of them see. Late rows see the most: they start
+/// first.
+struct Span {
+    int row0, end; ///< rows row0 .. end-1
+    int n_tiles;
+};
+template <int Rows> PTX_INLINE Span span_of(const Shape &s)
+{
+    Span a;
+    a.row0 = (int)(gridDim.x - 1 - blockIdx.x) * Rows;
+    a.end = a.row0 + Rows < n_rows(s) ? a.row0 + Rows : (int)n_rows(s);
+    a.n_tiles = position_of(s, a.end - 1) / s.block + 1;
+    return a;
+}
+
+/// Barriers of the ring; all threads of the CTA call it.
+template <int D, int Block, int Rows, int RingBytes>
+PTX_INLINE void stream_begin(Stream<D, Block, Rows, RingBytes> &m)
+{
+    if (threadIdx.x == 0) {
+        mbarrier_init(&m.full_q, 1);
+        for (int i = 0; i < m.stages; i++) {
+            mbarrier_init(&m.full[i], 1);
+            mbarrier_init(&m.empty[i], consumer_threads / 32);
+        }
+        fence_mbarrier_init();
+    }
+    __syncthreads();
+}
+
+/// One thread's work: the CTA's rows, then its tiles of keys.
+template <int D, int Block, int Rows, int RingBytes>
+PTX_INLINE void produce(Stream<D, Block, Rows, RingBytes> &m, const CUtensorMap *rows,
+                        const CUtensorMap *keys, const Span &span)
+{
+    mbarrier_arrive_expect(&m.full_q, sizeof m.q);
+    for (int part = 0; part < Rows / 64; part++)
+        load_kv(m.q[part], rows, &m.full_q, 0, span.row0 + 64 * part);
+    for (int b = 0; b < span.n_tiles; b++) {
+        const int stage = b % m.stages;
+        mbarrier_wait(&m.empty[stage], b / m.stages % 2 ^ 1);
+        mbarrier_arrive_expect(&m.full[stage], sizeof m.k[stage]);
+        load_kv(m.k[stage], keys, &m.full[stage], 0, b * Block);
+    }
+}
+
+/// Tile b, once it is there.
+template <int D, int Block, int Rows, int RingBytes>
+PTX_INLINE const Tile<Block, D> &wait_for(Stream<D, Block, Rows, RingBytes> &m, int b)
+{
+    mbarrier_wait(&m.full[b % m.stages], b / m.stages % 2);
+    return m.k[b % m.stages];
+}
+/// A consumer warp has waited for its products of tile b.
+template <int D, int Block, int Rows, int RingBytes>
+PTX_INLINE void give_back(Stream<D, Block, Rows, RingBytes> &m, int b)
+{
+    if (threadIdx.x % 32 == 0)
+        mbarrier_arrive(&m.empty[b % m.stages]);
+}
+
+/// -inf for the keys of block b that the thread's two rows do not see, where there are any.
+template <int Block> PTX_INLINE void mask(float (&x)[Block / 2], int b, const int (&position)[2])
+{
+    if ((b + 1) * Block - 1 <= position[0]) // the earlier of the two
+        return;
+    for (int i = 0; i < Block / 2; i++)
+        if (b * Block + fragment_d((int)threadIdx.x, i).col > position[i / 2 % 2])
+            x[i] = minus_infinity();
+}
+
+/// The largest product of a row (the thread's first or second), in all four lanes that share it.
+template <int Block> PTX_INLINE float row_max(const float (&x)[Block / 2], int which)
+{
+    float most = x[2 * which];
+    for (int i = 2 * which; i < Block / 2; i += 4)
+        most = fmaxf(most, fmaxf(x[i], x[i + 1]));
+    most = fmaxf(most, shfl_xor(most, 1));
+    return fmaxf(most, shfl_xor(most, 2));
+}
+
+/// n vectors of d channels, one after the other: a copy takes 64 channels of `box_rows` of them (host).
+inline msa_status vectors_map(CUtensorMap *map, const bf16 *vectors, int64_t n, int d, int box_rows)
+{
+    const uint64_t dim[] = {(uint64_t)d, (uint64_t)n}, stride[] = {d * sizeof(bf16)};
+    const uint32_t box[] = {64, (uint32_t)box_rows};
+    return encode_tensor_map(map, TensorType::bf16, 2, (void *)vectors, dim, stride, box, TensorSwizzle::b128)
+               ? MSA_ERR_DEVICE
+               : MSA_OK;
+}
+/// Both maps of a call, whose rows a copy's coordinates must be able to count.
+inline msa_status stream_maps(const Call &c, CUtensorMap *rows, CUtensorMap *keys)
+{
+    if (n_rows(c.s) > INT32_MAX / 2)
+        return MSA_ERR_UNSUPPORTED;
+    const msa_status status = vectors_map(rows, c.a.qi, n_rows(c.s), c.d_index, 64);
+    return status == MSA_OK ? vectors_map(keys, c.a.ki, c.s.n_kv, c.d_index, c.s.block) : status;
+}
+
+#endif
