@@ -57,13 +57,13 @@ PTX_INLINE void load_kv(Tile<rows, D> &tile, const CUtensorMap *map, uint64_t *f
         tma_load_2d(tile.slab[slab], map, full, group * D + 64 * slab, key);
 }
 
-/// Q from query `query` on; queries past the last are zero. q_bytes() bytes.
+/// Q from query `query` on, from row `row` of the tile on; queries past the last are zero. q_bytes() bytes.
 template <int D>
 PTX_INLINE void load_q(Tile<64, D> &tile, const CUtensorMap *map, uint64_t *full, const Shape &s, int group,
-                       int query)
+                       int query, int row = 0)
 {
     for (int slab = 0; slab < D / 64; slab++)
-        tma_load_3d(tile.slab[slab], map, full, 64 * slab, group * s.group, query);
+        tma_load_3d(tile.slab[slab] + 64 * row, map, full, 64 * slab, group * s.group, query);
 }
 template <int D> PTX_INLINE uint32_t q_bytes(const Shape &s, int queries)
 {

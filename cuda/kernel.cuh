@@ -130,6 +130,19 @@ PTX_INLINE void store(bf16 *p, float x SITE)
     CPU(st_global(p, __float2bfloat16_rn(x), site);)
 }
 
+/// Stores four neighbouring elements of O.
+PTX_INLINE void store_4(float *p, float4 x SITE)
+{
+    PTX(st_global((float4 *)p, x);)
+    CPU(st_global((float4 *)p, x, site);)
+}
+PTX_INLINE void store_4(bf16 *p, float4 x SITE)
+{
+    const uint2 packed = {pack_bf16(x.x, x.y), pack_bf16(x.z, x.w)};
+    PTX(st_global((uint2 *)p, packed);)
+    CPU(st_global((uint2 *)p, packed, site);)
+}
+
 template <class T> MSA_BOTH_SIDES constexpr T ceil_div(T a, T b)
 {
     return (a + b - 1) / b;

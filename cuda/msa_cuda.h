@@ -55,9 +55,12 @@ typedef struct msa_device {
     size_t (*workspace)(const struct msa_entry *entry, const msa_shape *s, msa_dtype out);
 } msa_device;
 
-/** The CPU engine; NULL if the build found no C++ compiler. */
+/** The CPU engine, in builds that found a C++ compiler. */
 const msa_device *msa_engine(void);
-/** The current CUDA device; NULL if the build found no nvcc. */
+/** How the engine runs what follows: threads of a block forward, in reverse or at random (0, 1, 2), copies
+ *  and products as late as allowed, at once or at random (0, 1, 2). A right kernel cannot tell. */
+void msa_engine_mode(int order, int timing, uint64_t seed);
+/** The current CUDA device, in builds by `make cuda`. */
 const msa_device *msa_gpu(void);
 
 /** One kernel bound to a device, a shape and an output type. */

@@ -118,39 +118,52 @@ PTX_INLINE uint32_t pack_bf16(float lo, float hi)
 
 /* ---- Warps --------------------------------------------------------------------------------------- */
 
-/// The value of lane (lane ^ with). "shfl.sync".
-template <class T> PTX_INLINE T shfl_xor(T v, int with SITE)
+/// The value of lane (lane ^ with). "shfl.sync". Here and below only the lanes of the mask take part, and
+/// each of them must pass the same mask.
+template <class T> PTX_INLINE T shfl_xor(T v, int with, uint32_t mask = ~0u SITE)
 {
-    PTX(return __shfl_xor_sync(~0u, v, with);)
-    CPU(return __shfl_xor_sync(~0u, v, with, 32, site);)
+    PTX(return __shfl_xor_sync(mask, v, with);)
+    CPU(return __shfl_xor_sync(mask, v, with, 32, site);)
 }
 /// The value of lane `from`.
-template <class T> PTX_INLINE T shfl(T v, int from SITE)
+template <class T> PTX_INLINE T shfl(T v, int from, uint32_t mask = ~0u SITE)
 {
-    PTX(return __shfl_sync(~0u, v, from);)
-    CPU(return __shfl_sync(~0u, v, from, 32, site);)
+    PTX(return __shfl_sync(mask, v, from);)
+    CPU(return __shfl_sync(mask, v, from, 32, site);)
+}
+/// The value of lane (lane - by), or its own where there is none.
+template <class T> PTX_INLINE T shfl_up(T v, unsigned by, uint32_t mask = ~0u SITE)
+{
+    PTX(return __shfl_up_sync(mask, v, by);)
+    CPU(return __shfl_up_sync(mask, v, by, 32, site);)
+}
+/// The value of lane (lane + by), or its own where there is none.
+template <class T> PTX_INLINE T shfl_down(T v, unsigned by, uint32_t mask = ~0u SITE)
+{
+    PTX(return __shfl_down_sync(mask, v, by);)
+    CPU(return __shfl_down_sync(mask, v, by, 32, site);)
 }
 /// Which lanes hold true. "vote.sync".
-PTX_INLINE uint32_t warp_ballot(bool p SITE)
+PTX_INLINE uint32_t warp_ballot(bool p, uint32_t mask = ~0u SITE)
 {
-    PTX(return __ballot_sync(~0u, p);)
-    CPU(return __ballot_sync(~0u, p, site);)
+    PTX(return __ballot_sync(mask, p);)
+    CPU(return __ballot_sync(mask, p, site);)
 }
 /// Sum, largest, smallest over the warp. "redux.sync".
-PTX_INLINE uint32_t warp_add(uint32_t v SITE)
+PTX_INLINE uint32_t warp_add(uint32_t v, uint32_t mask = ~0u SITE)
 {
-    PTX(return __reduce_add_sync(~0u, v);)
-    CPU(return __reduce_add_sync(~0u, v, site);)
+    PTX(return __reduce_add_sync(mask, v);)
+    CPU(return __reduce_add_sync(mask, v, site);)
 }
-PTX_INLINE uint32_t warp_max(uint32_t v SITE)
+PTX_INLINE uint32_t warp_max(uint32_t v, uint32_t mask = ~0u SITE)
 {
-    PTX(return __reduce_max_sync(~0u, v);)
-    CPU(return __reduce_max_sync(~0u, v, site);)
+    PTX(return __reduce_max_sync(mask, v);)
+    CPU(return __reduce_max_sync(mask, v, site);)
 }
-PTX_INLINE uint32_t warp_min(uint32_t v SITE)
+PTX_INLINE uint32_t warp_min(uint32_t v, uint32_t mask = ~0u SITE)
 {
-    PTX(return __reduce_min_sync(~0u, v);)
-    CPU(return __reduce_min_sync(~0u, v, site);)
+    PTX(return __reduce_min_sync(mask, v);)
+    CPU(return __reduce_min_sync(mask, v, site);)
 }
 
 /// True in one lane of the warp, the same one each time. "elect.sync".

@@ -187,7 +187,8 @@ static msa_status run(const msa_entry *entry, const msa_shape *s, msa_dtype out,
         Call c = part(s, out, a, r);
         c.work = work;
         c.stream = (cudaStream_t)stream;
-        msa_status status = c.s.n_q > 0 ? entry->run(c) : MSA_OK;
+        const bool idle = c.s.n_q == 0 && !c.a.first; // but reverse says of no query that it chose no block
+        msa_status status = idle ? MSA_OK : entry->run(c);
         if (status == MSA_OK)
             status = launched();
         if (status != MSA_OK)
@@ -195,6 +196,15 @@ static msa_status run(const msa_entry *entry, const msa_shape *s, msa_dtype out,
     }
     return MSA_OK;
 }
+
+#ifndef __CUDACC__
+extern "C" void msa_engine_mode(int order, int timing, uint64_t seed)
+{
+    simt::options.order = (simt::Order)order;
+    simt::options.timing = (simt::Timing)timing;
+    simt::options.seed = seed;
+}
+#endif
 
 #ifdef __CUDACC__
 #define THIS_SIDE msa_gpu

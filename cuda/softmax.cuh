@@ -95,16 +95,6 @@ PTX_INLINE void softmax_finish(const Softmax &a, float (&inverse)[2], float (&ls
     }
 }
 
-/// Four neighbouring elements of a row of O.
-PTX_INLINE void store_4(float *p, float4 x)
-{
-    st_global((float4 *)p, x);
-}
-PTX_INLINE void store_4(bf16 *p, float4 x)
-{
-    st_global((uint2 *)p, uint2{pack_bf16(x.x, x.y), pack_bf16(x.z, x.w)});
-}
-
 /// Writes accumulators of n / 2 columns, times `factor`. row(half) is where the row starts, NULL for none. A
 /// thread holds two columns of every 8; two lanes trade, so that each holds four columns of every other 8.
 template <class Out, int n, class Row>

@@ -19,7 +19,9 @@ __global__ void threads(float *x, uint32_t *flag)
     st_shared(&s.row[t % 64], ld_global(&x[t]));
     bar_sync(0, blockDim.x);
     float v = ex2(ld_shared(&s.row[63 - t % 64])) + lg2(x[t]);
-    v = shfl_xor(v, 1) + shfl(v, 3) + (float)warp_ballot(v > 0);
+    v = shfl_xor(v, 1) + shfl(v, 3) + shfl_up(v, 1) + shfl_down(v, 1) + (float)warp_ballot(v > 0);
+    if (t % 32 < 16)
+        v += shfl_xor(v, 1, 0xffff) + (float)warp_add(t, 0xffff);
     const uint32_t n = warp_add(t) + warp_max(t) + warp_min(t) + shared_u32(&s.row[0]) + pack_bf16(v, 1);
     if (t / 32 == 0)
         bar_arrive(1, 64);

@@ -708,6 +708,29 @@ static void dependent_launches()
     simt::forget_globals();
 }
 
+/* ---- Masks --------------------------------------------------------------------------------------- */
+
+__global__ void mask_kernel(uint32_t *out)
+{
+    const unsigned t = threadIdx.x;
+    out[t] = shfl_up(t, 1);
+    if (t < 24)
+        out[t] += warp_add(t, 0xffffff) + warp_max(t, 0xffffff) + shfl_xor(t, 1, 0xffffff) +
+                  (warp_ballot(t % 2, 0xffffff) == 0xaaaaaa);
+    else
+        out[t] += warp_min(t, 0xff000000) - shfl(t, 31, 0xff000000) + shfl_down(t, 1, 0xff000000);
+}
+
+static bool masks()
+{
+    uint32_t out[32];
+    LAUNCH(mask_kernel, 1, 32, 0, nullptr, &out[0]);
+    for (uint32_t t = 0; t < 32; t++)
+        if (out[t] != (t ? t - 1 : 0) + (t < 24 ? 276 + 23 + (t ^ 1) + 1 : 24 - 31 + (t < 31 ? t + 1 : t)))
+            return false;
+    return true;
+}
+
 /* ---- Counters ---------------------------------------------------------------------------------------
  */
 
@@ -1056,6 +1079,18 @@ __global__ void missing_wgmma_fence(const __grid_constant__ CUtensorMap map)
     wgmma_wait<0>();
 }
 
+__global__ void partial_commit(const __grid_constant__ CUtensorMap map)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    begin(s, &map, tile_bytes);
+    mbarrier_wait(&s.full, 0);
+    float d[32];
+    multiply(s, d);
+    if (threadIdx.x < 96)
+        wgmma_commit();
+    wgmma_wait<0>(); // BLAME: commit by three warps
+}
+
 __global__ void missing_proxy_fence(int)
 {
     BarrierSmem &s = shared<BarrierSmem>();
@@ -1120,6 +1155,27 @@ __global__ void outside_shared_plainly(int n)
     __syncthreads(); // BLAME: outside shared memory, plain store
 }
 
+__global__ void load_below(const __grid_constant__ CUtensorMap map)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    if (threadIdx.x == 0) {
+        mbarrier_init(&s.full, 1);
+        fence_mbarrier_init();
+        mbarrier_arrive_expect(&s.full, tile_bytes);
+        tma_load_2d(s.tile[0], &map, &s.full, 0, -24);
+        mbarrier_wait(&s.full, 0);
+        mbarrier_arrive_expect(&s.full, tile_bytes);
+        tma_load_2d(s.tile[0], &map, &s.full, 0, -23); // BLAME: tensor copy outside global memory
+    }
+}
+
+__global__ void store_below(const __grid_constant__ CUtensorMap map)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    if (threadIdx.x == 0)
+        tma_store_2d(&map, s.tile[0], 0, 0); // BLAME: tensor store outside global memory
+}
+
 __global__ void outside_global(float *x, int n)
 {
     st_global(&x[(int)threadIdx.x + n], 0.0f); // BLAME: outside global memory
@@ -1140,6 +1196,23 @@ __global__ void deadlock_kernel(int)
         mbarrier_wait(&s.full, 0); // BLAME: other side
         mbarrier_arrive(&s.empty);
     }
+}
+
+/// Thread 32 first waits when three phases are over. With `told` it knows that they are.
+__global__ void late_wait(bool told)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    if (threadIdx.x == 0)
+        mbarrier_init(&s.full, 1);
+    __syncthreads();
+    for (unsigned i = 0; i < 3 && threadIdx.x == 0; i++) {
+        mbarrier_arrive(&s.full);
+        mbarrier_wait(&s.full, i % 2);
+    }
+    if (told)
+        __syncthreads();
+    if (threadIdx.x == 32)
+        mbarrier_wait(&s.full, 0); // BLAME: wait that comes late
 }
 
 __global__ void two_named_barriers(int)
@@ -1228,6 +1301,8 @@ static void wrong_kernels()
           [&] { LAUNCH(never_waited, 1, 128, bytes, nullptr, map); });
     wrong("missing wgmma.fence", "wgmma.fence",
           [&] { LAUNCH(missing_wgmma_fence, 1, 128, bytes, nullptr, map); });
+    wrong("commit by three warps", "executed 2 times by thread 0, but 1 times by thread 96",
+          [&] { LAUNCH(partial_commit, 1, 128, bytes, nullptr, map); });
     wrong("missing proxy fence", "missing proxy fence",
           [&] { LAUNCH(missing_proxy_fence, 1, 128, bytes, nullptr, 0); });
     wrong("fence by the reader", "missing proxy fence",
@@ -1245,7 +1320,16 @@ static void wrong_kernels()
     simt::declare_global(out, sizeof out_memory, "out");
     wrong("outside global memory", "`out`, which has 1024",
           [&] { LAUNCH(outside_global, 1, 64, 0, nullptr, out, 200); });
+    simt::declare_global(t.data, 40 * 128, "t");
+    wrong("tensor copy outside global memory", "`t`, which has 5120",
+          [&] { LAUNCH(load_below, 1, 128, bytes, nullptr, map); });
+    wrong("tensor store outside global memory", "`t`, which has 5120",
+          [&] { LAUNCH(store_below, 1, 128, bytes, nullptr, map); });
     simt::forget_globals();
+    wrong(
+        "wait that comes late", "too late", [&] { LAUNCH(late_wait, 1, 64, bytes, nullptr, false); }, false);
+    LAUNCH(late_wait, 1, 64, bytes, nullptr, true);
+    tap(simt::report().empty(), "... but not of a thread that knows how many phases are over");
     wrong("deadlock of two barriers", "threads 32-63: mbarrier",
           [&] { LAUNCH(deadlock_kernel, 1, 64, bytes, nullptr, 0); });
     tap(simt::report().find(std::to_string(line_of("other side"))) != string::npos,
@@ -1319,6 +1403,7 @@ int main()
     right("... zeros for what lies before the tensor",
           [] { return round_trip(64, TensorSwizzle::b128, -5, -3); });
     right("4D load that sticks out, float32 reduction", four_dimensions);
+    right("shuffles and reductions of part of a warp", masks);
     chained_blocks();
     filtered_blocks();
     dependent_launches();

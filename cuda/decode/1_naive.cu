@@ -43,7 +43,8 @@ template <int D> PTX_INLINE float dot_row(const float *q, const bf16 *key)
 template <class F> PTX_INLINE float combine(Smem &s, float x, F f)
 {
     __syncthreads();
-    st_shared(&s.part[threadIdx.x / 32], x);
+    if (threadIdx.x % 32 == 0)
+        st_shared(&s.part[threadIdx.x / 32], x);
     __syncthreads();
     float all = ld_shared(&s.part[0]);
     for (int w = 1; w < warps; w++)
@@ -70,7 +71,6 @@ PTX_INLINE void attend(Smem &m, const Shape &s, const bf16 *q, const bf16 *k, co
                        Out *o, float *lse)
 {
     const int t = (int)threadIdx.x;
-    const float scale = rsqrtf((float)D) * log2_e;
     auto token = [&](int a) {
         return kv_at(s, ld_shared(&m.ids[a / s.block]) * s.block + a % s.block, r, D);
     };
@@ -80,7 +80,7 @@ PTX_INLINE void attend(Smem &m, const Shape &s, const bf16 *q, const bf16 *k, co
 
     float top = minus_infinity(), sum = 0;
     for (int a = t; a < n; a += threads) {
-        const float x = dot_row<D>(m.q, k + token(a)) * scale;
+        const float x = dot_row<D>(m.q, k + token(a)) * scale2<D>;
         st_shared(&m.p[a], x);
         top = fmaxf(top, x);
     }

@@ -54,14 +54,16 @@ __global__ void __launch_bounds__(threads)
 {
     ScoreSmem<DI, rows> &m = shared<ScoreSmem<DI, rows>>();
     const int t = (int)threadIdx.x, key0 = (int)blockIdx.x * chunk, row0 = (int)blockIdx.y * rows;
-    const int here = min(rows, s.n_q * s.n_kv_heads - row0);
+    const int here = smaller(rows, s.n_q * s.n_kv_heads - row0), keys = smaller(chunk, s.n_kv - key0);
     load_floats(m.q[0], qi + (int64_t)row0 * DI, here * DI, threads);
-    load_rows(m.keys, ki + (int64_t)key0 * DI, DI, min(chunk, s.n_kv - key0));
+    for (int c = here * DI + t; c < ceil_div(here, 4) * 4 * DI; c += threads)
+        st_shared(m.q[0] + c, 0.0f);
+    load_rows(m.keys, ki + (int64_t)key0 * DI, DI, keys);
     __syncthreads();
 
-    for (int row = 0; row < here; row += 4) { // rows past the last hold anything and are not written
+    for (int row = 0; row < here; row += 4) {
         float dot[4] = {};
-        for (int c = 0; c < DI; c += 8) {
+        for (int c = 0; c < DI && t < keys; c += 8) {
             float x[8];
             unpack_8(x, ld_shared((const uint4 *)&m.keys.row[t][c]));
             for (int a = 0; a < 4; a++)
@@ -100,7 +102,7 @@ __global__ void __launch_bounds__(32 * select_warps)
               local = local_block(s, i);
     const float *my_scores = scores + (int64_t)row * last;
     select_by_block(shared<SelectSmem>().lists, ids + row_at(s, i, r) * s.topk, s.topk, local,
-                    min(local, last), [&](int b) { return rank_key(ld_global(my_scores + b), b); });
+                    smaller(local, last), [&](int b) { return rank_key(ld_global(my_scores + b), b); });
 }
 
 /* ---- (3) Attention to one block ------------------------------------------------------------------------ */
@@ -115,7 +117,6 @@ template <int D> struct AttendSmem {
 template <int D> PTX_INLINE void weigh(AttendSmem<D> &m, const Shape &s, int n, float2 *ml, int pitch)
 {
     const int t = (int)threadIdx.x, lane = t % 32;
-    const float scale = rsqrtf((float)D) * log2_e;
     for (int a = t; a < s.group * s.block; a += threads) {
         const int h = a / s.block, token = a % s.block; // a warp has one head
         float dot = 0;
@@ -124,7 +125,7 @@ template <int D> PTX_INLINE void weigh(AttendSmem<D> &m, const Shape &s, int n, 
             unpack_8(x, ld_shared((const uint4 *)&m.rows.row[token][c]));
             dot = dot_8(dot, &m.q[h][c], x);
         }
-        st_shared(&m.p[h][token], token < n ? dot * scale : minus_infinity());
+        st_shared(&m.p[h][token], token < n ? dot * scale2<D> : minus_infinity());
     }
     __syncthreads();
     for (int h = t / 32; h < s.group; h += warps) {
@@ -150,7 +151,7 @@ __global__ void __launch_bounds__(threads)
     AttendSmem<D> &m = shared<AttendSmem<D>>();
     const int slot = (int)blockIdx.x, r = (int)blockIdx.y, i = (int)blockIdx.z, t = (int)threadIdx.x;
     const int n =
-        min(s.block, selected(s, i) - slot * s.block); // only the last block is not visible as a whole
+        smaller(s.block, selected(s, i) - slot * s.block); // only the last block is not visible as a whole
     if (n <= 0)
         return;
     const int64_t first = (int64_t)ld_global(ids + row_at(s, i, r) * s.topk + slot) * s.block;

@@ -15,6 +15,11 @@
 
 constexpr int most_queries = 16, most_group = 16, most_blocks = 32;
 
+MSA_BOTH_SIDES constexpr int smaller(int a, int b)
+{
+    return a < b ? a : b;
+}
+
 inline bool supported(const Shape &s)
 {
     return s.n_q <= most_queries && s.group <= most_group && s.topk <= most_blocks && s.block <= 128;
@@ -28,7 +33,7 @@ inline int competing_blocks(const Shape &s)
 /// Visible tokens of the blocks that query i selects.
 MSA_BOTH_SIDES constexpr int selected(const Shape &s, int i)
 {
-    const int p = s.prefix + i, local = p / s.block, before = local < s.topk - 1 ? local : s.topk - 1;
+    const int p = s.prefix + i, local = p / s.block, before = smaller(local, s.topk - 1);
     return before * s.block + p % s.block + 1;
 }
 

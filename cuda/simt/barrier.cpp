@@ -138,7 +138,10 @@ void mbarrier_init(uint64_t *p, uint32_t count, Site at)
              text(b.mbarriers[address].init).c_str());
     const uint64_t bits = cookie(address);
     memcpy(p, &bits, 8);
-    b.mbarriers[address] = {count, count, 0, 0, false, t.index, stamp(t), at, at, Gate(), new_signal(b), 0};
+    b.mbarriers[address] = {
+        count,         count, 0,  0,      false,   t.index,
+        stamp(t),      at,    at, Gate(), Clock(), std::vector<uint64_t>(b.threads.size()),
+        new_signal(b), 0};
 }
 
 void mbarrier_inval(uint64_t *p, Site at)
@@ -169,6 +172,7 @@ static void turn(Block &b, Mbarrier &m, uint32_t address, Site at)
     if (m.bytes == 0) {
         m.phase++;
         m.pending = m.count;
+        m.earlier = m.gate.complete;
         m.gate.complete = m.gate.gathering;
         m.last = m.signal;
         m.signal = new_signal(b);
@@ -259,11 +263,33 @@ static void note_phase(const PhaseDone &p, Site at)
     note_signal(self(), Did::wait_mbarrier, signal, p.address - Block::shared_window, false, true, at);
 }
 
+/// Only the current phase and the one before can be told from others. A thread that waits for phase after
+/// phase must not come later; one that skips phases must know by other means that they are over.
+static void check_late(const PhaseDone &p, const char *what, Site at)
+{
+    const uint64_t next = p.m.passed[self().index];
+    if ((next & 1) == p.parity && p.m.phase > next + 1 && !self().clock.knows(p.m.earlier))
+        fail(
+            at,
+            "%s comes too late: the mbarrier at shared address %u (of %s) is in phase %llu, and parity %u no "
+            "longer tells phase %llu, the next for this thread",
+            what, p.address, text(p.m.init).c_str(), (unsigned long long)p.m.phase, p.parity,
+            (unsigned long long)next);
+}
+
 static PhaseDone wait_condition(uint64_t *p, unsigned parity, const char *what, Site at)
 {
     if (parity > 1)
         fail(at, "%s with parity %u: expected 0 or 1", what, parity);
-    return PhaseDone(find_mbarrier(*self().block, p, what, at), shared_address(p, at), parity);
+    const PhaseDone phase(find_mbarrier(*self().block, p, what, at), shared_address(p, at), parity);
+    check_late(phase, what, at);
+    return phase;
+}
+
+static void pass(PhaseDone &phase)
+{
+    learn(phase.m.gate, phase.parity);
+    phase.m.passed[self().index] = phase.m.phase;
 }
 
 bool mbarrier_test(uint64_t *p, unsigned parity, Site at)
@@ -274,7 +300,7 @@ bool mbarrier_test(uint64_t *p, unsigned parity, Site at)
     if (!phase.ready())
         return false;
     note_phase(phase, at);
-    learn(phase.m.gate, parity);
+    pass(phase);
     return true;
 }
 
@@ -286,7 +312,7 @@ void mbarrier_wait(uint64_t *p, unsigned parity, Site at)
     count.mbarrier_stalls += !phase.ready();
     note_phase(phase, at);
     wait_for(phase, at);
-    learn(phase.m.gate, parity);
+    pass(phase);
 }
 
 /* ---- setmaxnreg ---------------------------------------------------------------------------------- */

@@ -140,14 +140,14 @@ struct Box {
     }
 };
 
-/// Walks over the 16-byte chunks of a box: f(offset in the dense box, global address, first and end byte of
-/// the chunk that lie inside the tensor). Returns the 32-byte sectors and bytes of global memory that this
-/// is.
-template <class F> static void each_chunk(const Box &x, uint64_t &bytes, uint64_t &sectors, F f)
+/// Calls f(address of coordinate 0, whether the tensor has this row) for each row of a box, and with which
+/// elements of the rows the box and the tensor share: from lo to hi, if any.
+template <class F> static void each_row(const Box &x, F f)
 {
     const CUtensorMap &m = x.map;
-    const int es = m.element, per_chunk = 16 / es, chunks = (int)m.box[0] / per_chunk;
-    uint32_t at[5] = {}, offset = 0;
+    const int64_t lo = std::max<int64_t>(x.corner[0], 0),
+                  hi = std::min<int64_t>(x.corner[0] + m.box[0], (int64_t)m.dim[0]);
+    uint32_t at[5] = {};
     for (bool more = true; more;) {
         bool inside = true;
         int64_t row = 0;
@@ -156,10 +156,36 @@ template <class F> static void each_chunk(const Box &x, uint64_t &bytes, uint64_
             inside &= c >= 0 && c < (int64_t)m.dim[i];
             row += c * (int64_t)m.stride[i];
         }
-        const int64_t lo = std::max<int64_t>(x.corner[0], 0),
-                      hi = std::min<int64_t>(x.corner[0] + m.box[0], (int64_t)m.dim[0]);
-        if (inside && lo < hi) {
-            const uint64_t start = (uint64_t)(uintptr_t)m.base + (uint64_t)(row + lo * es),
+        f(m.base + row, inside && lo < hi, lo, hi);
+        more = false;
+        for (int i = 1; i < m.rank && !more; i++) {
+            more = ++at[i] < m.box[i];
+            if (!more)
+                at[i] = 0;
+        }
+    }
+}
+
+static void check_rows(const Box &x, const char *what, Site at)
+{
+    if (globals.empty())
+        return;
+    each_row(x, [&](const unsigned char *row, bool inside, int64_t lo, int64_t hi) {
+        if (inside)
+            check_global(row + lo * x.map.element, (uint64_t)(hi - lo) * x.map.element, what, at);
+    });
+}
+
+/// Walks over the 16-byte chunks of a box: f(offset in the dense box, global address, first and end byte of
+/// the chunk that lie inside the tensor). Returns the 32-byte sectors and bytes of global memory that this
+/// is.
+template <class F> static void each_chunk(const Box &x, uint64_t &bytes, uint64_t &sectors, F f)
+{
+    const int es = x.map.element, per_chunk = 16 / es, chunks = (int)x.map.box[0] / per_chunk;
+    uint32_t offset = 0;
+    each_row(x, [&](unsigned char *row, bool inside, int64_t lo, int64_t hi) {
+        if (inside) {
+            const uint64_t start = (uint64_t)(uintptr_t)(row + lo * es),
                            end = start + (uint64_t)((hi - lo) * es);
             bytes += end - start;
             sectors += (end - 1) / 32 - start / 32 + 1;
@@ -168,15 +194,9 @@ template <class F> static void each_chunk(const Box &x, uint64_t &bytes, uint64_
             const int64_t e = x.corner[0] + j * per_chunk;
             const int64_t first = inside ? std::min<int64_t>(std::max<int64_t>(lo - e, 0), per_chunk) : 0;
             const int64_t last = inside ? std::max<int64_t>(first, std::min<int64_t>(hi - e, per_chunk)) : 0;
-            f(offset, m.base + row + e * es, (int)first * es, (int)last * es);
+            f(offset, row + e * es, (int)first * es, (int)last * es);
         }
-        more = false;
-        for (int i = 1; i < m.rank && !more; i++) {
-            more = ++at[i] < m.box[i];
-            if (!more)
-                at[i] = 0;
-        }
-    }
+    });
 }
 
 /* ---- Bulk copies --------------------------------------------------------------------------------- */
@@ -191,6 +211,7 @@ static Box checked_box(const CUtensorMap *map, const int *c, int rank, const cha
     x.map = *map;
     for (int i = 0; i < rank; i++)
         x.corner[i] = c[i];
+    check_rows(x, what, at);
     if (x.bytes() > byte_limit_of_barrier)
         fail(at, "%s of %u bytes: an mbarrier counts to 2^20-1", what, x.bytes());
     return x;
@@ -198,12 +219,10 @@ static Box checked_box(const CUtensorMap *map, const int *c, int rank, const cha
 
 static Range checked_tile(const Box &x, const void *tile, const char *what, Site at)
 {
-    const unsigned align = x.map.swizzle ? 8 * x.map.swizzle : 128;
     const uint32_t address = shared_checked(tile, x.bytes(), 16, what, at);
-    if (address % align)
-        fail(at,
-             "%s: a tile with this swizzle must start at a multiple of %u bytes of shared memory, not at %u",
-             what, align, address - Block::shared_window);
+    if (address % 128) // the swizzle acts on addresses: a box may start inside its pattern, wgmma may not
+        fail(at, "%s: a box must start at a multiple of 128 bytes of shared memory, not at %u", what,
+             address - Block::shared_window);
     return {address, address + x.bytes()};
 }
 

@@ -218,7 +218,7 @@ Block::Block(const Launch &l, uint64_t linear_index)
     live = n;
     warpgroups.resize((n + 127) / 128);
     for (Warpgroup &g : warpgroups)
-        g.groups = g.arrived = 0, g.fenced = false, g.registers = std::min(65536 / n / 8 * 8, 255u);
+        g.arrived = 0, g.registers = std::min(65536 / n / 8 * 8, 255u);
     if (options.timeline)
         record.reset(new Record), record->threads.resize(n);
     for (NamedBarrier &b : barriers)
@@ -329,7 +329,8 @@ void Worker::admit(const Launch &l, uint64_t linear)
         t.waiting = nullptr;
         t.at = l.at;
         t.meeting.what = nullptr;
-        t.bulk_groups = t.cp_groups = 0;
+        t.bulk_groups = t.cp_groups = t.wgmma_groups = 0;
+        t.wgmma_fenced = false;
         b.order[i] = options.order == Order::reverse ? (unsigned)b.threads.size() - 1 - i : i;
     }
     tsan::release(&b.begins);

@@ -28,6 +28,13 @@ struct Clock {
         for (int i = 0; i < 32; i++)
             warp[i] = warp[i] < o.warp[i] ? o.warp[i] : warp[i];
     }
+    bool knows(const Clock &o) const
+    {
+        bool all = true;
+        for (int i = 0; i < 32; i++)
+            all &= warp[i] >= o.warp[i];
+        return all;
+    }
 };
 
 /// What those who pass a barrier learn. The sides are ThreadSanitizer's, for phases of even and odd number:
@@ -62,7 +69,8 @@ struct Thread {
         void *arg;
     } meeting;
 
-    unsigned bulk_groups, cp_groups;   ///< committed so far
+    unsigned bulk_groups, cp_groups, wgmma_groups; ///< committed so far
+    bool wgmma_fenced;                             ///< ... since its last wait
     std::vector<uint32_t> unfenced;    ///< shared words it wrote and did not yet show to the async proxy
     char met, goes_on, stored, copied; ///< for ThreadSanitizer: at a meeting, after it, its groups are done
 
@@ -116,7 +124,9 @@ struct Mbarrier {
     uint32_t initialised; ///< stamp
     Site init, expect;
     Gate gate;
-    unsigned signal, last; ///< of the current phase and of the one before, in the timeline
+    Clock earlier;                ///< gate.complete as it was one phase before
+    std::vector<uint64_t> passed; ///< by thread: the phases up to the last that it has waited for
+    unsigned signal, last;        ///< of the current phase and of the one before, in the timeline
 };
 
 /// The accumulators of one warpgroup tile while wgmma owns them.
@@ -142,8 +152,6 @@ struct Product {
 
 struct Warpgroup {
     std::deque<Product> products;
-    unsigned groups;
-    bool fenced;
     unsigned registers;
     char multiplied;         ///< for ThreadSanitizer: its products are done
     unsigned arrived, first; ///< at a meeting of all 128: how many threads, and which one first
@@ -155,9 +163,10 @@ struct Access {
     uint32_t lanes;
     unsigned bytes;
 };
-struct Stream { ///< the executions of one instruction by one warp
-    uint64_t seen[32], first;
-    std::deque<Access> open;
+struct Stream {               ///< the executions of one instruction by one warp
+    uint64_t seen[32], first; ///< how often by each lane; the number of the first in `open`
+    std::vector<Access> open;
+    size_t whole; ///< of these, executed by all lanes, and counted
 };
 enum class Traffic { shared_load, shared_store, global_load, global_store };
 

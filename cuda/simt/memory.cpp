@@ -4,6 +4,8 @@
  */
 #include "engine.h"
 
+#include <algorithm>
+
 namespace simt
 {
 
@@ -243,20 +245,18 @@ static unsigned passes(const Access &a, unsigned *least)
     unsigned sum = 0;
     *least = 0;
     for (unsigned first = 0; first < 32; first += lanes) {
-        std::vector<uint64_t> bank[32];
-        size_t most = 0;
+        uint64_t bank[32][32]; // the words that are asked of each
+        unsigned words[32] = {}, most = 0;
         for (unsigned l = first; l < first + lanes; l++)
             for (unsigned w = 0; a.lanes >> l & 1 && w < (a.bytes + 3) / 4; w++) {
                 const uint64_t word = a.address[l] / 4 + w;
-                std::vector<uint64_t> &in = bank[word % 32];
-                bool known = false;
-                for (uint64_t o : in)
-                    known |= o == word;
-                if (!known)
-                    in.push_back(word);
-                most = std::max(most, in.size());
+                uint64_t *in = bank[word % 32];
+                unsigned &n = words[word % 32];
+                if (std::find(in, in + n, word) == in + n)
+                    in[n++] = word;
+                most = std::max(most, n);
             }
-        sum += (unsigned)most;
+        sum += most;
         *least += most > 0;
     }
     return sum;
@@ -306,18 +306,22 @@ void count_access(Block &b, Thread &t, Traffic kind, uint64_t address, unsigned 
     Access &a = s.open[nth];
     a.address[t.lane()] = address;
     a.lanes |= 1u << t.lane();
-    while (!s.open.empty() && s.open.front().lanes == ~0u) {
-        account(b, kind, s.open.front());
-        s.open.pop_front();
-        s.first++;
-    }
+    if (a.lanes != ~0u)
+        return;
+    account(b, kind, a);
+    if (++s.whole < s.open.size())
+        return;
+    s.first += s.whole;
+    s.whole = 0;
+    s.open.clear();
 }
 
 void finish_counts(Block &b)
 {
     for (const auto &s : b.streams)
         for (const Access &a : s.second.open)
-            account(b, s.first.second.second, a);
+            if (a.lanes != ~0u) // the others have been counted
+                account(b, s.first.second.second, a);
     b.streams.clear();
 }
 

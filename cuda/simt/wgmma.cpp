@@ -7,6 +7,8 @@
  */
 #include "engine.h"
 
+#include <algorithm>
+
 #include "../fragment.cuh"
 
 namespace simt
@@ -112,6 +114,14 @@ static void gather(Block &b, uint64_t desc, bool mn_major, int mn_size, const ch
 
 /* ---- The product --------------------------------------------------------------------------------- */
 
+/// d += a b for one row of d and four of b, in their order.
+static void add_rows(float *__restrict d, const float *a, const float *b, int n)
+{
+    const float *b1 = b + n, *b2 = b1 + n, *b3 = b2 + n;
+    for (int j = 0; j < n; j++)
+        d[j] = d[j] + a[0] * b[j] + a[1] * b1[j] + a[2] * b2[j] + a[3] * b3[j];
+}
+
 static void multiply(Block &b, Warpgroup &g, Product &p)
 {
     const tsan::Acting acting(p.agent);
@@ -121,16 +131,12 @@ static void multiply(Block &b, Warpgroup &g, Product &p)
         gather(b, p.desc_a, p.trans_a, 64, "A", p, a_shared.data(), 16, 1);
     gather(b, p.desc_b, p.trans_b, n, "B", p, bs.data(), 1, n);
     const float *a = p.from_registers ? p.a.data() : a_shared.data();
-    for (int m = 0; m < 64; m++) {
-        float *d = p.d->value.data() + (size_t)m * n;
-        if (!p.accumulate)
-            memset(d, 0, sizeof *d * (size_t)n);
-        for (int k = 0; k < 16; k++) {
-            const float x = a[m * 16 + k], *row = bs.data() + (size_t)k * n;
-            for (int j = 0; j < n; j++)
-                d[j] += x * row[j];
-        }
-    }
+    float *d = p.d->value.data();
+    if (!p.accumulate)
+        memset(d, 0, sizeof *d * p.d->value.size());
+    for (int m = 0; m < 64; m++)
+        for (int k = 0; k < 16; k += 4)
+            add_rows(d + (size_t)m * n, a + m * 16 + k, bs.data() + (size_t)k * n, n);
     p.done = true;
     tsan::release(&g.multiplied);
     b.count.tensor_fma += 64 * 16 * (uint64_t)n;
@@ -173,15 +179,16 @@ void check_products(Block &b, Range r, const char *what, Site at)
 
 static void check_guarded(const Accumulators &d, unsigned first_thread, Site at)
 {
-    for (unsigned t = 0; t < 128; t++)
-        for (int i = 0; i < d.n / 2; i++) {
-            uint32_t bits;
-            memcpy(&bits, d.lane[t] + i, 4);
-            if (bits != guard_bits)
-                fail(at,
-                     "accumulators touched before the wait: thread %u changed register %d of the wgmma at %s",
-                     first_thread + t, i, text(d.at).c_str());
-        }
+    static const std::vector<uint32_t> intact(128, guard_bits);
+    for (unsigned t = 0; t < 128; t++) {
+        if (memcmp(d.lane[t], intact.data(), (size_t)d.n / 2 * 4) == 0)
+            continue;
+        int i = 0;
+        while (memcmp(d.lane[t] + i, &guard_bits, 4) == 0)
+            i++;
+        fail(at, "accumulators touched before the wait: thread %u changed register %d of the wgmma at %s",
+             first_thread + t, i, text(d.at).c_str());
+    }
 }
 
 static std::shared_ptr<Accumulators> take_over(float **lane, int n, Site at)
@@ -229,11 +236,27 @@ static Warpgroup &my_warpgroup()
     return t.block->warpgroups[t.index / 128];
 }
 
+/// The groups that all threads of a warpgroup have committed.
+static unsigned common_groups(const Thread *of, Site at)
+{
+    for (int t = 1; t < 128; t++)
+        if (of[t].wgmma_groups != of[0].wgmma_groups)
+            fail(at, "wgmma.commit_group was executed %u times by thread %u, but %u times by thread %u",
+                 of[0].wgmma_groups, of[0].index, of[t].wgmma_groups, of[t].index);
+    return of[0].wgmma_groups;
+}
+
+static bool all_fenced(const Thread *of)
+{
+    return std::all_of(of, of + 128, [](const Thread &t) { return t.wgmma_fenced; });
+}
+
 static void issue(void **args)
 {
     Block &b = *self().block;
     Warpgroup &g = my_warpgroup();
     const WgmmaLane &l = *(WgmmaLane *)args[0];
+    const unsigned first = self().index / 128 * 128, groups = common_groups(&b.threads[first], l.at);
     float *lane[128];
     for (int t = 0; t < 128; t++) {
         const WgmmaLane &o = *(WgmmaLane *)args[t];
@@ -241,18 +264,17 @@ static void issue(void **args)
         if (o.desc_a != l.desc_a || o.desc_b != l.desc_b || o.accumulate != l.accumulate)
             fail(l.at, "wgmma: threads 0 and %d of the warpgroup pass different descriptors or scale-d", t);
     }
-    Product p = {nullptr,  l.a != nullptr, l.accumulate,     l.trans_a, l.trans_b,
-                 false,    l.desc_a,       l.desc_b,         {},        {{0, 0}, {0, 0}},
-                 g.groups, l.at,           tsan::Agent(l.pc)};
+    Product p = {nullptr, l.a != nullptr, l.accumulate,     l.trans_a, l.trans_b,
+                 false,   l.desc_a,       l.desc_b,         {},        {{0, 0}, {0, 0}},
+                 groups,  l.at,           tsan::Agent(l.pc)};
     for (const Product &o : g.products)
         if (o.d->lane[0] == l.d)
             p.d = o.d;
-    const unsigned first = self().index / 128 * 128;
     if (p.d && p.d->n != l.n)
         fail(l.at, "wgmma of another shape on the accumulators of the one at %s", text(p.d->at).c_str());
     if (p.d)
         check_guarded(*p.d, first, l.at);
-    else if (!g.fenced)
+    else if (!all_fenced(&b.threads[first]))
         fail(l.at, "wgmma without wgmma.fence since its registers were last touched");
     else
         p.d = take_over(lane, l.n, l.at);
@@ -269,7 +291,7 @@ static void issue(void **args)
     } else {
         p.reads[0] = check_operand(b, l.desc_a, l.trans_a, 64, "A", l.at);
     }
-    note_product(b.threads[first], l.n * 64 * 16, g.groups, l.at);
+    note_product(b.threads[first], l.n * 64 * 16, groups, l.at);
     p.reads[1] = check_operand(b, l.desc_b, l.trans_b, l.n, "B", l.at);
     g.products.push_back(std::move(p));
     if (options.timing == Timing::early)
@@ -283,16 +305,17 @@ void wgmma(float *d, int n, const uint32_t *a, uint64_t desc_a, uint64_t desc_b,
     converge("wgmma", 0, &l, issue, at);
 }
 
+// Neither makes warps wait for each other; whether all have been here is seen at the next meeting.
 void wgmma_fence(Site at)
 {
-    converge(
-        "wgmma.fence", 0, nullptr, [](void **) { my_warpgroup().fenced = true; }, at);
+    self().at = at;
+    self().wgmma_fenced = true;
 }
 
 void wgmma_commit(Site at)
 {
-    converge(
-        "wgmma.commit_group", 0, nullptr, [](void **) { my_warpgroup().groups++; }, at);
+    self().at = at;
+    self().wgmma_groups++;
 }
 
 struct WaitLane {
@@ -305,7 +328,8 @@ static void wait_group(void **args)
     const WaitLane &l = *(WaitLane *)args[0];
     Block &b = *self().block;
     Warpgroup &g = my_warpgroup();
-    const unsigned limit = g.groups > l.pending ? g.groups - l.pending : 0, first = self().index / 128 * 128;
+    const unsigned first = self().index / 128 * 128, groups = common_groups(&b.threads[first], l.at);
+    const unsigned limit = groups > l.pending ? groups - l.pending : 0;
     multiply_until(b, g, limit);
     tsan::acquire(&g.multiplied);
     while (!g.products.empty() && g.products.front().group < limit) {
@@ -316,13 +340,14 @@ static void wait_group(void **args)
         }
         g.products.pop_front();
     }
-    g.fenced = false;
+    for (unsigned t = 0; t < 128; t++)
+        b.threads[first + t].wgmma_fenced = false;
 }
 
 void wgmma_wait(int pending, Site at)
 {
     WaitLane l = {(unsigned)pending, at};
-    const unsigned groups = my_warpgroup().groups;
+    const unsigned groups = self().wgmma_groups;
     converge("wgmma.wait_group", 0, &l, wait_group, at);
     note_wait(self(), Did::wait_product, Queue::none, groups > l.pending ? groups - l.pending : 0, at);
 }

@@ -24,7 +24,6 @@ __global__ void __launch_bounds__(threads)
     if (row >= (int64_t)s.n_q * s.n_heads)
         return;
     const int i = (int)(row / s.n_heads), h = (int)(row % s.n_heads), r = h / s.group;
-    const float scale = rsqrtf((float)D) * log2_e;
     const bf16 *my_q = q + q_at(s, i, h, D);
     const int32_t *my_ids = ids + row_at(s, i, r) * s.topk;
     float m = minus_infinity(), l = 0, acc[D];
@@ -39,7 +38,7 @@ __global__ void __launch_bounds__(threads)
             float dot = 0;
             for (int c = 0; c < D; c++)
                 dot += to_float(ld_global(my_q + c)) * to_float(ld_global(key + c));
-            const float x = dot * scale, next = fmaxf(m, x), keep = ex2(m - next), p = ex2(x - next);
+            const float x = dot * scale2<D>, next = fmaxf(m, x), keep = ex2(m - next), p = ex2(x - next);
             for (int c = 0; c < D; c++)
                 acc[c] = acc[c] * keep + p * to_float(ld_global(value + c));
             l = l * keep + p;

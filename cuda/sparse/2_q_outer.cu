@@ -83,9 +83,9 @@ __global__ void __launch_bounds__(threads)
         warp_scores(x, heads, stage.k);
         auto visible = [&](int, int column) { return first + column <= position; };
         if (first + slice - 1 > position)
-            softmax_step<true>(softmax, x, keep, softmax_scale<D>(), visible);
+            softmax_step<true>(softmax, x, keep, scale2<D>, visible);
         else
-            softmax_step<false>(softmax, x, keep, softmax_scale<D>(), visible);
+            softmax_step<false>(softmax, x, keep, scale2<D>, visible);
         rescale(acc, keep);
         pack_weights(p, x);
         warp_values(acc, p, stage.v);

@@ -1,0 +1,259 @@
+/**
+ * @file 2_scan.cu
+ * @brief A counting sort of the ids by block: count, scan, scatter.
+ *
+ * What it does: the queries are cut into segments. Pass 1 counts, in shared memory, how often each segment
+ * chose each block. Pass 2, a thread block a group, turns the counts into the place of each segment's first
+ * entry of each block, into `first`, and into the place of each block's first item. Pass 3 walks a segment
+ * again, 32 queries at a time with a thread an id: each sets its query's bit in its block's word, and the
+ * bits below its own count the entries that go before it. So entries ascend in query without any sorting, and
+ * no result depends on the order in which threads run.
+ * Why better: ids are read twice in all (once more a pass where there are over 4096 blocks) instead of 2 B
+ * times, by as many thread blocks as the card takes; nothing is left to a single thread.
+ * Its floor: the ids read once and the entries written once, 8 Hkv T k bytes.
+ * What it wastes: a second reading of ids (they come from L2 when the call is a chunk of queries), entries
+ * stored four bytes at a time to B places at once, three barriers per 32 queries.
+ * Bytes, with P = ceil(B / 4096) ranges of blocks and G = min(64, ceil(T / 1024)) segments: read
+ * 4 Hkv (2 P T k + 3 G B + 3 B) + 4 * 32 k P G (Hkv (Hkv + 1) / 2 + 1) (each thread of pass 3 the item sums
+ * of the groups before, and where the tails start); written 4 Hkv (2 G B + 2 B + 2 + T k) + 16 per item of
+ * the capacity.
+ */
+#include "reverse.cuh"
+
+namespace
+{
+
+constexpr int range = 4096; ///< blocks that a thread block counts or scatters
+constexpr int batch = 32;   ///< queries of a step of pass 3, the bits of a word
+constexpr int scan_threads = 1024;
+
+int n_segments(const Shape &s)
+{
+    const int n = ceil_div(s.n_q, 1024);
+    return n < 1 ? 1 : n < 64 ? n : 64;
+}
+
+/// What the passes hand on, in scratch. B is s.n_scores.
+struct Scratch {
+    int32_t *place;       ///< [Hkv, segments, B]: entries; after pass 2 where the first of them goes
+    int32_t *item;        ///< [Hkv, B]: items of the group before this block
+    int32_t *n_items;     ///< [Hkv]
+    int segments, length; ///< queries of a segment
+};
+
+Scratch layout(const Shape &s, void *scratch)
+{
+    const int n = n_segments(s);
+    const int64_t per_segment = s.n_kv_heads * s.n_scores;
+    int32_t *p = (int32_t *)scratch;
+    return {p, p + n * per_segment, p + (n + 1) * per_segment, n,
+            ceil_div(ceil_div(s.n_q, n), batch) * batch};
+}
+
+PTX_INLINE int32_t *place_of(const Shape &s, const Scratch &w, int r, int segment)
+{
+    return w.place + ((int64_t)r * w.segments + segment) * s.n_scores;
+}
+/// First query of a segment, or the end of the last.
+PTX_INLINE int segment_start(const Shape &s, const Scratch &w, int segment)
+{
+    const int64_t i = (int64_t)segment * w.length;
+    return i < s.n_q ? (int)i : s.n_q;
+}
+
+/* ---- Pass 1 ---------------------------------------------------------------------------------------- */
+
+struct Counts {
+    int32_t n[range];
+};
+
+__global__ void __launch_bounds__(512) count(Shape s, Scratch w, const int32_t *ids)
+{
+    Counts &m = shared<Counts>();
+    const int b0 = (int)blockIdx.x * range, segment = (int)blockIdx.y, r = (int)blockIdx.z;
+    const int blocks = s.n_scores - b0 < range ? (int)s.n_scores - b0 : range;
+    const int t = (int)threadIdx.x, threads = (int)blockDim.x;
+    for (int b = t; b < blocks; b += threads)
+        m.n[b] = 0;
+    __syncthreads();
+    const int32_t *mine = ids + row_at(s, 0, r) * s.topk;
+    const int64_t k = s.topk, end = segment_start(s, w, segment + 1) * k;
+    for (int64_t a = segment_start(s, w, segment) * k + t; a < end; a += threads) {
+        const int b = ld_global(mine + a) - b0;
+        if (b >= 0 && b < blocks)
+            atomicAdd(&m.n[b], 1);
+    }
+    __syncthreads();
+    for (int b = t; b < blocks; b += threads)
+        st_global(place_of(s, w, r, segment) + b0 + b, m.n[b]);
+}
+
+/* ---- Pass 2 ---------------------------------------------------------------------------------------- */
+
+/// Entries in the low half, items in the high one: one sum for both.
+using Sums = unsigned long long;
+
+struct WarpSums {
+    Sums of[scan_threads / 32];
+};
+
+/// Sum over the threads up to this one; `total` over all. Ends with a barrier.
+__device__ Sums scan_block(Sums v, WarpSums &m, Sums *total)
+{
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    for (unsigned by = 1; by < 32; by *= 2) {
+        const Sums before = __shfl_up_sync(~0u, v, by);
+        v += (unsigned)lane >= by ? before : 0;
+    }
+    if (lane == 31)
+        st_shared(&m.of[warp], v);
+    __syncthreads();
+    Sums all = 0, below = 0;
+    for (int i = 0; i < scan_threads / 32; i++) {
+        below += i < warp ? m.of[i] : 0;
+        all += m.of[i];
+    }
+    *total = all;
+    __syncthreads();
+    return v + below;
+}
+
+__global__ void __launch_bounds__(scan_threads, 1) scan(Shape s, Scratch w, int32_t *first)
+{
+    WarpSums &m = shared<WarpSums>();
+    const int r = (int)blockIdx.x;
+    int32_t *my_first = first + r * (s.n_scores + 1);
+    Sums sum = 0;
+    for (int64_t b0 = 0; b0 < s.n_scores; b0 += scan_threads) {
+        const int64_t b = b0 + threadIdx.x;
+        const int segments = b < s.n_scores ? w.segments : 0;
+        int n = 0;
+        for (int i = 0; i < segments; i++)
+            n += ld_global(place_of(s, w, r, i) + b);
+        const Sums mine = (Sums)ceil_div(n, item_limit(s)) << 32 | (unsigned)n;
+        Sums total;
+        const Sums before = sum + scan_block(mine, m, &total) - mine;
+        int at = (int)(uint32_t)before;
+        if (segments) {
+            st_global(my_first + b, at);
+            st_global(w.item + r * s.n_scores + b, (int)(before >> 32));
+        }
+        for (int i = 0; i < segments; i++) {
+            int32_t *place = place_of(s, w, r, i) + b;
+            const int here = ld_global(place);
+            st_global(place, at);
+            at += here;
+        }
+        sum += total;
+    }
+    if (threadIdx.x == 0) {
+        st_global(my_first + s.n_scores, (int)(uint32_t)sum);
+        st_global(w.n_items + r, (int)(sum >> 32));
+    }
+}
+
+/* ---- Pass 3 ---------------------------------------------------------------------------------------- */
+
+struct Places {
+    int32_t next[range];    ///< where the next entry of each block goes
+    uint32_t chosen[range]; ///< which of the 32 queries chose it
+};
+
+/// The items of this thread block's key blocks, written by the first segment.
+__device__ void list(const Shape &s, const Scratch &w, const int32_t *first, int4 *out, int r, int b0,
+                     int blocks)
+{
+    const int32_t *start = first + r * (s.n_scores + 1) + b0;
+    for (int b = (int)threadIdx.x; b < blocks; b += (int)blockDim.x)
+        list_items(s, r, b0 + b, ld_global(start + b), ld_global(start + b + 1),
+                   out + ld_global(w.item + r * s.n_scores + b0 + b));
+}
+
+/// Fills out[begin..end-1]; the thread blocks of one group share the work.
+template <class T> __device__ void fill(T *out, int64_t begin, int64_t end, T v SITE)
+{
+    const int64_t block = (int64_t)blockIdx.y * gridDim.x + blockIdx.x;
+    const int64_t step = (int64_t)gridDim.x * gridDim.y * blockDim.x;
+    for (int64_t a = begin + block * blockDim.x + threadIdx.x; a < end; a += step) {
+        PTX(st_global(out + a, v);)
+        CPU(st_global(out + a, v, site);)
+    }
+}
+
+__global__ void __launch_bounds__(1024, 1)
+    scatter(Shape s, Scratch w, const int32_t *ids, const int32_t *first, uint32_t *entries, int4 *items)
+{
+    Places &m = shared<Places>();
+    const int b0 = (int)blockIdx.x * range, segment = (int)blockIdx.y, r = (int)blockIdx.z;
+    const int blocks = s.n_scores - b0 < range ? (int)s.n_scores - b0 : range;
+    const int t = (int)threadIdx.x, query = t / s.topk, slot = t % s.topk;
+    for (int b = t; b < blocks; b += (int)blockDim.x) {
+        st_shared(&m.next[b], ld_global(place_of(s, w, r, segment) + b0 + b));
+        st_shared(&m.chosen[b], 0u);
+    }
+    const int32_t *my_ids = ids + row_at(s, 0, r) * s.topk;
+    uint32_t *my_entries = entries + (int64_t)r * s.n_q * s.topk;
+    const int end = segment_start(s, w, segment + 1);
+    const uint32_t bit = 1u << query;
+    int i = segment_start(s, w, segment) + query;
+    auto block_of = [&](int at) { return at < end ? ld_global(my_ids + at * s.topk + slot) - b0 : -1; };
+    for (int b = block_of(i), following; i - query < end; i += batch, b = following) {
+        following = block_of(i + batch); // on its way meanwhile
+        const bool mine = b >= 0 && b < blocks;
+        __syncthreads();
+        if (mine)
+            atomicOr(&m.chosen[b], bit);
+        __syncthreads();
+        const uint32_t chosen = mine ? ld_shared(&m.chosen[b]) : 0;
+        const int at = mine ? ld_shared(&m.next[b]) : 0, before = __popc(chosen & (bit - 1));
+        if (mine)
+            st_global(my_entries + at + before, (uint32_t)i << 5 | (uint32_t)slot);
+        __syncthreads();
+        if (mine && before == 0) { // the block's first query of these 32
+            st_shared(&m.next[b], at + __popc(chosen));
+            st_shared(&m.chosen[b], 0u);
+        }
+    }
+    int items_before = 0;
+    for (int a = 0; a < r; a++)
+        items_before += ld_global(w.n_items + a);
+    if (segment == 0)
+        list(s, w, first, items + items_before, r, b0, blocks);
+    fill(my_entries, ld_global(first + r * (s.n_scores + 1) + s.n_scores), (int64_t)s.n_q * s.topk, ~0u);
+    if (r == s.n_kv_heads - 1)
+        fill(items, items_before + ld_global(w.n_items + r), reverse_items(s), no_item());
+}
+
+/* ---- The stage ------------------------------------------------------------------------------------- */
+
+size_t workspace(const Call &c)
+{
+    return ON_SIDE(reverse, scratch)(c.s);
+}
+
+msa_status run(const Call &c)
+{
+    ON_SIDE(reverse, launch)(c.s, c.a.ids, c.a.first, c.a.entries, c.a.items, c.work, c.stream);
+    return MSA_OK;
+}
+
+} // namespace
+
+size_t ON_SIDE(reverse, scratch)(const Shape &s)
+{
+    return sizeof(int32_t) * s.n_kv_heads * ((n_segments(s) + 1) * s.n_scores + 1);
+}
+
+void ON_SIDE(reverse, launch)(const Shape &s, const int32_t *ids, int32_t *first, uint32_t *entries,
+                              msa_item *items, void *scratch, cudaStream_t stream)
+{
+    const Scratch w = layout(s, scratch);
+    const dim3 grid((unsigned)ceil_div(s.n_scores, (int64_t)range), (unsigned)w.segments,
+                    (unsigned)s.n_kv_heads);
+    LAUNCH(count, grid, dim3(512), sizeof(Counts), stream, s, w, ids);
+    LAUNCH(scan, dim3((unsigned)s.n_kv_heads), dim3(scan_threads), sizeof(WarpSums), stream, s, w, first);
+    LAUNCH(scatter, grid, dim3((unsigned)(batch * s.topk)), sizeof(Places), stream, s, w, ids, first, entries,
+           (int4 *)items);
+}
+
+ENTRY(reverse, scan, run, workspace);

@@ -1,0 +1,333 @@
+/**
+ * @file 4_kv_outer.cu
+ * @brief Sparse attention with the key blocks outside: a block's K and V are loaded once for all the queries
+ *        that chose it.
+ *
+ * What it does: reverse/scan turns the selection around. A thread block takes an item of its worklist, loads
+ * K and V of one key block, and runs the item's queries through them, 64 / G queries with their G heads a
+ * tile, gathered by TMA. Each (query, block) pair is a softmax of its own: O divided by its own denominator,
+ * in bf16, and its LSE go to the pair's place, known from the query's slot, so that nothing is added up in
+ * memory and every run gives the same bits. A second kernel weighs the k partial outputs of a query by
+ * exp(LSE - max) and writes O; it is launched while the last items still run (programmatic dependent launch).
+ * Queries go in chunks, so that partials fit.
+ * Why better: a 64-row product is full whatever the queries chose; with the queries outside it is full only
+ * where neighbours agree. K and V cross the memory bus once an item instead of once a query: spec, section 4.
+ * Its floor: the spec's KV-outer bytes; at 1M tokens, k = 16, bf16, 844 GB.
+ * What it wastes: partials in memory, 4 Hq k d bytes a query there and back; each chunk loads K and V again;
+ * no item's K and V are on their way while the one before is multiplied: two thread blocks a
+ * multiprocessor do that for each other.
+ *
+ * Bytes, for every chunk of T queries with P pairs (query, group, block chosen) and I items of the capacity
+ * C: reverse/scan's, and read    16 C (items) + 4 P (entries) + 4 d (keys of each item's block, summed over
+ * the I items)
+ *           + 2 G d P (Q) + 2 G d P (partials) + 4 G P (their LSE) + 4 k Hq T (ids)
+ *   written 2 G d P (partials) + 4 G P (LSE) + sizeof(O) Hq T d + 4 Hq T (LSE, if asked for)
+ */
+#include "../attend.cuh"
+#include "../reverse/reverse.cuh"
+
+#ifndef KV_OUTER_CHUNK
+#define KV_OUTER_CHUNK 16384 // queries; their partials take 4.3 GB at 64 heads of 128, k = 16
+#endif
+
+namespace
+{
+
+/* ---- Scratch --------------------------------------------------------------------------------------- */
+
+/// A pair (query, group, slot) is numbered (query Hkv + group) k + slot.
+struct Scratch {
+    bf16 *partial; ///< [pairs, G, D]
+    float *lse;    ///< [pairs, G]
+    int32_t *first;
+    uint32_t *entries;
+    msa_item *items;
+    void *reverse;
+    size_t bytes;
+};
+
+Scratch layout(const Shape &s, int d, void *work)
+{
+    const size_t pairs = (size_t)s.n_q * s.n_kv_heads * s.topk;
+    size_t at = 0;
+    auto take = [&](size_t bytes) {
+        void *p = (char *)work + at;
+        at += ceil_div(bytes, (size_t)128) * 128;
+        return p;
+    };
+    Scratch w;
+    w.partial = (bf16 *)take(pairs * s.group * d * sizeof(bf16));
+    w.lse = (float *)take(pairs * s.group * sizeof(float));
+    w.first = (int32_t *)take(s.n_kv_heads * (s.n_scores + 1) * sizeof(int32_t));
+    w.entries = (uint32_t *)take(pairs * sizeof(uint32_t));
+    w.items = (msa_item *)take(reverse_items(s) * sizeof(msa_item));
+    w.reverse = take(ON_SIDE(reverse, scratch)(s));
+    w.bytes = at;
+    return w;
+}
+
+PTX_INLINE int64_t pair_at(const Shape &s, int query, int group, int slot)
+{
+    return ((int64_t)query * s.n_kv_heads + group) * s.topk + slot;
+}
+
+/* ---- Partials: a thread block an item -------------------------------------------------------------- */
+
+constexpr int stages = 2, consumers = 128, threads = consumers + 32;
+
+template <int D, int N> struct Smem { ///< N keys in a block
+    Tile<N, D> k, v;
+    Tile<64, D> q[stages];
+    uint32_t entry[stages][64]; ///< of the tile's queries
+    int4 item;
+    uint64_t k_full, v_full, full[stages], empty[stages];
+};
+
+/// An item and how its queries fall into tiles.
+struct Work {
+    int group, block, begin, end, per_tile;
+};
+/// Queries of a tile; 0 or less past the last one.
+PTX_INLINE int queries(const Work &w, int tile)
+{
+    const int left = w.end - w.begin - tile * w.per_tile;
+    return left < w.per_tile ? left : w.per_tile;
+}
+
+/// One warp. A lane fetches a query's entry, then G rows of Q.
+template <int D, int N>
+__device__ void produce(Smem<D, N> &m, const Shape &s, const Work &w, const CUtensorMap *q_map,
+                        const CUtensorMap *k_map, const CUtensorMap *v_map, const uint32_t *entries)
+{
+    const int lane = (int)threadIdx.x % 32;
+    if (lane == 0) {
+        mbarrier_arrive_expect(&m.k_full, sizeof m.k);
+        load_kv(m.k, k_map, &m.k_full, w.group, w.block * N);
+        mbarrier_arrive_expect(&m.v_full, sizeof m.v);
+        load_kv(m.v, v_map, &m.v_full, w.group, w.block * N);
+    }
+    const uint32_t *mine = entries + (int64_t)w.group * s.n_q * s.topk + w.begin;
+    for (int tile = 0; queries(w, tile) > 0; tile++, mine += w.per_tile) {
+        const int stage = tile % stages, n = queries(w, tile);
+        uint32_t entry[2]; // fetched while the stage is still in use
+        for (int i = 0; i < 2; i++)
+            entry[i] = lane + 32 * i < n ? ld_global(mine + lane + 32 * i) : 0;
+        mbarrier_wait(&m.empty[stage], tile / stages % 2 ^ 1);
+        for (int i = 0; i < 2; i++)
+            if (lane + 32 * i < n)
+                st_shared(&m.entry[stage][lane + 32 * i], entry[i]);
+        mbarrier_arrive_expect(&m.full[stage], q_bytes<D>(s, (lane < n) + (lane + 32 < n)));
+        for (int i = 0; i < 2; i++)
+            if (lane + 32 * i < n)
+                load_q(m.q[stage], q_map, &m.full[stage], s, w.group, (int)(entry[i] >> 5),
+                       (lane + 32 * i) * s.group);
+    }
+}
+
+/// One warpgroup.
+template <int D, int N>
+__device__ void consume(Smem<D, N> &m, const Shape &s, const Work &w, bf16 *partial, float *lse)
+{
+    const int t = (int)threadIdx.x;
+    for (int tile = 0; tile < stages && queries(w, tile) > 0; tile++)
+        clear_rows(m.q[tile], queries(w, tile) * s.group, t);
+    bar_sync(1, consumers);
+    int index[2], head[2]; // of this thread's two rows: query in the tile, head in the group
+    for (int half = 0; half < 2; half++) {
+        index[half] = fragment_row(t, half) / s.group;
+        head[half] = fragment_row(t, half) % s.group;
+    }
+    mbarrier_wait(&m.k_full, 0);
+    for (int tile = 0; queries(w, tile) > 0; tile++) {
+        const int stage = tile % stages, n = queries(w, tile);
+        float scores[N / 2], o[D / 2], keep[2];
+        int64_t row[2]; // of the partials; -1 for none
+        int visible[2]; // keys of the block
+        mbarrier_wait(&m.full[stage], tile / stages % 2);
+        for (int half = 0; half < 2; half++) {
+            row[half] = -1;
+            visible[half] = N;
+            if (index[half] < n) {
+                const uint32_t entry = ld_shared(&m.entry[stage][index[half]]);
+                const int query = (int)(entry >> 5);
+                row[half] = pair_at(s, query, w.group, (int)(entry & 31)) * s.group + head[half];
+                visible[half] = s.prefix + query - w.block * N + 1;
+            }
+        }
+        issue_scores<N>(scores, m.q[stage], m.k);
+        wgmma_wait<0>();
+        wgmma_pin(scores);
+        __syncwarp();
+        if (t % 32 == 0)
+            mbarrier_arrive(&m.empty[stage]);
+        Softmax sum = softmax_begin();
+        auto sees = [&](int half, int column) { return column < visible[half]; };
+        if (warp_ballot(visible[0] < N || visible[1] < N))
+            softmax_step<true>(sum, scores, keep, softmax_scale<D>(), sees);
+        else
+            softmax_step<false>(sum, scores, keep, softmax_scale<D>(), sees);
+        uint32_t p[N / 16][4];
+        pack_weights(p, scores);
+        if (tile == 0)
+            mbarrier_wait(&m.v_full, 0);
+        issue_values(o, p, m.v, false);
+        float inverse[2], row_lse[2];
+        softmax_finish(sum, inverse, row_lse);
+        wgmma_wait<0>();
+        wgmma_pin(o);
+        for (int half = 0; half < 2; half++)
+            if (t % 4 == 0 && row[half] >= 0)
+                st_global(lse + row[half], row_lse[half]);
+        write_rows<bf16>(o, inverse,
+                         [&](int half) { return row[half] < 0 ? nullptr : partial + row[half] * D; });
+    }
+}
+
+template <int D, int N>
+__global__ void __launch_bounds__(threads, 2)
+    partials(Shape s, const __grid_constant__ CUtensorMap q_map, const __grid_constant__ CUtensorMap k_map,
+             const __grid_constant__ CUtensorMap v_map, const uint32_t *entries, const int4 *items,
+             bf16 *partial, float *lse)
+{
+    Smem<D, N> &m = shared<Smem<D, N>>();
+    if (threadIdx.x == 0) {
+        mbarrier_init(&m.k_full, 1);
+        mbarrier_init(&m.v_full, 1);
+        for (int i = 0; i < stages; i++) {
+            mbarrier_init(&m.full[i], 32);
+            mbarrier_init(&m.empty[i], consumers / 32);
+        }
+        fence_mbarrier_init();
+        st_shared(&m.item, ld_global(items + blockIdx.x));
+    }
+    __syncthreads();
+    const int4 item = ld_shared(&m.item);
+    const Work w = {item.x, item.y, item.z, item.w, queries_per_tile(s.group)};
+    if (w.group < 0) // past the worklist's end
+        return;
+    if (threadIdx.x < consumers)
+        consume(m, s, w, partial, lse);
+    else
+        produce(m, s, w, &q_map, &k_map, &v_map, entries);
+    grid_launch_dependents();
+}
+
+/* ---- Combination: D / 8 lanes a row of O ------------------------------------------------------------ */
+
+constexpr int combine_threads = 128;
+
+struct alignas(16) Channels {
+    bf16 x[8];
+};
+
+template <int D, class Out>
+__global__ void __launch_bounds__(combine_threads)
+    combine(Shape s, const int32_t *ids, const bf16 *partial, const float *partial_lse, Out *o, float *lse)
+{
+    constexpr int lanes = D / 8, slots = 32 / lanes; // a lane holds 8 channels and the weights of some slots
+    const int64_t row = ((int64_t)blockIdx.x * combine_threads + threadIdx.x) / lanes;
+    const int lane = (int)threadIdx.x % lanes, leader = (int)threadIdx.x % 32 - lane;
+    const bool exists = row < (int64_t)s.n_q * s.n_heads;
+    const int i = exists ? (int)(row / s.n_heads) : 0, h = (int)(row % s.n_heads), r = h / s.group;
+    const int64_t at = pair_at(s, i, r, 0) * s.group + h % s.group; // slot after slot, G rows apart
+    const int32_t *chosen = ids + row_at(s, i, r) * s.topk;
+    bool taken[slots];
+    for (int a = 0; a < slots; a++)
+        taken[a] = exists && a * lanes + lane < s.topk && ld_global(chosen + a * lanes + lane) >= 0;
+    grid_wait();
+    float weight[slots], top = minus_infinity(), sum = 0;
+    for (int a = 0; a < slots; a++) {
+        const float *slot_lse = partial_lse + at + (a * lanes + lane) * s.group;
+        weight[a] = taken[a] ? ld_global(slot_lse) * log2_e : minus_infinity();
+        top = fmaxf(top, weight[a]);
+    }
+    for (int with = 1; with < lanes; with *= 2)
+        top = fmaxf(top, shfl_xor(top, with));
+    for (int a = 0; a < slots; a++)
+        sum += weight[a] = exists ? ex2(weight[a] - top) : 0;
+    for (int with = 1; with < lanes; with *= 2)
+        sum += shfl_xor(sum, with);
+    float acc[8] = {};
+    for (int a = 0; a < slots; a++)
+        for (int b = 0; b < lanes; b++) {
+            const float x = shfl(weight[a], leader + b);
+            if (x > 0) {
+                const bf16 *source = partial + (at + (a * lanes + b) * s.group) * D;
+                const Channels y = ld_global((const Channels *)source + lane);
+                for (int e = 0; e < 8; e++)
+                    acc[e] += x * to_float(y.x[e]);
+            }
+        }
+    if (!exists)
+        return;
+    const float f = 1 / sum;
+    Out *out = o + row * D + 8 * lane;
+    store_4(out, make_float4(acc[0] * f, acc[1] * f, acc[2] * f, acc[3] * f));
+    store_4(out + 4, make_float4(acc[4] * f, acc[5] * f, acc[6] * f, acc[7] * f));
+    if (lse && lane == 0)
+        st_global(lse + row, top * ln_2 + logf(sum));
+}
+
+/* ---- The stage ------------------------------------------------------------------------------------- */
+
+/// Queries q0 .. q0 + n - 1 as a call of their own: a sequence that ends with the last of them.
+Call chunk(const Call &c, int q0, int n)
+{
+    const int64_t rows = (int64_t)q0 * c.s.n_heads;
+    Call part = c;
+    part.s.n_q = n;
+    part.s.prefix = c.s.prefix + q0;
+    part.s.n_kv = part.s.prefix + n;
+    part.s.n_blocks = ceil_div(part.s.n_kv, c.s.block);
+    part.s.n_scores = part.s.n_blocks;
+    part.a.q = c.a.q + rows * c.d_head;
+    part.a.ids = c.a.ids + (int64_t)q0 * c.s.topk;
+    part.a.o = (char *)c.a.o + rows * c.d_head * (c.out == MSA_BF16 ? 2 : 4);
+    part.a.lse = c.a.lse ? c.a.lse + rows : nullptr;
+    return part;
+}
+
+template <int D, int N> msa_status run_chunk(const Call &c)
+{
+    const Shape &s = c.s;
+    const Scratch w = layout(s, D, c.work);
+    CUtensorMap q, k, v;
+    if (q_map(&q, s, c.a.q, D, 1) != MSA_OK || kv_map(&k, s, c.a.k, D, N) != MSA_OK ||
+        kv_map(&v, s, c.a.v, D, N) != MSA_OK)
+        return MSA_ERR_DEVICE;
+    ON_SIDE(reverse, launch)(s, c.a.ids, w.first, w.entries, w.items, w.reverse, c.stream);
+    LAUNCH((partials<D, N>), dim3((unsigned)reverse_items(s)), dim3(threads), sizeof(Smem<D, N>), c.stream, s,
+           q, k, v, w.entries, (const int4 *)w.items, w.partial, w.lse);
+    const int64_t lanes = (int64_t)s.n_q * s.n_heads * (D / 8);
+    with_output(c, [&](auto *o) {
+        LAUNCH_DEPENDENT((combine<D, std::remove_pointer_t<decltype(o)>>),
+                         dim3((unsigned)ceil_div(lanes, (int64_t)combine_threads)), dim3(combine_threads), 0,
+                         c.stream, s, c.a.ids, w.partial, w.lse, o, c.a.lse);
+    });
+    return MSA_OK;
+}
+
+size_t workspace(const Call &c)
+{
+    Shape s = c.s; // of the largest chunk
+    s.n_q = s.n_q < KV_OUTER_CHUNK ? s.n_q : KV_OUTER_CHUNK;
+    s.n_scores = s.n_blocks;
+    return layout(s, c.d_head, nullptr).bytes;
+}
+
+msa_status run(const Call &c)
+{
+    msa_status status = MSA_OK;
+    for (int q0 = 0; q0 < c.s.n_q && status == MSA_OK; q0 += KV_OUTER_CHUNK) {
+        const int left = c.s.n_q - q0;
+        const Call part = chunk(c, q0, left < KV_OUTER_CHUNK ? left : KV_OUTER_CHUNK);
+        with_int<64, 128>(c.d_head, [&](auto d) {
+            with_int<32, 64, 128>(c.s.block, [&](auto n) { status = run_chunk<d.value, n.value>(part); });
+        });
+    }
+    return status;
+}
+
+} // namespace
+
+ENTRY(sparse, kv_outer, run, workspace);

@@ -1,0 +1,240 @@
+/**
+ * @file test_kernels.c
+ * @brief Every kernel of cuda/ on the CPU engine against the reference: all shapes that they take, patterns of
+ *        inputs, orders of threads and timings of copies, selections of the shipped model; both output types.
+ *
+ * `msa check` runs every shape with every pattern. Here each shape meets three patterns, and each judgement
+ * another mode of the engine, so that all of them come up for every kernel.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../cuda/host.h"
+#include "../ref/cli/judge.h"
+#include "../ref/cli/table.h"
+#include "../ref/io/io.h"
+#include "../ref/model/model.h"
+#include "check.h"
+
+#ifndef HAVE_SIMT
+int main(void)
+{
+    tap_skip("kernels on the engine", "no C++ compiler here");
+    return tap_done();
+}
+#else
+
+#define PATTERNS 3
+
+static void set_mode(uint64_t seed, int number)
+{
+    msa_engine_mode(number % 3, number / 3 % 3, seed + (uint64_t)number);
+}
+
+static void judge(check_case *c, const msa_kernel *k, const msa_shape *s, const inputs *in, uint64_t seed,
+                  int number)
+{
+    char shape[INPUTS_NAME];
+    inputs_shape_name(s, shape);
+    set_mode(seed, number);
+    const judge_report report = judge_kernel(k, s, in, seed);
+    if (report.outcome == JUDGE_UNSUPPORTED)
+        return;
+    check_true(c, report.outcome == JUDGE_PASS, "%s, %s, order %d, timing %d: %s", shape,
+               inputs_pattern_name(in->pattern), number % 3, number / 3 % 3, report.text);
+    c->used = report.used > c->used ? report.used : c->used;
+}
+
+/* ---- Synthetic inputs ---------------------------------------------------------------------------- */
+
+static void agrees(const msa_kernel *k, int salt)
+{
+    check_case c = check_begin("%s/%s agrees with the reference", msa_stage_name(k->stage), k->name);
+    const uint64_t seed = check_seed((uint64_t)salt);
+    int number = (int)(seed % 9);
+    for (int a = inputs_n_shapes; a < inputs_n_all_shapes; a++)
+        for (int p = 0; p < PATTERNS; p++) {
+            inputs in;
+            const inputs_pattern pattern = (inputs_pattern)((PATTERNS * a + p + salt) % INPUTS_N_PATTERNS);
+            if (!inputs_new(&in, &inputs_shapes[a], pattern, seed))
+                return;
+            judge(&c, k, &inputs_shapes[a], &in, seed, number++);
+            inputs_free(&in);
+        }
+    check_end(&c);
+}
+
+/* ---- Tensors of the shipped model ------------------------------------------------------------------ */
+
+#define LENGTH 700 // tokens; the last QUERIES of them attend
+#define QUERIES 40
+#define STEP 8 // of these the last ones in a decoding step
+
+static float *last_rows(const float *x, int64_t rows, int64_t width, int64_t keep)
+{
+    float *y = malloc((size_t)(keep * width) * sizeof *y);
+    if (y)
+        memcpy(y, x + (rows - keep) * width, (size_t)(keep * width) * sizeof *y);
+    return y;
+}
+
+// What one layer makes of a text, as the inputs of a call with n_q queries.
+static inputs layer_inputs(const msa_shape *s, const msa_layer_state *st, int64_t n_q)
+{
+    const int64_t nq = s->n_heads * s->d_head, nk = s->n_kv_heads * s->d_head;
+    return (inputs){.q = last_rows(st->q, s->n_q, nq, n_q),
+                    .k = last_rows(st->k, s->n_kv, nk, s->n_kv),
+                    .v = last_rows(st->v, s->n_kv, nk, s->n_kv),
+                    .qi = last_rows(st->qi, s->n_q, s->n_kv_heads * s->d_index, n_q),
+                    .ki = last_rows(st->ki, s->n_kv, s->d_index, s->n_kv),
+                    .dout = last_rows(st->q, s->n_q, nq, n_q),
+                    .pattern = INPUTS_NORMAL};
+}
+
+static void learned(const model *m, const model_run *run)
+{
+    check_case c = check_begin("learned selections of the shipped model, all kernels");
+    int number = 0;
+    const msa_kernel *k;
+    for (int i = 0; (k = table_at(i)) != NULL; i++) {
+        if (strcmp(k->backend, "simt") != 0)
+            continue;
+        msa_shape s = model_run_shape(run);
+        const int64_t n_q = k->stage == MSA_STAGE_DECODE ? STEP : QUERIES;
+        inputs in = layer_inputs(&s, model_run_layer(run, number % m->config.n_layers), n_q);
+        s.n_q = n_q;
+        judge(&c, k, &s, &in, check_seed(77), number++);
+        inputs_free(&in);
+    }
+    check_end(&c);
+}
+
+static void with_model(void)
+{
+    io_error err;
+    model m;
+    uint8_t text[LENGTH];
+    FILE *f = fopen("README.md", "rb");
+    const bool read = f && fread(text, 1, LENGTH, f) == LENGTH;
+    if (f)
+        fclose(f);
+    if (!read || !model_load(&m, "data/kjv-msa.safetensors", err)) {
+        tap_skip("learned selections", read ? err : "README.md is not here");
+        return;
+    }
+    model_run *run = model_run_new(&m, &msa_fast_ops, 1, LENGTH, false);
+    if (run) {
+        model_forward(&m, run, MSA_ATTN_SPARSE, text);
+        learned(&m, run);
+    }
+    model_run_free(run);
+    model_free(&m);
+}
+
+/* ---- Output types ------------------------------------------------------------------------------------ */
+
+static uint16_t *bf16_copy(const float *x, int64_t n)
+{
+    const msa_device *engine = msa_engine();
+    uint16_t *y = engine->alloc((size_t)n * sizeof *y);
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        const float rounded = msa_bf16(x[i]);
+        memcpy(&bits, &rounded, sizeof bits);
+        y[i] = (uint16_t)(bits >> 16);
+    }
+    return y;
+}
+
+static bool run_into(const char *name, const msa_shape *s, msa_dtype type, msa_arrays a, void *o)
+{
+    msa_plan plan;
+    const msa_device *engine = msa_engine();
+    if (msa_plan_make(&plan, engine, name, s, type) != MSA_OK)
+        return false;
+    void *work = engine->alloc(plan.workspace);
+    a.o = o;
+    const msa_status status = msa_plan_run(&plan, &a, work, NULL);
+    engine->free(work);
+    return status == MSA_OK;
+}
+
+// O in bf16 is O in float32, rounded: the arithmetic before is the same.
+static void output_types(const msa_kernel *k, const msa_shape *s, uint64_t seed)
+{
+    const msa_device *engine = msa_engine();
+    inputs in;
+    char name[64];
+    const int64_t n = s->n_q * s->n_heads * s->d_head, nk = s->n_kv * s->n_kv_heads * s->d_head;
+    const int64_t n_ids = s->n_kv_heads * s->n_q * s->topk;
+    if (!inputs_new(&in, s, INPUTS_NORMAL, seed))
+        return;
+    snprintf(name, sizeof name, "%s/%s", msa_stage_name(k->stage), k->name);
+    check_case c = check_begin("%s: O in bf16 is O in float32, rounded", name);
+    msa_arrays a = {.q = bf16_copy(in.q, n),
+                    .k = bf16_copy(in.k, nk),
+                    .v = bf16_copy(in.v, nk),
+                    .qi = bf16_copy(in.qi, s->n_q * s->n_kv_heads * s->d_index),
+                    .ki = bf16_copy(in.ki, s->n_kv * s->d_index),
+                    .ids = engine->alloc((size_t)n_ids * sizeof *a.ids)};
+    inputs_ids(s, INPUTS_IDS_RANDOM, seed, a.ids);
+    float *wide = engine->alloc((size_t)n * sizeof *wide);
+    uint16_t *narrow = engine->alloc((size_t)n * sizeof *narrow);
+    set_mode(seed, 8);
+    check_true(&c, run_into(name, s, MSA_F32, a, wide), "float32: %s", engine->trouble());
+    check_true(&c, run_into(name, s, MSA_BF16, a, narrow), "bf16: %s", engine->trouble());
+    uint16_t *rounded = bf16_copy(wide, n);
+    check_same(&c, "o", rounded, narrow, (size_t)n * sizeof *narrow);
+    check_end(&c);
+    void *const all[] = {(void *)a.q, (void *)a.k, (void *)a.v, (void *)a.qi, (void *)a.ki, a.ids, wide, narrow, rounded};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        engine->free(all[i]);
+    inputs_free(&in);
+}
+
+/* ---- Refusals -------------------------------------------------------------------------------------------- */
+
+static void refusals(void)
+{
+    check_case c = check_begin("plans refuse what no kernel takes");
+    msa_plan plan;
+    const msa_device *engine = msa_engine();
+    const msa_shape good = {100, 300, 32, 2, 128, 128, 128, 16, 1, NULL, NULL};
+    const struct {
+        const char *kernel, *why;
+        msa_shape s;
+    } bad[] = {{"dense/naive", "dh 96", {100, 300, 32, 2, 96, 128, 128, 16, 1, NULL, NULL}},
+               {"dense/naive", "a group of 17", {100, 300, 17, 1, 64, 64, 32, 16, 1, NULL, NULL}},
+               {"sparse/naive", "block 16", {100, 300, 32, 2, 128, 128, 16, 16, 1, NULL, NULL}},
+               {"topk/warp", "k 33", {100, 300, 32, 2, 128, 128, 128, 33, 1, NULL, NULL}},
+               {"decode/naive", "17 queries", {17, 300, 32, 2, 128, 128, 128, 16, 1, NULL, NULL}},
+               {"index/naive", "di 32", {100, 300, 32, 2, 128, 32, 128, 16, 1, NULL, NULL}}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        check_true(&c, msa_plan_make(&plan, engine, bad[i].kernel, &bad[i].s, MSA_F32) == MSA_ERR_UNSUPPORTED,
+                   "%s takes %s", bad[i].kernel, bad[i].why);
+    check_true(&c, msa_plan_make(&plan, engine, "dense/none", &good, MSA_F32) == MSA_ERR_UNSUPPORTED, "no name");
+    check_true(&c, msa_plan_make(&plan, NULL, "dense/naive", &good, MSA_F32) == MSA_ERR_DEVICE, "no device");
+    check_true(&c, msa_plan_make(&plan, engine, "dense/naive", &good, MSA_F32) == MSA_OK, "a good plan");
+    check_true(&c, msa_plan_run(&plan, NULL, NULL, NULL) == MSA_ERR_NULL, "no arrays");
+    check_end(&c);
+}
+
+int main(int argc, char **argv)
+{
+    check_start(argc, argv);
+    const msa_shape small = {20, 150, 6, 2, 64, 64, 32, 3, 1, NULL, NULL};
+    msa_shape step = small;
+    step.n_q = 3;
+    const msa_kernel *k;
+    refusals();
+    for (int i = 0; (k = table_at(i)) != NULL; i++)
+        if (strcmp(k->backend, "simt") == 0) {
+            agrees(k, i);
+            if (k->stage == MSA_STAGE_DENSE || k->stage == MSA_STAGE_SPARSE || k->stage == MSA_STAGE_DECODE)
+                output_types(k, k->stage == MSA_STAGE_DECODE ? &step : &small, check_seed(5));
+        }
+    with_model();
+    return check_done();
+}
+#endif
