@@ -136,6 +136,13 @@ cuda: ## compile the kernels for sm_90a too (CUDA 12.4 or newer) and link them i
 cuda-report: cuda ## registers, shared memory, spills and key instructions of every kernel
 	@cuda/report.sh $(B)
 
+# What is being timed, for the files of `msa bench`; COMMIT=... where there is no repository.
+COMMIT ?= $(or $(shell git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null),unknown)
+$(B)/ref/cli/results.o: $(B)/commit.inc
+$(B)/commit.inc: FORCE
+	@mkdir -p $(@D)
+	@echo '#define MSA_COMMIT "$(COMMIT)"' | cmp -s - $@ || echo '#define MSA_COMMIT "$(COMMIT)"' > $@
+
 # ---- See it work --------------------------------------------------------------------------------
 MODEL := data/kjv-msa.safetensors
 TWIN  := data/kjv-gqa.safetensors
