@@ -26,11 +26,13 @@
  * Its floor: 2 di operations a visible key, query and group at 4096 a clock and SM: 2048 clocks for 256 rows
  * and 128 keys at di 128, in which 32 KB come from L2, 16 bytes a clock, and wgmma reads 96 of the 128 bytes
  * a clock that shared memory has. The maxima are 128 comparisons a thread and tile, a quarter of that time.
+ *
  * What it wastes: blocks on the diagonal are computed whole; at a CTA's start and end nothing else runs on
  * its SM (230 KB of shared memory); blocks of 32 or 64 keys, as in 3_wgmma.
+ *
  * Dropped: a sum of every block, kept or not, takes as many exponentials as a dense softmax. Products under
  * way from one block to the next (the first half of b + 1 issued before the second of b is looked at) ptxas
- * serialises (C7514), and likewise all of them where a branch writes -inf to an accumulator (C7520).
+ * serialises (C7514), and likewise a product that a branch issues (C7520).
  */
 #include "stream.cuh"
 

@@ -91,8 +91,8 @@ PTX_INLINE int column(int i)
     return fragment_d((int)threadIdx.x % 128, i).col;
 }
 /// The largest of a row's products with the keys that it sees, columns 0..last, in all four lanes that share
-/// the row (the thread's first or second). Accumulators are never written, only read: ptxas would have to
-/// wait for the products under way before it let a branch write to one.
+/// the row (the thread's first or second). Accumulators are only read, never masked in place, so that nothing
+/// here can make ptxas wait for other products under way.
 template <int Block> PTX_INLINE float row_max(const float (&x)[Block / 2], int which, int last)
 {
     float most = minus_infinity();
