@@ -16,39 +16,10 @@
  */
 #include "../selection.cuh"
 
-// A list in registers needs loops that are unrolled to the end.
-#define UNROLL PTX(_Pragma("unroll"))
-
 namespace
 {
 
 constexpr int threads = 128, ahead = 4; // loads in flight before the first comparison
-
-template <int K> PTX_INLINE void insert(uint64_t (&list)[K], uint64_t key)
-{
-    UNROLL
-    for (int a = K - 1; a > 0; a--) {
-        const uint64_t moved = list[a - 1] < key ? list[a - 1] : key;
-        list[a] = list[a] > moved ? list[a] : moved;
-    }
-    list[0] = list[0] > key ? list[0] : key;
-}
-
-/// Bitonic network.
-template <int K> PTX_INLINE void sort_ids(uint32_t (&id)[K])
-{
-    UNROLL
-    for (int run = 2; run <= K; run *= 2)
-        UNROLL
-    for (int step = run / 2; step > 0; step /= 2)
-        UNROLL
-    for (int a = 0; a < K; a++)
-        if ((a & step) == 0) {
-            const uint32_t x = id[a], y = id[a + step], lo = x < y ? x : y, hi = x < y ? y : x;
-            id[a] = a & run ? hi : lo;
-            id[a + step] = a & run ? lo : hi;
-        }
-}
 
 template <int K>
 __global__ void __launch_bounds__(threads) register_list(Shape s, const float *scores, int32_t *ids)
@@ -76,16 +47,7 @@ __global__ void __launch_bounds__(threads) register_list(Shape s, const float *s
                 insert(list, key);
         }
     }
-    uint32_t id[K];
-    UNROLL
-    for (int a = 0; a < K; a++)
-        id[a] = id_of(list[a]);
-    sort_ids(id);
-    int32_t *my_ids = ids + row_at(s, i, r) * s.topk;
-    UNROLL
-    for (int a = 0; a < K; a++)
-        if (a < s.topk)
-            st_global(my_ids + a, (int32_t)id[a]);
+    write_ids(ids + row_at(s, i, r) * s.topk, list, s.topk);
 }
 
 msa_status run(const Call &c)
