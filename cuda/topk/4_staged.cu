@@ -2,19 +2,24 @@
  * @file 4_staged.cu
  * @brief Selection from given scores, a thread per row, read by the warp and passed on in shared memory.
  *
- * What it does: a warp has 32 rows. It copies 32 scores of each row at a time, a row a copy, into a tile in
- * shared memory whose rows are one word longer than 32, and each lane then reads its own row there. The next
- * tile is on its way meanwhile. The list is that of the thread per row; before a key is made, the score is
- * compared with that of the last place.
- * Why better: reads are those of the warp per row, 128 bytes in a row; but one instruction compares for 32
- * rows and one insertion costs 4 K instructions for all lanes that want one, where the warp's list takes
- * about 20 for each: predicted 900 instructions a row for 2 KB of scores (n = 512, k = 16, random order)
- * against 2200, and 1500 against 4700 for n = 2048. Its floor: every score of the blocks before the local one
- * once, 4 bytes each, and 4 k bytes of ids a row. What it wastes: a warp needs 32 rows, so that a call of few
- * queries leaves the GPU idle; and all lanes wait while one inserts, which happens for 1 - (1 - k / n)^32 of
- * the scores. Predicted, a row of n = local blocks: 4 n bytes in n / 8 sectors (5 instead of 4 for 32 scores
- * where a row starts inside a sector); two shared accesses for 32 scores of a row, free of conflicts; 4 k
- * bytes of ids.
+ * What it does: a warp has 32 rows. It copies 32 scores of each at a time, a row a copy, into a tile in
+ * shared memory whose rows are one word longer than 32, and each lane then reads its own row there. The
+ * next tile is on its way meanwhile. The list is that of the thread per row; before a key is made, the
+ * score is compared with that of the last place.
+ *
+ * Why better: reads are those of the warp per row, 128 bytes in a row; but one instruction compares for
+ * 32 rows, and an insertion costs 4 K instructions for all lanes that want one, where the warp's list
+ * takes about 20 for each. Estimated from these counts, for k = 16 in random order: 900 instructions a
+ * row of n = 512 against 2200, and 2000 a row of n = 2048 against 4700.
+ *
+ * Its floor: every score of the blocks before the local one once, 4 bytes each, and 4 k bytes of ids a
+ * row.
+ *
+ * What it wastes: a warp needs 32 rows, so that a call of few queries leaves the GPU idle; and all lanes
+ * wait while one inserts, which happens for a share 1 - (1 - k / n)^32 of the scores.
+ *
+ * Predicted, a row of n = local blocks: 4 n bytes in n / 8 sectors (5 instead of 4 for 32 scores where a
+ * row starts inside a sector); two shared accesses for 32 scores of a row, nearly free of conflicts.
  */
 #include "../selection.cuh"
 
