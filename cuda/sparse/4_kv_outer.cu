@@ -18,11 +18,11 @@
  * on their way while the one before is multiplied: two thread blocks a multiprocessor do that for each other,
  * which 97 KB of shared memory and 164 registers (d 128, blocks of 128) allow.
  *
- * Bytes, for every chunk of T queries with P pairs (query, group, block chosen) and I items of the capacity
- * C: reverse/scan's, and read    16 C (items) + 4 P (entries) + 4 d (keys of each item's block, summed over
- * the I items)
- *           + 2 G d P (Q) + 2 G d P (partials) + 4 G P (their LSE) + 4 k Hq T (ids)
- *   written 2 G d P (partials) + 4 G P (LSE) + sizeof(O) Hq T d + 4 Hq T (LSE, if asked for)
+ * Bytes of a chunk of T queries with P pairs (query, group, block) and items in a worklist for C: those of
+ * reverse/scan, and
+ * - read: 16 C for items, 4 P for entries, for each item 4 d times the keys of its block, 2 G d P of Q,
+ *   2 G d P of partials (none for a weight that is 0 in float32), 4 G P of their LSE, 4 k Hq T of ids;
+ * - written: 2 G d P of partials, 4 G P of their LSE, O, and 4 Hq T of LSE if asked for.
  */
 #include "../attend.cuh"
 #include "../reverse/reverse.cuh"
