@@ -41,9 +41,8 @@ PTX_INLINE void consume(const Shape &s, Smem<D, Block> &m, const Span &span, flo
         wgmma_wait<0>();
         wgmma_pin(x);
         give_back(m, b);
-        mask<Block>(x, b, position);
         for (int which = 0; which < 2; which++) {
-            const float most = row_max<Block>(x, which) * scale<D>;
+            const float most = row_max<Block>(x, which, position[which] - b * Block) * scale<D>;
             if (b % 4 == lane)
                 kept[which] = most;
             if ((b % 4 == 3 || b + 1 == span.n_tiles) && lane <= b % 4 && out[which])
