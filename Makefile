@@ -53,6 +53,7 @@ CUDA    ?= $(if $(wildcard $(B)/cuda/side.gpu.o),1)
 KERNELS := $(wildcard cuda/*.cu cuda/*/*.cu)
 ifeq ($(CXX17)$(CUDA),)
 LINK    := $(CC)
+SIDE_OBJ := $(B)/cuda/plan.o
 else
 LINK    := $(CXX)
 SIDES   := $(if $(CXX17),-DHAVE_SIMT) $(if $(CUDA),-DHAVE_CUDA)

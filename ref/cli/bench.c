@@ -176,6 +176,18 @@ static double useful_flops(const subject *t, const int32_t *ids)
     }
 }
 
+/* The share of the scores that belong to blocks with a visible key: nobody has to read the others. */
+static double visible_scores(const msa_shape *s)
+{
+    double visible = 0;
+    for (int n = 0; n < msa_n_seqs(s); n++) {
+        const msa_seq seq = msa_get_seq(s, n);
+        for (int64_t i = 0; i < seq.n_q; i++)
+            visible += (double)((seq.n_kv - seq.n_q + i) / s->block + 1);
+    }
+    return visible / (double)(s->n_q * msa_n_blocks(s));
+}
+
 /* Keys and values count as far as somebody selected their blocks. */
 static double moved_bytes(const subject *t, const int32_t *ids)
 {
@@ -183,10 +195,11 @@ static double moved_bytes(const subject *t, const int32_t *ids)
     const double all = (double)selection_blocks(s, NULL);
     const double share =
         ids && t->kernel->stage != MSA_STAGE_TOPK ? (double)selection_blocks(s, ids) / all : 1;
+    const double seen = SUBJECT_HAS(t->in, ARRAY_SCORES) ? visible_scores(s) : 1;
     double bytes = 0;
     for (int a = 0; a < ARRAY_N; a++) {
         const double whole = SUBJECT_HAS(t->in | t->out, a) ? (double)subject_bytes(t, (subject_array)a) : 0;
-        bytes += a == ARRAY_K || a == ARRAY_V ? share * whole : whole;
+        bytes += a == ARRAY_K || a == ARRAY_V ? share * whole : a == ARRAY_SCORES ? seen * whole : whole;
     }
     return bytes;
 }
@@ -256,7 +269,15 @@ static void time_it(const bench *b, subject *t, result *r)
     r->verified = status == MSA_OK && judge(t, "after timing");
 }
 
-/* 0, 1 for a verdict that failed, 2 after an error line. A kernel that does not take the shape says so. */
+/* The first kernel refused is named; the others of a stage may take the shape. */
+static int refuse(const bench *b, const subject *t, msa_status status)
+{
+    return cli_fail(b->command, "%s/%s on %s: expected a shape that it takes (%s), found: %s",
+                    msa_stage_name(t->kernel->stage), t->kernel->name, t->kernel->backend,
+                    t->kernel->constraints, trouble(t, status));
+}
+
+/* 0, 1 for a verdict that failed, 2 after an error line. *r tells whether there is a result. */
 static int bench_kernel(const bench *b, const msa_kernel *kernel, const msa_shape *s, result *r)
 {
     subject t = {.kernel = kernel,
@@ -265,16 +286,18 @@ static int bench_kernel(const bench *b, const msa_kernel *kernel, const msa_shap
                  .seed = (uint64_t)b->seed,
                  .kind = b->kind,
                  .cache = b->results.about.cache};
-    *r = (result){.kernel = kernel, .shape = *s, .engine = b->device && b->results.on_cpu};
-    const msa_status status = subject_open(&t);
     int bad = 0;
+    *r = (result){.shape = *s, .engine = b->device && b->results.on_cpu};
+    const msa_status status = subject_open(&t);
     if (status == MSA_OK) {
+        r->kernel = kernel;
         time_it(b, &t, r);
         bad = r->verified ? 0 : 1;
-    } else
-        bad = cli_fail(b->command, "%s/%s on %s: expected a shape that it takes (%s), found: %s",
-                       msa_stage_name(kernel->stage), kernel->name, kernel->backend, kernel->constraints,
-                       trouble(&t, status));
+    } else if (status == MSA_ERR_UNSUPPORTED && b->n_kernels > 1)
+        printf("%s/%s (%s) does not take this shape (%s)\n", msa_stage_name(kernel->stage), kernel->name,
+               kernel->backend, kernel->constraints);
+    else
+        bad = refuse(b, &t, status);
     subject_close(&t);
     return bad;
 }
@@ -312,11 +335,15 @@ static int run(bench *b, const msa_shape *s)
         msa_shape own = *s;
         if (b->kernel[i]->stage == MSA_STAGE_DECODE && !b->shape)
             own.n_q = 1; /* a step of generation */
-        const int bad = bench_kernel(b, b->kernel[i], &own, &b->results.item[b->results.n++]);
+        result *r = &b->results.item[b->results.n];
+        const int bad = bench_kernel(b, b->kernel[i], &own, r);
         if (bad == 2)
             return 2;
+        b->results.n += r->kernel != NULL;
         worst = bad > worst ? bad : worst;
     }
+    if (b->results.n == 0)
+        return cli_fail(b->command, "--shape: expected one that a kernel here takes, found '%s'", name);
     find_ceilings(b);
     results_print(&b->results);
     if (b->json && results_write(b->command, b->json, &b->results))
@@ -378,7 +405,10 @@ int cmd_bench(int argc, char **argv)
         {0}};
     b.results = (results){.argc = argc, .argv = argv, .item = items};
     int status =
-        cli_parse(argc, argv, "times kernels: a verdict, the time, the verdict again", options, &b.names);
+        cli_parse(argc, argv,
+                  "times kernels, named STAGE/NAME or STAGE (none: the best of each stage), and judges "
+                  "them before and after",
+                  options, &b.names);
     if (!status)
         status = prepare(&b, &s, &owned);
     if (!status)
