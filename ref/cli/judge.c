@@ -193,13 +193,15 @@ static void judge_found_ids(judgement *j)
              (long long)v.n_ids, (long long)v.n_ties, (long long)v.query, v.group);
 }
 
-// Every output alone and all together, since an index kernel may produce only some of them.
+// Every output alone, ids with their LSE, and all together, since an index kernel may produce only some of them.
 static void judge_index(judgement *j)
 {
     const inputs *in = j->in;
     bool supported = false;
     msa_index(j->s, in->qi, in->ki, j->oracle[VERDICT_SCORES], NULL, NULL, j->oracle_work);
-    for (unsigned wanted = 1; wanted <= 7; wanted = wanted == 4 ? 7 : 2 * wanted) {
+    static const unsigned combination[] = {1, 2, 4, 6, 7};
+    for (int n = 0; n < 5; n++) {
+        const unsigned wanted = combination[n];
         bool scores = wanted & 1, ids = wanted & 2, lse = wanted & 4;
         guard_poison(&j->found_ids);
         msa_status status = j->kernel->index(
