@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cases.h"
 #include "cli.h"
 #include "judge.h"
 #include "table.h"
@@ -15,70 +16,26 @@ typedef struct tally {
     int n[JUDGE_NO_MEMORY + 1];
 } tally;
 
-/* Whether a word of the command line, STAGE/NAME or STAGE, means this kernel. */
-static bool means(const char *word, const msa_kernel *kernel)
-{
-    return strcmp(word, msa_stage_name(kernel->stage)) == 0 || table_find(word, kernel->backend) == kernel;
-}
-
 static bool is_wanted(const cli_list *names, const msa_kernel *kernel)
 {
     for (int i = 0; i < names->n; i++)
-        if (means(names->item[i], kernel))
+        if (case_means(names->item[i], kernel))
             return true;
     return names->n == 0;
 }
 
-static int check_names(const char *command, const cli_list *names)
-{
-    for (int i = 0; i < names->n; i++) {
-        const msa_kernel *kernel;
-        int k = 0;
-        while ((kernel = table_at(k)) != NULL && !means(names->item[i], kernel))
-            k++;
-        if (!kernel)
-            return cli_fail(command, "expected a STAGE/NAME or STAGE that 'msa kernels' lists, found '%s'",
-                            names->item[i]);
-    }
-    return 0;
-}
-
 /* ---- --shape: the words that name a case -------------------------------------------------------- */
-
-/* A shape of the table by its name, which is the only way to packed sequences. */
-static bool find_shape(const char *name, msa_shape *s)
-{
-    for (int i = 0; i < inputs_n_all_shapes; i++) {
-        char known[INPUTS_NAME];
-        inputs_shape_name(&inputs_shapes[i], known);
-        if (strcmp(known, name) == 0) {
-            *s = inputs_shapes[i];
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool parse_shape(const char *text, msa_shape *s)
-{
-    long long n_q = 0, n_kv = 0;
-    int seqs = 1, end = 0;
-    *s = (msa_shape){.n_seqs = 1};
-    sscanf(text, "T=%9lld S=%9lld heads=%6d:%6d width=%6d:%6d block=%9d topk=%9d%n seqs=%1d%n", &n_q, &n_kv,
-           &s->n_heads, &s->n_kv_heads, &s->d_head, &s->d_index, &s->block, &s->topk, &end, &seqs, &end);
-    s->n_q = n_q;
-    s->n_kv = n_kv;
-    return end > 0 && !text[end] && seqs == 1;
-}
 
 static int read_shape(const char *command, const char *text, msa_shape *s)
 {
     static const char *const tensors[] = {"THd", "SGd", "TGi", "Si", "GTB", "GTk"};
     int64_t dim[IO_MAX_DIMS];
-    if (!find_shape(text, s) && !parse_shape(text, s))
-        return cli_fail(
-            command, "--shape: expected the form 'T=13 S=45 heads=4:2 width=16:8 block=8 topk=3', found '%s'",
-            text);
+    *s = (msa_shape){.n_seqs = 1};
+    int bad = case_read_shape(command, text, s);
+    if (bad)
+        return bad;
+    if (s->n_seqs > 1 && !s->cu_q)
+        return cli_fail(command, "--shape: expected one sequence or a case of 'msa check', found '%s'", text);
     msa_status status = msa_check_shape(s);
     if (status != MSA_OK)
         return cli_fail(command, "--shape: expected a valid shape, found '%s': %s", text,
@@ -155,7 +112,7 @@ int cmd_check(int argc, char **argv)
     int status =
         cli_parse(argc, argv, "judges every kernel, or those named, against the reference", options, &names);
     if (!status)
-        status = check_names(argv[0], &names);
+        status = case_check_names(argv[0], &names);
     if (!status && text)
         status = read_shape(argv[0], text, &shape);
     if (status)

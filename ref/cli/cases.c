@@ -1,0 +1,90 @@
+/* Names of kernels and shapes on the command line. */
+#include "cases.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "inputs.h"
+#include "table.h"
+
+/* ---- Names -------------------------------------------------------------------------------------- */
+
+bool case_means(const char *word, const msa_kernel *kernel)
+{
+    return strcmp(word, msa_stage_name(kernel->stage)) == 0 || table_find(word, kernel->backend) == kernel;
+}
+
+int case_check_names(const char *command, const cli_list *names)
+{
+    for (int i = 0; i < names->n; i++) {
+        const msa_kernel *kernel;
+        int k = 0;
+        while ((kernel = table_at(k)) != NULL && !case_means(names->item[i], kernel))
+            k++;
+        if (!kernel)
+            return cli_fail(command, "expected a STAGE/NAME or STAGE that 'msa kernels' lists, found '%s'",
+                            names->item[i]);
+    }
+    return 0;
+}
+
+/* ---- Shapes ------------------------------------------------------------------------------------- */
+
+/* A shape of the table by its name, which is the only way to sequences of unequal lengths. */
+static bool find_shape(const char *name, msa_shape *s)
+{
+    for (int i = 0; i < inputs_n_all_shapes; i++) {
+        char known[INPUTS_NAME];
+        inputs_shape_name(&inputs_shapes[i], known);
+        if (strcmp(known, name) == 0) {
+            *s = inputs_shapes[i];
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Reads one word, "T=13"; *end is where it ends, or 0. */
+static void read_word(const char *text, msa_shape *s, int *end)
+{
+    long long n_q, n_kv;
+    int a, b;
+    *end = 0;
+    if (sscanf(text, "T=%10lld%n", &n_q, end) == 1)
+        s->n_q = n_q;
+    else if (sscanf(text, "S=%10lld%n", &n_kv, end) == 1)
+        s->n_kv = n_kv;
+    else if (sscanf(text, "heads=%6d:%6d%n", &a, &b, end) == 2)
+        s->n_heads = a, s->n_kv_heads = b;
+    else if (sscanf(text, "width=%6d:%6d%n", &a, &b, end) == 2)
+        s->d_head = a, s->d_index = b;
+    else if (sscanf(text, "block=%9d%n", &a, end) == 1)
+        s->block = a;
+    else if (sscanf(text, "topk=%9d%n", &a, end) == 1)
+        s->topk = a;
+    else if (sscanf(text, "seqs=%4d%n", &a, end) == 1)
+        s->n_seqs = a;
+    if (*end && text[*end] && text[*end] != ' ')
+        *end = 0;
+}
+
+static bool parse_shape(const char *text, msa_shape *s)
+{
+    int end = 1;
+    for (text += strspn(text, " "); *text && end > 0; text += strspn(text, " ")) {
+        read_word(text, s, &end);
+        text += end;
+    }
+    return end > 0;
+}
+
+int case_read_shape(const char *command, const char *text, msa_shape *s)
+{
+    if (find_shape(text, s))
+        return 0;
+    if (!*text || !parse_shape(text, s))
+        return cli_fail(
+            command, "--shape: expected the form 'T=13 S=45 heads=4:2 width=16:8 block=8 topk=3', found '%s'",
+            text);
+    return 0;
+}
