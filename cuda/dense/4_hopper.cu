@@ -85,6 +85,7 @@ PTX_INLINE void produce(const Shape &s, Smem<D> &smem, const CUtensorMap *map_q,
                         const CUtensorMap *map_v)
 {
     const int r = (int)blockIdx.y;
+    timeline_role("producer");
     const Rows last = rows_of(s, consumers - 1);
     const uint32_t bytes = q_bytes<D>(s, last.n_queries);
     mbarrier_arrive_expect(&smem.full_q, last.first < s.n_q ? 2 * bytes : bytes);
@@ -111,6 +112,7 @@ template <int D, class Out> PTX_INLINE void consume(const Shape &s, Smem<D> &sme
     int last[2]; // key that the thread's rows see
     for (int half = 0; half < 2; half++)
         last[half] = s.prefix + mine.first + fragment_row(t, half) / s.group;
+    timeline_role("consumer");
     Softmax softmax = softmax_begin();
     float acc[D / 2] = {}, x[tile_keys / 2], keep[2];
     uint32_t p[tile_keys / 16][4];

@@ -121,6 +121,7 @@ PTX_INLINE void insert(Lists<Lse> &lists, Rows &a, int which, bool take, const E
 template <int D, int Block> PTX_INLINE float row_sum(const float (&x)[Block / 2], int which, float most)
 {
     float sum = 0;
+    timeline_mark("exponentials", 2 * Block); // 8 Block of them, 4 a clock
     for (int i = 2 * which; i < Block / 2; i += 4)
         sum += ex2((x[i] - most) * scale2<D>) + ex2((x[i + 1] - most) * scale2<D>);
     sum += shfl_xor(sum, 1);
@@ -182,6 +183,7 @@ PTX_INLINE void consume(const Shape &s, Smem<D, Block, Lse> &smem, const Span &s
 {
     auto &m = smem.stream;
     const int part = (int)threadIdx.x / 128 * 2;
+    timeline_role("consumer");
     Rows a0 = rows_begin(smem.lists, s, span, 64 * part),
          a1 = rows_begin(smem.lists, s, span, 64 * part + 64);
     float x0[Block / 2], x1[Block / 2];

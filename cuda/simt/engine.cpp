@@ -231,6 +231,8 @@ Block::Block(const Launch &l, uint64_t linear_index)
     memset(shared + l.shared_bytes, guard_byte, guard);
     random = (options.seed * 0x9e3779b97f4a7c15u) ^ ((linear + 1) * 0xd1b54a32d192ed03u);
     memset(&count, 0, sizeof count);
+    count.blocks = 1;
+    count.threads = n;
     memset(releases, 0, sizeof releases);
 }
 
@@ -475,6 +477,8 @@ void run(const Launch &l)
         find_output();
     }
     launches++;
+    counters.launches++;
+    counters.shared_bytes = std::max(counters.shared_bytes, (uint64_t)l.shared_bytes);
     sort_timeline();
     if (!last_report.empty() && !options.keep_going) {
         fprintf(stderr, "%s\n", last_report.c_str());

@@ -172,7 +172,7 @@ struct Replay {
     Event &add(unsigned i, const Step &s, Did did, double begin, double end)
     {
         events.push_back({b.launch->name, b.launch_number, b.linear, i / 32, 1u << i % 32, players[i].role,
-                          did, s.name, s.object, 0, 0, begin, end, s.at});
+                          did, s.name, s.object, 0, 0, begin, begin, end, s.at});
         return events.back();
     }
 
@@ -232,6 +232,7 @@ struct Replay {
         const double lands = path_free + cost.copy_latency;
         Event &e = add(i, s, Did::copy, p.clock, lands);
         e.busy = busy;
+        e.served = path_free - busy;
         e.bytes = (uint64_t)s.amount;
         double &group = slot(p.landed[(int)s.queue], s.group);
         group = std::max(group, lands);
@@ -243,12 +244,16 @@ struct Replay {
     void product(unsigned i, const Step &s)
     {
         const double busy = s.amount / cost.tensor_fma;
-        tensor_free = std::max(tensor_free, players[i].clock) + busy;
+        const double served = std::max(tensor_free, players[i].clock);
+        tensor_free = served + busy;
         std::vector<double> &groups = produced[i / 128];
         const bool first = groups.size() <= s.group;
         slot(groups, s.group) = tensor_free;
-        if (first)
-            add(i, s, Did::product, players[i].clock, tensor_free).lanes = ~0u;
+        if (first) {
+            Event &e = add(i, s, Did::product, players[i].clock, tensor_free);
+            e.lanes = ~0u;
+            e.served = served;
+        }
         for (size_t k = events.size(); k-- > 0;)
             if (events[k].did == Did::product && events[k].warp == i / 32) {
                 events[k].end = tensor_free;

@@ -94,7 +94,7 @@ const char *table_backends(void)
     return names[(msa_simt_kernels[0].name != NULL) + 2 * (msa_cuda_kernels[0].name != NULL)];
 }
 
-static const msa_device *device_of(const char *backend)
+const msa_device *table_device(const char *backend)
 {
 #ifdef HAVE_SIMT
     if (strcmp(backend, "simt") == 0)
@@ -110,12 +110,12 @@ static const msa_device *device_of(const char *backend)
 
 const char *table_missing(const char *backend)
 {
-    const msa_device *device = device_of(backend);
+    const msa_device *device = table_device(backend);
     return device ? device->missing() : NULL;
 }
 
 const char *table_trouble(const msa_kernel *kernel)
 {
-    const msa_device *device = device_of(kernel->backend);
+    const msa_device *device = table_device(kernel->backend);
     return device ? device->trouble() : "";
 }

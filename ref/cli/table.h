@@ -8,7 +8,7 @@
 #ifndef MSA_TABLE_H
 #define MSA_TABLE_H
 
-#include "../msa.h"
+#include "../../cuda/msa_cuda.h"
 
 /** Entry i of the table, stage by stage with the reference first; NULL past the end. A kernel of cuda/ is one
  *  entry a back end. */
@@ -24,6 +24,9 @@ bool table_ops(const char *backend, msa_ops *ops);
 
 /** The names of the back ends of this build: "ref, fast or simt". */
 const char *table_backends(void);
+
+/** The device of a back end; NULL where its kernels are functions on the host's arrays. */
+const msa_device *table_device(const char *backend);
 
 /** NULL, or why the back end cannot run here: one line. */
 const char *table_missing(const char *backend);
