@@ -29,7 +29,8 @@ extern "C" const simt_event *simt_events(size_t *n)
     return copy.data();
 }
 
-extern "C" double simt_copy_latency(void)
+extern "C" simt_model simt_costs(void)
 {
-    return simt::options.costs.copy_latency;
+    const simt::Costs &c = simt::options.costs;
+    return {c.copy_latency, c.copy_bytes, c.tensor_fma};
 }

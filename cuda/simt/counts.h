@@ -62,9 +62,11 @@ void simt_record(bool on);
 /** The record of the last run, ordered by launch, block, warp and begin; valid until the next run. */
 const simt_event *simt_events(size_t *n);
 
-/** The model's clocks for what a picture has to take apart again: from a copy's turn on the path to its
- *  landing. */
-double simt_copy_latency(void);
+/** The nominal costs of the model that a picture has to name: see Costs in simt.h. */
+typedef struct simt_model {
+    double copy_latency, copy_bytes, tensor_fma;
+} simt_model;
+simt_model simt_costs(void);
 
 #ifdef __cplusplus
 }

@@ -224,9 +224,10 @@ static void print_notes(const column *c, int n)
         "The arrays' size: each input and output once; of K and V the blocks that some query chose.\n"
         "The contract's formula: bytes of the Q-outer, KV-outer or decode order (spec, section 4) for this "
         "selection.\n"
-        "Not yet complete: as the engine runs, copies as late as allowed, and so an upper bound.\n"
+        "Not yet complete: when the engine, which lets copies land as late as allowed, came to them.\n"
         "Estimate: the longer of tensor work at the peak rate (t) and bytes at the memory's full rate (m):\n"
-        "each array once if caches hold everything, every sector that is moved if they hold nothing.\n");
+        "each array once if caches hold everything, every sector moved if they hold nothing. Latencies,\n"
+        "barriers and the CUDA cores' work come on top.\n");
     if (scores)
         printf("index: fused writes ids; the others write scores, which a selection kernel then reads.\n");
     for (int i = 0; i < n && missing; i++)

@@ -246,9 +246,9 @@ const simt_event *simt_events(size_t *n)
     *n = 0;
     return NULL;
 }
-double simt_copy_latency(void)
+simt_model simt_costs(void)
 {
-    return 0;
+    return (simt_model){0};
 }
 #endif
 
