@@ -255,13 +255,13 @@ static int csv_head(char *text)
     return at + sprintf(text + at, "\n");
 }
 
-static int csv_row(char *text, const column *c, const trial *t, int64_t seed)
+static int csv_row(char *text, const column *c, const trial *t)
 {
     char name[CELL], shape[INPUTS_NAME];
     bool memory;
     name_of(c, name, sizeof name);
     inputs_shape_name(&t->shape, shape);
-    int at = sprintf(text, "%s,%s,%s,%lld,%s", name, shape, selection_name(t->kind), (long long)seed,
+    int at = sprintf(text, "%s,%s,%s,%lld,%s", name, shape, selection_name(t->kind), (long long)t->seed,
                      t->out == MSA_BF16 ? "bf16" : "f32");
     for (int row = 0; row < N_ROWS; row++) {
         const double ratio = rows[row].ratio ? rows[row].ratio(c) : 0;
@@ -279,8 +279,7 @@ static int csv_row(char *text, const column *c, const trial *t, int64_t seed)
     return at + sprintf(text + at, "\n");
 }
 
-static int write_csv(const char *command, const char *path, const column *c, int n, const trial *t,
-                     int64_t seed)
+static int write_csv(const char *command, const char *path, const column *c, int n, const trial *t)
 {
     char *text = cli_alloc(command, CSV_LINE * ((size_t)n + 1));
     io_error err;
@@ -289,7 +288,7 @@ static int write_csv(const char *command, const char *path, const column *c, int
     int at = csv_head(text);
     for (int i = 0; i < n; i++)
         if (c[i].ran)
-            at += csv_row(text + at, &c[i], t, seed);
+            at += csv_row(text + at, &c[i], t);
     const bool ok = io_write_file(path, &(io_chunk){text, (size_t)at}, 1, err);
     free(text);
     return ok ? 0 : cli_fail(command, "--csv %s", err);
@@ -336,11 +335,11 @@ static int count_all(const char *command, const trial *t, const msa_kernel *cons
     return ran ? 0 : trial_failed(command, kernel[0], MSA_ERR_UNSUPPORTED);
 }
 
-static void print_table(const trial *t, const column *c, int n, int64_t seed)
+static void print_table(const trial *t, const column *c, int n)
 {
     char shape[INPUTS_NAME];
     inputs_shape_name(&t->shape, shape);
-    printf("%s  %s selection, seed %lld, O in %s\n\n", shape, selection_name(t->kind), (long long)seed,
+    printf("%s  %s selection, seed %lld, O in %s\n\n", shape, selection_name(t->kind), (long long)t->seed,
            t->out == MSA_BF16 ? "bf16" : "float32");
     print_names(c, n);
     print_counts(c, n);
@@ -373,9 +372,9 @@ int cmd_count(int argc, char **argv)
         return status;
     status = count_all(argv[0], &t, kernel, n, c);
     if (!status && csv)
-        status = write_csv(argv[0], csv, c, n, &t, given.seed);
+        status = write_csv(argv[0], csv, c, n, &t);
     if (!status)
-        print_table(&t, c, n, given.seed);
+        print_table(&t, c, n);
     trial_end(&t);
     return status;
 }

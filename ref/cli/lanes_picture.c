@@ -207,14 +207,23 @@ static void draw_products(picture *p, int actor, int y)
     }
 }
 
+static bool is_wait(const simt_event *e)
+{
+    return e->did == SIMT_WAIT_MBARRIER || e->did == SIMT_WAIT_BARRIER || e->did == SIMT_WAIT_PRODUCT ||
+           e->did == SIMT_WAIT_COPY;
+}
+
 static int draw_actor(picture *p, int actor, int y)
 {
     const lanes_actor *a = &p->l->actor[actor];
     char text[64];
     drawing_fill(&p->d, LEFT, y + DOING / 2.0, PLOT, 1, faint, NULL);
+    const simt_event *drawn = NULL; /* lanes that came to the same wait a little later are not shown */
     for (const simt_event *e = a->from; e < a->to; e++)
-        if (e->did != SIMT_COPY && e->did != SIMT_PRODUCT && e->did != SIMT_WAIT_LANES && e->did != SIMT_WORK)
+        if (is_wait(e) && !(drawn && drawn->did == e->did && e->begin < drawn->end)) {
             draw_wait(p, e, y);
+            drawn = e;
+        }
     for (const simt_event *e = a->from; e < a->to; e++)
         if (e->did == SIMT_WORK)
             draw_work(p, e, y);
@@ -311,7 +320,9 @@ static int draw_legend(picture *p, int y)
     for (int i = 0; i < N_OF(waits); i++)
         if (p->waits[i])
             x = swatch(p, x, y, true, colour[i], waits[i]);
-    drawing_words(&p->d, x, y, TEXT, soft, "blank: other instructions");
+    y += x > LEFT ? LINE : 0;
+    drawing_words(&p->d, LEFT, y, TEXT, soft,
+                  "blank: other instructions, or another warp has this quarter of the SM");
     return y + LINE;
 }
 

@@ -11,10 +11,13 @@
 #define MAX_CLOCKS 1e12
 #define UNTIL_END (-1)
 
-typedef struct window {
+typedef struct request {
+    const char *command, *path;
+    char line[1024]; /* the command line, which the picture keeps */
+    const msa_kernel *kernel;
     int64_t launch, cta;
     double from, to;
-} window;
+} request;
 
 static bool ends_with(const char *text, const char *tail)
 {
@@ -50,16 +53,16 @@ static msa_shape standard_shape(const msa_kernel *kernel)
     return s;
 }
 
-static int write_picture(const char *command, const char *path, const drawing *d, const char *command_line)
+static int write_picture(const request *q, const drawing *d)
 {
-    const st_meta text[] = {{"Software", "msa " MSA_VERSION}, {"Command", command_line}};
+    const st_meta text[] = {{"Software", "msa " MSA_VERSION}, {"Command", q->line}};
     io_error err;
     char written[IO_ERR];
-    snprintf(written, sizeof written, "%s", path);
-    const bool ok = ends_with(path, ".svg") ? drawing_write_svg(d, path, text, 2, err)
-                                            : drawing_write_png(d, path, text, 2, written, err);
+    snprintf(written, sizeof written, "%s", q->path);
+    const bool ok = ends_with(q->path, ".svg") ? drawing_write_svg(d, q->path, text, 2, err)
+                                               : drawing_write_png(d, q->path, text, 2, written, err);
     if (!ok)
-        return cli_fail(command, "--out %s", err);
+        return cli_fail(q->command, "--out %s", err);
     printf("%s\n", written);
     return 0;
 }
@@ -73,58 +76,64 @@ static void join(int argc, char **argv, char *line, size_t size)
     }
 }
 
-static int draw(const char *command, const char *path, const char *command_line, const trial *t,
-                const msa_kernel *kernel, const lanes *l, const window *w, int64_t seed)
+#define LINES 3
+
+/* What was run, and what its clocks are. */
+static void describe(const request *q, const trial *t, const lanes *l, double to,
+                     char line[LINES][DRAWING_TEXT])
 {
-    char title[DRAWING_TEXT], shape[INPUTS_NAME], name[64], sub[3][DRAWING_TEXT];
-    const char *const lines[] = {sub[0], sub[1], sub[2]};
+    char shape[INPUTS_NAME], selection[48] = "";
     const simt_model model = simt_costs();
-    const double to = fmin(w->to >= 0 ? w->to : w->from + WINDOW, l->end);
-    if (to <= w->from)
-        return cli_fail(command, "--from: expected a clock before --to and the end, %.0f, found %.0f", l->end,
-                        w->from);
     inputs_shape_name(&t->shape, shape);
+    if (q->kernel->stage == MSA_STAGE_SPARSE || q->kernel->stage == MSA_STAGE_REVERSE)
+        snprintf(selection, sizeof selection, ", %s selection", selection_name(t->kind));
+    snprintf(line[0], DRAWING_TEXT, "%s%s, seed %lld. Clocks %.0f to %.0f of %.0f", shape, selection,
+             (long long)t->seed, q->from, to, l->end);
+    snprintf(
+        line[1], DRAWING_TEXT,
+        "Model clocks with nominal costs (cuda/simt/simt.h), not a measurement: one CTA on an SM, copies");
+    snprintf(line[2], DRAWING_TEXT,
+             "%.0f bytes a clock after %.0f of latency, wgmma %.0f multiply-adds, declared work on a quarter",
+             model.copy_bytes, model.copy_latency, model.tensor_fma);
+}
+
+static int draw(const request *q, const trial *t, const lanes *l)
+{
+    char title[DRAWING_TEXT], name[64], line[LINES][DRAWING_TEXT];
+    const char *const lines[LINES] = {line[0], line[1], line[2]};
+    const double to = fmin(q->to >= 0 ? q->to : q->from + WINDOW, l->end);
+    if (to <= q->from)
+        return cli_fail(q->command, "--from: expected a clock before --to and the end, %.0f, found %.0f",
+                        l->end, q->from);
     kernel_name(l->kernel, name, sizeof name);
-    snprintf(title, sizeof title, "%s/%s, CTA %llu of %s", msa_stage_name(kernel->stage), kernel->name,
+    snprintf(title, sizeof title, "%s/%s, CTA %llu of %s", msa_stage_name(q->kernel->stage), q->kernel->name,
              (unsigned long long)l->block, name);
-    snprintf(sub[0], sizeof sub[0], "%s, %s selection, seed %lld. Clocks %.0f to %.0f of %.0f", shape,
-             selection_name(t->kind), (long long)seed, w->from, to, l->end);
-    snprintf(
-        sub[1], sizeof sub[1],
-        "Model clocks with nominal costs (cuda/simt/simt.h), not a measurement: one CTA on an SM, copies "
-        "%.0f bytes a clock",
-        model.copy_bytes);
-    snprintf(
-        sub[2], sizeof sub[2],
-        "and %.0f clocks of latency, wgmma %.0f multiply-adds a clock, declared work on a quarter of the "
-        "SM",
-        model.copy_latency, model.tensor_fma);
-    drawing d = lanes_draw(l, w->from, to, title, lines, 3);
-    const int status = write_picture(command, path, &d, command_line);
+    describe(q, t, l, to, line);
+    drawing d = lanes_draw(l, q->from, to, title, lines, LINES);
+    const int status = write_picture(q, &d);
     drawing_free(&d);
     return status;
 }
 
-static int record(const char *command, const char *path, const char *command_line, const trial *t,
-                  const msa_kernel *kernel, const window *w, int64_t seed)
+static int record(const request *q, const trial *t)
 {
     msa_arrays a;
     lanes l;
     size_t n;
     simt_record(true);
-    const msa_status status = trial_run(t, kernel, &a);
+    const msa_status status = trial_run(t, q->kernel, &a);
     simt_record(false);
     if (status != MSA_OK)
-        return trial_failed(command, kernel, status);
+        return trial_failed(q->command, q->kernel, status);
     const simt_event *event = simt_events(&n);
-    if (!lanes_sort(event, n, w->launch, (uint64_t)w->cta, &l)) {
+    if (!lanes_sort(event, n, q->launch, (uint64_t)q->cta, &l)) {
         lanes_free(&l);
-        return cli_fail(command,
+        return cli_fail(q->command,
                         "--cta %lld: expected a thread block that copies, multiplies or does declared work, "
                         "found none (see --launch)",
-                        (long long)w->cta);
+                        (long long)q->cta);
     }
-    const int bad = draw(command, path, command_line, t, kernel, &l, w, seed);
+    const int bad = draw(q, t, &l);
     lanes_free(&l);
     return bad;
 }
@@ -132,18 +141,16 @@ static int record(const char *command, const char *path, const char *command_lin
 int cmd_timeline(int argc, char **argv)
 {
     trial_options given = {.seed = 1};
-    window w = {.launch = -1, .to = UNTIL_END};
-    const char *path = NULL;
-    char command_line[1024];
+    request q = {.command = argv[0], .launch = -1, .to = UNTIL_END};
     cli_list names = {0};
     const msa_kernel *kernel[CLI_MAX_LIST];
     int n = 0;
     const cli_option options[] = {
-        {"--out", CLI_NEEDED, &path, 0, 0, "FILE.png or FILE.svg receives the picture"},
-        {"--cta", CLI_INT, &w.cta, 0, 0x7fffffff, "N of the grid's thread blocks"},
-        {"--launch", CLI_INT, &w.launch, 0, 1 << 20, "N of the kernel's launches (default: most products)"},
-        {"--from", CLI_REAL, &w.from, 0, MAX_CLOCKS, "CLOCK at which the picture starts"},
-        {"--to", CLI_REAL, &w.to, 0, MAX_CLOCKS, "CLOCK at which it ends (default: a readable window)"},
+        {"--out", CLI_NEEDED, &q.path, 0, 0, "FILE.png or FILE.svg receives the picture"},
+        {"--cta", CLI_INT, &q.cta, 0, 0x7fffffff, "N of the grid's thread blocks"},
+        {"--launch", CLI_INT, &q.launch, 0, 1 << 20, "N of the kernel's launches (default: most products)"},
+        {"--from", CLI_REAL, &q.from, 0, MAX_CLOCKS, "CLOCK at which the picture starts"},
+        {"--to", CLI_REAL, &q.to, 0, MAX_CLOCKS, "CLOCK at which it ends (default: a readable window)"},
         TRIAL_OPTIONS(given),
         {0}};
     trial t;
@@ -153,18 +160,19 @@ int cmd_timeline(int argc, char **argv)
         status = trial_find(argv[0], &names, kernel, CLI_MAX_LIST, &n);
     if (!status && n != 1)
         status = cli_fail(argv[0], "expected one kernel, STAGE/NAME, found %d", n);
-    if (!status && !ends_with(path, ".png") && !ends_with(path, ".svg"))
-        status = cli_fail(argv[0], "--out: expected a name that ends in .png or .svg, found '%s'", path);
+    if (!status && !ends_with(q.path, ".png") && !ends_with(q.path, ".svg"))
+        status = cli_fail(argv[0], "--out: expected a name that ends in .png or .svg, found '%s'", q.path);
     if (!status)
-        status = cli_check_writable(argv[0], "--out", path);
+        status = cli_check_writable(argv[0], "--out", q.path);
     if (status)
         return status;
-    const msa_shape standard = standard_shape(kernel[0]);
+    q.kernel = kernel[0];
+    join(argc, argv, q.line, sizeof q.line);
+    const msa_shape standard = standard_shape(q.kernel);
     status = trial_begin(argv[0], &given, &standard, &t);
     if (status)
         return status;
-    join(argc, argv, command_line, sizeof command_line);
-    status = record(argv[0], path, command_line, &t, kernel[0], &w, given.seed);
+    status = record(&q, &t);
     trial_end(&t);
     return status;
 }

@@ -92,12 +92,12 @@ static float *true_scores(const trial *t, const inputs *in)
     return scores;
 }
 
-static bool fill(trial *t, const inputs *in, uint64_t seed)
+static bool fill(trial *t, const inputs *in)
 {
     const msa_shape *s = &t->shape;
     int32_t *ids = room(t, "GTk", sizeof *ids);
     if (ids)
-        selection_draw(s, t->kind, seed, ids);
+        selection_draw(s, t->kind, (uint64_t)t->seed, ids);
     t->in = (msa_arrays){.q = bf16(t, "THd", in->q),
                          .k = bf16(t, "SGd", in->k),
                          .v = bf16(t, "SGd", in->v),
@@ -120,7 +120,7 @@ static bool fill(trial *t, const inputs *in, uint64_t seed)
 int trial_begin(const char *command, const trial_options *options, const msa_shape *standard, trial *t)
 {
     inputs in;
-    *t = (trial){.shape = *standard, .engine = table_device("simt")};
+    *t = (trial){.shape = *standard, .seed = options->seed, .engine = table_device("simt")};
     int bad = read_shape(command, options->shape, &t->shape);
     if (!bad)
         bad = read_distribution(command, options->distribution, &t->kind);
@@ -130,7 +130,7 @@ int trial_begin(const char *command, const trial_options *options, const msa_sha
         return bad;
     bool ok = inputs_new(&in, &t->shape, INPUTS_NORMAL, (uint64_t)options->seed);
     if (ok) {
-        ok = fill(t, &in, (uint64_t)options->seed);
+        ok = fill(t, &in);
         inputs_free(&in);
     }
     if (!ok) {

@@ -29,6 +29,7 @@ typedef struct trial_options {
 typedef struct trial {
     msa_shape shape;
     selection_kind kind;
+    int64_t seed;
     msa_dtype out;
     const msa_device *engine;
     msa_arrays in, room; /**< inputs, and room for what kernels write, on the engine */

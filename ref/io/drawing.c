@@ -194,8 +194,8 @@ bool drawing_write_svg(const drawing *d, const char *path, const st_meta *text, 
     sink s = {0};
     put(&s,
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<svg xmlns=\"http://www.w3.org/2000/svg\" "
-        "viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" font-family=\"monospace\" "
-        "xml:space=\"preserve\">\n",
+        "viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" shape-rendering=\"crispEdges\" "
+        "font-family=\"'DejaVu Sans Mono', Consolas, Menlo, monospace\" xml:space=\"preserve\">\n",
         d->width, d->height, d->width, d->height);
     put(&s, "<desc>");
     for (int i = 0; i < n_text; i++) {
