@@ -53,6 +53,7 @@ CUDA    ?= $(if $(wildcard $(B)/cuda/side.gpu.o),1)
 KERNELS := $(wildcard cuda/*.cu cuda/*/*.cu)
 ifeq ($(CXX17)$(CUDA),)
 LINK    := $(CC)
+SIDE_OBJ := $(B)/cuda/plan.o
 else
 LINK    := $(CXX)
 SIDES   := $(if $(CXX17),-DHAVE_SIMT) $(if $(CUDA),-DHAVE_CUDA)
@@ -109,8 +110,8 @@ $(B)/cuda/%.gpu.o: cuda/%.cu cuda/kernels.def cuda/nvcc.sh $(wildcard cuda/*.cuh
 $(B)/tests/%.o: tests/%.cpp $(B)/flags
 	@mkdir -p $(@D) && echo "  c++ $<"
 	$(Q)$(CXX) $(ALLCXXFLAGS) -c $< -o $@
-$(T_CXX): $(B)/%: $(B)/%.o $(SIMT_OBJ) $(B)/tests/tap.o
-	$(Q)$(CXX) $(ALLCXXFLAGS) $^ -o $@
+$(B)/tests/test_simt: $(B)/tests/test_simt.o $(SIMT_OBJ) $(B)/tests/tap.o # the engine alone
+	$(Q)$(CXX) $(LINKFLAGS) $^ -o $@
 $(B)/libmsa.a: $(LIB_OBJ)
 	@rm -f $@
 	$(Q)ar qcs $@ $^
@@ -136,6 +137,13 @@ cuda: ## compile the kernels for sm_90a too (CUDA 12.4 or newer) and link them i
 
 cuda-report: cuda ## registers, shared memory, spills and key instructions of every kernel
 	@cuda/report.sh $(B)
+
+# What is being timed, for the files of `msa bench`; COMMIT=... where there is no repository.
+COMMIT ?= $(or $(shell git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null),unknown)
+$(B)/ref/cli/results.o: $(B)/commit.inc
+$(B)/commit.inc: FORCE
+	@mkdir -p $(@D)
+	@echo '#define MSA_COMMIT "$(COMMIT)"' | cmp -s - $@ || echo '#define MSA_COMMIT "$(COMMIT)"' > $@
 
 # ---- See it work --------------------------------------------------------------------------------
 MODEL := data/kjv-msa.safetensors
@@ -179,8 +187,8 @@ test-asan: deps ## the same under AddressSanitizer and UBSan
 	@$(MAKE) --no-print-directory test DEPS=0 B=build/asan CFLAGS="-O1 -g" ARCH=x86-64 \
 	  SAN="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
 
-test-simt: $(T_CXX) ## only the CPU engine's own tests
-	@B=$(B) CXX="$(CXX)" NVCC="$(NVCC)" tests/run.sh $(T_CXX) tests/test_ptx.sh
+test-simt: $(B)/tests/test_simt ## only the CPU engine's own tests
+	@B=$(B) CXX="$(CXX)" NVCC="$(NVCC)" tests/run.sh $(B)/tests/test_simt tests/test_ptx.sh tests/test_race.sh
 
 soak: build ## long versions: training killed and resumed 100 times
 	@MSA=$(B)/msa KILLS=100 tests/run.sh tests/test_resume.sh

@@ -37,6 +37,15 @@ typedef struct msa_arrays {
     msa_item *items;
 } msa_arrays;
 
+/** What a device is. */
+typedef struct msa_about {
+    char name[128];
+    char driver[32], cuda[32]; /**< versions; empty where there is none */
+    size_t cache;              /**< bytes of the last cache before memory; 0 if unknown */
+} msa_about;
+
+#define MSA_MARKS 64 /* moments that a device remembers */
+
 /** A place where the kernels run. */
 typedef struct msa_device {
     const char *name;             /**< "simt" or "cuda" */
@@ -53,6 +62,14 @@ typedef struct msa_device {
     msa_status (*run)(const struct msa_entry *entry, const msa_shape *s, msa_dtype out, const msa_arrays *a,
                       void *work, void *stream);
     size_t (*workspace)(const struct msa_entry *entry, const msa_shape *s, msa_dtype out);
+    /* For benchmarks; the first three take their turn in the stream, or in the default one. */
+    msa_status (*mark)(int i, void *stream); /**< remembers when the work before it is done */
+    msa_status (*copy)(void *to, const void *from, size_t bytes); /**< from device to device */
+    /** C = A B, bf16 matrices [n,n], by the vendor's library; ::MSA_ERR_UNSUPPORTED where there is none. */
+    msa_status (*product)(int n, const uint16_t *a, const uint16_t *b, uint16_t *c);
+    msa_status (*between)(int i, int j,
+                          double *ms); /**< from mark i to mark j, once both have been reached */
+    void (*about)(msa_about *about);
 } msa_device;
 
 /** The CPU engine, in builds that found a C++ compiler. */

@@ -26,6 +26,15 @@ PTX_INLINE uint64_t rank_key(float score, int id)
     bits ^= bits >> 31 ? ~0u : 1u << 31;
     return (uint64_t)bits << 32 | ~(uint32_t)id;
 }
+/// A candidate's score; NaN for a place that is free or closed.
+PTX_INLINE float score_of(uint64_t key)
+{
+    const uint32_t high = (uint32_t)(key >> 32), bits = high >> 31 ? high ^ 1u << 31 : ~high;
+    float x;
+    PTX(x = __uint_as_float(bits);)
+    CPU(memcpy(&x, &bits, 4);)
+    return x;
+}
 /// The id of a candidate or of the local block, ~0 of any other place.
 PTX_INLINE uint32_t id_of(uint64_t key)
 {
@@ -40,6 +49,46 @@ PTX_INLINE uint64_t first_entry(int a, int places, int topk, int local)
 PTX_INLINE int local_block(const Shape &s, int64_t i)
 {
     return (int)((s.prefix + i) / s.block);
+}
+
+/* ---- A thread's list: K places in registers, best first ----------------------------------------------- */
+
+// It stays there if every loop over it is unrolled to the end.
+#define UNROLL PTX(_Pragma("unroll"))
+
+/// Where a candidate that beats the last place belongs; the last falls off.
+template <int K> PTX_INLINE void insert(uint64_t (&list)[K], uint64_t key)
+{
+    UNROLL
+    for (int a = K - 1; a > 0; a--) {
+        const uint64_t moved = list[a - 1] < key ? list[a - 1] : key;
+        list[a] = list[a] > moved ? list[a] : moved;
+    }
+    list[0] = list[0] > key ? list[0] : key;
+}
+
+/// Writes the row of ids, sorted by a bitonic network.
+template <int K> PTX_INLINE void write_ids(int32_t *ids, const uint64_t (&list)[K], int topk)
+{
+    uint32_t id[K];
+    UNROLL
+    for (int a = 0; a < K; a++)
+        id[a] = id_of(list[a]);
+    UNROLL
+    for (int run = 2; run <= K; run *= 2)
+        UNROLL
+    for (int step = run / 2; step > 0; step /= 2)
+        UNROLL
+    for (int a = 0; a < K; a++)
+        if ((a & step) == 0) {
+            const uint32_t x = id[a], y = id[a + step], lo = x < y ? x : y, hi = x < y ? y : x;
+            id[a] = a & run ? hi : lo;
+            id[a + step] = a & run ? lo : hi;
+        }
+    UNROLL
+    for (int a = 0; a < K; a++)
+        if (a < topk)
+            st_global(ids + a, (int32_t)id[a]);
 }
 
 /* ---- A warp's list: 32 places, lane = rank ----------------------------------------------------------- */

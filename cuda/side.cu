@@ -5,8 +5,12 @@
  */
 #include "kernel.cuh"
 
+#include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <string>
+
+#include "product.cuh"
 
 #define KERNEL(stage, name, sm, precision, idea) extern const msa_entry ON_SIDE(stage, name);
 #include "kernels.def"
@@ -77,6 +81,52 @@ static msa_status launched()
 {
     return ok(cudaGetLastError());
 }
+static msa_status copy(void *to, const void *from, size_t bytes)
+{
+    return ok(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, nullptr));
+}
+static cudaEvent_t events[MSA_MARKS]; // made when first used
+static msa_status mark(int i, void *stream)
+{
+    const msa_status status = events[i] ? MSA_OK : ok(cudaEventCreate(&events[i]));
+    return status == MSA_OK ? ok(cudaEventRecord(events[i], (cudaStream_t)stream)) : status;
+}
+static msa_status between(int i, int j, double *ms)
+{
+    float elapsed = 0;
+    msa_status status = ok(cudaEventSynchronize(events[j]));
+    if (status == MSA_OK)
+        status = ok(cudaEventElapsedTime(&elapsed, events[i], events[j]));
+    *ms = (double)elapsed;
+    return status;
+}
+/// The driver's version, which the kernel module tells: its first word that begins with a digit.
+static void driver_version(char *text, size_t size)
+{
+    char word[64];
+    FILE *f = fopen("/proc/driver/nvidia/version", "r");
+    while (f && fscanf(f, "%63s", word) == 1)
+        if (word[0] >= '0' && word[0] <= '9') {
+            snprintf(text, size, "%.31s", word);
+            break;
+        }
+    if (f)
+        fclose(f);
+}
+static void about(msa_about *a)
+{
+    int device = 0, version = 0, cache = 0;
+    cudaDeviceProp properties;
+    *a = msa_about();
+    cudaGetDevice(&device);
+    if (cudaGetDeviceProperties(&properties, device) == cudaSuccess)
+        snprintf(a->name, sizeof a->name, "%.*s", (int)sizeof a->name - 1, properties.name);
+    if (cudaRuntimeGetVersion(&version) == cudaSuccess)
+        snprintf(a->cuda, sizeof a->cuda, "%d.%d", version / 1000, version % 1000 / 10);
+    if (cudaDeviceGetAttribute(&cache, cudaDevAttrL2CacheSize, device) == cudaSuccess)
+        a->cache = (size_t)cache;
+    driver_version(a->driver, sizeof a->driver);
+}
 #else
 static const char *missing()
 {
@@ -120,6 +170,29 @@ static msa_status launched()
 {
     last_trouble = simt::first_failure();
     return last_trouble.empty() ? MSA_OK : MSA_ERR_DEVICE;
+}
+static msa_status copy(void *to, const void *from, size_t bytes)
+{
+    memcpy(to, from, bytes);
+    return MSA_OK;
+}
+static double marks[MSA_MARKS]; // the engine has no clock: how long it took to say what a GPU would do
+static msa_status mark(int i, void *)
+{
+    timespec t;
+    timespec_get(&t, TIME_UTC);
+    marks[i] = 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
+    return MSA_OK;
+}
+static msa_status between(int i, int j, double *ms)
+{
+    *ms = marks[j] - marks[i];
+    return MSA_OK;
+}
+static void about(msa_about *a)
+{
+    *a = msa_about();
+    snprintf(a->name, sizeof a->name, "CPU engine");
 }
 #endif
 static const char *trouble()
@@ -215,8 +288,8 @@ extern "C" void msa_engine_mode(int order, int timing, uint64_t seed)
 #endif
 extern "C" const msa_device *THIS_SIDE(void)
 {
-    static const msa_device device = {SIDE_NAME, missing, device_alloc, device_free, device_fill,
-                                      declare,   upload,  download,     trouble,     blame,
-                                      entries,   run,     workspace};
+    static const msa_device device = {SIDE_NAME, missing,  device_alloc, device_free, device_fill, declare,
+                                      upload,    download, trouble,      blame,       entries,     run,
+                                      workspace, mark,     copy,         product,     between,     about};
     return &device;
 }

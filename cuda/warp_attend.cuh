@@ -18,7 +18,7 @@ template <int rows, int D> struct alignas(128) WarpTile {
 /// Where columns column..column+7 of a row are; `column` is a multiple of 8.
 template <int rows, int D> PTX_INLINE bf16 *chunk(WarpTile<rows, D> &tile, int row, int column)
 {
-    return &tile.element[row * D + (column ^ row % 8 * 8)];
+    return &tile.element[row * D + (column ^ (row & 7) * 8)];
 }
 
 /// Starts copying a tile, by `threads` threads t. source(row) is where the row is in global memory, NULL for
@@ -26,8 +26,13 @@ template <int rows, int D> PTX_INLINE bf16 *chunk(WarpTile<rows, D> &tile, int r
 template <int threads, int rows, int D, class Source>
 PTX_INLINE void copy_rows(WarpTile<rows, D> &tile, int t, Source source)
 {
-    for (int i = t; i < rows * D / 8; i += threads) {
-        const int row = i / (D / 8), column = i % (D / 8) * 8;
+    constexpr int per_row = D / 8, at_once = threads / per_row; // chunks, rows
+    static_assert(threads % per_row == 0, "a thread copies from one column");
+    const int column = t % per_row * 8;
+    for (int first = 0; first < rows; first += at_once) {
+        const int row = first + t / per_row;
+        if (rows % at_once && row >= rows)
+            return;
         const bf16 *const from = source(row);
         cp_async_16(chunk(tile, row, column), from ? from + column : nullptr, from ? 16 : 0);
     }

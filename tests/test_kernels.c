@@ -4,7 +4,8 @@
  *        inputs, orders of threads and timings of copies, selections of the shipped model; both output types.
  *
  * `msa check` runs every shape with every pattern. Here each shape meets three patterns, and each judgement
- * another mode of the engine, so that all of them come up for every kernel.
+ * another mode of the engine, so that all of them come up for every kernel. `test_kernels SEED STAGE/NAME` is
+ * one kernel alone.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -220,21 +221,29 @@ static void refusals(void)
     check_end(&c);
 }
 
+static bool is_wanted(const msa_kernel *k, const char *only)
+{
+    return strcmp(k->backend, "simt") == 0 && (!only || table_find(only, "simt") == k);
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
+    const char *only = argc > 2 ? argv[2] : NULL;
     const msa_shape small = {20, 150, 6, 2, 64, 64, 32, 3, 1, NULL, NULL};
     msa_shape step = small;
     step.n_q = 3;
     const msa_kernel *k;
-    refusals();
     for (int i = 0; (k = table_at(i)) != NULL; i++)
-        if (strcmp(k->backend, "simt") == 0) {
+        if (is_wanted(k, only)) {
             agrees(k, i);
             if (k->stage == MSA_STAGE_DENSE || k->stage == MSA_STAGE_SPARSE || k->stage == MSA_STAGE_DECODE)
                 output_types(k, k->stage == MSA_STAGE_DECODE ? &step : &small, check_seed(5));
         }
-    with_model();
+    if (!only) {
+        refusals();
+        with_model();
+    }
     return check_done();
 }
 #endif

@@ -66,10 +66,10 @@ static void long_context(void)
         tap_note("%s: the union of 8 queries is %.1f blocks", selection_name((selection_kind)kind),
                  size[kind]);
     }
-    tap(size[SELECTION_RANDOM] > 80, "random: neighbours share little");
+    tap(size[SELECTION_RANDOM] > 65, "random: neighbours share little");
     tap(size[SELECTION_LOCAL] > 15 && size[SELECTION_LOCAL] < 16, "local: neighbours share all");
     tap(size[SELECTION_STRUCTURED] > 16 && size[SELECTION_STRUCTURED] < 32, "structured: most");
-    tap(size[SELECTION_HOT] > 60 && size[SELECTION_HOT] < size[SELECTION_RANDOM], "hot: some");
+    tap(size[SELECTION_HOT] > 55 && size[SELECTION_HOT] < size[SELECTION_RANDOM], "hot: some");
     tap(hot[SELECTION_HOT] > 0.87 && hot[SELECTION_HOT] < 0.94, "hot: a block that 90%% of queries take");
     tap(hot[SELECTION_STRUCTURED] > 0.87, "structured: so is block 0");
     tap(hot[SELECTION_RANDOM] < 0.2 && hot[SELECTION_LOCAL] < 0.2, "random, local: none is");

@@ -1,17 +1,23 @@
 /**
  * @file 1_naive.cu
- * @brief One step of generation, a block of threads per query and group that does one thing after the other.
+ * @brief One step of generation, a block of threads per query and group that does one thing after the
+ * other.
  *
- * What it does: block (i, r) scores the key blocks before the local one (a warp a block, a lane a key) into
- * the workspace, its first warp selects, and then for each head of the group it takes the logits of the
- * selected tokens (a thread a token), their softmax, and the sum of the values (a thread a channel). Its
- * floor is that of the step: 2 di N + 2 Hkv dh 2 k Bk bytes (contract, section 4, N = S), which at S = 1M and
- * M3's sizes is 272 MB for one query, and the same for 16, since they share keys. What it wastes: at T = 1
- * only Hkv of the GPU's SMs work at all. Every (query, group) reads the index keys again, each head reads K
- * and V again, and a lane that reads its own key touches a row of its own: 32 rows a load. Predicted, loads,
- * with c(i) = min(k, local + 1), n(i) = selected(i), for each (i, r): 2 di + local Bk 2 di + 4 local + 4 c +
- * G (2 dh + 4 dh n)          (the second term only if k > 1) bytes, and stores 4 local + 4 k bytes beside O
- * and LSE.
+ * What it does: block (i, r) scores the key blocks before the local one (a warp a block, a lane a key)
+ * into the workspace, its first warp selects, and then for each head of the group it takes the logits of
+ * the selected tokens (a thread a token), their softmax, and the sum of the values (a thread a channel).
+ *
+ * Its floor: the step's bytes, 2 di N + 2 Hkv dh 2 k Bk (contract, section 4, N = S), which at S = 1M and
+ * M3's sizes is 272 MB for one query, and hardly more for 16, since they share index keys.
+ *
+ * What it wastes: at T = 1 only Hkv of the GPU's SMs work at all. Every (query, group) reads the index
+ * keys again (1.07 GB there), each head reads K and V again, and a lane that reads its own key touches a
+ * row of its own: 32 rows a load.
+ *
+ * Predicted, with local = p(i) / Bk, c = min(k, local + 1) blocks and n = selected(i) tokens, a row (i,
+ * r):
+ *  - loads 2 di + local (2 di Bk + 4) + 4 c + G (2 dh + 4 dh n) bytes; the second term only if k > 1;
+ *  - stores 4 local (if k > 1) + 4 k bytes, beside O and LSE.
  */
 #include "decode.cuh"
 

@@ -4,18 +4,27 @@
  *
  * What it does: (1) a block of threads scores 128 keys for all queries and groups: it reads them once, 16
  * bytes a thread and in a row, into shared memory; then a thread owns a key and goes through the queries,
- * four at a time. (2) A block of 16 warps selects a row. (3) A block of threads attends to one selected block
- * of one (query, group): all G heads share its keys and values. (4) A warp merges the parts of a head. Why
- * better: key blocks are independent, and splitting over them gives S / 128 blocks of threads instead of T
- * Hkv; index keys are read once, for up to 64 rows, and K and V once for the heads of a group. Its floor: the
- * step's bytes (contract, section 4), or the CUDA cores: T Hkv di S multiply-adds at 128 a clock and SM, more
- * than the bytes take from T Hkv = 16 rows on. What it wastes: tensor cores stay idle; every 128 keys the
- * queries are fetched and unpacked again, and what a block of threads waits for is hidden only by the others
- * on its SM. Predicted, with N = ceil(last Bk / 128) 128 keys to score (last: the last query's local block;
- * none if k = 1), P = ceil(T Hkv / rows) with rows = 8 up to 8 and 64 beyond, n(i) = selected(i), c(i) =
- * ceil(n / Bk): loads   P 2 di min(N, S) + N / 128 T Hkv 2 di       (1) 4 local a row (2) 4 k + sum c (2 dh
- * G) + 4 dh n a row         (3), 2 queries' worth of heads a block (16 + 4 dh) c a head (4) stores  4 last a
- * row (1), 4 k a row (2), (8 + 4 dh) c a head (3), beside O and LSE (4)
+ * four at a time. (2) A block of 16 warps selects a row. (3) A block of threads attends to one selected
+ * block of one (query, group): all G heads share its keys and values. (4) A warp merges the parts of a
+ * head.
+ *
+ * Why better: key blocks are independent, and splitting over them gives S / 128 blocks of threads instead
+ * of T Hkv; index keys are read once, for up to 64 rows, and K and V once for the heads of a group.
+ *
+ * Its floor: the step's bytes (contract, section 4), or the CUDA cores: T Hkv di S multiply-adds at 128 a
+ * clock and SM, more than the bytes take from about 18 rows on.
+ *
+ * What it wastes: tensor cores stay idle; every 128 keys the queries are fetched and unpacked again (3%
+ * of the keys' bytes at 4 rows, half at 64), and what a block of threads waits for is hidden only by the
+ * others on its SM.
+ *
+ * Predicted, with N = 128 ceil(last Bk / 128) keys to score (last: the last query's local block; 0 if k =
+ * 1), P = ceil(T Hkv / 8) passes up to 8 rows and ceil(T Hkv / 64) beyond, n = selected(i) tokens in c =
+ * ceil(n / Bk) blocks, bytes:
+ *  - (1) loads 2 di (P min(N, S) + N / 128 T Hkv), stores 4 last a row;
+ *  - (2) loads 4 local (0 if k = 1) and stores 4 k a row;
+ *  - (3) loads c (512 + 2 dh G) + 4 dh n a row, stores (8 + 4 dh) c a head;
+ *  - (4) loads (16 + 4 dh) c a head, stores O and LSE.
  */
 #include "decode.cuh"
 

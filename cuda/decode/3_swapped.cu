@@ -3,25 +3,33 @@
  * @brief One step of generation on tensor cores, with the index product's operands swapped.
  *
  * What it does, in four launches: (1) wgmma's M = 64 rows are keys and its N columns are the T Hkv index
- * queries, rounded up to 8, 16, 32 or 64. A split is a run of stages of 128 keys that one SM streams by TMA
- * through a ring; the largest row of each block is a maximum over accumulators, lanes and warps, and after
- * every 32 blocks the warps offer those to lists of the best, a list a column. A split leaves k - 1
- * candidates a row, never scores. (2) A block of 8 warps selects each row from the splits' candidates: any
- * block of the best k - 1 of all is among the best k - 1 of its split. (3) Attention by mma.sync, the G heads
- * of a group as 16 rows: four warps take 16 keys each of 64, and add their results up; several blocks of
- * threads may share a row. (4) A warp merges the parts of a head. Why better: with queries as M, T = 1 and 4
- * groups would use 4 rows of 64; as N they use 4 columns of 8, and a stage costs 16 products that take fewer
- * clocks (about 16 each, for reading keys from shared memory) than its 32 KB take from memory (about 1200
- * at 3.35 TB/s over 132 SMs). Scores never leave the SM. Its floor: the step's bytes, 2 di N + 2 Hkv dh 2 k
- * Bk (contract, section 4): at S = 1M, M3's sizes, 272 MB, 0.08 ms at 3.35 TB/s. Index keys are read once for
- * every 64 rows of selection. What it wastes: three launches follow the first one by one (programmatic
- * dependent launch is a later step); the lists grow one entry at a time, k (1 + ln(n / k)) times a row and
- * split of n blocks, which the ring hides only as long as it is full; G < 16 heads pad 16 rows; weights are
- * rounded to bf16. Predicted, with N = ceil(last Bk / 128) 128 keys to score (last: the last query's local
- * block; none if k = 1), P = ceil(T Hkv / 64) tiles of columns, X splits, n(i) = selected(i), c(i) parts of a
- * head: loads   P 2 di min(N, S) + X T Hkv 2 di             (1) by TMA 8 X (k - 1) a row (2) c (4 min(k,
- * ceil(n / Bk)) + 2 dh G) + 4 dh n a row   (3) (16 + 4 dh) c a head                        (4) stores  8 X (k
- * - 1) a row (1), 4 k a row (2), (8 + 4 dh) c a head (3), beside O and LSE (4)
+ * queries, rounded up to 8, 16, 32 or 64. A split is a run of stages of 128 keys that one SM streams by
+ * TMA through a ring; the largest row of each block is a maximum over accumulators, lanes and warps, and
+ * after every 32 blocks the warps offer those to lists of the best, a list a column. A split leaves k - 1
+ * candidates a row, never scores. (2) A block of 8 warps selects each row from the splits' candidates:
+ * any of the best k - 1 of all is among the best k - 1 of its split. (3) Attention by mma.sync, the G
+ * heads of a group as 16 rows: four warps take 16 keys each of 64, and add their results up; several
+ * blocks of threads may share a row. (4) A warp merges the parts of a head.
+ *
+ * Why better: with queries as M, T = 1 and 4 groups would use 4 rows of 64; as N they use 4 columns of 8.
+ * A stage costs 16 products of about 16 clocks each (reading the keys from shared memory), its 32 KB take
+ * about 2300 clocks of memory's time (3.35 TB/s over 132 SMs at 1.8 GHz). Scores never leave the SM.
+ *
+ * Its floor: the step's bytes, 2 di N + 2 Hkv dh 2 k Bk (contract, section 4): at S = 1M and M3's sizes
+ * 272 MB, 0.08 ms at 3.35 TB/s. Index keys are read once for every 64 rows of selection; all else is under 1%
+ * of that at T = 1.
+ *
+ * What it wastes: three launches follow the first one by one (programmatic dependent launch is a later
+ * step); the lists grow one entry at a time, k (1 + ln(n / k)) times a row and split of n blocks, which
+ * the ring hides only as long as it is full; G < 16 heads pad 16 rows; P is rounded to bf16.
+ *
+ * Predicted, with N = 128 ceil(last Bk / 128) keys to score (last: the last query's local block; 0 if k =
+ * 1), P = ceil(T Hkv / 64) passes, X = min(N / 128, 132 / P) splits, n = selected(i) tokens in c = ceil(n
+ * / parts.tokens) parts, bytes:
+ *  - (1) loads 2 di (P min(N, S) + X T Hkv) by TMA, stores 8 X (k - 1) a row;
+ *  - (2) loads 8 X (k - 1) and stores 4 k a row;
+ *  - (3) loads c (4 ceil(n / Bk) + 2 dh G) + 4 dh n a row, stores (8 + 4 dh) c a head;
+ *  - (4) loads (16 + 4 dh) c a head, stores O and LSE.
  */
 #include "../attend.cuh"
 #include "../warp_attend.cuh"
@@ -34,8 +42,7 @@ constexpr int sms = 132; // what splits are counted for
 constexpr int warps = 4, consumers = 32 * warps, stage = 128, chunk = 32;
 template <int DI> constexpr int ring = 640 / DI; // 160 KB
 
-/* ---- (1) Each split's best ------------------------------------------------------------------------------
- */
+/* ---- (1) Each split's best -------------------------------------------------------------------------- */
 
 template <int DI, int N> struct ScoreSmem {
     Tile<stage, DI> keys[ring<DI>];
@@ -183,8 +190,7 @@ __global__ void __launch_bounds__(consumers + 32, 1)
                       ld_shared(&m.list[column][lane]));
 }
 
-/* ---- (2) Selection ---------------------------------------------------------------------------------------
- */
+/* ---- (2) Selection ---------------------------------------------------------------------------------- */
 
 constexpr int select_warps = 8;
 struct SelectSmem {
@@ -200,8 +206,7 @@ __global__ void __launch_bounds__(32 * select_warps)
                     [&](int c) { return ld_global(candidates + (int64_t)row * n + c); });
 }
 
-/* ---- (3) Attention to a part of the selected tokens -------------------------------------------------------
- */
+/* ---- (3) Attention to a part of the selected tokens ------------------------------------------------- */
 
 constexpr int step = 16 * warps; // tokens at a time
 
@@ -310,8 +315,7 @@ __global__ void __launch_bounds__(consumers)
     add_up(m, s.group, parts, lse_at(s, i, r * s.group) * parts.count + blockIdx.x);
 }
 
-/* ---- The launches -----------------------------------------------------------------------------------------
- */
+/* ---- The launches ----------------------------------------------------------------------------------- */
 
 struct Work {
     int rows, columns, tiles, stages, splits; ///< columns: wgmma's N

@@ -2,16 +2,20 @@
  * @file 3_tensor_core.cu
  * @brief Dense causal GQA on tensor cores by mma.sync: a warp owns 16 rows of Q.
  *
- * Better than 2_tiled: products run on tensor cores, in bf16 with float32 sums, at eight times the CUDA
- * cores' rate. A warp holds its rows of Q, S and O in registers; P never leaves them, since the accumulators
- * of S are laid out as the left operand of P V. The heads of a group share their keys, so a tile of 64 rows
- * packs 64 / G queries times G heads, and a tile of K and V is read once for all of them. Copies are
- * asynchronous: tile j + 1 arrives while tile j is worked on, with one barrier a tile. Long tiles start
- * first, since a causal grid's work grows along the sequence. A permutation of 16-byte chunks keeps shared
- * memory free of bank conflicts. Its floor: 4 Hq dh operations a visible pair at the rate of mma.sync, about
- * two thirds of wgmma's on Hopper. What it wastes there: that third; ldmatrix, since each warp reads all of K
- * and V from shared memory for its 16 rows; and threads that copy and compute by turns. Registers: 128 for Q,
- * O and S (dh 128, 64 keys), P beside.
+ * Better than 2_tiled: products run on tensor cores, in bf16 with float32 sums. A warp holds its rows of Q, S
+ * and O in registers; P never leaves them, since the accumulators of S lie as the left operand of P V has to.
+ * The heads of a group share their keys, so a tile of 64 rows packs 64 / G queries times G heads, and a tile
+ * of K and V is read once for all of them. Copies are asynchronous: tile j + 1 arrives while tile j is worked
+ * on, with one barrier a tile. Long rows start first, since a causal grid's work grows along the sequence. A
+ * permutation of 16-byte chunks keeps shared memory free of bank conflicts.
+ *
+ * Its floor: 4 Hq dh operations a visible pair at the rate of mma.sync, about two thirds of wgmma's on
+ * Hopper. Global bytes: Q and O once; of K and V, each 64 / G queries read what they see, in whole tiles of
+ * 64 keys, once for all heads of a group. Registers (dh 128): 128 for Q, O and S, 16 for P,
+ * addresses: 216 in all. Shared memory: 80 KB, so two blocks an SM.
+ *
+ * What it wastes: a third of the tensor cores; shared memory, since each warp reads all of K and V for its 16
+ * rows; the tensor cores again while a warp takes exponentials, unless another warp has products to do.
  */
 #include "../warp_attend.cuh"
 

@@ -5,19 +5,26 @@
  * Better than 3_tensor_core: wgmma reaches the full rate of Hopper's tensor cores, reads K and V from shared
  * memory once for 64 rows instead of 16, and runs while its warpgroup does something else; TMA copies a tile
  * at one thread's word. A block is three warpgroups. One fills a ring of tiles of 128 keys; the two others
- * own 64 rows each, 64 / G queries times the G heads of a group, and share the ring. Exponentials are the
- * bottleneck to hide: 64 x 128 of them take half as long as their products. So
+ * own 64 rows each, 64 / G queries times the G heads of a group, and share the ring. What is left to hide is
+ * the exponentials: those of a tile at dh 128 take half as long as its products. So
+ *
  * - a group has S of tile j and O += P V of tile j - 1 under way at once, and takes the exponentials of S
- * while the tensor cores still work on O;
- * - the groups take turns to issue products: while one issues, the other takes exponentials.
- * Key tiles past a group's last query are never loaded, and only tiles on the diagonal are masked. Later
+ *   while the tensor cores still work on O;
+ * - the groups take turns to issue products: while those of one run, the other takes exponentials.
+ *
+ * Key tiles past a group's last query are never worked on, and only tiles on the diagonal are masked. Later
  * queries, with longer rows, start first.
  *
- * Its floor: 4 Hq dh operations a visible pair at wgmma's rate, 4096 a clock and SM: 2048 clocks for 2 x 64
- * rows and 128 keys at dh 128, in which 64 KB come from L2, 32 bytes a clock. Tiles on the diagonal are
- * computed whole. Registers (dh 128): O 64, S 64, P 32 of a consumer's 240. Shared memory: Q 32 KB, three
- * stages of 64 KB. What it wastes: the block's start and end, which no other block's products cover; rows 64
- * / G * G .. 63 of a tile where G does not divide 64.
+ * Its floor: 4 Hq dh operations a visible pair at wgmma's rate, 4096 a clock and SM. For 2 x 64 rows and 128
+ * keys at dh 128 that is 2048 clocks, in which 64 KB come from L2: 32 bytes a clock, a little more than an SM
+ * can count on, so L2 is the nearer limit. At dh 64 the exponentials are, 1024 clocks beside 1024 of
+ * products. Global bytes: Q and O once; of K and V, each 2 (64 / G) queries read what they see, in whole
+ * tiles of 128 keys, once for all heads of a group. Registers (dh 128): O 64, S 64, P 32 of a consumer's 240.
+ * Shared memory: Q 32 KB, three stages of 64 KB.
+ *
+ * What it wastes: a block's start and end, which no other block's products cover; the masked part of tiles on
+ * the diagonal; rows 64 / G * G .. 63 of a tile where G does not divide 64; most of the GPU if there are few
+ * queries, since no row is split along its keys.
  */
 #include "../attend.cuh"
 
@@ -84,8 +91,8 @@ template <int D>
 PTX_INLINE void produce(const Shape &s, Smem<D> &smem, const CUtensorMap *map_q, const CUtensorMap *map_k,
                         const CUtensorMap *map_v)
 {
-    const int r = (int)blockIdx.y;
     timeline_role("producer");
+    const int r = (int)blockIdx.y;
     const Rows last = rows_of(s, consumers - 1);
     const uint32_t bytes = q_bytes<D>(s, last.n_queries);
     mbarrier_arrive_expect(&smem.full_q, last.first < s.n_q ? 2 * bytes : bytes);
@@ -107,12 +114,12 @@ PTX_INLINE unsigned turn(int c)
 
 template <int D, class Out> PTX_INLINE void consume(const Shape &s, Smem<D> &smem, int c, Out *o, float *lse)
 {
+    timeline_role("consumer");
     const int t = (int)threadIdx.x % 128, r = (int)blockIdx.y;
     const Rows mine = rows_of(s, c), other = rows_of(s, 1 - c);
     int last[2]; // key that the thread's rows see
     for (int half = 0; half < 2; half++)
         last[half] = s.prefix + mine.first + fragment_row(t, half) / s.group;
-    timeline_role("consumer");
     Softmax softmax = softmax_begin();
     float acc[D / 2] = {}, x[tile_keys / 2], keep[2];
     uint32_t p[tile_keys / 16][4];
@@ -124,6 +131,8 @@ template <int D, class Out> PTX_INLINE void consume(const Shape &s, Smem<D> &sme
             softmax_step<false>(softmax, x, keep, softmax_scale<D>(), visible);
     };
 
+    if (c == 1 && other.tiles > 1)
+        bar_arrive(turn(0), 256); // consumer 0 begins
     mbarrier_wait(&smem.full_q, 0);
     issue_scores<tile_keys>(x, smem.q[c], get(smem.k, 0));
     wgmma_wait<0>();
@@ -131,8 +140,6 @@ template <int D, class Out> PTX_INLINE void consume(const Shape &s, Smem<D> &sme
     give_back(smem.k, 0);
     weigh(0);
     pack_weights(p, x);
-    if (c == 1 && other.tiles > 1)
-        bar_arrive(turn(0), 256);
     for (int j = 1; j < mine.tiles; j++) {
         const Tile<tile_keys, D> &k = get(smem.k, j), &v = get(smem.v, j - 1);
         bar_sync(turn(c), 256);

@@ -7,12 +7,15 @@
  * while a producer warp streams the blocks that their last row sees through a ring; two consumer warpgroups
  * own 64 rows each. A row's products lie in four lanes, so its maximum is 32 numbers in a thread and two
  * shuffles. Only blocks on the diagonal are masked. A quad keeps the maxima of four blocks, one a lane, and
- * writes them together. Its floor: 2 di operations a visible key, query and group at wgmma's rate, 4096 a
- * clock and SM: 1024 clocks for 128 rows and 128 keys at di 128, in which 32 KB come from L2, 32 bytes a
- * clock, more than half of what L2 gives. What it wastes: a warpgroup's product waits for its own maxima and
- * the other way round, and only the second CTA of the SM (98 KB of shared memory each at M3's sizes) fills
- * the gap; blocks of 32 or 64 keys make wgmma read the rows twice or four times as often as shared memory can
- * deliver. And the scores, 4 T Hkv B bytes, are 137 GB at a million tokens.
+ * writes them together.
+ *
+ * Its floor: 2 di operations a visible key, query and group at wgmma's rate, 4096 a clock and SM: 1024 clocks
+ * for 128 rows and 128 keys at di 128, in which 32 KB come from L2, 32 bytes a clock and SM.
+ *
+ * What it wastes: a warpgroup's product waits for its own maxima and the other way round, and only the second
+ * CTA of the SM (97 KB of shared memory each at M3's sizes) fills the gap. With blocks of 64 or 32 keys wgmma
+ * wants 128 or 192 bytes a clock of shared memory, which has 128. And the scores, 4 T Hkv B bytes, are 137 GB
+ * at a million tokens.
  */
 #include "stream.cuh"
 
@@ -42,9 +45,8 @@ PTX_INLINE void consume(const Shape &s, Smem<D, Block> &m, const Span &span, flo
         wgmma_wait<0>();
         wgmma_pin(x);
         give_back(m, b);
-        mask<Block>(x, b, position);
         for (int which = 0; which < 2; which++) {
-            const float most = row_max<Block>(x, which) * scale<D>;
+            const float most = row_max<Block>(x, which, position[which] - b * Block) * scale<D>;
             if (b % 4 == lane)
                 kept[which] = most;
             if ((b % 4 == 3 || b + 1 == span.n_tiles) && lane <= b % 4 && out[which])

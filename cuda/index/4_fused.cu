@@ -1,34 +1,38 @@
 /**
  * @file 4_fused.cu
  * @brief The whole Index Branch in one kernel: products, block maxima, the selection and, on request, its
- * LSE. No score is ever written.
+ *        LSE. No score is ever written.
  *
  * Better than 3_wgmma:
  * - The best k - 1 blocks of a row are kept while its blocks stream past, so what leaves the kernel is k ids,
- * 4 k bytes a row instead of 4 B, and no top-k has to read the scores back.
+ *   4 k bytes a row instead of 4 B, and no top-k has to read scores back.
  * - A consumer owns 128 rows instead of 64 and has two sets of accumulators, one for either half: while it
- * looks at one half's products, the tensor cores compute the other's. A tile of keys serves 256 rows, which
- * halves what L2 has to deliver.
+ *   looks at the first half's products the tensor cores compute the second's, and while it looks at those
+ *   they compute the other consumer's.
+ * - A tile of keys serves 256 rows, which halves what L2 has to deliver.
  *
  * The running top-k. A block whose maximum does not beat the row's k-1st best so far, one comparison, is
  * forgotten. Blocks come in ascending order, so "beat" is strict: ties go to the lower id. Of B blocks in
- * random order only some k (1 + ln(B/k)) get further: 116 of 8192 at k = 16. That is why the lists live in
- * shared memory and only the score to beat and its slot in registers: a list in the registers of the quad
- * would cost 8 to 24 of them a row (a thread has four) beside 128 accumulators, and an insertion moves every
- * entry anyway. An entry goes to the end of the list and the worst one leaves, so ids are always ascending
- * and nothing is sorted in the end. Raw products are compared; the scale, which changes no order, only
- * touches what is written.
+ * random order only k (1 + ln(B/k)) get further: 116 of 8192 at k = 16. That is why the lists live in shared
+ * memory, and only the score to beat and its slot in registers: in the quad's registers a list would cost 8
+ * to 24 a row, times the four rows of a thread, beside 128 accumulators. A new entry goes to the end of its
+ * list and the worst one leaves, so ids are always ascending and nothing has to be sorted. Raw products are
+ * compared; the scale, which changes no order, only touches what is written.
  *
  * The LSE, a template option (without it there is no exponential at all): the sum of exp(product - maximum)
- * over a block is taken while its products are in registers, and only when the block enters a list; it
+ * over a block is taken while its products are in registers, and only when the block enters a list. It
  * travels with the entry, and the end merges k pairs.
  *
  * Its floor: 2 di operations a visible key, query and group at 4096 a clock and SM: 2048 clocks for 256 rows
- * and 128 keys at di 128, in which 32 KB come from L2, 16 bytes a clock, and shared memory delivers 96 of its
- * 128 bytes a clock to wgmma. The maxima are 2 x 64 comparisons a thread and tile: a quarter of that time,
- * hidden. What it wastes: the diagonal, where blocks are computed whole, and at a CTA's start and end nothing
- * else runs on its SM; blocks of 32 or 64 keys, as in 3_wgmma. Memory beside input and output: none. Dropped:
- * the sum of every block, kept or not, takes as many exponentials as a dense softmax.
+ * and 128 keys at di 128, in which 32 KB come from L2, 16 bytes a clock, and wgmma reads 96 of the 128 bytes
+ * a clock that shared memory has. The maxima are 128 comparisons a thread and tile, a quarter of that time.
+ *
+ * What it wastes: blocks on the diagonal are computed whole; at a CTA's start and end nothing else runs on
+ * its SM (230 KB of shared memory); blocks of 32 or 64 keys, as in 3_wgmma.
+ *
+ * Dropped: a sum of every block, kept or not, takes as many exponentials as a dense softmax. Products under
+ * way from one block to the next (the first half of b + 1 issued before the second of b is looked at) ptxas
+ * serialises (C7514), and likewise a product that a branch issues (C7520).
  */
 #include "stream.cuh"
 
@@ -117,13 +121,16 @@ PTX_INLINE void insert(Lists<Lse> &lists, Rows &a, int which, bool take, const E
     __syncwarp();
 }
 
-/// Sum over a row of 2^((product - most) * scale2).
-template <int D, int Block> PTX_INLINE float row_sum(const float (&x)[Block / 2], int which, float most)
+/// The sum over a row's visible products, columns 0..last, of 2^((product - most) * scale2).
+template <int D, int Block>
+PTX_INLINE float row_sum(const float (&x)[Block / 2], int which, int last, float most)
 {
     float sum = 0;
     timeline_mark("exponentials", 2 * Block); // 8 Block of them, 4 a clock
-    for (int i = 2 * which; i < Block / 2; i += 4)
-        sum += ex2((x[i] - most) * scale2<D>) + ex2((x[i + 1] - most) * scale2<D>);
+    for (int i = 2 * which; i < Block / 2; i += 4) {
+        sum += column(i) <= last ? ex2((x[i] - most) * scale2<D>) : 0;
+        sum += column(i + 1) <= last ? ex2((x[i + 1] - most) * scale2<D>) : 0;
+    }
     sum += shfl_xor(sum, 1);
     return sum + shfl_xor(sum, 2);
 }
@@ -132,14 +139,14 @@ template <int D, int Block> PTX_INLINE float row_sum(const float (&x)[Block / 2]
 template <int D, int Block, bool Lse>
 PTX_INLINE void digest(Lists<Lse> &lists, Rows &a, float (&x)[Block / 2], int b, int topk)
 {
-    mask<Block>(x, b, a.position);
+    PTX(_Pragma("unroll")) // the body is long, but a loop would index x, which then has to lie in memory
     for (int which = 0; which < 2; which++) {
-        const float most = row_max<Block>(x, which);
-        const int local = a.position[which] / Block;
+        const int local = a.position[which] / Block, last = a.position[which] - b * Block;
+        const float most = row_max<Block>(x, which, last);
         const bool better = b < local && most > a.worst[which];
         if (!warp_ballot(better || b == local))
             continue;
-        const Entry e = {most, b, Lse ? row_sum<D, Block>(x, which, most) : 0};
+        const Entry e = {most, b, Lse ? row_sum<D, Block>(x, which, last, most) : 0};
         if (b == local && threadIdx.x % 4 == 0)
             store(lists, a.row[which], topk - 1, e);
         insert(lists, a, which, better, e, topk);
@@ -188,17 +195,14 @@ PTX_INLINE void consume(const Shape &s, Smem<D, Block, Lse> &smem, const Span &s
          a1 = rows_begin(smem.lists, s, span, 64 * part + 64);
     float x0[Block / 2], x1[Block / 2];
     mbarrier_wait(&m.full_q, 0);
-    issue_scores<Block>(x0, m.q[part], wait_for(m, 0));
     for (int b = 0; b < span.n_tiles; b++) {
-        issue_scores<Block>(x1, m.q[part + 1], wait_for(m, b));
+        const Tile<Block, D> &keys = wait_for(m, b);
+        issue_scores<Block>(x0, m.q[part], keys);
+        issue_scores<Block>(x1, m.q[part + 1], keys);
         wgmma_wait<1>();
         wgmma_pin(x0);
         digest<D, Block>(smem.lists, a0, x0, b, s.topk);
-        if (b + 1 < span.n_tiles)
-            issue_scores<Block>(x0, m.q[part], wait_for(m, b + 1));
-        else
-            wgmma_commit(); // an empty group: the next wait is still for x1
-        wgmma_wait<1>();
+        wgmma_wait<0>();
         wgmma_pin(x1);
         give_back(m, b);
         digest<D, Block>(smem.lists, a1, x1, b, s.topk);

@@ -86,23 +86,26 @@ PTX_INLINE void give_back(Stream<D, Block, Rows, RingBytes> &m, int b)
         mbarrier_arrive(&m.empty[b % m.stages]);
 }
 
-/// -inf for the keys of block b that the thread's two rows do not see, where there are any.
-template <int Block> PTX_INLINE void mask(float (&x)[Block / 2], int b, const int (&position)[2])
+/// Column of a thread's accumulator i: the key's number in its block.
+PTX_INLINE int column(int i)
 {
-    if ((b + 1) * Block - 1 <= position[0]) // the earlier of the two
-        return;
-    for (int i = 0; i < Block / 2; i++)
-        if (b * Block + fragment_d((int)threadIdx.x, i).col > position[i / 2 % 2])
-            x[i] = minus_infinity();
+    return fragment_d((int)threadIdx.x % 128, i).col;
 }
-
-/// The largest product of a row (the thread's first or second), in all four lanes that share it.
-template <int Block> PTX_INLINE float row_max(const float (&x)[Block / 2], int which)
+/// The largest of a row's products with the keys that it sees, columns 0..last, in all four lanes that share
+/// the row (the thread's first or second). Accumulators are only read, never masked in place, so that nothing
+/// here can make ptxas wait for other products under way.
+template <int Block> PTX_INLINE float row_max(const float (&x)[Block / 2], int which, int last)
 {
-    float most = x[2 * which];
+    float most = minus_infinity();
     timeline_mark("maximum", Block / 2); // 8 Block comparisons, 16 a clock
-    for (int i = 2 * which; i < Block / 2; i += 4)
-        most = fmaxf(most, fmaxf(x[i], x[i + 1]));
+    if (last >= Block - 1) // nearly always
+        for (int i = 2 * which; i < Block / 2; i += 4)
+            most = fmaxf(most, fmaxf(x[i], x[i + 1]));
+    else
+        for (int i = 2 * which; i < Block / 2; i += 4) {
+            most = column(i) <= last ? fmaxf(most, x[i]) : most;
+            most = column(i + 1) <= last ? fmaxf(most, x[i + 1]) : most;
+        }
     most = fmaxf(most, shfl_xor(most, 1));
     return fmaxf(most, shfl_xor(most, 2));
 }

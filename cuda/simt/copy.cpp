@@ -12,6 +12,27 @@ namespace simt
 
 /* ---- When a copy takes place --------------------------------------------------------------------- */
 
+static constexpr uint32_t granule = 16;
+
+/// Thousands of cp.async may be in flight, and every access asks for them: this says no at once.
+static void mark_in_flight(Block &b, Range r, int by)
+{
+    if (b.in_flight.empty())
+        b.in_flight.resize((Block::shared_window + b.launch->shared_bytes) / granule + 1);
+    for (uint32_t i = r.begin / granule; i * granule < r.end; i++)
+        b.in_flight[i] = uint16_t(b.in_flight[i] + by);
+}
+
+bool any_in_flight(const Block &b, Range r)
+{
+    if (b.pending.empty())
+        return false;
+    for (uint32_t i = r.begin / granule; i * granule < r.end; i++)
+        if (b.in_flight[i])
+            return true;
+    return false;
+}
+
 void complete(Block &b, std::list<Pending>::iterator it)
 {
     if (it->kind == Pending::cp_arrive) { // after the copies that its thread issued before
@@ -23,6 +44,7 @@ void complete(Block &b, std::list<Pending>::iterator it)
     }
     const std::function<void()> take_place = std::move(it->take_place);
     const tsan::Agent agent = it->agent;
+    mark_in_flight(b, it->shared, -1);
     b.pending.erase(it);
     const tsan::Acting acting(agent);
     take_place();
@@ -41,6 +63,7 @@ bool complete_one(Block &b)
 
 static void issue(Block &b, Pending &&p)
 {
+    mark_in_flight(b, p.shared, 1);
     b.pending.push_back(std::move(p));
     if (options.timing == Timing::early)
         complete(b, std::prev(b.pending.end()));

@@ -212,6 +212,7 @@ struct Block {
     unsigned char *shared;                   ///< 1024-byte aligned
     std::vector<Word> words;                 ///< made when first needed
     std::list<Pending> pending;
+    std::vector<uint16_t> in_flight; ///< how many of them touch each 16 bytes of shared memory
     std::vector<Landed> landed;
     NamedBarrier barriers[16];
     std::map<uint32_t, Mbarrier> mbarriers; ///< by shared address
@@ -283,6 +284,7 @@ bool ordered(const Thread &me, unsigned other, uint32_t stamp); ///< whether `me
 
 /* ---- copy.cpp ------------------------------------------------------------------------------------ */
 void complete(Block &b, std::list<Pending>::iterator it);
+bool any_in_flight(const Block &b, Range r); ///< whether to look closer: some copy is near these bytes
 bool complete_one(Block &b); ///< some copy whose time has come; false if none is in flight
 void finish_copies(Block &b);
 uint32_t swizzled(uint32_t address, unsigned swizzle); ///< XORs address bits [6:4] with [9:7], or fewer

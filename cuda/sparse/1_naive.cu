@@ -3,11 +3,15 @@
  * @brief Sparse attention, a thread per row of Q.
  *
  * What it does: the thread of query i, head h walks the ids of its group and, in each block, the keys it
- * sees; online softmax in registers, as in dense/1_naive.cu. A row of ids ends after k ids or at the first
- * -1. Why better than dense attention: k Bk keys a query instead of up to N. Its floor: 4 dh floating-point
- * operations for each visible pair and head, on the CUDA cores. What it wastes: what dense/1_naive.cu wastes.
- * In bytes asked for, per head: 6 dh for every visible pair (a row of K, of V and of Q again), 4 for every
- * id; O and the LSE are written once.
+ * sees, with the online softmax of dense/1_naive.cu in registers. A row of ids ends after k or at the first
+ * -1.
+ *
+ * Better than dense attention: at most k Bk keys a query instead of up to N.
+ *
+ * Its floor: 4 dh floating-point operations for each visible pair and head, on the CUDA cores.
+ *
+ * What it wastes: what dense/1_naive.cu wastes. The bytes that it asks for: 6 dh for each visible pair and
+ * head (a row of K, of V, and of Q again), 4 for each id it reads and head; O and the LSE are written once.
  */
 #include "../kernel.cuh"
 

@@ -6,14 +6,22 @@
  * past G are zero). Four warps deal the query's blocks among them in slices of 16 keys, whatever the block
  * size; each walks its slices with its own softmax and its own two buffers, K and V of the next slice
  * arriving by cp.async while this one is worked on, so that no warp waits for another until they merge their
- * rows at the end. Why better than 1_naive: K and V are read once for the G heads instead of once for each,
- * 16 bytes at a time, and multiplied on tensor cores. Bytes, exactly: 2 Hq T dh for Q, as much for O in bf16,
- * 4 dh for each token of each block of each query and group (all of it, hidden tokens too, up to the last
- * that exists), 4 Hq T for the LSE, and 16 k Hkv T for the ids, which every warp reads. Its floor: those
- * bytes, since G = 16 heads make 16 operations a byte; the products take a fifth of that time. What it
- * wastes: neighbouring queries that choose the same block fetch it anew each, from L2 at best; and 16 - G
- * rows of every product. Dropped: slices of 32 keys; twice the shared memory lets one CTA on an SM where
- * three fit.
+ * rows at the end.
+ *
+ * Better than 1_naive: K and V are read once for the G heads instead of once for each, 16 bytes at a time,
+ * and multiplied on tensor cores.
+ *
+ * Bytes, exactly: 2 Hq T dh for Q; as much for O in bf16; 4 Hq T for the LSE; 4 dh for each token of each
+ * block of each query and group, all of it, hidden tokens too, up to the last that exists; and 16 k Hkv T for
+ * the ids, which every warp reads. This is the paper's Q-outer order (spec, section 4).
+ *
+ * Its floor: those bytes, since G = 16 heads make 16 operations a byte; the products take a fifth of that
+ * time.
+ *
+ * What it wastes: neighbouring queries that choose the same block fetch it anew each, from L2 at best; and
+ * 16 - G rows of every product.
+ *
+ * Dropped: slices of 32 keys; with twice the shared memory one CTA fits on an SM instead of three.
  */
 #include "../warp_attend.cuh"
 

@@ -1,8 +1,36 @@
 /**
  * @file 3_union.cu
- * @brief Sparse attention as Hopper wants it: neighbouring queries walk the union of their blocks together.
+ * @brief Sparse attention on Hopper: neighbouring queries walk the union of their blocks together.
  *
- * HEADER
+ * Better than 2_q_outer where neighbours agree on their blocks, as they mostly do: a block that several of
+ * them chose is loaded once for all, and the rows of several queries fill a tile of 64 for wgmma. It is
+ * dense/hopper with another list of keys. A tile is 64 / G queries times the G heads of a group; a CTA is a
+ * producer and two consumers, a tile each, which share one ring of blocks and take turns to issue products.
+ * - The producer is a warp that merges ids while it loads: a lane follows the ascending ids of up to four
+ *   queries. The smallest id that is left is the next block, a ballot says who chose it, and who did moves
+ * on. The answer travels beside the block in its stage of the ring.
+ * - Rows whose query did not choose the block see nothing of it. A tile that nobody of chose it passes on: so
+ * the bytes are those of both tiles' union, the products those of each tile's own.
+ *
+ * Bytes, exactly: 2 Hq T dh for Q; as much for O in bf16; 4 Hq T for the LSE; 4 for each id, read once, and
+ * for the -1 after a short row; and for each CTA 4 dh a token of its union. With union8 the mean size of the
+ * union over the 8 queries of a CTA at G = 16, and union4 that over the 4 of a tile, K and V are T/2 Hkv
+ * union8 Bk dh bytes instead of 4 T Hkv k Bk dh, and products union4 / k of what is useful.
+ *
+ * Its floor: those products at 4096 operations a clock and SM: at dh 128 a block takes both tiles 2048
+ * clocks, in which its 64 KB arrive at 32 bytes a clock, from L2 mostly, since the CTAs beside it want the
+ * same.
+ *
+ * What it wastes: union4 / k, up to 4 where neighbours disagree: then the keys belong in the outer loop. Rows
+ * past 64 / G * G; hidden keys of local blocks; the start of each run of blocks without a gap, which nothing
+ * overlaps.
+ *
+ * Registers at dh 128: O 64, S 64, P 32 of a consumer's 232. Shared memory: Q 32 KB, three stages of 64 KB.
+ *
+ * Dropped: a ring for each tile: twice the bytes, half the stages. A list of the union before the first load:
+ * its 4096 ids and masks at G = 1 do not fit. No exponentials for a warp that nobody of chose the block (a
+ * warp is one query at G = 16): spills, for work that hides behind products. Products that stay under way
+ * across a gap: ptxas cannot follow them and waits after each.
  */
 #include "../attend.cuh"
 

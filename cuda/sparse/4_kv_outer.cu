@@ -12,16 +12,17 @@
  * Queries go in chunks, so that partials fit.
  * Why better: a 64-row product is full whatever the queries chose; with the queries outside it is full only
  * where neighbours agree. K and V cross the memory bus once an item instead of once a query: spec, section 4.
- * Its floor: the spec's KV-outer bytes; at 1M tokens, k = 16, bf16, 844 GB.
- * What it wastes: partials in memory, 4 Hq k d bytes a query there and back; each chunk loads K and V again;
- * no item's K and V are on their way while the one before is multiplied: two thread blocks a
- * multiprocessor do that for each other.
+ * Its floor: the spec's KV-outer bytes; at M3's sizes and 1M tokens 844 GB, against 70 TFLOP of products.
+ * What it wastes: partials in memory, 4 Hq k d bytes a query there and back; K and V once more every chunk,
+ * 69 GB at 1M; rows 64 / G * G .. 63 of a tile and the end of an item's last one. An item's K and V are not
+ * on their way while the one before is multiplied: two thread blocks a multiprocessor do that for each other,
+ * which 97 KB of shared memory and 164 registers (d 128, blocks of 128) allow.
  *
- * Bytes, for every chunk of T queries with P pairs (query, group, block chosen) and I items of the capacity
- * C: reverse/scan's, and read    16 C (items) + 4 P (entries) + 4 d (keys of each item's block, summed over
- * the I items)
- *           + 2 G d P (Q) + 2 G d P (partials) + 4 G P (their LSE) + 4 k Hq T (ids)
- *   written 2 G d P (partials) + 4 G P (LSE) + sizeof(O) Hq T d + 4 Hq T (LSE, if asked for)
+ * Bytes of a chunk of T queries with P pairs (query, group, block) and items in a worklist for C: those of
+ * reverse/scan, and
+ * - read: 16 C for items, 4 P for entries, for each item 4 d times the keys of its block, 2 G d P of Q,
+ *   2 G d P of partials (none for a weight that is 0 in float32), 4 G P of their LSE, 4 k Hq T of ids;
+ * - written: 2 G d P of partials, 4 G P of their LSE, O, and 4 Hq T of LSE if asked for.
  */
 #include "../attend.cuh"
 #include "../reverse/reverse.cuh"

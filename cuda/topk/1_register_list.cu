@@ -3,52 +3,28 @@
  * @brief Selection from given scores, a thread per row with its list in registers.
  *
  * What it does: the thread of query i, group r reads its blocks' scores in order and keeps the best in a
- * sorted list of K >= k keys (selection.cuh). A score that does not beat the last entry is turned down by one
- * comparison; one that does is put in its place by K steps of min and max without a branch. The list is
- * unrolled so that it stays in registers: that is why K is 8, 16 or 32 and a smaller k closes places.
- * Its floor: every score of the blocks before the local one once, 4 bytes each, and 4 k bytes of ids a row.
+ * sorted list of K >= k keys (selection.cuh). A score that does not beat the last entry is turned down by
+ * one comparison; one that does is put in its place by K steps of min and max without a branch. The list
+ * is unrolled so that it stays in registers: that is why K is 8, 16 or 32 and a smaller k closes places.
+ *
+ * Its floor: every score of the blocks before the local one once, 4 bytes each, and 4 k bytes of ids a
+ * row.
+ *
  * What it wastes: with scores as [group][query][block], neighbouring threads read addresses a whole row
- * apart: each load of a warp touches 32 sectors for 4 bytes each. All of a sector is used by the thread's
- * next 8 loads if the cache keeps it that long (1 KB a warp). And 32 rows share the branch: the warp inserts
- * as often as any of its lanes wants to, up to 32 times as often as one row does. Predicted, a row of n =
- * local blocks: 4 n bytes in n sectors instead of n / 8, no shared memory, no shuffle, about 10 instructions
- * a score and 4 K an insertion, of which a row in random order has k (1 + ln(n / k)).
+ * apart: each load of a warp touches 32 sectors for 4 bytes each. The rest of a sector is used by the
+ * thread's next 7 loads if the cache keeps it that long (1 KB a warp). And 32 rows share the branch: the
+ * warp inserts as often as any of its lanes wants to.
+ *
+ * Predicted, a row of n = local blocks: 4 n bytes in n sectors instead of n / 8, no shared memory, no
+ * shuffle, about 10 instructions a score and 4 K an insertion, of which a row in random order has k (1 +
+ * ln(n / k)).
  */
 #include "../selection.cuh"
-
-// A list in registers needs loops that are unrolled to the end.
-#define UNROLL PTX(_Pragma("unroll"))
 
 namespace
 {
 
 constexpr int threads = 128, ahead = 4; // loads in flight before the first comparison
-
-template <int K> PTX_INLINE void insert(uint64_t (&list)[K], uint64_t key)
-{
-    UNROLL
-    for (int a = K - 1; a > 0; a--) {
-        const uint64_t moved = list[a - 1] < key ? list[a - 1] : key;
-        list[a] = list[a] > moved ? list[a] : moved;
-    }
-    list[0] = list[0] > key ? list[0] : key;
-}
-
-/// Bitonic network.
-template <int K> PTX_INLINE void sort_ids(uint32_t (&id)[K])
-{
-    UNROLL
-    for (int run = 2; run <= K; run *= 2)
-        UNROLL
-    for (int step = run / 2; step > 0; step /= 2)
-        UNROLL
-    for (int a = 0; a < K; a++)
-        if ((a & step) == 0) {
-            const uint32_t x = id[a], y = id[a + step], lo = x < y ? x : y, hi = x < y ? y : x;
-            id[a] = a & run ? hi : lo;
-            id[a + step] = a & run ? lo : hi;
-        }
-}
 
 template <int K>
 __global__ void __launch_bounds__(threads) register_list(Shape s, const float *scores, int32_t *ids)
@@ -76,16 +52,7 @@ __global__ void __launch_bounds__(threads) register_list(Shape s, const float *s
                 insert(list, key);
         }
     }
-    uint32_t id[K];
-    UNROLL
-    for (int a = 0; a < K; a++)
-        id[a] = id_of(list[a]);
-    sort_ids(id);
-    int32_t *my_ids = ids + row_at(s, i, r) * s.topk;
-    UNROLL
-    for (int a = 0; a < K; a++)
-        if (a < s.topk)
-            st_global(my_ids + a, (int32_t)id[a]);
+    write_ids(ids + row_at(s, i, r) * s.topk, list, s.topk);
 }
 
 msa_status run(const Call &c)

@@ -296,10 +296,11 @@ static int write_csv(const char *command, const char *path, const column *c, int
 
 /* ---- The command ---------------------------------------------------------------------------------- */
 
-/* Small enough for seconds, large enough that tiles are full and queries choose. */
+/* Small enough for seconds, large enough that tiles are full and queries choose. Naive attention is what
+ * takes the engine long. */
 static msa_shape standard_shape(const msa_kernel *const *kernel, int n)
 {
-    msa_shape s = {.n_q = 32,
+    msa_shape s = {.n_q = 256,
                    .n_kv = 1024,
                    .n_heads = 16,
                    .n_kv_heads = 1,
@@ -308,9 +309,13 @@ static msa_shape standard_shape(const msa_kernel *const *kernel, int n)
                    .block = 128,
                    .topk = 4,
                    .n_seqs = 1};
-    for (int i = 0; i < n; i++)
-        if (kernel[i]->stage == MSA_STAGE_DECODE)
+    for (int i = 0; i < n; i++) {
+        const msa_stage stage = kernel[i]->stage;
+        if ((stage == MSA_STAGE_DENSE || stage == MSA_STAGE_SPARSE) && s.n_q > 16)
+            s.n_q = 16;
+        if (stage == MSA_STAGE_DECODE)
             s.n_q = 1;
+    }
     return s;
 }
 

@@ -203,7 +203,6 @@ static msa_arrays arrays_of(const trial *t, msa_stage stage)
     }
 }
 
-#ifdef HAVE_SIMT
 msa_status trial_run(const trial *t, const msa_kernel *kernel, msa_arrays *ran)
 {
     char name[64];
@@ -225,13 +224,7 @@ msa_status trial_run(const trial *t, const msa_kernel *kernel, msa_arrays *ran)
     t->engine->free(work);
     return status;
 }
-#else /* trial_find() has said so: nobody calls these */
-msa_status trial_run(const trial *t, const msa_kernel *kernel, msa_arrays *ran)
-{
-    (void)t, (void)kernel;
-    *ran = arrays_of(t, MSA_STAGE_DENSE);
-    return MSA_ERR_DEVICE;
-}
+#ifndef HAVE_SIMT /* trial_find() has said so: nobody calls these */
 const simt_counters *simt_counts(void)
 {
     static const simt_counters none;

@@ -265,10 +265,11 @@ typedef struct float32_error {
     double probability; // relative, of a softmax weight
 } float32_error;
 
+// Of no tensor (a stage that does not read it) it is 0, and so is the norm.
 static double largest(const float *x, int64_t n)
 {
     double most = 0;
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = 0; x && i < n; i++)
         most = fmax(most, fabs((double)x[i]));
     return most;
 }
@@ -276,7 +277,7 @@ static double largest(const float *x, int64_t n)
 static double largest_norm(const float *x, int64_t rows, int d)
 {
     double most = 0;
-    for (int64_t i = 0; i < rows; i++, x += d) {
+    for (int64_t i = 0; x && i < rows; i++, x += d) {
         double norm2 = 0;
         for (int c = 0; c < d; c++)
             norm2 += (double)x[c] * (double)x[c];

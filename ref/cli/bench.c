@@ -1,0 +1,418 @@
+/* msa bench: a verdict, then the time, then the verdict again, for kernels of the table. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cases.h"
+#include "cli.h"
+#include "results.h"
+#include "sample.h"
+#include "table.h"
+
+#define MAX_KERNELS 64
+
+typedef struct bench {
+    const char *command, *backend, *shape, *json, *distribution;
+    cli_list names;
+    int64_t seed;
+    double seconds;
+    bool lse, no_ceilings;
+    selection_kind kind;
+    const msa_kernel *kernel[MAX_KERNELS];
+    int n_kernels;
+    const msa_device *device;
+    results results;
+} bench;
+
+/* ---- Which kernels --------------------------------------------------------------------------------- */
+
+static void add(bench *b, const msa_kernel *kernel)
+{
+    for (int i = 0; i < b->n_kernels; i++)
+        if (b->kernel[i] == kernel)
+            return;
+    if (b->n_kernels < MAX_KERNELS)
+        b->kernel[b->n_kernels++] = kernel;
+}
+
+/* Every kernel on that back end that the word means; returns how many that were. */
+static int add_meant(bench *b, const char *word, const char *backend)
+{
+    const msa_kernel *kernel;
+    int n = 0;
+    for (int i = 0; (kernel = table_at(i)) != NULL; i++)
+        if (strcmp(kernel->backend, backend) == 0 && case_means(word, kernel)) {
+            add(b, kernel);
+            n++;
+        }
+    return n;
+}
+
+/* Without --backend a word that fast has no kernel for means the first back end that has one. */
+static int add_word(bench *b, const char *word)
+{
+    static const char *const others[] = {"fast", "ref", "cuda", "simt"};
+    if (b->backend)
+        return add_meant(b, word, b->backend)
+                   ? 0
+                   : cli_fail(b->command, "expected a kernel of back end %s, found '%s'", b->backend, word);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (add_meant(b, word, others[i]))
+            return 0;
+    return 0; /* not reached: the names have been checked */
+}
+
+static void add_defaults(bench *b, const char *backend)
+{
+    msa_ops ops;
+    if (!table_ops(backend, &ops))
+        return;
+    for (int stage = 0; stage < MSA_N_STAGES; stage++)
+        if (strcmp(ops.stage[stage]->backend, backend) == 0)
+            add(b, ops.stage[stage]);
+}
+
+static int choose_kernels(bench *b)
+{
+    msa_ops ops;
+    int bad = case_check_names(b->command, &b->names);
+    if (!bad && b->backend && !table_ops(b->backend, &ops))
+        bad = cli_fail(b->command, "--backend: expected %s (this build has no other), found '%s'",
+                       table_backends(), b->backend);
+    for (int i = 0; i < b->names.n && !bad; i++)
+        bad = add_word(b, b->names.item[i]);
+    if (!bad && b->names.n == 0)
+        add_defaults(b, b->backend ? b->backend : "fast");
+    if (bad)
+        return bad;
+    b->device = table_device(b->kernel[0]->backend);
+    for (int i = 0; i < b->n_kernels; i++) {
+        const char *backend = b->kernel[i]->backend;
+        if (table_missing(backend))
+            return cli_fail(b->command, "back end %s: expected a GPU, found %s", backend,
+                            table_missing(backend));
+        if (table_device(backend) != b->device)
+            return cli_fail(b->command, "expected kernels of one device, found %s and %s (--backend chooses)",
+                            b->kernel[0]->backend, backend);
+    }
+    return 0;
+}
+
+static int choose_distribution(bench *b)
+{
+    for (int kind = 0; kind < SELECTION_N; kind++)
+        if (strcmp(b->distribution, selection_name((selection_kind)kind)) == 0) {
+            b->kind = (selection_kind)kind;
+            return 0;
+        }
+    return cli_fail(b->command, "--distribution: expected random, hot, local or structured, found '%s'",
+                    b->distribution);
+}
+
+/* ---- Which shape ----------------------------------------------------------------------------------- */
+
+/* The heads of MiniMax-M3, a prompt of 4096 tokens; the engine runs a thousandth as fast, and gets less. */
+static msa_shape usual_shape(const bench *b)
+{
+    if (b->device && strcmp(b->device->name, "simt") == 0)
+        return (msa_shape){64, 64, 16, 1, 128, 128, 32, 2, 1, NULL, NULL};
+    return (msa_shape){4096, 4096, 64, 4, 128, 128, 128, 16, 1, NULL, NULL};
+}
+
+/* Sequences of equal lengths. */
+static int cut_sequences(const bench *b, msa_shape *s)
+{
+    const int n = s->n_seqs;
+    if (s->n_q % n || s->n_kv % n || s->n_kv > INT32_MAX)
+        return cli_fail(b->command, "--shape: expected T and S that %d sequences can share, found '%s'", n,
+                        b->shape);
+    int32_t *cu = cli_alloc(b->command, 2 * ((size_t)n + 1) * sizeof *cu);
+    for (int i = 0; cu && i <= n; i++) {
+        cu[i] = (int32_t)(s->n_q / n * i);
+        cu[n + 1 + i] = (int32_t)(s->n_kv / n * i);
+    }
+    s->cu_q = cu;
+    s->cu_kv = cu + n + 1;
+    return cu ? 0 : 2;
+}
+
+static int choose_shape(const bench *b, msa_shape *s, int32_t **owned)
+{
+    *s = usual_shape(b);
+    *owned = NULL;
+    int bad = b->shape ? case_read_shape(b->command, b->shape, s) : 0;
+    if (!bad && s->n_seqs > 1 && !s->cu_q) {
+        bad = cut_sequences(b, s);
+        *owned = bad ? NULL : (int32_t *)(uintptr_t)s->cu_q;
+    }
+    const msa_status status = bad ? MSA_OK : msa_check_shape(s);
+    if (status != MSA_OK)
+        return cli_fail(b->command, "--shape: expected a valid shape, found '%s': %s", b->shape,
+                        msa_strerror(status));
+    return bad;
+}
+
+/* ---- What a run does ------------------------------------------------------------------------------- */
+
+static double useful_flops(const subject *t, const int32_t *ids)
+{
+    const msa_shape *s = t->s;
+    const double all = selection_pairs(s, NULL) / s->n_kv_heads;
+    const double main_branch = 4.0 * s->n_heads / s->n_kv_heads * s->d_head; /* a pair of a group */
+    const double index = 2.0 * s->n_kv_heads * s->d_index * all;
+    switch (t->kernel->stage) {
+    case MSA_STAGE_DENSE:
+        return 4.0 * s->n_heads * s->d_head * all;
+    case MSA_STAGE_INDEX:
+        return index;
+    case MSA_STAGE_SPARSE:
+        return main_branch * selection_pairs(s, ids);
+    case MSA_STAGE_DECODE:
+        return index + main_branch * selection_pairs(s, ids);
+    case MSA_STAGE_BACKWARD: /* five products where the forward pass has two */
+        return 2.5 * main_branch * selection_pairs(s, ids);
+    default:
+        return 0;
+    }
+}
+
+/* The share of the scores that belong to blocks with a visible key: nobody has to read the others. */
+static double visible_scores(const msa_shape *s)
+{
+    double visible = 0;
+    for (int n = 0; n < msa_n_seqs(s); n++) {
+        const msa_seq seq = msa_get_seq(s, n);
+        for (int64_t i = 0; i < seq.n_q; i++)
+            visible += (double)((seq.n_kv - seq.n_q + i) / s->block + 1);
+    }
+    return visible / (double)(s->n_q * msa_n_blocks(s));
+}
+
+/* Keys and values count as far as somebody selected their blocks. */
+static double moved_bytes(const subject *t, const int32_t *ids)
+{
+    const msa_shape *s = t->s;
+    const double all = (double)selection_blocks(s, NULL);
+    const double share =
+        ids && t->kernel->stage != MSA_STAGE_TOPK ? (double)selection_blocks(s, ids) / all : 1;
+    const double seen = SUBJECT_HAS(t->in, ARRAY_SCORES) ? visible_scores(s) : 1;
+    double bytes = 0;
+    for (int a = 0; a < ARRAY_N; a++) {
+        const double whole = SUBJECT_HAS(t->in | t->out, a) ? (double)subject_bytes(t, (subject_array)a) : 0;
+        bytes += a == ARRAY_K || a == ARRAY_V ? share * whole : a == ARRAY_SCORES ? seen * whole : whole;
+    }
+    return bytes;
+}
+
+/* The ids that the kernel took or left; NULL if it has none. The caller frees them. */
+static int32_t *ids_of(const subject *t)
+{
+    const int64_t n = subject_count(t, ARRAY_IDS);
+    int32_t *ids = SUBJECT_HAS(t->in | t->out, ARRAY_IDS) ? malloc((size_t)n * sizeof *ids) : NULL;
+    if (ids && SUBJECT_HAS(t->in, ARRAY_IDS))
+        memcpy(ids, t->given[ARRAY_IDS], (size_t)n * sizeof *ids);
+    else if (ids && subject_fetch(t, ARRAY_IDS, 0, n, ids) != MSA_OK) {
+        free(ids);
+        ids = NULL;
+    }
+    return ids;
+}
+
+static void describe(const subject *t, result *r)
+{
+    int32_t *ids = ids_of(t);
+    r->flops = useful_flops(t, ids);
+    r->bytes = moved_bytes(t, ids);
+    r->union8 = ids ? selection_union8(t->s, ids) : 0;
+    r->distribution = SUBJECT_HAS(t->in, ARRAY_IDS) ? selection_name(t->kind) : NULL;
+    r->lse = SUBJECT_HAS(t->out, ARRAY_LSE) || SUBJECT_HAS(t->out, ARRAY_INDEX_LSE);
+    free(ids);
+}
+
+/* ---- One kernel ------------------------------------------------------------------------------------ */
+
+static bool judge(subject *t, const char *when)
+{
+    const sample_verdict v = sample_judge(t);
+    printf("%s/%s (%s) %s: ", msa_stage_name(t->kernel->stage), t->kernel->name, t->kernel->backend, when);
+    if (v.pass)
+        printf("ok, %.1f%% of the error budget; %lld of %lld queries judged", 100 * v.used,
+               (long long)v.n_judged, (long long)v.n_queries);
+    else
+        printf("FAILED: %s", v.text);
+    if (v.n_ties)
+        printf("; %lld of %lld ids swapped within rounding", (long long)v.n_ties, (long long)v.n_ids);
+    printf("; seed %lld\n", (long long)t->seed);
+    fflush(stdout);
+    return v.pass;
+}
+
+static const char *trouble(const subject *t, msa_status status)
+{
+    return status == MSA_ERR_DEVICE ? table_trouble(t->kernel)
+           : status == MSA_ERR_SIZE ? "no memory for this shape"
+                                    : msa_strerror(status);
+}
+
+static void time_it(const bench *b, subject *t, result *r)
+{
+    if (t->lse && t->kernel->stage == MSA_STAGE_INDEX && !SUBJECT_HAS(t->out, ARRAY_INDEX_LSE))
+        printf("index/%s (%s) writes no log-sum-exp\n", t->kernel->name, t->kernel->backend);
+    r->verified = judge(t, "before timing");
+    if (!r->verified)
+        return;
+    const msa_status status = timing_of(t, b->seconds, &r->time);
+    cli_progress_end();
+    if (status != MSA_OK)
+        printf("FAILED: %s\n", trouble(t, status));
+    describe(t, r);
+    r->verified = status == MSA_OK && judge(t, "after timing");
+}
+
+/* The first kernel refused is named; the others of a stage may take the shape. */
+static int refuse(const bench *b, const subject *t, msa_status status)
+{
+    return cli_fail(b->command, "%s/%s on %s: expected a shape that it takes (%s), found: %s",
+                    msa_stage_name(t->kernel->stage), t->kernel->name, t->kernel->backend,
+                    t->kernel->constraints, trouble(t, status));
+}
+
+/* 0, 1 for a verdict that failed, 2 after an error line. *r tells whether there is a result. */
+static int bench_kernel(const bench *b, const msa_kernel *kernel, const msa_shape *s, result *r)
+{
+    subject t = {.kernel = kernel,
+                 .s = s,
+                 .lse = b->lse,
+                 .seed = (uint64_t)b->seed,
+                 .kind = b->kind,
+                 .cache = b->results.about.cache};
+    int bad = 0;
+    *r = (result){.shape = *s, .engine = b->device && b->results.on_cpu};
+    const msa_status status = subject_open(&t);
+    if (status == MSA_OK) {
+        r->kernel = kernel;
+        time_it(b, &t, r);
+        bad = r->verified ? 0 : 1;
+    } else if (status == MSA_ERR_UNSUPPORTED && b->n_kernels > 1)
+        printf("%s/%s (%s) does not take this shape (%s)\n", msa_stage_name(kernel->stage), kernel->name,
+               kernel->backend, kernel->constraints);
+    else
+        bad = refuse(b, &t, status);
+    subject_close(&t);
+    return bad;
+}
+
+/* ---- All of them ----------------------------------------------------------------------------------- */
+
+static double longest(const results *all)
+{
+    double ms = 0;
+    for (int i = 0; i < all->n; i++)
+        ms = all->item[i].time.median > ms ? all->item[i].time.median : ms;
+    return 1e-3 * ms;
+}
+
+/* As long as the longest kernel, within reason. */
+static void find_ceilings(bench *b)
+{
+    const double wanted = longest(&b->results), least = b->seconds < 0.5 ? b->seconds : 0.5;
+    const bool engine = b->device && b->results.on_cpu;
+    if (engine || b->no_ceilings)
+        return;
+    b->results.ceilings = ceilings_of(b->device, wanted < least ? least : wanted < 5 ? wanted : 5);
+    if (b->results.ceilings.matmul_tflops <= 0)
+        printf("no ceiling of a matrix product: %s\n",
+               b->device ? "libcublas could not be loaded, or failed" : "no memory");
+}
+
+static int run(bench *b, const msa_shape *s)
+{
+    char name[INPUTS_NAME];
+    int worst = 0;
+    inputs_shape_name(s, name);
+    printf("%s, ids %s, seed %lld\n", name, b->distribution, (long long)b->seed);
+    for (int i = 0; i < b->n_kernels; i++) {
+        msa_shape own = *s;
+        if (b->kernel[i]->stage == MSA_STAGE_DECODE && !b->shape)
+            own.n_q = 1; /* a step of generation */
+        result *r = &b->results.item[b->results.n];
+        const int bad = bench_kernel(b, b->kernel[i], &own, r);
+        if (bad == 2)
+            return 2;
+        b->results.n += r->kernel != NULL;
+        worst = bad > worst ? bad : worst;
+    }
+    if (b->results.n == 0)
+        return cli_fail(b->command, "--shape: expected one that a kernel here takes, found '%s'", name);
+    find_ceilings(b);
+    results_print(&b->results);
+    if (b->json && results_write(b->command, b->json, &b->results))
+        return 2;
+    return worst;
+}
+
+static int check_json(const bench *b)
+{
+    if (!b->json)
+        return 0;
+    if (!results_have_json())
+        return results_write(b->command, b->json, NULL);
+    if (b->device && b->results.on_cpu)
+        return cli_fail(b->command,
+                        "--json: expected kernels on a CPU or a GPU, found the engine, whose times say "
+                        "nothing about either");
+    return cli_check_writable(b->command, "--json", b->json);
+}
+
+static int prepare(bench *b, msa_shape *s, int32_t **owned)
+{
+    int bad = choose_kernels(b);
+    if (!bad)
+        bad = choose_distribution(b);
+    if (bad)
+        return bad;
+    b->results.on_cpu = !b->device || strcmp(b->device->name, "simt") == 0;
+    if (b->device)
+        b->device->about(&b->results.about);
+    else
+        b->results.about = timing_about_cpu();
+    bad = choose_shape(b, s, owned);
+    return bad ? bad : check_json(b);
+}
+
+int cmd_bench(int argc, char **argv)
+{
+    static bench b; /* zeroed, and too large for a stack frame */
+    static result items[MAX_KERNELS];
+    msa_shape s;
+    int32_t *owned = NULL;
+    b = (bench){.command = argv[0], .distribution = "random", .seed = 1, .seconds = 10};
+    const cli_option options[] = {
+        {"--shape", CLI_TEXT, &b.shape, 0, 0,
+         "WORDS that name a shape, as in msa check; those left out are T=4096 S=4096 heads=64:4 "
+         "width=128:128 "
+         "block=128 topk=16 seqs=1 (the engine: a small one), and T=1 for decode"},
+        {"--backend", CLI_TEXT, &b.backend, 0, 0,
+         "NAME times its kernels: ref, fast, simt or cuda; no names: the best of each stage (default fast)"},
+        CLI_OPT_SEED(b.seed),
+        {"--distribution", CLI_TEXT, &b.distribution, 0, 0,
+         "NAME of the ids for stages that take some: random, hot, local or structured"},
+        {"--lse", CLI_FLAG, &b.lse, 0, 0, "also writes the log-sum-exps, where they are optional"},
+        {"--seconds", CLI_REAL, &b.seconds, 0.001, 3600, "S at most for the repeats of a kernel, 3 at least"},
+        {"--no-ceilings", CLI_FLAG, &b.no_ceilings, 0, 0,
+         "leaves out how fast a matrix product and a copy are here"},
+        {"--json", CLI_TEXT, &b.json, 0, 0, "F receives the results"},
+        {0}};
+    b.results = (results){.argc = argc, .argv = argv, .item = items};
+    int status =
+        cli_parse(argc, argv,
+                  "times kernels, named STAGE/NAME or STAGE (none: the best of each stage), and judges "
+                  "them before and after",
+                  options, &b.names);
+    if (!status)
+        status = prepare(&b, &s, &owned);
+    if (!status)
+        status = run(&b, &s);
+    free(owned);
+    return status;
+}

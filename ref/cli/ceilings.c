@@ -1,0 +1,208 @@
+/* What the machine can do: a large matrix product and a large copy. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "../internal.h"
+#include "timing.h"
+
+#define CPU_SIZE 2048
+#define GPU_SIZE 8192
+#define USUAL_CACHE ((size_t)32 << 20)
+#define LARGE ((size_t)256 << 20) /* bytes of a copy at least: the source is as large as this */
+
+/* ---- What it is ------------------------------------------------------------------------------------ */
+
+static void read_cpu_name(char *name, size_t size)
+{
+    char line[256];
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    snprintf(name, size, "CPU");
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, "model name", 10) == 0 && strchr(line, ':')) {
+            const char *text = strchr(line, ':') + 1;
+            text += strspn(text, " ");
+            snprintf(name, size, "%.*s", (int)strcspn(text, "\n"), text);
+            break;
+        }
+    if (f)
+        fclose(f);
+}
+
+static size_t cache_of_cpu(void)
+{
+    long bytes = 0;
+#ifdef _SC_LEVEL3_CACHE_SIZE
+    bytes = sysconf(_SC_LEVEL3_CACHE_SIZE);
+#endif
+    return bytes > 0 ? (size_t)bytes : USUAL_CACHE;
+}
+
+static int threads(void)
+{
+#ifdef _OPENMP
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
+
+msa_about timing_about_cpu(void)
+{
+    msa_about about = {.cache = cache_of_cpu()};
+    char name[96];
+    read_cpu_name(name, sizeof name);
+    snprintf(about.name, sizeof about.name, "%s, %d thread%s", name, threads(), threads() > 1 ? "s" : "");
+    return about;
+}
+
+/* ---- A CPU ----------------------------------------------------------------------------------------- */
+
+static void draw(float *x, int64_t n, uint64_t seed)
+{
+    inputs_rng rng = {seed};
+    for (int64_t i = 0; i < n; i++)
+        x[i] = inputs_normal(&rng);
+}
+
+static double cpu_product(double seconds)
+{
+    const int64_t n = CPU_SIZE;
+    float *a = malloc((size_t)(3 * n * n) * sizeof *a);
+    int runs = 0;
+    if (!a)
+        return 0;
+    draw(a, 3 * n * n, 1);
+    msa_fast_ops.gemm(false, false, n, n, n, a, a + n * n, 0, a + 2 * n * n);
+    const double start = timing_now();
+    for (; runs < 3 || timing_now() - start < seconds; runs++)
+        msa_fast_ops.gemm(false, false, n, n, n, a, a + n * n, 0, a + 2 * n * n);
+    const double elapsed = timing_now() - start;
+    free(a);
+    return 2e-12 * (double)n * (double)n * (double)n * runs / elapsed;
+}
+
+/* Every thread copies a part. */
+static void copy_all(unsigned char *to, const unsigned char *from, size_t bytes)
+{
+    const size_t piece = (size_t)1 << 20;
+#pragma omp parallel for schedule(static)
+    for (size_t at = 0; at < bytes; at += piece)
+        memcpy(to + at, from + at, at + piece < bytes ? piece : bytes - at);
+}
+
+static double cpu_copy(double seconds)
+{
+    const size_t large = 4 * cache_of_cpu(), bytes = large > LARGE ? large : LARGE;
+    unsigned char *from = malloc(bytes), *to = malloc(bytes);
+    double gbps = 0;
+    int runs = 0;
+    if (from && to) {
+        memset(from, 1, bytes);
+        copy_all(to, from, bytes);
+        const double start = timing_now();
+        for (; runs < 3 || timing_now() - start < seconds; runs++)
+            copy_all(to, from, bytes);
+        gbps = 2e-9 * (double)bytes * runs / (timing_now() - start);
+    }
+    free(from);
+    free(to);
+    return gbps;
+}
+
+/* ---- A device -------------------------------------------------------------------------------------- */
+
+/* A piece of work for a device to do in turn. */
+typedef msa_status device_work(const msa_device *device, void *const *room, size_t bytes);
+
+/* Seconds a piece when n follow each other; negative if one failed. */
+static double device_seconds(const msa_device *device, device_work *work, void *const *room, size_t bytes,
+                             int n)
+{
+    double ms = 0;
+    msa_status status = device->mark(0, NULL);
+    for (int i = 0; i < n && status == MSA_OK; i++)
+        status = work(device, room, bytes);
+    if (status == MSA_OK)
+        status = device->mark(1, NULL);
+    if (status == MSA_OK)
+        status = device->between(0, 1, &ms);
+    return status == MSA_OK ? 1e-3 * ms / n : -1;
+}
+
+static double sustained(const msa_device *device, device_work *work, void *const *room, size_t bytes,
+                        double seconds)
+{
+    double once = device_seconds(device, work, room, bytes, 1); /* the first loads the library */
+    once = once > 0 ? device_seconds(device, work, room, bytes, 3) : once;
+    if (once <= 0)
+        return 0;
+    const double n = seconds / once;
+    return device_seconds(device, work, room, bytes, n < 3 ? 3 : (int)n);
+}
+
+static msa_status work_copy(const msa_device *device, void *const *room, size_t bytes)
+{
+    return device->copy(room[0], room[1], bytes);
+}
+
+static msa_status work_product(const msa_device *device, void *const *room, size_t bytes)
+{
+    (void)bytes;
+    return device->product(GPU_SIZE, room[0], room[1], room[2]);
+}
+
+/* Normal numbers in bf16 for the first two matrices. */
+static bool draw_matrices(const msa_device *device, void *const *room, size_t bytes)
+{
+    uint16_t *x = malloc(bytes);
+    inputs_rng rng = {1};
+    bool ok = x != NULL;
+    for (int a = 0; a < 2 && ok; a++) {
+        for (size_t i = 0; i < bytes / 2; i++) {
+            const float drawn = msa_bf16(inputs_normal(&rng));
+            uint32_t bits;
+            memcpy(&bits, &drawn, sizeof bits);
+            x[i] = (uint16_t)(bits >> 16);
+        }
+        ok = device->upload(room[a], x, bytes) == MSA_OK;
+    }
+    free(x);
+    return ok;
+}
+
+static ceilings device_ceilings(const msa_device *device, double seconds)
+{
+    const size_t matrix = (size_t)GPU_SIZE * GPU_SIZE * 2, copy = (size_t)1 << 30;
+    ceilings c = {0, 0};
+    void *room[3];
+    bool ok = true;
+    for (int a = 0; a < 3; a++) {
+        room[a] = device->alloc(a < 2 ? copy : matrix);
+        ok = ok && room[a];
+    }
+    if (ok) {
+        device->fill(room[1], 1, copy);
+        const double copying = sustained(device, work_copy, room, copy, seconds);
+        c.copy_gbps = copying > 0 ? 2e-9 * (double)copy / copying : 0;
+        const double product =
+            draw_matrices(device, room, matrix) ? sustained(device, work_product, room, matrix, seconds) : 0;
+        c.matmul_tflops = product > 0 ? 2e-12 * GPU_SIZE * GPU_SIZE * (double)GPU_SIZE / product : 0;
+    }
+    for (int a = 0; a < 3; a++)
+        if (room[a])
+            device->free(room[a]);
+    return c;
+}
+
+ceilings ceilings_of(const msa_device *device, double seconds)
+{
+    if (device)
+        return device_ceilings(device, seconds);
+    return (ceilings){cpu_product(seconds), cpu_copy(seconds)};
+}

@@ -1,0 +1,40 @@
+/**
+ * @file results.h
+ * @brief What `msa bench` found: a table for people, a file for everything else.
+ */
+#ifndef MSA_RESULTS_H
+#define MSA_RESULTS_H
+
+#include "timing.h"
+
+/** One timed kernel. */
+typedef struct result {
+    const msa_kernel *kernel;
+    msa_shape shape;
+    const char *distribution; /**< of the ids it was given; NULL where it takes none */
+    double union8;            /**< of its ids; 0: it has none */
+    bool lse, verified;
+    bool engine;  /**< ran on the CPU engine, whose time says nothing about a GPU */
+    timing time;  /**< 0 repeats: it was not timed */
+    double flops; /**< of the visible pairs it attended to; 0: unknown */
+    double bytes; /**< every input it needs once and every output once; 0: unknown */
+} result;
+
+typedef struct results {
+    msa_about about; /**< the machine */
+    bool on_cpu;     /**< which product the ceiling is of */
+    ceilings ceilings;
+    int argc;
+    char **argv; /**< of the subcommand */
+    int n;
+    result *item;
+} results;
+
+/** Whether this build writes files of results (it needs the JSON library jansson). */
+bool results_have_json(void);
+/** Writes the file, or says on stderr why not; results of the engine are left out. Returns the exit status.
+ */
+int results_write(const char *command, const char *path, const results *all);
+void results_print(const results *all);
+
+#endif

@@ -1,0 +1,402 @@
+/* A kernel with its inputs and outputs, ready to be run again and again. */
+#include "subject.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../internal.h"
+#include "table.h"
+
+#define BIT(a) (1u << (a))
+
+/* ---- Arrays -------------------------------------------------------------------------------------- */
+
+/* What each stage reads and writes; the log-sum-exps are optional. */
+static const struct {
+    unsigned in, out, lse;
+} stages[MSA_N_STAGES] = {
+    [MSA_STAGE_DENSE] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V), BIT(ARRAY_O), BIT(ARRAY_LSE)},
+    [MSA_STAGE_INDEX] = {BIT(ARRAY_QI) | BIT(ARRAY_KI), BIT(ARRAY_IDS), BIT(ARRAY_INDEX_LSE)},
+    [MSA_STAGE_TOPK] = {BIT(ARRAY_SCORES), BIT(ARRAY_IDS), 0},
+    [MSA_STAGE_REVERSE] = {BIT(ARRAY_IDS), BIT(ARRAY_FIRST) | BIT(ARRAY_ENTRIES) | BIT(ARRAY_ITEMS), 0},
+    [MSA_STAGE_SPARSE] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_IDS), BIT(ARRAY_O),
+                          BIT(ARRAY_LSE)},
+    [MSA_STAGE_DECODE] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_QI) | BIT(ARRAY_KI),
+                          BIT(ARRAY_IDS) | BIT(ARRAY_O), BIT(ARRAY_LSE)},
+    [MSA_STAGE_BACKWARD] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_IDS) | BIT(ARRAY_O) |
+                                BIT(ARRAY_LSE) | BIT(ARRAY_DOUT),
+                            BIT(ARRAY_DQ) | BIT(ARRAY_DK) | BIT(ARRAY_DV), 0},
+    [MSA_STAGE_KL] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_QI) | BIT(ARRAY_KI) | BIT(ARRAY_IDS) |
+                          BIT(ARRAY_LSE) | BIT(ARRAY_INDEX_LSE),
+                      BIT(ARRAY_DQI) | BIT(ARRAY_DKI), 0},
+};
+
+const char *subject_array_name(subject_array a)
+{
+    static const char *const name[ARRAY_N] = {"q",         "k",  "v",   "qi",    "ki",      "scores", "ids",
+                                              "index_lse", "o",  "lse", "first", "entries", "items",  "dout",
+                                              "dq",        "dk", "dv",  "dqi",   "dki"};
+    return name[a];
+}
+
+int64_t subject_count(const subject *t, subject_array a)
+{
+    const msa_shape *s = t->s;
+    switch (a) {
+    case ARRAY_K:
+    case ARRAY_V:
+    case ARRAY_DK:
+    case ARRAY_DV:
+        return s->n_kv * s->n_kv_heads * s->d_head;
+    case ARRAY_QI:
+    case ARRAY_DQI:
+        return s->n_q * s->n_kv_heads * s->d_index;
+    case ARRAY_KI:
+    case ARRAY_DKI:
+        return s->n_kv * s->d_index;
+    case ARRAY_SCORES:
+        return s->n_kv_heads * s->n_q * msa_n_blocks(s);
+    case ARRAY_IDS:
+    case ARRAY_ENTRIES:
+        return s->n_kv_heads * s->n_q * s->topk;
+    case ARRAY_INDEX_LSE:
+        return s->n_kv_heads * s->n_q;
+    case ARRAY_LSE:
+        return s->n_q * s->n_heads;
+    case ARRAY_FIRST:
+        return msa_n_seqs(s) * s->n_kv_heads * (msa_n_blocks(s) + 1);
+    case ARRAY_ITEMS:
+        return 4 * msa_first_item(s, msa_n_seqs(s));
+    default:
+        return s->n_q * s->n_heads * s->d_head;
+    }
+}
+
+/* On a device the float tensors of msa_arrays that are no log-sum-exps or scores are bf16. */
+static bool is_bf16(const subject *t, subject_array a)
+{
+    return t->device && (a <= ARRAY_KI || a == ARRAY_O);
+}
+
+size_t subject_bytes(const subject *t, subject_array a)
+{
+    return (size_t)subject_count(t, a) * (is_bf16(t, a) ? 2 : 4);
+}
+
+/* ---- Inputs -------------------------------------------------------------------------------------- */
+
+#define PIECE 4096 /* numbers drawn from one seed */
+
+static void draw_normal(float *x, int64_t n, uint64_t seed, bool round)
+{
+#pragma omp parallel for schedule(static)
+    for (int64_t first = 0; first < n; first += PIECE) {
+        inputs_rng rng = {seed ^ (uint64_t)first};
+        rng.state = inputs_u64(&rng);
+        for (int64_t i = first; i < min_i64(n, first + PIECE); i++) {
+            const float drawn = inputs_normal(&rng);
+            x[i] = round ? msa_bf16(drawn) : drawn;
+        }
+    }
+}
+
+/* As an index would leave them: -inf where a block holds no visible key. */
+static void draw_scores(const subject *t, float *scores)
+{
+    const msa_shape *s = t->s;
+    const int64_t n_blocks = msa_n_blocks(s);
+    draw_normal(scores, subject_count(t, ARRAY_SCORES), t->seed, false);
+    for (int r = 0; r < s->n_kv_heads; r++)
+        for (int n = 0; n < msa_n_seqs(s); n++) {
+            const msa_seq seq = msa_get_seq(s, n);
+            for (int64_t i = 0; i < seq.n_q; i++)
+                for (int64_t b = position(&seq, i) / s->block + 1; b < n_blocks; b++)
+                    scores[(r * s->n_q + seq.q0 + i) * n_blocks + b] = -INFINITY;
+        }
+}
+
+/* What the forward pass leaves for the gradients, by the fast path. */
+static msa_status run_forward(subject *t)
+{
+    const msa_shape *s = t->s;
+    float *o = t->given[ARRAY_O], *own = NULL;
+    const bool has_v = t->given[ARRAY_V] != NULL; /* KL needs the log-sum-exps alone: any values will do */
+    void *work = malloc(msa_workspace(&msa_fast_ops, s) + 1);
+    if (!o)
+        o = own = malloc((size_t)subject_count(t, ARRAY_O) * sizeof *o);
+    msa_status status = MSA_ERR_SIZE;
+    if (work && o)
+        status = msa_fast_ops.stage[MSA_STAGE_SPARSE]->sparse(
+            s, t->given[ARRAY_Q], t->given[ARRAY_K], has_v ? t->given[ARRAY_V] : t->given[ARRAY_K],
+            t->given[ARRAY_IDS], o, t->given[ARRAY_LSE], work);
+    if (status == MSA_OK && t->given[ARRAY_INDEX_LSE])
+        status = msa_index_lse(s, t->given[ARRAY_QI], t->given[ARRAY_KI], t->given[ARRAY_IDS],
+                               t->given[ARRAY_INDEX_LSE]);
+    free(own);
+    free(work);
+    return status;
+}
+
+static msa_status make_inputs(subject *t)
+{
+    for (int a = 0; a < ARRAY_N; a++)
+        if (SUBJECT_HAS(t->in, a)) {
+            t->given[a] = malloc((size_t)subject_count(t, (subject_array)a) * 4);
+            if (!t->given[a])
+                return MSA_ERR_SIZE;
+        }
+    for (int a = 0; a < ARRAY_N; a++)
+        if (SUBJECT_HAS(t->in, a) && (a <= ARRAY_KI || a == ARRAY_DOUT))
+            draw_normal(t->given[a], subject_count(t, (subject_array)a), t->seed * ARRAY_N + (uint64_t)a,
+                        t->kernel->precision >= MSA_BF16_INPUTS);
+    if (t->given[ARRAY_SCORES])
+        draw_scores(t, t->given[ARRAY_SCORES]);
+    if (t->given[ARRAY_IDS])
+        selection_draw(t->s, t->kind, t->seed, t->given[ARRAY_IDS]);
+    return t->given[ARRAY_LSE] ? run_forward(t) : MSA_OK;
+}
+
+/* ---- Where the kernel runs ----------------------------------------------------------------------- */
+
+static void *take(const subject *t, size_t bytes)
+{
+    return t->device ? t->device->alloc(bytes) : malloc(bytes + 1);
+}
+
+static void give(const subject *t, void *p)
+{
+    if (p && t->device)
+        t->device->free(p);
+    else
+        free(p);
+}
+
+#define CHUNK (INT64_C(1) << 22) /* elements that go up or down at once */
+
+/* Floats that are bf16 already, by their upper halves. */
+static msa_status send_bf16(const subject *t, void *to, const float *x, int64_t n)
+{
+    uint16_t *half = malloc((size_t)min_i64(n, CHUNK) * sizeof *half + 1);
+    msa_status status = half ? MSA_OK : MSA_ERR_SIZE;
+    for (int64_t first = 0; first < n && status == MSA_OK; first += CHUNK) {
+        const int64_t m = min_i64(CHUNK, n - first);
+        for (int64_t i = 0; i < m; i++) {
+            uint32_t bits;
+            memcpy(&bits, &x[first + i], sizeof bits);
+            half[i] = (uint16_t)(bits >> 16);
+        }
+        status = t->device->upload((uint16_t *)to + first, half, (size_t)m * sizeof *half);
+    }
+    free(half);
+    return status;
+}
+
+static msa_status fill_copy(subject *t, int c, subject_array a)
+{
+    void *to = t->copy[c][a] = take(t, subject_bytes(t, a));
+    if (!to)
+        return MSA_ERR_SIZE;
+    if (!t->device)
+        memcpy(to, t->given[a], subject_bytes(t, a));
+    else if (c > 0)
+        return t->device->copy(to, t->copy[0][a], subject_bytes(t, a));
+    else if (is_bf16(t, a))
+        return send_bf16(t, to, t->given[a], subject_count(t, a));
+    else
+        return t->device->upload(to, t->given[a], subject_bytes(t, a));
+    return MSA_OK;
+}
+
+static void drop_copy(subject *t, int c)
+{
+    for (int a = 0; a < ARRAY_N; a++) {
+        give(t, t->copy[c][a]);
+        t->copy[c][a] = NULL;
+    }
+}
+
+/* So many that a copy has left the cache before its turn comes again, if there is memory for them. */
+static msa_status make_copies(subject *t)
+{
+    size_t bytes = 1;
+    for (int a = 0; a < ARRAY_N; a++)
+        bytes += SUBJECT_HAS(t->in, a) ? subject_bytes(t, (subject_array)a) : 0;
+    const size_t wanted = 2 * t->cache / bytes + 1;
+    for (size_t c = 0; c < wanted && c < SUBJECT_MAX_COPIES; c++) {
+        msa_status status = MSA_OK;
+        for (int a = 0; a < ARRAY_N && status == MSA_OK; a++)
+            if (SUBJECT_HAS(t->in, a))
+                status = fill_copy(t, (int)c, (subject_array)a);
+        if (status != MSA_OK) {
+            drop_copy(t, (int)c);
+            return t->n_copies > 0 ? MSA_OK : status;
+        }
+        t->n_copies++;
+    }
+    return MSA_OK;
+}
+
+static void drop_output(subject *t, subject_array a)
+{
+    give(t, t->found[a]);
+    t->found[a] = NULL;
+    t->out &= ~BIT(a);
+}
+
+static msa_status make_outputs(subject *t)
+{
+    const size_t bytes = t->device ? t->plan.workspace : t->kernel->workspace(t->s);
+    for (int a = 0; a < ARRAY_N; a++)
+        if (SUBJECT_HAS(t->out, a)) {
+            t->found[a] = take(t, subject_bytes(t, (subject_array)a));
+            if (!t->found[a])
+                return MSA_ERR_SIZE;
+        }
+    t->work = take(t, bytes);
+    return t->work ? MSA_OK : MSA_ERR_SIZE;
+}
+
+/* An index kernel need not write everything: without log-sum-exps if it has none, and if it does not choose
+ * it leaves its scores to one that does. */
+static msa_status settle_index(subject *t)
+{
+    msa_status status = subject_run(t, 0);
+    if (status == MSA_ERR_UNSUPPORTED && t->found[ARRAY_INDEX_LSE]) {
+        drop_output(t, ARRAY_INDEX_LSE);
+        status = subject_run(t, 0);
+    }
+    if (status != MSA_ERR_UNSUPPORTED)
+        return status;
+    drop_output(t, ARRAY_IDS);
+    t->out |= BIT(ARRAY_SCORES);
+    t->found[ARRAY_SCORES] = take(t, subject_bytes(t, ARRAY_SCORES));
+    return t->found[ARRAY_SCORES] ? subject_run(t, 0) : MSA_ERR_SIZE;
+}
+
+msa_status subject_open(subject *t)
+{
+    char name[96];
+    msa_status status = MSA_OK;
+    t->in = stages[t->kernel->stage].in;
+    t->out = stages[t->kernel->stage].out | (t->lse ? stages[t->kernel->stage].lse : 0);
+    t->device = table_device(t->kernel->backend);
+    snprintf(name, sizeof name, "%s/%s", msa_stage_name(t->kernel->stage), t->kernel->name);
+    if (t->device)
+        status = msa_plan_make(&t->plan, t->device, name, t->s, MSA_BF16);
+    if (status == MSA_OK)
+        status = make_inputs(t);
+    if (status == MSA_OK)
+        status = make_copies(t);
+    if (status == MSA_OK)
+        status = make_outputs(t);
+    return status == MSA_OK && t->kernel->stage == MSA_STAGE_INDEX ? settle_index(t) : status;
+}
+
+void subject_close(subject *t)
+{
+    for (int a = 0; a < ARRAY_N; a++) {
+        free(t->given[a]);
+        give(t, t->found[a]);
+    }
+    for (int c = 0; c < t->n_copies; c++)
+        drop_copy(t, c);
+    give(t, t->work);
+}
+
+/* ---- A run ---------------------------------------------------------------------------------------- */
+
+static msa_status run_on_device(subject *t, void **in)
+{
+    void **out = t->found;
+    const msa_arrays arrays = {.q = in[ARRAY_Q],
+                               .k = in[ARRAY_K],
+                               .v = in[ARRAY_V],
+                               .qi = in[ARRAY_QI],
+                               .ki = in[ARRAY_KI],
+                               .scores =
+                                   SUBJECT_HAS(t->in, ARRAY_SCORES) ? in[ARRAY_SCORES] : out[ARRAY_SCORES],
+                               .ids = SUBJECT_HAS(t->in, ARRAY_IDS) ? in[ARRAY_IDS] : out[ARRAY_IDS],
+                               .index_lse = out[ARRAY_INDEX_LSE],
+                               .o = out[ARRAY_O],
+                               .lse = out[ARRAY_LSE],
+                               .first = out[ARRAY_FIRST],
+                               .entries = out[ARRAY_ENTRIES],
+                               .items = out[ARRAY_ITEMS]};
+    return msa_plan_run(&t->plan, &arrays, t->work, NULL);
+}
+
+msa_status subject_run(subject *t, int copy)
+{
+    const msa_kernel *k = t->kernel;
+    const msa_shape *s = t->s;
+    void **in = t->copy[copy], **out = t->found;
+    if (t->device)
+        return run_on_device(t, in);
+    switch (k->stage) {
+    case MSA_STAGE_DENSE:
+        return k->dense(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], out[ARRAY_O], out[ARRAY_LSE], t->work);
+    case MSA_STAGE_INDEX:
+        return k->index(s, in[ARRAY_QI], in[ARRAY_KI], out[ARRAY_SCORES], out[ARRAY_IDS],
+                        out[ARRAY_INDEX_LSE], t->work);
+    case MSA_STAGE_TOPK:
+        return k->topk(s, in[ARRAY_SCORES], out[ARRAY_IDS], t->work);
+    case MSA_STAGE_REVERSE:
+        return k->reverse(s, in[ARRAY_IDS], out[ARRAY_FIRST], out[ARRAY_ENTRIES], out[ARRAY_ITEMS], t->work);
+    case MSA_STAGE_SPARSE:
+        return k->sparse(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_IDS], out[ARRAY_O],
+                         out[ARRAY_LSE], t->work);
+    case MSA_STAGE_DECODE:
+        return k->decode(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_QI], in[ARRAY_KI], out[ARRAY_IDS],
+                         out[ARRAY_O], out[ARRAY_LSE], t->work);
+    case MSA_STAGE_BACKWARD:
+        return k->backward(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_IDS], in[ARRAY_O],
+                           in[ARRAY_LSE], in[ARRAY_DOUT], out[ARRAY_DQ], out[ARRAY_DK], out[ARRAY_DV],
+                           t->work);
+    default:
+        return k->kl(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_QI], in[ARRAY_KI], in[ARRAY_IDS], in[ARRAY_LSE],
+                     in[ARRAY_INDEX_LSE], SUBJECT_KL_WEIGHT, &t->loss, out[ARRAY_DQI], out[ARRAY_DKI],
+                     t->work);
+    }
+}
+
+/* ---- Outputs -------------------------------------------------------------------------------------- */
+
+/* As a float all ones is a NaN, but as an id it is -1, which belongs there. */
+void subject_poison(subject *t)
+{
+    for (int a = 0; a < ARRAY_N; a++) {
+        const int byte = a == ARRAY_IDS ? 0x7f : 0xff;
+        if (t->found[a] && t->device)
+            t->device->fill(t->found[a], byte, subject_bytes(t, (subject_array)a));
+        else if (t->found[a])
+            memset(t->found[a], byte, subject_bytes(t, (subject_array)a));
+    }
+    t->loss = NAN;
+}
+
+/* Widens bf16 in place, from the last to the first. */
+static void widen(void *x, int64_t n)
+{
+    unsigned char *bytes = x;
+    for (int64_t i = n - 1; i >= 0; i--) {
+        uint16_t half;
+        memcpy(&half, bytes + 2 * i, sizeof half);
+        const uint32_t bits = (uint32_t)half << 16;
+        memcpy(bytes + 4 * i, &bits, sizeof bits);
+    }
+}
+
+msa_status subject_fetch(const subject *t, subject_array a, int64_t first, int64_t n, void *to)
+{
+    const size_t size = is_bf16(t, a) ? 2 : 4;
+    const unsigned char *from = (const unsigned char *)t->found[a] + (size_t)first * size;
+    if (!t->device) {
+        memcpy(to, from, (size_t)n * size);
+        return MSA_OK;
+    }
+    const msa_status status = t->device->download(to, from, (size_t)n * size);
+    if (status == MSA_OK && is_bf16(t, a))
+        widen(to, n);
+    return status;
+}

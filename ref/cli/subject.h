@@ -1,0 +1,80 @@
+/**
+ * @file subject.h
+ * @brief What `msa bench` times: a kernel with several copies of its inputs and one set of outputs, in the
+ *        memory where it runs.
+ *
+ * A kernel of cuda/ finds bf16 inputs on its device and leaves O there as bf16, so that nothing but the
+ * kernel is timed; others take the float32 arrays themselves.
+ */
+#ifndef MSA_SUBJECT_H
+#define MSA_SUBJECT_H
+
+#include "../../cuda/msa_cuda.h"
+#include "inputs.h"
+#include "selections.h"
+
+typedef enum subject_array {
+    ARRAY_Q,
+    ARRAY_K,
+    ARRAY_V,
+    ARRAY_QI,
+    ARRAY_KI,
+    ARRAY_SCORES,
+    ARRAY_IDS,
+    ARRAY_INDEX_LSE,
+    ARRAY_O,
+    ARRAY_LSE,
+    ARRAY_FIRST,
+    ARRAY_ENTRIES,
+    ARRAY_ITEMS,
+    ARRAY_DOUT,
+    ARRAY_DQ,
+    ARRAY_DK,
+    ARRAY_DV,
+    ARRAY_DQI,
+    ARRAY_DKI,
+    ARRAY_N
+} subject_array;
+
+#define SUBJECT_HAS(set, array) ((set) >> (array)&1u)
+#define SUBJECT_MAX_COPIES 128
+#define SUBJECT_KL_WEIGHT 0.75
+
+typedef struct subject {
+    const msa_kernel *kernel;
+    const msa_shape *s;
+    bool lse; /**< also the log-sum-exps, where they are optional */
+    uint64_t seed;
+    selection_kind kind; /**< of the ids, for the stages that take some */
+    size_t cache;        /**< bytes of the cache that the copies have to outgrow */
+
+    const msa_device *device; /**< NULL: the kernel runs on the host's arrays */
+    msa_plan plan;
+    unsigned in, out;     /**< sets of arrays */
+    void *given[ARRAY_N]; /**< inputs as the reference takes them, rounded to what the kernel reads */
+    void *copy[SUBJECT_MAX_COPIES][ARRAY_N];
+    int n_copies;
+    void *found[ARRAY_N]; /**< outputs, where the kernel runs */
+    void *work;
+    double loss; /**< of KL */
+} subject;
+
+/** Makes the inputs and finds room for everything. ::MSA_ERR_UNSUPPORTED: the kernel does not take the
+ *  shape; ::MSA_ERR_SIZE: no memory. Whatever it returns, subject_close() is due. */
+msa_status subject_open(subject *t);
+void subject_close(subject *t);
+
+/** Runs the kernel on one copy of the inputs. On a device it may still be running afterwards. */
+msa_status subject_run(subject *t, int copy);
+
+const char *subject_array_name(subject_array a);
+int64_t subject_count(const subject *t, subject_array a);
+/** Bytes of an array where the kernel runs. */
+size_t subject_bytes(const subject *t, subject_array a);
+
+/** Fills the outputs with what no kernel writes. */
+void subject_poison(subject *t);
+/** Elements first .. first+n-1 of an output: 4-byte words as they are, O as floats. */
+msa_status subject_fetch(const subject *t, subject_array a, int64_t first, int64_t n, void *to);
+
+#endif

@@ -1,0 +1,38 @@
+/**
+ * @file timing.h
+ * @brief How long a kernel takes, again and again on inputs that no cache holds; and what the machine can do.
+ */
+#ifndef MSA_TIMING_H
+#define MSA_TIMING_H
+
+#include "subject.h"
+
+typedef struct timing {
+    double median, min, max; /**< ms of a run */
+    int repeats;
+} timing;
+
+/** Warms up, then runs at least 20 times and for a moment, but no longer than `seconds`, and never fewer than
+ * 3 times. On a device by its own marks, else by the clock. */
+msa_status timing_of(subject *t, double seconds, timing *found);
+
+/** Median, smallest and largest; sorts ms[n]. */
+timing timing_summary(double *ms, int n);
+
+/** Ceilings of the machine; 0 where they could not be measured. */
+typedef struct ceilings {
+    double matmul_tflops; /**< float32 of 2048 cubed on a CPU, bf16 of 8192 cubed on a GPU */
+    double copy_gbps;     /**< bytes read plus bytes written */
+} ceilings;
+
+/** @param device  NULL: the CPU
+ *  @param seconds for how long each is sustained */
+ceilings ceilings_of(const msa_device *device, double seconds);
+
+/** What a CPU is called, and the bytes of its last cache (32 MB where nothing tells). */
+msa_about timing_about_cpu(void);
+
+/** Seconds since some moment. */
+double timing_now(void);
+
+#endif

@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Mutants of the kernels: wrong variants, each of which the test of its kernel on the CPU engine must catch,
+# by a wrong result or because the engine saw what went wrong. Usage: tests/mutants_kernels.sh [WORD].
+#
+# Each mutant is a sed script on one file of a copy of the tree, which must change it, compile and fail.
+source "$(dirname "$0")/tap.sh"
+
+MAKE=${MAKE:-make}
+B=${B:-build}
+only=${1:-}
+changed=
+
+build() { $MAKE -s -C "$W" B=build CUDA= build/tests/test_kernels > "$W.err" 2>&1; }
+# Runs the test of one kernel until its first failure. Succeeds if there is one.
+catches() {
+    timeout 300 "$W/build/tests/test_kernels" 1 "$1" 2>&1 | grep -m1 -E '^#.*not true|^not ok' > "$W/caught"
+    [[ -s $W/caught ]]
+}
+
+mutant() { # mutant NAME FILE KERNEL SED-SCRIPT
+    local name=$1 file=cuda/$2 kernel=$3 script=$4
+    [[ $name == *"$only"* ]] || return
+    [[ -z $changed ]] || cp "$changed" "$W/$changed"
+    changed=$file
+    sed "$script" "$file" > "$W/$file"
+    if cmp -s "$file" "$W/$file"; then
+        check 1 "$name: $file has changed, and the mutant does not apply any more"
+    elif ! build; then
+        check 1 "$name: does not compile"
+    elif catches "$kernel"; then
+        check 0 "$name: caught by $kernel: $(sed -E 's/^.*not true: //; s/T=[^,]*, //; s/order [0-9], timing [0-9]: //' "$W/caught" | cut -c1-110)"
+    else
+        check 1 "$name: not caught by $kernel"
+    fi
+}
+
+if [[ ! -x $B/tests/test_kernels ]] || ! "$B/msa" kernels | grep -q simt; then
+    skip "mutants of the kernels" "no C++ compiler here"
+    finish
+fi
+cp -a Makefile ref cuda tests data README.md "$W/"
+cp -a "$B" "$W/build"
+
+# ---- Results that are wrong ------------------------------------------------------------------------
+mutant 'causal mask off by one' dense/4_hopper.cu dense/hopper 's/column <= last\[half\]/column < last[half]/'
+mutant 'no rescale of the denominator' softmax.cuh dense/tensor_core 's/a.l\[half\] \* keep\[half\] + sum/a.l[half] + sum/'
+mutant 'V read with the stride of another tile' attend.cuh sparse/union 's/rows \* 128, 1024, Swizzle::b128/1024, 1024, Swizzle::b128/'
+mutant 'the mask of a neighbouring query' sparse/3_union.cu sparse/union 's/chosen >> number\[half\] % 32/chosen >> (number[half] + 1) % 32/'
+mutant 'every partial in slot 0' sparse/4_kv_outer.cu sparse/kv_outer 's/(int)(entry & 31)) \* s.group/0) * s.group/'
+mutant 'partials averaged without their LSE' sparse/4_kv_outer.cu sparse/kv_outer 's/ex2(weight\[a\] - top) : 0/(weight[a] > minus_infinity() ? 1.0f : 0.0f) : 0/'
+mutant 'ties go to the higher block' index/4_fused.cu index/fused 's/most > a.worst\[which\]/most >= a.worst[which]/'
+mutant 'the last visible key is masked' index/stream.cuh index/wgmma 's/column(i) <= last/column(i) < last/'
+mutant 'the LSE forgets to shift' index/4_fused.cu index/fused 's/sum += e.sum \* ex2((e.score - most) \* scale2<D>)/sum += e.sum/'
+mutant 'a heap that does not sink' topk/3_heaps.cu topk/heaps 's/if (key <= least)/if (key >= least)/'
+mutant 'entries of the bits above' reverse/2_scan.cu reverse/scan 's/(bit - 1)/~bit/'
+mutant 'parts of a row weigh the same' decode/decode.cuh decode/split 's/ex2(part.x - m)/1.0f/'
+
+# ---- What the engine sees --------------------------------------------------------------------------
+mutant 'accumulators read before the wait' dense/4_hopper.cu dense/hopper 's/wgmma_wait<1>();/wgmma_wait<2>();/'
+mutant 'a stage that is never given back' dense/4_hopper.cu dense/hopper 's/give_back(smem.v, j - 1);//'
+mutant 'no proxy fence after ordinary stores' attend.cuh sparse/kv_outer 's/fence_proxy_async();//'
+mutant 'fewer bytes expected than come' index/stream.cuh index/wgmma 's/sizeof m.k\[stage\])/sizeof m.k[stage] \/ 2)/'
+mutant 'one warp too few gives a stage back' sparse/3_union.cu sparse/union 's/any ? 8 : 4/any ? 7 : 3/'
+mutant 'a stage given back while it is multiplied' sparse/4_kv_outer.cu sparse/kv_outer '/issue_scores<N>/{n;d;}'
+mutant 'a slice read before it has come' sparse/2_q_outer.cu sparse/q_outer '/for (int n = warp/,/warp_scores/s/cp_async_wait<0>();//'
+mutant 'lanes that do not wait for each other' index/4_fused.cu index/fused 's/__syncwarp(); \/\/ a neighbour.*//'
+mutant 'the combination does not wait' sparse/4_kv_outer.cu sparse/kv_outer 's/^    grid_wait();//'
+mutant 'no barrier after counting' reverse/2_scan.cu reverse/scan '/atomicAdd(&m.n/,/^}/s/__syncthreads();//'
+finish

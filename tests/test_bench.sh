@@ -1,0 +1,119 @@
+#!/usr/bin/env bash
+# msa bench on tiny shapes: it judges, times and judges again, writes what it is to write, and refuses bad input in
+# one line, with exit status 2 and nothing written.
+source "$(dirname "$0")/tap.sh"
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+FILES=$(realpath -m "${B:-build}/tests/test_bench_files")
+S='T=40 S=70 heads=4:2 width=64:64 block=32 topk=2'
+
+runs() { # runs STATUS NAME ARGUMENT...: exits so, silent on stderr
+    local want=$1 name=$2
+    shift 2
+    "$MSA" bench --no-ceilings "$@" > "$W.out" 2> "$W.err"
+    [[ $? -eq $want && ! -s $W.err ]]
+    check $? "$name"
+}
+says() { # says PATTERN: on stdout of the last run
+    grep -qE -- "$1" "$W.out"
+    check $? "... and prints $1"
+}
+refuses() { # refuses PATTERN NAME ARGUMENT...: one line on stderr, exit status 2, nothing written
+    local pattern=$1 name=$2
+    shift 2
+    "$MSA" bench "$@" > "$W.out" 2> "$W.err"
+    [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 && -z $(ls "$W") ]] && grep -qF -- "$pattern" "$W.err"
+    check $? "refused: $name"
+}
+has() { # has BACKEND: whether this build has it
+    "$MSA" kernels | cut -f 2 | grep -qw "$1"
+}
+
+has_json=0
+if "$MSA" bench --no-ceilings topk/reference --shape "$S" --seconds 0.01 --json "$W/results.json" > "$W.out" 2> "$W.err"; then
+    has_json=1
+    rm "$W/results.json"
+fi
+
+# ---- What it is for --------------------------------------------------------------------------------------
+
+for stage in dense index sparse backward kl; do
+    runs 0 "$stage of fast" "$stage/tiles" --shape "$S" --seconds 0.02
+    says "^$stage/tiles \(fast\) before timing: ok, .* 40 of 40 queries judged; seed 1$"
+    says "^$stage/tiles \(fast\) after timing: ok"
+    says "^$stage/tiles +fast .* yes$"
+done
+for stage in topk reverse decode; do
+    runs 0 "$stage, which fast leaves to the reference" "$stage" --shape "$S" --seconds 0.02
+    says "^$stage/reference +ref .* yes$"
+done
+runs 0 "log-sum-exps, another selection and seed" sparse index dense decode --lse --distribution structured --seed 5 \
+    --shape "$S" --seconds 0.02
+says '^sparse/tiles \(fast\) after timing: ok, .*; seed 5$'
+for shape in 'T=6 S=90 heads=4:2 width=16:8 block=8 topk=3 seqs=3' 'T=26 S=51 heads=4:2 width=16:8 block=8 topk=2 seqs=4'; do
+    runs 0 "packed sequences: $shape" dense index topk reverse sparse decode backward kl --shape "$shape" --seconds 0.02
+    [[ $(grep -cE '^[a-z]+/[a-z]+ +(fast|ref) .* yes$' "$W.out") -eq 8 ]]
+    check $? "... and all of them hold"
+done
+for kind in random hot local structured; do
+    runs 0 "ids: $kind" sparse reverse --distribution $kind --shape "$S" --seconds 0.02
+done
+if has simt; then
+    runs 0 "the engine" dense/naive topk --backend simt --shape 'T=9 S=40 heads=2:1 width=64:64 block=32 topk=2' \
+        --seconds 0.02
+    says '^dense/naive +simt .* - +yes  \(the engine.s time, not a GPU.s\)$'
+    refuses "--json" "the engine's times in a file" topk --backend simt --json "$W/x.json"
+else
+    skip "the engine" "this build has none"
+fi
+
+# ---- The file --------------------------------------------------------------------------------------------
+
+if [[ $has_json -eq 1 ]]; then
+    runs 0 "a file of results" dense sparse topk decode --shape "$S" --seconds 0.05 --json "$W/results.json"
+    "$MSA" bench dense --shape "$S" --seconds 0.05 > "$W.out" 2> "$W.err"
+    check $? "what the machine can do"
+    says 'float32 product [0-9.]+ TFLOP/s; copy [0-9.e+]+ GB/s$'
+    [[ $(ls "$W") == results.json ]]
+    check $? "... and nothing else is written"
+    if [[ -x $FILES ]]; then
+        "$FILES" "$W/results.json" > "$W.out" 2> "$W.err"
+        check $? "... with the fields of a file of results"
+    else
+        skip "the fields of a file of results" "$FILES is not built"
+    fi
+    [[ $(grep -c '"verified": true' "$W/results.json") -eq 4 && $(grep -c '"stage"' "$W/results.json") -eq 4 ]]
+    check $? "... four verified results"
+    grep -qF "msa bench --no-ceilings dense sparse topk decode --shape '$S' --seconds 0.05 --json" "$W/results.json"
+    check $? "... and the command line"
+    rm "$W/results.json"
+else
+    refuses "jansson" "--json without jansson" topk --shape "$S" --json "$W/x.json"
+fi
+
+# ---- Bad input -------------------------------------------------------------------------------------------
+
+refuses "'frobnicate'" "an unknown name" frobnicate
+refuses "'topk/frobnicate'" "an unknown kernel" topk/reference topk/frobnicate
+refuses "'topk/reference'" "a kernel of another back end" topk/reference --backend fast
+for backend in x '' gpu FAST; do
+    refuses "--backend: expected" "--backend '$backend'" --backend "$backend"
+done
+has cuda || refuses "--backend: expected" "a back end that this build has not" --backend cuda
+for kind in x '' learned Random; do
+    refuses "--distribution: expected" "--distribution '$kind'" --distribution "$kind"
+done
+for shape in x '' 'T=0' 'T=5 S=4' 'T=-4' 'heads=4:3' 'topk=0' 'T=8 S=8 seqs=3' 'T=4x' 'width=64'; do
+    refuses "--shape: expected" "--shape '$shape'" topk --shape "$shape"
+done
+for seconds in 0 -1 x '' 1e9 nan; do
+    refuses "--seconds: expected" "--seconds '$seconds'" topk --seconds "$seconds"
+done
+for seed in -1 x 1.5 ''; do
+    refuses "--seed: expected" "--seed '$seed'" topk --seed "$seed"
+done
+refuses "--json" "a file in no folder" topk --shape "$S" --json "$W/no/such/folder.json"
+refuses "--frobnicate" "an unknown option" --frobnicate
+if has simt; then
+    refuses "(k <= 32)" "a shape that the kernel does not take" topk/warp --backend simt --shape 'T=40 S=40 block=1 topk=33'
+fi
+finish

@@ -1,0 +1,163 @@
+/**
+ * @file test_sample.c
+ * @brief The verdict of `msa bench` checked: it accepts the reference, and no output with one wrong element.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "../ref/cli/sample.h"
+#include "check.h"
+
+static const msa_shape shape = {24, 60, 4, 2, 16, 8, 8, 3, 1, NULL, NULL};
+
+// The array whose middle element the kernels below spoil, and how; ARRAY_N: none.
+static subject_array victim;
+static enum { OFF, NOT_WRITTEN } damage;
+static bool spoil_loss;
+
+static void spoil(subject_array a, void *x)
+{
+    const subject t = {.s = &shape};
+    const int64_t middle = subject_count(&t, a) / 2;
+    if (a != victim)
+        return;
+    if (damage == NOT_WRITTEN)
+        memset((float *)x + middle, a == ARRAY_IDS ? 0x7f : 0xff, 4);
+    else if (a == ARRAY_IDS || a == ARRAY_FIRST || a == ARRAY_ENTRIES || a == ARRAY_ITEMS)
+        ((int32_t *)x)[middle] += 1;
+    else
+        ((float *)x)[middle] += 0.02f * (1 + fabsf(((float *)x)[middle]));
+}
+
+/* ---- The reference, spoiled ------------------------------------------------------------------------ */
+
+static msa_status dense(const msa_shape *s, const float *q, const float *k, const float *v, float *o,
+                        float *lse, void *work)
+{
+    msa_dense(s, q, k, v, o, lse, work);
+    spoil(ARRAY_O, o);
+    spoil(ARRAY_LSE, lse);
+    return MSA_OK;
+}
+
+static msa_status index_branch(const msa_shape *s, const float *qi, const float *ki, float *scores,
+                               int32_t *ids, float *index_lse, void *work)
+{
+    msa_index(s, qi, ki, scores, ids, index_lse, work);
+    spoil(ARRAY_IDS, ids);
+    spoil(ARRAY_INDEX_LSE, index_lse);
+    return MSA_OK;
+}
+
+static msa_status topk(const msa_shape *s, const float *scores, int32_t *ids, void *work)
+{
+    msa_topk(s, scores, ids, work);
+    spoil(ARRAY_IDS, ids);
+    return MSA_OK;
+}
+
+static msa_status reverse(const msa_shape *s, const int32_t *ids, int32_t *first, uint32_t *entries,
+                          msa_item *items, void *work)
+{
+    msa_reverse(s, ids, first, entries, items, work);
+    spoil(ARRAY_FIRST, first);
+    spoil(ARRAY_ENTRIES, entries);
+    spoil(ARRAY_ITEMS, items);
+    return MSA_OK;
+}
+
+static msa_status sparse(const msa_shape *s, const float *q, const float *k, const float *v,
+                         const int32_t *ids, float *o, float *lse, void *work)
+{
+    msa_sparse(s, q, k, v, ids, o, lse, work);
+    spoil(ARRAY_O, o);
+    spoil(ARRAY_LSE, lse);
+    return MSA_OK;
+}
+
+static msa_status decode(const msa_shape *s, const float *q, const float *k, const float *v, const float *qi,
+                         const float *ki, int32_t *ids, float *o, float *lse, void *work)
+{
+    msa_decode(s, q, k, v, qi, ki, ids, o, lse, work);
+    spoil(ARRAY_IDS, ids);
+    spoil(ARRAY_O, o);
+    return MSA_OK;
+}
+
+static msa_status backward(const msa_shape *s, const float *q, const float *k, const float *v,
+                           const int32_t *ids, const float *o, const float *lse, const float *dout, float *dq,
+                           float *dk, float *dv, void *work)
+{
+    msa_backward(s, q, k, v, ids, o, lse, dout, dq, dk, dv, work);
+    spoil(ARRAY_DQ, dq);
+    spoil(ARRAY_DK, dk);
+    spoil(ARRAY_DV, dv);
+    return MSA_OK;
+}
+
+static msa_status kl(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
+                     const int32_t *ids, const float *lse, const float *index_lse, double weight,
+                     double *loss, float *dqi, float *dki, void *work)
+{
+    msa_kl(s, q, k, qi, ki, ids, lse, index_lse, weight, loss, dqi, dki, work);
+    spoil(ARRAY_DQI, dqi);
+    spoil(ARRAY_DKI, dki);
+    *loss *= spoil_loss ? 1.001 : 1;
+    return MSA_OK;
+}
+
+/* ---- The verdict ----------------------------------------------------------------------------------- */
+
+static bool passes(msa_kernel *kernel)
+{
+    subject t = {.kernel = kernel, .s = &shape, .lse = true, .seed = check_seed(kernel->stage), .cache = 1};
+    const bool ok = subject_open(&t) == MSA_OK;
+    const sample_verdict v = ok ? sample_judge(&t) : (sample_verdict){.pass = false};
+    if (victim == ARRAY_N && !v.pass)
+        tap_note("%s", v.text);
+    subject_close(&t);
+    return v.pass;
+}
+
+static void stage(msa_kernel kernel, unsigned outputs)
+{
+    const char *name = msa_stage_name(kernel.stage);
+    kernel.name = "spoiled";
+    kernel.backend = "ref";
+    kernel.workspace = msa_ref_ops.stage[kernel.stage]->workspace;
+    victim = ARRAY_N;
+    tap(passes(&kernel), "%s: the reference passes", name);
+    for (int a = 0; a < ARRAY_N; a++) {
+        victim = (subject_array)a;
+        if (!SUBJECT_HAS(outputs, a))
+            continue;
+        damage = OFF;
+        tap(!passes(&kernel), "%s: one wrong element of %s is found", name, subject_array_name(victim));
+        damage = NOT_WRITTEN;
+        tap(!passes(&kernel), "%s: ... and one that was not written", name);
+    }
+    victim = ARRAY_N;
+}
+
+#define BIT(a) (1u << (a))
+
+int main(int argc, char **argv)
+{
+    check_start(argc, argv);
+    stage((msa_kernel){.stage = MSA_STAGE_DENSE, .dense = dense}, BIT(ARRAY_O) | BIT(ARRAY_LSE));
+    stage((msa_kernel){.stage = MSA_STAGE_INDEX, .index = index_branch},
+          BIT(ARRAY_IDS) | BIT(ARRAY_INDEX_LSE));
+    stage((msa_kernel){.stage = MSA_STAGE_TOPK, .topk = topk}, BIT(ARRAY_IDS));
+    stage((msa_kernel){.stage = MSA_STAGE_REVERSE, .reverse = reverse},
+          BIT(ARRAY_FIRST) | BIT(ARRAY_ENTRIES) | BIT(ARRAY_ITEMS));
+    stage((msa_kernel){.stage = MSA_STAGE_SPARSE, .sparse = sparse}, BIT(ARRAY_O) | BIT(ARRAY_LSE));
+    stage((msa_kernel){.stage = MSA_STAGE_DECODE, .decode = decode}, BIT(ARRAY_IDS) | BIT(ARRAY_O));
+    stage((msa_kernel){.stage = MSA_STAGE_BACKWARD, .backward = backward},
+          BIT(ARRAY_DQ) | BIT(ARRAY_DK) | BIT(ARRAY_DV));
+    stage((msa_kernel){.stage = MSA_STAGE_KL, .kl = kl}, BIT(ARRAY_DQI) | BIT(ARRAY_DKI));
+    spoil_loss = true;
+    msa_kernel loss = {.stage = MSA_STAGE_KL, .name = "spoiled", .backend = "ref", .kl = kl};
+    loss.workspace = msa_ref_ops.stage[MSA_STAGE_KL]->workspace;
+    tap(!passes(&loss), "kl: a loss off by a thousandth is found");
+    return check_done();
+}

@@ -1,0 +1,162 @@
+/**
+ * @file test_traffic.cpp
+ * @brief The bytes that the sparse kernels move, counted by the engine, are those of the IO formulas: spec
+ *        section 4, evaluated on the pairs (query, group, block) of the run, plus terms that have a name.
+ */
+#include "cuda/kernel.cuh"
+#include "cuda/msa_cuda.h"
+
+#include <functional>
+#include <random>
+#include <vector>
+
+extern "C" {
+#include "tap.h"
+}
+
+using std::vector;
+
+struct Problem {
+    msa_shape s;
+    vector<uint16_t> q, k, v, o;
+    vector<float> lse;
+    vector<int32_t> ids;
+};
+
+static vector<uint16_t> draw(size_t n, std::mt19937 &rng)
+{
+    vector<uint16_t> x(n + 64);
+    for (uint16_t &e : x)
+        e = __float2bfloat16_rn((float)(rng() % 2001) / 1000 - 1).bits;
+    return x;
+}
+
+/// Ascending ids by a rule that says whether query i of group r takes block b; the local block always.
+static void choose(Problem &p, const std::function<bool(int i, int r, int b)> &takes)
+{
+    const msa_shape &s = p.s;
+    p.ids.assign((size_t)(s.n_kv_heads * s.n_q * s.topk), -1);
+    for (int r = 0; r < s.n_kv_heads; r++)
+        for (int i = 0; i < (int)s.n_q; i++) {
+            int32_t *row = p.ids.data() + ((int64_t)r * s.n_q + i) * s.topk;
+            const int local = (int)((s.n_kv - s.n_q + i) / s.block);
+            int n = 0;
+            for (int b = 0; b < local && n < s.topk - 1; b++)
+                if (takes(i, r, b))
+                    row[n++] = b;
+            row[n] = local;
+        }
+}
+
+static uint16_t *aligned(vector<uint16_t> &x) ///< the vectors have 64 elements to spare
+{
+    return (uint16_t *)(((uintptr_t)x.data() + 127) / 128 * 128);
+}
+
+/// Runs a kernel with O in bf16 and returns what the engine counted.
+static simt::Counters count(Problem &p, const char *kernel)
+{
+    const msa_device *engine = msa_engine();
+    msa_plan plan;
+    if (msa_plan_make(&plan, engine, kernel, &p.s, MSA_BF16) != MSA_OK)
+        return {};
+    void *work = engine->alloc(plan.workspace);
+    msa_arrays a = {};
+    a.q = aligned(p.q), a.k = aligned(p.k), a.v = aligned(p.v), a.o = aligned(p.o);
+    a.ids = p.ids.data(), a.lse = p.lse.data();
+    const msa_status status = msa_plan_run(&plan, &a, work, nullptr);
+    engine->free(work);
+    tap(status == MSA_OK, "%s runs%s%s", kernel, status == MSA_OK ? "" : ": ", engine->trouble());
+    return simt::counters;
+}
+
+/// Sums over the pairs of the run.
+struct Pairs {
+    double n = 0;      ///< pairs
+    double tokens = 0; ///< tokens of their blocks, hidden ones too
+};
+static Pairs pairs_of(const Problem &p)
+{
+    Pairs sum;
+    for (int32_t b : p.ids)
+        if (b >= 0) {
+            sum.n++;
+            sum.tokens += (double)std::min<int64_t>(p.s.block, p.s.n_kv - (int64_t)b * p.s.block);
+        }
+    return sum;
+}
+/// Tokens of the key blocks that somebody chose, by group; and the worklist's items.
+static double touched_tokens(const Problem &p)
+{
+    double sum = 0;
+    const int64_t n_blocks = msa_n_blocks(&p.s), per_group = p.s.n_q * p.s.topk;
+    for (int r = 0; r < p.s.n_kv_heads; r++) {
+        vector<int64_t> chosen((size_t)n_blocks);
+        for (int64_t a = 0; a < per_group; a++)
+            if (p.ids[(size_t)(r * per_group + a)] >= 0)
+                chosen[(size_t)p.ids[(size_t)(r * per_group + a)]]++;
+        for (int64_t b = 0; b < n_blocks; b++) // a hot block is loaded once an item
+            sum += (double)(ceil_div(chosen[(size_t)b], msa_item_limit(&p.s)) *
+                            std::min<int64_t>(p.s.block, p.s.n_kv - b * p.s.block));
+    }
+    return sum;
+}
+
+static void within_one_percent(const char *what, double counted, double formula, double named)
+{
+    const double off = counted / (formula + named) - 1;
+    tap(off > -0.01 && off < 0.01, "%s: %.0f bytes counted, %.0f by the formula and %.0f named: %+.3f%%", what,
+        counted, formula, named, 100 * off);
+}
+
+static void judge(Problem &p, const char *selection)
+{
+    const msa_shape &s = p.s;
+    const double t = (double)s.n_q, hq = s.n_heads, hkv = s.n_kv_heads, d = s.d_head, k = s.topk;
+    const double group = hq / hkv;
+    const Pairs pairs = pairs_of(p);
+    tap_note("%s: T=%lld S=%lld heads=%d:%d dh=%d block=%d k=%d", selection, (long long)s.n_q, (long long)s.n_kv,
+             s.n_heads, s.n_kv_heads, s.d_head, s.block, s.topk);
+
+    // Q-outer: 4 Hq T dh + 4 dh for every token of every pair.
+    simt::Counters c = count(p, "sparse/q_outer");
+    const double lse = 4 * hq * t, ids = 4 * 4 * k * hkv * t; // each of a CTA's four warps reads its row of ids
+    within_one_percent("Q-outer", (double)(c.load_bytes + c.store_bytes), 4 * hq * t * d + 4 * d * pairs.tokens,
+                       lse + ids);
+
+    // KV-outer: K and V of the touched blocks, Q and partials of every pair, partials again and O.
+    c = count(p, "sparse/kv_outer");
+    const double items = (double)msa_first_item(&s, 1), capacity = items;
+    const double n_blocks = (double)msa_n_blocks(&s);
+    const double reverse = 4 * hkv * (2 * t * k + 3 * n_blocks + 3 * n_blocks + 2 * n_blocks + 2 * n_blocks + 2 + t * k) +
+                           4 * 32 * k * (hkv * (hkv + 1) / 2 + 1) + 16 * capacity; // one range, one segment
+    const double worklist = 16 * capacity + 4 * pairs.n, partial_lse = 8 * group * pairs.n;
+    within_one_percent("KV-outer", (double)(c.load_bytes + c.store_bytes),
+                       4 * d * touched_tokens(p) + 4 * group * d * pairs.n + 2 * group * d * pairs.n +
+                           2 * hq * t * d,
+                       reverse + worklist + partial_lse + 4 * k * hq * t + lse);
+}
+
+int main()
+{
+    std::mt19937 rng(7);
+    const msa_shape shapes[] = {{64, 2048, 32, 2, 128, 128, 128, 8, 1, nullptr, nullptr},
+                                {150, 1000, 8, 2, 64, 64, 64, 4, 1, nullptr, nullptr},
+                                {90, 517, 16, 1, 128, 128, 32, 6, 1, nullptr, nullptr}};
+    for (const msa_shape &s : shapes) {
+        Problem p;
+        p.s = s;
+        p.q = draw((size_t)(s.n_q * s.n_heads * s.d_head), rng);
+        p.k = draw((size_t)(s.n_kv * s.n_kv_heads * s.d_head), rng);
+        p.v = draw((size_t)(s.n_kv * s.n_kv_heads * s.d_head), rng);
+        p.o.resize(p.q.size());
+        p.lse.resize((size_t)(s.n_q * s.n_heads));
+        choose(p, [&](int, int, int) { return rng() % 3 == 0; });
+        judge(p, "random");
+        choose(p, [&](int, int, int b) { return b == 0; });
+        judge(p, "hot");
+        choose(p, [&](int i, int, int b) { return b > (s.n_kv - s.n_q + i) / s.block - s.topk; });
+        judge(p, "local");
+    }
+    return tap_done();
+}
