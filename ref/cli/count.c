@@ -354,7 +354,7 @@ static void print_table(const trial *t, const column *c, int n)
 
 int cmd_count(int argc, char **argv)
 {
-    trial_options given = {.seed = 1};
+    trial_options given = TRIAL_DEFAULTS;
     const char *csv = NULL;
     cli_list names = {0};
     const msa_kernel *kernel[MAX_KERNELS];
@@ -364,7 +364,8 @@ int cmd_count(int argc, char **argv)
         TRIAL_OPTIONS(given), {"--csv", CLI_TEXT, &csv, 0, 0, "FILE receives a row a kernel"}, {0}};
     trial t;
     int status =
-        cli_parse(argc, argv, "exact work of kernels side by side, on the CPU engine", options, &names);
+        cli_parse(argc, argv, "exact work of kernels (STAGE/NAME or STAGE) side by side, on the CPU engine",
+                  options, &names);
     if (!status)
         status = trial_find(argv[0], &names, kernel, MAX_KERNELS, &n);
     if (!status && csv)

@@ -140,7 +140,7 @@ static int record(const request *q, const trial *t)
 
 int cmd_timeline(int argc, char **argv)
 {
-    trial_options given = {.seed = 1};
+    trial_options given = TRIAL_DEFAULTS;
     request q = {.command = argv[0], .launch = -1, .to = UNTIL_END};
     cli_list names = {0};
     const msa_kernel *kernel[CLI_MAX_LIST];
@@ -154,8 +154,8 @@ int cmd_timeline(int argc, char **argv)
         TRIAL_OPTIONS(given),
         {0}};
     trial t;
-    int status =
-        cli_parse(argc, argv, "draws who waits for whom in one thread block of a kernel", options, &names);
+    int status = cli_parse(argc, argv, "draws who waits for whom in one thread block of a kernel, STAGE/NAME",
+                           options, &names);
     if (!status)
         status = trial_find(argv[0], &names, kernel, CLI_MAX_LIST, &n);
     if (!status && n != 1)

@@ -11,17 +11,18 @@
 #include "cli.h"
 #include "selections.h"
 
-/** What the user says of the inputs: targets of options. */
+/** What the user says of the inputs: targets of options; texts may be NULL. */
 typedef struct trial_options {
-    const char *shape, *distribution, *output; /**< NULL where not given */
+    const char *shape, *distribution, *output;
     int64_t seed;
 } trial_options;
 
 /* clang-format off */
+#define TRIAL_DEFAULTS {NULL, "random", "bf16", 1}
 #define TRIAL_OPTIONS(o) \
-    {"--shape", CLI_TEXT, &(o).shape, 0, 0, "WORDS of the shape that differ: 'T=64 S=512 heads=16:1 width=128:128 block=128 topk=4'"}, \
+    {"--shape", CLI_TEXT, &(o).shape, 0, 0, "WORDS of 'T=16 S=1024 heads=16:1 width=128:128 block=128 topk=4' to change"}, \
     CLI_OPT_SEED((o).seed), \
-    {"--distribution", CLI_TEXT, &(o).distribution, 0, 0, "NAME of the blocks chosen: random, hot, local or structured"}, \
+    {"--distribution", CLI_TEXT, &(o).distribution, 0, 0, "NAME of the selection: random, hot, local or structured"}, \
     {"--output", CLI_TEXT, &(o).output, 0, 0, "TYPE of O: bf16 or f32"}
 /* clang-format on */
 
