@@ -87,14 +87,16 @@ static void describe(const request *q, const trial *t, const lanes *l, double to
     inputs_shape_name(&t->shape, shape);
     if (q->kernel->stage == MSA_STAGE_SPARSE || q->kernel->stage == MSA_STAGE_REVERSE)
         snprintf(selection, sizeof selection, ", %s selection", selection_name(t->kind));
-    snprintf(line[0], DRAWING_TEXT, "%s%s, seed %lld. Clocks %.0f to %.0f of %.0f", shape, selection,
-             (long long)t->seed, q->from, to, l->end);
-    snprintf(
-        line[1], DRAWING_TEXT,
-        "Model clocks with nominal costs (cuda/simt/simt.h), not a measurement: one CTA on an SM, copies");
+    snprintf(line[0], DRAWING_TEXT, "%s%s, seed %lld. Clocks %lld to %lld of %lld", shape, selection,
+             (long long)t->seed, (long long)q->from, (long long)to, (long long)l->end);
+    snprintf(line[1], DRAWING_TEXT,
+             "Model clocks with nominal costs (cuda/simt/simt.h), not a measurement: one CTA on an SM, "
+             "%.0f bytes copied a clock",
+             model.copy_bytes);
     snprintf(line[2], DRAWING_TEXT,
-             "%.0f bytes a clock after %.0f of latency, wgmma %.0f multiply-adds, declared work on a quarter",
-             model.copy_bytes, model.copy_latency, model.tensor_fma);
+             "and %.0f clocks more until they land, %.0f multiply-adds of wgmma a clock, declared work on a "
+             "quarter of the SM",
+             model.copy_latency, model.tensor_fma);
 }
 
 static int draw(const request *q, const trial *t, const lanes *l)

@@ -7,7 +7,7 @@
 
 #include "io.h"
 
-#define DRAWING_TEXT 160
+#define DRAWING_TEXT 288
 
 typedef enum drawing_kind { DRAWING_FILL, DRAWING_HATCH, DRAWING_WORDS } drawing_kind;
 
