@@ -1,6 +1,7 @@
 /* msa count: what kernels do, counted by the CPU engine, a column a kernel. */
 #include <inttypes.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -240,57 +241,74 @@ static void print_notes(const column *c, int n)
 
 #define CSV_LINE 2048
 
-static int csv_head(char *text)
+typedef struct csv {
+    char *text;
+    size_t n, room;
+} csv;
+
+#if defined(__GNUC__)
+__attribute__((format(printf, 2, 3)))
+#endif
+static void
+put(csv *f, const char *format, ...)
 {
-    int at = sprintf(text, "kernel,shape,distribution,seed,output");
-    for (int row = 0; row < N_ROWS; row++)
-        if (rows[row].csv)
-            at += sprintf(text + at, ",%s", rows[row].csv);
-    for (int g = 0; g < ROOFLINE_GPUS; g++) {
-        char name[16];
-        snprintf(name, sizeof name, "%s", roofline_gpus[g].name);
-        name[strcspn(name, ",")] = 0;
-        at += sprintf(text + at, ",estimate_us_%s_cached,estimate_us_%s_uncached", name, name);
-    }
-    return at + sprintf(text + at, "\n");
+    va_list args;
+    va_start(args, format);
+    const int n = vsnprintf(f->text + f->n, f->room - f->n, format, args);
+    va_end(args);
+    f->n = (size_t)n < f->room - f->n ? f->n + (size_t)n : f->room - 1;
 }
 
-static int csv_row(char *text, const column *c, const trial *t)
+static void put_head(csv *f)
+{
+    put(f, "kernel,shape,distribution,seed,output");
+    for (int row = 0; row < N_ROWS; row++)
+        if (rows[row].csv)
+            put(f, ",%s", rows[row].csv);
+    for (int g = 0; g < ROOFLINE_GPUS; g++) {
+        const int n = (int)strcspn(roofline_gpus[g].name, ","); /* "H800" of "H800, H100" */
+        put(f, ",estimate_us_%.*s_cached,estimate_us_%.*s_uncached", n, roofline_gpus[g].name, n,
+            roofline_gpus[g].name);
+    }
+    put(f, "\n");
+}
+
+static void put_row(csv *f, const column *c, const trial *t)
 {
     char name[CELL], shape[INPUTS_NAME];
     bool memory;
     name_of(c, name, sizeof name);
     inputs_shape_name(&t->shape, shape);
-    int at = sprintf(text, "%s,%s,%s,%lld,%s", name, shape, selection_name(t->kind), (long long)t->seed,
-                     t->out == MSA_BF16 ? "bf16" : "f32");
+    put(f, "%s,%s,%s,%lld,%s", name, shape, selection_name(t->kind), (long long)t->seed,
+        t->out == MSA_BF16 ? "bf16" : "f32");
     for (int row = 0; row < N_ROWS; row++) {
         const double ratio = rows[row].ratio ? rows[row].ratio(c) : 0;
-        if (!rows[row].csv)
-            continue;
-        if (rows[row].ratio)
-            at += isnan(ratio) ? sprintf(text + at, ",") : sprintf(text + at, ",%.6g", ratio);
-        else
-            at += sprintf(text + at, ",%" PRIu64, count_of(c, row));
+        if (rows[row].csv && !rows[row].ratio)
+            put(f, ",%" PRIu64, count_of(c, row));
+        else if (rows[row].csv && isnan(ratio))
+            put(f, ",");
+        else if (rows[row].csv)
+            put(f, ",%.6g", ratio);
     }
     for (int g = 0; g < ROOFLINE_GPUS; g++)
         for (int cached = 1; cached >= 0; cached--)
-            at += sprintf(text + at, ",%.6g",
-                          1e6 * seconds(c, &roofline_gpus[g], bytes_moved(c, cached), &memory));
-    return at + sprintf(text + at, "\n");
+            put(f, ",%.6g", 1e6 * seconds(c, &roofline_gpus[g], bytes_moved(c, cached), &memory));
+    put(f, "\n");
 }
 
 static int write_csv(const char *command, const char *path, const column *c, int n, const trial *t)
 {
-    char *text = cli_alloc(command, CSV_LINE * ((size_t)n + 1));
+    csv f = {.room = CSV_LINE * ((size_t)n + 1)};
     io_error err;
-    if (!text)
+    f.text = cli_alloc(command, f.room);
+    if (!f.text)
         return 2;
-    int at = csv_head(text);
+    put_head(&f);
     for (int i = 0; i < n; i++)
         if (c[i].ran)
-            at += csv_row(text + at, &c[i], t);
-    const bool ok = io_write_file(path, &(io_chunk){text, (size_t)at}, 1, err);
-    free(text);
+            put_row(&f, &c[i], t);
+    const bool ok = io_write_file(path, &(io_chunk){f.text, f.n}, 1, err);
+    free(f.text);
     return ok ? 0 : cli_fail(command, "--csv %s", err);
 }
 
@@ -355,21 +373,21 @@ static void print_table(const trial *t, const column *c, int n)
 int cmd_count(int argc, char **argv)
 {
     trial_options given = TRIAL_DEFAULTS;
-    const char *csv = NULL;
+    const char *path = NULL;
     cli_list names = {0};
     const msa_kernel *kernel[MAX_KERNELS];
     static column c[MAX_KERNELS];
     int n = 0;
     const cli_option options[] = {
-        TRIAL_OPTIONS(given), {"--csv", CLI_TEXT, &csv, 0, 0, "FILE receives a row a kernel"}, {0}};
+        TRIAL_OPTIONS(given), {"--csv", CLI_TEXT, &path, 0, 0, "FILE receives a row a kernel"}, {0}};
     trial t;
     int status =
         cli_parse(argc, argv, "exact work of kernels (STAGE/NAME or STAGE) side by side, on the CPU engine",
                   options, &names);
     if (!status)
         status = trial_find(argv[0], &names, kernel, MAX_KERNELS, &n);
-    if (!status && csv)
-        status = cli_check_writable(argv[0], "--csv", csv);
+    if (!status && path)
+        status = cli_check_writable(argv[0], "--csv", path);
     if (status)
         return status;
     const msa_shape standard = standard_shape(kernel, n);
@@ -377,8 +395,8 @@ int cmd_count(int argc, char **argv)
     if (status)
         return status;
     status = count_all(argv[0], &t, kernel, n, c);
-    if (!status && csv)
-        status = write_csv(argv[0], csv, c, n, &t);
+    if (!status && path)
+        status = write_csv(argv[0], path, c, n, &t);
     if (!status)
         print_table(&t, c, n);
     trial_end(&t);
