@@ -69,9 +69,9 @@ static void picture(const trial *t)
         msa_arrays a;
         size_t n;
         msa_engine_mode(2 * i, 2 * i, check_seed(3));
-        simt_record(true);
+        simt_record(0);
         check_true(&c, trial_run(t, k, &a) == MSA_OK, "runs");
-        simt_record(false);
+        simt_record(-1);
         const simt_event *event = simt_events(&n);
         check_true(&c, lanes_sort(event, n, -1, 0, &l[i]), "has a block 0");
     }

@@ -13,9 +13,10 @@ extern "C" const simt_counters *simt_counts(void)
     return &simt::counters;
 }
 
-extern "C" void simt_record(bool on)
+extern "C" void simt_record(int64_t block)
 {
-    simt::options.timeline = on;
+    simt::options.timeline = block >= 0;
+    simt::options.timeline_block = block;
 }
 
 extern "C" const simt_event *simt_events(size_t *n)

@@ -57,8 +57,8 @@ typedef struct simt_event {
     double busy, served, begin, end;
 } simt_event;
 
-/** Whether the engine records a timeline of the kernels that run from now on. */
-void simt_record(bool on);
+/** Records a timeline of this block of every launch from now on; a negative one: of none. */
+void simt_record(int64_t block);
 /** The record of the last run, ordered by launch, block, warp and begin; valid until the next run. */
 const simt_event *simt_events(size_t *n);
 

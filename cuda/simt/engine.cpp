@@ -219,7 +219,7 @@ Block::Block(const Launch &l, uint64_t linear_index)
     warpgroups.resize((n + 127) / 128);
     for (Warpgroup &g : warpgroups)
         g.arrived = 0, g.registers = std::min(65536 / n / 8 * 8, 255u);
-    if (options.timeline)
+    if (options.timeline && (options.timeline_block < 0 || (uint64_t)options.timeline_block == linear))
         record.reset(new Record), record->threads.resize(n);
     for (NamedBarrier &b : barriers)
         b.expected = b.arrived = 0, b.phase = 0, b.signal = new_signal(*this);

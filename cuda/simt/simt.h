@@ -164,7 +164,8 @@ struct Options {
     size_t snapshot =
         64 << 20;          ///< LAUNCH_DEPENDENT: bytes of declared buffers up to which output is poisoned
     bool timeline = false; ///< record what timeline() hands out
-    Costs costs;           ///< its clocks
+    int64_t timeline_block = -1; ///< only of this block of each launch, unless negative
+    Costs costs;                 ///< its clocks
 };
 extern Options options;
 

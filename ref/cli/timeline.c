@@ -122,9 +122,9 @@ static int record(const request *q, const trial *t)
     msa_arrays a;
     lanes l;
     size_t n;
-    simt_record(true);
+    simt_record(q->cta);
     const msa_status status = trial_run(t, q->kernel, &a);
-    simt_record(false);
+    simt_record(-1);
     if (status != MSA_OK)
         return trial_failed(q->command, q->kernel, status);
     const simt_event *event = simt_events(&n);

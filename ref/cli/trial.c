@@ -230,9 +230,9 @@ const simt_counters *simt_counts(void)
     static const simt_counters none;
     return &none;
 }
-void simt_record(bool on)
+void simt_record(int64_t block)
 {
-    (void)on;
+    (void)block;
 }
 const simt_event *simt_events(size_t *n)
 {
