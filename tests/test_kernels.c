@@ -1,7 +1,7 @@
 /**
  * @file test_kernels.c
- * @brief Every kernel of cuda/ on the CPU engine against the reference: all shapes that they take, patterns of
- *        inputs, orders of threads and timings of copies, selections of the shipped model; both output types.
+ * @brief Every kernel of cuda/ on the CPU engine against the reference: all shapes that they take, patterns
+ * of inputs, orders of threads and timings of copies, selections of the shipped model; both output types.
  *
  * `msa check` runs every shape with every pattern. Here each shape meets three patterns, and each judgement
  * another mode of the engine, so that all of them come up for every kernel. `test_kernels SEED STAGE/NAME` is
@@ -44,7 +44,10 @@ static void judge(check_case *c, const msa_kernel *k, const msa_shape *s, const 
         return;
     check_true(c, report.outcome == JUDGE_PASS, "%s, %s, order %d, timing %d: %s", shape,
                inputs_pattern_name(in->pattern), number % 3, number / 3 % 3, report.text);
-    c->used = report.used > c->used ? report.used : c->used;
+    if (report.used > c->used) {
+        c->used = report.used;
+        snprintf(c->worst, sizeof c->worst, "%s, %s", shape, inputs_pattern_name(in->pattern));
+    }
 }
 
 /* ---- Synthetic inputs ---------------------------------------------------------------------------- */
@@ -188,13 +191,15 @@ static void output_types(const msa_kernel *k, const msa_shape *s, uint64_t seed)
     uint16_t *rounded = bf16_copy(wide, n);
     check_same(&c, "o", rounded, narrow, (size_t)n * sizeof *narrow);
     check_end(&c);
-    void *const all[] = {(void *)a.q, (void *)a.k, (void *)a.v, (void *)a.qi, (void *)a.ki, a.ids, wide, narrow, rounded};
+    void *const all[] = {(void *)a.q, (void *)a.k, (void *)a.v, (void *)a.qi, (void *)a.ki,
+                         a.ids,       wide,        narrow,      rounded};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         engine->free(all[i]);
     inputs_free(&in);
 }
 
-/* ---- Refusals -------------------------------------------------------------------------------------------- */
+/* ---- Refusals --------------------------------------------------------------------------------------------
+ */
 
 static void refusals(void)
 {
@@ -214,7 +219,8 @@ static void refusals(void)
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         check_true(&c, msa_plan_make(&plan, engine, bad[i].kernel, &bad[i].s, MSA_F32) == MSA_ERR_UNSUPPORTED,
                    "%s takes %s", bad[i].kernel, bad[i].why);
-    check_true(&c, msa_plan_make(&plan, engine, "dense/none", &good, MSA_F32) == MSA_ERR_UNSUPPORTED, "no name");
+    check_true(&c, msa_plan_make(&plan, engine, "dense/none", &good, MSA_F32) == MSA_ERR_UNSUPPORTED,
+               "no name");
     check_true(&c, msa_plan_make(&plan, NULL, "dense/naive", &good, MSA_F32) == MSA_ERR_DEVICE, "no device");
     check_true(&c, msa_plan_make(&plan, engine, "dense/naive", &good, MSA_F32) == MSA_OK, "a good plan");
     check_true(&c, msa_plan_run(&plan, NULL, NULL, NULL) == MSA_ERR_NULL, "no arrays");

@@ -611,7 +611,7 @@ __global__ void mark_kernel(uint32_t *ran)
 static void filtered_blocks()
 {
     simt::reset();
-    options.only = [](const char *kernel, uint64_t launch, uint64_t block) {
+    options.only = [](const char *kernel, uint64_t launch, uint64_t block, dim3) {
         return launch == 1 && block == 9999999 && string(kernel) == "mark_kernel";
     };
     uint32_t ran[2] = {0, 0};

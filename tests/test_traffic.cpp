@@ -105,8 +105,8 @@ static double touched_tokens(const Problem &p)
 static void within_one_percent(const char *what, double counted, double formula, double named)
 {
     const double off = counted / (formula + named) - 1;
-    tap(off > -0.01 && off < 0.01, "%s: %.0f bytes counted, %.0f by the formula and %.0f named: %+.3f%%", what,
-        counted, formula, named, 100 * off);
+    tap(off > -0.01 && off < 0.01, "%s: %.0f bytes counted, %.0f by the formula and %.0f named: %+.3f%%",
+        what, counted, formula, named, 100 * off);
 }
 
 static void judge(Problem &p, const char *selection)
@@ -115,21 +115,23 @@ static void judge(Problem &p, const char *selection)
     const double t = (double)s.n_q, hq = s.n_heads, hkv = s.n_kv_heads, d = s.d_head, k = s.topk;
     const double group = hq / hkv;
     const Pairs pairs = pairs_of(p);
-    tap_note("%s: T=%lld S=%lld heads=%d:%d dh=%d block=%d k=%d", selection, (long long)s.n_q, (long long)s.n_kv,
-             s.n_heads, s.n_kv_heads, s.d_head, s.block, s.topk);
+    tap_note("%s: T=%lld S=%lld heads=%d:%d dh=%d block=%d k=%d", selection, (long long)s.n_q,
+             (long long)s.n_kv, s.n_heads, s.n_kv_heads, s.d_head, s.block, s.topk);
 
     // Q-outer: 4 Hq T dh + 4 dh for every token of every pair.
     simt::Counters c = count(p, "sparse/q_outer");
-    const double lse = 4 * hq * t, ids = 4 * 4 * k * hkv * t; // each of a CTA's four warps reads its row of ids
-    within_one_percent("Q-outer", (double)(c.load_bytes + c.store_bytes), 4 * hq * t * d + 4 * d * pairs.tokens,
-                       lse + ids);
+    const double lse = 4 * hq * t,
+                 ids = 4 * 4 * k * hkv * t; // each of a CTA's four warps reads its row of ids
+    within_one_percent("Q-outer", (double)(c.load_bytes + c.store_bytes),
+                       4 * hq * t * d + 4 * d * pairs.tokens, lse + ids);
 
     // KV-outer: K and V of the touched blocks, Q and partials of every pair, partials again and O.
     c = count(p, "sparse/kv_outer");
     const double items = (double)msa_first_item(&s, 1), capacity = items;
     const double n_blocks = (double)msa_n_blocks(&s);
-    const double reverse = 4 * hkv * (2 * t * k + 3 * n_blocks + 3 * n_blocks + 2 * n_blocks + 2 * n_blocks + 2 + t * k) +
-                           4 * 32 * k * (hkv * (hkv + 1) / 2 + 1) + 16 * capacity; // one range, one segment
+    const double reverse =
+        4 * hkv * (2 * t * k + 3 * n_blocks + 3 * n_blocks + 2 * n_blocks + 2 * n_blocks + 2 + t * k) +
+        4 * 32 * k * (hkv * (hkv + 1) / 2 + 1) + 16 * capacity; // one range, one segment
     const double worklist = 16 * capacity + 4 * pairs.n, partial_lse = 8 * group * pairs.n;
     within_one_percent("KV-outer", (double)(c.load_bytes + c.store_bytes),
                        4 * d * touched_tokens(p) + 4 * group * d * pairs.n + 2 * group * d * pairs.n +

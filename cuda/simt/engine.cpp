@@ -435,7 +435,7 @@ static Chosen choose(const Launch &l)
 {
     Chosen c = {(uint64_t)l.grid.x * l.grid.y * l.grid.z, {}};
     for (uint64_t i = 0; options.only && i < c.all; i++)
-        if (options.only(l.name, launches, i))
+        if (options.only(l.name, launches, i, l.grid))
             c.some.push_back(i);
     return c;
 }

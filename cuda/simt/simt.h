@@ -160,7 +160,8 @@ struct Options {
     bool keep_going = false; ///< leave a failure in report() instead of ending the program
     bool unwritten = false;  ///< let wgmma read shared memory that nobody has written
     /// Which blocks of a grid run; all, if empty. Launches count from 0 at reset(). Called by one thread.
-    std::function<bool(const char *kernel, uint64_t launch, uint64_t block)> only;
+    /// `block` counts along x first.
+    std::function<bool(const char *kernel, uint64_t launch, uint64_t block, dim3 grid)> only;
     size_t snapshot =
         64 << 20;          ///< LAUNCH_DEPENDENT: bytes of declared buffers up to which output is poisoned
     bool timeline = false; ///< record what timeline() hands out
