@@ -121,8 +121,9 @@ $(B)/msa: $(APP_OBJ) $(SIDE_OBJ) $(B)/libmsa.a
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@
 $(B)/tests/%: $(B)/tests/%.o $(T_SUPPORT:%.c=$(B)/%.o) $(HEADLESS_OBJ) $(SIDE_OBJ) $(B)/libmsa.a
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@
-$(B)/cuda/host.o $(B)/ref/cli/table.o $(B)/tests/test_kernels.o: FOUND += $(SIDES)
-$(B)/cuda/host.o $(B)/ref/cli/table.o $(B)/tests/test_kernels.o: $(B)/sides
+WITH_SIDES := $(B)/cuda/host.o $(B)/ref/cli/table.o $(B)/ref/cli/trial.o $(B)/tests/test_kernels.o $(B)/tests/test_counters.o
+$(WITH_SIDES): FOUND += $(SIDES)
+$(WITH_SIDES): $(B)/sides
 
 # The page of `msa dump` goes into the program as a C array.
 $(B)/ref/io/viewer.o: $(B)/ref/io/viewer.inc

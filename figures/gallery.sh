@@ -7,3 +7,6 @@ mkdir -p figures/gallery
 offset=4190000 # in the held-out end of the text: the epistles
 "$build/msa" dump --model data/kjv-msa.safetensors --text "$build/kjv.txt" --offset $offset --out "$out"
 cp "$out"/frequency.png "$out"/layer0[0-9]_group[0-9].png figures/gallery/
+for kernel in dense/hopper sparse/union sparse/kv_outer index/fused; do
+    "$build/msa" timeline $kernel --out figures/gallery/timeline_$(echo $kernel | tr / _).png
+done

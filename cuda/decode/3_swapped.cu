@@ -57,6 +57,7 @@ template <int DI, int N>
 PTX_INLINE void produce(ScoreSmem<DI, N> &m, const CUtensorMap *queries, const CUtensorMap *keys, int row0,
                         int first, int end)
 {
+    timeline_role("producer");
     mbarrier_arrive_expect(&m.queries_full, sizeof m.queries);
     for (int slab = 0; slab < DI / 64; slab++)
         tma_load_2d(m.queries.slab[slab], queries, &m.queries_full, 64 * slab, row0);
@@ -87,6 +88,7 @@ PTX_INLINE void issue(float (&d)[N / 2], const Tile<stage, DI> &keys, int key, c
 template <int n> PTX_INLINE void column_tops(float *top, const float (&d)[n])
 {
     const int lane = (int)threadIdx.x % 32;
+    timeline_mark("maximum", 4 * n); // 64 n comparisons, 16 a clock
     for (int i = 0; i < n; i += i % 2 ? 3 : 1) { // 0 1 4 5 ...: the row 8 further down is i + 2
         float x = fmaxf(d[i], d[i + 2]);
         for (int with = 4; with < 32; with *= 2) // lanes that hold the same columns
@@ -119,6 +121,7 @@ PTX_INLINE void consume(ScoreSmem<DI, N> &m, const Shape &s, int row0, int first
     const int t = (int)threadIdx.x, warp = t / 32, lane = t % 32;
     const int blocks = stage / s.block,
               groups = s.block / 16; // blocks of a stage, groups of 16 keys of a block
+    timeline_role("consumer");
     for (int column = warp; column < N; column += warps)
         st_shared(&m.list[column][lane], first_entry(lane, 32, s.topk, 0));
     mbarrier_wait(&m.queries_full, 0);

@@ -30,6 +30,7 @@ template <int D, int Block>
 PTX_INLINE void consume(const Shape &s, Smem<D, Block> &m, const Span &span, float *scores)
 {
     const int part = (int)threadIdx.x / 128, lane = (int)threadIdx.x % 4;
+    timeline_role("consumer");
     int position[2];
     float *out[2]; // the row's scores, NULL for a row past the last
     for (int which = 0; which < 2; which++) {

@@ -126,6 +126,7 @@ template <int D, int Block>
 PTX_INLINE float row_sum(const float (&x)[Block / 2], int which, int last, float most)
 {
     float sum = 0;
+    timeline_mark("exponentials", 2 * Block); // 8 Block of them, 4 a clock
     for (int i = 2 * which; i < Block / 2; i += 4) {
         sum += column(i) <= last ? ex2((x[i] - most) * scale2<D>) : 0;
         sum += column(i + 1) <= last ? ex2((x[i + 1] - most) * scale2<D>) : 0;
@@ -189,6 +190,7 @@ PTX_INLINE void consume(const Shape &s, Smem<D, Block, Lse> &smem, const Span &s
 {
     auto &m = smem.stream;
     const int part = (int)threadIdx.x / 128 * 2;
+    timeline_role("consumer");
     Rows a0 = rows_begin(smem.lists, s, span, 64 * part),
          a1 = rows_begin(smem.lists, s, span, 64 * part + 64);
     float x0[Block / 2], x1[Block / 2];

@@ -59,6 +59,7 @@ template <int D, int Block, int Rows, int RingBytes>
 PTX_INLINE void produce(Stream<D, Block, Rows, RingBytes> &m, const CUtensorMap *rows,
                         const CUtensorMap *keys, const Span &span)
 {
+    timeline_role("producer");
     mbarrier_arrive_expect(&m.full_q, sizeof m.q);
     for (int part = 0; part < Rows / 64; part++)
         load_kv(m.q[part], rows, &m.full_q, 0, span.row0 + 64 * part);
@@ -96,6 +97,7 @@ PTX_INLINE int column(int i)
 template <int Block> PTX_INLINE float row_max(const float (&x)[Block / 2], int which, int last)
 {
     float most = minus_infinity();
+    timeline_mark("maximum", Block / 2); // 8 Block comparisons, 16 a clock
     if (last >= Block - 1) // nearly always
         for (int i = 2 * which; i < Block / 2; i += 4)
             most = fmaxf(most, fmaxf(x[i], x[i + 1]));

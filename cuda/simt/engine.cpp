@@ -219,7 +219,7 @@ Block::Block(const Launch &l, uint64_t linear_index)
     warpgroups.resize((n + 127) / 128);
     for (Warpgroup &g : warpgroups)
         g.arrived = 0, g.registers = std::min(65536 / n / 8 * 8, 255u);
-    if (options.timeline)
+    if (options.timeline && (options.timeline_block < 0 || (uint64_t)options.timeline_block == linear))
         record.reset(new Record), record->threads.resize(n);
     for (NamedBarrier &b : barriers)
         b.expected = b.arrived = 0, b.phase = 0, b.signal = new_signal(*this);
@@ -231,6 +231,8 @@ Block::Block(const Launch &l, uint64_t linear_index)
     memset(shared + l.shared_bytes, guard_byte, guard);
     random = (options.seed * 0x9e3779b97f4a7c15u) ^ ((linear + 1) * 0xd1b54a32d192ed03u);
     memset(&count, 0, sizeof count);
+    count.blocks = 1;
+    count.threads = n;
     memset(releases, 0, sizeof releases);
 }
 
@@ -475,6 +477,8 @@ void run(const Launch &l)
         find_output();
     }
     launches++;
+    counters.launches++;
+    counters.shared_bytes = std::max(counters.shared_bytes, (uint64_t)l.shared_bytes);
     sort_timeline();
     if (!last_report.empty() && !options.keep_going) {
         fprintf(stderr, "%s\n", last_report.c_str());

@@ -25,6 +25,8 @@
 #ifndef MSA_SIMT_H
 #define MSA_SIMT_H
 
+#include "counts.h"
+
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -163,22 +165,13 @@ struct Options {
     size_t snapshot =
         64 << 20;          ///< LAUNCH_DEPENDENT: bytes of declared buffers up to which output is poisoned
     bool timeline = false; ///< record what timeline() hands out
-    Costs costs;           ///< its clocks
+    int64_t timeline_block = -1; ///< only of this block of each launch, unless negative
+    Costs costs;                 ///< its clocks
 };
 extern Options options;
 
 /// Exact work of all launches since reset().
-struct Counters {
-    uint64_t load_bytes, load_sectors;   ///< global memory: bytes asked for, 32-byte sectors moved
-    uint64_t store_bytes, store_sectors; ///< reductions included
-    uint64_t shared_accesses;            ///< warp-wide shared loads and stores, by named helpers
-    uint64_t shared_conflicts;           ///< extra passes over the banks that these took
-    uint64_t tensor_fma;                 ///< multiply-adds of mma.sync and wgmma
-    uint64_t bulk_copies, bulk_bytes;    ///< TMA, either direction; whole boxes, as barriers count them
-    uint64_t barriers;                   ///< warps that passed a block or named barrier
-    uint64_t mbarrier_waits;             ///< threads that waited for an mbarrier phase...
-    uint64_t mbarrier_stalls;            ///< ...and did not find it complete
-};
+using Counters = ::simt_counters;
 extern Counters counters;
 void reset(); ///< counters to zero, launches count from 0 again, no timeline
 
@@ -212,6 +205,7 @@ struct Event {
     uint32_t object;  ///< of a wait; of a copy: the offset of the mbarrier that it completes on
     uint64_t bytes;   ///< of a copy
     double busy;      ///< clocks that it had the tensor cores, the path or the quarter for itself
+    double served;    ///< when its turn there came
     double begin, end;
     Site at;
 };

@@ -140,7 +140,7 @@ struct Signal { ///< one phase of a barrier, one meeting
 
 struct Player { ///< a thread
     double clock = 0;
-    size_t next = 0;
+    size_t next = 0, works = 0; ///< next step; declared work so far
     const char *role = "";
     std::vector<double> landed[3]; ///< by queue and group
 };
@@ -151,17 +151,21 @@ struct Replay {
     std::vector<Signal> signals;
     std::vector<Player> players;
     std::vector<std::vector<double>> produced; ///< by warpgroup and group of wgmma: when it completes
-    struct Quarter {
-        unsigned warp;
+    struct Work {                              ///< the last that a warp declared
+        size_t number;
         double begin, end;
-    } quarters[4] = {};
+    };
+    std::vector<Work> works;
+    double quarter_free[4] = {};
     double tensor_free = 0, path_free = 0;
     std::vector<Event> events;
     std::priority_queue<std::pair<double, unsigned>, std::vector<std::pair<double, unsigned>>,
                         std::greater<std::pair<double, unsigned>>>
         runnable;
 
-    explicit Replay(const Block &block) : b(block), players(b.threads.size()), produced(b.warpgroups.size())
+    explicit Replay(const Block &block)
+        : b(block), players(b.threads.size()), produced(b.warpgroups.size()),
+          works((players.size() + 31) / 32)
     {
         for (unsigned n : b.record->missing)
             signals.push_back({n, 0, {}});
@@ -172,7 +176,7 @@ struct Replay {
     Event &add(unsigned i, const Step &s, Did did, double begin, double end)
     {
         events.push_back({b.launch->name, b.launch_number, b.linear, i / 32, 1u << i % 32, players[i].role,
-                          did, s.name, s.object, 0, 0, begin, end, s.at});
+                          did, s.name, s.object, 0, 0, begin, begin, end, s.at});
         return events.back();
     }
 
@@ -213,15 +217,20 @@ struct Replay {
         return time;
     }
 
-    /// Declared work has its warp's quarter of the SM for itself; the lanes of a warp do it together.
+    /// Declared work has its warp's quarter of the SM for itself. The lanes of a warp do it together, also
+    /// those that come a little later, from something that only they had to do.
     void work(unsigned i, const Step &s)
     {
         Player &p = players[i];
-        Quarter &q = quarters[i / 32 % 4];
-        if (q.warp != i / 32 || q.begin < p.clock)
-            q = {i / 32, std::max(p.clock, q.end), std::max(p.clock, q.end) + s.amount};
-        p.clock = std::max(q.begin + s.amount, p.clock);
-        add(i, s, Did::work, q.begin, q.begin + s.amount).busy = s.amount;
+        Work &w = works[i / 32];
+        double &free = quarter_free[i / 32 % 4];
+        if (++p.works > w.number) {
+            const double begin = std::max(p.clock, free);
+            w = {p.works, begin, begin + s.amount};
+            free = w.end;
+        }
+        p.clock = std::max(w.end, p.clock);
+        add(i, s, Did::work, w.begin, w.end).busy = s.amount;
     }
 
     void copy(unsigned i, const Step &s)
@@ -232,6 +241,7 @@ struct Replay {
         const double lands = path_free + cost.copy_latency;
         Event &e = add(i, s, Did::copy, p.clock, lands);
         e.busy = busy;
+        e.served = path_free - busy;
         e.bytes = (uint64_t)s.amount;
         double &group = slot(p.landed[(int)s.queue], s.group);
         group = std::max(group, lands);
@@ -243,12 +253,16 @@ struct Replay {
     void product(unsigned i, const Step &s)
     {
         const double busy = s.amount / cost.tensor_fma;
-        tensor_free = std::max(tensor_free, players[i].clock) + busy;
+        const double served = std::max(tensor_free, players[i].clock);
+        tensor_free = served + busy;
         std::vector<double> &groups = produced[i / 128];
         const bool first = groups.size() <= s.group;
         slot(groups, s.group) = tensor_free;
-        if (first)
-            add(i, s, Did::product, players[i].clock, tensor_free).lanes = ~0u;
+        if (first) {
+            Event &e = add(i, s, Did::product, players[i].clock, tensor_free);
+            e.lanes = ~0u;
+            e.served = served;
+        }
         for (size_t k = events.size(); k-- > 0;)
             if (events[k].did == Did::product && events[k].warp == i / 32) {
                 events[k].end = tensor_free;

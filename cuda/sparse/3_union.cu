@@ -86,6 +86,7 @@ PTX_INLINE void produce(const Shape &s, Smem<D, block> &smem, const CUtensorMap 
 {
     constexpr int stages = Smem<D, block>::stages;
     const int lane = (int)threadIdx.x, r = (int)blockIdx.y;
+    timeline_role("producer");
     if (lane == 0) {
         const uint32_t bytes = q_bytes<D>(s, rows_of(s, 0).n_queries);
         mbarrier_arrive_expect(&smem.q_full, rows_of(s, 1).any ? 2 * bytes : bytes);
@@ -154,6 +155,7 @@ PTX_INLINE void consume(const Shape &s, Smem<D, block> &smem, int c, Out *o, flo
     int number[2]; // of the query of the thread's rows
     for (int half = 0; half < 2; half++)
         number[half] = fragment_row(t, half) / s.group;
+    timeline_role("consumer");
     Softmax softmax = softmax_begin();
     float acc[D / 2] = {}, x[block / 2], keep[2];
     uint32_t p[block / 16][4];

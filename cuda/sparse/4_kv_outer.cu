@@ -101,6 +101,7 @@ __device__ void produce(Smem<D, N> &m, const Shape &s, const Work &w, const CUte
                         const CUtensorMap *k_map, const CUtensorMap *v_map, const uint32_t *entries)
 {
     const int lane = (int)threadIdx.x % 32;
+    timeline_role("producer");
     if (lane == 0) {
         mbarrier_arrive_expect(&m.k_full, sizeof m.k);
         load_kv(m.k, k_map, &m.k_full, w.group, w.block * N);
@@ -130,6 +131,7 @@ template <int D, int N>
 __device__ void consume(Smem<D, N> &m, const Shape &s, const Work &w, bf16 *partial, float *lse)
 {
     const int t = (int)threadIdx.x;
+    timeline_role("consumer");
     for (int tile = 0; tile < stages && queries(w, tile) > 0; tile++)
         clear_rows(m.q[tile], queries(w, tile) * s.group, t);
     bar_sync(1, consumers);

@@ -18,6 +18,8 @@ static const struct {
     {"check", cmd_check, "judges every kernel here against the reference"},
     {"bench", cmd_bench, "times kernels: a verdict, the time, the verdict again"},
     {"kernels", cmd_kernels, "lists every kernel of every stage"},
+    {"count", cmd_count, "exact work of kernels side by side, on the CPU engine"},
+    {"timeline", cmd_timeline, "draws who waits for whom in one thread block of a kernel"},
     {"cost", cmd_cost, "the cost model: arithmetic and memory traffic by length"},
     {"recall", cmd_recall, "how much of the attention the selected blocks hold"},
     {"train", cmd_train, "trains a byte-level model on a text"},

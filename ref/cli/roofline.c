@@ -1,0 +1,119 @@
+/* The least work of every stage, and the ceilings of GPUs. */
+#include "roofline.h"
+
+#include <string.h>
+
+#include "selections.h"
+
+/* NVIDIA's data sheets of the SXM boards. 989.4 TFLOP/s dense bf16 are 132 multiprocessors x 2048
+ * multiply-adds a clock x 1.83 GHz. H800 and H100 differ in what neither of these shows: the links between
+ * GPUs, and float64. */
+const roofline_gpu roofline_gpus[ROOFLINE_GPUS] = {{"H800, H100", 989.4e12, 3.35e12},
+                                                   {"H200", 989.4e12, 4.8e12}};
+
+/* Sizes as the contract's formulas name them. */
+typedef struct sizes {
+    double t, s, hq, hkv, g, d, di, bk, k, o; /* o: bytes of an element of O */
+    double pairs;                             /* (query, group, block chosen) */
+    double chosen;                            /* bytes of K and V of blocks that some query chose */
+} sizes;
+
+static double count_pairs(const msa_shape *s, const int32_t *ids)
+{
+    double n = 0;
+    for (int64_t i = 0; i < s->n_kv_heads * s->n_q * s->topk; i++)
+        n += ids[i] >= 0;
+    return n;
+}
+
+static sizes sizes_of(const msa_shape *s, msa_dtype out, const int32_t *ids)
+{
+    sizes z = {(double)s->n_q,
+               (double)s->n_kv,
+               s->n_heads,
+               s->n_kv_heads,
+               s->n_heads / s->n_kv_heads,
+               s->d_head,
+               s->d_index,
+               s->block,
+               s->topk,
+               out == MSA_BF16 ? 2 : 4,
+               0,
+               0};
+    if (ids) {
+        const double most = 4 * z.s * z.hkv * z.d;
+        z.pairs = count_pairs(s, ids);
+        z.chosen = 4 * z.bk * z.d * (double)selection_blocks(s, ids);
+        z.chosen = z.chosen < most ? z.chosen : most;
+    }
+    return z;
+}
+
+static roofline_need dense(const msa_shape *s, const sizes *z)
+{
+    return (roofline_need){.fma = selection_pairs(s, NULL) * z->g * 2 * z->d,
+                           .bytes = (2 + z->o) * z->t * z->hq * z->d + 4 * z->s * z->hkv * z->d};
+}
+
+static roofline_need index_branch(const msa_shape *s, const sizes *z, bool scores)
+{
+    const double row = 4 * (scores ? (double)msa_n_blocks(s) : z->k);
+    return (roofline_need){.fma = selection_pairs(s, NULL) * z->di,
+                           .bytes = (2 * z->di + row) * z->t * z->hkv + 2 * z->s * z->di};
+}
+
+static roofline_need topk(const msa_shape *s, const sizes *z)
+{
+    return (roofline_need){.bytes = 4 * z->t * z->hkv * ((double)msa_n_blocks(s) + z->k)};
+}
+
+static roofline_need reverse(const msa_shape *s, const sizes *z)
+{
+    const double first = (double)msa_n_seqs(s) * z->hkv * ((double)msa_n_blocks(s) + 1);
+    const double items = (double)msa_first_item(s, msa_n_seqs(s));
+    return (roofline_need){.bytes = 8 * z->t * z->hkv * z->k + 4 * first + sizeof(msa_item) * items};
+}
+
+/* Section 4 with the pairs of this selection in place of N k Hkv, which early queries do not reach. */
+static roofline_need sparse(const msa_kernel *kernel, const msa_shape *s, const sizes *z, const int32_t *ids)
+{
+    roofline_need n = {.fma = selection_pairs(s, ids) * z->g * 2 * z->d,
+                       .bytes = (2 + z->o) * z->t * z->hq * z->d + z->chosen + 4 * z->t * z->hkv * z->k};
+    const bool kv_outer = strcmp(kernel->name, "kv_outer") == 0;
+    n.formula = kv_outer ? "KV-outer" : "Q-outer";
+    n.spec = kv_outer ? 4 * z->hkv * z->s * z->d + 4 * z->g * z->pairs * z->d +
+                            2 * (z->g * z->pairs + z->hq * z->t) * z->d
+                      : 4 * z->hq * z->t * z->d + 4 * z->pairs * z->bk * z->d;
+    return n;
+}
+
+static roofline_need decode(const msa_shape *s, const sizes *z, const int32_t *ids)
+{
+    roofline_need n = {.fma = selection_pairs(s, NULL) * z->di + selection_pairs(s, ids) * z->g * 2 * z->d};
+    n.bytes = (2 + z->o) * z->t * z->hq * z->d + 2 * (z->t * z->hkv + z->s) * z->di + z->chosen +
+              4 * z->t * z->hkv * z->k;
+    n.formula = "decode";
+    n.spec = 2 * z->di * z->s + 4 * z->pairs * z->bk * z->d;
+    return n;
+}
+
+roofline_need roofline_of(const msa_kernel *kernel, const msa_shape *s, msa_dtype out, const msa_arrays *a)
+{
+    const sizes z = sizes_of(s, out, a->ids);
+    switch (kernel->stage) {
+    case MSA_STAGE_DENSE:
+        return dense(s, &z);
+    case MSA_STAGE_INDEX:
+        return index_branch(s, &z, a->scores != NULL);
+    case MSA_STAGE_TOPK:
+        return topk(s, &z);
+    case MSA_STAGE_REVERSE:
+        return reverse(s, &z);
+    case MSA_STAGE_SPARSE:
+        return sparse(kernel, s, &z, a->ids);
+    case MSA_STAGE_DECODE:
+        return decode(s, &z, a->ids);
+    default:
+        return (roofline_need){0};
+    }
+}

@@ -1,0 +1,30 @@
+/**
+ * @file roofline.h
+ * @brief What a stage has to do at least, and how long that and what a kernel does would take a GPU.
+ */
+#ifndef MSA_ROOFLINE_H
+#define MSA_ROOFLINE_H
+
+#include "../../cuda/msa_cuda.h"
+
+/** The least work of a stage on a shape. */
+typedef struct roofline_need {
+    double fma;   /**< multiply-adds of the visible pairs that are attended or scored */
+    double bytes; /**< every array once, of K and V the blocks that some query chose */
+    double spec;  /**< bytes of the contract's formula (section 4) for the loop order, 0: it has none */
+    const char *formula; /**< which */
+} roofline_need;
+
+/** @param a the arrays that the kernel read and wrote, on the engine */
+roofline_need roofline_of(const msa_kernel *kernel, const msa_shape *s, msa_dtype out, const msa_arrays *a);
+
+/** A GPU's dense bf16 rate and its memory. */
+typedef struct roofline_gpu {
+    const char *name;
+    double flops, bytes; /**< a second */
+} roofline_gpu;
+
+#define ROOFLINE_GPUS 2
+extern const roofline_gpu roofline_gpus[ROOFLINE_GPUS];
+
+#endif
