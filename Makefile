@@ -63,7 +63,7 @@ HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o,$(APP_OBJ))
 
 comma   := ,
 .DEFAULT_GOAL := help
-.PHONY: help deps build cuda cuda-report demo figures train train-dense test check-programs test-simt test-mutants test-asan soak fuzz install clean FORCE
+.PHONY: help deps build cuda cuda-report demo figures train train-dense test check-programs test-simt test-race test-mutants test-asan soak fuzz install clean FORCE
 
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
@@ -172,7 +172,7 @@ train-dense: deps ## train its dense twin, with the same budget
 	$(B)/msa train --attention gqa --text $$(cat $(B)/text) --out $(B)/train/kjv-gqa.safetensors
 
 # ---- Tests --------------------------------------------------------------------------------------
-T_SCRIPT := $(wildcard tests/test_*.sh) $(if $(SAN),,tests/mutants.sh)# sanitizers judge the code, not its mutants
+T_SCRIPT := $(wildcard tests/test_*.sh) $(if $(SAN),,tests/mutants.sh tests/mutants_kernels.sh)# sanitizers judge the code, not its mutants
 
 test: deps ## build and pass every test that this machine can run
 	@$(MAKE) --no-print-directory build check-programs
@@ -180,8 +180,8 @@ test: deps ## build and pass every test that this machine can run
 
 check-programs: $(T_BIN) $(T_CXX)
 
-test-mutants: build ## only the wrong variants of the code that the tests must catch
-	@B=$(B) tests/run.sh tests/mutants.sh
+test-mutants: build check-programs ## only the wrong variants of code and kernels that the tests must catch
+	@B=$(B) tests/run.sh tests/mutants.sh tests/mutants_kernels.sh
 
 test-asan: deps ## the same under AddressSanitizer and UBSan
 	@$(MAKE) --no-print-directory test DEPS=0 B=build/asan CFLAGS="-O1 -g" ARCH=x86-64 \
@@ -189,6 +189,24 @@ test-asan: deps ## the same under AddressSanitizer and UBSan
 
 test-simt: $(B)/tests/test_simt ## only the CPU engine's own tests
 	@B=$(B) CXX="$(CXX)" NVCC="$(NVCC)" tests/run.sh $(B)/tests/test_simt tests/test_ptx.sh tests/test_race.sh
+
+# Kernels with ThreadSanitizer, the engine beside them without: cuda/simt/tsan.h says why.
+TSANFLAGS = -std=c++17 -Wno-psabi -Wno-unknown-pragmas -g -fPIC -I. -MMD -MP
+$(B)/race/libsimt.so: $(wildcard cuda/simt/*)
+	@mkdir -p $(@D) && echo "  c++ cuda/simt for ThreadSanitizer"
+	$(Q)$(CXX) $(TSANFLAGS) -O2 -DMSA_SIMT_TSAN -shared -Wl,-Bsymbolic $(filter %.cpp,$^) -o $@
+$(B)/race/%.o: %.cu
+	@mkdir -p $(@D) && echo "  c++ $< with ThreadSanitizer"
+	$(Q)$(CXX) $(TSANFLAGS) -O1 -fsanitize=thread -x c++ -c $< -o $@
+$(B)/race/%.o: %.cpp
+	@mkdir -p $(@D) && echo "  c++ $< with ThreadSanitizer"
+	$(Q)$(CXX) $(TSANFLAGS) -O1 -fsanitize=thread -c $< -o $@
+$(B)/race/kernels: $(B)/race/tests/race_kernels.o $(KERNELS:%.cu=$(B)/race/%.o) $(B)/race/libsimt.so $(B)/cuda/plan.o $(B)/tests/tap.o $(B)/libmsa.a
+	$(Q)$(CXX) -fsanitize=thread $^ -Wl,-rpath,'$$ORIGIN' -lm -o $@
+
+test-race: build $(B)/race/kernels ## races between threads of a block, all kernels, under ThreadSanitizer (some minutes)
+	@echo called_from_lib:libsimt.so > $(B)/race/suppressions
+	@TSAN_OPTIONS="suppressions=$(B)/race/suppressions exitcode=66" B=$(B) CXX="$(CXX)" tests/run.sh tests/test_race.sh $(B)/race/kernels
 
 soak: build ## long versions: training killed and resumed 100 times
 	@MSA=$(B)/msa KILLS=100 tests/run.sh tests/test_resume.sh

@@ -1,0 +1,109 @@
+/**
+ * @file race_kernels.cpp
+ * @brief Every kernel of cuda/ under ThreadSanitizer, for `make test-race`: the Makefile compiles the kernels
+ *        with it and the engine without (cuda/simt/tsan.h says why). The results are judged elsewhere.
+ *
+ * Races of plain accesses between threads of a block are reported with both places and end the program with
+ * an error. Orders and timings change from run to run.
+ */
+#include "cuda/kernel.cuh"
+#include "cuda/msa_cuda.h"
+
+#include <random>
+#include <string>
+#include <vector>
+
+extern "C" {
+#include "tap.h"
+}
+
+static const char *const kernels[] = {
+#define KERNEL(stage, name, sm, precision, idea) #stage "/" #name,
+#include "cuda/kernels.def"
+#undef KERNEL
+};
+
+static const msa_device *const engine = msa_engine();
+
+template <class T> static T *take(int64_t n)
+{
+    return (T *)engine->alloc((size_t)n * sizeof(T));
+}
+
+static uint16_t *draw(int64_t n, std::mt19937 &rng)
+{
+    uint16_t *x = take<uint16_t>(n);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = __float2bfloat16_rn((float)(rng() % 2001) / 500 - 2).bits;
+    return x;
+}
+
+/// Inputs of every stage; ids are the last blocks.
+static msa_arrays inputs(const msa_shape &s, std::mt19937 &rng)
+{
+    msa_arrays a = {};
+    const int64_t n = s.n_q * s.n_heads * s.d_head, nk = s.n_kv * s.n_kv_heads * s.d_head;
+    const int64_t rows = s.n_q * s.n_kv_heads, n_blocks = msa_n_blocks(&s);
+    a.q = draw(n, rng), a.k = draw(nk, rng), a.v = draw(nk, rng);
+    a.qi = draw(rows * s.d_index, rng), a.ki = draw(s.n_kv * s.d_index, rng);
+    a.scores = take<float>(rows * n_blocks);
+    for (int64_t i = 0; i < rows * n_blocks; i++)
+        a.scores[i] = (float)(rng() % 1000);
+    a.ids = take<int32_t>(rows * s.topk);
+    for (int64_t row = 0; row < rows; row++) {
+        const int64_t local = (s.n_kv - s.n_q + row % s.n_q) / s.block;
+        const int64_t kept = local + 1 < s.topk ? local + 1 : s.topk;
+        for (int slot = 0; slot < s.topk; slot++)
+            a.ids[row * s.topk + slot] = slot < kept ? (int32_t)(local + 1 - kept + slot) : -1;
+    }
+    a.index_lse = take<float>(rows);
+    a.o = take<float>(n);
+    a.lse = take<float>(s.n_q * s.n_heads);
+    a.first = take<int32_t>(s.n_kv_heads * (n_blocks + 1));
+    a.entries = take<uint32_t>(rows * s.topk);
+    a.items = take<msa_item>(msa_first_item(&s, 1));
+    return a;
+}
+
+/// An index kernel gives what it has to give: ids and LSE, or scores.
+static bool run(const char *name, const msa_shape &s, msa_arrays a)
+{
+    msa_plan plan;
+    msa_status status = msa_plan_make(&plan, engine, name, &s, MSA_F32);
+    if (status != MSA_OK)
+        return false;
+    void *work = engine->alloc(plan.workspace);
+    const bool index = std::string(name).rfind("index/", 0) == 0;
+    float *scores = a.scores;
+    if (index)
+        a.scores = nullptr;
+    status = msa_plan_run(&plan, &a, work, nullptr);
+    if (index && status == MSA_ERR_UNSUPPORTED) {
+        a.scores = scores, a.ids = nullptr, a.index_lse = nullptr;
+        status = msa_plan_run(&plan, &a, work, nullptr);
+    }
+    engine->free(work);
+    if (status != MSA_OK)
+        tap_note("%s", status == MSA_ERR_DEVICE ? engine->trouble() : msa_strerror(status));
+    return status == MSA_OK;
+}
+
+int main()
+{
+    const msa_shape shapes[] = {{40, 170, 6, 2, 64, 64, 32, 3, 1, nullptr, nullptr},
+                                {9, 300, 16, 1, 128, 128, 128, 2, 1, nullptr, nullptr}};
+    std::mt19937 rng(1);
+    int mode = 0;
+    for (const char *name : kernels) {
+        bool ok = true;
+        for (msa_shape s : shapes) {
+            if (std::string(name).rfind("decode/", 0) == 0)
+                s.n_q = 2;
+            msa_engine_mode(mode % 3, mode / 3 % 3, (uint64_t)mode);
+            mode++;
+            ok = run(name, s, inputs(s, rng)) && ok;
+        }
+        tap(ok, "%s runs; ThreadSanitizer says at the end what raced", name);
+    }
+    return tap_done();
+}
