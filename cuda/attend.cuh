@@ -113,4 +113,13 @@ PTX_INLINE void issue_values(float (&o)[D / 2], uint32_t (&p)[steps][4], const T
     wgmma_commit();
 }
 
+/* ---- Two consumers that take turns ------------------------------------------------------------------ */
+
+/// Named barriers: consumer c waits for turn(c) before it issues products; the other arrives there after its
+/// own.
+PTX_INLINE unsigned turn(int c)
+{
+    return 1 + (unsigned)c;
+}
+
 #endif

@@ -54,14 +54,6 @@ static size_t lay_out(call *c)
     return at;
 }
 
-static uint16_t to_bf16(float x)
-{
-    uint32_t bits;
-    x = msa_bf16(x);
-    memcpy(&bits, &x, sizeof bits);
-    return (uint16_t)(bits >> 16);
-}
-
 static msa_status send(const msa_device *device, const port *p, unsigned char *base)
 {
     if (p->type == WORDS)
@@ -70,7 +62,7 @@ static msa_status send(const msa_device *device, const port *p, unsigned char *b
     if (!rounded)
         return MSA_ERR_SIZE;
     for (int64_t i = 0; i < p->n; i++)
-        rounded[i] = to_bf16(((const float *)p->in)[i]);
+        rounded[i] = msa_bf16_bits(((const float *)p->in)[i]);
     const msa_status status = device->upload(base + p->at, rounded, bytes_of(p));
     free(rounded);
     return status;

@@ -3,7 +3,7 @@
 # Registers, spills and barriers come from its log; where cuobjdump and nvdisasm are found (the toolkit has
 # them, and so does the wheel of Python's triton: CUOBJDUMP=path) the machine code is searched for
 #   HGMMA wgmma    UTMALDG tensor copies    LDGSTS cp.async    HMMA mma.sync    LDL/STL spilled or indexed registers
-# Dynamic shared memory is asked for at launch: `msa count` shows it.
+# Shared memory is asked for at launch, so it comes from a run of each kernel on the engine.
 set -u
 build=$1
 : "${CUOBJDUMP:=$(command -v cuobjdump || echo)}"
@@ -40,4 +40,13 @@ find "$build/cuda" -name '*.gpu.o' | sort | while read -r object; do
             $(awk -v f="$name" '$1 == f {print $2, $3, $4, $5, $6, $7; found = 1} END {if (!found) print "- - - - - -"}' "$counts")
     done
     rm -f "$counts"
+done
+
+echo
+echo "shared memory per CTA, bytes (width 128, blocks of 128, k 4):"
+for stage in dense index topk reverse sparse decode; do
+    table=$(mktemp)
+    "$build/msa" count "$stage" --csv "$table" > /dev/null || exit 1
+    awk -F, 'NR > 1 {printf "  %-24s %s\n", $1, $9}' "$table"
+    rm -f "$table"
 done

@@ -32,12 +32,6 @@ PTX_INLINE Softmax softmax_begin()
     return {{minus_infinity(), minus_infinity()}, {0, 0}};
 }
 
-/// The factor that turns a product of rows of Q and K into x.
-template <int D> PTX_INLINE float softmax_scale()
-{
-    return log2_e / sqrtf((float)D);
-}
-
 /// Takes in one tile: s comes as products and goes as P. What was summed up before has to be multiplied by
 /// `keep`: see rescale(). If `masked`, visible(half, column) says what the row sees of the tile; a row may
 /// see nothing, of this tile or of all so far.

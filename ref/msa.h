@@ -178,6 +178,8 @@ msa_backward_fn msa_backward_bf16;
 
 /** Rounds to the nearest bf16 (ties to even), kept in a float. NaN stays NaN. */
 float msa_bf16(float x);
+/** The same as its 16 bits. */
+uint16_t msa_bf16_bits(float x);
 
 /* ---- The table of implementations ------------------------------------------------------------- */
 

@@ -14,6 +14,14 @@ float msa_bf16(float x)
     return x;
 }
 
+uint16_t msa_bf16_bits(float x)
+{
+    uint32_t bits;
+    x = msa_bf16(x);
+    memcpy(&bits, &x, sizeof bits);
+    return (uint16_t)(bits >> 16);
+}
+
 double softmax_row(double *x, int64_t n, bool bf16, double *denom)
 {
     double max = -INFINITY;

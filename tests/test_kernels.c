@@ -142,12 +142,8 @@ static uint16_t *bf16_copy(const float *x, int64_t n)
 {
     const msa_device *engine = msa_engine();
     uint16_t *y = engine->alloc((size_t)n * sizeof *y);
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t bits;
-        const float rounded = msa_bf16(x[i]);
-        memcpy(&bits, &rounded, sizeof bits);
-        y[i] = (uint16_t)(bits >> 16);
-    }
+    for (int64_t i = 0; i < n; i++)
+        y[i] = msa_bf16_bits(x[i]);
     return y;
 }
 

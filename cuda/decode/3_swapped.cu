@@ -88,7 +88,7 @@ PTX_INLINE void issue(float (&d)[N / 2], const Tile<stage, DI> &keys, int key, c
 template <int n> PTX_INLINE void column_tops(float *top, const float (&d)[n])
 {
     const int lane = (int)threadIdx.x % 32;
-    timeline_mark("maximum", 4 * n); // 64 n comparisons, 16 a clock
+    timeline_mark("maximum", 4 * n);             // 64 n comparisons, 16 a clock
     for (int i = 0; i < n; i += i % 2 ? 3 : 1) { // 0 1 4 5 ...: the row 8 further down is i + 2
         float x = fmaxf(d[i], d[i + 2]);
         for (int with = 4; with < 32; with *= 2) // lanes that hold the same columns

@@ -74,9 +74,9 @@ __global__ void __launch_bounds__(threads)
         warp_scores(x, rows, smem.k[stage]);
         auto visible = [&](int half, int column) { return j + column <= last[half]; };
         if (j + tile_keys > full)
-            softmax_step<true>(softmax, x, keep, softmax_scale<D>(), visible);
+            softmax_step<true>(softmax, x, keep, scale2<D>, visible);
         else
-            softmax_step<false>(softmax, x, keep, softmax_scale<D>(), visible);
+            softmax_step<false>(softmax, x, keep, scale2<D>, visible);
         rescale(acc, keep);
         pack_weights(p, x);
         warp_values(acc, p, smem.v[stage]);

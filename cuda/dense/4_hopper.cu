@@ -105,13 +105,6 @@ PTX_INLINE void produce(const Shape &s, Smem<D> &smem, const CUtensorMap *map_q,
     }
 }
 
-/// Named barriers: consumer c waits for turn(c) before it issues products; the other arrives there after its
-/// own.
-PTX_INLINE unsigned turn(int c)
-{
-    return 1 + (unsigned)c;
-}
-
 template <int D, class Out> PTX_INLINE void consume(const Shape &s, Smem<D> &smem, int c, Out *o, float *lse)
 {
     timeline_role("consumer");
@@ -126,9 +119,9 @@ template <int D, class Out> PTX_INLINE void consume(const Shape &s, Smem<D> &sme
     auto weigh = [&](int j) {
         auto visible = [&](int half, int column) { return j * tile_keys + column <= last[half]; };
         if ((j + 1) * tile_keys > mine.full)
-            softmax_step<true>(softmax, x, keep, softmax_scale<D>(), visible);
+            softmax_step<true>(softmax, x, keep, scale2<D>, visible);
         else
-            softmax_step<false>(softmax, x, keep, softmax_scale<D>(), visible);
+            softmax_step<false>(softmax, x, keep, scale2<D>, visible);
     };
 
     if (c == 1 && other.tiles > 1)

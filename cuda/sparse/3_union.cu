@@ -138,13 +138,6 @@ PTX_INLINE void produce(const Shape &s, Smem<D, block> &smem, const CUtensorMap 
 
 /* ---- The consumers: a warpgroup each, a tile each ----------------------------------------------------- */
 
-/// Named barriers: consumer c waits for turn(c) before it issues products; the other arrives there after its
-/// own.
-PTX_INLINE unsigned turn(int c)
-{
-    return 1 + (unsigned)c;
-}
-
 template <int D, int block, class Out>
 PTX_INLINE void consume(const Shape &s, Smem<D, block> &smem, int c, Out *o, float *lse)
 {

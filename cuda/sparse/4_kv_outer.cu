@@ -166,9 +166,9 @@ __device__ void consume(Smem<D, N> &m, const Shape &s, const Work &w, bf16 *part
         Softmax sum = softmax_begin();
         auto sees = [&](int half, int column) { return column < visible[half]; };
         if (warp_ballot(visible[0] < N || visible[1] < N))
-            softmax_step<true>(sum, scores, keep, softmax_scale<D>(), sees);
+            softmax_step<true>(sum, scores, keep, scale2<D>, sees);
         else
-            softmax_step<false>(sum, scores, keep, softmax_scale<D>(), sees);
+            softmax_step<false>(sum, scores, keep, scale2<D>, sees);
         uint32_t p[N / 16][4];
         pack_weights(p, scores);
         if (tile == 0)

@@ -88,3 +88,20 @@ int case_read_shape(const char *command, const char *text, msa_shape *s)
             text);
     return 0;
 }
+
+#define MAX_ELEMENTS (INT64_C(1) << 26)
+
+int case_check_shape(const char *command, const char *text, const msa_shape *s)
+{
+    static const char *const tensors[] = {"THd", "SGd", "TGi", "Si", "GTB", "GTk"};
+    int64_t dim[IO_MAX_DIMS];
+    const msa_status status = msa_check_shape(s);
+    if (status != MSA_OK)
+        return cli_fail(command, "--shape: expected a valid shape, found '%s': %s", text,
+                        msa_strerror(status));
+    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
+        if (cli_sizes(s, tensors[i], dim) > MAX_ELEMENTS)
+            return cli_fail(command, "--shape: expected tensors of at most %lld elements, found more in '%s'",
+                            (long long)MAX_ELEMENTS, text);
+    return 0;
+}

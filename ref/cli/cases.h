@@ -16,4 +16,8 @@ int case_check_names(const char *command, const cli_list *names);
  *  already: 0 where a word must not be missing. A last word seqs=1 changes nothing. */
 int case_read_shape(const char *command, const char *text, msa_shape *s);
 
+/** Makes sure that the shape is valid and small enough for the engine and the reference's judgement, which
+ *  take hours for tensors of more than 2^26 elements. */
+int case_check_shape(const char *command, const char *text, const msa_shape *s);
+
 #endif

@@ -164,12 +164,8 @@ static bool draw_matrices(const msa_device *device, void *const *room, size_t by
     inputs_rng rng = {1};
     bool ok = x != NULL;
     for (int a = 0; a < 2 && ok; a++) {
-        for (size_t i = 0; i < bytes / 2; i++) {
-            const float drawn = msa_bf16(inputs_normal(&rng));
-            uint32_t bits;
-            memcpy(&bits, &drawn, sizeof bits);
-            x[i] = (uint16_t)(bits >> 16);
-        }
+        for (size_t i = 0; i < bytes / 2; i++)
+            x[i] = msa_bf16_bits(inputs_normal(&rng));
         ok = device->upload(room[a], x, bytes) == MSA_OK;
     }
     free(x);

@@ -8,10 +8,6 @@
 #include "judge.h"
 #include "table.h"
 
-/* A shape given by hand may have tensors of so many elements: the reference's judgement of more takes hours.
- */
-#define MAX_ELEMENTS (INT64_C(1) << 26)
-
 typedef struct tally {
     int n[JUDGE_NO_MEMORY + 1];
 } tally;
@@ -28,23 +24,13 @@ static bool is_wanted(const cli_list *names, const msa_kernel *kernel)
 
 static int read_shape(const char *command, const char *text, msa_shape *s)
 {
-    static const char *const tensors[] = {"THd", "SGd", "TGi", "Si", "GTB", "GTk"};
-    int64_t dim[IO_MAX_DIMS];
     *s = (msa_shape){.n_seqs = 1};
     int bad = case_read_shape(command, text, s);
     if (bad)
         return bad;
     if (s->n_seqs > 1 && !s->cu_q)
         return cli_fail(command, "--shape: expected one sequence or a case of 'msa check', found '%s'", text);
-    msa_status status = msa_check_shape(s);
-    if (status != MSA_OK)
-        return cli_fail(command, "--shape: expected a valid shape, found '%s': %s", text,
-                        msa_strerror(status));
-    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
-        if (cli_sizes(s, tensors[i], dim) > MAX_ELEMENTS)
-            return cli_fail(command, "--shape: expected tensors of at most %lld elements, found more in '%s'",
-                            (long long)MAX_ELEMENTS, text);
-    return 0;
+    return case_check_shape(command, text, s);
 }
 
 /* ---- Judging ------------------------------------------------------------------------------------ */

@@ -193,7 +193,8 @@ static void judge_found_ids(judgement *j)
              (long long)v.n_ids, (long long)v.n_ties, (long long)v.query, v.group);
 }
 
-// Every output alone, ids with their LSE, and all together, since an index kernel may produce only some of them.
+// Every output alone, ids with their LSE, and all together, since an index kernel may produce only some of
+// them.
 static void judge_index(judgement *j)
 {
     const inputs *in = j->in;

@@ -181,11 +181,8 @@ static msa_status send_bf16(const subject *t, void *to, const float *x, int64_t 
     msa_status status = half ? MSA_OK : MSA_ERR_SIZE;
     for (int64_t first = 0; first < n && status == MSA_OK; first += CHUNK) {
         const int64_t m = min_i64(CHUNK, n - first);
-        for (int64_t i = 0; i < m; i++) {
-            uint32_t bits;
-            memcpy(&bits, &x[first + i], sizeof bits);
-            half[i] = (uint16_t)(bits >> 16);
-        }
+        for (int64_t i = 0; i < m; i++)
+            half[i] = msa_bf16_bits(x[first + i]);
         status = t->device->upload((uint16_t *)to + first, half, (size_t)m * sizeof *half);
     }
     free(half);

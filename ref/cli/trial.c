@@ -9,8 +9,6 @@
 #include "inputs.h"
 #include "table.h"
 
-#define MAX_ELEMENTS (INT64_C(1) << 26) /* of a tensor: the engine would take hours for more */
-
 /* ---- Options -------------------------------------------------------------------------------------- */
 
 static int read_output(const char *command, const char *text, msa_dtype *out)
@@ -38,20 +36,8 @@ static int read_distribution(const char *command, const char *text, selection_ki
 
 static int read_shape(const char *command, const char *text, msa_shape *s)
 {
-    static const char *const tensors[] = {"THd", "SGd", "TGi", "Si", "GTB", "GTk"};
-    int64_t dim[IO_MAX_DIMS];
     int bad = text ? case_read_shape(command, text, s) : 0;
-    if (bad)
-        return bad;
-    const msa_status status = msa_check_shape(s);
-    if (status != MSA_OK)
-        return cli_fail(command, "--shape: expected a valid shape, found '%s': %s", text,
-                        msa_strerror(status));
-    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
-        if (cli_sizes(s, tensors[i], dim) > MAX_ELEMENTS)
-            return cli_fail(command, "--shape: expected tensors of at most %lld elements, found more in '%s'",
-                            (long long)MAX_ELEMENTS, text);
-    return 0;
+    return bad ? bad : case_check_shape(command, text, s);
 }
 
 /* ---- Inputs --------------------------------------------------------------------------------------- */
@@ -67,12 +53,8 @@ static uint16_t *bf16(const trial *t, const char *sizes, const float *x)
     int64_t dim[IO_MAX_DIMS];
     const int64_t n = cli_sizes(&t->shape, sizes, dim);
     uint16_t *y = room(t, sizes, sizeof *y);
-    for (int64_t i = 0; y && i < n; i++) {
-        const float rounded = msa_bf16(x[i]);
-        uint32_t bits;
-        memcpy(&bits, &rounded, sizeof bits);
-        y[i] = (uint16_t)(bits >> 16);
-    }
+    for (int64_t i = 0; y && i < n; i++)
+        y[i] = msa_bf16_bits(x[i]);
     return y;
 }
 
