@@ -110,6 +110,15 @@ $(B)/cuda/%.gpu.o: cuda/%.cu cuda/kernels.def cuda/nvcc.sh $(wildcard cuda/*.cuh
 $(B)/tests/%.o: tests/%.cpp $(B)/flags
 	@mkdir -p $(@D) && echo "  c++ $<"
 	$(Q)$(CXX) $(ALLCXXFLAGS) -c $< -o $@
+# The kernels of a test, for both sides.
+$(B)/tests/%.o: tests/%.cu $(B)/flags
+	@mkdir -p $(@D) && echo "  c++ $<"
+	$(Q)$(CXX) $(ALLCXXFLAGS) -x c++ -c $< -o $@
+$(B)/tests/%.gpu.o: tests/%.cu tests/side.cuh tests/instructions.h cuda/nvcc.sh $(wildcard cuda/*.cuh)
+	@mkdir -p $(@D) && echo "  nvcc $<"
+	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
+PROBES := instructions measurements
+$(B)/tests/test_instructions: $(PROBES:%=$(B)/tests/%.o) $(if $(CUDA),$(PROBES:%=$(B)/tests/%.gpu.o))
 $(B)/tests/test_simt: $(B)/tests/test_simt.o $(SIMT_OBJ) $(B)/tests/tap.o # the engine alone
 	$(Q)$(CXX) $(LINKFLAGS) $^ -o $@
 $(B)/libmsa.a: $(LIB_OBJ)
@@ -122,7 +131,8 @@ $(B)/msa: $(APP_OBJ) $(SIDE_OBJ) $(B)/libmsa.a
 $(B)/tests/%: $(B)/tests/%.o $(T_SUPPORT:%.c=$(B)/%.o) $(HEADLESS_OBJ) $(SIDE_OBJ) $(B)/libmsa.a
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@
 $(B)/cuda/host.o $(B)/ref/cli/table.o $(B)/tests/test_kernels.o: FOUND += $(SIDES)
-$(B)/cuda/host.o $(B)/ref/cli/table.o $(B)/tests/test_kernels.o: $(B)/sides
+$(B)/cuda/host.o $(B)/ref/cli/table.o $(B)/tests/test_kernels.o $(B)/tests/test_instructions.o: $(B)/sides
+$(B)/tests/test_instructions.o: CXXFLAGS += $(SIDES)
 
 # The page of `msa dump` goes into the program as a C array.
 $(B)/ref/io/viewer.o: $(B)/ref/io/viewer.inc
