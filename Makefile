@@ -63,7 +63,7 @@ HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o,$(APP_OBJ))
 
 comma   := ,
 .DEFAULT_GOAL := help
-.PHONY: help deps build cuda cuda-report demo figures train train-dense test check-programs test-simt test-mutants test-asan soak fuzz install clean FORCE
+.PHONY: help deps build cuda cuda-report demo figures train train-dense test check-programs test-simt test-cuda check-cuda-programs bench-cuda test-mutants test-asan soak fuzz install clean FORCE
 
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
@@ -181,7 +181,7 @@ train-dense: deps ## train its dense twin, with the same budget
 	$(B)/msa train --attention gqa --text $$(cat $(B)/text) --out $(B)/train/kjv-gqa.safetensors
 
 # ---- Tests --------------------------------------------------------------------------------------
-T_SCRIPT := $(wildcard tests/test_*.sh) $(if $(SAN),,tests/mutants.sh)# sanitizers judge the code, not its mutants
+T_SCRIPT := $(wildcard tests/test_*.sh) $(if $(SAN),,tests/cuda.sh) $(if $(SAN),,tests/mutants.sh)# sanitizers judge the code, not its mutants
 
 test: deps ## build and pass every test that this machine can run
 	@$(MAKE) --no-print-directory build check-programs
@@ -198,6 +198,20 @@ test-asan: deps ## the same under AddressSanitizer and UBSan
 
 test-simt: $(B)/tests/test_simt ## only the CPU engine's own tests
 	@B=$(B) CXX="$(CXX)" NVCC="$(NVCC)" tests/run.sh $(B)/tests/test_simt tests/test_ptx.sh tests/test_race.sh
+
+# With nvcc, build for the GPU; without, the scripts are told why there is nothing to run.
+FOR_CUDA = $(if $(NVCC_NEW),$(MAKE) --no-print-directory build $(1) CUDA=1,:)
+NO_CUDA  = $(if $(NVCC_NEW),,expected nvcc 12.4 or newer$(comma) found $(or $(NVCC_VERSION),none))
+
+test-cuda: build ## what needs a GPU: instructions, every kernel, the program, compute-sanitizer
+	@$(call FOR_CUDA,check-cuda-programs)
+	@MSA=$(B)/msa B=$(B) NO_CUDA="$(NO_CUDA)" TEST_LIMIT=7200 tests/run.sh tests/cuda.sh
+
+check-cuda-programs: $(B)/tests/test_instructions $(B)/tests/test_kernels
+
+bench-cuda: build ## verify, then time every kernel on this GPU, into data/bench
+	@$(call FOR_CUDA)
+	@MSA=$(B)/msa NO_CUDA="$(NO_CUDA)" tests/bench_cuda.sh
 
 soak: build ## long versions: training killed and resumed 100 times
 	@MSA=$(B)/msa KILLS=100 tests/run.sh tests/test_resume.sh

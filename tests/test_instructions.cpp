@@ -97,6 +97,22 @@ static void test_engine(uint64_t seed)
     tap_note("engine: %zu probes, hash %016llx", all.size(), (unsigned long long)hash);
 }
 
+/// The comparer names the first of two changed words, and its fence notices a kernel that writes too far.
+static void test_comparer(uint64_t seed)
+{
+    probe p = simt_instructions.probes(seed).front();
+    words found;
+    const string ran = simt_instructions.run(p, found);
+    tap(ran.empty() && fault(p, p.expected, found).empty(), "comparer: equal results");
+    found[7] ^= 1;
+    found[9] ^= 0x80000000;
+    const string wrong = fault(p, p.expected, found);
+    tap(wrong.find("word 7 of") != string::npos && wrong.find("(2 differ)") != string::npos,
+        "comparer: the first difference");
+    p.start.resize(p.start.size() - 2);
+    tap(!simt_instructions.run(p, found).empty(), "comparer: two words too many");
+}
+
 /// What the engine refuses, because nobody knows what a GPU does.
 static void test_refusals()
 {
@@ -172,6 +188,7 @@ int main(int argc, char **argv)
         test_cuda(check_seed(1), argc > 3 ? argv[3] : nullptr);
     } else {
         test_engine(check_seed(1));
+        test_comparer(check_seed(1));
         test_refusals();
     }
     return check_done();
