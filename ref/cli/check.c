@@ -18,7 +18,7 @@ typedef struct tally {
 
 static bool is_wanted(const cli_list *names, const char *backend, const msa_kernel *kernel)
 {
-    if (backend && strcmp(kernel->backend, backend) != 0)
+    if (backend ? strcmp(kernel->backend, backend) != 0 : table_missing(kernel->backend) != NULL)
         return false;
     for (int i = 0; i < names->n; i++)
         if (case_means(names->item[i], kernel))
@@ -96,6 +96,8 @@ static int run(const char *command, const cli_list *names, const char *backend, 
     printf("\n%d ok, %d failed, %d not supported; the percentage is the share of the error budget that was "
            "used\n",
            sum.n[JUDGE_PASS], sum.n[JUDGE_FAIL], sum.n[JUDGE_UNSUPPORTED]);
+    if (!backend && table_missing("cuda"))
+        printf("the kernels on cuda were passed over: %s\n", table_missing("cuda"));
     if (sum.n[JUDGE_NO_MEMORY])
         return cli_fail(command, "%d cases found no memory", sum.n[JUDGE_NO_MEMORY]);
     return sum.n[JUDGE_FAIL] ? 1 : 0;
