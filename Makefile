@@ -63,7 +63,7 @@ HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o,$(APP_OBJ))
 
 comma   := ,
 .DEFAULT_GOAL := help
-.PHONY: help deps build cuda cuda-report demo figures train train-dense test check-programs test-simt test-race test-mutants test-asan soak fuzz install clean FORCE
+.PHONY: help deps build cuda cuda-report demo figures train train-dense test check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda test-mutants test-asan soak fuzz install clean FORCE
 
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
@@ -110,6 +110,15 @@ $(B)/cuda/%.gpu.o: cuda/%.cu cuda/kernels.def cuda/nvcc.sh $(wildcard cuda/*.cuh
 $(B)/tests/%.o: tests/%.cpp $(B)/flags
 	@mkdir -p $(@D) && echo "  c++ $<"
 	$(Q)$(CXX) $(ALLCXXFLAGS) -c $< -o $@
+# The kernels of a test, for both sides.
+$(B)/tests/%.o: tests/%.cu $(B)/flags
+	@mkdir -p $(@D) && echo "  c++ $<"
+	$(Q)$(CXX) $(ALLCXXFLAGS) -x c++ -c $< -o $@
+$(B)/tests/%.gpu.o: tests/%.cu tests/side.cuh tests/instructions.h cuda/nvcc.sh $(wildcard cuda/*.cuh)
+	@mkdir -p $(@D) && echo "  nvcc $<"
+	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
+PROBES := instructions measurements
+$(B)/tests/test_instructions: $(PROBES:%=$(B)/tests/%.o) $(if $(CUDA),$(PROBES:%=$(B)/tests/%.gpu.o))
 $(B)/tests/test_simt: $(B)/tests/test_simt.o $(SIMT_OBJ) $(B)/tests/tap.o # the engine alone
 	$(Q)$(CXX) $(LINKFLAGS) $^ -o $@
 $(B)/libmsa.a: $(LIB_OBJ)
@@ -123,7 +132,8 @@ $(B)/tests/%: $(B)/tests/%.o $(T_SUPPORT:%.c=$(B)/%.o) $(HEADLESS_OBJ) $(SIDE_OB
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@
 WITH_SIDES := $(B)/cuda/host.o $(B)/ref/cli/table.o $(B)/ref/cli/trial.o $(B)/tests/test_kernels.o $(B)/tests/test_counters.o
 $(WITH_SIDES): FOUND += $(SIDES)
-$(WITH_SIDES): $(B)/sides
+$(WITH_SIDES) $(B)/tests/test_instructions.o: $(B)/sides
+$(B)/tests/test_instructions.o: private CXXFLAGS += $(SIDES)# not for what it depends on: flags
 
 # The page of `msa dump` goes into the program as a C array.
 $(B)/ref/io/viewer.o: $(B)/ref/io/viewer.inc
@@ -172,7 +182,7 @@ train-dense: deps ## train its dense twin, with the same budget
 	$(B)/msa train --attention gqa --text $$(cat $(B)/text) --out $(B)/train/kjv-gqa.safetensors
 
 # ---- Tests --------------------------------------------------------------------------------------
-T_SCRIPT := $(wildcard tests/test_*.sh) $(if $(SAN),,tests/mutants.sh tests/mutants_kernels.sh)# sanitizers judge the code, not its mutants
+T_SCRIPT := $(wildcard tests/test_*.sh) $(if $(SAN),,tests/cuda.sh tests/mutants.sh tests/mutants_kernels.sh)# sanitizers judge the code, not its mutants
 
 test: deps ## build and pass every test that this machine can run
 	@$(MAKE) --no-print-directory build check-programs
@@ -207,6 +217,20 @@ $(B)/race/kernels: $(B)/race/tests/race_kernels.o $(KERNELS:%.cu=$(B)/race/%.o) 
 test-race: build $(B)/race/kernels ## races between threads of a block, all kernels, under ThreadSanitizer (some minutes)
 	@echo called_from_lib:libsimt.so > $(B)/race/suppressions
 	@TSAN_OPTIONS="suppressions=$(B)/race/suppressions exitcode=66" B=$(B) CXX="$(CXX)" tests/run.sh tests/test_race.sh $(B)/race/kernels
+
+# With nvcc, build for the GPU; without, the scripts are told why there is nothing to run.
+FOR_CUDA = $(if $(NVCC_NEW),$(MAKE) --no-print-directory build $(1) CUDA=1,:)
+NO_CUDA  = $(if $(NVCC_NEW),,expected nvcc 12.4 or newer$(comma) found $(or $(NVCC_VERSION),none))
+
+test-cuda: build ## what needs a GPU: instructions, every kernel, the program, compute-sanitizer
+	@$(call FOR_CUDA,check-cuda-programs)
+	@MSA=$(B)/msa B=$(B) NO_CUDA="$(NO_CUDA)" TEST_LIMIT=7200 tests/run.sh tests/cuda.sh
+
+check-cuda-programs: $(B)/tests/test_instructions $(B)/tests/test_kernels
+
+bench-cuda: build ## verify, then time every kernel on this GPU, into data/bench
+	@$(call FOR_CUDA)
+	@MSA=$(B)/msa NO_CUDA="$(NO_CUDA)" tests/bench_cuda.sh
 
 soak: build ## long versions: training killed and resumed 100 times
 	@MSA=$(B)/msa KILLS=100 tests/run.sh tests/test_resume.sh

@@ -89,21 +89,21 @@ PTX_INLINE void red_add(float *p, float v SITE)
 
 /* ---- Arithmetic ---------------------------------------------------------------------------------- */
 
-/// 2^x to 2 ulp; 2^-inf = 0. "ex2".
+/// 2^x to 2 ulp; 2^-inf = 0, and so is what would be subnormal. "ex2".
 PTX_INLINE float ex2(float x)
 {
     float y;
     PTX(asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));)
-    CPU(y = exp2f(x);)
+    CPU(y = exp2f(x); y = y < 0x1p-126f ? 0 : y;)
     return y;
 }
 
-/// log2(x), approximately. "lg2".
+/// log2(x), approximately; of 0 and of subnormals -inf. "lg2".
 PTX_INLINE float lg2(float x)
 {
     float y;
     PTX(asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));)
-    CPU(y = log2f(x);)
+    CPU(y = log2f(fabsf(x) < 0x1p-126f ? 0 : x);)
     return y;
 }
 

@@ -1,11 +1,12 @@
 /**
  * @file test_kernels.c
- * @brief Every kernel of cuda/ on the CPU engine against the reference: all shapes that they take, patterns
- * of inputs, orders of threads and timings of copies, selections of the shipped model; both output types.
+ * @brief Every kernel of cuda/ on the CPU engine or a GPU against the reference: all shapes that they take,
+ *        patterns of inputs, selections of the shipped model; on the engine orders of threads and timings of
+ *        copies; both output types.
  *
  * `msa check` runs every shape with every pattern. Here each shape meets three patterns, and each judgement
  * another mode of the engine, so that all of them come up for every kernel. `test_kernels SEED STAGE/NAME` is
- * one kernel alone.
+ * one kernel alone; TEST_BACKEND=cuda in the environment takes the GPU instead of the engine.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,19 +19,20 @@
 #include "../ref/model/model.h"
 #include "check.h"
 
-#ifndef HAVE_SIMT
-int main(void)
-{
-    tap_skip("kernels on the engine", "no C++ compiler here");
-    return tap_done();
-}
-#else
-
 #define PATTERNS 3
 
+static const char *backend;
+static const msa_device *device;
+
+// Threads and copies of a GPU take their own order.
 static void set_mode(uint64_t seed, int number)
 {
-    msa_engine_mode(number % 3, number / 3 % 3, seed + (uint64_t)number);
+#ifdef HAVE_SIMT
+    if (device == msa_engine())
+        msa_engine_mode(number % 3, number / 3 % 3, seed + (uint64_t)number);
+#else
+    (void)seed, (void)number;
+#endif
 }
 
 static void judge(check_case *c, const msa_kernel *k, const msa_shape *s, const inputs *in, uint64_t seed,
@@ -44,10 +46,7 @@ static void judge(check_case *c, const msa_kernel *k, const msa_shape *s, const 
         return;
     check_true(c, report.outcome == JUDGE_PASS, "%s, %s, order %d, timing %d: %s", shape,
                inputs_pattern_name(in->pattern), number % 3, number / 3 % 3, report.text);
-    if (report.used > c->used) {
-        c->used = report.used;
-        snprintf(c->worst, sizeof c->worst, "%s, %s", shape, inputs_pattern_name(in->pattern));
-    }
+    c->used = report.used > c->used ? report.used : c->used;
 }
 
 /* ---- Synthetic inputs ---------------------------------------------------------------------------- */
@@ -102,7 +101,7 @@ static void learned(const model *m, const model_run *run)
     int number = 0;
     const msa_kernel *k;
     for (int i = 0; (k = table_at(i)) != NULL; i++) {
-        if (strcmp(k->backend, "simt") != 0)
+        if (strcmp(k->backend, backend) != 0)
             continue;
         msa_shape s = model_run_shape(run);
         const int64_t n_q = k->stage == MSA_STAGE_DECODE ? STEP : QUERIES;
@@ -140,58 +139,72 @@ static void with_model(void)
 
 static uint16_t *bf16_copy(const float *x, int64_t n)
 {
-    const msa_device *engine = msa_engine();
-    uint16_t *y = engine->alloc((size_t)n * sizeof *y);
+    uint16_t *y = check_alloc(n, sizeof *y);
     for (int64_t i = 0; i < n; i++)
         y[i] = msa_bf16_bits(x[i]);
     return y;
 }
 
-static bool run_into(const char *name, const msa_shape *s, msa_dtype type, msa_arrays a, void *o)
+static void *on_device(const void *x, int64_t bytes)
+{
+    void *y = device->alloc((size_t)bytes);
+    device->upload(y, x, (size_t)bytes);
+    return y;
+}
+
+static uint16_t *bf16_on_device(const float *x, int64_t n)
+{
+    return on_device(bf16_copy(x, n), n * 2);
+}
+
+static bool run_into(const char *name, const msa_shape *s, msa_dtype type, msa_arrays a, void *o,
+                     int64_t bytes)
 {
     msa_plan plan;
-    const msa_device *engine = msa_engine();
-    if (msa_plan_make(&plan, engine, name, s, type) != MSA_OK)
+    if (msa_plan_make(&plan, device, name, s, type) != MSA_OK)
         return false;
-    void *work = engine->alloc(plan.workspace);
-    a.o = o;
-    const msa_status status = msa_plan_run(&plan, &a, work, NULL);
-    engine->free(work);
+    void *work = device->alloc(plan.workspace);
+    a.o = device->alloc((size_t)bytes);
+    msa_status status = msa_plan_run(&plan, &a, work, NULL);
+    if (status == MSA_OK)
+        status = device->download(o, a.o, (size_t)bytes);
+    device->free(a.o);
+    device->free(work);
     return status == MSA_OK;
 }
 
 // O in bf16 is O in float32, rounded: the arithmetic before is the same.
 static void output_types(const msa_kernel *k, const msa_shape *s, uint64_t seed)
 {
-    const msa_device *engine = msa_engine();
     inputs in;
     char name[64];
+    const void *mark = check_mark();
     const int64_t n = s->n_q * s->n_heads * s->d_head, nk = s->n_kv * s->n_kv_heads * s->d_head;
     const int64_t n_ids = s->n_kv_heads * s->n_q * s->topk;
     if (!inputs_new(&in, s, INPUTS_NORMAL, seed))
         return;
     snprintf(name, sizeof name, "%s/%s", msa_stage_name(k->stage), k->name);
     check_case c = check_begin("%s: O in bf16 is O in float32, rounded", name);
-    msa_arrays a = {.q = bf16_copy(in.q, n),
-                    .k = bf16_copy(in.k, nk),
-                    .v = bf16_copy(in.v, nk),
-                    .qi = bf16_copy(in.qi, s->n_q * s->n_kv_heads * s->d_index),
-                    .ki = bf16_copy(in.ki, s->n_kv * s->d_index),
-                    .ids = engine->alloc((size_t)n_ids * sizeof *a.ids)};
-    inputs_ids(s, INPUTS_IDS_RANDOM, seed, a.ids);
-    float *wide = engine->alloc((size_t)n * sizeof *wide);
-    uint16_t *narrow = engine->alloc((size_t)n * sizeof *narrow);
+    int32_t *ids = check_ints(n_ids);
+    inputs_ids(s, INPUTS_IDS_RANDOM, seed, ids);
+    msa_arrays a = {.q = bf16_on_device(in.q, n),
+                    .k = bf16_on_device(in.k, nk),
+                    .v = bf16_on_device(in.v, nk),
+                    .qi = bf16_on_device(in.qi, s->n_q * s->n_kv_heads * s->d_index),
+                    .ki = bf16_on_device(in.ki, s->n_kv * s->d_index),
+                    .ids = on_device(ids, n_ids * 4)};
+    float *wide = check_floats(n);
+    uint16_t *narrow = check_alloc(n, sizeof *narrow);
     set_mode(seed, 8);
-    check_true(&c, run_into(name, s, MSA_F32, a, wide), "float32: %s", engine->trouble());
-    check_true(&c, run_into(name, s, MSA_BF16, a, narrow), "bf16: %s", engine->trouble());
-    uint16_t *rounded = bf16_copy(wide, n);
-    check_same(&c, "o", rounded, narrow, (size_t)n * sizeof *narrow);
+    check_true(&c, run_into(name, s, MSA_F32, a, wide, n * 4), "float32: %s", device->trouble());
+    check_true(&c, run_into(name, s, MSA_BF16, a, narrow, n * 2), "bf16: %s", device->trouble());
+    check_same(&c, "o", bf16_copy(wide, n), narrow, (size_t)n * sizeof *narrow);
     check_end(&c);
-    void *const all[] = {(void *)a.q, (void *)a.k, (void *)a.v, (void *)a.qi, (void *)a.ki,
-                         a.ids,       wide,        narrow,      rounded};
+    void *const all[] = {(void *)a.q, (void *)a.k, (void *)a.v, (void *)a.qi, (void *)a.ki, a.ids};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        engine->free(all[i]);
+        device->free(all[i]);
     inputs_free(&in);
+    check_release(mark);
 }
 
 /* ---- Refusals --------------------------------------------------------------------------------------------
@@ -201,7 +214,6 @@ static void refusals(void)
 {
     check_case c = check_begin("plans refuse what no kernel takes");
     msa_plan plan;
-    const msa_device *engine = msa_engine();
     const msa_shape good = {100, 300, 32, 2, 128, 128, 128, 16, 1, NULL, NULL};
     const struct {
         const char *kernel, *why;
@@ -213,24 +225,40 @@ static void refusals(void)
                {"decode/naive", "17 queries", {17, 300, 32, 2, 128, 128, 128, 16, 1, NULL, NULL}},
                {"index/naive", "di 32", {100, 300, 32, 2, 128, 32, 128, 16, 1, NULL, NULL}}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        check_true(&c, msa_plan_make(&plan, engine, bad[i].kernel, &bad[i].s, MSA_F32) == MSA_ERR_UNSUPPORTED,
+        check_true(&c, msa_plan_make(&plan, device, bad[i].kernel, &bad[i].s, MSA_F32) == MSA_ERR_UNSUPPORTED,
                    "%s takes %s", bad[i].kernel, bad[i].why);
-    check_true(&c, msa_plan_make(&plan, engine, "dense/none", &good, MSA_F32) == MSA_ERR_UNSUPPORTED,
+    check_true(&c, msa_plan_make(&plan, device, "dense/none", &good, MSA_F32) == MSA_ERR_UNSUPPORTED,
                "no name");
     check_true(&c, msa_plan_make(&plan, NULL, "dense/naive", &good, MSA_F32) == MSA_ERR_DEVICE, "no device");
-    check_true(&c, msa_plan_make(&plan, engine, "dense/naive", &good, MSA_F32) == MSA_OK, "a good plan");
+    check_true(&c, msa_plan_make(&plan, device, "dense/naive", &good, MSA_F32) == MSA_OK, "a good plan");
     check_true(&c, msa_plan_run(&plan, NULL, NULL, NULL) == MSA_ERR_NULL, "no arrays");
     check_end(&c);
 }
 
 static bool is_wanted(const msa_kernel *k, const char *only)
 {
-    return strcmp(k->backend, "simt") == 0 && (!only || table_find(only, "simt") == k);
+    return strcmp(k->backend, backend) == 0 && (!only || table_find(only, backend) == k);
+}
+
+/// Settles back end and device; false, with a line that says why, where there is none.
+static bool choose_device(void)
+{
+    const char *wanted = getenv("TEST_BACKEND");
+    backend = wanted && *wanted ? wanted : "simt";
+    device = table_device(backend);
+    const char *why = table_missing(backend);
+    if (!device)
+        why = strcmp(backend, "simt") == 0 ? "no C++ compiler here" : "not in this build: make cuda";
+    if (why)
+        tap_skip(strcmp(backend, "simt") == 0 ? "kernels on the engine" : "kernels on a GPU", why);
+    return !why;
 }
 
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
+    if (!choose_device())
+        return check_done();
     const char *only = argc > 2 ? argv[2] : NULL;
     const msa_shape small = {20, 150, 6, 2, 64, 64, 32, 3, 1, NULL, NULL};
     msa_shape step = small;
@@ -248,4 +276,3 @@ int main(int argc, char **argv)
     }
     return check_done();
 }
-#endif

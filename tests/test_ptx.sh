@@ -21,6 +21,14 @@ done < "$W/functions"
 [[ $(wc -l < "$W/functions") -gt 60 && ! -s $W.err ]]
 check $? "a kernel uses each of the $(wc -l < "$W/functions") functions"
 
+# ... and, but for the timeline's, which are none on a GPU, judged by instructions.cu.
+: > "$W.err"
+while read -r f; do
+    [[ $f == timeline_* ]] || grep -qE "\b$f\b" tests/instructions.cu || echo "$f" >> "$W.err"
+done < "$W/functions"
+[[ ! -s $W.err ]]
+check $? "tests/instructions.cu tries each of them"
+
 if ! command -v "${CXX:-c++}" > /dev/null; then
     skip "the CPU engine" "no C++ compiler here"
     finish

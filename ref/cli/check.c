@@ -12,8 +12,10 @@ typedef struct tally {
     int n[JUDGE_NO_MEMORY + 1];
 } tally;
 
-static bool is_wanted(const cli_list *names, const msa_kernel *kernel)
+static bool is_wanted(const cli_list *names, const char *backend, const msa_kernel *kernel)
 {
+    if (backend ? strcmp(kernel->backend, backend) != 0 : table_missing(kernel->backend) != NULL)
+        return false;
     for (int i = 0; i < names->n; i++)
         if (case_means(names->item[i], kernel))
             return true;
@@ -69,29 +71,45 @@ static void judge_patterns(const msa_kernel *kernel, const msa_shape *s, int64_t
     }
 }
 
-static int run(const char *command, const cli_list *names, const msa_shape *shapes, int n_shapes,
-               int64_t seed)
+static int run(const char *command, const cli_list *names, const char *backend, const msa_shape *shapes,
+               int n_shapes, int64_t seed)
 {
     tally sum = {{0}};
     const msa_kernel *kernel;
     for (int i = 0; (kernel = table_at(i)) != NULL; i++)
-        for (int a = 0; a < n_shapes && is_wanted(names, kernel); a++)
+        for (int a = 0; a < n_shapes && is_wanted(names, backend, kernel); a++)
             judge_patterns(kernel, &shapes[a], seed, &sum);
     printf("\n%d ok, %d failed, %d not supported; the percentage is the share of the error budget that was "
            "used\n",
            sum.n[JUDGE_PASS], sum.n[JUDGE_FAIL], sum.n[JUDGE_UNSUPPORTED]);
+    if (!backend && table_missing("cuda"))
+        printf("the kernels on cuda were passed over: %s\n", table_missing("cuda"));
     if (sum.n[JUDGE_NO_MEMORY])
         return cli_fail(command, "%d cases found no memory", sum.n[JUDGE_NO_MEMORY]);
     return sum.n[JUDGE_FAIL] ? 1 : 0;
 }
 
+/* --backend names one of this build, and its device is here. */
+static int check_backend(const char *command, const char *backend)
+{
+    msa_ops ops;
+    if (!table_ops(backend, &ops))
+        return cli_fail(command, "--backend: expected %s (this build has no other), found '%s'",
+                        table_backends(), backend);
+    if (table_missing(backend))
+        return cli_fail(command, "--backend %s: expected a GPU, found %s", backend, table_missing(backend));
+    return 0;
+}
+
 int cmd_check(int argc, char **argv)
 {
     int64_t seed = 1;
-    const char *text = NULL;
+    const char *text = NULL, *backend = NULL;
     cli_list names = {0};
     msa_shape shape;
     const cli_option options[] = {CLI_OPT_SEED(seed),
+                                  {"--backend", CLI_TEXT, &backend, 0, 0,
+                                   "NAME judges its kernels only: ref, fast, simt or cuda (default all)"},
                                   {"--shape", CLI_TEXT, &text, 0, 0,
                                    "WORDS that name a case, as printed: 'T=13 S=45 heads=4:2 ... topk=3'"},
                                   {0}};
@@ -99,10 +117,12 @@ int cmd_check(int argc, char **argv)
         cli_parse(argc, argv, "judges every kernel, or those named, against the reference", options, &names);
     if (!status)
         status = case_check_names(argv[0], &names);
+    if (!status && backend)
+        status = check_backend(argv[0], backend);
     if (!status && text)
         status = read_shape(argv[0], text, &shape);
     if (status)
         return status;
-    return text ? run(argv[0], &names, &shape, 1, seed)
-                : run(argv[0], &names, inputs_shapes, inputs_n_all_shapes, seed);
+    return text ? run(argv[0], &names, backend, &shape, 1, seed)
+                : run(argv[0], &names, backend, inputs_shapes, inputs_n_all_shapes, seed);
 }

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Measures every kernel on this machine's GPU, stage by stage, and leaves a file a stage and shape in DIR
+# (data/bench): tests/bench_cuda.sh [DIR]. Nothing is measured before the kernels have agreed with the reference.
+# Without a GPU it says what is missing, in one line, and writes nothing.
+set -u
+export LC_ALL=C
+cd "$(dirname "$0")/.." || exit 2
+MSA=${MSA:-build/msa}
+DIR=${1:-data/bench}
+SECONDS_EACH=${SECONDS_EACH:-2}
+
+nothing() {
+    echo "bench-cuda: nothing measured: $1"
+    exit 0
+}
+[[ -z ${NO_CUDA:-} ]] || nothing "$NO_CUDA"
+"$MSA" kernels | cut -f 2 | grep -qw cuda || nothing "$MSA was built without nvcc: make cuda"
+err=$("$MSA" check --backend cuda topk/warp --shape 'T=40 S=70 heads=4:2 width=64:64 block=32 topk=2' 2>&1 > /dev/null)
+[[ $err != *"expected a GPU"* ]] || nothing "${err#*found }"
+
+# A name, the stages, the shape and the selection. M3 is MiniMax-M3's layer: 64 query and 4 KV heads of 128.
+M3='heads=64:4 width=128:128 block=128 topk=16'
+RUNS=(
+    "prefill-4k|dense index topk reverse sparse|T=4096 S=4096 $M3|random"
+    "prefill-32k|dense index topk reverse sparse|T=32768 S=32768 $M3|random"
+    "prefill-32k-hot|reverse sparse|T=32768 S=32768 $M3|hot"
+    "chunk-128k|index topk reverse sparse|T=2048 S=131072 $M3|random"
+    "decode-128k|decode|T=1 S=131072 $M3|random"
+    "decode-1m|decode|T=1 S=1048576 $M3|random"
+)
+
+echo "verifying: msa check --backend cuda"
+log=$(mktemp) || exit 2
+trap 'rm -f "$log"' EXIT
+if ! "$MSA" check --backend cuda > "$log"; then
+    grep FAILED "$log"
+    echo "bench-cuda: nothing measured: kernels disagree with the reference" >&2
+    exit 1
+fi
+tail -n 1 "$log"
+
+mkdir -p "$DIR" || exit 2
+bad=0
+for run in "${RUNS[@]}"; do
+    IFS='|' read -r name stages shape ids <<< "$run"
+    for stage in $stages; do
+        echo "== $stage, $name"
+        "$MSA" bench "$stage" --backend cuda --shape "$shape" --distribution "$ids" --seconds "$SECONDS_EACH" \
+            --json "$DIR/$stage-$name.json" || bad=1
+    done
+done
+exit $bad

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# All that needs a GPU: the instructions of ptx.cuh against the engine, every kernel against the reference, the
+# program on tiny shapes, and compute-sanitizer. `make test-cuda` builds for it and runs it; where nvcc, a GPU or a
+# tool is missing it says so once and counts what it skipped.
+source "$(dirname "$0")/tap.sh"
+B=${B:-build}
+S='T=40 S=70 heads=4:2 width=64:64 block=32 topk=2'
+STAGES='dense index topk reverse sparse decode'
+
+# What is missing here: one line, or nothing.
+missing() {
+    if [[ -n ${NO_CUDA:-} ]]; then
+        echo "$NO_CUDA"
+    elif ! "$MSA" kernels | cut -f 2 | grep -qw cuda; then
+        echo "$MSA was built without nvcc: make cuda"
+    else # the program looks for a device and says what it found
+        "$MSA" check --backend cuda topk --shape "$S" 2>&1 > "$W.out" | sed -n 's/^msa check: --backend cuda: expected a GPU, found //p'
+    fi
+}
+
+why=$(missing)
+if [[ -n $why ]]; then
+    skip "instructions, kernels, msa check, msa bench and compute-sanitizer on a GPU" "$why"
+    finish
+fi
+
+# ---- Test programs: their lines, numbered anew -------------------------------------------------------------
+
+run_program() { # run_program NAME COMMAND...
+    local name=$1 line seen=$n plan=0
+    shift
+    while IFS= read -r line; do
+        case $line in
+        "not ok "*) n=$((n + 1)) failed=$((failed + 1)) && echo "not ok $n - ${line#* - }" ;;
+        "ok "*) n=$((n + 1)) && echo "ok $n - ${line#* - }" ;;
+        1..*) plan=${line#1..} ;;
+        *) echo "$line" ;;
+        esac
+    done < <(timeout 600 "$@" 2>&1)
+    [[ $plan -gt 0 && $((n - seen)) -eq $plan ]]
+    check $? "$name ran to its end"
+}
+SEED=${MSA_SEED:-1}
+run_program instructions "$B/tests/test_instructions" "$SEED" cuda
+run_program kernels env TEST_BACKEND=cuda "$B/tests/test_kernels" "$SEED"
+
+# ---- The program ---------------------------------------------------------------------------------------------
+
+for stage in $STAGES; do
+    timeout 600 "$MSA" check --backend cuda "$stage" > "$W.out" 2> "$W.err"
+    check $? "msa check --backend cuda $stage: $(tail -n 1 "$W.out")"
+done
+for stage in $STAGES; do
+    "$MSA" bench --backend cuda "$stage" --shape "$S" --seconds 0.02 --no-ceilings > "$W.out" 2> "$W.err"
+    check $? "msa bench --backend cuda $stage"
+done
+
+# ---- compute-sanitizer: a few kernels of each kind, on a small shape -------------------------------------------
+
+SANITIZER=${SANITIZER:-$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2> /dev/null)}
+sanitize() { # sanitize TOOL NAME COMMAND...
+    local tool=$1 name=$2
+    shift 2
+    if [[ -z $SANITIZER ]]; then
+        skip "$tool: $name" "no compute-sanitizer here"
+        return
+    fi
+    timeout 600 "$SANITIZER" --tool "$tool" --error-exitcode 9 "$@" > "$W.out" 2> "$W.err"
+    local status=$?
+    if grep -qiE 'not supported|unable to|failed to initialize' "$W.out" && [[ $status -ne 9 ]] && ! grep -q 'ERROR SUMMARY' "$W.out"; then
+        skip "$tool: $name" "compute-sanitizer does not run here: $(grep -iEm1 'not supported|unable|failed' "$W.out")"
+        return
+    fi
+    check $status "$tool: $name"
+}
+for tool in memcheck racecheck synccheck initcheck; do
+    sanitize $tool "instructions: loads and stores" "$B/tests/test_instructions" "$SEED" cuda "loads and stores"
+    sanitize $tool "instructions: mbarrier" "$B/tests/test_instructions" "$SEED" cuda mbarrier
+    for stage in $STAGES; do
+        sanitize $tool "$stage" "$MSA" check --backend cuda "$stage" --shape "$S"
+    done
+done
+finish
