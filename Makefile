@@ -131,9 +131,9 @@ $(B)/msa: $(APP_OBJ) $(SIDE_OBJ) $(B)/libmsa.a
 $(B)/tests/%: $(B)/tests/%.o $(T_SUPPORT:%.c=$(B)/%.o) $(HEADLESS_OBJ) $(SIDE_OBJ) $(B)/libmsa.a
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@
 WITH_SIDES := $(B)/cuda/host.o $(B)/ref/cli/table.o $(B)/ref/cli/trial.o $(B)/tests/test_kernels.o $(B)/tests/test_counters.o
-$(WITH_SIDES): FOUND += $(SIDES)
+$(WITH_SIDES): private FOUND += $(SIDES)# private: flags, on which they depend, is not to know
 $(WITH_SIDES) $(B)/tests/test_instructions.o: $(B)/sides
-$(B)/tests/test_instructions.o: private CXXFLAGS += $(SIDES)# not for what it depends on: flags
+$(B)/tests/test_instructions.o: private CXXFLAGS += $(SIDES)
 
 # The page of `msa dump` goes into the program as a C array.
 $(B)/ref/io/viewer.o: $(B)/ref/io/viewer.inc

@@ -226,7 +226,7 @@ __global__ void roundings(const uint32_t *in, uint32_t *out)
 
 constexpr double smallest_normal = 0x1p-126;
 
-/// PTX ISA, ex2.approx.ftz.f32: at most 2 ulp; subnormal results become +0.
+/// PTX ISA, ex2.approx.ftz.f32: at most 2 ulp from the correctly rounded result; subnormal results become +0.
 bool is_power(double x, float y)
 {
     const double exact = exp2(x);
@@ -237,7 +237,8 @@ bool is_power(double x, float y)
     if (exact < smallest_normal * (1 + 0x1p-21) && raw(y) == 0)
         return true;
     const int exponent = exact < smallest_normal ? -126 : std::ilogb(exact);
-    return (double)y >= smallest_normal && std::fabs((double)y - exact) <= 2 * std::ldexp(1.0, exponent - 23);
+    return (double)y >= smallest_normal &&
+           std::fabs((double)y - (double)(float)exact) <= 2 * std::ldexp(1.0, exponent - 23);
 }
 /// lg2.approx.ftz.f32: 2^-22 absolutely in (0.5, 2), else relatively; subnormals are zeros.
 bool is_logarithm(double x, float y)
