@@ -194,7 +194,7 @@ test-mutants: build check-programs ## only the wrong variants of code and kernel
 	@B=$(B) tests/run.sh tests/mutants.sh tests/mutants_kernels.sh
 
 test-asan: deps ## the same under AddressSanitizer and UBSan
-	@$(MAKE) --no-print-directory test DEPS=0 B=build/asan CFLAGS="-O1 -g" ARCH=x86-64 \
+	@TEST_LIMIT=3600 $(MAKE) --no-print-directory test DEPS=0 B=build/asan CFLAGS="-O1 -g" ARCH=x86-64 \
 	  SAN="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
 
 test-simt: $(B)/tests/test_simt ## only the CPU engine's own tests
