@@ -13,6 +13,7 @@
 
 #ifdef __CUDACC__
 #include <cstdint>
+#include <cstring>
 #include <cuda.h>
 #include <cuda_bf16.h>
 #define PTX(...) __VA_ARGS__
@@ -190,6 +191,63 @@ PTX_INLINE void bar_arrive(unsigned id, unsigned n SITE)
     CPU(simt::bar_arrive(id, n, site);)
 }
 
+/* ---- Clusters ----------------------------------------------------------------------------------------
+ * Blocks of LAUNCH_CLUSTER reach each other's shared memory, but only between two barriers of the cluster:
+ * before the first one a block may not have started, after the last one it may have exited. */
+
+/// Which block of its cluster this is. "Special Registers: %cluster_ctarank".
+PTX_INLINE unsigned cluster_rank(ONLY_SITE)
+{
+    uint32_t rank;
+    PTX(asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));)
+    CPU(rank = simt::cluster_rank(site);)
+    return rank;
+}
+/// Counts at the barrier of the cluster and goes on; all threads that have not exited do, warp by warp.
+/// "barrier.cluster".
+PTX_INLINE void cluster_arrive(ONLY_SITE)
+{
+    PTX(asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");)
+    CPU(simt::cluster_arrive(site);)
+}
+/// Then waits there for the others.
+PTX_INLINE void cluster_wait(ONLY_SITE)
+{
+    PTX(asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");)
+    CPU(simt::cluster_wait(site);)
+}
+
+/// Both, as __syncthreads() for the cluster.
+PTX_INLINE void cluster_sync(ONLY_SITE)
+{
+    PTX(cluster_arrive(); cluster_wait();)
+    CPU(simt::cluster_arrive(site); simt::cluster_wait(site);)
+}
+
+/// A T in the shared memory of some block of the cluster.
+template <class T> struct Remote {
+    uint32_t address;
+};
+/// What p points to in this block, in the block `rank`. "mapa".
+template <class T> PTX_INLINE Remote<T> mapa(const T *p, unsigned rank SITE)
+{
+    uint32_t a;
+    PTX(asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(a) : "r"(shared_u32(p)), "r"(rank));)
+    CPU(a = simt::map_shared(p, sizeof(T), rank, site);)
+    return {a};
+}
+/// Loads 4 bytes: "ld", .shared::cluster.
+template <class T> PTX_INLINE T ld_remote(Remote<T> p SITE)
+{
+    static_assert(sizeof(T) == 4, "a word");
+    uint32_t bits;
+    PTX(asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(bits) : "r"(p.address) : "memory");)
+    CPU(bits = simt::load_remote(p.address, site);)
+    T v;
+    memcpy(&v, &bits, 4);
+    return v;
+}
+
 /* ---- mbarrier ---------------------------------------------------------------------------------------
  * "Parallel Synchronization and Communication Instructions: mbarrier". A barrier counts arrivals and bytes; a
  * phase ends when both are complete. A fresh barrier is in phase 0: waiting for parity 1 passes at once. */
@@ -222,6 +280,13 @@ PTX_INLINE void mbarrier_arrive(uint64_t *b SITE)
 {
     PTX(asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_u32(b)) : "memory");)
     CPU(simt::mbarrier_arrive(b, 1, 0, site);)
+}
+/// Arrives at the mbarrier of another block of the cluster, where mbarrier_wait_cluster waits.
+PTX_INLINE void mbarrier_arrive_remote(Remote<uint64_t> b SITE)
+{
+    PTX(asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(b.address)
+                     : "memory");)
+    CPU(simt::mbarrier_arrive_remote(b.address, site);)
 }
 /// Expects `bytes` more in this phase, then arrives.
 PTX_INLINE void mbarrier_arrive_expect(uint64_t *b, uint32_t bytes SITE)
@@ -266,6 +331,19 @@ PTX_INLINE void mbarrier_wait(uint64_t *b, unsigned parity SITE)
     CPU(simt::mbarrier_wait(b, parity, site);)
 }
 
+/// The same where other blocks of the cluster arrive: what they did before is visible after.
+PTX_INLINE void mbarrier_wait_cluster(uint64_t *b, unsigned parity SITE)
+{
+    PTX(uint32_t p;
+        do asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], "
+                        "%2;\nselp.u32 %0, 1, 0, p;\n}"
+                        : "=r"(p)
+                        : "r"(shared_u32(b)), "r"(parity)
+                        : "memory");
+        while (!p);)
+    CPU(simt::mbarrier_wait(b, parity, site, true);)
+}
+
 /* ---- Bulk copies (TMA) ------------------------------------------------------------------------------
  * "Data Movement and Conversion Instructions: Bulk copy" and "Tensor copy". One thread issues; coordinates
  * are in elements, innermost first. Loads add their bytes to an mbarrier, whole boxes even where they stick
@@ -295,6 +373,26 @@ PTX_INLINE void tma_load_4d(void *dst, const CUtensorMap *map, uint64_t *b, int 
                      "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(shared_u32(b))
                      : "memory");)
     CPU(const int c[] = {c0, c1, c2, c3}; simt::tma_load(dst, map, b, c, 4, site);)
+}
+/// Loads a box into each block of the cluster whose bit is set in the mask: at the same place in its shared
+/// memory, adding to the mbarrier at the same place, where each block expects the bytes for itself.
+PTX_INLINE void tma_multicast_2d(void *dst, const CUtensorMap *map, uint64_t *b, uint16_t mask, int c0,
+                                 int c1 SITE)
+{
+    PTX(asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                     ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(shared_u32(dst)),
+                     "l"(map), "r"(c0), "r"(c1), "r"(shared_u32(b)), "h"(mask)
+                     : "memory");)
+    CPU(const int c[] = {c0, c1}; simt::tma_multicast(dst, map, b, mask, c, 2, site);)
+}
+PTX_INLINE void tma_multicast_3d(void *dst, const CUtensorMap *map, uint64_t *b, uint16_t mask, int c0,
+                                 int c1, int c2 SITE)
+{
+    PTX(asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                     ".multicast::cluster [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(shared_u32(dst)),
+                     "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(shared_u32(b)), "h"(mask)
+                     : "memory");)
+    CPU(const int c[] = {c0, c1, c2}; simt::tma_multicast(dst, map, b, mask, c, 3, site);)
 }
 PTX_INLINE void tma_store_2d(const CUtensorMap *map, const void *src, int c0, int c1 SITE)
 {

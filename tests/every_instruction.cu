@@ -105,6 +105,22 @@ __global__ void copies(const __grid_constant__ CUtensorMap map, float *x)
     }
 }
 
+__global__ void clusters(const __grid_constant__ CUtensorMap map, float *x)
+{
+    Smem &s = shared<Smem>();
+    cluster_arrive();
+    cluster_wait();
+    if (threadIdx.x == 0) {
+        const uint16_t both = 3;
+        tma_multicast_2d(s.tile, &map, &s.full, both, 0, 0);
+        tma_multicast_3d(s.tile, &map, &s.full, both, 0, 0, 0);
+        mbarrier_arrive_remote(mapa(&s.empty, cluster_rank() ^ 1));
+    }
+    mbarrier_wait_cluster(&s.empty, 0);
+    x[threadIdx.x] = ld_remote(mapa(&s.row[threadIdx.x], cluster_rank() ^ 1));
+    cluster_sync();
+}
+
 template <int N> __global__ void __launch_bounds__(256, 1) products(float *out, const uint32_t *p)
 {
     Smem &s = shared<Smem>();
@@ -140,6 +156,7 @@ void launch_all(CUtensorMap &map, float *x, bf16 *a, uint32_t *flag)
     LAUNCH_DEPENDENT(threads, 1, 128, sizeof(Smem), nullptr, x, flag);
     LAUNCH(matrices, 1, 128, sizeof(Smem), nullptr, a, x);
     LAUNCH(copies, 1, 128, sizeof(Smem), nullptr, map, x);
+    LAUNCH_CLUSTER(clusters, 2, 2, 64, sizeof(Smem), nullptr, map, x);
     LAUNCH(products<8>, 1, 256, sizeof(Smem), nullptr, x, flag);
     LAUNCH(products<16>, 1, 256, sizeof(Smem), nullptr, x, flag);
     LAUNCH(products<32>, 1, 256, sizeof(Smem), nullptr, x, flag);

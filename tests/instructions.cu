@@ -560,6 +560,63 @@ __global__ void ring(const uint32_t *in, uint32_t *out)
     }
 }
 
+/* ---- Clusters ------------------------------------------------------------------------------------ */
+
+/// Each block hands its words, and its rank before them, to the next one of its cluster of four.
+__global__ void hand_on(const uint32_t *in, uint32_t *out)
+{
+    Row &s = shared<Row>();
+    const unsigned t = threadIdx.x;
+    st_shared(&s.word[t], t ? ld_global(in + 64 * blockIdx.x + t) : cluster_rank());
+    cluster_arrive();
+    cluster_wait();
+    st_global(out + 64 * blockIdx.x + t, ld_remote(mapa(&s.word[t], (cluster_rank() + 3) % 4)));
+    cluster_sync();
+}
+
+/// Two blocks take turns: each adds 1 to what the other has left.
+__global__ void ping_pong(const uint32_t *in, uint32_t *out)
+{
+    Row &s = shared<Row>();
+    const unsigned t = threadIdx.x, other = cluster_rank() ^ 1;
+    if (t == 0) {
+        mbarrier_init(&s.barrier, 64);
+        fence_mbarrier_init();
+    }
+    st_shared(&s.word[t], ld_global(in + t));
+    cluster_sync();
+    for (unsigned i = 0; i < 6; i++) {
+        if (i % 2 == other) {
+            mbarrier_wait_cluster(&s.barrier, i / 2 % 2);
+            st_shared(&s.word[t], ld_remote(mapa(&s.word[t], other)) + 1);
+        } else {
+            mbarrier_arrive_remote(mapa(&s.barrier, other));
+        }
+    }
+    cluster_sync();
+    st_global(out + 64 * blockIdx.x + t, ld_shared(&s.word[t]));
+}
+
+void add_clusters(Made &m)
+{
+    probe &handed = m.add("clusters", "ld_remote", draw(512, m.rng), 512);
+    handed.launch = [](const uint32_t *in, uint32_t *out) {
+        LAUNCH_CLUSTER(hand_on, 4, 8, 64, sizeof(Row), nullptr, in, out);
+        return (const char *)nullptr;
+    };
+    for (size_t i = 0; i < 512; i++) {
+        const size_t from = i / 256 * 256 + (i + 192) % 256;
+        handed.expected[i] = i % 64 ? handed.in[from] : (uint32_t)(from / 64 % 4);
+    }
+    probe &turns = m.add("clusters", "mbarrier_arrive_remote", draw(64, m.rng), 128);
+    turns.launch = [](const uint32_t *in, uint32_t *out) {
+        LAUNCH_CLUSTER(ping_pong, 2, 2, 64, sizeof(Row), nullptr, in, out);
+        return (const char *)nullptr;
+    };
+    for (uint32_t i = 0; i < 128; i++)
+        turns.expected[i] = turns.in[i % 64] + 6 - i / 64;
+}
+
 void add_barriers(Made &m)
 {
     probe &named = m.add("bar_sync, bar_arrive", "pairs of warps", draw(512, m.rng), 512, named_barriers, 128,
@@ -742,6 +799,29 @@ __global__ void load_box(const __grid_constant__ CUtensorMap map, uint32_t *out,
     for (unsigned i = threadIdx.x; i < bytes / 4; i += 128)
         st_global(out + i, ld_shared(tile + i));
 }
+/// Block 0 of a cluster loads a box for both, which hand out one half each.
+template <int rank>
+__global__ void load_for_both(const __grid_constant__ CUtensorMap map, uint32_t *out, Corner at,
+                              uint32_t offset, uint32_t bytes)
+{
+    Box &s = shared<Box>();
+    uint32_t *tile = s.word + offset / 4;
+    const uint16_t both = 3;
+    start_barrier(&s.full, 1);
+    cluster_sync();
+    if (threadIdx.x == 0)
+        mbarrier_arrive_expect(&s.full, bytes);
+    if (threadIdx.x == 0 && cluster_rank() == 0) {
+        if constexpr (rank == 2)
+            tma_multicast_2d(tile, &map, &s.full, both, at.c[0], at.c[1]);
+        else
+            tma_multicast_3d(tile, &map, &s.full, both, at.c[0], at.c[1], at.c[2]);
+    }
+    mbarrier_wait(&s.full, 0);
+    for (unsigned i = threadIdx.x; i < bytes / 8; i += 128)
+        st_global(out + bytes / 8 * cluster_rank() + i, ld_shared(tile + bytes / 8 * cluster_rank() + i));
+    cluster_sync();
+}
 /// Stores shared memory, filled word for word from `in`, as a box; or adds it.
 template <int rank, bool add>
 __global__ void store_box(const __grid_constant__ CUtensorMap map, const uint32_t *in, Corner at,
@@ -757,15 +837,21 @@ __global__ void store_box(const __grid_constant__ CUtensorMap map, const uint32_
     }
 }
 
-template <int rank> void add_load(Made &m, const char *group, const std::string &name, const Tensor &x)
+template <int rank, bool multicast = false>
+void add_load(Made &m, const char *group, const std::string &name, const Tensor &x)
 {
     const uint32_t bytes = x.elements(true) * x.element();
     probe &p = m.add(group, name, draw((x.elements(false) * x.element() + 3) / 4, m.rng), bytes / 4);
     p.launch = [=](const uint32_t *in, uint32_t *out) {
         CUtensorMap map;
         const char *refused = x.encode(&map, in);
-        if (!refused)
+        if constexpr (multicast) {
+            if (!refused)
+                LAUNCH_CLUSTER(load_for_both<rank>, 2, 2, 128, sizeof(Box), nullptr, map, out, x.at, x.offset,
+                               bytes);
+        } else if (!refused) {
             LAUNCH(load_box<rank>, 1, 128, sizeof(Box), nullptr, map, out, x.at, x.offset, bytes);
+        }
         return refused;
     };
     p.expected.assign(p.expected.size(), 0); // what lies outside
@@ -846,6 +932,7 @@ void add_loads(Made &m)
             wide.type = TensorType::float32;
             wide.box[0] = mode.inner / 2;
             add_load<2>(m, "tensor loads, 2D", "bf16, " + name, narrow);
+            add_load<2, true>(m, "tensor loads, multicast", "2D, " + name, narrow);
             add_load<2>(m, "tensor loads, 2D", "float32, " + name, wide);
         }
     for (const Mode &mode : modes)
@@ -857,6 +944,7 @@ void add_loads(Made &m)
             const Tensor four = {TensorType::bf16,    4, {72, 5, 4, 3}, {mode.inner, 4, 3, 2}, mode.swizzle,
                                  {{c * 16, c, c, c}}, 0};
             add_load<3>(m, "tensor loads, 3D and 4D", "3D, " + name, cube);
+            add_load<3, true>(m, "tensor loads, multicast", "3D, " + name, cube);
             add_load<4>(m, "tensor loads, 3D and 4D", "4D, " + name, four);
         }
 }
@@ -1397,6 +1485,7 @@ std::vector<probe> make_probes(uint64_t seed)
     add_rounding(m);
     add_warps(m);
     add_barriers(m);
+    add_clusters(m);
     add_bulk(m);
     add_loads(m);
     add_stores(m);

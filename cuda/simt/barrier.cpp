@@ -110,7 +110,7 @@ static uint64_t cookie(uint32_t address)
 
 Mbarrier &find_mbarrier(Block &b, uint64_t *p, const char *what, Site at)
 {
-    const uint32_t address = shared_checked(p, 8, 8, what, at);
+    const uint32_t address = shared_checked(b, p, 8, 8, what, at);
     auto found = b.mbarriers.find(address);
     if (found == b.mbarriers.end())
         fail(at, "%s: no mbarrier was initialised at shared address %u", what, address);
@@ -121,8 +121,8 @@ Mbarrier &find_mbarrier(Block &b, uint64_t *p, const char *what, Site at)
              text(found->second.init).c_str());
     Mbarrier &m = found->second;
     if (!ordered(self(), m.owner, m.initialised))
-        fail(at, "%s: thread %u initialised this mbarrier at %s, with no barrier since", what, m.owner,
-             text(m.init).c_str());
+        fail(at, "%s: %s initialised this mbarrier at %s, with no barrier since", what,
+             name_of(b, m.owner).c_str(), text(m.init).c_str());
     return m;
 }
 
@@ -139,7 +139,7 @@ void mbarrier_init(uint64_t *p, uint32_t count, Site at)
     const uint64_t bits = cookie(address);
     memcpy(p, &bits, 8);
     b.mbarriers[address] = {
-        count,         count, 0,  0,      false,   t.index,
+        count,         count, 0,  0,      false,   t.id,
         stamp(t),      at,    at, Gate(), Clock(), std::vector<uint64_t>(b.threads.size()),
         new_signal(b), 0};
 }
@@ -156,7 +156,7 @@ void mbarrier_fence_init(Site)
 {
     Thread &t = self();
     for (auto &m : t.block->mbarriers)
-        if (m.second.owner == t.index)
+        if (m.second.owner == t.id)
             m.second.fenced = true;
 }
 
@@ -214,6 +214,20 @@ void mbarrier_arrive(uint64_t *p, uint32_t count, int64_t expected_bytes, Site a
     t.at = at;
     note_signal(t, Did::wait_mbarrier, m.signal, 0, true, false, at);
     arrive(*t.block, m, shared_address(p, at), count, at);
+}
+
+/// An arrival at an mbarrier of any block of the cluster.
+void arrive_once(Block &b, uint64_t *p, const char *what, Site at)
+{
+    Thread &t = self();
+    Mbarrier &m = find_mbarrier(b, p, what, at);
+    publish(m.gate, m.phase);
+    t.at = at;
+    if (&b == t.block)
+        note_signal(t, Did::wait_mbarrier, m.signal, 0, true, false, at);
+    else
+        m.remote = at;
+    arrive(b, m, shared_checked(b, p, 8, 8, what, at), 1, at);
 }
 
 void mbarrier_arrive_late(Block &b, uint32_t address, const Clock &issuer, Site at)
@@ -286,8 +300,13 @@ static PhaseDone wait_condition(uint64_t *p, unsigned parity, const char *what, 
     return phase;
 }
 
-static void pass(PhaseDone &phase)
+/// Arrivals from another block publish to a wait with the cluster as its scope.
+static void pass(PhaseDone &phase, bool cluster_scope, Site at)
 {
+    if (phase.m.remote.file && !cluster_scope)
+        fail(at,
+             "this wait has the scope of its block, but another block arrives at %s: mbarrier_wait_cluster",
+             text(phase.m.remote).c_str());
     learn(phase.m.gate, phase.parity);
     phase.m.passed[self().index] = phase.m.phase;
 }
@@ -300,11 +319,11 @@ bool mbarrier_test(uint64_t *p, unsigned parity, Site at)
     if (!phase.ready())
         return false;
     note_phase(phase, at);
-    pass(phase);
+    pass(phase, false, at);
     return true;
 }
 
-void mbarrier_wait(uint64_t *p, unsigned parity, Site at)
+void mbarrier_wait(uint64_t *p, unsigned parity, Site at, bool cluster_scope)
 {
     PhaseDone phase = wait_condition(p, parity, "mbarrier.try_wait", at);
     Counters &count = self().block->count;
@@ -312,7 +331,7 @@ void mbarrier_wait(uint64_t *p, unsigned parity, Site at)
     count.mbarrier_stalls += !phase.ready();
     note_phase(phase, at);
     wait_for(phase, at);
-    pass(phase);
+    pass(phase, cluster_scope, at);
 }
 
 /* ---- setmaxnreg ---------------------------------------------------------------------------------- */

@@ -270,21 +270,21 @@ static uint32_t fenced_barrier(Block &b, uint64_t *p, uint32_t bytes, const char
     if (!m.fenced)
         fail(at, "%s: no fence.mbarrier_init (or fence.proxy.async) followed the mbarrier.init at %s", what,
              text(m.init).c_str());
-    const uint32_t address = shared_address(p, at);
-    note_load(self(), bytes, m, address - Block::shared_window, at);
+    const uint32_t address = shared_checked(b, p, 8, 8, what, at);
+    if (&b == self().block)
+        note_load(self(), bytes, m, address - Block::shared_window, at);
     return address;
 }
 
-void tma_load(void *dst, const CUtensorMap *map, uint64_t *p, const int *c, int rank, Site at)
+/// `counted`: global memory is read once, however many blocks of a cluster receive it.
+static void load_box(Block &b, const Box &x, Range r, uint64_t *p, bool counted, void *pc, Site at)
 {
-    Block &b = *self().block;
-    const Box x = checked_box(map, c, rank, "tensor copy", at);
-    const Range r = checked_tile(x, dst, "tensor copy", at);
     const uint32_t barrier = fenced_barrier(b, p, x.bytes(), "tensor copy", at);
-    void *const pc = CALLER;
     begin_load(b, r, x.map.swizzle, pc, "tensor copy", at);
-    auto take_place = [&b, x, r, barrier, pc, at] {
-        each_chunk(x, b.count.load_bytes, b.count.load_sectors,
+    auto take_place = [&b, x, r, barrier, counted, pc, at] {
+        uint64_t not_counted;
+        each_chunk(x, counted ? b.count.load_bytes : not_counted,
+                   counted ? b.count.load_sectors : not_counted,
                    [&](uint32_t offset, const unsigned char *src, int first, int last) {
                        unsigned char chunk[16] = {};
                        if (first < last) {
@@ -297,6 +297,29 @@ void tma_load(void *dst, const CUtensorMap *map, uint64_t *p, const int *c, int 
         mbarrier_complete(b, barrier, x.bytes(), at);
     };
     issue(b, {Pending::load, &self(), 0, r, at, take_place, tsan::Agent(pc)});
+}
+
+void tma_load(void *dst, const CUtensorMap *map, uint64_t *p, const int *c, int rank, Site at)
+{
+    const Box x = checked_box(map, c, rank, "tensor copy", at);
+    load_box(*self().block, x, checked_tile(x, dst, "tensor copy", at), p, true, CALLER, at);
+}
+
+/// Each receiver gets a copy of its own, which comes at a time of its own.
+void tma_multicast(void *dst, const CUtensorMap *map, uint64_t *p, uint16_t mask, const int *c, int rank,
+                   Site at)
+{
+    const char *const what = "multicast tensor copy";
+    const Box x = checked_box(map, c, rank, what, at);
+    const Range r = checked_tile(x, dst, what, at);
+    const uint32_t barrier = shared_address(p, at);
+    if (!mask)
+        fail(at, "%s to nobody: its mask is 0", what);
+    for (unsigned to = 0; to < 16; to++)
+        if (mask >> to & 1) {
+            Block &b = peer(to, what, at);
+            load_box(b, x, r, (uint64_t *)b.at(barrier), to == (unsigned)__builtin_ctz(mask), CALLER, at);
+        }
 }
 
 void bulk_load(void *dst, const void *src, uint32_t bytes, uint64_t *p, Site at)
@@ -477,7 +500,7 @@ void cp_async(void *dst, const void *src, unsigned bytes, unsigned src_bytes, Si
             memcpy(d, src, src_bytes);
         for (uint32_t w = (address - Block::shared_window) / 4, i = 0; i < bytes / 4; i++) {
             b.words[w + i].unfenced =
-                uint16_t(t.index + 1); // a fence before the copy took place did not cover it
+                uint16_t(t.id + 1); // a fence before the copy took place did not cover it
             t.unfenced.push_back(w + i);
         }
         tsan::reads(src, src_bytes, pc);

@@ -30,7 +30,7 @@ static std::atomic<bool> stop; ///< one block failed: the others give up
 struct Failed { ///< the launch is given up; the report says why
 };
 
-/// The blocks of a grid that run: all, or those that options.only picks.
+/// The clusters of a grid that run: all, or those with a block that options.only picks. Most have one block.
 struct Chosen {
     uint64_t all;
     std::vector<uint64_t> some;
@@ -44,7 +44,8 @@ struct Chosen {
     }
 };
 
-/// One core's share: the blocks it runs now, and a stack for each of their threads.
+/// One core's share: the blocks it runs now, those of a cluster one after the other, and a stack for each of
+/// their threads.
 struct Worker {
     Context home;
     Thread *current = nullptr;
@@ -53,9 +54,12 @@ struct Worker {
     std::vector<Fiber *> idle;
     std::vector<std::unique_ptr<Block>> blocks;
 
-    void admit(const Launch &l, uint64_t linear);
+    void admit(const Launch &l, uint64_t cluster);
+    void start(Block &b);
     void resume(Thread &t);
     void sweep(Block &b, bool &ran, bool &spun);
+    void sweep_all(bool &ran, bool &spun);
+    bool retire_exited();
     void run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t last, unsigned resident);
     void abandon();
 };
@@ -86,6 +90,7 @@ static void fiber_main()
         }
         t.done = true;
         t.block->live--;
+        leave_cluster(t);
         tsan::release(&t.block->ends);
         leave();
     }
@@ -114,6 +119,18 @@ std::string format(const char *fmt, ...)
 std::string text(Site at)
 {
     return format("%s:%d", at.file, at.line);
+}
+
+std::string name_of(const Block &b)
+{
+    return format("block %u,%u,%u", b.index.x, b.index.y, b.index.z);
+}
+
+std::string name_of(const Block &b, unsigned id)
+{
+    const unsigned lanes = ((unsigned)b.threads.size() + 31) / 32 * 32;
+    const std::string thread = format("thread %u", id % lanes);
+    return b.launch->cluster == 1 ? thread : thread + " of " + name_of(*b.cluster->blocks[id / lanes]);
 }
 
 const std::string &report()
@@ -156,8 +173,7 @@ void fail(Site at, const char *fmt, ...)
     std::string where;
     if (w.current) {
         const Block &b = *w.current->block;
-        where = format(" (%s, block %u,%u,%u, thread %u; ", b.launch->name, b.index.x, b.index.y, b.index.z,
-                       w.current->index);
+        where = format(" (%s, %s, thread %u; ", b.launch->name, name_of(b).c_str(), w.current->index);
     } else {
         where = " (";
     }
@@ -193,8 +209,8 @@ static void deadlock(std::vector<std::unique_ptr<Block>> &blocks, const char *wh
     Site at;
     bool found = false;
     for (auto &b : blocks) {
-        all += format("\n  block %u,%u,%u of %s", b->index.x, b->index.y, b->index.z, b->launch->name) +
-               who_waits(*b);
+        all += "\n  " + name_of(*b) + " of " + b->launch->name +
+               (b->launch->cluster > 1 ? format(", rank %u of its cluster", b->rank) : "") + who_waits(*b);
         for (Thread &t : b->threads)
             if (!t.done && !found)
                 at = t.at, found = true;
@@ -208,7 +224,8 @@ static constexpr size_t guard = 1024;
 static constexpr unsigned char guard_byte = 0xa5, poison_byte = 0xff;
 
 Block::Block(const Launch &l, uint64_t linear_index)
-    : launch(&l), launch_number(launches), linear(linear_index)
+    : launch(&l), launch_number(launches), linear(linear_index), rank(unsigned(linear_index % l.cluster)),
+      retired(false)
 {
     index = {unsigned(linear % l.grid.x), unsigned(linear / l.grid.x % l.grid.y),
              unsigned(linear / l.grid.x / l.grid.y)};
@@ -221,6 +238,7 @@ Block::Block(const Launch &l, uint64_t linear_index)
         g.arrived = 0, g.registers = std::min(65536 / n / 8 * 8, 255u);
     if (options.timeline && (options.timeline_block < 0 || (uint64_t)options.timeline_block == linear))
         record.reset(new Record), record->threads.resize(n);
+    cluster_signal = new_signal(*this);
     for (NamedBarrier &b : barriers)
         b.expected = b.arrived = 0, b.phase = 0, b.signal = new_signal(*this);
     memory.reset(new unsigned char[l.shared_bytes + 3 * guard]);
@@ -313,10 +331,23 @@ void Worker::resume(Thread &t)
         throw Failed();
 }
 
-void Worker::admit(const Launch &l, uint64_t linear)
+/// Since clusters lie along x, their blocks have consecutive numbers.
+void Worker::admit(const Launch &l, uint64_t cluster)
 {
-    blocks.emplace_back(new Block(l, linear));
-    Block &b = *blocks.back();
+    const auto c = std::make_shared<Cluster>();
+    for (unsigned rank = 0; rank < l.cluster; rank++) {
+        blocks.emplace_back(new Block(l, cluster * l.cluster + rank));
+        Block &b = *blocks.back();
+        b.cluster = c;
+        c->blocks.push_back(&b);
+        c->live += b.live;
+        start(b);
+    }
+}
+
+void Worker::start(Block &b)
+{
+    const unsigned lanes = ((unsigned)b.threads.size() + 31) / 32 * 32;
     for (unsigned i = 0; i < b.threads.size(); i++) {
         if (idle.empty()) {
             fibers.emplace_back(new Fiber);
@@ -325,11 +356,13 @@ void Worker::admit(const Launch &l, uint64_t linear)
         Thread &t = b.threads[i];
         t.block = &b;
         t.index = i;
+        t.id = b.rank * lanes + i;
         t.fiber = idle.back();
         idle.pop_back();
         t.done = t.spinning = false;
         t.waiting = nullptr;
-        t.at = l.at;
+        t.at = b.launch->at;
+        t.at_cluster = false;
         t.meeting.what = nullptr;
         t.bulk_groups = t.cp_groups = t.wgmma_groups = 0;
         t.wgmma_fenced = false;
@@ -353,8 +386,19 @@ void Worker::sweep(Block &b, bool &ran, bool &spun)
     }
 }
 
+/// Which block is first matters to a cluster as much as which thread does.
+void Worker::sweep_all(bool &ran, bool &spun)
+{
+    const size_t n = blocks.size(),
+                 first = n > 1 && options.order == Order::random ? blocks[0]->below((uint32_t)n) : 0;
+    for (size_t i = 0; i < n; i++)
+        sweep(*blocks[options.order == Order::reverse ? n - 1 - i : (first + i) % n], ran, spun);
+}
+
 static void retire(Block &b)
 {
+    b.retired = true;
+    check_visits(b);
     tsan::acquire(&b.ends);
     finish_products(b);
     finish_copies(b);
@@ -367,7 +411,23 @@ static void retire(Block &b)
     replay(b);
 }
 
-/// Runs chosen[first..last-1], `resident` of them at a time.
+bool Worker::retire_exited()
+{
+    bool any = false;
+    for (auto &b : blocks)
+        if (!b->live && !b->retired)
+            retire(*b), any = true;
+    for (size_t i = blocks.size(); i-- > 0;) {
+        if (blocks[i]->cluster->live)
+            continue;
+        for (Thread &t : blocks[i]->threads)
+            idle.push_back(t.fiber);
+        blocks.erase(blocks.begin() + (ptrdiff_t)i);
+    }
+    return any;
+}
+
+/// Runs clusters chosen[first..last-1], with at least `resident` blocks at a time.
 void Worker::run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t last, unsigned resident)
 {
     constexpr int patience = 20000; // sweeps in which threads only spun
@@ -379,17 +439,8 @@ void Worker::run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t
             while (first < last && blocks.size() < resident)
                 admit(l, chosen[first++]);
             bool ran = false, spun = false;
-            for (auto &b : blocks)
-                sweep(*b, ran, spun);
-            for (size_t i = blocks.size(); i-- > 0;) {
-                if (blocks[i]->live)
-                    continue;
-                retire(*blocks[i]);
-                for (Thread &t : blocks[i]->threads)
-                    idle.push_back(t.fiber);
-                blocks.erase(blocks.begin() + (ptrdiff_t)i);
-                ran = true;
-            }
+            sweep_all(ran, spun);
+            ran |= retire_exited();
             if (blocks.empty())
                 reveal_output();
             idle_sweeps = ran ? 0 : idle_sweeps + 1;
@@ -433,10 +484,11 @@ void reset()
 
 static Chosen choose(const Launch &l)
 {
-    Chosen c = {(uint64_t)l.grid.x * l.grid.y * l.grid.z, {}};
-    for (uint64_t i = 0; options.only && i < c.all; i++)
-        if (options.only(l.name, launches, i, l.grid))
-            c.some.push_back(i);
+    const uint64_t all = (uint64_t)l.grid.x * l.grid.y * l.grid.z;
+    Chosen c = {all / l.cluster, {}};
+    for (uint64_t i = 0; options.only && i < all; i++)
+        if (options.only(l.name, launches, i, l.grid) && (c.some.empty() || c.some.back() != i / l.cluster))
+            c.some.push_back(i / l.cluster);
     return c;
 }
 
@@ -448,6 +500,10 @@ static const char *launch_error(const Launch &l)
     if (l.grid.x < 1 || l.grid.y < 1 || l.grid.z < 1 || l.grid.y > 65535 || l.grid.z > 65535 ||
         l.grid.x > 0x7fffffff)
         return "a grid has 1 to 2^31-1, 65535, 65535 blocks";
+    if (l.cluster < 1 || l.cluster > 8)
+        return "a cluster has 1 to 8 blocks";
+    if (l.grid.x % l.cluster)
+        return "grid.x must be a multiple of the cluster's size";
     if (l.shared_bytes > 232448)
         return "a block has at most 232448 bytes (227 KB) of shared memory";
     return nullptr;

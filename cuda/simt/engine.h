@@ -20,19 +20,36 @@ namespace simt
 struct Fiber;
 struct Block;
 
-/// What a thread, or a barrier for those who pass it, knows of the others: releases seen, by warp.
+/// What a thread, or a barrier for those who pass it, knows of the others: releases seen, by warp of the
+/// cluster.
 struct Clock {
     uint32_t warp[32] = {};
+    std::vector<uint32_t> more; ///< from warp 32 on, which only clusters have
+
+    uint32_t operator[](unsigned w) const
+    {
+        return w < 32 ? warp[w] : w - 32 < more.size() ? more[w - 32] : 0;
+    }
+    void set(unsigned w, uint32_t count)
+    {
+        if (w >= 32 && w - 32 >= more.size())
+            more.resize(w - 31);
+        (w < 32 ? warp[w] : more[w - 32]) = count;
+    }
     void join(const Clock &o)
     {
         for (int i = 0; i < 32; i++)
             warp[i] = warp[i] < o.warp[i] ? o.warp[i] : warp[i];
+        if (more.size() < o.more.size())
+            more.resize(o.more.size());
+        for (size_t i = 0; i < o.more.size(); i++)
+            more[i] = more[i] < o.more[i] ? o.more[i] : more[i];
     }
     bool knows(const Clock &o) const
     {
         bool all = true;
-        for (int i = 0; i < 32; i++)
-            all &= warp[i] >= o.warp[i];
+        for (unsigned i = 0; i < 32 + o.more.size(); i++)
+            all &= (*this)[i] >= o[i];
         return all;
     }
 };
@@ -56,6 +73,7 @@ struct Condition {
 struct Thread {
     Block *block;
     unsigned index; ///< in the block
+    unsigned id;    ///< in the cluster, where each block takes up whole warps
     Fiber *fiber;
     bool done, spinning;
     Condition *waiting; ///< NULL: may run
@@ -68,6 +86,10 @@ struct Thread {
         uint32_t mask;
         void *arg;
     } meeting;
+
+    bool at_cluster;         ///< arrived at the cluster's barrier and has not waited
+    uint64_t cluster_phase;  ///< ... in this phase...
+    unsigned cluster_signal; ///< ... which is this in the timeline
 
     unsigned bulk_groups, cp_groups, wgmma_groups; ///< committed so far
     bool wgmma_fenced;                             ///< ... since its last wait
@@ -119,14 +141,15 @@ struct Mbarrier {
     uint32_t count, pending;
     int64_t bytes; ///< expected and not yet arrived
     uint64_t phase;
-    bool fenced; ///< the initialisation was made known to the async proxy
-    unsigned owner;
+    bool fenced;          ///< the initialisation was made known to the async proxy
+    unsigned owner;       ///< Thread::id
     uint32_t initialised; ///< stamp
     Site init, expect;
     Gate gate;
     Clock earlier;                ///< gate.complete as it was one phase before
     std::vector<uint64_t> passed; ///< by thread: the phases up to the last that it has waited for
     unsigned signal, last;        ///< of the current phase and of the one before, in the timeline
+    Site remote{nullptr, 0};      ///< of an arrival from another block, if there was one
 };
 
 /// The accumulators of one warpgroup tile while wgmma owns them.
@@ -170,10 +193,10 @@ struct Stream {               ///< the executions of one instruction by one warp
 };
 enum class Traffic { shared_load, shared_store, global_load, global_store };
 
-/// Shared memory: what was written by whom, as far as named helpers told.
+/// Shared memory: what was written by whom, as far as named helpers told. Threads by Thread::id + 1.
 struct Word {
-    uint16_t writer = 0, reader[2] = {0, 0};    ///< thread + 1, 0: nobody; the last two readers
-    uint16_t unfenced = 0;                      ///< thread + 1 whose write is not visible to the async proxy
+    uint16_t writer = 0, reader[2] = {0, 0};    ///< 0: nobody; the last two readers
+    uint16_t unfenced = 0;                      ///< whose write is not visible to the async proxy
     uint32_t written = 0, was_read[2] = {0, 0}; ///< stamps
     Site wrote{nullptr, 0}, read[2] = {{nullptr, 0}, {nullptr, 0}};
 };
@@ -199,13 +222,35 @@ struct Record {
     std::vector<unsigned> missing{0}; ///< arrivals, by signal
 };
 
+/// Blocks that run together and reach each other's shared memory; most are alone. They stay until all have
+/// exited.
+struct Cluster {
+    std::vector<Block *> blocks; ///< by rank
+    unsigned live = 0;           ///< threads that have not exited...
+    unsigned arrived = 0;        ///< ... and how many of them are at the cluster's barrier
+    uint64_t phase = 0;
+    Gate gate;
+};
+
+/// An access from another block of the cluster: this block must not exit before.
+struct Visit {
+    const char *what;
+    uint32_t stamp;
+    Site at;
+};
+
 struct Block {
     const Launch *launch;
     uint64_t launch_number;
     uint3 index;
     uint64_t linear;
+    std::shared_ptr<Cluster> cluster;
+    unsigned rank;                    ///< in the cluster
+    std::map<unsigned, Visit> visits; ///< the last one, by warp of the cluster
+    unsigned cluster_signal;          ///< of the current phase of the cluster's barrier, in the timeline
     std::vector<Thread> threads;
     unsigned live;
+    bool retired; ///< all threads have exited, and what they left was looked at
     std::vector<unsigned> order;
 
     std::unique_ptr<unsigned char[]> memory; ///< guard, shared memory, guard
@@ -239,7 +284,9 @@ struct Block {
 Thread &self();
 [[noreturn]] __attribute__((format(printf, 2, 3))) void fail(Site at, const char *fmt, ...);
 __attribute__((format(printf, 1, 2))) std::string format(const char *fmt, ...);
-std::string text(Site at); ///< file:line
+std::string text(Site at);                        ///< file:line
+std::string name_of(const Block &b);              ///< "block x,y,z"
+std::string name_of(const Block &b, unsigned id); ///< a thread of its cluster: "thread 5", perhaps with block
 void wait_for(Condition &c, Site at);
 void check_guards(Block &b, Site at);
 
@@ -250,10 +297,13 @@ void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void *
 
 /* ---- memory.cpp ---------------------------------------------------------------------------------- */
 /// The shared address of bytes that lie wholly in the block's shared memory and are aligned; else fails.
+uint32_t shared_checked(const Block &b, const void *p, uint64_t bytes, unsigned align, const char *what,
+                        Site at);
 uint32_t shared_checked(const void *p, uint64_t bytes, unsigned align, const char *what, Site at);
 void count_access(Block &b, Thread &t, Traffic kind, uint64_t address, unsigned bytes, Site at);
 void finish_counts(Block &b);
 bool known_written(Block &b, Range r); ///< by a named store or a copy; plain stores are not known
+void reads_shared(Block &b, Range r, const char *what, Site at); ///< what a load of at most 16 bytes checks
 void async_reads(Block &b, Range r, const char *what, Site at);  ///< wgmma or a store is about to read
 void async_writes(Block &b, Range r, const char *what, Site at); ///< a copy is about to overwrite
 void check_global(const void *p, uint64_t bytes, const char *what, Site at);
@@ -285,7 +335,7 @@ bool ordered(const Thread &me, unsigned other, uint32_t stamp); ///< whether `me
 /* ---- copy.cpp ------------------------------------------------------------------------------------ */
 void complete(Block &b, std::list<Pending>::iterator it);
 bool any_in_flight(const Block &b, Range r); ///< whether to look closer: some copy is near these bytes
-bool complete_one(Block &b); ///< some copy whose time has come; false if none is in flight
+bool complete_one(Block &b);                 ///< some copy whose time has come; false if none is in flight
 void finish_copies(Block &b);
 uint32_t swizzled(uint32_t address, unsigned swizzle); ///< XORs address bits [6:4] with [9:7], or fewer
 
@@ -295,6 +345,13 @@ void mbarrier_arrive_late(Block &b, uint32_t address, const Clock &issuer,
                           Site at); ///< of cp.async, when its copies took place
 constexpr uint32_t byte_limit_of_barrier = (1 << 20) - 1;
 void mbarrier_complete(Block &b, uint32_t address, int64_t bytes, Site at);
+void arrive_once(Block &b, uint64_t *p, const char *what, Site at);
+
+/* ---- cluster.cpp --------------------------------------------------------------------------------- */
+/// The block of this rank; fails unless it is known to have started, and has not exited.
+Block &peer(unsigned rank, const char *what, Site at);
+void leave_cluster(Thread &t); ///< this thread exits
+void check_visits(const Block &b);
 
 /* ---- timeline.cpp -------------------------------------------------------------------------------- */
 unsigned new_signal(Block &b);

@@ -11,9 +11,9 @@ namespace simt
 
 /* ---- Bounds -------------------------------------------------------------------------------------- */
 
-uint32_t shared_checked(const void *p, uint64_t bytes, unsigned align, const char *what, Site at)
+uint32_t shared_checked(const Block &b, const void *p, uint64_t bytes, unsigned align, const char *what,
+                        Site at)
 {
-    const Block &b = *self().block;
     const uint64_t offset = (uint64_t)((const unsigned char *)p - b.shared); // wraps below the start
     if (offset > b.launch->shared_bytes || bytes > b.launch->shared_bytes - offset)
         fail(at, "%s: %llu bytes at offset %lld are not inside the %zu bytes of shared memory", what,
@@ -21,6 +21,11 @@ uint32_t shared_checked(const void *p, uint64_t bytes, unsigned align, const cha
     if (offset % align)
         fail(at, "%s: shared offset %llu is not a multiple of %u", what, (unsigned long long)offset, align);
     return (uint32_t)offset + Block::shared_window;
+}
+
+uint32_t shared_checked(const void *p, uint64_t bytes, unsigned align, const char *what, Site at)
+{
+    return shared_checked(*self().block, p, bytes, align, what, at);
 }
 
 uint32_t shared_address(const void *p, Site at)
@@ -81,19 +86,19 @@ static void check_in_flight(Block &b, Range r, bool write, const char *what, Sit
 static void check_ordered(const Thread &me, unsigned who, uint32_t when, const char *did, Site where, Site at)
 {
     if (who && !ordered(me, who - 1, when))
-        fail(at, "race: thread %u %s this shared word at %s, and no barrier orders the two", who - 1, did,
-             text(where).c_str());
+        fail(at, "race: %s %s this shared word at %s, and no barrier orders the two",
+             name_of(*me.block, who - 1).c_str(), did, text(where).c_str());
 }
 
 static void read_word(Thread &t, Word &w, Site at)
 {
     check_ordered(t, w.writer, w.written, "wrote", w.wrote, at);
-    if (w.reader[0] != t.index + 1) {
+    if (w.reader[0] != t.id + 1) {
         w.reader[1] = w.reader[0];
         w.was_read[1] = w.was_read[0];
         w.read[1] = w.read[0];
     }
-    w.reader[0] = uint16_t(t.index + 1);
+    w.reader[0] = uint16_t(t.id + 1);
     w.was_read[0] = stamp(t);
     w.read[0] = at;
 }
@@ -110,11 +115,10 @@ static void write_word(Thread &t, Word &w, uint32_t index, bool whole, Site at)
         check_readers(t, w, at);
         check_ordered(t, w.writer, w.written, "wrote", w.wrote, at);
     }
-    w.writer =
-        whole ? uint16_t(t.index + 1) : 0; // the halves of a word may belong to two threads: blame nobody
+    w.writer = whole ? uint16_t(t.id + 1) : 0; // the halves of a word may belong to two threads: blame nobody
     w.written = stamp(t);
     w.wrote = at;
-    w.unfenced = uint16_t(t.index + 1);
+    w.unfenced = uint16_t(t.id + 1);
     t.unfenced.push_back(index);
 }
 
@@ -136,6 +140,25 @@ static void check_written(Block &b, Range r, const char *what, Site at)
              r.begin - Block::shared_window);
 }
 
+void reads_shared(Block &b, Range r, const char *what, Site at)
+{
+    check_in_flight(b, r, false, what, at);
+    Word *w = words(b, r);
+    for (unsigned i = 0; i < (r.end - r.begin + 3) / 4; i++)
+        read_word(self(), w[i], at);
+    check_written(b, r, what, at);
+}
+
+static void writes_shared(Block &b, Range r, const char *what, Site at)
+{
+    const unsigned bytes = r.end - r.begin;
+    check_in_flight(b, r, true, what, at);
+    check_products(b, r, what, at);
+    Word *w = words(b, r);
+    for (unsigned i = 0; i < (bytes + 3) / 4; i++)
+        write_word(self(), w[i], (r.begin - Block::shared_window) / 4 + i, bytes >= 4, at);
+}
+
 void touch_shared(const void *p, unsigned bytes, bool write, Site at)
 {
     Thread &t = self();
@@ -143,17 +166,7 @@ void touch_shared(const void *p, unsigned bytes, bool write, Site at)
     const char *what = write ? "shared store" : "shared load";
     const uint32_t address = shared_checked(p, bytes, bytes, what, at);
     const Range r = {address, address + bytes};
-    check_in_flight(b, r, write, what, at);
-    if (write)
-        check_products(b, r, what, at);
-    Word *w = words(b, r);
-    for (unsigned i = 0; i < (bytes + 3) / 4; i++)
-        if (write)
-            write_word(t, w[i], (address - Block::shared_window) / 4 + i, bytes >= 4, at);
-        else
-            read_word(t, w[i], at);
-    if (!write)
-        check_written(b, r, what, at);
+    (write ? writes_shared : reads_shared)(b, r, what, at);
     count_access(b, t, write ? Traffic::shared_store : Traffic::shared_load, address, bytes, at);
     note_work(t, 32 * bytes / options.costs.shared_bytes);
 }
@@ -164,7 +177,7 @@ void fence_proxy_async(Site at)
     t.at = at;
     mbarrier_fence_init(at);
     for (uint32_t i : t.unfenced)
-        if (t.block->words[i].unfenced == t.index + 1)
+        if (t.block->words[i].unfenced == t.id + 1)
             t.block->words[i].unfenced = 0;
     t.unfenced.clear();
 }
@@ -178,18 +191,17 @@ void async_reads(Block &b, Range r, const char *what, Site at)
     for (uint32_t i = 0; i < (r.end - r.begin + 3) / 4; i++)
         if (w[i].unfenced)
             fail(at,
-                 "missing proxy fence: %s reads what thread %d wrote at %s, which has not executed "
+                 "missing proxy fence: %s reads what %s wrote at %s, which has not executed "
                  "fence.proxy.async since",
-                 what, w[i].unfenced - 1, text(w[i].wrote).c_str());
+                 what, name_of(b, w[i].unfenced - 1u).c_str(), text(w[i].wrote).c_str());
 }
 
 static void check_refill(const Thread &t, const Word &w, const char *what, Site at)
 {
     for (int i = 0; i < 2; i++)
         if (w.reader[i] && !ordered(t, w.reader[i] - 1u, w.was_read[i]))
-            fail(at,
-                 "refill of bytes in use: %s, but thread %d read them at %s, and no barrier orders the two",
-                 what, w.reader[i] - 1, text(w.read[i]).c_str());
+            fail(at, "refill of bytes in use: %s, but %s read them at %s, and no barrier orders the two",
+                 what, name_of(*t.block, w.reader[i] - 1u).c_str(), text(w.read[i]).c_str());
 }
 
 void async_writes(Block &b, Range r, const char *what, Site at)

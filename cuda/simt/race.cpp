@@ -2,10 +2,10 @@
  * @file race.cpp
  * @brief Which thread knows what others did: clocks that barriers carry from thread to thread.
  *
- * A vector clock with one component a warp. A release counts up its warp's component, and what a thread does
- * bears the count of that moment as a stamp; whoever has learned of a larger count, through a barrier, a
- * meeting of lanes or a fence, comes after it. Lanes that share a count may hide a race between them, but a
- * correct kernel is never blamed.
+ * A vector clock with one component a warp of the cluster. A release counts up its warp's component, and what
+ * a thread does bears the count of that moment as a stamp; whoever has learned of a larger count, through a
+ * barrier, a meeting of lanes or a fence, comes after it. Lanes that share a count may hide a race between
+ * them, but a correct kernel is never blamed.
  */
 #include "engine.h"
 
@@ -19,13 +19,13 @@ uint32_t stamp(const Thread &t)
 
 bool ordered(const Thread &me, unsigned other, uint32_t stamp)
 {
-    return other == me.index || me.clock.warp[other / 32] > stamp;
+    return other == me.id || me.clock[other / 32] > stamp;
 }
 
 void publish(Clock &object)
 {
     Thread &t = self();
-    t.clock.warp[t.index / 32] = ++t.block->releases[t.index / 32];
+    t.clock.set(t.id / 32, ++t.block->releases[t.index / 32]);
     object.join(t.clock);
 }
 
