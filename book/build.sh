@@ -17,6 +17,7 @@ work=$build/book.work
 rm -rf "$work" "$build/book"
 mkdir -p "$work"
 
+for page in book/*.md; do book/filter_page "$page" > /dev/null; done # doxygen does not ask whether a filter failed
 book/check_snippets # doxygen passes over a label that is not there
 
 doxygen -w html "$work/header.html" "$work/f.html" "$work/s.css" > /dev/null 2>&1
@@ -46,7 +47,7 @@ for font in $(grep -oE 'KaTeX_[A-Za-z0-9]+-[A-Za-z]+\.woff2' "$katex/katex.min.c
     cp -L "$katex/fonts/$font" "$build/book/katex/fonts/"
 done
 # only woff2 came along: the css names the other formats too
-sed -i -E 's#,url\([^)]*\.(woff|ttf)\) format\("[a-z]+"\)##g' "$build/book/katex/katex.min.css"
+sed -i -E 's#, ?url\([^)]*\.(woff|ttf)\) ?format\(["'\'']?[a-z]+["'\'']?\)##g' "$build/book/katex/katex.min.css"
 pages=$(for page in book/*.md; do label=$(sed -n '1s/.*{#\(.*\)}.*/\1/p' "$page"); echo "$build/book/${label:-index}.html"; done)
 node book/mathematics.js $pages
 book/check_links "$build/book"
