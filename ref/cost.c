@@ -8,6 +8,7 @@ msa_status msa_cost(const msa_shape *s, int64_t n, msa_cost_row *row)
     if (n < 1 || s->n_heads < 1 || s->n_kv_heads < 1 || s->d_head < 1 || s->d_index < 1 || s->block < 1 ||
         s->topk < 1)
         return MSA_ERR_SIZE;
+    /* [cost] */
     const double N = (double)n, kept = (double)s->topk * s->block;
     const double heads = (double)s->n_heads * s->d_head, kv_heads = (double)s->n_kv_heads * s->d_head;
     const double index = (double)s->n_kv_heads * s->d_index * N * N;
@@ -22,5 +23,6 @@ msa_status msa_cost(const msa_shape *s, int64_t n, msa_cost_row *row)
     row->bytes_msa = 2 * s->d_index * N + chosen;
     row->bytes_ratio = row->bytes_gqa / row->bytes_msa;
     row->bytes_ratio_8 = row->bytes_gqa / (s->d_index * N + chosen);
+    /* [cost] */
     return MSA_OK;
 }

@@ -27,6 +27,7 @@ static msa_status dense(const msa_shape *s, const float *q, const float *k, cons
             for (int h = 0; h < s->n_heads; h++) {
                 int64_t row = (seq.q0 + i) * s->n_heads + h;
                 int64_t kv = seq.kv0 * s->n_kv_heads + h / group; /* row of key 0 for this head */
+                /* [dense_row] */
                 for (int64_t j = 0; j < visible; j++)
                     p[j] = scale * dot(q + row * d, k + (kv + j * s->n_kv_heads) * d, d);
                 double denom, row_lse = softmax_row(p, visible, bf16, &denom);
@@ -36,6 +37,7 @@ static msa_status dense(const msa_shape *s, const float *q, const float *k, cons
                     axpy(p[j], v + (kv + j * s->n_kv_heads) * d, d, acc);
                 for (int c = 0; c < d; c++)
                     o[row * d + c] = (float)(acc[c] / denom);
+                /* [dense_row] */
                 if (lse)
                     lse[row] = (float)row_lse;
             }

@@ -13,6 +13,7 @@ size_t index_workspace(const msa_shape *s)
            work_bytes(s->topk, sizeof(int32_t));
 }
 
+/* [score_blocks] */
 /* Block maxima of the raw dot products of one index query; returns the local block. */
 static int64_t score_blocks(const msa_shape *s, const float *qi, const float *ki, int64_t p, double *m)
 {
@@ -27,6 +28,7 @@ static int64_t score_blocks(const msa_shape *s, const float *qi, const float *ki
     }
     return local;
 }
+/* [score_blocks] */
 
 /* log sum exp of the scaled index logits over a support, in one pass (online softmax). */
 static double support_lse(const msa_shape *s, const float *qi, const float *ki, const int32_t *ids, int64_t p)
@@ -37,6 +39,7 @@ static double support_lse(const msa_shape *s, const float *qi, const float *ki, 
     for (int64_t a = 0; a < spans && (!ids || ids[a] >= 0); a++) {
         int64_t first = ids ? (int64_t)ids[a] * s->block : 0;
         int64_t last = ids ? min_i64(first + s->block - 1, p) : p;
+        /* [online_lse] */
         for (int64_t j = first; j <= last; j++) {
             double x = scale * dot(qi, ki + j * s->d_index, s->d_index);
             if (x > max) {
@@ -45,6 +48,7 @@ static double support_lse(const msa_shape *s, const float *qi, const float *ki, 
             }
             sum += exp(x - max);
         }
+        /* [online_lse] */
     }
     return max + log(sum);
 }

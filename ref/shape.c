@@ -134,6 +134,7 @@ int64_t max_support(const msa_shape *s, bool full)
     return full || s->topk >= msa_n_blocks(s) ? all : min_i64(all, (int64_t)s->topk * s->block);
 }
 
+/* [list_support] */
 int64_t list_support(const msa_shape *s, const int32_t *ids, int64_t p, int64_t *tokens)
 {
     int64_t n = 0;
@@ -150,6 +151,7 @@ int64_t list_support(const msa_shape *s, const int32_t *ids, int64_t p, int64_t 
     }
     return n;
 }
+/* [list_support] */
 
 msa_status msa_positions(const msa_shape *s, int32_t *pos)
 {

@@ -22,6 +22,7 @@ uint16_t msa_bf16_bits(float x)
     return (uint16_t)(bits >> 16);
 }
 
+/* [softmax_row] */
 double softmax_row(double *x, int64_t n, bool bf16, double *denom)
 {
     double max = -INFINITY;
@@ -39,3 +40,4 @@ double softmax_row(double *x, int64_t n, bool bf16, double *denom)
     *denom = bf16 ? (double)sum32 : sum;
     return max + log(*denom);
 }
+/* [softmax_row] */

@@ -28,6 +28,7 @@ static msa_status sparse(const msa_shape *s, const float *q, const float *k, con
         msa_seq seq = msa_get_seq(s, b);
         for (int64_t i = 0; i < seq.n_q; i++) {
             for (int r = 0; r < s->n_kv_heads; r++) {
+                /* [sparse_row] */
                 int64_t n = list_support(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), tokens);
                 int64_t kv = seq.kv0 * s->n_kv_heads + r; /* row of key 0 for this group */
                 for (int h = r * group; h < (r + 1) * group; h++) {
@@ -41,6 +42,7 @@ static msa_status sparse(const msa_shape *s, const float *q, const float *k, con
                         axpy(p[a], v + (kv + tokens[a] * s->n_kv_heads) * d, d, acc);
                     for (int c = 0; c < d; c++)
                         o[row * d + c] = (float)(acc[c] / denom);
+                /* [sparse_row] */
                     if (lse)
                         lse[row] = (float)row_lse;
                 }

@@ -4,6 +4,7 @@
  * implementation chooses the same blocks. Ids leave in ascending order, which puts the local block last. */
 #include "internal.h"
 
+/* [top_blocks] */
 void top_blocks(const double *m, int64_t n, int64_t keep, double *best, int32_t *ids)
 {
     /* best/ids: the winners so far, best first. Candidates come in ascending id, so an equal score never
@@ -21,6 +22,7 @@ void top_blocks(const double *m, int64_t n, int64_t keep, double *best, int32_t 
         best[at] = x;
         ids[at] = (int32_t)b;
     }
+/* [top_blocks] */
     for (int64_t a = 1; a < kept; a++) { /* ascending ids; k is small */
         int32_t id = ids[a];
         int64_t at = a;
@@ -30,6 +32,7 @@ void top_blocks(const double *m, int64_t n, int64_t keep, double *best, int32_t 
     }
 }
 
+/* [select_row] */
 void select_row(const double *m, int64_t local, int64_t k, double *best, int32_t *ids)
 {
     int64_t others = min_i64(k - 1, local);
@@ -38,6 +41,7 @@ void select_row(const double *m, int64_t local, int64_t k, double *best, int32_t
     for (int64_t a = others + 1; a < k; a++)
         ids[a] = -1;
 }
+/* [select_row] */
 
 size_t topk_workspace(const msa_shape *s)
 {

@@ -1,0 +1,28 @@
+// Renders the formulas of the pages named on the command line with KaTeX, at build time: the reader needs no
+// JavaScript, and a formula that is wrong fails the build. Usage: node mathematics.js PAGE.html ...
+"use strict";
+const fs = require("fs");
+const katex = require("/usr/share/nodejs/katex");
+const plain = s => s.replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&quot;/g, '"').replace(/&#39;/g, "'").replace(/&amp;/g, "&");
+let formulas = 0, failed = 0;
+for (const file of process.argv.slice(2)) {
+    const page = fs.readFileSync(file, "utf8");
+    // listings and sources may hold \( too: leave them alone
+    const parts = page.split(/(<pre[\s\S]*?<\/pre>|<div class="fragment">[\s\S]*?<\/div><!-- fragment -->|<script[\s\S]*?<\/script>)/);
+    const render = (tex, display) => {
+        formulas++;
+        try {
+            return katex.renderToString(plain(tex).trim(), { displayMode: display, throwOnError: true, strict: "error" });
+        } catch (error) {
+            failed++;
+            console.error(`${file}: ${error.message}`);
+            return "";
+        }
+    };
+    const done = parts.map((part, i) => i % 2 ? part : part
+        .replace(/\\\[([\s\S]*?)\\\]/g, (_, tex) => render(tex, true))
+        .replace(/\\\(([\s\S]*?)\\\)/g, (_, tex) => render(tex, false))).join("");
+    if (done !== page) fs.writeFileSync(file, done);
+}
+console.log(`  katex: ${formulas} formulas`);
+process.exit(failed ? 1 : 0);
