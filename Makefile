@@ -68,7 +68,7 @@ comma   := ,
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
 	@echo
-	@sed -nE 's/^([a-z-]+):.*## /\1|/p' Makefile | while IFS='|' read -r t d; do printf '  make %-12s %s\n' "$$t" "$$d"; done
+	@sed -nE 's/^([a-z-]+):.*## /\1|/p' Makefile book/exercises/exercises.mk | while IFS='|' read -r t d; do printf '  make %-12s %s\n' "$$t" "$$d"; done
 	@echo
 	@echo "found here:"
 	@printf '  %-10s %s\n' cc "$$($(CC) --version 2>/dev/null | head -n 1)"
@@ -188,13 +188,13 @@ test: deps ## build and pass every test that this machine can run
 	@$(MAKE) --no-print-directory build check-programs
 	@MSA=$(B)/msa B=$(B) CC="$(CC)" CXX="$(CXX)" NVCC="$(NVCC)" tests/run.sh $(T_BIN) $(T_CXX) $(T_SCRIPT)
 
-check-programs: $(T_BIN) $(T_CXX)
+check-programs: $(T_BIN) $(T_CXX) exercise-programs
 
 test-mutants: build check-programs ## only the wrong variants of code and kernels that the tests must catch
 	@B=$(B) tests/run.sh tests/mutants.sh tests/mutants_kernels.sh
 
 test-asan: deps ## the same under AddressSanitizer and UBSan
-	@$(MAKE) --no-print-directory test DEPS=0 B=build/asan CFLAGS="-O1 -g" ARCH=x86-64 \
+	@TEST_LIMIT=3600 $(MAKE) --no-print-directory test DEPS=0 B=build/asan CFLAGS="-O1 -g" ARCH=x86-64 \
 	  SAN="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
 
 test-simt: $(B)/tests/test_simt ## only the CPU engine's own tests
@@ -237,6 +237,9 @@ soak: build ## long versions: training killed and resumed 100 times
 
 fuzz: ## coverage-guided fuzzing of the file readers, one minute each
 	@B=$(B) tests/fuzz/run.sh 60
+
+# ---- Exercises ----------------------------------------------------------------------------------
+include book/exercises/exercises.mk
 
 # ---- Install ------------------------------------------------------------------------------------
 install: build ## header, libraries, program and pkg-config file under PREFIX

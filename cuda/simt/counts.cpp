@@ -13,6 +13,14 @@ extern "C" const simt_counters *simt_counts(void)
     return &simt::counters;
 }
 
+extern "C" void simt_watch(void (*see)(void *, const simt_access *), void *context)
+{
+    if (see)
+        simt::options.watch = [=](const simt_access &a) { see(context, &a); };
+    else
+        simt::options.watch = nullptr;
+}
+
 extern "C" void simt_record(int64_t block)
 {
     simt::options.timeline = block >= 0;

@@ -34,6 +34,19 @@ typedef struct simt_counters {
 /** Of the last run of a kernel. */
 const simt_counters *simt_counts(void);
 
+/** One load or store by a named helper. */
+typedef struct simt_access {
+    uint64_t address; /**< in global memory, or in the block's shared window, which starts at bank 0 */
+    unsigned bytes;
+    bool shared, write;
+    uint64_t block; /**< of the grid, counted along x first */
+    unsigned thread;
+} simt_access;
+
+/** Shows every access from now on to see(context, access); NULL: to nobody. Blocks of one launch may call it
+ *  at the same time. Bulk copies and products are not shown. */
+void simt_watch(void (*see)(void *context, const simt_access *access), void *context);
+
 /** simt::Did, in its order. */
 typedef enum simt_did {
     SIMT_WORK,

@@ -314,6 +314,9 @@ static void account(Block &b, Traffic kind, const Access &a)
 /// The n-th execution of an instruction by each lane belongs to the n-th execution by the warp.
 void count_access(Block &b, Thread &t, Traffic kind, uint64_t address, unsigned bytes, Site at)
 {
+    if (options.watch)
+        options.watch({address, bytes, kind == Traffic::shared_load || kind == Traffic::shared_store,
+                       kind == Traffic::shared_store || kind == Traffic::global_store, b.linear, t.index});
     Stream &s = b.streams[{{at.file, at.line}, {t.index / 32, kind}}];
     const uint64_t nth = s.seen[t.lane()]++ - s.first;
     while (s.open.size() <= nth)

@@ -163,6 +163,8 @@ struct Options {
     /// Which blocks of a grid run; all, if empty. Launches count from 0 at reset(). Called by one thread.
     /// `block` counts along x first.
     std::function<bool(const char *kernel, uint64_t launch, uint64_t block, dim3 grid)> only;
+    /// Shown every access by a named helper, by all blocks that run at the same time.
+    std::function<void(const simt_access &)> watch;
     size_t snapshot =
         64 << 20;          ///< LAUNCH_DEPENDENT: bytes of declared buffers up to which output is poisoned
     bool timeline = false; ///< record what timeline() hands out

@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# make exercise, make hint and make progress: exercise.sh run|hint|progress [N], in the project's root. A
+# student's files are book/exercises/NN_name/mine.*, which git ignores and `make clean` leaves alone: the
+# answer mine.c or mine.cu, the hints shown so far, and the answer's last verdict.
+set -u
+export LC_ALL=C
+B=${B:-build} EX=book/exercises
+
+refuse() {
+    echo "make exercise: $1" >&2
+    exit 2
+}
+
+# The directory of exercise N: its number, with or without a leading zero, or its name.
+find_exercise() {
+    local n=$1 found
+    [[ $n =~ ^[0-9]$ ]] && n=0$n
+    if [[ $n =~ ^[0-9]{2}$ ]]; then
+        for found in "$EX/${n}"_*/; do
+            [[ -d $found ]] && echo "${found%/}" && return
+        done
+    elif [[ $n =~ ^[0-9]{2}_[a-z_]+$ && -d $EX/$n ]]; then
+        echo "$EX/$n" && return
+    fi
+    local all=("$EX"/[0-9]*/)
+    refuse "expected N=01 to N=$(basename "${all[-1]}" | cut -c1-2), found N=$1"
+}
+
+answer_of() { # its path, whether it exists or not
+    if [[ -f $1/stub.cu ]]; then echo "$1/mine.cu"; else echo "$1/mine.c"; fi
+}
+
+run() {
+    local dir answer out status
+    dir=$(find_exercise "$1") || exit
+    answer=$(answer_of "$dir") out=$B/$dir
+    [[ $answer == *.cu && -z ${CXX17:-} ]] && refuse "$(basename "$dir") is a kernel and needs a C++ compiler"
+    [[ ${SEED:-1} =~ ^[0-9]+$ ]] || refuse "expected SEED to be a number, found '$SEED'"
+    if [[ ! -e $answer ]]; then
+        cp -n "$dir/stub.${answer##*.}" "$answer" || exit 2
+        echo "made $answer: edit this file (git ignores it, make clean keeps it); the task is in $dir/statement.md"
+    fi
+    $MAKE --no-print-directory "$out/mine" || exit 2
+    echo "$(basename "$dir"), seed ${SEED:-1}"
+    "$out/mine" "${SEED:-1}" "$out/touched.png" | tee "$out/said"
+    status=${PIPESTATUS[0]}
+    if [[ $status -gt 1 ]]; then
+        echo "not yet: the program ended with status $status before its verdict" | tee -a "$out/said"
+    fi
+    echo "$(cksum <"$answer") $(tail -n 1 "$out/said")" >"$dir/mine.verdict"
+    [[ $status -eq 0 ]] || echo "  again: make exercise N=$(basename "$dir" | cut -c1-2) SEED=${SEED:-1}     a hint: make hint N=$(basename "$dir" | cut -c1-2)"
+    [[ $status -eq 0 ]]
+}
+
+hint() {
+    local dir shown=0 total
+    dir=$(find_exercise "$1") || exit
+    [[ -f $dir/mine.hints ]] && read -r shown <"$dir/mine.hints"
+    total=$(grep -c '^## ' "$dir/hints.md")
+    shown=$((shown < total ? shown + 1 : total))
+    awk -v n="$shown" '/^## /{i++} i==n' "$dir/hints.md"
+    echo "(hint $shown of $total$([[ $shown -eq $total ]] && echo ": the last; the answer is in $dir/solution.md"))"
+    echo "$shown" >"$dir/mine.hints"
+}
+
+state() { # of the answer in a directory
+    local answer sum size words
+    answer=$(answer_of "$1")
+    [[ -e $answer ]] || { echo "not begun" && return; }
+    [[ -f $1/mine.verdict ]] || { echo "begun" && return; }
+    read -r sum size words <"$1/mine.verdict"
+    [[ "$sum $size" == "$(cksum <"$answer")" ]] || { echo "changed since it was judged" && return; }
+    if [[ $words == pass ]]; then echo "passed"; else echo "$words"; fi
+}
+
+progress() {
+    local dir words passed=0 all=0
+    for dir in "$EX"/[0-9]*/; do
+        dir=${dir%/} words=$(state "$dir") all=$((all + 1))
+        [[ $words == passed ]] && passed=$((passed + 1))
+        printf '  %-20s %-66s %s\n' "$(basename "$dir")" "$(sed -n '1s/^# //p' "$dir/statement.md")" "$words"
+    done
+    echo "$passed of $all passed"
+}
+
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
+case ${1:-} in
+run | hint) "$1" "${2:-}" ;;
+progress) progress ;;
+*) refuse "expected run, hint or progress, found '${1:-}'" ;;
+esac

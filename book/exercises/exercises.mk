@@ -1,0 +1,32 @@
+# The exercises of the book, for the Makefile. Each is three programs that share one check: the stub, the
+# solution, and mine, the student's copy, which git ignores and nothing here overwrites or deletes.
+EX       := book/exercises
+EX_C     := $(sort $(patsubst %/stub.c,%,$(wildcard $(EX)/[0-9]*/stub.c)))
+EX_CU    := $(if $(CXX17),$(sort $(patsubst %/stub.cu,%,$(wildcard $(EX)/[0-9]*/stub.cu))))
+EX_LIBS  := $(HEADLESS_OBJ) $(SIDE_OBJ) $(B)/libmsa.a
+
+$(B)/$(EX)/%.o: $(EX)/%.cu $(B)/flags
+	@mkdir -p $(@D) && echo "  c++ $<"
+	$(Q)$(CXX) $(ALLCXXFLAGS) -x c++ -c $< -o $@
+
+define EX_PROGRAM
+$(B)/$(1)/$(2): $(B)/$(1)/$(2).o $(B)/$(1)/check.o $(3) $(EX_LIBS)
+	$(Q)$(LINK) $(LINKFLAGS) $$^ $(APPLIBS) -o $$@
+endef
+$(foreach e,$(EX_C),$(foreach p,stub solution mine,$(eval $(call EX_PROGRAM,$(e),$(p),$(B)/$(EX)/exercise.o))))
+$(foreach e,$(EX_CU),$(foreach p,stub solution mine,$(eval $(call EX_PROGRAM,$(e),$(p),$(B)/$(EX)/exercise.o $(B)/$(EX)/kernel.o))))
+
+.PHONY: exercise hint progress exercises-check exercise-programs
+N    ?=#                   which exercise
+SEED ?= 1#                 of its inputs
+EXERCISE = MAKE="$(MAKE)" B="$(B)" CXX17="$(CXX17)" SEED="$(SEED)" $(EX)/exercise.sh
+
+exercise: ## N=03: build your answer to an exercise and judge it
+	@$(EXERCISE) run "$(N)"
+hint: ## N=03: the next hint for an exercise
+	@$(EXERCISE) hint "$(N)"
+progress: ## all exercises, and how far you are
+	@$(EXERCISE) progress
+exercises-check: exercise-programs ## prove that every stub fails and every solution passes
+	@B=$(B) tests/run.sh tests/test_exercises.sh
+exercise-programs: $(foreach e,$(EX_C) $(EX_CU),$(B)/$(e)/stub $(B)/$(e)/solution)
