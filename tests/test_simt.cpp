@@ -1352,7 +1352,7 @@ static void wrong_kernels()
 /* ---- Clusters ------------------------------------------------------------------------------------ */
 
 struct ClusterSmem {
-    float part[64];
+    float part[512];
     uint64_t full;
 };
 
@@ -1360,29 +1360,29 @@ struct ClusterSmem {
 __global__ void cluster_sum(const float *x, float *sum)
 {
     ClusterSmem &s = shared<ClusterSmem>();
-    const unsigned t = threadIdx.x;
+    const unsigned t = threadIdx.x, n = blockDim.x;
     for (unsigned turn = 0; turn < 2; turn++) {
-        st_shared(&s.part[t], ld_global(&x[blockIdx.x * 64 + t]) + (float)turn);
+        st_shared(&s.part[t], ld_global(&x[blockIdx.x * n + t]) + (float)turn);
         cluster_sync();
         float v = 0;
         for (unsigned i = 0; i < 4; i++)
-            v += ld_remote(mapa(&s.part[63 - t], (cluster_rank() + i) % 4));
-        st_global(&sum[(2 * blockIdx.x + turn) * 64 + t], v);
+            v += ld_remote(mapa(&s.part[n - 1 - t], (cluster_rank() + i) % 4));
+        st_global(&sum[(2 * blockIdx.x + turn) * n + t], v);
         cluster_sync();
     }
 }
 
-static bool cluster_reduction()
+static bool cluster_reduction(unsigned n)
 {
-    vector<float> x(12 * 64), sum(2 * 12 * 64, NAN);
+    vector<float> x(12 * n), sum(2 * 12 * n, NAN);
     for (size_t i = 0; i < x.size(); i++)
         x[i] = (float)(i * i % 101);
-    LAUNCH_CLUSTER(cluster_sum, 4, 12, 64, sizeof(ClusterSmem), nullptr, x.data(), sum.data());
+    LAUNCH_CLUSTER(cluster_sum, 4, 12, n, sizeof(ClusterSmem), nullptr, x.data(), sum.data());
     for (size_t i = 0; i < sum.size(); i++) {
-        const size_t block = i / 128, turn = i / 64 % 2, t = 63 - i % 64;
+        const size_t block = i / n / 2, turn = i / n % 2, t = n - 1 - i % n;
         float expected = 4 * (float)turn;
         for (size_t b = block / 4 * 4; b < block / 4 * 4 + 4; b++)
-            expected += x[b * 64 + t];
+            expected += x[b * n + t];
         if (!(sum[i] == expected))
             return false;
     }
@@ -1521,11 +1521,13 @@ static bool early_leavers()
     return met == 64 + 32;
 }
 
-__global__ void exits_early(float *out)
+__global__ void exits_early(float *out, int barriers)
 {
     ClusterSmem &s = shared<ClusterSmem>();
     st_shared(&s.part[threadIdx.x], 1.0f);
     cluster_sync();
+    for (int i = 0; i < barriers && cluster_rank() == 0; i++)
+        __syncthreads();
     if (cluster_rank() == 0)
         out[threadIdx.x] = ld_remote(mapa(&s.part[threadIdx.x], 1)); // BLAME: no cluster barrier before exit
 }
@@ -1651,7 +1653,8 @@ __global__ void distant_rank(int rank)
 
 static void right_clusters()
 {
-    right("a sum through the shared memory of four blocks", cluster_reduction);
+    right("a sum through the shared memory of four blocks", [] { return cluster_reduction(64); });
+    right("... of 64 warps together", [] { return cluster_reduction(512); });
     right("a multicast ring of two blocks", multicast_ring);
     right("... whose timeline is the same in every order and timing", cluster_timeline);
     right("a multicast of three dimensions to another block", multicast_box);
@@ -1679,7 +1682,9 @@ static void wrong_clusters()
     auto race = [&] { LAUNCH_CLUSTER(remote_race, 2, 2, 64, bytes, nullptr, out); };
 
     wrong("no cluster barrier before exit", "exited",
-          [&] { LAUNCH_CLUSTER(exits_early, 2, 2, 64, bytes, nullptr, out); });
+          [&] { LAUNCH_CLUSTER(exits_early, 2, 2, 64, bytes, nullptr, out, 0); });
+    wrong("no cluster barrier before exit", "block 1,0,0 has exited",
+          [&] { LAUNCH_CLUSTER(exits_early, 2, 2, 64, bytes, nullptr, out, 3); });
     wrong("no cluster barrier before access", "may not have started",
           [&] { LAUNCH_CLUSTER(starts_late, 2, 2, 64, bytes, nullptr, out); });
     wrong("remote race, reader last", "of block 1,0,0 wrote", race, false);
