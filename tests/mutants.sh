@@ -41,7 +41,7 @@ mutant() { # mutant NAME FILE TEST SED-SCRIPT
     fi
 }
 
-cp -a Makefile ref cuda tests "$W/"
+cp -a Makefile book ref cuda tests "$W/"
 [[ ! -d $B ]] || cp -a "$B" "$W/build"
 
 # Without a mutant every test passes: else the rest would prove nothing.

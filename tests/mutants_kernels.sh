@@ -38,7 +38,7 @@ if [[ ! -x $B/tests/test_kernels ]] || ! "$B/msa" kernels | grep -q simt; then
     skip "mutants of the kernels" "no C++ compiler here"
     finish
 fi
-cp -a Makefile ref cuda tests data README.md "$W/"
+cp -a Makefile book ref cuda tests data README.md "$W/"
 cp -a "$B" "$W/build"
 
 # ---- Results that are wrong ------------------------------------------------------------------------
