@@ -33,5 +33,5 @@ hint: ## N=03: the next hint for an exercise
 progress: ## all exercises, and how far you are
 	@$(EXERCISE) progress
 exercises-check: exercise-programs ## prove that every stub fails and every solution passes
-	@B=$(B) tests/run.sh tests/test_exercises.sh
+	@B=$(B) NVCC="$(NVCC)" tests/run.sh tests/test_exercises.sh
 exercise-programs: $(foreach e,$(EX_C) $(EX_CU),$(B)/$(e)/stub $(B)/$(e)/solution)
