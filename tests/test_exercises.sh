@@ -26,6 +26,19 @@ for dir in "$EX"/[0-9]*/; do
     done
 done
 
+# ---- The same files for a GPU: no warning, no spill, nothing for ptxas to repair ------------------------
+
+version=$("${NVCC:-false}" --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\),.*/\1/p')
+for cu in "$EX"/[0-9]*/*.cu; do
+    [[ $cu == */mine.cu ]] && continue
+    if [[ -z $version || $(printf '%s\n' 12.4 "$version" | sort -V | head -n 1) != 12.4 ]]; then
+        skip "${cu#"$EX"/} compiles with nvcc" "no nvcc 12.4 or newer here"
+        continue
+    fi
+    cuda/nvcc.sh "$cu" "$W/kernel.o" >"$W.out" 2>"$W.err"
+    check $? "${cu#"$EX"/} compiles with nvcc"
+done
+
 # ---- What a student sees, in a copy of the directory -------------------------------------------------
 
 refuses() { # refuses COMMAND N

@@ -4,6 +4,7 @@
  */
 #include "exercise.h"
 
+#include <stdalign.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -15,14 +16,27 @@ static char failure[2 * VERDICT_TEXT];
 
 /* ---- Memory ---------------------------------------------------------------------------------------- */
 
+// Nothing is released before the end; the chain says so to leak checkers.
+typedef struct kept {
+    struct kept *next;
+    alignas(64) unsigned char memory[];
+} kept;
+static kept *all;
+
+static void no_memory(void)
+{
+    fprintf(stderr, "exercise: out of memory\n");
+    exit(2);
+}
+
 void *exercise_alloc(int64_t bytes)
 {
-    void *p = malloc(bytes > 0 ? (size_t)bytes : 1);
-    if (!p) {
-        fprintf(stderr, "exercise: out of memory\n");
-        exit(2);
-    }
-    return p;
+    kept *k = aligned_alloc(64, (sizeof *k + (size_t)bytes + 63) / 64 * 64);
+    if (!k)
+        no_memory();
+    k->next = all;
+    all = k;
+    return k->memory;
 }
 
 float *exercise_floats(int64_t n)
@@ -35,12 +49,10 @@ float *exercise_floats(int64_t n)
 
 inputs exercise_inputs(const msa_shape *s, inputs_pattern pattern)
 {
-    inputs in;
-    if (!inputs_new(&in, s, pattern, seed)) {
-        fprintf(stderr, "exercise: out of memory\n");
-        exit(2);
-    }
-    return in;
+    inputs *in = exercise_alloc(sizeof *in);
+    if (!inputs_new(in, s, pattern, seed))
+        no_memory();
+    return *in;
 }
 
 /* ---- What the code touched ------------------------------------------------------------------------- */
@@ -113,7 +125,6 @@ void exercise_tensor(const char *what, verdict_dims n, const float *expected, co
     char text[VERDICT_TEXT];
     verdict_text(what, &v, text);
     exercise_true(v.pass, "%s", text);
-    free(oracle);
 }
 
 void exercise_ids(const msa_shape *s, const int32_t *expected, const int32_t *found)
@@ -138,22 +149,28 @@ void exercise_bar(const char *what, uint64_t found, uint64_t bar)
 #define EDGE 24 // pixels around the map
 #define SIZE 960
 
+static int larger(int a, int b)
+{
+    return a > b ? a : b;
+}
+
 static void draw(const touched *t)
 {
     const int64_t longer = t->rows > t->columns ? t->rows : t->columns;
     const int cell = longer < SIZE ? (int)(SIZE / longer) : 1;
     const int width = cell * (int)t->columns, height = cell * (int)t->rows;
     const io_rgb paper = {255, 255, 255}, ink = {30, 30, 30};
-    io_image im = io_image_new(width + 2 * EDGE < 300 ? 300 : width + 2 * EDGE, height + 2 * EDGE, paper);
     char title[160], written[IO_ERR];
     io_error err;
     float most = 1;
     for (int64_t i = 0; i < t->rows * t->columns; i++)
         most = fmaxf(most, t->count[i]);
+    snprintf(title, sizeof title, "across: %s   dark 0, yellow %.0f", t->across, (double)most);
+    io_image im = io_image_new(larger(width, io_text_width(title, 1)) + 2 * EDGE,
+                               larger(height, io_text_width(t->down, 1)) + 2 * EDGE, paper);
     for (int64_t i = 0; i < t->rows * t->columns; i++)
         io_fill(&im, EDGE + cell * (int)(i % t->columns), EDGE + cell * (int)(i / t->columns),
                 cell - (cell > 3), cell - (cell > 3), io_colormap(sqrt((double)(t->count[i] / most))));
-    snprintf(title, sizeof title, "across: %s   dark 0, yellow %.0f", t->across, (double)most);
     io_text(&im, EDGE, 6, 1, false, ink, title);
     io_text(&im, 8, EDGE + io_text_width(t->down, 1), 1, true, ink, t->down);
     if (io_write_png(picture_path, &im, NULL, 0, written, err))

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# make exercise, make hint and make progress: exercise.sh run|hint|progress [N], in the project's root. A
+# make exercise, make hint and make progress: exercise.sh run|hint|find|progress [N], in the project's root. A
 # student's files are book/exercises/NN_name/mine.*, which git ignores and `make clean` leaves alone: the
 # answer mine.c or mine.cu, the hints shown so far, and the answer's last verdict.
 set -u
@@ -7,7 +7,7 @@ export LC_ALL=C
 B=${B:-build} EX=book/exercises
 
 refuse() {
-    echo "make exercise: $1" >&2
+    echo "exercise: $1" >&2
     exit 2
 }
 
@@ -42,10 +42,10 @@ run() {
     fi
     $MAKE --no-print-directory "$out/mine" || exit 2
     echo "$(basename "$dir"), seed ${SEED:-1}"
-    "$out/mine" "${SEED:-1}" "$out/touched.png" | tee "$out/said"
+    timeout 60 "$out/mine" "${SEED:-1}" "$out/touched.png" | tee "$out/said"
     status=${PIPESTATUS[0]}
     if [[ $status -gt 1 ]]; then
-        echo "not yet: the program ended with status $status before its verdict" | tee -a "$out/said"
+        echo "not yet: the program ended with status $status before its verdict$([[ $status -eq 124 ]] && echo ": it ran for a minute")" | tee -a "$out/said"
     fi
     echo "$(cksum <"$answer") $(tail -n 1 "$out/said")" >"$dir/mine.verdict"
     [[ $status -eq 0 ]] || echo "  again: make exercise N=$(basename "$dir" | cut -c1-2) SEED=${SEED:-1}     a hint: make hint N=$(basename "$dir" | cut -c1-2)"
@@ -78,14 +78,15 @@ progress() {
     for dir in "$EX"/[0-9]*/; do
         dir=${dir%/} words=$(state "$dir") all=$((all + 1))
         [[ $words == passed ]] && passed=$((passed + 1))
-        printf '  %-20s %-66s %s\n' "$(basename "$dir")" "$(sed -n '1s/^# //p' "$dir/statement.md")" "$words"
+        printf '  %-20s %-44s %s\n' "$(basename "$dir")" "$(sed -n '1s/^# //p' "$dir/statement.md")" "${words:0:70}"
     done
     echo "$passed of $all passed"
 }
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
 case ${1:-} in
+find) find_exercise "${2:-}" ;;
 run | hint) "$1" "${2:-}" ;;
 progress) progress ;;
-*) refuse "expected run, hint or progress, found '${1:-}'" ;;
+*) refuse "expected run, hint, find or progress, found '${1:-}'" ;;
 esac

@@ -21,6 +21,11 @@ N    ?=#                   which exercise
 SEED ?= 1#                 of its inputs
 EXERCISE = MAKE="$(MAKE)" B="$(B)" CXX17="$(CXX17)" SEED="$(SEED)" $(EX)/exercise.sh
 
+# Said by make itself, so that a wrong N is one line and exit status 2.
+ifneq ($(filter exercise hint,$(MAKECMDGOALS)),)
+BAD_N := $(shell $(EX)/exercise.sh find '$(N)' 2>&1 >/dev/null)
+$(if $(BAD_N),$(error $(BAD_N)))
+endif
 exercise: ## N=03: build your answer to an exercise and judge it
 	@$(EXERCISE) run "$(N)"
 hint: ## N=03: the next hint for an exercise
@@ -28,5 +33,5 @@ hint: ## N=03: the next hint for an exercise
 progress: ## all exercises, and how far you are
 	@$(EXERCISE) progress
 exercises-check: exercise-programs ## prove that every stub fails and every solution passes
-	@B=$(B) tests/run.sh tests/test_exercises.sh
+	@B=$(B) NVCC="$(NVCC)" tests/run.sh tests/test_exercises.sh
 exercise-programs: $(foreach e,$(EX_C) $(EX_CU),$(B)/$(e)/stub $(B)/$(e)/solution)

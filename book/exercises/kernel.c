@@ -37,8 +37,6 @@ static void judge_scores(const msa_shape *s, const inputs *in, const float *foun
     exercise_true(msa_index(s, in->qi, in->ki, scores, NULL, NULL, work) == MSA_OK, "the reference failed");
     exercise_tensor("scores", (verdict_dims){s->n_kv_heads, s->n_q, msa_n_blocks(s)}, scores, found,
                     verdict_float32(s, in, VERDICT_SCORES, 1));
-    free(work);
-    free(scores);
 }
 
 static void judge_ids(const msa_shape *s, const inputs *in, const int32_t *found)
@@ -52,8 +50,6 @@ static void judge_ids(const msa_shape *s, const inputs *in, const int32_t *found
     if (ok && !v.pass)
         exercise_ids(s, ids, found);
     exercise_true(ok && v.pass, "ids: too many ties swapped");
-    free(work);
-    free(ids);
 }
 
 /* ---- A run ----------------------------------------------------------------------------------------- */

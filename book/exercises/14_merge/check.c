@@ -1,0 +1,55 @@
+/* Keys split into parts of 10; the merged result against attention over all of them. The picture shows
+ * the keys of the parts that a query sees, which the check reads on the student's behalf. */
+#include "task.h"
+
+#define PARTS 4
+
+static const msa_shape shape = {40, 40, 1, 1, 16, 8, 10, 1, 1, NULL, NULL};
+
+/* Part b of query i, by the reference: that part's keys alone. */
+static part attend_part(const inputs *in, int64_t i, int64_t b, touched *seen)
+{
+    const int64_t first = b * shape.block, end = i + 1 < first + shape.block ? i + 1 : first + shape.block;
+    const int d = shape.d_head;
+    part p = {exercise_floats(d), -INFINITY};
+    if (end <= first)
+        return p;
+    const msa_shape one = {1, end - first, 1, 1, d, 8, 10, 1, 1, NULL, NULL};
+    void *work = exercise_alloc((int64_t)msa_workspace(NULL, &one));
+    float *o = exercise_floats(d);
+    msa_dense(&one, in->q + i * d, in->k + first * d, in->v + first * d, o, &p.lse, work);
+    p.o = o;
+    for (int64_t j = first; j < end; j++)
+        touched_mark(seen, i, j);
+    return p;
+}
+
+static void judge(inputs_pattern pattern, touched *seen)
+{
+    const int64_t n = shape.n_q * shape.d_head;
+    const inputs in = exercise_inputs(&shape, pattern);
+    float *expected = exercise_floats(n), *found = exercise_floats(n);
+    float *expected_lse = exercise_floats(shape.n_q), *lse = exercise_floats(shape.n_q);
+    void *work = exercise_alloc((int64_t)msa_workspace(NULL, &shape));
+    msa_dense(&shape, in.q, in.k, in.v, expected, expected_lse, work);
+    for (int64_t i = 0; i < shape.n_q; i++) {
+        part parts[PARTS];
+        for (int b = 0; b < PARTS; b++)
+            parts[b] = attend_part(&in, i, b, seen);
+        merge(parts, PARTS, shape.d_head, found + i * shape.d_head, lse + i);
+    }
+    exercise_tensor("o", (verdict_dims){shape.n_q, 1, shape.d_head}, expected, found,
+                    verdict_float32(&shape, &in, VERDICT_O, 1));
+    exercise_tensor("lse", (verdict_dims){shape.n_q, 1, 1}, expected_lse, lse,
+                    verdict_float32(&shape, &in, VERDICT_LSE, 1));
+}
+
+int main(int argc, char **argv)
+{
+    exercise_begin(argc, argv);
+    touched seen = touched_new(shape.n_q, shape.n_kv, "query", "key, in parts of 10, three times");
+    judge(INPUTS_NORMAL, &seen);
+    judge(INPUTS_PEAKED, &seen);
+    judge(INPUTS_LARGE, &seen);
+    return exercise_end(&seen);
+}
