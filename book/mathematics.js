@@ -1,4 +1,4 @@
-// Renders the formulas of the pages named on the command line with KaTeX, at build time: the reader needs no
+// Moves listings to the left margin (they may come from the depth of a loop), and renders the formulas of the pages named on the command line with KaTeX, at build time: the reader needs no
 // JavaScript, and a formula that is wrong fails the build. Usage: node mathematics.js PAGE.html ...
 "use strict";
 const fs = require("fs");
@@ -9,6 +9,13 @@ for (const file of process.argv.slice(2)) {
     const page = fs.readFileSync(file, "utf8");
     // listings and sources may hold \( too: leave them alone
     const parts = page.split(/(<pre[\s\S]*?<\/pre>|<div class="fragment">[\s\S]*?<\/div><!-- fragment -->|<script[\s\S]*?<\/script>)/);
+    for (let i = 1; i < parts.length; i += 2) {
+        const spaces = [...parts[i].matchAll(/<div class="line">(?:<a [^>]*><\/a>)?(?:<span class="[a-z]*">)?( *)(?=[^ ])/g)]
+            .filter(m => !parts[i].startsWith("</div>", m.index + m[0].length)).map(m => m[1].length);
+        const margin = Math.min(...spaces);
+        if (spaces.length && margin > 0)
+            parts[i] = parts[i].replace(/(<div class="line">(?:<a [^>]*><\/a>)?(?:<span class="[a-z]*">)?)( +)/g, (_, tag, pad) => tag + pad.slice(Math.min(margin, pad.length)));
+    }
     const render = (tex, display) => {
         formulas++;
         try {
