@@ -63,12 +63,12 @@ HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o,$(APP_OBJ))
 
 comma   := ,
 .DEFAULT_GOAL := help
-.PHONY: help deps build book-programs cuda cuda-report demo figures book book-deps book-figures chapter train train-dense test check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda test-mutants test-asan soak fuzz install clean FORCE
+.PHONY: help deps build cuda cuda-report demo figures train train-dense test check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda test-mutants test-asan soak fuzz install clean FORCE
 
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
 	@echo
-	@sed -nE 's/^([a-z-]+):.*## /\1|/p' Makefile book/exercises/exercises.mk | while IFS='|' read -r t d; do printf '  make %-12s %s\n' "$$t" "$$d"; done
+	@sed -nE 's/^([a-z-]+):.*## /\1|/p' Makefile book/book.mk book/exercises/exercises.mk | while IFS='|' read -r t d; do printf '  make %-12s %s\n' "$$t" "$$d"; done
 	@echo
 	@echo "found here:"
 	@printf '  %-10s %s\n' cc "$$($(CC) --version 2>/dev/null | head -n 1)"
@@ -169,37 +169,6 @@ figures: build ## rebuild the pictures of figures/gallery
 	@tests/text.sh $(B) kjv > $(B)/text
 	@figures/gallery.sh $(B)
 
-# ---- The book -----------------------------------------------------------------------------------
-# A chapter is book/NN_name.md, a program book/examples/NN_name.c, what that prints (.out) and a figure.
-CHAPTERS := $(patsubst book/%.md,%,$(wildcard book/[0-9][0-9]_*.md))
-EXAMPLES := $(CHAPTERS:%=$(B)/book.programs/%)
-BOOK_PACKAGES := doxygen doxygen-awesome-css nodejs katex
-book-deps:
-	@.ci/deps $(DEPS) $(BOOK_PACKAGES)
-
-book: deps book-deps ## the book and the reference as a site: build/book/index.html
-	@$(MAKE) --no-print-directory $(B)/libmsa.a
-	@$(MAKE) --no-print-directory book-programs
-	@book/build.sh $(B)
-
-book-programs: $(EXAMPLES) $(B)/book.programs/draw
-	@book/check_chapters $(B)/book.programs
-
-chapter: $(B)/libmsa.a ## build and run a chapter's program: make chapter N=01
-	@name='$(filter $(N)_%,$(CHAPTERS))'; [ -n '$(N)' ] && [ -n "$$name" ] || \
-	  { echo "make chapter: expected N=, one of $(foreach c,$(CHAPTERS),$(firstword $(subst _, ,$(c)))), found '$(N)'" >&2; exit 2; }; \
-	  $(MAKE) --no-print-directory "$(B)/book.programs/$$name" && "$(B)/book.programs/$$name"
-
-book-figures: $(B)/book.programs/draw ## draw the book's figures again
-	@for c in $(CHAPTERS); do $< $${c%%_*} > book/figures/$$c.svg || exit 1; done
-
-$(B)/book.programs/draw: book/figures/draw.c book/examples/example.h $(B)/libmsa.a
-	@mkdir -p $(@D)
-	$(Q)$(CC) $(STRICT) $(CFLAGS) $(SAN) -Iref $< $(B)/libmsa.a $(LINKFLAGS) $(LIBS) -o $@
-$(B)/book.programs/%: book/examples/%.c book/examples/example.h $(B)/libmsa.a
-	@mkdir -p $(@D)
-	$(Q)$(CC) $(STRICT) $(CFLAGS) $(SAN) -Iref $< $(B)/libmsa.a $(LINKFLAGS) $(LIBS) -o $@
-
 train: deps ## train the shipped model again, into build/train (about 25 minutes on two cores)
 	@$(MAKE) --no-print-directory build
 	@tests/text.sh $(B) kjv > $(B)/text
@@ -269,8 +238,8 @@ soak: build ## long versions: training killed and resumed 100 times
 fuzz: ## coverage-guided fuzzing of the file readers, one minute each
 	@B=$(B) tests/fuzz/run.sh 60
 
-# ---- Exercises ----------------------------------------------------------------------------------
-include book/exercises/exercises.mk
+# ---- The book -----------------------------------------------------------------------------------
+include book/book.mk book/exercises/exercises.mk
 
 # ---- Install ------------------------------------------------------------------------------------
 install: build ## header, libraries, program and pkg-config file under PREFIX

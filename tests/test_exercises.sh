@@ -2,7 +2,7 @@
 # Exercises of the book: every stub is turned down by its check, with a verdict and not by a crash; every
 # solution passes, on several seeds; each has all its parts; refusals; a student's file is never overwritten.
 source "$(dirname "$0")/tap.sh"
-EX=book/exercises P=${B:-build}/$EX
+EX=book/exercises P=${B:-build}/exercises
 
 verdict() { # verdict STATUS LINE NAME PROGRAM SEED: the exit status, how the last line begins
     "$P/$4" "$5" "$W/touched.png" >"$W.out" 2>"$W.err"
@@ -54,9 +54,9 @@ done
 mkdir -p "$W/book/exercises" && cp -r $EX/exercise.sh $EX/01_* "$W/book/exercises" && rm -f "$W"/book/exercises/*/mine.*
 own=$(echo "$W"/book/exercises/01_*)
 student() { (cd "$W" && MAKE=true B=build SEED=1 "$own/../exercise.sh" "$@"); }
-mkdir -p "$W/build/book/exercises/$(basename "$own")"
-printf '#!/bin/sh\necho pass\n' >"$W/build/book/exercises/$(basename "$own")/mine"
-chmod +x "$W/build/book/exercises/$(basename "$own")/mine"
+mkdir -p "$W/build/exercises/$(basename "$own")"
+printf '#!/bin/sh\necho pass\n' >"$W/build/exercises/$(basename "$own")/mine"
+chmod +x "$W/build/exercises/$(basename "$own")/mine"
 student run 1 >"$W.out" 2>"$W.err" && cmp -s "$own/stub.c" "$own/mine.c"
 check $? "the first run makes the student's copy"
 echo '/* mine */' >>"$own/mine.c" && cp "$own/mine.c" "$W/kept"

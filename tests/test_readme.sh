@@ -41,7 +41,7 @@ for file in $(grep -oE '\]\([a-zA-Z][^):]*\)' README.md | tr -d '()]'); do [[ -e
 [[ -z $missing ]]
 check $? "every file it links to exists$missing"
 missing=
-for target in $(grep -oE '\bmake [a-z][a-z-]*' README.md | sort -u | cut -d ' ' -f 2); do grep -q "^$target:" Makefile book/exercises/exercises.mk || missing+=" $target"; done
+for target in $(grep -oE '\bmake [a-z][a-z-]*' README.md | sort -u | cut -d ' ' -f 2); do grep -q "^$target:" Makefile book/book.mk book/exercises/exercises.mk || missing+=" $target"; done
 [[ -z $missing ]]
 check $? "every make target it names exists$missing"
 missing=

@@ -33,7 +33,7 @@ answer_of() { # its path, whether it exists or not
 run() {
     local dir answer out status
     dir=$(find_exercise "$1") || exit
-    answer=$(answer_of "$dir") out=$B/$dir
+    answer=$(answer_of "$dir") out=$B/exercises/$(basename "$dir")
     [[ $answer == *.cu && -z ${CXX17:-} ]] && refuse "$(basename "$dir") is a kernel and needs a C++ compiler"
     [[ ${SEED:-1} =~ ^[0-9]+$ ]] || refuse "expected SEED to be a number, found '$SEED'"
     if [[ ! -e $answer ]]; then

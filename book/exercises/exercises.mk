@@ -1,20 +1,23 @@
 # The exercises of the book, for the Makefile. Each is three programs that share one check: the stub, the
 # solution, and mine, the student's copy, which git ignores and nothing here overwrites or deletes.
 EX       := book/exercises
-EX_C     := $(sort $(patsubst %/stub.c,%,$(wildcard $(EX)/[0-9]*/stub.c)))
-EX_CU    := $(if $(CXX17),$(sort $(patsubst %/stub.cu,%,$(wildcard $(EX)/[0-9]*/stub.cu))))
-EX_LIBS  := $(HEADLESS_OBJ) $(SIDE_OBJ) $(B)/libmsa.a
+EX_C     := $(patsubst $(EX)/%/stub.c,%,$(wildcard $(EX)/[0-9]*/stub.c))
+EX_CU    := $(if $(CXX17),$(patsubst $(EX)/%/stub.cu,%,$(wildcard $(EX)/[0-9]*/stub.cu)))
+EX_B     := $(B)/exercises
 
-$(B)/$(EX)/%.o: $(EX)/%.cu $(B)/flags
+$(EX_B)/%.o: $(EX)/%.c $(B)/flags
+	@mkdir -p $(@D) && echo "  cc $<"
+	$(Q)$(CC) $(ALLFLAGS) -c $< -o $@
+$(EX_B)/%.o: $(EX)/%.cu $(B)/flags
 	@mkdir -p $(@D) && echo "  c++ $<"
 	$(Q)$(CXX) $(ALLCXXFLAGS) -x c++ -c $< -o $@
 
 define EX_PROGRAM
-$(B)/$(1)/$(2): $(B)/$(1)/$(2).o $(B)/$(1)/check.o $(3) $(EX_LIBS)
+$(EX_B)/$(1)/$(2): $(EX_B)/$(1)/$(2).o $(EX_B)/$(1)/check.o $(3) $(BOOK_LIBS)
 	$(Q)$(LINK) $(LINKFLAGS) $$^ $(APPLIBS) -o $$@
 endef
-$(foreach e,$(EX_C),$(foreach p,stub solution mine,$(eval $(call EX_PROGRAM,$(e),$(p),$(B)/$(EX)/exercise.o))))
-$(foreach e,$(EX_CU),$(foreach p,stub solution mine,$(eval $(call EX_PROGRAM,$(e),$(p),$(B)/$(EX)/exercise.o $(B)/$(EX)/kernel.o))))
+$(foreach e,$(EX_C),$(foreach p,stub solution mine,$(eval $(call EX_PROGRAM,$(e),$(p),$(EX_B)/exercise.o))))
+$(foreach e,$(EX_CU),$(foreach p,stub solution mine,$(eval $(call EX_PROGRAM,$(e),$(p),$(EX_B)/exercise.o $(EX_B)/kernel.o))))
 
 .PHONY: exercise hint progress exercises-check exercise-programs
 N    ?=#                   which exercise
@@ -34,4 +37,4 @@ progress: ## all exercises, and how far you are
 	@$(EXERCISE) progress
 exercises-check: exercise-programs ## prove that every stub fails and every solution passes
 	@B=$(B) NVCC="$(NVCC)" tests/run.sh tests/test_exercises.sh
-exercise-programs: $(foreach e,$(EX_C) $(EX_CU),$(B)/$(e)/stub $(B)/$(e)/solution)
+exercise-programs: $(foreach e,$(EX_C) $(EX_CU),$(EX_B)/$(e)/stub $(EX_B)/$(e)/solution)

@@ -1,0 +1,40 @@
+# The book, for the Makefile. A chapter is book/NN_name.md, a program book/examples/NN_name.c (if it brings
+# kernels of its own, NN_name.cu beside it), what that prints (.out), and a figure with the program that draws it.
+CHAPTERS := $(patsubst book/%.md,%,$(wildcard book/[0-9][0-9]_*.md))
+EXAMPLES := $(CHAPTERS:%=$(B)/examples/%)
+DRAWINGS := $(CHAPTERS:%=$(B)/figures/%)
+BOOK_LIBS := $(HEADLESS_OBJ) $(SIDE_OBJ) $(B)/libmsa.a
+BOOK_PACKAGES := doxygen doxygen-awesome-css nodejs katex
+
+.PHONY: book book-deps book-programs book-figures chapter
+book-deps:
+	@.ci/deps $(DEPS) $(BOOK_PACKAGES)
+
+book: deps book-deps ## the book and the reference as a site: build/book/index.html
+	@$(MAKE) --no-print-directory book-programs
+	@book/check_chapters $(B)
+	@book/build.sh $(B)
+
+book-programs: $(EXAMPLES) $(DRAWINGS)
+
+chapter: deps ## build and run a chapter's program: make chapter N=01
+	@name='$(filter $(N)_% 0$(N)_%,$(CHAPTERS))'; [ -n '$(N)' ] && [ -n "$$name" ] || \
+	  { echo "make chapter: expected N=, one of $(foreach c,$(CHAPTERS),$(firstword $(subst _, ,$(c)))), found '$(N)'" >&2; exit 2; }; \
+	  $(MAKE) --no-print-directory "$(B)/examples/$$name" && "$(B)/examples/$$name"
+
+book-figures: book-programs ## draw the book's figures and store its outputs again
+	@book/check_chapters $(B) --store
+
+$(B)/examples/%.o $(B)/figures/%.o: private ALLFLAGS += -Iref# private: flags, on which they depend, is not to know
+$(B)/examples/%.o: book/examples/%.c $(B)/flags
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALLFLAGS) -c $< -o $@
+$(B)/figures/%.o: book/figures/%.c $(B)/flags
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALLFLAGS) -c $< -o $@
+$(B)/examples/%.kernels.o: book/examples/%.cu $(B)/flags
+	@mkdir -p $(@D)
+	$(Q)$(CXX) $(ALLCXXFLAGS) -x c++ -c $< -o $@
+$(foreach c,$(CHAPTERS),$(if $(CXX17),$(if $(wildcard book/examples/$(c).cu),$(eval $(B)/examples/$(c): $(B)/examples/$(c).kernels.o))))
+$(EXAMPLES) $(DRAWINGS): %: %.o $(BOOK_LIBS)
+	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@

@@ -1,0 +1,34 @@
+/* What the programs about kernels share: kernels of cuda/ on the CPU engine. */
+#ifndef EXAMPLE_ENGINE_H
+#define EXAMPLE_ENGINE_H
+
+#include "../../ref/cli/table.h"
+#include "../../ref/cli/trial.h"
+#include "example.h"
+
+/* The inputs of every stage for a shape, on the engine, with O in bf16. Ends the program with status 77 in a
+ * build without the engine, which needs a C++ compiler. */
+static inline trial engine_inputs(const msa_shape *shape, const char *distribution)
+{
+    trial_options options = TRIAL_DEFAULTS;
+    trial t;
+    options.distribution = distribution;
+    if (!table_device("simt")) {
+        fprintf(stderr, "this chapter's program needs a C++ compiler\n");
+        exit(77);
+    }
+    if (trial_begin("chapter", &options, shape, &t) != 0)
+        exit(1);
+    return t;
+}
+
+/* Runs a kernel, "dense/naive", and returns what the engine counted. */
+static inline simt_counters engine_count(const trial *t, const char *kernel)
+{
+    msa_arrays ran;
+    const msa_kernel *k = table_find(kernel, "simt");
+    must(k ? trial_run(t, k, &ran) : MSA_ERR_UNSUPPORTED);
+    return *simt_counts();
+}
+
+#endif

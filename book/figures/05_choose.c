@@ -1,0 +1,7 @@
+/* The blocks that are kept. */
+#include "blocks.h"
+
+int main(void)
+{
+    return blocks(1);
+}
