@@ -170,8 +170,8 @@ msa_backward_fn msa_backward; /* backward.c */
 msa_kl_fn msa_kl;             /* kl.c */
 
 /* The same formulas with a bf16 tensor-core kernel's roundings: P (unnormalised) and dS rounded to
- * bf16 before they are multiplied, the softmax denominator summed in float32 from unrounded P. Their
- * distance from the functions above is the error budget of such a kernel. */
+ * bf16 before they are multiplied, the softmax denominator summed in float32 from unrounded P. They
+ * show how far such a kernel may be from the functions above; the error budgets are derived from it. */
 msa_dense_fn msa_dense_bf16;
 msa_sparse_fn msa_sparse_bf16;
 msa_backward_fn msa_backward_bf16;

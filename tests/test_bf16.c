@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../ref/cli/noise.h"
 #include "check.h"
 #include "twin.h"
 
@@ -210,9 +211,44 @@ static void variants(const msa_shape *s, bool dense, uint64_t salt)
     check_end(&c);
 }
 
+// noise.h says that the roundings' standard deviation is 0.85 of the noise. Over 4096 keys with normal
+// logits, so that no single weight matters: the largest is 1 before it is normalised and not rounded at all.
+static void as_noisy_as_told(void)
+{
+    check_case c = check_begin("roundings of P move o by about 0.85 of the noise");
+    const msa_shape s = {.n_q = 8,
+                         .n_kv = 4096,
+                         .n_heads = 8,
+                         .n_kv_heads = 2,
+                         .d_head = 64,
+                         .d_index = 8,
+                         .block = 64,
+                         .topk = 16};
+    const int64_t n = s.n_q * s.n_heads * s.d_head, rows = s.n_q * s.n_heads;
+    float *o = check_floats(n), *o16 = check_floats(n), *lse = check_floats(rows);
+    double *noise = check_doubles(n), error2 = 0, noise2 = 0;
+    void *work = check_alloc((int64_t)msa_workspace(&msa_ref_ops, &s), 1);
+    inputs in;
+    if (!inputs_new(&in, &s, INPUTS_NORMAL, check_seed(77)))
+        return;
+    msa_dense(&s, in.q, in.k, in.v, o, lse, work);
+    msa_dense_bf16(&s, in.q, in.k, in.v, o16, lse, work);
+    check_true(&c, noise_of_rounding(&s, in.q, in.k, in.v, NULL, false, noise), "out of memory");
+    for (int64_t i = 0; i < n; i++) {
+        error2 += pow((double)o16[i] - (double)o[i], 2);
+        noise2 += pow(noise[i], 2);
+    }
+    const double ratio = sqrt(error2 / noise2);
+    check_true(&c, ratio > 0.7 && ratio < 0.95, "expected about 0.85, found %.3f", ratio);
+    inputs_free(&in);
+    check_release(NULL);
+    check_end(&c);
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
+    as_noisy_as_told();
     every_upper_half();
     special_values();
     for (int n = 3; n < inputs_n_shapes; n++) // below, every softmax has few keys or one

@@ -98,17 +98,6 @@ static int choose_kernels(bench *b)
     return 0;
 }
 
-static int choose_distribution(bench *b)
-{
-    for (int kind = 0; kind < SELECTION_N; kind++)
-        if (strcmp(b->distribution, selection_name((selection_kind)kind)) == 0) {
-            b->kind = (selection_kind)kind;
-            return 0;
-        }
-    return cli_fail(b->command, "--distribution: expected random, hot, local or structured, found '%s'",
-                    b->distribution);
-}
-
 /* ---- Which shape ----------------------------------------------------------------------------------- */
 
 /* The heads of MiniMax-M3, a prompt of 4096 tokens; the engine runs a thousandth as fast, and gets less. */
@@ -368,7 +357,7 @@ static int prepare(bench *b, msa_shape *s, int32_t **owned)
 {
     int bad = choose_kernels(b);
     if (!bad)
-        bad = choose_distribution(b);
+        bad = case_read_distribution(b->command, b->distribution, &b->kind);
     if (bad)
         return bad;
     b->results.on_cpu = !b->device || strcmp(b->device->name, "simt") == 0;

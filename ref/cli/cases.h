@@ -6,6 +6,7 @@
 #define MSA_CASES_H
 
 #include "cli.h"
+#include "selections.h"
 
 /** Whether a word of the command line, STAGE/NAME or STAGE, means this kernel. */
 bool case_means(const char *word, const msa_kernel *kernel);
@@ -19,5 +20,8 @@ int case_read_shape(const char *command, const char *text, msa_shape *s);
 /** Makes sure that the shape is valid and small enough for the engine and the reference's judgement, which
  *  take hours for tensors of more than 2^26 elements. */
 int case_check_shape(const char *command, const char *text, const msa_shape *s);
+
+/** Reads the NAME of --distribution. */
+int case_read_distribution(const char *command, const char *name, selection_kind *kind);
 
 #endif

@@ -5,7 +5,7 @@
 
 #include "../internal.h"
 
-#define HALF_UNIT 0x1p-9 /* of bf16, relative: half the distance from 1 to the next number */
+#define ROUNDING 0x1p-9 /* of bf16, relative; above its root mean square, see noise.h */
 
 typedef struct scratch {
     int64_t *tokens;
@@ -45,7 +45,7 @@ static void noise_row(const msa_shape *s, const float *q, const float *k, const 
         add_block(s, v, b->tokens + a, b->p + a, next - a, partials, b, b->square);
     }
     for (int c = 0; c < d; c++)
-        noise[c] = HALF_UNIT * sqrt(b->square[c]);
+        noise[c] = ROUNDING * sqrt(b->square[c]);
 }
 
 bool noise_of_rounding(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,

@@ -21,19 +21,6 @@ static int read_output(const char *command, const char *text, msa_dtype *out)
     return 0;
 }
 
-static int read_distribution(const char *command, const char *text, selection_kind *kind)
-{
-    *kind = SELECTION_RANDOM;
-    for (int i = 0; text && i < SELECTION_N; i++)
-        if (strcmp(text, selection_name((selection_kind)i)) == 0) {
-            *kind = (selection_kind)i;
-            return 0;
-        }
-    return text ? cli_fail(command, "--distribution: expected random, hot, local or structured, found '%s'",
-                           text)
-                : 0;
-}
-
 static int read_shape(const char *command, const char *text, msa_shape *s)
 {
     int bad = text ? case_read_shape(command, text, s) : 0;
@@ -105,7 +92,7 @@ int trial_begin(const char *command, const trial_options *options, const msa_sha
     *t = (trial){.shape = *standard, .seed = options->seed, .engine = table_device("simt")};
     int bad = read_shape(command, options->shape, &t->shape);
     if (!bad)
-        bad = read_distribution(command, options->distribution, &t->kind);
+        bad = case_read_distribution(command, options->distribution, &t->kind);
     if (!bad)
         bad = read_output(command, options->output, &t->out);
     if (bad)

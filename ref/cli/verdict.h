@@ -18,8 +18,9 @@ typedef struct verdict_dims {
 
 /** How far from the oracle is still right. An element may be off by
  *      relative * max |row| + absolute + 4 * max noise over the row,
- *  and the whole, in the L2 norm, by the same formula over norms (absolute times sqrt(n)), but with twice
- *  the standard deviation of the noise, 2/sqrt(3): a sum over many elements has no luck. */
+ *  (4 noise: 4.7 standard deviations, or more), and the whole, in the L2 norm, by the same formula over norms
+ *  (absolute times sqrt(n)), but with 2/sqrt(3) times the noise, 1.36 standard deviations: a sum over many
+ *  elements has little luck. */
 typedef struct verdict_budget {
     double relative;     /**< of the row's value scale */
     double absolute;     /**< what cancellation may leave where the exact value is zero */
