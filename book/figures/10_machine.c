@@ -30,7 +30,8 @@ static void point(const roofline_gpu *g, const stage_point *p, const char *name,
     snprintf(words, sizeof words, "%s: %.0f", name, intensity);
     line(x, y, x + dx, y + dy, colour, 1);
     printf("<circle cx=\"%.1f\" cy=\"%.1f\" r=\"5\" fill=\"%s\"/>\n", x, y, colour);
-    text(x + dx + (strcmp(anchor, "start") == 0 ? 4 : strcmp(anchor, "end") == 0 ? -4 : 0), y + dy + (dy < 0 ? -4 : 5), anchor, colour, words);
+    const double beside = strcmp(anchor, "start") == 0 ? 4 : strcmp(anchor, "end") == 0 ? -4 : 0;
+    text(x + dx + beside, y + dy + (dy < 0 ? -4 : beside != 0 ? 5 : 15), anchor, colour, words);
 }
 
 int main(void)
@@ -43,7 +44,7 @@ int main(void)
                        {"index, only ids written", "end", ORANGE, 0, 58},
                        {"sparse, read per query", "start", BLUE, 22, 28},
                        {"sparse, gathered per block", "start", BLUE, 22, 28},
-                       {"sparse, arrays once", "middle", BLUE, 0, 26},
+                       {"sparse, arrays once", "middle", BLUE, 8, 16},
                        {"decode, dense", "start", INK, 22, 4},
                        {"decode, MSA", "start", GREEN, 22, 4}};
     const roofline_gpu *h800 = &roofline_gpus[0], *h200 = &roofline_gpus[1];
@@ -63,10 +64,12 @@ int main(void)
     }
     roof(h200, FAINT, 2);
     roof(h800, INK, 2.5);
-    text(x_of(8) - 46, y_of(attainable(h200, 8)) - 8, "end", FAINT, "H200");
+    text(x_of(8) - 10, y_of(attainable(h200, 8)) - 4, "end", FAINT, "H200");
     text(x_of(2) + 14, y_of(attainable(h800, 2)) + 5, "start", INK, "H800, H100");
-    line(x_of(h800->flops / h800->bytes), y_of(h800->flops), x_of(h800->flops / h800->bytes), 345, FAINT, 1);
-    text(x_of(h800->flops / h800->bytes), 366, "middle", INK, "295");
+    const double ridge = x_of(h800->flops / h800->bytes);
+    line(ridge, y_of(h800->flops), ridge, y_of(h800->flops) + 16, INK, 1);
+    line(ridge, 329, ridge, 345, INK, 1);
+    text(ridge, 366, "middle", INK, "295");
     for (int i = 0; i < STAGES; i++)
         point(h800, &p[i], label[i].name, label[i].dx, label[i].dy, label[i].anchor, label[i].colour);
     text(20, 24, "start", FAINT, "operations a second that the H800 allows: computed, not measured");
