@@ -371,6 +371,7 @@ void Worker::start(Block &b)
     tsan::release(&b.begins);
 }
 
+// [sweep]
 /// Lets every thread that can run do so once.
 void Worker::sweep(Block &b, bool &ran, bool &spun)
 {
@@ -385,6 +386,7 @@ void Worker::sweep(Block &b, bool &ran, bool &spun)
         (t.spinning ? spun : ran) = true;
     }
 }
+// [sweep]
 
 /// Which block is first matters to a cluster as much as which thread does.
 void Worker::sweep_all(bool &ran, bool &spun)
