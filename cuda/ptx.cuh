@@ -324,8 +324,8 @@ PTX_INLINE bool mbarrier_try_wait(uint64_t *b, unsigned parity SITE)
         return p;)
     CPU(simt::mbarrier_wait(b, parity, site); return true;)
 }
-// [mbarrier_wait]
 /// Waits until the phase of this parity is complete.
+// [mbarrier_wait]
 PTX_INLINE void mbarrier_wait(uint64_t *b, unsigned parity SITE)
 {
     PTX(while (!mbarrier_try_wait(b, parity)){})

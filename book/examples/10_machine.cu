@@ -23,23 +23,23 @@ __global__ void banks(float *out, int stride) // a warp
 }
 /* [banks] */
 
-template <int N> struct Operands {
-    alignas(1024) bf16 a[64 * 16], b[N * 16];
+template <int n> struct Operands {
+    alignas(1024) bf16 a[64 * 16], b[n * 16];
 };
-template <int N> __global__ void __launch_bounds__(128) product(float *out) // a warpgroup
+template <int n> __global__ void __launch_bounds__(128) product(float *out) // a warpgroup
 {
-    Operands<N> &s = shared<Operands<N>>();
-    for (int i = (int)threadIdx.x; i < (64 + N) * 16; i += 128)
+    Operands<n> &s = shared<Operands<n>>();
+    for (int i = (int)threadIdx.x; i < (64 + n) * 16; i += 128)
         st_shared(s.a + i, __float2bfloat16_rn(1.0f));
     fence_proxy_async(); // what this thread wrote, for those who do not read by ordinary loads
     __syncthreads();
     /* [wgmma] */
-    float d[N / 2]; // of 64 x N accumulators each of 128 threads holds N/2
+    float d[n / 2]; // each of 128 threads holds n/2 of the 64 x n results
     const uint64_t a = wgmma_descriptor(s.a, 64 * 16, 128, Swizzle::none);
-    const uint64_t b = wgmma_descriptor(s.b, N * 16, 128, Swizzle::none);
+    const uint64_t b = wgmma_descriptor(s.b, n * 16, 128, Swizzle::none);
     wgmma_pin(d);
     wgmma_fence();
-    wgmma_ss<N>(d, a, b, false); // issued: d = A B^T, 64 x 16 times 16 x N
+    wgmma_ss<n>(d, a, b, false); // issued: d = A B^T, 64 x 16 times 16 x n
     wgmma_commit();
     /* here the threads may do something else, but must not touch d */
     wgmma_wait<0>();
@@ -50,34 +50,39 @@ template <int N> __global__ void __launch_bounds__(128) product(float *out) // a
 
 /* [stream] */
 constexpr int tile = MACHINE_TILE_BYTES / sizeof(float); // 2048 numbers
-template <int stages> struct Ring {
-    alignas(128) float place[stages][tile];
-    uint64_t full[stages];
+
+template <int places> struct Ring {
+    alignas(128) float place[places][tile];
+    uint64_t full[places];
 };
-template <int stages> PTX_INLINE void request(Ring<stages> &s, const float *in, int i)
+
+/* Asks for tile i. */
+template <int places> PTX_INLINE void request(Ring<places> &s, const float *in, int i)
 {
-    mbarrier_arrive_expect(&s.full[i % stages], sizeof s.place[0]);
-    bulk_load(s.place[i % stages], in + i * tile, sizeof s.place[0], &s.full[i % stages]);
+    mbarrier_arrive_expect(&s.full[i % places], sizeof s.place[0]);
+    bulk_load(s.place[i % places], in + i * tile, sizeof s.place[0], &s.full[i % places]);
 }
-template <int stages> __global__ void __launch_bounds__(128) stream(const float *in, float *out, int tiles)
+
+template <int places>
+__global__ void __launch_bounds__(128) stream(const float *in, float *out, int tiles)
 {
-    Ring<stages> &s = shared<Ring<stages>>();
+    Ring<places> &s = shared<Ring<places>>();
     const int t = (int)threadIdx.x;
-    for (int i = 0; t == 0 && i < stages; i++)
+    for (int i = 0; t == 0 && i < places; i++)
         mbarrier_init(&s.full[i], 1);
     fence_mbarrier_init();
     __syncthreads();
-    for (int i = 0; t == 0 && i < stages; i++)
+    for (int i = 0; t == 0 && i < places; i++)
         request(s, in, i);
     float sum = 0;
     for (int i = 0; i < tiles; i++) {
-        mbarrier_wait(&s.full[i % stages], i / stages % 2); // tile i has come
+        mbarrier_wait(&s.full[i % places], i / places % 2); // tile i has come
         for (int c = t; c < tile; c += 128)
-            sum += ld_shared(&s.place[i % stages][c]);
-        fence_proxy_async();
-        __syncthreads(); // everyone has read it: its place may be filled again
-        if (t == 0 && i + stages < tiles)
-            request(s, in, i + stages);
+            sum += ld_shared(&s.place[i % places][c]);
+        fence_proxy_async(); // what ordinary loads read comes before what a copy writes
+        __syncthreads();     // all have read it: its place may be filled again
+        if (t == 0 && i + places < tiles)
+            request(s, in, i + places);
     }
     st_global(out + t, sum);
 }
@@ -109,17 +114,17 @@ void machine_banks(int stride, float *out)
 void machine_product(int n, float *out)
 {
     CPU(simt::reset();)
-    with_int<8, 64, 128, 256>(n, [&](auto width) {
-        constexpr int N = width.value;
-        LAUNCH(product<N>, dim3(1), dim3(128), sizeof(Operands<N>), nullptr, out);
+    with_int<8, 64, 128, 256>(n, [&](auto columns) {
+        constexpr int c = columns.value;
+        LAUNCH(product<c>, dim3(1), dim3(128), sizeof(Operands<c>), nullptr, out);
     });
 }
 
-void machine_stream(int stages, const float *in, float *out)
+void machine_stream(int places, const float *in, float *out)
 {
     CPU(simt::reset();)
-    with_int<1, 2, 3, 4, 6>(stages, [&](auto n) {
-        constexpr int N = n.value;
-        LAUNCH(stream<N>, dim3(1), dim3(128), sizeof(Ring<N>), nullptr, in, out, MACHINE_TILES);
+    with_int<1, 2, 3, 4, 6>(places, [&](auto count) {
+        constexpr int p = count.value;
+        LAUNCH(stream<p>, dim3(1), dim3(128), sizeof(Ring<p>), nullptr, in, out, MACHINE_TILES);
     });
 }

@@ -21,7 +21,7 @@ void machine_product(int n, float *out);
 /* Four warps add up tiles that copies bring into a ring of 1, 2, 3, 4 or 6 places. */
 #define MACHINE_TILES 48
 #define MACHINE_TILE_BYTES 8192
-void machine_stream(int stages, const float *in, float *out);
+void machine_stream(int places, const float *in, float *out);
 
 #ifdef __cplusplus
 }

@@ -13,7 +13,8 @@ struct Smem {
 };
 
 /* A CTA per block of keys, a thread per key. */
-template <int mistake> __global__ void __launch_bounds__(keys) copied(const bf16 *qi, const bf16 *ki, float *m)
+template <int mistake>
+__global__ void __launch_bounds__(keys) copied(const bf16 *qi, const bf16 *ki, float *m)
 {
     Smem &s = shared<Smem>();
     const int t = (int)threadIdx.x;

@@ -5,6 +5,9 @@
 #include "11_engine.h"
 #include "engine.h"
 
+#pragma weak msa_engine_mode /* as in 11_engine.h */
+#pragma weak simt_watch
+
 /* One index query of small integers, for which float32 is exact, at the end of whole blocks of keys. */
 typedef struct index_text {
     msa_shape s;

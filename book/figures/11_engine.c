@@ -3,8 +3,6 @@
 
 #include "../examples/index_text.h"
 
-#pragma weak simt_watch /* a build without the engine has none, and this program ends before */
-
 /* Who ran, turn after turn, and behind how many barriers, which its accesses so far tell. */
 enum { TURNS = 3 * KEYS };
 typedef struct record {

@@ -371,8 +371,8 @@ void Worker::start(Block &b)
     tsan::release(&b.begins);
 }
 
-// [sweep]
 /// Lets every thread that can run do so once.
+// [sweep]
 void Worker::sweep(Block &b, bool &ran, bool &spun)
 {
     if (options.order == Order::random)
