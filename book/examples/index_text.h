@@ -36,6 +36,9 @@ static inline index_text begin_text(const msa_device *engine, int n_blocks)
     x.on_engine.scores = x.found;
     x.expected = room(n_blocks, sizeof(float));
     must(msa_index(&x.s, qi, ki, x.expected, NULL, NULL, work));
+    engine->declare(x.on_engine.qi, WIDTH * sizeof *x.on_engine.qi, "qi");
+    engine->declare(x.on_engine.ki, (size_t)(n * WIDTH) * sizeof *x.on_engine.ki, "ki");
+    engine->declare(x.found, (size_t)n_blocks * sizeof *x.found, "scores");
     free(work);
     free(qi);
     free(ki);
@@ -44,6 +47,7 @@ static inline index_text begin_text(const msa_device *engine, int n_blocks)
 
 static inline void end_text(const msa_device *engine, index_text *x)
 {
+    engine->declare(NULL, 0, NULL);
     engine->free((void *)x->on_engine.qi);
     engine->free((void *)x->on_engine.ki);
     engine->free(x->found);
