@@ -231,7 +231,7 @@ static msa_status run_sparse(const msa_device *d, const char *kernel, const msa_
     return run(d, kernel, &c);
 }
 
-static msa_status run_decode(const msa_device *d, const char *kernel, const msa_shape *s, const float *q,
+static msa_status run_layer(const msa_device *d, const char *kernel, const msa_shape *s, const float *q,
                              const float *k, const float *v, const float *qi, const float *ki, int32_t *ids,
                              float *o, float *lse)
 {
@@ -243,6 +243,9 @@ static msa_status run_decode(const msa_device *d, const char *kernel, const msa_
     add_ids(&c, NULL, ids);
     return run(d, kernel, &c);
 }
+
+#define run_prefill run_layer
+#define run_decode run_layer
 
 /* ---- The table: for each kernel of each side a function of its stage's signature --------------------------
  */
@@ -263,6 +266,8 @@ static msa_status run_decode(const msa_device *d, const char *kernel, const msa_
     (const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids, float *o,       \
      float *lse, void *work)
 #define GIVES_sparse s, q, k, v, ids, o, lse
+#define TAKES_prefill TAKES_decode
+#define GIVES_prefill GIVES_decode
 #define TAKES_decode                                                                                         \
     (const msa_shape *s, const float *q, const float *k, const float *v, const float *qi, const float *ki,   \
      int32_t *ids, float *o, float *lse, void *work)

@@ -39,6 +39,8 @@ bool plan_takes(msa_stage stage, const msa_shape *s)
         return select && s->n_q <= 1 << 27 && s->n_q * s->topk <= INT32_MAX;
     case MSA_STAGE_SPARSE:
         return main_branch && is_block(s->block) && select;
+    case MSA_STAGE_PREFILL:
+        return main_branch && is_width(s->d_index) && is_block(s->block) && select;
     case MSA_STAGE_DECODE:
         for (int r = 0; r < msa_n_seqs(s); r++)
             if (msa_get_seq(s, r).n_q > 16)

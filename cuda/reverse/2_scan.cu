@@ -70,6 +70,8 @@ struct Counts {
 __global__ void __launch_bounds__(512) count(Shape s, Scratch w, const int32_t *ids)
 {
     Counts &m = shared<Counts>();
+    if (closed(s.gate))
+        return;
     const int b0 = (int)blockIdx.x * range, segment = (int)blockIdx.y, r = (int)blockIdx.z;
     const int blocks = s.n_scores - b0 < range ? (int)s.n_scores - b0 : range;
     const int t = (int)threadIdx.x, threads = (int)blockDim.x;
@@ -122,6 +124,8 @@ __global__ void __launch_bounds__(scan_threads, 1) scan(Shape s, Scratch w, int3
 {
     WarpSums &m = shared<WarpSums>();
     const int r = (int)blockIdx.x;
+    if (closed(s.gate))
+        return;
     int32_t *my_first = first + r * (s.n_scores + 1);
     Sums sum = 0;
     for (int64_t b0 = 0; b0 < s.n_scores; b0 += scan_threads) {
@@ -184,6 +188,8 @@ __global__ void __launch_bounds__(1024, 1)
     scatter(Shape s, Scratch w, const int32_t *ids, const int32_t *first, uint32_t *entries, int4 *items)
 {
     Places &m = shared<Places>();
+    if (closed(s.gate))
+        return;
     const int b0 = (int)blockIdx.x * range, segment = (int)blockIdx.y, r = (int)blockIdx.z;
     const int blocks = s.n_scores - b0 < range ? (int)s.n_scores - b0 : range;
     const int t = (int)threadIdx.x, query = t / s.topk, slot = t % s.topk;

@@ -250,6 +250,8 @@ __global__ void __launch_bounds__(threads, 1)
 {
     Smem<D, block> &smem = shared<Smem<D, block>>();
     const int c = (int)threadIdx.x / 128 - 1; // consumer, or -1
+    if (closed(s.gate))
+        return;
     if (threadIdx.x == 0) {
         mbarrier_init(&smem.q_full, 1);
         for (int i = 0; i < Smem<D, block>::stages; i++) {

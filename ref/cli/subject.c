@@ -22,6 +22,8 @@ static const struct {
     [MSA_STAGE_REVERSE] = {BIT(ARRAY_IDS), BIT(ARRAY_FIRST) | BIT(ARRAY_ENTRIES) | BIT(ARRAY_ITEMS), 0},
     [MSA_STAGE_SPARSE] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_IDS), BIT(ARRAY_O),
                           BIT(ARRAY_LSE)},
+    [MSA_STAGE_PREFILL] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_QI) | BIT(ARRAY_KI),
+                           BIT(ARRAY_IDS) | BIT(ARRAY_O), BIT(ARRAY_LSE)},
     [MSA_STAGE_DECODE] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_QI) | BIT(ARRAY_KI),
                           BIT(ARRAY_IDS) | BIT(ARRAY_O), BIT(ARRAY_LSE)},
     [MSA_STAGE_BACKWARD] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_IDS) | BIT(ARRAY_O) |
@@ -376,6 +378,9 @@ msa_status subject_run(subject *t, int copy)
     case MSA_STAGE_SPARSE:
         return k->sparse(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_IDS], out[ARRAY_O],
                          out[ARRAY_LSE], t->work);
+    case MSA_STAGE_PREFILL:
+        return k->prefill(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_QI], in[ARRAY_KI],
+                          out[ARRAY_IDS], out[ARRAY_O], out[ARRAY_LSE], t->work);
     case MSA_STAGE_DECODE:
         return k->decode(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_QI], in[ARRAY_KI], out[ARRAY_IDS],
                          out[ARRAY_O], out[ARRAY_LSE], t->work);
