@@ -1,11 +1,11 @@
-/* One new token of 12 sequences of different lengths, in scattered pages, against msa_decode on each sequence
+/* One new token of 8 sequences of different lengths, in scattered pages, against msa_decode on each sequence
  * alone; and the bytes of the cache that were read. The picture has the pages of the first pool. */
 #include "task.h"
 
 #include <stdio.h>
 
-#define SEQUENCES 12
-#define LONGEST 10 // pages
+#define SEQUENCES 8
+#define LONGEST 8 // pages
 #define BLOCK 8
 #define TOPK 3
 #define WIDTH 16
