@@ -23,8 +23,10 @@ static void judge(inputs_pattern pattern, const char *which, const int32_t *ids,
         found[i] = (float)r.block;
         found[shape.n_q + i] = (float)r.score;
     }
-    snprintf(what[0], sizeof what[0], "block recall, %s, %s inputs", which, inputs_pattern_name(pattern));
-    snprintf(what[1], sizeof what[1], "score recall, %s, %s inputs", which, inputs_pattern_name(pattern));
+    snprintf(what[0], sizeof what[0], "block recall, %s, %s inputs, query", which,
+             inputs_pattern_name(pattern));
+    snprintf(what[1], sizeof what[1], "score recall, %s, %s inputs, query", which,
+             inputs_pattern_name(pattern));
     for (int a = 0; a < 2; a++)
         exercise_tensor(what[a], (verdict_dims){shape.n_q, 1, 1}, expected + a * shape.n_q,
                         found + a * shape.n_q, (verdict_budget){0x1p-20, 0x1p-20, NULL});

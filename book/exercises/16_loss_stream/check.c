@@ -51,7 +51,7 @@ static void judge(inputs_pattern pattern, touched *keys, touched *index_keys, pa
         expected[i] = loss_of(&in, i);
         most = fmaxf(most, expected[i]);
     }
-    snprintf(what, sizeof what, "loss, %s inputs", inputs_pattern_name(pattern));
+    snprintf(what, sizeof what, "loss, %s inputs, query", inputs_pattern_name(pattern));
     exercise_tensor(what, (verdict_dims){shape.n_q, 1, 1}, expected, found,
                     verdict_float32_kl(&shape, &in, (double)most));
 }

@@ -101,7 +101,7 @@ static uint64_t judge(pool *p, int s, inputs_pattern pattern, touched *pages)
     decode(in.q, in.qi, &c, TOPK, found);
     for (int64_t a = 0; a < POOL * BLOCK; a++)
         pages->count[s * POOL + a / BLOCK] += p->keys.count[a];
-    snprintf(what, sizeof what, "o of sequence %d, %lld tokens, %s inputs, ", s, (long long)p->length[s],
+    snprintf(what, sizeof what, "sequence %d (length %lld, %s inputs), o", s, (long long)p->length[s],
              inputs_pattern_name(pattern));
     exercise_tensor(what, (verdict_dims){1, 1, WIDTH}, expected, found,
                     verdict_float32(&shape, &in, VERDICT_O, 1));
