@@ -12,7 +12,6 @@ typedef struct work {
     double bytes, fma; /* asked of global memory; multiply-adds of the tensor cores */
 } work;
 
-/* [unions] */
 /* For every group and every `run` neighbouring queries: how many different blocks they chose; the sum. */
 static double unions(const msa_shape *s, const int32_t *ids, int run)
 {
@@ -29,7 +28,6 @@ static double unions(const msa_shape *s, const int32_t *ids, int run)
     free(seen);
     return (double)sum;
 }
-/* [unions] */
 
 /* For every group and block: its queries, `each` at a time; the sum. With each = 1 these are the pairs. */
 static double batches(const msa_shape *s, const int32_t *ids, int64_t each)

@@ -6,13 +6,13 @@
 static const char *const order_name[ORDERS] = {"Q-outer", "union", "KV-outer"};
 static const char *const colour[ORDERS] = {FAINT, BLUE, ORANGE};
 
-/* A bar and its number at the end. */
-static void bar(double x, double y, double width, const char *fill, const char *format, double value)
+/* A bar, and its number at `at`. */
+static void bar(double x, double y, double width, const char *fill, double at, const char *format, double value)
 {
     char number[24];
     snprintf(number, sizeof number, format, value);
     box(x, y, width, 18, fill, 1);
-    text(x + width + 6, y + 14, "start", INK, number);
+    text(at, y + 14, "start", INK, number);
 }
 
 static void rows_of(selection_kind kind, double y)
@@ -25,8 +25,10 @@ static void rows_of(selection_kind kind, double y)
     text(20, y + 34, "start", INK, selection_name(kind));
     for (int order = 0; order < ORDERS; order++, y += 22) {
         text(172, y + 14, "end", INK, order_name[order]);
-        bar(180, y, 3.2 * of[order].bytes / 1e9, colour[order], "%.1f", of[order].bytes / 1e9);
-        bar(480, y, 180 * useful_fma(&s, ids) / of[order].fma, colour[order], "%.0f %%", 100 * useful_fma(&s, ids) / of[order].fma);
+        double gb = of[order].bytes / 1e9, share = useful_fma(&s, ids) / of[order].fma;
+        bar(180, y, 3.2 * gb, colour[order], 186 + 3.2 * gb, "%.1f", gb);
+        box(480, y, 170, 18, PALE, 1);
+        bar(480, y, 170 * share, colour[order], 656, "%.0f %%", 100 * share);
     }
     free(ids);
 }
@@ -34,9 +36,8 @@ static void rows_of(selection_kind kind, double y)
 int main(void)
 {
     begin(720, 400, "Bytes and useful products of three loop orders");
-    text(180, 26, "start", INK, "GB asked for: short is good");
-    text(480, 26, "start", INK, "useful products: long is good");
-    line(660, 40, 660, 384, FAINT, 1);
+    text(180, 26, "start", INK, "GB read and written");
+    text(480, 26, "start", INK, "useful part of the products");
     for (int kind = 0; kind < SELECTION_N; kind++) {
         if (kind)
             line(20, 40 + 88 * kind, 700, 40 + 88 * kind, PALE, 2);
