@@ -31,7 +31,8 @@ static void reference(const trial *t, int32_t *ids, float *o)
 }
 
 /* [bytes] */
-/* Bytes that a step at n tokens must read: keys and values of all tokens, or index keys of all tokens and keys and values of k blocks. */
+/* Bytes that a step at n tokens must read: keys and values of all tokens, or index keys of all
+ * and keys and values of k blocks. */
 static double dense_bytes(const msa_shape *s, double n)
 {
     return 2 * s->n_kv_heads * s->d_head * 2 * n;
@@ -43,7 +44,8 @@ static double msa_bytes(const msa_shape *s, double n, double index_element)
 /* [bytes] */
 
 /* [merge_bytes] */
-/* What `parts` parts of each head's row cost: vectors of floats with maximum and sum, written once, read once (maximum twice). */
+/* What so many parts a head cost: a vector with its maximum and sum is written, and read by the
+ * merge, which looks at maximum and sum twice. */
 static double merge_bytes(const msa_shape *s, int parts)
 {
     return (double)parts * s->n_heads * ((8 + 4 * s->d_head) + (16 + 4 * s->d_head));
@@ -60,9 +62,9 @@ static void one_step(void)
     int32_t ids[4 * 4];
     float o[64 * 64];
     reference(&t, ids, o);
-    printf("one token at 8192, 64 heads of 64 in 4 groups, 4 blocks of 64; formulas: dense %.0f KiB, MSA %.0f KiB\n",
+    printf("one token at 8192, 64 heads of 64 in 4 groups, 4 blocks of 64\nby the formulas: dense %.0f KiB, MSA %.0f KiB\n",
            dense_bytes(s, 8192) / KIB, msa_bytes(s, 8192, 2) / KIB);
-    printf("kernel          launches  CTAs  KiB read  over formula  KiB written  ids        output\n");
+    printf("kernel          launches  CTAs  KiB read  over formula  KiB written  ids    output\n");
     for (int a = 0; a < 4; a++) {
         msa_arrays ran;
         must(trial_run(&t, table_find(kernels[a], "simt"), &ran));
@@ -71,7 +73,7 @@ static void one_step(void)
         printf("%-15s %8d %5d %9.0f %13.2f %12.0f", kernels[a], (int)n.launches, (int)n.blocks, (double)n.load_bytes / KIB,
                (double)n.load_bytes / need, (double)n.store_bytes / KIB);
         if (a)
-            printf("  %-9s  off by %.4f\n", memcmp(ids, ran.ids, sizeof ids) ? "DIFFERENT" : "equal", distance(o, ran.o, 64 * 64));
+            printf("  %-5s  off by %.4f\n", memcmp(ids, ran.ids, sizeof ids) ? "DIFFERENT" : "equal", distance(o, ran.o, 64 * 64));
         else
             printf("\n");
     }
@@ -88,9 +90,9 @@ static void at_m3(void)
                dense_bytes(&s, s.topk * s.block) / KIB / KIB, dense_bytes(&s, n) / msa_bytes(&s, n, 2), dense_bytes(&s, n) / msa_bytes(&s, n, 1));
 
     printf("\nparts of the 2048 chosen tokens, and the bytes of merging them\n");
-    printf("parts a head  tokens each  CTAs  KiB moved  of the 16 blocks  of a step at 32K   at 1M\n");
+    printf("parts a head  tokens each  CTAs  KiB moved  of 16 blocks  of a step at 32K   at 1M\n");
     for (int parts = 1; parts <= 32; parts *= 2)
-        printf("%12d %12d %5d %10.0f %15.1f %% %15.1f %% %6.2f %%\n", parts, 2048 / parts, 4 * parts, merge_bytes(&s, parts) / KIB,
+        printf("%12d %12d %5d %10.0f %10.1f %% %15.1f %% %6.2f %%\n", parts, 2048 / parts, 4 * parts, merge_bytes(&s, parts) / KIB,
                100 * merge_bytes(&s, parts) / dense_bytes(&s, 2048), 100 * merge_bytes(&s, parts) / msa_bytes(&s, 1 << 15, 2),
                100 * merge_bytes(&s, parts) / msa_bytes(&s, 1 << 20, 2));
 }

@@ -46,12 +46,13 @@ static double batches(const msa_shape *s, const int32_t *ids, int64_t each)
 static inline void count_orders(const msa_shape *s, const int32_t *ids, work of[ORDERS])
 {
     /* [formula] */
-    double d = s->d_head, G = s->n_heads / s->n_kv_heads, block = 4 * s->block * d; /* bytes of a block's K and V */
-    double qo = 4 * (double)s->n_q * s->n_heads * d;                               /* Q in, O out, 2 bytes each */
+    double d = s->d_head, G = s->n_heads / s->n_kv_heads;
+    double block = 4 * s->block * d;                 /* bytes of K and V */
+    double qo = 4 * (double)s->n_q * s->n_heads * d; /* Q in, O out, 2 bytes each */
     double pairs = batches(s, ids, 1), items = batches(s, ids, msa_item_limit(s));
     of[Q_OUTER].bytes = qo + pairs * block;
     of[UNION].bytes = qo + unions(s, ids, 8) * block;
-    of[KV_OUTER].bytes = qo / 2 + items * block + pairs * G * d * (2 + 2 + 2); /* Q in, partial out, partial in */
+    of[KV_OUTER].bytes = qo / 2 + items * block + pairs * G * d * (2 + 2 + 2); /* Q, partial out, in */
     double row = 2 * s->block * d; /* multiply-adds of one row of a tile with one block */
     of[Q_OUTER].fma = pairs * 16 * row;
     of[UNION].fma = unions(s, ids, 4) * 64 * row;
