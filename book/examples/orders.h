@@ -1,5 +1,5 @@
-/* What three loop orders of sparse attention read, write and multiply for a selection, by counting blocks. Used by
- * the program of chapter 14 and by its figure. Lists, LSE and ids are left out: they are small. */
+/* What three loop orders of sparse attention read, write and multiply for a selection, by counting blocks.
+ * Used by the program of chapter 14 and by its figure. Lists, LSE and ids are left out: they are small. */
 #ifndef EXAMPLE_ORDERS_H
 #define EXAMPLE_ORDERS_H
 
@@ -15,7 +15,8 @@ typedef struct work {
 /* For every group and every `run` neighbouring queries: how many different blocks they chose; the sum. */
 static double unions(const msa_shape *s, const int32_t *ids, int run)
 {
-    long *seen = room(msa_n_blocks(s), sizeof *seen), number = 0, sum = 0; /* number of the last run that chose a block */
+    long *seen = room(msa_n_blocks(s), sizeof *seen), number = 0,
+         sum = 0; /* number of the last run that chose a block */
     for (int r = 0; r < s->n_kv_heads; r++)
         for (int64_t i = 0; i < s->n_q; i++) {
             number += i % run == 0;
@@ -69,7 +70,14 @@ static inline double useful_fma(const msa_shape *s, const int32_t *ids)
 /* A chunk of queries at the end of a text, with the sizes of M3. */
 static inline msa_shape m3_chunk(void)
 {
-    return (msa_shape){.n_q = 16384, .n_kv = 1 << 20, .n_heads = 64, .n_kv_heads = 4, .d_head = 128, .d_index = 128, .block = 128, .topk = 16};
+    return (msa_shape){.n_q = 16384,
+                       .n_kv = 1 << 20,
+                       .n_heads = 64,
+                       .n_kv_heads = 4,
+                       .d_head = 128,
+                       .d_index = 128,
+                       .block = 128,
+                       .topk = 16};
 }
 
 #endif

@@ -7,7 +7,8 @@ static const char *const order_name[ORDERS] = {"Q-outer", "union", "KV-outer"};
 static const char *const colour[ORDERS] = {FAINT, BLUE, ORANGE};
 
 /* A bar, and its number at `at`. */
-static void bar(double x, double y, double width, const char *fill, double at, const char *format, double value)
+static void bar(double x, double y, double width, const char *fill, double at, const char *format,
+                double value)
 {
     char number[24];
     snprintf(number, sizeof number, format, value);
