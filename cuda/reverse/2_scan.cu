@@ -203,6 +203,7 @@ __global__ void __launch_bounds__(1024, 1)
     const uint32_t bit = 1u << query;
     int i = segment_start(s, w, segment) + query;
     auto block_of = [&](int at) { return at < end ? ld_global(my_ids + at * s.topk + slot) - b0 : -1; };
+    // [ranks]
     for (int b = block_of(i), following; i - query < end; i += batch, b = following) {
         following = block_of(i + batch); // on its way meanwhile
         const bool mine = b >= 0 && b < blocks;
@@ -220,6 +221,7 @@ __global__ void __launch_bounds__(1024, 1)
             st_shared(&m.chosen[b], 0u);
         }
     }
+    // [ranks]
     int items_before = 0;
     for (int a = 0; a < r; a++)
         items_before += ld_global(w.n_items + a);

@@ -105,6 +105,7 @@ PTX_INLINE void produce(const Shape &s, Smem<D, block> &smem, const CUtensorMap 
             advance(cursor[c][word]);
         }
     for (int n = 0, more = true; more; n++) {
+        // [merge_ids]
         uint32_t b = no_block;
         for (int c = 0; c < consumers; c++)
             for (int word = 0; word < 2; word++)
@@ -121,6 +122,7 @@ PTX_INLINE void produce(const Shape &s, Smem<D, block> &smem, const CUtensorMap 
                     advance(cursor[c][word]);
             }
         }
+        // [merge_ids]
         if (lane > 0)
             continue;
         Stage<D, block> &stage = smem.ring[n % stages];

@@ -242,6 +242,7 @@ __global__ void __launch_bounds__(combine_threads)
     for (int a = 0; a < slots; a++)
         taken[a] = exists && a * lanes + lane < s.topk && ld_global(chosen + a * lanes + lane) >= 0;
     grid_wait();
+    // [combine]
     float weight[slots], top = minus_infinity(), sum = 0;
     for (int a = 0; a < slots; a++) {
         const float *slot_lse = partial_lse + at + (a * lanes + lane) * s.group;
@@ -265,6 +266,7 @@ __global__ void __launch_bounds__(combine_threads)
                     acc[e] += x * to_float(y.x[e]);
             }
         }
+    // [combine]
     if (!exists)
         return;
     const float f = 1 / sum;
