@@ -141,6 +141,7 @@ PTX_INLINE void digest(Lists<Lse> &lists, Rows &a, float (&x)[Block / 2], int b,
 {
     PTX(_Pragma("unroll")) // the body is long, but a loop would index x, which then has to lie in memory
     for (int which = 0; which < 2; which++) {
+        // [reject]
         const int local = a.position[which] / Block, last = a.position[which] - b * Block;
         const float most = row_max<Block>(x, which, last);
         const bool better = b < local && most > a.worst[which];
@@ -150,6 +151,7 @@ PTX_INLINE void digest(Lists<Lse> &lists, Rows &a, float (&x)[Block / 2], int b,
         if (b == local && threadIdx.x % 4 == 0)
             store(lists, a.row[which], topk - 1, e);
         insert(lists, a, which, better, e, topk);
+        // [reject]
     }
 }
 
@@ -197,6 +199,7 @@ PTX_INLINE void consume(const Shape &s, Smem<D, Block, Lse> &smem, const Span &s
     mbarrier_wait(&m.full_q, 0);
     for (int b = 0; b < span.n_tiles; b++) {
         const Tile<Block, D> &keys = wait_for(m, b);
+        // [halves]
         issue_scores<Block>(x0, m.q[part], keys);
         issue_scores<Block>(x1, m.q[part + 1], keys);
         wgmma_wait<1>();
@@ -206,6 +209,7 @@ PTX_INLINE void consume(const Shape &s, Smem<D, Block, Lse> &smem, const Span &s
         wgmma_pin(x1);
         give_back(m, b);
         digest<D, Block>(smem.lists, a1, x1, b, s.topk);
+        // [halves]
     }
     write<D, Block>(smem.lists, a0, s, span, ids, lse);
     write<D, Block>(smem.lists, a1, s, span, ids, lse);
