@@ -16,8 +16,8 @@
 
 constexpr uint64_t free_place = 0, closed_place = 0xffffffffull << 32;
 
-// [rank_key]
 /// A candidate. NaN ranks as -inf, and the two zeros are equal.
+// [rank_key]
 PTX_INLINE uint64_t rank_key(float score, int id)
 {
     const float x = score == score ? score + 0.0f : minus_infinity();

@@ -69,9 +69,9 @@ template <int n> PTX_INLINE void rescale(float (&o)[n], const float (&keep)[2])
         o[i] *= keep[i / 2 % 2];
 }
 
-// [pack_weights]
 /// P in bf16 as the left operand of P V: the fragments of D and A agree, so nothing moves between threads.
 /// p[step] are the keys 16 step .. 16 step + 15.
+// [pack_weights]
 template <int n> PTX_INLINE void pack_weights(uint32_t (&p)[n / 8][4], const float (&s)[n])
 {
     for (int i = 0; i < n / 2; i++)

@@ -1,4 +1,4 @@
-/* Who does what in one thread block of dense/hopper, on the engine's model clock. */
+/* Who does what in one CTA of dense/hopper, on the engine's model clock. */
 #include "../examples/engine.h"
 #include "draw.h"
 
@@ -55,18 +55,23 @@ static void copies(const simt_event *e, size_t n)
             }
 }
 
-/* A consumer's softmax on its own row, its products on that of the tensor cores: S 0, then S j and P V j-1 in turn. */
+/* A consumer's softmax on its own row, its products on that of the tensor cores: S 0, then S j and P V j-1 in
+ * turn. */
 static void consumer(const simt_event *e, size_t n, unsigned warp, double y, const char *fill)
 {
     int products = 0, steps = 0;
     for (size_t i = 0; i < n; i++) {
         char word[16];
         if (e[i].warp == warp && e[i].did == SIMT_PRODUCT) {
-            snprintf(word, sizeof word, products % 2 || !products ? "S%d" : "PV%d", products % 2 ? (products + 1) / 2 : products ? products / 2 - 1 : 0);
+            snprintf(word, sizeof word, products % 2 || !products ? "S%d" : "PV%d",
+                     products % 2 ? (products + 1) / 2
+                     : products   ? products / 2 - 1
+                                  : 0);
             bar(e[i].end - e[i].busy, e[i].end, 216, fill, word);
             products++;
         }
-        if (e[i].warp == warp && e[i].did == SIMT_WORK && (i == 0 || e[i - 1].did != SIMT_WORK || e[i - 1].begin < e[i].begin)) {
+        if (e[i].warp == warp && e[i].did == SIMT_WORK &&
+            (i == 0 || e[i - 1].did != SIMT_WORK || e[i - 1].begin < e[i].begin)) {
             snprintf(word, sizeof word, "E%d", steps++);
             bar(e[i].begin, e[i].end, y, fill, word);
         }
@@ -75,13 +80,21 @@ static void consumer(const simt_event *e, size_t n, unsigned warp, double y, con
 
 int main(void)
 {
-    const msa_shape s = {.n_q = 8, .n_kv = 2048, .n_heads = 16, .n_kv_heads = 1, .d_head = 128, .d_index = 128, .block = 128, .topk = 8, .n_seqs = 1};
+    const msa_shape s = {.n_q = 8,
+                         .n_kv = 2048,
+                         .n_heads = 16,
+                         .n_kv_heads = 1,
+                         .d_head = 128,
+                         .d_index = 128,
+                         .block = 128,
+                         .topk = 8,
+                         .n_seqs = 1};
     trial t = engine_inputs(&s, "random");
     size_t n;
     simt_record(0);
     engine_count(&t, "dense/hopper");
     const simt_event *e = simt_events(&n);
-    begin(720, 316, "One thread block of dense/hopper on the model clock");
+    begin(720, 316, "One CTA of dense/hopper on the model clock");
     for (int clock = FROM; clock <= TO; clock += 1000) {
         char word[16];
         line(at(clock), 40, at(clock), 262, PALE, 1);
@@ -97,7 +110,8 @@ int main(void)
     text(LEFT - 10, 173, "end", ORANGE, "consumer 1");
     text(LEFT - 10, 233, "end", INK, "tensor cores");
     text((LEFT + RIGHT) / 2.0, 304, "middle", FAINT, "model clocks: nominal costs, not a measurement");
-    text(LEFT, 24, "start", FAINT, "K, V: tiles of keys and values; S: scores; E: exponentials of S; PV: O += P V");
+    text(LEFT, 24, "start", FAINT,
+         "K, V: tiles of keys and values; S: scores; E: exponentials of S; PV: O += P V");
     trial_end(&t);
     return finish();
 }

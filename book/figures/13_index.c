@@ -30,7 +30,8 @@ int main(void)
         const int in = most > list[worst];
         if (in)
             list[worst] = most;
-        printf("<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%s\" fill=\"%s\"/>\n", left, y, in ? "3.6" : "1.6", in ? BLUE : FAINT);
+        printf("<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%s\" fill=\"%s\"/>\n", left, y, in ? "3.6" : "1.6",
+               in ? BLUE : FAINT);
         float next = list[0];
         for (int a = 1; a < PLACES; a++)
             next = fminf(next, list[a]);

@@ -99,7 +99,7 @@ template <int Block> PTX_INLINE float row_max(const float (&x)[Block / 2], int w
     float most = minus_infinity();
     timeline_mark("maximum", Block / 2); // 8 Block comparisons, 16 a clock
     // [row_max]
-    if (last >= Block - 1)               // nearly always
+    if (last >= Block - 1) // nearly always
         for (int i = 2 * which; i < Block / 2; i += 4)
             most = fmaxf(most, fmaxf(x[i], x[i + 1]));
     else
