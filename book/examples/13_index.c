@@ -1,4 +1,5 @@
-/* Chapter 13: the index ladder and top-k, counted by the engine; and how often a running list takes a block. */
+/* Chapter 13: the index ladder and top-k, counted by the engine; and how often a running list takes a block.
+ */
 #include "engine.h"
 
 /* ---- The ladders ------------------------------------------------------------------------------------ */
@@ -40,12 +41,12 @@ static void index_ladder(void)
     trial t = engine_inputs(&s, "random");
     show(&t, rungs[0]);
     trial_end(&t);
-    s.n_kv = 2048;
+    s.n_kv = 1920; /* 15 blocks: too few for several CTAs to share them */
     t = engine_inputs(&s, "random");
     for (int r = 1; r < 4; r++)
         show(&t, rungs[r]);
     const simt_counters choose = engine_count(&t, "topk/staged");
-    printf("%-18s %5d %6d %12ld %13ld\n", "topk/staged", 64, 2048, (long)choose.load_bytes,
+    printf("%-18s %5d %6d %12ld %13ld\n", "topk/staged", 64, 1920, (long)choose.load_bytes,
            (long)choose.store_bytes);
     trial_end(&t);
 }
@@ -96,6 +97,12 @@ static int offer(float list[PLACES], float score)
 }
 /* [offer] */
 
+static void print_list(const char *order, double enter, double stops)
+{
+    printf("%-11s %7.1f of %d blocks enter; a warp of %d rows stops for %7.1f\n", order, enter, B, WARP,
+           stops);
+}
+
 static void running(const char *order, const float *score)
 {
     static float list[ROWS][PLACES];
@@ -113,8 +120,7 @@ static void running(const char *order, const float *score)
             }
             disturbed += some;
         }
-    printf("%-11s %7.1f of %d blocks enter; a warp of %d rows stops for %7.1f\n", order, (double)taken / ROWS,
-           B, WARP, (double)disturbed / (ROWS / WARP));
+    print_list(order, (double)taken / ROWS, (double)disturbed / (ROWS / WARP));
 }
 
 static int ascending(const void *a, const void *b)
@@ -136,8 +142,8 @@ static void threshold(void)
     }
     /* [expected] */
     noise(score, (long)ROWS * B, 1);
-    printf("\na running list of the best %d\n%-11s %7.1f                           and  %27.1f\n", PLACES,
-           "formula", alone, together);
+    printf("\na running list of the best %d\n", PLACES);
+    print_list("formula", alone, together);
     running("random", score);
     for (int row = 0; row < ROWS; row++)
         qsort(score + row * B, B, sizeof *score, ascending);
