@@ -59,9 +59,10 @@ int main(void)
                              .n_seqs = 1};
     trial t = engine_inputs(&small, "random");
     printf("32 queries at the end of 256 tokens, one group of 16 heads\n");
-    printf("             CTAs  bytes read  formula   sectors  operations    shared  conflicts  tensor "
-           "multiply-adds\n");
-    printf("                                                      a byte  accesses\n");
+    printf("             CTAs  bytes read  formula   sectors  operations    shared  conflicts  "
+           "multiply-adds,\n");
+    printf(
+        "                                                      a byte  accesses             useful share\n");
     for (int r = 0; r < RUNGS; r++) {
         const simt_counters n = count(&t, &ladder[r]);
         printf(
@@ -69,8 +70,7 @@ int main(void)
             (double)n.load_bytes == read_bytes(&ladder[r], &small) ? "same" : "differs", (long)n.load_sectors,
             operations(&small) / (double)n.load_bytes, (long)n.shared_accesses, (long)n.shared_conflicts);
         if (n.tensor_fma)
-            printf("  %ld, %2.0f %% useful", (long)n.tensor_fma,
-                   50 * operations(&small) / (double)n.tensor_fma);
+            printf("  %ld, %2.0f %%", (long)n.tensor_fma, 50 * operations(&small) / (double)n.tensor_fma);
         printf("\n");
     }
     trial_end(&t);
