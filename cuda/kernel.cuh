@@ -36,6 +36,7 @@ struct Shape {
 struct Arrays {
     const bf16 *q, *k, *v, *qi, *ki;
     float *scores;
+    const float *scores_by_block;
     int32_t *ids;
     float *index_lse;
     void *o;

@@ -68,6 +68,21 @@ msa_status msa_plan_make(msa_plan *plan, const msa_device *device, const char *n
     return MSA_ERR_UNSUPPORTED;
 }
 
+void msa_scores_turn(const msa_shape *s, const float *scores, int r, int64_t first, int64_t end,
+                     float *by_block)
+{
+    const int64_t n_blocks = msa_n_blocks(s);
+#pragma omp parallel for
+    for (int64_t b = first; b < end; b++)
+        for (int64_t i = 0; i < s->n_q; i++)
+            by_block[(b - first) * s->n_q + i] = scores[(r * s->n_q + i) * n_blocks + b];
+}
+
+bool msa_takes_scores_by_block(const char *name)
+{
+    return strcmp(name, "topk/columns") == 0;
+}
+
 msa_status msa_plan_run(const msa_plan *plan, const msa_arrays *arrays, void *work, void *stream)
 {
     if (!plan || !arrays || (!work && plan->workspace))
