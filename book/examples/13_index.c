@@ -1,11 +1,12 @@
-/* Chapter 13: the index ladder and top-k, counted by the engine; and how often a running list takes a block.
+/* Chapter 13: the index ladder and top-k, counted by the engine; and how often a running list is touched.
  */
 #include "engine.h"
 
 /* ---- The ladders ------------------------------------------------------------------------------------ */
 
 static const char *const rungs[] = {"index/naive", "index/tiled", "index/wgmma", "index/fused"};
-static const char *const selections[] = {"topk/register_list", "topk/warp", "topk/heaps", "topk/staged"};
+static const char *const selections[] = {"topk/register_list", "topk/warp", "topk/heaps", "topk/staged",
+                                         "topk/columns"};
 
 /* Multiply-adds that are needed: d for each visible pair of query and key, in each group. */
 static double needed(const msa_shape *s)
@@ -65,7 +66,7 @@ static void topk_ladder(void)
     trial t = engine_inputs(&s, "random");
     printf("\n64 rows of about 511 scores, the best 16\n                     bytes read  sectors read  "
            "sectors written  shared accesses\n");
-    for (int r = 0; r < 4; r++) {
+    for (int r = 0; r < 5; r++) {
         const simt_counters n = engine_count(&t, selections[r]);
         printf("%-18s %12ld %13ld %16ld %16ld\n", selections[r], (long)n.load_bytes, (long)n.load_sectors,
                (long)n.store_sectors, (long)n.shared_accesses);
@@ -75,52 +76,76 @@ static void topk_ladder(void)
 
 /* ---- How often a block gets into the list ------------------------------------------------------------ */
 
-enum {
-    B = 8192,
-    PLACES = 15,
-    ROWS = 128,
-    WARP = 8
-}; /* 16 blocks less the local one; a warp of the kernel looks at 8 rows at once */
+enum { SCORES = 1 << 20, PLACES = 15, LANES = 32, PATIENCE = 8 }; /* 16 blocks less the local one */
 
-/* [offer] */
-/* Whether a score gets into the list of the best so far, whose worst has to leave. */
-static int offer(float list[PLACES], float score)
+/* A row's best scores so far, in no order, and those that wait to be let in. */
+typedef struct row_list {
+    float best[PLACES], worst, waiting[PATIENCE];
+    int n;
+} row_list;
+
+static void let_in(row_list *row)
 {
-    int worst = 0;
+    for (int c = 0; c < row->n; c++) {
+        int at = 0; /* of the worst, which has to leave */
+        for (int a = 1; a < PLACES; a++)
+            at = row->best[a] < row->best[at] ? a : at;
+        if (row->waiting[c] > row->best[at])
+            row->best[at] = row->waiting[c];
+    }
+    row->worst = row->best[0];
     for (int a = 1; a < PLACES; a++)
-        if (list[a] < list[worst])
-            worst = a;
-    if (!(score > list[worst]))
-        return 0;
-    list[worst] = score;
-    return 1;
-}
-/* [offer] */
-
-static void print_list(const char *order, double enter, double stops)
-{
-    printf("%-11s %7.1f of %d blocks enter; a warp of %d rows stops for %7.1f\n", order, enter, B, WARP,
-           stops);
+        row->worst = fminf(row->worst, row->best[a]);
+    row->n = 0;
 }
 
-static void running(const char *order, const float *score)
+/* Rows of so many blocks, `lanes` rows a warp. A warp inserts as soon as one of its rows has `patience`
+ * candidates. */
+static void running(const char *order, const float *score, int blocks, int lanes, int patience)
 {
-    static float list[ROWS][PLACES];
-    long taken = 0, disturbed = 0;
-    for (int row = 0; row < ROWS; row++)
-        for (int a = 0; a < PLACES; a++)
-            list[row][a] = -INFINITY;
-    for (int b = 0; b < B; b++)
-        for (int first = 0; first < ROWS; first += WARP) {
-            int some = 0;
-            for (int row = first; row < first + WARP; row++) {
-                const int in = offer(list[row], score[row * B + b]);
-                taken += in;
-                some |= in;
-            }
-            disturbed += some;
+    const int warps = SCORES / blocks / lanes;
+    long candidates = 0, insertions = 0;
+    for (int warp = 0; warp < warps; warp++) {
+        row_list row[LANES];
+        for (int l = 0; l < lanes; l++) {
+            row[l] = (row_list){.worst = -INFINITY};
+            for (int a = 0; a < PLACES; a++)
+                row[l].best[a] = -INFINITY;
         }
-    print_list(order, (double)taken / ROWS, (double)disturbed / (ROWS / WARP));
+        for (int b = 0; b < blocks; b++) {
+            int most = 0;
+            for (int l = 0; l < lanes; l++) {
+                const float x = score[(long)(warp * lanes + l) * blocks + b];
+                if (x > row[l].worst) {
+                    row[l].waiting[row[l].n++] = x;
+                    candidates++;
+                }
+                most = row[l].n > most ? row[l].n : most;
+            }
+            if (most < patience && !(b + 1 == blocks && most))
+                continue;
+            insertions += most;
+            for (int l = 0; l < lanes; l++)
+                let_in(&row[l]);
+        }
+    }
+    printf("%-11s %6d %13d %9d %11.1f %12.1f\n", order, blocks, lanes, patience,
+           (double)candidates / (warps * lanes), (double)insertions / warps);
+}
+
+/* What running() should find in random order with patience 1. */
+static void expected(int blocks, int lanes)
+{
+    double enter = 0, stops = 0;
+    /* [expected] */
+    for (int b = 1; b <= blocks; b++) {
+        const double enters =
+            b <= PLACES ? 1 : (double)PLACES / b; /* among the best PLACES of b in random order */
+        enter += enters;
+        stops += 1 - pow(1 - enters, lanes);
+    }
+    /* [expected] */
+    printf("%-11s %6d %13d %9d %11.1f %12.1f\n", "formula", blocks, lanes, 1, enter, stops);
 }
 
 static int ascending(const void *a, const void *b)
@@ -131,30 +156,19 @@ static int ascending(const void *a, const void *b)
 
 static void threshold(void)
 {
-    float *score = room((long)ROWS * B, sizeof *score);
-    double alone = 0, together = 0;
-    /* [expected] */
-    for (int b = 1; b <= B; b++) {
-        const double enters =
-            b <= PLACES ? 1 : (double)PLACES / b; /* among the best PLACES of b in random order */
-        alone += enters;
-        together += 1 - pow(1 - enters, WARP);
-    }
-    /* [expected] */
-    noise(score, (long)ROWS * B, 1);
+    float *score = room(SCORES, sizeof *score);
+    noise(score, SCORES, 1);
     printf("\na running list of the best %d\n", PLACES);
-    print_list("formula", alone, together);
-    running("random", score);
-    for (int row = 0; row < ROWS; row++)
-        qsort(score + row * B, B, sizeof *score, ascending);
-    running("ascending", score);
-    for (int row = 0; row < ROWS; row++)
-        for (int a = 0; a < B / 2; a++) {
-            const float x = score[row * B + a];
-            score[row * B + a] = score[row * B + B - 1 - a];
-            score[row * B + B - 1 - a] = x;
-        }
-    running("descending", score);
+    printf("order       blocks  rows of warp  patience  candidates   insertions\n");
+    printf("                                             of a row    of a warp\n");
+    expected(8192, 8);
+    running("random", score, 8192, 8, 1);
+    expected(1024, 32);
+    running("random", score, 1024, 32, 1);
+    running("random", score, 1024, 32, PATIENCE);
+    for (long first = 0; first < SCORES; first += 8192)
+        qsort(score + first, 8192, sizeof *score, ascending);
+    running("ascending", score, 8192, 8, 1);
     free(score);
 }
 
@@ -164,9 +178,9 @@ int main(void)
     topk_ladder();
     threshold();
 
-    const double N = 1 << 20, groups = 4, k = 16, scores = 4 * groups * N * B;
+    const double N = 1 << 20, groups = 4, k = 16, scores = 4 * groups * N * 8192;
     printf("\nM3, one layer, N = 1048576: scores written %.1f GB, read %.1f GB; ids %.2f GB\n", scores / 1e9,
-           scores * (B - 1) / (2 * B) / 1e9, 4 * groups * N * k / 1e9);
+           scores / 2 / 1e9, 4 * groups * N * k / 1e9);
     printf("moved at 3.35 TB/s: %.3f s; the products at 989 TFLOP/s: %.3f s (estimates)\n",
            (scores + scores / 2) / 3.35e12, groups * 128 * N * N / 989.4e12);
     return 0;
