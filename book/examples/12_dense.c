@@ -47,8 +47,8 @@ static simt_counters count(const trial *t, const rung *r)
 
 int main(void)
 {
-    /* One group of M3: 32 queries at the end of 256 tokens. */
-    const msa_shape small = {.n_q = 32,
+    /* One group of M3: 16 queries at the end of 256 tokens. */
+    const msa_shape small = {.n_q = 16,
                              .n_kv = 256,
                              .n_heads = 16,
                              .n_kv_heads = 1,
@@ -58,7 +58,7 @@ int main(void)
                              .topk = 2,
                              .n_seqs = 1};
     trial t = engine_inputs(&small, "random");
-    printf("32 queries at the end of 256 tokens, one group of 16 heads\n");
+    printf("16 queries at the end of 256 tokens, one group of 16 heads\n");
     printf("             CTAs  bytes read  formula   sectors  operations    shared  conflicts  "
            "multiply-adds,\n");
     printf(
