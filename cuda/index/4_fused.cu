@@ -148,6 +148,7 @@ PTX_INLINE void digest(Lists<Lse> &lists, Rows &a, float (&x)[Block / 2], int b,
 {
     PTX(_Pragma("unroll")) // the body is long, but a loop would index x, which then has to lie in memory
     for (int which = 0; which < 2; which++) {
+        // [reject]
         const int local = a.position[which] / Block, last = a.position[which] - b * Block;
         const float most = row_max<Block>(x, which, last);
         const bool better = b < local && most > a.worst[which];
@@ -157,6 +158,7 @@ PTX_INLINE void digest(Lists<Lse> &lists, Rows &a, float (&x)[Block / 2], int b,
         if (b == local && threadIdx.x % 4 == 0)
             store(lists, a.row[which], topk - 1, e);
         insert(lists, a, which, better, e, topk);
+        // [reject]
     }
 }
 
@@ -237,6 +239,7 @@ PTX_INLINE void consume(const Shape &s, Smem<D, Block, Lse> &smem, const Span &s
     mbarrier_wait(&m.full_q, 0);
     for (int n = 0; n < span.n_tiles; n++) {
         const Tile<Block, D> &keys = wait_for(m, n);
+        // [halves]
         issue_scores<Block>(x0, m.q[part], keys);
         issue_scores<Block>(x1, m.q[part + 1], keys);
         wgmma_wait<1>();
@@ -246,6 +249,7 @@ PTX_INLINE void consume(const Shape &s, Smem<D, Block, Lse> &smem, const Span &s
         wgmma_pin(x1);
         give_back(m, n);
         digest<D, Block>(smem.lists, a1, x1, span.first + n, s.topk);
+        // [halves]
     }
     if (parts.n > 1) {
         leave(smem.lists, a0, s, span, parts);
