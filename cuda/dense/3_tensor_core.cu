@@ -10,9 +10,10 @@
  * permutation of 16-byte chunks keeps shared memory free of bank conflicts.
  *
  * Its floor: 4 Hq dh operations a visible pair at the rate of mma.sync, about two thirds of wgmma's on
- * Hopper. Global bytes: Q and O once; of K and V, each 64 / G queries read what they see, in whole tiles of
- * 64 keys, once for all heads of a group. Registers (dh 128): 128 for Q, O and S, 16 for P,
- * addresses: 216 in all. Shared memory: 80 KB, so two blocks an SM.
+ * Hopper. Nearer is shared memory: a warp reads 32 KB of K and V for 262144 multiply-adds of its 16 rows,
+ * 1024 a clock at 128 bytes, half of the tensor cores' peak. Global bytes: Q and O once; of K and V, each 64
+ * / G queries read what they see, in whole tiles of 64 keys, once for all heads of a group. Registers (dh
+ * 128): 128 for Q, O and S, 16 for P, addresses: 216 in all. Shared memory: 80 KB, so two blocks an SM.
  *
  * What it wastes: a third of the tensor cores; shared memory, since each warp reads all of K and V for its 16
  * rows; the tensor cores again while a warp takes exponentials, unless another warp has products to do.

@@ -13,11 +13,11 @@
  *
  * The running top-k. A block whose maximum does not beat the row's k-1st best so far, one comparison, is
  * forgotten. Blocks come in ascending order, so "beat" is strict: ties go to the lower id. Of B blocks in
- * random order only k (1 + ln(B/k)) get further: 116 of 8192 at k = 16. That is why the lists live in shared
- * memory, and only the score to beat and its slot in registers: in the quad's registers a list would cost 8
- * to 24 a row, times the four rows of a thread, beside 128 accumulators. A new entry goes to the end of its
- * list and the worst one leaves, so ids are always ascending and nothing has to be sorted. Raw products are
- * compared; the scale, which changes no order, only touches what is written.
+ * random order only n (1 + ln(B/n)), n = k - 1, get further: 109 of 8192 at k = 16. That is why the lists
+ * live in shared memory, and only the score to beat and its slot in registers: in the quad's registers a list
+ * would cost 8 to 24 a row, times the four rows of a thread, beside 128 accumulators. A new entry goes to the
+ * end of its list and the worst one leaves, so ids are always ascending and nothing has to be sorted. Raw
+ * products are compared; the scale, which changes no order, only touches what is written.
  *
  * The LSE, a template option (without it there is no exponential at all): the sum of exp(product - maximum)
  * over a block is taken while its products are in registers, and only when the block enters a list. It
@@ -34,7 +34,7 @@
  * a clock that shared memory has. The maxima are 128 comparisons a thread and tile, a quarter of that time.
  *
  * What it wastes: blocks on the diagonal are computed whole; at a CTA's start and end nothing else runs on
- * its SM (230 KB of shared memory); blocks of 32 or 64 keys, as in 3_wgmma.
+ * its SM (226 KiB of shared memory); blocks of 32 or 64 keys, as in 3_wgmma.
  *
  * Dropped: a sum of every block, kept or not, takes as many exponentials as a dense softmax. Products under
  * way from one block to the next (the first half of b + 1 issued before the second of b is looked at) ptxas
