@@ -12,7 +12,8 @@
 
 static uint64_t seed = 1;
 static const char *picture_path;
-static char failure[2 * VERDICT_TEXT];
+static const char *place = "";
+static char failure[4 * VERDICT_TEXT]; // the engine's story of a deadlock has several lines
 
 /* ---- Memory ---------------------------------------------------------------------------------------- */
 
@@ -109,9 +110,20 @@ void exercise_true(bool ok, const char *fmt, ...)
     if (ok || failure[0])
         return;
     va_list args;
+    const int n = snprintf(failure, sizeof failure, "%s", place);
     va_start(args, fmt);
-    vsnprintf(failure, sizeof failure, fmt, args);
+    vsnprintf(failure + n, sizeof failure - (size_t)n, fmt, args);
     va_end(args);
+}
+
+bool exercise_failed(void)
+{
+    return failure[0] != 0;
+}
+
+void exercise_place(const char *text)
+{
+    place = text;
 }
 
 void exercise_tensor(const char *what, verdict_dims n, const float *expected, const float *found,

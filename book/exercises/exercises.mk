@@ -1,5 +1,6 @@
 # The exercises of the book, for the Makefile. Each is three programs that share one check: the stub, the
-# solution, and mine, the student's copy, which git ignores and nothing here overwrites or deletes.
+# solution, and mine, the student's copy, which git ignores and nothing here overwrites or deletes. A kernel
+# (.cu) runs on the engine, and in builds by "make cuda" on a GPU too.
 EX       := book/exercises
 EX_C     := $(patsubst $(EX)/%/stub.c,%,$(wildcard $(EX)/[0-9]*/stub.c))
 EX_CU    := $(if $(CXX17),$(patsubst $(EX)/%/stub.cu,%,$(wildcard $(EX)/[0-9]*/stub.cu)))
@@ -11,13 +12,16 @@ $(EX_B)/%.o: $(EX)/%.c $(B)/flags
 $(EX_B)/%.o: $(EX)/%.cu $(B)/flags
 	@mkdir -p $(@D) && echo "  c++ $<"
 	$(Q)$(CXX) $(ALLCXXFLAGS) -x c++ -c $< -o $@
+$(EX_B)/%.gpu.o: $(EX)/%.cu cuda/nvcc.sh $(wildcard cuda/*.cuh cuda/*/*.cuh)
+	@mkdir -p $(@D) && echo "  nvcc $<"
+	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 
 define EX_PROGRAM
 $(EX_B)/$(1)/$(2): $(EX_B)/$(1)/$(2).o $(EX_B)/$(1)/check.o $(3) $(BOOK_LIBS)
 	$(Q)$(LINK) $(LINKFLAGS) $$^ $(APPLIBS) -o $$@
 endef
 $(foreach e,$(EX_C),$(foreach p,stub solution mine,$(eval $(call EX_PROGRAM,$(e),$(p),$(EX_B)/exercise.o))))
-$(foreach e,$(EX_CU),$(foreach p,stub solution mine,$(eval $(call EX_PROGRAM,$(e),$(p),$(EX_B)/exercise.o $(EX_B)/kernel.o))))
+$(foreach e,$(EX_CU),$(foreach p,stub solution mine,$(eval $(call EX_PROGRAM,$(e),$(p),$(EX_B)/exercise.o $(EX_B)/kernel.o $(if $(CUDA),$(EX_B)/$(e)/$(p).gpu.o)))))
 
 .PHONY: exercise hint progress exercises-check exercise-programs
 N    ?=#                   which exercise
