@@ -46,13 +46,13 @@ simt_counters kernel_check(const kernel_case *c, kernel_view *view, kernel_watch
  * any. */
 bool kernel_counts(const simt_counters *n);
 
-/** Draws the timeline of the first CTA of the last run, which simt_record(0) asked for: a row of the picture a
- *  warp, marked where it waits, and in the last row the copies under way. Returns when its last event ended, in
- * the model's clocks: see timeline() in simt.h. */
+/** Draws the timeline of the first CTA of the last run, which simt_record(0) asked for: a row of the picture
+ * a warp, marked where it waits, and in the last row the copies under way. Returns when its last event ended,
+ * in the model's clocks: see timeline() in simt.h. */
 double kernel_timeline(touched *picture, double clocks_a_column);
 
-/** exercise_end(), after a run of this case on a GPU: its verdict there, and its time on larger inputs; or one
- * line that says why there is none. */
+/** exercise_end(), after a run of this case on a GPU: its verdict there, and its time on larger inputs; or
+ * one line that says why there is none. */
 int kernel_end(const kernel_case *c, const touched *picture);
 
 #endif

@@ -16,8 +16,8 @@ int main(int argc, char **argv)
         kernel_check(&scored, NULL, NULL);
     }
     if (kernel_counts(&n)) {
-        /* A CTA needs every key once, and a barrier after mbarrier_init. The clocks: the latency and the bytes
-         * of the first copy are 770; then ten tiles of 32 keys, 11 clocks and a bit for each key. */
+        /* A CTA needs every key once, and a barrier after mbarrier_init. The clocks: the latency and the
+         * bytes of the first copy are 770; then ten tiles of 32 keys, 11 clocks a key. */
         exercise_bar("bytes by bulk copies", n.bulk_bytes, n.blocks * (uint64_t)scored.shape.n_kv * 128);
         exercise_bar("barriers passed by warps", n.barriers, n.threads / 32);
         exercise_bar("clocks of the model", (uint64_t)clocks, 4500);

@@ -1,8 +1,8 @@
-/* O and LSE, and the bytes read: keys and values of the union of eight queries' blocks, once. The picture shows
- * how often the first head's keys were read, by query tile. */
+/* O and LSE, and the bytes read: keys and values of the union of eight queries' blocks, once. The picture
+ * shows how often the first head's keys were read, by query tile. */
 #include "../kernel.h"
 
-#define TILE 8 // queries
+#define TILE 8     // queries
 #define VECTOR 128 // bytes of a key, value or query
 
 static const msa_shape shape = {44, 250, 2, 2, 64, 64, 16, 6, 1, NULL, NULL};

@@ -79,8 +79,8 @@ msa_status run(const Call &c)
 {
     if (c.out != MSA_F32 || c.d_head != width || c.s.block != block)
         return MSA_ERR_UNSUPPORTED;
-    LAUNCH(walk_union, dim3((unsigned)ceil_div(c.s.n_q, queries), (unsigned)c.s.n_heads),
-           dim3(32 * queries), sizeof(Smem), c.stream, c.s, c.a.q, c.a.k, c.a.v, c.a.ids, (float *)c.a.o, c.a.lse);
+    LAUNCH(walk_union, dim3((unsigned)ceil_div(c.s.n_q, queries), (unsigned)c.s.n_heads), dim3(32 * queries),
+           sizeof(Smem), c.stream, c.s, c.a.q, c.a.k, c.a.v, c.a.ids, (float *)c.a.o, c.a.lse);
     return MSA_OK;
 }
 

@@ -31,7 +31,8 @@ PTX_INLINE void take(Softmax &a, const float2 &q, const float2 &k, const float2 
 }
 
 __global__ void __launch_bounds__(32 * queries)
-    each_its_own(Shape s, const bf16 *q, const bf16 *k, const bf16 *v, const int32_t *ids, float *o, float *lse)
+    each_its_own(Shape s, const bf16 *q, const bf16 *k, const bf16 *v, const int32_t *ids, float *o,
+                 float *lse)
 {
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
     const int h = (int)blockIdx.y, r = h / s.group, i = (int)blockIdx.x * queries + warp;

@@ -6,8 +6,11 @@
 
 static kernel_case new_token(int64_t n_kv, inputs_pattern pattern)
 {
-    return (kernel_case){
-        {1, n_kv, 2, 2, 64, 64, 32, 8, 1, NULL, NULL}, pattern, KERNEL_ATTEND, INPUTS_IDS_LOCAL, KERNEL_AT_RANDOM};
+    return (kernel_case){{1, n_kv, 2, 2, 64, 64, 32, 8, 1, NULL, NULL},
+                         pattern,
+                         KERNEL_ATTEND,
+                         INPUTS_IDS_LOCAL,
+                         KERNEL_AT_RANDOM};
 }
 
 int main(int argc, char **argv)

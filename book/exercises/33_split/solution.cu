@@ -1,4 +1,5 @@
-/* Attention of new tokens, a CTA per query and head: four warps split the keys and merge their parts at the end. */
+/* Attention of new tokens, a CTA per query and head: four warps split the keys and merge their parts at the
+ * end. */
 #include "../../../cuda/kernel.cuh"
 
 namespace
@@ -81,8 +82,8 @@ msa_status run(const Call &c)
 {
     if (c.out != MSA_F32 || c.d_head != width)
         return MSA_ERR_UNSUPPORTED;
-    LAUNCH(split, dim3((unsigned)c.s.n_q, (unsigned)c.s.n_heads), dim3(32 * warps), sizeof(Smem),
-           c.stream, c.s, c.a.q, c.a.k, c.a.v, c.a.ids, (float *)c.a.o, c.a.lse);
+    LAUNCH(split, dim3((unsigned)c.s.n_q, (unsigned)c.s.n_heads), dim3(32 * warps), sizeof(Smem), c.stream,
+           c.s, c.a.q, c.a.k, c.a.v, c.a.ids, (float *)c.a.o, c.a.lse);
     return MSA_OK;
 }
 

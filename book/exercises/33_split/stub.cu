@@ -1,4 +1,5 @@
-/* Attention of new tokens, a CTA per query and head: four warps take turns with the keys, but share one softmax. */
+/* Attention of new tokens, a CTA per query and head: four warps take turns with the keys, but share one
+ * softmax. */
 #include "../../../cuda/kernel.cuh"
 
 namespace
@@ -21,8 +22,8 @@ struct Softmax {
 };
 
 struct Smem {
-    float x[warps];          ///< logits of one round
-    float2 sum[warps][32];   ///< each warp's part of the sum
+    float x[warps];        ///< logits of one round
+    float2 sum[warps][32]; ///< each warp's part of the sum
 };
 
 /// Key number t of the selection, or -1 if there are not so many or the query does not see it.
@@ -41,7 +42,8 @@ PTX_INLINE float logit(const float2 &q, const float2 &k)
 }
 
 __global__ void __launch_bounds__(32 * warps)
-    step_by_step(Shape s, const bf16 *q, const bf16 *k, const bf16 *v, const int32_t *ids, float *o, float *lse)
+    step_by_step(Shape s, const bf16 *q, const bf16 *k, const bf16 *v, const int32_t *ids, float *o,
+                 float *lse)
 {
     Smem &m = shared<Smem>();
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
