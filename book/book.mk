@@ -35,6 +35,6 @@ $(B)/figures/%.o: book/figures/%.c $(B)/flags
 $(B)/examples/%.kernels.o: book/examples/%.cu $(B)/flags
 	@mkdir -p $(@D)
 	$(Q)$(CXX) $(ALLCXXFLAGS) -x c++ -c $< -o $@
-$(foreach c,$(CHAPTERS),$(if $(CXX17),$(if $(wildcard book/examples/$(c).cu),$(eval $(B)/examples/$(c): $(B)/examples/$(c).kernels.o))))
+$(foreach c,$(CHAPTERS),$(if $(CXX17),$(if $(wildcard book/examples/$(c).cu),$(eval $(B)/examples/$(c) $(B)/figures/$(c): $(B)/examples/$(c).kernels.o))))
 $(EXAMPLES) $(DRAWINGS): %: %.o $(BOOK_LIBS)
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@

@@ -18,13 +18,26 @@ nothing() {
 err=$("$MSA" check --backend cuda topk/warp --shape 'T=40 S=70 heads=4:2 width=64:64 block=32 topk=2' 2>&1 > /dev/null)
 [[ $err != *"expected a GPU"* ]] || nothing "${err#*found }"
 
-# A name, the stages, the shape and the selection. M3 is MiniMax-M3's layer: 64 query and 4 KV heads of 128.
+# A name, the kernels, the shape and the selection, "lse" for log-sum-exps. M3 is MiniMax-M3's layer: 64 query and
+# 4 KV heads of 128. With topk=1 nothing ever enters a list: the fused index with its selection switched off. The
+# paper's table 1 has top-k of all N x B scores, so the prefix is so long that every query sees (nearly) all blocks.
 M3='heads=64:4 width=128:128 block=128 topk=16'
+ONE='heads=1:1 width=64:64'
 RUNS=(
     "prefill-4k|dense index topk reverse sparse|T=4096 S=4096 $M3|random"
     "prefill-32k|dense index topk reverse sparse|T=32768 S=32768 $M3|random"
     "prefill-32k-hot|reverse sparse|T=32768 S=32768 $M3|hot"
     "chunk-128k|index topk reverse sparse|T=2048 S=131072 $M3|random"
+    "prefill-128k|index/fused|T=131072 S=131072 $M3|random"
+    "prefill-128k-k1|index/fused|T=131072 S=131072 ${M3/topk=16/topk=1}|random"
+    "prefill-128k-lse|index/fused|T=131072 S=131072 $M3|random|lse"
+    "prefill-1m|index/fused|T=1048576 S=1048576 $M3|random"
+    "prefill-1m-k1|index/fused|T=1048576 S=1048576 ${M3/topk=16/topk=1}|random"
+    "chunk-1m|index/fused|T=4096 S=1048576 $M3|random"
+    "paper-1024|topk|T=131072 S=67108864 $ONE block=65536 topk=16|random"
+    "paper-2048|topk|T=131072 S=134217728 $ONE block=65536 topk=32|random"
+    "paper-4096|topk|T=524288 S=268435456 $ONE block=65536 topk=16|random"
+    "paper-8192|topk|T=524288 S=536870912 $ONE block=65536 topk=32|random"
     "decode-128k|decode|T=1 S=131072 $M3|random"
     "decode-1m|decode|T=1 S=1048576 $M3|random"
 )
@@ -42,11 +55,11 @@ tail -n 1 "$log"
 mkdir -p "$DIR" || exit 2
 bad=0
 for run in "${RUNS[@]}"; do
-    IFS='|' read -r name stages shape ids <<< "$run"
-    for stage in $stages; do
-        echo "== $stage, $name"
-        "$MSA" bench "$stage" --backend cuda --shape "$shape" --distribution "$ids" --seconds "$SECONDS_EACH" \
-            --json "$DIR/$stage-$name.json" || bad=1
+    IFS='|' read -r name kernels shape ids lse <<< "$run"
+    for kernel in $kernels; do
+        echo "== $kernel, $name"
+        "$MSA" bench "$kernel" --backend cuda --shape "$shape" --distribution "$ids" --seconds "$SECONDS_EACH" \
+            ${lse:+--lse} --json "$DIR/${kernel%/*}-$name.json" || bad=1
     done
 done
 exit $bad

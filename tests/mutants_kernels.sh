@@ -51,6 +51,8 @@ mutant 'partials averaged without their LSE' sparse/4_kv_outer.cu sparse/kv_oute
 mutant 'ties go to the higher block' index/4_fused.cu index/fused 's/most > a.worst\[which\]/most >= a.worst[which]/'
 mutant 'the last visible key is masked' index/stream.cuh index/wgmma 's/column(i) <= last/column(i) < last/'
 mutant 'the LSE forgets to shift' index/4_fused.cu index/fused 's/sum += e.sum \* ex2((e.score - most) \* scale2<D>)/sum += e.sum/'
+mutant 'the last part of the keys is not merged' index/4_fused.cu index/fused 's/offer_all(list, 0, 32, parts.n \* s.topk/offer_all(list, 0, 32, (parts.n - 1) * s.topk/'
+mutant 'who waits at the end is forgotten' topk/5_columns.cu topk/columns 's/^    let_in(list, room);//'
 mutant 'a heap that does not sink' topk/3_heaps.cu topk/heaps 's/if (key <= least)/if (key >= least)/'
 mutant 'entries of the bits above' reverse/2_scan.cu reverse/scan 's/(bit - 1)/~bit/'
 mutant 'parts of a row weigh the same' decode/decode.cuh decode/split 's/ex2(part.x - m)/1.0f/'

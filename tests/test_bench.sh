@@ -3,7 +3,6 @@
 # one line, with exit status 2 and nothing written.
 source "$(dirname "$0")/tap.sh"
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
-FILES=$(realpath -m "${B:-build}/tests/test_bench_files")
 S='T=40 S=70 heads=4:2 width=64:64 block=32 topk=2'
 
 runs() { # runs STATUS NAME ARGUMENT...: exits so, silent on stderr
@@ -75,16 +74,18 @@ if [[ $has_json -eq 1 ]]; then
     says 'float32 product [0-9.]+ TFLOP/s; copy [0-9.e+]+ GB/s$'
     [[ $(ls "$W") == results.json ]]
     check $? "... and nothing else is written"
-    if [[ -x $FILES ]]; then
-        "$FILES" "$W/results.json" > "$W.out" 2> "$W.err"
-        check $? "... with the fields of a file of results"
-    else
-        skip "the fields of a file of results" "$FILES is not built"
-    fi
+    "$MSA" results "$W/results.json" > "$W.out" 2> "$W.err" && [[ $(grep -c '^\*\*' "$W.out") -eq 4 && $(grep -c '| random |' "$W.out") -eq 1 ]]
+    check $? "... with the fields of a file of results, which become tables"
     [[ $(grep -c '"verified": true' "$W/results.json") -eq 4 && $(grep -c '"stage"' "$W/results.json") -eq 4 ]]
     check $? "... four verified results"
     grep -qF "msa bench --no-ceilings dense sparse topk decode --shape '$S' --seconds 0.05 --json" "$W/results.json"
     check $? "... and the command line"
+    sed -i 's/"repeats": [0-9]*/"repeats": 2/' "$W/results.json"
+    for bad in "$W/results.json" "$W/none.json" README.md; do
+        "$MSA" results "$bad" > "$W.out" 2> "$W.err"
+        [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 && ! -s $W.out ]]
+        check $? "msa results refuses ${bad##*/}"
+    done
     rm "$W/results.json"
 else
     refuses "jansson" "--json without jansson" topk --shape "$S" --json "$W/x.json"

@@ -100,6 +100,7 @@ __global__ void __launch_bounds__(threads)
         load_tile<D>(smem.v, key(v));
         __syncthreads();
 
+        // [outer_product]
         float p[4][4] = {};
         for (int c = 0; c < D; c += 4)
             for (int n = 0; n < 4; n++) {
@@ -107,6 +108,7 @@ __global__ void __launch_bounds__(threads)
                 for (int i = 0; i < 4; i++)
                     p[i][n] += dot(load_4(smem.q[row + i][c]), b);
             }
+        // [outer_product]
         for (int i = 0; i < 4; i++) {
             float top = minus_infinity();
             for (int n = 0; n < 4; n++) {

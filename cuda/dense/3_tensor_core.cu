@@ -69,6 +69,7 @@ __global__ void __launch_bounds__(threads)
         __syncthreads(); // tile j is there, and all are done with tile j - 1
         if (j == 0)
             load_queries(rows, smem.q, row);
+        // [warp_step]
         if (j + tile_keys < end)
             fetch(j + tile_keys);
         warp_scores(x, rows, smem.k[stage]);
@@ -80,6 +81,7 @@ __global__ void __launch_bounds__(threads)
         rescale(acc, keep);
         pack_weights(p, x);
         warp_values(acc, p, smem.v[stage]);
+        // [warp_step]
     }
     float inverse[2], z[2];
     softmax_finish(softmax, inverse, z);

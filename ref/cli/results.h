@@ -37,4 +37,8 @@ bool results_have_json(void);
 int results_write(const char *command, const char *path, const results *all);
 void results_print(const results *all);
 
+/** NULL where the text is a file of results, with all fields and no other; else what is wrong with it. Only
+ * in builds with jansson. */
+const char *results_trouble(const char *text, size_t bytes);
+
 #endif
