@@ -14,10 +14,11 @@ int main(int argc, char **argv)
     const msa_shape s = {12, 150, 4, 2, 64, 64, 32, 2, 1, NULL, NULL};
     kernel_view view = {.picture = touched_new(8, 80, "stores, loads of 4 warps",
                                                "time: 128 shared accesses of the first CTA a column")};
-    const simt_counters n = kernel_check(&s, INPUTS_NORMAL, false, &view, see);
-    kernel_check(&s, INPUTS_DYADIC, false, NULL, NULL);
+    const kernel_case scored = {.shape = s, .pattern = INPUTS_NORMAL};
+    const simt_counters n = kernel_check(&scored, &view, see);
+    kernel_check(&(kernel_case){.shape = s, .pattern = INPUTS_DYADIC}, NULL, NULL);
     const uint64_t warps = n.threads / 32;
     if (kernel_counts(&n))
         exercise_bar("barriers passed by warps", n.barriers, 4 * warps);
-    return exercise_end(&view.picture);
+    return kernel_end(&scored, &view.picture);
 }

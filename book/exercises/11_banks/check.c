@@ -13,8 +13,9 @@ int main(int argc, char **argv)
     const msa_shape s = {12, 150, 4, 2, 64, 64, 32, 2, 1, NULL, NULL};
     kernel_view view = {.picture =
                             touched_new(64, 32, "shared load of warp 0, in order", "bank; colour: lanes")};
-    const simt_counters n = kernel_check(&s, INPUTS_NORMAL, false, &view, see);
-    kernel_check(&s, INPUTS_DYADIC, false, NULL, NULL);
+    const kernel_case scored = {.shape = s, .pattern = INPUTS_NORMAL};
+    const simt_counters n = kernel_check(&scored, &view, see);
+    kernel_check(&(kernel_case){.shape = s, .pattern = INPUTS_DYADIC}, NULL, NULL);
     /* A half of a key is 2 sectors, and so many loads of one query channel touch one sector each. */
     const uint64_t tiles = 2 * n.blocks, rows = (uint64_t)(s.n_q * s.n_kv_heads);
     const uint64_t keys = 2 * (uint64_t)s.n_kv * (n.blocks / (uint64_t)msa_n_blocks(&s));
@@ -26,5 +27,5 @@ int main(int argc, char **argv)
         exercise_bar("shared-memory accesses", n.shared_accesses,
                      tiles * 32 + 64 * rows * (uint64_t)msa_n_blocks(&s));
     }
-    return exercise_end(&view.picture);
+    return kernel_end(&scored, &view.picture);
 }

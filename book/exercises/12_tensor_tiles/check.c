@@ -15,8 +15,9 @@ int main(int argc, char **argv)
 {
     exercise_begin(argc, argv);
     kernel_view view = {.picture = touched_new(7, shape.n_kv, "tile of queries", "index key read")};
-    const simt_counters n = kernel_check(&shape, INPUTS_NORMAL, false, &view, see);
-    kernel_check(&shape, INPUTS_DYADIC, false, NULL, NULL);
+    const kernel_case scored = {.shape = shape, .pattern = INPUTS_NORMAL};
+    const simt_counters n = kernel_check(&scored, &view, see);
+    kernel_check(&(kernel_case){.shape = shape, .pattern = INPUTS_DYADIC}, NULL, NULL);
     uint64_t tiles = 0;
     for (int64_t row0 = 0; row0 < shape.n_q; row0 += 16) {
         const int64_t last = row0 + 15 < shape.n_q ? row0 + 15 : shape.n_q - 1;
@@ -24,5 +25,5 @@ int main(int argc, char **argv)
     }
     if (kernel_counts(&n))
         exercise_bar("tensor multiply-adds", n.tensor_fma, tiles * 16 * 8 * 64);
-    return exercise_end(&view.picture);
+    return kernel_end(&scored, &view.picture);
 }

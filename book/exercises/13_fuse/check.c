@@ -20,12 +20,13 @@ int main(int argc, char **argv)
     exercise_begin(argc, argv);
     kernel_view view = {.picture = touched_new(shape.n_q, msa_n_blocks(&shape) + 1 + shape.topk, "query",
                                                "words written: scores, then ids")};
-    const simt_counters n = kernel_check(&shape, INPUTS_DYADIC, true, &view, see);
-    kernel_check(&shape, INPUTS_TIES, true, NULL, NULL);
+    const kernel_case scored = {.shape = shape, .pattern = INPUTS_DYADIC, .task = KERNEL_IDS};
+    const simt_counters n = kernel_check(&scored, &view, see);
+    kernel_check(&(kernel_case){.shape = shape, .pattern = INPUTS_TIES, .task = KERNEL_IDS}, NULL, NULL);
     if (kernel_counts(&n)) {
         exercise_bar("kernels launched", n.launches, 1);
         exercise_bar("bytes written", n.store_bytes,
                      (uint64_t)(shape.n_q * shape.n_kv_heads * shape.topk * 4));
     }
-    return exercise_end(&view.picture);
+    return kernel_end(&scored, &view.picture);
 }
