@@ -51,7 +51,7 @@ done
 sed -i -E 's#, ?url\([^)]*\.(woff|ttf)\) ?format\(["'\'']?[a-z]+["'\'']?\)##g' "$build/book/katex/katex.min.css"
 pages=$(for page in book/*.md "$work/exercises.md"; do label=$(sed -n '1s/.*{#\(.*\)}.*/\1/p' "$page"); echo "$build/book/${label:-index}.html"; done)
 node book/mathematics.js $pages
-labels=$(for page in $(ls book/*.md | grep -v index.md) "$work/exercises.md"; do sed -n '1s/.*{#\(.*\)}.*/\1/p' "$page"; done)
+labels=$(for page in $(ls book/*.md | grep -v '^book/index.md') "$work/exercises.md"; do sed -n '1s/.*{#\(.*\)}.*/\1/p' "$page"; done)
 node book/print.js "$build/book" $labels > "$work/print.html" # all on one page, for paper
 mv "$work/print.html" "$build/book/" && cp book/print.css "$build/book/"
 book/check_links "$build/book"
