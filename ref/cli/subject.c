@@ -213,7 +213,9 @@ static msa_status send_by_block(const subject *t, float *to, const float *scores
     for (int r = 0; r < s->n_kv_heads; r++)
         for (int64_t b = 0; b < n_blocks && status == MSA_OK; b += step) {
             const int64_t n = min_i64(step, n_blocks - b);
-            msa_scores_turn(s, scores, r, b, b + n, turned);
+#pragma omp parallel for
+            for (int64_t a = 0; a < n; a++)
+                msa_scores_turn(s, scores, r, b + a, b + a + 1, turned + a * s->n_q);
             status = t->device->upload(to + (r * n_blocks + b) * s->n_q, turned,
                                        (size_t)(n * s->n_q) * sizeof *to);
         }
