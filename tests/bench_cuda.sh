@@ -70,4 +70,11 @@ for run in "${RUNS[@]}"; do
     "$MSA" bench $kernels --backend cuda --shape "$shape" --distribution "$ids" --seconds "$SECONDS_EACH" \
         ${lse:+--lse} --json "$DIR/$name.json" || bad=1
 done
+# Other people's kernels, in the same files.
+PYTHON=${PYTHON:-python3}
+if "$PYTHON" -c 'import torch, triton' 2> /dev/null; then
+    "$PYTHON" tests/peers/gpu.py "$DIR"/*.json || bad=1
+else
+    echo "bench-cuda: no peers: $PYTHON has no PyTorch and Triton"
+fi
 exit $bad
