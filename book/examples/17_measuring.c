@@ -6,12 +6,18 @@
 
 /* ---- Budgets against cosine ---------------------------------------------------------------------------- */
 
+/* Rows whose own cosine is below 0.999. */
 static int wrong_rows(const trial_case *t, const float *o)
 {
     int n = 0;
     for (int row = 0; row < ROWS; row++)
         n += one_minus_cosine(o + row * D, t->exact + row * D, D) > 1e-3;
     return n;
+}
+
+static const char *word(verdict v)
+{
+    return v.pass ? "right" : "WRONG";
 }
 
 static void print_line(const trial_case *t, const char *name, const float *o)
@@ -21,7 +27,7 @@ static void print_line(const trial_case *t, const char *name, const float *o)
         stored[a] = msa_bf16(o[a]);
     const verdict v = judge(t, o, false), rounded = judge(t, stored, true);
     printf("  %-28s %9.1e %8d %10.2f %8d  %-5s %10.2f  %s\n", name, one_minus_cosine(o, t->exact, SIZE),
-           wrong_rows(t, o), v.used, (int)v.n_bad, v.pass ? "right" : "WRONG", rounded.used, rounded.pass ? "right" : "WRONG");
+           wrong_rows(t, o), v.used, (int)v.n_bad, word(v), rounded.used, word(rounded));
 }
 
 static void budgets(const char *what, trial_case *t)
@@ -61,7 +67,7 @@ static void before_and_after(const trial_case *t, const char *name, mistake m, b
         if (poison)
             guard_poison(&o);
         kernel(&t->in, t->ids, m, &w, o.data);
-        printf("  %s", judge(t, o.data, false).pass ? "right" : "WRONG");
+        printf("  %s", word(judge(t, o.data, false)));
     }
     printf("\n");
     guard_free(&o);
@@ -80,8 +86,8 @@ static void poison(const trial_case *t)
 /* ---- Times that scatter --------------------------------------------------------------------------------- */
 
 /* [series] */
-/* An invented kernel of 1 ms: 1 % of one-sided jitter; one run in 12 is disturbed, one in 30 meets a
- * higher clock; the first three find cold caches. */
+/* An invented kernel of 1 ms: 1 % of one-sided jitter; one run in 12 is disturbed, one in
+ * 30 meets a higher clock; the first three find cold caches. */
 static double invented_ms(inputs_rng *rng, int run)
 {
     static const double cold[] = {1.8, 1.3, 1.1};
@@ -141,12 +147,13 @@ static void scatter(void)
     double ms[23];
     inputs_rng rng = {8};
     draw_series(&rng, 1, 0, 23, ms);
-    printf("\ninvented times of one kernel, ms\n");
     double warm[20];
     memcpy(warm, ms + 3, sizeof warm);
+    printf("\ninvented times of one kernel, ms\n");
     print_series("23 runs from a cold start", ms, 23);
     print_series("the last 20 of them", warm, 20);
-    printf("\na kernel that needs 2 %% less looks slower, by   mean    median      min\n");
+    printf("\nhow often a kernel that needs 2 %% less looks slower\n");
+    printf("  %-28s %8s %8s %8s\n", "", "mean", "median", "min");
     wrong_order("1 run", 3, 1);
     wrong_order("3 runs", 3, 3);
     wrong_order("20 runs", 3, 20);
@@ -156,7 +163,7 @@ static void scatter(void)
 /* ---- Caches and counted work ---------------------------------------------------------------------------- */
 
 /* [copies] */
-/* Copies of the inputs, taken in turn, so that a copy has left a cache before its turn comes again. */
+/* Copies of the inputs to take in turn, so that each has left the cache when it comes back. */
 static double copies(double bytes, double cache)
 {
     return floor(2 * cache / bytes) + 1;
@@ -199,8 +206,8 @@ int main(void)
     static trial_case normal, flat;
     make_case(&normal, false);
     make_case(&flat, true);
-    printf("%d queries of %d heads at the end of %d tokens; %d blocks of %d; %d elements of O\n", QUERIES, HEADS, KEYS,
-           TOPK, BLOCK, SIZE);
+    printf("%d queries of %d heads at the end of %d tokens; %d blocks of %d; O has %d rows of %d\n", QUERIES,
+           HEADS, KEYS, TOPK, BLOCK, ROWS, D);
     budgets("normal inputs", &normal);
     budgets("inputs in [0.5, 1]", &flat);
     poison(&normal);

@@ -8,7 +8,8 @@
 #include "../../ref/internal.h"
 #include "example.h"
 
-enum { QUERIES = 64, KEYS = 1500, HEADS = 4, D = 64, BLOCK = 64, TOPK = 16, ROWS = QUERIES * HEADS, SIZE = ROWS * D };
+enum { QUERIES = 64, KEYS = 1500, HEADS = 4, D = 64, BLOCK = 64, TOPK = 16 };
+enum { ROWS = QUERIES * HEADS, SIZE = ROWS * D };
 
 static const msa_shape mistakes_shape = {QUERIES, KEYS, HEADS, 1, D, D, BLOCK, TOPK, 1, NULL, NULL};
 
@@ -38,8 +39,9 @@ typedef struct workspace {
 } workspace;
 
 /* [tile] */
-/* Takes tokens first..last-1 of a block into row `row`: online softmax, weights rounded to bf16. */
-static void take_tile(const inputs *in, int row, int64_t first, int64_t last, bool is_last, mistake m, workspace *w)
+/* Takes tokens first..last-1 into a row: online softmax, weights rounded to bf16. */
+static void take_tile(const inputs *in, int row, int64_t first, int64_t last, bool is_last,
+                      mistake m, workspace *w)
 {
     double x[BLOCK + 1], max = w->max[row];
     for (int64_t j = first; j < last; j++) {
