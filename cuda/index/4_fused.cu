@@ -38,8 +38,8 @@
  * (the clocks above, and 109 insertions of about 100 clocks a row, which a warp takes for 8 rows at once) are
  * not covered by the other's products: 80 to 90 % of that rate. A CTA's start and end, about 6000 clocks, are
  * 0.6 % of its 512 blocks on average at 128K, which is why the grid is not persistent: one CTA a tile,
- * longest first, ends as evenly, and the hardware hands tiles out. The same kernel at k = 1 never inserts:
- * that is its cost.
+ * longest first, ends as evenly, and the hardware hands tiles out. At k = 1 nothing is ever inserted:
+ * the difference is the cost of the selection.
  *
  * What it wastes: blocks on the diagonal are computed whole; at a CTA's start and end nothing else runs on
  * its SM (226 KiB of shared memory); blocks of 32 or 64 keys, as in 3_wgmma.
