@@ -238,6 +238,9 @@ typedef struct msa_ops {
 extern const msa_ops msa_ref_ops;  /* ops.c: the table full of references */
 extern const msa_ops msa_fast_ops; /* fast/ops.c: OpenBLAS (where found) and OpenMP */
 
+/** Every kernel of the fast path, stage by stage and the best of a stage last, then one without a name. */
+extern const msa_kernel msa_fast_kernels[];
+
 /** The name of a stage as the command line spells it: "dense", "index", "topk", ... */
 const char *msa_stage_name(msa_stage stage);
 

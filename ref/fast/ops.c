@@ -1,23 +1,38 @@
 /* The fast CPU path as entries of the table. Selection from given scores is the reference's: it is cheap. */
 #include "fast.h"
 
-#define FAST(STAGE, field, text)                                                                             \
-    static const msa_kernel fast_##field##_kernel = {.stage = STAGE,                                         \
-                                                     .name = "tiles",                                        \
-                                                     .backend = "fast",                                      \
-                                                     .constraints = "any shape",                             \
-                                                     .idea = text,                                           \
-                                                     .workspace = fast_##field##_workspace,                  \
-                                                     .field = fast_##field}
+#define FAST(STAGE, field, function, called, text)                                                           \
+    {.stage = STAGE,                                                                                         \
+     .name = called,                                                                                         \
+     .backend = "fast",                                                                                      \
+     .constraints = "any shape",                                                                             \
+     .idea = text,                                                                                           \
+     .workspace = function##_workspace,                                                                      \
+     .field = function}
 
-FAST(MSA_STAGE_DENSE, dense, "queries and heads of a tile in one OpenBLAS product, all visible keys");
-FAST(MSA_STAGE_INDEX, index, "all groups share one product with the index keys; no score matrix");
-FAST(MSA_STAGE_SPARSE, sparse, "a tile of neighbouring queries walks the union of its blocks under a mask");
-FAST(MSA_STAGE_BACKWARD, backward, "the same tiles; a group owns its dK and dV, so no atomics");
-FAST(MSA_STAGE_KL, kl, "teacher and student of a tile side by side; loss and gradients in one walk");
+enum { DENSE, INDEX, SPARSE_TILES, SPARSE_BLOCKS, SPARSE, BACKWARD, KL, N_KERNELS };
+
+/* A stage's last is its best. */
+const msa_kernel msa_fast_kernels[N_KERNELS + 1] = {
+    [DENSE] = FAST(MSA_STAGE_DENSE, dense, fast_dense, "tiles",
+                   "heads and queries of a tile in one OpenBLAS product, chunks of keys, online softmax"),
+    [INDEX] = FAST(MSA_STAGE_INDEX, index, fast_index, "tiles",
+                   "all groups share one product with the index keys; a running selection, no score matrix"),
+    [SPARSE_TILES] = FAST(MSA_STAGE_SPARSE, sparse, fast_tiles, "tiles",
+                          "Q-outer: a tile of neighbouring queries walks the union of its blocks under a mask"),
+    [SPARSE_BLOCKS] = FAST(MSA_STAGE_SPARSE, sparse, fast_blocks, "blocks",
+                           "KV-outer: the queries that chose a block are gathered for a full product"),
+    [SPARSE] = FAST(MSA_STAGE_SPARSE, sparse, fast_sparse, "ruled",
+                    "tiles where blocks are few or neighbours agree, else blocks"),
+    [BACKWARD] = FAST(MSA_STAGE_BACKWARD, backward, fast_backward, "tiles",
+                      "the same tiles; a group owns its dK and dV, so no atomics"),
+    [KL] = FAST(MSA_STAGE_KL, kl, fast_kl, "tiles",
+                "teacher and student of a tile side by side; loss and gradients in one walk"),
+};
 
 const msa_ops msa_fast_ops = {
-    .stage = {&fast_dense_kernel, &fast_index_kernel, &ref_topk_kernel, &ref_reverse_kernel,
-              &fast_sparse_kernel, &ref_decode_kernel, &fast_backward_kernel, &fast_kl_kernel},
+    .stage = {&msa_fast_kernels[DENSE], &msa_fast_kernels[INDEX], &ref_topk_kernel, &ref_reverse_kernel,
+              &msa_fast_kernels[SPARSE], &ref_decode_kernel, &msa_fast_kernels[BACKWARD],
+              &msa_fast_kernels[KL]},
     .gemm = fast_gemm,
 };

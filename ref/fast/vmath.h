@@ -40,6 +40,23 @@ static inline float exp_nonpositive(float x)
     return x < -87.0f ? 0.0f : p * power;
 }
 
+/* 2^x for x <= 0; 0 below -126, -inf included. x = n + f, |f| <= 1/2; 2^f by the polynomial of degree 5 whose
+ * largest relative error there is smallest (7.5e-8, by Remez' exchange). */
+static inline float exp2_nonpositive(float x)
+{
+    float clamped = x < -126.0f ? -126.0f : x;
+    float shifted = clamped + 12582912.0f; /* 1.5 * 2^23 again */
+    float f = clamped - (shifted - 12582912.0f);
+    float p = 0.0013276472f;
+    p = p * f + 0.00967554133f;
+    p = p * f + 0.0555071327f;
+    p = p * f + 0.240221197f;
+    p = p * f + 0.693146967f;
+    p = p * f + 1.00000007f;
+    float power = from_bits((to_bits(shifted) - to_bits(12582912.0f) + 127) << 23);
+    return x < -126.0f ? 0.0f : p * power;
+}
+
 /* log(x) for normal x > 0. x = 2^e m, m in [sqrt(1/2), sqrt(2)); log m = 2 atanh((m-1)/(m+1)). */
 static inline float log_positive(float x)
 {

@@ -1,0 +1,210 @@
+/* Sparse attention with the key blocks outside (the paper's KV-outer order). One thread owns a chunk of
+ * queries of a group. It turns their ids around, and for each block gathers the queries that chose it: their
+ * heads are the rows of two full products with 128 keys. Every query carries its own online softmax, so no
+ * partial result is stored and nothing is combined afterwards. */
+#include "fast.h"
+#include "online.h"
+
+#define ROWS 512                       /* of one product at most */
+#define KEYS 512                       /* a longer block is walked in pieces */
+#define MOST_QUERIES 4096              /* of a chunk */
+#define LEAST_QUERIES 64
+#define LEAST_PIECES 8                 /* for the threads to share */
+#define MOST_FLOATS ((int64_t)16 << 20) /* that a chunk accumulates: 64 MB */
+
+/* So many queries that a block is chosen by ROWS rows on average, within reason. */
+static int64_t queries_at_once(const msa_shape *s)
+{
+    const int64_t group = s->n_heads / s->n_kv_heads, wanted = ROWS * msa_n_blocks(s) / (s->topk * group);
+    const int64_t fair = s->n_q * s->n_kv_heads / LEAST_PIECES, room = MOST_FLOATS / (group * s->d_head);
+    return max_i64(LEAST_QUERIES, min_i64(min_i64(wanted, MOST_QUERIES), min_i64(fair, room)));
+}
+
+typedef struct room {
+    int64_t i0, n;           /* queries of the chunk */
+    int64_t *first;          /* [B+2] the entries of block b are first[b] .. first[b+1]-1 */
+    int32_t *entry;          /* [n*k] queries of the chunk */
+    float *o, *max;          /* [n,group,d], [n,group] */
+    double *sum;             /* [n,group] */
+    float *q, *logits, *add; /* rows of one product */
+    float *shrink;
+} room;
+
+static int64_t rows_at_once(const msa_shape *s)
+{
+    const int64_t group = s->n_heads / s->n_kv_heads;
+    return max_i64(1, ROWS / group) * group;
+}
+
+static int64_t keys_at_once(const msa_shape *s)
+{
+    return min_i64(KEYS, s->block);
+}
+
+static size_t room_bytes(const msa_shape *s)
+{
+    const int64_t n = queries_at_once(s), group = s->n_heads / s->n_kv_heads, rows = rows_at_once(s);
+    return WORK_ALIGN + work_bytes(msa_n_blocks(s) + 2, sizeof(int64_t)) +
+           work_bytes(n * s->topk, sizeof(int32_t)) + work_bytes(n * group * s->d_head, sizeof(float)) +
+           work_bytes(n * group, sizeof(float)) + work_bytes(n * group, sizeof(double)) +
+           2 * work_bytes(rows * s->d_head, sizeof(float)) +
+           work_bytes(rows * keys_at_once(s), sizeof(float)) + work_bytes(rows, sizeof(float));
+}
+
+static room room_take(const msa_shape *s, void *work)
+{
+    const int64_t n = queries_at_once(s), group = s->n_heads / s->n_kv_heads, rows = rows_at_once(s);
+    room m;
+    m.first = work_take(&work, msa_n_blocks(s) + 2, sizeof(int64_t));
+    m.entry = work_take(&work, n * s->topk, sizeof(int32_t));
+    m.o = work_take(&work, n * group * s->d_head, sizeof(float));
+    m.max = work_take(&work, n * group, sizeof(float));
+    m.sum = work_take(&work, n * group, sizeof(double));
+    m.q = work_take(&work, rows * s->d_head, sizeof(float));
+    m.add = work_take(&work, rows * s->d_head, sizeof(float));
+    m.logits = work_take(&work, rows * keys_at_once(s), sizeof(float));
+    m.shrink = work_take(&work, rows, sizeof(float));
+    return m;
+}
+
+/* Block -> queries: count, sum up, scatter. Queries of a block ascend. */
+static void turn_around(const msa_shape *s, const int32_t *ids, room *m)
+{
+    const int64_t blocks = msa_n_blocks(s), n = m->n * s->topk;
+    memset(m->first, 0, (size_t)(blocks + 2) * sizeof *m->first);
+    for (int64_t a = 0; a < n; a++)
+        if (ids[a] >= 0)
+            m->first[ids[a] + 2]++;
+    for (int64_t b = 1; b <= blocks; b++)
+        m->first[b + 1] += m->first[b];
+    for (int64_t a = 0; a < n; a++) /* first[b+1] begins as the start of b and ends as its end */
+        if (ids[a] >= 0)
+            m->entry[m->first[ids[a] + 1]++] = (int32_t)(a / s->topk);
+}
+
+/* The tensors of a call, from the first row of the sequence and the first channel of the group. */
+typedef struct view {
+    const msa_shape *s;
+    msa_seq seq;
+    int group;                 /* heads */
+    int64_t q_stride, kv_stride; /* floats from token to token */
+    const float *q, *k, *v;
+} view;
+
+/* Weights of `rows` logits of keys j0 .. j0+cols-1; keys after a query's own position weigh nothing. */
+static void soften_rows(const view *w, room *m, const int32_t *entry, int64_t rows, int64_t j0, int64_t cols)
+{
+    for (int64_t a = 0; a < rows; a++) {
+        const int64_t query = entry[a / w->group], at = query * w->group + a % w->group;
+        const int64_t seen = min_i64(cols, position(&w->seq, m->i0 + query) + 1 - j0);
+        float *x = m->logits + a * cols;
+        m->shrink[a] = seen > 0 ? soften(x, seen, &m->max[at], &m->sum[at]) : 1;
+        for (int64_t c = max_i64(0, seen); c < cols; c++)
+            x[c] = 0;
+    }
+}
+
+static void gather(const view *w, room *m, const int32_t *entry, int64_t queries)
+{
+    const int64_t wide = (int64_t)w->group * w->s->d_head;
+    const float scale = (float)(LOG2_E / sqrt(w->s->d_head));
+    for (int64_t e = 0; e < queries; e++) {
+        const float *from = w->q + (m->i0 + entry[e]) * w->q_stride;
+        for (int64_t c = 0; c < wide; c++)
+            m->q[e * wide + c] = scale * from[c];
+    }
+}
+
+static void scatter(const view *w, room *m, const int32_t *entry, int64_t rows)
+{
+    const int d = w->s->d_head;
+    for (int64_t a = 0; a < rows; a++) {
+        float *o = m->o + ((int64_t)entry[a / w->group] * w->group + a % w->group) * d;
+        const float *add = m->add + a * d, shrink = m->shrink[a];
+        for (int c = 0; c < d; c++)
+            o[c] = o[c] * shrink + add[c];
+    }
+}
+
+/* Some queries meet one block. */
+static void meet(const view *w, room *m, int64_t block, const int32_t *entry, int64_t queries)
+{
+    const int d = w->s->d_head;
+    const int64_t rows = queries * w->group, begin = block * w->s->block;
+    const int64_t end = min_i64(begin + w->s->block, position(&w->seq, m->i0 + entry[queries - 1]) + 1);
+    gather(w, m, entry, queries);
+    for (int64_t j0 = begin; j0 < end; j0 += KEYS) {
+        const int64_t cols = min_i64(KEYS, end - j0);
+        small_gemm(false, true, rows, cols, d, m->q, d, w->k + j0 * w->kv_stride, w->kv_stride, 0, m->logits,
+                   cols);
+        soften_rows(w, m, entry, rows, j0, cols);
+        small_gemm(false, false, rows, d, cols, m->logits, cols, w->v + j0 * w->kv_stride, w->kv_stride, 0,
+                   m->add, d);
+        scatter(w, m, entry, rows);
+    }
+}
+
+static void attend_chunk(const view *w, room *m, const int32_t *ids, float *o, float *lse)
+{
+    const int d = w->s->d_head;
+    const int64_t rows = m->n * w->group, most = rows_at_once(w->s) / w->group;
+    turn_around(w->s, ids, m);
+    memset(m->o, 0, (size_t)(rows * d) * sizeof *m->o);
+    for (int64_t a = 0; a < rows; a++) {
+        m->max[a] = -INFINITY;
+        m->sum[a] = 0;
+    }
+    for (int64_t b = 0; b < msa_n_blocks(w->s); b++)
+        for (int64_t e = m->first[b]; e < m->first[b + 1]; e += most)
+            meet(w, m, b, m->entry + e, min_i64(most, m->first[b + 1] - e));
+    for (int64_t a = 0; a < rows; a++) {
+        const int64_t query = a / w->group, head = a % w->group;
+        const float inverse = (float)(1 / m->sum[a]);
+        float *to = o + query * w->q_stride + head * d;
+        for (int c = 0; c < d; c++)
+            to[c] = m->o[a * d + c] * inverse;
+        if (lse)
+            lse[query * w->s->n_heads + head] = online_lse(m->max[a], m->sum[a]);
+    }
+}
+
+size_t fast_blocks_workspace(const msa_shape *s)
+{
+    return (size_t)fast_max_threads() * room_bytes(s);
+}
+
+msa_status fast_blocks(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
+                       float *o, float *lse, void *work)
+{
+    MSA_TRY(msa_check_ids(s, ids));
+    if (!q || !k || !v || !o || !work)
+        return MSA_ERR_NULL;
+    const int group = s->n_heads / s->n_kv_heads, d = s->d_head;
+    const int64_t step = queries_at_once(s), q_stride = (int64_t)s->n_heads * d;
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        const msa_seq seq = msa_get_seq(s, b);
+        const int64_t chunks = (seq.n_q + step - 1) / step;
+#pragma omp parallel num_threads(fast_threads())
+        {
+            room m = room_take(s, (char *)work + (size_t)fast_thread() * room_bytes(s));
+#pragma omp for schedule(dynamic)
+            for (int64_t a = 0; a < chunks * s->n_kv_heads; a++) {
+                const int r = (int)(a % s->n_kv_heads);
+                m.i0 = a / s->n_kv_heads * step;
+                m.n = min_i64(step, seq.n_q - m.i0);
+                const int64_t row = seq.q0 + m.i0, key = (seq.kv0 * s->n_kv_heads + r) * d;
+                const view w = {.s = s,
+                                .seq = seq,
+                                .group = group,
+                                .q_stride = q_stride,
+                                .kv_stride = (int64_t)s->n_kv_heads * d,
+                                .q = q + seq.q0 * q_stride + (int64_t)r * group * d,
+                                .k = k + key,
+                                .v = v + key};
+                attend_chunk(&w, &m, ids_row(s, ids, r, row), o + row * q_stride + (int64_t)r * group * d,
+                             lse ? lse + row * s->n_heads + (int64_t)r * group : NULL);
+            }
+        }
+    }
+    return MSA_OK;
+}

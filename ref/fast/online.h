@@ -1,0 +1,36 @@
+/* Online softmax: a row of logits comes piece by piece, and what was summed before shrinks when a larger logit
+ * turns up. Logits are in base 2 (multiplied by log2 e), which saves the exponential a multiplication. */
+#ifndef MSA_ONLINE_H
+#define MSA_ONLINE_H
+
+#include "vmath.h"
+
+#define LOG2_E 1.4426950408889634
+#define LN_2 0.6931471805599453
+
+/* One more piece of a row: its logits x[n] become weights 2^(x - max). Updates max and sum, which begin as
+ * -inf and 0; returns the factor by which earlier weights shrink. The sum of a piece is float32, that of a
+ * row double: of a million equal weights nothing is lost. */
+static inline float soften(float *x, int64_t n, float *max, double *sum)
+{
+    float most = *max, part = 0;
+#pragma omp simd reduction(max : most)
+    for (int64_t a = 0; a < n; a++)
+        most = x[a] > most ? x[a] : most;
+#pragma omp simd reduction(+ : part)
+    for (int64_t a = 0; a < n; a++) {
+        x[a] = exp2_nonpositive(x[a] - most);
+        part += x[a];
+    }
+    const float shrink = most > *max ? exp2_nonpositive(*max - most) : 1;
+    *sum = *sum * (double)shrink + (double)part;
+    *max = most;
+    return shrink;
+}
+
+static inline float online_lse(float max, double sum)
+{
+    return (float)(LN_2 * ((double)max + log2(sum)));
+}
+
+#endif
