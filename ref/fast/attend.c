@@ -1,5 +1,5 @@
 /* Forward attention over tiles, dense and sparse: O = softmax(Q Ku^T / sqrt(dh)) Vu. */
-#include "fast.h"
+#include "heads.h"
 
 typedef struct room {
     tile t;
@@ -76,7 +76,9 @@ static msa_status attend(const msa_shape *s, const float *q, const float *k, con
 
 size_t fast_dense_workspace(const msa_shape *s)
 {
-    return longest_kv(s) <= SHORT ? (size_t)fast_max_threads() * room_bytes(s, true) : stream_workspace(s);
+    const size_t stream = stream_workspace(s), few = dense_few_workspace(s);
+    return longest_kv(s) <= SHORT ? (size_t)fast_max_threads() * room_bytes(s, true)
+                                  : (size_t)max_i64((int64_t)stream, (int64_t)few);
 }
 
 msa_status fast_dense(const msa_shape *s, const float *q, const float *k, const float *v, float *o,
@@ -89,7 +91,10 @@ msa_status fast_dense(const msa_shape *s, const float *q, const float *k, const 
         return attend(s, q, k, v, NULL, o, lse, work);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
-        stream_dense(s, &seq, q, k, v, o, lse, work);
+        if (seq.n_q <= FEW)
+            dense_few(s, &seq, q, (store){k, false}, (store){v, false}, o, lse, work);
+        else
+            stream_dense(s, &seq, q, k, v, o, lse, work);
     }
     return MSA_OK;
 }
@@ -110,8 +115,8 @@ msa_status fast_tiles(const msa_shape *s, const float *q, const float *k, const 
 
 /* ---- Which loop order ------------------------------------------------------------------------------------
  * A tile multiplies with the union of its queries' blocks, of which a query wants but k; key blocks outside
- * have no such waste, but gather queries and add up outputs. So the tiles where a union of all blocks is small
- * anyway, as in the shipped model, and where a sample of them shows that neighbours agree. */
+ * have no such waste, but gather queries and add up outputs. So the tiles where a union of all blocks is
+ * small anyway, as in the shipped model, and where a sample of them shows that neighbours agree. */
 
 #define FEW_BLOCKS 4 /* all blocks together are at most so many selections */
 #define AGREEMENT 1.25

@@ -5,11 +5,11 @@
 #include "fast.h"
 #include "online.h"
 
-#define ROWS 512                       /* of one product at most */
-#define KEYS 512                       /* a longer block is walked in pieces */
-#define MOST_QUERIES 4096              /* of a chunk */
+#define ROWS 512          /* of one product at most */
+#define KEYS 512          /* a longer block is walked in pieces */
+#define MOST_QUERIES 4096 /* of a chunk */
 #define LEAST_QUERIES 64
-#define LEAST_PIECES 8                 /* for the threads to share */
+#define LEAST_PIECES 8                  /* for the threads to share */
 #define MOST_FLOATS ((int64_t)16 << 20) /* that a chunk accumulates: 64 MB */
 
 /* So many queries that a block is chosen by ROWS rows on average, within reason. */
@@ -86,7 +86,7 @@ static void turn_around(const msa_shape *s, const int32_t *ids, room *m)
 typedef struct view {
     const msa_shape *s;
     msa_seq seq;
-    int group;                 /* heads */
+    int group;                   /* heads */
     int64_t q_stride, kv_stride; /* floats from token to token */
     const float *q, *k, *v;
 } view;

@@ -1,5 +1,6 @@
-/* Online softmax: a row of logits comes piece by piece, and what was summed before shrinks when a larger logit
- * turns up. Logits are in base 2 (multiplied by log2 e), which saves the exponential a multiplication. */
+/* Online softmax: a row of logits comes piece by piece, and what was summed before shrinks when a larger
+ * logit turns up. Logits are in base 2 (multiplied by log2 e), which saves the exponential a multiplication.
+ */
 #ifndef MSA_ONLINE_H
 #define MSA_ONLINE_H
 

@@ -2,15 +2,12 @@
 #include "fast.h"
 
 #define FAST(STAGE, field, function, called, text)                                                           \
-    {.stage = STAGE,                                                                                         \
-     .name = called,                                                                                         \
-     .backend = "fast",                                                                                      \
-     .constraints = "any shape",                                                                             \
-     .idea = text,                                                                                           \
-     .workspace = function##_workspace,                                                                      \
-     .field = function}
+    {                                                                                                        \
+        .stage = STAGE, .name = called, .backend = "fast", .constraints = "any shape", .idea = text,         \
+        .workspace = function##_workspace, .field = function                                                 \
+    }
 
-enum { DENSE, INDEX, SPARSE_TILES, SPARSE_BLOCKS, SPARSE, BACKWARD, KL, N_KERNELS };
+enum { DENSE, INDEX, SPARSE_TILES, SPARSE_BLOCKS, SPARSE, DECODE, BACKWARD, KL, N_KERNELS };
 
 /* A stage's last is its best. */
 const msa_kernel msa_fast_kernels[N_KERNELS + 1] = {
@@ -18,12 +15,15 @@ const msa_kernel msa_fast_kernels[N_KERNELS + 1] = {
                    "heads and queries of a tile in one OpenBLAS product, chunks of keys, online softmax"),
     [INDEX] = FAST(MSA_STAGE_INDEX, index, fast_index, "tiles",
                    "all groups share one product with the index keys; a running selection, no score matrix"),
-    [SPARSE_TILES] = FAST(MSA_STAGE_SPARSE, sparse, fast_tiles, "tiles",
-                          "Q-outer: a tile of neighbouring queries walks the union of its blocks under a mask"),
+    [SPARSE_TILES] =
+        FAST(MSA_STAGE_SPARSE, sparse, fast_tiles, "tiles",
+             "Q-outer: a tile of neighbouring queries walks the union of its blocks under a mask"),
     [SPARSE_BLOCKS] = FAST(MSA_STAGE_SPARSE, sparse, fast_blocks, "blocks",
                            "KV-outer: the queries that chose a block are gathered for a full product"),
     [SPARSE] = FAST(MSA_STAGE_SPARSE, sparse, fast_sparse, "ruled",
                     "tiles where blocks are few or neighbours agree, else blocks"),
+    [DECODE] = FAST(MSA_STAGE_DECODE, decode, fast_decode, "streams",
+                    "index keys, then chosen blocks, stream by; the heads of a group are the lanes"),
     [BACKWARD] = FAST(MSA_STAGE_BACKWARD, backward, fast_backward, "tiles",
                       "the same tiles; a group owns its dK and dV, so no atomics"),
     [KL] = FAST(MSA_STAGE_KL, kl, fast_kl, "tiles",
@@ -32,7 +32,7 @@ const msa_kernel msa_fast_kernels[N_KERNELS + 1] = {
 
 const msa_ops msa_fast_ops = {
     .stage = {&msa_fast_kernels[DENSE], &msa_fast_kernels[INDEX], &ref_topk_kernel, &ref_reverse_kernel,
-              &msa_fast_kernels[SPARSE], &ref_decode_kernel, &msa_fast_kernels[BACKWARD],
+              &msa_fast_kernels[SPARSE], &msa_fast_kernels[DECODE], &msa_fast_kernels[BACKWARD],
               &msa_fast_kernels[KL]},
     .gemm = fast_gemm,
 };
