@@ -92,7 +92,7 @@ msa_status fast_dense(const msa_shape *s, const float *q, const float *k, const 
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
         if (seq.n_q <= FEW)
-            dense_few(s, &seq, q, (store){k, false}, (store){v, false}, o, lse, work);
+            dense_few(s, &seq, q, (cached){k, false}, (cached){v, false}, o, lse, work);
         else
             stream_dense(s, &seq, q, k, v, o, lse, work);
     }

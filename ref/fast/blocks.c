@@ -9,6 +9,7 @@
 #define KEYS 512          /* a longer block is walked in pieces */
 #define MOST_QUERIES 4096 /* of a chunk */
 #define LEAST_QUERIES 64
+#define LINE 16                         /* floats of a cache line */
 #define LEAST_PIECES 8                  /* for the threads to share */
 #define MOST_FLOATS ((int64_t)16 << 20) /* that a chunk accumulates: 64 MB */
 
@@ -91,13 +92,29 @@ typedef struct view {
     const float *q, *k, *v;
 } view;
 
+/* Asks for the query and the output of row a of the product that comes next. */
+static void fetch_next(const view *w, const room *m, const int32_t *next, int64_t a)
+{
+    const int64_t wide = w->s->d_head, head = a % w->group, query = next[a / w->group];
+    const float *q = w->q + (m->i0 + query) * w->q_stride + head * wide;
+    const float *o = m->o + (query * w->group + head) * wide;
+    for (int64_t c = 0; c < wide; c += LINE) {
+        __builtin_prefetch(q + c, 0, 2);
+        __builtin_prefetch(o + c, 1, 2);
+    }
+}
+
 /* Weights of `rows` logits of keys j0 .. j0+cols-1; keys after a query's own position weigh nothing. */
 static void soften_rows(const view *w, room *m, const int32_t *entry, int64_t rows, int64_t j0, int64_t cols)
 {
+    const int64_t queries = rows / w->group;
+    const int32_t *end = m->entry + m->first[msa_n_blocks(w->s)];
     for (int64_t a = 0; a < rows; a++) {
         const int64_t query = entry[a / w->group], at = query * w->group + a % w->group;
         const int64_t seen = min_i64(cols, position(&w->seq, m->i0 + query) + 1 - j0);
         float *x = m->logits + a * cols;
+        if (entry + queries + a / w->group < end)
+            fetch_next(w, m, entry + queries, a);
         m->shrink[a] = seen > 0 ? soften(x, seen, &m->max[at], &m->sum[at]) : 1;
         for (int64_t c = max_i64(0, seen); c < cols; c++)
             x[c] = 0;

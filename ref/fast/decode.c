@@ -30,7 +30,7 @@ static int64_t most_queries(const msa_shape *s)
     return most;
 }
 
-/* Where keys and values in bf16 are unpacked. */
+/* Where keys and values lie as floats, row after row. */
 typedef struct unpacked {
     float *k, *v;
 } unpacked;
@@ -51,7 +51,7 @@ static unpacked unpacked_take(const msa_shape *s, void *work)
 typedef struct cache {
     const msa_shape *s;
     msa_seq seq;
-    store k, v;
+    cached k, v;
 } cache;
 
 /* Keys j0 .. j1-1 of the sequence, for n queries that begin at h (`apart` heads from one to the next) and see
@@ -62,13 +62,12 @@ static void walk(const cache *x, int r, int64_t j0, int64_t j1, heads *h, int64_
     const int d = x->s->d_head, slabs = slabs_of(x->s);
     for (int64_t j = j0; j < j1; j += HEADS_KEYS) {
         const int64_t keys = min_i64(HEADS_KEYS, j1 - j);
-        int64_t ldk, ldv;
-        const float *k = store_rows(x->k, x->s->n_kv_heads, r, d, x->seq.kv0 + j, keys, u.k, &ldk);
-        const float *v = store_rows(x->v, x->s->n_kv_heads, r, d, x->seq.kv0 + j, keys, u.v, &ldv);
+        const float *k = store_rows(x->k, x->s->n_kv_heads, r, d, x->seq.kv0 + j, keys, j1 - j, u.k);
+        const float *v = store_rows(x->v, x->s->n_kv_heads, r, d, x->seq.kv0 + j, keys, j1 - j, u.v);
         for (int64_t i = 0; i < n; i++) {
             const int64_t seen = min_i64(keys, first_position + i + 1 - j);
             for (int slab = 0; slab < slabs && seen > 0; slab++)
-                heads_meet(&h[i * apart + slab], d, k, ldk, v, ldv, seen);
+                heads_meet(&h[i * apart + slab], d, k, v, seen);
         }
     }
 }
@@ -112,8 +111,8 @@ size_t dense_few_workspace(const msa_shape *s)
     return WORK_ALIGN + heads_bytes(s, most_heads(s, PARTS)) + (size_t)fast_max_threads() * unpacked_bytes(s);
 }
 
-void dense_few(const msa_shape *s, const msa_seq *seq, const float *q, store k, store v, float *o, float *lse,
-               void *work)
+void dense_few(const msa_shape *s, const msa_seq *seq, const float *q, cached k, cached v, float *o,
+               float *lse, void *work)
 {
     const int groups = s->n_kv_heads, slabs = slabs_of(s);
     const int64_t visible = seq->n_kv, step = part_keys(visible), n = seq->n_q;
@@ -140,34 +139,6 @@ void dense_few(const msa_shape *s, const msa_seq *seq, const float *q, store k, 
 
 /* ---- Index ----------------------------------------------------------------------------------------------
  */
-
-#ifdef __clang__
-#define TURNED(x, n)                                                                                         \
-    __builtin_shufflevector(x, x, n, n ^ 1, n ^ 2, n ^ 3, n ^ 4, n ^ 5, n ^ 6, n ^ 7, n ^ 8, n ^ 9, n ^ 10,  \
-                            n ^ 11, n ^ 12, n ^ 13, n ^ 14, n ^ 15)
-#else
-#define TURNED(x, n)                                                                                         \
-    __builtin_shuffle(x, (int_lanes){n, n ^ 1, n ^ 2, n ^ 3, n ^ 4, n ^ 5, n ^ 6, n ^ 7, n ^ 8, n ^ 9,       \
-                                     n ^ 10, n ^ 11, n ^ 12, n ^ 13, n ^ 14, n ^ 15})
-typedef int32_t int_lanes __attribute__((vector_size(LANES * sizeof(int32_t))));
-#endif
-
-/* The sum of all lanes. TURNED(x, n) has lane l ^ n in lane l. */
-static float sum_of(lanes x)
-{
-    x += TURNED(x, 8);
-    x += TURNED(x, 4);
-    x += TURNED(x, 2);
-    x += TURNED(x, 1);
-    return x[0];
-}
-
-static lanes load(const float *x)
-{
-    lanes y;
-    memcpy(&y, x, sizeof y);
-    return y;
-}
 
 /* max[r * apart] = the largest of it and q[r] . k[j], for DOT_ROWS rows at a time; past the end a row or key
  * repeats, which changes no maximum. Needs d % LANES == 0. */
@@ -202,7 +173,7 @@ typedef struct scorer {
     const msa_shape *s;
     msa_seq seq;
     const float *qi; /* [n,groups,di] */
-    store ki;
+    cached ki;
     float *scores; /* [n,groups,B] */
 } scorer;
 
@@ -222,16 +193,15 @@ static void score_block(const scorer *x, int64_t block, void *work)
     for (int64_t a = 0; a < rows; a++)
         max[a * blocks] = -INFINITY;
     for (int64_t j = block * s->block; j < end; j += HEADS_KEYS) {
-        int64_t keys = min_i64(HEADS_KEYS, end - j), ld;
-        const float *k = store_rows(x->ki, 1, 0, d, x->seq.kv0 + j, keys, room, &ld);
+        const int64_t keys = min_i64(HEADS_KEYS, end - j);
+        const float *k = store_rows(x->ki, 1, 0, d, x->seq.kv0 + j, keys, x->seq.n_kv - j, room);
         if (rows <= MOST_DOT_ROWS && d % LANES == 0) {
             dot_max(x->qi, rows, k, keys, d, max, blocks);
             continue;
         }
         small_gemm(false, true, rows, keys, d, x->qi, d, k, d, 0, logits, keys);
         for (int64_t a = 0; a < rows; a++) {
-            const float most = row_max(logits + a * keys, keys);
-            max[a * blocks] = most > max[a * blocks] ? most : max[a * blocks];
+            max[a * blocks] = row_max(logits + a * keys, keys, max[a * blocks]);
         }
     }
 }
@@ -288,7 +258,7 @@ static size_t few_workspace(const msa_shape *s)
            (size_t)fast_max_threads() * own_bytes(s);
 }
 
-static void decode_few(const cache *x, const float *q, const float *qi, store ki, int32_t *ids, float *o,
+static void decode_few(const cache *x, const float *q, const float *qi, cached ki, int32_t *ids, float *o,
                        float *lse, void *work)
 {
     const msa_shape *s = x->s;
@@ -338,7 +308,7 @@ size_t fast_decode_workspace(const msa_shape *s)
     return all_few(s) ? few_workspace(s) : index > sparse ? index : sparse;
 }
 
-static msa_status decode(const msa_shape *s, const float *q, store k, store v, const float *qi, store ki,
+static msa_status decode(const msa_shape *s, const float *q, cached k, cached v, const float *qi, cached ki,
                          int32_t *ids, float *o, float *lse, void *work)
 {
     for (int b = 0; b < msa_n_seqs(s); b++) {
@@ -355,7 +325,8 @@ msa_status fast_decode(const msa_shape *s, const float *q, const float *k, const
     if (!q || !k || !v || !qi || !ki || !ids || !o || !work)
         return MSA_ERR_NULL;
     if (all_few(s))
-        return decode(s, q, (store){k, false}, (store){v, false}, qi, (store){ki, false}, ids, o, lse, work);
+        return decode(s, q, (cached){k, false}, (cached){v, false}, qi, (cached){ki, false}, ids, o, lse,
+                      work);
     MSA_TRY(fast_index(s, qi, ki, NULL, ids, NULL, work));
     return fast_sparse(s, q, k, v, ids, o, lse, work);
 }
@@ -369,5 +340,5 @@ msa_status msa_fast_decode_bf16(const msa_shape *s, const float *q, const uint16
         return MSA_ERR_NULL;
     if (!all_few(s))
         return MSA_ERR_UNSUPPORTED;
-    return decode(s, q, (store){k, true}, (store){v, true}, qi, (store){ki, true}, ids, o, lse, work);
+    return decode(s, q, (cached){k, true}, (cached){v, true}, qi, (cached){ki, true}, ids, o, lse, work);
 }

@@ -83,8 +83,6 @@ void best_insert(best_list *list, int64_t most, float score, int32_t block);
 /* The list and the local block, ascending, then -1: a row of ids. */
 void best_write(const msa_shape *s, const best_list *list, int64_t local, int32_t *ids);
 
-float row_max(const float *x, int64_t n);
-
 /* ---- Dense attention of one sequence in chunks of keys (stream.c) ------------------------------------ */
 
 void stream_dense(const msa_shape *s, const msa_seq *seq, const float *q, const float *k, const float *v,

@@ -2,20 +2,37 @@
 #include "heads.h"
 #include "online.h"
 
-const float *store_rows(store x, int n_heads, int head, int d, int64_t first, int64_t n, float *room,
-                        int64_t *ld)
+/* Memory is asked for what follows while this is being read: a row is too short for the machine to guess. */
+static void fetch_row(const char *row, size_t bytes)
 {
-    const int64_t stride = (int64_t)n_heads * d, at = first * stride + (int64_t)head * d;
-    *ld = x.bf16 ? d : stride;
-    if (!x.bf16)
-        return (const float *)x.data + at;
+    for (size_t at = 0; at < bytes; at += 64)
+        __builtin_prefetch(row + at);
+}
+
+static void unpack_row(cached x, int64_t at, int d, float *row)
+{
+    if (!x.bf16) {
+        memcpy(row, (const float *)x.data + at, (size_t)d * sizeof *row);
+        return;
+    }
     const uint16_t *from = (const uint16_t *)x.data + at;
-    for (int64_t j = 0; j < n; j++)
-        for (int c = 0; c < d; c++) {
-            const uint32_t bits = (uint32_t)from[j * stride + c] << 16;
-            memcpy(room + j * d + c, &bits, sizeof bits);
-        }
-    return room;
+    for (int c = 0; c < d; c++)
+        row[c] = from_bits((int32_t)((uint32_t)from[c] << 16));
+}
+
+const float *store_rows(cached x, int n_heads, int head, int d, int64_t first, int64_t n, int64_t left,
+                        float *room)
+{
+    const size_t size = x.bf16 ? sizeof(uint16_t) : sizeof(float), bytes = (size_t)d * size;
+    const int64_t stride = (int64_t)n_heads * d, begin = first * stride + (int64_t)head * d;
+    const bool in_place = !x.bf16 && n_heads == 1;
+    for (int64_t j = 0; j < n; j++) {
+        if (j + n < left)
+            fetch_row((const char *)x.data + (size_t)(begin + (j + n) * stride) * size, bytes);
+        if (!in_place)
+            unpack_row(x, begin + j * stride, d, room + j * d);
+    }
+    return in_place ? (const float *)x.data + begin : room;
 }
 
 int slabs_of(const msa_shape *s)
@@ -57,13 +74,13 @@ void heads_begin(heads *h, const msa_shape *s, const float *q, int count)
 
 #define AT_ONCE 8 /* keys, or channels, whose sums stay in registers */
 
-static void logits_of(const heads *h, int d, const float *k, int64_t ld, int64_t n, lanes *p)
+static void logits_of(const heads *h, int d, const float *k, int64_t n, lanes *p)
 {
     for (int64_t j = 0; j < n; j += AT_ONCE) {
         const float *row[AT_ONCE];
         lanes sum[AT_ONCE];
         for (int u = 0; u < AT_ONCE; u++) {
-            row[u] = k + min_i64(j + u, n - 1) * ld; /* past the end: the last again, not used */
+            row[u] = k + min_i64(j + u, n - 1) * d; /* past the end: the last again, not used */
             sum[u] = (lanes){0};
         }
         for (int c = 0; c < d; c++)
@@ -79,11 +96,9 @@ static lanes soften_lanes(heads *h, lanes *p, int64_t n)
 {
     lanes most = *h->max, sum = {0}, shrink;
     for (int64_t j = 0; j < n; j++)
-        for (int l = 0; l < LANES; l++)
-            most[l] = p[j][l] > most[l] ? p[j][l] : most[l];
+        most = larger(most, p[j]);
     for (int64_t j = 0; j < n; j++) {
-        for (int l = 0; l < LANES; l++)
-            p[j][l] = exp2_nonpositive(p[j][l] - most[l]);
+        p[j] = exp2_lanes(p[j] - most);
         sum += p[j];
     }
     for (int l = 0; l < LANES; l++) {
@@ -94,7 +109,7 @@ static lanes soften_lanes(heads *h, lanes *p, int64_t n)
     return shrink;
 }
 
-static void add_values(heads *h, int d, const float *v, int64_t ld, int64_t n, const lanes *p, lanes shrink)
+static void add_values(heads *h, int d, const float *v, int64_t n, const lanes *p, lanes shrink)
 {
     int c = 0;
     for (; c + AT_ONCE <= d; c += AT_ONCE) {
@@ -103,23 +118,23 @@ static void add_values(heads *h, int d, const float *v, int64_t ld, int64_t n, c
             sum[u] = h->o[c + u] * shrink;
         for (int64_t j = 0; j < n; j++)
             for (int u = 0; u < AT_ONCE; u++)
-                sum[u] += v[j * ld + c + u] * p[j];
+                sum[u] += v[j * d + c + u] * p[j];
         for (int u = 0; u < AT_ONCE; u++)
             h->o[c + u] = sum[u];
     }
     for (; c < d; c++) {
         h->o[c] *= shrink;
         for (int64_t j = 0; j < n; j++)
-            h->o[c] += v[j * ld + c] * p[j];
+            h->o[c] += v[j * d + c] * p[j];
     }
 }
 
-void heads_meet(heads *h, int d, const float *k, int64_t ldk, const float *v, int64_t ldv, int64_t n)
+void heads_meet(heads *h, int d, const float *k, const float *v, int64_t n)
 {
     lanes p[HEADS_KEYS + AT_ONCE];
-    logits_of(h, d, k, ldk, n, p);
+    logits_of(h, d, k, n, p);
     const lanes shrink = soften_lanes(h, p, n);
-    add_values(h, d, v, ldv, n, p, shrink);
+    add_values(h, d, v, n, p, shrink);
 }
 
 void heads_merge(heads *into, const heads *h, int d)

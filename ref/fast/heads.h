@@ -4,20 +4,18 @@
 #define MSA_HEADS_H
 
 #include "fast.h"
-
-#define LANES 16
-typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
+#include "lanes.h"
 
 /* A tensor of keys or values as it is stored. */
-typedef struct store {
+typedef struct cached {
     const void *data;
     bool bf16;
-} store;
+} cached;
 
-/* Rows first, first+1, .. of x [.,heads,d], head `head`: in place with their stride in *ld, or unpacked from
- * bf16 into `room` [n,d]. */
-const float *store_rows(store x, int heads, int head, int d, int64_t first, int64_t n, float *room,
-                        int64_t *ld);
+/* Rows first .. first+n-1 of x [.,n_heads,d], head `head`, as floats [n,d]: in place where they lie so, else
+ * in `room`. Of `left` rows that are to be read, these n included, the next are asked for. */
+const float *store_rows(cached x, int n_heads, int head, int d, int64_t first, int64_t n, int64_t left,
+                        float *room);
 
 /* Up to LANES heads of one query, channel by channel, and their softmax so far. */
 typedef struct heads {
@@ -32,16 +30,16 @@ int slabs_of(const msa_shape *s); /* vectors that hold the heads of a group */
 size_t heads_bytes(const msa_shape *s, int64_t n);
 heads *heads_take(const msa_shape *s, int64_t n, void **work);
 void heads_begin(heads *h, const msa_shape *s, const float *q, int count);
-/* Meets n <= HEADS_KEYS keys. */
-void heads_meet(heads *h, int d, const float *k, int64_t ldk, const float *v, int64_t ldv, int64_t n);
+/* Meets n <= HEADS_KEYS keys, k and v [n,d]. */
+void heads_meet(heads *h, int d, const float *k, const float *v, int64_t n);
 /* `into` goes on where `h` ends. */
 void heads_merge(heads *into, const heads *h, int d);
 void heads_end(const heads *h, const msa_shape *s, int count, float *o, float *lse);
 
 /* Dense attention of a sequence with few queries; work as dense_few_workspace() says. */
 #define FEW 16
-void dense_few(const msa_shape *s, const msa_seq *seq, const float *q, store k, store v, float *o, float *lse,
-               void *work);
+void dense_few(const msa_shape *s, const msa_seq *seq, const float *q, cached k, cached v, float *o,
+               float *lse, void *work);
 size_t dense_few_workspace(const msa_shape *s);
 
 #endif

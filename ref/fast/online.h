@@ -4,7 +4,7 @@
 #ifndef MSA_ONLINE_H
 #define MSA_ONLINE_H
 
-#include "vmath.h"
+#include "lanes.h"
 
 #define LOG2_E 1.4426950408889634
 #define LN_2 0.6931471805599453
@@ -14,17 +14,19 @@
  * row double: of a million equal weights nothing is lost. */
 static inline float soften(float *x, int64_t n, float *max, double *sum)
 {
-    float most = *max, part = 0;
-#pragma omp simd reduction(max : most)
-    for (int64_t a = 0; a < n; a++)
-        most = x[a] > most ? x[a] : most;
-#pragma omp simd reduction(+ : part)
-    for (int64_t a = 0; a < n; a++) {
-        x[a] = exp2_nonpositive(x[a] - most);
-        part += x[a];
+    const float most = row_max(x, n, *max);
+    lanes parts = {0};
+    float part = 0;
+    int64_t a = 0;
+    for (; a + LANES <= n; a += LANES) {
+        const lanes p = exp2_lanes(load(x + a) - most);
+        store(x + a, p);
+        parts += p;
     }
+    for (; a < n; a++)
+        part += x[a] = exp2_nonpositive(x[a] - most);
     const float shrink = most > *max ? exp2_nonpositive(*max - most) : 1;
-    *sum = *sum * (double)shrink + (double)part;
+    *sum = *sum * (double)shrink + (double)(sum_of(parts) + part);
     *max = most;
     return shrink;
 }

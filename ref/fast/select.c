@@ -1,6 +1,7 @@
 /* Index Branch: a matrix product of a chunk of index queries with a chunk of index keys, block maxima of
  * the result, and a running selection row by row. No score is kept unless it is asked for. */
 #include "fast.h"
+#include "lanes.h"
 
 #define QUERY_ROWS 512 /* rows (query, group) of one product: all groups share the one index key head */
 #define KEY_TOKENS 512
@@ -91,15 +92,6 @@ static room room_take(const msa_shape *s, void *work)
     return m;
 }
 
-float row_max(const float *x, int64_t n)
-{
-    float max = -INFINITY;
-#pragma omp simd reduction(max : max)
-    for (int64_t a = 0; a < n; a++)
-        max = x[a] > max ? x[a] : max;
-    return max;
-}
-
 /* Block maxima of one row of logits, of the keys j0 .. j0+cols-1, go into its list; `scores` may be NULL. */
 static void pool_row(const msa_shape *s, const float *x, int64_t at, int64_t j0, int64_t cols,
                      best_list *best, float *scores)
@@ -110,7 +102,7 @@ static void pool_row(const msa_shape *s, const float *x, int64_t at, int64_t j0,
         const int64_t block = (j0 + c) / s->block;
         if (block == local && !scores)
             continue;
-        const float max = row_max(x + c, min_i64(min_i64(s->block, cols - c), at + 1 - j0 - c));
+        const float max = row_max(x + c, min_i64(min_i64(s->block, cols - c), at + 1 - j0 - c), -INFINITY);
         if (block < local)
             best_insert(best, most, max, (int32_t)block);
         if (scores)
