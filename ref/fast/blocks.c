@@ -2,29 +2,23 @@
  * queries of a group. It turns their ids around, and for each block gathers the queries that chose it: their
  * heads are the rows of two full products with 128 keys. Every query carries its own online softmax, so no
  * partial result is stored and nothing is combined afterwards. */
-#include "fast.h"
+#include "chunks.h"
 #include "online.h"
 
-#define ROWS 512          /* of one product at most */
-#define KEYS 512          /* a longer block is walked in pieces */
-#define MOST_QUERIES 4096 /* of a chunk */
-#define LEAST_QUERIES 64
+#define ROWS 512                        /* of one product at most */
+#define KEYS 512                        /* a longer block is walked in pieces */
 #define LINE 16                         /* floats of a cache line */
-#define LEAST_PIECES 8                  /* for the threads to share */
 #define MOST_FLOATS ((int64_t)16 << 20) /* that a chunk accumulates: 64 MB */
 
-/* So many queries that a block is chosen by ROWS rows on average, within reason. */
+/* So many queries that a block is chosen by ROWS rows on average. */
 static int64_t queries_at_once(const msa_shape *s)
 {
-    const int64_t group = s->n_heads / s->n_kv_heads, wanted = ROWS * msa_n_blocks(s) / (s->topk * group);
-    const int64_t fair = s->n_q * s->n_kv_heads / LEAST_PIECES, room = MOST_FLOATS / (group * s->d_head);
-    return max_i64(LEAST_QUERIES, min_i64(min_i64(wanted, MOST_QUERIES), min_i64(fair, room)));
+    const int64_t group = s->n_heads / s->n_kv_heads;
+    return chunk_queries(s, ROWS * msa_n_blocks(s) / (s->topk * group), MOST_FLOATS / (group * s->d_head));
 }
 
 typedef struct room {
-    int64_t i0, n;           /* queries of the chunk */
-    int64_t *first;          /* [B+2] the entries of block b are first[b] .. first[b+1]-1 */
-    int32_t *entry;          /* [n*k] queries of the chunk */
+    chunk c;
     float *o, *max;          /* [n,group,d], [n,group] */
     double *sum;             /* [n,group] */
     float *q, *logits, *add; /* rows of one product */
@@ -45,8 +39,7 @@ static int64_t keys_at_once(const msa_shape *s)
 static size_t room_bytes(const msa_shape *s)
 {
     const int64_t n = queries_at_once(s), group = s->n_heads / s->n_kv_heads, rows = rows_at_once(s);
-    return WORK_ALIGN + work_bytes(msa_n_blocks(s) + 2, sizeof(int64_t)) +
-           work_bytes(n * s->topk, sizeof(int32_t)) + work_bytes(n * group * s->d_head, sizeof(float)) +
+    return WORK_ALIGN + chunk_bytes(s, n) + work_bytes(n * group * s->d_head, sizeof(float)) +
            work_bytes(n * group, sizeof(float)) + work_bytes(n * group, sizeof(double)) +
            2 * work_bytes(rows * s->d_head, sizeof(float)) +
            work_bytes(rows * keys_at_once(s), sizeof(float)) + work_bytes(rows, sizeof(float));
@@ -56,8 +49,7 @@ static room room_take(const msa_shape *s, void *work)
 {
     const int64_t n = queries_at_once(s), group = s->n_heads / s->n_kv_heads, rows = rows_at_once(s);
     room m;
-    m.first = work_take(&work, msa_n_blocks(s) + 2, sizeof(int64_t));
-    m.entry = work_take(&work, n * s->topk, sizeof(int32_t));
+    chunk_take(&m.c, s, n, &work);
     m.o = work_take(&work, n * group * s->d_head, sizeof(float));
     m.max = work_take(&work, n * group, sizeof(float));
     m.sum = work_take(&work, n * group, sizeof(double));
@@ -66,21 +58,6 @@ static room room_take(const msa_shape *s, void *work)
     m.logits = work_take(&work, rows * keys_at_once(s), sizeof(float));
     m.shrink = work_take(&work, rows, sizeof(float));
     return m;
-}
-
-/* Block -> queries: count, sum up, scatter. Queries of a block ascend. */
-static void turn_around(const msa_shape *s, const int32_t *ids, room *m)
-{
-    const int64_t blocks = msa_n_blocks(s), n = m->n * s->topk;
-    memset(m->first, 0, (size_t)(blocks + 2) * sizeof *m->first);
-    for (int64_t a = 0; a < n; a++)
-        if (ids[a] >= 0)
-            m->first[ids[a] + 2]++;
-    for (int64_t b = 1; b <= blocks; b++)
-        m->first[b + 1] += m->first[b];
-    for (int64_t a = 0; a < n; a++) /* first[b+1] begins as the start of b and ends as its end */
-        if (ids[a] >= 0)
-            m->entry[m->first[ids[a] + 1]++] = (int32_t)(a / s->topk);
 }
 
 /* The tensors of a call, from the first row of the sequence and the first channel of the group. */
@@ -96,7 +73,7 @@ typedef struct view {
 static void fetch_next(const view *w, const room *m, const int32_t *next, int64_t a)
 {
     const int64_t wide = w->s->d_head, head = a % w->group, query = next[a / w->group];
-    const float *q = w->q + (m->i0 + query) * w->q_stride + head * wide;
+    const float *q = w->q + (m->c.i0 + query) * w->q_stride + head * wide;
     const float *o = m->o + (query * w->group + head) * wide;
     for (int64_t c = 0; c < wide; c += LINE) {
         __builtin_prefetch(q + c, 0, 2);
@@ -108,10 +85,10 @@ static void fetch_next(const view *w, const room *m, const int32_t *next, int64_
 static void soften_rows(const view *w, room *m, const int32_t *entry, int64_t rows, int64_t j0, int64_t cols)
 {
     const int64_t queries = rows / w->group;
-    const int32_t *end = m->entry + m->first[msa_n_blocks(w->s)];
+    const int32_t *end = m->c.entry + m->c.first[msa_n_blocks(w->s)];
     for (int64_t a = 0; a < rows; a++) {
         const int64_t query = entry[a / w->group], at = query * w->group + a % w->group;
-        const int64_t seen = min_i64(cols, position(&w->seq, m->i0 + query) + 1 - j0);
+        const int64_t seen = min_i64(cols, position(&w->seq, m->c.i0 + query) + 1 - j0);
         float *x = m->logits + a * cols;
         if (entry + queries + a / w->group < end)
             fetch_next(w, m, entry + queries, a);
@@ -126,7 +103,7 @@ static void gather(const view *w, room *m, const int32_t *entry, int64_t queries
     const int64_t wide = (int64_t)w->group * w->s->d_head;
     const float scale = (float)(LOG2_E / sqrt(w->s->d_head));
     for (int64_t e = 0; e < queries; e++) {
-        const float *from = w->q + (m->i0 + entry[e]) * w->q_stride;
+        const float *from = w->q + (m->c.i0 + entry[e]) * w->q_stride;
         for (int64_t c = 0; c < wide; c++)
             m->q[e * wide + c] = scale * from[c];
     }
@@ -148,7 +125,7 @@ static void meet(const view *w, room *m, int64_t block, const int32_t *entry, in
 {
     const int d = w->s->d_head;
     const int64_t rows = queries * w->group, begin = block * w->s->block;
-    const int64_t end = min_i64(begin + w->s->block, position(&w->seq, m->i0 + entry[queries - 1]) + 1);
+    const int64_t end = min_i64(begin + w->s->block, position(&w->seq, m->c.i0 + entry[queries - 1]) + 1);
     gather(w, m, entry, queries);
     for (int64_t j0 = begin; j0 < end; j0 += KEYS) {
         const int64_t cols = min_i64(KEYS, end - j0);
@@ -164,16 +141,16 @@ static void meet(const view *w, room *m, int64_t block, const int32_t *entry, in
 static void attend_chunk(const view *w, room *m, const int32_t *ids, float *o, float *lse)
 {
     const int d = w->s->d_head;
-    const int64_t rows = m->n * w->group, most = rows_at_once(w->s) / w->group;
-    turn_around(w->s, ids, m);
+    const int64_t rows = m->c.n * w->group, most = rows_at_once(w->s) / w->group;
+    chunk_turn(&m->c, w->s, ids);
     memset(m->o, 0, (size_t)(rows * d) * sizeof *m->o);
     for (int64_t a = 0; a < rows; a++) {
         m->max[a] = -INFINITY;
         m->sum[a] = 0;
     }
     for (int64_t b = 0; b < msa_n_blocks(w->s); b++)
-        for (int64_t e = m->first[b]; e < m->first[b + 1]; e += most)
-            meet(w, m, b, m->entry + e, min_i64(most, m->first[b + 1] - e));
+        for (int64_t e = m->c.first[b]; e < m->c.first[b + 1]; e += most)
+            meet(w, m, b, m->c.entry + e, min_i64(most, m->c.first[b + 1] - e));
     for (int64_t a = 0; a < rows; a++) {
         const int64_t query = a / w->group, head = a % w->group;
         const float inverse = (float)(1 / m->sum[a]);
@@ -207,9 +184,8 @@ msa_status fast_blocks(const msa_shape *s, const float *q, const float *k, const
 #pragma omp for schedule(dynamic)
             for (int64_t a = 0; a < chunks * s->n_kv_heads; a++) {
                 const int r = (int)(a % s->n_kv_heads);
-                m.i0 = a / s->n_kv_heads * step;
-                m.n = min_i64(step, seq.n_q - m.i0);
-                const int64_t row = seq.q0 + m.i0, key = (seq.kv0 * s->n_kv_heads + r) * d;
+                chunk_open(&m.c, &seq, r, a / s->n_kv_heads * step, step);
+                const int64_t row = seq.q0 + m.c.i0, key = (seq.kv0 * s->n_kv_heads + r) * d;
                 const view w = {.s = s,
                                 .seq = seq,
                                 .group = group,
@@ -218,7 +194,7 @@ msa_status fast_blocks(const msa_shape *s, const float *q, const float *k, const
                                 .q = q + seq.q0 * q_stride + (int64_t)r * group * d,
                                 .k = k + key,
                                 .v = v + key};
-                attend_chunk(&w, &m, ids_row(s, ids, r, row), o + row * q_stride + (int64_t)r * group * d,
+                attend_chunk(&w, &m, ids, o + row * q_stride + (int64_t)r * group * d,
                              lse ? lse + row * s->n_heads + (int64_t)r * group : NULL);
             }
         }

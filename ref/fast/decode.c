@@ -61,13 +61,18 @@ static void walk(const cache *x, int r, int64_t j0, int64_t j1, heads *h, int64_
 {
     const int d = x->s->d_head, slabs = slabs_of(x->s);
     for (int64_t j = j0; j < j1; j += HEADS_KEYS) {
-        const int64_t keys = min_i64(HEADS_KEYS, j1 - j);
-        const float *k = store_rows(x->k, x->s->n_kv_heads, r, d, x->seq.kv0 + j, keys, j1 - j, u.k);
-        const float *v = store_rows(x->v, x->s->n_kv_heads, r, d, x->seq.kv0 + j, keys, j1 - j, u.v);
+        const int64_t keys = min_i64(HEADS_KEYS, j1 - j), row = x->seq.kv0 + j;
+        const int groups = x->s->n_kv_heads;
+        const float *k = rows_of(x->k, groups, r, d, row, keys, u.k);
+        const float *v = rows_of(x->v, groups, r, d, row, keys, u.v);
+        ahead next = rows_ahead(x->k, groups, r, d, row + keys, min_i64(HEADS_KEYS, j1 - j - keys));
+        ahead after = rows_ahead(x->v, groups, r, d, row + keys, next.n);
         for (int64_t i = 0; i < n; i++) {
             const int64_t seen = min_i64(keys, first_position + i + 1 - j);
-            for (int slab = 0; slab < slabs && seen > 0; slab++)
-                heads_meet(&h[i * apart + slab], d, k, v, seen);
+            for (int slab = 0; slab < slabs && seen > 0; slab++) {
+                heads_meet(&h[i * apart + slab], d, k, v, seen, next, after);
+                next.n = after.n = 0; /* asked for */
+            }
         }
     }
 }
@@ -194,7 +199,7 @@ static void score_block(const scorer *x, int64_t block, void *work)
         max[a * blocks] = -INFINITY;
     for (int64_t j = block * s->block; j < end; j += HEADS_KEYS) {
         const int64_t keys = min_i64(HEADS_KEYS, end - j);
-        const float *k = store_rows(x->ki, 1, 0, d, x->seq.kv0 + j, keys, x->seq.n_kv - j, room);
+        const float *k = rows_of(x->ki, 1, 0, d, x->seq.kv0 + j, keys, room);
         if (rows <= MOST_DOT_ROWS && d % LANES == 0) {
             dot_max(x->qi, rows, k, keys, d, max, blocks);
             continue;

@@ -93,7 +93,7 @@ size_t stream_workspace(const msa_shape *s);
  */
 
 msa_dense_fn fast_dense;
-msa_sparse_fn fast_tiles, fast_blocks, fast_sparse;
+msa_sparse_fn fast_tiles, fast_blocks, fast_lanes, fast_sparse;
 msa_index_fn fast_index;
 msa_decode_fn fast_decode;
 msa_backward_fn fast_backward;
@@ -101,6 +101,7 @@ msa_kl_fn fast_kl;
 size_t fast_dense_workspace(const msa_shape *s);
 size_t fast_tiles_workspace(const msa_shape *s);
 size_t fast_blocks_workspace(const msa_shape *s);
+size_t fast_lanes_workspace(const msa_shape *s);
 size_t fast_sparse_workspace(const msa_shape *s);
 size_t fast_index_workspace(const msa_shape *s);
 size_t fast_decode_workspace(const msa_shape *s);

@@ -2,13 +2,6 @@
 #include "heads.h"
 #include "online.h"
 
-/* Memory is asked for what follows while this is being read: a row is too short for the machine to guess. */
-static void fetch_row(const char *row, size_t bytes)
-{
-    for (size_t at = 0; at < bytes; at += 64)
-        __builtin_prefetch(row + at);
-}
-
 static void unpack_row(cached x, int64_t at, int d, float *row)
 {
     if (!x.bf16) {
@@ -20,19 +13,29 @@ static void unpack_row(cached x, int64_t at, int d, float *row)
         row[c] = from_bits((int32_t)((uint32_t)from[c] << 16));
 }
 
-const float *store_rows(cached x, int n_heads, int head, int d, int64_t first, int64_t n, int64_t left,
-                        float *room)
+const float *rows_of(cached x, int n_heads, int head, int d, int64_t first, int64_t n, float *room)
 {
-    const size_t size = x.bf16 ? sizeof(uint16_t) : sizeof(float), bytes = (size_t)d * size;
     const int64_t stride = (int64_t)n_heads * d, begin = first * stride + (int64_t)head * d;
-    const bool in_place = !x.bf16 && n_heads == 1;
-    for (int64_t j = 0; j < n; j++) {
-        if (j + n < left)
-            fetch_row((const char *)x.data + (size_t)(begin + (j + n) * stride) * size, bytes);
-        if (!in_place)
-            unpack_row(x, begin + j * stride, d, room + j * d);
-    }
-    return in_place ? (const float *)x.data + begin : room;
+    if (!x.bf16 && n_heads == 1)
+        return (const float *)x.data + begin;
+    for (int64_t j = 0; j < n; j++)
+        unpack_row(x, begin + j * stride, d, room + j * d);
+    return room;
+}
+
+ahead rows_ahead(cached x, int n_heads, int head, int d, int64_t first, int64_t n)
+{
+    const size_t size = x.bf16 ? sizeof(uint16_t) : sizeof(float), row = (size_t)d * size;
+    return (ahead){(const char *)x.data + ((size_t)first * (size_t)n_heads + (size_t)head) * row,
+                   (size_t)n_heads * row, row, max_i64(0, n)};
+}
+
+/* Asks for the rows from .. to-1. */
+static void fetch(ahead x, int64_t from, int64_t to)
+{
+    for (int64_t j = from; j < min_i64(to, x.n); j++)
+        for (size_t at = 0; at < x.bytes; at += 64)
+            __builtin_prefetch(x.row + (size_t)j * x.stride + at);
 }
 
 int slabs_of(const msa_shape *s)
@@ -74,11 +77,12 @@ void heads_begin(heads *h, const msa_shape *s, const float *q, int count)
 
 #define AT_ONCE 8 /* keys, or channels, whose sums stay in registers */
 
-static void logits_of(const heads *h, int d, const float *k, int64_t n, lanes *p)
+static void logits_of(const heads *h, int d, const float *k, int64_t n, lanes *p, ahead next)
 {
     for (int64_t j = 0; j < n; j += AT_ONCE) {
         const float *row[AT_ONCE];
         lanes sum[AT_ONCE];
+        fetch(next, j, j + AT_ONCE);
         for (int u = 0; u < AT_ONCE; u++) {
             row[u] = k + min_i64(j + u, n - 1) * d; /* past the end: the last again, not used */
             sum[u] = (lanes){0};
@@ -109,11 +113,13 @@ static lanes soften_lanes(heads *h, lanes *p, int64_t n)
     return shrink;
 }
 
-static void add_values(heads *h, int d, const float *v, int64_t n, const lanes *p, lanes shrink)
+static void add_values(heads *h, int d, const float *v, int64_t n, const lanes *p, lanes shrink, ahead next)
 {
+    const int64_t part = (next.n * AT_ONCE + d - 1) / d;
     int c = 0;
     for (; c + AT_ONCE <= d; c += AT_ONCE) {
         lanes sum[AT_ONCE];
+        fetch(next, c / AT_ONCE * part, (c / AT_ONCE + 1) * part);
         for (int u = 0; u < AT_ONCE; u++)
             sum[u] = h->o[c + u] * shrink;
         for (int64_t j = 0; j < n; j++)
@@ -129,12 +135,12 @@ static void add_values(heads *h, int d, const float *v, int64_t n, const lanes *
     }
 }
 
-void heads_meet(heads *h, int d, const float *k, const float *v, int64_t n)
+void heads_meet(heads *h, int d, const float *k, const float *v, int64_t n, ahead next, ahead after)
 {
     lanes p[HEADS_KEYS + AT_ONCE];
-    logits_of(h, d, k, n, p);
+    logits_of(h, d, k, n, p, next);
     const lanes shrink = soften_lanes(h, p, n);
-    add_values(h, d, v, n, p, shrink);
+    add_values(h, d, v, n, p, shrink, after);
 }
 
 void heads_merge(heads *into, const heads *h, int d)

@@ -13,9 +13,17 @@ typedef struct cached {
 } cached;
 
 /* Rows first .. first+n-1 of x [.,n_heads,d], head `head`, as floats [n,d]: in place where they lie so, else
- * in `room`. Of `left` rows that are to be read, these n included, the next are asked for. */
-const float *store_rows(cached x, int n_heads, int head, int d, int64_t first, int64_t n, int64_t left,
-                        float *room);
+ * in `room`. */
+const float *rows_of(cached x, int n_heads, int head, int d, int64_t first, int64_t n, float *room);
+
+/* Rows that will be read next, to be asked for while something else is computed: memory is too slow to wait
+ * for, and rows too short for the machine to guess. */
+typedef struct ahead {
+    const char *row;
+    size_t stride, bytes; /* of a row */
+    int64_t n;
+} ahead;
+ahead rows_ahead(cached x, int n_heads, int head, int d, int64_t first, int64_t n);
 
 /* Up to LANES heads of one query, channel by channel, and their softmax so far. */
 typedef struct heads {
@@ -31,7 +39,7 @@ size_t heads_bytes(const msa_shape *s, int64_t n);
 heads *heads_take(const msa_shape *s, int64_t n, void **work);
 void heads_begin(heads *h, const msa_shape *s, const float *q, int count);
 /* Meets n <= HEADS_KEYS keys, k and v [n,d]. */
-void heads_meet(heads *h, int d, const float *k, const float *v, int64_t n);
+void heads_meet(heads *h, int d, const float *k, const float *v, int64_t n, ahead next, ahead after);
 /* `into` goes on where `h` ends. */
 void heads_merge(heads *into, const heads *h, int d);
 void heads_end(const heads *h, const msa_shape *s, int count, float *o, float *lse);

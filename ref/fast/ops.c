@@ -7,7 +7,7 @@
         .workspace = function##_workspace, .field = function                                                 \
     }
 
-enum { DENSE, INDEX, SPARSE_TILES, SPARSE_BLOCKS, SPARSE, DECODE, BACKWARD, KL, N_KERNELS };
+enum { DENSE, INDEX, SPARSE_TILES, SPARSE_BLOCKS, SPARSE_LANES, SPARSE, DECODE, BACKWARD, KL, N_KERNELS };
 
 /* A stage's last is its best. */
 const msa_kernel msa_fast_kernels[N_KERNELS + 1] = {
@@ -20,6 +20,9 @@ const msa_kernel msa_fast_kernels[N_KERNELS + 1] = {
              "Q-outer: a tile of neighbouring queries walks the union of its blocks under a mask"),
     [SPARSE_BLOCKS] = FAST(MSA_STAGE_SPARSE, sparse, fast_blocks, "blocks",
                            "KV-outer: the queries that chose a block are gathered for a full product"),
+    [SPARSE_LANES] =
+        FAST(MSA_STAGE_SPARSE, sparse, fast_lanes, "lanes",
+             "KV-outer, one query at a time: its heads are the lanes of a vector, no product to fill"),
     [SPARSE] = FAST(MSA_STAGE_SPARSE, sparse, fast_sparse, "ruled",
                     "tiles where blocks are few or neighbours agree, else blocks"),
     [DECODE] = FAST(MSA_STAGE_DECODE, decode, fast_decode, "streams",
