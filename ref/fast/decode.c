@@ -6,6 +6,7 @@
 #define PART_KEYS 1024  /* .. and no shorter than this */
 #define PART_BLOCKS 4   /* selected blocks of a part */
 #define DOT_ROWS 4      /* index queries, and keys, of one step of the dot products */
+#define FAR (3*HEADS_KEYS) /* index keys between what is scored and what is asked for */
 #define MOST_DOT_ROWS 8 /* with more rows a matrix product is faster */
 
 /* ---- Shared: heads of a part, parts of a query ------------------------------------------------------- */
@@ -54,25 +55,22 @@ typedef struct cache {
     cached k, v;
 } cache;
 
-/* Keys j0 .. j1-1 of the sequence, for n queries that begin at h (`apart` heads from one to the next) and see
- * keys up to first_position, first_position+1, .. */
-static void walk(const cache *x, int r, int64_t j0, int64_t j1, heads *h, int64_t n, int64_t apart,
-                 int64_t first_position, unpacked u)
+/* Keys j .. j+n-1 of a group, n <= HEADS_KEYS, for `queries` queries that begin at h (`apart` heads from one
+ * to the next) and see keys up to first, first+1, .. Meanwhile next_n keys of group next_r from next_j on are
+ * asked for. */
+static void meet_keys(const cache *x, int r, int64_t j, int64_t n, heads *h, int64_t queries, int64_t apart,
+                      int64_t first, int next_r, int64_t next_j, int64_t next_n, unpacked u)
 {
-    const int d = x->s->d_head, slabs = slabs_of(x->s);
-    for (int64_t j = j0; j < j1; j += HEADS_KEYS) {
-        const int64_t keys = min_i64(HEADS_KEYS, j1 - j), row = x->seq.kv0 + j;
-        const int groups = x->s->n_kv_heads;
-        const float *k = rows_of(x->k, groups, r, d, row, keys, u.k);
-        const float *v = rows_of(x->v, groups, r, d, row, keys, u.v);
-        ahead next = rows_ahead(x->k, groups, r, d, row + keys, min_i64(HEADS_KEYS, j1 - j - keys));
-        ahead after = rows_ahead(x->v, groups, r, d, row + keys, next.n);
-        for (int64_t i = 0; i < n; i++) {
-            const int64_t seen = min_i64(keys, first_position + i + 1 - j);
-            for (int slab = 0; slab < slabs && seen > 0; slab++) {
-                heads_meet(&h[i * apart + slab], d, k, v, seen, next, after);
-                next.n = after.n = 0; /* asked for */
-            }
+    const int d = x->s->d_head, slabs = slabs_of(x->s), groups = x->s->n_kv_heads;
+    const float *k = rows_of(x->k, groups, r, d, x->seq.kv0 + j, n, u.k);
+    const float *v = rows_of(x->v, groups, r, d, x->seq.kv0 + j, n, u.v);
+    ahead next = rows_ahead(x->k, groups, next_r, d, x->seq.kv0 + next_j, next_n);
+    ahead after = rows_ahead(x->v, groups, next_r, d, x->seq.kv0 + next_j, next_n);
+    for (int64_t i = 0; i < queries; i++) {
+        const int64_t seen = min_i64(n, first + i + 1 - j);
+        for (int slab = 0; slab < slabs && seen > 0; slab++) {
+            heads_meet(&h[i * apart + slab], d, k, v, seen, next, after);
+            next.n = after.n = 0; /* asked for */
         }
     }
 }
@@ -131,10 +129,15 @@ void dense_few(const msa_shape *s, const msa_seq *seq, const float *q, cached k,
         for (int64_t a = 0; a < groups * n; a++)
             begin(s, h + a * parts * slabs, parts, q, seq->q0 + a % n, (int)(a / n));
 #pragma omp for schedule(dynamic)
-        for (int a = 0; a < parts * groups; a++) {
-            const int r = a % groups, part = a / groups;
-            walk(&x, r, part * step, min_i64(visible, (part + 1) * step),
-                 h + ((int64_t)r * n * parts + part) * slabs, n, (int64_t)parts * slabs, position(seq, 0), u);
+        for (int part = 0; part < parts; part++) {
+            const int64_t end = min_i64(visible, (part + 1) * step);
+            for (int64_t j = part * step; j < end; j += HEADS_KEYS)
+                for (int r = 0; r < groups; r++) { /* they lie side by side */
+                    const int64_t keys = min_i64(HEADS_KEYS, end - j), then = r + 1 < groups ? j : j + keys;
+                    meet_keys(&x, r, j, keys, h + ((int64_t)r * n * parts + part) * slabs, n,
+                              (int64_t)parts * slabs, position(seq, 0), (r + 1) % groups, then,
+                              min_i64(HEADS_KEYS, end - then), u);
+                }
         }
 #pragma omp for schedule(static)
         for (int64_t a = 0; a < groups * n; a++)
@@ -148,9 +151,10 @@ void dense_few(const msa_shape *s, const msa_seq *seq, const float *q, cached k,
 /* max[r * apart] = the largest of it and q[r] . k[j], for DOT_ROWS rows at a time; past the end a row or key
  * repeats, which changes no maximum. Needs d % LANES == 0. */
 static void dot_max(const float *q, int64_t rows, const float *k, int64_t keys, int d, float *max,
-                    int64_t apart)
+                    int64_t apart, ahead next)
 {
-    for (int64_t j = 0; j < keys; j += DOT_ROWS)
+    for (int64_t j = 0; j < keys; j += DOT_ROWS) {
+        fetch(next, j, j + DOT_ROWS);
         for (int64_t r = 0; r < rows; r += DOT_ROWS) {
             const float *key[DOT_ROWS], *query[DOT_ROWS];
             lanes sum[DOT_ROWS][DOT_ROWS];
@@ -171,6 +175,7 @@ static void dot_max(const float *q, int64_t rows, const float *k, int64_t keys, 
                         max[(r + a) * apart] = x;
                 }
         }
+    }
 }
 
 /* The index keys of a decode, and what scores them. */
@@ -201,7 +206,8 @@ static void score_block(const scorer *x, int64_t block, void *work)
         const int64_t keys = min_i64(HEADS_KEYS, end - j);
         const float *k = rows_of(x->ki, 1, 0, d, x->seq.kv0 + j, keys, room);
         if (rows <= MOST_DOT_ROWS && d % LANES == 0) {
-            dot_max(x->qi, rows, k, keys, d, max, blocks);
+            dot_max(x->qi, rows, k, keys, d, max, blocks,
+                    rows_ahead(x->ki, 1, 0, d, x->seq.kv0 + j + FAR, min_i64(keys, x->seq.n_kv - j - FAR)));
             continue;
         }
         small_gemm(false, true, rows, keys, d, x->qi, d, k, d, 0, logits, keys);
@@ -246,8 +252,10 @@ static void attend_part(const cache *x, const int32_t *ids, int r, int64_t i, in
 {
     const int64_t at = position(&x->seq, i), last = min_i64((part + 1) * part_slots(x->s), slots_of(x->s));
     for (int64_t slot = part * part_slots(x->s); slot < last && ids[slot] >= 0; slot++) {
-        const int64_t j = (int64_t)ids[slot] * x->s->block;
-        walk(x, r, j, min_i64(j + x->s->block, at + 1), h, 1, 0, at, u);
+        const int64_t begin = (int64_t)ids[slot] * x->s->block, end = min_i64(begin + x->s->block, at + 1);
+        for (int64_t j = begin; j < end; j += HEADS_KEYS)
+            meet_keys(x, r, j, min_i64(HEADS_KEYS, end - j), h, 1, 0, at, r, j + HEADS_KEYS,
+                      min_i64(HEADS_KEYS, end - j - HEADS_KEYS), u);
     }
 }
 

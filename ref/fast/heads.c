@@ -30,14 +30,6 @@ ahead rows_ahead(cached x, int n_heads, int head, int d, int64_t first, int64_t 
                    (size_t)n_heads * row, row, max_i64(0, n)};
 }
 
-/* Asks for the rows from .. to-1. */
-static void fetch(ahead x, int64_t from, int64_t to)
-{
-    for (int64_t j = from; j < min_i64(to, x.n); j++)
-        for (size_t at = 0; at < x.bytes; at += 64)
-            __builtin_prefetch(x.row + (size_t)j * x.stride + at);
-}
-
 int slabs_of(const msa_shape *s)
 {
     return (s->n_heads / s->n_kv_heads + LANES - 1) / LANES;

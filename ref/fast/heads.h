@@ -25,6 +25,14 @@ typedef struct ahead {
 } ahead;
 ahead rows_ahead(cached x, int n_heads, int head, int d, int64_t first, int64_t n);
 
+/* Asks for the rows from .. to-1. */
+static inline void fetch(ahead x, int64_t from, int64_t to)
+{
+    for (int64_t j = from; j < min_i64(to, x.n); j++)
+        for (size_t at = 0; at < x.bytes; at += 64)
+            __builtin_prefetch(x.row + (size_t)j * x.stride + at);
+}
+
 /* Up to LANES heads of one query, channel by channel, and their softmax so far. */
 typedef struct heads {
     lanes *q, *o; /* [d] */
