@@ -115,8 +115,10 @@ msa_status fast_tiles(const msa_shape *s, const float *q, const float *k, const 
 
 /* ---- Which loop order ------------------------------------------------------------------------------------
  * A tile multiplies with the union of its queries' blocks, of which a query wants but k; key blocks outside
- * have no such waste, but gather queries and add up outputs. So the tiles where a union of all blocks is
- * small anyway, as in the shipped model, and where a sample of them shows that neighbours agree. */
+ * have no such waste, but bring queries and outputs to every block. So: tiles where a union of all blocks is
+ * small anyway, as in the shipped model, and where a sample shows that neighbours agree; else key blocks
+ * outside, with the heads as lanes where they fill at least half a vector, and as rows of a product where
+ * they do not. */
 
 #define FEW_BLOCKS 4 /* all blocks together are at most so many selections */
 #define AGREEMENT 1.25
@@ -130,12 +132,13 @@ static bool neighbours_agree(const msa_shape *s, const int32_t *ids, void *work)
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
         const int64_t tiles = tile_count(s, &seq), step = max_i64(1, tiles / SAMPLE);
-        for (int r = 0; r < s->n_kv_heads; r++)
+        for (int r = 0; r < s->n_kv_heads; r++) {
             for (int64_t i = tiles - 1; i >= 0; i -= step) {
                 tile_open(&t, s, &seq, r, i, ids);
                 unions += t.n_blocks;
                 selections += min_i64(s->topk, position(&seq, t.i0) / s->block + 1);
             }
+        }
     }
     return (double)unions <= AGREEMENT * (double)selections;
 }
@@ -145,10 +148,16 @@ static bool blocks_are_few(const msa_shape *s)
     return msa_n_blocks(s) <= (int64_t)FEW_BLOCKS * s->topk;
 }
 
+static bool lanes_fill(const msa_shape *s)
+{
+    return 2 * (s->n_heads / s->n_kv_heads) >= LANES * slabs_of(s);
+}
+
 size_t fast_sparse_workspace(const msa_shape *s)
 {
-    const size_t tiles = fast_tiles_workspace(s), blocks = fast_blocks_workspace(s);
-    return blocks_are_few(s) || tiles > blocks ? tiles : blocks;
+    const size_t tiles = fast_tiles_workspace(s);
+    const size_t outside = lanes_fill(s) ? fast_lanes_workspace(s) : fast_blocks_workspace(s);
+    return blocks_are_few(s) || tiles > outside ? tiles : outside;
 }
 
 msa_status fast_sparse(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
@@ -157,7 +166,6 @@ msa_status fast_sparse(const msa_shape *s, const float *q, const float *k, const
     MSA_TRY(msa_check_ids(s, ids));
     if (!work)
         return MSA_ERR_NULL;
-    if (blocks_are_few(s) || neighbours_agree(s, ids, work))
-        return fast_tiles(s, q, k, v, ids, o, lse, work);
-    return fast_blocks(s, q, k, v, ids, o, lse, work);
+    const bool tiles = blocks_are_few(s) || neighbours_agree(s, ids, work);
+    return (tiles ? fast_tiles : lanes_fill(s) ? fast_lanes : fast_blocks)(s, q, k, v, ids, o, lse, work);
 }

@@ -6,7 +6,7 @@
 #define PART_KEYS 1024  /* .. and no shorter than this */
 #define PART_BLOCKS 4   /* selected blocks of a part */
 #define DOT_ROWS 4      /* index queries, and keys, of one step of the dot products */
-#define FAR (3*HEADS_KEYS) /* index keys between what is scored and what is asked for */
+#define FAR HEADS_KEYS  /* index keys between what is scored and what is asked for */
 #define MOST_DOT_ROWS 8 /* with more rows a matrix product is faster */
 
 /* ---- Shared: heads of a part, parts of a query ------------------------------------------------------- */

@@ -30,7 +30,7 @@ static inline void fetch(ahead x, int64_t from, int64_t to)
 {
     for (int64_t j = from; j < min_i64(to, x.n); j++)
         for (size_t at = 0; at < x.bytes; at += 64)
-            __builtin_prefetch(x.row + (size_t)j * x.stride + at);
+            __builtin_prefetch(x.row + (size_t)j * x.stride + at, 0, 2);
 }
 
 /* Up to LANES heads of one query, channel by channel, and their softmax so far. */
