@@ -93,12 +93,16 @@ size_t stream_workspace(const msa_shape *s);
  */
 
 msa_dense_fn fast_dense;
+msa_sparse_fn fast_naive, fast_threaded, fast_blocked; /* ladder.c */
 msa_sparse_fn fast_tiles, fast_blocks, fast_lanes, fast_sparse;
 msa_index_fn fast_index;
 msa_decode_fn fast_decode;
 msa_backward_fn fast_backward;
 msa_kl_fn fast_kl;
 size_t fast_dense_workspace(const msa_shape *s);
+size_t fast_naive_workspace(const msa_shape *s);
+size_t fast_threaded_workspace(const msa_shape *s);
+size_t fast_blocked_workspace(const msa_shape *s);
 size_t fast_tiles_workspace(const msa_shape *s);
 size_t fast_blocks_workspace(const msa_shape *s);
 size_t fast_lanes_workspace(const msa_shape *s);

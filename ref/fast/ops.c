@@ -7,7 +7,21 @@
         .workspace = function##_workspace, .field = function                                                 \
     }
 
-enum { DENSE, INDEX, SPARSE_TILES, SPARSE_BLOCKS, SPARSE_LANES, SPARSE, DECODE, BACKWARD, KL, N_KERNELS };
+enum {
+    DENSE,
+    INDEX,
+    SPARSE_NAIVE,
+    SPARSE_THREADED,
+    SPARSE_BLOCKED,
+    SPARSE_TILES,
+    SPARSE_BLOCKS,
+    SPARSE_LANES,
+    SPARSE,
+    DECODE,
+    BACKWARD,
+    KL,
+    N_KERNELS
+};
 
 /* A stage's last is its best. */
 const msa_kernel msa_fast_kernels[N_KERNELS + 1] = {
@@ -15,6 +29,12 @@ const msa_kernel msa_fast_kernels[N_KERNELS + 1] = {
                    "heads and queries of a tile in one OpenBLAS product, chunks of keys, online softmax"),
     [INDEX] = FAST(MSA_STAGE_INDEX, index, fast_index, "tiles",
                    "all groups share one product with the index keys; a running selection, no score matrix"),
+    [SPARSE_NAIVE] =
+        FAST(MSA_STAGE_SPARSE, sparse, fast_naive, "naive", "plain loops over queries, heads, keys"),
+    [SPARSE_THREADED] =
+        FAST(MSA_STAGE_SPARSE, sparse, fast_threaded, "threaded", "the same, queries on all cores"),
+    [SPARSE_BLOCKED] = FAST(MSA_STAGE_SPARSE, sparse, fast_blocked, "blocked",
+                            "key blocks outside, turned in the cache; loops that the compiler vectorises"),
     [SPARSE_TILES] =
         FAST(MSA_STAGE_SPARSE, sparse, fast_tiles, "tiles",
              "Q-outer: a tile of neighbouring queries walks the union of its blocks under a mask"),
