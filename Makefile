@@ -65,7 +65,7 @@ HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o,$(APP_OBJ))
 
 comma   := ,
 .DEFAULT_GOAL := help
-.PHONY: help deps build cuda cuda-report demo figures train train-dense test check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda test-mutants test-asan soak fuzz install clean FORCE
+.PHONY: help deps build cuda cuda-report demo figures ladder train train-dense test check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda test-mutants test-asan soak fuzz install clean FORCE
 
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
@@ -171,6 +171,10 @@ demo: deps ## on a real text: what MSA selects, loses and saves; pictures in fig
 figures: build ## rebuild the pictures of figures/gallery
 	@tests/text.sh $(B) kjv > $(B)/text
 	@figures/gallery.sh $(B)
+
+ladder: deps ## sparse attention on this CPU, from naive loops to the best, against its ceiling; draws build/ladder.svg
+	@$(MAKE) --no-print-directory build
+	$(B)/msa bench sparse --backend fast --shape 'T=1024 S=16384 heads=16:1' --seconds 4 --picture $(B)/ladder.svg
 
 train: deps ## train the shipped model again, into build/train (about 25 minutes on two cores)
 	@$(MAKE) --no-print-directory build

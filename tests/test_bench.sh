@@ -42,17 +42,17 @@ for stage in dense index sparse backward kl; do
     says "^$stage/tiles \(fast\) after timing: ok"
     says "^$stage/tiles +fast .* yes$"
 done
-for stage in topk reverse decode; do
+for stage in topk reverse; do
     runs 0 "$stage, which fast leaves to the reference" "$stage" --shape "$S" --seconds 0.02
     says "^$stage/reference +ref .* yes$"
 done
-runs 0 "log-sum-exps, another selection and seed" sparse index dense decode --lse --distribution structured --seed 5 \
+runs 0 "log-sum-exps, another selection and seed" sparse/tiles index dense decode --lse --distribution structured --seed 5 \
     --shape "$S" --seconds 0.02
 says '^sparse/tiles \(fast\) after timing: ok, .*; seed 5$'
 for shape in 'T=6 S=90 heads=4:2 width=16:8 block=8 topk=3 seqs=3' 'T=26 S=51 heads=4:2 width=16:8 block=8 topk=2 seqs=4'; do
-    runs 0 "packed sequences: $shape" dense index topk reverse sparse decode backward kl --shape "$shape" --seconds 0.02
-    [[ $(grep -cE '^[a-z]+/[a-z]+ +(fast|ref) .* yes$' "$W.out") -eq 8 ]]
-    check $? "... and all of them hold"
+    runs 0 "packed sequences: $shape" dense index topk reverse sparse/ruled decode backward kl --shape "$shape" --seconds 0.02
+    [[ $(grep -cE '^[a-z]+/[a-z]+ +(fast|ref) .* yes$' "$W.out") -eq 9 ]]
+    check $? "... and all of them hold, and the prefill"
 done
 for kind in random hot local structured; do
     runs 0 "ids: $kind" sparse reverse --distribution $kind --shape "$S" --seconds 0.02
@@ -66,13 +66,26 @@ else
     skip "the engine" "this build has none"
 fi
 
+# ---- The ladder ------------------------------------------------------------------------------------------
+
+runs 0 "all kernels of a stage, drawn" sparse --shape "$S" --seconds 0.01 --picture "$W/ladder.svg"
+for kernel in naive threaded blocked tiles blocks lanes ruled; do
+    says "^sparse/$kernel +fast .* yes$"
+    grep -q "sparse/$kernel" "$W/ladder.svg"
+    check $? "... with a bar for $kernel"
+done
+rm "$W/ladder.svg"
+runs 0 "index and sparse make a prefill" index sparse/ruled --shape "$S" --seconds 0.01
+says '^prefill/[a-z]+ +fast .* yes$'
+refuses "--picture: expected kernels" "a picture of kernels without a rate" topk --shape "$S" --seconds 0.01 --picture "$W/x.svg"
+
 # ---- The file --------------------------------------------------------------------------------------------
 
 if [[ $has_json -eq 1 ]]; then
-    runs 0 "a file of results" dense sparse topk decode --shape "$S" --seconds 0.05 --json "$W/results.json"
+    runs 0 "a file of results" dense sparse/ruled topk decode --shape "$S" --seconds 0.05 --json "$W/results.json"
     "$MSA" bench dense --shape "$S" --seconds 0.05 > "$W.out" 2> "$W.err"
     check $? "what the machine can do"
-    says 'float32 product [0-9.]+ TFLOP/s; copy [0-9.e+]+ GB/s$'
+    says 'float32 product [0-9.]+ TFLOP/s; copy [0-9.e+]+ GB/s; read [0-9.e+]+ GB/s$'
     [[ $(ls "$W") == results.json ]]
     check $? "... and nothing else is written"
     if [[ -x $FILES ]]; then
@@ -83,7 +96,7 @@ if [[ $has_json -eq 1 ]]; then
     fi
     [[ $(grep -c '"verified": true' "$W/results.json") -eq 4 && $(grep -c '"stage"' "$W/results.json") -eq 4 ]]
     check $? "... four verified results"
-    grep -qF "msa bench --no-ceilings dense sparse topk decode --shape '$S' --seconds 0.05 --json" "$W/results.json"
+    grep -qF "msa bench --no-ceilings dense sparse/ruled topk decode --shape '$S' --seconds 0.05 --json" "$W/results.json"
     check $? "... and the command line"
     rm "$W/results.json"
 else

@@ -114,11 +114,12 @@ msa_status fast_tiles(const msa_shape *s, const float *q, const float *k, const 
 }
 
 /* ---- Which loop order ------------------------------------------------------------------------------------
- * A tile multiplies with the union of its queries' blocks, of which a query wants but k; key blocks outside
- * have no such waste, but bring queries and outputs to every block. So: tiles where a union of all blocks is
- * small anyway, as in the shipped model, and where a sample shows that neighbours agree; else key blocks
- * outside, with the heads as lanes where they fill at least half a vector, and as rows of a product where
- * they do not. */
+ * Where the heads of a group fill at least half a vector they are its lanes, key blocks outside: no product
+ * has to be filled, whatever the queries choose. Smaller groups need rows from many queries. A tile
+ * multiplies with the union of its queries' blocks, of which a query wants but k; key blocks outside have no
+ * such waste, but bring queries and outputs to every block. So: tiles where all rows are short and a union of
+ * all blocks is small anyway, as in the shipped model, and where a sample shows that neighbours agree; else
+ * key blocks. */
 
 #define FEW_BLOCKS 4 /* all blocks together are at most so many selections */
 #define AGREEMENT 1.25
@@ -145,7 +146,7 @@ static bool neighbours_agree(const msa_shape *s, const int32_t *ids, void *work)
 
 static bool blocks_are_few(const msa_shape *s)
 {
-    return msa_n_blocks(s) <= (int64_t)FEW_BLOCKS * s->topk;
+    return longest_kv(s) <= SHORT && msa_n_blocks(s) <= (int64_t)FEW_BLOCKS * s->topk;
 }
 
 static bool lanes_fill(const msa_shape *s)
@@ -155,9 +156,10 @@ static bool lanes_fill(const msa_shape *s)
 
 size_t fast_sparse_workspace(const msa_shape *s)
 {
-    const size_t tiles = fast_tiles_workspace(s);
-    const size_t outside = lanes_fill(s) ? fast_lanes_workspace(s) : fast_blocks_workspace(s);
-    return blocks_are_few(s) || tiles > outside ? tiles : outside;
+    if (lanes_fill(s))
+        return fast_lanes_workspace(s);
+    const size_t tiles = fast_tiles_workspace(s), blocks = fast_blocks_workspace(s);
+    return blocks_are_few(s) || tiles > blocks ? tiles : blocks;
 }
 
 msa_status fast_sparse(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
@@ -166,6 +168,9 @@ msa_status fast_sparse(const msa_shape *s, const float *q, const float *k, const
     MSA_TRY(msa_check_ids(s, ids));
     if (!work)
         return MSA_ERR_NULL;
-    const bool tiles = blocks_are_few(s) || neighbours_agree(s, ids, work);
-    return (tiles ? fast_tiles : lanes_fill(s) ? fast_lanes : fast_blocks)(s, q, k, v, ids, o, lse, work);
+    if (lanes_fill(s))
+        return fast_lanes(s, q, k, v, ids, o, lse, work);
+    if (blocks_are_few(s) || neighbours_agree(s, ids, work))
+        return fast_tiles(s, q, k, v, ids, o, lse, work);
+    return fast_blocks(s, q, k, v, ids, o, lse, work);
 }

@@ -43,8 +43,9 @@ const msa_kernel msa_fast_kernels[N_KERNELS + 1] = {
     [SPARSE_LANES] =
         FAST(MSA_STAGE_SPARSE, sparse, fast_lanes, "lanes",
              "KV-outer, one query at a time: its heads are the lanes of a vector, no product to fill"),
-    [SPARSE] = FAST(MSA_STAGE_SPARSE, sparse, fast_sparse, "ruled",
-                    "tiles where blocks are few or neighbours agree, else blocks"),
+    [SPARSE] =
+        FAST(MSA_STAGE_SPARSE, sparse, fast_sparse, "ruled",
+             "lanes for large groups, tiles where neighbours agree, else blocks: attend.c has the rule"),
     [DECODE] = FAST(MSA_STAGE_DECODE, decode, fast_decode, "streams",
                     "index keys, then chosen blocks, stream by; the heads of a group are the lanes"),
     [BACKWARD] = FAST(MSA_STAGE_BACKWARD, backward, fast_backward, "tiles",
