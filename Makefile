@@ -65,7 +65,7 @@ HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o,$(APP_OBJ))
 
 comma   := ,
 .DEFAULT_GOAL := help
-.PHONY: help deps build cuda cuda-report demo figures ladder train train-dense test check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda test-mutants test-asan soak fuzz install clean FORCE
+.PHONY: help deps build cuda cuda-report demo figures ladder train train-dense test check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda bench-cpu test-mutants test-asan soak fuzz install clean FORCE
 
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
@@ -238,6 +238,9 @@ check-cuda-programs: $(B)/tests/test_instructions $(B)/tests/test_kernels
 bench-cuda: build ## verify, then time every kernel on this GPU, into data/bench
 	@$(call FOR_CUDA)
 	@MSA=$(B)/msa NO_CUDA="$(NO_CUDA)" tests/bench_cuda.sh
+
+bench-cpu: build ## verify, then time the fast path on this CPU, into data/bench
+	@MSA=$(B)/msa tests/bench_cpu.sh
 
 soak: build ## long versions: training killed and resumed 100 times
 	@MSA=$(B)/msa KILLS=100 tests/run.sh tests/test_resume.sh
