@@ -29,8 +29,9 @@ FOUND    := $(if $(OPENBLAS),-DHAVE_OPENBLAS $(shell pkg-config --cflags openbla
             $(if $(JSON),-DHAVE_JANSSON $(shell pkg-config --cflags jansson))
 ALLFLAGS  = $(STRICT) $(CFLAGS) $(SAN) -fPIC -I$(B) -D_POSIX_C_SOURCE=200809L $(FOUND) $(if $(OPENMP),-fopenmp,-Wno-unknown-pragmas) -MMD -MP
 # No fast-math anywhere; errno from sqrt is nobody's business in the fast path.
-# clang would warn where it leaves a maximum unvectorised.
-FASTFLAGS = -O3 -fno-math-errno -fopenmp-simd -Wno-pass-failed $(if $(TUNED),-march=$(ARCH))
+# clang would warn where it leaves a maximum unvectorised; both, that functions with vectors (ours are inline or
+# static) are called otherwise on machines without AVX-512.
+FASTFLAGS = -O3 -fno-math-errno -fopenmp-simd -Wno-pass-failed -Wno-psabi $(if $(TUNED),-march=$(ARCH))
 # What the inner loops of long inputs add: whole vectors, and fused multiply-adds, which ISO C leaves out.
 WIDE     := -ffp-contract=fast $(if $(call compiles,-mprefer-vector-width=512),-mprefer-vector-width=512)
 LIBS     := $(if $(OPENBLAS),$(shell pkg-config --libs openblas)) -lm

@@ -288,6 +288,25 @@ static void products(const char *name, msa_gemm_fn *gemm)
     check_end(&c);
 }
 
+/* ---- Memory ---------------------------------------------------------------------------------------- */
+
+// A chunk of a prompt of a million tokens, on two cores: at most 1 GB besides inputs and outputs.
+static void small_workspaces(void)
+{
+    static const msa_stage stages[] = {MSA_STAGE_DENSE, MSA_STAGE_INDEX, MSA_STAGE_SPARSE, MSA_STAGE_DECODE};
+    const msa_shape s = {4096, 1 << 20, 64, 4, 128, 128, 128, 16, 1, NULL, NULL};
+    check_case c = check_begin("4096 queries over a million keys in 500 MB a thread");
+    int threads = 1;
+#ifdef _OPENMP
+    threads = omp_get_num_procs();
+#endif
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++) {
+        const double mb = 1e-6 * (double)msa_fast_ops.stage[stages[i]]->workspace(&s);
+        check_true(&c, mb > 0 && mb <= 500.0 * threads, "%s: %.0f MB", msa_stage_name(stages[i]), mb);
+    }
+    check_end(&c);
+}
+
 /* ---- Decode ---------------------------------------------------------------------------------------- */
 
 static uint16_t *halves(float *x, int64_t n)
@@ -372,6 +391,7 @@ int main(int argc, char **argv)
         if (strcmp(k->backend, "fast") == 0)
             agrees(k);
     threads();
+    small_workspaces();
     reads_bf16();
     equal_logits(1);
     equal_logits(17);
