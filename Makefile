@@ -66,7 +66,7 @@ HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o,$(APP_OBJ))
 
 comma   := ,
 .DEFAULT_GOAL := help
-.PHONY: help deps build cuda cuda-report demo figures ladder train train-dense test check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda bench-cpu test-mutants test-asan soak fuzz install clean FORCE
+.PHONY: help deps build cuda cuda-report demo figures results ladder train train-dense test check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda bench-cpu test-mutants test-asan soak fuzz install clean FORCE
 
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
@@ -196,7 +196,7 @@ test: deps ## build and pass every test that this machine can run
 	@$(MAKE) --no-print-directory build check-programs
 	@MSA=$(B)/msa B=$(B) CC="$(CC)" CXX="$(CXX)" NVCC="$(NVCC)" tests/run.sh $(T_BIN) $(T_CXX) $(T_SCRIPT)
 
-check-programs: $(T_BIN) $(T_CXX) exercise-programs
+check-programs: $(T_BIN) $(T_CXX) exercise-programs book-programs
 
 test-mutants: build check-programs ## only the wrong variants of code and kernels that the tests must catch
 	@B=$(B) tests/run.sh tests/mutants.sh tests/mutants_kernels.sh
@@ -248,6 +248,9 @@ soak: build ## long versions: training killed and resumed 100 times
 
 fuzz: ## coverage-guided fuzzing of the file readers, one minute each
 	@B=$(B) tests/fuzz/run.sh 60
+
+results: build ## the tables of README.md from data/bench
+	@figures/results.sh $(B)/msa --store
 
 # ---- The book -----------------------------------------------------------------------------------
 include book/book.mk book/exercises/exercises.mk

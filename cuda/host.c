@@ -183,9 +183,21 @@ static msa_status run_topk(const msa_device *d, const char *kernel, const msa_sh
     if (!s || !scores || !ids)
         return MSA_ERR_NULL;
     call c = begin(s);
-    add_scores(&c, scores, NULL);
+    const bool by_block = msa_takes_scores_by_block(kernel);
+    const int64_t n_blocks = msa_n_blocks(s), n = s->n_kv_heads * s->n_q * n_blocks;
+    float *turned = by_block ? malloc((size_t)n * sizeof *turned) : NULL;
+    if (by_block && !turned)
+        return MSA_ERR_SIZE;
+    for (int r = 0; r < s->n_kv_heads && by_block; r++)
+        msa_scores_turn(s, scores, r, 0, n_blocks, turned + r * n_blocks * s->n_q);
+    if (by_block)
+        add(&c, "scores_by_block", WORDS, n, turned, NULL, &c.arrays.scores_by_block);
+    else
+        add_scores(&c, scores, NULL);
     add_ids(&c, NULL, ids);
-    return run(d, kernel, &c);
+    const msa_status status = run(d, kernel, &c);
+    free(turned);
+    return status;
 }
 
 static msa_status run_reverse(const msa_device *d, const char *kernel, const msa_shape *s, const int32_t *ids,
@@ -219,7 +231,7 @@ static msa_status run_sparse(const msa_device *d, const char *kernel, const msa_
     return run(d, kernel, &c);
 }
 
-static msa_status run_decode(const msa_device *d, const char *kernel, const msa_shape *s, const float *q,
+static msa_status run_layer(const msa_device *d, const char *kernel, const msa_shape *s, const float *q,
                              const float *k, const float *v, const float *qi, const float *ki, int32_t *ids,
                              float *o, float *lse)
 {
@@ -231,6 +243,9 @@ static msa_status run_decode(const msa_device *d, const char *kernel, const msa_
     add_ids(&c, NULL, ids);
     return run(d, kernel, &c);
 }
+
+#define run_prefill run_layer
+#define run_decode run_layer
 
 /* ---- The table: for each kernel of each side a function of its stage's signature --------------------------
  */
@@ -251,6 +266,8 @@ static msa_status run_decode(const msa_device *d, const char *kernel, const msa_
     (const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids, float *o,       \
      float *lse, void *work)
 #define GIVES_sparse s, q, k, v, ids, o, lse
+#define TAKES_prefill TAKES_decode
+#define GIVES_prefill GIVES_decode
 #define TAKES_decode                                                                                         \
     (const msa_shape *s, const float *q, const float *k, const float *v, const float *qi, const float *ki,   \
      int32_t *ids, float *o, float *lse, void *work)

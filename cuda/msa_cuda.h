@@ -25,14 +25,18 @@ typedef enum msa_dtype { MSA_F32, MSA_BF16 } msa_dtype;
 /** Device arrays of one call, shapes as in msa.h. A stage uses those that its signature there names; the
  *  others may be NULL, and so may the outputs that it allows to be. */
 typedef struct msa_arrays {
-    const uint16_t *q, *k, *v; /**< bf16 */
-    const uint16_t *qi, *ki;   /**< bf16 */
-    float *scores;             /**< output of index, input of topk */
-    int32_t *ids;              /**< output of index, topk and decode, input of reverse and sparse */
-    float *index_lse;          /**< output of index */
-    void *o;                   /**< output of dense, sparse and decode: float32 or bf16 */
-    float *lse;                /**< likewise, float32 */
-    int32_t *first;            /**< outputs of reverse */
+    const uint16_t *q, *k, *v;    /**< bf16 */
+    const uint16_t *qi, *ki;      /**< bf16 */
+    float *scores;                /**< output of index, input of topk */
+    const float *scores_by_block; /**< the same as [Hkv,B,T], input of topk/columns */
+    int32_t *ids;                 /**< output of index, topk and decode, input of reverse and sparse */
+    /** Of prefill, for benchmarks: blocks that the Main Branch attends to instead of those that the index
+     * chose, which it pays for all the same. NULL: the chosen ones. */
+    const int32_t *instead;
+    float *index_lse; /**< output of index */
+    void *o;          /**< output of dense, sparse and decode: float32 or bf16 */
+    float *lse;       /**< likewise, float32 */
+    int32_t *first;   /**< outputs of reverse */
     uint32_t *entries;
     msa_item *items;
 } msa_arrays;
@@ -94,6 +98,13 @@ typedef struct msa_plan {
  *  ::MSA_ERR_DEVICE where the device is missing. */
 msa_status msa_plan_make(msa_plan *plan, const msa_device *device, const char *kernel, const msa_shape *s,
                          msa_dtype out);
+
+/** Scores [Hkv,T,B] of group r, blocks first..end-1, as [B,T]. */
+void msa_scores_turn(const msa_shape *s, const float *scores, int r, int64_t first, int64_t end,
+                     float *by_block);
+
+/** Whether a kernel of topk takes scores_by_block instead of scores. */
+bool msa_takes_scores_by_block(const char *kernel);
 
 /** Enqueues the kernel. @param work plan->workspace bytes on the device, 128-byte aligned
  *  @param stream a cudaStream_t, NULL for the default one; ignored by the engine */

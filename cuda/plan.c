@@ -39,6 +39,8 @@ bool plan_takes(msa_stage stage, const msa_shape *s)
         return select && s->n_q <= 1 << 27 && s->n_q * s->topk <= INT32_MAX;
     case MSA_STAGE_SPARSE:
         return main_branch && is_block(s->block) && select;
+    case MSA_STAGE_PREFILL:
+        return main_branch && is_width(s->d_index) && is_block(s->block) && select;
     case MSA_STAGE_DECODE:
         for (int r = 0; r < msa_n_seqs(s); r++)
             if (msa_get_seq(s, r).n_q > 16)
@@ -66,6 +68,20 @@ msa_status msa_plan_make(msa_plan *plan, const msa_device *device, const char *n
             return MSA_OK;
         }
     return MSA_ERR_UNSUPPORTED;
+}
+
+void msa_scores_turn(const msa_shape *s, const float *scores, int r, int64_t first, int64_t end,
+                     float *by_block)
+{
+    const int64_t n_blocks = msa_n_blocks(s);
+    for (int64_t b = first; b < end; b++)
+        for (int64_t i = 0; i < s->n_q; i++)
+            by_block[(b - first) * s->n_q + i] = scores[(r * s->n_q + i) * n_blocks + b];
+}
+
+bool msa_takes_scores_by_block(const char *name)
+{
+    return strcmp(name, "topk/columns") == 0;
 }
 
 msa_status msa_plan_run(const msa_plan *plan, const msa_arrays *arrays, void *work, void *stream)

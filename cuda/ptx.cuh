@@ -325,11 +325,13 @@ PTX_INLINE bool mbarrier_try_wait(uint64_t *b, unsigned parity SITE)
     CPU(simt::mbarrier_wait(b, parity, site); return true;)
 }
 /// Waits until the phase of this parity is complete.
+// [mbarrier_wait]
 PTX_INLINE void mbarrier_wait(uint64_t *b, unsigned parity SITE)
 {
     PTX(while (!mbarrier_try_wait(b, parity)){})
     CPU(simt::mbarrier_wait(b, parity, site);)
 }
+// [mbarrier_wait]
 
 /// The same where other blocks of the cluster arrive: what they did before is visible after.
 PTX_INLINE void mbarrier_wait_cluster(uint64_t *b, unsigned parity SITE)

@@ -221,7 +221,7 @@ static Call part(const msa_shape *s, msa_dtype out, const msa_arrays *a, int r)
     c.s = {(int)seq.n_q, (int)seq.n_kv, (int)(seq.n_kv - seq.n_q),
            s->n_heads,   s->n_kv_heads, s->n_heads / s->n_kv_heads,
            s->block,     s->topk,       (int)ceil_div(seq.n_kv, (int64_t)s->block),
-           s->n_q,       n_blocks};
+           s->n_q,       n_blocks,      {}};
     c.d_head = s->d_head;
     c.d_index = s->d_index;
     c.out = out;
@@ -231,7 +231,9 @@ static Call part(const msa_shape *s, msa_dtype out, const msa_arrays *a, int r)
     c.a.qi = (const bf16 *)shifted(a->qi, q * s->n_kv_heads * s->d_index);
     c.a.ki = (const bf16 *)shifted(a->ki, kv * s->d_index);
     c.a.scores = shifted(a->scores, q * n_blocks);
+    c.a.scores_by_block = shifted(a->scores_by_block, q);
     c.a.ids = shifted(a->ids, q * s->topk);
+    c.a.instead = shifted(a->instead, q * s->topk);
     c.a.index_lse = shifted(a->index_lse, q);
     c.a.o = shifted((char *)a->o, q * s->n_heads * s->d_head * (out == MSA_BF16 ? 2 : 4));
     c.a.lse = shifted(a->lse, q * s->n_heads);

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-STAGES = ["dense", "index", "topk", "reverse", "sparse", "decode", "backward", "kl"]
+STAGES = ["dense", "index", "topk", "reverse", "sparse", "prefill", "decode", "backward", "kl"]
 
 
 class Error(ValueError):
@@ -234,6 +234,17 @@ def decode(q, k, v, qi, ki, *, block, topk, kernel="fast", cu_q=None, cu_kv=None
         _check(_lib.msa_fast_decode_bf16(c.byref(s), *map(_pointer, (q, k, v, qi, ki, ids, o, lse, work))))
     else:
         _run("decode", kernel, s, q, k, v, qi, ki, ids, o, lse)
+    return ids, o, lse
+
+
+def prefill(q, k, v, qi, ki, *, block, topk, kernel="fast", cu_q=None, cu_kv=None):
+    """The whole attention, index and sparse: ids, o, lse."""
+    q, k, v = _attention(q, k, v)
+    qi, ki = _index_tensors(qi, ki, q.shape[0], k.shape[0], k.shape[1])
+    s = shape(q, k, qi, ki, block=block, topk=topk, cu_q=cu_q, cu_kv=cu_kv)
+    ids = np.empty((s.n_kv_heads, s.n_q, topk), np.int32)
+    o, lse = np.empty_like(q), np.empty(q.shape[:2], np.float32)
+    _run("prefill", kernel, s, q, k, v, qi, ki, ids, o, lse)
     return ids, o, lse
 
 

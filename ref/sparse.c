@@ -67,12 +67,12 @@ msa_status msa_sparse_bf16(const msa_shape *s, const float *q, const float *k, c
 /* ---- One step of generation -----------------------------------------------------------------------------
  */
 
-size_t decode_workspace(const msa_shape *s)
+size_t prefill_workspace(const msa_shape *s)
 {
     return (size_t)max_i64((int64_t)index_workspace(s), (int64_t)sparse_workspace(s));
 }
 
-msa_status msa_decode(const msa_shape *s, const float *q, const float *k, const float *v, const float *qi,
+msa_status msa_prefill(const msa_shape *s, const float *q, const float *k, const float *v, const float *qi,
                       const float *ki, int32_t *ids, float *o, float *lse, void *work)
 {
     MSA_TRY(msa_check_shape(s));
@@ -80,4 +80,10 @@ msa_status msa_decode(const msa_shape *s, const float *q, const float *k, const 
         return MSA_ERR_NULL;
     MSA_TRY(msa_index(s, qi, ki, NULL, ids, NULL, work));
     return msa_sparse(s, q, k, v, ids, o, lse, work);
+}
+
+msa_status msa_decode(const msa_shape *s, const float *q, const float *k, const float *v, const float *qi,
+                      const float *ki, int32_t *ids, float *o, float *lse, void *work)
+{
+    return msa_prefill(s, q, k, v, qi, ki, ids, o, lse, work);
 }

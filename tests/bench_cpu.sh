@@ -20,10 +20,10 @@ run() { # run NAME KERNELS SHAPE
     echo "$1: $3"
     "$MSA" bench $2 --backend fast --shape "$3" --seconds "${SECONDS_EACH:-3}" "${json[@]}" || failed=1
 }
-run 16k 'dense index sparse/blocks sparse/ruled' "T=16384 S=16384 $ONE"
-run 32k 'dense index sparse/ruled' "T=32768 S=32768 $ONE"
-run 64k 'dense index sparse/ruled' "T=65536 S=65536 $ONE"
+run 16k 'dense index sparse/blocks sparse/ruled prefill' "T=16384 S=16384 $ONE"
+run 32k 'dense index sparse/ruled prefill' "T=32768 S=32768 $ONE"
+run 64k 'dense index sparse/ruled prefill' "T=65536 S=65536 $ONE"
 run decode-1m 'decode dense' "T=1 S=1048576 $ALL"
-run chunk-1m 'index sparse/ruled' "T=4096 S=1048576 $ONE"
+run chunk-1m 'index sparse/ruled prefill' "T=4096 S=1048576 $ONE"
 run ladder sparse "T=1024 S=16384 $ONE"
 exit $failed

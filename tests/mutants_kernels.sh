@@ -51,6 +51,8 @@ mutant 'partials averaged without their LSE' sparse/4_kv_outer.cu sparse/kv_oute
 mutant 'ties go to the higher block' index/4_fused.cu index/fused 's/most > a.worst\[which\]/most >= a.worst[which]/'
 mutant 'the last visible key is masked' index/stream.cuh index/wgmma 's/column(i) <= last/column(i) < last/'
 mutant 'the LSE forgets to shift' index/4_fused.cu index/fused 's/sum += e.sum \* ex2((e.score - most) \* scale2<D>)/sum += e.sum/'
+mutant 'the last part of the keys is not merged' index/4_fused.cu index/fused 's/offer_all(list, 0, 32, parts.n \* s.topk/offer_all(list, 0, 32, (parts.n - 1) * s.topk/'
+mutant 'who waits at the end is forgotten' topk/5_columns.cu topk/columns 's/^    let_in(list, room);//'
 mutant 'a heap that does not sink' topk/3_heaps.cu topk/heaps 's/if (key <= least)/if (key >= least)/'
 mutant 'entries of the bits above' reverse/2_scan.cu reverse/scan 's/(bit - 1)/~bit/'
 mutant 'parts of a row weigh the same' decode/decode.cuh decode/split 's/ex2(part.x - m)/1.0f/'
@@ -58,6 +60,7 @@ mutant 'parts of a row weigh the same' decode/decode.cuh decode/split 's/ex2(par
 # ---- What the engine sees --------------------------------------------------------------------------
 mutant 'accumulators read before the wait' dense/4_hopper.cu dense/hopper 's/wgmma_wait<1>();/wgmma_wait<2>();/'
 mutant 'a stage that is never given back' dense/4_hopper.cu dense/hopper 's/give_back(smem.v, j - 1);//'
+mutant 'values given back before their products are waited for' dense/4_hopper.cu dense/hopper 's/^        wgmma_wait<0>();/        give_back(smem.v, j - 1); wgmma_wait<0>();/; s/^        give_back(smem.v, j - 1);$//'
 mutant 'no proxy fence after ordinary stores' attend.cuh sparse/kv_outer 's/fence_proxy_async();//'
 mutant 'fewer bytes expected than come' index/stream.cuh index/wgmma 's/sizeof m.k\[stage\])/sizeof m.k[stage] \/ 2)/'
 mutant 'one warp too few gives a stage back' sparse/3_union.cu sparse/union 's/any ? 8 : 4/any ? 7 : 3/'

@@ -82,6 +82,8 @@ for kernel in "fast", "ref":
     ids, o, lse = msa.decode(q[-3:], k, v, qi[-3:], ki, block=BLOCK, topk=K, kernel=kernel)
     o2, lse2 = attend(chosen)
     check((ids == right[:, -3:]).all() and close(o, o2[-3:], abs(v).max()) and close(lse, lse2[-3:]), f"decode, {kernel}")
+    ids, o, lse = msa.prefill(q, k, v, qi, ki, block=BLOCK, topk=K, kernel=kernel)
+    check((ids == right).all() and close(o, o2, abs(v).max()) and close(lse, lse2), f"prefill, {kernel}")
 names = [name for name, _, _ in msa.kernels() if name.startswith("sparse/")]
 check(len(names) >= 6, f"{len(msa.kernels())} kernels")
 for name in names:

@@ -3,7 +3,6 @@
 # one line, with exit status 2 and nothing written.
 source "$(dirname "$0")/tap.sh"
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
-FILES=$(realpath -m "${B:-build}/tests/test_bench_files")
 S='T=40 S=70 heads=4:2 width=64:64 block=32 topk=2'
 
 runs() { # runs STATUS NAME ARGUMENT...: exits so, silent on stderr
@@ -50,9 +49,9 @@ runs 0 "log-sum-exps, another selection and seed" sparse/tiles index dense decod
     --shape "$S" --seconds 0.02
 says '^sparse/tiles \(fast\) after timing: ok, .*; seed 5$'
 for shape in 'T=6 S=90 heads=4:2 width=16:8 block=8 topk=3 seqs=3' 'T=26 S=51 heads=4:2 width=16:8 block=8 topk=2 seqs=4'; do
-    runs 0 "packed sequences: $shape" dense index topk reverse sparse/ruled decode backward kl --shape "$shape" --seconds 0.02
+    runs 0 "packed sequences: $shape" dense index topk reverse sparse/ruled prefill decode backward kl --shape "$shape" --seconds 0.02
     [[ $(grep -cE '^[a-z]+/[a-z]+ +(fast|ref) .* yes$' "$W.out") -eq 9 ]]
-    check $? "... and all of them hold, and the prefill"
+    check $? "... and all of them hold"
 done
 for kind in random hot local structured; do
     runs 0 "ids: $kind" sparse reverse --distribution $kind --shape "$S" --seconds 0.02
@@ -75,8 +74,6 @@ for kernel in naive threaded blocked tiles blocks lanes ruled; do
     check $? "... with a bar for $kernel"
 done
 rm "$W/ladder.svg"
-runs 0 "index and sparse make a prefill" index sparse/ruled --shape "$S" --seconds 0.01
-says '^prefill/[a-z]+ +fast .* yes$'
 refuses "--picture: expected kernels" "a picture of kernels without a rate" topk --shape "$S" --seconds 0.01 --picture "$W/x.svg"
 
 # ---- The file --------------------------------------------------------------------------------------------
@@ -88,16 +85,27 @@ if [[ $has_json -eq 1 ]]; then
     says 'float32 product [0-9.]+ TFLOP/s; copy [0-9.e+]+ GB/s; read [0-9.e+]+ GB/s$'
     [[ $(ls "$W") == results.json ]]
     check $? "... and nothing else is written"
-    if [[ -x $FILES ]]; then
-        "$FILES" "$W/results.json" > "$W.out" 2> "$W.err"
-        check $? "... with the fields of a file of results"
-    else
-        skip "the fields of a file of results" "$FILES is not built"
-    fi
+    "$MSA" results "$W/results.json" > "$W.out" 2> "$W.err" && [[ $(grep -c '^\*\*' "$W.out") -eq 4 && $(grep -c '| random |' "$W.out") -eq 1 ]]
+    check $? "... with the fields of a file of results, which become tables"
     [[ $(grep -c '"verified": true' "$W/results.json") -eq 4 && $(grep -c '"stage"' "$W/results.json") -eq 4 ]]
     check $? "... four verified results"
     grep -qF "msa bench --no-ceilings dense sparse/ruled topk decode --shape '$S' --seconds 0.05 --json" "$W/results.json"
     check $? "... and the command line"
+    "$MSA" results "$W/results.json" --roofline "$W/roof.svg" > "$W.out" 2> "$W.err" && grep -q '<svg' "$W/roof.svg"
+    check $? "... and a picture"
+    "$MSA" results "$W/results.json" --speedup "$W/speedup.svg" > "$W.out" 2> "$W.err"
+    [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 && ! -e $W/speedup.svg ]]
+    check $? "... but none of a prefill that was not timed"
+    sed 's/"stage": "sparse"/"stage": "prefill"/' "$W/results.json" > "$W/prefill.json"
+    "$MSA" results "$W/prefill.json" --speedup "$W/speedup.svg" > "$W.out" 2> "$W.err" && grep -q 'paper, H800' "$W/speedup.svg"
+    check $? "... and of one that was, beside the paper's"
+    rm "$W/roof.svg" "$W/speedup.svg" "$W/prefill.json"
+    sed -i 's/"repeats": [0-9]*/"repeats": 2/' "$W/results.json"
+    for bad in "$W/results.json" "$W/none.json" README.md; do
+        "$MSA" results "$bad" > "$W.out" 2> "$W.err"
+        [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 && ! -s $W.out ]]
+        check $? "msa results refuses ${bad##*/}"
+    done
     rm "$W/results.json"
 else
     refuses "jansson" "--json without jansson" topk --shape "$S" --json "$W/x.json"

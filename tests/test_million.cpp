@@ -37,7 +37,7 @@ template <class T> static T *reserve(int64_t n)
 
 struct Tensors {
     uint16_t *q, *k, *v, *qi, *ki;
-    float *o, *lse, *scores, *index_lse;
+    float *o, *lse, *scores, *by_block, *index_lse;
     int32_t *ids;
 };
 static int64_t n_scores()
@@ -47,14 +47,15 @@ static int64_t n_scores()
 static Tensors reserve_all()
 {
     const int64_t n = tokens * heads * d;
-    return {reserve<uint16_t>(n),       reserve<uint16_t>(n),          reserve<uint16_t>(n),
-            reserve<uint16_t>(n),       reserve<uint16_t>(tokens * d), reserve<float>(n),
-            reserve<float>(n / d),      reserve<float>(n_scores()),    reserve<float>(n / d),
-            reserve<int32_t>(n / d * k)};
+    return {reserve<uint16_t>(n),  reserve<uint16_t>(n),          reserve<uint16_t>(n),
+            reserve<uint16_t>(n),  reserve<uint16_t>(tokens * d), reserve<float>(n),
+            reserve<float>(n / d), reserve<float>(n_scores()),    reserve<float>(n_scores()),
+            reserve<float>(n / d), reserve<int32_t>(n / d * k)};
 }
 static bool complete(const Tensors &a)
 {
-    return a.q && a.k && a.v && a.qi && a.ki && a.o && a.lse && a.scores && a.index_lse && a.ids;
+    return a.q && a.k && a.v && a.qi && a.ki && a.o && a.lse && a.scores && a.by_block && a.index_lse &&
+           a.ids;
 }
 
 static double value(uint16_t bits)
@@ -163,6 +164,7 @@ static bool run_ends(const char *kernel, const Tensors &a, uint64_t whole)
     msa_arrays p = {};
     p.q = a.q, p.k = a.k, p.v = a.v, p.qi = a.qi, p.ki = a.ki, p.o = a.o, p.lse = a.lse;
     p.scores = is_index && fused ? nullptr : a.scores;
+    p.scores_by_block = a.by_block;
     p.ids = is_index && !fused ? nullptr : a.ids;
     p.index_lse = fused ? a.index_lse : nullptr;
     char *work = reserve<char>((int64_t)plan.workspace + 1);
@@ -222,6 +224,14 @@ static void judge_ids(const char *kernel, const Tensors &a, const std::vector<do
     tap(ran && std::equal(expected.begin(), expected.end(), row), "%s: the last row of ids is right", kernel);
 }
 
+/// The last row's scores as a column.
+static void turn(const Tensors &a)
+{
+    const int64_t n = ceil_div(tokens, block);
+    for (int64_t b = 0; b < n; b++)
+        a.by_block[((heads - 1) * n + b) * tokens + tokens - 1] = a.scores[(heads * tokens - 1) * n + b];
+}
+
 /// The first key of the last query's selection, its last k blocks.
 static int64_t first_selected()
 {
@@ -247,7 +257,9 @@ int main()
     const std::vector<double> m = block_scores(a);
     for (const char *kernel : {"index/naive", "index/tiled", "index/wgmma"})
         judge_index(kernel, a, m);
-    for (const char *kernel : {"topk/register_list", "topk/warp", "topk/heaps", "topk/staged", "index/fused"})
+    turn(a);
+    for (const char *kernel :
+         {"topk/register_list", "topk/warp", "topk/heaps", "topk/staged", "topk/columns", "index/fused"})
         judge_ids(kernel, a, m);
 
     // KV-outer goes through its queries in chunks of 16384: here the third chunk has 8 of them. Its launches

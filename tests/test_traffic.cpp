@@ -1,7 +1,8 @@
 /**
  * @file test_traffic.cpp
- * @brief The bytes that the sparse kernels move, counted by the engine, are those of the IO formulas: spec
- *        section 4, evaluated on the pairs (query, group, block) of the run, plus terms that have a name.
+ * @brief The bytes that kernels move, counted by the engine, are those that the design says. Sparse kernels:
+ * the IO formulas of spec section 4, evaluated on the pairs (query, group, block) of the run, plus terms that
+ * have a name. The fused index: Q once and each tile of keys once for 256 rows, k ids out.
  */
 #include "cuda/kernel.cuh"
 #include "cuda/msa_cuda.h"
@@ -18,8 +19,8 @@ using std::vector;
 
 struct Problem {
     msa_shape s;
-    vector<uint16_t> q, k, v, o;
-    vector<float> lse;
+    vector<uint16_t> q, k, v, o, qi, ki;
+    vector<float> lse, index_lse;
     vector<int32_t> ids;
 };
 
@@ -64,6 +65,7 @@ static simt::Counters count(Problem &p, const char *kernel)
     msa_arrays a = {};
     a.q = aligned(p.q), a.k = aligned(p.k), a.v = aligned(p.v), a.o = aligned(p.o);
     a.ids = p.ids.data(), a.lse = p.lse.data();
+    a.qi = aligned(p.qi), a.ki = aligned(p.ki), a.index_lse = p.index_lse.data();
     const msa_status status = msa_plan_run(&plan, &a, work, nullptr);
     engine->free(work);
     tap(status == MSA_OK, "%s runs%s%s", kernel, status == MSA_OK ? "" : ": ", engine->trouble());
@@ -139,9 +141,75 @@ static void judge(Problem &p, const char *selection)
                        reverse + worklist + partial_lse + 4 * k * hq * t + lse);
 }
 
+/// One group of rows = query * Hkv + group after the other, 256 at a time, and the blocks that their last row
+/// sees; where several CTAs share these, each reads the rows, and leaves lists of (score, id, sum) that a
+/// second kernel reads once to choose and once for the LSE.
+static void judge_index(const msa_shape &s, int parts, std::mt19937 &rng)
+{
+    Problem p;
+    const int64_t rows = s.n_q * s.n_kv_heads;
+    p.s = s;
+    p.qi = draw((size_t)(rows * s.d_index), rng);
+    p.ki = draw((size_t)(s.n_kv * s.d_index), rng);
+    p.ids.resize((size_t)(rows * s.topk));
+    p.index_lse.resize((size_t)rows);
+    double keys = 0, queries = 0, offered = 0; // entries of lists but for the local block
+    for (int64_t row0 = 0; row0 < rows; row0 += 256) {
+        const int64_t last = std::min(row0 + 256, rows) - 1, position = s.n_kv - s.n_q + last / s.n_kv_heads;
+        keys += (double)std::min(s.n_kv, (position / s.block + 1) * s.block);
+        queries += (double)(parts * (last + 1 - row0));
+        const int64_t n = position / s.block + 1;
+        for (int64_t row = row0; row <= last && parts > 1; row++)
+            for (int part = 0; part < parts; part++) {
+                const int64_t local = (s.n_kv - s.n_q + row / s.n_kv_heads) / s.block;
+                const int64_t seen = std::min(n * (part + 1) / parts, local) - n * part / parts;
+                offered += (double)std::min<int64_t>(seen, s.topk - 1);
+            }
+    }
+    const double k = s.topk, entries = parts > 1 ? parts * k * (double)rows : 0;
+    double chosen = 0; // entries whose sum is read
+    tap_note("index: T=%lld S=%lld heads=%d:%d di=%d block=%d k=%d", (long long)s.n_q, (long long)s.n_kv,
+             s.n_heads, s.n_kv_heads, s.d_index, s.block, s.topk);
+    const simt::Counters c = count(p, "index/fused");
+    for (int32_t id : p.ids)
+        chosen += parts > 1 && id >= 0;
+    within_one_percent("fused", (double)(c.load_bytes + c.store_bytes),
+                       2 * s.d_index * (queries + keys) + 4 * k * (double)rows + 4 * (double)rows,
+                       12 * entries + 4 * entries + 4 * offered + 8 * entries + 4 * chosen);
+}
+
+/// prefill/auto leaves O as the union does where neighbours agree, and KV-outer's partials where they do not.
+static void judge_choice(bool agree, std::mt19937 &rng)
+{
+    const msa_shape s = {64, 2048, 16, 1, 64, 64, 32, 4, 1, nullptr, nullptr};
+    Problem p;
+    p.s = s;
+    p.q = draw((size_t)(s.n_q * s.n_heads * s.d_head), rng);
+    p.k = draw((size_t)(s.n_kv * s.n_kv_heads * s.d_head), rng);
+    p.v = draw((size_t)(s.n_kv * s.n_kv_heads * s.d_head), rng);
+    p.qi = draw((size_t)(s.n_q * s.n_kv_heads * s.d_index), rng);
+    p.ki = draw((size_t)(s.n_kv * s.d_index), rng);
+    for (int64_t i = 0; agree && i < s.n_q * s.d_index; i++)
+        aligned(p.qi)[i] = aligned(p.qi)[i % s.d_index]; // the same index query everywhere
+    p.o.resize(p.q.size());
+    p.lse.resize((size_t)(s.n_q * s.n_heads));
+    p.ids.resize((size_t)(s.n_q * s.n_kv_heads * s.topk));
+    const uint64_t both[] = {count(p, "prefill/union").store_bytes, count(p, "prefill/kv_outer").store_bytes};
+    const uint64_t chosen = count(p, "prefill/auto").store_bytes;
+    tap(both[0] != both[1] && chosen == both[!agree] + 4, // and the sum
+        "neighbours %s: auto writes %llu bytes, union %llu, kv_outer %llu", agree ? "agree" : "disagree",
+        (unsigned long long)chosen, (unsigned long long)both[0], (unsigned long long)both[1]);
+}
+
 int main()
 {
     std::mt19937 rng(7);
+    judge_index({300, 400, 8, 2, 64, 64, 32, 4, 1, nullptr, nullptr}, 1, rng);
+    judge_index({96, 1500, 64, 4, 128, 128, 128, 16, 1, nullptr, nullptr}, 1, rng);
+    judge_index({40, 3000, 4, 2, 64, 64, 32, 4, 1, nullptr, nullptr}, 11, rng);
+    judge_index({9, 4100, 16, 1, 128, 128, 128, 16, 1, nullptr, nullptr}, 4, rng);
+    judge_choice(true, rng);
+    judge_choice(false, rng);
     const msa_shape shapes[] = {{64, 2048, 32, 2, 128, 128, 128, 8, 1, nullptr, nullptr},
                                 {150, 1000, 8, 2, 64, 64, 64, 4, 1, nullptr, nullptr},
                                 {90, 517, 16, 1, 128, 128, 32, 6, 1, nullptr, nullptr}};

@@ -6,17 +6,22 @@
 #include "../../ref/cli/trial.h"
 #include "example.h"
 
-/* The inputs of every stage for a shape, on the engine, with O in bf16. Ends the program with status 77 in a
- * build without the engine, which needs a C++ compiler. */
+/* Ends the program with status 77 in a build without the engine, which needs a C++ compiler. */
+static inline void engine_needed(void)
+{
+    if (table_device("simt"))
+        return;
+    fprintf(stderr, "this chapter's program needs a C++ compiler\n");
+    exit(77);
+}
+
+/* The inputs of every stage for a shape, on the engine, with O in bf16. */
 static inline trial engine_inputs(const msa_shape *shape, const char *distribution)
 {
     trial_options options = TRIAL_DEFAULTS;
     trial t;
     options.distribution = distribution;
-    if (!table_device("simt")) {
-        fprintf(stderr, "this chapter's program needs a C++ compiler\n");
-        exit(77);
-    }
+    engine_needed();
     if (trial_begin("chapter", &options, shape, &t) != 0)
         exit(1);
     return t;

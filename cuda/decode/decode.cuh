@@ -124,6 +124,7 @@ __global__ void __launch_bounds__(128) merge_parts(Shape s, Parts parts, Out *o,
     const float2 *ml = parts.ml + row * parts.count;
     float *weight = shared<MergeSmem>().weight[warp];
 
+    // [merge_parts]
     float m = minus_infinity(), l = 0;
     for (int a = lane; a < n; a += 32)
         m = fmaxf(m, ld_global(ml + a).x);
@@ -147,6 +148,7 @@ __global__ void __launch_bounds__(128) merge_parts(Shape s, Parts parts, Out *o,
         store(o + row * D + 32 * c + lane, acc[c] / l);
     if (lse && lane == 0)
         st_global(lse + row, m * ln_2 + logf(l));
+    // [merge_parts]
 }
 
 /// Its launch.

@@ -13,33 +13,48 @@
  *
  * The running top-k. A block whose maximum does not beat the row's k-1st best so far, one comparison, is
  * forgotten. Blocks come in ascending order, so "beat" is strict: ties go to the lower id. Of B blocks in
- * random order only k (1 + ln(B/k)) get further: 116 of 8192 at k = 16. That is why the lists live in shared
- * memory, and only the score to beat and its slot in registers: in the quad's registers a list would cost 8
- * to 24 a row, times the four rows of a thread, beside 128 accumulators. A new entry goes to the end of its
- * list and the worst one leaves, so ids are always ascending and nothing has to be sorted. Raw products are
- * compared; the scale, which changes no order, only touches what is written.
+ * random order only n (1 + ln(B/n)), n = k - 1, get further: 109 of 8192 at k = 16. That is why the lists
+ * live in shared memory, and only the score to beat and its slot in registers: in the quad's registers a list
+ * would cost 8 to 24 a row, times the four rows of a thread, beside 128 accumulators. A new entry goes to the
+ * end of its list and the worst one leaves, so ids are always ascending and nothing has to be sorted. Raw
+ * products are compared; the scale, which changes no order, only touches what is written.
  *
  * The LSE, a template option (without it there is no exponential at all): the sum of exp(product - maximum)
  * over a block is taken while its products are in registers, and only when the block enters a list. It
  * travels with the entry, and the end merges k pairs.
  *
+ * Few queries, many keys (a chunk of a long prompt): a CTA for 256 rows would leave SMs idle. Then several
+ * CTAs share the keys of the same rows, in parts, and a second kernel merges their lists: a warp a row, the k
+ * entries of every part offered by (score, id), so the ids do not depend on the number of parts. parts_of()
+ * chooses it by a prediction in units of one block's products: `work` is all of them, and since CTAs start in
+ * the order of their lengths, the last one to start is the shortest.
+ *
  * Its floor: 2 di operations a visible key, query and group at 4096 a clock and SM: 2048 clocks for 256 rows
  * and 128 keys at di 128, in which 32 KB come from L2, 16 bytes a clock, and wgmma reads 96 of the 128 bytes
  * a clock that shared memory has. The maxima are 128 comparisons a thread and tile, a quarter of that time.
  *
+ * Predicted at M3's heads, against a product rate of 770 TFLOP/s in the same run: 8.8 TFLOP at N = 128K, 563
+ * at 1M, so 11.4 ms and 0.73 s if products never wait. They wait where a consumer's maxima and insertions
+ * (the clocks above, and 109 insertions of about 100 clocks a row, which a warp takes for 8 rows at once) are
+ * not covered by the other's products: 80 to 90 % of that rate. A CTA's start and end, about 6000 clocks, are
+ * 0.6 % of its 512 blocks on average at 128K, which is why the grid is not persistent: one CTA a tile,
+ * longest first, ends as evenly, and the hardware hands tiles out. At k = 1 nothing is ever inserted:
+ * the difference is the cost of the selection.
+ *
  * What it wastes: blocks on the diagonal are computed whole; at a CTA's start and end nothing else runs on
- * its SM (230 KB of shared memory); blocks of 32 or 64 keys, as in 3_wgmma.
+ * its SM (226 KiB of shared memory); blocks of 32 or 64 keys, as in 3_wgmma.
  *
  * Dropped: a sum of every block, kept or not, takes as many exponentials as a dense softmax. Products under
  * way from one block to the next (the first half of b + 1 issued before the second of b is looked at) ptxas
  * serialises (C7514), and likewise a product that a branch issues (C7520).
  */
+#include "../selection.cuh"
 #include "stream.cuh"
 
 namespace
 {
 
-constexpr int rows = 256, max_topk = 32;
+constexpr int rows = 256, max_topk = 32, sms = 132;
 
 /// What is remembered of a block: its largest product, and the sum of 2^((product - score) * scale2).
 struct Entry {
@@ -141,6 +156,7 @@ PTX_INLINE void digest(Lists<Lse> &lists, Rows &a, float (&x)[Block / 2], int b,
 {
     PTX(_Pragma("unroll")) // the body is long, but a loop would index x, which then has to lie in memory
     for (int which = 0; which < 2; which++) {
+        // [reject]
         const int local = a.position[which] / Block, last = a.position[which] - b * Block;
         const float most = row_max<Block>(x, which, last);
         const bool better = b < local && most > a.worst[which];
@@ -150,10 +166,43 @@ PTX_INLINE void digest(Lists<Lse> &lists, Rows &a, float (&x)[Block / 2], int b,
         if (b == local && threadIdx.x % 4 == 0)
             store(lists, a.row[which], topk - 1, e);
         insert(lists, a, which, better, e, topk);
+        // [reject]
     }
 }
 
-/// ids and LSE of a part's rows.
+/// Where CTAs that share rows leave their lists, [parts][rows][k] in the order of ids; empty entries have id
+/// -1.
+struct Parts {
+    int n;
+    float *score;
+    int32_t *id;
+    float *sum;
+};
+MSA_BOTH_SIDES inline int64_t part_at(const Shape &s, int part, int row)
+{
+    return (part * n_rows(s) + row) * s.topk;
+}
+
+/// A row's list as it is, for the kernel that merges.
+template <bool Lse>
+PTX_INLINE void leave(const Lists<Lse> &lists, const Rows &a, const Shape &s, const Span &span,
+                      const Parts &parts)
+{
+    const int part = (int)blockIdx.x % parts.n;
+    for (int which = 0; which < 2; which++) {
+        const int row = span.row0 + a.row[which];
+        for (int slot = (int)threadIdx.x % 4; slot < s.topk && row < span.end; slot += 4) {
+            const Entry e = load(lists, a.row[which], slot);
+            const int64_t to = part_at(s, part, row) + slot;
+            st_global(parts.score + to, e.score);
+            st_global(parts.id + to, e.id);
+            if (Lse)
+                st_global(parts.sum + to, e.sum);
+        }
+    }
+}
+
+/// ids and LSE of a thread's rows.
 template <int D, int Block, bool Lse>
 PTX_INLINE void write(const Lists<Lse> &lists, const Rows &a, const Shape &s, const Span &span, int32_t *ids,
                       float *lse)
@@ -186,7 +235,8 @@ template <int D, int Block, bool Lse> struct Smem {
 };
 
 template <int D, int Block, bool Lse>
-PTX_INLINE void consume(const Shape &s, Smem<D, Block, Lse> &smem, const Span &span, int32_t *ids, float *lse)
+PTX_INLINE void consume(const Shape &s, Smem<D, Block, Lse> &smem, const Span &span, const Parts &parts,
+                        int32_t *ids, float *lse)
 {
     auto &m = smem.stream;
     const int part = (int)threadIdx.x / 128 * 2;
@@ -195,34 +245,128 @@ PTX_INLINE void consume(const Shape &s, Smem<D, Block, Lse> &smem, const Span &s
          a1 = rows_begin(smem.lists, s, span, 64 * part + 64);
     float x0[Block / 2], x1[Block / 2];
     mbarrier_wait(&m.full_q, 0);
-    for (int b = 0; b < span.n_tiles; b++) {
-        const Tile<Block, D> &keys = wait_for(m, b);
+    for (int n = 0; n < span.n_tiles; n++) {
+        const Tile<Block, D> &keys = wait_for(m, n);
+        // [halves]
         issue_scores<Block>(x0, m.q[part], keys);
         issue_scores<Block>(x1, m.q[part + 1], keys);
         wgmma_wait<1>();
         wgmma_pin(x0);
-        digest<D, Block>(smem.lists, a0, x0, b, s.topk);
+        digest<D, Block>(smem.lists, a0, x0, span.first + n, s.topk);
         wgmma_wait<0>();
         wgmma_pin(x1);
-        give_back(m, b);
-        digest<D, Block>(smem.lists, a1, x1, b, s.topk);
+        give_back(m, n);
+        digest<D, Block>(smem.lists, a1, x1, span.first + n, s.topk);
+        // [halves]
     }
-    write<D, Block>(smem.lists, a0, s, span, ids, lse);
-    write<D, Block>(smem.lists, a1, s, span, ids, lse);
+    if (parts.n > 1) {
+        leave(smem.lists, a0, s, span, parts);
+        leave(smem.lists, a1, s, span, parts);
+    } else {
+        write<D, Block>(smem.lists, a0, s, span, ids, lse);
+        write<D, Block>(smem.lists, a1, s, span, ids, lse);
+    }
 }
 
 template <int D, int Block, bool Lse>
 __global__ void __launch_bounds__(stream_threads, 1)
     fused(Shape s, const __grid_constant__ CUtensorMap row_map, const __grid_constant__ CUtensorMap key_map,
-          int32_t *ids, float *lse)
+          Parts parts, int32_t *ids, float *lse)
 {
     Smem<D, Block, Lse> &smem = shared<Smem<D, Block, Lse>>();
-    const Span span = span_of<rows>(s);
+    const Span span = span_of<rows>(s, parts.n);
     stream_begin(smem.stream);
     if (threadIdx.x < consumer_threads)
-        consume(s, smem, span, ids, lse);
+        consume(s, smem, span, parts, ids, lse);
     else if (elect_one())
         produce(smem.stream, &row_map, &key_map, span);
+    grid_launch_dependents();
+}
+
+/* ---- Rows whose keys were shared: their lists become one ------------------------------------------------
+ */
+
+constexpr int merge_warps = 4;
+
+/// The LSE over the entries that were chosen: the local block, and those not below the list's last.
+template <int D>
+PTX_INLINE float chosen_lse(const Shape &s, const Parts &parts, int row, int local, uint64_t last)
+{
+    float most = minus_infinity(), sum = 0;
+    for (int c = (int)threadIdx.x % 32; c < parts.n * s.topk; c += 32) {
+        const int64_t from = part_at(s, c / s.topk, row) + c % s.topk;
+        const int id = ld_global(parts.id + from);
+        const float score = ld_global(parts.score + from);
+        if (id < 0 || (id != local && rank_key(score, id) < last))
+            continue;
+        const float next = fmaxf(most, score);
+        sum = sum * ex2((most - next) * scale2<D>) +
+              ld_global(parts.sum + from) * ex2((score - next) * scale2<D>);
+        most = next;
+    }
+    for (int with = 1; with < 32; with *= 2) {
+        const float other = shfl_xor(most, with), next = fmaxf(most, other), more = shfl_xor(sum, with);
+        const float mine = most == next ? 1 : ex2((most - next) * scale2<D>);
+        sum = sum * mine + more * (other == next ? 1 : ex2((other - next) * scale2<D>));
+        most = next;
+    }
+    return most * scale<D> + logf(sum);
+}
+
+template <int D>
+__global__ void __launch_bounds__(32 * merge_warps) merge(Shape s, Parts parts, int32_t *ids, float *lse)
+{
+    const int64_t row = (int64_t)blockIdx.x * merge_warps + threadIdx.x / 32;
+    grid_wait();
+    if (row >= n_rows(s))
+        return;
+    const int local = position_of(s, row) / s.block;
+    const int64_t to = row_at(s, row / s.n_kv_heads, (int)(row % s.n_kv_heads));
+    WarpList list = warp_list(s.topk, local);
+    offer_all(list, 0, 32, parts.n * s.topk, [&](int c) {
+        const int64_t from = part_at(s, c / s.topk, (int)row) + c % s.topk;
+        const int id = ld_global(parts.id + from);
+        return id < 0 || id == local ? free_place : rank_key(ld_global(parts.score + from), id);
+    });
+    write_ids(ids + to * s.topk, list.entry, s.topk);
+    if (!lse)
+        return;
+    const float x = chosen_lse<D>(s, parts, (int)row, local, list.threshold);
+    if (threadIdx.x % 32 == 0)
+        st_global(lse + to, x);
+}
+
+/* ---- Host -----------------------------------------------------------------------------------------------
+ */
+
+int parts_of(const Shape &s)
+{
+    const int least = 8, extra = 5; // blocks: of a part, and what one costs beside (start, lists out and in)
+    const double tiles = (double)ceil_div(n_rows(s), (int64_t)rows), longest = s.n_blocks,
+                 shortest = (s.prefix + fmin(rows, (double)n_rows(s)) / s.n_kv_heads) / s.block,
+                 work = tiles * (longest + shortest) / 2;
+    int best = 1;
+    double least_time = 0;
+    for (int n = 1; n == 1 || n * least <= s.n_blocks; n++) {
+        const double time = fmax(longest / n, (work + tiles * n * extra) / sms + shortest / n) + extra;
+        if (n == 1 || time < least_time)
+            best = n, least_time = time;
+    }
+    return best;
+}
+
+size_t workspace(const Call &c)
+{
+    const int n = parts_of(c.s);
+    return n > 1 ? n * n_rows(c.s) * c.s.topk * (2 * sizeof(float) + sizeof(int32_t)) : 0;
+}
+Parts parts_in(const Call &c)
+{
+    Parts a = {parts_of(c.s), (float *)c.work, nullptr, nullptr};
+    const int64_t entries = part_at(c.s, a.n, 0);
+    a.sum = a.score + entries;
+    a.id = (int32_t *)(a.sum + entries);
+    return a;
 }
 
 msa_status run(const Call &c)
@@ -233,19 +377,23 @@ msa_status run(const Call &c)
     const msa_status status = stream_maps(c, &row_map, &key_map);
     if (status != MSA_OK)
         return status;
-    const dim3 grid((unsigned)ceil_div(n_rows(c.s), (int64_t)rows));
+    const Parts parts = parts_in(c);
+    const dim3 grid((unsigned)ceil_div(n_rows(c.s), (int64_t)rows) * parts.n);
     with_int<64, 128>(c.d_index, [&](auto d) {
         with_int<32, 64, 128>(c.s.block, [&](auto block) {
             with_int<0, 1>(c.a.index_lse != nullptr, [&](auto with_lse) {
                 LAUNCH((fused<d.value, block.value, with_lse.value>), grid, dim3(stream_threads),
                        sizeof(Smem<d.value, block.value, with_lse.value>), c.stream, c.s, row_map, key_map,
-                       c.a.ids, c.a.index_lse);
+                       parts, c.a.ids, c.a.index_lse);
             });
         });
+        if (parts.n > 1)
+            LAUNCH_DEPENDENT((merge<d.value>), dim3((unsigned)ceil_div(n_rows(c.s), (int64_t)merge_warps)),
+                             dim3(32 * merge_warps), 0, c.stream, c.s, parts, c.a.ids, c.a.index_lse);
     });
     return MSA_OK;
 }
 
 } // namespace
 
-ENTRY(index, fused, run, no_workspace);
+ENTRY(index, fused, run, workspace);

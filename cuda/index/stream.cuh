@@ -16,7 +16,7 @@
 constexpr int consumer_threads = 256, stream_threads = consumer_threads + 32;
 
 /// Rows of Qi in parts of 64, one wgmma high, and a ring of tiles of one block of keys each, as many as fit
-/// in `RingBytes`. Tile b uses place b % stages for the b / stages-th time.
+/// in `RingBytes`. Tile n uses place n % stages for the n / stages-th time.
 template <int D, int Block, int Rows, int RingBytes> struct Stream {
     static constexpr int stages = RingBytes / (int)sizeof(Tile<Block, D>);
     Tile<64, D> q[Rows / 64];
@@ -24,18 +24,21 @@ template <int D, int Block, int Rows, int RingBytes> struct Stream {
     uint64_t full_q, full[stages], empty[stages];
 };
 
-/// The rows of this CTA, and the tiles of keys that some of them see. Late rows see the most: they start
-/// first.
+/// The rows of this CTA, and the tiles of keys that some of them see, or a part of these where `splits` CTAs
+/// share them. Late rows see the most: they start first.
 struct Span {
-    int row0, end; ///< rows row0 .. end-1
-    int n_tiles;
+    int row0, end;      ///< rows row0 .. end-1
+    int first, n_tiles; ///< blocks first .. first+n_tiles-1
 };
-template <int Rows> PTX_INLINE Span span_of(const Shape &s)
+template <int Rows> PTX_INLINE Span span_of(const Shape &s, int splits = 1)
 {
     Span a;
-    a.row0 = (int)(gridDim.x - 1 - blockIdx.x) * Rows;
+    const int split = (int)blockIdx.x % splits;
+    a.row0 = (int)((gridDim.x - 1 - blockIdx.x) / splits) * Rows;
     a.end = a.row0 + Rows < n_rows(s) ? a.row0 + Rows : (int)n_rows(s);
-    a.n_tiles = position_of(s, a.end - 1) / s.block + 1;
+    const int n = position_of(s, a.end - 1) / s.block + 1;
+    a.first = (int)((int64_t)n * split / splits);
+    a.n_tiles = (int)((int64_t)n * (split + 1) / splits) - a.first;
     return a;
 }
 
@@ -63,27 +66,27 @@ PTX_INLINE void produce(Stream<D, Block, Rows, RingBytes> &m, const CUtensorMap 
     mbarrier_arrive_expect(&m.full_q, sizeof m.q);
     for (int part = 0; part < Rows / 64; part++)
         load_kv(m.q[part], rows, &m.full_q, 0, span.row0 + 64 * part);
-    for (int b = 0; b < span.n_tiles; b++) {
-        const int stage = b % m.stages;
-        mbarrier_wait(&m.empty[stage], b / m.stages % 2 ^ 1);
+    for (int n = 0; n < span.n_tiles; n++) {
+        const int stage = n % m.stages;
+        mbarrier_wait(&m.empty[stage], n / m.stages % 2 ^ 1);
         mbarrier_arrive_expect(&m.full[stage], sizeof m.k[stage]);
-        load_kv(m.k[stage], keys, &m.full[stage], 0, b * Block);
+        load_kv(m.k[stage], keys, &m.full[stage], 0, (span.first + n) * Block);
     }
 }
 
-/// Tile b, once it is there.
+/// The CTA's tile n, once it is there.
 template <int D, int Block, int Rows, int RingBytes>
-PTX_INLINE const Tile<Block, D> &wait_for(Stream<D, Block, Rows, RingBytes> &m, int b)
+PTX_INLINE const Tile<Block, D> &wait_for(Stream<D, Block, Rows, RingBytes> &m, int n)
 {
-    mbarrier_wait(&m.full[b % m.stages], b / m.stages % 2);
-    return m.k[b % m.stages];
+    mbarrier_wait(&m.full[n % m.stages], n / m.stages % 2);
+    return m.k[n % m.stages];
 }
-/// A consumer warp has waited for its products of tile b.
+/// A consumer warp has waited for its products of tile n.
 template <int D, int Block, int Rows, int RingBytes>
-PTX_INLINE void give_back(Stream<D, Block, Rows, RingBytes> &m, int b)
+PTX_INLINE void give_back(Stream<D, Block, Rows, RingBytes> &m, int n)
 {
     if (threadIdx.x % 32 == 0)
-        mbarrier_arrive(&m.empty[b % m.stages]);
+        mbarrier_arrive(&m.empty[n % m.stages]);
 }
 
 /// Column of a thread's accumulator i: the key's number in its block.
@@ -98,7 +101,8 @@ template <int Block> PTX_INLINE float row_max(const float (&x)[Block / 2], int w
 {
     float most = minus_infinity();
     timeline_mark("maximum", Block / 2); // 8 Block comparisons, 16 a clock
-    if (last >= Block - 1)               // nearly always
+    // [row_max]
+    if (last >= Block - 1) // nearly always
         for (int i = 2 * which; i < Block / 2; i += 4)
             most = fmaxf(most, fmaxf(x[i], x[i + 1]));
     else
@@ -108,6 +112,7 @@ template <int Block> PTX_INLINE float row_max(const float (&x)[Block / 2], int w
         }
     most = fmaxf(most, shfl_xor(most, 1));
     return fmaxf(most, shfl_xor(most, 2));
+    // [row_max]
 }
 
 /// n vectors of d channels, one after the other: a copy takes 64 channels of `box_rows` of them (host).

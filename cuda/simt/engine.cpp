@@ -372,6 +372,7 @@ void Worker::start(Block &b)
 }
 
 /// Lets every thread that can run do so once.
+// [sweep]
 void Worker::sweep(Block &b, bool &ran, bool &spun)
 {
     if (options.order == Order::random)
@@ -385,6 +386,7 @@ void Worker::sweep(Block &b, bool &ran, bool &spun)
         (t.spinning ? spun : ran) = true;
     }
 }
+// [sweep]
 
 /// Which block is first matters to a cluster as much as which thread does.
 void Worker::sweep_all(bool &ran, bool &spun)

@@ -17,10 +17,12 @@ uint32_t stamp(const Thread &t)
     return t.block->releases[t.index / 32];
 }
 
+// [ordered]
 bool ordered(const Thread &me, unsigned other, uint32_t stamp)
 {
     return other == me.id || me.clock[other / 32] > stamp;
 }
+// [ordered]
 
 void publish(Clock &object)
 {

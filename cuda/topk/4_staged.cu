@@ -4,22 +4,26 @@
  *
  * What it does: a warp has 32 rows. It copies 32 scores of each at a time, a row a copy, into a tile in
  * shared memory whose rows are one word longer than 32, and each lane then reads its own row there. The
- * next tile is on its way meanwhile. The list is that of the thread per row; before a key is made, the
- * score is compared with that of the last place.
+ * next tile is on its way meanwhile. A score is compared with that of the list's last place, and what beats
+ * it waits until insertions are worth the warp's time (selection.cuh).
  *
  * Why better: reads are those of the warp per row, 128 bytes in a row; but one instruction compares for
- * 32 rows, and an insertion costs 4 K instructions for all lanes that want one, where the warp's list
- * takes about 20 for each. Estimated from these counts, for k = 16 in random order: 900 instructions a
- * row of n = 512 against 2200, and 2000 a row of n = 2048 against 4700.
+ * 32 rows, and an insertion serves all lanes that wait.
  *
  * Its floor: every score of the blocks before the local one once, 4 bytes each, and 4 k bytes of ids a
  * row.
  *
- * What it wastes: a warp needs 32 rows, so that a call of few queries leaves the GPU idle; and all lanes
- * wait while one inserts, which happens for a share 1 - (1 - k / n)^32 of the scores.
+ * What it wastes: a warp needs 32 rows, so that a call of few queries leaves the GPU idle. Every score is
+ * written to shared memory and read from it: 5_columns does without where scores lie by block.
+ *
+ * Estimated for 32 rows of n = 1024 at k = 16: 8 instructions to copy, read and compare a block's scores, and
+ * 8 K for an insertion, of which there are 170: 30,000 for 128 KB, where an SM gets about 20 bytes a clock
+ * from memory and its four schedulers issue 4 instructions: 7,500 clocks of 6,500. Without the waiting room
+ * there were 677 insertions, and 24,000 clocks.
  *
  * Predicted, a row of n = local blocks: 4 n bytes in n / 8 sectors (5 instead of 4 for 32 scores where a
- * row starts inside a sector); two shared accesses for 32 scores of a row, nearly free of conflicts.
+ * row starts inside a sector); two shared accesses for 32 scores of a row, nearly free of conflicts, and two
+ * for each candidate.
  */
 #include "../selection.cuh"
 
@@ -30,6 +34,7 @@ constexpr int warps = 4;
 
 struct Smem {
     float tile[warps][2][32][33];
+    WaitingRoom room[warps];
 };
 
 template <int K>
@@ -42,6 +47,7 @@ __global__ void __launch_bounds__(32 * warps) staged(Shape s, const float *score
     const int local = row0 + lane < rows ? local_block(s, i) : 0, most = (int)warp_max((uint32_t)local);
     const int64_t my_scores = scores_at(s, i, r);
     float(&tile)[2][32][33] = shared<Smem>().tile[threadIdx.x / 32];
+    WaitingRoom &room = shared<Smem>().room[threadIdx.x / 32];
 
     auto fetch = [&](int first) { // scores first .. first + 31 of every row that has them
         for (int row = 0; row < 32; row++) {
@@ -51,30 +57,20 @@ __global__ void __launch_bounds__(32 * warps) staged(Shape s, const float *score
         }
         cp_async_commit();
     };
-    uint64_t list[K];
-    UNROLL
-    for (int a = 0; a < K; a++)
-        list[a] = first_entry(a, K, s.topk, local);
-    float last = score_of(list[K - 1]);
+    PatientList<K> list = patient_list<K>(s.topk, local);
     fetch(0);
     for (int first = 0; first < most; first += 32) {
         fetch(first + 32);
         cp_async_wait<1>();
         __syncwarp();
-        for (int b = first; b < first + 32 && b < local; b++) {
-            const float x = ld_shared(&tile[first / 32 % 2][lane][b - first]);
-            if (x <= last) // false where either is NaN: then the keys decide
-                continue;
-            const uint64_t key = rank_key(x, b);
-            if (key > list[K - 1]) {
-                insert(list, key);
-                last = score_of(list[K - 1]);
-            }
-        }
+        for (int b = first; b < first + 32 && b < most; b++)
+            offer(list, room, b < local, b < local ? ld_shared(&tile[first / 32 % 2][lane][b - first]) : 0,
+                  b);
         __syncwarp();
     }
+    let_in(list, room);
     if (row0 + lane < rows)
-        write_ids(ids + row_at(s, i, r) * s.topk, list, s.topk);
+        write_ids(ids + row_at(s, i, r) * s.topk, list.place, s.topk);
 }
 
 msa_status run(const Call &c)

@@ -156,6 +156,7 @@ static double useful_flops(const subject *t, const int32_t *ids)
         return index;
     case MSA_STAGE_SPARSE:
         return main_branch * selection_pairs(s, ids);
+    case MSA_STAGE_PREFILL:
     case MSA_STAGE_DECODE:
         return index + main_branch * selection_pairs(s, ids);
     case MSA_STAGE_BACKWARD: /* five products where the forward pass has two */
@@ -247,6 +248,7 @@ static void time_it(const bench *b, subject *t, result *r)
 {
     if (t->lse && t->kernel->stage == MSA_STAGE_INDEX && !SUBJECT_HAS(t->out, ARRAY_INDEX_LSE))
         printf("index/%s (%s) writes no log-sum-exp\n", t->kernel->name, t->kernel->backend);
+    /* [time_it] */
     r->verified = judge(t, "before timing");
     if (!r->verified)
         return;
@@ -256,6 +258,7 @@ static void time_it(const bench *b, subject *t, result *r)
         printf("FAILED: %s\n", trouble(t, status));
     describe(t, r);
     r->verified = status == MSA_OK && judge(t, "after timing");
+    /* [time_it] */
 }
 
 /* The first kernel refused is named; the others of a stage may take the shape. */
@@ -314,37 +317,6 @@ static void find_ceilings(bench *b)
                b->device ? "libcublas could not be loaded, or failed" : "no memory");
 }
 
-static bool add_time(result *sum, const result *r)
-{
-    sum->time.median += r->time.median;
-    sum->time.min += r->time.min;
-    sum->time.max += r->time.max;
-    sum->time.repeats = r->time.repeats;
-    sum->flops += r->flops;
-    sum->bytes += r->bytes;
-    return r->verified && r->time.repeats > 0;
-}
-
-/* Where the last index and sparse kernels were both timed: the two together, which is all that attention
- * costs in a prefill on a CPU. (A GPU's would need the reverse index between them.) */
-static void add_prefill(bench *b)
-{
-    const result *index = NULL, *sparse = NULL;
-    for (int i = 0; i < b->results.n; i++) {
-        const result *r = &b->results.item[i];
-        index = r->kernel->stage == MSA_STAGE_INDEX ? r : index;
-        sparse = r->kernel->stage == MSA_STAGE_SPARSE ? r : sparse;
-    }
-    if (b->device || !index || !sparse)
-        return;
-    result sum = *sparse;
-    sum.time = (timing){0};
-    sum.flops = sum.bytes = 0;
-    sum.prefill = true;
-    if (add_time(&sum, index) && add_time(&sum, sparse))
-        b->results.item[b->results.n++] = sum;
-}
-
 static int run(bench *b, const msa_shape *s)
 {
     char name[INPUTS_NAME];
@@ -364,7 +336,6 @@ static int run(bench *b, const msa_shape *s)
     }
     if (b->results.n == 0)
         return cli_fail(b->command, "--shape: expected one that a kernel here takes, found '%s'", name);
-    add_prefill(b);
     find_ceilings(b);
     results_print(&b->results);
     if (b->json && results_write(b->command, b->json, &b->results))
@@ -405,8 +376,8 @@ static int prepare(bench *b, msa_shape *s, int32_t **owned)
 
 int cmd_bench(int argc, char **argv)
 {
-    static bench b;                       /* zeroed, and too large for a stack frame */
-    static result items[MAX_KERNELS + 1]; /* and the prefill */
+    static bench b; /* zeroed, and too large for a stack frame */
+    static result items[MAX_KERNELS];
     msa_shape s;
     int32_t *owned = NULL;
     b = (bench){.command = argv[0], .distribution = "random", .seed = 1, .seconds = 10};

@@ -21,7 +21,7 @@
 typedef int cli_command(int argc, char **argv);
 
 cli_command cmd_forward, cmd_backward, cmd_dense, cmd_kernels;
-cli_command cmd_check, cmd_bench, cmd_verify, cmd_cost, cmd_recall;
+cli_command cmd_check, cmd_bench, cmd_results, cmd_verify, cmd_cost, cmd_recall;
 cli_command cmd_count, cmd_timeline;
 cli_command cmd_train, cmd_evaluate, cmd_generate, cmd_dump, cmd_demo;
 

@@ -197,6 +197,7 @@ void inputs_ids(const msa_shape *s, inputs_selection kind, uint64_t seed, int32_
 static const int32_t mixed_q[] = {0, 5, 6, 23, 26}, mixed_kv[] = {0, 5, 25, 42, 51};
 static const int32_t tiny_q[] = {0, 1, 2, 14}, tiny_kv[] = {0, 1, 2, 32};
 static const int32_t long_q[] = {0, 40, 40, 75}, long_kv[] = {0, 40, 73, 240};
+static const int32_t parts_q[] = {0, 4, 9}, parts_kv[] = {0, 700, 1240};
 static const int32_t step_q[] = {0, 1, 17, 18}, step_kv[] = {0, 65, 81, 333};
 
 //         T    S  Hq Hkv  dh   di   Bk  k
@@ -216,16 +217,17 @@ const msa_shape inputs_shapes[] = {
     {26, 51, 4, 2, 16, 8, 8, 2, 4, mixed_q, mixed_kv},
     {14, 32, 2, 2, 8, 8, 4, 3, 3, tiny_q, tiny_kv},
     // what the kernels of cuda/ take: widths 64 and 128, blocks of 32, 64 and 128
-    {1, 1, 1, 1, 64, 64, 32, 1, 1, NULL, NULL},          // the smallest of these
-    {37, 37, 4, 2, 64, 64, 32, 3, 1, NULL, NULL},        // a partial tile
-    {9, 301, 5, 1, 64, 128, 64, 2, 1, NULL, NULL},       // a group of 5, a prefix, di > dh
-    {70, 330, 16, 1, 128, 64, 32, 5, 1, NULL, NULL},     // queries over three blocks
-    {131, 131, 3, 3, 64, 64, 128, 1, 1, NULL, NULL},     // no grouping, three KV heads, k 1
-    {16, 700, 8, 4, 128, 128, 128, 4, 1, NULL, NULL},    // as many queries as a decoding step may have
-    {65, 1100, 2, 1, 64, 64, 32, 32, 1, NULL, NULL},     // the most blocks
-    {1, 513, 32, 2, 128, 128, 64, 4, 1, NULL, NULL},     // one query just past a block
-    {75, 240, 4, 2, 64, 64, 32, 2, 3, long_q, long_kv},  // packed, one sequence without queries
-    {18, 333, 6, 2, 128, 64, 32, 4, 3, step_q, step_kv}, // packed decoding steps
+    {1, 1, 1, 1, 64, 64, 32, 1, 1, NULL, NULL},           // the smallest of these
+    {37, 37, 4, 2, 64, 64, 32, 3, 1, NULL, NULL},         // a partial tile
+    {9, 301, 5, 1, 64, 128, 64, 2, 1, NULL, NULL},        // a group of 5, a prefix, di > dh
+    {70, 330, 16, 1, 128, 64, 32, 5, 1, NULL, NULL},      // queries over three blocks
+    {131, 131, 3, 3, 64, 64, 128, 1, 1, NULL, NULL},      // no grouping, three KV heads, k 1
+    {16, 700, 8, 4, 128, 128, 128, 4, 1, NULL, NULL},     // as many queries as a decoding step may have
+    {65, 1100, 2, 1, 64, 64, 32, 32, 1, NULL, NULL},      // the most blocks
+    {1, 513, 32, 2, 128, 128, 64, 4, 1, NULL, NULL},      // one query just past a block
+    {75, 240, 4, 2, 64, 64, 32, 2, 3, long_q, long_kv},   // packed, one sequence without queries
+    {18, 333, 6, 2, 128, 64, 32, 4, 3, step_q, step_kv},  // packed decoding steps
+    {9, 1240, 4, 2, 64, 64, 32, 5, 2, parts_q, parts_kv}, // keys that several CTAs share, of 22 and 17 blocks
 };
 const int inputs_n_all_shapes = (int)(sizeof inputs_shapes / sizeof *inputs_shapes), inputs_n_shapes = 14;
 

@@ -307,21 +307,23 @@ static void judge_reverse(judgement *j, const int32_t *ids, const char *support)
 }
 
 // The ids first; then the output given those ids.
-static void judge_decode(judgement *j)
+static void judge_layer(judgement *j)
 {
     const inputs *in = j->in;
+    msa_prefill_fn *run = j->kernel->stage == MSA_STAGE_DECODE ? j->kernel->decode : j->kernel->prefill;
     guard_poison(&j->found_ids);
     for (int want_lse = 1; want_lse >= 0; want_lse--) {
-        if (!accepted(j, j->kernel->decode(j->s, in->q, in->k, in->v, in->qi, in->ki, j->found_ids.data,
-                                           j->found[VERDICT_O].data,
-                                           want_lse ? j->found[VERDICT_LSE].data : NULL, j->work.data)))
+        if (!accepted(j, run(j->s, in->q, in->k, in->v, in->qi, in->ki, j->found_ids.data,
+                             j->found[VERDICT_O].data, want_lse ? j->found[VERDICT_LSE].data : NULL,
+                             j->work.data)))
             return;
         judge_found_ids(j);
         if (j->report.outcome != JUDGE_PASS || !know_noise(j, j->found_ids.data))
             return;
         msa_sparse(j->s, in->q, in->k, in->v, j->found_ids.data, j->oracle[VERDICT_O], j->oracle[VERDICT_LSE],
                    j->oracle_work);
-        judge_tensors(j, BIT(VERDICT_O) | (want_lse ? BIT(VERDICT_LSE) : 0), want_lse ? "decode" : "no lse");
+        judge_tensors(j, BIT(VERDICT_O) | (want_lse ? BIT(VERDICT_LSE) : 0),
+                      want_lse ? "with lse" : "no lse");
         guard_poison(&j->found_ids);
     }
 }
@@ -391,8 +393,9 @@ static void judge_stage(judgement *j, uint64_t seed)
     case MSA_STAGE_REVERSE:
         for_each_support(j, seed, judge_reverse);
         break;
+    case MSA_STAGE_PREFILL:
     case MSA_STAGE_DECODE:
-        judge_decode(j);
+        judge_layer(j);
         break;
     case MSA_STAGE_SPARSE:
         for_each_support(j, seed, judge_sparse);

@@ -17,6 +17,7 @@ static const struct {
     {"verify", cmd_verify, "judges the results of another implementation"},
     {"check", cmd_check, "judges every kernel here against the reference"},
     {"bench", cmd_bench, "times kernels: a verdict, the time, the verdict again"},
+    {"results", cmd_results, "files of bench as tables"},
     {"kernels", cmd_kernels, "lists every kernel of every stage"},
     {"count", cmd_count, "exact work of kernels side by side, on the CPU engine"},
     {"timeline", cmd_timeline, "draws who waits for whom in one thread block of a kernel"},

@@ -32,8 +32,6 @@ static double share(const results *all, const result *r)
 static const char *stage_of(const result *r)
 {
     const int n = msa_n_seqs(&r->shape);
-    if (r->prefill)
-        return "prefill";
     if (r->kernel->stage == MSA_STAGE_DENSE && r->shape.n_q <= 16 * n && r->shape.n_q < r->shape.n_kv)
         return "dense_decode";
     return msa_stage_name(r->kernel->stage);
@@ -61,8 +59,7 @@ static int decimals(double x)
 static void print_row(const results *all, const result *r)
 {
     char name[96];
-    snprintf(name, sizeof name, "%s/%s", r->prefill ? "prefill" : msa_stage_name(r->kernel->stage),
-             r->kernel->name);
+    snprintf(name, sizeof name, "%s/%s", msa_stage_name(r->kernel->stage), r->kernel->name);
     printf("%-22s %-5s", name, r->kernel->backend);
     if (!r->time.repeats)
         printf(" %10s %-25s", "-", "");
@@ -144,7 +141,8 @@ static json_t *real_or_null(double x)
 
 static bool has_index(msa_stage stage)
 {
-    return stage == MSA_STAGE_INDEX || stage == MSA_STAGE_DECODE || stage == MSA_STAGE_KL;
+    return stage == MSA_STAGE_INDEX || stage == MSA_STAGE_PREFILL || stage == MSA_STAGE_DECODE ||
+           stage == MSA_STAGE_KL;
 }
 
 static json_t *result_json(const result *r)
@@ -165,8 +163,7 @@ static json_t *result_json(const result *r)
     json_object_set_new(o, "topk", json_integer(s->topk));
     json_object_set_new(o, "distribution", text_or_null(r->distribution));
     json_object_set_new(o, "union8", real_or_null(r->union8));
-    json_object_set_new(o, "index_dtype",
-                        text_or_null(r->prefill || has_index(r->kernel->stage) ? dtype : NULL));
+    json_object_set_new(o, "index_dtype", text_or_null(has_index(r->kernel->stage) ? dtype : NULL));
     json_object_set_new(o, "lse", json_boolean(r->lse));
     json_object_set_new(o, "deterministic", json_null());
     json_object_set_new(o, "ms_median", real_or_null(r->time.median));

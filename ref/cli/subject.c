@@ -22,6 +22,8 @@ static const struct {
     [MSA_STAGE_REVERSE] = {BIT(ARRAY_IDS), BIT(ARRAY_FIRST) | BIT(ARRAY_ENTRIES) | BIT(ARRAY_ITEMS), 0},
     [MSA_STAGE_SPARSE] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_IDS), BIT(ARRAY_O),
                           BIT(ARRAY_LSE)},
+    [MSA_STAGE_PREFILL] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_QI) | BIT(ARRAY_KI),
+                           BIT(ARRAY_IDS) | BIT(ARRAY_O), BIT(ARRAY_LSE)},
     [MSA_STAGE_DECODE] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_QI) | BIT(ARRAY_KI),
                           BIT(ARRAY_IDS) | BIT(ARRAY_O), BIT(ARRAY_LSE)},
     [MSA_STAGE_BACKWARD] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_IDS) | BIT(ARRAY_O) |
@@ -189,6 +191,38 @@ static msa_status send_bf16(const subject *t, void *to, const float *x, int64_t 
     return status;
 }
 
+#define KERNEL_NAME 96
+static void kernel_name(const subject *t, char name[KERNEL_NAME])
+{
+    snprintf(name, KERNEL_NAME, "%s/%s", msa_stage_name(t->kernel->stage), t->kernel->name);
+}
+
+static bool takes_by_block(const subject *t, subject_array a)
+{
+    char name[KERNEL_NAME];
+    kernel_name(t, name);
+    return a == ARRAY_SCORES && t->device && msa_takes_scores_by_block(name);
+}
+
+static msa_status send_by_block(const subject *t, float *to, const float *scores)
+{
+    const msa_shape *s = t->s;
+    const int64_t n_blocks = msa_n_blocks(s), step = CHUNK / s->n_q + 1;
+    float *turned = malloc((size_t)(step * s->n_q) * sizeof *turned);
+    msa_status status = turned ? MSA_OK : MSA_ERR_SIZE;
+    for (int r = 0; r < s->n_kv_heads; r++)
+        for (int64_t b = 0; b < n_blocks && status == MSA_OK; b += step) {
+            const int64_t n = min_i64(step, n_blocks - b);
+#pragma omp parallel for
+            for (int64_t a = 0; a < n; a++)
+                msa_scores_turn(s, scores, r, b + a, b + a + 1, turned + a * s->n_q);
+            status = t->device->upload(to + (r * n_blocks + b) * s->n_q, turned,
+                                       (size_t)(n * s->n_q) * sizeof *to);
+        }
+    free(turned);
+    return status;
+}
+
 static msa_status fill_copy(subject *t, int c, subject_array a)
 {
     void *to = t->copy[c][a] = take(t, subject_bytes(t, a));
@@ -198,6 +232,8 @@ static msa_status fill_copy(subject *t, int c, subject_array a)
         memcpy(to, t->given[a], subject_bytes(t, a));
     else if (c > 0)
         return t->device->copy(to, t->copy[0][a], subject_bytes(t, a));
+    else if (takes_by_block(t, a))
+        return send_by_block(t, to, t->given[a]);
     else if (is_bf16(t, a))
         return send_bf16(t, to, t->given[a], subject_count(t, a));
     else
@@ -273,12 +309,14 @@ static msa_status settle_index(subject *t)
 
 msa_status subject_open(subject *t)
 {
-    char name[96];
+    char name[KERNEL_NAME];
     msa_status status = MSA_OK;
     t->in = stages[t->kernel->stage].in;
     t->out = stages[t->kernel->stage].out | (t->lse ? stages[t->kernel->stage].lse : 0);
     t->device = table_device(t->kernel->backend);
-    snprintf(name, sizeof name, "%s/%s", msa_stage_name(t->kernel->stage), t->kernel->name);
+    if (t->device && t->kernel->stage == MSA_STAGE_PREFILL)
+        t->in |= BIT(ARRAY_IDS); /* of the distribution, in place of its own: see msa_arrays */
+    kernel_name(t, name);
     if (t->device)
         status = msa_plan_make(&t->plan, t->device, name, t->s, MSA_BF16);
     if (status == MSA_OK)
@@ -313,7 +351,9 @@ static msa_status run_on_device(subject *t, void **in)
                                .ki = in[ARRAY_KI],
                                .scores =
                                    SUBJECT_HAS(t->in, ARRAY_SCORES) ? in[ARRAY_SCORES] : out[ARRAY_SCORES],
-                               .ids = SUBJECT_HAS(t->in, ARRAY_IDS) ? in[ARRAY_IDS] : out[ARRAY_IDS],
+                               .scores_by_block = in[ARRAY_SCORES],
+                               .ids = SUBJECT_HAS(t->out, ARRAY_IDS) ? out[ARRAY_IDS] : in[ARRAY_IDS],
+                               .instead = in[ARRAY_IDS],
                                .index_lse = out[ARRAY_INDEX_LSE],
                                .o = out[ARRAY_O],
                                .lse = out[ARRAY_LSE],
@@ -343,6 +383,9 @@ msa_status subject_run(subject *t, int copy)
     case MSA_STAGE_SPARSE:
         return k->sparse(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_IDS], out[ARRAY_O],
                          out[ARRAY_LSE], t->work);
+    case MSA_STAGE_PREFILL:
+        return k->prefill(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_QI], in[ARRAY_KI],
+                          out[ARRAY_IDS], out[ARRAY_O], out[ARRAY_LSE], t->work);
     case MSA_STAGE_DECODE:
         return k->decode(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_QI], in[ARRAY_KI], out[ARRAY_IDS],
                          out[ARRAY_O], out[ARRAY_LSE], t->work);

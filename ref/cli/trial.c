@@ -61,6 +61,15 @@ static float *true_scores(const trial *t, const inputs *in)
     return scores;
 }
 
+static float *turned(const trial *t, const float *scores)
+{
+    const msa_shape *s = &t->shape;
+    float *by_block = scores ? room(t, "GTB", sizeof *by_block) : NULL;
+    for (int r = 0; by_block && r < s->n_kv_heads; r++)
+        msa_scores_turn(s, scores, r, 0, msa_n_blocks(s), by_block + r * msa_n_blocks(s) * s->n_q);
+    return by_block;
+}
+
 static bool fill(trial *t, const inputs *in)
 {
     const msa_shape *s = &t->shape;
@@ -74,6 +83,7 @@ static bool fill(trial *t, const inputs *in)
                          .ki = bf16(t, "Si", in->ki),
                          .scores = true_scores(t, in),
                          .ids = ids};
+    t->in.scores_by_block = turned(t, t->in.scores);
     const size_t first = (size_t)(msa_n_seqs(s) * s->n_kv_heads * (msa_n_blocks(s) + 1));
     const size_t items = (size_t)msa_first_item(s, msa_n_seqs(s));
     t->room = (msa_arrays){.scores = room(t, "GTB", sizeof(float)),
@@ -82,8 +92,8 @@ static bool fill(trial *t, const inputs *in)
                            .first = t->engine->alloc(first * sizeof(int32_t)),
                            .entries = room(t, "GTk", sizeof(uint32_t)),
                            .items = t->engine->alloc(items * sizeof(msa_item))};
-    return t->in.q && t->in.k && t->in.v && t->in.qi && t->in.ki && t->in.scores && ids && t->room.scores &&
-           t->room.ids && t->room.o && t->room.first && t->room.entries && t->room.items;
+    return t->in.q && t->in.k && t->in.v && t->in.qi && t->in.ki && t->in.scores_by_block && ids &&
+           t->room.scores && t->room.ids && t->room.o && t->room.first && t->room.entries && t->room.items;
 }
 
 int trial_begin(const char *command, const trial_options *options, const msa_shape *standard, trial *t)
@@ -111,10 +121,11 @@ int trial_begin(const char *command, const trial_options *options, const msa_sha
 
 void trial_end(trial *t)
 {
-    void *const all[] = {(void *)t->in.q,  (void *)t->in.k, (void *)t->in.v, (void *)t->in.qi,
-                         (void *)t->in.ki, t->in.scores,    t->in.ids,       t->room.scores,
-                         t->room.ids,      t->room.o,       t->room.first,   t->room.entries,
-                         t->room.items};
+    void *const all[] = {(void *)t->in.q,  (void *)t->in.k,  (void *)t->in.v,
+                         (void *)t->in.qi, (void *)t->in.ki, (void *)t->in.scores_by_block,
+                         t->in.scores,     t->in.ids,        t->room.scores,
+                         t->room.ids,      t->room.o,        t->room.first,
+                         t->room.entries,  t->room.items};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i])
             t->engine->free(all[i]);
@@ -161,7 +172,7 @@ static msa_arrays arrays_of(const trial *t, msa_stage stage)
     case MSA_STAGE_INDEX:
         return (msa_arrays){.qi = in->qi, .ki = in->ki, .ids = to->ids};
     case MSA_STAGE_TOPK:
-        return (msa_arrays){.scores = in->scores, .ids = to->ids};
+        return (msa_arrays){.scores = in->scores, .scores_by_block = in->scores_by_block, .ids = to->ids};
     case MSA_STAGE_REVERSE:
         return (msa_arrays){.ids = in->ids, .first = to->first, .entries = to->entries, .items = to->items};
     case MSA_STAGE_SPARSE:

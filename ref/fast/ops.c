@@ -1,6 +1,20 @@
 /* The fast CPU path as entries of the table. Selection from given scores is the reference's: it is cheap. */
 #include "fast.h"
 
+static msa_status fast_prefill(const msa_shape *s, const float *q, const float *k, const float *v,
+                               const float *qi, const float *ki, int32_t *ids, float *o, float *lse,
+                               void *work)
+{
+    if (!q || !k || !v || !o)
+        return MSA_ERR_NULL;
+    MSA_TRY(fast_index(s, qi, ki, NULL, ids, NULL, work));
+    return fast_sparse(s, q, k, v, ids, o, lse, work);
+}
+static size_t fast_prefill_workspace(const msa_shape *s)
+{
+    return (size_t)max_i64((int64_t)fast_index_workspace(s), (int64_t)fast_sparse_workspace(s));
+}
+
 #define FAST(STAGE, field, function, called, text)                                                           \
     {                                                                                                        \
         .stage = STAGE, .name = called, .backend = "fast", .constraints = "any shape", .idea = text,         \
@@ -17,6 +31,7 @@ enum {
     SPARSE_BLOCKS,
     SPARSE_LANES,
     SPARSE,
+    PREFILL,
     DECODE,
     BACKWARD,
     KL,
@@ -46,6 +61,7 @@ const msa_kernel msa_fast_kernels[N_KERNELS + 1] = {
     [SPARSE] =
         FAST(MSA_STAGE_SPARSE, sparse, fast_sparse, "ruled",
              "lanes for large groups, tiles where neighbours agree, else blocks: attend.c has the rule"),
+    [PREFILL] = FAST(MSA_STAGE_PREFILL, prefill, fast_prefill, "tiles", "the index, then the Main Branch"),
     [DECODE] = FAST(MSA_STAGE_DECODE, decode, fast_decode, "streams",
                     "index keys, then chosen blocks, stream by; the heads of a group are the lanes"),
     [BACKWARD] = FAST(MSA_STAGE_BACKWARD, backward, fast_backward, "tiles",
@@ -56,7 +72,7 @@ const msa_kernel msa_fast_kernels[N_KERNELS + 1] = {
 
 const msa_ops msa_fast_ops = {
     .stage = {&msa_fast_kernels[DENSE], &msa_fast_kernels[INDEX], &ref_topk_kernel, &ref_reverse_kernel,
-              &msa_fast_kernels[SPARSE], &msa_fast_kernels[DECODE], &msa_fast_kernels[BACKWARD],
-              &msa_fast_kernels[KL]},
+              &msa_fast_kernels[SPARSE], &msa_fast_kernels[PREFILL], &msa_fast_kernels[DECODE],
+              &msa_fast_kernels[BACKWARD], &msa_fast_kernels[KL]},
     .gemm = fast_gemm,
 };

@@ -1,0 +1,144 @@
+/* Whether a text is a file of results, field by field. */
+#include "results.h"
+
+#ifdef HAVE_JANSSON
+
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+/* A field's type: s text, i positive integer, r positive number, b truth; capitals admit null. */
+typedef struct field {
+    const char *name;
+    char type;
+    const char *one_of; // words between bars
+} field;
+
+static const field file_fields[] = {{"device", 's', NULL},   {"driver", 'S', NULL},  {"cuda", 'S', NULL},
+                                    {"commit", 's', NULL},   {"date", 's', NULL},    {"command", 's', NULL},
+                                    {"ceilings", 'o', NULL}, {"results", 'a', NULL}, {NULL, 0, NULL}};
+static const field gpu_fields[] = {
+    {"matmul_bf16_tflops", 'R', NULL}, {"copy_gbps", 'R', NULL}, {NULL, 0, NULL}};
+static const field cpu_fields[] = {
+    {"matmul_f32_gflops", 'R', NULL}, {"copy_gbps", 'R', NULL}, {"read_gbps", 'R', NULL}, {NULL, 0, NULL}};
+static const field result_fields[] = {
+    {"stage", 's',
+     "|dense|index|topk|reverse|sparse|prefill|decode|dense_decode|backward|dense_backward|kl|"},
+    {"kernel", 's', NULL},
+    {"n", 'i', NULL},
+    {"n_q", 'i', NULL},
+    {"batch", 'i', NULL},
+    {"n_heads", 'i', NULL},
+    {"n_kv_heads", 'i', NULL},
+    {"d_head", 'i', NULL},
+    {"block", 'i', NULL},
+    {"topk", 'i', NULL},
+    {"distribution", 'S', "|random|hot|local|structured|learned|"},
+    {"union8", 'R', NULL},
+    {"index_dtype", 'S', "|bf16|fp8|f32|"},
+    {"lse", 'b', NULL},
+    {"deterministic", 'B', NULL},
+    {"ms_median", 'r', NULL},
+    {"ms_min", 'r', NULL},
+    {"ms_max", 'r', NULL},
+    {"repeats", 'i', NULL},
+    {"useful_tflops", 'R', NULL},
+    {"gbps", 'R', NULL},
+    {"verified", 'b', NULL},
+    {NULL, 0, NULL}};
+
+static char why[512];
+
+static bool is_one_of(const char *text, const char *words)
+{
+    char word[128];
+    snprintf(word, sizeof word, "|%s|", text);
+    return !words || strstr(words, word);
+}
+
+static bool has_type(const json_t *x, const field *f)
+{
+    switch (f->type) {
+    case 'S':
+    case 's':
+        return json_is_string(x) && *json_string_value(x) && is_one_of(json_string_value(x), f->one_of);
+    case 'i':
+        return json_is_integer(x) && json_integer_value(x) > 0;
+    case 'R':
+    case 'r':
+        return json_is_number(x) && json_number_value(x) > 0;
+    case 'B':
+    case 'b':
+        return json_is_boolean(x);
+    case 'o':
+        return json_is_object(x);
+    default:
+        return json_is_array(x) && json_array_size(x) > 0;
+    }
+}
+
+/* Whether an object has these fields, each of its type, and no other. */
+static bool has_fields(const json_t *o, const field *fields, const char *what)
+{
+    size_t n = 0;
+    if (!json_is_object(o)) {
+        snprintf(why, sizeof why, "%s: not an object", what);
+        return false;
+    }
+    for (const field *f = fields; f->name; f++, n++) {
+        const json_t *x = json_object_get(o, f->name);
+        const bool may_be_null = strchr("SRB", f->type) != NULL;
+        if (!x || !(json_is_null(x) ? may_be_null : has_type(x, f))) {
+            snprintf(why, sizeof why, "%s: field %s is missing or wrong", what, f->name);
+            return false;
+        }
+    }
+    if (json_object_size(o) != n)
+        snprintf(why, sizeof why, "%s: a field that nobody knows", what);
+    return json_object_size(o) == n;
+}
+
+static double number(const json_t *o, const char *name)
+{
+    return json_number_value(json_object_get(o, name));
+}
+
+static bool is_result(const json_t *r)
+{
+    if (!has_fields(r, result_fields, "a result"))
+        return false;
+    const double min = number(r, "ms_min"), median = number(r, "ms_median"), max = number(r, "ms_max");
+    const bool ok =
+        min <= median && median <= max && number(r, "repeats") >= 3 && number(r, "n_q") <= number(r, "n");
+    if (!ok)
+        snprintf(why, sizeof why,
+                 "a result: times out of order, fewer than 3 repeats, or more queries than keys");
+    return ok;
+}
+
+static bool is_file_of_results(const json_t *o)
+{
+    if (!has_fields(o, file_fields, "the file"))
+        return false;
+    const bool gpu = json_is_string(json_object_get(o, "cuda"));
+    const json_t *list = json_object_get(o, "results");
+    if (!has_fields(json_object_get(o, "ceilings"), gpu ? gpu_fields : cpu_fields, "ceilings"))
+        return false;
+    for (size_t i = 0; i < json_array_size(list); i++)
+        if (!is_result(json_array_get(list, i)))
+            return false;
+    return true;
+}
+
+const char *results_trouble(const char *text, size_t bytes)
+{
+    json_error_t error;
+    json_t *o = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
+    if (!o)
+        snprintf(why, sizeof why, "line %d: %.200s", error.line, error.text);
+    const bool ok = o && is_file_of_results(o);
+    json_decref(o);
+    return ok ? NULL : why;
+}
+
+#endif
