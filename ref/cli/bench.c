@@ -12,7 +12,7 @@
 #define MAX_KERNELS 64
 
 typedef struct bench {
-    const char *command, *backend, *shape, *json, *distribution;
+    const char *command, *backend, *shape, *json, *picture, *distribution;
     cli_list names;
     int64_t seed;
     double seconds;
@@ -340,6 +340,8 @@ static int run(bench *b, const msa_shape *s)
     results_print(&b->results);
     if (b->json && results_write(b->command, b->json, &b->results))
         return 2;
+    if (b->picture && results_draw(b->command, b->picture, &b->results))
+        return 2;
     return worst;
 }
 
@@ -394,6 +396,7 @@ int cmd_bench(int argc, char **argv)
         {"--no-ceilings", CLI_FLAG, &b.no_ceilings, 0, 0,
          "leaves out how fast a matrix product and a copy are here"},
         {"--json", CLI_TEXT, &b.json, 0, 0, "F receives the results"},
+        {"--picture", CLI_TEXT, &b.picture, 0, 0, "F.svg or F.png receives a bar a kernel"},
         {0}};
     b.results = (results){.argc = argc, .argv = argv, .item = items};
     int status =
