@@ -36,6 +36,11 @@ typedef struct msa_arrays {
     int32_t *first;               /**< outputs of reverse */
     uint32_t *entries;
     msa_item *items;
+    /* Of decode and dense_decode. Who has the lengths and the page table on the host checks them there,
+     * by msa_check_pages(): a run only reads them on the device. */
+    msa_pages pages; /**< table NULL: keys are contiguous; the 8-bit keys are read instead of ki */
+    const uint16_t *new_k, *new_v, *new_ki; /**< of the newest tokens, to be stored into the pages first, so
+                                               that these are written; NULL: they are there already */
 } msa_arrays;
 
 /** What a device is. */

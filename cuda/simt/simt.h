@@ -249,6 +249,8 @@ void *shared_base(size_t bytes, Site at); ///< start of the block's dynamic shar
 uint32_t shared_address(const void *p, Site at); ///< as cvta.to.shared gives it
 void yield(Site at);                             ///< lets all others run; for loops that spin
 
+void require(bool ok, const char *what, Site at); ///< what a kernel says of the numbers it is given
+
 void touch_shared(const void *p, unsigned bytes, bool write, Site at);
 void touch_global(const void *p, unsigned bytes, bool write, Site at);
 void check_stored(const void *value, unsigned bytes, Site at); ///< refuses values an unfinished wgmma owns

@@ -151,6 +151,7 @@ static double useful_flops(const subject *t, const int32_t *ids)
     const double index = 2.0 * s->n_kv_heads * s->d_index * all;
     switch (t->kernel->stage) {
     case MSA_STAGE_DENSE:
+    case MSA_STAGE_DENSE_DECODE:
         return 4.0 * s->n_heads * s->d_head * all;
     case MSA_STAGE_INDEX:
         return index;
@@ -314,6 +315,11 @@ static void find_ceilings(bench *b)
                b->device ? "libcublas could not be loaded, or failed" : "no memory");
 }
 
+static bool is_step(const msa_kernel *k)
+{
+    return k->stage == MSA_STAGE_DECODE || k->stage == MSA_STAGE_DENSE_DECODE;
+}
+
 static int run(bench *b, const msa_shape *s)
 {
     char name[INPUTS_NAME];
@@ -322,7 +328,7 @@ static int run(bench *b, const msa_shape *s)
     printf("%s, ids %s, seed %lld\n", name, b->distribution, (long long)b->seed);
     for (int i = 0; i < b->n_kernels; i++) {
         msa_shape own = *s;
-        if (b->kernel[i]->stage == MSA_STAGE_DECODE && !b->shape)
+        if (is_step(b->kernel[i]) && !b->shape)
             own.n_q = 1; /* a step of generation */
         result *r = &b->results.item[b->results.n];
         const int bad = bench_kernel(b, b->kernel[i], &own, r);

@@ -24,6 +24,7 @@ static const struct {
                           BIT(ARRAY_LSE)},
     [MSA_STAGE_DECODE] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_QI) | BIT(ARRAY_KI),
                           BIT(ARRAY_IDS) | BIT(ARRAY_O), BIT(ARRAY_LSE)},
+    [MSA_STAGE_DENSE_DECODE] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V), BIT(ARRAY_O), BIT(ARRAY_LSE)},
     [MSA_STAGE_BACKWARD] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_IDS) | BIT(ARRAY_O) |
                                 BIT(ARRAY_LSE) | BIT(ARRAY_DOUT),
                             BIT(ARRAY_DQ) | BIT(ARRAY_DK) | BIT(ARRAY_DV), 0},
@@ -377,8 +378,11 @@ msa_status subject_run(subject *t, int copy)
         return k->sparse(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_IDS], out[ARRAY_O],
                          out[ARRAY_LSE], t->work);
     case MSA_STAGE_DECODE:
-        return k->decode(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_QI], in[ARRAY_KI], out[ARRAY_IDS],
-                         out[ARRAY_O], out[ARRAY_LSE], t->work);
+        return k->decode(s, NULL, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_QI], in[ARRAY_KI],
+                         out[ARRAY_IDS], out[ARRAY_O], out[ARRAY_LSE], t->work);
+    case MSA_STAGE_DENSE_DECODE:
+        return k->dense_decode(s, NULL, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], out[ARRAY_O], out[ARRAY_LSE],
+                               t->work);
     case MSA_STAGE_BACKWARD:
         return k->backward(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_IDS], in[ARRAY_O],
                            in[ARRAY_LSE], in[ARRAY_DOUT], out[ARRAY_DQ], out[ARRAY_DK], out[ARRAY_DV],

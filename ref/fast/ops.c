@@ -18,6 +18,6 @@ FAST(MSA_STAGE_KL, kl, "teacher and student of a tile side by side; loss and gra
 
 const msa_ops msa_fast_ops = {
     .stage = {&fast_dense_kernel, &fast_index_kernel, &ref_topk_kernel, &ref_reverse_kernel,
-              &fast_sparse_kernel, &ref_decode_kernel, &fast_backward_kernel, &fast_kl_kernel},
+              &fast_sparse_kernel, &ref_decode_kernel, &ref_dense_decode_kernel, &fast_backward_kernel, &fast_kl_kernel},
     .gemm = fast_gemm,
 };
