@@ -19,7 +19,7 @@
  * Predicted, with local = p(i) / Bk, c = min(k, local + 1) blocks and n = selected(i) tokens, a row (i,
  * r):
  *  - loads 2 di + local (2 di Bk + 4) + 4 c + G (2 dh + 4 dh n) bytes; the second term only if k > 1;
- *    paged, 4 for the length, 4 local Bk (if k > 1) and 4 c for pages besides;
+ *    paged, 4 a thread for the length, 128 local (if k > 1) and 4 c for pages besides;
  *  - stores 4 local (if k > 1) + 4 k bytes, beside O and LSE.
  */
 #include "decode.cuh"
@@ -67,9 +67,10 @@ PTX_INLINE void score_blocks(const Smem &m, const Shape &s, const Pages &pages, 
 {
     const int n = (int)blockIdx.z, warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
     for (int b = warp; b < local; b += warps) {
+        const bf16 *keys = ki + (int64_t)page_of(pages, n, b) * s.block * DI;
         float top = minus_infinity();
         for (int j = lane; j < s.block; j += 32)
-            top = fmaxf(top, dot_row<DI>(m.q, ki + ((int64_t)page_of(pages, n, b) * s.block + j) * DI));
+            top = fmaxf(top, dot_row<DI>(m.q, keys + (int64_t)j * DI));
         top = warp_top(top);
         if (lane == 0)
             st_global(scores + b, top);
