@@ -12,6 +12,7 @@
 #include "../cuda/msa_cuda.h"
 #include "../ref/cli/paging.h"
 #include "../ref/cli/table.h"
+#include "../ref/model/model.h"
 #include "check.h"
 
 static int64_t o_count(const msa_shape *s)
@@ -473,6 +474,42 @@ static void corrupted(void)
     check_release(NULL);
 }
 
+/* ---- Generation ---------------------------------------------------------------------------------------- */
+
+// What a model makes of a text, 16 tokens at a time and then one by one, with its attention on the engine. Both
+// decoders are fed the same bytes. The kernels round K, V and P to bf16, 8 bits, in each of the layers.
+static void generates(const char *path, const char *kernel)
+{
+    static const char text[] = "In the beginning God created the heaven and the earth. And the earth was without "
+                               "form, and void; and darkness was upon the face of the deep.";
+    check_case c = check_begin("%s generates with %s as with the reference", path, kernel);
+    const uint8_t *token = (const uint8_t *)text;
+    msa_ops ops = msa_ref_ops;
+    const msa_kernel *k = table_find(kernel, "simt");
+    ops.stage[k->stage] = k;
+    io_error err;
+    model m;
+    if (!model_load(&m, path, err)) {
+        tap_skip(c.name, err);
+        return;
+    }
+    model_decoder *on_engine = model_decoder_new(&m, &ops, 160), *plain = model_decoder_new(&m, &msa_ref_ops, 160);
+    for (int done = 0, n = 16; done < 131; done += n) {
+        n = done < 128 ? 16 : 1;
+        const float *found = model_decode(on_engine, token + done, n);
+        const float *expected = model_decode(plain, token + done, n);
+        check_true(&c, found && expected, "logits after %d tokens", done + n);
+        if (found && expected)
+            check_tensor(&c, "logits", (verdict_dims){1, 1, MODEL_VOCAB}, check_widen(expected, MODEL_VOCAB), found,
+                         (verdict_budget){0x1p-5, 0, NULL});
+    }
+    model_decoder_free(on_engine);
+    model_decoder_free(plain);
+    model_free(&m);
+    check_end(&c);
+    check_release(NULL);
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
@@ -485,6 +522,8 @@ int main(int argc, char **argv)
         appending();
         growing();
         corrupted();
+        generates("data/kjv-msa.safetensors", "decode/swapped");
+        generates("data/kjv-gqa.safetensors", "dense_decode/split");
     } else
         tap_skip("steps on the engine", "no C++ compiler here");
     return check_done();

@@ -12,11 +12,11 @@
 #define MAX_KERNELS 64
 
 typedef struct bench {
-    const char *command, *backend, *shape, *json, *distribution;
+    const char *command, *backend, *shape, *json, *distribution, *index_keys;
     cli_list names;
     int64_t seed;
     double seconds;
-    bool lse, no_ceilings;
+    bool lse, no_ceilings, small;
     selection_kind kind;
     const msa_kernel *kernel[MAX_KERNELS];
     int n_kernels;
@@ -273,11 +273,12 @@ static int bench_kernel(const bench *b, const msa_kernel *kernel, const msa_shap
     subject t = {.kernel = kernel,
                  .s = s,
                  .lse = b->lse,
+                 .small = b->small,
                  .seed = (uint64_t)b->seed,
                  .kind = b->kind,
                  .cache = b->results.about.cache};
     int bad = 0;
-    *r = (result){.shape = *s, .engine = b->device && b->results.on_cpu};
+    *r = (result){.shape = *s, .small = b->small, .engine = b->device && b->results.on_cpu};
     const msa_status status = subject_open(&t);
     if (status == MSA_OK) {
         r->kernel = kernel;
@@ -364,6 +365,9 @@ static int prepare(bench *b, msa_shape *s, int32_t **owned)
     int bad = choose_kernels(b);
     if (!bad)
         bad = case_read_distribution(b->command, b->distribution, &b->kind);
+    b->small = strcmp(b->index_keys, "fp8") == 0;
+    if (!bad && !b->small && strcmp(b->index_keys, "bf16") != 0)
+        bad = cli_fail(b->command, "--index-keys: expected bf16 or fp8, found '%s'", b->index_keys);
     if (bad)
         return bad;
     b->results.on_cpu = !b->device || strcmp(b->device->name, "simt") == 0;
@@ -381,7 +385,7 @@ int cmd_bench(int argc, char **argv)
     static result items[MAX_KERNELS];
     msa_shape s;
     int32_t *owned = NULL;
-    b = (bench){.command = argv[0], .distribution = "random", .seed = 1, .seconds = 10};
+    b = (bench){.command = argv[0], .distribution = "random", .index_keys = "bf16", .seed = 1, .seconds = 10};
     const cli_option options[] = {
         {"--shape", CLI_TEXT, &b.shape, 0, 0,
          "WORDS that name a shape, as in msa check; those left out are T=4096 S=4096 heads=64:4 "
@@ -392,6 +396,8 @@ int cmd_bench(int argc, char **argv)
         CLI_OPT_SEED(b.seed),
         {"--distribution", CLI_TEXT, &b.distribution, 0, 0,
          "NAME of the ids for stages that take some: random, hot, local or structured"},
+        {"--index-keys", CLI_TEXT, &b.index_keys, 0, 0,
+         "KIND bf16 (the default) or fp8: 8-bit ones, for decode on a device that takes them"},
         {"--lse", CLI_FLAG, &b.lse, 0, 0, "also writes the log-sum-exps, where they are optional"},
         {"--seconds", CLI_REAL, &b.seconds, 0.001, 3600, "S at most for the repeats of a kernel, 3 at least"},
         {"--no-ceilings", CLI_FLAG, &b.no_ceilings, 0, 0,

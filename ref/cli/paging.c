@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SPARE 3 /* pages that nobody uses */
-
 bool paging_possible(const msa_shape *s)
 {
     for (int r = 0; r < msa_n_seqs(s); r++)
@@ -19,11 +17,9 @@ static int64_t blocks_of(const msa_shape *s, int r)
     return (msa_get_seq(s, r).n_kv + s->block - 1) / s->block;
 }
 
-/* Room for the longest sequence, for each; and one page more, so that no length is the most there may be. */
-static void set_shape(paging *g, const msa_shape *s)
+static void set_shape(paging *g, const msa_shape *s, int64_t room)
 {
     const int n = msa_n_seqs(s);
-    const int64_t room = (msa_n_blocks(s) + 1) * s->block;
     g->s = *s;
     g->s.n_kv = n * room;
     for (int r = 0; r <= n; r++) {
@@ -89,30 +85,37 @@ static void encode(paging *g, const msa_shape *s, const float *ki)
     }
 }
 
-bool paging_new(paging *g, const msa_shape *s, const inputs *in, uint64_t seed, bool small)
+bool paging_layout(paging *g, const msa_shape *s, int spare, uint64_t seed)
 {
-    const size_t n = (size_t)msa_n_seqs(s), width = (size_t)s->n_kv_heads * (size_t)s->d_head;
-    const size_t table = n * ((size_t)msa_n_blocks(s) + 1), di = (size_t)s->d_index;
-    *g = (paging){.p.n_pages = SPARE};
+    const size_t n = (size_t)msa_n_seqs(s);
+    const int64_t width = msa_n_blocks(s) + (spare > 0);
+    *g = (paging){.p.n_pages = spare};
     for (int r = 0; r < msa_n_seqs(s); r++)
         g->p.n_pages += blocks_of(s, r);
-    const size_t rows = (size_t)(g->p.n_pages * s->block);
     g->cu = malloc(2 * (n + 1) * sizeof *g->cu);
     g->lens = malloc(n * sizeof *g->lens);
-    g->table = malloc(table * sizeof *g->table);
+    g->table = malloc(n * (size_t)width * sizeof *g->table);
+    if (!g->cu || !g->lens || !g->table)
+        return false;
+    g->p.table = g->table;
+    g->p.lens = g->lens;
+    set_shape(g, s, width * s->block);
+    return set_table(g, s, seed);
+}
+
+bool paging_new(paging *g, const msa_shape *s, const inputs *in, uint64_t seed, bool small)
+{
+    const size_t width = (size_t)s->n_kv_heads * (size_t)s->d_head, di = (size_t)s->d_index;
+    if (!paging_layout(g, s, 3, seed))
+        return false;
+    const size_t rows = (size_t)(g->p.n_pages * s->block);
     g->k = malloc(rows * width * sizeof *g->k);
     g->v = malloc(rows * width * sizeof *g->v);
     g->ki = malloc(rows * di * sizeof *g->ki);
     g->decoded = malloc((size_t)s->n_kv * di * sizeof *g->decoded);
     g->p.ki8 = small ? malloc(rows * di) : NULL;
     g->p.scale = small ? malloc((size_t)g->p.n_pages * sizeof *g->p.scale) : NULL;
-    if (!g->cu || !g->lens || !g->table || !g->k || !g->v || !g->ki || !g->decoded ||
-        (small && (!g->p.ki8 || !g->p.scale)))
-        return false;
-    g->p.table = g->table;
-    g->p.lens = g->lens;
-    set_shape(g, s);
-    if (!set_table(g, s, seed))
+    if (!g->k || !g->v || !g->ki || !g->decoded || (small && (!g->p.ki8 || !g->p.scale)))
         return false;
     scatter(g, s, in->k, (int64_t)width, g->k);
     scatter(g, s, in->v, (int64_t)width, g->v);
