@@ -83,6 +83,9 @@ const msa_device *msa_engine(void);
 /** How the engine runs what follows: threads of a block forward, in reverse or at random (0, 1, 2), copies
  *  and products as late as allowed, at once or at random (0, 1, 2). A right kernel cannot tell. */
 void msa_engine_mode(int order, int timing, uint64_t seed);
+/** How many multiprocessors it pretends to have, at most 132, as before the first call: with few, a small
+ *  problem gives each a long piece of work. A plan is good for the number at which it was made. */
+void msa_engine_sms(int n);
 /** The current CUDA device, in builds by `make cuda`. */
 const msa_device *msa_gpu(void);
 

@@ -395,7 +395,7 @@ static const msa_shape fast = {1, 1, 4, 2, 64, 64, 32, 3, 1, NULL, NULL},
 static void appending(void)
 {
     check_case c = check_begin("a step stores its tokens first: pages and results are those of msa_append");
-    const int some[] = {33, 129, 3, 96, 300}, more[] = {130, 257};
+    const int some[] = {33, 129, 3, 96, 300}, more[] = {130, 257}, longer[] = {1300, 300, 1200};
     batch b;
     make_batch(&b, 5, 3, some, &fast); // over the end of a page, in the middle of one, from its start
     for (int small = 0; small < 2; small++)
@@ -403,6 +403,13 @@ static void appending(void)
     appending_step(&c, &b.s, "dense_decode/split", false, check_seed(21));
     make_batch(&b, 2, 2, more, &wide);
     appending_step(&c, &b.s, "decode/swapped", true, check_seed(22));
+#ifdef HAVE_SIMT
+    msa_engine_sms(1); // one piece of work with all stages of all requests, more than the ring has places
+    make_batch(&b, 3, 1, longer, &fast);
+    for (int small = 0; small < 2; small++)
+        appending_step(&c, &b.s, "decode/swapped", small, check_seed(23));
+    msa_engine_sms(132);
+#endif
     check_end(&c);
 }
 

@@ -447,7 +447,7 @@ Work lay_out(const Call &c)
     w.job = {s, c.pages, c.batch, s.n_q * s.n_kv_heads, nullptr};
     w.columns = w.job.rows <= 8 ? 8 : w.job.rows <= 16 ? 16 : w.job.rows <= 32 ? 32 : 64;
     w.tiles = ceil_div(w.job.rows, w.columns);
-    w.pieces = (int)std::min<int64_t>(c.batch * stages, w.tiles < sms ? sms / w.tiles : 1);
+    w.pieces = (int)std::min<int64_t>(c.batch * stages, w.tiles < sms() ? sms() / w.tiles : 1);
     w.parts.count = parts_of(c.batch * w.job.rows, smaller(s.n_kv, s.topk * s.block));
     Carve carve = {(uintptr_t)c.work};
     w.job.candidates = carve.take<uint64_t>((int64_t)(w.pieces + c.batch) * w.job.rows * (s.topk - 1));

@@ -17,7 +17,7 @@
 
 #include "../selection.cuh"
 
-constexpr int most_queries = 16, most_group = 16, most_blocks = 32, most_requests = 128, sms = 132;
+constexpr int most_queries = 16, most_group = 16, most_blocks = 32, most_requests = 128, most_sms = 132;
 
 MSA_BOTH_SIDES constexpr int smaller(int a, int b)
 {
@@ -28,6 +28,15 @@ inline bool supported(const Call &c)
 {
     const Shape &s = c.s;
     return s.n_q <= most_queries && s.group <= most_group && s.block <= 128 && c.batch <= most_requests;
+}
+
+/// Streaming multiprocessors of the device: what work is shared out among.
+inline int sms()
+{
+    PTX(int device = 0, n = 0; cudaGetDevice(&device);
+        cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device);)
+    CPU(const int n = simt::options.sms;)
+    return n > 0 ? smaller(n, most_sms) : most_sms;
 }
 
 /* ---- Requests ---------------------------------------------------------------------------------------- */
@@ -136,7 +145,7 @@ struct Parts {
     float *o;
     int count; ///< parts that a row may have
 };
-constexpr int most_parts = 2 * sms;
+constexpr int most_parts = 2 * most_sms;
 
 /// O and LSE of a head row from its n parts, by a warp, which has `weight` in shared memory for itself.
 template <int D, class Out>

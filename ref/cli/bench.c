@@ -285,8 +285,8 @@ static int bench_kernel(const bench *b, const msa_kernel *kernel, const msa_shap
         time_it(b, &t, r);
         bad = r->verified ? 0 : 1;
     } else if (status == MSA_ERR_UNSUPPORTED && b->n_kernels > 1)
-        printf("%s/%s (%s) does not take this shape (%s)\n", msa_stage_name(kernel->stage), kernel->name,
-               kernel->backend, kernel->constraints);
+        printf("%s/%s (%s) does not take this shape%s (%s)\n", msa_stage_name(kernel->stage), kernel->name,
+               kernel->backend, b->small ? ", or no 8-bit index keys" : "", kernel->constraints);
     else
         bad = refuse(b, &t, status);
     subject_close(&t);
