@@ -188,7 +188,7 @@ test: deps ## build and pass every test that this machine can run
 	@$(MAKE) --no-print-directory build check-programs
 	@MSA=$(B)/msa B=$(B) CC="$(CC)" CXX="$(CXX)" NVCC="$(NVCC)" tests/run.sh $(T_BIN) $(T_CXX) $(T_SCRIPT)
 
-check-programs: $(T_BIN) $(T_CXX) exercise-programs
+check-programs: $(T_BIN) $(T_CXX) exercise-programs book-programs
 
 test-mutants: build check-programs ## only the wrong variants of code and kernels that the tests must catch
 	@B=$(B) tests/run.sh tests/mutants.sh tests/mutants_kernels.sh

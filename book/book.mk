@@ -6,7 +6,7 @@ DRAWINGS := $(CHAPTERS:%=$(B)/figures/%)
 BOOK_LIBS := $(HEADLESS_OBJ) $(SIDE_OBJ) $(B)/libmsa.a
 BOOK_PACKAGES := doxygen doxygen-awesome-css nodejs katex
 
-.PHONY: book book-deps book-programs book-figures chapter
+.PHONY: book book-pdf book-deps book-programs book-figures chapter
 book-deps:
 	@.ci/deps $(DEPS) $(BOOK_PACKAGES)
 
@@ -14,6 +14,11 @@ book: deps book-deps ## the book and the reference as a site: build/book/index.h
 	@$(MAKE) --no-print-directory book-programs
 	@book/check_chapters $(B)
 	@book/build.sh $(B)
+
+book-pdf: book ## the book as a PDF: build/book/book.pdf (needs chromium)
+	@chromium=$$(command -v chromium || command -v chromium-browser) || { echo "make book-pdf: skipped: no chromium here"; exit 0; }; \
+	  "$$chromium" --headless --no-sandbox --no-pdf-header-footer --print-to-pdf=$(B)/book/book.pdf "file://$(abspath $(B))/book/print.html" > /dev/null 2>&1 && \
+	  echo "$(B)/book/book.pdf"
 
 book-programs: $(EXAMPLES) $(DRAWINGS)
 

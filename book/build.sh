@@ -16,8 +16,9 @@ fi
 work=$build/book.work
 rm -rf "$work" "$build/book"
 mkdir -p "$work"
+book/list_exercises > "$work/exercises.md" # a page like the others, made of the statements
 
-for page in book/*.md; do book/filter_page "$page" > /dev/null; done # doxygen does not ask whether a filter failed
+for page in book/*.md "$work/exercises.md"; do book/filter_page "$page" > /dev/null; done # doxygen does not ask whether a filter failed
 book/check_snippets # doxygen passes over a label that is not there
 
 doxygen -w html "$work/header.html" "$work/f.html" "$work/s.css" > /dev/null 2>&1
@@ -48,8 +49,12 @@ for font in $(grep -oE 'KaTeX_[A-Za-z0-9]+-[A-Za-z]+\.woff2' "$katex/katex.min.c
 done
 # only woff2 came along: the css names the other formats too
 sed -i -E 's#, ?url\([^)]*\.(woff|ttf)\) ?format\(["'\'']?[a-z]+["'\'']?\)##g' "$build/book/katex/katex.min.css"
-pages=$(for page in book/*.md; do label=$(sed -n '1s/.*{#\(.*\)}.*/\1/p' "$page"); echo "$build/book/${label:-index}.html"; done)
+pages=$(for page in book/*.md "$work/exercises.md"; do label=$(sed -n '1s/.*{#\(.*\)}.*/\1/p' "$page"); echo "$build/book/${label:-index}.html"; done)
 node book/mathematics.js $pages
+labels=$(for page in $(ls book/*.md | grep -v '^book/index.md') "$work/exercises.md"; do sed -n '1s/.*{#\(.*\)}.*/\1/p' "$page"; done)
+node book/print.js "$build/book" $labels > "$work/print.html" # all on one page, for paper
+mv "$work/print.html" "$build/book/" && cp book/print.css "$build/book/"
 book/check_links "$build/book"
+book/check_pages "$build/book" $pages "$build/book/print.html"
 rm -rf "$work"
 echo "$build/book/index.html"

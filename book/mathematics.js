@@ -1,4 +1,4 @@
-// Moves listings to the left margin (they may come from the depth of a loop), and renders the formulas of the pages named on the command line with KaTeX, at build time: the reader needs no
+// Moves listings to the left margin (they may come from the depth of a loop), gives headings their levels, and renders the formulas of the pages named on the command line with KaTeX, at build time: the reader needs no
 // JavaScript, and a formula that is wrong fails the build. Usage: node mathematics.js PAGE.html ...
 "use strict";
 const fs = require("fs");
@@ -29,7 +29,10 @@ for (const file of process.argv.slice(2)) {
     const done = parts.map((part, i) => i % 2 ? part : part
         .replace(/\\\[([\s\S]*?)\\\]/g, (_, tex) => render(tex, true))
         .replace(/\\\(([\s\S]*?)\\\)/g, (_, tex) => render(tex, false))).join("");
-    if (done !== page) fs.writeFileSync(file, done);
+    // doxygen's title is no heading, and its sections are first ones: one h1 a page, the others below it
+    const levels = done.replace(/<(\/?)h([1-5])\b/g, (_, end, n) => `<${end}h${Number(n) + 1}`)
+        .replace(/<div class="title">([\s\S]*?)<\/div>/, '<h1 class="title">$1</h1>');
+    if (levels !== page) fs.writeFileSync(file, levels);
 }
 console.log(`  katex: ${formulas} formulas`);
 process.exit(failed ? 1 : 0);

@@ -238,6 +238,19 @@ static msa_status run_sparse(const msa_device *d, const char *kernel, const msa_
     return run(d, kernel, &c);
 }
 
+static msa_status run_prefill(const msa_device *d, const char *kernel, const msa_shape *s, const float *q,
+                              const float *k, const float *v, const float *qi, const float *ki, int32_t *ids,
+                              float *o, float *lse)
+{
+    if (!s || !q || !k || !v || !qi || !ki || !ids || !o)
+        return MSA_ERR_NULL;
+    call c = begin(s);
+    add_main(&c, q, k, v, o, lse);
+    add_index(&c, qi, ki);
+    add_ids(&c, NULL, ids);
+    return run(d, kernel, &c);
+}
+
 static msa_status add_pages(call *c, const msa_pages *p)
 {
     if (!p)
@@ -306,6 +319,10 @@ static msa_status run_dense_decode(const msa_device *d, const char *kernel, cons
     (const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids, float *o,       \
      float *lse, void *work)
 #define GIVES_sparse s, q, k, v, ids, o, lse
+#define TAKES_prefill                                                                                        \
+    (const msa_shape *s, const float *q, const float *k, const float *v, const float *qi, const float *ki,   \
+     int32_t *ids, float *o, float *lse, void *work)
+#define GIVES_prefill s, q, k, v, qi, ki, ids, o, lse
 #define TAKES_decode                                                                                         \
     (const msa_shape *s, const msa_pages *p, const float *q, const float *k, const float *v,                 \
      const float *qi, const float *ki, int32_t *ids, float *o, float *lse, void *work)

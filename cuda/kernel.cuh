@@ -18,6 +18,13 @@
 
 #include <type_traits>
 
+/// A condition that is known on the device only: `sum` not above the limit or, where `above`, above it.
+struct Gate {
+    const uint32_t *sum; ///< NULL: always open
+    uint32_t limit;
+    bool above;
+};
+
 /// Sizes of one sequence. Counts of tokens fit an int; products of sizes may not: see the functions below.
 struct Shape {
     int n_q, n_kv;    ///< T, S
@@ -30,6 +37,7 @@ struct Shape {
     int n_blocks;     ///< ceil(S / Bk), of this sequence
     int64_t rows;     ///< queries of the whole call: from one group's ids, scores or index LSE to the next's
     int64_t n_scores; ///< blocks of the call's longest sequence: from one query's scores to the next's
+    Gate gate;        ///< of the kernels that prefill/auto chooses from
 };
 
 /// One sequence's arrays: they start at its first query or key.
@@ -118,6 +126,12 @@ PTX_INLINE int64_t row_at(const Shape &s, int64_t i, int r) ///< index LSE; time
 PTX_INLINE int64_t scores_at(const Shape &s, int64_t i, int r)
 {
     return row_at(s, i, r) * s.n_scores;
+}
+
+/// Whether a kernel that may be passed over has to return at once.
+PTX_INLINE bool closed(const Gate &gate)
+{
+    return gate.sum && (ld_global(gate.sum) > gate.limit) != gate.above;
 }
 
 /* ---- Small things -------------------------------------------------------------------------------- */

@@ -39,6 +39,8 @@ bool plan_takes(msa_stage stage, const msa_shape *s)
         return select && s->n_q <= 1 << 27 && s->n_q * s->topk <= INT32_MAX;
     case MSA_STAGE_SPARSE:
         return main_branch && is_block(s->block) && select;
+    case MSA_STAGE_PREFILL:
+        return main_branch && is_width(s->d_index) && is_block(s->block) && select;
     case MSA_STAGE_DECODE:
     case MSA_STAGE_DENSE_DECODE:
         for (int r = 0; r < msa_n_seqs(s); r++)
@@ -74,7 +76,6 @@ void msa_scores_turn(const msa_shape *s, const float *scores, int r, int64_t fir
                      float *by_block)
 {
     const int64_t n_blocks = msa_n_blocks(s);
-#pragma omp parallel for
     for (int64_t b = first; b < end; b++)
         for (int64_t i = 0; i < s->n_q; i++)
             by_block[(b - first) * s->n_q + i] = scores[(r * s->n_q + i) * n_blocks + b];

@@ -9,6 +9,7 @@
 #define STAGE_topk MSA_STAGE_TOPK
 #define STAGE_reverse MSA_STAGE_REVERSE
 #define STAGE_sparse MSA_STAGE_SPARSE
+#define STAGE_prefill MSA_STAGE_PREFILL
 #define STAGE_decode MSA_STAGE_DECODE
 #define STAGE_dense_decode MSA_STAGE_DENSE_DECODE
 
@@ -21,6 +22,7 @@ bool plan_takes(msa_stage stage, const msa_shape *s);
 #define TAKEN_topk "k <= 32"
 #define TAKEN_reverse "k <= 32"
 #define TAKEN_sparse "dh 64 or 128, block 32, 64 or 128, k <= 32, Hq/Hkv <= 16"
+#define TAKEN_prefill "dh and di 64 or 128, block 32, 64 or 128, k <= 32, Hq/Hkv <= 16"
 #define TAKEN_decode "up to 16 queries, dh and di 64 or 128, block 32, 64 or 128, k <= 32, Hq/Hkv <= 16"
 #define TAKEN_dense_decode "up to 16 queries, dh 64 or 128, block 32, 64 or 128, Hq/Hkv <= 16"
 

@@ -17,6 +17,7 @@
 constexpr uint64_t free_place = 0, closed_place = 0xffffffffull << 32;
 
 /// A candidate. NaN ranks as -inf, and the two zeros are equal.
+// [rank_key]
 PTX_INLINE uint64_t rank_key(float score, int id)
 {
     const float x = score == score ? score + 0.0f : minus_infinity();
@@ -26,6 +27,7 @@ PTX_INLINE uint64_t rank_key(float score, int id)
     bits ^= bits >> 31 ? ~0u : 1u << 31;
     return (uint64_t)bits << 32 | ~(uint32_t)id;
 }
+// [rank_key]
 /// A candidate's score; NaN for a place that is free or closed.
 PTX_INLINE float score_of(uint64_t key)
 {

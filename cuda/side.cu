@@ -221,7 +221,7 @@ static Call part(const msa_shape *s, msa_dtype out, const msa_arrays *a, int r)
     c.s = {(int)seq.n_q, (int)seq.n_kv, (int)(seq.n_kv - seq.n_q),
            s->n_heads,   s->n_kv_heads, s->n_heads / s->n_kv_heads,
            s->block,     s->topk,       (int)ceil_div(seq.n_kv, (int64_t)s->block),
-           s->n_q,       n_blocks};
+           s->n_q,       n_blocks,      {}};
     c.d_head = s->d_head;
     c.d_index = s->d_index;
     c.out = out;

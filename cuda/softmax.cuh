@@ -71,11 +71,13 @@ template <int n> PTX_INLINE void rescale(float (&o)[n], const float (&keep)[2])
 
 /// P in bf16 as the left operand of P V: the fragments of D and A agree, so nothing moves between threads.
 /// p[step] are the keys 16 step .. 16 step + 15.
+// [pack_weights]
 template <int n> PTX_INLINE void pack_weights(uint32_t (&p)[n / 8][4], const float (&s)[n])
 {
     for (int i = 0; i < n / 2; i++)
         p[i / 4][i % 4] = pack_bf16(s[2 * i], s[2 * i + 1]);
 }
+// [pack_weights]
 
 /// After the last tile: 1 / l by which to multiply O, and the natural logarithm of the row's sum of
 /// exponentials; 0 and -inf for a row that saw nothing.

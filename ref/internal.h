@@ -104,6 +104,7 @@ size_t index_workspace(const msa_shape *s);
 size_t topk_workspace(const msa_shape *s);
 size_t reverse_workspace(const msa_shape *s);
 size_t sparse_workspace(const msa_shape *s);
+size_t prefill_workspace(const msa_shape *s);
 size_t decode_workspace(const msa_shape *s);
 size_t dense_decode_workspace(const msa_shape *s);
 size_t backward_workspace(const msa_shape *s);

@@ -62,17 +62,21 @@ msa_status msa_kl(const msa_shape *s, const float *q, const float *k, const floa
                 for (int64_t a = 0; a < n; a++)
                     p[a] = u[a] = scale * dot(qi + row * di, index_keys + tokens[a] * di, di);
                 double denom, row_lse = softmax_row(u, n, false, &denom);
+                /* [loss] */
                 for (int64_t a = 0; a < n; a++)
                     if (t[a] > 0) /* 0 log 0 = 0 */
                         total += share * t[a] * (log(t[a]) - (p[a] - row_lse));
+                /* [loss] */
                 if (!dqi)
                     continue;
                 memset(acc, 0, (size_t)di * sizeof *acc);
+                /* [gradient] */
                 for (int64_t a = 0; a < n; a++) {
                     double g = weight * share * scale * (u[a] / denom - t[a]);
                     axpy(g, index_keys + tokens[a] * di, di, acc);
                     axpy(g, qi + row * di, di, sum_dki + (seq.kv0 + tokens[a]) * di);
                 }
+                /* [gradient] */
                 for (int c = 0; c < di; c++)
                     dqi[row * di + c] = (float)acc[c];
             }

@@ -168,6 +168,11 @@ typedef msa_status msa_reverse_fn(const msa_shape *s, const int32_t *ids, int32_
 typedef msa_status msa_sparse_fn(const msa_shape *s, const float *q, const float *k, const float *v,
                                  const int32_t *ids, float *o, float *lse, void *work);
 
+/** The whole attention of a layer in one call: index, selection and Main Branch. `lse` may be NULL. */
+typedef msa_status msa_prefill_fn(const msa_shape *s, const float *q, const float *k, const float *v,
+                                  const float *qi, const float *ki, int32_t *ids, float *o, float *lse,
+                                  void *work);
+
 /** One step of generation, the whole attention for the newest tokens of each sequence: index, selection and
  *  Main Branch. `lse` may be NULL. Implementations may limit the queries of a sequence (to 16).
  *  @param p NULL: keys, values and index keys are contiguous, as everywhere else
@@ -206,6 +211,7 @@ msa_index_fn msa_index;               /* index.c */
 msa_topk_fn msa_topk;                 /* topk.c */
 msa_reverse_fn msa_reverse;           /* reverse.c */
 msa_sparse_fn msa_sparse;             /* sparse.c */
+msa_prefill_fn msa_prefill;           /* sparse.c */
 msa_decode_fn msa_decode;             /* decode.c */
 msa_dense_decode_fn msa_dense_decode; /* decode.c */
 msa_backward_fn msa_backward;         /* backward.c */
@@ -231,6 +237,7 @@ typedef enum msa_stage {
     MSA_STAGE_TOPK,
     MSA_STAGE_REVERSE,
     MSA_STAGE_SPARSE,
+    MSA_STAGE_PREFILL,
     MSA_STAGE_DECODE,
     MSA_STAGE_DENSE_DECODE,
     MSA_STAGE_BACKWARD,
@@ -261,6 +268,7 @@ typedef struct msa_kernel {
         msa_topk_fn *topk;
         msa_reverse_fn *reverse;
         msa_sparse_fn *sparse;
+        msa_prefill_fn *prefill;
         msa_decode_fn *decode;
         msa_dense_decode_fn *dense_decode;
         msa_backward_fn *backward;

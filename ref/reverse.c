@@ -25,6 +25,7 @@ size_t reverse_workspace(const msa_shape *s)
 static void turn_around(const int32_t *ids, int64_t n_q, int topk, int64_t n_blocks, int32_t *first,
                         uint32_t *entries, int32_t *next)
 {
+    /* [turn_around] */
     memset(next, 0, (size_t)n_blocks * sizeof *next);
     for (int64_t a = 0; a < n_q * topk; a++)
         if (ids[a] >= 0)
@@ -40,6 +41,7 @@ static void turn_around(const int32_t *ids, int64_t n_q, int topk, int64_t n_blo
             if (block >= 0)
                 entries[next[block]++] = (uint32_t)i << 5 | (uint32_t)slot;
         }
+    /* [turn_around] */
     for (int64_t a = first[n_blocks]; a < n_q * topk; a++)
         entries[a] = ~UINT32_C(0);
 }

@@ -63,3 +63,20 @@ msa_status msa_sparse_bf16(const msa_shape *s, const float *q, const float *k, c
 {
     return sparse(s, q, k, v, ids, o, lse, work, true);
 }
+
+/* ---- The whole attention of a layer ------------------------------------------------------------------ */
+
+size_t prefill_workspace(const msa_shape *s)
+{
+    return (size_t)max_i64((int64_t)index_workspace(s), (int64_t)sparse_workspace(s));
+}
+
+msa_status msa_prefill(const msa_shape *s, const float *q, const float *k, const float *v, const float *qi,
+                      const float *ki, int32_t *ids, float *o, float *lse, void *work)
+{
+    MSA_TRY(msa_check_shape(s));
+    if (!q || !k || !v || !qi || !ki || !ids || !o || !work)
+        return MSA_ERR_NULL;
+    MSA_TRY(msa_index(s, qi, ki, NULL, ids, NULL, work));
+    return msa_sparse(s, q, k, v, ids, o, lse, work);
+}

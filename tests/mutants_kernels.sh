@@ -60,6 +60,7 @@ mutant 'parts of a row weigh the same' decode/decode.cuh decode/split 's/ex2(par
 # ---- What the engine sees --------------------------------------------------------------------------
 mutant 'accumulators read before the wait' dense/4_hopper.cu dense/hopper 's/wgmma_wait<1>();/wgmma_wait<2>();/'
 mutant 'a stage that is never given back' dense/4_hopper.cu dense/hopper 's/give_back(smem.v, j - 1);//'
+mutant 'values given back before their products are waited for' dense/4_hopper.cu dense/hopper 's/^        wgmma_wait<0>();/        give_back(smem.v, j - 1); wgmma_wait<0>();/; s/^        give_back(smem.v, j - 1);$//'
 mutant 'no proxy fence after ordinary stores' attend.cuh sparse/kv_outer 's/fence_proxy_async();//'
 mutant 'fewer bytes expected than come' index/stream.cuh index/wgmma 's/sizeof m.k\[stage\])/sizeof m.k[stage] \/ 2)/'
 mutant 'one warp too few gives a stage back' sparse/3_union.cu sparse/union 's/any ? 8 : 4/any ? 7 : 3/'

@@ -381,6 +381,8 @@ static msa_status call(const msa_ops *ops, int stage, const msa_shape *s, const 
                           (msa_item *)(void *)(out + 600), work);
     case MSA_STAGE_SPARSE:
         return k->sparse(s, in, in, in, ids, out, out, work);
+    case MSA_STAGE_PREFILL:
+        return k->prefill(s, in, in, in, in, in, (int32_t *)(void *)(out + 800), out, out, work);
     case MSA_STAGE_DECODE:
         return k->decode(s, NULL, in, in, in, in, in, (int32_t *)(void *)(out + 800), out, out, work);
     case MSA_STAGE_DENSE_DECODE:

@@ -21,6 +21,10 @@ for dir in "$EX"/[0-9]*/; do
         continue
     fi
     verdict 1 "not yet: " "$e: its stub fails" "$e/stub" 1
+    if [[ -f $dir/stub.cu ]]; then
+        [[ $(grep -cE '^  (no GPU here: |not tried on the GPU: |on .*: (right; .* ms|wrong))' "$W.out") -eq 1 ]]
+        check $? "$e: one line about a GPU"
+    fi
     for seed in 1 2 3; do
         verdict 0 pass "$e: its solution passes, seed $seed" "$e/solution" "$seed"
     done
@@ -38,6 +42,14 @@ for cu in "$EX"/[0-9]*/*.cu; do
     cuda/nvcc.sh "$cu" "$W/kernel.o" >"$W.out" 2>"$W.err"
     check $? "${cu#"$EX"/} compiles with nvcc"
 done
+
+if [[ -x $P/with_gpu ]]; then
+    verdict 0 pass "a kernel linked with the GPU's side passes" with_gpu 1
+    grep -qE '^  (no GPU here: .*CUDA|on .*: right; .* ms)' "$W.out"
+    check $? "and has looked for a GPU:$(grep -E '^  (no GPU here|on )' "$W.out")"
+else
+    skip "a kernel linked with the GPU's side" "no nvcc 12.4 or newer here, or no C++ compiler, or a build for the GPU, which links all so"
+fi
 
 # ---- What a student sees, in a copy of the directory -------------------------------------------------
 

@@ -269,7 +269,8 @@ int main(int argc, char **argv)
     for (int i = 0; (k = table_at(i)) != NULL; i++)
         if (is_wanted(k, only)) {
             agrees(k, i);
-            if (k->stage == MSA_STAGE_DENSE || k->stage == MSA_STAGE_SPARSE || k->stage == MSA_STAGE_DECODE)
+            if (k->stage == MSA_STAGE_DENSE || k->stage == MSA_STAGE_SPARSE ||
+                k->stage == MSA_STAGE_PREFILL || k->stage == MSA_STAGE_DECODE)
                 output_types(k, k->stage == MSA_STAGE_DECODE ? &step : &small, check_seed(5));
         }
     if (!only) {

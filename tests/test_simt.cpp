@@ -1002,6 +1002,30 @@ __global__ void refill_in_use(const __grid_constant__ CUtensorMap map)
     wgmma_wait<0>();
 }
 
+/// The first warpgroup multiplies and gives the tile back before it waits; the second refills it.
+__global__ void given_back_early(const __grid_constant__ CUtensorMap map, bool early)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    begin(s, &map, tile_bytes);
+    if (threadIdx.x < 128) {
+        mbarrier_wait(&s.full, 0);
+        float d[32];
+        multiply(s, d);
+        if (!early)
+            wgmma_wait<0>();
+        bar_arrive(1, 256);
+        wgmma_wait<0>();
+        mbarrier_wait(&s.full, 1);
+    } else {
+        bar_sync(1, 256);
+        if (threadIdx.x == 128) {
+            mbarrier_arrive_expect(&s.full, tile_bytes);
+            tma_load_2d(s.tile[0], &map, &s.full, 0, 0); // BLAME: refill of a stage given back early
+        }
+        mbarrier_wait(&s.full, 1);
+    }
+}
+
 __global__ void refill_too_early(const __grid_constant__ CUtensorMap map, uint16_t *out)
 {
     BarrierSmem &s = shared<BarrierSmem>();
@@ -1278,6 +1302,12 @@ static void wrong_kernels()
         [&] { LAUNCH(read_before_wait, 1, 128, bytes, nullptr, map, &half); }, false);
     wrong("refill of a stage that wgmma reads", "refill",
           [&] { LAUNCH(refill_in_use, 1, 128, bytes, nullptr, map); });
+    right("a stage given back after the wait", [&] {
+        LAUNCH(given_back_early, 1, 256, bytes, nullptr, map, false);
+        return true;
+    });
+    wrong("refill of a stage given back early", "refill",
+          [&] { LAUNCH(given_back_early, 1, 256, bytes, nullptr, map, true); });
     wrong(
         "refill, reader last", "has not been waited for",
         [&] { LAUNCH(refill_too_early, 1, 128, bytes, nullptr, map, &half); }, false);

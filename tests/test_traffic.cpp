@@ -301,6 +301,29 @@ static void judge_step(const msa_shape &sizes, int t, const vector<int32_t> &len
     within_one_percent("dense step", (double)(c.load_bytes + c.store_bytes), dense, named);
 }
 
+/// prefill/auto leaves O as the union does where neighbours agree, and KV-outer's partials where they do not.
+static void judge_choice(bool agree, std::mt19937 &rng)
+{
+    const msa_shape s = {64, 2048, 16, 1, 64, 64, 32, 4, 1, nullptr, nullptr};
+    Problem p;
+    p.s = s;
+    p.q = draw((size_t)(s.n_q * s.n_heads * s.d_head), rng);
+    p.k = draw((size_t)(s.n_kv * s.n_kv_heads * s.d_head), rng);
+    p.v = draw((size_t)(s.n_kv * s.n_kv_heads * s.d_head), rng);
+    p.qi = draw((size_t)(s.n_q * s.n_kv_heads * s.d_index), rng);
+    p.ki = draw((size_t)(s.n_kv * s.d_index), rng);
+    for (int64_t i = 0; agree && i < s.n_q * s.d_index; i++)
+        aligned(p.qi)[i] = aligned(p.qi)[i % s.d_index]; // the same index query everywhere
+    p.o.resize(p.q.size());
+    p.lse.resize((size_t)(s.n_q * s.n_heads));
+    p.ids.resize((size_t)(s.n_q * s.n_kv_heads * s.topk));
+    const uint64_t both[] = {count(p, "prefill/union").store_bytes, count(p, "prefill/kv_outer").store_bytes};
+    const uint64_t chosen = count(p, "prefill/auto").store_bytes;
+    tap(both[0] != both[1] && chosen == both[!agree] + 4, // and the sum
+        "neighbours %s: auto writes %llu bytes, union %llu, kv_outer %llu", agree ? "agree" : "disagree",
+        (unsigned long long)chosen, (unsigned long long)both[0], (unsigned long long)both[1]);
+}
+
 int main()
 {
     std::mt19937 rng(7);
@@ -315,6 +338,8 @@ int main()
     judge_index({96, 1500, 64, 4, 128, 128, 128, 16, 1, nullptr, nullptr}, 1, rng);
     judge_index({40, 3000, 4, 2, 64, 64, 32, 4, 1, nullptr, nullptr}, 11, rng);
     judge_index({9, 4100, 16, 1, 128, 128, 128, 16, 1, nullptr, nullptr}, 4, rng);
+    judge_choice(true, rng);
+    judge_choice(false, rng);
     const msa_shape shapes[] = {{64, 2048, 32, 2, 128, 128, 128, 8, 1, nullptr, nullptr},
                                 {150, 1000, 8, 2, 64, 64, 64, 4, 1, nullptr, nullptr},
                                 {90, 517, 16, 1, 128, 128, 32, 6, 1, nullptr, nullptr}};

@@ -12,7 +12,9 @@
 
 static uint64_t seed = 1;
 static const char *picture_path;
-static char failure[2 * VERDICT_TEXT];
+static int failures;
+static const char *place = "";
+static char failure[4 * VERDICT_TEXT]; // the engine's story of a deadlock has several lines
 
 /* ---- Memory ---------------------------------------------------------------------------------------- */
 
@@ -106,12 +108,24 @@ uint64_t exercise_seed(void)
 
 void exercise_true(bool ok, const char *fmt, ...)
 {
+    failures += !ok;
     if (ok || failure[0])
         return;
     va_list args;
+    const int n = snprintf(failure, sizeof failure, "%s", place);
     va_start(args, fmt);
-    vsnprintf(failure, sizeof failure, fmt, args);
+    vsnprintf(failure + n, sizeof failure - (size_t)n, fmt, args);
     va_end(args);
+}
+
+int exercise_failures(void)
+{
+    return failures;
+}
+
+void exercise_place(const char *text)
+{
+    place = text;
 }
 
 void exercise_tensor(const char *what, verdict_dims n, const float *expected, const float *found,

@@ -53,6 +53,10 @@ void exercise_tensor(const char *what, verdict_dims n, const float *expected, co
                      verdict_budget budget);
 /** Anything else that must hold; the text says what was expected and what was found. */
 __attribute__((format(printf, 2, 3))) void exercise_true(bool ok, const char *fmt, ...);
+/** How many things did not hold so far, told or not. */
+int exercise_failures(void);
+/** What failures from now on begin with. */
+void exercise_place(const char *place);
 /** ids [Hkv,T,k], exactly: the first wrong one is told. */
 void exercise_ids(const msa_shape *s, const int32_t *expected, const int32_t *found);
 /** An exact count, and the most that passes. */

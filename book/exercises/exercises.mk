@@ -1,5 +1,6 @@
 # The exercises of the book, for the Makefile. Each is three programs that share one check: the stub, the
-# solution, and mine, the student's copy, which git ignores and nothing here overwrites or deletes.
+# solution, and mine, the student's copy, which git ignores and nothing here overwrites or deletes. A kernel
+# (.cu) runs on the engine, and in builds by "make cuda" on a GPU too.
 EX       := book/exercises
 EX_C     := $(patsubst $(EX)/%/stub.c,%,$(wildcard $(EX)/[0-9]*/stub.c))
 EX_CU    := $(if $(CXX17),$(patsubst $(EX)/%/stub.cu,%,$(wildcard $(EX)/[0-9]*/stub.cu)))
@@ -11,13 +12,33 @@ $(EX_B)/%.o: $(EX)/%.c $(B)/flags
 $(EX_B)/%.o: $(EX)/%.cu $(B)/flags
 	@mkdir -p $(@D) && echo "  c++ $<"
 	$(Q)$(CXX) $(ALLCXXFLAGS) -x c++ -c $< -o $@
+$(EX_B)/%.gpu.o: $(EX)/%.cu cuda/nvcc.sh $(wildcard cuda/*.cuh cuda/*/*.cuh)
+	@mkdir -p $(@D) && echo "  nvcc $<"
+	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 
 define EX_PROGRAM
 $(EX_B)/$(1)/$(2): $(EX_B)/$(1)/$(2).o $(EX_B)/$(1)/check.o $(3) $(BOOK_LIBS)
 	$(Q)$(LINK) $(LINKFLAGS) $$^ $(APPLIBS) -o $$@
 endef
 $(foreach e,$(EX_C),$(foreach p,stub solution mine,$(eval $(call EX_PROGRAM,$(e),$(p),$(EX_B)/exercise.o))))
-$(foreach e,$(EX_CU),$(foreach p,stub solution mine,$(eval $(call EX_PROGRAM,$(e),$(p),$(EX_B)/exercise.o $(EX_B)/kernel.o))))
+$(foreach e,$(EX_CU),$(foreach p,stub solution mine,$(eval $(call EX_PROGRAM,$(e),$(p),$(EX_B)/exercise.o $(EX_B)/kernel.o $(if $(CUDA),$(EX_B)/$(e)/$(p).gpu.o)))))
+
+# In a build for the engine alone, where nvcc is: one kernel with the GPU's side, to check that it can be linked.
+# No kernel of the ladder is needed for that, so their entries lie at address 0.
+EX_GPU := $(if $(and $(CXX17),$(NVCC_NEW)),$(if $(CUDA)$(SAN),,$(EX_B)/with_gpu))
+EX_E := $(firstword $(EX_CU))
+LADDER = $(shell sed -nE 's/^KERNEL.(\w+), (\w+),.*/-Wl,--defsym=cuda_\1_\2=0/p' cuda/kernels.def)
+$(EX_B)/sides/%.o: %.c $(B)/flags
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALLFLAGS) -DHAVE_SIMT -DHAVE_CUDA -c $< -o $@
+# Not build/cuda/side.gpu.o, by which make knows a build for the GPU.
+$(EX_B)/sides/side.gpu.o: cuda/side.cu cuda/kernels.def cuda/nvcc.sh $(wildcard cuda/*.cuh)
+	@mkdir -p $(@D) && echo "  nvcc $<"
+	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
+EX_SIDES := cuda/host.o ref/cli/table.o
+$(EX_B)/with_gpu: $(EX_SIDES:%=$(EX_B)/sides/%) $(EX_B)/$(EX_E)/solution.o $(EX_B)/$(EX_E)/check.o $(EX_B)/exercise.o $(EX_B)/kernel.o $(EX_B)/$(EX_E)/solution.gpu.o \
+		$(EX_B)/sides/side.gpu.o $(filter-out $(EX_SIDES:%=$(B)/%),$(BOOK_LIBS))
+	$(Q)$(LINK) $(LINKFLAGS) $^ $(LADDER) $(CUDALIBS) $(APPLIBS) -o $@
 
 .PHONY: exercise hint progress exercises-check exercise-programs
 N    ?=#                   which exercise
@@ -37,4 +58,4 @@ progress: ## all exercises, and how far you are
 	@$(EXERCISE) progress
 exercises-check: exercise-programs ## prove that every stub fails and every solution passes
 	@B=$(B) NVCC="$(NVCC)" tests/run.sh tests/test_exercises.sh
-exercise-programs: $(foreach e,$(EX_C) $(EX_CU),$(EX_B)/$(e)/stub $(EX_B)/$(e)/solution)
+exercise-programs: $(foreach e,$(EX_C) $(EX_CU),$(EX_B)/$(e)/stub $(EX_B)/$(e)/solution) $(EX_GPU)

@@ -1,58 +1,167 @@
 /**
  * @file kernel.c
- * @brief Running a student's index kernel on the engine: see kernel.h.
+ * @brief Running a student's kernel on the engine and on a GPU: see kernel.h.
  */
 #include "kernel.h"
 
 #include <stdio.h>
 
-/* ---- Arrays on the engine, bounds declared --------------------------------------------------------- */
+#include "../../ref/cli/table.h"
+#include "../../ref/cli/timing.h"
 
-static void *fresh(const msa_device *device, int64_t bytes, const char *name)
+/* The student's kernel on both sides; the GPU's is there in builds by `make cuda`. */
+extern const struct msa_entry simt_exercise_kernel;
+extern const struct msa_entry cuda_exercise_kernel __attribute__((weak));
+
+/* ---- Arrays on a device, bounds declared ----------------------------------------------------------- */
+
+#define MOST_ARRAYS 8
+
+/* A case on a device. */
+typedef struct kernel_run {
+    const msa_device *device;
+    const struct msa_entry *entry;
+    const kernel_case *c;
+    inputs in;    /* rounded to bf16 */
+    int32_t *ids; /* of KERNEL_ATTEND */
+    msa_arrays a;
+    void *work;
+    void *all[MOST_ARRAYS];
+    int n;
+} kernel_run;
+
+static void *fresh(kernel_run *r, int64_t bytes, const char *name)
 {
-    void *p = device->alloc((size_t)bytes);
+    void *p = r->device->alloc((size_t)bytes);
     if (!p) {
         fprintf(stderr, "exercise: out of memory\n");
         exit(2);
     }
-    device->fill(p, 0xff, (size_t)bytes);
-    device->declare(p, (size_t)bytes, name);
+    r->device->fill(p, 0xff, (size_t)bytes);
+    r->device->declare(p, (size_t)bytes, name);
+    r->all[r->n++] = p;
     return p;
 }
 
-static uint16_t *as_bf16(const msa_device *device, const float *x, int64_t n, const char *name)
+static void *sent(kernel_run *r, const void *from, int64_t bytes, const char *name)
 {
-    uint16_t *y = fresh(device, n * 2, name);
+    void *p = fresh(r, bytes, name);
+    exercise_true(r->device->upload(p, from, (size_t)bytes) == MSA_OK, "%s", r->device->trouble());
+    return p;
+}
+
+static const uint16_t *as_bf16(kernel_run *r, const float *x, int64_t n, const char *name)
+{
+    uint16_t *y = exercise_alloc(n * 2);
     for (int64_t i = 0; i < n; i++)
         y[i] = msa_bf16_bits(x[i]);
-    return y;
+    return sent(r, y, n * 2, name);
+}
+
+static void give_arrays(kernel_run *r)
+{
+    const msa_shape *s = &r->c->shape;
+    const int64_t rows = s->n_q * s->n_kv_heads, n_ids = rows * s->topk;
+    if (r->c->task == KERNEL_ATTEND) {
+        r->ids = exercise_alloc(n_ids * (int64_t)sizeof *r->ids);
+        inputs_ids(s, r->c->selection, exercise_seed(), r->ids);
+        r->a = (msa_arrays){.q = as_bf16(r, r->in.q, s->n_q * s->n_heads * s->d_head, "q"),
+                            .k = as_bf16(r, r->in.k, s->n_kv * s->n_kv_heads * s->d_head, "k"),
+                            .v = as_bf16(r, r->in.v, s->n_kv * s->n_kv_heads * s->d_head, "v"),
+                            .ids = sent(r, r->ids, n_ids * 4, "ids"),
+                            .o = fresh(r, s->n_q * s->n_heads * s->d_head * 4, "o"),
+                            .lse = fresh(r, s->n_q * s->n_heads * 4, "lse")};
+    } else {
+        r->a = (msa_arrays){.qi = as_bf16(r, r->in.qi, rows * s->d_index, "qi"),
+                            .ki = as_bf16(r, r->in.ki, s->n_kv * s->d_index, "ki")};
+        if (r->c->task == KERNEL_IDS)
+            r->a.ids = fresh(r, n_ids * 4, "ids");
+        else
+            r->a.scores = fresh(r, rows * msa_n_blocks(s) * 4, "scores");
+    }
+    r->work = fresh(r, (int64_t)r->device->workspace(r->entry, s, MSA_F32), "work");
+}
+
+static kernel_run begin(const msa_device *device, const struct msa_entry *entry, const kernel_case *c)
+{
+    kernel_run r = {.device = device, .entry = entry, .c = c};
+    const inputs raw = exercise_inputs(&c->shape, c->pattern);
+    exercise_true(inputs_rounded(&r.in, &raw, &c->shape), "out of memory");
+    give_arrays(&r);
+    return r;
+}
+
+static msa_status launch(kernel_run *r)
+{
+    const msa_status status = r->device->run(r->entry, &r->c->shape, MSA_F32, &r->a, r->work, NULL);
+    exercise_true(status == MSA_OK, "%s",
+                  status == MSA_ERR_DEVICE ? r->device->trouble() : msa_strerror(status));
+    return status;
+}
+
+static void end(kernel_run *r)
+{
+    r->device->declare(NULL, 0, NULL);
+    for (int i = 0; i < r->n; i++)
+        r->device->free(r->all[i]);
+    inputs_free(&r->in);
 }
 
 /* ---- Verdict --------------------------------------------------------------------------------------- */
 
-static void judge_scores(const msa_shape *s, const inputs *in, const float *found)
+/* What the kernel wrote. */
+static void *written(const kernel_run *r, const void *from, int64_t n)
 {
-    float *scores = exercise_floats(s->n_kv_heads * s->n_q * msa_n_blocks(s));
-    void *work = exercise_alloc((int64_t)msa_workspace(NULL, s));
-    exercise_true(msa_index(s, in->qi, in->ki, scores, NULL, NULL, work) == MSA_OK, "the reference failed");
-    exercise_tensor("scores", (verdict_dims){s->n_kv_heads, s->n_q, msa_n_blocks(s)}, scores, found,
-                    verdict_float32(s, in, VERDICT_SCORES, 1));
+    void *to = exercise_alloc(n * 4);
+    exercise_true(r->device->download(to, from, (size_t)n * 4) == MSA_OK, "%s", r->device->trouble());
+    return to;
 }
 
-static void judge_ids(const msa_shape *s, const inputs *in, const int32_t *found)
+static void judge_tensor(const kernel_run *r, verdict_tensor t, const float *expected, const float *found)
+{
+    const msa_shape *s = &r->c->shape;
+    const verdict_dims n = verdict_tensor_dims(s, t);
+    exercise_tensor(verdict_tensor_name(t), n, expected, written(r, found, n.d0 * n.d1 * n.d2),
+                    verdict_float32(s, &r->in, t, 1));
+}
+
+static void judge_ids(const kernel_run *r, const int32_t *expected)
 {
     bool ok;
-    const double tolerance = inputs_is_exact(in->pattern) ? 0 : 1;
-    const verdict_selection v = verdict_ids(s, in->qi, in->ki, found, tolerance, 0.001, &ok);
-    int32_t *ids = exercise_alloc(s->n_kv_heads * s->n_q * s->topk * (int64_t)sizeof *ids);
-    void *work = exercise_alloc((int64_t)msa_workspace(NULL, s));
-    exercise_true(msa_index(s, in->qi, in->ki, NULL, ids, NULL, work) == MSA_OK, "the reference failed");
+    const msa_shape *s = &r->c->shape;
+    const int32_t *found = written(r, r->a.ids, s->n_kv_heads * s->n_q * s->topk);
+    const double tolerance = inputs_is_exact(r->in.pattern) ? 0 : 1;
+    const verdict_selection v = verdict_ids(s, r->in.qi, r->in.ki, found, tolerance, 0.001, &ok);
     if (ok && !v.pass)
-        exercise_ids(s, ids, found);
+        exercise_ids(s, expected, found);
     exercise_true(ok && v.pass, "ids: too many ties swapped");
 }
 
-/* ---- A run ----------------------------------------------------------------------------------------- */
+static void judge(const kernel_run *r)
+{
+    const msa_shape *s = &r->c->shape;
+    const inputs *in = &r->in;
+    float *scores = exercise_floats(s->n_kv_heads * s->n_q * msa_n_blocks(s));
+    int32_t *ids = exercise_alloc(s->n_kv_heads * s->n_q * s->topk * (int64_t)sizeof *ids);
+    float *o = exercise_floats(s->n_q * s->n_heads * s->d_head), *lse = exercise_floats(s->n_q * s->n_heads);
+    void *work = exercise_alloc((int64_t)msa_workspace(NULL, s));
+    const msa_status status = r->c->task == KERNEL_ATTEND
+                                  ? msa_sparse(s, in->q, in->k, in->v, r->ids, o, lse, work)
+                                  : msa_index(s, in->qi, in->ki, scores, ids, NULL, work);
+    exercise_true(status == MSA_OK, "the reference failed");
+    if (r->c->task == KERNEL_IDS)
+        judge_ids(r, ids);
+    else if (r->c->task == KERNEL_SCORES)
+        judge_tensor(r, VERDICT_SCORES, scores, r->a.scores);
+    else {
+        judge_tensor(r, VERDICT_O, o, r->a.o);
+        judge_tensor(r, VERDICT_LSE, lse, r->a.lse);
+    }
+}
+
+/* ---- On the engine --------------------------------------------------------------------------------- */
+
+static bool wrong; /* found so far, bars aside */
 
 typedef struct watching {
     kernel_view *view;
@@ -65,49 +174,32 @@ static void pass_on(void *context, const simt_access *access)
     w->see(w->view, access);
 }
 
-static void look(kernel_view *view, kernel_watcher *see, watching *w, const msa_arrays *a, const void *work)
+static void look(kernel_view *view, kernel_watcher *see, watching *w, const kernel_run *r)
 {
     if (!view)
         return;
     *w = (watching){view, see};
-    view->ki = (uint64_t)(uintptr_t)a->ki;
-    view->ids = (uint64_t)(uintptr_t)a->ids;
-    view->work = (uint64_t)(uintptr_t)work;
+    view->k = (uint64_t)(uintptr_t)r->a.k;
+    view->ki = (uint64_t)(uintptr_t)r->a.ki;
+    view->ids = (uint64_t)(uintptr_t)r->a.ids;
+    view->work = (uint64_t)(uintptr_t)r->work;
     simt_watch(pass_on, w);
 }
 
-simt_counters kernel_check(const msa_shape *s, inputs_pattern pattern, bool ids, kernel_view *view,
-                           kernel_watcher *see)
+simt_counters kernel_check(const kernel_case *c, kernel_view *view, kernel_watcher *see)
 {
-    const msa_device *engine = msa_engine();
-    const inputs raw = exercise_inputs(s, pattern);
-    inputs in;
-    const int64_t rows = s->n_q * s->n_kv_heads;
-    exercise_true(inputs_rounded(&in, &raw, s), "out of memory");
-    msa_arrays a = {.qi = as_bf16(engine, in.qi, rows * s->d_index, "qi"),
-                    .ki = as_bf16(engine, in.ki, s->n_kv * s->d_index, "ki")};
-    if (ids)
-        a.ids = fresh(engine, rows * s->topk * 4, "ids");
-    else
-        a.scores = fresh(engine, rows * msa_n_blocks(s) * 4, "scores");
-    const size_t bytes = engine->workspace(&simt_exercise_kernel, s, MSA_F32);
-    void *work = fresh(engine, (int64_t)bytes, "work");
+    const int before = exercise_failures();
+    static const int mode[] = {[KERNEL_AT_RANDOM] = 2, [KERNEL_LATE] = 0, [KERNEL_EARLY] = 1};
+    kernel_run r = begin(msa_engine(), &simt_exercise_kernel, c);
     watching w;
-    look(view, see, &w, &a, work);
-    msa_engine_mode(2, 2, exercise_seed());
-    const msa_status status = engine->run(&simt_exercise_kernel, s, MSA_F32, &a, work, NULL);
+    look(view, see, &w, &r);
+    msa_engine_mode(2, mode[c->timing], exercise_seed());
+    const msa_status status = launch(&r);
     simt_watch(NULL, NULL);
-    exercise_true(status == MSA_OK, "%s",
-                  status == MSA_ERR_DEVICE ? engine->trouble() : msa_strerror(status));
-    if (ids)
-        judge_ids(s, &in, a.ids);
-    else
-        judge_scores(s, &in, a.scores);
-    engine->declare(NULL, 0, NULL);
-    void *const all[] = {(void *)a.qi, (void *)a.ki, a.ids, a.scores, work};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        engine->free(all[i]);
-    inputs_free(&in);
+    if (status == MSA_OK)
+        judge(&r);
+    end(&r);
+    wrong = wrong || exercise_failures() > before;
     return *simt_counts();
 }
 
@@ -124,6 +216,7 @@ bool kernel_counts(const simt_counters *n)
                 {"32-byte sectors read", n->load_sectors},
                 {"bytes written", n->store_bytes},
                 {"32-byte sectors written", n->store_sectors},
+                {"bytes by bulk copies", n->bulk_bytes},
                 {"shared-memory accesses", n->shared_accesses},
                 {"bank conflicts", n->shared_conflicts},
                 {"tensor multiply-adds", n->tensor_fma},
@@ -131,4 +224,88 @@ bool kernel_counts(const simt_counters *n)
     for (size_t i = 0; i < sizeof line / sizeof *line; i++)
         printf("  %-28s %12llu\n", line[i].what, (unsigned long long)line[i].count);
     return true;
+}
+
+double kernel_timeline(touched *picture, double clocks_a_column)
+{
+    size_t n;
+    double last = 0;
+    const simt_event *e = simt_events(&n);
+    for (size_t i = 0; i < n; i++, e++) {
+        last = fmax(last, e->end);
+        if (e->did < SIMT_WAIT_MBARRIER && e->did != SIMT_COPY)
+            continue;
+        const int64_t row = e->did == SIMT_COPY ? picture->rows - 1 : (int64_t)e->warp;
+        for (int64_t c = (int64_t)(e->begin / clocks_a_column); (double)c * clocks_a_column < e->end; c++)
+            touched_mark(picture, row, c);
+    }
+    return last;
+}
+
+/* ---- On a GPU -------------------------------------------------------------------------------------- */
+
+#define LAUNCHES 21
+#define WARM_UP 3
+#define LARGER 32 /* times as many queries and keys are timed */
+
+static msa_status time_run(kernel_run *r, timing *found)
+{
+    double ms[LAUNCHES];
+    msa_status status = MSA_OK;
+    for (int i = 0; i < WARM_UP && status == MSA_OK; i++)
+        status = launch(r);
+    if (status == MSA_OK)
+        status = r->device->mark(0, NULL);
+    for (int i = 0; i < LAUNCHES && status == MSA_OK; i++) {
+        status = launch(r);
+        if (status == MSA_OK)
+            status = r->device->mark(i + 1, NULL);
+    }
+    for (int i = 0; i < LAUNCHES && status == MSA_OK; i++)
+        status = r->device->between(i, i + 1, &ms[i]);
+    if (status == MSA_OK)
+        *found = timing_summary(ms, LAUNCHES);
+    return status;
+}
+
+static void run_on(const msa_device *device, const struct msa_entry *entry, const kernel_case *c)
+{
+    msa_about about;
+    timing t;
+    const int before = exercise_failures();
+    device->about(&about);
+    kernel_run r = begin(device, entry, c);
+    if (launch(&r) == MSA_OK)
+        judge(&r);
+    end(&r);
+    if (exercise_failures() > before) {
+        printf("  on %s: wrong\n", about.name);
+        return;
+    }
+    kernel_case larger = *c;
+    larger.shape.n_q *= LARGER;
+    larger.shape.n_kv *= LARGER;
+    r = begin(device, entry, &larger);
+    if (time_run(&r, &t) == MSA_OK)
+        printf("  on %s: right; %lld queries and %lld keys take %.4f ms there, the median of %d launches\n",
+               about.name, (long long)larger.shape.n_q, (long long)larger.shape.n_kv, t.median, LAUNCHES);
+    else
+        exercise_true(false, "%s", device->trouble());
+    end(&r);
+}
+
+int kernel_end(const kernel_case *c, const touched *picture)
+{
+    const msa_device *gpu = table_device("cuda");
+    if (!gpu || !&cuda_exercise_kernel)
+        printf("  no GPU here: this build has no GPU side (make cuda)\n");
+    else if (gpu->missing())
+        printf("  no GPU here: %s\n", gpu->missing());
+    else if (wrong)
+        printf("  not tried on the GPU: wrong on the engine\n");
+    else {
+        exercise_place("on the GPU: ");
+        run_on(gpu, &cuda_exercise_kernel, c);
+    }
+    return exercise_end(picture);
 }

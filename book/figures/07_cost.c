@@ -5,11 +5,11 @@ int main(void)
 {
     msa_shape s = {.n_heads = 64, .n_kv_heads = 4, .d_head = 128, .d_index = 128, .block = 128, .topk = 16};
     begin(720, 400, "Operations of one layer's attention in a causal prefill");
-    double x0 = 90, y0 = 350, sx = 52, sy = 14.5, px = 0, pg = 0, pm = 0, pi = 0, ps = 0;
+    double x0 = 90, y0 = 350, sx = 52, sy = 12, px = 0, pg = 0, pm = 0, pi = 0, ps = 0;
     for (int e = 11; e <= 20; e++) {
         msa_cost_row row;
         must(msa_cost(&s, 1L << e, &row));
-        double x = x0 + (e - 11) * sx, low = 35;
+        double x = x0 + (e - 11) * sx, low = 31;
         double g = y0 - sy * (log2(row.flop_gqa) - low), m = y0 - sy * (log2(row.flop_msa) - low);
         double ix = y0 - sy * (log2(row.flop_msa * row.index_share) - low), sp = y0 - sy * (log2(row.flop_msa * (1 - row.index_share)) - low);
         line(x, 40, x, y0, PALE, 1);
@@ -33,8 +33,8 @@ int main(void)
     for (int e = 36; e <= 54; e += 6) {
         char name[24];
         snprintf(name, sizeof name, "2^%d", e);
-        text(x0 - 12, y0 - sy * (e - 35) + 5, "end", FAINT, name);
-        line(x0 - 6, y0 - sy * (e - 35), x0, y0 - sy * (e - 35), FAINT, 1);
+        text(x0 - 12, y0 - sy * (e - 31) + 5, "end", FAINT, name);
+        line(x0 - 6, y0 - sy * (e - 31), x0, y0 - sy * (e - 31), FAINT, 1);
     }
     text(x0, 24, "start", FAINT, "operations of one layer, by tokens of the prefill");
     line(x0, y0, 570, y0, FAINT, 1);

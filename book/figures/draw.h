@@ -7,11 +7,11 @@
 #include "../examples/example.h"
 
 #define INK "#1c2733"
-#define FAINT "#8a96a3"
+#define FAINT "#66717d"
 #define BLUE "#1f6fb2"
-#define ORANGE "#d9731a"
+#define ORANGE "#b3560a"
 #define PALE "#dfe9f2"
-#define GREEN "#2c8a4b"
+#define GREEN "#247a3f"
 
 static inline void begin(int width, int height, const char *title)
 {

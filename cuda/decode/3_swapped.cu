@@ -256,11 +256,13 @@ PTX_INLINE void issue(float (&d)[N / 2], const Tile<stage, DI> &keys, int key, c
 {
     wgmma_pin(d);
     wgmma_fence();
+    // [swapped]
     for (int step = 0; step < DI / 16; step++) {
         const int slab = step / 4, column = step % 4 * 16;
         wgmma_ss<N>(d, wgmma_descriptor(&keys.slab[slab][64 * key + column], 16, 1024, Swizzle::b128),
                     wgmma_descriptor(&queries.slab[slab][column], 16, 1024, Swizzle::b128), step > 0);
     }
+    // [swapped]
     wgmma_commit();
 }
 

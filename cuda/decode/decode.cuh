@@ -154,6 +154,7 @@ PTX_INLINE void merge_row(const Parts &parts, int64_t row, int n, float (&weight
 {
     const int lane = (int)threadIdx.x % 32;
     const float2 *ml = parts.ml + row * parts.count;
+    // [merge_parts]
     float m = minus_infinity(), l = 0;
     for (int a = lane; a < n; a += 32)
         m = fmaxf(m, ld_global(ml + a).x);
@@ -177,6 +178,7 @@ PTX_INLINE void merge_row(const Parts &parts, int64_t row, int n, float (&weight
         store(o + row * D + 32 * c + lane, acc[c] / l);
     if (lse && lane == 0)
         st_global(lse + row, m * ln_2 + logf(l));
+    // [merge_parts]
     __syncwarp();
 }
 

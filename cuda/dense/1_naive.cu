@@ -28,6 +28,7 @@ __global__ void __launch_bounds__(threads)
     float m = minus_infinity(), l = 0, acc[D];
     for (int c = 0; c < D; c++)
         acc[c] = 0;
+    // [naive]
     for (int j = 0; j <= s.prefix + i; j++) {
         const bf16 *key = k + kv_at(s, j, r, D), *value = v + kv_at(s, j, r, D);
         float dot = 0;
@@ -39,6 +40,7 @@ __global__ void __launch_bounds__(threads)
         l = l * keep + p;
         m = next;
     }
+    // [naive]
     for (int c = 0; c < D; c++)
         store(o + q_at(s, i, h, D) + c, acc[c] / l);
     if (lse)

@@ -7,9 +7,10 @@
  * four keys. A thread holds 4 rows x 4 keys of S, and of the same 4 rows D / 16 columns of O, in registers.
  * The 16 threads of a row, half a warp, share its softmax by shuffles and its P through shared memory.
  *
- * Its floor: that of 1_naive, 4 Hq dh operations a visible pair at 128 multiply-adds a clock and SM; but this
- * one can come near it. Global bytes: Q and O once; of K and V, each 64 queries of each head read what they
- * see, in whole tiles. Shared memory: 115 KB at dh 128, so one block an SM.
+ * Its floor: that of 1_naive, 4 Hq dh operations a visible pair at 128 multiply-adds a clock and SM. Nearer
+ * is shared memory: by the engine's count of passes it takes about 1.7 times as long. Global bytes: Q and O
+ * once; of K and V, each 64 queries of each head read what they see, in whole tiles. Shared memory: 115 KB at
+ * dh 128, so one block an SM.
  *
  * What it wastes: tensor cores, sixteen times as fast; every head of a group reads the same K and V; loads
  * and arithmetic take turns; half of the diagonal tile.
@@ -100,6 +101,7 @@ __global__ void __launch_bounds__(threads)
         load_tile<D>(smem.v, key(v));
         __syncthreads();
 
+        // [outer_product]
         float p[4][4] = {};
         for (int c = 0; c < D; c += 4)
             for (int n = 0; n < 4; n++) {
@@ -107,6 +109,7 @@ __global__ void __launch_bounds__(threads)
                 for (int i = 0; i < 4; i++)
                     p[i][n] += dot(load_4(smem.q[row + i][c]), b);
             }
+        // [outer_product]
         for (int i = 0; i < 4; i++) {
             float top = minus_infinity();
             for (int n = 0; n < 4; n++) {

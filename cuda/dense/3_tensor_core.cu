@@ -10,9 +10,10 @@
  * permutation of 16-byte chunks keeps shared memory free of bank conflicts.
  *
  * Its floor: 4 Hq dh operations a visible pair at the rate of mma.sync, about two thirds of wgmma's on
- * Hopper. Global bytes: Q and O once; of K and V, each 64 / G queries read what they see, in whole tiles of
- * 64 keys, once for all heads of a group. Registers (dh 128): 128 for Q, O and S, 16 for P,
- * addresses: 216 in all. Shared memory: 80 KB, so two blocks an SM.
+ * Hopper. Nearer is shared memory: a warp reads 32 KB of K and V for 262144 multiply-adds of its 16 rows,
+ * 1024 a clock at 128 bytes, half of the tensor cores' peak. Global bytes: Q and O once; of K and V, each 64
+ * / G queries read what they see, in whole tiles of 64 keys, once for all heads of a group. Registers (dh
+ * 128): 128 for Q, O and S, 16 for P, addresses: 216 in all. Shared memory: 80 KB, so two blocks an SM.
  *
  * What it wastes: a third of the tensor cores; shared memory, since each warp reads all of K and V for its 16
  * rows; the tensor cores again while a warp takes exponentials, unless another warp has products to do.
@@ -69,6 +70,7 @@ __global__ void __launch_bounds__(threads)
         __syncthreads(); // tile j is there, and all are done with tile j - 1
         if (j == 0)
             load_queries(rows, smem.q, row);
+        // [warp_step]
         if (j + tile_keys < end)
             fetch(j + tile_keys);
         warp_scores(x, rows, smem.k[stage]);
@@ -80,6 +82,7 @@ __global__ void __launch_bounds__(threads)
         rescale(acc, keep);
         pack_weights(p, x);
         warp_values(acc, p, smem.v[stage]);
+        // [warp_step]
     }
     float inverse[2], z[2];
     softmax_finish(softmax, inverse, z);

@@ -52,6 +52,7 @@ template <int D> PTX_INLINE void init(Ring<D> &ring)
         mbarrier_init(&ring.empty[i], consumers);
     }
 }
+// [ring]
 template <int D> PTX_INLINE void put(Ring<D> &ring, int j, const CUtensorMap *map, int r)
 {
     mbarrier_wait(&ring.empty[j % stages], j / stages % 2 ^ 1);
@@ -63,6 +64,7 @@ template <int D> PTX_INLINE const Tile<tile_keys, D> &get(Ring<D> &ring, int j)
     mbarrier_wait(&ring.full[j % stages], j / stages % 2);
     return ring.tile[j % stages];
 }
+// [ring]
 template <int D> PTX_INLINE void give_back(Ring<D> &ring, int j)
 {
     if (threadIdx.x % 128 == 0)
@@ -133,6 +135,7 @@ template <int D, class Out> PTX_INLINE void consume(const Shape &s, Smem<D> &sme
     give_back(smem.k, 0);
     weigh(0);
     pack_weights(p, x);
+    // [turns]
     for (int j = 1; j < mine.tiles; j++) {
         const Tile<tile_keys, D> &k = get(smem.k, j), &v = get(smem.v, j - 1);
         bar_sync(turn(c), 256);
@@ -151,6 +154,7 @@ template <int D, class Out> PTX_INLINE void consume(const Shape &s, Smem<D> &sme
         rescale(acc, keep);
         pack_weights(p, x);
     }
+    // [turns]
     // Consumer 1 may see one tile more. Nobody waits for that one's places in the ring, but 1 for its turn.
     if (c == 0 && other.tiles > mine.tiles)
         bar_arrive(turn(1), 256);

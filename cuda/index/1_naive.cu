@@ -28,6 +28,7 @@ __global__ void __launch_bounds__(threads) naive(Shape s, const bf16 *qi, const 
     const int64_t b = item / n_rows(s), first = b * s.block, p = position_of(s, row);
     const int64_t last = first + s.block - 1 < p ? first + s.block - 1 : p;
     const bf16 *query = qi + row * D;
+    // [block_score]
     float most = minus_infinity();
     for (int64_t j = first; j <= last; j++) {
         const bf16 *key = ki + j * D;
@@ -36,6 +37,7 @@ __global__ void __launch_bounds__(threads) naive(Shape s, const bf16 *qi, const 
             dot += to_float(ld_global(query + c)) * to_float(ld_global(key + c));
         most = fmaxf(most, dot);
     }
+    // [block_score]
     st_global(scores + row_scores_at(s, row) + b, most * scale<D>);
 }
 

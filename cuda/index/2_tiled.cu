@@ -8,7 +8,7 @@
  * the thread, the rest by shuffles among the Bk/8 threads of a row.
  *
  * Its floor: as before, 2 di operations a visible key, query and group at 128 multiply-adds a clock; shared
- * memory (two float4 of each operand, one of them the same for half a warp) takes about half as long.
+ * memory (two float4 of each operand, one of them the same for half a warp) takes about as long.
  *
  * What it wastes: tensor cores, which are 16 times as fast; loads and arithmetic take turns; tiles on the
  * diagonal are computed whole; and the scores still go through memory, 4 bytes at a time.

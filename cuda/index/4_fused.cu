@@ -13,11 +13,11 @@
  *
  * The running top-k. A block whose maximum does not beat the row's k-1st best so far, one comparison, is
  * forgotten. Blocks come in ascending order, so "beat" is strict: ties go to the lower id. Of B blocks in
- * random order only k (1 + ln(B/k)) get further: 116 of 8192 at k = 16. That is why the lists live in shared
- * memory, and only the score to beat and its slot in registers: in the quad's registers a list would cost 8
- * to 24 a row, times the four rows of a thread, beside 128 accumulators. A new entry goes to the end of its
- * list and the worst one leaves, so ids are always ascending and nothing has to be sorted. Raw products are
- * compared; the scale, which changes no order, only touches what is written.
+ * random order only n (1 + ln(B/n)), n = k - 1, get further: 109 of 8192 at k = 16. That is why the lists
+ * live in shared memory, and only the score to beat and its slot in registers: in the quad's registers a list
+ * would cost 8 to 24 a row, times the four rows of a thread, beside 128 accumulators. A new entry goes to the
+ * end of its list and the worst one leaves, so ids are always ascending and nothing has to be sorted. Raw
+ * products are compared; the scale, which changes no order, only touches what is written.
  *
  * The LSE, a template option (without it there is no exponential at all): the sum of exp(product - maximum)
  * over a block is taken while its products are in registers, and only when the block enters a list. It
@@ -34,7 +34,7 @@
  * a clock that shared memory has. The maxima are 128 comparisons a thread and tile, a quarter of that time.
  *
  * What it wastes: blocks on the diagonal are computed whole; at a CTA's start and end nothing else runs on
- * its SM (230 KB of shared memory); blocks of 32 or 64 keys, as in 3_wgmma.
+ * its SM (226 KiB of shared memory); blocks of 32 or 64 keys, as in 3_wgmma.
  *
  * Dropped: a sum of every block, kept or not, takes as many exponentials as a dense softmax. Products under
  * way from one block to the next (the first half of b + 1 issued before the second of b is looked at) ptxas
@@ -148,6 +148,7 @@ PTX_INLINE void digest(Lists<Lse> &lists, Rows &a, float (&x)[Block / 2], int b,
 {
     PTX(_Pragma("unroll")) // the body is long, but a loop would index x, which then has to lie in memory
     for (int which = 0; which < 2; which++) {
+        // [reject]
         const int local = a.position[which] / Block, last = a.position[which] - b * Block;
         const float most = row_max<Block>(x, which, last);
         const bool better = b < local && most > a.worst[which];
@@ -157,6 +158,7 @@ PTX_INLINE void digest(Lists<Lse> &lists, Rows &a, float (&x)[Block / 2], int b,
         if (b == local && threadIdx.x % 4 == 0)
             store(lists, a.row[which], topk - 1, e);
         insert(lists, a, which, better, e, topk);
+        // [reject]
     }
 }
 
@@ -237,6 +239,7 @@ PTX_INLINE void consume(const Shape &s, Smem<D, Block, Lse> &smem, const Span &s
     mbarrier_wait(&m.full_q, 0);
     for (int n = 0; n < span.n_tiles; n++) {
         const Tile<Block, D> &keys = wait_for(m, n);
+        // [halves]
         issue_scores<Block>(x0, m.q[part], keys);
         issue_scores<Block>(x1, m.q[part + 1], keys);
         wgmma_wait<1>();
@@ -246,6 +249,7 @@ PTX_INLINE void consume(const Shape &s, Smem<D, Block, Lse> &smem, const Span &s
         wgmma_pin(x1);
         give_back(m, n);
         digest<D, Block>(smem.lists, a1, x1, span.first + n, s.topk);
+        // [halves]
     }
     if (parts.n > 1) {
         leave(smem.lists, a0, s, span, parts);

@@ -13,10 +13,12 @@ MSA_BOTH_SIDES inline int64_t n_rows(const Shape &s)
     return (int64_t)s.n_q * s.n_kv_heads;
 }
 /// The last key that a row sees.
+// [position]
 PTX_INLINE int position_of(const Shape &s, int64_t row)
 {
     return s.prefix + (int)(row / s.n_kv_heads);
 }
+// [position]
 /// Where a row's first score lies.
 PTX_INLINE int64_t row_scores_at(const Shape &s, int64_t row)
 {

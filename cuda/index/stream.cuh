@@ -101,7 +101,8 @@ template <int Block> PTX_INLINE float row_max(const float (&x)[Block / 2], int w
 {
     float most = minus_infinity();
     timeline_mark("maximum", Block / 2); // 8 Block comparisons, 16 a clock
-    if (last >= Block - 1)               // nearly always
+    // [row_max]
+    if (last >= Block - 1) // nearly always
         for (int i = 2 * which; i < Block / 2; i += 4)
             most = fmaxf(most, fmaxf(x[i], x[i + 1]));
     else
@@ -111,6 +112,7 @@ template <int Block> PTX_INLINE float row_max(const float (&x)[Block / 2], int w
         }
     most = fmaxf(most, shfl_xor(most, 1));
     return fmaxf(most, shfl_xor(most, 2));
+    // [row_max]
 }
 
 /// n vectors of d channels, one after the other: a copy takes 64 channels of `box_rows` of them (host).

@@ -70,6 +70,8 @@ struct Counts {
 __global__ void __launch_bounds__(512) count(Shape s, Scratch w, const int32_t *ids)
 {
     Counts &m = shared<Counts>();
+    if (closed(s.gate))
+        return;
     const int b0 = (int)blockIdx.x * range, segment = (int)blockIdx.y, r = (int)blockIdx.z;
     const int blocks = s.n_scores - b0 < range ? (int)s.n_scores - b0 : range;
     const int t = (int)threadIdx.x, threads = (int)blockDim.x;
@@ -122,6 +124,8 @@ __global__ void __launch_bounds__(scan_threads, 1) scan(Shape s, Scratch w, int3
 {
     WarpSums &m = shared<WarpSums>();
     const int r = (int)blockIdx.x;
+    if (closed(s.gate))
+        return;
     int32_t *my_first = first + r * (s.n_scores + 1);
     Sums sum = 0;
     for (int64_t b0 = 0; b0 < s.n_scores; b0 += scan_threads) {
@@ -184,6 +188,8 @@ __global__ void __launch_bounds__(1024, 1)
     scatter(Shape s, Scratch w, const int32_t *ids, const int32_t *first, uint32_t *entries, int4 *items)
 {
     Places &m = shared<Places>();
+    if (closed(s.gate))
+        return;
     const int b0 = (int)blockIdx.x * range, segment = (int)blockIdx.y, r = (int)blockIdx.z;
     const int blocks = s.n_scores - b0 < range ? (int)s.n_scores - b0 : range;
     const int t = (int)threadIdx.x, query = t / s.topk, slot = t % s.topk;
@@ -197,6 +203,7 @@ __global__ void __launch_bounds__(1024, 1)
     const uint32_t bit = 1u << query;
     int i = segment_start(s, w, segment) + query;
     auto block_of = [&](int at) { return at < end ? ld_global(my_ids + at * s.topk + slot) - b0 : -1; };
+    // [ranks]
     for (int b = block_of(i), following; i - query < end; i += batch, b = following) {
         following = block_of(i + batch); // on its way meanwhile
         const bool mine = b >= 0 && b < blocks;
@@ -214,6 +221,7 @@ __global__ void __launch_bounds__(1024, 1)
             st_shared(&m.chosen[b], 0u);
         }
     }
+    // [ranks]
     int items_before = 0;
     for (int a = 0; a < r; a++)
         items_before += ld_global(w.n_items + a);

@@ -173,8 +173,15 @@ struct Product {
     tsan::Agent agent;
 };
 
+/// Bytes that a product read, and when each warp had waited for it: a stamp.
+struct Reading {
+    uint32_t waited[4];
+    Site at;
+};
+
 struct Warpgroup {
     std::deque<Product> products;
+    std::map<std::pair<uint32_t, uint32_t>, Reading> read; ///< by begin and end; the last of each
     unsigned registers;
     char multiplied;         ///< for ThreadSanitizer: its products are done
     unsigned arrived, first; ///< at a meeting of all 128: how many threads, and which one first
@@ -372,6 +379,7 @@ void finish_products(Block &b);
 void maybe_multiply(Block &b); ///< random timing: some products take place now
 /// Fails if a product that was not waited for reads these bytes.
 void check_products(Block &b, Range r, const char *what, Site at);
+void check_read(Block &b, Range r, const char *what, Site at);
 bool is_guard(uint32_t bits); ///< the pattern of accumulators in flight
 
 } // namespace simt

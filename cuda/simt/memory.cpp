@@ -218,6 +218,7 @@ void async_writes(Block &b, Range r, const char *what, Site at)
                 fail(at, "%s overwrites bytes of the copy issued at %s, which has not been waited for", what,
                      text(p.at).c_str());
     check_products(b, r, what, at);
+    check_read(b, r, what, at);
     for (const auto &m : b.mbarriers)
         if (r.meets({m.first, m.first + 8}))
             fail(at, "%s overwrites the mbarrier initialised at %s", what, text(m.second.init).c_str());

@@ -175,6 +175,41 @@ void check_products(Block &b, Range r, const char *what, Site at)
                     what, text(p.at).c_str());
 }
 
+/// Products that some warp of theirs has waited for, before it told the issuer of the copy.
+void check_read(Block &b, Range r, const char *what, Site at)
+{
+    const Thread &t = self();
+    for (size_t n = 0; n < b.warpgroups.size(); n++) {
+        if (t.block == &b && t.index / 128 == n)
+            continue; // the warpgroup waits as one
+        for (const auto &read : b.warpgroups[n].read) {
+            bool known = !r.meets({read.first.first, read.first.second});
+            for (unsigned w = 0; w < 4 && !known; w++)
+                known = ordered(t, b.threads[128 * n + 32 * w].id, read.second.waited[w]);
+            if (!known)
+                fail(at,
+                     "refill of bytes in use: %s, but the wgmma at %s read them, and no barrier that its "
+                     "warps "
+                     "passed after they had waited for it orders the two",
+                     what, text(read.second.at).c_str());
+        }
+    }
+}
+
+/// The whole warpgroup has waited for a product.
+static void note_read(Block &b, Warpgroup &g, const Product &p)
+{
+    const unsigned first = (unsigned)(&g - b.warpgroups.data()) * 4;
+    for (const Range &r : p.reads) {
+        if (r.begin == r.end)
+            continue; // it came from registers
+        Reading &read = g.read[{r.begin, r.end}];
+        read.at = p.at;
+        for (unsigned w = 0; w < 4; w++)
+            read.waited[w] = b.releases[first + w];
+    }
+}
+
 /* ---- Accumulators -------------------------------------------------------------------------------- */
 
 static void check_guarded(const Accumulators &d, unsigned first_thread, Site at)
@@ -338,6 +373,7 @@ static void wait_group(void **args)
             check_guarded(d, first, l.at);
             give_back(d);
         }
+        note_read(b, g, g.products.front());
         g.products.pop_front();
     }
     for (unsigned t = 0; t < 128; t++)

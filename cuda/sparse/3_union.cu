@@ -105,6 +105,7 @@ PTX_INLINE void produce(const Shape &s, Smem<D, block> &smem, const CUtensorMap 
             advance(cursor[c][word]);
         }
     for (int n = 0, more = true; more; n++) {
+        // [merge_ids]
         uint32_t b = no_block;
         for (int c = 0; c < consumers; c++)
             for (int word = 0; word < 2; word++)
@@ -121,6 +122,7 @@ PTX_INLINE void produce(const Shape &s, Smem<D, block> &smem, const CUtensorMap 
                     advance(cursor[c][word]);
             }
         }
+        // [merge_ids]
         if (lane > 0)
             continue;
         Stage<D, block> &stage = smem.ring[n % stages];
@@ -250,6 +252,8 @@ __global__ void __launch_bounds__(threads, 1)
 {
     Smem<D, block> &smem = shared<Smem<D, block>>();
     const int c = (int)threadIdx.x / 128 - 1; // consumer, or -1
+    if (closed(s.gate))
+        return;
     if (threadIdx.x == 0) {
         mbarrier_init(&smem.q_full, 1);
         for (int i = 0; i < Smem<D, block>::stages; i++) {

@@ -193,6 +193,8 @@ __global__ void __launch_bounds__(threads, 2)
              bf16 *partial, float *lse)
 {
     Smem<D, N> &m = shared<Smem<D, N>>();
+    if (closed(s.gate))
+        return;
     if (threadIdx.x == 0) {
         mbarrier_init(&m.k_full, 1);
         mbarrier_init(&m.v_full, 1);
@@ -235,9 +237,12 @@ __global__ void __launch_bounds__(combine_threads)
     const int64_t at = pair_at(s, i, r, 0) * s.group + h % s.group; // slot after slot, G rows apart
     const int32_t *chosen = ids + row_at(s, i, r) * s.topk;
     bool taken[slots];
+    if (closed(s.gate))
+        return;
     for (int a = 0; a < slots; a++)
         taken[a] = exists && a * lanes + lane < s.topk && ld_global(chosen + a * lanes + lane) >= 0;
     grid_wait();
+    // [combine]
     float weight[slots], top = minus_infinity(), sum = 0;
     for (int a = 0; a < slots; a++) {
         const float *slot_lse = partial_lse + at + (a * lanes + lane) * s.group;
@@ -261,6 +266,7 @@ __global__ void __launch_bounds__(combine_threads)
                     acc[e] += x * to_float(y.x[e]);
             }
         }
+    // [combine]
     if (!exists)
         return;
     const float f = 1 / sum;

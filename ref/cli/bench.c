@@ -157,6 +157,7 @@ static double useful_flops(const subject *t, const int32_t *ids)
         return index;
     case MSA_STAGE_SPARSE:
         return main_branch * selection_pairs(s, ids);
+    case MSA_STAGE_PREFILL:
     case MSA_STAGE_DECODE:
         return index + main_branch * selection_pairs(s, ids);
     case MSA_STAGE_BACKWARD: /* five products where the forward pass has two */

@@ -307,7 +307,7 @@ static void judge_reverse(judgement *j, const int32_t *ids, const char *support)
     }
 }
 
-/** How the keys of a step come: p NULL is contiguous. */
+/** How the keys of a whole attention come: p NULL is contiguous. */
 typedef struct step {
     const msa_shape *s;
     const msa_pages *p;
@@ -320,17 +320,20 @@ static msa_status run_step(judgement *j, const step *a, float *lse)
 {
     const inputs *in = j->in;
     float *o = j->found[VERDICT_O].data;
+    int32_t *ids = j->found_ids.data;
     const msa_kernel *k = j->kernel;
-    return k->stage == MSA_STAGE_DECODE ? k->decode(a->s, a->p, in->q, a->k, a->v, in->qi, a->ki,
-                                                    j->found_ids.data, o, lse, a->work)
-                                        : k->dense_decode(a->s, a->p, in->q, a->k, a->v, o, lse, a->work);
+    if (k->stage == MSA_STAGE_PREFILL)
+        return k->prefill(a->s, in->q, a->k, a->v, in->qi, a->ki, ids, o, lse, a->work);
+    if (k->stage == MSA_STAGE_DECODE)
+        return k->decode(a->s, a->p, in->q, a->k, a->v, in->qi, a->ki, ids, o, lse, a->work);
+    return k->dense_decode(a->s, a->p, in->q, a->k, a->v, o, lse, a->work);
 }
 
 // The ids first, where there are some; then the output given those ids.
 static void judge_step(judgement *j, const step *a)
 {
     const inputs *in = j->in;
-    const bool sparse = j->kernel->stage == MSA_STAGE_DECODE;
+    const bool sparse = j->kernel->stage != MSA_STAGE_DENSE_DECODE;
     float *o = j->oracle[VERDICT_O], *lse = j->oracle[VERDICT_LSE];
     const int least = a->p ? 1 : 0; // without LSE where keys are contiguous; with pages that is no news
     for (int want_lse = 1; want_lse >= least && j->report.outcome == JUDGE_PASS; want_lse--) {
@@ -375,12 +378,13 @@ static void judge_pages(judgement *j, uint64_t seed, bool small)
     guard_free(&work);
 }
 
-static void judge_decode(judgement *j, uint64_t seed)
+static void judge_layer(judgement *j, uint64_t seed)
 {
     const inputs *in = j->in;
     const step a = {j->s, NULL, in->k, in->v, in->ki, j->work.data, msa_stage_name(j->kernel->stage)};
     judge_step(j, &a);
-    judge_pages(j, seed, false);
+    if (j->kernel->stage != MSA_STAGE_PREFILL)
+        judge_pages(j, seed, false);
     if (j->kernel->stage == MSA_STAGE_DECODE)
         judge_pages(j, seed, true);
 }
@@ -450,9 +454,10 @@ static void judge_stage(judgement *j, uint64_t seed)
     case MSA_STAGE_REVERSE:
         for_each_support(j, seed, judge_reverse);
         break;
+    case MSA_STAGE_PREFILL:
     case MSA_STAGE_DECODE:
     case MSA_STAGE_DENSE_DECODE:
-        judge_decode(j, seed);
+        judge_layer(j, seed);
         break;
     case MSA_STAGE_SPARSE:
         for_each_support(j, seed, judge_sparse);

@@ -129,7 +129,8 @@ static json_t *real_or_null(double x)
 
 static bool has_index(msa_stage stage)
 {
-    return stage == MSA_STAGE_INDEX || stage == MSA_STAGE_DECODE || stage == MSA_STAGE_KL;
+    return stage == MSA_STAGE_INDEX || stage == MSA_STAGE_PREFILL || stage == MSA_STAGE_DECODE ||
+           stage == MSA_STAGE_KL;
 }
 
 /* A few new queries over a long prefix are a step of generation. */

@@ -112,6 +112,7 @@ roofline_need roofline_of(const msa_kernel *kernel, const msa_shape *s, msa_dtyp
         return reverse(s, &z);
     case MSA_STAGE_SPARSE:
         return sparse(kernel, s, &z, a->ids);
+    case MSA_STAGE_PREFILL:
     case MSA_STAGE_DECODE:
         return decode(s, &z, a->ids);
     default:

@@ -243,6 +243,11 @@ static void judge_topk(query *q)
         }
 }
 
+static bool is_whole_layer(msa_stage stage)
+{
+    return stage == MSA_STAGE_PREFILL || stage == MSA_STAGE_DECODE;
+}
+
 static void judge_query(query *q)
 {
     float *lse = malloc((size_t)q->s.n_heads * sizeof *lse);
@@ -256,7 +261,7 @@ static void judge_query(query *q)
         judge_topk(q);
     else if (q->t->kernel->stage == MSA_STAGE_SPARSE)
         judge_sparse(q, lse);
-    else if (q->t->kernel->stage == MSA_STAGE_DECODE && judge_ids(q))
+    else if (is_whole_layer(q->t->kernel->stage) && judge_ids(q))
         judge_sparse(q, lse);
     else if (q->t->kernel->stage == MSA_STAGE_BACKWARD)
         sample_backward(q);
@@ -361,6 +366,7 @@ static double cost_of_query(const subject *t)
         return 2 * index;
     case MSA_STAGE_TOPK:
         return (double)msa_n_blocks(s) * s->n_kv_heads * s->topk;
+    case MSA_STAGE_PREFILL:
     case MSA_STAGE_DECODE:
         return index + 4 * kept * wide;
     default:

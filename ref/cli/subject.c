@@ -22,6 +22,8 @@ static const struct {
     [MSA_STAGE_REVERSE] = {BIT(ARRAY_IDS), BIT(ARRAY_FIRST) | BIT(ARRAY_ENTRIES) | BIT(ARRAY_ITEMS), 0},
     [MSA_STAGE_SPARSE] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_IDS), BIT(ARRAY_O),
                           BIT(ARRAY_LSE)},
+    [MSA_STAGE_PREFILL] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_QI) | BIT(ARRAY_KI),
+                           BIT(ARRAY_IDS) | BIT(ARRAY_O), BIT(ARRAY_LSE)},
     [MSA_STAGE_DECODE] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_QI) | BIT(ARRAY_KI),
                           BIT(ARRAY_IDS) | BIT(ARRAY_O), BIT(ARRAY_LSE)},
     [MSA_STAGE_DENSE_DECODE] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V), BIT(ARRAY_O), BIT(ARRAY_LSE)},
@@ -310,7 +312,9 @@ static msa_status send_by_block(const subject *t, float *to, const float *scores
     for (int r = 0; r < s->n_kv_heads; r++)
         for (int64_t b = 0; b < n_blocks && status == MSA_OK; b += step) {
             const int64_t n = min_i64(step, n_blocks - b);
-            msa_scores_turn(s, scores, r, b, b + n, turned);
+#pragma omp parallel for
+            for (int64_t a = 0; a < n; a++)
+                msa_scores_turn(s, scores, r, b + a, b + a + 1, turned + a * s->n_q);
             status = t->device->upload(to + (r * n_blocks + b) * s->n_q, turned,
                                        (size_t)(n * s->n_q) * sizeof *to);
         }
@@ -496,6 +500,9 @@ msa_status subject_run(subject *t, int copy)
     case MSA_STAGE_SPARSE:
         return k->sparse(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_IDS], out[ARRAY_O],
                          out[ARRAY_LSE], t->work);
+    case MSA_STAGE_PREFILL:
+        return k->prefill(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_QI], in[ARRAY_KI],
+                          out[ARRAY_IDS], out[ARRAY_O], out[ARRAY_LSE], t->work);
     case MSA_STAGE_DECODE:
         return k->decode(s, NULL, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_QI], in[ARRAY_KI],
                          out[ARRAY_IDS], out[ARRAY_O], out[ARRAY_LSE], t->work);

@@ -46,7 +46,7 @@ static msa_shape standard_shape(const msa_kernel *kernel)
                    .n_seqs = 1};
     if (kernel->stage == MSA_STAGE_INDEX)
         s.n_q = 256;
-    if (kernel->stage == MSA_STAGE_SPARSE)
+    if (kernel->stage == MSA_STAGE_SPARSE || kernel->stage == MSA_STAGE_PREFILL)
         s.n_q = 64;
     if (kernel->stage == MSA_STAGE_DECODE)
         s.n_q = 1, s.n_kv = 65536; /* several stages a split */

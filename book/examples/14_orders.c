@@ -1,0 +1,99 @@
+/* Chapter 14: the selection turned around, and what three loop orders cost for four kinds of selections. */
+#include "engine.h"
+#include "orders.h"
+
+static const char *const kernels[ORDERS] = {"sparse/q_outer", "sparse/union", "sparse/kv_outer"};
+
+/* Six queries choose three of six blocks each. */
+static void turn_around(void)
+{
+    /* [example] */
+    enum { T = 6, B = 6, K = 3 };
+    static const int32_t ids[T * K] = {0, 1, 3, 0, 2, 3, 0, 3, 4, 1, 3, 4, 0, 4, 5, 0, 2, 5};
+    msa_shape s = {.n_q = T,
+                   .n_kv = 12,
+                   .n_heads = 1,
+                   .n_kv_heads = 1,
+                   .d_head = 1,
+                   .d_index = 1,
+                   .block = 2,
+                   .topk = K};
+    int32_t first[B + 1];
+    uint32_t entries[T * K];
+    msa_item *items = room(msa_first_item(&s, 1), sizeof *items);
+    void *w = room(1, msa_workspace(NULL, &s));
+    must(msa_reverse(&s, ids, first, entries, items, w));
+    /* [example] */
+    printf("query  chose       block  how many  first  its queries (slot)\n");
+    for (int b = 0; b < B; b++) {
+        printf("%5d  %d %d %d %11d %9d %6d ", b, ids[b * K], ids[b * K + 1], ids[b * K + 2], b,
+               first[b + 1] - first[b], first[b]);
+        for (int a = first[b]; a < first[b + 1]; a++)
+            printf(" %u (%u)", entries[a] >> 5, entries[a] & 31);
+        printf("\n");
+    }
+    free(items);
+    free(w);
+}
+
+/* Kernels on the engine against the formulas. */
+static void small(const char *distribution)
+{
+    msa_shape shape = {.n_q = 32,
+                       .n_kv = 1024,
+                       .n_heads = 16,
+                       .n_kv_heads = 1,
+                       .d_head = 64,
+                       .d_index = 64,
+                       .block = 64,
+                       .topk = 4};
+    trial t = engine_inputs(&shape, distribution);
+    work of[ORDERS];
+    count_orders(&t.shape, t.in.ids, of);
+    for (int order = 0; order < ORDERS; order++) {
+        simt_counters n = engine_count(&t, kernels[order]);
+        double bytes = (double)(n.load_bytes + n.store_bytes), fma = (double)n.tensor_fma;
+        printf("%-10s  %-15s %6.0f %8.0f %6.1f %% %19.1f  %s\n", order ? "" : distribution, kernels[order],
+               bytes / 1024, of[order].bytes / 1024, 100 * (bytes / of[order].bytes - 1), fma / 1e6,
+               fma == of[order].fma ? "equal" : "DIFFERENT");
+    }
+    trial_end(&t);
+}
+
+/* The formulas at the sizes of M3. */
+static void large(int kind)
+{
+    static const char *const name[ORDERS] = {"Q-outer", "union", "KV-outer"};
+    msa_shape s = m3_chunk();
+    int32_t *ids = room(s.n_kv_heads * s.n_q * s.topk, sizeof *ids);
+    work of[ORDERS];
+    selection_draw(&s, (selection_kind)kind, 1, ids);
+    count_orders(&s, ids, of);
+    double useful = useful_fma(&s, ids);
+    for (int order = 0; order < ORDERS; order++) {
+        if (order == 0)
+            printf("%-10s %7.1f %13.0f", selection_name((selection_kind)kind), selection_union8(&s, ids),
+                   batches(&s, ids, 1) / batches(&s, ids, s.n_q * s.topk));
+        printf("%*s   %-9s %8.1f %11.0f %% %12.0f\n", order ? 32 : 0, "", name[order], of[order].bytes / 1e9,
+               100 * useful / of[order].fma, 2 * useful / of[order].bytes);
+    }
+    free(ids);
+}
+
+int main(void)
+{
+    static const char *const distributions[SELECTION_N] = {"random", "hot", "local", "structured"};
+    turn_around();
+
+    printf("\n32 queries at the end of 1024 tokens, 16 heads of 64 in one group, 4 blocks of 64\n");
+    printf("selection   kernel             KiB  formula  more by  10^6 multiply-adds  formula\n");
+    for (int kind = 0; kind < SELECTION_N; kind++)
+        small(distributions[kind]);
+
+    printf("\nM3's sizes, 16384 queries at the end of 2^20 tokens, by the formulas\n");
+    printf("                    queries of                         useful    useful operations\n");
+    printf("selection   union8  a chosen block  order          GB  multiply-adds    a byte\n");
+    for (int kind = 0; kind < SELECTION_N; kind++)
+        large(kind);
+    return 0;
+}

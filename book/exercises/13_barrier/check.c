@@ -1,0 +1,24 @@
+/* Scores, with the engine's race checker watching; the barriers a warp passes are counted. The picture is
+ * the order in which the engine ran the shared accesses of the first CTA. */
+#include "../kernel.h"
+
+static void see(kernel_view *view, const simt_access *a)
+{
+    if (a->shared && a->block == 0)
+        touched_mark(&view->picture, a->thread / 32 * 2 + !a->write, view->nth[0]++ / 128);
+}
+
+int main(int argc, char **argv)
+{
+    exercise_begin(argc, argv);
+    const msa_shape s = {12, 150, 4, 2, 64, 64, 32, 2, 1, NULL, NULL};
+    kernel_view view = {.picture = touched_new(8, 80, "stores, loads of 4 warps",
+                                               "time: 128 shared accesses of the first CTA a column")};
+    const kernel_case scored = {.shape = s, .pattern = INPUTS_NORMAL};
+    const simt_counters n = kernel_check(&scored, &view, see);
+    kernel_check(&(kernel_case){.shape = s, .pattern = INPUTS_DYADIC}, NULL, NULL);
+    const uint64_t warps = n.threads / 32;
+    if (kernel_counts(&n))
+        exercise_bar("barriers passed by warps", n.barriers, 4 * warps);
+    return kernel_end(&scored, &view.picture);
+}

@@ -1,0 +1,72 @@
+/* The lists of three selections against msa_reverse, exactly, and how many ids were read. The picture is the
+ * selection turned around: a dot for each entry, brighter the more often its id was read. */
+#include "task.h"
+
+#define UNWRITTEN UINT32_MAX // no entry looks like this
+
+static const msa_shape shape = {60, 60, 1, 1, 16, 8, 4, 4, 1, NULL, NULL};
+
+int32_t chosen(const choices *c, int64_t query, int slot)
+{
+    if (query < 0 || query >= c->n_q || slot < 0 || slot >= c->topk) {
+        exercise_true(false, "chosen(query %lld, slot %d): expected queries 0 to %lld, slots 0 to %d",
+                      (long long)query, slot, (long long)c->n_q - 1, c->topk - 1);
+        return -1;
+    }
+    const int32_t b = c->ids[query * c->topk + slot];
+    c->seen->reads++;
+    touched_mark(c->seen, b, query);
+    return b;
+}
+
+static void compare(const choices *c, const int32_t *first, const uint32_t *entry, const int32_t *found_first,
+                    const uint32_t *found_entry)
+{
+    for (int64_t b = 0; b <= c->n_blocks; b++)
+        exercise_true(found_first[b] == first[b], "first[%lld]: expected %d, found %d", (long long)b,
+                      first[b], found_first[b]);
+    for (int64_t b = 0; b < c->n_blocks; b++)
+        for (int32_t a = first[b]; a < first[b + 1]; a++) {
+            const uint32_t want = entry[a], got = found_entry[a];
+            exercise_true(got != UNWRITTEN, "entry[%d], number %d of block %lld: nothing was written", a,
+                          a - first[b], (long long)b);
+            exercise_true(
+                got == want,
+                "entry[%d], number %d of block %lld: expected query %u slot %u, found query %u slot %u", a,
+                a - first[b], (long long)b, want >> 5, want & 31, got >> 5, got & 31);
+        }
+}
+
+static void judge(inputs_selection kind, touched *seen)
+{
+    const int64_t n = shape.n_q * shape.topk, blocks = msa_n_blocks(&shape);
+    int32_t *ids = exercise_alloc(n * 4), *first[2];
+    uint32_t *entry[2];
+    for (int a = 0; a < 2; a++) {
+        first[a] = exercise_alloc((blocks + 1) * 4);
+        entry[a] = exercise_alloc(n * 4);
+        memset(first[a], 0x80, (size_t)(blocks + 1) * 4);
+        memset(entry[a], 0xff, (size_t)n * 4);
+    }
+    const choices c = {shape.n_q, blocks, shape.topk, ids, seen};
+    inputs_ids(&shape, kind, exercise_seed(), ids);
+    msa_reverse(&shape, ids, first[0], entry[0],
+                exercise_alloc(msa_first_item(&shape, 1) * (int64_t)sizeof(msa_item)),
+                exercise_alloc((int64_t)msa_workspace(NULL, &shape)));
+    reverse(&c, first[1], entry[1]);
+    compare(&c, first[0], entry[0], first[1], entry[1]);
+}
+
+int main(int argc, char **argv)
+{
+    exercise_begin(argc, argv);
+    const int64_t blocks = msa_n_blocks(&shape);
+    touched seen =
+        touched_new(blocks, shape.n_q, "block", "query that chose it, by how often its id was read");
+    touched unseen = touched_new(blocks, shape.n_q, "", "");
+    judge(INPUTS_IDS_HOT, &unseen);
+    judge(INPUTS_IDS_LOCAL, &unseen);
+    judge(INPUTS_IDS_RANDOM, &seen);
+    exercise_bar("ids read", seen.reads + unseen.reads, (uint64_t)(3 * 2 * shape.n_q * shape.topk));
+    return exercise_end(&seen);
+}

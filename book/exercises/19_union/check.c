@@ -1,0 +1,56 @@
+/* O and LSE, and the bytes read: keys and values of the union of eight queries' blocks, once. The picture
+ * shows how often the first head's keys were read, by query tile. */
+#include "../kernel.h"
+
+#define TILE 8     // queries
+#define VECTOR 128 // bytes of a key, value or query
+
+static const msa_shape shape = {44, 250, 2, 2, 64, 64, 16, 6, 1, NULL, NULL};
+
+static void see(kernel_view *view, const simt_access *a)
+{
+    const uint64_t vector = (a->address - view->k) / VECTOR, tiles = ((uint64_t)shape.n_q + TILE - 1) / TILE;
+    if (!a->shared && vector < (uint64_t)(shape.n_kv * shape.n_kv_heads) && a->block < tiles)
+        touched_mark(&view->picture, (int64_t)a->block * TILE + a->thread / 32,
+                     (int64_t)vector / shape.n_kv_heads / shape.block);
+}
+
+/* The keys in the blocks that some query of a tile chose, all tiles together. */
+static uint64_t keys_of_unions(void)
+{
+    int32_t *ids = exercise_alloc(shape.n_kv_heads * shape.n_q * shape.topk * (int64_t)sizeof *ids);
+    bool *chosen = exercise_alloc(msa_n_blocks(&shape));
+    uint64_t keys = 0;
+    inputs_ids(&shape, INPUTS_IDS_RANDOM, exercise_seed(), ids);
+    for (int64_t row = 0; row < shape.n_kv_heads * shape.n_q; row++) {
+        if (row % shape.n_q % TILE == 0)
+            memset(chosen, 0, (size_t)msa_n_blocks(&shape));
+        for (int64_t slot = row * shape.topk; slot < (row + 1) * shape.topk && ids[slot] >= 0; slot++) {
+            const int64_t after = shape.n_kv - (int64_t)ids[slot] * shape.block;
+            if (!chosen[ids[slot]])
+                keys += (uint64_t)(after < shape.block ? after : shape.block);
+            chosen[ids[slot]] = true;
+        }
+    }
+    return keys;
+}
+
+int main(int argc, char **argv)
+{
+    exercise_begin(argc, argv);
+    const kernel_case scored = {shape, INPUTS_NORMAL, KERNEL_ATTEND, INPUTS_IDS_RANDOM, KERNEL_AT_RANDOM};
+    kernel_view view = {.picture =
+                            touched_new((shape.n_q + TILE - 1) / TILE * TILE, msa_n_blocks(&shape),
+                                        "warp, 8 a CTA", "key block; colour: reads of its keys, head 0")};
+    const simt_counters n = kernel_check(&scored, &view, see);
+    kernel_check(&(kernel_case){shape, INPUTS_DISTINCT, KERNEL_ATTEND, INPUTS_IDS_LOCAL, KERNEL_LATE}, NULL,
+                 NULL);
+    kernel_check(&(kernel_case){shape, INPUTS_PEAKED, KERNEL_ATTEND, INPUTS_IDS_HOT, KERNEL_EARLY}, NULL,
+                 NULL);
+    /* K and V of the unions; each query once; and each of the eight warps may read all ids of its CTA. */
+    const uint64_t rows = (uint64_t)(shape.n_q * shape.n_kv_heads);
+    if (kernel_counts(&n))
+        exercise_bar("bytes read or copied", n.load_bytes + n.bulk_bytes,
+                     2 * VECTOR * keys_of_unions() + VECTOR * rows + 4 * (uint64_t)shape.topk * rows * TILE);
+    return kernel_end(&scored, &view.picture);
+}

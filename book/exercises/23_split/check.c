@@ -1,0 +1,43 @@
+/* O and LSE of a new token after a long text and after a short one, in which some warps have no key; then the
+ * barriers and the sectors. The picture is the timeline of the first CTA. */
+#include "../kernel.h"
+
+#define SECTORS 4 // of a key, value or query: 64 channels in bf16
+
+static kernel_case new_token(int64_t n_kv, inputs_pattern pattern)
+{
+    return (kernel_case){{1, n_kv, 2, 2, 64, 64, 32, 8, 1, NULL, NULL},
+                         pattern,
+                         KERNEL_ATTEND,
+                         INPUTS_IDS_LOCAL,
+                         KERNEL_AT_RANDOM};
+}
+
+int main(int argc, char **argv)
+{
+    exercise_begin(argc, argv);
+    const kernel_case scored = new_token(500, INPUTS_NORMAL);
+    touched picture = touched_new(4, 120, "warp", "time: 32 clocks of the model a column; colour: waits");
+    simt_record(0);
+    const simt_counters n = kernel_check(&scored, NULL, NULL);
+    kernel_timeline(&picture, 32);
+    simt_record(-1);
+    exercise_place("fewer keys than warps: ");
+    for (int64_t n_kv = 1; n_kv <= 3; n_kv++) {
+        const kernel_case few = new_token(n_kv, INPUTS_DISTINCT);
+        kernel_check(&few, NULL, NULL);
+    }
+    exercise_place("");
+    const kernel_case peaked = new_token(470, INPUTS_PEAKED);
+    kernel_check(&peaked, NULL, NULL);
+    /* The last 8 blocks, each key and value once; the query once a warp; twice an id for each key and for one
+     * beyond. */
+    const msa_shape *s = &scored.shape;
+    const uint64_t keys = (uint64_t)(s->n_kv - (msa_n_blocks(s) - s->topk) * s->block);
+    if (kernel_counts(&n)) {
+        exercise_bar("barriers passed by warps", n.barriers, n.threads / 32);
+        exercise_bar("32-byte sectors read", n.load_sectors,
+                     n.blocks * (2 * SECTORS * keys + 4 * SECTORS + 2 * (keys + 4)));
+    }
+    return kernel_end(&scored, &picture);
+}

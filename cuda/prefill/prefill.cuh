@@ -1,0 +1,30 @@
+/**
+ * @file prefill.cuh
+ * @brief A layer's attention for a prompt or a chunk of one, in one call: the fused index, then a kernel of
+ * the Main Branch. Everything that a caller pays for a layer; nothing waits for the host.
+ */
+#ifndef MSA_PREFILL_CUH
+#define MSA_PREFILL_CUH
+
+#include "../kernel.cuh"
+
+extern const msa_entry ON_SIDE(index, fused), ON_SIDE(sparse, union), ON_SIDE(sparse, kv_outer);
+
+/// Both pieces use the same workspace, one after the other.
+inline size_t layer_workspace(const Call &c, const msa_entry &sparse)
+{
+    const size_t index = ON_SIDE(index, fused).workspace(c), main_branch = sparse.workspace(c);
+    return index > main_branch ? index : main_branch;
+}
+inline msa_status choose_blocks(Call c)
+{
+    c.a.scores = nullptr; // are not asked for
+    return ON_SIDE(index, fused).run(c);
+}
+inline msa_status layer(const Call &c, const msa_entry &sparse)
+{
+    const msa_status status = choose_blocks(c);
+    return status == MSA_OK ? sparse.run(c) : status;
+}
+
+#endif

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# The book: every chapter's program prints its stored output and every figure is what its program draws; listings
+# come from labels that are there; programs compile without a warning; and, where doxygen, the theme, node and
+# katex are, the site builds, and its links and pages pass their checks.
+source "$(dirname "$0")/tap.sh"
+B=${B:-build} CC=${CC:-cc}
+
+book/check_chapters "$B" > "$W.out" 2> "$W.err"
+check $? "outputs and figures of all chapters are what their programs print"
+book/check_snippets > "$W.out" 2> "$W.err"
+check $? "every listing names a file and a label that are there"
+
+for page in book/[0-9][0-9]_*.md; do
+    name=$(basename "$page" .md)
+    missing=
+    for file in "examples/$name.c" "examples/$name.out" "figures/$name.c" "figures/$name.svg"; do
+        [[ -s book/$file ]] || missing+=" $file"
+    done
+    [[ -z $missing ]] &&
+        $CC -std=c11 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes -Werror -Wno-unknown-pragmas \
+            -D_POSIX_C_SOURCE=200809L -Iref -fsyntax-only "book/examples/$name.c" "book/figures/$name.c" > "$W.out" 2> "$W.err"
+    check $? "$name: program, output and figure, without a warning$missing"
+done
+
+[[ $(book/list_exercises | grep -c '^## ') -eq $(ls -d book/exercises/[0-9]*/ | wc -l) ]]
+check $? "the page of exercises has all of them"
+if ! command -v doxygen > /dev/null || ! command -v node > /dev/null ||
+    [[ ! -e /usr/share/nodejs/katex/katex.js || ! -e /usr/share/doxygen-awesome-css/doxygen-awesome.css ]]; then
+    skip "the site" "doxygen, doxygen-awesome-css, nodejs and katex are not all here (make book-deps)"
+    finish
+fi
+mkdir "$W/site"
+book/build.sh "$W/site" > "$W.out" 2> "$W.err" # with check_links and check_pages
+check $? "the site builds; its links and pages pass"
+for page in index exercises teacher notation glossary bibliography $(sed -sn '1s/.*{#\(ch[0-9]*\)}.*/\1/p' book/[0-9]*.md); do
+    [[ -s $W/site/book/$page.html ]] || { echo "no $page.html" > "$W.err"; false; } || break
+done
+check $? "every page is there"
+finish
