@@ -4,7 +4,7 @@
  *        with it and the engine without (cuda/simt/tsan.h says why). The results are judged elsewhere.
  *
  * Races of plain accesses between threads of a block are reported with both places and end the program with
- * an error. Orders and timings change from run to run.
+ * an error. Orders and timings change from run to run. An argument is a part of the names of those that run.
  */
 #include "cuda/kernel.cuh"
 #include "cuda/msa_cuda.h"
@@ -124,7 +124,7 @@ static bool run(const char *name, const msa_shape &s, msa_arrays a)
     return status == MSA_OK;
 }
 
-int main()
+int main(int argc, char **argv)
 {
     const msa_shape shapes[] = {{40, 170, 6, 2, 64, 64, 32, 3, 1, nullptr, nullptr},
                                 {9, 300, 16, 1, 128, 128, 128, 2, 1, nullptr, nullptr}};
@@ -132,6 +132,8 @@ int main()
     int mode = 0;
     for (const char *name : kernels) {
         bool ok = true;
+        if (argc > 1 && std::string(name).find(argv[1]) == std::string::npos)
+            continue;
         for (msa_shape s : shapes) {
             const bool step = std::string(name).find("decode/") != std::string::npos;
             if (step)
