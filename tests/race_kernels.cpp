@@ -75,12 +75,12 @@ static msa_arrays in_pages(msa_shape &s, int32_t (&cu)[2][3], bool small, std::m
         cu[0][r] = r * (int)s.n_q / 2;
         cu[1][r] = r * (int)s.n_kv / 2;
     }
+    s.cu_q = cu[0], s.cu_kv = cu[1];
     msa_arrays a = inputs(s, rng);
     int32_t *table = take<int32_t>(pages), *lens = take<int32_t>(2);
     for (int64_t i = 0; i < pages; i++)
         table[i] = (int32_t)(pages - 1 - i);
     lens[0] = (int32_t)s.n_kv / 2, lens[1] = lens[0] / 2 + 1;
-    s.cu_q = cu[0], s.cu_kv = cu[1];
     a.pages = {pages, table, lens, nullptr, nullptr};
     if (small) {
         a.pages.ki8 = take<uint8_t>(s.n_kv * s.d_index);
