@@ -8,14 +8,7 @@
 #include "../model/evaluate.h"
 #include "cli.h"
 
-enum { INDEX, BITS16, BITS8, RANDOM, N_SELECTIONS };
-
-/* What index keys of 16 and 8 bits choose. */
-typedef struct agreement {
-    float *ki[2];         /* the keys as they are rounded */
-    int64_t rows, equal;  /* selections, and those with equal sets */
-    int64_t ids, in_both; /* of the selections by 16 bits */
-} agreement;
+enum { INDEX, RANDOM, N_SELECTIONS };
 
 /* The rows of ids [Hkv,T,k] that belong to query i. */
 static void gather_ids(const msa_shape *s, int64_t i, const int32_t *from, int32_t *ids)
@@ -25,60 +18,7 @@ static void gather_ids(const msa_shape *s, int64_t i, const int32_t *from, int32
                (size_t)s->topk * sizeof *ids);
 }
 
-/* Index keys as bf16, and those block by block as E4M3. */
-static bool round_keys(const char *command, const cli_tensors *t, agreement *a)
-{
-    const msa_shape *s = &t->shape;
-    const int64_t n = s->n_kv * s->d_index, block = (int64_t)s->block * s->d_index;
-    uint8_t *bits = cli_alloc(command, (size_t)n);
-    for (int which = 0; which < 2 && bits; which++)
-        a->ki[which] = cli_alloc(command, (size_t)n * sizeof(float));
-    const bool ok = bits && a->ki[0] && a->ki[1];
-    for (int64_t i = 0; ok && i < n; i++)
-        a->ki[0][i] = msa_bf16(cli_floats(t, CLI_KI)[i]);
-    for (int64_t i = 0; ok && i < n; i += block) {
-        const int64_t here = n - i < block ? n - i : block;
-        float scale;
-        msa_e4m3_block(a->ki[0] + i, here, bits, &scale);
-        for (int64_t c = 0; c < here; c++)
-            a->ki[1][i + c] = scale * msa_e4m3(bits[c]);
-    }
-    free(bits);
-    return ok;
-}
-
-/* Rows of ids with a choice: those whose query sees more than k blocks. */
-static void compare(const msa_shape *s, const int32_t *a, const int32_t *b, agreement *sum)
-{
-    if (msa_n_blocks(s) <= s->topk)
-        return;
-    for (int r = 0; r < s->n_kv_heads; r++) {
-        int64_t both = 0;
-        for (int x = 0; x < s->topk; x++)
-            for (int y = 0; y < s->topk; y++)
-                both += a[r * s->topk + x] == b[r * s->topk + y];
-        sum->rows++;
-        sum->ids += s->topk;
-        sum->in_both += both;
-        sum->equal += both == s->topk;
-    }
-}
-
-/* One query's selections by rounded keys; `ids` has room for both. */
-static void measure_rounded(const msa_shape *s, const float *q, const float *k, const float *qi, agreement *a,
-                            int32_t *ids, void *work, msa_recall_result sum[N_SELECTIONS])
-{
-    const int64_t n = (int64_t)s->n_kv_heads * s->topk;
-    for (int which = 0; which < 2; which++) {
-        msa_recall_result one;
-        msa_index(s, qi, a->ki[which], NULL, ids + which * n, NULL, work);
-        msa_recall(s, q, k, ids + which * n, NULL, &one, work);
-        eval_add_recall(&sum[BITS16 + which], &one);
-    }
-    compare(s, ids, ids + n, a);
-}
-
-static void measure(const char *command, const cli_tensors *t, int64_t seed, agreement *a, int32_t *ids,
+static void measure(const char *command, const cli_tensors *t, int64_t seed, eval_small *a, int32_t *ids,
                     void *work, msa_recall_result sum[N_SELECTIONS])
 {
     const msa_shape *s = &t->shape;
@@ -95,8 +35,7 @@ static void measure(const char *command, const cli_tensors *t, int64_t seed, agr
         msa_recall(&query, q, k, ids, NULL, &one, work);
         eval_add_recall(&sum[INDEX], &one);
         if (a->ki[0])
-            measure_rounded(&query, q, k, cli_floats(t, CLI_QI) + i * s->n_kv_heads * s->d_index, a, ids, work,
-                            sum);
+            eval_small_add(a, &query, q, k, cli_floats(t, CLI_QI) + i * s->n_kv_heads * s->d_index, ids, work);
         eval_random_ids(&query, (uint64_t)(seed + i), ids);
         msa_recall(&query, q, k, ids, NULL, &one, work);
         eval_add_recall(&sum[RANDOM], &one);
@@ -111,7 +50,7 @@ static void print_row(const char *name, const msa_recall_result *sum)
     printf("%-30s %12.4f  %12.4f\n", name, sum->block_recall / n, sum->score_recall / n);
 }
 
-static void print_result(const cli_tensors *t, int64_t seed, const agreement *a,
+static void print_result(const cli_tensors *t, int64_t seed, const eval_small *a,
                          const msa_recall_result sum[N_SELECTIONS])
 {
     if (sum[INDEX].rows == 0) {
@@ -124,8 +63,8 @@ static void print_result(const cli_tensors *t, int64_t seed, const agreement *a,
     printf("%-30s %12s  %12s\n", "", "block recall", "score recall");
     print_row(t->path[CLI_IDS] ? "given ids" : "index", &sum[INDEX]);
     if (a->ki[0]) {
-        print_row("index keys of 16 bits (bf16)", &sum[BITS16]);
-        print_row("index keys of 8 bits (E4M3)", &sum[BITS8]);
+        print_row("index keys of 16 bits (bf16)", &a->bits[0]);
+        print_row("index keys of 8 bits (E4M3)", &a->bits[1]);
     }
     print_row(random, &sum[RANDOM]);
     if (a->rows > 0)
@@ -140,16 +79,17 @@ static int run(const char *command, const cli_tensors *t, int64_t seed, bool fp8
     const msa_shape *s = &t->shape;
     const size_t recall = msa_recall_workspace(s), index = msa_ref_ops.stage[MSA_STAGE_INDEX]->workspace(s);
     int32_t *ids = cli_alloc(command, 2 * (size_t)s->n_kv_heads * (size_t)s->topk * sizeof *ids);
-    agreement a = {{NULL, NULL}, 0, 0, 0, 0};
-    bool ok = ids && (!fp8 || round_keys(command, t, &a));
+    eval_small a = {.ki = {NULL, NULL}};
+    const bool ok = ids && (!fp8 || eval_small_new(&a, s, cli_floats(t, CLI_KI)));
+    if (ids && !ok)
+        cli_fail(command, "expected memory for rounded keys, found too little");
     void *work = ok ? cli_alloc(command, recall > index ? recall : index) : NULL;
     msa_recall_result sum[N_SELECTIONS] = {{0}};
     if (work) {
         measure(command, t, seed, &a, ids, work, sum);
         print_result(t, seed, &a, sum);
     }
-    free(a.ki[0]);
-    free(a.ki[1]);
+    eval_small_free(&a);
     free(ids);
     free(work);
     return work ? 0 : 2;
