@@ -134,7 +134,7 @@ $(B)/msa: $(APP_OBJ) $(SIDE_OBJ) $(B)/libmsa.a
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@
 $(B)/tests/%: $(B)/tests/%.o $(T_SUPPORT:%.c=$(B)/%.o) $(HEADLESS_OBJ) $(SIDE_OBJ) $(B)/libmsa.a
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@
-WITH_SIDES := $(B)/cuda/host.o $(B)/ref/cli/table.o $(B)/ref/cli/trial.o $(B)/tests/test_kernels.o $(B)/tests/test_counters.o
+WITH_SIDES := $(B)/cuda/host.o $(B)/ref/cli/table.o $(B)/ref/cli/trial.o $(B)/tests/test_kernels.o $(B)/tests/test_decode.o $(B)/tests/test_counters.o
 $(WITH_SIDES): private FOUND += $(SIDES)# private: flags, on which they depend, is not to know
 $(WITH_SIDES) $(B)/tests/test_instructions.o: $(B)/sides
 $(B)/tests/test_instructions.o: private CXXFLAGS += $(SIDES)

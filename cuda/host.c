@@ -8,7 +8,7 @@
 
 /* ---- One call -------------------------------------------------------------------------------------- */
 
-typedef enum element { BF16, WORDS } element; /* float32 here and bf16 there, or 4 bytes on both sides */
+typedef enum element { BF16, WORDS, BYTES } element; /* float32 here and bf16 there; 4 bytes or 1 on both sides */
 
 /* An array of the call: host memory to read or to write, and where its device address goes. */
 typedef struct port {
@@ -21,12 +21,13 @@ typedef struct port {
     size_t at;    /* offset on the device */
 } port;
 
-#define MAX_PORTS 12
+#define MAX_PORTS 14
 #define ALIGN 128
 #define FENCE 256
 
 typedef struct call {
     const msa_shape *s;
+    const msa_pages *pages; /* NULL: keys are contiguous */
     msa_arrays arrays;
     port port[MAX_PORTS];
     int n;
@@ -40,7 +41,7 @@ static void add(call *c, const char *name, element type, int64_t n, const void *
 
 static size_t bytes_of(const port *p)
 {
-    return (size_t)p->n * (p->type == BF16 ? 2 : 4);
+    return (size_t)p->n * (p->type == BF16 ? 2 : p->type == WORDS ? 4 : 1);
 }
 
 /* Places the arrays and the workspace (the last port, which nobody reads back), a fence after each. */
@@ -56,7 +57,7 @@ static size_t lay_out(call *c)
 
 static msa_status send(const msa_device *device, const port *p, unsigned char *base)
 {
-    if (p->type == WORDS)
+    if (p->type != BF16)
         return device->upload(base + p->at, p->in, bytes_of(p));
     uint16_t *rounded = malloc(bytes_of(p));
     if (!rounded)
@@ -128,12 +129,18 @@ static call begin(const msa_shape *s)
     return (call){.s = s};
 }
 
+/* Rows of K, V and index keys. */
+static int64_t n_keys(const call *c)
+{
+    return c->pages ? c->pages->n_pages * c->s->block : c->s->n_kv;
+}
+
 static void add_main(call *c, const float *q, const float *k, const float *v, float *o, float *lse)
 {
     const msa_shape *s = c->s;
     add(c, "q", BF16, s->n_q * s->n_heads * s->d_head, q, NULL, &c->arrays.q);
-    add(c, "k", BF16, s->n_kv * s->n_kv_heads * s->d_head, k, NULL, &c->arrays.k);
-    add(c, "v", BF16, s->n_kv * s->n_kv_heads * s->d_head, v, NULL, &c->arrays.v);
+    add(c, "k", BF16, n_keys(c) * s->n_kv_heads * s->d_head, k, NULL, &c->arrays.k);
+    add(c, "v", BF16, n_keys(c) * s->n_kv_heads * s->d_head, v, NULL, &c->arrays.v);
     add(c, "o", WORDS, s->n_q * s->n_heads * s->d_head, NULL, o, &c->arrays.o);
     add(c, "lse", WORDS, s->n_q * s->n_heads, NULL, lse, &c->arrays.lse);
 }
@@ -141,7 +148,7 @@ static void add_main(call *c, const float *q, const float *k, const float *v, fl
 static void add_index(call *c, const float *qi, const float *ki)
 {
     add(c, "qi", BF16, c->s->n_q * c->s->n_kv_heads * c->s->d_index, qi, NULL, &c->arrays.qi);
-    add(c, "ki", BF16, c->s->n_kv * c->s->d_index, ki, NULL, &c->arrays.ki);
+    add(c, "ki", BF16, n_keys(c) * c->s->d_index, ki, NULL, &c->arrays.ki);
 }
 
 static void add_ids(call *c, const int32_t *in, int32_t *out)
@@ -231,9 +238,9 @@ static msa_status run_sparse(const msa_device *d, const char *kernel, const msa_
     return run(d, kernel, &c);
 }
 
-static msa_status run_layer(const msa_device *d, const char *kernel, const msa_shape *s, const float *q,
-                             const float *k, const float *v, const float *qi, const float *ki, int32_t *ids,
-                             float *o, float *lse)
+static msa_status run_prefill(const msa_device *d, const char *kernel, const msa_shape *s, const float *q,
+                              const float *k, const float *v, const float *qi, const float *ki, int32_t *ids,
+                              float *o, float *lse)
 {
     if (!s || !q || !k || !v || !qi || !ki || !ids || !o)
         return MSA_ERR_NULL;
@@ -244,8 +251,54 @@ static msa_status run_layer(const msa_device *d, const char *kernel, const msa_s
     return run(d, kernel, &c);
 }
 
-#define run_prefill run_layer
-#define run_decode run_layer
+static msa_status add_pages(call *c, const msa_pages *p)
+{
+    if (!p)
+        return MSA_OK;
+    const msa_status status = msa_check_pages(c->s, p);
+    if (status != MSA_OK)
+        return status;
+    msa_pages *on_device = &c->arrays.pages;
+    c->pages = p;
+    on_device->n_pages = p->n_pages;
+    add(c, "page table", WORDS, msa_n_seqs(c->s) * msa_n_blocks(c->s), p->table, NULL, &on_device->table);
+    add(c, "lengths", WORDS, msa_n_seqs(c->s), p->lens, NULL, &on_device->lens);
+    if (p->ki8) {
+        add(c, "8-bit ki", BYTES, n_keys(c) * c->s->d_index, p->ki8, NULL, &on_device->ki8);
+        add(c, "scale", WORDS, p->n_pages, p->scale, NULL, &on_device->scale);
+    }
+    return MSA_OK;
+}
+
+static msa_status run_decode(const msa_device *d, const char *kernel, const msa_shape *s, const msa_pages *p,
+                             const float *q, const float *k, const float *v, const float *qi, const float *ki,
+                             int32_t *ids, float *o, float *lse)
+{
+    if (!s || !q || !k || !v || !qi || !(ki || (p && p->ki8)) || !ids || !o)
+        return MSA_ERR_NULL;
+    call c = begin(s);
+    const msa_status status = add_pages(&c, p);
+    if (status != MSA_OK)
+        return status;
+    add_main(&c, q, k, v, o, lse);
+    add_index(&c, qi, ki);
+    add_ids(&c, NULL, ids);
+    return run(d, kernel, &c);
+}
+
+static msa_status run_dense_decode(const msa_device *d, const char *kernel, const msa_shape *s,
+                                   const msa_pages *p, const float *q, const float *k, const float *v,
+                                   float *o, float *lse)
+{
+    if (!s || !q || !k || !v || !o)
+        return MSA_ERR_NULL;
+    call c = begin(s);
+    const msa_status status = add_pages(&c, p);
+    if (status != MSA_OK)
+        return status;
+    add_main(&c, q, k, v, o, lse);
+    return run(d, kernel, &c);
+}
 
 /* ---- The table: for each kernel of each side a function of its stage's signature --------------------------
  */
@@ -266,12 +319,18 @@ static msa_status run_layer(const msa_device *d, const char *kernel, const msa_s
     (const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids, float *o,       \
      float *lse, void *work)
 #define GIVES_sparse s, q, k, v, ids, o, lse
-#define TAKES_prefill TAKES_decode
-#define GIVES_prefill GIVES_decode
-#define TAKES_decode                                                                                         \
+#define TAKES_prefill                                                                                        \
     (const msa_shape *s, const float *q, const float *k, const float *v, const float *qi, const float *ki,   \
      int32_t *ids, float *o, float *lse, void *work)
-#define GIVES_decode s, q, k, v, qi, ki, ids, o, lse
+#define GIVES_prefill s, q, k, v, qi, ki, ids, o, lse
+#define TAKES_decode                                                                                         \
+    (const msa_shape *s, const msa_pages *p, const float *q, const float *k, const float *v,                 \
+     const float *qi, const float *ki, int32_t *ids, float *o, float *lse, void *work)
+#define GIVES_decode s, p, q, k, v, qi, ki, ids, o, lse
+#define TAKES_dense_decode                                                                                   \
+    (const msa_shape *s, const msa_pages *p, const float *q, const float *k, const float *v, float *o,       \
+     float *lse, void *work)
+#define GIVES_dense_decode s, p, q, k, v, o, lse
 
 #define PRECISION_FLOAT32 MSA_BF16_INPUTS
 #define PRECISION_BF16 MSA_BF16_WEIGHTS

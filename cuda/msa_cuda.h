@@ -39,6 +39,11 @@ typedef struct msa_arrays {
     int32_t *first;   /**< outputs of reverse */
     uint32_t *entries;
     msa_item *items;
+    /* Of decode and dense_decode. Who has the lengths and the page table on the host checks them there,
+     * by msa_check_pages(): a run only reads them on the device. */
+    msa_pages pages; /**< table NULL: keys are contiguous; the 8-bit keys are read instead of ki */
+    const uint16_t *new_k, *new_v, *new_ki; /**< of the newest tokens, to be stored into the pages first, so
+                                               that these are written; NULL: they are there already */
 } msa_arrays;
 
 /** What a device is. */
@@ -81,6 +86,9 @@ const msa_device *msa_engine(void);
 /** How the engine runs what follows: threads of a block forward, in reverse or at random (0, 1, 2), copies
  *  and products as late as allowed, at once or at random (0, 1, 2). A right kernel cannot tell. */
 void msa_engine_mode(int order, int timing, uint64_t seed);
+/** How many multiprocessors it pretends to have, at most 132, as before the first call: with few, a small
+ *  problem gives each a long piece of work. A plan is good for the number at which it was made. */
+void msa_engine_sms(int n);
 /** The current CUDA device, in builds by `make cuda`. */
 const msa_device *msa_gpu(void);
 

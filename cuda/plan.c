@@ -42,10 +42,12 @@ bool plan_takes(msa_stage stage, const msa_shape *s)
     case MSA_STAGE_PREFILL:
         return main_branch && is_width(s->d_index) && is_block(s->block) && select;
     case MSA_STAGE_DECODE:
+    case MSA_STAGE_DENSE_DECODE:
         for (int r = 0; r < msa_n_seqs(s); r++)
             if (msa_get_seq(s, r).n_q > 16)
                 return false;
-        return main_branch && is_width(s->d_index) && is_block(s->block) && select;
+        return main_branch && is_block(s->block) &&
+               (stage == MSA_STAGE_DENSE_DECODE || (is_width(s->d_index) && select));
     default:
         return false;
     }

@@ -240,6 +240,18 @@ static Call part(const msa_shape *s, msa_dtype out, const msa_arrays *a, int r)
     c.a.first = shifted(a->first, r * s->n_kv_heads * (n_blocks + 1));
     c.a.entries = shifted(a->entries, q * s->n_kv_heads * s->topk);
     c.a.items = shifted(a->items, msa_first_item(s, r));
+    c.batch = 1;
+    return c;
+}
+
+/// All requests of a paged call, which are alike in shape.
+static Call paged(const msa_shape *s, msa_dtype out, const msa_arrays *a)
+{
+    const msa_pages &p = a->pages;
+    Call c = part(s, out, a, 0);
+    c.batch = msa_n_seqs(s);
+    c.pages = {p.table, p.lens, (int)p.n_pages, (int)msa_n_blocks(s), p.ki8, p.scale};
+    c.fresh = {(const bf16 *)a->new_k, (const bf16 *)a->new_v, (const bf16 *)a->new_ki};
     return c;
 }
 
@@ -251,15 +263,17 @@ static size_t workspace(const msa_entry *entry, const msa_shape *s, msa_dtype ou
         const size_t bytes = entry->workspace(part(s, out, &none, r));
         most = bytes > most ? bytes : most;
     }
-    return most;
+    const size_t together = entry->workspace(paged(s, out, &none)); // of decode; others look at one sequence
+    return together > most ? together : most;
 }
 
 static msa_status run(const msa_entry *entry, const msa_shape *s, msa_dtype out, const msa_arrays *a,
                       void *work, void *stream)
 {
     start();
-    for (int r = 0; r < msa_n_seqs(s); r++) {
-        Call c = part(s, out, a, r);
+    const bool in_pages = a->pages.table != nullptr;
+    for (int r = 0; r < (in_pages ? 1 : msa_n_seqs(s)); r++) {
+        Call c = in_pages ? paged(s, out, a) : part(s, out, a, r);
         c.work = work;
         c.stream = (cudaStream_t)stream;
         const bool idle = c.s.n_q == 0 && !c.a.first; // but reverse says of no query that it chose no block
@@ -278,6 +292,10 @@ extern "C" void msa_engine_mode(int order, int timing, uint64_t seed)
     simt::options.order = (simt::Order)order;
     simt::options.timing = (simt::Timing)timing;
     simt::options.seed = seed;
+}
+extern "C" void msa_engine_sms(int n)
+{
+    simt::options.sms = n;
 }
 #endif
 

@@ -105,11 +105,13 @@ size_t topk_workspace(const msa_shape *s);
 size_t reverse_workspace(const msa_shape *s);
 size_t sparse_workspace(const msa_shape *s);
 size_t prefill_workspace(const msa_shape *s);
+size_t decode_workspace(const msa_shape *s);
+size_t dense_decode_workspace(const msa_shape *s);
 size_t backward_workspace(const msa_shape *s);
 size_t kl_workspace(const msa_shape *s);
 
 /* The reference's entries of the table, for tables that borrow one. */
 extern const msa_kernel ref_dense_kernel, ref_index_kernel, ref_topk_kernel, ref_reverse_kernel,
-    ref_sparse_kernel, ref_decode_kernel, ref_backward_kernel, ref_kl_kernel;
+    ref_sparse_kernel, ref_decode_kernel, ref_dense_decode_kernel, ref_backward_kernel, ref_kl_kernel;
 
 #endif

@@ -60,6 +60,41 @@ static msa_status norm_rope_backward(const msa_shape *s, const msa_layer_config 
     return msa_rmsnorm_backward(s->n_q * heads, d, c->eps, raw, gain, grad, grad, dgain, work);
 }
 
+/* p(i) of a paged call. */
+static void paged_positions(const msa_shape *s, const msa_pages *p, int32_t *pos)
+{
+    for (int r = 0; r < msa_n_seqs(s); r++) {
+        const msa_seq seq = msa_get_seq(s, r);
+        for (int64_t i = 0; i < seq.n_q; i++)
+            pos[seq.q0 + i] = (int32_t)(p->lens[r] - seq.n_q + i);
+    }
+}
+
+/* A step over pages: the new rows are st->k_raw, v and st->ki_raw. */
+static msa_status paged_attention(const msa_ops *ops, const msa_shape *s, msa_attention mode,
+                                  msa_layer_state *st, const float *v, void *work)
+{
+    const bool sparse = mode == MSA_ATTN_SPARSE;
+    const msa_pages *p = st->pages;
+    MSA_TRY(msa_append(s, p, st->k_raw, v, sparse ? st->ki_raw : NULL, st->k, st->v, st->ki));
+    if (sparse)
+        return ops->stage[MSA_STAGE_DECODE]->decode(s, p, st->q, st->k, st->v, st->qi, st->ki, st->ids, st->o,
+                                                    st->lse, work);
+    return ops->stage[MSA_STAGE_DENSE_DECODE]->dense_decode(s, p, st->q, st->k, st->v, st->o, st->lse, work);
+}
+
+/* V of this call's tokens: to their rows of a contiguous cache, or to v. */
+static void project_v(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c, const float *x,
+                      const float *wv, const msa_layer_state *st, float *v)
+{
+    const int64_t width = (int64_t)s->n_kv_heads * s->d_head;
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        msa_seq seq = msa_get_seq(s, b);
+        float *rows = st->pages ? v + seq.q0 * width : st->v + (seq.kv0 + position(&seq, 0)) * width;
+        ops->gemm(false, false, seq.n_q, width, c->d_model, x + seq.q0 * c->d_model, wv, 0, rows);
+    }
+}
+
 msa_status msa_layer_forward(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c,
                              msa_attention mode, const msa_layer_weights *w, const float *x,
                              msa_layer_state *st, float *y, void *work)
@@ -70,25 +105,31 @@ msa_status msa_layer_forward(const msa_ops *ops, const msa_shape *s, const msa_l
         return MSA_ERR_NULL;
     const int64_t T = s->n_q, m = c->d_model;
     const int dh = s->d_head, di = s->d_index, Hkv = s->n_kv_heads;
+    const bool paged = st->pages != NULL;
+    float *v = paged ? work_take(&work, T * n.kv, sizeof *v) : NULL;
     MSA_TRY(msa_positions(s, st->pos));
+    if (paged) {
+        MSA_TRY(mode == MSA_ATTN_WARMUP ? MSA_ERR_UNSUPPORTED : msa_check_pages(s, st->pages));
+        paged_positions(s, st->pages, st->pos);
+    }
 
     ops->gemm(false, false, T, n.q, m, x, w->wq, 0, st->q_raw);
     ops->gemm(false, false, T, n.kv, m, x, w->wk, 0, st->k_raw);
-    for (int b = 0; b < msa_n_seqs(s); b++) {
-        msa_seq seq = msa_get_seq(s, b);
-        float *rows = st->v + (seq.kv0 + position(&seq, 0)) * n.kv;
-        ops->gemm(false, false, seq.n_q, n.kv, m, x + seq.q0 * m, w->wv, 0, rows);
-    }
+    project_v(ops, s, c, x, w->wv, st, v);
     MSA_TRY(norm_rope(s, c, s->n_heads, dh, c->rot, st->q_raw, w->gq, st->pos, false, st->q));
-    MSA_TRY(norm_rope(s, c, Hkv, dh, c->rot, st->k_raw, w->gk, st->pos, true, st->k));
+    MSA_TRY(norm_rope(s, c, Hkv, dh, c->rot, st->k_raw, w->gk, st->pos, !paged,
+                      paged ? st->k_raw : st->k));
 
     if (mode != MSA_ATTN_DENSE) {
         ops->gemm(false, false, T, n.iq, m, x, w->wiq, 0, st->qi_raw);
         ops->gemm(false, false, T, n.ik, m, x, w->wik, 0, st->ki_raw);
         MSA_TRY(norm_rope(s, c, Hkv, di, n.index_rot, st->qi_raw, w->giq, st->pos, false, st->qi));
-        MSA_TRY(norm_rope(s, c, 1, di, n.index_rot, st->ki_raw, w->gik, st->pos, true, st->ki));
+        MSA_TRY(norm_rope(s, c, 1, di, n.index_rot, st->ki_raw, w->gik, st->pos, !paged,
+                          paged ? st->ki_raw : st->ki));
     }
-    if (mode == MSA_ATTN_SPARSE)
+    if (paged)
+        MSA_TRY(paged_attention(ops, s, mode, st, v, work));
+    else if (mode == MSA_ATTN_SPARSE)
         MSA_TRY(msa_forward(ops, s, st->q, st->k, st->v, st->qi, st->ki, NULL, st->ids, st->o, st->lse,
                             st->index_lse, work));
     else

@@ -18,7 +18,7 @@ nothing() {
 err=$("$MSA" check --backend cuda topk/warp --shape 'T=40 S=70 heads=4:2 width=64:64 block=32 topk=2' 2>&1 > /dev/null)
 [[ $err != *"expected a GPU"* ]] || nothing "${err#*found }"
 
-# A name, the kernels, the shape and the selection, "lse" for log-sum-exps. M3 is MiniMax-M3's layer: 64 query and
+# A name, the kernels, the shape and the selection, "lse" for log-sum-exps, "fp8" for index keys. M3 is MiniMax-M3's layer: 64 query and
 # 4 KV heads of 128. With topk=1 nothing ever enters a list: the fused index with its selection switched off. The
 # paper's table 1 has top-k of all N x B scores, so the prefix is so long that every query sees (nearly) all blocks.
 M3='heads=64:4 width=128:128 block=128 topk=16'
@@ -38,9 +38,19 @@ RUNS=(
     "paper-2048|topk|T=131072 S=134217728 $ONE block=65536 topk=32|random"
     "paper-4096|topk|T=524288 S=268435456 $ONE block=65536 topk=16|random"
     "paper-8192|topk|T=524288 S=536870912 $ONE block=65536 topk=32|random"
-    "decode-128k|decode|T=1 S=131072 $M3|random"
-    "decode-1m|decode|T=1 S=1048576 $M3|random"
 )
+
+# Steps of generation, one token a request: by MSA with bf16 and with 8-bit index keys, and dense. Inputs are
+# copied until they outgrow the cache twice, so every step finds it cold. 8 M tokens in all take 17 GB of bf16 K
+# and V.
+for n in 8 32 128 512 1024; do
+    for batch in 1 8 32; do
+        ((n * batch <= 8192)) || continue
+        shape="T=$batch S=$((n * batch * 1024)) $M3 seqs=$batch"
+        RUNS+=("${n}k-b$batch|decode dense_decode|$shape|random"
+            "${n}k-b$batch-fp8|decode/swapped|$shape|random||fp8")
+    done
+done
 
 echo "verifying: msa check --backend cuda"
 log=$(mktemp) || exit 2
@@ -63,12 +73,12 @@ done
 mkdir -p "$DIR" || exit 2
 bad=0
 for run in "${RUNS[@]}"; do
-    IFS='|' read -r name kernels shape ids lse <<< "$run"
+    IFS='|' read -r name kernels shape ids lse keys <<< "$run"
     [[ $name =~ ${ONLY:-.} ]] || continue
     echo "== $name: $kernels"
     # shellcheck disable=SC2086
     "$MSA" bench $kernels --backend cuda --shape "$shape" --distribution "$ids" --seconds "$SECONDS_EACH" \
-        ${lse:+--lse} --json "$DIR/$name.json" || bad=1
+        ${lse:+--lse} ${keys:+--index-keys "$keys"} --json "$DIR/$name.json" || bad=1
 done
 # Other people's kernels, in the same files.
 PYTHON=${PYTHON:-python3}

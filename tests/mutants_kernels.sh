@@ -10,10 +10,12 @@ B=${B:-build}
 only=${1:-}
 changed=
 
-build() { $MAKE -s -C "$W" B=build CUDA= build/tests/test_kernels > "$W.err" 2>&1; }
-# Runs the test of one kernel until its first failure. Succeeds if there is one.
+build() { $MAKE -s -C "$W" B=build CUDA= build/tests/test_kernels build/tests/test_decode > "$W.err" 2>&1; }
+# Runs the test of one kernel, or that of steps over pages, until its first failure. Succeeds if there is one.
 catches() {
-    timeout 300 "$W/build/tests/test_kernels" 1 "$1" 2>&1 | grep -m1 -E '^#.*not true|^not ok' > "$W/caught"
+    local test=("$W/build/tests/test_kernels" 1 "$1")
+    [[ $1 != test_decode ]] || test=("$W/build/tests/test_decode" 1)
+    (cd "$W" && timeout 300 "${test[@]}") 2>&1 | grep -m1 -E '^#.*not true|^not ok' > "$W/caught"
     [[ -s $W/caught ]]
 }
 
@@ -56,6 +58,11 @@ mutant 'who waits at the end is forgotten' topk/5_columns.cu topk/columns 's/^  
 mutant 'a heap that does not sink' topk/3_heaps.cu topk/heaps 's/if (key <= least)/if (key >= least)/'
 mutant 'entries of the bits above' reverse/2_scan.cu reverse/scan 's/(bit - 1)/~bit/'
 mutant 'parts of a row weigh the same' decode/decode.cuh decode/split 's/ex2(part.x - m)/1.0f/'
+mutant 'a page of the first request' decode/decode.cuh test_decode 's/(int64_t)n \* p.max_pages/(int64_t)0 * p.max_pages/'
+mutant 'positions of the longest request' decode/decode.cuh test_decode 's/s.prefix = s.n_kv - s.n_q;//'
+mutant 'the last segment is not merged' decode/3_swapped.cu test_decode 's/pieces) + 1 - piece : 0/pieces) - piece : 0/'
+mutant 'the scale of the first block' decode/3_swapped.cu test_decode 's/\[place\]\[key \/ block\]/[place][0 * (key \/ block)]/'
+mutant 'a row merged by whoever is first' decode/attend.cuh test_decode 's/if (ld_shared(&m.drawn) + 1 < (uint32_t)part.active)/if (ld_shared(\&m.drawn) > 0)/'
 
 # ---- What the engine sees --------------------------------------------------------------------------
 mutant 'accumulators read before the wait' dense/4_hopper.cu dense/hopper 's/wgmma_wait<1>();/wgmma_wait<2>();/'
@@ -68,5 +75,10 @@ mutant 'a stage given back while it is multiplied' sparse/4_kv_outer.cu sparse/k
 mutant 'a slice read before it has come' sparse/2_q_outer.cu sparse/q_outer '/for (int n = warp/,/warp_scores/s/cp_async_wait<0>();//'
 mutant 'lanes that do not wait for each other' index/4_fused.cu index/fused 's/__syncwarp(); \/\/ a neighbour.*//'
 mutant 'the combination does not wait' sparse/4_kv_outer.cu sparse/kv_outer 's/^    grid_wait();//'
+mutant 'tickets of the last step' decode/begin.cuh test_decode 's/st_global(tickets + c, 0u);//'
+mutant 'selection does not wait' decode/3_swapped.cu test_decode '/__syncthreads();/{n;s/^    grid_wait();//}'
+mutant '8-bit keys decoded without a fence' decode/3_swapped.cu test_decode 's/^    fence_proxy_async();//'
+mutant 'the next queries come too early' decode/3_swapped.cu test_decode 's/^            mbarrier_wait(&m.queries_empty.*//'
+mutant 'one segment runs into the next' decode/3_swapped.cu test_decode 's/^        bar_sync(1, consumers); \/\/ the next.*//'
 mutant 'no barrier after counting' reverse/2_scan.cu reverse/scan '/atomicAdd(&m.n/,/^}/s/__syncthreads();//'
 finish

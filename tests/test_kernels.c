@@ -30,6 +30,8 @@ static void set_mode(uint64_t seed, int number)
 #ifdef HAVE_SIMT
     if (device == msa_engine())
         msa_engine_mode(number % 3, number / 3 % 3, seed + (uint64_t)number);
+    if (device == msa_engine())
+        msa_engine_sms(number % 2 ? 132 : 1 + number % 5);
 #else
     (void)seed, (void)number;
 #endif

@@ -10,6 +10,7 @@
 
 #include "guard.h"
 #include "noise.h"
+#include "paging.h"
 #include "table.h"
 
 #define KL_WEIGHT 0.75 // not 1, so that a kernel that ignores it is found out
@@ -306,26 +307,86 @@ static void judge_reverse(judgement *j, const int32_t *ids, const char *support)
     }
 }
 
-// The ids first; then the output given those ids.
-static void judge_layer(judgement *j)
+/** How the keys of a whole attention come: p NULL is contiguous. */
+typedef struct step {
+    const msa_shape *s;
+    const msa_pages *p;
+    const float *k, *v, *ki;
+    void *work;
+    const char *name;
+} step;
+
+static msa_status run_step(judgement *j, const step *a, float *lse)
 {
     const inputs *in = j->in;
-    msa_prefill_fn *run = j->kernel->stage == MSA_STAGE_DECODE ? j->kernel->decode : j->kernel->prefill;
-    guard_poison(&j->found_ids);
-    for (int want_lse = 1; want_lse >= 0; want_lse--) {
-        if (!accepted(j, run(j->s, in->q, in->k, in->v, in->qi, in->ki, j->found_ids.data,
-                             j->found[VERDICT_O].data, want_lse ? j->found[VERDICT_LSE].data : NULL,
-                             j->work.data)))
-            return;
-        judge_found_ids(j);
-        if (j->report.outcome != JUDGE_PASS || !know_noise(j, j->found_ids.data))
-            return;
-        msa_sparse(j->s, in->q, in->k, in->v, j->found_ids.data, j->oracle[VERDICT_O], j->oracle[VERDICT_LSE],
-                   j->oracle_work);
-        judge_tensors(j, BIT(VERDICT_O) | (want_lse ? BIT(VERDICT_LSE) : 0),
-                      want_lse ? "with lse" : "no lse");
+    float *o = j->found[VERDICT_O].data;
+    int32_t *ids = j->found_ids.data;
+    const msa_kernel *k = j->kernel;
+    if (k->stage == MSA_STAGE_PREFILL)
+        return k->prefill(a->s, in->q, a->k, a->v, in->qi, a->ki, ids, o, lse, a->work);
+    if (k->stage == MSA_STAGE_DECODE)
+        return k->decode(a->s, a->p, in->q, a->k, a->v, in->qi, a->ki, ids, o, lse, a->work);
+    return k->dense_decode(a->s, a->p, in->q, a->k, a->v, o, lse, a->work);
+}
+
+// The ids first, where there are some; then the output given those ids.
+static void judge_step(judgement *j, const step *a)
+{
+    const inputs *in = j->in;
+    const bool sparse = j->kernel->stage != MSA_STAGE_DENSE_DECODE;
+    float *o = j->oracle[VERDICT_O], *lse = j->oracle[VERDICT_LSE];
+    const int least = a->p ? 1 : 0; // without LSE where keys are contiguous; with pages that is no news
+    for (int want_lse = 1; want_lse >= least && j->report.outcome == JUDGE_PASS; want_lse--) {
         guard_poison(&j->found_ids);
+        if (!accepted(j, run_step(j, a, want_lse ? j->found[VERDICT_LSE].data : NULL)))
+            return;
+        if (sparse)
+            judge_found_ids(j);
+        if (j->report.outcome != JUDGE_PASS || !know_noise(j, sparse ? j->found_ids.data : NULL))
+            return;
+        if (sparse)
+            msa_sparse(j->s, in->q, in->k, in->v, j->found_ids.data, o, lse, j->oracle_work);
+        else
+            msa_dense(j->s, in->q, in->k, in->v, o, lse, j->oracle_work);
+        judge_tensors(j, BIT(VERDICT_O) | (want_lse ? BIT(VERDICT_LSE) : 0), a->name);
     }
+}
+
+// The same step once more with its keys in pages, where the queries of all sequences are equally many. A kernel
+// that does not take pages, or 8-bit keys, has been judged without.
+static void judge_pages(judgement *j, uint64_t seed, bool small)
+{
+    paging g;
+    const inputs *whole = j->in;
+    inputs decoded = *whole;
+    guard work = {0};
+    if (!paging_possible(j->s) || j->report.outcome != JUDGE_PASS)
+        return;
+    if (paging_new(&g, j->s, whole, seed, small) && guard_new(&work, j->kernel->workspace(&g.s))) {
+        const step a = {&g.s, &g.p, g.k, g.v, small ? NULL : g.ki, work.data, small ? "8-bit" : "pages"};
+        decoded.ki = g.decoded;
+        j->in = small ? &decoded : whole;
+        judge_step(j, &a);
+        if (j->report.outcome == JUDGE_UNSUPPORTED)
+            j->report.outcome = JUDGE_PASS;
+        if (!guard_intact(&work))
+            fail(j, "work (%s): written outside the buffer", a.name);
+        j->in = whole;
+    } else
+        j->report.outcome = JUDGE_NO_MEMORY;
+    paging_free(&g);
+    guard_free(&work);
+}
+
+static void judge_layer(judgement *j, uint64_t seed)
+{
+    const inputs *in = j->in;
+    const step a = {j->s, NULL, in->k, in->v, in->ki, j->work.data, msa_stage_name(j->kernel->stage)};
+    judge_step(j, &a);
+    if (j->kernel->stage != MSA_STAGE_PREFILL)
+        judge_pages(j, seed, false);
+    if (j->kernel->stage == MSA_STAGE_DECODE)
+        judge_pages(j, seed, true);
 }
 
 static void judge_backward(judgement *j, const int32_t *ids, const char *support)
@@ -395,7 +456,8 @@ static void judge_stage(judgement *j, uint64_t seed)
         break;
     case MSA_STAGE_PREFILL:
     case MSA_STAGE_DECODE:
-        judge_layer(j);
+    case MSA_STAGE_DENSE_DECODE:
+        judge_layer(j, seed);
         break;
     case MSA_STAGE_SPARSE:
         for_each_support(j, seed, judge_sparse);

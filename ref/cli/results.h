@@ -14,6 +14,7 @@ typedef struct result {
     const char *distribution; /**< of the ids it was given; NULL where it takes none */
     double union8;            /**< of its ids; 0: it has none */
     bool lse, verified;
+    bool small;   /**< 8-bit index keys */
     bool engine;  /**< ran on the CPU engine, whose time says nothing about a GPU */
     timing time;  /**< 0 repeats: it was not timed */
     double flops; /**< of the visible pairs it attended to; 0: unknown */

@@ -102,6 +102,7 @@ roofline_need roofline_of(const msa_kernel *kernel, const msa_shape *s, msa_dtyp
     const sizes z = sizes_of(s, out, a->ids);
     switch (kernel->stage) {
     case MSA_STAGE_DENSE:
+    case MSA_STAGE_DENSE_DECODE:
         return dense(s, &z);
     case MSA_STAGE_INDEX:
         return index_branch(s, &z, a->scores != NULL);

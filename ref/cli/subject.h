@@ -4,13 +4,15 @@
  *        memory where it runs.
  *
  * A kernel of cuda/ finds bf16 inputs on its device and leaves O there as bf16, so that nothing but the
- * kernel is timed; others take the float32 arrays themselves.
+ * kernel is timed; others take the float32 arrays themselves. Steps of generation find their keys there in pages
+ * of random order, if all sequences have equally many queries.
  */
 #ifndef MSA_SUBJECT_H
 #define MSA_SUBJECT_H
 
 #include "../../cuda/msa_cuda.h"
 #include "inputs.h"
+#include "paging.h"
 #include "selections.h"
 
 typedef enum subject_array {
@@ -43,7 +45,8 @@ typedef enum subject_array {
 typedef struct subject {
     const msa_kernel *kernel;
     const msa_shape *s;
-    bool lse; /**< also the log-sum-exps, where they are optional */
+    bool lse;   /**< also the log-sum-exps, where they are optional */
+    bool small; /**< 8-bit index keys for a step of generation; on a device */
     uint64_t seed;
     selection_kind kind; /**< of the ids, for the stages that take some */
     size_t cache;        /**< bytes of the cache that the copies have to outgrow */
@@ -57,6 +60,10 @@ typedef struct subject {
     void *found[ARRAY_N]; /**< outputs, where the kernel runs */
     void *work;
     double loss; /**< of KL */
+
+    bool paged;
+    paging g;                   /**< the layout of the pages, and their sizes */
+    void *table, *lens, *scale; /**< the same on the device */
 } subject;
 
 /** Makes the inputs and finds room for everything. ::MSA_ERR_UNSUPPORTED: the kernel does not take the

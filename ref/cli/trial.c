@@ -168,6 +168,7 @@ static msa_arrays arrays_of(const trial *t, msa_stage stage)
     const msa_arrays *in = &t->in, *to = &t->room;
     switch (stage) {
     case MSA_STAGE_DENSE:
+    case MSA_STAGE_DENSE_DECODE:
         return (msa_arrays){.q = in->q, .k = in->k, .v = in->v, .o = to->o};
     case MSA_STAGE_INDEX:
         return (msa_arrays){.qi = in->qi, .ki = in->ki, .ids = to->ids};

@@ -318,7 +318,8 @@ static bool all_few(const msa_shape *s)
 size_t fast_decode_workspace(const msa_shape *s)
 {
     const size_t index = fast_index_workspace(s), sparse = fast_sparse_workspace(s);
-    return all_few(s) ? few_workspace(s) : index > sparse ? index : sparse;
+    const size_t here = all_few(s) ? few_workspace(s) : index > sparse ? index : sparse;
+    return (size_t)max_i64((int64_t)here, (int64_t)decode_workspace(s));
 }
 
 static msa_status decode(const msa_shape *s, const float *q, cached k, cached v, const float *qi, cached ki,
@@ -331,9 +332,12 @@ static msa_status decode(const msa_shape *s, const float *q, cached k, cached v,
     return MSA_OK;
 }
 
-msa_status fast_decode(const msa_shape *s, const float *q, const float *k, const float *v, const float *qi,
-                       const float *ki, int32_t *ids, float *o, float *lse, void *work)
+/* Pages are left to the reference, which walks them. */
+msa_status fast_decode(const msa_shape *s, const msa_pages *p, const float *q, const float *k, const float *v,
+                       const float *qi, const float *ki, int32_t *ids, float *o, float *lse, void *work)
 {
+    if (p)
+        return msa_decode(s, p, q, k, v, qi, ki, ids, o, lse, work);
     MSA_TRY(msa_check_shape(s));
     if (!q || !k || !v || !qi || !ki || !ids || !o || !work)
         return MSA_ERR_NULL;

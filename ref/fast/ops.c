@@ -73,6 +73,6 @@ const msa_kernel msa_fast_kernels[N_KERNELS + 1] = {
 const msa_ops msa_fast_ops = {
     .stage = {&msa_fast_kernels[DENSE], &msa_fast_kernels[INDEX], &ref_topk_kernel, &ref_reverse_kernel,
               &msa_fast_kernels[SPARSE], &msa_fast_kernels[PREFILL], &msa_fast_kernels[DECODE],
-              &msa_fast_kernels[BACKWARD], &msa_fast_kernels[KL]},
+              &ref_dense_decode_kernel, &msa_fast_kernels[BACKWARD], &msa_fast_kernels[KL]},
     .gemm = fast_gemm,
 };

@@ -110,6 +110,106 @@ bool eval_recalls(const model *m, const msa_ops *ops, const eval_windows *t, uin
     return ok;
 }
 
+bool eval_small_new(eval_small *a, const msa_shape *s, const float *ki)
+{
+    const int64_t n = s->n_kv * s->d_index, block = (int64_t)s->block * s->d_index;
+    uint8_t *bits = malloc((size_t)n);
+    *a = (eval_small){.ki = {malloc((size_t)n * sizeof(float)), malloc((size_t)n * sizeof(float))}};
+    const bool ok = bits && a->ki[0] && a->ki[1];
+    for (int64_t i = 0; ok && i < n; i++)
+        a->ki[0][i] = msa_bf16(ki[i]);
+    for (int64_t i = 0; ok && i < n; i += block) {
+        const int64_t here = n - i < block ? n - i : block;
+        float scale;
+        msa_e4m3_block(a->ki[0] + i, here, bits, &scale);
+        for (int64_t c = 0; c < here; c++)
+            a->ki[1][i + c] = scale * msa_e4m3(bits[c]);
+    }
+    free(bits);
+    return ok;
+}
+
+void eval_small_free(eval_small *a)
+{
+    free(a->ki[0]);
+    free(a->ki[1]);
+}
+
+static int in_both(const int32_t *a, const int32_t *b, int k)
+{
+    int n = 0;
+    for (int x = 0; x < k; x++)
+        for (int y = 0; y < k; y++)
+            n += a[x] == b[y];
+    return n;
+}
+
+void eval_small_add(eval_small *a, const msa_shape *s, const float *q, const float *k, const float *qi,
+                    int32_t *ids, void *work)
+{
+    const int64_t rows = s->n_kv_heads * s->n_q;
+    for (int which = 0; which < 2; which++) {
+        msa_recall_result one;
+        must(msa_index(s, qi, a->ki[which], NULL, ids + which * rows * s->topk, NULL, work));
+        must(msa_recall(s, q, k, ids + which * rows * s->topk, NULL, &one, work));
+        eval_add_recall(&a->bits[which], &one);
+    }
+    for (int64_t row = 0; row < rows; row++) {
+        const int32_t *mine = ids + row * s->topk;
+        const int64_t local = (s->n_kv - s->n_q + row % s->n_q) / s->block;
+        if (local < s->topk)
+            continue;
+        const int both = in_both(mine, mine + rows * s->topk, s->topk);
+        a->rows++;
+        a->equal += both == s->topk;
+        a->ids += s->topk;
+        a->in_both += both;
+    }
+}
+
+static bool layer_small(const model_run *run, int layer, eval_small *sum)
+{
+    const msa_shape s = model_run_shape(run);
+    const msa_layer_state *st = model_run_layer(run, layer);
+    const size_t recall = msa_recall_workspace(&s), index = msa_ref_ops.stage[MSA_STAGE_INDEX]->workspace(&s);
+    int32_t *ids = malloc(2 * (size_t)s.n_kv_heads * (size_t)s.n_q * (size_t)s.topk * sizeof *ids);
+    void *work = malloc(recall > index ? recall : index);
+    eval_small one;
+    const bool ok = eval_small_new(&one, &s, st->ki) && ids && work;
+    if (ok) {
+        eval_small_add(&one, &s, st->q, st->k, st->qi, ids, work);
+        for (int which = 0; which < 2; which++) {
+            sum->bits[which].rows += one.bits[which].rows;
+            sum->bits[which].block_recall += one.bits[which].block_recall;
+            sum->bits[which].score_recall += one.bits[which].score_recall;
+        }
+        sum->rows += one.rows;
+        sum->equal += one.equal;
+        sum->ids += one.ids;
+        sum->in_both += one.in_both;
+    }
+    eval_small_free(&one);
+    free(ids);
+    free(work);
+    return ok;
+}
+
+bool eval_small_layers(const model *m, const msa_ops *ops, const eval_windows *t, eval_small *out)
+{
+    const int layers = m->config.n_layers;
+    model_run *run = model_run_new(m, ops, 1, t->length, false);
+    bool ok = run != NULL;
+    memset(out, 0, (size_t)layers * sizeof *out);
+    for (int w = 0; ok && w < t->count; w++) {
+        model_forward(m, run, MSA_ATTN_SPARSE, eval_window(t, w));
+#pragma omp parallel for schedule(dynamic) reduction(&& : ok)
+        for (int l = 0; l < layers; l++)
+            ok = layer_small(run, l, &out[l]) && ok;
+    }
+    model_run_free(run);
+    return ok;
+}
+
 double eval_dense_agreement(const model *m, const eval_windows *t)
 {
     model all = *m; /* shares the weights; selects every block */
