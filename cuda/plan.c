@@ -74,7 +74,6 @@ void msa_scores_turn(const msa_shape *s, const float *scores, int r, int64_t fir
                      float *by_block)
 {
     const int64_t n_blocks = msa_n_blocks(s);
-#pragma omp parallel for
     for (int64_t b = first; b < end; b++)
         for (int64_t i = 0; i < s->n_q; i++)
             by_block[(b - first) * s->n_q + i] = scores[(r * s->n_q + i) * n_blocks + b];

@@ -80,6 +80,15 @@ if [[ $has_json -eq 1 ]]; then
     check $? "... four verified results"
     grep -qF "msa bench --no-ceilings dense sparse topk decode --shape '$S' --seconds 0.05 --json" "$W/results.json"
     check $? "... and the command line"
+    "$MSA" results "$W/results.json" --roofline "$W/roof.svg" > "$W.out" 2> "$W.err" && grep -q '<svg' "$W/roof.svg"
+    check $? "... and a picture"
+    "$MSA" results "$W/results.json" --speedup "$W/speedup.svg" > "$W.out" 2> "$W.err"
+    [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 && ! -e $W/speedup.svg ]]
+    check $? "... but none of a prefill that was not timed"
+    sed 's/"stage": "sparse"/"stage": "prefill"/' "$W/results.json" > "$W/prefill.json"
+    "$MSA" results "$W/prefill.json" --speedup "$W/speedup.svg" > "$W.out" 2> "$W.err" && grep -q 'paper, H800' "$W/speedup.svg"
+    check $? "... and of one that was, beside the paper's"
+    rm "$W/roof.svg" "$W/speedup.svg" "$W/prefill.json"
     sed -i 's/"repeats": [0-9]*/"repeats": 2/' "$W/results.json"
     for bad in "$W/results.json" "$W/none.json" README.md; do
         "$MSA" results "$bad" > "$W.out" 2> "$W.err"

@@ -248,6 +248,7 @@ static void time_it(const bench *b, subject *t, result *r)
 {
     if (t->lse && t->kernel->stage == MSA_STAGE_INDEX && !SUBJECT_HAS(t->out, ARRAY_INDEX_LSE))
         printf("index/%s (%s) writes no log-sum-exp\n", t->kernel->name, t->kernel->backend);
+    /* [time_it] */
     r->verified = judge(t, "before timing");
     if (!r->verified)
         return;
@@ -257,6 +258,7 @@ static void time_it(const bench *b, subject *t, result *r)
         printf("FAILED: %s\n", trouble(t, status));
     describe(t, r);
     r->verified = status == MSA_OK && judge(t, "after timing");
+    /* [time_it] */
 }
 
 /* The first kernel refused is named; the others of a stage may take the shape. */

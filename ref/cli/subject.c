@@ -213,7 +213,9 @@ static msa_status send_by_block(const subject *t, float *to, const float *scores
     for (int r = 0; r < s->n_kv_heads; r++)
         for (int64_t b = 0; b < n_blocks && status == MSA_OK; b += step) {
             const int64_t n = min_i64(step, n_blocks - b);
-            msa_scores_turn(s, scores, r, b, b + n, turned);
+#pragma omp parallel for
+            for (int64_t a = 0; a < n; a++)
+                msa_scores_turn(s, scores, r, b + a, b + a + 1, turned + a * s->n_q);
             status = t->device->upload(to + (r * n_blocks + b) * s->n_q, turned,
                                        (size_t)(n * s->n_q) * sizeof *to);
         }
@@ -312,6 +314,8 @@ msa_status subject_open(subject *t)
     t->in = stages[t->kernel->stage].in;
     t->out = stages[t->kernel->stage].out | (t->lse ? stages[t->kernel->stage].lse : 0);
     t->device = table_device(t->kernel->backend);
+    if (t->device && t->kernel->stage == MSA_STAGE_PREFILL)
+        t->in |= BIT(ARRAY_IDS); /* of the distribution, in place of its own: see msa_arrays */
     kernel_name(t, name);
     if (t->device)
         status = msa_plan_make(&t->plan, t->device, name, t->s, MSA_BF16);
@@ -348,7 +352,8 @@ static msa_status run_on_device(subject *t, void **in)
                                .scores =
                                    SUBJECT_HAS(t->in, ARRAY_SCORES) ? in[ARRAY_SCORES] : out[ARRAY_SCORES],
                                .scores_by_block = in[ARRAY_SCORES],
-                               .ids = SUBJECT_HAS(t->in, ARRAY_IDS) ? in[ARRAY_IDS] : out[ARRAY_IDS],
+                               .ids = SUBJECT_HAS(t->out, ARRAY_IDS) ? out[ARRAY_IDS] : in[ARRAY_IDS],
+                               .instead = in[ARRAY_IDS],
                                .index_lse = out[ARRAY_INDEX_LSE],
                                .o = out[ARRAY_O],
                                .lse = out[ARRAY_LSE],

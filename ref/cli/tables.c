@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "charts.h"
 #include "cli.h"
 #include "results.h"
 
@@ -155,15 +156,22 @@ static void print_all(json_t *const *file, int n)
 
 int cmd_results(int argc, char **argv)
 {
-    static const cli_option none[] = {{0}};
+    const char *speedup = NULL, *roofline = NULL;
+    const cli_option options[] = {
+        {"--speedup", CLI_TEXT, &speedup, 0, 0, "F receives a picture: MSA's prefill over dense, by length"},
+        {"--roofline", CLI_TEXT, &roofline, 0, 0, "F receives a picture: every result under its run's roof"},
+        {0}};
     cli_list paths = {0};
     json_t *file[CLI_MAX_LIST];
     int n = 0,
         bad = cli_parse(argc, argv, "checks files of 'msa bench --json' and prints them as Markdown tables",
-                        none, &paths);
-    for (; n < paths.n && !bad; n++) {
+                        options, &paths);
+    for (; n < paths.n && !bad; n++)
         bad = read_file(argv[0], paths.item[n], &file[n]);
-    }
+    if (!bad && speedup)
+        bad = charts_speedup(argv[0], speedup, file, n);
+    if (!bad && roofline)
+        bad = charts_roofline(argv[0], roofline, file, n);
     if (!bad)
         print_all(file, n);
     while (n > 0)
