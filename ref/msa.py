@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-STAGES = ["dense", "index", "topk", "reverse", "sparse", "prefill", "decode", "backward", "kl"]
+STAGES = ["dense", "index", "topk", "reverse", "sparse", "prefill", "decode", "dense_decode",
+          "backward", "kl"]
 
 
 class Error(ValueError):
@@ -233,7 +234,7 @@ def decode(q, k, v, qi, ki, *, block, topk, kernel="fast", cu_q=None, cu_kv=None
         work = np.empty(_FAST.stage[STAGES.index("decode")].contents.workspace(s), np.uint8)
         _check(_lib.msa_fast_decode_bf16(c.byref(s), *map(_pointer, (q, k, v, qi, ki, ids, o, lse, work))))
     else:
-        _run("decode", kernel, s, q, k, v, qi, ki, ids, o, lse)
+        _run("decode", kernel, s, None, q, k, v, qi, ki, ids, o, lse)  # None: no pages
     return ids, o, lse
 
 

@@ -160,7 +160,7 @@ static results run_one(const msa_kernel *k, const msa_shape *s, const inputs *in
     if (k->stage == MSA_STAGE_SPARSE)
         k->sparse(s, in->q, in->k, in->v, ids, o, lse, work);
     else
-        k->decode(s, in->q, in->k, in->v, in->qi, in->ki, x.ids, o, lse, work);
+        k->decode(s, NULL, in->q, in->k, in->v, in->qi, in->ki, x.ids, o, lse, work);
     return x;
 }
 
@@ -345,7 +345,7 @@ static void reads_bf16(void)
         check_true(&c, status == (few ? MSA_OK : MSA_ERR_UNSUPPORTED), "shape %d: %s", n,
                    msa_strerror(status));
         if (status == MSA_OK) {
-            k->decode(s, in.q, in.k, in.v, in.qi, in.ki, ids[1], o[1], lse[1], work);
+            k->decode(s, NULL, in.q, in.k, in.v, in.qi, in.ki, ids[1], o[1], lse[1], work);
             check_same(&c, "ids", ids[0], ids[1], (size_t)n_ids * sizeof **ids);
             check_same(&c, "o", o[0], o[1], (size_t)n_o * sizeof **o);
             check_same(&c, "lse", lse[0], lse[1], (size_t)n_lse * sizeof **lse);

@@ -26,7 +26,7 @@ static void reference(const trial *t, int32_t *ids, float *o)
           *v = widen(t->in.v, keys * s->n_kv_heads * s->d_head);
     float *ki = widen(t->in.ki, keys * s->d_index), *lse = room(rows * s->n_heads, sizeof *lse);
     void *w = room(1, msa_workspace(NULL, s));
-    must(msa_decode(s, q, k, v, qi, ki, ids, o, lse, w));
+    must(msa_decode(s, NULL, q, k, v, qi, ki, ids, o, lse, w));
     void *all[] = {q, qi, k, v, ki, lse, w};
     for (int a = 0; a < 7; a++)
         free(all[a]);
