@@ -52,6 +52,9 @@ struct Arrays {
     int32_t *first;
     uint32_t *entries;
     msa_item *items;
+    const bf16 *dout;
+    float *dq, *dk, *dv, *dqi, *dki;
+    double *loss, weight;
 };
 
 /// What `run` is given.

@@ -23,19 +23,26 @@ extern "C" {
 typedef enum msa_dtype { MSA_F32, MSA_BF16 } msa_dtype;
 
 /** Device arrays of one call, shapes as in msa.h. A stage uses those that its signature there names; the
- *  others may be NULL, and so may the outputs that it allows to be. */
+ *  others may be NULL, and so may the outputs that it allows to be. backward and kl without ids mean full
+ *  support. backward/kv_outer and backward/deterministic that are given `loss` too do the work of kl in the same
+ *  sweep, from its inputs. */
 typedef struct msa_arrays {
     const uint16_t *q, *k, *v;    /**< bf16 */
     const uint16_t *qi, *ki;      /**< bf16 */
     float *scores;                /**< output of index, input of topk */
     const float *scores_by_block; /**< the same as [Hkv,B,T], input of topk/columns */
-    int32_t *ids;                 /**< output of index, topk and decode, input of reverse and sparse */
-    float *index_lse;             /**< output of index */
-    void *o;                      /**< output of dense, sparse and decode: float32 or bf16 */
-    float *lse;                   /**< likewise, float32 */
-    int32_t *first;               /**< outputs of reverse */
+    int32_t *ids;     /**< output of index, topk and decode, input of reverse, sparse, backward and kl */
+    float *index_lse; /**< output of index, input of kl */
+    void *o;          /**< output of dense, sparse and decode, input of backward: float32 or bf16 */
+    float *lse;       /**< likewise, float32; input of kl too */
+    int32_t *first;   /**< outputs of reverse */
     uint32_t *entries;
     msa_item *items;
+    const uint16_t *dout;  /**< bf16, input of backward */
+    float *dq, *dk, *dv;   /**< outputs of backward, float32 */
+    float *dqi, *dki;      /**< outputs of kl, float32; see there for those of backward */
+    double *loss;          /**< output of kl */
+    double weight;         /**< of the KL loss in dqi and dki */
 } msa_arrays;
 
 /** What a device is. */

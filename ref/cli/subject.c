@@ -78,7 +78,7 @@ int64_t subject_count(const subject *t, subject_array a)
 /* On a device the float tensors of msa_arrays that are no log-sum-exps or scores are bf16. */
 static bool is_bf16(const subject *t, subject_array a)
 {
-    return t->device && (a <= ARRAY_KI || a == ARRAY_O);
+    return t->device && (a <= ARRAY_KI || a == ARRAY_O || a == ARRAY_DOUT);
 }
 
 size_t subject_bytes(const subject *t, subject_array a)
@@ -285,7 +285,10 @@ static msa_status make_outputs(subject *t)
                 return MSA_ERR_SIZE;
         }
     t->work = take(t, bytes);
-    return t->work ? MSA_OK : MSA_ERR_SIZE;
+    if (t->device && t->kernel->stage == MSA_STAGE_KL)
+        t->device_loss = take(t, sizeof *t->device_loss);
+    return t->work && (t->device_loss || !t->device || t->kernel->stage != MSA_STAGE_KL) ? MSA_OK
+                                                                                        : MSA_ERR_SIZE;
 }
 
 /* An index kernel need not write everything: without log-sum-exps if it has none, and if it does not choose
@@ -333,9 +336,16 @@ void subject_close(subject *t)
     for (int c = 0; c < t->n_copies; c++)
         drop_copy(t, c);
     give(t, t->work);
+    give(t, t->device_loss);
 }
 
 /* ---- A run ---------------------------------------------------------------------------------------- */
+
+/* An array that is an input of one stage and an output of another. */
+static void *either(const subject *t, void *const *in, subject_array a)
+{
+    return SUBJECT_HAS(t->in, a) ? in[a] : t->found[a];
+}
 
 static msa_status run_on_device(subject *t, void **in)
 {
@@ -345,16 +355,23 @@ static msa_status run_on_device(subject *t, void **in)
                                .v = in[ARRAY_V],
                                .qi = in[ARRAY_QI],
                                .ki = in[ARRAY_KI],
-                               .scores =
-                                   SUBJECT_HAS(t->in, ARRAY_SCORES) ? in[ARRAY_SCORES] : out[ARRAY_SCORES],
+                               .scores = either(t, in, ARRAY_SCORES),
                                .scores_by_block = in[ARRAY_SCORES],
-                               .ids = SUBJECT_HAS(t->in, ARRAY_IDS) ? in[ARRAY_IDS] : out[ARRAY_IDS],
-                               .index_lse = out[ARRAY_INDEX_LSE],
-                               .o = out[ARRAY_O],
-                               .lse = out[ARRAY_LSE],
+                               .ids = either(t, in, ARRAY_IDS),
+                               .index_lse = either(t, in, ARRAY_INDEX_LSE),
+                               .o = either(t, in, ARRAY_O),
+                               .lse = either(t, in, ARRAY_LSE),
                                .first = out[ARRAY_FIRST],
                                .entries = out[ARRAY_ENTRIES],
-                               .items = out[ARRAY_ITEMS]};
+                               .items = out[ARRAY_ITEMS],
+                               .dout = in[ARRAY_DOUT],
+                               .dq = out[ARRAY_DQ],
+                               .dk = out[ARRAY_DK],
+                               .dv = out[ARRAY_DV],
+                               .dqi = out[ARRAY_DQI],
+                               .dki = out[ARRAY_DKI],
+                               .loss = t->device_loss,
+                               .weight = SUBJECT_KL_WEIGHT};
     return msa_plan_run(&t->plan, &arrays, t->work, NULL);
 }
 
@@ -420,6 +437,11 @@ static void widen(void *x, int64_t n)
         const uint32_t bits = (uint32_t)half << 16;
         memcpy(bytes + 4 * i, &bits, sizeof bits);
     }
+}
+
+msa_status subject_fetch_loss(subject *t)
+{
+    return t->device_loss ? t->device->download(&t->loss, t->device_loss, sizeof t->loss) : MSA_OK;
 }
 
 msa_status subject_fetch(const subject *t, subject_array a, int64_t first, int64_t n, void *to)

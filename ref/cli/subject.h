@@ -56,7 +56,8 @@ typedef struct subject {
     int n_copies;
     void *found[ARRAY_N]; /**< outputs, where the kernel runs */
     void *work;
-    double loss; /**< of KL */
+    double loss;         /**< of KL, once subject_fetch_loss() has been called for a kernel on a device */
+    double *device_loss; /**< where it leaves it */
 } subject;
 
 /** Makes the inputs and finds room for everything. ::MSA_ERR_UNSUPPORTED: the kernel does not take the
@@ -76,5 +77,7 @@ size_t subject_bytes(const subject *t, subject_array a);
 void subject_poison(subject *t);
 /** Elements first .. first+n-1 of an output: 4-byte words as they are, O as floats. */
 msa_status subject_fetch(const subject *t, subject_array a, int64_t first, int64_t n, void *to);
+/** Brings the loss of KL from the device to `loss`. */
+msa_status subject_fetch_loss(subject *t);
 
 #endif
