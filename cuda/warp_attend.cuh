@@ -10,7 +10,7 @@
 
 /// Rows of Q, K or V in shared memory. The 16-byte chunks of a row are permuted, chunk c of row r lying at
 /// place c ^ r % 8: so the 8 rows that one matrix of ldmatrix takes lie in different banks, at no cost of
-/// memory.
+/// memory. A row of 32 columns has but 4 chunks, and two rows share their banks.
 template <int rows, int D> struct alignas(128) WarpTile {
     bf16 element[rows * D];
 };
@@ -18,7 +18,7 @@ template <int rows, int D> struct alignas(128) WarpTile {
 /// Where columns column..column+7 of a row are; `column` is a multiple of 8.
 template <int rows, int D> PTX_INLINE bf16 *chunk(WarpTile<rows, D> &tile, int row, int column)
 {
-    return &tile.element[row * D + (column ^ (row & 7) * 8)];
+    return &tile.element[row * D + (column ^ (row & (D < 64 ? 3 : 7)) * 8)];
 }
 
 /// A left operand, 16 rows by 16 columns, of the transpose of a tile: its rows are the tile's columns from `row` on,

@@ -40,15 +40,15 @@ __global__ void __launch_bounds__(threads)
     for_each_key(s, ids, i, r, [&](int j) {
         const int64_t at = kv_at(s, j, r, D);
         float x = 0, dp = 0;
-        for (int c = 0; c < D; c++) {
-            x += to_float(ld_global(my_q + c)) * to_float(ld_global(k + at + c));
-            dp += to_float(ld_global(my_dout + c)) * to_float(ld_global(v + at + c));
+        for (int c = 0; c < D; c += 4) {
+            x += dot_4(load_4(my_q + c), load_4(k + at + c));
+            dp += dot_4(load_4(my_dout + c), load_4(v + at + c));
         }
         const float p = ex2(x * scale2<D> - my_lse), ds = p * (dp - my_delta) * scale<D>;
-        for (int c = 0; c < D; c++) {
-            acc[c] += ds * to_float(ld_global(k + at + c));
-            red_add(dk + at + c, ds * to_float(ld_global(my_q + c)));
-            red_add(dv + at + c, p * to_float(ld_global(my_dout + c)));
+        for (int c = 0; c < D; c += 4) {
+            add_4(acc + c, ds, load_4(k + at + c));
+            red_4(dk + at + c, ds, load_4(my_q + c));
+            red_4(dv + at + c, p, load_4(my_dout + c));
         }
     });
     for (int c = 0; c < D; c++)

@@ -57,9 +57,7 @@ inline void clear_gradients(const Call &c)
     launch_clear(c.a.dki, (int64_t)s.n_kv * c.d_index, c.stream);
 }
 
-/* ---- delta = rowsum(dP * P) = dO . O --------------------------------------------------------------------- */
-
-constexpr int delta_threads = 128;
+/* ---- Four channels at a time ---------------------------------------------------------------------------- */
 
 struct alignas(8) Quad {
     bf16 x[4];
@@ -76,6 +74,28 @@ PTX_INLINE float4 load_4(const float *p SITE)
     CPU(return ld_global((const float4 *)p, site);)
 }
 
+PTX_INLINE float dot_4(float4 a, float4 b)
+{
+    return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w;
+}
+/// acc += w x, in registers...
+PTX_INLINE void add_4(float *acc, float w, float4 x)
+{
+    acc[0] += w * x.x, acc[1] += w * x.y, acc[2] += w * x.z, acc[3] += w * x.w;
+}
+/// ...and in memory.
+PTX_INLINE void red_4(float *p, float w, float4 x)
+{
+    red_add(p, w * x.x);
+    red_add(p + 1, w * x.y);
+    red_add(p + 2, w * x.z);
+    red_add(p + 3, w * x.w);
+}
+
+/* ---- delta = rowsum(dP * P) = dO . O --------------------------------------------------------------------- */
+
+constexpr int delta_threads = 128;
+
 /// A quarter or half of a warp a row of O: delta[T,Hq]. The grid is full, so that whole warps shuffle.
 template <int D, class Out>
 __global__ void __launch_bounds__(delta_threads) deltas(int64_t rows, const bf16 *dout, const Out *o, float *delta)
@@ -84,10 +104,8 @@ __global__ void __launch_bounds__(delta_threads) deltas(int64_t rows, const bf16
     const int64_t row = ((int64_t)blockIdx.x * delta_threads + threadIdx.x) / lanes;
     const int lane = (int)threadIdx.x % lanes;
     float sum = 0;
-    for (int c = 4 * lane; c < D && row < rows; c += 4 * lanes) {
-        const float4 a = load_4(dout + row * D + c), b = load_4(o + row * D + c);
-        sum += a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w;
-    }
+    for (int c = 4 * lane; c < D && row < rows; c += 4 * lanes)
+        sum += dot_4(load_4(dout + row * D + c), load_4(o + row * D + c));
     for (int with = 1; with < lanes; with *= 2)
         sum += shfl_xor(sum, with);
     if (lane == 0 && row < rows)

@@ -40,20 +40,20 @@ __global__ void __launch_bounds__(threads)
         for (int h = r * s.group; h < (r + 1) * s.group; h++) {
             const bf16 *my_q = q + q_at(s, i, h, D), *key = k + kv_at(s, j, r, D);
             float dot = 0;
-            for (int c = 0; c < D; c++)
-                dot += to_float(ld_global(my_q + c)) * to_float(ld_global(key + c));
+            for (int c = 0; c < D; c += 4)
+                dot += dot_4(load_4(my_q + c), load_4(key + c));
             t += ex2(dot * scale2<D> - ld_global(lse + lse_at(s, i, h)) * log2_e);
         }
         t /= (float)s.group;
         const bf16 *index_key = ki + (int64_t)j * DI;
-        for (int c = 0; c < DI; c++)
-            x += to_float(ld_global(my_qi + c)) * to_float(ld_global(index_key + c));
+        for (int c = 0; c < DI; c += 4)
+            x += dot_4(load_4(my_qi + c), load_4(index_key + c));
         const float log2_u = x * scale2<DI> - my_lse, g = factor * (ex2(log2_u) - t);
-        if (t > 0) // 0 log 0 = 0
+        if (t >= 0x1p-126f) // 0 log 0 = 0, and lg2 of a subnormal number is -inf
             loss += (double)(t * (lg2(t) - log2_u) * ln_2);
-        for (int c = 0; c < DI && dqi; c++) {
-            acc[c] += g * to_float(ld_global(index_key + c));
-            red_add(dki + (int64_t)j * DI + c, g * to_float(ld_global(my_qi + c)));
+        for (int c = 0; c < DI && dqi; c += 4) {
+            add_4(acc + c, g, load_4(index_key + c));
+            red_4(dki + (int64_t)j * DI + c, g, load_4(my_qi + c));
         }
     });
     for (int c = 0; c < DI && dqi; c++)
