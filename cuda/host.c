@@ -275,16 +275,43 @@ static msa_status run_backward(const msa_device *d, const char *kernel, const ms
     return run(d, kernel, &c);
 }
 
+static float *rounded(const float *x, int64_t n)
+{
+    float *y = malloc((size_t)n * sizeof *y);
+    for (int64_t i = 0; y && i < n; i++)
+        y[i] = msa_bf16(x[i]);
+    return y;
+}
+
+/* The index's log-sum-exp over a selection as the device will see its inputs. */
+static msa_status round_index_lse(const msa_shape *s, const float *qi, const float *ki, const int32_t *ids,
+                                  float *index_lse)
+{
+    float *qi16 = rounded(qi, s->n_q * s->n_kv_heads * s->d_index), *ki16 = rounded(ki, s->n_kv * s->d_index);
+    const msa_status status = qi16 && ki16 && index_lse ? msa_index_lse(s, qi16, ki16, ids, index_lse) : MSA_ERR_SIZE;
+    free(qi16);
+    free(ki16);
+    return status;
+}
+
 static msa_status run_kl(const msa_device *d, const char *kernel, const msa_shape *s, const float *q,
                          const float *k, const float *qi, const float *ki, const int32_t *ids,
                          const float *lse, const float *index_lse, double weight, double *loss, float *dqi,
                          float *dki)
 {
-    if (!q || !k || !qi || !ki || !lse || (ids && !index_lse) || !loss || !dqi != !dki)
+    if (!q || !k || !qi || !ki || !lse || !loss || !dqi != !dki)
         return MSA_ERR_NULL;
-    const msa_status status = check_support(s, ids);
+    msa_status status = check_support(s, ids);
     if (status != MSA_OK)
         return status;
+    if (ids && !index_lse) { /* a model that trains on the CPU keeps none; with full support the device makes it */
+        float *made = malloc((size_t)(s->n_kv_heads * s->n_q) * sizeof *made);
+        status = round_index_lse(s, qi, ki, ids, made);
+        if (status == MSA_OK)
+            status = run_kl(d, kernel, s, q, k, qi, ki, ids, lse, made, weight, loss, dqi, dki);
+        free(made);
+        return status;
+    }
     call c = begin(s);
     add_main(&c, q, k, NULL, NULL, NULL);
     add_index(&c, qi, ki);

@@ -20,7 +20,7 @@ namespace
 {
 
 constexpr int tile_rows = 64, tile_queries = 8; ///< of a tile, at most
-constexpr int pass = 32;                        ///< rows of a tile that a warp works on at a time
+constexpr int pass = 16; ///< rows of a tile that a warp works on at a time; with 32 registers spill
 
 /* ---- Scratch and chunks ------------------------------------------------------------------------------ */
 
