@@ -171,7 +171,7 @@ static bool know_noise(judgement *j, const int32_t *ids)
     if (noise[VERDICT_O])
         ok = noise_of_rounding(j->s, in->q, in->k, in->v, ids, partials, noise[VERDICT_O]);
     if (noise[VERDICT_DQ])
-        ok = noise_of_backward(j->s, in->q, in->k, in->v, ids, in->dout, partials, false, noise[VERDICT_DQ],
+        ok = noise_of_backward(j->s, in->q, in->k, in->v, ids, in->dout, j->kernel->precision, false, noise[VERDICT_DQ],
                                noise[VERDICT_DK], noise[VERDICT_DV]);
     if (noise[VERDICT_DQI])
         ok = noise_of_kl(j->s, in->q, in->k, in->qi, in->ki, ids, KL_WEIGHT, noise[VERDICT_DQI],

@@ -5,8 +5,6 @@
 
 #include "../internal.h"
 
-#define ROUNDING 0x1p-9 /* of bf16, relative; above its root mean square, see noise.h */
-
 typedef struct scratch {
     int64_t *tokens;
     double *p, *o, *square; /* weights of one row; one block's output and squared noise */
@@ -45,7 +43,7 @@ static void noise_row(const msa_shape *s, const float *q, const float *k, const 
         add_block(s, v, b->tokens + a, b->p + a, next - a, partials, b, b->square);
     }
     for (int c = 0; c < d; c++)
-        noise[c] = ROUNDING * sqrt(b->square[c]);
+        noise[c] = NOISE_ROUNDING * sqrt(b->square[c]);
 }
 
 bool noise_of_rounding(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
@@ -117,15 +115,17 @@ static double score_gradients(const gradient_row *x, int d, bool rounded_o)
     for (int64_t a = 0; a < x->n; a++)
         x->ds[a] = x->p[a] * (x->ds[a] - delta);
     for (int c = 0; rounded_o && c < d; c++)
-        error2 += pow(ROUNDING * (double)x->dout[c] * x->sum[c], 2);
+        error2 += pow(NOISE_ROUNDING * (double)x->dout[c] * x->sum[c], 2);
     return error2;
 }
 
-static void backward_row(const msa_shape *s, const gradient_row *x, bool partials, bool rounded_o, double *dq,
-                         double *dk, double *dv)
+static void backward_row(const msa_shape *s, const gradient_row *x, msa_precision precision, bool rounded_o,
+                         double *dq, double *dk, double *dv)
 {
     const int d = s->d_head;
-    const double error2 = score_gradients(x, d, rounded_o), unit2 = ROUNDING * ROUNDING;
+    const bool partials = precision >= MSA_BF16_PARTIALS;
+    const double error2 = score_gradients(x, d, rounded_o),
+                 unit2 = precision >= MSA_BF16_WEIGHTS ? NOISE_ROUNDING * NOISE_ROUNDING : 0;
     memset(x->mean, 0, (size_t)d * sizeof *x->mean);
     memset(x->sum, 0, (size_t)d * sizeof *x->sum); /* now a block's part of dq */
     for (int64_t a = 0; a < x->n; a++) {
@@ -147,7 +147,8 @@ static void backward_row(const msa_shape *s, const gradient_row *x, bool partial
 }
 
 bool noise_of_backward(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
-                       const float *dout, bool partials, bool rounded_o, double *dq, double *dk, double *dv)
+                       const float *dout, msa_precision precision, bool rounded_o, double *dq, double *dk,
+                       double *dv)
 {
     const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
     const size_t most = (size_t)max_support(s, true), width = (size_t)d;
@@ -168,7 +169,7 @@ bool noise_of_backward(const msa_shape *s, const float *q, const float *k, const
                     q + row, k + kv, v + kv, dout + row, tokens,
                     list_support(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), tokens),
                     (int64_t)s->n_kv_heads * d, room, room + most, room + 2 * most, room + 2 * most + width};
-                backward_row(s, &x, partials, rounded_o, dq + row, dk + kv, dv + kv);
+                backward_row(s, &x, precision, rounded_o, dq + row, dk + kv, dv + kv);
             }
     }
     to_roots(dq, nq);
@@ -198,7 +199,7 @@ bool noise_of_kl(const msa_shape *s, const float *q, const float *k, const float
     const int di = s->d_index;
     const size_t most = (size_t)max_support(s, true);
     const int64_t nq = s->n_q * s->n_kv_heads * di, nk = s->n_kv * di;
-    const double f = ROUNDING * weight / (sqrt(di) * (double)(s->n_q * s->n_kv_heads));
+    const double f = NOISE_ROUNDING * weight / (sqrt(di) * (double)(s->n_q * s->n_kv_heads));
     int64_t *tokens = malloc(most * sizeof *tokens);
     double *room = malloc(2 * most * sizeof *room), *g = room + most;
     const bool ok = tokens && room;
