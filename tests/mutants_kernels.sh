@@ -56,6 +56,16 @@ mutant 'who waits at the end is forgotten' topk/5_columns.cu topk/columns 's/^  
 mutant 'a heap that does not sink' topk/3_heaps.cu topk/heaps 's/if (key <= least)/if (key >= least)/'
 mutant 'entries of the bits above' reverse/2_scan.cu reverse/scan 's/(bit - 1)/~bit/'
 mutant 'parts of a row weigh the same' decode/decode.cuh decode/split 's/ex2(part.x - m)/1.0f/'
+mutant 'dS without delta' backward/1_naive.cu backward/naive 's/p \* (dp - my_delta)/p * dp/'
+mutant 'the teacher is a sum, not a mean' kl/1_naive.cu kl/naive 's/t \/= (float)s.group;//'
+mutant 'dS as it lies, not transposed' backward/2_q_outer.cu backward/q_outer 's/ldmatrix_x4_trans(left/ldmatrix_x4(left/'
+mutant 'the scale of dK is forgotten' backward/2_q_outer.cu backward/q_outer 's/reduce_rows(acc, scale<D>/reduce_rows(acc, 1/'
+mutant 'heads of two queries in one teacher' backward/sweep.cuh kl/kv_outer 's/if (shift > with)/if (shift >= with)/'
+mutant 'the loss weighs nothing' backward/sweep.cuh kl/deterministic 's/(float)(c.a.weight \* loss_share(s))/(float)loss_share(s)/'
+mutant 'dQ in another slot' backward/sweep.cuh backward/deterministic 's/? (int)(entry \& 31) : work.block/? (int)(entry \& 31) ^ 1 : work.block/'
+mutant 'every item owns its rows' backward/sweep.cuh backward/kv_outer 's/const bool alone = .*;/const bool alone = true;/'
+mutant 'the last part of a hot block is not merged' backward/sweep.cuh backward/kv_outer 's/at < end; at += limit/at + limit < end; at += limit/'
+mutant 'keys see what comes after' backward/sweep.cuh backward/deterministic 's/: -1);$/: N);/; s/s.prefix + (int)i - work.block \* N/N/'
 
 # ---- What the engine sees --------------------------------------------------------------------------
 mutant 'accumulators read before the wait' dense/4_hopper.cu dense/hopper 's/wgmma_wait<1>();/wgmma_wait<2>();/'
@@ -67,5 +77,7 @@ mutant 'a stage given back while it is multiplied' sparse/4_kv_outer.cu sparse/k
 mutant 'a slice read before it has come' sparse/2_q_outer.cu sparse/q_outer '/for (int n = warp/,/warp_scores/s/cp_async_wait<0>();//'
 mutant 'lanes that do not wait for each other' index/4_fused.cu index/fused 's/__syncwarp(); \/\/ a neighbour.*//'
 mutant 'the combination does not wait' sparse/4_kv_outer.cu sparse/kv_outer 's/^    grid_wait();//'
+mutant 'dS read before all have left it' backward/sweep.cuh backward/kv_outer 's/__syncthreads(); \/\/ dS and u - t are there//'
+mutant 'a tile read before it has come' backward/sweep.cuh kl/kv_outer '/auto &stage = m.stage\[tile % 2\];/{n;s/cp_async_wait<0>();//}'
 mutant 'no barrier after counting' reverse/2_scan.cu reverse/scan '/atomicAdd(&m.n/,/^}/s/__syncthreads();//'
 finish

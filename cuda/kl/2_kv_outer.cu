@@ -9,10 +9,10 @@
  *
  * Bytes of a chunk of T queries with P pairs, C items of capacity and U tokens in the blocks of its items: those of
  * reverse/scan, and
- * - read: 16 C for items, 4 P entries, 2 (d + di) U of K and Ki, 2 G d P of Q, 4 G P of LSE, 2 di P of Qi, 4 P of the
+ * - read: 32 Bk C for items (by every thread), 4 P entries, 2 (d + di) U of K and Ki, 2 G d P of Q, 4 G P of LSE, 2 di P of Qi, 4 P of the
  *   index's LSE;
  * - reduced: 4 di P of dQi; written: 2 Bk P of u - t, 8 C of the loss;
- * - index_keys: 2 (Bk + di) P of u - t and Qi, 4 P entries, 8 di S of dKi, 8 Hkv B of where entries begin.
+ * - index_keys: 2 (Bk + di) P of u - t and Qi, di / 2 P entries, 8 di S of dKi, 16 Bk Hkv B of where entries begin.
  * And zeros: 4 Hkv T di + 4 S di once; the sum of the loss, 8 C and 16.
  *
  * Its floor: 2 G d operations for each key of a pair, the main scores; the index's own products are G times narrower.
