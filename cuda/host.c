@@ -8,7 +8,11 @@
 
 /* ---- One call -------------------------------------------------------------------------------------- */
 
-typedef enum element { BF16, WORDS, BYTES } element; /* float32 here and bf16 there; 4 bytes or 1 on both sides */
+typedef enum element {
+    BF16,
+    WORDS,
+    BYTES
+} element; /* float32 here and bf16 there; 4 bytes or 1 on both sides */
 
 /* An array of the call: host memory to read or to write, and where its device address goes. */
 typedef struct port {
@@ -300,6 +304,86 @@ static msa_status run_dense_decode(const msa_device *d, const char *kernel, cons
     return run(d, kernel, &c);
 }
 
+/* Full support has no ids. */
+static msa_status check_support(const msa_shape *s, const int32_t *ids)
+{
+    return ids ? msa_check_ids(s, ids) : msa_check_shape(s);
+}
+
+static msa_status run_backward(const msa_device *d, const char *kernel, const msa_shape *s, const float *q,
+                               const float *k, const float *v, const int32_t *ids, const float *o,
+                               const float *lse, const float *dout, float *dq, float *dk, float *dv)
+{
+    if (!q || !k || !v || !o || !lse || !dout || !dq || !dk || !dv)
+        return MSA_ERR_NULL;
+    const msa_status status = check_support(s, ids);
+    if (status != MSA_OK)
+        return status;
+    call c = begin(s);
+    const int64_t nq = s->n_q * s->n_heads * s->d_head, nk = s->n_kv * s->n_kv_heads * s->d_head;
+    add_main(&c, q, k, v, NULL, NULL);
+    add_ids(&c, ids, NULL);
+    add(&c, "o", WORDS, nq, o, NULL, &c.arrays.o);
+    add(&c, "lse", WORDS, s->n_q * s->n_heads, lse, NULL, &c.arrays.lse);
+    add(&c, "dout", BF16, nq, dout, NULL, &c.arrays.dout);
+    add(&c, "dq", WORDS, nq, NULL, dq, &c.arrays.dq);
+    add(&c, "dk", WORDS, nk, NULL, dk, &c.arrays.dk);
+    add(&c, "dv", WORDS, nk, NULL, dv, &c.arrays.dv);
+    return run(d, kernel, &c);
+}
+
+static float *rounded(const float *x, int64_t n)
+{
+    float *y = malloc((size_t)n * sizeof *y);
+    for (int64_t i = 0; y && i < n; i++)
+        y[i] = msa_bf16(x[i]);
+    return y;
+}
+
+/* The index's log-sum-exp over a selection as the device will see its inputs. */
+static msa_status round_index_lse(const msa_shape *s, const float *qi, const float *ki, const int32_t *ids,
+                                  float *index_lse)
+{
+    float *qi16 = rounded(qi, s->n_q * s->n_kv_heads * s->d_index), *ki16 = rounded(ki, s->n_kv * s->d_index);
+    const msa_status status =
+        qi16 && ki16 && index_lse ? msa_index_lse(s, qi16, ki16, ids, index_lse) : MSA_ERR_SIZE;
+    free(qi16);
+    free(ki16);
+    return status;
+}
+
+static msa_status run_kl(const msa_device *d, const char *kernel, const msa_shape *s, const float *q,
+                         const float *k, const float *qi, const float *ki, const int32_t *ids,
+                         const float *lse, const float *index_lse, double weight, double *loss, float *dqi,
+                         float *dki)
+{
+    if (!q || !k || !qi || !ki || !lse || !loss || !dqi != !dki)
+        return MSA_ERR_NULL;
+    msa_status status = check_support(s, ids);
+    if (status != MSA_OK)
+        return status;
+    if (ids &&
+        !index_lse) { /* a model that trains on the CPU keeps none; with full support the device makes it */
+        float *made = malloc((size_t)(s->n_kv_heads * s->n_q) * sizeof *made);
+        status = round_index_lse(s, qi, ki, ids, made);
+        if (status == MSA_OK)
+            status = run_kl(d, kernel, s, q, k, qi, ki, ids, lse, made, weight, loss, dqi, dki);
+        free(made);
+        return status;
+    }
+    call c = begin(s);
+    add_main(&c, q, k, NULL, NULL, NULL);
+    add_index(&c, qi, ki);
+    add_ids(&c, ids, NULL);
+    add(&c, "lse", WORDS, s->n_q * s->n_heads, lse, NULL, &c.arrays.lse);
+    add(&c, "index_lse", WORDS, s->n_kv_heads * s->n_q, index_lse, NULL, &c.arrays.index_lse);
+    add(&c, "loss", WORDS, sizeof *loss / 4, NULL, loss, &c.arrays.loss);
+    add(&c, "dqi", WORDS, s->n_q * s->n_kv_heads * s->d_index, NULL, dqi, &c.arrays.dqi);
+    add(&c, "dki", WORDS, s->n_kv * s->d_index, NULL, dki, &c.arrays.dki);
+    c.arrays.weight = weight;
+    return run(d, kernel, &c);
+}
+
 /* ---- The table: for each kernel of each side a function of its stage's signature --------------------------
  */
 
@@ -331,6 +415,15 @@ static msa_status run_dense_decode(const msa_device *d, const char *kernel, cons
     (const msa_shape *s, const msa_pages *p, const float *q, const float *k, const float *v, float *o,       \
      float *lse, void *work)
 #define GIVES_dense_decode s, p, q, k, v, o, lse
+#define TAKES_backward                                                                                       \
+    (const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids, const float *o, \
+     const float *lse, const float *dout, float *dq, float *dk, float *dv, void *work)
+#define GIVES_backward s, q, k, v, ids, o, lse, dout, dq, dk, dv
+#define TAKES_kl                                                                                             \
+    (const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,                   \
+     const int32_t *ids, const float *lse, const float *index_lse, double weight, double *loss, float *dqi,  \
+     float *dki, void *work)
+#define GIVES_kl s, q, k, qi, ki, ids, lse, index_lse, weight, loss, dqi, dki
 
 #define PRECISION_FLOAT32 MSA_BF16_INPUTS
 #define PRECISION_BF16 MSA_BF16_WEIGHTS

@@ -53,6 +53,9 @@ struct Arrays {
     int32_t *first;
     uint32_t *entries;
     msa_item *items;
+    const bf16 *dout;
+    float *dq, *dk, *dv, *dqi, *dki;
+    double *loss, weight;
 };
 
 /// Where keys lie that are paged (msa_pages), on the device. No table: they are contiguous, and the shape says

@@ -71,6 +71,10 @@ static void device_fill(void *p, int byte, size_t bytes)
 {
     cudaMemset(p, byte, bytes);
 }
+static void clear(void *p, size_t bytes, cudaStream_t stream)
+{
+    cudaMemsetAsync(p, 0, bytes, stream);
+}
 static void declare(const void *, size_t, const char *)
 {
 }
@@ -153,6 +157,10 @@ static msa_status download(void *host, const void *device, size_t bytes)
 static void device_fill(void *p, int byte, size_t bytes)
 {
     memset(p, byte, bytes);
+}
+static void clear(void *p, size_t bytes, cudaStream_t)
+{
+    memset(p, 0, bytes);
 }
 static void declare(const void *p, size_t bytes, const char *name)
 {
@@ -240,6 +248,14 @@ static Call part(const msa_shape *s, msa_dtype out, const msa_arrays *a, int r)
     c.a.first = shifted(a->first, r * s->n_kv_heads * (n_blocks + 1));
     c.a.entries = shifted(a->entries, q * s->n_kv_heads * s->topk);
     c.a.items = shifted(a->items, msa_first_item(s, r));
+    c.a.dout = (const bf16 *)shifted(a->dout, q * s->n_heads * s->d_head);
+    c.a.dq = shifted(a->dq, q * s->n_heads * s->d_head);
+    c.a.dk = shifted(a->dk, kv * s->n_kv_heads * s->d_head);
+    c.a.dv = shifted(a->dv, kv * s->n_kv_heads * s->d_head);
+    c.a.dqi = shifted(a->dqi, q * s->n_kv_heads * s->d_index);
+    c.a.dki = shifted(a->dki, kv * s->d_index);
+    c.a.loss = a->loss; // to which every sequence adds
+    c.a.weight = a->weight;
     c.batch = 1;
     return c;
 }
@@ -271,12 +287,16 @@ static msa_status run(const msa_entry *entry, const msa_shape *s, msa_dtype out,
                       void *work, void *stream)
 {
     start();
+    if (a->loss)
+        clear(a->loss, sizeof *a->loss, (cudaStream_t)stream);
     const bool in_pages = a->pages.table != nullptr;
     for (int r = 0; r < (in_pages ? 1 : msa_n_seqs(s)); r++) {
         Call c = in_pages ? paged(s, out, a) : part(s, out, a, r);
         c.work = work;
         c.stream = (cudaStream_t)stream;
-        const bool idle = c.s.n_q == 0 && !c.a.first; // but reverse says of no query that it chose no block
+        // Without queries there is nothing to do, but for reverse, which says that they chose no block, and
+        // for the gradients of keys, which are 0.
+        const bool idle = c.s.n_q == 0 && !c.a.first && !c.a.dk && !c.a.dki;
         msa_status status = idle ? MSA_OK : entry->run(c);
         if (status == MSA_OK)
             status = launched();

@@ -38,6 +38,10 @@ RUNS=(
     "paper-2048|topk|T=131072 S=134217728 $ONE block=65536 topk=32|random"
     "paper-4096|topk|T=524288 S=268435456 $ONE block=65536 topk=16|random"
     "paper-8192|topk|T=524288 S=536870912 $ONE block=65536 topk=32|random"
+    "train-32k|backward kl|T=32768 S=32768 $M3|random"
+    "train-128k|backward/kv_outer backward/deterministic kl/kv_outer kl/deterministic|T=131072 S=131072 $M3|structured"
+    "train-128k-random|backward/kv_outer backward/deterministic|T=131072 S=131072 $M3|random"
+    "train-128k-hot|backward/kv_outer kl/kv_outer|T=131072 S=131072 $M3|hot"
 )
 
 # Steps of generation, one token a request: by MSA with bf16 and with 8-bit index keys, and dense. Inputs are

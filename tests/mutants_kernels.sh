@@ -63,6 +63,16 @@ mutant 'positions of the longest request' decode/decode.cuh test_decode 's/s.pre
 mutant 'the last segment is not merged' decode/3_swapped.cu test_decode 's/pieces) + 1 - piece : 0/pieces) - piece : 0/'
 mutant 'the scale of the first block' decode/3_swapped.cu test_decode 's/\[place\]\[key \/ block\]/[place][0 * (key \/ block)]/'
 mutant 'a row merged by whoever is first' decode/attend.cuh test_decode 's/if (ld_shared(&m.drawn) + 1 < (uint32_t)part.active)/if (ld_shared(\&m.drawn) > 0)/'
+mutant 'dS without delta' backward/1_naive.cu backward/naive 's/p \* (dp - my_delta)/p * dp/'
+mutant 'the teacher is a sum, not a mean' kl/1_naive.cu kl/naive 's/t \/= (float)s.group;//'
+mutant 'dS as it lies, not transposed' backward/2_q_outer.cu backward/q_outer 's/ldmatrix_x4_trans(left/ldmatrix_x4(left/'
+mutant 'the scale of dK is forgotten' backward/2_q_outer.cu backward/q_outer 's/reduce_rows(acc, scale<D>/reduce_rows(acc, 1/'
+mutant 'heads of two queries in one teacher' backward/sweep.cuh kl/kv_outer 's/if (shift > with)/if (shift >= with)/'
+mutant 'the loss weighs nothing' backward/sweep.cuh kl/deterministic 's/(float)(c.a.weight \* loss_share(s))/(float)loss_share(s)/'
+mutant 'dQ in another slot' backward/sweep.cuh backward/deterministic 's/? (int)(entry \& 31) : work.block/? (int)(entry \& 31) ^ 1 : work.block/'
+mutant 'every item owns its rows' backward/sweep.cuh backward/kv_outer 's/const bool alone = .*;/const bool alone = true;/'
+mutant 'the last part of a hot block is not merged' backward/sweep.cuh backward/kv_outer 's/at < end; at += limit/at + limit < end; at += limit/'
+mutant 'keys see what comes after' backward/sweep.cuh backward/deterministic 's/: -1);$/: N);/; s/s.prefix + (int)i - work.block \* N/N/'
 
 # ---- What the engine sees --------------------------------------------------------------------------
 mutant 'accumulators read before the wait' dense/4_hopper.cu dense/hopper 's/wgmma_wait<1>();/wgmma_wait<2>();/'
@@ -80,5 +90,7 @@ mutant 'selection does not wait' decode/3_swapped.cu test_decode '/__syncthreads
 mutant '8-bit keys decoded without a fence' decode/3_swapped.cu test_decode 's/^    fence_proxy_async();//'
 mutant 'the next queries come too early' decode/3_swapped.cu test_decode 's/^            mbarrier_wait(&m.queries_empty.*//'
 mutant 'one segment runs into the next' decode/3_swapped.cu test_decode 's/^        bar_sync(1, consumers); \/\/ the next.*//'
+mutant 'dS read before all have left it' backward/sweep.cuh backward/kv_outer 's/__syncthreads(); \/\/ dS and u - t are there//'
+mutant 'a tile read before it has come' backward/sweep.cuh kl/kv_outer '/auto &stage = m.stage\[tile % 2\];/{n;s/cp_async_wait<0>();//}'
 mutant 'no barrier after counting' reverse/2_scan.cu reverse/scan '/atomicAdd(&m.n/,/^}/s/__syncthreads();//'
 finish

@@ -63,6 +63,17 @@ static msa_arrays inputs(const msa_shape &s, std::mt19937 &rng)
     a.first = take<int32_t>(s.n_kv_heads * (n_blocks + 1));
     a.entries = take<uint32_t>(rows * s.topk);
     a.items = take<msa_item>(msa_first_item(&s, 1));
+    for (int64_t i = 0; i < rows; i++)
+        a.index_lse[i] = 3;
+    for (int64_t i = 0; i < n; i++)
+        ((float *)a.o)[i] = 0.5f;
+    for (int64_t i = 0; i < s.n_q * s.n_heads; i++)
+        a.lse[i] = 3;
+    a.dout = draw(n, rng);
+    a.dq = take<float>(n), a.dk = take<float>(nk), a.dv = take<float>(nk);
+    a.dqi = take<float>(rows * s.d_index), a.dki = take<float>(s.n_kv * s.d_index);
+    a.loss = take<double>(1); // with which the sweep of backward does the work of kl too
+    a.weight = 1;
     return a;
 }
 

@@ -21,8 +21,8 @@ using std::vector;
 
 struct Problem {
     msa_shape s;
-    vector<uint16_t> q, k, v, o, qi, ki;
-    vector<float> lse, index_lse;
+    vector<uint16_t> q, k, v, o, qi, ki, dout;
+    vector<float> lse, index_lse, dq, dk, dv, dqi, dki;
     vector<int32_t> ids;
     vector<int32_t> table, lens; ///< of a paged call
     vector<uint8_t> ki8;
@@ -54,9 +54,9 @@ static void choose(Problem &p, const std::function<bool(int i, int r, int b)> &t
         }
 }
 
-static uint16_t *aligned(vector<uint16_t> &x) ///< the vectors have 64 elements to spare
+template <class T> static T *aligned(vector<T> &x) ///< the vectors have 64 elements to spare
 {
-    return (uint16_t *)(((uintptr_t)x.data() + 127) / 128 * 128);
+    return (T *)(((uintptr_t)x.data() + 127) / 128 * 128);
 }
 
 /// Runs a kernel with O in bf16 and returns what the engine counted.
@@ -76,6 +76,13 @@ static simt::Counters count(Problem &p, const char *kernel)
         uint8_t *ki8 = small ? (uint8_t *)(((uintptr_t)p.ki8.data() + 127) / 128 * 128) : nullptr;
         a.pages = {(int64_t)p.table.size(), p.table.data(), p.lens.data(), ki8, p.scale.data()};
     }
+    double loss = 0;
+    const bool kl = strncmp(kernel, "kl/", 3) == 0, backward = strncmp(kernel, "backward/", 9) == 0;
+    a.dout = aligned(p.dout), a.weight = 1, a.loss = kl ? &loss : nullptr;
+    if (backward)
+        a.dq = aligned(p.dq), a.dk = aligned(p.dk), a.dv = aligned(p.dv);
+    if (kl)
+        a.dqi = aligned(p.dqi), a.dki = aligned(p.dki);
     const msa_status status = msa_plan_run(&plan, &a, work, nullptr);
     engine->free(work);
     tap(status == MSA_OK, "%s runs%s%s", kernel, status == MSA_OK ? "" : ": ", engine->trouble());
@@ -121,6 +128,14 @@ static void within_one_percent(const char *what, double counted, double formula,
         what, counted, formula, named, 100 * off);
 }
 
+/// What reverse/scan moves, with one range of blocks and one segment of queries.
+static double reverse_bytes(const msa_shape &s)
+{
+    const double t = (double)s.n_q, hkv = s.n_kv_heads, k = s.topk, n_blocks = (double)msa_n_blocks(&s);
+    return 4 * hkv * (2 * t * k + 10 * n_blocks + 2 + t * k) + 4 * 32 * k * (hkv * (hkv + 1) / 2 + 1) +
+           16 * (double)msa_first_item(&s, 1);
+}
+
 static void judge(Problem &p, const char *selection)
 {
     const msa_shape &s = p.s;
@@ -139,16 +154,45 @@ static void judge(Problem &p, const char *selection)
 
     // KV-outer: K and V of the touched blocks, Q and partials of every pair, partials again and O.
     c = count(p, "sparse/kv_outer");
-    const double items = (double)msa_first_item(&s, 1), capacity = items;
-    const double n_blocks = (double)msa_n_blocks(&s);
-    const double reverse =
-        4 * hkv * (2 * t * k + 3 * n_blocks + 3 * n_blocks + 2 * n_blocks + 2 * n_blocks + 2 + t * k) +
-        4 * 32 * k * (hkv * (hkv + 1) / 2 + 1) + 16 * capacity; // one range, one segment
+    const double capacity = (double)msa_first_item(&s, 1);
+    const double reverse = reverse_bytes(s);
     const double worklist = 16 * capacity + 4 * pairs.n, partial_lse = 8 * group * pairs.n;
     within_one_percent("KV-outer", (double)(c.load_bytes + c.store_bytes),
                        4 * d * touched_tokens(p) + 4 * group * d * pairs.n + 2 * group * d * pairs.n +
                            2 * hq * t * d,
                        reverse + worklist + partial_lse + 4 * k * hq * t + lse);
+}
+
+/// The sweep over key blocks, as the head of backward/3_kv_outer.cu and of kl/2_kv_outer.cu have it.
+static void judge_gradients(Problem &p, std::mt19937 &rng)
+{
+    const msa_shape &s = p.s;
+    const double t = (double)s.n_q, n_kv = (double)s.n_kv, hq = s.n_heads, hkv = s.n_kv_heads, d = s.d_head;
+    const double di = s.d_index, n = s.block, group = hq / hkv, blocks = (double)msa_n_blocks(&s);
+    const double items = (double)msa_first_item(&s, 1);
+    p.dout = draw(p.q.size(), rng);
+    p.qi = draw((size_t)(t * hkv * di), rng);
+    p.ki = draw((size_t)(n_kv * di), rng);
+    p.index_lse.assign((size_t)(t * hkv), 5);
+    p.lse.assign((size_t)(t * hq), 5);
+    p.dq.resize((size_t)(t * hq * d) + 64), p.dqi.resize((size_t)(t * hkv * di) + 64);
+    p.dk.resize((size_t)(n_kv * hkv * d) + 64), p.dv.resize(p.dk.size()), p.dki.resize((size_t)(n_kv * di) + 64);
+    const Pairs pairs = pairs_of(p);
+    const double tokens = touched_tokens(p), used = touched_tokens(p) / n; // items, but for a short last block
+
+    simt::Counters c = count(p, "backward/kv_outer");
+    const double delta = 4 * hq * t * d + 4 * hq * t, zeros = 4 * hq * t * d + 8 * hkv * n_kv * d;
+    within_one_percent("backward, KV-outer", (double)(c.load_bytes + c.store_bytes),
+                       4 * d * tokens + 4 * group * d * pairs.n + 4 * group * d * pairs.n + 16 * d * tokens,
+                       reverse_bytes(s) + delta + zeros + 8 * group * pairs.n + 4 * pairs.n + 32 * n * items +
+                           16 * n * used + 2048 * hkv * blocks);
+
+    c = count(p, "kl/kv_outer");
+    const double keys = (2 * n + 2 * di + di / 2) * pairs.n + 8 * di * n_kv + 16 * n * hkv * blocks;
+    within_one_percent("kl, KV-outer", (double)(c.load_bytes + c.store_bytes),
+                       2 * (d + di) * tokens + (2 * group * d + 2 * di + 4 * di + 2 * n) * pairs.n,
+                       reverse_bytes(s) + keys + 4 * hkv * t * di + 4 * n_kv * di + (4 * group + 8) * pairs.n +
+                           32 * n * items + 16 * items);
 }
 
 /// One group of rows = query * Hkv + group after the other, 256 at a time, and the blocks that their last row
@@ -353,6 +397,7 @@ int main()
         p.lse.resize((size_t)(s.n_q * s.n_heads));
         choose(p, [&](int, int, int) { return rng() % 3 == 0; });
         judge(p, "random");
+        judge_gradients(p, rng);
         choose(p, [&](int, int, int b) { return b == 0; });
         judge(p, "hot");
         choose(p, [&](int i, int, int b) { return b > (s.n_kv - s.n_q + i) / s.block - s.topk; });

@@ -420,7 +420,9 @@ sample_verdict sample_judge(subject *t)
 {
     sample_verdict v = {.pass = true, .n_queries = t->s->n_q};
     subject_poison(t);
-    const msa_status status = subject_run(t, 0);
+    msa_status status = subject_run(t, 0);
+    if (status == MSA_OK)
+        status = subject_fetch_loss(t);
     if (status != MSA_OK)
         sample_fail(&v, "%s", status == MSA_ERR_DEVICE ? table_trouble(t->kernel) : msa_strerror(status));
     else

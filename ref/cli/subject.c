@@ -79,7 +79,7 @@ int64_t subject_count(const subject *t, subject_array a)
 /* On a device the float tensors of msa_arrays that are no log-sum-exps or scores are bf16. */
 static bool is_bf16(const subject *t, subject_array a)
 {
-    return t->device && (a <= ARRAY_KI || a == ARRAY_O);
+    return t->device && (a <= ARRAY_KI || a == ARRAY_O || a == ARRAY_DOUT);
 }
 
 static bool is_paged(const subject *t, subject_array a)
@@ -167,8 +167,8 @@ static msa_status each_block(subject *t, subject_array a, visit_block *visit, vo
         const msa_seq seq = msa_get_seq(s, r);
         for (int64_t j = 0; j < seq.n_kv && status == MSA_OK; j += s->block)
             status = visit(t, t->g.table[r * max_pages + j / s->block],
-                           (float *)t->given[a] + (seq.kv0 + j) * width, min_i64(s->block, seq.n_kv - j) * width,
-                           to);
+                           (float *)t->given[a] + (seq.kv0 + j) * width,
+                           min_i64(s->block, seq.n_kv - j) * width, to);
     }
     return status;
 }
@@ -388,7 +388,10 @@ static msa_status make_outputs(subject *t)
                 return MSA_ERR_SIZE;
         }
     t->work = take(t, bytes);
-    return t->work ? MSA_OK : MSA_ERR_SIZE;
+    if (t->device && t->kernel->stage == MSA_STAGE_KL)
+        t->device_loss = take(t, sizeof *t->device_loss);
+    return t->work && (t->device_loss || !t->device || t->kernel->stage != MSA_STAGE_KL) ? MSA_OK
+                                                                                         : MSA_ERR_SIZE;
 }
 
 /* An index kernel need not write everything: without log-sum-exps if it has none, and if it does not choose
@@ -452,9 +455,16 @@ void subject_close(subject *t)
     give(t, t->lens);
     give(t, t->scale);
     paging_free(&t->g);
+    give(t, t->device_loss);
 }
 
 /* ---- A run ---------------------------------------------------------------------------------------- */
+
+/* An array that is an input of one stage and an output of another. */
+static void *either(const subject *t, void *const *in, subject_array a)
+{
+    return SUBJECT_HAS(t->out, a) ? t->found[a] : in[a];
+}
 
 static msa_status run_on_device(subject *t, void **in)
 {
@@ -464,17 +474,24 @@ static msa_status run_on_device(subject *t, void **in)
                                .v = in[ARRAY_V],
                                .qi = in[ARRAY_QI],
                                .ki = in[ARRAY_KI],
-                               .scores =
-                                   SUBJECT_HAS(t->in, ARRAY_SCORES) ? in[ARRAY_SCORES] : out[ARRAY_SCORES],
+                               .scores = either(t, in, ARRAY_SCORES),
                                .scores_by_block = in[ARRAY_SCORES],
-                               .ids = SUBJECT_HAS(t->out, ARRAY_IDS) ? out[ARRAY_IDS] : in[ARRAY_IDS],
+                               .ids = either(t, in, ARRAY_IDS),
                                .instead = in[ARRAY_IDS],
-                               .index_lse = out[ARRAY_INDEX_LSE],
-                               .o = out[ARRAY_O],
-                               .lse = out[ARRAY_LSE],
+                               .index_lse = either(t, in, ARRAY_INDEX_LSE),
+                               .o = either(t, in, ARRAY_O),
+                               .lse = either(t, in, ARRAY_LSE),
                                .first = out[ARRAY_FIRST],
                                .entries = out[ARRAY_ENTRIES],
                                .items = out[ARRAY_ITEMS],
+                               .dout = in[ARRAY_DOUT],
+                               .dq = out[ARRAY_DQ],
+                               .dk = out[ARRAY_DK],
+                               .dv = out[ARRAY_DV],
+                               .dqi = out[ARRAY_DQI],
+                               .dki = out[ARRAY_DKI],
+                               .loss = t->device_loss,
+                               .weight = SUBJECT_KL_WEIGHT,
                                .pages = {.n_pages = t->g.p.n_pages,
                                          .table = t->table,
                                          .lens = t->lens,
@@ -548,6 +565,11 @@ static void widen(void *x, int64_t n)
         const uint32_t bits = (uint32_t)half << 16;
         memcpy(bytes + 4 * i, &bits, sizeof bits);
     }
+}
+
+msa_status subject_fetch_loss(subject *t)
+{
+    return t->device_loss ? t->device->download(&t->loss, t->device_loss, sizeof t->loss) : MSA_OK;
 }
 
 msa_status subject_fetch(const subject *t, subject_array a, int64_t first, int64_t n, void *to)

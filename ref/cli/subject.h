@@ -4,8 +4,8 @@
  *        memory where it runs.
  *
  * A kernel of cuda/ finds bf16 inputs on its device and leaves O there as bf16, so that nothing but the
- * kernel is timed; others take the float32 arrays themselves. Steps of generation find their keys there in pages
- * of random order, if all sequences have equally many queries.
+ * kernel is timed; others take the float32 arrays themselves. Steps of generation find their keys there in
+ * pages of random order, if all sequences have equally many queries.
  */
 #ifndef MSA_SUBJECT_H
 #define MSA_SUBJECT_H
@@ -59,7 +59,8 @@ typedef struct subject {
     int n_copies;
     void *found[ARRAY_N]; /**< outputs, where the kernel runs */
     void *work;
-    double loss; /**< of KL */
+    double loss;         /**< of KL, once subject_fetch_loss() has been called for a kernel on a device */
+    double *device_loss; /**< where it leaves it */
 
     bool paged;
     paging g;                   /**< the layout of the pages, and their sizes */
@@ -83,5 +84,7 @@ size_t subject_bytes(const subject *t, subject_array a);
 void subject_poison(subject *t);
 /** Elements first .. first+n-1 of an output: 4-byte words as they are, O as floats. */
 msa_status subject_fetch(const subject *t, subject_array a, int64_t first, int64_t n, void *to);
+/** Brings the loss of KL from the device to `loss`. */
+msa_status subject_fetch_loss(subject *t);
 
 #endif
