@@ -324,6 +324,12 @@ static bool step_open(step *t, const char *kernel, const paging *g, const inputs
     return t->work != NULL;
 }
 
+static void expect_run(check_case *c, const step *t, const char *kernel)
+{
+    const bool ok = msa_plan_run(&t->plan, &t->a, t->work, NULL) == MSA_OK;
+    check_true(c, ok, "%s: %s", kernel, ok ? "" : device->trouble());
+}
+
 static void step_close(step *t)
 {
     void *const all[] = {(void *)(uintptr_t)t->a.q, (void *)(uintptr_t)t->a.k, (void *)(uintptr_t)t->a.v,
@@ -366,9 +372,8 @@ static void appending_step(check_case *c, const msa_shape *s, const char *kernel
     found.a.new_k = up_bf16(k, n);
     found.a.new_v = up_bf16(v, n);
     found.a.new_ki = up_bf16(ki, n_ki);
-    check_true(c, msa_plan_run(&expected.plan, &expected.a, expected.work, NULL) == MSA_OK, "%s",
-               device->trouble());
-    check_true(c, msa_plan_run(&found.plan, &found.a, found.work, NULL) == MSA_OK, "%s", device->trouble());
+    expect_run(c, &expected, kernel);
+    expect_run(c, &found, kernel);
     expect_same(c, "k", expected.a.k, found.a.k, 2 * rows * wide);
     expect_same(c, "v", expected.a.v, found.a.v, 2 * rows * wide);
     if (small) {
@@ -437,8 +442,7 @@ static void growing(void)
         for (int length = 170; length >= 1; length -= 43) {
             g.lens[0] = length, g.lens[1] = 171 - length;
             device->upload((int32_t *)(uintptr_t)t.a.pages.lens, g.lens, sizeof lens);
-            check_true(&c, msa_plan_run(&t.plan, &t.a, t.work, NULL) == MSA_OK, "%s: %s", kernels[k],
-                       device->trouble());
+            expect_run(&c, &t, kernels[k]);
             msa_decode(&g.s, &g.p, in.q, g.k, g.v, in.qi, g.ki, ids, o, NULL, work_for(&g.s));
             expect_same(&c, "ids", ids, t.a.ids, 4 * ids_count(&g.s));
             device->download(found, t.a.o, (size_t)n * sizeof *found);

@@ -352,7 +352,6 @@ PTX_INLINE void consume(ScoreSmem<DI, N, small> &m, const Job &job, int row0)
             if (lane >= fixed)
                 st_global(job.candidates + (first + column) * (s.topk - 1) + lane - fixed,
                           ld_shared(&m.list[column][lane]));
-        bar_sync(1, consumers); // the next segment's maxima and scores follow
     });
 }
 
