@@ -104,7 +104,7 @@ runs 0 "cost: lengths and sizes of one's own" cost --n 1000,4K --heads 8 --kv-he
 says '^ +1000 '
 
 runs 0 "kernels" kernels
-awk -F '\t' 'NF != 4 || $1 !~ "^[a-z]+/[a-z0-9_]+$" { bad = 1 } END { exit bad || NR < 6 }' "$W.out"
+awk -F '\t' 'NF != 4 || $1 !~ "^[a-z_]+/[a-z0-9_]+$" { bad = 1 } END { exit bad || NR < 6 }' "$W.out"
 check $? "... and prints STAGE/NAME, back ends, constraints, idea"
 runs 0 "check: one kernel, one shape" check topk/reference --seed 7 --shape 'T=13 S=45 heads=4:2 width=16:8 block=8 topk=3'
 says 'seed=7 +ok'
