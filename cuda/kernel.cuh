@@ -46,6 +46,7 @@ struct Arrays {
     float *scores;
     const float *scores_by_block;
     int32_t *ids;
+    const int32_t *instead;
     float *index_lse;
     void *o;
     float *lse;

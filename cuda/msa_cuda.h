@@ -30,10 +30,13 @@ typedef struct msa_arrays {
     float *scores;                /**< output of index, input of topk */
     const float *scores_by_block; /**< the same as [Hkv,B,T], input of topk/columns */
     int32_t *ids;                 /**< output of index, topk and decode, input of reverse and sparse */
-    float *index_lse;             /**< output of index */
-    void *o;                      /**< output of dense, sparse and decode: float32 or bf16 */
-    float *lse;                   /**< likewise, float32 */
-    int32_t *first;               /**< outputs of reverse */
+    /** Of prefill, for benchmarks: blocks that the Main Branch attends to instead of those that the index
+     * chose, which it pays for all the same. NULL: the chosen ones. */
+    const int32_t *instead;
+    float *index_lse; /**< output of index */
+    void *o;          /**< output of dense, sparse and decode: float32 or bf16 */
+    float *lse;       /**< likewise, float32 */
+    int32_t *first;   /**< outputs of reverse */
     uint32_t *entries;
     msa_item *items;
     /* Of decode and dense_decode. Who has the lengths and the page table on the host checks them there,

@@ -233,6 +233,7 @@ static Call part(const msa_shape *s, msa_dtype out, const msa_arrays *a, int r)
     c.a.scores = shifted(a->scores, q * n_blocks);
     c.a.scores_by_block = shifted(a->scores_by_block, q);
     c.a.ids = shifted(a->ids, q * s->topk);
+    c.a.instead = shifted(a->instead, q * s->topk);
     c.a.index_lse = shifted(a->index_lse, q);
     c.a.o = shifted((char *)a->o, q * s->n_heads * s->d_head * (out == MSA_BF16 ? 2 : 4));
     c.a.lse = shifted(a->lse, q * s->n_heads);

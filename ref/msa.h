@@ -290,6 +290,15 @@ typedef struct msa_ops {
 extern const msa_ops msa_ref_ops;  /* ops.c: the table full of references */
 extern const msa_ops msa_fast_ops; /* fast/ops.c: OpenBLAS (where found) and OpenMP */
 
+/** A step of generation of at most 16 queries a sequence, with keys, values and index keys stored as bf16:
+ *  half the bytes to read. Workspace: msa_fast_ops' decode entry tells. */
+msa_status msa_fast_decode_bf16(const msa_shape *s, const float *q, const uint16_t *k, const uint16_t *v,
+                                const float *qi, const uint16_t *ki, int32_t *ids, float *o, float *lse,
+                                void *work);
+
+/** Every kernel of the fast path, stage by stage and the best of a stage last, then one without a name. */
+extern const msa_kernel msa_fast_kernels[];
+
 /** The name of a stage as the command line spells it: "dense", "index", "topk", ... */
 const char *msa_stage_name(msa_stage stage);
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures every kernel on this machine's GPU, stage by stage, and leaves a file a stage and shape in DIR
-# (data/bench): tests/bench_cuda.sh [DIR]. Nothing is measured before the kernels have agreed with the reference.
+# Measures every kernel on this machine's GPU and leaves a file a run in DIR (data/bench): tests/bench_cuda.sh [DIR];
+# ONLY=REGEX: the runs whose names match. Nothing is measured before the kernels have agreed with the reference.
 # Without a GPU it says what is missing, in one line, and writes nothing.
 set -u
 export LC_ALL=C
@@ -24,14 +24,14 @@ err=$("$MSA" check --backend cuda topk/warp --shape 'T=40 S=70 heads=4:2 width=6
 M3='heads=64:4 width=128:128 block=128 topk=16'
 ONE='heads=1:1 width=64:64'
 RUNS=(
-    "prefill-4k|dense index topk reverse sparse|T=4096 S=4096 $M3|random"
+    "prefill-4k|dense index topk reverse sparse prefill|T=4096 S=4096 $M3|random"
     "prefill-32k|dense index topk reverse sparse|T=32768 S=32768 $M3|random"
     "prefill-32k-hot|reverse sparse|T=32768 S=32768 $M3|hot"
     "chunk-128k|index topk reverse sparse|T=2048 S=131072 $M3|random"
-    "prefill-128k|index/fused|T=131072 S=131072 $M3|random"
+    "prefill-128k|dense/hopper index/fused reverse/scan|T=131072 S=131072 $M3|random"
     "prefill-128k-k1|index/fused|T=131072 S=131072 ${M3/topk=16/topk=1}|random"
     "prefill-128k-lse|index/fused|T=131072 S=131072 $M3|random|lse"
-    "prefill-1m|index/fused|T=1048576 S=1048576 $M3|random"
+    "prefill-1m|dense/hopper index/fused reverse/scan|T=1048576 S=1048576 $M3|random"
     "prefill-1m-k1|index/fused|T=1048576 S=1048576 ${M3/topk=16/topk=1}|random"
     "chunk-1m|index/fused|T=4096 S=1048576 $M3|random"
     "paper-1024|topk|T=131072 S=67108864 $ONE block=65536 topk=16|random"
@@ -62,14 +62,29 @@ if ! "$MSA" check --backend cuda > "$log"; then
 fi
 tail -n 1 "$log"
 
+for n in 8192 131072 1048576; do
+    for ids in random hot local structured; do
+        RUNS+=("layer-$((n / 1024))k-$ids|sparse/union sparse/kv_outer prefill|T=$n S=$n $M3|$ids")
+    done
+done
+for n in 8192 16384 65536; do
+    RUNS+=("prefill-$((n / 1024))k|dense/hopper|T=$n S=$n $M3|random")
+done
 mkdir -p "$DIR" || exit 2
 bad=0
 for run in "${RUNS[@]}"; do
     IFS='|' read -r name kernels shape ids lse keys <<< "$run"
-    for kernel in $kernels; do
-        echo "== $kernel, $name"
-        "$MSA" bench "$kernel" --backend cuda --shape "$shape" --distribution "$ids" --seconds "$SECONDS_EACH" \
-            ${lse:+--lse} ${keys:+--index-keys "$keys"} --json "$DIR/${kernel%/*}-$name.json" || bad=1
-    done
+    [[ $name =~ ${ONLY:-.} ]] || continue
+    echo "== $name: $kernels"
+    # shellcheck disable=SC2086
+    "$MSA" bench $kernels --backend cuda --shape "$shape" --distribution "$ids" --seconds "$SECONDS_EACH" \
+        ${lse:+--lse} ${keys:+--index-keys "$keys"} --json "$DIR/$name.json" || bad=1
 done
+# Other people's kernels, in the same files.
+PYTHON=${PYTHON:-python3}
+if "$PYTHON" -c 'import torch, triton' 2> /dev/null; then
+    "$PYTHON" tests/peers/gpu.py "$DIR"/*.json || bad=1
+else
+    echo "bench-cuda: no peers: $PYTHON has no PyTorch and Triton"
+fi
 exit $bad

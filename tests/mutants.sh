@@ -101,7 +101,13 @@ mutant 'local block cannot be best' ref/recall.c test_cost 's/top_blocks(mass, l
 mutant 'cost without the values' ref/cost.c test_cost 's/4 \* heads \* N \* kept/2 * heads * N * kept/'
 
 # ---- The fast path -------------------------------------------------------------------------------
-mutant 'fast index sees the future' ref/fast/select.c test_fast 's/min_i64(min_i64(s->block, cols - c), end - c)/min_i64(s->block, cols - c)/'
+mutant 'fast index sees the future' ref/fast/select.c test_fast 's/min_i64(min_i64(s->block, cols - c), at + 1 - j0 - c)/min_i64(s->block, cols - c)/'
+mutant 'fast selection prefers the later of equals' ref/fast/select.c test_fast 's/rank > list->score\[at - 1\]/rank >= list->score[at - 1]/'
+mutant 'fast dense forgets to shrink' ref/fast/stream.c test_fast 's/shrink < 1 \&\& c < d/false \&\& c < d/'
+mutant 'fast KV-outer forgets to shrink' ref/fast/blocks.c test_fast 's/o\[c\] \* shrink + add/o[c] + add/'
+mutant 'fast lanes see a key too many' ref/fast/lanes.c test_fast 's/c->entry\[e\]) + 1 - begin/c->entry[e]) + 2 - begin/'
+mutant 'fast decode loses the last block' ref/fast/decode.c test_fast 's/b < local; b++/b + 1 < local; b++/'
+mutant 'fast decode merges without shrinking' ref/fast/heads.c test_fast 's/into->o\[c\] \* a + h/into->o[c] + h/'
 mutant 'fast softmax keeps unselected blocks' ref/fast/tile.c test_fast 's/chosen ? p + 1/true ? p + 1/'
 mutant 'fast product strides' ref/fast/gemm.c test_fast 's/a + (trans_a ? i : i \* lda)/a + i * lda/'
 

@@ -12,7 +12,7 @@
 #define MAX_KERNELS 64
 
 typedef struct bench {
-    const char *command, *backend, *shape, *json, *distribution, *index_keys;
+    const char *command, *backend, *shape, *json, *picture, *distribution, *index_keys;
     cli_list names;
     int64_t seed;
     double seconds;
@@ -249,6 +249,7 @@ static void time_it(const bench *b, subject *t, result *r)
 {
     if (t->lse && t->kernel->stage == MSA_STAGE_INDEX && !SUBJECT_HAS(t->out, ARRAY_INDEX_LSE))
         printf("index/%s (%s) writes no log-sum-exp\n", t->kernel->name, t->kernel->backend);
+    /* [time_it] */
     r->verified = judge(t, "before timing");
     if (!r->verified)
         return;
@@ -258,6 +259,7 @@ static void time_it(const bench *b, subject *t, result *r)
         printf("FAILED: %s\n", trouble(t, status));
     describe(t, r);
     r->verified = status == MSA_OK && judge(t, "after timing");
+    /* [time_it] */
 }
 
 /* The first kernel refused is named; the others of a stage may take the shape. */
@@ -345,6 +347,8 @@ static int run(bench *b, const msa_shape *s)
     results_print(&b->results);
     if (b->json && results_write(b->command, b->json, &b->results))
         return 2;
+    if (b->picture && results_draw(b->command, b->picture, &b->results))
+        return 2;
     return worst;
 }
 
@@ -404,6 +408,7 @@ int cmd_bench(int argc, char **argv)
         {"--no-ceilings", CLI_FLAG, &b.no_ceilings, 0, 0,
          "leaves out how fast a matrix product and a copy are here"},
         {"--json", CLI_TEXT, &b.json, 0, 0, "F receives the results"},
+        {"--picture", CLI_TEXT, &b.picture, 0, 0, "F.svg or F.png receives a bar a kernel"},
         {0}};
     b.results = (results){.argc = argc, .argv = argv, .item = items};
     int status =

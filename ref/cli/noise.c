@@ -18,6 +18,7 @@ static void add_block(const msa_shape *s, const float *v, const int64_t *tokens,
 {
     const int d = s->d_head;
     memset(b->o, 0, (size_t)d * sizeof *b->o);
+    /* [noise] */
     for (int64_t a = 0; a < n; a++)
         for (int c = 0; c < d; c++) {
             const double term = p[a] * (double)v[tokens[a] * s->n_kv_heads * d + c];
@@ -26,6 +27,7 @@ static void add_block(const msa_shape *s, const float *v, const int64_t *tokens,
         }
     for (int c = 0; partials && c < d; c++)
         square[c] += b->o[c] * b->o[c];
+    /* [noise] */
 }
 
 static void noise_row(const msa_shape *s, const float *q, const float *k, const float *v, int64_t n,

@@ -37,6 +37,8 @@ bool results_have_json(void);
  */
 int results_write(const char *command, const char *path, const results *all);
 void results_print(const results *all);
+/** Draws the rates into a file that ends in .svg or .png, or says on stderr why not. Returns the exit status. */
+int results_draw(const char *command, const char *path, const results *all);
 
 /** NULL where the text is a file of results, with all fields and no other; else what is wrong with it. Only
  * in builds with jansson. */

@@ -261,8 +261,11 @@ static void judge_query(query *q)
         judge_topk(q);
     else if (q->t->kernel->stage == MSA_STAGE_SPARSE)
         judge_sparse(q, lse);
-    else if (is_whole_layer(q->t->kernel->stage) && judge_ids(q))
+    else if (is_whole_layer(q->t->kernel->stage) && judge_ids(q)) {
+        if (q->t->given[ARRAY_IDS])
+            given_ids(q);
         judge_sparse(q, lse);
+    }
     else if (q->t->kernel->stage == MSA_STAGE_BACKWARD)
         sample_backward(q);
     else if (q->t->kernel->stage == MSA_STAGE_KL)

@@ -415,6 +415,8 @@ msa_status subject_open(subject *t)
     t->in = stages[t->kernel->stage].in;
     t->out = stages[t->kernel->stage].out | (t->lse ? stages[t->kernel->stage].lse : 0);
     t->device = table_device(t->kernel->backend);
+    if (t->device && t->kernel->stage == MSA_STAGE_PREFILL)
+        t->in |= BIT(ARRAY_IDS); /* of the distribution, in place of its own: see msa_arrays */
     kernel_name(t, name);
     t->paged = t->device && paging_possible(t->s) &&
                (t->kernel->stage == MSA_STAGE_DECODE || t->kernel->stage == MSA_STAGE_DENSE_DECODE);
@@ -465,7 +467,8 @@ static msa_status run_on_device(subject *t, void **in)
                                .scores =
                                    SUBJECT_HAS(t->in, ARRAY_SCORES) ? in[ARRAY_SCORES] : out[ARRAY_SCORES],
                                .scores_by_block = in[ARRAY_SCORES],
-                               .ids = SUBJECT_HAS(t->in, ARRAY_IDS) ? in[ARRAY_IDS] : out[ARRAY_IDS],
+                               .ids = SUBJECT_HAS(t->out, ARRAY_IDS) ? out[ARRAY_IDS] : in[ARRAY_IDS],
+                               .instead = in[ARRAY_IDS],
                                .index_lse = out[ARRAY_INDEX_LSE],
                                .o = out[ARRAY_O],
                                .lse = out[ARRAY_LSE],
