@@ -352,8 +352,8 @@ static void judge_step(judgement *j, const step *a)
     }
 }
 
-// The same step once more with its keys in pages, where the queries of all sequences are equally many. A kernel
-// that does not take pages, or 8-bit keys, has been judged without.
+// The same step once more with its keys in pages, where the queries of all sequences are equally many. A
+// kernel that does not take pages, or 8-bit keys, has been judged without.
 static void judge_pages(judgement *j, uint64_t seed, bool small)
 {
     paging g;

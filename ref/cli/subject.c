@@ -167,8 +167,8 @@ static msa_status each_block(subject *t, subject_array a, visit_block *visit, vo
         const msa_seq seq = msa_get_seq(s, r);
         for (int64_t j = 0; j < seq.n_kv && status == MSA_OK; j += s->block)
             status = visit(t, t->g.table[r * max_pages + j / s->block],
-                           (float *)t->given[a] + (seq.kv0 + j) * width, min_i64(s->block, seq.n_kv - j) * width,
-                           to);
+                           (float *)t->given[a] + (seq.kv0 + j) * width,
+                           min_i64(s->block, seq.n_kv - j) * width, to);
     }
     return status;
 }
