@@ -8,11 +8,8 @@
 
 /* ---- One call -------------------------------------------------------------------------------------- */
 
-typedef enum element {
-    BF16,
-    WORDS,
-    BYTES
-} element; /* float32 here and bf16 there; 4 bytes or 1 on both sides */
+/* Float32 here and bf16 there, or 4 bytes or 1 on both sides. */
+typedef enum element { BF16, WORDS, BYTES } element;
 
 /* An array of the call: host memory to read or to write, and where its device address goes. */
 typedef struct port {

@@ -58,8 +58,8 @@ struct Arrays {
     double *loss, weight;
 };
 
-/// Where keys lie that are paged (msa_pages), on the device. No table: they are contiguous, and the shape says
-/// how many there are.
+/// Where keys lie that are paged (msa_pages), on the device. No table: they are contiguous, and the shape
+/// says how many there are.
 struct Pages {
     const int32_t *table, *lens;
     int n_pages, max_pages;

@@ -1,4 +1,5 @@
-/* E4M3: 8-bit floats of sign, 4 bits of exponent (bias 7) and 3 of fraction; no infinity, one NaN, at most 448.
+/* E4M3: 8-bit floats of sign, 4 bits of exponent (bias 7) and 3 of fraction; no infinity, one NaN, at most
+ * 448.
  *
  *   exponent 0: (-1)^s fraction/8 2^-6      else (-1)^s (1 + fraction/8) 2^(exponent - 7) */
 #include "internal.h"

@@ -372,7 +372,7 @@ typedef struct msa_layer_state {
     float *k, *v, *ki;                      /**< [S,..] after; the KV cache */
     float *o, *lse, *index_lse;             /**< outputs of the attention */
     int32_t *ids, *pos;                     /**< [Hkv,T,k], [T] */
-    const msa_pages *pages;                 /**< NULL, or how k, v and ki are paged; forward only, no warmup */
+    const msa_pages *pages; /**< NULL, or how k, v and ki are paged; forward only, no warmup */
 } msa_layer_state;
 
 /** Y = Attention(X) Wo. x, y [T,d_model]. @param x is what the caller's norm made of the residual stream.

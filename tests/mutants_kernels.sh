@@ -89,7 +89,6 @@ mutant 'tickets of the last step' decode/begin.cuh test_decode 's/st_global(tick
 mutant 'selection does not wait' decode/3_swapped.cu test_decode '/__syncthreads();/{n;s/^    grid_wait();//}'
 mutant '8-bit keys decoded without a fence' decode/3_swapped.cu test_decode 's/^    fence_proxy_async();//'
 mutant 'the next queries come too early' decode/3_swapped.cu test_decode 's/^            mbarrier_wait(&m.queries_empty.*//'
-mutant 'one segment runs into the next' decode/3_swapped.cu test_decode 's/^        bar_sync(1, consumers); \/\/ the next.*//'
 mutant 'dS read before all have left it' backward/sweep.cuh backward/kv_outer 's/__syncthreads(); \/\/ dS and u - t are there//'
 mutant 'a tile read before it has come' backward/sweep.cuh kl/kv_outer '/auto &stage = m.stage\[tile % 2\];/{n;s/cp_async_wait<0>();//}'
 mutant 'no barrier after counting' reverse/2_scan.cu reverse/scan '/atomicAdd(&m.n/,/^}/s/__syncthreads();//'

@@ -60,6 +60,12 @@ if has simt; then
     runs 0 "the engine" dense/naive topk --backend simt --shape 'T=9 S=40 heads=2:1 width=64:64 block=32 topk=2' \
         --seconds 0.02
     says '^dense/naive +simt .* - +yes  \(the engine.s time, not a GPU.s\)$'
+    STEPS='T=2 S=200 heads=2:1 width=64:64 block=32 topk=2 seqs=2'
+    runs 0 "a batch of steps over pages" decode/swapped dense_decode --backend simt --shape "$STEPS" --seconds 0.02
+    runs 0 "8-bit index keys" decode --backend simt --index-keys fp8 --shape "$STEPS" --seconds 0.02
+    says '^decode/split \(simt\) does not take this shape, or no 8-bit index keys'
+    says '^decode/swapped \(simt\) after timing: ok'
+    refuses "--index-keys" "an unknown kind of keys" decode --backend simt --index-keys int4
     refuses "--json" "the engine's times in a file" topk --backend simt --json "$W/x.json"
 else
     skip "the engine" "this build has none"

@@ -1,7 +1,8 @@
 /**
  * @file test_decode.c
- * @brief Steps of generation over pages: the reference against the contiguous one, 8-bit index keys, new tokens,
- *        what is refused; and on the CPU engine, what a plan makes of lengths and pages that change under it.
+ * @brief Steps of generation over pages: the reference against the contiguous one, 8-bit index keys, new
+ * tokens, what is refused; and on the CPU engine, what a plan makes of lengths and pages that change under
+ * it.
  *
  * Whether kernels agree with the reference, test_kernels says, pages and 8-bit keys included.
  */
@@ -46,9 +47,9 @@ static void e4m3(void)
     check_case c = check_begin("E4M3: every number comes back, others go to the nearest, scales are tight");
     inputs_rng rng = {check_seed(1)};
     for (int b = 0; b < 256; b++)
-        check_true(&c, (b & 0x7f) == 0x7f ? isnan(msa_e4m3((uint8_t)b))
-                                          : msa_e4m3_bits(msa_e4m3((uint8_t)b)) == b,
-                   "byte %d", b);
+        check_true(
+            &c, (b & 0x7f) == 0x7f ? isnan(msa_e4m3((uint8_t)b)) : msa_e4m3_bits(msa_e4m3((uint8_t)b)) == b,
+            "byte %d", b);
     check_true(&c, msa_e4m3(0x7e) == 448 && msa_e4m3(1) == 0x1p-9f && msa_e4m3(0x38) == 1, "landmarks");
     check_true(&c, msa_e4m3_bits(1e30f) == 0x7e && msa_e4m3_bits(-INFINITY) == 0xfe, "saturation");
     for (int i = 0; i < 20000; i++) {
@@ -91,7 +92,8 @@ static void make_batch(batch *b, int n, int n_q, const int *length, const msa_sh
     b->s.cu_kv = b->cu[1];
 }
 
-static void step_equals_contiguous(check_case *c, const msa_shape *s, inputs_pattern p, uint64_t seed, bool small)
+static void step_equals_contiguous(check_case *c, const msa_shape *s, inputs_pattern p, uint64_t seed,
+                                   bool small)
 {
     const void *mark = check_mark();
     inputs in;
@@ -100,11 +102,14 @@ static void step_equals_contiguous(check_case *c, const msa_shape *s, inputs_pat
         return;
     const int64_t n_o = o_count(s), n_lse = s->n_q * s->n_heads;
     int32_t *ids[2] = {check_ints(ids_count(s)), check_ints(ids_count(s))};
-    float *o[2] = {check_floats(n_o), check_floats(n_o)}, *lse[2] = {check_floats(n_lse), check_floats(n_lse)};
+    float *o[2] = {check_floats(n_o), check_floats(n_o)},
+          *lse[2] = {check_floats(n_lse), check_floats(n_lse)};
     void *work = work_for(&g.s), *plain = work_for(s);
     const float *ki = small ? g.decoded : in.ki;
-    check_true(c, msa_decode(&g.s, &g.p, in.q, g.k, g.v, in.qi, small ? NULL : g.ki, ids[0], o[0], lse[0],
-                             work) == MSA_OK, "decode");
+    check_true(c,
+               msa_decode(&g.s, &g.p, in.q, g.k, g.v, in.qi, small ? NULL : g.ki, ids[0], o[0], lse[0],
+                          work) == MSA_OK,
+               "decode");
     msa_index(s, in.qi, ki, NULL, ids[1], NULL, plain);
     check_same(c, "ids", ids[1], ids[0], (size_t)ids_count(s) * 4);
     msa_sparse(s, in.q, in.k, in.v, ids[0], o[1], lse[1], plain);
@@ -176,7 +181,8 @@ static void append_all(check_case *c, bool small)
     inputs in;
     paging g;
     make_batch(&b, 2, 1, lens, &sizes);
-    if (!inputs_new(&in, &b.s, INPUTS_NORMAL, check_seed(7)) || !paging_new(&g, &b.s, &in, check_seed(7), small))
+    if (!inputs_new(&in, &b.s, INPUTS_NORMAL, check_seed(7)) ||
+        !paging_new(&g, &b.s, &in, check_seed(7), small))
         return;
     const int64_t wide = b.s.n_kv_heads * b.s.d_head, di = b.s.d_index;
     const size_t n = (size_t)(g.p.n_pages * b.s.block), wanted = n * (size_t)wide * 4;
@@ -205,8 +211,9 @@ static void append_all(check_case *c, bool small)
             const int64_t page = g.table[r * msa_n_blocks(&g.s) + block], first = block * b.s.block;
             const int64_t rows = length - first < b.s.block ? length - first : b.s.block;
             check_true(c, g.p.scale[page] == scale[page], "scale of page %d", (int)page);
-            check_true(c, rows_are_near(&g, page, in.ki + (r * length + first) * di, rows, b.s.d_index, b.s.block),
-                       "keys of page %d", (int)page);
+            check_true(
+                c, rows_are_near(&g, page, in.ki + (r * length + first) * di, rows, b.s.d_index, b.s.block),
+                "keys of page %d", (int)page);
         }
     paging_free(&g);
     inputs_free(&in);
@@ -249,7 +256,7 @@ static void refusals(void)
     const struct {
         const char *what;
         int32_t *at, value;
-    } bad[] = {{"a page past the last", &table[1], 5}, {"no page", &table[0], -1},
+    } bad[] = {{"a page past the last", &table[1], 5},   {"no page", &table[0], -1},
                {"a page far off", &table[5], INT32_MAX}, {"shorter than its queries", &lens[0], 1},
                {"longer than the table", &lens[1], 97},  {"a length of a page that is missing", &lens[0], 65},
                {"a negative length", &lens[1], -3}};
@@ -324,14 +331,30 @@ static bool step_open(step *t, const char *kernel, const paging *g, const inputs
     return t->work != NULL;
 }
 
+static void expect_run(check_case *c, const step *t, const char *kernel)
+{
+    const bool ok = msa_plan_run(&t->plan, &t->a, t->work, NULL) == MSA_OK;
+    check_true(c, ok, "%s: %s", kernel, ok ? "" : device->trouble());
+}
+
 static void step_close(step *t)
 {
-    void *const all[] = {(void *)(uintptr_t)t->a.q, (void *)(uintptr_t)t->a.k, (void *)(uintptr_t)t->a.v,
-                         (void *)(uintptr_t)t->a.qi, (void *)(uintptr_t)t->a.ki,
-                         (void *)(uintptr_t)t->a.new_k, (void *)(uintptr_t)t->a.new_v,
-                         (void *)(uintptr_t)t->a.new_ki, t->a.ids, t->a.o, t->a.lse,
-                         (void *)(uintptr_t)t->a.pages.table, (void *)(uintptr_t)t->a.pages.lens,
-                         t->a.pages.ki8, t->a.pages.scale, t->work};
+    void *const all[] = {(void *)(uintptr_t)t->a.q,
+                         (void *)(uintptr_t)t->a.k,
+                         (void *)(uintptr_t)t->a.v,
+                         (void *)(uintptr_t)t->a.qi,
+                         (void *)(uintptr_t)t->a.ki,
+                         (void *)(uintptr_t)t->a.new_k,
+                         (void *)(uintptr_t)t->a.new_v,
+                         (void *)(uintptr_t)t->a.new_ki,
+                         t->a.ids,
+                         t->a.o,
+                         t->a.lse,
+                         (void *)(uintptr_t)t->a.pages.table,
+                         (void *)(uintptr_t)t->a.pages.lens,
+                         t->a.pages.ki8,
+                         t->a.pages.scale,
+                         t->work};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         device->free(all[i]);
     device->declare(NULL, 0, NULL);
@@ -345,7 +368,8 @@ static void expect_same(check_case *c, const char *what, const void *expected, c
     check_same(c, what, expected, host, (size_t)bytes);
 }
 
-// A step that appends its tokens leaves the pages that msa_append makes, and gives what a step over those does.
+// A step that appends its tokens leaves the pages that msa_append makes, and gives what a step over those
+// does.
 static void appending_step(check_case *c, const msa_shape *s, const char *kernel, bool small, uint64_t seed)
 {
     const void *mark = check_mark();
@@ -366,9 +390,8 @@ static void appending_step(check_case *c, const msa_shape *s, const char *kernel
     found.a.new_k = up_bf16(k, n);
     found.a.new_v = up_bf16(v, n);
     found.a.new_ki = up_bf16(ki, n_ki);
-    check_true(c, msa_plan_run(&expected.plan, &expected.a, expected.work, NULL) == MSA_OK, "%s",
-               device->trouble());
-    check_true(c, msa_plan_run(&found.plan, &found.a, found.work, NULL) == MSA_OK, "%s", device->trouble());
+    expect_run(c, &expected, kernel);
+    expect_run(c, &found, kernel);
     expect_same(c, "k", expected.a.k, found.a.k, 2 * rows * wide);
     expect_same(c, "v", expected.a.v, found.a.v, 2 * rows * wide);
     if (small) {
@@ -425,8 +448,9 @@ static void growing(void)
     if (!inputs_new(&in, &b.s, INPUTS_DYADIC, check_seed(30)))
         return;
     for (int64_t i = 0; i < b.s.n_kv * b.s.d_index; i++)
-        in.ki[i] *= (float)(1 << i / b.s.d_index / b.s.block % 9 * 2); // no block has the scale of its neighbour
-    for (int k = 0; k < 4; k++) { // the last one with 8-bit keys
+        in.ki[i] *=
+            (float)(1 << i / b.s.d_index / b.s.block % 9 * 2); // no block has the scale of its neighbour
+    for (int k = 0; k < 4; k++) {                              // the last one with 8-bit keys
         step t;
         paging g;
         if (!paging_new(&g, &b.s, &in, 30, k == 3) || !step_open(&t, kernels[k], &g, &in))
@@ -437,8 +461,7 @@ static void growing(void)
         for (int length = 170; length >= 1; length -= 43) {
             g.lens[0] = length, g.lens[1] = 171 - length;
             device->upload((int32_t *)(uintptr_t)t.a.pages.lens, g.lens, sizeof lens);
-            check_true(&c, msa_plan_run(&t.plan, &t.a, t.work, NULL) == MSA_OK, "%s: %s", kernels[k],
-                       device->trouble());
+            expect_run(&c, &t, kernels[k]);
             msa_decode(&g.s, &g.p, in.q, g.k, g.v, in.qi, g.ki, ids, o, NULL, work_for(&g.s));
             expect_same(&c, "ids", ids, t.a.ids, 4 * ids_count(&g.s));
             device->download(found, t.a.o, (size_t)n * sizeof *found);
@@ -467,7 +490,8 @@ static void corrupted(void)
     make_batch(&b, 2, 2, lens, &fast);
     if (!inputs_new(&in, &b.s, INPUTS_NORMAL, check_seed(40)) || !paging_new(&g, &b.s, &in, 40, false))
         return;
-    const int32_t bad[][2] = {{1, (int32_t)g.p.n_pages}, {11, -1}, {-1, 1}, {-1, 385}}; // table entry; or length
+    const int32_t bad[][2] = {
+        {1, (int32_t)g.p.n_pages}, {11, -1}, {-1, 1}, {-1, 385}}; // table entry; or length
     for (int k = 0; k < 4; k++)
         for (int a = 0; a < 4; a++) {
             step t;
@@ -477,7 +501,8 @@ static void corrupted(void)
                                         : (int32_t *)(uintptr_t)t.a.pages.table + bad[a][0];
             device->upload(at, &bad[a][1], sizeof *at);
             const msa_status status = msa_plan_run(&t.plan, &t.a, t.work, NULL);
-            check_true(&c, status == MSA_ERR_DEVICE && strstr(device->trouble(), a < 2 ? "page id" : "length"),
+            check_true(&c,
+                       status == MSA_ERR_DEVICE && strstr(device->trouble(), a < 2 ? "page id" : "length"),
                        "%s, case %d: %s", kernels[k], a, status == MSA_OK ? "ran" : device->trouble());
             step_close(&t);
         }
@@ -489,12 +514,13 @@ static void corrupted(void)
 
 /* ---- Generation ---------------------------------------------------------------------------------------- */
 
-// What a model makes of a text, 16 tokens at a time and then one by one, with its attention on the engine. Both
-// decoders are fed the same bytes. The kernels round K, V and P to bf16, 8 bits, in each of the layers.
+// What a model makes of a text, 16 tokens at a time and then one by one, with its attention on the engine.
+// Both decoders are fed the same bytes. The kernels round K, V and P to bf16, 8 bits, in each of the layers.
 static void generates(const char *path, const char *kernel)
 {
-    static const char text[] = "In the beginning God created the heaven and the earth. And the earth was without "
-                               "form, and void; and darkness was upon the face of the deep.";
+    static const char text[] =
+        "In the beginning God created the heaven and the earth. And the earth was without "
+        "form, and void; and darkness was upon the face of the deep.";
     check_case c = check_begin("%s generates with %s as with the reference", path, kernel);
     const uint8_t *token = (const uint8_t *)text;
     msa_ops ops = msa_ref_ops;
@@ -506,15 +532,16 @@ static void generates(const char *path, const char *kernel)
         tap_skip(c.name, err);
         return;
     }
-    model_decoder *on_engine = model_decoder_new(&m, &ops, 160), *plain = model_decoder_new(&m, &msa_ref_ops, 160);
+    model_decoder *on_engine = model_decoder_new(&m, &ops, 160),
+                  *plain = model_decoder_new(&m, &msa_ref_ops, 160);
     for (int done = 0, n = 16; done < 131; done += n) {
         n = done < 128 ? 16 : 1;
         const float *found = model_decode(on_engine, token + done, n);
         const float *expected = model_decode(plain, token + done, n);
         check_true(&c, found && expected, "logits after %d tokens", done + n);
         if (found && expected)
-            check_tensor(&c, "logits", (verdict_dims){1, 1, MODEL_VOCAB}, check_widen(expected, MODEL_VOCAB), found,
-                         (verdict_budget){0x1p-5, 0, NULL});
+            check_tensor(&c, "logits", (verdict_dims){1, 1, MODEL_VOCAB}, check_widen(expected, MODEL_VOCAB),
+                         found, (verdict_budget){0x1p-5, 0, NULL});
     }
     model_decoder_free(on_engine);
     model_decoder_free(plain);

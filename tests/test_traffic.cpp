@@ -2,8 +2,8 @@
  * @file test_traffic.cpp
  * @brief The bytes that kernels move, counted by the engine, are those that the design says. Sparse kernels:
  * the IO formulas of spec section 4, evaluated on the pairs (query, group, block) of the run, plus terms that
- * have a name. The fused index: Q once and each tile of keys once for 256 rows, k ids out. Steps of generation:
- * the index keys of every request once, in 2 or in 1 byte, and the chosen blocks.
+ * have a name. The fused index: Q once and each tile of keys once for 256 rows, k ids out. Steps of
+ * generation: the index keys of every request once, in 2 or in 1 byte, and the chosen blocks.
  */
 #include "cuda/kernel.cuh"
 #include "cuda/msa_cuda.h"
@@ -240,14 +240,16 @@ static Problem batch(const msa_shape &sizes, int t, const vector<int32_t> &lens,
 {
     Problem p;
     const int n = (int)lens.size();
-    const int64_t longest = *std::max_element(lens.begin(), lens.end()), width = ceil_div(longest, (int64_t)sizes.block);
+    const int64_t longest = *std::max_element(lens.begin(), lens.end()),
+                  width = ceil_div(longest, (int64_t)sizes.block);
     const size_t rows = (size_t)(n * width * sizes.block);
     for (int r = 0; r <= n; r++) {
         cu[0].push_back(r * t);
         cu[1].push_back((int32_t)(r * width * sizes.block));
     }
     p.s = sizes;
-    p.s.n_q = n * t, p.s.n_kv = (int64_t)rows, p.s.n_seqs = n, p.s.cu_q = cu[0].data(), p.s.cu_kv = cu[1].data();
+    p.s.n_q = n * t, p.s.n_kv = (int64_t)rows, p.s.n_seqs = n, p.s.cu_q = cu[0].data(),
+    p.s.cu_kv = cu[1].data();
     p.lens = lens;
     p.table.resize((size_t)(n * width));
     for (size_t i = 0; i < p.table.size(); i++)
@@ -279,11 +281,13 @@ static double row_costs(const msa_shape &s, int64_t n, int64_t count, double *pa
     *parts = (double)ceil_div(n, tokens);
     for (int64_t first = 0; first < n; first += tokens) // ids of up to 32 pages at a time, to each of 4 warps
         pages += 16 * (double)(ceil_div(std::min(n, first + tokens), (int64_t)s.block) - first / s.block);
-    return pages + *parts * (2 * group * d + group * (8 + 4 * d) + group * (16 + 4 * d)) + group * (2 * d + 4);
+    return pages + *parts * (2 * group * d + group * (8 + 4 * d) + group * (16 + 4 * d)) +
+           group * (2 * d + 4);
 }
 
 /// The stages of 128 keys of all requests are one line in equal pieces.
-static void judge_step(const msa_shape &sizes, int t, const vector<int32_t> &lens, bool small, std::mt19937 &rng)
+static void judge_step(const msa_shape &sizes, int t, const vector<int32_t> &lens, bool small,
+                       std::mt19937 &rng)
 {
     vector<int32_t> cu[2];
     Problem p = batch(sizes, t, lens, cu, small, rng);
@@ -294,7 +298,7 @@ static void judge_step(const msa_shape &sizes, int t, const vector<int32_t> &len
     const int64_t most = ceil_div((capacity - 1) / s.block * s.block, (int64_t)128);
     const int64_t pieces_there = std::min<int64_t>(n * most, 132);
     const int64_t most_parts = std::min(ceil_div(std::min(capacity, (int64_t)s.topk * s.block), (int64_t)64),
-                                   std::max<int64_t>(264 / all_rows, 1));
+                                        std::max<int64_t>(264 / all_rows, 1));
     vector<int64_t> stages;
     int64_t total = 0;
     for (int32_t length : lens)
@@ -324,7 +328,8 @@ static void judge_step(const msa_shape &sizes, int t, const vector<int32_t> &len
             main_branch += s.n_kv_heads * row_costs(s, tokens, most_parts, &parts);
             candidates += s.n_kv_heads * parts * 8 * segments * (s.topk - 1);
             chosen += s.n_kv_heads * 4.0 * s.d_head * (double)tokens;
-            ids += s.n_kv_heads * ((double)most_parts * (512 + 4 * n) + 4 * s.topk + 4); // lengths; ids out, a ticket
+            ids += s.n_kv_heads *
+                   ((double)most_parts * (512 + 4 * n) + 4 * s.topk + 4); // lengths; ids out, a ticket
         }
     }
     tap_note("step: %d requests, T=%d heads=%d:%d width=%d:%d block=%d k=%d, %s keys", n, t, s.n_heads,

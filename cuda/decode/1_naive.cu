@@ -62,8 +62,8 @@ template <class F> PTX_INLINE float combine(Smem &s, float x, F f)
 }
 
 template <int DI>
-PTX_INLINE void score_blocks(const Smem &m, const Shape &s, const Pages &pages, const bf16 *ki,
-                             float *scores, int local)
+PTX_INLINE void score_blocks(const Smem &m, const Shape &s, const Pages &pages, const bf16 *ki, float *scores,
+                             int local)
 {
     const int n = (int)blockIdx.z, warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
     for (int b = warp; b < local; b += warps) {

@@ -18,9 +18,9 @@
  * of the keys' bytes at 4 rows, half at 64), and what a block of threads waits for is hidden only by the
  * others on its SM.
  *
- * Predicted of a request, with N = last Bk keys to score (last: the last query's local block; 0 if k = 1), P =
- * ceil(T Hkv / 8) passes up to 8 rows and ceil(T Hkv / 64) beyond, n = selected(i) tokens in c =
- * ceil(n / Bk) blocks, bytes beside lengths and page ids:
+ * Predicted of a request, with N = last Bk keys to score (last: the last query's local block; 0 if k = 1), P
+ * = ceil(T Hkv / 8) passes up to 8 rows and ceil(T Hkv / 64) beyond, n = selected(i) tokens in c = ceil(n /
+ * Bk) blocks, bytes beside lengths and page ids:
  *  - (1) loads 2 di (P N + ceil(N / 128) T Hkv), stores 4 last a row;
  *  - (2) loads 4 local (0 if k = 1) and stores 4 k a row;
  *  - (3) loads c (512 + 2 dh G) + 4 dh n a row, stores (8 + 4 dh) c a head;
@@ -166,9 +166,8 @@ template <int D> PTX_INLINE void weigh(AttendSmem<D> &m, const Shape &s, int n, 
 }
 
 template <int D>
-__global__ void __launch_bounds__(threads)
-    attend(Shape largest, Pages pages, const bf16 *q, const bf16 *k, const bf16 *v, const int32_t *ids,
-           Parts parts)
+__global__ void __launch_bounds__(threads) attend(Shape largest, Pages pages, const bf16 *q, const bf16 *k,
+                                                  const bf16 *v, const int32_t *ids, Parts parts)
 {
     AttendSmem<D> &m = shared<AttendSmem<D>>();
     const int slot = (int)blockIdx.x, r = (int)blockIdx.y, query = (int)blockIdx.z, t = (int)threadIdx.x;

@@ -1,43 +1,43 @@
 /**
  * @file 3_swapped.cu
- * @brief One step of generation on tensor cores, with the index product's operands swapped, for a whole batch in
- *        three launches chained by programmatic dependent launch.
+ * @brief One step of generation on tensor cores, with the index product's operands swapped, for a whole batch
+ *        in three launches chained by programmatic dependent launch.
  *
  * What it does: (1) new tokens go into their pages (begin.cuh). (2) wgmma's M = 64 rows are keys and its N
  * columns are a request's T Hkv index queries, rounded up to 8, 16, 32 or 64. Keys come by TMA, a page at a
  * time, in stages of 128 through a ring; the largest row of each block is a maximum over accumulators, lanes
- * and warps, and after every 32 blocks the warps offer those to lists of the best, a list a column. All stages
- * of all requests form one line, which is cut into equal pieces, one for each SM; what a piece has of one
- * request is a segment, and leaves k - 1 candidates a row, never scores. (3) Every block of threads that
- * attends to a row first selects from its segments' candidates (any of the best k - 1 of all is among the best
- * k - 1 of its segment), then takes its part of the chosen tokens, and the last one merges (attend.cuh).
+ * and warps, and after every 32 blocks the warps offer those to lists of the best, a list a column. All
+ * stages of all requests form one line, which is cut into equal pieces, one for each SM; what a piece has of
+ * one request is a segment, and leaves k - 1 candidates a row, never scores. (3) Every block of threads that
+ * attends to a row first selects from its segments' candidates (any of the best k - 1 of all is among the
+ * best k - 1 of its segment), then takes its part of the chosen tokens, and the last one merges (attend.cuh).
  *
  * Why better: with queries as M, T = 1 and 4 groups would use 4 rows of 64; as N they use 4 columns of 8.
  * A stage costs 16 products of about 16 clocks each (reading the keys from shared memory), its 32 KB take
  * about 2300 clocks of memory's time (3.35 TB/s over 132 SMs at 1.8 GHz). Scores never leave the SM. Equal
- * pieces keep all SMs busy to the end whatever the lengths in the batch are. While one launch ends the next has
- * started: it waits only before it reads what the one before stores.
+ * pieces keep all SMs busy to the end whatever the lengths in the batch are. While one launch ends the next
+ * has started: it waits only before it reads what the one before stores.
  *
  * 8-bit index keys (E4M3) halve the bytes. A stage of 16 KB comes as it is in memory; the consumers write its
- * keys as bf16, which is exact, to where wgmma reads them, 128 threads 128 keys: about 1150 clocks of memory's
- * time, in which shared memory moves 16 + 32 + 32 KB, 640 clocks. Products add up in float32 as ever, and a
- * warp multiplies its maxima, each of one block, by the block's scale.
+ * keys as bf16, which is exact, to where wgmma reads them, 128 threads 128 keys: about 1150 clocks of
+ * memory's time, in which shared memory moves 16 + 32 + 32 KB, 640 clocks. Products add up in float32 as
+ * ever, and a warp multiplies its maxima, each of one block, by the block's scale.
  *
  * Its floor: the step's bytes, 2 di N + 2 Hkv dh 2 k Bk a request (contract, section 4): at S = 1M and M3's
- * sizes 272 MB, 0.08 ms at 3.35 TB/s, at batch 8 0.65 ms; with 8-bit keys 138 MB, 0.04 and 0.33 ms. Index keys
- * are read once for every 64 rows of selection; all else is under 1% of that at T = 1.
+ * sizes 272 MB, 0.08 ms at 3.35 TB/s, at batch 8 0.65 ms; with 8-bit keys 138 MB, 0.04 and 0.33 ms. Index
+ * keys are read once for every 64 rows of selection; all else is under 1% of that at T = 1.
  *
- * What it wastes: each block of threads of a row repeats its selection, at batch 1 of 132 x 15 candidates; the
- * lists grow one entry at a time, k (1 + ln(n / k)) times a row and segment of n blocks, which the ring hides
- * only as long as it is full; G < 16 heads pad 16 rows; P is rounded to bf16.
+ * What it wastes: each block of threads of a row repeats its selection, at batch 1 of 132 x 15 candidates;
+ * the lists grow one entry at a time, k (1 + ln(n / k)) times a row and segment of n blocks, which the ring
+ * hides only as long as it is full; G < 16 heads pad 16 rows; P is rounded to bf16.
  *
- * Predicted, of one tile of up to 64 rows (P = ceil(T Hkv / 64) tiles do the same again), with N = 128 ceil(last
- * Bk / 128) keys to score of a request (last: its last query's local block; 0 if k = 1), X segments of it, n =
- * selected(i) tokens in c parts, bytes beside lengths (4 a lane that reads one) and page ids:
- *  - (2) loads 2 di (N + X columns) by TMA (N (di + 4 / Bk) with 8-bit keys), where the last request's queries
- *    end before the columns do less; stores 8 X (k - 1) a row;
- *  - (3) loads c 8 X (k - 1), stores 4 k a row; loads 2 dh G c + 4 dh n a row; stores (8 + 4 dh) c and loads (16
- *    + 4 dh) c a head, stores O and LSE.
+ * Predicted, of one tile of up to 64 rows (P = ceil(T Hkv / 64) tiles do the same again), with N = 128
+ * ceil(last Bk / 128) keys to score of a request (last: its last query's local block; 0 if k = 1), X segments
+ * of it, n = selected(i) tokens in c parts, bytes beside lengths (4 a lane that reads one) and page ids:
+ *  - (2) loads 2 di (N + X columns) by TMA (N (di + 4 / Bk) for the keys if they are 8-bit), less where
+ *    the last request's queries end before the columns do; stores 8 X (k - 1) a row;
+ *  - (3) loads 8 c X (k - 1), stores 4 k a row; loads 2 dh G c + 4 dh n a row; a head stores (8 + 4 dh) c,
+ *    loads (16 + 4 dh) c, and stores O and LSE.
  */
 #include "../attend.cuh"
 #include "attend.cuh"
@@ -78,8 +78,8 @@ PTX_INLINE void lay_line(Line &line, const Shape &largest, const Pages &pages, i
         st_shared(&line.first[0], 0);
 }
 
-/// What a piece has of one request: stages begin .. end - 1 of it. Segments of all requests are numbered piece +
-/// request: from one to the next one of the two grows.
+/// What a piece has of one request: stages begin .. end - 1 of it. Segments of all requests are numbered
+/// piece + request: from one to the next one of the two grows.
 struct Segment {
     int n, begin, end;
 };
@@ -140,7 +140,7 @@ template <int DI, int N, bool small> struct ScoreSmem {
 struct Job {
     Shape largest;
     Pages pages;
-    int batch, rows; ///< rows of a request: T Hkv
+    int batch, rows;      ///< rows of a request: T Hkv
     uint64_t *candidates; ///< [pieces + batch - 1][rows][k - 1]
 };
 
@@ -154,8 +154,8 @@ PTX_INLINE void load_page(Ring<DI, false> &ring, uint64_t *full, const Job &job,
         tma_load_2d(ring.keys[place].slab[slab] + b * block * 64, keys, full, 64 * slab, page * block);
 }
 template <int DI>
-PTX_INLINE void load_page(Ring<DI, true> &ring, uint64_t *full, const Job &job, const CUtensorMap *, int place,
-                          int b, int page)
+PTX_INLINE void load_page(Ring<DI, true> &ring, uint64_t *full, const Job &job, const CUtensorMap *,
+                          int place, int b, int page)
 {
     const int bytes = job.largest.block * DI;
     bulk_load(ring.keys[place] + b * bytes, job.pages.ki8 + (int64_t)page * bytes, (uint32_t)bytes, full);
@@ -232,8 +232,9 @@ template <int DI> PTX_INLINE const Tile<stage, DI> &ready(Ring<DI, true> &ring, 
         uint4 keys[2];
         decode_16(keys, ld_shared((const uint4 *)ring.keys[place] + c));
         for (int half = 0; half < 2; half++)
-            st_shared((uint4 *)&ring.wide.slab[column / 64][64 * row + ((column % 64 + 8 * half) ^ row % 8 * 8)],
-                      keys[half]);
+            st_shared(
+                (uint4 *)&ring.wide.slab[column / 64][64 * row + ((column % 64 + 8 * half) ^ row % 8 * 8)],
+                keys[half]);
     }
     fence_proxy_async();
     bar_sync(1, consumers);
@@ -352,7 +353,6 @@ PTX_INLINE void consume(ScoreSmem<DI, N, small> &m, const Job &job, int row0)
             if (lane >= fixed)
                 st_global(job.candidates + (first + column) * (s.topk - 1) + lane - fixed,
                           ld_shared(&m.list[column][lane]));
-        bar_sync(1, consumers); // the next segment's maxima and scores follow
     });
 }
 

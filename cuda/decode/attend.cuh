@@ -1,11 +1,12 @@
 /**
  * @file attend.cuh
- * @brief The last launch of a step: attention of a query's group to its keys by mma.sync, split over blocks of
- *        threads of which the last one to finish merges the parts.
+ * @brief The last launch of a step: attention of a query's group to its keys by mma.sync, split over blocks
+ *        of threads of which the last one to finish merges the parts.
  *
- * The G heads of a group are the 16 rows of a product. Four warps take 16 keys each of 64, and add their results
- * up. The parts of a row share its tokens evenly, 64 at a time, however long the row is; a part that gets none
- * leaves at once. Parts are merged in their order, whoever merges, so the result is the same each time.
+ * The G heads of a group are the 16 rows of a product. Four warps take 16 keys each of 64, and add their
+ * results up. The parts of a row share its tokens evenly, 64 at a time, however long the row is; a part that
+ * gets none leaves at once. Parts are merged in their order, whoever merges, so the result is the same each
+ * time.
  */
 #ifndef MSA_DECODE_ATTEND_CUH
 #define MSA_DECODE_ATTEND_CUH
@@ -79,8 +80,8 @@ template <int D> PTX_INLINE void add_up(AttendSmem<D> &m, int group, const Parts
     }
 }
 
-/// Attention to this part's tokens, to shared memory. page(slot) is the page of tokens slot Bk .. slot Bk + Bk - 1
-/// of the row; a lane remembers one of 32 slots.
+/// Attention to this part's tokens, to shared memory. page(slot) is the page of tokens slot Bk .. slot Bk +
+/// Bk - 1 of the row; a lane remembers one of 32 slots.
 template <int D, class Page>
 PTX_INLINE void attend_part(AttendSmem<D> &m, const Shape &s, const Part &part, int r, const bf16 *q,
                             const bf16 *k, const bf16 *v, Page page)
@@ -149,10 +150,10 @@ PTX_INLINE void finish_part(AttendSmem<D> &m, const Shape &s, const Part &part, 
         merge_row<D>(parts, row + h, part.active, m.weight[warp], o, lse);
 }
 
-/* ---- Launches (host) ------------------------------------------------------------------------------------- */
+/* ---- Launches (host) --------------------------------------------------------------------------------- */
 
-/// How many parts a row of at most `tokens` tokens has: two blocks of threads for each SM, if there are tokens
-/// enough.
+/// How many parts a row of at most `tokens` tokens has: two blocks of threads for each SM, if there are
+/// tokens enough.
 inline int parts_of(int rows, int tokens)
 {
     return smaller(ceil_div(tokens, attend_step), rows < 2 * sms() ? 2 * sms() / rows : 1);

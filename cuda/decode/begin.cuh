@@ -24,8 +24,8 @@ PTX_INLINE void copy_row(void *to, const void *from, int bytes)
         st_global((uint4 *)to + c, ld_global((const uint4 *)from + c));
 }
 
-/// Appends a key of d channels to a page that has n already. If it is too large for the page's scale, that grows
-/// and the n are rounded again.
+/// Appends a key of d channels to a page that has n already. If it is too large for the page's scale, that
+/// grows and the n are rounded again.
 PTX_INLINE void append_e4m3(BeginSmem &m, uint8_t *page, float *page_scale, int n, const bf16 *key, int d)
 {
     const int t = (int)threadIdx.x;

@@ -2,14 +2,14 @@
  * @file 1_split.cu
  * @brief One step of generation by dense attention: the baseline that MSA's step is compared with.
  *
- * What it does: the split attention of decode/attend.cuh over all visible tokens of a request, in two launches:
- * new tokens into their pages, then attention, whose last part of a row merges.
+ * What it does: the split attention of decode/attend.cuh over all visible tokens of a request, in two
+ * launches: new tokens into their pages, then attention, whose last part of a row merges.
  *
- * Its floor: all of K and V once, 4 Hkv dh S bytes a request: at S = 1M and M3's sizes 2.15 GB, 0.64 ms at 3.35
- * TB/s.
+ * Its floor: all of K and V once, 4 Hkv dh S bytes a request: at S = 1M and M3's sizes 2.15 GB, 0.64 ms
+ * at 3.35 TB/s.
  *
- * What it wastes: each of T > 1 queries reads K and V again, though they could share the rows of a product; in a
- * batch of unequal lengths the short requests' blocks of threads are done early.
+ * What it wastes: each of T > 1 queries reads K and V again, though they could share the rows of a product;
+ * in a batch of unequal lengths the short requests' blocks of threads are done early.
  *
  * Predicted of a row (query, group) of n visible tokens in c parts, t tokens each (all bytes beside lengths):
  *  - loads 4 dh n of K and V, 2 dh G c of Q, 4 bytes a lane and warp for the page of each of its blocks;

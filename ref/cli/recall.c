@@ -1,6 +1,6 @@
 /* msa recall: how much of what dense attention looks at do the selected blocks hold? A random selection of
- * the same size stands beside it, to say what the number would be for nothing; and on request the selections by
- * index keys of 16 and of 8 bits, and how often these two agree. */
+ * the same size stands beside it, to say what the number would be for nothing; and on request the selections
+ * by index keys of 16 and of 8 bits, and how often these two agree. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +35,8 @@ static void measure(const char *command, const cli_tensors *t, int64_t seed, eva
         msa_recall(&query, q, k, ids, NULL, &one, work);
         eval_add_recall(&sum[INDEX], &one);
         if (a->ki[0])
-            eval_small_add(a, &query, q, k, cli_floats(t, CLI_QI) + i * s->n_kv_heads * s->d_index, ids, work);
+            eval_small_add(a, &query, q, k, cli_floats(t, CLI_QI) + i * s->n_kv_heads * s->d_index, ids,
+                           work);
         eval_random_ids(&query, (uint64_t)(seed + i), ids);
         msa_recall(&query, q, k, ids, NULL, &one, work);
         eval_add_recall(&sum[RANDOM], &one);
@@ -68,8 +69,10 @@ static void print_result(const cli_tensors *t, int64_t seed, const eval_small *a
     }
     print_row(random, &sum[RANDOM]);
     if (a->rows > 0)
-        printf("\n8 bits choose the blocks that 16 bits choose in %.2f%% of the pairs; of all ids %.3f%% are the "
-               "same\n", 100 * (double)a->equal / (double)a->rows, 100 * (double)a->in_both / (double)a->ids);
+        printf("\n8 bits choose the blocks that 16 bits choose in %.2f%% of the pairs; of all ids %.3f%% are "
+               "the "
+               "same\n",
+               100 * (double)a->equal / (double)a->rows, 100 * (double)a->in_both / (double)a->ids);
     printf("\naverages over the %lld (query, group) pairs with more than %d visible blocks of %d tokens\n",
            (long long)sum[INDEX].rows, t->shape.topk, t->shape.block);
 }
@@ -100,9 +103,14 @@ int cmd_recall(int argc, char **argv)
     cli_tensors t = {.block = 128};
     int64_t seed = 1;
     bool fp8 = false;
-    const cli_option options[] = {CLI_OPT_Q(t, CLI_NEEDED), CLI_OPT_K(t, CLI_NEEDED), CLI_OPT_QI(t, CLI_TEXT),
-                                  CLI_OPT_KI(t, CLI_TEXT),  CLI_OPT_BLOCK(t),         CLI_OPT_TOPK(t),
-                                  CLI_OPT_IDS(t),           CLI_OPT_SEED(seed),
+    const cli_option options[] = {CLI_OPT_Q(t, CLI_NEEDED),
+                                  CLI_OPT_K(t, CLI_NEEDED),
+                                  CLI_OPT_QI(t, CLI_TEXT),
+                                  CLI_OPT_KI(t, CLI_TEXT),
+                                  CLI_OPT_BLOCK(t),
+                                  CLI_OPT_TOPK(t),
+                                  CLI_OPT_IDS(t),
+                                  CLI_OPT_SEED(seed),
                                   {"--fp8", CLI_FLAG, &fp8, 0, 0, "also what index keys of 8 bits choose"},
                                   {0}};
     int status = cli_parse(
@@ -111,7 +119,8 @@ int cmd_recall(int argc, char **argv)
         status = cli_fail(argv[0], "%s: expected this option, or --ids, found none",
                           t.path[CLI_QI] ? "--ki" : "--qi");
     if (!status && fp8 && (!t.path[CLI_QI] || !t.path[CLI_KI]))
-        status = cli_fail(argv[0], "--fp8: expected --qi and --ki, found %s", t.path[CLI_QI] ? "no --ki" : "no --qi");
+        status = cli_fail(argv[0], "--fp8: expected --qi and --ki, found %s",
+                          t.path[CLI_QI] ? "no --ki" : "no --qi");
     if (!status)
         status = cli_read_tensors(argv[0], &t);
     if (!status)

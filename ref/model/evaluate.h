@@ -40,8 +40,8 @@ typedef struct eval_recall {
 /** Recall of every layer, averaged over the windows, into out[n_layers]. False if memory runs out. */
 bool eval_recalls(const model *m, const msa_ops *ops, const eval_windows *t, uint64_t seed, eval_recall *out);
 
-/** Selections by index keys of 16 bits (bf16), and by the same in 8 bits (E4M3, a scale a block): their recall,
- *  and where the query has a choice, how often they are the same. */
+/** Selections by index keys of 16 bits (bf16), and by the same in 8 bits (E4M3, a scale a block): their
+ * recall, and where the query has a choice, how often they are the same. */
 typedef struct eval_small {
     float *ki[2];              /**< the keys as they are rounded */
     msa_recall_result bits[2]; /**< sums, as eval_add_recall() makes them */
