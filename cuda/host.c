@@ -232,8 +232,8 @@ static msa_status run_sparse(const msa_device *d, const char *kernel, const msa_
 }
 
 static msa_status run_layer(const msa_device *d, const char *kernel, const msa_shape *s, const float *q,
-                             const float *k, const float *v, const float *qi, const float *ki, int32_t *ids,
-                             float *o, float *lse)
+                            const float *k, const float *v, const float *qi, const float *ki, int32_t *ids,
+                            float *o, float *lse)
 {
     if (!s || !q || !k || !v || !qi || !ki || !ids || !o)
         return MSA_ERR_NULL;
@@ -288,7 +288,8 @@ static msa_status round_index_lse(const msa_shape *s, const float *qi, const flo
                                   float *index_lse)
 {
     float *qi16 = rounded(qi, s->n_q * s->n_kv_heads * s->d_index), *ki16 = rounded(ki, s->n_kv * s->d_index);
-    const msa_status status = qi16 && ki16 && index_lse ? msa_index_lse(s, qi16, ki16, ids, index_lse) : MSA_ERR_SIZE;
+    const msa_status status =
+        qi16 && ki16 && index_lse ? msa_index_lse(s, qi16, ki16, ids, index_lse) : MSA_ERR_SIZE;
     free(qi16);
     free(ki16);
     return status;
@@ -304,7 +305,8 @@ static msa_status run_kl(const msa_device *d, const char *kernel, const msa_shap
     msa_status status = check_support(s, ids);
     if (status != MSA_OK)
         return status;
-    if (ids && !index_lse) { /* a model that trains on the CPU keeps none; with full support the device makes it */
+    if (ids &&
+        !index_lse) { /* a model that trains on the CPU keeps none; with full support the device makes it */
         float *made = malloc((size_t)(s->n_kv_heads * s->n_q) * sizeof *made);
         status = round_index_lse(s, qi, ki, ids, made);
         if (status == MSA_OK)

@@ -24,8 +24,8 @@ typedef enum msa_dtype { MSA_F32, MSA_BF16 } msa_dtype;
 
 /** Device arrays of one call, shapes as in msa.h. A stage uses those that its signature there names; the
  *  others may be NULL, and so may the outputs that it allows to be. backward and kl without ids mean full
- *  support. backward/kv_outer and backward/deterministic that are given `loss` too do the work of kl in the same
- *  sweep, from its inputs. */
+ *  support. backward/kv_outer and backward/deterministic that are given `loss` too do the work of kl in the
+ * same sweep, from its inputs. */
 typedef struct msa_arrays {
     const uint16_t *q, *k, *v;    /**< bf16 */
     const uint16_t *qi, *ki;      /**< bf16 */
@@ -38,11 +38,11 @@ typedef struct msa_arrays {
     int32_t *first;   /**< outputs of reverse */
     uint32_t *entries;
     msa_item *items;
-    const uint16_t *dout;  /**< bf16, input of backward */
-    float *dq, *dk, *dv;   /**< outputs of backward, float32 */
-    float *dqi, *dki;      /**< outputs of kl, float32; see there for those of backward */
-    double *loss;          /**< output of kl */
-    double weight;         /**< of the KL loss in dqi and dki */
+    const uint16_t *dout; /**< bf16, input of backward */
+    float *dq, *dk, *dv;  /**< outputs of backward, float32 */
+    float *dqi, *dki;     /**< outputs of kl, float32; see there for those of backward */
+    double *loss;         /**< output of kl */
+    double weight;        /**< of the KL loss in dqi and dki */
 } msa_arrays;
 
 /** What a device is. */

@@ -279,8 +279,8 @@ static msa_status run(const msa_entry *entry, const msa_shape *s, msa_dtype out,
         Call c = part(s, out, a, r);
         c.work = work;
         c.stream = (cudaStream_t)stream;
-        // Without queries there is nothing to do, but for reverse, which says that they chose no block, and for
-        // the gradients of keys, which are 0.
+        // Without queries there is nothing to do, but for reverse, which says that they chose no block, and
+        // for the gradients of keys, which are 0.
         const bool idle = c.s.n_q == 0 && !c.a.first && !c.a.dk && !c.a.dki;
         msa_status status = idle ? MSA_OK : entry->run(c);
         if (status == MSA_OK)

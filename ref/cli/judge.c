@@ -29,9 +29,9 @@ typedef struct judgement {
     guard found_ids;
     void *oracle_work;
     guard work;
-    double *wide;   // one oracle tensor in double
+    double *wide;                     // one oracle tensor in double
     double *noise[VERDICT_N_TENSORS]; // of the kernel's roundings; NULL where it makes none
-    inputs rounded; // what a bf16 kernel makes of the inputs
+    inputs rounded;                   // what a bf16 kernel makes of the inputs
     judge_report report;
 } judgement;
 
@@ -171,8 +171,8 @@ static bool know_noise(judgement *j, const int32_t *ids)
     if (noise[VERDICT_O])
         ok = noise_of_rounding(j->s, in->q, in->k, in->v, ids, partials, noise[VERDICT_O]);
     if (noise[VERDICT_DQ])
-        ok = noise_of_backward(j->s, in->q, in->k, in->v, ids, in->dout, j->kernel->precision, false, noise[VERDICT_DQ],
-                               noise[VERDICT_DK], noise[VERDICT_DV]);
+        ok = noise_of_backward(j->s, in->q, in->k, in->v, ids, in->dout, j->kernel->precision, false,
+                               noise[VERDICT_DQ], noise[VERDICT_DK], noise[VERDICT_DV]);
     if (noise[VERDICT_DQI])
         ok = noise_of_kl(j->s, in->q, in->k, in->qi, in->ki, ids, KL_WEIGHT, noise[VERDICT_DQI],
                          noise[VERDICT_DKI]);
@@ -348,16 +348,18 @@ static void judge_layer(judgement *j)
     }
 }
 
-// A random walk has no equal steps, but where inputs repeat themselves so do roundings, and all in one direction. So
-// the noise is nowhere less than what they do to the reference: it rounds P and dS at the same places.
+// A random walk has no equal steps, but where inputs repeat themselves so do roundings, and all in one
+// direction. So the noise is nowhere less than what they do to the reference: it rounds P and dS at the same
+// places.
 static void add_reference_noise(judgement *j, const int32_t *ids)
 {
     const inputs *in = j->in;
-    float *const rounded[3] = {j->found[VERDICT_DQ].data, j->found[VERDICT_DK].data, j->found[VERDICT_DV].data};
+    float *const rounded[3] = {j->found[VERDICT_DQ].data, j->found[VERDICT_DK].data,
+                               j->found[VERDICT_DV].data};
     if (!j->noise[VERDICT_DQ])
         return;
-    msa_backward_bf16(j->s, in->q, in->k, in->v, ids, NULL, NULL, in->dout, rounded[0], rounded[1], rounded[2],
-                      j->oracle_work);
+    msa_backward_bf16(j->s, in->q, in->k, in->v, ids, NULL, NULL, in->dout, rounded[0], rounded[1],
+                      rounded[2], j->oracle_work);
     for (int a = 0; a < 3; a++) {
         const int t = VERDICT_DQ + a;
         for (size_t i = 0; i < count(j->s, t); i++)

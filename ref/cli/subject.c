@@ -288,7 +288,7 @@ static msa_status make_outputs(subject *t)
     if (t->device && t->kernel->stage == MSA_STAGE_KL)
         t->device_loss = take(t, sizeof *t->device_loss);
     return t->work && (t->device_loss || !t->device || t->kernel->stage != MSA_STAGE_KL) ? MSA_OK
-                                                                                        : MSA_ERR_SIZE;
+                                                                                         : MSA_ERR_SIZE;
 }
 
 /* An index kernel need not write everything: without log-sum-exps if it has none, and if it does not choose

@@ -82,8 +82,8 @@ static bool forward(trial *t, const inputs *in)
     t->in.lse = room(t, "TH", sizeof(float));
     t->in.index_lse = room(t, "GT", sizeof(float));
     const bool ok = o && work && t->in.lse && t->in.index_lse &&
-                    msa_fast_ops.stage[MSA_STAGE_SPARSE]->sparse(s, in->q, in->k, in->v, t->in.ids, o, t->in.lse,
-                                                                 work) == MSA_OK &&
+                    msa_fast_ops.stage[MSA_STAGE_SPARSE]->sparse(s, in->q, in->k, in->v, t->in.ids, o,
+                                                                 t->in.lse, work) == MSA_OK &&
                     msa_index_lse(s, in->qi, in->ki, t->in.ids, t->in.index_lse) == MSA_OK;
     for (int64_t i = 0; ok && t->out == MSA_BF16 && i < n; i++)
         ((uint16_t *)o)[i] = msa_bf16_bits(o[i]); /* in place: the halves stay behind the floats */
@@ -120,9 +120,10 @@ static bool fill(trial *t, const inputs *in)
                            .dqi = room(t, "TGi", sizeof(float)),
                            .dki = room(t, "Si", sizeof(float)),
                            .loss = t->engine->alloc(sizeof(double))};
-    return t->room.dq && t->room.dk && t->room.dv && t->room.dqi && t->room.dki && t->room.loss && t->in.dout &&
-           ids && forward(t, in) && t->in.q && t->in.k && t->in.v && t->in.qi && t->in.ki && t->in.scores_by_block && ids &&
-           t->room.scores && t->room.ids && t->room.o && t->room.first && t->room.entries && t->room.items;
+    return t->room.dq && t->room.dk && t->room.dv && t->room.dqi && t->room.dki && t->room.loss &&
+           t->in.dout && ids && forward(t, in) && t->in.q && t->in.k && t->in.v && t->in.qi && t->in.ki &&
+           t->in.scores_by_block && ids && t->room.scores && t->room.ids && t->room.o && t->room.first &&
+           t->room.entries && t->room.items;
 }
 
 int trial_begin(const char *command, const trial_options *options, const msa_shape *standard, trial *t)
