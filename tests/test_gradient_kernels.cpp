@@ -1,8 +1,8 @@
 /**
  * @file test_gradient_kernels.cpp
- * @brief What the gradients of cuda/backward and cuda/kl promise beyond agreement with the reference: deterministic
- *        kernels leave equal bits in every order of threads and timing of copies; the sweep that does the work of
- *        kl too leaves what both leave apart; keys that nobody chose have a gradient of exactly 0.
+ * @brief What the gradients of cuda/backward and cuda/kl promise beyond agreement with the reference:
+ * deterministic kernels leave equal bits in every order of threads and timing of copies; the sweep that does
+ * the work of kl too leaves what both leave apart; keys that nobody chose have a gradient of exactly 0.
  */
 #include "cuda/kernel.cuh"
 #include "cuda/msa_cuda.h"
@@ -81,7 +81,8 @@ static Problem make(const msa_shape &s, std::mt19937 &rng)
     p.q = draw(n, rng), p.k = draw(nk, rng), p.v = draw(nk, rng), p.dout = draw(n, rng);
     p.qi = draw(s.n_q * s.n_kv_heads * s.d_index, rng), p.ki = draw(s.n_kv * s.d_index, rng);
     choose(p, 3, rng);
-    p.o = Array<float>(n), p.lse = Array<float>(n / s.d_head), p.index_lse = Array<float>(s.n_kv_heads * s.n_q);
+    p.o = Array<float>(n), p.lse = Array<float>(n / s.d_head),
+    p.index_lse = Array<float>(s.n_kv_heads * s.n_q);
     vector<char> work(msa_workspace(&msa_ref_ops, &s));
     msa_sparse(&s, widened(p.q).data(), widened(p.k).data(), widened(p.v).data(), p.ids.data(), p.o.data(),
                p.lse.data(), work.data());
@@ -111,8 +112,9 @@ static Found run(Problem &p, const char *kernel, bool main, bool kl)
 {
     const msa_shape &s = p.s;
     const msa_device *engine = msa_engine();
-    Array<float> dq = poisoned(s.n_q * s.n_heads * s.d_head), dk = poisoned(s.n_kv * s.n_kv_heads * s.d_head), dv = dk,
-                 dqi = poisoned(s.n_q * s.n_kv_heads * s.d_index), dki = poisoned(s.n_kv * s.d_index);
+    Array<float> dq = poisoned(s.n_q * s.n_heads * s.d_head), dk = poisoned(s.n_kv * s.n_kv_heads * s.d_head),
+                 dv = dk, dqi = poisoned(s.n_q * s.n_kv_heads * s.d_index),
+                 dki = poisoned(s.n_kv * s.d_index);
     Array<double> loss(1);
     msa_arrays a = {};
     a.q = p.q.data(), a.k = p.k.data(), a.ids = p.ids.data(), a.lse = p.lse.data();
@@ -156,15 +158,17 @@ static void equal_bits(Problem &p, const char *kernel, bool main, bool kl, int r
         different += !f.ok || !same(f.dq, first.dq) || !same(f.dk, first.dk) || !same(f.dv, first.dv) ||
                      !same(f.dqi, first.dqi) || !same(f.dki, first.dki) || f.loss != first.loss;
     }
-    tap(different == 0, "%s%s: equal bits in %d runs of all orders and timings", kernel, main && kl ? " with kl" : "",
-        runs);
+    tap(different == 0, "%s%s: equal bits in %d runs of all orders and timings", kernel,
+        main && kl ? " with kl" : "", runs);
 }
 
 static void one_sweep(Problem &p)
 {
     const Found both = run(p, "backward/deterministic", true, true);
-    const Found main = run(p, "backward/deterministic", true, false), kl = run(p, "kl/deterministic", false, true);
-    tap(both.ok && main.ok && kl.ok && same(both.dq, main.dq) && same(both.dk, main.dk) && same(both.dv, main.dv),
+    const Found main = run(p, "backward/deterministic", true, false),
+                kl = run(p, "kl/deterministic", false, true);
+    tap(both.ok && main.ok && kl.ok && same(both.dq, main.dq) && same(both.dk, main.dk) &&
+            same(both.dv, main.dv),
         "one sweep for both leaves the gradients of attention that its own leaves");
     tap(same(both.dqi, kl.dqi) && same(both.dki, kl.dki) && both.loss == kl.loss && std::isfinite(both.loss),
         "and those of the index, and the loss");
@@ -189,8 +193,9 @@ static void zeros(Problem &p, const char *kernel, bool kl)
                 wrong += f.dki[(size_t)(j * s.d_index + c)] != 0;
         }
     }
-    tap(f.ok && unchosen > 0 && wrong == 0, "%s: exactly 0 for the %lld keys of %lld blocks that nobody chose", kernel,
-        (long long)n, (long long)unchosen);
+    tap(f.ok && unchosen > 0 && wrong == 0,
+        "%s: exactly 0 for the %lld keys of %lld blocks that nobody chose", kernel, (long long)n,
+        (long long)unchosen);
 }
 
 int main()
@@ -202,7 +207,8 @@ int main()
     equal_bits(p, "backward/deterministic", true, true, 9);
     equal_bits(p, "kl/deterministic", false, true, 9);
     one_sweep(p);
-    for (const char *kernel : {"backward/naive", "backward/q_outer", "backward/kv_outer", "backward/deterministic"})
+    for (const char *kernel :
+         {"backward/naive", "backward/q_outer", "backward/kv_outer", "backward/deterministic"})
         zeros(p, kernel, false);
     for (const char *kernel : {"kl/naive", "kl/kv_outer", "kl/deterministic"})
         zeros(p, kernel, true);

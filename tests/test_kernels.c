@@ -4,9 +4,9 @@
  *        patterns of inputs, selections of the shipped model; on the engine orders of threads and timings of
  *        copies; both output types.
  *
- * `msa check` runs every shape with every pattern. Here each shape meets one or three patterns, and each judgement
- * another mode of the engine, so that all of them come up for every kernel. `test_kernels SEED STAGE/NAME` is
- * one kernel alone; TEST_BACKEND=cuda in the environment takes the GPU instead of the engine.
+ * `msa check` runs every shape with every pattern. Here each shape meets one or three patterns, and each
+ * judgement another mode of the engine, so that all of them come up for every kernel. `test_kernels SEED
+ * STAGE/NAME` is one kernel alone; TEST_BACKEND=cuda in the environment takes the GPU instead of the engine.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,7 +65,8 @@ static void agrees(const msa_kernel *k, int salt)
     for (int a = inputs_n_shapes; a < inputs_n_all_shapes; a++)
         for (int p = 0; p < patterns_of(k); p++) {
             inputs in;
-            const inputs_pattern pattern = (inputs_pattern)((patterns_of(k) * a + p + salt) % INPUTS_N_PATTERNS);
+            const inputs_pattern pattern =
+                (inputs_pattern)((patterns_of(k) * a + p + salt) % INPUTS_N_PATTERNS);
             if (!inputs_new(&in, &inputs_shapes[a], pattern, seed))
                 return;
             judge(&c, k, &inputs_shapes[a], &in, seed, number++);

@@ -176,9 +176,11 @@ static void judge_gradients(Problem &p, std::mt19937 &rng)
     p.index_lse.assign((size_t)(t * hkv), 5);
     p.lse.assign((size_t)(t * hq), 5);
     p.dq.resize((size_t)(t * hq * d) + 64), p.dqi.resize((size_t)(t * hkv * di) + 64);
-    p.dk.resize((size_t)(n_kv * hkv * d) + 64), p.dv.resize(p.dk.size()), p.dki.resize((size_t)(n_kv * di) + 64);
+    p.dk.resize((size_t)(n_kv * hkv * d) + 64), p.dv.resize(p.dk.size()),
+        p.dki.resize((size_t)(n_kv * di) + 64);
     const Pairs pairs = pairs_of(p);
-    const double tokens = touched_tokens(p), used = touched_tokens(p) / n; // items, but for a short last block
+    const double tokens = touched_tokens(p),
+                 used = touched_tokens(p) / n; // items, but for a short last block
 
     simt::Counters c = count(p, "backward/kv_outer");
     const double delta = 4 * hq * t * d + 4 * hq * t, zeros = 4 * hq * t * d + 8 * hkv * n_kv * d;
@@ -191,8 +193,8 @@ static void judge_gradients(Problem &p, std::mt19937 &rng)
     const double keys = (2 * n + 2 * di + di / 2) * pairs.n + 8 * di * n_kv + 16 * n * hkv * blocks;
     within_one_percent("kl, KV-outer", (double)(c.load_bytes + c.store_bytes),
                        2 * (d + di) * tokens + (2 * group * d + 2 * di + 4 * di + 2 * n) * pairs.n,
-                       reverse_bytes(s) + keys + 4 * hkv * t * di + 4 * n_kv * di + (4 * group + 8) * pairs.n +
-                           32 * n * items + 16 * items);
+                       reverse_bytes(s) + keys + 4 * hkv * t * di + 4 * n_kv * di +
+                           (4 * group + 8) * pairs.n + 32 * n * items + 16 * items);
 }
 
 /// One group of rows = query * Hkv + group after the other, 256 at a time, and the blocks that their last row

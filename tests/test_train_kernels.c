@@ -1,12 +1,13 @@
 /**
  * @file test_train_kernels.c
- * @brief The model trains with the kernels of cuda/ on the CPU engine (TEST_BACKEND=cuda: on a GPU): the losses of 20
- *        steps follow those of the reference.
+ * @brief The model trains with the kernels of cuda/ on the CPU engine (TEST_BACKEND=cuda: on a GPU): the
+ * losses of 20 steps follow those of the reference.
  *
- * How far apart they may be is derived from more runs: the reference with the kernels' roundings, which are those of
- * bf16 inputs, of P and of dS. They leave the exact run as the kernels do, by rounding errors that training carries on
- * and that now and then swap a block for its neighbour in rank. Each of these runs rounds otherwise, since its inputs
- * are moved by less than a rounding first. The budget is twice the largest distance of these runs over all steps.
+ * How far apart they may be is derived from more runs: the reference with the kernels' roundings, which are
+ * those of bf16 inputs, of P and of dS. They leave the exact run as the kernels do, by rounding errors that
+ * training carries on and that now and then swap a block for its neighbour in rank. Each of these runs rounds
+ * otherwise, since its inputs are moved by less than a rounding first. The budget is twice the largest
+ * distance of these runs over all steps.
  */
 #include <math.h>
 #include <stdio.h>
@@ -54,13 +55,15 @@ static float *rounded(const float *x, int64_t n)
 {
     float *y = malloc((size_t)n * sizeof *y);
     for (int64_t i = 0; y && i < n; i++) {
-        const double moved = ((double)inputs_below(&jitter, 1 << 20) * 0x1p-19 - 1) * 0x1p-9; // up to half a spacing
+        const double moved =
+            ((double)inputs_below(&jitter, 1 << 20) * 0x1p-19 - 1) * 0x1p-9; // up to half a spacing
         y[i] = msa_bf16((float)((1 + moved) * (double)x[i]));
     }
     return y;
 }
 
-static inputs main_inputs(const msa_shape *s, const float *q, const float *k, const float *v, const float *dout)
+static inputs main_inputs(const msa_shape *s, const float *q, const float *k, const float *v,
+                          const float *dout)
 {
     const int64_t nq = s->n_q * s->n_heads * s->d_head, nk = s->n_kv * s->n_kv_heads * s->d_head;
     return (inputs){.q = rounded(q, nq),
@@ -69,8 +72,8 @@ static inputs main_inputs(const msa_shape *s, const float *q, const float *k, co
                     .dout = dout ? rounded(dout, nq) : NULL};
 }
 
-static msa_status dense(const msa_shape *s, const float *q, const float *k, const float *v, float *o, float *lse,
-                        void *work)
+static msa_status dense(const msa_shape *s, const float *q, const float *k, const float *v, float *o,
+                        float *lse, void *work)
 {
     inputs in = main_inputs(s, q, k, v, NULL);
     const msa_status status = msa_dense_bf16(s, in.q, in.k, in.v, o, lse, work);
@@ -78,8 +81,8 @@ static msa_status dense(const msa_shape *s, const float *q, const float *k, cons
     return status;
 }
 
-static msa_status sparse(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
-                         float *o, float *lse, void *work)
+static msa_status sparse(const msa_shape *s, const float *q, const float *k, const float *v,
+                         const int32_t *ids, float *o, float *lse, void *work)
 {
     inputs in = main_inputs(s, q, k, v, NULL);
     const msa_status status = msa_sparse_bf16(s, in.q, in.k, in.v, ids, o, lse, work);
@@ -90,15 +93,16 @@ static msa_status sparse(const msa_shape *s, const float *q, const float *k, con
 static msa_status choose(const msa_shape *s, const float *qi, const float *ki, float *scores, int32_t *ids,
                          float *index_lse, void *work)
 {
-    inputs in = {.qi = rounded(qi, s->n_q * s->n_kv_heads * s->d_index), .ki = rounded(ki, s->n_kv * s->d_index)};
+    inputs in = {.qi = rounded(qi, s->n_q * s->n_kv_heads * s->d_index),
+                 .ki = rounded(ki, s->n_kv * s->d_index)};
     const msa_status status = msa_index(s, in.qi, in.ki, scores, ids, index_lse, work);
     inputs_free(&in);
     return status;
 }
 
-static msa_status backward(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
-                           const float *o, const float *lse, const float *dout, float *dq, float *dk, float *dv,
-                           void *work)
+static msa_status backward(const msa_shape *s, const float *q, const float *k, const float *v,
+                           const int32_t *ids, const float *o, const float *lse, const float *dout, float *dq,
+                           float *dk, float *dv, void *work)
 {
     inputs in = main_inputs(s, q, k, v, dout);
     const msa_status status = msa_backward_bf16(s, in.q, in.k, in.v, ids, o, lse, in.dout, dq, dk, dv, work);
@@ -107,8 +111,8 @@ static msa_status backward(const msa_shape *s, const float *q, const float *k, c
 }
 
 static msa_status kl(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
-                     const int32_t *ids, const float *lse, const float *index_lse, double weight, double *loss,
-                     float *dqi, float *dki, void *work)
+                     const int32_t *ids, const float *lse, const float *index_lse, double weight,
+                     double *loss, float *dqi, float *dki, void *work)
 {
     inputs in = main_inputs(s, q, k, NULL, NULL);
     in.qi = rounded(qi, s->n_q * s->n_kv_heads * s->d_index);
@@ -164,7 +168,8 @@ int main(int argc, char **argv)
         tap_skip("training with kernels", "this build or machine does not have them");
         return check_done();
     }
-    check_case c = check_begin("losses of %d steps with the kernels of %s follow the reference", STEPS, backend);
+    check_case c =
+        check_begin("losses of %d steps with the kernels of %s follow the reference", STEPS, backend);
     static uint8_t bytes[400];
     static curve exact, low, found;
     inputs_rng rng = {check_seed(3)};

@@ -2,8 +2,8 @@
  * @file 1_naive.cu
  * @brief The gradient of attention, a thread per row of Q.
  *
- * What it does: the thread of query i, head h recomputes P from the forward pass's log-sum-exp, key after key, keeps
- * its row of dQ in registers and adds what its query gives to dK and dV by reductions in memory:
+ * What it does: the thread of query i, head h recomputes P from the forward pass's log-sum-exp, key after
+ * key, keeps its row of dQ in registers and adds what its query gives to dK and dV by reductions in memory:
  *
  *     P = exp(S - LSE)   dS = P (dO . V - delta)   delta = dO . O   dQ += dS K   dK += dS Q   dV += P dO
  *
@@ -11,10 +11,11 @@
  *
  * Its floor: 10 dh floating-point operations for each visible pair and head, on the CUDA cores.
  *
- * What it wastes: a reduction of 4 bytes for every multiplication of dK and dV, which neighbours send to the same
- * places; the order in which they arrive is nobody's, so dK and dV differ from run to run in their last bits. Bytes,
- * with P pairs (visible key, query, head): 28 dh P (K twice, Q twice, dO twice, V, and 8 dh of reductions, each
- * counted once); the rows of dQ, and once more for zeros; zeros in dK and dV; delta there and back.
+ * What it wastes: a reduction of 4 bytes for every multiplication of dK and dV, which neighbours send to the
+ * same places; the order in which they arrive is nobody's, so dK and dV differ from run to run in their last
+ * bits. Bytes, with P pairs (visible key, query, head): 28 dh P (K twice, Q twice, dO twice, V, and 8 dh of
+ * reductions, each counted once); the rows of dQ, and once more for zeros; zeros in dK and dV; delta there
+ * and back.
  */
 #include "gradient.cuh"
 
@@ -68,9 +69,9 @@ msa_status run(const Call &c)
     if (rows > 0)
         with_int<64, 128>(c.d_head, [&](auto d) {
             launch_deltas<d.value>(c, (float *)c.work);
-            LAUNCH((naive<d.value>), dim3((unsigned)ceil_div(rows, (int64_t)threads)), dim3(threads), 0, c.stream,
-                   c.s, c.a.q, c.a.k, c.a.v, c.a.ids, c.a.dout, c.a.lse, (const float *)c.work, c.a.dq, c.a.dk,
-                   c.a.dv);
+            LAUNCH((naive<d.value>), dim3((unsigned)ceil_div(rows, (int64_t)threads)), dim3(threads), 0,
+                   c.stream, c.s, c.a.q, c.a.k, c.a.v, c.a.ids, c.a.dout, c.a.lse, (const float *)c.work,
+                   c.a.dq, c.a.dk, c.a.dv);
         });
     return MSA_OK;
 }

@@ -2,21 +2,21 @@
  * @file 2_q_outer.cu
  * @brief The gradient of attention on tensor cores by mma.sync, the query in the outer loop.
  *
- * A CTA owns one query and one group, as in sparse/2_q_outer.cu: its G heads are 16 rows of Q and dO, which share
- * their keys (rows past G are zero). Four warps deal the keys among them in slices of 16, each with its own two
- * buffers. The products are turned around, keys by heads, so that P^T and dS^T are left operands of dV += P^T dO and
- * dK += dS^T Q as they are; dS comes back through shared memory for dQ += dS K. The warps sum their dQ at the end: it
- * is owned, and written once. dK and dV go to memory by reductions.
+ * A CTA owns one query and one group, as in sparse/2_q_outer.cu: its G heads are 16 rows of Q and dO, which
+ * share their keys (rows past G are zero). Four warps deal the keys among them in slices of 16, each with its
+ * own two buffers. The products are turned around, keys by heads, so that P^T and dS^T are left operands of
+ * dV += P^T dO and dK += dS^T Q as they are; dS comes back through shared memory for dQ += dS K. The warps
+ * sum their dQ at the end: it is owned, and written once. dK and dV go to memory by reductions.
  *
- * Better than 1_naive: a slice of K and V is read once for the G heads, 16 bytes at a time; products on tensor cores;
- * the G heads are summed before anything is reduced in memory.
+ * Better than 1_naive: a slice of K and V is read once for the G heads, 16 bytes at a time; products on
+ * tensor cores; the G heads are summed before anything is reduced in memory.
  *
- * Bytes, with P pairs (query, group, 16 keys of a block, hidden ones too) and all keys there: 64 dh P of K and V,
- * 128 dh P of reductions; 4 Hq T dh of Q and dO, 4 Hq T dh of dQ; 8 Hq T of LSE and delta, 16 k Hkv T of ids; and
- * delta and zeros as in 1_naive.
+ * Bytes, with P pairs (query, group, 16 keys of a block, hidden ones too) and all keys there: 64 dh P of K
+ * and V, 128 dh P of reductions; 4 Hq T dh of Q and dO, 4 Hq T dh of dQ; 8 Hq T of LSE and delta, 16 k Hkv T
+ * of ids; and delta and zeros as in 1_naive.
  *
- * What it wastes: the reductions, 8 dh bytes for each key of each query and group, where a K and V row have 4 dh: the
- * memory's atomic units bound it. So the keys belong in the outer loop.
+ * What it wastes: the reductions, 8 dh bytes for each key of each query and group, where a K and V row have 4
+ * dh: the memory's atomic units bound it. So the keys belong in the outer loop.
  */
 #include "../warp_attend.cuh"
 #include "gradient.cuh"
@@ -65,7 +65,8 @@ __global__ void __launch_bounds__(threads)
     const int t = (int)threadIdx.x, warp = t / 32, lane = t % 32;
     const int i = (int)blockIdx.x, r = (int)blockIdx.y, position = s.prefix + i;
     auto &mine = m.part[warp].at;
-    const int id = ids && lane < s.topk ? ld_global(ids + row_at(s, i, r) * s.topk + lane) : -1; // one in each lane
+    const int id =
+        ids && lane < s.topk ? ld_global(ids + row_at(s, i, r) * s.topk + lane) : -1; // one in each lane
     const int per_block = s.block / slice, chosen = __popc(warp_ballot(id >= 0)) * per_block;
     const int slices = ids ? chosen : position / slice + 1;
     auto first_key = [&](int x) {
@@ -83,7 +84,8 @@ __global__ void __launch_bounds__(threads)
         cp_async_commit();
     };
     auto head = [&](const bf16 *x) {
-        return [&s, x, i, r](int row) { return row < s.group ? x + q_at(s, i, r * s.group + row, D) : nullptr; };
+        return
+            [&s, x, i, r](int row) { return row < s.group ? x + q_at(s, i, r * s.group + row, D) : nullptr; };
     };
     copy_rows<threads>(m.q, t, head(q));
     copy_rows<threads>(m.dout, t, head(dout));

@@ -1,7 +1,7 @@
 /**
  * @file gradient.cuh
- * @brief What the kernels of backward and kl share: the support of a query, zeros to start from, and the rows of
- *        dO that are multiplied with O.
+ * @brief What the kernels of backward and kl share: the support of a query, zeros to start from, and the rows
+ * of dO that are multiplied with O.
  */
 #ifndef MSA_GRADIENT_CUH
 #define MSA_GRADIENT_CUH
@@ -12,8 +12,7 @@ namespace
 {
 
 /// Calls f(j) for every key that query i of group r sees: those of its blocks, or all without ids.
-template <class F>
-PTX_INLINE void for_each_key(const Shape &s, const int32_t *ids, int i, int r, const F &f)
+template <class F> PTX_INLINE void for_each_key(const Shape &s, const int32_t *ids, int i, int r, const F &f)
 {
     const int last = s.prefix + i;
     for (int slot = 0; slot < (ids ? s.topk : 1); slot++) {
@@ -57,7 +56,8 @@ inline void clear_gradients(const Call &c)
     launch_clear(c.a.dki, (int64_t)s.n_kv * c.d_index, c.stream);
 }
 
-/* ---- Four channels at a time ---------------------------------------------------------------------------- */
+/* ---- Four channels at a time ----------------------------------------------------------------------------
+ */
 
 struct alignas(8) Quad {
     bf16 x[4];
@@ -92,13 +92,15 @@ PTX_INLINE void red_4(float *p, float w, float4 x)
     red_add(p + 3, w * x.w);
 }
 
-/* ---- delta = rowsum(dP * P) = dO . O --------------------------------------------------------------------- */
+/* ---- delta = rowsum(dP * P) = dO . O ---------------------------------------------------------------------
+ */
 
 constexpr int delta_threads = 128;
 
 /// A quarter or half of a warp a row of O: delta[T,Hq]. The grid is full, so that whole warps shuffle.
 template <int D, class Out>
-__global__ void __launch_bounds__(delta_threads) deltas(int64_t rows, const bf16 *dout, const Out *o, float *delta)
+__global__ void __launch_bounds__(delta_threads)
+    deltas(int64_t rows, const bf16 *dout, const Out *o, float *delta)
 {
     constexpr int lanes = D / 8; // a lane holds two pieces of 4 channels
     const int64_t row = ((int64_t)blockIdx.x * delta_threads + threadIdx.x) / lanes;
@@ -117,12 +119,13 @@ template <int D> void launch_deltas(const Call &c, float *delta)
     const int64_t rows = (int64_t)c.s.n_q * c.s.n_heads;
     with_output(c, [&](auto *o) {
         LAUNCH((deltas<D, std::remove_pointer_t<decltype(o)>>),
-               dim3((unsigned)ceil_div(rows * (D / 8), (int64_t)delta_threads)), dim3(delta_threads), 0, c.stream,
-               rows, c.a.dout, o, delta);
+               dim3((unsigned)ceil_div(rows * (D / 8), (int64_t)delta_threads)), dim3(delta_threads), 0,
+               c.stream, rows, c.a.dout, o, delta);
     });
 }
 
-/* ---- The loss: the sum of what each thread block leaves, in a fixed order ------------------------------------ */
+/* ---- The loss: the sum of what each thread block leaves, in a fixed order
+ * ------------------------------------ */
 
 constexpr int sum_threads = 256;
 
@@ -131,7 +134,8 @@ struct Sums {
 };
 
 /// One thread block. *loss += factor * sum.
-__global__ void __launch_bounds__(sum_threads) add_up(int64_t n, const double *part, double factor, double *loss)
+__global__ void __launch_bounds__(sum_threads)
+    add_up(int64_t n, const double *part, double factor, double *loss)
 {
     Sums &m = shared<Sums>();
     const int t = (int)threadIdx.x;

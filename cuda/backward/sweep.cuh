@@ -1,7 +1,7 @@
 /**
  * @file sweep.cuh
- * @brief The sweep over key blocks that backward/3_kv_outer.cu and kl/2_kv_outer.cu are made of: the owner of a block
- *        keeps its K, V and dK, dV, and the queries that chose it come past. 3_kv_outer.cu describes it.
+ * @brief The sweep over key blocks that backward/3_kv_outer.cu and kl/2_kv_outer.cu are made of: the owner of
+ * a block keeps its K, V and dK, dV, and the queries that chose it come past. 3_kv_outer.cu describes it.
  */
 #ifndef MSA_SWEEP_CUH
 #define MSA_SWEEP_CUH
@@ -30,16 +30,16 @@ struct Task {
     bool deterministic; ///< dQ and dQi as parts that are summed in order, instead of by reductions
 };
 
-/// A pair (query, group, slot) is numbered (query Hkv + group) width + slot. With full support every block is a
-/// slot. Rows of g are numbered by group, block, query: see row_of_g().
+/// A pair (query, group, slot) is numbered (query Hkv + group) width + slot. With full support every block is
+/// a slot. Rows of g are numbered by group, block, query: see row_of_g().
 struct Scratch {
-    float *delta;       ///< [T,Hq]
-    bf16 *part_dq;      ///< [pairs,G,D]: dQ of a pair
-    float *part_dqi;    ///< [pairs,DI]
-    bf16 *g;            ///< [pairs,N]: u - t of a pair and its block's keys
-    double *loss;       ///< of each thread block
-    float *split;       ///< [Hkv,splits,2,N,D]: dK and dV of the items of blocks that have several
-    float *index_lse;   ///< where none is given
+    float *delta;     ///< [T,Hq]
+    bf16 *part_dq;    ///< [pairs,G,D]: dQ of a pair
+    float *part_dqi;  ///< [pairs,DI]
+    bf16 *g;          ///< [pairs,N]: u - t of a pair and its block's keys
+    double *loss;     ///< of each thread block
+    float *split;     ///< [Hkv,splits,2,N,D]: dK and dV of the items of blocks that have several
+    float *index_lse; ///< where none is given
     int32_t *first;
     uint32_t *entries;
     msa_item *items;
@@ -75,13 +75,13 @@ inline Scratch layout(const Call &c, const Task &task, bool full, void *work)
         return p;
     };
     w.delta = (float *)take(task.main, (size_t)s.n_q * s.n_heads * sizeof(float));
-    w.part_dq =
-        (bf16 *)take(task.main && task.deterministic, pairs * s.group * c.d_head * sizeof(bf16));
+    w.part_dq = (bf16 *)take(task.main && task.deterministic, pairs * s.group * c.d_head * sizeof(bf16));
     w.part_dqi = (float *)take(task.kl && task.deterministic, pairs * c.d_index * sizeof(float));
     w.g = (bf16 *)take(task.kl, pairs * s.block * sizeof(bf16));
     w.loss = (double *)take(task.kl, items * sizeof(double));
     w.index_lse = (float *)take(task.kl && full, index_lse_bytes(s));
-    w.split = (float *)take(task.main && !full, groups * n_splits(s) * 2 * s.block * c.d_head * sizeof(float));
+    w.split =
+        (float *)take(task.main && !full, groups * n_splits(s) * 2 * s.block * c.d_head * sizeof(float));
     w.first = (int32_t *)take(!full, groups * (s.n_scores + 1) * sizeof(int32_t));
     w.entries = (uint32_t *)take(!full, pairs * sizeof(uint32_t));
     w.items = (msa_item *)take(!full, items * sizeof(msa_item));
@@ -137,8 +137,8 @@ template <int D, int DI, int N, bool main, bool kl> struct Smem {
     WarpTile<main ? N : 8, D> v;
     WarpTile<kl ? N : 8, DI> ki;
     Stage stage[2];
-    uint32_t entry[3][tile_queries]; ///< of the tiles' queries: this one, the next and the one after
-    WarpTile<main ? N : 8, tile_rows> ds;              ///< dS, a row a key
+    uint32_t entry[3][tile_queries];      ///< of the tiles' queries: this one, the next and the one after
+    WarpTile<main ? N : 8, tile_rows> ds; ///< dS, a row a key
     alignas(16) uint32_t g[kl ? N : 1][tile_queries / 2]; ///< u - t in bf16, a row a key
     float teacher[kl ? N : 1][tile_queries];
     double loss[N / 16];
@@ -214,8 +214,8 @@ PTX_INLINE void sum_heads(float (&x)[8], int shift)
             x[i] = x[i + 4] = x[i] + x[i + 4];
 }
 
-/// Adds accumulators of 16 keys by D columns, times `factor`, to rows in memory that only this thread block owns, or
-/// stores them. row(half) is where a thread's row starts, NULL for none.
+/// Adds accumulators of 16 keys by D columns, times `factor`, to rows in memory that only this thread block
+/// owns, or stores them. row(half) is where a thread's row starts, NULL for none.
 template <bool add, int n, class Row> PTX_INLINE void leave_rows(const float (&x)[n], float factor, Row row)
 {
     const int lane = (int)threadIdx.x % 32;
@@ -265,15 +265,16 @@ PTX_INLINE void fetch(Smem<D, DI, N, main, kl> &m, const Shape &s, const Arrays 
         const int64_t i = t < n ? query(t) : 0;
         st_shared(&stage.limit[t], t < n ? s.prefix + (int)i - work.block * N : -1);
         if (kl)
-            st_shared(&stage.index_lse[t], t < n ? ld_global(a.index_lse + row_at(s, i, work.group)) * log2_e : 0);
+            st_shared(&stage.index_lse[t],
+                      t < n ? ld_global(a.index_lse + row_at(s, i, work.group)) * log2_e : 0);
     }
 }
 
-/// S, P and, for the main gradient, dP, dS of this warp's 16 keys and `pass` rows of the tile from `row` on; adds to
-/// dK and dV, leaves dS in shared memory, and the teacher.
+/// S, P and, for the main gradient, dP, dS of this warp's 16 keys and `pass` rows of the tile from `row` on;
+/// adds to dK and dV, leaves dS in shared memory, and the teacher.
 template <int D, int DI, int N, bool main, bool kl, int n>
-PTX_INLINE void keys_by_rows(Smem<D, DI, N, main, kl> &m, typename Smem<D, DI, N, main, kl>::Stage &stage, int row,
-                             const Work &work, int group, float (&dk)[n], float (&dv)[n])
+PTX_INLINE void keys_by_rows(Smem<D, DI, N, main, kl> &m, typename Smem<D, DI, N, main, kl>::Stage &stage,
+                             int row, const Work &work, int group, float (&dk)[n], float (&dv)[n])
 {
     const int lane = (int)threadIdx.x % 32, key = (int)threadIdx.x / 32 * 16;
     float p[pass / 2];
@@ -311,10 +312,11 @@ PTX_INLINE void keys_by_rows(Smem<D, DI, N, main, kl> &m, typename Smem<D, DI, N
     }
 }
 
-/// The student of this warp's 16 keys and the tile's queries, beside the teacher: leaves u - t, returns this thread's
-/// part of the loss.
+/// The student of this warp's 16 keys and the tile's queries, beside the teacher: leaves u - t, returns this
+/// thread's part of the loss.
 template <int D, int DI, int N, bool main, bool kl>
-PTX_INLINE double keys_by_queries(Smem<D, DI, N, main, kl> &m, typename Smem<D, DI, N, main, kl>::Stage &stage)
+PTX_INLINE double keys_by_queries(Smem<D, DI, N, main, kl> &m,
+                                  typename Smem<D, DI, N, main, kl>::Stage &stage)
 {
     const int lane = (int)threadIdx.x % 32, key = (int)threadIdx.x / 32 * 16;
     float x[4] = {}, g[4], loss = 0;
@@ -340,8 +342,8 @@ PTX_INLINE double keys_by_queries(Smem<D, DI, N, main, kl> &m, typename Smem<D, 
 
 /// dQ = dS K of the tile, 16 columns of D a warp and turn.
 template <int D, int DI, int N, bool main, bool kl>
-PTX_INLINE void rows_by_channels(Smem<D, DI, N, main, kl> &m, const Shape &s, const Work &work, const Out &out,
-                                 int tile)
+PTX_INLINE void rows_by_channels(Smem<D, DI, N, main, kl> &m, const Shape &s, const Work &work,
+                                 const Out &out, int tile)
 {
     constexpr int blocks = tile_rows / 16, warps = N / 16;
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, n = queries(work, tile);
@@ -383,8 +385,8 @@ PTX_INLINE void rows_by_channels(Smem<D, DI, N, main, kl> &m, const Shape &s, co
 
 /// dQi = (u - t) Ki of the tile's queries, and u - t itself to memory for dKi.
 template <int D, int DI, int N, bool main, bool kl>
-PTX_INLINE void queries_by_channels(Smem<D, DI, N, main, kl> &m, const Shape &s, const Work &work, const Out &out,
-                                    int tile)
+PTX_INLINE void queries_by_channels(Smem<D, DI, N, main, kl> &m, const Shape &s, const Work &work,
+                                    const Out &out, int tile)
 {
     constexpr int warps = N / 16, threads = 2 * N;
     const int t = (int)threadIdx.x, lane = t % 32, n = queries(work, tile), number = lane / 4;
@@ -406,7 +408,8 @@ PTX_INLINE void queries_by_channels(Smem<D, DI, N, main, kl> &m, const Shape &s,
             const int c = column + fragment_d(lane, i).col;
             const float x = dqi[i] * out.factor, y = dqi[i + 1] * out.factor;
             if (out.w.part_dqi) {
-                st_global((float2 *)(out.w.part_dqi + pair_at(s, out.w, work, entry) * DI + c), make_float2(x, y));
+                st_global((float2 *)(out.w.part_dqi + pair_at(s, out.w, work, entry) * DI + c),
+                          make_float2(x, y));
             } else {
                 float *p = out.dqi + qi_at(s, entry >> 5, work.group, DI) + c;
                 red_add(p, x);
@@ -518,7 +521,8 @@ __global__ void __launch_bounds__(2 * N, 1) sweep(Shape s, Arrays a, Out out)
     }
 }
 
-/* ---- What the sweep left in parts, in a fixed order ---------------------------------------------------------- */
+/* ---- What the sweep left in parts, in a fixed order
+ * ---------------------------------------------------------- */
 
 constexpr int merge_threads = 256;
 
@@ -576,11 +580,12 @@ template <class In>
 void launch_sum_slots(const Call &c, const Scratch &w, int heads, int width, const In *in, float *out)
 {
     const int64_t n = (int64_t)c.s.n_q * c.s.n_kv_heads * heads * width / 4;
-    LAUNCH((sum_slots<In>), dim3((unsigned)ceil_div(n, (int64_t)merge_threads)), dim3(merge_threads), 0, c.stream,
-           c.s, c.a.ids, w.width, heads, width, in, out);
+    LAUNCH((sum_slots<In>), dim3((unsigned)ceil_div(n, (int64_t)merge_threads)), dim3(merge_threads), 0,
+           c.stream, c.s, c.a.ids, w.width, heads, width, in, out);
 }
 
-/* ---- dKi: all groups share the index keys, so a thread block owns a block and walks its queries in all of them --
+/* ---- dKi: all groups share the index keys, so a thread block owns a block and walks its queries in all of
+ * them --
  */
 
 template <int DI, int N> struct KeysSmem {
@@ -639,9 +644,11 @@ __global__ void __launch_bounds__(2 * N)
     });
 }
 
-/* ---- The stage ------------------------------------------------------------------------------------------------- */
+/* ---- The stage
+ * ------------------------------------------------------------------------------------------------- */
 
-template <int D, int DI, int N, bool main, bool kl> void sweep_chunk(const Call &call, const Task &task, bool full)
+template <int D, int DI, int N, bool main, bool kl>
+void sweep_chunk(const Call &call, const Task &task, bool full)
 {
     Call c = call;
     const Shape &s = c.s;
@@ -654,18 +661,18 @@ template <int D, int DI, int N, bool main, bool kl> void sweep_chunk(const Call 
         launch_deltas<D>(c, w.delta);
     if (kl && !c.a.index_lse)
         c.a.index_lse = launch_index_lse<DI>(c, w.index_lse);
-    LAUNCH((sweep<D, DI, N, main, kl>), dim3(items), dim3(2 * N), sizeof(Smem<D, DI, N, main, kl>), c.stream, s,
-           c.a, Out{w, c.a.dq, c.a.dk, c.a.dv, c.a.dqi, factor});
+    LAUNCH((sweep<D, DI, N, main, kl>), dim3(items), dim3(2 * N), sizeof(Smem<D, DI, N, main, kl>), c.stream,
+           s, c.a, Out{w, c.a.dq, c.a.dk, c.a.dv, c.a.dqi, factor});
     if (main && !full)
-        LAUNCH((merge<D, N>), dim3((unsigned)s.n_blocks, (unsigned)s.n_kv_heads), dim3(merge_threads), 0, c.stream,
-               s, w.first, w.split, c.a.dk, c.a.dv);
+        LAUNCH((merge<D, N>), dim3((unsigned)s.n_blocks, (unsigned)s.n_kv_heads), dim3(merge_threads), 0,
+               c.stream, s, w.first, w.split, c.a.dk, c.a.dv);
     if (main && task.deterministic)
         launch_sum_slots(c, w, s.group, D, w.part_dq, c.a.dq);
     if (kl && c.a.dqi && task.deterministic)
         launch_sum_slots(c, w, 1, DI, w.part_dqi, c.a.dqi);
     if (kl && c.a.dqi)
-        LAUNCH((index_keys<DI, N>), dim3((unsigned)s.n_blocks), dim3(2 * N), sizeof(KeysSmem<DI, N>), c.stream, s,
-               w, c.a.qi, factor, c.a.dki);
+        LAUNCH((index_keys<DI, N>), dim3((unsigned)s.n_blocks), dim3(2 * N), sizeof(KeysSmem<DI, N>),
+               c.stream, s, w, c.a.qi, factor, c.a.dki);
     if (kl)
         launch_add_up(c, items, w.loss);
 }

@@ -1,8 +1,8 @@
 /**
  * @file sweeps.cuh
- * @brief The sweeps of 3_kv_outer.cu and ../kl/2_kv_outer.cu as functions, for the entries that share them. With
- *        `deterministic` dQ and dQi are left in parts that a second kernel sums in order, else they are added up
- *        by reductions in memory.
+ * @brief The sweeps of 3_kv_outer.cu and ../kl/2_kv_outer.cu as functions, for the entries that share them.
+ * With `deterministic` dQ and dQi are left in parts that a second kernel sums in order, else they are added
+ * up by reductions in memory.
  */
 #ifndef MSA_SWEEPS_CUH
 #define MSA_SWEEPS_CUH

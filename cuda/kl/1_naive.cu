@@ -2,15 +2,16 @@
  * @file 1_naive.cu
  * @brief The selector's loss and its gradient, a thread per query and group.
  *
- * What it does: the thread of query i, group r walks the keys it sees. For each it recomputes the group's P from the
- * log-sum-exp of the forward pass and averages them: the teacher t. The student u comes from the index's
- * log-sum-exp alone. So neither needs a second pass:
+ * What it does: the thread of query i, group r walks the keys it sees. For each it recomputes the group's P
+ * from the log-sum-exp of the forward pass and averages them: the teacher t. The student u comes from the
+ * index's log-sum-exp alone. So neither needs a second pass:
  *
  *     loss += t (log t - log u)    dQi += (u - t) Ki    dKi += (u - t) Qi
  *
  * Its floor: 2 G dh + 6 di floating-point operations for each visible pair and group, on the CUDA cores.
  *
- * What it wastes: G dot products one after the other in a single thread; a reduction for every multiplication of dKi.
+ * What it wastes: G dot products one after the other in a single thread; a reduction for every multiplication
+ * of dKi.
  */
 #include "../backward/gradient.cuh"
 #include "index_lse.cuh"
@@ -80,9 +81,10 @@ msa_status run(const Call &call)
         if (!c.a.index_lse)
             c.a.index_lse = launch_index_lse<di.value>(c, (float *)(part + rows));
         with_int<64, 128>(c.d_head, [&](auto d) {
-            LAUNCH((naive<d.value, di.value>), dim3((unsigned)ceil_div(rows, (int64_t)threads)), dim3(threads), 0,
-                   c.stream, c.s, c.a.q, c.a.k, c.a.qi, c.a.ki, c.a.ids, c.a.lse, c.a.index_lse,
-                   (float)(c.a.weight * loss_share(c.s)) * scale<di.value>, c.a.dqi, c.a.dki, part);
+            LAUNCH((naive<d.value, di.value>), dim3((unsigned)ceil_div(rows, (int64_t)threads)),
+                   dim3(threads), 0, c.stream, c.s, c.a.q, c.a.k, c.a.qi, c.a.ki, c.a.ids, c.a.lse,
+                   c.a.index_lse, (float)(c.a.weight * loss_share(c.s)) * scale<di.value>, c.a.dqi, c.a.dki,
+                   part);
         });
     });
     launch_add_up(c, rows, part);

@@ -1,7 +1,7 @@
 /**
  * @file 3_deterministic.cu
- * @brief kl/kv_outer with equal bits from run to run: each pair (query, group, block) leaves its part of dQi, 4 di bytes,
- *        in a place of its own, and a second kernel sums them in the order of the slots.
+ * @brief kl/kv_outer with equal bits from run to run: each pair (query, group, block) leaves its part of dQi,
+ * 4 di bytes, in a place of its own, and a second kernel sums them in the order of the slots.
  */
 #include "../backward/sweeps.cuh"
 

@@ -1,10 +1,11 @@
 /**
  * @file index_lse.cuh
- * @brief The index's log-sum-exp over full support, which the warmup's KL needs and no selection leaves: the keys
- *        stream past, tile after tile, and nothing of size N x N is ever stored.
+ * @brief The index's log-sum-exp over full support, which the warmup's KL needs and no selection leaves: the
+ * keys stream past, tile after tile, and nothing of size N x N is ever stored.
  *
  * All groups share one index key, so the rows of the product are query * Hkv + group; a warp owns 16 of them.
- * Bytes: 2 di for each row; 2 di for each key and CTA up to the last that its rows see, in whole tiles; 4 a row.
+ * Bytes: 2 di for each row; 2 di for each key and CTA up to the last that its rows see, in whole tiles; 4 a
+ * row.
  */
 #ifndef MSA_INDEX_LSE_CUH
 #define MSA_INDEX_LSE_CUH
@@ -23,7 +24,8 @@ template <int DI> struct LseSmem {
 
 /// lse[Hkv, rows of the call], as msa_arrays has it.
 template <int DI>
-__global__ void __launch_bounds__(lse_threads) index_lse_kernel(Shape s, const bf16 *qi, const bf16 *ki, float *lse)
+__global__ void __launch_bounds__(lse_threads)
+    index_lse_kernel(Shape s, const bf16 *qi, const bf16 *ki, float *lse)
 {
     LseSmem<DI> &m = shared<LseSmem<DI>>();
     const int t = (int)threadIdx.x, warp = t / 32, lane = t % 32;
@@ -37,7 +39,8 @@ __global__ void __launch_bounds__(lse_threads) index_lse_kernel(Shape s, const b
         });
         cp_async_commit();
     };
-    copy_rows<lse_threads>(m.q, t, [&](int row) { return first + row < rows ? qi + (first + row) * DI : nullptr; });
+    copy_rows<lse_threads>(m.q, t,
+                           [&](int row) { return first + row < rows ? qi + (first + row) * DI : nullptr; });
     fetch(0);
     int position[2];
     for (int half = 0; half < 2; half++)

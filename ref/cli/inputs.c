@@ -228,6 +228,7 @@ const msa_shape inputs_shapes[] = {
     {16, 700, 8, 4, 128, 128, 128, 4, 1, NULL, NULL},     // as many queries as a decoding step may have
     {65, 1100, 2, 1, 64, 64, 32, 32, 1, NULL, NULL},      // the most blocks
     {1, 513, 32, 2, 128, 128, 64, 4, 1, NULL, NULL},      // one query just past a block
+    {140, 150, 2, 1, 64, 64, 32, 2, 1, NULL, NULL},       // hot blocks of more queries than an item holds
     {75, 240, 4, 2, 64, 64, 32, 2, 3, long_q, long_kv},   // packed, one sequence without queries
     {18, 333, 6, 2, 128, 64, 32, 4, 3, step_q, step_kv},  // packed decoding steps
     {9, 1240, 4, 2, 64, 64, 32, 5, 2, parts_q, parts_kv}, // keys that several CTAs share, of 22 and 17 blocks

@@ -75,7 +75,8 @@ bool noise_of_rounding(const msa_shape *s, const float *q, const float *k, const
     return ok;
 }
 
-/* ---- Gradients: squares first, then their roots ----------------------------------------------------------- */
+/* ---- Gradients: squares first, then their roots -----------------------------------------------------------
+ */
 
 static void to_roots(double *square, int64_t n)
 {
@@ -84,8 +85,8 @@ static void to_roots(double *square, int64_t n)
 }
 
 /* Softmax over the listed rows of k, `stride` floats apart. */
-static void weights_of(const float *q, const float *k, int64_t stride, const int64_t *tokens, int64_t n, int d,
-                       double *p)
+static void weights_of(const float *q, const float *k, int64_t stride, const int64_t *tokens, int64_t n,
+                       int d, double *p)
 {
     double denom;
     for (int64_t a = 0; a < n; a++)
@@ -166,11 +167,20 @@ bool noise_of_backward(const msa_shape *s, const float *q, const float *k, const
         for (int64_t i = 0; i < seq.n_q; i++)
             for (int h = 0; h < s->n_heads; h++) {
                 const int r = h / group;
-                const int64_t kv = (seq.kv0 * s->n_kv_heads + r) * d, row = ((seq.q0 + i) * s->n_heads + h) * d;
+                const int64_t kv = (seq.kv0 * s->n_kv_heads + r) * d,
+                              row = ((seq.q0 + i) * s->n_heads + h) * d;
                 const gradient_row x = {
-                    q + row, k + kv, v + kv, dout + row, tokens,
+                    q + row,
+                    k + kv,
+                    v + kv,
+                    dout + row,
+                    tokens,
                     list_support(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), tokens),
-                    (int64_t)s->n_kv_heads * d, room, room + most, room + 2 * most, room + 2 * most + width};
+                    (int64_t)s->n_kv_heads * d,
+                    room,
+                    room + most,
+                    room + 2 * most,
+                    room + 2 * most + width};
                 backward_row(s, &x, precision, rounded_o, dq + row, dk + kv, dv + kv);
             }
     }
@@ -183,13 +193,15 @@ bool noise_of_backward(const msa_shape *s, const float *q, const float *k, const
 }
 
 /* u - t of query row `row` (of the call) and group r, in g; p is scratch. */
-static void index_gradients(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
-                            int64_t row, int r, const int64_t *tokens, int64_t n, double *p, double *g)
+static void index_gradients(const msa_shape *s, const float *q, const float *k, const float *qi,
+                            const float *ki, int64_t row, int r, const int64_t *tokens, int64_t n, double *p,
+                            double *g)
 {
     const int d = s->d_head, di = s->d_index, group = s->n_heads / s->n_kv_heads;
     weights_of(qi + (row * s->n_kv_heads + r) * di, ki, di, tokens, n, di, g);
     for (int h = r * group; h < (r + 1) * group; h++) {
-        weights_of(q + (row * s->n_heads + h) * d, k + (int64_t)r * d, (int64_t)s->n_kv_heads * d, tokens, n, d, p);
+        weights_of(q + (row * s->n_heads + h) * d, k + (int64_t)r * d, (int64_t)s->n_kv_heads * d, tokens, n,
+                   d, p);
         for (int64_t a = 0; a < n; a++)
             g[a] -= p[a] / group;
     }
@@ -212,8 +224,7 @@ bool noise_of_kl(const msa_shape *s, const float *q, const float *k, const float
         const float *keys = k + seq.kv0 * s->n_kv_heads * s->d_head, *index_keys = ki + seq.kv0 * di;
         for (int64_t i = 0; i < seq.n_q; i++)
             for (int r = 0; r < s->n_kv_heads; r++) {
-                const int64_t n =
-                    list_support(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), tokens);
+                const int64_t n = list_support(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), tokens);
                 const int64_t at = ((seq.q0 + i) * s->n_kv_heads + r) * di;
                 index_gradients(s, q, keys, qi, index_keys, seq.q0 + i, r, tokens, n, room, g);
                 for (int64_t a = 0; a < n; a++)
