@@ -57,13 +57,20 @@ static void judge(check_case *c, const msa_kernel *k, const msa_shape *s, const 
 
 /* ---- Synthetic inputs ---------------------------------------------------------------------------- */
 
+// Gradients take minutes over all shapes: each kernel meets every third one, another third with another seed.
+static bool left_out(const msa_kernel *k, int number)
+{
+    const bool gradient = k->stage == MSA_STAGE_BACKWARD || k->stage == MSA_STAGE_KL;
+    return gradient && (number + (int)(check_seed(0) % 3)) % 3 != 0;
+}
+
 static void agrees(const msa_kernel *k, int salt)
 {
     check_case c = check_begin("%s/%s agrees with the reference", msa_stage_name(k->stage), k->name);
     const uint64_t seed = check_seed((uint64_t)salt);
     int number = (int)(seed % 9);
     for (int a = inputs_n_shapes; a < inputs_n_all_shapes; a++)
-        for (int p = 0; p < patterns_of(k); p++) {
+        for (int p = 0; p < patterns_of(k) && !left_out(k, a + salt); p++) {
             inputs in;
             const inputs_pattern pattern =
                 (inputs_pattern)((patterns_of(k) * a + p + salt) % INPUTS_N_PATTERNS);

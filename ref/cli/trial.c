@@ -132,7 +132,8 @@ int trial_begin(const char *command, const trial_options *options, const msa_sha
     *t = (trial){.shape = *standard, .seed = options->seed, .engine = table_device("simt")};
     int bad = read_shape(command, options->shape, &t->shape);
     if (!bad)
-        bad = case_read_distribution(command, options->distribution, &t->kind);
+        bad = case_read_distribution(command, options->distribution ? options->distribution : "random",
+                                     &t->kind);
     if (!bad)
         bad = read_output(command, options->output, &t->out);
     if (bad)
