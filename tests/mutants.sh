@@ -93,7 +93,7 @@ mutant 'rotary pairs interleaved' ref/rope.c test_layer 's/x\[i + half\]/x[2 * i
 mutant 'rotary frequencies of the wrong width' ref/rope.c test_layer 's|-2.0 \* i / rot|-2.0 * i / (rot + 2)|'
 mutant 'stop-gradient missing' ref/layer.c test_layer 's/ops->gemm(true, false, m, n.iq, T, x, dqi, 1, dw->wiq);/&\n    ops->gemm(false, true, T, m, n.iq, dqi, w->wiq, 1, dx);/'
 mutant 'rotary not turned back' ref/layer.c test_layer 's/pos, true, grad/pos, false, grad/'
-mutant 'V written over the prefix' ref/layer.c test_layer 's/st->v + (seq.kv0 + position(&seq, 0)) \* n.kv/st->v + seq.kv0 * n.kv/'
+mutant 'V written over the prefix' ref/layer.c test_layer 's/st->v + (seq.kv0 + position(&seq, 0)) \* width/st->v + seq.kv0 * width/'
 
 # ---- Quality and cost ----------------------------------------------------------------------------
 mutant 'mass of a sum, not of a mean' ref/recall.c test_cost 's|p\[j\] / denom / group|p[j] / denom|'
