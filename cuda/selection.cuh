@@ -53,6 +53,12 @@ PTX_INLINE int local_block(const Shape &s, int64_t i)
     return (int)((s.prefix + i) / s.block);
 }
 
+/// Calls f(std::integral_constant<int, places>()) for a list of k (host).
+template <class F> static void with_places(int topk, const F &f)
+{
+    with_int<8, 16, 32>(topk <= 8 ? 8 : topk <= 16 ? 16 : 32, f);
+}
+
 /* ---- A thread's list: K places in registers, best first ----------------------------------------------- */
 
 // It stays there if every loop over it is unrolled to the end.
@@ -203,7 +209,8 @@ PTX_INLINE void write_ids(int32_t *ids, uint64_t entry, int topk)
 /// The same by a whole block of threads, for a row that is too long for one warp: each warp makes a list of
 /// its share of the n candidates, then warp 0 merges the lists and stores. `lists` is shared memory.
 template <int warps, class Key, class Store>
-PTX_INLINE void select_by_block(uint64_t (&lists)[warps][32], int topk, int local, int n, Key key, Store store)
+PTX_INLINE void select_by_block(uint64_t (&lists)[warps][32], int topk, int local, int n, Key key,
+                                Store store)
 {
     const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
     WarpList list = warp_list(topk, local);

@@ -40,16 +40,6 @@ typedef struct chart {
     drawing d;
 } chart;
 
-static double number(const json_t *o, const char *name)
-{
-    return json_number_value(json_object_get(o, name));
-}
-static const char *words(const json_t *o, const char *name)
-{
-    const char *text = json_string_value(json_object_get(o, name));
-    return text ? text : "";
-}
-
 /* ---- Drawing ------------------------------------------------------------------------------------------- */
 
 static double place_x(const chart *c, double x)
@@ -178,14 +168,16 @@ static double best_dense(json_t *const *file, int n, const char *device, const j
     for (int f = 0; f < n; f++) {
         size_t i;
         json_t *r;
-        if (strcmp(words(file[f], "device"), device) != 0)
+        if (strcmp(charts_words(file[f], "device"), device) != 0)
             continue;
         json_array_foreach(json_object_get(file[f], "results"), i, r)
         {
-            const double ms = number(r, "ms_median");
-            if (strcmp(words(r, "stage"), "dense") == 0 && number(r, "n") == number(like, "n") &&
-                number(r, "n_q") == number(like, "n_q") && number(r, "n_heads") == number(like, "n_heads") &&
-                number(r, "batch") == number(like, "batch") && (best == 0 || ms < best))
+            const double ms = charts_number(r, "ms_median");
+            if (strcmp(charts_words(r, "stage"), "dense") == 0 &&
+                charts_number(r, "n") == charts_number(like, "n") &&
+                charts_number(r, "n_q") == charts_number(like, "n_q") &&
+                charts_number(r, "n_heads") == charts_number(like, "n_heads") &&
+                charts_number(r, "batch") == charts_number(like, "batch") && (best == 0 || ms < best))
                 best = ms;
         }
     }
@@ -202,15 +194,17 @@ int charts_speedup(const char *command, const char *path, json_t *const *file, i
         json_t *r;
         json_array_foreach(json_object_get(file[f], "results"), i, r)
         {
-            const double dense = best_dense(file, n, words(file[f], "device"), r),
-                         ms = number(r, "ms_median");
+            const double dense = best_dense(file, n, charts_words(file[f], "device"), r),
+                         ms = charts_number(r, "ms_median");
             char text[DRAWING_TEXT];
-            if (strcmp(words(r, "stage"), "prefill") != 0 || dense == 0)
+            if (strcmp(charts_words(r, "stage"), "prefill") != 0 || dense == 0)
                 continue;
             snprintf(text, sizeof text, "%.80s, %.40s: dense %.4g ms, MSA %.4g ms: %.2f",
-                     words(file[f], "device"), words(r, "kernel"), dense, ms, dense / ms);
-            add(&c, *words(r, "distribution") ? words(r, "distribution") : words(r, "kernel"), number(r, "n"),
-                dense / ms, text);
+                     charts_words(file[f], "device"), charts_words(r, "kernel"), dense, ms, dense / ms);
+            add(&c,
+                *charts_words(r, "distribution") ? charts_words(r, "distribution")
+                                                 : charts_words(r, "kernel"),
+                charts_number(r, "n"), dense / ms, text);
         }
     }
     if (c.n == 0)
@@ -230,8 +224,9 @@ int charts_speedup(const char *command, const char *path, json_t *const *file, i
 static void draw_roof(chart *c, const json_t *file)
 {
     const json_t *limits = json_object_get(file, "ceilings");
-    const double copy = number(limits, "copy_gbps") * 1e-3, gflops = number(limits, "matmul_f32_gflops");
-    const double product = gflops > 0 ? 1e-3 * gflops : number(limits, "matmul_bf16_tflops");
+    const double copy = charts_number(limits, "copy_gbps") * 1e-3,
+                 gflops = charts_number(limits, "matmul_f32_gflops");
+    const double product = gflops > 0 ? 1e-3 * gflops : charts_number(limits, "matmul_bf16_tflops");
     for (double x = c->x0; x <= c->x1 && copy > 0 && product > 0; x += 0.01) {
         const double rate = fmin(copy * exp2(x), product);
         if (log2(rate) >= c->y0 && log2(rate) <= c->y1)
@@ -249,13 +244,13 @@ int charts_roofline(const char *command, const char *path, json_t *const *file, 
         json_t *r;
         json_array_foreach(json_object_get(file[f], "results"), i, r)
         {
-            const double tflops = number(r, "useful_tflops"), gbps = number(r, "gbps");
+            const double tflops = charts_number(r, "useful_tflops"), gbps = charts_number(r, "gbps");
             char text[DRAWING_TEXT];
             snprintf(text, sizeof text, "%.80s, %.20s/%.60s %.20s n=%.0f: %.4g TFLOP/s",
-                     words(file[f], "device"), words(r, "stage"), words(r, "kernel"),
-                     words(r, "distribution"), number(r, "n"), tflops);
+                     charts_words(file[f], "device"), charts_words(r, "stage"), charts_words(r, "kernel"),
+                     charts_words(r, "distribution"), charts_number(r, "n"), tflops);
             if (tflops > 0 && gbps > 0)
-                add(&c, words(r, "stage"), 1e3 * tflops / gbps, tflops, text);
+                add(&c, charts_words(r, "stage"), 1e3 * tflops / gbps, tflops, text);
         }
     }
     if (c.n == 0)

@@ -350,14 +350,32 @@ static void drop_copy(subject *t, int c)
     }
 }
 
+#define MOST_COPIED ((size_t)8 << 30) /* bytes */
+
+/* The most that a run can read of an array: of K and V no more blocks than its queries may choose. */
+static size_t read_bytes(const subject *t, subject_array a)
+{
+    const msa_shape *s = t->s;
+    const msa_stage stage = t->kernel->stage;
+    const bool chooses = stage == MSA_STAGE_SPARSE || stage == MSA_STAGE_PREFILL || stage == MSA_STAGE_DECODE;
+    const size_t whole = subject_bytes(t, a);
+    if (!chooses || (a != ARRAY_K && a != ARRAY_V))
+        return whole;
+    const double chosen = (double)s->n_q * s->topk * s->block / (double)s->n_kv;
+    return chosen < 1 ? (size_t)(chosen * (double)whole) : whole;
+}
+
 /* So many that a copy has left the cache before its turn comes again, if there is memory for them. */
 static msa_status make_copies(subject *t)
 {
-    size_t bytes = 1;
+    size_t bytes = 0, read = 1;
     for (int a = 0; a < ARRAY_N; a++)
-        bytes += SUBJECT_HAS(t->in, a) ? subject_bytes(t, (subject_array)a) : 0;
-    const size_t wanted = 2 * t->cache / bytes + 1;
-    for (size_t c = 0; c < wanted && c < SUBJECT_MAX_COPIES; c++) {
+        if (SUBJECT_HAS(t->in, a)) {
+            bytes += subject_bytes(t, (subject_array)a);
+            read += read_bytes(t, (subject_array)a);
+        }
+    const size_t wanted = 2 * t->cache / read + 1;
+    for (size_t c = 0; c < wanted && c < SUBJECT_MAX_COPIES && (c == 0 || c * bytes < MOST_COPIED); c++) {
         msa_status status = MSA_OK;
         for (int a = 0; a < ARRAY_N && status == MSA_OK; a++)
             if (SUBJECT_HAS(t->in, a))
