@@ -91,7 +91,7 @@ deps: ## install the distribution packages that are missing (DEPS=0: only name t
 # ---- Build --------------------------------------------------------------------------------------
 build: $(B)/msa $(B)/libmsa.a $(B)/libmsa.so ## build/msa, build/libmsa.a, build/libmsa.so
 
-$(patsubst %,$(B)/ref/fast/%.o,stream blocks lanes ladder select heads decode): private FASTFLAGS += $(WIDE)
+$(patsubst %,$(B)/ref/fast/%.o,stream blocks lanes ladder select heads decode sweep backward kl): private FASTFLAGS += $(WIDE)
 $(B)/ref/fast/%.o: ref/fast/%.c $(B)/flags
 	@mkdir -p $(@D) && echo "  cc $<"
 	$(Q)$(CC) $(ALLFLAGS) $(FASTFLAGS) -c $< -o $@

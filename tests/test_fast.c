@@ -293,7 +293,8 @@ static void products(const char *name, msa_gemm_fn *gemm)
 // A chunk of a prompt of a million tokens, on two cores: at most 1 GB besides inputs and outputs.
 static void small_workspaces(void)
 {
-    static const msa_stage stages[] = {MSA_STAGE_DENSE, MSA_STAGE_INDEX, MSA_STAGE_SPARSE, MSA_STAGE_DECODE};
+    static const msa_stage stages[] = {MSA_STAGE_DENSE,  MSA_STAGE_INDEX,    MSA_STAGE_SPARSE,
+                                       MSA_STAGE_DECODE, MSA_STAGE_BACKWARD, MSA_STAGE_KL};
     const msa_shape s = {4096, 1 << 20, 64, 4, 128, 128, 128, 16, 1, NULL, NULL};
     check_case c = check_begin("4096 queries over a million keys in 500 MB a thread");
     int threads = 1;

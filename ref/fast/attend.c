@@ -71,9 +71,6 @@ static msa_status attend(const msa_shape *s, const float *q, const float *k, con
     return MSA_OK;
 }
 
-/* Up to here a row of logits is taken whole; beyond, chunk by chunk. */
-#define SHORT 2048
-
 size_t fast_dense_workspace(const msa_shape *s)
 {
     const size_t stream = stream_workspace(s), few = dense_few_workspace(s);

@@ -89,14 +89,14 @@ static void backward_tile(const msa_shape *s, room *m, const float *q, const flo
     add_product(t, rows, m->p, m->d_o, d, m->dv, dv);
 }
 
-size_t fast_backward_workspace(const msa_shape *s)
+size_t fast_backward_tiles_workspace(const msa_shape *s)
 {
     return (size_t)fast_max_threads() * room_bytes(s);
 }
 
-msa_status fast_backward(const msa_shape *s, const float *q, const float *k, const float *v,
-                         const int32_t *ids, const float *o, const float *lse, const float *dout, float *dq,
-                         float *dk, float *dv, void *work)
+msa_status fast_backward_tiles(const msa_shape *s, const float *q, const float *k, const float *v,
+                               const int32_t *ids, const float *o, const float *lse, const float *dout,
+                               float *dq, float *dk, float *dv, void *work)
 {
     (void)o, (void)lse; /* recomputed with the tile */
     MSA_TRY(ids ? msa_check_ids(s, ids) : msa_check_shape(s));

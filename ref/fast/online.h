@@ -4,6 +4,8 @@
 #ifndef MSA_ONLINE_H
 #define MSA_ONLINE_H
 
+#include <math.h>
+
 #include "lanes.h"
 
 #define LOG2_E 1.4426950408889634

@@ -33,7 +33,11 @@ enum {
     SPARSE,
     PREFILL,
     DECODE,
+    BACKWARD_TILES,
+    BACKWARD_BLOCKS,
     BACKWARD,
+    KL_TILES,
+    KL_BLOCKS,
     KL,
     N_KERNELS
 };
@@ -64,10 +68,18 @@ const msa_kernel msa_fast_kernels[N_KERNELS + 1] = {
     [PREFILL] = FAST(MSA_STAGE_PREFILL, prefill, fast_prefill, "tiles", "the index, then the Main Branch"),
     [DECODE] = FAST(MSA_STAGE_DECODE, decode, fast_decode, "streams",
                     "index keys, then chosen blocks, stream by; the heads of a group are the lanes"),
-    [BACKWARD] = FAST(MSA_STAGE_BACKWARD, backward, fast_backward, "tiles",
-                      "the same tiles; a group owns its dK and dV, so no atomics"),
-    [KL] = FAST(MSA_STAGE_KL, kl, fast_kl, "tiles",
-                "teacher and student of a tile side by side; loss and gradients in one walk"),
+    [BACKWARD_TILES] = FAST(MSA_STAGE_BACKWARD, backward, fast_backward_tiles, "tiles",
+                            "the same tiles; a group owns its dK and dV, so no atomics"),
+    [BACKWARD_BLOCKS] =
+        FAST(MSA_STAGE_BACKWARD, backward, fast_backward_blocks, "blocks",
+             "KV-outer, five full products; parts of the blocks own dK and dV, dQ is summed over them"),
+    [BACKWARD] =
+        FAST(MSA_STAGE_BACKWARD, backward, fast_backward, "ruled", "tiles for short rows, else blocks"),
+    [KL_TILES] = FAST(MSA_STAGE_KL, kl, fast_kl_tiles, "tiles",
+                      "teacher and student of a tile side by side; loss and gradients in one walk"),
+    [KL_BLOCKS] = FAST(MSA_STAGE_KL, kl, fast_kl_blocks, "blocks",
+                       "KV-outer: log-sum-exps first, then teacher and student meet block by block"),
+    [KL] = FAST(MSA_STAGE_KL, kl, fast_kl, "ruled", "tiles for short rows, else blocks"),
 };
 
 const msa_ops msa_fast_ops = {

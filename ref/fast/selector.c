@@ -113,7 +113,7 @@ static double kl_tile(const msa_shape *s, room *m, const float *q, const float *
     return loss;
 }
 
-size_t fast_kl_workspace(const msa_shape *s)
+size_t fast_kl_tiles_workspace(const msa_shape *s)
 {
     int64_t pieces = (int64_t)msa_n_seqs(s) * s->n_kv_heads;
     return WORK_ALIGN + work_bytes(pieces, sizeof(double)) +
@@ -121,7 +121,7 @@ size_t fast_kl_workspace(const msa_shape *s)
            (size_t)fast_max_threads() * room_bytes(s);
 }
 
-msa_status fast_kl(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
+msa_status fast_kl_tiles(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
                    const int32_t *ids, const float *lse, const float *index_lse, double weight, double *loss,
                    float *dqi, float *dki, void *work)
 {

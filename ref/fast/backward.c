@@ -1,0 +1,212 @@
+/* Backward with the key blocks outside, and the rule that chooses between it and the tiles. */
+#include "sweep.h"
+#include "vmath.h"
+
+#define PIECES 16                       /* (group, part) of a chunk, at least: for the threads to share */
+#define MOST_FLOATS ((int64_t)64 << 20) /* of dQ that all pieces add up: 256 MB */
+#define MOST_QUERIES 4096
+#define LEAST_QUERIES 32
+
+static int parts_of(const msa_shape *s)
+{
+    return (PIECES + s->n_kv_heads - 1) / s->n_kv_heads;
+}
+
+static int64_t queries_at_once(const msa_shape *s)
+{
+    const int64_t most = MOST_FLOATS / ((int64_t)parts_of(s) * s->n_heads * s->d_head);
+    return min_i64(s->n_q, max_i64(LEAST_QUERIES, min_i64(MOST_QUERIES, most)));
+}
+
+/* ---- One meeting -----------------------------------------------------------------------------------------
+ */
+
+typedef struct gradients {
+    const float *q, *k, *v, *lse, *dout, *delta; /* delta [n,Hq] of the chunk */
+    float *dk, *dv;
+    float *dq;                             /* [n,group,d] of the piece */
+    float *rows_q, *rows_do, *rows_dq;     /* [rows,d] */
+    float *p, *dp, *rows_lse, *rows_delta; /* [rows,keys], [rows] */
+} gradients;
+
+/* [meet] */
+static void meet(const meeting *m, void *own)
+{
+    const gradients *g = own;
+    const msa_shape *s = m->w->s;
+    const int d = s->d_head, group = s->n_heads / s->n_kv_heads, head = m->r * group;
+    const int64_t rows = m->queries * group, stride = (int64_t)s->n_kv_heads * d;
+    const int64_t at = (m->w->seq.kv0 + m->j0) * stride + (int64_t)m->r * d;
+    meeting_gather(m, g->q, s->n_heads, head, group, d, (float)(1 / sqrt(d)), g->rows_q);
+    meeting_gather(m, g->dout, s->n_heads, head, group, d, 1, g->rows_do);
+    meeting_gather(m, g->lse, s->n_heads, head, group, 1, 1, g->rows_lse);
+    small_gemm(false, true, rows, m->cols, d, g->rows_q, d, g->k + at, stride, 0, g->p, m->cols);
+    small_gemm(false, true, rows, m->cols, d, g->rows_do, d, g->v + at, stride, 0, g->dp, m->cols);
+    meeting_weigh(m, group, g->rows_lse, g->p);
+    for (int64_t a = 0; a < rows; a++) { /* dS = P * (dP - delta) */
+        const float delta = g->delta[m->entry[a / group] * s->n_heads + head + a % group];
+        float *dp = g->dp + a * m->cols;
+        const float *p = g->p + a * m->cols;
+        for (int64_t c = 0; c < m->cols; c++)
+            dp[c] = p[c] * (dp[c] - delta);
+    }
+    small_gemm(true, false, m->cols, d, rows, g->p, m->cols, g->rows_do, d, 1, g->dv + at, stride);
+    small_gemm(true, false, m->cols, d, rows, g->dp, m->cols, g->rows_q, d, 1, g->dk + at, stride);
+    small_gemm(false, false, rows, d, m->cols, g->dp, m->cols, g->k + at, stride, 0, g->rows_dq, d);
+    meeting_scatter(m, g->rows_dq, (int64_t)group * d, g->dq);
+}
+/* [meet] */
+
+static size_t own_bytes(const msa_shape *s)
+{
+    const int64_t rows = meeting_queries(s) * (s->n_heads / s->n_kv_heads);
+    return WORK_ALIGN + 3 * work_bytes(rows * s->d_head, sizeof(float)) +
+           2 * work_bytes(rows * SWEEP_KEYS, sizeof(float)) + work_bytes(rows, sizeof(float));
+}
+
+static void own_take(gradients *g, const msa_shape *s, void *work)
+{
+    const int64_t rows = meeting_queries(s) * (s->n_heads / s->n_kv_heads);
+    g->rows_q = work_take(&work, rows * s->d_head, sizeof(float));
+    g->rows_do = work_take(&work, rows * s->d_head, sizeof(float));
+    g->rows_dq = work_take(&work, rows * s->d_head, sizeof(float));
+    g->p = work_take(&work, rows * SWEEP_KEYS, sizeof(float));
+    g->dp = work_take(&work, rows * SWEEP_KEYS, sizeof(float));
+    g->rows_lse = work_take(&work, rows, sizeof(float));
+}
+
+/* ---- One chunk of queries --------------------------------------------------------------------------------
+ */
+
+/* delta = rowsum(dP * P) = dO . O */
+static void find_delta(const sweep *w, const float *o, const float *dout, float *delta)
+{
+    const int d = w->s->d_head;
+    const int64_t first = (w->seq.q0 + w->i0) * w->s->n_heads;
+#pragma omp for schedule(static)
+    for (int64_t a = 0; a < w->n * w->s->n_heads; a++)
+        delta[a] = (float)dot(o + (first + a) * d, dout + (first + a) * d, d);
+}
+
+/* Sums what the parts have of dQ. */
+static void finish(const sweep *w, const float *pieces, float *dq)
+{
+    const msa_shape *s = w->s;
+    const int parts = parts_of(s);
+    const int64_t wide = (int64_t)(s->n_heads / s->n_kv_heads) * s->d_head, size = w->n * wide;
+    const float scale = (float)(1 / sqrt(s->d_head));
+#pragma omp for schedule(static)
+    for (int64_t a = 0; a < w->n * s->n_kv_heads; a++) {
+        const int64_t i = a / s->n_kv_heads, r = a % s->n_kv_heads;
+        const float *from = pieces + r * parts * size + i * wide;
+        float *to = dq + ((w->seq.q0 + w->i0 + i) * s->n_kv_heads + r) * wide;
+        for (int64_t c = 0; c < wide; c++) {
+            float sum = 0;
+            for (int part = 0; part < parts; part++)
+                sum += from[part * size + c];
+            to[c] = scale * sum;
+        }
+    }
+}
+
+static void backward_chunk(const sweep *w, const gradients *shared, const float *o, float *dq, float *delta,
+                           float *pieces, void *work)
+{
+    const msa_shape *s = w->s;
+    const int parts = parts_of(s);
+    const int64_t size = w->n * (s->n_heads / s->n_kv_heads) * s->d_head;
+#pragma omp parallel num_threads(fast_threads())
+    {
+        gradients g = *shared;
+        own_take(&g, s, (char *)work + (size_t)fast_thread() * own_bytes(s));
+        g.delta = delta;
+        find_delta(w, o, g.dout, delta);
+#pragma omp for schedule(dynamic)
+        for (int a = 0; a < s->n_kv_heads * parts; a++) {
+            const int r = a / parts, part = a % parts;
+            g.dq = pieces + a * size;
+            memset(g.dq, 0, (size_t)size * sizeof *g.dq);
+            sweep_walk(w, r, sweep_cut(w, r, r + 1, part, parts), sweep_cut(w, r, r + 1, part + 1, parts),
+                       meet, &g);
+        }
+        finish(w, pieces, dq);
+    }
+}
+
+/* ---- The stage -------------------------------------------------------------------------------------------
+ */
+
+/* For callers that do not have the forward's results. */
+static size_t forward_bytes(const msa_shape *s)
+{
+    const size_t dense = fast_dense_workspace(s), sparse = fast_sparse_workspace(s);
+    return WORK_ALIGN + work_bytes(s->n_q * s->n_heads * s->d_head, sizeof(float)) +
+           work_bytes(s->n_q * s->n_heads, sizeof(float)) + (dense > sparse ? dense : sparse);
+}
+
+static size_t sweep_backward_bytes(const msa_shape *s)
+{
+    const int64_t n = queries_at_once(s);
+    return WORK_ALIGN + sweep_bytes(s, n) + work_bytes(n * s->n_heads, sizeof(float)) +
+           work_bytes(parts_of(s) * n * s->n_heads * s->d_head, sizeof(float)) +
+           (size_t)fast_max_threads() * own_bytes(s);
+}
+
+size_t fast_backward_blocks_workspace(const msa_shape *s)
+{
+    return forward_bytes(s) + sweep_backward_bytes(s);
+}
+
+msa_status fast_backward_blocks(const msa_shape *s, const float *q, const float *k, const float *v,
+                                const int32_t *ids, const float *o, const float *lse, const float *dout,
+                                float *dq, float *dk, float *dv, void *work)
+{
+    MSA_TRY(ids ? msa_check_ids(s, ids) : msa_check_shape(s));
+    if (!q || !k || !v || !dout || !dq || !dk || !dv || !work)
+        return MSA_ERR_NULL;
+    if (!o || !lse) {
+        float *own_o = work_take(&work, s->n_q * s->n_heads * s->d_head, sizeof *own_o);
+        float *own_lse = work_take(&work, s->n_q * s->n_heads, sizeof *own_lse);
+        MSA_TRY(ids ? fast_sparse(s, q, k, v, ids, own_o, own_lse, work)
+                    : fast_dense(s, q, k, v, own_o, own_lse, work));
+        o = own_o;
+        lse = own_lse;
+    }
+    const size_t kv_bytes = (size_t)(s->n_kv * s->n_kv_heads * s->d_head) * sizeof(float);
+    const int64_t step = queries_at_once(s);
+    const gradients g = {.q = q, .k = k, .v = v, .lse = lse, .dout = dout, .dk = dk, .dv = dv};
+    sweep w;
+    sweep_take(&w, s, step, &work);
+    float *delta = work_take(&work, step * s->n_heads, sizeof *delta);
+    float *pieces = work_take(&work, parts_of(s) * step * s->n_heads * s->d_head, sizeof *pieces);
+    memset(dk, 0, kv_bytes);
+    memset(dv, 0, kv_bytes);
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        const msa_seq seq = msa_get_seq(s, b);
+        for (int64_t i0 = 0; i0 < seq.n_q; i0 += step) {
+            sweep_open(&w, &seq, i0, step, ids);
+            backward_chunk(&w, &g, o, dq, delta, pieces, work);
+        }
+    }
+    return MSA_OK;
+}
+
+/* Short rows are taken whole, a tile at a time: their union of blocks is most of what is visible anyway. */
+static bool rows_are_short(const msa_shape *s)
+{
+    return longest_kv(s) <= SHORT;
+}
+
+size_t fast_backward_workspace(const msa_shape *s)
+{
+    return rows_are_short(s) ? fast_backward_tiles_workspace(s) : fast_backward_blocks_workspace(s);
+}
+
+msa_status fast_backward(const msa_shape *s, const float *q, const float *k, const float *v,
+                         const int32_t *ids, const float *o, const float *lse, const float *dout, float *dq,
+                         float *dk, float *dv, void *work)
+{
+    MSA_TRY(msa_check_shape(s));
+    return (rows_are_short(s) ? fast_backward_tiles : fast_backward_blocks)(s, q, k, v, ids, o, lse, dout, dq,
+                                                                            dk, dv, work);
+}

@@ -1,0 +1,239 @@
+/* KL with the key blocks outside, and the rule that chooses between it and the tiles. The index keys are
+ * shared by the groups, so a part of the blocks belongs to one piece of work with all of them. */
+#include "online.h"
+#include "sweep.h"
+
+#define PARTS 16
+#define MOST_FLOATS ((int64_t)32 << 20) /* of dQi that all parts add up: 128 MB */
+#define MOST_QUERIES 4096
+#define LEAST_QUERIES 32
+
+static int64_t queries_at_once(const msa_shape *s)
+{
+    const int64_t most = MOST_FLOATS / (PARTS * (int64_t)s->n_kv_heads * s->d_index);
+    return min_i64(s->n_q, max_i64(LEAST_QUERIES, min_i64(MOST_QUERIES, most)));
+}
+
+/* ---- One meeting -----------------------------------------------------------------------------------------
+ */
+
+typedef struct lesson {
+    const float *q, *k, *qi, *ki, *lse, *index_lse; /* the last two of the chunk: [n,Hq] and [n,Hkv] */
+    float factor;                                   /* of a gradient */
+    float *dki;                                     /* NULL: the loss alone */
+    float *dqi;                                     /* [Hkv,n,di] of the part */
+    double loss;                                    /* of the part */
+    float *rows_q, *rows_qi, *rows_dqi;             /* [rows,d], [queries,di] */
+    float *p, *u, *rows_lse;                        /* [rows,keys], [queries,keys], [rows] */
+} lesson;
+
+/* LSEs of the rows of a meeting, from those of the chunk. */
+static void pick(const meeting *m, const float *lse, int heads, float *rows)
+{
+    const int count = heads / m->w->s->n_kv_heads;
+    for (int64_t a = 0; a < m->queries * count; a++)
+        rows[a] = lse[m->entry[a / count] * heads + m->r * count + a % count];
+}
+
+/* The mean over the group's heads of their probabilities, in the place of the first head's. */
+static void average(int group, int64_t queries, int64_t cols, float *p)
+{
+    const float share = 1 / (float)group;
+    for (int64_t e = 0; e < queries; e++) {
+        float *t = p + e * group * cols;
+        for (int h = 1; h < group; h++)
+            for (int64_t c = 0; c < cols; c++)
+                t[c] += t[h * cols + c];
+        for (int64_t c = 0; c < cols; c++)
+            t[c] *= share;
+    }
+}
+
+/* KL of one row's keys, log u taken from the logits x so that no underflow of u cuts it short; x becomes
+ * the gradient factor * (u - t). */
+static double compare(int64_t n, const float *t, float lse, float factor, float *x)
+{
+    const float smallest = 1.17549435e-38f;
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t c = 0; c < n; c++) {
+        const float log_t = log_positive(t[c] > smallest ? t[c] : smallest), log_u = x[c] - lse;
+        sum += t[c] * (log_t - log_u);
+        x[c] = factor * (exp2_nonpositive((float)LOG2_E * log_u) - t[c]);
+    }
+    return (double)sum;
+}
+
+static void meet(const meeting *m, void *own)
+{
+    lesson *l = own;
+    const msa_shape *s = m->w->s;
+    const int d = s->d_head, di = s->d_index, groups = s->n_kv_heads, group = s->n_heads / groups;
+    const int64_t rows = m->queries * group, stride = (int64_t)groups * d, key = m->w->seq.kv0 + m->j0;
+    meeting_gather(m, l->q, s->n_heads, m->r * group, group, d, (float)(1 / sqrt(d)), l->rows_q);
+    small_gemm(false, true, rows, m->cols, d, l->rows_q, d, l->k + key * stride + (int64_t)m->r * d, stride,
+               0, l->p, m->cols);
+    pick(m, l->lse, s->n_heads, l->rows_lse);
+    meeting_weigh(m, group, l->rows_lse, l->p);
+    average(group, m->queries, m->cols, l->p);
+
+    meeting_gather(m, l->qi, groups, m->r, 1, di, (float)(1 / sqrt(di)), l->rows_qi);
+    small_gemm(false, true, m->queries, m->cols, di, l->rows_qi, di, l->ki + key * di, di, 0, l->u, m->cols);
+    pick(m, l->index_lse, groups, l->rows_lse);
+    for (int64_t e = 0; e < m->queries; e++) {
+        const int64_t seen = seen_by(m, e);
+        float *u = l->u + e * m->cols;
+        l->loss += compare(seen, l->p + e * group * m->cols, l->rows_lse[e], l->factor, u);
+        for (int64_t c = seen; c < m->cols; c++)
+            u[c] = 0;
+    }
+    if (!l->dki)
+        return;
+    small_gemm(true, false, m->cols, di, m->queries, l->u, m->cols, l->rows_qi, di, 1, l->dki + key * di, di);
+    small_gemm(false, false, m->queries, di, m->cols, l->u, m->cols, l->ki + key * di, di, 0, l->rows_dqi,
+               di);
+    meeting_scatter(m, l->rows_dqi, di, l->dqi + m->r * m->w->n * di);
+}
+
+static size_t own_bytes(const msa_shape *s)
+{
+    const int64_t n = meeting_queries(s), rows = n * (s->n_heads / s->n_kv_heads);
+    return WORK_ALIGN + work_bytes(rows * s->d_head, sizeof(float)) +
+           2 * work_bytes(n * s->d_index, sizeof(float)) + work_bytes(rows * SWEEP_KEYS, sizeof(float)) +
+           work_bytes(n * SWEEP_KEYS, sizeof(float)) + work_bytes(rows, sizeof(float));
+}
+
+static void own_take(lesson *l, const msa_shape *s, void *work)
+{
+    const int64_t n = meeting_queries(s), rows = n * (s->n_heads / s->n_kv_heads);
+    l->rows_q = work_take(&work, rows * s->d_head, sizeof(float));
+    l->rows_qi = work_take(&work, n * s->d_index, sizeof(float));
+    l->rows_dqi = work_take(&work, n * s->d_index, sizeof(float));
+    l->p = work_take(&work, rows * SWEEP_KEYS, sizeof(float));
+    l->u = work_take(&work, n * SWEEP_KEYS, sizeof(float));
+    l->rows_lse = work_take(&work, rows, sizeof(float));
+}
+
+/* ---- One chunk of queries --------------------------------------------------------------------------------
+ */
+
+/* Sums what the parts have of dQi. */
+static void finish(const sweep *w, const float *pieces, float *dqi)
+{
+    const int groups = w->s->n_kv_heads, di = w->s->d_index;
+    const int64_t size = groups * w->n * di;
+    const float scale = (float)(1 / sqrt(di));
+#pragma omp for schedule(static)
+    for (int64_t a = 0; a < w->n * groups; a++) {
+        const int64_t i = a / groups, r = a % groups;
+        for (int c = 0; c < di; c++) {
+            float sum = 0;
+            for (int part = 0; part < PARTS; part++)
+                sum += pieces[part * size + (r * w->n + i) * di + c];
+            dqi[((w->seq.q0 + w->i0) * groups + a) * di + c] = scale * sum;
+        }
+    }
+}
+
+/* Returns the chunk's share of T Hkv L_KL. */
+static double kl_chunk(const sweep *w, const lesson *shared, float *dqi, float *pieces, void *work)
+{
+    const int groups = w->s->n_kv_heads;
+    const int64_t size = groups * w->n * w->s->d_index;
+    double loss[PARTS], sum = 0;
+#pragma omp parallel num_threads(fast_threads())
+    {
+        lesson l = *shared;
+        own_take(&l, w->s, (char *)work + (size_t)fast_thread() * own_bytes(w->s));
+#pragma omp for schedule(dynamic)
+        for (int part = 0; part < PARTS; part++) {
+            const int64_t b0 = sweep_cut(w, 0, groups, part, PARTS),
+                          b1 = sweep_cut(w, 0, groups, part + 1, PARTS);
+            l.dqi = pieces + part * size;
+            l.loss = 0;
+            memset(l.dqi, 0, (size_t)size * sizeof *l.dqi);
+            for (int r = 0; r < groups; r++)
+                sweep_walk(w, r, b0, b1, meet, &l);
+            loss[part] = l.loss;
+        }
+        if (dqi)
+            finish(w, pieces, dqi);
+    }
+    for (int part = 0; part < PARTS; part++)
+        sum += loss[part];
+    return sum;
+}
+
+/* ---- The stage -------------------------------------------------------------------------------------------
+ */
+
+static size_t lse_bytes(const msa_shape *s, int64_t n)
+{
+    const size_t main = sweep_lse_bytes(s, n, s->n_heads, s->d_head);
+    const size_t index = sweep_lse_bytes(s, n, s->n_kv_heads, s->d_index);
+    return main > index ? main : index;
+}
+
+size_t fast_kl_blocks_workspace(const msa_shape *s)
+{
+    const int64_t n = queries_at_once(s);
+    return WORK_ALIGN + sweep_bytes(s, n) + work_bytes(n * s->n_heads, sizeof(float)) +
+           work_bytes(n * s->n_kv_heads, sizeof(float)) +
+           work_bytes(PARTS * n * s->n_kv_heads * s->d_index, sizeof(float)) + lse_bytes(s, n) +
+           (size_t)fast_max_threads() * own_bytes(s);
+}
+
+/* The log-sum-exps are found here: few callers have those of the index. */
+msa_status fast_kl_blocks(const msa_shape *s, const float *q, const float *k, const float *qi,
+                          const float *ki, const int32_t *ids, const float *lse, const float *index_lse,
+                          double weight, double *loss, float *dqi, float *dki, void *work)
+{
+    (void)lse, (void)index_lse;
+    MSA_TRY(ids ? msa_check_ids(s, ids) : msa_check_shape(s));
+    if (!q || !k || !qi || !ki || !loss || !work || !dqi != !dki)
+        return MSA_ERR_NULL;
+    const int groups = s->n_kv_heads;
+    const int64_t step = queries_at_once(s);
+    const double share = 1 / ((double)s->n_q * groups);
+    sweep w;
+    sweep_take(&w, s, step, &work);
+    float *main_lse = work_take(&work, step * s->n_heads, sizeof *main_lse);
+    float *own_index_lse = work_take(&work, step * groups, sizeof *own_index_lse);
+    float *pieces = work_take(&work, PARTS * step * groups * s->d_index, sizeof *pieces);
+    const lesson l = {.q = q,
+                      .k = k,
+                      .qi = qi,
+                      .ki = ki,
+                      .lse = main_lse,
+                      .index_lse = own_index_lse,
+                      .factor = (float)(weight * share),
+                      .dki = dki};
+    if (dki)
+        memset(dki, 0, (size_t)(s->n_kv * s->d_index) * sizeof *dki);
+    *loss = 0;
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        const msa_seq seq = msa_get_seq(s, b);
+        for (int64_t i0 = 0; i0 < seq.n_q; i0 += step) {
+            sweep_open(&w, &seq, i0, step, ids);
+            sweep_lse(&w, q, s->n_heads, k, groups, s->d_head, main_lse, work);
+            sweep_lse(&w, qi, groups, ki, 1, s->d_index, own_index_lse, work);
+            *loss += share * kl_chunk(&w, &l, dqi, pieces, work);
+        }
+    }
+    return MSA_OK;
+}
+
+size_t fast_kl_workspace(const msa_shape *s)
+{
+    return longest_kv(s) <= SHORT ? fast_kl_tiles_workspace(s) : fast_kl_blocks_workspace(s);
+}
+
+/* As in backward: short rows are taken whole. */
+msa_status fast_kl(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
+                   const int32_t *ids, const float *lse, const float *index_lse, double weight, double *loss,
+                   float *dqi, float *dki, void *work)
+{
+    MSA_TRY(msa_check_shape(s));
+    return (longest_kv(s) <= SHORT ? fast_kl_tiles : fast_kl_blocks)(s, q, k, qi, ki, ids, lse, index_lse,
+                                                                     weight, loss, dqi, dki, work);
+}

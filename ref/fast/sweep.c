@@ -1,0 +1,210 @@
+/* Sweeps: chunks of queries, parts of blocks, meetings; and the log-sum-exps that backward and KL begin with.
+ */
+#include "sweep.h"
+#include "online.h"
+
+#define LSE_PARTS 16
+
+/* ---- Chunks and parts ------------------------------------------------------------------------------------
+ */
+
+size_t sweep_bytes(const msa_shape *s, int64_t n)
+{
+    return work_bytes(s->n_kv_heads, sizeof(chunk)) + (size_t)s->n_kv_heads * chunk_bytes(s, n);
+}
+
+void sweep_take(sweep *w, const msa_shape *s, int64_t n, void **work)
+{
+    *w = (sweep){.s = s, .group = work_take(work, s->n_kv_heads, sizeof(chunk))};
+    for (int r = 0; r < s->n_kv_heads; r++)
+        chunk_take(&w->group[r], s, n, work);
+}
+
+void sweep_open(sweep *w, const msa_seq *seq, int64_t i0, int64_t most, const int32_t *ids)
+{
+    w->seq = *seq;
+    w->i0 = i0;
+    w->n = min_i64(most, seq->n_q - i0);
+    w->full = !ids;
+    w->width = ids ? w->s->block : SWEEP_KEYS;
+    w->count = position(seq, i0 + w->n - 1) / w->width + 1;
+#pragma omp parallel for num_threads(fast_threads()) schedule(dynamic)
+    for (int r = 0; r < w->s->n_kv_heads; r++) {
+        chunk_open(&w->group[r], seq, r, i0, most);
+        if (ids)
+            chunk_turn(&w->group[r], w->s, ids);
+        for (int64_t i = 0; !ids && i < w->n; i++)
+            w->group[r].entry[i] = (int32_t)i;
+    }
+}
+
+/* The queries of group r that attend to a block. */
+static const int32_t *entries_of(const sweep *w, int r, int64_t block, int64_t *n)
+{
+    const chunk *c = &w->group[r];
+    const int64_t blind = max_i64(0, block * w->width - position(&w->seq, w->i0)); /* full: see none of it */
+    *n = w->full ? max_i64(0, w->n - blind) : c->first[block + 1] - c->first[block];
+    return c->entry + (w->full ? blind : c->first[block]);
+}
+
+static int64_t work_of(const sweep *w, int r0, int r1, int64_t block)
+{
+    int64_t work = 0;
+    for (int r = r0; r < r1; r++) {
+        int64_t n;
+        entries_of(w, r, block, &n);
+        work += n;
+    }
+    return work;
+}
+
+int64_t sweep_cut(const sweep *w, int r0, int r1, int part, int parts)
+{
+    int64_t all = 0, before = 0, b = 0;
+    for (int64_t i = 0; i < w->count; i++)
+        all += work_of(w, r0, r1, i);
+    for (; b < w->count && before * parts < all * part; b++)
+        before += work_of(w, r0, r1, b);
+    return part == parts ? w->count : b;
+}
+
+/* ---- Meetings --------------------------------------------------------------------------------------------
+ */
+
+int64_t meeting_queries(const msa_shape *s)
+{
+    return max_i64(1, SWEEP_ROWS / (s->n_heads / s->n_kv_heads));
+}
+
+void sweep_walk(const sweep *w, int r, int64_t b0, int64_t b1, meet_fn *meet, void *own)
+{
+    const int64_t most = meeting_queries(w->s);
+    for (int64_t b = b0; b < b1; b++) {
+        int64_t n;
+        const int32_t *entry = entries_of(w, r, b, &n);
+        for (int64_t e = 0; e < n; e += most) {
+            meeting m = {.w = w, .r = r, .entry = entry + e, .queries = min_i64(most, n - e)};
+            const int64_t last = position(&w->seq, w->i0 + m.entry[m.queries - 1]);
+            const int64_t end = min_i64((b + 1) * w->width, last + 1);
+            for (m.j0 = b * w->width; m.j0 < end; m.j0 += SWEEP_KEYS) {
+                m.cols = min_i64(SWEEP_KEYS, end - m.j0);
+                meet(&m, own);
+            }
+        }
+    }
+}
+
+void meeting_gather(const meeting *m, const float *x, int heads, int head, int count, int d, float scale,
+                    float *rows)
+{
+    const int64_t wide = (int64_t)count * d;
+    for (int64_t e = 0; e < m->queries; e++) {
+        const float *from = x + ((m->w->seq.q0 + m->w->i0 + m->entry[e]) * heads + head) * d;
+        for (int64_t c = 0; c < wide; c++)
+            rows[e * wide + c] = scale * from[c];
+    }
+}
+
+void meeting_scatter(const meeting *m, const float *rows, int64_t wide, float *to)
+{
+    for (int64_t e = 0; e < m->queries; e++) {
+        float *at = to + m->entry[e] * wide;
+        for (int64_t c = 0; c < wide; c++)
+            at[c] += rows[e * wide + c];
+    }
+}
+
+void meeting_weigh(const meeting *m, int count, const float *lse, float *x)
+{
+    for (int64_t a = 0; a < m->queries * count; a++, x += m->cols) {
+        const int64_t seen = seen_by(m, a / count);
+        const float base = lse[a];
+        for (int64_t c = 0; c < seen; c++)
+            x[c] = exp2_nonpositive((float)LOG2_E * (x[c] - base));
+        for (int64_t c = seen; c < m->cols; c++)
+            x[c] = 0;
+    }
+}
+
+/* ---- Log-sum-exps ----------------------------------------------------------------------------------------
+ */
+
+/* What a thread needs to sum up the weights of a part. */
+typedef struct summer {
+    const float *q, *k;
+    int heads, kv_heads, d;
+    float *rows, *logits, *max; /* max, sum: [n,heads] of the part */
+    double *sum;
+} summer;
+
+static void meet_to_sum(const meeting *m, void *own)
+{
+    const summer *u = own;
+    const int d = u->d, count = u->heads / m->w->s->n_kv_heads;
+    const int64_t stride = (int64_t)u->kv_heads * d, key = m->w->seq.kv0 + m->j0;
+    const float *k = u->k + key * stride + (u->kv_heads > 1 ? m->r * d : 0);
+    meeting_gather(m, u->q, u->heads, m->r * count, count, d, (float)(LOG2_E / sqrt(d)), u->rows);
+    small_gemm(false, true, m->queries * count, m->cols, d, u->rows, d, k, stride, 0, u->logits, m->cols);
+    for (int64_t a = 0; a < m->queries * count; a++) {
+        const int64_t at = m->entry[a / count] * u->heads + m->r * count + a % count,
+                      seen = seen_by(m, a / count);
+        if (seen > 0)
+            soften(u->logits + a * m->cols, seen, &u->max[at], &u->sum[at]);
+    }
+}
+
+static size_t summer_bytes(int64_t rows, int d)
+{
+    return WORK_ALIGN + work_bytes(rows * d, sizeof(float)) + work_bytes(rows * SWEEP_KEYS, sizeof(float));
+}
+
+static int64_t rows_of_meeting(const msa_shape *s, int heads)
+{
+    return meeting_queries(s) * (heads / s->n_kv_heads);
+}
+
+size_t sweep_lse_bytes(const msa_shape *s, int64_t n, int heads, int d)
+{
+    return WORK_ALIGN + work_bytes(LSE_PARTS * n * heads, sizeof(float)) +
+           work_bytes(LSE_PARTS * n * heads, sizeof(double)) +
+           (size_t)fast_max_threads() * summer_bytes(rows_of_meeting(s, heads), d);
+}
+
+void sweep_lse(const sweep *w, const float *q, int heads, const float *k, int kv_heads, int d, float *lse,
+               void *work)
+{
+    const int64_t size = w->n * heads, rows = rows_of_meeting(w->s, heads);
+    float *max = work_take(&work, LSE_PARTS * size, sizeof *max);
+    double *sum = work_take(&work, LSE_PARTS * size, sizeof *sum);
+#pragma omp parallel num_threads(fast_threads())
+    {
+        void *own = (char *)work + (size_t)fast_thread() * summer_bytes(rows, d);
+        summer u = {.q = q, .k = k, .heads = heads, .kv_heads = kv_heads, .d = d};
+        u.rows = work_take(&own, rows * d, sizeof(float));
+        u.logits = work_take(&own, rows * SWEEP_KEYS, sizeof(float));
+#pragma omp for schedule(dynamic)
+        for (int part = 0; part < LSE_PARTS; part++) {
+            const int groups = w->s->n_kv_heads;
+            const int64_t b0 = sweep_cut(w, 0, groups, part, LSE_PARTS),
+                          b1 = sweep_cut(w, 0, groups, part + 1, LSE_PARTS);
+            u.max = max + part * size;
+            u.sum = sum + part * size;
+            for (int64_t a = 0; a < size; a++) {
+                u.max[a] = -INFINITY;
+                u.sum[a] = 0;
+            }
+            for (int r = 0; r < groups; r++)
+                sweep_walk(w, r, b0, b1, meet_to_sum, &u);
+        }
+#pragma omp for schedule(static)
+        for (int64_t a = 0; a < size; a++) {
+            float most = -INFINITY;
+            double all = 0;
+            for (int part = 0; part < LSE_PARTS; part++)
+                most = max[part * size + a] > most ? max[part * size + a] : most;
+            for (int part = 0; part < LSE_PARTS; part++)
+                all += sum[part * size + a] * (double)exp2_nonpositive(max[part * size + a] - most);
+            lse[a] = online_lse(most, all);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+/* A sweep over key blocks, for backward and KL at any length: a chunk of queries meets block after block, and
+ * those that attend to a block are gathered as rows of full products with its keys. The blocks are cut into
+ * parts of equal work, which are what threads share: a part owns the gradients of its keys, and adds to
+ * gradients of the queries that are its own and are summed over the parts, in order, when all are done. So
+ * memory is bounded by the chunk, nothing is atomic, and the number of threads changes no bit. */
+#ifndef MSA_SWEEP_H
+#define MSA_SWEEP_H
+
+#include "chunks.h"
+
+#define SWEEP_ROWS 512 /* of one product at most */
+#define SWEEP_KEYS 512 /* of one product at most; of a block, for full support */
+
+typedef struct sweep {
+    const msa_shape *s;
+    msa_seq seq;
+    int64_t i0, n; /* queries i0 .. i0+n-1 of the sequence */
+    bool full;
+    chunk *group;         /* [Hkv] which queries chose each block; full: entry counts from 0 */
+    int64_t width, count; /* keys of a block, and how many blocks the chunk may see */
+} sweep;
+
+/* Some queries of a group meet some keys of a block. */
+typedef struct meeting {
+    const sweep *w;
+    int r;
+    const int32_t *entry; /* [queries] numbers within the chunk, ascending */
+    int64_t queries, j0, cols;
+} meeting;
+typedef void meet_fn(const meeting *m, void *own);
+
+size_t sweep_bytes(const msa_shape *s, int64_t n);
+void sweep_take(sweep *w, const msa_shape *s, int64_t n, void **work);
+/* Queries i0 .. of a sequence, `most` at most; ids NULL: full support. Turns the ids of all groups around. */
+void sweep_open(sweep *w, const msa_seq *seq, int64_t i0, int64_t most, const int32_t *ids);
+
+/* The first block of a part, where groups r0 .. r1-1 are cut into `parts` of equal work; of part `parts`, the
+ * end. */
+int64_t sweep_cut(const sweep *w, int r0, int r1, int part, int parts);
+/* Calls meet() for all meetings of group r and blocks b0 .. b1-1, which are visible in part at least. */
+void sweep_walk(const sweep *w, int r, int64_t b0, int64_t b1, meet_fn *meet, void *own);
+/* Keys of a meeting that its query number e sees. */
+static inline int64_t seen_by(const meeting *m, int64_t e)
+{
+    const int64_t last = position(&m->w->seq, m->w->i0 + m->entry[e]);
+    return max_i64(0, min_i64(m->cols, last + 1 - m->j0));
+}
+
+/* Queries of a meeting at most; it has SWEEP_KEYS keys at most. */
+int64_t meeting_queries(const msa_shape *s);
+/* Heads head .. head+count-1 of its queries from x [T,heads,d], times scale, to rows [queries*count,d]. */
+void meeting_gather(const meeting *m, const float *x, int heads, int head, int count, int d, float scale,
+                    float *rows);
+/* to [n,wide] += rows [queries,wide] at its queries. */
+void meeting_scatter(const meeting *m, const float *rows, int64_t wide, float *to);
+/* Row a of logits x [queries*count,cols] becomes probabilities exp(x - lse[a]); 0 where a key is not seen. */
+void meeting_weigh(const meeting *m, int count, const float *lse, float *x);
+
+/* LSE of the chunk's logits q.k/sqrt(d) over its support, for all `heads` heads of q [T,heads,d], to
+ * lse [n,heads] of the chunk; k [S,kv_heads,d]. */
+size_t sweep_lse_bytes(const msa_shape *s, int64_t n, int heads, int d);
+void sweep_lse(const sweep *w, const float *q, int heads, const float *k, int kv_heads, int d, float *lse,
+               void *work);
+
+#endif
