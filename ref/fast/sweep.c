@@ -137,19 +137,32 @@ typedef struct summer {
     double *sum;
 } summer;
 
+/* One more piece of a row: logits x[n] to the sum of exp(x - max). Not in base 2: these are the very logits
+ * that are weighed later, and a row of one key is to weigh exactly 1. */
+static void sum_up(const float *x, int64_t n, float *max, double *sum)
+{
+    const float most = row_max(x, n, *max);
+    float part = 0;
+#pragma omp simd reduction(+ : part)
+    for (int64_t c = 0; c < n; c++)
+        part += exp2_nonpositive((float)LOG2_E * (x[c] - most));
+    *sum = *sum * (double)exp2_nonpositive((float)LOG2_E * (*max - most)) + (double)part;
+    *max = most;
+}
+
 static void meet_to_sum(const meeting *m, void *own)
 {
     const summer *u = own;
     const int d = u->d, count = u->heads / m->w->s->n_kv_heads;
     const int64_t stride = (int64_t)u->kv_heads * d, key = m->w->seq.kv0 + m->j0;
     const float *k = u->k + key * stride + (u->kv_heads > 1 ? m->r * d : 0);
-    meeting_gather(m, u->q, u->heads, m->r * count, count, d, (float)(LOG2_E / sqrt(d)), u->rows);
+    meeting_gather(m, u->q, u->heads, m->r * count, count, d, (float)(1 / sqrt(d)), u->rows);
     small_gemm(false, true, m->queries * count, m->cols, d, u->rows, d, k, stride, 0, u->logits, m->cols);
     for (int64_t a = 0; a < m->queries * count; a++) {
         const int64_t at = m->entry[a / count] * u->heads + m->r * count + a % count,
                       seen = seen_by(m, a / count);
         if (seen > 0)
-            soften(u->logits + a * m->cols, seen, &u->max[at], &u->sum[at]);
+            sum_up(u->logits + a * m->cols, seen, &u->max[at], &u->sum[at]);
     }
 }
 
@@ -203,8 +216,9 @@ void sweep_lse(const sweep *w, const float *q, int heads, const float *k, int kv
             for (int part = 0; part < LSE_PARTS; part++)
                 most = max[part * size + a] > most ? max[part * size + a] : most;
             for (int part = 0; part < LSE_PARTS; part++)
-                all += sum[part * size + a] * (double)exp2_nonpositive(max[part * size + a] - most);
-            lse[a] = online_lse(most, all);
+                all += sum[part * size + a] *
+                       (double)exp2_nonpositive((float)LOG2_E * (max[part * size + a] - most));
+            lse[a] = (float)((double)most + log(all));
         }
     }
 }
