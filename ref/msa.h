@@ -295,6 +295,9 @@ extern const msa_ops msa_fast_ops; /* fast/ops.c: OpenBLAS (where found) and Ope
 msa_status msa_fast_decode_bf16(const msa_shape *s, const float *q, const uint16_t *k, const uint16_t *v,
                                 const float *qi, const uint16_t *ki, int32_t *ids, float *o, float *lse,
                                 void *work);
+/** The same step by dense attention, with keys and values stored as bf16; workspace: the dense_decode entry's. */
+msa_status msa_fast_dense_decode_bf16(const msa_shape *s, const float *q, const uint16_t *k,
+                                      const uint16_t *v, float *o, float *lse, void *work);
 
 /** Every kernel of the fast path, stage by stage and the best of a stage last, then one without a name. */
 extern const msa_kernel msa_fast_kernels[];

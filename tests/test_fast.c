@@ -350,6 +350,12 @@ static void reads_bf16(void)
             check_same(&c, "ids", ids[0], ids[1], (size_t)n_ids * sizeof **ids);
             check_same(&c, "o", o[0], o[1], (size_t)n_o * sizeof **o);
             check_same(&c, "lse", lse[0], lse[1], (size_t)n_lse * sizeof **lse);
+            const msa_kernel *dense = msa_fast_ops.stage[MSA_STAGE_DENSE_DECODE];
+            work = check_alloc((int64_t)dense->workspace(s), 1);
+            msa_fast_dense_decode_bf16(s, in.q, k16, v16, o[0], lse[0], work);
+            dense->dense_decode(s, NULL, in.q, in.k, in.v, o[1], lse[1], work);
+            check_same(&c, "dense o", o[0], o[1], (size_t)n_o * sizeof **o);
+            check_same(&c, "dense lse", lse[0], lse[1], (size_t)n_lse * sizeof **lse);
         }
         inputs_free(&in);
         check_release(NULL);

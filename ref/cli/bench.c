@@ -16,7 +16,7 @@ typedef struct bench {
     cli_list names;
     int64_t seed;
     double seconds;
-    bool lse, no_ceilings, small;
+    bool lse, no_ceilings, small, half;
     selection_kind kind;
     const msa_kernel *kernel[MAX_KERNELS];
     int n_kernels;
@@ -277,11 +277,12 @@ static int bench_kernel(const bench *b, const msa_kernel *kernel, const msa_shap
                  .s = s,
                  .lse = b->lse,
                  .small = b->small,
+                 .half = b->half,
                  .seed = (uint64_t)b->seed,
                  .kind = b->kind,
                  .cache = b->results.about.cache};
     int bad = 0;
-    *r = (result){.shape = *s, .small = b->small, .engine = b->device && b->results.on_cpu};
+    *r = (result){.shape = *s, .small = b->small, .half = b->half, .engine = b->device && b->results.on_cpu};
     const msa_status status = subject_open(&t);
     if (status == MSA_OK) {
         r->kernel = kernel;
@@ -289,7 +290,11 @@ static int bench_kernel(const bench *b, const msa_kernel *kernel, const msa_shap
         bad = r->verified ? 0 : 1;
     } else if (status == MSA_ERR_UNSUPPORTED && b->n_kernels > 1)
         printf("%s/%s (%s) does not take this shape%s (%s)\n", msa_stage_name(kernel->stage), kernel->name,
-               kernel->backend, b->small ? ", or no 8-bit index keys" : "", kernel->constraints);
+               kernel->backend,
+               b->small  ? ", or no 8-bit index keys"
+               : b->half ? ", or no bf16 keys"
+                         : "",
+               kernel->constraints);
     else
         bad = refuse(b, &t, status);
     subject_close(&t);
@@ -319,11 +324,6 @@ static void find_ceilings(bench *b)
                b->device ? "libcublas could not be loaded, or failed" : "no memory");
 }
 
-static bool is_step(const msa_kernel *k)
-{
-    return k->stage == MSA_STAGE_DECODE || k->stage == MSA_STAGE_DENSE_DECODE;
-}
-
 static int run(bench *b, const msa_shape *s)
 {
     char name[INPUTS_NAME];
@@ -332,7 +332,7 @@ static int run(bench *b, const msa_shape *s)
     printf("%s, ids %s, seed %lld\n", name, b->distribution, (long long)b->seed);
     for (int i = 0; i < b->n_kernels; i++) {
         msa_shape own = *s;
-        if (is_step(b->kernel[i]) && !b->shape)
+        if (subject_is_step(b->kernel[i]) && !b->shape)
             own.n_q = 1; /* a step of generation */
         result *r = &b->results.item[b->results.n];
         const int bad = bench_kernel(b, b->kernel[i], &own, r);
@@ -403,6 +403,8 @@ int cmd_bench(int argc, char **argv)
          "NAME of the ids for stages that take some: random, hot, local or structured"},
         {"--index-keys", CLI_TEXT, &b.index_keys, 0, 0,
          "KIND bf16 (the default) or fp8: 8-bit ones, for decode on a device that takes them"},
+        {"--bf16-keys", CLI_FLAG, &b.half, 0, 0,
+         "stores keys, values and index keys as bf16 for decode and dense_decode of the back end fast"},
         {"--lse", CLI_FLAG, &b.lse, 0, 0, "also writes the log-sum-exps, where they are optional"},
         {"--seconds", CLI_REAL, &b.seconds, 0.001, 3600, "S at most for the repeats of a kernel, 3 at least"},
         {"--no-ceilings", CLI_FLAG, &b.no_ceilings, 0, 0,

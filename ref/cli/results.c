@@ -149,7 +149,9 @@ static json_t *result_json(const result *r)
 {
     const msa_shape *s = &r->shape;
     const int batch = msa_n_seqs(s);
-    const char *dtype = r->small ? "fp8" : r->kernel->precision >= MSA_BF16_INPUTS ? "bf16" : "f32";
+    const char *dtype = r->small                                             ? "fp8"
+                        : r->half || r->kernel->precision >= MSA_BF16_INPUTS ? "bf16"
+                                                                             : "f32";
     json_t *o = json_object();
     json_object_set_new(o, "stage", json_string(stage_of(r)));
     json_object_set_new(o, "kernel", json_string(r->kernel->name));

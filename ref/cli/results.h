@@ -15,6 +15,7 @@ typedef struct result {
     double union8;            /**< of its ids; 0: it has none */
     bool lse, verified;
     bool small;   /**< 8-bit index keys */
+    bool half;    /**< keys, values and index keys stored as bf16 */
     bool engine;  /**< ran on the CPU engine, whose time says nothing about a GPU */
     timing time;  /**< 0 repeats: it was not timed */
     double flops; /**< of the visible pairs it attended to; 0: unknown */

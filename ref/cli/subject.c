@@ -76,9 +76,12 @@ int64_t subject_count(const subject *t, subject_array a)
     }
 }
 
-/* On a device the float tensors of msa_arrays that are no log-sum-exps or scores are bf16. */
+/* On a device the float tensors of msa_arrays that are no log-sum-exps or scores are bf16; on a CPU what a
+ * step of generation has stored, if it is to be. */
 static bool is_bf16(const subject *t, subject_array a)
 {
+    if (t->half)
+        return a == ARRAY_K || a == ARRAY_V || a == ARRAY_KI;
     return t->device && (a <= ARRAY_KI || a == ARRAY_O || a == ARRAY_DOUT);
 }
 
@@ -203,7 +206,7 @@ static msa_status make_inputs(subject *t)
     for (int a = 0; a < ARRAY_N; a++)
         if (SUBJECT_HAS(t->in, a) && (a <= ARRAY_KI || a == ARRAY_DOUT))
             draw_normal(t->given[a], subject_count(t, (subject_array)a), t->seed * ARRAY_N + (uint64_t)a,
-                        t->kernel->precision >= MSA_BF16_INPUTS);
+                        t->kernel->precision >= MSA_BF16_INPUTS || (t->half && is_bf16(t, (subject_array)a)));
     if (t->given[ARRAY_SCORES])
         draw_scores(t, t->given[ARRAY_SCORES]);
     if (t->small && make_small(t) != MSA_OK)
@@ -231,14 +234,20 @@ static void give(const subject *t, void *p)
 #define CHUNK (INT64_C(1) << 22) /* elements that go up or down at once */
 
 /* Floats that are bf16 already, by their upper halves. */
+static void halve(uint16_t *to, const float *x, int64_t n)
+{
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i++)
+        to[i] = msa_bf16_bits(x[i]);
+}
+
 static msa_status send_bf16(const subject *t, void *to, const float *x, int64_t n)
 {
     uint16_t *half = malloc((size_t)min_i64(n, CHUNK) * sizeof *half + 1);
     msa_status status = half ? MSA_OK : MSA_ERR_SIZE;
     for (int64_t first = 0; first < n && status == MSA_OK; first += CHUNK) {
         const int64_t m = min_i64(CHUNK, n - first);
-        for (int64_t i = 0; i < m; i++)
-            half[i] = msa_bf16_bits(x[first + i]);
+        halve(half, x + first, m);
         status = t->device->upload((uint16_t *)to + first, half, (size_t)m * sizeof *half);
     }
     free(half);
@@ -327,7 +336,9 @@ static msa_status fill_copy(subject *t, int c, subject_array a)
     void *to = t->copy[c][a] = take(t, subject_bytes(t, a));
     if (!to)
         return MSA_ERR_SIZE;
-    if (!t->device)
+    if (t->half && is_bf16(t, a))
+        halve(to, t->given[a], subject_count(t, a));
+    else if (!t->device)
         memcpy(to, t->given[a], subject_bytes(t, a));
     else if (c > 0)
         return t->device->copy(to, t->copy[0][a], subject_bytes(t, a));
@@ -429,6 +440,11 @@ static msa_status settle_index(subject *t)
     return t->found[ARRAY_SCORES] ? subject_run(t, 0) : MSA_ERR_SIZE;
 }
 
+bool subject_is_step(const msa_kernel *k)
+{
+    return k->stage == MSA_STAGE_DECODE || k->stage == MSA_STAGE_DENSE_DECODE;
+}
+
 msa_status subject_open(subject *t)
 {
     char name[KERNEL_NAME];
@@ -439,9 +455,10 @@ msa_status subject_open(subject *t)
     if (t->device && t->kernel->stage == MSA_STAGE_PREFILL)
         t->in |= BIT(ARRAY_IDS); /* of the distribution, in place of its own: see msa_arrays */
     kernel_name(t, name);
-    t->paged = t->device && paging_possible(t->s) &&
-               (t->kernel->stage == MSA_STAGE_DECODE || t->kernel->stage == MSA_STAGE_DENSE_DECODE);
+    t->paged = t->device && paging_possible(t->s) && subject_is_step(t->kernel);
     if (t->small && !(t->paged && t->kernel->stage == MSA_STAGE_DECODE))
+        return MSA_ERR_UNSUPPORTED;
+    if (t->half && (strcmp(t->kernel->backend, "fast") != 0 || !subject_is_step(t->kernel)))
         return MSA_ERR_UNSUPPORTED;
     if (t->paged && !paging_layout(&t->g, t->s, 0, t->seed))
         status = MSA_ERR_SIZE;
@@ -455,7 +472,7 @@ msa_status subject_open(subject *t)
         status = make_copies(t);
     if (status == MSA_OK)
         status = make_outputs(t);
-    if (status == MSA_OK && t->small) // a kernel may not take them
+    if (status == MSA_OK && (t->small || t->half)) // a kernel may not take them
         status = subject_run(t, 0);
     return status == MSA_OK && t->kernel->stage == MSA_STAGE_INDEX ? settle_index(t) : status;
 }
@@ -542,9 +559,15 @@ msa_status subject_run(subject *t, int copy)
         return k->prefill(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_QI], in[ARRAY_KI],
                           out[ARRAY_IDS], out[ARRAY_O], out[ARRAY_LSE], t->work);
     case MSA_STAGE_DECODE:
+        if (t->half)
+            return msa_fast_decode_bf16(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_QI], in[ARRAY_KI],
+                                        out[ARRAY_IDS], out[ARRAY_O], out[ARRAY_LSE], t->work);
         return k->decode(s, NULL, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_QI], in[ARRAY_KI],
                          out[ARRAY_IDS], out[ARRAY_O], out[ARRAY_LSE], t->work);
     case MSA_STAGE_DENSE_DECODE:
+        if (t->half)
+            return msa_fast_dense_decode_bf16(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], out[ARRAY_O],
+                                              out[ARRAY_LSE], t->work);
         return k->dense_decode(s, NULL, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], out[ARRAY_O], out[ARRAY_LSE],
                                t->work);
     case MSA_STAGE_BACKWARD:

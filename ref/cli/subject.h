@@ -47,6 +47,7 @@ typedef struct subject {
     const msa_shape *s;
     bool lse;   /**< also the log-sum-exps, where they are optional */
     bool small; /**< 8-bit index keys for a step of generation; on a device */
+    bool half;  /**< keys, values and index keys stored as bf16 for a step of generation; of fast */
     uint64_t seed;
     selection_kind kind; /**< of the ids, for the stages that take some */
     size_t cache;        /**< bytes of the cache that the copies have to outgrow */
@@ -66,6 +67,9 @@ typedef struct subject {
     paging g;                   /**< the layout of the pages, and their sizes */
     void *table, *lens, *scale; /**< the same on the device */
 } subject;
+
+/** Whether the kernel computes a step of generation. */
+bool subject_is_step(const msa_kernel *k);
 
 /** Makes the inputs and finds room for everything. ::MSA_ERR_UNSUPPORTED: the kernel does not take the
  *  shape; ::MSA_ERR_SIZE: no memory. Whatever it returns, subject_close() is due. */

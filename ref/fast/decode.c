@@ -359,3 +359,46 @@ msa_status msa_fast_decode_bf16(const msa_shape *s, const float *q, const uint16
         return MSA_ERR_UNSUPPORTED;
     return decode(s, q, (cached){k, true}, (cached){v, true}, qi, (cached){ki, true}, ids, o, lse, work);
 }
+
+/* ---- The same step by dense attention --------------------------------------------------------------------
+ */
+
+size_t fast_dense_decode_workspace(const msa_shape *s)
+{
+    const size_t here = all_few(s) ? dense_few_workspace(s) : fast_dense_workspace(s);
+    return (size_t)max_i64((int64_t)here, (int64_t)dense_decode_workspace(s));
+}
+
+static msa_status dense_decode(const msa_shape *s, const float *q, cached k, cached v, float *o, float *lse,
+                               void *work)
+{
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        const msa_seq seq = msa_get_seq(s, b);
+        dense_few(s, &seq, q, k, v, o, lse, work);
+    }
+    return MSA_OK;
+}
+
+msa_status fast_dense_decode(const msa_shape *s, const msa_pages *p, const float *q, const float *k,
+                             const float *v, float *o, float *lse, void *work)
+{
+    if (p)
+        return msa_dense_decode(s, p, q, k, v, o, lse, work);
+    MSA_TRY(msa_check_shape(s));
+    if (!q || !k || !v || !o || !work)
+        return MSA_ERR_NULL;
+    if (!all_few(s))
+        return fast_dense(s, q, k, v, o, lse, work);
+    return dense_decode(s, q, (cached){k, false}, (cached){v, false}, o, lse, work);
+}
+
+msa_status msa_fast_dense_decode_bf16(const msa_shape *s, const float *q, const uint16_t *k,
+                                      const uint16_t *v, float *o, float *lse, void *work)
+{
+    MSA_TRY(msa_check_shape(s));
+    if (!q || !k || !v || !o || !work)
+        return MSA_ERR_NULL;
+    if (!all_few(s))
+        return MSA_ERR_UNSUPPORTED;
+    return dense_decode(s, q, (cached){k, true}, (cached){v, true}, o, lse, work);
+}

@@ -100,6 +100,7 @@ msa_sparse_fn fast_naive, fast_threaded, fast_blocked; /* ladder.c */
 msa_sparse_fn fast_tiles, fast_blocks, fast_lanes, fast_sparse;
 msa_index_fn fast_index;
 msa_decode_fn fast_decode;
+msa_dense_decode_fn fast_dense_decode;
 msa_backward_fn fast_backward_tiles, fast_backward_blocks, fast_backward;
 msa_kl_fn fast_kl_tiles, fast_kl_blocks, fast_kl;
 size_t fast_dense_workspace(const msa_shape *s);
@@ -112,6 +113,7 @@ size_t fast_lanes_workspace(const msa_shape *s);
 size_t fast_sparse_workspace(const msa_shape *s);
 size_t fast_index_workspace(const msa_shape *s);
 size_t fast_decode_workspace(const msa_shape *s);
+size_t fast_dense_decode_workspace(const msa_shape *s);
 size_t fast_backward_tiles_workspace(const msa_shape *s);
 size_t fast_backward_blocks_workspace(const msa_shape *s);
 size_t fast_backward_workspace(const msa_shape *s);

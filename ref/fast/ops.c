@@ -33,6 +33,7 @@ enum {
     SPARSE,
     PREFILL,
     DECODE,
+    DENSE_DECODE,
     BACKWARD_TILES,
     BACKWARD_BLOCKS,
     BACKWARD,
@@ -68,6 +69,8 @@ const msa_kernel msa_fast_kernels[N_KERNELS + 1] = {
     [PREFILL] = FAST(MSA_STAGE_PREFILL, prefill, fast_prefill, "tiles", "the index, then the Main Branch"),
     [DECODE] = FAST(MSA_STAGE_DECODE, decode, fast_decode, "streams",
                     "index keys, then chosen blocks, stream by; the heads of a group are the lanes"),
+    [DENSE_DECODE] = FAST(MSA_STAGE_DENSE_DECODE, dense_decode, fast_dense_decode, "streams",
+                          "all keys and values stream by; the heads of a group are the lanes"),
     [BACKWARD_TILES] = FAST(MSA_STAGE_BACKWARD, backward, fast_backward_tiles, "tiles",
                             "the same tiles; a group owns its dK and dV, so no atomics"),
     [BACKWARD_BLOCKS] =
@@ -85,6 +88,6 @@ const msa_kernel msa_fast_kernels[N_KERNELS + 1] = {
 const msa_ops msa_fast_ops = {
     .stage = {&msa_fast_kernels[DENSE], &msa_fast_kernels[INDEX], &ref_topk_kernel, &ref_reverse_kernel,
               &msa_fast_kernels[SPARSE], &msa_fast_kernels[PREFILL], &msa_fast_kernels[DECODE],
-              &ref_dense_decode_kernel, &msa_fast_kernels[BACKWARD], &msa_fast_kernels[KL]},
+              &msa_fast_kernels[DENSE_DECODE], &msa_fast_kernels[BACKWARD], &msa_fast_kernels[KL]},
     .gemm = fast_gemm,
 };
