@@ -34,6 +34,13 @@ class Shape(c.Structure):
                 ("n_seqs", c.c_int), ("cu_q", c.c_void_p), ("cu_kv", c.c_void_p)]
 
 
+class _Pages(c.Structure):
+    """msa_pages"""
+
+    _fields_ = [("n_pages", c.c_int64), ("table", c.c_void_p), ("lens", c.c_void_p), ("ki8", c.c_void_p),
+                ("scale", c.c_void_p)]
+
+
 class _Kernel(c.Structure):
     """msa_kernel"""
 
@@ -235,6 +242,58 @@ def decode(q, k, v, qi, ki, *, block, topk, kernel="fast", cu_q=None, cu_kv=None
         _check(_lib.msa_fast_decode_bf16(c.byref(s), *map(_pointer, (q, k, v, qi, ki, ids, o, lse, work))))
     else:
         _run("decode", kernel, s, None, q, k, v, qi, ki, ids, o, lse)  # None: no pages
+    return ids, o, lse
+
+
+def dense_decode(q, k, v, *, block=128, kernel="fast", cu_q=None, cu_kv=None):
+    """The same step by dense attention: o, lse. Keys and values may be uint16 bits of bf16, as for decode."""
+    half = k.dtype == np.uint16
+    if half and kernel != "fast":
+        raise Error("kernel: bf16 is read by fast only")
+    q = _array(q)
+    k, v = (np.ascontiguousarray(x, np.uint16) if half else _array(x) for x in (k, v))
+    s = shape(q, k, block=block, cu_q=cu_q, cu_kv=cu_kv)
+    _expect("k", k, s.n_kv, s.n_kv_heads, s.d_head)
+    _expect("v", v, *k.shape)
+    o, lse = np.empty_like(q), np.empty(q.shape[:2], np.float32)
+    if half:
+        _check(_lib.msa_check_shape(c.byref(s)))
+        work = np.empty(_FAST.stage[STAGES.index("dense_decode")].contents.workspace(s), np.uint8)
+        _check(_lib.msa_fast_dense_decode_bf16(c.byref(s), *map(_pointer, (q, k, v, o, lse, work))))
+    else:
+        _run("dense_decode", kernel, s, None, q, k, v, o, lse)
+    return o, lse
+
+
+def decode_pages(q, k, v, table, lens, qi=None, ki=None, *, topk=None, kernel="fast"):
+    """A step of generation over pages: q [R,Tq,Hq,dh], qi [R,Tq,Hkv,di], k and v [P,Bk,Hkv,dh], ki [P,Bk,di], table
+    [R,max_pages], lens [R] with the Tq new tokens, which the pages hold already. ids [Hkv,R*Tq,k], o, lse; without
+    topk dense attention: o, lse."""
+    q, k, v = _array(q), _array(k), _array(v)
+    table, lens = _array(table, np.int32), _array(lens, np.int32)
+    requests, n, heads, d = q.shape
+    pages, block, groups = k.shape[:3]
+    _expect("k", k, pages, block, groups, d)
+    _expect("v", v, *k.shape)
+    _expect("table", table, requests, table.shape[1])
+    _expect("lens", lens, requests)
+    sparse = topk is not None
+    if sparse:
+        qi, ki = _array(qi), _array(ki)
+        _expect("qi", qi, requests, n, groups, ki.shape[2])
+        _expect("ki", ki, pages, block, ki.shape[2])
+    most = table.shape[1] * block  # keys of a request
+    s = Shape(requests * n, requests * most, heads, groups, d, ki.shape[2] if sparse else d, block, topk or 1, requests)
+    s.arrays = [np.arange(requests + 1, dtype=np.int32) * x for x in (n, most)]
+    s.cu_q, s.cu_kv = (x.ctypes.data for x in s.arrays)
+    p = _Pages(pages, table.ctypes.data, lens.ctypes.data, None, None)
+    _check(_lib.msa_check_pages(c.byref(s), c.byref(p)))
+    o, lse = np.empty_like(q), np.empty(q.shape[:3], np.float32)
+    if not sparse:
+        _run("dense_decode", kernel, s, c.byref(p), q, k, v, o, lse)
+        return o, lse
+    ids = np.empty((groups, requests * n, topk), np.int32)
+    _run("decode", kernel, s, c.byref(p), q, k, v, qi, ki, ids, o, lse)
     return ids, o, lse
 
 

@@ -82,6 +82,17 @@ for kernel in "fast", "ref":
     ids, o, lse = msa.decode(q[-3:], k, v, qi[-3:], ki, block=BLOCK, topk=K, kernel=kernel)
     o2, lse2 = attend(chosen)
     check((ids == right[:, -3:]).all() and close(o, o2[-3:], abs(v).max()) and close(lse, lse2[-3:]), f"decode, {kernel}")
+    o, lse = msa.dense_decode(q[-3:], k, v, kernel=kernel)
+    check(close(o, want[0][-3:], abs(v).max()) and close(lse, want[1][-3:]), f"dense_decode, {kernel}")
+    order = rng.permutation(blocks + 2)[:blocks].astype(np.int32)  # page of each block
+    paged = lambda x: np.stack([np.vstack([x, x])[list(order).index(b) * BLOCK:][:BLOCK] if b in order else x[:BLOCK]
+                                for b in range(blocks + 2)])
+    cache = [paged(x) for x in (k, v)], (order[None], np.array([S], np.int32)), paged(ki)
+    o, lse = msa.decode_pages(q[None, -3:], *cache[0], *cache[1], kernel=kernel)
+    check(close(o[0], want[0][-3:], abs(v).max()) and close(lse[0], want[1][-3:]), f"dense decode over pages, {kernel}")
+    ids, o, lse = msa.decode_pages(q[None, -3:], *cache[0], *cache[1], qi[None, -3:], cache[2], topk=K, kernel=kernel)
+    check((ids == right[:, -3:]).all() and close(o[0], o2[-3:], abs(v).max()) and close(lse[0], lse2[-3:]),
+          f"decode over pages, {kernel}")
     ids, o, lse = msa.prefill(q, k, v, qi, ki, block=BLOCK, topk=K, kernel=kernel)
     check((ids == right).all() and close(o, o2, abs(v).max()) and close(lse, lse2), f"prefill, {kernel}")
 names = [name for name, _, _ in msa.kernels() if name.startswith("sparse/")]
@@ -94,6 +105,12 @@ fast, ref = (msa.backward(q, k, v, dout, right, block=BLOCK, kernel=x) for x in 
 check(all(np.abs(a - b).max() <= 1e-4 * np.abs(b).max() for a, b in zip(fast, ref)), "backward: fast and reference")
 fast, ref = (msa.kl(q, k, qi, ki, right, block=BLOCK, kernel=x) for x in ("fast", "ref"))
 check(all(np.abs(a - b).max() <= 1e-4 * np.abs(b).max() for a, b in zip(fast, ref)), "kl: fast and reference")
+for name in "tiles", "blocks":
+    found = msa.backward(q, k, v, dout, right, o=o2, lse=lse2, block=BLOCK, kernel="backward/" + name)
+    want = msa.backward(q, k, v, dout, right, block=BLOCK, kernel="ref")
+    check(all(np.abs(a - b).max() <= 1e-4 * np.abs(b).max() for a, b in zip(found, want)), "backward/" + name)
+    found = msa.kl(q, k, qi, ki, right, block=BLOCK, kernel="kl/" + name)
+    check(all(np.abs(a - b).max() <= 1e-4 * np.abs(b).max() for a, b in zip(found, ref)), "kl/" + name)
 first, entries, items = msa.reverse(right, n_kv=S, block=BLOCK)
 check(first[0, -1] == (right[0] >= 0).sum() and entries[0, 0] >> 5 == np.argwhere((right[0] == 0).any(1))[0, 0], "reverse")
 rows, block_recall, score_recall = msa.recall(q, k, right, block=BLOCK)
@@ -103,6 +120,8 @@ cut = lambda x: (bits(x).astype(np.uint32) << 16).view(np.float32)
 half = msa.decode(q[-1:], bits(k), bits(v), qi[-1:], bits(ki), block=BLOCK, topk=K)
 same = msa.decode(q[-1:], cut(k), cut(v), qi[-1:], cut(ki), block=BLOCK, topk=K)
 check(all((a == b).all() for a, b in zip(half, same)), "bf16 keys: the bits of the same numbers in float32")
+half, same = msa.dense_decode(q[-1:], bits(k), bits(v)), msa.dense_decode(q[-1:], cut(k), cut(v))
+check(all((a == b).all() for a, b in zip(half, same)), "... and in dense decoding")
 cu = [0, 50, 150], [0, 100, 300]
 packed = msa.dense(q, k, v, cu_q=cu[0], cu_kv=cu[1])[0]
 check((packed[:50] == msa.dense(q[:50], k[:100], v[:100])[0]).all(), "packed sequences")
