@@ -1,29 +1,88 @@
 #!/usr/bin/env bash
-# Measures the fast path on this CPU, judged before and after, and leaves a file a shape in DIR (data/bench):
-# tests/bench_cpu.sh [DIR]. Ceilings are measured in each run. One KV group of MiniMax-M3's heads, but all four
-# for decode. About 20 minutes on two cores, most of them dense attention at 64K; NAMES= picks some.
+# Measures the fast path on this CPU, judged before and after, and leaves its files in DIR (data/bench):
+# tests/bench_cpu.sh [DIR]. One KV group of MiniMax-M3's heads, but all four for decode and memory.
+#   cpu-16k .. cpu-chunk-1m.json   msa bench: stages against the ceilings measured in the same run
+#   cpu-peers-*.json               tests/peers/cpu.py: PyTorch beside ours on the same tensors (PYTHON has PyTorch)
+#   cpu-memory.txt                 peak memory of a chunk of 4096 queries over a million keys (10 GB)
+#   cpu-train.txt                  a training step of the small model with the plain reference and with fast
+# Dense attention at 64K takes most of the time, and is measured beside PyTorch's where there is PyTorch. NAMES
+# picks some; SECONDS_EACH is for the repeats of a kernel, of which there are 3 at least.
 set -u
 export LC_ALL=C
 cd "$(dirname "$0")/.." || exit 2
-MSA=${MSA:-build/msa}
+B=${B:-build} MSA=${MSA:-$B/msa} PYTHON=${PYTHON:-python3}
 DIR=${1:-data/bench}
-NAMES=${NAMES:-16k 32k 64k decode-1m chunk-1m ladder}
+EACH=${SECONDS_EACH:-1}
+NAMES=${NAMES:-16k 32k 64k gradients-16k decode-1m decode-1m-bf16 chunk-1m ladder peers-16k peers-64k memory train}
 ONE='heads=16:1 width=128:128 block=128 topk=16'
 ALL='heads=64:4 width=128:128 block=128 topk=16'
 
 mkdir -p "$DIR"
 failed=0
-run() { # run NAME KERNELS SHAPE
-    local json=()
-    [[ " $NAMES " == *" $1 "* ]] || return
-    "$MSA" help bench | grep -q -- --json && json=(--json "$DIR/cpu-$1.json")
-    echo "$1: $3"
-    "$MSA" bench $2 --backend fast --shape "$3" --seconds "${SECONDS_EACH:-3}" "${json[@]}" || failed=1
+wanted() { # wanted NAME
+    [[ " $NAMES " == *" $1 "* ]]
 }
+run() { # run NAME KERNELS SHAPE [OPTION...]
+    local name=$1 kernels=$2 shape=$3 json=()
+    wanted "$name" || return
+    shift 3
+    "$MSA" help bench | grep -q -- --json && json=(--json "$DIR/cpu-$name.json")
+    echo "$name: $shape"
+    "$MSA" bench $kernels --backend fast --shape "$shape" --seconds "$EACH" "$@" "${json[@]}" || failed=1
+}
+has_torch() {
+    "$PYTHON" -c 'import torch, numpy' 2> /dev/null
+}
+peers() { # peers NAME N
+    wanted "peers-$1" || return
+    if has_torch; then
+        MSA_LIBRARY=$(realpath "$B/libmsa.so") "$PYTHON" tests/peers/cpu.py --n "$2" --seconds "$EACH" \
+            --json "$DIR/cpu-peers-$1.json" || failed=1
+    else
+        echo "peers-$1: skipped: no Python with PyTorch here (PYTHON names another than $PYTHON)"
+    fi
+}
+
+# Seconds of $2 steps with back end $1; the losses stay in the curve. The text is short: so is the last judgement.
+training() { # training BACKEND STEPS
+    local begin=$EPOCHREALTIME
+    "$MSA" train --text "$W/text" --out "$W/$1.safetensors" --steps "$2" --index-warmup 0 --backend "$1" > "$W/log" || return 1
+    awk -v a="$begin" -v b="$EPOCHREALTIME" 'BEGIN {print b - a}'
+    cut -d , -f 1-3 "$W/$1.csv" > "$W/$1.losses"
+    rm -f "$W/$1.safetensors" "$W/$1.csv"
+}
+# What a step takes is the difference of two runs, so that setting up and judging cancel.
+train() {
+    local W few many time=() backend
+    wanted train || return
+    W=$(mktemp -d)
+    head -c 60000 "$(tests/text.sh "$B" kjv)" > "$W/text"
+    for backend in ref fast; do
+        [[ $backend == ref ]] && few=1 many=3 || few=1 many=11
+        time+=("$(awk -v a="$(training $backend $few)" -v b="$(training $backend $many)" -v n=$((many - few)) 'BEGIN {print (b - a) / n}')")
+    done
+    {
+        awk -v r="${time[0]}" -v f="${time[1]}" 'BEGIN {
+            printf "training step of the small model: reference %.3f s, fast %.3f s, ratio %.1f\n", r, f, r / f}'
+        echo "step, bits per byte and KL of the reference, and of fast:"
+        join -t , <(tail -n +2 "$W/ref.losses") <(tail -n +2 "$W/fast.losses")
+    } | tee "$DIR/cpu-train.txt"
+    rm -r "$W"
+}
+
 run 16k 'dense index sparse/blocks sparse/ruled prefill' "T=16384 S=16384 $ONE"
+run gradients-16k 'backward/ruled kl/ruled' "T=16384 S=16384 $ONE"
 run 32k 'dense index sparse/ruled prefill' "T=32768 S=32768 $ONE"
-run 64k 'dense index sparse/ruled prefill' "T=65536 S=65536 $ONE"
-run decode-1m 'decode dense' "T=1 S=1048576 $ALL"
+run 64k "$(has_torch && wanted peers-64k || echo dense) index sparse/blocks sparse/ruled prefill" "T=65536 S=65536 $ONE"
+run decode-1m 'decode dense_decode' "T=1 S=1048576 $ALL"
+run decode-1m-bf16 'decode dense_decode' "T=1 S=1048576 $ALL" --bf16-keys
 run chunk-1m 'index sparse/ruled prefill' "T=4096 S=1048576 $ONE"
 run ladder sparse "T=1024 S=16384 $ONE"
+peers 16k 16384
+peers 64k 65536
+if wanted memory; then
+    MSA_LARGE=1 "$B/tests/test_memory" 1 > "$DIR/cpu-memory.txt" || failed=1
+    cat "$DIR/cpu-memory.txt"
+fi
+train
 exit $failed
