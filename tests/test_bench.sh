@@ -105,7 +105,11 @@ if [[ $has_json -eq 1 ]]; then
     sed 's/"stage": "sparse"/"stage": "prefill"/' "$W/results.json" > "$W/prefill.json"
     "$MSA" results "$W/prefill.json" --speedup "$W/speedup.svg" > "$W.out" 2> "$W.err" && grep -q 'paper, H800' "$W/speedup.svg"
     check $? "... and of one that was, beside the paper's"
-    rm "$W/roof.svg" "$W/speedup.svg" "$W/prefill.json"
+    sed 's/"verified": true/"verified": false/' "$W/prefill.json" > "$W/wrong.json"
+    "$MSA" results "$W/wrong.json" --speedup "$W/none.svg" > "$W.out" 2> "$W.err"
+    [[ $? -eq 2 && ! -e $W/none.svg ]]
+    check $? "... but none of results whose verdict failed"
+    rm "$W/roof.svg" "$W/speedup.svg" "$W/prefill.json" "$W/wrong.json"
     sed -i 's/"repeats": [0-9]*/"repeats": 2/' "$W/results.json"
     for bad in "$W/results.json" "$W/none.json" README.md; do
         "$MSA" results "$bad" > "$W.out" 2> "$W.err"
