@@ -74,7 +74,7 @@ for n in 8 16 32 64 128 256 512 1024; do
         RUNS+=("layer-${n}k-$ids|reverse/scan sparse/union sparse/kv_outer prefill|$shape|$ids")
     done
 done
-# Where union and KV-outer meet: from 24 to 100 blocks to choose 16 from, so union8 goes from 1.5 k to 5 k.
+# Where union and KV-outer meet: 16 of the 24 to 96 blocks that the last query sees, so union8 goes from 1.0 k to 4.3 k.
 for s in 3 4 5 6 8 12; do
     RUNS+=("crossing-${s}k|sparse/union sparse/kv_outer prefill|T=2048 S=$((s * 1024)) $M3|random")
 done

@@ -95,11 +95,13 @@ msa_status run(const Call &c)
     if (status != MSA_OK)
         return status;
     part = main_branch(part);
+    // [gates]
     LAUNCH(overlap, dim3(1), dim3(32 * warps), sizeof(Smem), c.stream, c.s, part.a.ids, sum);
     part.s.gate = {sum, crossing * (uint32_t)(n_samples(c.s) * c.s.n_kv_heads * c.s.topk), false};
     status = ON_SIDE(sparse, union).run(part);
     part.s.gate.above = true;
     return status == MSA_OK ? ON_SIDE(sparse, kv_outer).run(part) : status;
+    // [gates]
 }
 
 } // namespace

@@ -21,8 +21,10 @@ extern const msa_entry ON_SIDE(index, fused), ON_SIDE(sparse, union), ON_SIDE(sp
 /// (H200) or 3.4 k (H800) if L2 holds all. Of the selections of ref/cli/selections.h none comes near at M3's
 /// sizes and 2^20 tokens: local and structured have 1.0 k and 1.2 k, hot and random 6.0 k and 7.5 k.
 ///
+/// For other sizes than M3's it is only a guess: in bytes alone they meet at 12 k G / Bk.
+///
 /// What settles it: the runs crossing-* of tests/bench_cuda.sh, random selections over prefixes so short that
-/// union8 goes from 1.5 k to 5 k. It belongs where sparse/union and sparse/kv_outer take equally long.
+/// union8 goes from 1.0 k to 4.3 k. It belongs where sparse/union and sparse/kv_outer take equally long.
 constexpr uint32_t crossing = 2;
 
 /// Both pieces use the same workspace, one after the other.
