@@ -38,9 +38,9 @@ static void turn_around(void)
     free(w);
 }
 
-static msa_shape small_shape(void)
+static msa_shape small_shape(int64_t n_q)
 {
-    return (msa_shape){.n_q = 32,
+    return (msa_shape){.n_q = n_q,
                        .n_kv = 1024,
                        .n_heads = 16,
                        .n_kv_heads = 1,
@@ -53,7 +53,7 @@ static msa_shape small_shape(void)
 /* Kernels on the engine against the formulas. */
 static void small(const char *distribution)
 {
-    msa_shape shape = small_shape();
+    msa_shape shape = small_shape(32);
     trial t = engine_inputs(&shape, distribution);
     work of[ORDERS];
     count_orders(&t.shape, t.in.ids, of);
@@ -71,7 +71,7 @@ static void small(const char *distribution)
  * by the selection. */
 static void chosen(const char *distribution)
 {
-    msa_shape shape = small_shape();
+    msa_shape shape = small_shape(8);
     trial t = engine_inputs(&shape, distribution);
     double kib[3];
     static const char *const name[3] = {"prefill/union", "prefill/kv_outer", "prefill/auto"};
@@ -80,6 +80,16 @@ static void chosen(const char *distribution)
     printf("%-10s %7.1f %9.1f %9.1f %9.1f\n", distribution, selection_union8(&t.shape, t.in.ids), kib[0],
            kib[1], kib[2]);
     trial_end(&t);
+}
+
+/* What a caller has to bring for a prompt of M3's heads. */
+static double workspace_gb(int64_t tokens)
+{
+    msa_shape s = m3_chunk();
+    msa_plan plan;
+    s.n_q = s.n_kv = tokens;
+    must(msa_plan_make(&plan, table_device("simt"), "prefill/auto", &s, MSA_BF16));
+    return (double)plan.workspace / 1e9;
 }
 
 /* The least time of some work on a GPU: its products or its bytes. */
@@ -119,14 +129,17 @@ int main(void)
     for (int kind = 0; kind < SELECTION_N; kind++)
         small(distributions[kind]);
 
-    printf("\nKiB written by the whole prefill, same sizes; 2 k = 8\n");
+    printf("\nKiB written by the whole prefill of the last 8 of these queries; 2 k = 8\n");
     printf("selection   union8     union  KV-outer      auto\n");
     for (int kind = 0; kind < SELECTION_N; kind++)
         chosen(distributions[kind]);
 
+    printf("\nworkspace with M3's heads: %.2f GB at 8192 tokens, %.2f GB at 2^20\n", workspace_gb(8192),
+           workspace_gb(1 << 20));
+
     printf("\nM3's sizes, 16384 queries at the end of 2^20 tokens, by the formulas\n");
-    printf("                    queries of                         useful  useful op-  estimate, ms\n");
-    printf("selection   union8  a chosen block  order         GB  products  s. a byte    H800   H200\n");
+    printf("                    queries of                            useful useful op-      estimate, ms\n");
+    printf("selection   union8  a chosen block  order         GB    products  s. a byte       H800   H200\n");
     for (int kind = 0; kind < SELECTION_N; kind++)
         large(kind);
     return 0;
