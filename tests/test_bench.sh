@@ -121,6 +121,39 @@ else
     refuses "jansson" "--json without jansson" topk --shape "$S" --json "$W/x.json"
 fi
 
+# ---- What make bench-cuda would run ----------------------------------------------------------------------
+
+# A program in the place of msa that says it has a GPU, and takes down what it is asked to time.
+mkdir "$W/plan"
+cat > "$W/plan/msa" << END
+#!/bin/sh
+case \$1 in
+kernels) printf 'a\tcuda\n' ;;
+bench) shift; echo "\$@" >> "$W/plan/runs" ;;
+esac
+END
+chmod +x "$W/plan/msa"
+MSA=$W/plan/msa PYTHON=false tests/bench_cuda.sh "$W/plan/files" > "$W.out" 2> "$W.err"
+check $? "make bench-cuda, with nothing behind it"
+bad=
+for tokens in 8192 16384 32768 65536 131072 262144 524288 1048576; do
+    grep -qE "^.*dense.* --shape T=$tokens S=$tokens heads=64:4 .*" "$W/plan/runs" || bad+=" dense/$tokens"
+    for kind in random hot local structured; do
+        grep -qE "^reverse/scan sparse/union sparse/kv_outer prefill .*--shape T=$tokens S=$tokens heads=64:4 .*--distribution $kind" "$W/plan/runs" ||
+            bad+=" prefill/$tokens/$kind"
+    done
+done
+[[ -z $bad ]]
+check $? "... dense, reverse, sparse and prefill at 8K to 1M, all selections$bad"
+[[ $(sed 's/.*--json //' "$W/plan/runs" | sort | uniq -d | wc -l) -eq 0 ]]
+check $? "... each into a file of its own"
+for name in $(sed 's/ --backend .*//' "$W/plan/runs" | tr ' ' '\n' | sort -u); do
+    "$MSA" kernels | cut -f 1 | grep -qE "^$name(/|$)" || bad+=" $name"
+done
+[[ -z $bad ]]
+check $? "... by names that are in the table$bad"
+rm -r "$W/plan"
+
 # ---- Bad input -------------------------------------------------------------------------------------------
 
 refuses "'frobnicate'" "an unknown name" frobnicate
