@@ -26,27 +26,35 @@ static void one_row(void)
     noise(k, KEYS * WIDTH, 2);
     noise(v, KEYS * WIDTH, 3);
     noise(dout, WIDTH, 4);
-    msa_shape s = {.n_q = 1, .n_kv = KEYS, .n_heads = 1, .n_kv_heads = 1, .d_head = WIDTH, .d_index = 1, .block = 8, .topk = 1};
+    msa_shape s = {.n_q = 1,
+                   .n_kv = KEYS,
+                   .n_heads = 1,
+                   .n_kv_heads = 1,
+                   .d_head = WIDTH,
+                   .d_index = 1,
+                   .block = 8,
+                   .topk = 1};
     void *w = room(1, msa_workspace(NULL, &s));
     must(msa_dense(&s, q, k, v, o, &lse, w));
     must(msa_backward(&s, q, k, v, NULL, o, &lse, dout, expected, dk, dv, w));
     free(w);
 
-    double sum_p = 0, sum_pdp = 0, sum_ds = 0;
-    printf("key  weight P       dP     P dP       dS\n");
+    double sum_p = 0, sum_pdp = 0, sum_dx = 0;
+    printf("key  weight p       dp     p dp       dx\n");
     /* [row] */
     double delta = product(dout, o);
     for (int j = 0; j < KEYS; j++) {
         double p = exp(product(q, k + j * WIDTH) / sqrt(WIDTH) - (double)lse);
-        double dp = product(dout, v + j * WIDTH), ds = p * (dp - delta);
+        double dp = product(dout, v + j * WIDTH), dx = p * (dp - delta);
         for (int c = 0; c < WIDTH; c++)
-            found[c] += (float)(ds / sqrt(WIDTH) * (double)k[j * WIDTH + c]);
+            found[c] += (float)(dx / sqrt(WIDTH) * (double)k[j * WIDTH + c]);
         /* [row] */
-        printf("%3d %9.3f %8.3f %8.3f %8.3f\n", j, p, dp, p * dp, ds);
-        sum_p += p, sum_pdp += p * dp, sum_ds += ds;
+        printf("%3d %9.3f %8.3f %8.3f %8.3f\n", j, p, dp, p * dp, dx);
+        sum_p += p, sum_pdp += p * dp, sum_dx += dx;
     }
-    printf("sum %9.3f          %8.3f %8.3f\n", sum_p, sum_pdp, fabs(sum_ds) < 1e-6 ? 0 : sum_ds);
-    printf("dO . O              %8.3f   dQ as by msa_backward(): %s\n", delta, distance(found, expected, WIDTH) < 1e-6 ? "yes" : "NO");
+    printf("sum %9.3f          %8.3f %8.3f\n", sum_p, sum_pdp, fabs(sum_dx) < 1e-6 ? 0 : sum_dx);
+    printf("dO . O              %8.3f   dQ as by msa_backward(): %s\n", delta,
+           distance(found, expected, WIDTH) < 1e-6 ? "yes" : "NO");
 }
 
 /* ---- Against differences of the loss ---------------------------------------------------------------- */
@@ -101,9 +109,17 @@ static float *noisy(long n, unsigned seed)
 
 static void differences(void)
 {
-    problem p = {.s = {.n_q = 48, .n_kv = 48, .n_heads = 4, .n_kv_heads = 2, .d_head = 8, .d_index = 8, .block = 4, .topk = 3}};
+    problem p = {.s = {.n_q = 48,
+                       .n_kv = 48,
+                       .n_heads = 4,
+                       .n_kv_heads = 2,
+                       .d_head = 8,
+                       .d_index = 8,
+                       .block = 4,
+                       .topk = 3}};
     const msa_shape *s = &p.s;
-    long n = s->n_q * s->n_heads * s->d_head, nk = s->n_kv * s->n_kv_heads * s->d_head, ni = s->n_q * s->n_kv_heads * s->d_index;
+    long n = s->n_q * s->n_heads * s->d_head, nk = s->n_kv * s->n_kv_heads * s->d_head,
+         ni = s->n_q * s->n_kv_heads * s->d_index;
     p.q = noisy(n, 1), p.k = noisy(nk, 2), p.v = noisy(nk, 3), p.dout = noisy(n, 4);
     p.qi = noisy(ni, 5), p.ki = noisy(s->n_kv * s->d_index, 6);
     p.ids = room(s->n_kv_heads * s->n_q * s->topk, sizeof *p.ids);
@@ -118,11 +134,16 @@ static void differences(void)
         const char *name;
         float *x, gradient;
         bool kl;
-    } row[] = {{"one of Q", p.q + 300, dq[300], false}, {"one of K", p.k + 300, dk[300], false},   {"one of V", p.v + 300, dv[300], false},
-               {"of Q, KL", p.q + 300, 0, true},        {"of Qi, KL", p.qi + 300, dqi[300], true}, {"of Ki, KL", p.ki + 100, dki[100], true}};
-    printf("\n48 queries in two groups, 3 blocks of 4 keys   gradient  by differences\n");
+    } row[] = {{"one of Q", p.q + 300, dq[300], false},
+               {"one of K", p.k + 300, dk[300], false},
+               {"one of V", p.v + 300, dv[300], false},
+               {"one of Q, of L_KL", p.q + 300, 0, true},
+               {"one of Qi, of L_KL", p.qi + 300, dqi[300], true},
+               {"one of Ki, of L_KL", p.ki + 100, dki[100], true}};
+    printf("\n48 queries in two groups, 3 blocks of 4 keys  derivative  by differences\n");
     for (size_t a = 0; a < sizeof row / sizeof *row; a++)
-        printf("  %-42s %10.5f %14.5f\n", row[a].name, (double)row[a].gradient, difference(&p, row[a].kl ? kl_loss : main_loss, row[a].x));
+        printf("  %-42s %11.5f %15.5f\n", row[a].name, (double)row[a].gradient,
+               difference(&p, row[a].kl ? kl_loss : main_loss, row[a].x));
     void *all[] = {p.q, p.k, p.v, p.dout, p.qi, p.ki, p.ids, p.work, dq, dk, dv, dqi, dki};
     for (size_t a = 0; a < sizeof all / sizeof *all; a++)
         free(all[a]);
@@ -201,6 +222,14 @@ static void drop(gradients *g)
         free(g->x[a]);
 }
 
+static bool same(const trial *t, const gradients *g, const gradients *h)
+{
+    bool all = true;
+    for (int a = 0; a < ARRAYS; a++)
+        all = all && memcmp(g->x[a], h->x[a], (size_t)elements(&t->shape, a) * sizeof *g->x[a]) == 0;
+    return all;
+}
+
 /* How many elements have other bits in another order, and which part of their error budget the change is. */
 static void compare(const trial *t, const inputs *in, const char *kernel)
 {
@@ -209,7 +238,8 @@ static void compare(const trial *t, const inputs *in, const char *kernel)
     long changed[ARRAYS] = {0};
     for (int a = 0; a < ARRAYS; a++)
         noise_of[a] = room(elements(s, a), sizeof *noise_of[a]);
-    noise_of_backward(s, in->q, in->k, in->v, t->in.ids, in->dout, table_find(kernel, "simt")->precision, true, noise_of[0], noise_of[1], noise_of[2]);
+    noise_of_backward(s, in->q, in->k, in->v, t->in.ids, in->dout, table_find(kernel, "simt")->precision,
+                      true, noise_of[0], noise_of[1], noise_of[2]);
     run_gradient(t, kernel, MAIN, 0, NULL);
     gradients first = kept(t);
     for (int order = 1; order < ORDERS; order++) {
@@ -241,7 +271,8 @@ static void compare(const trial *t, const inputs *in, const char *kernel)
 static void compare_all(const trial *t)
 {
     inputs raw, in;
-    if (!inputs_new(&raw, &t->shape, INPUTS_NORMAL, (uint64_t)t->seed) || !inputs_rounded(&in, &raw, &t->shape))
+    if (!inputs_new(&raw, &t->shape, INPUTS_NORMAL, (uint64_t)t->seed) ||
+        !inputs_rounded(&in, &raw, &t->shape))
         must(MSA_ERR_SIZE);
     printf("\nother bits in other orders      dQ         dK         dV    of the error budget\n");
     for (int a = 0; a < KERNELS; a++)
@@ -252,11 +283,13 @@ static void compare_all(const trial *t)
 
 static void who_writes(const trial *t)
 {
-    printf("\nKiB                        read  written: dQ    dK    dV  scratch   CTAs that write a row of dQ    dK\n");
+    printf("\nKiB                        read  written: dQ    dK    dV  scratch   CTAs that write a row of "
+           "dQ    dK\n");
     for (int a = 0; a < KERNELS; a++) {
         written *w = watch_gradient(t, kernels[a]);
-        printf("%-24s %6.0f %12.0f %5.0f %5.0f %8.0f %29d %5d\n", kernels[a], (double)simt_counts()->load_bytes / 1024, w->bytes[TO_DQ] / 1024,
-               w->bytes[TO_DK] / 1024, w->bytes[TO_DV] / 1024, w->elsewhere / 1024, most_writers(w, TO_DQ), most_writers(w, TO_DK));
+        printf("%-24s %6.0f %12.0f %5.0f %5.0f %8.0f %29d %5d\n", kernels[a],
+               (double)simt_counts()->load_bytes / 1024, w->bytes[TO_DQ] / 1024, w->bytes[TO_DK] / 1024,
+               w->bytes[TO_DV] / 1024, w->elsewhere / 1024, most_writers(w, TO_DQ), most_writers(w, TO_DK));
         free(w);
     }
 }
@@ -268,12 +301,22 @@ static void one_sweep(const trial *t)
     static const struct {
         const char *what, *kernel;
         int task;
-    } run[] = {{"attention", "backward/deterministic", MAIN}, {"index", "kl/deterministic", KL}, {"both in one sweep", "backward/deterministic", BOTH}};
-    printf("\ndeterministic         10^6 multiply-adds   KiB read   written\n");
+    } run[] = {{"attention", "backward/deterministic", MAIN},
+               {"index", "kl/deterministic", KL},
+               {"both in one sweep", "backward/deterministic", BOTH}};
+    gradients alone[3];
+    printf("\ndeterministic         10^6 multiply-adds   KiB read   written   dQ, dK, dV\n");
     for (int a = 0; a < 3; a++) {
         simt_counters n = run_gradient(t, run[a].kernel, run[a].task, 0, NULL);
-        printf("%-20s %19.2f %10.0f %9.0f\n", run[a].what, (double)n.tensor_fma / 1e6, (double)n.load_bytes / 1024, (double)n.store_bytes / 1024);
+        alone[a] = kept(t);
+        printf("%-20s %19.2f %10.0f %9.0f%s\n", run[a].what, (double)n.tensor_fma / 1e6,
+               (double)n.load_bytes / 1024, (double)n.store_bytes / 1024,
+               a < 2                           ? ""
+               : same(t, &alone[0], &alone[2]) ? "   the same bits"
+                                               : "   OTHER BITS");
     }
+    for (int a = 0; a < 3; a++)
+        drop(&alone[a]);
 }
 
 int main(void)

@@ -1,11 +1,12 @@
-/* Runs of the gradient kernels on the engine, in a given order, and who writes what in them. Used by the program
- * of chapter 16 and by its figure. */
+/* Runs of the gradient kernels on the engine, in a given order, and who writes what in them. Used by the
+ * program of chapter 16 and by its figure. */
 #ifndef EXAMPLE_GRADIENTS_H
 #define EXAMPLE_GRADIENTS_H
 
 #include "engine.h"
 
-#pragma weak msa_engine_mode /* a build without the engine has none of these, and its program ends before it asks */
+#pragma weak                                                                                                 \
+    msa_engine_mode /* a build without the engine has none of these, and its program ends before it asks */
 #pragma weak msa_engine_resident
 #pragma weak simt_watch
 
@@ -14,7 +15,14 @@ enum { AT_ONCE = 16 }; /* CTAs that the engine runs in turns */
 /* The proportions of M3: blocks of 8 G keys. One group, so that a picture of it is simple. */
 static inline msa_shape small_shape(void)
 {
-    return (msa_shape){.n_q = 16, .n_kv = 512, .n_heads = 4, .n_kv_heads = 1, .d_head = 64, .d_index = 64, .block = 32, .topk = 4};
+    return (msa_shape){.n_q = 16,
+                       .n_kv = 512,
+                       .n_heads = 4,
+                       .n_kv_heads = 1,
+                       .d_head = 64,
+                       .d_index = 64,
+                       .block = 32,
+                       .topk = 4};
 }
 
 /* Where a kernel's writes went: for each array, launch and row which CTAs wrote to it. */
@@ -59,7 +67,8 @@ static inline msa_arrays arrays_for(const trial *t, int task)
 }
 
 /* [orders] */
-/* Runs a kernel with AT_ONCE CTAs at a time. Order 0: threads forward, 1: in reverse, from 2 on: at random. */
+/* Runs a kernel with AT_ONCE CTAs at a time. Order 0: threads forward, 1: in reverse, from 2 on: at random.
+ */
 static inline simt_counters run_gradient(const trial *t, const char *kernel, int task, int order, written *w)
 {
     msa_plan plan;

@@ -14,7 +14,8 @@ static bool wrote(const written *w, int array, int row, int cta)
 }
 
 /* A map of CTAs, downwards, and rows; `each` rows of the array are one column. */
-static void map(const written *w, int array, int rows, int each, int ctas, double left, double top, const char *name)
+static void map(const written *w, int array, int rows, int each, int ctas, double left, double top,
+                const char *name)
 {
     int most = 0;
     char words[48];
@@ -27,7 +28,8 @@ static void map(const written *w, int array, int rows, int each, int ctas, doubl
         most = n > most ? n : most;
         for (int cta = 0; cta < ctas; cta++)
             if (wrote(w, array, row, cta))
-                box(left + CELL * row / each + 0.5, top + HIGH * cta + 0.5, CELL - 1, HIGH - 1, n > 1 ? ORANGE : BLUE, 1);
+                box(left + CELL * row / each + 0.5, top + HIGH * cta + 0.5, CELL - 1, HIGH - 1,
+                    n > 1 ? ORANGE : BLUE, 1);
     }
     snprintf(words, sizeof words, most > 1 ? "up to %d CTAs a row" : "%d CTA a row", most);
     text(left, top + HIGH * ctas + 20, "start", most > 1 ? ORANGE : BLUE, words);
