@@ -53,7 +53,7 @@ static void one_row(void)
         sum_p += p, sum_pdp += p * dp, sum_dx += dx;
     }
     printf("sum %9.3f          %8.3f %8.3f\n", sum_p, sum_pdp, fabs(sum_dx) < 1e-6 ? 0 : sum_dx);
-    printf("dO . O              %8.3f   dQ as by msa_backward(): %s\n", delta,
+    printf("dO . O                 %8.3f   dQ as by msa_backward(): %s\n", delta,
            distance(found, expected, WIDTH) < 1e-6 ? "yes" : "NO");
 }
 
@@ -230,39 +230,46 @@ static bool same(const trial *t, const gradients *g, const gradients *h)
     return all;
 }
 
-/* How many elements have other bits in another order, and which part of their error budget the change is. */
+/* How many elements of an array have other bits; which part of their error budget the change is, at most. */
+static double change(const trial *t, const inputs *in, int array, const float *first, const float *other,
+                     const double *bf16_noise, long *changed)
+{
+    long n = elements(&t->shape, array);
+    double *wide = room(n, sizeof *wide);
+    for (long i = 0; i < n; i++) {
+        *changed += first[i] != other[i];
+        wide[i] = (double)first[i];
+    }
+    verdict_tensor which = (verdict_tensor)(VERDICT_DQ + array);
+    verdict_budget budget = verdict_float32(&t->shape, in, which, 1);
+    budget.noise = bf16_noise;
+    verdict v = verdict_compare(verdict_tensor_dims(&t->shape, which), wide, other, budget);
+    free(wide);
+    return v.used;
+}
+
 static void compare(const trial *t, const inputs *in, const char *kernel)
 {
     const msa_shape *s = &t->shape;
-    double *noise_of[ARRAYS], used = 0;
+    double *bf16_noise[ARRAYS], used = 0;
     long changed[ARRAYS] = {0};
     for (int a = 0; a < ARRAYS; a++)
-        noise_of[a] = room(elements(s, a), sizeof *noise_of[a]);
+        bf16_noise[a] = room(elements(s, a), sizeof *bf16_noise[a]);
     noise_of_backward(s, in->q, in->k, in->v, t->in.ids, in->dout, table_find(kernel, "simt")->precision,
-                      true, noise_of[0], noise_of[1], noise_of[2]);
+                      true, bf16_noise[TO_DQ], bf16_noise[TO_DK], bf16_noise[TO_DV]);
     run_gradient(t, kernel, MAIN, 0, NULL);
     gradients first = kept(t);
     for (int order = 1; order < ORDERS; order++) {
         run_gradient(t, kernel, MAIN, order, NULL);
         gradients other = kept(t);
-        for (int a = 0; a < ARRAYS; a++) {
-            double *wide = room(elements(s, a), sizeof *wide);
-            for (long i = 0; i < elements(s, a); i++) {
-                changed[a] += first.x[a][i] != other.x[a][i];
-                wide[i] = (double)first.x[a][i];
-            }
-            verdict_tensor which = (verdict_tensor)(VERDICT_DQ + a);
-            verdict_budget budget = verdict_float32(s, in, which, 1);
-            budget.noise = noise_of[a];
-            used = fmax(used, verdict_compare(verdict_tensor_dims(s, which), wide, other.x[a], budget).used);
-            free(wide);
-        }
+        for (int a = 0; a < ARRAYS; a++)
+            used = fmax(used, change(t, in, a, first.x[a], other.x[a], bf16_noise[a], &changed[a]));
         drop(&other);
     }
     printf("%-24s", kernel);
     for (int a = 0; a < ARRAYS; a++) {
         printf(" %8.0f %%", 100 * (double)changed[a] / ((ORDERS - 1) * (double)elements(s, a)));
-        free(noise_of[a]);
+        free(bf16_noise[a]);
     }
     printf(" %20.1g %%\n", 100 * used);
     drop(&first);
@@ -283,11 +290,10 @@ static void compare_all(const trial *t)
 
 static void who_writes(const trial *t)
 {
-    printf("\nKiB                        read  written: dQ    dK    dV  scratch   CTAs that write a row of "
-           "dQ    dK\n");
+    printf("\nKiB                     read  to dQ   to dK   to dV  scratch  CTAs a row of dQ  of dK\n");
     for (int a = 0; a < KERNELS; a++) {
         written *w = watch_gradient(t, kernels[a]);
-        printf("%-24s %6.0f %12.0f %5.0f %5.0f %8.0f %29d %5d\n", kernels[a],
+        printf("%-22s %5.0f %6.0f %7.0f %7.0f %8.0f %17d %6d\n", kernels[a],
                (double)simt_counts()->load_bytes / 1024, w->bytes[TO_DQ] / 1024, w->bytes[TO_DK] / 1024,
                w->bytes[TO_DV] / 1024, w->elsewhere / 1024, most_writers(w, TO_DQ), most_writers(w, TO_DK));
         free(w);
