@@ -87,7 +87,6 @@ static double kl_loss(const problem *p)
     return loss;
 }
 
-/* [difference] */
 static double difference(const problem *p, double (*loss)(const problem *), float *x)
 {
     const float step = 0x1p-6f, before = *x;
@@ -98,7 +97,6 @@ static double difference(const problem *p, double (*loss)(const problem *), floa
     *x = before;
     return (above - below) / (2 * (double)step);
 }
-/* [difference] */
 
 static float *noisy(long n, unsigned seed)
 {

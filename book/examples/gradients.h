@@ -66,7 +66,6 @@ static inline msa_arrays arrays_for(const trial *t, int task)
     return a;
 }
 
-/* [orders] */
 /* Runs a kernel with AT_ONCE CTAs at a time. Order 0: threads forward, 1: in reverse, from 2 on: at random.
  */
 static inline simt_counters run_gradient(const trial *t, const char *kernel, int task, int order, written *w)
@@ -83,7 +82,6 @@ static inline simt_counters run_gradient(const trial *t, const char *kernel, int
     t->engine->free(work);
     return *simt_counts();
 }
-/* [orders] */
 
 /* The same, and who wrote what. */
 static inline written *watch_gradient(const trial *t, const char *kernel)
