@@ -5,9 +5,10 @@
 #include "internal.h"
 
 struct model_run {
-    const msa_ops *ops;
+    msa_ops ops;
     int n_seqs, length;
     int64_t n; /* tokens */
+    const int *scored; /* which targets count; NULL: all */
     int32_t *cu;
     msa_shape shape;
     block_state *block; /* [n_layers] */
@@ -29,7 +30,7 @@ static void place(const model *m, model_run *r, bool train, arena *a)
     r->x = arena_take(a, n * d, sizeof(float));
     r->normed = arena_take(a, n * d, sizeof(float));
     r->logits = arena_take(a, n * MODEL_VOCAB, sizeof(float));
-    r->work = arena_take(a, msa_layer_workspace(r->ops, &r->shape, &lc), 1);
+    r->work = arena_take(a, msa_layer_workspace(&r->ops, &r->shape, &lc), 1);
     if (!train)
         return;
     r->dlogits = arena_take(a, n * MODEL_VOCAB, sizeof(float));
@@ -49,7 +50,7 @@ model_run *model_run_new(const model *m, const msa_ops *ops, int n_seqs, int len
     model_run *r = calloc(1, sizeof *r);
     if (!r)
         return NULL;
-    r->ops = ops;
+    r->ops = variant_ops(&m->config, ops);
     r->n_seqs = n_seqs;
     r->length = length;
     r->n = (int64_t)n_seqs * length;
@@ -102,10 +103,10 @@ void model_forward(const model *m, model_run *r, msa_attention mode, const uint8
         memcpy(r->block[0].x + (size_t)i * d, m->params + tokens[i] * d, d * sizeof(float));
     for (int l = 0; l < c->n_layers; l++) {
         float *out = l + 1 < c->n_layers ? r->block[l + 1].x : r->x;
-        block_forward(m, l, r->ops, &r->shape, effective(m, mode), &r->block[l], out, r->work);
+        block_forward(m, l, &r->ops, &r->shape, effective(m, mode), &r->block[l], out, r->work);
     }
     must(msa_rmsnorm(r->n, c->d_model, c->eps, r->x, final_norm(m, m->params), r->normed));
-    r->ops->gemm(false, false, r->n, MODEL_VOCAB, c->d_model, r->normed, head(m, m->params), 0, r->logits);
+    r->ops.gemm(false, false, r->n, MODEL_VOCAB, c->d_model, r->normed, head(m, m->params), 0, r->logits);
 }
 
 /* Natural-log loss of one row; with `grad`, also (softmax - onehot) * share. */
@@ -124,6 +125,24 @@ static double cross_entropy(const float *logits, uint8_t target, float share, fl
     return log((double)sum) - (double)(logits[target] - max);
 }
 
+void model_run_score(model_run *r, const int *scored)
+{
+    r->scored = scored;
+}
+
+static bool counts(const model_run *r, int64_t i)
+{
+    return !r->scored || r->scored[i];
+}
+
+static int64_t n_counted(const model_run *r)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < r->n; i++)
+        n += counts(r, i);
+    return n;
+}
+
 double model_loss(const model_run *r, const uint8_t *targets, float *nats)
 {
     double total = 0;
@@ -131,9 +150,9 @@ double model_loss(const model_run *r, const uint8_t *targets, float *nats)
         double loss = cross_entropy(r->logits + i * MODEL_VOCAB, targets[i], 0, NULL);
         if (nats)
             nats[i] = (float)loss;
-        total += loss;
+        total += counts(r, i) ? loss : 0;
     }
-    return total / (double)r->n;
+    return total / (double)n_counted(r);
 }
 
 void model_backward(const model *m, model_run *r, msa_attention mode, const uint8_t *tokens,
@@ -141,16 +160,17 @@ void model_backward(const model *m, model_run *r, msa_attention mode, const uint
 {
     const model_config *c = &m->config;
     const int64_t n = r->n, d = c->d_model;
+    const float share = 1 / (float)n_counted(r);
     memset(r->grads, 0, m->n_params * sizeof *r->grads);
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i++)
-        cross_entropy(r->logits + i * MODEL_VOCAB, targets[i], 1 / (float)n, r->dlogits + i * MODEL_VOCAB);
-    r->ops->gemm(true, false, d, MODEL_VOCAB, n, r->normed, r->dlogits, 1, head(m, r->grads));
-    r->ops->gemm(false, true, n, d, MODEL_VOCAB, r->dlogits, head(m, m->params), 0, r->dx);
+        cross_entropy(r->logits + i * MODEL_VOCAB, targets[i], counts(r, i) ? share : 0, r->dlogits + i * MODEL_VOCAB);
+    r->ops.gemm(true, false, d, MODEL_VOCAB, n, r->normed, r->dlogits, 1, head(m, r->grads));
+    r->ops.gemm(false, true, n, d, MODEL_VOCAB, r->dlogits, head(m, m->params), 0, r->dx);
     must(msa_rmsnorm_backward(n, c->d_model, c->eps, r->x, final_norm(m, m->params), r->dx, r->dx,
                               final_norm(m, r->grads), r->scratch.channel));
     for (int l = c->n_layers - 1; l >= 0; l--)
-        block_backward(m, l, r->ops, &r->shape, effective(m, mode), &r->block[l], lambda, r->dx, r->grads,
+        block_backward(m, l, &r->ops, &r->shape, effective(m, mode), &r->block[l], lambda, r->dx, r->grads,
                        &kl[l], &r->scratch, r->work);
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < d; j++)
