@@ -123,11 +123,10 @@ static bool read_subject(const model *m, const char *path, bool task, uint64_t s
         return io_read_file(path, REPORT_MAX_TEXT, bytes, n, err);
     *n = (size_t)windows * (size_t)m->config.context + 1;
     *bytes = malloc(*n);
-    if (*bytes)
-        task_text(m, seed, (int)windows, *bytes);
-    else
+    const bool ok = *bytes && task_text(m, seed, (int)windows, *bytes);
+    if (!ok)
         snprintf(err, IO_ERR, "no memory for %lld sequences", (long long)windows);
-    return *bytes != NULL;
+    return ok;
 }
 
 int cmd_evaluate(int argc, char **argv)
@@ -158,14 +157,14 @@ int cmd_evaluate(int argc, char **argv)
     size_t n = 0;
     if (!model_load(&m, path, err))
         return cli_fail(argv[0], "--model: %s", err);
-    if (task && (m.config.context % 4 != 0 || m.config.context > TASK_MAX_LENGTH)) {
-        snprintf(err, IO_ERR, "expected a model whose context is a multiple of 4 up to %d, found %d", TASK_MAX_LENGTH,
-                 m.config.context);
-        status = cli_fail(argv[0], "--task: %s", err);
+    if (task && m.config.context < TASK_MIN_LENGTH) {
+        status = cli_fail(argv[0], "--task: expected a model with a context of at least %d, found %d", TASK_MIN_LENGTH,
+                          m.config.context);
     } else if (!read_subject(&m, text_path, task, (uint64_t)seed, windows, &bytes, &n, err)) {
         status = cli_fail(argv[0], "%s: %s", task ? "--task" : "--text", err);
     }
     if (status) {
+        free(bytes);
         model_free(&m);
         return status;
     }

@@ -8,7 +8,8 @@
 
 struct model_decoder {
     const model *m;
-    msa_ops ops;
+    const msa_ops *ops; /* the caller's, or own */
+    msa_ops own;
     int length, max_len;
     block_state pass;       /* activations of a chunk; the same for every layer but for the cache */
     msa_layer_state *cache; /* [n_layers]: k, v, ki */
@@ -33,7 +34,7 @@ static void place(model_decoder *dec, arena *a)
         place_cache(c, (size_t)dec->max_len, &dec->cache[l], a);
     dec->x = arena_take(a, (size_t)s.n_q * (size_t)c->d_model, sizeof(float));
     dec->logits = arena_take(a, MODEL_VOCAB, sizeof(float));
-    dec->work = arena_take(a, msa_layer_workspace(&dec->ops, &s, &lc), 1);
+    dec->work = arena_take(a, msa_layer_workspace(dec->ops, &s, &lc), 1);
 }
 
 model_decoder *model_decoder_new(const model *m, const msa_ops *ops, int max_len)
@@ -41,7 +42,8 @@ model_decoder *model_decoder_new(const model *m, const msa_ops *ops, int max_len
     model_decoder *d = calloc(1, sizeof *d);
     if (!d)
         return NULL;
-    *d = (model_decoder){.m = m, .ops = variant_ops(&m->config, ops), .max_len = max_len};
+    *d = (model_decoder){.m = m,  .max_len = max_len};
+    d->ops = variant_ops(&m->config, ops, &d->own);
     d->cache = calloc((size_t)m->config.n_layers, sizeof *d->cache);
     arena size = {NULL, 0}, memory = {NULL, 0};
     const msa_shape s = largest(d);
@@ -81,7 +83,7 @@ static void append(model_decoder *d, const uint8_t *tokens, int n)
         d->pass.attention.v = d->cache[l].v;
         d->pass.attention.ki = d->cache[l].ki;
         memcpy(d->pass.x, d->x, (size_t)n * width * sizeof(float));
-        block_forward(m, l, &d->ops, &s, c->sparse ? MSA_ATTN_SPARSE : MSA_ATTN_DENSE, &d->pass, d->x,
+        block_forward(m, l, d->ops, &s, c->sparse ? MSA_ATTN_SPARSE : MSA_ATTN_DENSE, &d->pass, d->x,
                       d->work);
     }
     d->length += n;
@@ -100,6 +102,6 @@ const float *model_decode(model_decoder *d, const uint8_t *tokens, int n)
     }
     must(msa_rmsnorm(1, width, m->config.eps, d->x + (last - 1) * width, final_norm(m, m->params),
                      d->pass.mlp_in));
-    d->ops.gemm(false, false, 1, MODEL_VOCAB, width, d->pass.mlp_in, head(m, m->params), 0, d->logits);
+    d->ops->gemm(false, false, 1, MODEL_VOCAB, width, d->pass.mlp_in, head(m, m->params), 0, d->logits);
     return d->logits;
 }

@@ -56,8 +56,8 @@ static inline float *extra_part(const model *m, float *buffer, int l, int which)
     return buffer + m->tensor[first + l * extra_tensors(&m->config) + which].offset;
 }
 
-/* The table `ops` with the entries that the model's departures from MSA replace (variants.c). */
-msa_ops variant_ops(const model_config *c, const msa_ops *ops);
+/* `ops`, or, where the model's departures from MSA replace entries of it, *own with those (variants.c). */
+const msa_ops *variant_ops(const model_config *c, const msa_ops *ops, msa_ops *own);
 
 /* A model of zeros, its sizes checked. */
 bool model_allocate(model *m, const model_config *c, io_error err);

@@ -5,7 +5,8 @@
 #include "internal.h"
 
 struct model_run {
-    msa_ops ops;
+    const msa_ops *ops; /* the caller's, or own */
+    msa_ops own;
     int n_seqs, length;
     int64_t n; /* tokens */
     const int *scored; /* which targets count; NULL: all */
@@ -30,7 +31,7 @@ static void place(const model *m, model_run *r, bool train, arena *a)
     r->x = arena_take(a, n * d, sizeof(float));
     r->normed = arena_take(a, n * d, sizeof(float));
     r->logits = arena_take(a, n * MODEL_VOCAB, sizeof(float));
-    r->work = arena_take(a, msa_layer_workspace(&r->ops, &r->shape, &lc), 1);
+    r->work = arena_take(a, msa_layer_workspace(r->ops, &r->shape, &lc), 1);
     if (!train)
         return;
     r->dlogits = arena_take(a, n * MODEL_VOCAB, sizeof(float));
@@ -50,7 +51,7 @@ model_run *model_run_new(const model *m, const msa_ops *ops, int n_seqs, int len
     model_run *r = calloc(1, sizeof *r);
     if (!r)
         return NULL;
-    r->ops = variant_ops(&m->config, ops);
+    r->ops = variant_ops(&m->config, ops, &r->own);
     r->n_seqs = n_seqs;
     r->length = length;
     r->n = (int64_t)n_seqs * length;
@@ -103,10 +104,10 @@ void model_forward(const model *m, model_run *r, msa_attention mode, const uint8
         memcpy(r->block[0].x + (size_t)i * d, m->params + tokens[i] * d, d * sizeof(float));
     for (int l = 0; l < c->n_layers; l++) {
         float *out = l + 1 < c->n_layers ? r->block[l + 1].x : r->x;
-        block_forward(m, l, &r->ops, &r->shape, effective(m, mode), &r->block[l], out, r->work);
+        block_forward(m, l, r->ops, &r->shape, effective(m, mode), &r->block[l], out, r->work);
     }
     must(msa_rmsnorm(r->n, c->d_model, c->eps, r->x, final_norm(m, m->params), r->normed));
-    r->ops.gemm(false, false, r->n, MODEL_VOCAB, c->d_model, r->normed, head(m, m->params), 0, r->logits);
+    r->ops->gemm(false, false, r->n, MODEL_VOCAB, c->d_model, r->normed, head(m, m->params), 0, r->logits);
 }
 
 /* Natural-log loss of one row; with `grad`, also (softmax - onehot) * share. */
@@ -165,12 +166,12 @@ void model_backward(const model *m, model_run *r, msa_attention mode, const uint
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i++)
         cross_entropy(r->logits + i * MODEL_VOCAB, targets[i], counts(r, i) ? share : 0, r->dlogits + i * MODEL_VOCAB);
-    r->ops.gemm(true, false, d, MODEL_VOCAB, n, r->normed, r->dlogits, 1, head(m, r->grads));
-    r->ops.gemm(false, true, n, d, MODEL_VOCAB, r->dlogits, head(m, m->params), 0, r->dx);
+    r->ops->gemm(true, false, d, MODEL_VOCAB, n, r->normed, r->dlogits, 1, head(m, r->grads));
+    r->ops->gemm(false, true, n, d, MODEL_VOCAB, r->dlogits, head(m, m->params), 0, r->dx);
     must(msa_rmsnorm_backward(n, c->d_model, c->eps, r->x, final_norm(m, m->params), r->dx, r->dx,
                               final_norm(m, r->grads), r->scratch.channel));
     for (int l = c->n_layers - 1; l >= 0; l--)
-        block_backward(m, l, &r->ops, &r->shape, effective(m, mode), &r->block[l], lambda, r->dx, r->grads,
+        block_backward(m, l, r->ops, &r->shape, effective(m, mode), &r->block[l], lambda, r->dx, r->grads,
                        &kl[l], &r->scratch, r->work);
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < d; j++)

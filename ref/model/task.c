@@ -9,37 +9,34 @@
 
 #define HELD_OUT 0x6a75646765u /* mixed into the seed: what training does not see */
 
-/* A random order of 0..n-1 (Fisher and Yates). */
-static void shuffle(uint64_t seed, int n, int *order)
-{
-    for (int i = 0; i < n; i++)
-        order[i] = i;
-    for (int i = n - 1; i > 0; i--) {
-        int j = (int)(random_uniform(seed, (uint64_t)i) * (i + 1)), kept = order[i];
-        order[i] = order[j];
-        order[j] = kept;
-    }
-}
-
 void task_draw(uint64_t seed, uint64_t number, int length, uint8_t *tokens, uint8_t *targets, int *distance)
 {
-    const int pairs = length / 2;
-    const uint64_t own = random_bits(seed, number);
-    int place[TASK_MAX_LENGTH / 2], key[TASK_KEYS];
-    shuffle(own, pairs, place);
-    shuffle(own + 1, TASK_KEYS, key);
-    memset(distance, 0, (size_t)length * sizeof *distance);
-    for (int a = 0; a < pairs; a++) {
-        uint8_t value = (uint8_t)(TASK_KEYS + (int)(random_uniform(own + 2, (uint64_t)(a / 2)) * TASK_KEYS));
-        tokens[2 * place[a]] = (uint8_t)key[a / 2];
-        tokens[2 * place[a] + 1] = value;
+    const uint64_t own = random_bits(seed, number), keys = random_bits(seed, ~number);
+    int place[TASK_KEYS], value[TASK_KEYS];
+    memset(tokens, TASK_NOISE, (size_t)length);
+    for (int k = 0; k < TASK_KEYS; k++) { /* a free place for each fact, by trial */
+        uint64_t trial = (uint64_t)k;
+        do {
+            place[k] = (int)(random_uniform(keys, trial) * length);
+            trial += TASK_KEYS;
+        } while (tokens[place[k]] < TASK_ASK);
+        value[k] = (int)(random_bits(own, (uint64_t)k) % TASK_VALUES);
+        tokens[place[k]] = (uint8_t)(k * TASK_VALUES + value[k]);
     }
-    for (int a = 0; a + 1 < pairs; a += 2) {
-        int first = place[a] < place[a + 1] ? place[a] : place[a + 1], second = place[a] + place[a + 1] - first;
-        distance[2 * second] = 2 * (second - first);
+    for (int i = 0; i < length; i++) {
+        const uint64_t bits = random_bits(own, (uint64_t)(TASK_KEYS + i));
+        const int k = (int)(bits / 4 % TASK_KEYS);
+        targets[i] = (uint8_t)(TASK_ANSWER + value[k]);
+        distance[i] = 0;
+        if (tokens[i] < TASK_ASK)
+            continue;
+        if (bits % 4 == 0 && place[k] < i) {
+            tokens[i] = (uint8_t)(TASK_ASK + k);
+            distance[i] = i - place[k];
+        } else {
+            tokens[i] = (uint8_t)(TASK_NOISE + (int)(bits / 64 % (256 - TASK_NOISE)));
+        }
     }
-    memcpy(targets, tokens + 1, (size_t)length - 1);
-    targets[length - 1] = 0; /* never asked for: it follows a value */
 }
 
 static bool answered(const float *logits, uint8_t target)
@@ -88,12 +85,16 @@ bool task_judge(const model *m, const msa_ops *ops, uint64_t seed, int count, ta
     return ok;
 }
 
-void task_text(const model *m, uint64_t seed, int count, uint8_t *bytes)
+bool task_text(const model *m, uint64_t seed, int count, uint8_t *bytes)
 {
-    const int n = m->config.context;
-    uint8_t targets[TASK_MAX_LENGTH];
-    int distance[TASK_MAX_LENGTH];
-    for (int a = 0; a < count; a++)
-        task_draw(seed ^ HELD_OUT, (uint64_t)a, n, bytes + (size_t)a * (size_t)n, targets, distance);
-    bytes[(size_t)count * (size_t)n] = 0;
+    const size_t n = (size_t)m->config.context;
+    uint8_t *targets = malloc(n);
+    int *distance = malloc(n * sizeof *distance);
+    const bool ok = targets && distance;
+    for (int a = 0; ok && a < count; a++)
+        task_draw(seed ^ HELD_OUT, (uint64_t)a, (int)n, bytes + (size_t)a * n, targets, distance);
+    bytes[(size_t)count * n] = TASK_NOISE;
+    free(targets);
+    free(distance);
+    return ok;
 }

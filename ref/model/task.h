@@ -2,26 +2,33 @@
  * @file task.h
  * @brief A synthetic task with known answers at every distance: associative recall.
  *
- * A sequence is a shuffle of pairs (key, value). Every key stands in two pairs with the same value; at the
- * second the value can be told, by whoever finds the first. Keys and values are drawn anew for each sequence.
+ * A sequence is noise in which facts stand, one byte each: this key has that value. Each key has one fact at a random
+ * place, and its value is drawn anew for each sequence. About a quarter of the tokens ask for a key whose fact came
+ * before; the target there is the value. No answer ever stands in the sequence, and noise has no target.
  */
 #ifndef MSA_TASK_H
 #define MSA_TASK_H
 
 #include "model.h"
 
-#define TASK_KEYS 128 /* bytes 0..127 are keys, 128..255 values */
-#define TASK_MAX_LENGTH (4 * TASK_KEYS)
+enum {
+    TASK_KEYS = 16,
+    TASK_VALUES = 8,
+    TASK_ASK = TASK_KEYS * TASK_VALUES, /**< bytes below are facts, key * TASK_VALUES + value; then 16 questions */
+    TASK_ANSWER = TASK_ASK + TASK_KEYS, /**< then 8 answers */
+    TASK_NOISE = TASK_ANSWER + TASK_VALUES,
+    TASK_MIN_LENGTH = 2 * TASK_KEYS
+};
 
-/** Sequence `number` of stream `seed`: tokens [length] and the token after each, targets [length]. A target
- *  that can be told has its distance in tokens from key to key in distance [length], any other 0.
- *  @param length a multiple of 4, at most TASK_MAX_LENGTH */
+/** Sequence `number` of stream `seed`: tokens [length], the answer to each, targets [length], and in
+ *  distance [length] how far back its fact stands; 0 where nothing is asked.
+ *  @param length at least TASK_MIN_LENGTH */
 void task_draw(uint64_t seed, uint64_t number, int length, uint8_t *tokens, uint8_t *targets, int *distance);
 
-/** What a model gets right of the targets that can be told. */
+/** What a model answers. */
 #define TASK_BINS 4
 typedef struct task_result {
-    double bits;            /**< mean bits of a target */
+    double bits;            /**< mean bits of an answer */
     double accuracy;        /**< part where the answer has the largest logit */
     double bin[TASK_BINS];  /**< the same for distances up to 1/4, 2/4, 3/4 and 4/4 of the sequence */
 } task_result;
@@ -31,6 +38,6 @@ typedef struct task_result {
 bool task_judge(const model *m, const msa_ops *ops, uint64_t seed, int count, task_result *out);
 
 /** The same sequences one after another, and one byte more, as a text to evaluate: count*context+1 bytes. */
-void task_text(const model *m, uint64_t seed, int count, uint8_t *bytes);
+bool task_text(const model *m, uint64_t seed, int count, uint8_t *bytes);
 
 #endif

@@ -71,9 +71,8 @@ void trainer_free(trainer *t)
 trainer *trainer_new(const model_config *c, const train_config *config, const train_text *text,
                      const msa_ops *ops, io_error err)
 {
-    if (!text->bytes && (c->context % 4 != 0 || c->context > TASK_MAX_LENGTH)) {
-        snprintf(err, IO_ERR, "the task: expected a context that is a multiple of 4 up to %d, found %d",
-                 TASK_MAX_LENGTH, c->context);
+    if (!text->bytes && c->context < TASK_MIN_LENGTH) {
+        snprintf(err, IO_ERR, "the task: expected a context of at least %d, found %d", TASK_MIN_LENGTH, c->context);
         return NULL;
     }
     if (text->bytes && text->n_train <= c->context) {

@@ -128,14 +128,16 @@ static const msa_kernel reverse_kl_kernel = {.stage = MSA_STAGE_KL,
                                              .workspace = kl_workspace,
                                              .kl = msa_kl_reverse};
 
-msa_ops variant_ops(const model_config *c, const msa_ops *ops)
+const msa_ops *variant_ops(const model_config *c, const msa_ops *ops, msa_ops *own)
 {
     static const msa_kernel *const selector[N_SELECTORS] = {NULL, &mean_kernel, &forced_kernel, &window_kernel,
                                                             &random_kernel};
-    msa_ops own = *ops;
-    if (selector[c->selector])
-        own.stage[MSA_STAGE_INDEX] = selector[c->selector];
+    if (!c->selector && !c->reverse_kl)
+        return ops;
+    *own = *ops;
+    if (c->selector)
+        own->stage[MSA_STAGE_INDEX] = selector[c->selector];
     if (c->reverse_kl)
-        own.stage[MSA_STAGE_KL] = &reverse_kl_kernel;
+        own->stage[MSA_STAGE_KL] = &reverse_kl_kernel;
     return own;
 }
