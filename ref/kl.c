@@ -36,7 +36,8 @@ static void teacher(const msa_shape *s, int r, const float *q, const float *k, c
     }
 }
 
-/* KL(u || t) of one row of index logits. Puts in place of t the teacher whose u - t is this loss's gradient. */
+/* KL(u || t) of one row of index logits. Puts in place of t the teacher whose u - t is this loss's gradient.
+ */
 static double reverse_row(int64_t n, const double *logits, double lse, double *t)
 {
     double sum = 0;
@@ -115,9 +116,9 @@ msa_status msa_kl(const msa_shape *s, const float *q, const float *k, const floa
     return kl(s, q, k, qi, ki, ids, weight, loss, dqi, dki, work, false);
 }
 
-msa_status msa_kl_reverse(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
-                          const int32_t *ids, const float *lse, const float *index_lse, double weight,
-                          double *loss, float *dqi, float *dki, void *work)
+msa_status msa_kl_reverse(const msa_shape *s, const float *q, const float *k, const float *qi,
+                          const float *ki, const int32_t *ids, const float *lse, const float *index_lse,
+                          double weight, double *loss, float *dqi, float *dki, void *work)
 {
     (void)lse, (void)index_lse;
     return kl(s, q, k, qi, ki, ids, weight, loss, dqi, dki, work, true);

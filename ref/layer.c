@@ -100,8 +100,8 @@ static void sink_forward(const msa_shape *s, const float *sink, const float *lse
     }
 }
 
-static msa_status attend(const msa_ops *ops, const msa_shape *s, const float *q, const float *k, const float *v,
-                         const int32_t *ids, float *o, float *lse, void *work)
+static msa_status attend(const msa_ops *ops, const msa_shape *s, const float *q, const float *k,
+                         const float *v, const int32_t *ids, float *o, float *lse, void *work)
 {
     return ids ? ops->stage[MSA_STAGE_SPARSE]->sparse(s, q, k, v, ids, o, lse, work)
                : ops->stage[MSA_STAGE_DENSE]->dense(s, q, k, v, o, lse, work);
@@ -146,8 +146,8 @@ static void sink_backward(const msa_shape *s, const float *sink, const msa_layer
 
 /* y += softmax(Qi Ki^T / sqrt(di)) Vi Wio over all visible keys, Vi = sg(X) Wiv. */
 static msa_status value_head_forward(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c,
-                                     const msa_layer_weights *w, const float *x, msa_layer_state *st, float *y,
-                                     void *work)
+                                     const msa_layer_weights *w, const float *x, msa_layer_state *st,
+                                     float *y, void *work)
 {
     const msa_shape index = index_attention(s);
     const int64_t m = c->d_model, di = s->d_index;
@@ -185,7 +185,8 @@ static msa_status value_head_backward(const msa_ops *ops, const msa_shape *s, co
     return MSA_OK;
 }
 
-/* ---- The layer ------------------------------------------------------------------------------------------ */
+/* ---- The layer ------------------------------------------------------------------------------------------
+ */
 
 msa_status msa_layer_forward(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c,
                              msa_attention mode, const msa_layer_weights *w, const float *x,
@@ -227,7 +228,8 @@ msa_status msa_layer_forward(const msa_ops *ops, const msa_shape *s, const msa_l
         o = sunk;
     }
     ops->gemm(false, false, T, m, n.q, o, w->wo, 0, y);
-    return c->value_head && mode != MSA_ATTN_DENSE ? value_head_forward(ops, s, c, w, x, st, y, work) : MSA_OK;
+    return c->value_head && mode != MSA_ATTN_DENSE ? value_head_forward(ops, s, c, w, x, st, y, work)
+                                                   : MSA_OK;
 }
 
 msa_status msa_layer_backward(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c,

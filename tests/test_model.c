@@ -107,8 +107,8 @@ static double total_loss(void *of)
     return p->lambda * selector_loss(p) + language_loss(p);
 }
 
-// Which loss a tensor's gradient is of, and its weight. Where the Index Branch has values, both losses train it;
-// where it is attached, both reach what it reads.
+// Which loss a tensor's gradient is of, and its weight. Where the Index Branch has values, both losses train
+// it; where it is attached, both reach what it reads.
 static numeric_loss *loss_of(const problem *p, const model_tensor *t, double *weight)
 {
     const model_config *c = &p->m.config;
@@ -216,8 +216,8 @@ static void gradients(const model_config *config, const char *what, msa_attentio
 }
 
 // With lambda 0 no index parameter moves; with any lambda all others get the same bits.
-// Departures from MSA. The index reads sg(X), so what lies below it is compared only where it is attached; there
-// the queries are zero, so that the teacher, which is detached, does not depend on X.
+// Departures from MSA. The index reads sg(X), so what lies below it is compared only where it is attached;
+// there the queries are zero, so that the teacher, which is detached, does not depend on X.
 static void gradients_of_departures(void)
 {
     for (msa_attention mode = MSA_ATTN_WARMUP; mode <= MSA_ATTN_SPARSE; mode++) {

@@ -56,11 +56,13 @@ static int evaluate_task(const char *command, const model *m, int count, uint64_
     return 0;
 }
 
-/* ---- The same as one row of a table ------------------------------------------------------------------------- */
+/* ---- The same as one row of a table
+ * ------------------------------------------------------------------------- */
 
 static void print_header(const model *m, bool task)
 {
-    printf(task ? "bits,accuracy,accuracy_1,accuracy_2,accuracy_3,accuracy_4" : "bits_per_byte,bits_per_byte_dense");
+    printf(task ? "bits,accuracy,accuracy_1,accuracy_2,accuracy_3,accuracy_4"
+                : "bits_per_byte,bits_per_byte_dense");
     printf(",block_recall,score_recall,random_block_recall,random_score_recall");
     for (int l = 0; l < m->config.n_layers; l++)
         printf(",entropy_%d,first_mass_%d,first_taken_%d,agreement_%d", l, l, l, l);
@@ -101,12 +103,13 @@ static bool print_selection(const model *m, const eval_windows *t, uint64_t seed
     printf(",%.4f,%.4f,%.4f,%.4f", mean.index.block_recall, mean.index.score_recall, mean.random.block_recall,
            mean.random.score_recall);
     for (int l = 0; l < layers; l++)
-        printf(",%.4f,%.4f,%.4f,%.4f", look[l].entropy, look[l].first_mass, look[l].first_taken, look[l].agreement);
+        printf(",%.4f,%.4f,%.4f,%.4f", look[l].entropy, look[l].first_mass, look[l].first_taken,
+               look[l].agreement);
     return true;
 }
 
-static int evaluate_row(const char *command, const model *m, const eval_windows *t, const eval_windows *recalled,
-                        bool task, uint64_t seed)
+static int evaluate_row(const char *command, const model *m, const eval_windows *t,
+                        const eval_windows *recalled, bool task, uint64_t seed)
 {
     print_header(m, task);
     if (!print_quality(m, t, task, seed) || !print_selection(m, recalled, seed))
@@ -137,7 +140,8 @@ int cmd_evaluate(int argc, char **argv)
     const cli_option options[] = {
         {"--model", CLI_NEEDED, &path, 0, 0, "FILE.safetensors of 'msa train'"},
         {"--text", CLI_TEXT, &text_path, 0, 0, "FILE to predict (needed, or --task)"},
-        {"--task", CLI_FLAG, &task, 0, 0, "sequences of associative recall that training did not see, in place of a text"},
+        {"--task", CLI_FLAG, &task, 0, 0,
+         "sequences of associative recall that training did not see, in place of a text"},
         {"--held-out", CLI_FLAG, &held_out, 0, 0, "only its last 5 %, which training does not see"},
         {"--windows", CLI_INT, &windows, 1, 1 << 20, "N windows at most for the loss"},
         {"--recall-windows", CLI_INT, &recall_windows, 1, 1 << 20, "N windows at most for the recall"},
@@ -158,8 +162,8 @@ int cmd_evaluate(int argc, char **argv)
     if (!model_load(&m, path, err))
         return cli_fail(argv[0], "--model: %s", err);
     if (task && m.config.context < TASK_MIN_LENGTH) {
-        status = cli_fail(argv[0], "--task: expected a model with a context of at least %d, found %d", TASK_MIN_LENGTH,
-                          m.config.context);
+        status = cli_fail(argv[0], "--task: expected a model with a context of at least %d, found %d",
+                          TASK_MIN_LENGTH, m.config.context);
     } else if (!read_subject(&m, text_path, task, (uint64_t)seed, windows, &bytes, &n, err)) {
         status = cli_fail(argv[0], "%s: %s", task ? "--task" : "--text", err);
     }

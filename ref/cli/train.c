@@ -85,8 +85,8 @@ static double validate(const job *j, const trainer *t, const train_text *text, i
 {
     if (!text->bytes) {
         task_result r;
-        return task_judge(trainer_model(t), j->ops, j->train.seed, windows < TASK_SEQUENCES ? windows : TASK_SEQUENCES,
-                          &r)
+        return task_judge(trainer_model(t), j->ops, j->train.seed,
+                          windows < TASK_SEQUENCES ? windows : TASK_SEQUENCES, &r)
                    ? r.bits
                    : NAN;
     }
@@ -99,8 +99,8 @@ static double validate(const job *j, const trainer *t, const train_text *text, i
 static int write_recall(const char *command, const job *j, const trainer *t, const train_text *text)
 {
     const int layers = j->shape.n_layers;
-    const eval_windows w =
-        eval_windows_of(trainer_model(t), text->bytes + text->n_train, text->n - text->n_train, RECALL_WINDOWS);
+    const eval_windows w = eval_windows_of(trainer_model(t), text->bytes + text->n_train,
+                                           text->n - text->n_train, RECALL_WINDOWS);
     eval_recall *layer = cli_alloc(command, (size_t)layers * sizeof *layer);
     if (!layer)
         return 2;
@@ -159,7 +159,8 @@ static int finish(const char *command, const job *j, const trainer *t, const tra
         return cli_fail(command, "%s", err);
     remove(j->state);
     printf("wrote %s (%zu parameters) and %s\n", j->out, trainer_model(t)->n_params, j->csv_path);
-    printf("held-out %s: %.4f bits per byte\n", text->bytes ? "text" : "sequences", validate(j, t, text, INT32_MAX));
+    printf("held-out %s: %.4f bits per byte\n", text->bytes ? "text" : "sequences",
+           validate(j, t, text, INT32_MAX));
     return 0;
 }
 
@@ -178,8 +179,9 @@ static int train(const char *command, job *j, const train_text *text)
     int status = open_curve(command, j, trainer_steps(t));
     if (!status) {
         printf("%s on %s: %zu parameters, %" PRId64 " steps of %" PRId64 " x %d bytes, seed %" PRIu64 "%s\n",
-               j->shape.sparse ? "MSA" : "GQA", text->bytes ? j->text_path : "associative recall", trainer_model(t)->n_params, j->train.steps,
-               j->train.batch, j->shape.context, j->train.seed, resume ? "" : ", from the start");
+               j->shape.sparse ? "MSA" : "GQA", text->bytes ? j->text_path : "associative recall",
+               trainer_model(t)->n_params, j->train.steps, j->train.batch, j->shape.context, j->train.seed,
+               resume ? "" : ", from the start");
         if (resume)
             printf("continuing after step %" PRId64 "\n", trainer_steps(t));
         fflush(stdout);
@@ -200,7 +202,8 @@ static int settle(const char *command, job *j)
         return cli_fail(command, "expected a build with jansson (package libjansson-dev), found one without");
     if (strcmp(j->attention, "msa") != 0 && strcmp(j->attention, "gqa") != 0)
         return cli_fail(command, "--attention: expected msa or gqa, found '%s'", j->attention);
-    for (j->shape.selector = 0; strcmp(j->selector, model_selector_name((model_selector)j->shape.selector)) != 0;)
+    for (j->shape.selector = 0;
+         strcmp(j->selector, model_selector_name((model_selector)j->shape.selector)) != 0;)
         if (++j->shape.selector == N_SELECTORS)
             return cli_fail(command, "--selector: expected max, mean, forced, window or random, found '%s'",
                             j->selector);
@@ -243,7 +246,8 @@ int cmd_train(int argc, char **argv)
                c.d_ff,     c.block,   c.topk,    c.context,    1};
     bool reverse_kl = false, attached = false, sink = false, value_head = false;
     const cli_option options[] = {
-        {"--text", CLI_TEXT, &j.text_path, 0, 0, "FILE to learn from; its last 5 % are held out (needed, or --task)"},
+        {"--text", CLI_TEXT, &j.text_path, 0, 0,
+         "FILE to learn from; its last 5 % are held out (needed, or --task)"},
         {"--task", CLI_FLAG, &j.task, 0, 0, "associative recall in place of a text"},
         {"--out", CLI_NEEDED, &j.out, 0, 0, "FILE.safetensors to write; the loss curve goes to FILE.csv"},
         {"--attention", CLI_TEXT, &j.attention, 0, 0, "msa or gqa"},
@@ -272,7 +276,8 @@ int cmd_train(int argc, char **argv)
         {"--reverse-kl", CLI_FLAG, &reverse_kl, 0, 0, "the selector learns from KL(u || t)"},
         {"--attached", CLI_FLAG, &attached, 0, 0, "the KL loss reaches the rest of the network"},
         {"--sink", CLI_FLAG, &sink, 0, 0, "a learnable sink logit in every head"},
-        {"--value-head", CLI_FLAG, &value_head, 0, 0, "values in the Index Branch, trained by the language loss"},
+        {"--value-head", CLI_FLAG, &value_head, 0, 0,
+         "values in the Index Branch, trained by the language loss"},
         {"--recall-every", CLI_INT, &j.recall_every, 1, 1e9, "N steps between recalls in the loss curve"},
         {"--save-every", CLI_INT, &j.save_every, 1, 1e9, "N steps between saved states"},
         {"--backend", CLI_TEXT, &j.backend, 0, 0, "ref or fast"},

@@ -42,7 +42,7 @@ model_decoder *model_decoder_new(const model *m, const msa_ops *ops, int max_len
     model_decoder *d = calloc(1, sizeof *d);
     if (!d)
         return NULL;
-    *d = (model_decoder){.m = m,  .max_len = max_len};
+    *d = (model_decoder){.m = m, .max_len = max_len};
     d->ops = variant_ops(&m->config, ops, &d->own);
     d->cache = calloc((size_t)m->config.n_layers, sizeof *d->cache);
     arena size = {NULL, 0}, memory = {NULL, 0};

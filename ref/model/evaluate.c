@@ -122,7 +122,8 @@ eval_recall eval_mean_recall(const eval_recall *layer, int layers)
     return mean;
 }
 
-/* ---- What a layer looks like ---------------------------------------------------------------------------- */
+/* ---- What a layer looks like ----------------------------------------------------------------------------
+ */
 
 static double dot_product(const float *a, const float *b, int n)
 {
@@ -133,7 +134,8 @@ static double dot_product(const float *a, const float *b, int n)
 }
 
 /* Entropy of one head's full softmax at query i of one sequence, and its mass on the first block. */
-static double row_entropy(const msa_shape *s, const msa_layer_state *st, int64_t i, int h, double *p, double *first)
+static double row_entropy(const msa_shape *s, const msa_layer_state *st, int64_t i, int h, double *p,
+                          double *first)
 {
     const int d = s->d_head, r = h / (s->n_heads / s->n_kv_heads);
     const float *q = st->q + (i * s->n_heads + h) * d;
@@ -181,7 +183,8 @@ static int64_t look_at(const msa_shape *s, const msa_layer_state *st, double *p,
             sum->first_taken += (double)(ids[0] == 0) / G;
             for (int other = 0; other < r; other++)
                 sum->agreement +=
-                    row_agreement(ids, st->ids + ((int64_t)other * s->n_q + i) * s->topk, s->topk) * 2 / (G * (G - 1));
+                    row_agreement(ids, st->ids + ((int64_t)other * s->n_q + i) * s->topk, s->topk) * 2 /
+                    (G * (G - 1));
         }
     }
     return queries;
@@ -206,7 +209,8 @@ bool eval_looks(const model *m, const msa_ops *ops, const eval_windows *t, eval_
     }
     for (int l = 0; ok && l < layers; l++) {
         const double n = (double)queries;
-        out[l] = (eval_look){out[l].entropy / n, out[l].first_mass / n, out[l].first_taken / n, out[l].agreement / n};
+        out[l] = (eval_look){out[l].entropy / n, out[l].first_mass / n, out[l].first_taken / n,
+                             out[l].agreement / n};
     }
     model_run_free(run);
     free(p);

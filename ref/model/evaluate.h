@@ -49,7 +49,7 @@ typedef struct eval_look {
     double entropy;     /**< of the full causal softmax of the Main Branch, in nats, a mean over heads */
     double first_mass;  /**< part of its mass on the first block */
     double first_taken; /**< part of the queries that chose the first block */
-    double agreement;   /**< |A & B| / |A or B| of two groups' choices but for the local block; NaN with one */
+    double agreement; /**< |A & B| / |A or B| of two groups' choices but for the local block; NaN with one */
 } eval_look;
 
 /** Looks at every layer, into out[n_layers]. False if memory runs out. */

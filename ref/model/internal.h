@@ -44,7 +44,8 @@ static inline float *head(const model *m, float *buffer)
     return buffer + m->tensor[2 + m->config.n_layers * LAYER_TENSORS].offset;
 }
 
-/* What a departure from MSA adds to a layer stands behind everything else: its parts `which` = 0.. in order. */
+/* What a departure from MSA adds to a layer stands behind everything else: its parts `which` = 0.. in order.
+ */
 static inline int extra_tensors(const model_config *c)
 {
     return (c->sink ? 1 : 0) + (c->value_head ? 2 : 0);

@@ -86,8 +86,8 @@ double model_loss(const model_run *r, const uint8_t *targets, float *nats);
  *  kl [n_layers] receives each layer's L_KL. */
 void model_backward(const model *m, model_run *r, msa_attention mode, const uint8_t *tokens,
                     const uint8_t *targets, double lambda, double *kl);
-/** Only the targets whose `scored` [n_seqs*length] is not 0 count, in loss and gradient; NULL: all, as at first.
- *  The array must outlive its use. */
+/** Only the targets whose `scored` [n_seqs*length] is not 0 count, in loss and gradient; NULL: all, as at
+ * first. The array must outlive its use. */
 void model_run_score(model_run *r, const int *scored);
 float *model_run_grads(model_run *r);              /**< [n_params], zeroed by model_backward first */
 const float *model_run_logits(const model_run *r); /**< [n_seqs*length, 256] */

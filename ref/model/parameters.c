@@ -174,7 +174,8 @@ bool model_new(model *m, const model_config *c, uint64_t seed, io_error err)
         double std = 1 / sqrt((double)t->dim[0]);
         if (a == 0)
             std = 0.5;
-        else if (leaf && (strcmp(leaf, ".wo") == 0 || strcmp(leaf, ".wio") == 0 || strcmp(leaf, ".w_down") == 0))
+        else if (leaf &&
+                 (strcmp(leaf, ".wo") == 0 || strcmp(leaf, ".wio") == 0 || strcmp(leaf, ".w_down") == 0))
             std /= sqrt(2.0 * c->n_layers);
         for (size_t i = 0; i < t->count; i++)
             m->params[t->offset + i] = (float)(std * random_normal(seed, t->offset + i));

@@ -8,7 +8,7 @@ struct model_run {
     const msa_ops *ops; /* the caller's, or own */
     msa_ops own;
     int n_seqs, length;
-    int64_t n; /* tokens */
+    int64_t n;         /* tokens */
     const int *scored; /* which targets count; NULL: all */
     int32_t *cu;
     msa_shape shape;
@@ -165,7 +165,8 @@ void model_backward(const model *m, model_run *r, msa_attention mode, const uint
     memset(r->grads, 0, m->n_params * sizeof *r->grads);
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i++)
-        cross_entropy(r->logits + i * MODEL_VOCAB, targets[i], counts(r, i) ? share : 0, r->dlogits + i * MODEL_VOCAB);
+        cross_entropy(r->logits + i * MODEL_VOCAB, targets[i], counts(r, i) ? share : 0,
+                      r->dlogits + i * MODEL_VOCAB);
     r->ops->gemm(true, false, d, MODEL_VOCAB, n, r->normed, r->dlogits, 1, head(m, r->grads));
     r->ops->gemm(false, true, n, d, MODEL_VOCAB, r->dlogits, head(m, m->params), 0, r->dx);
     must(msa_rmsnorm_backward(n, c->d_model, c->eps, r->x, final_norm(m, m->params), r->dx, r->dx,

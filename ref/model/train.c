@@ -72,7 +72,8 @@ trainer *trainer_new(const model_config *c, const train_config *config, const tr
                      const msa_ops *ops, io_error err)
 {
     if (!text->bytes && c->context < TASK_MIN_LENGTH) {
-        snprintf(err, IO_ERR, "the task: expected a context of at least %d, found %d", TASK_MIN_LENGTH, c->context);
+        snprintf(err, IO_ERR, "the task: expected a context of at least %d, found %d", TASK_MIN_LENGTH,
+                 c->context);
         return NULL;
     }
     if (text->bytes && text->n_train <= c->context) {

@@ -62,8 +62,8 @@ static void mean_keys(const msa_shape *s, const msa_seq *seq, const float *ki, f
 }
 
 /* Ranks what `rule` makes of the scores; with `learned`, they start as MSA's. */
-static msa_status choose_by(score_rule *rule, bool learned, const msa_shape *s, const float *qi, const float *ki,
-                            float *given_scores, int32_t *ids, float *index_lse, void *work)
+static msa_status choose_by(score_rule *rule, bool learned, const msa_shape *s, const float *qi,
+                            const float *ki, float *given_scores, int32_t *ids, float *index_lse, void *work)
 {
     if (index_lse)
         return MSA_ERR_UNSUPPORTED;
@@ -102,7 +102,7 @@ static size_t choose_workspace(const msa_shape *s)
 }
 
 #define SELECTOR(rule_name, learned, words)                                                                  \
-    static msa_status index_##rule_name(const msa_shape *s, const float *qi, const float *ki, float *scores,  \
+    static msa_status index_##rule_name(const msa_shape *s, const float *qi, const float *ki, float *scores, \
                                         int32_t *ids, float *index_lse, void *work)                          \
     {                                                                                                        \
         return choose_by(score_##rule_name, learned, s, qi, ki, scores, ids, index_lse, work);               \
@@ -130,8 +130,8 @@ static const msa_kernel reverse_kl_kernel = {.stage = MSA_STAGE_KL,
 
 const msa_ops *variant_ops(const model_config *c, const msa_ops *ops, msa_ops *own)
 {
-    static const msa_kernel *const selector[N_SELECTORS] = {NULL, &mean_kernel, &forced_kernel, &window_kernel,
-                                                            &random_kernel};
+    static const msa_kernel *const selector[N_SELECTORS] = {NULL, &mean_kernel, &forced_kernel,
+                                                            &window_kernel, &random_kernel};
     if (!c->selector && !c->reverse_kl)
         return ops;
     *own = *ops;
