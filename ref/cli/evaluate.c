@@ -90,8 +90,8 @@ static bool print_quality(const model *m, const eval_windows *t, bool task, uint
 static bool print_selection(const model *m, const eval_windows *t, uint64_t seed)
 {
     const int layers = m->config.n_layers;
-    eval_recall recall[256];
-    eval_look look[256];
+    eval_recall recall[MODEL_MAX_LAYERS];
+    eval_look look[MODEL_MAX_LAYERS];
     if (!m->config.sparse || t->length <= m->config.topk * m->config.block) {
         for (int a = 0; a < 4 + 4 * layers; a++)
             putchar(',');

@@ -64,7 +64,7 @@ static int open_curve(const char *command, job *j, int64_t done)
 {
     static const char plain[] = "step,train_bits_per_byte,kl_nats,learning_rate,validation_bits_per_byte\n",
                       recall[] = "step,train_bits_per_byte,kl_nats,learning_rate,validation_bits_per_byte,"
-                                 "block_recall,score_recall\n";
+                                 "block_recall,score_recall,entropy_nats\n";
     const char *header = j->recall_every ? recall : plain;
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     int fd = open(j->csv_path, O_RDWR | O_CREAT, 0666);
@@ -95,21 +95,22 @@ static double validate(const job *j, const trainer *t, const train_text *text, i
     return eval_bits_per_byte(trainer_model(t), j->ops, &w, MSA_ATTN_SPARSE);
 }
 
-/* Mean recall of the layers on a few windows of the held-out text. */
+/* Recall and entropy, means over the layers, on a few windows of the held-out text. */
 static int write_recall(const char *command, const job *j, const trainer *t, const train_text *text)
 {
+    const model *m = trainer_model(t);
     const int layers = j->shape.n_layers;
-    const eval_windows w = eval_windows_of(trainer_model(t), text->bytes + text->n_train,
-                                           text->n - text->n_train, RECALL_WINDOWS);
-    eval_recall *layer = cli_alloc(command, (size_t)layers * sizeof *layer);
-    if (!layer)
-        return 2;
-    bool ok = eval_recalls(trainer_model(t), j->ops, &w, j->train.seed, layer);
-    const msa_recall_result mean = eval_mean_recall(layer, layers).index;
-    free(layer);
-    if (!ok)
+    const eval_windows w =
+        eval_windows_of(m, text->bytes + text->n_train, text->n - text->n_train, RECALL_WINDOWS);
+    eval_recall recall[MODEL_MAX_LAYERS];
+    eval_look look[MODEL_MAX_LAYERS];
+    if (!eval_recalls(m, j->ops, &w, j->train.seed, recall) || !eval_looks(m, j->ops, &w, look))
         return cli_fail(command, "expected memory for one window, found too little");
-    fprintf(j->csv, ",%.4f,%.4f", mean.block_recall, mean.score_recall);
+    const msa_recall_result mean = eval_mean_recall(recall, layers).index;
+    double entropy = 0;
+    for (int l = 0; l < layers; l++)
+        entropy += look[l].entropy / layers;
+    fprintf(j->csv, ",%.4f,%.4f,%.4f", mean.block_recall, mean.score_recall, entropy);
     return 0;
 }
 
@@ -130,7 +131,7 @@ static int run_steps(const char *command, job *j, trainer *t, const train_text *
         if (s.step % EVAL_EVERY == 0 || last)
             fprintf(j->csv, "%.5g", validate(j, t, text, EVAL_WINDOWS));
         if (j->recall_every && (s.step % j->recall_every != 0 && !last))
-            fputs(",,", j->csv);
+            fputs(",,,", j->csv);
         else if (j->recall_every && write_recall(command, j, t, text) != 0)
             return 2;
         fputc('\n', j->csv);
@@ -278,7 +279,8 @@ int cmd_train(int argc, char **argv)
         {"--sink", CLI_FLAG, &sink, 0, 0, "a learnable sink logit in every head"},
         {"--value-head", CLI_FLAG, &value_head, 0, 0,
          "values in the Index Branch, trained by the language loss"},
-        {"--recall-every", CLI_INT, &j.recall_every, 1, 1e9, "N steps between recalls in the loss curve"},
+        {"--recall-every", CLI_INT, &j.recall_every, 1, 1e9,
+         "N steps between recalls and entropies in the loss curve"},
         {"--save-every", CLI_INT, &j.save_every, 1, 1e9, "N steps between saved states"},
         {"--backend", CLI_TEXT, &j.backend, 0, 0, "ref or fast"},
         CLI_OPT_SEED(w.seed),

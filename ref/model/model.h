@@ -13,6 +13,7 @@
 #include "../msa.h"
 
 #define MODEL_VOCAB 256
+#define MODEL_MAX_LAYERS 256
 
 typedef struct model_config {
     int n_layers, d_model, n_heads, n_kv_heads, d_head, d_index, d_ff;

@@ -95,9 +95,15 @@ static bool check_config(const model_config *c, io_error err)
         const char *name;
         int value, most;
     } size[] = {
-        {"n_layers", c->n_layers, 256},      {"d_model", c->d_model, 65536}, {"n_heads", c->n_heads, 1024},
-        {"n_kv_heads", c->n_kv_heads, 1024}, {"d_head", c->d_head, 1024},    {"d_index", c->d_index, 1024},
-        {"d_ff", c->d_ff, 1 << 18},          {"block", c->block, 1 << 20},   {"topk", c->topk, 1 << 20},
+        {"n_layers", c->n_layers, MODEL_MAX_LAYERS},
+        {"d_model", c->d_model, 65536},
+        {"n_heads", c->n_heads, 1024},
+        {"n_kv_heads", c->n_kv_heads, 1024},
+        {"d_head", c->d_head, 1024},
+        {"d_index", c->d_index, 1024},
+        {"d_ff", c->d_ff, 1 << 18},
+        {"block", c->block, 1 << 20},
+        {"topk", c->topk, 1 << 20},
         {"context", c->context, 1 << 24},
     };
     for (size_t a = 0; a < sizeof size / sizeof *size; a++)
