@@ -186,6 +186,7 @@ EXPERIMENTS = $(if $(QUICK),data/experiments/quick.conf $(B)/quick,data/experime
 experiments: deps ## the paper's claims re-run small, into data/experiments (about three hours; QUICK=1: five minutes)
 	@$(MAKE) --no-print-directory build
 	@MSA=$(B)/msa B=$(B) COMMIT=$(COMMIT) tests/experiments.sh run $(EXPERIMENTS)
+	@$(if $(QUICK),,MSA=$(B)/msa B=$(B) figures/experiments_maps.sh $(B))
 	@$(MAKE) --no-print-directory experiments-report QUICK=$(QUICK)
 
 experiments-report: ## only the tables and figures of the experiments, from their CSV files

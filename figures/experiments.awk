@@ -1,6 +1,6 @@
 # Draws one figure of the experiments as SVG from their tables: awk -v figure=NAME -f experiments.awk FILE.csv
-# Figures: parity (a dot a model), retrieval (accuracy by distance), conversion (recall over the steps), cost (time by
-# length).
+# Figures: parity (a mark a model), retrieval (accuracy by distance), conversion (recall, loss and entropy over the
+# steps), cost (time by length).
 BEGIN {
     FS = ","
     ink = "#1c2733"; faint = "#66717d"
@@ -72,7 +72,7 @@ function retrieval(   a, b, r, n, sum, bottom, x, y, px, py) {
     bottom = 330
     axis(0, 100, 5, "%.0f %%", bottom)
     for (b = 1; b <= 4; b++)
-        text(left + (right - left) * (b - 0.5) / 4, bottom + 22, "middle", faint, sprintf("%d/4 of the context", b))
+        text(left + (right - left) * (b - 0.5) / 4, bottom + 22, "middle", faint, sprintf("to %d/4", b))
     for (a = 1; a <= arms; a++) {
         px = 0
         for (b = 1; b <= 4; b++) {
@@ -87,31 +87,47 @@ function retrieval(   a, b, r, n, sum, bottom, x, y, px, py) {
         }
         legend(a, shape[a], colour[a], arm[a])
     }
-    text(left, 26, "start", ink, "Answers right, by how far back the fact stands (mean of the seeds)")
+    text(left, 26, "start", ink, "Answers right, by how far back the fact stands, in parts of the context (means of the seeds)")
     finish(bottom + 45, "Accuracy of associative recall by distance")
 }
 
-function conversion(   a, r, s, bottom, most, x, y, px, py, n, sum, step) {
-    bottom = 330
-    axis(0, 1, 5, "%.1f", bottom)
-    for (r = 1; r <= rows; r++) if (value[r, "step"] > most) most = value[r, "step"]
-    for (s = 0; s <= 5; s++)
-        text(left + (right - left) * s / 5, bottom + 22, "middle", faint, sprintf("%d", most * s / 5))
-    for (a = 1; a <= arms; a++)
-        for (n = 0; n < 2; n++) {
-            px = 0
-            for (r = 1; r <= rows; r++) {
-                if (value[r, "arm"] != arm[a] || value[r, "seed"] != 1) continue
-                x = left + (right - left) * value[r, "step"] / most
-                y = bottom - (bottom - top) * value[r, n ? "score_recall" : "block_recall"]
-                if (px) line(px, py, x, y, colour[2 * a - 1 + n], 2)
-                px = x; py = y
-            }
-            mark(px, py, shape[2 * a - 1 + n], colour[2 * a - 1 + n])
-            legend(2 * a - 1 + n, shape[2 * a - 1 + n], colour[2 * a - 1 + n], arm[a] (n ? ", score" : ", block"))
+# One panel a measure; a line a seed.
+function panel(measure, words, x0, y0, w, h, high,   a, r, i, x, y, px, py, last) {
+    if (!high) {
+        for (r = 1; r <= rows; r++) if (value[r, measure] > high) high = value[r, measure]
+        high *= 1.05
+    }
+    text(x0, y0 - 12, "start", ink, words)
+    for (i = 0; i <= 4; i++) {
+        y = y0 + h - h * i / 4
+        line(x0, y, x0 + w, y, "#dfe3e8", 1)
+        text(x0 - 8, y + 5, "end", faint, sprintf("%.2f", high * i / 4))
+        text(x0 + w * i / 4, y0 + h + 20, "middle", faint, sprintf("%d", most * i / 4))
+    }
+    for (a = 1; a <= arms; a++) {
+        last = ""
+        for (r = 1; r <= rows; r++) {
+            if (value[r, "arm"] != arm[a]) continue
+            x = x0 + w * value[r, "step"] / most
+            y = y0 + h - h * value[r, measure] / high
+            if (last == value[r, "seed"]) line(px, py, x, y, colour[a], 1.5)
+            if (value[r, "step"] == most) mark(x, y, shape[a], colour[a])
+            px = x; py = y; last = value[r, "seed"]
         }
-    text(left, 26, "start", ink, "Recall of the selector over the steps of training (seed 1)")
-    finish(bottom + 45, "Recall of the selector during training")
+    }
+}
+
+function conversion(   a, r) {
+    width = 1000
+    for (r = 1; r <= rows; r++) if (value[r, "step"] > most) most = value[r, "step"]
+    panel("block_recall", "Block recall", 70, 60, 320, 200, 1)
+    panel("score_recall", "Score recall", 490, 60, 320, 200, 1)
+    panel("kl_nats", "KL loss, nats", 70, 330, 320, 200, 0)
+    panel("entropy_nats", "Entropy of the main attention, nats", 490, 330, 320, 200, 0)
+    right = 815; top = 60
+    for (a = 1; a <= arms; a++) legend(a, shape[a], colour[a], arm[a])
+    text(70, 24, "start", ink, "The selector and what it learns from, over the steps of training; a line a seed")
+    finish(570, "Recall of the selector, its loss, and the entropy of the main attention during training")
 }
 
 function cost(   a, r, bottom, x, y, px, py, low, high, names, words) {

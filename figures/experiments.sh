@@ -6,6 +6,7 @@ export LC_ALL=C
 cd "$(dirname "$0")/.." || exit 2
 dir=${1:-data/experiments} out=${2:-figures/experiments}
 mkdir -p "$out" || exit 2
+link=$(realpath -m --relative-to="$dir" "${LINK:-$out}")
 
 # Reads a table of experiments: mean(arm, measure), low(..), high(..) over the seeds; n[arm]; arms in order.
 READ='
@@ -26,6 +27,18 @@ table() { # table FILE AWK-PROGRAM
     if [[ -s $dir/$1 ]]; then awk "$READ $2" "$dir/$1"; else printf 'Not run yet: %s is missing.\n' "$dir/$1"; fi
 }
 
+# Draws a figure of a table that is there.
+draw() { # draw FIGURE FILE
+    [[ ! -s $dir/$2 ]] || awk -v figure="$1" -f figures/experiments.awk "$dir/$2" > "$out/$1.svg"
+}
+draw parity text.csv
+draw retrieval retrieval.csv
+draw conversion text-curves.csv
+draw cost cost.csv
+show() { # show FIGURE WORDS
+    [[ ! -s $out/$1.svg ]] || printf '\n![%s](%s/%s.svg)\n' "$2" "$link" "$1"
+}
+
 cat << 'END'
 # The paper's claims, re-run small
 
@@ -40,12 +53,29 @@ END
 table text.csv '
 END { print "| model | seeds | held-out bits per byte | spread | against dense |\n|---|---|---|---|---|"
   split("dense msa converted", want, " ")
-  for (i = 1; i <= 3; i++) { a = want[i]; if (!(a in n)) continue
+  for (i = 1; i <= 3; i++) { a = want[i]; if (!(a in n) || !("dense" in n)) continue
     gap = mean(a, "bits_per_byte") - mean("dense", "bits_per_byte"); allowed = wider(a, "dense", "bits_per_byte")
     one = 0.01 * mean("dense", "bits_per_byte"); if (one > allowed) allowed = one
     printf "| %s | %d | %.4f | %.4f | %s |\n", a, n[a], mean(a, "bits_per_byte"), spread(a, "bits_per_byte"),
         a == "dense" ? "" : sprintf("%+.2f %%, %s", 100 * gap / mean("dense", "bits_per_byte"), (gap <= allowed ? "within" : "outside") " the spread or 1 %") }
 }'
+show parity "Held-out bits per byte of every model, a mark a seed"
+printf '\n## Conversion\n\n'
+if [[ -s $dir/text-curves.csv ]]; then
+    awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) column[$i] = i; next }
+        !($1 in n) { arm[++arms] = $1 } { n[$1]++; step = $column["step"]; if (step > most) most = step
+          count[$1, step]++; for (c in column) if (c ~ /recall|nats/) sum[$1, step, c] += $column[c] }
+        END { print "| model | step | block recall | score recall | KL loss, nats | entropy, nats |\n|---|---|---|---|---|---|"
+          for (i = 1; i <= arms; i++) for (s = 1; s <= most; s++) { a = arm[i]; m = count[a, s]
+            if (m && int(s * 6 / most) != int((s - 1) * 6 / most))
+              printf "| %s | %d | %.3f | %.3f | %.3f | %.2f |\n", a, s, sum[a, s, "block_recall"] / m, sum[a, s, "score_recall"] / m,
+                sum[a, s, "kl_nats"] / m, sum[a, s, "entropy_nats"] / m } }' "$dir/text-curves.csv"
+    printf '\nMeans of the layers and seeds. The KL loss runs over all visible tokens in the warmup and over the chosen ones after it, and\nis 0 while the model is dense. `msa` has %s warmup steps; `converted` is dense first.\n' \
+        "$(sed -n 's/^msa,1,.*--index-warmup \([0-9]*\).*/\1/p' "$dir/text.csv")"
+else
+    echo "Not run yet: $dir/text-curves.csv is missing."
+fi
+show conversion "Recall, KL loss and entropy during training, a line a seed"
 printf '\n## Long-range retrieval\n\n'
 table retrieval.csv '
 END { print "| model | seeds | answers right | spread | by distance: to 1/4 | to 2/4 | to 3/4 | to 4/4 | part of dense |\n|---|---|---|---|---|---|---|---|---|"
@@ -53,6 +83,7 @@ END { print "| model | seeds | answers right | spread | by distance: to 1/4 | to
     for (b = 1; b <= 4; b++) printf "%.1f %% | ", 100 * mean(a, "accuracy_" b)
     printf "%s |\n", mean("dense", "accuracy") == "" ? "" : sprintf("%.1f %%", 100 * mean(a, "accuracy") / mean("dense", "accuracy")) }
   print "\nA guess is right one time in eight." }'
+show retrieval "Answers right by distance"
 printf '\n## Ablations\n\n'
 table text.csv '
 END { print "| model | seeds | bits per byte | spread | against msa | block recall | score recall |\n|---|---|---|---|---|---|---|"
@@ -109,10 +140,4 @@ else
     echo "Not run yet: $dir/cost.csv is missing ('make experiments-cost', on a quiet machine)."
 fi
 
-draw() { # draw FIGURE FILE
-    [[ ! -s $dir/$2 ]] || awk -v figure="$1" -f figures/experiments.awk "$dir/$2" > "$out/$1.svg"
-}
-draw parity text.csv
-draw retrieval retrieval.csv
-draw conversion text-curves.csv
-draw cost cost.csv
+show cost "Time by length"

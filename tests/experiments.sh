@@ -4,6 +4,7 @@
 #   tests/experiments.sh run CONF DIR          rows into DIR/EXPERIMENT.csv, curves into DIR/EXPERIMENT-curves.csv
 #   tests/experiments.sh check CONF DIR EXPERIMENT ARM SEED     trains that one again: is its row the same?
 #   tests/experiments.sh list CONF DIR         the runs, and which are done
+#   tests/experiments.sh model CONF DIR EXPERIMENT ARM SEED     the file of its model, if it is there
 #
 # A run that is interrupted or killed goes on from its last saved state, here and in `msa train`. JOBS (1) runs at a
 # time, THREADS (1) each; ONLY='retrieval/msa' limits `run` to names EXPERIMENT/ARM that match it.
@@ -145,7 +146,7 @@ one() { # one NUMBER OF DIR EXPERIMENT ARM SEED
     echo "[$1/$2] $4/$5 seed $6: $(sed -n 2p "$result" | cut -d , -f 1-2) after $((SECONDS - start)) s"
 }
 
-[[ $# -ge 3 ]] || fail "expected run, check or list, a configuration and a directory, found '$*'"
+[[ $# -ge 3 ]] || fail "expected run, check, list or model, a configuration and a directory, found '$*'"
 what=$1 conf=$2 dir=$3
 read_conf "$conf"
 mkdir -p "$dir" "$B/experiments" || exit 2
@@ -172,14 +173,18 @@ list | run)
     while [[ $(jobs -rp | wc -l) -gt 0 ]]; do wait -n || bad=1; done
     exit $bad
     ;;
-check)
-    [[ $# -eq 6 ]] || fail "expected check CONF DIR EXPERIMENT ARM SEED, found '$*'"
+check | model)
+    [[ $# -eq 6 ]] || fail "expected $what CONF DIR EXPERIMENT ARM SEED, found '$*'"
     scratch=$(mktemp -d) || exit 2
     trap 'rm -rf "$scratch"' EXIT
     for run in "${runs[@]}"; do
         IFS='|' read -r experiment arm seed subject options judging <<< "$run"
         [[ $experiment/$arm/$seed == "$4/$5/$6" ]] || continue
-        commands "$scratch" "$subject" "$options" "$seed" "$judging"
+        commands "$([[ $what == model ]] && echo "$B/experiments" || echo "$scratch")" "$subject" "$options" "$seed" "$judging"
+        if [[ $what == model ]]; then
+            [[ -e $name ]] && echo "$name"
+            exit
+        fi
         measure "$scratch/row" || exit 1
         if grep "^$arm,$seed," "$dir/$experiment.csv" | grep -qF -- "$arm,$seed,$(sed -n 2p "$scratch/row"),"; then
             echo "$experiment/$arm seed $seed: the same row again"
@@ -190,5 +195,5 @@ check)
     done
     fail "$conf: expected a run $4/$5 seed $6, found none"
     ;;
-*) fail "expected run, check or list, found '$what'" ;;
+*) fail "expected run, check, list or model, found '$what'" ;;
 esac

@@ -19,7 +19,7 @@ for table in data/experiments/*.csv; do
         END { exit bad || NR < 2 }' "$table" > "$W.out"
     check $? "$table: whole rows with arm, seed, commit and command, each once"
 done
-figures/experiments.sh data/experiments "$W/figures" > "$W/page" && diff data/experiments/README.md "$W/page" > "$W.out"
+LINK=figures/experiments figures/experiments.sh data/experiments "$W/figures" > "$W/page" && diff data/experiments/README.md "$W/page" > "$W.out"
 check $? "the page of the experiments is what the tables say"
 wrong=
 for figure in "$W"/figures/*.svg; do [[ ! -e $figure ]] || cmp -s "$figure" "figures/experiments/${figure##*/}" || wrong+=" ${figure##*/}"; done
