@@ -131,10 +131,11 @@ function conversion(   a, r) {
 }
 
 function cost(   a, r, bottom, x, y, px, py, low, high, names, words) {
-    bottom = 330
-    split("dense_ms msa_ms", names, " "); split("dense,MSA", words, ",")
+    bottom = 330; left = 90
+    split("dense_ms msa_ms model_ms", names, " "); split("dense,MSA,MSA if the model's", words, ",")
     low = 1e9
-    for (r = 1; r <= rows; r++) for (a = 1; a <= 2; a++) {
+    for (r = 1; r <= rows; r++) value[r, "model_ms"] = value[r, "dense_ms"] / value[r, "model_flop_ratio"]
+    for (r = 1; r <= rows; r++) for (a = 1; a <= 3; a++) {
         if (value[r, names[a]] < low) low = value[r, names[a]]
         if (value[r, names[a]] > high) high = value[r, names[a]]
     }
@@ -144,7 +145,7 @@ function cost(   a, r, bottom, x, y, px, py, low, high, names, words) {
         line(left, y, right, y, "#dfe3e8", 1)
         text(left - 8, y + 5, "end", faint, sprintf("%g ms", 10 ^ a))
     }
-    for (a = 1; a <= 2; a++) {
+    for (a = 1; a <= 3; a++) {
         px = 0
         for (r = 1; r <= rows; r++) {
             x = left + (right - left) * (r - 0.5) / rows
@@ -156,6 +157,7 @@ function cost(   a, r, bottom, x, y, px, py, low, high, names, words) {
         }
         legend(a, shape[a], colour[a], words[a])
     }
+    text(right + 34, top + 108, "start", ink, "ratio held")
     text(left, 26, "start", ink, "Time of one layer's causal attention on this CPU, by length")
     finish(bottom + 45, "Time of dense attention and MSA by length")
 }
