@@ -45,7 +45,11 @@ cat << 'END'
 `make experiments` trains every model named in [small.conf](small.conf) that has no row in the tables of this directory yet,
 and writes this page from them. A row holds its seed, the commit and the commands that made it;
 `tests/experiments.sh check data/experiments/small.conf data/experiments text msa 1` trains one again and compares.
-"Spread" is the largest value minus the smallest over the seeds.
+"Spread" is the largest value minus the smallest over the seeds. The same machine with the same libraries gives the same row;
+another processor rounds otherwise and ends near it.
+
+These are models of two layers that train for a few minutes. What they say about the paper's claims at 109 billion parameters
+is limited, most of all where a claim is about divergence or about lengths that do not fit here.
 
 ## Parity
 
