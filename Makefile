@@ -181,7 +181,7 @@ train-dense: deps ## train its dense twin, with the same budget
 	@mkdir -p $(B)/train
 	$(B)/msa train --attention gqa --text $$(cat $(B)/text) --out $(B)/train/kjv-gqa.safetensors
 
-# The paper's claims, re-run small: data/experiments. Interrupted, it goes on where it was. JOBS=2 trains two models at a time.
+# The paper's claims, re-run small: data/experiments. Interrupted, it goes on where it was. JOBS=1: one model at a time.
 EXPERIMENTS = $(if $(QUICK),data/experiments/quick.conf $(B)/quick,data/experiments/small.conf data/experiments)
 experiments: deps ## the paper's claims re-run small, into data/experiments (about three hours; QUICK=1: five minutes)
 	@$(MAKE) --no-print-directory build

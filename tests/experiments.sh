@@ -6,7 +6,7 @@
 #   tests/experiments.sh list CONF DIR         the runs, and which are done
 #   tests/experiments.sh model CONF DIR EXPERIMENT ARM SEED     the file of its model, if it is there
 #
-# A run that is interrupted or killed goes on from its last saved state, here and in `msa train`. JOBS (1) runs at a
+# A run that is interrupted or killed goes on from its last saved state, here and in `msa train`. JOBS (one a core) runs at a
 # time, THREADS (1) each; ONLY='retrieval/msa' limits `run` to names EXPERIMENT/ARM that match it.
 #
 # A configuration is lines of words, # begins a comment:
@@ -19,7 +19,7 @@ set -u
 export LC_ALL=C
 MSA=${MSA:-build/msa}
 B=${B:-build}
-JOBS=${JOBS:-1}
+JOBS=${JOBS:-$(nproc)}
 export OMP_NUM_THREADS=${THREADS:-1}
 ONLY=${ONLY:-*}
 COMMIT=${COMMIT:-$(git describe --always --dirty --abbrev=40 --exclude '*' 2> /dev/null || echo unknown)}
