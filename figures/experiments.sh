@@ -132,6 +132,10 @@ END { layers = 0; while (("entropy_" layers) in column) layers++
     printf "| %s |", a
     for (l = 0; l < layers; l++) printf " %.2f | %.3f | %.3f | %.3f |", mean(a, "entropy_" l), mean(a, "first_mass_" l), mean(a, "first_taken_" l), mean(a, "agreement_" l)
     print "" } }'
+for map in "${LINK:-$out}"/frequency_*.png; do
+    arm=${map##*frequency_}
+    [[ ! -e $map ]] || printf '\n![How often each key block is chosen: %s, seed 1](%s/%s)\n' "${arm%.png}" "$link" "${map##*/}"
+done
 printf '\n## Cost\n\n'
 if [[ -s $dir/cost.csv ]]; then
     awk -F, 'NR > 1 { if (NR == 2) print "| tokens | dense, ms | MSA, ms | measured ratio | ratio of the cost model |\n|---|---|---|---|---|"
