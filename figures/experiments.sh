@@ -124,11 +124,11 @@ END { print "| change | the paper | here | |\n|---|---|---|---|"
   row("k = 12", "k-12", "msa", "left out", "")
   row("random blocks", "random", "msa", "left out", "") }'
 [[ ! -s $dir/retrieval.csv ]] || table retrieval.csv '
-function row(what, a, b, paper, least, most_,   share) {
+function row(what, a, b, paper, low, high,   share) {
     if (n[a] < 3 || n[b] < 3) { printf "| %s | %s | - | - |\n", what, paper; return }
     share = mean(a, "accuracy") / mean(b, "accuracy")
     printf "| %s | %s | %.1f %% of its right answers (%.1f against %.1f %%, spread %.1f) | %s |\n", what, paper, 100 * share,
-        100 * mean(a, "accuracy"), 100 * mean(b, "accuracy"), 100 * wider(a, b, "accuracy"), share >= least && share <= most_ ? "same" : "not the same" }
+        100 * mean(a, "accuracy"), 100 * mean(b, "accuracy"), 100 * wider(a, b, "accuracy"), (share >= low && share <= high) ? "same" : "not the same" }
 END { row("retrieval: MSA against dense", "msa", "dense", "on par", 0.95, 9)
   row("retrieval: sliding window and first block, equal arithmetic, against MSA", "window", "msa", "worse", 0, 0.9) }'
 printf '\n## What the selector looks like\n\nEntropy of the full softmax of the Main Branch in nats, its mass on the first block, how often the first block is\nchosen, and how alike the choices of the two groups are (intersection over union), layer by layer.\n\n'
