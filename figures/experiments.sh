@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # experiments.sh DIR OUT: tables of DIR/*.csv on standard output, as Markdown, and their figures in OUT. Nothing here
 # is typed but what the paper found; a table that is not there yet is said to be missing.
-set -u
+set -eu
 export LC_ALL=C
 cd "$(dirname "$0")/.." || exit 2
 dir=${1:-data/experiments} out=${2:-figures/experiments}
