@@ -19,6 +19,14 @@ for table in data/experiments/*.csv; do
         END { exit bad || NR < 2 }' "$table" > "$W.out"
     check $? "$table: whole rows with arm, seed, commit and command, each once"
 done
+if command -v bible > /dev/null; then
+    rows=$(cat data/experiments/*.csv | grep -c '"build/msa train')
+    MSA=build/msa B=build tests/experiments.sh list data/experiments/small.conf data/experiments > "$W.out" 2> "$W.err"
+    [[ $(grep -c '^done' "$W.out") -eq $rows ]]
+    check $? "all $rows rows are of runs that the configuration names, with its commands"
+else
+    skip "rows are of runs that the configuration names" "no command bible here, so the text has another name"
+fi
 LINK=figures/experiments figures/experiments.sh data/experiments "$W/figures" > "$W/page" && diff data/experiments/README.md "$W/page" > "$W.out"
 check $? "the page of the experiments is what the tables say"
 wrong=
