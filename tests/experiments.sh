@@ -6,7 +6,8 @@
 #   tests/experiments.sh list CONF DIR         the runs, and which are done
 #   tests/experiments.sh model CONF DIR EXPERIMENT ARM SEED     the file of its model, if it is there
 #
-# A run that is interrupted or killed goes on from its last saved state, here and in `msa train`. JOBS (one a core) runs at a
+# A run that is interrupted or killed goes on from its last saved state, here and in `msa train`; states and models are in
+# build/experiments, and go stale where the program changes what it computes (`make clean`). JOBS (one a core) runs at a
 # time, THREADS (1) each; ONLY='retrieval/msa' limits `run` to names EXPERIMENT/ARM that match it.
 #
 # A configuration is lines of words, # begins a comment:

@@ -61,19 +61,19 @@ fi
 
 # ---- A slice of the quick version -----------------------------------------------------------------------
 
-ONLY='@(text/converted|retrieval/window)' JOBS=2 tests/experiments.sh run data/experiments/quick.conf "$W/quick" > "$W.out" 2> "$W.err"
+ONLY='@(text/converted|retrieval/window)' JOBS=2 B=$W/slice tests/experiments.sh run data/experiments/quick.conf "$W/quick" > "$W.out" 2> "$W.err"
 check $? "make experiments QUICK=1, two of its runs"
 [[ $(grep -c '^converted,1,' "$W/quick/text.csv") -eq 1 && $(grep -c '^window,1,' "$W/quick/retrieval.csv") -eq 1 &&
     $(grep -c '^converted,1,' "$W/quick/text-curves.csv") -eq 3 ]]
 check $? "... each writes its row, and the conversion its curve"
 before=$(cat "$W"/quick/*.csv)
-ONLY='@(text/converted|retrieval/window)' tests/experiments.sh run data/experiments/quick.conf "$W/quick" > "$W.out" 2> "$W.err"
+ONLY='@(text/converted|retrieval/window)' B=$W/slice tests/experiments.sh run data/experiments/quick.conf "$W/quick" > "$W.out" 2> "$W.err"
 [[ $? -eq 0 && ! -s $W.out && $(cat "$W"/quick/*.csv) == "$before" ]]
 check $? "... a second time there is nothing to do"
-tests/experiments.sh check data/experiments/quick.conf "$W/quick" retrieval window 1 > "$W.out" 2> "$W.err"
+B=$W/slice tests/experiments.sh check data/experiments/quick.conf "$W/quick" retrieval window 1 > "$W.out" 2> "$W.err"
 check $? "a row comes again from its commands"
 sed -i '2s/^window,1,\([0-9]\)/window,1,9\1/' "$W/quick/retrieval.csv"
-tests/experiments.sh check data/experiments/quick.conf "$W/quick" retrieval window 1 > "$W.out" 2> "$W.err"
+B=$W/slice tests/experiments.sh check data/experiments/quick.conf "$W/quick" retrieval window 1 > "$W.out" 2> "$W.err"
 [[ $? -eq 1 ]] && grep -q "expected .*, found " "$W.out"
 check $? "a row that was changed does not"
 
