@@ -250,7 +250,7 @@ bench-cuda: build ## verify, then time every kernel on this GPU, into data/bench
 
 soak: build ## long versions: training killed and resumed 100 times, a stored row of the experiments trained again
 	@MSA=$(B)/msa KILLS=100 tests/run.sh tests/test_resume.sh
-	@MSA=$(B)/msa tests/experiments.sh check data/experiments/small.conf data/experiments retrieval window 1
+	@MSA=$(B)/msa tests/experiments.sh check data/experiments/small.conf data/experiments text dense 1
 
 fuzz: ## coverage-guided fuzzing of the file readers, one minute each
 	@B=$(B) tests/fuzz/run.sh 60
