@@ -29,8 +29,11 @@ FOUND    := $(if $(OPENBLAS),-DHAVE_OPENBLAS $(shell pkg-config --cflags openbla
             $(if $(JSON),-DHAVE_JANSSON $(shell pkg-config --cflags jansson))
 ALLFLAGS  = $(STRICT) $(CFLAGS) $(SAN) -fPIC -I$(B) -D_POSIX_C_SOURCE=200809L $(FOUND) $(if $(OPENMP),-fopenmp,-Wno-unknown-pragmas) -MMD -MP
 # No fast-math anywhere; errno from sqrt is nobody's business in the fast path.
-# clang would warn where it leaves a maximum unvectorised.
-FASTFLAGS = -O3 -fno-math-errno -fopenmp-simd -Wno-pass-failed $(if $(TUNED),-march=$(ARCH))
+# clang would warn where it leaves a maximum unvectorised; both, that functions with vectors (ours are inline or
+# static) are called otherwise on machines without AVX-512.
+FASTFLAGS = -O3 -fno-math-errno -fopenmp-simd -Wno-pass-failed -Wno-psabi $(if $(TUNED),-march=$(ARCH))
+# What the inner loops of long inputs add: whole vectors, and fused multiply-adds, which ISO C leaves out.
+WIDE     := -ffp-contract=fast $(if $(call compiles,-mprefer-vector-width=512),-mprefer-vector-width=512)
 LIBS     := $(if $(OPENBLAS),$(shell pkg-config --libs openblas)) -lm
 LINKFLAGS = $(CFLAGS) $(SAN) $(if $(OPENMP),-fopenmp)
 CUDALIBS := $(if $(NVCC),-L$(dir $(realpath $(NVCC)))../lib64 -lcudart_static -ldl -lrt -lpthread)
@@ -63,7 +66,7 @@ HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o,$(APP_OBJ))
 
 comma   := ,
 .DEFAULT_GOAL := help
-.PHONY: help deps build cuda cuda-report demo figures results train train-dense experiments experiments-report experiments-cost test check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda test-mutants test-asan soak fuzz install clean FORCE
+.PHONY: help deps build cuda cuda-report demo figures results ladder train train-dense experiments experiments-report experiments-cost test check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda bench-cpu test-mutants test-asan soak fuzz install clean FORCE
 
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
@@ -88,6 +91,7 @@ deps: ## install the distribution packages that are missing (DEPS=0: only name t
 # ---- Build --------------------------------------------------------------------------------------
 build: $(B)/msa $(B)/libmsa.a $(B)/libmsa.so ## build/msa, build/libmsa.a, build/libmsa.so
 
+$(patsubst %,$(B)/ref/fast/%.o,stream blocks lanes ladder select heads decode): private FASTFLAGS += $(WIDE)
 $(B)/ref/fast/%.o: ref/fast/%.c $(B)/flags
 	@mkdir -p $(@D) && echo "  cc $<"
 	$(Q)$(CC) $(ALLFLAGS) $(FASTFLAGS) -c $< -o $@
@@ -130,7 +134,7 @@ $(B)/msa: $(APP_OBJ) $(SIDE_OBJ) $(B)/libmsa.a
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@
 $(B)/tests/%: $(B)/tests/%.o $(T_SUPPORT:%.c=$(B)/%.o) $(HEADLESS_OBJ) $(SIDE_OBJ) $(B)/libmsa.a
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@
-WITH_SIDES := $(B)/cuda/host.o $(B)/ref/cli/table.o $(B)/ref/cli/trial.o $(B)/tests/test_kernels.o $(B)/tests/test_counters.o
+WITH_SIDES := $(B)/cuda/host.o $(B)/ref/cli/table.o $(B)/ref/cli/trial.o $(B)/tests/test_kernels.o $(B)/tests/test_decode.o $(B)/tests/test_counters.o
 $(WITH_SIDES): private FOUND += $(SIDES)# private: flags, on which they depend, is not to know
 $(WITH_SIDES) $(B)/tests/test_instructions.o: $(B)/sides
 $(B)/tests/test_instructions.o: private CXXFLAGS += $(SIDES)
@@ -168,6 +172,10 @@ demo: deps ## on a real text: what MSA selects, loses and saves; pictures in fig
 figures: build ## rebuild the pictures of figures/gallery
 	@tests/text.sh $(B) kjv > $(B)/text
 	@figures/gallery.sh $(B)
+
+ladder: deps ## sparse attention on this CPU, from naive loops to the best, against its ceiling; draws build/ladder.svg
+	@$(MAKE) --no-print-directory build
+	$(B)/msa bench sparse --backend fast --shape 'T=1024 S=16384 heads=16:1' --seconds 4 --picture $(B)/ladder.svg
 
 train: deps ## train the shipped model again, into build/train (about 25 minutes on two cores)
 	@$(MAKE) --no-print-directory build
@@ -248,6 +256,9 @@ bench-cuda: build ## verify, then time every kernel on this GPU, into data/bench
 	@$(call FOR_CUDA)
 	@MSA=$(B)/msa NO_CUDA="$(NO_CUDA)" tests/bench_cuda.sh
 
+bench-cpu: build ## verify, then time the fast path on this CPU, into data/bench
+	@MSA=$(B)/msa tests/bench_cpu.sh
+
 soak: build ## long versions: training killed and resumed 100 times, a stored row of the experiments trained again
 	@MSA=$(B)/msa KILLS=100 tests/run.sh tests/test_resume.sh
 	@MSA=$(B)/msa tests/experiments.sh check data/experiments/small.conf data/experiments text dense 1
@@ -278,7 +289,7 @@ clean: ## remove build/ and the demo's output
 # A change of compiler or flags rebuilds everything.
 $(B)/flags: FORCE
 	@mkdir -p $(B)
-	@echo '$(CC) $(ALLFLAGS) $(FASTFLAGS) $(CXX) $(ALLCXXFLAGS)' | cmp -s - $@ || echo '$(CC) $(ALLFLAGS) $(FASTFLAGS) $(CXX) $(ALLCXXFLAGS)' > $@
+	@echo '$(CC) $(ALLFLAGS) $(FASTFLAGS) $(WIDE) $(CXX) $(ALLCXXFLAGS)' | cmp -s - $@ || echo '$(CC) $(ALLFLAGS) $(FASTFLAGS) $(WIDE) $(CXX) $(ALLCXXFLAGS)' > $@
 $(B)/sides: FORCE
 	@mkdir -p $(B)
 	@echo '$(SIDES)' | cmp -s - $@ || echo '$(SIDES)' > $@

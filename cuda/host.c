@@ -8,7 +8,8 @@
 
 /* ---- One call -------------------------------------------------------------------------------------- */
 
-typedef enum element { BF16, WORDS } element; /* float32 here and bf16 there, or 4 bytes on both sides */
+/* Float32 here and bf16 there, or 4 bytes or 1 on both sides. */
+typedef enum element { BF16, WORDS, BYTES } element;
 
 /* An array of the call: host memory to read or to write, and where its device address goes. */
 typedef struct port {
@@ -21,12 +22,13 @@ typedef struct port {
     size_t at;    /* offset on the device */
 } port;
 
-#define MAX_PORTS 12
+#define MAX_PORTS 14
 #define ALIGN 128
 #define FENCE 256
 
 typedef struct call {
     const msa_shape *s;
+    const msa_pages *pages; /* NULL: keys are contiguous */
     msa_arrays arrays;
     port port[MAX_PORTS];
     int n;
@@ -40,7 +42,7 @@ static void add(call *c, const char *name, element type, int64_t n, const void *
 
 static size_t bytes_of(const port *p)
 {
-    return (size_t)p->n * (p->type == BF16 ? 2 : 4);
+    return (size_t)p->n * (p->type == BF16 ? 2 : p->type == WORDS ? 4 : 1);
 }
 
 /* Places the arrays and the workspace (the last port, which nobody reads back), a fence after each. */
@@ -56,7 +58,7 @@ static size_t lay_out(call *c)
 
 static msa_status send(const msa_device *device, const port *p, unsigned char *base)
 {
-    if (p->type == WORDS)
+    if (p->type != BF16)
         return device->upload(base + p->at, p->in, bytes_of(p));
     uint16_t *rounded = malloc(bytes_of(p));
     if (!rounded)
@@ -128,12 +130,18 @@ static call begin(const msa_shape *s)
     return (call){.s = s};
 }
 
+/* Rows of K, V and index keys. */
+static int64_t n_keys(const call *c)
+{
+    return c->pages ? c->pages->n_pages * c->s->block : c->s->n_kv;
+}
+
 static void add_main(call *c, const float *q, const float *k, const float *v, float *o, float *lse)
 {
     const msa_shape *s = c->s;
     add(c, "q", BF16, s->n_q * s->n_heads * s->d_head, q, NULL, &c->arrays.q);
-    add(c, "k", BF16, s->n_kv * s->n_kv_heads * s->d_head, k, NULL, &c->arrays.k);
-    add(c, "v", BF16, s->n_kv * s->n_kv_heads * s->d_head, v, NULL, &c->arrays.v);
+    add(c, "k", BF16, n_keys(c) * s->n_kv_heads * s->d_head, k, NULL, &c->arrays.k);
+    add(c, "v", BF16, n_keys(c) * s->n_kv_heads * s->d_head, v, NULL, &c->arrays.v);
     add(c, "o", WORDS, s->n_q * s->n_heads * s->d_head, NULL, o, &c->arrays.o);
     add(c, "lse", WORDS, s->n_q * s->n_heads, NULL, lse, &c->arrays.lse);
 }
@@ -141,7 +149,7 @@ static void add_main(call *c, const float *q, const float *k, const float *v, fl
 static void add_index(call *c, const float *qi, const float *ki)
 {
     add(c, "qi", BF16, c->s->n_q * c->s->n_kv_heads * c->s->d_index, qi, NULL, &c->arrays.qi);
-    add(c, "ki", BF16, c->s->n_kv * c->s->d_index, ki, NULL, &c->arrays.ki);
+    add(c, "ki", BF16, n_keys(c) * c->s->d_index, ki, NULL, &c->arrays.ki);
 }
 
 static void add_ids(call *c, const int32_t *in, int32_t *out)
@@ -231,9 +239,9 @@ static msa_status run_sparse(const msa_device *d, const char *kernel, const msa_
     return run(d, kernel, &c);
 }
 
-static msa_status run_layer(const msa_device *d, const char *kernel, const msa_shape *s, const float *q,
-                             const float *k, const float *v, const float *qi, const float *ki, int32_t *ids,
-                             float *o, float *lse)
+static msa_status run_prefill(const msa_device *d, const char *kernel, const msa_shape *s, const float *q,
+                              const float *k, const float *v, const float *qi, const float *ki, int32_t *ids,
+                              float *o, float *lse)
 {
     if (!s || !q || !k || !v || !qi || !ki || !ids || !o)
         return MSA_ERR_NULL;
@@ -244,8 +252,134 @@ static msa_status run_layer(const msa_device *d, const char *kernel, const msa_s
     return run(d, kernel, &c);
 }
 
-#define run_prefill run_layer
-#define run_decode run_layer
+static msa_status add_pages(call *c, const msa_pages *p)
+{
+    if (!p)
+        return MSA_OK;
+    const msa_status status = msa_check_pages(c->s, p);
+    if (status != MSA_OK)
+        return status;
+    msa_pages *on_device = &c->arrays.pages;
+    c->pages = p;
+    on_device->n_pages = p->n_pages;
+    add(c, "page table", WORDS, msa_n_seqs(c->s) * msa_n_blocks(c->s), p->table, NULL, &on_device->table);
+    add(c, "lengths", WORDS, msa_n_seqs(c->s), p->lens, NULL, &on_device->lens);
+    if (p->ki8) {
+        add(c, "8-bit ki", BYTES, n_keys(c) * c->s->d_index, p->ki8, NULL, &on_device->ki8);
+        add(c, "scale", WORDS, p->n_pages, p->scale, NULL, &on_device->scale);
+    }
+    return MSA_OK;
+}
+
+static msa_status run_decode(const msa_device *d, const char *kernel, const msa_shape *s, const msa_pages *p,
+                             const float *q, const float *k, const float *v, const float *qi, const float *ki,
+                             int32_t *ids, float *o, float *lse)
+{
+    if (!s || !q || !k || !v || !qi || !(ki || (p && p->ki8)) || !ids || !o)
+        return MSA_ERR_NULL;
+    call c = begin(s);
+    const msa_status status = add_pages(&c, p);
+    if (status != MSA_OK)
+        return status;
+    add_main(&c, q, k, v, o, lse);
+    add_index(&c, qi, ki);
+    add_ids(&c, NULL, ids);
+    return run(d, kernel, &c);
+}
+
+static msa_status run_dense_decode(const msa_device *d, const char *kernel, const msa_shape *s,
+                                   const msa_pages *p, const float *q, const float *k, const float *v,
+                                   float *o, float *lse)
+{
+    if (!s || !q || !k || !v || !o)
+        return MSA_ERR_NULL;
+    call c = begin(s);
+    const msa_status status = add_pages(&c, p);
+    if (status != MSA_OK)
+        return status;
+    add_main(&c, q, k, v, o, lse);
+    return run(d, kernel, &c);
+}
+
+/* Full support has no ids. */
+static msa_status check_support(const msa_shape *s, const int32_t *ids)
+{
+    return ids ? msa_check_ids(s, ids) : msa_check_shape(s);
+}
+
+static msa_status run_backward(const msa_device *d, const char *kernel, const msa_shape *s, const float *q,
+                               const float *k, const float *v, const int32_t *ids, const float *o,
+                               const float *lse, const float *dout, float *dq, float *dk, float *dv)
+{
+    if (!q || !k || !v || !o || !lse || !dout || !dq || !dk || !dv)
+        return MSA_ERR_NULL;
+    const msa_status status = check_support(s, ids);
+    if (status != MSA_OK)
+        return status;
+    call c = begin(s);
+    const int64_t nq = s->n_q * s->n_heads * s->d_head, nk = s->n_kv * s->n_kv_heads * s->d_head;
+    add_main(&c, q, k, v, NULL, NULL);
+    add_ids(&c, ids, NULL);
+    add(&c, "o", WORDS, nq, o, NULL, &c.arrays.o);
+    add(&c, "lse", WORDS, s->n_q * s->n_heads, lse, NULL, &c.arrays.lse);
+    add(&c, "dout", BF16, nq, dout, NULL, &c.arrays.dout);
+    add(&c, "dq", WORDS, nq, NULL, dq, &c.arrays.dq);
+    add(&c, "dk", WORDS, nk, NULL, dk, &c.arrays.dk);
+    add(&c, "dv", WORDS, nk, NULL, dv, &c.arrays.dv);
+    return run(d, kernel, &c);
+}
+
+static float *rounded(const float *x, int64_t n)
+{
+    float *y = malloc((size_t)n * sizeof *y);
+    for (int64_t i = 0; y && i < n; i++)
+        y[i] = msa_bf16(x[i]);
+    return y;
+}
+
+/* The index's log-sum-exp over a selection as the device will see its inputs. */
+static msa_status round_index_lse(const msa_shape *s, const float *qi, const float *ki, const int32_t *ids,
+                                  float *index_lse)
+{
+    float *qi16 = rounded(qi, s->n_q * s->n_kv_heads * s->d_index), *ki16 = rounded(ki, s->n_kv * s->d_index);
+    const msa_status status =
+        qi16 && ki16 && index_lse ? msa_index_lse(s, qi16, ki16, ids, index_lse) : MSA_ERR_SIZE;
+    free(qi16);
+    free(ki16);
+    return status;
+}
+
+static msa_status run_kl(const msa_device *d, const char *kernel, const msa_shape *s, const float *q,
+                         const float *k, const float *qi, const float *ki, const int32_t *ids,
+                         const float *lse, const float *index_lse, double weight, double *loss, float *dqi,
+                         float *dki)
+{
+    if (!q || !k || !qi || !ki || !lse || !loss || !dqi != !dki)
+        return MSA_ERR_NULL;
+    msa_status status = check_support(s, ids);
+    if (status != MSA_OK)
+        return status;
+    if (ids &&
+        !index_lse) { /* a model that trains on the CPU keeps none; with full support the device makes it */
+        float *made = malloc((size_t)(s->n_kv_heads * s->n_q) * sizeof *made);
+        status = round_index_lse(s, qi, ki, ids, made);
+        if (status == MSA_OK)
+            status = run_kl(d, kernel, s, q, k, qi, ki, ids, lse, made, weight, loss, dqi, dki);
+        free(made);
+        return status;
+    }
+    call c = begin(s);
+    add_main(&c, q, k, NULL, NULL, NULL);
+    add_index(&c, qi, ki);
+    add_ids(&c, ids, NULL);
+    add(&c, "lse", WORDS, s->n_q * s->n_heads, lse, NULL, &c.arrays.lse);
+    add(&c, "index_lse", WORDS, s->n_kv_heads * s->n_q, index_lse, NULL, &c.arrays.index_lse);
+    add(&c, "loss", WORDS, sizeof *loss / 4, NULL, loss, &c.arrays.loss);
+    add(&c, "dqi", WORDS, s->n_q * s->n_kv_heads * s->d_index, NULL, dqi, &c.arrays.dqi);
+    add(&c, "dki", WORDS, s->n_kv * s->d_index, NULL, dki, &c.arrays.dki);
+    c.arrays.weight = weight;
+    return run(d, kernel, &c);
+}
 
 /* ---- The table: for each kernel of each side a function of its stage's signature --------------------------
  */
@@ -266,12 +400,27 @@ static msa_status run_layer(const msa_device *d, const char *kernel, const msa_s
     (const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids, float *o,       \
      float *lse, void *work)
 #define GIVES_sparse s, q, k, v, ids, o, lse
-#define TAKES_prefill TAKES_decode
-#define GIVES_prefill GIVES_decode
-#define TAKES_decode                                                                                         \
+#define TAKES_prefill                                                                                        \
     (const msa_shape *s, const float *q, const float *k, const float *v, const float *qi, const float *ki,   \
      int32_t *ids, float *o, float *lse, void *work)
-#define GIVES_decode s, q, k, v, qi, ki, ids, o, lse
+#define GIVES_prefill s, q, k, v, qi, ki, ids, o, lse
+#define TAKES_decode                                                                                         \
+    (const msa_shape *s, const msa_pages *p, const float *q, const float *k, const float *v,                 \
+     const float *qi, const float *ki, int32_t *ids, float *o, float *lse, void *work)
+#define GIVES_decode s, p, q, k, v, qi, ki, ids, o, lse
+#define TAKES_dense_decode                                                                                   \
+    (const msa_shape *s, const msa_pages *p, const float *q, const float *k, const float *v, float *o,       \
+     float *lse, void *work)
+#define GIVES_dense_decode s, p, q, k, v, o, lse
+#define TAKES_backward                                                                                       \
+    (const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids, const float *o, \
+     const float *lse, const float *dout, float *dq, float *dk, float *dv, void *work)
+#define GIVES_backward s, q, k, v, ids, o, lse, dout, dq, dk, dv
+#define TAKES_kl                                                                                             \
+    (const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,                   \
+     const int32_t *ids, const float *lse, const float *index_lse, double weight, double *loss, float *dqi,  \
+     float *dki, void *work)
+#define GIVES_kl s, q, k, qi, ki, ids, lse, index_lse, weight, loss, dqi, dki
 
 #define PRECISION_FLOAT32 MSA_BF16_INPUTS
 #define PRECISION_BF16 MSA_BF16_WEIGHTS

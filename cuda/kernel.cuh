@@ -46,20 +46,42 @@ struct Arrays {
     float *scores;
     const float *scores_by_block;
     int32_t *ids;
+    const int32_t *instead;
     float *index_lse;
     void *o;
     float *lse;
     int32_t *first;
     uint32_t *entries;
     msa_item *items;
+    const bf16 *dout;
+    float *dq, *dk, *dv, *dqi, *dki;
+    double *loss, weight;
 };
 
-/// What `run` is given.
+/// Where keys lie that are paged (msa_pages), on the device. No table: they are contiguous, and the shape
+/// says how many there are.
+struct Pages {
+    const int32_t *table, *lens;
+    int n_pages, max_pages;
+    uint8_t *ki8;
+    float *scale;
+};
+
+/// Tokens that a step appends to the pages first; NULL: they are there already.
+struct NewTokens {
+    const bf16 *k, *v, *ki;
+};
+
+/// What `run` is given: one sequence, or all requests of a paged call. Then the shape is that of the largest
+/// request there may be, and the arrays start at the first request's query and at page 0.
 struct Call {
     Shape s;
     int d_head, d_index;
     msa_dtype out;
     Arrays a;
+    int batch; ///< requests
+    Pages pages;
+    NewTokens fresh;
     void *work;
     cudaStream_t stream;
 };

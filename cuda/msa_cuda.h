@@ -23,19 +23,34 @@ extern "C" {
 typedef enum msa_dtype { MSA_F32, MSA_BF16 } msa_dtype;
 
 /** Device arrays of one call, shapes as in msa.h. A stage uses those that its signature there names; the
- *  others may be NULL, and so may the outputs that it allows to be. */
+ *  others may be NULL, and so may the outputs that it allows to be. backward and kl without ids mean full
+ *  support. backward/kv_outer and backward/deterministic that are given `loss` too do the work of kl in the
+ * same sweep, from its inputs. */
 typedef struct msa_arrays {
     const uint16_t *q, *k, *v;    /**< bf16 */
     const uint16_t *qi, *ki;      /**< bf16 */
     float *scores;                /**< output of index, input of topk */
     const float *scores_by_block; /**< the same as [Hkv,B,T], input of topk/columns */
-    int32_t *ids;                 /**< output of index, topk and decode, input of reverse and sparse */
-    float *index_lse;             /**< output of index */
-    void *o;                      /**< output of dense, sparse and decode: float32 or bf16 */
-    float *lse;                   /**< likewise, float32 */
-    int32_t *first;               /**< outputs of reverse */
+    int32_t *ids; /**< output of index, topk and decode, input of reverse, sparse, backward and kl */
+    /** Of prefill, for benchmarks: blocks that the Main Branch attends to instead of those that the index
+     * chose, which it pays for all the same. NULL: the chosen ones. */
+    const int32_t *instead;
+    float *index_lse; /**< output of index, input of kl */
+    void *o;          /**< output of dense, sparse and decode, input of backward: float32 or bf16 */
+    float *lse;       /**< likewise, float32; input of kl too */
+    int32_t *first;   /**< outputs of reverse */
     uint32_t *entries;
     msa_item *items;
+    /* Of decode and dense_decode. Who has the lengths and the page table on the host checks them there,
+     * by msa_check_pages(): a run only reads them on the device. */
+    msa_pages pages; /**< table NULL: keys are contiguous; the 8-bit keys are read instead of ki */
+    const uint16_t *new_k, *new_v, *new_ki; /**< of the newest tokens, to be stored into the pages first, so
+                                               that these are written; NULL: they are there already */
+    const uint16_t *dout;                   /**< bf16, input of backward */
+    float *dq, *dk, *dv;                    /**< outputs of backward, float32 */
+    float *dqi, *dki;                       /**< outputs of kl, float32; see there for those of backward */
+    double *loss;                           /**< output of kl */
+    double weight;                          /**< of the KL loss in dqi and dki */
 } msa_arrays;
 
 /** What a device is. */
@@ -78,6 +93,9 @@ const msa_device *msa_engine(void);
 /** How the engine runs what follows: threads of a block forward, in reverse or at random (0, 1, 2), copies
  *  and products as late as allowed, at once or at random (0, 1, 2). A right kernel cannot tell. */
 void msa_engine_mode(int order, int timing, uint64_t seed);
+/** How many multiprocessors it pretends to have, at most 132, as before the first call: with few, a small
+ *  problem gives each a long piece of work. A plan is good for the number at which it was made. */
+void msa_engine_sms(int n);
 /** The current CUDA device, in builds by `make cuda`. */
 const msa_device *msa_gpu(void);
 

@@ -42,10 +42,16 @@ bool plan_takes(msa_stage stage, const msa_shape *s)
     case MSA_STAGE_PREFILL:
         return main_branch && is_width(s->d_index) && is_block(s->block) && select;
     case MSA_STAGE_DECODE:
+    case MSA_STAGE_DENSE_DECODE:
         for (int r = 0; r < msa_n_seqs(s); r++)
             if (msa_get_seq(s, r).n_q > 16)
                 return false;
-        return main_branch && is_width(s->d_index) && is_block(s->block) && select;
+        return main_branch && is_block(s->block) &&
+               (stage == MSA_STAGE_DENSE_DECODE || (is_width(s->d_index) && select));
+    case MSA_STAGE_BACKWARD:
+    case MSA_STAGE_KL:
+        return main_branch && (stage == MSA_STAGE_BACKWARD || is_width(s->d_index)) && is_block(s->block) &&
+               plan_takes(MSA_STAGE_REVERSE, s);
     default:
         return false;
     }
@@ -74,7 +80,6 @@ void msa_scores_turn(const msa_shape *s, const float *scores, int r, int64_t fir
                      float *by_block)
 {
     const int64_t n_blocks = msa_n_blocks(s);
-#pragma omp parallel for
     for (int64_t b = first; b < end; b++)
         for (int64_t i = 0; i < s->n_q; i++)
             by_block[(b - first) * s->n_q + i] = scores[(r * s->n_q + i) * n_blocks + b];

@@ -53,6 +53,12 @@ PTX_INLINE int local_block(const Shape &s, int64_t i)
     return (int)((s.prefix + i) / s.block);
 }
 
+/// Calls f(std::integral_constant<int, places>()) for a list of k (host).
+template <class F> static void with_places(int topk, const F &f)
+{
+    with_int<8, 16, 32>(topk <= 8 ? 8 : topk <= 16 ? 16 : 32, f);
+}
+
 /* ---- A thread's list: K places in registers, best first ----------------------------------------------- */
 
 // It stays there if every loop over it is unrolled to the end.
@@ -181,8 +187,8 @@ template <class Key> PTX_INLINE void offer_all(WarpList &list, int first, int st
     }
 }
 
-/// Writes the row of ids: a lane's place in it is the number of smaller ids.
-PTX_INLINE void write_ids(int32_t *ids, uint64_t entry, int topk)
+/// Calls store(slot, id) for the row of ids: a lane's slot is the number of smaller ids.
+template <class Store> PTX_INLINE void store_ids(uint64_t entry, int topk, Store store)
 {
     const int lane = (int)threadIdx.x % 32;
     const uint32_t id = id_of(entry);
@@ -191,16 +197,20 @@ PTX_INLINE void write_ids(int32_t *ids, uint64_t entry, int topk)
         place += shfl(id, other) < id;
     const int chosen = __popc(warp_ballot(id != ~0u));
     if (id != ~0u)
-        st_global(ids + place, (int32_t)id);
+        store(place, (int32_t)id);
     if (lane >= chosen && lane < topk)
-        st_global(ids + lane, -1);
+        store(lane, -1);
+}
+PTX_INLINE void write_ids(int32_t *ids, uint64_t entry, int topk)
+{
+    store_ids(entry, topk, [&](int slot, int32_t id) { st_global(ids + slot, id); });
 }
 
 /// The same by a whole block of threads, for a row that is too long for one warp: each warp makes a list of
-/// its share of the n candidates, then warp 0 merges the lists. `lists` is shared memory.
-template <int warps, class Key>
-PTX_INLINE void select_by_block(uint64_t (&lists)[warps][32], int32_t *ids, int topk, int local, int n,
-                                Key key)
+/// its share of the n candidates, then warp 0 merges the lists and stores. `lists` is shared memory.
+template <int warps, class Key, class Store>
+PTX_INLINE void select_by_block(uint64_t (&lists)[warps][32], int topk, int local, int n, Key key,
+                                Store store)
 {
     const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
     WarpList list = warp_list(topk, local);
@@ -213,7 +223,7 @@ PTX_INLINE void select_by_block(uint64_t (&lists)[warps][32], int32_t *ids, int 
         const uint64_t entry = ld_shared(&lists[w][lane]);
         offer(list, entry < closed_place ? entry : free_place);
     }
-    write_ids(ids, list.entry, topk);
+    store_ids(list.entry, topk, store);
 }
 
 #endif

@@ -71,6 +71,10 @@ static void device_fill(void *p, int byte, size_t bytes)
 {
     cudaMemset(p, byte, bytes);
 }
+static void clear(void *p, size_t bytes, cudaStream_t stream)
+{
+    cudaMemsetAsync(p, 0, bytes, stream);
+}
 static void declare(const void *, size_t, const char *)
 {
 }
@@ -154,6 +158,10 @@ static void device_fill(void *p, int byte, size_t bytes)
 {
     memset(p, byte, bytes);
 }
+static void clear(void *p, size_t bytes, cudaStream_t)
+{
+    memset(p, 0, bytes);
+}
 static void declare(const void *p, size_t bytes, const char *name)
 {
     if (p)
@@ -233,12 +241,33 @@ static Call part(const msa_shape *s, msa_dtype out, const msa_arrays *a, int r)
     c.a.scores = shifted(a->scores, q * n_blocks);
     c.a.scores_by_block = shifted(a->scores_by_block, q);
     c.a.ids = shifted(a->ids, q * s->topk);
+    c.a.instead = shifted(a->instead, q * s->topk);
     c.a.index_lse = shifted(a->index_lse, q);
     c.a.o = shifted((char *)a->o, q * s->n_heads * s->d_head * (out == MSA_BF16 ? 2 : 4));
     c.a.lse = shifted(a->lse, q * s->n_heads);
     c.a.first = shifted(a->first, r * s->n_kv_heads * (n_blocks + 1));
     c.a.entries = shifted(a->entries, q * s->n_kv_heads * s->topk);
     c.a.items = shifted(a->items, msa_first_item(s, r));
+    c.a.dout = (const bf16 *)shifted(a->dout, q * s->n_heads * s->d_head);
+    c.a.dq = shifted(a->dq, q * s->n_heads * s->d_head);
+    c.a.dk = shifted(a->dk, kv * s->n_kv_heads * s->d_head);
+    c.a.dv = shifted(a->dv, kv * s->n_kv_heads * s->d_head);
+    c.a.dqi = shifted(a->dqi, q * s->n_kv_heads * s->d_index);
+    c.a.dki = shifted(a->dki, kv * s->d_index);
+    c.a.loss = a->loss; // to which every sequence adds
+    c.a.weight = a->weight;
+    c.batch = 1;
+    return c;
+}
+
+/// All requests of a paged call, which are alike in shape.
+static Call paged(const msa_shape *s, msa_dtype out, const msa_arrays *a)
+{
+    const msa_pages &p = a->pages;
+    Call c = part(s, out, a, 0);
+    c.batch = msa_n_seqs(s);
+    c.pages = {p.table, p.lens, (int)p.n_pages, (int)msa_n_blocks(s), p.ki8, p.scale};
+    c.fresh = {(const bf16 *)a->new_k, (const bf16 *)a->new_v, (const bf16 *)a->new_ki};
     return c;
 }
 
@@ -250,18 +279,24 @@ static size_t workspace(const msa_entry *entry, const msa_shape *s, msa_dtype ou
         const size_t bytes = entry->workspace(part(s, out, &none, r));
         most = bytes > most ? bytes : most;
     }
-    return most;
+    const size_t together = entry->workspace(paged(s, out, &none)); // of decode; others look at one sequence
+    return together > most ? together : most;
 }
 
 static msa_status run(const msa_entry *entry, const msa_shape *s, msa_dtype out, const msa_arrays *a,
                       void *work, void *stream)
 {
     start();
-    for (int r = 0; r < msa_n_seqs(s); r++) {
-        Call c = part(s, out, a, r);
+    if (a->loss)
+        clear(a->loss, sizeof *a->loss, (cudaStream_t)stream);
+    const bool in_pages = a->pages.table != nullptr;
+    for (int r = 0; r < (in_pages ? 1 : msa_n_seqs(s)); r++) {
+        Call c = in_pages ? paged(s, out, a) : part(s, out, a, r);
         c.work = work;
         c.stream = (cudaStream_t)stream;
-        const bool idle = c.s.n_q == 0 && !c.a.first; // but reverse says of no query that it chose no block
+        // Without queries there is nothing to do, but for reverse, which says that they chose no block, and
+        // for the gradients of keys, which are 0.
+        const bool idle = c.s.n_q == 0 && !c.a.first && !c.a.dk && !c.a.dki;
         msa_status status = idle ? MSA_OK : entry->run(c);
         if (status == MSA_OK)
             status = launched();
@@ -277,6 +312,10 @@ extern "C" void msa_engine_mode(int order, int timing, uint64_t seed)
     simt::options.order = (simt::Order)order;
     simt::options.timing = (simt::Timing)timing;
     simt::options.seed = seed;
+}
+extern "C" void msa_engine_sms(int n)
+{
+    simt::options.sms = n;
 }
 #endif
 

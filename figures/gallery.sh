@@ -10,3 +10,10 @@ cp "$out"/frequency.png "$out"/layer0[0-9]_group[0-9].png figures/gallery/
 for kernel in dense/hopper sparse/union sparse/kv_outer index/fused; do
     "$build/msa" timeline $kernel --out figures/gallery/timeline_$(echo $kernel | tr / _).png
 done
+set -- data/bench/*.json
+if [ -e "$1" ]; then
+    "$build/msa" results "$@" --roofline figures/gallery/roofline.png > /dev/null
+    "$build/msa" results "$@" --speedup figures/gallery/speedup.png > /dev/null
+else
+    echo "no roofline and no speedup: data/bench holds no measurements"
+fi

@@ -25,30 +25,11 @@ static msa_status check_layer(const msa_shape *s, const msa_layer_config *c, wid
     return MSA_OK;
 }
 
-/* The value head's attention: the index query heads over the one index key head. */
-static msa_shape index_attention(const msa_shape *s)
-{
-    msa_shape index = *s;
-    index.n_heads = s->n_kv_heads;
-    index.n_kv_heads = 1;
-    index.d_head = s->d_index;
-    return index;
-}
-
 size_t msa_layer_workspace(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c)
 {
     int64_t q = (int64_t)s->n_heads * s->d_head, kv = (int64_t)s->n_kv_heads * s->d_head,
             iq = (int64_t)s->n_kv_heads * s->d_index;
-    size_t stages = msa_workspace(ops, s);
-    if (c->sink)
-        stages += 2 * work_bytes(s->n_q * q, sizeof(float)) + 2 * work_bytes(s->n_kv * kv, sizeof(float)) +
-                  work_bytes(s->n_q * s->n_heads, sizeof(float));
-    if (c->value_head) {
-        const msa_shape index = index_attention(s);
-        stages = (size_t)max_i64((int64_t)stages, (int64_t)msa_workspace(ops, &index)) +
-                 2 * work_bytes(s->n_q * iq, sizeof(float)) +
-                 2 * work_bytes(s->n_kv * s->d_index, sizeof(float));
-    }
+    const size_t stages = departures_workspace(ops, s, c, msa_workspace(ops, s));
     return WORK_ALIGN + 2 * work_bytes(s->n_q * q, sizeof(float)) +
            2 * work_bytes(s->n_kv * kv, sizeof(float)) + work_bytes(s->n_q * iq, sizeof(float)) +
            work_bytes(s->n_kv * s->d_index, sizeof(float)) +
@@ -79,114 +60,40 @@ static msa_status norm_rope_backward(const msa_shape *s, const msa_layer_config 
     return msa_rmsnorm_backward(s->n_q * heads, d, c->eps, raw, gain, grad, grad, dgain, work);
 }
 
-/* ---- What the paper left out: a sink, a value head -----------------------------------------------------
- *
- * A sink s beside the logits leaves the keys of a head the part g = 1/(1 + exp(s - LSE)) of their weights:
- *   O' = g O     dO = g dO'     dL/dLSE = g (1-g) dO'.O = -dL/ds
- * and since dLSE/dQ = sum_j P_j K_j / sqrt(dh), the way back through the LSE is an attention with K for V. */
-
-static double sink_keeps(const msa_shape *s, const float *sink, const float *lse, int64_t row)
+/* p(i) of a paged call. */
+static void paged_positions(const msa_shape *s, const msa_pages *p, int32_t *pos)
 {
-    return 1 / (1 + exp((double)sink[row % s->n_heads] - (double)lse[row]));
-}
-
-/* out = g O, all rows [T,Hq]. */
-static void sink_forward(const msa_shape *s, const float *sink, const float *lse, const float *o, float *out)
-{
-    for (int64_t row = 0; row < s->n_q * s->n_heads; row++) {
-        float keeps = (float)sink_keeps(s, sink, lse, row);
-        for (int c = 0; c < s->d_head; c++)
-            out[row * s->d_head + c] = keeps * o[row * s->d_head + c];
+    for (int r = 0; r < msa_n_seqs(s); r++) {
+        const msa_seq seq = msa_get_seq(s, r);
+        for (int64_t i = 0; i < seq.n_q; i++)
+            pos[seq.q0 + i] = (int32_t)(p->lens[r] - seq.n_q + i);
     }
 }
 
-static msa_status attend(const msa_ops *ops, const msa_shape *s, const float *q, const float *k,
-                         const float *v, const int32_t *ids, float *o, float *lse, void *work)
+/* A step over pages: the new rows are st->k_raw, v and st->ki_raw. */
+static msa_status paged_attention(const msa_ops *ops, const msa_shape *s, msa_attention mode,
+                                  msa_layer_state *st, const float *v, void *work)
 {
-    return ids ? ops->stage[MSA_STAGE_SPARSE]->sparse(s, q, k, v, ids, o, lse, work)
-               : ops->stage[MSA_STAGE_DENSE]->dense(s, q, k, v, o, lse, work);
+    const bool sparse = mode == MSA_ATTN_SPARSE;
+    const msa_pages *p = st->pages;
+    MSA_TRY(msa_append(s, p, st->k_raw, v, sparse ? st->ki_raw : NULL, st->k, st->v, st->ki));
+    if (sparse)
+        return ops->stage[MSA_STAGE_DECODE]->decode(s, p, st->q, st->k, st->v, st->qi, st->ki, st->ids, st->o,
+                                                    st->lse, work);
+    return ops->stage[MSA_STAGE_DENSE_DECODE]->dense_decode(s, p, st->q, st->k, st->v, st->o, st->lse, work);
 }
 
-/* What reaches Q and K through the LSE, added to dq and dk; slope [T,Hq] is dL/dLSE / sqrt(dh). */
-static msa_status lse_backward(const msa_ops *ops, const msa_shape *s, const msa_layer_state *st,
-                               const int32_t *ids, const float *slope, float *dq, float *dk, void *work)
+/* V of this call's tokens: to their rows of a contiguous cache, or to v. */
+static void project_v(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c, const float *x,
+                      const float *wv, const msa_layer_state *st, float *v)
 {
-    const int64_t rows = s->n_q * s->n_heads, n_k = s->n_kv * s->n_kv_heads * s->d_head;
-    const int d = s->d_head;
-    float *mean_key = work_take(&work, rows * d, sizeof *mean_key); /* sum_j P_j K_j */
-    float *query = work_take(&work, rows * d, sizeof *query);       /* slope Q */
-    float *unused = work_take(&work, n_k, sizeof *unused);
-    float *keys = work_take(&work, n_k, sizeof *keys);
-    MSA_TRY(attend(ops, s, st->q, st->k, st->k, ids, mean_key, NULL, work));
-    for (int64_t a = 0; a < rows * d; a++) {
-        dq[a] += slope[a / d] * mean_key[a];
-        query[a] = slope[a / d] * st->q[a];
-    }
-    MSA_TRY(ops->stage[MSA_STAGE_BACKWARD]->backward(s, st->q, st->k, st->k, ids, NULL, NULL, query, mean_key,
-                                                     unused, keys, work));
-    for (int64_t a = 0; a < n_k; a++)
-        dk[a] += keys[a];
-    return MSA_OK;
-}
-
-/* d_o: from the gradient of O' to that of O. Fills slope for lse_backward() and adds to dsink. */
-static void sink_backward(const msa_shape *s, const float *sink, const msa_layer_state *st, float *d_o,
-                          float *slope, float *dsink)
-{
-    const int d = s->d_head;
-    for (int64_t row = 0; row < s->n_q * s->n_heads; row++) {
-        const double keeps = sink_keeps(s, sink, st->lse, row);
-        const double by_lse = keeps * (1 - keeps) * dot(d_o + row * d, st->o + row * d, d);
-        dsink[row % s->n_heads] -= (float)by_lse;
-        slope[row] = (float)(by_lse / sqrt(d));
-        for (int c = 0; c < d; c++)
-            d_o[row * d + c] *= (float)keeps;
-    }
-}
-
-/* y += softmax(Qi Ki^T / sqrt(di)) Vi Wio over all visible keys, Vi = sg(X) Wiv. */
-static msa_status value_head_forward(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c,
-                                     const msa_layer_weights *w, const float *x, msa_layer_state *st,
-                                     float *y, void *work)
-{
-    const msa_shape index = index_attention(s);
-    const int64_t m = c->d_model, di = s->d_index;
+    const int64_t width = (int64_t)s->n_kv_heads * s->d_head;
     for (int b = 0; b < msa_n_seqs(s); b++) {
         msa_seq seq = msa_get_seq(s, b);
-        ops->gemm(false, false, seq.n_q, di, m, x + seq.q0 * m, w->wiv, 0,
-                  st->vi + (seq.kv0 + position(&seq, 0)) * di);
+        float *rows = st->pages ? v + seq.q0 * width : st->v + (seq.kv0 + position(&seq, 0)) * width;
+        ops->gemm(false, false, seq.n_q, width, c->d_model, x + seq.q0 * c->d_model, wv, 0, rows);
     }
-    MSA_TRY(ops->stage[MSA_STAGE_DENSE]->dense(&index, st->qi, st->ki, st->vi, st->oi, NULL, work));
-    ops->gemm(false, false, s->n_q, m, s->n_kv_heads * di, st->oi, w->wio, 1, y);
-    return MSA_OK;
 }
-
-/* Its gradients, added to dqi, dki and the weights'; the value head reads sg(X), so dX is left alone. */
-static msa_status value_head_backward(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c,
-                                      const msa_layer_weights *w, const float *x, const msa_layer_state *st,
-                                      const float *dy, float *dqi, float *dki, const msa_layer_weights *dw,
-                                      void *work)
-{
-    const msa_shape index = index_attention(s);
-    const int64_t T = s->n_q, m = c->d_model, di = s->d_index, iq = s->n_kv_heads * di;
-    float *doi = work_take(&work, T * iq, sizeof *doi);
-    float *query = work_take(&work, T * iq, sizeof *query);
-    float *key = work_take(&work, T * di, sizeof *key);
-    float *dvi = work_take(&work, T * di, sizeof *dvi);
-    ops->gemm(true, false, iq, m, T, st->oi, dy, 1, dw->wio);
-    ops->gemm(false, true, T, iq, m, dy, w->wio, 0, doi);
-    MSA_TRY(ops->stage[MSA_STAGE_BACKWARD]->backward(&index, st->qi, st->ki, st->vi, NULL, NULL, NULL, doi,
-                                                     query, key, dvi, work));
-    ops->gemm(true, false, m, di, T, x, dvi, 1, dw->wiv);
-    for (int64_t a = 0; a < T * iq; a++)
-        dqi[a] += query[a];
-    for (int64_t a = 0; a < T * di; a++)
-        dki[a] += key[a];
-    return MSA_OK;
-}
-
-/* ---- The layer ------------------------------------------------------------------------------------------
- */
 
 msa_status msa_layer_forward(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c,
                              msa_attention mode, const msa_layer_weights *w, const float *x,
@@ -198,25 +105,31 @@ msa_status msa_layer_forward(const msa_ops *ops, const msa_shape *s, const msa_l
         return MSA_ERR_NULL;
     const int64_t T = s->n_q, m = c->d_model;
     const int dh = s->d_head, di = s->d_index, Hkv = s->n_kv_heads;
+    const bool paged = st->pages != NULL;
+    float *v = paged ? work_take(&work, T * n.kv, sizeof *v) : NULL;
     MSA_TRY(msa_positions(s, st->pos));
+    if (paged) {
+        MSA_TRY(mode == MSA_ATTN_WARMUP || c->value_head ? MSA_ERR_UNSUPPORTED
+                                                         : msa_check_pages(s, st->pages));
+        paged_positions(s, st->pages, st->pos);
+    }
 
     ops->gemm(false, false, T, n.q, m, x, w->wq, 0, st->q_raw);
     ops->gemm(false, false, T, n.kv, m, x, w->wk, 0, st->k_raw);
-    for (int b = 0; b < msa_n_seqs(s); b++) {
-        msa_seq seq = msa_get_seq(s, b);
-        float *rows = st->v + (seq.kv0 + position(&seq, 0)) * n.kv;
-        ops->gemm(false, false, seq.n_q, n.kv, m, x + seq.q0 * m, w->wv, 0, rows);
-    }
+    project_v(ops, s, c, x, w->wv, st, v);
     MSA_TRY(norm_rope(s, c, s->n_heads, dh, c->rot, st->q_raw, w->gq, st->pos, false, st->q));
-    MSA_TRY(norm_rope(s, c, Hkv, dh, c->rot, st->k_raw, w->gk, st->pos, true, st->k));
+    MSA_TRY(norm_rope(s, c, Hkv, dh, c->rot, st->k_raw, w->gk, st->pos, !paged, paged ? st->k_raw : st->k));
 
     if (mode != MSA_ATTN_DENSE) {
         ops->gemm(false, false, T, n.iq, m, x, w->wiq, 0, st->qi_raw);
         ops->gemm(false, false, T, n.ik, m, x, w->wik, 0, st->ki_raw);
         MSA_TRY(norm_rope(s, c, Hkv, di, n.index_rot, st->qi_raw, w->giq, st->pos, false, st->qi));
-        MSA_TRY(norm_rope(s, c, 1, di, n.index_rot, st->ki_raw, w->gik, st->pos, true, st->ki));
+        MSA_TRY(norm_rope(s, c, 1, di, n.index_rot, st->ki_raw, w->gik, st->pos, !paged,
+                          paged ? st->ki_raw : st->ki));
     }
-    if (mode == MSA_ATTN_SPARSE)
+    if (paged)
+        MSA_TRY(paged_attention(ops, s, mode, st, v, work));
+    else if (mode == MSA_ATTN_SPARSE)
         MSA_TRY(msa_forward(ops, s, st->q, st->k, st->v, st->qi, st->ki, NULL, st->ids, st->o, st->lse,
                             st->index_lse, work));
     else

@@ -43,6 +43,7 @@ typedef enum msa_status {
     MSA_ERR_CAUSAL,      /**< more queries than keys */
     MSA_ERR_SEQLENS,     /**< cu_q or cu_kv does not rise from 0 to n_q or n_kv */
     MSA_ERR_IDS,         /**< a row of ids is not ascending visible blocks followed by -1 */
+    MSA_ERR_PAGES,       /**< a page id or a length of a paged call is out of range */
     MSA_ERR_ROTARY,      /**< rot is odd, negative or wider than the head */
     MSA_ERR_UNSUPPORTED, /**< this implementation does not take this shape or output */
     MSA_ERR_DEVICE       /**< the device is missing, has no memory left or reported an error */
@@ -88,6 +89,40 @@ int64_t msa_n_blocks(const msa_shape *s);
 
 /** Checks that each of the [Hkv,T,k] rows holds 1..k strictly ascending visible blocks, then -1. */
 msa_status msa_check_ids(const msa_shape *s, const int32_t *ids);
+
+/* ---- Pages: a KV cache in pieces of one block --------------------------------------------------- */
+
+/** Where the keys of a paged call lie. Keys and values are [P,Bk,Hkv,dh], index keys [P,Bk,di], pages in any
+ *  physical order; block b of request r is page table[r,b]. The shape of the call is the largest that may
+ *  come: n_seqs requests of equally many queries T/R, the newest tokens, and of max_pages blocks of keys
+ *  each, whole ones, so that max_pages = msa_n_blocks(). How many keys a request has is lens[r].
+ *
+ *  Index keys may be 8-bit floats of 3 bits behind the point (E4M3), each block with a scale of its own: a
+ *  key is scale[page] times what its bytes say. Queries stay as they are. */
+typedef struct msa_pages {
+    int64_t n_pages;      /**< P */
+    const int32_t *table; /**< [R,max_pages]; what follows a request's last block is not read */
+    const int32_t *lens;  /**< [R], the new tokens included */
+    uint8_t *ki8;         /**< [P,Bk,di] E4M3 index keys, read instead of ki; or NULL */
+    float *scale;         /**< [P] with ki8 */
+} msa_pages;
+
+/** Checks the shape, every length and every page id that a call will read. */
+msa_status msa_check_pages(const msa_shape *s, const msa_pages *p);
+
+/** Stores the newest tokens of every request into the pages: new_k and new_v [T,Hkv,dh], new_ki [T,di] (NULL
+ *  where there is no Index Branch). 8-bit keys: a token that is too large for the scale of its page raises
+ *  that and rounds the page's earlier keys once more. */
+msa_status msa_append(const msa_shape *s, const msa_pages *p, const float *new_k, const float *new_v,
+                      const float *new_ki, float *k, float *v, float *ki);
+
+/** The nearest E4M3 (ties to even); what is larger than 448 becomes 448. NaN stays NaN. */
+uint8_t msa_e4m3_bits(float x);
+/** What its bits say. */
+float msa_e4m3(uint8_t bits);
+/** n index keys of a block at once. The scale is the smallest power of two that brings all of them within
+ *  448: then no scale costs a bit, and products with it are exact. */
+void msa_e4m3_block(const float *x, int64_t n, uint8_t *bits, float *scale);
 
 /* ---- Stages: one signature each, whoever implements it ---------------------------------------- */
 
@@ -139,10 +174,16 @@ typedef msa_status msa_prefill_fn(const msa_shape *s, const float *q, const floa
                                   void *work);
 
 /** One step of generation, the whole attention for the newest tokens of each sequence: index, selection and
- *  Main Branch. `lse` may be NULL. Implementations may limit the queries of a sequence (to 16). */
-typedef msa_status msa_decode_fn(const msa_shape *s, const float *q, const float *k, const float *v,
-                                 const float *qi, const float *ki, int32_t *ids, float *o, float *lse,
-                                 void *work);
+ *  Main Branch. `lse` may be NULL. Implementations may limit the queries of a sequence (to 16).
+ *  @param p NULL: keys, values and index keys are contiguous, as everywhere else
+ *  @param ki may be NULL where p has 8-bit index keys */
+typedef msa_status msa_decode_fn(const msa_shape *s, const msa_pages *p, const float *q, const float *k,
+                                 const float *v, const float *qi, const float *ki, int32_t *ids, float *o,
+                                 float *lse, void *work);
+
+/** The same step by dense attention: what MSA's is compared with. */
+typedef msa_status msa_dense_decode_fn(const msa_shape *s, const msa_pages *p, const float *q, const float *k,
+                                       const float *v, float *o, float *lse, void *work);
 
 /** Gradient of the Main Branch: dP = dO V^T, dS = P*(dP - rowsum(dP*P)), dQ = dS K/sqrt(dh),
  *  dK = dS^T Q/sqrt(dh), dV = P^T dO; dK and dV sum over the heads of a group.
@@ -165,15 +206,16 @@ typedef msa_status msa_kl_fn(const msa_shape *s, const float *q, const float *k,
                              double weight, double *loss, float *dqi, float *dki, void *work);
 
 /* The reference: plain C, every sum in double precision, results rounded once to float32. */
-msa_dense_fn msa_dense;       /* gqa.c */
-msa_index_fn msa_index;       /* index.c */
-msa_topk_fn msa_topk;         /* topk.c */
-msa_reverse_fn msa_reverse;   /* reverse.c */
-msa_sparse_fn msa_sparse;     /* sparse.c */
-msa_prefill_fn msa_prefill;   /* sparse.c */
-msa_decode_fn msa_decode;     /* sparse.c */
-msa_backward_fn msa_backward; /* backward.c */
-msa_kl_fn msa_kl;             /* kl.c */
+msa_dense_fn msa_dense;               /* gqa.c */
+msa_index_fn msa_index;               /* index.c */
+msa_topk_fn msa_topk;                 /* topk.c */
+msa_reverse_fn msa_reverse;           /* reverse.c */
+msa_sparse_fn msa_sparse;             /* sparse.c */
+msa_prefill_fn msa_prefill;           /* sparse.c */
+msa_decode_fn msa_decode;             /* decode.c */
+msa_dense_decode_fn msa_dense_decode; /* decode.c */
+msa_backward_fn msa_backward;         /* backward.c */
+msa_kl_fn msa_kl;                     /* kl.c */
 
 /** The other direction, KL(u || t), which the paper did not take: dL/dlogit = u (log u/t - KL_ir)/(T Hkv). */
 msa_kl_fn msa_kl_reverse;
@@ -200,6 +242,7 @@ typedef enum msa_stage {
     MSA_STAGE_SPARSE,
     MSA_STAGE_PREFILL,
     MSA_STAGE_DECODE,
+    MSA_STAGE_DENSE_DECODE,
     MSA_STAGE_BACKWARD,
     MSA_STAGE_KL,
     MSA_N_STAGES
@@ -230,6 +273,7 @@ typedef struct msa_kernel {
         msa_sparse_fn *sparse;
         msa_prefill_fn *prefill;
         msa_decode_fn *decode;
+        msa_dense_decode_fn *dense_decode;
         msa_backward_fn *backward;
         msa_kl_fn *kl;
     };
@@ -248,6 +292,15 @@ typedef struct msa_ops {
 
 extern const msa_ops msa_ref_ops;  /* ops.c: the table full of references */
 extern const msa_ops msa_fast_ops; /* fast/ops.c: OpenBLAS (where found) and OpenMP */
+
+/** A step of generation of at most 16 queries a sequence, with keys, values and index keys stored as bf16:
+ *  half the bytes to read. Workspace: msa_fast_ops' decode entry tells. */
+msa_status msa_fast_decode_bf16(const msa_shape *s, const float *q, const uint16_t *k, const uint16_t *v,
+                                const float *qi, const uint16_t *ki, int32_t *ids, float *o, float *lse,
+                                void *work);
+
+/** Every kernel of the fast path, stage by stage and the best of a stage last, then one without a name. */
+extern const msa_kernel msa_fast_kernels[];
 
 /** The name of a stage as the command line spells it: "dense", "index", "topk", ... */
 const char *msa_stage_name(msa_stage stage);
@@ -320,7 +373,8 @@ typedef struct msa_layer_weights {
 } msa_layer_weights;
 
 /** What the forward pass of a layer keeps. Everything [T,..] is per call; k, v, ki [S,..] are the KV
- *  cache: rows of the prefix hold earlier tokens, the layer fills the rows of its own T tokens. */
+ *  cache: rows of the prefix hold earlier tokens, the layer fills the rows of its own T tokens. With `pages`
+ *  the call is a paged one and the layer appends to them. */
 typedef struct msa_layer_state {
     float *q_raw, *k_raw, *qi_raw, *ki_raw; /**< [T,..] projections before norm and rotary */
     float *q, *qi;                          /**< [T,..] after */
@@ -328,6 +382,7 @@ typedef struct msa_layer_state {
     float *o, *lse, *index_lse;             /**< outputs of the attention, before the sink takes its part */
     float *vi, *oi;                         /**< [S,di], [T,Hkv,di] of the value head; else unused */
     int32_t *ids, *pos;                     /**< [Hkv,T,k], [T] */
+    const msa_pages *pages; /**< NULL, or how k, v and ki are paged; forward only, no warmup */
 } msa_layer_state;
 
 /** Y = Attention(X) Wo. x, y [T,d_model]. @param x is what the caller's norm made of the residual stream.

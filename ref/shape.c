@@ -18,6 +18,8 @@ const char *msa_strerror(msa_status status)
         return "the cumulative sequence lengths do not rise from 0 to the number of queries or keys";
     case MSA_ERR_IDS:
         return "a row of block ids is not strictly ascending visible blocks followed by -1";
+    case MSA_ERR_PAGES:
+        return "a page id or a length is out of range";
     case MSA_ERR_ROTARY:
         return "the rotated width is odd, negative or wider than the head";
     case MSA_ERR_UNSUPPORTED:

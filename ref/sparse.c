@@ -64,8 +64,7 @@ msa_status msa_sparse_bf16(const msa_shape *s, const float *q, const float *k, c
     return sparse(s, q, k, v, ids, o, lse, work, true);
 }
 
-/* ---- One step of generation -----------------------------------------------------------------------------
- */
+/* ---- The whole attention of a layer ------------------------------------------------------------------ */
 
 size_t prefill_workspace(const msa_shape *s)
 {
@@ -80,10 +79,4 @@ msa_status msa_prefill(const msa_shape *s, const float *q, const float *k, const
         return MSA_ERR_NULL;
     MSA_TRY(msa_index(s, qi, ki, NULL, ids, NULL, work));
     return msa_sparse(s, q, k, v, ids, o, lse, work);
-}
-
-msa_status msa_decode(const msa_shape *s, const float *q, const float *k, const float *v, const float *qi,
-                      const float *ki, int32_t *ids, float *o, float *lse, void *work)
-{
-    return msa_prefill(s, q, k, v, qi, ki, ids, o, lse, work);
 }

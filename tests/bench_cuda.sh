@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures every kernel on this machine's GPU, stage by stage, and leaves a file a stage and shape in DIR
-# (data/bench): tests/bench_cuda.sh [DIR]. Nothing is measured before the kernels have agreed with the reference.
+# Measures every kernel on this machine's GPU and leaves a file a run in DIR (data/bench): tests/bench_cuda.sh [DIR];
+# ONLY=REGEX: the runs whose names match. Nothing is measured before the kernels have agreed with the reference.
 # Without a GPU it says what is missing, in one line, and writes nothing.
 set -u
 export LC_ALL=C
@@ -18,29 +18,43 @@ nothing() {
 err=$("$MSA" check --backend cuda topk/warp --shape 'T=40 S=70 heads=4:2 width=64:64 block=32 topk=2' 2>&1 > /dev/null)
 [[ $err != *"expected a GPU"* ]] || nothing "${err#*found }"
 
-# A name, the kernels, the shape and the selection, "lse" for log-sum-exps. M3 is MiniMax-M3's layer: 64 query and
+# A name, the kernels, the shape and the selection, "lse" for log-sum-exps, "fp8" for index keys. M3 is MiniMax-M3's layer: 64 query and
 # 4 KV heads of 128. With topk=1 nothing ever enters a list: the fused index with its selection switched off. The
 # paper's table 1 has top-k of all N x B scores, so the prefix is so long that every query sees (nearly) all blocks.
 M3='heads=64:4 width=128:128 block=128 topk=16'
 ONE='heads=1:1 width=64:64'
 RUNS=(
-    "prefill-4k|dense index topk reverse sparse|T=4096 S=4096 $M3|random"
+    "prefill-4k|dense index topk reverse sparse prefill|T=4096 S=4096 $M3|random"
     "prefill-32k|dense index topk reverse sparse|T=32768 S=32768 $M3|random"
     "prefill-32k-hot|reverse sparse|T=32768 S=32768 $M3|hot"
     "chunk-128k|index topk reverse sparse|T=2048 S=131072 $M3|random"
-    "prefill-128k|index/fused|T=131072 S=131072 $M3|random"
+    "prefill-128k|dense/hopper index/fused reverse/scan|T=131072 S=131072 $M3|random"
     "prefill-128k-k1|index/fused|T=131072 S=131072 ${M3/topk=16/topk=1}|random"
     "prefill-128k-lse|index/fused|T=131072 S=131072 $M3|random|lse"
-    "prefill-1m|index/fused|T=1048576 S=1048576 $M3|random"
+    "prefill-1m|dense/hopper index/fused reverse/scan|T=1048576 S=1048576 $M3|random"
     "prefill-1m-k1|index/fused|T=1048576 S=1048576 ${M3/topk=16/topk=1}|random"
     "chunk-1m|index/fused|T=4096 S=1048576 $M3|random"
     "paper-1024|topk|T=131072 S=67108864 $ONE block=65536 topk=16|random"
     "paper-2048|topk|T=131072 S=134217728 $ONE block=65536 topk=32|random"
     "paper-4096|topk|T=524288 S=268435456 $ONE block=65536 topk=16|random"
     "paper-8192|topk|T=524288 S=536870912 $ONE block=65536 topk=32|random"
-    "decode-128k|decode|T=1 S=131072 $M3|random"
-    "decode-1m|decode|T=1 S=1048576 $M3|random"
+    "train-32k|backward kl|T=32768 S=32768 $M3|random"
+    "train-128k|backward/kv_outer backward/deterministic kl/kv_outer kl/deterministic|T=131072 S=131072 $M3|structured"
+    "train-128k-random|backward/kv_outer backward/deterministic|T=131072 S=131072 $M3|random"
+    "train-128k-hot|backward/kv_outer kl/kv_outer|T=131072 S=131072 $M3|hot"
 )
+
+# Steps of generation, one token a request: by MSA with bf16 and with 8-bit index keys, and dense. Inputs are
+# copied until they outgrow the cache twice, so every step finds it cold. 8 M tokens in all take 17 GB of bf16 K
+# and V.
+for n in 8 32 128 512 1024; do
+    for batch in 1 8 32; do
+        ((n * batch <= 8192)) || continue
+        shape="T=$batch S=$((n * batch * 1024)) $M3 seqs=$batch"
+        RUNS+=("${n}k-b$batch|decode dense_decode|$shape|random"
+            "${n}k-b$batch-fp8|decode/swapped|$shape|random||fp8")
+    done
+done
 
 echo "verifying: msa check --backend cuda"
 log=$(mktemp) || exit 2
@@ -52,14 +66,29 @@ if ! "$MSA" check --backend cuda > "$log"; then
 fi
 tail -n 1 "$log"
 
+for n in 8192 131072 1048576; do
+    for ids in random hot local structured; do
+        RUNS+=("layer-$((n / 1024))k-$ids|sparse/union sparse/kv_outer prefill|T=$n S=$n $M3|$ids")
+    done
+done
+for n in 8192 16384 65536; do
+    RUNS+=("prefill-$((n / 1024))k|dense/hopper|T=$n S=$n $M3|random")
+done
 mkdir -p "$DIR" || exit 2
 bad=0
 for run in "${RUNS[@]}"; do
-    IFS='|' read -r name kernels shape ids lse <<< "$run"
-    for kernel in $kernels; do
-        echo "== $kernel, $name"
-        "$MSA" bench "$kernel" --backend cuda --shape "$shape" --distribution "$ids" --seconds "$SECONDS_EACH" \
-            ${lse:+--lse} --json "$DIR/${kernel%/*}-$name.json" || bad=1
-    done
+    IFS='|' read -r name kernels shape ids lse keys <<< "$run"
+    [[ $name =~ ${ONLY:-.} ]] || continue
+    echo "== $name: $kernels"
+    # shellcheck disable=SC2086
+    "$MSA" bench $kernels --backend cuda --shape "$shape" --distribution "$ids" --seconds "$SECONDS_EACH" \
+        ${lse:+--lse} ${keys:+--index-keys "$keys"} --json "$DIR/$name.json" || bad=1
 done
+# Other people's kernels, in the same files.
+PYTHON=${PYTHON:-python3}
+if "$PYTHON" -c 'import torch, triton' 2> /dev/null; then
+    "$PYTHON" tests/peers/gpu.py "$DIR"/*.json || bad=1
+else
+    echo "bench-cuda: no peers: $PYTHON has no PyTorch and Triton"
+fi
 exit $bad

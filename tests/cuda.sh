@@ -5,10 +5,10 @@
 source "$(dirname "$0")/tap.sh"
 B=${B:-build}
 S='S=70 heads=4:2 width=64:64 block=32 topk=2'
-STAGES='dense index topk reverse sparse decode'
+STAGES='dense index topk reverse sparse decode dense_decode'
 
 queries() { # how many a stage gets: decode takes few
-    [[ $1 == decode ]] && echo T=3 || echo T=40
+    [[ $1 == *decode ]] && echo T=3 || echo T=40
 }
 
 # What is missing here: one line, or nothing.

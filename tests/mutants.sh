@@ -1,55 +1,18 @@
 #!/usr/bin/env bash
-# Mutants: wrong variants of the code, each of which a named test must catch. A check that no mistake can
-# fail is worth nothing, and this is the proof that these can.
-#
-# Each mutant is a sed script on one file of a copy of the tree. It must change the file, compile, and make
-# the test print "not ok" or crash. Usage: tests/mutants.sh [WORD], only those whose name contains WORD.
-source "$(dirname "$0")/tap.sh"
-
-MAKE=${MAKE:-make}
-B=${B:-build}
+# Mutants of everything but the kernels. Usage: tests/mutants.sh [WORD], only those whose name contains WORD.
+source "$(dirname "$0")/mutate.sh"
 only=${1:-}
-changed= # the file that the last mutant spoiled
 
-# Builds one test program of the copy; what is already built there is not built again.
-build() { $MAKE -s -C "$W" B=build "build/tests/$1" > "$W.err" 2>&1; }
-
-# Runs it until its first failed check. Succeeds if there is one, or if the program crashes.
 catches() {
-    local status
-    timeout 120 "$W/build/tests/$1" 1 2> /dev/null | grep -m1 '^not ok' > "$W/caught"
-    status=${PIPESTATUS[0]}
-    [[ -s $W/caught ]] || { [[ $status -ne 0 ]] && echo "exit status $status" > "$W/caught"; }
-}
-
-mutant() { # mutant NAME FILE TEST SED-SCRIPT
-    local name=$1 file=$2 test=$3 script=$4
-    [[ $name == *"$only"* ]] || return
-    if [[ -n $changed ]]; then
-        cp "$changed" "$W/$changed" # the previous mutant; a new time, so that it is compiled again
-    fi
-    changed=$file
-    sed "$script" "$file" > "$W/$file"
-    if cmp -s "$file" "$W/$file"; then
-        check 1 "$name: $file has changed, and the mutant does not apply any more"
-    elif ! build "$test"; then
-        check 1 "$name: does not compile"
-    elif catches "$test"; then
-        check 0 "$name: caught by $test: $(sed 's/^not ok [0-9]* - //; s/(.*//' "$W/caught" | cut -c1-60)"
-    else
-        check 1 "$name: not caught by $test"
+    local first status
+    first=$(cd "$1" && timeout 120 "build/tests/$2" 1 2> /dev/null | grep -m1 '^not ok'; exit "${PIPESTATUS[0]}")
+    status=$?
+    if [[ -n $first ]]; then
+        sed 's/^not ok [0-9]* - //; s/(.*//' <<< "$first" | cut -c1-60
+    elif [[ $status -ne 0 ]]; then
+        echo "exit status $status"
     fi
 }
-
-cp -a Makefile book ref cuda tests "$W/"
-[[ ! -d $B ]] || cp -a "$B" "$W/build"
-
-# Without a mutant every test passes: else the rest would prove nothing.
-tests=$(sed -n "s/^mutant '[^']*' [^ ]* \(test_[a-z0-9]*\).*/\1/p" tests/mutants.sh | sort -u)
-for test in $tests; do
-    build "$test" && ! catches "$test"
-    check $? "unchanged: $test passes"
-done
 
 # ---- Dense attention, softmax --------------------------------------------------------------------
 mutant 'causal bound off by one' ref/gqa.c test_reference 's/position(&seq, i) + 1;/max_i64(position(\&seq, i), 1);/'
@@ -93,7 +56,7 @@ mutant 'rotary pairs interleaved' ref/rope.c test_layer 's/x\[i + half\]/x[2 * i
 mutant 'rotary frequencies of the wrong width' ref/rope.c test_layer 's|-2.0 \* i / rot|-2.0 * i / (rot + 2)|'
 mutant 'stop-gradient missing' ref/layer.c test_layer 's/ops->gemm(true, false, m, n.iq, T, x, dqi, 1, dw->wiq);/&\n    ops->gemm(false, true, T, m, n.iq, dqi, w->wiq, 1, dx);/'
 mutant 'rotary not turned back' ref/layer.c test_layer 's/pos, true, grad/pos, false, grad/'
-mutant 'V written over the prefix' ref/layer.c test_layer 's/st->v + (seq.kv0 + position(&seq, 0)) \* n.kv/st->v + seq.kv0 * n.kv/'
+mutant 'V written over the prefix' ref/layer.c test_layer 's/st->v + (seq.kv0 + position(&seq, 0)) \* width/st->v + seq.kv0 * width/'
 
 # ---- Quality and cost ----------------------------------------------------------------------------
 mutant 'mass of a sum, not of a mean' ref/recall.c test_cost 's|p\[j\] / denom / group|p[j] / denom|'
@@ -101,7 +64,13 @@ mutant 'local block cannot be best' ref/recall.c test_cost 's/top_blocks(mass, l
 mutant 'cost without the values' ref/cost.c test_cost 's/4 \* heads \* N \* kept/2 * heads * N * kept/'
 
 # ---- The fast path -------------------------------------------------------------------------------
-mutant 'fast index sees the future' ref/fast/select.c test_fast 's/min_i64(min_i64(s->block, cols - c), end - c)/min_i64(s->block, cols - c)/'
+mutant 'fast index sees the future' ref/fast/select.c test_fast 's/min_i64(min_i64(s->block, cols - c), at + 1 - j0 - c)/min_i64(s->block, cols - c)/'
+mutant 'fast selection prefers the later of equals' ref/fast/select.c test_fast 's/rank > list->score\[at - 1\]/rank >= list->score[at - 1]/'
+mutant 'fast dense forgets to shrink' ref/fast/stream.c test_fast 's/shrink < 1 \&\& c < d/false \&\& c < d/'
+mutant 'fast KV-outer forgets to shrink' ref/fast/blocks.c test_fast 's/o\[c\] \* shrink + add/o[c] + add/'
+mutant 'fast lanes see a key too many' ref/fast/lanes.c test_fast 's/c->entry\[e\]) + 1 - begin/c->entry[e]) + 2 - begin/'
+mutant 'fast decode loses the last block' ref/fast/decode.c test_fast 's/b < local; b++/b + 1 < local; b++/'
+mutant 'fast decode merges without shrinking' ref/fast/heads.c test_fast 's/into->o\[c\] \* a + h/into->o[c] + h/'
 mutant 'fast softmax keeps unselected blocks' ref/fast/tile.c test_fast 's/chosen ? p + 1/true ? p + 1/'
 mutant 'fast product strides' ref/fast/gemm.c test_fast 's/a + (trans_a ? i : i \* lda)/a + i * lda/'
 
@@ -128,4 +97,11 @@ mutant 'comparison accepts NaN' ref/cli/verdict.c test_checker 's/if (!(error <=
 mutant 'swaps are always ties' ref/cli/verdict.c test_checker 's/if (!(tolerance > 0 \&\& /if (!(/; s/<= allowed))/<= HUGE_VAL))/'
 mutant 'fence behind not looked at' ref/cli/guard.c test_checker 's/ || after\[i\] != FENCE_BYTE//'
 
+try_all
+
+# Without a mutant every test passes: else all this would prove nothing.
+for test in $(printf '%s\n' "${tests[@]}" | sort -u); do
+    build "$W/tree.0" "$test" && [[ -z $(catches "$W/tree.0" "$test") ]]
+    check $? "unchanged: $test passes"
+done
 finish

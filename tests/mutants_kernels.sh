@@ -1,72 +1,74 @@
 #!/usr/bin/env bash
-# Mutants of the kernels: wrong variants, each of which the test of its kernel on the CPU engine must catch,
-# by a wrong result or because the engine saw what went wrong. Usage: tests/mutants_kernels.sh [WORD].
-#
-# Each mutant is a sed script on one file of a copy of the tree, which must change it, compile and fail.
-source "$(dirname "$0")/tap.sh"
-
-MAKE=${MAKE:-make}
-B=${B:-build}
+# Mutants of the kernels, which their tests on the CPU engine must catch, by a wrong result or because the
+# engine saw what went wrong. Usage: tests/mutants_kernels.sh [WORD], only those whose name contains WORD.
+source "$(dirname "$0")/mutate.sh"
 only=${1:-}
-changed=
 
-build() { $MAKE -s -C "$W" B=build CUDA= build/tests/test_kernels > "$W.err" 2>&1; }
-# Runs the test of one kernel until its first failure. Succeeds if there is one.
+# The test of one kernel, or that of steps over pages, until its first failure.
 catches() {
-    timeout 300 "$W/build/tests/test_kernels" 1 "$1" 2>&1 | grep -m1 -E '^#.*not true|^not ok' > "$W/caught"
-    [[ -s $W/caught ]]
+    local program kernel
+    read -r program kernel <<< "$2"
+    (cd "$1" && timeout 300 "build/tests/$program" 1 $kernel) 2>&1 | grep -m1 -E '^#.*not true|^not ok' |
+        sed -E 's/^.*not true: //; s/T=[^,]*, //; s/order [0-9], timing [0-9]: //' | cut -c1-110
 }
 
-mutant() { # mutant NAME FILE KERNEL SED-SCRIPT
-    local name=$1 file=cuda/$2 kernel=$3 script=$4
-    [[ $name == *"$only"* ]] || return
-    [[ -z $changed ]] || cp "$changed" "$W/$changed"
-    changed=$file
-    sed "$script" "$file" > "$W/$file"
-    if cmp -s "$file" "$W/$file"; then
-        check 1 "$name: $file has changed, and the mutant does not apply any more"
-    elif ! build; then
-        check 1 "$name: does not compile"
-    elif catches "$kernel"; then
-        check 0 "$name: caught by $kernel: $(sed -E 's/^.*not true: //; s/T=[^,]*, //; s/order [0-9], timing [0-9]: //' "$W/caught" | cut -c1-110)"
-    else
-        check 1 "$name: not caught by $kernel"
-    fi
-}
+# A mutant of cuda/FILE, by the test of a kernel.
+kernel() { mutant "$1" "cuda/$2" "test_kernels $3" "$4"; }
 
 if [[ ! -x $B/tests/test_kernels ]] || ! "$B/msa" kernels | grep -q simt; then
     skip "mutants of the kernels" "no C++ compiler here"
     finish
 fi
-cp -a Makefile book ref cuda tests data README.md "$W/"
-cp -a "$B" "$W/build"
 
 # ---- Results that are wrong ------------------------------------------------------------------------
-mutant 'causal mask off by one' dense/4_hopper.cu dense/hopper 's/column <= last\[half\]/column < last[half]/'
-mutant 'no rescale of the denominator' softmax.cuh dense/tensor_core 's/a.l\[half\] \* keep\[half\] + sum/a.l[half] + sum/'
-mutant 'V read with the stride of another tile' attend.cuh sparse/union 's/rows \* 128, 1024, Swizzle::b128/1024, 1024, Swizzle::b128/'
-mutant 'the mask of a neighbouring query' sparse/3_union.cu sparse/union 's/chosen >> number\[half\] % 32/chosen >> (number[half] + 1) % 32/'
-mutant 'every partial in slot 0' sparse/4_kv_outer.cu sparse/kv_outer 's/(int)(entry & 31)) \* s.group/0) * s.group/'
-mutant 'partials averaged without their LSE' sparse/4_kv_outer.cu sparse/kv_outer 's/ex2(weight\[a\] - top) : 0/(weight[a] > minus_infinity() ? 1.0f : 0.0f) : 0/'
-mutant 'ties go to the higher block' index/4_fused.cu index/fused 's/most > a.worst\[which\]/most >= a.worst[which]/'
-mutant 'the last visible key is masked' index/stream.cuh index/wgmma 's/column(i) <= last/column(i) < last/'
-mutant 'the LSE forgets to shift' index/4_fused.cu index/fused 's/sum += e.sum \* ex2((e.score - most) \* scale2<D>)/sum += e.sum/'
-mutant 'the last part of the keys is not merged' index/4_fused.cu index/fused 's/offer_all(list, 0, 32, parts.n \* s.topk/offer_all(list, 0, 32, (parts.n - 1) * s.topk/'
-mutant 'who waits at the end is forgotten' topk/5_columns.cu topk/columns 's/^    let_in(list, room);//'
-mutant 'a heap that does not sink' topk/3_heaps.cu topk/heaps 's/if (key <= least)/if (key >= least)/'
-mutant 'entries of the bits above' reverse/2_scan.cu reverse/scan 's/(bit - 1)/~bit/'
-mutant 'parts of a row weigh the same' decode/decode.cuh decode/split 's/ex2(part.x - m)/1.0f/'
+kernel 'causal mask off by one' dense/4_hopper.cu dense/hopper 's/column <= last\[half\]/column < last[half]/'
+kernel 'no rescale of the denominator' softmax.cuh dense/tensor_core 's/a.l\[half\] \* keep\[half\] + sum/a.l[half] + sum/'
+kernel 'V read with the stride of another tile' attend.cuh sparse/union 's/rows \* 128, 1024, Swizzle::b128/1024, 1024, Swizzle::b128/'
+kernel 'the mask of a neighbouring query' sparse/3_union.cu sparse/union 's/chosen >> number\[half\] % 32/chosen >> (number[half] + 1) % 32/'
+kernel 'every partial in slot 0' sparse/4_kv_outer.cu sparse/kv_outer 's/(int)(entry & 31)) \* s.group/0) * s.group/'
+kernel 'partials averaged without their LSE' sparse/4_kv_outer.cu sparse/kv_outer 's/ex2(weight\[a\] - top) : 0/(weight[a] > minus_infinity() ? 1.0f : 0.0f) : 0/'
+kernel 'ties go to the higher block' index/4_fused.cu index/fused 's/most > a.worst\[which\]/most >= a.worst[which]/'
+kernel 'the last visible key is masked' index/stream.cuh index/wgmma 's/column(i) <= last/column(i) < last/'
+kernel 'the LSE forgets to shift' index/4_fused.cu index/fused 's/sum += e.sum \* ex2((e.score - most) \* scale2<D>)/sum += e.sum/'
+kernel 'the last part of the keys is not merged' index/4_fused.cu index/fused 's/offer_all(list, 0, 32, parts.n \* s.topk/offer_all(list, 0, 32, (parts.n - 1) * s.topk/'
+kernel 'who waits at the end is forgotten' topk/5_columns.cu topk/columns 's/^    let_in(list, room);//'
+kernel 'a heap that does not sink' topk/3_heaps.cu topk/heaps 's/if (key <= least)/if (key >= least)/'
+kernel 'entries of the bits above' reverse/2_scan.cu reverse/scan 's/(bit - 1)/~bit/'
+kernel 'parts of a row weigh the same' decode/decode.cuh decode/split 's/ex2(part.x - m)/1.0f/'
+mutant 'a page of the first request' cuda/decode/decode.cuh test_decode 's/(int64_t)n \* p.max_pages/(int64_t)0 * p.max_pages/'
+mutant 'positions of the longest request' cuda/decode/decode.cuh test_decode 's/s.prefix = s.n_kv - s.n_q;//'
+mutant 'the last segment is not merged' cuda/decode/3_swapped.cu test_decode 's/pieces) + 1 - piece : 0/pieces) - piece : 0/'
+mutant 'the scale of the first block' cuda/decode/3_swapped.cu test_decode 's/\[place\]\[key \/ block\]/[place][0 * (key \/ block)]/'
+mutant 'a row merged by whoever is first' cuda/decode/attend.cuh test_decode 's/if (ld_shared(&m.drawn) + 1 < (uint32_t)part.active)/if (ld_shared(\&m.drawn) > 0)/'
+kernel 'dS without delta' backward/1_naive.cu backward/naive 's/p \* (dp - my_delta)/p * dp/'
+kernel 'the teacher is a sum, not a mean' kl/1_naive.cu kl/naive 's/t \/= (float)s.group;//'
+kernel 'dS as it lies, not transposed' backward/2_q_outer.cu backward/q_outer 's/ldmatrix_x4_trans(left/ldmatrix_x4(left/'
+kernel 'the scale of dK is forgotten' backward/2_q_outer.cu backward/q_outer 's/reduce_rows(acc, scale<D>/reduce_rows(acc, 1/'
+kernel 'heads of two queries in one teacher' backward/sweep.cuh kl/kv_outer 's/if (shift > with)/if (shift >= with)/'
+kernel 'the loss weighs nothing' backward/sweep.cuh kl/deterministic 's/(float)(c.a.weight \* loss_share(s))/(float)loss_share(s)/'
+kernel 'dQ in another slot' backward/sweep.cuh backward/deterministic 's/? (int)(entry \& 31) : work.block/? (int)(entry \& 31) ^ 1 : work.block/'
+kernel 'every item owns its rows' backward/sweep.cuh backward/kv_outer 's/const bool alone = .*;/const bool alone = true;/'
+kernel 'the last part of a hot block is not merged' backward/sweep.cuh backward/kv_outer 's/at < end; at += limit/at + limit < end; at += limit/'
+kernel 'keys see what comes after' backward/sweep.cuh backward/deterministic 's/: -1);$/: N);/; s/s.prefix + (int)i - work.block \* N/N/'
 
 # ---- What the engine sees --------------------------------------------------------------------------
-mutant 'accumulators read before the wait' dense/4_hopper.cu dense/hopper 's/wgmma_wait<1>();/wgmma_wait<2>();/'
-mutant 'a stage that is never given back' dense/4_hopper.cu dense/hopper 's/give_back(smem.v, j - 1);//'
-mutant 'values given back before their products are waited for' dense/4_hopper.cu dense/hopper 's/^        wgmma_wait<0>();/        give_back(smem.v, j - 1); wgmma_wait<0>();/; s/^        give_back(smem.v, j - 1);$//'
-mutant 'no proxy fence after ordinary stores' attend.cuh sparse/kv_outer 's/fence_proxy_async();//'
-mutant 'fewer bytes expected than come' index/stream.cuh index/wgmma 's/sizeof m.k\[stage\])/sizeof m.k[stage] \/ 2)/'
-mutant 'one warp too few gives a stage back' sparse/3_union.cu sparse/union 's/any ? 8 : 4/any ? 7 : 3/'
-mutant 'a stage given back while it is multiplied' sparse/4_kv_outer.cu sparse/kv_outer '/issue_scores<N>/{n;d;}'
-mutant 'a slice read before it has come' sparse/2_q_outer.cu sparse/q_outer '/for (int n = warp/,/warp_scores/s/cp_async_wait<0>();//'
-mutant 'lanes that do not wait for each other' index/4_fused.cu index/fused 's/__syncwarp(); \/\/ a neighbour.*//'
-mutant 'the combination does not wait' sparse/4_kv_outer.cu sparse/kv_outer 's/^    grid_wait();//'
-mutant 'no barrier after counting' reverse/2_scan.cu reverse/scan '/atomicAdd(&m.n/,/^}/s/__syncthreads();//'
+kernel 'accumulators read before the wait' dense/4_hopper.cu dense/hopper 's/wgmma_wait<1>();/wgmma_wait<2>();/'
+kernel 'a stage that is never given back' dense/4_hopper.cu dense/hopper 's/give_back(smem.v, j - 1);//'
+kernel 'values given back before their products are waited for' dense/4_hopper.cu dense/hopper 's/^        wgmma_wait<0>();/        give_back(smem.v, j - 1); wgmma_wait<0>();/; s/^        give_back(smem.v, j - 1);$//'
+kernel 'no proxy fence after ordinary stores' attend.cuh sparse/kv_outer 's/fence_proxy_async();//'
+kernel 'fewer bytes expected than come' index/stream.cuh index/wgmma 's/sizeof m.k\[stage\])/sizeof m.k[stage] \/ 2)/'
+kernel 'one warp too few gives a stage back' sparse/3_union.cu sparse/union 's/any ? 8 : 4/any ? 7 : 3/'
+kernel 'a stage given back while it is multiplied' sparse/4_kv_outer.cu sparse/kv_outer '/issue_scores<N>/{n;d;}'
+kernel 'a slice read before it has come' sparse/2_q_outer.cu sparse/q_outer '/for (int n = warp/,/warp_scores/s/cp_async_wait<0>();//'
+kernel 'lanes that do not wait for each other' index/4_fused.cu index/fused 's/__syncwarp(); \/\/ a neighbour.*//'
+kernel 'the combination does not wait' sparse/4_kv_outer.cu sparse/kv_outer 's/^    grid_wait();//'
+mutant 'tickets of the last step' cuda/decode/begin.cuh test_decode 's/st_global(tickets + c, 0u);//'
+mutant 'selection does not wait' cuda/decode/3_swapped.cu test_decode '/__syncthreads();/{n;s/^    grid_wait();//}'
+mutant '8-bit keys decoded without a fence' cuda/decode/3_swapped.cu test_decode 's/^    fence_proxy_async();//'
+mutant 'the next queries come too early' cuda/decode/3_swapped.cu test_decode 's/^            mbarrier_wait(&m.queries_empty.*//'
+kernel 'dS read before all have left it' backward/sweep.cuh backward/kv_outer 's/__syncthreads(); \/\/ dS and u - t are there//'
+kernel 'a tile read before it has come' backward/sweep.cuh kl/kv_outer '/auto &stage = m.stage\[tile % 2\];/{n;s/cp_async_wait<0>();//}'
+kernel 'no barrier after counting' reverse/2_scan.cu reverse/scan '/atomicAdd(&m.n/,/^}/s/__syncthreads();//'
+
+try_all
 finish

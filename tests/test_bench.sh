@@ -41,16 +41,16 @@ for stage in dense index sparse backward kl; do
     says "^$stage/tiles \(fast\) after timing: ok"
     says "^$stage/tiles +fast .* yes$"
 done
-for stage in topk reverse decode; do
+for stage in topk reverse; do
     runs 0 "$stage, which fast leaves to the reference" "$stage" --shape "$S" --seconds 0.02
     says "^$stage/reference +ref .* yes$"
 done
-runs 0 "log-sum-exps, another selection and seed" sparse index dense decode --lse --distribution structured --seed 5 \
+runs 0 "log-sum-exps, another selection and seed" sparse/tiles index dense decode --lse --distribution structured --seed 5 \
     --shape "$S" --seconds 0.02
 says '^sparse/tiles \(fast\) after timing: ok, .*; seed 5$'
 for shape in 'T=6 S=90 heads=4:2 width=16:8 block=8 topk=3 seqs=3' 'T=26 S=51 heads=4:2 width=16:8 block=8 topk=2 seqs=4'; do
-    runs 0 "packed sequences: $shape" dense index topk reverse sparse decode backward kl --shape "$shape" --seconds 0.02
-    [[ $(grep -cE '^[a-z]+/[a-z]+ +(fast|ref) .* yes$' "$W.out") -eq 8 ]]
+    runs 0 "packed sequences: $shape" dense index topk reverse sparse/ruled prefill decode backward kl --shape "$shape" --seconds 0.02
+    [[ $(grep -cE '^[a-z]+/[a-z]+ +(fast|ref) .* yes$' "$W.out") -eq 9 ]]
     check $? "... and all of them hold"
 done
 for kind in random hot local structured; do
@@ -60,26 +60,52 @@ if has simt; then
     runs 0 "the engine" dense/naive topk --backend simt --shape 'T=9 S=40 heads=2:1 width=64:64 block=32 topk=2' \
         --seconds 0.02
     says '^dense/naive +simt .* - +yes  \(the engine.s time, not a GPU.s\)$'
+    STEPS='T=2 S=200 heads=2:1 width=64:64 block=32 topk=2 seqs=2'
+    runs 0 "a batch of steps over pages" decode/swapped dense_decode --backend simt --shape "$STEPS" --seconds 0.02
+    runs 0 "8-bit index keys" decode --backend simt --index-keys fp8 --shape "$STEPS" --seconds 0.02
+    says '^decode/split \(simt\) does not take this shape, or no 8-bit index keys'
+    says '^decode/swapped \(simt\) after timing: ok'
+    refuses "--index-keys" "an unknown kind of keys" decode --backend simt --index-keys int4
     refuses "--json" "the engine's times in a file" topk --backend simt --json "$W/x.json"
 else
     skip "the engine" "this build has none"
 fi
 
+# ---- The ladder ------------------------------------------------------------------------------------------
+
+runs 0 "all kernels of a stage, drawn" sparse --shape "$S" --seconds 0.01 --picture "$W/ladder.svg"
+for kernel in naive threaded blocked tiles blocks lanes ruled; do
+    says "^sparse/$kernel +fast .* yes$"
+    grep -q "sparse/$kernel" "$W/ladder.svg"
+    check $? "... with a bar for $kernel"
+done
+rm "$W/ladder.svg"
+refuses "--picture: expected kernels" "a picture of kernels without a rate" topk --shape "$S" --seconds 0.01 --picture "$W/x.svg"
+
 # ---- The file --------------------------------------------------------------------------------------------
 
 if [[ $has_json -eq 1 ]]; then
-    runs 0 "a file of results" dense sparse topk decode --shape "$S" --seconds 0.05 --json "$W/results.json"
+    runs 0 "a file of results" dense sparse/ruled topk decode --shape "$S" --seconds 0.05 --json "$W/results.json"
     "$MSA" bench dense --shape "$S" --seconds 0.05 > "$W.out" 2> "$W.err"
     check $? "what the machine can do"
-    says 'float32 product [0-9.]+ TFLOP/s; copy [0-9.e+]+ GB/s$'
+    says 'float32 product [0-9.]+ TFLOP/s; copy [0-9.e+]+ GB/s; read [0-9.e+]+ GB/s$'
     [[ $(ls "$W") == results.json ]]
     check $? "... and nothing else is written"
     "$MSA" results "$W/results.json" > "$W.out" 2> "$W.err" && [[ $(grep -c '^\*\*' "$W.out") -eq 4 && $(grep -c '| random |' "$W.out") -eq 1 ]]
     check $? "... with the fields of a file of results, which become tables"
     [[ $(grep -c '"verified": true' "$W/results.json") -eq 4 && $(grep -c '"stage"' "$W/results.json") -eq 4 ]]
     check $? "... four verified results"
-    grep -qF "msa bench --no-ceilings dense sparse topk decode --shape '$S' --seconds 0.05 --json" "$W/results.json"
+    grep -qF "msa bench --no-ceilings dense sparse/ruled topk decode --shape '$S' --seconds 0.05 --json" "$W/results.json"
     check $? "... and the command line"
+    "$MSA" results "$W/results.json" --roofline "$W/roof.svg" > "$W.out" 2> "$W.err" && grep -q '<svg' "$W/roof.svg"
+    check $? "... and a picture"
+    "$MSA" results "$W/results.json" --speedup "$W/speedup.svg" > "$W.out" 2> "$W.err"
+    [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 && ! -e $W/speedup.svg ]]
+    check $? "... but none of a prefill that was not timed"
+    sed 's/"stage": "sparse"/"stage": "prefill"/' "$W/results.json" > "$W/prefill.json"
+    "$MSA" results "$W/prefill.json" --speedup "$W/speedup.svg" > "$W.out" 2> "$W.err" && grep -q 'paper, H800' "$W/speedup.svg"
+    check $? "... and of one that was, beside the paper's"
+    rm "$W/roof.svg" "$W/speedup.svg" "$W/prefill.json"
     sed -i 's/"repeats": [0-9]*/"repeats": 2/' "$W/results.json"
     for bad in "$W/results.json" "$W/none.json" README.md; do
         "$MSA" results "$bad" > "$W.out" 2> "$W.err"

@@ -86,6 +86,9 @@ same_file "$W/given/index_lse.npy" "$W/named/index_lse.npy"
 runs 0 "recall" recall "${in[@]:0:4}" "${in[@]:6}" "${size[@]}" --seed 3
 says '^index +0\.[0-9]+ +0\.[0-9]+$'
 says '^random, seed 3 +0\.[0-9]+ +0\.[0-9]+$'
+runs 0 "recall: 8-bit index keys" recall "${in[@]:0:4}" "${in[@]:6}" "${size[@]}" --fp8
+grep -qE '^index keys of 8 bits \(E4M3\) +0\.[0-9]{4} +0\.[0-9]{4}$' "$W.out" && grep -q '^8 bits choose the blocks that 16 bits choose in [0-9.]*% of the pairs' "$W.out"
+check $? "... and how often they agree with bf16"
 runs 0 "recall: given ids" recall "${in[@]:0:4}" --block 8 --ids "$V/prefix/ids.npy"
 runs 0 "recall: nothing to measure" recall "${in[@]:0:4}" "${in[@]:6}"
 says '^no query has more than 16 visible blocks'
@@ -101,7 +104,7 @@ runs 0 "cost: lengths and sizes of one's own" cost --n 1000,4K --heads 8 --kv-he
 says '^ +1000 '
 
 runs 0 "kernels" kernels
-awk -F '\t' 'NF != 4 || $1 !~ "^[a-z]+/[a-z0-9_]+$" { bad = 1 } END { exit bad || NR < 6 }' "$W.out"
+awk -F '\t' 'NF != 4 || $1 !~ "^[a-z_]+/[a-z0-9_]+$" { bad = 1 } END { exit bad || NR < 6 }' "$W.out"
 check $? "... and prints STAGE/NAME, back ends, constraints, idea"
 runs 0 "check: one kernel, one shape" check topk/reference --seed 7 --shape 'T=13 S=45 heads=4:2 width=16:8 block=8 topk=3'
 says 'seed=7 +ok'
@@ -451,6 +454,7 @@ refuses "'sparse/reference'" "backward: --full-support and a sparse kernel" back
 refuses "'--qi'" "dense with --qi" dense "${in[@]}" --out "$W/out"
 refuses "--qi:" "recall without --qi" recall "${in[@]:0:4}"
 refuses "--ki:" "recall without --ki" recall "${in[@]:0:4}" --qi "$V/prefix/qi.npy"
+refuses "--fp8:" "recall --fp8 without index keys" recall "${in[@]:0:4}" --ids "$V/prefix/ids.npy" --fp8
 refuses "'--out'" "recall with --out" recall "${in[@]:0:4}" "${in[@]:6}" --out "$W/out"
 for lengths in 0 -1 x '' , 1K, ,1K 1k 1KK 1.5M 1G 99999999999999999999 2000000M '1K 2K'; do
     refuses "--n:" "cost: --n '$lengths'" cost --n "$lengths"

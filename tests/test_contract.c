@@ -384,7 +384,9 @@ static msa_status call(const msa_ops *ops, int stage, const msa_shape *s, const 
     case MSA_STAGE_PREFILL:
         return k->prefill(s, in, in, in, in, in, (int32_t *)(void *)(out + 800), out, out, work);
     case MSA_STAGE_DECODE:
-        return k->decode(s, in, in, in, in, in, (int32_t *)(void *)(out + 800), out, out, work);
+        return k->decode(s, NULL, in, in, in, in, in, (int32_t *)(void *)(out + 800), out, out, work);
+    case MSA_STAGE_DENSE_DECODE:
+        return k->dense_decode(s, NULL, in, in, in, out, out, work);
     case MSA_STAGE_BACKWARD:
         return k->backward(s, in, in, in, ids, in, in, in, out, out, out, work);
     default:

@@ -25,6 +25,13 @@ static const msa_shape large_shapes[] = {
     {10, 2200, 2, 2, 8, 8, 2100, 2, 1, NULL, NULL}, // a block longer than a chunk of keys
     {5, 60, 260, 130, 4, 4, 16, 3, 1, NULL, NULL},  // more groups than a chunk has rows
     {200, 600, 4, 2, 8, 8, 16, 6, 3, long_q, long_kv},
+    {70, 2500, 32, 2, 16, 16, 64, 3, 1, NULL,
+     NULL}, // groups that fill a vector, and keys past the short rows
+    {16, 2300, 17, 1, 20, 12, 48, 3, 1, NULL,
+     NULL}, // a head more than a vector holds; widths that are no multiple
+    {1, 2600, 16, 1, 32, 32, 100, 5, 1, NULL, NULL}, // one query, blocks that 64 does not divide
+    {17, 2600, 12, 1, 16, 16, 600, 3, 1, NULL,
+     NULL}, // a query more than few; blocks longer than a product's keys
 };
 static const inputs_pattern large_patterns[] = {INPUTS_NORMAL, INPUTS_PEAKED, INPUTS_TIES};
 
@@ -141,8 +148,58 @@ static void same_on_any_threads(const msa_ops *ops, const msa_shape *s, bool ful
     check_release(NULL);
 }
 
+/** O, LSE and, of a decode, ids of one sparse or decode kernel. */
+static results run_one(const msa_kernel *k, const msa_shape *s, const inputs *in, const int32_t *ids,
+                       int threads)
+{
+    results x = {.ids = check_ints(s->n_kv_heads * s->n_q * s->topk)};
+    void *work = check_alloc((int64_t)k->workspace(s), 1);
+    float *o = x.tensor[VERDICT_O] = check_alloc(1, tensor_bytes(s, VERDICT_O));
+    float *lse = x.tensor[VERDICT_LSE] = check_alloc(1, tensor_bytes(s, VERDICT_LSE));
+    omp_set_num_threads(threads);
+    if (k->stage == MSA_STAGE_SPARSE)
+        k->sparse(s, in->q, in->k, in->v, ids, o, lse, work);
+    else
+        k->decode(s, NULL, in->q, in->k, in->v, in->qi, in->ki, x.ids, o, lse, work);
+    return x;
+}
+
+static void kernel_on_any_threads(const msa_kernel *k)
+{
+    const int before = omp_get_max_threads();
+    check_case c =
+        check_begin("1, 2 and 3 threads give the same bits, %s/%s", msa_stage_name(k->stage), k->name);
+    for (int n = 0; n < N_LARGE; n++) {
+        const msa_shape *s = &large_shapes[n];
+        inputs in;
+        if (!inputs_new(&in, s, INPUTS_NORMAL, check_seed(400 + (uint64_t)n)))
+            return;
+        int32_t *ids = check_ints(s->n_kv_heads * s->n_q * s->topk);
+        msa_index(s, in.qi, in.ki, NULL, ids, NULL, check_alloc((int64_t)msa_workspace(NULL, s), 1));
+        const results one = run_one(k, s, &in, ids, 1);
+        for (int threads = 2; threads <= 3; threads++) {
+            const results many = run_one(k, s, &in, ids, threads);
+            check_same(&c, "o", one.tensor[VERDICT_O], many.tensor[VERDICT_O], tensor_bytes(s, VERDICT_O));
+            check_same(&c, "lse", one.tensor[VERDICT_LSE], many.tensor[VERDICT_LSE],
+                       tensor_bytes(s, VERDICT_LSE));
+            if (k->stage == MSA_STAGE_DECODE)
+                check_same(&c, "ids", one.ids, many.ids,
+                           (size_t)(s->n_kv_heads * s->n_q * s->topk) * sizeof(int32_t));
+        }
+        inputs_free(&in);
+        check_release(NULL);
+    }
+    omp_set_num_threads(before);
+    check_end(&c);
+}
+
 static void threads(void)
 {
+    for (const msa_kernel *k = msa_fast_kernels; k->name; k++)
+        if (k->stage == MSA_STAGE_SPARSE || k->stage == MSA_STAGE_DECODE)
+            kernel_on_any_threads(k);
+    same_on_any_threads(&msa_fast_ops, &large_shapes[6], true);
+    same_on_any_threads(&msa_fast_ops, &large_shapes[8], true);
     for (int full = 0; full < 2; full++) {
         same_on_any_threads(&msa_fast_ops, &inputs_shapes[10], full);
         same_on_any_threads(&msa_fast_ops, &large_shapes[0], full);
@@ -231,6 +288,99 @@ static void products(const char *name, msa_gemm_fn *gemm)
     check_end(&c);
 }
 
+/* ---- Memory ---------------------------------------------------------------------------------------- */
+
+// A chunk of a prompt of a million tokens, on two cores: at most 1 GB besides inputs and outputs.
+static void small_workspaces(void)
+{
+    static const msa_stage stages[] = {MSA_STAGE_DENSE, MSA_STAGE_INDEX, MSA_STAGE_SPARSE, MSA_STAGE_DECODE};
+    const msa_shape s = {4096, 1 << 20, 64, 4, 128, 128, 128, 16, 1, NULL, NULL};
+    check_case c = check_begin("4096 queries over a million keys in 500 MB a thread");
+    int threads = 1;
+#ifdef _OPENMP
+    threads = omp_get_num_procs();
+#endif
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++) {
+        const double mb = 1e-6 * (double)msa_fast_ops.stage[stages[i]]->workspace(&s);
+        check_true(&c, mb > 0 && mb <= 500.0 * threads, "%s: %.0f MB", msa_stage_name(stages[i]), mb);
+    }
+    check_end(&c);
+}
+
+/* ---- Decode ---------------------------------------------------------------------------------------- */
+
+static uint16_t *halves(float *x, int64_t n)
+{
+    uint16_t *bits = check_alloc(n, sizeof *bits);
+    for (int64_t i = 0; i < n; i++) {
+        bits[i] = msa_bf16_bits(x[i]);
+        x[i] = msa_bf16(x[i]);
+    }
+    return bits;
+}
+
+// Keys in bf16 give the bits that the same numbers in float32 give.
+static void reads_bf16(void)
+{
+    check_case c = check_begin("decode: keys stored as bf16");
+    for (int n = 0; n < N_LARGE; n++) {
+        const msa_shape *s = &large_shapes[n];
+        const msa_kernel *k = msa_fast_ops.stage[MSA_STAGE_DECODE];
+        inputs in;
+        if (!inputs_new(&in, s, INPUTS_NORMAL, check_seed(500 + (uint64_t)n)))
+            return;
+        const int64_t kv = s->n_kv * s->n_kv_heads * s->d_head, n_ids = s->n_kv_heads * s->n_q * s->topk;
+        const int64_t n_o = s->n_q * s->n_heads * s->d_head, n_lse = s->n_q * s->n_heads;
+        const uint16_t *k16 = halves(in.k, kv), *v16 = halves(in.v, kv),
+                       *ki16 = halves(in.ki, s->n_kv * s->d_index);
+        float *o[2] = {check_floats(n_o), check_floats(n_o)},
+              *lse[2] = {check_floats(n_lse), check_floats(n_lse)};
+        int32_t *ids[2] = {check_ints(n_ids), check_ints(n_ids)};
+        void *work = check_alloc((int64_t)k->workspace(s), 1);
+        const msa_status status =
+            msa_fast_decode_bf16(s, in.q, k16, v16, in.qi, ki16, ids[0], o[0], lse[0], work);
+        bool few = true;
+        for (int r = 0; r < msa_n_seqs(s); r++)
+            few = few && msa_get_seq(s, r).n_q <= 16;
+        check_true(&c, status == (few ? MSA_OK : MSA_ERR_UNSUPPORTED), "shape %d: %s", n,
+                   msa_strerror(status));
+        if (status == MSA_OK) {
+            k->decode(s, NULL, in.q, in.k, in.v, in.qi, in.ki, ids[1], o[1], lse[1], work);
+            check_same(&c, "ids", ids[0], ids[1], (size_t)n_ids * sizeof **ids);
+            check_same(&c, "o", o[0], o[1], (size_t)n_o * sizeof **o);
+            check_same(&c, "lse", lse[0], lse[1], (size_t)n_lse * sizeof **lse);
+        }
+        inputs_free(&in);
+        check_release(NULL);
+    }
+    check_end(&c);
+}
+
+// A million equal logits: the sum of their weights is exact, so the log-sum-exp is log(2^20) but for two
+// roundings.
+static void equal_logits(int64_t n_q)
+{
+    const msa_shape s = {n_q, 1 << 20, 1, 1, 4, 4, 128, 16, 1, NULL, NULL};
+    const msa_kernel *k = msa_fast_ops.stage[MSA_STAGE_DENSE];
+    const int64_t n = s.n_kv * s.d_head;
+    float *zero = check_floats(n), *ones = check_floats(n), *o = check_floats(n_q * 4),
+          *lse = check_floats(n_q);
+    check_case c = check_begin("dense: a million equal logits, %lld queries", (long long)n_q);
+    for (int64_t a = 0; a < n; a++) {
+        zero[a] = 0;
+        ones[a] = 1;
+    }
+    k->dense(&s, zero, zero, ones, o, lse, check_alloc((int64_t)k->workspace(&s), 1));
+    for (int64_t i = 0; i < n_q; i++) {
+        const double exact = log((double)(s.n_kv - n_q + i + 1));
+        check_true(&c, fabs((double)lse[i] - exact) <= 2 * 0x1p-24 * exact, "lse %.9g, exact %.9g",
+                   (double)lse[i], exact);
+        check_true(&c, o[4 * i] == 1, "o %.9g", (double)o[4 * i]);
+    }
+    check_end(&c);
+    check_release(NULL);
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
@@ -241,5 +391,9 @@ int main(int argc, char **argv)
         if (strcmp(k->backend, "fast") == 0)
             agrees(k);
     threads();
+    small_workspaces();
+    reads_bf16();
+    equal_logits(1);
+    equal_logits(17);
     return check_done();
 }

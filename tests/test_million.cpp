@@ -71,6 +71,14 @@ static void draw(uint16_t *x, int64_t n, std::mt19937 &rng)
         x[i] = __float2bfloat16_rn((float)(rng() % 2001) / 500 - 2).bits;
 }
 
+/// The last query's, and all keys.
+static void fill_index(const Tensors &a)
+{
+    std::mt19937 rng(4);
+    draw(a.qi + (tokens * heads - 1) * d, d, rng);
+    draw(a.ki, tokens * d, rng);
+}
+
 /// The last 8 queries and every 11th key of the last two heads, and all of the index keys.
 static void fill(const Tensors &a)
 {
@@ -271,6 +279,18 @@ int main()
         judge_output("sparse/kv_outer", a, first_selected(), 5);
     } else {
         tap_skip("sparse/kv_outer", "this machine does not reserve that much address space");
+    }
+
+    // A whole prompt of 2^20 tokens in one call, without scores: its last rows see 8192 blocks.
+    tokens = 1 << 20, heads = 4, block = 128;
+    a = {};
+    a.qi = reserve<uint16_t>(tokens * heads * d), a.ki = reserve<uint16_t>(tokens * d);
+    a.ids = reserve<int32_t>(tokens * heads * k), a.index_lse = reserve<float>(tokens * heads);
+    if (a.qi && a.ki && a.ids && a.index_lse) {
+        fill_index(a);
+        judge_ids("index/fused", a, block_scores(a));
+    } else {
+        tap_skip("index/fused at a million tokens", "this machine does not reserve that much address space");
     }
     return tap_done();
 }

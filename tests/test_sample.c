@@ -75,12 +75,22 @@ static msa_status sparse(const msa_shape *s, const float *q, const float *k, con
     return MSA_OK;
 }
 
-static msa_status decode(const msa_shape *s, const float *q, const float *k, const float *v, const float *qi,
-                         const float *ki, int32_t *ids, float *o, float *lse, void *work)
+static msa_status decode(const msa_shape *s, const msa_pages *p, const float *q, const float *k,
+                         const float *v, const float *qi, const float *ki, int32_t *ids, float *o, float *lse,
+                         void *work)
 {
-    msa_decode(s, q, k, v, qi, ki, ids, o, lse, work);
+    msa_decode(s, p, q, k, v, qi, ki, ids, o, lse, work);
     spoil(ARRAY_IDS, ids);
     spoil(ARRAY_O, o);
+    return MSA_OK;
+}
+
+static msa_status dense_decode(const msa_shape *s, const msa_pages *p, const float *q, const float *k,
+                               const float *v, float *o, float *lse, void *work)
+{
+    msa_dense_decode(s, p, q, k, v, o, lse, work);
+    spoil(ARRAY_O, o);
+    spoil(ARRAY_LSE, lse);
     return MSA_OK;
 }
 
@@ -152,6 +162,8 @@ int main(int argc, char **argv)
           BIT(ARRAY_FIRST) | BIT(ARRAY_ENTRIES) | BIT(ARRAY_ITEMS));
     stage((msa_kernel){.stage = MSA_STAGE_SPARSE, .sparse = sparse}, BIT(ARRAY_O) | BIT(ARRAY_LSE));
     stage((msa_kernel){.stage = MSA_STAGE_DECODE, .decode = decode}, BIT(ARRAY_IDS) | BIT(ARRAY_O));
+    stage((msa_kernel){.stage = MSA_STAGE_DENSE_DECODE, .dense_decode = dense_decode},
+          BIT(ARRAY_O) | BIT(ARRAY_LSE));
     stage((msa_kernel){.stage = MSA_STAGE_BACKWARD, .backward = backward},
           BIT(ARRAY_DQ) | BIT(ARRAY_DK) | BIT(ARRAY_DV));
     stage((msa_kernel){.stage = MSA_STAGE_KL, .kl = kl}, BIT(ARRAY_DQI) | BIT(ARRAY_DKI));

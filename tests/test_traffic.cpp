@@ -2,11 +2,13 @@
  * @file test_traffic.cpp
  * @brief The bytes that kernels move, counted by the engine, are those that the design says. Sparse kernels:
  * the IO formulas of spec section 4, evaluated on the pairs (query, group, block) of the run, plus terms that
- * have a name. The fused index: Q once and each tile of keys once for 256 rows, k ids out.
+ * have a name. The fused index: Q once and each tile of keys once for 256 rows, k ids out. Steps of
+ * generation: the index keys of every request once, in 2 or in 1 byte, and the chosen blocks.
  */
 #include "cuda/kernel.cuh"
 #include "cuda/msa_cuda.h"
 
+#include <algorithm>
 #include <functional>
 #include <random>
 #include <vector>
@@ -19,9 +21,12 @@ using std::vector;
 
 struct Problem {
     msa_shape s;
-    vector<uint16_t> q, k, v, o, qi, ki;
-    vector<float> lse, index_lse;
+    vector<uint16_t> q, k, v, o, qi, ki, dout;
+    vector<float> lse, index_lse, dq, dk, dv, dqi, dki;
     vector<int32_t> ids;
+    vector<int32_t> table, lens; ///< of a paged call
+    vector<uint8_t> ki8;
+    vector<float> scale;
 };
 
 static vector<uint16_t> draw(size_t n, std::mt19937 &rng)
@@ -49,9 +54,9 @@ static void choose(Problem &p, const std::function<bool(int i, int r, int b)> &t
         }
 }
 
-static uint16_t *aligned(vector<uint16_t> &x) ///< the vectors have 64 elements to spare
+template <class T> static T *aligned(vector<T> &x) ///< the vectors have 64 elements to spare
 {
-    return (uint16_t *)(((uintptr_t)x.data() + 127) / 128 * 128);
+    return (T *)(((uintptr_t)x.data() + 127) / 128 * 128);
 }
 
 /// Runs a kernel with O in bf16 and returns what the engine counted.
@@ -66,6 +71,18 @@ static simt::Counters count(Problem &p, const char *kernel)
     a.q = aligned(p.q), a.k = aligned(p.k), a.v = aligned(p.v), a.o = aligned(p.o);
     a.ids = p.ids.data(), a.lse = p.lse.data();
     a.qi = aligned(p.qi), a.ki = aligned(p.ki), a.index_lse = p.index_lse.data();
+    if (!p.table.empty()) {
+        const bool small = !p.scale.empty();
+        uint8_t *ki8 = small ? (uint8_t *)(((uintptr_t)p.ki8.data() + 127) / 128 * 128) : nullptr;
+        a.pages = {(int64_t)p.table.size(), p.table.data(), p.lens.data(), ki8, p.scale.data()};
+    }
+    double loss = 0;
+    const bool kl = strncmp(kernel, "kl/", 3) == 0, backward = strncmp(kernel, "backward/", 9) == 0;
+    a.dout = aligned(p.dout), a.weight = 1, a.loss = kl ? &loss : nullptr;
+    if (backward)
+        a.dq = aligned(p.dq), a.dk = aligned(p.dk), a.dv = aligned(p.dv);
+    if (kl)
+        a.dqi = aligned(p.dqi), a.dki = aligned(p.dki);
     const msa_status status = msa_plan_run(&plan, &a, work, nullptr);
     engine->free(work);
     tap(status == MSA_OK, "%s runs%s%s", kernel, status == MSA_OK ? "" : ": ", engine->trouble());
@@ -111,6 +128,14 @@ static void within_one_percent(const char *what, double counted, double formula,
         what, counted, formula, named, 100 * off);
 }
 
+/// What reverse/scan moves, with one range of blocks and one segment of queries.
+static double reverse_bytes(const msa_shape &s)
+{
+    const double t = (double)s.n_q, hkv = s.n_kv_heads, k = s.topk, n_blocks = (double)msa_n_blocks(&s);
+    return 4 * hkv * (2 * t * k + 10 * n_blocks + 2 + t * k) + 4 * 32 * k * (hkv * (hkv + 1) / 2 + 1) +
+           16 * (double)msa_first_item(&s, 1);
+}
+
 static void judge(Problem &p, const char *selection)
 {
     const msa_shape &s = p.s;
@@ -129,16 +154,47 @@ static void judge(Problem &p, const char *selection)
 
     // KV-outer: K and V of the touched blocks, Q and partials of every pair, partials again and O.
     c = count(p, "sparse/kv_outer");
-    const double items = (double)msa_first_item(&s, 1), capacity = items;
-    const double n_blocks = (double)msa_n_blocks(&s);
-    const double reverse =
-        4 * hkv * (2 * t * k + 3 * n_blocks + 3 * n_blocks + 2 * n_blocks + 2 * n_blocks + 2 + t * k) +
-        4 * 32 * k * (hkv * (hkv + 1) / 2 + 1) + 16 * capacity; // one range, one segment
+    const double capacity = (double)msa_first_item(&s, 1);
+    const double reverse = reverse_bytes(s);
     const double worklist = 16 * capacity + 4 * pairs.n, partial_lse = 8 * group * pairs.n;
     within_one_percent("KV-outer", (double)(c.load_bytes + c.store_bytes),
                        4 * d * touched_tokens(p) + 4 * group * d * pairs.n + 2 * group * d * pairs.n +
                            2 * hq * t * d,
                        reverse + worklist + partial_lse + 4 * k * hq * t + lse);
+}
+
+/// The sweep over key blocks, as the head of backward/3_kv_outer.cu and of kl/2_kv_outer.cu have it.
+static void judge_gradients(Problem &p, std::mt19937 &rng)
+{
+    const msa_shape &s = p.s;
+    const double t = (double)s.n_q, n_kv = (double)s.n_kv, hq = s.n_heads, hkv = s.n_kv_heads, d = s.d_head;
+    const double di = s.d_index, n = s.block, group = hq / hkv, blocks = (double)msa_n_blocks(&s);
+    const double items = (double)msa_first_item(&s, 1);
+    p.dout = draw(p.q.size(), rng);
+    p.qi = draw((size_t)(t * hkv * di), rng);
+    p.ki = draw((size_t)(n_kv * di), rng);
+    p.index_lse.assign((size_t)(t * hkv), 5);
+    p.lse.assign((size_t)(t * hq), 5);
+    p.dq.resize((size_t)(t * hq * d) + 64), p.dqi.resize((size_t)(t * hkv * di) + 64);
+    p.dk.resize((size_t)(n_kv * hkv * d) + 64), p.dv.resize(p.dk.size()),
+        p.dki.resize((size_t)(n_kv * di) + 64);
+    const Pairs pairs = pairs_of(p);
+    const double tokens = touched_tokens(p),
+                 used = touched_tokens(p) / n; // items, but for a short last block
+
+    simt::Counters c = count(p, "backward/kv_outer");
+    const double delta = 4 * hq * t * d + 4 * hq * t, zeros = 4 * hq * t * d + 8 * hkv * n_kv * d;
+    within_one_percent("backward, KV-outer", (double)(c.load_bytes + c.store_bytes),
+                       4 * d * tokens + 4 * group * d * pairs.n + 4 * group * d * pairs.n + 16 * d * tokens,
+                       reverse_bytes(s) + delta + zeros + 8 * group * pairs.n + 4 * pairs.n + 32 * n * items +
+                           16 * n * used + 2048 * hkv * blocks);
+
+    c = count(p, "kl/kv_outer");
+    const double keys = (2 * n + 2 * di + di / 2) * pairs.n + 8 * di * n_kv + 16 * n * hkv * blocks;
+    within_one_percent("kl, KV-outer", (double)(c.load_bytes + c.store_bytes),
+                       2 * (d + di) * tokens + (2 * group * d + 2 * di + 4 * di + 2 * n) * pairs.n,
+                       reverse_bytes(s) + keys + 4 * hkv * t * di + 4 * n_kv * di +
+                           (4 * group + 8) * pairs.n + 32 * n * items + 16 * items);
 }
 
 /// One group of rows = query * Hkv + group after the other, 256 at a time, and the blocks that their last row
@@ -178,6 +234,124 @@ static void judge_index(const msa_shape &s, int parts, std::mt19937 &rng)
                        12 * entries + 4 * entries + 4 * offered + 8 * entries + 4 * chosen);
 }
 
+/* ---- Steps of generation ------------------------------------------------------------------------------- */
+
+/// A batch of requests of t queries each, with as many pages as their table has entries.
+static Problem batch(const msa_shape &sizes, int t, const vector<int32_t> &lens, vector<int32_t> (&cu)[2],
+                     bool small, std::mt19937 &rng)
+{
+    Problem p;
+    const int n = (int)lens.size();
+    const int64_t longest = *std::max_element(lens.begin(), lens.end()),
+                  width = ceil_div(longest, (int64_t)sizes.block);
+    const size_t rows = (size_t)(n * width * sizes.block);
+    for (int r = 0; r <= n; r++) {
+        cu[0].push_back(r * t);
+        cu[1].push_back((int32_t)(r * width * sizes.block));
+    }
+    p.s = sizes;
+    p.s.n_q = n * t, p.s.n_kv = (int64_t)rows, p.s.n_seqs = n, p.s.cu_q = cu[0].data(),
+    p.s.cu_kv = cu[1].data();
+    p.lens = lens;
+    p.table.resize((size_t)(n * width));
+    for (size_t i = 0; i < p.table.size(); i++)
+        p.table[i] = (int32_t)i;
+    std::shuffle(p.table.begin(), p.table.end(), rng);
+    p.q = draw((size_t)(p.s.n_q * p.s.n_heads * p.s.d_head), rng);
+    p.k = draw(rows * (size_t)(p.s.n_kv_heads * p.s.d_head), rng);
+    p.v = p.k;
+    p.qi = draw((size_t)(p.s.n_q * p.s.n_kv_heads * p.s.d_index), rng);
+    p.ki = draw(rows * (size_t)p.s.d_index, rng);
+    p.o.resize(p.q.size());
+    p.lse.resize((size_t)(p.s.n_q * p.s.n_heads));
+    p.ids.resize((size_t)(p.s.n_kv_heads * p.s.n_q * p.s.topk));
+    if (small) {
+        p.ki8.resize(rows * (size_t)p.s.d_index + 128);
+        for (uint8_t &e : p.ki8)
+            e = (uint8_t)(rng() % 127);
+        p.scale.assign(p.table.size(), 1.0f);
+    }
+    return p;
+}
+
+/// What attending to n tokens of a row moves beside its K and V: in parts of whole steps of 64 tokens.
+static double row_costs(const msa_shape &s, int64_t n, int64_t count, double *parts)
+{
+    const int64_t tokens = ceil_div(ceil_div(n, (int64_t)64), count) * 64;
+    const double group = s.n_heads / s.n_kv_heads, d = s.d_head;
+    double pages = 0;
+    *parts = (double)ceil_div(n, tokens);
+    for (int64_t first = 0; first < n; first += tokens) // ids of up to 32 pages at a time, to each of 4 warps
+        pages += 16 * (double)(ceil_div(std::min(n, first + tokens), (int64_t)s.block) - first / s.block);
+    return pages + *parts * (2 * group * d + group * (8 + 4 * d) + group * (16 + 4 * d)) +
+           group * (2 * d + 4);
+}
+
+/// The stages of 128 keys of all requests are one line in equal pieces.
+static void judge_step(const msa_shape &sizes, int t, const vector<int32_t> &lens, bool small,
+                       std::mt19937 &rng)
+{
+    vector<int32_t> cu[2];
+    Problem p = batch(sizes, t, lens, cu, small, rng);
+    const msa_shape &s = p.s;
+    const int n = (int)lens.size();
+    const int64_t rows = t * s.n_kv_heads, capacity = s.n_kv / n, all_rows = n * rows;
+    const int64_t columns = rows <= 8 ? 8 : rows <= 16 ? 16 : rows <= 32 ? 32 : 64;
+    const int64_t most = ceil_div((capacity - 1) / s.block * s.block, (int64_t)128);
+    const int64_t pieces_there = std::min<int64_t>(n * most, 132);
+    const int64_t most_parts = std::min(ceil_div(std::min(capacity, (int64_t)s.topk * s.block), (int64_t)64),
+                                        std::max<int64_t>(264 / all_rows, 1));
+    vector<int64_t> stages;
+    int64_t total = 0;
+    for (int32_t length : lens)
+        total += stages.emplace_back(ceil_div((int64_t)(length - 1) / s.block * s.block, (int64_t)128));
+    const int64_t pieces = std::min(pieces_there, total);
+
+    double keys = 0, chosen = 0, queries = 0, candidates = 0, main_branch = 0, ids = 0;
+    ids += 4.0 * n * (double)pieces_there; // each block of threads reads the lengths
+    for (int64_t r = 0, first = 0; r < n; first += stages[(size_t)r++]) {
+        double segments = 0;
+        for (int64_t c = 0; c < pieces; c++) {
+            const int64_t begin = std::max(first, c * total / pieces);
+            const int64_t end = std::min(first + stages[(size_t)r], (c + 1) * total / pieces);
+            if (begin < end) {
+                const int64_t blocks = (end - begin) * 128 / s.block;
+                segments++;
+                ids += 160 * 4 + 128.0 * (double)ceil_div(blocks, (int64_t)32) * (small ? 2 : 1);
+                queries += 2 * s.d_index * (double)std::min(columns, (n - r) * rows);
+                keys += (double)((end - begin) * 128) * (small ? 1 : 2) * s.d_index;
+            }
+        }
+        candidates += 8 * segments * (s.topk - 1) * (double)rows;
+        for (int i = 0; i < t; i++) {
+            const int64_t position = lens[(size_t)r] - t + i, local = position / s.block;
+            const int64_t tokens = std::min<int64_t>(local, s.topk - 1) * s.block + position % s.block + 1;
+            double parts;
+            main_branch += s.n_kv_heads * row_costs(s, tokens, most_parts, &parts);
+            candidates += s.n_kv_heads * parts * 8 * segments * (s.topk - 1);
+            chosen += s.n_kv_heads * 4.0 * s.d_head * (double)tokens;
+            ids += s.n_kv_heads *
+                   ((double)most_parts * (512 + 4 * n) + 4 * s.topk + 4); // lengths; ids out, a ticket
+        }
+    }
+    tap_note("step: %d requests, T=%d heads=%d:%d width=%d:%d block=%d k=%d, %s keys", n, t, s.n_heads,
+             s.n_kv_heads, s.d_head, s.d_index, s.block, s.topk, small ? "8-bit" : "bf16");
+    simt::Counters c = count(p, "decode/swapped");
+    within_one_percent("decode", (double)(c.load_bytes + c.store_bytes), keys + chosen,
+                       queries + candidates + main_branch + ids);
+
+    const int64_t all = std::min(ceil_div(capacity, (int64_t)64), std::max<int64_t>(264 / all_rows, 1));
+    double dense = 0, named = 4.0 * (double)all_rows + 512.0 * (double)(all * all_rows);
+    for (int32_t length : lens)
+        for (int i = 0; i < t; i++) {
+            double parts;
+            dense += s.n_kv_heads * 4.0 * s.d_head * (length - t + i + 1);
+            named += s.n_kv_heads * row_costs(s, length - t + i + 1, all, &parts);
+        }
+    c = count(p, "dense_decode/split");
+    within_one_percent("dense step", (double)(c.load_bytes + c.store_bytes), dense, named);
+}
+
 /// prefill/auto leaves O as the union does where neighbours agree, and KV-outer's partials where they do not.
 static void judge_choice(bool agree, std::mt19937 &rng)
 {
@@ -204,6 +378,13 @@ static void judge_choice(bool agree, std::mt19937 &rng)
 int main()
 {
     std::mt19937 rng(7);
+    const msa_shape m3 = {1, 1, 16, 1, 128, 128, 128, 4, 1, nullptr, nullptr},
+                    little = {1, 1, 8, 2, 64, 64, 32, 4, 1, nullptr, nullptr};
+    for (int small = 0; small < 2; small++) {
+        judge_step(m3, 1, {3000, 129, 700, 1}, small, rng);
+        judge_step(little, 3, {2100, 40, 33, 900}, small, rng);
+        judge_step(m3, 2, {4096}, small, rng);
+    }
     judge_index({300, 400, 8, 2, 64, 64, 32, 4, 1, nullptr, nullptr}, 1, rng);
     judge_index({96, 1500, 64, 4, 128, 128, 128, 16, 1, nullptr, nullptr}, 1, rng);
     judge_index({40, 3000, 4, 2, 64, 64, 32, 4, 1, nullptr, nullptr}, 11, rng);
@@ -223,6 +404,7 @@ int main()
         p.lse.resize((size_t)(s.n_q * s.n_heads));
         choose(p, [&](int, int, int) { return rng() % 3 == 0; });
         judge(p, "random");
+        judge_gradients(p, rng);
         choose(p, [&](int, int, int b) { return b == 0; });
         judge(p, "hot");
         choose(p, [&](int i, int, int b) { return b > (s.n_kv - s.n_q + i) / s.block - s.topk; });

@@ -22,7 +22,7 @@ int main(void)
     }
     printf("without end: %.0f\n", 2 * heads / index_heads);
     printf("cheaper than dense from %.0f tokens on; the index is half of it at %.0f\n",
-           4 * heads * kept / (2 * heads - index_heads), 4 * heads * kept / index_heads);
+           ceil(4 * heads * kept / (2 * heads - index_heads)), 4 * heads * kept / index_heads);
 
     /* [exact] */
     printf("\ncounted pair by pair, operations and model over count\n");

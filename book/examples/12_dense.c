@@ -58,7 +58,7 @@ int main(void)
                              .topk = 2,
                              .n_seqs = 1};
     trial t = engine_inputs(&small, "random");
-    printf("16 queries at the end of 256 tokens, one group of 16 heads\n");
+    printf("%d queries at the end of %d tokens, one group of %d heads\n", (int)small.n_q, (int)small.n_kv, (int)small.n_heads);
     printf("             CTAs  bytes read  formula   sectors  operations    shared  conflicts  "
            "multiply-adds,\n");
     printf(

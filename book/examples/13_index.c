@@ -47,8 +47,8 @@ static void index_ladder(void)
     for (int r = 1; r < 4; r++)
         show(&t, rungs[r]);
     const simt_counters choose = engine_count(&t, "topk/staged");
-    printf("%-18s %5d %6d %12ld %13ld\n", "topk/staged", 64, 1920, (long)choose.load_bytes,
-           (long)choose.store_bytes);
+    printf("%-18s %5d %6d %12ld %13ld\n", "topk/staged", (int)s.n_q, (int)s.n_kv,
+           (long)choose.load_bytes, (long)choose.store_bytes);
     trial_end(&t);
 }
 

@@ -26,7 +26,7 @@ static void reference(const trial *t, int32_t *ids, float *o)
           *v = widen(t->in.v, keys * s->n_kv_heads * s->d_head);
     float *ki = widen(t->in.ki, keys * s->d_index), *lse = room(rows * s->n_heads, sizeof *lse);
     void *w = room(1, msa_workspace(NULL, s));
-    must(msa_decode(s, q, k, v, qi, ki, ids, o, lse, w));
+    must(msa_decode(s, NULL, q, k, v, qi, ki, ids, o, lse, w));
     void *all[] = {q, qi, k, v, ki, lse, w};
     for (int a = 0; a < 7; a++)
         free(all[a]);
@@ -113,12 +113,16 @@ static void at_m3(void)
 /* Four requests, packed one after the other or filled up to the longest. */
 static void batch(void)
 {
-    static const int32_t queries[] = {0, 1, 2, 3, 4};
-    static const int32_t lengths[2][5] = {{0, 100, 600, 1800, 5896}, {0, 4096, 8192, 12288, 16384}};
-    printf("\nfour requests of 100, 500, 1200 and 4096 tokens, decode/swapped\n");
+    static const int32_t tokens[] = {100, 500, 1200, 4096}, queries[] = {0, 1, 2, 3, 4}; /* the last one is the longest */
+    int32_t begins[2][5] = {{0}};
+    for (int a = 0; a < 4; a++) {
+        begins[0][a + 1] = begins[0][a] + tokens[a];
+        begins[1][a + 1] = begins[1][a] + tokens[3];
+    }
+    printf("\nfour requests of %d, %d, %d and %d tokens, decode/swapped\n", tokens[0], tokens[1], tokens[2], tokens[3]);
     for (int padded = 0; padded < 2; padded++) {
         msa_shape shape = {.n_q = 4,
-                           .n_kv = lengths[padded][4],
+                           .n_kv = begins[padded][4],
                            .n_heads = 16,
                            .n_kv_heads = 1,
                            .d_head = 64,
@@ -127,11 +131,14 @@ static void batch(void)
                            .topk = 4,
                            .n_seqs = 4,
                            .cu_q = queries,
-                           .cu_kv = lengths[padded]};
+                           .cu_kv = begins[padded]};
         trial t = engine_inputs(&shape, "random");
         simt_counters n = engine_count(&t, "decode/swapped");
-        printf("  %-23s %5.0f KiB read, %d launches\n",
-               padded ? "filled up to 4096 each:" : "packed:", (double)n.load_bytes / KIB, (int)n.launches);
+        if (padded)
+            printf("  filled up to %d each: ", tokens[3]);
+        else
+            printf("  packed: %16s", "");
+        printf("%5.0f KiB read, %d launches\n", (double)n.load_bytes / KIB, (int)n.launches);
         trial_end(&t);
     }
 }

@@ -40,7 +40,7 @@ int main(void)
     read_curve("data/kjv-gqa.csv", none, twin);
     begin(720, 355, "The training of the shipped model");
     text(LEFT, 22, "start", INK, "selector's loss, mean of the layers, in nats");
-    text(SECOND, 22, "start", INK, "held-out bits per byte, MSA minus twin");
+    text(SECOND, 22, "start", INK, "bits per byte, MSA minus twin");
     for (int panel = 0; panel < 2; panel++) {
         double x0 = panel ? SECOND : LEFT;
         for (int a = 0; a <= 6; a++) {

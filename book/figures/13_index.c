@@ -18,7 +18,7 @@ int main(void)
     noise(x, B * KEYS, 5);
     for (int a = 0; a < PLACES; a++)
         list[a] = -INFINITY;
-    begin(720, 350, "A running list of the best 15 blocks of 512");
+    begin(720, 356, "A running list of the best 15 blocks of 512");
     for (int b = 0; b < B; b++) {
         float most = x[b * KEYS];
         int worst = 0;
@@ -49,7 +49,7 @@ int main(void)
         snprintf(words, sizeof words, "%d", b);
         text(50 + b * step, 330, "middle", FAINT, words);
     }
-    text(370, 346, "middle", FAINT, "blocks in the order in which they stream past");
+    text(370, 350, "middle", FAINT, "blocks in the order in which they stream past");
     snprintf(words, sizeof words, "large dots: %d of %d enter, %.0f expected", entered, B, expected);
     text(690, 24, "end", BLUE, words);
     text(50, 24, "start", ORANGE, "staircase: the score to beat");

@@ -14,9 +14,12 @@
  * keys again (1.07 GB there), each head reads K and V again, and a lane that reads its own key touches a
  * row of its own: 32 rows a load.
  *
+ * Paged, a block (i, r, request) finds each key by its page, and a token of the selection by its slot's.
+ *
  * Predicted, with local = p(i) / Bk, c = min(k, local + 1) blocks and n = selected(i) tokens, a row (i,
  * r):
  *  - loads 2 di + local (2 di Bk + 4) + 4 c + G (2 dh + 4 dh n) bytes; the second term only if k > 1;
+ *    paged, 4 a thread for the length, 128 local (if k > 1) and 4 c for pages besides;
  *  - stores 4 local (if k > 1) + 4 k bytes, beside O and LSE.
  */
 #include "decode.cuh"
@@ -30,7 +33,7 @@ struct Smem {
     alignas(16) float q[128]; ///< the index query, then a head's query
     float p[most_blocks * 128];
     float part[warps];
-    int32_t ids[most_blocks];
+    int32_t page[most_blocks]; ///< of the selected blocks
 };
 
 /// q times a row of keys in global memory.
@@ -59,13 +62,15 @@ template <class F> PTX_INLINE float combine(Smem &s, float x, F f)
 }
 
 template <int DI>
-PTX_INLINE void score_blocks(const Smem &m, const Shape &s, const bf16 *ki, float *scores, int local)
+PTX_INLINE void score_blocks(const Smem &m, const Shape &s, const Pages &pages, const bf16 *ki, float *scores,
+                             int local)
 {
-    const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+    const int n = (int)blockIdx.z, warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
     for (int b = warp; b < local; b += warps) {
+        const bf16 *keys = ki + (int64_t)page_of(pages, n, b) * s.block * DI;
         float top = minus_infinity();
-        for (int j = b * s.block + lane; j < (b + 1) * s.block; j += 32)
-            top = fmaxf(top, dot_row<DI>(m.q, ki + (int64_t)j * DI));
+        for (int j = lane; j < s.block; j += 32)
+            top = fmaxf(top, dot_row<DI>(m.q, keys + (int64_t)j * DI));
         top = warp_top(top);
         if (lane == 0)
             st_global(scores + b, top);
@@ -78,7 +83,7 @@ PTX_INLINE void attend(Smem &m, const Shape &s, const bf16 *q, const bf16 *k, co
 {
     const int t = (int)threadIdx.x;
     auto token = [&](int a) {
-        return kv_at(s, ld_shared(&m.ids[a / s.block]) * s.block + a % s.block, r, D);
+        return kv_at(s, (int64_t)ld_shared(&m.page[a / s.block]) * s.block + a % s.block, r, D);
     };
     __syncthreads();
     load_floats(m.q, q, D, threads);
@@ -108,17 +113,20 @@ PTX_INLINE void attend(Smem &m, const Shape &s, const bf16 *q, const bf16 *k, co
 }
 
 template <int DI, int D, class Out>
-__global__ void __launch_bounds__(threads) naive(Shape s, Arrays a, float *scores, Out *o)
+__global__ void __launch_bounds__(threads, 4) // without the 4 ptxas takes 40 registers, and spills
+    naive(Shape largest, Pages pages, Arrays a, float *scores, Out *o)
 {
     Smem &m = shared<Smem>();
-    const int i = (int)blockIdx.x, r = (int)blockIdx.y, t = (int)threadIdx.x, local = local_block(s, i);
-    float *my_scores = scores + ((int64_t)i * s.n_kv_heads + r) * s.n_blocks;
-    int32_t *my_ids = a.ids + row_at(s, i, r) * s.topk;
+    const int n = (int)blockIdx.z, i = (int)blockIdx.x, r = (int)blockIdx.y, t = (int)threadIdx.x;
+    const Shape s = request(largest, pages, n);
+    const int query = n * s.n_q + i, local = local_block(s, i);
+    float *my_scores = scores + ((int64_t)query * s.n_kv_heads + r) * s.n_blocks;
+    int32_t *my_ids = a.ids + row_at(s, query, r) * s.topk;
 
-    load_floats(m.q, a.qi + qi_at(s, i, r, DI), DI, threads);
+    load_floats(m.q, a.qi + qi_at(s, query, r, DI), DI, threads);
     __syncthreads();
     const int candidates = s.topk > 1 ? local : 0;
-    score_blocks<DI>(m, s, a.ki, my_scores, candidates);
+    score_blocks<DI>(m, s, pages, a.ki, my_scores, candidates);
     __syncthreads();
     if (t < 32) {
         WarpList list = warp_list(s.topk, local);
@@ -127,28 +135,28 @@ __global__ void __launch_bounds__(threads) naive(Shape s, Arrays a, float *score
     }
     __syncthreads();
     if (t < s.topk && t <= local)
-        st_shared(&m.ids[t], ld_global(my_ids + t));
+        st_shared(&m.page[t], page_of(pages, n, ld_global(my_ids + t)));
 
     for (int h = r * s.group; h < (r + 1) * s.group; h++)
-        attend<D>(m, s, a.q + q_at(s, i, h, D), a.k, a.v, selected(s, i), r, o + q_at(s, i, h, D),
-                  a.lse ? a.lse + lse_at(s, i, h) : nullptr);
+        attend<D>(m, s, a.q + q_at(s, query, h, D), a.k, a.v, selected(s, i), r, o + q_at(s, query, h, D),
+                  a.lse ? a.lse + lse_at(s, query, h) : nullptr);
 }
 
 size_t workspace(const Call &c)
 {
-    return (size_t)c.s.n_q * c.s.n_kv_heads * c.s.n_blocks * sizeof(float);
+    return (size_t)c.batch * c.s.n_q * c.s.n_kv_heads * c.s.n_blocks * sizeof(float);
 }
 
 msa_status run(const Call &c)
 {
-    if (!supported(c.s))
+    if (!supported(c) || c.pages.ki8 || c.fresh.k)
         return MSA_ERR_UNSUPPORTED;
-    const dim3 grid((unsigned)c.s.n_q, (unsigned)c.s.n_kv_heads);
+    const dim3 grid((unsigned)c.s.n_q, (unsigned)c.s.n_kv_heads, (unsigned)c.batch);
     with_int<64, 128>(c.d_index, [&](auto di) {
         with_int<64, 128>(c.d_head, [&](auto d) {
             with_output(c, [&](auto *o) {
                 LAUNCH((naive<di.value, d.value, std::remove_pointer_t<decltype(o)>>), grid, dim3(threads),
-                       sizeof(Smem), c.stream, c.s, c.a, (float *)c.work, o);
+                       sizeof(Smem), c.stream, c.s, c.pages, c.a, (float *)c.work, o);
             });
         });
     });

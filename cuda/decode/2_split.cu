@@ -18,10 +18,10 @@
  * of the keys' bytes at 4 rows, half at 64), and what a block of threads waits for is hidden only by the
  * others on its SM.
  *
- * Predicted, with N = 128 ceil(last Bk / 128) keys to score (last: the last query's local block; 0 if k =
- * 1), P = ceil(T Hkv / 8) passes up to 8 rows and ceil(T Hkv / 64) beyond, n = selected(i) tokens in c =
- * ceil(n / Bk) blocks, bytes:
- *  - (1) loads 2 di (P min(N, S) + N / 128 T Hkv), stores 4 last a row;
+ * Predicted of a request, with N = last Bk keys to score (last: the last query's local block; 0 if k = 1), P
+ * = ceil(T Hkv / 8) passes up to 8 rows and ceil(T Hkv / 64) beyond, n = selected(i) tokens in c = ceil(n /
+ * Bk) blocks, bytes beside lengths and page ids:
+ *  - (1) loads 2 di (P N + ceil(N / 128) T Hkv), stores 4 last a row;
  *  - (2) loads 4 local (0 if k = 1) and stores 4 k a row;
  *  - (3) loads c (512 + 2 dh G) + 4 dh n a row, stores (8 + 4 dh) c a head;
  *  - (4) loads (16 + 4 dh) c a head, stores O and LSE.
@@ -39,12 +39,12 @@ template <int D> struct Rows {
     alignas(16) bf16 row[128][D + 8];
 };
 
-/// `n` rows from global memory, `pitch` apart there.
-template <int D> PTX_INLINE void load_rows(Rows<D> &to, const bf16 *from, int64_t pitch, int n)
+/// `n` rows from global memory, source(row) being where one is there.
+template <int D, class Source> PTX_INLINE void load_rows(Rows<D> &to, int n, Source source)
 {
     for (int c = (int)threadIdx.x; c < n * (D / 8); c += threads) {
         const int row = c / (D / 8), column = c % (D / 8) * 8;
-        st_shared((uint4 *)&to.row[row][column], ld_global((const uint4 *)(from + row * pitch + column)));
+        st_shared((uint4 *)&to.row[row][column], ld_global((const uint4 *)(source(row) + column)));
     }
 }
 
@@ -56,18 +56,25 @@ template <int DI, int rows> struct ScoreSmem {
     float top[warps][rows];
 };
 
-/// `last` blocks compete, of which this one scores chunk / Bk. scores [T Hkv][last].
+/// Of the blocks that compete this one scores chunk / Bk. scores [batch][T Hkv][pitch].
 template <int DI, int rows>
 __global__ void __launch_bounds__(threads)
-    score(Shape s, const bf16 *qi, const bf16 *ki, float *scores, int last)
+    score(Shape largest, Pages pages, const bf16 *qi, const bf16 *ki, float *scores, int pitch)
 {
     ScoreSmem<DI, rows> &m = shared<ScoreSmem<DI, rows>>();
-    const int t = (int)threadIdx.x, key0 = (int)blockIdx.x * chunk, row0 = (int)blockIdx.y * rows;
-    const int here = smaller(rows, s.n_q * s.n_kv_heads - row0), keys = smaller(chunk, s.n_kv - key0);
-    load_floats(m.q[0], qi + (int64_t)row0 * DI, here * DI, threads);
+    const int n = (int)blockIdx.z, t = (int)threadIdx.x, key0 = (int)blockIdx.x * chunk;
+    const Shape s = request(largest, pages, n);
+    const int all = s.n_q * s.n_kv_heads, row0 = (int)blockIdx.y * rows, last = competing_blocks(s);
+    const int here = smaller(rows, all - row0), keys = smaller(chunk, last * s.block - key0);
+    if (keys <= 0)
+        return;
+    load_floats(m.q[0], qi + ((int64_t)n * all + row0) * DI, here * DI, threads);
     for (int c = here * DI + t; c < ceil_div(here, 4) * 4 * DI; c += threads)
         st_shared(m.q[0] + c, 0.0f);
-    load_rows(m.keys, ki + (int64_t)key0 * DI, DI, keys);
+    load_rows(m.keys, keys, [&](int row) {
+        const int j = key0 + row;
+        return ki + ((int64_t)page_of(pages, n, j / s.block) * s.block + j % s.block) * DI;
+    });
     __syncthreads();
 
     for (int row = 0; row < here; row += 4) {
@@ -93,7 +100,7 @@ __global__ void __launch_bounds__(threads)
         for (int w = 0; w < warps_of_block; w++)
             top = fmaxf(top, ld_shared(&m.top[in_chunk * warps_of_block + w][row]));
         if (b < last)
-            st_global(scores + (int64_t)(row0 + row) * last + b, top);
+            st_global(scores + ((int64_t)n * all + row0 + row) * pitch + b, top);
     }
 }
 
@@ -105,13 +112,18 @@ struct SelectSmem {
 };
 
 __global__ void __launch_bounds__(32 * select_warps)
-    select(Shape s, const float *scores, int32_t *ids, int last)
+    select(Shape largest, Pages pages, const float *scores, int32_t *ids, int pitch)
 {
-    const int row = (int)blockIdx.x, i = row / s.n_kv_heads, r = row % s.n_kv_heads,
-              local = local_block(s, i);
-    const float *my_scores = scores + (int64_t)row * last;
-    select_by_block(shared<SelectSmem>().lists, ids + row_at(s, i, r) * s.topk, s.topk, local,
-                    smaller(local, last), [&](int b) { return rank_key(ld_global(my_scores + b), b); });
+    const int n = (int)blockIdx.y, i = (int)blockIdx.x / largest.n_kv_heads,
+              r = (int)blockIdx.x % largest.n_kv_heads;
+    const Shape s = request(largest, pages, n);
+    const int query = n * s.n_q + i, local = local_block(s, i);
+    const float *my_scores = scores + ((int64_t)query * s.n_kv_heads + r) * pitch;
+    int32_t *my_ids = ids + row_at(s, query, r) * s.topk;
+    select_by_block(
+        shared<SelectSmem>().lists, s.topk, local, smaller(local, competing_blocks(s)),
+        [&](int b) { return rank_key(ld_global(my_scores + b), b); },
+        [&](int slot, int32_t id) { st_global(my_ids + slot, id); });
 }
 
 /* ---- (3) Attention to one block ------------------------------------------------------------------------ */
@@ -154,22 +166,24 @@ template <int D> PTX_INLINE void weigh(AttendSmem<D> &m, const Shape &s, int n, 
 }
 
 template <int D>
-__global__ void __launch_bounds__(threads)
-    attend(Shape s, const bf16 *q, const bf16 *k, const bf16 *v, const int32_t *ids, Parts parts)
+__global__ void __launch_bounds__(threads) attend(Shape largest, Pages pages, const bf16 *q, const bf16 *k,
+                                                  const bf16 *v, const int32_t *ids, Parts parts)
 {
     AttendSmem<D> &m = shared<AttendSmem<D>>();
-    const int slot = (int)blockIdx.x, r = (int)blockIdx.y, i = (int)blockIdx.z, t = (int)threadIdx.x;
-    const int n =
-        smaller(s.block, selected(s, i) - slot * s.block); // only the last block is not visible as a whole
+    const int slot = (int)blockIdx.x, r = (int)blockIdx.y, query = (int)blockIdx.z, t = (int)threadIdx.x;
+    const int number = query / largest.n_q;
+    const Shape s = request(largest, pages, number);
+    const int n = smaller(s.block, selected(s, query % s.n_q) - slot * s.block); // the last block ends early
     if (n <= 0)
         return;
-    const int64_t first = (int64_t)ld_global(ids + row_at(s, i, r) * s.topk + slot) * s.block;
-    const int64_t pitch = (int64_t)s.n_kv_heads * D, part = lse_at(s, i, r * s.group) * parts.count + slot;
-    load_floats(m.q[0], q + q_at(s, i, r * s.group, D), s.group * D, threads);
-    load_rows(m.rows, k + kv_at(s, first, r, D), pitch, n);
+    const int id = ld_global(ids + row_at(s, query, r) * s.topk + slot);
+    const int64_t first = (int64_t)page_of(pages, number, id) * s.block;
+    const int64_t part = lse_at(s, query, r * s.group) * parts.count + slot;
+    load_floats(m.q[0], q + q_at(s, query, r * s.group, D), s.group * D, threads);
+    load_rows(m.rows, n, [&](int row) { return k + kv_at(s, first + row, r, D); });
     __syncthreads();
     weigh(m, s, n, parts.ml + part, parts.count);
-    load_rows(m.rows, v + kv_at(s, first, r, D), pitch, n);
+    load_rows(m.rows, n, [&](int row) { return v + kv_at(s, first + row, r, D); });
     __syncthreads();
 
     // A thread has two channels of every `step`-th head.
@@ -193,6 +207,27 @@ __global__ void __launch_bounds__(threads)
                       make_float2(acc[g][0], acc[g][1]));
 }
 
+/* ---- (4) Merge ------------------------------------------------------------------------------------- */
+
+struct MergeSmem {
+    float weight[warps][most_parts];
+};
+
+/// A warp a head row.
+template <int D, class Out>
+__global__ void __launch_bounds__(threads)
+    merge(Shape largest, Pages pages, int batch, Parts parts, Out *o, float *lse)
+{
+    const int warp = (int)threadIdx.x / 32;
+    const int64_t row = (int64_t)blockIdx.x * warps + warp;
+    const int query = (int)(row / largest.n_heads);
+    if (query >= batch * largest.n_q)
+        return;
+    const Shape s = request(largest, pages, query / largest.n_q);
+    merge_row<D>(parts, row, ceil_div(selected(s, query % s.n_q), s.block), shared<MergeSmem>().weight[warp],
+                 o, lse);
+}
+
 /* ---- The launches ------------------------------------------------------------------------------------- */
 
 struct Work {
@@ -204,14 +239,13 @@ struct Work {
 Work lay_out(const Call &c)
 {
     const Shape &s = c.s;
-    const int64_t heads = (int64_t)s.n_q * s.n_heads;
+    const int64_t queries = (int64_t)c.batch * s.n_q, heads = queries * s.n_heads;
     Carve carve = {(uintptr_t)c.work};
     Work w;
-    w.scores = carve.take<float>((int64_t)s.n_q * s.n_kv_heads * competing_blocks(s));
+    w.scores = carve.take<float>(queries * s.n_kv_heads * competing_blocks(s));
     w.parts.ml = carve.take<float2>(heads * s.topk);
     w.parts.o = carve.take<float>(heads * s.topk * c.d_head);
     w.parts.count = s.topk;
-    w.parts.tokens = s.block;
     w.bytes = carve.used;
     return w;
 }
@@ -224,26 +258,31 @@ size_t workspace(const Call &c)
 msa_status run(const Call &c)
 {
     const Shape &s = c.s;
-    if (!supported(s))
+    if (!supported(c) || c.pages.ki8 || c.fresh.k)
         return MSA_ERR_UNSUPPORTED;
     const Work w = lay_out(c);
-    const int rows = s.n_q * s.n_kv_heads, last = competing_blocks(s);
-    if (last > 0)
+    const int rows = s.n_q * s.n_kv_heads, most = competing_blocks(s);
+    const unsigned batch = (unsigned)c.batch, queries = batch * (unsigned)s.n_q;
+    if (most > 0)
         with_int<64, 128>(c.d_index, [&](auto di) {
             with_int<8, 64>(rows <= 8 ? 8 : 64, [&](auto tile) {
-                const dim3 grid((unsigned)ceil_div(last * s.block, chunk),
-                                (unsigned)ceil_div(rows, tile.value));
+                const dim3 grid((unsigned)ceil_div(most * s.block, chunk),
+                                (unsigned)ceil_div(rows, tile.value), batch);
                 LAUNCH((score<di.value, tile.value>), grid, dim3(threads),
-                       sizeof(ScoreSmem<di.value, tile.value>), c.stream, s, c.a.qi, c.a.ki, w.scores, last);
+                       sizeof(ScoreSmem<di.value, tile.value>), c.stream, s, c.pages, c.a.qi, c.a.ki,
+                       w.scores, most);
             });
         });
-    LAUNCH(select, dim3((unsigned)rows), dim3(32 * select_warps), sizeof(SelectSmem), c.stream, s, w.scores,
-           c.a.ids, last);
+    LAUNCH(select, dim3((unsigned)rows, batch), dim3(32 * select_warps), sizeof(SelectSmem), c.stream, s,
+           c.pages, w.scores, c.a.ids, most);
     with_int<64, 128>(c.d_head, [&](auto d) {
-        const dim3 grid((unsigned)s.topk, (unsigned)s.n_kv_heads, (unsigned)s.n_q);
-        LAUNCH((attend<d.value>), grid, dim3(threads), sizeof(AttendSmem<d.value>), c.stream, s, c.a.q, c.a.k,
-               c.a.v, c.a.ids, w.parts);
-        launch_merge<d.value>(c, w.parts);
+        LAUNCH((attend<d.value>), dim3((unsigned)s.topk, (unsigned)s.n_kv_heads, queries), dim3(threads),
+               sizeof(AttendSmem<d.value>), c.stream, s, c.pages, c.a.q, c.a.k, c.a.v, c.a.ids, w.parts);
+        with_output(c, [&](auto *o) {
+            LAUNCH((merge<d.value, std::remove_pointer_t<decltype(o)>>),
+                   dim3(ceil_div(queries * (unsigned)s.n_heads, (unsigned)warps)), dim3(threads),
+                   sizeof(MergeSmem), c.stream, s, c.pages, c.batch, w.parts, o, c.a.lse);
+        });
     });
     return MSA_OK;
 }

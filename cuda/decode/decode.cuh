@@ -1,31 +1,70 @@
 /**
  * @file decode.cuh
- * @brief What the rungs of decode share: their limits, the tokens of a selection, float32 dot products, and
- *        the merge of partial attention.
+ * @brief What the rungs of decode share: their limits, where a request's keys lie, the tokens of a selection,
+ *        float32 dot products, and the merge of partial attention.
  *
- * One step of generation has T <= 16 queries, the newest tokens. A row of selection is (query i, group r),
- * number i Hkv + r as index queries lie in memory. Only blocks before the local one compete and all of their
- * tokens are visible, so that no rung masks a score; and the local block is the last of its row, so that the
- * visible tokens of a selection are the first selected() of its blocks' tokens.
+ * One step of generation has T <= 16 queries a request, the newest tokens. A row of selection is (query i,
+ * group r), number i Hkv + r as index queries lie in memory. Only blocks before the local one compete and all
+ * of their tokens are visible, so that no rung masks a score; and the local block is the last of its row, so
+ * that the visible tokens of a selection are the first selected() of its blocks' tokens.
+ *
+ * A paged call is a batch of requests that the last dimension of a grid counts. Grids depend on the largest
+ * shape only: how long a request is, every block of threads reads on the device, so that a CUDA graph of the
+ * step stays right as requests grow. A call without pages is one request whose page table is b -> b.
  */
 #ifndef MSA_DECODE_CUH
 #define MSA_DECODE_CUH
 
 #include "../selection.cuh"
 
-constexpr int most_queries = 16, most_group = 16, most_blocks = 32;
+constexpr int most_queries = 16, most_group = 16, most_blocks = 32, most_requests = 128, most_sms = 132;
 
 MSA_BOTH_SIDES constexpr int smaller(int a, int b)
 {
     return a < b ? a : b;
 }
 
-inline bool supported(const Shape &s)
+inline bool supported(const Call &c)
 {
-    return s.n_q <= most_queries && s.group <= most_group && s.topk <= most_blocks && s.block <= 128;
+    const Shape &s = c.s;
+    return s.n_q <= most_queries && s.group <= most_group && s.block <= 128 && c.batch <= most_requests;
 }
+
+/// Streaming multiprocessors of the device: what work is shared out among.
+inline int sms()
+{
+    PTX(int device = 0, n = 0; cudaGetDevice(&device);
+        cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device);)
+    CPU(const int n = simt::options.sms;)
+    return n > 0 ? smaller(n, most_sms) : most_sms;
+}
+
+/* ---- Requests ---------------------------------------------------------------------------------------- */
+
+/// Request n as a sequence.
+PTX_INLINE Shape request(Shape s, const Pages &p, int n SITE)
+{
+    if (p.lens) {
+        PTX(s.n_kv = ld_global(p.lens + n);)
+        CPU(s.n_kv = ld_global(p.lens + n, site);
+            simt::require(s.n_kv >= s.n_q && s.n_kv <= p.max_pages * s.block,
+                          "a length is at least T and has room in a row of the page table", site);)
+        s.prefix = s.n_kv - s.n_q;
+    }
+    return s;
+}
+/// The page that is block b of request n.
+PTX_INLINE int page_of(const Pages &p, int n, int b SITE)
+{
+    if (!p.table)
+        return b;
+    PTX(return ld_global(p.table + (int64_t)n * p.max_pages + b);)
+    CPU(const int page = ld_global(p.table + (int64_t)n * p.max_pages + b, site);
+        simt::require(page >= 0 && page < p.n_pages, "a page id is one of P", site); return page;)
+}
+
 /// Blocks that compete for the last query, and so all whose scores are needed: none if k = 1.
-inline int competing_blocks(const Shape &s)
+MSA_BOTH_SIDES constexpr int competing_blocks(const Shape &s)
 {
     return s.topk > 1 ? (s.n_kv - 1) / s.block : 0;
 }
@@ -104,26 +143,17 @@ PTX_INLINE float warp_sum(float x)
 struct Parts {
     float2 *ml;
     float *o;
-    int count;  ///< parts of a row with k blocks; a row of fewer tokens has fewer
-    int tokens; ///< of a part
+    int count; ///< parts that a row may have
 };
+constexpr int most_parts = 2 * most_sms;
 
-struct MergeSmem {
-    float weight[4][most_blocks * 2];
-};
-
-/// O and LSE of a row from its parts, a warp a row.
+/// O and LSE of a head row from its n parts, by a warp, which has `weight` in shared memory for itself.
 template <int D, class Out>
-__global__ void __launch_bounds__(128) merge_parts(Shape s, Parts parts, Out *o, float *lse)
+PTX_INLINE void merge_row(const Parts &parts, int64_t row, int n, float (&weight)[most_parts], Out *o,
+                          float *lse)
 {
-    const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
-    const int64_t row = (int64_t)blockIdx.x * 4 + warp;
-    if (row >= (int64_t)s.n_q * s.n_heads)
-        return;
-    const int n = ceil_div(selected(s, (int)(row / s.n_heads)), parts.tokens);
+    const int lane = (int)threadIdx.x % 32;
     const float2 *ml = parts.ml + row * parts.count;
-    float *weight = shared<MergeSmem>().weight[warp];
-
     // [merge_parts]
     float m = minus_infinity(), l = 0;
     for (int a = lane; a < n; a += 32)
@@ -149,16 +179,7 @@ __global__ void __launch_bounds__(128) merge_parts(Shape s, Parts parts, Out *o,
     if (lse && lane == 0)
         st_global(lse + row, m * ln_2 + logf(l));
     // [merge_parts]
-}
-
-/// Its launch.
-template <int D> inline void launch_merge(const Call &c, const Parts &parts)
-{
-    const dim3 grid((unsigned)ceil_div((int64_t)c.s.n_q * c.s.n_heads, (int64_t)4));
-    with_output(c, [&](auto *o) {
-        LAUNCH((merge_parts<D, std::remove_pointer_t<decltype(o)>>), grid, dim3(128), sizeof(MergeSmem),
-               c.stream, c.s, parts, o, c.a.lse);
-    });
+    __syncwarp();
 }
 
 #endif

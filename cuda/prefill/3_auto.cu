@@ -97,7 +97,8 @@ msa_status run(const Call &c)
     msa_status status = choose_blocks(part);
     if (status != MSA_OK)
         return status;
-    LAUNCH(overlap, dim3(1), dim3(32 * warps), sizeof(Smem), c.stream, c.s, c.a.ids, sum);
+    part = main_branch(part);
+    LAUNCH(overlap, dim3(1), dim3(32 * warps), sizeof(Smem), c.stream, c.s, part.a.ids, sum);
     part.s.gate = {sum, limit * (uint32_t)(n_samples(c.s) * c.s.n_kv_heads * c.s.topk), false};
     status = ON_SIDE(sparse, union).run(part);
     part.s.gate.above = true;

@@ -63,6 +63,12 @@ void check_global(const void *p, uint64_t bytes, const char *what, Site at)
         fail(at, "%s: %llu bytes outside all declared buffers", what, (unsigned long long)bytes);
 }
 
+void require(bool ok, const char *what, Site at)
+{
+    if (!ok)
+        fail(at, "not so: %s", what);
+}
+
 /* ---- Races and proxies --------------------------------------------------------------------------- */
 
 static Word *words(Block &b, Range r)

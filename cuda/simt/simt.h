@@ -158,6 +158,7 @@ struct Options {
     uint64_t seed = 1; ///< of both random modes; printed with every failure
     int resident =
         1; ///< blocks that run interleaved; more than one for kernels whose blocks wait for each other
+    int sms = 132;           ///< what a kernel that asks for the number of multiprocessors is told
     bool keep_going = false; ///< leave a failure in report() instead of ending the program
     bool unwritten = false;  ///< let wgmma read shared memory that nobody has written
     /// Which blocks of a grid run; all, if empty. Launches count from 0 at reset(). Called by one thread.
@@ -248,6 +249,8 @@ void launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_
 void *shared_base(size_t bytes, Site at); ///< start of the block's dynamic shared memory, 1024-byte aligned
 uint32_t shared_address(const void *p, Site at); ///< as cvta.to.shared gives it
 void yield(Site at);                             ///< lets all others run; for loops that spin
+
+void require(bool ok, const char *what, Site at); ///< what a kernel says of the numbers it is given
 
 void touch_shared(const void *p, unsigned bytes, bool write, Site at);
 void touch_global(const void *p, unsigned bytes, bool write, Site at);

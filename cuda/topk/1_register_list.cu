@@ -58,13 +58,9 @@ __global__ void __launch_bounds__(threads) register_list(Shape s, const float *s
 msa_status run(const Call &c)
 {
     const dim3 grid((unsigned)ceil_div((int64_t)c.s.n_q * c.s.n_kv_heads, (int64_t)threads));
-    with_int<8, 16, 32>(c.s.topk <= 8    ? 8
-                        : c.s.topk <= 16 ? 16
-                                         : 32,
-                        [&](auto k) {
-                            LAUNCH((register_list<k.value>), grid, dim3(threads), 0, c.stream, c.s,
-                                   c.a.scores, c.a.ids);
-                        });
+    with_places(c.s.topk, [&](auto k) {
+        LAUNCH((register_list<k.value>), grid, dim3(threads), 0, c.stream, c.s, c.a.scores, c.a.ids);
+    });
     return MSA_OK;
 }
 

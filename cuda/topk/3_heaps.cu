@@ -127,13 +127,10 @@ __global__ void __launch_bounds__(32 * warps) heaps(Shape s, const float *scores
 msa_status run(const Call &c)
 {
     const dim3 grid((unsigned)ceil_div((int64_t)c.s.n_q * c.s.n_kv_heads, (int64_t)warps));
-    with_int<8, 16, 32>(c.s.topk <= 8    ? 8
-                        : c.s.topk <= 16 ? 16
-                                         : 32,
-                        [&](auto k) {
-                            LAUNCH((heaps<k.value>), grid, dim3(32 * warps), sizeof(Smem<k.value>), c.stream,
-                                   c.s, c.a.scores, c.a.ids);
-                        });
+    with_places(c.s.topk, [&](auto k) {
+        LAUNCH((heaps<k.value>), grid, dim3(32 * warps), sizeof(Smem<k.value>), c.stream, c.s, c.a.scores,
+               c.a.ids);
+    });
     return MSA_OK;
 }
 

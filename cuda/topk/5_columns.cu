@@ -61,13 +61,10 @@ __global__ void __launch_bounds__(32 * warps) columns(Shape s, const float *scor
 msa_status run(const Call &c)
 {
     const dim3 grid((unsigned)ceil_div((int64_t)c.s.n_q * c.s.n_kv_heads, (int64_t)(32 * warps)));
-    with_int<8, 16, 32>(c.s.topk <= 8    ? 8
-                        : c.s.topk <= 16 ? 16
-                                         : 32,
-                        [&](auto k) {
-                            LAUNCH((columns<k.value>), grid, dim3(32 * warps), sizeof(WaitingRoom[warps]),
-                                   c.stream, c.s, c.a.scores_by_block, c.a.ids);
-                        });
+    with_places(c.s.topk, [&](auto k) {
+        LAUNCH((columns<k.value>), grid, dim3(32 * warps), sizeof(WaitingRoom[warps]), c.stream, c.s,
+               c.a.scores_by_block, c.a.ids);
+    });
     return MSA_OK;
 }
 

@@ -12,11 +12,11 @@
 #define MAX_KERNELS 64
 
 typedef struct bench {
-    const char *command, *backend, *shape, *json, *distribution;
+    const char *command, *backend, *shape, *json, *picture, *distribution, *index_keys;
     cli_list names;
     int64_t seed;
     double seconds;
-    bool lse, no_ceilings;
+    bool lse, no_ceilings, small;
     selection_kind kind;
     const msa_kernel *kernel[MAX_KERNELS];
     int n_kernels;
@@ -151,6 +151,7 @@ static double useful_flops(const subject *t, const int32_t *ids)
     const double index = 2.0 * s->n_kv_heads * s->d_index * all;
     switch (t->kernel->stage) {
     case MSA_STAGE_DENSE:
+    case MSA_STAGE_DENSE_DECODE:
         return 4.0 * s->n_heads * s->d_head * all;
     case MSA_STAGE_INDEX:
         return index;
@@ -248,6 +249,7 @@ static void time_it(const bench *b, subject *t, result *r)
 {
     if (t->lse && t->kernel->stage == MSA_STAGE_INDEX && !SUBJECT_HAS(t->out, ARRAY_INDEX_LSE))
         printf("index/%s (%s) writes no log-sum-exp\n", t->kernel->name, t->kernel->backend);
+    /* [time_it] */
     r->verified = judge(t, "before timing");
     if (!r->verified)
         return;
@@ -257,6 +259,7 @@ static void time_it(const bench *b, subject *t, result *r)
         printf("FAILED: %s\n", trouble(t, status));
     describe(t, r);
     r->verified = status == MSA_OK && judge(t, "after timing");
+    /* [time_it] */
 }
 
 /* The first kernel refused is named; the others of a stage may take the shape. */
@@ -273,19 +276,20 @@ static int bench_kernel(const bench *b, const msa_kernel *kernel, const msa_shap
     subject t = {.kernel = kernel,
                  .s = s,
                  .lse = b->lse,
+                 .small = b->small,
                  .seed = (uint64_t)b->seed,
                  .kind = b->kind,
                  .cache = b->results.about.cache};
     int bad = 0;
-    *r = (result){.shape = *s, .engine = b->device && b->results.on_cpu};
+    *r = (result){.shape = *s, .small = b->small, .engine = b->device && b->results.on_cpu};
     const msa_status status = subject_open(&t);
     if (status == MSA_OK) {
         r->kernel = kernel;
         time_it(b, &t, r);
         bad = r->verified ? 0 : 1;
     } else if (status == MSA_ERR_UNSUPPORTED && b->n_kernels > 1)
-        printf("%s/%s (%s) does not take this shape (%s)\n", msa_stage_name(kernel->stage), kernel->name,
-               kernel->backend, kernel->constraints);
+        printf("%s/%s (%s) does not take this shape%s (%s)\n", msa_stage_name(kernel->stage), kernel->name,
+               kernel->backend, b->small ? ", or no 8-bit index keys" : "", kernel->constraints);
     else
         bad = refuse(b, &t, status);
     subject_close(&t);
@@ -315,6 +319,11 @@ static void find_ceilings(bench *b)
                b->device ? "libcublas could not be loaded, or failed" : "no memory");
 }
 
+static bool is_step(const msa_kernel *k)
+{
+    return k->stage == MSA_STAGE_DECODE || k->stage == MSA_STAGE_DENSE_DECODE;
+}
+
 static int run(bench *b, const msa_shape *s)
 {
     char name[INPUTS_NAME];
@@ -323,7 +332,7 @@ static int run(bench *b, const msa_shape *s)
     printf("%s, ids %s, seed %lld\n", name, b->distribution, (long long)b->seed);
     for (int i = 0; i < b->n_kernels; i++) {
         msa_shape own = *s;
-        if (b->kernel[i]->stage == MSA_STAGE_DECODE && !b->shape)
+        if (is_step(b->kernel[i]) && !b->shape)
             own.n_q = 1; /* a step of generation */
         result *r = &b->results.item[b->results.n];
         const int bad = bench_kernel(b, b->kernel[i], &own, r);
@@ -337,6 +346,8 @@ static int run(bench *b, const msa_shape *s)
     find_ceilings(b);
     results_print(&b->results);
     if (b->json && results_write(b->command, b->json, &b->results))
+        return 2;
+    if (b->picture && results_draw(b->command, b->picture, &b->results))
         return 2;
     return worst;
 }
@@ -359,6 +370,9 @@ static int prepare(bench *b, msa_shape *s, int32_t **owned)
     int bad = choose_kernels(b);
     if (!bad)
         bad = case_read_distribution(b->command, b->distribution, &b->kind);
+    b->small = strcmp(b->index_keys, "fp8") == 0;
+    if (!bad && !b->small && strcmp(b->index_keys, "bf16") != 0)
+        bad = cli_fail(b->command, "--index-keys: expected bf16 or fp8, found '%s'", b->index_keys);
     if (bad)
         return bad;
     b->results.on_cpu = !b->device || strcmp(b->device->name, "simt") == 0;
@@ -376,7 +390,7 @@ int cmd_bench(int argc, char **argv)
     static result items[MAX_KERNELS];
     msa_shape s;
     int32_t *owned = NULL;
-    b = (bench){.command = argv[0], .distribution = "random", .seed = 1, .seconds = 10};
+    b = (bench){.command = argv[0], .distribution = "random", .index_keys = "bf16", .seed = 1, .seconds = 10};
     const cli_option options[] = {
         {"--shape", CLI_TEXT, &b.shape, 0, 0,
          "WORDS that name a shape, as in msa check; those left out are T=4096 S=4096 heads=64:4 "
@@ -387,11 +401,14 @@ int cmd_bench(int argc, char **argv)
         CLI_OPT_SEED(b.seed),
         {"--distribution", CLI_TEXT, &b.distribution, 0, 0,
          "NAME of the ids for stages that take some: random, hot, local or structured"},
+        {"--index-keys", CLI_TEXT, &b.index_keys, 0, 0,
+         "KIND bf16 (the default) or fp8: 8-bit ones, for decode on a device that takes them"},
         {"--lse", CLI_FLAG, &b.lse, 0, 0, "also writes the log-sum-exps, where they are optional"},
         {"--seconds", CLI_REAL, &b.seconds, 0.001, 3600, "S at most for the repeats of a kernel, 3 at least"},
         {"--no-ceilings", CLI_FLAG, &b.no_ceilings, 0, 0,
          "leaves out how fast a matrix product and a copy are here"},
         {"--json", CLI_TEXT, &b.json, 0, 0, "F receives the results"},
+        {"--picture", CLI_TEXT, &b.picture, 0, 0, "F.svg or F.png receives a bar a kernel"},
         {0}};
     b.results = (results){.argc = argc, .argv = argv, .item = items};
     int status =

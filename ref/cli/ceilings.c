@@ -14,6 +14,8 @@
 #define CPU_SIZE 2048
 #define GPU_SIZE 8192
 #define USUAL_CACHE ((size_t)32 << 20)
+#define PIECE 4096 /* words that are read at a time */
+#define LINE 16
 #define LARGE ((size_t)256 << 20) /* bytes of a copy at least: the source is as large as this */
 
 /* ---- What it is ------------------------------------------------------------------------------------ */
@@ -115,6 +117,40 @@ static double cpu_copy(double seconds)
     return gbps;
 }
 
+/* Every thread adds up a part, piece by piece in lines of LINE sums, which the compiler makes vectors of. */
+static uint64_t read_all(const uint64_t *x, size_t n)
+{
+    uint64_t total = 0;
+#pragma omp parallel for schedule(static) reduction(+ : total)
+    for (size_t at = 0; at < n; at += PIECE) {
+        uint64_t sum[LINE] = {0};
+        for (size_t i = at; i < at + PIECE; i += LINE)
+            for (size_t l = 0; l < LINE; l++)
+                sum[l] += x[i + l];
+        for (size_t l = 0; l < LINE; l++)
+            total += sum[l];
+    }
+    return total;
+}
+
+static double cpu_read(double seconds)
+{
+    const size_t large = 4 * cache_of_cpu(), bytes = large > LARGE ? large : LARGE;
+    uint64_t *from = malloc(bytes), seen = 0;
+    double gbps = 0;
+    int runs = 0;
+    if (from) {
+        memset(from, 1, bytes);
+        seen = read_all(from, bytes / sizeof *from);
+        const double start = timing_now();
+        for (; runs < 3 || timing_now() - start < seconds; runs++)
+            seen += read_all(from, bytes / sizeof *from);
+        gbps = 1e-9 * (double)bytes * runs / (timing_now() - start);
+    }
+    free(from);
+    return seen ? gbps : 0; /* what was read is of use, so the compiler may not leave it out */
+}
+
 /* ---- A device -------------------------------------------------------------------------------------- */
 
 /* A piece of work for a device to do in turn. */
@@ -175,7 +211,7 @@ static bool draw_matrices(const msa_device *device, void *const *room, size_t by
 static ceilings device_ceilings(const msa_device *device, double seconds)
 {
     const size_t matrix = (size_t)GPU_SIZE * GPU_SIZE * 2, copy = (size_t)1 << 30;
-    ceilings c = {0, 0};
+    ceilings c = {0, 0, 0};
     void *room[3];
     bool ok = true;
     for (int a = 0; a < 3; a++) {
@@ -200,5 +236,5 @@ ceilings ceilings_of(const msa_device *device, double seconds)
 {
     if (device)
         return device_ceilings(device, seconds);
-    return (ceilings){cpu_product(seconds), cpu_copy(seconds)};
+    return (ceilings){cpu_product(seconds), cpu_copy(seconds), cpu_read(seconds)};
 }

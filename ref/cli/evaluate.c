@@ -20,8 +20,21 @@ void report_recall(const eval_recall *layer, int layers)
            mean.random.block_recall, mean.random.score_recall);
 }
 
+static void report_small(const eval_small *layer, int layers)
+{
+    printf("index keys of 16 bits (bf16) and 8 bits (E4M3)\n");
+    printf("  %-8s %14s %14s   %s\n", "layer", "equal sets", "ids in common", "score recall, 16 and 8 bits");
+    for (int l = 0; l < layers; l++) {
+        const eval_small *a = &layer[l];
+        const double rows = (double)a->rows, n[2] = {(double)a->bits[0].rows, (double)a->bits[1].rows};
+        printf("  %-8d %14.3f %14.4f   %.4f %.4f\n", l, (double)a->equal / rows,
+               (double)a->in_both / (double)a->ids, a->bits[0].score_recall / n[0],
+               a->bits[1].score_recall / n[1]);
+    }
+}
+
 static int evaluate(const char *command, const model *m, const eval_windows *t, const eval_windows *recalled,
-                    uint64_t seed)
+                    uint64_t seed, bool fp8)
 {
     printf("%d windows of %d bytes\n", t->count, t->length);
     printf("bits per byte %.4f\n", eval_bits_per_byte(m, &msa_fast_ops, t, MSA_ATTN_SPARSE));
@@ -41,6 +54,12 @@ static int evaluate(const char *command, const model *m, const eval_windows *t, 
         report_recall(layer, m->config.n_layers);
     }
     free(layer);
+    eval_small *small = fp8 && ok ? cli_alloc(command, (size_t)m->config.n_layers * sizeof *small) : NULL;
+    if (fp8 && ok)
+        ok = small && eval_small_layers(m, &msa_fast_ops, recalled, small);
+    if (small && ok)
+        report_small(small, m->config.n_layers);
+    free(small);
     return ok ? 0 : cli_fail(command, "expected memory for one window, found too little");
 }
 
@@ -136,7 +155,7 @@ int cmd_evaluate(int argc, char **argv)
 {
     const char *path = NULL, *text_path = NULL;
     int64_t windows = 40, recall_windows = 4, seed = 1;
-    bool held_out = false, task = false, csv = false;
+    bool held_out = false, task = false, csv = false, fp8 = false;
     const cli_option options[] = {
         {"--model", CLI_NEEDED, &path, 0, 0, "FILE.safetensors of 'msa train'"},
         {"--text", CLI_TEXT, &text_path, 0, 0, "FILE to predict (needed, or --task)"},
@@ -146,6 +165,8 @@ int cmd_evaluate(int argc, char **argv)
         {"--windows", CLI_INT, &windows, 1, 1 << 20, "N windows at most for the loss"},
         {"--recall-windows", CLI_INT, &recall_windows, 1, 1 << 20, "N windows at most for the recall"},
         {"--csv", CLI_FLAG, &csv, 0, 0, "everything as a table of one row"},
+
+        {"--fp8", CLI_FLAG, &fp8, 0, 0, "also what index keys of 8 bits choose"},
         CLI_OPT_SEED(seed),
         {0}};
     int status =
@@ -185,7 +206,7 @@ int cmd_evaluate(int argc, char **argv)
     else if (task)
         status = evaluate_task(argv[0], &m, t.count, (uint64_t)seed);
     else
-        status = evaluate(argv[0], &m, &t, &recalled, (uint64_t)seed);
+        status = evaluate(argv[0], &m, &t, &recalled, (uint64_t)seed, fp8);
     free(bytes);
     model_free(&m);
     return status;

@@ -200,6 +200,9 @@ static const int32_t long_q[] = {0, 40, 40, 75}, long_kv[] = {0, 40, 73, 240};
 static const int32_t parts_q[] = {0, 4, 9}, parts_kv[] = {0, 700, 1240};
 static const int32_t step_q[] = {0, 1, 17, 18}, step_kv[] = {0, 65, 81, 333};
 
+static const int32_t batch_q[] = {0, 1, 2, 3, 4, 5, 6}, batch_kv[] = {0, 127, 128, 256, 385, 525, 1450};
+static const int32_t pair_q[] = {0, 3, 6}, pair_kv[] = {0, 261, 264};
+
 //         T    S  Hq Hkv  dh   di   Bk  k
 const msa_shape inputs_shapes[] = {
     {1, 1, 1, 1, 1, 1, 1, 1, 1, NULL, NULL},          // the smallest
@@ -225,9 +228,12 @@ const msa_shape inputs_shapes[] = {
     {16, 700, 8, 4, 128, 128, 128, 4, 1, NULL, NULL},     // as many queries as a decoding step may have
     {65, 1100, 2, 1, 64, 64, 32, 32, 1, NULL, NULL},      // the most blocks
     {1, 513, 32, 2, 128, 128, 64, 4, 1, NULL, NULL},      // one query just past a block
+    {140, 150, 2, 1, 64, 64, 32, 2, 1, NULL, NULL},       // hot blocks of more queries than an item holds
     {75, 240, 4, 2, 64, 64, 32, 2, 3, long_q, long_kv},   // packed, one sequence without queries
     {18, 333, 6, 2, 128, 64, 32, 4, 3, step_q, step_kv},  // packed decoding steps
     {9, 1240, 4, 2, 64, 64, 32, 5, 2, parts_q, parts_kv}, // keys that several CTAs share, of 22 and 17 blocks
+    {6, 1450, 16, 1, 128, 128, 128, 3, 6, batch_q, batch_kv}, // a batch of steps: 127, 1, 128, 129, 140, 925 keys
+    {6, 264, 8, 4, 64, 128, 32, 4, 2, pair_q, pair_kv},       // three new tokens each, of which one has no others
 };
 const int inputs_n_all_shapes = (int)(sizeof inputs_shapes / sizeof *inputs_shapes), inputs_n_shapes = 14;
 

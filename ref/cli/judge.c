@@ -4,12 +4,14 @@
  */
 #include "judge.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "guard.h"
 #include "noise.h"
+#include "paging.h"
 #include "table.h"
 
 #define KL_WEIGHT 0.75 // not 1, so that a kernel that ignores it is found out
@@ -28,9 +30,9 @@ typedef struct judgement {
     guard found_ids;
     void *oracle_work;
     guard work;
-    double *wide;   // one oracle tensor in double
-    double *noise;  // of the kernel's roundings on O; NULL where it makes none
-    inputs rounded; // what a bf16 kernel makes of the inputs
+    double *wide;                     // one oracle tensor in double
+    double *noise[VERDICT_N_TENSORS]; // of the kernel's roundings; NULL where it makes none
+    inputs rounded;                   // what a bf16 kernel makes of the inputs
     judge_report report;
 } judgement;
 
@@ -38,6 +40,14 @@ static size_t count(const msa_shape *s, int tensor)
 {
     verdict_dims n = verdict_tensor_dims(s, (verdict_tensor)tensor);
     return (size_t)(n.d0 * n.d1 * n.d2);
+}
+
+/* What a stage writes that roundings to bf16 within it move. */
+static unsigned noisy_tensors(msa_stage stage)
+{
+    return stage == MSA_STAGE_BACKWARD ? BIT(VERDICT_DQ) | BIT(VERDICT_DK) | BIT(VERDICT_DV)
+           : stage == MSA_STAGE_KL     ? BIT(VERDICT_DQI) | BIT(VERDICT_DKI)
+                                       : BIT(VERDICT_O);
 }
 
 static bool open_judgement(judgement *j)
@@ -56,10 +66,11 @@ static bool open_judgement(judgement *j)
     j->wide = malloc(widest * sizeof(double));
     ok = guard_new(&j->found_ids, n_ids * sizeof(int32_t)) && ok;
     ok = guard_new(&j->work, j->kernel->workspace(s)) && ok;
-    if (j->kernel->precision >= MSA_BF16_WEIGHTS) {
-        j->noise = malloc(count(s, VERDICT_O) * sizeof(double));
-        ok = ok && j->noise;
-    }
+    for (int t = 0; t < VERDICT_N_TENSORS; t++)
+        if (j->kernel->precision >= MSA_BF16_WEIGHTS && (BIT(t) & noisy_tensors(j->kernel->stage))) {
+            j->noise[t] = malloc(count(s, t) * sizeof(double));
+            ok = ok && j->noise[t];
+        }
     if (j->kernel->precision >= MSA_BF16_INPUTS) {
         ok = inputs_rounded(&j->rounded, j->in, s) && ok;
         j->in = &j->rounded;
@@ -72,12 +83,12 @@ static void close_judgement(judgement *j)
     for (int t = 0; t < VERDICT_N_TENSORS; t++) {
         free(j->oracle[t]);
         guard_free(&j->found[t]);
+        free(j->noise[t]);
     }
     free(j->oracle_ids);
     free(j->drawn_ids);
     free(j->oracle_work);
     free(j->wide);
-    free(j->noise);
     inputs_free(&j->rounded);
     guard_free(&j->found_ids);
     guard_free(&j->work);
@@ -131,7 +142,7 @@ static void judge_tensors(judgement *j, unsigned mask, const char *support)
         char what[VERDICT_TEXT];
         snprintf(what, sizeof what, "%s (%s)", name, support);
         verdict_budget budget = verdict_float32(j->s, j->in, (verdict_tensor)t, KL_WEIGHT);
-        budget.noise = t == VERDICT_O ? j->noise : NULL;
+        budget.noise = j->noise[t];
         verdict v =
             verdict_compare(verdict_tensor_dims(j->s, (verdict_tensor)t), j->wide, j->found[t].data, budget);
         weigh(j, what, &v);
@@ -151,14 +162,24 @@ static bool accepted(judgement *j, msa_status status)
 
 /* ---- Stages -------------------------------------------------------------------------------------- */
 
-// How far the kernel's roundings may move O; false if there is no memory to say it.
+// How far the kernel's roundings may move what it writes; false if there is no memory to say it.
 static bool know_noise(judgement *j, const int32_t *ids)
 {
     const inputs *in = j->in;
-    if (j->noise && !noise_of_rounding(j->s, in->q, in->k, in->v, ids,
-                                       j->kernel->precision >= MSA_BF16_PARTIALS, j->noise))
+    const bool partials = j->kernel->precision >= MSA_BF16_PARTIALS;
+    double *const *noise = j->noise;
+    bool ok = true;
+    if (noise[VERDICT_O])
+        ok = noise_of_rounding(j->s, in->q, in->k, in->v, ids, partials, noise[VERDICT_O]);
+    if (noise[VERDICT_DQ])
+        ok = noise_of_backward(j->s, in->q, in->k, in->v, ids, in->dout, j->kernel->precision, false,
+                               noise[VERDICT_DQ], noise[VERDICT_DK], noise[VERDICT_DV]);
+    if (noise[VERDICT_DQI])
+        ok = noise_of_kl(j->s, in->q, in->k, in->qi, in->ki, ids, KL_WEIGHT, noise[VERDICT_DQI],
+                         noise[VERDICT_DKI]);
+    if (!ok)
         j->report.outcome = JUDGE_NO_MEMORY;
-    return j->report.outcome != JUDGE_NO_MEMORY;
+    return ok;
 }
 
 static void judge_dense(judgement *j)
@@ -306,25 +327,105 @@ static void judge_reverse(judgement *j, const int32_t *ids, const char *support)
     }
 }
 
-// The ids first; then the output given those ids.
-static void judge_layer(judgement *j)
+/** How the keys of a whole attention come: p NULL is contiguous. */
+typedef struct step {
+    const msa_shape *s;
+    const msa_pages *p;
+    const float *k, *v, *ki;
+    void *work;
+    const char *name;
+} step;
+
+static msa_status run_step(judgement *j, const step *a, float *lse)
 {
     const inputs *in = j->in;
-    msa_prefill_fn *run = j->kernel->stage == MSA_STAGE_DECODE ? j->kernel->decode : j->kernel->prefill;
-    guard_poison(&j->found_ids);
-    for (int want_lse = 1; want_lse >= 0; want_lse--) {
-        if (!accepted(j, run(j->s, in->q, in->k, in->v, in->qi, in->ki, j->found_ids.data,
-                             j->found[VERDICT_O].data, want_lse ? j->found[VERDICT_LSE].data : NULL,
-                             j->work.data)))
-            return;
-        judge_found_ids(j);
-        if (j->report.outcome != JUDGE_PASS || !know_noise(j, j->found_ids.data))
-            return;
-        msa_sparse(j->s, in->q, in->k, in->v, j->found_ids.data, j->oracle[VERDICT_O], j->oracle[VERDICT_LSE],
-                   j->oracle_work);
-        judge_tensors(j, BIT(VERDICT_O) | (want_lse ? BIT(VERDICT_LSE) : 0),
-                      want_lse ? "with lse" : "no lse");
+    float *o = j->found[VERDICT_O].data;
+    int32_t *ids = j->found_ids.data;
+    const msa_kernel *k = j->kernel;
+    if (k->stage == MSA_STAGE_PREFILL)
+        return k->prefill(a->s, in->q, a->k, a->v, in->qi, a->ki, ids, o, lse, a->work);
+    if (k->stage == MSA_STAGE_DECODE)
+        return k->decode(a->s, a->p, in->q, a->k, a->v, in->qi, a->ki, ids, o, lse, a->work);
+    return k->dense_decode(a->s, a->p, in->q, a->k, a->v, o, lse, a->work);
+}
+
+// The ids first, where there are some; then the output given those ids.
+static void judge_step(judgement *j, const step *a)
+{
+    const inputs *in = j->in;
+    const bool sparse = j->kernel->stage != MSA_STAGE_DENSE_DECODE;
+    float *o = j->oracle[VERDICT_O], *lse = j->oracle[VERDICT_LSE];
+    const int least = a->p ? 1 : 0; // without LSE where keys are contiguous; with pages that is no news
+    for (int want_lse = 1; want_lse >= least && j->report.outcome == JUDGE_PASS; want_lse--) {
         guard_poison(&j->found_ids);
+        if (!accepted(j, run_step(j, a, want_lse ? j->found[VERDICT_LSE].data : NULL)))
+            return;
+        if (sparse)
+            judge_found_ids(j);
+        if (j->report.outcome != JUDGE_PASS || !know_noise(j, sparse ? j->found_ids.data : NULL))
+            return;
+        if (sparse)
+            msa_sparse(j->s, in->q, in->k, in->v, j->found_ids.data, o, lse, j->oracle_work);
+        else
+            msa_dense(j->s, in->q, in->k, in->v, o, lse, j->oracle_work);
+        judge_tensors(j, BIT(VERDICT_O) | (want_lse ? BIT(VERDICT_LSE) : 0), a->name);
+    }
+}
+
+// The same step once more with its keys in pages, where the queries of all sequences are equally many. A
+// kernel that does not take pages, or 8-bit keys, has been judged without.
+static void judge_pages(judgement *j, uint64_t seed, bool small)
+{
+    paging g;
+    const inputs *whole = j->in;
+    inputs decoded = *whole;
+    guard work = {0};
+    if (!paging_possible(j->s) || j->report.outcome != JUDGE_PASS)
+        return;
+    if (paging_new(&g, j->s, whole, seed, small) && guard_new(&work, j->kernel->workspace(&g.s))) {
+        const step a = {&g.s, &g.p, g.k, g.v, small ? NULL : g.ki, work.data, small ? "8-bit" : "pages"};
+        decoded.ki = g.decoded;
+        j->in = small ? &decoded : whole;
+        judge_step(j, &a);
+        if (j->report.outcome == JUDGE_UNSUPPORTED)
+            j->report.outcome = JUDGE_PASS;
+        if (!guard_intact(&work))
+            fail(j, "work (%s): written outside the buffer", a.name);
+        j->in = whole;
+    } else
+        j->report.outcome = JUDGE_NO_MEMORY;
+    paging_free(&g);
+    guard_free(&work);
+}
+
+static void judge_layer(judgement *j, uint64_t seed)
+{
+    const inputs *in = j->in;
+    const step a = {j->s, NULL, in->k, in->v, in->ki, j->work.data, msa_stage_name(j->kernel->stage)};
+    judge_step(j, &a);
+    if (j->kernel->stage != MSA_STAGE_PREFILL)
+        judge_pages(j, seed, false);
+    if (j->kernel->stage == MSA_STAGE_DECODE)
+        judge_pages(j, seed, true);
+}
+
+// A random walk has no equal steps, but where inputs repeat themselves so do roundings, and all in one
+// direction. So the noise is nowhere less than what they do to the reference: it rounds P and dS at the same
+// places.
+static void add_reference_noise(judgement *j, const int32_t *ids)
+{
+    const inputs *in = j->in;
+    float *const rounded[3] = {j->found[VERDICT_DQ].data, j->found[VERDICT_DK].data,
+                               j->found[VERDICT_DV].data};
+    if (!j->noise[VERDICT_DQ])
+        return;
+    msa_backward_bf16(j->s, in->q, in->k, in->v, ids, NULL, NULL, in->dout, rounded[0], rounded[1],
+                      rounded[2], j->oracle_work);
+    for (int a = 0; a < 3; a++) {
+        const int t = VERDICT_DQ + a;
+        for (size_t i = 0; i < count(j->s, t); i++)
+            j->noise[t][i] = fmax(j->noise[t][i], fabs((double)rounded[a][i] - (double)j->oracle[t][i]));
+        guard_poison(&j->found[t]);
     }
 }
 
@@ -332,8 +433,11 @@ static void judge_backward(judgement *j, const int32_t *ids, const char *support
 {
     const inputs *in = j->in;
     const float *o = j->oracle[VERDICT_O], *lse = j->oracle[VERDICT_LSE];
+    if (!know_noise(j, ids))
+        return;
     msa_backward(j->s, in->q, in->k, in->v, ids, o, lse, in->dout, j->oracle[VERDICT_DQ],
                  j->oracle[VERDICT_DK], j->oracle[VERDICT_DV], j->oracle_work);
+    add_reference_noise(j, ids);
     if (accepted(j, j->kernel->backward(j->s, in->q, in->k, in->v, ids, o, lse, in->dout,
                                         j->found[VERDICT_DQ].data, j->found[VERDICT_DK].data,
                                         j->found[VERDICT_DV].data, j->work.data)))
@@ -345,6 +449,8 @@ static void judge_kl(judgement *j, const int32_t *ids, const char *support)
     const inputs *in = j->in;
     const float *lse = j->oracle[VERDICT_LSE], *index_lse = j->oracle[VERDICT_INDEX_LSE];
     double expected, loss[2]; // with gradients, and alone
+    if (!know_noise(j, ids))
+        return;
     msa_kl(j->s, in->q, in->k, in->qi, in->ki, ids, lse, index_lse, KL_WEIGHT, &expected,
            j->oracle[VERDICT_DQI], j->oracle[VERDICT_DKI], j->oracle_work);
     if (!accepted(j,
@@ -395,7 +501,8 @@ static void judge_stage(judgement *j, uint64_t seed)
         break;
     case MSA_STAGE_PREFILL:
     case MSA_STAGE_DECODE:
-        judge_layer(j);
+    case MSA_STAGE_DENSE_DECODE:
+        judge_layer(j, seed);
         break;
     case MSA_STAGE_SPARSE:
         for_each_support(j, seed, judge_sparse);

@@ -5,8 +5,6 @@
 
 #include "../internal.h"
 
-#define ROUNDING 0x1p-9 /* of bf16, relative; above its root mean square, see noise.h */
-
 typedef struct scratch {
     int64_t *tokens;
     double *p, *o, *square; /* weights of one row; one block's output and squared noise */
@@ -18,6 +16,7 @@ static void add_block(const msa_shape *s, const float *v, const int64_t *tokens,
 {
     const int d = s->d_head;
     memset(b->o, 0, (size_t)d * sizeof *b->o);
+    /* [noise] */
     for (int64_t a = 0; a < n; a++)
         for (int c = 0; c < d; c++) {
             const double term = p[a] * (double)v[tokens[a] * s->n_kv_heads * d + c];
@@ -26,6 +25,7 @@ static void add_block(const msa_shape *s, const float *v, const int64_t *tokens,
         }
     for (int c = 0; partials && c < d; c++)
         square[c] += b->o[c] * b->o[c];
+    /* [noise] */
 }
 
 static void noise_row(const msa_shape *s, const float *q, const float *k, const float *v, int64_t n,
@@ -45,7 +45,7 @@ static void noise_row(const msa_shape *s, const float *q, const float *k, const 
         add_block(s, v, b->tokens + a, b->p + a, next - a, partials, b, b->square);
     }
     for (int c = 0; c < d; c++)
-        noise[c] = ROUNDING * sqrt(b->square[c]);
+        noise[c] = NOISE_ROUNDING * sqrt(b->square[c]);
 }
 
 bool noise_of_rounding(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
@@ -72,5 +72,171 @@ bool noise_of_rounding(const msa_shape *s, const float *q, const float *k, const
     free(b.p);
     free(b.o);
     free(b.square);
+    return ok;
+}
+
+/* ---- Gradients: squares first, then their roots -----------------------------------------------------------
+ */
+
+static void to_roots(double *square, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        square[i] = sqrt(square[i]);
+}
+
+/* Softmax over the listed rows of k, `stride` floats apart. */
+static void weights_of(const float *q, const float *k, int64_t stride, const int64_t *tokens, int64_t n,
+                       int d, double *p)
+{
+    double denom;
+    for (int64_t a = 0; a < n; a++)
+        p[a] = dot(q, k + tokens[a] * stride, d) / sqrt(d);
+    softmax_row(p, n, false, &denom);
+    for (int64_t a = 0; a < n; a++)
+        p[a] /= denom;
+}
+
+/* What one query and head sees. Gradients of keys start at the group's first. */
+typedef struct gradient_row {
+    const float *q, *k, *v, *dout;
+    const int64_t *tokens;
+    int64_t n, stride;
+    double *p, *ds, *sum, *mean;
+} gradient_row;
+
+/* P, dS and, in sum[c], O. Returns e^2. */
+static double score_gradients(const gradient_row *x, int d, bool rounded_o)
+{
+    double delta = 0, error2 = 0;
+    weights_of(x->q, x->k, x->stride, x->tokens, x->n, d, x->p);
+    memset(x->sum, 0, (size_t)d * sizeof *x->sum);
+    for (int64_t a = 0; a < x->n; a++) {
+        x->ds[a] = dot(x->dout, x->v + x->tokens[a] * x->stride, d);
+        delta += x->p[a] * x->ds[a];
+        axpy(x->p[a], x->v + x->tokens[a] * x->stride, d, x->sum);
+    }
+    for (int64_t a = 0; a < x->n; a++)
+        x->ds[a] = x->p[a] * (x->ds[a] - delta);
+    for (int c = 0; rounded_o && c < d; c++)
+        error2 += pow(NOISE_ROUNDING * (double)x->dout[c] * x->sum[c], 2);
+    return error2;
+}
+
+static void backward_row(const msa_shape *s, const gradient_row *x, msa_precision precision, bool rounded_o,
+                         double *dq, double *dk, double *dv)
+{
+    const int d = s->d_head;
+    const bool partials = precision >= MSA_BF16_PARTIALS;
+    const double error2 = score_gradients(x, d, rounded_o),
+                 unit2 = precision >= MSA_BF16_WEIGHTS ? NOISE_ROUNDING * NOISE_ROUNDING : 0;
+    memset(x->mean, 0, (size_t)d * sizeof *x->mean);
+    memset(x->sum, 0, (size_t)d * sizeof *x->sum); /* now a block's part of dq */
+    for (int64_t a = 0; a < x->n; a++) {
+        const int64_t at = x->tokens[a] * x->stride;
+        const bool last = a + 1 == x->n || x->tokens[a + 1] / s->block != x->tokens[a] / s->block;
+        const double p2 = x->p[a] * x->p[a], ds2 = x->ds[a] * x->ds[a];
+        for (int c = 0; c < d; c++) {
+            const double key = (double)x->k[at + c], query = (double)x->q[c], out = (double)x->dout[c];
+            x->mean[c] += x->p[a] * key;
+            x->sum[c] += x->ds[a] * key;
+            dq[c] += unit2 * ds2 * key * key / d + (last && partials ? unit2 * x->sum[c] * x->sum[c] / d : 0);
+            dk[at + c] += (unit2 * ds2 + error2 * p2) * query * query / d;
+            dv[at + c] += unit2 * p2 * out * out;
+            x->sum[c] = last ? 0 : x->sum[c];
+        }
+    }
+    for (int c = 0; c < d; c++)
+        dq[c] += error2 * x->mean[c] * x->mean[c] / d;
+}
+
+bool noise_of_backward(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
+                       const float *dout, msa_precision precision, bool rounded_o, double *dq, double *dk,
+                       double *dv)
+{
+    const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
+    const size_t most = (size_t)max_support(s, true), width = (size_t)d;
+    const int64_t nq = s->n_q * s->n_heads * d, nk = s->n_kv * s->n_kv_heads * d;
+    int64_t *tokens = malloc(most * sizeof *tokens);
+    double *room = malloc(2 * (most + width) * sizeof *room);
+    const bool ok = tokens && room;
+    memset(dq, 0, (size_t)nq * sizeof *dq);
+    memset(dk, 0, (size_t)nk * sizeof *dk);
+    memset(dv, 0, (size_t)nk * sizeof *dv);
+    for (int b = 0; ok && b < msa_n_seqs(s); b++) {
+        const msa_seq seq = msa_get_seq(s, b);
+        for (int64_t i = 0; i < seq.n_q; i++)
+            for (int h = 0; h < s->n_heads; h++) {
+                const int r = h / group;
+                const int64_t kv = (seq.kv0 * s->n_kv_heads + r) * d,
+                              row = ((seq.q0 + i) * s->n_heads + h) * d;
+                const gradient_row x = {
+                    q + row,
+                    k + kv,
+                    v + kv,
+                    dout + row,
+                    tokens,
+                    list_support(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), tokens),
+                    (int64_t)s->n_kv_heads * d,
+                    room,
+                    room + most,
+                    room + 2 * most,
+                    room + 2 * most + width};
+                backward_row(s, &x, precision, rounded_o, dq + row, dk + kv, dv + kv);
+            }
+    }
+    to_roots(dq, nq);
+    to_roots(dk, nk);
+    to_roots(dv, nk);
+    free(tokens);
+    free(room);
+    return ok;
+}
+
+/* u - t of query row `row` (of the call) and group r, in g; p is scratch. */
+static void index_gradients(const msa_shape *s, const float *q, const float *k, const float *qi,
+                            const float *ki, int64_t row, int r, const int64_t *tokens, int64_t n, double *p,
+                            double *g)
+{
+    const int d = s->d_head, di = s->d_index, group = s->n_heads / s->n_kv_heads;
+    weights_of(qi + (row * s->n_kv_heads + r) * di, ki, di, tokens, n, di, g);
+    for (int h = r * group; h < (r + 1) * group; h++) {
+        weights_of(q + (row * s->n_heads + h) * d, k + (int64_t)r * d, (int64_t)s->n_kv_heads * d, tokens, n,
+                   d, p);
+        for (int64_t a = 0; a < n; a++)
+            g[a] -= p[a] / group;
+    }
+}
+
+bool noise_of_kl(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
+                 const int32_t *ids, double weight, double *dqi, double *dki)
+{
+    const int di = s->d_index;
+    const size_t most = (size_t)max_support(s, true);
+    const int64_t nq = s->n_q * s->n_kv_heads * di, nk = s->n_kv * di;
+    const double f = NOISE_ROUNDING * weight / (sqrt(di) * (double)(s->n_q * s->n_kv_heads));
+    int64_t *tokens = malloc(most * sizeof *tokens);
+    double *room = malloc(2 * most * sizeof *room), *g = room + most;
+    const bool ok = tokens && room;
+    memset(dqi, 0, (size_t)nq * sizeof *dqi);
+    memset(dki, 0, (size_t)nk * sizeof *dki);
+    for (int b = 0; ok && b < msa_n_seqs(s); b++) {
+        const msa_seq seq = msa_get_seq(s, b);
+        const float *keys = k + seq.kv0 * s->n_kv_heads * s->d_head, *index_keys = ki + seq.kv0 * di;
+        for (int64_t i = 0; i < seq.n_q; i++)
+            for (int r = 0; r < s->n_kv_heads; r++) {
+                const int64_t n = list_support(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), tokens);
+                const int64_t at = ((seq.q0 + i) * s->n_kv_heads + r) * di;
+                index_gradients(s, q, keys, qi, index_keys, seq.q0 + i, r, tokens, n, room, g);
+                for (int64_t a = 0; a < n; a++)
+                    for (int c = 0; c < di; c++) {
+                        dqi[at + c] += pow(f * g[a] * (double)index_keys[tokens[a] * di + c], 2);
+                        dki[(seq.kv0 + tokens[a]) * di + c] += pow(f * g[a] * (double)qi[at + c], 2);
+                    }
+            }
+    }
+    to_roots(dqi, nq);
+    to_roots(dki, nk);
+    free(tokens);
+    free(room);
     return ok;
 }

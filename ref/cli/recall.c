@@ -1,5 +1,6 @@
 /* msa recall: how much of what dense attention looks at do the selected blocks hold? A random selection of
- * the same size stands beside it, to say what the number would be for nothing. */
+ * the same size stands beside it, to say what the number would be for nothing; and on request the selections
+ * by index keys of 16 and of 8 bits, and how often these two agree. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,8 +18,8 @@ static void gather_ids(const msa_shape *s, int64_t i, const int32_t *from, int32
                (size_t)s->topk * sizeof *ids);
 }
 
-static void measure(const char *command, const cli_tensors *t, int64_t seed, int32_t *ids, void *work,
-                    msa_recall_result sum[N_SELECTIONS])
+static void measure(const char *command, const cli_tensors *t, int64_t seed, eval_small *a, int32_t *ids,
+                    void *work, msa_recall_result sum[N_SELECTIONS])
 {
     const msa_shape *s = &t->shape;
     const float *k = cli_floats(t, CLI_K);
@@ -33,6 +34,9 @@ static void measure(const char *command, const cli_tensors *t, int64_t seed, int
                       NULL, ids, NULL, work);
         msa_recall(&query, q, k, ids, NULL, &one, work);
         eval_add_recall(&sum[INDEX], &one);
+        if (a->ki[0])
+            eval_small_add(a, &query, q, k, cli_floats(t, CLI_QI) + i * s->n_kv_heads * s->d_index, ids,
+                           work);
         eval_random_ids(&query, (uint64_t)(seed + i), ids);
         msa_recall(&query, q, k, ids, NULL, &one, work);
         eval_add_recall(&sum[RANDOM], &one);
@@ -41,9 +45,15 @@ static void measure(const char *command, const cli_tensors *t, int64_t seed, int
     cli_progress_end();
 }
 
-static void print_result(const cli_tensors *t, int64_t seed, const msa_recall_result sum[N_SELECTIONS])
+static void print_row(const char *name, const msa_recall_result *sum)
 {
-    const double n = (double)sum[INDEX].rows;
+    const double n = (double)sum->rows;
+    printf("%-30s %12.4f  %12.4f\n", name, sum->block_recall / n, sum->score_recall / n);
+}
+
+static void print_result(const cli_tensors *t, int64_t seed, const eval_small *a,
+                         const msa_recall_result sum[N_SELECTIONS])
+{
     if (sum[INDEX].rows == 0) {
         printf("no query has more than %d visible blocks: every selection holds all of them\n",
                t->shape.topk);
@@ -52,24 +62,37 @@ static void print_result(const cli_tensors *t, int64_t seed, const msa_recall_re
     char random[40];
     snprintf(random, sizeof random, "random, seed %lld", (long long)seed);
     printf("%-30s %12s  %12s\n", "", "block recall", "score recall");
-    printf("%-30s %12.4f  %12.4f\n", t->path[CLI_IDS] ? "given ids" : "index", sum[INDEX].block_recall / n,
-           sum[INDEX].score_recall / n);
-    printf("%-30s %12.4f  %12.4f\n", random, sum[RANDOM].block_recall / n, sum[RANDOM].score_recall / n);
+    print_row(t->path[CLI_IDS] ? "given ids" : "index", &sum[INDEX]);
+    if (a->ki[0]) {
+        print_row("index keys of 16 bits (bf16)", &a->bits[0]);
+        print_row("index keys of 8 bits (E4M3)", &a->bits[1]);
+    }
+    print_row(random, &sum[RANDOM]);
+    if (a->rows > 0)
+        printf("\n8 bits choose the blocks that 16 bits choose in %.2f%% of the pairs; of all ids %.3f%% are "
+               "the "
+               "same\n",
+               100 * (double)a->equal / (double)a->rows, 100 * (double)a->in_both / (double)a->ids);
     printf("\naverages over the %lld (query, group) pairs with more than %d visible blocks of %d tokens\n",
            (long long)sum[INDEX].rows, t->shape.topk, t->shape.block);
 }
 
-static int run(const char *command, const cli_tensors *t, int64_t seed)
+static int run(const char *command, const cli_tensors *t, int64_t seed, bool fp8)
 {
     const msa_shape *s = &t->shape;
     const size_t recall = msa_recall_workspace(s), index = msa_ref_ops.stage[MSA_STAGE_INDEX]->workspace(s);
-    int32_t *ids = cli_alloc(command, (size_t)s->n_kv_heads * (size_t)s->topk * sizeof *ids);
-    void *work = ids ? cli_alloc(command, recall > index ? recall : index) : NULL;
+    int32_t *ids = cli_alloc(command, 2 * (size_t)s->n_kv_heads * (size_t)s->topk * sizeof *ids);
+    eval_small a = {.ki = {NULL, NULL}};
+    const bool ok = ids && (!fp8 || eval_small_new(&a, s, cli_floats(t, CLI_KI)));
+    if (ids && !ok)
+        cli_fail(command, "expected memory for rounded keys, found too little");
+    void *work = ok ? cli_alloc(command, recall > index ? recall : index) : NULL;
     msa_recall_result sum[N_SELECTIONS] = {{0}};
     if (work) {
-        measure(command, t, seed, ids, work, sum);
-        print_result(t, seed, sum);
+        measure(command, t, seed, &a, ids, work, sum);
+        print_result(t, seed, &a, sum);
     }
+    eval_small_free(&a);
     free(ids);
     free(work);
     return work ? 0 : 2;
@@ -79,18 +102,29 @@ int cmd_recall(int argc, char **argv)
 {
     cli_tensors t = {.block = 128};
     int64_t seed = 1;
-    const cli_option options[] = {CLI_OPT_Q(t, CLI_NEEDED), CLI_OPT_K(t, CLI_NEEDED), CLI_OPT_QI(t, CLI_TEXT),
-                                  CLI_OPT_KI(t, CLI_TEXT),  CLI_OPT_BLOCK(t),         CLI_OPT_TOPK(t),
-                                  CLI_OPT_IDS(t),           CLI_OPT_SEED(seed),       {0}};
+    bool fp8 = false;
+    const cli_option options[] = {CLI_OPT_Q(t, CLI_NEEDED),
+                                  CLI_OPT_K(t, CLI_NEEDED),
+                                  CLI_OPT_QI(t, CLI_TEXT),
+                                  CLI_OPT_KI(t, CLI_TEXT),
+                                  CLI_OPT_BLOCK(t),
+                                  CLI_OPT_TOPK(t),
+                                  CLI_OPT_IDS(t),
+                                  CLI_OPT_SEED(seed),
+                                  {"--fp8", CLI_FLAG, &fp8, 0, 0, "also what index keys of 8 bits choose"},
+                                  {0}};
     int status = cli_parse(
         argc, argv, "how much of dense attention's blocks and mass the selected blocks hold", options, NULL);
     if (!status && !t.path[CLI_IDS] && (!t.path[CLI_QI] || !t.path[CLI_KI]))
         status = cli_fail(argv[0], "%s: expected this option, or --ids, found none",
                           t.path[CLI_QI] ? "--ki" : "--qi");
+    if (!status && fp8 && (!t.path[CLI_QI] || !t.path[CLI_KI]))
+        status = cli_fail(argv[0], "--fp8: expected --qi and --ki, found %s",
+                          t.path[CLI_QI] ? "no --ki" : "no --qi");
     if (!status)
         status = cli_read_tensors(argv[0], &t);
     if (!status)
-        status = run(argv[0], &t, seed);
+        status = run(argv[0], &t, seed, fp8);
     cli_free_tensors(&t);
     return status;
 }

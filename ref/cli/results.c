@@ -19,12 +19,22 @@ static double gbps(const result *r)
     return r->time.repeats ? r->bytes / r->time.median * 1e-6 : 0;
 }
 
-/* Of whichever ceiling it is nearer to. */
+/* Of whichever ceiling it is nearer to; where reading was measured by itself, it is the memory's. */
 static double share(const results *all, const result *r)
 {
+    const double memory = all->ceilings.read_gbps > 0 ? all->ceilings.read_gbps : all->ceilings.copy_gbps;
     const double product = all->ceilings.matmul_tflops > 0 ? tflops(r) / all->ceilings.matmul_tflops : 0;
-    const double copy = all->ceilings.copy_gbps > 0 ? gbps(r) / all->ceilings.copy_gbps : 0;
-    return product > copy ? product : copy;
+    const double moved = memory > 0 ? gbps(r) / memory : 0;
+    return product > moved ? product : moved;
+}
+
+/* A few new queries over a long prefix are a step of generation. */
+static const char *stage_of(const result *r)
+{
+    const int n = msa_n_seqs(&r->shape);
+    if (r->kernel->stage == MSA_STAGE_DENSE && r->shape.n_q <= 16 * n && r->shape.n_q < r->shape.n_kv)
+        return "dense_decode";
+    return msa_stage_name(r->kernel->stage);
 }
 
 static void print_number(double x, int width, int digits)
@@ -79,6 +89,8 @@ void results_print(const results *all)
         printf("; %s product %.4g TFLOP/s", all->on_cpu ? "float32" : "bf16", all->ceilings.matmul_tflops);
     if (all->ceilings.copy_gbps > 0)
         printf("; copy %.4g GB/s", all->ceilings.copy_gbps);
+    if (all->ceilings.read_gbps > 0)
+        printf("; read %.4g GB/s", all->ceilings.read_gbps);
     printf("\n");
 }
 
@@ -133,20 +145,11 @@ static bool has_index(msa_stage stage)
            stage == MSA_STAGE_KL;
 }
 
-/* A few new queries over a long prefix are a step of generation. */
-static const char *stage_of(const result *r)
-{
-    const int n = msa_n_seqs(&r->shape);
-    if (r->kernel->stage == MSA_STAGE_DENSE && r->shape.n_q <= 16 * n && r->shape.n_q < r->shape.n_kv)
-        return "dense_decode";
-    return msa_stage_name(r->kernel->stage);
-}
-
 static json_t *result_json(const result *r)
 {
     const msa_shape *s = &r->shape;
     const int batch = msa_n_seqs(s);
-    const char *dtype = r->kernel->precision >= MSA_BF16_INPUTS ? "bf16" : "f32";
+    const char *dtype = r->small ? "fp8" : r->kernel->precision >= MSA_BF16_INPUTS ? "bf16" : "f32";
     json_t *o = json_object();
     json_object_set_new(o, "stage", json_string(stage_of(r)));
     json_object_set_new(o, "kernel", json_string(r->kernel->name));
@@ -207,6 +210,8 @@ static json_t *file_json(const results *all)
     json_object_set_new(limits, all->on_cpu ? "matmul_f32_gflops" : "matmul_bf16_tflops",
                         real_or_null(all->ceilings.matmul_tflops * (all->on_cpu ? 1e3 : 1)));
     json_object_set_new(limits, "copy_gbps", real_or_null(all->ceilings.copy_gbps));
+    if (all->on_cpu)
+        json_object_set_new(limits, "read_gbps", real_or_null(all->ceilings.read_gbps));
     json_object_set_new(o, "ceilings", limits);
     for (int i = 0; i < all->n; i++)
         if (!all->item[i].engine && all->item[i].time.repeats)

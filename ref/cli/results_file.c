@@ -20,7 +20,7 @@ static const field file_fields[] = {{"device", 's', NULL},   {"driver", 'S', NUL
 static const field gpu_fields[] = {
     {"matmul_bf16_tflops", 'R', NULL}, {"copy_gbps", 'R', NULL}, {NULL, 0, NULL}};
 static const field cpu_fields[] = {
-    {"matmul_f32_gflops", 'R', NULL}, {"copy_gbps", 'R', NULL}, {NULL, 0, NULL}};
+    {"matmul_f32_gflops", 'R', NULL}, {"copy_gbps", 'R', NULL}, {"read_gbps", 'R', NULL}, {NULL, 0, NULL}};
 static const field result_fields[] = {
     {"stage", 's',
      "|dense|index|topk|reverse|sparse|prefill|decode|dense_decode|backward|dense_backward|kl|"},

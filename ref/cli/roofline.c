@@ -102,6 +102,7 @@ roofline_need roofline_of(const msa_kernel *kernel, const msa_shape *s, msa_dtyp
     const sizes z = sizes_of(s, out, a->ids);
     switch (kernel->stage) {
     case MSA_STAGE_DENSE:
+    case MSA_STAGE_DENSE_DECODE:
         return dense(s, &z);
     case MSA_STAGE_INDEX:
         return index_branch(s, &z, a->scores != NULL);
@@ -111,6 +112,14 @@ roofline_need roofline_of(const msa_kernel *kernel, const msa_shape *s, msa_dtyp
         return reverse(s, &z);
     case MSA_STAGE_SPARSE:
         return sparse(kernel, s, &z, a->ids);
+    case MSA_STAGE_BACKWARD: /* five products; Q, O, dO and dQ, K, V, dK and dV */
+        return (roofline_need){.fma = selection_pairs(s, a->ids) * z.g * 5 * z.d,
+                               .bytes = (8 + z.o) * z.t * z.hq * z.d + z.chosen + 8 * z.s * z.hkv * z.d +
+                                        4 * z.t * (z.hq + z.hkv * z.k)};
+    case MSA_STAGE_KL: /* the main scores, and three products of the index */
+        return (roofline_need){.fma = selection_pairs(s, a->ids) * (z.g * z.d + 3 * z.di),
+                               .bytes = 2 * z.t * z.hq * z.d + z.chosen / 2 + 6 * z.t * z.hkv * z.di +
+                                        6 * z.s * z.di + 4 * z.t * (z.hq + z.hkv * (z.k + 1))};
     case MSA_STAGE_PREFILL:
     case MSA_STAGE_DECODE:
         return decode(s, &z, a->ids);

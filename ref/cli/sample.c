@@ -149,6 +149,11 @@ static void given_ids(query *q)
 
 /* ---- What each stage wrote for a query ------------------------------------------------------------- */
 
+static bool is_dense(msa_stage stage)
+{
+    return stage == MSA_STAGE_DENSE || stage == MSA_STAGE_DENSE_DECODE;
+}
+
 static void compare_main(query *q, const float *lse)
 {
     const msa_shape *s = &q->s;
@@ -159,7 +164,7 @@ static void compare_main(query *q, const float *lse)
     if (q->t->kernel->precision >= MSA_BF16_WEIGHTS) {
         budget.noise = q->noise;
         if (!noise_of_rounding(s, q->in.q, q->in.k, q->in.v,
-                               q->t->kernel->stage == MSA_STAGE_DENSE ? NULL : q->ids,
+                               is_dense(q->t->kernel->stage) ? NULL : q->ids,
                                q->t->kernel->precision >= MSA_BF16_PARTIALS, q->noise))
             sample_no_memory(q->v);
     }
@@ -248,7 +253,7 @@ static void judge_query(query *q)
     float *lse = malloc((size_t)q->s.n_heads * sizeof *lse);
     if (!lse)
         sample_no_memory(q->v);
-    else if (q->t->kernel->stage == MSA_STAGE_DENSE)
+    else if (is_dense(q->t->kernel->stage))
         judge_dense(q, lse);
     else if (q->t->kernel->stage == MSA_STAGE_INDEX)
         judge_index(q);
@@ -256,8 +261,11 @@ static void judge_query(query *q)
         judge_topk(q);
     else if (q->t->kernel->stage == MSA_STAGE_SPARSE)
         judge_sparse(q, lse);
-    else if (is_whole_layer(q->t->kernel->stage) && judge_ids(q))
+    else if (is_whole_layer(q->t->kernel->stage) && judge_ids(q)) {
+        if (q->t->given[ARRAY_IDS])
+            given_ids(q);
         judge_sparse(q, lse);
+    }
     else if (q->t->kernel->stage == MSA_STAGE_BACKWARD)
         sample_backward(q);
     else if (q->t->kernel->stage == MSA_STAGE_KL)
@@ -355,6 +363,7 @@ static double cost_of_query(const subject *t)
     const double kept = fmin(keys, (double)s->topk * s->block), wide = (double)s->n_heads * s->d_head;
     switch (t->kernel->stage) {
     case MSA_STAGE_DENSE:
+    case MSA_STAGE_DENSE_DECODE:
         return 4 * keys * wide;
     case MSA_STAGE_INDEX:
         return 2 * index;
@@ -411,7 +420,9 @@ sample_verdict sample_judge(subject *t)
 {
     sample_verdict v = {.pass = true, .n_queries = t->s->n_q};
     subject_poison(t);
-    const msa_status status = subject_run(t, 0);
+    msa_status status = subject_run(t, 0);
+    if (status == MSA_OK)
+        status = subject_fetch_loss(t);
     if (status != MSA_OK)
         sample_fail(&v, "%s", status == MSA_ERR_DEVICE ? table_trouble(t->kernel) : msa_strerror(status));
     else

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "../internal.h"
+#include "noise.h"
 #include "sample_query.h"
 
 #define MOST_ERRORS 6 /* standard errors that the loss may be from a sample's mean */
@@ -15,15 +16,22 @@ void sample_backward(query *q)
 {
     const msa_shape *s = &q->s;
     const int64_t width = (int64_t)s->n_heads * s->d_head, keys = s->n_kv * s->n_kv_heads * s->d_head;
+    const msa_precision precision = q->t->kernel->precision;
     float *dkv = malloc(2 * (size_t)keys * sizeof *dkv);
-    if (!dkv)
+    double *noise = malloc((size_t)(width + 2 * keys) * sizeof *noise);
+    verdict_budget budget = verdict_float32(s, &q->in, VERDICT_DQ, 0);
+    budget.noise = noise;
+    if (!dkv || !noise ||
+        !noise_of_backward(s, q->in.q, q->in.k, q->in.v, q->ids, q->in.dout, precision, q->t->device != NULL, noise,
+                           noise + width, noise + width + keys))
         sample_no_memory(q->v);
     else if (sample_fetch(q->t, q->v, ARRAY_DQ, q->i * width, width, q->found)) {
         msa_backward(s, q->in.q, q->in.k, q->in.v, q->ids, NULL, NULL, q->in.dout, q->expected, dkv,
                      dkv + keys, q->work);
-        sample_compare_query(q, VERDICT_DQ, verdict_float32(s, &q->in, VERDICT_DQ, 0));
+        sample_compare_query(q, VERDICT_DQ, budget);
     }
     free(dkv);
+    free(noise);
 }
 
 /* The loss is a mean over the queries, so that one of T has a T-th of the weight. */
@@ -32,15 +40,22 @@ void sample_kl(query *q)
     const msa_shape *s = &q->s;
     const int64_t width = (int64_t)s->n_kv_heads * s->d_index;
     const double weight = SUBJECT_KL_WEIGHT / (double)q->t->s->n_q;
-    float *dki = malloc((size_t)(s->n_kv * s->d_index) * sizeof *dki);
-    if (!dki)
+    const int64_t keys = s->n_kv * s->d_index;
+    float *dki = malloc((size_t)keys * sizeof *dki);
+    double *noise = malloc((size_t)(width + keys) * sizeof *noise);
+    verdict_budget budget = verdict_float32(s, &q->in, VERDICT_DQI, weight);
+    if (q->t->kernel->precision >= MSA_BF16_WEIGHTS)
+        budget.noise = noise;
+    if (!dki || !noise ||
+        (budget.noise && !noise_of_kl(s, q->in.q, q->in.k, q->in.qi, q->in.ki, q->ids, weight, noise, noise + width)))
         sample_no_memory(q->v);
     else if (sample_fetch(q->t, q->v, ARRAY_DQI, q->i * width, width, q->found)) {
         msa_kl(s, q->in.q, q->in.k, q->in.qi, q->in.ki, q->ids, NULL, NULL, weight, &q->loss, q->expected,
                dki, q->work);
-        sample_compare_query(q, VERDICT_DQI, verdict_float32(s, &q->in, VERDICT_DQI, weight));
+        sample_compare_query(q, VERDICT_DQI, budget);
     }
     free(dki);
+    free(noise);
 }
 
 static inputs whole_inputs(const subject *t)
@@ -78,6 +93,7 @@ typedef struct key {
     msa_seq seq;
     int64_t j;            /* among the keys of its sequence */
     double *first, *last; /* its gradients: dk and dv [Hkv,dh], or dki [di] */
+    double *noise[2];     /* squared, of bf16 roundings in these: see noise.h */
     float *found;
 } key;
 
@@ -103,6 +119,15 @@ static void add_main(key *x, int64_t i, int h, int r)
     const double delta = dot(dout, sample_row(t->given[ARRAY_O], row, d), d);
     axpy(p * (dp - delta) / sqrt(d), q, d, x->first + r * d);
     axpy(p, dout, d, x->last + r * d);
+    double error2 = 0; /* of delta, squared */
+    for (int c = 0; t->device && c < d; c++)
+        error2 += pow(NOISE_ROUNDING * (double)dout[c] * (double)sample_row(t->given[ARRAY_O], row, d)[c], 2);
+    const double rounding = t->kernel->precision >= MSA_BF16_WEIGHTS ? NOISE_ROUNDING : 0;
+    const double ds2 = pow(rounding * p * (dp - delta), 2) + error2 * p * p;
+    for (int c = 0; c < d; c++) {
+        x->noise[0][r * d + c] += ds2 * pow((double)q[c], 2) / d;
+        x->noise[1][r * d + c] += pow(rounding * p * (double)dout[c], 2);
+    }
 }
 
 /* What query i adds to dki by its group r: (u - t) Qi. */
@@ -120,7 +145,10 @@ static void add_index(key *x, int64_t i, int r)
         const double main_logit = dot(sample_row(t->given[ARRAY_Q], row, d), k, d) / sqrt(d);
         u -= exp(main_logit - (double)*sample_row(t->given[ARRAY_LSE], row, 1)) / group;
     }
-    axpy(SUBJECT_KL_WEIGHT * u / (sqrt(di) * (double)(s->n_q * s->n_kv_heads)), qi, di, x->first);
+    const double g = SUBJECT_KL_WEIGHT * u / (sqrt(di) * (double)(s->n_q * s->n_kv_heads));
+    axpy(g, qi, di, x->first);
+    for (int c = 0; t->kernel->precision >= MSA_BF16_WEIGHTS && c < di; c++)
+        x->noise[0][c] += pow(NOISE_ROUNDING * g * (double)qi[c], 2);
 }
 
 static void walk_queries(key *x)
@@ -139,10 +167,13 @@ static void walk_queries(key *x)
         }
 }
 
-static void compare_key(key *x, subject_array a, verdict_dims dims, const double *expected,
+static void compare_key(key *x, subject_array a, verdict_dims dims, const double *expected, double *noise,
                         verdict_budget budget)
 {
     const int64_t n = dims.d1 * dims.d2, row = x->seq.kv0 + x->j;
+    for (int64_t i = 0; i < n; i++)
+        noise[i] = sqrt(noise[i]);
+    budget.noise = noise;
     if (sample_fetch(x->t, x->v, a, row * n, n, x->found))
         sample_compare(x->v, subject_array_name(a), row, dims, expected, x->found, budget);
 }
@@ -163,21 +194,25 @@ static void judge_key(const subject *t, sample_verdict *v, int64_t j, const verd
     x.j = j - x.seq.kv0;
     x.first = calloc(n, sizeof *x.first);
     x.last = calloc(n, sizeof *x.last);
+    x.noise[0] = calloc(n, sizeof *x.noise[0]);
+    x.noise[1] = calloc(n, sizeof *x.noise[1]);
     x.found = malloc(n * sizeof *x.found);
-    if (!x.first || !x.last || !x.found)
+    if (!x.first || !x.last || !x.found || !x.noise[0] || !x.noise[1])
         sample_no_memory(v);
     else {
         walk_queries(&x);
         const verdict_dims main_row = {1, s->n_kv_heads, s->d_head}, index_row = {1, 1, s->d_index};
         if (t->kernel->stage == MSA_STAGE_KL)
-            compare_key(&x, ARRAY_DKI, index_row, x.first, budget[0]);
+            compare_key(&x, ARRAY_DKI, index_row, x.first, x.noise[0], budget[0]);
         else {
-            compare_key(&x, ARRAY_DK, main_row, x.first, budget[0]);
-            compare_key(&x, ARRAY_DV, main_row, x.last, budget[1]);
+            compare_key(&x, ARRAY_DK, main_row, x.first, x.noise[0], budget[0]);
+            compare_key(&x, ARRAY_DV, main_row, x.last, x.noise[1], budget[1]);
         }
     }
     free(x.first);
     free(x.last);
+    free(x.noise[0]);
+    free(x.noise[1]);
     free(x.found);
 }
 

@@ -26,6 +26,7 @@ static const struct {
                            BIT(ARRAY_IDS) | BIT(ARRAY_O), BIT(ARRAY_LSE)},
     [MSA_STAGE_DECODE] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_QI) | BIT(ARRAY_KI),
                           BIT(ARRAY_IDS) | BIT(ARRAY_O), BIT(ARRAY_LSE)},
+    [MSA_STAGE_DENSE_DECODE] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V), BIT(ARRAY_O), BIT(ARRAY_LSE)},
     [MSA_STAGE_BACKWARD] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_IDS) | BIT(ARRAY_O) |
                                 BIT(ARRAY_LSE) | BIT(ARRAY_DOUT),
                             BIT(ARRAY_DQ) | BIT(ARRAY_DK) | BIT(ARRAY_DV), 0},
@@ -78,12 +79,26 @@ int64_t subject_count(const subject *t, subject_array a)
 /* On a device the float tensors of msa_arrays that are no log-sum-exps or scores are bf16. */
 static bool is_bf16(const subject *t, subject_array a)
 {
-    return t->device && (a <= ARRAY_KI || a == ARRAY_O);
+    return t->device && (a <= ARRAY_KI || a == ARRAY_O || a == ARRAY_DOUT);
+}
+
+static bool is_paged(const subject *t, subject_array a)
+{
+    return t->paged && (a == ARRAY_K || a == ARRAY_V || a == ARRAY_KI);
+}
+
+/* Bytes of an element of an array where the kernel runs. */
+static size_t element_bytes(const subject *t, subject_array a)
+{
+    return t->small && a == ARRAY_KI ? 1 : is_bf16(t, a) ? 2 : 4;
 }
 
 size_t subject_bytes(const subject *t, subject_array a)
 {
-    return (size_t)subject_count(t, a) * (is_bf16(t, a) ? 2 : 4);
+    int64_t n = subject_count(t, a);
+    if (is_paged(t, a))
+        n = n / t->s->n_kv * t->g.p.n_pages * t->s->block;
+    return (size_t)n * element_bytes(t, a);
 }
 
 /* ---- Inputs -------------------------------------------------------------------------------------- */
@@ -140,6 +155,43 @@ static msa_status run_forward(subject *t)
     return status;
 }
 
+/* Calls visit(t, page, x, n, ..) for every block of a tensor of keys, x being its n floats. */
+typedef msa_status visit_block(subject *t, int64_t page, float *x, int64_t n, void *to);
+
+static msa_status each_block(subject *t, subject_array a, visit_block *visit, void *to)
+{
+    const msa_shape *s = t->s;
+    const int64_t width = subject_count(t, a) / s->n_kv, max_pages = msa_n_blocks(&t->g.s);
+    msa_status status = MSA_OK;
+    for (int r = 0; r < msa_n_seqs(s); r++) {
+        const msa_seq seq = msa_get_seq(s, r);
+        for (int64_t j = 0; j < seq.n_kv && status == MSA_OK; j += s->block)
+            status = visit(t, t->g.table[r * max_pages + j / s->block],
+                           (float *)t->given[a] + (seq.kv0 + j) * width,
+                           min_i64(s->block, seq.n_kv - j) * width, to);
+    }
+    return status;
+}
+
+/* Index keys become what 8 bits keep of them: encoded once more, they stay so. */
+static msa_status coarsen(subject *t, int64_t page, float *x, int64_t n, void *bits)
+{
+    float scale;
+    msa_e4m3_block(x, n, bits, &scale);
+    for (int64_t c = 0; c < n; c++)
+        x[c] = msa_e4m3(((uint8_t *)bits)[c]) * scale;
+    (void)t, (void)page;
+    return MSA_OK;
+}
+
+static msa_status make_small(subject *t)
+{
+    uint8_t *bits = malloc((size_t)(t->s->block * t->s->d_index));
+    const msa_status status = bits ? each_block(t, ARRAY_KI, coarsen, bits) : MSA_ERR_SIZE;
+    free(bits);
+    return status;
+}
+
 static msa_status make_inputs(subject *t)
 {
     for (int a = 0; a < ARRAY_N; a++)
@@ -154,6 +206,8 @@ static msa_status make_inputs(subject *t)
                         t->kernel->precision >= MSA_BF16_INPUTS);
     if (t->given[ARRAY_SCORES])
         draw_scores(t, t->given[ARRAY_SCORES]);
+    if (t->small && make_small(t) != MSA_OK)
+        return MSA_ERR_SIZE;
     if (t->given[ARRAY_IDS])
         selection_draw(t->s, t->kind, t->seed, t->given[ARRAY_IDS]);
     return t->given[ARRAY_LSE] ? run_forward(t) : MSA_OK;
@@ -191,6 +245,51 @@ static msa_status send_bf16(const subject *t, void *to, const float *x, int64_t 
     return status;
 }
 
+static msa_status send_page(subject *t, int64_t page, float *x, int64_t n, void *to)
+{
+    const int64_t rows = t->s->block, width = (int64_t)t->s->n_kv_heads * t->s->d_head;
+    return send_bf16(t, (uint16_t *)to + page * rows * width, x, n);
+}
+
+static msa_status send_index_page(subject *t, int64_t page, float *x, int64_t n, void *to)
+{
+    return send_bf16(t, (uint16_t *)to + page * t->s->block * t->s->d_index, x, n);
+}
+
+static msa_status send_small_page(subject *t, int64_t page, float *x, int64_t n, void *to)
+{
+    float scale;
+    uint8_t *bits = malloc((size_t)n);
+    if (!bits)
+        return MSA_ERR_SIZE;
+    msa_e4m3_block(x, n, bits, &scale);
+    msa_status status =
+        t->device->upload((uint8_t *)to + page * t->s->block * t->s->d_index, bits, (size_t)n);
+    if (status == MSA_OK)
+        status = t->device->upload((float *)t->scale + page, &scale, sizeof scale);
+    free(bits);
+    return status;
+}
+
+static msa_status send_pages(subject *t, void *to, subject_array a)
+{
+    t->device->fill(to, 0xff, subject_bytes(t, a));
+    return each_block(t, a, a != ARRAY_KI ? send_page : t->small ? send_small_page : send_index_page, to);
+}
+
+/* Page table and lengths, the same for all copies of the inputs. */
+static msa_status make_pages(subject *t)
+{
+    const size_t n = (size_t)msa_n_seqs(t->s), table = n * (size_t)msa_n_blocks(&t->g.s) * sizeof(int32_t);
+    t->table = t->device->alloc(table);
+    t->lens = t->device->alloc(n * sizeof(int32_t));
+    t->scale = t->device->alloc((size_t)t->g.p.n_pages * sizeof(float));
+    if (!t->table || !t->lens || !t->scale)
+        return MSA_ERR_SIZE;
+    const msa_status status = t->device->upload(t->table, t->g.table, table);
+    return status == MSA_OK ? t->device->upload(t->lens, t->g.lens, n * sizeof(int32_t)) : status;
+}
+
 #define KERNEL_NAME 96
 static void kernel_name(const subject *t, char name[KERNEL_NAME])
 {
@@ -213,7 +312,9 @@ static msa_status send_by_block(const subject *t, float *to, const float *scores
     for (int r = 0; r < s->n_kv_heads; r++)
         for (int64_t b = 0; b < n_blocks && status == MSA_OK; b += step) {
             const int64_t n = min_i64(step, n_blocks - b);
-            msa_scores_turn(s, scores, r, b, b + n, turned);
+#pragma omp parallel for
+            for (int64_t a = 0; a < n; a++)
+                msa_scores_turn(s, scores, r, b + a, b + a + 1, turned + a * s->n_q);
             status = t->device->upload(to + (r * n_blocks + b) * s->n_q, turned,
                                        (size_t)(n * s->n_q) * sizeof *to);
         }
@@ -230,6 +331,8 @@ static msa_status fill_copy(subject *t, int c, subject_array a)
         memcpy(to, t->given[a], subject_bytes(t, a));
     else if (c > 0)
         return t->device->copy(to, t->copy[0][a], subject_bytes(t, a));
+    else if (is_paged(t, a))
+        return send_pages(t, to, a);
     else if (takes_by_block(t, a))
         return send_by_block(t, to, t->given[a]);
     else if (is_bf16(t, a))
@@ -247,14 +350,32 @@ static void drop_copy(subject *t, int c)
     }
 }
 
+#define MOST_COPIED ((size_t)8 << 30) /* bytes */
+
+/* The most that a run can read of an array: of K and V no more blocks than its queries may choose. */
+static size_t read_bytes(const subject *t, subject_array a)
+{
+    const msa_shape *s = t->s;
+    const msa_stage stage = t->kernel->stage;
+    const bool chooses = stage == MSA_STAGE_SPARSE || stage == MSA_STAGE_PREFILL || stage == MSA_STAGE_DECODE;
+    const size_t whole = subject_bytes(t, a);
+    if (!chooses || (a != ARRAY_K && a != ARRAY_V))
+        return whole;
+    const double chosen = (double)s->n_q * s->topk * s->block / (double)s->n_kv;
+    return chosen < 1 ? (size_t)(chosen * (double)whole) : whole;
+}
+
 /* So many that a copy has left the cache before its turn comes again, if there is memory for them. */
 static msa_status make_copies(subject *t)
 {
-    size_t bytes = 1;
+    size_t bytes = 0, read = 1;
     for (int a = 0; a < ARRAY_N; a++)
-        bytes += SUBJECT_HAS(t->in, a) ? subject_bytes(t, (subject_array)a) : 0;
-    const size_t wanted = 2 * t->cache / bytes + 1;
-    for (size_t c = 0; c < wanted && c < SUBJECT_MAX_COPIES; c++) {
+        if (SUBJECT_HAS(t->in, a)) {
+            bytes += subject_bytes(t, (subject_array)a);
+            read += read_bytes(t, (subject_array)a);
+        }
+    const size_t wanted = 2 * t->cache / read + 1;
+    for (size_t c = 0; c < wanted && c < SUBJECT_MAX_COPIES && (c == 0 || c * bytes < MOST_COPIED); c++) {
         msa_status status = MSA_OK;
         for (int a = 0; a < ARRAY_N && status == MSA_OK; a++)
             if (SUBJECT_HAS(t->in, a))
@@ -285,7 +406,10 @@ static msa_status make_outputs(subject *t)
                 return MSA_ERR_SIZE;
         }
     t->work = take(t, bytes);
-    return t->work ? MSA_OK : MSA_ERR_SIZE;
+    if (t->device && t->kernel->stage == MSA_STAGE_KL)
+        t->device_loss = take(t, sizeof *t->device_loss);
+    return t->work && (t->device_loss || !t->device || t->kernel->stage != MSA_STAGE_KL) ? MSA_OK
+                                                                                         : MSA_ERR_SIZE;
 }
 
 /* An index kernel need not write everything: without log-sum-exps if it has none, and if it does not choose
@@ -312,15 +436,27 @@ msa_status subject_open(subject *t)
     t->in = stages[t->kernel->stage].in;
     t->out = stages[t->kernel->stage].out | (t->lse ? stages[t->kernel->stage].lse : 0);
     t->device = table_device(t->kernel->backend);
+    if (t->device && t->kernel->stage == MSA_STAGE_PREFILL)
+        t->in |= BIT(ARRAY_IDS); /* of the distribution, in place of its own: see msa_arrays */
     kernel_name(t, name);
-    if (t->device)
-        status = msa_plan_make(&t->plan, t->device, name, t->s, MSA_BF16);
+    t->paged = t->device && paging_possible(t->s) &&
+               (t->kernel->stage == MSA_STAGE_DECODE || t->kernel->stage == MSA_STAGE_DENSE_DECODE);
+    if (t->small && !(t->paged && t->kernel->stage == MSA_STAGE_DECODE))
+        return MSA_ERR_UNSUPPORTED;
+    if (t->paged && !paging_layout(&t->g, t->s, 0, t->seed))
+        status = MSA_ERR_SIZE;
+    if (t->device && status == MSA_OK)
+        status = msa_plan_make(&t->plan, t->device, name, t->paged ? &t->g.s : t->s, MSA_BF16);
+    if (t->paged && status == MSA_OK)
+        status = make_pages(t);
     if (status == MSA_OK)
         status = make_inputs(t);
     if (status == MSA_OK)
         status = make_copies(t);
     if (status == MSA_OK)
         status = make_outputs(t);
+    if (status == MSA_OK && t->small) // a kernel may not take them
+        status = subject_run(t, 0);
     return status == MSA_OK && t->kernel->stage == MSA_STAGE_INDEX ? settle_index(t) : status;
 }
 
@@ -333,9 +469,20 @@ void subject_close(subject *t)
     for (int c = 0; c < t->n_copies; c++)
         drop_copy(t, c);
     give(t, t->work);
+    give(t, t->table);
+    give(t, t->lens);
+    give(t, t->scale);
+    paging_free(&t->g);
+    give(t, t->device_loss);
 }
 
 /* ---- A run ---------------------------------------------------------------------------------------- */
+
+/* An array that is an input of one stage and an output of another. */
+static void *either(const subject *t, void *const *in, subject_array a)
+{
+    return SUBJECT_HAS(t->out, a) ? t->found[a] : in[a];
+}
 
 static msa_status run_on_device(subject *t, void **in)
 {
@@ -345,16 +492,29 @@ static msa_status run_on_device(subject *t, void **in)
                                .v = in[ARRAY_V],
                                .qi = in[ARRAY_QI],
                                .ki = in[ARRAY_KI],
-                               .scores =
-                                   SUBJECT_HAS(t->in, ARRAY_SCORES) ? in[ARRAY_SCORES] : out[ARRAY_SCORES],
+                               .scores = either(t, in, ARRAY_SCORES),
                                .scores_by_block = in[ARRAY_SCORES],
-                               .ids = SUBJECT_HAS(t->in, ARRAY_IDS) ? in[ARRAY_IDS] : out[ARRAY_IDS],
-                               .index_lse = out[ARRAY_INDEX_LSE],
-                               .o = out[ARRAY_O],
-                               .lse = out[ARRAY_LSE],
+                               .ids = either(t, in, ARRAY_IDS),
+                               .instead = in[ARRAY_IDS],
+                               .index_lse = either(t, in, ARRAY_INDEX_LSE),
+                               .o = either(t, in, ARRAY_O),
+                               .lse = either(t, in, ARRAY_LSE),
                                .first = out[ARRAY_FIRST],
                                .entries = out[ARRAY_ENTRIES],
-                               .items = out[ARRAY_ITEMS]};
+                               .items = out[ARRAY_ITEMS],
+                               .dout = in[ARRAY_DOUT],
+                               .dq = out[ARRAY_DQ],
+                               .dk = out[ARRAY_DK],
+                               .dv = out[ARRAY_DV],
+                               .dqi = out[ARRAY_DQI],
+                               .dki = out[ARRAY_DKI],
+                               .loss = t->device_loss,
+                               .weight = SUBJECT_KL_WEIGHT,
+                               .pages = {.n_pages = t->g.p.n_pages,
+                                         .table = t->table,
+                                         .lens = t->lens,
+                                         .ki8 = t->small ? in[ARRAY_KI] : NULL,
+                                         .scale = t->scale}};
     return msa_plan_run(&t->plan, &arrays, t->work, NULL);
 }
 
@@ -382,8 +542,11 @@ msa_status subject_run(subject *t, int copy)
         return k->prefill(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_QI], in[ARRAY_KI],
                           out[ARRAY_IDS], out[ARRAY_O], out[ARRAY_LSE], t->work);
     case MSA_STAGE_DECODE:
-        return k->decode(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_QI], in[ARRAY_KI], out[ARRAY_IDS],
-                         out[ARRAY_O], out[ARRAY_LSE], t->work);
+        return k->decode(s, NULL, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_QI], in[ARRAY_KI],
+                         out[ARRAY_IDS], out[ARRAY_O], out[ARRAY_LSE], t->work);
+    case MSA_STAGE_DENSE_DECODE:
+        return k->dense_decode(s, NULL, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], out[ARRAY_O], out[ARRAY_LSE],
+                               t->work);
     case MSA_STAGE_BACKWARD:
         return k->backward(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_IDS], in[ARRAY_O],
                            in[ARRAY_LSE], in[ARRAY_DOUT], out[ARRAY_DQ], out[ARRAY_DK], out[ARRAY_DV],
@@ -420,6 +583,11 @@ static void widen(void *x, int64_t n)
         const uint32_t bits = (uint32_t)half << 16;
         memcpy(bytes + 4 * i, &bits, sizeof bits);
     }
+}
+
+msa_status subject_fetch_loss(subject *t)
+{
+    return t->device_loss ? t->device->download(&t->loss, t->device_loss, sizeof t->loss) : MSA_OK;
 }
 
 msa_status subject_fetch(const subject *t, subject_array a, int64_t first, int64_t n, void *to)

@@ -4,13 +4,15 @@
  *        memory where it runs.
  *
  * A kernel of cuda/ finds bf16 inputs on its device and leaves O there as bf16, so that nothing but the
- * kernel is timed; others take the float32 arrays themselves.
+ * kernel is timed; others take the float32 arrays themselves. Steps of generation find their keys there in
+ * pages of random order, if all sequences have equally many queries.
  */
 #ifndef MSA_SUBJECT_H
 #define MSA_SUBJECT_H
 
 #include "../../cuda/msa_cuda.h"
 #include "inputs.h"
+#include "paging.h"
 #include "selections.h"
 
 typedef enum subject_array {
@@ -43,7 +45,8 @@ typedef enum subject_array {
 typedef struct subject {
     const msa_kernel *kernel;
     const msa_shape *s;
-    bool lse; /**< also the log-sum-exps, where they are optional */
+    bool lse;   /**< also the log-sum-exps, where they are optional */
+    bool small; /**< 8-bit index keys for a step of generation; on a device */
     uint64_t seed;
     selection_kind kind; /**< of the ids, for the stages that take some */
     size_t cache;        /**< bytes of the cache that the copies have to outgrow */
@@ -56,7 +59,12 @@ typedef struct subject {
     int n_copies;
     void *found[ARRAY_N]; /**< outputs, where the kernel runs */
     void *work;
-    double loss; /**< of KL */
+    double loss;         /**< of KL, once subject_fetch_loss() has been called for a kernel on a device */
+    double *device_loss; /**< where it leaves it */
+
+    bool paged;
+    paging g;                   /**< the layout of the pages, and their sizes */
+    void *table, *lens, *scale; /**< the same on the device */
 } subject;
 
 /** Makes the inputs and finds room for everything. ::MSA_ERR_UNSUPPORTED: the kernel does not take the
@@ -76,5 +84,7 @@ size_t subject_bytes(const subject *t, subject_array a);
 void subject_poison(subject *t);
 /** Elements first .. first+n-1 of an output: 4-byte words as they are, O as floats. */
 msa_status subject_fetch(const subject *t, subject_array a, int64_t first, int64_t n, void *to);
+/** Brings the loss of KL from the device to `loss`. */
+msa_status subject_fetch_loss(subject *t);
 
 #endif

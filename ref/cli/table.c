@@ -9,25 +9,22 @@
 const msa_kernel msa_simt_kernels[] = {{.name = NULL}}, msa_cuda_kernels[] = {{.name = NULL}};
 #endif
 
-/* A back end lists a full set, or kernels of the ladder from naive to best. */
+/* A back end has kernels of the ladder from naive to best; or, like the reference, one a stage. */
 static const struct {
     const char *name;
     const msa_ops *ops;
     const msa_kernel *ladder;
 } backends[] = {{"ref", &msa_ref_ops, NULL},
-                {"fast", &msa_fast_ops, NULL},
+                {"fast", &msa_fast_ops, msa_fast_kernels},
                 {"simt", NULL, msa_simt_kernels},
                 {"cuda", NULL, msa_cuda_kernels}};
 #define N_BACKENDS ((int)(sizeof backends / sizeof *backends))
 
-/* Kernel i of one stage on one back end. A full set without a kernel of its own lists the reference's: not a
- * second entry. */
+/* Kernel i of one stage on one back end. */
 static const msa_kernel *of_stage(int backend, int stage, int i)
 {
-    const msa_ops *ops = backends[backend].ops;
-    if (ops)
-        return i == 0 && (backend == 0 || ops->stage[stage] != msa_ref_ops.stage[stage]) ? ops->stage[stage]
-                                                                                         : NULL;
+    if (!backends[backend].ladder)
+        return i == 0 ? backends[backend].ops->stage[stage] : NULL;
     for (const msa_kernel *k = backends[backend].ladder; k->name; k++)
         if ((int)k->stage == stage && i-- == 0)
             return k;

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "charts.h"
 #include "cli.h"
 #include "results.h"
 
@@ -49,17 +50,6 @@ static int read_file(const char *command, const char *path, json_t **file)
 
 /* ---- Tables ------------------------------------------------------------------------------------------- */
 
-static double number(const json_t *o, const char *name)
-{
-    return json_number_value(json_object_get(o, name)); /* 0 for null or nothing */
-}
-
-static const char *words(const json_t *o, const char *name)
-{
-    const char *text = json_string_value(json_object_get(o, name));
-    return text ? text : "";
-}
-
 /* Three digits that mean something. */
 static void print_cell(double x)
 {
@@ -90,9 +80,10 @@ static void print_length(int64_t n)
 static void print_result(const json_t *file, const json_t *r)
 {
     const json_t *limits = json_object_get(file, "ceilings");
-    const double gflops = number(limits, "matmul_f32_gflops"), tflops = number(r, "useful_tflops");
-    const double product = gflops > 0 ? 1e-3 * gflops : number(limits, "matmul_bf16_tflops");
-    printf("| %s |", words(r, "kernel"));
+    const double gflops = charts_number(limits, "matmul_f32_gflops"),
+                 tflops = charts_number(r, "useful_tflops");
+    const double product = gflops > 0 ? 1e-3 * gflops : charts_number(limits, "matmul_bf16_tflops");
+    printf("| %s |", charts_words(r, "kernel"));
     print_length(json_integer_value(json_object_get(r, "n")));
     print_length(json_integer_value(json_object_get(r, "n_q")));
     printf(" %lld | %lld:%lld | %lld, %lld | %s%s |",
@@ -100,16 +91,16 @@ static void print_result(const json_t *file, const json_t *r)
            (long long)json_integer_value(json_object_get(r, "n_heads")),
            (long long)json_integer_value(json_object_get(r, "n_kv_heads")),
            (long long)json_integer_value(json_object_get(r, "block")),
-           (long long)json_integer_value(json_object_get(r, "topk")), words(r, "distribution"),
+           (long long)json_integer_value(json_object_get(r, "topk")), charts_words(r, "distribution"),
            json_is_true(json_object_get(r, "lse")) ? " +LSE" : "");
-    print_cell(number(r, "ms_median"));
+    print_cell(charts_number(r, "ms_median"));
     if (gflops > 0)
         print_cell(1e3 * tflops);
     else
         print_cell(tflops);
     print_share(tflops, product);
-    print_cell(number(r, "gbps"));
-    print_share(number(r, "gbps"), number(limits, "copy_gbps"));
+    print_cell(charts_number(r, "gbps"));
+    print_share(charts_number(r, "gbps"), charts_number(limits, "copy_gbps"));
     printf("\n");
 }
 
@@ -120,7 +111,7 @@ static void print_stage(json_t *const *file, int n, int stage, const char *devic
     for (int f = 0; f < n; f++) {
         size_t i;
         json_t *r;
-        if (strcmp(words(file[f], "device"), device) != 0)
+        if (strcmp(charts_words(file[f], "device"), device) != 0)
             continue;
         json_array_foreach(json_object_get(file[f], "results"), i, r)
         {
@@ -131,8 +122,9 @@ static void print_stage(json_t *const *file, int n, int stage, const char *devic
                        "of the product | "
                        "GB/s | of the copy |\n|:--|--:|--:|--:|--:|--:|:--|--:|--:|--:|--:|--:|\n",
                        stages[stage], device,
-                       number(json_object_get(file[f], "ceilings"), "matmul_f32_gflops") > 0 ? "GFLOP/s"
-                                                                                             : "TFLOP/s");
+                       charts_number(json_object_get(file[f], "ceilings"), "matmul_f32_gflops") > 0
+                           ? "GFLOP/s"
+                           : "TFLOP/s");
             any = true;
             print_result(file[f], r);
         }
@@ -147,23 +139,31 @@ static void print_all(json_t *const *file, int n)
         for (int f = 0; f < n; f++) {
             bool again = false;
             for (int before = 0; before < f; before++)
-                again = again || strcmp(words(file[before], "device"), words(file[f], "device")) == 0;
+                again = again ||
+                        strcmp(charts_words(file[before], "device"), charts_words(file[f], "device")) == 0;
             if (!again)
-                print_stage(file, n, stage, words(file[f], "device"));
+                print_stage(file, n, stage, charts_words(file[f], "device"));
         }
 }
 
 int cmd_results(int argc, char **argv)
 {
-    static const cli_option none[] = {{0}};
+    const char *speedup = NULL, *roofline = NULL;
+    const cli_option options[] = {
+        {"--speedup", CLI_TEXT, &speedup, 0, 0, "F receives a picture: MSA's prefill over dense, by length"},
+        {"--roofline", CLI_TEXT, &roofline, 0, 0, "F receives a picture: every result under its run's roof"},
+        {0}};
     cli_list paths = {0};
     json_t *file[CLI_MAX_LIST];
     int n = 0,
         bad = cli_parse(argc, argv, "checks files of 'msa bench --json' and prints them as Markdown tables",
-                        none, &paths);
-    for (; n < paths.n && !bad; n++) {
+                        options, &paths);
+    for (; n < paths.n && !bad; n++)
         bad = read_file(argv[0], paths.item[n], &file[n]);
-    }
+    if (!bad && speedup)
+        bad = charts_speedup(argv[0], speedup, file, n);
+    if (!bad && roofline)
+        bad = charts_roofline(argv[0], roofline, file, n);
     if (!bad)
         print_all(file, n);
     while (n > 0)

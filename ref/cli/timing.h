@@ -23,6 +23,7 @@ timing timing_summary(double *ms, int n);
 typedef struct ceilings {
     double matmul_tflops; /**< float32 of 2048 cubed on a CPU, bf16 of 8192 cubed on a GPU */
     double copy_gbps;     /**< bytes read plus bytes written */
+    double read_gbps;     /**< bytes that are only read; 0 on a GPU, where it is not measured */
 } ceilings;
 
 /** @param device  NULL: the CPU

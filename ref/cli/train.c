@@ -14,6 +14,7 @@
 #include "../model/task.h"
 #include "../model/train.h"
 #include "cli.h"
+#include "table.h"
 
 #define EVAL_EVERY 250
 #define EVAL_WINDOWS 8
@@ -27,7 +28,7 @@ typedef struct job {
     train_config train;
     model_config shape;
     bool task;
-    const msa_ops *ops;
+    msa_ops ops;
     char state[4096], csv_path[4096];
     FILE *csv;
 } job;
@@ -85,14 +86,14 @@ static double validate(const job *j, const trainer *t, const train_text *text, i
 {
     if (!text->bytes) {
         task_result r;
-        return task_judge(trainer_model(t), j->ops, j->train.seed,
+        return task_judge(trainer_model(t), &j->ops, j->train.seed,
                           windows < TASK_SEQUENCES ? windows : TASK_SEQUENCES, &r)
                    ? r.bits
                    : NAN;
     }
     const eval_windows w =
         eval_windows_of(trainer_model(t), text->bytes + text->n_train, text->n - text->n_train, windows);
-    return eval_bits_per_byte(trainer_model(t), j->ops, &w, MSA_ATTN_SPARSE);
+    return eval_bits_per_byte(trainer_model(t), &j->ops, &w, MSA_ATTN_SPARSE);
 }
 
 /* Recall and entropy, means over the layers, on a few windows of the held-out text. */
@@ -104,7 +105,7 @@ static int write_recall(const char *command, const job *j, const trainer *t, con
         eval_windows_of(m, text->bytes + text->n_train, text->n - text->n_train, RECALL_WINDOWS);
     eval_recall recall[MODEL_MAX_LAYERS];
     eval_look look[MODEL_MAX_LAYERS];
-    if (!eval_recalls(m, j->ops, &w, j->train.seed, recall) || !eval_looks(m, j->ops, &w, look))
+    if (!eval_recalls(m, &j->ops, &w, j->train.seed, recall) || !eval_looks(m, &j->ops, &w, look))
         return cli_fail(command, "expected memory for one window, found too little");
     const msa_recall_result mean = eval_mean_recall(recall, layers).index;
     double entropy = 0;
@@ -173,8 +174,8 @@ static int train(const char *command, job *j, const train_text *text)
         return cli_fail(command,
                         "--out %s: expected a name that is free, found a file; remove it or choose another",
                         j->out);
-    trainer *t = resume ? trainer_resume(j->state, &j->shape, &j->train, text, j->ops, err)
-                        : trainer_new(&j->shape, &j->train, text, j->ops, err);
+    trainer *t = resume ? trainer_resume(j->state, &j->shape, &j->train, text, &j->ops, err)
+                        : trainer_new(&j->shape, &j->train, text, &j->ops, err);
     if (!t)
         return cli_fail(command, "%s", err);
     int status = open_curve(command, j, trainer_steps(t));
@@ -196,13 +197,37 @@ static int train(const char *command, job *j, const train_text *text)
     return status;
 }
 
-/* Words to configuration: the kind of attention, the back end, the two files beside --out. */
-static int settle(const char *command, job *j)
+/* The kernels of a device take fewer shapes than the reference. */
+static int check_device_shape(const char *command, const job *j)
 {
-    if (!st_available())
-        return cli_fail(command, "expected a build with jansson (package libjansson-dev), found one without");
-    if (strcmp(j->attention, "msa") != 0 && strcmp(j->attention, "gqa") != 0)
-        return cli_fail(command, "--attention: expected msa or gqa, found '%s'", j->attention);
+    static const msa_stage all[] = {MSA_STAGE_DENSE, MSA_STAGE_INDEX, MSA_STAGE_SPARSE, MSA_STAGE_BACKWARD,
+                                    MSA_STAGE_KL};
+    const model_config *c = &j->shape;
+    const int64_t tokens = j->train.batch * c->context;
+    const msa_shape s = {.n_q = tokens,
+                         .n_kv = tokens,
+                         .n_heads = c->n_heads,
+                         .n_kv_heads = c->n_kv_heads,
+                         .d_head = c->d_head,
+                         .d_index = c->d_index,
+                         .block = c->block,
+                         .topk = c->topk};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        const msa_kernel *k = j->ops.stage[all[i]];
+        msa_plan plan;
+        char name[96];
+        snprintf(name, sizeof name, "%s/%s", msa_stage_name(k->stage), k->name);
+        if (msa_check_shape(&s) == MSA_OK &&
+            msa_plan_make(&plan, table_device(k->backend), name, &s, MSA_F32) == MSA_ERR_UNSUPPORTED)
+            return cli_fail(command, "--backend %s: expected a shape that %s takes (%s), found another",
+                            j->backend, name, k->constraints);
+    }
+    return 0;
+}
+
+/* What is learned from, and by which rule blocks are chosen. */
+static int settle_subject(const char *command, job *j)
+{
     for (j->shape.selector = 0;
          strcmp(j->selector, model_selector_name((model_selector)j->shape.selector)) != 0;)
         if (++j->shape.selector == N_SELECTORS)
@@ -215,14 +240,36 @@ static int settle(const char *command, job *j)
         return cli_fail(command, "--recall-every: expected a text, found --task");
     if (j->recall_every && strcmp(j->attention, "msa") != 0)
         return cli_fail(command, "--recall-every: expected --attention msa, found %s", j->attention);
-    if (strcmp(j->backend, "ref") != 0 && strcmp(j->backend, "fast") != 0)
-        return cli_fail(command, "--backend: expected ref or fast, found '%s'", j->backend);
+    return 0;
+}
+
+/* Words to configuration: the kind of attention, the back end, the two files beside --out. */
+static int settle(const char *command, job *j)
+{
+    if (!st_available())
+        return cli_fail(command, "expected a build with jansson (package libjansson-dev), found one without");
+    if (strcmp(j->attention, "msa") != 0 && strcmp(j->attention, "gqa") != 0)
+        return cli_fail(command, "--attention: expected msa or gqa, found '%s'", j->attention);
+    const int bad_subject = settle_subject(command, j);
+    if (bad_subject)
+        return bad_subject;
+    if (!table_ops(j->backend, &j->ops))
+        return cli_fail(command, "--backend: expected %s (this build has no other), found '%s'",
+                        table_backends(), j->backend);
+    if (table_missing(j->backend))
+        return cli_fail(command, "--backend %s: expected a GPU, found %s", j->backend,
+                        table_missing(j->backend));
     if (strlen(j->out) > sizeof j->state - 16)
         return cli_fail(command, "--out: expected a shorter name, found %zu bytes", strlen(j->out));
     j->shape.sparse = strcmp(j->attention, "msa") == 0;
     if (!j->shape.sparse)
         j->train.index_warmup = j->train.dense_steps = 0;
-    j->ops = strcmp(j->backend, "ref") == 0 ? &msa_ref_ops : &msa_fast_ops;
+    if (table_device(j->backend)) { /* the kernels are attention's; the products of the rest are the host's */
+        j->ops.gemm = msa_fast_ops.gemm;
+        const int bad = check_device_shape(command, j);
+        if (bad)
+            return bad;
+    }
     snprintf(j->state, sizeof j->state, "%s.train", j->out);
     curve_path(j->out, j->csv_path, sizeof j->csv_path);
     if (strcmp(j->csv_path, j->out) == 0)
@@ -282,7 +329,7 @@ int cmd_train(int argc, char **argv)
         {"--recall-every", CLI_INT, &j.recall_every, 1, 1e9,
          "N steps between recalls and entropies in the loss curve"},
         {"--save-every", CLI_INT, &j.save_every, 1, 1e9, "N steps between saved states"},
-        {"--backend", CLI_TEXT, &j.backend, 0, 0, "ref or fast"},
+        {"--backend", CLI_TEXT, &j.backend, 0, 0, "NAME of the attention's kernels: ref, fast, simt or cuda"},
         CLI_OPT_SEED(w.seed),
         {0}};
     int status =

@@ -70,6 +70,27 @@ static float *turned(const trial *t, const float *scores)
     return by_block;
 }
 
+/* What the forward pass leaves for the gradients: O in the trial's type, and the log-sum-exps. */
+static bool forward(trial *t, const inputs *in)
+{
+    const msa_shape *s = &t->shape;
+    int64_t dim[IO_MAX_DIMS];
+    const int64_t n = cli_sizes(s, "THd", dim);
+    float *o = room(t, "THd", sizeof *o);
+    void *work = malloc(msa_fast_ops.stage[MSA_STAGE_SPARSE]->workspace(s) + 1);
+    t->in.o = o;
+    t->in.lse = room(t, "TH", sizeof(float));
+    t->in.index_lse = room(t, "GT", sizeof(float));
+    const bool ok = o && work && t->in.lse && t->in.index_lse &&
+                    msa_fast_ops.stage[MSA_STAGE_SPARSE]->sparse(s, in->q, in->k, in->v, t->in.ids, o,
+                                                                 t->in.lse, work) == MSA_OK &&
+                    msa_index_lse(s, in->qi, in->ki, t->in.ids, t->in.index_lse) == MSA_OK;
+    for (int64_t i = 0; ok && t->out == MSA_BF16 && i < n; i++)
+        ((uint16_t *)o)[i] = msa_bf16_bits(o[i]); /* in place: the halves stay behind the floats */
+    free(work);
+    return ok;
+}
+
 static bool fill(trial *t, const inputs *in)
 {
     const msa_shape *s = &t->shape;
@@ -84,6 +105,7 @@ static bool fill(trial *t, const inputs *in)
                          .scores = true_scores(t, in),
                          .ids = ids};
     t->in.scores_by_block = turned(t, t->in.scores);
+    t->in.dout = bf16(t, "THd", in->dout);
     const size_t first = (size_t)(msa_n_seqs(s) * s->n_kv_heads * (msa_n_blocks(s) + 1));
     const size_t items = (size_t)msa_first_item(s, msa_n_seqs(s));
     t->room = (msa_arrays){.scores = room(t, "GTB", sizeof(float)),
@@ -91,9 +113,17 @@ static bool fill(trial *t, const inputs *in)
                            .o = room(t, "THd", sizeof(float)),
                            .first = t->engine->alloc(first * sizeof(int32_t)),
                            .entries = room(t, "GTk", sizeof(uint32_t)),
-                           .items = t->engine->alloc(items * sizeof(msa_item))};
-    return t->in.q && t->in.k && t->in.v && t->in.qi && t->in.ki && t->in.scores_by_block && ids &&
-           t->room.scores && t->room.ids && t->room.o && t->room.first && t->room.entries && t->room.items;
+                           .items = t->engine->alloc(items * sizeof(msa_item)),
+                           .dq = room(t, "THd", sizeof(float)),
+                           .dk = room(t, "SGd", sizeof(float)),
+                           .dv = room(t, "SGd", sizeof(float)),
+                           .dqi = room(t, "TGi", sizeof(float)),
+                           .dki = room(t, "Si", sizeof(float)),
+                           .loss = t->engine->alloc(sizeof(double))};
+    return t->room.dq && t->room.dk && t->room.dv && t->room.dqi && t->room.dki && t->room.loss &&
+           t->in.dout && ids && forward(t, in) && t->in.q && t->in.k && t->in.v && t->in.qi && t->in.ki &&
+           t->in.scores_by_block && ids && t->room.scores && t->room.ids && t->room.o && t->room.first &&
+           t->room.entries && t->room.items;
 }
 
 int trial_begin(const char *command, const trial_options *options, const msa_shape *standard, trial *t)
@@ -102,7 +132,8 @@ int trial_begin(const char *command, const trial_options *options, const msa_sha
     *t = (trial){.shape = *standard, .seed = options->seed, .engine = table_device("simt")};
     int bad = read_shape(command, options->shape, &t->shape);
     if (!bad)
-        bad = case_read_distribution(command, options->distribution, &t->kind);
+        bad = case_read_distribution(command, options->distribution ? options->distribution : "random",
+                                     &t->kind);
     if (!bad)
         bad = read_output(command, options->output, &t->out);
     if (bad)
@@ -125,7 +156,10 @@ void trial_end(trial *t)
                          (void *)t->in.qi, (void *)t->in.ki, (void *)t->in.scores_by_block,
                          t->in.scores,     t->in.ids,        t->room.scores,
                          t->room.ids,      t->room.o,        t->room.first,
-                         t->room.entries,  t->room.items};
+                         t->room.entries,  t->room.items,    (void *)t->in.dout,
+                         t->in.o,          t->in.lse,        t->in.index_lse,
+                         t->room.dq,       t->room.dk,       t->room.dv,
+                         t->room.dqi,      t->room.dki,      t->room.loss};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i])
             t->engine->free(all[i]);
@@ -168,6 +202,7 @@ static msa_arrays arrays_of(const trial *t, msa_stage stage)
     const msa_arrays *in = &t->in, *to = &t->room;
     switch (stage) {
     case MSA_STAGE_DENSE:
+    case MSA_STAGE_DENSE_DECODE:
         return (msa_arrays){.q = in->q, .k = in->k, .v = in->v, .o = to->o};
     case MSA_STAGE_INDEX:
         return (msa_arrays){.qi = in->qi, .ki = in->ki, .ids = to->ids};
@@ -177,6 +212,29 @@ static msa_arrays arrays_of(const trial *t, msa_stage stage)
         return (msa_arrays){.ids = in->ids, .first = to->first, .entries = to->entries, .items = to->items};
     case MSA_STAGE_SPARSE:
         return (msa_arrays){.q = in->q, .k = in->k, .v = in->v, .ids = in->ids, .o = to->o};
+    case MSA_STAGE_BACKWARD:
+        return (msa_arrays){.q = in->q,
+                            .k = in->k,
+                            .v = in->v,
+                            .ids = in->ids,
+                            .o = in->o,
+                            .lse = in->lse,
+                            .dout = in->dout,
+                            .dq = to->dq,
+                            .dk = to->dk,
+                            .dv = to->dv};
+    case MSA_STAGE_KL:
+        return (msa_arrays){.q = in->q,
+                            .k = in->k,
+                            .qi = in->qi,
+                            .ki = in->ki,
+                            .ids = in->ids,
+                            .lse = in->lse,
+                            .index_lse = in->index_lse,
+                            .dqi = to->dqi,
+                            .dki = to->dki,
+                            .loss = to->loss,
+                            .weight = 1};
     default:
         return (msa_arrays){
             .q = in->q, .k = in->k, .v = in->v, .qi = in->qi, .ki = in->ki, .ids = to->ids, .o = to->o};

@@ -21,6 +21,7 @@ static double share(double error, double allowed)
     return error > 0 ? error / allowed : 0;
 }
 
+/* [allowed] */
 static double allowed_in_row(const double *oracle, const double *noise, int64_t n, verdict_budget b)
 {
     double scale = 0, most = 0;
@@ -31,6 +32,7 @@ static double allowed_in_row(const double *oracle, const double *noise, int64_t 
         }
     return b.relative * scale + b.absolute + 4 * most;
 }
+/* [allowed] */
 
 static void judge_element(verdict *v, double oracle, double found, double allowed, verdict_dims n, int64_t at)
 {

@@ -66,17 +66,49 @@ void tile_unpack(const tile *t, const float *rows, int heads, int head, int coun
  * else 0. Each row's sum goes to denom [n*count]; its LSE to lse, if not NULL. */
 void tile_softmax(const tile *t, const int32_t *ids, int count, float *logits, float *denom, float *lse);
 
+/* ---- Selection (select.c) --------------------------------------------------------------------------- */
+
+/* The best blocks so far: score descending, earlier first among equals. */
+typedef struct best_list {
+    int64_t n;
+    float *score;
+    int32_t *id;
+} best_list;
+
+/* Lists for `rows` rows, empty; n = 0 empties one again. */
+size_t best_bytes(const msa_shape *s, int64_t rows);
+best_list *best_take(const msa_shape *s, int64_t rows, void **work);
+/* Blocks come in ascending order; the `most` best stay. */
+void best_insert(best_list *list, int64_t most, float score, int32_t block);
+/* The list and the local block, ascending, then -1: a row of ids. */
+void best_write(const msa_shape *s, const best_list *list, int64_t local, int32_t *ids);
+
+/* ---- Dense attention of one sequence in chunks of keys (stream.c) ------------------------------------ */
+
+void stream_dense(const msa_shape *s, const msa_seq *seq, const float *q, const float *k, const float *v,
+                  float *o, float *lse, void *work);
+size_t stream_workspace(const msa_shape *s);
+
 /* ---- Stages ---------------------------------------------------------------------------------------------
  */
 
 msa_dense_fn fast_dense;
-msa_sparse_fn fast_sparse;
+msa_sparse_fn fast_naive, fast_threaded, fast_blocked; /* ladder.c */
+msa_sparse_fn fast_tiles, fast_blocks, fast_lanes, fast_sparse;
 msa_index_fn fast_index;
+msa_decode_fn fast_decode;
 msa_backward_fn fast_backward;
 msa_kl_fn fast_kl;
 size_t fast_dense_workspace(const msa_shape *s);
+size_t fast_naive_workspace(const msa_shape *s);
+size_t fast_threaded_workspace(const msa_shape *s);
+size_t fast_blocked_workspace(const msa_shape *s);
+size_t fast_tiles_workspace(const msa_shape *s);
+size_t fast_blocks_workspace(const msa_shape *s);
+size_t fast_lanes_workspace(const msa_shape *s);
 size_t fast_sparse_workspace(const msa_shape *s);
 size_t fast_index_workspace(const msa_shape *s);
+size_t fast_decode_workspace(const msa_shape *s);
 size_t fast_backward_workspace(const msa_shape *s);
 size_t fast_kl_workspace(const msa_shape *s);
 

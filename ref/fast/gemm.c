@@ -70,15 +70,18 @@ void small_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, con
 }
 #endif
 
-/* Rows of C in pieces of a fixed size, so that no result depends on the number of threads. */
+/* Rows of C in pieces of a fixed size, so that no result depends on the number of threads. OpenBLAS arranges
+ * B anew for every piece: a large one is worth taller pieces. */
 #define PIECE 64
+#define TALL_PIECE 512
+#define LARGE_B ((int64_t)1 << 20)
 
 void fast_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const float *a, const float *b,
                float beta, float *c)
 {
-    int64_t lda = trans_a ? m : k, ldb = trans_b ? k : n;
+    const int64_t lda = trans_a ? m : k, ldb = trans_b ? k : n, piece = n * k >= LARGE_B ? TALL_PIECE : PIECE;
 #pragma omp parallel for num_threads(fast_threads()) schedule(static)
-    for (int64_t i = 0; i < m; i += PIECE)
-        small_gemm(trans_a, trans_b, min_i64(PIECE, m - i), n, k, a + (trans_a ? i : i * lda), lda, b, ldb,
+    for (int64_t i = 0; i < m; i += piece)
+        small_gemm(trans_a, trans_b, min_i64(piece, m - i), n, k, a + (trans_a ? i : i * lda), lda, b, ldb,
                    beta, c + i * n, n);
 }

@@ -1,21 +1,6 @@
 /* The fast CPU path as entries of the table. Selection from given scores is the reference's: it is cheap. */
 #include "fast.h"
 
-#define FAST(STAGE, field, text)                                                                             \
-    static const msa_kernel fast_##field##_kernel = {.stage = STAGE,                                         \
-                                                     .name = "tiles",                                        \
-                                                     .backend = "fast",                                      \
-                                                     .constraints = "any shape",                             \
-                                                     .idea = text,                                           \
-                                                     .workspace = fast_##field##_workspace,                  \
-                                                     .field = fast_##field}
-
-FAST(MSA_STAGE_DENSE, dense, "queries and heads of a tile in one OpenBLAS product, all visible keys");
-FAST(MSA_STAGE_INDEX, index, "all groups share one product with the index keys; no score matrix");
-FAST(MSA_STAGE_SPARSE, sparse, "a tile of neighbouring queries walks the union of its blocks under a mask");
-FAST(MSA_STAGE_BACKWARD, backward, "the same tiles; a group owns its dK and dV, so no atomics");
-FAST(MSA_STAGE_KL, kl, "teacher and student of a tile side by side; loss and gradients in one walk");
-
 static msa_status fast_prefill(const msa_shape *s, const float *q, const float *k, const float *v,
                                const float *qi, const float *ki, int32_t *ids, float *o, float *lse,
                                void *work)
@@ -29,11 +14,65 @@ static size_t fast_prefill_workspace(const msa_shape *s)
 {
     return (size_t)max_i64((int64_t)fast_index_workspace(s), (int64_t)fast_sparse_workspace(s));
 }
-FAST(MSA_STAGE_PREFILL, prefill, "the index, then the Main Branch");
+
+#define FAST(STAGE, field, function, called, text)                                                           \
+    {                                                                                                        \
+        .stage = STAGE, .name = called, .backend = "fast", .constraints = "any shape", .idea = text,         \
+        .workspace = function##_workspace, .field = function                                                 \
+    }
+
+enum {
+    DENSE,
+    INDEX,
+    SPARSE_NAIVE,
+    SPARSE_THREADED,
+    SPARSE_BLOCKED,
+    SPARSE_TILES,
+    SPARSE_BLOCKS,
+    SPARSE_LANES,
+    SPARSE,
+    PREFILL,
+    DECODE,
+    BACKWARD,
+    KL,
+    N_KERNELS
+};
+
+/* A stage's last is its best. */
+const msa_kernel msa_fast_kernels[N_KERNELS + 1] = {
+    [DENSE] = FAST(MSA_STAGE_DENSE, dense, fast_dense, "tiles",
+                   "heads and queries of a tile in one OpenBLAS product, chunks of keys, online softmax"),
+    [INDEX] = FAST(MSA_STAGE_INDEX, index, fast_index, "tiles",
+                   "all groups share one product with the index keys; a running selection, no score matrix"),
+    [SPARSE_NAIVE] =
+        FAST(MSA_STAGE_SPARSE, sparse, fast_naive, "naive", "plain loops over queries, heads, keys"),
+    [SPARSE_THREADED] =
+        FAST(MSA_STAGE_SPARSE, sparse, fast_threaded, "threaded", "the same, queries on all cores"),
+    [SPARSE_BLOCKED] = FAST(MSA_STAGE_SPARSE, sparse, fast_blocked, "blocked",
+                            "key blocks outside, turned in the cache; loops that the compiler vectorises"),
+    [SPARSE_TILES] =
+        FAST(MSA_STAGE_SPARSE, sparse, fast_tiles, "tiles",
+             "Q-outer: a tile of neighbouring queries walks the union of its blocks under a mask"),
+    [SPARSE_BLOCKS] = FAST(MSA_STAGE_SPARSE, sparse, fast_blocks, "blocks",
+                           "KV-outer: the queries that chose a block are gathered for a full product"),
+    [SPARSE_LANES] =
+        FAST(MSA_STAGE_SPARSE, sparse, fast_lanes, "lanes",
+             "KV-outer, one query at a time: its heads are the lanes of a vector, no product to fill"),
+    [SPARSE] =
+        FAST(MSA_STAGE_SPARSE, sparse, fast_sparse, "ruled",
+             "lanes for large groups, tiles where neighbours agree, else blocks: attend.c has the rule"),
+    [PREFILL] = FAST(MSA_STAGE_PREFILL, prefill, fast_prefill, "tiles", "the index, then the Main Branch"),
+    [DECODE] = FAST(MSA_STAGE_DECODE, decode, fast_decode, "streams",
+                    "index keys, then chosen blocks, stream by; the heads of a group are the lanes"),
+    [BACKWARD] = FAST(MSA_STAGE_BACKWARD, backward, fast_backward, "tiles",
+                      "the same tiles; a group owns its dK and dV, so no atomics"),
+    [KL] = FAST(MSA_STAGE_KL, kl, fast_kl, "tiles",
+                "teacher and student of a tile side by side; loss and gradients in one walk"),
+};
 
 const msa_ops msa_fast_ops = {
-    .stage = {&fast_dense_kernel, &fast_index_kernel, &ref_topk_kernel, &ref_reverse_kernel,
-              &fast_sparse_kernel, &fast_prefill_kernel, &ref_decode_kernel, &fast_backward_kernel,
-              &fast_kl_kernel},
+    .stage = {&msa_fast_kernels[DENSE], &msa_fast_kernels[INDEX], &ref_topk_kernel, &ref_reverse_kernel,
+              &msa_fast_kernels[SPARSE], &msa_fast_kernels[PREFILL], &msa_fast_kernels[DECODE],
+              &ref_dense_decode_kernel, &msa_fast_kernels[BACKWARD], &msa_fast_kernels[KL]},
     .gemm = fast_gemm,
 };

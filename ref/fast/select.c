@@ -1,9 +1,10 @@
 /* Index Branch: a matrix product of a chunk of index queries with a chunk of index keys, block maxima of
- * the result, and the selection row by row. No score matrix is kept unless it is asked for. */
+ * the result, and a running selection row by row. No score is kept unless it is asked for. */
 #include "fast.h"
+#include "lanes.h"
 
-#define QUERY_ROWS 128 /* rows (query, group) of one product: all groups share the one index key head */
-#define KEY_TOKENS 2048
+#define QUERY_ROWS 512 /* rows (query, group) of one product: all groups share the one index key head */
+#define KEY_TOKENS 512
 
 static int64_t queries_at_once(const msa_shape *s)
 {
@@ -16,72 +17,125 @@ static int64_t keys_at_once(const msa_shape *s)
     return max_i64(1, KEY_TOKENS / s->block) * s->block;
 }
 
+/* ---- A running selection ---------------------------------------------------------------------------- */
+
+/* Blocks a list can hold besides the local one. */
+static int64_t places(const msa_shape *s)
+{
+    return min_i64(s->topk, msa_n_blocks(s)) - 1;
+}
+
+size_t best_bytes(const msa_shape *s, int64_t rows)
+{
+    return work_bytes(rows, sizeof(best_list)) + work_bytes(rows * places(s), sizeof(float)) +
+           work_bytes(rows * places(s), sizeof(int32_t));
+}
+
+best_list *best_take(const msa_shape *s, int64_t rows, void **work)
+{
+    best_list *lists = work_take(work, rows, sizeof *lists);
+    float *scores = work_take(work, rows * places(s), sizeof *scores);
+    int32_t *ids = work_take(work, rows * places(s), sizeof *ids);
+    for (int64_t a = 0; a < rows; a++)
+        lists[a] = (best_list){0, scores + a * places(s), ids + a * places(s)};
+    return lists;
+}
+
+void best_insert(best_list *list, int64_t most, float score, int32_t block)
+{
+    const float rank = score == score ? score : -INFINITY; /* NaN ranks as -inf */
+    int64_t at = list->n < most ? list->n++ : most;
+    if (at == most && (most == 0 || !(rank > list->score[--at])))
+        return;
+    for (; at > 0 && rank > list->score[at - 1]; at--) {
+        list->score[at] = list->score[at - 1];
+        list->id[at] = list->id[at - 1];
+    }
+    list->score[at] = rank;
+    list->id[at] = block;
+}
+
+void best_write(const msa_shape *s, const best_list *list, int64_t local, int32_t *ids)
+{
+    int64_t n = 0;
+    for (; n < list->n; n++) {
+        int64_t at = n;
+        for (; at > 0 && ids[at - 1] > list->id[n]; at--)
+            ids[at] = ids[at - 1];
+        ids[at] = list->id[n];
+    }
+    ids[n++] = (int32_t)local;
+    for (; n < s->topk; n++)
+        ids[n] = -1;
+}
+
+/* ---- A chunk of queries ------------------------------------------------------------------------------ */
+
 typedef struct room {
-    float *logits; /* [queries, groups, keys] */
-    double *m;     /* [queries, groups, blocks] */
-    double *best;  /* [k] */
+    float *logits;   /* [queries, groups, keys] */
+    best_list *best; /* [queries, groups] */
 } room;
 
 static size_t room_bytes(const msa_shape *s)
 {
-    int64_t rows = queries_at_once(s) * s->n_kv_heads, blocks = msa_n_blocks(s);
+    const int64_t rows = queries_at_once(s) * s->n_kv_heads;
     return WORK_ALIGN + work_bytes(rows * min_i64(keys_at_once(s), longest_kv(s)), sizeof(float)) +
-           work_bytes(rows * blocks, sizeof(double)) + work_bytes(min_i64(s->topk, blocks), sizeof(double));
+           best_bytes(s, rows);
 }
 
 static room room_take(const msa_shape *s, void *work)
 {
-    int64_t rows = queries_at_once(s) * s->n_kv_heads, blocks = msa_n_blocks(s);
+    const int64_t rows = queries_at_once(s) * s->n_kv_heads;
     room m;
     m.logits = work_take(&work, rows * min_i64(keys_at_once(s), longest_kv(s)), sizeof(float));
-    m.m = work_take(&work, rows * blocks, sizeof(double));
-    m.best = work_take(&work, min_i64(s->topk, blocks), sizeof(double));
+    m.best = best_take(s, rows, &work);
     return m;
 }
 
-static float row_max(const float *x, int64_t n)
+/* Block maxima of one row of logits, of the keys j0 .. j0+cols-1, go into its list; `scores` may be NULL. */
+static void pool_row(const msa_shape *s, const float *x, int64_t at, int64_t j0, int64_t cols,
+                     best_list *best, float *scores)
 {
-    float max = -INFINITY;
-#pragma omp simd reduction(max : max)
-    for (int64_t a = 0; a < n; a++)
-        max = x[a] > max ? x[a] : max;
-    return max;
+    const int64_t local = at / s->block, most = min_i64(s->topk - 1, local);
+    const double scale = 1 / sqrt(s->d_index);
+    for (int64_t c = 0; c < cols && j0 + c <= at; c += s->block) {
+        const int64_t block = (j0 + c) / s->block;
+        if (block == local && !scores)
+            continue;
+        const float max = row_max(x + c, min_i64(min_i64(s->block, cols - c), at + 1 - j0 - c), -INFINITY);
+        if (block < local)
+            best_insert(best, most, max, (int32_t)block);
+        if (scores)
+            scores[block] = (float)((double)max * scale);
+    }
 }
 
-/* Raw block maxima of queries i0 .. i0+n-1, all groups, into room.m [n,groups,blocks]. */
-static void score_chunk(const msa_shape *s, const msa_seq *seq, int64_t i0, int64_t n, const float *qi,
-                        const float *ki, room *m)
+/* Queries i0 .. i0+n-1 of all groups. */
+static void index_chunk(const msa_shape *s, const msa_seq *seq, int64_t i0, int64_t n, const float *qi,
+                        const float *ki, room *m, float *scores, int32_t *ids)
 {
     const int d = s->d_index, groups = s->n_kv_heads;
     const int64_t blocks = msa_n_blocks(s), visible = position(seq, i0 + n - 1) + 1, step = keys_at_once(s);
     const float *queries = qi + (seq->q0 + i0) * groups * d;
+    for (int64_t a = 0; a < n * groups; a++)
+        m->best[a].n = 0;
     for (int64_t j0 = 0; j0 < visible; j0 += step) {
-        int64_t cols = min_i64(step, visible - j0);
+        const int64_t cols = min_i64(step, visible - j0);
         small_gemm(false, true, n * groups, cols, d, queries, d, ki + (seq->kv0 + j0) * d, d, 0, m->logits,
                    cols);
         for (int64_t a = 0; a < n * groups; a++) {
-            int64_t end = position(seq, i0 + a / groups) + 1 - j0; /* this query sees columns < end */
-            for (int64_t c = 0; c < cols; c += s->block)
-                m->m[a * blocks + (j0 + c) / s->block] =
-                    (double)row_max(m->logits + a * cols + c, min_i64(min_i64(s->block, cols - c), end - c));
+            const int64_t i = i0 + a / groups, row = a % groups * s->n_q + seq->q0 + i;
+            pool_row(s, m->logits + a * cols, position(seq, i), j0, cols, &m->best[a],
+                     scores ? scores + row * blocks : NULL);
         }
     }
-}
-
-static void select_chunk(const msa_shape *s, const msa_seq *seq, int64_t i0, int64_t n, room *m,
-                         float *scores, int32_t *ids)
-{
-    const int groups = s->n_kv_heads;
-    const int64_t blocks = msa_n_blocks(s);
-    const double scale = 1 / sqrt(s->d_index);
     for (int64_t a = 0; a < n * groups; a++) {
-        int64_t i = i0 + a / groups, local = position(seq, i) / s->block;
-        int64_t row = (a % groups) * s->n_q + seq->q0 + i;
-        const double *best = m->m + a * blocks;
-        for (int64_t c = 0; scores && c < blocks; c++)
-            scores[row * blocks + c] = c <= local ? (float)(best[c] * scale) : -INFINITY;
+        const int64_t i = i0 + a / groups, row = a % groups * s->n_q + seq->q0 + i;
+        const int64_t local = position(seq, i) / s->block;
+        for (int64_t b = local + 1; scores && b < blocks; b++)
+            scores[row * blocks + b] = -INFINITY;
         if (ids)
-            select_row(best, local, s->topk, m->best, ids + row * s->topk);
+            best_write(s, &m->best[a], local, ids + row * s->topk);
     }
 }
 
@@ -107,9 +161,8 @@ msa_status fast_index(const msa_shape *s, const float *qi, const float *ki, floa
             room m = room_take(s, (char *)work + (size_t)fast_thread() * room_bytes(s));
 #pragma omp for schedule(dynamic)
             for (int64_t a = 0; a < chunks; a++) {
-                int64_t i0 = (chunks - 1 - a) * step, n = min_i64(step, seq.n_q - i0);
-                score_chunk(s, &seq, i0, n, qi, ki, &m);
-                select_chunk(s, &seq, i0, n, &m, scores, ids);
+                const int64_t i0 = (chunks - 1 - a) * step;
+                index_chunk(s, &seq, i0, min_i64(step, seq.n_q - i0), qi, ki, &m, scores, ids);
             }
         }
     }

@@ -1,4 +1,4 @@
-/* Autoregressive decoding: a KV cache a layer, filled by the same code that trains. */
+/* Autoregressive decoding: a paged KV cache a layer, filled by the same code that trains. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,20 +8,31 @@
 
 struct model_decoder {
     const model *m;
-    const msa_ops *ops; /* the caller's, or own */
-    msa_ops own;
+    const msa_ops *ops;
     int length, max_len;
     block_state pass;       /* activations of a chunk; the same for every layer but for the cache */
-    msa_layer_state *cache; /* [n_layers]: k, v, ki */
+    msa_layer_state *cache; /* [n_layers]: k, v, ki, in pages */
+    int32_t *table;         /* the same for every layer */
     float *x, *logits;
     void *work;
 };
 
+static int n_pages(const model_decoder *d)
+{
+    const int block = d->m->config.block;
+    return d->max_len / block + (d->max_len % block != 0);
+}
+
+/* A call of n tokens. */
+static msa_shape shape_of(const model_decoder *d, int n)
+{
+    return attention_shape(&d->m->config, n, (int64_t)n_pages(d) * d->m->config.block);
+}
+
 /* The largest shape a call can have: workspaces grow with it. */
 static msa_shape largest(const model_decoder *d)
 {
-    int n = d->max_len < CHUNK ? d->max_len : CHUNK;
-    return attention_shape(&d->m->config, n, d->max_len);
+    return shape_of(d, d->max_len < CHUNK ? d->max_len : CHUNK);
 }
 
 static void place(model_decoder *dec, arena *a)
@@ -31,19 +42,24 @@ static void place(model_decoder *dec, arena *a)
     const msa_layer_config lc = attention_config(c);
     place_block(c, (size_t)s.n_q, &dec->pass, a);
     for (int l = 0; l < c->n_layers; l++)
-        place_cache(c, (size_t)dec->max_len, &dec->cache[l], a);
+        place_cache(c, (size_t)s.n_kv, &dec->cache[l], a);
+    dec->table = arena_take(a, (size_t)n_pages(dec), sizeof *dec->table);
     dec->x = arena_take(a, (size_t)s.n_q * (size_t)c->d_model, sizeof(float));
     dec->logits = arena_take(a, MODEL_VOCAB, sizeof(float));
     dec->work = arena_take(a, msa_layer_workspace(dec->ops, &s, &lc), 1);
 }
 
+bool model_decodes(const model_config *c)
+{
+    return c->selector == SELECT_MAX && !c->value_head;
+}
+
 model_decoder *model_decoder_new(const model *m, const msa_ops *ops, int max_len)
 {
-    model_decoder *d = calloc(1, sizeof *d);
+    model_decoder *d = model_decodes(&m->config) ? calloc(1, sizeof *d) : NULL;
     if (!d)
         return NULL;
-    *d = (model_decoder){.m = m, .max_len = max_len};
-    d->ops = variant_ops(&m->config, ops, &d->own);
+    *d = (model_decoder){.m = m, .ops = ops, .max_len = max_len};
     d->cache = calloc((size_t)m->config.n_layers, sizeof *d->cache);
     arena size = {NULL, 0}, memory = {NULL, 0};
     const msa_shape s = largest(d);
@@ -56,7 +72,9 @@ model_decoder *model_decoder_new(const model *m, const msa_ops *ops, int max_len
         model_decoder_free(d);
         return NULL;
     }
-    place(d, &memory); /* the first piece is pass.x */
+    place(d, &memory);                  /* the first piece is pass.x */
+    for (int b = 0; b < n_pages(d); b++) /* any order is a right one */
+        d->table[b] = n_pages(d) - 1 - b;
     return d;
 }
 
@@ -75,10 +93,13 @@ static void append(model_decoder *d, const uint8_t *tokens, int n)
     const model *m = d->m;
     const model_config *c = &m->config;
     const size_t width = (size_t)c->d_model;
-    const msa_shape s = attention_shape(c, n, d->length + n);
+    const msa_shape s = shape_of(d, n);
+    const int32_t length = d->length + n;
+    const msa_pages pages = {.n_pages = n_pages(d), .table = d->table, .lens = &length};
     for (int i = 0; i < n; i++)
         memcpy(d->x + (size_t)i * width, m->params + tokens[i] * width, width * sizeof(float));
     for (int l = 0; l < c->n_layers; l++) {
+        d->pass.attention.pages = &pages;
         d->pass.attention.k = d->cache[l].k;
         d->pass.attention.v = d->cache[l].v;
         d->pass.attention.ki = d->cache[l].ki;

@@ -122,98 +122,103 @@ eval_recall eval_mean_recall(const eval_recall *layer, int layers)
     return mean;
 }
 
-/* ---- What a layer looks like ----------------------------------------------------------------------------
- */
-
-static double dot_product(const float *a, const float *b, int n)
+bool eval_small_new(eval_small *a, const msa_shape *s, const float *ki)
 {
-    double sum = 0;
-    for (int c = 0; c < n; c++)
-        sum += (double)a[c] * (double)b[c];
-    return sum;
+    const int64_t n = s->n_kv * s->d_index, block = (int64_t)s->block * s->d_index;
+    uint8_t *bits = malloc((size_t)n);
+    *a = (eval_small){.ki = {malloc((size_t)n * sizeof(float)), malloc((size_t)n * sizeof(float))}};
+    const bool ok = bits && a->ki[0] && a->ki[1];
+    for (int64_t i = 0; ok && i < n; i++)
+        a->ki[0][i] = msa_bf16(ki[i]);
+    for (int64_t i = 0; ok && i < n; i += block) {
+        const int64_t here = n - i < block ? n - i : block;
+        float scale;
+        msa_e4m3_block(a->ki[0] + i, here, bits, &scale);
+        for (int64_t c = 0; c < here; c++)
+            a->ki[1][i + c] = scale * msa_e4m3(bits[c]);
+    }
+    free(bits);
+    return ok;
 }
 
-/* Entropy of one head's full softmax at query i of one sequence, and its mass on the first block. */
-static double row_entropy(const msa_shape *s, const msa_layer_state *st, int64_t i, int h, double *p,
-                          double *first)
+void eval_small_free(eval_small *a)
 {
-    const int d = s->d_head, r = h / (s->n_heads / s->n_kv_heads);
-    const float *q = st->q + (i * s->n_heads + h) * d;
-    double max = -INFINITY, sum = 0, weighted = 0, begin = 0;
-    for (int64_t j = 0; j <= i; j++) {
-        p[j] = dot_product(q, st->k + (j * s->n_kv_heads + r) * d, d) / sqrt(d);
-        max = fmax(max, p[j]);
-    }
-    for (int64_t j = 0; j <= i; j++) {
-        double e = exp(p[j] - max);
-        sum += e;
-        weighted += e * (p[j] - max);
-        begin += j < s->block ? e : 0;
-    }
-    *first = begin / sum;
-    return log(sum) - weighted / sum;
+    free(a->ki[0]);
+    free(a->ki[1]);
 }
 
-/* Of two rows of k blocks each, the local one last in both: how alike the others are. */
-static double row_agreement(const int32_t *a, const int32_t *b, int k)
+static int in_both(const int32_t *a, const int32_t *b, int k)
 {
-    int common = 0;
-    for (int x = 0, y = 0; x < k - 1 && y < k - 1;) {
-        common += a[x] == b[y];
-        const int32_t low = a[x] < b[y] ? a[x] : b[y];
-        x += a[x] == low;
-        y += b[y] == low;
-    }
-    return k > 1 ? (double)common / (2 * (k - 1) - common) : 1;
+    int n = 0;
+    for (int x = 0; x < k; x++)
+        for (int y = 0; y < k; y++)
+            n += a[x] == b[y];
+    return n;
 }
 
-/* Adds one layer's sums to `sum`; returns how many queries they are of. */
-static int64_t look_at(const msa_shape *s, const msa_layer_state *st, double *p, eval_look *sum)
+void eval_small_add(eval_small *a, const msa_shape *s, const float *q, const float *k, const float *qi,
+                    int32_t *ids, void *work)
 {
-    const int G = s->n_kv_heads;
-    int64_t queries = 0;
-    for (int64_t i = (int64_t)s->topk * s->block; i < s->n_q; i++, queries++) {
-        for (int h = 0; h < s->n_heads; h++) {
-            double first;
-            sum->entropy += row_entropy(s, st, i, h, p, &first) / s->n_heads;
-            sum->first_mass += first / s->n_heads;
+    const int64_t rows = s->n_kv_heads * s->n_q;
+    for (int which = 0; which < 2; which++) {
+        msa_recall_result one;
+        must(msa_index(s, qi, a->ki[which], NULL, ids + which * rows * s->topk, NULL, work));
+        must(msa_recall(s, q, k, ids + which * rows * s->topk, NULL, &one, work));
+        eval_add_recall(&a->bits[which], &one);
+    }
+    for (int64_t row = 0; row < rows; row++) {
+        const int32_t *mine = ids + row * s->topk;
+        const int64_t local = (s->n_kv - s->n_q + row % s->n_q) / s->block;
+        if (local < s->topk)
+            continue;
+        const int both = in_both(mine, mine + rows * s->topk, s->topk);
+        a->rows++;
+        a->equal += both == s->topk;
+        a->ids += s->topk;
+        a->in_both += both;
+    }
+}
+
+static bool layer_small(const model_run *run, int layer, eval_small *sum)
+{
+    const msa_shape s = model_run_shape(run);
+    const msa_layer_state *st = model_run_layer(run, layer);
+    const size_t recall = msa_recall_workspace(&s), index = msa_ref_ops.stage[MSA_STAGE_INDEX]->workspace(&s);
+    int32_t *ids = malloc(2 * (size_t)s.n_kv_heads * (size_t)s.n_q * (size_t)s.topk * sizeof *ids);
+    void *work = malloc(recall > index ? recall : index);
+    eval_small one;
+    const bool ok = eval_small_new(&one, &s, st->ki) && ids && work;
+    if (ok) {
+        eval_small_add(&one, &s, st->q, st->k, st->qi, ids, work);
+        for (int which = 0; which < 2; which++) {
+            sum->bits[which].rows += one.bits[which].rows;
+            sum->bits[which].block_recall += one.bits[which].block_recall;
+            sum->bits[which].score_recall += one.bits[which].score_recall;
         }
-        for (int r = 0; r < G; r++) {
-            const int32_t *ids = st->ids + ((int64_t)r * s->n_q + i) * s->topk;
-            sum->first_taken += (double)(ids[0] == 0) / G;
-            for (int other = 0; other < r; other++)
-                sum->agreement +=
-                    row_agreement(ids, st->ids + ((int64_t)other * s->n_q + i) * s->topk, s->topk) * 2 /
-                    (G * (G - 1));
-        }
+        sum->rows += one.rows;
+        sum->equal += one.equal;
+        sum->ids += one.ids;
+        sum->in_both += one.in_both;
     }
-    return queries;
+    eval_small_free(&one);
+    free(ids);
+    free(work);
+    return ok;
 }
 
-bool eval_looks(const model *m, const msa_ops *ops, const eval_windows *t, eval_look *out)
+bool eval_small_layers(const model *m, const msa_ops *ops, const eval_windows *t, eval_small *out)
 {
     const int layers = m->config.n_layers;
     model_run *run = model_run_new(m, ops, 1, t->length, false);
-    double *p = malloc((size_t)t->length * sizeof *p);
-    const bool ok = run && p;
-    for (int l = 0; ok && l < layers; l++)
-        out[l] = (eval_look){.agreement = m->config.n_kv_heads > 1 ? 0 : NAN};
-    int64_t queries = 0;
+    bool ok = run != NULL;
+    memset(out, 0, (size_t)layers * sizeof *out);
     for (int w = 0; ok && w < t->count; w++) {
         model_forward(m, run, MSA_ATTN_SPARSE, eval_window(t, w));
-        const msa_shape s = model_run_shape(run);
-        int64_t here = 0;
+#pragma omp parallel for schedule(dynamic) reduction(&& : ok)
         for (int l = 0; l < layers; l++)
-            here = look_at(&s, model_run_layer(run, l), p, &out[l]);
-        queries += here;
-    }
-    for (int l = 0; ok && l < layers; l++) {
-        const double n = (double)queries;
-        out[l] = (eval_look){out[l].entropy / n, out[l].first_mass / n, out[l].first_taken / n,
-                             out[l].agreement / n};
+            ok = layer_small(run, l, &out[l]) && ok;
     }
     model_run_free(run);
-    free(p);
     return ok;
 }
 

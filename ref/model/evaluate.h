@@ -55,6 +55,26 @@ typedef struct eval_look {
 /** Looks at every layer, into out[n_layers]. False if memory runs out. */
 bool eval_looks(const model *m, const msa_ops *ops, const eval_windows *t, eval_look *out);
 
+/** Selections by index keys of 16 bits (bf16), and by the same in 8 bits (E4M3, a scale a block): their
+ * recall, and where the query has a choice, how often they are the same. */
+typedef struct eval_small {
+    float *ki[2];              /**< the keys as they are rounded */
+    msa_recall_result bits[2]; /**< sums, as eval_add_recall() makes them */
+    int64_t rows, equal;       /**< pairs (query, group); those whose selections are equal sets */
+    int64_t ids, in_both;      /**< ids by 16 bits; those that 8 bits choose too */
+} eval_small;
+
+/** For keys [S,di] of one sequence. False if memory runs out; eval_small_free() is due anyway. */
+bool eval_small_new(eval_small *a, const msa_shape *s, const float *ki);
+/** Adds the queries of a call over these keys, or over the first of them.
+ *  @param ids [2,Hkv,T,k] @param work for msa_index and msa_recall */
+void eval_small_add(eval_small *a, const msa_shape *s, const float *q, const float *k, const float *qi,
+                    int32_t *ids, void *work);
+void eval_small_free(eval_small *a);
+
+/** The same for every layer of a model, over the windows, into out[n_layers] without keys. */
+bool eval_small_layers(const model *m, const msa_ops *ops, const eval_windows *t, eval_small *out);
+
 /** The largest difference between the logits of MSA with every block selected and those of dense attention
  *  by the double-precision reference: same weights, first window. NaN if memory runs out. */
 double eval_dense_agreement(const model *m, const eval_windows *t);

@@ -98,7 +98,9 @@ const msa_layer_state *model_run_layer(const model_run *r, int layer);
 
 /** Autoregressive decoding over a KV cache. */
 typedef struct model_decoder model_decoder;
-/** A cache for up to max_len tokens. NULL if memory runs out. */
+/** Whether a decoding step can choose as the model learned to: by MSA's own selector, without a value head. */
+bool model_decodes(const model_config *c);
+/** A cache for up to max_len tokens. NULL if memory runs out, or if the model does not decode. */
 model_decoder *model_decoder_new(const model *m, const msa_ops *ops, int max_len);
 void model_decoder_free(model_decoder *d);
 /** Appends n tokens (a prompt, or one) and returns the logits [256] after the last; NULL past max_len. */

@@ -95,7 +95,7 @@ static uint64_t judge(pool *p, int s, inputs_pattern pattern, touched *pages)
     int32_t ids[TOPK];
     char what[80];
     fill(p, s, &in);
-    msa_decode(&shape, in.q, in.k, in.v, in.qi, in.ki, ids, expected, NULL,
+    msa_decode(&shape, NULL, in.q, in.k, in.v, in.qi, in.ki, ids, expected, NULL,
                exercise_alloc((int64_t)msa_workspace(NULL, &shape)));
     memset(p->keys.count, 0, POOL * BLOCK * sizeof *p->keys.count);
     decode(in.q, in.qi, &c, TOPK, found);

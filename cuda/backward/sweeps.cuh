@@ -1,0 +1,20 @@
+/**
+ * @file sweeps.cuh
+ * @brief The sweeps of 3_kv_outer.cu and ../kl/2_kv_outer.cu as functions, for the entries that share them.
+ * With `deterministic` dQ and dQi are left in parts that a second kernel sums in order, else they are added
+ * up by reductions in memory.
+ */
+#ifndef MSA_SWEEPS_CUH
+#define MSA_SWEEPS_CUH
+
+#include "../kernel.cuh"
+
+/// The gradients of attention and, if c.a.loss, those of the index in the same sweep.
+size_t ON_SIDE(backward, sweep_bytes)(const Call &c, bool deterministic);
+msa_status ON_SIDE(backward, sweep)(const Call &c, bool deterministic);
+
+/// Those of the index alone.
+size_t ON_SIDE(kl, sweep_bytes)(const Call &c, bool deterministic);
+msa_status ON_SIDE(kl, sweep)(const Call &c, bool deterministic);
+
+#endif

@@ -1,0 +1,162 @@
+/**
+ * @file attend.cuh
+ * @brief The last launch of a step: attention of a query's group to its keys by mma.sync, split over blocks
+ *        of threads of which the last one to finish merges the parts.
+ *
+ * The G heads of a group are the 16 rows of a product. Four warps take 16 keys each of 64, and add their
+ * results up. The parts of a row share its tokens evenly, 64 at a time, however long the row is; a part that
+ * gets none leaves at once. Parts are merged in their order, whoever merges, so the result is the same each
+ * time.
+ */
+#ifndef MSA_DECODE_ATTEND_CUH
+#define MSA_DECODE_ATTEND_CUH
+
+#include "../warp_attend.cuh"
+#include "decode.cuh"
+
+constexpr int attend_warps = 4, attend_threads = 32 * attend_warps;
+constexpr int attend_step = 16 * attend_warps; // tokens at a time
+
+template <int D> struct AttendSmem {
+    WarpTile<most_group, D> q;
+    WarpTile<attend_step, D> k[2], v[2];
+    alignas(16) float o[attend_warps][most_group][D + 8];
+    float m[attend_warps][most_group], l[attend_warps][most_group];
+    float weight[attend_warps][most_parts];
+    uint64_t lists[attend_warps][32];
+    int32_t ids[most_blocks];
+    uint32_t drawn;
+};
+
+/// A row of attention and the part of it that a block of threads has: tokens first..end-1 of n.
+struct Part {
+    int n, first, end;
+    int active; ///< parts of the row that have tokens
+};
+PTX_INLINE Part part_of(int n, int part, int count)
+{
+    const int tokens = ceil_div(ceil_div(n, attend_step), count) * attend_step, first = part * tokens;
+    return {n, first, smaller(n, first + tokens), ceil_div(n, tokens)};
+}
+
+/// What a warp found goes to shared memory.
+template <int D> PTX_INLINE void publish(AttendSmem<D> &m, const Softmax &a, const float (&o)[D / 2])
+{
+    const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+    for (int half = 0; half < 2; half++) {
+        const int row = fragment_row(lane, half);
+        float l = a.l[half];
+        l += shfl_xor(l, 1);
+        l += shfl_xor(l, 2);
+        if (lane % 4 == 0) {
+            st_shared(&m.m[warp][row], a.m[half]);
+            st_shared(&m.l[warp][row], l);
+        }
+        for (int i = 2 * half; i < D / 2; i += 4)
+            st_shared((float2 *)&m.o[warp][row][fragment_d(lane, i).col], make_float2(o[i], o[i + 1]));
+    }
+}
+
+/// The warps' sum goes to part number `part` of head 0 of the group, and so on.
+template <int D> PTX_INLINE void add_up(AttendSmem<D> &m, int group, const Parts &parts, int64_t part)
+{
+    for (int a = (int)threadIdx.x; a < group * (D / 4); a += attend_threads) {
+        const int h = a / (D / 4), c = a % (D / 4) * 4;
+        float top = minus_infinity(), l = 0;
+        for (int w = 0; w < attend_warps; w++)
+            top = fmaxf(top, ld_shared(&m.m[w][h]));
+        float4 sum = make_float4(0, 0, 0, 0);
+        for (int w = 0; w < attend_warps; w++) {
+            const float weight = ex2(ld_shared(&m.m[w][h]) - top);
+            const float4 o = ld_shared((const float4 *)&m.o[w][h][c]);
+            sum = make_float4(sum.x + weight * o.x, sum.y + weight * o.y, sum.z + weight * o.z,
+                              sum.w + weight * o.w);
+            l += weight * ld_shared(&m.l[w][h]);
+        }
+        const int64_t at = part + (int64_t)h * parts.count;
+        st_global((float4 *)(parts.o + at * D + c), sum);
+        if (c == 0)
+            st_global(parts.ml + at, make_float2(top, l));
+    }
+}
+
+/// Attention to this part's tokens, to shared memory. page(slot) is the page of tokens slot Bk .. slot Bk +
+/// Bk - 1 of the row; a lane remembers one of 32 slots.
+template <int D, class Page>
+PTX_INLINE void attend_part(AttendSmem<D> &m, const Shape &s, const Part &part, int r, const bf16 *q,
+                            const bf16 *k, const bf16 *v, Page page)
+{
+    const int t = (int)threadIdx.x, warp = t / 32, slots = ceil_div(part.end, s.block);
+    int base = -32, known = 0;
+    auto fetch = [&](int a, int place) { // tokens a .. a + attend_step - 1; zeros past the end
+        const int slot = a / s.block;
+        if (slot >= base + 32) {
+            base = slot;
+            known = base + t % 32 < slots ? page(base + t % 32) : 0;
+        }
+        auto row_of = [&](const bf16 *kv, int row) {
+            const int token = a + row;
+            const int64_t key = (int64_t)shfl(known, token / s.block - base) * s.block + token % s.block;
+            return token < part.end ? kv + kv_at(s, key, r, D) : nullptr;
+        };
+        copy_rows<attend_threads>(m.k[place], t, [&](int row) { return row_of(k, row); });
+        copy_rows<attend_threads>(m.v[place], t, [&](int row) { return row_of(v, row); });
+        cp_async_commit();
+    };
+    copy_rows<attend_threads>(m.q, t, [&](int row) { return row < s.group ? q + row * D : nullptr; });
+    fetch(part.first, 0);
+
+    Softmax softmax = softmax_begin();
+    float o[D / 2] = {};
+    for (int a = part.first, place = 0; a < part.end; a += attend_step, place ^= 1) {
+        if (a + attend_step < part.end)
+            fetch(a + attend_step, place ^ 1);
+        else
+            cp_async_commit();
+        cp_async_wait<1>();
+        __syncthreads();
+        uint32_t my_q[D / 16][4], p[1][4];
+        float x[8], keep[2];
+        load_queries(my_q, m.q, 0);
+        warp_scores(x, my_q, m.k[place], 16 * warp);
+        softmax_step<true>(softmax, x, keep, scale2<D>,
+                           [&](int, int column) { return a + 16 * warp + column < part.end; });
+        rescale(o, keep);
+        pack_weights(p, x);
+        warp_values(o, p, m.v[place], 16 * warp);
+        __syncthreads();
+    }
+    publish(m, softmax, o);
+    __syncthreads();
+}
+
+/// Leaves this part where the others find it; the last one of the row to do so merges all of them.
+template <int D, class Out>
+PTX_INLINE void finish_part(AttendSmem<D> &m, const Shape &s, const Part &part, int query, int r,
+                            const Parts &parts, uint32_t *ticket, Out *o, float *lse)
+{
+    const int64_t row = lse_at(s, query, r * s.group);
+    add_up(m, s.group, parts, row * parts.count + blockIdx.x);
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0)
+        st_shared(&m.drawn, atomicAdd(ticket, 1u));
+    __syncthreads();
+    if (ld_shared(&m.drawn) + 1 < (uint32_t)part.active)
+        return;
+    __threadfence();
+    const int warp = (int)threadIdx.x / 32;
+    for (int h = warp; h < s.group; h += attend_warps)
+        merge_row<D>(parts, row + h, part.active, m.weight[warp], o, lse);
+}
+
+/* ---- Launches (host) --------------------------------------------------------------------------------- */
+
+/// How many parts a row of at most `tokens` tokens has: two blocks of threads for each SM, if there are
+/// tokens enough.
+inline int parts_of(int rows, int tokens)
+{
+    return smaller(ceil_div(tokens, attend_step), rows < 2 * sms() ? 2 * sms() / rows : 1);
+}
+
+#endif

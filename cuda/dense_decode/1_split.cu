@@ -1,0 +1,86 @@
+/**
+ * @file 1_split.cu
+ * @brief One step of generation by dense attention: the baseline that MSA's step is compared with.
+ *
+ * What it does: the split attention of decode/attend.cuh over all visible tokens of a request, in two
+ * launches: new tokens into their pages, then attention, whose last part of a row merges.
+ *
+ * Its floor: all of K and V once, 4 Hkv dh S bytes a request: at S = 1M and M3's sizes 2.15 GB, 0.64 ms
+ * at 3.35 TB/s.
+ *
+ * What it wastes: each of T > 1 queries reads K and V again, though they could share the rows of a product;
+ * in a batch of unequal lengths the short requests' blocks of threads are done early.
+ *
+ * Predicted of a row (query, group) of n visible tokens in c parts, t tokens each (all bytes beside lengths):
+ *  - loads 4 dh n of K and V, 2 dh G c of Q, 4 bytes a lane and warp for the page of each of its blocks;
+ *  - stores (8 + 4 dh) c a head, loads (16 + 4 dh) c a head again, and stores O and LSE.
+ */
+#include "../decode/attend.cuh"
+#include "../decode/begin.cuh"
+
+namespace
+{
+
+template <int D, class Out>
+__global__ void __launch_bounds__(attend_threads)
+    attend(Shape largest, Pages pages, const bf16 *q, const bf16 *k, const bf16 *v, Parts parts,
+           uint32_t *tickets, Out *o, float *lse)
+{
+    AttendSmem<D> &m = shared<AttendSmem<D>>();
+    const int query = (int)blockIdx.z, r = (int)blockIdx.y, n = query / largest.n_q;
+    const Shape s = request(largest, pages, n);
+    const Part part = part_of(s.prefix + query % s.n_q + 1, (int)blockIdx.x, parts.count);
+    grid_wait();
+    if (part.first >= part.n)
+        return;
+    attend_part(m, s, part, r, q + q_at(s, query, r * s.group, D), k, v,
+                [&](int slot) { return page_of(pages, n, slot); });
+    finish_part(m, s, part, query, r, parts, tickets + (int64_t)query * s.n_kv_heads + r, o, lse);
+}
+
+struct Work {
+    Parts parts;
+    uint32_t *tickets;
+    int n_tickets;
+    size_t bytes;
+};
+
+Work lay_out(const Call &c)
+{
+    const int64_t queries = (int64_t)c.batch * c.s.n_q;
+    Carve carve = {(uintptr_t)c.work};
+    Work w;
+    w.n_tickets = (int)queries * c.s.n_kv_heads;
+    w.parts.count = parts_of(w.n_tickets, c.s.n_kv);
+    w.parts.ml = carve.take<float2>(queries * c.s.n_heads * w.parts.count);
+    w.parts.o = carve.take<float>(queries * c.s.n_heads * w.parts.count * c.d_head);
+    w.tickets = carve.take<uint32_t>(w.n_tickets);
+    w.bytes = carve.used;
+    return w;
+}
+
+size_t workspace(const Call &c)
+{
+    return lay_out(c).bytes;
+}
+
+msa_status run(const Call &c)
+{
+    if (!supported(c))
+        return MSA_ERR_UNSUPPORTED;
+    const Work w = lay_out(c);
+    const dim3 grid((unsigned)w.parts.count, (unsigned)c.s.n_kv_heads, (unsigned)(c.batch * c.s.n_q));
+    launch_begin(c, w.tickets, w.n_tickets);
+    with_int<64, 128>(c.d_head, [&](auto d) {
+        with_output(c, [&](auto *o) {
+            LAUNCH_DEPENDENT((attend<d.value, std::remove_pointer_t<decltype(o)>>), grid,
+                             dim3(attend_threads), sizeof(AttendSmem<d.value>), c.stream, c.s, c.pages, c.a.q,
+                             c.a.k, c.a.v, w.parts, w.tickets, o, c.a.lse);
+        });
+    });
+    return MSA_OK;
+}
+
+} // namespace
+
+ENTRY(dense_decode, split, run, workspace);

@@ -1,0 +1,269 @@
+/* Pictures of files of results, both axes logarithmic. */
+#ifdef HAVE_JANSSON
+
+#include "charts.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "../io/drawing.h"
+#include "cli.h"
+
+#define WIDTH 1000
+#define HEIGHT 620
+#define LEFT 90
+#define RIGHT 250 /* for names */
+#define TOP 60
+#define BOTTOM 60
+#define DOT 11
+#define TEXT 2 /* scale */
+#define MAX_POINTS 512
+
+static const io_rgb white = {255, 255, 255}, ink = {20, 20, 20}, grid = {220, 224, 228}, paper = {213, 94, 0};
+/* Told apart without colour vision (Okabe and Ito); names stand beside the last dot too. */
+static const io_rgb colours[] = {{0, 114, 178},   {0, 158, 115},  {230, 159, 0},
+                                 {204, 121, 167}, {86, 180, 233}, {20, 20, 20}};
+#define N_COLOURS (sizeof colours / sizeof *colours)
+
+typedef struct point {
+    const char *series;
+    double x, y;
+    char text[DRAWING_TEXT];
+} point;
+
+typedef struct chart {
+    const char *title, *down, *across;
+    point p[MAX_POINTS];
+    int n;
+    double x0, x1, y0, y1; /* limits, in powers of two */
+    drawing d;
+} chart;
+
+/* ---- Drawing ------------------------------------------------------------------------------------------- */
+
+static double place_x(const chart *c, double x)
+{
+    return LEFT + (log2(x) - c->x0) / (c->x1 - c->x0) * (WIDTH - LEFT - RIGHT);
+}
+static double place_y(const chart *c, double y)
+{
+    return HEIGHT - BOTTOM - (log2(y) - c->y0) / (c->y1 - c->y0) * (HEIGHT - TOP - BOTTOM);
+}
+
+static void set_limits(chart *c)
+{
+    for (int i = 0; i < c->n; i++) {
+        const double x = log2(c->p[i].x), y = log2(c->p[i].y);
+        c->x0 = i ? fmin(c->x0, floor(x)) : floor(x);
+        c->x1 = i ? fmax(c->x1, ceil(x)) : ceil(x);
+        c->y0 = i ? fmin(c->y0, floor(y)) : floor(y);
+        c->y1 = i ? fmax(c->y1, ceil(y)) : ceil(y);
+    }
+    c->x1 = fmax(c->x1, c->x0 + 1);
+    c->y1 = fmax(c->y1, c->y0 + 1);
+}
+
+static void label(double value, char text[32])
+{
+    if (value >= 1 << 20)
+        snprintf(text, 32, "%gM", value / (1 << 20));
+    else if (value >= 1 << 10)
+        snprintf(text, 32, "%gK", value / (1 << 10));
+    else
+        snprintf(text, 32, "%g", value);
+}
+
+static void draw_axes(chart *c)
+{
+    char text[32];
+    for (double x = c->x0; x <= c->x1; x++) {
+        drawing_fill(&c->d, place_x(c, exp2(x)), TOP, 1, HEIGHT - TOP - BOTTOM, grid, NULL);
+        label(exp2(x), text);
+        drawing_words(&c->d, place_x(c, exp2(x)) - 10, HEIGHT - BOTTOM + 10, TEXT, ink, text);
+    }
+    for (double y = c->y0; y <= c->y1; y++) {
+        drawing_fill(&c->d, LEFT, place_y(c, exp2(y)), WIDTH - LEFT - RIGHT, 1, grid, NULL);
+        label(exp2(y), text);
+        drawing_words(&c->d, 20, place_y(c, exp2(y)) - 8, TEXT, ink, text);
+    }
+    drawing_words(&c->d, 20, 10, TEXT, ink, c->title);
+    drawing_words(&c->d, 20, 34, TEXT, ink, c->down);
+    drawing_words(&c->d, LEFT, HEIGHT - 26, TEXT, ink, c->across);
+}
+
+static int first_of(const chart *c, const char *series)
+{
+    int i = 0;
+    while (strcmp(c->p[i].series, series) != 0)
+        i++;
+    return i;
+}
+
+/* How many series come before this point's. */
+static int series_of(const chart *c, int i)
+{
+    int n = 0;
+    for (int a = 0; a < first_of(c, c->p[i].series); a++)
+        n += first_of(c, c->p[a].series) == a;
+    return n;
+}
+
+static bool is_last(const chart *c, int i)
+{
+    for (int a = 0; a < c->n; a++)
+        if (strcmp(c->p[a].series, c->p[i].series) == 0 &&
+            (c->p[a].x > c->p[i].x || (c->p[a].x == c->p[i].x && a > i)))
+            return false;
+    return true;
+}
+
+static void draw_points(chart *c)
+{
+    for (int i = 0; i < c->n; i++) {
+        const io_rgb colour = colours[(size_t)series_of(c, i) % N_COLOURS];
+        const double x = place_x(c, c->p[i].x), y = place_y(c, c->p[i].y);
+        drawing_fill(&c->d, x - DOT / 2.0, y - DOT / 2.0, DOT, DOT, colour, c->p[i].text);
+        if (is_last(c, i))
+            drawing_words(&c->d, x + DOT, y - 8, TEXT, colour, c->p[i].series);
+    }
+}
+
+static int write_chart(const char *command, const char *path, chart *c)
+{
+    const st_meta text[] = {{"Software", "msa " MSA_VERSION}};
+    io_error err;
+    char written[IO_ERR];
+    const size_t n = strlen(path);
+    const bool svg = n > 4 && strcmp(path + n - 4, ".svg") == 0;
+    const bool ok = svg ? drawing_write_svg(&c->d, path, text, 1, err)
+                        : drawing_write_png(&c->d, path, text, 1, written, err);
+    drawing_free(&c->d);
+    return ok ? 0 : cli_fail(command, "%s", err);
+}
+
+static void begin(chart *c, const char *title, const char *down, const char *across)
+{
+    memset(c, 0, sizeof *c);
+    c->title = title;
+    c->down = down;
+    c->across = across;
+    c->d = (drawing){.width = WIDTH, .height = HEIGHT, .background = white};
+}
+
+static void add(chart *c, const char *series, double x, double y, const char *text)
+{
+    if (c->n == MAX_POINTS || !(x > 0) || !(y > 0))
+        return;
+    c->p[c->n] = (point){.series = series, .x = x, .y = y};
+    snprintf(c->p[c->n++].text, DRAWING_TEXT, "%s", text);
+}
+
+/* ---- Speedup ------------------------------------------------------------------------------------------- */
+
+/* The fastest dense kernel, ours or a peer's, for the same prompt on the same device; 0: there is none. */
+static double best_dense(json_t *const *file, int n, const char *device, const json_t *like)
+{
+    double best = 0;
+    for (int f = 0; f < n; f++) {
+        size_t i;
+        json_t *r;
+        if (strcmp(charts_words(file[f], "device"), device) != 0)
+            continue;
+        json_array_foreach(json_object_get(file[f], "results"), i, r)
+        {
+            const double ms = charts_number(r, "ms_median");
+            if (strcmp(charts_words(r, "stage"), "dense") == 0 &&
+                charts_number(r, "n") == charts_number(like, "n") &&
+                charts_number(r, "n_q") == charts_number(like, "n_q") &&
+                charts_number(r, "n_heads") == charts_number(like, "n_heads") &&
+                charts_number(r, "batch") == charts_number(like, "batch") && (best == 0 || ms < best))
+                best = ms;
+        }
+    }
+    return best;
+}
+
+int charts_speedup(const char *command, const char *path, json_t *const *file, int n)
+{
+    static chart c; /* too large for a stack frame */
+    begin(&c, "A layer's prefill: MSA over the best dense kernel of the same machine", "times faster",
+          "tokens");
+    for (int f = 0; f < n; f++) {
+        size_t i;
+        json_t *r;
+        json_array_foreach(json_object_get(file[f], "results"), i, r)
+        {
+            const double dense = best_dense(file, n, charts_words(file[f], "device"), r),
+                         ms = charts_number(r, "ms_median");
+            char text[DRAWING_TEXT];
+            if (strcmp(charts_words(r, "stage"), "prefill") != 0 || dense == 0)
+                continue;
+            snprintf(text, sizeof text, "%.80s, %.40s: dense %.4g ms, MSA %.4g ms: %.2f",
+                     charts_words(file[f], "device"), charts_words(r, "kernel"), dense, ms, dense / ms);
+            add(&c,
+                *charts_words(r, "distribution") ? charts_words(r, "distribution")
+                                                 : charts_words(r, "kernel"),
+                charts_number(r, "n"), dense / ms, text);
+        }
+    }
+    if (c.n == 0)
+        return cli_fail(command,
+                        "--speedup: expected results of prefill and dense for the same prompt, found none");
+    add(&c, "paper: 14.2", 1 << 20, 14.2, "the paper, H800: 14.2 at 1M tokens");
+    set_limits(&c);
+    draw_axes(&c);
+    drawing_fill(&c.d, LEFT, place_y(&c, 14.2), WIDTH - LEFT - RIGHT, 2, paper, "14.2");
+    draw_points(&c);
+    return write_chart(command, path, &c);
+}
+
+/* ---- Roofline ------------------------------------------------------------------------------------------ */
+
+/* The roof of a run as short steps: the copy's rate times intensity, up to the product's rate. */
+static void draw_roof(chart *c, const json_t *file)
+{
+    const json_t *limits = json_object_get(file, "ceilings");
+    const double copy = charts_number(limits, "copy_gbps") * 1e-3,
+                 gflops = charts_number(limits, "matmul_f32_gflops");
+    const double product = gflops > 0 ? 1e-3 * gflops : charts_number(limits, "matmul_bf16_tflops");
+    for (double x = c->x0; x <= c->x1 && copy > 0 && product > 0; x += 0.01) {
+        const double rate = fmin(copy * exp2(x), product);
+        if (log2(rate) >= c->y0 && log2(rate) <= c->y1)
+            drawing_fill(&c->d, place_x(c, exp2(x)), place_y(c, rate), 3, 3, paper, NULL);
+    }
+}
+
+int charts_roofline(const char *command, const char *path, json_t *const *file, int n)
+{
+    static chart c;
+    begin(&c, "Results under the roof of their own run: copy, then matrix product", "useful TFLOP/s",
+          "useful operations a byte that has to move");
+    for (int f = 0; f < n; f++) {
+        size_t i;
+        json_t *r;
+        json_array_foreach(json_object_get(file[f], "results"), i, r)
+        {
+            const double tflops = charts_number(r, "useful_tflops"), gbps = charts_number(r, "gbps");
+            char text[DRAWING_TEXT];
+            snprintf(text, sizeof text, "%.80s, %.20s/%.60s %.20s n=%.0f: %.4g TFLOP/s",
+                     charts_words(file[f], "device"), charts_words(r, "stage"), charts_words(r, "kernel"),
+                     charts_words(r, "distribution"), charts_number(r, "n"), tflops);
+            if (tflops > 0 && gbps > 0)
+                add(&c, charts_words(r, "stage"), 1e3 * tflops / gbps, tflops, text);
+        }
+    }
+    if (c.n == 0)
+        return cli_fail(command, "--roofline: expected results with operations and bytes, found none");
+    set_limits(&c);
+    c.y1 += 1;
+    draw_axes(&c);
+    for (int f = 0; f < n; f++)
+        draw_roof(&c, file[f]);
+    draw_points(&c);
+    return write_chart(command, path, &c);
+}
+
+#else
+typedef int nothing_to_draw; /* ISO C wants something here */
+#endif

@@ -1,0 +1,25 @@
+/* Pictures of files of results: see charts.c. Only in builds with jansson. */
+#ifndef MSA_CHARTS_H
+#define MSA_CHARTS_H
+
+#include <jansson.h>
+
+/* A field of a result or of a file; 0 or "" for null or nothing. */
+static inline double charts_number(const json_t *o, const char *name)
+{
+    return json_number_value(json_object_get(o, name));
+}
+static inline const char *charts_words(const json_t *o, const char *name)
+{
+    const char *text = json_string_value(json_object_get(o, name));
+    return text ? text : "";
+}
+
+/* How many times faster a whole MSA prefill is than the best dense kernel, by length; the paper's figure
+ * beside it. Returns the exit status. */
+int charts_speedup(const char *command, const char *path, json_t *const *file, int n);
+
+/* Where each result stands under the roof of its own run: operations a byte, operations a second. */
+int charts_roofline(const char *command, const char *path, json_t *const *file, int n);
+
+#endif

@@ -1,0 +1,81 @@
+/* The picture of `msa bench`: a bar a kernel, as long as its rate, against the rate of a large product. */
+#include <stdio.h>
+#include <string.h>
+
+#include "../io/drawing.h"
+#include "cli.h"
+#include "results.h"
+
+#define NAMES 230 /* pixels */
+#define BARS 520
+#define NUMBERS 400
+#define ROW 34
+#define TOP 64
+#define SCALE 2 /* of text */
+
+static const io_rgb white = {255, 255, 255}, ink = {20, 20, 20}, bar = {0, 114, 178}, limit = {213, 94, 0};
+
+static bool is_drawn(const result *r)
+{
+    return r->time.repeats && r->flops > 0 && !r->engine;
+}
+
+static double gflops(const result *r)
+{
+    return r->flops / r->time.median * 1e-6;
+}
+
+static void draw_row(drawing *d, const result *r, double y, double most, double ceiling)
+{
+    char name[96], numbers[128];
+    const double rate = gflops(r), wide = BARS * rate / most;
+    snprintf(name, sizeof name, "%s/%s", msa_stage_name(r->kernel->stage), r->kernel->name);
+    snprintf(numbers, sizeof numbers, "%.4g ms  %.3g GFLOP/s", r->time.median, rate);
+    if (ceiling > 0)
+        snprintf(numbers + strlen(numbers), sizeof numbers - strlen(numbers), "  %.0f%%",
+                 100 * rate / ceiling);
+    drawing_words(d, 10, y + 6, SCALE, ink, name);
+    drawing_fill(d, NAMES, y, wide, ROW - 10, bar, numbers);
+    drawing_words(d, NAMES + BARS + 12, y + 6, SCALE, ink, numbers);
+}
+
+/* Bars, and a line where the product's rate is. */
+static void draw(drawing *d, const results *all, int rows)
+{
+    const double ceiling = 1e3 * all->ceilings.matmul_tflops;
+    double most = ceiling, y = TOP;
+    char title[DRAWING_TEXT];
+    for (int i = 0; i < all->n; i++)
+        most = is_drawn(&all->item[i]) && gflops(&all->item[i]) > most ? gflops(&all->item[i]) : most;
+    drawing_words(d, 10, 12, SCALE, ink, all->about.name);
+    if (ceiling > 0) {
+        snprintf(title, sizeof title, "the line: a large matrix product, %.4g GFLOP/s", ceiling);
+        drawing_words(d, 10, 36, SCALE, limit, title);
+        drawing_fill(d, NAMES + BARS * ceiling / most, TOP - 6, 2, rows * ROW + 2, limit, title);
+    }
+    for (int i = 0; i < all->n; i++)
+        if (is_drawn(&all->item[i])) {
+            draw_row(d, &all->item[i], y, most, ceiling);
+            y += ROW;
+        }
+}
+
+int results_draw(const char *command, const char *path, const results *all)
+{
+    int rows = 0;
+    for (int i = 0; i < all->n; i++)
+        rows += is_drawn(&all->item[i]);
+    if (rows == 0)
+        return cli_fail(command, "--picture: expected kernels whose operations are counted, found none");
+    drawing d = {.width = NAMES + BARS + NUMBERS, .height = TOP + rows * ROW + 10, .background = white};
+    const st_meta text[] = {{"Software", "msa " MSA_VERSION}};
+    io_error err;
+    char written[IO_ERR];
+    draw(&d, all, rows);
+    const size_t n = strlen(path);
+    const bool svg = n > 4 && strcmp(path + n - 4, ".svg") == 0;
+    const bool ok =
+        svg ? drawing_write_svg(&d, path, text, 1, err) : drawing_write_png(&d, path, text, 1, written, err);
+    drawing_free(&d);
+    return ok ? 0 : cli_fail(command, "--picture: %s", err);
+}

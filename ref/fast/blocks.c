@@ -1,0 +1,203 @@
+/* Sparse attention with the key blocks outside (the paper's KV-outer order). One thread owns a chunk of
+ * queries of a group. It turns their ids around, and for each block gathers the queries that chose it: their
+ * heads are the rows of two full products with 128 keys. Every query carries its own online softmax, so no
+ * partial result is stored and nothing is combined afterwards. */
+#include "chunks.h"
+#include "online.h"
+
+#define ROWS 512                        /* of one product at most */
+#define KEYS 512                        /* a longer block is walked in pieces */
+#define LINE 16                         /* floats of a cache line */
+#define MOST_FLOATS ((int64_t)16 << 20) /* that a chunk accumulates: 64 MB */
+
+/* So many queries that a block is chosen by ROWS rows on average. */
+static int64_t queries_at_once(const msa_shape *s)
+{
+    const int64_t group = s->n_heads / s->n_kv_heads;
+    return chunk_queries(s, ROWS * msa_n_blocks(s) / (s->topk * group), MOST_FLOATS / (group * s->d_head));
+}
+
+typedef struct room {
+    chunk c;
+    float *o, *max;          /* [n,group,d], [n,group] */
+    double *sum;             /* [n,group] */
+    float *q, *logits, *add; /* rows of one product */
+    float *shrink;
+} room;
+
+static int64_t rows_at_once(const msa_shape *s)
+{
+    const int64_t group = s->n_heads / s->n_kv_heads;
+    return max_i64(1, ROWS / group) * group;
+}
+
+static int64_t keys_at_once(const msa_shape *s)
+{
+    return min_i64(KEYS, s->block);
+}
+
+static size_t room_bytes(const msa_shape *s)
+{
+    const int64_t n = queries_at_once(s), group = s->n_heads / s->n_kv_heads, rows = rows_at_once(s);
+    return WORK_ALIGN + chunk_bytes(s, n) + work_bytes(n * group * s->d_head, sizeof(float)) +
+           work_bytes(n * group, sizeof(float)) + work_bytes(n * group, sizeof(double)) +
+           2 * work_bytes(rows * s->d_head, sizeof(float)) +
+           work_bytes(rows * keys_at_once(s), sizeof(float)) + work_bytes(rows, sizeof(float));
+}
+
+static room room_take(const msa_shape *s, void *work)
+{
+    const int64_t n = queries_at_once(s), group = s->n_heads / s->n_kv_heads, rows = rows_at_once(s);
+    room m;
+    chunk_take(&m.c, s, n, &work);
+    m.o = work_take(&work, n * group * s->d_head, sizeof(float));
+    m.max = work_take(&work, n * group, sizeof(float));
+    m.sum = work_take(&work, n * group, sizeof(double));
+    m.q = work_take(&work, rows * s->d_head, sizeof(float));
+    m.add = work_take(&work, rows * s->d_head, sizeof(float));
+    m.logits = work_take(&work, rows * keys_at_once(s), sizeof(float));
+    m.shrink = work_take(&work, rows, sizeof(float));
+    return m;
+}
+
+/* The tensors of a call, from the first row of the sequence and the first channel of the group. */
+typedef struct view {
+    const msa_shape *s;
+    msa_seq seq;
+    int group;                   /* heads */
+    int64_t q_stride, kv_stride; /* floats from token to token */
+    const float *q, *k, *v;
+} view;
+
+/* Asks for the query and the output of row a of the product that comes next. */
+static void fetch_next(const view *w, const room *m, const int32_t *next, int64_t a)
+{
+    const int64_t wide = w->s->d_head, head = a % w->group, query = next[a / w->group];
+    const float *q = w->q + (m->c.i0 + query) * w->q_stride + head * wide;
+    const float *o = m->o + (query * w->group + head) * wide;
+    for (int64_t c = 0; c < wide; c += LINE) {
+        __builtin_prefetch(q + c, 0, 2);
+        __builtin_prefetch(o + c, 1, 2);
+    }
+}
+
+/* Weights of `rows` logits of keys j0 .. j0+cols-1; keys after a query's own position weigh nothing. */
+static void soften_rows(const view *w, room *m, const int32_t *entry, int64_t rows, int64_t j0, int64_t cols)
+{
+    const int64_t queries = rows / w->group;
+    const int32_t *end = m->c.entry + m->c.first[msa_n_blocks(w->s)];
+    for (int64_t a = 0; a < rows; a++) {
+        const int64_t query = entry[a / w->group], at = query * w->group + a % w->group;
+        const int64_t seen = min_i64(cols, position(&w->seq, m->c.i0 + query) + 1 - j0);
+        float *x = m->logits + a * cols;
+        if (entry + queries + a / w->group < end)
+            fetch_next(w, m, entry + queries, a);
+        m->shrink[a] = seen > 0 ? soften(x, seen, &m->max[at], &m->sum[at]) : 1;
+        for (int64_t c = max_i64(0, seen); c < cols; c++)
+            x[c] = 0;
+    }
+}
+
+static void gather(const view *w, room *m, const int32_t *entry, int64_t queries)
+{
+    const int64_t wide = (int64_t)w->group * w->s->d_head;
+    const float scale = (float)(LOG2_E / sqrt(w->s->d_head));
+    for (int64_t e = 0; e < queries; e++) {
+        const float *from = w->q + (m->c.i0 + entry[e]) * w->q_stride;
+        for (int64_t c = 0; c < wide; c++)
+            m->q[e * wide + c] = scale * from[c];
+    }
+}
+
+static void scatter(const view *w, room *m, const int32_t *entry, int64_t rows)
+{
+    const int d = w->s->d_head;
+    for (int64_t a = 0; a < rows; a++) {
+        float *o = m->o + ((int64_t)entry[a / w->group] * w->group + a % w->group) * d;
+        const float *add = m->add + a * d, shrink = m->shrink[a];
+        for (int c = 0; c < d; c++)
+            o[c] = o[c] * shrink + add[c];
+    }
+}
+
+/* Some queries meet one block. */
+static void meet(const view *w, room *m, int64_t block, const int32_t *entry, int64_t queries)
+{
+    const int d = w->s->d_head;
+    const int64_t rows = queries * w->group, begin = block * w->s->block;
+    const int64_t end = min_i64(begin + w->s->block, position(&w->seq, m->c.i0 + entry[queries - 1]) + 1);
+    gather(w, m, entry, queries);
+    for (int64_t j0 = begin; j0 < end; j0 += KEYS) {
+        const int64_t cols = min_i64(KEYS, end - j0);
+        small_gemm(false, true, rows, cols, d, m->q, d, w->k + j0 * w->kv_stride, w->kv_stride, 0, m->logits,
+                   cols);
+        soften_rows(w, m, entry, rows, j0, cols);
+        small_gemm(false, false, rows, d, cols, m->logits, cols, w->v + j0 * w->kv_stride, w->kv_stride, 0,
+                   m->add, d);
+        scatter(w, m, entry, rows);
+    }
+}
+
+static void attend_chunk(const view *w, room *m, const int32_t *ids, float *o, float *lse)
+{
+    const int d = w->s->d_head;
+    const int64_t rows = m->c.n * w->group, most = rows_at_once(w->s) / w->group;
+    chunk_turn(&m->c, w->s, ids);
+    memset(m->o, 0, (size_t)(rows * d) * sizeof *m->o);
+    for (int64_t a = 0; a < rows; a++) {
+        m->max[a] = -INFINITY;
+        m->sum[a] = 0;
+    }
+    for (int64_t b = 0; b < msa_n_blocks(w->s); b++)
+        for (int64_t e = m->c.first[b]; e < m->c.first[b + 1]; e += most)
+            meet(w, m, b, m->c.entry + e, min_i64(most, m->c.first[b + 1] - e));
+    for (int64_t a = 0; a < rows; a++) {
+        const int64_t query = a / w->group, head = a % w->group;
+        const float inverse = (float)(1 / m->sum[a]);
+        float *to = o + query * w->q_stride + head * d;
+        for (int c = 0; c < d; c++)
+            to[c] = m->o[a * d + c] * inverse;
+        if (lse)
+            lse[query * w->s->n_heads + head] = online_lse(m->max[a], m->sum[a]);
+    }
+}
+
+size_t fast_blocks_workspace(const msa_shape *s)
+{
+    return (size_t)fast_max_threads() * room_bytes(s);
+}
+
+msa_status fast_blocks(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
+                       float *o, float *lse, void *work)
+{
+    MSA_TRY(msa_check_ids(s, ids));
+    if (!q || !k || !v || !o || !work)
+        return MSA_ERR_NULL;
+    const int group = s->n_heads / s->n_kv_heads, d = s->d_head;
+    const int64_t step = queries_at_once(s), q_stride = (int64_t)s->n_heads * d;
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        const msa_seq seq = msa_get_seq(s, b);
+        const int64_t chunks = (seq.n_q + step - 1) / step;
+#pragma omp parallel num_threads(fast_threads())
+        {
+            room m = room_take(s, (char *)work + (size_t)fast_thread() * room_bytes(s));
+#pragma omp for schedule(dynamic)
+            for (int64_t a = 0; a < chunks * s->n_kv_heads; a++) {
+                const int r = (int)(a % s->n_kv_heads);
+                chunk_open(&m.c, &seq, r, a / s->n_kv_heads * step, step);
+                const int64_t row = seq.q0 + m.c.i0, key = (seq.kv0 * s->n_kv_heads + r) * d;
+                const view w = {.s = s,
+                                .seq = seq,
+                                .group = group,
+                                .q_stride = q_stride,
+                                .kv_stride = (int64_t)s->n_kv_heads * d,
+                                .q = q + seq.q0 * q_stride + (int64_t)r * group * d,
+                                .k = k + key,
+                                .v = v + key};
+                attend_chunk(&w, &m, ids, o + row * q_stride + (int64_t)r * group * d,
+                             lse ? lse + row * s->n_heads + (int64_t)r * group : NULL);
+            }
+        }
+    }
+    return MSA_OK;
+}

@@ -1,0 +1,361 @@
+/* A few new queries over a long cache. The keys are cut into parts that the threads share; each part has its
+ * own softmax, and the parts are merged in order. Keys and values are float32 or bf16. */
+#include "heads.h"
+
+#define PARTS 64        /* of the keys in dense attention, at most .. */
+#define PART_KEYS 1024  /* .. and no shorter than this */
+#define PART_BLOCKS 4   /* selected blocks of a part */
+#define DOT_ROWS 4      /* index queries, and keys, of one step of the dot products */
+#define FAR HEADS_KEYS  /* index keys between what is scored and what is asked for */
+#define MOST_DOT_ROWS 8 /* with more rows a matrix product is faster */
+
+/* ---- Shared: heads of a part, parts of a query ------------------------------------------------------- */
+
+static int count_in(const msa_shape *s, int slab)
+{
+    return (int)min_i64(LANES, s->n_heads / s->n_kv_heads - slab * LANES);
+}
+
+/* The row of q and o where a slab of query `row` begins. */
+static int64_t first_head(const msa_shape *s, int64_t row, int r, int slab)
+{
+    return row * s->n_heads + (int64_t)r * (s->n_heads / s->n_kv_heads) + (int64_t)slab * LANES;
+}
+
+/* Queries of the longest sequence that has but few. */
+static int64_t most_queries(const msa_shape *s)
+{
+    int64_t most = 1;
+    for (int b = 0; b < msa_n_seqs(s); b++)
+        most = max_i64(most, min_i64(FEW, msa_get_seq(s, b).n_q));
+    return most;
+}
+
+/* Where keys and values lie as floats, row after row. */
+typedef struct unpacked {
+    float *k, *v;
+} unpacked;
+
+static size_t unpacked_bytes(const msa_shape *s)
+{
+    return WORK_ALIGN + 2 * work_bytes(HEADS_KEYS * (int64_t)s->d_head, sizeof(float));
+}
+
+static unpacked unpacked_take(const msa_shape *s, void *work)
+{
+    unpacked u;
+    u.k = work_take(&work, HEADS_KEYS * (int64_t)s->d_head, sizeof(float));
+    u.v = work_take(&work, HEADS_KEYS * (int64_t)s->d_head, sizeof(float));
+    return u;
+}
+
+typedef struct cache {
+    const msa_shape *s;
+    msa_seq seq;
+    cached k, v;
+} cache;
+
+/* Keys j .. j+n-1 of a group, n <= HEADS_KEYS, for `queries` queries that begin at h (`apart` heads from one
+ * to the next) and see keys up to first, first+1, .. Meanwhile next_n keys of group next_r from next_j on are
+ * asked for. */
+static void meet_keys(const cache *x, int r, int64_t j, int64_t n, heads *h, int64_t queries, int64_t apart,
+                      int64_t first, int next_r, int64_t next_j, int64_t next_n, unpacked u)
+{
+    const int d = x->s->d_head, slabs = slabs_of(x->s), groups = x->s->n_kv_heads;
+    const float *k = rows_of(x->k, groups, r, d, x->seq.kv0 + j, n, u.k);
+    const float *v = rows_of(x->v, groups, r, d, x->seq.kv0 + j, n, u.v);
+    ahead next = rows_ahead(x->k, groups, next_r, d, x->seq.kv0 + next_j, next_n);
+    ahead after = rows_ahead(x->v, groups, next_r, d, x->seq.kv0 + next_j, next_n);
+    for (int64_t i = 0; i < queries; i++) {
+        const int64_t seen = min_i64(n, first + i + 1 - j);
+        for (int slab = 0; slab < slabs && seen > 0; slab++) {
+            heads_meet(&h[i * apart + slab], d, k, v, seen, next, after);
+            next.n = after.n = 0; /* asked for */
+        }
+    }
+}
+
+/* Merges the parts of a query, slab by slab: parts lie `slabs` heads apart. */
+static void finish(const msa_shape *s, heads *h, int parts, int64_t row, int r, float *o, float *lse)
+{
+    const int slabs = slabs_of(s), d = s->d_head;
+    for (int slab = 0; slab < slabs; slab++) {
+        for (int part = 1; part < parts; part++)
+            heads_merge(&h[slab], &h[part * slabs + slab], d);
+        const int64_t at = first_head(s, row, r, slab);
+        heads_end(&h[slab], s, count_in(s, slab), o + at * d, lse ? lse + at : NULL);
+    }
+}
+
+static void begin(const msa_shape *s, heads *h, int parts, const float *q, int64_t row, int r)
+{
+    const int slabs = slabs_of(s);
+    for (int part = 0; part < parts; part++)
+        for (int slab = 0; slab < slabs; slab++)
+            heads_begin(&h[part * slabs + slab], s, q + first_head(s, row, r, slab) * s->d_head,
+                        count_in(s, slab));
+}
+
+/* ---- Dense ----------------------------------------------------------------------------------------------
+ */
+
+static int64_t part_keys(int64_t visible)
+{
+    return max_i64(PART_KEYS, (visible + PARTS - 1) / PARTS);
+}
+
+static int64_t most_heads(const msa_shape *s, int parts)
+{
+    return most_queries(s) * s->n_kv_heads * parts * slabs_of(s);
+}
+
+size_t dense_few_workspace(const msa_shape *s)
+{
+    return WORK_ALIGN + heads_bytes(s, most_heads(s, PARTS)) + (size_t)fast_max_threads() * unpacked_bytes(s);
+}
+
+void dense_few(const msa_shape *s, const msa_seq *seq, const float *q, cached k, cached v, float *o,
+               float *lse, void *work)
+{
+    const int groups = s->n_kv_heads, slabs = slabs_of(s);
+    const int64_t visible = seq->n_kv, step = part_keys(visible), n = seq->n_q;
+    const int parts = (int)((visible + step - 1) / step);
+    const cache x = {s, *seq, k, v};
+    heads *h = heads_take(s, most_heads(s, PARTS), &work); /* [groups, n, parts, slabs] */
+#pragma omp parallel num_threads(fast_threads())
+    {
+        const unpacked u = unpacked_take(s, (char *)work + (size_t)fast_thread() * unpacked_bytes(s));
+#pragma omp for schedule(static)
+        for (int64_t a = 0; a < groups * n; a++)
+            begin(s, h + a * parts * slabs, parts, q, seq->q0 + a % n, (int)(a / n));
+#pragma omp for schedule(dynamic)
+        for (int part = 0; part < parts; part++) {
+            const int64_t end = min_i64(visible, (part + 1) * step);
+            for (int64_t j = part * step; j < end; j += HEADS_KEYS)
+                for (int r = 0; r < groups; r++) { /* they lie side by side */
+                    const int64_t keys = min_i64(HEADS_KEYS, end - j), then = r + 1 < groups ? j : j + keys;
+                    meet_keys(&x, r, j, keys, h + ((int64_t)r * n * parts + part) * slabs, n,
+                              (int64_t)parts * slabs, position(seq, 0), (r + 1) % groups, then,
+                              min_i64(HEADS_KEYS, end - then), u);
+                }
+        }
+#pragma omp for schedule(static)
+        for (int64_t a = 0; a < groups * n; a++)
+            finish(s, h + a * parts * slabs, parts, seq->q0 + a % n, (int)(a / n), o, lse);
+    }
+}
+
+/* ---- Index ----------------------------------------------------------------------------------------------
+ */
+
+/* max[r * apart] = the largest of it and q[r] . k[j], for DOT_ROWS rows at a time; past the end a row or key
+ * repeats, which changes no maximum. Needs d % LANES == 0. */
+static void dot_max(const float *q, int64_t rows, const float *k, int64_t keys, int d, float *max,
+                    int64_t apart, ahead next)
+{
+    for (int64_t j = 0; j < keys; j += DOT_ROWS) {
+        fetch(next, j, j + DOT_ROWS);
+        for (int64_t r = 0; r < rows; r += DOT_ROWS) {
+            const float *key[DOT_ROWS], *query[DOT_ROWS];
+            lanes sum[DOT_ROWS][DOT_ROWS];
+            for (int a = 0; a < DOT_ROWS; a++) {
+                key[a] = k + min_i64(j + a, keys - 1) * d;
+                query[a] = q + min_i64(r + a, rows - 1) * d;
+                for (int b = 0; b < DOT_ROWS; b++)
+                    sum[a][b] = (lanes){0};
+            }
+            for (int c = 0; c < d; c += LANES)
+                for (int a = 0; a < DOT_ROWS; a++)
+                    for (int b = 0; b < DOT_ROWS; b++)
+                        sum[a][b] += load(query[a] + c) * load(key[b] + c);
+            for (int a = 0; a < DOT_ROWS && r + a < rows; a++)
+                for (int b = 0; b < DOT_ROWS; b++) {
+                    const float x = sum_of(sum[a][b]);
+                    if (x > max[(r + a) * apart])
+                        max[(r + a) * apart] = x;
+                }
+        }
+    }
+}
+
+/* The index keys of a decode, and what scores them. */
+typedef struct scorer {
+    const msa_shape *s;
+    msa_seq seq;
+    const float *qi; /* [n,groups,di] */
+    cached ki;
+    float *scores; /* [n,groups,B] */
+} scorer;
+
+static size_t scorer_room_bytes(const msa_shape *s)
+{
+    return WORK_ALIGN + work_bytes(HEADS_KEYS * (int64_t)s->d_index, sizeof(float)) +
+           work_bytes(most_queries(s) * s->n_kv_heads * HEADS_KEYS, sizeof(float));
+}
+
+static void score_block(const scorer *x, int64_t block, void *work)
+{
+    const msa_shape *s = x->s;
+    const int d = s->d_index;
+    const int64_t rows = x->seq.n_q * s->n_kv_heads, blocks = msa_n_blocks(s), end = (block + 1) * s->block;
+    float *room = work_take(&work, HEADS_KEYS * (int64_t)d, sizeof *room);
+    float *logits = work_take(&work, rows * HEADS_KEYS, sizeof *logits), *max = x->scores + block;
+    for (int64_t a = 0; a < rows; a++)
+        max[a * blocks] = -INFINITY;
+    for (int64_t j = block * s->block; j < end; j += HEADS_KEYS) {
+        const int64_t keys = min_i64(HEADS_KEYS, end - j);
+        const float *k = rows_of(x->ki, 1, 0, d, x->seq.kv0 + j, keys, room);
+        if (rows <= MOST_DOT_ROWS && d % LANES == 0) {
+            dot_max(x->qi, rows, k, keys, d, max, blocks,
+                    rows_ahead(x->ki, 1, 0, d, x->seq.kv0 + j + FAR, min_i64(keys, x->seq.n_kv - j - FAR)));
+            continue;
+        }
+        small_gemm(false, true, rows, keys, d, x->qi, d, k, d, 0, logits, keys);
+        for (int64_t a = 0; a < rows; a++) {
+            max[a * blocks] = row_max(logits + a * keys, keys, max[a * blocks]);
+        }
+    }
+}
+
+/* Only blocks before the local one compete, and all of their keys are visible. */
+static void select_blocks(const scorer *x, int64_t a, best_list *best, int32_t *ids)
+{
+    const msa_shape *s = x->s;
+    const int64_t i = a / s->n_kv_heads, r = a % s->n_kv_heads, local = position(&x->seq, i) / s->block;
+    const float *scores = x->scores + a * msa_n_blocks(s);
+    best->n = 0;
+    for (int64_t b = 0; b < local; b++)
+        best_insert(best, min_i64(s->topk - 1, local), scores[b], (int32_t)b);
+    best_write(s, best, local, ids + (r * s->n_q + x->seq.q0 + i) * s->topk);
+}
+
+/* ---- A step of generation -------------------------------------------------------------------------------
+ */
+
+static int slots_of(const msa_shape *s)
+{
+    return (int)min_i64(s->topk, msa_n_blocks(s));
+}
+
+/* Slots of a row of ids that make a part, and the parts of a row. */
+static int part_slots(const msa_shape *s)
+{
+    return (int)max_i64(PART_BLOCKS, (slots_of(s) + FEW - 1) / FEW);
+}
+
+static int parts_of(const msa_shape *s)
+{
+    return (slots_of(s) + part_slots(s) - 1) / part_slots(s);
+}
+
+static void attend_part(const cache *x, const int32_t *ids, int r, int64_t i, int part, heads *h, unpacked u)
+{
+    const int64_t at = position(&x->seq, i), last = min_i64((part + 1) * part_slots(x->s), slots_of(x->s));
+    for (int64_t slot = part * part_slots(x->s); slot < last && ids[slot] >= 0; slot++) {
+        const int64_t begin = (int64_t)ids[slot] * x->s->block, end = min_i64(begin + x->s->block, at + 1);
+        for (int64_t j = begin; j < end; j += HEADS_KEYS)
+            meet_keys(x, r, j, min_i64(HEADS_KEYS, end - j), h, 1, 0, at, r, j + HEADS_KEYS,
+                      min_i64(HEADS_KEYS, end - j - HEADS_KEYS), u);
+    }
+}
+
+static size_t own_bytes(const msa_shape *s)
+{
+    return unpacked_bytes(s) + scorer_room_bytes(s) + WORK_ALIGN + best_bytes(s, 1);
+}
+
+static size_t few_workspace(const msa_shape *s)
+{
+    return WORK_ALIGN + heads_bytes(s, most_heads(s, parts_of(s))) +
+           work_bytes(most_queries(s) * s->n_kv_heads * msa_n_blocks(s), sizeof(float)) +
+           (size_t)fast_max_threads() * own_bytes(s);
+}
+
+static void decode_few(const cache *x, const float *q, const float *qi, cached ki, int32_t *ids, float *o,
+                       float *lse, void *work)
+{
+    const msa_shape *s = x->s;
+    const msa_seq seq = x->seq;
+    const int groups = s->n_kv_heads, slabs = slabs_of(s), parts = parts_of(s);
+    const int64_t n = seq.n_q;
+    heads *h = heads_take(s, most_heads(s, parts), &work); /* [n, groups, parts, slabs] */
+    float *scores = work_take(&work, most_queries(s) * groups * msa_n_blocks(s), sizeof *scores);
+    const scorer y = {s, seq, qi + seq.q0 * groups * s->d_index, ki, scores};
+#pragma omp parallel num_threads(fast_threads())
+    {
+        char *own = (char *)work + (size_t)fast_thread() * own_bytes(s);
+        const unpacked u = unpacked_take(s, own);
+        void *room = own + unpacked_bytes(s), *lists = own + unpacked_bytes(s) + scorer_room_bytes(s);
+        best_list *best = best_take(s, 1, &lists);
+#pragma omp for schedule(static)
+        for (int64_t b = 0; b < position(&seq, n - 1) / s->block; b++)
+            score_block(&y, b, room);
+#pragma omp for schedule(static)
+        for (int64_t a = 0; a < n * groups; a++) {
+            select_blocks(&y, a, best, ids);
+            begin(s, h + a * parts * slabs, parts, q, seq.q0 + a / groups, (int)(a % groups));
+        }
+#pragma omp for schedule(dynamic)
+        for (int64_t a = 0; a < n * groups * parts; a++) {
+            const int64_t i = a / parts / groups;
+            const int r = (int)(a / parts % groups), part = (int)(a % parts);
+            attend_part(x, ids_row(s, ids, r, seq.q0 + i), r, i, part, h + a * slabs, u);
+        }
+#pragma omp for schedule(static)
+        for (int64_t a = 0; a < n * groups; a++)
+            finish(s, h + a * parts * slabs, parts, seq.q0 + a / groups, (int)(a % groups), o, lse);
+    }
+}
+
+static bool all_few(const msa_shape *s)
+{
+    bool few = true;
+    for (int b = 0; b < msa_n_seqs(s); b++)
+        few = few && msa_get_seq(s, b).n_q <= FEW;
+    return few;
+}
+
+size_t fast_decode_workspace(const msa_shape *s)
+{
+    const size_t index = fast_index_workspace(s), sparse = fast_sparse_workspace(s);
+    const size_t here = all_few(s) ? few_workspace(s) : index > sparse ? index : sparse;
+    return (size_t)max_i64((int64_t)here, (int64_t)decode_workspace(s));
+}
+
+static msa_status decode(const msa_shape *s, const float *q, cached k, cached v, const float *qi, cached ki,
+                         int32_t *ids, float *o, float *lse, void *work)
+{
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        const cache x = {s, msa_get_seq(s, b), k, v};
+        decode_few(&x, q, qi, ki, ids, o, lse, work);
+    }
+    return MSA_OK;
+}
+
+/* Pages are left to the reference, which walks them. */
+msa_status fast_decode(const msa_shape *s, const msa_pages *p, const float *q, const float *k, const float *v,
+                       const float *qi, const float *ki, int32_t *ids, float *o, float *lse, void *work)
+{
+    if (p)
+        return msa_decode(s, p, q, k, v, qi, ki, ids, o, lse, work);
+    MSA_TRY(msa_check_shape(s));
+    if (!q || !k || !v || !qi || !ki || !ids || !o || !work)
+        return MSA_ERR_NULL;
+    if (all_few(s))
+        return decode(s, q, (cached){k, false}, (cached){v, false}, qi, (cached){ki, false}, ids, o, lse,
+                      work);
+    MSA_TRY(fast_index(s, qi, ki, NULL, ids, NULL, work));
+    return fast_sparse(s, q, k, v, ids, o, lse, work);
+}
+
+msa_status msa_fast_decode_bf16(const msa_shape *s, const float *q, const uint16_t *k, const uint16_t *v,
+                                const float *qi, const uint16_t *ki, int32_t *ids, float *o, float *lse,
+                                void *work)
+{
+    MSA_TRY(msa_check_shape(s));
+    if (!q || !k || !v || !qi || !ki || !ids || !o || !work)
+        return MSA_ERR_NULL;
+    if (!all_few(s))
+        return MSA_ERR_UNSUPPORTED;
+    return decode(s, q, (cached){k, true}, (cached){v, true}, qi, (cached){ki, true}, ids, o, lse, work);
+}

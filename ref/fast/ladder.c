@@ -1,0 +1,216 @@
+/* The rungs below: sparse attention as one would first write it, then on all cores, then by blocks that stay
+ * in the cache. No library is used, so that a class can see what each step is worth. */
+#include "chunks.h"
+#include "online.h"
+
+/* ---- Naive: a query and a head at a time --------------------------------------------------------------- */
+
+/* Weights of a query's tokens, for this thread. */
+static float *row_take(const msa_shape *s, void *work)
+{
+    const size_t bytes = work_bytes(min_i64(s->topk, msa_n_blocks(s)) * s->block, sizeof(float));
+    void *own = (char *)work + (size_t)fast_thread() * bytes;
+    return work_take(&own, 0, sizeof(float));
+}
+
+/* The query at `row`, head h: logits, softmax, sum of values; p has room for k blocks of weights. */
+static void attend_head(const msa_shape *s, const msa_seq *seq, int64_t i, int h, const float *q,
+                        const float *k, const float *v, const int32_t *ids, float *p, float *o, float *lse)
+{
+    const int d = s->d_head, groups = s->n_kv_heads, r = h / (s->n_heads / groups);
+    const int64_t at = position(seq, i), row = (seq->q0 + i) * s->n_heads + h;
+    const int32_t *id = ids_row(s, ids, r, seq->q0 + i);
+    int64_t n = 0;
+    float max = -INFINITY;
+    double sum = 0;
+    for (int slot = 0; slot < s->topk && id[slot] >= 0; slot++)
+        for (int64_t j = (int64_t)id[slot] * s->block; j <= at && j < (id[slot] + 1ll) * s->block; j++, n++) {
+            p[n] = 0;
+            for (int c = 0; c < d; c++)
+                p[n] += q[row * d + c] * k[((seq->kv0 + j) * groups + r) * d + c];
+            p[n] *= (float)(1 / sqrt(d));
+            max = p[n] > max ? p[n] : max;
+        }
+    for (int64_t a = 0; a < n; a++)
+        sum += (double)(p[a] = expf(p[a] - max));
+    for (int c = 0; c < d; c++)
+        o[row * d + c] = 0;
+    n = 0;
+    for (int slot = 0; slot < s->topk && id[slot] >= 0; slot++)
+        for (int64_t j = (int64_t)id[slot] * s->block; j <= at && j < (id[slot] + 1ll) * s->block; j++, n++)
+            for (int c = 0; c < d; c++)
+                o[row * d + c] += p[n] * v[((seq->kv0 + j) * groups + r) * d + c];
+    for (int c = 0; c < d; c++)
+        o[row * d + c] *= (float)(1 / sum);
+    if (lse)
+        lse[row] = (float)((double)max + log(sum));
+}
+
+size_t fast_threaded_workspace(const msa_shape *s)
+{
+    return WORK_ALIGN + (size_t)fast_max_threads() *
+                            work_bytes(min_i64(s->topk, msa_n_blocks(s)) * s->block, sizeof(float));
+}
+
+size_t fast_naive_workspace(const msa_shape *s)
+{
+    return fast_threaded_workspace(s);
+}
+
+static msa_status attend_heads(const msa_shape *s, const float *q, const float *k, const float *v,
+                               const int32_t *ids, float *o, float *lse, void *work, int threads)
+{
+    MSA_TRY(msa_check_ids(s, ids));
+    if (!q || !k || !v || !o || !work)
+        return MSA_ERR_NULL;
+    (void)threads; /* without OpenMP */
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        const msa_seq seq = msa_get_seq(s, b);
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+        for (int64_t i = 0; i < seq.n_q; i++)
+            for (int h = 0; h < s->n_heads; h++)
+                attend_head(s, &seq, i, h, q, k, v, ids, row_take(s, work), o, lse);
+    }
+    return MSA_OK;
+}
+
+msa_status fast_naive(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
+                      float *o, float *lse, void *work)
+{
+    return attend_heads(s, q, k, v, ids, o, lse, work, 1);
+}
+
+msa_status fast_threaded(const msa_shape *s, const float *q, const float *k, const float *v,
+                         const int32_t *ids, float *o, float *lse, void *work)
+{
+    return attend_heads(s, q, k, v, ids, o, lse, work, fast_threads());
+}
+
+/* ---- Blocked: a key block meets all the queries of a chunk that chose it
+ * ------------------------------------ The block is turned once, so that the innermost loops run along keys,
+ * or channels, that lie side by side. */
+
+#define QUERIES 256
+
+typedef struct room {
+    chunk c;
+    float *turned, *p; /* [d,block], [block] */
+    float *o, *max;    /* [n,group,d], [n,group] */
+    double *sum;
+} room;
+
+static int64_t chunk_size(const msa_shape *s)
+{
+    return chunk_queries(s, QUERIES, QUERIES);
+}
+
+static size_t room_bytes(const msa_shape *s)
+{
+    const int64_t n = chunk_size(s), rows = n * (s->n_heads / s->n_kv_heads);
+    return WORK_ALIGN + chunk_bytes(s, n) + work_bytes((int64_t)s->d_head * s->block, sizeof(float)) +
+           work_bytes(s->block, sizeof(float)) + work_bytes(rows * s->d_head, sizeof(float)) +
+           work_bytes(rows, sizeof(float)) + work_bytes(rows, sizeof(double));
+}
+
+static room room_take(const msa_shape *s, void *work)
+{
+    const int64_t n = chunk_size(s), rows = n * (s->n_heads / s->n_kv_heads);
+    room m;
+    chunk_take(&m.c, s, n, &work);
+    m.turned = work_take(&work, (int64_t)s->d_head * s->block, sizeof(float));
+    m.p = work_take(&work, s->block, sizeof(float));
+    m.o = work_take(&work, rows * s->d_head, sizeof(float));
+    m.max = work_take(&work, rows, sizeof(float));
+    m.sum = work_take(&work, rows, sizeof(double));
+    return m;
+}
+
+/* One row meets `seen` keys of a block. */
+static void meet_row(const msa_shape *s, room *m, int64_t at, const float *q, const float *v, int64_t stride,
+                     int64_t seen)
+{
+    const int d = s->d_head;
+    const float scale = (float)(LOG2_E / sqrt(d));
+    float *o = m->o + at * d;
+    for (int64_t j = 0; j < seen; j++)
+        m->p[j] = 0;
+    for (int c = 0; c < d; c++)
+        for (int64_t j = 0; j < seen; j++)
+            m->p[j] += scale * q[c] * m->turned[c * s->block + j];
+    const float shrink = soften(m->p, seen, &m->max[at], &m->sum[at]);
+    for (int c = 0; c < d; c++)
+        o[c] *= shrink;
+    for (int64_t j = 0; j < seen; j++)
+        for (int c = 0; c < d; c++)
+            o[c] += m->p[j] * v[j * stride + c];
+}
+
+static void meet_block(const msa_shape *s, room *m, int64_t block, const float *q, const float *k,
+                       const float *v)
+{
+    const chunk *x = &m->c;
+    const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
+    const int64_t begin = block * s->block, stride = (int64_t)s->n_kv_heads * d;
+    const int64_t base = ((x->seq.kv0 + begin) * s->n_kv_heads + x->r) * d;
+    const int64_t keys = min_i64(s->block, x->seq.n_kv - begin);
+    for (int64_t j = 0; j < keys; j++)
+        for (int c = 0; c < d; c++)
+            m->turned[c * s->block + j] = k[base + j * stride + c];
+    for (int64_t e = x->first[block]; e < x->first[block + 1]; e++) {
+        const int64_t i = x->i0 + x->entry[e], seen = min_i64(keys, position(&x->seq, i) + 1 - begin);
+        for (int h = 0; h < group; h++)
+            meet_row(s, m, (int64_t)x->entry[e] * group + h,
+                     q + ((x->seq.q0 + i) * s->n_heads + (int64_t)x->r * group + h) * d, v + base, stride,
+                     seen);
+    }
+}
+
+static void attend_chunk(const msa_shape *s, room *m, const float *q, const float *k, const float *v,
+                         const int32_t *ids, float *o, float *lse)
+{
+    const chunk *x = &m->c;
+    const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
+    chunk_turn(&m->c, s, ids);
+    memset(m->o, 0, (size_t)(x->n * group * d) * sizeof *m->o);
+    for (int64_t a = 0; a < x->n * group; a++) {
+        m->max[a] = -INFINITY;
+        m->sum[a] = 0;
+    }
+    for (int64_t b = 0; b < msa_n_blocks(s); b++)
+        if (x->first[b] < x->first[b + 1])
+            meet_block(s, m, b, q, k, v);
+    for (int64_t a = 0; a < x->n * group; a++) {
+        const int64_t row = (x->seq.q0 + x->i0 + a / group) * s->n_heads + (int64_t)x->r * group + a % group;
+        for (int c = 0; c < d; c++)
+            o[row * d + c] = m->o[a * d + c] * (float)(1 / m->sum[a]);
+        if (lse)
+            lse[row] = online_lse(m->max[a], m->sum[a]);
+    }
+}
+
+size_t fast_blocked_workspace(const msa_shape *s)
+{
+    return (size_t)fast_max_threads() * room_bytes(s);
+}
+
+msa_status fast_blocked(const msa_shape *s, const float *q, const float *k, const float *v,
+                        const int32_t *ids, float *o, float *lse, void *work)
+{
+    MSA_TRY(msa_check_ids(s, ids));
+    if (!q || !k || !v || !o || !work)
+        return MSA_ERR_NULL;
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        const msa_seq seq = msa_get_seq(s, b);
+        const int64_t step = chunk_size(s), chunks = (seq.n_q + step - 1) / step;
+#pragma omp parallel num_threads(fast_threads())
+        {
+            room m = room_take(s, (char *)work + (size_t)fast_thread() * room_bytes(s));
+#pragma omp for schedule(dynamic)
+            for (int64_t a = 0; a < chunks * s->n_kv_heads; a++) {
+                chunk_open(&m.c, &seq, (int)(a % s->n_kv_heads), a / s->n_kv_heads * step, step);
+                attend_chunk(s, &m, q, k, v, ids, o, lse);
+            }
+        }
+    }
+    return MSA_OK;
+}

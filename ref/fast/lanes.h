@@ -1,0 +1,84 @@
+/* A vector of floats as gcc and clang know it on every machine, and the few operations C does not spell. */
+#ifndef MSA_LANES_H
+#define MSA_LANES_H
+
+#include "vmath.h"
+
+#define LANES 16
+typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
+typedef int32_t int_lanes __attribute__((vector_size(LANES * sizeof(int32_t))));
+
+static inline lanes load(const float *x)
+{
+    lanes y;
+    memcpy(&y, x, sizeof y);
+    return y;
+}
+
+static inline void store(float *x, lanes y)
+{
+    memcpy(x, &y, sizeof y);
+}
+
+static inline lanes all(float x)
+{
+    return x - (lanes){0};
+}
+
+/* Lane by lane the larger one; x where y is NaN. */
+static inline lanes larger(lanes x, lanes y)
+{
+    const int_lanes take = y > x;
+    return (lanes)(((int_lanes)y & take) | ((int_lanes)x & ~take));
+}
+
+static inline lanes exp2_lanes(lanes x)
+{
+    for (int l = 0; l < LANES; l++)
+        x[l] = exp2_nonpositive(x[l]);
+    return x;
+}
+
+/* Lane l ^ n of x in lane l. */
+#ifdef __clang__
+#define TURNED(x, n)                                                                                         \
+    __builtin_shufflevector(x, x, 0 ^ n, 1 ^ n, 2 ^ n, 3 ^ n, 4 ^ n, 5 ^ n, 6 ^ n, 7 ^ n, 8 ^ n, 9 ^ n,      \
+                            10 ^ n, 11 ^ n, 12 ^ n, 13 ^ n, 14 ^ n, 15 ^ n)
+#else
+#define TURNED(x, n)                                                                                         \
+    __builtin_shuffle(x, (int_lanes){0 ^ n, 1 ^ n, 2 ^ n, 3 ^ n, 4 ^ n, 5 ^ n, 6 ^ n, 7 ^ n, 8 ^ n, 9 ^ n,   \
+                                     10 ^ n, 11 ^ n, 12 ^ n, 13 ^ n, 14 ^ n, 15 ^ n})
+#endif
+
+static inline float sum_of(lanes x)
+{
+    x += TURNED(x, 8);
+    x += TURNED(x, 4);
+    x += TURNED(x, 2);
+    x += TURNED(x, 1);
+    return x[0];
+}
+
+static inline float largest_of(lanes x)
+{
+    x = larger(x, TURNED(x, 8));
+    x = larger(x, TURNED(x, 4));
+    x = larger(x, TURNED(x, 2));
+    x = larger(x, TURNED(x, 1));
+    return x[0];
+}
+
+/* The largest of `most` and x[n]. */
+static inline float row_max(const float *x, int64_t n, float most)
+{
+    lanes m = all(most);
+    int64_t a = 0;
+    for (; a + LANES <= n; a += LANES)
+        m = larger(m, load(x + a));
+    most = largest_of(m);
+    for (; a < n; a++)
+        most = x[a] > most ? x[a] : most;
+    return most;
+}
+
+#endif

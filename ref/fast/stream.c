@@ -1,0 +1,112 @@
+/* Dense attention at any length: a tile of queries walks the keys chunk by chunk with an online softmax, so
+ * that its logits stay in the cache. */
+#include "fast.h"
+#include "online.h"
+
+#define ROWS 512 /* (query, head) rows of a tile */
+#define KEYS 512 /* of a chunk: products of 512 x 512 x 128 run at 95% of a large product's rate */
+
+typedef struct room {
+    float *q, *logits, *o, *max, *lse;
+    double *sum;
+} room;
+
+static int64_t queries_at_once(const msa_shape *s)
+{
+    return max_i64(1, ROWS / (s->n_heads / s->n_kv_heads));
+}
+
+static room room_take(const msa_shape *s, void **work)
+{
+    const int64_t rows = queries_at_once(s) * (s->n_heads / s->n_kv_heads);
+    room m;
+    m.q = work_take(work, rows * s->d_head, sizeof(float));
+    m.o = work_take(work, rows * s->d_head, sizeof(float));
+    m.logits = work_take(work, rows * KEYS, sizeof(float));
+    m.max = work_take(work, rows, sizeof(float));
+    m.lse = work_take(work, rows, sizeof(float));
+    m.sum = work_take(work, rows, sizeof(double));
+    return m;
+}
+
+static size_t room_bytes(const msa_shape *s)
+{
+    const int64_t rows = queries_at_once(s) * (s->n_heads / s->n_kv_heads);
+    return WORK_ALIGN + 2 * work_bytes(rows * s->d_head, sizeof(float)) +
+           work_bytes(rows * KEYS, sizeof(float)) + 2 * work_bytes(rows, sizeof(float)) +
+           work_bytes(rows, sizeof(double));
+}
+
+/* Logits of the keys j0 .. j0+cols-1 to weights; shrinks O where a row has met a larger logit. */
+static void soften_rows(const tile *t, room *m, int64_t j0, int64_t cols)
+{
+    const int d = t->s->d_head, group = t->s->n_heads / t->s->n_kv_heads;
+    for (int64_t a = 0; a < t->n * group; a++) {
+        const int64_t seen = min_i64(cols, position(&t->seq, t->i0 + a / group) + 1 - j0);
+        float *x = m->logits + a * cols, *o = m->o + a * d;
+        const float shrink = seen > 0 ? soften(x, seen, &m->max[a], &m->sum[a]) : 1;
+        for (int64_t c = max_i64(0, seen); c < cols; c++)
+            x[c] = 0;
+        for (int c = 0; shrink < 1 && c < d; c++)
+            o[c] *= shrink;
+    }
+}
+
+static void attend_tile(const tile *t, room *m, const float *q, const float *k, const float *v, float *o,
+                        float *lse)
+{
+    const msa_shape *s = t->s;
+    const int d = s->d_head, group = s->n_heads / s->n_kv_heads, head = t->r * group;
+    const int64_t rows = t->n * group, stride = (int64_t)s->n_kv_heads * d;
+    const float *kr = k + (t->seq.kv0 * s->n_kv_heads + t->r) * d;
+    const float *vr = v + (t->seq.kv0 * s->n_kv_heads + t->r) * d;
+    tile_pack(t, q, s->n_heads, head, group, d, (float)(LOG2_E / sqrt(d)), m->q);
+    memset(m->o, 0, (size_t)(rows * d) * sizeof *m->o);
+    for (int64_t a = 0; a < rows; a++) {
+        m->max[a] = -INFINITY;
+        m->sum[a] = 0;
+    }
+    for (int64_t j0 = 0; j0 < t->cols; j0 += KEYS) {
+        const int64_t cols = min_i64(KEYS, t->cols - j0);
+        small_gemm(false, true, rows, cols, d, m->q, d, kr + j0 * stride, stride, 0, m->logits, cols);
+        soften_rows(t, m, j0, cols);
+        small_gemm(false, false, rows, d, cols, m->logits, cols, vr + j0 * stride, stride, 1, m->o, d);
+    }
+    for (int64_t a = 0; a < rows; a++) {
+        const float inverse = (float)(1 / m->sum[a]);
+        for (int c = 0; c < d; c++)
+            m->o[a * d + c] *= inverse;
+        m->lse[a] = online_lse(m->max[a], m->sum[a]);
+    }
+    tile_unpack(t, m->o, s->n_heads, head, group, d, o);
+    if (lse)
+        tile_unpack(t, m->lse, s->n_heads, head, group, 1, lse);
+}
+
+size_t stream_workspace(const msa_shape *s)
+{
+    return (size_t)fast_max_threads() * room_bytes(s);
+}
+
+void stream_dense(const msa_shape *s, const msa_seq *seq, const float *q, const float *k, const float *v,
+                  float *o, float *lse, void *work)
+{
+    const int64_t step = queries_at_once(s), tiles = (seq->n_q + step - 1) / step;
+#pragma omp parallel num_threads(fast_threads())
+    {
+        void *own = (char *)work + (size_t)fast_thread() * room_bytes(s);
+        room m = room_take(s, &own);
+        /* The last tiles are the longest: they go first. */
+#pragma omp for schedule(dynamic)
+        for (int64_t a = 0; a < tiles * s->n_kv_heads; a++) {
+            const int64_t i0 = (tiles - 1 - a / s->n_kv_heads) * step, n = min_i64(step, seq->n_q - i0);
+            const tile t = {.s = s,
+                            .seq = *seq,
+                            .r = (int)(a % s->n_kv_heads),
+                            .i0 = i0,
+                            .n = n,
+                            .cols = position(seq, i0 + n - 1) + 1};
+            attend_tile(&t, &m, q, k, v, o, lse);
+        }
+    }
+}

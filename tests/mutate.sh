@@ -1,0 +1,72 @@
+# Sourced by the lists of mutants: wrong variants of the code, each of which a named test must catch. A check
+# that no mistake can fail is worth nothing, and this is the proof that these can.
+#
+# A mutant is a sed script on one file of a copy of the tree. It must change the file, compile, and make the
+# test print "not ok" or crash. The list says how its tests run: catches TREE TEST prints the first failure.
+# TREES copies of the tree work side by side; afterwards each gets back what the mutant changed, compiled too.
+source "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
+
+MAKE=${MAKE:-make}
+B=${B:-build}
+COMMIT=$(sed -n 's/.*"\(.*\)"$/\1/p' "$B/commit.inc") # else a tree without a repository would compile it anew
+TREES=$(($(nproc) < 4 ? $(nproc) : 4))
+names=() files=() tests=() scripts=()
+
+mutant() { # mutant NAME FILE TEST SED-SCRIPT
+    [[ $1 == *"${only:-}"* ]] || return
+    names+=("$1") files+=("$2") tests+=("$3") scripts+=("$4")
+}
+
+plant_tree() { # with what is built already, but nothing of other builds
+    mkdir -p "$1/build"
+    cp -a Makefile book ref cuda tests data README.md "$1/"
+    cp -a "$B"/{cuda,ref,tests,flags,commit.inc,libmsa.a} "$1/build/"
+    touch "$1/planted"
+}
+
+build() { # build TREE TEST
+    $MAKE -s -C "$1" B=build CUDA= COMMIT="$COMMIT" "build/tests/${2%% *}" > "$1.err" 2>&1
+}
+
+restore() { # restore TREE: whatever is newer than the tree
+    local changed
+    while IFS= read -r changed; do
+        local original=$changed
+        [[ $changed != build/* ]] || original=$B/${changed#build/}
+        if [[ -e $original ]]; then cp -p "$original" "$1/$changed"; else rm -f "$1/$changed"; fi
+    done < <(cd "$1" && find ref cuda tests build -type f -newer planted)
+}
+
+try() { # try TREE NUMBER: the first line of $W/verdict.NUMBER is "0" (caught) or "1", the second what to print
+    local tree=$1 file=${files[$2]} test=${tests[$2]} status=1 says first
+    sed "${scripts[$2]}" "$file" > "$tree/$file"
+    if cmp -s "$file" "$tree/$file"; then
+        says="$file has changed, and the mutant does not apply any more"
+    elif ! build "$tree" "$test"; then
+        says="does not compile"
+    elif first=$(catches "$tree" "$test"); [[ -z $first ]]; then
+        says="not caught by ${test##* }"
+    else
+        status=0 says="caught by ${test##* }: $first"
+    fi
+    restore "$tree"
+    { echo "$status"; echo "${names[$2]}: $says"; head -n 8 "$tree.err"; } > "$W/verdict.$2"
+}
+
+work() { # work TREE: tries what nobody has taken yet
+    plant_tree "$1"
+    for i in "${!names[@]}"; do
+        if mkdir "$W/taken.$i" 2> /dev/null; then try "$1" "$i"; fi
+    done
+}
+
+try_all() {
+    for ((t = 0; t < TREES; t++)); do
+        work "$W/tree.$t" &
+    done
+    wait
+    for i in "${!names[@]}"; do
+        { read -r status; IFS= read -r says; cat > "$W.err"; } < "$W/verdict.$i"
+        check "$status" "$says"
+    done
+}

@@ -1,0 +1,570 @@
+/**
+ * @file test_decode.c
+ * @brief Steps of generation over pages: the reference against the contiguous one, 8-bit index keys, new
+ * tokens, what is refused; and on the CPU engine, what a plan makes of lengths and pages that change under
+ * it.
+ *
+ * Whether kernels agree with the reference, test_kernels says, pages and 8-bit keys included.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../cuda/msa_cuda.h"
+#include "../ref/cli/paging.h"
+#include "../ref/cli/table.h"
+#include "../ref/model/model.h"
+#include "check.h"
+
+static int64_t o_count(const msa_shape *s)
+{
+    return s->n_q * s->n_heads * s->d_head;
+}
+static int64_t ids_count(const msa_shape *s)
+{
+    return s->n_kv_heads * s->n_q * s->topk;
+}
+static void *work_for(const msa_shape *s)
+{
+    return check_alloc((int64_t)msa_workspace(&msa_ref_ops, s), 1);
+}
+
+/* ---- 8-bit floats ---------------------------------------------------------------------------------- */
+
+static uint8_t nearest(float x)
+{
+    uint8_t best = 0;
+    for (int b = 1; b < 127; b++) {
+        const float d = fabsf(msa_e4m3((uint8_t)b) - fabsf(x)), least = fabsf(msa_e4m3(best) - fabsf(x));
+        if (d < least || (d == least && b % 2 == 0)) // ties to the even fraction
+            best = (uint8_t)b;
+    }
+    return (uint8_t)(best | (signbit(x) ? 0x80 : 0));
+}
+
+static void e4m3(void)
+{
+    check_case c = check_begin("E4M3: every number comes back, others go to the nearest, scales are tight");
+    inputs_rng rng = {check_seed(1)};
+    for (int b = 0; b < 256; b++)
+        check_true(
+            &c, (b & 0x7f) == 0x7f ? isnan(msa_e4m3((uint8_t)b)) : msa_e4m3_bits(msa_e4m3((uint8_t)b)) == b,
+            "byte %d", b);
+    check_true(&c, msa_e4m3(0x7e) == 448 && msa_e4m3(1) == 0x1p-9f && msa_e4m3(0x38) == 1, "landmarks");
+    check_true(&c, msa_e4m3_bits(1e30f) == 0x7e && msa_e4m3_bits(-INFINITY) == 0xfe, "saturation");
+    for (int i = 0; i < 20000; i++) {
+        const float x = ldexpf(inputs_normal(&rng), (int)inputs_below(&rng, 22) - 14);
+        check_true(&c, msa_e4m3_bits(x) == nearest(x), "%.9g", (double)x);
+        check_true(&c, msa_bf16(msa_e4m3(msa_e4m3_bits(x))) == msa_e4m3(msa_e4m3_bits(x)), "in bf16");
+    }
+    const float rows[][2] = {{448, 1}, {-449, 1}, {224, -3}, {0x1.cp-8f, 0}, {3e38f, 1}, {0, 0}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        uint8_t bits[2];
+        float scale;
+        int power;
+        msa_e4m3_block(rows[i], 2, bits, &scale);
+        const float most = fabsf(rows[i][0]);
+        check_true(&c, frexpf(scale, &power) == 0.5f && most <= 448 * scale, "%g", (double)most);
+        check_true(&c, most == 0 || most > 224 * scale, "%g: a smaller scale would do", (double)most);
+    }
+    check_end(&c);
+}
+
+/* ---- The reference ---------------------------------------------------------------------------------- */
+
+// A batch of `n` requests of `n_q` queries each, of these lengths.
+typedef struct batch {
+    msa_shape s;
+    int32_t cu[2][9];
+} batch;
+
+static void make_batch(batch *b, int n, int n_q, const int *length, const msa_shape *sizes)
+{
+    b->s = *sizes;
+    for (int r = 0; r <= n; r++) {
+        b->cu[0][r] = r * n_q;
+        b->cu[1][r] = r ? b->cu[1][r - 1] + length[r - 1] : 0;
+    }
+    b->s.n_q = b->cu[0][n];
+    b->s.n_kv = b->cu[1][n];
+    b->s.n_seqs = n;
+    b->s.cu_q = b->cu[0];
+    b->s.cu_kv = b->cu[1];
+}
+
+static void step_equals_contiguous(check_case *c, const msa_shape *s, inputs_pattern p, uint64_t seed,
+                                   bool small)
+{
+    const void *mark = check_mark();
+    inputs in;
+    paging g;
+    if (!inputs_new(&in, s, p, seed) || !paging_new(&g, s, &in, seed, small))
+        return;
+    const int64_t n_o = o_count(s), n_lse = s->n_q * s->n_heads;
+    int32_t *ids[2] = {check_ints(ids_count(s)), check_ints(ids_count(s))};
+    float *o[2] = {check_floats(n_o), check_floats(n_o)},
+          *lse[2] = {check_floats(n_lse), check_floats(n_lse)};
+    void *work = work_for(&g.s), *plain = work_for(s);
+    const float *ki = small ? g.decoded : in.ki;
+    check_true(c,
+               msa_decode(&g.s, &g.p, in.q, g.k, g.v, in.qi, small ? NULL : g.ki, ids[0], o[0], lse[0],
+                          work) == MSA_OK,
+               "decode");
+    msa_index(s, in.qi, ki, NULL, ids[1], NULL, plain);
+    check_same(c, "ids", ids[1], ids[0], (size_t)ids_count(s) * 4);
+    msa_sparse(s, in.q, in.k, in.v, ids[0], o[1], lse[1], plain);
+    check_same(c, "o", o[1], o[0], (size_t)n_o * 4);
+    check_same(c, "lse", lse[1], lse[0], (size_t)n_lse * 4);
+    check_true(c, msa_dense_decode(&g.s, &g.p, in.q, g.k, g.v, o[0], lse[0], work) == MSA_OK, "dense");
+    msa_dense(s, in.q, in.k, in.v, o[1], lse[1], plain);
+    check_same(c, "dense o", o[1], o[0], (size_t)n_o * 4);
+    check_same(c, "dense lse", lse[1], lse[0], (size_t)n_lse * 4);
+    paging_free(&g);
+    inputs_free(&in);
+    check_release(mark);
+}
+
+static const int lengths[][4] = {{127, 128, 129, 16}, {16, 129, 700, 128}, {128, 127, 256, 513}};
+static const msa_shape sizes = {1, 1, 4, 2, 16, 12, 128, 3, 1, NULL, NULL},
+                       narrow = {1, 1, 2, 2, 8, 8, 16, 4, 1, NULL, NULL};
+
+static void reference(void)
+{
+    check_case c = check_begin("the reference over random pages gives the bits of the contiguous one");
+    int number = 0;
+    for (int n_q = 1; n_q <= 16; n_q++)
+        for (int a = 0; a < 3; a++, number++) {
+            batch b;
+            make_batch(&b, 1 + number % 4, n_q, lengths[a], number % 5 ? &sizes : &narrow);
+            step_equals_contiguous(&c, &b.s, (inputs_pattern)(number % INPUTS_N_PATTERNS),
+                                   check_seed((uint64_t)number), number % 2);
+        }
+    const int one[] = {1};
+    batch b;
+    make_batch(&b, 1, 1, one, &sizes);
+    step_equals_contiguous(&c, &b.s, INPUTS_NORMAL, check_seed(99), false);
+    check_end(&c);
+}
+
+/* ---- New tokens --------------------------------------------------------------------------------------- */
+
+// The last n_q tokens of every sequence, of a tensor of `width` floats a token.
+static float *newest(const msa_shape *s, const float *x, int64_t width)
+{
+    float *y = check_floats(s->n_q * width);
+    for (int r = 0; r < msa_n_seqs(s); r++) {
+        const msa_seq seq = msa_get_seq(s, r);
+        memcpy(y + seq.q0 * width, x + (seq.kv0 + seq.n_kv - seq.n_q) * width,
+               (size_t)(seq.n_q * width) * sizeof *y);
+    }
+    return y;
+}
+
+// Whether each key of the first `rows` of a page is what its bytes and the scale say, to half a step.
+static bool rows_are_near(const paging *g, int64_t page, const float *x, int64_t rows, int d, int block)
+{
+    const float scale = g->p.scale[page];
+    for (int64_t c = 0; c < rows * d; c++) {
+        const float y = scale * msa_e4m3(g->p.ki8[page * block * d + c]);
+        if (!(fabsf(y - x[c]) <= fmaxf(0x1p-4f * fabsf(x[c]), scale * 0x1p-9f)))
+            return false;
+    }
+    return true;
+}
+
+// Token after token into empty pages, as generation does it; then what came of it.
+static void append_all(check_case *c, bool small)
+{
+    enum { length = 300 };
+    const int lens[2] = {length, length};
+    batch b;
+    inputs in;
+    paging g;
+    make_batch(&b, 2, 1, lens, &sizes);
+    if (!inputs_new(&in, &b.s, INPUTS_NORMAL, check_seed(7)) ||
+        !paging_new(&g, &b.s, &in, check_seed(7), small))
+        return;
+    const int64_t wide = b.s.n_kv_heads * b.s.d_head, di = b.s.d_index;
+    const size_t n = (size_t)(g.p.n_pages * b.s.block), wanted = n * (size_t)wide * 4;
+    float *k = check_alloc((int64_t)n * wide, 4), *v = check_alloc((int64_t)n * wide, 4),
+          *ki = check_alloc((int64_t)n * di, 4), *scale = check_floats(g.p.n_pages);
+    memset(k, 0xff, wanted), memset(v, 0xff, wanted), memset(ki, 0xff, n * (size_t)di * 4);
+    if (small)
+        memcpy(scale, g.p.scale, (size_t)g.p.n_pages * sizeof *scale);
+    for (int t = 1; t <= length; t++) {
+        const int64_t from = t - 1;
+        g.lens[0] = g.lens[1] = t;
+        float *nk = check_floats(2 * wide), *nv = check_floats(2 * wide), *ni = check_floats(2 * di);
+        for (int r = 0; r < 2; r++) {
+            memcpy(nk + r * wide, in.k + (r * length + from) * wide, (size_t)wide * 4);
+            memcpy(nv + r * wide, in.v + (r * length + from) * wide, (size_t)wide * 4);
+            memcpy(ni + r * di, in.ki + (r * length + from) * di, (size_t)di * 4);
+        }
+        check_true(c, msa_append(&g.s, &g.p, nk, nv, ni, k, v, small ? NULL : ki) == MSA_OK, "append %d", t);
+    }
+    check_same(c, "k", g.k, k, wanted);
+    check_same(c, "v", g.v, v, wanted);
+    if (!small)
+        check_same(c, "ki", g.ki, ki, n * (size_t)di * 4);
+    for (int r = 0; r < 2 && small; r++)
+        for (int64_t block = 0; block * b.s.block < length; block++) {
+            const int64_t page = g.table[r * msa_n_blocks(&g.s) + block], first = block * b.s.block;
+            const int64_t rows = length - first < b.s.block ? length - first : b.s.block;
+            check_true(c, g.p.scale[page] == scale[page], "scale of page %d", (int)page);
+            check_true(
+                c, rows_are_near(&g, page, in.ki + (r * length + first) * di, rows, b.s.d_index, b.s.block),
+                "keys of page %d", (int)page);
+        }
+    paging_free(&g);
+    inputs_free(&in);
+}
+
+static void append(void)
+{
+    check_case c = check_begin("tokens appended one by one fill the pages");
+    append_all(&c, false);
+    append_all(&c, true);
+    check_end(&c);
+    check_release(NULL);
+}
+
+/* ---- Refusals ------------------------------------------------------------------------------------------ */
+
+static void expect_refusal(check_case *c, const char *what, msa_status wanted, const msa_shape *s,
+                           const msa_pages *p)
+{
+    float in[64] = {0}, o[64] = {1};
+    int32_t ids[64] = {7};
+    check_true(c, msa_check_pages(s, p) == wanted, "%s: check", what);
+    check_true(c, msa_decode(s, p, in, in, in, in, in, ids, o, NULL, o) == wanted, "%s: decode", what);
+    check_true(c, msa_dense_decode(s, p, in, in, in, o, NULL, o) == wanted, "%s: dense_decode", what);
+    check_true(c, msa_append(s, p, in, in, in, o, o, o) == wanted, "%s: append", what);
+    const msa_kernel *k = table_find("decode/swapped", "simt");
+    if (k && k->backend[0] == 's')
+        check_true(c, k->decode(s, p, in, in, in, in, in, ids, o, NULL, o) == wanted, "%s: a kernel", what);
+    check_true(c, o[0] == 1 && ids[0] == 7, "%s: wrote", what);
+}
+
+static void refusals(void)
+{
+    check_case c = check_begin("page ids and lengths out of range are refused before anything runs");
+    const int32_t cu_q[] = {0, 2, 4}, cu_kv[] = {0, 96, 192}, odd_kv[] = {0, 64, 192};
+    int32_t table[6] = {4, 0, -1, 3, 1, 2}, lens[2] = {64, 96};
+    const msa_shape good = {4, 192, 2, 1, 64, 64, 32, 2, 2, cu_q, cu_kv};
+    const msa_pages p = {5, table, lens, NULL, NULL};
+    check_true(&c, msa_check_pages(&good, &p) == MSA_OK, "a good call");
+    const struct {
+        const char *what;
+        int32_t *at, value;
+    } bad[] = {{"a page past the last", &table[1], 5},   {"no page", &table[0], -1},
+               {"a page far off", &table[5], INT32_MAX}, {"shorter than its queries", &lens[0], 1},
+               {"longer than the table", &lens[1], 97},  {"a length of a page that is missing", &lens[0], 65},
+               {"a negative length", &lens[1], -3}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        const int32_t old = *bad[i].at;
+        *bad[i].at = bad[i].value;
+        expect_refusal(&c, bad[i].what, MSA_ERR_PAGES, &good, &p);
+        *bad[i].at = old;
+    }
+    msa_shape uneven = good;
+    uneven.cu_kv = odd_kv;
+    expect_refusal(&c, "unequal room", MSA_ERR_SEQLENS, &uneven, &p);
+    msa_pages none = p;
+    none.table = NULL;
+    expect_refusal(&c, "no table", MSA_ERR_NULL, &good, &none);
+    check_end(&c);
+}
+
+/* ---- Steps on the engine ------------------------------------------------------------------------------- */
+
+static const msa_device *device;
+
+// Declared, so that a kernel that goes astray is found out.
+static void *take(int64_t bytes, const char *name)
+{
+    void *p = device->alloc((size_t)bytes);
+    device->declare(p, (size_t)bytes, name);
+    return p;
+}
+static void *up(const void *x, int64_t bytes)
+{
+    void *y = take(bytes, "an input");
+    device->upload(y, x, (size_t)bytes);
+    return y;
+}
+static uint16_t *up_bf16(const float *x, int64_t n)
+{
+    uint16_t *half = check_alloc(n, sizeof *half);
+    for (int64_t i = 0; i < n; i++)
+        half[i] = msa_bf16_bits(x[i]);
+    return up(half, 2 * n);
+}
+
+// A paged call on the device, with room for its outputs.
+typedef struct step {
+    msa_plan plan;
+    msa_arrays a;
+    void *work;
+} step;
+
+static bool step_open(step *t, const char *kernel, const paging *g, const inputs *in)
+{
+    const msa_shape *s = &g->s;
+    const int64_t rows = g->p.n_pages * s->block, wide = s->n_kv_heads * s->d_head;
+    *t = (step){.a = {.q = up_bf16(in->q, o_count(s)),
+                      .k = up_bf16(g->k, rows * wide),
+                      .v = up_bf16(g->v, rows * wide),
+                      .qi = up_bf16(in->qi, s->n_q * s->n_kv_heads * s->d_index),
+                      .ki = up_bf16(g->ki, rows * s->d_index),
+                      .ids = take(ids_count(s) * 4, "ids"),
+                      .o = take(o_count(s) * 4, "o"),
+                      .lse = take(s->n_q * s->n_heads * 4, "lse"),
+                      .pages = {.n_pages = g->p.n_pages,
+                                .table = up(g->table, msa_n_seqs(s) * msa_n_blocks(s) * 4),
+                                .lens = up(g->lens, msa_n_seqs(s) * 4),
+                                .ki8 = g->p.ki8 ? up(g->p.ki8, rows * s->d_index) : NULL,
+                                .scale = g->p.ki8 ? up(g->p.scale, g->p.n_pages * 4) : NULL}}};
+    if (msa_plan_make(&t->plan, device, kernel, s, MSA_F32) != MSA_OK)
+        return false;
+    t->work = take((int64_t)t->plan.workspace, "workspace");
+    device->fill(t->work, 0xff, t->plan.workspace);
+    return t->work != NULL;
+}
+
+static void expect_run(check_case *c, const step *t, const char *kernel)
+{
+    const bool ok = msa_plan_run(&t->plan, &t->a, t->work, NULL) == MSA_OK;
+    check_true(c, ok, "%s: %s", kernel, ok ? "" : device->trouble());
+}
+
+static void step_close(step *t)
+{
+    void *const all[] = {(void *)(uintptr_t)t->a.q,
+                         (void *)(uintptr_t)t->a.k,
+                         (void *)(uintptr_t)t->a.v,
+                         (void *)(uintptr_t)t->a.qi,
+                         (void *)(uintptr_t)t->a.ki,
+                         (void *)(uintptr_t)t->a.new_k,
+                         (void *)(uintptr_t)t->a.new_v,
+                         (void *)(uintptr_t)t->a.new_ki,
+                         t->a.ids,
+                         t->a.o,
+                         t->a.lse,
+                         (void *)(uintptr_t)t->a.pages.table,
+                         (void *)(uintptr_t)t->a.pages.lens,
+                         t->a.pages.ki8,
+                         t->a.pages.scale,
+                         t->work};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        device->free(all[i]);
+    device->declare(NULL, 0, NULL);
+}
+
+static void expect_same(check_case *c, const char *what, const void *expected, const void *on_device,
+                        int64_t bytes)
+{
+    void *host = check_alloc(bytes, 1);
+    device->download(host, on_device, (size_t)bytes);
+    check_same(c, what, expected, host, (size_t)bytes);
+}
+
+// A step that appends its tokens leaves the pages that msa_append makes, and gives what a step over those
+// does.
+static void appending_step(check_case *c, const msa_shape *s, const char *kernel, bool small, uint64_t seed)
+{
+    const void *mark = check_mark();
+    inputs drawn, in;
+    paging before, after;
+    step expected, found;
+    if (!inputs_new(&drawn, s, INPUTS_NORMAL, seed) || !inputs_rounded(&in, &drawn, s) ||
+        !paging_new(&before, s, &in, seed, small) || !paging_new(&after, s, &in, seed, small))
+        return;
+    const int64_t wide = s->n_kv_heads * s->d_head, n = s->n_q * wide, n_ki = s->n_q * s->d_index;
+    const int64_t rows = after.p.n_pages * s->block;
+    float *k = newest(s, in.v, wide), *v = newest(s, in.k, wide), *ki = newest(s, in.ki, s->d_index);
+    for (int64_t i = 0; i < n_ki; i++)
+        ki[i] *= 8; // too large for the scale of the keys before them
+    check_true(c, msa_append(&after.s, &after.p, k, v, ki, after.k, after.v, after.ki) == MSA_OK, "append");
+    if (!step_open(&expected, kernel, &after, &in) || !step_open(&found, kernel, &before, &in))
+        return;
+    found.a.new_k = up_bf16(k, n);
+    found.a.new_v = up_bf16(v, n);
+    found.a.new_ki = up_bf16(ki, n_ki);
+    expect_run(c, &expected, kernel);
+    expect_run(c, &found, kernel);
+    expect_same(c, "k", expected.a.k, found.a.k, 2 * rows * wide);
+    expect_same(c, "v", expected.a.v, found.a.v, 2 * rows * wide);
+    if (small) {
+        expect_same(c, "8-bit ki", after.p.ki8, found.a.pages.ki8, rows * s->d_index);
+        expect_same(c, "scale", after.p.scale, found.a.pages.scale, 4 * after.p.n_pages);
+    } else
+        expect_same(c, "ki", expected.a.ki, found.a.ki, 2 * rows * s->d_index);
+    if (strncmp(kernel, "decode/", 7) == 0)
+        expect_same(c, "ids", expected.a.ids, found.a.ids, 4 * ids_count(&after.s));
+    expect_same(c, "o", expected.a.o, found.a.o, 4 * o_count(s));
+    expect_same(c, "lse", expected.a.lse, found.a.lse, 4 * s->n_q * s->n_heads);
+    step_close(&found);
+    step_close(&expected);
+    paging_free(&before);
+    paging_free(&after);
+    inputs_free(&drawn);
+    inputs_free(&in);
+    check_release(mark);
+}
+
+static const msa_shape fast = {1, 1, 4, 2, 64, 64, 32, 3, 1, NULL, NULL},
+                       wide = {1, 1, 16, 1, 128, 128, 128, 2, 1, NULL, NULL};
+
+static void appending(void)
+{
+    check_case c = check_begin("a step stores its tokens first: pages and results are those of msa_append");
+    const int some[] = {33, 129, 3, 96, 300}, more[] = {130, 257}, longer[] = {1300, 300, 1200};
+    batch b;
+    make_batch(&b, 5, 3, some, &fast); // over the end of a page, in the middle of one, from its start
+    for (int small = 0; small < 2; small++)
+        appending_step(&c, &b.s, "decode/swapped", small, check_seed(20));
+    appending_step(&c, &b.s, "dense_decode/split", false, check_seed(21));
+    make_batch(&b, 2, 2, more, &wide);
+    appending_step(&c, &b.s, "decode/swapped", true, check_seed(22));
+#ifdef HAVE_SIMT
+    msa_engine_sms(1); // one piece of work with all stages of all requests, more than the ring has places
+    make_batch(&b, 3, 1, longer, &fast);
+    for (int small = 0; small < 2; small++)
+        appending_step(&c, &b.s, "decode/swapped", small, check_seed(23));
+    msa_engine_sms(132);
+#endif
+    check_end(&c);
+}
+
+// The same plan and buffers, the lengths on the device changed between runs, as when a graph is replayed.
+static void growing(void)
+{
+    check_case c = check_begin("a plan follows lengths that change on the device");
+    const int lens[] = {300, 170};
+    static const char *const kernels[] = {"decode/naive", "decode/split", "decode/swapped", "decode/swapped"};
+    batch b;
+    inputs in;
+    make_batch(&b, 2, 1, lens, &fast);
+    if (!inputs_new(&in, &b.s, INPUTS_DYADIC, check_seed(30)))
+        return;
+    for (int64_t i = 0; i < b.s.n_kv * b.s.d_index; i++)
+        in.ki[i] *=
+            (float)(1 << i / b.s.d_index / b.s.block % 9 * 2); // no block has the scale of its neighbour
+    for (int k = 0; k < 4; k++) {                              // the last one with 8-bit keys
+        step t;
+        paging g;
+        if (!paging_new(&g, &b.s, &in, 30, k == 3) || !step_open(&t, kernels[k], &g, &in))
+            return;
+        int32_t *ids = check_ints(ids_count(&g.s));
+        const int64_t n = o_count(&g.s);
+        float *o = check_floats(n), *found = check_floats(n);
+        for (int length = 170; length >= 1; length -= 43) {
+            g.lens[0] = length, g.lens[1] = 171 - length;
+            device->upload((int32_t *)(uintptr_t)t.a.pages.lens, g.lens, sizeof lens);
+            expect_run(&c, &t, kernels[k]);
+            msa_decode(&g.s, &g.p, in.q, g.k, g.v, in.qi, g.ki, ids, o, NULL, work_for(&g.s));
+            expect_same(&c, "ids", ids, t.a.ids, 4 * ids_count(&g.s));
+            device->download(found, t.a.o, (size_t)n * sizeof *found);
+            check_tensor(&c, "o", (verdict_dims){1, 1, n}, check_widen(o, n), found,
+                         (verdict_budget){0x1p-7, 0, NULL});
+            device->fill(t.a.o, 0xff, (size_t)n * sizeof *found);
+        }
+        step_close(&t);
+        paging_free(&g);
+    }
+    inputs_free(&in);
+    check_end(&c);
+    check_release(NULL);
+}
+
+// What the host cannot see, since it is on the device already.
+static void corrupted(void)
+{
+    check_case c = check_begin("the engine reports page ids and lengths that went bad on the device");
+    const int lens[] = {300, 170};
+    static const char *const kernels[] = {"decode/naive", "decode/split", "decode/swapped",
+                                          "dense_decode/split"};
+    batch b;
+    inputs in;
+    paging g;
+    make_batch(&b, 2, 2, lens, &fast);
+    if (!inputs_new(&in, &b.s, INPUTS_NORMAL, check_seed(40)) || !paging_new(&g, &b.s, &in, 40, false))
+        return;
+    const int32_t bad[][2] = {
+        {1, (int32_t)g.p.n_pages}, {11, -1}, {-1, 1}, {-1, 385}}; // table entry; or length
+    for (int k = 0; k < 4; k++)
+        for (int a = 0; a < 4; a++) {
+            step t;
+            if (!step_open(&t, kernels[k], &g, &in))
+                return;
+            int32_t *at = bad[a][0] < 0 ? (int32_t *)(uintptr_t)t.a.pages.lens
+                                        : (int32_t *)(uintptr_t)t.a.pages.table + bad[a][0];
+            device->upload(at, &bad[a][1], sizeof *at);
+            const msa_status status = msa_plan_run(&t.plan, &t.a, t.work, NULL);
+            check_true(&c,
+                       status == MSA_ERR_DEVICE && strstr(device->trouble(), a < 2 ? "page id" : "length"),
+                       "%s, case %d: %s", kernels[k], a, status == MSA_OK ? "ran" : device->trouble());
+            step_close(&t);
+        }
+    paging_free(&g);
+    inputs_free(&in);
+    check_end(&c);
+    check_release(NULL);
+}
+
+/* ---- Generation ---------------------------------------------------------------------------------------- */
+
+// What a model makes of a text, 16 tokens at a time and then one by one, with its attention on the engine.
+// Both decoders are fed the same bytes. The kernels round K, V and P to bf16, 8 bits, in each of the layers.
+static void generates(const char *path, const char *kernel)
+{
+    static const char text[] =
+        "In the beginning God created the heaven and the earth. And the earth was without "
+        "form, and void; and darkness was upon the face of the deep.";
+    check_case c = check_begin("%s generates with %s as with the reference", path, kernel);
+    const uint8_t *token = (const uint8_t *)text;
+    msa_ops ops = msa_ref_ops;
+    const msa_kernel *k = table_find(kernel, "simt");
+    ops.stage[k->stage] = k;
+    io_error err;
+    model m;
+    if (!model_load(&m, path, err)) {
+        tap_skip(c.name, err);
+        return;
+    }
+    model_decoder *on_engine = model_decoder_new(&m, &ops, 160),
+                  *plain = model_decoder_new(&m, &msa_ref_ops, 160);
+    for (int done = 0, n = 16; done < 131; done += n) {
+        n = done < 128 ? 16 : 1;
+        const float *found = model_decode(on_engine, token + done, n);
+        const float *expected = model_decode(plain, token + done, n);
+        check_true(&c, found && expected, "logits after %d tokens", done + n);
+        if (found && expected)
+            check_tensor(&c, "logits", (verdict_dims){1, 1, MODEL_VOCAB}, check_widen(expected, MODEL_VOCAB),
+                         found, (verdict_budget){0x1p-5, 0, NULL});
+    }
+    model_decoder_free(on_engine);
+    model_decoder_free(plain);
+    model_free(&m);
+    check_end(&c);
+    check_release(NULL);
+}
+
+int main(int argc, char **argv)
+{
+    check_start(argc, argv);
+    e4m3();
+    reference();
+    append();
+    refusals();
+    device = table_device("simt");
+    if (device) {
+        appending();
+        growing();
+        corrupted();
+        generates("data/kjv-msa.safetensors", "decode/swapped");
+        generates("data/kjv-gqa.safetensors", "dense_decode/split");
+    } else
+        tap_skip("steps on the engine", "no C++ compiler here");
+    return check_done();
+}

@@ -1,0 +1,217 @@
+/**
+ * @file test_gradient_kernels.cpp
+ * @brief What the gradients of cuda/backward and cuda/kl promise beyond agreement with the reference:
+ * deterministic kernels leave equal bits in every order of threads and timing of copies; the sweep that does
+ * the work of kl too leaves what both leave apart; keys that nobody chose have a gradient of exactly 0.
+ */
+#include "cuda/kernel.cuh"
+#include "cuda/msa_cuda.h"
+
+#include <cmath>
+#include <random>
+#include <string>
+#include <vector>
+
+extern "C" {
+#include "tap.h"
+}
+
+using std::vector;
+
+/// 128-byte aligned, as the library asks for.
+template <class T> struct Array {
+    vector<T> room;
+    int64_t n;
+    explicit Array(int64_t count = 0) : room((size_t)count + 128), n(count)
+    {
+    }
+    T *data()
+    {
+        return (T *)(((uintptr_t)room.data() + 127) / 128 * 128);
+    }
+};
+
+struct Problem {
+    msa_shape s;
+    Array<uint16_t> q, k, v, qi, ki, dout;
+    Array<int32_t> ids;
+    Array<float> o, lse, index_lse;
+};
+
+static Array<uint16_t> draw(int64_t n, std::mt19937 &rng)
+{
+    Array<uint16_t> x(n);
+    for (int64_t i = 0; i < n; i++)
+        x.data()[i] = __float2bfloat16_rn((float)(rng() % 2001) / 500 - 2).bits;
+    return x;
+}
+
+static vector<float> widened(Array<uint16_t> &x)
+{
+    vector<float> y((size_t)x.n);
+    for (int64_t i = 0; i < x.n; i++)
+        y[(size_t)i] = __bfloat162float({x.data()[i]});
+    return y;
+}
+
+/// Every query takes its local block and, at random, others that are no multiple of `never` but not 0.
+static void choose(Problem &p, int never, std::mt19937 &rng)
+{
+    const msa_shape &s = p.s;
+    p.ids = Array<int32_t>(s.n_kv_heads * s.n_q * s.topk);
+    for (int r = 0; r < s.n_kv_heads; r++)
+        for (int64_t i = 0; i < s.n_q; i++) {
+            int32_t *row = p.ids.data() + (r * s.n_q + i) * s.topk;
+            const int local = (int)((s.n_kv - s.n_q + i) / s.block);
+            int n = 0;
+            for (int b = 0; b < local && n < s.topk - 1; b++)
+                if (b == 0 || (b % never != 0 && rng() % 2))
+                    row[n++] = b;
+            row[n++] = local;
+            for (; n < s.topk; n++)
+                row[n] = -1;
+        }
+}
+
+static Problem make(const msa_shape &s, std::mt19937 &rng)
+{
+    Problem p;
+    const int64_t n = s.n_q * s.n_heads * s.d_head, nk = s.n_kv * s.n_kv_heads * s.d_head;
+    p.s = s;
+    p.q = draw(n, rng), p.k = draw(nk, rng), p.v = draw(nk, rng), p.dout = draw(n, rng);
+    p.qi = draw(s.n_q * s.n_kv_heads * s.d_index, rng), p.ki = draw(s.n_kv * s.d_index, rng);
+    choose(p, 3, rng);
+    p.o = Array<float>(n), p.lse = Array<float>(n / s.d_head),
+    p.index_lse = Array<float>(s.n_kv_heads * s.n_q);
+    vector<char> work(msa_workspace(&msa_ref_ops, &s));
+    msa_sparse(&s, widened(p.q).data(), widened(p.k).data(), widened(p.v).data(), p.ids.data(), p.o.data(),
+               p.lse.data(), work.data());
+    msa_index_lse(&s, widened(p.qi).data(), widened(p.ki).data(), p.ids.data(), p.index_lse.data());
+    return p;
+}
+
+/// What a kernel left; NaN where it left nothing.
+struct Found {
+    bool ok;
+    vector<float> dq, dk, dv, dqi, dki;
+    double loss;
+};
+
+static vector<float> copy(Array<float> &x)
+{
+    return vector<float>(x.data(), x.data() + x.n);
+}
+static Array<float> poisoned(int64_t n)
+{
+    Array<float> x(n);
+    std::fill(x.data(), x.data() + n, NAN);
+    return x;
+}
+
+static Found run(Problem &p, const char *kernel, bool main, bool kl)
+{
+    const msa_shape &s = p.s;
+    const msa_device *engine = msa_engine();
+    Array<float> dq = poisoned(s.n_q * s.n_heads * s.d_head), dk = poisoned(s.n_kv * s.n_kv_heads * s.d_head),
+                 dv = dk, dqi = poisoned(s.n_q * s.n_kv_heads * s.d_index),
+                 dki = poisoned(s.n_kv * s.d_index);
+    Array<double> loss(1);
+    msa_arrays a = {};
+    a.q = p.q.data(), a.k = p.k.data(), a.ids = p.ids.data(), a.lse = p.lse.data();
+    if (main) {
+        a.v = p.v.data(), a.o = p.o.data(), a.dout = p.dout.data();
+        a.dq = dq.data(), a.dk = dk.data(), a.dv = dv.data();
+    }
+    if (kl) {
+        a.qi = p.qi.data(), a.ki = p.ki.data(), a.index_lse = p.index_lse.data();
+        a.dqi = dqi.data(), a.dki = dki.data(), a.loss = loss.data(), a.weight = 0.75;
+    }
+    msa_plan plan;
+    Found f = {};
+    if (msa_plan_make(&plan, engine, kernel, &s, MSA_F32) != MSA_OK)
+        return f;
+    void *work = engine->alloc(plan.workspace);
+    engine->fill(work, 0xff, plan.workspace);
+    f.ok = msa_plan_run(&plan, &a, work, nullptr) == MSA_OK;
+    if (!f.ok)
+        tap_note("%s: %s", kernel, engine->trouble());
+    engine->free(work);
+    f.dq = copy(dq), f.dk = copy(dk), f.dv = copy(dv), f.dqi = copy(dqi), f.dki = copy(dki);
+    f.loss = *loss.data();
+    return f;
+}
+
+static bool same(const vector<float> &a, const vector<float> &b)
+{
+    return a.size() == b.size() && memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+static void equal_bits(Problem &p, const char *kernel, bool main, bool kl, int runs)
+{
+    Found first = {};
+    int different = 0;
+    for (int mode = 0; mode < runs; mode++) {
+        msa_engine_mode(mode % 3, mode / 3 % 3, (uint64_t)mode);
+        const Found f = run(p, kernel, main, kl);
+        if (mode == 0)
+            first = f;
+        const bool attention = same(f.dq, first.dq) && same(f.dk, first.dk) && same(f.dv, first.dv);
+        const bool index = same(f.dqi, first.dqi) && same(f.dki, first.dki) && f.loss == first.loss;
+        different += !f.ok || (main && !attention) || (kl && !index); // what is no output is not written
+    }
+    tap(different == 0, "%s%s: equal bits in %d runs of all orders and timings", kernel,
+        main && kl ? " with kl" : "", runs);
+}
+
+static void one_sweep(Problem &p)
+{
+    const Found both = run(p, "backward/deterministic", true, true);
+    const Found main = run(p, "backward/deterministic", true, false),
+                kl = run(p, "kl/deterministic", false, true);
+    tap(both.ok && main.ok && kl.ok && same(both.dq, main.dq) && same(both.dk, main.dk) &&
+            same(both.dv, main.dv),
+        "one sweep for both leaves the gradients of attention that its own leaves");
+    tap(same(both.dqi, kl.dqi) && same(both.dki, kl.dki) && both.loss == kl.loss && std::isfinite(both.loss),
+        "and those of the index, and the loss");
+}
+
+/// Blocks 3, 6, 9, ... are nobody's but as a local block.
+static void zeros(Problem &p, const char *kernel, bool kl)
+{
+    const msa_shape &s = p.s;
+    const Found f = run(p, kernel, !kl, kl);
+    int64_t wrong = 0, unchosen = 0, n = 0;
+    for (int64_t b = 0; b < msa_n_blocks(&s); b++) {
+        bool chosen = false;
+        for (int64_t a = 0; a < p.ids.n; a++)
+            chosen = chosen || p.ids.data()[a] == b;
+        unchosen += !chosen;
+        for (int64_t j = b * s.block; j < std::min<int64_t>(s.n_kv, (b + 1) * s.block) && !chosen; j++, n++) {
+            const int64_t main_width = (int64_t)s.n_kv_heads * s.d_head;
+            for (int64_t c = 0; c < main_width && !kl; c++)
+                wrong += f.dk[(size_t)(j * main_width + c)] != 0 || f.dv[(size_t)(j * main_width + c)] != 0;
+            for (int64_t c = 0; c < s.d_index && kl; c++)
+                wrong += f.dki[(size_t)(j * s.d_index + c)] != 0;
+        }
+    }
+    tap(f.ok && unchosen > 0 && wrong == 0,
+        "%s: exactly 0 for the %lld keys of %lld blocks that nobody chose", kernel, (long long)n,
+        (long long)unchosen);
+}
+
+int main()
+{
+    std::mt19937 rng(11);
+    // Block 0 is everybody's: two items of 192 queries at most, so that dK and dV are merged.
+    Problem p = make({210, 600, 6, 2, 64, 64, 32, 3, 1, nullptr, nullptr}, rng);
+    equal_bits(p, "backward/deterministic", true, false, 20);
+    equal_bits(p, "backward/deterministic", true, true, 9);
+    equal_bits(p, "kl/deterministic", false, true, 9);
+    one_sweep(p);
+    for (const char *kernel :
+         {"backward/naive", "backward/q_outer", "backward/kv_outer", "backward/deterministic"})
+        zeros(p, kernel, false);
+    for (const char *kernel : {"kl/naive", "kl/kv_outer", "kl/deterministic"})
+        zeros(p, kernel, true);
+    return tap_done();
+}

@@ -1,0 +1,204 @@
+/**
+ * @file test_train_kernels.c
+ * @brief The model trains with the kernels of cuda/ on the CPU engine (TEST_BACKEND=cuda: on a GPU): the
+ * losses of 20 steps follow those of the reference.
+ *
+ * How far apart they may be is derived from more runs: the reference with the kernels' roundings, which are
+ * those of bf16 inputs, of P and of dS. They leave the exact run as the kernels do, by rounding errors that
+ * training carries on and that now and then swap a block for its neighbour in rank. Each of these runs rounds
+ * otherwise, since its inputs are moved by less than a rounding first. The budget is twice the largest
+ * distance of these runs over all steps.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../ref/cli/table.h"
+#include "../ref/model/train.h"
+#include "check.h"
+
+#define STEPS 20
+#define CONTEXT 80
+#define SAMPLES 6
+
+static const model_config small = {.n_layers = 2,
+                                   .d_model = 16,
+                                   .n_heads = 2,
+                                   .n_kv_heads = 1,
+                                   .d_head = 64,
+                                   .d_index = 64,
+                                   .d_ff = 24,
+                                   .block = 32,
+                                   .topk = 2,
+                                   .context = CONTEXT,
+                                   .sparse = 1,
+                                   .theta = 100,
+                                   .eps = 1e-5};
+
+static const train_config run = {.steps = STEPS,
+                                 .batch = 1,
+                                 .index_warmup = STEPS / 2,
+                                 .lr_warmup = 2,
+                                 .lr = 3e-3,
+                                 .lr_end = 1e-3,
+                                 .decay = 0.1,
+                                 .clip = 1,
+                                 .lambda = 1,
+                                 .seed = 5};
+
+/* ---- The reference with a kernel's roundings --------------------------------------------------------- */
+
+static inputs_rng jitter; // of the sample that runs
+
+static float *rounded(const float *x, int64_t n)
+{
+    float *y = malloc((size_t)n * sizeof *y);
+    for (int64_t i = 0; y && i < n; i++) {
+        const double moved =
+            ((double)inputs_below(&jitter, 1 << 20) * 0x1p-19 - 1) * 0x1p-9; // up to half a spacing
+        y[i] = msa_bf16((float)((1 + moved) * (double)x[i]));
+    }
+    return y;
+}
+
+static inputs main_inputs(const msa_shape *s, const float *q, const float *k, const float *v,
+                          const float *dout)
+{
+    const int64_t nq = s->n_q * s->n_heads * s->d_head, nk = s->n_kv * s->n_kv_heads * s->d_head;
+    return (inputs){.q = rounded(q, nq),
+                    .k = rounded(k, nk),
+                    .v = v ? rounded(v, nk) : NULL,
+                    .dout = dout ? rounded(dout, nq) : NULL};
+}
+
+static msa_status dense(const msa_shape *s, const float *q, const float *k, const float *v, float *o,
+                        float *lse, void *work)
+{
+    inputs in = main_inputs(s, q, k, v, NULL);
+    const msa_status status = msa_dense_bf16(s, in.q, in.k, in.v, o, lse, work);
+    inputs_free(&in);
+    return status;
+}
+
+static msa_status sparse(const msa_shape *s, const float *q, const float *k, const float *v,
+                         const int32_t *ids, float *o, float *lse, void *work)
+{
+    inputs in = main_inputs(s, q, k, v, NULL);
+    const msa_status status = msa_sparse_bf16(s, in.q, in.k, in.v, ids, o, lse, work);
+    inputs_free(&in);
+    return status;
+}
+
+static msa_status choose(const msa_shape *s, const float *qi, const float *ki, float *scores, int32_t *ids,
+                         float *index_lse, void *work)
+{
+    inputs in = {.qi = rounded(qi, s->n_q * s->n_kv_heads * s->d_index),
+                 .ki = rounded(ki, s->n_kv * s->d_index)};
+    const msa_status status = msa_index(s, in.qi, in.ki, scores, ids, index_lse, work);
+    inputs_free(&in);
+    return status;
+}
+
+static msa_status backward(const msa_shape *s, const float *q, const float *k, const float *v,
+                           const int32_t *ids, const float *o, const float *lse, const float *dout, float *dq,
+                           float *dk, float *dv, void *work)
+{
+    inputs in = main_inputs(s, q, k, v, dout);
+    const msa_status status = msa_backward_bf16(s, in.q, in.k, in.v, ids, o, lse, in.dout, dq, dk, dv, work);
+    inputs_free(&in);
+    return status;
+}
+
+static msa_status kl(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
+                     const int32_t *ids, const float *lse, const float *index_lse, double weight,
+                     double *loss, float *dqi, float *dki, void *work)
+{
+    inputs in = main_inputs(s, q, k, NULL, NULL);
+    in.qi = rounded(qi, s->n_q * s->n_kv_heads * s->d_index);
+    in.ki = rounded(ki, s->n_kv * s->d_index);
+    const msa_status status =
+        msa_kl(s, in.q, in.k, in.qi, in.ki, ids, lse, index_lse, weight, loss, dqi, dki, work);
+    inputs_free(&in);
+    return status;
+}
+
+/* ---- Runs ------------------------------------------------------------------------------------------- */
+
+typedef struct curve {
+    double loss[STEPS], kl[STEPS];
+} curve;
+
+static bool train(const msa_ops *ops, const train_text *text, curve *c)
+{
+    io_error err;
+    trainer *t = trainer_new(&small, &run, text, ops, err);
+    for (int step = 0; t && step < STEPS; step++) {
+        const train_step done = trainer_step(t);
+        c->loss[step] = done.loss;
+        c->kl[step] = done.kl;
+    }
+    trainer_free(t);
+    return t != NULL;
+}
+
+static double farthest(const double *a, const double *b)
+{
+    double most = 0;
+    for (int step = 0; step < STEPS; step++)
+        most = fmax(most, fabs(a[step] - b[step]));
+    return most;
+}
+
+static void follow(check_case *c, const char *what, double distance, double sampled)
+{
+    const double used = distance / (2 * sampled);
+    check_true(c, used <= 1, "%s: %.3g of its budget", what, used);
+    if (used > c->used)
+        snprintf(c->worst, sizeof c->worst, "%s", what);
+    c->used = fmax(c->used, used);
+}
+
+int main(int argc, char **argv)
+{
+    check_start(argc, argv);
+    const char *wanted = getenv("TEST_BACKEND"), *backend = wanted && *wanted ? wanted : "simt";
+    msa_ops kernels;
+    if (!table_ops(backend, &kernels) || table_missing(backend)) {
+        tap_skip("training with kernels", "this build or machine does not have them");
+        return check_done();
+    }
+    check_case c =
+        check_begin("losses of %d steps with the kernels of %s follow the reference", STEPS, backend);
+    static uint8_t bytes[400];
+    static curve exact, low, found;
+    inputs_rng rng = {check_seed(3)};
+    for (int i = 0; i < 400; i++)
+        bytes[i] = (uint8_t)(i % 7 * 3 + inputs_below(&rng, 5));
+    const train_text text = train_split(bytes, 400);
+    msa_kernel variant[MSA_N_STAGES];
+    msa_ops bf16 = msa_ref_ops;
+    for (int i = 0; i < MSA_N_STAGES; i++) {
+        variant[i] = *msa_ref_ops.stage[i];
+        bf16.stage[i] = &variant[i];
+    }
+    variant[MSA_STAGE_DENSE].dense = dense;
+    variant[MSA_STAGE_INDEX].index = choose;
+    variant[MSA_STAGE_SPARSE].sparse = sparse;
+    variant[MSA_STAGE_BACKWARD].backward = backward;
+    variant[MSA_STAGE_KL].kl = kl;
+    double loss = 0, index_loss = 0;
+    check_true(&c, train(&msa_ref_ops, &text, &exact) && train(&kernels, &text, &found), "both run");
+    for (uint64_t n = 0; n < SAMPLES; n++) {
+        jitter.state = n;
+        check_true(&c, train(&bf16, &text, &low), "sample %d runs", (int)n);
+        loss = fmax(loss, farthest(exact.loss, low.loss));
+        index_loss = fmax(index_loss, farthest(exact.kl, low.kl));
+    }
+    check_true(&c, exact.loss[STEPS - 1] < exact.loss[0] - 0.5, "the model learns: %.3f to %.3f bits",
+               exact.loss[0], exact.loss[STEPS - 1]);
+    follow(&c, "loss", farthest(exact.loss, found.loss), loss);
+    follow(&c, "L_KL", farthest(exact.kl, found.kl), index_loss);
+    check_end(&c);
+    return check_done();
+}
