@@ -99,6 +99,10 @@ expect_refusal "heads that do not divide" "multiple of n_kv_heads" \
     "$MSA" train --text "$W/text" --out "$W/tiny.safetensors" --kv-heads 2 --heads 3
 [[ ! -e $W/tiny.safetensors && ! -e $W/tiny.csv ]]
 check $? "refused runs write nothing"
+train "$W/mean.safetensors" --selector mean > "$W.out" &&
+    "$MSA" generate --model "$W/mean.safetensors" --prompt a > "$W.out" 2> "$W.err"
+[[ $? -eq 2 ]] && grep -q "expected MSA's selector" "$W.err"
+check $? "a decoding step chooses by MSA's rule, and generate refuses another"
 rm -f "$W"/cut.*
 interrupt STOP 0.02 & # a stopped process still holds its lock
 sleep 1

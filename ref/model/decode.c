@@ -72,7 +72,7 @@ model_decoder *model_decoder_new(const model *m, const msa_ops *ops, int max_len
         model_decoder_free(d);
         return NULL;
     }
-    place(d, &memory);                  /* the first piece is pass.x */
+    place(d, &memory);                   /* the first piece is pass.x */
     for (int b = 0; b < n_pages(d); b++) /* any order is a right one */
         d->table[b] = n_pages(d) - 1 - b;
     return d;
