@@ -58,7 +58,7 @@ runs 0 "steps of generation with keys in bf16" decode dense_decode --bf16-keys -
     --seconds 0.02
 says '^decode/streams \(fast\) after timing: ok'
 says '^dense_decode/streams \(fast\) after timing: ok'
-refuses "bf16" "keys in bf16 for a kernel that reads none" dense --bf16-keys --shape "$S"
+refuses "--bf16-keys: expected decode" "keys in bf16 for a kernel that reads none" dense --bf16-keys --shape "$S"
 for shape in 'T=6 S=90 heads=4:2 width=16:8 block=8 topk=3 seqs=3' 'T=26 S=51 heads=4:2 width=16:8 block=8 topk=2 seqs=4'; do
     runs 0 "packed sequences: $shape" dense index topk reverse sparse/ruled prefill decode backward kl --shape "$shape" --seconds 0.02
     [[ $(grep -cE '^[a-z]+/[a-z]+ +(fast|ref) .* yes$' "$W.out") -eq 13 ]]

@@ -94,6 +94,10 @@ static int choose_kernels(bench *b)
         if (table_device(backend) != b->device)
             return cli_fail(b->command, "expected kernels of one device, found %s and %s (--backend chooses)",
                             b->kernel[0]->backend, backend);
+        if (b->half && (strcmp(backend, "fast") != 0 || !subject_is_step(b->kernel[i])))
+            return cli_fail(b->command,
+                            "--bf16-keys: expected decode or dense_decode on fast, found %s/%s on %s",
+                            msa_stage_name(b->kernel[i]->stage), b->kernel[i]->name, backend);
     }
     return 0;
 }
@@ -290,11 +294,7 @@ static int bench_kernel(const bench *b, const msa_kernel *kernel, const msa_shap
         bad = r->verified ? 0 : 1;
     } else if (status == MSA_ERR_UNSUPPORTED && b->n_kernels > 1)
         printf("%s/%s (%s) does not take this shape%s (%s)\n", msa_stage_name(kernel->stage), kernel->name,
-               kernel->backend,
-               b->small  ? ", or no 8-bit index keys"
-               : b->half ? ", or no bf16 keys"
-                         : "",
-               kernel->constraints);
+               kernel->backend, b->small ? ", or no 8-bit index keys" : "", kernel->constraints);
     else
         bad = refuse(b, &t, status);
     subject_close(&t);

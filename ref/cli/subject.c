@@ -458,8 +458,6 @@ msa_status subject_open(subject *t)
     t->paged = t->device && paging_possible(t->s) && subject_is_step(t->kernel);
     if (t->small && !(t->paged && t->kernel->stage == MSA_STAGE_DECODE))
         return MSA_ERR_UNSUPPORTED;
-    if (t->half && (strcmp(t->kernel->backend, "fast") != 0 || !subject_is_step(t->kernel)))
-        return MSA_ERR_UNSUPPORTED;
     if (t->paged && !paging_layout(&t->g, t->s, 0, t->seed))
         status = MSA_ERR_SIZE;
     if (t->device && status == MSA_OK)
