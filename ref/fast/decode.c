@@ -365,7 +365,8 @@ msa_status msa_fast_decode_bf16(const msa_shape *s, const float *q, const uint16
 
 size_t fast_dense_decode_workspace(const msa_shape *s)
 {
-    const size_t here = all_few(s) ? dense_few_workspace(s) : fast_dense_workspace(s);
+    const size_t few = dense_few_workspace(s), many = all_few(s) ? 0 : fast_dense_workspace(s);
+    const size_t here = few > many ? few : many; /* enough for fewer queries too */
     return (size_t)max_i64((int64_t)here, (int64_t)dense_decode_workspace(s));
 }
 
