@@ -4,14 +4,6 @@
 source "$(dirname "$0")/mutate.sh"
 only=${1:-}
 
-# The test of one kernel, or that of steps over pages, until its first failure.
-catches() {
-    local program kernel
-    read -r program kernel <<< "$2"
-    (cd "$1" && timeout 300 "build/tests/$program" 1 $kernel) 2>&1 | grep -m1 -E '^#.*not true|^not ok' |
-        sed -E 's/^.*not true: //; s/T=[^,]*, //; s/order [0-9], timing [0-9]: //' | cut -c1-110
-}
-
 # A mutant of cuda/FILE, by the test of a kernel.
 kernel() { mutant "$1" "cuda/$2" "test_kernels $3" "$4"; }
 
