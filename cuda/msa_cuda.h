@@ -25,7 +25,7 @@ typedef enum msa_dtype { MSA_F32, MSA_BF16 } msa_dtype;
 /** Device arrays of one call, shapes as in msa.h. A stage uses those that its signature there names; the
  *  others may be NULL, and so may the outputs that it allows to be. backward and kl without ids mean full
  *  support. backward/kv_outer and backward/deterministic that are given `loss` too do the work of kl in the
- * same sweep, from its inputs. */
+ *  same sweep, from its inputs; others refuse it. */
 typedef struct msa_arrays {
     const uint16_t *q, *k, *v;    /**< bf16 */
     const uint16_t *qi, *ki;      /**< bf16 */
@@ -36,9 +36,9 @@ typedef struct msa_arrays {
      * chose, which it pays for all the same. NULL: the chosen ones. */
     const int32_t *instead;
     float *index_lse; /**< output of index, input of kl */
-    void *o;          /**< output of dense, sparse and decode, input of backward: float32 or bf16 */
-    float *lse;       /**< likewise, float32; input of kl too */
-    int32_t *first;   /**< outputs of reverse */
+    void *o; /**< output of dense, sparse and decode, input of backward and dense_backward: float32 or bf16 */
+    float *lse;     /**< likewise, float32; input of kl too */
+    int32_t *first; /**< outputs of reverse */
     uint32_t *entries;
     msa_item *items;
     /* Of decode and dense_decode. Who has the lengths and the page table on the host checks them there,

@@ -112,6 +112,7 @@ size_t kl_workspace(const msa_shape *s);
 
 /* The reference's entries of the table, for tables that borrow one. */
 extern const msa_kernel ref_dense_kernel, ref_index_kernel, ref_topk_kernel, ref_reverse_kernel,
-    ref_sparse_kernel, ref_decode_kernel, ref_dense_decode_kernel, ref_backward_kernel, ref_kl_kernel;
+    ref_sparse_kernel, ref_decode_kernel, ref_dense_decode_kernel, ref_backward_kernel,
+    ref_dense_backward_kernel, ref_kl_kernel;
 
 #endif

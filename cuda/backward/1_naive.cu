@@ -65,6 +65,8 @@ size_t workspace(const Call &c)
 msa_status run(const Call &c)
 {
     const int64_t rows = (int64_t)c.s.n_q * c.s.n_heads;
+    if (c.a.loss)
+        return MSA_ERR_UNSUPPORTED;
     clear_gradients(c);
     if (rows > 0)
         with_int<64, 128>(c.d_head, [&](auto d) {

@@ -168,6 +168,8 @@ size_t workspace(const Call &c)
 
 msa_status run(const Call &c)
 {
+    if (c.a.loss)
+        return MSA_ERR_UNSUPPORTED;
     clear_gradients(c);
     if (c.s.n_q > 0)
         with_int<64, 128>(c.d_head, [&](auto d) {

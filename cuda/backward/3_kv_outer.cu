@@ -83,6 +83,11 @@ size_t ON_SIDE(backward, sweep_bytes)(const Call &c, bool deterministic)
     return sweep_workspace(c, {true, c.d_index == c.d_head, deterministic});
 }
 
+size_t ON_SIDE(backward, dense_bytes)(const Call &c)
+{
+    return chunk_workspace(c, {true, false, false}, true);
+}
+
 msa_status ON_SIDE(backward, sweep)(const Call &c, bool deterministic)
 {
     if (!c.a.loss)

@@ -677,16 +677,18 @@ void sweep_chunk(const Call &call, const Task &task, bool full)
         launch_add_up(c, items, w.loss);
 }
 
-/// The bytes for the largest chunk: the last one, or the longest.
+/// The bytes for the largest chunk: the last one.
+inline size_t chunk_workspace(const Call &c, const Task &task, bool full)
+{
+    const int n = chunk_length(c, task, full);
+    return n > 0 ? layout(chunk_of(c, c.s.n_q - n, n), task, full, nullptr).bytes : 0;
+}
+
+/// Whether there will be ids or not.
 inline size_t sweep_workspace(const Call &c, const Task &task)
 {
-    size_t most = 0;
-    for (int full = 0; full < 2; full++) {
-        const int n = chunk_length(c, task, full);
-        const size_t bytes = n > 0 ? layout(chunk_of(c, c.s.n_q - n, n), task, full, nullptr).bytes : 0;
-        most = bytes > most ? bytes : most;
-    }
-    return most;
+    const size_t some = chunk_workspace(c, task, false), all = chunk_workspace(c, task, true);
+    return some > all ? some : all;
 }
 
 /// Chunk after chunk of queries; run_one(chunk, full) is a sweep_chunk for this shape.
