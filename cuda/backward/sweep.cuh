@@ -12,10 +12,6 @@
 #include "gradient.cuh"
 #include "sweeps.cuh"
 
-#ifndef SWEEP_SCRATCH
-#define SWEEP_SCRATCH (INT64_C(1) << 33) // bytes, about, that a chunk of queries may take in scratch
-#endif
-
 namespace
 {
 
@@ -114,11 +110,18 @@ inline Call chunk_of(const Call &c, int q0, int n)
     return part;
 }
 
+/// Bytes, about, that a chunk of queries may take.
+inline size_t scratch_limit()
+{
+    PTX(return (size_t)1 << 33;)
+    CPU(return simt::options.scratch;)
+}
+
 /// As many queries as the scratch allows: the last of a sequence, which see most.
 inline int chunk_length(const Call &c, const Task &task, bool full)
 {
     int n = c.s.n_q < 32768 ? c.s.n_q : 32768;
-    while (n > 1 && layout(chunk_of(c, c.s.n_q - n, n), task, full, nullptr).bytes > (size_t)SWEEP_SCRATCH)
+    while (n > 1 && layout(chunk_of(c, c.s.n_q - n, n), task, full, nullptr).bytes > scratch_limit())
         n = ceil_div(n, 2);
     return n;
 }
