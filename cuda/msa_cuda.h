@@ -96,10 +96,9 @@ void msa_engine_mode(int order, int timing, uint64_t seed);
 /** How many multiprocessors it pretends to have, at most 132, as before the first call: with few, a small
  *  problem gives each a long piece of work. A plan is good for the number at which it was made. */
 void msa_engine_sms(int n);
-/** How much scratch the kernels of backward and kl may take for a chunk of queries, about; 8 GB before the
- * first call, as on a GPU: with little, a small problem goes through in many chunks. Again, plans are to
- * follow. */
-void msa_engine_scratch(size_t bytes);
+/** How many queries at most the kernels of backward and kl take in one go, 32768 before the first call, as on
+ * a GPU: with few, a small problem goes through in many chunks. Again, plans are to follow. */
+void msa_engine_chunk(int queries);
 /** The current CUDA device, in builds by `make cuda`. */
 const msa_device *msa_gpu(void);
 

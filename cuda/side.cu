@@ -313,9 +313,9 @@ extern "C" void msa_engine_mode(int order, int timing, uint64_t seed)
     simt::options.timing = (simt::Timing)timing;
     simt::options.seed = seed;
 }
-extern "C" void msa_engine_scratch(size_t bytes)
+extern "C" void msa_engine_chunk(int queries)
 {
-    simt::options.scratch = bytes;
+    simt::options.chunk = queries;
 }
 
 extern "C" void msa_engine_sms(int n)

@@ -110,18 +110,20 @@ inline Call chunk_of(const Call &c, int q0, int n)
     return part;
 }
 
-/// Bytes, about, that a chunk of queries may take.
-inline size_t scratch_limit()
+constexpr size_t scratch_limit = (size_t)1 << 33; ///< bytes, about, that a chunk of queries may take
+
+/// And how many it may have at most.
+inline int most_queries()
 {
-    PTX(return (size_t)1 << 33;)
-    CPU(return simt::options.scratch;)
+    PTX(return 32768;)
+    CPU(return simt::options.chunk;)
 }
 
 /// As many queries as the scratch allows: the last of a sequence, which see most.
 inline int chunk_length(const Call &c, const Task &task, bool full)
 {
-    int n = c.s.n_q < 32768 ? c.s.n_q : 32768;
-    while (n > 1 && layout(chunk_of(c, c.s.n_q - n, n), task, full, nullptr).bytes > scratch_limit())
+    int n = c.s.n_q < most_queries() ? c.s.n_q : most_queries();
+    while (n > 1 && layout(chunk_of(c, c.s.n_q - n, n), task, full, nullptr).bytes > scratch_limit)
         n = ceil_div(n, 2);
     return n;
 }

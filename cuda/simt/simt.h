@@ -158,10 +158,10 @@ struct Options {
     uint64_t seed = 1; ///< of both random modes; printed with every failure
     int resident =
         1; ///< blocks that run interleaved; more than one for kernels whose blocks wait for each other
-    size_t scratch = (size_t)1 << 33; ///< bytes, about, that a kernel that works in chunks may take for one
-    int sms = 132;                    ///< what a kernel that asks for the number of multiprocessors is told
-    bool keep_going = false;          ///< leave a failure in report() instead of ending the program
-    bool unwritten = false;           ///< let wgmma read shared memory that nobody has written
+    int chunk = 32768;       ///< queries at most that the kernels of backward and kl take in one go
+    int sms = 132;           ///< what a kernel that asks for the number of multiprocessors is told
+    bool keep_going = false; ///< leave a failure in report() instead of ending the program
+    bool unwritten = false;  ///< let wgmma read shared memory that nobody has written
     /// Which blocks of a grid run; all, if empty. Launches count from 0 at reset(). Called by one thread.
     /// `block` counts along x first.
     std::function<bool(const char *kernel, uint64_t launch, uint64_t block, dim3 grid)> only;
