@@ -66,7 +66,7 @@ HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o,$(APP_OBJ))
 
 comma   := ,
 .DEFAULT_GOAL := help
-.PHONY: help deps build cuda cuda-report demo figures results ladder train train-dense train-cuda test check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda bench-cpu test-mutants test-asan soak fuzz install clean FORCE
+.PHONY: help deps build cuda cuda-report demo figures results ladder train train-dense train-cuda experiments experiments-report experiments-cost test check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda bench-cpu test-mutants test-asan soak fuzz install clean FORCE
 
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
@@ -118,11 +118,12 @@ $(B)/tests/%.o: tests/%.cpp $(B)/flags
 $(B)/tests/%.o: tests/%.cu $(B)/flags
 	@mkdir -p $(@D) && echo "  c++ $<"
 	$(Q)$(CXX) $(ALLCXXFLAGS) -x c++ -c $< -o $@
-$(B)/tests/%.gpu.o: tests/%.cu tests/side.cuh tests/instructions.h cuda/nvcc.sh $(wildcard cuda/*.cuh)
+$(B)/tests/%.gpu.o: tests/%.cu tests/side.cuh tests/instructions.h tests/replay.h cuda/nvcc.sh $(wildcard cuda/*.cuh)
 	@mkdir -p $(@D) && echo "  nvcc $<"
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 PROBES := instructions measurements
 $(B)/tests/test_instructions: $(PROBES:%=$(B)/tests/%.o) $(if $(CUDA),$(PROBES:%=$(B)/tests/%.gpu.o))
+$(B)/tests/test_prefill: $(B)/tests/replay.o $(if $(CUDA),$(B)/tests/replay.gpu.o)
 $(B)/tests/test_simt: $(B)/tests/test_simt.o $(SIMT_OBJ) $(B)/tests/tap.o # the engine alone
 	$(Q)$(CXX) $(LINKFLAGS) $^ -o $@
 $(B)/libmsa.a: $(LIB_OBJ)
@@ -136,8 +137,9 @@ $(B)/tests/%: $(B)/tests/%.o $(T_SUPPORT:%.c=$(B)/%.o) $(HEADLESS_OBJ) $(SIDE_OB
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@
 WITH_SIDES := $(B)/cuda/host.o $(B)/ref/cli/table.o $(B)/ref/cli/trial.o $(B)/tests/test_kernels.o $(B)/tests/test_decode.o $(B)/tests/test_counters.o
 $(WITH_SIDES): private FOUND += $(SIDES)# private: flags, on which they depend, is not to know
-$(WITH_SIDES) $(B)/tests/test_instructions.o: $(B)/sides
-$(B)/tests/test_instructions.o: private CXXFLAGS += $(SIDES)
+CXX_SIDES := $(B)/tests/test_instructions.o $(B)/tests/test_prefill.o
+$(WITH_SIDES) $(CXX_SIDES): $(B)/sides
+$(CXX_SIDES): private CXXFLAGS += $(SIDES)
 
 # The page of `msa dump` goes into the program as a C array.
 $(B)/ref/io/viewer.o: $(B)/ref/io/viewer.inc
@@ -206,6 +208,22 @@ train-cuda: deps ## on a GPU: a model 20 times the shipped one at a context of 8
 	$(B)/msa evaluate --model $(B)/train/large-gqa.safetensors --text $$(cat $(B)/text) --held-out --windows 20
 	$(B)/msa dump --model $(B)/train/large-msa.safetensors --text $$(cat $(B)/text) --out $(B)/train/large
 
+# The paper's claims, re-run small: data/experiments. Interrupted, it goes on where it was. JOBS=1: one model at a time.
+EXPERIMENTS = $(if $(QUICK),data/experiments/quick.conf $(B)/quick,data/experiments/small.conf data/experiments)
+experiments: deps ## the paper's claims re-run small, into data/experiments (about three hours; QUICK=1: five minutes)
+	@$(MAKE) --no-print-directory build
+	@MSA=$(B)/msa B=$(B) COMMIT=$(COMMIT) tests/experiments.sh run $(EXPERIMENTS)
+	@$(if $(QUICK),,MSA=$(B)/msa B=$(B) figures/experiments_maps.sh $(B))
+	@$(MAKE) --no-print-directory experiments-report QUICK=$(QUICK)
+
+experiments-report: ## only the tables and figures of the experiments, from their CSV files
+	@figures/experiments.sh $(lastword $(EXPERIMENTS)) $(if $(QUICK),$(B)/quick,figures/experiments) > $(B)/experiments.md
+	@cp $(B)/experiments.md $(lastword $(EXPERIMENTS))/README.md && echo "wrote $(lastword $(EXPERIMENTS))/README.md"
+
+experiments-cost: build ## time of dense attention and MSA on this CPU by length, into data/experiments/cost.csv; needs a quiet machine
+	@MSA=$(B)/msa COMMIT=$(COMMIT) tests/experiments_cost.sh data/experiments/cost.csv
+	@$(MAKE) --no-print-directory experiments-report
+
 # ---- Tests --------------------------------------------------------------------------------------
 T_SCRIPT := $(wildcard tests/test_*.sh) $(if $(SAN),,tests/cuda.sh tests/mutants.sh tests/mutants_kernels.sh)# sanitizers judge the code, not its mutants
 
@@ -251,7 +269,7 @@ test-cuda: build ## what needs a GPU: instructions, every kernel, the program, c
 	@$(call FOR_CUDA,check-cuda-programs)
 	@MSA=$(B)/msa B=$(B) NO_CUDA="$(NO_CUDA)" TEST_LIMIT=7200 tests/run.sh tests/cuda.sh
 
-check-cuda-programs: $(B)/tests/test_instructions $(B)/tests/test_kernels $(B)/tests/test_train_kernels
+check-cuda-programs: $(B)/tests/test_instructions $(B)/tests/test_kernels $(B)/tests/test_prefill $(B)/tests/test_train_kernels
 
 bench-cuda: build ## verify, then time every kernel on this GPU, into data/bench
 	@$(call FOR_CUDA)
@@ -260,8 +278,9 @@ bench-cuda: build ## verify, then time every kernel on this GPU, into data/bench
 bench-cpu: build ## verify, then time the fast path on this CPU, into data/bench
 	@MSA=$(B)/msa tests/bench_cpu.sh
 
-soak: build ## long versions: training killed and resumed 100 times
+soak: build ## long versions: training killed and resumed 100 times, a stored row of the experiments trained again
 	@MSA=$(B)/msa KILLS=100 tests/run.sh tests/test_resume.sh
+	@MSA=$(B)/msa tests/experiments.sh check data/experiments/small.conf data/experiments text dense 1
 
 fuzz: ## coverage-guided fuzzing of the file readers, one minute each
 	@B=$(B) tests/fuzz/run.sh 60

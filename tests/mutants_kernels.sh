@@ -50,6 +50,10 @@ kernel 'dQ in another slot' backward/sweep.cuh backward/deterministic 's/? (int)
 kernel 'every item owns its rows' backward/sweep.cuh backward/kv_outer 's/const bool alone = .*;/const bool alone = true;/'
 kernel 'the last part of a hot block is not merged' backward/sweep.cuh backward/kv_outer 's/at < end; at += limit/at + limit < end; at += limit/'
 kernel 'keys see what comes after' backward/sweep.cuh backward/deterministic 's/: -1);$/: N);/; s/s.prefix + (int)i - work.block \* N/N/'
+mutant 'auto crosses one block early' cuda/prefill/3_auto.cu test_prefill 's/c.s.topk), false/c.s.topk) - 1, false/'
+mutant 'auto counts a block once for each query' cuda/prefill/3_auto.cu test_prefill 's/again |= /again = /'
+mutant 'auto opens one gate whatever it measures' cuda/prefill/3_auto.cu test_prefill 's/part.s.gate.above = true;//'
+mutant 'less workspace asked for than used' cuda/sparse/4_kv_outer.cu test_prefill 's/w.bytes = at;/w.bytes = at - 128;/'
 
 kernel 'a chunk of queries at the positions of the first' backward/sweep.cuh backward/kv_outer 's/part.s.prefix = c.s.prefix + q0;/part.s.prefix = c.s.prefix;/'
 kernel 'a chunk forgets what the ones before it left' backward/sweep.cuh dense_backward/kv_outer 's/add ? ld_global(p) : make_float2(0, 0)/make_float2(0, 0)/'
