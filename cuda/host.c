@@ -329,6 +329,13 @@ static msa_status run_backward(const msa_device *d, const char *kernel, const ms
     return run(d, kernel, &c);
 }
 
+static msa_status run_dense_backward(const msa_device *d, const char *kernel, const msa_shape *s,
+                                     const float *q, const float *k, const float *v, const float *o,
+                                     const float *lse, const float *dout, float *dq, float *dk, float *dv)
+{
+    return run_backward(d, kernel, s, q, k, v, NULL, o, lse, dout, dq, dk, dv);
+}
+
 static float *rounded(const float *x, int64_t n)
 {
     float *y = malloc((size_t)n * sizeof *y);
@@ -416,6 +423,10 @@ static msa_status run_kl(const msa_device *d, const char *kernel, const msa_shap
     (const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids, const float *o, \
      const float *lse, const float *dout, float *dq, float *dk, float *dv, void *work)
 #define GIVES_backward s, q, k, v, ids, o, lse, dout, dq, dk, dv
+#define TAKES_dense_backward                                                                                 \
+    (const msa_shape *s, const float *q, const float *k, const float *v, const float *o, const float *lse,   \
+     const float *dout, float *dq, float *dk, float *dv, void *work)
+#define GIVES_dense_backward s, q, k, v, o, lse, dout, dq, dk, dv
 #define TAKES_kl                                                                                             \
     (const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,                   \
      const int32_t *ids, const float *lse, const float *index_lse, double weight, double *loss, float *dqi,  \

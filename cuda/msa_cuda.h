@@ -25,7 +25,7 @@ typedef enum msa_dtype { MSA_F32, MSA_BF16 } msa_dtype;
 /** Device arrays of one call, shapes as in msa.h. A stage uses those that its signature there names; the
  *  others may be NULL, and so may the outputs that it allows to be. backward and kl without ids mean full
  *  support. backward/kv_outer and backward/deterministic that are given `loss` too do the work of kl in the
- * same sweep, from its inputs. */
+ *  same sweep, from its inputs; others refuse it. */
 typedef struct msa_arrays {
     const uint16_t *q, *k, *v;    /**< bf16 */
     const uint16_t *qi, *ki;      /**< bf16 */
@@ -36,9 +36,9 @@ typedef struct msa_arrays {
      * chose, which it pays for all the same. NULL: the chosen ones. */
     const int32_t *instead;
     float *index_lse; /**< output of index, input of kl */
-    void *o;          /**< output of dense, sparse and decode, input of backward: float32 or bf16 */
-    float *lse;       /**< likewise, float32; input of kl too */
-    int32_t *first;   /**< outputs of reverse */
+    void *o; /**< output of dense, sparse and decode, input of backward and dense_backward: float32 or bf16 */
+    float *lse;     /**< likewise, float32; input of kl too */
+    int32_t *first; /**< outputs of reverse */
     uint32_t *entries;
     msa_item *items;
     /* Of decode and dense_decode. Who has the lengths and the page table on the host checks them there,
@@ -96,6 +96,9 @@ void msa_engine_mode(int order, int timing, uint64_t seed);
 /** How many multiprocessors it pretends to have, at most 132, as before the first call: with few, a small
  *  problem gives each a long piece of work. A plan is good for the number at which it was made. */
 void msa_engine_sms(int n);
+/** How many queries at most the kernels of backward and kl take in one go, 32768 before the first call, as on
+ * a GPU: with few, a small problem goes through in many chunks. Again, plans are to follow. */
+void msa_engine_chunk(int queries);
 /** How many CTAs of a launch it runs in turns, as those on a GPU's multiprocessors do: which one reaches
  * memory first then follows from order and seed alone. 1, as before the first call: each by itself, and which
  * comes first is left to the host's threads. */

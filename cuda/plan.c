@@ -48,6 +48,8 @@ bool plan_takes(msa_stage stage, const msa_shape *s)
                 return false;
         return main_branch && is_block(s->block) &&
                (stage == MSA_STAGE_DENSE_DECODE || (is_width(s->d_index) && select));
+    case MSA_STAGE_DENSE_BACKWARD:
+        return main_branch && is_block(s->block);
     case MSA_STAGE_BACKWARD:
     case MSA_STAGE_KL:
         return main_branch && (stage == MSA_STAGE_BACKWARD || is_width(s->d_index)) && is_block(s->block) &&

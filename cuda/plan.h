@@ -13,6 +13,7 @@
 #define STAGE_decode MSA_STAGE_DECODE
 #define STAGE_dense_decode MSA_STAGE_DENSE_DECODE
 #define STAGE_backward MSA_STAGE_BACKWARD
+#define STAGE_dense_backward MSA_STAGE_DENSE_BACKWARD
 #define STAGE_kl MSA_STAGE_KL
 
 /** Whether the kernels of a stage take this (valid) shape... */
@@ -28,6 +29,7 @@ bool plan_takes(msa_stage stage, const msa_shape *s);
 #define TAKEN_decode "up to 16 queries, dh and di 64 or 128, block 32, 64 or 128, k <= 32, Hq/Hkv <= 16"
 #define TAKEN_dense_decode "up to 16 queries, dh 64 or 128, block 32, 64 or 128, Hq/Hkv <= 16"
 #define TAKEN_backward TAKEN_sparse
+#define TAKEN_dense_backward "dh 64 or 128, block 32, 64 or 128, Hq/Hkv <= 16"
 #define TAKEN_kl TAKEN_prefill
 
 #endif

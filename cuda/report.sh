@@ -44,7 +44,7 @@ done
 
 echo
 echo "shared memory per CTA, bytes (width 128, blocks of 128, k 4):"
-for stage in dense index topk reverse sparse prefill decode; do
+for stage in dense index topk reverse sparse prefill decode backward dense_backward kl; do
     table=$(mktemp)
     "$build/msa" count "$stage" --csv "$table" > /dev/null || exit 1
     awk -F, 'NR > 1 {printf "  %-24s %s\n", $1, $9}' "$table"

@@ -313,6 +313,11 @@ extern "C" void msa_engine_mode(int order, int timing, uint64_t seed)
     simt::options.timing = (simt::Timing)timing;
     simt::options.seed = seed;
 }
+extern "C" void msa_engine_chunk(int queries)
+{
+    simt::options.chunk = queries;
+}
+
 extern "C" void msa_engine_sms(int n)
 {
     simt::options.sms = n;

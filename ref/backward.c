@@ -89,6 +89,13 @@ msa_status msa_backward(const msa_shape *s, const float *q, const float *k, cons
     return backward(s, q, k, v, ids, dout, dq, dk, dv, work, false);
 }
 
+msa_status msa_dense_backward(const msa_shape *s, const float *q, const float *k, const float *v,
+                              const float *o, const float *lse, const float *dout, float *dq, float *dk,
+                              float *dv, void *work)
+{
+    return msa_backward(s, q, k, v, NULL, o, lse, dout, dq, dk, dv, work);
+}
+
 msa_status msa_backward_bf16(const msa_shape *s, const float *q, const float *k, const float *v,
                              const int32_t *ids, const float *o, const float *lse, const float *dout,
                              float *dq, float *dk, float *dv, void *work)

@@ -193,6 +193,11 @@ typedef msa_status msa_backward_fn(const msa_shape *s, const float *q, const flo
                                    const int32_t *ids, const float *o, const float *lse, const float *dout,
                                    float *dq, float *dk, float *dv, void *work);
 
+/** The same with full support: the gradient of dense attention, what MSA's is compared with. */
+typedef msa_status msa_dense_backward_fn(const msa_shape *s, const float *q, const float *k, const float *v,
+                                         const float *o, const float *lse, const float *dout, float *dq,
+                                         float *dk, float *dv, void *work);
+
 /** The selector's loss and its gradient. Student u = softmax of the index logits, teacher t = mean over
  *  the group's heads of softmax of the main logits, both over the support of (i,r):
  *  L_KL = 1/(T Hkv) sum_ir KL(t || u), dL/dlogit = (u - t)/(T Hkv).
@@ -206,16 +211,17 @@ typedef msa_status msa_kl_fn(const msa_shape *s, const float *q, const float *k,
                              double weight, double *loss, float *dqi, float *dki, void *work);
 
 /* The reference: plain C, every sum in double precision, results rounded once to float32. */
-msa_dense_fn msa_dense;               /* gqa.c */
-msa_index_fn msa_index;               /* index.c */
-msa_topk_fn msa_topk;                 /* topk.c */
-msa_reverse_fn msa_reverse;           /* reverse.c */
-msa_sparse_fn msa_sparse;             /* sparse.c */
-msa_prefill_fn msa_prefill;           /* sparse.c */
-msa_decode_fn msa_decode;             /* decode.c */
-msa_dense_decode_fn msa_dense_decode; /* decode.c */
-msa_backward_fn msa_backward;         /* backward.c */
-msa_kl_fn msa_kl;                     /* kl.c */
+msa_dense_fn msa_dense;                   /* gqa.c */
+msa_index_fn msa_index;                   /* index.c */
+msa_topk_fn msa_topk;                     /* topk.c */
+msa_reverse_fn msa_reverse;               /* reverse.c */
+msa_sparse_fn msa_sparse;                 /* sparse.c */
+msa_prefill_fn msa_prefill;               /* sparse.c */
+msa_decode_fn msa_decode;                 /* decode.c */
+msa_dense_decode_fn msa_dense_decode;     /* decode.c */
+msa_backward_fn msa_backward;             /* backward.c */
+msa_dense_backward_fn msa_dense_backward; /* backward.c */
+msa_kl_fn msa_kl;                         /* kl.c */
 
 /** The other direction, KL(u || t), which the paper did not take: dL/dlogit = u (log u/t - KL_ir)/(T Hkv). */
 msa_kl_fn msa_kl_reverse;
@@ -244,6 +250,7 @@ typedef enum msa_stage {
     MSA_STAGE_DECODE,
     MSA_STAGE_DENSE_DECODE,
     MSA_STAGE_BACKWARD,
+    MSA_STAGE_DENSE_BACKWARD,
     MSA_STAGE_KL,
     MSA_N_STAGES
 } msa_stage;
@@ -275,6 +282,7 @@ typedef struct msa_kernel {
         msa_decode_fn *decode;
         msa_dense_decode_fn *dense_decode;
         msa_backward_fn *backward;
+        msa_dense_backward_fn *dense_backward;
         msa_kl_fn *kl;
     };
 } msa_kernel;

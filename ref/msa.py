@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 STAGES = ["dense", "index", "topk", "reverse", "sparse", "prefill", "decode", "dense_decode",
-          "backward", "kl"]
+          "backward", "dense_backward", "kl"]
 
 
 class Error(ValueError):

@@ -27,6 +27,8 @@ REFERENCE(MSA_STAGE_DENSE_DECODE, dense_decode, msa_dense_decode, dense_decode_w
           "attend to all keys, each found through the page table");
 REFERENCE(MSA_STAGE_BACKWARD, backward, msa_backward, backward_workspace,
           "recompute P, accumulate dK and dV in double");
+REFERENCE(MSA_STAGE_DENSE_BACKWARD, dense_backward, msa_dense_backward, backward_workspace,
+          "the same over all visible keys");
 REFERENCE(MSA_STAGE_KL, kl, msa_kl, kl_workspace, "teacher and student rows side by side, in double");
 
 static void plain_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const float *a,
@@ -45,14 +47,15 @@ static void plain_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t
 const msa_ops msa_ref_ops = {
     .stage = {&ref_dense_kernel, &ref_index_kernel, &ref_topk_kernel, &ref_reverse_kernel, &ref_sparse_kernel,
               &ref_prefill_kernel, &ref_decode_kernel, &ref_dense_decode_kernel, &ref_backward_kernel,
-              &ref_kl_kernel},
+              &ref_dense_backward_kernel, &ref_kl_kernel},
     .gemm = plain_gemm,
 };
 
 const char *msa_stage_name(msa_stage stage)
 {
-    static const char *const name[MSA_N_STAGES] = {"dense",   "index",  "topk",         "reverse",  "sparse",
-                                                   "prefill", "decode", "dense_decode", "backward", "kl"};
+    static const char *const name[MSA_N_STAGES] = {"dense",    "index",          "topk",   "reverse",
+                                                   "sparse",   "prefill",        "decode", "dense_decode",
+                                                   "backward", "dense_backward", "kl"};
     return stage >= 0 && stage < MSA_N_STAGES ? name[stage] : "unknown";
 }
 

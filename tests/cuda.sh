@@ -5,7 +5,7 @@
 source "$(dirname "$0")/tap.sh"
 B=${B:-build}
 S='S=70 heads=4:2 width=64:64 block=32 topk=2'
-STAGES='dense index topk reverse sparse prefill decode dense_decode'
+STAGES='dense index topk reverse sparse prefill decode dense_decode backward dense_backward kl'
 
 queries() { # how many a stage gets: decode takes few
     [[ $1 == *decode ]] && echo T=3 || echo T=40
@@ -47,6 +47,7 @@ run_program() { # run_program NAME COMMAND...
 SEED=${MSA_SEED:-1}
 run_program instructions "$B/tests/test_instructions" "$SEED" cuda
 run_program kernels env TEST_BACKEND=cuda "$B/tests/test_kernels" "$SEED"
+run_program training env TEST_BACKEND=cuda "$B/tests/test_train_kernels" "$SEED"
 run_program prefill "$B/tests/test_prefill" "$SEED" cuda
 
 # ---- The program ---------------------------------------------------------------------------------------------
@@ -59,6 +60,8 @@ for stage in $STAGES; do
     "$MSA" bench --backend cuda "$stage" --shape "$(queries "$stage") $S" --seconds 0.02 --no-ceilings > "$W.out" 2> "$W.err"
     check $? "msa bench --backend cuda $stage"
 done
+"$MSA" bench --backend cuda backward --kl --shape "T=40 $S" --seconds 0.02 --no-ceilings > "$W.out" 2> "$W.err" && grep -q '^backward/deterministic+kl .* yes' "$W.out"
+check $? "msa bench --backend cuda backward --kl"
 
 # ---- compute-sanitizer: a few kernels of each kind, on a small shape -------------------------------------------
 

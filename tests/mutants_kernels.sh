@@ -47,6 +47,12 @@ mutant 'auto counts a block once for each query' cuda/prefill/3_auto.cu test_pre
 mutant 'auto opens one gate whatever it measures' cuda/prefill/3_auto.cu test_prefill 's/part.s.gate.above = true;//'
 mutant 'less workspace asked for than used' cuda/sparse/4_kv_outer.cu test_prefill 's/w.bytes = at;/w.bytes = at - 128;/'
 
+kernel 'a chunk of queries at the positions of the first' backward/sweep.cuh dense_backward/kv_outer 's/part.s.prefix = c.s.prefix + q0;/part.s.prefix = c.s.prefix;/'
+kernel 'a chunk forgets what the ones before it left' backward/sweep.cuh dense_backward/kv_outer 's/add ? ld_global(p) : make_float2(0, 0)/make_float2(0, 0)/'
+kernel 'dKi of the first group alone' backward/sweep.cuh kl/kv_outer 's/for (int r = 0; r < s.n_kv_heads; r++) {/for (int r = 0; r < 1; r++) {/'
+kernel 'full support begins a query too late' backward/sweep.cuh dense_backward/kv_outer 's/before > 0 ? before : 0, s.n_q, 0, 0/before > 0 ? before + 1 : 0, s.n_q, 0, 0/'
+kernel 'the index LSE of the warmup without the last key' kl/index_lse.cuh kl/deterministic 's/lse_keys + column <= position/lse_keys + column < position/'
+
 # ---- What the engine sees --------------------------------------------------------------------------
 kernel 'accumulators read before the wait' dense/4_hopper.cu dense/hopper 's/wgmma_wait<1>();/wgmma_wait<2>();/'
 kernel 'a stage that is never given back' dense/4_hopper.cu dense/hopper 's/give_back(smem.v, j - 1);//'
@@ -64,6 +70,7 @@ mutant '8-bit keys decoded without a fence' cuda/decode/3_swapped.cu test_decode
 mutant 'the next queries come too early' cuda/decode/3_swapped.cu test_decode 's/^            mbarrier_wait(&m.queries_empty.*//'
 kernel 'dS read before all have left it' backward/sweep.cuh backward/kv_outer 's/__syncthreads(); \/\/ dS and u - t are there//'
 kernel 'a tile read before it has come' backward/sweep.cuh kl/kv_outer '/auto &stage = m.stage\[tile % 2\];/{n;s/cp_async_wait<0>();//}'
+kernel 'entries of a tile overwritten while they are read' backward/sweep.cuh backward/kv_outer 's/\[tile % 3\]/[tile % 2]/'
 kernel 'no barrier after counting' reverse/2_scan.cu reverse/scan '/atomicAdd(&m.n/,/^}/s/__syncthreads();//'
 
 try_all

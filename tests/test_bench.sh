@@ -35,7 +35,7 @@ fi
 
 # ---- What it is for --------------------------------------------------------------------------------------
 
-for stage in dense index sparse backward kl; do
+for stage in dense index sparse backward dense_backward kl; do
     runs 0 "$stage of fast" "$stage/tiles" --shape "$S" --seconds 0.02
     says "^$stage/tiles \(fast\) before timing: ok, .* 40 of 40 queries judged; seed 1$"
     says "^$stage/tiles \(fast\) after timing: ok"
@@ -60,8 +60,8 @@ says '^decode/streams \(fast\) after timing: ok'
 says '^dense_decode/streams \(fast\) after timing: ok'
 refuses "--bf16-keys: expected decode" "keys in bf16 for a kernel that reads none" dense --bf16-keys --shape "$S"
 for shape in 'T=6 S=90 heads=4:2 width=16:8 block=8 topk=3 seqs=3' 'T=26 S=51 heads=4:2 width=16:8 block=8 topk=2 seqs=4'; do
-    runs 0 "packed sequences: $shape" dense index topk reverse sparse/ruled prefill decode backward kl --shape "$shape" --seconds 0.02
-    [[ $(grep -cE '^[a-z]+/[a-z]+ +(fast|ref) .* yes$' "$W.out") -eq 13 ]]
+    runs 0 "packed sequences: $shape" dense index topk reverse sparse/ruled prefill decode backward dense_backward kl --shape "$shape" --seconds 0.02
+    [[ $(grep -cE '^[a-z_]+/[a-z]+ +(fast|ref) .* yes$' "$W.out") -eq 14 ]]
     check $? "... and all of them hold"
 done
 for kind in random hot local structured; do
@@ -76,6 +76,12 @@ if has simt; then
     runs 0 "8-bit index keys" decode --backend simt --index-keys fp8 --shape "$STEPS" --seconds 0.02
     says '^decode/split \(simt\) does not take this shape, or no 8-bit index keys'
     says '^decode/swapped \(simt\) after timing: ok'
+    runs 0 "gradients" dense_backward backward/deterministic kl/kv_outer --backend simt --shape "$S" --seconds 0.01
+    says '^dense_backward/kv_outer \(simt\) after timing: ok'
+    runs 0 "backward with the KL loss in its sweep" backward/q_outer backward/kv_outer --kl --backend simt --shape "$S" --seconds 0.01
+    says '^backward/q_outer \(simt\) does not take this shape, or no KL loss in its sweep'
+    says '^backward/kv_outer \(simt\) after timing: ok'
+    says '^backward/kv_outer\+kl +simt .* yes'
     refuses "--index-keys" "an unknown kind of keys" decode --backend simt --index-keys int4
     refuses "--json" "the engine's times in a file" topk --backend simt --json "$W/x.json"
 else

@@ -75,7 +75,8 @@ static void infinities_and_nan_of_the_oracle(const double *oracle, const float *
     tap(!passes(expected, found, budget), "NaN is refused even where the oracle has it");
 }
 
-// A single element may be off by four times the noise of rounding, the whole by twice its deviation.
+// A single element may be off by four times the noise of rounding, the whole by about twice its deviation: for
+// these 12 rows by 0.01 * 2 sqrt((1 + 2/12)/3) = 0.01247 each.
 static void low_precision(const double *oracle)
 {
     double noise[N];
@@ -83,11 +84,11 @@ static void low_precision(const double *oracle)
     verdict_budget b = {0, 1e-6, noise};
     for (int i = 0; i < N; i++) {
         noise[i] = 0.01;
-        found[i] = (float)(oracle[i] - 0.0115);
+        found[i] = (float)(oracle[i] - 0.0124);
     }
-    tap(passes(oracle, found, b), "twice the deviation passes everywhere");
+    tap(passes(oracle, found, b), "so much passes everywhere");
     for (int i = 0; i < N; i++)
-        found[i] = (float)(oracle[i] - 0.0117);
+        found[i] = (float)(oracle[i] - 0.0126);
     tap(!passes(oracle, found, b), "more than that is refused");
     for (int i = 0; i < N; i++)
         found[i] = (float)(oracle[i] - (i == 2 ? 0.0399 : 0));

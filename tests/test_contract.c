@@ -389,6 +389,8 @@ static msa_status call(const msa_ops *ops, int stage, const msa_shape *s, const 
         return k->dense_decode(s, NULL, in, in, in, out, out, work);
     case MSA_STAGE_BACKWARD:
         return k->backward(s, in, in, in, ids, in, in, in, out, out, out, work);
+    case MSA_STAGE_DENSE_BACKWARD:
+        return k->dense_backward(s, in, in, in, in, in, in, out, out, out, work);
     default:
         return k->kl(s, in, in, in, in, ids, in, in, 1, &loss, out, out, work);
     }

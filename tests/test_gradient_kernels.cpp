@@ -2,7 +2,8 @@
  * @file test_gradient_kernels.cpp
  * @brief What the gradients of cuda/backward and cuda/kl promise beyond agreement with the reference:
  * deterministic kernels leave equal bits in every order of threads and timing of copies; the sweep that does
- * the work of kl too leaves what both leave apart; keys that nobody chose have a gradient of exactly 0.
+ * the work of kl too leaves what both leave apart; keys that nobody chose have a gradient of exactly 0, in
+ * however many chunks the queries come; scratch never grows with the square of a length.
  */
 #include "cuda/kernel.cuh"
 #include "cuda/msa_cuda.h"
@@ -36,6 +37,7 @@ struct Problem {
     Array<uint16_t> q, k, v, qi, ki, dout;
     Array<int32_t> ids;
     Array<float> o, lse, index_lse;
+    bool full; ///< every visible key, and no ids
 };
 
 static Array<uint16_t> draw(int64_t n, std::mt19937 &rng)
@@ -73,7 +75,7 @@ static void choose(Problem &p, int never, std::mt19937 &rng)
         }
 }
 
-static Problem make(const msa_shape &s, std::mt19937 &rng)
+static Problem make(const msa_shape &s, bool full, std::mt19937 &rng)
 {
     Problem p;
     const int64_t n = s.n_q * s.n_heads * s.d_head, nk = s.n_kv * s.n_kv_heads * s.d_head;
@@ -84,15 +86,22 @@ static Problem make(const msa_shape &s, std::mt19937 &rng)
     p.o = Array<float>(n), p.lse = Array<float>(n / s.d_head),
     p.index_lse = Array<float>(s.n_kv_heads * s.n_q);
     vector<char> work(msa_workspace(&msa_ref_ops, &s));
-    msa_sparse(&s, widened(p.q).data(), widened(p.k).data(), widened(p.v).data(), p.ids.data(), p.o.data(),
-               p.lse.data(), work.data());
-    msa_index_lse(&s, widened(p.qi).data(), widened(p.ki).data(), p.ids.data(), p.index_lse.data());
+    p.full = full;
+    if (full)
+        msa_dense(&s, widened(p.q).data(), widened(p.k).data(), widened(p.v).data(), p.o.data(), p.lse.data(),
+                  work.data());
+    else
+        msa_sparse(&s, widened(p.q).data(), widened(p.k).data(), widened(p.v).data(), p.ids.data(),
+                   p.o.data(), p.lse.data(), work.data());
+    msa_index_lse(&s, widened(p.qi).data(), widened(p.ki).data(), full ? nullptr : p.ids.data(),
+                  p.index_lse.data());
     return p;
 }
 
 /// What a kernel left; NaN where it left nothing.
 struct Found {
     bool ok;
+    int64_t launches;
     vector<float> dq, dk, dv, dqi, dki;
     double loss;
 };
@@ -117,13 +126,14 @@ static Found run(Problem &p, const char *kernel, bool main, bool kl)
                  dki = poisoned(s.n_kv * s.d_index);
     Array<double> loss(1);
     msa_arrays a = {};
-    a.q = p.q.data(), a.k = p.k.data(), a.ids = p.ids.data(), a.lse = p.lse.data();
+    a.q = p.q.data(), a.k = p.k.data(), a.ids = p.full ? nullptr : p.ids.data(), a.lse = p.lse.data();
     if (main) {
         a.v = p.v.data(), a.o = p.o.data(), a.dout = p.dout.data();
         a.dq = dq.data(), a.dk = dk.data(), a.dv = dv.data();
     }
     if (kl) {
-        a.qi = p.qi.data(), a.ki = p.ki.data(), a.index_lse = p.index_lse.data();
+        a.qi = p.qi.data(), a.ki = p.ki.data();
+        a.index_lse = p.full ? nullptr : p.index_lse.data(); // which the kernel then makes itself
         a.dqi = dqi.data(), a.dki = dki.data(), a.loss = loss.data(), a.weight = 0.75;
     }
     msa_plan plan;
@@ -136,6 +146,7 @@ static Found run(Problem &p, const char *kernel, bool main, bool kl)
     if (!f.ok)
         tap_note("%s: %s", kernel, engine->trouble());
     engine->free(work);
+    f.launches = (int64_t)simt::counters.launches;
     f.dq = copy(dq), f.dk = copy(dk), f.dv = copy(dv), f.dqi = copy(dqi), f.dki = copy(dki);
     f.loss = *loss.data();
     return f;
@@ -161,8 +172,55 @@ static void equal_bits(Problem &p, const char *kernel, bool main, bool kl, int r
         different += !f.ok || (main && !attention) || (kl && !index); // what is no output is not written
     }
     msa_engine_resident(1);
-    tap(different == 0, "%s%s: equal bits in %d runs of all orders and timings", kernel,
-        main && kl ? " with kl" : "", runs);
+    tap(different == 0, "%s%s%s: equal bits in %d runs of all orders and timings", kernel,
+        main && kl ? " with kl" : "", p.full ? ", full support" : "", runs);
+}
+
+/// Whether all differ by little of the largest.
+static bool close(const vector<float> &a, const vector<float> &b)
+{
+    double worst = 0, scale = 0;
+    for (size_t i = 0; i < a.size(); i++) {
+        worst = std::fmax(worst, std::isnan(a[i] - b[i]) ? INFINITY : std::fabs((double)a[i] - (double)b[i]));
+        scale = std::fmax(scale, std::fabs((double)a[i]));
+    }
+    return worst <= 1e-5 * scale;
+}
+
+/// Queries in chunks of 29 instead of all at once: other orders of addition, and so other last bits.
+static void chunks(Problem &p, const char *kernel)
+{
+    const Found whole = run(p, kernel, true, true);
+    msa_engine_chunk(29);
+    const Found parts = run(p, kernel, true, true), again = run(p, kernel, true, true);
+    msa_engine_chunk(32768);
+    const bool near = close(whole.dq, parts.dq) && close(whole.dk, parts.dk) && close(whole.dv, parts.dv) &&
+                      close(whole.dqi, parts.dqi) && close(whole.dki, parts.dki) &&
+                      std::fabs(whole.loss - parts.loss) <= 1e-6 * std::fabs(whole.loss);
+    tap(whole.ok && parts.ok && parts.launches >= whole.launches + 2 * 7 && near,
+        "%s%s: in chunks of 29 queries (%lld launches) as in one (%lld)", kernel,
+        p.full ? ", full support" : "", (long long)parts.launches, (long long)whole.launches);
+    tap(same(parts.dq, again.dq) && same(parts.dk, again.dk) && same(parts.dv, again.dv) &&
+            same(parts.dqi, again.dqi) && same(parts.dki, again.dki) && parts.loss == again.loss,
+        "... and equal bits once more");
+}
+
+/// At MiniMax-M3's sizes: 8 GB for a chunk, and beyond that no more than a few bytes a query, head or block.
+static void scratch()
+{
+    for (const char *kernel : {"backward/kv_outer", "backward/deterministic", "dense_backward/kv_outer",
+                               "kl/kv_outer", "kl/deterministic"}) {
+        double most = 0;
+        bool ok = true;
+        for (int64_t n = 1 << 13; n <= 1 << 20; n *= 2) {
+            const msa_shape s = {n, n, 64, 4, 128, 128, 128, 16, 1, nullptr, nullptr};
+            msa_plan plan;
+            ok = ok && msa_plan_make(&plan, msa_engine(), kernel, &s, MSA_BF16) == MSA_OK;
+            most = std::fmax(most, ok ? (double)plan.workspace : 0);
+        }
+        tap(ok && most <= 0x1p33, "%s: at most %.2f GB of scratch up to 2^20 tokens, with full support too",
+            kernel, most / 1e9);
+    }
 }
 
 static void one_sweep(Problem &p)
@@ -205,15 +263,25 @@ int main()
 {
     std::mt19937 rng(11);
     // Block 0 is everybody's: two items of 192 queries at most, so that dK and dV are merged.
-    Problem p = make({210, 600, 6, 2, 64, 64, 32, 3, 1, nullptr, nullptr}, rng);
-    equal_bits(p, "backward/deterministic", true, false, 20);
-    equal_bits(p, "backward/deterministic", true, true, 9);
-    equal_bits(p, "kl/deterministic", false, true, 9);
-    one_sweep(p);
+    Problem hot = make({200, 330, 3, 1, 64, 64, 32, 3, 1, nullptr, nullptr}, false, rng);
+    Problem two = make({70, 330, 6, 2, 64, 64, 32, 3, 1, nullptr, nullptr}, false, rng);
+    Problem all = make({70, 150, 6, 2, 64, 64, 32, 3, 1, nullptr, nullptr}, true, rng);
+    equal_bits(hot, "backward/deterministic", true, true, 20);
+    equal_bits(hot, "backward/deterministic", true, false, 9);
+    equal_bits(two, "kl/deterministic", false, true, 20);
+    equal_bits(all, "backward/deterministic", true, true, 9);
+    one_sweep(two);
+    one_sweep(all);
+    chunks(hot, "backward/deterministic");
+    chunks(all, "backward/deterministic");
+    scratch();
     for (const char *kernel :
          {"backward/naive", "backward/q_outer", "backward/kv_outer", "backward/deterministic"})
-        zeros(p, kernel, false);
+        zeros(two, kernel, false);
     for (const char *kernel : {"kl/naive", "kl/kv_outer", "kl/deterministic"})
-        zeros(p, kernel, true);
+        zeros(two, kernel, true);
+    msa_engine_chunk(29);
+    zeros(two, "backward/kv_outer", false);
+    zeros(two, "kl/kv_outer", true);
     return tap_done();
 }

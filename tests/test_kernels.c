@@ -36,6 +36,8 @@ static void set_mode(uint64_t seed, int number)
         msa_engine_mode(number % 3, number / 3 % 3, seed + (uint64_t)number);
     if (device == msa_engine())
         msa_engine_sms(number % 2 ? 132 : 1 + number % 5);
+    if (device == msa_engine()) // gradients: every fourth time in chunks of queries
+        msa_engine_chunk(number % 4 == 1 ? 29 : 32768);
 #else
     (void)seed, (void)number;
 #endif

@@ -105,6 +105,13 @@ static msa_status backward(const msa_shape *s, const float *q, const float *k, c
     return MSA_OK;
 }
 
+static msa_status dense_backward(const msa_shape *s, const float *q, const float *k, const float *v,
+                                 const float *o, const float *lse, const float *dout, float *dq, float *dk,
+                                 float *dv, void *work)
+{
+    return backward(s, q, k, v, NULL, o, lse, dout, dq, dk, dv, work);
+}
+
 static msa_status kl(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
                      const int32_t *ids, const float *lse, const float *index_lse, double weight,
                      double *loss, float *dqi, float *dki, void *work)
@@ -165,6 +172,8 @@ int main(int argc, char **argv)
     stage((msa_kernel){.stage = MSA_STAGE_DENSE_DECODE, .dense_decode = dense_decode},
           BIT(ARRAY_O) | BIT(ARRAY_LSE));
     stage((msa_kernel){.stage = MSA_STAGE_BACKWARD, .backward = backward},
+          BIT(ARRAY_DQ) | BIT(ARRAY_DK) | BIT(ARRAY_DV));
+    stage((msa_kernel){.stage = MSA_STAGE_DENSE_BACKWARD, .dense_backward = dense_backward},
           BIT(ARRAY_DQ) | BIT(ARRAY_DK) | BIT(ARRAY_DV));
     stage((msa_kernel){.stage = MSA_STAGE_KL, .kl = kl}, BIT(ARRAY_DQI) | BIT(ARRAY_DKI));
     spoil_loss = true;

@@ -61,7 +61,7 @@ template <class T> static T *aligned(vector<T> &x) ///< the vectors have 64 elem
 }
 
 /// Runs a kernel with O in bf16 and returns what the engine counted.
-static simt::Counters count(Problem &p, const char *kernel)
+static simt::Counters count(Problem &p, const char *kernel, bool with_kl = false)
 {
     const msa_device *engine = msa_engine();
     msa_plan plan;
@@ -78,15 +78,17 @@ static simt::Counters count(Problem &p, const char *kernel)
         a.pages = {(int64_t)p.table.size(), p.table.data(), p.lens.data(), ki8, p.scale.data()};
     }
     double loss = 0;
-    const bool kl = strncmp(kernel, "kl/", 3) == 0, backward = strncmp(kernel, "backward/", 9) == 0;
+    const bool kl = with_kl || strncmp(kernel, "kl/", 3) == 0,
+               backward = strstr(kernel, "backward/") != nullptr;
     a.dout = aligned(p.dout), a.weight = 1, a.loss = kl ? &loss : nullptr;
     if (backward)
         a.dq = aligned(p.dq), a.dk = aligned(p.dk), a.dv = aligned(p.dv);
-    if (kl)
+    if (kl && !p.dqi.empty())
         a.dqi = aligned(p.dqi), a.dki = aligned(p.dki);
     const msa_status status = msa_plan_run(&plan, &a, work, nullptr);
     engine->free(work);
-    tap(status == MSA_OK, "%s runs%s%s", kernel, status == MSA_OK ? "" : ": ", engine->trouble());
+    tap(status == MSA_OK, "%s%s runs%s%s", kernel, with_kl ? " with kl" : "", status == MSA_OK ? "" : ": ",
+        engine->trouble());
     return simt::counters;
 }
 
@@ -164,8 +166,67 @@ static void judge(Problem &p, const char *selection)
                        reverse + worklist + partial_lse + 4 * k * hq * t + lse);
 }
 
+static void exactly(const char *what, uint64_t counted, double formula)
+{
+    tap((double)counted == formula, "%s: %llu multiply-adds on tensor cores, %.0f by the design", what,
+        (unsigned long long)counted, formula);
+}
+
+/// How the queries of the items fall into tiles of 64 / G queries, 8 at most, and their rows into 16s; and
+/// those of a block into steps of 32.
+struct Tiles {
+    double n = 0, slices = 0, steps = 0;
+
+    void add(const msa_shape &s, int64_t queries)
+    {
+        const int64_t group = s.n_heads / s.n_kv_heads, per_tile = std::min<int64_t>(8, 64 / group);
+        const int64_t limit = msa_item_limit(&s);
+        steps += (double)ceil_div<int64_t>(queries, 32);
+        for (int64_t left = queries; left > 0; left -= limit)
+            for (int64_t rest = std::min(left, limit); rest > 0; rest -= per_tile) {
+                n++;
+                slices += (double)ceil_div<int64_t>(std::min(rest, per_tile) * group, 16);
+            }
+    }
+};
+static Tiles tiles_of(const Problem &p)
+{
+    Tiles sum;
+    const int64_t n_blocks = msa_n_blocks(&p.s), per_group = p.s.n_q * p.s.topk;
+    for (int r = 0; r < p.s.n_kv_heads; r++) {
+        vector<int64_t> chosen((size_t)n_blocks);
+        for (int64_t a = 0; a < per_group; a++)
+            if (p.ids[(size_t)(r * per_group + a)] >= 0)
+                chosen[(size_t)p.ids[(size_t)(r * per_group + a)]]++;
+        for (int64_t queries : chosen)
+            sum.add(p.s, queries);
+    }
+    return sum;
+}
+
+/// The same with every visible block, as the head of dense_backward/1_kv_outer.cu has it.
+static void judge_dense_gradients(Problem &p)
+{
+    const msa_shape &s = p.s;
+    const double t = (double)s.n_q, n_kv = (double)s.n_kv, hq = s.n_heads, hkv = s.n_kv_heads, d = s.d_head;
+    const double group = hq / hkv;
+    double pairs = 0, slices = 0;
+    for (int64_t b = 0; b < msa_n_blocks(&s); b++) {
+        const int64_t queries = s.n_q - std::max<int64_t>(0, b * s.block - (s.n_kv - s.n_q));
+        Tiles one;
+        one.add(s, queries); // an item's limit is a whole number of tiles
+        pairs += hkv * (double)queries;
+        slices += hkv * one.slices;
+    }
+    const simt::Counters c = count(p, "dense_backward/kv_outer");
+    within_one_percent("dense backward", (double)(c.load_bytes + c.store_bytes),
+                       4 * d * hkv * n_kv + 8 * group * d * pairs + 16 * d * hkv * n_kv,
+                       4 * hq * t * d + 4 * hq * t + 4 * hq * t * d + 8 * hkv * n_kv * d + 8 * group * pairs);
+    exactly("dense backward", c.tensor_fma, 5 * 16 * slices * s.block * d);
+}
+
 /// The sweep over key blocks, as the head of backward/3_kv_outer.cu and of kl/2_kv_outer.cu have it.
-static void judge_gradients(Problem &p, std::mt19937 &rng)
+static void judge_gradients(Problem &p, bool all, std::mt19937 &rng)
 {
     const msa_shape &s = p.s;
     const double t = (double)s.n_q, n_kv = (double)s.n_kv, hq = s.n_heads, hkv = s.n_kv_heads, d = s.d_head;
@@ -183,19 +244,44 @@ static void judge_gradients(Problem &p, std::mt19937 &rng)
     const double tokens = touched_tokens(p),
                  used = touched_tokens(p) / n; // items, but for a short last block
 
+    const Tiles tiles = tiles_of(p);
     simt::Counters c = count(p, "backward/kv_outer");
     const double delta = 4 * hq * t * d + 4 * hq * t, zeros = 4 * hq * t * d + 8 * hkv * n_kv * d;
-    within_one_percent("backward, KV-outer", (double)(c.load_bytes + c.store_bytes),
-                       4 * d * tokens + 4 * group * d * pairs.n + 4 * group * d * pairs.n + 16 * d * tokens,
-                       reverse_bytes(s) + delta + zeros + 8 * group * pairs.n + 4 * pairs.n + 32 * n * items +
-                           16 * n * used + 2048 * hkv * blocks);
+    const double main = 4 * d * tokens + 4 * group * d * pairs.n + 4 * group * d * pairs.n + 16 * d * tokens;
+    const double named = reverse_bytes(s) + delta + zeros + 8 * group * pairs.n + 4 * pairs.n +
+                         32 * n * items + 16 * n * used + 2048 * hkv * blocks;
+    const double main_fma = 5 * 16 * tiles.slices * n * d;
+    within_one_percent("backward, KV-outer", (double)(c.load_bytes + c.store_bytes), main, named);
+    exactly("backward, KV-outer", c.tensor_fma, main_fma);
 
     c = count(p, "kl/kv_outer");
     const double keys = (2 * n + 2 * di + di / 2) * pairs.n + 8 * di * n_kv + 16 * n * hkv * blocks;
+    const double index = 2 * di * tokens + (2 * di + 4 * di + 2 * n) * pairs.n;
+    const double index_named = keys + 4 * hkv * t * di + 4 * n_kv * di + 4 * pairs.n + 16 * items;
+    const double index_fma = (8 + 16) * tiles.n * n * di + 32 * tiles.steps * n * di;
     within_one_percent("kl, KV-outer", (double)(c.load_bytes + c.store_bytes),
-                       2 * (d + di) * tokens + (2 * group * d + 2 * di + 4 * di + 2 * n) * pairs.n,
-                       reverse_bytes(s) + keys + 4 * hkv * t * di + 4 * n_kv * di +
-                           (4 * group + 8) * pairs.n + 32 * n * items + 16 * items);
+                       2 * d * tokens + 2 * group * d * pairs.n + index,
+                       reverse_bytes(s) + (4 * group + 4) * pairs.n + 32 * n * items + index_named);
+    exactly("kl, KV-outer", c.tensor_fma, 16 * tiles.slices * n * d + index_fma);
+
+    if (!all)
+        return;
+    // Parts in bf16, written and read, in place of reductions; each thread of the sum reads its row's ids.
+    c = count(p, "backward/deterministic");
+    double ids = 0;
+    for (size_t row = 0; row < p.ids.size(); row += (size_t)s.topk)
+        for (int slot = 0; slot < s.topk && (slot == 0 || p.ids[row + (size_t)slot - 1] >= 0); slot++)
+            ids += group * d;
+    within_one_percent("backward, deterministic", (double)(c.load_bytes + c.store_bytes), main,
+                       named + 4 * hq * t * d + ids);
+    exactly("backward, deterministic", c.tensor_fma, main_fma);
+
+    // Together they move no main score, Q or K twice.
+    c = count(p, "backward/kv_outer", true);
+    within_one_percent("backward with kl", (double)(c.load_bytes + c.store_bytes), main + index,
+                       named + index_named);
+    exactly("backward with kl", c.tensor_fma, main_fma + index_fma);
+    judge_dense_gradients(p);
 }
 
 /// One group of rows = query * Hkv + group after the other, 256 at a time, and the blocks that their last row
@@ -417,7 +503,7 @@ int main()
         p.lse.resize((size_t)(s.n_q * s.n_heads));
         choose(p, [&](int, int, int) { return rng() % 3 == 0; });
         judge(p, "random");
-        judge_gradients(p, rng);
+        judge_gradients(p, &s != shapes, rng); // the first alone takes the engine as long as the others
         choose(p, [&](int, int, int b) { return b == 0; });
         judge(p, "hot");
         choose(p, [&](int i, int, int b) { return b > (s.n_kv - s.n_q + i) / s.block - s.topk; });

@@ -37,15 +37,25 @@
  * - reduced: 4 G d P of dQ; read and written: 16 d U of dK and dV (blocks of one item).
  * And zeros: 4 Hq T dh + 8 Hkv S dh once.
  *
+ * Operations on tensor cores: 10 d Bk for each row of a tile, in whole 16s; with the KL loss 48 di Bk a tile
+ * and 64 di Bk for every 32 queries of a block besides. tests/test_traffic.cpp counts bytes and operations.
+ *
  * Its floor: 10 G d operations for each key of a pair. mma.sync reaches about two thirds of what wgmma does
  * (FlashAttention-3's paper), 650 TFLOP/s on an H100. Estimate at N = 131072, 64 query and 4 KV heads of 128,
  * k = 16: 22 TFLOP of products take 34 ms at that rate; but operands come from shared memory, 930 KB a tile
  * of 4 queries, at 128 bytes a clock 7300 clocks where the products take 3800: 66 ms at 1.755 GHz on 132
- * multiprocessors; dQ's 69 GB of reductions take 20 ms at 3.35 TB/s beside it. None of this is measured.
+ * multiprocessors. Beside it 69 GB of Q and dO and 69 GB of reductions take 41 ms at 3.35 TB/s. The KL loss
+ * reads 96 KB a tile more, which takes 7 ms; by itself (kl/kv_outer) it takes 25. None of this is measured.
  *
- * What it wastes: shared memory's bandwidth, as said: each warp reads all of Q and dO for its 16 keys, where
- * wgmma would read them once for 64. K, V, dK and dV once more every chunk. Rows of a group that is no power
- * of two.
+ * What it wastes: shared memory's bandwidth. A warp of mma.sync loads its operands itself, so each reads all
+ * of Q and dO twice for its 16 keys, and K and V for every 16 rows: 768 KB of the 930, the rest is dS K. That
+ * is the form here because fragments of 16 x 16 pass from product to product, teacher and mask in registers,
+ * for any group and block. wgmma would read its operands once for 64 keys: two warpgroups, S^T = K Q^T and
+ * dP^T = V dO^T with both operands in shared memory (128 KB a tile), P^T and dS^T as left operands in
+ * registers (64 KB of dO and Q), dS K with dS through shared memory (64 KB), and 48 KB written: 304 KB or
+ * 2400 clocks beside 2560 of products at full rate. By this estimate a tile would take a third of the time,
+ * and Q, dO and dQ in memory, 41 ms, would bound it. K, V, dK and dV once more every chunk. Rows of a group
+ * that is no power of two.
  *
  * Registers at d 128: dK and dV 128 of 255, so one CTA of 8 warps a multiprocessor. Dropped: 32 rows of a
  * tile at a time, for which K's and V's operands would serve twice: it spills. dKi in registers too: 192
@@ -81,6 +91,11 @@ msa_status run(const Call &c)
 size_t ON_SIDE(backward, sweep_bytes)(const Call &c, bool deterministic)
 {
     return sweep_workspace(c, {true, c.d_index == c.d_head, deterministic});
+}
+
+size_t ON_SIDE(backward, dense_bytes)(const Call &c)
+{
+    return chunk_workspace(c, {true, false, false}, true);
 }
 
 msa_status ON_SIDE(backward, sweep)(const Call &c, bool deterministic)

@@ -9,7 +9,7 @@
  *
  * What it costs: with P pairs 2 G d P bytes written and as many read, in place of 4 G d P of reductions, and
  * a rounding of each part. Estimate for 3_kv_outer's example, not measured: 34 GB more through memory, 10 ms
- * at 3.35 TB/s.
+ * at 3.35 TB/s: 1.15 times 3_kv_outer's.
  */
 #include "sweeps.cuh"
 

@@ -12,10 +12,6 @@
 #include "gradient.cuh"
 #include "sweeps.cuh"
 
-#ifndef SWEEP_SCRATCH
-#define SWEEP_SCRATCH (INT64_C(1) << 33) // bytes, about, that a chunk of queries may take in scratch
-#endif
-
 namespace
 {
 
@@ -114,11 +110,20 @@ inline Call chunk_of(const Call &c, int q0, int n)
     return part;
 }
 
+constexpr size_t scratch_limit = (size_t)1 << 33; ///< bytes, about, that a chunk of queries may take
+
+/// And how many it may have at most.
+inline int most_queries()
+{
+    PTX(return 32768;)
+    CPU(return simt::options.chunk;)
+}
+
 /// As many queries as the scratch allows: the last of a sequence, which see most.
 inline int chunk_length(const Call &c, const Task &task, bool full)
 {
-    int n = c.s.n_q < 32768 ? c.s.n_q : 32768;
-    while (n > 1 && layout(chunk_of(c, c.s.n_q - n, n), task, full, nullptr).bytes > (size_t)SWEEP_SCRATCH)
+    int n = c.s.n_q < most_queries() ? c.s.n_q : most_queries();
+    while (n > 1 && layout(chunk_of(c, c.s.n_q - n, n), task, full, nullptr).bytes > scratch_limit)
         n = ceil_div(n, 2);
     return n;
 }
@@ -681,16 +686,18 @@ void sweep_chunk(const Call &call, const Task &task, bool full)
         launch_add_up(c, items, w.loss);
 }
 
-/// The bytes for the largest chunk: the last one, or the longest.
+/// The bytes for the largest chunk: the last one.
+inline size_t chunk_workspace(const Call &c, const Task &task, bool full)
+{
+    const int n = chunk_length(c, task, full);
+    return n > 0 ? layout(chunk_of(c, c.s.n_q - n, n), task, full, nullptr).bytes : 0;
+}
+
+/// Whether there will be ids or not.
 inline size_t sweep_workspace(const Call &c, const Task &task)
 {
-    size_t most = 0;
-    for (int full = 0; full < 2; full++) {
-        const int n = chunk_length(c, task, full);
-        const size_t bytes = n > 0 ? layout(chunk_of(c, c.s.n_q - n, n), task, full, nullptr).bytes : 0;
-        most = bytes > most ? bytes : most;
-    }
-    return most;
+    const size_t some = chunk_workspace(c, task, false), all = chunk_workspace(c, task, true);
+    return some > all ? some : all;
 }
 
 /// Chunk after chunk of queries; run_one(chunk, full) is a sweep_chunk for this shape.

@@ -12,6 +12,8 @@
 /// The gradients of attention and, if c.a.loss, those of the index in the same sweep.
 size_t ON_SIDE(backward, sweep_bytes)(const Call &c, bool deterministic);
 msa_status ON_SIDE(backward, sweep)(const Call &c, bool deterministic);
+/// The bytes for the gradients of attention where there are never any ids.
+size_t ON_SIDE(backward, dense_bytes)(const Call &c);
 
 /// Those of the index alone.
 size_t ON_SIDE(kl, sweep_bytes)(const Call &c, bool deterministic);

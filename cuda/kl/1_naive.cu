@@ -11,7 +11,8 @@
  * Its floor: 2 G dh + 6 di floating-point operations for each visible pair and group, on the CUDA cores.
  *
  * What it wastes: G dot products one after the other in a single thread; a reduction for every multiplication
- * of dKi.
+ * of dKi. Estimate, not measured, at N = 131072, 64 query and 4 KV heads of 128, k = 16: 0.55 TB of
+ * reductions, 0.16 s at 3.35 TB/s.
  */
 #include "../backward/gradient.cuh"
 #include "index_lse.cuh"

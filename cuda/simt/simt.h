@@ -158,6 +158,7 @@ struct Options {
     uint64_t seed = 1; ///< of both random modes; printed with every failure
     int resident =
         1; ///< blocks that run interleaved; more than one for kernels whose blocks wait for each other
+    int chunk = 32768;       ///< queries at most that the kernels of backward and kl take in one go
     int sms = 132;           ///< what a kernel that asks for the number of multiprocessors is told
     bool keep_going = false; ///< leave a failure in report() instead of ending the program
     bool unwritten = false;  ///< let wgmma read shared memory that nobody has written

@@ -16,7 +16,7 @@ typedef struct bench {
     cli_list names;
     int64_t seed;
     double seconds;
-    bool lse, no_ceilings, small, half;
+    bool lse, kl, no_ceilings, small, half;
     selection_kind kind;
     const msa_kernel *kernel[MAX_KERNELS];
     int n_kernels;
@@ -152,6 +152,7 @@ static double useful_flops(const subject *t, const int32_t *ids)
     const msa_shape *s = t->s;
     const double all = selection_pairs(s, NULL) / s->n_kv_heads;
     const double main_branch = 4.0 * s->n_heads / s->n_kv_heads * s->d_head; /* a pair of a group */
+    const double kl = 6.0 * s->d_index;                                      /* three products of the index */
     const double index = 2.0 * s->n_kv_heads * s->d_index * all;
     switch (t->kernel->stage) {
     case MSA_STAGE_DENSE:
@@ -165,7 +166,11 @@ static double useful_flops(const subject *t, const int32_t *ids)
     case MSA_STAGE_DECODE:
         return index + main_branch * selection_pairs(s, ids);
     case MSA_STAGE_BACKWARD: /* five products where the forward pass has two */
-        return 2.5 * main_branch * selection_pairs(s, ids);
+        return (2.5 * main_branch + (t->kl ? kl : 0)) * selection_pairs(s, ids);
+    case MSA_STAGE_DENSE_BACKWARD:
+        return 2.5 * main_branch * selection_pairs(s, NULL);
+    case MSA_STAGE_KL:
+        return (main_branch / 2 + kl) * selection_pairs(s, ids);
     default:
         return 0;
     }
@@ -280,13 +285,18 @@ static int bench_kernel(const bench *b, const msa_kernel *kernel, const msa_shap
     subject t = {.kernel = kernel,
                  .s = s,
                  .lse = b->lse,
+                 .kl = b->kl && kernel->stage == MSA_STAGE_BACKWARD,
                  .small = b->small,
                  .half = b->half,
                  .seed = (uint64_t)b->seed,
                  .kind = b->kind,
                  .cache = b->results.about.cache};
     int bad = 0;
-    *r = (result){.shape = *s, .small = b->small, .half = b->half, .engine = b->device && b->results.on_cpu};
+    *r = (result){.shape = *s,
+                  .kl = t.kl,
+                  .small = b->small,
+                  .half = b->half,
+                  .engine = b->device && b->results.on_cpu};
     const msa_status status = subject_open(&t);
     if (status == MSA_OK) {
         r->kernel = kernel;
@@ -294,7 +304,11 @@ static int bench_kernel(const bench *b, const msa_kernel *kernel, const msa_shap
         bad = r->verified ? 0 : 1;
     } else if (status == MSA_ERR_UNSUPPORTED && b->n_kernels > 1)
         printf("%s/%s (%s) does not take this shape%s (%s)\n", msa_stage_name(kernel->stage), kernel->name,
-               kernel->backend, b->small ? ", or no 8-bit index keys" : "", kernel->constraints);
+               kernel->backend,
+               b->small ? ", or no 8-bit index keys"
+               : t.kl   ? ", or no KL loss in its sweep"
+                        : "",
+               kernel->constraints);
     else
         bad = refuse(b, &t, status);
     subject_close(&t);
@@ -405,6 +419,8 @@ int cmd_bench(int argc, char **argv)
          "KIND bf16 (the default) or fp8: 8-bit ones, for decode on a device that takes them"},
         {"--bf16-keys", CLI_FLAG, &b.half, 0, 0,
          "stores keys, values and index keys as bf16 for decode and dense_decode of the back end fast"},
+        {"--kl", CLI_FLAG, &b.kl, 0, 0,
+         "backward does the work of kl in the same sweep, where a kernel on a device can"},
         {"--lse", CLI_FLAG, &b.lse, 0, 0, "also writes the log-sum-exps, where they are optional"},
         {"--seconds", CLI_REAL, &b.seconds, 0.001, 3600, "S at most for the repeats of a kernel, 3 at least"},
         {"--no-ceilings", CLI_FLAG, &b.no_ceilings, 0, 0,

@@ -330,7 +330,7 @@ static msa_shape standard_shape(const msa_kernel *const *kernel, int n)
     for (int i = 0; i < n; i++) {
         const msa_stage stage = kernel[i]->stage;
         if ((stage == MSA_STAGE_DENSE || stage == MSA_STAGE_SPARSE || stage == MSA_STAGE_PREFILL ||
-             stage == MSA_STAGE_BACKWARD || stage == MSA_STAGE_KL) &&
+             stage == MSA_STAGE_BACKWARD || stage == MSA_STAGE_DENSE_BACKWARD || stage == MSA_STAGE_KL) &&
             s.n_q > 16)
             s.n_q = 16;
         if (stage == MSA_STAGE_DECODE)

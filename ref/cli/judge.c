@@ -45,9 +45,10 @@ static size_t count(const msa_shape *s, int tensor)
 /* What a stage writes that roundings to bf16 within it move. */
 static unsigned noisy_tensors(msa_stage stage)
 {
-    return stage == MSA_STAGE_BACKWARD ? BIT(VERDICT_DQ) | BIT(VERDICT_DK) | BIT(VERDICT_DV)
-           : stage == MSA_STAGE_KL     ? BIT(VERDICT_DQI) | BIT(VERDICT_DKI)
-                                       : BIT(VERDICT_O);
+    return stage == MSA_STAGE_BACKWARD || stage == MSA_STAGE_DENSE_BACKWARD
+               ? BIT(VERDICT_DQ) | BIT(VERDICT_DK) | BIT(VERDICT_DV)
+           : stage == MSA_STAGE_KL ? BIT(VERDICT_DQI) | BIT(VERDICT_DKI)
+                                   : BIT(VERDICT_O);
 }
 
 static bool open_judgement(judgement *j)
@@ -438,9 +439,13 @@ static void judge_backward(judgement *j, const int32_t *ids, const char *support
     msa_backward(j->s, in->q, in->k, in->v, ids, o, lse, in->dout, j->oracle[VERDICT_DQ],
                  j->oracle[VERDICT_DK], j->oracle[VERDICT_DV], j->oracle_work);
     add_reference_noise(j, ids);
-    if (accepted(j, j->kernel->backward(j->s, in->q, in->k, in->v, ids, o, lse, in->dout,
-                                        j->found[VERDICT_DQ].data, j->found[VERDICT_DK].data,
-                                        j->found[VERDICT_DV].data, j->work.data)))
+    float *dq = j->found[VERDICT_DQ].data, *dk = j->found[VERDICT_DK].data, *dv = j->found[VERDICT_DV].data;
+    const msa_kernel *kernel = j->kernel;
+    if (accepted(j, kernel->stage == MSA_STAGE_DENSE_BACKWARD
+                        ? kernel->dense_backward(j->s, in->q, in->k, in->v, o, lse, in->dout, dq, dk, dv,
+                                                 j->work.data)
+                        : kernel->backward(j->s, in->q, in->k, in->v, ids, o, lse, in->dout, dq, dk, dv,
+                                           j->work.data)))
         judge_tensors(j, BIT(VERDICT_DQ) | BIT(VERDICT_DK) | BIT(VERDICT_DV), support);
 }
 
@@ -506,6 +511,10 @@ static void judge_stage(judgement *j, uint64_t seed)
         break;
     case MSA_STAGE_SPARSE:
         for_each_support(j, seed, judge_sparse);
+        break;
+    case MSA_STAGE_DENSE_BACKWARD:
+        run_forward(j, NULL);
+        judge_backward(j, NULL, "full support");
         break;
     case MSA_STAGE_BACKWARD:
         for_each_support(j, seed, judge_backward);

@@ -56,10 +56,18 @@ static int decimals(double x)
     return n;
 }
 
+#define NAME 64
+/* With KL in its sweep a backward kernel does more, and so is called otherwise. */
+static const char *name_of(const result *r, char name[NAME])
+{
+    snprintf(name, NAME, "%s%s", r->kernel->name, r->kl ? "+kl" : "");
+    return name;
+}
+
 static void print_row(const results *all, const result *r)
 {
-    char name[96];
-    snprintf(name, sizeof name, "%s/%s", msa_stage_name(r->kernel->stage), r->kernel->name);
+    char name[96], own[NAME];
+    snprintf(name, sizeof name, "%s/%s", msa_stage_name(r->kernel->stage), name_of(r, own));
     printf("%-22s %-5s", name, r->kernel->backend);
     if (!r->time.repeats)
         printf(" %10s %-25s", "-", "");
@@ -139,22 +147,35 @@ static json_t *real_or_null(double x)
     return json_real(strtod(text, NULL));
 }
 
-static bool has_index(msa_stage stage)
+static bool has_index(const result *r)
 {
-    return stage == MSA_STAGE_INDEX || stage == MSA_STAGE_PREFILL || stage == MSA_STAGE_DECODE ||
+    const msa_stage stage = r->kernel->stage;
+    return r->kl || stage == MSA_STAGE_INDEX || stage == MSA_STAGE_PREFILL || stage == MSA_STAGE_DECODE ||
            stage == MSA_STAGE_KL;
+}
+
+static bool is_gradient(msa_stage stage)
+{
+    return stage == MSA_STAGE_BACKWARD || stage == MSA_STAGE_DENSE_BACKWARD || stage == MSA_STAGE_KL;
+}
+
+/* On a device gradients are summed by reductions in memory unless a kernel says otherwise by its name. */
+static bool is_deterministic(const msa_kernel *k)
+{
+    return strcmp(k->backend, "cuda") != 0 || strcmp(k->name, "deterministic") == 0;
 }
 
 static json_t *result_json(const result *r)
 {
     const msa_shape *s = &r->shape;
     const int batch = msa_n_seqs(s);
+    char name[NAME];
     const char *dtype = r->small                                             ? "fp8"
                         : r->half || r->kernel->precision >= MSA_BF16_INPUTS ? "bf16"
                                                                              : "f32";
     json_t *o = json_object();
     json_object_set_new(o, "stage", json_string(stage_of(r)));
-    json_object_set_new(o, "kernel", json_string(r->kernel->name));
+    json_object_set_new(o, "kernel", json_string(name_of(r, name)));
     json_object_set_new(o, "n", json_integer(s->n_kv / batch));
     json_object_set_new(o, "n_q", json_integer(s->n_q / batch));
     json_object_set_new(o, "batch", json_integer(batch));
@@ -165,9 +186,11 @@ static json_t *result_json(const result *r)
     json_object_set_new(o, "topk", json_integer(s->topk));
     json_object_set_new(o, "distribution", text_or_null(r->distribution));
     json_object_set_new(o, "union8", real_or_null(r->union8));
-    json_object_set_new(o, "index_dtype", text_or_null(has_index(r->kernel->stage) ? dtype : NULL));
+    json_object_set_new(o, "index_dtype", text_or_null(has_index(r) ? dtype : NULL));
     json_object_set_new(o, "lse", json_boolean(r->lse));
-    json_object_set_new(o, "deterministic", json_null());
+    json_object_set_new(o, "deterministic",
+                        is_gradient(r->kernel->stage) ? json_boolean(is_deterministic(r->kernel))
+                                                      : json_null());
     json_object_set_new(o, "ms_median", real_or_null(r->time.median));
     json_object_set_new(o, "ms_min", real_or_null(r->time.min));
     json_object_set_new(o, "ms_max", real_or_null(r->time.max));

@@ -14,6 +14,7 @@ typedef struct result {
     const char *distribution; /**< of the ids it was given; NULL where it takes none */
     double union8;            /**< of its ids; 0: it has none */
     bool lse, verified;
+    bool kl;      /**< of backward, with the KL loss in its sweep */
     bool small;   /**< 8-bit index keys */
     bool half;    /**< keys, values and index keys stored as bf16 */
     bool engine;  /**< ran on the CPU engine, whose time says nothing about a GPU */
@@ -38,7 +39,8 @@ bool results_have_json(void);
  */
 int results_write(const char *command, const char *path, const results *all);
 void results_print(const results *all);
-/** Draws the rates into a file that ends in .svg or .png, or says on stderr why not. Returns the exit status. */
+/** Draws the rates into a file that ends in .svg or .png, or says on stderr why not. Returns the exit status.
+ */
 int results_draw(const char *command, const char *path, const results *all);
 
 /** NULL where the text is a file of results, with all fields and no other; else what is wrong with it. Only

@@ -113,7 +113,8 @@ roofline_need roofline_of(const msa_kernel *kernel, const msa_shape *s, msa_dtyp
         return reverse(s, &z);
     case MSA_STAGE_SPARSE:
         return sparse(kernel, s, &z, a->ids);
-    case MSA_STAGE_BACKWARD: /* five products; Q, O, dO and dQ, K, V, dK and dV */
+    case MSA_STAGE_BACKWARD:
+    case MSA_STAGE_DENSE_BACKWARD: /* five products; Q, O, dO and dQ, K, V, dK and dV */
         return (roofline_need){.fma = selection_pairs(s, a->ids) * z.g * 5 * z.d,
                                .bytes = (8 + z.o) * z.t * z.hq * z.d + z.chosen + 8 * z.s * z.hkv * z.d +
                                         4 * z.t * (z.hq + z.hkv * z.k)};

@@ -44,14 +44,6 @@ float *sample_row(void *x, int64_t i, int64_t width)
     return x ? (float *)x + i * width : NULL;
 }
 
-msa_seq sample_seq(const msa_shape *s, int64_t i)
-{
-    int n = 0;
-    while (n + 1 < msa_n_seqs(s) && msa_get_seq(s, n).q0 + msa_get_seq(s, n).n_q <= i)
-        n++;
-    return msa_get_seq(s, n);
-}
-
 static int64_t largest_row(const msa_shape *s)
 {
     const int64_t o = (int64_t)s->n_heads * s->d_head, qi = (int64_t)s->n_kv_heads * s->d_index;
@@ -61,7 +53,7 @@ static int64_t largest_row(const msa_shape *s)
 static bool open_query(query *q, const subject *t, sample_verdict *v, int64_t i)
 {
     const msa_shape *s = t->s;
-    const msa_seq seq = sample_seq(s, i);
+    const msa_seq seq = subject_seq(s, i);
     void *const *x = t->given;
     const int64_t hq = (int64_t)s->n_heads * s->d_head, hkv = (int64_t)s->n_kv_heads * s->d_head;
     *q = (query){.t = t, .v = v, .i = i, .s = *s};
@@ -80,7 +72,7 @@ static bool open_query(query *q, const subject *t, sample_verdict *v, int64_t i)
     q->expected = malloc(n * sizeof *q->expected);
     q->found = malloc(n * sizeof *q->found);
     q->wide = malloc(n * sizeof *q->wide);
-    q->noise = malloc((size_t)hq * sizeof *q->noise);
+    q->noise = malloc(n * sizeof *q->noise);
     return q->work && q->ids && q->expected && q->found && q->wide && q->noise;
 }
 
@@ -163,8 +155,7 @@ static void compare_main(query *q, const float *lse)
         budget.relative = BF16_FLOOR;
     if (q->t->kernel->precision >= MSA_BF16_WEIGHTS) {
         budget.noise = q->noise;
-        if (!noise_of_rounding(s, q->in.q, q->in.k, q->in.v,
-                               is_dense(q->t->kernel->stage) ? NULL : q->ids,
+        if (!noise_of_rounding(s, q->in.q, q->in.k, q->in.v, is_dense(q->t->kernel->stage) ? NULL : q->ids,
                                q->t->kernel->precision >= MSA_BF16_PARTIALS, q->noise))
             sample_no_memory(q->v);
     }
@@ -266,9 +257,9 @@ static void judge_query(query *q)
             given_ids(q);
         judge_sparse(q, lse);
     }
-    else if (q->t->kernel->stage == MSA_STAGE_BACKWARD)
+    if (SUBJECT_HAS(q->t->out, ARRAY_DQ))
         sample_backward(q);
-    else if (q->t->kernel->stage == MSA_STAGE_KL)
+    if (SUBJECT_HAS(q->t->out, ARRAY_DQI))
         sample_kl(q);
     free(lse);
 }
@@ -364,6 +355,7 @@ static double cost_of_query(const subject *t)
     switch (t->kernel->stage) {
     case MSA_STAGE_DENSE:
     case MSA_STAGE_DENSE_DECODE:
+    case MSA_STAGE_DENSE_BACKWARD:
         return 4 * keys * wide;
     case MSA_STAGE_INDEX:
         return 2 * index;
@@ -406,9 +398,9 @@ static void judge_sample(subject *t, sample_verdict *v)
             sample_no_memory(v);
         close_query(&q);
     }
-    if (v->pass && t->kernel->stage == MSA_STAGE_KL)
+    if (v->pass && SUBJECT_HAS(t->out, ARRAY_DKI))
         sample_loss(t, v, loss, n);
-    if (v->pass && t->kernel->stage >= MSA_STAGE_BACKWARD)
+    if (v->pass && (SUBJECT_HAS(t->out, ARRAY_DK) || SUBJECT_HAS(t->out, ARRAY_DKI)))
         sample_keys(t, v, n);
     free(loss);
     if ((double)v->n_ties > ceil(MAX_TIES * (double)v->n_ids))

@@ -12,50 +12,114 @@
 
 /* ---- Queries ----------------------------------------------------------------------------------------- */
 
+/* One group of a query over the keys that it sees, gathered, as a call of its own with full support. */
+typedef struct own_call {
+    msa_shape s;
+    float *k, *v, *ki;               /* of the keys; NULL where the stage has none */
+    const float *q, *dout, *qi;      /* of the group */
+    float *dq, *dk, *dv, *dqi, *dki; /* expected; those of keys are only a part of theirs, and nobody asks */
+    double *noise[3];
+    void *work;
+} own_call;
+
+static float *gathered(const float *x, int64_t stride, const int64_t *tokens, int64_t n, int width)
+{
+    float *y = x ? malloc((size_t)(n * width) * sizeof *y) : NULL;
+    for (int64_t a = 0; y && a < n; a++)
+        memcpy(y + a * width, x + tokens[a] * stride, (size_t)width * sizeof *y);
+    return y;
+}
+
+static void close_own(own_call *c)
+{
+    void *const all[] = {c->k,   c->v,   c->ki,       c->dq,       c->dk,       c->dv,
+                         c->dqi, c->dki, c->noise[0], c->noise[1], c->noise[2], c->work};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        free(all[i]);
+}
+
+static bool open_own(own_call *c, const query *q, int r)
+{
+    const msa_shape *s = &q->s;
+    const int group = s->n_heads / s->n_kv_heads, d = s->d_head, di = s->d_index;
+    const int32_t *ids = SUBJECT_HAS(q->t->in, ARRAY_IDS) ? q->ids + r * s->topk : NULL;
+    int64_t *tokens = malloc((size_t)max_support(s, !ids) * sizeof *tokens);
+    *c = (own_call){.s = *s};
+    if (!tokens)
+        return false;
+    const int64_t n = list_support(s, ids, s->n_kv - 1, tokens), stride = (int64_t)s->n_kv_heads * d;
+    c->s.n_kv = n;
+    c->s.n_heads = group;
+    c->s.n_kv_heads = 1;
+    c->k = gathered(q->in.k + r * d, stride, tokens, n, d);
+    c->v = q->in.v ? gathered(q->in.v + r * d, stride, tokens, n, d) : NULL;
+    c->ki = gathered(q->in.ki, di, tokens, n, di);
+    free(tokens);
+    c->q = q->in.q + (int64_t)r * group * d;
+    c->dout = q->in.dout ? q->in.dout + (int64_t)r * group * d : NULL;
+    c->qi = q->in.qi ? q->in.qi + (int64_t)r * di : NULL;
+    const size_t own = (size_t)(group * d + di), keys = (size_t)(n * (d > di ? d : di));
+    float **const result[] = {&c->dq, &c->dqi, &c->dk, &c->dv, &c->dki};
+    bool ok = c->k != NULL;
+    for (int i = 0; i < 5; i++) {
+        *result[i] = malloc((i < 2 ? own : keys) * sizeof(float));
+        ok = ok && *result[i];
+    }
+    for (int i = 0; i < 3; i++) {
+        c->noise[i] = malloc((i < 1 ? own : keys) * sizeof(double));
+        ok = ok && c->noise[i];
+    }
+    c->work = malloc(msa_workspace(&msa_ref_ops, &c->s));
+    return ok && c->work && (c->v || !q->in.v) && (c->ki || !q->in.ki);
+}
+
 void sample_backward(query *q)
 {
     const msa_shape *s = &q->s;
-    const int64_t width = (int64_t)s->n_heads * s->d_head, keys = s->n_kv * s->n_kv_heads * s->d_head;
-    const msa_precision precision = q->t->kernel->precision;
-    float *dkv = malloc(2 * (size_t)keys * sizeof *dkv);
-    double *noise = malloc((size_t)(width + 2 * keys) * sizeof *noise);
+    const int64_t width = (int64_t)s->n_heads * s->d_head, part = width / s->n_kv_heads;
     verdict_budget budget = verdict_float32(s, &q->in, VERDICT_DQ, 0);
-    budget.noise = noise;
-    if (!dkv || !noise ||
-        !noise_of_backward(s, q->in.q, q->in.k, q->in.v, q->ids, q->in.dout, precision, q->t->device != NULL, noise,
-                           noise + width, noise + width + keys))
-        sample_no_memory(q->v);
-    else if (sample_fetch(q->t, q->v, ARRAY_DQ, q->i * width, width, q->found)) {
-        msa_backward(s, q->in.q, q->in.k, q->in.v, q->ids, NULL, NULL, q->in.dout, q->expected, dkv,
-                     dkv + keys, q->work);
-        sample_compare_query(q, VERDICT_DQ, budget);
+    budget.noise = q->noise;
+    for (int r = 0; r < s->n_kv_heads; r++) {
+        own_call c;
+        if (open_own(&c, q, r) &&
+            noise_of_backward(&c.s, c.q, c.k, c.v, NULL, c.dout, q->t->kernel->precision,
+                              q->t->device != NULL, c.noise[0], c.noise[1], c.noise[2])) {
+            msa_backward(&c.s, c.q, c.k, c.v, NULL, NULL, NULL, c.dout, c.dq, c.dk, c.dv, c.work);
+            memcpy(q->expected + r * part, c.dq, (size_t)part * sizeof *c.dq);
+            memcpy(q->noise + r * part, c.noise[0], (size_t)part * sizeof *c.noise[0]);
+        } else
+            sample_no_memory(q->v);
+        close_own(&c);
     }
-    free(dkv);
-    free(noise);
+    if (sample_fetch(q->t, q->v, ARRAY_DQ, q->i * width, width, q->found))
+        sample_compare_query(q, VERDICT_DQ, budget);
 }
 
-/* The loss is a mean over the queries, so that one of T has a T-th of the weight. */
+/* The loss is a mean over queries and groups, so that one of each has so small a share of the weight. */
 void sample_kl(query *q)
 {
     const msa_shape *s = &q->s;
     const int64_t width = (int64_t)s->n_kv_heads * s->d_index;
     const double weight = SUBJECT_KL_WEIGHT / (double)q->t->s->n_q;
-    const int64_t keys = s->n_kv * s->d_index;
-    float *dki = malloc((size_t)keys * sizeof *dki);
-    double *noise = malloc((size_t)(width + keys) * sizeof *noise);
     verdict_budget budget = verdict_float32(s, &q->in, VERDICT_DQI, weight);
     if (q->t->kernel->precision >= MSA_BF16_WEIGHTS)
-        budget.noise = noise;
-    if (!dki || !noise ||
-        (budget.noise && !noise_of_kl(s, q->in.q, q->in.k, q->in.qi, q->in.ki, q->ids, weight, noise, noise + width)))
-        sample_no_memory(q->v);
-    else if (sample_fetch(q->t, q->v, ARRAY_DQI, q->i * width, width, q->found)) {
-        msa_kl(s, q->in.q, q->in.k, q->in.qi, q->in.ki, q->ids, NULL, NULL, weight, &q->loss, q->expected,
-               dki, q->work);
-        sample_compare_query(q, VERDICT_DQI, budget);
+        budget.noise = q->noise;
+    for (int r = 0; r < s->n_kv_heads; r++) {
+        own_call c;
+        double loss;
+        if (open_own(&c, q, r) &&
+            noise_of_kl(&c.s, c.q, c.k, c.qi, c.ki, NULL, weight / s->n_kv_heads, c.noise[0], c.noise[1])) {
+            msa_kl(&c.s, c.q, c.k, c.qi, c.ki, NULL, NULL, NULL, weight / s->n_kv_heads, &loss, c.dqi, c.dki,
+                   c.work);
+            q->loss += loss / s->n_kv_heads;
+            memcpy(q->expected + r * s->d_index, c.dqi, (size_t)s->d_index * sizeof *c.dqi);
+            memcpy(q->noise + r * s->d_index, c.noise[0], (size_t)s->d_index * sizeof *c.noise[0]);
+        } else
+            sample_no_memory(q->v);
+        close_own(&c);
     }
-    free(dki);
-    free(noise);
+    if (sample_fetch(q->t, q->v, ARRAY_DQI, q->i * width, width, q->found))
+        sample_compare_query(q, VERDICT_DQI, budget);
 }
 
 static inputs whole_inputs(const subject *t)
@@ -91,9 +155,9 @@ typedef struct key {
     const subject *t;
     sample_verdict *v;
     msa_seq seq;
-    int64_t j;            /* among the keys of its sequence */
-    double *first, *last; /* its gradients: dk and dv [Hkv,dh], or dki [di] */
-    double *noise[2];     /* squared, of bf16 roundings in these: see noise.h */
+    int64_t j;        /* among the keys of its sequence */
+    double *sum[3];   /* its gradients: dk and dv [Hkv,dh], dki [di] */
+    double *noise[3]; /* squared, of bf16 roundings in these: see noise.h */
     float *found;
 } key;
 
@@ -117,8 +181,8 @@ static void add_main(key *x, int64_t i, int h, int r)
     const double p = exp(logit - (double)*sample_row(t->given[ARRAY_LSE], row, 1));
     const double dp = dot(dout, sample_row(t->given[ARRAY_V], at, d), d);
     const double delta = dot(dout, sample_row(t->given[ARRAY_O], row, d), d);
-    axpy(p * (dp - delta) / sqrt(d), q, d, x->first + r * d);
-    axpy(p, dout, d, x->last + r * d);
+    axpy(p * (dp - delta) / sqrt(d), q, d, x->sum[0] + r * d);
+    axpy(p, dout, d, x->sum[1] + r * d);
     double error2 = 0; /* of delta, squared */
     for (int c = 0; t->device && c < d; c++)
         error2 += pow(NOISE_ROUNDING * (double)dout[c] * (double)sample_row(t->given[ARRAY_O], row, d)[c], 2);
@@ -146,9 +210,9 @@ static void add_index(key *x, int64_t i, int r)
         u -= exp(main_logit - (double)*sample_row(t->given[ARRAY_LSE], row, 1)) / group;
     }
     const double g = SUBJECT_KL_WEIGHT * u / (sqrt(di) * (double)(s->n_q * s->n_kv_heads));
-    axpy(g, qi, di, x->first);
+    axpy(g, qi, di, x->sum[2]);
     for (int c = 0; t->kernel->precision >= MSA_BF16_WEIGHTS && c < di; c++)
-        x->noise[0][c] += pow(NOISE_ROUNDING * g * (double)qi[c], 2);
+        x->noise[2][c] += pow(NOISE_ROUNDING * g * (double)qi[c], 2);
 }
 
 static void walk_queries(key *x)
@@ -158,11 +222,12 @@ static void walk_queries(key *x)
     for (int r = 0; r < s->n_kv_heads; r++)
         for (int64_t i = max_i64(0, x->j - (x->seq.n_kv - x->seq.n_q)); i < x->seq.n_q; i++) {
             const int64_t row = x->seq.q0 + i;
-            if (!chose(s, ids_row(s, x->t->given[ARRAY_IDS], r, row), x->j / s->block))
+            const int32_t *ids = ids_row(s, x->t->given[ARRAY_IDS], r, row);
+            if (ids && !chose(s, ids, x->j / s->block))
                 continue;
-            if (x->t->kernel->stage == MSA_STAGE_KL)
+            if (SUBJECT_HAS(x->t->out, ARRAY_DKI))
                 add_index(x, row, r);
-            for (int h = r * group; x->t->kernel->stage == MSA_STAGE_BACKWARD && h < (r + 1) * group; h++)
+            for (int h = r * group; SUBJECT_HAS(x->t->out, ARRAY_DK) && h < (r + 1) * group; h++)
                 add_main(x, row, h, r);
         }
 }
@@ -186,43 +251,42 @@ static msa_seq seq_of_key(const msa_shape *s, int64_t j)
     return msa_get_seq(s, n);
 }
 
-static void judge_key(const subject *t, sample_verdict *v, int64_t j, const verdict_budget budget[2])
+static const struct {
+    subject_array array;
+    verdict_tensor tensor;
+} of_keys[3] = {{ARRAY_DK, VERDICT_DK}, {ARRAY_DV, VERDICT_DV}, {ARRAY_DKI, VERDICT_DKI}};
+
+static void judge_key(const subject *t, sample_verdict *v, int64_t j, const verdict_budget budget[3])
 {
     const msa_shape *s = t->s;
+    const verdict_dims main_row = {1, s->n_kv_heads, s->d_head}, index_row = {1, 1, s->d_index};
     const size_t n = (size_t)s->n_kv_heads * (size_t)s->d_head + (size_t)s->d_index;
     key x = {.t = t, .v = v, .seq = seq_of_key(s, j)};
     x.j = j - x.seq.kv0;
-    x.first = calloc(n, sizeof *x.first);
-    x.last = calloc(n, sizeof *x.last);
-    x.noise[0] = calloc(n, sizeof *x.noise[0]);
-    x.noise[1] = calloc(n, sizeof *x.noise[1]);
+    double *room = calloc(6 * n, sizeof *room);
     x.found = malloc(n * sizeof *x.found);
-    if (!x.first || !x.last || !x.found || !x.noise[0] || !x.noise[1])
-        sample_no_memory(v);
-    else {
-        walk_queries(&x);
-        const verdict_dims main_row = {1, s->n_kv_heads, s->d_head}, index_row = {1, 1, s->d_index};
-        if (t->kernel->stage == MSA_STAGE_KL)
-            compare_key(&x, ARRAY_DKI, index_row, x.first, x.noise[0], budget[0]);
-        else {
-            compare_key(&x, ARRAY_DK, main_row, x.first, x.noise[0], budget[0]);
-            compare_key(&x, ARRAY_DV, main_row, x.last, x.noise[1], budget[1]);
-        }
+    for (int a = 0; room && a < 3; a++) {
+        x.sum[a] = room + (size_t)a * n;
+        x.noise[a] = room + (size_t)(3 + a) * n;
     }
-    free(x.first);
-    free(x.last);
-    free(x.noise[0]);
-    free(x.noise[1]);
+    if (room && x.found)
+        walk_queries(&x);
+    else
+        sample_no_memory(v);
+    for (int a = 0; room && x.found && a < 3; a++)
+        if (SUBJECT_HAS(t->out, of_keys[a].array))
+            compare_key(&x, of_keys[a].array, a < 2 ? main_row : index_row, x.sum[a], x.noise[a], budget[a]);
+    free(room);
     free(x.found);
 }
 
 void sample_keys(const subject *t, sample_verdict *v, int64_t n)
 {
     const inputs in = whole_inputs(t);
-    const bool kl = t->kernel->stage == MSA_STAGE_KL;
-    const verdict_budget budget[2] = {
-        verdict_float32(t->s, &in, kl ? VERDICT_DKI : VERDICT_DK, SUBJECT_KL_WEIGHT),
-        verdict_float32(t->s, &in, kl ? VERDICT_DKI : VERDICT_DV, SUBJECT_KL_WEIGHT)};
+    verdict_budget budget[3] = {{0}};
+    for (int a = 0; a < 3; a++)
+        if (SUBJECT_HAS(t->out, of_keys[a].array))
+            budget[a] = verdict_float32(t->s, &in, of_keys[a].tensor, SUBJECT_KL_WEIGHT);
     n = n == t->s->n_q ? t->s->n_kv : min_i64(n, t->s->n_kv); /* all if all queries were judged */
 #pragma omp parallel for schedule(dynamic)
     for (int64_t a = 0; a < n; a++)

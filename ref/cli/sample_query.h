@@ -20,8 +20,6 @@ typedef struct query {
 
 /* Row i of a tensor whose rows are `width` floats; NULL of none. */
 float *sample_row(void *x, int64_t i, int64_t width);
-/* The sequence that query i belongs to. */
-msa_seq sample_seq(const msa_shape *s, int64_t i);
 /* Number `a` of a sample of n out of n_rows: a random one of each part, the last part's being the last. */
 int64_t sample_pick(int64_t a, int64_t n, int64_t n_rows, uint64_t seed);
 

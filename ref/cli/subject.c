@@ -30,6 +30,9 @@ static const struct {
     [MSA_STAGE_BACKWARD] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_IDS) | BIT(ARRAY_O) |
                                 BIT(ARRAY_LSE) | BIT(ARRAY_DOUT),
                             BIT(ARRAY_DQ) | BIT(ARRAY_DK) | BIT(ARRAY_DV), 0},
+    [MSA_STAGE_DENSE_BACKWARD] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_O) | BIT(ARRAY_LSE) |
+                                      BIT(ARRAY_DOUT),
+                                  BIT(ARRAY_DQ) | BIT(ARRAY_DK) | BIT(ARRAY_DV), 0},
     [MSA_STAGE_KL] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_QI) | BIT(ARRAY_KI) | BIT(ARRAY_IDS) |
                           BIT(ARRAY_LSE) | BIT(ARRAY_INDEX_LSE),
                       BIT(ARRAY_DQI) | BIT(ARRAY_DKI), 0},
@@ -104,6 +107,14 @@ size_t subject_bytes(const subject *t, subject_array a)
     return (size_t)n * element_bytes(t, a);
 }
 
+msa_seq subject_seq(const msa_shape *s, int64_t i)
+{
+    int n = 0;
+    while (n + 1 < msa_n_seqs(s) && msa_get_seq(s, n).q0 + msa_get_seq(s, n).n_q <= i)
+        n++;
+    return msa_get_seq(s, n);
+}
+
 /* ---- Inputs -------------------------------------------------------------------------------------- */
 
 #define PIECE 4096 /* numbers drawn from one seed */
@@ -136,23 +147,64 @@ static void draw_scores(const subject *t, float *scores)
         }
 }
 
-/* What the forward pass leaves for the gradients, by the fast path. */
+/* The index's log-sum-exps, query by query on all cores. */
+static msa_status index_lses(subject *t)
+{
+    const msa_shape *s = t->s;
+    const int64_t width = (int64_t)s->n_kv_heads * s->d_index;
+    float *to = t->given[ARRAY_INDEX_LSE];
+    bool ok = true;
+#pragma omp parallel for schedule(dynamic, 16)
+    for (int64_t i = 0; i < s->n_q; i++) {
+        const msa_seq seq = subject_seq(s, i);
+        msa_shape own = *s;
+        own.n_q = own.n_seqs = 1;
+        own.n_kv = position(&seq, i - seq.q0) + 1;
+        int32_t *ids = malloc((size_t)(s->n_kv_heads * s->topk) * sizeof *ids);
+        float *lse = malloc((size_t)s->n_kv_heads * sizeof *lse);
+        for (int r = 0; ids && r < s->n_kv_heads; r++)
+            memcpy(ids + r * s->topk, ids_row(s, t->given[ARRAY_IDS], r, i), (size_t)s->topk * sizeof *ids);
+        if (!ids || !lse ||
+            msa_index_lse(&own, (float *)t->given[ARRAY_QI] + i * width,
+                          (float *)t->given[ARRAY_KI] + seq.kv0 * s->d_index, ids, lse) != MSA_OK)
+            ok = false;
+        for (int r = 0; lse && r < s->n_kv_heads; r++)
+            to[r * s->n_q + i] = lse[r];
+        free(ids);
+        free(lse);
+    }
+    return ok ? MSA_OK : MSA_ERR_SIZE;
+}
+
+/* Dense attention in float32: the fast path's or, as that would take minutes where a device is used, its. */
+static const msa_kernel *dense_forward(const subject *t)
+{
+    const msa_kernel *best = msa_fast_ops.stage[MSA_STAGE_DENSE], *k;
+    for (int i = 0; t->device && (k = table_at(i)) != NULL; i++)
+        if (k->stage == MSA_STAGE_DENSE && strcmp(k->backend, t->kernel->backend) == 0 &&
+            k->precision <= MSA_BF16_INPUTS)
+            best = k;
+    return best;
+}
+
+/* What the forward pass leaves for the gradients. */
 static msa_status run_forward(subject *t)
 {
     const msa_shape *s = t->s;
     float *o = t->given[ARRAY_O], *own = NULL;
-    const bool has_v = t->given[ARRAY_V] != NULL; /* KL needs the log-sum-exps alone: any values will do */
+    const float *q = t->given[ARRAY_Q], *k = t->given[ARRAY_K];
+    const float *v = t->given[ARRAY_V] ? t->given[ARRAY_V] : k; /* KL needs no O: any values will do */
     void *work = malloc(msa_workspace(&msa_fast_ops, s) + 1);
     if (!o)
         o = own = malloc((size_t)subject_count(t, ARRAY_O) * sizeof *o);
     msa_status status = MSA_ERR_SIZE;
-    if (work && o)
-        status = msa_fast_ops.stage[MSA_STAGE_SPARSE]->sparse(
-            s, t->given[ARRAY_Q], t->given[ARRAY_K], has_v ? t->given[ARRAY_V] : t->given[ARRAY_K],
-            t->given[ARRAY_IDS], o, t->given[ARRAY_LSE], work);
+    if (work && o && t->given[ARRAY_IDS])
+        status = msa_fast_ops.stage[MSA_STAGE_SPARSE]->sparse(s, q, k, v, t->given[ARRAY_IDS], o,
+                                                              t->given[ARRAY_LSE], work);
+    else if (work && o)
+        status = dense_forward(t)->dense(s, q, k, v, o, t->given[ARRAY_LSE], work);
     if (status == MSA_OK && t->given[ARRAY_INDEX_LSE])
-        status = msa_index_lse(s, t->given[ARRAY_QI], t->given[ARRAY_KI], t->given[ARRAY_IDS],
-                               t->given[ARRAY_INDEX_LSE]);
+        status = index_lses(t);
     free(own);
     free(work);
     return status;
@@ -417,10 +469,10 @@ static msa_status make_outputs(subject *t)
                 return MSA_ERR_SIZE;
         }
     t->work = take(t, bytes);
-    if (t->device && t->kernel->stage == MSA_STAGE_KL)
+    const bool has_loss = t->device && SUBJECT_HAS(t->out, ARRAY_DKI);
+    if (has_loss)
         t->device_loss = take(t, sizeof *t->device_loss);
-    return t->work && (t->device_loss || !t->device || t->kernel->stage != MSA_STAGE_KL) ? MSA_OK
-                                                                                         : MSA_ERR_SIZE;
+    return t->work && (t->device_loss || !has_loss) ? MSA_OK : MSA_ERR_SIZE;
 }
 
 /* An index kernel need not write everything: without log-sum-exps if it has none, and if it does not choose
@@ -454,6 +506,12 @@ msa_status subject_open(subject *t)
     t->device = table_device(t->kernel->backend);
     if (t->device && t->kernel->stage == MSA_STAGE_PREFILL)
         t->in |= BIT(ARRAY_IDS); /* of the distribution, in place of its own: see msa_arrays */
+    if (t->kl) {
+        if (!t->device || t->kernel->stage != MSA_STAGE_BACKWARD)
+            return MSA_ERR_UNSUPPORTED;
+        t->in |= stages[MSA_STAGE_KL].in;
+        t->out |= stages[MSA_STAGE_KL].out;
+    }
     kernel_name(t, name);
     t->paged = t->device && paging_possible(t->s) && subject_is_step(t->kernel);
     if (t->small && !(t->paged && t->kernel->stage == MSA_STAGE_DECODE))
@@ -470,7 +528,7 @@ msa_status subject_open(subject *t)
         status = make_copies(t);
     if (status == MSA_OK)
         status = make_outputs(t);
-    if (status == MSA_OK && (t->small || t->half)) // a kernel may not take them
+    if (status == MSA_OK && (t->small || t->half || t->kl)) // a kernel may not take that
         status = subject_run(t, 0);
     return status == MSA_OK && t->kernel->stage == MSA_STAGE_INDEX ? settle_index(t) : status;
 }
@@ -572,6 +630,9 @@ msa_status subject_run(subject *t, int copy)
         return k->backward(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_IDS], in[ARRAY_O],
                            in[ARRAY_LSE], in[ARRAY_DOUT], out[ARRAY_DQ], out[ARRAY_DK], out[ARRAY_DV],
                            t->work);
+    case MSA_STAGE_DENSE_BACKWARD:
+        return k->dense_backward(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_O], in[ARRAY_LSE],
+                                 in[ARRAY_DOUT], out[ARRAY_DQ], out[ARRAY_DK], out[ARRAY_DV], t->work);
     default:
         return k->kl(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_QI], in[ARRAY_KI], in[ARRAY_IDS], in[ARRAY_LSE],
                      in[ARRAY_INDEX_LSE], SUBJECT_KL_WEIGHT, &t->loss, out[ARRAY_DQI], out[ARRAY_DKI],

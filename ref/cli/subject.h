@@ -46,6 +46,7 @@ typedef struct subject {
     const msa_kernel *kernel;
     const msa_shape *s;
     bool lse;   /**< also the log-sum-exps, where they are optional */
+    bool kl;    /**< the KL loss and its gradients in the sweep of backward; on a device */
     bool small; /**< 8-bit index keys for a step of generation; on a device */
     bool half;  /**< keys, values and index keys stored as bf16 for a step of generation; of fast */
     uint64_t seed;
@@ -78,6 +79,9 @@ void subject_close(subject *t);
 
 /** Runs the kernel on one copy of the inputs. On a device it may still be running afterwards. */
 msa_status subject_run(subject *t, int copy);
+
+/** The sequence that query i of the call belongs to. */
+msa_seq subject_seq(const msa_shape *s, int64_t i);
 
 const char *subject_array_name(subject_array a);
 int64_t subject_count(const subject *t, subject_array a);

@@ -212,11 +212,12 @@ static msa_arrays arrays_of(const trial *t, msa_stage stage)
         return (msa_arrays){.ids = in->ids, .first = to->first, .entries = to->entries, .items = to->items};
     case MSA_STAGE_SPARSE:
         return (msa_arrays){.q = in->q, .k = in->k, .v = in->v, .ids = in->ids, .o = to->o};
+    case MSA_STAGE_DENSE_BACKWARD:
     case MSA_STAGE_BACKWARD:
         return (msa_arrays){.q = in->q,
                             .k = in->k,
                             .v = in->v,
-                            .ids = in->ids,
+                            .ids = stage == MSA_STAGE_BACKWARD ? in->ids : NULL,
                             .o = in->o,
                             .lse = in->lse,
                             .dout = in->dout,

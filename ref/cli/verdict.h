@@ -20,7 +20,8 @@ typedef struct verdict_dims {
  *      relative * max |row| + absolute + 4 * max noise over the row,
  *  (4 noise: 4.7 standard deviations, or more), and the whole, in the L2 norm, by the same formula over norms
  *  (absolute times sqrt(n)), but with 2/sqrt(3) times the noise, 1.36 standard deviations: a sum over many
- *  elements has little luck. */
+ *  elements has little luck. The errors of one row may come from few roundings, of at most 2 times the noise:
+ *  that is allowed to a single row, and noise^2 (1 + 2/rows) in place of noise^2 to several. */
 typedef struct verdict_budget {
     double relative;     /**< of the row's value scale */
     double absolute;     /**< what cancellation may leave where the exact value is zero */

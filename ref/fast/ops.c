@@ -15,6 +15,14 @@ static size_t fast_prefill_workspace(const msa_shape *s)
     return (size_t)max_i64((int64_t)fast_index_workspace(s), (int64_t)fast_sparse_workspace(s));
 }
 
+static msa_status fast_dense_backward(const msa_shape *s, const float *q, const float *k, const float *v,
+                                      const float *o, const float *lse, const float *dout, float *dq,
+                                      float *dk, float *dv, void *work)
+{
+    return fast_backward(s, q, k, v, NULL, o, lse, dout, dq, dk, dv, work);
+}
+#define fast_dense_backward_workspace fast_backward_workspace
+
 #define FAST(STAGE, field, function, called, text)                                                           \
     {                                                                                                        \
         .stage = STAGE, .name = called, .backend = "fast", .constraints = "any shape", .idea = text,         \
@@ -37,6 +45,7 @@ enum {
     BACKWARD_TILES,
     BACKWARD_BLOCKS,
     BACKWARD,
+    DENSE_BACKWARD,
     KL_TILES,
     KL_BLOCKS,
     KL,
@@ -78,6 +87,8 @@ const msa_kernel msa_fast_kernels[N_KERNELS + 1] = {
              "KV-outer, five full products; parts of the blocks own dK and dV, dQ is summed over them"),
     [BACKWARD] =
         FAST(MSA_STAGE_BACKWARD, backward, fast_backward, "ruled", "tiles for short rows, else blocks"),
+    [DENSE_BACKWARD] = FAST(MSA_STAGE_DENSE_BACKWARD, dense_backward, fast_dense_backward, "ruled",
+                            "the same over all visible keys"),
     [KL_TILES] = FAST(MSA_STAGE_KL, kl, fast_kl_tiles, "tiles",
                       "teacher and student of a tile side by side; loss and gradients in one walk"),
     [KL_BLOCKS] = FAST(MSA_STAGE_KL, kl, fast_kl_blocks, "blocks",
@@ -88,6 +99,7 @@ const msa_kernel msa_fast_kernels[N_KERNELS + 1] = {
 const msa_ops msa_fast_ops = {
     .stage = {&msa_fast_kernels[DENSE], &msa_fast_kernels[INDEX], &ref_topk_kernel, &ref_reverse_kernel,
               &msa_fast_kernels[SPARSE], &msa_fast_kernels[PREFILL], &msa_fast_kernels[DECODE],
-              &msa_fast_kernels[DENSE_DECODE], &msa_fast_kernels[BACKWARD], &msa_fast_kernels[KL]},
+              &msa_fast_kernels[DENSE_DECODE], &msa_fast_kernels[BACKWARD], &msa_fast_kernels[DENSE_BACKWARD],
+              &msa_fast_kernels[KL]},
     .gemm = fast_gemm,
 };

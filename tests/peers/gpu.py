@@ -1,5 +1,5 @@
 """Peers on a GPU, added to files that `msa bench --json` has just written there: for their rows of dense
-attention PyTorch's scaled_dot_product_attention (flash and cuDNN), of top-k torch.topk, of sparse attention a
+attention and its gradient PyTorch's scaled_dot_product_attention (flash and cuDNN), of top-k torch.topk, of sparse attention a
 per-token block-sparse kernel in Triton. Each is checked on sampled queries before and after it is timed.
 
     python3 tests/peers/gpu.py data/bench/*.json
@@ -136,10 +136,37 @@ def right(o, q, k, v, ids, block, rows=16):
     return True
 
 
-def timed(run, inputs):
-    """Milliseconds, sorted; copies of the inputs take turns."""
+def right_gradients(found, q, k, v, dout, rows=16):
+    """The same for the gradients of dense attention: dQ of sampled queries, dK and dV of the last keys, which
+    only the last queries see. 2^-5 of the row's scale: dS is rounded too. Query 0 sees one key, and its dQ is 0."""
+    n, heads, d = q.shape
+    groups, group, scale = k.shape[1], heads // k.shape[1], d**-0.5
+    dk, dv = (torch.zeros(rows, groups, d, dtype=torch.float64, device=q.device) for _ in range(2))
+
+    def near(x, expected):
+        return bool(((x.double() - expected).abs() <= 2.0**-5 * expected.abs().amax(-1, keepdim=True)).all())
+
+    for i in sorted({1 + round(a * (n - rows - 2) / (rows - 1)) for a in range(rows)} | set(range(n - rows, n))):
+        for r in range(groups):
+            mine = slice(r * group, (r + 1) * group)
+            qi, gi, keys, values = (x.double() for x in (q[i, mine], dout[i, mine], k[:i + 1, r], v[:i + 1, r]))
+            p = (qi @ keys.T * scale).softmax(1)
+            dp = gi @ values.T
+            ds = p * (dp - (dp * p).sum(1, keepdim=True)) * scale
+            if not near(found[0][i, mine], ds @ keys):
+                return False
+            seen = i + 1 - (n - rows)
+            if seen > 0:
+                dk[:seen, r] += ds[:, -seen:].T @ qi
+                dv[:seen, r] += p[:, -seen:].T @ gi
+    return near(found[1][n - rows:], dk) and near(found[2][n - rows:], dv)
+
+
+def timed(run, inputs, prepare=lambda *x: x):
+    """Milliseconds, sorted; copies of the inputs, each prepared once, take turns."""
     size = sum(x.numel() * x.element_size() for x in inputs)
     copies = [inputs] + [[x.clone() for x in inputs] for _ in range(min(63, 2 * L2 // size))]
+    copies = [prepare(*x) for x in copies]
     ms = []
     for a in range(3 + REPEATS):
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -154,39 +181,61 @@ def timed(run, inputs):
     return sorted(ms)
 
 
+def sdpa(q, k, v):
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)[0].transpose(0, 1)
+
+
+def gradients(o, q, k, v, dout):
+    return torch.autograd.grad(o, (q, k, v), dout, retain_graph=True)
+
+
+def with_graph(attention):
+    """What gradients() takes: the forward pass is not timed."""
+    def prepare(q, k, v, dout):
+        q, k, v = (x.detach().requires_grad_() for x in (q, k, v))
+        return attention(q, k, v), q, k, v, dout
+    return prepare
+
+
 def peers_of(row, device):
-    """(name, run, inputs, check, union8) of each peer of a row."""
+    """(name, run, inputs, check, union8, prepare) of each peer of a row."""
     n, n_q, batch = row["n"], row["n_q"], row["batch"]
     heads, groups, d = row["n_heads"], row["n_kv_heads"], row["d_head"]
 
     def normal(*shape):
         return torch.randn(*shape, device=device, dtype=torch.bfloat16)
 
-    if batch != 1 or row["stage"] not in ("dense", "topk", "sparse"):
+    if batch != 1 or row["stage"] not in ("dense", "dense_backward", "topk", "sparse"):
         return
     if row["stage"] == "topk":
         n_blocks = -(-n // row["block"])
         scores = torch.randn(groups, n_q, n_blocks, device=device)
         yield ("peer:torch.topk", lambda s: torch.topk(s, row["topk"], dim=2, sorted=False).indices, [scores],
-               lambda o, s: bool((s.gather(2, o)[:, ::1013].amin(2) >= s[:, ::1013].sort(2).values[:, :, -row["topk"]]).all()), None)
+               lambda o, s: bool((s.gather(2, o)[:, ::1013].amin(2) >= s[:, ::1013].sort(2).values[:, :, -row["topk"]]).all()), None,
+               lambda s: [s])
         return
     q, k, v = normal(n_q, heads, d), normal(n, groups, d), normal(n, groups, d)
     if row["stage"] == "sparse":
         ids = draw(row["distribution"], groups, n_q, n - n_q, row["block"], row["topk"], device)
         yield ("peer:triton", lambda q, k, v: block_sparse(q, k, v, ids, row["block"]), [q, k, v],
-               lambda o, q, k, v: right(o, q, k, v, ids, row["block"]), union8(ids))
+               lambda o, q, k, v: right(o, q, k, v, ids, row["block"]), union8(ids), lambda *x: x)
     elif n == n_q:
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
-        def sdpa(backend):
+        def by(backend):
             def run(q, k, v):
                 with sdpa_kernel(backend):
-                    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
-                    return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)[0].transpose(0, 1)
+                    return sdpa(q, k, v)
             return run
 
         for name, backend in (("flash", SDPBackend.FLASH_ATTENTION), ("cudnn", SDPBackend.CUDNN_ATTENTION)):
-            yield "peer:sdpa-" + name, sdpa(backend), [q, k, v], lambda o, q, k, v: right(o, q, k, v, None, 1), None
+            if row["stage"] == "dense":
+                yield ("peer:sdpa-" + name, by(backend), [q, k, v], lambda o, q, k, v: right(o, q, k, v, None, 1),
+                       None, lambda *x: x)
+            else:
+                yield ("peer:sdpa-" + name, gradients, [q, k, v, normal(n_q, heads, d)], right_gradients, None,
+                       with_graph(by(backend)))
 
 
 def add_peers(path):
@@ -198,11 +247,11 @@ def add_peers(path):
         if key in done:
             continue
         done.add(key)
-        for name, run, inputs, check, union in peers_of(row, "cuda"):
+        for name, run, inputs, check, union, prepare in peers_of(row, "cuda"):
             try:
-                ok = check(run(*inputs), *inputs)
-                ms = timed(run, inputs)
-                ok = ok and check(run(*inputs), *inputs)
+                ok = check(run(*prepare(*inputs)), *inputs)
+                ms = timed(run, inputs, prepare)
+                ok = ok and check(run(*prepare(*inputs)), *inputs)
             except RuntimeError as error:
                 print(f"{path}: {row['stage']} {name}: left out: {str(error).splitlines()[0]}")
                 continue
@@ -222,7 +271,7 @@ def add_peers(path):
 
 
 def self_test():
-    """The Triton kernel and the selections at a small size, wherever Triton runs."""
+    """The Triton kernel, the selections and the check of gradients at a small size, wherever Triton runs."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     kind_of = torch.bfloat16 if device == "cuda" else torch.float32
     agree = torch.tensor([[0, 2, -1]] * 8, dtype=torch.int32).repeat(2, 1)
@@ -240,7 +289,13 @@ def self_test():
         wrong = right(block_sparse(q, k, v, ids.roll(1, 1), block), q, k, v, ids, block) if kind != "local" else False
         print(f"{kind}: {'ok' if ok and not wrong else 'FAILED'}")
         bad += not ok or wrong
-    return bad
+    q, dout = (torch.randn(70, 8, 16, device=device).to(kind_of) for _ in range(2))
+    k, v = (torch.randn(70, 2, 16, device=device).to(kind_of) for _ in range(2))
+    found = gradients(*with_graph(sdpa)(q, k, v, dout))
+    ok = right_gradients(found, q, k, v, dout)
+    wrong = any(right_gradients([x.roll(1, 2) if a == b else x for b, x in enumerate(found)], q, k, v, dout) for a in range(3))
+    print(f"gradients of scaled_dot_product_attention: {'ok' if ok and not wrong else 'FAILED'}")
+    return bad + (not ok or wrong)
 
 
 if __name__ == "__main__":
