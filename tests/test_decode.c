@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "../cuda/msa_cuda.h"
+#include "../ref/cli/judge.h"
 #include "../ref/cli/paging.h"
 #include "../ref/cli/table.h"
 #include "../ref/model/model.h"
@@ -72,10 +73,12 @@ static void e4m3(void)
 
 /* ---- The reference ---------------------------------------------------------------------------------- */
 
+#define MOST_REQUESTS 128
+
 // A batch of `n` requests of `n_q` queries each, of these lengths.
 typedef struct batch {
     msa_shape s;
-    int32_t cu[2][9];
+    int32_t cu[2][MOST_REQUESTS + 1];
 } batch;
 
 static void make_batch(batch *b, int n, int n_q, const int *length, const msa_shape *sizes)
@@ -278,6 +281,61 @@ static void refusals(void)
 /* ---- Steps on the engine ------------------------------------------------------------------------------- */
 
 static const msa_device *device;
+
+#ifdef HAVE_SIMT
+// A batch of n requests of n_q queries each whose sizes and lengths are drawn, with keys one after the other,
+// in pages, and of 8 bits.
+static void judge_drawn(check_case *c, const char *kernel, int n, int n_q, int most, inputs_rng *rng)
+{
+    static const int edges[] = {1, 127, 128, 129}, blocks[] = {32, 64, 128};
+    const int heads = 1 + (int)inputs_below(rng, 2), room = (int)inputs_below(rng, 8), wide = n * n_q == 1;
+    const msa_shape drawn = {.n_heads = heads * (1 + (int)inputs_below(rng, wide ? 16 : 3)),
+                             .n_kv_heads = heads,
+                             .d_head = wide ? 128 : 64,
+                             .d_index = room % 2 ? 64 : 128,
+                             .block = blocks[inputs_below(rng, 3)],
+                             .topk = 1 + (int)inputs_below(rng, 6)};
+    int length[MOST_REQUESTS];
+    for (int r = 0; r < n; r++) {
+        length[r] = r < 4 && room < 4 ? edges[inputs_below(rng, 4)] : 1 + (int)inputs_below(rng, most);
+        length[r] = length[r] < n_q ? n_q : length[r];
+    }
+    batch b;
+    inputs in;
+    char name[INPUTS_NAME];
+    make_batch(&b, n, n_q, length, &drawn);
+    inputs_shape_name(&b.s, name);
+    const inputs_pattern pattern = (inputs_pattern)inputs_below(rng, INPUTS_N_PATTERNS);
+    if (!inputs_new(&in, &b.s, pattern, inputs_u64(rng)))
+        return;
+    msa_engine_mode((int)inputs_below(rng, 3), (int)inputs_below(rng, 3), inputs_u64(rng));
+    msa_engine_sms(room % 3 ? 132 : 1 + (int)inputs_below(rng, 9));
+    const judge_report report = judge_kernel(table_find(kernel, "simt"), &b.s, &in, inputs_u64(rng));
+    check_true(c, report.outcome == JUDGE_PASS, "%s, %s, %s: %s", kernel, name, inputs_pattern_name(pattern),
+               report.text);
+    c->used = report.used > c->used ? report.used : c->used;
+    msa_engine_sms(132);
+    inputs_free(&in);
+}
+
+static void counts(void)
+{
+    inputs_rng rng = {check_seed(50)};
+    check_case c = check_begin("every number of queries");
+    for (int n_q = 1; n_q <= 16; n_q++) {
+        judge_drawn(&c, "decode/swapped", 1 + n_q % 2, n_q, 270, &rng);
+        judge_drawn(&c, "dense_decode/split", 1 + n_q % 3 / 2, n_q, 150, &rng);
+    }
+    check_end(&c);
+    c = check_begin("many requests, up to 128");
+    for (int most = 16; most < MOST_REQUESTS; most *= 2) // 9 to 16, 17 to 32, ...
+        judge_drawn(&c, "decode/swapped", most / 2 + 1 + (int)inputs_below(&rng, most / 2), 1, 150, &rng);
+    judge_drawn(&c, "decode/swapped", MOST_REQUESTS, 1, 100, &rng);
+    judge_drawn(&c, "dense_decode/split", MOST_REQUESTS / 2 + 1 + (int)inputs_below(&rng, MOST_REQUESTS / 2),
+                1, 100, &rng);
+    check_end(&c);
+}
+#endif
 
 // Declared, so that a kernel that goes astray is found out.
 static void *take(int64_t bytes, const char *name)
@@ -559,6 +617,9 @@ int main(int argc, char **argv)
     refusals();
     device = table_device("simt");
     if (device) {
+#ifdef HAVE_SIMT
+        counts();
+#endif
         appending();
         growing();
         corrupted();
