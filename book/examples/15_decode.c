@@ -1,5 +1,6 @@
 /* Chapter 15: one step of generation: its bytes, its splits, what merging them costs, and a batch. */
 #include "engine.h"
+#include "../../ref/cli/paging.h"
 
 #include <string.h>
 
@@ -56,7 +57,8 @@ static double merge_bytes(const msa_shape *s, int parts)
 
 static void one_step(void)
 {
-    static const char *const kernels[] = {"dense/hopper", "decode/naive", "decode/split", "decode/swapped"};
+    static const char *const kernels[] = {"dense/hopper", "dense_decode/split", "decode/naive", "decode/split",
+                                          "decode/swapped"};
     msa_shape shape = {.n_q = 1,
                        .n_kv = 8192,
                        .n_heads = 64,
@@ -74,15 +76,15 @@ static void one_step(void)
     printf("one token at 8192, 64 heads of 64 in 4 groups, 4 blocks of 64\nby the formulas: dense %.0f KiB, "
            "MSA %.0f KiB\n",
            dense_bytes(s, 8192) / KIB, msa_bytes(s, 8192, 2) / KIB);
-    printf("kernel          launches  CTAs  KiB read  over formula  KiB written  ids    output\n");
-    for (int a = 0; a < 4; a++) {
+    printf("kernel              launches  CTAs  KiB read  over formula  KiB written  ids    output\n");
+    for (int a = 0; a < 5; a++) {
         msa_arrays ran;
         must(trial_run(&t, table_find(kernels[a], "simt"), &ran));
         simt_counters n = *simt_counts();
-        double need = a ? msa_bytes(s, 8192, 2) : dense_bytes(s, 8192);
-        printf("%-15s %8d %5d %9.0f %13.2f %12.0f", kernels[a], (int)n.launches, (int)n.blocks,
+        double need = a > 1 ? msa_bytes(s, 8192, 2) : dense_bytes(s, 8192);
+        printf("%-19s %8d %5d %9.0f %13.2f %12.0f", kernels[a], (int)n.launches, (int)n.blocks,
                (double)n.load_bytes / KIB, (double)n.load_bytes / need, (double)n.store_bytes / KIB);
-        if (a)
+        if (a > 1)
             printf("  %-5s  off by %.4f\n", memcmp(ids, ran.ids, sizeof ids) ? "DIFFERENT" : "equal",
                    distance(o, ran.o, 64 * 64));
         else
@@ -110,7 +112,34 @@ static void at_m3(void)
                100 * merge_bytes(&s, parts) / msa_bytes(&s, 1 << 20, 2));
 }
 
-/* Four requests, packed one after the other or filled up to the longest. */
+/* The same requests with their keys in pages of random order: one call of a kernel for all of them. */
+static void in_pages(const msa_shape *packed, const char *name, bool small, const char *what)
+{
+    const msa_kernel *k = table_find(name, "simt");
+    inputs in;
+    paging g;
+    if (!inputs_new(&in, packed, INPUTS_NORMAL, 1) || !paging_new(&g, packed, &in, 1, small))
+        exit(1);
+    int32_t ids[4 * 4], right[4 * 4];
+    float o[4 * 16 * 64];
+    void *w = room(1, msa_workspace(NULL, &g.s)), *own = room(1, k->workspace(&g.s));
+    if (k->stage == MSA_STAGE_DENSE_DECODE)
+        must(k->dense_decode(&g.s, &g.p, in.q, g.k, g.v, o, NULL, own));
+    else
+        must(k->decode(&g.s, &g.p, in.q, g.k, g.v, in.qi, small ? NULL : g.ki, ids, o, NULL, own));
+    const simt_counters n = *simt_counts();
+    printf("  %-28s %6.0f KiB read, %2d launches", what, (double)n.load_bytes / KIB, (int)n.launches);
+    if (k->stage == MSA_STAGE_DECODE) { /* the reference reads the same pages */
+        must(msa_decode(&g.s, &g.p, in.q, g.k, g.v, in.qi, g.ki, right, o, NULL, w));
+        printf(", ids %s", memcmp(ids, right, sizeof ids) ? "DIFFERENT" : "equal");
+    }
+    printf("\n");
+    free(w), free(own);
+    paging_free(&g);
+    inputs_free(&in);
+}
+
+/* Four requests, packed one after the other, filled up to the longest, or in pages. */
 static void batch(void)
 {
     static const int32_t tokens[] = {100, 500, 1200, 4096}, queries[] = {0, 1, 2, 3, 4}; /* the last one is the longest */
@@ -119,8 +148,9 @@ static void batch(void)
         begins[0][a + 1] = begins[0][a] + tokens[a];
         begins[1][a + 1] = begins[1][a] + tokens[3];
     }
+    msa_shape packed = {0};
     printf("\nfour requests of %d, %d, %d and %d tokens, decode/swapped\n", tokens[0], tokens[1], tokens[2], tokens[3]);
-    for (int padded = 0; padded < 2; padded++) {
+    for (int padded = 1; padded >= 0; padded--) {
         msa_shape shape = {.n_q = 4,
                            .n_kv = begins[padded][4],
                            .n_heads = 16,
@@ -134,13 +164,14 @@ static void batch(void)
                            .cu_kv = begins[padded]};
         trial t = engine_inputs(&shape, "random");
         simt_counters n = engine_count(&t, "decode/swapped");
-        if (padded)
-            printf("  filled up to %d each: ", tokens[3]);
-        else
-            printf("  packed: %16s", "");
-        printf("%5.0f KiB read, %d launches\n", (double)n.load_bytes / KIB, (int)n.launches);
+        printf("  %-28s %6.0f KiB read, %2d launches\n", padded ? "filled up to the longest" : "packed",
+               (double)n.load_bytes / KIB, (int)n.launches);
+        packed = t.shape;
         trial_end(&t);
     }
+    in_pages(&packed, "decode/swapped", false, "in pages");
+    in_pages(&packed, "decode/swapped", true, "in pages, keys of 8 bits");
+    in_pages(&packed, "dense_decode/split", false, "in pages, dense attention");
 }
 
 int main(void)
