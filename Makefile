@@ -66,7 +66,7 @@ HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o,$(APP_OBJ))
 
 comma   := ,
 .DEFAULT_GOAL := help
-.PHONY: help deps build cuda cuda-report demo figures results ladder train train-dense test check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda bench-cpu test-mutants test-asan soak fuzz install clean FORCE
+.PHONY: help deps build cuda cuda-report demo figures results ladder train train-dense experiments experiments-report experiments-cost test check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda bench-cpu test-mutants test-asan soak fuzz install clean FORCE
 
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
@@ -189,6 +189,22 @@ train-dense: deps ## train its dense twin, with the same budget
 	@mkdir -p $(B)/train
 	$(B)/msa train --attention gqa --text $$(cat $(B)/text) --out $(B)/train/kjv-gqa.safetensors
 
+# The paper's claims, re-run small: data/experiments. Interrupted, it goes on where it was. JOBS=1: one model at a time.
+EXPERIMENTS = $(if $(QUICK),data/experiments/quick.conf $(B)/quick,data/experiments/small.conf data/experiments)
+experiments: deps ## the paper's claims re-run small, into data/experiments (about three hours; QUICK=1: five minutes)
+	@$(MAKE) --no-print-directory build
+	@MSA=$(B)/msa B=$(B) COMMIT=$(COMMIT) tests/experiments.sh run $(EXPERIMENTS)
+	@$(if $(QUICK),,MSA=$(B)/msa B=$(B) figures/experiments_maps.sh $(B))
+	@$(MAKE) --no-print-directory experiments-report QUICK=$(QUICK)
+
+experiments-report: ## only the tables and figures of the experiments, from their CSV files
+	@figures/experiments.sh $(lastword $(EXPERIMENTS)) $(if $(QUICK),$(B)/quick,figures/experiments) > $(B)/experiments.md
+	@cp $(B)/experiments.md $(lastword $(EXPERIMENTS))/README.md && echo "wrote $(lastword $(EXPERIMENTS))/README.md"
+
+experiments-cost: build ## time of dense attention and MSA on this CPU by length, into data/experiments/cost.csv; needs a quiet machine
+	@MSA=$(B)/msa COMMIT=$(COMMIT) tests/experiments_cost.sh data/experiments/cost.csv
+	@$(MAKE) --no-print-directory experiments-report
+
 # ---- Tests --------------------------------------------------------------------------------------
 T_SCRIPT := $(wildcard tests/test_*.sh) $(if $(SAN),,tests/cuda.sh tests/mutants.sh tests/mutants_kernels.sh)# sanitizers judge the code, not its mutants
 
@@ -243,8 +259,9 @@ bench-cuda: build ## verify, then time every kernel on this GPU, into data/bench
 bench-cpu: build ## verify, then time the fast path on this CPU, into data/bench
 	@MSA=$(B)/msa tests/bench_cpu.sh
 
-soak: build ## long versions: training killed and resumed 100 times
+soak: build ## long versions: training killed and resumed 100 times, a stored row of the experiments trained again
 	@MSA=$(B)/msa KILLS=100 tests/run.sh tests/test_resume.sh
+	@MSA=$(B)/msa tests/experiments.sh check data/experiments/small.conf data/experiments text dense 1
 
 fuzz: ## coverage-guided fuzzing of the file readers, one minute each
 	@B=$(B) tests/fuzz/run.sh 60

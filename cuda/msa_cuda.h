@@ -101,6 +101,10 @@ void msa_engine_mode(int order, int timing, uint64_t seed);
 /** How many multiprocessors it pretends to have, at most 132, as before the first call: with few, a small
  *  problem gives each a long piece of work. A plan is good for the number at which it was made. */
 void msa_engine_sms(int n);
+/** How many CTAs of a launch it runs in turns, as those on a GPU's multiprocessors do: which one reaches
+ * memory first then follows from order and seed alone. 1, as before the first call: each by itself, and which
+ * comes first is left to the host's threads. */
+void msa_engine_resident(int n);
 /** The current CUDA device, in builds by `make cuda`. */
 const msa_device *msa_gpu(void);
 

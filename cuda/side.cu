@@ -370,6 +370,10 @@ extern "C" void msa_engine_sms(int n)
 {
     simt::options.sms = n;
 }
+extern "C" void msa_engine_resident(int n)
+{
+    simt::options.resident = n;
+}
 #endif
 
 #ifdef __CUDACC__

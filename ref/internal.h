@@ -110,6 +110,21 @@ size_t dense_decode_workspace(const msa_shape *s);
 size_t backward_workspace(const msa_shape *s);
 size_t kl_workspace(const msa_shape *s);
 
+/* What the paper left out of a layer: departures.c. `stages` is what the layer's stages need without it. */
+size_t departures_workspace(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c, size_t stages);
+void sink_forward(const msa_shape *s, const float *sink, const float *lse, const float *o, float *out);
+void sink_backward(const msa_shape *s, const float *sink, const msa_layer_state *st, float *d_o, float *slope,
+                   float *dsink);
+msa_status lse_backward(const msa_ops *ops, const msa_shape *s, const msa_layer_state *st, const int32_t *ids,
+                        const float *slope, float *dq, float *dk, void *work);
+msa_status value_head_forward(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c,
+                              const msa_layer_weights *w, const float *x, msa_layer_state *st, float *y,
+                              void *work);
+msa_status value_head_backward(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c,
+                               const msa_layer_weights *w, const float *x, const msa_layer_state *st,
+                               const float *dy, float *dqi, float *dki, const msa_layer_weights *dw,
+                               void *work);
+
 /* The reference's entries of the table, for tables that borrow one. */
 extern const msa_kernel ref_dense_kernel, ref_index_kernel, ref_topk_kernel, ref_reverse_kernel,
     ref_sparse_kernel, ref_decode_kernel, ref_dense_decode_kernel, ref_backward_kernel, ref_kl_kernel;

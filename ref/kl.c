@@ -4,7 +4,12 @@
  *   t = 1/G sum over the group's heads of softmax_A(Q[i,h] . K[j,r] / sqrt(dh))   a mean of PROBABILITIES
  *   L_KL = 1/(T Hkv) sum_ir sum_j t (log t - log u)       dL/dlogit = (u - t) / (T Hkv)
  *
- * t is detached: only the index tensors receive a gradient. */
+ * t is detached: only the index tensors receive a gradient. The paper's direction is KL(t || u); the other
+ * one is here to compare with:
+ *
+ *   KL_ir(u || t) = sum_j u (log u - log t)           dL/dlogit = u (log u - log t - KL_ir) / (T Hkv) */
+#include <float.h>
+
 #include "internal.h"
 
 size_t kl_workspace(const msa_shape *s)
@@ -31,11 +36,24 @@ static void teacher(const msa_shape *s, int r, const float *q, const float *k, c
     }
 }
 
-msa_status msa_kl(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
-                  const int32_t *ids, const float *lse, const float *index_lse, double weight, double *loss,
-                  float *dqi, float *dki, void *work)
+/* KL(u || t) of one row of index logits. Puts in place of t the teacher whose u - t is this loss's gradient.
+ */
+static double reverse_row(int64_t n, const double *logits, double lse, double *t)
 {
-    (void)lse, (void)index_lse; /* recomputed in double */
+    double sum = 0;
+    for (int64_t a = 0; a < n; a++) {
+        t[a] = logits[a] - lse - log(fmax(t[a], DBL_MIN));
+        sum += exp(logits[a] - lse) * t[a];
+    }
+    for (int64_t a = 0; a < n; a++)
+        t[a] = exp(logits[a] - lse) * (1 - (t[a] - sum));
+    return sum;
+}
+
+static msa_status kl(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
+                     const int32_t *ids, double weight, double *loss, float *dqi, float *dki, void *work,
+                     bool reverse)
+{
     MSA_TRY(ids ? msa_check_ids(s, ids) : msa_check_shape(s));
     if (!q || !k || !qi || !ki || !loss || !work || !dqi != !dki)
         return MSA_ERR_NULL;
@@ -50,7 +68,7 @@ msa_status msa_kl(const msa_shape *s, const float *q, const float *k, const floa
     double *sum_dki = work_take(&work, ki_size, sizeof *sum_dki);
     memset(sum_dki, 0, (size_t)ki_size * sizeof *sum_dki);
 
-    double total = 0;
+    double total = 0, total_reverse = 0;
     for (int b = 0; b < msa_n_seqs(s); b++) {
         msa_seq seq = msa_get_seq(s, b);
         const float *keys = k + seq.kv0 * groups * s->d_head, *index_keys = ki + seq.kv0 * di;
@@ -67,6 +85,8 @@ msa_status msa_kl(const msa_shape *s, const float *q, const float *k, const floa
                     if (t[a] > 0) /* 0 log 0 = 0 */
                         total += share * t[a] * (log(t[a]) - (p[a] - row_lse));
                 /* [loss] */
+                if (reverse)
+                    total_reverse += share * reverse_row(n, p, row_lse, t);
                 if (!dqi)
                     continue;
                 memset(acc, 0, (size_t)di * sizeof *acc);
@@ -82,8 +102,24 @@ msa_status msa_kl(const msa_shape *s, const float *q, const float *k, const floa
             }
         }
     }
-    *loss = total;
+    *loss = reverse ? total_reverse : total;
     for (int64_t a = 0; dki && a < ki_size; a++)
         dki[a] = (float)sum_dki[a];
     return MSA_OK;
+}
+
+msa_status msa_kl(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
+                  const int32_t *ids, const float *lse, const float *index_lse, double weight, double *loss,
+                  float *dqi, float *dki, void *work)
+{
+    (void)lse, (void)index_lse; /* recomputed in double */
+    return kl(s, q, k, qi, ki, ids, weight, loss, dqi, dki, work, false);
+}
+
+msa_status msa_kl_reverse(const msa_shape *s, const float *q, const float *k, const float *qi,
+                          const float *ki, const int32_t *ids, const float *lse, const float *index_lse,
+                          double weight, double *loss, float *dqi, float *dki, void *work)
+{
+    (void)lse, (void)index_lse;
+    return kl(s, q, k, qi, ki, ids, weight, loss, dqi, dki, work, true);
 }

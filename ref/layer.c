@@ -3,8 +3,8 @@
  *   Q = X Wq   K = X Wk   V = X Wv   Qi = sg(X) Wiq   Ki = sg(X) Wik   then norm and rotary on all but V
  *   Y = Attention(Q, K, V, blocks(Qi, Ki)) Wo
  *
- * sg(X) is visible in the backward pass as two lines that are not there: no gradient of Wiq or Wik is
- * multiplied back into dX. */
+ * sg(X) is visible in the backward pass as two lines that run only where the configuration says `attached`:
+ * otherwise no gradient of Wiq or Wik is multiplied back into dX. */
 #include "internal.h"
 
 typedef struct widths {
@@ -27,13 +27,13 @@ static msa_status check_layer(const msa_shape *s, const msa_layer_config *c, wid
 
 size_t msa_layer_workspace(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c)
 {
-    (void)c;
     int64_t q = (int64_t)s->n_heads * s->d_head, kv = (int64_t)s->n_kv_heads * s->d_head,
             iq = (int64_t)s->n_kv_heads * s->d_index;
+    const size_t stages = departures_workspace(ops, s, c, msa_workspace(ops, s));
     return WORK_ALIGN + 2 * work_bytes(s->n_q * q, sizeof(float)) +
            2 * work_bytes(s->n_kv * kv, sizeof(float)) + work_bytes(s->n_q * iq, sizeof(float)) +
            work_bytes(s->n_kv * s->d_index, sizeof(float)) +
-           work_bytes(max_i64(s->d_head, s->d_index), sizeof(double)) + msa_workspace(ops, s);
+           work_bytes(max_i64(s->d_head, s->d_index), sizeof(double)) + stages;
 }
 
 /* Norm and rotary of one projected tensor: raw [T,heads,d] to its rows of out. With `cached`, out is a KV
@@ -109,7 +109,8 @@ msa_status msa_layer_forward(const msa_ops *ops, const msa_shape *s, const msa_l
     float *v = paged ? work_take(&work, T * n.kv, sizeof *v) : NULL;
     MSA_TRY(msa_positions(s, st->pos));
     if (paged) {
-        MSA_TRY(mode == MSA_ATTN_WARMUP ? MSA_ERR_UNSUPPORTED : msa_check_pages(s, st->pages));
+        MSA_TRY(mode == MSA_ATTN_WARMUP || c->value_head ? MSA_ERR_UNSUPPORTED
+                                                         : msa_check_pages(s, st->pages));
         paged_positions(s, st->pages, st->pos);
     }
 
@@ -117,8 +118,7 @@ msa_status msa_layer_forward(const msa_ops *ops, const msa_shape *s, const msa_l
     ops->gemm(false, false, T, n.kv, m, x, w->wk, 0, st->k_raw);
     project_v(ops, s, c, x, w->wv, st, v);
     MSA_TRY(norm_rope(s, c, s->n_heads, dh, c->rot, st->q_raw, w->gq, st->pos, false, st->q));
-    MSA_TRY(norm_rope(s, c, Hkv, dh, c->rot, st->k_raw, w->gk, st->pos, !paged,
-                      paged ? st->k_raw : st->k));
+    MSA_TRY(norm_rope(s, c, Hkv, dh, c->rot, st->k_raw, w->gk, st->pos, !paged, paged ? st->k_raw : st->k));
 
     if (mode != MSA_ATTN_DENSE) {
         ops->gemm(false, false, T, n.iq, m, x, w->wiq, 0, st->qi_raw);
@@ -134,8 +134,15 @@ msa_status msa_layer_forward(const msa_ops *ops, const msa_shape *s, const msa_l
                             st->index_lse, work));
     else
         MSA_TRY(ops->stage[MSA_STAGE_DENSE]->dense(s, st->q, st->k, st->v, st->o, st->lse, work));
-    ops->gemm(false, false, T, m, n.q, st->o, w->wo, 0, y);
-    return MSA_OK;
+    const float *o = st->o;
+    if (c->sink) {
+        float *sunk = work_take(&work, T * n.q, sizeof *sunk);
+        sink_forward(s, w->sink, st->lse, o, sunk);
+        o = sunk;
+    }
+    ops->gemm(false, false, T, m, n.q, o, w->wo, 0, y);
+    return c->value_head && mode != MSA_ATTN_DENSE ? value_head_forward(ops, s, c, w, x, st, y, work)
+                                                   : MSA_OK;
 }
 
 msa_status msa_layer_backward(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c,
@@ -161,10 +168,21 @@ msa_status msa_layer_backward(const msa_ops *ops, const msa_shape *s, const msa_
     const int32_t *ids = mode == MSA_ATTN_SPARSE ? st->ids : NULL;
 
     /* Main Branch: dY to Wo, through the attention, to Wq Wk Wv and X. */
-    ops->gemm(true, false, n.q, m, T, st->o, dy, 1, dw->wo);
+    const float *o = st->o;
+    float *slope = NULL;
+    if (c->sink) {
+        slope = work_take(&work, T * s->n_heads, sizeof *slope);
+        sink_forward(s, w->sink, st->lse, o, dq); /* dq is free until the attention's backward pass */
+        o = dq;
+    }
+    ops->gemm(true, false, n.q, m, T, o, dy, 1, dw->wo);
     ops->gemm(false, true, T, n.q, m, dy, w->wo, 0, d_o);
+    if (c->sink)
+        sink_backward(s, w->sink, st, d_o, slope, dw->sink);
     MSA_TRY(ops->stage[MSA_STAGE_BACKWARD]->backward(s, st->q, st->k, st->v, ids, st->o, st->lse, d_o, dq, dk,
                                                      dv, work));
+    if (c->sink)
+        MSA_TRY(lse_backward(ops, s, st, ids, slope, dq, dk, work));
     MSA_TRY(norm_rope_backward(s, c, s->n_heads, dh, c->rot, st->q_raw, w->gq, st->pos, dq, dw->gq, channel));
     MSA_TRY(norm_rope_backward(s, c, Hkv, dh, c->rot, st->k_raw, w->gk, st->pos, dk, dw->gk, channel));
     ops->gemm(true, false, m, n.q, T, x, dq, 1, dw->wq);
@@ -180,10 +198,16 @@ msa_status msa_layer_backward(const msa_ops *ops, const msa_shape *s, const msa_
         return MSA_OK;
     MSA_TRY(ops->stage[MSA_STAGE_KL]->kl(s, st->q, st->k, st->qi, st->ki, ids, st->lse,
                                          ids ? st->index_lse : NULL, kl_weight, kl, dqi, dki, work));
+    if (c->value_head)
+        MSA_TRY(value_head_backward(ops, s, c, w, x, st, dy, dqi, dki, dw, work));
     MSA_TRY(
         norm_rope_backward(s, c, Hkv, di, n.index_rot, st->qi_raw, w->giq, st->pos, dqi, dw->giq, channel));
     MSA_TRY(norm_rope_backward(s, c, 1, di, n.index_rot, st->ki_raw, w->gik, st->pos, dki, dw->gik, channel));
     ops->gemm(true, false, m, n.iq, T, x, dqi, 1, dw->wiq);
     ops->gemm(true, false, m, n.ik, T, x, dki, 1, dw->wik);
+    if (c->attached) {
+        ops->gemm(false, true, T, m, n.iq, dqi, w->wiq, 1, dx);
+        ops->gemm(false, true, T, m, n.ik, dki, w->wik, 1, dx);
+    }
     return MSA_OK;
 }

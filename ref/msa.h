@@ -217,6 +217,9 @@ msa_dense_decode_fn msa_dense_decode; /* decode.c */
 msa_backward_fn msa_backward;         /* backward.c */
 msa_kl_fn msa_kl;                     /* kl.c */
 
+/** The other direction, KL(u || t), which the paper did not take: dL/dlogit = u (log u/t - KL_ir)/(T Hkv). */
+msa_kl_fn msa_kl_reverse;
+
 /* The same formulas with a bf16 tensor-core kernel's roundings: P (unnormalised) and dS rounded to
  * bf16 before they are multiplied, the softmax denominator summed in float32 from unrounded P. They
  * show how far such a kernel may be from the functions above; the error budgets are derived from it. */
@@ -349,6 +352,10 @@ typedef struct msa_layer_config {
     int rot;      /**< rotated channels of a main head; an index head rotates rot*di/dh */
     double theta; /**< rotary base; 5e6 in MiniMax-M3 */
     double eps;   /**< of every RMSNorm; 1e-6 */
+    /* What the paper tried and left out of MSA; false in MSA. */
+    bool attached;   /**< the Index Branch reads X, not sg(X): the KL loss reaches dX too */
+    bool sink;       /**< a learnable logit beside the keys' in every head's softmax; it has no value */
+    bool value_head; /**< the Index Branch attends to values of its own, which the language loss trains */
 } msa_layer_config;
 
 /** Weights of one attention layer, or their gradients. Row vectors times matrices: Q = X Wq. */
@@ -361,6 +368,8 @@ typedef struct msa_layer_weights {
     float *wik;       /**< [d_model, di] */
     float *gq, *gk;   /**< [dh] norm gains */
     float *giq, *gik; /**< [di] norm gains */
+    float *sink;      /**< [Hq] logits, if the configuration says so; else unused */
+    float *wiv, *wio; /**< [d_model, di], [Hkv*di, d_model] of the value head; likewise */
 } msa_layer_weights;
 
 /** What the forward pass of a layer keeps. Everything [T,..] is per call; k, v, ki [S,..] are the KV
@@ -370,7 +379,8 @@ typedef struct msa_layer_state {
     float *q_raw, *k_raw, *qi_raw, *ki_raw; /**< [T,..] projections before norm and rotary */
     float *q, *qi;                          /**< [T,..] after */
     float *k, *v, *ki;                      /**< [S,..] after; the KV cache */
-    float *o, *lse, *index_lse;             /**< outputs of the attention */
+    float *o, *lse, *index_lse;             /**< outputs of the attention, before the sink takes its part */
+    float *vi, *oi;                         /**< [S,di], [T,Hkv,di] of the value head; else unused */
     int32_t *ids, *pos;                     /**< [Hkv,T,k], [T] */
     const msa_pages *pages; /**< NULL, or how k, v and ki are paged; forward only, no warmup */
 } msa_layer_state;

@@ -82,6 +82,16 @@ mutant 'no bias correction' ref/model/train.c test_train 's/lr \/ fix1/lr/'
 mutant 'decay coupled to the gradient' ref/model/train.c test_train 's/float g = (float)scale \* g0\[i\];/float g = (float)scale * g0[i] + (tensor->decay ? (float)t->config.decay * p[i] : 0);/; s/tensor->decay ? lr \* t->config.decay : 0/0/'
 mutant 'no clipping' ref/model/train.c test_train 's/done.norm > c->clip ? c->clip \/ done.norm : 1/1/'
 
+# ---- Departures from MSA -------------------------------------------------------------------------
+mutant 'departures: no way back through the LSE' ref/departures.c test_model 's/dq\[a\] += slope\[a \/ d\] \* mean_key\[a\];//'
+mutant 'departures: sink not counted' ref/departures.c test_model 's/dsink\[row % s->n_heads\] -= (float)by_lse;//'
+mutant 'departures: index keys learn no values' ref/departures.c test_model 's/dki\[a\] += key\[a\];/;/'
+mutant 'departures: attached by the queries alone' ref/layer.c test_model 's/ops->gemm(false, true, T, m, n.ik, dki, w->wik, 1, dx);//'
+mutant 'departures: reverse KL without its mean' ref/kl.c test_model 's/(1 - (t\[a\] - sum))/(1 - t[a])/'
+mutant 'departures: window without the first block' ref/model/variants.c test_variants 's/row\[0\] = INFINITY;//'
+mutant 'departures: mean over the wrong block' ref/model/variants.c test_variants 's/means + b \* s->d_index/means/'
+mutant 'departures: a question before its fact' ref/model/task.c test_variants 's/ \&\& place\[k\] < i//'
+
 # ---- The checker itself --------------------------------------------------------------------------
 mutant 'comparison accepts NaN' ref/cli/verdict.c test_checker 's/if (!(error <= allowed))/if (error > allowed)/'
 mutant 'swaps are always ties' ref/cli/verdict.c test_checker 's/if (!(tolerance > 0 \&\& /if (!(/; s/<= allowed))/<= HUGE_VAL))/'

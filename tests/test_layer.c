@@ -117,7 +117,7 @@ typedef struct layer {
 
 static msa_layer_weights weights_of(float *const w[N_WEIGHTS])
 {
-    return (msa_layer_weights){w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8], w[9]};
+    return (msa_layer_weights){w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8], w[9], NULL, NULL, NULL};
 }
 
 static twin_weights wide_weights_of(const layer *l)

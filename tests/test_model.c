@@ -80,7 +80,7 @@ typedef struct problem {
     model_run *run;
     msa_attention mode;
     const uint8_t *tokens, *targets;
-    double kl[MAX_LAYERS];
+    double lambda, kl[MAX_LAYERS];
 } problem;
 
 static double language_loss(void *of)
@@ -99,6 +99,25 @@ static double selector_loss(void *of)
     for (int l = 0; l < p->m.config.n_layers; l++)
         sum += p->kl[l];
     return sum;
+}
+
+static double total_loss(void *of)
+{
+    problem *p = of;
+    return p->lambda * selector_loss(p) + language_loss(p);
+}
+
+// Which loss a tensor's gradient is of, and its weight. Where the Index Branch has values, both losses train
+// it; where it is attached, both reach what it reads.
+static numeric_loss *loss_of(const problem *p, const model_tensor *t, double *weight)
+{
+    const model_config *c = &p->m.config;
+    const bool read = strcmp(t->name, "embed") == 0 || strstr(t->name, "attn_norm");
+    *weight = 1;
+    if ((t->index && c->value_head) || (read && c->attached))
+        return total_loss;
+    *weight = t->index ? p->lambda : 1;
+    return t->index ? selector_loss : language_loss;
 }
 
 static const char *mode_name(msa_attention mode)
@@ -122,10 +141,11 @@ static double *mixed_direction(const float *grad, int64_t n, double norm, inputs
 // The float32 logits put about 5e-8 of noise on a loss, which a step of 0.003 turns into 2e-5 of a slope.
 // What the fifth derivative adds is measured: the slope at half the step is closer by a factor of 16, so the
 // difference of the two bounds what is left.
-static void compare_tensor(check_case *c, problem *p, const model_tensor *t, const float *grads,
-                           double lambda)
+static void compare_tensor(check_case *c, problem *p, const model_tensor *t, const float *grads)
 {
-    const double step = 0.006, weight = t->index ? lambda : 1;
+    const double step = 0.006;
+    double weight;
+    numeric_loss *loss = loss_of(p, t, &weight);
     const float *grad = grads + t->offset;
     int64_t n = (int64_t)t->count;
     double norm = 0, expected = 0;
@@ -137,7 +157,6 @@ static void compare_tensor(check_case *c, problem *p, const model_tensor *t, con
     double *u = mixed_direction(grad, n, norm, &rng);
     for (int64_t i = 0; i < n; i++)
         expected += u[i] * (double)grad[i];
-    numeric_loss *loss = t->index ? selector_loss : language_loss;
     double coarse = weight * numeric_slope(loss, p, p->m.params + t->offset, n, u, step);
     double found = weight * numeric_slope(loss, p, p->m.params + t->offset, n, u, step / 2);
     double allowed = 2e-4 * norm + 4e-5 + fabs(coarse - found);
@@ -149,34 +168,47 @@ static void compare_tensor(check_case *c, problem *p, const model_tensor *t, con
     }
 }
 
-static void gradients(msa_attention mode)
+static bool is_among(const char *name, const char *list)
+{
+    const char *leaf = strrchr(name, '.');
+    char word[64];
+    snprintf(word, sizeof word, " %s ", leaf ? leaf + 1 : name);
+    return list && strstr(list, word);
+}
+
+// Leaves out the tensors of the list `without`; those of the list `zero` are 0.
+static void gradients(const model_config *config, const char *what, msa_attention mode, const char *zero,
+                      const char *without)
 {
     enum { SEQS = 2, LENGTH = 19 };
-    const double lambda = 0.7;
-    check_case c = check_begin("gradients of the whole network, %s", mode_name(mode));
+    check_case c = check_begin("gradients of the whole network, %s%s", mode_name(mode), what);
     msa_ops ops = msa_ref_ops;
     msa_kernel replay = *ops.stage[MSA_STAGE_INDEX];
-    problem p = {.m = new_model(&tiny, check_seed(1)),
+    problem p = {.m = new_model(config, check_seed(1)),
                  .mode = mode,
                  .tokens = draw_tokens(SEQS * LENGTH, 2),
-                 .targets = draw_tokens(SEQS * LENGTH, 3)};
+                 .targets = draw_tokens(SEQS * LENGTH, 3),
+                 .lambda = 0.7};
+    for (int t = 0; t < p.m.n_tensors; t++)
+        if (is_among(p.m.tensor[t].name, zero))
+            memset(p.m.params + p.m.tensor[t].offset, 0, p.m.tensor[t].count * sizeof *p.m.params);
     p.run = model_run_new(&p.m, &ops, SEQS, LENGTH, true);
     model_forward(&p.m, p.run, mode, p.tokens);
     replay.index = replay_index;
-    replay_layers = tiny.n_layers;
-    for (int l = 0; l < tiny.n_layers; l++) {
-        int64_t n_ids = tiny.n_kv_heads * SEQS * LENGTH * tiny.topk;
+    replay_layers = config->n_layers;
+    for (int l = 0; l < config->n_layers; l++) {
+        int64_t n_ids = config->n_kv_heads * SEQS * LENGTH * config->topk;
         int32_t *ids = check_ints(n_ids);
         memcpy(ids, model_run_layer(p.run, l)->ids, (size_t)n_ids * sizeof *ids);
         replayed_ids[l] = ids;
     }
     ops.stage[MSA_STAGE_INDEX] = &replay;
-    model_backward(&p.m, p.run, mode, p.tokens, p.targets, lambda, p.kl);
+    model_backward(&p.m, p.run, mode, p.tokens, p.targets, p.lambda, p.kl);
     float *grads = check_floats((int64_t)p.m.n_params);
     memcpy(grads, model_run_grads(p.run), p.m.n_params * sizeof *grads);
     for (int t = 0; t < p.m.n_tensors; t++)
-        if (mode != MSA_ATTN_DENSE || !p.m.tensor[t].index)
-            compare_tensor(&c, &p, &p.m.tensor[t], grads, lambda);
+        if ((mode != MSA_ATTN_DENSE || !p.m.tensor[t].index) && !is_among(p.m.tensor[t].name, without))
+            compare_tensor(&c, &p, &p.m.tensor[t], grads);
     model_run_free(p.run);
     model_free(&p.m);
     check_end(&c);
@@ -184,6 +216,26 @@ static void gradients(msa_attention mode)
 }
 
 // With lambda 0 no index parameter moves; with any lambda all others get the same bits.
+// Departures from MSA. The index reads sg(X), so what lies below it is compared only where it is attached;
+// there the queries are zero, so that the teacher, which is detached, does not depend on X.
+static void gradients_of_departures(void)
+{
+    for (msa_attention mode = MSA_ATTN_WARMUP; mode <= MSA_ATTN_SPARSE; mode++) {
+        model_config c = tiny;
+        c.sink = 1;
+        gradients(&c, ", sink", mode, NULL, NULL);
+        c.n_layers = 1;
+        c.value_head = 1;
+        gradients(&c, ", sink and value head", mode, NULL, " embed attn_norm ");
+        c.sink = c.value_head = 0;
+        c.attached = 1;
+        gradients(&c, ", attached", mode, " wq ", " wq wk q_norm k_norm ");
+        c.attached = 0;
+        c.reverse_kl = 1;
+        gradients(&c, ", reverse KL", mode, NULL, NULL);
+    }
+}
+
 static void two_zeros(const msa_ops *ops, const char *name, msa_attention mode)
 {
     enum { SEQS = 2, LENGTH = 21 };
@@ -455,10 +507,11 @@ int main(int argc, char **argv)
 {
     check_start(argc, argv);
     for (msa_attention mode = MSA_ATTN_DENSE; mode <= MSA_ATTN_SPARSE; mode++) {
-        gradients(mode);
+        gradients(&tiny, "", mode, NULL, NULL);
         two_zeros(&msa_ref_ops, "reference", mode);
         two_zeros(&msa_fast_ops, "fast", mode);
     }
+    gradients_of_departures();
     loss_from_logits();
     for (int sparse = 0; sparse < 2; sparse++) {
         decode_equals_prefill(&msa_ref_ops, sparse);

@@ -89,10 +89,20 @@ expect_refusal "a text shorter than the context" "expected more than" \
 expect_refusal "no such text" "--text" "$MSA" train --text "$W/none" --out "$W/tiny.safetensors"
 expect_refusal "no name to write" "found an empty name" "$MSA" train --text "$W/text" --out ""
 expect_refusal "an unknown kind of attention" "--attention" train "$W/tiny.safetensors" --attention both
+expect_refusal "an unknown selector" "--selector" train "$W/tiny.safetensors" --selector best
+expect_refusal "a text and the task" "--task: expected no --text" train "$W/tiny.safetensors" --task
+expect_refusal "neither" "--text: expected this option" "$MSA" train --out "$W/tiny.safetensors"
+expect_refusal "a task that does not fit" "the task: expected a context of at least" \
+    "$MSA" train --task --out "$W/tiny.safetensors" --context 16
+expect_refusal "recall of a dense model" "--recall-every" train "$W/tiny.safetensors" --attention gqa --recall-every 5
 expect_refusal "heads that do not divide" "multiple of n_kv_heads" \
     "$MSA" train --text "$W/text" --out "$W/tiny.safetensors" --kv-heads 2 --heads 3
 [[ ! -e $W/tiny.safetensors && ! -e $W/tiny.csv ]]
 check $? "refused runs write nothing"
+train "$W/mean.safetensors" --selector mean > "$W.out" &&
+    "$MSA" generate --model "$W/mean.safetensors" --prompt a > "$W.out" 2> "$W.err"
+[[ $? -eq 2 ]] && grep -q "expected MSA's selector" "$W.err"
+check $? "a decoding step chooses by MSA's rule, and generate refuses another"
 rm -f "$W"/cut.*
 interrupt STOP 0.02 & # a stopped process still holds its lock
 sleep 1

@@ -1,6 +1,6 @@
 /**
  * @file test_train.c
- * @brief Training: AdamW against the paper's formula in double, the schedule, the two stages, resuming.
+ * @brief Training: AdamW against the paper's formula in double, the schedule, the stages, resuming.
  */
 #include <math.h>
 #include <stdio.h>
@@ -29,6 +29,7 @@ static const model_config tiny = {.n_layers = 2,
 
 static const train_config eight_steps = {.steps = 8,
                                          .batch = 1,
+                                         .dense_steps = 1,
                                          .index_warmup = 3,
                                          .lr_warmup = 2,
                                          .lr = 1e-2,
@@ -117,14 +118,14 @@ static void compare_step(check_case *c, const model *m, const double *before, co
 
 static void steps_follow_adamw(void)
 {
-    check_case c = check_begin("AdamW with decay and clipping, warmup then sparse");
+    check_case c = check_begin("AdamW with decay and clipping, dense, warmup, sparse");
     snprintf(c.worst, sizeof c.worst, "a parameter");
     train_text text = one_window(check_seed(1));
     trainer *t = start(&eight_steps, &text);
     const model *m = trainer_model(t);
     adamw a = {check_doubles((int64_t)m->n_params), check_doubles((int64_t)m->n_params)};
     for (int64_t step = 0; step < eight_steps.steps; step++) {
-        msa_attention mode = step < eight_steps.index_warmup ? MSA_ATTN_WARMUP : MSA_ATTN_SPARSE;
+        msa_attention mode = step == 0 ? MSA_ATTN_DENSE : step < 4 ? MSA_ATTN_WARMUP : MSA_ATTN_SPARSE;
         double *before = check_widen(m->params, (int64_t)m->n_params);
         expectation e = expect(m, mode, eight_steps.lambda, &text);
         train_step done = trainer_step(t);
@@ -170,6 +171,7 @@ static void learns(void)
     train_config config = eight_steps;
     config.steps = 100;
     config.decay = 0;
+    config.dense_steps = 0;
     config.index_warmup = 100;
     train_text text = one_window(1);
     trainer *t = start(&config, &text);
@@ -216,6 +218,16 @@ static void resumes(void)
     other.lambda = 3;
     check_true(&c, !trainer_resume(path, &tiny, &other, &text, &msa_ref_ops, err),
                "another lambda is another run");
+    model_config departure = tiny;
+    departure.selector = SELECT_MEAN;
+    check_true(&c, !trainer_resume(path, &departure, &eight_steps, &text, &msa_ref_ops, err),
+               "another selector is another run");
+    trainer_free(t);
+    t = trainer_new(&departure, &eight_steps, &text, &msa_ref_ops, err);
+    check_true(&c, t && trainer_save(t, path, err), "saved");
+    check_true(&c, !trainer_resume(path, &tiny, &eight_steps, &text, &msa_ref_ops, err),
+               "and so is MSA's after that");
+    check_true(&c, trainer_save(whole, path, err), "saved");
     bytes[77] ^= 1;
     check_true(&c, !trainer_resume(path, &tiny, &eight_steps, &text, &msa_ref_ops, err),
                "another text is another run");

@@ -15,7 +15,7 @@ extern const struct msa_entry cuda_exercise_kernel __attribute__((weak));
 
 /* ---- Arrays on a device, bounds declared ----------------------------------------------------------- */
 
-#define MOST_ARRAYS 8
+#define MOST_ARRAYS 9
 
 /* A case on a device. */
 typedef struct kernel_run {
@@ -23,7 +23,7 @@ typedef struct kernel_run {
     const struct msa_entry *entry;
     const kernel_case *c;
     inputs in;    /* rounded to bf16 */
-    int32_t *ids; /* of KERNEL_ATTEND */
+    int32_t *ids; /* of KERNEL_ATTEND and KERNEL_DQ */
     msa_arrays a;
     void *work;
     void *all[MOST_ARRAYS];
@@ -58,11 +58,32 @@ static const uint16_t *as_bf16(kernel_run *r, const float *x, int64_t n, const c
     return sent(r, y, n * 2, name);
 }
 
+/* What the forward pass leaves, from inputs that are rounded as the kernel's are. */
+static void forward(const kernel_run *r, float *o, float *lse)
+{
+    void *work = exercise_alloc((int64_t)msa_workspace(NULL, &r->c->shape));
+    exercise_true(msa_sparse(&r->c->shape, r->in.q, r->in.k, r->in.v, r->ids, o, lse, work) == MSA_OK,
+                  "the reference failed");
+}
+
+/* Beside those of KERNEL_ATTEND; there O and LSE are the kernel's to write. */
+static void give_gradients(kernel_run *r)
+{
+    const msa_shape *s = &r->c->shape;
+    const int64_t rows = s->n_q * s->n_heads, n = rows * s->d_head;
+    float *o = exercise_floats(n), *lse = exercise_floats(rows);
+    forward(r, o, lse);
+    r->device->upload(r->a.o, o, (size_t)n * 4);
+    r->device->upload(r->a.lse, lse, (size_t)rows * 4);
+    r->a.dout = as_bf16(r, r->in.dout, n, "dout");
+    r->a.dq = fresh(r, n * 4, "dq");
+}
+
 static void give_arrays(kernel_run *r)
 {
     const msa_shape *s = &r->c->shape;
     const int64_t rows = s->n_q * s->n_kv_heads, n_ids = rows * s->topk;
-    if (r->c->task == KERNEL_ATTEND) {
+    if (r->c->task == KERNEL_ATTEND || r->c->task == KERNEL_DQ) {
         r->ids = exercise_alloc(n_ids * (int64_t)sizeof *r->ids);
         inputs_ids(s, r->c->selection, exercise_seed(), r->ids);
         r->a = (msa_arrays){.q = as_bf16(r, r->in.q, s->n_q * s->n_heads * s->d_head, "q"),
@@ -71,6 +92,8 @@ static void give_arrays(kernel_run *r)
                             .ids = sent(r, r->ids, n_ids * 4, "ids"),
                             .o = fresh(r, s->n_q * s->n_heads * s->d_head * 4, "o"),
                             .lse = fresh(r, s->n_q * s->n_heads * 4, "lse")};
+        if (r->c->task == KERNEL_DQ)
+            give_gradients(r);
     } else {
         r->a = (msa_arrays){.qi = as_bf16(r, r->in.qi, rows * s->d_index, "qi"),
                             .ki = as_bf16(r, r->in.ki, s->n_kv * s->d_index, "ki")};
@@ -137,26 +160,50 @@ static void judge_ids(const kernel_run *r, const int32_t *expected)
     exercise_true(ok && v.pass, "ids: too many ties swapped");
 }
 
-static void judge(const kernel_run *r)
+static void judge_gradient(const kernel_run *r)
 {
     const msa_shape *s = &r->c->shape;
     const inputs *in = &r->in;
+    const int64_t nk = s->n_kv * s->n_kv_heads * s->d_head;
+    float *dq = exercise_floats(s->n_q * s->n_heads * s->d_head);
+    void *work = exercise_alloc((int64_t)msa_workspace(NULL, s));
+    exercise_true(msa_backward(s, in->q, in->k, in->v, r->ids, NULL, NULL, in->dout, dq, exercise_floats(nk),
+                               exercise_floats(nk), work) == MSA_OK,
+                  "the reference failed");
+    judge_tensor(r, VERDICT_DQ, dq, r->a.dq);
+}
+
+static void judge_attention(const kernel_run *r)
+{
+    const msa_shape *s = &r->c->shape;
+    float *o = exercise_floats(s->n_q * s->n_heads * s->d_head), *lse = exercise_floats(s->n_q * s->n_heads);
+    forward(r, o, lse);
+    judge_tensor(r, VERDICT_O, o, r->a.o);
+    judge_tensor(r, VERDICT_LSE, lse, r->a.lse);
+}
+
+static void judge_index(const kernel_run *r)
+{
+    const msa_shape *s = &r->c->shape;
     float *scores = exercise_floats(s->n_kv_heads * s->n_q * msa_n_blocks(s));
     int32_t *ids = exercise_alloc(s->n_kv_heads * s->n_q * s->topk * (int64_t)sizeof *ids);
-    float *o = exercise_floats(s->n_q * s->n_heads * s->d_head), *lse = exercise_floats(s->n_q * s->n_heads);
     void *work = exercise_alloc((int64_t)msa_workspace(NULL, s));
-    const msa_status status = r->c->task == KERNEL_ATTEND
-                                  ? msa_sparse(s, in->q, in->k, in->v, r->ids, o, lse, work)
-                                  : msa_index(s, in->qi, in->ki, scores, ids, NULL, work);
-    exercise_true(status == MSA_OK, "the reference failed");
+    exercise_true(msa_index(s, r->in.qi, r->in.ki, scores, ids, NULL, work) == MSA_OK,
+                  "the reference failed");
     if (r->c->task == KERNEL_IDS)
         judge_ids(r, ids);
-    else if (r->c->task == KERNEL_SCORES)
+    else
         judge_tensor(r, VERDICT_SCORES, scores, r->a.scores);
-    else {
-        judge_tensor(r, VERDICT_O, o, r->a.o);
-        judge_tensor(r, VERDICT_LSE, lse, r->a.lse);
-    }
+}
+
+static void judge(const kernel_run *r)
+{
+    if (r->c->task == KERNEL_ATTEND)
+        judge_attention(r);
+    else if (r->c->task == KERNEL_DQ)
+        judge_gradient(r);
+    else
+        judge_index(r);
 }
 
 /* ---- On the engine --------------------------------------------------------------------------------- */
@@ -182,6 +229,7 @@ static void look(kernel_view *view, kernel_watcher *see, watching *w, const kern
     view->k = (uint64_t)(uintptr_t)r->a.k;
     view->ki = (uint64_t)(uintptr_t)r->a.ki;
     view->ids = (uint64_t)(uintptr_t)r->a.ids;
+    view->dq = (uint64_t)(uintptr_t)r->a.dq;
     view->work = (uint64_t)(uintptr_t)r->work;
     simt_watch(pass_on, w);
 }
@@ -201,6 +249,43 @@ simt_counters kernel_check(const kernel_case *c, kernel_view *view, kernel_watch
     end(&r);
     wrong = wrong || exercise_failures() > before;
     return *simt_counts();
+}
+
+#define ORDERS 5
+#define AT_ONCE 64 /* CTAs that run in turns */
+
+/* How many elements of two arrays have different bits, and the first of these. */
+static int64_t changed(const uint32_t *a, const uint32_t *b, int64_t n, int64_t *first)
+{
+    int64_t count = 0;
+    for (int64_t i = n - 1; i >= 0; i--)
+        if (a[i] != b[i])
+            count++, *first = i;
+    return count;
+}
+
+void kernel_repeat(const kernel_case *c)
+{
+    const int before = exercise_failures();
+    const int64_t n = c->shape.n_q * c->shape.n_heads * c->shape.d_head;
+    const float *found[ORDERS];
+    for (int order = 0; order < ORDERS; order++) { /* forward, in reverse, at random */
+        int64_t at = 0;
+        kernel_run r = begin(msa_engine(), &simt_exercise_kernel, c);
+        msa_engine_mode(order < 2 ? order : 2, 2, exercise_seed() + (uint64_t)order);
+        msa_engine_resident(AT_ONCE);
+        if (launch(&r) == MSA_OK)
+            judge(&r);
+        msa_engine_resident(1);
+        found[order] = written(&r, r.a.dq, n);
+        end(&r);
+        const int64_t other = changed((const uint32_t *)found[0], (const uint32_t *)found[order], n, &at);
+        exercise_true(
+            other == 0,
+            "dq in another order: %lld of %lld elements have other bits, first number %lld: %a, then %a",
+            (long long)other, (long long)n, (long long)at, (double)found[0][at], (double)found[order][at]);
+    }
+    wrong = wrong || exercise_failures() > before;
 }
 
 bool kernel_counts(const simt_counters *n)

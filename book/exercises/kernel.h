@@ -14,7 +14,8 @@
 typedef enum kernel_task {
     KERNEL_SCORES, /**< of blocks, from index queries and index keys */
     KERNEL_IDS,    /**< of the chosen blocks, from the same */
-    KERNEL_ATTEND  /**< O and LSE, from queries, keys, values and ids */
+    KERNEL_ATTEND, /**< O and LSE, from queries, keys, values and ids */
+    KERNEL_DQ      /**< dQ, from the same, O, LSE and dO */
 } kernel_task;
 
 /** When bulk copies land: a right kernel cannot tell. */
@@ -25,15 +26,15 @@ typedef struct kernel_case {
     msa_shape shape;
     inputs_pattern pattern;
     kernel_task task;
-    inputs_selection selection; /**< of KERNEL_ATTEND */
+    inputs_selection selection; /**< of KERNEL_ATTEND and KERNEL_DQ */
     kernel_timing timing;
 } kernel_case;
 
 /** What a watcher of accesses knows. */
 typedef struct kernel_view {
     touched picture;
-    uint64_t k, ki, ids, work; /**< where these arrays lie */
-    int64_t nth[1024];         /**< of each thread, for the watcher to count in */
+    uint64_t k, ki, ids, dq, work; /**< where these arrays lie */
+    int64_t nth[1024];             /**< of each thread, for the watcher to count in */
 } kernel_view;
 
 typedef void kernel_watcher(kernel_view *view, const simt_access *access);
@@ -41,6 +42,9 @@ typedef void kernel_watcher(kernel_view *view, const simt_access *access);
 /** Runs the student's kernel, `ENTRY(exercise, kernel, run, ...)`, on the engine and judges what it writes.
  *  The picture of the view is filled by `see`; both may be NULL. Returns the exact counts. */
 simt_counters kernel_check(const kernel_case *c, kernel_view *view, kernel_watcher *see);
+
+/** Runs the kernel in several orders of CTAs and threads, and demands equal bits of dQ. */
+void kernel_repeat(const kernel_case *c);
 
 /** Prints the counts; false, with a line that says so, where the engine stopped the run before there were
  * any. */

@@ -327,6 +327,7 @@ PTX_INLINE double keys_by_queries(Smem<D, DI, N, main, kl> &m,
         mma_m16n8k16(x, left, right);
     }
     __syncwarp(); // the teacher is there
+    // [student]
     for (int i = 0; i < 4; i++) {
         const Element e = fragment_d(lane, i);
         const bool sees = key + e.row <= ld_shared(&stage.limit[e.col]);
@@ -335,6 +336,7 @@ PTX_INLINE double keys_by_queries(Smem<D, DI, N, main, kl> &m,
         g[i] = sees ? ex2(log2_u) - t : 0;
         loss += t >= 0x1p-126f ? t * (lg2(t) - log2_u) * ln_2 : 0; // lg2 of less is -inf
     }
+    // [student]
     for (int half = 0; half < 2; half++)
         st_shared(&m.g[key + fragment_row(lane, half)][lane % 4], pack_bf16(g[2 * half], g[2 * half + 1]));
     return (double)loss;
@@ -566,6 +568,7 @@ __global__ void __launch_bounds__(merge_threads)
     const In *mine = in + ((i * s.n_kv_heads + r) * slots * heads + h) * width + at % width;
     if (!ids) // full support: the blocks up to the local one
         slots = (s.prefix + (int)i) / s.block + 1;
+    // [slots]
     float4 sum = make_float4(0, 0, 0, 0);
     for (int slot = 0; slot < slots; slot++) {
         if (ids && ld_global(ids + row_at(s, i, r) * s.topk + slot) < 0)
@@ -574,6 +577,7 @@ __global__ void __launch_bounds__(merge_threads)
         sum = make_float4(sum.x + x.x, sum.y + x.y, sum.z + x.z, sum.w + x.w);
     }
     st_global((float4 *)(out + at), sum);
+    // [slots]
 }
 
 template <class In>

@@ -4,22 +4,18 @@
 #include <stdlib.h>
 
 #include "../model/evaluate.h"
+#include "../model/task.h"
 #include "../model/train.h"
 #include "cli.h"
 #include "report.h"
 
 void report_recall(const eval_recall *layer, int layers)
 {
-    eval_recall mean = {{0, 0, 0}, {0, 0, 0}};
+    const eval_recall mean = eval_mean_recall(layer, layers);
     printf("  %-8s %14s %14s   %s\n", "layer", "block recall", "score recall", "random blocks instead");
-    for (int l = 0; l < layers; l++) {
+    for (int l = 0; l < layers; l++)
         printf("  %-8d %14.3f %14.3f   %.3f %.3f\n", l, layer[l].index.block_recall,
                layer[l].index.score_recall, layer[l].random.block_recall, layer[l].random.score_recall);
-        mean.index.block_recall += layer[l].index.block_recall / layers;
-        mean.index.score_recall += layer[l].index.score_recall / layers;
-        mean.random.block_recall += layer[l].random.block_recall / layers;
-        mean.random.score_recall += layer[l].random.score_recall / layers;
-    }
     printf("  %-8s %14.3f %14.3f   %.3f %.3f\n", "mean", mean.index.block_recall, mean.index.score_recall,
            mean.random.block_recall, mean.random.score_recall);
 }
@@ -67,17 +63,109 @@ static int evaluate(const char *command, const model *m, const eval_windows *t, 
     return ok ? 0 : cli_fail(command, "expected memory for one window, found too little");
 }
 
+static int evaluate_task(const char *command, const model *m, int count, uint64_t seed)
+{
+    task_result r;
+    if (!task_judge(m, &msa_fast_ops, seed, count, &r))
+        return cli_fail(command, "expected memory for one window, found too little");
+    printf("%d sequences of %d tokens\n", count, m->config.context);
+    printf("answers right %.4f, bits per answer %.4f\n", r.accuracy, r.bits);
+    for (int b = 0; b < TASK_BINS; b++)
+        printf("  distance up to %-5d %.4f\n", (b + 1) * m->config.context / TASK_BINS, r.bin[b]);
+    return 0;
+}
+
+/* ---- The same as one row of a table
+ * ------------------------------------------------------------------------- */
+
+static void print_header(const model *m, bool task)
+{
+    printf(task ? "bits,accuracy,accuracy_1,accuracy_2,accuracy_3,accuracy_4"
+                : "bits_per_byte,bits_per_byte_dense");
+    printf(",block_recall,score_recall,random_block_recall,random_score_recall");
+    for (int l = 0; l < m->config.n_layers; l++)
+        printf(",entropy_%d,first_mass_%d,first_taken_%d,agreement_%d", l, l, l, l);
+    printf("\n");
+}
+
+static bool print_quality(const model *m, const eval_windows *t, bool task, uint64_t seed)
+{
+    if (!task) {
+        printf("%.5f,", eval_bits_per_byte(m, &msa_fast_ops, t, MSA_ATTN_SPARSE));
+        if (m->config.sparse)
+            printf("%.5f", eval_bits_per_byte(m, &msa_fast_ops, t, MSA_ATTN_DENSE));
+        return true;
+    }
+    task_result r;
+    if (!task_judge(m, &msa_fast_ops, seed, t->count, &r))
+        return false;
+    printf("%.5f,%.5f", r.bits, r.accuracy);
+    for (int b = 0; b < TASK_BINS; b++)
+        printf(",%.5f", r.bin[b]);
+    return true;
+}
+
+/* A dense model, and one that sees everything, has no selection to look at: empty fields. */
+static bool print_selection(const model *m, const eval_windows *t, uint64_t seed)
+{
+    const int layers = m->config.n_layers;
+    eval_recall recall[MODEL_MAX_LAYERS];
+    eval_look look[MODEL_MAX_LAYERS];
+    if (!m->config.sparse || t->length <= m->config.topk * m->config.block) {
+        for (int a = 0; a < 4 + 4 * layers; a++)
+            putchar(',');
+        return true;
+    }
+    if (!eval_recalls(m, &msa_fast_ops, t, seed, recall) || !eval_looks(m, &msa_fast_ops, t, look))
+        return false;
+    const eval_recall mean = eval_mean_recall(recall, layers);
+    printf(",%.4f,%.4f,%.4f,%.4f", mean.index.block_recall, mean.index.score_recall, mean.random.block_recall,
+           mean.random.score_recall);
+    for (int l = 0; l < layers; l++)
+        printf(",%.4f,%.4f,%.4f,%.4f", look[l].entropy, look[l].first_mass, look[l].first_taken,
+               look[l].agreement);
+    return true;
+}
+
+static int evaluate_row(const char *command, const model *m, const eval_windows *t,
+                        const eval_windows *recalled, bool task, uint64_t seed)
+{
+    print_header(m, task);
+    if (!print_quality(m, t, task, seed) || !print_selection(m, recalled, seed))
+        return cli_fail(command, "expected memory for one window, found too little");
+    putchar('\n');
+    return 0;
+}
+
+/* The task's sequences take the place of a file. */
+static bool read_subject(const model *m, const char *path, bool task, uint64_t seed, int64_t windows,
+                         unsigned char **bytes, size_t *n, io_error err)
+{
+    if (!task)
+        return io_read_file(path, REPORT_MAX_TEXT, bytes, n, err);
+    *n = (size_t)windows * (size_t)m->config.context + 1;
+    *bytes = malloc(*n);
+    const bool ok = *bytes && task_text(m, seed, (int)windows, *bytes);
+    if (!ok)
+        snprintf(err, IO_ERR, "no memory for %lld sequences", (long long)windows);
+    return ok;
+}
+
 int cmd_evaluate(int argc, char **argv)
 {
     const char *path = NULL, *text_path = NULL;
     int64_t windows = 40, recall_windows = 4, seed = 1;
-    bool held_out = false, fp8 = false;
+    bool held_out = false, task = false, csv = false, fp8 = false;
     const cli_option options[] = {
         {"--model", CLI_NEEDED, &path, 0, 0, "FILE.safetensors of 'msa train'"},
-        {"--text", CLI_NEEDED, &text_path, 0, 0, "FILE to predict"},
+        {"--text", CLI_TEXT, &text_path, 0, 0, "FILE to predict (needed, or --task)"},
+        {"--task", CLI_FLAG, &task, 0, 0,
+         "sequences of associative recall that training did not see, in place of a text"},
         {"--held-out", CLI_FLAG, &held_out, 0, 0, "only its last 5 %, which training does not see"},
         {"--windows", CLI_INT, &windows, 1, 1 << 20, "N windows at most for the loss"},
         {"--recall-windows", CLI_INT, &recall_windows, 1, 1 << 20, "N windows at most for the recall"},
+        {"--csv", CLI_FLAG, &csv, 0, 0, "everything as a table of one row"},
+
         {"--fp8", CLI_FLAG, &fp8, 0, 0, "also what index keys of 8 bits choose"},
         CLI_OPT_SEED(seed),
         {0}};
@@ -85,15 +173,25 @@ int cmd_evaluate(int argc, char **argv)
         cli_parse(argc, argv, "loss of a model on a text, and recall of its selector", options, NULL);
     if (status)
         return status;
+    if (!text_path == !task)
+        return cli_fail(argv[0], task ? "--task: expected no --text beside it, found one"
+                                      : "--text: expected this option, found none (msa help evaluate)");
     io_error err;
     model m;
     unsigned char *bytes = NULL;
     size_t n = 0;
     if (!model_load(&m, path, err))
         return cli_fail(argv[0], "--model: %s", err);
-    if (!io_read_file(text_path, REPORT_MAX_TEXT, &bytes, &n, err)) {
+    if (task && m.config.context < TASK_MIN_LENGTH) {
+        status = cli_fail(argv[0], "--task: expected a model with a context of at least %d, found %d",
+                          TASK_MIN_LENGTH, m.config.context);
+    } else if (!read_subject(&m, text_path, task, (uint64_t)seed, windows, &bytes, &n, err)) {
+        status = cli_fail(argv[0], "%s: %s", task ? "--task" : "--text", err);
+    }
+    if (status) {
+        free(bytes);
         model_free(&m);
-        return cli_fail(argv[0], "--text: %s", err);
+        return status;
     }
     const train_text split = train_split(bytes, (int64_t)n);
     const uint8_t *from = bytes + (held_out ? split.n_train : 0);
@@ -103,6 +201,10 @@ int cmd_evaluate(int argc, char **argv)
     if (t.count == 0)
         status = cli_fail(argv[0], "--text %s: expected at least 2 bytes, found %lld", text_path,
                           (long long)length);
+    else if (csv)
+        status = evaluate_row(argv[0], &m, &t, &recalled, task, (uint64_t)seed);
+    else if (task)
+        status = evaluate_task(argv[0], &m, t.count, (uint64_t)seed);
     else
         status = evaluate(argv[0], &m, &t, &recalled, (uint64_t)seed, fp8);
     free(bytes);

@@ -67,7 +67,13 @@ int cmd_generate(int argc, char **argv)
     model m;
     if (!model_load(&m, path, err))
         return cli_fail(argv[0], "--model: %s", err);
-    status = generate(argv[0], &m, prompt, tokens, temperature, (uint64_t)seed);
+    if (!model_decodes(&m.config))
+        status = cli_fail(
+            argv[0],
+            "--model %s: expected MSA's selector and no value head, which a decoding step has, found others",
+            path);
+    else
+        status = generate(argv[0], &m, prompt, tokens, temperature, (uint64_t)seed);
     model_free(&m);
     return status;
 }

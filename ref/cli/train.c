@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,19 +11,23 @@
 #include <unistd.h>
 
 #include "../model/evaluate.h"
+#include "../model/task.h"
 #include "../model/train.h"
 #include "cli.h"
 #include "table.h"
 
 #define EVAL_EVERY 250
 #define EVAL_WINDOWS 8
+#define TASK_SEQUENCES 500
+#define RECALL_WINDOWS 4
 #define MAX_TEXT ((size_t)1 << 31)
 
 typedef struct job {
-    const char *text_path, *out, *attention, *backend;
-    int64_t save_every;
+    const char *text_path, *out, *attention, *backend, *selector;
+    int64_t save_every, recall_every;
     train_config train;
     model_config shape;
+    bool task;
     msa_ops ops;
     char state[4096], csv_path[4096];
     FILE *csv;
@@ -58,7 +63,10 @@ static long kept_rows(FILE *csv, int64_t done)
  * runs from writing to the same files; the system drops the lock of a process that dies. */
 static int open_curve(const char *command, job *j, int64_t done)
 {
-    static const char header[] = "step,train_bits_per_byte,kl_nats,learning_rate,validation_bits_per_byte\n";
+    static const char plain[] = "step,train_bits_per_byte,kl_nats,learning_rate,validation_bits_per_byte\n",
+                      recall[] = "step,train_bits_per_byte,kl_nats,learning_rate,validation_bits_per_byte,"
+                                 "block_recall,score_recall,entropy_nats\n";
+    const char *header = j->recall_every ? recall : plain;
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     int fd = open(j->csv_path, O_RDWR | O_CREAT, 0666);
     j->csv = fd < 0 ? NULL : fdopen(fd, "r+");
@@ -76,9 +84,35 @@ static int open_curve(const char *command, job *j, int64_t done)
 
 static double validate(const job *j, const trainer *t, const train_text *text, int windows)
 {
+    if (!text->bytes) {
+        task_result r;
+        return task_judge(trainer_model(t), &j->ops, j->train.seed,
+                          windows < TASK_SEQUENCES ? windows : TASK_SEQUENCES, &r)
+                   ? r.bits
+                   : NAN;
+    }
     const eval_windows w =
         eval_windows_of(trainer_model(t), text->bytes + text->n_train, text->n - text->n_train, windows);
     return eval_bits_per_byte(trainer_model(t), &j->ops, &w, MSA_ATTN_SPARSE);
+}
+
+/* Recall and entropy, means over the layers, on a few windows of the held-out text. */
+static int write_recall(const char *command, const job *j, const trainer *t, const train_text *text)
+{
+    const model *m = trainer_model(t);
+    const int layers = j->shape.n_layers;
+    const eval_windows w =
+        eval_windows_of(m, text->bytes + text->n_train, text->n - text->n_train, RECALL_WINDOWS);
+    eval_recall recall[MODEL_MAX_LAYERS];
+    eval_look look[MODEL_MAX_LAYERS];
+    if (!eval_recalls(m, &j->ops, &w, j->train.seed, recall) || !eval_looks(m, &j->ops, &w, look))
+        return cli_fail(command, "expected memory for one window, found too little");
+    const msa_recall_result mean = eval_mean_recall(recall, layers).index;
+    double entropy = 0;
+    for (int l = 0; l < layers; l++)
+        entropy += look[l].entropy / layers;
+    fprintf(j->csv, ",%.4f,%.4f,%.4f", mean.block_recall, mean.score_recall, entropy);
+    return 0;
 }
 
 static int save(const char *command, const job *j, const trainer *t)
@@ -97,6 +131,10 @@ static int run_steps(const char *command, job *j, trainer *t, const train_text *
         fprintf(j->csv, "%" PRId64 ",%.5g,%.5g,%.5g,", s.step, s.loss, s.kl, s.lr);
         if (s.step % EVAL_EVERY == 0 || last)
             fprintf(j->csv, "%.5g", validate(j, t, text, EVAL_WINDOWS));
+        if (j->recall_every && (s.step % j->recall_every != 0 && !last))
+            fputs(",,,", j->csv);
+        else if (j->recall_every && write_recall(command, j, t, text) != 0)
+            return 2;
         fputc('\n', j->csv);
         char note[64];
         snprintf(note, sizeof note, "%.3f bits/byte, KL %.3f", s.loss, s.kl);
@@ -123,7 +161,8 @@ static int finish(const char *command, const job *j, const trainer *t, const tra
         return cli_fail(command, "%s", err);
     remove(j->state);
     printf("wrote %s (%zu parameters) and %s\n", j->out, trainer_model(t)->n_params, j->csv_path);
-    printf("held-out text: %.4f bits per byte\n", validate(j, t, text, INT32_MAX));
+    printf("held-out %s: %.4f bits per byte\n", text->bytes ? "text" : "sequences",
+           validate(j, t, text, INT32_MAX));
     return 0;
 }
 
@@ -142,8 +181,9 @@ static int train(const char *command, job *j, const train_text *text)
     int status = open_curve(command, j, trainer_steps(t));
     if (!status) {
         printf("%s on %s: %zu parameters, %" PRId64 " steps of %" PRId64 " x %d bytes, seed %" PRIu64 "%s\n",
-               j->shape.sparse ? "MSA" : "GQA", j->text_path, trainer_model(t)->n_params, j->train.steps,
-               j->train.batch, j->shape.context, j->train.seed, resume ? "" : ", from the start");
+               j->shape.sparse ? "MSA" : "GQA", text->bytes ? j->text_path : "associative recall",
+               trainer_model(t)->n_params, j->train.steps, j->train.batch, j->shape.context, j->train.seed,
+               resume ? "" : ", from the start");
         if (resume)
             printf("continuing after step %" PRId64 "\n", trainer_steps(t));
         fflush(stdout);
@@ -179,9 +219,27 @@ static int check_device_shape(const char *command, const job *j)
         snprintf(name, sizeof name, "%s/%s", msa_stage_name(k->stage), k->name);
         if (msa_check_shape(&s) == MSA_OK &&
             msa_plan_make(&plan, table_device(k->backend), name, &s, MSA_F32) == MSA_ERR_UNSUPPORTED)
-            return cli_fail(command, "--backend %s: expected a shape that %s takes (%s), found another", j->backend,
-                            name, k->constraints);
+            return cli_fail(command, "--backend %s: expected a shape that %s takes (%s), found another",
+                            j->backend, name, k->constraints);
     }
+    return 0;
+}
+
+/* What is learned from, and by which rule blocks are chosen. */
+static int settle_subject(const char *command, job *j)
+{
+    for (j->shape.selector = 0;
+         strcmp(j->selector, model_selector_name((model_selector)j->shape.selector)) != 0;)
+        if (++j->shape.selector == N_SELECTORS)
+            return cli_fail(command, "--selector: expected max, mean, forced, window or random, found '%s'",
+                            j->selector);
+    if (!j->text_path == !j->task)
+        return cli_fail(command, j->task ? "--task: expected no --text beside it, found one"
+                                         : "--text: expected this option, found none (msa help train)");
+    if (j->task && j->recall_every)
+        return cli_fail(command, "--recall-every: expected a text, found --task");
+    if (j->recall_every && strcmp(j->attention, "msa") != 0)
+        return cli_fail(command, "--recall-every: expected --attention msa, found %s", j->attention);
     return 0;
 }
 
@@ -192,16 +250,20 @@ static int settle(const char *command, job *j)
         return cli_fail(command, "expected a build with jansson (package libjansson-dev), found one without");
     if (strcmp(j->attention, "msa") != 0 && strcmp(j->attention, "gqa") != 0)
         return cli_fail(command, "--attention: expected msa or gqa, found '%s'", j->attention);
+    const int bad_subject = settle_subject(command, j);
+    if (bad_subject)
+        return bad_subject;
     if (!table_ops(j->backend, &j->ops))
-        return cli_fail(command, "--backend: expected %s (this build has no other), found '%s'", table_backends(),
-                        j->backend);
+        return cli_fail(command, "--backend: expected %s (this build has no other), found '%s'",
+                        table_backends(), j->backend);
     if (table_missing(j->backend))
-        return cli_fail(command, "--backend %s: expected a GPU, found %s", j->backend, table_missing(j->backend));
+        return cli_fail(command, "--backend %s: expected a GPU, found %s", j->backend,
+                        table_missing(j->backend));
     if (strlen(j->out) > sizeof j->state - 16)
         return cli_fail(command, "--out: expected a shorter name, found %zu bytes", strlen(j->out));
     j->shape.sparse = strcmp(j->attention, "msa") == 0;
     if (!j->shape.sparse)
-        j->train.index_warmup = 0;
+        j->train.index_warmup = j->train.dense_steps = 0;
     if (table_device(j->backend)) { /* the kernels are attention's; the products of the rest are the host's */
         j->ops.gemm = msa_fast_ops.gemm;
         const int bad = check_device_shape(command, j);
@@ -224,20 +286,25 @@ int cmd_train(int argc, char **argv)
     const model_config c = model_default_config();
     job j = {.attention = "msa",
              .backend = "fast",
+             .selector = "max",
              .save_every = 100,
              .train = train_default_config(),
              .shape = c};
     words w = {c.n_layers, c.d_model, c.n_heads, c.n_kv_heads, c.d_head, c.d_index,
                c.d_ff,     c.block,   c.topk,    c.context,    1};
+    bool reverse_kl = false, attached = false, sink = false, value_head = false;
     const cli_option options[] = {
-        {"--text", CLI_NEEDED, &j.text_path, 0, 0, "FILE to learn from; its last 5 % are held out"},
+        {"--text", CLI_TEXT, &j.text_path, 0, 0,
+         "FILE to learn from; its last 5 % are held out (needed, or --task)"},
+        {"--task", CLI_FLAG, &j.task, 0, 0, "associative recall in place of a text"},
         {"--out", CLI_NEEDED, &j.out, 0, 0, "FILE.safetensors to write; the loss curve goes to FILE.csv"},
         {"--attention", CLI_TEXT, &j.attention, 0, 0, "msa or gqa"},
         {"--steps", CLI_INT, &j.train.steps, 1, 1e9, "N optimizer steps"},
         {"--batch", CLI_INT, &j.train.batch, 1, 4096, "N windows a step"},
         {"--context", CLI_INT, &w.context, 1, 1 << 24, "N bytes in a window"},
+        {"--dense-steps", CLI_INT, &j.train.dense_steps, 0, 1e9, "N first steps as a dense model, then MSA"},
         {"--index-warmup", CLI_INT, &j.train.index_warmup, 0, 1e9,
-         "N first steps with full attention in both branches"},
+         "N first steps of MSA with full attention in both branches"},
         {"--lambda", CLI_REAL, &j.train.lambda, 0, 1e6, "X weight of the KL loss"},
         {"--lr", CLI_REAL, &j.train.lr, 0, 1, "X peak learning rate"},
         {"--lr-end", CLI_REAL, &j.train.lr_end, 0, 1, "X final learning rate"},
@@ -253,6 +320,14 @@ int cmd_train(int argc, char **argv)
         {"--d-ff", CLI_INT, &w.d_ff, 1, 1 << 18, "N width of the MLP"},
         {"--block", CLI_INT, &w.block, 1, 1 << 20, "N tokens in a key block"},
         {"--topk", CLI_INT, &w.topk, 1, 1 << 20, "N blocks kept"},
+        {"--selector", CLI_TEXT, &j.selector, 0, 0, "NAME of a rule: max, mean, forced, window or random"},
+        {"--reverse-kl", CLI_FLAG, &reverse_kl, 0, 0, "the selector learns from KL(u || t)"},
+        {"--attached", CLI_FLAG, &attached, 0, 0, "the KL loss reaches the rest of the network"},
+        {"--sink", CLI_FLAG, &sink, 0, 0, "a learnable sink logit in every head"},
+        {"--value-head", CLI_FLAG, &value_head, 0, 0,
+         "values in the Index Branch, trained by the language loss"},
+        {"--recall-every", CLI_INT, &j.recall_every, 1, 1e9,
+         "N steps between recalls and entropies in the loss curve"},
         {"--save-every", CLI_INT, &j.save_every, 1, 1e9, "N steps between saved states"},
         {"--backend", CLI_TEXT, &j.backend, 0, 0, "NAME of the attention's kernels: ref, fast, simt or cuda"},
         CLI_OPT_SEED(w.seed),
@@ -272,7 +347,11 @@ int cmd_train(int argc, char **argv)
                              .topk = (int)w.topk,
                              .context = (int)w.context,
                              .theta = c.theta,
-                             .eps = c.eps};
+                             .eps = c.eps,
+                             .reverse_kl = reverse_kl,
+                             .attached = attached,
+                             .sink = sink,
+                             .value_head = value_head};
     j.train.seed = (uint64_t)w.seed;
     status = settle(argv[0], &j);
     if (status)
@@ -280,12 +359,12 @@ int cmd_train(int argc, char **argv)
     io_error err;
     unsigned char *bytes = NULL;
     size_t n = 0;
-    if (!io_read_file(j.text_path, MAX_TEXT, &bytes, &n, err))
+    if (!j.task && !io_read_file(j.text_path, MAX_TEXT, &bytes, &n, err))
         return cli_fail(argv[0], "--text: %s", err);
     const struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    const train_text text = train_split(bytes, (int64_t)n);
+    const train_text text = j.task ? (train_text){NULL, 0, 0} : train_split(bytes, (int64_t)n);
     status = train(argv[0], &j, &text);
     free(bytes);
     return status;

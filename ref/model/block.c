@@ -43,6 +43,7 @@ void place_block(const model_config *c, size_t n, block_state *b, arena *a)
     for (size_t i = 0; i < sizeof part / sizeof *part; i++)
         *part[i].piece = arena_take(a, n * part[i].width, sizeof(float));
     st->index_lse = NULL; /* nothing here needs it */
+    st->oi = c->value_head ? arena_take(a, n * iq, sizeof(float)) : NULL;
     st->ids = arena_take(a, n * groups * (size_t)c->topk, sizeof(int32_t));
     st->pos = arena_take(a, n, sizeof(int32_t));
 }
@@ -53,6 +54,7 @@ void place_cache(const model_config *c, size_t length, msa_layer_state *st, aren
     st->k = arena_take(a, length * kv, sizeof(float));
     st->v = arena_take(a, length * kv, sizeof(float));
     st->ki = arena_take(a, length * (size_t)c->d_index, sizeof(float));
+    st->vi = c->value_head ? arena_take(a, length * (size_t)c->d_index, sizeof(float)) : NULL;
 }
 
 msa_shape attention_shape(const model_config *c, int64_t n_q, int64_t n_kv)
@@ -69,11 +71,18 @@ msa_shape attention_shape(const model_config *c, int64_t n_q, int64_t n_kv)
 
 msa_layer_config attention_config(const model_config *c)
 {
-    return (msa_layer_config){.d_model = c->d_model, .rot = c->d_head / 2, .theta = c->theta, .eps = c->eps};
+    return (msa_layer_config){.d_model = c->d_model,
+                              .rot = c->d_head / 2,
+                              .theta = c->theta,
+                              .eps = c->eps,
+                              .attached = c->attached,
+                              .sink = c->sink,
+                              .value_head = c->value_head};
 }
 
 msa_layer_weights attention_weights(const model *m, float *buffer, int l)
 {
+    const model_config *c = &m->config;
     return (msa_layer_weights){.wq = layer_part(m, buffer, l, WQ),
                                .wk = layer_part(m, buffer, l, WK),
                                .wv = layer_part(m, buffer, l, WV),
@@ -83,7 +92,10 @@ msa_layer_weights attention_weights(const model *m, float *buffer, int l)
                                .gq = layer_part(m, buffer, l, Q_NORM),
                                .gk = layer_part(m, buffer, l, K_NORM),
                                .giq = layer_part(m, buffer, l, IQ_NORM),
-                               .gik = layer_part(m, buffer, l, IK_NORM)};
+                               .gik = layer_part(m, buffer, l, IK_NORM),
+                               .sink = c->sink ? extra_part(m, buffer, l, 0) : NULL,
+                               .wiv = c->value_head ? extra_part(m, buffer, l, c->sink) : NULL,
+                               .wio = c->value_head ? extra_part(m, buffer, l, c->sink + 1) : NULL};
 }
 
 static void add(int64_t n, const float *a, const float *b, float *sum)

@@ -16,7 +16,8 @@ static const struct {
 } config_int[] = {FIELD(n_layers), FIELD(d_model), FIELD(n_heads), FIELD(n_kv_heads),
                   FIELD(d_head),   FIELD(d_index), FIELD(d_ff),    FIELD(block),
                   FIELD(topk),     FIELD(context), FIELD(sparse)},
-  config_real[] = {FIELD(theta), FIELD(eps)};
+  config_real[] = {FIELD(theta), FIELD(eps)},
+  config_variant[] = {FIELD(selector), FIELD(reverse_kl), FIELD(attached), FIELD(sink), FIELD(value_head)};
 
 void config_to_meta(const model_config *c, checkpoint_meta *meta)
 {
@@ -30,6 +31,12 @@ void config_to_meta(const model_config *c, checkpoint_meta *meta)
         double value;
         memcpy(&value, (const char *)c + config_real[a].at, sizeof value);
         checkpoint_put_real(meta, config_real[a].key, value);
+    }
+    for (size_t a = 0; a < sizeof config_variant / sizeof *config_variant; a++) {
+        int value;
+        memcpy(&value, (const char *)c + config_variant[a].at, sizeof value);
+        if (value) /* a file of plain MSA says nothing about them */
+            checkpoint_put_int(meta, config_variant[a].key, value);
     }
 }
 
@@ -52,6 +59,13 @@ bool config_from_meta(const st_file *f, const char *path, model_config *c, io_er
         if (!checkpoint_get_real(f, path, config_real[a].key, &value, err))
             return false;
         memcpy((char *)c + config_real[a].at, &value, sizeof value);
+    }
+    for (size_t a = 0; a < sizeof config_variant / sizeof *config_variant; a++) {
+        int64_t value = 0;
+        if (st_get_meta(f, config_variant[a].key) &&
+            !checkpoint_get_int(f, path, config_variant[a].key, INT32_MAX, &value, err))
+            return false;
+        memcpy((char *)c + config_variant[a].at, &(int){(int)value}, sizeof(int));
     }
     return true;
 }

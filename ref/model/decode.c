@@ -49,9 +49,14 @@ static void place(model_decoder *dec, arena *a)
     dec->work = arena_take(a, msa_layer_workspace(dec->ops, &s, &lc), 1);
 }
 
+bool model_decodes(const model_config *c)
+{
+    return c->selector == SELECT_MAX && !c->value_head;
+}
+
 model_decoder *model_decoder_new(const model *m, const msa_ops *ops, int max_len)
 {
-    model_decoder *d = calloc(1, sizeof *d);
+    model_decoder *d = model_decodes(&m->config) ? calloc(1, sizeof *d) : NULL;
     if (!d)
         return NULL;
     *d = (model_decoder){.m = m, .ops = ops, .max_len = max_len};
@@ -67,7 +72,7 @@ model_decoder *model_decoder_new(const model *m, const msa_ops *ops, int max_len
         model_decoder_free(d);
         return NULL;
     }
-    place(d, &memory);                  /* the first piece is pass.x */
+    place(d, &memory);                   /* the first piece is pass.x */
     for (int b = 0; b < n_pages(d); b++) /* any order is a right one */
         d->table[b] = n_pages(d) - 1 - b;
     return d;

@@ -110,6 +110,18 @@ bool eval_recalls(const model *m, const msa_ops *ops, const eval_windows *t, uin
     return ok;
 }
 
+eval_recall eval_mean_recall(const eval_recall *layer, int layers)
+{
+    eval_recall mean = {{0, 0, 0}, {0, 0, 0}};
+    for (int l = 0; l < layers; l++) {
+        mean.index.block_recall += layer[l].index.block_recall / layers;
+        mean.index.score_recall += layer[l].index.score_recall / layers;
+        mean.random.block_recall += layer[l].random.block_recall / layers;
+        mean.random.score_recall += layer[l].random.score_recall / layers;
+    }
+    return mean;
+}
+
 bool eval_small_new(eval_small *a, const msa_shape *s, const float *ki)
 {
     const int64_t n = s->n_kv * s->d_index, block = (int64_t)s->block * s->d_index;

@@ -40,6 +40,21 @@ typedef struct eval_recall {
 /** Recall of every layer, averaged over the windows, into out[n_layers]. False if memory runs out. */
 bool eval_recalls(const model *m, const msa_ops *ops, const eval_windows *t, uint64_t seed, eval_recall *out);
 
+/** The mean over the layers of their averages. */
+eval_recall eval_mean_recall(const eval_recall *layer, int layers);
+
+/** What a layer's attention and selection look like, averaged over windows, groups and queries with
+ *  local+1 > k. */
+typedef struct eval_look {
+    double entropy;     /**< of the full causal softmax of the Main Branch, in nats, a mean over heads */
+    double first_mass;  /**< part of its mass on the first block */
+    double first_taken; /**< part of the queries that chose the first block */
+    double agreement; /**< |A & B| / |A or B| of two groups' choices but for the local block; NaN with one */
+} eval_look;
+
+/** Looks at every layer, into out[n_layers]. False if memory runs out. */
+bool eval_looks(const model *m, const msa_ops *ops, const eval_windows *t, eval_look *out);
+
 /** Selections by index keys of 16 bits (bf16), and by the same in 8 bits (E4M3, a scale a block): their
  * recall, and where the query has a choice, how often they are the same. */
 typedef struct eval_small {

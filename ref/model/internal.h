@@ -36,13 +36,29 @@ static inline float *layer_part(const model *m, float *buffer, int l, int which)
 
 static inline float *final_norm(const model *m, float *buffer)
 {
-    return buffer + m->tensor[m->n_tensors - 2].offset;
+    return buffer + m->tensor[1 + m->config.n_layers * LAYER_TENSORS].offset;
 }
 
 static inline float *head(const model *m, float *buffer)
 {
-    return buffer + m->tensor[m->n_tensors - 1].offset;
+    return buffer + m->tensor[2 + m->config.n_layers * LAYER_TENSORS].offset;
 }
+
+/* What a departure from MSA adds to a layer stands behind everything else: its parts `which` = 0.. in order.
+ */
+static inline int extra_tensors(const model_config *c)
+{
+    return (c->sink ? 1 : 0) + (c->value_head ? 2 : 0);
+}
+
+static inline float *extra_part(const model *m, float *buffer, int l, int which)
+{
+    const int first = 3 + m->config.n_layers * LAYER_TENSORS;
+    return buffer + m->tensor[first + l * extra_tensors(&m->config) + which].offset;
+}
+
+/* `ops`, or, where the model's departures from MSA replace entries of it, *own with those (variants.c). */
+const msa_ops *variant_ops(const model_config *c, const msa_ops *ops, msa_ops *own);
 
 /* A model of zeros, its sizes checked. */
 bool model_allocate(model *m, const model_config *c, io_error err);

@@ -13,6 +13,7 @@
 #include "../msa.h"
 
 #define MODEL_VOCAB 256
+#define MODEL_MAX_LAYERS 256
 
 typedef struct model_config {
     int n_layers, d_model, n_heads, n_kv_heads, d_head, d_index, d_ff;
@@ -20,7 +21,25 @@ typedef struct model_config {
     int context; /**< tokens the model was trained on at a time */
     int sparse;  /**< 1: MSA; 0: dense GQA, no Index Branch parameters are trained or used */
     double theta, eps;
+    /* Departures from MSA, to see what its choices are worth; all 0 in MSA, and then no file names them. */
+    int selector;   /**< a model_selector */
+    int reverse_kl; /**< the selector learns from KL(u || t) */
+    int attached;   /**< the KL loss reaches the rest of the network */
+    int sink;       /**< a learnable sink logit in every head */
+    int value_head; /**< the Index Branch has values of its own, which the language loss trains */
 } model_config;
+
+/** How a query's blocks are chosen: a rule for their scores. The local block is always taken. */
+typedef enum model_selector {
+    SELECT_MAX,    /**< the largest index logit of the block's tokens: MSA */
+    SELECT_MEAN,   /**< their mean */
+    SELECT_FORCED, /**< MSA, but the first block and the one before the local are always taken */
+    SELECT_WINDOW, /**< the first block and the latest: nothing is learned */
+    SELECT_RANDOM, /**< anything: a hash of the index query */
+    N_SELECTORS
+} model_selector;
+/** "max", "mean", ... */
+const char *model_selector_name(model_selector selector);
 
 /** The default shape: what `msa train` builds and data/ ships. */
 model_config model_default_config(void);
@@ -68,6 +87,9 @@ double model_loss(const model_run *r, const uint8_t *targets, float *nats);
  *  kl [n_layers] receives each layer's L_KL. */
 void model_backward(const model *m, model_run *r, msa_attention mode, const uint8_t *tokens,
                     const uint8_t *targets, double lambda, double *kl);
+/** Only the targets whose `scored` [n_seqs*length] is not 0 count, in loss and gradient; NULL: all, as at
+ * first. The array must outlive its use. */
+void model_run_score(model_run *r, const int *scored);
 float *model_run_grads(model_run *r);              /**< [n_params], zeroed by model_backward first */
 const float *model_run_logits(const model_run *r); /**< [n_seqs*length, 256] */
 /** The shape and the captured tensors (q, k, v, qi, ki, ids, o, lse...) of one layer. */
@@ -76,7 +98,9 @@ const msa_layer_state *model_run_layer(const model_run *r, int layer);
 
 /** Autoregressive decoding over a KV cache. */
 typedef struct model_decoder model_decoder;
-/** A cache for up to max_len tokens. NULL if memory runs out. */
+/** Whether a decoding step can choose as the model learned to: by MSA's own selector, without a value head. */
+bool model_decodes(const model_config *c);
+/** A cache for up to max_len tokens. NULL if memory runs out, or if the model does not decode. */
 model_decoder *model_decoder_new(const model *m, const msa_ops *ops, int max_len);
 void model_decoder_free(model_decoder *d);
 /** Appends n tokens (a prompt, or one) and returns the logits [256] after the last; NULL past max_len. */

@@ -72,15 +72,38 @@ static void add_layer(model *m, int layer)
     }
 }
 
+/* Behind the rest, so that a variant starts from the same weights as MSA. */
+static void add_extra(model *m, int layer)
+{
+    const model_config *c = &m->config;
+    char name[sizeof m->tensor->name];
+    if (c->sink) {
+        snprintf(name, sizeof name, "layers.%d.sink", layer);
+        add(m, name, c->n_heads, 0, false);
+    }
+    if (c->value_head) {
+        snprintf(name, sizeof name, "layers.%d.wiv", layer);
+        add(m, name, c->d_model, c->d_index, false);
+        snprintf(name, sizeof name, "layers.%d.wio", layer);
+        add(m, name, (int64_t)c->n_kv_heads * c->d_index, c->d_model, false);
+    }
+}
+
 static bool check_config(const model_config *c, io_error err)
 {
     const struct {
         const char *name;
         int value, most;
     } size[] = {
-        {"n_layers", c->n_layers, 256},      {"d_model", c->d_model, 65536}, {"n_heads", c->n_heads, 1024},
-        {"n_kv_heads", c->n_kv_heads, 1024}, {"d_head", c->d_head, 1024},    {"d_index", c->d_index, 1024},
-        {"d_ff", c->d_ff, 1 << 18},          {"block", c->block, 1 << 20},   {"topk", c->topk, 1 << 20},
+        {"n_layers", c->n_layers, MODEL_MAX_LAYERS},
+        {"d_model", c->d_model, 65536},
+        {"n_heads", c->n_heads, 1024},
+        {"n_kv_heads", c->n_kv_heads, 1024},
+        {"d_head", c->d_head, 1024},
+        {"d_index", c->d_index, 1024},
+        {"d_ff", c->d_ff, 1 << 18},
+        {"block", c->block, 1 << 20},
+        {"topk", c->topk, 1 << 20},
         {"context", c->context, 1 << 24},
     };
     for (size_t a = 0; a < sizeof size / sizeof *size; a++)
@@ -104,6 +127,10 @@ static bool check_config(const model_config *c, io_error err)
                  c->eps);
         return false;
     }
+    if (c->selector < 0 || c->selector >= N_SELECTORS) {
+        snprintf(err, IO_ERR, "model: selector must be 0..%d, found %d", N_SELECTORS - 1, c->selector);
+        return false;
+    }
     return true;
 }
 
@@ -112,13 +139,15 @@ bool model_allocate(model *m, const model_config *c, io_error err)
     *m = (model){.config = *c};
     if (!check_config(c, err))
         return false;
-    m->tensor = calloc((size_t)(3 + LAYER_TENSORS * c->n_layers), sizeof *m->tensor);
+    m->tensor = calloc((size_t)(3 + (LAYER_TENSORS + extra_tensors(c)) * c->n_layers), sizeof *m->tensor);
     if (m->tensor) {
         add(m, "embed", MODEL_VOCAB, c->d_model, false);
         for (int l = 0; l < c->n_layers; l++)
             add_layer(m, l);
         add(m, "norm", c->d_model, 0, false);
         add(m, "head", c->d_model, MODEL_VOCAB, false);
+        for (int l = 0; l < c->n_layers; l++)
+            add_extra(m, l);
         if (memory_holds((double)m->n_params * sizeof *m->params))
             m->params = calloc(m->n_params, sizeof *m->params);
     }
@@ -151,7 +180,8 @@ bool model_new(model *m, const model_config *c, uint64_t seed, io_error err)
         double std = 1 / sqrt((double)t->dim[0]);
         if (a == 0)
             std = 0.5;
-        else if (leaf && (strcmp(leaf, ".wo") == 0 || strcmp(leaf, ".w_down") == 0))
+        else if (leaf &&
+                 (strcmp(leaf, ".wo") == 0 || strcmp(leaf, ".wio") == 0 || strcmp(leaf, ".w_down") == 0))
             std /= sqrt(2.0 * c->n_layers);
         for (size_t i = 0; i < t->count; i++)
             m->params[t->offset + i] = (float)(std * random_normal(seed, t->offset + i));

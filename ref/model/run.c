@@ -5,9 +5,11 @@
 #include "internal.h"
 
 struct model_run {
-    const msa_ops *ops;
+    const msa_ops *ops; /* the caller's, or own */
+    msa_ops own;
     int n_seqs, length;
-    int64_t n; /* tokens */
+    int64_t n;         /* tokens */
+    const int *scored; /* which targets count; NULL: all */
     int32_t *cu;
     msa_shape shape;
     block_state *block; /* [n_layers] */
@@ -49,7 +51,7 @@ model_run *model_run_new(const model *m, const msa_ops *ops, int n_seqs, int len
     model_run *r = calloc(1, sizeof *r);
     if (!r)
         return NULL;
-    r->ops = ops;
+    r->ops = variant_ops(&m->config, ops, &r->own);
     r->n_seqs = n_seqs;
     r->length = length;
     r->n = (int64_t)n_seqs * length;
@@ -124,6 +126,24 @@ static double cross_entropy(const float *logits, uint8_t target, float share, fl
     return log((double)sum) - (double)(logits[target] - max);
 }
 
+void model_run_score(model_run *r, const int *scored)
+{
+    r->scored = scored;
+}
+
+static bool counts(const model_run *r, int64_t i)
+{
+    return !r->scored || r->scored[i];
+}
+
+static int64_t n_counted(const model_run *r)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < r->n; i++)
+        n += counts(r, i);
+    return n;
+}
+
 double model_loss(const model_run *r, const uint8_t *targets, float *nats)
 {
     double total = 0;
@@ -131,9 +151,9 @@ double model_loss(const model_run *r, const uint8_t *targets, float *nats)
         double loss = cross_entropy(r->logits + i * MODEL_VOCAB, targets[i], 0, NULL);
         if (nats)
             nats[i] = (float)loss;
-        total += loss;
+        total += counts(r, i) ? loss : 0;
     }
-    return total / (double)r->n;
+    return total / (double)n_counted(r);
 }
 
 void model_backward(const model *m, model_run *r, msa_attention mode, const uint8_t *tokens,
@@ -141,10 +161,12 @@ void model_backward(const model *m, model_run *r, msa_attention mode, const uint
 {
     const model_config *c = &m->config;
     const int64_t n = r->n, d = c->d_model;
+    const float share = 1 / (float)n_counted(r);
     memset(r->grads, 0, m->n_params * sizeof *r->grads);
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i++)
-        cross_entropy(r->logits + i * MODEL_VOCAB, targets[i], 1 / (float)n, r->dlogits + i * MODEL_VOCAB);
+        cross_entropy(r->logits + i * MODEL_VOCAB, targets[i], counts(r, i) ? share : 0,
+                      r->dlogits + i * MODEL_VOCAB);
     r->ops->gemm(true, false, d, MODEL_VOCAB, n, r->normed, r->dlogits, 1, head(m, r->grads));
     r->ops->gemm(false, true, n, d, MODEL_VOCAB, r->dlogits, head(m, m->params), 0, r->dx);
     must(msa_rmsnorm_backward(n, c->d_model, c->eps, r->x, final_norm(m, m->params), r->dx, r->dx,

@@ -8,6 +8,7 @@
 
 #include "internal.h"
 #include "random.h"
+#include "task.h"
 
 struct trainer {
     model m;
@@ -18,6 +19,7 @@ struct trainer {
     float *moment1, *moment2;
     model_run *run;
     uint8_t *tokens, *targets;
+    int *distance; /* of the task: which targets count */
     double *kl;
 };
 
@@ -61,6 +63,7 @@ void trainer_free(trainer *t)
     free(t->moment2);
     free(t->tokens);
     free(t->targets);
+    free(t->distance);
     free(t->kl);
     free(t);
 }
@@ -68,7 +71,12 @@ void trainer_free(trainer *t)
 trainer *trainer_new(const model_config *c, const train_config *config, const train_text *text,
                      const msa_ops *ops, io_error err)
 {
-    if (text->n_train <= c->context) {
+    if (!text->bytes && c->context < TASK_MIN_LENGTH) {
+        snprintf(err, IO_ERR, "the task: expected a context of at least %d, found %d", TASK_MIN_LENGTH,
+                 c->context);
+        return NULL;
+    }
+    if (text->bytes && text->n_train <= c->context) {
         snprintf(err, IO_ERR, "text: expected more than %d bytes for context %d, found %" PRId64,
                  c->context + c->context / 19 + 1, c->context, text->n);
         return NULL;
@@ -93,9 +101,10 @@ trainer *trainer_new(const model_config *c, const train_config *config, const tr
         t->moment2 = calloc(t->m.n_params, sizeof *t->moment2);
         t->tokens = malloc(n);
         t->targets = malloc(n);
+        t->distance = malloc(n * sizeof *t->distance);
         t->kl = calloc((size_t)c->n_layers, sizeof *t->kl);
     }
-    if (!t->moment1 || !t->moment2 || !t->tokens || !t->targets || !t->kl) {
+    if (!t->moment1 || !t->moment2 || !t->tokens || !t->targets || !t->distance || !t->kl) {
         snprintf(err, IO_ERR,
                  "these sizes: expected to fit the memory here, found too large: a batch of %" PRId64
                  " x %d tokens",
@@ -103,6 +112,8 @@ trainer *trainer_new(const model_config *c, const train_config *config, const tr
         trainer_free(t);
         return NULL;
     }
+    if (!text->bytes)
+        model_run_score(t->run, t->distance);
     return t;
 }
 
@@ -125,6 +136,8 @@ static void train_to_meta(const trainer *t, checkpoint_meta *meta)
     checkpoint_put(meta, "train.text", hash);
     checkpoint_put_int(meta, "train.steps", c->steps);
     checkpoint_put_int(meta, "train.batch", c->batch);
+    if (c->dense_steps)
+        checkpoint_put_int(meta, "train.dense_steps", c->dense_steps);
     checkpoint_put_int(meta, "train.index_warmup", c->index_warmup);
     checkpoint_put_int(meta, "train.lr_warmup", c->lr_warmup);
     checkpoint_put_int(meta, "train.seed", (int64_t)c->seed);
@@ -183,6 +196,11 @@ static bool same_run(const trainer *t, const st_file *f, const char *path, io_er
             return false;
         }
     }
+    if (f->n_meta != want.n + 1) { /* and the step */
+        snprintf(err, IO_ERR, "%s: belongs to another run: expected %d settings, found %d", path, want.n,
+                 f->n_meta - 1);
+        return false;
+    }
     return true;
 }
 
@@ -220,12 +238,17 @@ static double learning_rate(const train_config *c, int64_t step)
     return c->lr_end + (c->lr - c->lr_end) * 0.5 * (1 + cos(3.14159265358979 * done));
 }
 
-/* Windows at random places; which ones depends on the seed and the step alone. */
+/* Windows at random places, or sequences of the task; which ones depends on the seed and the step alone. */
 static void draw_batch(trainer *t)
 {
     const int64_t context = t->m.config.context, places = t->text.n_train - context;
     for (int64_t b = 0; b < t->config.batch; b++) {
         uint64_t number = (uint64_t)(t->step * t->config.batch + b);
+        if (!t->text.bytes) {
+            task_draw(t->config.seed, number, (int)context, t->tokens + b * context, t->targets + b * context,
+                      t->distance + b * context);
+            continue;
+        }
         int64_t at = (int64_t)(random_uniform(t->config.seed ^ 0x7465787473u, number) * (double)places);
         memcpy(t->tokens + b * context, t->text.bytes + at, (size_t)context);
         memcpy(t->targets + b * context, t->text.bytes + at + 1, (size_t)context);
@@ -264,7 +287,9 @@ static void adamw(trainer *t, const float *grads, double lr, double scale)
 train_step trainer_step(trainer *t)
 {
     const train_config *c = &t->config;
-    const msa_attention mode = t->step < c->index_warmup ? MSA_ATTN_WARMUP : MSA_ATTN_SPARSE;
+    const msa_attention mode = t->step < c->dense_steps                     ? MSA_ATTN_DENSE
+                               : t->step < c->dense_steps + c->index_warmup ? MSA_ATTN_WARMUP
+                                                                            : MSA_ATTN_SPARSE;
     draw_batch(t);
     model_forward(&t->m, t->run, mode, t->tokens);
     train_step done = {.loss = model_loss(t->run, t->targets, NULL) / log(2),

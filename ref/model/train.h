@@ -13,7 +13,8 @@
 typedef struct train_config {
     int64_t steps;        /**< optimizer steps of the whole run */
     int64_t batch;        /**< sequences of `context` tokens a step */
-    int64_t index_warmup; /**< first steps, with full support in both branches (MSA only) */
+    int64_t dense_steps;  /**< first steps, as a dense model: MSA is a conversion of what they leave */
+    int64_t index_warmup; /**< steps after them with full support in both branches (MSA only) */
     int64_t lr_warmup;    /**< steps of linear rise of the learning rate; cosine decay follows */
     double lr, lr_end;    /**< peak and final learning rate */
     double decay;         /**< AdamW's weight decay, on matrices */
@@ -25,7 +26,8 @@ typedef struct train_config {
 
 train_config train_default_config(void);
 
-/** A text cut in two: training draws from the first 95 %, validation reads the rest. */
+/** A text cut in two: training draws from the first 95 %, validation reads the rest. Without bytes training
+ *  draws sequences of the task of task.h instead. */
 typedef struct train_text {
     const uint8_t *bytes;
     int64_t n, n_train;

@@ -1,0 +1,159 @@
+#!/usr/bin/env bash
+# experiments.sh DIR OUT: tables of DIR/*.csv on standard output, as Markdown, and their figures in OUT. Nothing here
+# is typed but what the paper found; a table that is not there yet is said to be missing.
+set -eu
+export LC_ALL=C
+cd "$(dirname "$0")/.." || exit 2
+dir=${1:-data/experiments} out=${2:-figures/experiments}
+mkdir -p "$out" || exit 2
+link=$(realpath -m --relative-to="$dir" "${LINK:-$out}")
+
+# Reads a table of experiments: mean(arm, measure), low(..), high(..) over the seeds; n[arm]; arms in order.
+READ='
+BEGIN { FS = "," }
+NR == 1 { for (i = 1; i <= NF; i++) column[$i] = i; next }
+{ if (!($1 in n)) arm[++arms] = $1; n[$1]++
+  for (c in column) if ($column[c] ~ /^-?[0-9.]+$/) {
+      v = $column[c]; k = $1 SUBSEP c; count[k]++; sum[k] += v
+      if (!(k in least) || v < least[k]) least[k] = v
+      if (!(k in most) || v > most[k]) most[k] = v } }
+function mean(a, c) { return (a SUBSEP c) in sum ? sum[a, c] / count[a, c] : "" }
+function spread(a, c) { return (a SUBSEP c) in sum ? most[a, c] - least[a, c] : 0 }
+function show(a, c, format) { return (a SUBSEP c) in sum ? sprintf(format, mean(a, c)) : "" }
+function wider(a, b, c) { return spread(a, c) > spread(b, c) ? spread(a, c) : spread(b, c) }
+'
+
+table() { # table FILE AWK-PROGRAM
+    if [[ -s $dir/$1 ]]; then awk "$READ $2" "$dir/$1"; else printf 'Not run yet: %s is missing.\n' "$dir/$1"; fi
+}
+
+# Draws a figure of a table that is there.
+draw() { # draw FIGURE FILE
+    [[ ! -s $dir/$2 ]] || awk -v figure="$1" -f figures/experiments.awk "$dir/$2" > "$out/$1.svg"
+}
+draw parity text.csv
+draw retrieval retrieval.csv
+draw conversion text-curves.csv
+draw cost cost.csv
+show() { # show FIGURE WORDS
+    [[ ! -s $out/$1.svg ]] || printf '\n![%s](%s/%s.svg)\n' "$2" "$link" "$1"
+}
+
+cat << 'END'
+# The paper's claims, re-run small
+
+`make experiments` trains every model named in [small.conf](small.conf) that has no row in the tables of this directory yet,
+and writes this page from them. A row holds its seed, the commit and the commands that made it;
+`tests/experiments.sh check data/experiments/small.conf data/experiments text msa 1` trains one again and compares.
+"Spread" is the largest value minus the smallest over the seeds. The same machine with the same libraries gives the same row;
+another processor rounds otherwise and ends near it.
+
+These are models of two layers that train for a few minutes. What they say about the paper's claims at 109 billion parameters
+is limited, most of all where a claim is about divergence or about lengths that do not fit here.
+
+## Parity
+
+END
+table text.csv '
+END { print "| model | seeds | held-out bits per byte | spread | against dense |\n|---|---|---|---|---|"
+  split("dense msa converted", want, " ")
+  for (i = 1; i <= 3; i++) { a = want[i]; if (!(a in n) || !("dense" in n)) continue
+    gap = mean(a, "bits_per_byte") - mean("dense", "bits_per_byte"); allowed = wider(a, "dense", "bits_per_byte")
+    one = 0.01 * mean("dense", "bits_per_byte"); if (one > allowed) allowed = one
+    printf "| %s | %d | %.4f | %.4f | %s |\n", a, n[a], mean(a, "bits_per_byte"), spread(a, "bits_per_byte"),
+        a == "dense" ? "" : sprintf("%+.2f %%, %s", 100 * gap / mean("dense", "bits_per_byte"), (gap <= allowed ? "within" : "outside") " the spread or 1 %") }
+}'
+show parity "Held-out bits per byte of every model, a mark a seed"
+printf '\n## Conversion\n\n'
+if [[ -s $dir/text-curves.csv ]]; then
+    awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) column[$i] = i; next }
+        !($1 in n) { arm[++arms] = $1 } { n[$1]++; step = $column["step"]; if (step > most) most = step
+          count[$1, step]++; for (c in column) if (c ~ /recall|nats/) sum[$1, step, c] += $column[c] }
+        END { print "| model | step | block recall | score recall | KL loss, nats | entropy, nats |\n|---|---|---|---|---|---|"
+          for (i = 1; i <= arms; i++) for (s = 1; s <= most; s++) { a = arm[i]; m = count[a, s]
+            if (m && int(s * 6 / most) != int((s - 1) * 6 / most))
+              printf "| %s | %d | %.3f | %.3f | %.3f | %.2f |\n", a, s, sum[a, s, "block_recall"] / m, sum[a, s, "score_recall"] / m,
+                sum[a, s, "kl_nats"] / m, sum[a, s, "entropy_nats"] / m } }' "$dir/text-curves.csv"
+    printf '\nMeans of the layers and seeds. The KL loss runs over all visible tokens in the warmup and over the chosen ones after it, and\nis 0 while the model is dense. `msa` has %s warmup steps; `converted` is dense first.\n' \
+        "$(sed -n 's/^msa,1,.*--index-warmup \([0-9]*\).*/\1/p' "$dir/text.csv")"
+else
+    echo "Not run yet: $dir/text-curves.csv is missing."
+fi
+show conversion "Recall, KL loss and entropy during training, a line a seed"
+printf '\n## Long-range retrieval\n\n'
+table retrieval.csv '
+END { print "| model | seeds | answers right | spread | by distance: to 1/4 | to 2/4 | to 3/4 | to 4/4 | part of dense |\n|---|---|---|---|---|---|---|---|---|"
+  for (i = 1; i <= arms; i++) { a = arm[i]; printf "| %s | %d | %.1f %% | %.1f | ", a, n[a], 100 * mean(a, "accuracy"), 100 * spread(a, "accuracy")
+    for (b = 1; b <= 4; b++) printf "%.1f %% | ", 100 * mean(a, "accuracy_" b)
+    printf "%s |\n", mean("dense", "accuracy") == "" ? "" : sprintf("%.1f %%", 100 * mean(a, "accuracy") / mean("dense", "accuracy")) }
+  print "\nA guess is right one time in eight." }'
+show retrieval "Answers right by distance"
+printf '\n## Ablations\n\n'
+table text.csv '
+END { print "| model | seeds | bits per byte | spread | against msa | block recall | score recall |\n|---|---|---|---|---|---|---|"
+  for (i = 1; i <= arms; i++) { a = arm[i]
+    printf "| %s | %d | %.4f | %.4f | %s | %s | %s |\n", a, n[a], mean(a, "bits_per_byte"), spread(a, "bits_per_byte"),
+      a == "msa" || mean("msa", "bits_per_byte") == "" ? "" : sprintf("%+.4f", mean(a, "bits_per_byte") - mean("msa", "bits_per_byte")),
+      show(a, "block_recall", "%.3f"), show(a, "score_recall", "%.3f") } }'
+printf '\n## The paper and this\n\nA difference is one that exceeds the spread of both models over their seeds. `-`: fewer than 3 seeds yet.\n\n'
+table text.csv '
+function verdict(a,   gap) {
+    gap = mean(a, "bits_per_byte") - mean(base, "bits_per_byte")
+    return gap > wider(a, base, "bits_per_byte") ? "worse" : gap < -wider(a, base, "bits_per_byte") ? "better" : "no difference" }
+function row(what, a, b, paper, expected,   found) {
+    base = b
+    if (n[a] < 3 || n[b] < 3) { printf "| %s | %s | - | - |\n", what, paper; return }
+    found = verdict(a)
+    printf "| %s | %s | %s (%+.4f bits, spread %.4f) | %s |\n", what, paper, found, mean(a, "bits_per_byte") - mean(b, "bits_per_byte"),
+        wider(a, b, "bits_per_byte"), expected == "" ? "not in the paper" : found == expected || (expected == "not better" && found != "better") ? "same" : "not the same" }
+END { print "| change | the paper | here | |\n|---|---|---|---|"
+  row("MSA from scratch against dense", "msa", "dense", "on par", "no difference")
+  row("MSA converted from dense against dense", "converted", "dense", "on par", "no difference")
+  row("no detach", "attached", "msa", "diverges", "worse")
+  row("no warmup", "no-warmup", "msa", "entropy collapses early", "worse")
+  row("index value head, language loss only", "value-head", "msa", "tried and dropped", "not better")
+  row("learnable sink logit", "sink", "msa", "tried and dropped", "not better")
+  row("first block and a window forced", "forced", "msa", "tried and dropped", "not better")
+  row("blocks of 8, equal budget", "block-8", "msa", "32, 64, 128 about equal", "no difference")
+  row("blocks of 32, equal budget", "block-32", "msa", "32, 64, 128 about equal", "no difference")
+  row("sliding window and first block, equal arithmetic", "window", "msa", "worse", "worse")
+  row("mean instead of max over a block", "mean", "msa", "left out", "")
+  row("KL in the other direction", "reverse-kl", "msa", "left out", "")
+  row("k = 2 instead of 6", "k-2", "msa", "left out", "")
+  row("k = 4", "k-4", "msa", "left out", "")
+  row("k = 12", "k-12", "msa", "left out", "")
+  row("random blocks", "random", "msa", "left out", "") }'
+[[ ! -s $dir/retrieval.csv ]] || table retrieval.csv '
+function row(what, a, b, paper, low, high,   share) {
+    if (n[a] < 3 || n[b] < 3) { printf "| %s | %s | - | - |\n", what, paper; return }
+    share = mean(a, "accuracy") / mean(b, "accuracy")
+    printf "| %s | %s | %.1f %% of its right answers (%.1f against %.1f %%, spread %.1f) | %s |\n", what, paper, 100 * share,
+        100 * mean(a, "accuracy"), 100 * mean(b, "accuracy"), 100 * wider(a, b, "accuracy"), (share >= low && share <= high) ? "same" : "not the same" }
+END { row("retrieval: MSA against dense", "msa", "dense", "on par", 0.95, 9)
+  row("retrieval: sliding window and first block, equal arithmetic, against MSA", "window", "msa", "worse", 0, 0.9) }'
+printf '\n## What the selector looks like\n\nEntropy of the full softmax of the Main Branch in nats, its mass on the first block, how often the first block is\nchosen, and how alike the choices of the two groups are (intersection over union), layer by layer.\n\n'
+table text.csv '
+END { layers = 0; while (("entropy_" layers) in column) layers++
+  printf "| model |"; for (l = 0; l < layers; l++) printf " entropy %d | first mass %d | first chosen %d | agreement %d |", l, l, l, l
+  printf "\n|---|"; for (l = 0; l < 4 * layers; l++) printf "---|"; print ""
+  for (i = 1; i <= arms; i++) { a = arm[i]; if (mean(a, "entropy_0") == "") continue
+    printf "| %s |", a
+    for (l = 0; l < layers; l++) printf " %.2f | %.3f | %.3f | %.3f |", mean(a, "entropy_" l), mean(a, "first_mass_" l), mean(a, "first_taken_" l), mean(a, "agreement_" l)
+    print "" } }'
+for map in "${LINK:-$out}"/frequency_*.png; do
+    arm=${map##*frequency_}
+    [[ ! -e $map ]] || printf '\n![How often each key block is chosen: %s, seed 1](%s/%s)\n' "${arm%.png}" "$link" "${map##*/}"
+done
+printf '\n## Cost\n\n'
+if [[ -s $dir/cost.csv ]]; then
+    awk -F, 'NR > 1 { if (NR == 2) print "| tokens | dense, ms | MSA, ms | measured ratio | ratio of the cost model |\n|---|---|---|---|---|"
+        printf "| %d | %.1f | %.1f | %.2f | %.2f |\n", $1, $2, $3, $2 / $3, $4
+        if (!cross && $2 > $3) cross = $1
+        if (!model && $4 > 1) model = $1
+        device = $5 }
+        END { printf "\nMSA is the faster one from %s tokens on here, and from %s on by the cost model. %s.\n", cross ? cross : "none of these", model ? model : "none of these", device }' "$dir/cost.csv"
+else
+    echo "Not run yet: $dir/cost.csv is missing ('make experiments-cost', on a quiet machine)."
+fi
+
+show cost "Time by length"

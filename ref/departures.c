@@ -1,0 +1,132 @@
+/* What the paper tried and left out of a layer: a sink logit, a value head.
+ *
+ * A sink s beside the logits leaves the keys of a head the part g = 1/(1 + exp(s - LSE)) of their weights:
+ *   O' = g O     dO = g dO'     dL/dLSE = g (1-g) dO'.O = -dL/ds
+ * and since dLSE/dQ = sum_j P_j K_j / sqrt(dh), the way back through the LSE is an attention with K for V. */
+#include "internal.h"
+
+/* The value head's attention: the index query heads over the one index key head. */
+static msa_shape index_attention(const msa_shape *s)
+{
+    msa_shape index = *s;
+    index.n_heads = s->n_kv_heads;
+    index.n_kv_heads = 1;
+    index.d_head = s->d_index;
+    return index;
+}
+
+size_t departures_workspace(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c, size_t stages)
+{
+    const int64_t q = (int64_t)s->n_heads * s->d_head, kv = (int64_t)s->n_kv_heads * s->d_head,
+                  iq = (int64_t)s->n_kv_heads * s->d_index;
+    if (c->sink)
+        stages += 2 * work_bytes(s->n_q * q, sizeof(float)) + 2 * work_bytes(s->n_kv * kv, sizeof(float)) +
+                  work_bytes(s->n_q * s->n_heads, sizeof(float));
+    if (c->value_head) {
+        const msa_shape index = index_attention(s);
+        stages = (size_t)max_i64((int64_t)stages, (int64_t)msa_workspace(ops, &index)) +
+                 2 * work_bytes(s->n_q * iq, sizeof(float)) +
+                 2 * work_bytes(s->n_kv * s->d_index, sizeof(float));
+    }
+    return stages;
+}
+
+static double sink_keeps(const msa_shape *s, const float *sink, const float *lse, int64_t row)
+{
+    return 1 / (1 + exp((double)sink[row % s->n_heads] - (double)lse[row]));
+}
+
+/* out = g O, all rows [T,Hq]. */
+void sink_forward(const msa_shape *s, const float *sink, const float *lse, const float *o, float *out)
+{
+    for (int64_t row = 0; row < s->n_q * s->n_heads; row++) {
+        float keeps = (float)sink_keeps(s, sink, lse, row);
+        for (int c = 0; c < s->d_head; c++)
+            out[row * s->d_head + c] = keeps * o[row * s->d_head + c];
+    }
+}
+
+static msa_status attend(const msa_ops *ops, const msa_shape *s, const float *q, const float *k,
+                         const float *v, const int32_t *ids, float *o, float *lse, void *work)
+{
+    return ids ? ops->stage[MSA_STAGE_SPARSE]->sparse(s, q, k, v, ids, o, lse, work)
+               : ops->stage[MSA_STAGE_DENSE]->dense(s, q, k, v, o, lse, work);
+}
+
+/* What reaches Q and K through the LSE, added to dq and dk; slope [T,Hq] is dL/dLSE / sqrt(dh). */
+msa_status lse_backward(const msa_ops *ops, const msa_shape *s, const msa_layer_state *st, const int32_t *ids,
+                        const float *slope, float *dq, float *dk, void *work)
+{
+    const int64_t rows = s->n_q * s->n_heads, n_k = s->n_kv * s->n_kv_heads * s->d_head;
+    const int d = s->d_head;
+    float *mean_key = work_take(&work, rows * d, sizeof *mean_key); /* sum_j P_j K_j */
+    float *query = work_take(&work, rows * d, sizeof *query);       /* slope Q */
+    float *unused = work_take(&work, n_k, sizeof *unused);
+    float *keys = work_take(&work, n_k, sizeof *keys);
+    MSA_TRY(attend(ops, s, st->q, st->k, st->k, ids, mean_key, NULL, work));
+    for (int64_t a = 0; a < rows * d; a++) {
+        dq[a] += slope[a / d] * mean_key[a];
+        query[a] = slope[a / d] * st->q[a];
+    }
+    MSA_TRY(ops->stage[MSA_STAGE_BACKWARD]->backward(s, st->q, st->k, st->k, ids, NULL, NULL, query, mean_key,
+                                                     unused, keys, work));
+    for (int64_t a = 0; a < n_k; a++)
+        dk[a] += keys[a];
+    return MSA_OK;
+}
+
+/* d_o: from the gradient of O' to that of O. Fills slope for lse_backward() and adds to dsink. */
+void sink_backward(const msa_shape *s, const float *sink, const msa_layer_state *st, float *d_o, float *slope,
+                   float *dsink)
+{
+    const int d = s->d_head;
+    for (int64_t row = 0; row < s->n_q * s->n_heads; row++) {
+        const double keeps = sink_keeps(s, sink, st->lse, row);
+        const double by_lse = keeps * (1 - keeps) * dot(d_o + row * d, st->o + row * d, d);
+        dsink[row % s->n_heads] -= (float)by_lse;
+        slope[row] = (float)(by_lse / sqrt(d));
+        for (int c = 0; c < d; c++)
+            d_o[row * d + c] *= (float)keeps;
+    }
+}
+
+/* y += softmax(Qi Ki^T / sqrt(di)) Vi Wio over all visible keys, Vi = sg(X) Wiv. */
+msa_status value_head_forward(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c,
+                              const msa_layer_weights *w, const float *x, msa_layer_state *st, float *y,
+                              void *work)
+{
+    const msa_shape index = index_attention(s);
+    const int64_t m = c->d_model, di = s->d_index;
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        msa_seq seq = msa_get_seq(s, b);
+        ops->gemm(false, false, seq.n_q, di, m, x + seq.q0 * m, w->wiv, 0,
+                  st->vi + (seq.kv0 + position(&seq, 0)) * di);
+    }
+    MSA_TRY(ops->stage[MSA_STAGE_DENSE]->dense(&index, st->qi, st->ki, st->vi, st->oi, NULL, work));
+    ops->gemm(false, false, s->n_q, m, s->n_kv_heads * di, st->oi, w->wio, 1, y);
+    return MSA_OK;
+}
+
+/* Its gradients, added to dqi, dki and the weights'; the value head reads sg(X), so dX is left alone. */
+msa_status value_head_backward(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c,
+                               const msa_layer_weights *w, const float *x, const msa_layer_state *st,
+                               const float *dy, float *dqi, float *dki, const msa_layer_weights *dw,
+                               void *work)
+{
+    const msa_shape index = index_attention(s);
+    const int64_t T = s->n_q, m = c->d_model, di = s->d_index, iq = s->n_kv_heads * di;
+    float *doi = work_take(&work, T * iq, sizeof *doi);
+    float *query = work_take(&work, T * iq, sizeof *query);
+    float *key = work_take(&work, T * di, sizeof *key);
+    float *dvi = work_take(&work, T * di, sizeof *dvi);
+    ops->gemm(true, false, iq, m, T, st->oi, dy, 1, dw->wio);
+    ops->gemm(false, true, T, iq, m, dy, w->wio, 0, doi);
+    MSA_TRY(ops->stage[MSA_STAGE_BACKWARD]->backward(&index, st->qi, st->ki, st->vi, NULL, NULL, NULL, doi,
+                                                     query, key, dvi, work));
+    ops->gemm(true, false, m, di, T, x, dvi, 1, dw->wiv);
+    for (int64_t a = 0; a < T * iq; a++)
+        dqi[a] += query[a];
+    for (int64_t a = 0; a < T * di; a++)
+        dki[a] += key[a];
+    return MSA_OK;
+}

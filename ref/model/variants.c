@@ -1,0 +1,143 @@
+/* Departures from MSA, to see what its choices are worth. Each replaces an entry of the table: a selector is
+ * another way to fill in the block scores, which the reference's top-k then ranks. */
+#include <string.h>
+
+#include "../internal.h"
+#include "internal.h"
+#include "random.h"
+
+const char *model_selector_name(model_selector selector)
+{
+    static const char *const name[N_SELECTORS] = {"max", "mean", "forced", "window", "random"};
+    return selector >= 0 && selector < N_SELECTORS ? name[selector] : "unknown";
+}
+
+/* Fills row [B] of the scores for a query whose local block is `local`; means [B,di] of the index keys. */
+typedef void score_rule(const msa_shape *s, const float *qi, const float *means, int64_t local, float *row);
+
+static void score_mean(const msa_shape *s, const float *qi, const float *means, int64_t local, float *row)
+{
+    for (int64_t b = 0; b < local; b++)
+        row[b] = (float)dot(qi, means + b * s->d_index, s->d_index);
+}
+
+static void score_forced(const msa_shape *s, const float *qi, const float *means, int64_t local, float *row)
+{
+    (void)s, (void)qi, (void)means;
+    row[0] = INFINITY;
+    if (local > 0)
+        row[local - 1] = INFINITY;
+}
+
+static void score_window(const msa_shape *s, const float *qi, const float *means, int64_t local, float *row)
+{
+    (void)s, (void)qi, (void)means;
+    for (int64_t b = 0; b < local; b++)
+        row[b] = (float)b;
+    row[0] = INFINITY;
+}
+
+static void score_random(const msa_shape *s, const float *qi, const float *means, int64_t local, float *row)
+{
+    (void)means;
+    uint64_t seed = 0;
+    for (int c = 0; c < s->d_index; c++) {
+        uint32_t bits;
+        memcpy(&bits, &qi[c], sizeof bits);
+        seed = random_bits(seed, bits);
+    }
+    for (int64_t b = 0; b < local; b++)
+        row[b] = (float)random_uniform(seed, (uint64_t)b);
+}
+
+/* Means of the index keys of a sequence, block by block. */
+static void mean_keys(const msa_shape *s, const msa_seq *seq, const float *ki, float *means)
+{
+    const int d = s->d_index;
+    for (int64_t j = 0; j < seq->n_kv; j++) {
+        float *to = means + j / s->block * d;
+        for (int c = 0; c < d; c++)
+            to[c] = (j % s->block > 0 ? to[c] : 0) + ki[(seq->kv0 + j) * d + c] / (float)s->block;
+    }
+}
+
+/* Ranks what `rule` makes of the scores; with `learned`, they start as MSA's. */
+static msa_status choose_by(score_rule *rule, bool learned, const msa_shape *s, const float *qi,
+                            const float *ki, float *given_scores, int32_t *ids, float *index_lse, void *work)
+{
+    if (index_lse)
+        return MSA_ERR_UNSUPPORTED;
+    MSA_TRY(msa_check_shape(s));
+    if (!qi || !ki || !work)
+        return MSA_ERR_NULL;
+    const int64_t blocks = msa_n_blocks(s), rows = s->n_kv_heads * s->n_q;
+    float *scores = work_take(&work, rows * blocks, sizeof *scores);
+    float *means = work_take(&work, blocks * s->d_index, sizeof *means);
+    if (learned)
+        MSA_TRY(msa_fast_ops.stage[MSA_STAGE_INDEX]->index(s, qi, ki, scores, NULL, NULL, work));
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        const msa_seq seq = msa_get_seq(s, b);
+        mean_keys(s, &seq, ki, means);
+        for (int64_t a = 0; a < seq.n_q * s->n_kv_heads; a++) {
+            const int64_t i = a / s->n_kv_heads, r = a % s->n_kv_heads;
+            const int64_t local = position(&seq, i) / s->block;
+            float *row = scores + (r * s->n_q + seq.q0 + i) * blocks;
+            for (int64_t c = learned ? local + 1 : 0; c < blocks; c++)
+                row[c] = c == local ? 0 : -INFINITY;
+            rule(s, qi + ((seq.q0 + i) * s->n_kv_heads + r) * s->d_index, means, local, row);
+        }
+    }
+    if (given_scores)
+        memcpy(given_scores, scores, (size_t)(rows * blocks) * sizeof *scores);
+    return ids ? msa_topk(s, scores, ids, work) : MSA_OK;
+}
+
+static size_t choose_workspace(const msa_shape *s)
+{
+    const int64_t blocks = msa_n_blocks(s);
+    return WORK_ALIGN + work_bytes(s->n_kv_heads * s->n_q * blocks, sizeof(float)) +
+           work_bytes(blocks * s->d_index, sizeof(float)) +
+           (size_t)max_i64((int64_t)topk_workspace(s),
+                           (int64_t)msa_fast_ops.stage[MSA_STAGE_INDEX]->workspace(s));
+}
+
+#define SELECTOR(rule_name, learned, words)                                                                  \
+    static msa_status index_##rule_name(const msa_shape *s, const float *qi, const float *ki, float *scores, \
+                                        int32_t *ids, float *index_lse, void *work)                          \
+    {                                                                                                        \
+        return choose_by(score_##rule_name, learned, s, qi, ki, scores, ids, index_lse, work);               \
+    }                                                                                                        \
+    static const msa_kernel rule_name##_kernel = {.stage = MSA_STAGE_INDEX,                                  \
+                                                  .name = #rule_name,                                        \
+                                                  .backend = "ref",                                          \
+                                                  .constraints = "no index LSE",                             \
+                                                  .idea = words,                                             \
+                                                  .workspace = choose_workspace,                             \
+                                                  .index = index_##rule_name}
+
+SELECTOR(mean, false, "mean of a block's index logits in place of their maximum");
+SELECTOR(forced, true, "the first and the previous block always, the rest by MSA's scores");
+SELECTOR(window, false, "the first block and the latest");
+SELECTOR(random, false, "a hash of the index query");
+
+static const msa_kernel reverse_kl_kernel = {.stage = MSA_STAGE_KL,
+                                             .name = "reverse",
+                                             .backend = "ref",
+                                             .constraints = "any shape",
+                                             .idea = "KL(u || t) in double",
+                                             .workspace = kl_workspace,
+                                             .kl = msa_kl_reverse};
+
+const msa_ops *variant_ops(const model_config *c, const msa_ops *ops, msa_ops *own)
+{
+    static const msa_kernel *const selector[N_SELECTORS] = {NULL, &mean_kernel, &forced_kernel,
+                                                            &window_kernel, &random_kernel};
+    if (!c->selector && !c->reverse_kl)
+        return ops;
+    *own = *ops;
+    if (c->selector)
+        own->stage[MSA_STAGE_INDEX] = selector[c->selector];
+    if (c->reverse_kl)
+        own->stage[MSA_STAGE_KL] = &reverse_kl_kernel;
+    return own;
+}

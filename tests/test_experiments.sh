@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# The experiments: a configuration's mistakes are named; a run that was killed ends in the row of one that was not; a
+# row comes again from its commands; the stored tables are what the configuration asks for, and the page and figures are
+# what the tables say.
+source "$(dirname "$0")/tap.sh"
+B=${B:-build}
+export MSA B TEXT= COMMIT=test OMP_WAIT_POLICY=passive
+
+# ---- The stored tables ------------------------------------------------------------------------------
+
+for table in data/experiments/*.csv; do
+    [[ -e $table ]] || continue
+    awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) c[$i] = i; want = NF; next }
+        NF != want { print FILENAME ":" NR ": " NF " fields, not " want; bad = 1 }
+        c["commit"] && length($c["commit"]) != 40 { print FILENAME ":" NR ": no clean commit: " $c["commit"]; bad = 1 }
+        c["command"] && $c["command"] !~ /^".*msa .*"$/ { print FILENAME ":" NR ": no command"; bad = 1 }
+        c["seed"] && !c["step"] && seen[$1, $2]++ { print FILENAME ":" NR ": that arm and seed again"; bad = 1 }
+        /nan|inf/ { print FILENAME ":" NR ": not a number"; bad = 1 }
+        END { exit bad || NR < 2 }' "$table" > "$W.out"
+    check $? "$table: whole rows with arm, seed, commit and command, each once"
+done
+if command -v bible > /dev/null; then
+    rows=$(cat data/experiments/*.csv | grep -c '"build/msa train')
+    MSA=build/msa B=build tests/experiments.sh list data/experiments/small.conf data/experiments > "$W.out" 2> "$W.err"
+    [[ $(grep -c '^done' "$W.out") -eq $rows ]]
+    check $? "all $rows rows are of runs that the configuration names, with its commands"
+else
+    skip "rows are of runs that the configuration names" "no command bible here, so the text has another name"
+fi
+LINK=figures/experiments figures/experiments.sh data/experiments "$W/figures" > "$W/page" && diff data/experiments/README.md "$W/page" > "$W.out"
+check $? "the page of the experiments is what the tables say"
+wrong=
+for figure in "$W"/figures/*.svg; do [[ ! -e $figure ]] || cmp -s "$figure" "figures/experiments/${figure##*/}" || wrong+=" ${figure##*/}"; done
+[[ -z $wrong ]]
+check $? "their figures are drawn from the tables$wrong"
+
+# ---- Configurations with mistakes ---------------------------------------------------------------------
+
+expect_refusal() { # expect_refusal NAME PATTERN CONFIGURATION
+    printf '%b' "$3" > "$W/bad.conf"
+    tests/experiments.sh list "$W/bad.conf" "$W/none" > "$W.out" 2> "$W.err"
+    local status=$?
+    [[ $status -eq 2 && $(wc -l < "$W.err") -eq 1 && ! -s $W.out ]] && grep -q -- "$2" "$W.err"
+    check $? "refused in one line: $1"
+}
+expect_refusal "an unknown word" "bad.conf:2: expected seeds, .* found 'epochs'" 'seeds 1\nepochs 3\n'
+expect_refusal "seeds that are none" "bad.conf:1: expected seeds: integers" 'seeds one\n'
+expect_refusal "an experiment on nothing" "expected text or task, found 'image'" 'seeds 1\nexperiment a image\n'
+expect_refusal "an arm before seeds" "bad.conf:2: expected seeds and an experiment" 'experiment a task\narm b\n'
+expect_refusal "an arm twice" "expected an arm of another name, found 'b'" 'seeds 1\nexperiment a task\narm b\narm b\n'
+expect_refusal "a name with a comma" "expected a name of small letters" 'seeds 1\nexperiment a task\narm b,c\n'
+expect_refusal "no arm" "expected an arm, found none" 'seeds 1\n'
+tests/experiments.sh list "$W/nothing.conf" "$W/none" > "$W.out" 2> "$W.err"
+[[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 ]]
+check $? "refused in one line: no configuration"
+
+if ! has_models; then
+    skip "runs" "this build has no jansson, so no checkpoints"
+    finish
+fi
+
+# ---- A slice of the quick version -----------------------------------------------------------------------
+
+ONLY='@(text/converted|retrieval/window)' JOBS=2 B=$W/slice tests/experiments.sh run data/experiments/quick.conf "$W/quick" > "$W.out" 2> "$W.err"
+check $? "make experiments QUICK=1, two of its runs"
+[[ $(grep -c '^converted,1,' "$W/quick/text.csv") -eq 1 && $(grep -c '^window,1,' "$W/quick/retrieval.csv") -eq 1 &&
+    $(grep -c '^converted,1,' "$W/quick/text-curves.csv") -eq 3 ]]
+check $? "... each writes its row, and the conversion its curve"
+before=$(cat "$W"/quick/*.csv)
+ONLY='@(text/converted|retrieval/window)' B=$W/slice tests/experiments.sh run data/experiments/quick.conf "$W/quick" > "$W.out" 2> "$W.err"
+[[ $? -eq 0 && ! -s $W.out && $(cat "$W"/quick/*.csv) == "$before" ]]
+check $? "... a second time there is nothing to do"
+B=$W/slice tests/experiments.sh check data/experiments/quick.conf "$W/quick" retrieval window 1 > "$W.out" 2> "$W.err"
+check $? "a row comes again from its commands"
+sed -i '2s/^window,1,\([0-9]\)/window,1,9\1/' "$W/quick/retrieval.csv"
+B=$W/slice tests/experiments.sh check data/experiments/quick.conf "$W/quick" retrieval window 1 > "$W.out" 2> "$W.err"
+[[ $? -eq 1 ]] && grep -q "expected .*, found " "$W.out"
+check $? "a row that was changed does not"
+
+# ---- Killed ----------------------------------------------------------------------------------------------
+
+cat > "$W/kill.conf" << 'END'
+seeds 1
+train --layers 1 --d-model 16 --heads 2 --kv-heads 1 --d-head 8 --d-index 8 --d-ff 24 --context 64 --batch 1 --save-every 5
+experiment kill task --block 8 --topk 3 --steps 400 --index-warmup 20
+evaluate --windows 5 --recall-windows 2
+arm msa
+END
+mkdir -p "$W/a/experiments" "$W/b/experiments"
+B=$W/a tests/experiments.sh run "$W/kill.conf" "$W/a/rows" > "$W.out" 2> "$W.err"
+check $? "a run from start to end"
+interrupted() { # interrupted SIGNAL: starts the run, and stops it when it has saved a state
+    B=$W/b tests/experiments.sh run "$W/kill.conf" "$W/b/rows" > "$W.out" 2> "$W.err" &
+    local script=$! i training
+    for i in {1..2000}; do
+        training=$(pgrep -f -- "msa train.*--out $W/b/experiments") && compgen -G "$W/b/experiments/*.train" > "$W/state" && break
+        sleep 0.01
+    done
+    if [[ $1 == KILL ]]; then kill -KILL $training; else kill "-$1" $script; fi
+    wait $script 2> /dev/null
+    [[ ! -e $W/b/rows/kill.csv ]] && compgen -G "$W/b/experiments/*.train" > "$W/state"
+}
+interrupted TERM
+check $? "stopped by a signal, it leaves a state and no row"
+interrupted KILL
+check $? "and when the training is killed"
+B=$W/b tests/experiments.sh run "$W/kill.conf" "$W/b/rows" > "$W.out" 2> "$W.err"
+values() { cut -d '"' -f 1 "$1/rows/kill.csv"; }
+[[ -s $W/a/rows/kill.csv && $(values "$W/a") == "$(values "$W/b")" ]]
+check $? "going on ends in the same row"
+finish
