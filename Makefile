@@ -118,11 +118,12 @@ $(B)/tests/%.o: tests/%.cpp $(B)/flags
 $(B)/tests/%.o: tests/%.cu $(B)/flags
 	@mkdir -p $(@D) && echo "  c++ $<"
 	$(Q)$(CXX) $(ALLCXXFLAGS) -x c++ -c $< -o $@
-$(B)/tests/%.gpu.o: tests/%.cu tests/side.cuh tests/instructions.h cuda/nvcc.sh $(wildcard cuda/*.cuh)
+$(B)/tests/%.gpu.o: tests/%.cu tests/side.cuh tests/instructions.h tests/replay.h cuda/nvcc.sh $(wildcard cuda/*.cuh)
 	@mkdir -p $(@D) && echo "  nvcc $<"
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 PROBES := instructions measurements
 $(B)/tests/test_instructions: $(PROBES:%=$(B)/tests/%.o) $(if $(CUDA),$(PROBES:%=$(B)/tests/%.gpu.o))
+$(B)/tests/test_prefill: $(B)/tests/replay.o $(if $(CUDA),$(B)/tests/replay.gpu.o)
 $(B)/tests/test_simt: $(B)/tests/test_simt.o $(SIMT_OBJ) $(B)/tests/tap.o # the engine alone
 	$(Q)$(CXX) $(LINKFLAGS) $^ -o $@
 $(B)/libmsa.a: $(LIB_OBJ)
@@ -136,8 +137,9 @@ $(B)/tests/%: $(B)/tests/%.o $(T_SUPPORT:%.c=$(B)/%.o) $(HEADLESS_OBJ) $(SIDE_OB
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@
 WITH_SIDES := $(B)/cuda/host.o $(B)/ref/cli/table.o $(B)/ref/cli/trial.o $(B)/tests/test_kernels.o $(B)/tests/test_decode.o $(B)/tests/test_counters.o
 $(WITH_SIDES): private FOUND += $(SIDES)# private: flags, on which they depend, is not to know
-$(WITH_SIDES) $(B)/tests/test_instructions.o: $(B)/sides
-$(B)/tests/test_instructions.o: private CXXFLAGS += $(SIDES)
+CXX_SIDES := $(B)/tests/test_instructions.o $(B)/tests/test_prefill.o
+$(WITH_SIDES) $(CXX_SIDES): $(B)/sides
+$(CXX_SIDES): private CXXFLAGS += $(SIDES)
 
 # The page of `msa dump` goes into the program as a C array.
 $(B)/ref/io/viewer.o: $(B)/ref/io/viewer.inc
@@ -250,7 +252,7 @@ test-cuda: build ## what needs a GPU: instructions, every kernel, the program, c
 	@$(call FOR_CUDA,check-cuda-programs)
 	@MSA=$(B)/msa B=$(B) NO_CUDA="$(NO_CUDA)" TEST_LIMIT=7200 tests/run.sh tests/cuda.sh
 
-check-cuda-programs: $(B)/tests/test_instructions $(B)/tests/test_kernels $(B)/tests/test_decode
+check-cuda-programs: $(B)/tests/test_instructions $(B)/tests/test_kernels $(B)/tests/test_decode $(B)/tests/test_prefill
 
 bench-cuda: build ## verify, then time every kernel on this GPU, into data/bench
 	@$(call FOR_CUDA)

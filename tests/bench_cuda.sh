@@ -31,8 +31,8 @@ RUNS=(
     "prefill-128k|dense/hopper index/fused reverse/scan|T=131072 S=131072 $M3|random"
     "prefill-128k-k1|index/fused|T=131072 S=131072 ${M3/topk=16/topk=1}|random"
     "prefill-128k-lse|index/fused|T=131072 S=131072 $M3|random|lse"
-    "prefill-1m|dense/hopper index/fused reverse/scan|T=1048576 S=1048576 $M3|random"
-    "prefill-1m-k1|index/fused|T=1048576 S=1048576 ${M3/topk=16/topk=1}|random"
+    "prefill-1024k|dense/hopper index/fused reverse/scan|T=1048576 S=1048576 $M3|random"
+    "prefill-1024k-k1|index/fused|T=1048576 S=1048576 ${M3/topk=16/topk=1}|random"
     "chunk-1m|index/fused|T=4096 S=1048576 $M3|random"
     "paper-1024|topk|T=131072 S=67108864 $ONE block=65536 topk=16|random"
     "paper-2048|topk|T=131072 S=134217728 $ONE block=65536 topk=32|random"
@@ -66,13 +66,17 @@ if ! "$MSA" check --backend cuda > "$log"; then
 fi
 tail -n 1 "$log"
 
-for n in 8192 131072 1048576; do
+# A layer's prefill and its parts, and what it is compared with: every length, every selection.
+for n in 8 16 32 64 128 256 512 1024; do
+    shape="T=$((n * 1024)) S=$((n * 1024)) $M3"
+    [[ " ${RUNS[*]}" == *" prefill-${n}k|"* ]] || RUNS+=("prefill-${n}k|dense/hopper|$shape|random")
     for ids in random hot local structured; do
-        RUNS+=("layer-$((n / 1024))k-$ids|sparse/union sparse/kv_outer prefill|T=$n S=$n $M3|$ids")
+        RUNS+=("layer-${n}k-$ids|reverse/scan sparse/union sparse/kv_outer prefill|$shape|$ids")
     done
 done
-for n in 8192 16384 65536; do
-    RUNS+=("prefill-$((n / 1024))k|dense/hopper|T=$n S=$n $M3|random")
+# Where union and KV-outer meet: 16 of the 24 to 96 blocks that the last query sees, so union8 goes from 1.0 k to 4.3 k.
+for s in 3 4 5 6 8 12; do
+    RUNS+=("crossing-${s}k|sparse/union sparse/kv_outer prefill|T=2048 S=$((s * 1024)) $M3|random")
 done
 mkdir -p "$DIR" || exit 2
 bad=0

@@ -5,7 +5,7 @@
 source "$(dirname "$0")/tap.sh"
 B=${B:-build}
 S='S=70 heads=4:2 width=64:64 block=32 topk=2'
-STAGES='dense index topk reverse sparse decode dense_decode'
+STAGES='dense index topk reverse sparse prefill decode dense_decode'
 
 queries() { # how many a stage gets: decode takes few
     [[ $1 == *decode ]] && echo T=3 || echo T=40
@@ -48,6 +48,7 @@ SEED=${MSA_SEED:-1}
 run_program instructions "$B/tests/test_instructions" "$SEED" cuda
 run_program kernels env TEST_BACKEND=cuda "$B/tests/test_kernels" "$SEED"
 run_program "steps of generation, replayed as a CUDA graph" env TEST_BACKEND=cuda "$B/tests/test_decode" "$SEED"
+run_program prefill "$B/tests/test_prefill" "$SEED" cuda
 
 # ---- The program ---------------------------------------------------------------------------------------------
 

@@ -3,17 +3,6 @@
 source "$(dirname "$0")/mutate.sh"
 only=${1:-}
 
-catches() {
-    local first status
-    first=$(cd "$1" && timeout 120 "build/tests/$2" 1 2> /dev/null | grep -m1 '^not ok'; exit "${PIPESTATUS[0]}")
-    status=$?
-    if [[ -n $first ]]; then
-        sed 's/^not ok [0-9]* - //; s/(.*//' <<< "$first" | cut -c1-60
-    elif [[ $status -ne 0 ]]; then
-        echo "exit status $status"
-    fi
-}
-
 # ---- Dense attention, softmax --------------------------------------------------------------------
 mutant 'causal bound off by one' ref/gqa.c test_reference 's/position(&seq, i) + 1;/max_i64(position(\&seq, i), 1);/'
 mutant 'heads of the wrong group' ref/gqa.c test_reference 's|n_kv_heads + h / group;|n_kv_heads + h % s->n_kv_heads;|'

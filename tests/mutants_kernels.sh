@@ -4,14 +4,6 @@
 source "$(dirname "$0")/mutate.sh"
 only=${1:-}
 
-# The test of one kernel, or that of steps over pages, until its first failure.
-catches() {
-    local program kernel
-    read -r program kernel <<< "$2"
-    (cd "$1" && timeout 300 "build/tests/$program" 1 $kernel) 2>&1 | grep -m1 -E '^#.*not true|^not ok' |
-        sed -E 's/^.*not true: //; s/T=[^,]*, //; s/order [0-9], timing [0-9]: //' | cut -c1-110
-}
-
 # A mutant of cuda/FILE, by the test of a kernel.
 kernel() { mutant "$1" "cuda/$2" "test_kernels $3" "$4"; }
 
@@ -50,6 +42,10 @@ kernel 'dQ in another slot' backward/sweep.cuh backward/deterministic 's/? (int)
 kernel 'every item owns its rows' backward/sweep.cuh backward/kv_outer 's/const bool alone = .*;/const bool alone = true;/'
 kernel 'the last part of a hot block is not merged' backward/sweep.cuh backward/kv_outer 's/at < end; at += limit/at + limit < end; at += limit/'
 kernel 'keys see what comes after' backward/sweep.cuh backward/deterministic 's/: -1);$/: N);/; s/s.prefix + (int)i - work.block \* N/N/'
+mutant 'auto crosses one block early' cuda/prefill/3_auto.cu test_prefill 's/c.s.topk), false/c.s.topk) - 1, false/'
+mutant 'auto counts a block once for each query' cuda/prefill/3_auto.cu test_prefill 's/again |= /again = /'
+mutant 'auto opens one gate whatever it measures' cuda/prefill/3_auto.cu test_prefill 's/part.s.gate.above = true;//'
+mutant 'less workspace asked for than used' cuda/sparse/4_kv_outer.cu test_prefill 's/w.bytes = at;/w.bytes = at - 128;/'
 
 # ---- What the engine sees --------------------------------------------------------------------------
 kernel 'accumulators read before the wait' dense/4_hopper.cu dense/hopper 's/wgmma_wait<1>();/wgmma_wait<2>();/'

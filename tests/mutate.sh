@@ -2,7 +2,7 @@
 # that no mistake can fail is worth nothing, and this is the proof that these can.
 #
 # A mutant is a sed script on one file of a copy of the tree. It must change the file, compile, and make the
-# test print "not ok" or crash. The list says how its tests run: catches TREE TEST prints the first failure.
+# test print "not ok" or crash; TEST is a program, or a program and the kernel that it is to judge alone.
 # TREES copies of the tree work side by side; afterwards each gets back what the mutant changed, compiled too.
 source "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
 
@@ -26,6 +26,21 @@ plant_tree() { # with what is built already, but nothing of other builds
 
 build() { # build TREE TEST
     $MAKE -s -C "$1" B=build CUDA= COMMIT="$COMMIT" "build/tests/${2%% *}" > "$1.err" 2>&1
+}
+
+catches() { # catches TREE TEST: prints the first failure, if there is one; a test that is too slow has not failed
+    local program kernel first status
+    read -r program kernel <<< "$2"
+    first=$(
+        cd "$1" && timeout 300 "build/tests/$program" 1 $kernel 2>&1 | grep -m1 -E '^#.*not true|^not ok'
+        exit "${PIPESTATUS[0]}"
+    )
+    status=$?
+    if [[ -n $first ]]; then
+        sed -E 's/^.*not true: //; s/^not ok [0-9]* - //; s/T=[^,]*, //; s/order [0-9], timing [0-9]: //' <<< "$first" | cut -c1-110
+    elif [[ $status -ne 0 && $status -ne 124 ]]; then
+        echo "exit status $status"
+    fi
 }
 
 restore() { # restore TREE: whatever is newer than the tree

@@ -105,7 +105,11 @@ if [[ $has_json -eq 1 ]]; then
     sed 's/"stage": "sparse"/"stage": "prefill"/' "$W/results.json" > "$W/prefill.json"
     "$MSA" results "$W/prefill.json" --speedup "$W/speedup.svg" > "$W.out" 2> "$W.err" && grep -q 'paper, H800' "$W/speedup.svg"
     check $? "... and of one that was, beside the paper's"
-    rm "$W/roof.svg" "$W/speedup.svg" "$W/prefill.json"
+    sed 's/"verified": true/"verified": false/' "$W/prefill.json" > "$W/wrong.json"
+    "$MSA" results "$W/wrong.json" --speedup "$W/none.svg" > "$W.out" 2> "$W.err"
+    [[ $? -eq 2 && ! -e $W/none.svg ]]
+    check $? "... but none of results whose verdict failed"
+    rm "$W/roof.svg" "$W/speedup.svg" "$W/prefill.json" "$W/wrong.json"
     sed -i 's/"repeats": [0-9]*/"repeats": 2/' "$W/results.json"
     for bad in "$W/results.json" "$W/none.json" README.md; do
         "$MSA" results "$bad" > "$W.out" 2> "$W.err"
@@ -116,6 +120,39 @@ if [[ $has_json -eq 1 ]]; then
 else
     refuses "jansson" "--json without jansson" topk --shape "$S" --json "$W/x.json"
 fi
+
+# ---- What make bench-cuda would run ----------------------------------------------------------------------
+
+# A program in the place of msa that says it has a GPU, and takes down what it is asked to time.
+mkdir "$W/plan"
+cat > "$W/plan/msa" << END
+#!/bin/sh
+case \$1 in
+kernels) printf 'a\tcuda\n' ;;
+bench) shift; echo "\$@" >> "$W/plan/runs" ;;
+esac
+END
+chmod +x "$W/plan/msa"
+MSA=$W/plan/msa PYTHON=false tests/bench_cuda.sh "$W/plan/files" > "$W.out" 2> "$W.err"
+check $? "make bench-cuda, with nothing behind it"
+bad=
+for tokens in 8192 16384 32768 65536 131072 262144 524288 1048576; do
+    grep -qE "^.*dense.* --shape T=$tokens S=$tokens heads=64:4 .*" "$W/plan/runs" || bad+=" dense/$tokens"
+    for kind in random hot local structured; do
+        grep -qE "^reverse/scan sparse/union sparse/kv_outer prefill .*--shape T=$tokens S=$tokens heads=64:4 .*--distribution $kind" "$W/plan/runs" ||
+            bad+=" prefill/$tokens/$kind"
+    done
+done
+[[ -z $bad ]]
+check $? "... dense, reverse, sparse and prefill at 8K to 1M, all selections$bad"
+[[ $(sed 's/.*--json //' "$W/plan/runs" | sort | uniq -d | wc -l) -eq 0 ]]
+check $? "... each into a file of its own"
+for name in $(sed 's/ --backend .*//' "$W/plan/runs" | tr ' ' '\n' | sort -u); do
+    "$MSA" kernels | cut -f 1 | grep -qE "^$name(/|$)" || bad+=" $name"
+done
+[[ -z $bad ]]
+check $? "... by names that are in the table$bad"
+rm -r "$W/plan"
 
 # ---- Bad input -------------------------------------------------------------------------------------------
 

@@ -44,12 +44,12 @@ static int64_t n_scores()
 {
     return heads * tokens * ceil_div(tokens, block);
 }
-static Tensors reserve_all()
+static Tensors reserve_all(int64_t n_scores)
 {
     const int64_t n = tokens * heads * d;
     return {reserve<uint16_t>(n),  reserve<uint16_t>(n),          reserve<uint16_t>(n),
             reserve<uint16_t>(n),  reserve<uint16_t>(tokens * d), reserve<float>(n),
-            reserve<float>(n / d), reserve<float>(n_scores()),    reserve<float>(n_scores()),
+            reserve<float>(n / d), reserve<float>(n_scores),      reserve<float>(n_scores),
             reserve<float>(n / d), reserve<int32_t>(n / d * k)};
 }
 static bool complete(const Tensors &a)
@@ -69,14 +69,6 @@ static void draw(uint16_t *x, int64_t n, std::mt19937 &rng)
 {
     for (int64_t i = 0; i < n; i++)
         x[i] = __float2bfloat16_rn((float)(rng() % 2001) / 500 - 2).bits;
-}
-
-/// The last query's, and all keys.
-static void fill_index(const Tensors &a)
-{
-    std::mt19937 rng(4);
-    draw(a.qi + (tokens * heads - 1) * d, d, rng);
-    draw(a.ki, tokens * d, rng);
 }
 
 /// The last 8 queries and every 11th key of the last two heads, and all of the index keys.
@@ -110,20 +102,33 @@ static double dot(const uint16_t *x, const uint16_t *y)
     return sum;
 }
 
-static std::vector<double> attention(const Tensors &a, int64_t first_key)
+/// What the last query and head see: everything, or the blocks in its row of ids.
+static std::vector<int64_t> visible(const Tensors &a, bool sparse)
+{
+    const int32_t *row = a.ids + (heads * tokens - 1) * k;
+    std::vector<int64_t> keys;
+    for (int64_t b = 0; b < ceil_div(tokens, block); b++)
+        if (!sparse || std::find(row, row + k, (int32_t)b) < row + k)
+            for (int64_t j = b * block; j < std::min(tokens, (b + 1) * block); j++)
+                keys.push_back(j);
+    return keys;
+}
+
+static std::vector<double> attention(const Tensors &a, bool sparse)
 {
     const int64_t row = (tokens * heads - 1) * d;
+    const std::vector<int64_t> keys = visible(a, sparse);
     std::vector<double> x, o(d);
     double top = -INFINITY, sum = 0;
-    for (int64_t j = first_key; j < tokens; j++) {
+    for (int64_t j : keys) {
         x.push_back(dot(a.q + row, a.k + (j * heads + heads - 1) * d) / std::sqrt((double)d));
         top = std::max(top, x.back());
     }
-    for (int64_t j = first_key; j < tokens; j++) {
-        const double w = std::exp(x[(size_t)(j - first_key)] - top);
+    for (size_t n = 0; n < keys.size(); n++) {
+        const double w = std::exp(x[n] - top);
         sum += w;
         for (int c = 0; c < d; c++)
-            o[(size_t)c] += w * value(a.v[(j * heads + heads - 1) * d + c]);
+            o[(size_t)c] += w * value(a.v[(keys[n] * heads + heads - 1) * d + c]);
     }
     for (double &e : o)
         e /= sum;
@@ -157,9 +162,15 @@ static std::vector<int32_t> best_blocks(std::vector<double> m)
 
 /* ---- Running the ends of the grids ------------------------------------------------------------------- */
 
-/// Runs the kernel's blocks at the ends of x in the first and last rows of the grid, of every launch, or all
-/// blocks of its last `whole` launches. Two runs: the first only learns how many launches there are.
-static bool run_ends(const char *kernel, const Tensors &a, uint64_t whole)
+/// What of a kernel's grids runs: the blocks at the ends of x in the first and last rows of each...
+struct Ends {
+    uint64_t whole =
+        0; ///< ...or, of the last launches, as many as this, all blocks and nothing of the others
+    bool skip_index = false; ///< ids are there already
+};
+
+/// Runs that much of a kernel, twice: the first time only to learn how many launches there are.
+static bool run_ends(const char *kernel, const Tensors &a, const Ends &ends)
 {
     const msa_device *engine = msa_engine();
     msa_plan plan;
@@ -167,11 +178,12 @@ static bool run_ends(const char *kernel, const Tensors &a, uint64_t whole)
                              (int)block, k,      1,          nullptr,    nullptr};
     if (msa_plan_make(&plan, engine, kernel, &shape, MSA_F32) != MSA_OK)
         return false;
-    const bool is_index = std::string(kernel).find("index/") == 0;
+    const bool is_index = std::string(kernel).find("index/") == 0,
+               layer = std::string(kernel).find("prefill/") == 0;
     const bool fused = std::string(kernel) == "index/fused";
     msa_arrays p = {};
     p.q = a.q, p.k = a.k, p.v = a.v, p.qi = a.qi, p.ki = a.ki, p.o = a.o, p.lse = a.lse;
-    p.scores = is_index && fused ? nullptr : a.scores;
+    p.scores = layer || fused ? nullptr : a.scores;
     p.scores_by_block = a.by_block;
     p.ids = is_index && !fused ? nullptr : a.ids;
     p.index_lse = fused ? a.index_lse : nullptr;
@@ -184,7 +196,9 @@ static bool run_ends(const char *kernel, const Tensors &a, uint64_t whole)
     bool ok = msa_plan_run(&plan, &p, work, nullptr) == MSA_OK;
     simt::options.only = [&](const char *, uint64_t launch, uint64_t b, dim3 grid) {
         const uint64_t x = b % grid.x, y = b / grid.x, rows = (uint64_t)grid.y * grid.z;
-        return whole ? launch + whole >= n : (x == 0 || x + 1 == grid.x) && (y == 0 || y + 1 == rows);
+        if (ends.whole || (ends.skip_index && launch == 0))
+            return ends.whole && launch + ends.whole >= n;
+        return (x == 0 || x + 1 == grid.x) && (y == 0 || y + 1 == rows);
     };
     ok = ok && msa_plan_run(&plan, &p, work, nullptr) == MSA_OK;
     simt::options.only = nullptr;
@@ -194,12 +208,12 @@ static bool run_ends(const char *kernel, const Tensors &a, uint64_t whole)
     return ok;
 }
 
-static void judge_output(const char *kernel, const Tensors &a, int64_t first_key, uint64_t whole)
+static void judge_output(const char *kernel, const Tensors &a, bool sparse, const Ends &ends = {})
 {
     float *o = a.o + (tokens * heads - 1) * d;
     std::fill(o, o + d, 0.0f);
-    const bool ran = run_ends(kernel, a, whole);
-    const std::vector<double> expected = attention(a, first_key);
+    const bool ran = run_ends(kernel, a, ends);
+    const std::vector<double> expected = attention(a, sparse);
     double worst = 0, scale = 0;
     for (int c = 0; c < d; c++) {
         worst = std::max(worst, std::fabs((double)o[c] - expected[(size_t)c]));
@@ -214,7 +228,7 @@ static void judge_index(const char *kernel, const Tensors &a, const std::vector<
 {
     float *row = a.scores + (heads * tokens - 1) * (int64_t)m.size();
     std::fill(row, row + m.size(), NAN);
-    const bool ran = run_ends(kernel, a, 0);
+    const bool ran = run_ends(kernel, a, {});
     double worst = 0;
     for (size_t b = 0; b < m.size(); b++)
         worst = std::fmax(worst, std::fabs((double)row[b] - m[b]));
@@ -227,7 +241,7 @@ static void judge_ids(const char *kernel, const Tensors &a, const std::vector<do
 {
     int32_t *row = a.ids + (heads * tokens - 1) * k;
     std::fill(row, row + k, -7);
-    const bool ran = run_ends(kernel, a, 0);
+    const bool ran = run_ends(kernel, a, {});
     const std::vector<int32_t> expected = best_blocks(m);
     tap(ran && std::equal(expected.begin(), expected.end(), row), "%s: the last row of ids is right", kernel);
 }
@@ -238,12 +252,6 @@ static void turn(const Tensors &a)
     const int64_t n = ceil_div(tokens, block);
     for (int64_t b = 0; b < n; b++)
         a.by_block[((heads - 1) * n + b) * tokens + tokens - 1] = a.scores[(heads * tokens - 1) * n + b];
-}
-
-/// The first key of the last query's selection, its last k blocks.
-static int64_t first_selected()
-{
-    return ((tokens - 1) / block - (k - 1)) * block;
 }
 
 /* ---- A step of generation over pages ------------------------------------------------------------------- */
@@ -385,7 +393,7 @@ static void judge_steps()
 int main()
 {
     tokens = 4104, heads = 4096, block = 32;
-    Tensors a = reserve_all();
+    Tensors a = reserve_all(n_scores());
     if (!complete(a)) {
         tap_skip("tensors of more than 2^31 elements",
                  "this machine does not reserve that much address space");
@@ -395,9 +403,9 @@ int main()
     tap(tokens * heads * d > limit && n_scores() > limit, "%lld elements in Q, %lld scores",
         (long long)(tokens * heads * d), (long long)n_scores());
     for (const char *kernel : {"dense/naive", "dense/tiled", "dense/tensor_core", "dense/hopper"})
-        judge_output(kernel, a, 0, 0);
+        judge_output(kernel, a, false);
     for (const char *kernel : {"sparse/naive", "sparse/q_outer", "sparse/union"})
-        judge_output(kernel, a, first_selected(), 0);
+        judge_output(kernel, a, true);
     const std::vector<double> m = block_scores(a);
     for (const char *kernel : {"index/naive", "index/tiled", "index/wgmma"})
         judge_index(kernel, a, m);
@@ -409,24 +417,26 @@ int main()
     // KV-outer goes through its queries in chunks of 16384: here the third chunk has 8 of them. Its launches
     // are the last five, three of reverse, the partials and the combination.
     tokens = 2 * 16384 + 8, heads = 512, block = 128;
-    a = reserve_all();
+    a = reserve_all(1);
     if (complete(a)) {
         fill(a);
-        judge_output("sparse/kv_outer", a, first_selected(), 5);
+        judge_output("sparse/kv_outer", a, true, {5});
     } else {
         tap_skip("sparse/kv_outer", "this machine does not reserve that much address space");
     }
 
-    // A whole prompt of 2^20 tokens in one call, without scores: its last rows see 8192 blocks.
-    tokens = 1 << 20, heads = 4, block = 128;
-    a = {};
-    a.qi = reserve<uint16_t>(tokens * heads * d), a.ki = reserve<uint16_t>(tokens * d);
-    a.ids = reserve<int32_t>(tokens * heads * k), a.index_lse = reserve<float>(tokens * heads);
-    if (a.qi && a.ki && a.ids && a.index_lse) {
-        fill_index(a);
+    // A whole prompt in one call, 8 tokens more than 2^20: its last rows see 8193 blocks, and are KV-outer's
+    // 65th chunk. The index is the first launch, and leaves the ids for all that follow.
+    tokens = (1 << 20) + 8, heads = 4, block = 128;
+    a = reserve_all(1);
+    if (complete(a)) {
+        fill(a);
         judge_ids("index/fused", a, block_scores(a));
+        judge_output("prefill/union", a, true, {0, true});
+        judge_output("prefill/auto", a, true, {0, true});
+        judge_output("prefill/kv_outer", a, true, {5});
     } else {
-        tap_skip("index/fused at a million tokens", "this machine does not reserve that much address space");
+        tap_skip("a prompt of a million tokens", "this machine does not reserve that much address space");
     }
     judge_steps();
     return tap_done();

@@ -3,10 +3,11 @@
  * @brief The bytes that kernels move, counted by the engine, are those that the design says. Sparse kernels:
  * the IO formulas of spec section 4, evaluated on the pairs (query, group, block) of the run, plus terms that
  * have a name. The fused index: Q once and each tile of keys once for 256 rows, k ids out. Steps of
- * generation: the index keys of every request once, in 2 or in 1 byte, and the chosen blocks.
+ * generation: the index keys of every request once, in 2 or in 1 byte, and the chosen blocks. By the same
+ * counts prefill/auto is seen to choose.
  */
-#include "cuda/kernel.cuh"
 #include "cuda/msa_cuda.h"
+#include "cuda/prefill/prefill.cuh"
 
 #include <algorithm>
 #include <functional>
@@ -23,7 +24,7 @@ struct Problem {
     msa_shape s;
     vector<uint16_t> q, k, v, o, qi, ki, dout;
     vector<float> lse, index_lse, dq, dk, dv, dqi, dki;
-    vector<int32_t> ids;
+    vector<int32_t> ids, instead;
     vector<int32_t> table, lens; ///< of a paged call
     vector<uint8_t> ki8;
     vector<float> scale;
@@ -69,7 +70,7 @@ static simt::Counters count(Problem &p, const char *kernel)
     void *work = engine->alloc(plan.workspace);
     msa_arrays a = {};
     a.q = aligned(p.q), a.k = aligned(p.k), a.v = aligned(p.v), a.o = aligned(p.o);
-    a.ids = p.ids.data(), a.lse = p.lse.data();
+    a.ids = p.ids.data(), a.instead = p.instead.empty() ? nullptr : p.instead.data(), a.lse = p.lse.data();
     a.qi = aligned(p.qi), a.ki = aligned(p.ki), a.index_lse = p.index_lse.data();
     if (!p.table.empty()) {
         const bool small = !p.scale.empty();
@@ -354,8 +355,10 @@ static void judge_step(const msa_shape &sizes, int t, const vector<int32_t> &len
     tap(c.launches == 2, "... in %d launches", (int)c.launches);
 }
 
-/// prefill/auto leaves O as the union does where neighbours agree, and KV-outer's partials where they do not.
-static void judge_choice(bool agree, std::mt19937 &rng)
+/// prefill/auto does what the union does up to the documented overlap and what KV-outer does from one block
+/// more on: `blocks` is the sum of the unions of the 8 samples of 8 queries, in which the least is 7 and the
+/// most 14.
+static void judge_choice(int blocks, std::mt19937 &rng)
 {
     const msa_shape s = {64, 2048, 16, 1, 64, 64, 32, 4, 1, nullptr, nullptr};
     Problem p;
@@ -365,16 +368,25 @@ static void judge_choice(bool agree, std::mt19937 &rng)
     p.v = draw((size_t)(s.n_kv * s.n_kv_heads * s.d_head), rng);
     p.qi = draw((size_t)(s.n_q * s.n_kv_heads * s.d_index), rng);
     p.ki = draw((size_t)(s.n_kv * s.d_index), rng);
-    for (int64_t i = 0; agree && i < s.n_q * s.d_index; i++)
-        aligned(p.qi)[i] = aligned(p.qi)[i % s.d_index]; // the same index query everywhere
     p.o.resize(p.q.size());
     p.lse.resize((size_t)(s.n_q * s.n_heads));
     p.ids.resize((size_t)(s.n_q * s.n_kv_heads * s.topk));
-    const uint64_t both[] = {count(p, "prefill/union").store_bytes, count(p, "prefill/kv_outer").store_bytes};
-    const uint64_t chosen = count(p, "prefill/auto").store_bytes;
-    tap(both[0] != both[1] && chosen == both[!agree] + 4, // and the sum
-        "neighbours %s: auto writes %llu bytes, union %llu, kv_outer %llu", agree ? "agree" : "disagree",
-        (unsigned long long)chosen, (unsigned long long)both[0], (unsigned long long)both[1]);
+    for (int i = 0; i < s.n_q; i++) { // the local block, and three of this eight's others
+        const int eight = i / 8, others = blocks * (eight + 1) / 8 - blocks * eight / 8 - 1;
+        const int first = std::min(i % 8 * 3, others - 3);
+        for (int slot = 0; slot < 3; slot++)
+            p.instead.push_back(first + slot);
+        p.instead.push_back((int)((s.n_kv - s.n_q + i) / s.block));
+    }
+    const simt::Counters of_union = count(p, "prefill/union"), of_kv_outer = count(p, "prefill/kv_outer"),
+                         chosen = count(p, "prefill/auto");
+    const bool above = blocks > 8 * (int)crossing * s.topk;
+    const simt::Counters &expected = above ? of_kv_outer : of_union;
+    tap(of_union.store_bytes != of_kv_outer.store_bytes && chosen.store_bytes == expected.store_bytes + 4 &&
+            chosen.tensor_fma == expected.tensor_fma, // 4: the sum
+        "union8 = %d / 8, k = %d: auto writes %llu bytes as %s does; union %llu, kv_outer %llu", blocks,
+        s.topk, (unsigned long long)chosen.store_bytes, above ? "kv_outer" : "union",
+        (unsigned long long)of_union.store_bytes, (unsigned long long)of_kv_outer.store_bytes);
 }
 
 int main()
@@ -398,8 +410,9 @@ int main()
     judge_index({96, 1500, 64, 4, 128, 128, 128, 16, 1, nullptr, nullptr}, 1, rng);
     judge_index({40, 3000, 4, 2, 64, 64, 32, 4, 1, nullptr, nullptr}, 11, rng);
     judge_index({9, 4100, 16, 1, 128, 128, 128, 16, 1, nullptr, nullptr}, 4, rng);
-    judge_choice(true, rng);
-    judge_choice(false, rng);
+    const int eights = 8, k = 4; // as in judge_choice()
+    judge_choice(eights * crossing * k, rng);
+    judge_choice(eights * crossing * k + 1, rng);
     const msa_shape shapes[] = {{64, 2048, 32, 2, 128, 128, 128, 8, 1, nullptr, nullptr},
                                 {150, 1000, 8, 2, 64, 64, 64, 4, 1, nullptr, nullptr},
                                 {90, 517, 16, 1, 128, 128, 32, 6, 1, nullptr, nullptr}};

@@ -1,4 +1,6 @@
-/* Chapter 14: the selection turned around, and what three loop orders cost for four kinds of selections. */
+/* Chapter 14: the selection turned around, and what three loop orders cost for four kinds of selections,
+ * and which of them the whole prefill takes. */
+#include "../../ref/cli/roofline.h"
 #include "engine.h"
 #include "orders.h"
 
@@ -36,10 +38,9 @@ static void turn_around(void)
     free(w);
 }
 
-/* Kernels on the engine against the formulas. */
-static void small(const char *distribution)
+static msa_shape small_shape(int64_t n_q)
 {
-    msa_shape shape = {.n_q = 32,
+    return (msa_shape){.n_q = n_q,
                        .n_kv = 1024,
                        .n_heads = 16,
                        .n_kv_heads = 1,
@@ -47,6 +48,12 @@ static void small(const char *distribution)
                        .d_index = 64,
                        .block = 64,
                        .topk = 4};
+}
+
+/* Kernels on the engine against the formulas. */
+static void small(const char *distribution)
+{
+    msa_shape shape = small_shape(32);
     trial t = engine_inputs(&shape, distribution);
     work of[ORDERS];
     count_orders(&t.shape, t.in.ids, of);
@@ -58,6 +65,37 @@ static void small(const char *distribution)
                fma == of[order].fma ? "equal" : "DIFFERENT");
     }
     trial_end(&t);
+}
+
+/* The whole prefill on the engine: whose bytes does auto write? The index chooses, but its choice is replaced
+ * by the selection. */
+static void chosen(const char *distribution)
+{
+    msa_shape shape = small_shape(8);
+    trial t = engine_inputs(&shape, distribution);
+    double kib[3];
+    static const char *const name[3] = {"prefill/union", "prefill/kv_outer", "prefill/auto"};
+    for (int i = 0; i < 3; i++)
+        kib[i] = (double)engine_count(&t, name[i]).store_bytes / 1024;
+    printf("%-10s %7.1f %9.1f %9.1f %9.1f\n", distribution, selection_union8(&t.shape, t.in.ids), kib[0],
+           kib[1], kib[2]);
+    trial_end(&t);
+}
+
+/* What a caller has to bring for a prompt of M3's heads. */
+static double workspace_gb(int64_t tokens)
+{
+    msa_shape s = m3_chunk();
+    msa_plan plan;
+    s.n_q = s.n_kv = tokens;
+    must(msa_plan_make(&plan, table_device("simt"), "prefill/auto", &s, MSA_BF16));
+    return (double)plan.workspace / 1e9;
+}
+
+/* The least time of some work on a GPU: its products or its bytes. */
+static double least_ms(const work *a, const roofline_gpu *gpu)
+{
+    return 1e3 * fmax(2 * a->fma / gpu->flops, a->bytes / gpu->bytes);
 }
 
 /* The formulas at the sizes of M3. */
@@ -74,8 +112,9 @@ static void large(int kind)
         if (order == 0)
             printf("%-10s %7.1f %13.0f", selection_name((selection_kind)kind), selection_union8(&s, ids),
                    batches(&s, ids, 1) / batches(&s, ids, s.n_q * s.topk));
-        printf("%*s   %-9s %8.1f %11.0f %% %12.0f\n", order ? 32 : 0, "", name[order], of[order].bytes / 1e9,
-               100 * useful / of[order].fma, 2 * useful / of[order].bytes);
+        printf("%*s   %-9s %7.1f %9.0f %% %10.0f %10.1f %6.1f\n", order ? 32 : 0, "", name[order],
+               of[order].bytes / 1e9, 100 * useful / of[order].fma, 2 * useful / of[order].bytes,
+               least_ms(&of[order], &roofline_gpus[0]), least_ms(&of[order], &roofline_gpus[1]));
     }
     free(ids);
 }
@@ -90,9 +129,17 @@ int main(void)
     for (int kind = 0; kind < SELECTION_N; kind++)
         small(distributions[kind]);
 
+    printf("\nKiB written by the whole prefill of the last 8 of these queries; 2 k = 8\n");
+    printf("selection   union8     union  KV-outer      auto\n");
+    for (int kind = 0; kind < SELECTION_N; kind++)
+        chosen(distributions[kind]);
+
+    printf("\nworkspace with M3's heads: %.2f GB at 8192 tokens, %.2f GB at 2^20\n", workspace_gb(8192),
+           workspace_gb(1 << 20));
+
     printf("\nM3's sizes, 16384 queries at the end of 2^20 tokens, by the formulas\n");
-    printf("                    queries of                         useful    useful operations\n");
-    printf("selection   union8  a chosen block  order          GB  multiply-adds    a byte\n");
+    printf("                    queries of                            useful useful op-      estimate, ms\n");
+    printf("selection   union8  a chosen block  order         GB    products  s. a byte       H800   H200\n");
     for (int kind = 0; kind < SELECTION_N; kind++)
         large(kind);
     return 0;

@@ -22,6 +22,10 @@
  * tiles of 128 keys, once for all heads of a group. Registers (dh 128): O 64, S 64, P 32 of a consumer's 240.
  * Shared memory: Q 32 KB, three stages of 64 KB.
  *
+ * Estimated at M3's heads, against a product rate of 770 TFLOP/s: 281 TFLOP at N = 128K and 18 PFLOP at 1M
+ * take 0.37 s and 23 s if products never wait. They wait for L2, and where exponentials are not covered: at
+ * 80 to 85 % of that rate 0.43 to 0.46 s and 28 to 29 s.
+ *
  * What it wastes: a block's start and end, which no other block's products cover; the masked part of tiles on
  * the diagonal; rows 64 / G * G .. 63 of a tile where G does not divide 64; most of the GPU if there are few
  * queries, since no row is split along its keys.

@@ -5,18 +5,16 @@
  *
  * What it does: between the two a single CTA measures how much neighbours agree. union8 is the mean size of
  * the union of the blocks of 8 neighbouring queries, from k where they agree to 8 k where they do not; it is
- * taken over 64 evenly spaced samples a group. Both kernels are launched behind a gate that compares it with
- * 2 k: the CTAs of one find it closed and return. So the choice costs no synchronisation with the host, and a
- * CUDA graph can hold it.
+ * taken over 64 samples, evenly spaced in every group. Both kernels are launched behind a gate that compares
+ * it with crossing k (prefill.cuh): the CTAs of one find it closed and return. So the choice costs no
+ * synchronisation with the host, and a CUDA graph can hold it. Sequences of a batch choose each for itself.
  *
- * Why 2 k: per 8 queries of a group at G = 16, dh 128, the union takes two tiles of 64 rows through the
- * blocks of their own 4 queries, about union8 / 1.3 x 2048 clocks of products. KV-outer takes k full tiles of
- * 128 rows, k x 2048, but writes and reads 2 x 8 x 16 k rows of partials, 66 KB k, at 20 (H800: 14) bytes a
- * clock and SM: k x 3300 (4700). They meet at union8 = 2.1 k (3 k). An estimate; the measurement is to
- * replace it.
- *
- * What it wastes: the measurement, 256 samples of 8 k ids by 32 warps, about 5 us; the CTAs that return, 0.3
- * us for each of the 132 SMs' turns: at 1M tokens 0.5 ms of about 1 s.
+ * What it wastes, estimated: the measurement, 2 samples a warp, each up to 256 comparisons a lane at k = 16,
+ * which 8 warps a scheduler issue in 12,000 clocks, 7 us; and the launches and CTAs of the kernel that is
+ * passed over. At 8K tokens these are 5 launches and 66,000 CTAs, of which an SM holds 16 at a time: 0.03 ms
+ * of 1.3. At 1M tokens the union's are 0.5 M, one an SM, KV-outer's 320 launches, 1.1 M of partials, two an
+ * SM, and 8.4 M that combine, sixteen an SM: at 0.3 us for each turn of the 132 SMs 1.2 ms or 3 ms, of about
+ * 1 s.
  */
 #include "prefill.cuh"
 
@@ -24,13 +22,12 @@ namespace
 {
 
 constexpr int neighbours = 8, samples = 64, warps = 32, max_ids = neighbours * 32;
-constexpr uint32_t limit = 2; // times k
 
 /// The samples of a group, and the first query of one.
 MSA_BOTH_SIDES inline int n_samples(const Shape &s)
 {
-    const int all = ceil_div(s.n_q, neighbours);
-    return all < samples ? all : samples;
+    const int all = ceil_div(s.n_q, neighbours), share = ceil_div(samples, s.n_kv_heads);
+    return all < share ? all : share;
 }
 PTX_INLINE int sample_at(const Shape &s, int sample)
 {
@@ -54,8 +51,8 @@ PTX_INLINE uint32_t size_of_union(const Shape &s, const int32_t *ids, int32_t (&
     for (int a = lane; a < n; a += 32) {
         const int id = ld_shared(&seen[a]);
         bool again = id < 0;
-        for (int b = 0; b < a / s.topk * s.topk && !again; b++) // within a query ids differ
-            again = ld_shared(&seen[b]) == id;
+        for (int b = 0; b < a / s.topk * s.topk; b++) // of earlier queries: within one ids differ
+            again |= ld_shared(&seen[b]) == id;
         first += !again;
     }
     __syncwarp();
@@ -98,11 +95,13 @@ msa_status run(const Call &c)
     if (status != MSA_OK)
         return status;
     part = main_branch(part);
+    // [gates]
     LAUNCH(overlap, dim3(1), dim3(32 * warps), sizeof(Smem), c.stream, c.s, part.a.ids, sum);
-    part.s.gate = {sum, limit * (uint32_t)(n_samples(c.s) * c.s.n_kv_heads * c.s.topk), false};
+    part.s.gate = {sum, crossing * (uint32_t)(n_samples(c.s) * c.s.n_kv_heads * c.s.topk), false};
     status = ON_SIDE(sparse, union).run(part);
     part.s.gate.above = true;
     return status == MSA_OK ? ON_SIDE(sparse, kv_outer).run(part) : status;
+    // [gates]
 }
 
 } // namespace

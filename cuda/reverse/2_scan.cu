@@ -11,12 +11,14 @@
  * Why better: ids are read twice in all (once more a pass where there are over 4096 blocks) instead of 2 B
  * times, by as many thread blocks as the card takes; nothing is left to a single thread.
  * Its floor: the ids read once and the entries written once, 8 Hkv T k bytes.
- * What it wastes: a second reading of ids (they come from L2 when the call is a chunk of queries), entries
- * stored four bytes at a time to B places at once, three barriers per 32 queries.
- * Bytes, with P = ceil(B / 4096) ranges of blocks and G = min(64, ceil(T / 1024)) segments: read
- * 4 Hkv (2 P T k + 3 G B + 3 B) + 4 * 32 k P G (Hkv (Hkv + 1) / 2 + 1) (each thread of pass 3 the item sums
- * of the groups before, and where the tails start); written 4 Hkv (2 G B + 2 B + 2 + T k) + 16 per item of
- * the capacity.
+ * Estimated for a chunk of KV-outer (16384 queries, 4 groups, k = 16, 8192 blocks): 12.6 MB of ids and
+ * entries are nothing, 4 us at 3.35 TB/s; the time is that of three launches and of pass 3's 32 steps of
+ * three barriers each, at about 1500 clocks 27 us: 0.05 ms in all, of 3 ms for the chunk. What it wastes: a
+ * second reading of ids (they come from L2 when the call is a chunk of queries), entries stored four bytes at
+ * a time to B places at once, three barriers per 32 queries. Bytes, with P = ceil(B / 4096) ranges of blocks
+ * and G = min(64, ceil(T / 1024)) segments: read 4 Hkv (2 P T k + 3 G B + 3 B) + 4 * 32 k P G (Hkv (Hkv + 1)
+ * / 2 + 1) (each thread of pass 3 the item sums of the groups before, and where the tails start); written 4
+ * Hkv (2 G B + 2 B + 2 + T k) + 16 per item of the capacity.
  */
 #include "reverse.cuh"
 

@@ -18,6 +18,9 @@
  * Its floor: those bytes, since G = 16 heads make 16 operations a byte; the products take a fifth of that
  * time.
  *
+ * Estimated (make chapter N=14), a chunk of 16384 of M3's queries at the end of 2^20 tokens: 69.3 GB whatever
+ * they chose, 20.7 ms on an H800 and 14.4 ms on an H200 if no cache holds anything, for 1.07 useful TFLOP.
+ *
  * What it wastes: neighbouring queries that choose the same block fetch it anew each, from L2 at best; and
  * 16 - G rows of every product.
  *

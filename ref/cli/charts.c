@@ -118,15 +118,33 @@ static bool is_last(const chart *c, int i)
     return true;
 }
 
+/* The names stand beside the last dots, from the highest down, and give way to those above. */
+static void draw_names(chart *c)
+{
+    double below = 0, end = 0; /* of the last name */
+    bool done[MAX_POINTS] = {false};
+    for (;;) {
+        int next = -1;
+        for (int i = 0; i < c->n; i++)
+            if (!done[i] && is_last(c, i) && (next < 0 || c->p[i].y > c->p[next].y))
+                next = i;
+        if (next < 0)
+            return;
+        done[next] = true;
+        const double x = place_x(c, c->p[next].x) + DOT, y = place_y(c, c->p[next].y) - 8;
+        const double at = y < below && x < end ? below : y;
+        drawing_words(&c->d, x, at, TEXT, colours[(size_t)series_of(c, next) % N_COLOURS], c->p[next].series);
+        below = at + 18;
+        end = x + RIGHT;
+    }
+}
+
 static void draw_points(chart *c)
 {
-    for (int i = 0; i < c->n; i++) {
-        const io_rgb colour = colours[(size_t)series_of(c, i) % N_COLOURS];
-        const double x = place_x(c, c->p[i].x), y = place_y(c, c->p[i].y);
-        drawing_fill(&c->d, x - DOT / 2.0, y - DOT / 2.0, DOT, DOT, colour, c->p[i].text);
-        if (is_last(c, i))
-            drawing_words(&c->d, x + DOT, y - 8, TEXT, colour, c->p[i].series);
-    }
+    for (int i = 0; i < c->n; i++)
+        drawing_fill(&c->d, place_x(c, c->p[i].x) - DOT / 2.0, place_y(c, c->p[i].y) - DOT / 2.0, DOT, DOT,
+                     colours[(size_t)series_of(c, i) % N_COLOURS], c->p[i].text);
+    draw_names(c);
 }
 
 static int write_chart(const char *command, const char *path, chart *c)
@@ -161,10 +179,18 @@ static void add(chart *c, const char *series, double x, double y, const char *te
 
 /* ---- Speedup ------------------------------------------------------------------------------------------- */
 
-/* The fastest dense kernel, ours or a peer's, for the same prompt on the same device; 0: there is none. */
-static double best_dense(json_t *const *file, int n, const char *device, const json_t *like)
+static bool same(const json_t *a, const json_t *b, const char *field)
 {
-    double best = 0;
+    return json_equal(json_object_get(a, field), json_object_get(b, field));
+}
+
+/* The fastest kernel of a stage, ours or a peer's, for the same prompt on the same device, and for prefill
+ * the same selection; NULL: there is none. */
+static const json_t *fastest(json_t *const *file, int n, const char *stage, const char *device,
+                             const json_t *like)
+{
+    const json_t *best = NULL;
+    const bool any_ids = strcmp(stage, "dense") == 0;
     for (int f = 0; f < n; f++) {
         size_t i;
         json_t *r;
@@ -172,13 +198,12 @@ static double best_dense(json_t *const *file, int n, const char *device, const j
             continue;
         json_array_foreach(json_object_get(file[f], "results"), i, r)
         {
-            const double ms = charts_number(r, "ms_median");
-            if (strcmp(charts_words(r, "stage"), "dense") == 0 &&
-                charts_number(r, "n") == charts_number(like, "n") &&
-                charts_number(r, "n_q") == charts_number(like, "n_q") &&
-                charts_number(r, "n_heads") == charts_number(like, "n_heads") &&
-                charts_number(r, "batch") == charts_number(like, "batch") && (best == 0 || ms < best))
-                best = ms;
+            if (strcmp(charts_words(r, "stage"), stage) == 0 &&
+                json_is_true(json_object_get(r, "verified")) && same(r, like, "n") && same(r, like, "n_q") &&
+                same(r, like, "n_heads") && same(r, like, "batch") &&
+                (any_ids || same(r, like, "distribution")) &&
+                (!best || charts_number(r, "ms_median") < charts_number(best, "ms_median")))
+                best = r;
         }
     }
     return best;
@@ -187,20 +212,21 @@ static double best_dense(json_t *const *file, int n, const char *device, const j
 int charts_speedup(const char *command, const char *path, json_t *const *file, int n)
 {
     static chart c; /* too large for a stack frame */
-    begin(&c, "A layer's prefill: MSA over the best dense kernel of the same machine", "times faster",
-          "tokens");
+    begin(&c, "A layer's prefill: the fastest MSA over the fastest dense kernel of the machine",
+          "times faster", "tokens");
     for (int f = 0; f < n; f++) {
         size_t i;
         json_t *r;
         json_array_foreach(json_object_get(file[f], "results"), i, r)
         {
-            const double dense = best_dense(file, n, charts_words(file[f], "device"), r),
-                         ms = charts_number(r, "ms_median");
+            const char *device = charts_words(file[f], "device");
+            const json_t *other = fastest(file, n, "dense", device, r);
             char text[DRAWING_TEXT];
-            if (strcmp(charts_words(r, "stage"), "prefill") != 0 || dense == 0)
+            if (!other || fastest(file, n, "prefill", device, r) != r)
                 continue;
-            snprintf(text, sizeof text, "%.80s, %.40s: dense %.4g ms, MSA %.4g ms: %.2f",
-                     charts_words(file[f], "device"), charts_words(r, "kernel"), dense, ms, dense / ms);
+            const double dense = charts_number(other, "ms_median"), ms = charts_number(r, "ms_median");
+            snprintf(text, sizeof text, "%.80s: dense/%.40s %.4g ms, MSA %.40s %.4g ms: %.2f", device,
+                     charts_words(other, "kernel"), dense, charts_words(r, "kernel"), ms, dense / ms);
             add(&c,
                 *charts_words(r, "distribution") ? charts_words(r, "distribution")
                                                  : charts_words(r, "kernel"),
@@ -249,7 +275,7 @@ int charts_roofline(const char *command, const char *path, json_t *const *file, 
             snprintf(text, sizeof text, "%.80s, %.20s/%.60s %.20s n=%.0f: %.4g TFLOP/s",
                      charts_words(file[f], "device"), charts_words(r, "stage"), charts_words(r, "kernel"),
                      charts_words(r, "distribution"), charts_number(r, "n"), tflops);
-            if (tflops > 0 && gbps > 0)
+            if (tflops > 0 && gbps > 0 && json_is_true(json_object_get(r, "verified")))
                 add(&c, charts_words(r, "stage"), 1e3 * tflops / gbps, tflops, text);
         }
     }

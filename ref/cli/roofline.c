@@ -99,7 +99,8 @@ static roofline_need decode(const msa_shape *s, const sizes *z, const int32_t *i
 
 roofline_need roofline_of(const msa_kernel *kernel, const msa_shape *s, msa_dtype out, const msa_arrays *a)
 {
-    const sizes z = sizes_of(s, out, a->ids);
+    const int32_t *ids = kernel->stage == MSA_STAGE_PREFILL && a->instead ? a->instead : a->ids;
+    const sizes z = sizes_of(s, out, ids);
     switch (kernel->stage) {
     case MSA_STAGE_DENSE:
     case MSA_STAGE_DENSE_DECODE:
@@ -122,7 +123,7 @@ roofline_need roofline_of(const msa_kernel *kernel, const msa_shape *s, msa_dtyp
                                         6 * z.s * z.di + 4 * z.t * (z.hq + z.hkv * (z.k + 1))};
     case MSA_STAGE_PREFILL:
     case MSA_STAGE_DECODE:
-        return decode(s, &z, a->ids);
+        return decode(s, &z, ids);
     default:
         return (roofline_need){0};
     }

@@ -235,9 +235,15 @@ static msa_arrays arrays_of(const trial *t, msa_stage stage)
                             .dki = to->dki,
                             .loss = to->loss,
                             .weight = 1};
-    default:
-        return (msa_arrays){
-            .q = in->q, .k = in->k, .v = in->v, .qi = in->qi, .ki = in->ki, .ids = to->ids, .o = to->o};
+    default: /* only prefill takes `instead` */
+        return (msa_arrays){.q = in->q,
+                            .k = in->k,
+                            .v = in->v,
+                            .qi = in->qi,
+                            .ki = in->ki,
+                            .ids = to->ids,
+                            .instead = in->ids,
+                            .o = to->o};
     }
 }
 

@@ -95,6 +95,18 @@ def draw(kind, groups, n, prefix, block, k, device, seed=1):
     return ids
 
 
+def union8(ids):
+    """Mean number of different blocks that 8 neighbouring queries chose, over full eights (ref/cli/selections.c)."""
+    groups, n, k = ids.shape
+    count, step = 0, 1 << 20
+    for r in range(groups):
+        x = ids[r, :n // 8 * 8].view(-1, 8 * k)
+        for part in x.split(step):
+            part = part.sort(1).values
+            count += int((part[:, 0] >= 0).sum() + ((part[:, 1:] != part[:, :-1]) & (part[:, 1:] >= 0)).sum())
+    return count / (groups * (n // 8))
+
+
 # ---- Judging and timing ------------------------------------------------------------------------------------
 
 
@@ -143,7 +155,7 @@ def timed(run, inputs):
 
 
 def peers_of(row, device):
-    """(name, run, inputs, check) of each peer of a row."""
+    """(name, run, inputs, check, union8) of each peer of a row."""
     n, n_q, batch = row["n"], row["n_q"], row["batch"]
     heads, groups, d = row["n_heads"], row["n_kv_heads"], row["d_head"]
 
@@ -156,13 +168,13 @@ def peers_of(row, device):
         n_blocks = -(-n // row["block"])
         scores = torch.randn(groups, n_q, n_blocks, device=device)
         yield ("peer:torch.topk", lambda s: torch.topk(s, row["topk"], dim=2, sorted=False).indices, [scores],
-               lambda o, s: bool((s.gather(2, o)[:, ::1013].amin(2) >= s[:, ::1013].sort(2).values[:, :, -row["topk"]]).all()))
+               lambda o, s: bool((s.gather(2, o)[:, ::1013].amin(2) >= s[:, ::1013].sort(2).values[:, :, -row["topk"]]).all()), None)
         return
     q, k, v = normal(n_q, heads, d), normal(n, groups, d), normal(n, groups, d)
     if row["stage"] == "sparse":
         ids = draw(row["distribution"], groups, n_q, n - n_q, row["block"], row["topk"], device)
         yield ("peer:triton", lambda q, k, v: block_sparse(q, k, v, ids, row["block"]), [q, k, v],
-               lambda o, q, k, v: right(o, q, k, v, ids, row["block"]))
+               lambda o, q, k, v: right(o, q, k, v, ids, row["block"]), union8(ids))
     elif n == n_q:
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -174,7 +186,7 @@ def peers_of(row, device):
             return run
 
         for name, backend in (("flash", SDPBackend.FLASH_ATTENTION), ("cudnn", SDPBackend.CUDNN_ATTENTION)):
-            yield "peer:sdpa-" + name, sdpa(backend), [q, k, v], lambda o, q, k, v: right(o, q, k, v, None, 1)
+            yield "peer:sdpa-" + name, sdpa(backend), [q, k, v], lambda o, q, k, v: right(o, q, k, v, None, 1), None
 
 
 def add_peers(path):
@@ -186,7 +198,7 @@ def add_peers(path):
         if key in done:
             continue
         done.add(key)
-        for name, run, inputs, check in peers_of(row, "cuda"):
+        for name, run, inputs, check, union in peers_of(row, "cuda"):
             try:
                 ok = check(run(*inputs), *inputs)
                 ms = timed(run, inputs)
@@ -195,7 +207,7 @@ def add_peers(path):
                 print(f"{path}: {row['stage']} {name}: left out: {str(error).splitlines()[0]}")
                 continue
             median = ms[len(ms) // 2]
-            peer = dict(row, kernel=name, union8=None, lse=False, ms_median=median, ms_min=ms[0], ms_max=ms[-1],
+            peer = dict(row, kernel=name, union8=union, lse=False, ms_median=median, ms_min=ms[0], ms_max=ms[-1],
                         repeats=len(ms), verified=ok)
             for rate in ("useful_tflops", "gbps"):
                 peer[rate] = row[rate] and float(f"{row[rate] * row['ms_median'] / median:.6g}")
@@ -213,7 +225,9 @@ def self_test():
     """The Triton kernel and the selections at a small size, wherever Triton runs."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     kind_of = torch.bfloat16 if device == "cuda" else torch.float32
-    bad = 0
+    agree = torch.tensor([[0, 2, -1]] * 8, dtype=torch.int32).repeat(2, 1)
+    alone = torch.arange(48, dtype=torch.int32).view(16, 3)
+    bad = union8(torch.stack([agree, alone])) != (2 + 24) / 2
     for kind in ("random", "hot", "local", "structured"):
         torch.manual_seed(3)
         n, prefix, block = 40, 90, 16
