@@ -269,7 +269,7 @@ test-cuda: build ## what needs a GPU: instructions, every kernel, the program, c
 	@$(call FOR_CUDA,check-cuda-programs)
 	@MSA=$(B)/msa B=$(B) NO_CUDA="$(NO_CUDA)" TEST_LIMIT=7200 tests/run.sh tests/cuda.sh
 
-check-cuda-programs: $(B)/tests/test_instructions $(B)/tests/test_kernels $(B)/tests/test_prefill $(B)/tests/test_train_kernels
+check-cuda-programs: $(addprefix $(B)/tests/,test_instructions test_kernels test_decode test_prefill test_train_kernels)
 
 bench-cuda: build ## verify, then time every kernel on this GPU, into data/bench
 	@$(call FOR_CUDA)

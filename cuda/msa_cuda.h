@@ -60,6 +60,7 @@ typedef struct msa_about {
     size_t cache;              /**< bytes of the last cache before memory; 0 if unknown */
 } msa_about;
 
+struct msa_plan;
 #define MSA_MARKS 64 /* moments that a device remembers */
 
 /** A place where the kernels run. */
@@ -86,6 +87,10 @@ typedef struct msa_device {
     msa_status (*between)(int i, int j,
                           double *ms); /**< from mark i to mark j, once both have been reached */
     void (*about)(msa_about *about);
+    /* A call that is repeated, what its arrays hold having changed: on a GPU a CUDA graph, captured once; on
+     * the engine a run. */
+    msa_status (*record)(const struct msa_plan *plan, const msa_arrays *a, void *work);
+    msa_status (*replay)(void); /**< what was recorded last */
 } msa_device;
 
 /** The CPU engine, in builds that found a C++ compiler. */

@@ -26,8 +26,10 @@ bool plan_takes(msa_stage stage, const msa_shape *s);
 #define TAKEN_reverse "k <= 32"
 #define TAKEN_sparse "dh 64 or 128, block 32, 64 or 128, k <= 32, Hq/Hkv <= 16"
 #define TAKEN_prefill "dh and di 64 or 128, block 32, 64 or 128, k <= 32, Hq/Hkv <= 16"
-#define TAKEN_decode "up to 16 queries, dh and di 64 or 128, block 32, 64 or 128, k <= 32, Hq/Hkv <= 16"
-#define TAKEN_dense_decode "up to 16 queries, dh 64 or 128, block 32, 64 or 128, Hq/Hkv <= 16"
+#define TAKEN_decode                                                                                         \
+    "up to 16 queries, 128 paged requests, dh and di 64 or 128, block 32, 64 or 128, k <= 32, Hq/Hkv <= 16"
+#define TAKEN_dense_decode                                                                                   \
+    "up to 16 queries, 128 paged requests, dh 64 or 128, block 32, 64 or 128, Hq/Hkv <= 16"
 #define TAKEN_backward TAKEN_sparse
 #define TAKEN_dense_backward "dh 64 or 128, block 32, 64 or 128, Hq/Hkv <= 16"
 #define TAKEN_kl TAKEN_prefill

@@ -2,7 +2,8 @@
 # What ptxas made of every kernel, after `make cuda`: cuda/report.sh BUILD
 # Registers, spills and barriers come from its log; where cuobjdump and nvdisasm are found (the toolkit has
 # them, and so does the wheel of Python's triton: CUOBJDUMP=path) the machine code is searched for
-#   HGMMA wgmma    UTMALDG tensor copies    LDGSTS cp.async    HMMA mma.sync    LDL/STL spilled or indexed registers
+#   HGMMA wgmma    UTMALDG tensor copies    UBLKCP other bulk copies    LDGSTS cp.async    HMMA mma.sync
+#   LDL/STL spilled or indexed registers
 # Shared memory is asked for at launch, so it comes from a run of each kernel on the engine.
 set -u
 build=$1
@@ -23,12 +24,12 @@ instructions() {
     [ -n "$CUOBJDUMP" ] || return
     "$CUOBJDUMP" -sass -arch sm_90a "$1" | awk '
         /Function :/ {name = $NF}
-        / HGMMA/ {n[name, 1]++} / UTMALDG/ {n[name, 2]++} / LDGSTS/ {n[name, 3]++}
-        / HMMA/ {n[name, 4]++} / LDL/ {n[name, 5]++} / STL/ {n[name, 6]++} {seen[name]}
-        END {for (f in seen) if (f != "") print f, n[f,1]+0, n[f,2]+0, n[f,3]+0, n[f,4]+0, n[f,5]+0, n[f,6]+0}'
+        / HGMMA/ {n[name, 1]++} / UTMALDG/ {n[name, 2]++} / UBLKCP/ {n[name, 3]++} / LDGSTS/ {n[name, 4]++}
+        / HMMA/ {n[name, 5]++} / LDL/ {n[name, 6]++} / STL/ {n[name, 7]++} {seen[name]}
+        END {for (f in seen) if (f != "") print f, n[f,1]+0, n[f,2]+0, n[f,3]+0, n[f,4]+0, n[f,5]+0, n[f,6]+0, n[f,7]+0}'
 }
 
-printf '%-64s %5s %5s %4s %6s %7s %6s %5s %4s %4s\n' kernel regs spill bars HGMMA UTMALDG LDGSTS HMMA LDL STL
+printf '%-64s %5s %5s %4s %6s %7s %6s %6s %5s %4s %4s\n' kernel regs spill bars HGMMA UTMALDG UBLKCP LDGSTS HMMA LDL STL
 find "$build/cuda" -name '*.gpu.o' | sort | while read -r object; do
     counts=$(mktemp)
     instructions "$object" > "$counts"
@@ -36,15 +37,15 @@ find "$build/cuda" -name '*.gpu.o' | sort | while read -r object; do
         file=${object#"$build/cuda/"}
         short=$(c++filt "$name" 2> /dev/null | sed -E 's/\(anonymous namespace\):://g; s/^void //; s/\(.*//; s/__nv_bfloat16/bf16/g')
         # shellcheck disable=SC2046
-        printf '%-64s %5s %5s %4s %6s %7s %6s %5s %4s %4s\n' "${file%.gpu.o} $short" "$registers" "$spill" "$bars" \
-            $(awk -v f="$name" '$1 == f {print $2, $3, $4, $5, $6, $7; found = 1} END {if (!found) print "- - - - - -"}' "$counts")
+        printf '%-64s %5s %5s %4s %6s %7s %6s %6s %5s %4s %4s\n' "${file%.gpu.o} $short" "$registers" "$spill" "$bars" \
+            $(awk -v f="$name" '$1 == f {print $2, $3, $4, $5, $6, $7, $8; found = 1} END {if (!found) print "- - - - - - -"}' "$counts")
     done
     rm -f "$counts"
 done
 
 echo
 echo "shared memory per CTA, bytes (width 128, blocks of 128, k 4):"
-for stage in dense index topk reverse sparse prefill decode backward dense_backward kl; do
+for stage in dense index topk reverse sparse prefill decode dense_decode backward dense_backward kl; do
     table=$(mktemp)
     "$build/msa" count "$stage" --csv "$table" > /dev/null || exit 1
     awk -F, 'NR > 1 {printf "  %-24s %s\n", $1, $9}' "$table"

@@ -213,6 +213,59 @@ static msa_status blame(const char *name)
     return MSA_ERR_DEVICE;
 }
 
+/* ---- A call that is repeated ------------------------------------------------------------------------- */
+
+#ifdef __CUDACC__
+static cudaGraphExec_t recorded;
+static msa_status capture(const msa_plan *plan, const msa_arrays *a, void *work, cudaStream_t stream)
+{
+    cudaGraph_t graph = nullptr;
+    msa_status status = ok(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    if (status != MSA_OK)
+        return status;
+    status = msa_plan_run(plan, a, work, stream);
+    const msa_status ended = ok(cudaStreamEndCapture(stream, &graph)); // in any case
+    status = status == MSA_OK ? ended : status;
+    if (status == MSA_OK)
+        status = ok(cudaGraphInstantiate(&recorded, graph, 0));
+    if (graph)
+        cudaGraphDestroy(graph);
+    return status;
+}
+static msa_status record(const msa_plan *plan, const msa_arrays *a, void *work)
+{
+    cudaStream_t stream;
+    if (recorded)
+        cudaGraphExecDestroy(recorded);
+    recorded = nullptr;
+    if (ok(cudaStreamCreate(&stream)) != MSA_OK)
+        return MSA_ERR_DEVICE;
+    const msa_status status = capture(plan, a, work, stream);
+    cudaStreamDestroy(stream);
+    return status;
+}
+static msa_status replay(void)
+{
+    return recorded ? ok(cudaGraphLaunch(recorded, nullptr)) : MSA_ERR_NULL;
+}
+#else
+static struct {
+    msa_plan plan;
+    msa_arrays a;
+    void *work;
+} recorded;
+static msa_status record(const msa_plan *plan, const msa_arrays *a, void *work)
+{
+    recorded = {*plan, *a, work};
+    return MSA_OK;
+}
+static msa_status replay(void)
+{
+    return recorded.plan.device ? msa_plan_run(&recorded.plan, &recorded.a, recorded.work, nullptr)
+                                : MSA_ERR_NULL;
+}
+#endif
+
 /* ---- A run: sequence after sequence ------------------------------------------------------------------ */
 
 template <class T> static T *shifted(T *p, int64_t elements)
@@ -337,8 +390,9 @@ extern "C" void msa_engine_resident(int n)
 #endif
 extern "C" const msa_device *THIS_SIDE(void)
 {
-    static const msa_device device = {SIDE_NAME, missing,  device_alloc, device_free, device_fill, declare,
-                                      upload,    download, trouble,      blame,       entries,     run,
-                                      workspace, mark,     copy,         product,     between,     about};
+    static const msa_device device = {SIDE_NAME, missing, device_alloc, device_free, device_fill,
+                                      declare,   upload,  download,     trouble,     blame,
+                                      entries,   run,     workspace,    mark,        copy,
+                                      product,   between, about,        record,      replay};
     return &device;
 }

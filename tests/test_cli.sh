@@ -205,6 +205,68 @@ runs 1 "verify: an output of zeros within 1%" verify --ids "$V/prefix/ids.npy" "
 runs 0 "verify: an output of zeros within 100%" verify --ids "$V/prefix/ids.npy" "${in[@]}" --block 8 --o "$W/o.npy" \
     --tolerance 1
 
+# ---- Steps of generation over pages ------------------------------------------------------------------
+
+payload() { tail -c +129 "$1"; } # of a file with 128 bytes of head
+# The 45 keys of a vector in six pages of [Hkv,8,dh] in the order 4 0 5 1 2 3, of 7; what nobody wrote is zero.
+slices() { # slices FILE BYTES HEADS: those of each page
+    local page block head token
+    for page in 0 1 2 3 4 5 6; do
+        block=$(expr substr 134502 $((page + 1)) 1) # page 6 has none, and shows what block 2 is
+        for head in $(seq 0 $(($3 - 1))); do
+            for token in 0 1 2 3 4 5 6 7; do
+                if [ $page -lt 6 ] && [ $((8 * block + token)) -lt 45 ]; then
+                    dd if="$1" bs=1 skip=$((128 + ((8 * block + token) * $3 + head) * $2)) count="$2" status=none
+                else
+                    zeros $(($2 / 4))
+                fi
+            done
+        done
+    done
+}
+inputs prefix
+for x in k v; do
+    slices "$V/prefix/$x.npy" 64 2 | npy "$W/$x-pages.npy" '<f4' '(7, 2, 8, 16)'
+done
+slices "$V/prefix/ki.npy" 32 1 | npy "$W/ki-pages.npy" '<f4' '(7, 8, 8)'
+for x in q:'4, 16' qi:'2, 8'; do # both requests ask the same, of 45 keys and of the first 30
+    { payload "$V/prefix/${x%%:*}.npy"; payload "$V/prefix/${x%%:*}.npy"; } |
+        npy "$W/step-${x%%:*}.npy" '<f4' "(2, 13, ${x#*:})"
+done
+le32 4 0 5 1 2 3 -1 4 0 5 1 -1 -1 -1 | npy "$W/table.npy" '<i4' '(2, 7)'
+le32 45 30 | npy "$W/lens.npy" '<i4' '(2,)'
+step=(--q "$W/step-q.npy" --k-pages "$W/k-pages.npy" --v-pages "$W/v-pages.npy" --qi "$W/step-qi.npy"
+    --ki-pages "$W/ki-pages.npy" --page-table "$W/table.npy" --lens "$W/lens.npy" --topk 3)
+runs 0 "decode: two requests that share pages" decode "${step[@]}" --out "$W/step"
+wrote "$W/step" ids.npy o.npy lse.npy
+says '^decode +decode/reference \(ref\)$'
+head -c 128 "$W/step/ids.npy" | grep -q "'shape': (2, 2, 13, 3)" && head -c 128 "$W/step/o.npy" | grep -q "'shape': (2, 13, 4, 16)" &&
+    head -c 128 "$W/step/lse.npy" | grep -q "'shape': (2, 13, 4)"
+check $? "... of shapes [Hkv,R,Tq,k], [R,Tq,Hq,dh] and [R,Tq,Hq]"
+for x in k v; do
+    head -c $((128 + 30 * 128)) "$V/prefix/$x.npy" | payload /dev/stdin | npy "$W/first-$x.npy" '<f4' '(30, 2, 16)'
+done
+head -c $((128 + 30 * 32)) "$V/prefix/ki.npy" | payload /dev/stdin | npy "$W/first-ki.npy" '<f4' '(30, 8)'
+runs 0 "forward: the first request" forward "${in[@]}" "${size[@]}" --out "$W/first"
+runs 0 "forward: the second request" forward "${in[@]:0:2}" "${in[@]:6:2}" "${size[@]}" --k "$W/first-k.npy" \
+    --v "$W/first-v.npy" --ki "$W/first-ki.npy" --out "$W/second"
+for x in o lse; do
+    cmp -s <(payload "$W/step/$x.npy") <(payload "$W/first/$x.npy"; payload "$W/second/$x.npy")
+    check $? "decode: $x.npy is that of msa forward, bit for bit"
+done
+group() { payload "$1/ids.npy" | tail -c +$((1 + $2 * 156)) | head -c 156; } # 13 rows of 3
+cmp -s <(payload "$W/step/ids.npy") <(group "$W/first" 0; group "$W/second" 0; group "$W/first" 1; group "$W/second" 1)
+check $? "decode: ids.npy is that of msa forward"
+runs 0 "decode: a kernel by its name alone, of the fast back end" decode "${step[@]}" --backend fast --out "$W/step"
+says '^decode +decode/[a-z]+ \(fast\)$'
+cmp -s <(payload "$W/step/ids.npy") <(group "$W/first" 0; group "$W/second" 0; group "$W/first" 1; group "$W/second" 1)
+check $? "... and chooses the same blocks"
+runs 0 "decode: 8-bit index keys" decode "${step[@]}" --index-keys fp8 --kernel reference --out "$W/step"
+says '^8-bit index keys choose the blocks of 16-bit ones for [01]\.[0-9]{4} of 38 \(query, group\) pairs, [01]\.[0-9]{4} of all ids; score recall 0\.[0-9]{4}, with 16 bits 0\.[0-9]{4}$'
+runs 0 "decode: more blocks to choose than there are" decode "${step[@]:0:14}" --index-keys fp8 --out "$W/step"
+says '^8-bit index keys: no query has more than 16 visible blocks'
+rm -rf "$W/step" "$W/first" "$W/second"
+
 # ---- Bad input -------------------------------------------------------------------------------------
 
 refuses() { # refuses WORD NAME ARGUMENT...: status 2, one line on stderr that holds WORD, nothing else anywhere
@@ -461,6 +523,65 @@ for lengths in 0 -1 x '' , 1K, ,1K 1k 1KK 1.5M 1G 99999999999999999999 2000000M 
 done
 refuses "--heads:" "cost: heads that do not divide" cost --heads 7 --kv-heads 2
 refuses "--topk:" "cost: --topk 0" cost --topk 0
+
+# Steps of generation.
+place_of() { # place_of OPTION FILE: sets $rest to a good step with another file
+    rest=(--out "$W/out")
+    local a=0
+    while [ $a -lt ${#step[@]} ]; do
+        [ "${step[$a]}" = "$1" ] && rest+=("$1" "$2") || rest+=("${step[$a]}" "${step[$((a + 1))]}")
+        a=$((a + 2))
+    done
+}
+bad_step() { # bad_step OPTION NAME WORD SHAPE [INTEGER...]: integers, or zeros of type float32
+    local option=$1 name=$2 word=$3 shape=$4 count
+    shift 4
+    count=$(($(tr -d '() ' <<<"${shape%,)}" | tr ',' '*')))
+    if [ $# -gt 0 ]; then le32 "$@" | npy "$W/bad.npy" '<i4' "$shape"; else zeros "$count" | npy "$W/bad.npy" '<f4' "$shape"; fi
+    place_of "$option" "$W/bad.npy"
+    refuses "$word" "decode: $name" decode "${rest[@]}"
+}
+refuses "--lens:" "decode without --lens" decode "${step[@]:0:12}" --out "$W/out"
+refuses "--out:" "decode without --out" decode "${step[@]}"
+place_of --page-table "$W/absent.npy"
+refuses "absent.npy" "decode: no such table" decode "${rest[@]}"
+bad_step --page-table "a page past the last" "bad.npy: expected in [0,2] a page from 0 to 6, found 7" '(2, 7)' 4 0 7 1 2 3 -1 4 0 5 1 -1 -1 -1
+bad_step --page-table "no page where a token lies" "[1,3]" '(2, 7)' 4 0 5 1 2 3 -1 4 0 5 -1 -1 -1 -1
+bad_step --page-table "a page far off" "found -2147483648" '(2, 7)' 4 0 5 1 2 -2147483648 -1 4 0 5 1 -1 -1 -1
+bad_step --page-table "a row too few" "bad.npy" '(1, 7)' 4 0 5 1 2 3 -1
+bad_step --page-table "rows shorter than a request" "lens.npy" '(2, 5)' 4 0 5 1 2 4 0 5 1 -1
+bad_step --page-table "no room for the new tokens" "bad.npy" '(2, 1)' 4 4
+bad_step --page-table "a table of floats" "<i4" '(2, 7)'
+bad_step --page-table "a table of one dimension" "bad.npy" '(7,)' 4 0 5 1 2 3 -1
+bad_step --lens "shorter than its new tokens" "bad.npy: expected in [1] a length from 13, the new tokens, to 56, found 12" '(2,)' 45 12
+bad_step --lens "longer than its row of the table" "found 57" '(2,)' 57 30
+bad_step --lens "a negative length" "found -1" '(2,)' 45 -1
+bad_step --lens "lengths that reach a missing page" "table.npy: expected in [0,6] a page" '(2,)' 49 30
+bad_step --lens "a length too many" "bad.npy" '(3,)' 45 30 30
+bad_step --lens "lengths of floats" "<i4" '(2,)'
+bad_step --q "queries without requests" "bad.npy" '(13, 4, 16)'
+bad_step --q "heads that do not divide" "bad.npy: expected a multiple of the 2 heads" '(2, 13, 3, 16)'
+bad_step --q "another width" "bad.npy" '(2, 13, 4, 8)'
+bad_step --qi "fewer index queries" "bad.npy" '(2, 12, 2, 8)'
+bad_step --k-pages "tokens before heads" "bad.npy" '(7, 8, 2, 16)'
+bad_step --v-pages "a page too few" "bad.npy" '(6, 2, 8, 16)'
+bad_step --ki-pages "pages of another size" "bad.npy" '(7, 16, 8)'
+bad_step --ki-pages "no pages" "bad.npy" '(0, 8, 8)'
+{ zeros 447; le32 $((0x7fc00000)); } | npy "$W/bad.npy" '<f4' '(7, 8, 8)'
+place_of --ki-pages "$W/bad.npy"
+refuses "nan" "decode: a value that is not a number" decode "${rest[@]}"
+refuses "--index-keys:" "decode: an unknown kind of keys" decode "${step[@]}" --index-keys int8 --out "$W/out"
+refuses "'index/reference'" "decode: a kernel of another stage" decode "${step[@]}" --kernel index/reference --out "$W/out"
+refuses "'decode/frobnicate'" "decode: an unknown kernel" decode "${step[@]}" --kernel frobnicate --out "$W/out"
+refuses "--backend" "decode: an unknown back end" decode "${step[@]}" --backend gpu --out "$W/out"
+refuses "--topk:" "decode: --topk 0" decode "${step[@]:0:14}" --topk 0 --out "$W/out"
+refuses "'--block'" "decode: pages are the blocks" decode "${step[@]}" --block 8 --out "$W/out"
+refuses "--out" "decode: --out is a file" decode "${step[@]}" --out "$W/file"
+if "$MSA" kernels | grep -q '^decode/swapped.*simt'; then
+    refuses "decode/swapped" "decode: sizes that the kernel does not take" decode "${step[@]}" --backend simt --out "$W/out"
+    refuses "--index-keys fp8:" "decode: a kernel without 8-bit keys" decode "${step[@]}" --kernel naive --backend simt --index-keys fp8 \
+        --out "$W/out"
+fi
 
 theirs=("${verify[@]}" --ids "$W/a.npy")
 refuses "--ids:" "verify without --ids" "${verify[@]}"

@@ -11,6 +11,8 @@
 #include <string.h>
 
 #include "../cuda/msa_cuda.h"
+#include "../cuda/simt/counts.h"
+#include "../ref/cli/judge.h"
 #include "../ref/cli/paging.h"
 #include "../ref/cli/table.h"
 #include "../ref/model/model.h"
@@ -72,10 +74,12 @@ static void e4m3(void)
 
 /* ---- The reference ---------------------------------------------------------------------------------- */
 
+#define MOST_REQUESTS 128
+
 // A batch of `n` requests of `n_q` queries each, of these lengths.
 typedef struct batch {
     msa_shape s;
-    int32_t cu[2][9];
+    int32_t cu[2][MOST_REQUESTS + 1];
 } batch;
 
 static void make_batch(batch *b, int n, int n_q, const int *length, const msa_shape *sizes)
@@ -279,6 +283,60 @@ static void refusals(void)
 
 static const msa_device *device;
 
+#ifdef HAVE_SIMT
+// A batch of n requests of n_q queries each whose sizes and lengths are drawn, with keys one after the other,
+// in pages, and of 8 bits.
+static void judge_drawn(check_case *c, const char *kernel, int n, int n_q, int most, inputs_rng *rng)
+{
+    static const int edges[] = {1, 127, 128, 129}, blocks[] = {32, 64, 128};
+    const int heads = 1 + (int)inputs_below(rng, 2), room = (int)inputs_below(rng, 8), wide = n * n_q == 1;
+    const msa_shape drawn = {.n_heads = heads * (1 + (int)inputs_below(rng, wide ? 16 : 3)),
+                             .n_kv_heads = heads,
+                             .d_head = wide ? 128 : 64,
+                             .d_index = room % 2 ? 64 : 128,
+                             .block = blocks[inputs_below(rng, 3)],
+                             .topk = 1 + (int)inputs_below(rng, 6)};
+    int length[MOST_REQUESTS];
+    for (int r = 0; r < n; r++) {
+        length[r] = r < 4 && room < 4 ? edges[inputs_below(rng, 4)] : 1 + (int)inputs_below(rng, most);
+        length[r] = length[r] < n_q ? n_q : length[r];
+    }
+    batch b;
+    inputs in;
+    char name[INPUTS_NAME];
+    make_batch(&b, n, n_q, length, &drawn);
+    inputs_shape_name(&b.s, name);
+    const inputs_pattern pattern = (inputs_pattern)inputs_below(rng, INPUTS_N_PATTERNS);
+    if (!inputs_new(&in, &b.s, pattern, inputs_u64(rng)))
+        return;
+    msa_engine_mode((int)inputs_below(rng, 3), (int)inputs_below(rng, 3), inputs_u64(rng));
+    msa_engine_sms(room % 3 ? 132 : 1 + (int)inputs_below(rng, 9));
+    const judge_report report = judge_kernel(table_find(kernel, "simt"), &b.s, &in, inputs_u64(rng));
+    check_true(c, report.outcome == JUDGE_PASS, "%s, %s, %s: %s", kernel, name, inputs_pattern_name(pattern),
+               report.text);
+    c->used = report.used > c->used ? report.used : c->used;
+    msa_engine_sms(132);
+    inputs_free(&in);
+}
+
+static void counts(void)
+{
+    inputs_rng rng = {check_seed(50)};
+    check_case c = check_begin("every number of queries");
+    for (int n_q = 1; n_q <= 16; n_q++) {
+        judge_drawn(&c, "decode/swapped", 1 + n_q % 2, n_q, 270, &rng);
+        judge_drawn(&c, "dense_decode/split", 1, n_q, 150, &rng);
+    }
+    check_end(&c);
+    c = check_begin("many requests, up to 128");
+    judge_drawn(&c, "decode/swapped", 17 + (int)inputs_below(&rng, MOST_REQUESTS - 17), 1, 150, &rng);
+    judge_drawn(&c, "decode/swapped", MOST_REQUESTS, 1, 100, &rng);
+    judge_drawn(&c, "dense_decode/split", MOST_REQUESTS / 2 + 1 + (int)inputs_below(&rng, MOST_REQUESTS / 2),
+                1, 100, &rng);
+    check_end(&c);
+}
+#endif
+
 // Declared, so that a kernel that goes astray is found out.
 static void *take(int64_t bytes, const char *name)
 {
@@ -427,7 +485,8 @@ static void appending(void)
     make_batch(&b, 2, 2, more, &wide);
     appending_step(&c, &b.s, "decode/swapped", true, check_seed(22));
 #ifdef HAVE_SIMT
-    msa_engine_sms(1); // one piece of work with all stages of all requests, more than the ring has places
+    if (device == msa_engine())
+        msa_engine_sms(1); // one piece of work with all stages of all requests, more than the ring has places
     make_batch(&b, 3, 1, longer, &fast);
     for (int small = 0; small < 2; small++)
         appending_step(&c, &b.s, "decode/swapped", small, check_seed(23));
@@ -436,10 +495,26 @@ static void appending(void)
     check_end(&c);
 }
 
-// The same plan and buffers, the lengths on the device changed between runs, as when a graph is replayed.
+// What a graph keeps must not depend on lengths: launches, at most so many, and their thread blocks.
+static void expect_same_grids(check_case *c, const char *kernel, bool first, uint64_t most)
+{
+#ifdef HAVE_SIMT
+    static simt_counters before;
+    const simt_counters *n = simt_counts();
+    before = first ? *n : before;
+    check_true(c,
+               device != msa_engine() ||
+                   (n->launches == before.launches && n->blocks == before.blocks && n->launches <= most),
+               "%s: %d launches of %d thread blocks", kernel, (int)n->launches, (int)n->blocks);
+#else
+    (void)c, (void)kernel, (void)first, (void)most;
+#endif
+}
+
+// The same plan and buffers, the lengths on the device changed between runs: on a GPU a graph is replayed.
 static void growing(void)
 {
-    check_case c = check_begin("a plan follows lengths that change on the device");
+    check_case c = check_begin("a recorded step follows lengths that change on the device");
     const int lens[] = {300, 170};
     static const char *const kernels[] = {"decode/naive", "decode/split", "decode/swapped", "decode/swapped"};
     batch b;
@@ -458,10 +533,13 @@ static void growing(void)
         int32_t *ids = check_ints(ids_count(&g.s));
         const int64_t n = o_count(&g.s);
         float *o = check_floats(n), *found = check_floats(n);
+        check_true(&c, device->record(&t.plan, &t.a, t.work) == MSA_OK, "%s: %s", kernels[k],
+                   device->trouble());
         for (int length = 170; length >= 1; length -= 43) {
             g.lens[0] = length, g.lens[1] = 171 - length;
             device->upload((int32_t *)(uintptr_t)t.a.pages.lens, g.lens, sizeof lens);
-            expect_run(&c, &t, kernels[k]);
+            check_true(&c, device->replay() == MSA_OK, "%s: %s", kernels[k], device->trouble());
+            expect_same_grids(&c, kernels[k], length == 170, k < 2 ? 4 : 3);
             msa_decode(&g.s, &g.p, in.q, g.k, g.v, in.qi, g.ki, ids, o, NULL, work_for(&g.s));
             expect_same(&c, "ids", ids, t.a.ids, 4 * ids_count(&g.s));
             device->download(found, t.a.o, (size_t)n * sizeof *found);
@@ -477,6 +555,7 @@ static void growing(void)
     check_release(NULL);
 }
 
+#ifdef HAVE_SIMT
 // What the host cannot see, since it is on the device already.
 static void corrupted(void)
 {
@@ -511,12 +590,13 @@ static void corrupted(void)
     check_end(&c);
     check_release(NULL);
 }
+#endif
 
 /* ---- Generation ---------------------------------------------------------------------------------------- */
 
 // What a model makes of a text, 16 tokens at a time and then one by one, with its attention on the engine.
 // Both decoders are fed the same bytes. The kernels round K, V and P to bf16, 8 bits, in each of the layers.
-static void generates(const char *path, const char *kernel)
+static void generates(const char *path, const char *kernel, const char *backend)
 {
     static const char text[] =
         "In the beginning God created the heaven and the earth. And the earth was without "
@@ -524,7 +604,7 @@ static void generates(const char *path, const char *kernel)
     check_case c = check_begin("%s generates with %s as with the reference", path, kernel);
     const uint8_t *token = (const uint8_t *)text;
     msa_ops ops = msa_ref_ops;
-    const msa_kernel *k = table_find(kernel, "simt");
+    const msa_kernel *k = table_find(kernel, backend);
     ops.stage[k->stage] = k;
     io_error err;
     model m;
@@ -550,6 +630,28 @@ static void generates(const char *path, const char *kernel)
     check_release(NULL);
 }
 
+// The engine, or with TEST_BACKEND=cuda a GPU, which takes its own order of threads and reports nothing.
+static void on_devices(void)
+{
+    const char *wanted = getenv("TEST_BACKEND"), *backend = wanted && *wanted ? wanted : "simt";
+    const char *why = table_missing(backend);
+    device = table_device(backend);
+    if (!device || why) {
+        tap_skip("steps on a device", why ? why : "this build has none");
+        return;
+    }
+    appending();
+    growing();
+#ifdef HAVE_SIMT
+    if (device == msa_engine()) {
+        counts();
+        corrupted();
+    }
+#endif
+    generates("data/kjv-msa.safetensors", "decode/swapped", backend);
+    generates("data/kjv-gqa.safetensors", "dense_decode/split", backend);
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
@@ -557,14 +659,6 @@ int main(int argc, char **argv)
     reference();
     append();
     refusals();
-    device = table_device("simt");
-    if (device) {
-        appending();
-        growing();
-        corrupted();
-        generates("data/kjv-msa.safetensors", "decode/swapped");
-        generates("data/kjv-gqa.safetensors", "dense_decode/split");
-    } else
-        tap_skip("steps on the engine", "no C++ compiler here");
+    on_devices();
     return check_done();
 }

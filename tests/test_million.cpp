@@ -5,7 +5,7 @@
  *
  * 4096 heads at 4104 tokens take as many elements as MiniMax-M3's 64 heads at 262,656, and every tensor, the
  * scores too, passes 2^31. The rows of the last query and head are judged against sums in double over the
- * same arrays.
+ * same arrays. A step of generation at 2^20 tokens is judged whole.
  */
 #include "cuda/kernel.cuh"
 #include "cuda/msa_cuda.h"
@@ -254,6 +254,142 @@ static void turn(const Tensors &a)
         a.by_block[((heads - 1) * n + b) * tokens + tokens - 1] = a.scores[(heads * tokens - 1) * n + b];
 }
 
+/* ---- A step of generation over pages ------------------------------------------------------------------- */
+
+/// One request of 2^20 tokens whose pages lie anywhere in a cache that has room for eight; K and V have 2^32
+/// elements each. Index keys are such as 8 bits can say, so that both kinds of keys have to choose the same.
+struct Step {
+    static constexpr int groups = 4, rows = 128, pages = 1 << 16, blocks = 1 << 13, group = 4;
+    static constexpr int64_t page_keys = rows * d, page_kv = page_keys * groups;
+    uint16_t *q = reserve<uint16_t>(groups * group * d), *qi = reserve<uint16_t>(groups * d);
+    uint16_t *k = reserve<uint16_t>(pages * page_kv), *v = reserve<uint16_t>(pages * page_kv);
+    uint16_t *ki = reserve<uint16_t>(pages * page_keys);
+    uint8_t *ki8 = reserve<uint8_t>(pages * page_keys);
+    float *scale = reserve<float>(pages);
+    std::vector<int32_t> table = std::vector<int32_t>(pages);
+    bool complete() const
+    {
+        return q && qi && k && v && ki && ki8 && scale;
+    }
+};
+
+static void fill_step(Step &a, std::mt19937 &rng)
+{
+    float value_of[256];
+    for (int b = 0; b < 256; b++)
+        value_of[b] = msa_e4m3((uint8_t)b);
+    for (int p = 0; p < Step::pages; p++)
+        a.table[(size_t)p] = p;
+    std::shuffle(a.table.begin(), a.table.end() - 1, rng);
+    std::swap(a.table[Step::blocks - 1], a.table.back()); // the last block is the last page
+    a.table.resize(Step::blocks);
+    draw(a.q, Step::groups * Step::group * d, rng);
+    draw(a.qi, Step::groups * d, rng);
+    for (int32_t page : a.table) {
+        a.scale[page] = rng() % 2 ? 0.5f : 0.25f;
+        for (int64_t i = page * Step::page_keys; i < (page + 1) * Step::page_keys; i++) {
+            const uint8_t byte = (uint8_t)(rng() % 0x7f | rng() % 2 << 7);
+            a.ki8[i] = byte;
+            a.ki[i] = __float2bfloat16_rn(value_of[byte] * a.scale[page]).bits;
+        }
+    }
+}
+
+/// What group r chooses; the pages that it chooses get keys and values.
+static std::vector<int32_t> choose(const Step &a, int r, std::mt19937 &rng)
+{
+    std::vector<double> m((size_t)Step::blocks, -INFINITY);
+    for (size_t b = 0; b < m.size(); b++)
+        for (int j = 0; j < Step::rows; j++)
+            m[b] = std::max(m[b], dot(a.qi + r * d, a.ki + a.table[b] * Step::page_keys + j * d));
+    const std::vector<int32_t> ids = best_blocks(m);
+    for (int32_t b : ids)
+        for (int j = 0; j < Step::rows; j++) {
+            const int64_t at = ((int64_t)a.table[(size_t)b] * Step::rows + j) * Step::groups + r;
+            draw(a.k + at * d, d, rng);
+            draw(a.v + at * d, d, rng);
+        }
+    return ids;
+}
+
+/// Head h of the query over the tokens of these blocks.
+static std::vector<double> attention_to(const Step &a, int h, const std::vector<int32_t> &ids)
+{
+    std::vector<double> o(d);
+    double sum = 0;
+    for (int32_t b : ids)
+        for (int j = 0; j < Step::rows; j++) {
+            const int64_t at =
+                ((int64_t)a.table[(size_t)b] * Step::rows + j) * Step::groups + h / Step::group;
+            const double w = std::exp(dot(a.q + h * d, a.k + at * d) / std::sqrt((double)d));
+            sum += w;
+            for (int c = 0; c < d; c++)
+                o[(size_t)c] += w * value(a.v[at * d + c]);
+        }
+    for (double &e : o)
+        e /= sum;
+    return o;
+}
+
+static void judge_step(const Step &a, const std::vector<std::vector<int32_t>> &ids, bool small)
+{
+    const msa_shape s = {1,
+                         Step::blocks * Step::rows,
+                         Step::groups * Step::group,
+                         Step::groups,
+                         d,
+                         d,
+                         Step::rows,
+                         k,
+                         1,
+                         nullptr,
+                         nullptr};
+    const msa_device *engine = msa_engine();
+    const int32_t length = (int32_t)s.n_kv;
+    std::vector<int32_t> found((size_t)(Step::groups * k));
+    std::vector<float> o((size_t)(s.n_heads * d) + 32);
+    msa_plan plan;
+    msa_arrays p = {};
+    p.q = a.q, p.k = a.k, p.v = a.v, p.qi = a.qi, p.ki = a.ki, p.ids = found.data();
+    p.o = (void *)(((uintptr_t)o.data() + 127) / 128 * 128);
+    p.pages = {Step::pages, a.table.data(), &length, small ? a.ki8 : nullptr, small ? a.scale : nullptr};
+    bool ok = msa_plan_make(&plan, engine, "decode/swapped", &s, MSA_F32) == MSA_OK;
+    void *work = engine->alloc(plan.workspace);
+    ok = ok && msa_plan_run(&plan, &p, work, nullptr) == MSA_OK;
+    engine->free(work);
+    if (!ok)
+        tap_note("%s", engine->trouble());
+    for (int r = 0; r < Step::groups; r++)
+        ok = ok && std::equal(ids[(size_t)r].begin(), ids[(size_t)r].end(), found.begin() + r * k);
+    double worst = 0, size = 0;
+    for (int h = 0; h < s.n_heads; h++) {
+        const std::vector<double> expected = attention_to(a, h, ids[(size_t)(h / Step::group)]);
+        for (int c = 0; c < d; c++) {
+            worst = std::fmax(worst, std::fabs(((float *)p.o)[h * d + c] - expected[(size_t)c]));
+            size = std::fmax(size, std::fabs(expected[(size_t)c]));
+        }
+    }
+    tap(ok && worst <= 0x1p-7 * size,
+        "decode/swapped at 2^20 tokens in pages, %s index keys: ids, and O to %.1e of %.1e",
+        small ? "8-bit" : "bf16", worst, size);
+}
+
+static void judge_steps()
+{
+    std::mt19937 rng(5);
+    Step a;
+    if (!a.complete()) {
+        tap_skip("a step at a million tokens", "this machine does not reserve that much address space");
+        return;
+    }
+    fill_step(a, rng);
+    std::vector<std::vector<int32_t>> ids;
+    for (int r = 0; r < Step::groups; r++)
+        ids.push_back(choose(a, r, rng));
+    judge_step(a, ids, false);
+    judge_step(a, ids, true);
+}
+
 int main()
 {
     tokens = 4104, heads = 4096, block = 32;
@@ -302,5 +438,6 @@ int main()
     } else {
         tap_skip("a prompt of a million tokens", "this machine does not reserve that much address space");
     }
+    judge_steps();
     return tap_done();
 }

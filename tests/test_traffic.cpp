@@ -426,6 +426,7 @@ static void judge_step(const msa_shape &sizes, int t, const vector<int32_t> &len
     simt::Counters c = count(p, "decode/swapped");
     within_one_percent("decode", (double)(c.load_bytes + c.store_bytes), keys + chosen,
                        queries + candidates + main_branch + ids);
+    tap(c.launches == 3, "... in %d launches, however many requests there are", (int)c.launches);
 
     const int64_t all = std::min(ceil_div(capacity, (int64_t)64), std::max<int64_t>(264 / all_rows, 1));
     double dense = 0, named = 4.0 * (double)all_rows + 512.0 * (double)(all * all_rows);
@@ -437,6 +438,7 @@ static void judge_step(const msa_shape &sizes, int t, const vector<int32_t> &len
         }
     c = count(p, "dense_decode/split");
     within_one_percent("dense step", (double)(c.load_bytes + c.store_bytes), dense, named);
+    tap(c.launches == 2, "... in %d launches", (int)c.launches);
 }
 
 /// prefill/auto does what the union does up to the documented overlap and what KV-outer does from one block
@@ -482,6 +484,13 @@ int main()
         judge_step(m3, 1, {3000, 129, 700, 1}, small, rng);
         judge_step(little, 3, {2100, 40, 33, 900}, small, rng);
         judge_step(m3, 2, {4096}, small, rng);
+        judge_step(m3, 1, {6400}, small, rng);
+        for (size_t n : {8, 32}) {
+            vector<int32_t> lens(n);
+            for (int32_t &length : lens)
+                length = 1 + (int32_t)(rng() % (n == 8 ? 1500 : 600));
+            judge_step(m3, 1, lens, small, rng);
+        }
     }
     judge_index({300, 400, 8, 2, 64, 64, 32, 4, 1, nullptr, nullptr}, 1, rng);
     judge_index({96, 1500, 64, 4, 128, 128, 128, 16, 1, nullptr, nullptr}, 1, rng);

@@ -1,5 +1,6 @@
 /* Chapter 15: one step of generation: its bytes, its splits, what merging them costs, and a batch. */
 #include "engine.h"
+#include "../../ref/cli/paging.h"
 
 #include <string.h>
 
@@ -110,7 +111,46 @@ static void at_m3(void)
                100 * merge_bytes(&s, parts) / msa_bytes(&s, 1 << 20, 2));
 }
 
-/* Four requests, packed one after the other or filled up to the longest. */
+/* The same requests with their keys in pages of random order: one call of a kernel for all of them. */
+static void in_pages(const msa_shape *packed, bool small, const char *what)
+{
+    const msa_kernel *k = table_find("decode/swapped", "simt");
+    inputs in;
+    paging g;
+    if (!inputs_new(&in, packed, INPUTS_NORMAL, 1) || !paging_new(&g, packed, &in, 1, small))
+        exit(1);
+    int32_t ids[4 * 4], right[4 * 4];
+    float o[4 * 16 * 64];
+    void *w = room(1, msa_workspace(NULL, &g.s)), *own = room(1, k->workspace(&g.s));
+    must(k->decode(&g.s, &g.p, in.q, g.k, g.v, in.qi, small ? NULL : g.ki, ids, o, NULL, own));
+    const simt_counters n = *simt_counts();
+    must(msa_decode(&g.s, &g.p, in.q, g.k, g.v, in.qi, g.ki, right, o, NULL, w)); /* the reference, of the same pages */
+    printf("  %-28s %6.0f KiB read, %2d launches, ids %s\n", what, (double)n.load_bytes / KIB, (int)n.launches,
+           memcmp(ids, right, sizeof ids) ? "DIFFERENT" : "equal");
+    free(w), free(own);
+    paging_free(&g);
+    inputs_free(&in);
+}
+
+/* The baseline: the same without a selection. */
+static void dense_in_pages(const msa_shape *packed)
+{
+    const msa_kernel *k = table_find("dense_decode/split", "simt");
+    inputs in;
+    paging g;
+    if (!inputs_new(&in, packed, INPUTS_NORMAL, 1) || !paging_new(&g, packed, &in, 1, false))
+        exit(1);
+    float o[4 * 16 * 64];
+    void *w = room(1, k->workspace(&g.s));
+    must(k->dense_decode(&g.s, &g.p, in.q, g.k, g.v, o, NULL, w));
+    printf("  %-28s %6.0f KiB read, %2d launches\n", "in pages, dense attention", (double)simt_counts()->load_bytes / KIB,
+           (int)simt_counts()->launches);
+    free(w);
+    paging_free(&g);
+    inputs_free(&in);
+}
+
+/* Four requests, packed one after the other, filled up to the longest, or in pages. */
 static void batch(void)
 {
     static const int32_t tokens[] = {100, 500, 1200, 4096}, queries[] = {0, 1, 2, 3, 4}; /* the last one is the longest */
@@ -119,8 +159,9 @@ static void batch(void)
         begins[0][a + 1] = begins[0][a] + tokens[a];
         begins[1][a + 1] = begins[1][a] + tokens[3];
     }
+    msa_shape packed = {0};
     printf("\nfour requests of %d, %d, %d and %d tokens, decode/swapped\n", tokens[0], tokens[1], tokens[2], tokens[3]);
-    for (int padded = 0; padded < 2; padded++) {
+    for (int padded = 1; padded >= 0; padded--) {
         msa_shape shape = {.n_q = 4,
                            .n_kv = begins[padded][4],
                            .n_heads = 16,
@@ -134,13 +175,14 @@ static void batch(void)
                            .cu_kv = begins[padded]};
         trial t = engine_inputs(&shape, "random");
         simt_counters n = engine_count(&t, "decode/swapped");
-        if (padded)
-            printf("  filled up to %d each: ", tokens[3]);
-        else
-            printf("  packed: %16s", "");
-        printf("%5.0f KiB read, %d launches\n", (double)n.load_bytes / KIB, (int)n.launches);
+        printf("  %-28s %6.0f KiB read, %2d launches\n", padded ? "filled up to the longest" : "packed",
+               (double)n.load_bytes / KIB, (int)n.launches);
+        packed = t.shape;
         trial_end(&t);
     }
+    in_pages(&packed, false, "in pages");
+    in_pages(&packed, true, "in pages, keys of 8 bits");
+    dense_in_pages(&packed);
 }
 
 int main(void)

@@ -14,6 +14,10 @@
  * keys again (1.07 GB there), each head reads K and V again, and a lane that reads its own key touches a
  * row of its own: 32 rows a load.
  *
+ * Estimate there, not measured: 16 heads read 67 MB of K and V and 4 groups 1.07 GB of index keys. If 4 SMs
+ * get no more than their share of memory (3.35 TB/s / 132 = 25 GB/s each), that takes 11 ms, and waiting for
+ * each load in turn comes on top.
+ *
  * Paged, a block (i, r, request) finds each key by its page, and a token of the selection by its slot's.
  *
  * Predicted, with local = p(i) / Bk, c = min(k, local + 1) blocks and n = selected(i) tokens, a row (i,

@@ -27,6 +27,22 @@
  * sizes 272 MB, 0.08 ms at 3.35 TB/s, at batch 8 0.65 ms; with 8-bit keys 138 MB, 0.04 and 0.33 ms. Index
  * keys are read once for every 64 rows of selection; all else is under 1% of that at T = 1.
  *
+ * Estimates, not measured, at the full rate of an H800 (3.35 TB/s) and an H200 (4.8 TB/s), in ms, beside
+ * dense_decode's bytes at the same rate:
+ *
+ *     S = 1M      bf16 keys      8-bit keys     dense
+ *     batch 1     0.081 0.057    0.041 0.029    0.641 0.447
+ *     batch 8     0.651 0.454    0.331 0.231    5.128 3.579
+ *
+ * What is not reading has to fit into what is left: against dense attention at 0.9 of the rate, 0.712 ms, 7x
+ * is 0.102 ms, and reading 272 MB at 0.9 takes 0.090: 11 us for the launches, the first stage of the ring,
+ * selection and attention. At batch 8 and 7.6x there are 26.
+ *
+ * What was given up: four launches one after the other, in which a block of threads for each row selected and
+ * a warp for each head merged, small grids that wait for each other (the last launch now does both); splits
+ * of each request on its own, which leave SMs idle where lengths differ; a barrier between the maxima of two
+ * stages, which two buffers in turn make needless.
+ *
  * What it wastes: each block of threads of a row repeats its selection, at batch 1 of 132 x 15 candidates;
  * the lists grow one entry at a time, k (1 + ln(n / k)) times a row and segment of n blocks, which the ring
  * hides only as long as it is full; G < 16 heads pad 16 rows; P is rounded to bf16.
@@ -380,8 +396,10 @@ __global__ void __launch_bounds__(consumers + 32, 1)
         produce(m, job, &queries, &keys, row0);
     else
         consume(m, job, row0);
+    // [chained]
     grid_launch_dependents();
     grid_wait(); // who waits for this grid has waited for the one before it
+    // [chained]
 }
 
 /* ---- (3) Selection and attention ---------------------------------------------------------------------- */

@@ -50,8 +50,8 @@ PTX_INLINE void append_e4m3(BeginSmem &m, uint8_t *page, float *page_scale, int 
     __syncthreads();
 }
 
-/// A block of threads a request.
-static __global__ void __launch_bounds__(begin_threads)
+/// A block of threads a request. (Told to expect one on an SM, ptxas does not spill to make room for more.)
+static __global__ void __launch_bounds__(begin_threads, 1)
     begin(Shape largest, Pages p, NewTokens fresh, Arrays a, int d, int di, uint32_t *tickets, int n_tickets)
 {
     const int n = (int)blockIdx.x, threads = begin_threads * (int)gridDim.x;

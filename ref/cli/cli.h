@@ -20,7 +20,7 @@
 
 typedef int cli_command(int argc, char **argv);
 
-cli_command cmd_forward, cmd_backward, cmd_dense, cmd_kernels;
+cli_command cmd_forward, cmd_backward, cmd_dense, cmd_decode, cmd_kernels;
 cli_command cmd_check, cmd_bench, cmd_results, cmd_verify, cmd_cost, cmd_recall;
 cli_command cmd_count, cmd_timeline;
 cli_command cmd_train, cmd_evaluate, cmd_generate, cmd_dump, cmd_demo;
@@ -75,6 +75,13 @@ typedef enum cli_tensor {
     CLI_IDS,
     CLI_O,
     CLI_DOUT,
+    CLI_STEP_Q, /**< of a step of generation over pages, and so are the rest */
+    CLI_STEP_QI,
+    CLI_K_PAGES,
+    CLI_V_PAGES,
+    CLI_KI_PAGES,
+    CLI_TABLE,
+    CLI_LENS,
     CLI_N_TENSORS
 } cli_tensor;
 
@@ -109,6 +116,17 @@ typedef struct cli_tensors {
 
 /** Reads every file that has a path, and builds the shape from those that agree with each other. */
 int cli_read_tensors(const char *command, cli_tensors *t);
+
+/** What a letter of a tensor's sizes stands for, and which tensor said so first (-1: none). */
+#define CLI_N_SIZES 12
+typedef struct cli_size_table {
+    int64_t value[CLI_N_SIZES];
+    int from[CLI_N_SIZES];
+} cli_size_table;
+/** The first half of the above, for a command with a shape of its own: R requests of t queries each, P pages
+ *  of b tokens, M of them at most for a request; the other letters as in cli_output. */
+int cli_read_files(const char *command, cli_tensors *t, cli_size_table *table);
+int64_t cli_size_or(const cli_size_table *table, char letter, int64_t otherwise);
 void cli_free_tensors(cli_tensors *t);
 /** Query i as a call of its own: it sees the first p(i) + 1 keys. */
 msa_shape cli_query_shape(const msa_shape *s, int64_t i);
@@ -116,7 +134,7 @@ msa_shape cli_query_shape(const msa_shape *s, int64_t i);
 const float *cli_floats(const cli_tensors *t, cli_tensor which);
 
 /** One file that a subcommand writes. Sizes are one letter each: T queries, S keys, H query heads,
- *  G groups, d head width, i index width, k ids a row, B blocks. */
+ *  G groups, d head width, i index width, k ids a row, B blocks, R sequences, t queries of the first one. */
 typedef struct cli_output {
     const char *name; /**< "o.npy"; NULL: memory that no file receives */
     npy_type type;
@@ -151,6 +169,9 @@ typedef struct cli_plan {
  */
 int cli_choose_kernels(const char *command, const char *backend, const cli_list *kernels, unsigned stages,
                        cli_plan *plan);
+/** The same for a command of one stage, whose name may be left out of `kernel` (NULL: the back end's). */
+int cli_choose_kernel(const char *command, const char *backend, const char *kernel, msa_stage stage,
+                      cli_plan *plan);
 /** The set of stages that choosing blocks can run: none of them where --ids tells. */
 unsigned cli_selecting_stages(const cli_tensors *t, bool scores);
 /** Notes that a stage ran with this status; reports a failure by the kernel's name. */

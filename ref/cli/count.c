@@ -333,7 +333,7 @@ static msa_shape standard_shape(const msa_kernel *const *kernel, int n)
              stage == MSA_STAGE_BACKWARD || stage == MSA_STAGE_DENSE_BACKWARD || stage == MSA_STAGE_KL) &&
             s.n_q > 16)
             s.n_q = 16;
-        if (stage == MSA_STAGE_DECODE)
+        if (stage == MSA_STAGE_DECODE || stage == MSA_STAGE_DENSE_DECODE)
             s.n_q = 1;
     }
     return s;

@@ -1,7 +1,5 @@
 /* msa dense: causal grouped-query attention of tensors in files. */
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "cli.h"
 
@@ -50,14 +48,8 @@ int cmd_dense(int argc, char **argv)
     if (status)
         return status;
 
-    char full_name[64];
-    cli_list kernels = {0};
-    if (kernel) { /* one stage, so its name may be left out */
-        snprintf(full_name, sizeof full_name, "%s%s", strchr(kernel, '/') ? "" : "dense/", kernel);
-        kernels = (cli_list){1, {full_name}};
-    }
     cli_plan plan;
-    status = cli_choose_kernels(argv[0], backend, &kernels, 1 << MSA_STAGE_DENSE, &plan);
+    status = cli_choose_kernel(argv[0], backend, kernel, MSA_STAGE_DENSE, &plan);
     if (!status)
         status = cli_read_tensors(argv[0], &t);
     if (!status)

@@ -14,6 +14,7 @@ static const struct {
     {"forward", cmd_forward, "sparse attention of tensors in files: ids, output, log-sum-exps"},
     {"backward", cmd_backward, "gradients of the output and of the index loss"},
     {"dense", cmd_dense, "causal grouped-query attention, what MSA replaces"},
+    {"decode", cmd_decode, "a step of generation over a KV cache in pages: ids, output, log-sum-exp"},
     {"verify", cmd_verify, "judges the results of another implementation"},
     {"check", cmd_check, "judges every kernel here against the reference"},
     {"bench", cmd_bench, "times kernels: a verdict, the time, the verdict again"},

@@ -27,6 +27,10 @@ int64_t cli_size(const msa_shape *s, char letter)
         return s->d_index;
     case 'k':
         return s->topk;
+    case 'R':
+        return msa_n_seqs(s);
+    case 't':
+        return msa_get_seq(s, 0).n_q;
     default:
         return msa_n_blocks(s);
     }

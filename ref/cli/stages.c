@@ -44,6 +44,19 @@ int cli_choose_kernels(const char *command, const char *backend, const cli_list 
     return 0;
 }
 
+int cli_choose_kernel(const char *command, const char *backend, const char *kernel, msa_stage stage,
+                      cli_plan *plan)
+{
+    char full_name[64];
+    cli_list kernels = {0};
+    if (kernel) {
+        snprintf(full_name, sizeof full_name, "%s%s%s", strchr(kernel, '/') ? "" : msa_stage_name(stage),
+                 strchr(kernel, '/') ? "" : "/", kernel);
+        kernels = (cli_list){1, {full_name}};
+    }
+    return cli_choose_kernels(command, backend, &kernels, 1u << stage, plan);
+}
+
 unsigned cli_selecting_stages(const cli_tensors *t, bool scores)
 {
     const bool given = t->path[CLI_IDS] != NULL;

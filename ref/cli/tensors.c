@@ -6,25 +6,31 @@
 
 #include "cli.h"
 
-#define N_LETTERS 7
-static const char letters[N_LETTERS + 1] = "TSHGdik";
-static const char *const letter_name[N_LETTERS] = {"T", "S", "Hq", "Hkv", "dh", "di", "k"};
+#define N_LETTERS CLI_N_SIZES
+static const char letters[N_LETTERS + 1] = "TSHGdikRtPbM";
+static const char *const letter_name[N_LETTERS] = {"T", "S", "Hq", "Hkv", "dh",    "di",
+                                                   "k", "R", "Tq", "P",   "block", "max_pages"};
 
 static const struct {
     npy_type type;
     const char *sizes, *layout;
 } spec[CLI_N_TENSORS] = {
-    [CLI_Q] = {NPY_F32, "THd", "[T,Hq,dh]"},  [CLI_K] = {NPY_F32, "SGd", "[S,Hkv,dh]"},
-    [CLI_V] = {NPY_F32, "SGd", "[S,Hkv,dh]"}, [CLI_QI] = {NPY_F32, "TGi", "[T,Hkv,di]"},
-    [CLI_KI] = {NPY_F32, "Si", "[S,di]"},     [CLI_IDS] = {NPY_I32, "GTk", "[Hkv,T,k]"},
-    [CLI_O] = {NPY_F32, "THd", "[T,Hq,dh]"},  [CLI_DOUT] = {NPY_F32, "THd", "[T,Hq,dh]"},
+    [CLI_Q] = {NPY_F32, "THd", "[T,Hq,dh]"},
+    [CLI_K] = {NPY_F32, "SGd", "[S,Hkv,dh]"},
+    [CLI_V] = {NPY_F32, "SGd", "[S,Hkv,dh]"},
+    [CLI_QI] = {NPY_F32, "TGi", "[T,Hkv,di]"},
+    [CLI_KI] = {NPY_F32, "Si", "[S,di]"},
+    [CLI_IDS] = {NPY_I32, "GTk", "[Hkv,T,k]"},
+    [CLI_O] = {NPY_F32, "THd", "[T,Hq,dh]"},
+    [CLI_DOUT] = {NPY_F32, "THd", "[T,Hq,dh]"},
+    [CLI_STEP_Q] = {NPY_F32, "RtHd", "[R,Tq,Hq,dh]"},
+    [CLI_STEP_QI] = {NPY_F32, "RtGi", "[R,Tq,Hkv,di]"},
+    [CLI_K_PAGES] = {NPY_F32, "PGbd", "[P,Hkv,block,dh]"},
+    [CLI_V_PAGES] = {NPY_F32, "PGbd", "[P,Hkv,block,dh]"},
+    [CLI_KI_PAGES] = {NPY_F32, "Pbi", "[P,block,di]"},
+    [CLI_TABLE] = {NPY_I32, "RM", "[R,max_pages]"},
+    [CLI_LENS] = {NPY_I32, "R", "[R]"},
 };
-
-/* What a letter means, and which tensor said so first (-1: none). */
-typedef struct size_table {
-    int64_t value[N_LETTERS];
-    int from[N_LETTERS];
-} size_table;
 
 static void print_sizes(const npy_array *a, char text[static 96])
 {
@@ -35,7 +41,7 @@ static void print_sizes(const npy_array *a, char text[static 96])
 }
 
 /* Enters the sizes of tensor t into the table, or finds the one that contradicts it. */
-static int enter_sizes(const char *command, const cli_tensors *in, int t, size_table *table)
+static int enter_sizes(const char *command, const cli_tensors *in, int t, cli_size_table *table)
 {
     const npy_array *a = &in->array[t];
     char found[96], other[96];
@@ -61,30 +67,30 @@ static int enter_sizes(const char *command, const cli_tensors *in, int t, size_t
     return 0;
 }
 
-static int64_t size_or(const size_table *table, char letter, int64_t otherwise)
+int64_t cli_size_or(const cli_size_table *table, char letter, int64_t otherwise)
 {
     int at = (int)(strchr(letters, letter) - letters);
     return table->from[at] < 0 ? otherwise : table->value[at];
 }
 
-static int build_shape(const char *command, cli_tensors *t, const size_table *table)
+static int build_shape(const char *command, cli_tensors *t, const cli_size_table *table)
 {
     msa_shape *s = &t->shape;
-    int64_t width = size_or(table, 'k', 0);
+    int64_t width = cli_size_or(table, 'k', 0);
     if (t->topk && width && t->topk != width)
         return cli_fail(command, "--topk: expected %lld, the width of %s, found %lld", (long long)width,
                         t->path[CLI_IDS], (long long)t->topk);
-    *s = (msa_shape){.n_q = size_or(table, 'T', 1),
-                     .n_kv = size_or(table, 'S', 1),
-                     .n_kv_heads = (int)size_or(table, 'G', 1),
-                     .d_head = (int)size_or(table, 'd', 1),
-                     .d_index = (int)size_or(table, 'i', 1),
+    *s = (msa_shape){.n_q = cli_size_or(table, 'T', 1),
+                     .n_kv = cli_size_or(table, 'S', 1),
+                     .n_kv_heads = (int)cli_size_or(table, 'G', 1),
+                     .d_head = (int)cli_size_or(table, 'd', 1),
+                     .d_index = (int)cli_size_or(table, 'i', 1),
                      .block = (int)t->block,
                      .topk = (int)(width     ? width
                                    : t->topk ? t->topk
                                              : 16),
                      .n_seqs = 1};
-    s->n_heads = (int)size_or(table, 'H', s->n_kv_heads);
+    s->n_heads = (int)cli_size_or(table, 'H', s->n_kv_heads);
     const char *queries = t->path[CLI_Q] ? t->path[CLI_Q] : t->path[CLI_QI];
     const char *keys = t->path[CLI_K] ? t->path[CLI_K] : t->path[CLI_KI];
     switch (msa_check_shape(s)) {
@@ -129,22 +135,29 @@ static int check_ids(const char *command, const cli_tensors *t)
     return 0;
 }
 
-int cli_read_tensors(const char *command, cli_tensors *t)
+int cli_read_files(const char *command, cli_tensors *t, cli_size_table *table)
 {
-    size_table table;
     for (int i = 0; i < N_LETTERS; i++)
-        table.from[i] = -1;
+        table->from[i] = -1;
     for (int i = 0; i < CLI_N_TENSORS; i++) {
         io_error err;
         if (!t->path[i])
             continue;
         if (!npy_read(t->path[i], spec[i].type, (int)strlen(spec[i].sizes), &t->array[i], err))
             return cli_fail(command, "%s", err);
-        int bad = enter_sizes(command, t, i, &table);
+        int bad = enter_sizes(command, t, i, table);
         if (bad)
             return bad;
     }
-    int bad = build_shape(command, t, &table);
+    return 0;
+}
+
+int cli_read_tensors(const char *command, cli_tensors *t)
+{
+    cli_size_table table;
+    int bad = cli_read_files(command, t, &table);
+    if (!bad)
+        bad = build_shape(command, t, &table);
     if (!bad && t->path[CLI_IDS])
         bad = check_ids(command, t);
     return bad;

@@ -179,6 +179,19 @@ void eval_small_add(eval_small *a, const msa_shape *s, const float *q, const flo
     }
 }
 
+void eval_small_sum(eval_small *sum, const eval_small *one)
+{
+    for (int which = 0; which < 2; which++) {
+        sum->bits[which].rows += one->bits[which].rows;
+        sum->bits[which].block_recall += one->bits[which].block_recall;
+        sum->bits[which].score_recall += one->bits[which].score_recall;
+    }
+    sum->rows += one->rows;
+    sum->equal += one->equal;
+    sum->ids += one->ids;
+    sum->in_both += one->in_both;
+}
+
 static bool layer_small(const model_run *run, int layer, eval_small *sum)
 {
     const msa_shape s = model_run_shape(run);
@@ -190,15 +203,7 @@ static bool layer_small(const model_run *run, int layer, eval_small *sum)
     const bool ok = eval_small_new(&one, &s, st->ki) && ids && work;
     if (ok) {
         eval_small_add(&one, &s, st->q, st->k, st->qi, ids, work);
-        for (int which = 0; which < 2; which++) {
-            sum->bits[which].rows += one.bits[which].rows;
-            sum->bits[which].block_recall += one.bits[which].block_recall;
-            sum->bits[which].score_recall += one.bits[which].score_recall;
-        }
-        sum->rows += one.rows;
-        sum->equal += one.equal;
-        sum->ids += one.ids;
-        sum->in_both += one.in_both;
+        eval_small_sum(sum, &one);
     }
     eval_small_free(&one);
     free(ids);

@@ -70,6 +70,8 @@ bool eval_small_new(eval_small *a, const msa_shape *s, const float *ki);
  *  @param ids [2,Hkv,T,k] @param work for msa_index and msa_recall */
 void eval_small_add(eval_small *a, const msa_shape *s, const float *q, const float *k, const float *qi,
                     int32_t *ids, void *work);
+/** Adds the counts of one to those of `sum`. */
+void eval_small_sum(eval_small *sum, const eval_small *one);
 void eval_small_free(eval_small *a);
 
 /** The same for every layer of a model, over the windows, into out[n_layers] without keys. */

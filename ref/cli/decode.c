@@ -1,0 +1,305 @@
+/* msa decode: one step of generation for a batch of requests whose KV caches lie in pages, from tensors in
+ * files. Pages of a file have the heads outside, [P,Hkv,block,dh]; those of the library the tokens (msa.h).
+ */
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../model/evaluate.h"
+#include "cli.h"
+
+/* The call: what the files hold, as the library takes it. */
+typedef struct step {
+    cli_tensors t;
+    msa_pages pages;
+    int32_t *cu; /* where the requests' queries and keys begin */
+    bool small;  /* 8-bit index keys */
+    eval_small agreement;
+} step;
+
+static const int32_t *ints(const step *a, cli_tensor which)
+{
+    return a->t.array[which].data;
+}
+
+/* ---- Shape and pages -------------------------------------------------------------------------------- */
+
+/* The largest call that the page table allows: every request with all of its pages full. */
+static int build_shape(const char *command, step *a, const cli_size_table *table)
+{
+    msa_shape *s = &a->t.shape;
+    const char *const *path = a->t.path;
+    const int64_t n = cli_size_or(table, 'R', 1), n_q = cli_size_or(table, 't', 1),
+                  pages = cli_size_or(table, 'M', 1), block = cli_size_or(table, 'b', 1);
+    if ((double)n * (double)pages * (double)block > INT32_MAX || (double)n * (double)n_q > INT32_MAX)
+        return cli_fail(command,
+                        "%s: expected room for fewer than 2^31 tokens, found %lld x %lld pages of %lld",
+                        path[CLI_TABLE], (long long)n, (long long)pages, (long long)block);
+    a->cu = cli_alloc(command, 2 * (size_t)(n + 1) * sizeof *a->cu);
+    if (!a->cu)
+        return 2;
+    for (int64_t r = 0; r <= n; r++) {
+        a->cu[r] = (int32_t)(r * n_q);
+        a->cu[n + 1 + r] = (int32_t)(r * pages * block);
+    }
+    *s = (msa_shape){.n_q = n * n_q,
+                     .n_kv = n * pages * block,
+                     .n_heads = (int)cli_size_or(table, 'H', 1),
+                     .n_kv_heads = (int)cli_size_or(table, 'G', 1),
+                     .d_head = (int)cli_size_or(table, 'd', 1),
+                     .d_index = (int)cli_size_or(table, 'i', 1),
+                     .block = (int)block,
+                     .topk = (int)(a->t.topk ? a->t.topk : 16),
+                     .n_seqs = (int)n,
+                     .cu_q = a->cu,
+                     .cu_kv = a->cu + n + 1};
+    switch (msa_check_shape(s)) {
+    case MSA_OK:
+        return 0;
+    case MSA_ERR_HEADS:
+        return cli_fail(command, "%s: expected a multiple of the %d heads of %s, found %d", path[CLI_STEP_Q],
+                        s->n_kv_heads, path[CLI_K_PAGES], s->n_heads);
+    case MSA_ERR_SEQLENS:
+    case MSA_ERR_CAUSAL:
+        return cli_fail(command,
+                        "%s: expected room for the %lld new tokens of a request, found %lld pages of %lld",
+                        path[CLI_TABLE], (long long)n_q, (long long)pages, (long long)block);
+    default:
+        return cli_fail(command, "%s: expected sizes that memory can hold, found %lld queries, k %d",
+                        path[CLI_STEP_Q], (long long)s->n_q, s->topk);
+    }
+}
+
+/* Names the first length or page that msa_check_pages() would refuse. */
+static int check_pages(const char *command, const step *a)
+{
+    const msa_shape *s = &a->t.shape;
+    const int64_t width = msa_n_blocks(s), n_q = msa_get_seq(s, 0).n_q;
+    for (int r = 0; r < msa_n_seqs(s); r++) {
+        const int32_t length = a->pages.lens[r], *row = a->pages.table + r * width;
+        if (length < n_q || length > width * s->block)
+            return cli_fail(command,
+                            "%s: expected in [%d] a length from %lld, the new tokens, to %lld, found %d",
+                            a->t.path[CLI_LENS], r, (long long)n_q, (long long)(width * s->block), length);
+        for (int64_t b = 0; b * s->block < length; b++)
+            if (row[b] < 0 || row[b] >= a->pages.n_pages)
+                return cli_fail(command, "%s: expected in [%d,%lld] a page from 0 to %lld, found %d",
+                                a->t.path[CLI_TABLE], r, (long long)b, (long long)(a->pages.n_pages - 1),
+                                row[b]);
+    }
+    return 0;
+}
+
+/* [P,Hkv,block,dh] to [P,block,Hkv,dh]. */
+static int turn_pages(const char *command, const step *a, npy_array *x)
+{
+    const msa_shape *s = &a->t.shape;
+    const int64_t heads = s->n_kv_heads, block = s->block, d = s->d_head;
+    float *const to = cli_alloc(command, x->count * sizeof *to), *const from = x->data;
+    if (!to)
+        return 2;
+    for (int64_t p = 0; p < a->pages.n_pages; p++)
+        for (int64_t r = 0; r < heads; r++)
+            for (int64_t j = 0; j < block; j++)
+                memcpy(to + ((p * block + j) * heads + r) * d, from + ((p * heads + r) * block + j) * d,
+                       (size_t)d * sizeof *to);
+    free(from);
+    x->data = to;
+    return 0;
+}
+
+/* ---- 8-bit index keys ------------------------------------------------------------------------------- */
+
+/* The index keys of each page, rounded to bf16 and then to E4M3, as far as some request has filled it. */
+static int encode_keys(const char *command, step *a)
+{
+    const msa_shape *s = &a->t.shape;
+    const int64_t width = msa_n_blocks(s), page_keys = (int64_t)s->block * s->d_index;
+    float *const keys = a->t.array[CLI_KI_PAGES].data;
+    a->pages.ki8 = cli_alloc(command, a->t.array[CLI_KI_PAGES].count);
+    a->pages.scale = cli_alloc(command, (size_t)a->pages.n_pages * sizeof(float));
+    int64_t *filled = cli_alloc(command, (size_t)a->pages.n_pages * sizeof *filled);
+    if (!a->pages.ki8 || !a->pages.scale || !filled) {
+        free(filled);
+        return 2;
+    }
+    memset(filled, 0, (size_t)a->pages.n_pages * sizeof *filled);
+    for (int r = 0; r < msa_n_seqs(s); r++)
+        for (int64_t b = 0; b * s->block < a->pages.lens[r]; b++) {
+            int64_t *rows = &filled[a->pages.table[r * width + b]];
+            const int64_t here = a->pages.lens[r] - b * s->block;
+            *rows = here > *rows ? here : *rows;
+        }
+    for (size_t i = 0; i < a->t.array[CLI_KI_PAGES].count; i++)
+        keys[i] = msa_bf16(keys[i]);
+    for (int64_t p = 0; p < a->pages.n_pages; p++)
+        msa_e4m3_block(keys + p * page_keys, (filled[p] < s->block ? filled[p] : s->block) * s->d_index,
+                       a->pages.ki8 + p * page_keys, &a->pages.scale[p]);
+    free(filled);
+    return 0;
+}
+
+/* The first n tokens of request r out of their pages of `width` floats a token. */
+static float *gather(const char *command, const step *a, int r, int64_t n, cli_tensor which, int64_t width)
+{
+    const msa_shape *s = &a->t.shape;
+    const float *from = a->t.array[which].data;
+    float *to = cli_alloc(command, (size_t)(n * width) * sizeof *to);
+    for (int64_t j = 0; to && j < n; j++) {
+        const int64_t page = a->pages.table[r * msa_n_blocks(s) + j / s->block];
+        memcpy(to + j * width, from + (page * s->block + j % s->block) * width, (size_t)width * sizeof *to);
+    }
+    return to;
+}
+
+/* What 16 and 8 bits choose for the queries of request r, by the reference. */
+static int compare_request(const char *command, step *a, int r)
+{
+    const msa_shape *all = &a->t.shape;
+    const msa_seq seq = msa_get_seq(all, r);
+    const int64_t n = a->pages.lens[r];
+    msa_shape s = *all;
+    s.n_q = seq.n_q, s.n_kv = n, s.n_seqs = 1, s.cu_q = s.cu_kv = NULL;
+    const size_t recall = msa_recall_workspace(&s), index = msa_ref_ops.stage[MSA_STAGE_INDEX]->workspace(&s);
+    float *k = gather(command, a, r, n, CLI_K_PAGES, (int64_t)s.n_kv_heads * s.d_head),
+          *ki = gather(command, a, r, n, CLI_KI_PAGES, s.d_index);
+    int32_t *ids = cli_alloc(command, 2 * (size_t)(s.n_kv_heads * s.n_q * s.topk) * sizeof *ids);
+    void *work = cli_alloc(command, recall > index ? recall : index);
+    eval_small one = {.ki = {NULL, NULL}};
+    const bool ok = k && ki && ids && work && eval_small_new(&one, &s, ki);
+    if (ok) {
+        eval_small_add(&one, &s, cli_floats(&a->t, CLI_STEP_Q) + seq.q0 * s.n_heads * s.d_head, k,
+                       cli_floats(&a->t, CLI_STEP_QI) + seq.q0 * s.n_kv_heads * s.d_index, ids, work);
+        eval_small_sum(&a->agreement, &one);
+    }
+    eval_small_free(&one);
+    free(k), free(ki), free(ids), free(work);
+    return ok ? 0 : 2;
+}
+
+static int compare_keys(const char *command, step *a)
+{
+    int bad = 0;
+    for (int r = 0; r < msa_n_seqs(&a->t.shape) && !bad; r++)
+        bad = compare_request(command, a, r);
+    return bad;
+}
+
+static void print_agreement(const step *a)
+{
+    const eval_small *sum = &a->agreement;
+    if (sum->rows == 0)
+        printf("8-bit index keys: no query has more than %d visible blocks, so they choose nothing\n",
+               a->t.shape.topk);
+    else
+        printf("8-bit index keys choose the blocks of 16-bit ones for %.4f of %lld (query, group) pairs, "
+               "%.4f of "
+               "all ids; score recall %.4f, with 16 bits %.4f\n",
+               (double)sum->equal / (double)sum->rows, (long long)sum->rows,
+               (double)sum->in_both / (double)sum->ids, sum->bits[1].score_recall / (double)sum->bits[1].rows,
+               sum->bits[0].score_recall / (double)sum->bits[0].rows);
+}
+
+/* ---- The step --------------------------------------------------------------------------------------- */
+
+enum { IDS, O, LSE, N_OUTPUTS };
+
+static int read_step(const char *command, step *a)
+{
+    cli_size_table table;
+    int bad = cli_read_files(command, &a->t, &table);
+    if (!bad)
+        bad = build_shape(command, a, &table);
+    if (bad)
+        return bad;
+    a->pages = (msa_pages){
+        .n_pages = cli_size_or(&table, 'P', 1), .table = ints(a, CLI_TABLE), .lens = ints(a, CLI_LENS)};
+    bad = check_pages(command, a);
+    if (!bad)
+        bad = turn_pages(command, a, &a->t.array[CLI_K_PAGES]);
+    if (!bad)
+        bad = turn_pages(command, a, &a->t.array[CLI_V_PAGES]);
+    return bad || !a->small ? bad : encode_keys(command, a);
+}
+
+static int compute(const char *command, cli_plan *plan, const step *a, cli_output *out)
+{
+    const msa_shape *s = &a->t.shape;
+    const msa_kernel *decode = plan->ops.stage[MSA_STAGE_DECODE];
+    void *work = cli_alloc(command, decode->workspace(s));
+    if (!work)
+        return 2;
+    const msa_status status = decode->decode(
+        s, &a->pages, cli_floats(&a->t, CLI_STEP_Q), cli_floats(&a->t, CLI_K_PAGES),
+        cli_floats(&a->t, CLI_V_PAGES), cli_floats(&a->t, CLI_STEP_QI),
+        a->small ? NULL : cli_floats(&a->t, CLI_KI_PAGES), out[IDS].data, out[O].data, out[LSE].data, work);
+    free(work);
+    if (status == MSA_ERR_UNSUPPORTED && a->small)
+        return cli_fail(command,
+                        "--index-keys fp8: expected a kernel that takes them and these sizes, found "
+                        "decode/%s on %s (%s)",
+                        decode->name, decode->backend, decode->constraints);
+    return cli_ran(command, plan, MSA_STAGE_DECODE, status);
+}
+
+static int run(const char *command, cli_plan *plan, step *a, const char *dir)
+{
+    const msa_shape *s = &a->t.shape;
+    cli_output out[N_OUTPUTS] = {[IDS] = {"ids.npy", NPY_I32, "GRtk", NULL},
+                                 [O] = {"o.npy", NPY_F32, "RtHd", NULL},
+                                 [LSE] = {"lse.npy", NPY_F32, "RtH", NULL}};
+    int bad = cli_open_outputs(command, dir, s, out, N_OUTPUTS);
+    if (!bad)
+        bad = compute(command, plan, a, out);
+    if (!bad && a->small)
+        bad = compare_keys(command, a);
+    if (!bad)
+        bad = cli_write_outputs(command, dir, s, out, N_OUTPUTS);
+    if (!bad) {
+        cli_print_plan(plan);
+        if (a->small)
+            print_agreement(a);
+    }
+    cli_free_outputs(out, N_OUTPUTS);
+    return bad;
+}
+
+int cmd_decode(int argc, char **argv)
+{
+    step a = {.t = {.block = 0}};
+    const char *dir = NULL, *backend = "ref", *kernel = NULL, *keys = "f32";
+    const char **path = a.t.path;
+    const cli_option options[] = {
+        {"--q", CLI_NEEDED, &path[CLI_STEP_Q], 0, 0, "F queries of the new tokens [R,Tq,Hq,dh]"},
+        {"--k-pages", CLI_NEEDED, &path[CLI_K_PAGES], 0, 0, "F keys [P,Hkv,block,dh]"},
+        {"--v-pages", CLI_NEEDED, &path[CLI_V_PAGES], 0, 0, "F values [P,Hkv,block,dh]"},
+        {"--qi", CLI_NEEDED, &path[CLI_STEP_QI], 0, 0, "F index queries [R,Tq,Hkv,di]"},
+        {"--ki-pages", CLI_NEEDED, &path[CLI_KI_PAGES], 0, 0, "F index keys [P,block,di]"},
+        {"--page-table", CLI_NEEDED, &path[CLI_TABLE], 0, 0,
+         "F int32 [R,max_pages]: a request's pages, then -1"},
+        {"--lens", CLI_NEEDED, &path[CLI_LENS], 0, 0,
+         "F int32 [R]: tokens of a request, the Tq new ones included"},
+        {"--topk", CLI_INT, &a.t.topk, 1, CLI_MAX_TOPK, "N blocks kept (default: 16)"},
+        {"--index-keys", CLI_TEXT, &keys, 0, 0, "KIND f32: as they are; fp8: rounded to 8 bits first"},
+        {"--kernel", CLI_TEXT, &kernel, 0, 0, "NAME of a decode kernel; 'msa kernels' lists them"},
+        CLI_OPT_BACKEND(backend),
+        {"--out", CLI_NEEDED, &dir, 0, 0, "DIR receives ids.npy [Hkv,R,Tq,k], o.npy, lse.npy"},
+        {0}};
+    int status = cli_parse(argc, argv, "a step of generation over a KV cache in pages, from tensors in files",
+                           options, NULL);
+    if (status)
+        return status;
+    a.small = strcmp(keys, "fp8") == 0;
+    if (!a.small && strcmp(keys, "f32") != 0)
+        return cli_fail(argv[0], "--index-keys: expected f32 or fp8, found '%s'", keys);
+    cli_plan plan;
+    status = cli_choose_kernel(argv[0], backend, kernel, MSA_STAGE_DECODE, &plan);
+    if (!status)
+        status = read_step(argv[0], &a);
+    if (!status)
+        status = run(argv[0], &plan, &a, dir);
+    cli_free_tensors(&a.t);
+    free(a.pages.ki8), free(a.pages.scale), free(a.cu);
+    return status;
+}
