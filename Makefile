@@ -118,12 +118,11 @@ $(B)/tests/%.o: tests/%.cpp $(B)/flags
 $(B)/tests/%.o: tests/%.cu $(B)/flags
 	@mkdir -p $(@D) && echo "  c++ $<"
 	$(Q)$(CXX) $(ALLCXXFLAGS) -x c++ -c $< -o $@
-$(B)/tests/%.gpu.o: tests/%.cu tests/side.cuh tests/instructions.h tests/replay.h cuda/nvcc.sh $(wildcard cuda/*.cuh)
+$(B)/tests/%.gpu.o: tests/%.cu tests/side.cuh tests/instructions.h cuda/nvcc.sh $(wildcard cuda/*.cuh)
 	@mkdir -p $(@D) && echo "  nvcc $<"
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 PROBES := instructions measurements
 $(B)/tests/test_instructions: $(PROBES:%=$(B)/tests/%.o) $(if $(CUDA),$(PROBES:%=$(B)/tests/%.gpu.o))
-$(B)/tests/test_prefill: $(B)/tests/replay.o $(if $(CUDA),$(B)/tests/replay.gpu.o)
 $(B)/tests/test_simt: $(B)/tests/test_simt.o $(SIMT_OBJ) $(B)/tests/tap.o # the engine alone
 	$(Q)$(CXX) $(LINKFLAGS) $^ -o $@
 $(B)/libmsa.a: $(LIB_OBJ)

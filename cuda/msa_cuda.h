@@ -87,8 +87,8 @@ typedef struct msa_device {
     msa_status (*between)(int i, int j,
                           double *ms); /**< from mark i to mark j, once both have been reached */
     void (*about)(msa_about *about);
-    /* A call that is repeated, what its arrays hold having changed: on a GPU a CUDA graph, captured once; on
-     * the engine a run. */
+    /* A call that is repeated, what its arrays hold having changed: on a GPU a CUDA graph, captured once, after
+     * a run that loads the kernels; on the engine a run. */
     msa_status (*record)(const struct msa_plan *plan, const msa_arrays *a, void *work);
     msa_status (*replay)(void); /**< what was recorded last */
 } msa_device;

@@ -240,7 +240,11 @@ static msa_status record(const msa_plan *plan, const msa_arrays *a, void *work)
     recorded = nullptr;
     if (ok(cudaStreamCreate(&stream)) != MSA_OK)
         return MSA_ERR_DEVICE;
-    const msa_status status = capture(plan, a, work, stream);
+    msa_status status = msa_plan_run(plan, a, work, stream); // what is recorded must have been loaded
+    if (status == MSA_OK)
+        status = ok(cudaStreamSynchronize(stream));
+    if (status == MSA_OK)
+        status = capture(plan, a, work, stream);
     cudaStreamDestroy(stream);
     return status;
 }

@@ -11,7 +11,6 @@
  * That the results are right is judged elsewhere (test_kernels.c).
  */
 #include "cuda/prefill/prefill.cuh"
-#include "replay.h"
 
 #include <algorithm>
 #include <cstring>
@@ -27,7 +26,6 @@ using std::string;
 using std::vector;
 
 static const msa_device *device;
-static replay_function *replay = simt_replay;
 static const string both[] = {"prefill/union", "prefill/kv_outer"};
 static const msa_shape sizes = {0, 0, 16, 2, 64, 64, 32, 3, 1, nullptr, nullptr};
 constexpr size_t fence = 4096;
@@ -282,13 +280,13 @@ static void replays(std::mt19937 &rng)
         msa_arrays x = inputs_of(t, {0, n_q, 0, n_kv});
         room.give(&x);
         x.instead = (const int32_t *)instead.p;
-        const bool ok = replay(
-            plan, x, room.work.p, times,
-            [&](int i) {
-                room.poison();
-                instead.put(selection(n_kv, blocks[i]));
-            },
-            [&](int) { r.push_back(room.look(true)); });
+        bool ok = device->record(&plan, &x, room.work.p) == MSA_OK;
+        for (int i = 0; i < times && ok; i++) {
+            room.poison();
+            instead.put(selection(n_kv, blocks[i]));
+            ok = device->replay() == MSA_OK;
+            r.push_back(room.look(true));
+        }
         r.resize(ok ? times : 0);
         return r;
     };
@@ -311,7 +309,6 @@ int main(int argc, char **argv)
     if (argc > 2 && strcmp(argv[2], "cuda") == 0) {
 #ifdef HAVE_CUDA
         device = msa_gpu();
-        replay = cuda_replay;
         const char *why = device->missing();
 #else
         const char *why = "built without nvcc: make cuda";
