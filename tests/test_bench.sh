@@ -35,12 +35,14 @@ fi
 
 # ---- What it is for --------------------------------------------------------------------------------------
 
-for stage in dense index sparse backward dense_backward kl; do
+for stage in dense index sparse backward kl; do
     runs 0 "$stage of fast" "$stage/tiles" --shape "$S" --seconds 0.02
     says "^$stage/tiles \(fast\) before timing: ok, .* 40 of 40 queries judged; seed 1$"
     says "^$stage/tiles \(fast\) after timing: ok"
     says "^$stage/tiles +fast .* yes$"
 done
+runs 0 "dense_backward of fast" dense_backward/ruled --shape "$S" --seconds 0.02
+says '^dense_backward/ruled \(fast\) after timing: ok'
 for stage in topk reverse; do
     runs 0 "$stage, which fast leaves to the reference" "$stage" --shape "$S" --seconds 0.02
     says "^$stage/reference +ref .* yes$"

@@ -183,7 +183,8 @@ static void gradients(const model_config *config, const char *what, msa_attentio
     enum { SEQS = 2, LENGTH = 19 };
     check_case c = check_begin("gradients of the whole network, %s%s", mode_name(mode), what);
     msa_ops ops = msa_ref_ops;
-    msa_kernel replay = *ops.stage[MSA_STAGE_INDEX];
+    msa_kernel replay = *ops.stage[MSA_STAGE_INDEX]; // in the run's table from the start: it may copy the table
+    ops.stage[MSA_STAGE_INDEX] = &replay;
     problem p = {.m = new_model(config, check_seed(1)),
                  .mode = mode,
                  .tokens = draw_tokens(SEQS * LENGTH, 2),
@@ -202,7 +203,6 @@ static void gradients(const model_config *config, const char *what, msa_attentio
         memcpy(ids, model_run_layer(p.run, l)->ids, (size_t)n_ids * sizeof *ids);
         replayed_ids[l] = ids;
     }
-    ops.stage[MSA_STAGE_INDEX] = &replay;
     model_backward(&p.m, p.run, mode, p.tokens, p.targets, p.lambda, p.kl);
     float *grads = check_floats((int64_t)p.m.n_params);
     memcpy(grads, model_run_grads(p.run), p.m.n_params * sizeof *grads);
