@@ -3,14 +3,27 @@
 # One line a program, then every failed check, every remark of a program that failed, and every reason to
 # skip. A program that crashes, hangs, prints no plan or another number of checks than planned has failed.
 # The last line is "N passed, N failed, N skipped"; the exit status is 1 if anything failed.
+#
+# TEST_JOBS programs (2 where there are two cores) run at a time; what they print comes in the given order.
 set -u
 
 LIMIT=${TEST_LIMIT:-900} # seconds a program may take
+JOBS=${TEST_JOBS:-$(($(nproc) < 2 ? 1 : 2))}
 
 # Threads that wait should sleep: on a busy machine spinning ones keep the cores from those that work.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
-total_passed=0 total_failed=0 total_skipped=0
+results=$(mktemp -d) || exit 1
+trap 'rm -rf "$results"' EXIT
+stop() { # what runs in the background does not hear an interrupt
+    local job
+    for job in $(jobs -p); do
+        pkill -TERM -P "$job"
+        kill "$job"
+    done 2> /dev/null
+    exit 130
+}
+trap stop INT TERM
 
 # Reads TAP on standard input into passed, failed, skipped, seen, plan and report (lines to show).
 read_tap() {
@@ -28,10 +41,8 @@ read_tap() {
     [[ $plan == "$seen" ]] || report+=("${remarks[@]}") # what a crash had to say
 }
 
-run_one() {
-    local program=$1 name=${1##*/} output status start=${EPOCHREALTIME/[.,]/} seconds
-    output=$(mktemp) || exit 1
-    printf '%-22s ' "$name"
+run_one() { # run_one PROGRAM FILE: its line and remarks into FILE, its counts into FILE.counts
+    local program=$1 name=${1##*/} output=$2.tap status start=${EPOCHREALTIME/[.,]/} seconds
     case $program in
     *.sh) timeout "$LIMIT" bash "$program" >"$output" 2>&1 ;;
     *) timeout "$LIMIT" "$program" >"$output" 2>&1 ;;
@@ -39,7 +50,6 @@ run_one() {
     status=$?
     seconds=$(((${EPOCHREALTIME/[.,]/} - start) / 100000))
     read_tap <"$output"
-    rm -f "$output"
     if [[ $plan != "$seen" ]]; then
         failed=$((failed + 1))
         report+=("not ok - planned $plan checks, saw $seen, exit status $status")
@@ -50,17 +60,35 @@ run_one() {
         failed=$((failed + 1))
         report+=("not ok - no checks")
     fi
-    printf '%4d passed %3d failed %3d skipped %5d.%d s\n' "$passed" "$failed" "$skipped" $((seconds / 10)) $((seconds % 10))
-    [[ ${#report[@]} -eq 0 ]] || printf '    %s\n' "${report[@]}"
-    total_passed=$((total_passed + passed)) total_failed=$((total_failed + failed)) total_skipped=$((total_skipped + skipped))
+    {
+        printf '%-22s %4d passed %3d failed %3d skipped %5d.%d s\n' "$name" "$passed" "$failed" "$skipped" $((seconds / 10)) $((seconds % 10))
+        [[ ${#report[@]} -eq 0 ]] || printf '    %s\n' "${report[@]}"
+    } >"$2"
+    echo "$passed $failed $skipped" >"$2.counts"
 }
 
 if [[ $# -eq 0 ]]; then
     echo "usage: tests/run.sh PROGRAM..." >&2
     exit 2
 fi
+shown=0 started=0 total_passed=0 total_failed=0 total_skipped=0
+show() { # what has ended and has nothing before it that runs
+    while [[ -e $results/$shown.counts ]]; do
+        cat "$results/$shown"
+        read -r passed failed skipped <"$results/$shown.counts"
+        total_passed=$((total_passed + passed)) total_failed=$((total_failed + failed)) total_skipped=$((total_skipped + skipped))
+        shown=$((shown + 1))
+    done
+}
 for program in "$@"; do
-    run_one "$program"
+    if [[ $started -ge $JOBS ]]; then
+        wait -n
+        show
+    fi
+    run_one "$program" "$results/$started" &
+    started=$((started + 1))
 done
+wait
+show
 echo "$total_passed passed, $total_failed failed, $total_skipped skipped"
 [[ $total_failed -eq 0 ]]

@@ -40,4 +40,12 @@ TEST_LIMIT=1 verdict hangs 1 "1 passed, 1 failed, 0 skipped" 'exit status 124'
 tests/run.sh "$W/passes" "$W/fails" "$W/skips" > "$W.out"
 [[ $? -eq 1 && $(tail -n 1 "$W.out") == "4 passed, 1 failed, 1 skipped" ]]
 check $? "several programs are added up"
+program slow 'sleep 0.5; echo "ok 1 - a"; echo 1..1'
+TEST_JOBS=2 tests/run.sh "$W/slow" "$W/passes" "$W/skips" > "$W.out" && sed '$d; s/ .*//' "$W.out" | grep . | head -n 3 | tr '\n' ' ' | grep -q '^slow passes skips $'
+check $? "what runs side by side is shown in the given order"
+program sleeps "sleep 47.125; echo 'ok 1 - a'; echo 1..1"
+tests/run.sh "$W/sleeps" > "$W.out" 2> "$W.err" &
+sleep 0.5 && kill -TERM $! && wait $!
+[[ $? -eq 130 ]] && ! pgrep -f "^sleep 47.125" > "$W.out"
+check $? "an interrupt ends what runs"
 finish
