@@ -64,6 +64,8 @@ SIDE_OBJ := $(B)/cuda/plan.o $(B)/cuda/host.o $(if $(CXX17),$(KERNELS:%.cu=$(B)/
 endif
 HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o,$(APP_OBJ))
 
+# To build all at once where nobody says how many at a time.
+ALL_CORES = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 comma   := ,
 .DEFAULT_GOAL := help
 .PHONY: help deps build cuda cuda-report demo figures results ladder train train-dense train-cuda experiments experiments-report experiments-cost test check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda bench-cpu test-mutants test-asan soak fuzz install clean FORCE
@@ -148,7 +150,7 @@ $(B)/ref/io/viewer.inc: ref/io/viewer.html
 
 cuda: ## compile the kernels for sm_90a too (CUDA 12.4 or newer) and link them into build/msa
 	@$(if $(NVCC_NEW),,echo "make cuda: expected nvcc 12.4 or newer, found $(or $(NVCC_VERSION),none)" >&2; exit 2)
-	@$(MAKE) --no-print-directory build CUDA=1
+	+@$(ALL_CORES) build CUDA=1
 
 cuda-report: cuda ## registers, shared memory, spills and key instructions of every kernel
 	@cuda/report.sh $(B)
@@ -165,7 +167,7 @@ MODEL := data/kjv-msa.safetensors
 TWIN  := data/kjv-gqa.safetensors
 
 demo: deps ## on a real text: what MSA selects, loses and saves; pictures in figures/
-	@$(MAKE) --no-print-directory build
+	+@$(ALL_CORES) build
 	@tests/text.sh $(B) > $(B)/text
 	@$(B)/msa demo --model $(MODEL) --twin $(TWIN) --text $$(cat $(B)/text) \
 	  $$(grep -q kjv $(B)/text && echo --held-out) --out figures
@@ -175,17 +177,17 @@ figures: build ## rebuild the pictures of figures/gallery
 	@figures/gallery.sh $(B)
 
 ladder: deps ## sparse attention on this CPU, from naive loops to the best, against its ceiling; draws build/ladder.svg
-	@$(MAKE) --no-print-directory build
+	+@$(ALL_CORES) build
 	$(B)/msa bench sparse --backend fast --shape 'T=1024 S=16384 heads=16:1' --seconds 4 --picture $(B)/ladder.svg
 
 train: deps ## train the shipped model again, into build/train (about 25 minutes on two cores)
-	@$(MAKE) --no-print-directory build
+	+@$(ALL_CORES) build
 	@tests/text.sh $(B) kjv > $(B)/text
 	@mkdir -p $(B)/train
 	$(B)/msa train --text $$(cat $(B)/text) --out $(B)/train/kjv-msa.safetensors
 
 train-dense: deps ## train its dense twin, with the same budget
-	@$(MAKE) --no-print-directory build
+	+@$(ALL_CORES) build
 	@tests/text.sh $(B) kjv > $(B)/text
 	@mkdir -p $(B)/train
 	$(B)/msa train --attention gqa --text $$(cat $(B)/text) --out $(B)/train/kjv-gqa.safetensors
@@ -198,7 +200,7 @@ LARGE := --layers 8 --d-model 512 --heads 8 --kv-heads 2 --d-head 64 --d-index 6
          --context 8192 --batch 1 --steps $(LARGE_STEPS) --lr 1e-3 --lr-end 1e-4 --save-every 50
 train-cuda: deps ## on a GPU: a model 20 times the shipped one at a context of 8192 and its dense twin, into build/train
 	@$(if $(filter cuda,$(LARGE_BACKEND)),$(if $(NVCC_NEW),,echo "make train-cuda: expected nvcc 12.4 or newer$(comma) found $(or $(NVCC_VERSION),none)" >&2; exit 2;)) \
-	$(MAKE) --no-print-directory build $(if $(filter cuda,$(LARGE_BACKEND)),CUDA=1)
+	+$(ALL_CORES) build $(if $(filter cuda,$(LARGE_BACKEND)),CUDA=1)
 	@tests/text.sh $(B) kjv > $(B)/text
 	@mkdir -p $(B)/train
 	$(B)/msa train --backend $(LARGE_BACKEND) $(LARGE) --index-warmup $$(($(LARGE_STEPS) / 6)) --text $$(cat $(B)/text) --out $(B)/train/large-msa.safetensors
@@ -210,7 +212,7 @@ train-cuda: deps ## on a GPU: a model 20 times the shipped one at a context of 8
 # The paper's claims, re-run small: data/experiments. Interrupted, it goes on where it was. JOBS=1: one model at a time.
 EXPERIMENTS = $(if $(QUICK),data/experiments/quick.conf $(B)/quick,data/experiments/small.conf data/experiments)
 experiments: deps ## the paper's claims re-run small, into data/experiments (about three hours; QUICK=1: five minutes)
-	@$(MAKE) --no-print-directory build
+	+@$(ALL_CORES) build
 	@MSA=$(B)/msa B=$(B) COMMIT=$(COMMIT) tests/experiments.sh run $(EXPERIMENTS)
 	@$(if $(QUICK),,MSA=$(B)/msa B=$(B) figures/experiments_maps.sh $(B))
 	@$(MAKE) --no-print-directory experiments-report QUICK=$(QUICK)
@@ -227,7 +229,7 @@ experiments-cost: build ## time of dense attention and MSA on this CPU by length
 T_SCRIPT := $(wildcard tests/test_*.sh) $(if $(SAN),,tests/cuda.sh tests/mutants.sh tests/mutants_kernels.sh)# sanitizers judge the code, not its mutants
 
 test: deps ## build and pass every test that this machine can run
-	@$(MAKE) --no-print-directory build check-programs
+	+@$(ALL_CORES) build check-programs
 	@MSA=$(B)/msa B=$(B) CC="$(CC)" CXX="$(CXX)" NVCC="$(NVCC)" tests/run.sh $(T_BIN) $(T_CXX) $(T_SCRIPT)
 
 check-programs: $(T_BIN) $(T_CXX) exercise-programs book-programs
@@ -261,17 +263,17 @@ test-race: build $(B)/race/kernels ## races between threads of a block, all kern
 	@TSAN_OPTIONS="suppressions=$(B)/race/suppressions exitcode=66" B=$(B) CXX="$(CXX)" tests/run.sh tests/test_race.sh $(B)/race/kernels
 
 # With nvcc, build for the GPU; without, the scripts are told why there is nothing to run.
-FOR_CUDA = $(if $(NVCC_NEW),$(MAKE) --no-print-directory build $(1) CUDA=1,:)
+FOR_CUDA = $(if $(NVCC_NEW),$(ALL_CORES) build $(1) CUDA=1,:)
 NO_CUDA  = $(if $(NVCC_NEW),,expected nvcc 12.4 or newer$(comma) found $(or $(NVCC_VERSION),none))
 
 test-cuda: build ## what needs a GPU: instructions, every kernel, the program, compute-sanitizer
-	@$(call FOR_CUDA,check-cuda-programs)
+	+@$(call FOR_CUDA,check-cuda-programs)
 	@MSA=$(B)/msa B=$(B) NO_CUDA="$(NO_CUDA)" TEST_LIMIT=7200 tests/run.sh tests/cuda.sh
 
 check-cuda-programs: $(addprefix $(B)/tests/,test_instructions test_kernels test_decode test_prefill test_train_kernels)
 
 bench-cuda: build ## verify, then time every kernel on this GPU, into data/bench
-	@$(call FOR_CUDA)
+	+@$(call FOR_CUDA)
 	@MSA=$(B)/msa NO_CUDA="$(NO_CUDA)" tests/bench_cuda.sh
 
 bench-cpu: build $(B)/tests/test_memory ## verify, then time the fast path on this CPU, into data/bench (half an hour)

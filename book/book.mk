@@ -11,7 +11,7 @@ book-deps:
 	@.ci/deps $(DEPS) $(BOOK_PACKAGES)
 
 book: deps book-deps ## the book and the reference as a site: build/book/index.html
-	@$(MAKE) --no-print-directory book-programs
+	+@$(ALL_CORES) book-programs
 	@book/check_chapters $(B)
 	@book/build.sh $(B)
 
