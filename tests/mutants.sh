@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Mutants of everything but the kernels. Usage: tests/mutants.sh [WORD], only those whose name contains WORD.
 source "$(dirname "$0")/mutate.sh"
-only=${1:-}
 
 # ---- Dense attention, softmax --------------------------------------------------------------------
 mutant 'causal bound off by one' ref/gqa.c test_reference 's/position(&seq, i) + 1;/max_i64(position(\&seq, i), 1);/'

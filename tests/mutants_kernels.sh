@@ -2,7 +2,6 @@
 # Mutants of the kernels, which their tests on the CPU engine must catch, by a wrong result or because the
 # engine saw what went wrong. Usage: tests/mutants_kernels.sh [WORD], only those whose name contains WORD.
 source "$(dirname "$0")/mutate.sh"
-only=${1:-}
 
 # A mutant of cuda/FILE, by the test of a kernel.
 kernel() { mutant "$1" "cuda/$2" "test_kernels $3" "$4"; }
@@ -51,7 +50,6 @@ mutant 'a chunk of queries at the positions of the first' cuda/backward/sweep.cu
 kernel 'a chunk forgets what the ones before it left' backward/sweep.cuh dense_backward/kv_outer 's/add ? ld_global(p) : make_float2(0, 0)/make_float2(0, 0)/'
 kernel 'dKi of the first group alone' backward/sweep.cuh kl/kv_outer 's/for (int r = 0; r < s.n_kv_heads; r++) {/for (int r = 0; r < 1; r++) {/'
 kernel 'full support begins a query too late' backward/sweep.cuh dense_backward/kv_outer 's/before > 0 ? before : 0, s.n_q, 0, 0/before > 0 ? before + 1 : 0, s.n_q, 0, 0/'
-kernel 'the index LSE of the warmup without the last key' kl/index_lse.cuh kl/deterministic 's/lse_keys + column <= position/lse_keys + column < position/'
 
 # ---- What the engine sees --------------------------------------------------------------------------
 kernel 'accumulators read before the wait' dense/4_hopper.cu dense/hopper 's/wgmma_wait<1>();/wgmma_wait<2>();/'

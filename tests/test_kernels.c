@@ -36,8 +36,8 @@ static void set_mode(uint64_t seed, int number)
         msa_engine_mode(number % 3, number / 3 % 3, seed + (uint64_t)number);
     if (device == msa_engine())
         msa_engine_sms(number % 2 ? 132 : 1 + number % 5);
-    if (device == msa_engine()) // gradients: every fourth time in chunks of queries
-        msa_engine_chunk(number % 4 == 1 ? 29 : 32768);
+    if (device == msa_engine()) // gradients: now and then in chunks of queries, another time for each shape
+        msa_engine_chunk((number + number / 14) % 4 == 1 ? 29 : 32768);
 #else
     (void)seed, (void)number;
 #endif
@@ -71,7 +71,7 @@ static bool is_left_out(const msa_kernel *k, int number)
 static int patterns_of(const msa_kernel *k, const msa_shape *s, bool alone)
 {
     const bool many = s->n_q * s->n_kv * s->n_heads > 40000;
-    return is_gradient(k) || (many && !alone) ? 1 : 3;
+    return is_gradient(k) ? 1 + alone : many && !alone ? 1 : 3;
 }
 
 static void agrees(const msa_kernel *k, int salt, bool alone)
