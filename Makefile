@@ -199,8 +199,8 @@ LARGE_STEPS   ?= 600
 LARGE := --layers 8 --d-model 512 --heads 8 --kv-heads 2 --d-head 64 --d-index 64 --d-ff 1408 --block 128 --topk 16 \
          --context 8192 --batch 1 --steps $(LARGE_STEPS) --lr 1e-3 --lr-end 1e-4 --save-every 50
 train-cuda: deps ## on a GPU: a model 20 times the shipped one at a context of 8192 and its dense twin, into build/train
-	@$(if $(filter cuda,$(LARGE_BACKEND)),$(if $(NVCC_NEW),,echo "make train-cuda: expected nvcc 12.4 or newer$(comma) found $(or $(NVCC_VERSION),none)" >&2; exit 2;)) \
-	+$(ALL_CORES) build $(if $(filter cuda,$(LARGE_BACKEND)),CUDA=1)
+	@$(if $(filter cuda,$(LARGE_BACKEND)),$(if $(NVCC_NEW),,echo "make train-cuda: expected nvcc 12.4 or newer$(comma) found $(or $(NVCC_VERSION),none)" >&2; exit 2))
+	+@$(ALL_CORES) build $(if $(filter cuda,$(LARGE_BACKEND)),CUDA=1)
 	@tests/text.sh $(B) kjv > $(B)/text
 	@mkdir -p $(B)/train
 	$(B)/msa train --backend $(LARGE_BACKEND) $(LARGE) --index-warmup $$(($(LARGE_STEPS) / 6)) --text $$(cat $(B)/text) --out $(B)/train/large-msa.safetensors

@@ -49,6 +49,7 @@ mutant 'less workspace asked for than used' cuda/sparse/4_kv_outer.cu test_prefi
 mutant 'a chunk of queries at the positions of the first' cuda/backward/sweep.cuh test_gradient_kernels 's/part.s.prefix = c.s.prefix + q0;/part.s.prefix = c.s.prefix;/'
 kernel 'a chunk forgets what the ones before it left' backward/sweep.cuh dense_backward/kv_outer 's/add ? ld_global(p) : make_float2(0, 0)/make_float2(0, 0)/'
 kernel 'dKi of the first group alone' backward/sweep.cuh kl/kv_outer 's/for (int r = 0; r < s.n_kv_heads; r++) {/for (int r = 0; r < 1; r++) {/'
+kernel 'the index LSE of the warmup without the last key' kl/index_lse.cuh kl/deterministic 's/lse_keys + column <= position/lse_keys + column < position/'
 kernel 'full support begins a query too late' backward/sweep.cuh dense_backward/kv_outer 's/before > 0 ? before : 0, s.n_q, 0, 0/before > 0 ? before + 1 : 0, s.n_q, 0, 0/'
 
 # ---- What the engine sees --------------------------------------------------------------------------

@@ -452,8 +452,9 @@ static void judge_backward(judgement *j, const int32_t *ids, const char *support
 static void judge_kl(judgement *j, const int32_t *ids, const char *support)
 {
     const inputs *in = j->in;
-    const float *lse = j->oracle[VERDICT_LSE], *index_lse = j->oracle[VERDICT_INDEX_LSE];
-    double expected, loss[2]; // with gradients, and alone
+    const float *lse = j->oracle[VERDICT_LSE];
+    const float *index_lse = ids ? j->oracle[VERDICT_INDEX_LSE] : NULL; // a warmup has none: the kernel makes it
+    double expected, loss[2];                                           // with gradients, and alone
     if (!know_noise(j, ids))
         return;
     msa_kl(j->s, in->q, in->k, in->qi, in->ki, ids, lse, index_lse, KL_WEIGHT, &expected,
