@@ -54,7 +54,10 @@ static void judge(check_case *c, const msa_kernel *k, const msa_shape *s, const 
         return;
     check_true(c, report.outcome == JUDGE_PASS, "%s, %s, order %d, timing %d: %s", shape,
                inputs_pattern_name(in->pattern), number % 3, number / 3 % 3, report.text);
-    c->used = report.used > c->used ? report.used : c->used;
+    if (report.used >= c->used) {
+        c->used = report.used;
+        snprintf(c->worst, sizeof c->worst, "%s of %s", inputs_pattern_name(in->pattern), shape);
+    }
 }
 
 /* ---- Synthetic inputs ---------------------------------------------------------------------------- */
