@@ -185,7 +185,31 @@ template <class T> MSA_BOTH_SIDES constexpr T ceil_div(T a, T b)
     return (a + b - 1) / b;
 }
 
-/* ---- From run-time sizes to template arguments (host) ---------------------------------------------- */
+/* ---- A part of a call; from run-time sizes to template arguments (host) ------------------------------ */
+
+/// Queries q0 .. q0 + n - 1 as a call of their own: a sequence that ends with the last of them.
+static inline Call chunk_of(const Call &c, int q0, int n)
+{
+    const int64_t rows = (int64_t)q0 * c.s.n_heads;
+    Call part = c;
+    part.s.n_q = n;
+    part.s.prefix = c.s.prefix + q0;
+    part.s.n_kv = part.s.prefix + n;
+    part.s.n_blocks = ceil_div(part.s.n_kv, c.s.block);
+    part.s.n_scores = part.s.n_blocks;
+    auto skip = [](auto *&p, int64_t elements) { p = p ? p + elements : nullptr; };
+    skip(part.a.q, rows * c.d_head);
+    skip(part.a.dout, rows * c.d_head);
+    skip(part.a.dq, rows * c.d_head);
+    skip(part.a.lse, rows);
+    skip(part.a.qi, (int64_t)q0 * c.s.n_kv_heads * c.d_index);
+    skip(part.a.dqi, (int64_t)q0 * c.s.n_kv_heads * c.d_index);
+    skip(part.a.ids, (int64_t)q0 * c.s.topk);
+    skip(part.a.index_lse, q0);
+    if (c.a.o)
+        part.a.o = (char *)c.a.o + rows * c.d_head * (c.out == MSA_BF16 ? 2 : 4);
+    return part;
+}
 
 /// Calls f(std::integral_constant<int, N>) for the N in the list that equals n; plans admit no other n.
 template <int... N, class F> static void with_int(int n, const F &f)

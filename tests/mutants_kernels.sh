@@ -46,7 +46,7 @@ mutant 'auto counts a block once for each query' cuda/prefill/3_auto.cu test_pre
 mutant 'auto opens one gate whatever it measures' cuda/prefill/3_auto.cu test_prefill 's/part.s.gate.above = true;//'
 mutant 'less workspace asked for than used' cuda/sparse/4_kv_outer.cu test_prefill 's/w.bytes = at;/w.bytes = at - 128;/'
 
-mutant 'a chunk of queries at the positions of the first' cuda/backward/sweep.cuh test_gradient_kernels 's/part.s.prefix = c.s.prefix + q0;/part.s.prefix = c.s.prefix;/'
+mutant 'a chunk of queries at the positions of the first' cuda/kernel.cuh test_gradient_kernels 's/part.s.prefix = c.s.prefix + q0;/part.s.prefix = c.s.prefix;/'
 kernel 'a chunk forgets what the ones before it left' backward/sweep.cuh dense_backward/kv_outer 's/add ? ld_global(p) : make_float2(0, 0)/make_float2(0, 0)/'
 kernel 'dKi of the first group alone' backward/sweep.cuh kl/kv_outer 's/for (int r = 0; r < s.n_kv_heads; r++) {/for (int r = 0; r < 1; r++) {/'
 kernel 'the index LSE of the warmup without the last key' kl/index_lse.cuh kl/deterministic 's/lse_keys + column <= position/lse_keys + column < position/'

@@ -86,30 +86,6 @@ inline Scratch layout(const Call &c, const Task &task, bool full, void *work)
     return w;
 }
 
-/// Queries q0 .. q0 + n - 1 as a call of their own: a sequence that ends with the last of them.
-inline Call chunk_of(const Call &c, int q0, int n)
-{
-    const int64_t rows = (int64_t)q0 * c.s.n_heads;
-    Call part = c;
-    part.s.n_q = n;
-    part.s.prefix = c.s.prefix + q0;
-    part.s.n_kv = part.s.prefix + n;
-    part.s.n_blocks = ceil_div(part.s.n_kv, c.s.block);
-    part.s.n_scores = part.s.n_blocks;
-    auto skip = [](auto *&p, int64_t elements) { p = p ? p + elements : nullptr; };
-    skip(part.a.q, rows * c.d_head);
-    skip(part.a.dout, rows * c.d_head);
-    skip(part.a.dq, rows * c.d_head);
-    skip(part.a.lse, rows);
-    skip(part.a.qi, (int64_t)q0 * c.s.n_kv_heads * c.d_index);
-    skip(part.a.dqi, (int64_t)q0 * c.s.n_kv_heads * c.d_index);
-    skip(part.a.ids, (int64_t)q0 * c.s.topk);
-    skip(part.a.index_lse, q0);
-    if (c.a.o)
-        part.a.o = (char *)c.a.o + rows * c.d_head * (c.out == MSA_BF16 ? 2 : 4);
-    return part;
-}
-
 constexpr size_t scratch_limit = (size_t)1 << 33; ///< bytes, about, that a chunk of queries may take
 
 /// And how many it may have at most.

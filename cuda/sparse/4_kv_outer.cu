@@ -284,23 +284,6 @@ __global__ void __launch_bounds__(combine_threads)
 
 /* ---- The stage ------------------------------------------------------------------------------------- */
 
-/// Queries q0 .. q0 + n - 1 as a call of their own: a sequence that ends with the last of them.
-Call chunk(const Call &c, int q0, int n)
-{
-    const int64_t rows = (int64_t)q0 * c.s.n_heads;
-    Call part = c;
-    part.s.n_q = n;
-    part.s.prefix = c.s.prefix + q0;
-    part.s.n_kv = part.s.prefix + n;
-    part.s.n_blocks = ceil_div(part.s.n_kv, c.s.block);
-    part.s.n_scores = part.s.n_blocks;
-    part.a.q = c.a.q + rows * c.d_head;
-    part.a.ids = c.a.ids + (int64_t)q0 * c.s.topk;
-    part.a.o = (char *)c.a.o + rows * c.d_head * (c.out == MSA_BF16 ? 2 : 4);
-    part.a.lse = c.a.lse ? c.a.lse + rows : nullptr;
-    return part;
-}
-
 template <int D, int N> msa_status run_chunk(const Call &c)
 {
     const Shape &s = c.s;
@@ -334,7 +317,7 @@ msa_status run(const Call &c)
     msa_status status = MSA_OK;
     for (int q0 = 0; q0 < c.s.n_q && status == MSA_OK; q0 += KV_OUTER_CHUNK) {
         const int left = c.s.n_q - q0;
-        const Call part = chunk(c, q0, left < KV_OUTER_CHUNK ? left : KV_OUTER_CHUNK);
+        const Call part = chunk_of(c, q0, left < KV_OUTER_CHUNK ? left : KV_OUTER_CHUNK);
         with_int<64, 128>(c.d_head, [&](auto d) {
             with_int<32, 64, 128>(c.s.block, [&](auto n) { status = run_chunk<d.value, n.value>(part); });
         });
