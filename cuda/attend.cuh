@@ -20,14 +20,21 @@ template <int rows, int D> struct alignas(1024) Tile {
 
 /* ---- Tensor maps (host) ------------------------------------------------------------------------------ */
 
+/// Rows of `columns` elements that lie one after the other; a copy takes a box of them, 128 bytes wide.
+template <class T>
+msa_status rows_map(CUtensorMap *map, const T *x, int64_t columns, int64_t rows, int box_rows)
+{
+    const uint64_t dim[] = {(uint64_t)columns, (uint64_t)rows}, stride[] = {columns * sizeof(T)};
+    const uint32_t box[] = {128 / sizeof(T), (uint32_t)box_rows};
+    const TensorType type = sizeof(T) == 2 ? TensorType::bf16 : TensorType::float32;
+    return encode_tensor_map(map, type, 2, (void *)x, dim, stride, box, TensorSwizzle::b128) ? MSA_ERR_DEVICE
+                                                                                             : MSA_OK;
+}
+
 /// K or V of one sequence, [n_kv][Hkv D]: a copy takes 64 columns of `rows` keys.
 inline msa_status kv_map(CUtensorMap *map, const Shape &s, const bf16 *kv, int d, int rows)
 {
-    const uint64_t dim[] = {(uint64_t)s.n_kv_heads * d, (uint64_t)s.n_kv}, stride[] = {dim[0] * sizeof(bf16)};
-    const uint32_t box[] = {64, (uint32_t)rows};
-    return encode_tensor_map(map, TensorType::bf16, 2, (void *)kv, dim, stride, box, TensorSwizzle::b128)
-               ? MSA_ERR_DEVICE
-               : MSA_OK;
+    return rows_map(map, kv, (int64_t)s.n_kv_heads * d, s.n_kv, rows);
 }
 
 /// Q of one sequence, [n_q][Hq][D]: a copy takes 64 columns of a group's heads of `queries` queries.
@@ -70,12 +77,12 @@ template <int D> PTX_INLINE uint32_t q_bytes(const Shape &s, int queries)
     return (uint32_t)(queries * s.group * D * sizeof(bf16));
 }
 
-/// Zeros to the rows first..63 that no copy of Q writes. All 128 threads t call it, and meet at a barrier
+/// Zeros to the rows from `first` on, which no copy writes. All 128 threads t call it, and meet at a barrier
 /// before the tile is used.
-template <int D> PTX_INLINE void clear_rows(Tile<64, D> &tile, int first, int t)
+template <int rows, int D> PTX_INLINE void clear_rows(Tile<rows, D> &tile, int first, int t)
 {
     for (int slab = 0; slab < D / 64; slab++)
-        for (int i = 8 * first + t; i < 8 * 64; i += 128) // 8 chunks of 16 bytes a row
+        for (int i = 8 * first + t; i < 8 * rows; i += 128) // 8 chunks of 16 bytes a row
             st_shared((uint4 *)tile.slab[slab] + i, make_uint4(0, 0, 0, 0));
     fence_proxy_async();
 }
@@ -83,17 +90,26 @@ template <int D> PTX_INLINE void clear_rows(Tile<64, D> &tile, int first, int t)
 /* ---- Products: each issues one group of wgmma. Then wgmma_wait<>() and wgmma_pin(accumulators) ----------
  */
 
+/// Of such a group: x = A B^T for 64 rows of A and N rows of B, from rows `a_row` and `b_row` of their tiles
+/// on (multiples of 8).
+template <int N, int rows_a, int rows_b, int D>
+PTX_INLINE void add_rows_by_rows(float (&x)[N / 2], const Tile<rows_a, D> &a, int a_row,
+                                 const Tile<rows_b, D> &b, int b_row)
+{
+    for (int step = 0; step < D / 16; step++) {
+        const int slab = step / 4, column = step % 4 * 16;
+        wgmma_ss<N>(x, wgmma_descriptor(&a.slab[slab][64 * a_row + column], 16, 1024, Swizzle::b128),
+                    wgmma_descriptor(&b.slab[slab][64 * b_row + column], 16, 1024, Swizzle::b128), step > 0);
+    }
+}
+
 /// S = Q K^T for the N keys from row `key` of the tile on (a multiple of 8).
 template <int N, int rows, int D>
 PTX_INLINE void issue_scores(float (&s)[N / 2], const Tile<64, D> &q, const Tile<rows, D> &k, int key = 0)
 {
     wgmma_pin(s);
     wgmma_fence();
-    for (int step = 0; step < D / 16; step++) {
-        const int slab = step / 4, column = step % 4 * 16;
-        wgmma_ss<N>(s, wgmma_descriptor(&q.slab[slab][column], 16, 1024, Swizzle::b128),
-                    wgmma_descriptor(&k.slab[slab][64 * key + column], 16, 1024, Swizzle::b128), step > 0);
-    }
+    add_rows_by_rows<N>(s, q, 0, k, key);
     wgmma_commit();
 }
 

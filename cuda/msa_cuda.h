@@ -24,7 +24,7 @@ typedef enum msa_dtype { MSA_F32, MSA_BF16 } msa_dtype;
 
 /** Device arrays of one call, shapes as in msa.h. A stage uses those that its signature there names; the
  *  others may be NULL, and so may the outputs that it allows to be. backward and kl without ids mean full
- *  support. backward/kv_outer and backward/deterministic that are given `loss` too do the work of kl in the
+ *  support. backward/kv_outer, hopper and deterministic that are given `loss` too do the work of kl in the
  *  same sweep, from its inputs; others refuse it. */
 typedef struct msa_arrays {
     const uint16_t *q, *k, *v;    /**< bf16 */

@@ -47,13 +47,13 @@ for n in 8 32 128; do
     shape="T=$((n * 1024)) S=$((n * 1024)) $M3"
     RUNS+=("train-${n}k-dense|dense_backward|$shape|random")
     for ids in random hot local structured; do
-        RUNS+=("train-${n}k-$ids|backward/kv_outer backward/deterministic kl/kv_outer kl/deterministic|$shape|$ids"
-            "train-${n}k-$ids-kl|backward/kv_outer backward/deterministic|$shape|$ids|kl")
+        RUNS+=("train-${n}k-$ids|backward/kv_outer backward/hopper backward/deterministic kl/kv_outer kl/deterministic|$shape|$ids"
+            "train-${n}k-$ids-kl|backward/kv_outer backward/hopper backward/deterministic|$shape|$ids|kl")
     done
 done
 for n in 512 1024; do
     shape="T=$((n * 1024)) S=$((n * 1024)) $M3"
-    RUNS+=("train-${n}k|backward/kv_outer|$shape|structured" "train-${n}k-kl|backward/kv_outer|$shape|structured|kl"
+    RUNS+=("train-${n}k|backward/hopper|$shape|structured" "train-${n}k-kl|backward/hopper|$shape|structured|kl"
         "train-${n}k-det|backward/deterministic|$shape|structured" "train-${n}k-index|kl/kv_outer|$shape|structured")
 done
 

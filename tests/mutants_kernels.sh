@@ -41,6 +41,9 @@ kernel 'dQ in another slot' backward/sweep.cuh backward/deterministic 's/? (int)
 kernel 'every item owns its rows' backward/sweep.cuh backward/kv_outer 's/const bool alone = .*;/const bool alone = true;/'
 kernel 'the last part of a hot block is not merged' backward/sweep.cuh backward/kv_outer 's/at < end; at += limit/at + limit < end; at += limit/'
 kernel 'keys see what comes after' backward/sweep.cuh backward/deterministic 's/: -1);$/: N);/; s/s.prefix + (int)i - work.block \* N/N/'
+kernel 'dS where no swizzle put it' backward/4_hopper.cu backward/hopper 's/(chunk ^ row % 8)/chunk/'
+mutant 'heads that are not there' cuda/backward/4_hopper.cu test_gradient_kernels 's/tile_queries \&\& head_of(work, column) < group/tile_queries + 0 * group/'
+kernel 'rows that no copy writes and nobody clears' backward/4_hopper.cu backward/hopper 's/? queries(work, i) << work.shift : 0;/? 64 : 64;/'
 mutant 'auto crosses one block early' cuda/prefill/3_auto.cu test_prefill 's/c.s.topk), false/c.s.topk) - 1, false/'
 mutant 'auto counts a block once for each query' cuda/prefill/3_auto.cu test_prefill 's/again |= /again = /'
 mutant 'auto opens one gate whatever it measures' cuda/prefill/3_auto.cu test_prefill 's/part.s.gate.above = true;//'
@@ -53,6 +56,9 @@ kernel 'the index LSE of the warmup without the last key' kl/index_lse.cuh kl/de
 kernel 'full support begins a query too late' backward/sweep.cuh dense_backward/kv_outer 's/before > 0 ? before : 0, s.n_q, 0, 0/before > 0 ? before + 1 : 0, s.n_q, 0, 0/'
 
 # ---- What the engine sees --------------------------------------------------------------------------
+mutant 'dQ overwritten under its copy' cuda/backward/4_hopper.cu test_gradient_kernels 's/^        bulk_wait_read<0>();/        __syncwarp();/'
+kernel 'dS of the other warpgroup not waited for' backward/4_hopper.cu backward/hopper 's/bar_sync(1, 2 \* N); .. they are there/__syncwarp();/'
+mutant 'dS that wgmma may not see' cuda/backward/4_hopper.cu test_gradient_kernels '/leave_student(m, stage/{n; s/fence_proxy_async();/;/}'
 kernel 'accumulators read before the wait' dense/4_hopper.cu dense/hopper 's/wgmma_wait<1>();/wgmma_wait<2>();/'
 kernel 'a stage that is never given back' dense/4_hopper.cu dense/hopper 's/give_back(smem.v, j - 1);//'
 kernel 'values given back before their products are waited for' dense/4_hopper.cu dense/hopper 's/^        wgmma_wait<0>();/        give_back(smem.v, j - 1); wgmma_wait<0>();/; s/^        give_back(smem.v, j - 1);$//'

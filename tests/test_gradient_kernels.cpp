@@ -187,6 +187,22 @@ static bool close(const vector<float> &a, const vector<float> &b)
     return worst <= 1e-5 * scale;
 }
 
+/// The sweep by wgmma against the one by mma.sync, whose products are the same, in all orders and timings.
+static void same_as_mma(Problem &p, const char *kernel)
+{
+    const Found by_mma = run(p, "backward/kv_outer", true, true);
+    bool ok = by_mma.ok;
+    for (int mode = 0; mode < 9; mode++) {
+        msa_engine_mode(mode % 3, mode / 3, (uint64_t)mode);
+        const Found f = run(p, kernel, true, true);
+        ok = ok && f.ok && close(by_mma.dq, f.dq) && close(by_mma.dk, f.dk) && close(by_mma.dv, f.dv) &&
+             close(by_mma.dqi, f.dqi) && close(by_mma.dki, f.dki) &&
+             std::fabs(by_mma.loss - f.loss) <= 1e-6 * std::fabs(by_mma.loss);
+    }
+    tap(ok, "%s with kl%s: the gradients of backward/kv_outer, in all orders and timings", kernel,
+        p.full ? ", full support" : "");
+}
+
 /// Queries in chunks of 29 instead of all at once: other orders of addition, and so other last bits.
 static void chunks(Problem &p, const char *kernel)
 {
@@ -208,8 +224,9 @@ static void chunks(Problem &p, const char *kernel)
 /// At MiniMax-M3's sizes: 8 GB for a chunk, and beyond that no more than a few bytes a query, head or block.
 static void scratch()
 {
-    for (const char *kernel : {"backward/kv_outer", "backward/deterministic", "dense_backward/kv_outer",
-                               "kl/kv_outer", "kl/deterministic"}) {
+    for (const char *kernel :
+         {"backward/kv_outer", "backward/hopper", "backward/deterministic", "dense_backward/kv_outer",
+          "dense_backward/hopper", "kl/kv_outer", "kl/deterministic"}) {
         double most = 0;
         bool ok = true;
         for (int64_t n = 1 << 13; n <= 1 << 20; n *= 2) {
@@ -266,18 +283,34 @@ int main()
     Problem hot = make({200, 330, 3, 1, 64, 64, 32, 3, 1, nullptr, nullptr}, false, rng);
     Problem two = make({70, 330, 6, 2, 64, 64, 32, 3, 1, nullptr, nullptr}, false, rng);
     Problem all = make({70, 150, 6, 2, 64, 64, 32, 3, 1, nullptr, nullptr}, true, rng);
+    // Blocks that wgmma takes, with one warpgroup and with two.
+    Problem hotter = make({300, 330, 3, 1, 64, 64, 64, 2, 1, nullptr, nullptr}, false, rng);
+    Problem narrow = make({70, 330, 6, 2, 64, 64, 64, 3, 1, nullptr, nullptr}, false, rng);
+    Problem wide = make({150, 700, 4, 1, 128, 128, 128, 2, 1, nullptr, nullptr}, false, rng);
+    Problem whole = make({40, 300, 6, 2, 64, 64, 128, 3, 1, nullptr, nullptr}, true, rng);
     equal_bits(hot, "backward/deterministic", true, true, 20);
     equal_bits(hot, "backward/deterministic", true, false, 9);
     equal_bits(two, "kl/deterministic", false, true, 20);
     equal_bits(all, "backward/deterministic", true, true, 9);
+    equal_bits(hotter, "backward/deterministic", true, true, 20);
+    equal_bits(wide, "backward/deterministic", true, true, 20);
+    equal_bits(whole, "backward/deterministic", true, true, 9);
     one_sweep(two);
     one_sweep(all);
     chunks(hot, "backward/deterministic");
     chunks(all, "backward/deterministic");
+    chunks(hotter, "backward/hopper");
+    same_as_mma(hotter, "backward/hopper");
+    same_as_mma(wide, "backward/hopper");
+    same_as_mma(whole, "backward/hopper");
     scratch();
     for (const char *kernel :
          {"backward/naive", "backward/q_outer", "backward/kv_outer", "backward/deterministic"})
         zeros(two, kernel, false);
+    for (const char *kernel : {"backward/hopper", "backward/deterministic"}) {
+        zeros(narrow, kernel, false);
+        zeros(wide, kernel, false);
+    }
     for (const char *kernel : {"kl/naive", "kl/kv_outer", "kl/deterministic"})
         zeros(two, kernel, true);
     msa_engine_chunk(29);

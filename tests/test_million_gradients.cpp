@@ -287,7 +287,7 @@ static void judge(const msa_shape &s, uint64_t least_chunks)
     tap_note("T=%lld S=%lld heads=%d:%d: %lld elements in dQ, %lld in dK", (long long)s.n_q,
              (long long)s.n_kv, s.n_heads, s.n_kv_heads, (long long)(s.n_q * s.n_heads * d),
              (long long)(s.n_kv * s.n_kv_heads * d));
-    for (const char *kernel : {"backward/kv_outer", "backward/deterministic"}) {
+    for (const char *kernel : {"backward/kv_outer", "backward/hopper", "backward/deterministic"}) {
         uint64_t chunks;
         float *const rows[] = {p.dq + q_row(p, i, 0) * d, p.dk + kv_row(p, p.first_key) * d,
                                p.dv + kv_row(p, p.first_key) * d, p.dqi + qi_row(p, i) * d,

@@ -210,19 +210,25 @@ static void judge_dense_gradients(Problem &p)
     const msa_shape &s = p.s;
     const double t = (double)s.n_q, n_kv = (double)s.n_kv, hq = s.n_heads, hkv = s.n_kv_heads, d = s.d_head;
     const double group = hq / hkv;
-    double pairs = 0, slices = 0;
+    double pairs = 0, slices = 0, tiles = 0;
     for (int64_t b = 0; b < msa_n_blocks(&s); b++) {
         const int64_t queries = s.n_q - std::max<int64_t>(0, b * s.block - (s.n_kv - s.n_q));
         Tiles one;
         one.add(s, queries); // an item's limit is a whole number of tiles
         pairs += hkv * (double)queries;
-        slices += hkv * one.slices;
+        slices += hkv * one.slices, tiles += hkv * one.n;
     }
-    const simt::Counters c = count(p, "dense_backward/kv_outer");
-    within_one_percent("dense backward", (double)(c.load_bytes + c.store_bytes),
-                       4 * d * hkv * n_kv + 8 * group * d * pairs + 16 * d * hkv * n_kv,
-                       4 * hq * t * d + 4 * hq * t + 4 * hq * t * d + 8 * hkv * n_kv * d + 8 * group * pairs);
+    const double bytes = 4 * d * hkv * n_kv + 8 * group * d * pairs + 16 * d * hkv * n_kv;
+    const double named =
+        4 * hq * t * d + 4 * hq * t + 4 * hq * t * d + 8 * hkv * n_kv * d + 8 * group * pairs;
+    simt::Counters c = count(p, "dense_backward/kv_outer");
+    within_one_percent("dense backward", (double)(c.load_bytes + c.store_bytes), bytes, named);
     exactly("dense backward", c.tensor_fma, 5 * 16 * slices * s.block * d);
+    if (s.block < 64)
+        return;
+    c = count(p, "dense_backward/hopper");
+    within_one_percent("dense backward, Hopper", (double)(c.load_bytes + c.store_bytes), bytes, named);
+    exactly("dense backward, Hopper", c.tensor_fma, 5 * 64 * tiles * s.block * d);
 }
 
 /// The sweep over key blocks, as the head of backward/3_kv_outer.cu and of kl/2_kv_outer.cu have it.
@@ -264,8 +270,27 @@ static void judge_gradients(Problem &p, bool all, std::mt19937 &rng)
                        reverse_bytes(s) + (4 * group + 4) * pairs.n + 32 * n * items + index_named);
     exactly("kl, KV-outer", c.tensor_fma, 16 * tiles.slices * n * d + index_fma);
 
+    // By wgmma: tiles of 64 rows, narrow products of 8, a warpgroup more that reads its item.
+    const bool wide = s.block >= 64;
+    const double more = wide ? 16 * 128 * items : 0, wide_fma = wide ? 5 * 64 * tiles.n * n * d : main_fma;
+    c = count(p, "backward/hopper");
+    within_one_percent("backward, Hopper", (double)(c.load_bytes + c.store_bytes), main, named + more);
+    exactly("backward, Hopper", c.tensor_fma, wide_fma);
+
     if (!all)
         return;
+    // Together they move no main score, Q or K twice.
+    c = count(p, "backward/kv_outer", true);
+    within_one_percent("backward with kl", (double)(c.load_bytes + c.store_bytes), main + index,
+                       named + index_named);
+    exactly("backward with kl", c.tensor_fma, main_fma + index_fma);
+
+    c = count(p, "backward/hopper", true);
+    within_one_percent("backward, Hopper, with kl", (double)(c.load_bytes + c.store_bytes), main + index,
+                       named + more + index_named);
+    exactly("backward, Hopper, with kl", c.tensor_fma,
+            wide_fma + index_fma - (wide ? 8 * tiles.n * n * di : 0));
+
     // Parts in bf16, written and read, in place of reductions; each thread of the sum reads its row's ids.
     c = count(p, "backward/deterministic");
     double ids = 0;
@@ -273,14 +298,8 @@ static void judge_gradients(Problem &p, bool all, std::mt19937 &rng)
         for (int slot = 0; slot < s.topk && (slot == 0 || p.ids[row + (size_t)slot - 1] >= 0); slot++)
             ids += group * d;
     within_one_percent("backward, deterministic", (double)(c.load_bytes + c.store_bytes), main,
-                       named + 4 * hq * t * d + ids);
-    exactly("backward, deterministic", c.tensor_fma, main_fma);
-
-    // Together they move no main score, Q or K twice.
-    c = count(p, "backward/kv_outer", true);
-    within_one_percent("backward with kl", (double)(c.load_bytes + c.store_bytes), main + index,
-                       named + index_named);
-    exactly("backward with kl", c.tensor_fma, main_fma + index_fma);
+                       named + more + 4 * hq * t * d + ids);
+    exactly("backward, deterministic", c.tensor_fma, wide_fma);
     judge_dense_gradients(p);
 }
 

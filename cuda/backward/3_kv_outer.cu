@@ -50,31 +50,27 @@
  * What it wastes: shared memory's bandwidth. A warp of mma.sync loads its operands itself, so each reads all
  * of Q and dO twice for its 16 keys, and K and V for every 16 rows: 768 KB of the 930, the rest is dS K. That
  * is the form here because fragments of 16 x 16 pass from product to product, teacher and mask in registers,
- * for any group and block. wgmma would read its operands once for 64 keys: two warpgroups, S^T = K Q^T and
- * dP^T = V dO^T with both operands in shared memory (128 KB a tile), P^T and dS^T as left operands in
- * registers (64 KB of dO and Q), dS K with dS through shared memory (64 KB), and 48 KB written: 304 KB or
- * 2400 clocks beside 2560 of products at full rate. By this estimate a tile would take a third of the time,
- * and Q, dO and dQ in memory, 41 ms, would bound it. K, V, dK and dV once more every chunk. Rows of a group
- * that is no power of two.
+ * for any group and block; 4_hopper reads operands once for 64 keys. K, V, dK and dV once more every chunk.
+ * Rows of a group that is no power of two.
  *
  * Registers at d 128: dK and dV 128 of 255, so one CTA of 8 warps a multiprocessor. Dropped: 32 rows of a
  * tile at a time, for which K's and V's operands would serve twice: it spills. dKi in registers too: 192
  * before anything else.
  */
-#include "sweep.cuh"
+#include "mma_sweep.cuh"
+#include "sweeps.cuh"
 
 namespace
 {
 
 template <bool kl> msa_status sweep_main(const Call &c, const Task &task)
 {
-    return sweep_all(c, task, [&](const Call &chunk, bool full) {
-        with_int<64, 128>(c.d_head, [&](auto d) {
-            with_int<32, 64, 128>(c.s.block, [&](auto n) {
-                sweep_chunk<d.value, d.value, n.value, true, kl>(chunk, task, full);
-            });
-        });
+    msa_status status = MSA_ERR_UNSUPPORTED;
+    with_int<64, 128>(c.d_head, [&](auto d) {
+        with_int<32, 64, 128>(
+            c.s.block, [&](auto n) { status = mma_sweep<d.value, d.value, n.value, true, kl>(c, task); });
     });
+    return status;
 }
 
 size_t workspace(const Call &c)

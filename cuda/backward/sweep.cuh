@@ -1,7 +1,8 @@
 /**
  * @file sweep.cuh
- * @brief The sweep over key blocks that backward/3_kv_outer.cu and kl/2_kv_outer.cu are made of: the owner of
- * a block keeps its K, V and dK, dV, and the queries that chose it come past. 3_kv_outer.cu describes it.
+ * @brief What surrounds a sweep over key blocks, whichever instruction multiplies (mma_sweep.cuh,
+ * 4_hopper.cu): scratch and chunks of queries, the items of the worklist and how their queries fall into
+ * tiles, the places where gradients are left, and the kernels that sum up what was left in parts.
  */
 #ifndef MSA_SWEEP_CUH
 #define MSA_SWEEP_CUH
@@ -10,13 +11,11 @@
 #include "../reverse/reverse.cuh"
 #include "../warp_attend.cuh"
 #include "gradient.cuh"
-#include "sweeps.cuh"
 
 namespace
 {
 
 constexpr int tile_rows = 64, tile_queries = 8; ///< of a tile, at most
-constexpr int pass = 16; ///< rows of a tile that a warp works on at a time; with 32 registers spill
 
 /* ---- Scratch and chunks ------------------------------------------------------------------------------ */
 
@@ -104,26 +103,7 @@ inline int chunk_length(const Call &c, const Task &task, bool full)
     return n;
 }
 
-/* ---- The sweep ----------------------------------------------------------------------------------------- */
-
-template <int D, int DI, int N, bool main, bool kl> struct Smem {
-    struct Stage {
-        WarpTile<tile_rows, D> q;
-        WarpTile<main ? tile_rows : 8, D> dout;
-        WarpTile<tile_queries, DI> qi;
-        float lse[tile_rows], delta[tile_rows], index_lse[tile_queries];
-        int limit[tile_queries]; ///< the last key of the block that a query sees; -1 for no query
-    };
-    WarpTile<N, D> k;
-    WarpTile<main ? N : 8, D> v;
-    WarpTile<kl ? N : 8, DI> ki;
-    Stage stage[2];
-    uint32_t entry[3][tile_queries];      ///< of the tiles' queries: this one, the next and the one after
-    WarpTile<main ? N : 8, tile_rows> ds; ///< dS, a row a key
-    alignas(16) uint32_t g[kl ? N : 1][tile_queries / 2]; ///< u - t in bf16, a row a key
-    float teacher[kl ? N : 1][tile_queries];
-    double loss[N / 16];
-};
+/* ---- Items, rows of tiles, and what leaves ------------------------------------------------------------- */
 
 /// An item and how its queries fall into tiles.
 struct Work {
@@ -151,6 +131,28 @@ PTX_INLINE int rows_of(const Work &w, int tile)
     return queries(w, tile) << w.shift;
 }
 
+PTX_INLINE int per_tile_of(int shift)
+{
+    return tile_rows >> shift < tile_queries ? tile_rows >> shift : tile_queries;
+}
+
+/// Item `number` of the worklist, group -1 past its end; with full support a block of a group.
+PTX_INLINE Work work_of(const Shape &s, const Scratch &w, int block, unsigned number)
+{
+    Work a;
+    if (w.items) {
+        const int4 item = ld_global((const int4 *)w.items + number);
+        a = {item.x, item.y, item.z, item.w, 0, 0};
+    } else { // all queries from the first that sees the block
+        const int b = (int)number % s.n_blocks, before = b * block - s.prefix;
+        a = {(int)number / s.n_blocks, b, before > 0 ? before : 0, s.n_q, 0, 0};
+    }
+    while (1 << a.shift < s.group)
+        a.shift++;
+    a.per_tile = per_tile_of(a.shift);
+    return a;
+}
+
 /// What the kernel is given besides sizes and inputs.
 struct Out {
     Scratch w;
@@ -158,16 +160,6 @@ struct Out {
     float factor; ///< of dQi and dKi
 };
 
-/// Reads the entries of a tile: query << 5 | slot; without a list a query is its own entry.
-template <class Shared>
-PTX_INLINE void fetch_entries(Shared &m, const Shape &s, const Scratch &w, const Work &work, int tile)
-{
-    const int t = (int)threadIdx.x, e = work.begin + tile * work.per_tile + t;
-    if (t < queries(work, tile))
-        st_shared(&m.entry[tile % 3][t], w.entries
-                                             ? ld_global(w.entries + (int64_t)work.group * s.n_q * s.topk + e)
-                                             : (uint32_t)e << 5);
-}
 PTX_INLINE int64_t pair_at(const Shape &s, const Scratch &w, const Work &work, uint32_t entry)
 {
     const int slot = w.entries ? (int)(entry & 31) : work.block;
@@ -210,302 +202,60 @@ template <bool add, int n, class Row> PTX_INLINE void leave_rows(const float (&x
     }
 }
 
-/// Starts copying a tile of queries, and what belongs to their rows.
-template <int D, int DI, int N, bool main, bool kl>
-PTX_INLINE void fetch(Smem<D, DI, N, main, kl> &m, const Shape &s, const Arrays &a, const Scratch &w,
-                      const Work &work, int tile)
+/// u - t of a key, from its index logit and the teacher; its share of the loss is added.
+template <int DI> PTX_INLINE float student(float x, float index_lse, float t, bool sees, float &loss)
 {
-    constexpr int threads = 2 * N;
-    const int t = (int)threadIdx.x, n = queries(work, tile);
-    auto &stage = m.stage[tile % 2];
-    auto query = [&](int number) { return (int64_t)(ld_shared(&m.entry[tile % 3][number]) >> 5); };
-    auto source = [&](const bf16 *x) {
-        return [&s, &work, &query, n, x](int row) {
-            const int number = query_of(work, row), head = head_of(work, row);
-            return number < n && head < s.group ? x + q_at(s, query(number), work.group * s.group + head, D)
-                                                : nullptr;
-        };
-    };
-    copy_rows<threads>(stage.q, t, source(a.q));
-    if (main)
-        copy_rows<threads>(stage.dout, t, source(a.dout));
-    if (kl)
-        copy_rows<threads>(stage.qi, t, [&](int number) {
-            return number < n ? a.qi + qi_at(s, query(number), work.group, DI) : nullptr;
-        });
-    cp_async_commit();
-    if (t < tile_rows) {
-        const int number = query_of(work, t), head = head_of(work, t);
-        const bool exists = number < n && head < s.group;
-        const int64_t row = exists ? lse_at(s, query(number), work.group * s.group + head) : 0;
-        st_shared(&stage.lse[t], exists ? ld_global(a.lse + row) * log2_e : 0);
-        if (main)
-            st_shared(&stage.delta[t], exists ? ld_global(w.delta + row) : 0);
-    }
-    if (t < tile_queries) {
-        const int64_t i = t < n ? query(t) : 0;
-        st_shared(&stage.limit[t], t < n ? s.prefix + (int)i - work.block * N : -1);
-        if (kl)
-            st_shared(&stage.index_lse[t],
-                      t < n ? ld_global(a.index_lse + row_at(s, i, work.group)) * log2_e : 0);
-    }
-}
-
-/// S, P and, for the main gradient, dP, dS of this warp's 16 keys and `pass` rows of the tile from `row` on;
-/// adds to dK and dV, leaves dS in shared memory, and the teacher.
-template <int D, int DI, int N, bool main, bool kl, int n>
-PTX_INLINE void keys_by_rows(Smem<D, DI, N, main, kl> &m, typename Smem<D, DI, N, main, kl>::Stage &stage,
-                             int row, const Work &work, int group, float (&dk)[n], float (&dv)[n])
-{
-    const int lane = (int)threadIdx.x % 32, key = (int)threadIdx.x / 32 * 16;
-    float p[pass / 2];
-    warp_product<D>(p, m.k, key, stage.q, row);
-    for (int i = 0; i < pass / 2; i++) {
-        const int column = row + fragment_d(lane, i).col, number = query_of(work, column);
-        const bool sees = number < tile_queries && head_of(work, column) < group &&
-                          key + fragment_d(lane, i).row <= ld_shared(&stage.limit[number]);
-        p[i] = sees ? ex2(p[i] * scale2<D> - ld_shared(&stage.lse[column])) : 0;
-    }
-    if constexpr (main) {
-        float ds[pass / 2];
-        uint32_t left[pass / 16][4];
-        pack_weights(left, p);
-        warp_values(dv, left, stage.dout, row);
-        warp_product<D>(ds, m.v, key, stage.dout, row);
-        for (int i = 0; i < pass / 2; i++)
-            ds[i] = p[i] * (ds[i] - ld_shared(&stage.delta[row + fragment_d(lane, i).col]));
-        pack_weights(left, ds);
-        warp_values(dk, left, stage.q, row);
-        for (int i = 0; i < pass / 2; i += 2) {
-            const Element e = fragment_d(lane, i);
-            st_shared((uint32_t *)(chunk(m.ds, key + e.row, (row + e.col) & ~7) + e.col % 8),
-                      left[i / 8][i / 2 % 4]);
-        }
-    }
-    for (int first = 0; kl && first < pass / 2; first += 8) { // 16 rows
-        sum_heads(part<8>(p, first), work.shift);
-        for (int i = first; i < first + 8; i++) {
-            const Element e = fragment_d(lane, i);
-            const int number = query_of(work, row + e.col);
-            if (head_of(work, row + e.col) == 0 && number < tile_queries)
-                st_shared(&m.teacher[key + e.row][number], p[i] / (float)group);
-        }
-    }
-}
-
-/// The student of this warp's 16 keys and the tile's queries, beside the teacher: leaves u - t, returns this
-/// thread's part of the loss.
-template <int D, int DI, int N, bool main, bool kl>
-PTX_INLINE double keys_by_queries(Smem<D, DI, N, main, kl> &m,
-                                  typename Smem<D, DI, N, main, kl>::Stage &stage)
-{
-    const int lane = (int)threadIdx.x % 32, key = (int)threadIdx.x / 32 * 16;
-    float x[4] = {}, g[4], loss = 0;
-    for (int step = 0; step < DI / 16; step++) {
-        uint32_t left[4], right[2];
-        ldmatrix_x4(left, chunk(m.ki, key + lane % 16, 16 * step + lane / 16 * 8));
-        ldmatrix_x2(right, chunk(stage.qi, lane % 8, 16 * step + lane / 8 % 2 * 8));
-        mma_m16n8k16(x, left, right);
-    }
-    __syncwarp(); // the teacher is there
     // [student]
-    for (int i = 0; i < 4; i++) {
-        const Element e = fragment_d(lane, i);
-        const bool sees = key + e.row <= ld_shared(&stage.limit[e.col]);
-        const float t = sees ? ld_shared(&m.teacher[key + e.row][e.col]) : 0;
-        const float log2_u = x[i] * scale2<DI> - ld_shared(&stage.index_lse[e.col]);
-        g[i] = sees ? ex2(log2_u) - t : 0;
-        loss += t >= 0x1p-126f ? t * (lg2(t) - log2_u) * ln_2 : 0; // lg2 of less is -inf
-    }
+    const float log2_u = x * scale2<DI> - index_lse;
+    loss += t >= 0x1p-126f ? t * (lg2(t) - log2_u) * ln_2 : 0; // lg2 of less is -inf
+    return sees ? ex2(log2_u) - t : 0;
     // [student]
-    for (int half = 0; half < 2; half++)
-        st_shared(&m.g[key + fragment_row(lane, half)][lane % 4], pack_bf16(g[2 * half], g[2 * half + 1]));
-    return (double)loss;
 }
 
-/// dQ = dS K of the tile, 16 columns of D a warp and turn.
-template <int D, int DI, int N, bool main, bool kl>
-PTX_INLINE void rows_by_channels(Smem<D, DI, N, main, kl> &m, const Shape &s, const Work &work,
-                                 const Out &out, int tile)
+/// A warp's 16 keys of dK and dV, from key `key` of the block on.
+template <int D, int N>
+PTX_INLINE void leave_block(const Shape &s, const Out &out, const Work &work, int key,
+                            const float (&dk)[D / 2], const float (&dv)[D / 2])
 {
-    constexpr int blocks = tile_rows / 16, warps = N / 16;
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, n = queries(work, tile);
-    for (int column = 16 * warp; column < D; column += 16 * warps) {
-        float dq[blocks][8] = {};
-        for (int step = 0; step < N / 16; step++) {
-            uint32_t left[4], right[4];
-            ldmatrix_x4_trans(right, chunk(m.k, 16 * step + lane % 16, column + lane / 16 * 8));
-            for (int b = 0; b < blocks; b++) {
-                if (16 * b >= rows_of(work, tile))
-                    break;
-                load_transposed(left, m.ds, 16 * b, 16 * step);
-                mma_m16n8k16(part<4>(dq[b], 0), left, part<2>(right, 0));
-                mma_m16n8k16(part<4>(dq[b], 4), left, part<2>(right, 2));
-            }
-        }
-        for (int b = 0; b < blocks; b++)
-            for (int half = 0; half < 2; half++) {
-                const int row = 16 * b + fragment_row(lane, half), number = query_of(work, row);
-                const int head = head_of(work, row);
-                if (number >= n || head >= s.group)
-                    continue;
-                const uint32_t entry = ld_shared(&m.entry[tile % 3][number]);
-                for (int i = 2 * half; i < 8; i += 4) {
-                    const int c = column + fragment_d(lane, i).col;
-                    const float x = dq[b][i] * scale<D>, y = dq[b][i + 1] * scale<D>;
-                    if (out.w.part_dq) {
-                        bf16 *p = out.w.part_dq + (pair_at(s, out.w, work, entry) * s.group + head) * D + c;
-                        st_global((uint32_t *)p, pack_bf16(x, y));
-                    } else {
-                        float *p = out.dq + q_at(s, entry >> 5, work.group * s.group + head, D) + c;
-                        red_add(p, x);
-                        red_add(p + 1, y);
-                    }
-                }
-            }
-    }
-}
-
-/// dQi = (u - t) Ki of the tile's queries, and u - t itself to memory for dKi.
-template <int D, int DI, int N, bool main, bool kl>
-PTX_INLINE void queries_by_channels(Smem<D, DI, N, main, kl> &m, const Shape &s, const Work &work,
-                                    const Out &out, int tile)
-{
-    constexpr int warps = N / 16, threads = 2 * N;
-    const int t = (int)threadIdx.x, lane = t % 32, n = queries(work, tile), number = lane / 4;
-    const int e0 = work.begin + tile * work.per_tile;
-    for (int column = 16 * (t / 32); column < DI; column += 16 * warps) {
-        float dqi[8] = {};
-        for (int step = 0; step < N / 16; step++) {
-            uint32_t g[2], left[4] = {}, right[4];
-            ldmatrix_x2_trans(g, &m.g[16 * step + lane % 16]);
-            left[0] = g[0], left[2] = g[1]; // rows 8..15 are no queries
-            ldmatrix_x4_trans(right, chunk(m.ki, 16 * step + lane % 16, column + lane / 16 * 8));
-            mma_m16n8k16(part<4>(dqi, 0), left, part<2>(right, 0));
-            mma_m16n8k16(part<4>(dqi, 4), left, part<2>(right, 2));
-        }
-        if (number >= n)
-            continue;
-        const uint32_t entry = ld_shared(&m.entry[tile % 3][number]);
-        for (int i = 0; i < 8; i += 4) {
-            const int c = column + fragment_d(lane, i).col;
-            const float x = dqi[i] * out.factor, y = dqi[i + 1] * out.factor;
-            if (out.w.part_dqi) {
-                st_global((float2 *)(out.w.part_dqi + pair_at(s, out.w, work, entry) * DI + c),
-                          make_float2(x, y));
-            } else {
-                float *p = out.dqi + qi_at(s, entry >> 5, work.group, DI) + c;
-                red_add(p, x);
-                red_add(p + 1, y);
-            }
-        }
-    }
-    for (int a = t; a < n * (N / 2); a += threads) { // two keys a thread
-        const int q = a / (N / 2), key = a % (N / 2) * 2;
-        const uint32_t x = ld_shared(&m.g[key][q / 2]), y = ld_shared(&m.g[key + 1][q / 2]);
-        const uint32_t both = q % 2 ? x >> 16 | (y & 0xffff0000u) : (x & 0xffffu) | y << 16;
-        st_global((uint32_t *)(out.w.g + row_of_g(s, out.w, work.group, work.block, e0 + q) * N + key), both);
-    }
-}
-
-template <int D, int DI, int N, bool main, bool kl>
-__global__ void __launch_bounds__(2 * N, 1) sweep(Shape s, Arrays a, Out out)
-{
-    using Shared = Smem<D, DI, N, main, kl>;
-    constexpr int threads = 2 * N;
-    Shared &m = shared<Shared>();
-    const int t = (int)threadIdx.x, warp = t / 32, lane = t % 32;
-    const Scratch &w = out.w;
-    Work work;
-    if (w.items) {
-        const int4 item = ld_global((const int4 *)w.items + blockIdx.x);
-        work = {item.x, item.y, item.z, item.w, 0, 0};
-    } else { // full support: all queries from the first that sees the block
-        const int block = (int)blockIdx.x % s.n_blocks, before = block * N - s.prefix;
-        work = {(int)blockIdx.x / s.n_blocks, block, before > 0 ? before : 0, s.n_q, 0, 0};
-    }
-    if (work.group < 0) { // past the worklist's end
-        if (kl && t == 0)
-            st_global(w.loss + blockIdx.x, 0.0);
-        return;
-    }
-    while (1 << work.shift < s.group)
-        work.shift++;
-    work.per_tile = tile_rows >> work.shift < tile_queries ? tile_rows >> work.shift : tile_queries;
-    auto key = [&](const bf16 *x, int64_t width, int64_t offset) {
-        return [&s, &work, x, width, offset](int row) {
-            const int64_t j = (int64_t)work.block * N + row;
-            return j < s.n_kv ? x + j * width + offset : nullptr;
-        };
-    };
-    copy_rows<threads>(m.k, t, key(a.k, (int64_t)s.n_kv_heads * D, work.group * D));
-    if (main)
-        copy_rows<threads>(m.v, t, key(a.v, (int64_t)s.n_kv_heads * D, work.group * D));
-    if (kl)
-        copy_rows<threads>(m.ki, t, key(a.ki, DI, 0));
-    fetch_entries(m, s, w, work, 0);
-    fetch_entries(m, s, w, work, 1);
-    __syncthreads();
-    fetch(m, s, a, w, work, 0);
-
-    float dk[D / 2] = {}, dv[D / 2] = {}; // not there unless main
-    double loss = 0;
-    for (int tile = 0; queries(work, tile) > 0; tile++) {
-        auto &stage = m.stage[tile % 2];
-        cp_async_wait<0>();
-        __syncthreads(); // the tile is there, and all are done with the one before
-        if (queries(work, tile + 1) > 0)
-            fetch(m, s, a, w, work, tile + 1);
-        fetch_entries(m, s, w, work, tile + 2);
-        for (int row = 0; row < rows_of(work, tile); row += pass)
-            keys_by_rows(m, stage, row, work, s.group, dk, dv);
-        if constexpr (kl)
-            loss += keys_by_queries(m, stage);
-        __syncthreads(); // dS and u - t are there
-        if constexpr (main)
-            rows_by_channels(m, s, work, out, tile);
-        if constexpr (kl)
-            if (out.dqi)
-                queries_by_channels(m, s, work, out, tile);
-    }
-
-    if constexpr (main) {
-        // [owner]
-        const int64_t first_key = (int64_t)work.block * N + 16 * warp;
-        const int32_t *first = w.first + work.group * (s.n_scores + 1) + work.block;
-        const bool alone = !w.items || ld_global(first + 1) - ld_global(first) <= item_limit(s);
-        if (alone) { // the block's only item owns its rows of dK and dV
-            auto row = [&](float *x) {
-                return [&s, &work, x, first_key, lane](int half) {
-                    const int64_t j = first_key + fragment_row(lane, half);
-                    return j < s.n_kv ? x + kv_at(s, j, work.group, D) : nullptr;
-                };
+    // [owner]
+    const int lane = (int)threadIdx.x % 32;
+    const int32_t *first = out.w.first + work.group * (s.n_scores + 1) + work.block;
+    const bool alone = !out.w.items || ld_global(first + 1) - ld_global(first) <= item_limit(s);
+    if (alone) { // the block's only item owns its rows of dK and dV
+        auto row = [&](float *x) {
+            return [&s, &work, x, key, lane](int half) {
+                const int64_t j = (int64_t)work.block * N + key + fragment_row(lane, half);
+                return j < s.n_kv ? x + kv_at(s, j, work.group, D) : nullptr;
             };
-            leave_rows<true>(dk, scale<D>, row(out.dk));
-            leave_rows<true>(dv, 1, row(out.dv));
-        } else { // one of several has a place of its own
-            const int64_t place = split_at(s, work.group, work.begin, work.end);
-            float *const to = w.split + place * 2 * N * D + (int64_t)16 * warp * D;
-            leave_rows<false>(dk, scale<D>, [&](int half) { return to + fragment_row(lane, half) * D; });
-            leave_rows<false>(dv, 1, [&](int half) { return to + N * D + fragment_row(lane, half) * D; });
-        }
-        // [owner]
+        };
+        leave_rows<true>(dk, scale<D>, row(out.dk));
+        leave_rows<true>(dv, 1, row(out.dv));
+    } else { // one of several has a place of its own
+        const int64_t place = split_at(s, work.group, work.begin, work.end);
+        float *const to = out.w.split + place * 2 * N * D + (int64_t)key * D;
+        leave_rows<false>(dk, scale<D>, [&](int half) { return to + fragment_row(lane, half) * D; });
+        leave_rows<false>(dv, 1, [&](int half) { return to + N * D + fragment_row(lane, half) * D; });
     }
-    if constexpr (kl) {
-        for (int with = 1; with < 32; with *= 2)
-            loss += shfl_xor(loss, with);
-        if (lane == 0)
-            st_shared(&m.loss[warp], loss);
-        __syncthreads();
-        for (int other = 1; t == 0 && other < N / 16; other++)
-            loss += ld_shared(&m.loss[other]);
-        if (t == 0)
-            st_global(w.loss + blockIdx.x, loss);
-    }
+    // [owner]
 }
 
-/* ---- What the sweep left in parts, in a fixed order
- * ---------------------------------------------------------- */
+/// The loss of a warp's threads; then a barrier, and one thread takes the sum of the warps, in order.
+PTX_INLINE void leave_warp_loss(double &mine, double loss)
+{
+    for (int with = 1; with < 32; with *= 2)
+        loss += shfl_xor(loss, with);
+    if (threadIdx.x % 32 == 0)
+        st_shared(&mine, loss);
+}
+template <int warps> PTX_INLINE double sum_of(const double (&loss)[warps])
+{
+    double sum = 0;
+    for (int warp = 0; warp < warps; warp++)
+        sum += ld_shared(&loss[warp]);
+    return sum;
+}
+
+/* ---- What the sweep left in parts, in a fixed order ------------------------------------------------- */
 
 constexpr int merge_threads = 256;
 
@@ -569,8 +319,7 @@ void launch_sum_slots(const Call &c, const Scratch &w, int heads, int width, con
            c.stream, c.s, c.a.ids, w.width, heads, width, in, out);
 }
 
-/* ---- dKi: all groups share the index keys, so a thread block owns a block and walks its queries in all of
- * them --
+/* ---- dKi: all groups share the index keys; a thread block owns a block, walks its queries in all of them --
  */
 
 template <int DI, int N> struct KeysSmem {
@@ -629,11 +378,11 @@ __global__ void __launch_bounds__(2 * N)
     });
 }
 
-/* ---- The stage
- * ------------------------------------------------------------------------------------------------- */
+/* ---- The stage ------------------------------------------------------------------------------------- */
 
-template <int D, int DI, int N, bool main, bool kl>
-void sweep_chunk(const Call &call, const Task &task, bool full)
+/// One chunk of queries; launch_sweep(c, items, out) multiplies.
+template <int D, int DI, int N, bool main, bool kl, class Launch>
+msa_status sweep_chunk(const Call &call, const Task &task, bool full, const Launch &launch_sweep)
 {
     Call c = call;
     const Shape &s = c.s;
@@ -646,8 +395,9 @@ void sweep_chunk(const Call &call, const Task &task, bool full)
         launch_deltas<D>(c, w.delta);
     if (kl && !c.a.index_lse)
         c.a.index_lse = launch_index_lse<DI>(c, w.index_lse);
-    LAUNCH((sweep<D, DI, N, main, kl>), dim3(items), dim3(2 * N), sizeof(Smem<D, DI, N, main, kl>), c.stream,
-           s, c.a, Out{w, c.a.dq, c.a.dk, c.a.dv, c.a.dqi, factor});
+    const msa_status status = launch_sweep(c, items, Out{w, c.a.dq, c.a.dk, c.a.dv, c.a.dqi, factor});
+    if (status != MSA_OK)
+        return status;
     if (main && !full)
         LAUNCH((merge<D, N>), dim3((unsigned)s.n_blocks, (unsigned)s.n_kv_heads), dim3(merge_threads), 0,
                c.stream, s, w.first, w.split, c.a.dk, c.a.dv);
@@ -660,6 +410,7 @@ void sweep_chunk(const Call &call, const Task &task, bool full)
                c.stream, s, w, c.a.qi, factor, c.a.dki);
     if (kl)
         launch_add_up(c, items, w.loss);
+    return MSA_OK;
 }
 
 /// The bytes for the largest chunk: the last one.
@@ -676,15 +427,18 @@ inline size_t sweep_workspace(const Call &c, const Task &task)
     return some > all ? some : all;
 }
 
-/// Chunk after chunk of queries; run_one(chunk, full) is a sweep_chunk for this shape.
-template <class Run> msa_status sweep_all(const Call &c, const Task &task, const Run &run_one)
+/// Chunk after chunk of queries.
+template <int D, int DI, int N, bool main, bool kl, class Launch>
+msa_status sweep_all(const Call &c, const Task &task, const Launch &launch_sweep)
 {
     const bool full = !c.a.ids;
     const int step = chunk_length(c, task, full);
+    msa_status status = MSA_OK;
     clear_gradients(c);
-    for (int q0 = 0; q0 < c.s.n_q; q0 += step)
-        run_one(chunk_of(c, q0, c.s.n_q - q0 < step ? c.s.n_q - q0 : step), full);
-    return MSA_OK;
+    for (int q0 = 0; q0 < c.s.n_q && status == MSA_OK; q0 += step)
+        status = sweep_chunk<D, DI, N, main, kl>(chunk_of(c, q0, c.s.n_q - q0 < step ? c.s.n_q - q0 : step),
+                                                 task, full, launch_sweep);
+    return status;
 }
 
 } // namespace

@@ -25,7 +25,8 @@
  *
  * What it wastes: half of the narrow products' 16 rows; a hot block's dKi is one CTA's work.
  */
-#include "../backward/sweep.cuh"
+#include "../backward/mma_sweep.cuh"
+#include "../backward/sweeps.cuh"
 
 namespace
 {
@@ -48,16 +49,15 @@ size_t ON_SIDE(kl, sweep_bytes)(const Call &c, bool deterministic)
 
 msa_status ON_SIDE(kl, sweep)(const Call &c, bool deterministic)
 {
-    const Task task = {false, true, deterministic};
-    return sweep_all(c, task, [&](const Call &chunk, bool full) {
-        with_int<64, 128>(c.d_head, [&](auto d) {
-            with_int<64, 128>(c.d_index, [&](auto di) {
-                with_int<32, 64, 128>(c.s.block, [&](auto n) {
-                    sweep_chunk<d.value, di.value, n.value, false, true>(chunk, task, full);
-                });
+    msa_status status = MSA_ERR_UNSUPPORTED;
+    with_int<64, 128>(c.d_head, [&](auto d) {
+        with_int<64, 128>(c.d_index, [&](auto di) {
+            with_int<32, 64, 128>(c.s.block, [&](auto n) {
+                status = mma_sweep<d.value, di.value, n.value, false, true>(c, {false, true, deterministic});
             });
         });
     });
+    return status;
 }
 
 ENTRY(kl, kv_outer, run, workspace);

@@ -194,12 +194,14 @@ void async_reads(Block &b, Range r, const char *what, Site at)
     if (b.words.empty())
         return;
     Word *w = words(b, r);
-    for (uint32_t i = 0; i < (r.end - r.begin + 3) / 4; i++)
+    for (uint32_t i = 0; i < (r.end - r.begin + 3) / 4; i++) {
         if (w[i].unfenced)
             fail(at,
                  "missing proxy fence: %s reads what %s wrote at %s, which has not executed "
                  "fence.proxy.async since",
                  what, name_of(b, w[i].unfenced - 1u).c_str(), text(w[i].wrote).c_str());
+        check_ordered(self(), w[i].writer, w[i].written, "wrote", w[i].wrote, at);
+    }
 }
 
 static void check_refill(const Thread &t, const Word &w, const char *what, Site at)
