@@ -276,7 +276,7 @@ bench-cuda: build ## verify, then time every kernel on this GPU, into data/bench
 	+@$(call FOR_CUDA)
 	@MSA=$(B)/msa NO_CUDA="$(NO_CUDA)" tests/bench_cuda.sh
 
-bench-cpu: build $(B)/tests/test_memory ## verify, then time the fast path on this CPU, into data/bench (half an hour)
+bench-cpu: build $(B)/tests/test_memory ## verify, then time the fast path on this CPU, into data/bench (three quarters of an hour)
 	@B=$(B) MSA=$(B)/msa tests/bench_cpu.sh
 
 soak: build ## long versions: training killed and resumed 100 times, a stored row of the experiments trained again

@@ -760,8 +760,8 @@ PTX_INLINE void timeline_mark(const char *what, double clk SITE)
 
 /* ---- Registers and grids ------------------------------------------------------------------------- */
 
-/// The same value, of which the compiler knows nothing: what follows from it in a loop is computed there, and not
-/// kept in registers from turn to turn. No instruction.
+/// The same value, of which the compiler knows nothing: what follows from it in a loop is computed there, and
+/// not kept in registers from turn to turn. No instruction.
 PTX_INLINE int recomputed(int v)
 {
     PTX(asm volatile("" : "+r"(v));)

@@ -5,8 +5,8 @@
 #   cpu-peers-*.json               tests/peers/cpu.py: PyTorch beside ours on the same tensors (PYTHON has PyTorch)
 #   cpu-memory.txt                 peak memory of a chunk of 4096 queries over a million keys (10 GB)
 #   cpu-train.txt                  a training step of the small model with the plain reference and with fast
-# Dense attention at 64K takes most of the time, and is measured beside PyTorch's where there is PyTorch. NAMES
-# picks some; SECONDS_EACH is for the repeats of a kernel, of which there are 3 at least.
+# Dense attention at 64K takes most of the time. NAMES picks some; SECONDS_EACH is for the repeats of a kernel,
+# of which there are 3 at least.
 set -u
 export LC_ALL=C
 cd "$(dirname "$0")/.." || exit 2
@@ -73,7 +73,7 @@ train() {
 run 16k 'dense index sparse/blocks sparse/ruled prefill' "T=16384 S=16384 $ONE"
 run gradients-16k 'backward/ruled kl/ruled' "T=16384 S=16384 $ONE"
 run 32k 'dense index sparse/ruled prefill' "T=32768 S=32768 $ONE"
-run 64k "$(has_torch && wanted peers-64k || echo dense) index sparse/blocks sparse/ruled prefill" "T=65536 S=65536 $ONE"
+run 64k 'dense index sparse/blocks sparse/ruled prefill' "T=65536 S=65536 $ONE"
 run decode-1m 'decode dense_decode' "T=1 S=1048576 $ALL"
 run decode-1m-bf16 'decode dense_decode' "T=1 S=1048576 $ALL" --bf16-keys
 run chunk-1m 'index sparse/ruled prefill' "T=4096 S=1048576 $ONE"

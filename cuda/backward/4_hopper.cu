@@ -2,9 +2,9 @@
  * @file 4_hopper.cu
  * @brief The gradient of attention as Hopper wants it: the sweep of 3_kv_outer.cu by TMA and wgmma.
  *
- * Better than 3_kv_outer: wgmma reads an operand from shared memory once for 64 keys, where a warp of mma.sync
- * read it for its 16, and at up to 1.5 times the rate. A CTA still owns an item, a block of keys and queries
- * that chose it, and dK and dV stay in registers; what changed:
+ * Better than 3_kv_outer: wgmma reads an operand from shared memory once for 64 keys, where a warp of
+ * mma.sync read it for its 16, and at up to 1.5 times the rate. A CTA still owns an item, a block of keys and
+ * queries that chose it, and dK and dV stay in registers; what changed:
  * - Two warps fetch. In one a lane takes a query's entry, then its G rows of Q and of dO by TMA; the other
  * brings what belongs to rows, LSE and delta. Each of N / 64 warpgroups has 64 keys. S^T = K Q^T and dP^T =
  * V dO^T come out of wgmma, P^T and dS^T go as left operands in registers into dV += P^T dO and dK += dS^T Q.
@@ -27,8 +27,8 @@
  *
  * What it wastes: at 64 rows a product m64n64 reads as many bytes of shared memory as it has clocks for, so
  * products wait for operands; 128 rows would read K and V half as often and need 64 registers more. K, V, dK
- * and dV once more every chunk. Rows of a group that is no power of two, or below 8. With d 64 and Bk 128 both
- * warpgroups multiply all of dQ.
+ * and dV once more every chunk. Rows of a group that is no power of two, or below 8. With d 64 and Bk 128
+ * both warpgroups multiply all of dQ.
  *
  * Registers at d 128: dK and dV 128, S and dP 64, P as an operand 16, of 240. What is left is for addresses,
  * and is enough only since every step finds out its own (Place, work_of()): what the compiler keeps from tile
