@@ -124,7 +124,7 @@ __global__ void clusters(const __grid_constant__ CUtensorMap map, float *x)
 template <int N> __global__ void __launch_bounds__(256, 1) products(float *out, const uint32_t *p)
 {
     Smem &s = shared<Smem>();
-    if (threadIdx.x < 128) {
+    if (recomputed((int)threadIdx.x) < 128) {
         setmaxnreg_dec<40>();
         return;
     }

@@ -1404,7 +1404,7 @@ template <int N> void add_products(Made &m, const char *ss, const char *rs)
 __global__ void __launch_bounds__(384, 1) register_pool(const uint32_t *in, uint32_t *out, Layout b)
 {
     Operands &s = shared<Operands>();
-    const int t = (int)threadIdx.x, group = t / 128;
+    const int t = recomputed((int)threadIdx.x), group = t / 128;
     stage_words(s.a, in, b.size / 4);
     if (group == 0) {
         setmaxnreg_dec<24>();
