@@ -40,7 +40,7 @@ kernel 'the loss weighs nothing' backward/sweep.cuh kl/deterministic 's/(float)(
 kernel 'dQ in another slot' backward/sweep.cuh backward/deterministic 's/? (int)(entry \& 31) : work.block/? (int)(entry \& 31) ^ 1 : work.block/'
 kernel 'every item owns its rows' backward/sweep.cuh backward/kv_outer 's/const bool alone = .*;/const bool alone = true;/'
 kernel 'the last part of a hot block is not merged' backward/sweep.cuh backward/kv_outer 's/at < end; at += limit/at + limit < end; at += limit/'
-kernel 'keys see what comes after' backward/sweep.cuh backward/deterministic 's/: -1);$/: N);/; s/s.prefix + (int)i - work.block \* N/N/'
+kernel 'keys see what comes after' backward/mma_sweep.cuh backward/kv_outer 's/: -1);$/: N);/; s/s.prefix + (int)i - work.block \* N/N/'
 kernel 'dS where no swizzle put it' backward/4_hopper.cu backward/hopper 's/(chunk ^ row % 8)/chunk/'
 mutant 'heads that are not there' cuda/backward/4_hopper.cu test_gradient_kernels 's/tile_queries \&\& head_of(work, column) < group/tile_queries + 0 * group/'
 kernel 'rows that no copy writes and nobody clears' backward/4_hopper.cu backward/hopper 's/? queries(work, i) << work.shift : 0;/? 64 : 64;/'
@@ -73,9 +73,9 @@ mutant 'tickets of the last step' cuda/decode/begin.cuh test_decode 's/st_global
 mutant 'selection does not wait' cuda/decode/3_swapped.cu test_decode '/__syncthreads();/{n;s/^    grid_wait();//}'
 mutant '8-bit keys decoded without a fence' cuda/decode/3_swapped.cu test_decode 's/^    fence_proxy_async();//'
 mutant 'the next queries come too early' cuda/decode/3_swapped.cu test_decode 's/^            mbarrier_wait(&m.queries_empty.*//'
-kernel 'dS read before all have left it' backward/sweep.cuh backward/kv_outer 's/__syncthreads(); \/\/ dS and u - t are there//'
-kernel 'a tile read before it has come' backward/sweep.cuh kl/kv_outer '/auto &stage = m.stage\[tile % 2\];/{n;s/cp_async_wait<0>();//}'
-kernel 'entries of a tile overwritten while they are read' backward/sweep.cuh backward/kv_outer 's/\[tile % 3\]/[tile % 2]/'
+kernel 'dS read before all have left it' backward/mma_sweep.cuh backward/kv_outer 's/__syncthreads(); \/\/ dS and u - t are there//'
+kernel 'a tile read before it has come' backward/mma_sweep.cuh kl/kv_outer '/auto &stage = m.stage\[tile % 2\];/{n;s/cp_async_wait<0>();//}'
+kernel 'entries of a tile overwritten while they are read' backward/mma_sweep.cuh backward/kv_outer 's/\[tile % 3\]/[tile % 2]/'
 kernel 'no barrier after counting' reverse/2_scan.cu reverse/scan '/atomicAdd(&m.n/,/^}/s/__syncthreads();//'
 
 try_all

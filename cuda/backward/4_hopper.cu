@@ -86,10 +86,7 @@ template <class Shared> PTX_INLINE Work work_of(const Shared &m)
 /// The entry of this lane's query of a tile; 0 if it has none.
 PTX_INLINE uint32_t entry_of(const Shape &s, const Scratch &w, const Work &work, int tile, int lane)
 {
-    const int e = work.begin + tile * work.per_tile + lane;
-    if (lane >= queries(work, tile))
-        return 0;
-    return w.entries ? ld_global(w.entries + (int64_t)work.group * s.n_q * s.topk + e) : (uint32_t)e << 5;
+    return lane < queries(work, tile) ? entry_at(s, w, work, work.begin + tile * work.per_tile + lane) : 0;
 }
 
 /// Tiles by TMA: a lane fetches its query's rows, and says what the query sees.
@@ -176,15 +173,14 @@ PTX_INLINE Place place() ///< every function finds it out for itself: registers 
     return {thread / 128, thread % 128, thread % 32, thread / 32 * 16};
 }
 
-/// Where rows row..row+7 of 8 columns begin in a slab of 128 bytes a row: the swizzle that TMA and wgmma
-/// know.
+/// Where 16 bytes of a row begin in a slab of 128 bytes a row: the swizzle that TMA and wgmma know.
 template <class T> PTX_INLINE T *swizzled(T *slab, int row, int chunk)
 {
     return slab + (row * 8 + (chunk ^ row % 8)) * (16 / (int)sizeof(T));
 }
 
 /// P of this warp's keys and the tile's rows, from S.
-template <int D, int N, class Stage>
+template <int D, class Stage>
 PTX_INLINE void weights(float (&p)[32], const Stage &stage, const Work &work, int group)
 {
     const Place me = place();
@@ -282,7 +278,7 @@ PTX_INLINE void add_dq(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, 
     }
 }
 
-/// Where a pair's columns of dQ or dQi go that are summed up later.
+/// 64 columns of dQ of the tile: added to memory, or left as the pairs' parts.
 template <int D, int DI, int N, bool kl>
 PTX_INLINE void leave_dq(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, const Out &out,
                          const CUtensorMap *map, int n, uint32_t entry, int slab, const float (&dq)[32])
@@ -349,7 +345,6 @@ PTX_INLINE void consume(Smem<D, DI, N, kl> &m, const Shape &s, const Out &out, c
         float p[32], dp[32], logits[4];
         uint32_t left_p[4][4], left_ds[4][4];
         mbarrier_wait(&m.full[tile % stages], tile / stages % 2);
-        // [scores]
         wgmma_pin(p);
         wgmma_fence();
         add_rows_by_rows<64>(p, m.k, own, stage.q, 0);
@@ -360,7 +355,7 @@ PTX_INLINE void consume(Smem<D, DI, N, kl> &m, const Shape &s, const Out &out, c
         wgmma_commit();
         wgmma_wait<1>();
         wgmma_pin(p);
-        weights<D, N>(p, stage, work_of(m), s.group);
+        weights<D>(p, stage, work_of(m), s.group);
         pack_weights(left_p, p);
         if constexpr (kl) {
             wgmma_pin(logits);
@@ -374,7 +369,6 @@ PTX_INLINE void consume(Smem<D, DI, N, kl> &m, const Shape &s, const Out &out, c
         wgmma_pin(logits);
         derivatives(dp, p, stage);
         pack_weights(left_ds, dp);
-        // [scores]
         if constexpr (kl)
             leave_teacher(m.teacher, p, work_of(m), s.group);
         bar_sync(1, 2 * N); // all are done with dS and u - t of the tile before

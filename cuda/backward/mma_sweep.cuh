@@ -32,16 +32,21 @@ template <int D, int DI, int N, bool main, bool kl> struct Smem {
     double loss[N / 16];
 };
 
-/// Reads the entries of a tile: query << 5 | slot; without a list a query is its own entry.
+/// Rows of a tile that belong to queries.
+PTX_INLINE int rows_of(const Work &w, int tile)
+{
+    return queries(w, tile) << w.shift;
+}
+
+/// Reads the entries of a tile.
 template <class Shared>
 PTX_INLINE void fetch_entries(Shared &m, const Shape &s, const Scratch &w, const Work &work, int tile)
 {
-    const int t = (int)threadIdx.x, e = work.begin + tile * work.per_tile + t;
+    const int t = (int)threadIdx.x;
     if (t < queries(work, tile))
-        st_shared(&m.entry[tile % 3][t], w.entries
-                                             ? ld_global(w.entries + (int64_t)work.group * s.n_q * s.topk + e)
-                                             : (uint32_t)e << 5);
+        st_shared(&m.entry[tile % 3][t], entry_at(s, w, work, work.begin + tile * work.per_tile + t));
 }
+
 /// Starts copying a tile of queries, and what belongs to their rows.
 template <int D, int DI, int N, bool main, bool kl>
 PTX_INLINE void fetch(Smem<D, DI, N, main, kl> &m, const Shape &s, const Arrays &a, const Scratch &w,

@@ -125,12 +125,6 @@ PTX_INLINE int queries(const Work &w, int tile)
     const int left = w.end - w.begin - tile * w.per_tile;
     return left < w.per_tile ? left : w.per_tile;
 }
-/// Rows of a tile that belong to queries.
-PTX_INLINE int rows_of(const Work &w, int tile)
-{
-    return queries(w, tile) << w.shift;
-}
-
 PTX_INLINE int per_tile_of(int shift)
 {
     return tile_rows >> shift < tile_queries ? tile_rows >> shift : tile_queries;
@@ -160,6 +154,11 @@ struct Out {
     float factor; ///< of dQi and dKi
 };
 
+/// Query << 5 | slot of the item's entry e; without a list a query is its own entry.
+PTX_INLINE uint32_t entry_at(const Shape &s, const Scratch &w, const Work &work, int e)
+{
+    return w.entries ? ld_global(w.entries + (int64_t)work.group * s.n_q * s.topk + e) : (uint32_t)e << 5;
+}
 PTX_INLINE int64_t pair_at(const Shape &s, const Scratch &w, const Work &work, uint32_t entry)
 {
     const int slot = w.entries ? (int)(entry & 31) : work.block;
@@ -319,8 +318,7 @@ void launch_sum_slots(const Call &c, const Scratch &w, int heads, int width, con
            c.stream, c.s, c.a.ids, w.width, heads, width, in, out);
 }
 
-/* ---- dKi: all groups share the index keys; a thread block owns a block, walks its queries in all of them --
- */
+/* ---- dKi: index keys are shared, so a thread block owns a block in all groups ------------------------ */
 
 template <int DI, int N> struct KeysSmem {
     struct Stage {

@@ -14,8 +14,14 @@ size_t ON_SIDE(backward, sweep_bytes)(const Call &c, bool deterministic);
 msa_status ON_SIDE(backward, sweep)(const Call &c, bool deterministic);
 /// The same with the same scratch, by wgmma.
 msa_status ON_SIDE(backward, hopper_sweep)(const Call &c, bool deterministic);
-/// The bytes for the gradients of attention where there are never any ids.
+/// The bytes for the gradients of attention where there are never any ids, and one of these sweeps without.
 size_t ON_SIDE(backward, dense_bytes)(const Call &c);
+static inline msa_status sweep_all_keys(const Call &call, msa_status sweep(const Call &, bool))
+{
+    Call c = call;
+    c.a.ids = nullptr;
+    return c.a.loss ? MSA_ERR_UNSUPPORTED : sweep(c, false);
+}
 
 /// Those of the index alone.
 size_t ON_SIDE(kl, sweep_bytes)(const Call &c, bool deterministic);

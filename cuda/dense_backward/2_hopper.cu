@@ -15,23 +15,9 @@
  */
 #include "../backward/sweeps.cuh"
 
-namespace
+static msa_status run(const Call &c)
 {
-
-size_t workspace(const Call &c)
-{
-    return ON_SIDE(backward, dense_bytes)(c);
+    return sweep_all_keys(c, ON_SIDE(backward, hopper_sweep));
 }
 
-msa_status run(const Call &call)
-{
-    Call c = call;
-    if (c.a.loss)
-        return MSA_ERR_UNSUPPORTED;
-    c.a.ids = nullptr;
-    return ON_SIDE(backward, hopper_sweep)(c, false);
-}
-
-} // namespace
-
-ENTRY(dense_backward, hopper, run, workspace);
+ENTRY(dense_backward, hopper, run, ON_SIDE(backward, dense_bytes));
