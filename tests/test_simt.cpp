@@ -1139,6 +1139,41 @@ __global__ void fence_after_barrier(int)
     wgmma_wait<0>();
 }
 
+/// The second warpgroup fills the tile and fences; the first multiplies it by itself.
+__global__ void multiplies_what_others_wrote(bool ordered)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    if (threadIdx.x >= 128) {
+        for (unsigned i = threadIdx.x - 128; i < 64 * 32; i += 128)
+            st_shared((uint32_t *)s.tile[0] + i, 0x3f803f80u);
+        fence_proxy_async();
+    }
+    if (ordered)
+        __syncthreads();
+    if (threadIdx.x < 128) {
+        float d[32];
+        multiply(s, d); // BLAME: wgmma before the writers' barrier
+        wgmma_wait<0>();
+    }
+}
+
+__global__ void stores_what_others_wrote(const __grid_constant__ CUtensorMap map, bool ordered)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    if (threadIdx.x >= 32) {
+        for (unsigned i = threadIdx.x - 32; i < 64 * 32; i += 32)
+            st_shared((uint32_t *)s.tile[0] + i, 0x3f803f80u);
+        fence_proxy_async();
+    }
+    if (ordered)
+        __syncthreads();
+    if (threadIdx.x == 0) {
+        tma_store_2d(&map, s.tile[0], 0, 0); // BLAME: store before the writers' barrier
+        bulk_commit();
+        bulk_wait<0>();
+    }
+}
+
 __global__ void overwritten_source(const __grid_constant__ CUtensorMap map)
 {
     BarrierSmem &s = shared<BarrierSmem>();
@@ -1337,6 +1372,19 @@ static void wrong_kernels()
           [&] { LAUNCH(missing_proxy_fence, 1, 128, bytes, nullptr, 0); });
     wrong("fence by the reader", "missing proxy fence",
           [&] { LAUNCH(fence_after_barrier, 1, 128, bytes, nullptr, 0); });
+    right("wgmma and a store after the writers' barrier", [&] {
+        LAUNCH(multiplies_what_others_wrote, 1, 256, bytes, nullptr, true);
+        LAUNCH(stores_what_others_wrote, 1, 64, bytes, nullptr, map, true);
+        return true;
+    });
+    only(Order::reverse);
+    wrong(
+        "wgmma before the writers' barrier", "race",
+        [&] { LAUNCH(multiplies_what_others_wrote, 1, 256, bytes, nullptr, false); }, false);
+    only(Order::reverse);
+    wrong(
+        "store before the writers' barrier", "race",
+        [&] { LAUNCH(stores_what_others_wrote, 1, 64, bytes, nullptr, map, false); }, false);
     wrong(
         "overwritten source of a store", "has not been waited for",
         [&] { LAUNCH(overwritten_source, 1, 128, bytes, nullptr, map); }, false);

@@ -77,13 +77,21 @@ static void print_length(int64_t n)
         printf(" %lld |", (long long)n);
 }
 
+/* How keys were kept, where it is not as the kernel's own inputs are. */
+static const char *keys_kept(const json_t *file, const json_t *r)
+{
+    if (strcmp(charts_words(r, "index_dtype"), "fp8") == 0)
+        return ", fp8 index keys";
+    return strstr(charts_words(file, "command"), " --bf16-keys") ? ", bf16 keys" : "";
+}
+
 static void print_result(const json_t *file, const json_t *r)
 {
     const json_t *limits = json_object_get(file, "ceilings");
     const double gflops = charts_number(limits, "matmul_f32_gflops"),
                  tflops = charts_number(r, "useful_tflops");
     const double product = gflops > 0 ? 1e-3 * gflops : charts_number(limits, "matmul_bf16_tflops");
-    printf("| %s |", charts_words(r, "kernel"));
+    printf("| %s%s |", charts_words(r, "kernel"), keys_kept(file, r));
     print_length(json_integer_value(json_object_get(r, "n")));
     print_length(json_integer_value(json_object_get(r, "n_q")));
     printf(" %lld | %lld:%lld | %lld, %lld | %s%s |",
