@@ -258,9 +258,9 @@ $(B)/race/%.o: %.cpp
 $(B)/race/kernels: $(B)/race/tests/race_kernels.o $(KERNELS:%.cu=$(B)/race/%.o) $(B)/race/libsimt.so $(B)/cuda/plan.o $(B)/tests/tap.o $(B)/libmsa.a
 	$(Q)$(CXX) -fsanitize=thread $^ -Wl,-rpath,'$$ORIGIN' -lm -o $@
 
-test-race: build $(B)/race/kernels ## races between threads of a block, all kernels, under ThreadSanitizer (some minutes)
+test-race: build $(B)/race/kernels ## races between threads of a block, all kernels, under ThreadSanitizer (half an hour)
 	@echo called_from_lib:libsimt.so > $(B)/race/suppressions
-	@TSAN_OPTIONS="suppressions=$(B)/race/suppressions exitcode=66" B=$(B) CXX="$(CXX)" tests/run.sh tests/test_race.sh $(B)/race/kernels
+	@TSAN_OPTIONS="suppressions=$(B)/race/suppressions exitcode=66" TEST_LIMIT=7200 B=$(B) CXX="$(CXX)" tests/run.sh tests/test_race.sh $(B)/race/kernels
 
 # With nvcc, build for the GPU; without, the scripts are told why there is nothing to run.
 FOR_CUDA = $(if $(NVCC_NEW),$(ALL_CORES) build $(1) CUDA=1,:)

@@ -74,8 +74,8 @@ static msa_status attend(const msa_shape *s, const float *q, const float *k, con
 size_t fast_dense_workspace(const msa_shape *s)
 {
     const size_t stream = stream_workspace(s), few = dense_few_workspace(s);
-    return longest_kv(s) <= SHORT ? (size_t)fast_max_threads() * room_bytes(s, true)
-                                  : (size_t)max_i64((int64_t)stream, (int64_t)few);
+    return longest_kv(s) <= STREAM_KEYS ? (size_t)fast_max_threads() * room_bytes(s, true)
+                                        : (size_t)max_i64((int64_t)stream, (int64_t)few);
 }
 
 msa_status fast_dense(const msa_shape *s, const float *q, const float *k, const float *v, float *o,
@@ -84,7 +84,7 @@ msa_status fast_dense(const msa_shape *s, const float *q, const float *k, const 
     MSA_TRY(msa_check_shape(s));
     if (!q || !k || !v || !o || !work)
         return MSA_ERR_NULL;
-    if (longest_kv(s) <= SHORT)
+    if (longest_kv(s) <= STREAM_KEYS)
         return attend(s, q, k, v, NULL, o, lse, work);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);

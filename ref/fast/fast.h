@@ -25,7 +25,7 @@ int fast_threads(void);
 int fast_max_threads(void);
 int fast_thread(void);
 
-/* Keys up to which a row of logits is taken whole; beyond, chunk by chunk. */
+/* Keys up to which the gradients' and the sparse rows of logits are taken whole; beyond, block by block. */
 #define SHORT 2048
 
 /* ---- Tiles (tile.c) ---------------------------------------------------------------------------------- */
@@ -88,12 +88,15 @@ void best_write(const msa_shape *s, const best_list *list, int64_t local, int32_
 
 /* ---- Dense attention of one sequence in chunks of keys (stream.c) ------------------------------------ */
 
+/* Keys of a chunk: products of 512 x 512 x 128 run at 95% of a large product's rate, and a row that is no
+ * longer has nothing to stream. */
+#define STREAM_KEYS 512
+
 void stream_dense(const msa_shape *s, const msa_seq *seq, const float *q, const float *k, const float *v,
                   float *o, float *lse, void *work);
 size_t stream_workspace(const msa_shape *s);
 
-/* ---- Stages ---------------------------------------------------------------------------------------------
- */
+/* ---- Stages ------------------------------------------------------------------------------------------ */
 
 msa_dense_fn fast_dense;
 msa_sparse_fn fast_naive, fast_threaded, fast_blocked; /* ladder.c */

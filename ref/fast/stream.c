@@ -4,7 +4,6 @@
 #include "online.h"
 
 #define ROWS 512 /* (query, head) rows of a tile */
-#define KEYS 512 /* of a chunk: products of 512 x 512 x 128 run at 95% of a large product's rate */
 
 typedef struct room {
     float *q, *logits, *o, *max, *lse;
@@ -22,7 +21,7 @@ static room room_take(const msa_shape *s, void **work)
     room m;
     m.q = work_take(work, rows * s->d_head, sizeof(float));
     m.o = work_take(work, rows * s->d_head, sizeof(float));
-    m.logits = work_take(work, rows * KEYS, sizeof(float));
+    m.logits = work_take(work, rows * STREAM_KEYS, sizeof(float));
     m.max = work_take(work, rows, sizeof(float));
     m.lse = work_take(work, rows, sizeof(float));
     m.sum = work_take(work, rows, sizeof(double));
@@ -33,7 +32,7 @@ static size_t room_bytes(const msa_shape *s)
 {
     const int64_t rows = queries_at_once(s) * (s->n_heads / s->n_kv_heads);
     return WORK_ALIGN + 2 * work_bytes(rows * s->d_head, sizeof(float)) +
-           work_bytes(rows * KEYS, sizeof(float)) + 2 * work_bytes(rows, sizeof(float)) +
+           work_bytes(rows * STREAM_KEYS, sizeof(float)) + 2 * work_bytes(rows, sizeof(float)) +
            work_bytes(rows, sizeof(double));
 }
 
@@ -66,8 +65,8 @@ static void attend_tile(const tile *t, room *m, const float *q, const float *k, 
         m->max[a] = -INFINITY;
         m->sum[a] = 0;
     }
-    for (int64_t j0 = 0; j0 < t->cols; j0 += KEYS) {
-        const int64_t cols = min_i64(KEYS, t->cols - j0);
+    for (int64_t j0 = 0; j0 < t->cols; j0 += STREAM_KEYS) {
+        const int64_t cols = min_i64(STREAM_KEYS, t->cols - j0);
         small_gemm(false, true, rows, cols, d, m->q, d, kr + j0 * stride, stride, 0, m->logits, cols);
         soften_rows(t, m, j0, cols);
         small_gemm(false, false, rows, d, cols, m->logits, cols, vr + j0 * stride, stride, 1, m->o, d);
