@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.." || exit 2
 MSA=${MSA:-build/msa}
 file=${1:?a file to write}
 shift
-[[ $# -gt 0 ]] || set -- 1024 2048 4096 8192 16384
+[[ $# -gt 0 ]] || set -- 512 1024 2048 4096 8192 16384 32768
 new=$(mktemp) || exit 2
 trap 'rm -f "$new" "$new.json" "$new.model"' EXIT
 commit=${COMMIT:-$(git describe --always --dirty --abbrev=40 --exclude '*' 2> /dev/null || echo unknown)}
