@@ -131,7 +131,7 @@ function conversion(   a, r) {
 }
 
 function cost(   a, r, bottom, x, y, px, py, low, high, names, words) {
-    bottom = 330; left = 90
+    bottom = 330; left = 105
     split("dense_ms msa_ms model_ms", names, " "); split("dense,MSA,MSA if the model's", words, ",")
     low = 1e9
     for (r = 1; r <= rows; r++) value[r, "model_ms"] = value[r, "dense_ms"] / value[r, "model_flop_ratio"]

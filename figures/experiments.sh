@@ -151,7 +151,7 @@ if [[ -s $dir/cost.csv ]]; then
         if (!cross && $2 > $3) cross = $1
         if (!model && $4 > 1) model = $1
         device = $5 }
-        END { printf "\nMSA is the faster one from %s tokens on here, and from %s on by the cost model. %s.\n", cross ? cross : "none of these", model ? model : "none of these", device }' "$dir/cost.csv"
+        END { printf "\nMSA is the faster one from %s tokens on here, and from %s on by the cost model, which charges\nevery query for k blocks, also the first ones, which see fewer. Up to 2048 tokens MSA keeps all blocks, and its index is extra.\n%s.\n", cross ? cross : "none of these", model ? model : "none of these", device }' "$dir/cost.csv"
 else
     echo "Not run yet: $dir/cost.csv is missing ('make experiments-cost', on a quiet machine)."
 fi
