@@ -22,6 +22,16 @@ for page in book/[0-9][0-9]_*.md; do
     check $? "$name: program, output and figure, without a warning$missing"
 done
 
+# A page that takes tables of another.
+printf '## One\n| a | b |\n|--|--|\n| 1 | 2 |\n| 3 | 4 |\n\n| c |\n' > "$W/tables.md"
+page() { printf '%s\n' "$1" > "$W/page.md" && book/filter_page "$W/page.md" 2> "$W.err"; }
+[[ $(page '@TABLE tables.md ## One~3~b,a@') == "| b | a |"$'\n'"|--|--|"$'\n'"| 4 | 3 |" ]]
+check $? "rows and columns of a table of another file"
+for bad in '## Two' '## One~5' '## One~3~c'; do
+    ! page "@TABLE tables.md $bad@" > "$W.out" && [[ $(wc -l < "$W.err") -eq 1 ]]
+    check $? "no table '$bad', and one line says so"
+done
+
 [[ $(book/list_exercises | grep -c '^## ') -eq $(ls -d book/exercises/[0-9]*/ | wc -l) ]]
 check $? "the page of exercises has all of them"
 if ! command -v doxygen > /dev/null || ! command -v node > /dev/null ||
