@@ -270,12 +270,14 @@ PTX_INLINE void add_dq(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, 
     }
     fence_proxy_async();
     bar_sync(2 + (unsigned)c, 128);
+    // [reduce]
     if (t < n) { // a lane of the first warp a query, whose entry it has
         const int row = (int)(entry >> 5) * s.n_heads + work.group * s.group;
         for (int half = 0; half < 2; half++)
             tma_reduce_add_2d(map, &tile[half][32 * (t << work.shift)], 64 * slab + 32 * half, row);
         bulk_commit();
     }
+    // [reduce]
 }
 
 /// 64 columns of dQ of the tile: added to memory, or left as the pairs' parts.
