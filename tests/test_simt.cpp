@@ -1126,11 +1126,17 @@ __global__ void missing_proxy_fence(int)
     wgmma_wait<0>();
 }
 
+/// Ones in bf16 to the first tile, by thread t of n.
+static void write_ones(BarrierSmem &s, unsigned t, unsigned n)
+{
+    for (unsigned i = t; i < 64 * 32; i += n)
+        st_shared((uint32_t *)s.tile[0] + i, 0x3f803f80u);
+}
+
 __global__ void fence_after_barrier(int)
 {
     BarrierSmem &s = shared<BarrierSmem>();
-    for (unsigned i = threadIdx.x; i < 64 * 32; i += 128)
-        st_shared((uint32_t *)s.tile[0] + i, 0x3f803f80u);
+    write_ones(s, threadIdx.x, 128);
     __syncthreads();
     if (threadIdx.x == 0)
         fence_proxy_async(); // the reader's, not the writers'
@@ -1144,8 +1150,7 @@ __global__ void multiplies_what_others_wrote(bool ordered)
 {
     BarrierSmem &s = shared<BarrierSmem>();
     if (threadIdx.x >= 128) {
-        for (unsigned i = threadIdx.x - 128; i < 64 * 32; i += 128)
-            st_shared((uint32_t *)s.tile[0] + i, 0x3f803f80u);
+        write_ones(s, threadIdx.x - 128, 128);
         fence_proxy_async();
     }
     if (ordered)
@@ -1161,8 +1166,7 @@ __global__ void stores_what_others_wrote(const __grid_constant__ CUtensorMap map
 {
     BarrierSmem &s = shared<BarrierSmem>();
     if (threadIdx.x >= 32) {
-        for (unsigned i = threadIdx.x - 32; i < 64 * 32; i += 32)
-            st_shared((uint32_t *)s.tile[0] + i, 0x3f803f80u);
+        write_ones(s, threadIdx.x - 32, 32);
         fence_proxy_async();
     }
     if (ordered)
