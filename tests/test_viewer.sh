@@ -19,6 +19,9 @@ shape_is() { # shape_is FILE SHAPE
     head -c 128 "$1" | grep -qF "'shape': ($2)"
     check $? "... $(basename "$1") has the shape ($2)"
 }
+number_at() { # number_at OFFSET FILE: of the PNG's header; 16: width, 20: height
+    echo $((16#$(od -An -tx1 -j"$1" -N4 "$2" | tr -d ' ')))
+}
 picture() { # picture FILE WORD: a PNG of sensible size whose text chunks hold the command and WORD
     local name
     name=$(basename "$1")
@@ -29,7 +32,7 @@ picture() { # picture FILE WORD: a PNG of sensible size whose text chunks hold t
     [[ $(od -An -tx1 -N8 "$1" | tr -d ' ') == 89504e470d0a1a0a ]]
     check $? "... $name is a PNG"
     local width height
-    width=$((16#$(od -An -tx1 -j16 -N4 "$1" | tr -d ' '))) height=$((16#$(od -An -tx1 -j20 -N4 "$1" | tr -d ' ')))
+    width=$(number_at 16 "$1") height=$(number_at 20 "$1")
     ((width >= 300 && width <= 4000 && height >= 300 && height <= 4000))
     check $? "... $name is $width x $height"
     grep -aq "Command.msa dump .*$2" "$1" && grep -aq "Seed" "$1"
@@ -65,6 +68,13 @@ says '^layer 0 group 0: no recall without --q and --k$'
 [[ ! -e "$W/index only/layer00_mass.npy" && -e "$W/index only/layer00_ids.npy" ]]
 check $? "... there is no mass to write"
 picture "$W/index only/layer00_group1.png" "'.*index only'"
+if [[ -s $W/full/frequency.png ]]; then
+    long="$W/keys of a name that is longer than the picture is wide.npy"
+    cp "$P/ki.npy" "$long"
+    runs "names that do not fit into a line" --qi "$P/qi.npy" --ki "$long" --q "$P/q.npy" --k "$P/k.npy" --block 8 --topk 3 --out "$W/wrapped"
+    [[ $(number_at 20 "$W/wrapped/frequency.png") -gt $(number_at 20 "$W/full/frequency.png") ]]
+    check $? "... go on in the next"
+fi
 runs "everything fits" "${tensors[@]}" --q "$P/q.npy" --k "$P/k.npy" --out "$W/full"
 says 'every query reads all'
 runs "a block of one token" --qi "$V/block1/qi.npy" --ki "$V/block1/ki.npy" --block 1 --topk 4 --out "$W/block1"

@@ -149,14 +149,35 @@ static void colour_bar(io_image *im, int x, int y, int decades, const char *name
     io_text(im, x, y + 2 * LINE, TEXT, false, ink, name);
 }
 
-/* A title line, and one below it that is cut where the picture ends. */
-static void draw_title(io_image *im, const char *title, const char *source)
+/* Draws text in lines of at most `width` pixels, broken between words; without an image it only counts. */
+static int draw_lines(io_image *im, int y, int width, const char *text)
 {
-    char line[512];
-    const int most = (im->width - 2 * MARGIN) / (io_text_width("ab", TEXT) - io_text_width("a", TEXT));
-    io_text(im, MARGIN, MARGIN, TITLE, false, ink, title);
-    snprintf(line, sizeof line, "%.*s", most < (int)sizeof line ? most : (int)sizeof line - 1, source);
-    io_text(im, MARGIN, MARGIN + 38, TEXT, false, soft, line);
+    const int letter = io_text_width("ab", TEXT) - io_text_width("a", TEXT), most = width / letter;
+    int lines = 0;
+    for (const char *next; *text; text = next + strspn(next, " "), lines++) {
+        next = text + strlen(text);
+        if (next - text > most)
+            for (next = text + most; next > text && *next != ' '; next--)
+                ;
+        if (next == text) /* one long word */
+            next = text + most;
+        char line[512];
+        snprintf(line, sizeof line, "%.*s", (int)(next - text), text);
+        if (im)
+            io_text(im, MARGIN, y + lines * LINE, TEXT, false, soft, line);
+    }
+    return lines;
+}
+
+/* An image with a title, its source below, and room; in *top where that begins, below a line for headings. */
+static io_image titled_image(int width, int height, const char *title, const char *source, int *top)
+{
+    const int words = io_text_width(title, TITLE), inner = width > words ? width : words;
+    *top = MARGIN + 38 + (draw_lines(NULL, 0, inner, source) + 2) * LINE;
+    io_image im = io_image_new(2 * MARGIN + inner, *top + height + MARGIN, white);
+    io_text(&im, MARGIN, MARGIN, TITLE, false, ink, title);
+    draw_lines(&im, MARGIN + 38, inner, source);
+    return im;
 }
 
 /* ---- One layer and group -------------------------------------------------------------------------- */
@@ -252,14 +273,12 @@ io_image panels_draw(const maps *m, int layer, int group, const char *source)
     const msa_shape *s = &m->shape;
     const raster g = make_raster(s->n_q, m->n_blocks, MAX_WIDTH, MAX_HEIGHT);
     const cells of = {m, group, maps_decades(m->n_blocks)};
-    const int n = m->mass ? 4 : 2, slot = g.width > MIN_SLOT ? g.width : MIN_SLOT,
-              top = MARGIN + 38 + 3 * LINE;
+    const int n = m->mass ? 4 : 2, slot = g.width > MIN_SLOT ? g.width : MIN_SLOT;
     char title[128];
     layer_title(m, layer, group, title, sizeof title);
-    const int panels = LEFT + n * (slot + GAP) - GAP, words = io_text_width(title, TITLE);
-    io_image im = io_image_new(2 * MARGIN + (panels > words ? panels : words),
-                               top + g.height + 3 * LINE + 3 * (LINE + 4) + MARGIN, white);
-    draw_title(&im, title, source);
+    int top;
+    io_image im = titled_image(LEFT + n * (slot + GAP) - GAP, g.height + 3 * LINE + 3 * (LINE + 4), title,
+                               source, &top);
     for (int a = 0; a < n; a++) {
         const int x = MARGIN + LEFT + a * (slot + GAP), foot = top + g.height;
         io_text(&im, x, top - LINE, TEXT, false, ink, panel[a].heading);
@@ -294,11 +313,9 @@ io_image panels_frequency(const panels_grid *grid, const char *source)
     const raster g = make_raster(grid->query_blocks, grid->key_blocks, most, most);
     const int slot = (g.width > MAX_WIDTH / 2 ? g.width : MAX_WIDTH / 2) + GAP + 20,
               row = g.height + 4 * LINE;
-    const int top = MARGIN + 38 + 3 * LINE, foot = top + lines * grid->n_groups * row;
-    static const char title[] = "How often each key block is chosen";
-    const int width = LEFT + across * slot, words = io_text_width(title, TITLE);
-    io_image im = io_image_new(2 * MARGIN + (width > words ? width : words), foot + 3 * LINE + MARGIN, white);
-    draw_title(&im, title, source);
+    int top;
+    io_image im = titled_image(LEFT + across * slot, lines * grid->n_groups * row + 3 * LINE,
+                               "How often each key block is chosen", source, &top);
     for (int l = 0; l < grid->n_layers; l++)
         for (int r = 0; r < grid->n_groups; r++) {
             const frequencies of = {grid->frequency + (l * grid->n_groups + r) * g.rows * g.columns,
@@ -314,6 +331,7 @@ io_image panels_frequency(const panels_grid *grid, const char *source)
                            l % ACROSS ? NULL : "query block");
             centred(&im, x + g.width / 2, y + g.height + 10 + LINE, ink, "key block");
         }
-    colour_bar(&im, MARGIN + LEFT, foot, 0, "part of the block's queries that choose the key block");
+    colour_bar(&im, MARGIN + LEFT, top + lines * grid->n_groups * row, 0,
+               "part of the block's queries that choose the key block");
     return im;
 }
