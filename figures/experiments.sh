@@ -32,7 +32,8 @@ draw() { # draw FIGURE FILE
     [[ ! -s $dir/$2 ]] || awk -v figure="$1" -f figures/experiments.awk "$dir/$2" > "$out/$1.svg"
 }
 draw parity text.csv
-draw retrieval retrieval.csv
+retrievals=$(cd "$dir" && ls retrieval*.csv 2> /dev/null | sort -t . -k 1,1)
+for file in $retrievals; do draw "${file%.csv}" "$file"; done
 draw conversion text-curves.csv
 draw cost cost.csv
 show() { # show FIGURE WORDS
@@ -80,14 +81,20 @@ else
     echo "Not run yet: $dir/text-curves.csv is missing."
 fi
 show conversion "Recall, KL loss and entropy during training, a line a seed"
-printf '\n## Long-range retrieval\n\n'
-table retrieval.csv '
+printf '\n## Long-range retrieval\n\nA guess is right one time in eight.\n'
+option() { # option NAME FILE: its value in the command of msa with the first seed
+    sed -n "s/^msa,1,.*--$1 \([0-9]*\).*/\1/p" "$dir/$2"
+}
+for file in $retrievals; do
+    printf '\n### %d tokens, %d blocks of %d chosen\n\n' "$(option context "$file")" "$(option topk "$file")" "$(option block "$file")"
+    table "$file" '
 END { print "| model | seeds | answers right | spread | by distance: to 1/4 | to 2/4 | to 3/4 | to 4/4 | part of dense |\n|---|---|---|---|---|---|---|---|---|"
   for (i = 1; i <= arms; i++) { a = arm[i]; printf "| %s | %d | %.1f %% | %.1f | ", a, n[a], 100 * mean(a, "accuracy"), 100 * spread(a, "accuracy")
     for (b = 1; b <= 4; b++) printf "%.1f %% | ", 100 * mean(a, "accuracy_" b)
-    printf "%s |\n", mean("dense", "accuracy") == "" ? "" : sprintf("%.1f %%", 100 * mean(a, "accuracy") / mean("dense", "accuracy")) }
-  print "\nA guess is right one time in eight." }'
-show retrieval "Answers right by distance"
+    printf "%s |\n", mean("dense", "accuracy") == "" ? "" : sprintf("%.1f %%", 100 * mean(a, "accuracy") / mean("dense", "accuracy")) } }'
+    show "${file%.csv}" "Answers right by distance"
+done
+[[ $retrievals ]] || printf '\nNot run yet: %s is missing.\n' "$dir/retrieval.csv"
 printf '\n## Ablations\n\n'
 table text.csv '
 END { print "| model | seeds | bits per byte | spread | against msa | block recall | score recall |\n|---|---|---|---|---|---|---|"
@@ -123,14 +130,17 @@ END { print "| change | the paper | here | |\n|---|---|---|---|"
   row("k = 4", "k-4", "msa", "left out", "")
   row("k = 12", "k-12", "msa", "left out", "")
   row("random blocks", "random", "msa", "left out", "") }'
-[[ ! -s $dir/retrieval.csv ]] || table retrieval.csv '
+for file in $retrievals; do
+    table "$file" "function length_of() { return $(option context "$file") }"'
 function row(what, a, b, paper, low, high,   share) {
+    what = "retrieval from " length_of() " tokens: " what
     if (n[a] < 3 || n[b] < 3) { printf "| %s | %s | - | - |\n", what, paper; return }
     share = mean(a, "accuracy") / mean(b, "accuracy")
     printf "| %s | %s | %.1f %% of its right answers (%.1f against %.1f %%, spread %.1f) | %s |\n", what, paper, 100 * share,
         100 * mean(a, "accuracy"), 100 * mean(b, "accuracy"), 100 * wider(a, b, "accuracy"), (share >= low && share <= high) ? "same" : "not the same" }
-END { row("retrieval: MSA against dense", "msa", "dense", "on par", 0.95, 9)
-  row("retrieval: sliding window and first block, equal arithmetic, against MSA", "window", "msa", "worse", 0, 0.9) }'
+END { row("MSA against dense", "msa", "dense", "on par", 0.95, 9)
+  row("sliding window and first block, equal arithmetic, against MSA", "window", "msa", "worse", 0, 0.9) }'
+done
 printf '\n## What the selector looks like\n\nEntropy of the full softmax of the Main Branch in nats, its mass on the first block, how often the first block is\nchosen, and how alike the choices of the two groups are (intersection over union), layer by layer.\n\n'
 table text.csv '
 END { layers = 0; while (("entropy_" layers) in column) layers++
