@@ -29,6 +29,14 @@ function mark(x, y, kind, fill) {
 function finish(height, title) {
     printf "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" font-family=\"sans-serif\" font-size=\"15\">\n<title>%s</title>\n<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n%s</svg>\n", width, height, width, height, title, width, height, body
 }
+# The least of 1, 2, 4, 6, 8 and 10 times a power of ten that is not below x: a quarter of it is easy to read.
+function round_up(x,   power, i, m) {
+    for (power = 1; power > x; power /= 10);
+    for (; 10 * power < x; power *= 10);
+    split("1 2 4 6 8 10", m, " ")
+    for (i = 1; m[i] * power < x; i++);
+    return m[i] * power
+}
 function log10(x) { return log(x) / log(10) }
 # A y axis from low to high, with `n` steps of lines, over top..bottom.
 function axis(low, high, n, format, bottom,   i, y) {
@@ -95,7 +103,7 @@ function retrieval(   a, b, r, n, sum, bottom, x, y, px, py) {
 function panel(measure, words, x0, y0, w, h, high,   a, r, i, x, y, px, py, last) {
     if (!high) {
         for (r = 1; r <= rows; r++) if (value[r, measure] > high) high = value[r, measure]
-        high *= 1.05
+        high = round_up(high)
     }
     text(x0, y0 - 12, "start", ink, words)
     for (i = 0; i <= 4; i++) {
