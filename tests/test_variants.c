@@ -73,13 +73,28 @@ static bool chosen(const problem *p, const row *w, int64_t block)
     return false;
 }
 
+static double logit(const problem *p, const row *w, int64_t token)
+{
+    double sum = 0;
+    for (int c = 0; c < p->s.d_index; c++)
+        sum += (double)w->qi[c] * (double)w->ki[token * p->s.d_index + c];
+    return sum;
+}
+
 static double mean_logit(const problem *p, const row *w, int64_t block)
 {
     double sum = 0;
     for (int64_t j = block * p->s.block; j < (block + 1) * p->s.block; j++)
-        for (int c = 0; c < p->s.d_index; c++)
-            sum += (double)w->qi[c] * (double)w->ki[j * p->s.d_index + c];
+        sum += logit(p, w, j);
     return sum / p->s.block;
+}
+
+static double block_sum(const problem *p, const row *w, int64_t block)
+{
+    double sum = 0;
+    for (int64_t j = block * p->s.block; j < (block + 1) * p->s.block; j++)
+        sum += exp(logit(p, w, j) / sqrt(p->s.d_index));
+    return sum;
 }
 
 // Nothing left out scores more than anything chosen; ties go to the lower id.
@@ -91,6 +106,18 @@ static void follows_means(check_case *c, const problem *p, const row *w)
                 double in = mean_logit(p, w, b), out = mean_logit(p, w, a);
                 check_true(c, in > out || (in == out && b < a), "block %d of mean %g, not %d of mean %g",
                            (int)b, in, (int)a, out);
+            }
+}
+
+// Sums are rounded to float as logarithms, so one that is larger by less than that may stay out.
+static void follows_sums(check_case *c, const problem *p, const row *w)
+{
+    for (int64_t b = 0; b < w->local; b++)
+        for (int64_t a = 0; a < w->local; a++)
+            if (chosen(p, w, b) && !chosen(p, w, a)) {
+                const double in = block_sum(p, w, b), out = block_sum(p, w, a);
+                check_true(c, in > out * (1 - 1e-5), "block %d of sum %g, not %d of sum %g", (int)b, in,
+                           (int)a, out);
             }
 }
 
@@ -215,6 +242,7 @@ int main(int argc, char **argv)
 {
     check_start(argc, argv);
     selector_follows(SELECT_MEAN, follows_means);
+    selector_follows(SELECT_SUM, follows_sums);
     selector_follows(SELECT_WINDOW, is_window);
     selector_follows(SELECT_FORCED, has_forced);
     random_is_even();

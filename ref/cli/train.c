@@ -231,7 +231,7 @@ static int settle_subject(const char *command, job *j)
     for (j->shape.selector = 0;
          strcmp(j->selector, model_selector_name((model_selector)j->shape.selector)) != 0;)
         if (++j->shape.selector == N_SELECTORS)
-            return cli_fail(command, "--selector: expected max, mean, forced, window or random, found '%s'",
+            return cli_fail(command, "--selector: expected max, mean, sum, forced, window or random, found '%s'",
                             j->selector);
     if (!j->text_path == !j->task)
         return cli_fail(command, j->task ? "--task: expected no --text beside it, found one"
@@ -320,7 +320,7 @@ int cmd_train(int argc, char **argv)
         {"--d-ff", CLI_INT, &w.d_ff, 1, 1 << 18, "N width of the MLP"},
         {"--block", CLI_INT, &w.block, 1, 1 << 20, "N tokens in a key block"},
         {"--topk", CLI_INT, &w.topk, 1, 1 << 20, "N blocks kept"},
-        {"--selector", CLI_TEXT, &j.selector, 0, 0, "NAME of a rule: max, mean, forced, window or random"},
+        {"--selector", CLI_TEXT, &j.selector, 0, 0, "NAME of a rule: max, mean, sum, forced, window or random"},
         {"--reverse-kl", CLI_FLAG, &reverse_kl, 0, 0, "the selector learns from KL(u || t)"},
         {"--attached", CLI_FLAG, &attached, 0, 0, "the KL loss reaches the rest of the network"},
         {"--sink", CLI_FLAG, &sink, 0, 0, "a learnable sink logit in every head"},

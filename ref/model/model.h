@@ -36,6 +36,7 @@ typedef enum model_selector {
     SELECT_FORCED, /**< MSA, but the first block and the one before the local are always taken */
     SELECT_WINDOW, /**< the first block and the latest: nothing is learned */
     SELECT_RANDOM, /**< anything: a hash of the index query */
+    SELECT_SUM,    /**< the sum of exp of the block's index logits: its mass in the index's own softmax */
     N_SELECTORS
 } model_selector;
 /** "max", "mean", ... */

@@ -8,38 +8,62 @@
 
 const char *model_selector_name(model_selector selector)
 {
-    static const char *const name[N_SELECTORS] = {"max", "mean", "forced", "window", "random"};
+    static const char *const name[N_SELECTORS] = {"max", "mean", "forced", "window", "random", "sum"};
     return selector >= 0 && selector < N_SELECTORS ? name[selector] : "unknown";
 }
 
-/* Fills row [B] of the scores for a query whose local block is `local`; means [B,di] of the index keys. */
-typedef void score_rule(const msa_shape *s, const float *qi, const float *means, int64_t local, float *row);
+/* The index keys of a sequence, [n_kv,di], and their means over blocks, [B,di]. */
+typedef struct index_keys {
+    const float *ki, *means;
+} index_keys;
 
-static void score_mean(const msa_shape *s, const float *qi, const float *means, int64_t local, float *row)
+/* Fills row [B] of the scores for a query whose local block is `local`. */
+typedef void score_rule(const msa_shape *s, const float *qi, const index_keys *keys, int64_t local,
+                        float *row);
+
+static void score_mean(const msa_shape *s, const float *qi, const index_keys *keys, int64_t local, float *row)
 {
     for (int64_t b = 0; b < local; b++)
-        row[b] = (float)dot(qi, means + b * s->d_index, s->d_index);
+        row[b] = (float)dot(qi, keys->means + b * s->d_index, s->d_index);
 }
 
-static void score_forced(const msa_shape *s, const float *qi, const float *means, int64_t local, float *row)
+/* log of the sum; with a running maximum, as everywhere (spec: LSE). */
+static void score_sum(const msa_shape *s, const float *qi, const index_keys *keys, int64_t local, float *row)
 {
-    (void)s, (void)qi, (void)means;
+    for (int64_t b = 0; b < local; b++) {
+        double max = -INFINITY, sum = 0;
+        for (int64_t j = b * s->block; j < (b + 1) * s->block; j++) {
+            const double logit = dot(qi, keys->ki + j * s->d_index, s->d_index) / sqrt(s->d_index);
+            const double larger = fmax(max, logit);
+            sum = sum * exp(max - larger) + exp(logit - larger);
+            max = larger;
+        }
+        row[b] = (float)(max + log(sum));
+    }
+}
+
+static void score_forced(const msa_shape *s, const float *qi, const index_keys *keys, int64_t local,
+                         float *row)
+{
+    (void)s, (void)qi, (void)keys;
     row[0] = INFINITY;
     if (local > 0)
         row[local - 1] = INFINITY;
 }
 
-static void score_window(const msa_shape *s, const float *qi, const float *means, int64_t local, float *row)
+static void score_window(const msa_shape *s, const float *qi, const index_keys *keys, int64_t local,
+                         float *row)
 {
-    (void)s, (void)qi, (void)means;
+    (void)s, (void)qi, (void)keys;
     for (int64_t b = 0; b < local; b++)
         row[b] = (float)b;
     row[0] = INFINITY;
 }
 
-static void score_random(const msa_shape *s, const float *qi, const float *means, int64_t local, float *row)
+static void score_random(const msa_shape *s, const float *qi, const index_keys *keys, int64_t local,
+                         float *row)
 {
-    (void)means;
+    (void)keys;
     uint64_t seed = 0;
     for (int c = 0; c < s->d_index; c++) {
         uint32_t bits;
@@ -77,6 +101,7 @@ static msa_status choose_by(score_rule *rule, bool learned, const msa_shape *s, 
         MSA_TRY(msa_fast_ops.stage[MSA_STAGE_INDEX]->index(s, qi, ki, scores, NULL, NULL, work));
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
+        const index_keys keys = {ki + seq.kv0 * s->d_index, means};
         mean_keys(s, &seq, ki, means);
         for (int64_t a = 0; a < seq.n_q * s->n_kv_heads; a++) {
             const int64_t i = a / s->n_kv_heads, r = a % s->n_kv_heads;
@@ -84,7 +109,7 @@ static msa_status choose_by(score_rule *rule, bool learned, const msa_shape *s, 
             float *row = scores + (r * s->n_q + seq.q0 + i) * blocks;
             for (int64_t c = learned ? local + 1 : 0; c < blocks; c++)
                 row[c] = c == local ? 0 : -INFINITY;
-            rule(s, qi + ((seq.q0 + i) * s->n_kv_heads + r) * s->d_index, means, local, row);
+            rule(s, qi + ((seq.q0 + i) * s->n_kv_heads + r) * s->d_index, &keys, local, row);
         }
     }
     if (given_scores)
@@ -119,6 +144,7 @@ SELECTOR(mean, false, "mean of a block's index logits in place of their maximum"
 SELECTOR(forced, true, "the first and the previous block always, the rest by MSA's scores");
 SELECTOR(window, false, "the first block and the latest");
 SELECTOR(random, false, "a hash of the index query");
+SELECTOR(sum, false, "sum of a block's exponentials in place of the largest logit");
 
 static const msa_kernel reverse_kl_kernel = {.stage = MSA_STAGE_KL,
                                              .name = "reverse",
@@ -130,8 +156,8 @@ static const msa_kernel reverse_kl_kernel = {.stage = MSA_STAGE_KL,
 
 const msa_ops *variant_ops(const model_config *c, const msa_ops *ops, msa_ops *own)
 {
-    static const msa_kernel *const selector[N_SELECTORS] = {NULL, &mean_kernel, &forced_kernel,
-                                                            &window_kernel, &random_kernel};
+    static const msa_kernel *const selector[N_SELECTORS] = {NULL,           &mean_kernel,   &forced_kernel,
+                                                            &window_kernel, &random_kernel, &sum_kernel};
     if (!c->selector && !c->reverse_kl)
         return ops;
     *own = *ops;
