@@ -41,7 +41,7 @@ if grep -v -E -f "$work/accepted" "$work/warnings" | grep . >&2; then
 fi
 
 mv "$work/html" "$build/book"
-cp book/figures/*.svg "$build/book/"
+cp book/figures/*.svg figures/experiments/* "$build/book/"
 mkdir -p "$build/book/katex/fonts"
 cp "$katex/katex.min.css" "$build/book/katex/"
 for font in $(grep -oE 'KaTeX_[A-Za-z0-9]+-[A-Za-z]+\.woff2' "$katex/katex.min.css" | sort -u); do

@@ -27,18 +27,15 @@ static void score_mean(const msa_shape *s, const float *qi, const index_keys *ke
         row[b] = (float)dot(qi, keys->means + b * s->d_index, s->d_index);
 }
 
-/* log of the sum; with a running maximum, as everywhere (spec: LSE). */
+/* log of the sum of exponentials; the row comes with the largest logit of every block. */
 static void score_sum(const msa_shape *s, const float *qi, const index_keys *keys, int64_t local, float *row)
 {
+    const double scale = 1 / sqrt(s->d_index);
     for (int64_t b = 0; b < local; b++) {
-        double max = -INFINITY, sum = 0;
-        for (int64_t j = b * s->block; j < (b + 1) * s->block; j++) {
-            const double logit = dot(qi, keys->ki + j * s->d_index, s->d_index) / sqrt(s->d_index);
-            const double larger = fmax(max, logit);
-            sum = sum * exp(max - larger) + exp(logit - larger);
-            max = larger;
-        }
-        row[b] = (float)(max + log(sum));
+        double sum = 0;
+        for (int64_t j = b * s->block; j < (b + 1) * s->block; j++)
+            sum += exp(dot(qi, keys->ki + j * s->d_index, s->d_index) * scale - (double)row[b]);
+        row[b] += (float)log(sum);
     }
 }
 
@@ -144,7 +141,7 @@ SELECTOR(mean, false, "mean of a block's index logits in place of their maximum"
 SELECTOR(forced, true, "the first and the previous block always, the rest by MSA's scores");
 SELECTOR(window, false, "the first block and the latest");
 SELECTOR(random, false, "a hash of the index query");
-SELECTOR(sum, false, "sum of a block's exponentials in place of the largest logit");
+SELECTOR(sum, true, "sum of a block's exponentials in place of the largest logit");
 
 static const msa_kernel reverse_kl_kernel = {.stage = MSA_STAGE_KL,
                                              .name = "reverse",
