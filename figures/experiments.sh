@@ -154,6 +154,34 @@ function row(what, a, b, paper, low, high,   share) {
 END { row("MSA against dense", "msa", "dense", "on par", 0.95, 9)
   row("sliding window and first block, equal arithmetic, against MSA", "window", "msa", "worse", 0, 0.9) }'
 done
+cat << 'END'
+
+## The same weights, another rule
+
+The models `msa` of the tables above, judged while they choose blocks by another rule than they learned with. `max`: their own.
+`sum`: the sum of a block's exponentials, its mass in the softmax that the index was trained to get right. `mean`: the mean of the
+index logits.
+
+END
+rules() { # rules FILE RULES-FILE AWK-PROGRAM: `msa` of FILE as `max`, and what RULES-FILE has
+    if [[ ! -s $dir/$2 || ! -s $dir/$1 ]]; then
+        printf 'Not run yet: %s is missing.\n' "$dir/$2"
+        return
+    fi
+    { sed -n '1p; s/^msa,/max,/p' "$dir/$1"; tail -n +2 "$dir/$2"; } | awk "$READ $3"
+}
+rules text.csv rules-text.csv '
+END { print "| rule | seeds | bits per byte | against max | block recall | score recall |\n|---|---|---|---|---|---|"
+  for (i = 1; i <= arms; i++) { a = arm[i]; pair(a, "max", "bits_per_byte")
+    printf "| %s | %d | %.4f | %s | %.3f | %.3f |\n", a, n[a], mean(a, "bits_per_byte"),
+      a == "max" ? "" : sprintf("%+.4f ± %.4f", gap, half), mean(a, "block_recall"), mean(a, "score_recall") } }'
+printf '\nHeld-out text.\n\n'
+rules retrieval.csv rules-task.csv '
+END { print "| rule | seeds | answers right | lowest | highest | block recall | score recall |\n|---|---|---|---|---|---|---|"
+  for (i = 1; i <= arms; i++) { a = arm[i]
+    printf "| %s | %d | %.1f %% | %.1f %% | %.1f %% | %.3f | %.3f |\n", a, n[a], 100 * mean(a, "accuracy"), 100 * least[a, "accuracy"],
+      100 * most[a, "accuracy"], mean(a, "block_recall"), mean(a, "score_recall") } }'
+printf '\nAssociative recall, 512 tokens.\n'
 printf '\n## What the selector looks like\n\nEntropy of the full softmax of the Main Branch in nats, its mass on the first block, how often the first block is\nchosen, and how alike the choices of the two groups are (intersection over union), layer by layer.\n\n'
 table text.csv '
 END { layers = 0; while (("entropy_" layers) in column) layers++

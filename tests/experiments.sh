@@ -15,7 +15,8 @@
 #   train OPTION...          of every run        (as for msa train)
 #   experiment NAME SUBJECT OPTION...            SUBJECT: text or task; options of its runs
 #   evaluate OPTION...       of the experiment before it (as for msa evaluate)
-#   arm NAME OPTION...       one row a seed; a later option wins over an earlier one
+#   arm NAME OPTION... [-- OPTION...]            one row a seed; a later option wins over an earlier one. Behind --: more
+#                            options of its evaluation. Arms that train alike share a model, also across experiments.
 set -u
 export LC_ALL=C
 MSA=${MSA:-build/msa}
@@ -49,7 +50,7 @@ last_wins() {
 
 # Fills runs with lines EXPERIMENT|ARM|SEED|SUBJECT|train options|evaluate options, seed by seed.
 read_conf() {
-    local conf=$1 number=0 keyword rest seeds= common= name= subject= shared= e arm options
+    local conf=$1 number=0 keyword rest seeds= common= name= subject= shared= e arm options more
     local -A judged=() seen=()
     local arms=()
     [[ -r $conf ]] || fail "$conf: expected a file to read, found none"
@@ -76,10 +77,12 @@ read_conf() {
         arm)
             [[ -n $name && -n $seeds ]] || bad "seeds and an experiment before its arms" "$rest"
             read -r arm options <<< "$rest"
+            more=
+            [[ " $options" != *" -- "* ]] || more=${options##*-- } options=" $options" options=${options%% -- *}
             [[ $arm =~ ^[a-z0-9-]+$ ]] || bad "a name of small letters, digits and -" "$arm"
             [[ -z ${seen[$name/$arm]:-} ]] || bad "an arm of another name" "$arm"
             seen[$name/$arm]=1
-            arms+=("$name|$arm|$seeds|$subject|$(last_wins $common $shared $options)")
+            arms+=("$name|$arm|$seeds|$subject|$(last_wins $common $shared $options)|$more")
             ;;
         *) bad "seeds, train, experiment, evaluate or arm" "$keyword" ;;
         esac
@@ -89,10 +92,10 @@ read_conf() {
     local line nth most=0 a
     for ((nth = 0; nth <= most; nth++)); do # the first seed of all arms, then the second
         for line in "${arms[@]}"; do
-            IFS='|' read -r e a seeds subject options <<< "$line"
+            IFS='|' read -r e a seeds subject options more <<< "$line"
             read -r -a seeds <<< "$seeds"
             [[ ${#seeds[@]} -le $((most + 1)) ]] || most=$((${#seeds[@]} - 1))
-            [[ $nth -ge ${#seeds[@]} ]] || runs+=("$e|$a|${seeds[nth]}|$subject|$options|${judged[$e]:-}")
+            [[ $nth -ge ${#seeds[@]} ]] || runs+=("$e|$a|${seeds[nth]}|$subject|$options|${judged[$e]:-}${more:+ $more}")
         done
     done
 }
@@ -109,6 +112,7 @@ commands() { # commands MODELS SUBJECT OPTIONS SEED EVALUATE
 # Trains (or goes on, or finds it done) and judges: header and row of `msa evaluate --csv` into $1.
 measure() { # measure FILE
     local child
+    exec 8> "$name.lock" && flock 8 || return 1 # another arm may be training that model
     trap 'kill -TERM "$child" 2> /dev/null; wait; exit 143' TERM
     if [[ ! -e $name ]]; then
         $train > "$1.log" 2>&1 &
@@ -118,7 +122,8 @@ measure() { # measure FILE
     $judge > "$1" || return 1
 }
 
-# Puts a row, and the curve's rows with a recall, into the tables; a row of an older command is replaced.
+# Puts a row, and the curve's rows with a recall, into the tables; a row of an older command is replaced. An arm that
+# chooses by another rule than its model learned with has no curve of its own.
 store() { # store DIR EXPERIMENT ARM SEED FILE COMMAND
     local table=$1/$2.csv curves=$1/$2-curves.csv curve=${name%.safetensors}.csv
     (
@@ -126,7 +131,7 @@ store() { # store DIR EXPERIMENT ARM SEED FILE COMMAND
         { echo "arm,seed,$(sed -n 1p "$5"),commit,command"
           [[ ! -e $table ]] || tail -n +2 "$table" | grep -v "^$3,$4,"
           echo "$3,$4,$(sed -n 2p "$5"),$COMMIT,\"$6\""; } > "$table.new" && mv "$table.new" "$table"
-        if head -n 1 "$curve" | grep -q recall; then
+        if [[ $6 != *evaluate*--selector* ]] && head -n 1 "$curve" | grep -q recall; then
             { echo "arm,seed,$(head -n 1 "$curve"),commit"
               [[ ! -e $curves ]] || tail -n +2 "$curves" | grep -v "^$3,$4,"
               awk -F, -v p="$3,$4," -v c="$COMMIT" 'NR > 1 && $6 != "" { print p $0 "," c }' "$curve"; } > "$curves.new" &&

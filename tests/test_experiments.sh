@@ -72,6 +72,10 @@ ONLY='@(text/converted|retrieval/window)' B=$W/slice tests/experiments.sh run da
 check $? "... a second time there is nothing to do"
 B=$W/slice tests/experiments.sh check data/experiments/quick.conf "$W/quick" retrieval window 1 > "$W.out" 2> "$W.err"
 check $? "a row comes again from its commands"
+ONLY='@(retrieval/msa|rules-task/mean)' JOBS=2 B=$W/shared tests/experiments.sh run data/experiments/quick.conf "$W/shared" > "$W.out" 2> "$W.err"
+[[ $? -eq 0 && $(ls "$W"/shared/experiments/*.safetensors | wc -l) -eq 1 ]] && grep -q '^mean,1,.*evaluate .*--selector mean --csv"$' "$W/shared/rules-task.csv" &&
+    [[ $(cut -d , -f 4 "$W/shared/retrieval.csv" | tail -n 1) != "$(cut -d , -f 4 "$W/shared/rules-task.csv" | tail -n 1)" ]]
+check $? "arms that train alike share a model, which is judged by the rule of each"
 sed -i '2s/^window,1,\([0-9]\)/window,1,9\1/' "$W/quick/retrieval.csv"
 B=$W/slice tests/experiments.sh check data/experiments/quick.conf "$W/quick" retrieval window 1 > "$W.out" 2> "$W.err"
 [[ $? -eq 1 ]] && grep -q "expected .*, found " "$W.out"

@@ -151,9 +151,22 @@ static bool read_subject(const model *m, const char *path, bool task, uint64_t s
     return ok;
 }
 
+/* Another rule than the one that the model was trained with, if one is named. */
+static int change_selector(const char *command, const char *name, bool fp8, model *m)
+{
+    if (!name)
+        return 0;
+    m->config.selector = (int)model_selector_named(name);
+    if (m->config.selector == N_SELECTORS)
+        return cli_fail(command, "--selector: expected " MODEL_SELECTORS ", found '%s'", name);
+    if (!m->config.sparse)
+        return cli_fail(command, "--selector: expected a model with an Index Branch, found a dense one");
+    return fp8 ? cli_fail(command, "--fp8: expected no --selector beside it, found one") : 0;
+}
+
 int cmd_evaluate(int argc, char **argv)
 {
-    const char *path = NULL, *text_path = NULL;
+    const char *path = NULL, *text_path = NULL, *selector = NULL;
     int64_t windows = 40, recall_windows = 4, seed = 1;
     bool held_out = false, task = false, csv = false, fp8 = false;
     const cli_option options[] = {
@@ -165,7 +178,8 @@ int cmd_evaluate(int argc, char **argv)
         {"--windows", CLI_INT, &windows, 1, 1 << 20, "N windows at most for the loss"},
         {"--recall-windows", CLI_INT, &recall_windows, 1, 1 << 20, "N windows at most for the recall"},
         {"--csv", CLI_FLAG, &csv, 0, 0, "everything as a table of one row"},
-
+        {"--selector", CLI_TEXT, &selector, 0, 0,
+         "NAME of a rule by which blocks are chosen, in place of the model's: " MODEL_SELECTORS},
         {"--fp8", CLI_FLAG, &fp8, 0, 0, "also what index keys of 8 bits choose"},
         CLI_OPT_SEED(seed),
         {0}};
@@ -182,10 +196,11 @@ int cmd_evaluate(int argc, char **argv)
     size_t n = 0;
     if (!model_load(&m, path, err))
         return cli_fail(argv[0], "--model: %s", err);
-    if (task && m.config.context < TASK_MIN_LENGTH) {
+    status = change_selector(argv[0], selector, fp8, &m);
+    if (!status && task && m.config.context < TASK_MIN_LENGTH) {
         status = cli_fail(argv[0], "--task: expected a model with a context of at least %d, found %d",
                           TASK_MIN_LENGTH, m.config.context);
-    } else if (!read_subject(&m, text_path, task, (uint64_t)seed, windows, &bytes, &n, err)) {
+    } else if (!status && !read_subject(&m, text_path, task, (uint64_t)seed, windows, &bytes, &n, err)) {
         status = cli_fail(argv[0], "%s: %s", task ? "--task" : "--text", err);
     }
     if (status) {

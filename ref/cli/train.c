@@ -228,11 +228,9 @@ static int check_device_shape(const char *command, const job *j)
 /* What is learned from, and by which rule blocks are chosen. */
 static int settle_subject(const char *command, job *j)
 {
-    for (j->shape.selector = 0;
-         strcmp(j->selector, model_selector_name((model_selector)j->shape.selector)) != 0;)
-        if (++j->shape.selector == N_SELECTORS)
-            return cli_fail(command, "--selector: expected max, mean, sum, forced, window or random, found '%s'",
-                            j->selector);
+    j->shape.selector = (int)model_selector_named(j->selector);
+    if (j->shape.selector == N_SELECTORS)
+        return cli_fail(command, "--selector: expected " MODEL_SELECTORS ", found '%s'", j->selector);
     if (!j->text_path == !j->task)
         return cli_fail(command, j->task ? "--task: expected no --text beside it, found one"
                                          : "--text: expected this option, found none (msa help train)");
@@ -320,7 +318,7 @@ int cmd_train(int argc, char **argv)
         {"--d-ff", CLI_INT, &w.d_ff, 1, 1 << 18, "N width of the MLP"},
         {"--block", CLI_INT, &w.block, 1, 1 << 20, "N tokens in a key block"},
         {"--topk", CLI_INT, &w.topk, 1, 1 << 20, "N blocks kept"},
-        {"--selector", CLI_TEXT, &j.selector, 0, 0, "NAME of a rule: max, mean, sum, forced, window or random"},
+        {"--selector", CLI_TEXT, &j.selector, 0, 0, "NAME of a rule: " MODEL_SELECTORS},
         {"--reverse-kl", CLI_FLAG, &reverse_kl, 0, 0, "the selector learns from KL(u || t)"},
         {"--attached", CLI_FLAG, &attached, 0, 0, "the KL loss reaches the rest of the network"},
         {"--sink", CLI_FLAG, &sink, 0, 0, "a learnable sink logit in every head"},

@@ -41,6 +41,9 @@ typedef enum model_selector {
 } model_selector;
 /** "max", "mean", ... */
 const char *model_selector_name(model_selector selector);
+/** The other way round; N_SELECTORS if none has that name. */
+model_selector model_selector_named(const char *name);
+#define MODEL_SELECTORS "max, mean, sum, forced, window or random"
 
 /** The default shape: what `msa train` builds and data/ ships. */
 model_config model_default_config(void);

@@ -12,6 +12,14 @@ const char *model_selector_name(model_selector selector)
     return selector >= 0 && selector < N_SELECTORS ? name[selector] : "unknown";
 }
 
+model_selector model_selector_named(const char *name)
+{
+    model_selector selector = 0;
+    while (selector < N_SELECTORS && strcmp(name, model_selector_name(selector)) != 0)
+        selector++;
+    return selector;
+}
+
 /* The index keys of a sequence, [n_kv,di], and their means over blocks, [B,di]. */
 typedef struct index_keys {
     const float *ki, *means;
