@@ -92,15 +92,19 @@ printf '\n## Long-range retrieval\n\nA guess is right one time in eight.\n'
 option() { # option NAME FILE: its value in the command of msa with the first seed
     sed -n "s/^msa,1,.*--$1 \([0-9]*\).*/\1/p" "$dir/$2"
 }
-for file in $retrievals; do
-    printf '\n### %d tokens, %d blocks of %d chosen\n\n' "$(option context "$file")" "$(option topk "$file")" "$(option block "$file")"
-    table "$file" '
+answers() { # answers FILE: the table of its models
+    table "$1" '
 END { print "| model | seeds | answers right | spread | by distance: to 1/4 | to 2/4 | to 3/4 | to 4/4 | part of dense |\n|---|---|---|---|---|---|---|---|---|"
   for (i = 1; i <= arms; i++) { a = arm[i]; printf "| %s | %d | %.1f %% | %.1f | ", a, n[a], 100 * mean(a, "accuracy"), 100 * spread(a, "accuracy")
     for (b = 1; b <= 4; b++) printf "%.1f %% | ", 100 * mean(a, "accuracy_" b)
     printf "%s |\n", mean("dense", "accuracy") == "" ? "" : sprintf("%.1f %%", 100 * mean(a, "accuracy") / mean("dense", "accuracy")) } }'
+}
+for file in $retrievals; do
+    printf '\n### %d tokens, %d blocks of %d chosen\n\n' "$(option context "$file")" "$(option topk "$file")" "$(option block "$file")"
+    answers "$file"
     show "${file%.csv}" "Answers right by distance"
 done
+[[ ! -s $dir/one-layer.csv ]] || { printf '\n### One layer instead of two\n\n'; answers one-layer.csv; }
 [[ $retrievals ]] || printf '\nNot run yet: %s is missing.\n' "$dir/retrieval.csv"
 printf '\n## Ablations\n\n'
 table text.csv '
