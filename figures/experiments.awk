@@ -172,7 +172,8 @@ function cost(   a, r, bottom, x, y, px, py, low, high, names, words) {
 
 END {
     if (figure == "parity") parity()
-    if (figure == "retrieval") retrieval()
-    if (figure == "conversion") conversion()
-    if (figure == "cost") cost()
+    else if (figure == "retrieval") retrieval()
+    else if (figure == "conversion") conversion()
+    else if (figure == "cost") cost()
+    else { print "experiments.awk: no figure " figure > "/dev/stderr"; exit 1 }
 }

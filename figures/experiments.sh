@@ -35,14 +35,14 @@ table() { # table FILE AWK-PROGRAM
 }
 
 # Draws a figure of a table that is there.
-draw() { # draw FIGURE FILE
-    [[ ! -s $dir/$2 ]] || awk -v figure="$1" -f figures/experiments.awk "$dir/$2" > "$out/$1.svg"
+draw() { # draw KIND FILE FIGURE
+    [[ ! -s $dir/$2 ]] || awk -v figure="$1" -f figures/experiments.awk "$dir/$2" > "$out/$3.svg"
 }
-draw parity text.csv
+draw parity text.csv parity
 retrievals=$(cd "$dir" && ls retrieval*.csv 2> /dev/null | sort -t . -k 1,1)
-for file in $retrievals; do draw "${file%.csv}" "$file"; done
-draw conversion text-curves.csv
-draw cost cost.csv
+for file in $retrievals; do draw retrieval "$file" "${file%.csv}"; done
+draw conversion text-curves.csv conversion
+draw cost cost.csv cost
 show() { # show FIGURE WORDS
     [[ ! -s $out/$1.svg ]] || printf '\n![%s](%s/%s.svg)\n' "$2" "$link" "$1"
 }
