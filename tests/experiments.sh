@@ -131,7 +131,7 @@ store() { # store DIR EXPERIMENT ARM SEED FILE COMMAND
         { echo "arm,seed,$(sed -n 1p "$5"),commit,command"
           [[ ! -e $table ]] || tail -n +2 "$table" | grep -v "^$3,$4,"
           echo "$3,$4,$(sed -n 2p "$5"),$COMMIT,\"$6\""; } > "$table.new" && mv "$table.new" "$table"
-        if [[ $6 != *evaluate*--selector* ]] && head -n 1 "$curve" | grep -q recall; then
+        if [[ $judge != *--selector* ]] && head -n 1 "$curve" | grep -q recall; then
             { echo "arm,seed,$(head -n 1 "$curve"),commit"
               [[ ! -e $curves ]] || tail -n +2 "$curves" | grep -v "^$3,$4,"
               awk -F, -v p="$3,$4," -v c="$COMMIT" 'NR > 1 && $6 != "" { print p $0 "," c }' "$curve"; } > "$curves.new" &&

@@ -76,6 +76,15 @@ ONLY='@(retrieval/msa|rules-task/mean)' JOBS=2 B=$W/shared tests/experiments.sh 
 [[ $? -eq 0 && $(ls "$W"/shared/experiments/*.safetensors | wc -l) -eq 1 ]] && grep -q '^mean,1,.*evaluate .*--selector mean --csv"$' "$W/shared/rules-task.csv" &&
     [[ $(cut -d , -f 4 "$W/shared/retrieval.csv" | tail -n 1) != "$(cut -d , -f 4 "$W/shared/rules-task.csv" | tail -n 1)" ]]
 check $? "arms that train alike share a model, which is judged by the rule of each"
+model=$(ls "$W"/shared/experiments/*.safetensors)
+turns_down() { # turns_down PATTERN OPTION...: of msa evaluate
+    "$MSA" evaluate --task "${@:2}" > "$W.out" 2> "$W.err"
+    [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 && ! -s $W.out ]] && grep -q -- "$1" "$W.err"
+    check $? "msa evaluate, in one line: $1"
+}
+turns_down "--selector: expected max, .* found 'best'" --model "$model" --selector best
+turns_down "--fp8: expected no --selector beside it" --model "$model" --selector mean --fp8
+turns_down "--selector: expected a model with an Index Branch" --model data/kjv-gqa.safetensors --selector mean
 sed -i '2s/^window,1,\([0-9]\)/window,1,9\1/' "$W/quick/retrieval.csv"
 B=$W/slice tests/experiments.sh check data/experiments/quick.conf "$W/quick" retrieval window 1 > "$W.out" 2> "$W.err"
 [[ $? -eq 1 ]] && grep -q "expected .*, found " "$W.out"

@@ -3,7 +3,9 @@
 
 static const char *verdict(double difference, double least)
 {
-    return fabs(difference) < least ? "-" : difference < 0 ? "better" : "worse";
+    if (!(fabs(difference) >= least)) /* also of one seed, where least is NaN */
+        return "-";
+    return difference < 0 ? "better" : "worse";
 }
 
 static void held_out_text(const table *t)

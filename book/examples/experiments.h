@@ -42,6 +42,10 @@ static inline void read_table(const char *path, table *t)
         else
             t->rows++;
     }
+    if (t->rows == MOST) {
+        fprintf(stderr, "%s: expected fewer than %d rows, found more\n", path, MOST);
+        exit(1);
+    }
     fclose(f);
 }
 
@@ -110,7 +114,7 @@ static inline double student(int freedoms)
 {
     static const double t[] = {12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262};
     const int last = sizeof t / sizeof *t;
-    return freedoms < 1 ? INFINITY : t[(freedoms < last ? freedoms : last) - 1];
+    return t[(freedoms < last ? freedoms : last) - 1];
 }
 
 /* [pairs] */
@@ -133,7 +137,7 @@ static inline pairs pair_up(const table *t, const char *arm, const char *base, c
         p.mean += p.difference[i] / p.n;
     for (int i = 0; i < p.n; i++)
         p.half += (p.difference[i] - p.mean) * (p.difference[i] - p.mean);
-    p.half = student(p.n - 1) * sqrt(p.half / (p.n - 1) / p.n);
+    p.half = p.n < 2 ? INFINITY : student(p.n - 1) * sqrt(p.half / (p.n - 1) / p.n);
     return p;
 }
 /* [pairs] */
