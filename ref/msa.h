@@ -16,8 +16,15 @@
  * - Logits are scaled by 1/sqrt(width); every LSE is a natural logarithm.
  * - The library keeps no state and allocates nothing: a caller asks a stage for its workspace size
  *   and passes that much memory, 64-byte aligned or not. Input and output may not overlap.
- * - Non-finite input is not an error here: a NaN block score ranks as -inf, everything else follows
- *   IEEE arithmetic. (The program `msa` refuses such files.)
+ * - Non-finite input is not an error here. (The program `msa` refuses such files.) What a query attends to
+ *   follows IEEE arithmetic: where a NaN or an infinity in an attended key or value makes the formula's LSE
+ *   or element of O not finite, every implementation's is not finite either (NaN or an infinity, which one is
+ *   not promised), and it is never taken for "no token". Of what a query does not attend to, queries, keys
+ *   and index keys never matter; a NaN or an infinity in the VALUE of a token of the query's own sequence may
+ *   turn that channel of O into NaN where an implementation multiplies it by a weight of 0, never into another
+ *   number, and LSE not at all. Other sequences, padding and the unwritten rest of a page never matter.
+ * - A product of index query and key that is NaN counts as -inf. Every row of ids is well formed whatever
+ *   the input: min(k, local+1) blocks, ascending, then -1.
  * - Every function returns an ::msa_status and touches no output unless it returns ::MSA_OK.
  */
 #ifndef MSA_H
@@ -41,7 +48,7 @@ typedef enum msa_status {
     MSA_ERR_SIZE,        /**< a size is below 1, or a tensor would exceed PTRDIFF_MAX bytes */
     MSA_ERR_HEADS,       /**< n_heads is not a multiple of n_kv_heads */
     MSA_ERR_CAUSAL,      /**< more queries than keys */
-    MSA_ERR_SEQLENS,     /**< cu_q or cu_kv does not rise from 0 to n_q or n_kv */
+    MSA_ERR_SEQLENS,     /**< cu_q or cu_kv does not rise from 0 to n_q or n_kv, or a length does not fit in */
     MSA_ERR_IDS,         /**< a row of ids is not ascending visible blocks followed by -1 */
     MSA_ERR_PAGES,       /**< a page id or a length of a paged call is out of range */
     MSA_ERR_ROTARY,      /**< rot is odd, negative or wider than the head */
@@ -54,7 +61,12 @@ const char *msa_strerror(msa_status status);
 
 /* ---- Shape ---------------------------------------------------------------------------------- */
 
-/** The sizes of one call. `n_seqs` <= 1 means one sequence and ignores cu_q and cu_kv. */
+/** The sizes of one call. `n_seqs` <= 1 means one sequence, which needs no cu_q and cu_kv.
+ *
+ *  A padded batch: len_q and len_kv say how many of each sequence's queries and keys there are, the first ones
+ *  of its part of the arrays; 0 <= len_q[r] <= len_kv[r]. All that was said of T and S then holds for these
+ *  numbers: query i sits at position len_kv[r] - len_q[r] + i. Padding is never read, and the rows of padding
+ *  queries are written as those of a query that sees nothing: ids -1, O and gradients 0, LSE and scores -inf. */
 typedef struct msa_shape {
     int64_t n_q;          /**< T: queries, of all sequences together */
     int64_t n_kv;         /**< S: keys, of all sequences together; S >= T */
@@ -67,14 +79,16 @@ typedef struct msa_shape {
     int n_seqs;           /**< R: packed sequences */
     const int32_t *cu_q;  /**< [R+1] first query of each sequence, then n_q */
     const int32_t *cu_kv; /**< [R+1] first key of each sequence, then n_kv */
+    const int32_t *len_q;  /**< [R] queries of each sequence, or NULL: all that cu_q has room for */
+    const int32_t *len_kv; /**< [R] keys of each sequence, or NULL: all that cu_kv has room for */
 } msa_shape;
 
-/** One sequence of a packed batch: queries q0 .. q0+n_q-1 and keys kv0 .. kv0+n_kv-1. */
+/** One sequence of a packed batch: queries q0 .. q0+n_q-1 and keys kv0 .. kv0+n_kv-1, padding left out. */
 typedef struct msa_seq {
     int64_t q0, n_q, kv0, n_kv;
 } msa_seq;
 
-/** Checks sizes, divisibility, causality and cu_seqlens. */
+/** Checks sizes, divisibility, causality, cu_seqlens and lengths. */
 msa_status msa_check_shape(const msa_shape *s);
 
 /** Number of sequences, at least 1. */
@@ -83,8 +97,8 @@ int msa_n_seqs(const msa_shape *s);
 /** Sequence r of the batch. */
 msa_seq msa_get_seq(const msa_shape *s, int r);
 
-/** B = ceil(longest sequence's keys / block): the width of scores and mass. Block ids count from the
- *  start of their own sequence. */
+/** B = ceil(most keys that a sequence has room for / block): the width of scores and mass. Block ids count
+ *  from the start of their own sequence. */
 int64_t msa_n_blocks(const msa_shape *s);
 
 /** Checks that each of the [Hkv,T,k] rows holds 1..k strictly ascending visible blocks, then -1. */

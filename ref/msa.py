@@ -31,7 +31,8 @@ class Shape(c.Structure):
 
     _fields_ = [("n_q", c.c_int64), ("n_kv", c.c_int64), ("n_heads", c.c_int), ("n_kv_heads", c.c_int),
                 ("d_head", c.c_int), ("d_index", c.c_int), ("block", c.c_int), ("topk", c.c_int),
-                ("n_seqs", c.c_int), ("cu_q", c.c_void_p), ("cu_kv", c.c_void_p)]
+                ("n_seqs", c.c_int), ("cu_q", c.c_void_p), ("cu_kv", c.c_void_p), ("len_q", c.c_void_p),
+                ("len_kv", c.c_void_p)]
 
 
 class _Pages(c.Structure):

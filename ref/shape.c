@@ -15,7 +15,8 @@ const char *msa_strerror(msa_status status)
     case MSA_ERR_CAUSAL:
         return "there are more queries than keys";
     case MSA_ERR_SEQLENS:
-        return "the cumulative sequence lengths do not rise from 0 to the number of queries or keys";
+        return "the cumulative sequence lengths do not rise from 0 to the number of queries or keys, or a "
+               "length is more than they have room for";
     case MSA_ERR_IDS:
         return "a row of block ids is not strictly ascending visible blocks followed by -1";
     case MSA_ERR_PAGES:
@@ -37,18 +38,27 @@ static bool addressable(int64_t a, int64_t b, int64_t c)
     return a <= room && b <= room / a && c <= room / a / b;
 }
 
+/* Sequence r's part of the arrays, padding included. */
+static msa_seq room_of(const msa_shape *s, int r)
+{
+    if (!s->cu_q)
+        return (msa_seq){0, s->n_q, 0, s->n_kv};
+    return (msa_seq){s->cu_q[r], s->cu_q[r + 1] - s->cu_q[r], s->cu_kv[r], s->cu_kv[r + 1] - s->cu_kv[r]};
+}
+
 static msa_status check_seqlens(const msa_shape *s)
 {
-    if (s->n_seqs <= 1)
-        return s->n_q > s->n_kv ? MSA_ERR_CAUSAL : MSA_OK;
-    if (!s->cu_q || !s->cu_kv)
+    const int n = msa_n_seqs(s);
+    if (!s->cu_q != !s->cu_kv || (n > 1 && !s->cu_q))
         return MSA_ERR_NULL;
-    if (s->cu_q[0] != 0 || s->cu_kv[0] != 0 || s->cu_q[s->n_seqs] != s->n_q || s->cu_kv[s->n_seqs] != s->n_kv)
+    if (s->cu_q && (s->cu_q[0] != 0 || s->cu_kv[0] != 0 || s->cu_q[n] != s->n_q || s->cu_kv[n] != s->n_kv))
         return MSA_ERR_SEQLENS;
-    for (int r = 0; r < s->n_seqs; r++) {
-        if (s->cu_q[r + 1] < s->cu_q[r] || s->cu_kv[r + 1] < s->cu_kv[r])
+    for (int r = 0; r < n; r++) {
+        const msa_seq room = room_of(s, r), seq = msa_get_seq(s, r);
+        if (room.n_q < 0 || room.n_kv < 0 || seq.n_q < 0 || seq.n_kv < 0 || seq.n_q > room.n_q ||
+            seq.n_kv > room.n_kv)
             return MSA_ERR_SEQLENS;
-        if (s->cu_q[r + 1] - s->cu_q[r] > s->cu_kv[r + 1] - s->cu_kv[r])
+        if (seq.n_q > seq.n_kv)
             return MSA_ERR_CAUSAL;
     }
     return MSA_OK;
@@ -81,16 +91,17 @@ int msa_n_seqs(const msa_shape *s)
 
 msa_seq msa_get_seq(const msa_shape *s, int r)
 {
-    if (s->n_seqs <= 1)
-        return (msa_seq){0, s->n_q, 0, s->n_kv};
-    return (msa_seq){s->cu_q[r], s->cu_q[r + 1] - s->cu_q[r], s->cu_kv[r], s->cu_kv[r + 1] - s->cu_kv[r]};
+    msa_seq seq = room_of(s, r);
+    seq.n_q = s->len_q ? s->len_q[r] : seq.n_q;
+    seq.n_kv = s->len_kv ? s->len_kv[r] : seq.n_kv;
+    return seq;
 }
 
 int64_t longest_kv(const msa_shape *s)
 {
     int64_t longest = 0;
     for (int r = 0; r < msa_n_seqs(s); r++)
-        longest = max_i64(longest, msa_get_seq(s, r).n_kv);
+        longest = max_i64(longest, room_of(s, r).n_kv);
     return longest;
 }
 

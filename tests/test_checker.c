@@ -147,7 +147,7 @@ static void guards(void)
 /* ---- Selections ---------------------------------------------------------------------------------- */
 
 /** A case for verdict_ids: 4 blocks of one key, scores 1 2 2 0 for the last query (its local block is 3). */
-static const msa_shape four = {1, 4, 1, 1, 1, 1, 1, 3, 1, NULL, NULL};
+static const msa_shape four = {1, 4, 1, 1, 1, 1, 1, 3, 1, NULL, NULL, NULL, NULL};
 
 static verdict_selection judge_ids(const float ki[4], int32_t a, int32_t b, int32_t c, double tolerance)
 {

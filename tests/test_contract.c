@@ -10,7 +10,7 @@
 #include "../ref/cli/table.h"
 #include "check.h"
 
-static const msa_shape good = {4, 10, 4, 2, 8, 6, 4, 2, 1, NULL, NULL};
+static const msa_shape good = {4, 10, 4, 2, 8, 6, 4, 2, 1, NULL, NULL, NULL, NULL};
 
 /* ---- Shapes -------------------------------------------------------------------------------------- */
 
@@ -43,7 +43,7 @@ static void bad_sizes(void)
     expect_status(&c, "K beyond memory", MSA_ERR_SIZE, msa_check_shape(&huge));
     huge.n_q = most;
     expect_status(&c, "Q beyond memory", MSA_ERR_SIZE, msa_check_shape(&huge));
-    msa_shape many_blocks = {1, (int64_t)1 << 32, 1, 1, 1, 1, 1, 1, 1, NULL, NULL};
+    msa_shape many_blocks = {1, (int64_t)1 << 32, 1, 1, 1, 1, 1, 1, 1, NULL, NULL, NULL, NULL};
     expect_status(&c, "more blocks than an id can name", MSA_ERR_SIZE, msa_check_shape(&many_blocks));
     check_end(&c);
 }
@@ -109,7 +109,7 @@ static void geometry(void)
 // T = 2 queries at positions 10 and 11 of 12 keys, blocks of 4: the local block is 2.
 static void ids_contract(void)
 {
-    static const msa_shape s = {2, 12, 1, 1, 1, 1, 4, 3, 1, NULL, NULL};
+    static const msa_shape s = {2, 12, 1, 1, 1, 1, 4, 3, 1, NULL, NULL, NULL, NULL};
     static const struct {
         int32_t row[3];
         msa_status status;
@@ -179,7 +179,7 @@ static void topk_on_odd_scores(void)
     inputs_rng rng = {check_seed(1)};
     for (int round = 0; round < 2000; round++) {
         msa_shape s = {1, 1 + inputs_below(&rng, 40),      1, 1,    1,   1,
-                       1, 1 + (int)inputs_below(&rng, 20), 1, NULL, NULL};
+                       1, 1 + (int)inputs_below(&rng, 20), 1, NULL, NULL, NULL, NULL};
         s.n_q = 1 + inputs_below(&rng, s.n_kv);
         int64_t blocks = msa_n_blocks(&s);
         float *scores = check_floats(s.n_q * blocks);
@@ -200,7 +200,7 @@ static void topk_on_odd_scores(void)
 static void one_selection(check_case *c, const char *what, const float keys[24], int topk,
                           const int32_t *expected)
 {
-    const msa_shape s = {1, 24, 1, 1, 1, 1, 4, topk, 1, NULL, NULL};
+    const msa_shape s = {1, 24, 1, 1, 1, 1, 4, topk, 1, NULL, NULL, NULL, NULL};
     const float qi = 1;
     int32_t ids[3];
     double work[256];

@@ -12,7 +12,7 @@
 /* ---- Cost ---------------------------------------------------------------------------------------- */
 
 // MiniMax-M3: 64 query and 4 KV heads of 128, index heads of 128, 16 blocks of 128.
-static const msa_shape m3 = {1, 1, 64, 4, 128, 128, 128, 16, 1, NULL, NULL};
+static const msa_shape m3 = {1, 1, 64, 4, 128, 128, 128, 16, 1, NULL, NULL, NULL, NULL};
 
 static void table_row(check_case *c, int64_t n, const char *expected)
 {
@@ -59,7 +59,7 @@ static void cost_table(void)
  */
 static void one_recall(check_case *c, int32_t a, int32_t b, double block_recall, double score_recall)
 {
-    static const msa_shape s = {1, 6, 2, 1, 1, 1, 2, 2, 1, NULL, NULL};
+    static const msa_shape s = {1, 6, 2, 1, 1, 1, 2, 2, 1, NULL, NULL, NULL, NULL};
     const float q[2] = {1, 0}, k[6] = {logf(8), logf(4), 0, 0, 0, 0};
     const int32_t ids[2] = {a, b};
     double work[64];
@@ -88,7 +88,7 @@ static void recall_by_hand(void)
 // Queries whose blocks are all selected do not count; without any other there is no average.
 static void nothing_to_average(void)
 {
-    static const msa_shape s = {4, 4, 1, 1, 1, 1, 2, 2, 1, NULL, NULL};
+    static const msa_shape s = {4, 4, 1, 1, 1, 1, 2, 2, 1, NULL, NULL, NULL, NULL};
     const float x[4] = {1, 2, 3, 4};
     const int32_t ids[8] = {0, -1, 0, -1, 0, 1, 0, 1};
     double work[64];

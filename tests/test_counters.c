@@ -108,7 +108,7 @@ static void picture(const trial *t)
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
-    const msa_shape small = {12, 300, 8, 2, 64, 64, 32, 3, 1, NULL, NULL};
+    const msa_shape small = {12, 300, 8, 2, 64, 64, 32, 3, 1, NULL, NULL, NULL, NULL};
     const trial_options options = {.seed = 3};
     const msa_kernel *k;
     trial t;

@@ -129,8 +129,8 @@ static void step_equals_contiguous(check_case *c, const msa_shape *s, inputs_pat
 }
 
 static const int lengths[][4] = {{127, 128, 129, 16}, {16, 129, 700, 128}, {128, 127, 256, 513}};
-static const msa_shape sizes = {1, 1, 4, 2, 16, 12, 128, 3, 1, NULL, NULL},
-                       narrow = {1, 1, 2, 2, 8, 8, 16, 4, 1, NULL, NULL};
+static const msa_shape sizes = {1, 1, 4, 2, 16, 12, 128, 3, 1, NULL, NULL, NULL, NULL},
+                       narrow = {1, 1, 2, 2, 8, 8, 16, 4, 1, NULL, NULL, NULL, NULL};
 
 static void reference(void)
 {
@@ -254,7 +254,7 @@ static void refusals(void)
     check_case c = check_begin("page ids and lengths out of range are refused before anything runs");
     const int32_t cu_q[] = {0, 2, 4}, cu_kv[] = {0, 96, 192}, odd_kv[] = {0, 64, 192};
     int32_t table[6] = {4, 0, -1, 3, 1, 2}, lens[2] = {64, 96};
-    const msa_shape good = {4, 192, 2, 1, 64, 64, 32, 2, 2, cu_q, cu_kv};
+    const msa_shape good = {4, 192, 2, 1, 64, 64, 32, 2, 2, cu_q, cu_kv, NULL, NULL};
     const msa_pages p = {5, table, lens, NULL, NULL};
     check_true(&c, msa_check_pages(&good, &p) == MSA_OK, "a good call");
     const struct {
@@ -470,8 +470,8 @@ static void appending_step(check_case *c, const msa_shape *s, const char *kernel
     check_release(mark);
 }
 
-static const msa_shape fast = {1, 1, 4, 2, 64, 64, 32, 3, 1, NULL, NULL},
-                       wide = {1, 1, 16, 1, 128, 128, 128, 2, 1, NULL, NULL};
+static const msa_shape fast = {1, 1, 4, 2, 64, 64, 32, 3, 1, NULL, NULL, NULL, NULL},
+                       wide = {1, 1, 16, 1, 128, 128, 128, 2, 1, NULL, NULL, NULL, NULL};
 
 static void appending(void)
 {

@@ -19,19 +19,19 @@
 // Past the tiles of the fast path: many queries, keys in several chunks, borders just before and after.
 static const int32_t long_q[] = {0, 129, 130, 200}, long_kv[] = {0, 129, 530, 600};
 static const msa_shape large_shapes[] = {
-    {257, 257, 4, 2, 16, 16, 16, 4, 1, NULL, NULL},
-    {40, 2113, 4, 2, 8, 8, 32, 5, 1, NULL, NULL},
-    {3, 4225, 4, 1, 8, 8, 128, 3, 1, NULL, NULL},
-    {10, 2200, 2, 2, 8, 8, 2100, 2, 1, NULL, NULL}, // a block longer than a chunk of keys
-    {5, 60, 260, 130, 4, 4, 16, 3, 1, NULL, NULL},  // more groups than a chunk has rows
-    {200, 600, 4, 2, 8, 8, 16, 6, 3, long_q, long_kv},
+    {257, 257, 4, 2, 16, 16, 16, 4, 1, NULL, NULL, NULL, NULL},
+    {40, 2113, 4, 2, 8, 8, 32, 5, 1, NULL, NULL, NULL, NULL},
+    {3, 4225, 4, 1, 8, 8, 128, 3, 1, NULL, NULL, NULL, NULL},
+    {10, 2200, 2, 2, 8, 8, 2100, 2, 1, NULL, NULL, NULL, NULL}, // a block longer than a chunk of keys
+    {5, 60, 260, 130, 4, 4, 16, 3, 1, NULL, NULL, NULL, NULL},  // more groups than a chunk has rows
+    {200, 600, 4, 2, 8, 8, 16, 6, 3, long_q, long_kv, NULL, NULL},
     {70, 2500, 32, 2, 16, 16, 64, 3, 1, NULL,
-     NULL}, // groups that fill a vector, and keys past the short rows
+     NULL, NULL, NULL}, // groups that fill a vector, and keys past the short rows
     {16, 2300, 17, 1, 20, 12, 48, 3, 1, NULL,
-     NULL}, // a head more than a vector holds; widths that are no multiple
-    {1, 2600, 16, 1, 32, 32, 100, 5, 1, NULL, NULL}, // one query, blocks that 64 does not divide
+     NULL, NULL, NULL}, // a head more than a vector holds; widths that are no multiple
+    {1, 2600, 16, 1, 32, 32, 100, 5, 1, NULL, NULL, NULL, NULL}, // one query, blocks that 64 does not divide
     {17, 2600, 12, 1, 16, 16, 600, 3, 1, NULL,
-     NULL}, // a query more than few; blocks longer than a product's keys
+     NULL, NULL, NULL}, // a query more than few; blocks longer than a product's keys
 };
 static const inputs_pattern large_patterns[] = {INPUTS_NORMAL, INPUTS_PEAKED, INPUTS_TIES};
 
@@ -295,7 +295,7 @@ static void small_workspaces(void)
 {
     static const msa_stage stages[] = {MSA_STAGE_DENSE,  MSA_STAGE_INDEX,    MSA_STAGE_SPARSE,
                                        MSA_STAGE_DECODE, MSA_STAGE_BACKWARD, MSA_STAGE_KL};
-    const msa_shape s = {4096, 1 << 20, 64, 4, 128, 128, 128, 16, 1, NULL, NULL};
+    const msa_shape s = {4096, 1 << 20, 64, 4, 128, 128, 128, 16, 1, NULL, NULL, NULL, NULL};
     check_case c = check_begin("4096 queries over a million keys in 500 MB a thread");
     int threads = 1;
 #ifdef _OPENMP
@@ -367,7 +367,7 @@ static void reads_bf16(void)
 // roundings.
 static void equal_logits(int64_t n_q)
 {
-    const msa_shape s = {n_q, 1 << 20, 1, 1, 4, 4, 128, 16, 1, NULL, NULL};
+    const msa_shape s = {n_q, 1 << 20, 1, 1, 4, 4, 128, 16, 1, NULL, NULL, NULL, NULL};
     const msa_kernel *k = msa_fast_ops.stage[MSA_STAGE_DENSE];
     const int64_t n = s.n_kv * s.d_head;
     float *zero = check_floats(n), *ones = check_floats(n), *o = check_floats(n_q * 4),

@@ -230,7 +230,7 @@ static void scratch()
         double most = 0;
         bool ok = true;
         for (int64_t n = 1 << 13; n <= 1 << 20; n *= 2) {
-            const msa_shape s = {n, n, 64, 4, 128, 128, 128, 16, 1, nullptr, nullptr};
+            const msa_shape s = {n, n, 64, 4, 128, 128, 128, 16, 1, nullptr, nullptr, nullptr, nullptr};
             msa_plan plan;
             ok = ok && msa_plan_make(&plan, msa_engine(), kernel, &s, MSA_BF16) == MSA_OK;
             most = std::fmax(most, ok ? (double)plan.workspace : 0);
@@ -280,14 +280,14 @@ int main()
 {
     std::mt19937 rng(11);
     // Block 0 is everybody's: two items of 192 queries at most, so that dK and dV are merged.
-    Problem hot = make({200, 330, 3, 1, 64, 64, 32, 3, 1, nullptr, nullptr}, false, rng);
-    Problem two = make({70, 330, 6, 2, 64, 64, 32, 3, 1, nullptr, nullptr}, false, rng);
-    Problem all = make({70, 150, 6, 2, 64, 64, 32, 3, 1, nullptr, nullptr}, true, rng);
+    Problem hot = make({200, 330, 3, 1, 64, 64, 32, 3, 1, nullptr, nullptr, nullptr, nullptr}, false, rng);
+    Problem two = make({70, 330, 6, 2, 64, 64, 32, 3, 1, nullptr, nullptr, nullptr, nullptr}, false, rng);
+    Problem all = make({70, 150, 6, 2, 64, 64, 32, 3, 1, nullptr, nullptr, nullptr, nullptr}, true, rng);
     // Blocks that wgmma takes, with one warpgroup and with two.
-    Problem hotter = make({300, 330, 3, 1, 64, 64, 64, 2, 1, nullptr, nullptr}, false, rng);
-    Problem narrow = make({70, 330, 6, 2, 64, 64, 64, 3, 1, nullptr, nullptr}, false, rng);
-    Problem wide = make({150, 700, 4, 1, 128, 128, 128, 2, 1, nullptr, nullptr}, false, rng);
-    Problem whole = make({40, 300, 6, 2, 64, 64, 128, 3, 1, nullptr, nullptr}, true, rng);
+    Problem hotter = make({300, 330, 3, 1, 64, 64, 64, 2, 1, nullptr, nullptr, nullptr, nullptr}, false, rng);
+    Problem narrow = make({70, 330, 6, 2, 64, 64, 64, 3, 1, nullptr, nullptr, nullptr, nullptr}, false, rng);
+    Problem wide = make({150, 700, 4, 1, 128, 128, 128, 2, 1, nullptr, nullptr, nullptr, nullptr}, false, rng);
+    Problem whole = make({40, 300, 6, 2, 64, 64, 128, 3, 1, nullptr, nullptr, nullptr, nullptr}, true, rng);
     equal_bits(hot, "backward/deterministic", true, true, 20);
     equal_bits(hot, "backward/deterministic", true, false, 9);
     equal_bits(two, "kl/deterministic", false, true, 20);

@@ -17,10 +17,10 @@
 
 static const int32_t packed_q[] = {0, 1, 4, 9}, packed_kv[] = {0, 1, 7, 12};
 static const msa_shape shapes[] = {
-    {7, 13, 4, 2, 6, 5, 4, 2, 1, NULL, NULL},
-    {9, 9, 3, 3, 3, 4, 2, 3, 1, NULL, NULL},
-    {6, 6, 4, 1, 5, 3, 1, 2, 1, NULL, NULL},
-    {9, 12, 4, 2, 4, 4, 2, 2, 3, packed_q, packed_kv},
+    {7, 13, 4, 2, 6, 5, 4, 2, 1, NULL, NULL, NULL, NULL},
+    {9, 9, 3, 3, 3, 4, 2, 3, 1, NULL, NULL, NULL, NULL},
+    {6, 6, 4, 1, 5, 3, 1, 2, 1, NULL, NULL, NULL, NULL},
+    {9, 12, 4, 2, 4, 4, 2, 2, 3, packed_q, packed_kv, NULL, NULL},
 };
 
 /* ---- A problem whose inputs can be varied -------------------------------------------------------- */

@@ -242,16 +242,16 @@ static void refusals(void)
 {
     check_case c = check_begin("plans refuse what no kernel takes");
     msa_plan plan;
-    const msa_shape good = {100, 300, 32, 2, 128, 128, 128, 16, 1, NULL, NULL};
+    const msa_shape good = {100, 300, 32, 2, 128, 128, 128, 16, 1, NULL, NULL, NULL, NULL};
     const struct {
         const char *kernel, *why;
         msa_shape s;
-    } bad[] = {{"dense/naive", "dh 96", {100, 300, 32, 2, 96, 128, 128, 16, 1, NULL, NULL}},
-               {"dense/naive", "a group of 17", {100, 300, 17, 1, 64, 64, 32, 16, 1, NULL, NULL}},
-               {"sparse/naive", "block 16", {100, 300, 32, 2, 128, 128, 16, 16, 1, NULL, NULL}},
-               {"topk/warp", "k 33", {100, 300, 32, 2, 128, 128, 128, 33, 1, NULL, NULL}},
-               {"decode/naive", "17 queries", {17, 300, 32, 2, 128, 128, 128, 16, 1, NULL, NULL}},
-               {"index/naive", "di 32", {100, 300, 32, 2, 128, 32, 128, 16, 1, NULL, NULL}}};
+    } bad[] = {{"dense/naive", "dh 96", {100, 300, 32, 2, 96, 128, 128, 16, 1, NULL, NULL, NULL, NULL}},
+               {"dense/naive", "a group of 17", {100, 300, 17, 1, 64, 64, 32, 16, 1, NULL, NULL, NULL, NULL}},
+               {"sparse/naive", "block 16", {100, 300, 32, 2, 128, 128, 16, 16, 1, NULL, NULL, NULL, NULL}},
+               {"topk/warp", "k 33", {100, 300, 32, 2, 128, 128, 128, 33, 1, NULL, NULL, NULL, NULL}},
+               {"decode/naive", "17 queries", {17, 300, 32, 2, 128, 128, 128, 16, 1, NULL, NULL, NULL, NULL}},
+               {"index/naive", "di 32", {100, 300, 32, 2, 128, 32, 128, 16, 1, NULL, NULL, NULL, NULL}}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         check_true(&c, msa_plan_make(&plan, device, bad[i].kernel, &bad[i].s, MSA_F32) == MSA_ERR_UNSUPPORTED,
                    "%s takes %s", bad[i].kernel, bad[i].why);
@@ -288,7 +288,7 @@ int main(int argc, char **argv)
     if (!choose_device())
         return check_done();
     const char *only = argc > 2 ? argv[2] : NULL;
-    const msa_shape small = {20, 150, 6, 2, 64, 64, 32, 3, 1, NULL, NULL};
+    const msa_shape small = {20, 150, 6, 2, 64, 64, 32, 3, 1, NULL, NULL, NULL, NULL};
     msa_shape step = small;
     step.n_q = 3;
     const msa_kernel *k;

@@ -390,6 +390,7 @@ static void packed_equals_one_by_one(const msa_shape *s, msa_attention mode)
         msa_seq seq = msa_get_seq(s, n);
         msa_shape one = *s;
         one.n_seqs = 1;
+        one.cu_q = one.cu_kv = NULL;
         one.n_q = seq.n_q;
         one.n_kv = seq.n_kv;
         msa_layer_state st = new_state(&one);
@@ -454,8 +455,8 @@ static void layer_refusals(const msa_shape *s)
 int main(int argc, char **argv)
 {
     static const int32_t packed[] = {0, 4, 5, 9};
-    static const msa_shape plain = {9, 9, 4, 2, 6, 3, 2, 2, 1, NULL, NULL};
-    static const msa_shape batch = {9, 9, 2, 2, 4, 8, 2, 1, 3, packed, packed};
+    static const msa_shape plain = {9, 9, 4, 2, 6, 3, 2, 2, 1, NULL, NULL, NULL, NULL};
+    static const msa_shape batch = {9, 9, 2, 2, 4, 8, 2, 1, 3, packed, packed, NULL, NULL};
     static const msa_ops *const sets[] = {&msa_ref_ops, &msa_fast_ops};
     check_start(argc, argv);
     norm_equals_twin(7, 1, 1e-6, 1);

@@ -15,8 +15,8 @@
 #include "../ref/cli/selections.h"
 #include "check.h"
 
-static const msa_shape small = {256, 1 << 17, 16, 1, 128, 128, 128, 16, 1, NULL, NULL};
-static const msa_shape large = {4096, 1 << 20, 64, 4, 128, 128, 128, 16, 1, NULL, NULL};
+static const msa_shape small = {256, 1 << 17, 16, 1, 128, 128, 128, 16, 1, NULL, NULL, NULL, NULL};
+static const msa_shape large = {4096, 1 << 20, 64, 4, 128, 128, 128, 16, 1, NULL, NULL, NULL, NULL};
 
 // Inputs and outputs that a run has touched, in bytes.
 static size_t held;

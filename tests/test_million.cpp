@@ -175,7 +175,7 @@ static bool run_ends(const char *kernel, const Tensors &a, const Ends &ends)
     const msa_device *engine = msa_engine();
     msa_plan plan;
     const msa_shape shape = {tokens,     tokens, (int)heads, (int)heads, d,      d,
-                             (int)block, k,      1,          nullptr,    nullptr};
+                             (int)block, k,      1,          nullptr, nullptr, nullptr, nullptr};
     if (msa_plan_make(&plan, engine, kernel, &shape, MSA_F32) != MSA_OK)
         return false;
     const bool is_index = std::string(kernel).find("index/") == 0,
@@ -343,7 +343,7 @@ static void judge_step(const Step &a, const std::vector<std::vector<int32_t>> &i
                          k,
                          1,
                          nullptr,
-                         nullptr};
+                         nullptr, nullptr, nullptr};
     const msa_device *engine = msa_engine();
     const int32_t length = (int32_t)s.n_kv;
     std::vector<int32_t> found((size_t)(Step::groups * k));

@@ -27,7 +27,7 @@ using std::vector;
 
 static const msa_device *device;
 static const string both[] = {"prefill/union", "prefill/kv_outer"};
-static const msa_shape sizes = {0, 0, 16, 2, 64, 64, 32, 3, 1, nullptr, nullptr};
+static const msa_shape sizes = {0, 0, 16, 2, 64, 64, 32, 3, 1, nullptr, nullptr, nullptr, nullptr};
 constexpr size_t fence = 4096;
 
 /* ---- Memory of the device, poisoned, and fenced behind its end ----------------------------------------- */

@@ -269,6 +269,7 @@ static void packed_equals_one_by_one(const msa_shape *s, uint64_t salt)
         one.n_q = seq.n_q;
         one.n_kv = seq.n_kv;
         one.n_seqs = 1;
+        one.cu_q = one.cu_kv = NULL;
         problem p = cut(&batch, &one, seq);
         double part;
         run_all(&p, KL_WEIGHT * (double)seq.n_q / (double)s->n_q, &part);

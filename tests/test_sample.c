@@ -8,7 +8,7 @@
 #include "../ref/cli/sample.h"
 #include "check.h"
 
-static const msa_shape shape = {24, 60, 4, 2, 16, 8, 8, 3, 1, NULL, NULL};
+static const msa_shape shape = {24, 60, 4, 2, 16, 8, 8, 3, 1, NULL, NULL, NULL, NULL};
 
 // The array whose middle element the kernels below spoil, and how; ARRAY_N: none.
 static subject_array victim;

@@ -53,7 +53,7 @@ static double hottest_share(const msa_shape *s, const int32_t *ids, int r)
 
 static void long_context(void)
 {
-    const msa_shape s = {8192, 8192, 4, 2, 64, 64, 32, 16, 1, NULL, NULL};
+    const msa_shape s = {8192, 8192, 4, 2, 64, 64, 32, 16, 1, NULL, NULL, NULL, NULL};
     const int64_t n = s.n_kv_heads * s.n_q * s.topk;
     int32_t *ids = check_ints(n);
     double size[SELECTION_N], hot[SELECTION_N];
@@ -79,7 +79,7 @@ static void long_context(void)
 static void counts(void)
 {
     // Ten queries at positions 2..11, blocks of 4, two ids a row, one group.
-    const msa_shape s = {10, 12, 1, 1, 8, 8, 4, 2, 1, NULL, NULL};
+    const msa_shape s = {10, 12, 1, 1, 8, 8, 4, 2, 1, NULL, NULL, NULL, NULL};
     const int32_t ids[20] = {0, -1, 0, -1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 2, 0, 2, 0, 2, 1, 2};
     tap(selection_union8(&s, ids) == 3, "union8 counts blocks of full eights once");
     tap(selection_pairs(&s, ids) == 3 + 4 + (5 + 6 + 7 + 8) + (5 + 6 + 7 + 8),

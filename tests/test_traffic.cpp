@@ -465,7 +465,7 @@ static void judge_step(const msa_shape &sizes, int t, const vector<int32_t> &len
 /// most 14.
 static void judge_choice(int blocks, std::mt19937 &rng)
 {
-    const msa_shape s = {64, 2048, 16, 1, 64, 64, 32, 4, 1, nullptr, nullptr};
+    const msa_shape s = {64, 2048, 16, 1, 64, 64, 32, 4, 1, nullptr, nullptr, nullptr, nullptr};
     Problem p;
     p.s = s;
     p.q = draw((size_t)(s.n_q * s.n_heads * s.d_head), rng);
@@ -497,8 +497,8 @@ static void judge_choice(int blocks, std::mt19937 &rng)
 int main()
 {
     std::mt19937 rng(7);
-    const msa_shape m3 = {1, 1, 16, 1, 128, 128, 128, 4, 1, nullptr, nullptr},
-                    little = {1, 1, 8, 2, 64, 64, 32, 4, 1, nullptr, nullptr};
+    const msa_shape m3 = {1, 1, 16, 1, 128, 128, 128, 4, 1, nullptr, nullptr, nullptr, nullptr},
+                    little = {1, 1, 8, 2, 64, 64, 32, 4, 1, nullptr, nullptr, nullptr, nullptr};
     for (int small = 0; small < 2; small++) {
         judge_step(m3, 1, {3000, 129, 700, 1}, small, rng);
         judge_step(little, 3, {2100, 40, 33, 900}, small, rng);
@@ -511,16 +511,16 @@ int main()
             judge_step(m3, 1, lens, small, rng);
         }
     }
-    judge_index({300, 400, 8, 2, 64, 64, 32, 4, 1, nullptr, nullptr}, 1, rng);
-    judge_index({96, 1500, 64, 4, 128, 128, 128, 16, 1, nullptr, nullptr}, 1, rng);
-    judge_index({40, 3000, 4, 2, 64, 64, 32, 4, 1, nullptr, nullptr}, 11, rng);
-    judge_index({9, 4100, 16, 1, 128, 128, 128, 16, 1, nullptr, nullptr}, 4, rng);
+    judge_index({300, 400, 8, 2, 64, 64, 32, 4, 1, nullptr, nullptr, nullptr, nullptr}, 1, rng);
+    judge_index({96, 1500, 64, 4, 128, 128, 128, 16, 1, nullptr, nullptr, nullptr, nullptr}, 1, rng);
+    judge_index({40, 3000, 4, 2, 64, 64, 32, 4, 1, nullptr, nullptr, nullptr, nullptr}, 11, rng);
+    judge_index({9, 4100, 16, 1, 128, 128, 128, 16, 1, nullptr, nullptr, nullptr, nullptr}, 4, rng);
     const int eights = 8, k = 4; // as in judge_choice()
     judge_choice(eights * crossing * k, rng);
     judge_choice(eights * crossing * k + 1, rng);
-    const msa_shape shapes[] = {{64, 2048, 32, 2, 128, 128, 128, 8, 1, nullptr, nullptr},
-                                {150, 1000, 8, 2, 64, 64, 64, 4, 1, nullptr, nullptr},
-                                {90, 517, 16, 1, 128, 128, 32, 6, 1, nullptr, nullptr}};
+    const msa_shape shapes[] = {{64, 2048, 32, 2, 128, 128, 128, 8, 1, nullptr, nullptr, nullptr, nullptr},
+                                {150, 1000, 8, 2, 64, 64, 64, 4, 1, nullptr, nullptr, nullptr, nullptr},
+                                {90, 517, 16, 1, 128, 128, 32, 6, 1, nullptr, nullptr, nullptr, nullptr}};
     for (const msa_shape &s : shapes) {
         Problem p;
         p.s = s;

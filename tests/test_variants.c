@@ -12,9 +12,9 @@
 
 static const int32_t packed[] = {0, 9, 10, 40};
 static const msa_shape shapes[] = {
-    {40, 40, 4, 2, 4, 8, 4, 3, 1, NULL, NULL},
-    {40, 40, 2, 2, 4, 8, 2, 4, 3, packed, packed},
-    {5, 40, 2, 1, 4, 8, 4, 3, 1, NULL, NULL},
+    {40, 40, 4, 2, 4, 8, 4, 3, 1, NULL, NULL, NULL, NULL},
+    {40, 40, 2, 2, 4, 8, 2, 4, 3, packed, packed, NULL, NULL},
+    {5, 40, 2, 1, 4, 8, 4, 3, 1, NULL, NULL, NULL, NULL},
 };
 
 /** Inputs that are small integers: sums and means over 2 or 4 keys are exact. */
@@ -156,7 +156,7 @@ static void random_is_even(void)
 {
     check_case c = check_begin("selector random takes every block about as often");
     const msa_shape s = {512, 1024, 2, 2,    4,   8,
-                         64,  5,    1, NULL, NULL}; // blocks 0..7 come before every local one
+                         64,  5,    1, NULL, NULL, NULL, NULL}; // blocks 0..7 come before every local one
     problem p = choose(&c, &s, SELECT_RANDOM);
     int taken[8] = {0}, rows = 0;
     double expected = 0;
@@ -185,7 +185,7 @@ static void plain_is_untouched(void)
 static void reverse_kl_by_hand(void)
 {
     check_case c = check_begin("msa_kl_reverse by hand");
-    const msa_shape s = {1, 2, 1, 1, 1, 1, 2, 1, 1, NULL, NULL};
+    const msa_shape s = {1, 2, 1, 1, 1, 1, 2, 1, 1, NULL, NULL, NULL, NULL};
     const float q[] = {0}, k[] = {1, -1}, qi[] = {1}, ki[] = {(float)log(3), 0}; // u = 3/4, 1/4
     float dqi[1], dki[2];
     double loss;

@@ -25,23 +25,23 @@ typedef struct vector_case {
 /* clang-format off */
 static const vector_case cases[] = {
     /*            T   S  Hq Hkv  dh   di Bk k */
-    {"tiny",    { 8,  8,  2, 1,   4,   4, 2, 2, 1, NULL, NULL}, INPUTS_NORMAL,
+    {"tiny",    { 8,  8,  2, 1,   4,   4, 2, 2, 1, NULL, NULL, NULL, NULL}, INPUTS_NORMAL,
      "small enough to follow by hand"},
-    {"prefix",  {13, 45,  4, 2,  16,   8, 8, 3, 1, NULL, NULL}, INPUTS_NORMAL,
+    {"prefix",  {13, 45,  4, 2,  16,   8, 8, 3, 1, NULL, NULL, NULL, NULL}, INPUTS_NORMAL,
      "T < S: 32 cached tokens, a partial last block, di < dh"},
-    {"decode",  { 1, 61,  4, 2,  16,  16, 8, 3, 1, NULL, NULL}, INPUTS_PEAKED,
+    {"decode",  { 1, 61,  4, 2,  16,  16, 8, 3, 1, NULL, NULL, NULL, NULL}, INPUTS_PEAKED,
      "one new token, peaked softmax"},
-    {"dense",   {40, 40,  4, 2,  16,  16, 8, 8, 1, NULL, NULL}, INPUTS_NORMAL,
+    {"dense",   {40, 40,  4, 2,  16,  16, 8, 8, 1, NULL, NULL, NULL, NULL}, INPUTS_NORMAL,
      "k exceeds the number of blocks: equals dense attention, ids end in -1"},
-    {"ties",    {48, 48,  4, 2,   8,   8, 4, 4, 1, NULL, NULL}, INPUTS_TIES,
+    {"ties",    {48, 48,  4, 2,   8,   8, 4, 4, 1, NULL, NULL, NULL, NULL}, INPUTS_TIES,
      "small integers, whole blocks tie: the lower id wins"},
-    {"group1",  {33, 33,  3, 3,   7,   5, 4, 3, 1, NULL, NULL}, INPUTS_NORMAL,
+    {"group1",  {33, 33,  3, 3,   7,   5, 4, 3, 1, NULL, NULL, NULL, NULL}, INPUTS_NORMAL,
      "Hq = Hkv, odd widths"},
-    {"block1",  {19, 19,  4, 2,   8,  12, 1, 4, 1, NULL, NULL}, INPUTS_NORMAL,
+    {"block1",  {19, 19,  4, 2,   8,  12, 1, 4, 1, NULL, NULL, NULL, NULL}, INPUTS_NORMAL,
      "a block is a single token, di > dh"},
-    {"local",   {23, 30,  4, 1,   8,   8, 7, 1, 1, NULL, NULL}, INPUTS_NORMAL,
+    {"local",   {23, 30,  4, 1,   8,   8, 7, 1, 1, NULL, NULL, NULL, NULL}, INPUTS_NORMAL,
      "k = 1: the local block alone"},
-    {"m3heads", { 2, 60, 64, 4, 128, 128, 8, 4, 1, NULL, NULL}, INPUTS_NORMAL,
+    {"m3heads", { 2, 60, 64, 4, 128, 128, 8, 4, 1, NULL, NULL, NULL, NULL}, INPUTS_NORMAL,
      "64 query and 4 KV heads of 128, as in MiniMax-M3"},
 };
 /* clang-format on */

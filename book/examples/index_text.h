@@ -27,7 +27,7 @@ static inline uint16_t *integers(const msa_device *engine, float *x, long n, uns
 static inline index_text begin_text(const msa_device *engine, int n_blocks)
 {
     const long n = (long)n_blocks * KEYS;
-    index_text x = {.s = {1, n, 1, 1, WIDTH, WIDTH, KEYS, 1, 1, NULL, NULL}};
+    index_text x = {.s = {1, n, 1, 1, WIDTH, WIDTH, KEYS, 1, 1, NULL, NULL, NULL, NULL}};
     float *qi = room(WIDTH, sizeof *qi), *ki = room(n * WIDTH, sizeof *ki);
     void *work = room(1, msa_workspace(NULL, &x.s));
     x.found = engine->alloc((size_t)n_blocks * sizeof(float));

@@ -11,7 +11,7 @@
 enum { QUERIES = 64, KEYS = 1500, HEADS = 4, D = 64, BLOCK = 64, TOPK = 16 };
 enum { ROWS = QUERIES * HEADS, SIZE = ROWS * D };
 
-static const msa_shape mistakes_shape = {QUERIES, KEYS, HEADS, 1, D, D, BLOCK, TOPK, 1, NULL, NULL};
+static const msa_shape mistakes_shape = {QUERIES, KEYS, HEADS, 1, D, D, BLOCK, TOPK, 1, NULL, NULL, NULL, NULL};
 
 typedef enum mistake {
     NO_MISTAKE,

@@ -18,7 +18,7 @@ typedef struct stage_point {
 /* A prefill of STAGE_TOKENS tokens with a random selection, and one token decoded after as many. */
 static inline void stages_of(stage_point p[STAGES])
 {
-    msa_shape s = {STAGE_TOKENS, STAGE_TOKENS, 64, 4, 128, 128, 128, 16, 1, NULL, NULL}, one = s;
+    msa_shape s = {STAGE_TOKENS, STAGE_TOKENS, 64, 4, 128, 128, 128, 16, 1, NULL, NULL, NULL, NULL}, one = s;
     one.n_q = 1;
     int32_t *ids = room(4L * STAGE_TOKENS * 16, sizeof *ids), last[4 * 16];
     selection_draw(&s, SELECTION_RANDOM, 1, ids);

@@ -108,8 +108,8 @@ static int choose_kernels(bench *b)
 static msa_shape usual_shape(const bench *b)
 {
     if (b->device && strcmp(b->device->name, "simt") == 0)
-        return (msa_shape){64, 64, 16, 1, 128, 128, 32, 2, 1, NULL, NULL};
-    return (msa_shape){4096, 4096, 64, 4, 128, 128, 128, 16, 1, NULL, NULL};
+        return (msa_shape){64, 64, 16, 1, 128, 128, 32, 2, 1, NULL, NULL, NULL, NULL};
+    return (msa_shape){4096, 4096, 64, 4, 128, 128, 128, 16, 1, NULL, NULL, NULL, NULL};
 }
 
 /* Sequences of equal lengths. */

@@ -160,7 +160,7 @@ static int compare_request(const char *command, step *a, int r)
     const msa_seq seq = msa_get_seq(all, r);
     const int64_t n = a->pages.lens[r];
     msa_shape s = *all;
-    s.n_q = seq.n_q, s.n_kv = n, s.n_seqs = 1, s.cu_q = s.cu_kv = NULL;
+    s.n_q = seq.n_q, s.n_kv = n, s.n_seqs = 1, s.cu_q = s.cu_kv = s.len_q = s.len_kv = NULL;
     const size_t recall = msa_recall_workspace(&s), index = msa_ref_ops.stage[MSA_STAGE_INDEX]->workspace(&s);
     float *k = gather(command, a, r, n, CLI_K_PAGES, (int64_t)s.n_kv_heads * s.d_head),
           *ki = gather(command, a, r, n, CLI_KI_PAGES, s.d_index);

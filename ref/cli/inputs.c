@@ -205,35 +205,35 @@ static const int32_t pair_q[] = {0, 3, 6}, pair_kv[] = {0, 261, 264};
 
 //         T    S  Hq Hkv  dh   di   Bk  k
 const msa_shape inputs_shapes[] = {
-    {1, 1, 1, 1, 1, 1, 1, 1, 1, NULL, NULL},          // the smallest
-    {1, 45, 4, 2, 16, 8, 8, 3, 1, NULL, NULL},        // decoding one token
-    {5, 5, 2, 1, 8, 8, 16, 2, 1, NULL, NULL},         // less than a block, one KV head
-    {37, 37, 4, 2, 16, 16, 8, 2, 1, NULL, NULL},      // a partial last block
-    {29, 61, 6, 3, 12, 20, 8, 3, 1, NULL, NULL},      // a prefix, di > dh
-    {33, 33, 3, 3, 7, 5, 4, 3, 1, NULL, NULL},        // Hq = Hkv, odd widths
-    {40, 40, 4, 1, 16, 8, 8, 9, 1, NULL, NULL},       // k exceeds the number of blocks
-    {19, 19, 4, 2, 8, 8, 1, 4, 1, NULL, NULL},        // block 1
-    {23, 50, 4, 2, 8, 12, 7, 1, 1, NULL, NULL},       // k 1: the local block only; an odd block
-    {50, 50, 4, 4, 16, 16, 8, 7, 1, NULL, NULL},      // S <= k * block: everything is selected
-    {96, 96, 4, 2, 64, 64, 32, 2, 1, NULL, NULL},     // widths of the shipped model
-    {3, 300, 16, 1, 128, 128, 128, 2, 1, NULL, NULL}, // a group of MiniMax-M3
-    {26, 51, 4, 2, 16, 8, 8, 2, 4, mixed_q, mixed_kv},
-    {14, 32, 2, 2, 8, 8, 4, 3, 3, tiny_q, tiny_kv},
+    {1, 1, 1, 1, 1, 1, 1, 1, 1, NULL, NULL, NULL, NULL},          // the smallest
+    {1, 45, 4, 2, 16, 8, 8, 3, 1, NULL, NULL, NULL, NULL},        // decoding one token
+    {5, 5, 2, 1, 8, 8, 16, 2, 1, NULL, NULL, NULL, NULL},         // less than a block, one KV head
+    {37, 37, 4, 2, 16, 16, 8, 2, 1, NULL, NULL, NULL, NULL},      // a partial last block
+    {29, 61, 6, 3, 12, 20, 8, 3, 1, NULL, NULL, NULL, NULL},      // a prefix, di > dh
+    {33, 33, 3, 3, 7, 5, 4, 3, 1, NULL, NULL, NULL, NULL},        // Hq = Hkv, odd widths
+    {40, 40, 4, 1, 16, 8, 8, 9, 1, NULL, NULL, NULL, NULL},       // k exceeds the number of blocks
+    {19, 19, 4, 2, 8, 8, 1, 4, 1, NULL, NULL, NULL, NULL},        // block 1
+    {23, 50, 4, 2, 8, 12, 7, 1, 1, NULL, NULL, NULL, NULL},       // k 1: the local block only; an odd block
+    {50, 50, 4, 4, 16, 16, 8, 7, 1, NULL, NULL, NULL, NULL},      // S <= k * block: everything is selected
+    {96, 96, 4, 2, 64, 64, 32, 2, 1, NULL, NULL, NULL, NULL},     // widths of the shipped model
+    {3, 300, 16, 1, 128, 128, 128, 2, 1, NULL, NULL, NULL, NULL}, // a group of MiniMax-M3
+    {26, 51, 4, 2, 16, 8, 8, 2, 4, mixed_q, mixed_kv, NULL, NULL},
+    {14, 32, 2, 2, 8, 8, 4, 3, 3, tiny_q, tiny_kv, NULL, NULL},
     // what the kernels of cuda/ take: widths 64 and 128, blocks of 32, 64 and 128
-    {1, 1, 1, 1, 64, 64, 32, 1, 1, NULL, NULL},           // the smallest of these
-    {37, 37, 4, 2, 64, 64, 32, 3, 1, NULL, NULL},         // a partial tile
-    {9, 301, 5, 1, 64, 128, 64, 2, 1, NULL, NULL},        // a group of 5, a prefix, di > dh
-    {70, 330, 16, 1, 128, 64, 32, 5, 1, NULL, NULL},      // queries over three blocks
-    {131, 131, 3, 3, 64, 64, 128, 1, 1, NULL, NULL},      // no grouping, three KV heads, k 1
-    {16, 700, 8, 4, 128, 128, 128, 4, 1, NULL, NULL},     // as many queries as a decoding step may have
-    {65, 1100, 2, 1, 64, 64, 32, 32, 1, NULL, NULL},      // the most blocks
-    {1, 513, 32, 2, 128, 128, 64, 4, 1, NULL, NULL},      // one query just past a block
-    {140, 150, 2, 1, 64, 64, 32, 2, 1, NULL, NULL},       // hot blocks of more queries than an item holds
-    {75, 240, 4, 2, 64, 64, 32, 2, 3, long_q, long_kv},   // packed, one sequence without queries
-    {18, 333, 6, 2, 128, 64, 32, 4, 3, step_q, step_kv},  // packed decoding steps
-    {9, 1240, 4, 2, 64, 64, 32, 5, 2, parts_q, parts_kv}, // keys that several CTAs share, of 22 and 17 blocks
-    {6, 1450, 16, 1, 128, 128, 128, 3, 6, batch_q, batch_kv}, // a batch of steps: 127, 1, 128, 129, 140, 925 keys
-    {6, 264, 8, 4, 64, 128, 32, 4, 2, pair_q, pair_kv},       // three new tokens each, of which one has no others
+    {1, 1, 1, 1, 64, 64, 32, 1, 1, NULL, NULL, NULL, NULL},           // the smallest of these
+    {37, 37, 4, 2, 64, 64, 32, 3, 1, NULL, NULL, NULL, NULL},         // a partial tile
+    {9, 301, 5, 1, 64, 128, 64, 2, 1, NULL, NULL, NULL, NULL},        // a group of 5, a prefix, di > dh
+    {70, 330, 16, 1, 128, 64, 32, 5, 1, NULL, NULL, NULL, NULL},      // queries over three blocks
+    {131, 131, 3, 3, 64, 64, 128, 1, 1, NULL, NULL, NULL, NULL},      // no grouping, three KV heads, k 1
+    {16, 700, 8, 4, 128, 128, 128, 4, 1, NULL, NULL, NULL, NULL},     // as many queries as a decoding step may have
+    {65, 1100, 2, 1, 64, 64, 32, 32, 1, NULL, NULL, NULL, NULL},      // the most blocks
+    {1, 513, 32, 2, 128, 128, 64, 4, 1, NULL, NULL, NULL, NULL},      // one query just past a block
+    {140, 150, 2, 1, 64, 64, 32, 2, 1, NULL, NULL, NULL, NULL},       // hot blocks of more queries than an item holds
+    {75, 240, 4, 2, 64, 64, 32, 2, 3, long_q, long_kv, NULL, NULL},   // packed, one sequence without queries
+    {18, 333, 6, 2, 128, 64, 32, 4, 3, step_q, step_kv, NULL, NULL},  // packed decoding steps
+    {9, 1240, 4, 2, 64, 64, 32, 5, 2, parts_q, parts_kv, NULL, NULL}, // keys that several CTAs share, of 22 and 17 blocks
+    {6, 1450, 16, 1, 128, 128, 128, 3, 6, batch_q, batch_kv, NULL, NULL}, // a batch of steps: 127, 1, 128, 129, 140, 925 keys
+    {6, 264, 8, 4, 64, 128, 32, 4, 2, pair_q, pair_kv, NULL, NULL},       // three new tokens each, of which one has no others
 };
 const int inputs_n_all_shapes = (int)(sizeof inputs_shapes / sizeof *inputs_shapes), inputs_n_shapes = 14;
 

@@ -56,9 +56,7 @@ static bool open_query(query *q, const subject *t, sample_verdict *v, int64_t i)
     const msa_seq seq = subject_seq(s, i);
     void *const *x = t->given;
     const int64_t hq = (int64_t)s->n_heads * s->d_head, hkv = (int64_t)s->n_kv_heads * s->d_head;
-    *q = (query){.t = t, .v = v, .i = i, .s = *s};
-    q->s.n_q = q->s.n_seqs = 1;
-    q->s.n_kv = position(&seq, i - seq.q0) + 1;
+    *q = (query){.t = t, .v = v, .i = i, .s = query_shape(s, &seq, i - seq.q0)};
     q->in = (inputs){.q = sample_row(x[ARRAY_Q], i, hq),
                      .k = sample_row(x[ARRAY_K], seq.kv0, hkv),
                      .v = sample_row(x[ARRAY_V], seq.kv0, hkv),

@@ -1,7 +1,7 @@
 /* Causal attention of one head, every query in turn, on inputs with logits of about 1000 among them. */
 #include "task.h"
 
-static const msa_shape shape = {40, 40, 1, 1, 16, 8, 8, 2, 1, NULL, NULL};
+static const msa_shape shape = {40, 40, 1, 1, 16, 8, 8, 2, 1, NULL, NULL, NULL, NULL};
 
 static void judge(inputs_pattern pattern, touched *seen)
 {

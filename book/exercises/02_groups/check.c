@@ -4,7 +4,7 @@
 int main(int argc, char **argv)
 {
     exercise_begin(argc, argv);
-    const msa_shape s = {1, 20, 12, 3, 16, 8, 8, 2, 1, NULL, NULL};
+    const msa_shape s = {1, 20, 12, 3, 16, 8, 8, 2, 1, NULL, NULL, NULL, NULL};
     const inputs in = exercise_inputs(&s, INPUTS_NORMAL);
     touched seen =
         touched_new(s.n_heads, s.n_kv * s.n_kv_heads, "query head", "key and its KV head, as in memory");

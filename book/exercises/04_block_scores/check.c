@@ -4,7 +4,7 @@
 int main(int argc, char **argv)
 {
     exercise_begin(argc, argv);
-    const msa_shape s = {45, 45, 1, 1, 16, 16, 8, 2, 1, NULL, NULL};
+    const msa_shape s = {45, 45, 1, 1, 16, 16, 8, 2, 1, NULL, NULL, NULL, NULL};
     const inputs in = exercise_inputs(&s, INPUTS_NORMAL);
     touched seen = touched_new(s.n_q, s.n_kv, "query", "index key read");
     const tensor ki = {in.ki, 1, s.d_index, &seen};

@@ -1,7 +1,7 @@
 /* Selections against msa_topk, exactly, on ordinary scores and on scores that tie. */
 #include "task.h"
 
-static const msa_shape shape = {60, 60, 1, 1, 16, 16, 4, 4, 1, NULL, NULL};
+static const msa_shape shape = {60, 60, 1, 1, 16, 16, 4, 4, 1, NULL, NULL, NULL, NULL};
 
 static void judge(inputs_pattern pattern, touched *seen)
 {

@@ -1,7 +1,7 @@
 /* O of every query for three selections, and how many keys were read: those of the support. */
 #include "task.h"
 
-static const msa_shape shape = {60, 60, 1, 1, 16, 8, 8, 3, 1, NULL, NULL};
+static const msa_shape shape = {60, 60, 1, 1, 16, 8, 8, 3, 1, NULL, NULL, NULL, NULL};
 
 static uint64_t support(const int32_t *ids)
 {

@@ -24,7 +24,7 @@ static void judge(const msa_shape *s, double n)
 int main(int argc, char **argv)
 {
     exercise_begin(argc, argv);
-    const msa_shape paper = {1, 1, 64, 4, 128, 128, 128, 16, 1, NULL, NULL};
+    const msa_shape paper = {1, 1, 64, 4, 128, 128, 128, 16, 1, NULL, NULL, NULL, NULL};
     inputs_rng rng = {exercise_seed()};
     touched curve =
         touched_new(40, 120, "FLOP ratio, 0 at the bottom, 40 at the top", "length, 1K to 1M on a log scale");

@@ -4,7 +4,7 @@
 
 #include <float.h>
 
-static const msa_shape shape = {30, 30, 4, 1, 16, 16, 8, 4, 1, NULL, NULL};
+static const msa_shape shape = {30, 30, 4, 1, 16, 16, 8, 4, 1, NULL, NULL, NULL, NULL};
 
 static void logits(const inputs *in, int64_t i, double *main, double *index)
 {

@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-static const msa_shape shape = {40, 40, 4, 1, 16, 8, 8, 5, 1, NULL, NULL};
+static const msa_shape shape = {40, 40, 4, 1, 16, 8, 8, 5, 1, NULL, NULL, NULL, NULL};
 
 struct pad {
     double *number; // [columns of seen]
@@ -28,7 +28,7 @@ double *cell(pad *p, int64_t i)
 /* The same query alone, with the keys that it sees, to the reference. */
 static float loss_of(const inputs *in, int64_t i)
 {
-    const msa_shape one = {1, i + 1, shape.n_heads, 1, shape.d_head, shape.d_index, 8, 5, 1, NULL, NULL};
+    const msa_shape one = {1, i + 1, shape.n_heads, 1, shape.d_head, shape.d_index, 8, 5, 1, NULL, NULL, NULL, NULL};
     double loss;
     msa_kl(&one, in->q + i * shape.n_heads * shape.d_head, in->k, in->qi + i * shape.d_index, in->ki, NULL,
            NULL, NULL, 1, &loss, NULL, NULL, exercise_alloc((int64_t)msa_workspace(NULL, &one)));

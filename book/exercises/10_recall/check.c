@@ -3,7 +3,7 @@
 
 #include <stdio.h>
 
-static const msa_shape shape = {60, 60, 4, 1, 16, 8, 6, 3, 1, NULL, NULL};
+static const msa_shape shape = {60, 60, 4, 1, 16, 8, 6, 3, 1, NULL, NULL, NULL, NULL};
 
 static void judge(inputs_pattern pattern, const char *which, const int32_t *ids, touched *seen)
 {

@@ -14,7 +14,7 @@ static void see(kernel_view *view, const simt_access *a)
 int main(int argc, char **argv)
 {
     exercise_begin(argc, argv);
-    const msa_shape s = {12, 150, 4, 2, 64, 64, 32, 2, 1, NULL, NULL};
+    const msa_shape s = {12, 150, 4, 2, 64, 64, 32, 2, 1, NULL, NULL, NULL, NULL};
     kernel_view view = {.picture = touched_new(64, 32 * KEY_BYTES / 32, "load of key bytes, in order",
                                                "32-byte sector of key block 0; colour: lanes")};
     const kernel_case scored = {.shape = s, .pattern = INPUTS_NORMAL};

@@ -11,7 +11,7 @@ static void see(kernel_view *view, const simt_access *a)
 int main(int argc, char **argv)
 {
     exercise_begin(argc, argv);
-    const msa_shape s = {12, 150, 4, 2, 64, 64, 32, 2, 1, NULL, NULL};
+    const msa_shape s = {12, 150, 4, 2, 64, 64, 32, 2, 1, NULL, NULL, NULL, NULL};
     kernel_view view = {.picture = touched_new(8, 80, "stores, loads of 4 warps",
                                                "time: 128 shared accesses of the first CTA a column")};
     const kernel_case scored = {.shape = s, .pattern = INPUTS_NORMAL};

@@ -5,7 +5,7 @@
 int main(int argc, char **argv)
 {
     exercise_begin(argc, argv);
-    kernel_case scored = {.shape = {13, 300, 2, 2, 64, 64, 32, 2, 1, NULL, NULL}, .pattern = INPUTS_NORMAL};
+    kernel_case scored = {.shape = {13, 300, 2, 2, 64, 64, 32, 2, 1, NULL, NULL, NULL, NULL}, .pattern = INPUTS_NORMAL};
     touched picture = touched_new(6, 96, "waits of warps; copies", "time: 128 clocks of the model a column");
     simt_record(0);
     const simt_counters n = kernel_check(&scored, NULL, NULL);

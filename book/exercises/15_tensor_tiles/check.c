@@ -2,7 +2,7 @@
  * key. The picture shows the keys that were read, by tile of queries. */
 #include "../kernel.h"
 
-static const msa_shape shape = {100, 100, 1, 1, 64, 64, 32, 2, 1, NULL, NULL};
+static const msa_shape shape = {100, 100, 1, 1, 64, 64, 32, 2, 1, NULL, NULL, NULL, NULL};
 
 static void see(kernel_view *view, const simt_access *a)
 {

@@ -1,7 +1,7 @@
 /* The selection, and the bytes written: ids and nothing else. The picture shows every 4-byte word written. */
 #include "../kernel.h"
 
-static const msa_shape shape = {40, 500, 2, 1, 64, 64, 32, 4, 1, NULL, NULL};
+static const msa_shape shape = {40, 500, 2, 1, 64, 64, 32, 4, 1, NULL, NULL, NULL, NULL};
 
 static void see(kernel_view *view, const simt_access *a)
 {

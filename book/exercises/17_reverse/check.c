@@ -4,7 +4,7 @@
 
 #define UNWRITTEN UINT32_MAX // no entry looks like this
 
-static const msa_shape shape = {60, 60, 1, 1, 16, 8, 4, 4, 1, NULL, NULL};
+static const msa_shape shape = {60, 60, 1, 1, 16, 8, 4, 4, 1, NULL, NULL, NULL, NULL};
 
 int32_t chosen(const choices *c, int64_t query, int slot)
 {

@@ -2,7 +2,7 @@
  * are drawn in the row of the query that was fetched last. */
 #include "task.h"
 
-static const msa_shape shape = {60, 60, 1, 1, 16, 8, 8, 3, 1, NULL, NULL};
+static const msa_shape shape = {60, 60, 1, 1, 16, 8, 8, 3, 1, NULL, NULL, NULL, NULL};
 
 typedef struct reads {
     touched q, k, v;

@@ -5,7 +5,7 @@
 #define TILE 8     // queries
 #define VECTOR 128 // bytes of a key, value or query
 
-static const msa_shape shape = {44, 250, 2, 2, 64, 64, 16, 6, 1, NULL, NULL};
+static const msa_shape shape = {44, 250, 2, 2, 64, 64, 16, 6, 1, NULL, NULL, NULL, NULL};
 
 static void see(kernel_view *view, const simt_access *a)
 {

@@ -4,7 +4,7 @@
 
 #define PARTS 4
 
-static const msa_shape shape = {40, 40, 1, 1, 16, 8, 10, 1, 1, NULL, NULL};
+static const msa_shape shape = {40, 40, 1, 1, 16, 8, 10, 1, 1, NULL, NULL, NULL, NULL};
 
 /* Part b of query i, by the reference: that part's keys alone. */
 static part attend_part(const inputs *in, int64_t i, int64_t b, touched *seen)
@@ -14,7 +14,7 @@ static part attend_part(const inputs *in, int64_t i, int64_t b, touched *seen)
     part p = {exercise_floats(d), -INFINITY};
     if (end <= first)
         return p;
-    const msa_shape one = {1, end - first, 1, 1, d, 8, 10, 1, 1, NULL, NULL};
+    const msa_shape one = {1, end - first, 1, 1, d, 8, 10, 1, 1, NULL, NULL, NULL, NULL};
     void *work = exercise_alloc((int64_t)msa_workspace(NULL, &one));
     float *o = exercise_floats(d);
     msa_dense(&one, in->q + i * d, in->k + first * d, in->v + first * d, o, &p.lse, work);

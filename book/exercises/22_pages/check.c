@@ -83,7 +83,7 @@ static uint64_t bytes_read(const pool *p)
 /* One sequence; returns the bytes that it needs. */
 static uint64_t judge(pool *p, int s, inputs_pattern pattern, touched *pages)
 {
-    const msa_shape shape = {1, p->length[s], 1, 1, WIDTH, INDEX_WIDTH, BLOCK, TOPK, 1, NULL, NULL};
+    const msa_shape shape = {1, p->length[s], 1, 1, WIDTH, INDEX_WIDTH, BLOCK, TOPK, 1, NULL, NULL, NULL, NULL};
     const inputs in = exercise_inputs(&shape, pattern);
     const cache c = {{p->k, 1, WIDTH, &p->keys},
                      {p->v, 1, WIDTH, &p->values},

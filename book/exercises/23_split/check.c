@@ -6,7 +6,7 @@
 
 static kernel_case new_token(int64_t n_kv, inputs_pattern pattern)
 {
-    return (kernel_case){{1, n_kv, 2, 2, 64, 64, 32, 8, 1, NULL, NULL},
+    return (kernel_case){{1, n_kv, 2, 2, 64, 64, 32, 8, 1, NULL, NULL, NULL, NULL},
                          pattern,
                          KERNEL_ATTEND,
                          INPUTS_IDS_LOCAL,

@@ -1,7 +1,7 @@
 /* dQ, dK and dV of all queries against msa_backward, and how many rows of K and V were read. */
 #include "task.h"
 
-static const msa_shape shape = {40, 40, 1, 1, 16, 8, 8, 2, 1, NULL, NULL};
+static const msa_shape shape = {40, 40, 1, 1, 16, 8, 8, 2, 1, NULL, NULL, NULL, NULL};
 
 static double *zeros(int64_t n)
 {
