@@ -19,8 +19,9 @@ static msa_status check_layer(const msa_shape *s, const msa_layer_config *c, wid
         return MSA_ERR_SIZE;
     *w = (widths){(int64_t)s->n_heads * s->d_head, (int64_t)s->n_kv_heads * s->d_head,
                   (int64_t)s->n_kv_heads * s->d_index, s->d_index,
-                  (int)((int64_t)c->rot * s->d_index / s->d_head)};
-    if (c->rot < 0 || c->rot > s->d_head || c->rot % 2 != 0 || w->index_rot % 2 != 0)
+                  c->index_rot ? c->index_rot : c->rot};
+    if (c->rot < 0 || c->rot > s->d_head || c->rot % 2 != 0 || w->index_rot < 0 || w->index_rot > s->d_index ||
+        w->index_rot % 2 != 0)
         return MSA_ERR_ROTARY;
     return MSA_OK;
 }

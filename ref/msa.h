@@ -374,7 +374,8 @@ typedef enum msa_attention {
 
 typedef struct msa_layer_config {
     int d_model;
-    int rot;      /**< rotated channels of a main head; an index head rotates rot*di/dh */
+    int rot;       /**< rotated channels of a main head */
+    int index_rot; /**< rotated channels of an index head; 0: as many as of a main head, as in MiniMax-M3 */
     double theta; /**< rotary base; 5e6 in MiniMax-M3 */
     double eps;   /**< of every RMSNorm; 1e-6 */
     /* What the paper tried and left out of MSA; false in MSA. */

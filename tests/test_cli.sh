@@ -46,7 +46,7 @@ close_to() { # close_to A B: within 1e-9, relative
 for case in "$V"/*/; do
     case=$(basename "$case")
     inputs "$case"
-    runs 0 "forward: $case" forward "${in[@]}" "${size[@]}" --scores --out "$W/f"
+    runs 0 "forward: $case" forward --backend ref "${in[@]}" "${size[@]}" --scores --out "$W/f"
     wrote "$W/f" ids.npy o.npy lse.npy index_lse.npy scores.npy
     same_file "$W/f/ids.npy" "$V/$case/ids.npy"
     judge=(--qi "$V/$case/qi.npy" --ki "$V/$case/ki.npy" "${size[@]}")
@@ -54,33 +54,44 @@ for case in "$V"/*/; do
     runs 0 "verify: its own output for $case" verify --ids "$W/f/ids.npy" --o "$W/f/o.npy" "${main[@]}" "${judge[@]}" \
         --tolerance 1e-6
     says '^ok$'
-    runs 0 "backward: $case" backward "${in[@]}" --dout "$V/$case/dout.npy" "${size[@]}" --out "$W/b"
+    runs 0 "backward: $case" backward --backend ref "${in[@]}" --dout "$V/$case/dout.npy" "${size[@]}" --out "$W/b"
     wrote "$W/b" dq.npy dk.npy dv.npy dqi.npy dki.npy
     close_to "$(sed -n 's/^kl \([-+.e0-9]*\)$/\1/p' "$W.out")" "$kl"
     check $? "... and prints the loss $kl"
+    [ "$(grep -c '^kl ' "$W.out")" = 1 ]
+    check $? "... on the only line that begins with kl"
     rm -rf "$W/f" "$W/b"
 done
 
 inputs dense
-runs 0 "dense" dense "${in[@]:0:6}" --out "$W/d"
+runs 0 "dense" dense --backend ref "${in[@]:0:6}" --out "$W/d"
 wrote "$W/d" o.npy lse.npy
-says '^dense +dense/reference \(ref\)$'
+says '^ran dense/reference \(ref\)$'
 runs 0 "verify: with every block selected MSA is dense attention" verify --ids "$V/dense/ids.npy" "${in[@]}" --block 8 \
     --o "$W/d/o.npy" --tolerance 1e-6
 runs 0 "dense: a kernel by its name alone" dense "${in[@]:0:6}" --kernel reference --out "$W/d"
-runs 0 "backward: full support" backward "${in[@]}" --dout "$V/dense/dout.npy" --full-support --kl-weight 0 --out "$W/d/b"
+runs 0 "backward: full support" backward --backend ref "${in[@]}" --dout "$V/dense/dout.npy" --full-support --kl-weight 0 --out "$W/d/b"
 says "^kl ${kl:0:8}"
 
 inputs prefix
-runs 0 "forward: the fast back end" forward "${in[@]}" "${size[@]}" --backend fast --out "$W/fast"
-says '^sparse +sparse/[a-z]+ \(fast\)$'
+runs 0 "forward: the fast back end without being asked" forward "${in[@]}" "${size[@]}" --out "$W/fast"
+says '^ran sparse/[a-z]+ \(fast\)$'
 runs 0 "verify: the fast back end" verify --ids "$W/fast/ids.npy" --o "$W/fast/o.npy" "${in[@]}" --block 8
+if "$MSA" kernels | grep -q simt; then # its fastest index kernel keeps no scores
+    inputs m3heads
+    "$MSA" forward "${in[@]}" --topk 4 --block 32 --backend simt --kernel index/fused --scores --out "$W/simt" 2>&1 |
+        grep -q -- "--kernel: expected an index kernel that writes scores"
+    check $? "forward: a kernel that writes no scores is refused for that"
+    runs 0 "forward: scores on the engine" forward "${in[@]}" --topk 4 --block 32 --backend simt --scores --out "$W/simt"
+    says '^ran index/[a-z]+ \(simt\)$'
+    inputs prefix
+fi
 runs 0 "forward: kernels by name" forward "${in[@]}" "${size[@]}" --kernel topk/reference --kernel index/reference \
     --out "$W/named"
-says '^topk +topk/reference \(ref\)$'
+says '^ran topk/reference \(ref\)$'
 same_file "$W/named/ids.npy" "$V/prefix/ids.npy"
 runs 0 "forward: given ids" forward "${in[@]}" --block 8 --ids "$V/prefix/ids.npy" --out "$W/given"
-says '^topk +by .*ids.npy$'
+says '^ids from .*ids.npy$'
 same_file "$W/given/o.npy" "$W/named/o.npy"
 same_file "$W/given/index_lse.npy" "$W/named/index_lse.npy"
 runs 0 "recall" recall "${in[@]:0:4}" "${in[@]:6}" "${size[@]}" --seed 3
@@ -237,9 +248,9 @@ le32 4 0 5 1 2 3 -1 4 0 5 1 -1 -1 -1 | npy "$W/table.npy" '<i4' '(2, 7)'
 le32 45 30 | npy "$W/lens.npy" '<i4' '(2,)'
 step=(--q "$W/step-q.npy" --k-pages "$W/k-pages.npy" --v-pages "$W/v-pages.npy" --qi "$W/step-qi.npy"
     --ki-pages "$W/ki-pages.npy" --page-table "$W/table.npy" --lens "$W/lens.npy" --topk 3)
-runs 0 "decode: two requests that share pages" decode "${step[@]}" --out "$W/step"
+runs 0 "decode: two requests that share pages" decode --backend ref "${step[@]}" --out "$W/step"
 wrote "$W/step" ids.npy o.npy lse.npy
-says '^decode +decode/reference \(ref\)$'
+says '^ran decode/reference \(ref\)$'
 head -c 128 "$W/step/ids.npy" | grep -q "'shape': (2, 2, 13, 3)" && head -c 128 "$W/step/o.npy" | grep -q "'shape': (2, 13, 4, 16)" &&
     head -c 128 "$W/step/lse.npy" | grep -q "'shape': (2, 13, 4)"
 check $? "... of shapes [Hkv,R,Tq,k], [R,Tq,Hq,dh] and [R,Tq,Hq]"
@@ -247,8 +258,8 @@ for x in k v; do
     head -c $((128 + 30 * 128)) "$V/prefix/$x.npy" | payload /dev/stdin | npy "$W/first-$x.npy" '<f4' '(30, 2, 16)'
 done
 head -c $((128 + 30 * 32)) "$V/prefix/ki.npy" | payload /dev/stdin | npy "$W/first-ki.npy" '<f4' '(30, 8)'
-runs 0 "forward: the first request" forward "${in[@]}" "${size[@]}" --out "$W/first"
-runs 0 "forward: the second request" forward "${in[@]:0:2}" "${in[@]:6:2}" "${size[@]}" --k "$W/first-k.npy" \
+runs 0 "forward: the first request" forward --backend ref "${in[@]}" "${size[@]}" --out "$W/first"
+runs 0 "forward: the second request" forward --backend ref "${in[@]:0:2}" "${in[@]:6:2}" "${size[@]}" --k "$W/first-k.npy" \
     --v "$W/first-v.npy" --ki "$W/first-ki.npy" --out "$W/second"
 for x in o lse; do
     cmp -s <(payload "$W/step/$x.npy") <(payload "$W/first/$x.npy"; payload "$W/second/$x.npy")
@@ -258,7 +269,7 @@ group() { payload "$1/ids.npy" | tail -c +$((1 + $2 * 156)) | head -c 156; } # 1
 cmp -s <(payload "$W/step/ids.npy") <(group "$W/first" 0; group "$W/second" 0; group "$W/first" 1; group "$W/second" 1)
 check $? "decode: ids.npy is that of msa forward"
 runs 0 "decode: a kernel by its name alone, of the fast back end" decode "${step[@]}" --backend fast --out "$W/step"
-says '^decode +decode/[a-z]+ \(fast\)$'
+says '^ran decode/[a-z]+ \(fast\)$'
 cmp -s <(payload "$W/step/ids.npy") <(group "$W/first" 0; group "$W/second" 0; group "$W/first" 1; group "$W/second" 1)
 check $? "... and chooses the same blocks"
 runs 0 "decode: 8-bit index keys" decode "${step[@]}" --index-keys fp8 --kernel reference --out "$W/step"

@@ -156,8 +156,12 @@ static float *draw(int64_t n, double scale, inputs_rng *rng)
 
 static layer new_layer(const msa_shape *s, const msa_ops *ops, msa_attention mode, uint64_t salt)
 {
-    // An eps this large bounds what the norm of a short vector makes of rounding errors.
-    layer l = {.s = *s, .c = {.d_model = 6, .rot = 4, .theta = 50, .eps = 0.5}, .ops = ops, .mode = mode};
+    // An eps this large bounds what the norm of a short vector makes of rounding errors. Index heads that are
+    // narrower than the main heads' rotated channels turn a width of their own.
+    layer l = {.s = *s,
+               .c = {.d_model = 6, .rot = 4, .index_rot = s->d_index < 4 ? 2 : 0, .theta = 50, .eps = 0.5},
+               .ops = ops,
+               .mode = mode};
     const int m = l.c.d_model, dh = s->d_head, di = s->d_index, q = s->n_heads * dh, kv = s->n_kv_heads * dh;
     const int64_t sizes[N_WEIGHTS] = {m * q,  m * kv, m * kv, q * m, m * s->n_kv_heads * di,
                                       m * di, dh,     dh,     di,    di};
@@ -444,6 +448,10 @@ static void layer_refusals(const msa_shape *s)
     check_true(&c, msa_layer_forward(l.ops, s, &l.c, l.mode, &w, l.x, &l.st, l.y, l.work) == MSA_ERR_ROTARY,
                "an odd rotated width");
     l.c.rot = 4;
+    l.c.index_rot = 0;
+    check_true(&c, msa_layer_forward(l.ops, s, &l.c, l.mode, &w, l.x, &l.st, l.y, l.work) == MSA_ERR_ROTARY,
+               "index heads narrower than the rotated width");
+    l.c.index_rot = 2;
     l.c.d_model = 0;
     check_true(&c, msa_layer_forward(l.ops, s, &l.c, l.mode, &w, l.x, &l.st, l.y, l.work) == MSA_ERR_SIZE,
                "an empty model");

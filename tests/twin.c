@@ -337,24 +337,25 @@ static double *product(const double *a, const double *b, int64_t m, int n, int i
 
 // A projection, normalised and rotated head by head.
 static double *head_rows(const msa_shape *s, const msa_layer_config *c, const double *x, const double *w,
-                         const double *gain, int heads, int d)
+                         const double *gain, int heads, int d, int rot)
 {
     double *y = product(x, w, s->n_q, heads * d, c->d_model);
     int32_t *pos = check_ints(s->n_q);
     for (int64_t i = 0; i < s->n_q; i++)
         pos[i] = (int32_t)(place_of(s, i).self - place_of(s, i).first);
     twin_rmsnorm(s->n_q * heads, d, c->eps, y, gain, y);
-    twin_rope(s->n_q, heads, d, c->rot * d / s->d_head, c->theta, pos, y);
+    twin_rope(s->n_q, heads, d, rot, c->theta, pos, y);
     return y;
 }
 
 double twin_layer(const msa_shape *s, const msa_layer_config *c, msa_attention mode, const twin_weights *w,
                   const double *x, bool select, int32_t *ids, double *y)
 {
-    double *q = head_rows(s, c, x, w->wq, w->gq, s->n_heads, s->d_head);
-    double *k = head_rows(s, c, x, w->wk, w->gk, s->n_kv_heads, s->d_head);
-    double *qi = head_rows(s, c, x, w->wiq, w->giq, s->n_kv_heads, s->d_index);
-    double *ki = head_rows(s, c, x, w->wik, w->gik, 1, s->d_index);
+    const int index_rot = c->index_rot ? c->index_rot : c->rot;
+    double *q = head_rows(s, c, x, w->wq, w->gq, s->n_heads, s->d_head, c->rot);
+    double *k = head_rows(s, c, x, w->wk, w->gk, s->n_kv_heads, s->d_head, c->rot);
+    double *qi = head_rows(s, c, x, w->wiq, w->giq, s->n_kv_heads, s->d_index, index_rot);
+    double *ki = head_rows(s, c, x, w->wik, w->gik, 1, s->d_index, index_rot);
     double *v = product(x, w->wv, s->n_q, s->n_kv_heads * s->d_head, c->d_model);
     double *o = check_doubles(s->n_q * s->n_heads * s->d_head), *lse = check_doubles(s->n_q * s->n_heads);
     bool *mask = check_alloc(s->n_kv_heads * s->n_q * s->n_kv, sizeof *mask);

@@ -107,7 +107,7 @@ static int choose_kernels(const char *command, const cli_tensors *t, const backw
 int cmd_backward(int argc, char **argv)
 {
     cli_tensors t = {.block = 128};
-    backward_options opt = {.backend = "ref", .kl_weight = 1};
+    backward_options opt = {.backend = "fast", .kl_weight = 1};
     cli_list kernels = {0};
     const cli_option options[] = {
         CLI_OPT_Q(t, CLI_NEEDED),

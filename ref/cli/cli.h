@@ -162,7 +162,7 @@ typedef struct cli_plan {
     msa_ops ops;
     bool named[MSA_N_STAGES]; /**< asked for with --kernel */
     bool ran[MSA_N_STAGES];
-    const char *ids_from; /**< who chose the blocks if no selection kernel ran */
+    const char *ids_from; /**< the file of --ids, or NULL */
 } cli_plan;
 
 /** Fills the plan from --backend and --kernel; `stages` is the set (1 << stage) that the subcommand can run.
@@ -180,7 +180,7 @@ int cli_ran(const char *command, cli_plan *plan, msa_stage stage, msa_status sta
  *  `scores` may be NULL. */
 int cli_select(const char *command, cli_plan *plan, const cli_tensors *t, float *scores, int32_t *ids,
                float *index_lse, void *work);
-/** Prints the kernel that ran each stage. */
+/** Prints a line for each stage that ran, `ran STAGE/NAME (back end)`, and where given ids came from. */
 void cli_print_plan(const cli_plan *plan);
 
 /* ---- Progress (progress.c) ---------------------------------------------------------------------- */

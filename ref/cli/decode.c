@@ -268,7 +268,7 @@ static int run(const char *command, cli_plan *plan, step *a, const char *dir)
 int cmd_decode(int argc, char **argv)
 {
     step a = {.t = {.block = 0}};
-    const char *dir = NULL, *backend = "ref", *kernel = NULL, *keys = "f32";
+    const char *dir = NULL, *backend = "fast", *kernel = NULL, *keys = "f32";
     const char **path = a.t.path;
     const cli_option options[] = {
         {"--q", CLI_NEEDED, &path[CLI_STEP_Q], 0, 0, "F queries of the new tokens [R,Tq,Hq,dh]"},

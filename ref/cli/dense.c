@@ -35,7 +35,7 @@ static int run(const char *command, cli_plan *plan, const cli_tensors *t, const 
 int cmd_dense(int argc, char **argv)
 {
     cli_tensors t = {.block = 128};
-    const char *dir = NULL, *backend = "ref", *kernel = NULL;
+    const char *dir = NULL, *backend = "fast", *kernel = NULL;
     const cli_option options[] = {
         CLI_OPT_Q(t, CLI_NEEDED),
         CLI_OPT_K(t, CLI_NEEDED),

@@ -48,7 +48,7 @@ static int run(const char *command, cli_plan *plan, const cli_tensors *t, const 
 int cmd_forward(int argc, char **argv)
 {
     cli_tensors t = {.block = 128};
-    const char *dir = NULL, *backend = "ref";
+    const char *dir = NULL, *backend = "fast";
     cli_list kernels = {0};
     bool scores = false;
     const cli_option options[] = {

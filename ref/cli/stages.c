@@ -85,6 +85,29 @@ static msa_status index_branch(const cli_plan *plan, const cli_tensors *t, float
                                                    scores, ids, index_lse, work);
 }
 
+/* The scores. Where the best index kernel of the back end keeps none and nobody asked for it by name, the
+ * next best that writes them. */
+static int write_scores(const char *command, cli_plan *plan, const cli_tensors *t, float *scores, void *work)
+{
+    const msa_kernel *best = plan->ops.stage[MSA_STAGE_INDEX], *kernel = best;
+    msa_status status = index_branch(plan, t, scores, NULL, NULL, work);
+    const bool named = plan->named[MSA_STAGE_INDEX];
+    for (int n = 1; status == MSA_ERR_UNSUPPORTED && !named && (kernel = table_next_best(best, n)) != NULL;
+         n++) {
+        void *own = cli_alloc(command, kernel->workspace(&t->shape));
+        if (!own)
+            return 2;
+        plan->ops.stage[MSA_STAGE_INDEX] = kernel;
+        status = index_branch(plan, t, scores, NULL, NULL, own);
+        free(own);
+    }
+    if (status == MSA_ERR_UNSUPPORTED)
+        return cli_fail(command,
+                        "%s: expected an index kernel that writes scores of these sizes, found index/%s (%s)",
+                        named ? "--kernel" : "--backend", best->name, best->constraints);
+    return cli_ran(command, plan, MSA_STAGE_INDEX, status);
+}
+
 /* Scores first, then the selection kernel on those: for an index kernel that does not select itself, or a
  * selection kernel asked for by name. */
 static int select_from_scores(const char *command, cli_plan *plan, const cli_tensors *t, float *scores,
@@ -93,7 +116,7 @@ static int select_from_scores(const char *command, cli_plan *plan, const cli_ten
     int64_t dim[IO_MAX_DIMS];
     float *own = scores ? NULL : cli_alloc(command, (size_t)cli_sizes(&t->shape, "GTB", dim) * sizeof *own);
     float *m = scores ? scores : own;
-    int bad = m ? cli_ran(command, plan, MSA_STAGE_INDEX, index_branch(plan, t, m, NULL, NULL, work)) : 2;
+    int bad = m ? write_scores(command, plan, t, m, work) : 2;
     if (!bad)
         bad = cli_ran(command, plan, MSA_STAGE_TOPK,
                       plan->ops.stage[MSA_STAGE_TOPK]->topk(&t->shape, m, ids, work));
@@ -106,11 +129,11 @@ int cli_select(const char *command, cli_plan *plan, const cli_tensors *t, float 
 {
     int bad = 0;
     msa_status status = MSA_ERR_UNSUPPORTED;
-    plan->ids_from = t->path[CLI_IDS] ? t->path[CLI_IDS] : "the index kernel";
+    plan->ids_from = t->path[CLI_IDS];
     if (t->path[CLI_IDS]) {
         memcpy(ids, t->array[CLI_IDS].data, t->array[CLI_IDS].count * sizeof *ids);
         if (scores)
-            bad = cli_ran(command, plan, MSA_STAGE_INDEX, index_branch(plan, t, scores, NULL, NULL, work));
+            bad = write_scores(command, plan, t, scores, work);
     } else {
         if (!plan->named[MSA_STAGE_TOPK])
             status = index_branch(plan, t, scores, ids, index_lse, work);
@@ -129,11 +152,10 @@ int cli_select(const char *command, cli_plan *plan, const cli_tensors *t, float 
 
 void cli_print_plan(const cli_plan *plan)
 {
-    for (int i = 0; i < MSA_N_STAGES; i++) {
-        const char *stage = msa_stage_name((msa_stage)i);
+    for (int i = 0; i < MSA_N_STAGES; i++)
         if (plan->ran[i])
-            printf("%-9s %s/%s (%s)\n", stage, stage, plan->ops.stage[i]->name, plan->ops.stage[i]->backend);
-        else if (i == MSA_STAGE_TOPK && plan->ids_from)
-            printf("%-9s by %s\n", stage, plan->ids_from);
-    }
+            printf("ran %s/%s (%s)\n", msa_stage_name((msa_stage)i), plan->ops.stage[i]->name,
+                   plan->ops.stage[i]->backend);
+    if (plan->ids_from)
+        printf("ids from %s\n", plan->ids_from);
 }

@@ -62,6 +62,18 @@ const msa_kernel *table_find(const char *name, const char *backend)
     return first;
 }
 
+const msa_kernel *table_next_best(const msa_kernel *best, int n)
+{
+    const msa_kernel *kernel;
+    int worse = -n; /* kernels of its stage and back end, the best one last, that are not among the n best */
+    for (int i = 0; (kernel = table_at(i)) != NULL; i++)
+        worse += kernel->stage == best->stage && strcmp(kernel->backend, best->backend) == 0;
+    for (int i = 0; (kernel = table_at(i)) != NULL; i++)
+        if (kernel->stage == best->stage && strcmp(kernel->backend, best->backend) == 0 && --worse == 0)
+            return kernel;
+    return NULL;
+}
+
 static int find_backend(const char *name)
 {
     int b = 0;

@@ -18,6 +18,9 @@ const msa_kernel *table_at(int i);
  *  NULL if there is none. */
 const msa_kernel *table_find(const char *name, const char *backend);
 
+/** The n-th best after the best kernel of a stage and back end; NULL if there are no more. */
+const msa_kernel *table_next_best(const msa_kernel *best, int n);
+
 /** Fills `ops` with the best kernels of a back end, and the reference where it has none. False if this build
  *  has no such back end. */
 bool table_ops(const char *backend, msa_ops *ops);

@@ -73,6 +73,7 @@ msa_layer_config attention_config(const model_config *c)
 {
     return (msa_layer_config){.d_model = c->d_model,
                               .rot = c->d_head / 2,
+                              .index_rot = c->d_index / 2, /* half of every head, whatever its width */
                               .theta = c->theta,
                               .eps = c->eps,
                               .attached = c->attached,
