@@ -28,7 +28,7 @@ run() { # run NAME KERNELS SHAPE [OPTION...]
     shift 3
     "$MSA" help bench | grep -q -- --json && json=(--json "$DIR/cpu-$name.json")
     echo "$name: $shape"
-    "$MSA" bench $kernels --backend fast --shape "$shape" --seconds "$EACH" "$@" "${json[@]}" || failed=1
+    "$MSA" bench $kernels --backend fast --shape "$shape" --seconds "$EACH" --limit 3600 "$@" "${json[@]}" || failed=1
 }
 has_torch() {
     "$PYTHON" -c 'import torch, numpy' 2> /dev/null

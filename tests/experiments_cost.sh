@@ -14,7 +14,7 @@ trap 'rm -f "$new" "$new.json" "$new.model"' EXIT
 commit=${COMMIT:-$(git describe --always --dirty --abbrev=40 --exclude '*' 2> /dev/null || echo unknown)}
 echo "n,dense_ms,msa_ms,model_flop_ratio,device,commit,command" > "$new"
 for n in "$@"; do
-    command="$MSA bench dense prefill --backend fast --no-ceilings --seconds ${SECONDS_EACH:-10} --shape 'T=$n S=$n heads=16:1'"
+    command="$MSA bench dense prefill --backend fast --no-ceilings --seconds ${SECONDS_EACH:-10} --limit 3600 --shape 'T=$n S=$n heads=16:1'"
     echo "== $n tokens"
     eval "$command --json $new.json" || exit 1
     "$MSA" cost --n "$n" --heads 16 --kv-heads 1 --csv "$new.model" > /dev/null || exit 1

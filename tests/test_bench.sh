@@ -173,6 +173,18 @@ done
 check $? "... by names that are in the table$bad"
 rm -r "$W/plan"
 
+# ---- What there is no time for ---------------------------------------------------------------------------
+
+runs 0 "a shape that all kernels of a stage have time for" sparse/naive sparse/lanes --shape 'T=512 S=512 heads=2:1' --seconds 0.02
+says '^sparse/naive +fast .* yes$'
+! grep -q skipped "$W.out"
+check $? "... skips none"
+# The reference takes a second or more, topk a millisecond.
+runs 0 "one that the slowest has not" dense/reference topk/reference --backend ref --limit 0.5 --seconds 0.02 \
+    --shape 'T=1024 S=1024 heads=16:1 width=128:128'
+says '^dense/reference \(ref\): about [0-9.e+]+ s a run; skipped: six are more than --limit$'
+says '^topk/reference +ref .* yes$'
+
 # ---- Bad input -------------------------------------------------------------------------------------------
 
 refuses "'frobnicate'" "an unknown name" frobnicate
@@ -194,6 +206,7 @@ done
 for seed in -1 x 1.5 ''; do
     refuses "--seed: expected" "--seed '$seed'" topk --seed "$seed"
 done
+refuses "--limit" "no kernel that the limit has time for" sparse/naive --shape 'T=512 S=512 heads=2:1' --limit 0.001
 refuses "--json" "a file in no folder" topk --shape "$S" --json "$W/no/such/folder.json"
 refuses "--frobnicate" "an unknown option" --frobnicate
 if has simt; then

@@ -462,7 +462,8 @@ refuses "'topk/frobnicate'" "check: unknown kernel" check topk/reference topk/fr
 for shape in x '' 'T=4' 'T=4 S=4 heads=4:2 width=8:8 block=2 topk=0' 'T=5 S=4 heads=4:2 width=8:8 block=2 topk=1' \
     'T=4 S=4 heads=4:3 width=8:8 block=2 topk=1' 'T=4 S=4 heads=4:2 width=8:8 block=2 topk=1 seqs=2' \
     'T=-4 S=4 heads=4:2 width=8:8 block=2 topk=1' 'T=4 S=4 heads=4:2 width=8:8 block=2 topk=1 x' \
-    'T=9999999 S=9999999 heads=64:4 width=128:128 block=1 topk=1'; do
+    'T=9999999 S=9999999 heads=64:4 width=128:128 block=1 topk=1' \
+    'T=4 S=4 heads=4:2 width=8:8 block=99999999 topk=1'; do
     refuses "--shape:" "check: --shape '$shape'" check topk --shape "$shape"
 done
 for seed in -1 x 1.5 ''; do

@@ -15,7 +15,7 @@ typedef struct bench {
     const char *command, *backend, *shape, *json, *picture, *distribution, *index_keys;
     cli_list names;
     int64_t seed;
-    double seconds;
+    double seconds, limit;
     bool lse, kl, no_ceilings, small, half;
     selection_kind kind;
     const msa_kernel *kernel[MAX_KERNELS];
@@ -279,24 +279,67 @@ static int refuse(const bench *b, const subject *t, msa_status status)
                     t->kernel->constraints, trouble(t, status));
 }
 
+static subject subject_of(const bench *b, const msa_kernel *kernel, const msa_shape *s)
+{
+    return (subject){.kernel = kernel,
+                     .s = s,
+                     .lse = b->lse,
+                     .kl = b->kl && kernel->stage == MSA_STAGE_BACKWARD,
+                     .small = b->small,
+                     .half = b->half,
+                     .seed = (uint64_t)b->seed,
+                     .kind = b->kind,
+                     .cache = b->results.about.cache};
+}
+
+/* About how many seconds a run takes, from runs of the last few queries; 0 if there are not enough to tell.
+ */
+static double foresee(const bench *b, const msa_kernel *kernel, const msa_shape *s)
+{
+    const bool gpu = b->device && !b->results.on_cpu; /* which needs many queries to be at its speed */
+    const int64_t few = gpu ? 1024 : 16, share = s->n_q / (gpu ? 16 : 256);
+    msa_shape part = *s;
+    timing found = {0};
+    part.n_q = share > few ? share : few;
+    part.n_kv = s->n_kv / msa_n_seqs(s);
+    part.n_seqs = 1;
+    part.cu_q = part.cu_kv = NULL;
+    if (part.n_q > s->n_q / msa_n_seqs(s) / 2)
+        return 0;
+    subject t = subject_of(b, kernel, &part);
+    if (subject_open(&t) == MSA_OK && timing_of(&t, 1e-6, &found) != MSA_OK)
+        found.min = 0;
+    cli_progress_end();
+    subject_close(&t);
+    return 1e-3 * found.min * (double)s->n_q / (double)part.n_q;
+}
+
+#define LEAST_RUNS 6 /* the verdicts before and after, a warm-up, three repeats */
+
+/* Whether there is time for this kernel; says how long it will take. */
+static bool has_time(const bench *b, const msa_kernel *kernel, const msa_shape *s)
+{
+    const double seconds = foresee(b, kernel, s);
+    const bool fits = LEAST_RUNS * seconds <= b->limit;
+    if (seconds >= 0.1 || !fits)
+        printf("%s/%s (%s): about %.2g s a run%s\n", msa_stage_name(kernel->stage), kernel->name,
+               kernel->backend, seconds, fits ? "" : "; skipped: six are more than --limit");
+    fflush(stdout);
+    return fits;
+}
+
 /* 0, 1 for a verdict that failed, 2 after an error line. *r tells whether there is a result. */
 static int bench_kernel(const bench *b, const msa_kernel *kernel, const msa_shape *s, result *r)
 {
-    subject t = {.kernel = kernel,
-                 .s = s,
-                 .lse = b->lse,
-                 .kl = b->kl && kernel->stage == MSA_STAGE_BACKWARD,
-                 .small = b->small,
-                 .half = b->half,
-                 .seed = (uint64_t)b->seed,
-                 .kind = b->kind,
-                 .cache = b->results.about.cache};
+    subject t = subject_of(b, kernel, s);
     int bad = 0;
     *r = (result){.shape = *s,
                   .kl = t.kl,
                   .small = b->small,
                   .half = b->half,
                   .engine = b->device && b->results.on_cpu};
+    if (!has_time(b, kernel, s))
+        return 0;
     const msa_status status = subject_open(&t);
     if (status == MSA_OK) {
         r->kernel = kernel;
@@ -356,7 +399,9 @@ static int run(bench *b, const msa_shape *s)
         worst = bad > worst ? bad : worst;
     }
     if (b->results.n == 0)
-        return cli_fail(b->command, "--shape: expected one that a kernel here takes, found '%s'", name);
+        return cli_fail(b->command,
+                        "--shape: expected one that a kernel here takes in the time of --limit, found '%s'",
+                        name);
     find_ceilings(b);
     results_print(&b->results);
     if (b->json && results_write(b->command, b->json, &b->results))
@@ -404,7 +449,12 @@ int cmd_bench(int argc, char **argv)
     static result items[MAX_KERNELS];
     msa_shape s;
     int32_t *owned = NULL;
-    b = (bench){.command = argv[0], .distribution = "random", .index_keys = "bf16", .seed = 1, .seconds = 10};
+    b = (bench){.command = argv[0],
+                .distribution = "random",
+                .index_keys = "bf16",
+                .seed = 1,
+                .seconds = 10,
+                .limit = 120};
     const cli_option options[] = {
         {"--shape", CLI_TEXT, &b.shape, 0, 0,
          "WORDS that name a shape, as in msa check; those left out are T=4096 S=4096 heads=64:4 "
@@ -423,6 +473,8 @@ int cmd_bench(int argc, char **argv)
          "backward does the work of kl in the same sweep, where a kernel on a device can"},
         {"--lse", CLI_FLAG, &b.lse, 0, 0, "also writes the log-sum-exps, where they are optional"},
         {"--seconds", CLI_REAL, &b.seconds, 0.001, 3600, "S at most for the repeats of a kernel, 3 at least"},
+        {"--limit", CLI_REAL, &b.limit, 0.001, 1e6,
+         "S a kernel may take with its verdicts; one that would take longer is skipped"},
         {"--no-ceilings", CLI_FLAG, &b.no_ceilings, 0, 0,
          "leaves out how fast a matrix product and a copy are here"},
         {"--json", CLI_TEXT, &b.json, 0, 0, "F receives the results"},

@@ -103,6 +103,12 @@ int case_check_shape(const char *command, const char *text, const msa_shape *s)
         if (cli_sizes(s, tensors[i], dim) > MAX_ELEMENTS)
             return cli_fail(command, "--shape: expected tensors of at most %lld elements, found more in '%s'",
                             (long long)MAX_ELEMENTS, text);
+    const int64_t width =
+        (int64_t)s->n_kv_heads * s->d_head; /* keys of a step of generation lie in whole blocks */
+    if (s->block > MAX_ELEMENTS / msa_n_seqs(s) / msa_n_blocks(s) / width)
+        return cli_fail(command,
+                        "--shape: expected pages of at most %lld elements in all, found more in '%s'",
+                        (long long)MAX_ELEMENTS, text);
     return 0;
 }
 
