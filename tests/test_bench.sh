@@ -128,7 +128,12 @@ if [[ $has_json -eq 1 ]]; then
     "$MSA" results "$W/wrong.json" --speedup "$W/none.svg" > "$W.out" 2> "$W.err"
     [[ $? -eq 2 && ! -e $W/none.svg ]]
     check $? "... but none of results whose verdict failed"
-    rm "$W/roof.svg" "$W/speedup.svg" "$W/prefill.json" "$W/wrong.json"
+    "$MSA" results "$W/prefill.json" --speedup "$W/no/such/folder.svg" 2>&1 | grep -q -- '^msa results: --speedup: '
+    check $? "... or cannot be written, and says of which option"
+    odd=$(printf 'odd-\377.json')
+    "$MSA" bench --no-ceilings topk --shape "$S" --seconds 0.01 --json "$W/$odd" > "$W.out" 2> "$W.err" && "$MSA" results "$W/$odd" > "$W.out"
+    check $? "a file whose name is no text is one that msa results reads"
+    rm "$W/roof.svg" "$W/speedup.svg" "$W/$odd" "$W/prefill.json" "$W/wrong.json"
     sed -i 's/"repeats": [0-9]*/"repeats": 2/' "$W/results.json"
     for bad in "$W/results.json" "$W/none.json" README.md; do
         "$MSA" results "$bad" > "$W.out" 2> "$W.err"

@@ -355,6 +355,8 @@ refuses "pipe" "--q: a pipe that nobody writes to" forward "${rest[@]}"
 with --q "$W/two
 lines.npy"
 refuses "two?lines.npy" "--q: a name with a line break" forward "${rest[@]}"
+with --q "$W/$(printf 'caf\303\251-\302\2331m-\377').npy" # U+009B begins an escape code as ESC [ does; 377 is no UTF-8
+refuses "$(printf 'caf\303\251-??1m-?.npy')" "--q: a name that would control the terminal" forward "${rest[@]}"
 with --q "$W/$(printf '%0300d' 0).npy"
 refuses "0000.npy" "--q: a name that is too long" forward "${rest[@]}"
 

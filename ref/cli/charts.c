@@ -147,7 +147,7 @@ static void draw_points(chart *c)
     draw_names(c);
 }
 
-static int write_chart(const char *command, const char *path, chart *c)
+static int write_chart(const char *command, const char *option, const char *path, chart *c)
 {
     const st_meta text[] = {{"Software", "msa " MSA_VERSION}};
     io_error err;
@@ -157,7 +157,7 @@ static int write_chart(const char *command, const char *path, chart *c)
     const bool ok = svg ? drawing_write_svg(&c->d, path, text, 1, err)
                         : drawing_write_png(&c->d, path, text, 1, written, err);
     drawing_free(&c->d);
-    return ok ? 0 : cli_fail(command, "%s", err);
+    return ok ? 0 : cli_fail(command, "%s: %s", option, err);
 }
 
 static void begin(chart *c, const char *title, const char *down, const char *across)
@@ -241,7 +241,7 @@ int charts_speedup(const char *command, const char *path, json_t *const *file, i
     draw_axes(&c);
     drawing_fill(&c.d, LEFT, place_y(&c, 14.2), WIDTH - LEFT - RIGHT, 2, paper, "14.2");
     draw_points(&c);
-    return write_chart(command, path, &c);
+    return write_chart(command, "--speedup", path, &c);
 }
 
 /* ---- Roofline ------------------------------------------------------------------------------------------ */
@@ -287,7 +287,7 @@ int charts_roofline(const char *command, const char *path, json_t *const *file, 
     for (int f = 0; f < n; f++)
         draw_roof(&c, file[f]);
     draw_points(&c);
-    return write_chart(command, path, &c);
+    return write_chart(command, "--roofline", path, &c);
 }
 
 #else

@@ -16,10 +16,7 @@ int cli_fail(const char *command, const char *format, ...)
     va_start(args, format);
     vsnprintf(line, sizeof line, format, args);
     va_end(args);
-    /* File names are anybody's: whatever they hold, the message stays one line. */
-    for (char *c = line; *c; c++)
-        if ((unsigned char)*c < ' ' || *c == 127)
-            *c = '?';
+    io_make_printable(line); /* file names are anybody's: whatever they hold, the message stays one line */
     cli_progress_end();
     fprintf(stderr, "msa%s%s: %s\n", command ? " " : "", command ? command : "", line);
     return 2;

@@ -201,7 +201,7 @@ static json_t *result_json(const result *r)
     return o;
 }
 
-/* As it was typed, but for the quotes. */
+/* As it was typed, but for the quotes and for bytes that are not text. */
 static json_t *command_json(const results *all)
 {
     char line[4096];
@@ -210,6 +210,7 @@ static json_t *command_json(const results *all)
         const char *quote = all->argv[i][strcspn(all->argv[i], " *?$")] || !*all->argv[i] ? "'" : "";
         n += (size_t)snprintf(line + n, sizeof line - n, " %s%s%s", quote, all->argv[i], quote);
     }
+    io_make_printable(line);
     return json_string(line);
 }
 
@@ -251,8 +252,10 @@ int results_write(const char *command, const char *path, const results *all)
     json_t *o = file_json(all);
     char *text = json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     json_decref(o);
-    if (!text)
-        return cli_fail(command, "--json: no memory, or a word of the command line that is not UTF-8");
+    if (!text || results_trouble(text, strlen(text))) {
+        free(text);
+        return cli_fail(command, "--json: expected memory for the results, found too little");
+    }
     const io_chunk chunk[] = {{text, strlen(text)}, {"\n", 1}};
     const bool ok = io_write_file(path, chunk, 2, err);
     free(text);

@@ -22,11 +22,39 @@ bool io_fail(io_error err, const char *path, const char *format, ...)
     va_start(args, format);
     vsnprintf(err + used, (size_t)(IO_ERR - used), format, args);
     va_end(args);
-    /* Names and excerpts come from outside: no line break or escape code in one may reach the terminal. */
-    for (char *c = err; *c; c++)
-        if ((unsigned char)*c < ' ' || *c == 0x7f)
-            *c = '?';
+    io_make_printable(err);
     return false;
+}
+
+/* Bytes of the UTF-8 character that starts here, if it is one that can be shown; else 0. */
+static int shown_bytes(const unsigned char *c)
+{
+    static const unsigned least[] = {0, 0x20, 0xa0, 0x800,
+                                     0x10000}; /* by length; U+0080 to U+009F control terminals */
+    const int n = *c < 0x80                 ? 1
+                  : *c >= 0xc0 && *c < 0xe0 ? 2
+                  : *c >= 0xe0 && *c < 0xf0 ? 3
+                  : *c >= 0xf0 && *c < 0xf8 ? 4
+                                            : 0;
+    unsigned code = n > 1 ? *c & (0x7fu >> n) : *c;
+    for (int i = 1; i < n; i++) {
+        if ((c[i] & 0xc0) != 0x80)
+            return 0;
+        code = code << 6 | (c[i] & 0x3fu);
+    }
+    return n == 0 || code < least[n] || code == 0x7f || (code >= 0xd800 && code < 0xe000) || code > 0x10ffff
+               ? 0
+               : n;
+}
+
+void io_make_printable(char *line)
+{
+    for (char *c = line; *c;) {
+        const int n = shown_bytes((const unsigned char *)c);
+        if (n == 0)
+            *c = '?';
+        c += n ? n : 1;
+    }
 }
 
 bool io_count(int ndim, const int64_t *dim, size_t *count)

@@ -32,6 +32,10 @@ __attribute__((format(printf, 3, 4)))
 #endif
 bool io_fail(io_error err, const char *path, const char *format, ...);
 
+/** Replaces by '?' what a name or an excerpt from outside must not bring to a terminal or into a file of text:
+ *  control characters (of ASCII and of Latin 1), line breaks, bytes that are not UTF-8. */
+void io_make_printable(char *line);
+
 /** The product of the dimensions; false if one is negative or the array would exceed PTRDIFF_MAX bytes. */
 bool io_count(int ndim, const int64_t *dim, size_t *count);
 
