@@ -13,6 +13,7 @@
 
 #include "../ref/cli/guard.h"
 #include "../ref/cli/judge.h"
+#include "../ref/cli/selections.h"
 #include "../ref/cli/table.h"
 #include "check.h"
 
@@ -25,13 +26,13 @@ static const msa_shape large_shapes[] = {
     {10, 2200, 2, 2, 8, 8, 2100, 2, 1, NULL, NULL, NULL, NULL}, // a block longer than a chunk of keys
     {5, 60, 260, 130, 4, 4, 16, 3, 1, NULL, NULL, NULL, NULL},  // more groups than a chunk has rows
     {200, 600, 4, 2, 8, 8, 16, 6, 3, long_q, long_kv, NULL, NULL},
-    {70, 2500, 32, 2, 16, 16, 64, 3, 1, NULL,
-     NULL, NULL, NULL}, // groups that fill a vector, and keys past the short rows
-    {16, 2300, 17, 1, 20, 12, 48, 3, 1, NULL,
-     NULL, NULL, NULL}, // a head more than a vector holds; widths that are no multiple
+    {70, 2500, 32, 2, 16, 16, 64, 3, 1, NULL, NULL, NULL,
+     NULL}, // groups that fill a vector, and keys past the short rows
+    {16, 2300, 17, 1, 20, 12, 48, 3, 1, NULL, NULL, NULL,
+     NULL}, // a head more than a vector holds; widths that are no multiple
     {1, 2600, 16, 1, 32, 32, 100, 5, 1, NULL, NULL, NULL, NULL}, // one query, blocks that 64 does not divide
-    {17, 2600, 12, 1, 16, 16, 600, 3, 1, NULL,
-     NULL, NULL, NULL}, // a query more than few; blocks longer than a product's keys
+    {17, 2600, 12, 1, 16, 16, 600, 3, 1, NULL, NULL, NULL,
+     NULL}, // a query more than few; blocks longer than a product's keys
 };
 static const inputs_pattern large_patterns[] = {INPUTS_NORMAL, INPUTS_PEAKED, INPUTS_TIES};
 
@@ -388,6 +389,35 @@ static void equal_logits(int64_t n_q)
     check_release(NULL);
 }
 
+/* ---- The rule of sparse ---------------------------------------------------------------------------- */
+
+static float *sparse_by(const char *name, const msa_shape *s, const inputs *in, const int32_t *ids)
+{
+    float *o = check_floats(s->n_q * s->n_heads * s->d_head);
+    const msa_kernel *k = table_find(name, "fast");
+    k->sparse(s, in->q, in->k, in->v, ids, o, NULL, check_alloc((int64_t)k->workspace(s) + 1, 1));
+    return o;
+}
+
+// Its results are, to the bit, those of the kernel that it is meant to choose; and the two others differ.
+static void rule_chooses(selection_kind kind, const char *meant, const char *other)
+{
+    const msa_shape s = {1024, 4096, 4, 2, 16, 16, 64, 4, 1, NULL, NULL, NULL, NULL};
+    const size_t bytes = (size_t)(s.n_q * s.n_heads * s.d_head) * sizeof(float);
+    int32_t *ids = check_ints(s.n_kv_heads * s.n_q * s.topk);
+    inputs in;
+    check_case c = check_begin("sparse/ruled is %s for a %s selection", meant, selection_name(kind));
+    if (inputs_new(&in, &s, INPUTS_NORMAL, check_seed(31))) {
+        selection_draw(&s, kind, check_seed(32), ids);
+        const float *ruled = sparse_by("sparse/ruled", &s, &in, ids);
+        check_same(&c, "o", sparse_by(meant, &s, &in, ids), ruled, bytes);
+        check_true(&c, memcmp(sparse_by(other, &s, &in, ids), ruled, bytes) != 0, "%s has other bits", other);
+        inputs_free(&in);
+    }
+    check_end(&c);
+    check_release(NULL);
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
@@ -398,6 +428,8 @@ int main(int argc, char **argv)
         if (strcmp(k->backend, "fast") == 0)
             agrees(k);
     threads();
+    rule_chooses(SELECTION_LOCAL, "sparse/tiles", "sparse/blocks");
+    rule_chooses(SELECTION_RANDOM, "sparse/blocks", "sparse/tiles");
     small_workspaces();
     reads_bf16();
     equal_logits(1);

@@ -183,7 +183,8 @@ static void gradients(const model_config *config, const char *what, msa_attentio
     enum { SEQS = 2, LENGTH = 19 };
     check_case c = check_begin("gradients of the whole network, %s%s", mode_name(mode), what);
     msa_ops ops = msa_ref_ops;
-    msa_kernel replay = *ops.stage[MSA_STAGE_INDEX]; // in the run's table from the start: it may copy the table
+    msa_kernel replay =
+        *ops.stage[MSA_STAGE_INDEX]; // in the run's table from the start: it may copy the table
     ops.stage[MSA_STAGE_INDEX] = &replay;
     problem p = {.m = new_model(config, check_seed(1)),
                  .mode = mode,
@@ -486,13 +487,22 @@ static void bad_configurations(void)
     check_case c = check_begin("model_new refuses impossible sizes");
     model m;
     io_error err;
-    model_config bad[] = {tiny, tiny, tiny, tiny, tiny, tiny};
-    bad[0].n_layers = 0;
-    bad[1].n_heads = 5;
-    bad[2].d_model = -1;
-    bad[3].theta = NAN;
-    bad[4].eps = 0;
-    bad[5].topk = 0;
+    // Each on its own: a check that needs two of them at once would let the others through.
+    model_config bad[24];
+    for (size_t n = 0; n < sizeof bad / sizeof *bad; n++)
+        bad[n] = tiny;
+    int *const sizes[] = {&bad[0].n_layers, &bad[1].d_model, &bad[2].n_heads, &bad[3].n_kv_heads,
+                          &bad[4].d_head,   &bad[5].d_index, &bad[6].d_ff,    &bad[7].block,
+                          &bad[8].topk,     &bad[9].context};
+    for (size_t n = 0; n < sizeof sizes / sizeof *sizes; n++)
+        *sizes[n] = n % 2 ? -1 : 0;
+    bad[10].n_heads = 5;
+    bad[11].d_head = 6;
+    bad[12].d_index = 10;
+    bad[13].theta = NAN, bad[14].theta = 1, bad[15].theta = 1e12;
+    bad[16].eps = NAN, bad[17].eps = 0, bad[18].eps = 1;
+    bad[19].selector = -1, bad[20].selector = N_SELECTORS;
+    bad[21].n_layers = MODEL_MAX_LAYERS + 1, bad[22].d_head = 1028, bad[23].context = (1 << 24) + 1;
     for (size_t n = 0; n < sizeof bad / sizeof *bad; n++) {
         err[0] = 0;
         bool made = model_new(&m, &bad[n], 1, err);
