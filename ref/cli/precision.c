@@ -8,11 +8,8 @@
 
 #include "eager.h"
 #include "noise.h"
-#include "verdict.h"
 
 #define HALF 0x1p-12 /* as NOISE_ROUNDING, of float16, which has three bits more than bf16 */
-
-#define TWO_ROUNDINGS (1.4142 * NOISE_ROUNDING) /* of a logit: the product, and its scaling by 1/sqrt(dh) */
 
 static const verdict_store float16 = {11, -14}, bf16 = {8, -126};
 
@@ -22,7 +19,7 @@ static const struct class
     const char *name, *words;
     double weights, partials, logits; /* units of their rounding; 0: not rounded */
     const verdict_store *store;
-} classes[] = {
+} classes[PRECISION_N_CLASSES] = {
     {"float32", "float32 arithmetic", 0, 0, 0, NULL},
     {"float16-output", "o rounded to float16, its weights P no worse", HALF, 0, 0, &float16},
     {"bf16-weights", "weights P rounded to bf16", NOISE_ROUNDING, 0, 0, NULL},
@@ -31,10 +28,9 @@ static const struct class
     {"bf16-partials-output", "P, each block's output and o rounded to bf16", NOISE_ROUNDING, NOISE_ROUNDING,
      0, &bf16},
     {"bf16-logits", "logits, P and o rounded to bf16, as in Hugging Face's eager attention", NOISE_ROUNDING,
-     0, TWO_ROUNDINGS, &bf16},
+     0, NOISE_ROUNDING, &bf16},
 };
-#define N_CLASSES ((int)(sizeof classes / sizeof *classes))
-#define LOGITS (N_CLASSES - 1)
+#define LOGITS (PRECISION_N_CLASSES - 1)
 
 /* One query's output as it should be, and what rounding may do to it. */
 typedef struct oracle {
@@ -51,19 +47,22 @@ typedef struct judgement {
     const foreign_ids *theirs;
     verdict_budget base; /* of float32, or the user's */
     int n_classes;       /* 1 for the user's */
-    verdict verdict[N_CLASSES];
-    double eager2;     /* squared distance to eager attention in bf16 */
-    int64_t n_skipped; /* queries without valid ids */
+    precision_result *result;
 } judgement;
+
+static int class_of(const char *name)
+{
+    int a = 0;
+    while (a < PRECISION_N_CLASSES && strcmp(name, classes[a].name) != 0)
+        a++;
+    return a;
+}
 
 int precision_check(const char *command, const precision_request *request)
 {
-    int a = 0;
     if (request->name && request->tolerance >= 0)
         return cli_fail(command, "--precision: expected this option or --tolerance, found both");
-    while (request->name && a < N_CLASSES && strcmp(request->name, classes[a].name) != 0)
-        a++;
-    if (a == N_CLASSES)
+    if (request->name && class_of(request->name) == PRECISION_N_CLASSES)
         return cli_fail(command, "--precision: expected one of " PRECISION_NAMES ", found '%s'",
                         request->name);
     return 0;
@@ -71,21 +70,42 @@ int precision_check(const char *command, const precision_request *request)
 
 /* ---- Judging ------------------------------------------------------------------------------------ */
 
+/* A logit is rounded as a product, and again when 1/sqrt(dh) scales it, unless that is a power of two. */
+static double logit_roundings(int d)
+{
+    int exponent;
+    return frexp(sqrt(d), &exponent) == 0.5 ? 1 : 2;
+}
+
+/* The noise of a class, of one query, in x->noise. */
+static void find_noise(const struct class *c, const msa_shape *s, const oracle *x)
+{
+    const int64_t n = (int64_t)s->n_heads * s->d_head;
+    const double w2 = c->weights * c->weights, p2 = c->partials * c->partials,
+                 l2 = c->logits * c->logits * logit_roundings(s->d_head);
+    double walk = 0, recomputed = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const double square =
+            w2 * x->squares.weights[i] + p2 * x->squares.partials[i] + l2 * x->squares.logits[i];
+        x->noise[i] = sqrt(square);
+        walk += square;
+        recomputed += pow((double)x->eager[i] - x->wide[i], 2);
+    }
+    /* Where logits hardly differ all weights are rounded one way, which is no random walk but can be
+     * recomputed. */
+    for (int64_t i = 0; l2 > 0 && recomputed > walk && i < n; i++)
+        x->noise[i] = fmax(x->noise[i], fabs((double)x->eager[i] - x->wide[i]));
+}
+
 static void add_class(judgement *j, int a, int64_t i, const oracle *x, const float *found)
 {
     const msa_shape *s = &j->t->shape;
-    const double w = classes[a].weights, p = classes[a].partials, l = classes[a].logits;
     verdict_budget budget = j->base;
-    if (w > 0) {
+    if (classes[a].weights > 0) {
+        find_noise(&classes[a], s, x);
         budget.noise = x->noise;
-        for (int64_t c = 0; c < (int64_t)s->n_heads * s->d_head; c++)
-            x->noise[c] = sqrt(w * w * x->squares.weights[c] + p * p * x->squares.partials[c] +
-                               l * l * x->squares.logits[c]);
-        /* Where logits hardly differ, all roundings go one way: that is no random walk, but can be recomputed. */
-        for (int64_t c = 0; l > 0 && c < (int64_t)s->n_heads * s->d_head; c++)
-            x->noise[c] = fmax(x->noise[c], fabs((double)x->eager[c] - x->wide[c]));
     }
-    verdict_add(&j->verdict[a], i, (verdict_dims){1, s->n_heads, s->d_head}, x->wide, found, budget,
+    verdict_add(&j->result->verdict[a], i, (verdict_dims){1, s->n_heads, s->d_head}, x->wide, found, budget,
                 classes[a].store);
 }
 
@@ -99,7 +119,7 @@ static int judge_query(judgement *j, int64_t i, const oracle *x)
     for (int r = 0; r < query.n_kv_heads; r++)
         foreign_sort(foreign_row(j->theirs, &t->shape, r, i), query.topk, x->ids + (int64_t)r * query.topk);
     if (msa_sparse(&query, q, k, v, x->ids, x->o, NULL, x->work) != MSA_OK) {
-        j->n_skipped++;
+        j->result->n_skipped++;
         return 0;
     }
     if (j->n_classes > 1 && !(noise_by_cause(&query, q, k, v, x->ids, x->squares) &&
@@ -108,7 +128,7 @@ static int judge_query(judgement *j, int64_t i, const oracle *x)
     const float *found = cli_floats(t, CLI_O) + i * width;
     for (int64_t c = 0; c < width; c++) {
         x->wide[c] = (double)x->o[c];
-        j->eager2 += pow((double)found[c] - (double)x->eager[c], 2);
+        j->result->eager2 += pow((double)found[c] - (double)x->eager[c], 2);
     }
     for (int a = 0; a < j->n_classes; a++)
         add_class(j, a, i, x, found);
@@ -124,19 +144,10 @@ static int judge_queries(judgement *j, const oracle *x)
         cli_progress(j->command, i + 1, s->n_q, "output");
     }
     cli_progress_end();
-    for (int a = 0; a < j->n_classes; a++)
-        verdict_close(&j->verdict[a], j->base);
     return bad;
 }
 
-/* ---- Saying so ---------------------------------------------------------------------------------- */
-
-static void print_verdict(const char *outcome, const verdict *v)
-{
-    char text[VERDICT_TEXT];
-    verdict_text("o", v, text);
-    printf("output  %s; %s\n", outcome, text);
-}
+/* ---- Which class ---------------------------------------------------------------------------------- */
 
 /* How well the values themselves go with a class: 2 if all of them are of the type that it stores, 0 if not.
  */
@@ -148,14 +159,13 @@ static int fit(const npy_array *o, const struct class *c)
 /* Of the classes that are met float32; then eager attention, which can be recomputed and is known by that;
  * then one that goes with the values, and of those the one of whose budget most was used. If none is met, the
  * one that comes nearest. */
-static int tightest(const judgement *j)
+static int tightest(const npy_array *o, const precision_result *r)
 {
-    const npy_array *o = &j->t->array[CLI_O];
-    const verdict *v = j->verdict;
+    const verdict *v = r->verdict;
     int best = 0, best_fit = 0;
-    if (!v[0].pass && v[LOGITS].pass && j->eager2 < v[LOGITS].error2 / 4)
+    if (!v[0].pass && v[LOGITS].pass && r->eager2 < v[LOGITS].error2 / 4)
         return LOGITS;
-    for (int a = 1; a < N_CLASSES && !v[0].pass; a++) {
+    for (int a = 1; a < PRECISION_N_CLASSES && !v[0].pass; a++) {
         const int fit_a = v[a].pass ? fit(o, &classes[a]) : -1;
         if (!v[best].pass ? v[a].pass || v[a].used < v[best].used
                           : fit_a > best_fit || (fit_a == best_fit && v[a].used > v[best].used)) {
@@ -166,42 +176,47 @@ static int tightest(const judgement *j)
     return best;
 }
 
-/* The answer is the tightest class that is met; a name pins the class that has to be. */
-static bool report_class(const judgement *j, const char *name)
+static void conclude(const judgement *j, const precision_request *request)
 {
-    char outcome[256];
-    const int best = tightest(j);
-    int shown = name ? 0 : best;
-    while (name && strcmp(classes[shown].name, name) != 0)
-        shown++;
-    const verdict *v = &j->verdict[shown];
-    if (v->pass)
-        snprintf(outcome, sizeof outcome, "ok, precision %s (%s)", classes[shown].name, classes[shown].words);
-    else
-        snprintf(outcome, sizeof outcome, "FAILED, %s precision %s: %.3g times its budget",
-                 name ? "not of" : "of none; nearest is", classes[shown].name, v->used);
-    print_verdict(outcome, v);
-    if (name && best != shown && j->verdict[best].pass)
-        printf("  it meets precision %s (%s)\n", classes[best].name, classes[best].words);
-    return v->pass;
+    precision_result *r = j->result;
+    for (int a = 0; a < j->n_classes; a++)
+        verdict_close(&r->verdict[a], j->base);
+    const int best = j->n_classes > 1 ? tightest(&j->t->array[CLI_O], r) : 0;
+    r->name = classes[best].name;
+    r->pass = r->verdict[request->name ? class_of(request->name) : best].pass;
 }
 
-static bool report(const judgement *j, const precision_request *request)
+/* ---- Saying so ---------------------------------------------------------------------------------- */
+
+static void print_class(const precision_request *request, const precision_result *r)
 {
-    const msa_shape *s = &j->t->shape;
-    bool pass = false;
-    if (j->n_skipped == s->n_q)
+    char text[VERDICT_TEXT];
+    const int best = class_of(r->name), shown = request->name ? class_of(request->name) : best;
+    const verdict *v = &r->verdict[shown];
+    verdict_text("o", v, text);
+    if (r->pass)
+        printf("output  ok, precision %s (%s); %s\n", classes[shown].name, classes[shown].words, text);
+    else
+        printf("output  FAILED, %s precision %s, %.3g times its budget; %s\n",
+               request->name ? "not of" : "of none; nearest is", classes[shown].name, v->used, text);
+    if (best != shown && r->verdict[best].pass)
+        printf("  it meets precision %s (%s)\n", classes[best].name, classes[best].words);
+}
+
+void precision_print(const precision_request *request, int64_t n_queries, const precision_result *r)
+{
+    char text[VERDICT_TEXT];
+    if (r->n_skipped == n_queries)
         printf("output  FAILED: no query has valid ids to judge it by\n");
     else if (request->tolerance < 0)
-        pass = report_class(j, request->name);
+        print_class(request, r);
     else {
-        pass = j->verdict[0].pass;
-        print_verdict(pass ? "ok, within --tolerance" : "FAILED, not within --tolerance", &j->verdict[0]);
+        verdict_text("o", &r->verdict[0], text);
+        printf("output  %s --tolerance; %s\n", r->pass ? "ok, within" : "FAILED, not within", text);
     }
-    if (j->n_skipped && j->n_skipped < s->n_q)
-        printf("  not judged for want of valid ids: %lld of %lld queries\n", (long long)j->n_skipped,
-               (long long)s->n_q);
-    return pass;
+    if (r->n_skipped && r->n_skipped < n_queries)
+        printf("  not judged for want of valid ids: %lld of %lld queries\n", (long long)r->n_skipped,
+               (long long)n_queries);
 }
 
 /* ---- All of it ---------------------------------------------------------------------------------- */
@@ -222,7 +237,7 @@ static bool oracle_new(const char *command, const msa_shape *s, oracle *x)
 }
 
 int precision_judge(const char *command, const precision_request *request, const cli_tensors *t,
-                    const foreign_ids *theirs, bool *pass)
+                    const foreign_ids *theirs, precision_result *result)
 {
     const inputs in = {.q = t->array[CLI_Q].data,
                        .k = t->array[CLI_K].data,
@@ -235,11 +250,13 @@ int precision_judge(const char *command, const precision_request *request, const
                    .theirs = theirs,
                    .base = derived ? verdict_float32(&t->shape, &in, VERDICT_O, 0)
                                    : (verdict_budget){request->tolerance, 0, NULL},
-                   .n_classes = derived ? N_CLASSES : 1};
+                   .n_classes = derived ? PRECISION_N_CLASSES : 1,
+                   .result = result};
     oracle x;
+    *result = (precision_result){0};
     int bad = oracle_new(command, &t->shape, &x) ? judge_queries(&j, &x) : 2;
     if (!bad)
-        *pass = report(&j, request);
+        conclude(&j, request);
     free(x.ids);
     free(x.o);
     free(x.wide);

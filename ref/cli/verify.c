@@ -159,12 +159,17 @@ static int judge(verify *v)
     int bad = judge_layouts(v, &sum);
     if (bad)
         return bad;
-    bool pass = report_ids(v, &sum), right = true;
-    if (v->t.path[CLI_O])
-        bad = precision_judge(v->command, &v->output, &v->t, &v->theirs, &right);
-    if (!bad)
-        printf("%s\n", pass && right ? "ok" : "FAILED");
-    return bad ? bad : pass && right ? 0 : 1;
+    bool pass = report_ids(v, &sum);
+    if (v->t.path[CLI_O]) {
+        precision_result result;
+        bad = precision_judge(v->command, &v->output, &v->t, &v->theirs, &result);
+        if (bad)
+            return bad;
+        precision_print(&v->output, v->t.shape.n_q, &result);
+        pass = pass && result.pass;
+    }
+    printf("%s\n", pass ? "ok" : "FAILED");
+    return pass ? 0 : 1;
 }
 
 static int run(verify *v)

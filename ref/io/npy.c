@@ -77,7 +77,7 @@ static bool parse_string(parser *p, const char *expected, char *text, size_t roo
     char quote = *p->at;
     const char *from = p->at + 1;
     const char *close = quote == '\'' || quote == '"' ? memchr(from, quote, (size_t)(p->end - from)) : NULL;
-    if (!close || (size_t)(close - from) >= room)
+    if (!close || (size_t)(close - from) >= room || memchr(from, 0, (size_t)(close - from)))
         return unexpected(p, expected);
     memcpy(text, from, (size_t)(close - from));
     text[close - from] = 0;
