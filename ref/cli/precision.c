@@ -156,6 +156,13 @@ static int fit(const npy_array *o, const struct class *c)
     return !c->store ? 1 : verdict_is_stored(o->data, o->count, c->store) ? 2 : 0;
 }
 
+/* An error without measure, such as NaN, is as far from all; the class that allows the rest then shows its
+ * place. */
+static bool nearer(const verdict *a, const verdict *b)
+{
+    return a->used < b->used || (!(a->used > b->used) && a->n_bad < b->n_bad);
+}
+
 /* Of the classes that are met float32; then eager attention, which can be recomputed and is known by that;
  * then one that goes with the values, and of those the one of whose budget most was used. If none is met, the
  * one that comes nearest. */
@@ -167,7 +174,7 @@ static int tightest(const npy_array *o, const precision_result *r)
         return LOGITS;
     for (int a = 1; a < PRECISION_N_CLASSES && !v[0].pass; a++) {
         const int fit_a = v[a].pass ? fit(o, &classes[a]) : -1;
-        if (!v[best].pass ? v[a].pass || v[a].used < v[best].used
+        if (!v[best].pass ? v[a].pass || nearer(&v[a], &v[best])
                           : fit_a > best_fit || (fit_a == best_fit && v[a].used > v[best].used)) {
             best = a;
             best_fit = fit_a;
@@ -196,6 +203,8 @@ static void print_class(const precision_request *request, const precision_result
     verdict_text("o", v, text);
     if (r->pass)
         printf("output  ok, precision %s (%s); %s\n", classes[shown].name, classes[shown].words, text);
+    else if (isinf(v->used))
+        printf("output  FAILED at every precision; %s\n", text);
     else
         printf("output  FAILED, %s precision %s, %.3g times its budget; %s\n",
                request->name ? "not of" : "of none; nearest is", classes[shown].name, v->used, text);
