@@ -37,9 +37,9 @@ static const char *put_npy(int version, const char *dict, const void *data, size
 static bool refused(const char *path, npy_type type, int ndim, const char *word)
 {
     npy_array a;
-    io_error err = "";
-    bool read = npy_read(path, type, ndim, &a, err);
-    bool ok = !read && !a.data && a.count == 0 && scratch_one_line(err, path, word);
+    io_error err = "", note = "?";
+    bool read = io_read_tensor(path, type, ndim, true, &a, note, err);
+    bool ok = !read && !*note && !a.data && a.count == 0 && scratch_one_line(err, path, word);
     if (read)
         npy_free(&a);
     return ok;
@@ -66,9 +66,10 @@ static void test_round_trips(void)
         for (npy_type type = NPY_F32; type <= NPY_I32; type++) {
             const char *path = scratch("trip.npy");
             npy_array exact = {0}, any = {0};
-            io_error err = "";
+            io_error err = "", note = "?";
             bool ok = npy_write(path, type, shape[i].ndim, shape[i].dim, six, err) &&
-                      npy_read(path, type, shape[i].ndim, &exact, err) && npy_read(path, type, -1, &any, err);
+                      io_read_tensor(path, type, shape[i].ndim, true, &exact, note, err) && !*note &&
+                      io_read_tensor(path, type, -1, true, &any, note, err);
             ok = ok && exact.ndim == shape[i].ndim && exact.count == shape[i].count && exact.data &&
                  memcmp(exact.dim, shape[i].dim, (size_t)exact.ndim * sizeof *exact.dim) == 0 &&
                  memcmp(exact.data, six, 4 * exact.count) == 0 && any.ndim == exact.ndim &&
@@ -114,10 +115,10 @@ static void test_accepted_headers(void)
     };
     for (size_t i = 0; i < sizeof header / sizeof *header; i++) {
         npy_array a = {0};
-        io_error err = "";
-        bool ok =
-            npy_read(put_npy(header[i].version, header[i].dict, six, sizeof six), NPY_F32, 2, &a, err) &&
-            a.dim[0] == 2 && a.dim[1] == 3 && memcmp(a.data, six, sizeof six) == 0;
+        io_error err = "", note;
+        bool ok = io_read_tensor(put_npy(header[i].version, header[i].dict, six, sizeof six), NPY_F32, 2,
+                                 true, &a, note, err) &&
+                  a.dim[0] == 2 && a.dim[1] == 3 && memcmp(a.data, six, sizeof six) == 0;
         tap(scratch_no_error(ok, err), "header variant %zu of version %d is read", i, header[i].version);
         npy_free(&a);
     }
@@ -134,17 +135,17 @@ static void test_refused_headers(void)
     static const struct {
         const char *dict, *word;
     } header[] = {
-        {DESCR("'>f4'"), "expected dtype '<f4' (little-endian float32), found '>f4'"},
-        {DESCR("'<f8'"), "found '<f8'"},
-        {DESCR("'<f2'"), "found '<f2'"},
-        {DESCR("'<i4'"), "found '<i4'"},
-        {DESCR("'<u4'"), "found '<u4'"},
-        {DESCR("'<c8'"), "found '<c8'"},
-        {DESCR("'|O'"), "found '|O'"},
-        {DESCR("'|b1'"), "found '|b1'"},
-        {DESCR("'=f4'"), "found '=f4'"},
-        {DESCR("''"), "found ''"},
-        {DESCR("'<f4\\n'"), "found '<f4"},
+        {DESCR("'>f4'"), "expected float32, or float64, float16 or bfloat16 to convert, found dtype '>f4'"},
+        {DESCR("'<f8'"), "truncated: shape (2, 3) takes 48 bytes of data, found 24"},
+        {DESCR("'<f2'"), "overlong: shape (2, 3) takes 12 bytes of data, found 24"},
+        {DESCR("'<i4'"), "found dtype '<i4'"},
+        {DESCR("'<u4'"), "found dtype '<u4'"},
+        {DESCR("'<c8'"), "found dtype '<c8'"},
+        {DESCR("'|O'"), "found dtype '|O'"},
+        {DESCR("'|b1'"), "found dtype '|b1'"},
+        {DESCR("'=f4'"), "found dtype '=f4'"},
+        {DESCR("''"), "found dtype ''"},
+        {DESCR("'<f4\\n'"), "found dtype '<f4"},
         {DESCR("'a name that is much longer than any dtype could be'"), "a quoted dtype"},
         {DESCR("[('x', '<f4')]"), "a quoted dtype"},
         {DESCR("'<f4"), "'"},
@@ -154,7 +155,7 @@ static void test_refused_headers(void)
         {HEADER("'<f4'", "false", "(2, 3)"), "True or False"},
         {HEADER("'<f4'", "Falsehood", "(2, 3)"), "',' or '}'"},
         {SHAPE("(2, 3, 1)"), "expected 2 dimensions, found 3: shape (2, 3, 1)"},
-        {SHAPE("()"), "found 0: shape ()"},
+        {SHAPE("()"), "overlong: shape () takes 4 bytes of data, found 24"},
         {SHAPE("(6,)"), "found 1: shape (6,)"},
         {SHAPE("(6)"), "a tuple such as (3,)"},
         {SHAPE("6"), "a tuple"},
@@ -204,20 +205,147 @@ static void test_refused_headers(void)
 
 static void test_other_types(void)
 {
-    io_error err;
+    io_error err, note;
     const char *path = scratch("type.npy");
     const int32_t bits[2] = {0x7f800000, -1}; /* inf and nan, if they were floats */
     npy_array a = {0};
-    bool ok = npy_write(path, NPY_I32, 1, (int64_t[]){2}, bits, err) && npy_read(path, NPY_I32, 1, &a, err);
+    bool ok = npy_write(path, NPY_I32, 1, (int64_t[]){2}, bits, err) &&
+              io_read_tensor(path, NPY_I32, 1, true, &a, note, err);
     tap(ok && memcmp(a.data, bits, sizeof bits) == 0, "any int32 is fine");
     npy_free(&a);
-    tap(refused(path, NPY_F32, 1, "expected dtype '<f4' (little-endian float32), found '<i4'"),
+    tap(refused(path, NPY_F32, 1,
+                "expected float32, or float64, float16 or bfloat16 to convert, found dtype '<i4'"),
         "int32 is not float32");
     npy_write(path, NPY_F32, 1, (int64_t[]){2}, six, err);
-    tap(refused(path, NPY_I32, 1, "expected dtype '<i4' (little-endian int32), found '<f4'"),
+    tap(refused(path, NPY_I32, 1, "expected int32, or int64, int16 or int8 to convert, found dtype '<f4'"),
         "float32 is not int32");
     tap(refused(path, NPY_F32, 2, "expected 2 dimensions, found 1: shape (2,)"), "one dimension is not two");
     tap(refused(path, NPY_F32, 0, "expected 0 dimensions, found 1"), "one dimension is not none");
+}
+
+/* ---- What is converted ----------------------------------------------------------------------------- */
+
+#define MOST 6
+#define HALVES(...) (const uint16_t[]){__VA_ARGS__}, 2
+#define DOUBLES(...) (const double[]){__VA_ARGS__}, 8
+#define INT64S(...) (const int64_t[]){__VA_ARGS__}, 8
+#define INT16S(...) (const int16_t[]){__VA_ARGS__}, 2
+#define INT8S(...) (const int8_t[]){__VA_ARGS__}, 1
+
+/* The n elements that dtype and data say, read as float32 or int32. */
+static const char *put_elements(const char *dtype, const void *data, size_t width, int n)
+{
+    char dict[128];
+    snprintf(dict, sizeof dict, "{'descr': '%s', 'fortran_order': False, 'shape': (%d,), }\n", dtype, n);
+    return put_npy(1, dict, data, width * (size_t)n);
+}
+
+static void test_converted_floats(void)
+{
+    const struct {
+        const char *dtype;
+        const void *data;
+        size_t width;
+        int n;
+        float expected[MOST];
+        const char *note;
+    } file[] = {
+        {"<f8",
+         DOUBLES(1.5, -0.0, 1e-310),
+         3,
+         {1.5f, -0.0f, 0},
+         "float64 read as float32, 1 of 3 values rounded"},
+        {"<f8", DOUBLES(1.5, 0.25), 2, {1.5f, 0.25f}, "float64 read as float32"},
+        {"<f8", DOUBLES(0.1, 0x1.fffffep127), 2, {0.1f, FLT_MAX}, "1 of 2 values rounded"},
+        {"<f2",
+         HALVES(0x3c00, 0xc100, 0x7bff, 0x0001, 0x83ff, 0x0400),
+         6,
+         {1, -2.5f, 65504, 0x1p-24f, -0x1.ff8p-15f, 0x1p-14f},
+         "float16 read as float32"},
+        {"<V2",
+         HALVES(0x3f80, 0xc020, 0x7f7f, 0x0001),
+         4,
+         {1, -2.5f, 0x1.fep127f, 0x1p-133f},
+         "<V2, as which ml_dtypes saves bfloat16, read as float32"},
+        {"|V2", HALVES(0x3f80), 1, {1}, "|V2, as which"},
+    };
+    for (size_t i = 0; i < sizeof file / sizeof *file; i++) {
+        npy_array a = {0};
+        io_error err = "", note = "";
+        const char *path = put_elements(file[i].dtype, file[i].data, file[i].width, file[i].n);
+        bool ok = io_read_tensor(path, NPY_F32, 1, true, &a, note, err) &&
+                  memcmp(a.data, file[i].expected, 4 * a.count) == 0 &&
+                  scratch_one_line(note, path, file[i].note);
+        tap(scratch_no_error(ok, err), "floats %zu: %s", i, file[i].note);
+        npy_free(&a);
+    }
+}
+
+static void test_converted_integers(void)
+{
+    const struct {
+        const char *dtype;
+        const void *data;
+        size_t width;
+        int n;
+        int32_t expected[MOST];
+        const char *note;
+    } file[] = {
+        {"<i8", INT64S(0, -1, INT32_MAX, INT32_MIN), 4, {0, -1, INT32_MAX, INT32_MIN}, "int64 read as int32"},
+        {"<i2", INT16S(7, -1, INT16_MIN), 3, {7, -1, INT16_MIN}, "int16 read as int32"},
+        {"|i1", INT8S(7, -1, INT8_MIN), 3, {7, -1, INT8_MIN}, "int8 read as int32"},
+    };
+    for (size_t i = 0; i < sizeof file / sizeof *file; i++) {
+        npy_array a = {0};
+        io_error err = "", note = "";
+        const char *path = put_elements(file[i].dtype, file[i].data, file[i].width, file[i].n);
+        bool ok = io_read_tensor(path, NPY_I32, 1, true, &a, note, err) &&
+                  memcmp(a.data, file[i].expected, 4 * a.count) == 0 &&
+                  scratch_one_line(note, path, file[i].note);
+        tap(scratch_no_error(ok, err), "integers: %s", file[i].note);
+        npy_free(&a);
+    }
+}
+
+/* More elements than are converted at a time, the last of which does not fit. */
+static void test_beyond_range(void)
+{
+    enum { N = 5000 };
+    static int64_t x[N];
+    io_error err = "", note;
+    npy_array a = {0};
+    char dict[] = "\x93NUMPY\x01\x00\x3c\x00{'descr': '<i8', 'fortran_order': False, 'shape': (5000,)}\n   ";
+    static unsigned char file[sizeof dict - 1 + sizeof x];
+    const char *path = scratch("long.npy");
+    for (int i = 0; i < N; i++)
+        x[i] = i;
+    dict[8] = (char)(sizeof dict - 1 - 10);
+    memcpy(file, dict, sizeof dict - 1);
+    memcpy(file + sizeof dict - 1, x, sizeof x);
+    scratch_put(path, file, sizeof file);
+    bool ok = io_read_tensor(path, NPY_I32, 1, true, &a, note, err);
+    for (int i = 0; i < N && ok; i++)
+        ok = ((int32_t *)a.data)[i] == i;
+    tap(scratch_no_error(ok, err), "5000 integers, in several pieces");
+    npy_free(&a);
+    x[N - 1] = (int64_t)INT32_MAX + 1;
+    memcpy(file + sizeof dict - 1, x, sizeof x);
+    scratch_put(path, file, sizeof file);
+    tap(refused(path, NPY_I32, 1, "the int64 at [4999] is beyond the range of int32"), "2^31 is no int32");
+    tap(refused(put_elements("<i8", INT64S(0, INT32_MIN - (int64_t)1), 2), NPY_I32, 1, "the int64 at [1]"),
+        "-2^31 - 1 is no int32");
+    tap(refused(put_elements("<f8", DOUBLES(1, -3.5e38), 2), NPY_F32, 1,
+                "the float64 at [1] is beyond the range of float32"),
+        "3.5e38 is no float32");
+    tap(refused(put_elements("<f8", DOUBLES(1, NAN), 2), NPY_F32, 1, "nan at [1]"), "nan of a double");
+    tap(refused(put_elements("<f2", HALVES(0xfc00), 1), NPY_F32, 1, "-inf at [0]"), "-inf of a half");
+    tap(refused(put_elements("<f2", HALVES(0x7c01), 1), NPY_F32, 1, "nan at [0]"), "nan of a half");
+    tap(refused(put_elements("<u8", INT64S(1), 1), NPY_I32, 1, "found dtype '<u8'"), "unsigned integers");
+    const char *wild = put_elements("<V2", HALVES(0x7f80, 0x7fc0), 2);
+    ok = io_read_tensor(wild, NPY_F32, 1, false, &a, note, err) && isinf(((float *)a.data)[0]) &&
+         isnan(((float *)a.data)[1]);
+    tap(ok, "what need not be finite is read");
+    npy_free(&a);
 }
 
 static void test_non_finite(void)
@@ -284,8 +412,8 @@ static void test_damage(void)
             bad[at] = (unsigned char)value;
             scratch_put(path, bad, bytes);
             npy_array a;
-            io_error err = "";
-            bool read = npy_read(path, NPY_F32, 2, &a, err);
+            io_error err = "", note;
+            bool read = io_read_tensor(path, NPY_F32, 2, true, &a, note, err);
             ok = ok && (read ? a.count == 6 : scratch_one_line(err, path, ""));
             npy_free(&a);
         }
@@ -324,8 +452,9 @@ static void test_no_such_file(void)
     scratch_put(scratch("empty.npy"), "", 0);
     tap(refused(scratch("empty.npy"), NPY_F32, 2, "truncated"), "an empty file");
     npy_array a;
-    io_error err = "";
-    tap(!npy_read("", NPY_F32, 2, &a, err) && scratch_one_line(err, "'': ", "No such file"), "an empty name");
+    io_error err = "", note;
+    tap(!io_read_tensor("", NPY_F32, 2, true, &a, note, err) && scratch_one_line(err, "'': ", "No such file"),
+        "an empty name");
     if (geteuid() == 0) {
         tap_skip("an unreadable file", "root reads everything");
         return;
@@ -359,6 +488,9 @@ int main(void)
     test_accepted_headers();
     test_refused_headers();
     test_other_types();
+    test_converted_floats();
+    test_converted_integers();
+    test_beyond_range();
     test_non_finite();
     test_damage();
     test_absurd_header_length();

@@ -210,6 +210,126 @@ static void test_refused_headers(void)
             bad[i].bytes, bad[i].json);
 }
 
+/* ---- One tensor of many ----------------------------------------------------------------------------- */
+
+/* Eight tensors of eight types in 24 bytes: those of six floats, read otherwise. */
+static const char many[] = "{" TENSOR(
+    "\"F8_E4M3\"", "[1,3]", "[0,3]") ","
+                                     "\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[3,4]},"
+                                     "\"half\":{\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[4,8]},"
+                                     "\"brain\":{\"dtype\":\"BF16\",\"shape\":[2,1],\"data_offsets\":[8,12]},"
+                                     "\"f4:x\":{\"dtype\":\"F4\",\"shape\":[2],\"data_offsets\":[12,13]},"
+                                     "\"i8\":{\"dtype\":\"I8\",\"shape\":[3],\"data_offsets\":[13,16]},"
+                                     "\"long\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[16,24]}}";
+static const unsigned char many_data[24] = {1, 2, 3,   4,   0,    0x3c, 0,    0xc1, 0x80, 0x3f, 0x20, 0xc0,
+                                            9, 7, 255, 128, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+
+static const char *put_many(void)
+{
+    unsigned char file[1024] = {0};
+    const size_t n = sizeof many - 1;
+    file[0] = (unsigned char)(n & 0xff);
+    file[1] = (unsigned char)(n >> 8);
+    memcpy(file + 8, many, n);
+    memcpy(file + 8 + n, many_data, sizeof many_data);
+    const char *path = scratch("many.safetensors");
+    scratch_put(path, file, 8 + n + sizeof many_data);
+    return path;
+}
+
+static bool read_named(const char *path, const char *name, npy_type type, int ndim, npy_array *a,
+                       io_error note, io_error err)
+{
+    char full[512];
+    snprintf(full, sizeof full, "%s:%s", path, name);
+    return io_read_tensor(full, type, ndim, true, a, note, err);
+}
+
+static void test_named(void)
+{
+    static const struct {
+        const char *name;
+        npy_type type;
+        int ndim, count;
+        float x[2];
+        int32_t i[3];
+        const char *note;
+    } good[] = {{"half", NPY_F32, 1, 2, {1, -2.5f}, {0}, "tensor 'half': float16 read as float32"},
+                {"brain", NPY_F32, 2, 2, {1, -2.5f}, {0}, "tensor 'brain': bfloat16 read as float32"},
+                {"i8", NPY_I32, 1, 3, {0}, {7, -1, -128}, "tensor 'i8': int8 read as int32"},
+                {"long", NPY_I32, 0, 1, {0}, {-2}, "tensor 'long': int64 read as int32"}};
+    const char *path = put_many();
+    for (size_t n = 0; n < sizeof good / sizeof *good; n++) {
+        npy_array a = {0};
+        io_error note = "", err = "";
+        bool ok = read_named(path, good[n].name, good[n].type, good[n].ndim, &a, note, err) &&
+                  a.count == (size_t)good[n].count && scratch_one_line(note, path, good[n].note);
+        ok = ok &&
+             memcmp(a.data, good[n].type == NPY_F32 ? (const void *)good[n].x : good[n].i, 4 * a.count) == 0;
+        tap(scratch_no_error(ok, err), "%s", good[n].note);
+        npy_free(&a);
+    }
+    static const struct {
+        const char *name;
+        npy_type type;
+        const char *word;
+    } bad[] = {{"long", NPY_F32,
+                "tensor 'long': expected float32, or float64, float16 or bfloat16 to convert, found "
+                "dtype 'I64'"},
+               {"half", NPY_I32,
+                "tensor 'half': expected int32, or int64, int16 or int8 to convert, found dtype 'F16'"},
+               {"x", NPY_F32,
+                "tensor 'x': expected float32, or float64, float16 or bfloat16 to convert, found dtype "
+                "'F8_E4M3'"},
+               {"b", NPY_I32, "found dtype 'U8'"},
+               {"f4:x", NPY_F32,
+                "tensor 'f4:x': expected float32, or float64, float16 or bfloat16 to convert, found "
+                "dtype 'F4'"},
+               {"half", NPY_F32, "tensor 'half': expected 0 dimensions, found 1: shape (2,)"},
+               {"Half", NPY_F32,
+                "one of its 7 tensors, as in FILE:NAME, found 'Half'; it has x, b, half, brain, f4:x, i8"},
+               {"", NPY_F32, "found ''; it has x,"}};
+    for (size_t n = 0; n < sizeof bad / sizeof *bad; n++) {
+        npy_array a = {0};
+        io_error note = "?", err = "";
+        bool ok =
+            !read_named(path, bad[n].name, bad[n].type, n == 5 ? 0 : -1, &a, note, err) && !a.data && !*note;
+        tap(ok && scratch_one_line(err, path, bad[n].word), "refused: %s", bad[n].word);
+    }
+    npy_array a = {0};
+    io_error note, err = "";
+    tap(!io_read_tensor(path, NPY_F32, -1, true, &a, note, err) &&
+            scratch_one_line(err, path, "as in FILE:NAME"),
+        "a file of many tensors without a name");
+    tap(refused(path, "tensor 'x': expected dtype F32, found F8_E4M3"), "a model is float32 throughout");
+}
+
+/* A tensor of 64 GiB, all of it a hole, before one of 4 bytes. */
+static void test_ranges(void)
+{
+    static const char json[] =
+        "{" F32("[17179869184]", "[0,68719476736]") ","
+                                                    "\"y\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":"
+                                                    "[68719476736,68719476740]}}";
+    const off_t at = 8 + sizeof json - 1 + (off_t)68719476736;
+    const char *path = scratch("huge.safetensors");
+    FILE *f = fopen(path, "wb");
+    const unsigned char length[8] = {sizeof json - 1};
+    bool ok = f && fwrite(length, 1, 8, f) == 8 && fwrite(json, 1, sizeof json - 1, f) == sizeof json - 1 &&
+              fseeko(f, at, SEEK_SET) == 0 && fwrite(six, 4, 1, f) == 1;
+    ok = f && fclose(f) == 0 && ok;
+    if (!ok) {
+        tap_skip("one tensor of 64 GiB", "no files of that size here");
+        return;
+    }
+    npy_array a = {0};
+    io_error note = "", err = "";
+    ok = read_named(path, "y", NPY_F32, 1, &a, note, err) && !*note && *(float *)a.data == six[0];
+    tap(scratch_no_error(ok, err), "only the tensor asked for is read");
+    npy_free(&a);
+    unlink(path);
+}
+
 static void test_non_finite(void)
 {
     const float wild[] = {NAN, INFINITY, -INFINITY};
@@ -351,6 +471,8 @@ int main(void)
     test_writer_bytes();
     test_accepted();
     test_refused_headers();
+    test_named();
+    test_ranges();
     test_non_finite();
     test_deep_json();
     test_absurd_lengths();

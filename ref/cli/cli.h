@@ -92,6 +92,7 @@ typedef struct cli_tensors {
     const char *path[CLI_N_TENSORS]; /**< targets of options; NULL where not given */
     int64_t block, topk;             /**< likewise; topk 0: the width of --ids, or 16 */
     npy_array array[CLI_N_TENSORS];
+    io_error note[CLI_N_TENSORS]; /**< what was converted to read it; empty: nothing */
     msa_shape shape; /**< what the files say; sizes that no file tells are 1, Hq without --q is Hkv */
 } cli_tensors;
 
@@ -114,8 +115,13 @@ typedef struct cli_tensors {
     {"--backend", CLI_TEXT, &(b), 0, 0, "NAME runs the stages that --kernel does not: ref, fast, simt or cuda"}
 /* clang-format on */
 
-/** Reads every file that has a path, and builds the shape from those that agree with each other. */
+/** Reads every file that has a path, and builds the shape from those that agree with each other. Rows of ids
+ *  may stand in any order and are sorted. What was converted is said on stderr, one line a file. */
 int cli_read_tensors(const char *command, cli_tensors *t);
+/** The same for a command that has more to check: it calls cli_say_notes() once nothing is wrong, since a
+ *  refusal is to be one line. */
+int cli_read_quietly(const char *command, cli_tensors *t);
+void cli_say_notes(const char *command, const cli_tensors *t);
 
 /** What a letter of a tensor's sizes stands for, and which tensor said so first (-1: none). */
 #define CLI_N_SIZES 12
@@ -128,6 +134,9 @@ typedef struct cli_size_table {
 int cli_read_files(const char *command, cli_tensors *t, cli_size_table *table);
 int64_t cli_size_or(const cli_size_table *table, char letter, int64_t otherwise);
 void cli_free_tensors(cli_tensors *t);
+/** Brings a row of k ids into our convention, ascending and then -1; returns whether it was not in it. An id
+ *  behind a -1 stays there, which no check of a row accepts. */
+bool cli_sort_ids(int32_t *row, int k);
 /** Query i as a call of its own: it sees the first p(i) + 1 keys. */
 msa_shape cli_query_shape(const msa_shape *s, int64_t i);
 /** The floats of a tensor, NULL where it was not given. */

@@ -220,7 +220,11 @@ static int read_step(const char *command, step *a)
         bad = turn_pages(command, a, &a->t.array[CLI_K_PAGES]);
     if (!bad)
         bad = turn_pages(command, a, &a->t.array[CLI_V_PAGES]);
-    return bad || !a->small ? bad : encode_keys(command, a);
+    if (!bad && a->small)
+        bad = encode_keys(command, a);
+    if (!bad)
+        cli_say_notes(command, &a->t);
+    return bad;
 }
 
 static int compute(const char *command, cli_plan *plan, const step *a, cli_output *out)

@@ -3,7 +3,7 @@
 #include "foreign.h"
 
 #include <limits.h>
-#include <stdlib.h>
+#include <math.h>
 #include <string.h>
 
 static int match_layout(const char *command, const char *path, const char *layout, const msa_shape *s,
@@ -27,7 +27,7 @@ int foreign_read(const char *command, const char *path, const char *layout, cli_
     io_error err;
     if (layout && strcmp(layout, "htk") != 0 && strcmp(layout, "thk") != 0)
         return cli_fail(command, "--layout: expected htk or thk, found '%s'", layout);
-    if (!npy_read(path, NPY_I32, 3, &f->array, err))
+    if (!io_read_tensor(path, NPY_I32, 3, true, &f->array, t->note[CLI_IDS], err))
         return cli_fail(command, "%s", err);
     const int64_t width = f->array.dim[2];
     if (width < 1 || width > INT_MAX)
@@ -37,8 +37,12 @@ int foreign_read(const char *command, const char *path, const char *layout, cli_
         return cli_fail(command, "%s: expected rows of --topk %lld ids, found %lld", path, (long long)t->topk,
                         (long long)width);
     t->topk = width;
-    int bad = cli_read_tensors(command, t);
-    return bad ? bad : match_layout(command, path, layout, &t->shape, f);
+    int bad = cli_read_quietly(command, t);
+    if (!bad)
+        bad = match_layout(command, path, layout, &t->shape, f);
+    if (!bad)
+        cli_say_notes(command, t);
+    return bad;
 }
 
 const int32_t *foreign_row(const foreign_ids *f, const msa_shape *s, int r, int64_t i)
@@ -56,40 +60,35 @@ static int count_ids(const int32_t *row, int k)
     return n;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
-    return (x > y) - (x < y);
-}
-
 void foreign_sort(const int32_t *row, int k, int32_t *ids)
 {
     memcpy(ids, row, (size_t)k * sizeof *ids);
-    qsort(ids, (size_t)count_ids(row, k), sizeof *ids, by_value);
+    cli_sort_ids(ids, k);
 }
 
-/* Falling scores, the local block aside: its place does not depend on its score. */
-static bool scores_fall(const int32_t *row, int n, const float *scores, int64_t local)
+/* Falling scores, near-ties aside, and the local block: its place does not depend on its score. */
+static bool scores_fall(const int32_t *row, int n, const double *score, const double *rounding, int64_t local)
 {
-    float last = 0;
-    bool first = true;
+    int32_t lowest = -1;
     for (int a = 0; a < n; a++) {
-        if (row[a] < 0 || row[a] >= local)
+        const int32_t b = row[a];
+        if (b < 0 || b >= local)
             continue;
-        if (!first && !(scores[row[a]] <= last))
+        if (lowest >= 0 && !(score[b] - score[lowest] <= 2 * fmax(rounding[b], rounding[lowest])))
             return false;
-        last = scores[row[a]];
-        first = false;
+        if (lowest < 0 || score[b] < score[lowest])
+            lowest = b;
     }
     return true;
 }
 
-void foreign_note_order(foreign_order *o, const int32_t *row, int k, const float *scores, int64_t local)
+void foreign_note_order(foreign_order *o, const int32_t *row, int k, const double *score,
+                        const double *rounding, int64_t local)
 {
     int n = count_ids(row, k);
     for (int a = 1; a < n; a++)
         o->ascending &= row[a] > row[a - 1];
-    o->by_score = o->by_score && scores_fall(row, n, scores, local);
+    o->by_score = o->by_score && scores_fall(row, n, score, rounding, local);
     o->local_last &= n > 0 && row[n - 1] == local;
     o->local_first &= n > 0 && row[0] == local;
 }

@@ -24,12 +24,12 @@ int foreign_read(const char *command, const char *path, const char *layout, cli_
 /** The row of (group, query) as it stands in the file. */
 const int32_t *foreign_row(const foreign_ids *f, const msa_shape *s, int r, int64_t i);
 
-/** Brings a row into our convention, ascending and then -1, in `ids` [k]. An id behind a -1 stays there,
- *  which no check of a row accepts. */
+/** A row in our convention, ascending and then -1, in `ids` [k]. */
 void foreign_sort(const int32_t *row, int k, int32_t *ids);
 
-/** Takes one more row into account; `scores` are those of its blocks (not read once by_score is false),
- *  `local` its local block. */
-void foreign_note_order(foreign_order *o, const int32_t *row, int k, const float *scores, int64_t local);
+/** Takes one more row into account. `score` and `rounding` are those of its blocks, as verdict_score_blocks()
+ *  gives them (not read once by_score is false), `local` its local block. */
+void foreign_note_order(foreign_order *o, const int32_t *row, int k, const double *score,
+                        const double *rounding, int64_t local);
 
 #endif

@@ -7,55 +7,85 @@
 
 typedef struct scratch {
     int64_t *tokens;
-    double *p, *o, *square; /* weights of one row; one block's output and squared noise */
+    double *s, *p, *o, *part; /* logits and weights of one row; its output, and that of one block */
 } scratch;
 
 /* Adds the squared noise of tokens of one block, whose weights p are normalised over the whole row. */
 static void add_block(const msa_shape *s, const float *v, const int64_t *tokens, const double *p, int64_t n,
-                      bool partials, scratch *b, double *square)
+                      const scratch *b, noise_squares to)
 {
     const int d = s->d_head;
-    memset(b->o, 0, (size_t)d * sizeof *b->o);
+    memset(b->part, 0, (size_t)d * sizeof *b->part);
     /* [noise] */
     for (int64_t a = 0; a < n; a++)
         for (int c = 0; c < d; c++) {
             const double term = p[a] * (double)v[tokens[a] * s->n_kv_heads * d + c];
-            square[c] += term * term;
-            b->o[c] += term;
+            to.weights[c] += term * term;
+            b->part[c] += term;
         }
-    for (int c = 0; partials && c < d; c++)
-        square[c] += b->o[c] * b->o[c];
+    for (int c = 0; to.partials && c < d; c++)
+        to.partials[c] += b->part[c] * b->part[c];
     /* [noise] */
+    for (int c = 0; c < d; c++)
+        b->o[c] += b->part[c];
 }
 
 static void noise_row(const msa_shape *s, const float *q, const float *k, const float *v, int64_t n,
-                      bool partials, scratch *b, double *noise)
+                      const scratch *b, noise_squares to)
 {
     const int d = s->d_head;
-    for (int64_t a = 0; a < n; a++)
-        b->p[a] = dot(q, k + b->tokens[a] * s->n_kv_heads * d, d) / sqrt(d);
     double denom;
+    for (int64_t a = 0; a < n; a++)
+        b->p[a] = b->s[a] = dot(q, k + b->tokens[a] * s->n_kv_heads * d, d) / sqrt(d);
     softmax_row(b->p, n, false, &denom);
     for (int64_t a = 0; a < n; a++)
         b->p[a] /= denom;
-    memset(b->square, 0, (size_t)d * sizeof *b->square);
+    memset(b->o, 0, (size_t)d * sizeof *b->o);
     for (int64_t a = 0, next; a < n; a = next) {
         for (next = a + 1; next < n && b->tokens[next] / s->block == b->tokens[a] / s->block;)
             next++;
-        add_block(s, v, b->tokens + a, b->p + a, next - a, partials, b, b->square);
+        add_block(s, v, b->tokens + a, b->p + a, next - a, b, to);
     }
-    for (int c = 0; c < d; c++)
-        noise[c] = NOISE_ROUNDING * sqrt(b->square[c]);
+    for (int64_t a = 0; to.logits && a < n; a++)
+        for (int c = 0; c < d; c++) {
+            const double value = (double)v[b->tokens[a] * s->n_kv_heads * d + c],
+                         moved = b->p[a] * b->s[a] * (value - b->o[c]);
+            to.logits[c] += moved * moved;
+        }
 }
 
-bool noise_of_rounding(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
-                       bool partials, double *noise)
+static noise_squares row_of(noise_squares all, int64_t at)
 {
-    const size_t n_tokens = (size_t)max_support(s, !ids), d = (size_t)s->d_head;
-    scratch b = {malloc(n_tokens * sizeof *b.tokens), malloc(n_tokens * sizeof *b.p), malloc(d * sizeof *b.o),
-                 malloc(d * sizeof *b.square)};
-    const bool ok = b.tokens && b.p && b.o && b.square;
+    return (noise_squares){all.weights + at, all.partials ? all.partials + at : NULL,
+                           all.logits ? all.logits + at : NULL};
+}
+
+static bool scratch_new(scratch *b, size_t n_tokens, size_t d)
+{
+    *b = (scratch){malloc(n_tokens * sizeof *b->tokens), malloc(n_tokens * sizeof *b->s),
+                   malloc(n_tokens * sizeof *b->p), malloc(d * sizeof *b->o), malloc(d * sizeof *b->part)};
+    return b->tokens && b->s && b->p && b->o && b->part;
+}
+
+static void scratch_free(scratch *b)
+{
+    free(b->tokens);
+    free(b->s);
+    free(b->p);
+    free(b->o);
+    free(b->part);
+}
+
+bool noise_by_cause(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
+                    noise_squares to)
+{
+    scratch b;
+    const bool ok = scratch_new(&b, (size_t)max_support(s, !ids), (size_t)s->d_head);
     const int group = s->n_heads / s->n_kv_heads;
+    double *const square[] = {to.weights, to.partials, to.logits};
+    for (int a = 0; a < 3; a++)
+        if (square[a])
+            memset(square[a], 0, (size_t)(s->n_q * s->n_heads * s->d_head) * sizeof *square[a]);
     for (int a = 0; ok && a < msa_n_seqs(s); a++) {
         const msa_seq seq = msa_get_seq(s, a);
         for (int64_t i = 0; i < seq.n_q; i++)
@@ -65,13 +95,21 @@ bool noise_of_rounding(const msa_shape *s, const float *q, const float *k, const
                 const int64_t row = ((seq.q0 + i) * s->n_heads + h) * s->d_head;
                 const int64_t n =
                     list_support(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), b.tokens);
-                noise_row(s, q + row, k + kv, v + kv, n, partials, &b, noise + row);
+                noise_row(s, q + row, k + kv, v + kv, n, &b, row_of(to, row));
             }
     }
-    free(b.tokens);
-    free(b.p);
-    free(b.o);
-    free(b.square);
+    scratch_free(&b);
+    return ok;
+}
+
+bool noise_of_rounding(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
+                       bool partials, double *noise)
+{
+    const int64_t n = s->n_q * s->n_heads * s->d_head;
+    /* Squares of one unit may gather in one place. */
+    const bool ok = noise_by_cause(s, q, k, v, ids, (noise_squares){noise, partials ? noise : NULL, NULL});
+    for (int64_t i = 0; ok && i < n; i++)
+        noise[i] = NOISE_ROUNDING * sqrt(noise[i]);
     return ok;
 }
 

@@ -21,14 +21,25 @@
 bool noise_of_rounding(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
                        bool partials, double *noise);
 
+/** Squares of what roundings with a unit of 1 would do to each element of O, cause by cause: times the square
+ * of the unit, 2^-9 for bf16, they add up. [T,Hq,dh] each; all but the first may be NULL. */
+typedef struct noise_squares {
+    double *weights;  /**< of P: sum (p v[c])^2 */
+    double *partials; /**< of each block's output: sum over the blocks of (sum p v[c])^2 */
+    double *logits; /**< of the scaled logits s, each of which moves its weight by p ds and, since weights sum
+                       to 1, all others against it: sum (p s (v[c] - o[c]))^2 */
+} noise_squares;
+bool noise_by_cause(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
+                    noise_squares to);
+
 /** The same for the gradients of the Main Branch, whose products take P and dS in bf16:
  *      dv: 2^-9 sqrt(sum (P dO[c])^2) over the queries and heads of a key
  *      dk: 2^-9 sqrt(sum (dS Q[c])^2 / dh)     dq: 2^-9 sqrt(sum (dS K[c])^2 / dh) over the keys of a query
- *  @param precision below MSA_BF16_WEIGHTS nothing of this; MSA_BF16_PARTIALS: each block's part of dq is rounded
- *      too, which adds 2^-9 of it
+ *  @param precision below MSA_BF16_WEIGHTS nothing of this; MSA_BF16_PARTIALS: each block's part of dq is
+ * rounded too, which adds 2^-9 of it
  *  @param rounded_o whether the kernel is given O in bf16: delta = dO . O then errs by
- *      e = 2^-9 sqrt(sum (dO[c] O[c])^2) in all of a row's dS = P (dP - delta): adds e sum P K[c] to dq and, for each
- *      query and head, e P Q[c] to dk, both over sqrt(dh)
+ *      e = 2^-9 sqrt(sum (dO[c] O[c])^2) in all of a row's dS = P (dP - delta): adds e sum P K[c] to dq and,
+ * for each query and head, e P Q[c] to dk, both over sqrt(dh)
  *  @param dq,dk,dv  as the gradients */
 bool noise_of_backward(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
                        const float *dout, msa_precision precision, bool rounded_o, double *dq, double *dk,

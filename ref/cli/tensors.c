@@ -1,7 +1,8 @@
-/* The tensors of one attention call, read from .npy files. Every tensor spells its sizes with the same
+/* The tensors of one attention call, read from files. Every tensor spells its sizes with the same
  * letters; the first file that mentions a letter sets it, the others have to agree. */
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
@@ -116,24 +117,52 @@ msa_shape cli_query_shape(const msa_shape *s, int64_t i)
     return query;
 }
 
-/* Checks the ids row by row, each as a call with a single head, to name the first bad one. */
-static int check_ids(const char *command, const cli_tensors *t)
+/* ---- Ids ------------------------------------------------------------------------------------------ */
+
+static int by_value(const void *a, const void *b)
+{
+    int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+    return (x > y) - (x < y);
+}
+
+bool cli_sort_ids(int32_t *row, int k)
+{
+    int n = 0, falls = 0;
+    for (; n < k && row[n] != -1; n++)
+        falls += n > 0 && row[n] < row[n - 1];
+    if (falls)
+        qsort(row, (size_t)n, sizeof *row, by_value);
+    return falls > 0;
+}
+
+/* Sorts and checks the ids row by row, each as a call with a single head, to name the first bad one. */
+static int check_ids(const char *command, cli_tensors *t)
 {
     const msa_shape *s = &t->shape;
-    const int32_t *ids = t->array[CLI_IDS].data;
+    int32_t *ids = t->array[CLI_IDS].data;
+    bool sorted = false;
     for (int r = 0; r < s->n_kv_heads; r++)
         for (int64_t i = 0; i < s->n_q; i++, ids += s->topk) {
+            const int32_t first = ids[0];
             msa_shape row = cli_query_shape(s, i);
             row.n_heads = row.n_kv_heads = 1;
+            sorted |= cli_sort_ids(ids, s->topk);
             if (msa_check_ids(&row, ids) != MSA_OK)
-                return cli_fail(
-                    command,
-                    "%s: expected in row [%d,%lld] ascending blocks from 0 to %lld, then -1, found a row "
-                    "that begins with %d",
-                    t->path[CLI_IDS], r, (long long)i, (long long)((row.n_kv - 1) / s->block), ids[0]);
+                return cli_fail(command,
+                                "%s: expected in row [%d,%lld] different blocks from 0 to %lld, then -1, "
+                                "found a row that begins with %d",
+                                t->path[CLI_IDS], r, (long long)i, (long long)((row.n_kv - 1) / s->block),
+                                first);
         }
+    char *note = t->note[CLI_IDS];
+    if (sorted && *note)
+        snprintf(note + strlen(note), IO_ERR - strlen(note), ", rows sorted");
+    else if (sorted)
+        io_fail(note, t->path[CLI_IDS], "rows sorted");
     return 0;
 }
+
+/* ---- Files ---------------------------------------------------------------------------------------- */
 
 int cli_read_files(const char *command, cli_tensors *t, cli_size_table *table)
 {
@@ -143,7 +172,9 @@ int cli_read_files(const char *command, cli_tensors *t, cli_size_table *table)
         io_error err;
         if (!t->path[i])
             continue;
-        if (!npy_read(t->path[i], spec[i].type, (int)strlen(spec[i].sizes), &t->array[i], err))
+        /* Their output is judged, whatever it holds. */
+        if (!io_read_tensor(t->path[i], spec[i].type, (int)strlen(spec[i].sizes), i != CLI_O, &t->array[i],
+                            t->note[i], err))
             return cli_fail(command, "%s", err);
         int bad = enter_sizes(command, t, i, table);
         if (bad)
@@ -152,7 +183,14 @@ int cli_read_files(const char *command, cli_tensors *t, cli_size_table *table)
     return 0;
 }
 
-int cli_read_tensors(const char *command, cli_tensors *t)
+void cli_say_notes(const char *command, const cli_tensors *t)
+{
+    for (int i = 0; i < CLI_N_TENSORS; i++)
+        if (t->note[i][0])
+            fprintf(stderr, "msa %s: %s\n", command, t->note[i]);
+}
+
+int cli_read_quietly(const char *command, cli_tensors *t)
 {
     cli_size_table table;
     int bad = cli_read_files(command, t, &table);
@@ -160,6 +198,14 @@ int cli_read_tensors(const char *command, cli_tensors *t)
         bad = build_shape(command, t, &table);
     if (!bad && t->path[CLI_IDS])
         bad = check_ids(command, t);
+    return bad;
+}
+
+int cli_read_tensors(const char *command, cli_tensors *t)
+{
+    int bad = cli_read_quietly(command, t);
+    if (!bad)
+        cli_say_notes(command, t);
     return bad;
 }
 

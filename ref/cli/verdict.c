@@ -34,15 +34,41 @@ static double allowed_in_row(const double *oracle, const double *noise, int64_t 
 }
 /* [allowed] */
 
-static void judge_element(verdict *v, double oracle, double found, double allowed, verdict_dims n, int64_t at)
+// The distance between neighbours in that type, around x.
+static double spacing(double x, const verdict_store *store)
+{
+    const int least = store->min_exponent + 1;
+    int exponent;
+    frexp(x, &exponent); // x = f 2^exponent, 1/2 <= f < 1
+    return ldexp(1, (x != 0 && exponent > least ? exponent : least) - store->bits);
+}
+
+bool verdict_is_stored(const float *x, size_t n, const verdict_store *store)
+{
+    for (size_t i = 0; i < n; i++) {
+        const double y = (double)x[i], step = spacing(y, store);
+        if (rint(y / step) * step != y)
+            return false;
+    }
+    return true;
+}
+
+// What storing this value costs, on the scale of noise: the error that its own rounding makes, as where it is
+// the same value again and again, or what roundings make in the mean, spacing/sqrt(12) = 0.85 spacing/3.
+static double storing_noise(double x, const verdict_store *store)
+{
+    const double step = spacing(x, store);
+    return fmax(fabs(rint(x / step) * step - x), step / 3);
+}
+
+static void judge_element(verdict *v, double oracle, double found, double allowed, const int64_t at[3])
 {
     double error = isinf(oracle) && found == oracle ? 0 : fabs(found - oracle);
     double used = share(error, allowed);
     bool bad = !(used <= 1);
     if (bad ? v->n_bad == 0 : v->n_bad == 0 && used >= v->used) {
-        v->at[0] = at / n.d2 / n.d1;
-        v->at[1] = at / n.d2 % n.d1;
-        v->at[2] = at % n.d2;
+        for (int a = 0; a < 3; a++)
+            v->at[a] = at[a];
         v->expected = oracle;
         v->found = found;
         v->allowed = allowed;
@@ -51,30 +77,53 @@ static void judge_element(verdict *v, double oracle, double found, double allowe
     v->used = fmax(v->used, used);
 }
 
+static void add_row(verdict *v, const int64_t row[2], int64_t n, const double *oracle, const float *found,
+                    verdict_budget b, const verdict_store *store)
+{
+    const double allowed = allowed_in_row(oracle, b.noise, n, b);
+    for (int64_t c = 0; c < n; c++) {
+        const bool stored = store && isfinite(oracle[c]);
+        judge_element(v, oracle[c], (double)found[c],
+                      allowed + (stored ? spacing(fabs(oracle[c]) + allowed, store) / 2 : 0),
+                      (int64_t[]){row[0], row[1], c});
+        if (isinf(oracle[c]))
+            continue;
+        v->error2 += pow((double)found[c] - oracle[c], 2);
+        v->oracle2 += pow(oracle[c], 2);
+        v->noise2 +=
+            (b.noise ? pow(b.noise[c], 2) : 0) + (stored ? pow(storing_noise(oracle[c], store), 2) : 0);
+    }
+    v->n_rows++;
+    v->n_elements += n;
+}
+
+void verdict_add(verdict *v, int64_t first, verdict_dims n, const double *oracle, const float *found,
+                 verdict_budget b, const verdict_store *store)
+{
+    for (int64_t row = 0; row < n.d0 * n.d1; row++) {
+        verdict_budget here = b;
+        here.noise = b.noise ? b.noise + row * n.d2 : NULL;
+        add_row(v, (int64_t[]){first + row / n.d1, row % n.d1}, n.d2, oracle + row * n.d2, found + row * n.d2,
+                here, store);
+    }
+}
+
+void verdict_close(verdict *v, verdict_budget b)
+{
+    /* The errors of a row may all come from one rounding, of its largest weight: with few rows their sum of
+     * squares, of variance 2 / rows then, strays further from its mean. */
+    double allowed2 = b.relative * sqrt(v->oracle2) + b.absolute * sqrt((double)v->n_elements) +
+                      2 * sqrt(v->noise2 / 3 * (1 + 2.0 / (double)v->n_rows));
+    v->used = fmax(v->used, share(sqrt(v->error2), allowed2));
+    v->relative_l2 = v->oracle2 > 0 ? sqrt(v->error2 / v->oracle2) : sqrt(v->error2);
+    v->pass = v->n_elements > 0 && v->n_bad == 0 && v->used <= 1;
+}
+
 verdict verdict_compare(verdict_dims n, const double *oracle, const float *found, verdict_budget b)
 {
     verdict v = {0};
-    int64_t rows = n.d0 * n.d1, count = rows * n.d2;
-    double error2 = 0, oracle2 = 0, noise2 = 0;
-    for (int64_t row = 0; row < rows; row++) {
-        const double *noise = b.noise ? b.noise + row * n.d2 : NULL;
-        double allowed = allowed_in_row(oracle + row * n.d2, noise, n.d2, b);
-        for (int64_t at = row * n.d2; at < (row + 1) * n.d2; at++) {
-            judge_element(&v, oracle[at], (double)found[at], allowed, n, at);
-            if (isinf(oracle[at]))
-                continue;
-            error2 += pow((double)found[at] - oracle[at], 2);
-            oracle2 += pow(oracle[at], 2);
-            noise2 += b.noise ? pow(b.noise[at], 2) : 0;
-        }
-    }
-    /* The errors of a row may all come from one rounding, of its largest weight: with few rows their sum of
-     * squares, of variance 2 / rows then, strays further from its mean. */
-    double allowed2 = b.relative * sqrt(oracle2) + b.absolute * sqrt((double)count) +
-                      2 * sqrt(noise2 / 3 * (1 + 2.0 / (double)rows));
-    v.used = fmax(v.used, share(sqrt(error2), allowed2));
-    v.relative_l2 = oracle2 > 0 ? sqrt(error2 / oracle2) : sqrt(error2);
-    v.pass = count > 0 && v.n_bad == 0 && v.used <= 1;
+    verdict_add(&v, 0, n, oracle, found, b, NULL);
+    verdict_close(&v, b);
     return v;
 }
 
@@ -94,20 +143,19 @@ void verdict_text(const char *what, const verdict *v, char text[VERDICT_TEXT])
 
 /** What the oracle knows of the blocks of one query and group. */
 typedef struct ranking {
-    double *score; // max over the visible keys of qi . ki
-    double *size;  // max over the visible keys of sum |qi||ki|, to which rounding errors are proportional
-    bool *best;    // in the oracle's selection
-    bool *chosen;  // in the selection that is judged
+    double *score;    // max over the visible keys of qi . ki
+    double *rounding; // how far float32 may move that score
+    bool *best;       // in the oracle's selection
+    bool *chosen;     // in the selection that is judged
     int64_t local;
 } ranking;
 
-static void score_blocks(const msa_shape *s, const float *qi, const float *ki, int64_t position, ranking *k)
+void verdict_score_blocks(const msa_shape *s, const float *qi, const float *ki, int64_t position,
+                          double *score, double *rounding)
 {
-    k->local = position / s->block;
-    for (int64_t b = 0; b <= k->local; b++) {
-        k->score[b] = -HUGE_VAL;
-        k->size[b] = 0;
-        k->best[b] = k->chosen[b] = false;
+    for (int64_t b = 0; b <= position / s->block; b++) {
+        score[b] = -HUGE_VAL;
+        rounding[b] = 0;
     }
     for (int64_t j = 0; j <= position; j++) {
         double dot = 0, size = 0;
@@ -116,9 +164,18 @@ static void score_blocks(const msa_shape *s, const float *qi, const float *ki, i
             dot += term;
             size += fabs(term);
         }
-        k->score[j / s->block] = fmax(k->score[j / s->block], dot);
-        k->size[j / s->block] = fmax(k->size[j / s->block], size);
+        const int64_t b = j / s->block;
+        score[b] = fmax(score[b], dot);
+        rounding[b] = fmax(rounding[b], s->d_index * UNIT * size);
     }
+}
+
+static void score_row(const msa_shape *s, const float *qi, const float *ki, int64_t position, ranking *k)
+{
+    k->local = position / s->block;
+    verdict_score_blocks(s, qi, ki, position, k->score, k->rounding);
+    for (int64_t b = 0; b <= k->local; b++)
+        k->best[b] = k->chosen[b] = false;
 }
 
 // Marks the local block and the topk-1 best before it; returns how many that are.
@@ -160,12 +217,12 @@ static int64_t count_chosen_instead(const ranking *k)
 
 // A rounded score may overtake another only if the exact ones are closer than the rounding of both; and
 // every block chosen in error must have overtaken every block left out in error.
-static bool swaps_are_ties(const msa_shape *s, const ranking *k, double tolerance)
+static bool swaps_are_ties(const ranking *k, double tolerance)
 {
     for (int64_t in = 0; in < k->local; in++)
         for (int64_t out = 0; out < k->local; out++)
             if (k->chosen[in] && !k->best[in] && k->best[out] && !k->chosen[out]) {
-                double allowed = tolerance * 2 * s->d_index * UNIT * fmax(k->size[in], k->size[out]);
+                double allowed = tolerance * 2 * fmax(k->rounding[in], k->rounding[out]);
                 if (!(tolerance > 0 && k->score[out] - k->score[in] <= allowed))
                     return false;
             }
@@ -179,7 +236,7 @@ static void judge_row(const msa_shape *s, const int32_t *row, double tolerance, 
     v->n_ids += count;
     if (!read_row(s, row, count, k))
         v->n_wrong += count;
-    else if (swaps_are_ties(s, k, tolerance))
+    else if (swaps_are_ties(k, tolerance))
         v->n_ties += count_chosen_instead(k);
     else
         v->n_wrong += count_chosen_instead(k);
@@ -193,8 +250,8 @@ static void judge_rows(const msa_shape *s, const float *qi, const float *ki, con
         for (int64_t i = 0; i < seq.n_q; i++)
             for (int r = 0; r < s->n_kv_heads; r++) {
                 int64_t query = seq.q0 + i, wrong_before = v->n_wrong;
-                score_blocks(s, qi + (query * s->n_kv_heads + r) * s->d_index, ki + seq.kv0 * s->d_index,
-                             seq.n_kv - seq.n_q + i, k);
+                score_row(s, qi + (query * s->n_kv_heads + r) * s->d_index, ki + seq.kv0 * s->d_index,
+                          seq.n_kv - seq.n_q + i, k);
                 judge_row(s, ids + (r * s->n_q + query) * s->topk, tolerance, k, v);
                 if (v->n_wrong > wrong_before && v->query < 0) {
                     v->query = query;
@@ -210,13 +267,13 @@ verdict_selection verdict_ids(const msa_shape *s, const float *qi, const float *
     verdict_selection v = {.query = -1, .group = -1};
     size_t n = (size_t)msa_n_blocks(s);
     ranking k = {malloc(n * sizeof(double)), malloc(n * sizeof(double)), malloc(n), malloc(n), 0};
-    *ok = k.score && k.size && k.best && k.chosen;
+    *ok = k.score && k.rounding && k.best && k.chosen;
     if (*ok) {
         judge_rows(s, qi, ki, ids, tolerance, &k, &v);
         v.pass = v.n_wrong == 0 && (double)v.n_ties <= ceil(max_ties * (double)v.n_ids);
     }
     free(k.score);
-    free(k.size);
+    free(k.rounding);
     free(k.best);
     free(k.chosen);
     return v;

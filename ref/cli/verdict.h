@@ -36,10 +36,28 @@ typedef struct verdict {
     int64_t n_bad; /**< elements over their budget */
     int64_t at[3]; /**< of the first such element (of the one that used most, if none failed) */
     double expected, found, allowed; /**< there */
+    double error2, oracle2, noise2;  /**< sums over what was compared so far */
+    int64_t n_rows, n_elements;
 } verdict;
 
 /** Judges `found` against the oracle. An infinity must be met exactly; NaN never passes. */
 verdict verdict_compare(verdict_dims n, const double *oracle, const float *found, verdict_budget budget);
+
+/** The type in which a result is stored: its significant bits, and the exponent of its smallest normal
+ * number. */
+typedef struct verdict_store {
+    int bits, min_exponent;
+} verdict_store;
+
+/** The same piece by piece: `v` begins as {0}, takes the rows [first, first + n.d0) of a tensor at a time,
+ * and is closed with the budget of the last. `store` (NULL: float32) is the type that the results were
+ * rounded to in the end: an element may be off by half of its spacing more, and the whole, in the L2 norm, by
+ * as much as rounding the oracle itself takes, or by a rounding's root mean square where that is more. */
+void verdict_add(verdict *v, int64_t first, verdict_dims n, const double *oracle, const float *found,
+                 verdict_budget budget, const verdict_store *store);
+void verdict_close(verdict *v, verdict_budget budget);
+/** Whether all n values are of that type. */
+bool verdict_is_stored(const float *x, size_t n, const verdict_store *store);
 
 /** The outcome of judging a selection. */
 typedef struct verdict_selection {
@@ -59,6 +77,12 @@ typedef struct verdict_selection {
  *  Allocates; *ok is false if memory ran out. */
 verdict_selection verdict_ids(const msa_shape *s, const float *qi, const float *ki, const int32_t *ids,
                               double tolerance, double max_ties, bool *ok);
+
+/** What such a judgement knows of the visible blocks of one query of one group: `score` [B], the maximum over
+ *  the block's visible keys of qi . ki, and `rounding` [B], how far float32 accumulation may move it, di
+ * 2^-24 max sum |qi||ki|. @param qi,ki  of that query and from its sequence's first key on */
+void verdict_score_blocks(const msa_shape *s, const float *qi, const float *ki, int64_t position,
+                          double *score, double *rounding);
 
 /** The float outputs of the stages. */
 typedef enum verdict_tensor {

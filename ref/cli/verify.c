@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "foreign.h"
-#include "noise.h"
+#include "precision.h"
 #include "verdict.h"
 
 #define SHOWN_ROWS 5
@@ -31,9 +31,9 @@ typedef struct verify {
     const char *command, *path, *layout;
     cli_tensors t;
     foreign_ids theirs;
-    double tolerance; /* of the output; negative: derived */
-    int32_t *ids;     /* [Hkv,k] of one query, in our convention */
-    float *scores;    /* [B] of one row */
+    precision_request output;
+    int32_t *ids;             /* [k] of one row, in our convention */
+    double *score, *rounding; /* [B] of one row */
     void *work;
 } verify;
 
@@ -74,8 +74,8 @@ static int judge_row(verify *v, int r, int64_t i, tally *sum)
         sum->n_wrong_rows++;
     }
     if (sum->order.by_score)
-        msa_index(&row, qi, ki, v->scores, NULL, NULL, v->work);
-    foreign_note_order(&sum->order, found, row.topk, v->scores, (row.n_kv - 1) / row.block);
+        verdict_score_blocks(&row, qi, ki, row.n_kv - 1, v->score, v->rounding);
+    foreign_note_order(&sum->order, found, row.topk, v->score, v->rounding, (row.n_kv - 1) / row.block);
     return 0;
 }
 
@@ -151,136 +151,39 @@ static bool report_ids(const verify *v, const tally *sum)
     return pass;
 }
 
-/* ---- The output, given their ids ---------------------------------------------------------------- */
-
-/* What one query's output should be. */
-typedef struct output_oracle {
-    float *o;             /* [Hq,dh] */
-    double *wide, *noise; /* the same in double, and how far a bf16 kernel's roundings may move it */
-} output_oracle;
-
-/* bf16 keeps the upper half of a float. */
-static bool holds_bf16(const npy_array *a)
-{
-    const float *x = a->data;
-    for (size_t i = 0; i < a->count; i++)
-        if (x[i] != msa_bf16(x[i]))
-            return false;
-    return true;
-}
-
-static void to_double(const float *x, int64_t n, double *wide)
-{
-    for (int64_t a = 0; a < n; a++)
-        wide[a] = (double)x[a];
-}
-
-/* The output of query i given their ids, compared with theirs. False if those ids name no valid blocks. */
-static bool judge_output_of(const verify *v, int64_t i, const output_oracle *oracle, verdict_budget budget,
-                            verdict *judged)
-{
-    const cli_tensors *t = &v->t;
-    const msa_shape query = cli_query_shape(&t->shape, i);
-    const int64_t width = (int64_t)query.n_heads * query.d_head;
-    const float *q = cli_floats(t, CLI_Q) + i * width, *k = cli_floats(t, CLI_K),
-                *values = cli_floats(t, CLI_V);
-    for (int r = 0; r < query.n_kv_heads; r++)
-        foreign_sort(foreign_row(&v->theirs, &t->shape, r, i), query.topk, v->ids + (int64_t)r * query.topk);
-    if (msa_sparse(&query, q, k, values, v->ids, oracle->o, NULL, v->work) != MSA_OK)
-        return false;
-    to_double(oracle->o, width, oracle->wide);
-    if (budget.noise && !noise_of_rounding(&query, q, k, values, v->ids, false, oracle->noise))
-        return false;
-    *judged = verdict_compare((verdict_dims){1, query.n_heads, query.d_head}, oracle->wide,
-                              cli_floats(t, CLI_O) + i * width, budget);
-    judged->at[0] = i;
-    return true;
-}
-
-static bool report_output(const verify *v, const output_oracle *oracle, verdict_budget budget,
-                          const char *measure)
-{
-    const msa_shape *s = &v->t.shape;
-    verdict worst = {.pass = true};
-    int64_t n_bad = 0, n_skipped = 0;
-    for (int64_t i = 0; i < s->n_q; i++) {
-        verdict judged;
-        if (!judge_output_of(v, i, oracle, budget, &judged)) {
-            n_skipped++;
-            continue;
-        }
-        n_bad += judged.n_bad;
-        if ((worst.pass && !judged.pass) || (worst.pass == judged.pass && judged.used > worst.used))
-            worst = judged;
-        cli_progress(v->command, i + 1, s->n_q, "output");
-    }
-    cli_progress_end();
-    worst.n_bad = n_bad;
-    char text[VERDICT_TEXT];
-    verdict_text("o", &worst, text);
-    const bool pass = worst.pass && n_skipped < s->n_q;
-    printf("output  %s, measured by %s; %s\n", pass ? "ok" : "FAILED", measure, text);
-    if (n_skipped)
-        printf("  not judged for want of valid ids: %lld of %lld queries\n", (long long)n_skipped,
-               (long long)s->n_q);
-    return pass;
-}
-
-/* The budget is the user's, or that of a bf16 kernel where all values are bf16, or float32's. */
-static bool judge_output(verify *v, const output_oracle *oracle)
-{
-    const cli_tensors *t = &v->t;
-    if (v->tolerance >= 0)
-        return report_output(v, oracle, (verdict_budget){v->tolerance, 0, NULL}, "--tolerance");
-    if (holds_bf16(&t->array[CLI_O]))
-        return report_output(v, oracle, (verdict_budget){0x1p-8, 0, oracle->noise}, "what bf16 may lose");
-    const inputs in = {.q = t->array[CLI_Q].data,
-                       .k = t->array[CLI_K].data,
-                       .v = t->array[CLI_V].data,
-                       .qi = t->array[CLI_QI].data,
-                       .ki = t->array[CLI_KI].data};
-    return report_output(v, oracle, verdict_float32(&t->shape, &in, VERDICT_O, 0), "what float32 may lose");
-}
-
 /* ---- The command -------------------------------------------------------------------------------- */
 
-static int judge(verify *v, const output_oracle *oracle)
+static int judge(verify *v)
 {
     tally sum;
     int bad = judge_layouts(v, &sum);
     if (bad)
         return bad;
     bool pass = report_ids(v, &sum);
-    if (v->t.path[CLI_O])
-        pass = judge_output(v, oracle) && pass;
+    if (v->t.path[CLI_O]) {
+        precision_result result;
+        bad = precision_judge(v->command, &v->output, &v->t, &v->theirs, &result);
+        if (bad)
+            return bad;
+        precision_print(&v->output, v->t.shape.n_q, &result);
+        pass = pass && result.pass;
+    }
     printf("%s\n", pass ? "ok" : "FAILED");
     return pass ? 0 : 1;
-}
-
-static size_t largest_workspace(const msa_shape *s)
-{
-    size_t index = msa_ref_ops.stage[MSA_STAGE_INDEX]->workspace(s);
-    size_t sparse = msa_ref_ops.stage[MSA_STAGE_SPARSE]->workspace(s);
-    return index > sparse ? index : sparse;
 }
 
 static int run(verify *v)
 {
     const msa_shape *s = &v->t.shape;
-    const size_t width = (size_t)s->n_heads * (size_t)s->d_head;
-    output_oracle oracle = {0};
-    v->ids = cli_alloc(v->command, (size_t)s->n_kv_heads * (size_t)s->topk * sizeof *v->ids);
-    v->scores = v->ids ? cli_alloc(v->command, (size_t)msa_n_blocks(s) * sizeof *v->scores) : NULL;
-    v->work = v->scores ? cli_alloc(v->command, largest_workspace(s)) : NULL;
-    oracle.o = v->work ? cli_alloc(v->command, width * sizeof *oracle.o) : NULL;
-    oracle.wide = oracle.o ? cli_alloc(v->command, 2 * width * sizeof *oracle.wide) : NULL;
-    oracle.noise = oracle.wide ? oracle.wide + width : NULL;
-    int status = oracle.wide ? judge(v, &oracle) : 2;
+    const size_t blocks = (size_t)msa_n_blocks(s);
+    v->ids = cli_alloc(v->command, (size_t)s->topk * sizeof *v->ids);
+    v->score = v->ids ? cli_alloc(v->command, 2 * blocks * sizeof *v->score) : NULL;
+    v->rounding = v->score ? v->score + blocks : NULL;
+    v->work = v->score ? cli_alloc(v->command, msa_ref_ops.stage[MSA_STAGE_INDEX]->workspace(s)) : NULL;
+    int status = v->work ? judge(v) : 2;
     free(v->ids);
-    free(v->scores);
+    free(v->score);
     free(v->work);
-    free(oracle.o);
-    free(oracle.wide);
     return status;
 }
 
@@ -291,12 +194,12 @@ static int check_options(const verify *v)
     for (int a = 0; a < 3; a++)
         if (v->t.path[CLI_O] && !v->t.path[wanted[a]])
             return cli_fail(v->command, "%s: expected this option with --o, found none", name[a]);
-    return 0;
+    return precision_check(v->command, &v->output);
 }
 
 int cmd_verify(int argc, char **argv)
 {
-    verify v = {.command = argv[0], .t = {.block = 128}, .tolerance = -1};
+    verify v = {.command = argv[0], .t = {.block = 128}, .output = {NULL, -1}};
     const cli_option options[] = {
         {"--ids", CLI_NEEDED, &v.path, 0, 0, "F their block ids, in any order, then -1"},
         CLI_OPT_QI(v.t, CLI_NEEDED),
@@ -309,8 +212,10 @@ int cmd_verify(int argc, char **argv)
         CLI_OPT_Q(v.t, CLI_TEXT),
         CLI_OPT_K(v.t, CLI_TEXT),
         CLI_OPT_V(v.t, CLI_TEXT),
-        {"--tolerance", CLI_REAL, &v.tolerance, 0, 1,
-         "X error of --o allowed, relative to the largest value of a row"},
+        {"--precision", CLI_TEXT, &v.output.name, 0, 0,
+         "NAME that --o has to meet: " PRECISION_NAMES "; if not given, any of them"},
+        {"--tolerance", CLI_REAL, &v.output.tolerance, 0, 1,
+         "X error of --o allowed instead, relative to the largest value of a row"},
         {0}};
     int status = cli_parse(argc, argv, "judges the block ids, and the output, of another implementation",
                            options, NULL);

@@ -73,18 +73,25 @@ bool io_count(int ndim, const int64_t *dim, size_t *count)
     return true;
 }
 
-/* "[1, 0, 2]": where element `at` of an array of these dimensions is. */
-static void index_text(int ndim, const int64_t *dim, size_t at, char *text, size_t room)
+void io_place(int ndim, const int64_t *dim, size_t at, char text[IO_PLACE])
 {
     size_t place[IO_MAX_DIMS] = {0};
     for (int i = ndim - 1; i >= 0; i--) {
         place[i] = at % (size_t)dim[i];
         at /= (size_t)dim[i];
     }
-    size_t used = (size_t)snprintf(text, room, "[");
+    size_t used = (size_t)snprintf(text, IO_PLACE, "[");
     for (int i = 0; i < ndim; i++)
-        used += (size_t)snprintf(text + used, room - used, i ? ", %zu" : "%zu", place[i]);
-    snprintf(text + used, room - used, "]");
+        used += (size_t)snprintf(text + used, IO_PLACE - used, i ? ", %zu" : "%zu", place[i]);
+    snprintf(text + used, IO_PLACE - used, "]");
+}
+
+void io_shape(int ndim, const int64_t *dim, char text[IO_PLACE])
+{
+    size_t used = (size_t)snprintf(text, IO_PLACE, "(");
+    for (int i = 0; i < ndim; i++)
+        used += (size_t)snprintf(text + used, IO_PLACE - used, i ? ", %lld" : "%lld", (long long)dim[i]);
+    snprintf(text + used, IO_PLACE - used, ndim == 1 ? ",)" : ")");
 }
 
 bool io_check_finite(const char *path, const char *what, int ndim, const int64_t *dim, const float *x,
@@ -95,8 +102,8 @@ bool io_check_finite(const char *path, const char *what, int ndim, const int64_t
         i++;
     if (i == n)
         return true;
-    char where[24 * IO_MAX_DIMS];
-    index_text(ndim, dim, i, where, sizeof where);
+    char where[IO_PLACE];
+    io_place(ndim, dim, i, where);
     const char *found = isnan(x[i]) ? "nan" : x[i] > 0 ? "inf" : "-inf";
     return io_fail(err, path, "%s%s at %s, expected finite numbers", what, found, where);
 }

@@ -39,6 +39,12 @@ void io_make_printable(char *line);
 /** The product of the dimensions; false if one is negative or the array would exceed PTRDIFF_MAX bytes. */
 bool io_count(int ndim, const int64_t *dim, size_t *count);
 
+#define IO_PLACE (24 * IO_MAX_DIMS)
+/** "[1, 0, 2]": where element `at` of an array of these dimensions is. */
+void io_place(int ndim, const int64_t *dim, size_t at, char text[IO_PLACE]);
+/** The shape as Python writes a tuple: "()", "(3,)", "(2, 3)". */
+void io_shape(int ndim, const int64_t *dim, char text[IO_PLACE]);
+
 /** Fails with "PATH: WHATnan at [1, 0, 2], ..." if one of the n values is not finite. */
 bool io_check_finite(const char *path, const char *what, int ndim, const int64_t *dim, const float *x,
                      size_t n, io_error err);
@@ -67,11 +73,39 @@ bool io_read_file(const char *path, size_t max, unsigned char **data, size_t *by
 /** Makes sure that `path` is a directory one can write into; creates it (one level) where absent. */
 bool io_make_dir(const char *path, io_error err);
 
-/* ---- NumPy .npy (npy.c) --------------------------------------------------------------------------- */
+/* ---- Tensors from any file (tensor.c) ------------------------------------------------------------- */
+
+/** What elements of a file can be turned into floats or 32-bit integers. */
+typedef enum io_element {
+    IO_F64,
+    IO_F32,
+    IO_F16,
+    IO_BF16,
+    IO_I64,
+    IO_I32,
+    IO_I16,
+    IO_I8,
+    IO_N_ELEMENTS /**< any other */
+} io_element;
+
+/** Bytes of one element. */
+size_t io_element_bytes(io_element e);
+
+/** A tensor that was found in a file but not read: the file stands at its first element. */
+typedef struct io_stored {
+    FILE *f;
+    const char *path;
+    char what[224]; /**< "tensor 'x': ", or nothing where the file holds but one */
+    char dtype[32]; /**< as the file spells it */
+    io_element element;
+    int ndim;
+    int64_t dim[IO_MAX_DIMS];
+    size_t count; /**< product of dim; so many elements do follow */
+} io_stored;
 
 typedef enum npy_type { NPY_F32, NPY_I32 } npy_type;
 
-/** A little-endian, C-ordered array. */
+/** A C-ordered array in memory. */
 typedef struct npy_array {
     npy_type type;
     int ndim;
@@ -80,11 +114,21 @@ typedef struct npy_array {
     void *data;   /**< float or int32_t */
 } npy_array;
 
-/** Reads an array of exactly this type and number of dimensions (-1: any number up to IO_MAX_DIMS);
- *  refuses another type, byte order or Fortran order, a truncated or overlong file, and (for NPY_F32)
- *  the first value that is not finite. An empty array has count 0 and data that is not NULL. */
-bool npy_read(const char *path, npy_type type, int ndim, npy_array *out, io_error err);
+/** Reads the array NAME.npy, or of FILE.safetensors:NAME the one tensor of that name and nothing else of it.
+ *  Floats of any width become float32, signed integers of any width int32; `note` then says so in one line
+ *  ("q.npy: float64 read as float32, 7 of 12 values rounded"), and is empty where nothing was converted.
+ *  Refuses floats for integers and the reverse, other element types, byte orders and Fortran order, another
+ *  number of dimensions than `ndim` (-1: any up to IO_MAX_DIMS), a truncated or overlong file, a value that
+ *  the type in memory cannot hold, and, where `finite` is asked for, NaN and infinities.
+ *  An empty array has count 0 and data that is not NULL. */
+bool io_read_tensor(const char *name, npy_type type, int ndim, bool finite, npy_array *out, io_error note,
+                    io_error err);
 void npy_free(npy_array *a);
+
+/* ---- NumPy .npy (npy.c) --------------------------------------------------------------------------- */
+
+/** Finds the array of a .npy file, whose header is checked against the file's length. */
+bool npy_open(const char *path, io_stored *out, io_error err);
 /** Writes format version 1.0, byte for byte as NumPy does. Any values: an array of -inf is fine. */
 bool npy_write(const char *path, npy_type type, int ndim, const int64_t *dim, const void *data, io_error err);
 
@@ -113,6 +157,8 @@ typedef struct st_file {
 
 /** Whether this build can read and write safetensors (it needs the JSON library jansson). */
 bool st_available(void);
+/** Finds one tensor among those of a file, whose whole header is checked; the others may be of any type. */
+bool st_open(const char *path, const char *name, io_stored *out, io_error err);
 /** Reads the tensors in the order of their data. Refuses another type than F32, tensors that overlap or
  *  leave holes, repeated names, and values that are not finite. */
 bool st_read(const char *path, st_file *out, io_error err);

@@ -1,6 +1,6 @@
 /**
  * @file npy.c
- * @brief NumPy's .npy: float32 and int32, little-endian, C order, exactly as long as the header says.
+ * @brief NumPy's .npy: little-endian, C order, exactly as long as the header says.
  *
  * A file is the magic "\x93NUMPY", two version bytes, the length of the header (2 bytes in version 1,
  * 4 in 2 and 3), the header, which is a Python dict literal such as
@@ -15,20 +15,14 @@
 #define MAGIC "\x93NUMPY"
 #define MAGIC_BYTES 6
 #define MAX_HEADER 65535 /* what version 1 can express; real headers have about 120 bytes */
-#define SHAPE_TEXT (24 * IO_MAX_DIMS)
 
+/* NumPy has no bfloat16. The package ml_dtypes adds one, which is saved as two bytes without a meaning. */
+static const struct {
+    const char *descr;
+    io_element element;
+} dtypes[] = {{"<f8", IO_F64}, {"<f4", IO_F32}, {"<f2", IO_F16}, {"<V2", IO_BF16}, {"|V2", IO_BF16},
+              {"<i8", IO_I64}, {"<i4", IO_I32}, {"<i2", IO_I16}, {"|i1", IO_I8}};
 static const char *const descr_of[] = {[NPY_F32] = "<f4", [NPY_I32] = "<i4"};
-static const char *const words_of[] = {
-    [NPY_F32] = "little-endian float32", [NPY_I32] = "little-endian int32"};
-
-/* The shape as Python writes a tuple: "()", "(3,)", "(2, 3)". */
-static void shape_text(int ndim, const int64_t *dim, char *text)
-{
-    size_t used = (size_t)snprintf(text, SHAPE_TEXT, "(");
-    for (int i = 0; i < ndim; i++)
-        used += (size_t)snprintf(text + used, SHAPE_TEXT - used, i ? ", %lld" : "%lld", (long long)dim[i]);
-    snprintf(text + used, SHAPE_TEXT - used, ndim == 1 ? ",)" : ")");
-}
 
 /* ---- The header: a dict literal ----------------------------------------------------------------- */
 
@@ -83,7 +77,7 @@ static bool parse_string(parser *p, const char *expected, char *text, size_t roo
     char quote = *p->at;
     const char *from = p->at + 1;
     const char *close = quote == '\'' || quote == '"' ? memchr(from, quote, (size_t)(p->end - from)) : NULL;
-    if (!close || (size_t)(close - from) >= room)
+    if (!close || (size_t)(close - from) >= room || memchr(from, 0, (size_t)(close - from)))
         return unexpected(p, expected);
     memcpy(text, from, (size_t)(close - from));
     text[close - from] = 0;
@@ -234,60 +228,48 @@ static bool read_header(source *s, header *h)
     return ok;
 }
 
-static bool check_header(const source *s, const header *h, npy_type type, int ndim, size_t *count)
+static io_element element_of(const char *descr)
 {
-    char shape[SHAPE_TEXT];
-    shape_text(h->ndim, h->dim, shape);
-    if (strcmp(h->descr, descr_of[type]) != 0)
-        return io_fail(s->err, s->path, "expected dtype '%s' (%s), found '%s'", descr_of[type],
-                       words_of[type], h->descr);
+    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
+        if (strcmp(descr, dtypes[i].descr) == 0)
+            return dtypes[i].element;
+    return IO_N_ELEMENTS;
+}
+
+/* The length of elements of another type is not known: whoever reads refuses them by their name. */
+static bool check_header(const source *s, const header *h, io_stored *out)
+{
+    char shape[IO_PLACE];
+    io_shape(h->ndim, h->dim, shape);
     if (h->fortran)
         return io_fail(s->err, s->path, "expected C order, found Fortran order (fortran_order: True)");
-    if (ndim >= 0 && h->ndim != ndim)
-        return io_fail(s->err, s->path, "expected %d dimension%s, found %d: shape %s", ndim,
-                       ndim == 1 ? "" : "s", h->ndim, shape);
-    if (!io_count(h->ndim, h->dim, count))
+    if (!io_count(h->ndim, h->dim, &out->count))
         return io_fail(s->err, s->path, "expected an array that fits in memory, found shape %s", shape);
-    size_t bytes = *count * 4;
+    out->element = element_of(h->descr);
+    size_t bytes = out->element == IO_N_ELEMENTS ? s->left : out->count * io_element_bytes(out->element);
     if (bytes != s->left)
         return io_fail(s->err, s->path, "%s: shape %s takes %zu bytes of data, found %zu",
                        bytes > s->left ? "truncated" : "overlong", shape, bytes, s->left);
     return true;
 }
 
-static bool read_data(source *s, npy_array *a)
+bool npy_open(const char *path, io_stored *out, io_error err)
 {
-    size_t bytes = a->count * 4;
-    a->data = malloc(bytes ? bytes : 1);
-    if (!a->data)
-        return io_fail(s->err, s->path, "no memory for its %zu bytes of data", bytes);
-    if (!take(s, a->data, bytes, "data"))
-        return false;
-    return a->type != NPY_F32 || io_check_finite(s->path, "", a->ndim, a->dim, a->data, a->count, s->err);
-}
-
-bool npy_read(const char *path, npy_type type, int ndim, npy_array *out, io_error err)
-{
-    *out = (npy_array){.type = type};
+    *out = (io_stored){.path = path};
     source s = {.path = path, .err = err};
     s.f = io_open(path, &s.left, err);
     if (!s.f)
         return false;
     header h = {0};
-    bool ok = read_header(&s, &h) && check_header(&s, &h, type, ndim, &out->count);
+    if (!read_header(&s, &h) || !check_header(&s, &h, out)) {
+        fclose(s.f);
+        return false;
+    }
+    out->f = s.f;
+    memcpy(out->dtype, h.descr, sizeof h.descr);
     out->ndim = h.ndim;
     memcpy(out->dim, h.dim, sizeof h.dim);
-    ok = ok && read_data(&s, out);
-    fclose(s.f);
-    if (!ok)
-        npy_free(out);
-    return ok;
-}
-
-void npy_free(npy_array *a)
-{
-    free(a->data);
-    *a = (npy_array){.type = a->type};
+    return true;
 }
 
 /* ---- Writing ------------------------------------------------------------------------------------ */
@@ -298,8 +280,8 @@ void npy_free(npy_array *a)
 
 static void fill_header(char head[WRITTEN_HEADER], npy_type type, int ndim, const int64_t *dim)
 {
-    char shape[SHAPE_TEXT], dict[WRITTEN_HEADER + SHAPE_TEXT];
-    shape_text(ndim, dim, shape);
+    char shape[IO_PLACE], dict[WRITTEN_HEADER + IO_PLACE];
+    io_shape(ndim, dim, shape);
     int length = snprintf(dict, sizeof dict, "{'descr': '%s', 'fortran_order': False, 'shape': %s, }",
                           descr_of[type], shape);
     static const char start[] = MAGIC "\x01\x00"; /* version 1.0; then the length of the rest, 2 bytes */

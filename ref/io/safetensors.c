@@ -1,12 +1,13 @@
 /**
  * @file safetensors.c
- * @brief Named float32 tensors and text metadata in one file.
+ * @brief Named tensors and text metadata in one file: float32 in and out, and one tensor of any type in.
  *
  * The format is https://github.com/huggingface/safetensors#format: a file is the length of the header (8
  * bytes), the header, which is a JSON object such as
  *     {"__metadata__":{"step":"700"},"wq":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}
  * and the data, which the tensors tile without a gap. The JSON is left to the library jansson.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,6 +43,14 @@ bool st_read(const char *path, st_file *out, io_error err)
                    "cannot read: this build has no safetensors; install libjansson-dev and build again");
 }
 
+bool st_open(const char *path, const char *name, io_stored *out, io_error err)
+{
+    (void)name;
+    *out = (io_stored){.path = path};
+    return io_fail(err, path,
+                   "cannot read: this build has no safetensors; install libjansson-dev and build again");
+}
+
 bool st_write(const char *path, const st_file *f, io_error err)
 {
     (void)f;
@@ -70,10 +79,36 @@ bool st_available(void)
 
 /* ---- Reading ------------------------------------------------------------------------------------ */
 
+/* The types whose size is known, and what their elements are. */
+static const struct {
+    const char *dtype;
+    size_t bytes;
+    io_element element;
+} dtypes[] = {{"F64", 8, IO_F64},
+              {"F32", 4, IO_F32},
+              {"F16", 2, IO_F16},
+              {"BF16", 2, IO_BF16},
+              {"I64", 8, IO_I64},
+              {"I32", 4, IO_I32},
+              {"I16", 2, IO_I16},
+              {"I8", 1, IO_I8},
+              {"U64", 8, IO_N_ELEMENTS},
+              {"U32", 4, IO_N_ELEMENTS},
+              {"U16", 2, IO_N_ELEMENTS},
+              {"U8", 1, IO_N_ELEMENTS},
+              {"BOOL", 1, IO_N_ELEMENTS},
+              {"C64", 8, IO_N_ELEMENTS},
+              {"F8_E4M3", 1, IO_N_ELEMENTS},
+              {"F8_E5M2", 1, IO_N_ELEMENTS},
+              {"F8_E8M0", 1, IO_N_ELEMENTS}};
+#define N_DTYPES (sizeof dtypes / sizeof *dtypes)
+
 /* One entry of the header: a tensor and where its data lies. */
 typedef struct entry {
     st_tensor tensor;
-    size_t begin, end;
+    const char *dtype;
+    io_element element;
+    size_t count, begin, end;
 } entry;
 
 /* What an st_file that was read owns: names and metadata point into the JSON, tensors into the data. */
@@ -161,26 +196,36 @@ static int parse_integers(const json_t *array, int max, int64_t *to)
     return n;
 }
 
+/* The number of bytes, where the type is one whose elements have a known size. */
+static bool check_size(const char *path, entry *e, io_error err)
+{
+    size_t i = 0;
+    while (i < N_DTYPES && strcmp(e->dtype, dtypes[i].dtype) != 0)
+        i++;
+    e->element = i < N_DTYPES ? dtypes[i].element : IO_N_ELEMENTS;
+    if (i < N_DTYPES && e->end - e->begin != dtypes[i].bytes * e->count)
+        return io_fail(err, path, "tensor '%s': expected %zu bytes for its shape, found %zu", e->tensor.name,
+                       dtypes[i].bytes * e->count, e->end - e->begin);
+    return true;
+}
+
 static bool parse_tensor(const char *name, const json_t *info, const char *path, size_t bytes, entry *e,
                          io_error err)
 {
     const json_t *dtype = json_object_get(info, "dtype");
     st_tensor *t = &e->tensor;
     int64_t offset[2];
-    size_t count;
     t->name = name;
     if (strlen(name) > MAX_NAME)
         return io_fail(err, path, "expected names of at most %d bytes, found '%.40s...'", MAX_NAME, name);
     if (!json_is_object(info) || json_object_size(info) != 3 || !json_is_string(dtype))
         return io_fail(err, path, "tensor '%s': expected an object of dtype, shape and data_offsets", name);
-    if (strcmp(json_string_value(dtype), "F32") != 0)
-        return io_fail(err, path, "tensor '%s': expected dtype F32, found %.20s", name,
-                       json_string_value(dtype));
+    e->dtype = json_string_value(dtype);
     t->ndim = parse_integers(json_object_get(info, "shape"), IO_MAX_DIMS, t->dim);
     if (t->ndim < 0)
         return io_fail(err, path, "tensor '%s': expected a shape of 0 to %d whole numbers", name,
                        IO_MAX_DIMS);
-    if (!io_count(t->ndim, t->dim, &count))
+    if (!io_count(t->ndim, t->dim, &e->count))
         return io_fail(err, path, "tensor '%s': expected a shape that fits in memory", name);
     if (parse_integers(json_object_get(info, "data_offsets"), 2, offset) != 2 || offset[0] > offset[1])
         return io_fail(err, path, "tensor '%s': expected data_offsets [begin, end] with 0 <= begin <= end",
@@ -190,10 +235,7 @@ static bool parse_tensor(const char *name, const json_t *info, const char *path,
                        (long long)offset[1], bytes);
     e->begin = (size_t)offset[0];
     e->end = (size_t)offset[1];
-    if (e->end - e->begin != 4 * count)
-        return io_fail(err, path, "tensor '%s': expected %zu bytes for its shape, found %zu", name, 4 * count,
-                       e->end - e->begin);
-    return true;
+    return check_size(path, e, err);
 }
 
 /* Ascending data; of the entries at one place the empty ones come first. */
@@ -248,9 +290,13 @@ static bool check_finite(const char *path, const st_tensor *t, size_t count, io_
     return io_check_finite(path, what, t->ndim, t->dim, t->data, count, err);
 }
 
-/* The tiling has made every offset a multiple of 4. */
+/* Of a model: float32 throughout. The tiling has then made every offset a multiple of 4. */
 static bool read_data(FILE *f, const char *path, content *c, st_file *out, io_error err)
 {
+    for (int i = 0; i < out->n_tensors; i++)
+        if (c->entries[i].element != IO_F32)
+            return io_fail(err, path, "tensor '%s': expected dtype F32, found %.20s",
+                           c->entries[i].tensor.name, c->entries[i].dtype);
     c->data = malloc(c->bytes ? c->bytes : 1);
     if (!c->data)
         return io_fail(err, path, "no memory for its %zu bytes of data", c->bytes);
@@ -258,9 +304,23 @@ static bool read_data(FILE *f, const char *path, content *c, st_file *out, io_er
     for (int i = 0; i < out->n_tensors && ok; i++) {
         const entry *e = &c->entries[i];
         out->tensor[i].data = c->data + e->begin / 4;
-        ok = check_finite(path, &out->tensor[i], (e->end - e->begin) / 4, err);
+        ok = check_finite(path, &out->tensor[i], e->count, err);
     }
     return ok;
+}
+
+/* Opens a file and reads all but its data. */
+static FILE *open_header(const char *path, content *c, st_file *out, io_error err)
+{
+    size_t bytes = 0;
+    FILE *f = io_open(path, &bytes, err);
+    if (f && read_header(f, path, bytes, c, err) &&
+        parse_metadata(json_object_get(c->header, METADATA), path, out, err) &&
+        parse_tensors(c, path, out, err))
+        return f;
+    if (f)
+        fclose(f);
+    return NULL;
 }
 
 bool st_read(const char *path, st_file *out, io_error err)
@@ -269,15 +329,61 @@ bool st_read(const char *path, st_file *out, io_error err)
     *out = (st_file){.owned = c};
     if (!c)
         return io_fail(err, path, "cannot read: no memory");
-    size_t bytes = 0;
-    FILE *f = io_open(path, &bytes, err);
-    bool ok = f && read_header(f, path, bytes, c, err) &&
-              parse_metadata(json_object_get(c->header, METADATA), path, out, err) &&
-              parse_tensors(c, path, out, err) && read_data(f, path, c, out, err);
+    FILE *f = open_header(path, c, out, err);
+    bool ok = f && read_data(f, path, c, out, err);
     if (f)
         fclose(f);
     if (!ok)
         st_free(out);
+    return ok;
+}
+
+/* ---- One tensor of many --------------------------------------------------------------------------- */
+
+static bool not_there(const char *path, const char *name, const content *c, int n, io_error err)
+{
+    char names[160] = "";
+    size_t used = 0;
+    for (int i = 0; i < n && used < sizeof names - 1; i++)
+        used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", i ? ", " : "",
+                                 c->entries[i].tensor.name);
+    return io_fail(err, path,
+                   "expected the name of one of its %d tensors, as in FILE:NAME, found '%.60s'; "
+                   "it has %s%s",
+                   n, name, n ? names : "none", used >= sizeof names ? "..." : "");
+}
+
+/* Where the data begins the file is, once its header was read. */
+static bool seek_tensor(FILE *f, const char *path, const entry *e, io_stored *out, io_error err)
+{
+    if (fseeko(f, (off_t)e->begin, SEEK_CUR) != 0)
+        return io_fail(err, path, "cannot read: %s", strerror(errno));
+    out->element = e->element;
+    out->ndim = e->tensor.ndim;
+    memcpy(out->dim, e->tensor.dim, sizeof out->dim);
+    out->count = e->count;
+    snprintf(out->what, sizeof out->what, "tensor '%s': ", e->tensor.name);
+    snprintf(out->dtype, sizeof out->dtype, "%s", e->dtype);
+    out->f = f;
+    return true;
+}
+
+bool st_open(const char *path, const char *name, io_stored *out, io_error err)
+{
+    content *c = calloc(1, sizeof *c);
+    st_file table = {.owned = c};
+    *out = (io_stored){.path = path};
+    if (!c)
+        return io_fail(err, path, "cannot read: no memory");
+    FILE *f = open_header(path, c, &table, err);
+    int i = 0;
+    while (f && i < table.n_tensors && strcmp(table.tensor[i].name, name) != 0)
+        i++;
+    bool ok = f && (i < table.n_tensors ? seek_tensor(f, path, &c->entries[i], out, err)
+                                        : not_there(path, name, c, table.n_tensors, err));
+    if (f && !ok)
+        fclose(f);
+    st_free(&table);
     return ok;
 }
 

@@ -23,14 +23,17 @@ static size_t header_bytes(const uint8_t *data)
 
 static void check_array(const npy_array *a, const uint8_t *data, size_t bytes)
 {
-    io_error err = "";
+    io_error err = "", note;
     npy_array copy;
     size_t count = 0;
     fuzz_demand(a->data && io_count(a->ndim, a->dim, &count) && count == a->count, "count to be the product",
                 "another");
-    fuzz_demand(header_bytes(data) + 4 * count == bytes, "an array as long as the file", "another");
+    const size_t stored = bytes - header_bytes(data);
+    fuzz_demand(stored == count || stored == 2 * count || stored == 4 * count || stored == 8 * count,
+                "an array as long as the file", "another");
     fuzz_demand(npy_write(fuzz_copy(), a->type, a->ndim, a->dim, a->data, err), "a copy", err);
-    fuzz_demand(npy_read(fuzz_copy(), a->type, a->ndim, &copy, err), "to read the copy", err);
+    fuzz_demand(io_read_tensor(fuzz_copy(), a->type, a->ndim, true, &copy, note, err), "to read the copy",
+                err);
     fuzz_demand(copy.count == count && memcmp(copy.data, a->data, 4 * count) == 0, "an equal copy",
                 "another");
     npy_free(&copy);
@@ -42,8 +45,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     for (npy_type type = NPY_F32; type <= NPY_I32; type++)
         for (int ndim = -1; ndim <= 2; ndim += 3) {
             npy_array a;
-            io_error err = "";
-            if (npy_read(path, type, ndim, &a, err)) {
+            io_error err = "", note;
+            if (io_read_tensor(path, type, ndim, true, &a, note, err)) {
                 check_array(&a, data, bytes);
                 npy_free(&a);
             } else {
