@@ -4,7 +4,8 @@ CC     ?= cc
 CXX    ?= c++
 NVCC   ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
 ARCH   ?= native#            what ref/fast is tuned for; ARCH=x86-64 gives a program for any such machine
-PREFIX ?= /usr/local
+OBJCOPY ?= objcopy
+PREFIX ?= /usr/local#        of make install; DESTDIR goes before it
 V      ?=#                   V=1 shows the compiler's command lines
 DEPS   ?= 1#                 DEPS=0: install no package, only name the missing ones
 B      := build
@@ -18,8 +19,10 @@ OPENBLAS := $(call has,openblas)
 PNG      := $(call has,libpng)
 JSON     := $(call has,jansson)
 OPENMP   := $(call compiles,-fopenmp)
-CXX17    := $(shell printf 'int main(){return 0;}\n' | $(CXX) -std=c++17 -x c++ - -o /dev/null 2>/dev/null && echo 1)
-OPENMP_CXX := $(shell printf 'int main(){return 0;}\n' | $(CXX) -fopenmp -x c++ - -o /dev/null 2>/dev/null && echo 1)
+compiles_cxx = $(shell printf 'int main(){return 0;}\n' | $(CXX) $(1) -x c++ - -o /dev/null 2>/dev/null && echo 1)
+CXX17    := $(call compiles_cxx,-std=c++17)
+OPENMP_CXX := $(call compiles_cxx,-fopenmp)
+ONLY_OURS := $(if $(call compiles_cxx,-fno-gnu-unique),-fno-gnu-unique)# a name that is unique in the program cannot be local to a library
 TUNED    := $(call compiles,-march=$(ARCH))
 
 STRICT   := -std=c11 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes
@@ -35,6 +38,8 @@ FASTFLAGS = -O3 -fno-math-errno -fopenmp-simd -Wno-pass-failed -Wno-psabi $(if $
 # What the inner loops of long inputs add: whole vectors, and fused multiply-adds, which ISO C leaves out.
 WIDE     := -ffp-contract=fast $(if $(call compiles,-mprefer-vector-width=512),-mprefer-vector-width=512)
 LIBS     := $(if $(OPENBLAS),$(shell pkg-config --libs openblas)) -lm
+VERSION  := $(shell sed -n 's/.define MSA_VERSION "\(.*\)"/\1/p' ref/msa.h)
+SOVERSION := $(basename $(VERSION))# before 1.0 every minor version may change a struct
 LINKFLAGS = $(CFLAGS) $(SAN) $(if $(OPENMP),-fopenmp)
 CUDALIBS := $(if $(NVCC),-L$(dir $(realpath $(NVCC)))../lib64 -lcudart_static -ldl -lrt -lpthread)
 APPLIBS   = $(if $(CUDA),$(CUDALIBS)) $(if $(PNG),$(shell pkg-config --libs libpng)) $(if $(JSON),$(shell pkg-config --libs jansson)) $(LIBS)
@@ -62,13 +67,14 @@ LINK    := $(CXX)
 SIDES   := $(if $(CXX17),-DHAVE_SIMT) $(if $(CUDA),-DHAVE_CUDA)
 SIDE_OBJ := $(B)/cuda/plan.o $(B)/cuda/host.o $(if $(CXX17),$(KERNELS:%.cu=$(B)/%.o) $(SIMT_OBJ)) $(if $(CUDA),$(KERNELS:%.cu=$(B)/%.gpu.o))
 endif
+CUDA_OBJ := $(if $(SIDES),$(filter-out $(B)/cuda/host.o,$(SIDE_OBJ)))# the library of cuda/msa_cuda.h
 HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o,$(APP_OBJ))
 
 # To build all at once where nobody says how many at a time.
 ALL_CORES = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 comma   := ,
 .DEFAULT_GOAL := help
-.PHONY: help deps build cuda cuda-report demo figures results ladder train train-dense train-cuda experiments experiments-report experiments-cost test check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda bench-cpu test-mutants test-asan soak fuzz install clean FORCE
+.PHONY: help deps build cuda cuda-report demo figures results ladder train train-dense train-cuda experiments experiments-report experiments-cost test check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda bench-cpu test-mutants test-asan soak fuzz install uninstall clean FORCE
 
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
@@ -91,7 +97,7 @@ deps: ## install the distribution packages that are missing (DEPS=0: only name t
 	@.ci/deps $(DEPS) $(PACKAGES)
 
 # ---- Build --------------------------------------------------------------------------------------
-build: $(B)/msa $(B)/libmsa.a $(B)/libmsa.so ## build/msa, build/libmsa.a, build/libmsa.so
+build: $(B)/msa $(B)/libmsa.a $(B)/libmsa.so $(if $(CUDA_OBJ),$(B)/libmsa_cuda.a $(B)/libmsa_cuda.so) ## build/msa, the libraries build/libmsa.{a,so} and, with the kernels, build/libmsa_cuda.{a,so}
 
 $(patsubst %,$(B)/ref/fast/%.o,stream blocks lanes ladder select heads decode sweep backward kl): private FASTFLAGS += $(WIDE)
 $(B)/ref/fast/%.o: ref/fast/%.c $(B)/flags
@@ -103,7 +109,7 @@ $(B)/%.o: %.c $(B)/flags
 # Kernels and the CPU engine that runs them: C++17, no CUDA needed. (-Wno-psabi: g++ would remark that it
 # passes tensor maps otherwise than GCC 4.5 did.)
 CXXFLAGS ?= -O2 -g
-ALLCXXFLAGS = -std=c++17 -Wall -Wextra -Wno-psabi $(CXXFLAGS) $(SAN) -fPIC -I. $(if $(OPENMP_CXX),-fopenmp,-Wno-unknown-pragmas) -MMD -MP
+ALLCXXFLAGS = -std=c++17 -Wall -Wextra -Wno-psabi $(ONLY_OURS) $(CXXFLAGS) $(SAN) -fPIC -I. $(if $(OPENMP_CXX),-fopenmp,-Wno-unknown-pragmas) -MMD -MP
 $(B)/cuda/%.o: cuda/%.cpp $(B)/flags
 	@mkdir -p $(@D) && echo "  c++ $<"
 	$(Q)$(CXX) $(ALLCXXFLAGS) -O3 -c $< -o $@
@@ -127,14 +133,28 @@ PROBES := instructions measurements
 $(B)/tests/test_instructions: $(PROBES:%=$(B)/tests/%.o) $(if $(CUDA),$(PROBES:%=$(B)/tests/%.gpu.o))
 $(B)/tests/test_simt: $(B)/tests/test_simt.o $(SIMT_OBJ) $(B)/tests/tap.o # the engine alone
 	$(Q)$(CXX) $(LINKFLAGS) $^ -o $@
+# The libraries show msa_* and nothing else: a caller may have a softmax_row of its own. A static one is a single
+# object in which all other names are local. Groups are dissolved in it: the caller's linker would drop a template
+# that it has seen elsewhere, and what is local cannot be taken from there.
+RELINK := $(shell command -v $(OBJCOPY) >/dev/null && $(LD) --help 2>/dev/null | grep -q force-group-allocation && echo 1)
+$(B)/%.a:
+	@rm -f $@ && mkdir -p $(@D) && echo "  ar $@"
+	$(Q)$(if $(RELINK),$(LD) -r --force-group-allocation $^ -o $(@:.a=.o) && \
+	  $(OBJCOPY) --wildcard --keep-global-symbol='msa_*' $(@:.a=.o) && ar qcs $@ $(@:.a=.o),\
+	  echo "  $@ shows all its names: that takes objcopy and a linker with --force-group-allocation" && ar qcs $@ $^)
 $(B)/libmsa.a: $(LIB_OBJ)
-	@rm -f $@
-	$(Q)ar qcs $@ $^
+$(B)/libmsa_cuda.a: $(CUDA_OBJ)
+# The file that a program asks for when it starts lies beside the one that it is linked with.
+SHARED = -shared -Wl,-soname,$(@F).$(SOVERSION),--version-script=ref/libmsa.map
 $(B)/libmsa.so: $(LIB_OBJ) ref/libmsa.map
-	$(Q)$(CC) $(ALLFLAGS) -shared -Wl,-soname,libmsa.so,--version-script=ref/libmsa.map $(LIB_OBJ) $(LIBS) -o $@
-$(B)/msa: $(APP_OBJ) $(SIDE_OBJ) $(B)/libmsa.a
+	$(Q)$(CC) $(LINKFLAGS) $(SHARED) $(LIB_OBJ) $(LIBS) -o $@
+	@ln -sf $(@F) $@.$(SOVERSION)
+$(B)/libmsa_cuda.so: $(CUDA_OBJ) $(B)/libmsa.so
+	$(Q)$(CXX) $(LINKFLAGS) $(SHARED) -Wl,-rpath,'$$ORIGIN' $^ $(if $(CUDA),$(CUDALIBS)) -o $@
+	@ln -sf $(@F) $@.$(SOVERSION)
+$(B)/msa: $(APP_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@
-$(B)/tests/%: $(B)/tests/%.o $(T_SUPPORT:%.c=$(B)/%.o) $(HEADLESS_OBJ) $(SIDE_OBJ) $(B)/libmsa.a
+$(B)/tests/%: $(B)/tests/%.o $(T_SUPPORT:%.c=$(B)/%.o) $(HEADLESS_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@
 WITH_SIDES := $(B)/cuda/host.o $(B)/ref/cli/table.o $(B)/ref/cli/trial.o $(B)/tests/test_kernels.o $(B)/tests/test_decode.o $(B)/tests/test_counters.o
 $(WITH_SIDES): private FOUND += $(SIDES)# private: flags, on which they depend, is not to know
@@ -255,7 +275,7 @@ $(B)/race/%.o: %.cu
 $(B)/race/%.o: %.cpp
 	@mkdir -p $(@D) && echo "  c++ $< with ThreadSanitizer"
 	$(Q)$(CXX) $(TSANFLAGS) -O1 -fsanitize=thread -c $< -o $@
-$(B)/race/kernels: $(B)/race/tests/race_kernels.o $(KERNELS:%.cu=$(B)/race/%.o) $(B)/race/libsimt.so $(B)/cuda/plan.o $(B)/tests/tap.o $(B)/libmsa.a
+$(B)/race/kernels: $(B)/race/tests/race_kernels.o $(KERNELS:%.cu=$(B)/race/%.o) $(B)/race/libsimt.so $(B)/cuda/plan.o $(B)/tests/tap.o $(LIB_OBJ)
 	$(Q)$(CXX) -fsanitize=thread $^ -Wl,-rpath,'$$ORIGIN' -lm -o $@
 
 test-race: build $(B)/race/kernels ## races between threads of a block, all kernels, under ThreadSanitizer (half an hour)
@@ -293,15 +313,11 @@ results: build ## the tables of README.md from data/bench
 include book/book.mk book/exercises/exercises.mk
 
 # ---- Install ------------------------------------------------------------------------------------
-install: build ## header, libraries, program and pkg-config file under PREFIX
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig
-	install -m 755 $(B)/msa $(DESTDIR)$(PREFIX)/bin/
-	install -m 644 ref/msa.h $(DESTDIR)$(PREFIX)/include/
-	install -m 644 $(B)/libmsa.a $(DESTDIR)$(PREFIX)/lib/
-	install -m 755 $(B)/libmsa.so $(DESTDIR)$(PREFIX)/lib/
-	@printf 'prefix=%s\nName: msa\nDescription: MiniMax Sparse Attention, reference in C\nVersion: %s\nCflags: -I$${prefix}/include\nLibs: -L$${prefix}/lib -lmsa -lm\nLibs.private: %s\n' \
-	  '$(PREFIX)' "$$(sed -n 's/#define MSA_VERSION "\(.*\)"/\1/p' ref/msa.h)" '$(LIBS) $(if $(OPENMP),-fopenmp)' \
-	  > $(DESTDIR)$(PREFIX)/lib/pkgconfig/msa.pc
+INSTALL = B="$(B)" VERSION=$(VERSION) SOVERSION=$(SOVERSION) DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" .ci/install
+install: build ## headers, libraries, program, msa.py and pkg-config files under PREFIX
+	@LIBS="$(LIBS) $(if $(OPENMP),-fopenmp)" CUDALIBS="$(if $(CUDA_OBJ),-lstdc++) $(if $(CUDA),$(CUDALIBS))" $(INSTALL) $(if $(CUDA_OBJ),cuda)
+uninstall: ## what make install put there
+	@$(INSTALL) remove
 
 clean: ## remove build/ and the demo's output
 	rm -rf build figures/*.png figures/*.ppm figures/*.npy figures/index.html

@@ -3,7 +3,7 @@
 CHAPTERS := $(patsubst book/%.md,%,$(wildcard book/[0-9][0-9]_*.md))
 EXAMPLES := $(CHAPTERS:%=$(B)/examples/%)
 DRAWINGS := $(CHAPTERS:%=$(B)/figures/%)
-BOOK_LIBS := $(HEADLESS_OBJ) $(SIDE_OBJ) $(B)/libmsa.a
+BOOK_LIBS := $(HEADLESS_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
 BOOK_PACKAGES := doxygen doxygen-awesome-css nodejs katex
 
 .PHONY: book book-pdf book-deps book-programs book-figures chapter

@@ -15,7 +15,8 @@
  * - Query head h belongs to group (and KV head) r = h / (Hq/Hkv).
  * - Logits are scaled by 1/sqrt(width); every LSE is a natural logarithm.
  * - The library keeps no state and allocates nothing: a caller asks a stage for its workspace size
- *   and passes that much memory, 64-byte aligned or not. Input and output may not overlap.
+ *   and passes that much memory, 64-byte aligned or not. Input and output may not overlap. No setting of the
+ *   process is another afterwards; while a fast kernel runs, OpenBLAS is on one thread, its own number.
  * - Non-finite input is not an error here. (The program `msa` refuses such files.) What a query attends to
  *   follows IEEE arithmetic: where a NaN or an infinity in an attended key or value makes the formula's LSE
  *   or element of O not finite, every implementation's is not finite either (NaN or an infinity, which one is

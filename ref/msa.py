@@ -1,6 +1,6 @@
 """MSA from Python: every stage and kernel of libmsa.so on NumPy arrays or PyTorch CPU tensors.
 
-    import msa                                   # with ref/ on sys.path; needs NumPy and build/libmsa.so
+    import msa                                   # with ref/ or PREFIX/lib/python on sys.path
     ids = msa.index(qi, ki, block=128, topk=16)  # int32 [Hkv,T,k]
     o, lse = msa.sparse(q, k, v, ids, block=128)
     o, lse = msa.sparse(q, k, v, ids, block=128, kernel="sparse/blocks")
@@ -9,7 +9,8 @@ Arrays are token-major as in msa.h: q [T,Hq,dh]  k,v [S,Hkv,dh]  qi [T,Hkv,di]  
 array, or a PyTorch tensor that is one, is used where it lies; anything else is copied into one first. Results are
 NumPy arrays; torch.from_numpy() makes tensors of them, again without a copy. `kernel` is "fast" (the default: the
 best on a CPU), "ref" (the reference) or the name of a kernel, "STAGE/NAME"; kernels() lists them. cu_q and cu_kv
-[R+1] pack several sequences. The library is the file that MSA_LIBRARY names, or build/libmsa.so beside ref/.
+[R+1] pack several sequences. The library is the file that MSA_LIBRARY names, or libmsa.so in build/
+beside ref/, or where `make install` put this file, in the directory above it.
 """
 
 import ctypes as c
@@ -57,8 +58,9 @@ class _Ops(c.Structure):
 
 
 def _load():
-    path = os.environ.get("MSA_LIBRARY") or Path(__file__).resolve().parent.parent / "build" / "libmsa.so"
-    lib = c.CDLL(str(path))
+    here = Path(__file__).resolve().parent.parent  # the project, or the lib/ of an installation
+    built, installed = here / "build" / "libmsa.so", here / "libmsa.so"
+    lib = c.CDLL(os.environ.get("MSA_LIBRARY") or str(installed if installed.exists() else built))
     lib.msa_strerror.restype = c.c_char_p
     lib.msa_n_blocks.restype = lib.msa_first_item.restype = c.c_int64
     lib.msa_recall_workspace.restype = lib.msa_workspace.restype = c.c_size_t

@@ -24,7 +24,7 @@ mutant() { # mutant NAME FILE TEST SED-SCRIPT
 plant_tree() { # with what is built already, but nothing of other builds
     mkdir -p "$1/build"
     cp -a Makefile book ref cuda tests data README.md "$1/"
-    cp -a "$B"/{cuda,ref,tests,flags,sides,commit.inc,libmsa.a} "$1/build/"
+    cp -a "$B"/{cuda,ref,tests,flags,sides,commit.inc} "$1/build/"
     touch "$1/planted"
 }
 

@@ -10,6 +10,10 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+#ifdef HAVE_OPENBLAS
+#include <cblas.h>
+#include <pthread.h>
+#endif
 
 #include "../ref/cli/guard.h"
 #include "../ref/cli/judge.h"
@@ -85,6 +89,12 @@ static void agrees(const msa_kernel *k)
 
 /* ---- Threads ------------------------------------------------------------------------------------- */
 
+static size_t tensor_bytes(const msa_shape *s, int t)
+{
+    verdict_dims n = verdict_tensor_dims(s, (verdict_tensor)t);
+    return (size_t)(n.d0 * n.d1 * n.d2) * sizeof(float);
+}
+
 #ifdef _OPENMP
 /** Everything that one back end computes from one set of inputs. */
 typedef struct results {
@@ -92,12 +102,6 @@ typedef struct results {
     int32_t *ids;
     double loss;
 } results;
-
-static size_t tensor_bytes(const msa_shape *s, int t)
-{
-    verdict_dims n = verdict_tensor_dims(s, (verdict_tensor)t);
-    return (size_t)(n.d0 * n.d1 * n.d2) * sizeof(float);
-}
 
 static results run_all(const msa_ops *ops, const msa_shape *s, const inputs *in, bool full, int threads)
 {
@@ -418,6 +422,90 @@ static void rule_chooses(selection_kind kind, const char *meant, const char *oth
     check_release(NULL);
 }
 
+/* ---- Settings of the process ------------------------------------------------------------------------ */
+
+#ifdef HAVE_OPENBLAS
+/** What a caller's thread works on. */
+typedef struct caller {
+    const msa_shape *s;
+    const inputs *in;
+    int rounds;
+    void *work;
+    float *o, *lse, *d[5];
+    int32_t *ids;
+    double loss;
+} caller;
+
+static caller caller_new(const msa_shape *s, const inputs *in, int rounds)
+{
+    caller x = {.s = s, .in = in, .rounds = rounds};
+    x.work = check_alloc((int64_t)msa_workspace(&msa_fast_ops, s), 1);
+    x.o = check_alloc(1, tensor_bytes(s, VERDICT_O));
+    x.lse = check_alloc(1, tensor_bytes(s, VERDICT_LSE));
+    const verdict_tensor gradients[5] = {VERDICT_DQ, VERDICT_DK, VERDICT_DV, VERDICT_DQI, VERDICT_DKI};
+    for (int i = 0; i < 5; i++)
+        x.d[i] = check_alloc(1, tensor_bytes(s, gradients[i]));
+    x.ids = check_ints(s->n_kv_heads * s->n_q * s->topk);
+    return x;
+}
+
+/** Every kernel of the fast path. */
+static void *call_all(void *arg)
+{
+    caller *x = arg;
+    const inputs *in = x->in;
+    for (int n = 0; n < x->rounds; n++) {
+        msa_fast_ops.stage[MSA_STAGE_PREFILL]->prefill(x->s, in->q, in->k, in->v, in->qi, in->ki, x->ids,
+                                                       x->o, x->lse, x->work);
+        msa_fast_ops.stage[MSA_STAGE_DECODE]->decode(x->s, NULL, in->q, in->k, in->v, in->qi, in->ki, x->ids,
+                                                     x->o, x->lse, x->work);
+        for (const msa_kernel *k = msa_fast_kernels; k->name; k++)
+            if (k->stage == MSA_STAGE_DENSE)
+                k->dense(x->s, in->q, in->k, in->v, x->o, x->lse, x->work);
+            else if (k->stage == MSA_STAGE_SPARSE)
+                k->sparse(x->s, in->q, in->k, in->v, x->ids, x->o, x->lse, x->work);
+            else if (k->stage == MSA_STAGE_BACKWARD)
+                k->backward(x->s, in->q, in->k, in->v, x->ids, x->o, x->lse, in->dout, x->d[0], x->d[1],
+                            x->d[2], x->work);
+            else if (k->stage == MSA_STAGE_KL)
+                k->kl(x->s, in->q, in->k, in->qi, in->ki, x->ids, NULL, NULL, 1, &x->loss, x->d[3], x->d[4],
+                      x->work);
+    }
+    return NULL;
+}
+#endif
+
+// OpenBLAS has one number of threads for everybody: the caller's is there again when a call is over.
+static void leaves_settings(void)
+{
+#ifdef HAVE_OPENBLAS
+    const msa_shape *s = &large_shapes[0];
+    inputs in;
+    if (!inputs_new(&in, s, INPUTS_NORMAL, check_seed(500)))
+        return;
+    const int before = openblas_get_num_threads();
+    check_case c = check_begin("OpenBLAS keeps the caller's number of threads");
+    openblas_set_num_threads(2);
+    caller one = caller_new(s, &in, 1), many[2] = {caller_new(s, &in, 20), caller_new(s, &in, 20)};
+    call_all(&one);
+    check_true(&c, openblas_get_num_threads() == 2, "%d after one caller", openblas_get_num_threads());
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, call_all, &many[1]) == 0) {
+        call_all(&many[0]);
+        pthread_join(thread, NULL);
+    }
+    check_true(&c, openblas_get_num_threads() == 2, "%d after two at once", openblas_get_num_threads());
+    check_same(&c, "o", one.o, many[0].o, tensor_bytes(s, VERDICT_O));
+    check_same(&c, "o", one.o, many[1].o, tensor_bytes(s, VERDICT_O));
+    openblas_set_num_threads(before);
+    check_end(&c);
+    inputs_free(&in);
+    check_release(NULL);
+#else
+    tap_skip("OpenBLAS keeps the caller's number of threads", "built without OpenBLAS");
+#endif
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
@@ -434,5 +522,6 @@ int main(int argc, char **argv)
     reads_bf16();
     equal_logits(1);
     equal_logits(17);
+    leaves_settings();
     return check_done();
 }

@@ -57,7 +57,8 @@ static msa_status attend(const msa_shape *s, const float *q, const float *k, con
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
         const int64_t tiles = tile_count(s, &seq), pieces = tiles * s->n_kv_heads;
-#pragma omp parallel num_threads(fast_threads())
+        const int threads = products_begin();
+#pragma omp parallel num_threads(threads)
         {
             room m = room_take(s, full, (char *)work + (size_t)fast_thread() * each);
             /* The last tiles are the longest: they go first. */
@@ -67,6 +68,7 @@ static msa_status attend(const msa_shape *s, const float *q, const float *k, con
                 attend_tile(s, &m, q, k, v, ids, o, lse);
             }
         }
+        products_end();
     }
     return MSA_OK;
 }

@@ -115,7 +115,8 @@ static void backward_chunk(const sweep *w, const gradients *shared, const float 
     const msa_shape *s = w->s;
     const int parts = parts_of(s);
     const int64_t size = w->n * (s->n_heads / s->n_kv_heads) * s->d_head;
-#pragma omp parallel num_threads(fast_threads())
+    const int threads = products_begin();
+#pragma omp parallel num_threads(threads)
     {
         gradients g = *shared;
         own_take(&g, s, (char *)work + (size_t)fast_thread() * own_bytes(s));
@@ -131,6 +132,7 @@ static void backward_chunk(const sweep *w, const gradients *shared, const float 
         }
         finish(w, pieces, dq);
     }
+    products_end();
 }
 
 /* ---- The stage -------------------------------------------------------------------------------------------

@@ -178,7 +178,8 @@ msa_status fast_blocks(const msa_shape *s, const float *q, const float *k, const
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
         const int64_t chunks = (seq.n_q + step - 1) / step;
-#pragma omp parallel num_threads(fast_threads())
+        const int threads = products_begin();
+#pragma omp parallel num_threads(threads)
         {
             room m = room_take(s, (char *)work + (size_t)fast_thread() * room_bytes(s));
 #pragma omp for schedule(dynamic)
@@ -198,6 +199,7 @@ msa_status fast_blocks(const msa_shape *s, const float *q, const float *k, const
                              lse ? lse + row * s->n_heads + (int64_t)r * group : NULL);
             }
         }
+        products_end();
     }
     return MSA_OK;
 }

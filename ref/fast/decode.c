@@ -281,7 +281,8 @@ static void decode_few(const cache *x, const float *q, const float *qi, cached k
     heads *h = heads_take(s, most_heads(s, parts), &work); /* [n, groups, parts, slabs] */
     float *scores = work_take(&work, most_queries(s) * groups * msa_n_blocks(s), sizeof *scores);
     const scorer y = {s, seq, qi + seq.q0 * groups * s->d_index, ki, scores};
-#pragma omp parallel num_threads(fast_threads())
+    const int threads = products_begin();
+#pragma omp parallel num_threads(threads)
     {
         char *own = (char *)work + (size_t)fast_thread() * own_bytes(s);
         const unpacked u = unpacked_take(s, own);
@@ -305,6 +306,7 @@ static void decode_few(const cache *x, const float *q, const float *qi, cached k
         for (int64_t a = 0; a < n * groups; a++)
             finish(s, h + a * parts * slabs, parts, seq.q0 + a / groups, (int)(a % groups), o, lse);
     }
+    products_end();
 }
 
 static bool all_few(const msa_shape *s)

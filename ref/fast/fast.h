@@ -6,8 +6,9 @@
  * query did not select are masked to -inf before the softmax. Neighbours choose alike, so the union is
  * little larger than one selection. Dense and sparse attention, backward and KL are the same walk.
  *
- * Threads are ours: OpenBLAS is told to use one. Work is cut the same way whatever the number of threads,
- * and every output element is owned by one piece, so the result does not depend on that number. */
+ * Threads are ours: while products run, OpenBLAS is told to use one. Work is cut the same way whatever the
+ * number of threads, and every output element is owned by one piece, so the result does not depend on that
+ * number. */
 #ifndef MSA_FAST_H
 #define MSA_FAST_H
 
@@ -15,7 +16,11 @@
 
 /* ---- Matrix products (gemm.c) --------------------------------------------------------------------- */
 
-/* C[m,n] = op(A) op(B) + beta C on one thread; ld* are row strides in floats. */
+/* C[m,n] = op(A) op(B) + beta C on one thread; ld* are row strides in floats. Only between products_begin(),
+ * which returns fast_threads(), and products_end(): OpenBLAS would start threads of its own in every one of
+ * ours. */
+int products_begin(void);
+void products_end(void);
 void small_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda,
                 const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 msa_gemm_fn fast_gemm; /* the same over all threads, for dense matrices */

@@ -6,6 +6,7 @@
 #endif
 #ifdef HAVE_OPENBLAS
 #include <cblas.h>
+#include <stdatomic.h>
 #endif
 
 int fast_max_threads(void)
@@ -19,9 +20,6 @@ int fast_max_threads(void)
 
 int fast_threads(void)
 {
-#ifdef HAVE_OPENBLAS
-    openblas_set_num_threads(1); /* or every one of our threads would start as many again */
-#endif
 #ifdef _OPENMP
     int wanted = omp_get_max_threads(), most = fast_max_threads();
     return wanted < most ? wanted : most;
@@ -40,6 +38,46 @@ int fast_thread(void)
 }
 
 #ifdef HAVE_OPENBLAS
+/* OpenBLAS has one number of threads for the whole process. Of calls that overlap, the first sets it to 1 and
+ * the last puts back what it was, unless the caller has chosen another meanwhile. An OpenBLAS that is built
+ * on OpenMP takes one thread in our regions by itself. */
+static atomic_flag taken = ATOMIC_FLAG_INIT;
+static int inside, before;
+
+static bool must_ask(void)
+{
+    return openblas_get_parallel() == OPENBLAS_THREAD;
+}
+
+static void lock(void)
+{
+    while (atomic_flag_test_and_set(&taken))
+        ;
+}
+
+int products_begin(void)
+{
+    if (must_ask()) {
+        lock();
+        if (inside++ == 0) {
+            before = openblas_get_num_threads();
+            openblas_set_num_threads(1);
+        }
+        atomic_flag_clear(&taken);
+    }
+    return fast_threads();
+}
+
+void products_end(void)
+{
+    if (must_ask()) {
+        lock();
+        if (--inside == 0 && openblas_get_num_threads() == 1)
+            openblas_set_num_threads(before);
+        atomic_flag_clear(&taken);
+    }
+}
+
 void small_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda,
                 const float *b, int64_t ldb, float beta, float *c, int64_t ldc)
 {
@@ -50,6 +88,15 @@ void small_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, con
                 (blasint)ldc);
 }
 #else
+int products_begin(void)
+{
+    return fast_threads();
+}
+
+void products_end(void)
+{
+}
+
 void small_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda,
                 const float *b, int64_t ldb, float beta, float *c, int64_t ldc)
 {
@@ -80,8 +127,10 @@ void fast_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, cons
                float beta, float *c)
 {
     const int64_t lda = trans_a ? m : k, ldb = trans_b ? k : n, piece = n * k >= LARGE_B ? TALL_PIECE : PIECE;
-#pragma omp parallel for num_threads(fast_threads()) schedule(static)
+    const int threads = products_begin();
+#pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < m; i += piece)
         small_gemm(trans_a, trans_b, min_i64(piece, m - i), n, k, a + (trans_a ? i : i * lda), lda, b, ldb,
                    beta, c + i * n, n);
+    products_end();
 }

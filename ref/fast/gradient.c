@@ -106,7 +106,8 @@ msa_status fast_backward_tiles(const msa_shape *s, const float *q, const float *
     const int pieces = msa_n_seqs(s) * s->n_kv_heads;
     memset(dk, 0, kv_bytes);
     memset(dv, 0, kv_bytes);
-#pragma omp parallel num_threads(fast_threads())
+    const int threads = products_begin();
+#pragma omp parallel num_threads(threads)
     {
         room m = room_take(s, !ids, (char *)work + (size_t)fast_thread() * room_bytes(s));
 #pragma omp for schedule(dynamic)
@@ -118,5 +119,6 @@ msa_status fast_backward_tiles(const msa_shape *s, const float *q, const float *
             }
         }
     }
+    products_end();
     return MSA_OK;
 }

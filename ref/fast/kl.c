@@ -141,7 +141,8 @@ static double kl_chunk(const sweep *w, const lesson *shared, float *dqi, float *
     const int groups = w->s->n_kv_heads;
     const int64_t size = groups * w->n * w->s->d_index;
     double loss[PARTS], sum = 0;
-#pragma omp parallel num_threads(fast_threads())
+    const int threads = products_begin();
+#pragma omp parallel num_threads(threads)
     {
         lesson l = *shared;
         own_take(&l, w->s, (char *)work + (size_t)fast_thread() * own_bytes(w->s));
@@ -159,6 +160,7 @@ static double kl_chunk(const sweep *w, const lesson *shared, float *dqi, float *
         if (dqi)
             finish(w, pieces, dqi);
     }
+    products_end();
     for (int part = 0; part < PARTS; part++)
         sum += loss[part];
     return sum;

@@ -156,7 +156,8 @@ msa_status fast_index(const msa_shape *s, const float *qi, const float *ki, floa
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
         const int64_t chunks = (seq.n_q + step - 1) / step;
-#pragma omp parallel num_threads(fast_threads())
+        const int threads = products_begin();
+#pragma omp parallel num_threads(threads)
         {
             room m = room_take(s, (char *)work + (size_t)fast_thread() * room_bytes(s));
 #pragma omp for schedule(dynamic)
@@ -165,6 +166,7 @@ msa_status fast_index(const msa_shape *s, const float *qi, const float *ki, floa
                 index_chunk(s, &seq, i0, min_i64(step, seq.n_q - i0), qi, ki, &m, scores, ids);
             }
         }
+        products_end();
     }
     return MSA_OK;
 }

@@ -122,8 +122,8 @@ size_t fast_kl_tiles_workspace(const msa_shape *s)
 }
 
 msa_status fast_kl_tiles(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
-                   const int32_t *ids, const float *lse, const float *index_lse, double weight, double *loss,
-                   float *dqi, float *dki, void *work)
+                         const int32_t *ids, const float *lse, const float *index_lse, double weight,
+                         double *loss, float *dqi, float *dki, void *work)
 {
     (void)lse, (void)index_lse; /* recomputed with the tile */
     MSA_TRY(ids ? msa_check_ids(s, ids) : msa_check_shape(s));
@@ -135,7 +135,8 @@ msa_status fast_kl_tiles(const msa_shape *s, const float *q, const float *k, con
     float *group_dki = work_take(&work, groups * ki_size, sizeof *group_dki);
     if (dki)
         memset(group_dki, 0, (size_t)(groups * ki_size) * sizeof *group_dki);
-#pragma omp parallel num_threads(fast_threads())
+    const int threads = products_begin();
+#pragma omp parallel num_threads(threads)
     {
         room m = room_take(s, !ids, (char *)work + (size_t)fast_thread() * room_bytes(s));
 #pragma omp for schedule(dynamic)
@@ -149,6 +150,7 @@ msa_status fast_kl_tiles(const msa_shape *s, const float *q, const float *k, con
             }
         }
     }
+    products_end();
     *loss = 0;
     for (int a = 0; a < pieces; a++)
         *loss += part[a] / ((double)s->n_q * groups);

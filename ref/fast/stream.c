@@ -91,7 +91,8 @@ void stream_dense(const msa_shape *s, const msa_seq *seq, const float *q, const 
                   float *o, float *lse, void *work)
 {
     const int64_t step = queries_at_once(s), tiles = (seq->n_q + step - 1) / step;
-#pragma omp parallel num_threads(fast_threads())
+    const int threads = products_begin();
+#pragma omp parallel num_threads(threads)
     {
         void *own = (char *)work + (size_t)fast_thread() * room_bytes(s);
         room m = room_take(s, &own);
@@ -108,4 +109,5 @@ void stream_dense(const msa_shape *s, const msa_seq *seq, const float *q, const 
             attend_tile(&t, &m, q, k, v, o, lse);
         }
     }
+    products_end();
 }

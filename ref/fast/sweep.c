@@ -189,7 +189,8 @@ void sweep_lse(const sweep *w, const float *q, int heads, const float *k, int kv
     const int64_t size = w->n * heads, rows = rows_of_meeting(w->s, heads);
     float *max = work_take(&work, LSE_PARTS * size, sizeof *max);
     double *sum = work_take(&work, LSE_PARTS * size, sizeof *sum);
-#pragma omp parallel num_threads(fast_threads())
+    const int threads = products_begin();
+#pragma omp parallel num_threads(threads)
     {
         void *own = (char *)work + (size_t)fast_thread() * summer_bytes(rows, d);
         summer u = {.q = q, .k = k, .heads = heads, .kv_heads = kv_heads, .d = d};
@@ -221,4 +222,5 @@ void sweep_lse(const sweep *w, const float *q, int heads, const float *k, int kv
             lse[a] = (float)((double)most + log(all));
         }
     }
+    products_end();
 }
