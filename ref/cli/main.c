@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -93,6 +94,17 @@ static void fill_descriptors(void)
             _exit(2);
 }
 
+/* Without memory for its threads OpenMP says so in a line of its own and exits with 1, which is a verdict here. */
+static bool returned;
+
+static void correct_exit(void)
+{
+    if (returned)
+        return;
+    io_abandon();
+    _exit(2);
+}
+
 int main(int argc, char **argv)
 {
     fill_descriptors();
@@ -105,7 +117,9 @@ int main(int argc, char **argv)
     cli_command *run = find(name);
     if (!run)
         return unknown(name);
+    atexit(correct_exit);
     int status = run(argc - 1, argv + 1);
+    returned = true;
     io_abandon(); /* what a command began and could not end */
     if (status < 0)
         status = 0; /* --help was asked for and given */

@@ -83,6 +83,8 @@ const char *io_kind(mode_t mode);
 /** Bytes that can still be taken: the machine's, its control groups' or the process's limit, whichever is
  *  least, without what was taken already and not used yet. */
 double io_memory_left(void);
+/** Tells of memory that was taken and will for the most part never be used: it counts as free. */
+void io_memory_idle(double bytes);
 
 /* ---- NumPy .npy (npy.c) --------------------------------------------------------------------------- */
 

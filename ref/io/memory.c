@@ -73,6 +73,13 @@ static double cgroups_left(void)
     return left;
 }
 
+static double idle;
+
+void io_memory_idle(double bytes)
+{
+    idle += bytes;
+}
+
 double io_memory_left(void)
 {
     const double page = (double)sysconf(_SC_PAGESIZE);
@@ -85,7 +92,7 @@ double io_memory_left(void)
     if (!known || machine < 0)
         return (double)sysconf(_SC_PHYS_PAGES) * page;
     const double swap = number_in("/proc/meminfo", "SwapFree:"), unused = data - (resident - shared);
-    double left = fmin(1024 * (machine + fmax(swap, 0)), cgroups_left()) - fmax(unused, 0) * page;
+    double left = fmin(1024 * (machine + fmax(swap, 0)), cgroups_left()) - fmax(unused * page - idle, 0);
     struct rlimit limit;
     if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
         left = fmin(left, (double)limit.rlim_cur - size * page);

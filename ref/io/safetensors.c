@@ -60,8 +60,8 @@ void st_free(st_file *f)
 
 #define METADATA "__metadata__"
 #define LENGTH_BYTES 8
-#define MAX_HEADER 100000000 /* the format's own limit */
-#define MAX_VALUES (1 << 20) /* in a header: 100,000 tensors; parsed, a value takes 80 bytes and more */
+#define MAX_HEADER (1 << 24) /* 150,000 tensors; the format allows 100 MB, which take a minute to parse */
+#define MAX_VALUES (1 << 20) /* of that header; parsed, each takes 80 bytes and more */
 #define MAX_NAME 200         /* keeps every error line whole */
 
 bool st_available(void)
