@@ -68,7 +68,7 @@ SIDES   := $(if $(CXX17),-DHAVE_SIMT) $(if $(CUDA),-DHAVE_CUDA)
 SIDE_OBJ := $(B)/cuda/plan.o $(B)/cuda/host.o $(if $(CXX17),$(KERNELS:%.cu=$(B)/%.o) $(SIMT_OBJ)) $(if $(CUDA),$(KERNELS:%.cu=$(B)/%.gpu.o))
 endif
 CUDA_OBJ := $(if $(SIDES),$(filter-out $(B)/cuda/host.o,$(SIDE_OBJ)))# the library of cuda/msa_cuda.h
-HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o,$(APP_OBJ))
+HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o $(B)/ref/cli/blas.o,$(APP_OBJ))
 
 # To build all at once where nobody says how many at a time.
 ALL_CORES = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
@@ -152,8 +152,10 @@ $(B)/libmsa.so: $(LIB_OBJ) ref/libmsa.map
 $(B)/libmsa_cuda.so: $(CUDA_OBJ) $(B)/libmsa.so
 	$(Q)$(CXX) $(LINKFLAGS) $(SHARED) -Wl,-rpath,'$$ORIGIN' $^ $(if $(CUDA),$(CUDALIBS)) -o $@
 	@ln -sf $(@F) $@.$(SOVERSION)
+# Without OpenBLAS, which ref/cli/blas.c loads.
+$(B)/ref/cli/blas.o: private FOUND += -DOPENBLAS_DIR='"$(shell pkg-config --variable=libdir openblas)"'
 $(B)/msa: $(APP_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
-	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@
+	$(Q)$(LINK) $(LINKFLAGS) $^ $(filter-out $(LIBS),$(APPLIBS)) $(if $(OPENBLAS),-ldl -lpthread) -lm -o $@
 $(B)/tests/%: $(B)/tests/%.o $(T_SUPPORT:%.c=$(B)/%.o) $(HEADLESS_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@
 WITH_SIDES := $(B)/cuda/host.o $(B)/ref/cli/table.o $(B)/ref/cli/trial.o $(B)/tests/test_kernels.o $(B)/tests/test_decode.o $(B)/tests/test_counters.o
@@ -252,7 +254,12 @@ test: deps ## build and pass every test that this machine can run
 	+@$(ALL_CORES) build check-programs
 	@MSA=$(B)/msa B=$(B) CC="$(CC)" CXX="$(CXX)" NVCC="$(NVCC)" tests/run.sh $(T_BIN) $(T_CXX) $(T_SCRIPT)
 
-check-programs: $(T_BIN) $(T_CXX) exercise-programs book-programs
+# What tests/test_faults.sh loads before the program; sanitizers come before everything themselves.
+$(B)/tests/faults.so: tests/faults/preload.c $(B)/flags
+	@mkdir -p $(@D) && echo "  cc $<"
+	$(Q)$(CC) $(filter-out -Wpedantic -Wconversion,$(STRICT)) -O1 -fPIC -shared $< -ldl -o $@
+
+check-programs: $(if $(SAN),,$(B)/tests/faults.so) $(T_BIN) $(T_CXX) exercise-programs book-programs
 
 test-mutants: build check-programs ## all wrong variants of code and kernels that the tests must catch; make test tries a third
 	@B=$(B) MUTANTS=1 tests/run.sh tests/mutants.sh tests/mutants_kernels.sh

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
+#include <new>
 #include <string>
 
 #include "product.cuh"
@@ -162,12 +163,17 @@ static void clear(void *p, size_t bytes, cudaStream_t)
 {
     memset(p, 0, bytes);
 }
+static bool undeclared; // there was no memory to note a buffer
 static void declare(const void *p, size_t bytes, const char *name)
 {
-    if (p)
-        simt::declare_global(p, bytes, name);
-    else
-        simt::forget_globals();
+    try {
+        if (p)
+            simt::declare_global(p, bytes, name);
+        else
+            simt::forget_globals();
+    } catch (const std::bad_alloc &) {
+        undeclared = true; // launched() says so
+    }
 }
 static void start()
 {
@@ -176,7 +182,8 @@ static void start()
 }
 static msa_status launched()
 {
-    last_trouble = simt::first_failure();
+    last_trouble = undeclared ? "no memory" : simt::first_failure();
+    undeclared = false;
     return last_trouble.empty() ? MSA_OK : MSA_ERR_DEVICE;
 }
 static msa_status copy(void *to, const void *from, size_t bytes)
@@ -340,8 +347,8 @@ static size_t workspace(const msa_entry *entry, const msa_shape *s, msa_dtype ou
     return together > most ? together : most;
 }
 
-static msa_status run(const msa_entry *entry, const msa_shape *s, msa_dtype out, const msa_arrays *a,
-                      void *work, void *stream)
+static msa_status run_parts(const msa_entry *entry, const msa_shape *s, msa_dtype out, const msa_arrays *a,
+                            void *work, void *stream)
 {
     start();
     if (a->loss)
@@ -361,6 +368,17 @@ static msa_status run(const msa_entry *entry, const msa_shape *s, msa_dtype out,
             return status;
     }
     return MSA_OK;
+}
+
+static msa_status run(const msa_entry *entry, const msa_shape *s, msa_dtype out, const msa_arrays *a,
+                      void *work, void *stream)
+{
+    try {
+        return run_parts(entry, s, out, a, work, stream);
+    } catch (const std::bad_alloc &) { // no exception passes through C
+        last_trouble = "no memory";
+        return MSA_ERR_DEVICE;
+    }
 }
 
 #ifndef __CUDACC__

@@ -2,6 +2,7 @@
 # The program from outside: what it writes for good input, and that it refuses bad input in one line, with
 # exit status 2 and nothing written. TAP on stdout; MSA names the program.
 source "$(dirname "$0")/tap.sh"
+source tests/npy.sh
 V=$PWD/data/vectors
 
 # ---- Good input ------------------------------------------------------------------------------------
@@ -24,11 +25,12 @@ same_file() { # same_file FILE FILE
     check $? "... and writes $(basename "$1") as in data/vectors"
 }
 
-wrote() { # wrote DIR NAME...: these and nothing else
-    local dir=$1
-    shift
-    [ "$(ls "$dir" | tr '\n' ' ')" = "$(printf '%s\n' "$@" | sort | tr '\n' ' ')" ]
-    check $? "... and writes $* only"
+wrote() { # wrote DIR COMMAND NAME...: these and nothing else, and the sums that say so
+    local dir=$1 sums=$2.sha256
+    shift 2
+    [ "$(ls -A "$dir" | tr '\n' ' ')" = "$(printf '%s\n' "$@" "$sums" | sort | tr '\n' ' ')" ] &&
+        [ "$(cd "$dir" && sha256sum -c "$sums" 2>&1 | sort)" = "$(printf '%s: OK\n' "$@" | sort)" ]
+    check $? "... and writes $* and $sums only"
 }
 
 inputs() { # inputs CASE: sets $in and $size to the options of that test vector
@@ -47,7 +49,7 @@ for case in "$V"/*/; do
     case=$(basename "$case")
     inputs "$case"
     runs 0 "forward: $case" forward --backend ref "${in[@]}" "${size[@]}" --scores --out "$W/f"
-    wrote "$W/f" ids.npy o.npy lse.npy index_lse.npy scores.npy
+    wrote "$W/f" forward ids.npy o.npy lse.npy index_lse.npy scores.npy
     same_file "$W/f/ids.npy" "$V/$case/ids.npy"
     judge=(--qi "$V/$case/qi.npy" --ki "$V/$case/ki.npy" "${size[@]}")
     main=("${in[@]:0:6}")
@@ -55,7 +57,7 @@ for case in "$V"/*/; do
         --tolerance 1e-6
     says '^ok$'
     runs 0 "backward: $case" backward --backend ref "${in[@]}" --dout "$V/$case/dout.npy" "${size[@]}" --out "$W/b"
-    wrote "$W/b" dq.npy dk.npy dv.npy dqi.npy dki.npy
+    wrote "$W/b" backward dq.npy dk.npy dv.npy dqi.npy dki.npy
     close_to "$(sed -n 's/^kl \([-+.e0-9]*\)$/\1/p' "$W.out")" "$kl"
     check $? "... and prints the loss $kl"
     [ "$(grep -c '^kl ' "$W.out")" = 1 ]
@@ -65,7 +67,7 @@ done
 
 inputs dense
 runs 0 "dense" dense --backend ref "${in[@]:0:6}" --out "$W/d"
-wrote "$W/d" o.npy lse.npy
+wrote "$W/d" dense o.npy lse.npy
 says '^ran dense/reference \(ref\)$'
 runs 0 "verify: with every block selected MSA is dense attention" verify --ids "$V/dense/ids.npy" "${in[@]}" --block 8 \
     --o "$W/d/o.npy" --tolerance 1e-6
@@ -131,20 +133,6 @@ done
 
 # ---- Other implementations' ids --------------------------------------------------------------------
 
-npy() { # npy FILE DESCR SHAPE [ORDER]: a version 1.0 file of 128 bytes of head and what stands on stdin
-    {
-        printf '\x93NUMPY\x01\x00\x76\x00%-117s\n' "{'descr': '$2', 'fortran_order': ${4:-False}, 'shape': $3, }"
-        cat
-    } >"$1"
-}
-le32() { # le32 INTEGER...: little-endian
-    local i
-    for i; do
-        i=$((i & 0xffffffff))
-        printf "$(printf '\\x%02x' $((i & 255)) $((i >> 8 & 255)) $((i >> 16 & 255)) $((i >> 24)))"
-    done
-}
-zeros() { head -c $((4 * $1)) /dev/zero; }
 ids() { # ids FILE SHAPE ID...
     local file=$1 shape=$2
     shift 2
@@ -218,7 +206,6 @@ runs 0 "verify: an output of zeros within 100%" verify --ids "$V/prefix/ids.npy"
 
 # ---- Steps of generation over pages ------------------------------------------------------------------
 
-payload() { tail -c +129 "$1"; } # of a file with 128 bytes of head
 # The 45 keys of a vector in six pages of [Hkv,8,dh] in the order 4 0 5 1 2 3, of 7; what nobody wrote is zero.
 slices() { # slices FILE BYTES HEADS: those of each page
     local page block head token
@@ -249,7 +236,7 @@ le32 45 30 | npy "$W/lens.npy" '<i4' '(2,)'
 step=(--q "$W/step-q.npy" --k-pages "$W/k-pages.npy" --v-pages "$W/v-pages.npy" --qi "$W/step-qi.npy"
     --ki-pages "$W/ki-pages.npy" --page-table "$W/table.npy" --lens "$W/lens.npy" --topk 3)
 runs 0 "decode: two requests that share pages" decode --backend ref "${step[@]}" --out "$W/step"
-wrote "$W/step" ids.npy o.npy lse.npy
+wrote "$W/step" decode ids.npy o.npy lse.npy
 says '^ran decode/reference \(ref\)$'
 head -c 128 "$W/step/ids.npy" | grep -q "'shape': (2, 2, 13, 3)" && head -c 128 "$W/step/o.npy" | grep -q "'shape': (2, 13, 4, 16)" &&
     head -c 128 "$W/step/lse.npy" | grep -q "'shape': (2, 13, 4)"

@@ -76,6 +76,16 @@ static void leave() // to the scheduler, until it resumes this thread
     switch_context(w.current->fiber->context, w.home, false);
 }
 
+static void record_no_memory() // takes none: so short a string lies in its object
+{
+    std::lock_guard<std::mutex> lock(report_lock);
+    if (last_report.empty())
+        last_report = "no memory";
+    if (failure.empty())
+        failure = "no memory";
+    stop = true;
+}
+
 static void fiber_main()
 {
     arrived(&worker.home);
@@ -86,6 +96,9 @@ static void fiber_main()
             t.block->launch->body();
             check_guards(*t.block, t.at);
         } catch (const Failed &) {
+            worker.failed = true;
+        } catch (const std::bad_alloc &) {
+            record_no_memory();
             worker.failed = true;
         }
         t.done = true;
@@ -351,6 +364,7 @@ void Worker::start(Block &b)
     for (unsigned i = 0; i < b.threads.size(); i++) {
         if (idle.empty()) {
             fibers.emplace_back(new Fiber);
+            idle.reserve(fibers.size()); // so that giving them back takes no memory
             idle.push_back(fibers.back().get());
         }
         Thread &t = b.threads[i];
@@ -458,6 +472,8 @@ void Worker::run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t
                                  "must be resident");
         }
     } catch (const Failed &) {
+    } catch (const std::bad_alloc &) {
+        record_no_memory();
     }
     reveal_output();
     if (!blocks.empty())
@@ -511,7 +527,7 @@ static const char *launch_error(const Launch &l)
     return nullptr;
 }
 
-void run(const Launch &l)
+static void run_grid(const Launch &l)
 {
     last_report.clear();
     stop = false;
@@ -538,6 +554,15 @@ void run(const Launch &l)
     counters.launches++;
     counters.shared_bytes = std::max(counters.shared_bytes, (uint64_t)l.shared_bytes);
     sort_timeline();
+}
+
+void run(const Launch &l)
+{
+    try {
+        run_grid(l);
+    } catch (const std::bad_alloc &) {
+        record_no_memory();
+    }
     if (!last_report.empty() && !options.keep_going) {
         fprintf(stderr, "%s\n", last_report.c_str());
         exit(1);

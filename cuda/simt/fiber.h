@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
+#include <new>
 #include <sys/mman.h>
 #include <ucontext.h>
 
@@ -55,9 +56,11 @@ struct Fiber {
     {
         memory = (unsigned char *)mmap(nullptr, guard_bytes + bytes, PROT_READ | PROT_WRITE,
                                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (memory == MAP_FAILED || mprotect(memory, guard_bytes, PROT_NONE) != 0) {
-            perror("simt: no memory for a thread's stack");
-            abort();
+        if (memory == MAP_FAILED)
+            throw std::bad_alloc();
+        if (mprotect(memory, guard_bytes, PROT_NONE) != 0) {
+            munmap(memory, guard_bytes + bytes);
+            throw std::bad_alloc();
         }
         context.stack = memory + guard_bytes;
         context.stack_bytes = bytes;

@@ -1,5 +1,6 @@
 /* msa demo: the whole idea on a real text in about a minute. Four short parts: MSA is dense attention when
  * everything is selected; what it loses when it is not; what it saves; what it looks at. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,9 +13,16 @@
 #define LOSS_WINDOWS 40
 #define RECALL_WINDOWS 6
 
-static int agreement(const model *m, const eval_windows *t)
+static int no_memory(const char *command)
 {
-    double gap = eval_dense_agreement(m, t);
+    return cli_fail(command, "expected memory for one window, found too little");
+}
+
+static int agreement(const char *command, const model *m, const eval_windows *t)
+{
+    double gap;
+    if (!eval_dense_agreement(m, t, &gap))
+        return no_memory(command);
     bool agrees = gap <= 1e-3; /* float32 sums in another order, through every layer */
     printf("1. With every block selected MSA is dense attention\n"
            "   largest difference between its logits and those of the dense reference: %.2g  %s\n\n",
@@ -22,35 +30,35 @@ static int agreement(const model *m, const eval_windows *t)
     return agrees ? 0 : 1;
 }
 
-static void losses(const model *m, const model *twin, const eval_windows *t)
+static int losses(const char *command, const model *m, const model *twin, const eval_windows *t)
 {
-    double msa = eval_bits_per_byte(m, &msa_fast_ops, t, MSA_ATTN_SPARSE);
-    double dense = eval_bits_per_byte(m, &msa_fast_ops, t, MSA_ATTN_DENSE);
+    double msa, dense, other = NAN;
+    if (!eval_bits_per_byte(m, &msa_fast_ops, t, MSA_ATTN_SPARSE, &msa) ||
+        !eval_bits_per_byte(m, &msa_fast_ops, t, MSA_ATTN_DENSE, &dense) ||
+        (twin && !eval_bits_per_byte(twin, &msa_fast_ops, t, MSA_ATTN_DENSE, &other)))
+        return no_memory(command);
     printf("2. What is lost when each query sees %d blocks of %d tokens instead of up to %d tokens\n",
            m->config.topk, m->config.block, t->length);
     printf("   %-52s %.4f bits per byte\n", "MSA", msa);
     printf("   %-52s %.4f\n", "the same weights with dense attention", dense);
-    if (twin) {
-        double other = eval_bits_per_byte(twin, &msa_fast_ops, t, MSA_ATTN_DENSE);
+    if (twin)
         printf("   %-52s %.4f   (MSA %+.2f %%)\n", "a dense twin, trained as long", other,
                100 * (msa / other - 1));
-    }
     printf("   over %d windows of %d bytes\n\n", t->count, t->length);
+    return 0;
 }
 
 static int recall(const char *command, const model *m, const eval_windows *t)
 {
-    eval_recall *layer = cli_alloc(command, (size_t)m->config.n_layers * sizeof *layer);
-    if (!layer)
-        return 2;
-    bool ok = eval_recalls(m, &msa_fast_ops, t, 1, layer);
+    eval_recall *layer = malloc((size_t)m->config.n_layers * sizeof *layer);
+    const bool ok = layer && eval_recalls(m, &msa_fast_ops, t, 1, layer);
     if (ok) {
         printf("   Does the index find the blocks that dense attention weighs most? (1 = all of them)\n");
         report_recall(layer, m->config.n_layers);
         printf("\n");
     }
     free(layer);
-    return ok ? 0 : cli_fail(command, "expected memory for one window, found too little");
+    return ok ? 0 : no_memory(command);
 }
 
 static int costs(void)
@@ -88,14 +96,11 @@ static int demo(const char *command, const model *m, const model *twin, const ch
            model_path, m->config.n_layers, m->config.n_heads, m->config.n_kv_heads, m->config.block,
            m->config.topk, m->n_params);
     fflush(stdout);
-    status = agreement(m, &loss);
-    if (status)
-        return status;
-    losses(m, twin, &loss);
+    status = agreement(command, m, &loss);
+    status = status ? status : losses(command, m, twin, &loss);
     fflush(stdout);
-    status = recall(command, m, &few);
-    if (!status)
-        status = costs();
+    status = status ? status : recall(command, m, &few);
+    status = status ? status : costs();
     char offset[32];
     snprintf(offset, sizeof offset, "%lld", (long long)from);
     return status ? status : pictures(model_path, text_path, offset, out);

@@ -179,6 +179,8 @@ static int write_summary(const request *q, const capture *c, const float *freque
     snprintf(path, sizeof path, "%s/index.html", q->out);
     if (!bad && !viewer_write(page, path, err))
         bad = cli_fail(q->name, "%s", err);
+    if (!bad && !io_commit(err))
+        bad = cli_fail(q->name, "%s", err);
     if (!bad)
         printf("%s\n", path);
     return bad;
@@ -192,7 +194,7 @@ static int dump_layers(const request *q, const capture *c, maps *m, float *frequ
     const size_t step =
         (size_t)c->shape.n_kv_heads * (size_t)maps_query_blocks(&c->shape) * (size_t)m->n_blocks;
     io_error err;
-    if (!io_make_dir(q->out, err))
+    if (!io_begin(q->out, "dump", err))
         return cli_fail(q->name, "--out %s", err);
     for (int a = 0; a < c->n_layers; a++) {
         const layer_tensors t = tensors_of(c, c->layer[a]);

@@ -1,5 +1,6 @@
 /* msa evaluate: loss of a model on a text and, for MSA, recall of its selector layer by layer, beside what a
  * random choice of as many blocks would get. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -33,41 +34,49 @@ static void report_small(const eval_small *layer, int layers)
     }
 }
 
+static int no_memory(const char *command)
+{
+    return cli_fail(command, "expected memory for one window, found too little");
+}
+
 static int evaluate(const char *command, const model *m, const eval_windows *t, const eval_windows *recalled,
                     uint64_t seed, bool fp8)
 {
+    double bits, dense = NAN;
+    if (!eval_bits_per_byte(m, &msa_fast_ops, t, MSA_ATTN_SPARSE, &bits) ||
+        (m->config.sparse && !eval_bits_per_byte(m, &msa_fast_ops, t, MSA_ATTN_DENSE, &dense)))
+        return no_memory(command);
     printf("%d windows of %d bytes\n", t->count, t->length);
-    printf("bits per byte %.4f\n", eval_bits_per_byte(m, &msa_fast_ops, t, MSA_ATTN_SPARSE));
+    printf("bits per byte %.4f\n", bits);
     if (!m->config.sparse)
         return 0;
-    printf("bits per byte %.4f with the same weights and dense attention\n",
-           eval_bits_per_byte(m, &msa_fast_ops, t, MSA_ATTN_DENSE));
+    printf("bits per byte %.4f with the same weights and dense attention\n", dense);
     if (t->length <= m->config.topk * m->config.block) {
         printf("recall is 1: no query has more than %d visible blocks of %d\n", m->config.topk,
                m->config.block);
         return 0;
     }
-    eval_recall *layer = cli_alloc(command, (size_t)m->config.n_layers * sizeof *layer);
+    eval_recall *layer = malloc((size_t)m->config.n_layers * sizeof *layer);
     bool ok = layer && eval_recalls(m, &msa_fast_ops, recalled, seed, layer);
     if (ok) {
         printf("recall over %d windows, random seed %llu\n", recalled->count, (unsigned long long)seed);
         report_recall(layer, m->config.n_layers);
     }
     free(layer);
-    eval_small *small = fp8 && ok ? cli_alloc(command, (size_t)m->config.n_layers * sizeof *small) : NULL;
+    eval_small *small = fp8 && ok ? malloc((size_t)m->config.n_layers * sizeof *small) : NULL;
     if (fp8 && ok)
         ok = small && eval_small_layers(m, &msa_fast_ops, recalled, small);
     if (small && ok)
         report_small(small, m->config.n_layers);
     free(small);
-    return ok ? 0 : cli_fail(command, "expected memory for one window, found too little");
+    return ok ? 0 : no_memory(command);
 }
 
 static int evaluate_task(const char *command, const model *m, int count, uint64_t seed)
 {
     task_result r;
     if (!task_judge(m, &msa_fast_ops, seed, count, &r))
-        return cli_fail(command, "expected memory for one window, found too little");
+        return no_memory(command);
     printf("%d sequences of %d tokens\n", count, m->config.context);
     printf("answers right %.4f, bits per answer %.4f\n", r.accuracy, r.bits);
     for (int b = 0; b < TASK_BINS; b++)
@@ -90,10 +99,16 @@ static void print_header(const model *m, bool task)
 
 static bool print_quality(const model *m, const eval_windows *t, bool task, uint64_t seed)
 {
+    double bits;
     if (!task) {
-        printf("%.5f,", eval_bits_per_byte(m, &msa_fast_ops, t, MSA_ATTN_SPARSE));
-        if (m->config.sparse)
-            printf("%.5f", eval_bits_per_byte(m, &msa_fast_ops, t, MSA_ATTN_DENSE));
+        if (!eval_bits_per_byte(m, &msa_fast_ops, t, MSA_ATTN_SPARSE, &bits))
+            return false;
+        printf("%.5f,", bits);
+        if (!m->config.sparse)
+            return true;
+        if (!eval_bits_per_byte(m, &msa_fast_ops, t, MSA_ATTN_DENSE, &bits))
+            return false;
+        printf("%.5f", bits);
         return true;
     }
     task_result r;
@@ -132,7 +147,7 @@ static int evaluate_row(const char *command, const model *m, const eval_windows 
 {
     print_header(m, task);
     if (!print_quality(m, t, task, seed) || !print_selection(m, recalled, seed))
-        return cli_fail(command, "expected memory for one window, found too little");
+        return no_memory(command);
     putchar('\n');
     return 0;
 }

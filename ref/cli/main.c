@@ -1,6 +1,10 @@
 /* The program `msa`: finds the subcommand and runs it. */
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -81,8 +85,30 @@ static int cmd_help(int argc, char **argv)
     return 0;
 }
 
+/* A closed standard descriptor would be given to the next file that is opened, and what is printed would end
+ * up in it. Opened the wrong way round, it fails as a closed one does. */
+static void fill_descriptors(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY) != fd)
+            _exit(2);
+}
+
+/* Without memory for its threads OpenMP says so in a line of its own and exits with 1, which is a verdict here. */
+static bool returned;
+
+static void correct_exit(void)
+{
+    if (returned)
+        return;
+    io_abandon();
+    _exit(2);
+}
+
 int main(int argc, char **argv)
 {
+    fill_descriptors();
+    signal(SIGXFSZ, SIG_IGN); /* a file at its limit is an error of write(2), with a line */
     if (argc < 2)
         return cli_fail(NULL, "expected a command that 'msa help' lists, found none");
     const char *name = strcmp(argv[1], "--help") == 0      ? "help"
@@ -91,10 +117,15 @@ int main(int argc, char **argv)
     cli_command *run = find(name);
     if (!run)
         return unknown(name);
+    atexit(correct_exit);
     int status = run(argc - 1, argv + 1);
+    returned = true;
+    io_abandon(); /* what a command began and could not end */
     if (status < 0)
         status = 0; /* --help was asked for and given */
-    if (fclose(stdout) != 0 && status == 0)
+    /* ferror: one line lost among others that arrived. */
+    const bool lost = ferror(stdout) != 0;
+    if ((fclose(stdout) != 0 || lost) && status < 2)
         return cli_fail(name, "standard output: expected to write there, found it closed or full");
     return status;
 }

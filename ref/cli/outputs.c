@@ -44,21 +44,14 @@ int64_t cli_sizes(const msa_shape *s, const char *letters, int64_t *dim)
     return count;
 }
 
-/* What is handed out must fit the machine's memory: with overcommit malloc alone would say yes to anything
- * and the process be killed later. */
 void *cli_alloc(const char *command, size_t bytes)
 {
-    static double taken;
-    const double all = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE), gib = 1 << 30;
-    double wanted = taken + (double)bytes;
-    void *p = wanted <= all ? malloc(bytes ? bytes : 1) : NULL;
-    if (!p) {
+    const double left = io_memory_left(), gib = 1 << 30;
+    void *p = (double)bytes <= left ? malloc(bytes ? bytes : 1) : NULL;
+    if (!p)
         cli_fail(command,
-                 "these sizes: expected to fit the %.1f GiB of memory here, found a need of %.1f GiB",
-                 all / gib, wanted / gib);
-        return NULL;
-    }
-    taken = wanted;
+                 "these sizes: expected to fit the %.1f GiB of memory free here, found a need of %.1f GiB",
+                 left / gib, (double)bytes / gib);
     return p;
 }
 
@@ -96,9 +89,14 @@ int cli_check_writable(const char *command, const char *option, const char *path
     struct stat st;
     if (!*path)
         return cli_fail(command, "%s: expected a file, found an empty name", option);
+    if (path[strlen(path) - 1] == '/')
+        return cli_fail(command, "%s %s: expected a file, found the name of a directory", option, path);
     if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
         return cli_fail(command, "%s %s: expected a file, or nothing yet, found something else", option,
                         path);
+    if (io_was_read(path))
+        return cli_fail(command, "%s %s: expected another file than this command reads, found the same",
+                        option, path);
     return check_parent(command, option, path);
 }
 
@@ -139,7 +137,7 @@ int cli_open_outputs(const char *command, const char *dir, const msa_shape *s, c
 int cli_write_outputs(const char *command, const char *dir, const msa_shape *s, const cli_output *out, int n)
 {
     io_error err;
-    if (!io_make_dir(dir, err))
+    if (!io_begin(dir, command, err))
         return cli_fail(command, "--out %s", err);
     for (int i = 0; i < n; i++) {
         int64_t dim[IO_MAX_DIMS];
@@ -151,7 +149,7 @@ int cli_write_outputs(const char *command, const char *dir, const msa_shape *s, 
         if (!npy_write(path, out[i].type, (int)strlen(out[i].sizes), dim, out[i].data, err))
             return cli_fail(command, "%s", err);
     }
-    return 0;
+    return io_commit(err) ? 0 : cli_fail(command, "%s", err);
 }
 
 void cli_free_outputs(cli_output *out, int n)

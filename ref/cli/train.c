@@ -1,19 +1,19 @@
 /* msa train: trains a model on a text. Stopped at any moment and started again with the same words, it goes
  * on from its last saved state and ends in the same bytes. */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <math.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 #include "../model/evaluate.h"
 #include "../model/task.h"
 #include "../model/train.h"
 #include "cli.h"
+#include "curve.h"
 #include "table.h"
 
 #define EVAL_EVERY 250
@@ -24,13 +24,13 @@
 
 typedef struct job {
     const char *text_path, *out, *attention, *backend, *selector;
-    int64_t save_every, recall_every;
+    int64_t save_every;
     train_config train;
     model_config shape;
     bool task;
     msa_ops ops;
-    char state[4096], csv_path[4096];
-    FILE *csv;
+    char state[4096];
+    curve curve;
 } job;
 
 static volatile sig_atomic_t stop;
@@ -41,63 +41,34 @@ static void on_signal(int number)
     stop = 1;
 }
 
-/* OUT with its last extension replaced, for the loss curve beside it. */
-static void curve_path(const char *out, char *path, size_t size)
-{
-    const char *slash = strrchr(out, '/'), *dot = strrchr(out, '.');
-    int keep = dot && (!slash || dot > slash + 1) ? (int)(dot - out) : (int)strlen(out);
-    snprintf(path, size, "%.*s.csv", keep, out);
-}
-
-/* Bytes of the curve up to the row of step `done`: later rows will be made again. */
-static long kept_rows(FILE *csv, int64_t done)
-{
-    char line[256];
-    long keep = 0;
-    while (fgets(line, sizeof line, csv) && (keep == 0 || strtoll(line, NULL, 10) <= done))
-        keep = ftell(csv);
-    return keep;
-}
-
-/* Opens the curve for appending, cut back to the steps that are done. Holding its lock is what keeps two
- * runs from writing to the same files; the system drops the lock of a process that dies. */
-static int open_curve(const char *command, job *j, int64_t done)
-{
-    static const char plain[] = "step,train_bits_per_byte,kl_nats,learning_rate,validation_bits_per_byte\n",
-                      recall[] = "step,train_bits_per_byte,kl_nats,learning_rate,validation_bits_per_byte,"
-                                 "block_recall,score_recall,entropy_nats\n";
-    const char *header = j->recall_every ? recall : plain;
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    int fd = open(j->csv_path, O_RDWR | O_CREAT, 0666);
-    j->csv = fd < 0 ? NULL : fdopen(fd, "r+");
-    if (!j->csv)
-        return cli_fail(command, "%s: %s", j->csv_path, strerror(errno));
-    if (fcntl(fd, F_SETLK, &lock) != 0)
-        return cli_fail(command, "%s: expected no other run writing here, found one", j->csv_path);
-    setvbuf(j->csv, NULL, _IOLBF, BUFSIZ); /* for whoever follows the curve */
-    long keep = done > 0 ? kept_rows(j->csv, done) : 0;
-    if (ftruncate(fd, keep) != 0 || fseek(j->csv, 0, SEEK_END) != 0 ||
-        (keep == 0 && fputs(header, j->csv) < 0))
-        return cli_fail(command, "%s: %s", j->csv_path, strerror(errno));
-    return 0;
-}
-
-static double validate(const job *j, const trainer *t, const train_text *text, int windows)
+/* False if memory runs out. */
+static bool validate(const job *j, const trainer *t, const train_text *text, int windows, double *bits)
 {
     if (!text->bytes) {
-        task_result r;
-        return task_judge(trainer_model(t), &j->ops, j->train.seed,
-                          windows < TASK_SEQUENCES ? windows : TASK_SEQUENCES, &r)
-                   ? r.bits
-                   : NAN;
+        task_result r = {0};
+        const int sequences = windows < TASK_SEQUENCES ? windows : TASK_SEQUENCES;
+        const bool ok = task_judge(trainer_model(t), &j->ops, j->train.seed, sequences, &r);
+        *bits = r.bits;
+        return ok;
     }
     const eval_windows w =
         eval_windows_of(trainer_model(t), text->bytes + text->n_train, text->n - text->n_train, windows);
-    return eval_bits_per_byte(trainer_model(t), &j->ops, &w, MSA_ATTN_SPARSE);
+    return eval_bits_per_byte(trainer_model(t), &j->ops, &w, MSA_ATTN_SPARSE, bits);
+}
+
+typedef char row_text[512];
+
+static void append(row_text row, const char *format, ...)
+{
+    const size_t used = strlen(row);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(row + used, sizeof(row_text) - used, format, args);
+    va_end(args);
 }
 
 /* Recall and entropy, means over the layers, on a few windows of the held-out text. */
-static int write_recall(const char *command, const job *j, const trainer *t, const train_text *text)
+static bool add_recall(const job *j, const trainer *t, const train_text *text, row_text row)
 {
     const model *m = trainer_model(t);
     const int layers = j->shape.n_layers;
@@ -106,21 +77,47 @@ static int write_recall(const char *command, const job *j, const trainer *t, con
     eval_recall recall[MODEL_MAX_LAYERS];
     eval_look look[MODEL_MAX_LAYERS];
     if (!eval_recalls(m, &j->ops, &w, j->train.seed, recall) || !eval_looks(m, &j->ops, &w, look))
-        return cli_fail(command, "expected memory for one window, found too little");
+        return false;
     const msa_recall_result mean = eval_mean_recall(recall, layers).index;
     double entropy = 0;
     for (int l = 0; l < layers; l++)
         entropy += look[l].entropy / layers;
-    fprintf(j->csv, ",%.4f,%.4f,%.4f", mean.block_recall, mean.score_recall, entropy);
-    return 0;
+    append(row, ",%.4f,%.4f,%.4f", mean.block_recall, mean.score_recall, entropy);
+    return true;
 }
 
+static int no_memory(const char *command)
+{
+    return cli_fail(command, "expected memory for one window, found too little");
+}
+
+static int add_row(const char *command, job *j, const trainer *t, const train_text *text, const train_step *s)
+{
+    const int64_t every = j->train.recall_every;
+    const bool last = s->step == j->train.steps;
+    io_error err;
+    row_text row = "";
+    append(row, "%" PRId64 ",%.5g,%.5g,%.5g,", s->step, s->loss, s->kl, s->lr);
+    if (s->step % EVAL_EVERY == 0 || last) {
+        double bits;
+        if (!validate(j, t, text, EVAL_WINDOWS, &bits))
+            return no_memory(command);
+        append(row, "%.5g", bits);
+    }
+    if (every && (s->step % every != 0 && !last))
+        append(row, ",,,");
+    else if (every && !add_recall(j, t, text, row))
+        return no_memory(command);
+    append(row, "\n");
+    return curve_add(&j->curve, row, err) ? 0 : cli_fail(command, "%s", err);
+}
+
+/* The curve first: a state never knows more steps than the curve. */
 static int save(const char *command, const job *j, const trainer *t)
 {
     io_error err;
-    if (fflush(j->csv) != 0) /* the curve first: a state never knows more steps than the curve */
-        return cli_fail(command, "%s: %s", j->csv_path, strerror(errno));
-    return trainer_save(t, j->state, err) ? 0 : cli_fail(command, "%s", err);
+    const bool ok = curve_sync(&j->curve, err) && trainer_save(t, j->state, err);
+    return ok ? 0 : cli_fail(command, "%s", err);
 }
 
 static int run_steps(const char *command, job *j, trainer *t, const train_text *text)
@@ -128,22 +125,14 @@ static int run_steps(const char *command, job *j, trainer *t, const train_text *
     while (trainer_steps(t) < j->train.steps) {
         const train_step s = trainer_step(t);
         const bool last = s.step == j->train.steps;
-        fprintf(j->csv, "%" PRId64 ",%.5g,%.5g,%.5g,", s.step, s.loss, s.kl, s.lr);
-        if (s.step % EVAL_EVERY == 0 || last)
-            fprintf(j->csv, "%.5g", validate(j, t, text, EVAL_WINDOWS));
-        if (j->recall_every && (s.step % j->recall_every != 0 && !last))
-            fputs(",,,", j->csv);
-        else if (j->recall_every && write_recall(command, j, t, text) != 0)
-            return 2;
-        fputc('\n', j->csv);
         char note[64];
         snprintf(note, sizeof note, "%.3f bits/byte, KL %.3f", s.loss, s.kl);
         cli_progress("train", s.step, j->train.steps, note);
-        if (stop || last || s.step % j->save_every == 0) {
-            int status = save(command, j, t);
-            if (status)
-                return status;
-        }
+        int status = add_row(command, j, t, text, &s);
+        if (!status && (stop || last || s.step % j->save_every == 0))
+            status = save(command, j, t);
+        if (status)
+            return status;
         if (stop && !last) {
             cli_progress_end();
             printf("stopped after step %" PRId64 "; the same command goes on from there\n", s.step);
@@ -154,31 +143,79 @@ static int run_steps(const char *command, job *j, trainer *t, const train_text *
     return 0;
 }
 
+static bool exists(const char *path)
+{
+    struct stat st;
+    return lstat(path, &st) == 0;
+}
+
+static int not_free(const char *command, const job *j)
+{
+    return cli_fail(command, "--out %s: expected a name that is free, found a file; remove it or choose another",
+                    j->out);
+}
+
+/* Whether OUT is already what this run is about to write: it was killed before it could remove its state. */
+static bool is_written(const job *j, const trainer *t)
+{
+    const model *mine = trainer_model(t);
+    model found;
+    io_error err;
+    if (!model_load(&found, j->out, err))
+        return false;
+    const bool same = found.n_params == mine->n_params &&
+                      memcmp(found.params, mine->params, mine->n_params * sizeof *mine->params) == 0;
+    model_free(&found);
+    return same;
+}
+
 static int finish(const char *command, const job *j, const trainer *t, const train_text *text)
 {
     io_error err;
-    if (!model_save(trainer_model(t), j->out, err))
+    double bits;
+    if (!validate(j, t, text, INT32_MAX, &bits))
+        return no_memory(command);
+    if (exists(j->out)) {
+        if (!is_written(j, t))
+            return not_free(command, j);
+    } else if (!model_save(trainer_model(t), j->out, err)) {
         return cli_fail(command, "%s", err);
-    remove(j->state);
-    printf("wrote %s (%zu parameters) and %s\n", j->out, trainer_model(t)->n_params, j->csv_path);
-    printf("held-out %s: %.4f bits per byte\n", text->bytes ? "text" : "sequences",
-           validate(j, t, text, INT32_MAX));
+    }
+    if (remove(j->state) != 0)
+        return cli_fail(command, "%s: cannot remove it: %s", j->state, strerror(errno));
+    printf("wrote %s (%zu parameters) and %s\n", j->out, trainer_model(t)->n_params, j->curve.path);
+    printf("held-out %s: %.4f bits per byte\n", text->bytes ? "text" : "sequences", bits);
     return 0;
+}
+
+/* Opens the curve, and for a run that begins saves its first state, from which on it can go on. */
+static int open_curve(const char *command, job *j, trainer *t, bool resume)
+{
+    static const char plain[] = "step,train_bits_per_byte,kl_nats,learning_rate,validation_bits_per_byte\n",
+                      recall[] = "step,train_bits_per_byte,kl_nats,learning_rate,validation_bits_per_byte,"
+                                 "block_recall,score_recall,entropy_nats\n";
+    io_error err;
+    if (!curve_open(&j->curve, trainer_curve(t), j->train.recall_every ? recall : plain, err))
+        return cli_fail(command, "%s", err);
+    const int status = resume ? 0 : save(command, j, t);
+    if (status)
+        curve_undo(&j->curve);
+    return status;
 }
 
 static int train(const char *command, job *j, const train_text *text)
 {
     io_error err;
-    const bool resume = access(j->state, F_OK) == 0;
-    if (!resume && access(j->out, F_OK) == 0)
-        return cli_fail(command,
-                        "--out %s: expected a name that is free, found a file; remove it or choose another",
-                        j->out);
+    const bool resume = exists(j->state);
+    if (!resume && exists(j->out))
+        return not_free(command, j);
     trainer *t = resume ? trainer_resume(j->state, &j->shape, &j->train, text, &j->ops, err)
                         : trainer_new(&j->shape, &j->train, text, &j->ops, err);
     if (!t)
         return cli_fail(command, "%s", err);
-    int status = open_curve(command, j, trainer_steps(t));
+    int status = exists(j->out) && trainer_steps(t) < j->train.steps ? not_free(command, j) : 0;
+    if (!status)
+        status = open_curve(command, j, t, resume);
     if (!status) {
         printf("%s on %s: %zu parameters, %" PRId64 " steps of %" PRId64 " x %d bytes, seed %" PRIu64 "%s\n",
                j->shape.sparse ? "MSA" : "GQA", text->bytes ? j->text_path : "associative recall",
@@ -189,10 +226,9 @@ static int train(const char *command, job *j, const train_text *text)
         fflush(stdout);
         status = run_steps(command, j, t, text);
     }
-    if (j->csv)
-        fclose(j->csv);
     if (!status)
         status = finish(command, j, t, text);
+    curve_close(&j->curve); /* last: it keeps others out */
     trainer_free(t);
     return status;
 }
@@ -234,9 +270,9 @@ static int settle_subject(const char *command, job *j)
     if (!j->text_path == !j->task)
         return cli_fail(command, j->task ? "--task: expected no --text beside it, found one"
                                          : "--text: expected this option, found none (msa help train)");
-    if (j->task && j->recall_every)
+    if (j->task && j->train.recall_every)
         return cli_fail(command, "--recall-every: expected a text, found --task");
-    if (j->recall_every && strcmp(j->attention, "msa") != 0)
+    if (j->train.recall_every && strcmp(j->attention, "msa") != 0)
         return cli_fail(command, "--recall-every: expected --attention msa, found %s", j->attention);
     return 0;
 }
@@ -269,9 +305,8 @@ static int settle(const char *command, job *j)
             return bad;
     }
     snprintf(j->state, sizeof j->state, "%s.train", j->out);
-    curve_path(j->out, j->csv_path, sizeof j->csv_path);
-    if (strcmp(j->csv_path, j->out) == 0)
-        return cli_fail(command, "--out: expected a name that does not end in .csv, found %s", j->out);
+    curve_name(&j->curve, j->out);
+    j->train.backend = j->backend;
     return cli_check_writable(command, "--out", j->out);
 }
 
@@ -295,7 +330,7 @@ int cmd_train(int argc, char **argv)
         {"--text", CLI_TEXT, &j.text_path, 0, 0,
          "FILE to learn from; its last 5 % are held out (needed, or --task)"},
         {"--task", CLI_FLAG, &j.task, 0, 0, "associative recall in place of a text"},
-        {"--out", CLI_NEEDED, &j.out, 0, 0, "FILE.safetensors to write; the loss curve goes to FILE.csv"},
+        {"--out", CLI_NEEDED, &j.out, 0, 0, "FILE.safetensors to write; the loss curve goes to FILE.csv, which must be free too"},
         {"--attention", CLI_TEXT, &j.attention, 0, 0, "msa or gqa"},
         {"--steps", CLI_INT, &j.train.steps, 1, 1e9, "N optimizer steps"},
         {"--batch", CLI_INT, &j.train.batch, 1, 4096, "N windows a step"},
@@ -324,7 +359,7 @@ int cmd_train(int argc, char **argv)
         {"--sink", CLI_FLAG, &sink, 0, 0, "a learnable sink logit in every head"},
         {"--value-head", CLI_FLAG, &value_head, 0, 0,
          "values in the Index Branch, trained by the language loss"},
-        {"--recall-every", CLI_INT, &j.recall_every, 1, 1e9,
+        {"--recall-every", CLI_INT, &j.train.recall_every, 1, 1e9,
          "N steps between recalls and entropies in the loss curve"},
         {"--save-every", CLI_INT, &j.save_every, 1, 1e9, "N steps between saved states"},
         {"--backend", CLI_TEXT, &j.backend, 0, 0, "NAME of the attention's kernels: ref, fast, simt or cuda"},

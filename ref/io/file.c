@@ -1,6 +1,6 @@
 /**
  * @file file.c
- * @brief Whole files in and out; a target is replaced by rename(2), so that it is either old or complete.
+ * @brief Whole files in; set.c writes them.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -12,11 +12,29 @@
 
 #include "io.h"
 
-/* ---- Reading ------------------------------------------------------------------------------------ */
-
-static const char *kind(mode_t mode)
+const char *io_kind(mode_t mode)
 {
     return S_ISREG(mode) ? "a file" : S_ISDIR(mode) ? "a directory" : "a device, pipe or socket";
+}
+
+/* What this process has read, by its identity: names of one file may differ. A file beyond the table would
+ * only not be protected from this command's own results. */
+#define MOST_READ 64
+static struct {
+    dev_t device;
+    ino_t number;
+} were_read[MOST_READ];
+static int n_read;
+
+bool io_was_read(const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return false;
+    for (int i = 0; i < n_read; i++)
+        if (were_read[i].device == st.st_dev && were_read[i].number == st.st_ino)
+            return true;
+    return false;
 }
 
 FILE *io_open(const char *path, size_t *bytes, io_error err)
@@ -27,9 +45,13 @@ FILE *io_open(const char *path, size_t *bytes, io_error err)
     if (fd < 0 || fstat(fd, &st) != 0)
         io_fail(err, path, "cannot read: %s", strerror(errno));
     else if (!S_ISREG(st.st_mode))
-        io_fail(err, path, "expected a file, found %s", kind(st.st_mode));
+        io_fail(err, path, "expected a file, found %s", io_kind(st.st_mode));
     else {
         *bytes = (size_t)st.st_size;
+        if (n_read < MOST_READ) {
+            were_read[n_read].device = st.st_dev;
+            were_read[n_read++].number = st.st_ino;
+        }
         FILE *f = fdopen(fd, "rb");
         if (f)
             return f;
@@ -68,113 +90,4 @@ bool io_read_file(const char *path, size_t max, unsigned char **data, size_t *by
     }
     *data = all;
     return ok;
-}
-
-/* ---- Writing ------------------------------------------------------------------------------------ */
-
-/* "PATH.<pid>.tmp": beside the target, since a rename stays within a file system, and this process's own. */
-static char *temporary_name(const char *path)
-{
-    size_t room = strlen(path) + 32;
-    char *name = malloc(room);
-    if (name)
-        snprintf(name, room, "%s.%ld.tmp", path, (long)getpid());
-    return name;
-}
-
-static int create(const char *name)
-{
-    unlink(name); /* what a dead process of the same number left */
-    return open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-}
-
-static bool write_all(int fd, const char *data, size_t bytes)
-{
-    while (bytes) {
-        ssize_t n = write(fd, data, bytes);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        data += n;
-        bytes -= (size_t)n;
-    }
-    return true;
-}
-
-/* Fills `name`, flushes it and gives it its final name; errno says why not. */
-static bool write_and_rename(const char *name, const char *path, const io_chunk *chunks, int n)
-{
-    int fd = create(name);
-    if (fd < 0)
-        return false;
-    bool ok = true;
-    for (int i = 0; i < n && ok; i++)
-        ok = write_all(fd, chunks[i].data, chunks[i].bytes);
-    /* Without the flush a power cut after the rename could leave an empty target. */
-    ok = ok && fsync(fd) == 0;
-    int why = errno;
-    if (close(fd) != 0 && ok) {
-        ok = false;
-        why = errno;
-    }
-    if (ok && rename(name, path) == 0)
-        return true;
-    why = ok ? errno : why;
-    unlink(name);
-    errno = why;
-    return false;
-}
-
-bool io_write_file(const char *path, const io_chunk *chunks, int n, io_error err)
-{
-    /* Renaming onto /dev/null would destroy it. */
-    struct stat st;
-    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
-        return io_fail(err, path, "cannot write: expected a file or nothing, found %s", kind(st.st_mode));
-    char *name = temporary_name(path);
-    if (!name)
-        return io_fail(err, path, "cannot write: no memory");
-    bool ok = write_and_rename(name, path, chunks, n);
-    if (!ok)
-        io_fail(err, path, "cannot write: %s", strerror(errno));
-    free(name);
-    return ok;
-}
-
-/* ---- Directories -------------------------------------------------------------------------------- */
-
-/* Only creating a file tells whether one can: access(2) answers yes to root on a read-only medium. */
-static bool can_create_in(const char *dir)
-{
-    size_t room = strlen(dir) + sizeof "/probe";
-    char *probe = malloc(room);
-    if (!probe)
-        return false;
-    snprintf(probe, room, "%s/probe", dir);
-    char *name = temporary_name(probe);
-    free(probe);
-    int fd = name ? create(name) : -1;
-    int why = errno;
-    if (fd >= 0) {
-        close(fd);
-        unlink(name);
-    }
-    free(name);
-    errno = why;
-    return fd >= 0;
-}
-
-bool io_make_dir(const char *path, io_error err)
-{
-    struct stat st;
-    if (mkdir(path, 0777) != 0 && errno != EEXIST)
-        return io_fail(err, path, "cannot create the directory: %s", strerror(errno));
-    if (stat(path, &st) != 0)
-        return io_fail(err, path, "cannot use as a directory: %s", strerror(errno));
-    if (!S_ISDIR(st.st_mode))
-        return io_fail(err, path, "expected a directory, found %s", kind(st.st_mode));
-    if (!can_create_in(path))
-        return io_fail(err, path, "cannot write into the directory: %s", strerror(errno));
-    return true;
 }

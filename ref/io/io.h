@@ -3,8 +3,8 @@
  * @brief Files in and out: NumPy arrays, safetensors, pictures.
  *
  * Readers trust nothing: every size is checked against the file's length before memory is taken.
- * Writers are atomic: they write NAME.<pid>.tmp beside the target, flush it to disk and rename it, so
- * that a target is either its old self or complete. A function that can fail returns false and leaves
+ * Writers are atomic: a file is written aside, flushed to disk and renamed, so that a target is either its
+ * old self or complete; several files can be made to appear together. A function that can fail returns false and leaves
  * one line in `err` (where, what, expected, found), without a newline; it then owns nothing to free.
  */
 #ifndef MSA_IO_H
@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/types.h>
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "the file formats are little-endian and are read without a swap"
@@ -49,7 +50,7 @@ void io_shape(int ndim, const int64_t *dim, char text[IO_PLACE]);
 bool io_check_finite(const char *path, const char *what, int ndim, const int64_t *dim, const float *x,
                      size_t n, io_error err);
 
-/* ---- Atomic files (file.c) ---------------------------------------------------------------------- */
+/* ---- Files, alone and in sets (file.c, set.c) --------------------------------------------------- */
 
 /** One piece of a file to write. */
 typedef struct io_chunk {
@@ -61,6 +62,18 @@ typedef struct io_chunk {
  *  is no regular file (a directory, /dev/null) is refused. */
 bool io_write_file(const char *path, const io_chunk *chunks, int n, io_error err);
 
+/** Begins a set: what io_write_file() is then given, all in this directory, appears together in io_commit(),
+ *  and until then, or after io_abandon() or a signal that ends the process, nothing of it does. The directory
+ *  is created (one level) where absent. A set that is whole has a file LABEL.sha256, written last, that
+ *  `sha256sum -c` can read: after a power cut in the middle it is missing. One set at a time. */
+bool io_begin(const char *dir, const char *label, io_error err);
+bool io_commit(io_error err);
+/** Forgets the set, if one is open. */
+void io_abandon(void);
+
+/** Writes so many bytes to a descriptor; errno says why not. */
+bool io_write_all(int fd, const void *data, size_t bytes);
+
 /** Opens a regular file for reading and tells its size. NULL on failure. */
 FILE *io_open(const char *path, size_t *bytes, io_error err);
 
@@ -70,8 +83,18 @@ bool io_read(FILE *f, const char *path, void *to, size_t bytes, io_error err);
 /** Reads a whole file of at most `max` bytes; the caller frees *data. A NUL follows the last byte. */
 bool io_read_file(const char *path, size_t max, unsigned char **data, size_t *bytes, io_error err);
 
-/** Makes sure that `path` is a directory one can write into; creates it (one level) where absent. */
-bool io_make_dir(const char *path, io_error err);
+/** Whether this process has read that file, under whatever name. */
+bool io_was_read(const char *path);
+/** "a file", "a directory" or "a device, pipe or socket". */
+const char *io_kind(mode_t mode);
+
+/* ---- Memory (memory.c) ---------------------------------------------------------------------------- */
+
+/** Bytes that can still be taken: the machine's, its control groups' or the process's limit, whichever is
+ *  least, without what was taken already and not used yet. */
+double io_memory_left(void);
+/** Tells of memory that was taken and will for the most part never be used: it counts as free. */
+void io_memory_idle(double bytes);
 
 /* ---- Tensors from any file (tensor.c) ------------------------------------------------------------- */
 

@@ -69,7 +69,8 @@ void st_free(st_file *f)
 
 #define METADATA "__metadata__"
 #define LENGTH_BYTES 8
-#define MAX_HEADER 100000000 /* the format's own limit */
+#define MAX_HEADER (1 << 24) /* 150,000 tensors; the format allows 100 MB, which take a minute to parse */
+#define MAX_VALUES (1 << 20) /* of that header; parsed, each takes 80 bytes and more */
 #define MAX_NAME 200         /* keeps every error line whole */
 
 bool st_available(void)
@@ -133,6 +134,16 @@ void st_free(st_file *f)
     *f = (st_file){0};
 }
 
+/* An upper bound of how many values the JSON holds, found without taking memory: what is parsed grows far
+ * beyond its text. Commas and brackets within strings count too, which no real name has many of. */
+static size_t count_values(const char *text, size_t n)
+{
+    size_t values = 1;
+    for (size_t i = 0; i < n; i++)
+        values += text[i] == ',' || text[i] == '[' || text[i] == '{';
+    return values;
+}
+
 static bool read_header(FILE *f, const char *path, size_t left, content *c, io_error err)
 {
     unsigned char le[LENGTH_BYTES];
@@ -154,6 +165,9 @@ static bool read_header(FILE *f, const char *path, size_t left, content *c, io_e
         return io_fail(err, path, "no memory for a header of %llu bytes", (unsigned long long)length);
     json_error_t why;
     bool ok = io_read(f, path, text, length, err);
+    if (ok && count_values(text, length) > MAX_VALUES)
+        ok = io_fail(err, path, "safetensors header: expected at most %d values, found %zu", MAX_VALUES,
+                     count_values(text, length));
     if (ok && !(c->header = json_loadb(text, length, JSON_REJECT_DUPLICATES, &why)))
         ok = io_fail(err, path, "safetensors header: expected JSON, found an error at byte %d: %s",
                      why.position, why.text);

@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "internal.h"
 
@@ -12,11 +11,6 @@ void must(msa_status status)
         return;
     fprintf(stderr, "msa: internal error: %s\n", msa_strerror(status));
     abort();
-}
-
-bool memory_holds(double bytes)
-{
-    return bytes <= (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
 }
 
 void *arena_take(arena *a, size_t count, size_t size)

@@ -146,6 +146,27 @@ bool checkpoint_read_tensor(const st_file *f, const char *path, const char *name
     return true;
 }
 
+/* A file of another model, of more layers or of a variant, is not this model with something beside it. All
+ * that was expected has been found, and names are distinct. */
+bool checkpoint_no_others(const st_file *f, const char *path, const model *m, const char *const *prefix,
+                          int n_prefixes, io_error err)
+{
+    const int expected = n_prefixes * m->n_tensors;
+    for (int a = 0; f->n_tensors > expected && a < f->n_tensors; a++) {
+        bool known = false;
+        for (int p = 0; p < n_prefixes && !known; p++) {
+            const size_t n = strlen(prefix[p]);
+            for (int b = 0; b < m->n_tensors && !known; b++)
+                known = strncmp(f->tensor[a].name, prefix[p], n) == 0 &&
+                        strcmp(f->tensor[a].name + n, m->tensor[b].name) == 0;
+        }
+        if (!known)
+            return io_fail(err, path, "expected the %d tensors that its metadata describes, found also '%.80s'",
+                           expected, f->tensor[a].name);
+    }
+    return true;
+}
+
 bool model_load(model *m, const char *path, io_error err)
 {
     st_file f;
@@ -157,6 +178,7 @@ bool model_load(model *m, const char *path, io_error err)
     for (int a = 0; ok && a < m->n_tensors; a++)
         ok = checkpoint_read_tensor(&f, path, m->tensor[a].name, &m->tensor[a],
                                     m->params + m->tensor[a].offset, err);
+    ok = ok && checkpoint_no_others(&f, path, m, &(const char *){""}, 1, err);
     st_free(&f);
     if (!ok)
         model_free(m);

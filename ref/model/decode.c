@@ -65,7 +65,7 @@ model_decoder *model_decoder_new(const model *m, const msa_ops *ops, int max_len
     const msa_shape s = largest(d);
     if (d->cache && msa_check_shape(&s) == MSA_OK) {
         place(d, &size);
-        if (memory_holds((double)size.used + (double)m->n_params * sizeof(float)))
+        if ((double)size.used <= io_memory_left())
             memory.base = malloc(size.used);
     }
     if (!memory.base) {

@@ -24,16 +24,23 @@ const uint8_t *eval_window(const eval_windows *t, int w)
     return t->bytes + w * ((t->n - 1) / t->count);
 }
 
-double eval_bits_per_byte(const model *m, const msa_ops *ops, const eval_windows *t, msa_attention mode)
+bool eval_bits_per_byte(const model *m, const msa_ops *ops, const eval_windows *t, msa_attention mode,
+                        double *bits)
 {
-    model_run *run = t->count > 0 ? model_run_new(m, ops, 1, t->length, false) : NULL;
-    double total = run ? 0 : NAN;
-    for (int w = 0; run && w < t->count; w++) {
+    *bits = NAN;
+    if (t->count == 0)
+        return true;
+    model_run *run = model_run_new(m, ops, 1, t->length, false);
+    if (!run)
+        return false;
+    double total = 0;
+    for (int w = 0; w < t->count; w++) {
         model_forward(m, run, mode, eval_window(t, w));
         total += model_loss(run, eval_window(t, w) + 1, NULL);
     }
     model_run_free(run);
-    return total / t->count / log(2);
+    *bits = total / t->count / log(2);
+    return true;
 }
 
 /* Selection sampling (Knuth's algorithm S): ascending, every subset equally likely. */
@@ -227,7 +234,7 @@ bool eval_small_layers(const model *m, const msa_ops *ops, const eval_windows *t
     return ok;
 }
 
-double eval_dense_agreement(const model *m, const eval_windows *t)
+bool eval_dense_agreement(const model *m, const eval_windows *t, double *worst)
 {
     model all = *m; /* shares the weights; selects every block */
     all.config.topk = (t->length + m->config.block - 1) / m->config.block;
@@ -235,17 +242,18 @@ double eval_dense_agreement(const model *m, const eval_windows *t)
     exact.stage[MSA_STAGE_DENSE] = msa_ref_ops.stage[MSA_STAGE_DENSE];
     model_run *sparse = model_run_new(&all, &msa_fast_ops, 1, t->length, false);
     model_run *dense = model_run_new(&all, &exact, 1, t->length, false);
-    double worst = sparse && dense ? 0 : NAN;
-    if (sparse && dense) {
+    const bool ok = sparse && dense;
+    *worst = 0;
+    if (ok) {
         model_forward(&all, sparse, MSA_ATTN_SPARSE, eval_window(t, 0));
         model_forward(&all, dense, MSA_ATTN_DENSE, eval_window(t, 0));
         for (int64_t i = 0; i < (int64_t)t->length * MODEL_VOCAB; i++) {
             double gap = fabs((double)model_run_logits(sparse)[i] - (double)model_run_logits(dense)[i]);
-            if (!(gap <= worst))
-                worst = gap;
+            if (!(gap <= *worst))
+                *worst = gap;
         }
     }
     model_run_free(sparse);
     model_run_free(dense);
-    return worst;
+    return ok;
 }

@@ -22,8 +22,9 @@ eval_windows eval_windows_of(const model *m, const uint8_t *bytes, int64_t n, in
 const uint8_t *eval_window(const eval_windows *t, int w);
 
 /** Mean bits per byte of predicting each next byte, attending as `mode` says (a dense model: always
- *  dense). NaN where there is no window or no memory. */
-double eval_bits_per_byte(const model *m, const msa_ops *ops, const eval_windows *t, msa_attention mode);
+ *  dense). NaN where there is no window. False if memory runs out. */
+bool eval_bits_per_byte(const model *m, const msa_ops *ops, const eval_windows *t, msa_attention mode,
+                        double *bits);
 
 /** What an index that knows nothing would choose: the local block and k-1 random others before it. For
  *  one sequence. @param ids [Hkv,T,k] */
@@ -78,7 +79,7 @@ void eval_small_free(eval_small *a);
 bool eval_small_layers(const model *m, const msa_ops *ops, const eval_windows *t, eval_small *out);
 
 /** The largest difference between the logits of MSA with every block selected and those of dense attention
- *  by the double-precision reference: same weights, first window. NaN if memory runs out. */
-double eval_dense_agreement(const model *m, const eval_windows *t);
+ *  by the double-precision reference: same weights, first window. False if memory runs out. */
+bool eval_dense_agreement(const model *m, const eval_windows *t, double *worst);
 
 #endif

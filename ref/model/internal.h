@@ -81,6 +81,9 @@ bool checkpoint_get_int(const st_file *f, const char *path, const char *key, int
 bool checkpoint_get_real(const st_file *f, const char *path, const char *key, double *value, io_error err);
 bool checkpoint_read_tensor(const st_file *f, const char *path, const char *name, const model_tensor *t,
                             float *to, io_error err);
+/* Fails by the name of a tensor that is none of the model's, with one of the prefixes before it. */
+bool checkpoint_no_others(const st_file *f, const char *path, const model *m, const char *const *prefix,
+                          int n_prefixes, io_error err);
 st_tensor checkpoint_tensor(const model_tensor *t, const char *name, float *buffer);
 
 void config_to_meta(const model_config *c, checkpoint_meta *meta);
@@ -118,10 +121,6 @@ void block_backward(const model *m, int layer, const msa_ops *ops, const msa_sha
 
 /* A status that only a mistake in this program can cause. */
 void must(msa_status status);
-
-/* Whether this machine has that much memory at all. Asked before every large allocation: the system hands
- * out more than there is, and kills whoever uses it. */
-bool memory_holds(double bytes);
 
 /* One allocation, handed out piece by piece: call once with base = NULL to size it, again to place it.
  * The size saturates instead of wrapping around. */

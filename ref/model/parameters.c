@@ -148,7 +148,7 @@ bool model_allocate(model *m, const model_config *c, io_error err)
         add(m, "head", c->d_model, MODEL_VOCAB, false);
         for (int l = 0; l < c->n_layers; l++)
             add_extra(m, l);
-        if (memory_holds((double)m->n_params * sizeof *m->params))
+        if ((double)m->n_params * sizeof *m->params <= io_memory_left())
             m->params = calloc(m->n_params, sizeof *m->params);
     }
     if (!m->params) {

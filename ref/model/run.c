@@ -69,7 +69,8 @@ model_run *model_run_new(const model *m, const msa_ops *ops, int n_seqs, int len
     arena size = {NULL, 0}, memory = {NULL, 0};
     if (msa_check_shape(&r->shape) == MSA_OK) {
         place(m, r, train, &size);
-        if (memory_holds((double)size.used + (train ? 3.0 : 1.0) * (double)m->n_params * sizeof(float)))
+        const double moments = train ? 2.0 * (double)m->n_params * sizeof(float) : 0; /* come next */
+        if ((double)size.used + moments <= io_memory_left())
             memory.base = malloc(size.used);
     }
     if (!memory.base) {

@@ -16,6 +16,7 @@ struct trainer {
     train_text text;
     uint64_t text_hash;
     int64_t step;
+    train_curve curve;
     float *moment1, *moment2;
     model_run *run;
     uint8_t *tokens, *targets;
@@ -122,6 +123,11 @@ int64_t trainer_steps(const trainer *t)
     return t->step;
 }
 
+train_curve *trainer_curve(trainer *t)
+{
+    return &t->curve;
+}
+
 const model *trainer_model(const trainer *t)
 {
     return &t->m;
@@ -146,6 +152,10 @@ static void train_to_meta(const trainer *t, checkpoint_meta *meta)
     checkpoint_put_real(meta, "train.decay", c->decay);
     checkpoint_put_real(meta, "train.clip", c->clip);
     checkpoint_put_real(meta, "train.lambda", c->lambda);
+    if (c->backend)
+        checkpoint_put(meta, "train.backend", c->backend);
+    if (c->recall_every)
+        checkpoint_put_int(meta, "train.recall_every", c->recall_every);
 }
 
 /* The three copies of a tensor in a state file: value and both moments. */
@@ -164,7 +174,11 @@ bool trainer_save(const trainer *t, const char *path, io_error err)
     checkpoint_meta meta = {.n = 0};
     config_to_meta(&t->m.config, &meta);
     train_to_meta(t, &meta);
+    char hash[20];
+    snprintf(hash, sizeof hash, "%016" PRIx64, t->curve.hash);
     checkpoint_put_int(&meta, "train.step", t->step);
+    checkpoint_put_int(&meta, "train.curve_bytes", t->curve.bytes);
+    checkpoint_put(&meta, "train.curve_hash", hash);
     st_tensor *list = malloc(3 * (size_t)n * sizeof *list);
     tensor_name *name = malloc(3 * (size_t)n * sizeof *name);
     bool ok = list && name;
@@ -182,6 +196,8 @@ bool trainer_save(const trainer *t, const char *path, io_error err)
     return ok;
 }
 
+#define PROGRESS 3 /* metadata that is no setting: the step, and what is known of the curve */
+
 /* Every setting of this run must stand in the file as it would be written now. */
 static bool same_run(const trainer *t, const st_file *f, const char *path, io_error err)
 {
@@ -196,9 +212,9 @@ static bool same_run(const trainer *t, const st_file *f, const char *path, io_er
             return false;
         }
     }
-    if (f->n_meta != want.n + 1) { /* and the step */
+    if (f->n_meta != want.n + PROGRESS) {
         snprintf(err, IO_ERR, "%s: belongs to another run: expected %d settings, found %d", path, want.n,
-                 f->n_meta - 1);
+                 f->n_meta - PROGRESS);
         return false;
     }
     return true;
@@ -212,7 +228,12 @@ trainer *trainer_resume(const char *path, const model_config *c, const train_con
         return NULL;
     trainer *t = trainer_new(c, config, text, ops, err);
     bool ok = t && same_run(t, &f, path, err) &&
-              checkpoint_get_int(&f, path, "train.step", config->steps, &t->step, err);
+              checkpoint_get_int(&f, path, "train.step", config->steps, &t->step, err) &&
+              checkpoint_get_int(&f, path, "train.curve_bytes", INT64_MAX, &t->curve.bytes, err);
+    if (ok) {
+        const char *hash = st_get_meta(&f, "train.curve_hash");
+        t->curve.hash = hash ? strtoull(hash, NULL, 16) : 0;
+    }
     for (int a = 0; ok && a < 3 * t->m.n_tensors; a++) {
         const model_tensor *tensor = &t->m.tensor[a % t->m.n_tensors];
         int copy = a / t->m.n_tensors;
@@ -220,6 +241,7 @@ trainer *trainer_resume(const char *path, const model_config *c, const train_con
         snprintf(name, sizeof name, "%s%s", copy_prefix[copy], tensor->name);
         ok = checkpoint_read_tensor(&f, path, name, tensor, copy_buffer(t, copy) + tensor->offset, err);
     }
+    ok = ok && checkpoint_no_others(&f, path, &t->m, copy_prefix, 3, err);
     st_free(&f);
     if (ok)
         return t;

@@ -22,6 +22,8 @@ typedef struct train_config {
     double lambda;        /**< weight of the KL loss. The Index Branch has no other gradient and AdamW divides
                                by its size, so lambda acts through the clipping norm only */
     uint64_t seed;
+    const char *backend;  /**< who computes, and how often the curve tells recall: noted in the state, so that */
+    int64_t recall_every; /**< a run goes on as it began; NULL and 0 are not noted */
 } train_config;
 
 train_config train_default_config(void);
@@ -54,7 +56,13 @@ void trainer_free(trainer *t);
 /** Steps done so far. */
 int64_t trainer_steps(const trainer *t);
 train_step trainer_step(trainer *t);
-/** Writes parameters, moments and step, atomically. */
+/** How much of the run's loss curve belongs to the steps done: kept in the state for whoever writes it. */
+typedef struct train_curve {
+    int64_t bytes;
+    uint64_t hash;
+} train_curve;
+train_curve *trainer_curve(trainer *t);
+/** Writes parameters, moments, step and what is known of the curve, atomically. */
 bool trainer_save(const trainer *t, const char *path, io_error err);
 const model *trainer_model(const trainer *t);
 

@@ -1,0 +1,502 @@
+/**
+ * @file set.c
+ * @brief Files out, as a set that appears together.
+ *
+ * The files wait in DIR/.msa-XXXXXX, a directory of this process alone, written and flushed to disk; commit
+ * renames them into DIR. What they replace is kept beside them, by a second name, until all is done: a rename
+ * or a flush that fails puts it back. A set with a label ends with LABEL.sha256, which names the others and is
+ * taken away before the first rename: whoever finds it, and finds its sums to be right, has the whole set, even
+ * if the machine died in between.
+ *
+ * Whether the process that made a .msa-XXXXXX lives is told by the lock on it, which the system drops with the
+ * process; the next set in that directory removes what the dead have left.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "io.h"
+#include "sha256.h"
+
+#define STAGE_PREFIX ".msa-"
+#define STAGE_DIGITS 12
+typedef char stage_name[sizeof STAGE_PREFIX + STAGE_DIGITS];
+
+/* One file of the set. In the stage it is called by its number, so that a signal's handler can remove it. */
+typedef struct member {
+    char *name, sum[SHA256_TEXT];
+    bool had, kept, renamed; /* an older file was there; it has its second name; it is replaced */
+} member;
+
+/* The one set that a process may have open. */
+static struct {
+    bool open, made_dir;
+    char *path, *label;
+    int dir, stage; /* descriptors */
+    stage_name name;
+    member *file;
+    volatile sig_atomic_t n, deferring, caught;
+} set;
+
+/* ---- Names in the stage -------------------------------------------------------------------------------- */
+
+typedef char number_name[32];
+
+/* "17.new" or "17.old"; by hand, since snprintf is not for handlers. */
+static const char *numbered(int i, bool old, number_name to)
+{
+    char *c = to + sizeof(number_name) - 5;
+    memcpy(c, old ? ".old" : ".new", 5);
+    do
+        *--c = (char)('0' + i % 10);
+    while (i /= 10);
+    return c;
+}
+
+static void empty_stage(int stage, int n)
+{
+    number_name name;
+    for (int i = 0; i < n; i++) {
+        unlinkat(stage, numbered(i, false, name), 0);
+        unlinkat(stage, numbered(i, true, name), 0);
+    }
+}
+
+/* ---- Signals ------------------------------------------------------------------------------------------- */
+
+static const int signals[] = {SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGTERM, SIGXCPU};
+#define N_SIGNALS (sizeof signals / sizeof *signals)
+static struct sigaction before[N_SIGNALS];
+
+/* Removes the stage and lets the signal do what it would have done. While the renames run, and where somebody
+ * else handles the signal, the set is ended first. */
+static void on_signal(int number)
+{
+    size_t i = 0;
+    while (signals[i] != number)
+        i++;
+    if (set.deferring || before[i].sa_handler != SIG_DFL) {
+        set.caught = number;
+        return;
+    }
+    /* Another thread may be about to create one more. */
+    for (int trial = 0; trial < 1000; trial++) {
+        empty_stage(set.stage, (int)set.n + 1);
+        if (unlinkat(set.dir, set.name, AT_REMOVEDIR) == 0 || errno != ENOTEMPTY)
+            break;
+    }
+    if (set.made_dir)
+        rmdir(set.path);
+    sigaction(number, &before[i], NULL);
+    raise(number);
+}
+
+static void watch_signals(void)
+{
+    struct sigaction ours = {.sa_handler = on_signal};
+    sigfillset(&ours.sa_mask);
+    for (size_t i = 0; i < N_SIGNALS; i++) {
+        sigaction(signals[i], NULL, &before[i]);
+        if (before[i].sa_handler != SIG_IGN)
+            sigaction(signals[i], &ours, NULL);
+    }
+}
+
+static void release_signals(void)
+{
+    for (size_t i = 0; i < N_SIGNALS; i++)
+        sigaction(signals[i], &before[i], NULL);
+    if (set.caught)
+        raise((int)set.caught);
+    set.caught = 0;
+}
+
+/* ---- The stage ------------------------------------------------------------------------------------------ */
+
+static bool is_stage(const char *name)
+{
+    return strncmp(name, STAGE_PREFIX, sizeof STAGE_PREFIX - 1) == 0 &&
+           strlen(name) == sizeof STAGE_PREFIX - 1 + STAGE_DIGITS;
+}
+
+static bool is_member(const char *name)
+{
+    const size_t digits = strspn(name, "0123456789");
+    return digits && (strcmp(name + digits, ".new") == 0 || strcmp(name + digits, ".old") == 0);
+}
+
+typedef bool name_test(const char *name);
+
+/* Calls remove(dir, name) for what a directory holds under such names. What cannot be listed stays. */
+static void remove_each(int dir, name_test *wanted, void (*remove)(int dir, const char *name))
+{
+    const int again = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *list = again < 0 ? NULL : fdopendir(again);
+    for (struct dirent *e = list ? readdir(list) : NULL; e; e = readdir(list))
+        if (wanted(e->d_name))
+            remove(dir, e->d_name);
+    if (list)
+        closedir(list);
+    else if (again >= 0)
+        close(again);
+}
+
+static void remove_file(int dir, const char *name)
+{
+    unlinkat(dir, name, 0);
+}
+
+static void remove_if_dead(int dir, const char *name)
+{
+    const int stage = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (stage < 0)
+        return;
+    if (flock(stage, LOCK_EX | LOCK_NB) == 0) {
+        remove_each(stage, is_member, remove_file);
+        unlinkat(dir, name, AT_REMOVEDIR);
+    }
+    close(stage);
+}
+
+/* Whether the open directory is still what its name says: somebody may have taken it for a dead one's between
+ * its making and its lock. */
+static bool still_named(int dir, const char *name, int stage)
+{
+    struct stat here, there;
+    return fstat(stage, &here) == 0 && fstatat(dir, name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+           here.st_dev == there.st_dev && here.st_ino == there.st_ino;
+}
+
+/* mkdir(2) is what makes the name ours alone: equal process numbers on two machines only cost a second try. */
+static bool make_stage(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t x = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    x ^= (uint64_t)getpid() << 40;
+    for (int trial = 0; trial < 100; trial++) {
+        x = x * 6364136223846793005u + 1442695040888963407u;
+        snprintf(set.name, sizeof set.name, STAGE_PREFIX "%012llx", (unsigned long long)(x >> 16));
+        if (mkdirat(set.dir, set.name, 0700) != 0) {
+            if (errno == EEXIST)
+                continue;
+            return false;
+        }
+        set.stage = openat(set.dir, set.name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        const int why = errno;
+        /* Where there are no locks, nobody removes leftovers either. */
+        if (set.stage >= 0 && (flock(set.stage, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) &&
+            still_named(set.dir, set.name, set.stage))
+            return true;
+        if (set.stage < 0) {
+            unlinkat(set.dir, set.name, AT_REMOVEDIR);
+            errno = why;
+            return false;
+        }
+        close(set.stage);
+        set.stage = -1;
+    }
+    errno = EAGAIN;
+    return false;
+}
+
+/* Some file systems have nothing to flush for a directory, and say so. */
+static bool sync_dir(int dir)
+{
+    return fsync(dir) == 0 || errno == EINVAL;
+}
+
+static bool sync_parent(void)
+{
+    const int parent = openat(set.dir, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (parent < 0)
+        return errno == EACCES; /* one that we may enter but not list */
+    const bool ok = sync_dir(parent);
+    close(parent);
+    return ok;
+}
+
+/* ---- Begin and end --------------------------------------------------------------------------------------- */
+
+static void end_set(void)
+{
+    for (int i = 0; i < set.n; i++)
+        free(set.file[i].name);
+    free(set.file);
+    free(set.path);
+    free(set.label);
+    if (set.stage >= 0)
+        close(set.stage);
+    if (set.dir >= 0)
+        close(set.dir);
+    const int caught = (int)set.caught;
+    memset(&set, 0, sizeof set);
+    set.caught = caught;
+}
+
+void io_abandon(void)
+{
+    if (!set.open)
+        return;
+    set.deferring = 1;
+    empty_stage(set.stage, (int)set.n);
+    unlinkat(set.dir, set.name, AT_REMOVEDIR);
+    if (set.made_dir)
+        rmdir(set.path);
+    end_set();
+    release_signals();
+}
+
+/* Fills `set` but for its stage; errno and the text say why not. */
+static const char *open_dir(const char *path, const char *label)
+{
+    set.path = strdup(path);
+    set.label = label ? strdup(label) : NULL;
+    if (!set.path || (label && !set.label))
+        return "no memory";
+    set.dir = open(*path ? path : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return set.dir >= 0 ? NULL : strerror(errno);
+}
+
+/* `target` is what the message names: the directory, or the one file of a set without a label. */
+static bool begin(const char *path, const char *label, bool make, const char *target, io_error err)
+{
+    memset(&set, 0, sizeof set);
+    set.dir = set.stage = -1;
+    const bool made = make && mkdir(path, 0777) == 0;
+    if (make && !made && errno != EEXIST)
+        return io_fail(err, target, "cannot create the directory: %s", strerror(errno));
+    struct stat st;
+    if (make && stat(path, &st) == 0 && !S_ISDIR(st.st_mode))
+        return io_fail(err, target, "expected a directory, found %s", io_kind(st.st_mode));
+    const char *why = open_dir(path, label);
+    if (!why) {
+        remove_each(set.dir, is_stage, remove_if_dead);
+        set.made_dir = made;
+        watch_signals();
+        set.deferring = 1;
+        set.open = make_stage();
+        why = set.open ? NULL : strerror(errno);
+        set.deferring = 0;
+        if (!set.open)
+            release_signals();
+        else if (set.caught) /* before there was a stage to remove */
+            raise((int)set.caught);
+    }
+    if (!why)
+        return true;
+    io_fail(err, target, make ? "cannot write into the directory: %s" : "cannot write: %s", why);
+    end_set();
+    if (made)
+        rmdir(path);
+    return false;
+}
+
+/* ---- Writing --------------------------------------------------------------------------------------------- */
+
+#define PIECE ((size_t)1 << 24) /* what a signal waits for at most */
+
+bool io_write_all(int fd, const void *from, size_t bytes)
+{
+    const char *data = from;
+    while (bytes) {
+        ssize_t n = write(fd, data, bytes < PIECE ? bytes : PIECE);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return false;
+        data += n;
+        bytes -= (size_t)n;
+    }
+    return true;
+}
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* A place in the list, with the name that the file will have. */
+static member *new_member(const char *name)
+{
+    member *grown = realloc(set.file, ((size_t)set.n + 1) * sizeof *grown);
+    if (!grown)
+        return NULL;
+    set.file = grown;
+    member *m = &grown[set.n];
+    *m = (member){.name = strdup(name)};
+    return m->name ? m : NULL;
+}
+
+/* Writes the next file of the stage and flushes it to disk; errno says why not. */
+static bool fill(member *m, const io_chunk *chunks, int n)
+{
+    number_name room;
+    sha256 sum;
+    sha256_begin(&sum);
+    const char *name = numbered((int)set.n, false, room);
+    const int fd = openat(set.stage, name, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return false;
+    bool ok = true;
+    for (int i = 0; i < n && ok; i++) {
+        ok = io_write_all(fd, chunks[i].data, chunks[i].bytes);
+        if (ok && set.label)
+            sha256_add(&sum, chunks[i].data, chunks[i].bytes);
+    }
+    /* Without the flush a power cut after the rename could leave an empty target. */
+    ok = ok && fsync(fd) == 0;
+    int why = errno;
+    if (close(fd) != 0 && ok) {
+        ok = false;
+        why = errno;
+    }
+    sha256_end(&sum, m->sum);
+    if (!ok)
+        unlinkat(set.stage, name, 0);
+    errno = why;
+    return ok;
+}
+
+static bool add(const char *path, const io_chunk *chunks, int n, io_error err)
+{
+    /* Renaming onto /dev/null would destroy it. */
+    struct stat st;
+    if (fstatat(set.dir, base_name(path), &st, 0) == 0 && !S_ISREG(st.st_mode))
+        return io_fail(err, path, "cannot write: expected a file or nothing, found %s", io_kind(st.st_mode));
+    member *m = new_member(base_name(path));
+    if (!m)
+        return io_fail(err, path, "cannot write: no memory");
+    if (fill(m, chunks, n)) {
+        set.n = set.n + 1;
+        return true;
+    }
+    const int why = errno;
+    free(m->name);
+    return io_fail(err, path, "cannot write: %s", strerror(why));
+}
+
+/* ---- Commit ---------------------------------------------------------------------------------------------- */
+
+/* LABEL.sha256 as sha256sum(1) writes it: `sha256sum -c LABEL.sha256` tells whether the set is whole. */
+static bool add_sums(io_error err)
+{
+    size_t room = 1, used = 0;
+    for (int i = 0; i < set.n; i++)
+        room += SHA256_TEXT + 2 + strlen(set.file[i].name);
+    char *text = malloc(room), *name = malloc(strlen(set.path) + strlen(set.label) + sizeof "/.sha256");
+    bool ok = (text && name) || io_fail(err, set.path, "cannot write: no memory");
+    for (int i = 0; i < set.n && ok; i++)
+        used += (size_t)snprintf(text + used, room - used, "%s  %s\n", set.file[i].sum, set.file[i].name);
+    if (ok)
+        sprintf(name, "%s/%s.sha256", set.path, set.label);
+    ok = ok && add(name, &(io_chunk){text, used}, 1, err);
+    free(text);
+    free(name);
+    return ok;
+}
+
+/* Gives the file that is to be replaced a second name. Where a file system has no such names, a failure in
+ * the middle leaves a set without its sums, which is as visible. */
+static bool keep_old(int i)
+{
+    number_name room;
+    struct stat st;
+    member *m = &set.file[i];
+    m->had = fstatat(set.dir, m->name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    m->kept = m->had && linkat(set.dir, m->name, set.stage, numbered(i, true, room), 0) == 0;
+    return m->kept || !m->had || (errno != EIO && errno != ENOSPC && errno != EDQUOT);
+}
+
+static bool put_in_place(int i)
+{
+    number_name room;
+    member *m = &set.file[i];
+    m->renamed = renameat(set.stage, numbered(i, false, room), set.dir, m->name) == 0;
+    return m->renamed;
+}
+
+static void put_back(int i)
+{
+    number_name room;
+    member *m = &set.file[i];
+    if (m->kept)
+        renameat(set.stage, numbered(i, true, room), set.dir, m->name);
+    else if (m->renamed && !m->had)
+        unlinkat(set.dir, m->name, 0);
+}
+
+/* The sums, which are the last of the files, go first and come last. */
+static bool replace_all(int *at)
+{
+    const int last = (int)set.n - 1;
+    for (*at = 0; *at <= last; ++*at)
+        if (!keep_old(*at))
+            return false;
+    *at = last;
+    if (set.label && ((unlinkat(set.dir, set.file[last].name, 0) != 0 && errno != ENOENT) || !sync_dir(set.dir)))
+        return false;
+    for (*at = 0; *at < last; ++*at)
+        if (!put_in_place(*at))
+            return false;
+    *at = last;
+    return (!set.label || sync_dir(set.dir)) && put_in_place(last) && sync_dir(set.dir) &&
+           (!set.made_dir || sync_parent());
+}
+
+bool io_commit(io_error err)
+{
+    if (set.label && !add_sums(err)) {
+        io_abandon();
+        return false;
+    }
+    int at = 0;
+    set.deferring = 1;
+    const bool ok = set.n == 0 || replace_all(&at);
+    if (!ok) {
+        const int why = errno;
+        char *name = set.file[at].name; /* of the file, or of all of it */
+        char path[IO_ERR];
+        snprintf(path, sizeof path, "%s/%s", set.path, name);
+        io_fail(err, path, "cannot write: %s", strerror(why));
+        for (int i = 0; i < set.n; i++)
+            put_back(i);
+    } else {
+        set.made_dir = false;
+    }
+    io_abandon();
+    return ok;
+}
+
+bool io_begin(const char *dir, const char *label, io_error err)
+{
+    return begin(dir, label, true, dir, err);
+}
+
+bool io_write_file(const char *path, const io_chunk *chunks, int n, io_error err)
+{
+    if (set.open)
+        return add(path, chunks, n, err);
+    const char *name = base_name(path);
+    char *dir = strndup(path, name - path > 1 ? (size_t)(name - path) - 1 : (size_t)(name - path));
+    if (!dir)
+        return io_fail(err, path, "cannot write: no memory");
+    bool ok = *name ? begin(dir, NULL, false, path, err) : io_fail(err, path, "cannot write: expected a name");
+    free(dir);
+    if (!ok)
+        return false;
+    ok = add(path, chunks, n, err);
+    if (ok)
+        return io_commit(err);
+    io_abandon();
+    return false;
+}

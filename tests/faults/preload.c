@@ -1,0 +1,212 @@
+/* Preloaded into the program, it lets one call of a kind fail: FAULT=KIND:N the N-th after main began, FAULT=KIND:N+ all
+ * from there on. Kinds: alloc, map, write, sync, close, rename, open (for writing), and kill:N, which sends the
+ * signal FAULT_SIGNAL (9) before the N-th call that changes files. FAULT_LOG=FILE gets a byte once the N-th call came:
+ * a walk over N ends where it does not. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+typedef enum kind { ALLOC, MAP, WRITE, SYNC, CLOSE, RENAME, OPEN, KILL, N_KINDS } kind;
+static const char *const names[N_KINDS] = {"alloc", "map", "write", "sync", "close", "rename", "open", "kill"};
+static kind chosen = N_KINDS;
+static long nth;
+static bool onward;
+static int with = SIGKILL;
+static const char *note;
+static atomic_bool armed; /* while main runs */
+static atomic_long calls;
+
+static void read_words(void)
+{
+    const char *fault = getenv("FAULT"), *colon = fault ? strchr(fault, ':') : NULL;
+    for (int k = 0; colon && k < N_KINDS; k++)
+        if (strlen(names[k]) == (size_t)(colon - fault) && memcmp(fault, names[k], (size_t)(colon - fault)) == 0)
+            chosen = (kind)k;
+    nth = colon ? strtol(colon + 1, NULL, 10) : 0;
+    onward = colon && strchr(colon, '+');
+    note = getenv("FAULT_LOG");
+    if (getenv("FAULT_SIGNAL"))
+        with = atoi(getenv("FAULT_SIGNAL"));
+}
+
+static bool is_due(kind k)
+{
+    if (k != chosen || !armed)
+        return false;
+    const long n = atomic_fetch_add(&calls, 1) + 1;
+    if (n == nth && note) { /* by system calls: functions would come back here */
+        const int fd = (int)syscall(SYS_openat, AT_FDCWD, note, O_WRONLY | O_CREAT, 0666);
+        syscall(SYS_write, fd, "!", 1);
+        syscall(SYS_close, fd);
+    }
+    return n == nth || (onward && n > nth);
+}
+
+/* Whether a call of this kind is to fail, and with what; every one that changes files may be the last. */
+static bool fails(kind k, int error)
+{
+    if (k > MAP && is_due(KILL))
+        kill(getpid(), with);
+    if (!is_due(k))
+        return false;
+    errno = error;
+    return true;
+}
+
+#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+/* ---- Where main begins and ends ------------------------------------------------------------------------- */
+
+typedef int main_fn(int, char **, char **);
+static main_fn *program;
+
+static int watched(int argc, char **argv, char **envp)
+{
+    read_words();
+    armed = true;
+    const int status = program(argc, argv, envp);
+    armed = false;
+    return status;
+}
+
+int __libc_start_main(main_fn *run, int argc, char **argv, void (*init)(void), void (*fini)(void),
+                      void (*rtld_fini)(void), void *stack_end);
+int __libc_start_main(main_fn *run, int argc, char **argv, void (*init)(void), void (*fini)(void),
+                      void (*rtld_fini)(void), void *stack_end)
+{
+    program = run;
+    return REAL(__libc_start_main)(watched, argc, argv, init, fini, rtld_fini, stack_end);
+}
+
+/* ---- Memory --------------------------------------------------------------------------------------------- */
+
+extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t),
+    *__libc_memalign(size_t, size_t);
+
+void *malloc(size_t n)
+{
+    return fails(ALLOC, ENOMEM) ? NULL : __libc_malloc(n);
+}
+
+void *calloc(size_t n, size_t size)
+{
+    return fails(ALLOC, ENOMEM) ? NULL : __libc_calloc(n, size);
+}
+
+void *realloc(void *p, size_t n)
+{
+    return fails(ALLOC, ENOMEM) ? NULL : __libc_realloc(p, n);
+}
+
+void *aligned_alloc(size_t alignment, size_t n)
+{
+    return fails(ALLOC, ENOMEM) ? NULL : __libc_memalign(alignment, n);
+}
+
+int posix_memalign(void **p, size_t alignment, size_t n)
+{
+    void *q = fails(ALLOC, ENOMEM) ? NULL : __libc_memalign(alignment, n);
+    if (q)
+        *p = q;
+    return q ? 0 : ENOMEM;
+}
+
+void *mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset)
+{
+    if (fails(MAP, ENOMEM))
+        return MAP_FAILED;
+    return (void *)syscall(SYS_mmap, at, n, protection, flags, fd, offset);
+}
+
+/* ---- Files ---------------------------------------------------------------------------------------------- */
+
+ssize_t write(int fd, const void *data, size_t n)
+{
+    return fails(WRITE, ENOSPC) ? -1 : REAL(write)(fd, data, n);
+}
+
+int fsync(int fd)
+{
+    return fails(SYNC, EIO) ? -1 : REAL(fsync)(fd);
+}
+
+int close(int fd)
+{
+    const bool bad = fails(CLOSE, EIO);
+    const int status = REAL(close)(fd); /* what close(2) does even when it fails */
+    if (bad)
+        errno = EIO;
+    return bad ? -1 : status;
+}
+
+int ftruncate(int fd, off_t n)
+{
+    return fails(WRITE, EIO) ? -1 : REAL(ftruncate)(fd, n);
+}
+
+int rename(const char *from, const char *to)
+{
+    return fails(RENAME, EIO) ? -1 : REAL(rename)(from, to);
+}
+
+int renameat(int from_dir, const char *from, int to_dir, const char *to)
+{
+    return fails(RENAME, EIO) ? -1 : REAL(renameat)(from_dir, from, to_dir, to);
+}
+
+int linkat(int from_dir, const char *from, int to_dir, const char *to, int flags)
+{
+    return fails(RENAME, EIO) ? -1 : REAL(linkat)(from_dir, from, to_dir, to, flags);
+}
+
+int mkdirat(int dir, const char *name, mode_t mode)
+{
+    return fails(OPEN, ENOSPC) ? -1 : REAL(mkdirat)(dir, name, mode);
+}
+
+int mkdir(const char *name, mode_t mode)
+{
+    return fails(OPEN, ENOSPC) ? -1 : REAL(mkdir)(name, mode);
+}
+
+static int open_with(int dir, const char *name, int flags, mode_t mode)
+{
+    if (flags & (O_WRONLY | O_RDWR | O_CREAT) && fails(OPEN, ENOSPC))
+        return -1;
+    return (int)syscall(SYS_openat, dir, name, flags, mode);
+}
+
+static mode_t mode_of(int flags, va_list args)
+{
+    return flags & (O_CREAT | O_TMPFILE) ? va_arg(args, mode_t) : 0;
+}
+
+int open(const char *name, int flags, ...)
+{
+    va_list args;
+    va_start(args, flags);
+    const mode_t mode = mode_of(flags, args);
+    va_end(args);
+    return open_with(AT_FDCWD, name, flags, mode);
+}
+
+int openat(int dir, const char *name, int flags, ...)
+{
+    va_list args;
+    va_start(args, flags);
+    const mode_t mode = mode_of(flags, args);
+    va_end(args);
+    return open_with(dir, name, flags, mode);
+}

@@ -1,0 +1,167 @@
+#!/usr/bin/env bash
+# What a failing machine does to every command: the N-th allocation, write, flush, close, rename or opening of a file
+# for writing fails, for N = 1, 2, 3 ... until the command comes to its end before the N-th; memory is short, the disk full, a
+# descriptor closed; a signal arrives in the middle. Each time the command ends with 2 and one line, or with 0 and
+# its whole result; the files that were there before are what they were, or all new; nothing else is left.
+# A sample by default; FAULTS=all walks everything (make test-all).
+source "$(dirname "$0")/tap.sh"
+source tests/npy.sh
+all=${FAULTS-} inject=$PWD/${B:-build}/tests/faults.so
+export OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
+if [[ ! -e $inject ]] || ! FAULT=alloc:1000000 LD_PRELOAD=$inject "$MSA" version > "$W.out" 2>&1; then
+    skip "faults" "nothing can be loaded before this program (a sanitizer, or another C library)"
+    finish
+fi
+
+# ---- The commands, on inputs as small as they take ---------------------------------------------------------
+
+V=$PWD/data/vectors/prefix
+in=(--q "$V/q.npy" --k "$V/k.npy" --v "$V/v.npy" --qi "$V/qi.npy" --ki "$V/ki.npy" --block 8 --topk 3)
+payload "$V/q.npy" | head -c 256 | npy "$W/q.npy" '<f4' '(1, 1, 4, 16)'
+payload "$V/qi.npy" | head -c 64 | npy "$W/qi.npy" '<f4' '(1, 1, 2, 8)'
+for x in k v; do payload "$V/$x.npy" | head -c 2048 | npy "$W/$x.npy" '<f4' '(2, 2, 8, 16)'; done
+payload "$V/ki.npy" | head -c 512 | npy "$W/ki.npy" '<f4' '(2, 8, 8)'
+le32 0 1 | npy "$W/table.npy" '<i4' '(1, 2)'
+le32 16 | npy "$W/lens.npy" '<i4' '(1,)'
+step=(--q "$W/q.npy" --qi "$W/qi.npy" --k-pages "$W/k.npy" --v-pages "$W/v.npy" --ki-pages "$W/ki.npy" --page-table "$W/table.npy"
+    --lens "$W/lens.npy" --topk 1)
+for x in q:16 k:1 v:1; do zeros $((64 * 64 * ${x#*:})) | npy "$W/wide-${x%:*}.npy" '<f4' "(64, ${x#*:}, 64)"; done
+zeros 4096 | npy "$W/wide-qi.npy" '<f4' '(64, 1, 64)'
+zeros 4096 | npy "$W/wide-ki.npy" '<f4' '(64, 64)'
+wide=(--block 32 --topk 2)
+for x in q k v qi ki; do wide+=(--$x "$W/wide-$x.npy"); done
+small=(--shape 'T=1 S=32 heads=1:1 width=64:64 block=32 topk=1')
+seq 700 > "$W/text"
+train() { # train OUT
+    "$MSA" train --text "$W/text" --out "$1" --steps 3 --context 32 --layers 1 --d-model 8 --heads 2 --kv-heads 1 \
+        --d-head 4 --d-index 4 --d-ff 8 --block 4 --topk 2 --index-warmup 1 --save-every 1 --recall-every 2
+}
+commands=(forward backward dense decode decode-fp8 verify recall cost dump)
+if has_models; then
+    train "$W/model.safetensors" > "$W.out"
+    commands+=(train resume evaluate evaluate-task generate dump-model demo)
+fi
+if "$MSA" kernels | grep -q '^dense/naive.*simt'; then
+    commands+=(forward-simt backward-simt count timeline)
+fi
+commands+=(check bench results kernels help)
+model=(--model "$W/model.safetensors" --text "$W/text")
+
+run() { # run COMMAND DIR: everything it writes goes below DIR, which exists
+    case $1 in
+    forward) "$MSA" forward "${in[@]}" --scores --out "$2/out" ;;
+    forward-simt) "$MSA" forward "${wide[@]}" --backend simt --out "$2/out" ;;
+    backward) "$MSA" backward "${in[@]}" --dout "$V/dout.npy" --out "$2/out" ;;
+    backward-simt) "$MSA" backward "${wide[@]}" --dout "$W/wide-q.npy" --backend simt --out "$2/out" ;;
+    dense) "$MSA" dense "${in[@]:0:6}" --backend fast --out "$2/out" ;;
+    decode) "$MSA" decode "${step[@]}" --backend fast --out "$2/out" ;;
+    decode-fp8) "$MSA" decode "${step[@]}" --index-keys fp8 --out "$2/out" ;;
+    verify) "$MSA" verify "${in[@]:0:12}" --ids "$V/ids.npy" --o "$V/o.npy" ;;
+    recall) "$MSA" recall "${in[@]:0:4}" "${in[@]:6}" --fp8 ;;
+    cost) "$MSA" cost --csv "$2/cost.csv" ;;
+    dump) "$MSA" dump "${in[@]:0:4}" "${in[@]:6}" --out "$2/out" ;;
+    dump-model) "$MSA" dump "${model[@]}" --out "$2/out" ;;
+    demo) "$MSA" demo "${model[@]}" --out "$2/out" ;;
+    train) train "$2/m.safetensors" ;;
+    resume) train "$2/m.safetensors" ;;
+    evaluate) "$MSA" evaluate "${model[@]}" --fp8 --windows 2 --recall-windows 1 ;;
+    evaluate-task) "$MSA" evaluate --model "$W/model.safetensors" --task --csv --windows 2 --recall-windows 1 ;;
+    generate) "$MSA" generate --model "$W/model.safetensors" --prompt abc --tokens 3 ;;
+    count) "$MSA" count dense/naive index/naive "${small[@]}" --csv "$2/count.csv" ;;
+    timeline) "$MSA" timeline dense/naive --out "$2/lanes.svg" ;;
+    check) "$MSA" check sparse/tiles --shape 'T=8 S=32 heads=2:1 width=16:8 block=8 topk=2' ;;
+    bench) "$MSA" bench sparse/tiles --shape 'T=8 S=32 heads=2:1 width=16:8 block=8 topk=2' --seconds 0.01 --no-ceilings \
+        --json "$2/bench.json" --picture "$2/bench.svg" ;;
+    results) "$MSA" results data/bench/*.json ;;
+    *) "$MSA" "$1" ;;
+    esac
+}
+is_timed() { [[ $1 == bench || $1 == check ]]; } # says something else each time
+is_fresh() { [[ $1 == train ]]; }                # refuses files that are there
+
+# ---- One faulted run ------------------------------------------------------------------------------------------
+
+sums() { (cd "$1" && find . ! -name . | sort | while read -r f; do [[ -d $f ]] && echo "$f" || cksum "$f"; done); }
+prepare() { # prepare COMMAND: what it writes, whole, in new/; what was there before, in old/
+    rm -rf "$W/new" "$W/old"
+    mkdir "$W/new" "$W/old"
+    if [[ $1 == resume ]]; then # between two steps: the state and the curve of the first
+        FAULT=rename:4 LD_PRELOAD=$inject train "$W/old/m.safetensors" > "$W.out" 2>&1
+        cp -r "$W/old/." "$W/new"
+    fi
+    run "$1" "$W/new" > "$W.whole" 2> "$W.err" || return
+    if ! is_fresh "$1" && [[ $1 != resume ]]; then
+        cp -r "$W/new/." "$W/old"
+        find "$W/old" -type f | while read -r f; do echo old > "$f"; done
+    fi
+    old=$(sums "$W/old") new=$(sums "$W/new")
+}
+went_wrong() { # went_wrong COMMAND FAULT: prints what is wrong with the run that ended with $status
+    local now
+    now=$(sums "$W/dir")
+    case $status in
+    0)
+        [[ ! -s $W.err ]] || echo "$2: success, and: $(head -c 200 "$W.err")"
+        is_timed "$1" || [[ $now == "$new" ]] || echo "$2: success without the whole result"
+        is_timed "$1" || cmp -s "$W.out" "$W.whole" || echo "$2: success, and prints something else"
+        ;;
+    2)
+        [[ $(wc -l < "$W.err") -eq 1 ]] || echo "$2: ends with 2 and $(wc -l < "$W.err") lines: $(head -c 200 "$W.err")"
+        [[ $now == "$old" || $(stepped "$1") == yes ]] || echo "$2: ends with 2, files are not the old ones: $(diff <(echo "$old") <(echo "$now") | tr '\n' '|' | head -c 300)"
+        ;;
+    *) echo "$2: ends with $status: $(head -c 200 "$W.err")" ;;
+    esac
+}
+# A training run that stops keeps what it has done, and going on from there ends in the same bytes.
+stepped() {
+    [[ $1 == train || $1 == resume ]] || return
+    [[ ! -e $W/dir/m.safetensors ]] && ! compgen -G "$W/dir/.msa-*" > /dev/null && run "$1" "$W/dir" > /dev/null 2>&1 && [[ $(sums "$W/dir") == "$new" ]] && echo yes
+}
+try() { # try COMMAND WORDS...: with these words before it, in a copy of the old files; sets status
+    rm -rf "$W/dir" "$W.came"
+    cp -r "$W/old" "$W/dir"
+    (
+        "${@:2}"
+        FAULT_LOG=$W.came
+        export FAULT_LOG
+        [[ -z ${FAULT-} ]] || export LD_PRELOAD=$inject FAULT
+        run "$1" "$W/dir" > "$W.out" 2> "$W.err"
+    )
+    status=$?
+}
+walk() { # walk COMMAND KIND FIRST LAST: prints what went wrong; N grows by a hundredth of itself and more
+    local n=$3 wrong=
+    while [[ $n -le $4 ]]; do
+        FAULT=$2:$n${onward-} try "$1" ulimit -t 60
+        wrong+=$(went_wrong "$1" "$2:$n${onward-}")
+        [[ -e $W.came && ${#wrong} -lt 1000 ]] || break
+        n=$((n + 1 + n / ${thin:-25}))
+    done
+    echo -n "$wrong"
+}
+
+# ---- Calls that fail ------------------------------------------------------------------------------------------
+
+for command in "${commands[@]}"; do
+    prepare "$command"
+    status=$?
+    [[ $status -eq 0 ]] || { check 1 "$command: runs without a fault" && continue; }
+    wrong=
+    for kind in write sync close rename open; do
+        [[ $all || $kind != close ]] || continue
+        wrong+=$(walk "$command" "$kind" 1 100000)
+    done
+    if [[ $all ]]; then
+        wrong+=$(walk "$command" alloc 1 1000000000)
+        wrong+=$(onward=+ walk "$command" alloc 1 1000000000)
+        wrong+=$(onward=+ walk "$command" map 1 1000000000)
+    else # from a place of its own each time
+        first=$((1 + RANDOM % 7))
+        wrong+=$(thin=1 walk "$command" alloc $first 1000000000)
+        wrong+=$(onward=+ thin=1 walk "$command" map 1 1000000000)
+    fi
+    echo "$wrong" > "$W.out"
+    : > "$W.err"
+    [[ -z $wrong ]]
+    check $? "$command: whatever call fails"
+done
