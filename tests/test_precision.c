@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "../ref/cli/noise.h"
 #include "../ref/cli/precision.h"
 #include "../ref/cli/table.h"
 #include "check.h"
@@ -159,13 +160,33 @@ static bool of_any(const precision_result *r)
     return any;
 }
 
+// A budget of which little is used is none: what rounds uses a third at least.
 static void right_kernels(int offset)
 {
     for (int a = 0; a < N_KERNELS; a++) {
         const precision_result r = judge(run(&kernels[a], RIGHT), NULL);
-        tap(r.pass && strcmp(r.name, kernels[a].class[offset]) == 0, "%s, values around %d: %s (found %s)",
-            kernels[a].what, offset, kernels[a].class[offset], r.pass ? r.name : "none");
+        tap(r.pass && strcmp(r.name, kernels[a].class[offset]) == 0 && (a == 0 || r.used > 0.3),
+            "%s, values around %d: %s (found %s, %.0f %% of its budget)", kernels[a].what, offset,
+            kernels[a].class[offset], r.pass ? r.name : "none", 100 * r.used);
     }
+}
+
+// One rounding of the logits, and of nothing else, moves O by about 0.85 of what noise.h says.
+static void logits_as_noisy_as_told(void)
+{
+    static const kernel only_logits = {"logits in bf16", {NULL, NULL}, to_bf16, none, none, none, true};
+    static double square[3][N];
+    static float o[N];
+    memcpy(o, run(&kernels[0], RIGHT), sizeof o);
+    const float *rounded = run(&only_logits, RIGHT);
+    double error2 = 0, noise2 = 0;
+    bool ok = noise_by_cause(&shape, in.q, in.k, in.v, ids, (noise_squares){square[0], square[1], square[2]});
+    for (int i = 0; i < N; i++) {
+        error2 += pow((double)rounded[i] - (double)o[i], 2);
+        noise2 += NOISE_ROUNDING * NOISE_ROUNDING * square[2][i];
+    }
+    const double ratio = sqrt(error2 / noise2);
+    tap(ok && ratio > 0.7 && ratio < 1, "rounding logits moves O by %.2f of the noise, about 0.85", ratio);
 }
 
 // Our own, on the engine: what they say of themselves, or better.
@@ -240,6 +261,7 @@ int main(void)
     for (int a = 0; a < S * G * D; a++)
         in.v[a] = msa_bf16(1 + in.v[a] / 4);
     right_kernels(1);
+    logits_as_noisy_as_told();
     inputs_free(&wide);
     inputs_free(&in);
     return check_done();
