@@ -15,6 +15,14 @@ runs() { # runs STATUS NAME ARGUMENT...: exits so, silent on stderr
     check $? "$name"
 }
 
+converts() { # converts STATUS NAME PATTERN ARGUMENT...: exits so, one line on stderr, which says that
+    local want=$1 name=$2 pattern=$3
+    shift 3
+    "$MSA" "$@" >"$W.out" 2>"$W.err"
+    [ $? -eq "$want" ] && [ "$(wc -l <"$W.err")" -eq 1 ] && grep -qE -- "$pattern" "$W.err"
+    check $? "$name: $pattern"
+}
+
 says() { # says PATTERN: on stdout of the last run
     grep -qE -- "$1" "$W.out"
     check $? "... and prints $1"
@@ -361,10 +369,12 @@ head -c 4000 /dev/zero >"$W/bad.npy"
 bad_file "zeros"
 echo "1.0, 2.0, 3.0" >"$W/bad.npy"
 bad_file "a text"
-for descr in '<f8' '>f4' '<f2' '<i4' '|b1' '<c8' '|O' ''; do
+for descr in '>f4' '<i4' '<u4' '|b1' '<c8' '|O' ''; do
     zeros $((13 * 4 * 16)) | npy "$W/bad.npy" "$descr" '(13, 4, 16)'
-    bad_file "dtype '$descr'" "<f4"
+    bad_file "dtype '$descr'" "found dtype '$descr'"
 done
+zeros $((13 * 4 * 16)) | npy "$W/bad.npy" '<f8' '(13, 4, 16)'
+bad_file "half the bytes that float64 takes" "truncated: shape (13, 4, 16) takes 6656 bytes"
 zeros $((13 * 4 * 16)) | npy "$W/bad.npy" '<f4' '(13, 4, 16)' True
 bad_file "Fortran order" "ortran"
 for shape in '()' '(832,)' '(13, 64)' '(13, 4, 4, 4)' '(13, 4, 16' '(-13, 4, 16)' '13' '(13.0, 4, 16)' '(1,1,1,1,1,1,1,1,832)'; do
@@ -424,7 +434,6 @@ some_ids() { # some_ids NAME WORD ID...: the first row; the others are right
     refuses "$word" "--ids: $name" forward "${in[@]}" --block 8 --out "$W/out" --ids "$W/bad.npy"
 }
 some_ids "a future block" bad.npy 0 1 5
-some_ids "not ascending" bad.npy 1 0 4
 some_ids "a block twice" bad.npy 1 1 4
 some_ids "none" bad.npy -1 -1 -1
 some_ids "an id behind -1" bad.npy 1 -1 4
@@ -552,14 +561,14 @@ bad_step --page-table "a page far off" "found -2147483648" '(2, 7)' 4 0 5 1 2 -2
 bad_step --page-table "a row too few" "bad.npy" '(1, 7)' 4 0 5 1 2 3 -1
 bad_step --page-table "rows shorter than a request" "lens.npy" '(2, 5)' 4 0 5 1 2 4 0 5 1 -1
 bad_step --page-table "no room for the new tokens" "bad.npy" '(2, 1)' 4 4
-bad_step --page-table "a table of floats" "<i4" '(2, 7)'
+bad_step --page-table "a table of floats" "found dtype '<f4'" '(2, 7)'
 bad_step --page-table "a table of one dimension" "bad.npy" '(7,)' 4 0 5 1 2 3 -1
 bad_step --lens "shorter than its new tokens" "bad.npy: expected in [1] a length from 13, the new tokens, to 56, found 12" '(2,)' 45 12
 bad_step --lens "longer than its row of the table" "found 57" '(2,)' 57 30
 bad_step --lens "a negative length" "found -1" '(2,)' 45 -1
 bad_step --lens "lengths that reach a missing page" "table.npy: expected in [0,6] a page" '(2,)' 49 30
 bad_step --lens "a length too many" "bad.npy" '(3,)' 45 30 30
-bad_step --lens "lengths of floats" "<i4" '(2,)'
+bad_step --lens "lengths of floats" "found dtype '<f4'" '(2,)'
 bad_step --q "queries without requests" "bad.npy" '(13, 4, 16)'
 bad_step --q "heads that do not divide" "bad.npy: expected a multiple of the 2 heads" '(2, 13, 3, 16)'
 bad_step --q "another width" "bad.npy" '(2, 13, 4, 8)'
@@ -599,10 +608,131 @@ for shape in '(2, 4, 3)' '(3, 3, 2)' '(1, 6, 3)'; do
 done
 npy "$W/a.npy" '<i4' '(2, 3, 0)' </dev/null
 refuses "a.npy" "verify: no ids" "${theirs[@]}"
-npy "$W/a.npy" '<i8' '(2, 3, 1)' < <(zeros 12)
-refuses "a.npy" "verify: int64 ids" "${theirs[@]}"
+npy "$W/a.npy" '<i8' '(2, 3, 1)' < <(le32 0 0 0 0 0 0 0 0 0 0 0 1)
+refuses "the int64 at [1, 2, 0] is beyond the range of int32" "verify: an id of 2^32" "${theirs[@]}"
+npy "$W/a.npy" '<u4' '(2, 3, 1)' < <(zeros 6)
+refuses "found dtype '<u4'" "verify: unsigned ids" "${theirs[@]}"
 for tolerance in -1 x nan 2; do
     refuses "--tolerance:" "verify: --tolerance $tolerance" "${theirs[@]}" --tolerance "$tolerance"
 done
+
+# ---- What a verdict says -----------------------------------------------------------------------------
+
+inputs prefix
+# NaN is a wrong output, not a wrong file.
+o_with() { # o_with BITS: the right output but for element [5,2,7]
+    {
+        head -c $((128 + 4 * (5 * 64 + 2 * 16 + 7))) "$V/prefix/o.npy"
+        le32 $((0x$1))
+        tail -c +$((129 + 4 * (5 * 64 + 2 * 16 + 8))) "$V/prefix/o.npy"
+    } >"$W/o.npy"
+}
+whole=(verify --ids "$V/prefix/ids.npy" "${in[@]}" --block 8)
+for bits in 7fc00000:nan 7f800000:inf ff800000:-inf; do
+    o_with "${bits%:*}"
+    runs 1 "verify: an output with ${bits#*:}" "${whole[@]}" --o "$W/o.npy"
+    says "^output +FAILED at every precision; o\\[5,2,7\\]: expected [-0-9.e]+, found ${bits#*:}, "
+    says '^ids +ok'
+done
+runs 0 "verify: a class that is met" "${whole[@]}" --o "$V/prefix/o.npy" --precision float32
+says '^output +ok, precision float32 \(float32 arithmetic\)'
+runs 0 "verify: a wider class" "${whole[@]}" --o "$V/prefix/o.npy" --precision bf16-output
+says '^  it meets precision float32 '
+o_with 40800000
+runs 1 "verify: one wrong element" "${whole[@]}" --o "$W/o.npy" --precision bf16-logits
+says '^output +FAILED, not of precision bf16-logits, [0-9.]+ times its budget; o\[5,2,7\]: expected [-0-9.e]+, found 4, '
+refuses "--precision: expected one of float32, " "verify: an unknown class" "${whole[@]}" --o "$W/o.npy" --precision bf16
+refuses "--precision:" "verify: a class and a tolerance" "${whole[@]}" --o "$W/o.npy" --precision float32 --tolerance 0.1
+
+# Scores of blocks 0 1 2 3: 1 + e, 1, 2 and the local one. With e = 2^-23 the first two differ by no more than
+# rounding may swap, 2 * 2^-24 * 1, with e = 2^-22 by more.
+near() { # near BITS GROUPS TOKENS: ones for every query
+    le32 $((0x$1)) $((0x3f800000)) $((0x40000000)) $((0x3f000000)) | npy "$W/near.npy" '<f4' '(4, 1)'
+    for _ in $(seq "$2"); do le32 $((0x3f800000)); done | npy "$W/one.npy" '<f4' "(1, $2, 1)"
+    near=(verify --ki "$W/near.npy" --qi "$W/one.npy" --block 1 --ids "$W/a.npy")
+}
+near 3f800001 1
+ids "$W/a.npy" '(1, 1, 3)' 1 2 3
+runs 0 "verify: a near-tie" "${near[@]}"
+says '0 swapped for an equal score, 1 for one within float32 rounding'
+ids "$W/a.npy" '(1, 1, 4)' 2 1 0 3
+runs 0 "verify: falling but for a near-tie" "${near[@]}"
+says '^order +falling score; local block last$'
+near 3f800001 2
+ids "$W/a.npy" '(2, 1, 3)' 1 2 3 1 2 3
+runs 1 "verify: more near-ties than one in a thousand" "${near[@]}"
+near 3f800002 1
+ids "$W/a.npy" '(1, 1, 3)' 1 2 3
+runs 1 "verify: twice as far apart is no tie" "${near[@]}"
+ids "$W/a.npy" '(1, 1, 4)' 2 1 0 3
+runs 0 "verify: neither order" "${near[@]}"
+says '^order +neither ascending nor by score; local block last$'
+
+# ---- Tensors of other types -------------------------------------------------------------------------
+
+ids64() { # ids64 FILE SHAPE ID...: as torch.topk gives them
+    local file=$1 shape=$2 i
+    shift 2
+    for i; do le32 "$i" $((i >> 31)); done | npy "$file" '<i8' "$shape"
+}
+st() { # st FILE JSON: a safetensors file of this header and what stands on stdin
+    {
+        le32 ${#2} 0
+        printf '%s' "$2"
+        cat
+    } >"$1"
+}
+# 3 1 4 1 5 9 again, as float16, bfloat16 and float64.
+le32 $((0x3c004200)) $((0x3c004400)) $((0x48804500)) | npy "$W/half.npy" '<f2' '(6, 1)'
+le32 $((0x3f804040)) $((0x3f804080)) $((0x411040a0)) | npy "$W/brain.npy" '<V2' '(6, 1)'
+le32 0 $((0x40080000)) 0 $((0x3ff00000)) 0 $((0x40100000)) 0 $((0x3ff00000)) 0 $((0x40140000)) 0 $((0x40220000)) |
+    npy "$W/double.npy" '<f8' '(6, 1)'
+ids "$W/a.npy" '(2, 3, 3)' "${right_0[@]}" "${right_1[@]}"
+theirs=(verify --qi "$W/qi.npy" --block 1 --ids "$W/a.npy" --ki)
+converts 0 "verify" 'half.npy: float16 read as float32$' "${theirs[@]}" "$W/half.npy"
+converts 0 "verify" 'brain.npy: <V2, as which ml_dtypes saves bfloat16, read as float32$' "${theirs[@]}" "$W/brain.npy"
+converts 0 "verify" 'double.npy: float64 read as float32$' "${theirs[@]}" "$W/double.npy"
+ids64 "$W/a.npy" '(2, 3, 4)' 0 1 2 3 4 3 2 0 5 0 4 2 0 1 2 3 4 0 3 1 5 1 0 3
+converts 0 "verify: in any order" 'a.npy: int64 read as int32$' "${theirs[@]}" "$W/ki.npy"
+ids64 "$W/a.npy" '(2, 3, 8)' 0 1 2 3 -1 -1 -1 -1 0 1 2 3 4 -1 -1 -1 0 1 2 3 4 5 -1 -1 \
+    3 2 1 0 -1 -1 -1 -1 4 3 2 1 0 -1 -1 -1 5 4 3 2 1 0 -1 -1
+converts 0 "verify: -1 after the valid ids" 'int64 read as int32$' "${theirs[@]}" "$W/ki.npy"
+
+# forward and recall take ids in any order too. The tiny tensors serve for both branches.
+{ payload "$W/ki.npy"; payload "$W/ki.npy"; } | npy "$W/kv.npy" '<f4' '(6, 2, 1)'
+tiny=(--q "$W/qi.npy" --k "$W/kv.npy" --block 1)
+ids "$W/a.npy" '(2, 3, 3)' "${right_0[@]}" "${right_1[@]}"
+runs 0 "forward: ascending ids" forward "${tiny[@]}" --v "$W/kv.npy" --qi "$W/qi.npy" --ki "$W/ki.npy" --ids "$W/a.npy" --out "$W/sorted"
+runs 0 "recall: ascending ids" recall "${tiny[@]}" --ids "$W/a.npy"
+cp "$W.out" "$W/recall"
+ids64 "$W/a.npy" '(2, 3, 3)' 3 2 0 4 2 0 5 4 2 3 1 0 4 1 3 5 1 3
+converts 0 "forward: ids by score" 'a.npy: int64 read as int32, rows sorted$' forward "${tiny[@]}" --v "$W/kv.npy" --qi "$W/qi.npy" \
+    --ki "$W/ki.npy" --ids "$W/a.npy" --out "$W/unsorted"
+for x in ids o lse index_lse; do
+    cmp -s "$W/sorted/$x.npy" "$W/unsorted/$x.npy"
+    check $? "... and writes the same $x.npy"
+done
+converts 0 "recall: ids by score" 'rows sorted$' recall "${tiny[@]}" --ids "$W/a.npy"
+cmp -s "$W.out" "$W/recall"
+check $? "... and prints the same"
+
+# One file of tensors of several types, a shard of a model say; the last is of a type that nobody reads.
+if has_models; then
+    { payload "$W/half.npy"; payload "$W/brain.npy"; payload "$W/qi.npy"; payload "$W/a.npy"; printf 'xyz'; } |
+        st "$W/all.safetensors" '{"ki":{"dtype":"F16","shape":[6,1],"data_offsets":[0,12]},"layer:0.ki":{"dtype":"BF16","shape":[6,1],"data_offsets":[12,24]},"qi":{"dtype":"F32","shape":[3,2,1],"data_offsets":[24,48]},"ids":{"dtype":"I64","shape":[2,3,3],"data_offsets":[48,192]},"x":{"dtype":"F8_E4M3","shape":[3],"data_offsets":[192,195]}}'
+    all=$W/all.safetensors
+    converts 0 "verify: a tensor of a file" "all.safetensors: tensor 'layer:0.ki': bfloat16 read as float32\$" verify --qi "$all:qi" \
+        --ki "$all:layer:0.ki" --block 1 --ids "$W/sorted/ids.npy"
+    converts 0 "verify: another" "all.safetensors: tensor 'ids': int64 read as int32\$" verify --qi "$all:qi" --ki "$W/ki.npy" --block 1 \
+        --ids "$all:ids"
+    refuses "all.safetensors: tensor 'x': expected float32, or float64, float16 or bfloat16 to convert, found dtype 'F8_E4M3'" \
+        "a tensor of another type" verify --qi "$all:qi" --ki "$all:x" --block 1 --ids "$all:ids"
+    refuses "found 'k'; it has ki, layer:0.ki, qi, ids, x" "a tensor that is not there" verify --qi "$all:qi" --ki "$all:k" --block 1 \
+        --ids "$all:ids"
+    refuses "as in FILE:NAME" "a file of tensors without a name" verify --qi "$all" --ki "$all:ki" --block 1 --ids "$all:ids"
+    refuses "tensor 'qi': expected 2 dimensions, found 3" "a refusal is one line" verify --qi "$all:qi" --ki "$all:qi" --block 1 --ids "$all:ids"
+else
+    skip "tensors of safetensors files" "no jansson here"
+fi
 
 finish

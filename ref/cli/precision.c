@@ -190,6 +190,7 @@ static void conclude(const judgement *j, const precision_request *request)
         verdict_close(&r->verdict[a], j->base);
     const int best = j->n_classes > 1 ? tightest(&j->t->array[CLI_O], r) : 0;
     r->name = classes[best].name;
+    r->used = r->verdict[best].used;
     r->pass = r->verdict[request->name ? class_of(request->name) : best].pass;
 }
 

@@ -25,6 +25,7 @@ typedef struct precision_request {
 typedef struct precision_result {
     bool pass;
     const char *name; /**< the tightest class that is met; of none, the nearest */
+    double used;      /**< share of its budget */
     verdict
         verdict[PRECISION_N_CLASSES]; /**< of each class, in the order of their names; or of the tolerance */
     double eager2;                    /**< squared distance to Hugging Face's eager attention in bf16 */
