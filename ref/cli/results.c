@@ -248,9 +248,14 @@ static json_t *file_json(const results *all)
 int results_write(const char *command, const char *path, const results *all)
 {
     io_error err;
+    io_json_begin();
     json_t *o = file_json(all);
     char *text = json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     json_decref(o);
+    if (!io_json_whole()) {
+        free(text);
+        return cli_fail(command, "--json %s: expected memory to write it, found too little", path);
+    }
     if (!text)
         return cli_fail(command, "--json: no memory, or a word of the command line that is not UTF-8");
     const io_chunk chunk[] = {{text, strlen(text)}, {"\n", 1}};
