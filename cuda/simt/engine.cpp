@@ -63,16 +63,25 @@ struct Worker {
     void run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t last, unsigned resident);
     void abandon();
 };
-static thread_local Worker worker;
+/// This core's. Made in place and never unmade: to register a destructor takes memory, and without it glibc
+/// aborts.
+static Worker &worker()
+{
+    alignas(Worker) static thread_local unsigned char room[sizeof(Worker)];
+    static thread_local Worker *made;
+    if (!made)
+        made = new (room) Worker;
+    return *made;
+}
 
 Thread &self()
 {
-    return *worker.current;
+    return *worker().current;
 }
 
 static void leave() // to the scheduler, until it resumes this thread
 {
-    Worker &w = worker;
+    Worker &w = worker();
     switch_context(w.current->fiber->context, w.home, false);
 }
 
@@ -88,18 +97,18 @@ static void record_no_memory() // takes none: so short a string lies in its obje
 
 static void fiber_main()
 {
-    arrived(&worker.home);
+    arrived(&worker().home);
     for (;;) {
-        Thread &t = *worker.current;
+        Thread &t = *worker().current;
         tsan::acquire(&t.block->begins);
         try {
             t.block->launch->body();
             check_guards(*t.block, t.at);
         } catch (const Failed &) {
-            worker.failed = true;
+            worker().failed = true;
         } catch (const std::bad_alloc &) {
             record_no_memory();
-            worker.failed = true;
+            worker().failed = true;
         }
         t.done = true;
         t.block->live--;
@@ -182,7 +191,7 @@ void fail(Site at, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(line, sizeof line, fmt, args);
     va_end(args);
-    Worker &w = worker;
+    Worker &w = worker();
     std::string where;
     if (w.current) {
         const Block &b = *w.current->block;
@@ -485,6 +494,8 @@ void Worker::abandon()
 {
     for (auto &b : blocks)
         for (Thread &t : b->threads) {
+            if (!t.fiber)
+                continue; // there was no memory for it
             t.fiber->restart();
             idle.push_back(t.fiber);
         }
@@ -537,11 +548,11 @@ static void run_grid(const Launch &l)
         const Chosen chosen = choose(l);
         remember_globals();
         if (options.resident > 1 || l.dependent) {
-            worker.run(l, chosen, 0, chosen.size(), (unsigned)options.resident);
+            worker().run(l, chosen, 0, chosen.size(), (unsigned)options.resident);
         } else {
 #pragma omp parallel for schedule(dynamic)
             for (int64_t i = 0; i < (int64_t)chosen.size(); i++)
-                worker.run(l, chosen, (uint64_t)i, (uint64_t)i + 1, 1);
+                worker().run(l, chosen, (uint64_t)i, (uint64_t)i + 1, 1);
         }
         if (l.dependent && last_report.empty() && missing_grid_wait())
             record(text(l.at) +

@@ -74,7 +74,7 @@ struct Thread {
     Block *block;
     unsigned index; ///< in the block
     unsigned id;    ///< in the cluster, where each block takes up whole warps
-    Fiber *fiber;
+    Fiber *fiber = nullptr;
     bool done, spinning;
     Condition *waiting; ///< NULL: may run
     Site at;            ///< of the last instruction that the engine saw

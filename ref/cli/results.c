@@ -249,12 +249,13 @@ static json_t *file_json(const results *all)
 int results_write(const char *command, const char *path, const results *all)
 {
     io_error err;
+    io_json_begin();
     json_t *o = file_json(all);
     char *text = json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     json_decref(o);
-    if (!text || results_trouble(text, strlen(text))) {
+    if (!text || !io_json_whole()) {
         free(text);
-        return cli_fail(command, "--json: expected memory for the results, found too little");
+        return cli_fail(command, "--json %s: expected memory to write it, found too little", path);
     }
     const io_chunk chunk[] = {{text, strlen(text)}, {"\n", 1}};
     const bool ok = io_write_file(path, chunk, 2, err);

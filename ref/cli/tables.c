@@ -22,7 +22,7 @@ int cmd_results(int argc, char **argv)
 static const char *const stages[] = {"dense",    "index",          "topk",   "reverse",
                                      "sparse",   "prefill",        "decode", "dense_decode",
                                      "backward", "dense_backward", "kl"};
-#define MAX_FILE ((size_t)1 << 26)
+#define MAX_FILE ((size_t)1 << 24)
 #define N_STAGES (sizeof stages / sizeof *stages)
 
 static int stage_number(const json_t *r)
@@ -45,6 +45,8 @@ static int read_file(const char *command, const char *path, json_t **file)
     if (!trouble)
         *file = json_loadb((char *)data, n, 0, NULL);
     free(data);
+    if (!trouble && !*file)
+        return cli_fail(command, "%s: expected memory to read it, found too little", path);
     return trouble ? cli_fail(command, "%s: expected a file of results, found %s", path, trouble) : 0;
 }
 

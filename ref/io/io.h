@@ -193,6 +193,12 @@ void st_free(st_file *f);
 const st_tensor *st_find(const st_file *f, const char *name);
 const char *st_get_meta(const st_file *f, const char *key);
 
+/* ---- JSON (json.c), for those who have jansson ---------------------------------------------------- */
+
+/** Between the two, what is built with jansson is whole if no memory was lacking. */
+void io_json_begin(void);
+bool io_json_whole(void);
+
 /* ---- Pictures (image.c, png.c, font.c, colormap.c) ------------------------------------------------ */
 
 typedef struct io_rgb {

@@ -168,9 +168,12 @@ static bool read_header(FILE *f, const char *path, size_t left, content *c, io_e
     if (ok && count_values(text, length) > MAX_VALUES)
         ok = io_fail(err, path, "safetensors header: expected at most %d values, found %zu", MAX_VALUES,
                      count_values(text, length));
+    io_json_begin();
     if (ok && !(c->header = json_loadb(text, length, JSON_REJECT_DUPLICATES, &why)))
         ok = io_fail(err, path, "safetensors header: expected JSON, found an error at byte %d: %s",
                      why.position, why.text);
+    if (!io_json_whole())
+        ok = io_fail(err, path, "no memory for its header");
     free(text);
     c->bytes = left - length;
     return ok &&
@@ -466,20 +469,20 @@ static bool write_chunks(const char *path, const json_t *header, const st_file *
 {
     size_t bytes;
     char *text = print_header(header, &bytes);
-    if (!text)
-        return io_fail(err, path, "cannot write: no memory");
     unsigned char le[LENGTH_BYTES];
     for (int i = 0; i < LENGTH_BYTES; i++)
         le[i] = (unsigned char)(bytes >> 8 * i);
     chunks[0] = (io_chunk){le, sizeof le};
     chunks[1] = (io_chunk){text, bytes};
-    bool ok = io_write_file(path, chunks, f->n_tensors + 2, err);
+    bool ok = text || io_fail(err, path, "cannot write: no memory");
+    ok = ok && io_json_whole() && io_write_file(path, chunks, f->n_tensors + 2, err);
     free(text);
     return ok;
 }
 
 bool st_write(const char *path, const st_file *f, io_error err)
 {
+    io_json_begin();
     json_t *header = json_object();
     io_chunk *chunks = calloc((size_t)f->n_tensors + 2, sizeof *chunks);
     bool ok = (header && chunks) || io_fail(err, path, "cannot write: no memory");
@@ -491,6 +494,8 @@ bool st_write(const char *path, const st_file *f, io_error err)
         chunks[i + 2] = (io_chunk){f->tensor[i].data, at - begin};
     }
     ok = ok && write_chunks(path, header, f, chunks, err);
+    if (!io_json_whole()) /* whatever was blamed for it */
+        ok = io_fail(err, path, "cannot write: no memory");
     json_decref(header);
     free(chunks);
     return ok;
