@@ -22,13 +22,14 @@ typedef struct port {
     size_t at;    /* offset on the device */
 } port;
 
-#define MAX_PORTS 14
+#define MAX_PORTS 18
 #define ALIGN 128
 #define FENCE 256
 
 typedef struct call {
     const msa_shape *s;
     const msa_pages *pages; /* NULL: keys are contiguous */
+    int32_t status;         /* what the device says of lengths and pages */
     msa_arrays arrays;
     port port[MAX_PORTS];
     int n;
@@ -96,6 +97,9 @@ static msa_status run_on(const msa_device *device, const msa_plan *plan, call *c
     }
     if (status == MSA_OK)
         status = msa_plan_run(plan, &c->arrays, work, NULL);
+    if (status == MSA_OK && c->arrays.status)
+        status = device->download(&c->status, c->arrays.status, sizeof c->status);
+    status = status == MSA_OK ? (msa_status)c->status : status;
     for (int i = 0; i < c->n && status == MSA_OK; i++)
         if (c->port[i].out && c->port[i].target)
             status = device->download(c->port[i].out, base + c->port[i].at, bytes_of(&c->port[i]));
@@ -130,10 +134,15 @@ static call begin(const msa_shape *s)
     return (call){.s = s};
 }
 
+static int64_t page_tokens(const call *c)
+{
+    return c->pages->page ? c->pages->page : c->s->block;
+}
+
 /* Rows of K, V and index keys. */
 static int64_t n_keys(const call *c)
 {
-    return c->pages ? c->pages->n_pages * c->s->block : c->s->n_kv;
+    return c->pages ? c->pages->n_pages * page_tokens(c) : c->s->n_kv;
 }
 
 static void add_main(call *c, const float *q, const float *k, const float *v, float *o, float *lse)
@@ -252,21 +261,29 @@ static msa_status run_prefill(const msa_device *d, const char *kernel, const msa
     return run(d, kernel, &c);
 }
 
-static msa_status add_pages(call *c, const msa_pages *p)
+/* Lengths and, of a paged call, pages; the device tells whether it likes them too. */
+static msa_status add_lengths(call *c, const msa_pages *p)
 {
-    if (!p)
-        return MSA_OK;
-    const msa_status status = msa_check_pages(c->s, p);
+    const msa_shape *s = c->s;
+    const msa_status status = p ? msa_check_pages(s, p) : msa_check_shape(s);
+    const int n = msa_n_seqs(s);
     if (status != MSA_OK)
         return status;
+    add(c, "lengths of queries", WORDS, n, s->len_q, NULL, &c->arrays.len_q);
+    add(c, "lengths of keys", WORDS, n, s->len_kv, NULL, &c->arrays.len_kv);
+    add(c, "status", WORDS, 1, &c->status, NULL, &c->arrays.status);
+    if (!p)
+        return MSA_OK;
     msa_pages *on_device = &c->arrays.pages;
     c->pages = p;
     on_device->n_pages = p->n_pages;
-    add(c, "page table", WORDS, msa_n_seqs(c->s) * msa_n_blocks(c->s), p->table, NULL, &on_device->table);
-    add(c, "lengths", WORDS, msa_n_seqs(c->s), p->lens, NULL, &on_device->lens);
+    on_device->page = p->page;
+    const int64_t page = page_tokens(c), piece = page < s->block ? page : s->block;
+    add(c, "page table", WORDS, s->n_kv / page, p->table, NULL, &on_device->table);
+    add(c, "lengths", WORDS, n, p->lens, NULL, &on_device->lens);
     if (p->ki8) {
-        add(c, "8-bit ki", BYTES, n_keys(c) * c->s->d_index, p->ki8, NULL, &on_device->ki8);
-        add(c, "scale", WORDS, p->n_pages, p->scale, NULL, &on_device->scale);
+        add(c, "8-bit ki", BYTES, n_keys(c) * s->d_index, p->ki8, NULL, &on_device->ki8);
+        add(c, "scale", WORDS, n_keys(c) / piece, p->scale, NULL, &on_device->scale);
     }
     return MSA_OK;
 }
@@ -278,7 +295,7 @@ static msa_status run_decode(const msa_device *d, const char *kernel, const msa_
     if (!s || !q || !k || !v || !qi || !(ki || (p && p->ki8)) || !ids || !o)
         return MSA_ERR_NULL;
     call c = begin(s);
-    const msa_status status = add_pages(&c, p);
+    const msa_status status = add_lengths(&c, p);
     if (status != MSA_OK)
         return status;
     add_main(&c, q, k, v, o, lse);
@@ -294,7 +311,7 @@ static msa_status run_dense_decode(const msa_device *d, const char *kernel, cons
     if (!s || !q || !k || !v || !o)
         return MSA_ERR_NULL;
     call c = begin(s);
-    const msa_status status = add_pages(&c, p);
+    const msa_status status = add_lengths(&c, p);
     if (status != MSA_OK)
         return status;
     add_main(&c, q, k, v, o, lse);

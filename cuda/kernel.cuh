@@ -58,18 +58,21 @@ struct Arrays {
     double *loss, weight;
 };
 
-/// Where keys lie that are paged (msa_pages), on the device. No table: they are contiguous, and the shape
-/// says how many there are.
+/// Where keys lie that are paged (msa_pages), on the device, and how many queries and keys a request has.
+/// Blocks and pages consist of pieces, runs of tokens that lie side by side: a page, or a block of it.
 struct Pages {
-    const int32_t *table, *lens;
+    const int32_t *table, *lens, *len_q; ///< NULL: contiguous; the shape says how many there are
     int n_pages, max_pages;
+    int piece, pieces; ///< tokens of a piece, pieces of a page
     uint8_t *ki8;
-    float *scale;
+    float *scale;    ///< of each piece
+    int32_t *status; ///< where to say that something is out of range
 };
 
-/// Tokens that a step appends to the pages first; NULL: they are there already.
+/// Tokens that a step appends to the pages first, and how many it takes back before; NULL: none.
 struct NewTokens {
     const bf16 *k, *v, *ki;
+    const int32_t *rejected;
 };
 
 /// What `run` is given: one sequence, or all requests of a paged call. Then the shape is that of the largest

@@ -44,7 +44,8 @@ bool plan_takes(msa_stage stage, const msa_shape *s)
     case MSA_STAGE_DECODE:
     case MSA_STAGE_DENSE_DECODE:
         for (int r = 0; r < msa_n_seqs(s); r++)
-            if (msa_get_seq(s, r).n_q > 16)
+            if ((s->cu_q ? s->cu_q[r + 1] - s->cu_q[r] : s->n_q) >
+                16) // with lengths on the device: room for so many
                 return false;
         return main_branch && is_block(s->block) &&
                (stage == MSA_STAGE_DENSE_DECODE || (is_width(s->d_index) && select));

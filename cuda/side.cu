@@ -7,6 +7,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 #include <new>
 #include <string>
@@ -324,27 +325,53 @@ static Call part(const msa_shape *s, msa_dtype out, const msa_arrays *a, int r)
     return c;
 }
 
-/// All requests of a paged call, which are alike in shape.
+/// A step of generation reads lengths on the device: its sizes are those that there is room for.
+static bool is_step(const msa_entry *entry)
+{
+    return strncmp(entry->name, "decode/", 7) == 0 || strncmp(entry->name, "dense_decode/", 13) == 0;
+}
+static msa_shape room_for(msa_shape s)
+{
+    s.len_q = s.len_kv = nullptr;
+    return s;
+}
+
+/// Sequence r of a step.
+static Call step_part(const msa_shape *s, msa_dtype out, const msa_arrays *a, int r)
+{
+    const msa_shape room = room_for(*s);
+    Call c = part(&room, out, a, r);
+    c.pages.lens = shifted(a->len_kv, r);
+    c.pages.len_q = shifted(a->len_q, r);
+    c.pages.piece = s->block;
+    c.pages.pieces = 1;
+    c.pages.status = a->status;
+    return c;
+}
+
+/// All requests of a paged step, which are alike in shape.
 static Call paged(const msa_shape *s, msa_dtype out, const msa_arrays *a)
 {
     const msa_pages &p = a->pages;
-    Call c = part(s, out, a, 0);
+    const int page = p.page ? p.page : s->block, piece = page < s->block ? page : s->block;
+    Call c = step_part(s, out, a, 0);
     c.batch = msa_n_seqs(s);
-    c.pages = {p.table, p.lens, (int)p.n_pages, (int)msa_n_blocks(s), p.ki8, p.scale};
-    c.fresh = {(const bf16 *)a->new_k, (const bf16 *)a->new_v, (const bf16 *)a->new_ki};
+    c.pages = {p.table, p.lens,       a->len_q, (int)p.n_pages, c.s.n_kv / page,
+               piece,   page / piece, p.ki8,    p.scale,        a->status};
+    c.fresh = {(const bf16 *)a->new_k, (const bf16 *)a->new_v, (const bf16 *)a->new_ki, a->rejected};
     return c;
 }
 
 static size_t workspace(const msa_entry *entry, const msa_shape *s, msa_dtype out)
 {
     const msa_arrays none = {};
-    size_t most = 0;
+    size_t most = is_step(entry) ? entry->workspace(paged(s, out, &none)) : 0;
     for (int r = 0; r < msa_n_seqs(s); r++) {
-        const size_t bytes = entry->workspace(part(s, out, &none, r));
+        const size_t bytes =
+            entry->workspace(is_step(entry) ? step_part(s, out, &none, r) : part(s, out, &none, r));
         most = bytes > most ? bytes : most;
     }
-    const size_t together = entry->workspace(paged(s, out, &none)); // of decode; others look at one sequence
-    return together > most ? together : most;
+    return most;
 }
 
 static msa_status run_parts(const msa_entry *entry, const msa_shape *s, msa_dtype out, const msa_arrays *a,
@@ -353,9 +380,12 @@ static msa_status run_parts(const msa_entry *entry, const msa_shape *s, msa_dtyp
     start();
     if (a->loss)
         clear(a->loss, sizeof *a->loss, (cudaStream_t)stream);
-    const bool in_pages = a->pages.table != nullptr;
+    const bool step = is_step(entry), in_pages = a->pages.table != nullptr;
+    if (step &&
+        ((s->len_q && !a->len_q) || (s->len_kv && !in_pages && !a->len_kv) || (in_pages && !a->pages.lens)))
+        return MSA_ERR_NULL;
     for (int r = 0; r < (in_pages ? 1 : msa_n_seqs(s)); r++) {
-        Call c = in_pages ? paged(s, out, a) : part(s, out, a, r);
+        Call c = in_pages ? paged(s, out, a) : step ? step_part(s, out, a, r) : part(s, out, a, r);
         c.work = work;
         c.stream = (cudaStream_t)stream;
         // Without queries there is nothing to do, but for reverse, which says that they chose no block, and

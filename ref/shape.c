@@ -38,8 +38,7 @@ static bool addressable(int64_t a, int64_t b, int64_t c)
     return a <= room && b <= room / a && c <= room / a / b;
 }
 
-/* Sequence r's part of the arrays, padding included. */
-static msa_seq room_of(const msa_shape *s, int r)
+msa_seq room_of(const msa_shape *s, int r)
 {
     if (!s->cu_q)
         return (msa_seq){0, s->n_q, 0, s->n_kv};
@@ -109,6 +108,18 @@ int64_t msa_n_blocks(const msa_shape *s)
 {
     int64_t longest = longest_kv(s);
     return longest / s->block + (longest % s->block != 0);
+}
+
+void write_padding(const msa_shape *s, int64_t first, int64_t end, int32_t *ids, float *o, float *lse)
+{
+    for (int64_t i = first; i < end; i++) {
+        for (int64_t a = 0; ids && a < (int64_t)s->n_kv_heads * s->topk; a++)
+            ids[(a / s->topk * s->n_q + i) * s->topk + a % s->topk] = -1;
+        for (int64_t h = i * s->n_heads; lse && h < (i + 1) * s->n_heads; h++)
+            lse[h] = -INFINITY;
+        if (o)
+            memset(o + i * s->n_heads * s->d_head, 0, (size_t)s->n_heads * (size_t)s->d_head * sizeof *o);
+    }
 }
 
 /* Ascending visible blocks, at least one, then -1 to the end. */

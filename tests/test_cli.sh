@@ -263,6 +263,25 @@ done
 group() { payload "$1/ids.npy" | tail -c +$((1 + $2 * 156)) | head -c 156; } # 13 rows of 3
 cmp -s <(payload "$W/step/ids.npy") <(group "$W/first" 0; group "$W/second" 0; group "$W/first" 1; group "$W/second" 1)
 check $? "decode: ids.npy is that of msa forward"
+for tokens in 4 16; do # a page of 8 tokens is two blocks of 4, and half a block of 16
+    for kernel in decode/reference decode/streams; do
+        runs 0 "$kernel: blocks of $tokens tokens in pages of 8" decode "${step[@]}" --block $tokens --kernel ${kernel#*/} --out "$W/step"
+        runs 0 "forward: blocks of $tokens" forward "${in[@]}" --block $tokens --topk 3 --backend ref --out "$W/sized"
+        cmp -s <(group "$W/step" 0; group "$W/step" 2) <(group "$W/sized" 0; group "$W/sized" 1)
+        check $? "... ids.npy is that of msa forward"
+    done
+done
+le32 45 0 | npy "$W/idle.npy" '<i4' '(2,)'
+idle=("${step[@]}")
+idle[13]="$W/idle.npy" # after --lens
+nowhere() { printf '\377%.0s' $(seq $1); } # so many bytes of ids that are -1
+for backend in ref fast; do
+    runs 0 "decode on $backend: a request without tokens" decode "${idle[@]}" --backend $backend --out "$W/idle"
+    cmp -s <(payload "$W/idle/ids.npy") <(group "$W/first" 0; nowhere 156; group "$W/first" 1; nowhere 156) &&
+        cmp -s <(payload "$W/idle/o.npy" | tail -c 3328) <(zeros 832) &&
+        payload "$W/idle/lse.npy" | tail -c 208 | od -An -v -tx4 -w4 | sort -u | grep -qx ' ff800000'
+    check $? "... its ids are -1, its output 0, its log-sum-exp -inf"
+done
 runs 0 "decode: a kernel by its name alone, of the fast back end" decode "${step[@]}" --backend fast --out "$W/step"
 says '^ran decode/[a-z]+ \(fast\)$'
 cmp -s <(payload "$W/step/ids.npy") <(group "$W/first" 0; group "$W/second" 0; group "$W/first" 1; group "$W/second" 1)
@@ -563,7 +582,7 @@ bad_step --page-table "rows shorter than a request" "lens.npy" '(2, 5)' 4 0 5 1 
 bad_step --page-table "no room for the new tokens" "bad.npy" '(2, 1)' 4 4
 bad_step --page-table "a table of floats" "found dtype '<f4'" '(2, 7)'
 bad_step --page-table "a table of one dimension" "bad.npy" '(7,)' 4 0 5 1 2 3 -1
-bad_step --lens "shorter than its new tokens" "bad.npy: expected in [1] a length from 13, the new tokens, to 56, found 12" '(2,)' 45 12
+bad_step --lens "shorter than its new tokens" "bad.npy: expected in [1] 0 or a length from 13, the new tokens, to 56, found 12" '(2,)' 45 12
 bad_step --lens "longer than its row of the table" "found 57" '(2,)' 57 30
 bad_step --lens "a negative length" "found -1" '(2,)' 45 -1
 bad_step --lens "lengths that reach a missing page" "table.npy: expected in [0,6] a page" '(2,)' 49 30
@@ -585,7 +604,7 @@ refuses "'index/reference'" "decode: a kernel of another stage" decode "${step[@
 refuses "'decode/frobnicate'" "decode: an unknown kernel" decode "${step[@]}" --kernel frobnicate --out "$W/out"
 refuses "--backend" "decode: an unknown back end" decode "${step[@]}" --backend gpu --out "$W/out"
 refuses "--topk:" "decode: --topk 0" decode "${step[@]:0:14}" --topk 0 --out "$W/out"
-refuses "'--block'" "decode: pages are the blocks" decode "${step[@]}" --block 8 --out "$W/out"
+refuses "--block: expected a multiple of the 8 tokens of a page" "decode: a block of a page and a half" decode "${step[@]}" --block 12 --out "$W/out"
 refuses "--out" "decode: --out is a file" decode "${step[@]}" --out "$W/file"
 if "$MSA" kernels | grep -q '^decode/swapped.*simt'; then
     refuses "decode/swapped" "decode: sizes that the kernel does not take" decode "${step[@]}" --backend simt --out "$W/out"

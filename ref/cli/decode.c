@@ -1,5 +1,5 @@
 /* msa decode: one step of generation for a batch of requests whose KV caches lie in pages, from tensors in
- * files. Pages of a file have the heads outside, [P,Hkv,block,dh]; those of the library the tokens (msa.h).
+ * files. Pages of a file have the heads outside, [P,Hkv,page,dh]; those of the library the tokens (msa.h).
  */
 #include <limits.h>
 #include <stdio.h>
@@ -25,31 +25,46 @@ static const int32_t *ints(const step *a, cli_tensor which)
 
 /* ---- Shape and pages -------------------------------------------------------------------------------- */
 
+/* A block is made of whole pages, or a page of whole blocks. */
+static int choose_block(const char *command, step *a, int64_t page)
+{
+    if (!a->t.block)
+        a->t.block = page;
+    if (page % a->t.block != 0 && a->t.block % page != 0)
+        return cli_fail(
+            command,
+            "--block: expected a multiple of the %lld tokens of a page of %s, or a divisor, found %lld",
+            (long long)page, a->t.path[CLI_K_PAGES], (long long)a->t.block);
+    return 0;
+}
+
 /* The largest call that the page table allows: every request with all of its pages full. */
 static int build_shape(const char *command, step *a, const cli_size_table *table)
 {
     msa_shape *s = &a->t.shape;
     const char *const *path = a->t.path;
     const int64_t n = cli_size_or(table, 'R', 1), n_q = cli_size_or(table, 't', 1),
-                  pages = cli_size_or(table, 'M', 1), block = cli_size_or(table, 'b', 1);
-    if ((double)n * (double)pages * (double)block > INT32_MAX || (double)n * (double)n_q > INT32_MAX)
+                  pages = cli_size_or(table, 'M', 1), page = cli_size_or(table, 'b', 1);
+    if (choose_block(command, a, page))
+        return 2;
+    if ((double)n * (double)pages * (double)page > INT32_MAX || (double)n * (double)n_q > INT32_MAX)
         return cli_fail(command,
                         "%s: expected room for fewer than 2^31 tokens, found %lld x %lld pages of %lld",
-                        path[CLI_TABLE], (long long)n, (long long)pages, (long long)block);
+                        path[CLI_TABLE], (long long)n, (long long)pages, (long long)page);
     a->cu = cli_alloc(command, 2 * (size_t)(n + 1) * sizeof *a->cu);
     if (!a->cu)
         return 2;
     for (int64_t r = 0; r <= n; r++) {
         a->cu[r] = (int32_t)(r * n_q);
-        a->cu[n + 1 + r] = (int32_t)(r * pages * block);
+        a->cu[n + 1 + r] = (int32_t)(r * pages * page);
     }
     *s = (msa_shape){.n_q = n * n_q,
-                     .n_kv = n * pages * block,
+                     .n_kv = n * pages * page,
                      .n_heads = (int)cli_size_or(table, 'H', 1),
                      .n_kv_heads = (int)cli_size_or(table, 'G', 1),
                      .d_head = (int)cli_size_or(table, 'd', 1),
                      .d_index = (int)cli_size_or(table, 'i', 1),
-                     .block = (int)block,
+                     .block = (int)a->t.block,
                      .topk = (int)(a->t.topk ? a->t.topk : 16),
                      .n_seqs = (int)n,
                      .cu_q = a->cu,
@@ -64,7 +79,7 @@ static int build_shape(const char *command, step *a, const cli_size_table *table
     case MSA_ERR_CAUSAL:
         return cli_fail(command,
                         "%s: expected room for the %lld new tokens of a request, found %lld pages of %lld",
-                        path[CLI_TABLE], (long long)n_q, (long long)pages, (long long)block);
+                        path[CLI_TABLE], (long long)n_q, (long long)pages, (long long)page);
     default:
         return cli_fail(command, "%s: expected sizes that memory can hold, found %lld queries, k %d",
                         path[CLI_STEP_Q], (long long)s->n_q, s->topk);
@@ -75,14 +90,15 @@ static int build_shape(const char *command, step *a, const cli_size_table *table
 static int check_pages(const char *command, const step *a)
 {
     const msa_shape *s = &a->t.shape;
-    const int64_t width = msa_n_blocks(s), n_q = msa_get_seq(s, 0).n_q;
+    const msa_seq room = msa_get_seq(s, 0);
+    const int64_t page = a->pages.page, width = room.n_kv / page, n_q = room.n_q;
     for (int r = 0; r < msa_n_seqs(s); r++) {
         const int32_t length = a->pages.lens[r], *row = a->pages.table + r * width;
-        if (length < n_q || length > width * s->block)
+        if (length != 0 && (length < n_q || length > room.n_kv))
             return cli_fail(command,
-                            "%s: expected in [%d] a length from %lld, the new tokens, to %lld, found %d",
-                            a->t.path[CLI_LENS], r, (long long)n_q, (long long)(width * s->block), length);
-        for (int64_t b = 0; b * s->block < length; b++)
+                            "%s: expected in [%d] 0 or a length from %lld, the new tokens, to %lld, found %d",
+                            a->t.path[CLI_LENS], r, (long long)n_q, (long long)room.n_kv, length);
+        for (int64_t b = 0; b * page < length; b++)
             if (row[b] < 0 || row[b] >= a->pages.n_pages)
                 return cli_fail(command, "%s: expected in [%d,%lld] a page from 0 to %lld, found %d",
                                 a->t.path[CLI_TABLE], r, (long long)b, (long long)(a->pages.n_pages - 1),
@@ -91,65 +107,63 @@ static int check_pages(const char *command, const step *a)
     return 0;
 }
 
-/* [P,Hkv,block,dh] to [P,block,Hkv,dh]. */
+/* [P,Hkv,page,dh] to [P,page,Hkv,dh]. */
 static int turn_pages(const char *command, const step *a, npy_array *x)
 {
     const msa_shape *s = &a->t.shape;
-    const int64_t heads = s->n_kv_heads, block = s->block, d = s->d_head;
+    const int64_t heads = s->n_kv_heads, page = a->pages.page, d = s->d_head;
     float *const to = cli_alloc(command, x->count * sizeof *to), *const from = x->data;
     if (!to)
         return 2;
     for (int64_t p = 0; p < a->pages.n_pages; p++)
         for (int64_t r = 0; r < heads; r++)
-            for (int64_t j = 0; j < block; j++)
-                memcpy(to + ((p * block + j) * heads + r) * d, from + ((p * heads + r) * block + j) * d,
+            for (int64_t j = 0; j < page; j++)
+                memcpy(to + ((p * page + j) * heads + r) * d, from + ((p * heads + r) * page + j) * d,
                        (size_t)d * sizeof *to);
     free(from);
     x->data = to;
     return 0;
 }
 
+/* The row of the pages that holds key j of request r. */
+static int64_t row_of(const step *a, int r, int64_t j)
+{
+    const int64_t page = a->pages.page, width = msa_get_seq(&a->t.shape, 0).n_kv / page;
+    return a->pages.table[r * width + j / page] * page + j % page;
+}
+
 /* ---- 8-bit index keys ------------------------------------------------------------------------------- */
 
-/* The index keys of each page, rounded to bf16 and then to E4M3, as far as some request has filled it. */
+/* The index keys, rounded to bf16, and the codes of every piece that a request has completed. */
 static int encode_keys(const char *command, step *a)
 {
     const msa_shape *s = &a->t.shape;
-    const int64_t width = msa_n_blocks(s), page_keys = (int64_t)s->block * s->d_index;
+    const int64_t piece = a->pages.page < s->block ? a->pages.page : s->block, d = s->d_index;
+    const size_t n = a->t.array[CLI_KI_PAGES].count;
     float *const keys = a->t.array[CLI_KI_PAGES].data;
-    a->pages.ki8 = cli_alloc(command, a->t.array[CLI_KI_PAGES].count);
-    a->pages.scale = cli_alloc(command, (size_t)a->pages.n_pages * sizeof(float));
-    int64_t *filled = cli_alloc(command, (size_t)a->pages.n_pages * sizeof *filled);
-    if (!a->pages.ki8 || !a->pages.scale || !filled) {
-        free(filled);
+    a->pages.ki8 = cli_alloc(command, n);
+    a->pages.scale = cli_alloc(command, n / (size_t)(piece * d) * sizeof(float));
+    if (!a->pages.ki8 || !a->pages.scale)
         return 2;
-    }
-    memset(filled, 0, (size_t)a->pages.n_pages * sizeof *filled);
-    for (int r = 0; r < msa_n_seqs(s); r++)
-        for (int64_t b = 0; b * s->block < a->pages.lens[r]; b++) {
-            int64_t *rows = &filled[a->pages.table[r * width + b]];
-            const int64_t here = a->pages.lens[r] - b * s->block;
-            *rows = here > *rows ? here : *rows;
-        }
-    for (size_t i = 0; i < a->t.array[CLI_KI_PAGES].count; i++)
+    memset(a->pages.ki8, 0, n);
+    memset(a->pages.scale, 0, n / (size_t)(piece * d) * sizeof(float));
+    for (size_t i = 0; i < n; i++)
         keys[i] = msa_bf16(keys[i]);
-    for (int64_t p = 0; p < a->pages.n_pages; p++)
-        msa_e4m3_block(keys + p * page_keys, (filled[p] < s->block ? filled[p] : s->block) * s->d_index,
-                       a->pages.ki8 + p * page_keys, &a->pages.scale[p]);
-    free(filled);
+    for (int r = 0; r < msa_n_seqs(s); r++)
+        for (int64_t j = 0; j + piece <= a->pages.lens[r]; j += piece) {
+            const int64_t row = row_of(a, r, j);
+            msa_e4m3_block(keys + row * d, piece * d, a->pages.ki8 + row * d, &a->pages.scale[row / piece]);
+        }
     return 0;
 }
 
 /* The first n tokens of request r out of their pages of `width` floats a token. */
 static float *gather(const char *command, const step *a, int r, int64_t n, cli_tensor which, int64_t width)
 {
-    const msa_shape *s = &a->t.shape;
     const float *from = a->t.array[which].data;
     float *to = cli_alloc(command, (size_t)(n * width) * sizeof *to);
-    for (int64_t j = 0; to && j < n; j++) {
-        const int64_t page = a->pages.table[r * msa_n_blocks(s) + j / s->block];
-        memcpy(to + j * width, from + (page * s->block + j % s->block) * width, (size_t)width * sizeof *to);
-    }
+    for (int64_t j = 0; to && j < n; j++)
+        memcpy(to + j * width, from + row_of(a, r, j) * width, (size_t)width * sizeof *to);
     return to;
 }
 
@@ -182,7 +196,7 @@ static int compare_keys(const char *command, step *a)
 {
     int bad = 0;
     for (int r = 0; r < msa_n_seqs(&a->t.shape) && !bad; r++)
-        bad = compare_request(command, a, r);
+        bad = a->pages.lens[r] > 0 ? compare_request(command, a, r) : 0;
     return bad;
 }
 
@@ -213,8 +227,10 @@ static int read_step(const char *command, step *a)
         bad = build_shape(command, a, &table);
     if (bad)
         return bad;
-    a->pages = (msa_pages){
-        .n_pages = cli_size_or(&table, 'P', 1), .table = ints(a, CLI_TABLE), .lens = ints(a, CLI_LENS)};
+    a->pages = (msa_pages){.n_pages = cli_size_or(&table, 'P', 1),
+                           .table = ints(a, CLI_TABLE),
+                           .lens = ints(a, CLI_LENS),
+                           .page = (int)cli_size_or(&table, 'b', 1)};
     bad = check_pages(command, a);
     if (!bad)
         bad = turn_pages(command, a, &a->t.array[CLI_K_PAGES]);
@@ -276,14 +292,15 @@ int cmd_decode(int argc, char **argv)
     const char **path = a.t.path;
     const cli_option options[] = {
         {"--q", CLI_NEEDED, &path[CLI_STEP_Q], 0, 0, "F queries of the new tokens [R,Tq,Hq,dh]"},
-        {"--k-pages", CLI_NEEDED, &path[CLI_K_PAGES], 0, 0, "F keys [P,Hkv,block,dh]"},
-        {"--v-pages", CLI_NEEDED, &path[CLI_V_PAGES], 0, 0, "F values [P,Hkv,block,dh]"},
+        {"--k-pages", CLI_NEEDED, &path[CLI_K_PAGES], 0, 0, "F keys [P,Hkv,page,dh]"},
+        {"--v-pages", CLI_NEEDED, &path[CLI_V_PAGES], 0, 0, "F values [P,Hkv,page,dh]"},
         {"--qi", CLI_NEEDED, &path[CLI_STEP_QI], 0, 0, "F index queries [R,Tq,Hkv,di]"},
-        {"--ki-pages", CLI_NEEDED, &path[CLI_KI_PAGES], 0, 0, "F index keys [P,block,di]"},
+        {"--ki-pages", CLI_NEEDED, &path[CLI_KI_PAGES], 0, 0, "F index keys [P,page,di]"},
         {"--page-table", CLI_NEEDED, &path[CLI_TABLE], 0, 0,
          "F int32 [R,max_pages]: a request's pages, then -1"},
         {"--lens", CLI_NEEDED, &path[CLI_LENS], 0, 0,
-         "F int32 [R]: tokens of a request, the Tq new ones included"},
+         "F int32 [R]: tokens of a request, the Tq new ones included; 0: there is none"},
+        {"--block", CLI_INT, &a.t.block, 1, CLI_MAX_BLOCK, "N tokens in a key block (default: a page)"},
         {"--topk", CLI_INT, &a.t.topk, 1, CLI_MAX_TOPK, "N blocks kept (default: 16)"},
         {"--index-keys", CLI_TEXT, &keys, 0, 0, "KIND f32: as they are; fp8: rounded to 8 bits first"},
         {"--kernel", CLI_TEXT, &kernel, 0, 0, "NAME of a decode kernel; 'msa kernels' lists them"},

@@ -10,7 +10,7 @@
 #define N_LETTERS CLI_N_SIZES
 static const char letters[N_LETTERS + 1] = "TSHGdikRtPbM";
 static const char *const letter_name[N_LETTERS] = {"T", "S", "Hq", "Hkv", "dh",    "di",
-                                                   "k", "R", "Tq", "P",   "block", "max_pages"};
+                                                   "k", "R", "Tq", "P",   "page", "max_pages"};
 
 static const struct {
     npy_type type;
@@ -26,9 +26,9 @@ static const struct {
     [CLI_DOUT] = {NPY_F32, "THd", "[T,Hq,dh]"},
     [CLI_STEP_Q] = {NPY_F32, "RtHd", "[R,Tq,Hq,dh]"},
     [CLI_STEP_QI] = {NPY_F32, "RtGi", "[R,Tq,Hkv,di]"},
-    [CLI_K_PAGES] = {NPY_F32, "PGbd", "[P,Hkv,block,dh]"},
-    [CLI_V_PAGES] = {NPY_F32, "PGbd", "[P,Hkv,block,dh]"},
-    [CLI_KI_PAGES] = {NPY_F32, "Pbi", "[P,block,di]"},
+    [CLI_K_PAGES] = {NPY_F32, "PGbd", "[P,Hkv,page,dh]"},
+    [CLI_V_PAGES] = {NPY_F32, "PGbd", "[P,Hkv,page,dh]"},
+    [CLI_KI_PAGES] = {NPY_F32, "Pbi", "[P,page,di]"},
     [CLI_TABLE] = {NPY_I32, "RM", "[R,max_pages]"},
     [CLI_LENS] = {NPY_I32, "R", "[R]"},
 };

@@ -107,7 +107,7 @@ msa_status fast_lanes(const msa_shape *s, const float *q, const float *k, const 
 #pragma omp for schedule(dynamic)
             for (int64_t a = 0; a < chunks * s->n_kv_heads; a++) {
                 chunk_open(&m.c, &seq, (int)(a % s->n_kv_heads), a / s->n_kv_heads * step, step);
-                attend_chunk(s, &m, q, (cached){k, false}, (cached){v, false}, ids, o, lse);
+                attend_chunk(s, &m, q, floats(k), floats(v), ids, o, lse);
             }
         }
     }
