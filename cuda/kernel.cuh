@@ -135,6 +135,13 @@ PTX_INLINE int64_t scores_at(const Shape &s, int64_t i, int r)
     return row_at(s, i, r) * s.n_scores;
 }
 
+/// Whether a row of ids goes on with this one: it ends with the first that is no block of the sequence, so
+/// that ids which break the contract lead nowhere outside the arrays.
+PTX_INLINE bool is_block(const Shape &s, int id)
+{
+    return (unsigned)id < (unsigned)s.n_blocks;
+}
+
 /// Whether a kernel that may be passed over has to return at once.
 PTX_INLINE bool closed(const Gate &gate)
 {
@@ -154,6 +161,24 @@ PTX_INLINE float minus_infinity()
     PTX(return __int_as_float((int)0xff800000);)
     CPU(return -INFINITY;)
 }
+PTX_INLINE float not_a_number()
+{
+    PTX(return __int_as_float(0x7fffffff);)
+    CPU(return NAN;)
+}
+
+/// Where the running maximum of a softmax starts. Every finite logit is as large, and -inf, which a logit may
+/// be itself, minus this is -inf: a weight of 0, where -inf minus -inf would be NaN. A maximum drops NaN, but
+/// the weights do not, so the sum of weights tells: 0 where all logits were -inf or there were none, NaN
+/// where one was NaN or +inf.
+constexpr float lowest = -3.40282346638528859812e38f;
+/// The natural logarithm of a row's sum l of weights 2^(x - m). Where all that the row attends to weighs
+/// nothing the formula has no value, as O = 0 / 0 has none.
+PTX_INLINE float lse_of(float m, float l)
+{
+    return l == 0 ? not_a_number() : m * ln_2 + logf(l);
+}
+
 PTX_INLINE float to_float(bf16 x)
 {
     return __bfloat162float(x);

@@ -29,7 +29,7 @@ struct Softmax {
 
 PTX_INLINE Softmax softmax_begin()
 {
-    return {{minus_infinity(), minus_infinity()}, {0, 0}};
+    return {{lowest, lowest}, {0, 0}};
 }
 
 /// Takes in one tile: s comes as products and goes as P. What was summed up before has to be multiplied by
@@ -50,13 +50,12 @@ PTX_INLINE void softmax_step(Softmax &a, float (&s)[n], float (&keep)[2], float 
         top = fmaxf(top, shfl_xor(top, 1));
         top = fmaxf(top, shfl_xor(top, 2));
         const float m = fmaxf(a.m[half], top * scale);
-        const float origin = masked && m == minus_infinity() ? 0 : m; // -inf minus -inf would be NaN
         float sum = 0;
         for (int i = 2 * half; i < n; i += i % 2 ? 3 : 1) {
-            s[i] = ex2(s[i] * scale - origin);
+            s[i] = ex2(s[i] * scale - m);
             sum += s[i];
         }
-        keep[half] = ex2(a.m[half] - origin);
+        keep[half] = ex2(a.m[half] - m);
         a.l[half] = a.l[half] * keep[half] + sum;
         a.m[half] = m;
     }
@@ -79,16 +78,31 @@ template <int n> PTX_INLINE void pack_weights(uint32_t (&p)[n / 8][4], const flo
 }
 // [pack_weights]
 
-/// After the last tile: 1 / l by which to multiply O, and the natural logarithm of the row's sum of
-/// exponentials; 0 and -inf for a row that saw nothing.
+/// The quad's parts of the sum.
+PTX_INLINE float softmax_sum(const Softmax &a, int half)
+{
+    float l = a.l[half];
+    l += shfl_xor(l, 1);
+    return l + shfl_xor(l, 2);
+}
+/// After the last tile of a row: 1 / l by which to multiply O, and the natural logarithm of the row's sum of
+/// exponentials. Both O and LSE are NaN for a row that saw nothing but logits of -inf.
 PTX_INLINE void softmax_finish(const Softmax &a, float (&inverse)[2], float (&lse)[2])
 {
     for (int half = 0; half < 2; half++) {
-        float l = a.l[half];
-        l += shfl_xor(l, 1);
-        l += shfl_xor(l, 2);
-        inverse[half] = l > 0 ? 1 / l : 0;
-        lse[half] = l > 0 ? a.m[half] * ln_2 + logf(l) : minus_infinity();
+        const float l = softmax_sum(a, half);
+        inverse[half] = 1 / l;
+        lse[half] = lse_of(a.m[half], l);
+    }
+}
+/// The same where this was a part of the row, to be weighed against others by its LSE: 0 and -inf for a part
+/// that saw nothing, or nothing but -inf. NaN stays.
+PTX_INLINE void softmax_finish_part(const Softmax &a, float (&inverse)[2], float (&lse)[2])
+{
+    for (int half = 0; half < 2; half++) {
+        const float l = softmax_sum(a, half);
+        inverse[half] = l == 0 ? 0 : 1 / l;
+        lse[half] = a.m[half] * ln_2 + logf(l);
     }
 }
 

@@ -4,6 +4,8 @@
  *   m[r,i,b] = max over visible j in block b of s   the mask acts per token, BEFORE the pool
  *
  * The choice needs no exp: softmax keeps order, so the raw dot products are ranked. */
+#include <float.h>
+
 #include "internal.h"
 
 size_t index_workspace(const msa_shape *s)
@@ -34,7 +36,7 @@ static int64_t score_blocks(const msa_shape *s, const float *qi, const float *ki
 static double support_lse(const msa_shape *s, const float *qi, const float *ki, const int32_t *ids, int64_t p)
 {
     const double scale = 1 / sqrt(s->d_index);
-    double max = -INFINITY, sum = 0;
+    double max = -DBL_MAX, sum = 0; /* a logit may be -inf, and -inf minus -inf is not a number */
     int64_t spans = ids ? s->topk : 1;
     for (int64_t a = 0; a < spans && (!ids || ids[a] >= 0); a++) {
         int64_t first = ids ? (int64_t)ids[a] * s->block : 0;

@@ -159,7 +159,7 @@ template <int D> PTX_INLINE void weigh(AttendSmem<D> &m, const Shape &s, int n, 
     }
     __syncthreads();
     for (int h = t / 32; h < s.group; h += warps) {
-        float top = minus_infinity(), sum = 0;
+        float top = lowest, sum = 0;
         for (int a = lane; a < s.block; a += 32)
             top = fmaxf(top, ld_shared(&m.p[h][a]));
         top = warp_top(top);

@@ -45,9 +45,7 @@ template <int D> PTX_INLINE void publish(AttendSmem<D> &m, const Softmax &a, con
     const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
     for (int half = 0; half < 2; half++) {
         const int row = fragment_row(lane, half);
-        float l = a.l[half];
-        l += shfl_xor(l, 1);
-        l += shfl_xor(l, 2);
+        const float l = softmax_sum(a, half);
         if (lane % 4 == 0) {
             st_shared(&m.m[warp][row], a.m[half]);
             st_shared(&m.l[warp][row], l);

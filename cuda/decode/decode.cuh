@@ -211,7 +211,7 @@ PTX_INLINE void merge_row(const Parts &parts, int64_t row, int n, float (&weight
     for (int c = 0; c < D / 32; c++)
         store(o + row * D + 32 * c + lane, acc[c] / l);
     if (lse && lane == 0)
-        st_global(lse + row, m * ln_2 + logf(l));
+        st_global(lse + row, lse_of(m, l));
     // [merge_parts]
     __syncwarp();
 }

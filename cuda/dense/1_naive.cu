@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(threads)
         return;
     const int i = (int)(row / s.n_heads), h = (int)(row % s.n_heads), r = h / s.group;
     const bf16 *my_q = q + q_at(s, i, h, D);
-    float m = minus_infinity(), l = 0, acc[D];
+    float m = lowest, l = 0, acc[D];
     for (int c = 0; c < D; c++)
         acc[c] = 0;
     // [naive]
@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(threads)
     for (int c = 0; c < D; c++)
         store(o + q_at(s, i, h, D) + c, acc[c] / l);
     if (lse)
-        st_global(lse + lse_at(s, i, h), m * ln_2 + logf(l));
+        st_global(lse + lse_at(s, i, h), lse_of(m, l));
 }
 
 msa_status run(const Call &c)

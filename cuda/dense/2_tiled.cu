@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(threads)
     float m[4], l[4] = {};
     float4 acc[4][D / 64]; // columns 4 x + 64 c .. + 3
     for (int i = 0; i < 4; i++) {
-        m[i] = minus_infinity();
+        m[i] = lowest;
         for (int c = 0; c < D / 64; c++)
             acc[i][c] = make_float4(0, 0, 0, 0);
     }
@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(threads)
                 p[i][n] = visible ? p[i][n] * scale : minus_infinity();
                 top = fmaxf(top, p[i][n]);
             }
-            const float next = fmaxf(m[i], row_max(top)), keep = ex2(m[i] - next); // key 0 is visible to all
+            const float next = fmaxf(m[i], row_max(top)), keep = ex2(m[i] - next);
             m[i] = next;
             l[i] *= keep;
             for (int n = 0; n < 4; n++) {
@@ -156,7 +156,7 @@ __global__ void __launch_bounds__(threads)
             store_4(to + 64 * c, make_float4(acc[i][c].x * inverse, acc[i][c].y * inverse,
                                              acc[i][c].z * inverse, acc[i][c].w * inverse));
         if (lse && x == 0)
-            st_global(lse + lse_at(s, first + row + i, h), m[i] * ln_2 + logf(sum));
+            st_global(lse + lse_at(s, first + row + i, h), lse_of(m[i], sum));
     }
 }
 

@@ -12,12 +12,13 @@
  * - A tile of keys serves 256 rows, which halves what L2 has to deliver.
  *
  * The running top-k. A block whose maximum does not beat the row's k-1st best so far, one comparison, is
- * forgotten. Blocks come in ascending order, so "beat" is strict: ties go to the lower id. Of B blocks in
- * random order only n (1 + ln(B/n)), n = k - 1, get further: 109 of 8192 at k = 16. That is why the lists
- * live in shared memory, and only the score to beat and its slot in registers: in the quad's registers a list
- * would cost 8 to 24 a row, times the four rows of a thread, beside 128 accumulators. A new entry goes to the
- * end of its list and the worst one leaves, so ids are always ascending and nothing has to be sorted. Raw
- * products are compared; the scale, which changes no order, only touches what is written.
+ * forgotten. Blocks come in ascending order, so "beat" is strict: ties go to the lower id. While a place is
+ * free the score to beat is NaN and the comparison "not at most": so every block gets in, one of -inf too. Of
+ * B blocks in random order only n (1 + ln(B/n)), n = k - 1, get further: 109 of 8192 at k = 16. That is why
+ * the lists live in shared memory, and only the score to beat and its slot in registers: in the quad's
+ * registers a list would cost 8 to 24 a row, times the four rows of a thread, beside 128 accumulators. A new
+ * entry goes to the end of its list and the worst one leaves, so ids are always ascending and nothing has to
+ * be sorted. Raw products are compared; the scale, which changes no order, only touches what is written.
  *
  * The LSE, a template option (without it there is no exponential at all): the sum of exp(product - maximum)
  * over a block is taken while its products are in registers, and only when the block enters a list. It
@@ -63,7 +64,7 @@ struct Entry {
     float sum;
 };
 
-/// The rows' lists: slots 0..k-2 the best blocks so far in ascending order, empty ones (-inf) first; slot k-1
+/// The rows' lists: slots 0..k-2 the best blocks so far in ascending order, free ones (id -1) first; slot k-1
 /// the local block. The 8 rows x 4 slots that a warp touches at a time lie in 32 banks.
 template <bool Lse> struct Lists {
     float score[max_topk / 4][rows][4];
@@ -89,8 +90,8 @@ template <bool Lse> PTX_INLINE void store(Lists<Lse> &m, int row, int slot, cons
 struct Rows {
     int row[2];      ///< in the CTA
     int position[2]; ///< the last key that they see
-    float worst[2];  ///< the smallest score of slots 0..k-2: what a block has to beat...
-    int at[2];       ///< ...and its slot, the last one where there are ties
+    float worst[2];  ///< the smallest score of slots 0..k-2, NaN if one is free: what a block has to beat...
+    int at[2];       ///< ...and its slot: the first free one, else the last one where there are ties
 };
 
 template <bool Lse> PTX_INLINE Rows rows_begin(Lists<Lse> &lists, const Shape &s, const Span &span, int first)
@@ -100,8 +101,8 @@ template <bool Lse> PTX_INLINE Rows rows_begin(Lists<Lse> &lists, const Shape &s
         a.row[which] = first + fragment_d((int)threadIdx.x % 128, 2 * which).row;
         a.position[which] = position_of(s, span.row0 + a.row[which]);
         const bool takes = s.topk > 1 && span.row0 + a.row[which] < span.end; // else nothing beats infinity
-        a.worst[which] = takes ? minus_infinity() : -minus_infinity();
-        a.at[which] = s.topk - 2;
+        a.worst[which] = takes ? not_a_number() : -minus_infinity();
+        a.at[which] = 0;
         for (int slot = (int)threadIdx.x % 4; slot < s.topk; slot += 4)
             store(lists, a.row[which], slot, {minus_infinity(), -1, 0});
     }
@@ -109,9 +110,10 @@ template <bool Lse> PTX_INLINE Rows rows_begin(Lists<Lse> &lists, const Shape &s
     return a;
 }
 
-/// Where `take`, removes the worst entry of a row and appends this one. The whole warp calls it.
+/// Where `take`, removes the worst entry of a row, or a free one, and appends this one, the n-th block (from
+/// 0) that the row saw. The whole warp calls it.
 template <bool Lse>
-PTX_INLINE void insert(Lists<Lse> &lists, Rows &a, int which, bool take, const Entry &added, int topk)
+PTX_INLINE void insert(Lists<Lse> &lists, Rows &a, int which, bool take, const Entry &added, int n, int topk)
 {
     float worst = -minus_infinity();
     int at = -1;
@@ -131,16 +133,19 @@ PTX_INLINE void insert(Lists<Lse> &lists, Rows &a, int which, bool take, const E
         if (score < worst || (score == worst && slot > at))
             worst = score, at = slot;
     }
+    const bool full = n + 1 >= topk - 1; // until then every block got in
     if (take)
-        a.worst[which] = worst, a.at[which] = at;
+        a.worst[which] = full ? worst : not_a_number(), a.at[which] = full ? at : 0;
     __syncwarp();
 }
 
-/// The sum over a row's visible products, columns 0..last, of 2^((product - most) * scale2).
+/// The sum over a row's visible products, columns 0..last, of 2^((product - most) * scale2). Where products
+/// are -inf, so may be their maximum.
 template <int D, int Block>
 PTX_INLINE float row_sum(const float (&x)[Block / 2], int which, int last, float most)
 {
     float sum = 0;
+    most = fmaxf(most, lowest);
     timeline_mark("exponentials", 2 * Block); // 8 Block of them, 4 a clock
     for (int i = 2 * which; i < Block / 2; i += 4) {
         sum += column(i) <= last ? ex2((x[i] - most) * scale2<D>) : 0;
@@ -150,27 +155,28 @@ PTX_INLINE float row_sum(const float (&x)[Block / 2], int which, int last, float
     return sum + shfl_xor(sum, 2);
 }
 
-/// Block b's products of a part's rows are there.
+/// The products of a part's rows with the n-th block from `first` on are there.
 template <int D, int Block, bool Lse>
-PTX_INLINE void digest(Lists<Lse> &lists, Rows &a, float (&x)[Block / 2], int b, int topk)
+PTX_INLINE void digest(Lists<Lse> &lists, Rows &a, float (&x)[Block / 2], int first, int n, int topk)
 {
+    const int b = first + n;
     PTX(_Pragma("unroll")) // the body is long, but a loop would index x, which then has to lie in memory
     for (int which = 0; which < 2; which++) {
         // [reject]
         const int local = a.position[which] / Block, last = a.position[which] - b * Block;
         const float most = row_max<Block>(x, which, last);
-        const bool better = b < local && most > a.worst[which];
+        const bool better = b < local && !(most <= a.worst[which]);
         if (!warp_ballot(better || b == local))
             continue;
         const Entry e = {most, b, Lse ? row_sum<D, Block>(x, which, last, most) : 0};
         if (b == local && threadIdx.x % 4 == 0)
             store(lists, a.row[which], topk - 1, e);
-        insert(lists, a, which, better, e, topk);
+        insert(lists, a, which, better, e, n, topk);
         // [reject]
     }
 }
 
-/// Where CTAs that share rows leave their lists, [parts][rows][k] in the order of ids; empty entries have id
+/// Where CTAs that share rows leave their lists, [parts][rows][k] in the order of ids; free entries have id
 /// -1.
 struct Parts {
     int n;
@@ -216,7 +222,7 @@ PTX_INLINE void write(const Lists<Lse> &lists, const Rows &a, const Shape &s, co
             st_global(ids + to * s.topk + slot, slot < n ? load(lists, a.row[which], empty + slot).id : -1);
         if (!Lse)
             continue;
-        float most = minus_infinity(), sum = 0;
+        float most = lowest, sum = 0;
         for (int slot = empty; slot < s.topk; slot++)
             most = fmaxf(most, load(lists, a.row[which], slot).score);
         for (int slot = empty; slot < s.topk; slot++) {
@@ -224,7 +230,7 @@ PTX_INLINE void write(const Lists<Lse> &lists, const Rows &a, const Shape &s, co
             sum += e.sum * ex2((e.score - most) * scale2<D>);
         }
         if (lane == 0 && row < span.end)
-            st_global(lse + to, most * scale<D> + logf(sum));
+            st_global(lse + to, lse_of(most * scale2<D>, sum));
     }
 }
 
@@ -252,11 +258,11 @@ PTX_INLINE void consume(const Shape &s, Smem<D, Block, Lse> &smem, const Span &s
         issue_scores<Block>(x1, m.q[part + 1], keys);
         wgmma_wait<1>();
         wgmma_pin(x0);
-        digest<D, Block>(smem.lists, a0, x0, span.first + n, s.topk);
+        digest<D, Block>(smem.lists, a0, x0, span.first, n, s.topk);
         wgmma_wait<0>();
         wgmma_pin(x1);
         give_back(m, n);
-        digest<D, Block>(smem.lists, a1, x1, span.first + n, s.topk);
+        digest<D, Block>(smem.lists, a1, x1, span.first, n, s.topk);
         // [halves]
     }
     if (parts.n > 1) {
@@ -292,7 +298,7 @@ constexpr int merge_warps = 4;
 template <int D>
 PTX_INLINE float chosen_lse(const Shape &s, const Parts &parts, int row, int local, uint64_t last)
 {
-    float most = minus_infinity(), sum = 0;
+    float most = lowest, sum = 0;
     for (int c = (int)threadIdx.x % 32; c < parts.n * s.topk; c += 32) {
         const int64_t from = part_at(s, c / s.topk, row) + c % s.topk;
         const int id = ld_global(parts.id + from);
@@ -306,11 +312,10 @@ PTX_INLINE float chosen_lse(const Shape &s, const Parts &parts, int row, int loc
     }
     for (int with = 1; with < 32; with *= 2) {
         const float other = shfl_xor(most, with), next = fmaxf(most, other), more = shfl_xor(sum, with);
-        const float mine = most == next ? 1 : ex2((most - next) * scale2<D>);
-        sum = sum * mine + more * (other == next ? 1 : ex2((other - next) * scale2<D>));
+        sum = sum * ex2((most - next) * scale2<D>) + more * ex2((other - next) * scale2<D>);
         most = next;
     }
-    return most * scale<D> + logf(sum);
+    return lse_of(most * scale2<D>, sum);
 }
 
 template <int D>

@@ -208,10 +208,10 @@ __global__ void __launch_bounds__(1024, 1)
     // [ranks]
     for (int b = block_of(i), following; i - query < end; i += batch, b = following) {
         following = block_of(i + batch); // on its way meanwhile
-        const bool mine = b >= 0 && b < blocks;
+        bool mine = b >= 0 && b < blocks;
         __syncthreads();
-        if (mine)
-            atomicOr(&m.chosen[b], bit);
+        if (mine) // an id that its row has twice, against the contract, counts once
+            mine = !(atomicOr(&m.chosen[b], bit) & bit);
         __syncthreads();
         const uint32_t chosen = mine ? ld_shared(&m.chosen[b]) : 0;
         const int at = mine ? ld_shared(&m.next[b]) : 0, before = __popc(chosen & (bit - 1));

@@ -4,7 +4,7 @@
  *
  * What it does: the thread of query i, head h walks the ids of its group and, in each block, the keys it
  * sees, with the online softmax of dense/1_naive.cu in registers. A row of ids ends after k or at the first
- * -1.
+ * that is no block, such as -1.
  *
  * Better than dense attention: at most k Bk keys a query instead of up to N.
  *
@@ -30,12 +30,12 @@ __global__ void __launch_bounds__(threads)
     const int i = (int)(row / s.n_heads), h = (int)(row % s.n_heads), r = h / s.group;
     const bf16 *my_q = q + q_at(s, i, h, D);
     const int32_t *my_ids = ids + row_at(s, i, r) * s.topk;
-    float m = minus_infinity(), l = 0, acc[D];
+    float m = lowest, l = 0, acc[D];
     for (int c = 0; c < D; c++)
         acc[c] = 0;
     for (int slot = 0; slot < s.topk; slot++) {
         const int b = ld_global(my_ids + slot);
-        if (b < 0)
+        if (!is_block(s, b))
             break;
         for (int j = b * s.block; j < (b + 1) * s.block && j <= s.prefix + i; j++) {
             const bf16 *key = k + kv_at(s, j, r, D), *value = v + kv_at(s, j, r, D);
@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(threads)
     for (int c = 0; c < D; c++)
         store(o + q_at(s, i, h, D) + c, acc[c] / l);
     if (lse)
-        st_global(lse + lse_at(s, i, h), m * ln_2 + logf(l));
+        st_global(lse + lse_at(s, i, h), lse_of(m, l));
 }
 
 msa_status run(const Call &c)

@@ -59,7 +59,8 @@ __global__ void __launch_bounds__(threads)
     const int i = (int)blockIdx.x, r = (int)blockIdx.y, position = s.prefix + i;
     Part<D> &mine = smem.part[warp];
     const int id = lane < s.topk ? ld_global(ids + row_at(s, i, r) * s.topk + lane) : -1; // one in each lane
-    const int per_block = s.block / slice, slices = __popc(warp_ballot(id >= 0)) * per_block;
+    const uint32_t ends = ~warp_ballot(is_block(s, id)); // the lowest bit: where the row of ids does
+    const int per_block = s.block / slice, slices = (ends ? __ffs((int)ends) - 1 : 32) * per_block;
     auto first_key = [&](int x) { return shfl(id, x / per_block) * s.block + x % per_block * slice; };
     auto fetch = [&](int x) {
         const int first = first_key(x), stage = x / warps % 2;
@@ -103,8 +104,8 @@ __global__ void __launch_bounds__(threads)
     }
 
     float inverse[2], z[2];
-    softmax_finish(softmax, inverse, z); // 0 and -inf for a warp that had no visible key
-    __syncwarp();                        // all lanes are done with the last slice
+    softmax_finish_part(softmax, inverse, z);
+    __syncwarp(); // all lanes are done with the last slice
     for (int half = 0; half < 2; half++) {
         const int row = fragment_row(lane, half);
         if (lane % 4 == 0)

@@ -45,7 +45,7 @@ namespace
 {
 
 constexpr int consumers = 2, threads = 128 * (1 + consumers);
-constexpr uint32_t no_block = ~0u; ///< after the last block; an id of -1 is the same number
+constexpr uint32_t no_block = ~0u; ///< after the last block
 
 /// A block of the union, and which of a tile's queries chose it: number i if bit i % 32 of chosen[i / 32] is
 /// set.
@@ -82,9 +82,10 @@ struct Cursor {
     const int32_t *next, *end;
     uint32_t block; ///< the smallest that is not walked yet
 };
-PTX_INLINE void advance(Cursor &c)
+PTX_INLINE void advance(const Shape &s, Cursor &c)
 {
-    c.block = c.next < c.end ? (uint32_t)ld_global(c.next++) : no_block;
+    const int id = c.next < c.end ? ld_global(c.next++) : -1;
+    c.block = is_block(s, id) ? (uint32_t)id : no_block;
 }
 
 template <int D, int block>
@@ -109,7 +110,7 @@ PTX_INLINE void produce(const Shape &s, Smem<D, block> &smem, const CUtensorMap 
             const bool exists = number < rows.n_queries && i < s.n_q;
             const int32_t *const row = ids + (exists ? row_at(s, i, r) * s.topk : 0);
             cursor[c][word] = {row, exists ? row + s.topk : row, no_block};
-            advance(cursor[c][word]);
+            advance(s, cursor[c][word]);
         }
     for (int n = 0, more = true; more; n++) {
         // [merge_ids]
@@ -126,7 +127,7 @@ PTX_INLINE void produce(const Shape &s, Smem<D, block> &smem, const CUtensorMap 
                 const bool chosen = more && cursor[c][word].block == b;
                 choice[c].chosen[word] = warp_ballot(chosen);
                 if (chosen)
-                    advance(cursor[c][word]);
+                    advance(s, cursor[c][word]);
             }
         }
         // [merge_ids]

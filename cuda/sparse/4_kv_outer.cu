@@ -26,7 +26,7 @@
  * Bytes of a chunk of T queries with P pairs (query, group, block) and items in a worklist for C: those of
  * reverse/scan, and
  * - read: 16 C for items, 4 P for entries, for each item 4 d times the keys of its block, 2 G d P of Q,
- *   2 G d P of partials (none for a weight that is 0 in float32), 4 G P of their LSE, 4 k Hq T of ids;
+ *   2 G d P of partials, 4 G P of their LSE, 4 k Hq T of ids;
  * - written: 2 G d P of partials, 4 G P of their LSE, O, and 4 Hq T of LSE if asked for.
  */
 #include "../attend.cuh"
@@ -157,8 +157,9 @@ __device__ void consume(Smem<D, N> &m, const Shape &s, const Work &w, bf16 *part
             visible[half] = N;
             if (index[half] < n) {
                 const uint32_t entry = ld_shared(&m.entry[stage][index[half]]);
-                const int query = (int)(entry >> 5);
-                row[half] = pair_at(s, query, w.group, (int)(entry & 31)) * s.group + head[half];
+                const int query = (int)(entry >> 5), slot = (int)(entry & 31);
+                if (query < s.n_q && slot < s.topk) // else the ids name a block twice, and left a gap here
+                    row[half] = pair_at(s, query, w.group, slot) * s.group + head[half];
                 visible[half] = s.prefix + query - w.block * N + 1;
             }
         }
@@ -180,7 +181,7 @@ __device__ void consume(Smem<D, N> &m, const Shape &s, const Work &w, bf16 *part
             mbarrier_wait(&m.v_full, 0);
         issue_values(o, p, m.v, false);
         float inverse[2], row_lse[2];
-        softmax_finish(sum, inverse, row_lse);
+        softmax_finish_part(sum, inverse, row_lse);
         wgmma_wait<0>();
         wgmma_pin(o);
         for (int half = 0; half < 2; half++)
@@ -241,17 +242,21 @@ __global__ void __launch_bounds__(combine_threads)
     const int i = exists ? (int)(row / s.n_heads) : 0, h = (int)(row % s.n_heads), r = h / s.group;
     const int64_t at = pair_at(s, i, r, 0) * s.group + h % s.group; // slot after slot, G rows apart
     const int32_t *chosen = ids + row_at(s, i, r) * s.topk;
-    bool taken[slots];
+    int n = exists ? s.topk : 0; // ids of the row
     if (closed(s.gate))
         return;
-    for (int a = 0; a < slots; a++)
-        taken[a] = exists && a * lanes + lane < s.topk && ld_global(chosen + a * lanes + lane) >= 0;
+    for (int slot = lane; slot < n; slot += lanes)
+        n = is_block(s, ld_global(chosen + slot)) ? n : slot;
+    for (int with = 1; with < lanes; with *= 2) {
+        const int other = shfl_xor(n, with);
+        n = other < n ? other : n;
+    }
     grid_wait();
     // [combine]
     float weight[slots], top = minus_infinity(), sum = 0;
     for (int a = 0; a < slots; a++) {
         const float *slot_lse = partial_lse + at + (a * lanes + lane) * s.group;
-        weight[a] = taken[a] ? ld_global(slot_lse) * log2_e : minus_infinity();
+        weight[a] = a * lanes + lane < n ? ld_global(slot_lse) * log2_e : minus_infinity();
         top = fmaxf(top, weight[a]);
     }
     for (int with = 1; with < lanes; with *= 2)
@@ -264,7 +269,7 @@ __global__ void __launch_bounds__(combine_threads)
     for (int a = 0; a < slots; a++)
         for (int b = 0; b < lanes; b++) {
             const float x = shfl(weight[a], leader + b);
-            if (x > 0) {
+            if (a * lanes + b < n) { // whatever its weight: 0 times NaN is NaN
                 const bf16 *source = partial + (at + (a * lanes + b) * s.group) * D;
                 const Channels y = ld_global((const Channels *)source + lane);
                 for (int e = 0; e < 8; e++)
