@@ -1,7 +1,8 @@
 /**
  * @file test_extremes.c
  * @brief Finite inputs at the ends of float32, for every kernel of the fast path: products that overflow or
- * vanish, values near the largest number and below the smallest normal one.
+ * vanish, values near the largest number and below the smallest normal one. And gradients of inputs that are
+ * not finite.
  *
  * The reference computes in double, where none of this matters. `test_extremes SEED STAGE/NAME` is one kernel
  * alone.
@@ -265,6 +266,102 @@ static void one_spoil(check_case *c, const msa_kernel *k, const msa_shape *s, in
     check_release(mark);
 }
 
+/* ---- Gradients of what is not finite ------------------------------------------------------------------ */
+
+/** What a backward or KL kernel writes, in the order of the verdicts' tensors. */
+typedef struct gradients {
+    float *d[VERDICT_N_TENSORS]; // NULL: not of this stage
+    double loss;
+} gradients;
+
+static gradients run_gradients(const msa_kernel *k, const msa_shape *s, const inputs *in, const int32_t *ids,
+                               const float *o, const float *lse)
+{
+    const bool kl = k->stage == MSA_STAGE_KL;
+    void *work = check_alloc((int64_t)k->workspace(s), 1);
+    gradients g = {.loss = 0};
+    for (int t = kl ? VERDICT_DQI : VERDICT_DQ; t <= (kl ? VERDICT_DKI : VERDICT_DV); t++) {
+        const verdict_dims n = verdict_tensor_dims(s, (verdict_tensor)t);
+        g.d[t] = check_floats(n.d0 * n.d1 * n.d2);
+    }
+    if (kl)
+        k->kl(s, in->q, in->k, in->qi, in->ki, ids, lse, NULL, 1, &g.loss, g.d[VERDICT_DQI], g.d[VERDICT_DKI],
+              work);
+    else if (k->stage == MSA_STAGE_DENSE_BACKWARD)
+        k->dense_backward(s, in->q, in->k, in->v, o, lse, in->dout, g.d[VERDICT_DQ], g.d[VERDICT_DK],
+                          g.d[VERDICT_DV], work);
+    else
+        k->backward(s, in->q, in->k, in->v, ids, o, lse, in->dout, g.d[VERDICT_DQ], g.d[VERDICT_DK],
+                    g.d[VERDICT_DV], work);
+    return g;
+}
+
+/* Not finite exactly where the reference's is not; elsewhere the ordinary budget of the clean inputs. */
+static void gradients_agree(check_case *c, const msa_kernel *k, const msa_shape *s, const inputs *in,
+                            const inputs *clean, const int32_t *ids, const char *what)
+{
+    const int64_t n_o = s->n_q * s->n_heads * s->d_head;
+    float *o = check_floats(n_o), *lse = check_floats(s->n_q * s->n_heads);
+    void *work = check_alloc((int64_t)msa_workspace(NULL, s), 1);
+    if (ids)
+        msa_sparse(s, in->q, in->k, in->v, ids, o, lse, work);
+    else
+        msa_dense(s, in->q, in->k, in->v, o, lse, work);
+    const gradients right = run_gradients(msa_ref_ops.stage[k->stage], s, in, ids, o, lse),
+                    found = run_gradients(k, s, in, ids, o, lse);
+    check_true(c, isfinite(right.loss) == isfinite(found.loss), "loss of %s: expected %g, found %g", what,
+               right.loss, found.loss);
+    for (int t = 0; t < VERDICT_N_TENSORS; t++) {
+        if (!right.d[t])
+            continue;
+        const verdict_dims n = verdict_tensor_dims(s, (verdict_tensor)t);
+        double *oracle = check_widen(right.d[t], n.d0 * n.d1 * n.d2);
+        for (int64_t a = 0; a < n.d0 * n.d1 * n.d2; a++)
+            if (!isfinite(oracle[a]) && !isfinite(found.d[t][a]))
+                oracle[a] = found.d[t][a] = 0;
+        char name[192];
+        snprintf(name, sizeof name, "%s (%s)", verdict_tensor_name((verdict_tensor)t), what);
+        check_tensor(c, name, n, oracle, found.d[t], verdict_float32(s, clean, (verdict_tensor)t, 1));
+    }
+}
+
+static void one_poison(check_case *c, const msa_kernel *k, const msa_shape *s, int which, float x,
+                       uint64_t salt)
+{
+    static const char *const called[] = {"q", "k", "v", "qi", "ki", "dout"};
+    const void *mark = check_mark();
+    inputs in, clean;
+    tensor t[N_TENSORS];
+    inputs_rng rng = {check_seed(salt)};
+    if (!inputs_new(&in, s, INPUTS_NORMAL, check_seed(salt)) ||
+        !inputs_new(&clean, s, INPUTS_NORMAL, check_seed(salt)))
+        return;
+    tensors_of(s, &in, t);
+    t[which].x[inputs_below(&rng, t[which].n)] = x;
+    int32_t *ids = check_ints(s->n_kv_heads * s->n_q * s->topk);
+    msa_index(s, clean.qi, clean.ki, NULL, ids, NULL, check_alloc((int64_t)msa_workspace(NULL, s), 1));
+    char name[INPUTS_NAME], what[160];
+    inputs_shape_name(s, name);
+    snprintf(what, sizeof what, "%g in %s, %s", (double)x, called[which], name);
+    if (k->stage != MSA_STAGE_DENSE_BACKWARD)
+        gradients_agree(c, k, s, &in, &clean, ids, what);
+    gradients_agree(c, k, s, &in, &clean, NULL, what);
+    inputs_free(&in);
+    inputs_free(&clean);
+    check_release(mark);
+}
+
+static void poisoned(const msa_kernel *k)
+{
+    static const float x[] = {NAN, INFINITY, -INFINITY};
+    check_case c = check_begin("%s/%s of what is not finite", msa_stage_name(k->stage), k->name);
+    for (int shape = 0; shape < N_SHAPES; shape++)
+        for (int which = 0; which < N_TENSORS; which++)
+            for (int a = 0; a < 3; a++)
+                one_poison(&c, k, &shapes[shape], which, x[a], (uint64_t)(1000 + 18 * shape + 3 * which + a));
+    check_end(&c);
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
@@ -280,6 +377,8 @@ int main(int argc, char **argv)
                 if (spoils[spoil].read_by & reads(k->stage))
                     one_spoil(&c, k, &shapes[shape], spoil, (uint64_t)(2 * (shape * N_SPOILS + spoil)));
         check_end(&c);
+        if (reads(k->stage) & GRADIENT)
+            poisoned(k);
     }
     return check_done();
 }
