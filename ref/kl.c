@@ -42,7 +42,7 @@ static double reverse_row(int64_t n, const double *logits, double lse, double *t
 {
     double sum = 0;
     for (int64_t a = 0; a < n; a++) {
-        t[a] = logits[a] - lse - log(fmax(t[a], DBL_MIN));
+        t[a] = logits[a] - lse - log(t[a] < DBL_MIN ? DBL_MIN : t[a]);
         sum += exp(logits[a] - lse) * t[a];
     }
     for (int64_t a = 0; a < n; a++)
@@ -82,7 +82,7 @@ static msa_status kl(const msa_shape *s, const float *q, const float *k, const f
                 double denom, row_lse = softmax_row(u, n, false, &denom);
                 /* [loss] */
                 for (int64_t a = 0; a < n; a++)
-                    if (t[a] > 0) /* 0 log 0 = 0 */
+                    if (t[a] != 0) /* 0 log 0 = 0; NaN stays */
                         total += share * t[a] * (log(t[a]) - (p[a] - row_lse));
                 /* [loss] */
                 if (reverse)

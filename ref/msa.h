@@ -24,6 +24,9 @@
  *   and index keys never matter; a NaN or an infinity in the VALUE of a token of the query's own sequence may
  *   turn that channel of O into NaN where an implementation multiplies it by a weight of 0, never into another
  *   number, and LSE not at all. Other sequences, padding and the unwritten rest of a page never matter.
+ * - Finite inputs may be as large and as small as float32 goes. The fast path computes in float32; what that
+ *   could not hold (rows of O that overflowed or all but vanished, index scores that cannot be told apart,
+ *   gradients of such inputs) it does again in double: right, and as slow as the reference.
  * - A product of index query and key that is NaN counts as -inf. Every row of ids is well formed whatever
  *   the input: min(k, local+1) blocks, ascending, then -1.
  * - Every function returns an ::msa_status and touches no output unless it returns ::MSA_OK.

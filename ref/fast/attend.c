@@ -1,5 +1,5 @@
 /* Forward attention over tiles, dense and sparse: O = softmax(Q Ku^T / sqrt(dh)) Vu. */
-#include "heads.h"
+#include "exact.h"
 
 typedef struct room {
     tile t;
@@ -70,14 +70,15 @@ static msa_status attend(const msa_shape *s, const float *q, const float *k, con
         }
         products_end();
     }
+    attend_again(s, NULL, q, floats(k), floats(v), ids, o, lse, work);
     return MSA_OK;
 }
 
 size_t fast_dense_workspace(const msa_shape *s)
 {
-    const size_t stream = stream_workspace(s), few = dense_few_workspace(s);
-    return longest_kv(s) <= STREAM_KEYS ? (size_t)fast_max_threads() * room_bytes(s, true)
-                                        : (size_t)max_i64((int64_t)stream, (int64_t)few);
+    const size_t here = longest_kv(s) <= STREAM_KEYS ? (size_t)fast_max_threads() * room_bytes(s, true)
+                                                     : max_size(stream_workspace(s), dense_few_workspace(s));
+    return max_size(here, attend_again_workspace(s));
 }
 
 msa_status fast_dense(const msa_shape *s, const float *q, const float *k, const float *v, float *o,
@@ -95,12 +96,13 @@ msa_status fast_dense(const msa_shape *s, const float *q, const float *k, const 
         else
             stream_dense(s, &at.seq, q, k, v, o, lse, work);
     }
+    attend_again(s, NULL, q, floats(k), floats(v), NULL, o, lse, work);
     return MSA_OK;
 }
 
 size_t fast_tiles_workspace(const msa_shape *s)
 {
-    return (size_t)fast_max_threads() * room_bytes(s, false);
+    return max_size((size_t)fast_max_threads() * room_bytes(s, false), attend_again_workspace(s));
 }
 
 msa_status fast_tiles(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,

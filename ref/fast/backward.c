@@ -1,4 +1,5 @@
 /* Backward with the key blocks outside, and the rule that chooses between it and the tiles. */
+#include "exact.h"
 #include "sweep.h"
 #include "vmath.h"
 
@@ -156,7 +157,7 @@ static size_t sweep_backward_bytes(const msa_shape *s)
 
 size_t fast_backward_blocks_workspace(const msa_shape *s)
 {
-    return forward_bytes(s) + sweep_backward_bytes(s);
+    return max_size(forward_bytes(s) + sweep_backward_bytes(s), backward_again_workspace(s));
 }
 
 msa_status fast_backward_blocks(const msa_shape *s, const float *q, const float *k, const float *v,
@@ -166,6 +167,7 @@ msa_status fast_backward_blocks(const msa_shape *s, const float *q, const float 
     MSA_TRY(ids ? msa_check_ids(s, ids) : msa_check_shape(s));
     if (!q || !k || !v || !dout || !dq || !dk || !dv || !work)
         return MSA_ERR_NULL;
+    void *whole = work;
     if (!o || !lse) {
         float *own_o = work_take(&work, s->n_q * s->n_heads * s->d_head, sizeof *own_o);
         float *own_lse = work_take(&work, s->n_q * s->n_heads, sizeof *own_lse);
@@ -190,6 +192,8 @@ msa_status fast_backward_blocks(const msa_shape *s, const float *q, const float 
             backward_chunk(&w, &g, o, dq, delta, pieces, work);
         }
     }
+    if (backward_faint(s, q, k, v, dout) || !backward_held(s, dq, dk, dv))
+        backward_again(s, q, k, v, ids, dout, dq, dk, dv, whole);
     return MSA_OK;
 }
 

@@ -3,6 +3,7 @@
  * heads are the rows of two full products with 128 keys. Every query carries its own online softmax, so no
  * partial result is stored and nothing is combined afterwards. */
 #include "chunks.h"
+#include "exact.h"
 #include "online.h"
 
 #define ROWS 512                        /* of one product at most */
@@ -164,7 +165,7 @@ static void attend_chunk(const view *w, room *m, const int32_t *ids, float *o, f
 
 size_t fast_blocks_workspace(const msa_shape *s)
 {
-    return (size_t)fast_max_threads() * room_bytes(s);
+    return max_size((size_t)fast_max_threads() * room_bytes(s), attend_again_workspace(s));
 }
 
 msa_status fast_blocks(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
@@ -201,5 +202,6 @@ msa_status fast_blocks(const msa_shape *s, const float *q, const float *k, const
         }
         products_end();
     }
+    attend_again(s, NULL, q, floats(k), floats(v), ids, o, lse, work);
     return MSA_OK;
 }

@@ -1,7 +1,7 @@
 /* A few new queries over a long cache. The keys are cut into parts that the threads share; each part has its
  * own softmax, and the parts are merged in order. Keys and values are float32 or bf16, contiguous or in
  * pages: what is taken at once lies side by side. */
-#include "heads.h"
+#include "exact.h"
 
 #define PARTS 64        /* of the keys in dense attention, at most .. */
 #define PART_KEYS 1024  /* .. and no shorter than this */
@@ -128,7 +128,9 @@ static int64_t most_heads(const msa_shape *s, int parts)
 
 size_t dense_few_workspace(const msa_shape *s)
 {
-    return WORK_ALIGN + heads_bytes(s, most_heads(s, PARTS)) + (size_t)fast_max_threads() * unpacked_bytes(s);
+    const size_t here =
+        WORK_ALIGN + heads_bytes(s, most_heads(s, PARTS)) + (size_t)fast_max_threads() * unpacked_bytes(s);
+    return max_size(here, attend_again_workspace(s));
 }
 
 /* Keys of one part of a dense step, for all queries of all groups. */
@@ -208,9 +210,34 @@ typedef struct scorer {
     const msa_shape *s;
     request at;
     const float *qi; /* [n,groups,di] */
+    float *fitted_qi;
+    fitted *fit; /* [n,groups] */
     cached ki;
     float *scores; /* [n,groups,B] */
 } scorer;
+
+static size_t scorer_bytes(const msa_shape *s)
+{
+    const int64_t rows = most_queries(s) * s->n_kv_heads;
+    return work_bytes(rows * s->d_index, sizeof(float)) + work_bytes(rows, sizeof(fitted)) +
+           work_bytes(rows * msa_n_blocks(s), sizeof(float));
+}
+
+static scorer scorer_take(const cache *x, const float *qi, cached ki, void **work)
+{
+    const msa_shape *s = x->s;
+    const int64_t rows = most_queries(s) * s->n_kv_heads;
+    const scorer y = {.s = s,
+                      .at = x->at,
+                      .qi = qi + x->at.seq.q0 * s->n_kv_heads * s->d_index,
+                      .fitted_qi = work_take(work, rows * s->d_index, sizeof(float)),
+                      .fit = work_take(work, rows, sizeof(fitted)),
+                      .ki = ki,
+                      .scores = work_take(work, rows * msa_n_blocks(s), sizeof(float))};
+    for (int64_t a = 0; a < y.at.seq.n_q * s->n_kv_heads; a++)
+        y.fit[a] = fit_query(y.qi + a * s->d_index, s->d_index, y.fitted_qi + a * s->d_index);
+    return y;
+}
 
 static size_t scorer_room_bytes(const msa_shape *s)
 {
@@ -234,11 +261,11 @@ static void score_block(const scorer *x, int64_t block, void *work)
         const float *k = rows_of(x->ki, 1, 0, d, key_row(&x->at, j), keys, room);
         if (rows <= MOST_DOT_ROWS && d % LANES == 0) {
             const int64_t far = keys_at_once(&x->at, j + FAR, x->at.seq.n_kv);
-            dot_max(x->qi, rows, k, keys, d, max, blocks,
+            dot_max(x->fitted_qi, rows, k, keys, d, max, blocks,
                     keys_ahead(x->ki, &x->at, 1, 0, d, j + FAR, min_i64(keys, far)));
             continue;
         }
-        small_gemm(false, true, rows, keys, d, x->qi, d, k, d, 0, logits, keys);
+        small_gemm(false, true, rows, keys, d, x->fitted_qi, d, k, d, 0, logits, keys);
         for (int64_t a = 0; a < rows; a++) {
             max[a * blocks] = row_max(logits + a * keys, keys, max[a * blocks]);
         }
@@ -246,15 +273,21 @@ static void score_block(const scorer *x, int64_t block, void *work)
 }
 
 /* Only blocks before the local one compete, and all of their keys are visible. */
-static void select_blocks(const scorer *x, int64_t a, best_list *best, int32_t *ids)
+static void select_blocks(const scorer *x, int64_t a, best_list *best, chooser again, int32_t *ids)
 {
     const msa_shape *s = x->s;
     const int64_t i = a / s->n_kv_heads, r = a % s->n_kv_heads, local = position(&x->at.seq, i) / s->block;
     const float *scores = x->scores + a * msa_n_blocks(s);
+    met_keys keys = {.ki = x->ki, .at = &x->at, .n = local * s->block};
+    int32_t *row = ids + (r * s->n_q + x->at.seq.q0 + i) * s->topk;
     best->n = 0;
-    for (int64_t b = 0; b < local; b++)
+    for (int64_t b = 0; b < local; b++) {
+        fit_count(&x->fit[a], scores[b]);
         best_insert(best, min_i64(s->topk - 1, local), scores[b], (int32_t)b);
-    best_write(s, best, local, ids + (r * s->n_q + x->at.seq.q0 + i) * s->topk);
+    }
+    best_write(s, best, local, row);
+    if (fit_doubtful(&x->fit[a], 1, &keys, s->d_index, again.room))
+        choose_again(s, &x->at, position(&x->at.seq, i), x->qi + a * s->d_index, x->ki, again, NULL, row);
 }
 
 /* ---- A step of generation -------------------------------------------------------------------------------
@@ -291,14 +324,14 @@ static void attend_part(const cache *x, const int32_t *ids, int r, int64_t i, in
 
 static size_t own_bytes(const msa_shape *s)
 {
-    return unpacked_bytes(s) + scorer_room_bytes(s) + WORK_ALIGN + best_bytes(s, 1);
+    return unpacked_bytes(s) + scorer_room_bytes(s) + WORK_ALIGN + best_bytes(s, 1) + chooser_bytes(s);
 }
 
 static size_t few_workspace(const msa_shape *s)
 {
-    return WORK_ALIGN + heads_bytes(s, most_heads(s, parts_of(s))) +
-           work_bytes(most_queries(s) * s->n_kv_heads * msa_n_blocks(s), sizeof(float)) +
-           (size_t)fast_max_threads() * own_bytes(s);
+    const size_t here = WORK_ALIGN + heads_bytes(s, most_heads(s, parts_of(s))) + scorer_bytes(s) +
+                        (size_t)fast_max_threads() * own_bytes(s);
+    return max_size(here, attend_again_workspace(s));
 }
 
 static void decode_few(const cache *x, const float *q, const float *qi, cached ki, int32_t *ids, float *o,
@@ -309,8 +342,7 @@ static void decode_few(const cache *x, const float *q, const float *qi, cached k
     const int groups = s->n_kv_heads, slabs = slabs_of(s), parts = parts_of(s);
     const int64_t n = seq.n_q;
     heads *h = heads_take(s, most_heads(s, parts), &work); /* [n, groups, parts, slabs] */
-    float *scores = work_take(&work, most_queries(s) * groups * msa_n_blocks(s), sizeof *scores);
-    const scorer y = {s, x->at, qi + seq.q0 * groups * s->d_index, ki, scores};
+    const scorer y = scorer_take(x, qi, ki, &work);
     const int threads = products_begin();
 #pragma omp parallel num_threads(threads)
     {
@@ -318,12 +350,13 @@ static void decode_few(const cache *x, const float *q, const float *qi, cached k
         const unpacked u = unpacked_take(s, own);
         void *room = own + unpacked_bytes(s), *lists = own + unpacked_bytes(s) + scorer_room_bytes(s);
         best_list *best = best_take(s, 1, &lists);
+        const chooser again = chooser_take(s, &lists);
 #pragma omp for schedule(static)
         for (int64_t b = 0; b < position(&seq, n - 1) / s->block; b++)
             score_block(&y, b, room);
 #pragma omp for schedule(static)
         for (int64_t a = 0; a < n * groups; a++) {
-            select_blocks(&y, a, best, ids);
+            select_blocks(&y, a, best, again, ids);
             begin(s, h + a * parts * slabs, parts, q, seq.q0 + a / groups, (int)(a % groups));
         }
 #pragma omp for schedule(dynamic)
@@ -471,6 +504,7 @@ static msa_status decode(const msa_shape *s, const msa_pages *p, const float *q,
             decode_few(&x, q, qi, ki, ids, o, lse, work);
         write_padding(s, room.q0 + x.at.seq.n_q, room.q0 + room.n_q, ids, o, lse);
     }
+    attend_again(s, p, q, k, v, ids, o, lse, work);
     return MSA_OK;
 }
 
@@ -525,6 +559,7 @@ static msa_status dense_decode(const msa_shape *s, const msa_pages *p, const flo
             dense_few(s, &x.at, q, k, v, o, lse, work);
         write_padding(s, room.q0 + x.at.seq.n_q, room.q0 + room.n_q, NULL, o, lse);
     }
+    attend_again(s, p, q, k, v, NULL, o, lse, work);
     return MSA_OK;
 }
 

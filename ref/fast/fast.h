@@ -30,6 +30,11 @@ int fast_threads(void);
 int fast_max_threads(void);
 int fast_thread(void);
 
+static inline size_t max_size(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
 /* Keys up to which the gradients' and the sparse rows of logits are taken whole; beyond, block by block. */
 #define SHORT 2048
 

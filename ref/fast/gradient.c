@@ -1,6 +1,6 @@
 /* Backward over tiles. One piece of work is one (sequence, group): it owns that group's dK and dV, so its
  * tiles add to them one after another, in the same order on every run. */
-#include "fast.h"
+#include "exact.h"
 
 typedef struct room {
     tile t;
@@ -53,14 +53,14 @@ static void softmax_backward(int64_t rows, int64_t cols, const float *denom, flo
 static void add_product(const tile *t, int64_t rows, const float *a, const float *b, int d, float *part,
                         float *dx)
 {
-    const int heads = t->s->n_kv_heads;
+    const int groups = t->s->n_kv_heads;
     if (t->full) {
-        float *base = dx + (t->seq.kv0 * heads + t->r) * d;
-        small_gemm(true, false, t->cols, d, rows, a, t->cols, b, d, 1, base, (int64_t)heads * d);
+        float *base = dx + (t->seq.kv0 * groups + t->r) * d;
+        small_gemm(true, false, t->cols, d, rows, a, t->cols, b, d, 1, base, (int64_t)groups * d);
         return;
     }
     small_gemm(true, false, t->cols, d, rows, a, t->cols, b, d, 0, part, d);
-    tile_scatter_add(t, part, heads, t->r, d, dx);
+    tile_scatter_add(t, part, groups, t->r, d, dx);
 }
 
 static void backward_tile(const msa_shape *s, room *m, const float *q, const float *k, const float *v,
@@ -91,7 +91,7 @@ static void backward_tile(const msa_shape *s, room *m, const float *q, const flo
 
 size_t fast_backward_tiles_workspace(const msa_shape *s)
 {
-    return (size_t)fast_max_threads() * room_bytes(s);
+    return max_size((size_t)fast_max_threads() * room_bytes(s), backward_again_workspace(s));
 }
 
 msa_status fast_backward_tiles(const msa_shape *s, const float *q, const float *k, const float *v,
@@ -120,5 +120,7 @@ msa_status fast_backward_tiles(const msa_shape *s, const float *q, const float *
         }
     }
     products_end();
+    if (backward_faint(s, q, k, v, dout) || !backward_held(s, dq, dk, dv))
+        backward_again(s, q, k, v, ids, dout, dq, dk, dv, work);
     return MSA_OK;
 }

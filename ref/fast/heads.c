@@ -103,9 +103,13 @@ static void logits_of(const heads *h, int d, const float *k, int64_t n, lanes *p
 /* Logits to weights; returns how much earlier weights shrink. */
 static lanes soften_lanes(heads *h, lanes *p, int64_t n)
 {
-    lanes most = *h->max, sum = {0}, shrink;
-    for (int64_t j = 0; j < n; j++)
+    lanes most = *h->max, least = all(INFINITY), sum = {0}, shrink;
+    for (int64_t j = 0; j < n; j++) {
         most = larger(most, p[j]);
+        least = smaller(least, p[j]);
+    }
+    for (int l = 0; l < LANES; l++)
+        most[l] = least[l] > -INFINITY ? most[l] : NAN; /* as in row_top() */
     for (int64_t j = 0; j < n; j++) {
         p[j] = exp2_lanes(p[j] - most);
         sum += p[j];

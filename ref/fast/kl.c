@@ -1,5 +1,6 @@
 /* KL with the key blocks outside, and the rule that chooses between it and the tiles. The index keys are
  * shared by the groups, so a part of the blocks belongs to one piece of work with all of them. */
+#include "exact.h"
 #include "online.h"
 #include "sweep.h"
 
@@ -28,11 +29,11 @@ typedef struct lesson {
 } lesson;
 
 /* LSEs of the rows of a meeting, from those of the chunk. */
-static void pick(const meeting *m, const float *lse, int heads, float *rows)
+static void pick(const meeting *m, const float *lse, int n_heads, float *rows)
 {
-    const int count = heads / m->w->s->n_kv_heads;
+    const int count = n_heads / m->w->s->n_kv_heads;
     for (int64_t a = 0; a < m->queries * count; a++)
-        rows[a] = lse[m->entry[a / count] * heads + m->r * count + a % count];
+        rows[a] = lse[m->entry[a / count] * n_heads + m->r * count + a % count];
 }
 
 /* The mean over the group's heads of their probabilities, in the place of the first head's. */
@@ -179,10 +180,11 @@ static size_t lse_bytes(const msa_shape *s, int64_t n)
 size_t fast_kl_blocks_workspace(const msa_shape *s)
 {
     const int64_t n = queries_at_once(s);
-    return WORK_ALIGN + sweep_bytes(s, n) + work_bytes(n * s->n_heads, sizeof(float)) +
-           work_bytes(n * s->n_kv_heads, sizeof(float)) +
-           work_bytes(PARTS * n * s->n_kv_heads * s->d_index, sizeof(float)) + lse_bytes(s, n) +
-           (size_t)fast_max_threads() * own_bytes(s);
+    const size_t here = WORK_ALIGN + sweep_bytes(s, n) + work_bytes(n * s->n_heads, sizeof(float)) +
+                        work_bytes(n * s->n_kv_heads, sizeof(float)) +
+                        work_bytes(PARTS * n * s->n_kv_heads * s->d_index, sizeof(float)) + lse_bytes(s, n) +
+                        (size_t)fast_max_threads() * own_bytes(s);
+    return max_size(here, kl_again_workspace(s));
 }
 
 /* The log-sum-exps are found here: few callers have those of the index. */
@@ -197,6 +199,7 @@ msa_status fast_kl_blocks(const msa_shape *s, const float *q, const float *k, co
     const int groups = s->n_kv_heads;
     const int64_t step = queries_at_once(s);
     const double share = 1 / ((double)s->n_q * groups);
+    void *whole = work;
     sweep w;
     sweep_take(&w, s, step, &work);
     float *main_lse = work_take(&work, step * s->n_heads, sizeof *main_lse);
@@ -222,6 +225,8 @@ msa_status fast_kl_blocks(const msa_shape *s, const float *q, const float *k, co
             *loss += share * kl_chunk(&w, &l, dqi, pieces, work);
         }
     }
+    if (kl_faint(s, qi, ki, weight) || !kl_held(s, *loss, dqi, dki))
+        kl_again(s, q, k, qi, ki, ids, weight, loss, dqi, dki, whole);
     return MSA_OK;
 }
 

@@ -1,6 +1,7 @@
 /* The rungs below: sparse attention as one would first write it, then on all cores, then by blocks that stay
  * in the cache. No library is used, so that a class can see what each step is worth. */
 #include "chunks.h"
+#include "exact.h"
 #include "online.h"
 
 /* ---- Naive: a query and a head at a time --------------------------------------------------------------- */
@@ -21,7 +22,6 @@ static void attend_head(const msa_shape *s, const msa_seq *seq, int64_t i, int h
     const int64_t at = position(seq, i), row = (seq->q0 + i) * s->n_heads + h;
     const int32_t *id = ids_row(s, ids, r, seq->q0 + i);
     int64_t n = 0;
-    float max = -INFINITY;
     double sum = 0;
     for (int slot = 0; slot < s->topk && id[slot] >= 0; slot++)
         for (int64_t j = (int64_t)id[slot] * s->block; j <= at && j < (id[slot] + 1ll) * s->block; j++, n++) {
@@ -29,8 +29,8 @@ static void attend_head(const msa_shape *s, const msa_seq *seq, int64_t i, int h
             for (int c = 0; c < d; c++)
                 p[n] += q[row * d + c] * k[((seq->kv0 + j) * groups + r) * d + c];
             p[n] *= (float)(1 / sqrt(d));
-            max = p[n] > max ? p[n] : max;
         }
+    const float max = row_top(p, n, -INFINITY);
     for (int64_t a = 0; a < n; a++)
         sum += (double)(p[a] = expf(p[a] - max));
     for (int c = 0; c < d; c++)
@@ -48,8 +48,10 @@ static void attend_head(const msa_shape *s, const msa_seq *seq, int64_t i, int h
 
 size_t fast_threaded_workspace(const msa_shape *s)
 {
-    return WORK_ALIGN + (size_t)fast_max_threads() *
-                            work_bytes(min_i64(s->topk, msa_n_blocks(s)) * s->block, sizeof(float));
+    const size_t rows =
+        WORK_ALIGN +
+        (size_t)fast_max_threads() * work_bytes(min_i64(s->topk, msa_n_blocks(s)) * s->block, sizeof(float));
+    return max_size(rows, attend_again_workspace(s));
 }
 
 size_t fast_naive_workspace(const msa_shape *s)
@@ -71,6 +73,7 @@ static msa_status attend_heads(const msa_shape *s, const float *q, const float *
             for (int h = 0; h < s->n_heads; h++)
                 attend_head(s, &seq, i, h, q, k, v, ids, row_take(s, work), o, lse);
     }
+    attend_again(s, NULL, q, floats(k), floats(v), ids, o, lse, work);
     return MSA_OK;
 }
 
@@ -190,7 +193,7 @@ static void attend_chunk(const msa_shape *s, room *m, const float *q, const floa
 
 size_t fast_blocked_workspace(const msa_shape *s)
 {
-    return (size_t)fast_max_threads() * room_bytes(s);
+    return max_size((size_t)fast_max_threads() * room_bytes(s), attend_again_workspace(s));
 }
 
 msa_status fast_blocked(const msa_shape *s, const float *q, const float *k, const float *v,
@@ -212,5 +215,6 @@ msa_status fast_blocked(const msa_shape *s, const float *q, const float *k, cons
             }
         }
     }
+    attend_again(s, NULL, q, floats(k), floats(v), ids, o, lse, work);
     return MSA_OK;
 }

@@ -3,7 +3,7 @@
  * their softmax so far; block after block is brought into the cache and meets the queries that chose it. No
  * product needs many rows, so nothing is gathered, packed, or combined. */
 #include "chunks.h"
-#include "heads.h"
+#include "exact.h"
 
 #define QUERIES_OF_BLOCK 16             /* on average, to pay for bringing the block */
 #define MOST_FLOATS ((int64_t)16 << 20) /* that a chunk keeps: 64 MB */
@@ -88,7 +88,7 @@ static void attend_chunk(const msa_shape *s, room *m, const float *q, cached k, 
 
 size_t fast_lanes_workspace(const msa_shape *s)
 {
-    return (size_t)fast_max_threads() * room_bytes(s);
+    return max_size((size_t)fast_max_threads() * room_bytes(s), attend_again_workspace(s));
 }
 
 msa_status fast_lanes(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
@@ -111,5 +111,6 @@ msa_status fast_lanes(const msa_shape *s, const float *q, const float *k, const 
             }
         }
     }
+    attend_again(s, NULL, q, floats(k), floats(v), ids, o, lse, work);
     return MSA_OK;
 }

@@ -2,6 +2,8 @@
 #ifndef MSA_LANES_H
 #define MSA_LANES_H
 
+#include <math.h>
+
 #include "vmath.h"
 
 #define LANES 16
@@ -29,6 +31,13 @@ static inline lanes all(float x)
 static inline lanes larger(lanes x, lanes y)
 {
     const int_lanes take = y > x;
+    return (lanes)(((int_lanes)y & take) | ((int_lanes)x & ~take));
+}
+
+/* Lane by lane the smaller one; x where y is NaN. */
+static inline lanes smaller(lanes x, lanes y)
+{
+    const int_lanes take = y < x;
     return (lanes)(((int_lanes)y & take) | ((int_lanes)x & ~take));
 }
 
@@ -68,7 +77,16 @@ static inline float largest_of(lanes x)
     return x[0];
 }
 
-/* The largest of `most` and x[n]. */
+static inline float smallest_of(lanes x)
+{
+    x = smaller(x, TURNED(x, 8));
+    x = smaller(x, TURNED(x, 4));
+    x = smaller(x, TURNED(x, 2));
+    x = smaller(x, TURNED(x, 1));
+    return x[0];
+}
+
+/* The largest of `most` and x[n]; what is NaN does not count. */
 static inline float row_max(const float *x, int64_t n, float most)
 {
     lanes m = all(most);
@@ -79,6 +97,26 @@ static inline float row_max(const float *x, int64_t n, float most)
     for (; a < n; a++)
         most = x[a] > most ? x[a] : most;
     return most;
+}
+
+/* The same for a softmax, NaN if x holds -inf: float32 could not hold that logit, and what weighs nothing
+ * would not show. A NaN or +inf shows by itself, and NaN for `most` stays. */
+static inline float row_top(const float *x, int64_t n, float most)
+{
+    lanes m = all(most), low = all(INFINITY);
+    float least = INFINITY;
+    int64_t a = 0;
+    for (; a + LANES <= n; a += LANES) {
+        m = larger(m, load(x + a));
+        low = smaller(low, load(x + a));
+    }
+    most = largest_of(m);
+    least = smallest_of(low);
+    for (; a < n; a++) {
+        most = x[a] > most ? x[a] : most;
+        least = x[a] < least ? x[a] : least;
+    }
+    return least > -INFINITY ? most : NAN;
 }
 
 #endif

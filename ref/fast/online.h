@@ -16,7 +16,7 @@
  * row double: of a million equal weights nothing is lost. */
 static inline float soften(float *x, int64_t n, float *max, double *sum)
 {
-    const float most = row_max(x, n, *max);
+    const float most = row_top(x, n, *max);
     lanes parts = {0};
     float part = 0;
     int64_t a = 0;

@@ -1,7 +1,6 @@
 /* Index Branch: a matrix product of a chunk of index queries with a chunk of index keys, block maxima of
  * the result, and a running selection row by row. No score is kept unless it is asked for. */
-#include "fast.h"
-#include "lanes.h"
+#include "exact.h"
 
 #define QUERY_ROWS 512 /* rows (query, group) of one product: all groups share the one index key head */
 #define KEY_TOKENS 512
@@ -72,37 +71,45 @@ void best_write(const msa_shape *s, const best_list *list, int64_t local, int32_
 /* ---- A chunk of queries ------------------------------------------------------------------------------ */
 
 typedef struct room {
+    float *q;        /* [queries, groups, d] */
+    fitted *fit;     /* [queries, groups] */
     float *logits;   /* [queries, groups, keys] */
     best_list *best; /* [queries, groups] */
+    chooser again;
 } room;
 
 static size_t room_bytes(const msa_shape *s)
 {
     const int64_t rows = queries_at_once(s) * s->n_kv_heads;
-    return WORK_ALIGN + work_bytes(rows * min_i64(keys_at_once(s), longest_kv(s)), sizeof(float)) +
-           best_bytes(s, rows);
+    return WORK_ALIGN + work_bytes(rows * s->d_index, sizeof(float)) + work_bytes(rows, sizeof(fitted)) +
+           work_bytes(rows * min_i64(keys_at_once(s), longest_kv(s)), sizeof(float)) + best_bytes(s, rows) +
+           chooser_bytes(s);
 }
 
 static room room_take(const msa_shape *s, void *work)
 {
     const int64_t rows = queries_at_once(s) * s->n_kv_heads;
     room m;
+    m.q = work_take(&work, rows * s->d_index, sizeof(float));
+    m.fit = work_take(&work, rows, sizeof(fitted));
     m.logits = work_take(&work, rows * min_i64(keys_at_once(s), longest_kv(s)), sizeof(float));
     m.best = best_take(s, rows, &work);
+    m.again = chooser_take(s, &work);
     return m;
 }
 
 /* Block maxima of one row of logits, of the keys j0 .. j0+cols-1, go into its list; `scores` may be NULL. */
 static void pool_row(const msa_shape *s, const float *x, int64_t at, int64_t j0, int64_t cols,
-                     best_list *best, float *scores)
+                     best_list *best, fitted *fit, float *scores)
 {
     const int64_t local = at / s->block, most = min_i64(s->topk - 1, local);
-    const double scale = 1 / sqrt(s->d_index);
+    const double scale = fit->unit / sqrt(s->d_index);
     for (int64_t c = 0; c < cols && j0 + c <= at; c += s->block) {
         const int64_t block = (j0 + c) / s->block;
         if (block == local && !scores)
             continue;
         const float max = row_max(x + c, min_i64(min_i64(s->block, cols - c), at + 1 - j0 - c), -INFINITY);
+        fit_count(fit, max);
         if (block < local)
             best_insert(best, most, max, (int32_t)block);
         if (scores)
@@ -116,16 +123,20 @@ static void index_chunk(const msa_shape *s, const msa_seq *seq, int64_t i0, int6
 {
     const int d = s->d_index, groups = s->n_kv_heads;
     const int64_t blocks = msa_n_blocks(s), visible = position(seq, i0 + n - 1) + 1, step = keys_at_once(s);
+    const request whole = {.seq = *seq};
+    met_keys keys = {.ki = floats(ki), .at = &whole, .n = visible};
     const float *queries = qi + (seq->q0 + i0) * groups * d;
-    for (int64_t a = 0; a < n * groups; a++)
+    for (int64_t a = 0; a < n * groups; a++) {
         m->best[a].n = 0;
+        m->fit[a] = fit_query(queries + a * d, d, m->q + a * d);
+    }
     for (int64_t j0 = 0; j0 < visible; j0 += step) {
         const int64_t cols = min_i64(step, visible - j0);
-        small_gemm(false, true, n * groups, cols, d, queries, d, ki + (seq->kv0 + j0) * d, d, 0, m->logits,
+        small_gemm(false, true, n * groups, cols, d, m->q, d, ki + (seq->kv0 + j0) * d, d, 0, m->logits,
                    cols);
         for (int64_t a = 0; a < n * groups; a++) {
             const int64_t i = i0 + a / groups, row = a % groups * s->n_q + seq->q0 + i;
-            pool_row(s, m->logits + a * cols, position(seq, i), j0, cols, &m->best[a],
+            pool_row(s, m->logits + a * cols, position(seq, i), j0, cols, &m->best[a], &m->fit[a],
                      scores ? scores + row * blocks : NULL);
         }
     }
@@ -136,6 +147,9 @@ static void index_chunk(const msa_shape *s, const msa_seq *seq, int64_t i0, int6
             scores[row * blocks + b] = -INFINITY;
         if (ids)
             best_write(s, &m->best[a], local, ids + row * s->topk);
+        if (fit_doubtful(&m->fit[a], scores ? 0 : 1, &keys, d, m->again.room))
+            choose_again(s, &whole, position(seq, i), queries + a * d, keys.ki, m->again,
+                         scores ? scores + row * blocks : NULL, ids ? ids + row * s->topk : NULL);
     }
 }
 

@@ -1,7 +1,7 @@
 /* The selector's KL loss over tiles. As in gradient.c a piece of work is one (sequence, group), run in order;
  * the index keys are shared by the groups, so each group adds to a dKi of its own and these are summed last.
  */
-#include "fast.h"
+#include "exact.h"
 #include "vmath.h"
 
 typedef struct room {
@@ -116,9 +116,10 @@ static double kl_tile(const msa_shape *s, room *m, const float *q, const float *
 size_t fast_kl_tiles_workspace(const msa_shape *s)
 {
     int64_t pieces = (int64_t)msa_n_seqs(s) * s->n_kv_heads;
-    return WORK_ALIGN + work_bytes(pieces, sizeof(double)) +
-           work_bytes(s->n_kv_heads * s->n_kv * s->d_index, sizeof(float)) +
-           (size_t)fast_max_threads() * room_bytes(s);
+    const size_t here = WORK_ALIGN + work_bytes(pieces, sizeof(double)) +
+                        work_bytes(s->n_kv_heads * s->n_kv * s->d_index, sizeof(float)) +
+                        (size_t)fast_max_threads() * room_bytes(s);
+    return max_size(here, kl_again_workspace(s));
 }
 
 msa_status fast_kl_tiles(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
@@ -131,6 +132,7 @@ msa_status fast_kl_tiles(const msa_shape *s, const float *q, const float *k, con
         return MSA_ERR_NULL;
     const int groups = s->n_kv_heads, pieces = msa_n_seqs(s) * groups;
     const int64_t ki_size = s->n_kv * s->d_index;
+    void *whole = work;
     double *part = work_take(&work, pieces, sizeof *part);
     float *group_dki = work_take(&work, groups * ki_size, sizeof *group_dki);
     if (dki)
@@ -160,5 +162,7 @@ msa_status fast_kl_tiles(const msa_shape *s, const float *q, const float *k, con
             sum += group_dki[r * ki_size + a];
         dki[a] = sum;
     }
+    if (kl_faint(s, qi, ki, weight) || !kl_held(s, *loss, dqi, dki))
+        kl_again(s, q, k, qi, ki, ids, weight, loss, dqi, dki, whole);
     return MSA_OK;
 }

@@ -118,7 +118,9 @@ void meeting_weigh(const meeting *m, int count, const float *lse, float *x)
 {
     for (int64_t a = 0; a < m->queries * count; a++, x += m->cols) {
         const int64_t seen = seen_by(m, a / count);
-        const float base = lse[a];
+        /* What float32 could not hold has to show: -inf less anything weighs nothing. */
+        const bool held = row_top(x, seen, -INFINITY) < INFINITY && fabsf(lse[a]) < INFINITY;
+        const float base = held ? lse[a] : NAN;
         for (int64_t c = 0; c < seen; c++)
             x[c] = exp2_nonpositive((float)LOG2_E * (x[c] - base));
         for (int64_t c = seen; c < m->cols; c++)
@@ -141,7 +143,7 @@ typedef struct summer {
  * that are weighed later, and a row of one key is to weigh exactly 1. */
 static void sum_up(const float *x, int64_t n, float *max, double *sum)
 {
-    const float most = row_max(x, n, *max);
+    const float most = row_top(x, n, *max);
     float part = 0;
 #pragma omp simd reduction(+ : part)
     for (int64_t c = 0; c < n; c++)

@@ -2,8 +2,13 @@
 #include "fast.h"
 #include "vmath.h"
 
+#include <float.h>
+
 /* Rows of a tile's products: queries times heads of the group. OpenBLAS is near its peak from 64 on. */
 #define TILE_ROWS 64
+
+/* The logit of what a query does not see. Not -inf, which says that float32 could not hold a logit. */
+#define UNSEEN (-FLT_MAX)
 
 int64_t tile_queries(const msa_shape *s)
 {
@@ -140,10 +145,10 @@ void tile_unpack(const tile *t, const float *rows, int heads, int head, int coun
 static void fill(float *x, int64_t from, int64_t to)
 {
     for (int64_t a = from; a < to; a++)
-        x[a] = -INFINITY;
+        x[a] = UNSEEN;
 }
 
-/* -inf where query i of the tile may not look: unselected blocks, and what lies after its position. */
+/* UNSEEN where query i of the tile may not look: unselected blocks, and what lies after its position. */
 static void mask_row(const tile *t, const int32_t *ids, int64_t i, float *x)
 {
     int64_t p = position(&t->seq, t->i0 + i);
@@ -164,10 +169,14 @@ static void mask_row(const tile *t, const int32_t *ids, int64_t i, float *x)
 
 static void softmax(float *x, int64_t n, float *denom, float *lse)
 {
-    float max = -INFINITY, sum = 0;
-#pragma omp simd reduction(max : max)
-    for (int64_t a = 0; a < n; a++)
+    float max = -INFINITY, least = INFINITY, sum = 0;
+#pragma omp simd reduction(max : max) reduction(min : least)
+    for (int64_t a = 0; a < n; a++) {
         max = x[a] > max ? x[a] : max;
+        least = x[a] < least ? x[a] : least;
+    }
+    if (!(max > UNSEEN && least >= UNSEEN))
+        max = NAN; /* as row_top() */
 #pragma omp simd reduction(+ : sum)
     for (int64_t a = 0; a < n; a++) {
         x[a] = exp_nonpositive(x[a] - max);

@@ -1,0 +1,224 @@
+/* Rows in doubt, once more in double. */
+#include "exact.h"
+
+#include <float.h>
+
+/* ---- Magnitudes: floats without their signs rank as integers do, NaN last --------------------- */
+
+#define MAGNITUDE 0x7fffffff
+#define INFINITE 0x7f800000
+
+float most_of(const float *x, int64_t n)
+{
+    int32_t most = 0;
+#pragma omp simd reduction(max : most)
+    for (int64_t a = 0; a < n; a++) {
+        const int32_t bits = to_bits(x[a]) & MAGNITUDE;
+        most = bits > most ? bits : most;
+    }
+    return from_bits(most < INFINITE ? most : INFINITE);
+}
+
+/* 0 less 1 is the largest of all as an unsigned number. */
+float least_of(const float *x, int64_t n)
+{
+    uint32_t least = (uint32_t)INFINITE - 1;
+#pragma omp simd reduction(min : least)
+    for (int64_t a = 0; a < n; a++) {
+        const uint32_t bits = (uint32_t)(to_bits(x[a]) & MAGNITUDE) - 1;
+        least = bits < least ? bits : least;
+    }
+    return from_bits((int32_t)(least + 1));
+}
+
+/* ---- Attention ------------------------------------------------------------------------------------------
+ */
+
+typedef struct room {
+    double *acc;        /* [d] */
+    float *key, *value; /* [d] */
+} room;
+
+static size_t room_bytes(const msa_shape *s)
+{
+    return WORK_ALIGN + work_bytes(s->d_head, sizeof(double)) + 2 * work_bytes(s->d_head, sizeof(float));
+}
+
+static room room_take(const msa_shape *s, void *work)
+{
+    return (room){.acc = work_take(&work, s->d_head, sizeof(double)),
+                  .key = work_take(&work, s->d_head, sizeof(float)),
+                  .value = work_take(&work, s->d_head, sizeof(float))};
+}
+
+/* A head's query and the keys first .. last of group r: online softmax in double. A key of weight 0 has
+ * its value added too, as in the reference. */
+static void meet(const msa_shape *s, const request *where, int r, int64_t first, int64_t last, const float *q,
+                 cached k, cached v, const room *m, double *max, double *sum)
+{
+    const int d = s->d_head;
+    const double scale = 1 / sqrt(d);
+    for (int64_t j = first; j <= last; j++) {
+        const int64_t row = key_row(where, j);
+        const double x = scale * dot(q, rows_of(k, s->n_kv_heads, r, d, row, 1, m->key), d);
+        if (x > *max) {
+            const double shrink = exp(*max - x);
+            *sum *= shrink;
+            for (int c = 0; c < d; c++)
+                m->acc[c] *= shrink;
+            *max = x;
+        }
+        const double p = x > -INFINITY || isnan(x) ? exp(x - *max) : 0;
+        *sum += p;
+        axpy(p, rows_of(v, s->n_kv_heads, r, d, row, 1, m->value), d, m->acc);
+    }
+}
+
+static void head_again(const msa_shape *s, const request *where, int64_t i, int h, const float *q, cached k,
+                       cached v, const int32_t *ids, float *o, float *lse, const room *m)
+{
+    const int d = s->d_head, r = h / (s->n_heads / s->n_kv_heads), spans = ids ? s->topk : 1;
+    const int64_t at = position(&where->seq, i), row = (where->seq.q0 + i) * s->n_heads + h;
+    const int32_t *id = ids_row(s, ids, r, where->seq.q0 + i);
+    double max = -INFINITY, sum = 0;
+    memset(m->acc, 0, (size_t)d * sizeof *m->acc);
+    for (int a = 0; a < spans && (!id || id[a] >= 0); a++) {
+        const int64_t first = id ? (int64_t)id[a] * s->block : 0;
+        const int64_t last = id ? min_i64(first + s->block - 1, at) : at;
+        meet(s, where, r, first, last, q + row * d, k, v, m, &max, &sum);
+    }
+    for (int c = 0; c < d; c++)
+        o[row * d + c] = (float)(m->acc[c] / sum);
+    if (lse)
+        lse[row] = (float)(max + log(sum));
+}
+
+/* Found at once where there is one near the beginning. */
+static bool any_value(const msa_shape *s, const request *where, cached v, const room *m)
+{
+    bool any = false;
+    for (int64_t j = 0; j < where->seq.n_kv && !any; j++)
+        for (int r = 0; r < s->n_kv_heads && !any; r++)
+            any = most_of(rows_of(v, s->n_kv_heads, r, s->d_head, key_row(where, j), 1, m->value),
+                          s->d_head) > 0;
+    return any;
+}
+
+/* Nothing finite comes of a query that is not finite itself. */
+static bool in_doubt(const float *q, const float *o, int d, bool values)
+{
+    const float most = most_of(o, d);
+    return most < INFINITY ? values && most < FAINT : most_of(q, d) < INFINITY;
+}
+
+size_t attend_again_workspace(const msa_shape *s)
+{
+    return (size_t)fast_max_threads() * room_bytes(s);
+}
+
+void attend_again(const msa_shape *s, const msa_pages *p, const float *q, cached k, cached v,
+                  const int32_t *ids, float *o, float *lse, void *work)
+{
+    const int d = s->d_head;
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        const request where = get_request(s, p, b);
+#pragma omp parallel num_threads(fast_threads())
+        {
+            const room m = room_take(s, (char *)work + (size_t)fast_thread() * room_bytes(s));
+            const bool values = any_value(s, &where, v, &m);
+#pragma omp for schedule(dynamic, 16)
+            for (int64_t i = 0; i < where.seq.n_q; i++)
+                for (int h = 0; h < s->n_heads; h++) {
+                    const int64_t row = (where.seq.q0 + i) * s->n_heads + h;
+                    if (in_doubt(q + row * d, o + row * d, d, values))
+                        head_again(s, &where, i, h, q, k, v, ids, o, lse, &m);
+                }
+        }
+    }
+}
+
+/* ---- Index ----------------------------------------------------------------------------------------------
+ */
+
+/* d products of the largest query element, below 2^e, with the largest float stay below 2^127. */
+static int fitting_exponent(int d)
+{
+    int log2_d;
+    frexp((double)d, &log2_d);
+    return -1 - log2_d;
+}
+
+fitted fit_query(const float *q, int d, float *rows)
+{
+    float most = 0;
+    int exponent;
+    for (int c = 0; c < d; c++)
+        most = fabsf(q[c]) > most && fabsf(q[c]) < INFINITY ? fabsf(q[c]) : most;
+    frexpf(most, &exponent);
+    const double factor = ldexp(1, fitting_exponent(d) - exponent);
+    for (int c = 0; c < d; c++)
+        rows[c] = (float)((double)q[c] * factor);
+    return (fitted){.unit = 1 / factor, .least = (float)fmin(FLT_MAX, (double)least_of(q, d) * factor)};
+}
+
+void fit_count(fitted *f, float score)
+{
+    f->faint += fabsf(score) < 16 * FLT_MIN;
+}
+
+static float least_key(const met_keys *k, int d, float *rows)
+{
+    float least = INFINITY;
+    int64_t keys = 0;
+    for (int64_t j = 0; j < k->n; j += keys) {
+        keys = min_i64(HEADS_KEYS, keys_together(k->at, j, k->n));
+        least = fminf(least, least_of(rows_of(k->ki, 1, 0, d, key_row(k->at, j), keys, rows), keys * d));
+    }
+    return least;
+}
+
+bool fit_doubtful(const fitted *f, int64_t most, met_keys *k, int d, float *rows)
+{
+    if (f->least < FLT_MIN) /* the query has lost bits */
+        return true;
+    if (f->faint <= most)
+        return false;
+    if (k->least == 0)
+        k->least = least_key(k, d, rows);
+    return f->least * k->least < FLT_MIN;
+}
+
+size_t chooser_bytes(const msa_shape *s)
+{
+    const int64_t blocks = msa_n_blocks(s);
+    return WORK_ALIGN + work_bytes(blocks, sizeof(double)) +
+           work_bytes(min_i64(s->topk, blocks), sizeof(double)) +
+           work_bytes(HEADS_KEYS * (int64_t)s->d_index, sizeof(float));
+}
+
+chooser chooser_take(const msa_shape *s, void **work)
+{
+    const int64_t blocks = msa_n_blocks(s);
+    return (chooser){.m = work_take(work, blocks, sizeof(double)),
+                     .best = work_take(work, min_i64(s->topk, blocks), sizeof(double)),
+                     .room = work_take(work, HEADS_KEYS * (int64_t)s->d_index, sizeof(float))};
+}
+
+void choose_again(const msa_shape *s, const request *where, int64_t at, const float *qi, cached ki, chooser c,
+                  float *scores, int32_t *ids)
+{
+    const int d = s->d_index;
+    const int64_t local = at / s->block;
+    const double scale = 1 / sqrt(d);
+    for (int64_t b = 0; b <= local; b++) {
+        c.m[b] = -INFINITY;
+        for (int64_t j = b * s->block; j <= min_i64((b + 1) * s->block - 1, at); j++) {
+            const double x = dot(qi, rows_of(ki, 1, 0, d, key_row(where, j), 1, c.room), d);
+            c.m[b] = x > c.m[b] ? x : c.m[b];
+        }
+        if (scores)
+            scores[b] = (float)(c.m[b] * scale);
+    }
+    if (ids)
+        select_row(c.m, local, s->topk, c.best, ids);
+}

@@ -1,0 +1,301 @@
+/* Gradients in doubt, once more in double. Unlike the reference, which sums dK and dV over the whole cache,
+ * this visits first the queries, whose gradients are their own, and keeps what their weights can be found by;
+ * then the keys. So it needs little memory, and threads share it. */
+#include "exact.h"
+
+/* ---- Doubt ----------------------------------------------------------------------------------------------
+ */
+
+#define FAINT_PRODUCT 0x1p-90
+
+static double most_in_queries(const msa_shape *s, const float *x, int64_t width)
+{
+    double most = 0;
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        const msa_seq seq = msa_get_seq(s, b);
+        most = fmax(most, (double)most_of(x + seq.q0 * width, seq.n_q * width));
+    }
+    return most;
+}
+
+static double most_in_keys(const msa_shape *s, const float *x, int64_t width)
+{
+    double most = 0;
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        const msa_seq seq = msa_get_seq(s, b);
+        most = fmax(most, (double)most_of(x + seq.kv0 * width, seq.n_kv * width));
+    }
+    return most;
+}
+
+static bool faint(double x)
+{
+    return x > 0 && x < FAINT_PRODUCT;
+}
+
+bool backward_faint(const msa_shape *s, const float *q, const float *k, const float *v, const float *dout)
+{
+    const int64_t wide_q = (int64_t)s->n_heads * s->d_head, wide_kv = (int64_t)s->n_kv_heads * s->d_head;
+    const double most_dout = most_in_queries(s, dout, wide_q), ds = most_dout * most_in_keys(s, v, wide_kv);
+    return faint(most_dout) || faint(ds) || faint(ds * most_in_keys(s, k, wide_kv)) ||
+           faint(ds * most_in_queries(s, q, wide_q));
+}
+
+bool kl_faint(const msa_shape *s, const float *qi, const float *ki, double weight)
+{
+    const double factor = fabs(weight) / ((double)s->n_q * s->n_kv_heads);
+    return faint(factor) || faint(factor * most_in_keys(s, ki, s->d_index)) ||
+           faint(factor * most_in_queries(s, qi, (int64_t)s->n_kv_heads * s->d_index));
+}
+
+bool backward_held(const msa_shape *s, const float *dq, const float *dk, const float *dv)
+{
+    const int64_t wide_q = (int64_t)s->n_heads * s->d_head, wide_kv = (int64_t)s->n_kv_heads * s->d_head;
+    return most_in_queries(s, dq, wide_q) < INFINITY && most_in_keys(s, dk, wide_kv) < INFINITY &&
+           most_in_keys(s, dv, wide_kv) < INFINITY;
+}
+
+bool kl_held(const msa_shape *s, double loss, const float *dqi, const float *dki)
+{
+    return isfinite(loss) &&
+           (!dqi || (most_in_queries(s, dqi, (int64_t)s->n_kv_heads * s->d_index) < INFINITY &&
+                     most_in_keys(s, dki, s->d_index) < INFINITY));
+}
+
+/* ---- Shared ---------------------------------------------------------------------------------------------
+ */
+
+/* Whether query i attends to key j, of the same sequence. */
+static bool attends(const msa_shape *s, const msa_seq *seq, int64_t i, int64_t j, const int32_t *id)
+{
+    if (j > position(seq, i) || !id)
+        return j <= position(seq, i);
+    int a = 0;
+    while (a < s->topk && id[a] >= 0 && id[a] < j / s->block)
+        a++;
+    return a < s->topk && id[a] == j / s->block;
+}
+
+static void round_row(const double *acc, int d, float *x)
+{
+    for (int c = 0; c < d; c++)
+        x[c] = (float)acc[c];
+}
+
+/* ---- Main Branch ----------------------------------------------------------------------------------------
+ */
+
+/* By which the weights and their gradients of a head's row can be found again. */
+typedef struct row_sums {
+    double lse, origin, delta; /* origin: taken from every dP, as in the reference */
+} row_sums;
+
+typedef struct room {
+    int64_t *tokens;
+    double *p, *dp, *acc, *more; /* [tokens], [tokens], [d], [d] */
+} room;
+
+static size_t room_bytes(const msa_shape *s)
+{
+    const int64_t n = max_support(s, true), d = max_i64(s->d_head, s->d_index);
+    return WORK_ALIGN + work_bytes(n, sizeof(int64_t)) + 2 * work_bytes(n, sizeof(double)) +
+           2 * work_bytes(d, sizeof(double));
+}
+
+static room room_take(const msa_shape *s, void *work)
+{
+    const int64_t n = max_support(s, true), d = max_i64(s->d_head, s->d_index);
+    return (room){.tokens = work_take(&work, n, sizeof(int64_t)),
+                  .p = work_take(&work, n, sizeof(double)),
+                  .dp = work_take(&work, n, sizeof(double)),
+                  .acc = work_take(&work, d, sizeof(double)),
+                  .more = work_take(&work, d, sizeof(double))};
+}
+
+typedef struct tensors {
+    const msa_shape *s;
+    const float *q, *k, *v, *dout;
+    const int32_t *ids;
+    float *dq, *dk, *dv;
+    row_sums *sums; /* [T,Hq] */
+} tensors;
+
+static void backward_row(const tensors *x, const msa_seq *seq, int64_t i, int h, const room *m)
+{
+    const msa_shape *s = x->s;
+    const int d = s->d_head, r = h / (s->n_heads / s->n_kv_heads);
+    const int64_t row = (seq->q0 + i) * s->n_heads + h, kv = seq->kv0 * s->n_kv_heads + r;
+    const int64_t n = list_support(s, ids_row(s, x->ids, r, seq->q0 + i), position(seq, i), m->tokens);
+    const double scale = 1 / sqrt(d);
+    int64_t peak = 0;
+    double denom;
+    for (int64_t a = 0; a < n; a++) {
+        const int64_t at = (kv + m->tokens[a] * s->n_kv_heads) * d;
+        m->p[a] = scale * dot(x->q + row * d, x->k + at, d);
+        m->dp[a] = dot(x->dout + row * d, x->v + at, d);
+        peak = m->p[a] > m->p[peak] ? a : peak;
+    }
+    row_sums sums = {softmax_row(m->p, n, false, &denom), m->dp[peak], 0};
+    for (int64_t a = 0; a < n; a++)
+        sums.delta += (m->dp[a] - sums.origin) * (m->p[a] / denom);
+    memset(m->acc, 0, (size_t)d * sizeof *m->acc);
+    for (int64_t a = 0; a < n; a++)
+        axpy(scale * (m->p[a] / denom) * (m->dp[a] - sums.origin - sums.delta),
+             x->k + (kv + m->tokens[a] * s->n_kv_heads) * d, d, m->acc);
+    round_row(m->acc, d, x->dq + row * d);
+    x->sums[row] = sums;
+}
+
+static void backward_key(const tensors *x, const msa_seq *seq, int64_t j, int r, const room *m)
+{
+    const msa_shape *s = x->s;
+    const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
+    const int64_t at = ((seq->kv0 + j) * s->n_kv_heads + r) * d;
+    const double scale = 1 / sqrt(d);
+    memset(m->acc, 0, (size_t)d * sizeof *m->acc);
+    memset(m->more, 0, (size_t)d * sizeof *m->more);
+    for (int64_t i = max_i64(0, j - position(seq, 0)); i < seq->n_q; i++) {
+        if (!attends(s, seq, i, j, ids_row(s, x->ids, r, seq->q0 + i)))
+            continue;
+        for (int h = r * group; h < (r + 1) * group; h++) {
+            const int64_t row = (seq->q0 + i) * s->n_heads + h;
+            const row_sums *sums = &x->sums[row];
+            const double p = exp(scale * dot(x->q + row * d, x->k + at, d) - sums->lse);
+            const double dp = dot(x->dout + row * d, x->v + at, d);
+            axpy(scale * p * (dp - sums->origin - sums->delta), x->q + row * d, d, m->acc);
+            axpy(p, x->dout + row * d, d, m->more);
+        }
+    }
+    round_row(m->acc, d, x->dk + at);
+    round_row(m->more, d, x->dv + at);
+}
+
+size_t backward_again_workspace(const msa_shape *s)
+{
+    return WORK_ALIGN + work_bytes(s->n_q * s->n_heads, sizeof(row_sums)) +
+           (size_t)fast_max_threads() * room_bytes(s);
+}
+
+void backward_again(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
+                    const float *dout, float *dq, float *dk, float *dv, void *work)
+{
+    const tensors x = {s,   q,  k,  v,  dout,
+                       ids, dq, dk, dv, work_take(&work, s->n_q * s->n_heads, sizeof(row_sums))};
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        const msa_seq seq = msa_get_seq(s, b);
+#pragma omp parallel num_threads(fast_threads())
+        {
+            const room m = room_take(s, (char *)work + (size_t)fast_thread() * room_bytes(s));
+#pragma omp for schedule(dynamic)
+            for (int64_t a = 0; a < seq.n_q * s->n_heads; a++)
+                backward_row(&x, &seq, a / s->n_heads, (int)(a % s->n_heads), &m);
+#pragma omp for schedule(dynamic)
+            for (int64_t a = 0; a < seq.n_kv * s->n_kv_heads; a++)
+                backward_key(&x, &seq, a / s->n_kv_heads, (int)(a % s->n_kv_heads), &m);
+        }
+    }
+}
+
+/* ---- KL -------------------------------------------------------------------------------------------------
+ */
+
+typedef struct lesson {
+    const msa_shape *s;
+    const float *q, *k, *qi, *ki;
+    const int32_t *ids;
+    double share, weight;
+    float *dqi, *dki;
+    double *loss, *lse, *index_lse; /* [T,Hkv], [T,Hq], [T,Hkv] */
+} lesson;
+
+/* Mean over the heads of the probability of one key at `at`. */
+static double teacher(const lesson *x, int64_t query, int r, const float *key)
+{
+    const int d = x->s->d_head, group = x->s->n_heads / x->s->n_kv_heads;
+    double t = 0;
+    for (int64_t row = query * x->s->n_heads + r * group, h = 0; h < group; h++)
+        t += exp(dot(x->q + (row + h) * d, key, d) / sqrt(d) - x->lse[row + h]) / group;
+    return t;
+}
+
+static void kl_row(const lesson *x, const msa_seq *seq, int64_t i, int r, const room *m)
+{
+    const msa_shape *s = x->s;
+    const int d = s->d_head, di = s->d_index, group = s->n_heads / s->n_kv_heads;
+    const int64_t query = seq->q0 + i, row = query * s->n_kv_heads + r;
+    const int64_t n = list_support(s, ids_row(s, x->ids, r, query), position(seq, i), m->tokens);
+    const float *keys = x->k + (seq->kv0 * s->n_kv_heads + r) * d, *keys_i = x->ki + seq->kv0 * di;
+    double denom;
+    for (int64_t h = query * s->n_heads + r * group, last = h + group; h < last; h++) {
+        for (int64_t a = 0; a < n; a++)
+            m->p[a] = dot(x->q + h * d, keys + m->tokens[a] * s->n_kv_heads * d, d) / sqrt(d);
+        x->lse[h] = softmax_row(m->p, n, false, &denom);
+    }
+    for (int64_t a = 0; a < n; a++)
+        m->p[a] = m->dp[a] = dot(x->qi + row * di, keys_i + m->tokens[a] * di, di) / sqrt(di);
+    x->index_lse[row] = softmax_row(m->p, n, false, &denom);
+    x->loss[row] = 0;
+    memset(m->acc, 0, (size_t)di * sizeof *m->acc);
+    for (int64_t a = 0; a < n; a++) {
+        const double t = teacher(x, query, r, keys + m->tokens[a] * s->n_kv_heads * d);
+        if (t != 0) /* 0 log 0 = 0 */
+            x->loss[row] += x->share * t * (log(t) - (m->dp[a] - x->index_lse[row]));
+        axpy(x->weight * x->share / sqrt(di) * (m->p[a] / denom - t), keys_i + m->tokens[a] * di, di, m->acc);
+    }
+    if (x->dqi)
+        round_row(m->acc, di, x->dqi + row * di);
+}
+
+static void kl_key(const lesson *x, const msa_seq *seq, int64_t j, const room *m)
+{
+    const msa_shape *s = x->s;
+    const int di = s->d_index;
+    const float *key = x->ki + (seq->kv0 + j) * di;
+    memset(m->acc, 0, (size_t)di * sizeof *m->acc);
+    for (int64_t i = max_i64(0, j - position(seq, 0)); i < seq->n_q; i++)
+        for (int r = 0; r < s->n_kv_heads; r++) {
+            const int64_t query = seq->q0 + i, row = query * s->n_kv_heads + r;
+            if (!attends(s, seq, i, j, ids_row(s, x->ids, r, query)))
+                continue;
+            const float *qi = x->qi + row * di;
+            const double u = exp(dot(qi, key, di) / sqrt(di) - x->index_lse[row]);
+            const double t = teacher(x, query, r, x->k + ((seq->kv0 + j) * s->n_kv_heads + r) * s->d_head);
+            axpy(x->weight * x->share / sqrt(di) * (u - t), qi, di, m->acc);
+        }
+    round_row(m->acc, di, x->dki + (seq->kv0 + j) * di);
+}
+
+size_t kl_again_workspace(const msa_shape *s)
+{
+    return WORK_ALIGN + work_bytes(s->n_q * s->n_heads, sizeof(double)) +
+           2 * work_bytes(s->n_q * s->n_kv_heads, sizeof(double)) +
+           (size_t)fast_max_threads() * room_bytes(s);
+}
+
+void kl_again(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
+              const int32_t *ids, double weight, double *loss, float *dqi, float *dki, void *work)
+{
+    const int groups = s->n_kv_heads;
+    lesson x = {.s = s, .q = q, .k = k, .qi = qi, .ki = ki, .ids = ids, .dqi = dqi, .dki = dki};
+    x.share = 1 / ((double)s->n_q * groups);
+    x.weight = weight;
+    x.loss = work_take(&work, s->n_q * groups, sizeof *x.loss);
+    x.lse = work_take(&work, s->n_q * s->n_heads, sizeof *x.lse);
+    x.index_lse = work_take(&work, s->n_q * groups, sizeof *x.index_lse);
+    *loss = 0;
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        const msa_seq seq = msa_get_seq(s, b);
+#pragma omp parallel num_threads(fast_threads())
+        {
+            const room m = room_take(s, (char *)work + (size_t)fast_thread() * room_bytes(s));
+#pragma omp for schedule(dynamic)
+            for (int64_t a = 0; a < seq.n_q * groups; a++)
+                kl_row(&x, &seq, a / groups, (int)(a % groups), &m);
+#pragma omp for schedule(dynamic)
+            for (int64_t j = 0; j < (dki ? seq.n_kv : 0); j++)
+                kl_key(&x, &seq, j, &m);
+        }
+        for (int64_t a = seq.q0 * groups; a < (seq.q0 + seq.n_q) * groups; a++)
+            *loss += x.loss[a];
+    }
+}
