@@ -362,7 +362,7 @@ def recall(q, k, ids, *, block, cu_q=None, cu_kv=None):
     return found.rows, found.block_recall, found.score_recall
 
 
-# ---- Norm, rotary, and tensors captured from a model --------------------------------------------------------
+# ---- Norm and rotary -----------------------------------------------------------------------------------------
 
 
 def rmsnorm(x, gain, eps=1e-6):
@@ -384,27 +384,3 @@ def rope(x, rot, theta=5e6, pos=None):
     _check(_lib.msa_rope(c.c_int64(y.shape[0]), heads, y.shape[-1], rot, c.c_double(theta), _pointer(pos),
                          c.c_bool(False), _pointer(y)))
     return y
-
-
-class capture:
-    """Keeps what modules of a PyTorch model put out while it runs: `with capture(qi=m.a, ki=m.b) as seen: model(x)`
-    leaves seen["qi"] and seen["ki"] as float32 arrays, without the batch dimension. The README has the recipe."""
-
-    def __init__(self, **modules):
-        self.modules, self.seen = modules, {}
-
-    def _keep(self, name):
-        def hook(module, inputs, output):
-            x = _array(output[0] if isinstance(output, tuple) else output)
-            if x.shape[0] != 1:
-                raise Error(f"{name}: expected a batch of one, found {x.shape[0]}")
-            self.seen[name] = x[0].copy()
-        return hook
-
-    def __enter__(self):
-        self.hooks = [m.register_forward_hook(self._keep(name)) for name, m in self.modules.items()]
-        return self.seen
-
-    def __exit__(self, *error):
-        for hook in self.hooks:
-            hook.remove()

@@ -663,6 +663,17 @@ says '^output +FAILED, not of precision bf16-logits, [0-9.]+ times its budget; o
 refuses "--precision: expected one of float32, " "verify: an unknown class" "${whole[@]}" --o "$W/o.npy" --precision bf16
 refuses "--precision:" "verify: a class and a tolerance" "${whole[@]}" --o "$W/o.npy" --precision float32 --tolerance 0.1
 
+# Where it fails, verify says which tensor a kernel that takes bf16 would not have seen as it is.
+runs 1 "verify: the same again" "${whole[@]}" --o "$W/o.npy" --precision bf16-logits
+grep -q '^note' "$W.out"
+[ $? -eq 1 ]
+check $? "... and nothing of bf16, since all tensors are"
+le32 $((0x40400001)) $((0x3f800000)) $((0x40800000)) $((0x3f800000)) $((0x40a00000)) $((0x41100000)) |
+    npy "$W/fine.npy" '<f4' '(6, 1)'
+ids "$W/a.npy" '(2, 3, 3)' "${right_1[@]}" "${right_0[@]}"
+runs 1 "verify: a tensor that is not bf16" verify --qi "$W/qi.npy" --ki "$W/fine.npy" --block 1 --ids "$W/a.npy"
+says '^note +.*fine.npy holds more than bf16 does'
+
 # Scores of blocks 0 1 2 3: 1 + e, 1, 2 and the local one. With e = 2^-23 the first two differ by no more than
 # rounding may swap, 2 * 2^-24 * 1, with e = 2^-22 by more.
 near() { # near BITS GROUPS TOKENS: ones for every query

@@ -522,16 +522,20 @@ static void windows_are_averaged(void)
     model m = new_model(&tiny, check_seed(601));
     uint8_t *text = draw_tokens(2 * tiny.context + 1, 602);
     const eval_windows both = {text, 2 * tiny.context + 1, tiny.context, 2};
-    double bits = 0;
+    double bits = 0, both_bits = NAN;
     eval_look mean[2], sum[2] = {{0}};
     eval_recall found[2], recall[2] = {{{0}, {0}}};
-    bool ok = eval_looks(&m, &msa_fast_ops, &both, mean) && eval_recalls(&m, &msa_fast_ops, &both, 1, found);
+    bool ok = eval_looks(&m, &msa_fast_ops, &both, mean) &&
+              eval_recalls(&m, &msa_fast_ops, &both, 1, found) &&
+              eval_bits_per_byte(&m, &msa_fast_ops, &both, MSA_ATTN_SPARSE, &both_bits);
     for (int w = 0; ok && w < 2; w++) {
         const eval_windows one = {eval_window(&both, w), tiny.context + 1, tiny.context, 1};
         eval_look look[2];
         eval_recall here[2];
         ok = eval_looks(&m, &msa_fast_ops, &one, look) && eval_recalls(&m, &msa_fast_ops, &one, 1, here);
-        bits += eval_bits_per_byte(&m, &msa_fast_ops, &one, MSA_ATTN_SPARSE) / 2;
+        double bits_here = NAN;
+        ok = eval_bits_per_byte(&m, &msa_fast_ops, &one, MSA_ATTN_SPARSE, &bits_here) && ok;
+        bits += bits_here / 2;
         for (int l = 0; l < 2; l++) {
             sum[l].entropy += look[l].entropy / 2;
             sum[l].first_mass += look[l].first_mass / 2;
@@ -555,7 +559,7 @@ static void windows_are_averaged(void)
                              recall[0].index.score_recall,
                              recall[1].index.block_recall,
                              recall[1].index.score_recall};
-    const double two[] = {eval_bits_per_byte(&m, &msa_fast_ops, &both, MSA_ATTN_SPARSE),
+    const double two[] = {both_bits,
                           mean[0].entropy,
                           mean[0].first_mass,
                           mean[0].first_taken,

@@ -124,7 +124,7 @@ static int write_case(const char *dir, const vector_case *c, const cli_output *f
 /* ---- Comparing ---------------------------------------------------------------------------------- */
 
 /* The elements of a .npy file, which are its last `bytes`; NULL with a remark if it is not such a file.
- * Raw, because scores.npy holds -inf, which npy_read refuses. */
+ * Raw, because scores.npy holds -inf, which a reader of tensors refuses. */
 static const void *read_elements(const char *path, size_t bytes, unsigned char **file)
 {
     io_error err;

@@ -104,7 +104,7 @@ typedef struct cli_tensors {
 #define CLI_OPT_QI(t, kind) {"--qi", kind, &(t).path[CLI_QI], 0, 0, "F index queries [T,Hkv,di]"}
 #define CLI_OPT_KI(t, kind) {"--ki", kind, &(t).path[CLI_KI], 0, 0, "F index keys [S,di]"}
 #define CLI_OPT_IDS(t) \
-    {"--ids", CLI_TEXT, &(t).path[CLI_IDS], 0, 0, "F these blocks [Hkv,T,k], instead of choosing"}
+    {"--ids", CLI_TEXT, &(t).path[CLI_IDS], 0, 0, "F these blocks [Hkv,T,k], in any order, instead of choosing"}
 #define CLI_OPT_BLOCK(t) {"--block", CLI_INT, &(t).block, 1, CLI_MAX_BLOCK, "N tokens in a key block"}
 #define CLI_OPT_TOPK(t) \
     {"--topk", CLI_INT, &(t).topk, 1, CLI_MAX_TOPK, "N blocks kept (default: width of the ids, or 16)"}

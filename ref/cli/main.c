@@ -79,8 +79,9 @@ static int cmd_help(int argc, char **argv)
         printf("usage: msa COMMAND [OPTION...]\n\n");
         for (size_t i = 0; i < N_COMMANDS; i++)
             printf("  %-10s %s\n", commands[i].name, commands[i].summary);
-        printf("\n'msa help COMMAND' shows the options. Tensors are NumPy .npy files, float32 or int32, C "
-               "order.\n");
+        printf("\n'msa help COMMAND' shows the options. A tensor F is a .npy file in C order or one tensor "
+               "of a\n"
+               "file, FILE.safetensors:NAME; float64, float16, bfloat16 and int64 are converted.\n");
     }
     return 0;
 }
