@@ -178,8 +178,9 @@ static void topk_on_odd_scores(void)
     check_case c = check_begin("msa_topk: NaN, infinities, ties, signed zeros, scores past the diagonal");
     inputs_rng rng = {check_seed(1)};
     for (int round = 0; round < 2000; round++) {
-        msa_shape s = {1, 1 + inputs_below(&rng, 40),      1, 1,    1,   1,
-                       1, 1 + (int)inputs_below(&rng, 20), 1, NULL, NULL, NULL, NULL};
+        msa_shape s = {1,   1 + inputs_below(&rng, 40),      1, 1,    1,    1,
+                       1,   1 + (int)inputs_below(&rng, 20), 1, NULL, NULL, NULL,
+                       NULL};
         s.n_q = 1 + inputs_below(&rng, s.n_kv);
         int64_t blocks = msa_n_blocks(&s);
         float *scores = check_floats(s.n_q * blocks);
@@ -351,6 +352,126 @@ static void workspaces_grow(const char *name, const msa_ops *ops)
     check_end(&c);
 }
 
+/* ---- Absurd shapes ------------------------------------------------------------------------------- */
+
+/** Any number: mostly of a size that its logarithm is drawn for, sometimes a border or a negative one. */
+static int64_t any_number(inputs_rng *rng, int bits)
+{
+    static const int64_t borders[] = {
+        0, -1, 1, 2, INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN, (int64_t)1 << 32};
+    if (inputs_below(rng, 8) == 0)
+        return borders[inputs_below(rng, (int64_t)(sizeof borders / sizeof *borders))];
+    return (int64_t)(inputs_u64(rng) >> (64 - 1 - inputs_below(rng, bits)));
+}
+
+static msa_shape any_shape(inputs_rng *rng)
+{
+    int32_t x[7];
+    for (int i = 0; i < 7; i++)
+        x[i] = (int32_t)any_number(rng, 31);
+    msa_shape s = {any_number(rng, 40),
+                   any_number(rng, 63),
+                   x[0],
+                   x[1],
+                   x[2],
+                   x[3],
+                   x[4],
+                   x[5],
+                   1,
+                   NULL,
+                   NULL,
+                   NULL,
+                   NULL};
+    if (inputs_below(rng, 4) > 0 && s.n_kv_heads > 0) /* most others would be refused for this */
+        s.n_heads = (int)((int64_t)s.n_kv_heads * (1 + inputs_below(rng, 16)) & INT32_MAX) / s.n_kv_heads *
+                    s.n_kv_heads;
+    if (inputs_below(rng, 4) > 0 && s.n_q > s.n_kv)
+        s.n_q = s.n_kv;
+    if (inputs_below(rng, 8) == 0)
+        s.n_seqs = x[6];
+    return s;
+}
+
+/** Halves sizes until the shape is not too large: those on the border are the worst. */
+static void fit(msa_shape *s)
+{
+    for (int n = 0; n < 64 && msa_check_shape(s) == MSA_ERR_SIZE; n++)
+        if (s->n_kv > (int64_t)s->n_heads * s->d_head) {
+            s->n_kv = (s->n_kv + 1) / 2;
+            s->n_q = s->n_q < s->n_kv ? s->n_q : s->n_kv;
+        } else {
+            s->d_head = (s->d_head + 1) / 2;
+            s->d_index = (s->d_index + 1) / 2;
+            s->topk = (s->topk + 1) / 2;
+        }
+}
+
+/** Four sequences, of any lengths that may be. */
+static void cut_up(msa_shape *s, inputs_rng *rng)
+{
+    static int32_t cu_q[5], cu_kv[5], len_q[4], len_kv[4];
+    for (int r = 1; r <= 4; r++) {
+        cu_q[r] = (int32_t)(r == 4 ? s->n_q : s->n_q / 8 * r);
+        cu_kv[r] = (int32_t)(r == 4 ? s->n_kv : s->n_kv / 8 * r);
+        len_kv[r - 1] = (int32_t)inputs_below(rng, (int64_t)cu_kv[r] - cu_kv[r - 1] + 1);
+        len_q[r - 1] = (int32_t)inputs_below(
+            rng, 1 + (len_kv[r - 1] < cu_q[r] - cu_q[r - 1] ? len_kv[r - 1] : cu_q[r] - cu_q[r - 1]));
+    }
+    s->n_seqs = 4;
+    s->cu_q = cu_q, s->cu_kv = cu_kv, s->len_q = len_q, s->len_kv = len_kv;
+    if (inputs_below(rng, 4) == 0)
+        cu_kv[1 + inputs_below(rng, 4)] = (int32_t)any_number(rng, 31);
+}
+
+static void one_size(check_case *c, const char *what, const msa_shape *s, msa_status status, size_t bytes)
+{
+    check_true(c, status == MSA_OK ? bytes < (size_t)1 << 62 : bytes == 0,
+               "%s, T=%lld S=%lld heads %d:%d widths %d:%d block %d k %d seqs %d, \"%s\": %zu", what,
+               (long long)s->n_q, (long long)s->n_kv, s->n_heads, s->n_kv_heads, s->d_head, s->d_index,
+               s->block, s->topk, s->n_seqs, msa_strerror(status), bytes);
+}
+
+// Every size that can be asked for, of every shape: 0 if it is refused, else one that cannot have overflowed.
+static void absurd_shapes(void)
+{
+    check_case c = check_begin("sizes and workspaces of absurd shapes");
+    inputs_rng rng = {check_seed(6)};
+    int accepted = 0;
+    for (int round = 0; round < 20000; round++) {
+        msa_shape s = any_shape(&rng);
+        if (round % 2)
+            fit(&s);
+        if (round % 4 == 1 && s.n_q > 0 && s.n_q <= s.n_kv && s.n_kv <= INT32_MAX)
+            cut_up(&s, &rng);
+        const msa_status status = msa_check_shape(&s);
+        accepted += status == MSA_OK;
+        const msa_kernel *k;
+        for (int n = 0; (k = table_at(n)) != NULL; n++)
+            one_size(&c, k->name, &s, status, k->workspace(&s));
+        for (int a = 0; a < 2; a++) {
+            const msa_ops *ops = a ? &msa_fast_ops : &msa_ref_ops;
+            const msa_layer_config layer = {
+                .d_model = 8, .sink = round % 3 == 0, .value_head = round % 5 == 0};
+            one_size(&c, "msa_workspace", &s, status, msa_workspace(ops, &s));
+            one_size(&c, "msa_layer_workspace", &s, status, msa_layer_workspace(ops, &s, &layer));
+        }
+        one_size(&c, "msa_recall_workspace", &s, status, msa_recall_workspace(&s));
+        one_size(&c, "msa_first_item", &s, status, (size_t)msa_first_item(&s, INT32_MAX));
+        check_true(&c, msa_n_blocks(&s) >= 0 && msa_item_limit(&s) >= 0 && msa_n_seqs(&s) >= 1, "counts");
+        check_true(&c, msa_get_seq(&s, -1).n_q == 0 && msa_get_seq(&s, msa_n_seqs(&s)).n_q == 0,
+                   "no sequence");
+    }
+    check_true(&c, accepted > 1000, "%d accepted", accepted);
+    check_true(&c,
+               msa_n_blocks(NULL) == 0 && msa_item_limit(NULL) == 0 && msa_first_item(NULL, 1) == 0 &&
+                   msa_n_seqs(NULL) == 1 && msa_get_seq(NULL, 0).n_q == 0 && msa_workspace(NULL, NULL) == 0 &&
+                   msa_layer_workspace(NULL, &good, NULL) == 0 &&
+                   msa_layer_workspace(NULL, NULL, NULL) == 0 && msa_recall_workspace(NULL) == 0 &&
+                   msa_ref_ops.stage[0]->workspace(NULL) == 0,
+               "NULL for a shape");
+    check_end(&c);
+}
+
 /* ---- Errors touch nothing ------------------------------------------------------------------------ */
 
 /** One guarded buffer that serves as every output. */
@@ -444,6 +565,7 @@ int main(int argc, char **argv)
     compositions();
     workspaces_grow("reference", &msa_ref_ops);
     workspaces_grow("fast", &msa_fast_ops);
+    absurd_shapes();
     errors_touch_nothing("reference", &msa_ref_ops);
     errors_touch_nothing("fast", &msa_fast_ops);
     return check_done();
