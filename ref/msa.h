@@ -22,8 +22,8 @@
  *   or element of O not finite, every implementation's is not finite either (NaN or an infinity, which one is
  *   not promised), and it is never taken for "no token". Of what a query does not attend to, queries, keys
  *   and index keys never matter; a NaN or an infinity in the VALUE of a token of the query's own sequence may
- *   turn that channel of O into NaN where an implementation multiplies it by a weight of 0, never into
- * another number, and LSE not at all. Other sequences, padding and the unwritten rest of a page never matter.
+ *   turn that channel of O into NaN where an implementation multiplies it by a weight of 0, never into another
+ *   number, and LSE not at all. Other sequences, padding and the unwritten rest of a page never matter.
  * - A product of index query and key that is NaN counts as -inf. Every row of ids is well formed whatever
  *   the input: min(k, local+1) blocks, ascending, then -1.
  * - Every function returns an ::msa_status and touches no output unless it returns ::MSA_OK.
@@ -45,15 +45,15 @@ extern "C" {
 
 typedef enum msa_status {
     MSA_OK = 0,
-    MSA_ERR_NULL,   /**< a required pointer is NULL */
-    MSA_ERR_SIZE,   /**< a size is below 1, T, S, R Hkv, Hq dh or Hq di above 2^31 - 1, or a tensor above 2^44
-                         elements (scores: PTRDIFF_MAX bytes) */
-    MSA_ERR_HEADS,  /**< n_heads is not a multiple of n_kv_heads */
-    MSA_ERR_CAUSAL, /**< more queries than keys */
-    MSA_ERR_SEQLENS, /**< cu_q or cu_kv does not rise from 0 to n_q or n_kv, or a length does not fit in */
-    MSA_ERR_IDS,     /**< a row of ids is not ascending visible blocks followed by -1 */
-    MSA_ERR_PAGES,   /**< a page id or a length of a paged call is out of range */
-    MSA_ERR_ROTARY,  /**< rot is odd, negative or wider than the head */
+    MSA_ERR_NULL,        /**< a required pointer is NULL */
+    MSA_ERR_SIZE,        /**< a size is below 1, T, S, R Hkv, Hq dh or Hq di above 2^31 - 1, or a tensor above 2^44
+                              elements (scores: PTRDIFF_MAX bytes) */
+    MSA_ERR_HEADS,       /**< n_heads is not a multiple of n_kv_heads */
+    MSA_ERR_CAUSAL,      /**< more queries than keys */
+    MSA_ERR_SEQLENS,     /**< cu_q or cu_kv does not rise from 0 to n_q or n_kv, or a length does not fit in */
+    MSA_ERR_IDS,         /**< a row of ids is not ascending visible blocks followed by -1 */
+    MSA_ERR_PAGES,       /**< a page id or a length of a paged call is out of range */
+    MSA_ERR_ROTARY,      /**< rot is odd, negative or wider than the head */
     MSA_ERR_UNSUPPORTED, /**< this implementation does not take this shape or output */
     MSA_ERR_DEVICE       /**< the device is missing, has no memory left or reported an error */
 } msa_status;
@@ -65,23 +65,22 @@ const char *msa_strerror(msa_status status);
 
 /** The sizes of one call. `n_seqs` <= 1 means one sequence, which needs no cu_q and cu_kv.
  *
- *  A padded batch: len_q and len_kv say how many of each sequence's queries and keys there are, the first
- * ones of its part of the arrays; 0 <= len_q[r] <= len_kv[r]. All that was said of T and S then holds for
- * these numbers: query i sits at position len_kv[r] - len_q[r] + i. Padding is never read, and the rows of
- * padding queries are written as those of a query that sees nothing: ids -1, O and gradients 0, LSE and
- * scores -inf. */
+ *  A padded batch: len_q and len_kv say how many of each sequence's queries and keys there are, the first ones
+ *  of its part of the arrays; 0 <= len_q[r] <= len_kv[r]. All that was said of T and S then holds for these
+ *  numbers: query i sits at position len_kv[r] - len_q[r] + i. Padding is never read, and the rows of padding
+ *  queries are written as those of a query that sees nothing: ids -1, O and gradients 0, LSE and scores -inf. */
 typedef struct msa_shape {
-    int64_t n_q;           /**< T: queries, of all sequences together */
-    int64_t n_kv;          /**< S: keys, of all sequences together; S >= T */
-    int n_heads;           /**< Hq: query heads */
-    int n_kv_heads;        /**< Hkv: key-value heads = GQA groups = index query heads */
-    int d_head;            /**< dh: width of a main head */
-    int d_index;           /**< di: width of an index head */
-    int block;             /**< Bk: tokens in a key block */
-    int topk;              /**< k: blocks kept per query and group, the local one included */
-    int n_seqs;            /**< R: packed sequences */
-    const int32_t *cu_q;   /**< [R+1] first query of each sequence, then n_q */
-    const int32_t *cu_kv;  /**< [R+1] first key of each sequence, then n_kv */
+    int64_t n_q;          /**< T: queries, of all sequences together */
+    int64_t n_kv;         /**< S: keys, of all sequences together; S >= T */
+    int n_heads;          /**< Hq: query heads */
+    int n_kv_heads;       /**< Hkv: key-value heads = GQA groups = index query heads */
+    int d_head;           /**< dh: width of a main head */
+    int d_index;          /**< di: width of an index head */
+    int block;            /**< Bk: tokens in a key block */
+    int topk;             /**< k: blocks kept per query and group, the local one included */
+    int n_seqs;           /**< R: packed sequences */
+    const int32_t *cu_q;  /**< [R+1] first query of each sequence, then n_q */
+    const int32_t *cu_kv; /**< [R+1] first key of each sequence, then n_kv */
     const int32_t *len_q;  /**< [R] queries of each sequence, or NULL: all that cu_q has room for */
     const int32_t *len_kv; /**< [R] keys of each sequence, or NULL: all that cu_kv has room for */
 } msa_shape;
@@ -94,9 +93,9 @@ typedef struct msa_seq {
 /** Checks sizes, divisibility, causality, cu_seqlens and lengths. */
 msa_status msa_check_shape(const msa_shape *s);
 
-/* Sizes and workspaces may be asked for before the shape is checked: of one that msa_check_shape() refuses,
- * NULL for one, a workspace is 0 bytes and the number of items 0; blocks and sequences are counted as far as
- * the fields that count them make sense. */
+/* Sizes and workspaces may be asked for before the shape is checked: of one that msa_check_shape() refuses, NULL
+ * for one, a workspace is 0 bytes and the number of items 0; blocks and sequences are counted as far as the
+ * fields that count them make sense. */
 
 /** Number of sequences, at least 1. */
 int msa_n_seqs(const msa_shape *s);
@@ -342,8 +341,7 @@ extern const msa_ops msa_fast_ops; /* fast/ops.c: OpenBLAS (where found) and Ope
 msa_status msa_fast_decode_bf16(const msa_shape *s, const float *q, const uint16_t *k, const uint16_t *v,
                                 const float *qi, const uint16_t *ki, int32_t *ids, float *o, float *lse,
                                 void *work);
-/** The same step by dense attention, with keys and values stored as bf16; workspace: the dense_decode
- * entry's. */
+/** The same step by dense attention, with keys and values stored as bf16; workspace: the dense_decode entry's. */
 msa_status msa_fast_dense_decode_bf16(const msa_shape *s, const float *q, const uint16_t *k,
                                       const uint16_t *v, float *o, float *lse, void *work);
 
