@@ -84,6 +84,53 @@ static void bad_heads_and_order(void)
     check_end(&c);
 }
 
+// cu_q, cu_kv and lengths count for one sequence as they do for two.
+static void one_sequence(void)
+{
+    check_case c = check_begin("one sequence with cu_q, cu_kv and lengths");
+    enum { T = 3, S = 6, HQ = 4, HKV = 2, D = 8 };
+    static const struct {
+        int32_t q[2], kv[2];
+        msa_status status;
+    } cuts[] = {
+        {{0, 3}, {0, 6}, MSA_OK},           {{0, 3}, {0, 4}, MSA_ERR_SEQLENS},
+        {{0, 2}, {0, 6}, MSA_ERR_SEQLENS},  {{1, 3}, {0, 6}, MSA_ERR_SEQLENS},
+        {{0, 3}, {-1, 6}, MSA_ERR_SEQLENS}, {{0, 3}, {0, 7}, MSA_ERR_SEQLENS},
+    };
+    for (size_t n = 0; n < sizeof cuts / sizeof *cuts; n++)
+        for (int seqs = 0; seqs < 2; seqs++) {
+            const msa_shape s = {T, S, HQ, HKV, D, D, 4, 2, seqs, cuts[n].q, cuts[n].kv, NULL, NULL};
+            expect_status(&c, "a cut", cuts[n].status, msa_check_shape(&s));
+        }
+    static const int32_t three = 3, four = 4;
+    float q[T * HQ * D], k[S * HKV * D], v[S * HKV * D], o[2][T * HQ * D], lse[2][T * HQ];
+    inputs_rng rng = {check_seed(7)};
+    for (int i = 0; i < T * HQ * D; i++)
+        q[i] = inputs_normal(&rng);
+    for (int i = 0; i < S * HKV * D; i++)
+        k[i] = inputs_normal(&rng), v[i] = inputs_normal(&rng);
+    const msa_shape all = {T, S, HQ, HKV, D, D, 4, 2, 1, cuts[0].q, cuts[0].kv, NULL, NULL},
+                    cut = {T, S, HQ, HKV, D, D, 4, 2, 1, cuts[1].q, cuts[1].kv, NULL, NULL},
+                    shorter = {T, S, HQ, HKV, D, D, 4, 2, 1, NULL, NULL, &three, &four},
+                    four_keys = {T, 4, HQ, HKV, D, D, 4, 2, 1, NULL, NULL, NULL, NULL},
+                    plain = {T, S, HQ, HKV, D, D, 4, 2, 1, NULL, NULL, NULL, NULL};
+    void *work =
+        check_alloc((int64_t)msa_workspace(&msa_fast_ops, &all) + (int64_t)msa_workspace(NULL, &all), 1);
+    for (int a = 0; a < 2; a++) {
+        msa_dense_fn *dense = (a ? &msa_fast_ops : &msa_ref_ops)->stage[MSA_STAGE_DENSE]->dense;
+        expect_status(&c, "four of six keys", MSA_ERR_SEQLENS, dense(&cut, q, k, v, o[0], lse[0], work));
+        expect_status(&c, "all", MSA_OK, dense(&all, q, k, v, o[0], lse[0], work));
+        expect_status(&c, "plain", MSA_OK, dense(&plain, q, k, v, o[1], lse[1], work));
+        check_same(&c, "o of all", o[1], o[0], sizeof *o);
+        expect_status(&c, "a length of four", MSA_OK, dense(&shorter, q, k, v, o[0], lse[0], work));
+        expect_status(&c, "four keys", MSA_OK, dense(&four_keys, q, k, v, o[1], lse[1], work));
+        check_same(&c, "o of four", o[1], o[0], sizeof *o);
+        check_same(&c, "lse of four", lse[1], lse[0], sizeof *lse);
+    }
+    check_end(&c);
+    check_release(NULL);
+}
+
 static void geometry(void)
 {
     check_case c = check_begin("sequences, blocks and positions");
@@ -517,6 +564,41 @@ static msa_status call(const msa_ops *ops, int stage, const msa_shape *s, const 
     }
 }
 
+// A block that is longer than any sequence is one block, and takes no memory for keys that are not there.
+static void long_blocks(void)
+{
+    check_case c = check_begin("blocks of 2^31 - 1 tokens are as good as whole sequences");
+    float *in = check_floats(1000), *out = check_floats(1000),
+          *o[2] = {check_floats(1000), check_floats(1000)};
+    int32_t *ids = check_ints(1000);
+    inputs_rng rng = {check_seed(8)};
+    for (int i = 0; i < 1000; i++)
+        in[i] = inputs_normal(&rng);
+    msa_shape whole = good, longer = good;
+    whole.block = (int)good.n_kv;
+    longer.block = INT32_MAX;
+    for (int i = 0; i < 1000; i += good.topk) // every row: block 0
+        ids[i + 1] = -1;
+    const msa_kernel *k;
+    for (int n = 0; (k = table_at(n)) != NULL; n++) {
+        if (strcmp(k->backend, "ref") != 0 && strcmp(k->backend, "fast") != 0)
+            continue;
+        msa_ops ops = msa_ref_ops;
+        ops.stage[k->stage] = k;
+        const size_t bytes = k->workspace(&longer);
+        check_true(&c, bytes < 64 << 20, "%s/%s wants %zu bytes", msa_stage_name(k->stage), k->name, bytes);
+        void *work = check_alloc((int64_t)(bytes > k->workspace(&whole) ? bytes : k->workspace(&whole)), 1);
+        expect_status(&c, k->name, MSA_OK, call(&ops, (int)k->stage, &longer, in, ids, out, work));
+        if (k->stage != MSA_STAGE_SPARSE)
+            continue;
+        for (int a = 0; a < 2; a++)
+            k->sparse(a ? &longer : &whole, in, in, in, ids, o[a], NULL, work);
+        check_same(&c, k->name, o[0], o[1], 1000 * sizeof(float));
+    }
+    check_end(&c);
+    check_release(NULL);
+}
+
 static void errors_touch_nothing(const char *name, const msa_ops *ops)
 {
     check_case c = check_begin("errors leave the outputs alone: %s", name);
@@ -557,6 +639,7 @@ int main(int argc, char **argv)
     check_start(argc, argv);
     bad_sizes();
     bad_heads_and_order();
+    one_sequence();
     geometry();
     ids_contract();
     topk_on_odd_scores();
@@ -566,6 +649,7 @@ int main(int argc, char **argv)
     workspaces_grow("reference", &msa_ref_ops);
     workspaces_grow("fast", &msa_fast_ops);
     absurd_shapes();
+    long_blocks();
     errors_touch_nothing("reference", &msa_ref_ops);
     errors_touch_nothing("fast", &msa_fast_ops);
     return check_done();
