@@ -365,6 +365,8 @@ static Call paged(const msa_shape *s, msa_dtype out, const msa_arrays *a)
 static size_t workspace(const msa_entry *entry, const msa_shape *s, msa_dtype out)
 {
     const msa_arrays none = {};
+    if (msa_check_shape(s) != MSA_OK)
+        return 0;
     size_t most = is_step(entry) ? entry->workspace(paged(s, out, &none)) : 0;
     for (int r = 0; r < msa_n_seqs(s); r++) {
         const size_t bytes =

@@ -129,6 +129,14 @@ static inline void *work_take(void **work, int64_t count, size_t size)
     return (void *)at;
 }
 
+/* What a table hands out for a kernel whose workspace is FUNCTION_workspace: 0 bytes for a shape that the
+ * kernel refuses. Of others no size overflows: msa_check_shape() sees to it. */
+#define CHECKED_WORKSPACE(function)                                                                          \
+    static size_t function##_checked(const msa_shape *s)                                                     \
+    {                                                                                                        \
+        return msa_check_shape(s) == MSA_OK ? function##_workspace(s) : 0;                                   \
+    }
+
 /* Workspace sizes of the reference's stages. */
 size_t dense_workspace(const msa_shape *s);
 size_t index_workspace(const msa_shape *s);
@@ -140,6 +148,7 @@ size_t decode_workspace(const msa_shape *s);
 size_t dense_decode_workspace(const msa_shape *s);
 size_t backward_workspace(const msa_shape *s);
 size_t kl_workspace(const msa_shape *s);
+#define dense_backward_workspace backward_workspace
 
 /* What the paper left out of a layer: departures.c. `stages` is what the layer's stages need without it. */
 size_t departures_workspace(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c, size_t stages);

@@ -15,6 +15,8 @@ typedef struct widths {
 static msa_status check_layer(const msa_shape *s, const msa_layer_config *c, widths *w)
 {
     MSA_TRY(msa_check_shape(s));
+    if (!c)
+        return MSA_ERR_NULL;
     if (c->d_model < 1)
         return MSA_ERR_SIZE;
     *w = (widths){(int64_t)s->n_heads * s->d_head, (int64_t)s->n_kv_heads * s->d_head,
@@ -28,11 +30,12 @@ static msa_status check_layer(const msa_shape *s, const msa_layer_config *c, wid
 
 size_t msa_layer_workspace(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c)
 {
-    int64_t q = (int64_t)s->n_heads * s->d_head, kv = (int64_t)s->n_kv_heads * s->d_head,
-            iq = (int64_t)s->n_kv_heads * s->d_index;
+    widths w;
+    if (check_layer(s, c, &w) != MSA_OK)
+        return 0;
     const size_t stages = departures_workspace(ops, s, c, msa_workspace(ops, s));
-    return WORK_ALIGN + 2 * work_bytes(s->n_q * q, sizeof(float)) +
-           2 * work_bytes(s->n_kv * kv, sizeof(float)) + work_bytes(s->n_q * iq, sizeof(float)) +
+    return WORK_ALIGN + 2 * work_bytes(s->n_q * w.q, sizeof(float)) +
+           2 * work_bytes(s->n_kv * w.kv, sizeof(float)) + work_bytes(s->n_q * w.iq, sizeof(float)) +
            work_bytes(s->n_kv * s->d_index, sizeof(float)) +
            work_bytes(max_i64(s->d_head, s->d_index), sizeof(double)) + stages;
 }

@@ -49,7 +49,8 @@ extern "C" {
 typedef enum msa_status {
     MSA_OK = 0,
     MSA_ERR_NULL,        /**< a required pointer is NULL */
-    MSA_ERR_SIZE,        /**< a size is below 1, or a tensor would exceed PTRDIFF_MAX bytes */
+    MSA_ERR_SIZE,        /**< a size is below 1, T, S, R Hkv, Hq dh or Hq di above 2^31 - 1, or a tensor above 2^44
+                              elements (scores: PTRDIFF_MAX bytes) */
     MSA_ERR_HEADS,       /**< n_heads is not a multiple of n_kv_heads */
     MSA_ERR_CAUSAL,      /**< more queries than keys */
     MSA_ERR_SEQLENS,     /**< cu_q or cu_kv does not rise from 0 to n_q or n_kv, or a length does not fit in */
@@ -95,10 +96,14 @@ typedef struct msa_seq {
 /** Checks sizes, divisibility, causality, cu_seqlens and lengths. */
 msa_status msa_check_shape(const msa_shape *s);
 
+/* Sizes and workspaces may be asked for before the shape is checked: of one that msa_check_shape() refuses, NULL
+ * for one, a workspace is 0 bytes and the number of items 0; blocks and sequences are counted as far as the
+ * fields that count them make sense. */
+
 /** Number of sequences, at least 1. */
 int msa_n_seqs(const msa_shape *s);
 
-/** Sequence r of the batch. */
+/** Sequence r of the batch; nothing where there is none. */
 msa_seq msa_get_seq(const msa_shape *s, int r);
 
 /** B = ceil(most keys that a sequence has room for / block): the width of scores and mass. Block ids count
@@ -304,7 +309,7 @@ typedef struct msa_kernel {
     const char *constraints; /**< what it does not take, in words; "any shape" */
     const char *idea;        /**< one line */
     msa_precision precision;
-    size_t (*workspace)(const msa_shape *s); /**< bytes that `work` must have */
+    size_t (*workspace)(const msa_shape *s); /**< bytes that `work` must have; 0 for a refused shape */
     union {
         msa_dense_fn *dense;
         msa_index_fn *index;
@@ -349,7 +354,7 @@ extern const msa_kernel msa_fast_kernels[];
 /** The name of a stage as the command line spells it: "dense", "index", "topk", ... */
 const char *msa_stage_name(msa_stage stage);
 
-/** Bytes of workspace that suffice for every stage of `ops` on this shape. */
+/** Bytes of workspace that suffice for every stage of `ops` on this shape; 0 for a refused one. */
 size_t msa_workspace(const msa_ops *ops, const msa_shape *s);
 
 /** The whole attention: index, selection, Main Branch. @param ops NULL means the reference.
@@ -444,7 +449,7 @@ msa_status msa_layer_backward(const msa_ops *ops, const msa_shape *s, const msa_
                               const msa_layer_state *st, const float *dy, double kl_weight, float *dx,
                               const msa_layer_weights *dw, double *kl, void *work);
 
-/** Bytes of `work` for the two functions above. */
+/** Bytes of `work` for the two functions above; 0 for what they refuse. */
 size_t msa_layer_workspace(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c);
 
 /* ---- Cost and quality --------------------------------------------------------------------------- */

@@ -6,14 +6,21 @@
     o, lse = msa.sparse(q, k, v, ids, block=128, kernel="sparse/blocks")
 
 Arrays are token-major as in msa.h: q [T,Hq,dh]  k,v [S,Hkv,dh]  qi [T,Hkv,di]  ki [S,di]. A C-ordered float32
-array, or a PyTorch tensor that is one, is used where it lies; anything else is copied into one first. Results are
-NumPy arrays; torch.from_numpy() makes tensors of them, again without a copy. `kernel` is "fast" (the default: the
-best on a CPU), "ref" (the reference) or the name of a kernel, "STAGE/NAME"; kernels() lists them. cu_q and cu_kv
-[R+1] pack several sequences. The library is the file that MSA_LIBRARY names, or libmsa.so in build/
-beside ref/, or where `make install` put this file, in the directory above it.
+array, or a PyTorch tensor that is one, is used where it lies. Others are copied into one first: float64, float16
+and bfloat16 become float32, and integers of any width (ids, lengths, page tables) int32; what does not fit there,
+or is of another kind, is refused, as is every shape that does not belong to the others: msa.Error, a ValueError,
+says which argument it is, what was expected and what was found. Results are NumPy arrays; torch.from_numpy() makes
+tensors of them, again without a copy.
+
+`kernel` is "fast" (the default: the best on a CPU), "ref" (the reference) or the name of a kernel, "STAGE/NAME";
+kernels() lists them. cu_q and cu_kv [R+1] pack several sequences; len_q and len_kv [R] say how many of the queries
+and keys of each are no padding. The library is the file that MSA_LIBRARY names, or libmsa.so in build/ beside ref/,
+or where `make install` put this file, in the directory above it.
 """
 
 import ctypes as c
+import numbers
+import operator
 import os
 from pathlib import Path
 
@@ -24,7 +31,7 @@ STAGES = ["dense", "index", "topk", "reverse", "sparse", "prefill", "decode", "d
 
 
 class Error(ValueError):
-    """What msa_strerror() says of a call that failed."""
+    """An argument that is not what it should be, or what msa_strerror() says of a call that failed."""
 
 
 class Shape(c.Structure):
@@ -40,7 +47,7 @@ class _Pages(c.Structure):
     """msa_pages"""
 
     _fields_ = [("n_pages", c.c_int64), ("table", c.c_void_p), ("lens", c.c_void_p), ("ki8", c.c_void_p),
-                ("scale", c.c_void_p)]
+                ("scale", c.c_void_p), ("page", c.c_int)]
 
 
 class _Kernel(c.Structure):
@@ -89,258 +96,340 @@ def kernels():
     return [(name, k.backend.decode(), k.idea.decode()) for name, k in _kernels.items()]
 
 
-# ---- Arrays and calls ------------------------------------------------------------------------------------
+# ---- Arguments -------------------------------------------------------------------------------------------
+#
+# C would read past the end of an array of another shape: everything is looked at here.
 
 
-def _array(x, dtype=np.float32):
-    """x as a C-ordered array of that type: itself where it is one. A tensor shares its memory."""
-    if hasattr(x, "detach"):
-        x = x.detach()
-        x = (x.float() if dtype is np.float32 else x).cpu().numpy()
-    return np.ascontiguousarray(x, dtype)
+def _refuse(what, expected, found):
+    raise Error(f"{what}: expected {expected}, found {found}")
+
+
+def _int(what, x, low=1):
+    """An integer, of Python or NumPy, that C's int holds."""
+    try:
+        value = low - 1 if isinstance(x, (bool, np.bool_)) else operator.index(x)
+    except TypeError:
+        value = low - 1
+    if not low <= value < 2**31:
+        _refuse(what, f"an integer from {low} to 2^31 - 1", repr(x))
+    return value
+
+
+def _number(what, x):
+    if isinstance(x, bool) or not isinstance(x, numbers.Real):
+        _refuse(what, "a number", repr(x))
+    return c.c_double(x)
+
+
+def _plain(what, x):
+    """x as an array of whatever type it has; a tensor shares its memory."""
+    try:
+        if hasattr(x, "detach"):
+            x = x.detach()
+            x = (x.float() if x.is_floating_point() else x).cpu().numpy()
+        return np.asarray(x)
+    except (ValueError, TypeError, RuntimeError) as e:
+        raise Error(f"{what}: expected an array, found {type(x).__name__}: {e}") from e
+
+
+def _fits(what, x, *sizes):
+    """A size is a number, or the letter of a dimension that may be any."""
+    if x.ndim != len(sizes) or any(isinstance(n, int) and n != m for n, m in zip(sizes, x.shape)):
+        _refuse(what, f"shape ({', '.join(map(str, sizes))})", x.shape)
+    for m in x.shape:
+        _int(f"{what}: a dimension", m)
+    return x
+
+
+def _array(what, x, *sizes):
+    """A float32 array of this shape, C-ordered: x itself where it is one."""
+    x = _plain(what, x)
+    if x.dtype.kind != "f":
+        _refuse(what, "floats", x.dtype)
+    _fits(what, x, *sizes)
+    with np.errstate(over="ignore"):
+        y = np.require(x, np.float32, "CA")
+    if x.dtype.itemsize > 4 and (np.isinf(y) & ~np.isinf(x)).any():
+        _refuse(what, "numbers within the range of float32", f"{np.abs(x[np.isinf(y) & ~np.isinf(x)]).max()}")
+    return y
+
+
+def _integers(what, x, *sizes):
+    """The same for int32."""
+    x = _plain(what, x)
+    if x.dtype.kind not in "iu":
+        _refuse(what, "integers", x.dtype)
+    _fits(what, x, *sizes)
+    if x.size and not -2**31 <= int(x.min()) <= int(x.max()) < 2**31:
+        _refuse(what, "integers that 32 bits hold", f"{x.min()} to {x.max()}")
+    return np.require(x, np.int32, "CA")
+
+
+def _bits(what, x, *sizes):
+    """bf16 as its 16 bits."""
+    x = _plain(what, x)
+    if x.dtype != np.uint16:
+        _refuse(what, "uint16, as k has", x.dtype)
+    return np.require(_fits(what, x, *sizes), np.uint16, "CA")
+
+
+def _pair(q, k, half=False):
+    q = _array("q", q, "T", "Hq", "dh")
+    return q, (_bits if half else _array)("k", k, "S", "Hkv", q.shape[2])
+
+
+def _main(q, k, v, half=False):
+    q, k = _pair(q, k, half)
+    return q, k, (_bits if half else _array)("v", v, *k.shape)
+
+
+def _index(qi, ki, n_q="T", n_kv="S", groups="Hkv", half=False):
+    ki = (_bits if half else _array)("ki", ki, n_kv, "di")
+    return _array("qi", qi, n_q, groups, ki.shape[1]), ki
+
+
+def _ids(ids, groups="Hkv", n_q="T"):
+    return None if ids is None else _integers("ids", ids, groups, n_q, "k")
+
+
+def _blocks(ids):
+    return 1 if ids is None else ids.shape[2]
+
+
+def _optional(what, x, *sizes):
+    return None if x is None else _array(what, x, *sizes)
 
 
 def _pointer(x):
     return None if x is None else c.c_void_p(x.ctypes.data)
 
 
-def _check(status):
+def _check(status, s=None):
     if status:
-        raise Error(_lib.msa_strerror(status).decode())
+        at = "" if s is None else (f" (T={s.n_q} S={s.n_kv} heads {s.n_heads}:{s.n_kv_heads} "
+                                   f"widths {s.d_head}:{s.d_index} block {s.block} k {s.topk} sequences {s.n_seqs})")
+        raise Error(_lib.msa_strerror(status).decode() + at)
 
 
-def shape(q=None, k=None, qi=None, ki=None, *, block, topk=1, cu_q=None, cu_kv=None):
-    """The msa_shape of a call. A branch without tensors borrows the other's sizes."""
-    queries, keys = (q, k) if q is not None else (qi, ki)
-    groups = k.shape[1] if k is not None else qi.shape[1]
-    s = Shape(queries.shape[0], keys.shape[0], q.shape[1] if q is not None else groups, groups,
-              q.shape[2] if q is not None else qi.shape[2], qi.shape[2] if qi is not None else q.shape[2], block,
-              topk, 1 if cu_q is None else len(cu_q) - 1, None, None)
+def _shape(n_q, n_kv, heads, groups, d_head, d_index, block, topk, cu_q=None, cu_kv=None, len_q=None, len_kv=None):
+    """A checked msa_shape; its arrays live as long as it does."""
+    n_q, n_kv, heads, groups, d_head, d_index, block, topk = map(
+        _int, ("T", "S", "Hq", "Hkv", "dh", "di", "block", "topk"),
+        (n_q, n_kv, heads, groups, d_head, d_index, block, topk))
+    s = Shape(n_q, n_kv, heads, groups, d_head, d_index, block, topk, 1)
+    if (cu_q is None) != (cu_kv is None):
+        _refuse("cu_q and cu_kv", "both or none", "one of them")
+    s.arrays = {}
     if cu_q is not None:
-        s.arrays = [_array(cu_q, np.int32), _array(cu_kv, np.int32)]  # kept alive with s
-        s.cu_q, s.cu_kv = (x.ctypes.data for x in s.arrays)
+        s.arrays["cu_q"] = _integers("cu_q", cu_q, "R+1")
+        s.n_seqs = _int("cu_q: sequences", len(s.arrays["cu_q"]) - 1)
+        s.arrays["cu_kv"] = _integers("cu_kv", cu_kv, s.n_seqs + 1)
+    for name, x in ("len_q", len_q), ("len_kv", len_kv):
+        if x is not None:
+            s.arrays[name] = _integers(name, x, s.n_seqs)
+    for name, x in s.arrays.items():
+        setattr(s, name, x.ctypes.data)
+    _check(_lib.msa_check_shape(c.byref(s)), s)
     return s
 
 
-def _expect(what, x, *sizes):
-    """C would read past the end of an array of another shape."""
-    if x is not None and x.shape != sizes:
-        raise Error(f"{what}: expected shape {sizes}, found {x.shape}")
+def _main_shape(q, k, block, topk, qi=None, seqs={}):
+    """That of the Main Branch; without index tensors their width is as good as any."""
+    return _shape(*q.shape[:1], *k.shape[:1], q.shape[1], k.shape[1], q.shape[2], (q if qi is None else qi).shape[2],
+                  block, topk, **seqs)
+
+
+def _index_shape(qi, ki, block, topk, seqs):
+    return _shape(qi.shape[0], ki.shape[0], qi.shape[1], qi.shape[1], ki.shape[1], ki.shape[1], block, topk, **seqs)
+
+
+def _new_ids(s):
+    return np.empty((s.n_kv_heads, s.n_q, s.topk), np.int32)
+
+
+def _find(stage, kernel):
+    i = STAGES.index(stage)
+    if kernel == "fast" or kernel == "ref":
+        return (_FAST if kernel == "fast" else _REF).stage[i].contents
+    if isinstance(kernel, str) and kernel in _kernels and _kernels[kernel].stage == i:
+        return _kernels[kernel]
+    _refuse("kernel", f"fast, ref or {stage}/NAME", repr(kernel))
 
 
 def _run(stage, kernel, s, *args):
-    i = STAGES.index(stage)
-    if kernel in ("fast", "ref"):
-        k = (_FAST if kernel == "fast" else _REF).stage[i].contents
-    elif kernel in _kernels and _kernels[kernel].stage == i:
-        k = _kernels[kernel]
-    else:
-        raise Error(f"kernel: expected fast, ref or {stage}/NAME, found {kernel!r}")
-    _check(_lib.msa_check_shape(c.byref(s)))
+    k = _find(stage, kernel)
     work = np.empty(k.workspace(s), np.uint8)
     args = [_pointer(x) if isinstance(x, np.ndarray) or x is None else x for x in args]
-    _check(c.CFUNCTYPE(c.c_int)(k.run)(c.byref(s), *args, _pointer(work)))
+    _check(c.CFUNCTYPE(c.c_int)(k.run)(c.byref(s), *args, _pointer(work)), s)
 
 
 # ---- Stages ----------------------------------------------------------------------------------------------
+#
+# `seqs`: cu_q, cu_kv, len_q, len_kv.
 
 
-def _attention(q, k, v):
-    q, k, v = _array(q), _array(k), _array(v)
-    _expect("k", k, k.shape[0], k.shape[1], q.shape[2])
-    _expect("v", v, *k.shape)
-    return q, k, v
-
-
-def _index_tensors(qi, ki, n_q, n_kv, groups):
-    qi, ki = _array(qi), _array(ki)
-    _expect("qi", qi, n_q, groups, ki.shape[1])
-    _expect("ki", ki, n_kv, ki.shape[1])
-    return qi, ki
-
-
-def _ids(ids, s):
-    if ids is None:
-        return None
-    ids = _array(ids, np.int32)
-    _expect("ids", ids, s.n_kv_heads, s.n_q, s.topk)
-    return ids
-
-
-def dense(q, k, v, *, kernel="fast", cu_q=None, cu_kv=None):
+def dense(q, k, v, *, kernel="fast", **seqs):
     """Causal grouped-query attention: o [T,Hq,dh], lse [T,Hq]."""
-    q, k, v = _attention(q, k, v)
+    q, k, v = _main(q, k, v)
+    s = _main_shape(q, k, 128, 1, seqs=seqs)
     o, lse = np.empty_like(q), np.empty(q.shape[:2], np.float32)
-    _run("dense", kernel, shape(q, k, block=128, cu_q=cu_q, cu_kv=cu_kv), q, k, v, o, lse)
+    _run("dense", kernel, s, q, k, v, o, lse)
     return o, lse
 
 
-def scores(qi, ki, *, block, kernel="fast", cu_q=None, cu_kv=None):
+def scores(qi, ki, *, block, kernel="fast", **seqs):
     """Block scores [Hkv,T,B] of the Index Branch."""
-    qi, ki = _array(qi), _array(ki)
-    qi, ki = _index_tensors(qi, ki, qi.shape[0], ki.shape[0], qi.shape[1])
-    s = shape(qi=qi, ki=ki, block=block, cu_q=cu_q, cu_kv=cu_kv)
+    qi, ki = _index(qi, ki)
+    s = _index_shape(qi, ki, block, 1, seqs)
     m = np.empty((s.n_kv_heads, s.n_q, _lib.msa_n_blocks(c.byref(s))), np.float32)
     _run("index", kernel, s, qi, ki, m, None, None)
     return m
 
 
-def index(qi, ki, *, block, topk, kernel="fast", cu_q=None, cu_kv=None):
+def index(qi, ki, *, block, topk, kernel="fast", **seqs):
     """The selection of the Index Branch: ids [Hkv,T,k], ascending, then -1."""
-    qi, ki = _array(qi), _array(ki)
-    qi, ki = _index_tensors(qi, ki, qi.shape[0], ki.shape[0], qi.shape[1])
-    s = shape(qi=qi, ki=ki, block=block, topk=topk, cu_q=cu_q, cu_kv=cu_kv)
-    ids = np.empty((s.n_kv_heads, s.n_q, topk), np.int32)
+    qi, ki = _index(qi, ki)
+    s = _index_shape(qi, ki, block, topk, seqs)
+    ids = _new_ids(s)
     _run("index", kernel, s, qi, ki, None, ids, None)
     return ids
 
 
-def index_lse(qi, ki, ids=None, *, block, cu_q=None, cu_kv=None):
+def index_lse(qi, ki, ids=None, *, block, **seqs):
     """[Hkv,T]: log-sum-exp of the index logits over the selection, or over all visible tokens."""
-    qi, ki = _array(qi), _array(ki)
-    qi, ki = _index_tensors(qi, ki, qi.shape[0], ki.shape[0], qi.shape[1])
-    s = shape(qi=qi, ki=ki, block=block, topk=1 if ids is None else ids.shape[2], cu_q=cu_q, cu_kv=cu_kv)
-    lse, ids = np.empty((s.n_kv_heads, s.n_q), np.float32), _ids(ids, s)
-    _check(_lib.msa_index_lse(c.byref(s), _pointer(qi), _pointer(ki), _pointer(ids), _pointer(lse)))
+    qi, ki = _index(qi, ki)
+    ids = _ids(ids, qi.shape[1], qi.shape[0])
+    s = _index_shape(qi, ki, block, _blocks(ids), seqs)
+    lse = np.empty((s.n_kv_heads, s.n_q), np.float32)
+    _check(_lib.msa_index_lse(c.byref(s), _pointer(qi), _pointer(ki), _pointer(ids), _pointer(lse)), s)
     return lse
 
 
-def topk(m, *, n_kv, block, topk, kernel="fast", cu_q=None, cu_kv=None):
+def topk(m, *, n_kv, block, topk, kernel="fast", **seqs):
     """The selection from scores [Hkv,T,B]."""
-    m = _array(m)
-    s = Shape(m.shape[1], n_kv, m.shape[0], m.shape[0], 1, 1, block, topk, 1)
-    if cu_q is not None:
-        s.n_seqs, s.arrays = len(cu_q) - 1, [_array(cu_q, np.int32), _array(cu_kv, np.int32)]
-        s.cu_q, s.cu_kv = (x.ctypes.data for x in s.arrays)
-    _expect("scores", m, s.n_kv_heads, s.n_q, _lib.msa_n_blocks(c.byref(s)))
-    ids = np.empty((s.n_kv_heads, s.n_q, topk), np.int32)
+    m = _array("scores", m, "Hkv", "T", "B")
+    s = _shape(m.shape[1], n_kv, m.shape[0], m.shape[0], 1, 1, block, topk, **seqs)
+    _fits("scores", m, s.n_kv_heads, s.n_q, _lib.msa_n_blocks(c.byref(s)))
+    ids = _new_ids(s)
     _run("topk", kernel, s, m, ids)
     return ids
 
 
-def sparse(q, k, v, ids, *, block, kernel="fast", cu_q=None, cu_kv=None):
+def sparse(q, k, v, ids, *, block, kernel="fast", **seqs):
     """Attention over the selected blocks: o [T,Hq,dh], lse [T,Hq]."""
-    q, k, v = _attention(q, k, v)
-    s = shape(q, k, block=block, topk=ids.shape[2], cu_q=cu_q, cu_kv=cu_kv)
+    q, k, v = _main(q, k, v)
+    ids = _integers("ids", ids, k.shape[1], q.shape[0], "k")
+    s = _main_shape(q, k, block, ids.shape[2], seqs=seqs)
     o, lse = np.empty_like(q), np.empty(q.shape[:2], np.float32)
-    _run("sparse", kernel, s, q, k, v, _ids(ids, s), o, lse)
+    _run("sparse", kernel, s, q, k, v, ids, o, lse)
     return o, lse
 
 
-def decode(q, k, v, qi, ki, *, block, topk, kernel="fast", cu_q=None, cu_kv=None):
-    """A step of generation: ids, o, lse. float32, or keys, values and index keys as uint16 bits of bf16."""
-    half = k.dtype == np.uint16
+def _is_half(k, kernel):
+    half = getattr(k, "dtype", None) == np.uint16
     if half and kernel != "fast":
-        raise Error("kernel: bf16 is read by fast only")
-    q, qi = _array(q), _array(qi)
-    k, v, ki = (np.ascontiguousarray(x, np.uint16) if half else _array(x) for x in (k, v, ki))
-    s = shape(q, k, qi, ki, block=block, topk=topk, cu_q=cu_q, cu_kv=cu_kv)
-    for name, x, sizes in [("k", k, (s.n_kv, s.n_kv_heads, s.d_head)), ("v", v, k.shape), ("qi", qi, (s.n_q, s.n_kv_heads, s.d_index)), ("ki", ki, (s.n_kv, s.d_index))]:
-        _expect(name, x, *sizes)
-    ids = np.empty((s.n_kv_heads, s.n_q, topk), np.int32)
-    o, lse = np.empty_like(q), np.empty(q.shape[:2], np.float32)
+        _refuse("kernel", "fast, which alone reads bf16", repr(kernel))
+    return half
+
+
+def _run_half(run, stage, s, *arrays):
+    work = np.empty(_find(stage, "fast").workspace(s), np.uint8)
+    _check(run(c.byref(s), *map(_pointer, arrays), _pointer(work)), s)
+
+
+def decode(q, k, v, qi, ki, *, block, topk, kernel="fast", **seqs):
+    """A step of generation: ids, o, lse. Keys, values and index keys may be uint16, the bits of bf16."""
+    half = _is_half(k, kernel)
+    q, k, v = _main(q, k, v, half)
+    qi, ki = _index(qi, ki, q.shape[0], k.shape[0], k.shape[1], half)
+    s = _main_shape(q, k, block, topk, qi, seqs)
+    ids, o, lse = _new_ids(s), np.empty_like(q), np.empty(q.shape[:2], np.float32)
     if half:
-        _check(_lib.msa_check_shape(c.byref(s)))
-        work = np.empty(_FAST.stage[STAGES.index("decode")].contents.workspace(s), np.uint8)
-        _check(_lib.msa_fast_decode_bf16(c.byref(s), *map(_pointer, (q, k, v, qi, ki, ids, o, lse, work))))
+        _run_half(_lib.msa_fast_decode_bf16, "decode", s, q, k, v, qi, ki, ids, o, lse)
     else:
         _run("decode", kernel, s, None, q, k, v, qi, ki, ids, o, lse)  # None: no pages
     return ids, o, lse
 
 
-def dense_decode(q, k, v, *, block=128, kernel="fast", cu_q=None, cu_kv=None):
-    """The same step by dense attention: o, lse. Keys and values may be uint16 bits of bf16, as for decode."""
-    half = k.dtype == np.uint16
-    if half and kernel != "fast":
-        raise Error("kernel: bf16 is read by fast only")
-    q = _array(q)
-    k, v = (np.ascontiguousarray(x, np.uint16) if half else _array(x) for x in (k, v))
-    s = shape(q, k, block=block, cu_q=cu_q, cu_kv=cu_kv)
-    _expect("k", k, s.n_kv, s.n_kv_heads, s.d_head)
-    _expect("v", v, *k.shape)
+def dense_decode(q, k, v, *, block=128, kernel="fast", **seqs):
+    """The same step by dense attention: o, lse. Keys and values may be uint16, as for decode."""
+    half = _is_half(k, kernel)
+    q, k, v = _main(q, k, v, half)
+    s = _main_shape(q, k, block, 1, seqs=seqs)
     o, lse = np.empty_like(q), np.empty(q.shape[:2], np.float32)
     if half:
-        _check(_lib.msa_check_shape(c.byref(s)))
-        work = np.empty(_FAST.stage[STAGES.index("dense_decode")].contents.workspace(s), np.uint8)
-        _check(_lib.msa_fast_dense_decode_bf16(c.byref(s), *map(_pointer, (q, k, v, o, lse, work))))
+        _run_half(_lib.msa_fast_dense_decode_bf16, "dense_decode", s, q, k, v, o, lse)
     else:
         _run("dense_decode", kernel, s, None, q, k, v, o, lse)
     return o, lse
 
 
-def decode_pages(q, k, v, table, lens, qi=None, ki=None, *, topk=None, kernel="fast"):
-    """A step of generation over pages: q [R,Tq,Hq,dh], qi [R,Tq,Hkv,di], k and v [P,Bk,Hkv,dh], ki [P,Bk,di], table
-    [R,max_pages], lens [R] with the Tq new tokens, which the pages hold already. ids [Hkv,R*Tq,k], o, lse; without
-    topk dense attention: o, lse."""
-    q, k, v = _array(q), _array(k), _array(v)
-    table, lens = _array(table, np.int32), _array(lens, np.int32)
+def decode_pages(q, k, v, table, lens, qi=None, ki=None, *, topk=None, block=None, len_q=None, kernel="fast"):
+    """A step of generation over pages: q [R,Tq,Hq,dh], qi [R,Tq,Hkv,di], k and v [P,page,Hkv,dh], ki [P,page,di],
+    table [R,max_pages], lens [R] with the new tokens, which the pages hold already; len_q [R] where not all of the
+    Tq are; block None: a page. ids [Hkv,R*Tq,k], o, lse; without topk dense attention: o, lse."""
+    q, k = _array("q", q, "R", "Tq", "Hq", "dh"), _array("k", k, "P", "page", "Hkv", "dh")
     requests, n, heads, d = q.shape
-    pages, block, groups = k.shape[:3]
-    _expect("k", k, pages, block, groups, d)
-    _expect("v", v, *k.shape)
-    _expect("table", table, requests, table.shape[1])
-    _expect("lens", lens, requests)
-    sparse = topk is not None
-    if sparse:
-        qi, ki = _array(qi), _array(ki)
-        _expect("qi", qi, requests, n, groups, ki.shape[2])
-        _expect("ki", ki, pages, block, ki.shape[2])
-    most = table.shape[1] * block  # keys of a request
-    s = Shape(requests * n, requests * most, heads, groups, d, ki.shape[2] if sparse else d, block, topk or 1, requests)
-    s.arrays = [np.arange(requests + 1, dtype=np.int32) * x for x in (n, most)]
-    s.cu_q, s.cu_kv = (x.ctypes.data for x in s.arrays)
-    p = _Pages(pages, table.ctypes.data, lens.ctypes.data, None, None)
-    _check(_lib.msa_check_pages(c.byref(s), c.byref(p)))
+    pages, page, groups, _ = _fits("k", k, "P", "page", "Hkv", d).shape
+    v, table = _array("v", v, *k.shape), _integers("table", table, requests, "max_pages")
+    lens = _integers("lens", lens, requests)
+    if topk is not None:
+        ki = _array("ki", ki, pages, page, "di")
+        qi = _array("qi", qi, requests, n, groups, ki.shape[2])
+    most = table.shape[1] * page  # keys that a request has room for
+    cu = np.arange(requests + 1, dtype=np.int64)
+    s = _shape(requests * n, requests * most, heads, groups, d, d if topk is None else ki.shape[2],
+               page if block is None else block, 1 if topk is None else topk, cu * n, cu * most, len_q)
+    p = _Pages(pages, table.ctypes.data, lens.ctypes.data, None, None, page)
+    _check(_lib.msa_check_pages(c.byref(s), c.byref(p)), s)
     o, lse = np.empty_like(q), np.empty(q.shape[:3], np.float32)
-    if not sparse:
+    if topk is None:
         _run("dense_decode", kernel, s, c.byref(p), q, k, v, o, lse)
         return o, lse
-    ids = np.empty((groups, requests * n, topk), np.int32)
+    ids = _new_ids(s)
     _run("decode", kernel, s, c.byref(p), q, k, v, qi, ki, ids, o, lse)
     return ids, o, lse
 
 
-def prefill(q, k, v, qi, ki, *, block, topk, kernel="fast", cu_q=None, cu_kv=None):
+def prefill(q, k, v, qi, ki, *, block, topk, kernel="fast", **seqs):
     """The whole attention, index and sparse: ids, o, lse."""
-    q, k, v = _attention(q, k, v)
-    qi, ki = _index_tensors(qi, ki, q.shape[0], k.shape[0], k.shape[1])
-    s = shape(q, k, qi, ki, block=block, topk=topk, cu_q=cu_q, cu_kv=cu_kv)
-    ids = np.empty((s.n_kv_heads, s.n_q, topk), np.int32)
-    o, lse = np.empty_like(q), np.empty(q.shape[:2], np.float32)
+    q, k, v = _main(q, k, v)
+    qi, ki = _index(qi, ki, q.shape[0], k.shape[0], k.shape[1])
+    s = _main_shape(q, k, block, topk, qi, seqs)
+    ids, o, lse = _new_ids(s), np.empty_like(q), np.empty(q.shape[:2], np.float32)
     _run("prefill", kernel, s, q, k, v, qi, ki, ids, o, lse)
     return ids, o, lse
 
 
-def backward(q, k, v, dout, ids=None, *, o=None, lse=None, block=128, kernel="fast", cu_q=None, cu_kv=None):
+def backward(q, k, v, dout, ids=None, *, o=None, lse=None, block=128, kernel="fast", **seqs):
     """dq, dk, dv of the Main Branch; ids None: dense attention."""
-    q, k, v = _attention(q, k, v)
-    s = shape(q, k, block=block, topk=1 if ids is None else ids.shape[2], cu_q=cu_q, cu_kv=cu_kv)
-    dout, o, lse = _array(dout), None if o is None else _array(o), None if lse is None else _array(lse)
-    _expect("dout", dout, *q.shape)
-    _expect("o", o, *q.shape)
-    _expect("lse", lse, *q.shape[:2])
+    q, k, v = _main(q, k, v)
+    dout, ids = _array("dout", dout, *q.shape), _ids(ids, k.shape[1], q.shape[0])
+    o, lse = _optional("o", o, *q.shape), _optional("lse", lse, *q.shape[:2])
+    s = _main_shape(q, k, block, _blocks(ids), seqs=seqs)
     dq, dk, dv = np.empty_like(q), np.empty_like(k), np.empty_like(v)
-    _run("backward", kernel, s, q, k, v, _ids(ids, s), o, lse, dout, dq, dk, dv)
+    _run("backward", kernel, s, q, k, v, ids, o, lse, dout, dq, dk, dv)
     return dq, dk, dv
 
 
-def kl(q, k, qi, ki, ids=None, *, block=128, weight=1.0, kernel="fast", cu_q=None, cu_kv=None):
+def kl(q, k, qi, ki, ids=None, *, block=128, weight=1.0, kernel="fast", **seqs):
     """The selector's loss and its gradients: loss, dqi, dki; ids None: over all visible tokens."""
-    q, k = _array(q), _array(k)
-    qi, ki = _index_tensors(qi, ki, q.shape[0], k.shape[0], k.shape[1])
-    s = shape(q, k, qi, ki, block=block, topk=1 if ids is None else ids.shape[2], cu_q=cu_q, cu_kv=cu_kv)
-    ids, loss = _ids(ids, s), c.c_double()
+    q, k = _pair(q, k)
+    qi, ki = _index(qi, ki, q.shape[0], k.shape[0], k.shape[1])
+    ids, loss = _ids(ids, k.shape[1], q.shape[0]), c.c_double()
+    s = _main_shape(q, k, block, _blocks(ids), qi, seqs)
     dqi, dki = np.empty_like(qi), np.empty_like(ki)
-    _run("kl", kernel, s, q, k, qi, ki, ids, None, None, c.c_double(weight), c.byref(loss), dqi, dki)
+    _run("kl", kernel, s, q, k, qi, ki, ids, None, None, _number("weight", weight), c.byref(loss), dqi, dki)
     return loss.value, dqi, dki
 
 
-def reverse(ids, *, n_kv, block, kernel="fast", cu_q=None, cu_kv=None):
+def reverse(ids, *, n_kv, block, kernel="fast"):
     """first [Hkv,B+1], entries [Hkv,T*k] and items [n,4] of one sequence: which queries chose a block."""
-    ids = _array(ids, np.int32)
+    ids = _integers("ids", ids, "Hkv", "T", "k")
     groups, n_q, k = ids.shape
-    s = Shape(n_q, n_kv, groups, groups, 1, 1, block, k, 1)
-    _check(_lib.msa_check_ids(c.byref(s), _pointer(ids)))
+    s = _shape(n_q, n_kv, groups, groups, 1, 1, block, k)
+    _check(_lib.msa_check_ids(c.byref(s), _pointer(ids)), s)
     first = np.empty((groups, _lib.msa_n_blocks(c.byref(s)) + 1), np.int32)
     entries = np.empty((groups, n_q * k), np.uint32)
     items = np.empty((_lib.msa_first_item(c.byref(s), 1), 4), np.int32)
@@ -352,13 +441,13 @@ class _Recall(c.Structure):
     _fields_ = [("rows", c.c_int64), ("block_recall", c.c_double), ("score_recall", c.c_double)]
 
 
-def recall(q, k, ids, *, block, cu_q=None, cu_kv=None):
+def recall(q, k, ids, *, block, **seqs):
     """(pairs, block recall, score recall) of a selection against what full attention weighs most."""
-    q, k = _array(q), _array(k)
-    s = shape(q, k, block=block, topk=ids.shape[2], cu_q=cu_q, cu_kv=cu_kv)
-    ids, found = _ids(ids, s), _Recall()
+    q, k = _pair(q, k)
+    ids, found = _integers("ids", ids, k.shape[1], q.shape[0], "k"), _Recall()
+    s = _main_shape(q, k, block, ids.shape[2], seqs=seqs)
     work = np.empty(_lib.msa_recall_workspace(c.byref(s)), np.uint8)
-    _check(_lib.msa_recall(c.byref(s), *map(_pointer, (q, k, ids)), None, c.byref(found), _pointer(work)))
+    _check(_lib.msa_recall(c.byref(s), *map(_pointer, (q, k, ids)), None, c.byref(found), _pointer(work)), s)
     return found.rows, found.block_recall, found.score_recall
 
 
@@ -367,20 +456,20 @@ def recall(q, k, ids, *, block, cu_q=None, cu_kv=None):
 
 def rmsnorm(x, gain, eps=1e-6):
     """Gemma-form RMSNorm over the last axis: x / rms(x) * (1 + gain)."""
-    x, gain = _array(x), _array(gain)
-    _expect("gain", gain, x.shape[-1])
-    y = np.empty_like(x)
-    _check(_lib.msa_rmsnorm(c.c_int64(x.size // x.shape[-1]), x.shape[-1], c.c_double(eps), _pointer(x),
+    x = _plain("x", x)
+    x = _array("x", x, *x.shape) if x.ndim else _fits("x", x, "...", "d")
+    gain, y = _array("gain", gain, x.shape[-1]), np.empty_like(x)
+    _check(_lib.msa_rmsnorm(c.c_int64(x.size // x.shape[-1]), x.shape[-1], _number("eps", eps), _pointer(x),
                             _pointer(gain), _pointer(y)))
     return y
 
 
 def rope(x, rot, theta=5e6, pos=None):
     """Partial rotary embedding of x [n,heads,d] (or [n,d]), half-split pairs; pos counts from 0 unless given."""
-    y = np.array(_array(x))
-    pos = np.arange(y.shape[0], dtype=np.int32) if pos is None else _array(pos, np.int32)
-    _expect("pos", pos, y.shape[0])
+    x = _plain("x", x)
+    y = np.array(_array("x", x, "n", "d") if x.ndim == 2 else _array("x", x, "n", "heads", "d"))
+    pos = np.arange(len(y), dtype=np.int32) if pos is None else _integers("pos", pos, len(y))
     heads = y.shape[1] if y.ndim == 3 else 1
-    _check(_lib.msa_rope(c.c_int64(y.shape[0]), heads, y.shape[-1], rot, c.c_double(theta), _pointer(pos),
-                         c.c_bool(False), _pointer(y)))
+    _check(_lib.msa_rope(c.c_int64(len(y)), heads, y.shape[-1], _int("rot", rot, 0), _number("theta", theta),
+                         _pointer(pos), c.c_bool(False), _pointer(y)))
     return y

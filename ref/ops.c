@@ -1,35 +1,30 @@
 /* The table full of references, and the attention as a walk through whatever table one is given. */
 #include "internal.h"
 
-#define REFERENCE(STAGE, field, function, ws, text)                                                          \
+#define REFERENCE(STAGE, field, function, text)                                                              \
+    CHECKED_WORKSPACE(field)                                                                                 \
     const msa_kernel ref_##field##_kernel = {.stage = STAGE,                                                 \
                                              .name = "reference",                                            \
                                              .backend = "ref",                                               \
                                              .constraints = "any shape",                                     \
                                              .idea = text,                                                   \
-                                             .workspace = ws,                                                \
+                                             .workspace = field##_checked,                                   \
                                              .field = function}
 
-REFERENCE(MSA_STAGE_DENSE, dense, msa_dense, dense_workspace,
-          "softmax over all visible keys, sums in double");
-REFERENCE(MSA_STAGE_INDEX, index, msa_index, index_workspace,
-          "dot products in double, block max, ranked unrounded");
-REFERENCE(MSA_STAGE_TOPK, topk, msa_topk, topk_workspace,
-          "insertion into a sorted list of k, ties to the lower id");
-REFERENCE(MSA_STAGE_REVERSE, reverse, msa_reverse, reverse_workspace,
+REFERENCE(MSA_STAGE_DENSE, dense, msa_dense, "softmax over all visible keys, sums in double");
+REFERENCE(MSA_STAGE_INDEX, index, msa_index, "dot products in double, block max, ranked unrounded");
+REFERENCE(MSA_STAGE_TOPK, topk, msa_topk, "insertion into a sorted list of k, ties to the lower id");
+REFERENCE(MSA_STAGE_REVERSE, reverse, msa_reverse,
           "count, sum up, scatter: queries of each block in ascending order");
-REFERENCE(MSA_STAGE_SPARSE, sparse, msa_sparse, sparse_workspace,
-          "list the chosen tokens, then attend to them");
-REFERENCE(MSA_STAGE_PREFILL, prefill, msa_prefill, prefill_workspace, "index, then sparse");
-REFERENCE(MSA_STAGE_DECODE, decode, msa_decode, decode_workspace,
+REFERENCE(MSA_STAGE_SPARSE, sparse, msa_sparse, "list the chosen tokens, then attend to them");
+REFERENCE(MSA_STAGE_PREFILL, prefill, msa_prefill, "index, then sparse");
+REFERENCE(MSA_STAGE_DECODE, decode, msa_decode,
           "score, select, attend, each key found through the page table");
-REFERENCE(MSA_STAGE_DENSE_DECODE, dense_decode, msa_dense_decode, dense_decode_workspace,
+REFERENCE(MSA_STAGE_DENSE_DECODE, dense_decode, msa_dense_decode,
           "attend to all keys, each found through the page table");
-REFERENCE(MSA_STAGE_BACKWARD, backward, msa_backward, backward_workspace,
-          "recompute P, accumulate dK and dV in double");
-REFERENCE(MSA_STAGE_DENSE_BACKWARD, dense_backward, msa_dense_backward, backward_workspace,
-          "the same over all visible keys");
-REFERENCE(MSA_STAGE_KL, kl, msa_kl, kl_workspace, "teacher and student rows side by side, in double");
+REFERENCE(MSA_STAGE_BACKWARD, backward, msa_backward, "recompute P, accumulate dK and dV in double");
+REFERENCE(MSA_STAGE_DENSE_BACKWARD, dense_backward, msa_dense_backward, "the same over all visible keys");
+REFERENCE(MSA_STAGE_KL, kl, msa_kl, "teacher and student rows side by side, in double");
 
 static void plain_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const float *a,
                        const float *b, float beta, float *c)

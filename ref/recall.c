@@ -7,6 +7,8 @@
 
 size_t msa_recall_workspace(const msa_shape *s)
 {
+    if (msa_check_shape(s) != MSA_OK)
+        return 0;
     int64_t blocks = msa_n_blocks(s), kept = min_i64(s->topk, blocks);
     return WORK_ALIGN + work_bytes(longest_kv(s), sizeof(double)) + work_bytes(blocks, sizeof(double)) +
            work_bytes(kept, sizeof(double)) + work_bytes(kept, sizeof(int32_t));

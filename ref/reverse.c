@@ -5,13 +5,15 @@
 
 int64_t msa_item_limit(const msa_shape *s)
 {
-    return 2 * (int64_t)s->topk * s->block;
+    return s && s->topk > 0 && s->block > 0 ? 2 * (int64_t)s->topk * s->block : 0;
 }
 
 int64_t msa_first_item(const msa_shape *s, int r)
 {
     int64_t n = 0;
-    for (int a = 0; a < r; a++)
+    if (msa_check_shape(s) != MSA_OK)
+        return 0;
+    for (int a = 0; a < r && a < msa_n_seqs(s); a++)
         n += s->n_kv_heads * (msa_n_blocks(s) + msa_get_seq(s, a).n_q * s->topk / msa_item_limit(s));
     return n;
 }

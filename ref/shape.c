@@ -9,7 +9,7 @@ const char *msa_strerror(msa_status status)
     case MSA_ERR_NULL:
         return "a required pointer is NULL";
     case MSA_ERR_SIZE:
-        return "a size is below 1 or a tensor is larger than memory can address";
+        return "a size is below 1, or a tensor, a row of heads or the number of tokens is too large";
     case MSA_ERR_HEADS:
         return "the number of query heads is not a multiple of the number of key-value heads";
     case MSA_ERR_CAUSAL:
@@ -31,18 +31,32 @@ const char *msa_strerror(msa_status status)
     return "unknown status";
 }
 
-/* Whether an 8-byte tensor of these dimensions (all >= 1) stays addressable. */
-static bool addressable(int64_t a, int64_t b, int64_t c)
+/* Whether a b c <= room, all being >= 1. */
+static bool within(int64_t room, int64_t a, int64_t b, int64_t c)
 {
-    int64_t room = PTRDIFF_MAX / 8;
     return a <= room && b <= room / a && c <= room / a / b;
+}
+
+/* Elements of the largest tensor. Every size that a workspace is made of, a few rows of logits or the pieces
+ * of a gradient for each thread, is then far below 2^63 bytes: nobody needs to look out for overflow again.
+ */
+#define MOST_ELEMENTS ((int64_t)1 << 44)
+
+static bool sizes_fit(const msa_shape *s)
+{
+    const int64_t wide = max_i64(s->d_head, s->d_index);
+    return s->n_q <= INT32_MAX && s->n_kv <= INT32_MAX && within(INT32_MAX, s->n_heads, wide, 1) &&
+           within(INT32_MAX, s->n_kv_heads, msa_n_seqs(s), 1) &&
+           within(MOST_ELEMENTS, max_i64(s->n_q, s->n_kv), s->n_heads, wide) &&
+           within(MOST_ELEMENTS, s->n_q, s->n_kv_heads, s->topk) && within(MOST_ELEMENTS, s->block, wide, 1);
 }
 
 msa_seq room_of(const msa_shape *s, int r)
 {
-    if (!s->cu_q)
+    if (!s->cu_q || !s->cu_kv)
         return (msa_seq){0, s->n_q, 0, s->n_kv};
-    return (msa_seq){s->cu_q[r], s->cu_q[r + 1] - s->cu_q[r], s->cu_kv[r], s->cu_kv[r + 1] - s->cu_kv[r]};
+    return (msa_seq){s->cu_q[r], (int64_t)s->cu_q[r + 1] - s->cu_q[r], s->cu_kv[r],
+                     (int64_t)s->cu_kv[r + 1] - s->cu_kv[r]};
 }
 
 static msa_status check_seqlens(const msa_shape *s)
@@ -72,24 +86,21 @@ msa_status msa_check_shape(const msa_shape *s)
         return MSA_ERR_SIZE;
     if (s->n_heads % s->n_kv_heads != 0)
         return MSA_ERR_HEADS;
-    if (!addressable(s->n_q, s->n_heads, s->d_head) || !addressable(s->n_kv, s->n_kv_heads, s->d_head) ||
-        !addressable(s->n_q, s->n_kv_heads, s->d_index) || !addressable(s->n_kv, s->d_index, 1) ||
-        !addressable(s->n_q, s->n_kv_heads, s->topk))
+    if (!sizes_fit(s))
         return MSA_ERR_SIZE;
     MSA_TRY(check_seqlens(s));
-    int64_t blocks = msa_n_blocks(s);
-    if (blocks > INT32_MAX || !addressable(s->n_q, s->n_kv_heads, blocks))
-        return MSA_ERR_SIZE;
-    return MSA_OK;
+    return within(PTRDIFF_MAX / 8, s->n_q, s->n_kv_heads, msa_n_blocks(s)) ? MSA_OK : MSA_ERR_SIZE;
 }
 
 int msa_n_seqs(const msa_shape *s)
 {
-    return s->n_seqs > 1 ? s->n_seqs : 1;
+    return s && s->n_seqs > 1 ? s->n_seqs : 1;
 }
 
 msa_seq msa_get_seq(const msa_shape *s, int r)
 {
+    if (!s || r < 0 || r >= msa_n_seqs(s))
+        return (msa_seq){0};
     msa_seq seq = room_of(s, r);
     seq.n_q = s->len_q ? s->len_q[r] : seq.n_q;
     seq.n_kv = s->len_kv ? s->len_kv[r] : seq.n_kv;
@@ -99,13 +110,15 @@ msa_seq msa_get_seq(const msa_shape *s, int r)
 int64_t longest_kv(const msa_shape *s)
 {
     int64_t longest = 0;
-    for (int r = 0; r < msa_n_seqs(s); r++)
+    for (int r = 0; r < (s->cu_kv ? msa_n_seqs(s) : 1); r++)
         longest = max_i64(longest, room_of(s, r).n_kv);
     return longest;
 }
 
 int64_t msa_n_blocks(const msa_shape *s)
 {
+    if (!s || s->block < 1)
+        return 0;
     int64_t longest = longest_kv(s);
     return longest / s->block + (longest % s->block != 0);
 }

@@ -1,5 +1,6 @@
 """ref/msa.py against formulas written in NumPy, in double. Prints TAP; tests/test_python.sh runs it."""
 import os
+import subprocess
 import sys
 
 import numpy as np
@@ -128,18 +129,69 @@ check((packed[:50] == msa.dense(q[:50], k[:100], v[:100])[0]).all(), "packed seq
 x = msa.rope(msa.rmsnorm(q, np.zeros(D)), D // 2)
 check(x.shape == q.shape and (x[0] == msa.rmsnorm(q, np.zeros(D))[0]).all(), "norm and rotary: position 0 stays")
 
-check(np.shares_memory(msa._array(q), q) and not np.shares_memory(msa._array(q[::2]), q), "C order is not copied")
+cut = {"block": BLOCK, "topk": K}
+padded = msa.decode(q[:30], k, v, qi[:30], ki, cu_q=[0, 10, 30], cu_kv=[0, 100, 300], len_q=[0, 5], len_kv=[0, 90], **cut)
+alone = msa.decode(q[10:15], k[100:190], v[100:190], qi[10:15], ki[100:190], **cut)
+check((padded[0][:, 10:15] == alone[0]).all() and all((a[10:15] == b).all() for a, b in zip(padded[1:], alone[1:])),
+      "a padded batch: the rows that count are those of the sequence alone")
+check(all((padded[0][:, i] == -1).all() and (padded[1][i] == 0).all() and (padded[2][i] == -np.inf).all() for i in (0, 9, 15, 29)),
+      "... and the others those of queries that see nothing")
+one = msa.dense(q[:3], k[:6], v[:6], cu_q=[0, 3], cu_kv=[0, 6])
+check(all((a == b).all() for a, b in zip(one, msa.dense(q[:3], k[:6], v[:6]))), "one sequence with its lengths")
+
+same = lambda a, b: all((x == y).all() for x, y in zip(a, b))
+want = msa.sparse(q, k, v, right, block=BLOCK)
+for name, ids in {"int64": right.astype(np.int64), "int8": right.astype(np.int8), "a list": right.tolist()}.items():
+    check(same(msa.sparse(q, k, v, ids, block=BLOCK), want), f"ids as {name}")
+wide = lambda x: x.astype(np.float64)
+check(same(msa.sparse(wide(q), wide(k), wide(v), right, block=np.int64(BLOCK)), want), "float64 becomes float32")
+small = lambda x: x.astype(np.float16)
+check(same(msa.sparse(small(q), k, v, right, block=BLOCK), msa.sparse(small(q).astype(np.float32), k, v, right, block=BLOCK)), "and so does float16")
+check(np.shares_memory(msa._array("q", q, T, HQ, D), q) and not np.shares_memory(msa._array("q", q[::2], "T", HQ, D), q), "C order is not copied")
 for what, call in {
     "another head width": lambda: msa.dense(q, k[:, :, :8], v),
     "ids of another shape": lambda: msa.sparse(q, k, v, right[:, :9], block=BLOCK),
     "more queries than keys": lambda: msa.dense(q, k[:9], v[:9]),
     "an unknown kernel": lambda: msa.dense(q, k, v, kernel="dense/x"),
+    "another stage's kernel": lambda: msa.dense(q, k, v, kernel="sparse/tiles"),
+    "block: expected an integer from 1": lambda: msa.scores(qi, ki, block=0),
+    "block: expected an integer": lambda: msa.topk(scores, n_kv=S, block=0, topk=K),
+    "block: expected": lambda: msa.recall(q, k, right, block=0),
+    "4294967312": lambda: msa.index(qi, ki, block=2**32 + BLOCK, topk=K),
+    "block: expected an integer from 1 to 2^31 - 1, found True": lambda: msa.index(qi, ki, block=True, topk=K),
+    "topk: expected|k: expected an integer": lambda: msa.index(qi, ki, block=BLOCK, topk=2.0),
+    "n_kv: expected|S: expected an integer": lambda: msa.topk(scores, n_kv=2**32 + S, block=BLOCK, topk=K),
+    "k: expected shape (S, Hkv, 32), found (300, 2, 16)": lambda: msa.kl(q, k[:, :, :16], qi, ki, right, block=BLOCK),
+    "k: expected shape (S, Hkv, 32)": lambda: msa.recall(q, k[:, :, :16], right, block=BLOCK),
+    "ids: expected integers that 32 bits hold": lambda: msa.sparse(q, k, v, right + np.int64(2**32), block=BLOCK),
+    "ids: expected integers, found float64": lambda: msa.sparse(q, k, v, right + 0.9, block=BLOCK),
+    "ids: expected integers, found bool": lambda: msa.sparse(q, k, v, right > 0, block=BLOCK),
+    "q: expected floats, found int32": lambda: msa.dense(q.astype(np.int32), k, v),
+    "q: expected numbers within the range of float32": lambda: msa.dense(wide(q) * 1e300, k, v),
+    "cu_kv: expected shape (3), found (2,)": lambda: msa.dense(q, k, v, cu_q=[0, 50, 150], cu_kv=[0, 300]),
+    "cu_q and cu_kv: expected both": lambda: msa.dense(q, k, v, cu_q=[0, 150]),
+    "cu_q: expected integers that": lambda: msa.dense(q, k, v, cu_q=np.array([0, 150]) + 2**32, cu_kv=[0, 300]),
+    "cumulative sequence lengths": lambda: msa.dense(q[:3], k[:6], v[:6], cu_q=[0, 3], cu_kv=[0, 4]),
+    "len_q: expected shape (1)": lambda: msa.dense(q, k, v, len_q=[1, 2]),
+    "v: expected uint16": lambda: msa.decode(q[-1:], bits(k), v, qi[-1:], bits(ki), block=BLOCK, topk=K),
+    "x: expected shape (n, heads, d)": lambda: msa.rope(q[None], 16),
+    "table: expected shape (2, max_pages)": lambda: msa.decode_pages(q[:2, None], k[None], v[None], [[0]], [5, 5]),
 }.items():
     try:
         call()
         check(False, f"refused: {what}")
     except msa.Error as e:
-        check(bool(str(e)), f"refused: {what}")
+        print(f"# {e}")
+        check(not any(":" in w for w in what.split("|")) or any(w in str(e) for w in what.split("|")), f"refused: {what}")
+
+# Arguments of any type and shape, in a process of their own: none may end it.
+seed = os.environ.get("MSA_SEED", str(int.from_bytes(os.urandom(4), "little")))
+child = subprocess.run([sys.executable, os.path.join(os.path.dirname(__file__), "python_fuzz.py"), seed, "3000"],
+                       capture_output=True, text=True)
+print(f"# seed {seed}: {child.stdout.strip().splitlines()[-1:]}")
+for line in [] if child.returncode == 0 else (child.stdout + child.stderr).splitlines()[-25:]:
+    print(f"# {line}")
+check(child.returncode == 0, "3000 calls with arguments that do not fit")
 
 try:
     import torch
@@ -147,6 +199,6 @@ except ImportError:
     skip("PyTorch tensors", "no PyTorch here")
 else:
     t = torch.from_numpy(q)
-    check(np.shares_memory(msa._array(t), q) and (msa.dense(t, k, v)[0] == msa.dense(q, k, v)[0]).all(), "PyTorch tensors")
+    check(np.shares_memory(msa._array("t", t, *t.shape), q) and (msa.dense(t, k, v)[0] == msa.dense(q, k, v)[0]).all(), "PyTorch tensors")
 print(f"1..{n}")
 sys.exit(failed > 0)

@@ -84,6 +84,53 @@ static void bad_heads_and_order(void)
     check_end(&c);
 }
 
+// cu_q, cu_kv and lengths count for one sequence as they do for two.
+static void one_sequence(void)
+{
+    check_case c = check_begin("one sequence with cu_q, cu_kv and lengths");
+    enum { T = 3, S = 6, HQ = 4, HKV = 2, D = 8 };
+    static const struct {
+        int32_t q[2], kv[2];
+        msa_status status;
+    } cuts[] = {
+        {{0, 3}, {0, 6}, MSA_OK},           {{0, 3}, {0, 4}, MSA_ERR_SEQLENS},
+        {{0, 2}, {0, 6}, MSA_ERR_SEQLENS},  {{1, 3}, {0, 6}, MSA_ERR_SEQLENS},
+        {{0, 3}, {-1, 6}, MSA_ERR_SEQLENS}, {{0, 3}, {0, 7}, MSA_ERR_SEQLENS},
+    };
+    for (size_t n = 0; n < sizeof cuts / sizeof *cuts; n++)
+        for (int seqs = 0; seqs < 2; seqs++) {
+            const msa_shape s = {T, S, HQ, HKV, D, D, 4, 2, seqs, cuts[n].q, cuts[n].kv, NULL, NULL};
+            expect_status(&c, "a cut", cuts[n].status, msa_check_shape(&s));
+        }
+    static const int32_t three = 3, four = 4;
+    float q[T * HQ * D], k[S * HKV * D], v[S * HKV * D], o[2][T * HQ * D], lse[2][T * HQ];
+    inputs_rng rng = {check_seed(7)};
+    for (int i = 0; i < T * HQ * D; i++)
+        q[i] = inputs_normal(&rng);
+    for (int i = 0; i < S * HKV * D; i++)
+        k[i] = inputs_normal(&rng), v[i] = inputs_normal(&rng);
+    const msa_shape all = {T, S, HQ, HKV, D, D, 4, 2, 1, cuts[0].q, cuts[0].kv, NULL, NULL},
+                    cut = {T, S, HQ, HKV, D, D, 4, 2, 1, cuts[1].q, cuts[1].kv, NULL, NULL},
+                    shorter = {T, S, HQ, HKV, D, D, 4, 2, 1, NULL, NULL, &three, &four},
+                    four_keys = {T, 4, HQ, HKV, D, D, 4, 2, 1, NULL, NULL, NULL, NULL},
+                    plain = {T, S, HQ, HKV, D, D, 4, 2, 1, NULL, NULL, NULL, NULL};
+    void *work =
+        check_alloc((int64_t)msa_workspace(&msa_fast_ops, &all) + (int64_t)msa_workspace(NULL, &all), 1);
+    for (int a = 0; a < 2; a++) {
+        msa_dense_fn *dense = (a ? &msa_fast_ops : &msa_ref_ops)->stage[MSA_STAGE_DENSE]->dense;
+        expect_status(&c, "four of six keys", MSA_ERR_SEQLENS, dense(&cut, q, k, v, o[0], lse[0], work));
+        expect_status(&c, "all", MSA_OK, dense(&all, q, k, v, o[0], lse[0], work));
+        expect_status(&c, "plain", MSA_OK, dense(&plain, q, k, v, o[1], lse[1], work));
+        check_same(&c, "o of all", o[1], o[0], sizeof *o);
+        expect_status(&c, "a length of four", MSA_OK, dense(&shorter, q, k, v, o[0], lse[0], work));
+        expect_status(&c, "four keys", MSA_OK, dense(&four_keys, q, k, v, o[1], lse[1], work));
+        check_same(&c, "o of four", o[1], o[0], sizeof *o);
+        check_same(&c, "lse of four", lse[1], lse[0], sizeof *lse);
+    }
+    check_end(&c);
+    check_release(NULL);
+}
+
 static void geometry(void)
 {
     check_case c = check_begin("sequences, blocks and positions");
@@ -178,8 +225,9 @@ static void topk_on_odd_scores(void)
     check_case c = check_begin("msa_topk: NaN, infinities, ties, signed zeros, scores past the diagonal");
     inputs_rng rng = {check_seed(1)};
     for (int round = 0; round < 2000; round++) {
-        msa_shape s = {1, 1 + inputs_below(&rng, 40),      1, 1,    1,   1,
-                       1, 1 + (int)inputs_below(&rng, 20), 1, NULL, NULL, NULL, NULL};
+        msa_shape s = {1,   1 + inputs_below(&rng, 40),      1, 1,    1,    1,
+                       1,   1 + (int)inputs_below(&rng, 20), 1, NULL, NULL, NULL,
+                       NULL};
         s.n_q = 1 + inputs_below(&rng, s.n_kv);
         int64_t blocks = msa_n_blocks(&s);
         float *scores = check_floats(s.n_q * blocks);
@@ -351,6 +399,126 @@ static void workspaces_grow(const char *name, const msa_ops *ops)
     check_end(&c);
 }
 
+/* ---- Absurd shapes ------------------------------------------------------------------------------- */
+
+/** Any number: mostly of a size that its logarithm is drawn for, sometimes a border or a negative one. */
+static int64_t any_number(inputs_rng *rng, int bits)
+{
+    static const int64_t borders[] = {
+        0, -1, 1, 2, INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN, (int64_t)1 << 32};
+    if (inputs_below(rng, 8) == 0)
+        return borders[inputs_below(rng, (int64_t)(sizeof borders / sizeof *borders))];
+    return (int64_t)(inputs_u64(rng) >> (64 - 1 - inputs_below(rng, bits)));
+}
+
+static msa_shape any_shape(inputs_rng *rng)
+{
+    int32_t x[7];
+    for (int i = 0; i < 7; i++)
+        x[i] = (int32_t)any_number(rng, 31);
+    msa_shape s = {any_number(rng, 40),
+                   any_number(rng, 63),
+                   x[0],
+                   x[1],
+                   x[2],
+                   x[3],
+                   x[4],
+                   x[5],
+                   1,
+                   NULL,
+                   NULL,
+                   NULL,
+                   NULL};
+    if (inputs_below(rng, 4) > 0 && s.n_kv_heads > 0) /* most others would be refused for this */
+        s.n_heads = (int)((int64_t)s.n_kv_heads * (1 + inputs_below(rng, 16)) & INT32_MAX) / s.n_kv_heads *
+                    s.n_kv_heads;
+    if (inputs_below(rng, 4) > 0 && s.n_q > s.n_kv)
+        s.n_q = s.n_kv;
+    if (inputs_below(rng, 8) == 0)
+        s.n_seqs = x[6];
+    return s;
+}
+
+/** Halves sizes until the shape is not too large: those on the border are the worst. */
+static void fit(msa_shape *s)
+{
+    for (int n = 0; n < 64 && msa_check_shape(s) == MSA_ERR_SIZE; n++)
+        if (s->n_kv > (int64_t)s->n_heads * s->d_head) {
+            s->n_kv = (s->n_kv + 1) / 2;
+            s->n_q = s->n_q < s->n_kv ? s->n_q : s->n_kv;
+        } else {
+            s->d_head = (s->d_head + 1) / 2;
+            s->d_index = (s->d_index + 1) / 2;
+            s->topk = (s->topk + 1) / 2;
+        }
+}
+
+/** Four sequences, of any lengths that may be. */
+static void cut_up(msa_shape *s, inputs_rng *rng)
+{
+    static int32_t cu_q[5], cu_kv[5], len_q[4], len_kv[4];
+    for (int r = 1; r <= 4; r++) {
+        cu_q[r] = (int32_t)(r == 4 ? s->n_q : s->n_q / 8 * r);
+        cu_kv[r] = (int32_t)(r == 4 ? s->n_kv : s->n_kv / 8 * r);
+        len_kv[r - 1] = (int32_t)inputs_below(rng, (int64_t)cu_kv[r] - cu_kv[r - 1] + 1);
+        len_q[r - 1] = (int32_t)inputs_below(
+            rng, 1 + (len_kv[r - 1] < cu_q[r] - cu_q[r - 1] ? len_kv[r - 1] : cu_q[r] - cu_q[r - 1]));
+    }
+    s->n_seqs = 4;
+    s->cu_q = cu_q, s->cu_kv = cu_kv, s->len_q = len_q, s->len_kv = len_kv;
+    if (inputs_below(rng, 4) == 0)
+        cu_kv[1 + inputs_below(rng, 4)] = (int32_t)any_number(rng, 31);
+}
+
+static void one_size(check_case *c, const char *what, const msa_shape *s, msa_status status, size_t bytes)
+{
+    check_true(c, status == MSA_OK ? bytes < (size_t)1 << 62 : bytes == 0,
+               "%s, T=%lld S=%lld heads %d:%d widths %d:%d block %d k %d seqs %d, \"%s\": %zu", what,
+               (long long)s->n_q, (long long)s->n_kv, s->n_heads, s->n_kv_heads, s->d_head, s->d_index,
+               s->block, s->topk, s->n_seqs, msa_strerror(status), bytes);
+}
+
+// Every size that can be asked for, of every shape: 0 if it is refused, else one that cannot have overflowed.
+static void absurd_shapes(void)
+{
+    check_case c = check_begin("sizes and workspaces of absurd shapes");
+    inputs_rng rng = {check_seed(6)};
+    int accepted = 0;
+    for (int round = 0; round < 20000; round++) {
+        msa_shape s = any_shape(&rng);
+        if (round % 2)
+            fit(&s);
+        if (round % 4 == 1 && s.n_q > 0 && s.n_q <= s.n_kv && s.n_kv <= INT32_MAX)
+            cut_up(&s, &rng);
+        const msa_status status = msa_check_shape(&s);
+        accepted += status == MSA_OK;
+        const msa_kernel *k;
+        for (int n = 0; (k = table_at(n)) != NULL; n++)
+            one_size(&c, k->name, &s, status, k->workspace(&s));
+        for (int a = 0; a < 2; a++) {
+            const msa_ops *ops = a ? &msa_fast_ops : &msa_ref_ops;
+            const msa_layer_config layer = {
+                .d_model = 8, .sink = round % 3 == 0, .value_head = round % 5 == 0};
+            one_size(&c, "msa_workspace", &s, status, msa_workspace(ops, &s));
+            one_size(&c, "msa_layer_workspace", &s, status, msa_layer_workspace(ops, &s, &layer));
+        }
+        one_size(&c, "msa_recall_workspace", &s, status, msa_recall_workspace(&s));
+        one_size(&c, "msa_first_item", &s, status, (size_t)msa_first_item(&s, INT32_MAX));
+        check_true(&c, msa_n_blocks(&s) >= 0 && msa_item_limit(&s) >= 0 && msa_n_seqs(&s) >= 1, "counts");
+        check_true(&c, msa_get_seq(&s, -1).n_q == 0 && msa_get_seq(&s, msa_n_seqs(&s)).n_q == 0,
+                   "no sequence");
+    }
+    check_true(&c, accepted > 1000, "%d accepted", accepted);
+    check_true(&c,
+               msa_n_blocks(NULL) == 0 && msa_item_limit(NULL) == 0 && msa_first_item(NULL, 1) == 0 &&
+                   msa_n_seqs(NULL) == 1 && msa_get_seq(NULL, 0).n_q == 0 && msa_workspace(NULL, NULL) == 0 &&
+                   msa_layer_workspace(NULL, &good, NULL) == 0 &&
+                   msa_layer_workspace(NULL, NULL, NULL) == 0 && msa_recall_workspace(NULL) == 0 &&
+                   msa_ref_ops.stage[0]->workspace(NULL) == 0,
+               "NULL for a shape");
+    check_end(&c);
+}
+
 /* ---- Errors touch nothing ------------------------------------------------------------------------ */
 
 /** One guarded buffer that serves as every output. */
@@ -396,6 +564,41 @@ static msa_status call(const msa_ops *ops, int stage, const msa_shape *s, const 
     }
 }
 
+// A block that is longer than any sequence is one block, and takes no memory for keys that are not there.
+static void long_blocks(void)
+{
+    check_case c = check_begin("blocks of 2^31 - 1 tokens are as good as whole sequences");
+    float *in = check_floats(1000), *out = check_floats(1000),
+          *o[2] = {check_floats(1000), check_floats(1000)};
+    int32_t *ids = check_ints(1000);
+    inputs_rng rng = {check_seed(8)};
+    for (int i = 0; i < 1000; i++)
+        in[i] = inputs_normal(&rng);
+    msa_shape whole = good, longer = good;
+    whole.block = (int)good.n_kv;
+    longer.block = INT32_MAX;
+    for (int i = 0; i < 1000; i += good.topk) // every row: block 0
+        ids[i + 1] = -1;
+    const msa_kernel *k;
+    for (int n = 0; (k = table_at(n)) != NULL; n++) {
+        if (strcmp(k->backend, "ref") != 0 && strcmp(k->backend, "fast") != 0)
+            continue;
+        msa_ops ops = msa_ref_ops;
+        ops.stage[k->stage] = k;
+        const size_t bytes = k->workspace(&longer);
+        check_true(&c, bytes < 64 << 20, "%s/%s wants %zu bytes", msa_stage_name(k->stage), k->name, bytes);
+        void *work = check_alloc((int64_t)(bytes > k->workspace(&whole) ? bytes : k->workspace(&whole)), 1);
+        expect_status(&c, k->name, MSA_OK, call(&ops, (int)k->stage, &longer, in, ids, out, work));
+        if (k->stage != MSA_STAGE_SPARSE)
+            continue;
+        for (int a = 0; a < 2; a++)
+            k->sparse(a ? &longer : &whole, in, in, in, ids, o[a], NULL, work);
+        check_same(&c, k->name, o[0], o[1], 1000 * sizeof(float));
+    }
+    check_end(&c);
+    check_release(NULL);
+}
+
 static void errors_touch_nothing(const char *name, const msa_ops *ops)
 {
     check_case c = check_begin("errors leave the outputs alone: %s", name);
@@ -436,6 +639,7 @@ int main(int argc, char **argv)
     check_start(argc, argv);
     bad_sizes();
     bad_heads_and_order();
+    one_sequence();
     geometry();
     ids_contract();
     topk_on_odd_scores();
@@ -444,6 +648,8 @@ int main(int argc, char **argv)
     compositions();
     workspaces_grow("reference", &msa_ref_ops);
     workspaces_grow("fast", &msa_fast_ops);
+    absurd_shapes();
+    long_blocks();
     errors_touch_nothing("reference", &msa_ref_ops);
     errors_touch_nothing("fast", &msa_fast_ops);
     return check_done();

@@ -303,7 +303,7 @@ static double foresee(const bench *b, const msa_kernel *kernel, const msa_shape 
     part.n_q = share > few ? share : few;
     part.n_kv = s->n_kv / msa_n_seqs(s);
     part.n_seqs = 1;
-    part.cu_q = part.cu_kv = NULL;
+    part.cu_q = part.cu_kv = part.len_q = part.len_kv = NULL;
     if (part.n_q > s->n_q / msa_n_seqs(s) / 2)
         return 0;
     subject t = subject_of(b, kernel, &part);

@@ -112,8 +112,9 @@ static int build_shape(const char *command, cli_tensors *t, const cli_size_table
 msa_shape cli_query_shape(const msa_shape *s, int64_t i)
 {
     msa_shape query = *s;
-    query.n_q = 1;
+    query.n_q = query.n_seqs = 1;
     query.n_kv = s->n_kv - s->n_q + i + 1;
+    query.cu_q = query.cu_kv = query.len_q = query.len_kv = NULL;
     return query;
 }
 

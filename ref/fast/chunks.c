@@ -5,6 +5,11 @@
 #define LEAST_QUERIES 64
 #define LEAST_PIECES 8 /* for the threads to share */
 
+int64_t block_keys(const msa_shape *s)
+{
+    return min_i64(s->block, longest_kv(s));
+}
+
 int64_t chunk_queries(const msa_shape *s, int64_t wanted, int64_t room)
 {
     const int64_t fair = s->n_q * s->n_kv_heads / LEAST_PIECES;

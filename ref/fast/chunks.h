@@ -12,6 +12,8 @@ typedef struct chunk {
     int32_t *entry; /* [n*k] queries of the chunk, ascending in a block */
 } chunk;
 
+/* Keys of the longest block: a block may be longer than any sequence. */
+int64_t block_keys(const msa_shape *s);
 /* `wanted` queries, but neither too many nor more than `room`, nor so many that threads go idle. */
 int64_t chunk_queries(const msa_shape *s, int64_t wanted, int64_t room);
 size_t chunk_bytes(const msa_shape *s, int64_t n);

@@ -9,7 +9,7 @@
 /* Weights of a query's tokens, for this thread. */
 static float *row_take(const msa_shape *s, void *work)
 {
-    const size_t bytes = work_bytes(min_i64(s->topk, msa_n_blocks(s)) * s->block, sizeof(float));
+    const size_t bytes = work_bytes(max_support(s, false), sizeof(float));
     void *own = (char *)work + (size_t)fast_thread() * bytes;
     return work_take(&own, 0, sizeof(float));
 }
@@ -49,8 +49,7 @@ static void attend_head(const msa_shape *s, const msa_seq *seq, int64_t i, int h
 size_t fast_threaded_workspace(const msa_shape *s)
 {
     const size_t rows =
-        WORK_ALIGN +
-        (size_t)fast_max_threads() * work_bytes(min_i64(s->topk, msa_n_blocks(s)) * s->block, sizeof(float));
+        WORK_ALIGN + (size_t)fast_max_threads() * work_bytes(max_support(s, false), sizeof(float));
     return max_size(rows, attend_again_workspace(s));
 }
 
@@ -97,7 +96,8 @@ msa_status fast_threaded(const msa_shape *s, const float *q, const float *k, con
 
 typedef struct room {
     chunk c;
-    float *turned, *p; /* [d,block], [block] */
+    int64_t keys;      /* of the longest block */
+    float *turned, *p; /* [d,keys], [keys] of a block */
     float *o, *max;    /* [n,group,d], [n,group] */
     double *sum;
 } room;
@@ -110,18 +110,18 @@ static int64_t chunk_size(const msa_shape *s)
 static size_t room_bytes(const msa_shape *s)
 {
     const int64_t n = chunk_size(s), rows = n * (s->n_heads / s->n_kv_heads);
-    return WORK_ALIGN + chunk_bytes(s, n) + work_bytes((int64_t)s->d_head * s->block, sizeof(float)) +
-           work_bytes(s->block, sizeof(float)) + work_bytes(rows * s->d_head, sizeof(float)) +
+    return WORK_ALIGN + chunk_bytes(s, n) + work_bytes(s->d_head * block_keys(s), sizeof(float)) +
+           work_bytes(block_keys(s), sizeof(float)) + work_bytes(rows * s->d_head, sizeof(float)) +
            work_bytes(rows, sizeof(float)) + work_bytes(rows, sizeof(double));
 }
 
 static room room_take(const msa_shape *s, void *work)
 {
     const int64_t n = chunk_size(s), rows = n * (s->n_heads / s->n_kv_heads);
-    room m;
+    room m = {.keys = block_keys(s)};
     chunk_take(&m.c, s, n, &work);
-    m.turned = work_take(&work, (int64_t)s->d_head * s->block, sizeof(float));
-    m.p = work_take(&work, s->block, sizeof(float));
+    m.turned = work_take(&work, s->d_head * m.keys, sizeof(float));
+    m.p = work_take(&work, m.keys, sizeof(float));
     m.o = work_take(&work, rows * s->d_head, sizeof(float));
     m.max = work_take(&work, rows, sizeof(float));
     m.sum = work_take(&work, rows, sizeof(double));
@@ -139,7 +139,7 @@ static void meet_row(const msa_shape *s, room *m, int64_t at, const float *q, co
         m->p[j] = 0;
     for (int c = 0; c < d; c++)
         for (int64_t j = 0; j < seen; j++)
-            m->p[j] += scale * q[c] * m->turned[c * s->block + j];
+            m->p[j] += scale * q[c] * m->turned[c * m->keys + j];
     const float shrink = soften(m->p, seen, &m->max[at], &m->sum[at]);
     for (int c = 0; c < d; c++)
         o[c] *= shrink;
@@ -158,7 +158,7 @@ static void meet_block(const msa_shape *s, room *m, int64_t block, const float *
     const int64_t keys = min_i64(s->block, x->seq.n_kv - begin);
     for (int64_t j = 0; j < keys; j++)
         for (int c = 0; c < d; c++)
-            m->turned[c * s->block + j] = k[base + j * stride + c];
+            m->turned[c * m->keys + j] = k[base + j * stride + c];
     for (int64_t e = x->first[block]; e < x->first[block + 1]; e++) {
         const int64_t i = x->i0 + x->entry[e], seen = min_i64(keys, position(&x->seq, i) + 1 - begin);
         for (int h = 0; h < group; h++)

@@ -24,7 +24,7 @@ static size_t room_bytes(const msa_shape *s)
 {
     const int64_t n = queries_at_once(s);
     return WORK_ALIGN + chunk_bytes(s, n) + heads_bytes(s, n * slabs_of(s)) +
-           2 * work_bytes((int64_t)s->block * s->d_head, sizeof(float));
+           2 * work_bytes(block_keys(s) * s->d_head, sizeof(float));
 }
 
 static room room_take(const msa_shape *s, void *work)
@@ -33,8 +33,8 @@ static room room_take(const msa_shape *s, void *work)
     room m;
     chunk_take(&m.c, s, n, &work);
     m.h = heads_take(s, n * slabs_of(s), &work);
-    m.k = work_take(&work, (int64_t)s->block * s->d_head, sizeof(float));
-    m.v = work_take(&work, (int64_t)s->block * s->d_head, sizeof(float));
+    m.k = work_take(&work, block_keys(s) * s->d_head, sizeof(float));
+    m.v = work_take(&work, block_keys(s) * s->d_head, sizeof(float));
     return m;
 }
 

@@ -26,8 +26,28 @@ static msa_status fast_dense_backward(const msa_shape *s, const float *q, const 
 #define FAST(STAGE, field, function, called, text)                                                           \
     {                                                                                                        \
         .stage = STAGE, .name = called, .backend = "fast", .constraints = "any shape", .idea = text,         \
-        .workspace = function##_workspace, .field = function                                                 \
+        .workspace = function##_checked, .field = function                                                   \
     }
+
+CHECKED_WORKSPACE(fast_dense)
+CHECKED_WORKSPACE(fast_index)
+CHECKED_WORKSPACE(fast_naive)
+CHECKED_WORKSPACE(fast_threaded)
+CHECKED_WORKSPACE(fast_blocked)
+CHECKED_WORKSPACE(fast_tiles)
+CHECKED_WORKSPACE(fast_blocks)
+CHECKED_WORKSPACE(fast_lanes)
+CHECKED_WORKSPACE(fast_sparse)
+CHECKED_WORKSPACE(fast_prefill)
+CHECKED_WORKSPACE(fast_decode)
+CHECKED_WORKSPACE(fast_dense_decode)
+CHECKED_WORKSPACE(fast_backward_tiles)
+CHECKED_WORKSPACE(fast_backward_blocks)
+CHECKED_WORKSPACE(fast_backward)
+CHECKED_WORKSPACE(fast_dense_backward)
+CHECKED_WORKSPACE(fast_kl_tiles)
+CHECKED_WORKSPACE(fast_kl_blocks)
+CHECKED_WORKSPACE(fast_kl)
 
 enum {
     DENSE,

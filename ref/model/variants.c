@@ -131,6 +131,8 @@ static size_t choose_workspace(const msa_shape *s)
                            (int64_t)msa_fast_ops.stage[MSA_STAGE_INDEX]->workspace(s));
 }
 
+CHECKED_WORKSPACE(choose)
+
 #define SELECTOR(rule_name, learned, words)                                                                  \
     static msa_status index_##rule_name(const msa_shape *s, const float *qi, const float *ki, float *scores, \
                                         int32_t *ids, float *index_lse, void *work)                          \
@@ -142,7 +144,7 @@ static size_t choose_workspace(const msa_shape *s)
                                                   .backend = "ref",                                          \
                                                   .constraints = "no index LSE",                             \
                                                   .idea = words,                                             \
-                                                  .workspace = choose_workspace,                             \
+                                                  .workspace = choose_checked,                               \
                                                   .index = index_##rule_name}
 
 SELECTOR(mean, false, "mean of a block's index logits in place of their maximum");

@@ -24,6 +24,11 @@ int main(void)
         scores[i] = (float)(i * 2654435761u >> 16);
     const msa_device *device = msa_engine();
     msa_plan plan;
+    static const int32_t cu_q[2] = {0, T}, cu_kv[2] = {0, T - 1};
+    msa_shape cut = s;
+    cut.cu_q = cu_q, cut.cu_kv = cu_kv;
+    if (msa_plan_make(&plan, device, "topk/warp", &cut, MSA_F32) != MSA_ERR_SEQLENS)
+        return fail("one sequence of fewer keys than there are", MSA_OK);
     msa_status status = msa_plan_make(&plan, device, "topk/warp", &s, MSA_F32);
     if (status != MSA_OK)
         return fail("msa_plan_make", status);
