@@ -39,8 +39,8 @@ draw() { # draw KIND FILE FIGURE
     [[ ! -s $dir/$2 ]] || awk -v figure="$1" -f figures/experiments.awk "$dir/$2" > "$out/$3.svg"
 }
 draw parity text.csv parity
-retrievals=$(cd "$dir" && ls retrieval*.csv 2> /dev/null | sort -t . -k 1,1)
-for file in $retrievals; do draw retrieval "$file" "${file%.csv}"; done
+readarray -t retrievals < <(cd "$dir" && ls retrieval*.csv 2> /dev/null | sort -t . -k 1,1)
+for file in "${retrievals[@]}"; do draw retrieval "$file" "${file%.csv}"; done
 draw conversion text-curves.csv conversion
 draw cost cost.csv cost
 show() { # show FIGURE WORDS
@@ -99,13 +99,13 @@ END { print "| model | seeds | answers right | spread | by distance: to 1/4 | to
     for (b = 1; b <= 4; b++) printf "%.1f %% | ", 100 * mean(a, "accuracy_" b)
     printf "%s |\n", mean("dense", "accuracy") == "" ? "" : sprintf("%.1f %%", 100 * mean(a, "accuracy") / mean("dense", "accuracy")) } }'
 }
-for file in $retrievals; do
+for file in "${retrievals[@]}"; do
     printf '\n### %d tokens, %d blocks of %d chosen\n\n' "$(option context "$file")" "$(option topk "$file")" "$(option block "$file")"
     answers "$file"
     show "${file%.csv}" "Answers right by distance"
 done
 [[ ! -s $dir/one-layer.csv ]] || { printf '\n### One layer instead of two\n\n'; answers one-layer.csv; }
-[[ $retrievals ]] || printf '\nNot run yet: %s is missing.\n' "$dir/retrieval.csv"
+[[ ${#retrievals[@]} -gt 0 ]] || printf '\nNot run yet: %s is missing.\n' "$dir/retrieval.csv"
 printf '\n## Ablations\n\n'
 table text.csv '
 END { print "| model | seeds | bits per byte | spread | against msa | block recall | score recall |\n|---|---|---|---|---|---|---|"
@@ -147,7 +147,7 @@ END { print "| change | the paper | difference here | |\n|---|---|---|---|"
   row("k = 4", "k-4", "msa", "left out", "")
   row("k = 12", "k-12", "msa", "left out", "")
   row("random blocks", "random", "msa", "left out", "") }'
-for file in $retrievals; do
+for file in "${retrievals[@]}"; do
     table "$file" "function length_of() { return $(option context "$file") }"'
 function row(what, a, b, paper, low, high,   share) {
     what = "retrieval from " length_of() " tokens: " what

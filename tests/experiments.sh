@@ -17,7 +17,7 @@
 #   evaluate OPTION...       of the experiment before it (as for msa evaluate)
 #   arm NAME OPTION... [-- OPTION...]            one row a seed; a later option wins over an earlier one. Behind --: more
 #                            options of its evaluation. Arms that train alike share a model, also across experiments.
-set -u
+set -uf # words of a configuration are options, never patterns of file names
 export LC_ALL=C
 MSA=${MSA:-build/msa}
 B=${B:-build}
@@ -55,8 +55,9 @@ read_conf() {
     local arms=()
     [[ -r $conf ]] || fail "$conf: expected a file to read, found none"
     bad() { fail "$conf:$number: expected $1, found '$2'"; }
-    while read -r keyword rest; do
+    while read -r keyword rest || [[ -n $keyword ]]; do # the last line may have no end
         number=$((number + 1))
+        [[ $keyword$rest != *[\|\"]* || $keyword == '#'* ]] || bad 'words without | and "' "$keyword $rest"
         rest=${rest%%#*}
         case $keyword in
         '' | '#'*) ;;

@@ -49,6 +49,12 @@ expect_refusal "an experiment on nothing" "expected text or task, found 'image'"
 expect_refusal "an arm before seeds" "bad.conf:2: expected seeds and an experiment" 'experiment a task\narm b\n'
 expect_refusal "an arm twice" "expected an arm of another name, found 'b'" 'seeds 1\nexperiment a task\narm b\narm b\n'
 expect_refusal "a name with a comma" "expected a name of small letters" 'seeds 1\nexperiment a task\narm b,c\n'
+expect_refusal "a field within an option" "bad.conf:3: expected words without" 'seeds 1\nexperiment a task\narm b --lr 0.1|0.2\n'
+expect_refusal "a quotation mark" "bad.conf:3: expected words without" 'seeds 1\nexperiment a task\narm b --lr "0.1"\n'
+printf 'seeds 1\nexperiment a task\narm b --selector *\narm c --lr 0.1' > "$W/end.conf"
+tests/experiments.sh list "$W/end.conf" "$W/none" > "$W.out" 2> "$W.err"
+[[ $? -eq 0 && $(wc -l < "$W.out") -eq 2 ]] && grep -q -- '--selector \*$' "$W.out" && grep -q 'a/c seed 1: .*--lr 0.1$' "$W.out"
+check $? "a last line without an end counts, and * is no file"
 expect_refusal "no arm" "expected an arm, found none" 'seeds 1\n'
 tests/experiments.sh list "$W/nothing.conf" "$W/none" > "$W.out" 2> "$W.err"
 [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 ]]

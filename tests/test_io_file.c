@@ -95,25 +95,33 @@ static void test_bad_targets(void)
     tap(scratch_count() == before && scratch_holds(scratch("file"), "old", 3), "nothing is left behind");
 }
 
+static bool make_dir(const char *path, io_error err)
+{
+    const bool ok = io_begin(path, NULL, err);
+    io_abandon();
+    return ok;
+}
+
 static void test_directories(void)
 {
     io_error err = "";
     const char *fresh = scratch("fresh");
     struct stat st;
-    bool ok = io_make_dir(fresh, err) && stat(fresh, &st) == 0 && S_ISDIR(st.st_mode);
-    tap(scratch_no_error(ok, err), "a directory is made");
-    tap(scratch_no_error(io_make_dir(fresh, err), err), "one that exists will do");
-    tap(rmdir(fresh) == 0, "and the probe is gone");
+    tap(scratch_no_error(make_dir(fresh, err), err) && stat(fresh, &st) != 0,
+        "a directory that was made for a set goes with it");
+    bool ok = io_begin(fresh, NULL, err) && put(scratch("fresh/a"), "text", err) && io_commit(err);
+    tap(scratch_no_error(ok, err) && scratch_holds(scratch("fresh/a"), "text", 4), "a directory is made");
+    tap(scratch_no_error(make_dir(fresh, err), err), "one that exists will do");
+    tap(unlink(scratch("fresh/a")) == 0 && rmdir(fresh) == 0, "and nothing else is in it");
     put(scratch("file"), "old", err);
-    tap(!io_make_dir(scratch("file"), err) &&
+    tap(!make_dir(scratch("file"), err) &&
             scratch_one_line(err, scratch("file"), "expected a directory, found a file"),
         "a file in the way");
-    tap(!io_make_dir(scratch("absent/deep"), err) &&
+    tap(!make_dir(scratch("absent/deep"), err) &&
             scratch_one_line(err, scratch("absent/deep"), "No such file"),
         "only one level is made");
-    tap(!io_make_dir("", err) && scratch_one_line(err, "'': ", "No such file"),
-        "an empty name for a directory");
-    tap(!io_make_dir("/proc/self/fd", err) && scratch_one_line(err, "/proc/self/fd: ", "cannot write into"),
+    tap(!make_dir("", err) && scratch_one_line(err, "'': ", "No such file"), "an empty name for a directory");
+    tap(!make_dir("/proc/self/fd", err) && scratch_one_line(err, "/proc/self/fd: ", "cannot write into"),
         "a directory where not even root can create a file");
     if (geteuid() == 0) {
         tap_skip("a directory without write permission", "root writes everywhere");
@@ -121,8 +129,82 @@ static void test_directories(void)
     }
     const char *locked = scratch("locked");
     mkdir(locked, 0500);
-    tap(!io_make_dir(locked, err) && scratch_one_line(err, locked, "Permission denied"),
+    tap(!make_dir(locked, err) && scratch_one_line(err, locked, "Permission denied"),
         "a directory without write permission");
+}
+
+/* ---- Sets ------------------------------------------------------------------------------------------ */
+
+/* The sums of FIPS 180-4's examples: "abc", and 56 bytes, whose padding takes a second block. */
+static void test_sums(void)
+{
+    static const char sums[] = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  short\n"
+                               "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1  long\n"
+                               "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  empty\n";
+    io_error err = "";
+    bool ok = io_begin(scratch("set"), "sums", err) && put(scratch("set/short"), "abc", err);
+    const io_chunk two[] = {{"abcdbcdecdefdefgefghfghig", 25}, {"hijhijkijkljklmklmnlmnomnopnopq", 31}};
+    ok = ok && io_write_file(scratch("set/long"), two, 2, err) && put(scratch("set/empty"), "", err) &&
+         io_commit(err);
+    tap(scratch_no_error(ok, err) && scratch_holds(scratch("set/sums.sha256"), sums, sizeof sums - 1),
+        "a set ends with its sums");
+}
+
+static void test_sets(void)
+{
+    io_error err = "";
+    struct stat st;
+    put(scratch("a"), "old", err);
+    const int before = scratch_count();
+    bool ok = io_begin(scratch("."), NULL, err) && put(scratch("./a"), "new", err) &&
+              put(scratch("./b"), "new", err);
+    tap(scratch_no_error(ok, err) && scratch_holds(scratch("a"), "old", 3) && stat(scratch("b"), &st) != 0,
+        "nothing of a set appears before its end");
+    io_abandon();
+    tap(scratch_holds(scratch("a"), "old", 3) && scratch_count() == before,
+        "and nothing after it is abandoned");
+    mkdir(scratch("c"), 0700);
+    ok = io_begin(scratch("."), NULL, err) && put(scratch("./a"), "new", err) &&
+         !put(scratch("./c"), "new", err);
+    io_abandon();
+    tap(ok && scratch_one_line(err, scratch("./c"), "found a directory") &&
+            scratch_holds(scratch("a"), "old", 3),
+        "one that cannot be written leaves the others as they were");
+    rmdir(scratch("c"));
+    ok = io_begin(scratch("."), NULL, err) && put(scratch("./a"), "new", err) &&
+         put(scratch("./c"), "new", err);
+    mkdir(scratch("c"), 0700); /* in the way only when it comes to the rename */
+    ok = ok && !io_commit(err);
+    tap(ok && scratch_one_line(err, scratch("./c"), "cannot write") && scratch_holds(scratch("a"), "old", 3) &&
+            scratch_count() == before + 1,
+        "a rename that fails puts back what was replaced before it");
+    rmdir(scratch("c"));
+}
+
+/* What a killed process left is removed, what a living one is at work on is not. */
+static void test_leftovers(void)
+{
+    io_error err = "";
+    const int before = scratch_count();
+    int pipes[2];
+    char byte;
+    bool ok = pipe(pipes) == 0;
+    const pid_t child = ok ? fork() : -1;
+    if (child == 0) {
+        ok = io_begin(scratch("."), NULL, err) && put(scratch("./x"), "half", err) &&
+             write(pipes[1], "!", 1) == 1;
+        pause();
+        _exit(ok);
+    }
+    ok = child > 0 && read(pipes[0], &byte, 1) == 1 && put(scratch("file"), "old", err);
+    tap(scratch_no_error(ok, err) && scratch_count() > before,
+        "files that wait for the end of a living process stay");
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    ok = put(scratch("file"), "old", err);
+    tap(scratch_no_error(ok, err) && scratch_count() == before, "a dead one's are removed");
+    close(pipes[0]);
+    close(pipes[1]);
 }
 
 /* A disk that is full after `limit` bytes, for this process. */
@@ -226,6 +308,9 @@ int main(void)
     test_one_line();
     test_bad_targets();
     test_directories();
+    test_sums();
+    test_sets();
+    test_leftovers();
     test_write_fails_at_every_byte();
     test_killed();
     return tap_done();

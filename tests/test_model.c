@@ -483,6 +483,49 @@ static void round_trip(void)
     check_end(&c);
 }
 
+/* Saves the model with one setting of its metadata changed, or a tensor more, and loads that. */
+static void load_changed(check_case *c, const char *key, const char *value, const char *more,
+                         const char *word)
+{
+    io_error err = "";
+    st_file f;
+    model m = new_model(&tiny, 1), again = {.params = NULL};
+    const char *path = scratch("changed.safetensors");
+    bool ok = model_save(&m, path, err) && st_read(path, &f, err);
+    check_true(c, ok, "saved: %s", err);
+    float zeros[64] = {0};
+    st_tensor list[64];
+    for (int a = 0; ok && a < f.n_meta; a++)
+        if (key && strcmp(f.meta[a].key, key) == 0)
+            f.meta[a].value = value;
+    for (int a = 0; ok && a < f.n_tensors; a++)
+        list[a] = f.tensor[a];
+    list[f.n_tensors] = (st_tensor){more, 1, {m.config.n_heads}, zeros};
+    const st_file changed = {f.n_tensors + (more != NULL), list, f.n_meta, f.meta, NULL};
+    ok = ok && st_write(path, &changed, err);
+    check_true(c, ok && !model_load(&again, path, err) && strstr(err, word), "%s: found '%s'", word, err);
+    st_free(&f);
+    model_free(&again);
+    model_free(&m);
+}
+
+static void whole_files_only(void)
+{
+    if (!st_available()) {
+        tap_skip("a file holds one model and no more", "built without jansson");
+        return;
+    }
+    check_case c = check_begin("a file holds one model and no more");
+    char fewer[12], more[12];
+    snprintf(fewer, sizeof fewer, "%d", tiny.n_layers - 1);
+    snprintf(more, sizeof more, "%d", tiny.n_layers + 1);
+    load_changed(&c, "n_layers", fewer, NULL, "found also 'layers.");
+    load_changed(&c, "n_layers", more, NULL, "expected a tensor layers.");
+    load_changed(&c, NULL, NULL, "layers.0.sink", "found also 'layers.0.sink'");
+    load_changed(&c, NULL, NULL, "theirs", "found also 'theirs'");
+    check_end(&c);
+}
+
 static void bad_configurations(void)
 {
     check_case c = check_begin("model_new refuses impossible sizes");
@@ -598,6 +641,7 @@ int main(int argc, char **argv)
     sequences_are_independent();
     repeats_itself();
     round_trip();
+    whole_files_only();
     bad_configurations();
     return check_done();
 }

@@ -104,8 +104,79 @@ train "$W/mean.safetensors" --selector mean > "$W.out" &&
 [[ $? -eq 2 ]] && grep -q "expected MSA's selector" "$W.err"
 check $? "a decoding step chooses by MSA's rule, and generate refuses another"
 rm -f "$W"/cut.*
-interrupt STOP 0.02 & # a stopped process still holds its lock
-sleep 1
+exec=exec train "$cut" > "$W.out" 2>&1 &
+pid=$!
+while [[ ! -e $cut.train ]]; do sleep 0.01; done
+kill -STOP $pid # a stopped process still holds its lock
 expect_refusal "two runs do not write the same files" "no other run" train "$cut"
-pkill -KILL -f "$cut"
+kill -KILL $pid
+wait $pid 2> /dev/null
+
+# ---- Files of others, and the curve -----------------------------------------------------------------------------
+
+train() { # train OUT [OPTION...]: a moment's work
+    "$MSA" train --text "$W/text" --out "$1" --steps 6 --context 32 --layers 1 --d-model 8 --heads 2 --kv-heads 1 \
+        --d-head 4 --d-index 4 --d-ff 8 --block 4 --topk 2 --index-warmup 2 --save-every 2 "${@:2}"
+}
+mkdir "$W/x" && cd "$W/x" || exit 2
+seq 500 > data.csv
+ln -s data.csv link.csv
+cp data.csv before
+kept() { cmp -s data.csv before && [[ $(ls -A | tr '\n' ' ') == "$1" ]]; }
+for out in data.safetensors data link.safetensors; do
+    expect_refusal "a curve does not replace the file of another: --out $out" "${out%.safetensors}.csv: expected a" train $out
+done
+expect_refusal "nor the text itself" "data.csv: expected a name that is free" \
+    "$MSA" train --text data.csv --out data.safetensors --context 32
+expect_refusal "nor does a model" "data.csv: expected a name that is free" "$MSA" train --text "$W/text" --out data.csv --context 32
+kept "before data.csv link.csv "
+check $? "and all of them are as they were"
+rm -f link.csv
+train a.safetensors > "$W.out" && train .hidden > "$W.out"
+check $? "two runs, one with a hidden name"
+expect_refusal "a curve of another run" "a.csv: expected a name that is free for the loss curve" train a
+[[ $(ls -A | tr '\n' ' ') == ".hidden .hidden.csv a.csv a.safetensors before data.csv " ]] && cmp -s a.csv .hidden.csv
+check $? "each has its curve, and the names say whose"
+train b.safetensors >&- 2> "$W.err"
+[[ $? -eq 2 ]] && cmp -s a.csv b.csv && cmp -s a.safetensors b.safetensors
+check $? "what cannot be printed does not get into the curve"
+
+# A run that stops after some rows that its state does not know of: rows of a smaller number, torn ones, none.
+cut() { # cut OUT [OPTION...]: stops in step 4, before its state is saved
+    FAULT=rename:6 LD_PRELOAD=$inject train "$@" > "$W.out" 2>&1
+    [[ -e $1.train && ! -e $1 ]]
+}
+inject=$OLDPWD/${B:-build}/tests/faults.so
+if [[ -e $inject ]]; then
+    cut c.safetensors
+    check $? "a run that stops before it can save what it has done"
+    cp c.safetensors.train state
+    cp c.csv rows
+    for tail in '' '4' '5,1.2' $'7,1,1,1,\n'; do
+        cp state c.safetensors.train
+        printf %s "$tail" | cat rows - > c.csv
+        train c.safetensors > "$W.out" 2> "$W.err" && cmp -s c.csv a.csv && cmp -s c.safetensors a.safetensors
+        check $? "its curve is mended: '${tail%$'\n'}' behind its rows"
+        rm -f c.safetensors
+    done
+    for rows in "$(sed 2s/1/2/ rows)" "$(head -n 1 rows)" "$(cat data.csv)"; do
+        cp state c.safetensors.train
+        printf %s "$rows" > c.csv
+        expect_refusal "a curve that is not this run's" "c.csv: expected the loss curve that the state" train c.safetensors
+        [[ $(cat c.csv) == "$rows" ]] && cmp -s state c.safetensors.train
+        check $? "... is left as it was"
+    done
+    cp rows c.csv
+    expect_refusal "another number of columns" "another run: expected .* settings\|train.recall_every" train c.safetensors --recall-every 2
+    expect_refusal "another back end" "another run: expected train.backend" train c.safetensors --backend ref
+    echo mine > c.safetensors
+    expect_refusal "a file in the place of the model" "name that is free" train c.safetensors
+    [[ $(cat c.safetensors) == mine ]] && cmp -s rows c.csv && cmp -s state c.safetensors.train
+    check $? "and none of them changes anything"
+    rm c.safetensors
+    train c.safetensors > "$W.out" && cmp -s c.csv a.csv
+    check $? "the same words go on"
+else
+    skip "curves that are cut off" "no library to load before the program"
+fi
 finish

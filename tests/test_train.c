@@ -204,11 +204,14 @@ static void resumes(void)
     trainer *whole = start(&eight_steps, &text);
     for (int step = 0; step < 8; step++) {
         trainer_step(whole);
+        *trainer_curve(whole) = (train_curve){100 + step, 0xfedcba9876543210u + (uint64_t)step};
         if (step == 3)
             check_true(&c, trainer_save(whole, path, err), "saved");
     }
     trainer *t = trainer_resume(path, &tiny, &eight_steps, &text, &msa_ref_ops, err);
     check_true(&c, t && trainer_steps(t) == 4, "resumed at step 4");
+    check_true(&c, t && trainer_curve(t)->bytes == 103 && trainer_curve(t)->hash == 0xfedcba9876543213u,
+               "with what was known of the curve");
     for (int step = 4; t && step < 8; step++)
         trainer_step(t);
     if (t)
@@ -218,6 +221,13 @@ static void resumes(void)
     other.lambda = 3;
     check_true(&c, !trainer_resume(path, &tiny, &other, &text, &msa_ref_ops, err),
                "another lambda is another run");
+    other = eight_steps;
+    other.backend = "fast";
+    check_true(&c, !trainer_resume(path, &tiny, &other, &text, &msa_ref_ops, err),
+               "another back end is another run");
+    other.backend = NULL;
+    other.recall_every = 2;
+    check_true(&c, !trainer_resume(path, &tiny, &other, &text, &msa_ref_ops, err), "so is another curve");
     model_config departure = tiny;
     departure.selector = SELECT_MEAN;
     check_true(&c, !trainer_resume(path, &departure, &eight_steps, &text, &msa_ref_ops, err),
@@ -228,12 +238,35 @@ static void resumes(void)
     check_true(&c, !trainer_resume(path, &tiny, &eight_steps, &text, &msa_ref_ops, err),
                "and so is MSA's after that");
     check_true(&c, trainer_save(whole, path, err), "saved");
-    bytes[77] ^= 1;
-    check_true(&c, !trainer_resume(path, &tiny, &eight_steps, &text, &msa_ref_ops, err),
-               "another text is another run");
+    static const int place[] = {0, 77, 499};
+    for (size_t i = 0; i < sizeof place / sizeof *place; i++) {
+        bytes[place[i]] ^= 1;
+        check_true(&c, !trainer_resume(path, &tiny, &eight_steps, &text, &msa_ref_ops, err),
+                   "another byte %d is another run", place[i]);
+        bytes[place[i]] ^= 1;
+    }
     trainer_free(whole);
     trainer_free(t);
     check_end(&c);
+}
+
+/* Two windows; the last byte is a target in the second only, and nowhere an input. */
+static void reads_the_last_byte(void)
+{
+    uint8_t bytes[2][CONTEXT + 2];
+    inputs_rng rng = {check_seed(3)};
+    for (int i = 0; i < CONTEXT + 2; i++)
+        bytes[0][i] = bytes[1][i] = (uint8_t)inputs_below(&rng, 7);
+    bytes[1][CONTEXT + 1] ^= 1;
+    trainer *t[2];
+    for (int a = 0; a < 2; a++)
+        t[a] = start(&eight_steps, &(train_text){bytes[a], CONTEXT + 2, CONTEXT + 2});
+    int differ = 0;
+    for (int step = 0; step < 8; step++)
+        differ += trainer_step(t[0]).loss != trainer_step(t[1]).loss;
+    tap(differ > 0, "the last byte of the text is learnt from: of 8 steps %d saw it", differ);
+    trainer_free(t[0]);
+    trainer_free(t[1]);
 }
 
 static void refuses_short_text(void)
@@ -252,6 +285,7 @@ int main(int argc, char **argv)
     schedule();
     learns();
     resumes();
+    reads_the_last_byte();
     refuses_short_text();
     return check_done();
 }

@@ -43,17 +43,20 @@ $(EX_B)/with_gpu: $(EX_SIDES:%=$(EX_B)/sides/%) $(EX_B)/$(EX_E)/solution.o $(EX_
 .PHONY: exercise hint progress exercises-check exercise-programs
 N    ?=#                   which exercise
 SEED ?= 1#                 of its inputs
-EXERCISE = MAKE="$(MAKE)" B="$(B)" CXX17="$(CXX17)" SEED="$(SEED)" $(EX)/exercise.sh
+# What a student types reaches the script as it was typed, whatever it would mean to make or to a shell.
+unexport N SEED
+quoted = '$(subst ','\'',$(value $(1)))'
+EXERCISE = MAKE="$(MAKE)" B="$(B)" CXX17="$(CXX17)" SEED=$(call quoted,SEED) $(EX)/exercise.sh
 
 # Said by make itself, so that a wrong N is one line and exit status 2.
 ifneq ($(filter exercise hint,$(MAKECMDGOALS)),)
-BAD_N := $(shell $(EX)/exercise.sh find '$(N)' 2>&1 >/dev/null)
+BAD_N := $(shell $(EX)/exercise.sh find $(call quoted,N) 2>&1 >/dev/null)
 $(if $(BAD_N),$(error $(BAD_N)))
 endif
 exercise: ## N=03: build your answer to an exercise and judge it
-	@$(EXERCISE) run "$(N)"
+	@$(EXERCISE) run $(call quoted,N)
 hint: ## N=03: the next hint for an exercise
-	@$(EXERCISE) hint "$(N)"
+	@$(EXERCISE) hint $(call quoted,N)
 progress: ## all exercises, and how far you are
 	@$(EXERCISE) progress
 exercises-check: exercise-programs ## prove that every stub fails and every solution passes

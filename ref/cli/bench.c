@@ -205,35 +205,47 @@ static double moved_bytes(const subject *t, const int32_t *ids)
 }
 
 /* The ids that the kernel took or left; NULL if it has none. The caller frees them. */
-static int32_t *ids_of(const subject *t)
+static msa_status ids_of(const subject *t, int32_t **ids)
 {
     const int64_t n = subject_count(t, ARRAY_IDS);
-    int32_t *ids = SUBJECT_HAS(t->in | t->out, ARRAY_IDS) ? malloc((size_t)n * sizeof *ids) : NULL;
-    if (ids && SUBJECT_HAS(t->in, ARRAY_IDS))
-        memcpy(ids, t->given[ARRAY_IDS], (size_t)n * sizeof *ids);
-    else if (ids && subject_fetch(t, ARRAY_IDS, 0, n, ids) != MSA_OK) {
-        free(ids);
-        ids = NULL;
-    }
-    return ids;
+    *ids = NULL;
+    if (!SUBJECT_HAS(t->in | t->out, ARRAY_IDS))
+        return MSA_OK;
+    *ids = malloc((size_t)n * sizeof **ids);
+    if (!*ids)
+        return MSA_ERR_SIZE;
+    if (!SUBJECT_HAS(t->in, ARRAY_IDS))
+        return subject_fetch(t, ARRAY_IDS, 0, n, *ids);
+    memcpy(*ids, t->given[ARRAY_IDS], (size_t)n * sizeof **ids);
+    return MSA_OK;
 }
 
-static void describe(const subject *t, result *r)
+static msa_status describe(const subject *t, result *r)
 {
-    int32_t *ids = ids_of(t);
+    int32_t *ids;
+    const msa_status status = ids_of(t, &ids);
+    if (status != MSA_OK) {
+        free(ids);
+        return status;
+    }
     r->flops = useful_flops(t, ids);
     r->bytes = moved_bytes(t, ids);
     r->union8 = ids ? selection_union8(t->s, ids) : 0;
     r->distribution = SUBJECT_HAS(t->in, ARRAY_IDS) ? selection_name(t->kind) : NULL;
     r->lse = SUBJECT_HAS(t->out, ARRAY_LSE) || SUBJECT_HAS(t->out, ARRAY_INDEX_LSE);
     free(ids);
+    return MSA_OK;
 }
 
 /* ---- One kernel ------------------------------------------------------------------------------------ */
 
-static bool judge(subject *t, const char *when)
+/* As sample_judge says: MSA_ERR_SIZE where there was no memory to judge. */
+static msa_status judge(subject *t, const char *when, bool *pass)
 {
     const sample_verdict v = sample_judge(t);
+    *pass = v.pass;
+    if (v.no_memory)
+        return MSA_ERR_SIZE;
     printf("%s/%s (%s) %s: ", msa_stage_name(t->kernel->stage), t->kernel->name, t->kernel->backend, when);
     if (v.pass)
         printf("ok, %.1f%% of the error budget; %lld of %lld queries judged", 100 * v.used,
@@ -244,7 +256,7 @@ static bool judge(subject *t, const char *when)
         printf("; %lld of %lld ids swapped within rounding", (long long)v.n_ties, (long long)v.n_ids);
     printf("; seed %lld\n", (long long)t->seed);
     fflush(stdout);
-    return v.pass;
+    return MSA_OK;
 }
 
 static const char *trouble(const subject *t, msa_status status)
@@ -254,20 +266,20 @@ static const char *trouble(const subject *t, msa_status status)
                                     : msa_strerror(status);
 }
 
-static void time_it(const bench *b, subject *t, result *r)
+/* Whether there was a verdict and, if it was good, a time. */
+static msa_status time_it(const bench *b, subject *t, result *r)
 {
     if (t->lse && t->kernel->stage == MSA_STAGE_INDEX && !SUBJECT_HAS(t->out, ARRAY_INDEX_LSE))
         printf("index/%s (%s) writes no log-sum-exp\n", t->kernel->name, t->kernel->backend);
     /* [time_it] */
-    r->verified = judge(t, "before timing");
-    if (!r->verified)
-        return;
-    const msa_status status = timing_of(t, b->seconds, &r->time);
+    msa_status status = judge(t, "before timing", &r->verified);
+    if (status != MSA_OK || !r->verified)
+        return status;
+    status = timing_of(t, b->seconds, &r->time);
     cli_progress_end();
-    if (status != MSA_OK)
-        printf("FAILED: %s\n", trouble(t, status));
-    describe(t, r);
-    r->verified = status == MSA_OK && judge(t, "after timing");
+    if (status == MSA_OK)
+        status = describe(t, r);
+    return status == MSA_OK ? judge(t, "after timing", &r->verified) : status;
     /* [time_it] */
 }
 
@@ -328,6 +340,13 @@ static bool has_time(const bench *b, const msa_kernel *kernel, const msa_shape *
     return fits;
 }
 
+/* What a fault of the machine is, and no verdict. */
+static int fail(const bench *b, const subject *t, msa_status status)
+{
+    return cli_fail(b->command, "%s/%s on %s: expected it to be judged and timed, found: %s",
+                    msa_stage_name(t->kernel->stage), t->kernel->name, t->kernel->backend, trouble(t, status));
+}
+
 /* 0, 1 for a verdict that failed, 2 after an error line. *r tells whether there is a result. */
 static int bench_kernel(const bench *b, const msa_kernel *kernel, const msa_shape *s, result *r)
 {
@@ -340,11 +359,11 @@ static int bench_kernel(const bench *b, const msa_kernel *kernel, const msa_shap
                   .engine = b->device && b->results.on_cpu};
     if (!has_time(b, kernel, s))
         return 0;
-    const msa_status status = subject_open(&t);
+    msa_status status = subject_open(&t);
     if (status == MSA_OK) {
         r->kernel = kernel;
-        time_it(b, &t, r);
-        bad = r->verified ? 0 : 1;
+        status = time_it(b, &t, r);
+        bad = status != MSA_OK ? fail(b, &t, status) : r->verified ? 0 : 1;
     } else if (status == MSA_ERR_UNSUPPORTED && b->n_kernels > 1)
         printf("%s/%s (%s) does not take this shape%s (%s)\n", msa_stage_name(kernel->stage), kernel->name,
                kernel->backend,

@@ -156,6 +156,8 @@ static bool accepted(judgement *j, msa_status status)
 {
     if (status == MSA_ERR_UNSUPPORTED && j->report.outcome == JUDGE_PASS)
         j->report.outcome = JUDGE_UNSUPPORTED;
+    else if (table_no_memory(j->kernel, status))
+        j->report.outcome = JUDGE_NO_MEMORY;
     else if (status != MSA_OK)
         fail(j, "%s", status == MSA_ERR_DEVICE ? table_trouble(j->kernel) : msa_strerror(status));
     return status == MSA_OK;

@@ -114,10 +114,12 @@ static verdict_budget budget_of(const query *q, verdict_tensor which)
 
 bool sample_fetch(const subject *t, sample_verdict *v, subject_array a, int64_t first, int64_t n, void *to)
 {
-    const bool ok = subject_fetch(t, a, first, n, to) == MSA_OK;
-    if (!ok)
+    const msa_status status = subject_fetch(t, a, first, n, to);
+    if (table_no_memory(t->kernel, status))
+        sample_no_memory(v);
+    else if (status != MSA_OK)
         sample_fail(v, "%s: %s", subject_array_name(a), table_trouble(t->kernel));
-    return ok;
+    return status == MSA_OK;
 }
 
 /* Row i of each group of a tensor [Hkv,T,width], of which the first n elements are wanted. */
@@ -270,8 +272,8 @@ static void judge_words(subject *t, subject_array a, const int32_t *expected, sa
     int32_t *found = malloc((size_t)n * sizeof *found + 1);
     if (!found)
         sample_no_memory(v);
-    else if (subject_fetch(t, a, 0, n, found) != MSA_OK)
-        sample_fail(v, "%s: %s", subject_array_name(a), table_trouble(t->kernel));
+    else
+        sample_fetch(t, v, a, 0, n, found);
     for (int64_t i = 0; found && v->pass && i < n; i++)
         if (found[i] != expected[i])
             sample_fail(v, "%s[%lld]: expected %d, found %d", subject_array_name(a), (long long)i,
@@ -308,8 +310,7 @@ static void judge_written(subject *t, subject_array a, sample_verdict *v)
         sample_no_memory(v);
     for (int64_t first = 0; x && v->pass && first < n; first += CHUNK) {
         const int64_t m = min_i64(CHUNK, n - first);
-        if (subject_fetch(t, a, first, m, x) != MSA_OK)
-            sample_fail(v, "%s: %s", subject_array_name(a), table_trouble(t->kernel));
+        sample_fetch(t, v, a, first, m, x);
         for (int64_t i = 0; v->pass && i < m; i++)
             if (isnan(x[i]))
                 sample_fail(v, "%s[%lld]: not written, or no number", subject_array_name(a),
@@ -324,9 +325,7 @@ static void judge_id_rows(subject *t, sample_verdict *v)
     int32_t *ids = malloc((size_t)n * sizeof *ids);
     if (!ids)
         sample_no_memory(v);
-    else if (subject_fetch(t, ARRAY_IDS, 0, n, ids) != MSA_OK)
-        sample_fail(v, "ids: %s", table_trouble(t->kernel));
-    else if (msa_check_ids(t->s, ids) != MSA_OK)
+    else if (sample_fetch(t, v, ARRAY_IDS, 0, n, ids) && msa_check_ids(t->s, ids) != MSA_OK)
         sample_fail(v, "ids: %s", msa_strerror(msa_check_ids(t->s, ids)));
     free(ids);
 }
@@ -413,7 +412,9 @@ sample_verdict sample_judge(subject *t)
     msa_status status = subject_run(t, 0);
     if (status == MSA_OK)
         status = subject_fetch_loss(t);
-    if (status != MSA_OK)
+    if (table_no_memory(t->kernel, status))
+        sample_no_memory(&v);
+    else if (status != MSA_OK)
         sample_fail(&v, "%s", status == MSA_ERR_DEVICE ? table_trouble(t->kernel) : msa_strerror(status));
     else
         judge_whole(t, &v);

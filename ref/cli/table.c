@@ -123,6 +123,13 @@ const char *table_missing(const char *backend)
     return device ? device->missing() : NULL;
 }
 
+bool table_no_memory(const msa_kernel *kernel, msa_status status)
+{
+    return status == MSA_ERR_SIZE ||
+           (status == MSA_ERR_DEVICE && (strcmp(table_trouble(kernel), "no memory") == 0 ||    /* the engine */
+                                         strcmp(table_trouble(kernel), "out of memory") == 0)); /* CUDA */
+}
+
 const char *table_trouble(const msa_kernel *kernel)
 {
     const msa_device *device = table_device(kernel->backend);

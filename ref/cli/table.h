@@ -36,5 +36,7 @@ const char *table_missing(const char *backend);
 
 /** What a kernel's ::MSA_ERR_DEVICE was about. */
 const char *table_trouble(const msa_kernel *kernel);
+/** Whether a run that ended so, of a shape that the kernel takes, lacked memory: that is no verdict on it. */
+bool table_no_memory(const msa_kernel *kernel, msa_status status);
 
 #endif
