@@ -40,7 +40,7 @@ class _Pages(c.Structure):
     """msa_pages"""
 
     _fields_ = [("n_pages", c.c_int64), ("table", c.c_void_p), ("lens", c.c_void_p), ("ki8", c.c_void_p),
-                ("scale", c.c_void_p)]
+                ("scale", c.c_void_p), ("page", c.c_int)]
 
 
 class _Kernel(c.Structure):
@@ -268,15 +268,16 @@ def dense_decode(q, k, v, *, block=128, kernel="fast", cu_q=None, cu_kv=None):
     return o, lse
 
 
-def decode_pages(q, k, v, table, lens, qi=None, ki=None, *, topk=None, kernel="fast"):
-    """A step of generation over pages: q [R,Tq,Hq,dh], qi [R,Tq,Hkv,di], k and v [P,Bk,Hkv,dh], ki [P,Bk,di], table
-    [R,max_pages], lens [R] with the Tq new tokens, which the pages hold already. ids [Hkv,R*Tq,k], o, lse; without
-    topk dense attention: o, lse."""
+def decode_pages(q, k, v, table, lens, qi=None, ki=None, *, block=None, topk=None, kernel="fast"):
+    """A step of generation over pages: q [R,Tq,Hq,dh], qi [R,Tq,Hkv,di], k and v [P,page,Hkv,dh], ki [P,page,di], table
+    [R,max_pages], lens [R] with the Tq new tokens, which the pages hold already, or 0. Pages are blocks, or of a size
+    that divides the block or that it divides. ids [Hkv,R*Tq,k], o, lse; without topk dense attention: o, lse."""
     q, k, v = _array(q), _array(k), _array(v)
     table, lens = _array(table, np.int32), _array(lens, np.int32)
     requests, n, heads, d = q.shape
-    pages, block, groups = k.shape[:3]
-    _expect("k", k, pages, block, groups, d)
+    pages, page, groups = k.shape[:3]
+    block = page if block is None else block
+    _expect("k", k, pages, page, groups, d)
     _expect("v", v, *k.shape)
     _expect("table", table, requests, table.shape[1])
     _expect("lens", lens, requests)
@@ -284,12 +285,12 @@ def decode_pages(q, k, v, table, lens, qi=None, ki=None, *, topk=None, kernel="f
     if sparse:
         qi, ki = _array(qi), _array(ki)
         _expect("qi", qi, requests, n, groups, ki.shape[2])
-        _expect("ki", ki, pages, block, ki.shape[2])
-    most = table.shape[1] * block  # keys of a request
+        _expect("ki", ki, pages, page, ki.shape[2])
+    most = table.shape[1] * page  # keys of a request
     s = Shape(requests * n, requests * most, heads, groups, d, ki.shape[2] if sparse else d, block, topk or 1, requests)
     s.arrays = [np.arange(requests + 1, dtype=np.int32) * x for x in (n, most)]
     s.cu_q, s.cu_kv = (x.ctypes.data for x in s.arrays)
-    p = _Pages(pages, table.ctypes.data, lens.ctypes.data, None, None)
+    p = _Pages(pages, table.ctypes.data, lens.ctypes.data, None, None, page)
     _check(_lib.msa_check_pages(c.byref(s), c.byref(p)))
     o, lse = np.empty_like(q), np.empty(q.shape[:3], np.float32)
     if not sparse:
