@@ -367,8 +367,8 @@ def dense_decode(q, k, v, *, block=128, kernel="fast", **seqs):
 
 def decode_pages(q, k, v, table, lens, qi=None, ki=None, *, topk=None, block=None, len_q=None, kernel="fast"):
     """A step of generation over pages: q [R,Tq,Hq,dh], qi [R,Tq,Hkv,di], k and v [P,page,Hkv,dh], ki [P,page,di],
-    table [R,max_pages], lens [R] with the new tokens, which the pages hold already; len_q [R] where not all of the
-    Tq are; block None: a page. ids [Hkv,R*Tq,k], o, lse; without topk dense attention: o, lse."""
+    table [R,max_pages], lens [R] with the new tokens, which the pages hold already, or 0; len_q [R] where not all of
+    the Tq are. A page divides the block or is divided by it; block None: a page. ids [Hkv,R*Tq,k], o, lse; without topk dense attention: o, lse."""
     q, k = _array("q", q, "R", "Tq", "Hq", "dh"), _array("k", k, "P", "page", "Hkv", "dh")
     requests, n, heads, d = q.shape
     pages, page, groups, _ = _fits("k", k, "P", "page", "Hkv", d).shape

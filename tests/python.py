@@ -94,6 +94,14 @@ for kernel in "fast", "ref":
     ids, o, lse = msa.decode_pages(q[None, -3:], *cache[0], *cache[1], qi[None, -3:], cache[2], topk=K, kernel=kernel)
     check((ids == right[:, -3:]).all() and close(o[0], o2[-3:], abs(v).max()) and close(lse[0], lse2[-3:]),
           f"decode over pages, {kernel}")
+    half = [x.reshape(2 * len(x), BLOCK // 2, *x.shape[2:]) for x in (*cache[0], cache[2])]
+    table = np.stack([2 * order, 2 * order + 1], 1).reshape(1, -1)
+    table, lens = np.vstack([table, table]), np.array([S, 0], np.int32)
+    ids, o, lse = msa.decode_pages(np.stack([q[-3:]] * 2), *half[:2], table, lens, np.stack([qi[-3:]] * 2), half[2], block=BLOCK,
+                                   topk=K, kernel=kernel)
+    check((ids[:, :3] == right[:, -3:]).all() and close(o[0], o2[-3:], abs(v).max()) and close(lse[0], lse2[-3:]) and
+          (ids[:, 3:] == -1).all() and (o[1] == 0).all() and (lse[1] == -np.inf).all(),
+          f"decode over half pages, and a request without tokens, {kernel}")
     ids, o, lse = msa.prefill(q, k, v, qi, ki, block=BLOCK, topk=K, kernel=kernel)
     check((ids == right).all() and close(o, o2, abs(v).max()) and close(lse, lse2), f"prefill, {kernel}")
 names = [name for name, _, _ in msa.kernels() if name.startswith("sparse/")]

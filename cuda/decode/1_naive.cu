@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(threads, 4) // without the 4 ptxas takes 40 re
 {
     Smem &m = shared<Smem>();
     const int n = (int)blockIdx.z, i = (int)blockIdx.x, r = (int)blockIdx.y, t = (int)threadIdx.x;
-    const Shape s = request(largest, pages, n);
+    const Shape s = checked_request(largest, pages, n);
     const int query = n * largest.n_q + i, local = local_block(s, i);
     if (i >= s.n_q) {
         pad_row(s, query, r, D, a.ids, o, a.lse);
@@ -142,7 +142,7 @@ __global__ void __launch_bounds__(threads, 4) // without the 4 ptxas takes 40 re
     }
     __syncthreads();
     const int each = s.block / pages.piece;
-    for (int c = t; c < smaller(s.topk, local + 1) * each; c += threads)
+    for (int c = t; c < ceil_div(selected(s, i), pages.piece); c += threads)
         st_shared(&m.piece[c], piece_of(pages, n, ld_global(my_ids + c / each) * each + c % each));
 
     for (int h = r * s.group; h < (r + 1) * s.group; h++)

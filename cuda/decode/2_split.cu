@@ -119,7 +119,7 @@ __global__ void __launch_bounds__(32 * select_warps)
 {
     const int n = (int)blockIdx.y, i = (int)blockIdx.x / largest.n_kv_heads,
               r = (int)blockIdx.x % largest.n_kv_heads;
-    const Shape s = request(largest, pages, n);
+    const Shape s = checked_request(largest, pages, n);
     const int query = n * largest.n_q + i, local = i < s.n_q ? local_block(s, i) : -1;
     const float *my_scores = scores + ((int64_t)query * s.n_kv_heads + r) * pitch;
     int32_t *my_ids = ids + row_at(s, query, r) * s.topk;
@@ -186,7 +186,7 @@ __global__ void __launch_bounds__(threads) attend(Shape largest, Pages pages, co
     if (i >= s.n_q || n <= 0)
         return;
     const int id = ld_global(ids + row_at(s, query, r) * s.topk + slot), each = s.block / pages.piece;
-    if (t < each)
+    if (t < ceil_div(n, pages.piece))
         st_shared(&m.piece[t], piece_of(pages, number, id * each + t));
     __syncthreads();
     auto row_of = [&](int row) {

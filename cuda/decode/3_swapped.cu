@@ -187,14 +187,15 @@ template <int DI> PTX_INLINE void put_scale(Ring<DI, true> &ring, int place, int
         st_shared(&ring.scale[place][g], scale);
 }
 
-/// Where pieces lie, and scales, come 32 at a time, a lane each; one lane copies.
+/// Where pieces lie, and scales, come 32 at a time, a lane each; one lane copies. Returns whether all pages
+/// exist.
 template <int DI, int N, bool small>
-PTX_INLINE void produce(ScoreSmem<DI, N, small> &m, const Job &job, const CUtensorMap *queries,
+PTX_INLINE bool produce(ScoreSmem<DI, N, small> &m, const Job &job, const CUtensorMap *queries,
                         const CUtensorMap *keys, int row0)
 {
     const int lane = (int)threadIdx.x % 32, piece = job.pages.piece, pieces = stage / piece;
     int place = 0, round = 0;
-    bool waited = false;
+    bool waited = false, good = true;
     timeline_role("producer");
     each_segment(m.line, job.batch, [&](const Segment &seg, int number) {
         const Shape s = request(job.largest, job.pages, seg.n);
@@ -215,7 +216,7 @@ PTX_INLINE void produce(ScoreSmem<DI, N, small> &m, const Job &job, const CUtens
                     grid_wait(); // new tokens may be among them
                     waited = true;
                 }
-                mine = piece_of(job.pages, seg.n, smaller(at * pieces + lane, all - 1));
+                mine = find_piece(job.pages, seg.n, smaller(at * pieces + lane, all - 1), good);
                 scale = small ? ld_global(job.pages.scale + mine) : 0;
             }
             if (lane == 0)
@@ -233,6 +234,7 @@ PTX_INLINE void produce(ScoreSmem<DI, N, small> &m, const Job &job, const CUtens
                 place = 0, round ^= 1;
         }
     });
+    return good;
 }
 
 /// The keys of a place where wgmma finds them.
@@ -394,14 +396,16 @@ __global__ void __launch_bounds__(consumers + 32, 1)
         fence_mbarrier_init();
     }
     __syncthreads();
+    bool good = true;
     if (t >= consumers)
-        produce(m, job, &queries, &keys, row0);
+        good = produce(m, job, &queries, &keys, row0);
     else
         consume(m, job, row0);
     // [chained]
     grid_launch_dependents();
     grid_wait(); // who waits for this grid has waited for the one before it
     // [chained]
+    in_range(job.pages, good, no_page);
 }
 
 /* ---- (3) Selection and attention ---------------------------------------------------------------------- */

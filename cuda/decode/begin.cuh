@@ -1,7 +1,8 @@
 /**
  * @file begin.cuh
- * @brief The first launch of a step: rejected tokens leave the pages, the newest go there, and the tickets of
- * the last launch go to zero. The next launch may start meanwhile, and waits before it reads any of these.
+ * @brief The first launch of a step: lengths are checked, rejected tokens leave the pages, the newest go
+ * there, and the tickets of the last launch go to zero. The next launch may start meanwhile, and waits before
+ * it reads any of these.
  *
  * A ticket counts the parts of a row of attention that are done; who draws the last one merges them.
  */
@@ -99,9 +100,9 @@ static __global__ void __launch_bounds__(begin_threads, 1)
     grid_launch_dependents();
     for (int c = n * begin_threads + (int)threadIdx.x; c < n_tickets; c += threads)
         st_global(tickets + c, 0u);
+    const Shape s = checked_request(largest, a.p, n);
     if (!a.fresh.k && !a.fresh.rejected)
         return;
-    const Shape s = request(largest, a.p, n);
     const int rejected = a.fresh.rejected && s.n_q > 0 ? ld_global(a.fresh.rejected + n) : 0;
     if (!in_range(a.p, rejected >= 0 && rejected <= largest.n_kv - s.prefix, "what is taken back had room"))
         return;

@@ -47,17 +47,20 @@ inline int sms()
 
 /* ---- Requests ---------------------------------------------------------------------------------------- */
 
-/// Whether what was read is in range; if not, somebody hears of it.
+constexpr const char *no_page = "a page id is one of P";
+/// Whether what was read is in range; if not, somebody hears of it. A store, so only after grid_wait().
 PTX_INLINE bool in_range(const Pages &p, bool good, const char *what SITE)
 {
     if (!good && p.status)
         atomicMax(p.status, (int32_t)MSA_ERR_PAGES);
+    PTX((void)what;)
     CPU(simt::require(good || p.status, what, site);)
     return good;
 }
 
-/// Request n as a sequence; without queries it has no keys either.
-PTX_INLINE Shape request(Shape s, const Pages &p, int n SITE)
+/// Makes request n of the largest there may be; without queries it has no keys either. False: a length is out
+/// of range, and it has no queries.
+PTX_INLINE bool set_lengths(Shape &s, const Pages &p, int n SITE)
 {
     const int room = s.n_kv, most = s.n_q;
     PTX(if (p.lens) s.n_kv = ld_global(p.lens + n); if (p.len_q) s.n_q = ld_global(p.len_q + n);)
@@ -65,25 +68,48 @@ PTX_INLINE Shape request(Shape s, const Pages &p, int n SITE)
     if (p.table && !p.len_q && s.n_kv == 0)
         s.n_q = 0;
     const bool good = s.n_q >= 0 && s.n_q <= most && s.n_kv >= s.n_q && s.n_kv <= room;
-    PTX(in_range(p, good, "");)
-    CPU(in_range(p, good, "a length is at least the number of queries and at most what there is room for",
-                 site);)
     if (!good || s.n_q == 0)
         s.n_q = s.n_kv = 0;
     s.prefix = s.n_kv - s.n_q;
+    return good;
+}
+/// Request n as a sequence, for the first launch of a step, which says what is out of range, and for the
+/// others.
+PTX_INLINE Shape checked_request(Shape s, const Pages &p, int n SITE)
+{
+    constexpr const char *what =
+        "a length is at least the number of queries and at most what there is room for";
+    PTX(in_range(p, set_lengths(s, p, n), what);)
+    CPU(in_range(p, set_lengths(s, p, n, site), what, site);)
     return s;
 }
-/// Where piece g of request n lies: the number of pieces in front of it.
-PTX_INLINE int piece_of(const Pages &p, int n, int g SITE)
+PTX_INLINE Shape request(Shape s, const Pages &p, int n SITE)
+{
+    PTX(set_lengths(s, p, n);)
+    CPU(set_lengths(s, p, n, site);)
+    return s;
+}
+
+/// Where piece g of request n lies: the number of pieces in front of it. Where its page does not exist, page
+/// 0 has to do, and `good` becomes false.
+PTX_INLINE int find_piece(const Pages &p, int n, int g, bool &good SITE)
 {
     if (!p.table)
         return g;
     const int32_t *const at = p.table + (int64_t)n * p.max_pages + g / p.pieces;
     int page;
-    PTX(page = ld_global(at); page = in_range(p, page >= 0 && page < p.n_pages, "") ? page : 0;)
-    CPU(page = ld_global(at, site);
-        page = in_range(p, page >= 0 && page < p.n_pages, "a page id is one of P", site) ? page : 0;)
+    PTX(page = ld_global(at);)
+    CPU(page = ld_global(at, site);)
+    if (page < 0 || page >= p.n_pages)
+        page = 0, good = false;
     return page * p.pieces + g % p.pieces;
+}
+PTX_INLINE int piece_of(const Pages &p, int n, int g SITE)
+{
+    bool good = true;
+    PTX(const int piece = find_piece(p, n, g, good); in_range(p, good, no_page);)
+    CPU(const int piece = find_piece(p, n, g, good, site); in_range(p, good, no_page, site);)
+    return piece;
 }
 /// The row of K, V or index keys that holds key j of request n.
 PTX_INLINE int64_t key_row(const Pages &p, int n, int j SITE)
