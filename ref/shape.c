@@ -38,8 +38,7 @@ static bool addressable(int64_t a, int64_t b, int64_t c)
     return a <= room && b <= room / a && c <= room / a / b;
 }
 
-/* Sequence r's part of the arrays, padding included. */
-static msa_seq room_of(const msa_shape *s, int r)
+msa_seq room_of(const msa_shape *s, int r)
 {
     if (!s->cu_q)
         return (msa_seq){0, s->n_q, 0, s->n_kv};
@@ -111,7 +110,7 @@ int64_t msa_n_blocks(const msa_shape *s)
     return longest / s->block + (longest % s->block != 0);
 }
 
-/* Ascending visible blocks, at least one, then -1 to the end. */
+/* Ascending visible blocks, at least one unless none is visible (local < 0), then -1 to the end. */
 static bool valid_row(const int32_t *ids, int k, int64_t local)
 {
     int n = 0;
@@ -123,7 +122,7 @@ static bool valid_row(const int32_t *ids, int k, int64_t local)
     for (int a = n; a < k; a++)
         if (ids[a] != -1)
             return false;
-    return n > 0;
+    return (n > 0) == (local >= 0);
 }
 
 msa_status msa_check_ids(const msa_shape *s, const int32_t *ids)
@@ -132,11 +131,13 @@ msa_status msa_check_ids(const msa_shape *s, const int32_t *ids)
     if (!ids)
         return MSA_ERR_NULL;
     for (int b = 0; b < msa_n_seqs(s); b++) {
-        msa_seq seq = msa_get_seq(s, b);
+        const msa_seq seq = msa_get_seq(s, b), room = room_of(s, b);
         for (int r = 0; r < s->n_kv_heads; r++)
-            for (int64_t i = 0; i < seq.n_q; i++)
-                if (!valid_row(ids_row(s, ids, r, seq.q0 + i), s->topk, position(&seq, i) / s->block))
+            for (int64_t i = 0; i < room.n_q; i++) {
+                const int64_t local = i < seq.n_q ? position(&seq, i) / s->block : -1;
+                if (!valid_row(ids_row(s, ids, r, seq.q0 + i), s->topk, local))
                     return MSA_ERR_IDS;
+            }
     }
     return MSA_OK;
 }
@@ -174,9 +175,9 @@ msa_status msa_positions(const msa_shape *s, int32_t *pos)
     if (s->n_kv > INT32_MAX)
         return MSA_ERR_SIZE;
     for (int b = 0; b < msa_n_seqs(s); b++) {
-        msa_seq seq = msa_get_seq(s, b);
-        for (int64_t i = 0; i < seq.n_q; i++)
-            pos[seq.q0 + i] = (int32_t)position(&seq, i);
+        const msa_seq seq = msa_get_seq(s, b), room = room_of(s, b);
+        for (int64_t i = 0; i < room.n_q; i++)
+            pos[seq.q0 + i] = i < seq.n_q ? (int32_t)position(&seq, i) : 0;
     }
     return MSA_OK;
 }

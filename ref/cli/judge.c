@@ -202,6 +202,10 @@ static void judge_found_ids(judgement *j)
 {
     if (!buffer_is_sound(j, &j->found_ids, "ids", msa_stage_name(j->kernel->stage)))
         return;
+    if (msa_check_ids(j->s, j->found_ids.data) != MSA_OK) {
+        fail(j, "ids: %s", msa_strerror(MSA_ERR_IDS));
+        return;
+    }
     bool ok;
     double tolerance = inputs_is_exact(j->in->pattern) ? 0 : 1;
     verdict_selection v =
@@ -402,6 +406,10 @@ static void judge_pages(judgement *j, uint64_t seed, bool small)
 static void judge_layer(judgement *j, uint64_t seed)
 {
     const inputs *in = j->in;
+    if (j->s->len_q && j->kernel->stage != MSA_STAGE_PREFILL) { // a step knows its lengths from its pages
+        j->report.outcome = JUDGE_UNSUPPORTED;
+        return;
+    }
     const step a = {j->s, NULL, in->k, in->v, in->ki, j->work.data, msa_stage_name(j->kernel->stage)};
     judge_step(j, &a);
     if (j->kernel->stage != MSA_STAGE_PREFILL)
