@@ -22,7 +22,7 @@ typedef struct port {
     size_t at;    /* offset on the device */
 } port;
 
-#define MAX_PORTS 14
+#define MAX_PORTS 17
 #define ALIGN 128
 #define FENCE 256
 
@@ -30,6 +30,7 @@ typedef struct call {
     const msa_shape *s;
     const msa_pages *pages; /* NULL: keys are contiguous */
     msa_arrays arrays;
+    int32_t status; /* what the device found */
     port port[MAX_PORTS];
     int n;
 } call;
@@ -103,7 +104,18 @@ static msa_status run_on(const msa_device *device, const msa_plan *plan, call *c
         if (!fence_holds(device, &c->port[i], base))
             status = device->blame(c->port[i].name);
     device->declare(NULL, 0, NULL);
-    return status;
+    return status == MSA_OK ? (msa_status)c->status : status;
+}
+
+/* Lengths are read on the device. */
+static void add_lengths(call *c)
+{
+    if (c->s->len_q)
+        add(c, "len_q", WORDS, msa_n_seqs(c->s), c->s->len_q, NULL, &c->arrays.len_q);
+    if (c->s->len_kv)
+        add(c, "len_kv", WORDS, msa_n_seqs(c->s), c->s->len_kv, NULL, &c->arrays.len_kv);
+    if (c->s->len_q || c->s->len_kv)
+        add(c, "status", WORDS, 1, NULL, &c->status, &c->arrays.status);
 }
 
 static msa_status run(const msa_device *device, const char *kernel, call *c)
@@ -112,6 +124,7 @@ static msa_status run(const msa_device *device, const char *kernel, call *c)
     const msa_status status = msa_plan_make(&plan, device, kernel, c->s, MSA_F32);
     if (status != MSA_OK)
         return status;
+    add_lengths(c);
     add(c, "workspace", WORDS, (int64_t)(plan.workspace + 3) / 4, NULL, c, NULL);
     const size_t bytes = lay_out(c);
     unsigned char *base = device->alloc(bytes);

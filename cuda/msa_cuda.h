@@ -38,6 +38,13 @@ typedef struct msa_arrays {
     float *index_lse; /**< output of index, input of kl */
     void *o; /**< output of dense, sparse and decode, input of backward and dense_backward: float32 or bf16 */
     float *lse;     /**< likewise, float32; input of kl too */
+    /** Padded batches: how many queries and keys each sequence has, [R] int32; NULL where cu_q or cu_kv says it
+     * all. A run reads them on the device, so that a captured CUDA graph follows when they change. Lengths out of
+     * range are taken for the nearest in range: nothing is read out of bounds. */
+    const int32_t *len_q, *len_kv;
+    /** NULL, or where a run leaves the ::msa_status of what only the device can check: ::MSA_OK,
+     * ::MSA_ERR_SEQLENS or ::MSA_ERR_CAUSAL for lengths. To be looked at when the run has finished. */
+    int32_t *status;
     int32_t *first; /**< outputs of reverse */
     uint32_t *entries;
     msa_item *items;
@@ -115,7 +122,8 @@ const msa_device *msa_gpu(void);
 typedef struct msa_plan {
     const msa_device *device;
     const struct msa_entry *entry;
-    msa_shape shape; /**< cu_q and cu_kv have to outlive the plan */
+    msa_shape shape; /**< cu_q and cu_kv have to outlive the plan; its len_q and len_kv only say that a run needs
+                        those of msa_arrays */
     msa_dtype out;
     size_t workspace; /**< bytes of device memory that msa_plan_run() needs */
 } msa_plan;

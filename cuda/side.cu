@@ -11,6 +11,7 @@
 #include <new>
 #include <string>
 
+#include "padding.cuh"
 #include "product.cuh"
 
 #define KERNEL(stage, name, sm, precision, idea) extern const msa_entry ON_SIDE(stage, name);
@@ -284,16 +285,19 @@ template <class T> static T *shifted(T *p, int64_t elements)
     return p ? p + elements : nullptr;
 }
 
-/// Sequence r of the call, its sizes and its part of every array.
-static Call part(const msa_shape *s, msa_dtype out, const msa_arrays *a, int r)
+/// Sequence r of the call, its sizes and its part of every array. How much of it is padding only a kernel knows.
+static Call part(const msa_shape *shape, msa_dtype out, const msa_arrays *a, int r)
 {
+    msa_shape room = *shape, *const s = &room;
+    room.len_q = room.len_kv = nullptr;
     const msa_seq seq = msa_get_seq(s, r);
     const int64_t q = seq.q0, kv = seq.kv0, n_blocks = msa_n_blocks(s);
     Call c = {};
     c.s = {(int)seq.n_q, (int)seq.n_kv, (int)(seq.n_kv - seq.n_q),
            s->n_heads,   s->n_kv_heads, s->n_heads / s->n_kv_heads,
            s->block,     s->topk,       (int)ceil_div(seq.n_kv, (int64_t)s->block),
-           s->n_q,       n_blocks,      {}};
+           s->n_q,       n_blocks,      {},
+           (int)seq.n_q, {shifted(a->len_q, r), shifted(a->len_kv, r), (int)seq.n_q, (int)seq.n_kv, 0}};
     c.d_head = s->d_head;
     c.d_index = s->d_index;
     c.out = out;
@@ -353,11 +357,15 @@ static msa_status run_parts(const msa_entry *entry, const msa_shape *s, msa_dtyp
     start();
     if (a->loss)
         clear(a->loss, sizeof *a->loss, (cudaStream_t)stream);
+    if (a->status)
+        clear(a->status, sizeof *a->status, (cudaStream_t)stream); // MSA_OK
     const bool in_pages = a->pages.table != nullptr;
     for (int r = 0; r < (in_pages ? 1 : msa_n_seqs(s)); r++) {
         Call c = in_pages ? paged(s, out, a) : part(s, out, a, r);
         c.work = work;
         c.stream = (cudaStream_t)stream;
+        if (c.s.padding.len_q || c.s.padding.len_kv)
+            launch_padding(c, entry->stage, a->status);
         // Without queries there is nothing to do, but for reverse, which says that they chose no block, and
         // for the gradients of keys, which are 0.
         const bool idle = c.s.n_q == 0 && !c.a.first && !c.a.dk && !c.a.dki;

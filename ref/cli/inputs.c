@@ -231,8 +231,8 @@ static const int32_t batch_q[] = {0, 1, 2, 3, 4, 5, 6}, batch_kv[] = {0, 127, 12
 static const int32_t padded_q[] = {0, 30, 70, 75, 90, 94, 101}, padded_kv[] = {0, 30, 130, 170, 270, 310, 410};
 static const int32_t padded_len_q[] = {30, 17, 0, 1, 0, 7}, padded_len_kv[] = {30, 75, 0, 65, 33, 100};
 // a tile of keys that ends in padding; rooms too small for what they have were there no lengths
-static const int32_t room_q[] = {0, 30, 80, 83}, room_kv[] = {0, 300, 340, 600};
-static const int32_t room_len_q[] = {19, 22, 0}, room_len_kv[] = {270, 23, 260};
+static const int32_t room_q[] = {0, 9, 30, 32}, room_kv[] = {0, 300, 316, 450};
+static const int32_t room_len_q[] = {6, 5, 0}, room_len_kv[] = {270, 14, 130};
 
 static const int32_t pair_q[] = {0, 3, 6}, pair_kv[] = {0, 261, 264};
 
@@ -269,7 +269,7 @@ const msa_shape inputs_shapes[] = {
     {6, 264, 8, 4, 64, 128, 32, 4, 2, pair_q, pair_kv, NULL, NULL},       // three new tokens each, of which one has no others
     // padded
     {101, 410, 4, 2, 64, 64, 32, 2, 6, padded_q, padded_kv, padded_len_q, padded_len_kv},
-    {83, 600, 16, 1, 128, 128, 128, 2, 3, room_q, room_kv, room_len_q, room_len_kv},
+    {32, 450, 16, 1, 128, 128, 128, 2, 3, room_q, room_kv, room_len_q, room_len_kv},
 };
 const int inputs_n_all_shapes = (int)(sizeof inputs_shapes / sizeof *inputs_shapes), inputs_n_shapes = 14,
           inputs_first_padded = (int)(sizeof inputs_shapes / sizeof *inputs_shapes) - 2;
