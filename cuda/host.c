@@ -22,15 +22,15 @@ typedef struct port {
     size_t at;    /* offset on the device */
 } port;
 
-#define MAX_PORTS 17
+#define MAX_PORTS 18
 #define ALIGN 128
 #define FENCE 256
 
 typedef struct call {
     const msa_shape *s;
     const msa_pages *pages; /* NULL: keys are contiguous */
+    int32_t status;         /* what the device says of lengths and pages */
     msa_arrays arrays;
-    int32_t status; /* what the device found */
     port port[MAX_PORTS];
     int n;
 } call;
@@ -97,6 +97,9 @@ static msa_status run_on(const msa_device *device, const msa_plan *plan, call *c
     }
     if (status == MSA_OK)
         status = msa_plan_run(plan, &c->arrays, work, NULL);
+    if (status == MSA_OK && c->arrays.status)
+        status = device->download(&c->status, c->arrays.status, sizeof c->status);
+    status = status == MSA_OK ? (msa_status)c->status : status;
     for (int i = 0; i < c->n && status == MSA_OK; i++)
         if (c->port[i].out && c->port[i].target)
             status = device->download(c->port[i].out, base + c->port[i].at, bytes_of(&c->port[i]));
@@ -104,18 +107,17 @@ static msa_status run_on(const msa_device *device, const msa_plan *plan, call *c
         if (!fence_holds(device, &c->port[i], base))
             status = device->blame(c->port[i].name);
     device->declare(NULL, 0, NULL);
-    return status == MSA_OK ? (msa_status)c->status : status;
+    return status;
 }
 
-/* Lengths are read on the device. */
+/* Lengths are read on the device, and checked there as well as here. */
 static void add_lengths(call *c)
 {
-    if (c->s->len_q)
-        add(c, "len_q", WORDS, msa_n_seqs(c->s), c->s->len_q, NULL, &c->arrays.len_q);
-    if (c->s->len_kv)
-        add(c, "len_kv", WORDS, msa_n_seqs(c->s), c->s->len_kv, NULL, &c->arrays.len_kv);
-    if (c->s->len_q || c->s->len_kv)
-        add(c, "status", WORDS, 1, NULL, &c->status, &c->arrays.status);
+    const int n = msa_n_seqs(c->s);
+    add(c, "lengths of queries", WORDS, n, c->s->len_q, NULL, &c->arrays.len_q);
+    add(c, "lengths of keys", WORDS, n, c->s->len_kv, NULL, &c->arrays.len_kv);
+    if (c->s->len_q || c->s->len_kv || c->pages)
+        add(c, "status", WORDS, 1, &c->status, NULL, &c->arrays.status);
 }
 
 static msa_status run(const msa_device *device, const char *kernel, call *c)
@@ -143,10 +145,15 @@ static call begin(const msa_shape *s)
     return (call){.s = s};
 }
 
+static int64_t page_tokens(const call *c)
+{
+    return c->pages->page ? c->pages->page : c->s->block;
+}
+
 /* Rows of K, V and index keys. */
 static int64_t n_keys(const call *c)
 {
-    return c->pages ? c->pages->n_pages * c->s->block : c->s->n_kv;
+    return c->pages ? c->pages->n_pages * page_tokens(c) : c->s->n_kv;
 }
 
 static void add_main(call *c, const float *q, const float *k, const float *v, float *o, float *lse)
@@ -265,21 +272,23 @@ static msa_status run_prefill(const msa_device *d, const char *kernel, const msa
     return run(d, kernel, &c);
 }
 
+/* Of a paged call the pages; the device tells whether it likes them too. */
 static msa_status add_pages(call *c, const msa_pages *p)
 {
-    if (!p)
-        return MSA_OK;
-    const msa_status status = msa_check_pages(c->s, p);
-    if (status != MSA_OK)
+    const msa_shape *s = c->s;
+    const msa_status status = p ? msa_check_pages(s, p) : msa_check_shape(s);
+    if (status != MSA_OK || !p)
         return status;
     msa_pages *on_device = &c->arrays.pages;
     c->pages = p;
     on_device->n_pages = p->n_pages;
-    add(c, "page table", WORDS, msa_n_seqs(c->s) * msa_n_blocks(c->s), p->table, NULL, &on_device->table);
-    add(c, "lengths", WORDS, msa_n_seqs(c->s), p->lens, NULL, &on_device->lens);
+    on_device->page = p->page;
+    const int64_t page = page_tokens(c), piece = page < s->block ? page : s->block;
+    add(c, "page table", WORDS, s->n_kv / page, p->table, NULL, &on_device->table);
+    add(c, "lengths", WORDS, msa_n_seqs(s), p->lens, NULL, &on_device->lens);
     if (p->ki8) {
-        add(c, "8-bit ki", BYTES, n_keys(c) * c->s->d_index, p->ki8, NULL, &on_device->ki8);
-        add(c, "scale", WORDS, p->n_pages, p->scale, NULL, &on_device->scale);
+        add(c, "8-bit ki", BYTES, n_keys(c) * s->d_index, p->ki8, NULL, &on_device->ki8);
+        add(c, "scale", WORDS, n_keys(c) / piece, p->scale, NULL, &on_device->scale);
     }
     return MSA_OK;
 }

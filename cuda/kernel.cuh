@@ -69,18 +69,21 @@ struct Arrays {
     double *loss, weight;
 };
 
-/// Where keys lie that are paged (msa_pages), on the device. No table: they are contiguous, and the shape
-/// says how many there are.
+/// Where keys lie that are paged (msa_pages), on the device, and how many queries and keys a request has.
+/// Blocks and pages consist of pieces, runs of tokens that lie side by side: a page, or a block of it.
 struct Pages {
-    const int32_t *table, *lens;
+    const int32_t *table, *lens, *len_q; ///< NULL: contiguous; the shape says how many there are
     int n_pages, max_pages;
+    int piece, pieces; ///< tokens of a piece, pieces of a page
     uint8_t *ki8;
-    float *scale;
+    float *scale;    ///< of each piece
+    int32_t *status; ///< where to say that something is out of range
 };
 
-/// Tokens that a step appends to the pages first; NULL: they are there already.
+/// Tokens that a step appends to the pages first, and how many it takes back before; NULL: none.
 struct NewTokens {
     const bf16 *k, *v, *ki;
+    const int32_t *rejected;
 };
 
 /// What `run` is given: one sequence, or all requests of a paged call. Then the shape is that of the largest
@@ -144,20 +147,16 @@ PTX_INLINE int64_t scores_at(const Shape &s, int64_t i, int r)
     return row_at(s, i, r) * s.n_scores;
 }
 
-/// A length as a kernel takes it: one that is out of range counts as the nearest that is not, and msa_arrays'
-/// status tells.
-PTX_INLINE int length_of(const int32_t *len, int room)
-{
-    const int n = len ? ld_global(len) : room;
-    return n < 0 ? 0 : n < room ? n : room;
-}
-/// What there is of a shape: every kernel begins with it, and then looks at no query or key of the padding.
+/// What there is of a shape: every kernel begins with it, and then looks at no query or key of the padding. A
+/// sequence with a length out of range has none of either, and msa_arrays' status tells.
 PTX_INLINE Shape actual(Shape s)
 {
     const Padding &p = s.padding;
     if (!p.len_q && !p.len_kv)
         return s;
-    const int n_kv = length_of(p.len_kv, p.n_kv), n = length_of(p.len_q, p.n_q), n_q = n < n_kv ? n : n_kv;
+    int n_q = p.len_q ? ld_global(p.len_q) : p.n_q, n_kv = p.len_kv ? ld_global(p.len_kv) : p.n_kv;
+    if (n_q < 0 || n_q > p.n_q || n_kv < n_q || n_kv > p.n_kv)
+        n_q = n_kv = 0;
     const int left = n_q > p.first ? n_q - p.first : 0;
     s.n_q = left < s.n_q ? left : s.n_q;
     s.prefix = n_kv - n_q + p.first;

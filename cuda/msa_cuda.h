@@ -38,21 +38,26 @@ typedef struct msa_arrays {
     float *index_lse; /**< output of index, input of kl */
     void *o; /**< output of dense, sparse and decode, input of backward and dense_backward: float32 or bf16 */
     float *lse;     /**< likewise, float32; input of kl too */
-    /** Padded batches: how many queries and keys each sequence has, [R] int32; NULL where cu_q or cu_kv says it
-     * all. A run reads them on the device, so that a captured CUDA graph follows when they change. Lengths out of
-     * range are taken for the nearest in range: nothing is read out of bounds. */
-    const int32_t *len_q, *len_kv;
-    /** NULL, or where a run leaves the ::msa_status of what only the device can check: ::MSA_OK,
-     * ::MSA_ERR_SEQLENS or ::MSA_ERR_CAUSAL for lengths. To be looked at when the run has finished. */
-    int32_t *status;
     int32_t *first; /**< outputs of reverse */
     uint32_t *entries;
     msa_item *items;
-    /* Of decode and dense_decode. Who has the lengths and the page table on the host checks them there,
-     * by msa_check_pages(): a run only reads them on the device. */
-    msa_pages pages; /**< table NULL: keys are contiguous; the 8-bit keys are read instead of ki */
-    const uint16_t *new_k, *new_v, *new_ki; /**< of the newest tokens, to be stored into the pages first, so
-                                               that these are written; NULL: they are there already */
+    /* A padded batch, and a paged one. The lengths are read on the device, so that a run that was captured into a
+     * graph stays right when they change; what the plan's shape says of them sizes nothing. They are also checked
+     * there, and so is every page id that is read: a request with a length out of range counts as one without
+     * queries, page 0 is read for a page that does not exist, and `status` says so. Nothing is read or written
+     * out of bounds; what such a run computed is of no use. */
+    const int32_t *len_q, *len_kv; /**< [R] each; required where the plan's shape has them */
+    int32_t *status; /**< one word, to which a run stores ::MSA_ERR_SEQLENS or, of a step, ::MSA_ERR_PAGES, and
+                      * which it leaves alone otherwise: set it to ::MSA_OK once, and look at it when the work is done. NULL: nobody wants to know (the
+                      * engine then takes it for a program's error, and stops). */
+    msa_pages pages; /**< of decode and dense_decode. table NULL: keys are contiguous; the 8-bit keys are read
+                      * instead of ki */
+    const uint16_t *new_k, *new_v, *new_ki; /**< of the newest tokens, to be stored into the pages first, as
+                                             * msa_append() does, so that these are written and with ki8 ki is
+                                             * read; NULL: they are there already */
+    /** [R] Tokens that stood behind those that were there before this step's, to be taken back first, as
+     * msa_rollback() does: their pages are still in the table. NULL: none. */
+    const int32_t *rejected;
     const uint16_t *dout;                   /**< bf16, input of backward */
     float *dq, *dk, *dv;                    /**< outputs of backward, float32 */
     float *dqi, *dki;                       /**< outputs of kl, float32; see there for those of backward */

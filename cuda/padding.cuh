@@ -33,13 +33,10 @@ __global__ void __launch_bounds__(pad_threads)
     const Shape s = actual(room);
     const Padding &p = room.padding;
     const int thread = (int)(blockIdx.x * pad_threads + threadIdx.x);
-    if (thread == 0 && blockIdx.y == 0 && status) {
-        const int n_q = p.len_q ? ld_global(p.len_q) : p.n_q, n_kv = p.len_kv ? ld_global(p.len_kv) : p.n_kv;
-        if (n_q < 0 || n_q > p.n_q || n_kv < 0 || n_kv > p.n_kv)
-            st_global(status, (int32_t)MSA_ERR_SEQLENS);
-        else if (n_q > n_kv)
-            st_global(status, (int32_t)MSA_ERR_CAUSAL);
-    }
+    const bool good = (!p.len_q || s.n_q == ld_global(p.len_q)) && (!p.len_kv || s.n_kv == ld_global(p.len_kv));
+    if (!good && status && thread == 0 && blockIdx.y == 0)
+        atomicMax(status, (int32_t)MSA_ERR_SEQLENS);
+    CPU(simt::require(good || status, "lengths are in their rooms, no more queries than keys", simt::Site());)
     if (outputs.n == 0)
         return;
     const Rows &rows = outputs.rows[blockIdx.y];

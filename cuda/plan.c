@@ -44,7 +44,8 @@ bool plan_takes(msa_stage stage, const msa_shape *s)
     case MSA_STAGE_DECODE:
     case MSA_STAGE_DENSE_DECODE:
         for (int r = 0; r < msa_n_seqs(s); r++)
-            if (msa_get_seq(s, r).n_q > 16)
+            if ((s->cu_q ? s->cu_q[r + 1] - s->cu_q[r] : s->n_q) >
+                16) // with lengths on the device: room for so many
                 return false;
         return main_branch && is_block(s->block) &&
                (stage == MSA_STAGE_DENSE_DECODE || (is_width(s->d_index) && select));
@@ -95,7 +96,8 @@ bool msa_takes_scores_by_block(const char *name)
 msa_status msa_plan_run(const msa_plan *plan, const msa_arrays *arrays, void *work, void *stream)
 {
     if (!plan || !arrays || (!work && plan->workspace) || (plan->shape.len_q && !arrays->len_q) ||
-        (plan->shape.len_kv && !arrays->len_kv))
+        (plan->shape.len_kv && !arrays->len_kv && !arrays->pages.table) ||
+        (arrays->pages.table && !arrays->pages.lens))
         return MSA_ERR_NULL;
     return plan->device->run(plan->entry, &plan->shape, plan->out, arrays, work, stream);
 }

@@ -328,27 +328,47 @@ static Call part(const msa_shape *shape, msa_dtype out, const msa_arrays *a, int
     return c;
 }
 
-/// All requests of a paged call, which are alike in shape.
+/// A step of generation, which has its own way with lengths.
+static bool is_step(const msa_entry *entry)
+{
+    return entry->stage == MSA_STAGE_DECODE || entry->stage == MSA_STAGE_DENSE_DECODE;
+}
+
+/// Sequence r of a step.
+static Call step_part(const msa_shape *s, msa_dtype out, const msa_arrays *a, int r)
+{
+    Call c = part(s, out, a, r);
+    c.pages.lens = shifted(a->len_kv, r);
+    c.pages.len_q = shifted(a->len_q, r);
+    c.pages.piece = s->block;
+    c.pages.pieces = 1;
+    c.pages.status = a->status;
+    return c;
+}
+
+/// All requests of a paged step, which are alike in shape.
 static Call paged(const msa_shape *s, msa_dtype out, const msa_arrays *a)
 {
     const msa_pages &p = a->pages;
-    Call c = part(s, out, a, 0);
+    const int page = p.page ? p.page : s->block, piece = page < s->block ? page : s->block;
+    Call c = step_part(s, out, a, 0);
     c.batch = msa_n_seqs(s);
-    c.pages = {p.table, p.lens, (int)p.n_pages, (int)msa_n_blocks(s), p.ki8, p.scale};
-    c.fresh = {(const bf16 *)a->new_k, (const bf16 *)a->new_v, (const bf16 *)a->new_ki};
+    c.pages = {p.table, p.lens,       a->len_q, (int)p.n_pages, c.s.n_kv / page,
+               piece,   page / piece, p.ki8,    p.scale,        a->status};
+    c.fresh = {(const bf16 *)a->new_k, (const bf16 *)a->new_v, (const bf16 *)a->new_ki, a->rejected};
     return c;
 }
 
 static size_t workspace(const msa_entry *entry, const msa_shape *s, msa_dtype out)
 {
     const msa_arrays none = {};
-    size_t most = 0;
+    size_t most = is_step(entry) ? entry->workspace(paged(s, out, &none)) : 0;
     for (int r = 0; r < msa_n_seqs(s); r++) {
-        const size_t bytes = entry->workspace(part(s, out, &none, r));
+        const size_t bytes =
+            entry->workspace(is_step(entry) ? step_part(s, out, &none, r) : part(s, out, &none, r));
         most = bytes > most ? bytes : most;
     }
-    const size_t together = entry->workspace(paged(s, out, &none)); // of decode; others look at one sequence
-    return together > most ? together : most;
+    return most;
 }
 
 static msa_status run_parts(const msa_entry *entry, const msa_shape *s, msa_dtype out, const msa_arrays *a,
@@ -357,14 +377,12 @@ static msa_status run_parts(const msa_entry *entry, const msa_shape *s, msa_dtyp
     start();
     if (a->loss)
         clear(a->loss, sizeof *a->loss, (cudaStream_t)stream);
-    if (a->status)
-        clear(a->status, sizeof *a->status, (cudaStream_t)stream); // MSA_OK
-    const bool in_pages = a->pages.table != nullptr;
+    const bool step = is_step(entry), in_pages = a->pages.table != nullptr;
     for (int r = 0; r < (in_pages ? 1 : msa_n_seqs(s)); r++) {
-        Call c = in_pages ? paged(s, out, a) : part(s, out, a, r);
+        Call c = in_pages ? paged(s, out, a) : step ? step_part(s, out, a, r) : part(s, out, a, r);
         c.work = work;
         c.stream = (cudaStream_t)stream;
-        if (c.s.padding.len_q || c.s.padding.len_kv)
+        if (!step && (c.s.padding.len_q || c.s.padding.len_kv))
             launch_padding(c, entry->stage, a->status);
         // Without queries there is nothing to do, but for reverse, which says that they chose no block, and
         // for the gradients of keys, which are 0.

@@ -1,33 +1,45 @@
 /* One step of generation: the whole attention for the newest tokens of every request, over a KV cache that is
- * contiguous or in pages of one block.
+ * contiguous or in pages.
  *
  * Nothing of the mathematics changes with pages. Only where key j of a request lies does:
  *
- *   row(j) = table[j / Bk] Bk + j % Bk */
+ *   row(j) = table[j / page] page + j % page */
 #include "internal.h"
 
 /* ---- Requests ------------------------------------------------------------------------------------- */
 
-/* One request of the call: where its queries start, how many keys it has, and where those are. */
-typedef struct request {
-    int64_t q0, n_q, n_kv;
-    int64_t kv0;          /* its first key, where keys are contiguous */
-    const int32_t *table; /* its row of the page table; NULL: contiguous */
-} request;
-
-static request get_request(const msa_shape *s, const msa_pages *p, int r)
+static int64_t page_tokens(const msa_shape *s, const msa_pages *p)
 {
-    const msa_seq seq = msa_get_seq(s, r);
-    return (request){seq.q0, seq.n_q, p ? p->lens[r] : seq.n_kv, seq.kv0,
-                     p ? p->table + r * msa_n_blocks(s) : NULL};
+    return p->page ? p->page : s->block;
+}
+
+int64_t piece_tokens(const msa_shape *s, const msa_pages *p)
+{
+    return min_i64(s->block, page_tokens(s, p));
+}
+
+request get_request(const msa_shape *s, const msa_pages *p, int r)
+{
+    msa_seq seq = msa_get_seq(s, r);
+    if (!p)
+        return (request){seq, NULL, 0};
+    const int64_t page = page_tokens(s, p), max_pages = seq.n_kv / page;
+    seq.n_q = s->len_q || p->lens[r] > 0 ? seq.n_q : 0;
+    seq.n_kv = p->lens[r];
+    return (request){seq, p->table + r * max_pages, page};
 }
 
 /* [paged_row] */
-static int64_t row_of(const msa_shape *s, const request *a, int64_t j)
+int64_t key_row(const request *a, int64_t j)
 {
-    return a->table ? (int64_t)a->table[j / s->block] * s->block + j % s->block : a->kv0 + j;
+    return a->table ? a->table[j / a->page] * a->page + j % a->page : a->seq.kv0 + j;
 }
 /* [paged_row] */
+
+int64_t keys_together(const request *a, int64_t j, int64_t end)
+{
+    return a->table ? min_i64(end - j, a->page - j % a->page) : end - j;
+}
 
 static bool pages_in_range(const int32_t *table, int64_t n, int64_t n_pages)
 {
@@ -42,15 +54,18 @@ msa_status msa_check_pages(const msa_shape *s, const msa_pages *p)
     MSA_TRY(msa_check_shape(s));
     if (!p || !p->table || !p->lens || (p->ki8 && !p->scale))
         return MSA_ERR_NULL;
-    if (p->n_pages < 1 || p->n_pages > INT32_MAX)
+    const int64_t page = page_tokens(s, p);
+    if (p->n_pages < 1 || p->n_pages > INT32_MAX || page < 1 || (page % s->block && s->block % page))
         return MSA_ERR_SIZE;
-    const int64_t max_pages = msa_n_blocks(s), n_q = msa_get_seq(s, 0).n_q;
+    const msa_seq first = room_of(s, 0);
     for (int r = 0; r < msa_n_seqs(s); r++) {
-        const msa_seq seq = msa_get_seq(s, r);
-        if (seq.n_q != n_q || seq.n_kv != max_pages * s->block)
+        const msa_seq room = room_of(s, r);
+        if (s->len_kv || room.n_q != first.n_q || room.n_kv != first.n_kv || room.n_kv % page)
             return MSA_ERR_SEQLENS;
-        const int64_t n = p->lens[r], blocks = n / s->block + (n % s->block != 0);
-        if (n < n_q || n > seq.n_kv || !pages_in_range(p->table + r * max_pages, blocks, p->n_pages))
+        const request a = get_request(s, p, r);
+        const int64_t n = a.seq.n_kv;
+        if (n < a.seq.n_q || n < 0 || n > room.n_kv ||
+            !pages_in_range(a.table, n / page + (n % page != 0), p->n_pages))
             return MSA_ERR_PAGES;
     }
     return MSA_OK;
@@ -67,7 +82,7 @@ static double index_dot(const msa_shape *s, const msa_pages *p, const float *q, 
     double sum = 0;
     for (int c = 0; c < d; c++)
         sum += (double)q[c] * (double)msa_e4m3(p->ki8[row * d + c]);
-    return sum * (double)p->scale[row / s->block];
+    return sum * (double)p->scale[row / piece_tokens(s, p)];
 }
 
 /* Maxima of the blocks that compete, those before the local one, where every key is visible. */
@@ -77,7 +92,7 @@ static void score_blocks(const msa_shape *s, const msa_pages *p, const request *
     for (int64_t b = 0; b < local; b++) {
         m[b] = -INFINITY;
         for (int64_t j = b * s->block; j < (b + 1) * s->block; j++) {
-            const double x = index_dot(s, p, q, ki, row_of(s, a, j));
+            const double x = index_dot(s, p, q, ki, key_row(a, j));
             m[b] = x > m[b] ? x : m[b];
         }
     }
@@ -113,11 +128,11 @@ static void attend(const msa_shape *s, const request *a, int64_t i, int r, const
 {
     const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
     const double scale = 1 / sqrt(d);
-    const int64_t n = list_support(s, ids, a->n_kv - a->n_q + i, w->rows);
+    const int64_t n = list_support(s, ids, position(&a->seq, i), w->rows);
     for (int64_t t = 0; t < n; t++)
-        w->rows[t] = row_of(s, a, w->rows[t]) * s->n_kv_heads + r;
+        w->rows[t] = key_row(a, w->rows[t]) * s->n_kv_heads + r;
     for (int h = r * group; h < (r + 1) * group; h++) {
-        const int64_t head = (a->q0 + i) * s->n_heads + h;
+        const int64_t head = (a->seq.q0 + i) * s->n_heads + h;
         for (int64_t t = 0; t < n; t++)
             w->p[t] = scale * dot(q + head * d, k + w->rows[t] * d, d);
         double denom, row_lse = softmax_row(w->p, n, false, &denom);
@@ -129,6 +144,12 @@ static void attend(const msa_shape *s, const request *a, int64_t i, int r, const
         if (lse)
             lse[head] = (float)row_lse;
     }
+}
+
+/* What follows the queries of request n. */
+static void pad_request(const msa_shape *s, const request *a, int n, int32_t *ids, float *o, float *lse)
+{
+    write_padding(s, a->seq.q0 + a->seq.n_q, a->seq.q0 + room_of(s, n).n_q, ids, o, lse);
 }
 
 size_t decode_workspace(const msa_shape *s)
@@ -145,14 +166,15 @@ msa_status msa_decode(const msa_shape *s, const msa_pages *p, const float *q, co
     const room w = take_room(s, false, work);
     for (int n = 0; n < msa_n_seqs(s); n++) {
         const request a = get_request(s, p, n);
-        for (int64_t i = 0; i < a.n_q; i++)
+        for (int64_t i = 0; i < a.seq.n_q; i++)
             for (int r = 0; r < s->n_kv_heads; r++) {
-                const int64_t query = a.q0 + i, local = (a.n_kv - a.n_q + i) / s->block;
+                const int64_t query = a.seq.q0 + i, local = position(&a.seq, i) / s->block;
                 int32_t *chosen = ids + (r * s->n_q + query) * s->topk;
                 score_blocks(s, p, &a, qi + (query * s->n_kv_heads + r) * s->d_index, ki, local, w.m);
                 select_row(w.m, local, s->topk, w.best, chosen);
                 attend(s, &a, i, r, q, k, v, chosen, o, lse, &w);
             }
+        pad_request(s, &a, n, ids, o, lse);
     }
     return MSA_OK;
 }
@@ -171,48 +193,76 @@ msa_status msa_dense_decode(const msa_shape *s, const msa_pages *p, const float 
     const room w = take_room(s, true, work);
     for (int n = 0; n < msa_n_seqs(s); n++) {
         const request a = get_request(s, p, n);
-        for (int64_t i = 0; i < a.n_q; i++)
+        for (int64_t i = 0; i < a.seq.n_q; i++)
             for (int r = 0; r < s->n_kv_heads; r++)
                 attend(s, &a, i, r, q, k, v, NULL, o, lse, &w);
+        pad_request(s, &a, n, NULL, o, lse);
     }
     return MSA_OK;
 }
 
-/* ---- New tokens ------------------------------------------------------------------------------------- */
+/* ---- New tokens, and tokens taken back ----------------------------------------------------------------- */
 
-/* An 8-bit index key at place `at` of a page. */
-static void append_e4m3(const msa_shape *s, const msa_pages *p, const float *key, int64_t page, int64_t at)
+/* Makes the codes of the piece that key j of a request completes. */
+static void complete_piece(const msa_shape *s, const msa_pages *p, const request *a, int64_t j,
+                           const float *ki)
 {
-    const int64_t d = s->d_index;
-    uint8_t *keys = p->ki8 + page * s->block * d;
-    float own, scale;
-    msa_e4m3_block(key, d, keys + at * d, &own);
-    scale = at > 0 && p->scale[page] > own ? p->scale[page] : own;
-    for (int64_t c = 0; c < at * d && scale > p->scale[page]; c++)
-        keys[c] = msa_e4m3_bits(msa_e4m3(keys[c]) * (p->scale[page] / scale));
-    for (int64_t c = 0; c < d; c++)
-        keys[at * d + c] = msa_e4m3_bits(key[c] / scale);
-    p->scale[page] = scale;
+    const int64_t n = piece_tokens(s, p), first = key_row(a, j + 1 - n), d = s->d_index;
+    msa_e4m3_block(ki + first * d, n * d, p->ki8 + first * d, &p->scale[first / n]);
 }
 
 msa_status msa_append(const msa_shape *s, const msa_pages *p, const float *new_k, const float *new_v,
                       const float *new_ki, float *k, float *v, float *ki)
 {
     MSA_TRY(msa_check_pages(s, p));
-    if (!new_k || !new_v || !k || !v || (new_ki && !ki && !p->ki8))
+    if (!new_k || !new_v || !k || !v || (new_ki && !ki))
         return MSA_ERR_NULL;
     const size_t kv = (size_t)s->n_kv_heads * (size_t)s->d_head, di = (size_t)s->d_index;
     for (int n = 0; n < msa_n_seqs(s); n++) {
         const request a = get_request(s, p, n);
-        for (int64_t i = 0; i < a.n_q; i++) {
-            const size_t row = (size_t)row_of(s, &a, a.n_kv - a.n_q + i), from = (size_t)(a.q0 + i);
+        for (int64_t i = 0; i < a.seq.n_q; i++) {
+            const int64_t j = position(&a.seq, i);
+            const size_t row = (size_t)key_row(&a, j), from = (size_t)(a.seq.q0 + i);
             memcpy(k + row * kv, new_k + from * kv, kv * sizeof *k);
             memcpy(v + row * kv, new_v + from * kv, kv * sizeof *v);
-            if (new_ki && p->ki8)
-                append_e4m3(s, p, new_ki + from * di, (int64_t)row / s->block, (int64_t)row % s->block);
-            else if (new_ki)
+            if (new_ki)
                 memcpy(ki + row * di, new_ki + from * di, di * sizeof *ki);
+            if (new_ki && p->ki8 && (j + 1) % piece_tokens(s, p) == 0)
+                complete_piece(s, p, &a, j, ki);
         }
+    }
+    return MSA_OK;
+}
+
+/* Key j goes, and with it the codes of its piece, if the piece was complete. */
+static void take_back(const msa_shape *s, const msa_pages *p, const request *a, int64_t j, float *k, float *v,
+                      float *ki)
+{
+    const size_t kv = (size_t)s->n_kv_heads * (size_t)s->d_head, di = (size_t)s->d_index;
+    const size_t row = (size_t)key_row(a, j), n = (size_t)piece_tokens(s, p), first = row - row % n;
+    memset(k + row * kv, 0, kv * sizeof *k);
+    memset(v + row * kv, 0, kv * sizeof *v);
+    if (ki)
+        memset(ki + row * di, 0, di * sizeof *ki);
+    if (p->ki8) {
+        memset(p->ki8 + first * di, 0, n * di);
+        p->scale[first / n] = 0;
+    }
+}
+
+msa_status msa_rollback(const msa_shape *s, const msa_pages *p, const int32_t *keep, float *k, float *v,
+                        float *ki)
+{
+    MSA_TRY(msa_check_pages(s, p));
+    if (!keep || !k || !v)
+        return MSA_ERR_NULL;
+    for (int n = 0; n < msa_n_seqs(s); n++)
+        if (keep[n] < 0 || keep[n] > p->lens[n])
+            return MSA_ERR_PAGES;
+    for (int n = 0; n < msa_n_seqs(s); n++) {
+        const request a = get_request(s, p, n);
+        for (int64_t j = keep[n]; j < a.seq.n_kv; j++)
+            take_back(s, p, &a, j, k, v, ki);
     }
     return MSA_OK;
 }

@@ -68,7 +68,7 @@ msa_status msa_index(const msa_shape *s, const float *qi, const float *ki, float
 
     pad_queries(s, s->n_kv_heads, blocks, -INFINITY, scores);
     pad_queries(s, s->n_kv_heads, 1, -INFINITY, index_lse);
-    pad_selection(s, ids);
+    pad_outputs(s, ids, NULL, NULL);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         msa_seq seq = msa_get_seq(s, b);
         const float *keys = ki + seq.kv0 * d;

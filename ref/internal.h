@@ -60,6 +60,20 @@ int64_t max_support(const msa_shape *s, bool full);
 /* Keys of the longest sequence. */
 int64_t longest_kv(const msa_shape *s);
 
+/* Request r of a step, which the call has been checked for, and where its keys are. */
+typedef struct request {
+    msa_seq seq;
+    const int32_t *table; /* its row of the page table; NULL: contiguous, from seq.kv0 on */
+    int64_t page;         /* tokens of a page */
+} request;
+request get_request(const msa_shape *s, const msa_pages *p, int r);
+/* The row of K, V and index keys that holds key j. */
+int64_t key_row(const request *a, int64_t j);
+/* Keys of j .. end-1 that lie side by side from j on. */
+int64_t keys_together(const request *a, int64_t j, int64_t end);
+/* Tokens that share a scale of 8-bit keys: a page, or a block of it. */
+int64_t piece_tokens(const msa_shape *s, const msa_pages *p);
+
 /* The `keep` best of m[0..n-1] by (value descending, index ascending), written ascending to ids.
  * `best` has room for `keep` doubles. NaN ranks as -inf. Needs keep <= n. */
 void top_blocks(const double *m, int64_t n, int64_t keep, double *best, int32_t *ids);
@@ -72,11 +86,14 @@ void select_row(const double *m, int64_t local, int64_t k, double *best, int32_t
 /* Sequence r's part of the arrays, padding included. */
 msa_seq room_of(const msa_shape *s, int r);
 
+/* Query rows first .. end-1 are padding: those of a query that sees nothing. Outputs that are NULL are left
+ * out. */
+void write_padding(const msa_shape *s, int64_t first, int64_t end, int32_t *ids, float *o, float *lse);
+/* Those of all sequences. */
+void pad_outputs(const msa_shape *s, int32_t *ids, float *o, float *lse);
+
 /* Rows of padding queries in x [outer,T,width] become `value`; x may be NULL. */
 void pad_queries(const msa_shape *s, int64_t outer, int64_t width, float value, float *x);
-/* The same for O and LSE, and for ids; all may be NULL. */
-void pad_attention(const msa_shape *s, float *o, float *lse);
-void pad_selection(const msa_shape *s, int32_t *ids);
 
 /* T Hkv of the KL loss: its T counts queries, not padding. At least 1. */
 double kl_rows(const msa_shape *s);

@@ -91,9 +91,9 @@ static bool keys_are_queries(const msa_shape *s)
 static void paged_positions(const msa_shape *s, const msa_pages *p, int32_t *pos)
 {
     for (int r = 0; r < msa_n_seqs(s); r++) {
-        const msa_seq seq = msa_get_seq(s, r);
-        for (int64_t i = 0; i < seq.n_q; i++)
-            pos[seq.q0 + i] = (int32_t)(p->lens[r] - seq.n_q + i);
+        const request a = get_request(s, p, r);
+        for (int64_t i = 0; i < room_of(s, r).n_q; i++)
+            pos[a.seq.q0 + i] = i < a.seq.n_q ? (int32_t)position(&a.seq, i) : 0; /* of padding, any */
     }
 }
 

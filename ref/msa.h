@@ -107,31 +107,46 @@ int64_t msa_n_blocks(const msa_shape *s);
  *  query, -1 alone. */
 msa_status msa_check_ids(const msa_shape *s, const int32_t *ids);
 
-/* ---- Pages: a KV cache in pieces of one block --------------------------------------------------- */
+/* ---- Pages: a KV cache in pieces --------------------------------------------------------------- */
 
-/** Where the keys of a paged call lie. Keys and values are [P,Bk,Hkv,dh], index keys [P,Bk,di], pages in any
- *  physical order; block b of request r is page table[r,b]. The shape of the call is the largest that may
- *  come: n_seqs requests of equally many queries T/R, the newest tokens, and of max_pages blocks of keys
- *  each, whole ones, so that max_pages = msa_n_blocks(). How many keys a request has is lens[r].
+/** Where the keys of a paged call lie. Keys and values are [P,page,Hkv,dh], index keys [P,page,di], pages in any
+ *  physical order; key j of request r is row j % page of page table[r, j / page]. A page holds `page` tokens, of
+ *  which the block is a multiple or which are a multiple of the block. The shape of the call is the largest that
+ *  may come: n_seqs requests of equally many queries T/R, the newest tokens, and equal room for keys, max_pages
+ *  whole pages; len_kv is NULL. How many keys a request has is lens[r], of which the last len_q[r] are its
+ *  queries' (NULL: T/R, none where lens[r] is 0). A request without queries is not read at all.
  *
- *  Index keys may be 8-bit floats of 3 bits behind the point (E4M3), each block with a scale of its own: a
- *  key is scale[page] times what its bytes say. Queries stay as they are. */
+ *  Index keys may have 8-bit codes beside them, floats of 3 bits behind the point (E4M3), which a step reads
+ *  instead: a key is then scale times what its bytes say. A scale belongs to a piece, min(page, block) tokens of a
+ *  page, and only complete pieces have codes: they are made once, from all of the piece's keys, when its last
+ *  token comes (of the local block nothing is ever scored), so that no scale grows and no key is rounded twice.
+ *  Queries stay as they are. */
 typedef struct msa_pages {
     int64_t n_pages;      /**< P */
-    const int32_t *table; /**< [R,max_pages]; what follows a request's last block is not read */
-    const int32_t *lens;  /**< [R], the new tokens included */
-    uint8_t *ki8;         /**< [P,Bk,di] E4M3 index keys, read instead of ki; or NULL */
-    float *scale;         /**< [P] with ki8 */
+    const int32_t *table; /**< [R,max_pages]; what follows a request's last page is not read */
+    const int32_t *lens;  /**< [R], the new tokens included; 0: a place in the batch that is not used */
+    uint8_t *ki8;         /**< [P,page,di] E4M3 index keys, read instead of ki; or NULL */
+    float *scale;         /**< [P, page / min(page, block)] with ki8 */
+    int page;             /**< tokens of a page; 0: a block */
 } msa_pages;
 
 /** Checks the shape, every length and every page id that a call will read. */
 msa_status msa_check_pages(const msa_shape *s, const msa_pages *p);
 
 /** Stores the newest tokens of every request into the pages: new_k and new_v [T,Hkv,dh], new_ki [T,di] (NULL
- *  where there is no Index Branch). 8-bit keys: a token that is too large for the scale of its page raises
- *  that and rounds the page's earlier keys once more. */
+ *  where there is no Index Branch; then ki may be NULL too). With ki8 the pieces that become complete get their
+ *  codes, from ki, which holds all keys. */
 msa_status msa_append(const msa_shape *s, const msa_pages *p, const float *new_k, const float *new_v,
                       const float *new_ki, float *k, float *v, float *ki);
+
+/** Takes tokens back, such as a draft that was rejected: of lens[r] tokens the first keep[r] stay, and a caller
+ *  sets the length to that. What the others left, keys, values, index keys, and the codes and scale of a piece
+ *  that is no longer complete, becomes zero: a cache that began with zeros is bit for bit what it were if they
+ *  had never come. Their pages have to be the request's own.
+ *  @param ki NULL where there is no Index Branch
+ *  @return ::MSA_ERR_PAGES unless 0 <= keep[r] <= lens[r] */
+msa_status msa_rollback(const msa_shape *s, const msa_pages *p, const int32_t *keep, float *k, float *v,
+                        float *ki);
 
 /** The nearest E4M3 (ties to even); what is larger than 448 becomes 448. NaN stays NaN. */
 uint8_t msa_e4m3_bits(float x);

@@ -15,21 +15,24 @@ void pad_queries(const msa_shape *s, int64_t outer, int64_t width, float value, 
         }
 }
 
-void pad_attention(const msa_shape *s, float *o, float *lse)
+void write_padding(const msa_shape *s, int64_t first, int64_t end, int32_t *ids, float *o, float *lse)
 {
-    pad_queries(s, 1, (int64_t)s->n_heads * s->d_head, 0, o);
-    pad_queries(s, 1, s->n_heads, -INFINITY, lse);
+    for (int64_t i = first; i < end; i++) {
+        for (int64_t a = 0; ids && a < (int64_t)s->n_kv_heads * s->topk; a++)
+            ids[(a / s->topk * s->n_q + i) * s->topk + a % s->topk] = -1;
+        for (int64_t h = i * s->n_heads; lse && h < (i + 1) * s->n_heads; h++)
+            lse[h] = -INFINITY;
+        if (o)
+            memset(o + i * s->n_heads * s->d_head, 0, (size_t)s->n_heads * (size_t)s->d_head * sizeof *o);
+    }
 }
 
-void pad_selection(const msa_shape *s, int32_t *ids)
+void pad_outputs(const msa_shape *s, int32_t *ids, float *o, float *lse)
 {
-    for (int r = 0; r < s->n_kv_heads && s->len_q && ids; r++)
-        for (int a = 0; a < msa_n_seqs(s); a++) {
-            const msa_seq room = room_of(s, a);
-            int32_t *rows = ids + (r * s->n_q + room.q0) * s->topk;
-            for (int64_t c = msa_get_seq(s, a).n_q * s->topk; c < room.n_q * s->topk; c++)
-                rows[c] = -1;
-        }
+    for (int r = 0; r < msa_n_seqs(s) && s->len_q; r++) {
+        const msa_seq room = room_of(s, r);
+        write_padding(s, room.q0 + msa_get_seq(s, r).n_q, room.q0 + room.n_q, ids, o, lse);
+    }
 }
 
 double kl_rows(const msa_shape *s)

@@ -77,11 +77,13 @@ static msa_arrays inputs(const msa_shape &s, std::mt19937 &rng)
     return a;
 }
 
-/// The same problem as two requests whose keys lie in pages, the newest of them yet to be stored there.
+/// The same problem as two requests whose keys lie in pages, the newest of them yet to be stored there. With 8-bit
+/// keys pages are half a block, the second request has a query less, and tokens are taken back first.
 static msa_arrays in_pages(msa_shape &s, int32_t (&cu)[2][3], bool small, std::mt19937 &rng)
 {
-    const int64_t width = ceil_div(s.n_kv, (int64_t)s.block), pages = 2 * width;
-    s.n_q *= 2, s.n_kv = pages * s.block, s.n_seqs = 2;
+    const int page = small ? s.block / 2 : s.block;
+    const int64_t pages = 2 * ceil_div(s.n_kv, (int64_t)page);
+    s.n_q *= 2, s.n_kv = pages * page, s.n_seqs = 2;
     for (int r = 0; r < 3; r++) {
         cu[0][r] = r * (int)s.n_q / 2;
         cu[1][r] = r * (int)s.n_kv / 2;
@@ -92,8 +94,12 @@ static msa_arrays in_pages(msa_shape &s, int32_t (&cu)[2][3], bool small, std::m
     for (int64_t i = 0; i < pages; i++)
         table[i] = (int32_t)(pages - 1 - i);
     lens[0] = (int32_t)s.n_kv / 2, lens[1] = lens[0] / 2 + 1;
-    a.pages = {pages, table, lens, nullptr, nullptr};
+    a.pages = {pages, table, lens, nullptr, nullptr, page};
     if (small) {
+        int32_t *len_q = take<int32_t>(2), *rejected = take<int32_t>(2);
+        len_q[0] = (int32_t)s.n_q / 2, len_q[1] = len_q[0] - 1;
+        rejected[1] = lens[1] / 2;
+        a.len_q = len_q, a.rejected = rejected, a.status = take<int32_t>(1);
         a.pages.ki8 = take<uint8_t>(s.n_kv * s.d_index);
         a.pages.scale = take<float>(pages);
         for (int64_t i = 0; i < s.n_kv * s.d_index; i++)
@@ -126,6 +132,7 @@ static bool run(const char *name, const msa_shape &s, msa_arrays a)
     }
     if (status == MSA_ERR_UNSUPPORTED && a.new_k) { // not every rung stores tokens, or takes 8-bit keys
         a.new_k = a.new_v = a.new_ki = nullptr;
+        a.rejected = nullptr;
         a.pages.ki8 = nullptr;
         status = msa_plan_run(&plan, &a, work, nullptr);
     }

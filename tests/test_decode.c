@@ -102,7 +102,7 @@ static void step_equals_contiguous(check_case *c, const msa_shape *s, inputs_pat
     const void *mark = check_mark();
     inputs in;
     paging g;
-    if (!inputs_new(&in, s, p, seed) || !paging_new(&g, s, &in, seed, small))
+    if (!inputs_new(&in, s, p, seed) || !paging_new(&g, s, &in, 0, seed, small))
         return;
     const int64_t n_o = o_count(s), n_lse = s->n_q * s->n_heads;
     int32_t *ids[2] = {check_ints(ids_count(s)), check_ints(ids_count(s))};
@@ -186,7 +186,7 @@ static void append_all(check_case *c, bool small)
     paging g;
     make_batch(&b, 2, 1, lens, &sizes);
     if (!inputs_new(&in, &b.s, INPUTS_NORMAL, check_seed(7)) ||
-        !paging_new(&g, &b.s, &in, check_seed(7), small))
+        !paging_new(&g, &b.s, &in, 0, check_seed(7), small))
         return;
     const int64_t wide = b.s.n_kv_heads * b.s.d_head, di = b.s.d_index;
     const size_t n = (size_t)(g.p.n_pages * b.s.block), wanted = n * (size_t)wide * 4;
@@ -255,7 +255,7 @@ static void refusals(void)
     const int32_t cu_q[] = {0, 2, 4}, cu_kv[] = {0, 96, 192}, odd_kv[] = {0, 64, 192};
     int32_t table[6] = {4, 0, -1, 3, 1, 2}, lens[2] = {64, 96};
     const msa_shape good = {4, 192, 2, 1, 64, 64, 32, 2, 2, cu_q, cu_kv, NULL, NULL};
-    const msa_pages p = {5, table, lens, NULL, NULL};
+    const msa_pages p = {.n_pages = 5, .table = table, .lens = lens};
     check_true(&c, msa_check_pages(&good, &p) == MSA_OK, "a good call");
     const struct {
         const char *what;
@@ -435,7 +435,7 @@ static void appending_step(check_case *c, const msa_shape *s, const char *kernel
     paging before, after;
     step expected, found;
     if (!inputs_new(&drawn, s, INPUTS_NORMAL, seed) || !inputs_rounded(&in, &drawn, s) ||
-        !paging_new(&before, s, &in, seed, small) || !paging_new(&after, s, &in, seed, small))
+        !paging_new(&before, s, &in, 0, seed, small) || !paging_new(&after, s, &in, 0, seed, small))
         return;
     const int64_t wide = s->n_kv_heads * s->d_head, n = s->n_q * wide, n_ki = s->n_q * s->d_index;
     const int64_t rows = after.p.n_pages * s->block;
@@ -528,7 +528,7 @@ static void growing(void)
     for (int k = 0; k < 4; k++) {                              // the last one with 8-bit keys
         step t;
         paging g;
-        if (!paging_new(&g, &b.s, &in, 30, k == 3) || !step_open(&t, kernels[k], &g, &in))
+        if (!paging_new(&g, &b.s, &in, 0, 30, k == 3) || !step_open(&t, kernels[k], &g, &in))
             return;
         int32_t *ids = check_ints(ids_count(&g.s));
         const int64_t n = o_count(&g.s);
@@ -567,7 +567,7 @@ static void corrupted(void)
     inputs in;
     paging g;
     make_batch(&b, 2, 2, lens, &fast);
-    if (!inputs_new(&in, &b.s, INPUTS_NORMAL, check_seed(40)) || !paging_new(&g, &b.s, &in, 40, false))
+    if (!inputs_new(&in, &b.s, INPUTS_NORMAL, check_seed(40)) || !paging_new(&g, &b.s, &in, 0, 40, false))
         return;
     const int32_t bad[][2] = {
         {1, (int32_t)g.p.n_pages}, {11, -1}, {-1, 1}, {-1, 385}}; // table entry; or length

@@ -352,7 +352,7 @@ static void judge_step(const Step &a, const std::vector<std::vector<int32_t>> &i
     msa_arrays p = {};
     p.q = a.q, p.k = a.k, p.v = a.v, p.qi = a.qi, p.ki = a.ki, p.ids = found.data();
     p.o = (void *)(((uintptr_t)o.data() + 127) / 128 * 128);
-    p.pages = {Step::pages, a.table.data(), &length, small ? a.ki8 : nullptr, small ? a.scale : nullptr};
+    p.pages = {Step::pages, a.table.data(), &length, small ? a.ki8 : nullptr, small ? a.scale : nullptr, 0};
     bool ok = msa_plan_make(&plan, engine, "decode/swapped", &s, MSA_F32) == MSA_OK;
     void *work = engine->alloc(plan.workspace);
     ok = ok && msa_plan_run(&plan, &p, work, nullptr) == MSA_OK;

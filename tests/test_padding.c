@@ -45,7 +45,8 @@ static void agrees(const msa_kernel *k, int number)
             return;
         set_mode(number);
         const judge_report report = judge_kernel(k, s, &in, check_seed((uint64_t)number));
-        check_true(&c, report.outcome == JUDGE_PASS, "%s, %s: %s", name, inputs_pattern_name(in.pattern),
+        if (report.outcome != JUDGE_UNSUPPORTED) // as steps of many queries are
+            check_true(&c, report.outcome == JUDGE_PASS, "%s, %s: %s", name, inputs_pattern_name(in.pattern),
                    report.text);
         c.used = fmax(c.used, report.used);
         inputs_free(&in);
@@ -113,7 +114,8 @@ static void free_bench(bench *b)
 // The same plan with other lengths: O, and the status that the run left.
 static int32_t run_with(check_case *c, const bench *b, const int32_t len_q[R], const int32_t len_kv[R], float *o)
 {
-    int32_t status = -1;
+    int32_t status = MSA_OK;
+    device->upload(b->a.status, &status, sizeof status);
     device->upload((void *)b->a.len_q, len_q, 4 * R);
     device->upload((void *)b->a.len_kv, len_kv, 4 * R);
     device->fill(b->a.o, 0xff, 4 * T * HEADS * D);
@@ -123,7 +125,7 @@ static int32_t run_with(check_case *c, const bench *b, const int32_t len_q[R], c
     return status;
 }
 
-// Lengths change between runs and nothing else does, as in a CUDA graph; wrong ones count as the nearest right ones.
+// Lengths change between runs and nothing else does, as in a CUDA graph; a sequence with a wrong one is empty.
 static void lengths_are_read_on_the_device(void)
 {
     static const struct {
@@ -132,10 +134,10 @@ static void lengths_are_read_on_the_device(void)
     } call[] = {{{25, 15}, {90, 60}, {25, 15}, {90, 60}, MSA_OK},
                 {{7, 0}, {70, 33}, {7, 0}, {70, 33}, MSA_OK},
                 {{0, 0}, {0, 0}, {0, 0}, {0, 0}, MSA_OK},
-                {{-3, 15}, {90, 60}, {0, 15}, {90, 60}, MSA_ERR_SEQLENS},
-                {{25, 99}, {90, 60}, {25, 15}, {90, 60}, MSA_ERR_SEQLENS},
-                {{25, 15}, {INT32_MAX, INT32_MIN}, {25, 0}, {90, 0}, MSA_ERR_SEQLENS},
-                {{25, 15}, {11, 60}, {11, 15}, {11, 60}, MSA_ERR_CAUSAL},
+                {{-3, 15}, {90, 60}, {0, 15}, {0, 60}, MSA_ERR_SEQLENS},
+                {{25, 99}, {90, 60}, {25, 0}, {90, 0}, MSA_ERR_SEQLENS},
+                {{25, 15}, {INT32_MAX, INT32_MIN}, {0, 0}, {0, 0}, MSA_ERR_SEQLENS},
+                {{25, 15}, {11, 60}, {0, 15}, {0, 60}, MSA_ERR_SEQLENS},
                 {{3, 2}, {20, 9}, {3, 2}, {20, 9}, MSA_OK}};
     check_case c = check_begin("lengths are read and checked on the device, run by run");
     inputs in, narrow;
@@ -191,8 +193,7 @@ int main(int argc, char **argv)
     }
     const msa_kernel *k;
     for (int i = 0; (k = table_at(i)) != NULL; i++)
-        if (strcmp(k->backend, backend) == 0 && (!only || table_find(only, backend) == k) &&
-            k->stage != MSA_STAGE_DECODE && k->stage != MSA_STAGE_DENSE_DECODE)
+        if (strcmp(k->backend, backend) == 0 && (!only || table_find(only, backend) == k))
             agrees(k, i);
     if (!only) {
         lengths_are_read_on_the_device();

@@ -75,7 +75,7 @@ static simt::Counters count(Problem &p, const char *kernel, bool with_kl = false
     if (!p.table.empty()) {
         const bool small = !p.scale.empty();
         uint8_t *ki8 = small ? (uint8_t *)(((uintptr_t)p.ki8.data() + 127) / 128 * 128) : nullptr;
-        a.pages = {(int64_t)p.table.size(), p.table.data(), p.lens.data(), ki8, p.scale.data()};
+        a.pages = {(int64_t)p.table.size(), p.table.data(), p.lens.data(), ki8, p.scale.data(), 0};
     }
     double loss = 0;
     const bool kl = with_kl || strncmp(kernel, "kl/", 3) == 0,

@@ -117,7 +117,7 @@ static void in_pages(const msa_shape *packed, bool small, const char *what)
     const msa_kernel *k = table_find("decode/swapped", "simt");
     inputs in;
     paging g;
-    if (!inputs_new(&in, packed, INPUTS_NORMAL, 1) || !paging_new(&g, packed, &in, 1, small))
+    if (!inputs_new(&in, packed, INPUTS_NORMAL, 1) || !paging_new(&g, packed, &in, 0, 1, small))
         exit(1);
     int32_t ids[4 * 4], right[4 * 4];
     float o[4 * 16 * 64];
@@ -138,7 +138,7 @@ static void dense_in_pages(const msa_shape *packed)
     const msa_kernel *k = table_find("dense_decode/split", "simt");
     inputs in;
     paging g;
-    if (!inputs_new(&in, packed, INPUTS_NORMAL, 1) || !paging_new(&g, packed, &in, 1, false))
+    if (!inputs_new(&in, packed, INPUTS_NORMAL, 1) || !paging_new(&g, packed, &in, 0, 1, false))
         exit(1);
     float o[4 * 16 * 64];
     void *w = room(1, k->workspace(&g.s));

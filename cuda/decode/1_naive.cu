@@ -18,12 +18,12 @@
  * get no more than their share of memory (3.35 TB/s / 132 = 25 GB/s each), that takes 11 ms, and waiting for
  * each load in turn comes on top.
  *
- * Paged, a block (i, r, request) finds each key by its page, and a token of the selection by its slot's.
+ * Paged, a block (i, r, request) finds each key by its page, and a token of the selection by its piece's.
  *
  * Predicted, with local = p(i) / Bk, c = min(k, local + 1) blocks and n = selected(i) tokens, a row (i,
  * r):
  *  - loads 2 di + local (2 di Bk + 4) + 4 c + G (2 dh + 4 dh n) bytes; the second term only if k > 1;
- *    paged, 4 a thread for the length, 128 local (if k > 1) and 4 c for pages besides;
+ *    paged, 4 a thread for the length, 4 local Bk (if k > 1) and 4 c Bk / piece for pages besides;
  *  - stores 4 local (if k > 1) + 4 k bytes, beside O and LSE.
  */
 #include "decode.cuh"
@@ -37,7 +37,7 @@ struct Smem {
     alignas(16) float q[128]; ///< the index query, then a head's query
     float p[most_blocks * 128];
     float part[warps];
-    int32_t page[most_blocks]; ///< of the selected blocks
+    int32_t piece[most_blocks * 128 / least_piece]; ///< of the selected blocks
 };
 
 /// q times a row of keys in global memory.
@@ -71,10 +71,9 @@ PTX_INLINE void score_blocks(const Smem &m, const Shape &s, const Pages &pages, 
 {
     const int n = (int)blockIdx.z, warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
     for (int b = warp; b < local; b += warps) {
-        const bf16 *keys = ki + (int64_t)page_of(pages, n, b) * s.block * DI;
         float top = minus_infinity();
-        for (int j = lane; j < s.block; j += 32)
-            top = fmaxf(top, dot_row<DI>(m.q, keys + (int64_t)j * DI));
+        for (int j = b * s.block + lane; j < (b + 1) * s.block; j += 32)
+            top = fmaxf(top, dot_row<DI>(m.q, ki + key_row(pages, n, j) * DI));
         top = warp_top(top);
         if (lane == 0)
             st_global(scores + b, top);
@@ -82,12 +81,12 @@ PTX_INLINE void score_blocks(const Smem &m, const Shape &s, const Pages &pages, 
 }
 
 template <int D, class Out>
-PTX_INLINE void attend(Smem &m, const Shape &s, const bf16 *q, const bf16 *k, const bf16 *v, int n, int r,
-                       Out *o, float *lse)
+PTX_INLINE void attend(Smem &m, const Shape &s, int piece, const bf16 *q, const bf16 *k, const bf16 *v, int n,
+                       int r, Out *o, float *lse)
 {
     const int t = (int)threadIdx.x;
     auto token = [&](int a) {
-        return kv_at(s, (int64_t)ld_shared(&m.page[a / s.block]) * s.block + a % s.block, r, D);
+        return kv_at(s, (int64_t)ld_shared(&m.piece[a / piece]) * piece + a % piece, r, D);
     };
     __syncthreads();
     load_floats(m.q, q, D, threads);
@@ -123,7 +122,11 @@ __global__ void __launch_bounds__(threads, 4) // without the 4 ptxas takes 40 re
     Smem &m = shared<Smem>();
     const int n = (int)blockIdx.z, i = (int)blockIdx.x, r = (int)blockIdx.y, t = (int)threadIdx.x;
     const Shape s = request(largest, pages, n);
-    const int query = n * s.n_q + i, local = local_block(s, i);
+    const int query = n * largest.n_q + i, local = local_block(s, i);
+    if (i >= s.n_q) {
+        pad_row(s, query, r, D, a.ids, o, a.lse);
+        return;
+    }
     float *my_scores = scores + ((int64_t)query * s.n_kv_heads + r) * s.n_blocks;
     int32_t *my_ids = a.ids + row_at(s, query, r) * s.topk;
 
@@ -138,12 +141,13 @@ __global__ void __launch_bounds__(threads, 4) // without the 4 ptxas takes 40 re
         write_ids(my_ids, list.entry, s.topk);
     }
     __syncthreads();
-    if (t < s.topk && t <= local)
-        st_shared(&m.page[t], page_of(pages, n, ld_global(my_ids + t)));
+    const int each = s.block / pages.piece;
+    for (int c = t; c < smaller(s.topk, local + 1) * each; c += threads)
+        st_shared(&m.piece[c], piece_of(pages, n, ld_global(my_ids + c / each) * each + c % each));
 
     for (int h = r * s.group; h < (r + 1) * s.group; h++)
-        attend<D>(m, s, a.q + q_at(s, query, h, D), a.k, a.v, selected(s, i), r, o + q_at(s, query, h, D),
-                  a.lse ? a.lse + lse_at(s, query, h) : nullptr);
+        attend<D>(m, s, pages.piece, a.q + q_at(s, query, h, D), a.k, a.v, selected(s, i), r,
+                  o + q_at(s, query, h, D), a.lse ? a.lse + lse_at(s, query, h) : nullptr);
 }
 
 size_t workspace(const Call &c)
@@ -153,7 +157,7 @@ size_t workspace(const Call &c)
 
 msa_status run(const Call &c)
 {
-    if (!supported(c) || c.pages.ki8 || c.fresh.k)
+    if (!supported(c) || c.pages.ki8 || c.fresh.k || c.fresh.rejected)
         return MSA_ERR_UNSUPPORTED;
     const dim3 grid((unsigned)c.s.n_q, (unsigned)c.s.n_kv_heads, (unsigned)c.batch);
     with_int<64, 128>(c.d_index, [&](auto di) {

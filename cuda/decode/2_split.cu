@@ -69,17 +69,15 @@ __global__ void __launch_bounds__(threads)
     ScoreSmem<DI, rows> &m = shared<ScoreSmem<DI, rows>>();
     const int n = (int)blockIdx.z, t = (int)threadIdx.x, key0 = (int)blockIdx.x * chunk;
     const Shape s = request(largest, pages, n);
-    const int all = s.n_q * s.n_kv_heads, row0 = (int)blockIdx.y * rows, last = competing_blocks(s);
-    const int here = smaller(rows, all - row0), keys = smaller(chunk, last * s.block - key0);
-    if (keys <= 0)
+    const int all = largest.n_q * s.n_kv_heads, row0 = (int)blockIdx.y * rows, last = competing_blocks(s);
+    const int here = smaller(rows, s.n_q * s.n_kv_heads - row0);
+    const int keys = smaller(chunk, last * s.block - key0);
+    if (keys <= 0 || here <= 0)
         return;
     load_floats(m.q[0], qi + ((int64_t)n * all + row0) * DI, here * DI, threads);
     for (int c = here * DI + t; c < ceil_div(here, 4) * 4 * DI; c += threads)
         st_shared(m.q[0] + c, 0.0f);
-    load_rows(m.keys, keys, [&](int row) {
-        const int j = key0 + row;
-        return ki + ((int64_t)page_of(pages, n, j / s.block) * s.block + j % s.block) * DI;
-    });
+    load_rows(m.keys, keys, [&](int row) { return ki + key_row(pages, n, key0 + row) * DI; });
     __syncthreads();
 
     for (int row = 0; row < here; row += 4) {
@@ -122,9 +120,14 @@ __global__ void __launch_bounds__(32 * select_warps)
     const int n = (int)blockIdx.y, i = (int)blockIdx.x / largest.n_kv_heads,
               r = (int)blockIdx.x % largest.n_kv_heads;
     const Shape s = request(largest, pages, n);
-    const int query = n * s.n_q + i, local = local_block(s, i);
+    const int query = n * largest.n_q + i, local = i < s.n_q ? local_block(s, i) : -1;
     const float *my_scores = scores + ((int64_t)query * s.n_kv_heads + r) * pitch;
     int32_t *my_ids = ids + row_at(s, query, r) * s.topk;
+    if (local < 0) { // padding
+        if ((int)threadIdx.x < s.topk)
+            st_global(my_ids + threadIdx.x, -1);
+        return;
+    }
     select_by_block(
         shared<SelectSmem>().lists, s.topk, local, smaller(local, competing_blocks(s)),
         [&](int b) { return rank_key(ld_global(my_scores + b), b); },
@@ -137,6 +140,7 @@ template <int D> struct AttendSmem {
     alignas(16) float q[most_group][D];
     Rows<D> rows; ///< keys, then values
     float p[most_group][128];
+    int32_t piece[128 / least_piece]; ///< of the block
 };
 
 /// Logits of `n` tokens, then their weights; a head's maximum and sum go to its part.
@@ -176,19 +180,25 @@ __global__ void __launch_bounds__(threads) attend(Shape largest, Pages pages, co
 {
     AttendSmem<D> &m = shared<AttendSmem<D>>();
     const int slot = (int)blockIdx.x, r = (int)blockIdx.y, query = (int)blockIdx.z, t = (int)threadIdx.x;
-    const int number = query / largest.n_q;
+    const int number = query / largest.n_q, i = query % largest.n_q;
     const Shape s = request(largest, pages, number);
-    const int n = smaller(s.block, selected(s, query % s.n_q) - slot * s.block); // the last block ends early
-    if (n <= 0)
+    const int n = smaller(s.block, selected(s, i) - slot * s.block); // the last block ends early
+    if (i >= s.n_q || n <= 0)
         return;
-    const int id = ld_global(ids + row_at(s, query, r) * s.topk + slot);
-    const int64_t first = (int64_t)page_of(pages, number, id) * s.block;
+    const int id = ld_global(ids + row_at(s, query, r) * s.topk + slot), each = s.block / pages.piece;
+    if (t < each)
+        st_shared(&m.piece[t], piece_of(pages, number, id * each + t));
+    __syncthreads();
+    auto row_of = [&](int row) {
+        return kv_at(s, (int64_t)ld_shared(&m.piece[row / pages.piece]) * pages.piece + row % pages.piece, r,
+                     D);
+    };
     const int64_t part = lse_at(s, query, r * s.group) * parts.count + slot;
     load_floats(m.q[0], q + q_at(s, query, r * s.group, D), s.group * D, threads);
-    load_rows(m.rows, n, [&](int row) { return k + kv_at(s, first + row, r, D); });
+    load_rows(m.rows, n, [&](int row) { return k + row_of(row); });
     __syncthreads();
     weigh(m, s, n, parts.ml + part, parts.count);
-    load_rows(m.rows, n, [&](int row) { return v + kv_at(s, first + row, r, D); });
+    load_rows(m.rows, n, [&](int row) { return v + row_of(row); });
     __syncthreads();
 
     // A thread has two channels of every `step`-th head.
@@ -225,12 +235,14 @@ __global__ void __launch_bounds__(threads)
 {
     const int warp = (int)threadIdx.x / 32;
     const int64_t row = (int64_t)blockIdx.x * warps + warp;
-    const int query = (int)(row / largest.n_heads);
+    const int query = (int)(row / largest.n_heads), i = query % largest.n_q;
     if (query >= batch * largest.n_q)
         return;
     const Shape s = request(largest, pages, query / largest.n_q);
-    merge_row<D>(parts, row, ceil_div(selected(s, query % s.n_q), s.block), shared<MergeSmem>().weight[warp],
-                 o, lse);
+    if (i < s.n_q)
+        merge_row<D>(parts, row, ceil_div(selected(s, i), s.block), shared<MergeSmem>().weight[warp], o, lse);
+    else
+        pad_head(row, D, 32, o, lse);
 }
 
 /* ---- The launches ------------------------------------------------------------------------------------- */
@@ -263,7 +275,7 @@ size_t workspace(const Call &c)
 msa_status run(const Call &c)
 {
     const Shape &s = c.s;
-    if (!supported(c) || c.pages.ki8 || c.fresh.k)
+    if (!supported(c) || c.pages.ki8 || c.fresh.k || c.fresh.rejected)
         return MSA_ERR_UNSUPPORTED;
     const Work w = lay_out(c);
     const int rows = s.n_q * s.n_kv_heads, most = competing_blocks(s);

@@ -4,13 +4,14 @@
  *        in three launches chained by programmatic dependent launch.
  *
  * What it does: (1) new tokens go into their pages (begin.cuh). (2) wgmma's M = 64 rows are keys and its N
- * columns are a request's T Hkv index queries, rounded up to 8, 16, 32 or 64. Keys come by TMA, a page at a
- * time, in stages of 128 through a ring; the largest row of each block is a maximum over accumulators, lanes
- * and warps, and after every 32 blocks the warps offer those to lists of the best, a list a column. All
- * stages of all requests form one line, which is cut into equal pieces, one for each SM; what a piece has of
- * one request is a segment, and leaves k - 1 candidates a row, never scores. (3) Every block of threads that
- * attends to a row first selects from its segments' candidates (any of the best k - 1 of all is among the
- * best k - 1 of its segment), then takes its part of the chosen tokens, and the last one merges (attend.cuh).
+ * columns are a request's T Hkv index queries, rounded up to 8, 16, 32 or 64. Keys come by TMA, a piece at a
+ * time (a page, or a block of it), in stages of 128 through a ring; the largest row of each block is a
+ * maximum over accumulators, lanes and warps, and after every 32 blocks the warps offer those to lists of the
+ * best, a list a column. All stages of all requests form one line, which is cut into equal pieces, one for
+ * each SM; what a piece has of one request is a segment, and leaves k - 1 candidates a row, never scores. (3)
+ * Every block of threads that attends to a row first selects from its segments' candidates (any of the best k
+ * - 1 of all is among the best k - 1 of its segment), then takes its part of the chosen tokens, and the last
+ * one merges (attend.cuh).
  *
  * Why better: with queries as M, T = 1 and 4 groups would use 4 rows of 64; as N they use 4 columns of 8.
  * A stage costs 16 products of about 16 clocks each (reading the keys from shared memory), its 32 KB take
@@ -21,7 +22,7 @@
  * 8-bit index keys (E4M3) halve the bytes. A stage of 16 KB comes as it is in memory; the consumers write its
  * keys as bf16, which is exact, to where wgmma reads them, 128 threads 128 keys: about 1150 clocks of
  * memory's time, in which shared memory moves 16 + 32 + 32 KB, 640 clocks. Products add up in float32 as
- * ever, and a warp multiplies its maxima, each of one block, by the block's scale.
+ * ever, and a warp multiplies its maxima, each of one piece, by the piece's scale.
  *
  * Its floor: the step's bytes, 2 di N + 2 Hkv dh 2 k Bk a request (contract, section 4): at S = 1M and M3's
  * sizes 272 MB, 0.08 ms at 3.35 TB/s, at batch 8 0.65 ms; with 8-bit keys 138 MB, 0.04 and 0.33 ms. Index
@@ -139,7 +140,7 @@ template <int DI> struct Ring<DI, true> {
     static constexpr uint32_t bytes = stage * DI;
     alignas(128) uint8_t keys[places][stage * DI]; ///< as in memory
     Tile<stage, DI> wide;                          ///< of the stage that is multiplied
-    float scale[places][stage / 32];               ///< of each block
+    float scale[places][stage / least_piece];      ///< of each piece
 };
 
 template <int DI, int N, bool small> struct ScoreSmem {
@@ -160,45 +161,45 @@ struct Job {
     uint64_t *candidates; ///< [pieces + batch - 1][rows][k - 1]
 };
 
-/// Where a stage of bf16 keys comes from: a copy is 64 channels of a page.
+/// Where a stage of bf16 keys comes from: a copy is 64 channels of a piece.
 template <int DI>
-PTX_INLINE void load_page(Ring<DI, false> &ring, uint64_t *full, const Job &job, const CUtensorMap *keys,
-                          int place, int b, int page)
+PTX_INLINE void load_piece(Ring<DI, false> &ring, uint64_t *full, const Job &job, const CUtensorMap *keys,
+                           int place, int g, int at)
 {
-    const int block = job.largest.block;
+    const int piece = job.pages.piece;
     for (int slab = 0; slab < DI / 64; slab++)
-        tma_load_2d(ring.keys[place].slab[slab] + b * block * 64, keys, full, 64 * slab, page * block);
+        tma_load_2d(ring.keys[place].slab[slab] + g * piece * 64, keys, full, 64 * slab, at * piece);
 }
 template <int DI>
-PTX_INLINE void load_page(Ring<DI, true> &ring, uint64_t *full, const Job &job, const CUtensorMap *,
-                          int place, int b, int page)
+PTX_INLINE void load_piece(Ring<DI, true> &ring, uint64_t *full, const Job &job, const CUtensorMap *,
+                           int place, int g, int at)
 {
-    const int bytes = job.largest.block * DI;
-    bulk_load(ring.keys[place] + b * bytes, job.pages.ki8 + (int64_t)page * bytes, (uint32_t)bytes, full);
+    const int bytes = job.pages.piece * DI;
+    bulk_load(ring.keys[place] + g * bytes, job.pages.ki8 + (int64_t)at * bytes, (uint32_t)bytes, full);
 }
 
 template <int DI> PTX_INLINE void put_scale(Ring<DI, false> &, int, int, float)
 {
 }
-template <int DI> PTX_INLINE void put_scale(Ring<DI, true> &ring, int place, int b, float scale)
+template <int DI> PTX_INLINE void put_scale(Ring<DI, true> &ring, int place, int g, float scale)
 {
     if (threadIdx.x % 32 == 0)
-        st_shared(&ring.scale[place][b], scale);
+        st_shared(&ring.scale[place][g], scale);
 }
 
-/// Page ids, and scales, come 32 at a time, a lane each; one lane copies.
+/// Where pieces lie, and scales, come 32 at a time, a lane each; one lane copies.
 template <int DI, int N, bool small>
 PTX_INLINE void produce(ScoreSmem<DI, N, small> &m, const Job &job, const CUtensorMap *queries,
                         const CUtensorMap *keys, int row0)
 {
-    const int lane = (int)threadIdx.x % 32, blocks = stage / job.largest.block;
+    const int lane = (int)threadIdx.x % 32, piece = job.pages.piece, pieces = stage / piece;
     int place = 0, round = 0;
     bool waited = false;
     timeline_role("producer");
     each_segment(m.line, job.batch, [&](const Segment &seg, int number) {
         const Shape s = request(job.largest, job.pages, seg.n);
-        const int last = competing_blocks(s), which = number % 2;
-        int page = 0;
+        const int all = competing_blocks(s) * (s.block / piece), which = number % 2;
+        int mine = 0;
         float scale = 0;
         if (lane == 0) {
             mbarrier_wait(&m.queries_empty[which], number / 2 % 2 ^ 1);
@@ -208,25 +209,25 @@ PTX_INLINE void produce(ScoreSmem<DI, N, small> &m, const Job &job, const CUtens
                             seg.n * job.rows + row0);
         }
         for (int at = seg.begin; at < seg.end; at++) {
-            const int known = (at - seg.begin) * blocks % 32;
-            if (known == 0) { // past the end there is no page: the last one once more
-                if (!waited && (at * blocks + 32) * job.largest.block > s.prefix) {
+            const int known = (at - seg.begin) * pieces % 32;
+            if (known == 0) { // past the end there is no piece: the last one once more
+                if (!waited && (at * pieces + 32) * piece > s.prefix) {
                     grid_wait(); // new tokens may be among them
                     waited = true;
                 }
-                page = page_of(job.pages, seg.n, smaller(at * blocks + lane, last - 1));
-                scale = small ? ld_global(job.pages.scale + page) : 0;
+                mine = piece_of(job.pages, seg.n, smaller(at * pieces + lane, all - 1));
+                scale = small ? ld_global(job.pages.scale + mine) : 0;
             }
             if (lane == 0)
                 mbarrier_wait(&m.empty[place], round ^ 1);
-            for (int b = 0; b < blocks && small; b++)
-                put_scale(m.ring, place, b, shfl(scale, known + b));
+            for (int g = 0; g < pieces && small; g++)
+                put_scale(m.ring, place, g, shfl(scale, known + g));
             if (lane == 0)
                 mbarrier_arrive_expect(&m.full[place], m.ring.bytes);
-            for (int b = 0; b < blocks; b++) {
-                const int id = shfl(page, known + b);
+            for (int g = 0; g < pieces; g++) {
+                const int there = shfl(mine, known + g);
                 if (lane == 0)
-                    load_page(m.ring, &m.full[place], job, keys, place, b, id);
+                    load_piece(m.ring, &m.full[place], job, keys, place, g, there);
             }
             if (++place == m.ring.places)
                 place = 0, round ^= 1;
@@ -257,14 +258,14 @@ template <int DI> PTX_INLINE const Tile<stage, DI> &ready(Ring<DI, true> &ring, 
     return ring.wide;
 }
 
-/// Scale of the block that key `key` of a place belongs to.
+/// Scale of the piece that key `key` of a place belongs to.
 template <int DI> PTX_INLINE float scale_of(const Ring<DI, false> &, int, int, int)
 {
     return 1;
 }
-template <int DI> PTX_INLINE float scale_of(const Ring<DI, true> &ring, int place, int key, int block)
+template <int DI> PTX_INLINE float scale_of(const Ring<DI, true> &ring, int place, int key, int piece)
 {
-    return ld_shared(&ring.scale[place][key / block]);
+    return ld_shared(&ring.scale[place][key / piece]);
 }
 
 /// Issues 64 keys times the queries.
@@ -319,6 +320,7 @@ PTX_INLINE void consume(ScoreSmem<DI, N, small> &m, const Job &job, int row0)
 {
     const int t = (int)threadIdx.x, warp = t / 32, lane = t % 32, block = job.largest.block;
     const int blocks = stage / block, groups = block / 16; // blocks of a stage, groups of 16 keys of a block
+    const int piece = job.pages.piece;
     int place = 0, round = 0;
     timeline_role("consumer");
     each_segment(m.line, job.batch, [&](const Segment &seg, int number) {
@@ -331,8 +333,8 @@ PTX_INLINE void consume(ScoreSmem<DI, N, small> &m, const Job &job, int row0)
         for (int n = 0; n < seg.end - seg.begin; n++) {
             float upper[N / 2], lower[N / 2];
             mbarrier_wait(&m.full[place], round);
-            const float scale[2] = {scale_of(m.ring, place, 16 * warp, block),
-                                    scale_of(m.ring, place, 64 + 16 * warp, block)};
+            const float scale[2] = {scale_of(m.ring, place, 16 * warp, piece),
+                                    scale_of(m.ring, place, 64 + 16 * warp, piece)};
             const Tile<stage, DI> &keys = ready(m.ring, place);
             issue(upper, keys, 0, queries);
             issue(lower, keys, 64, queries);
@@ -413,7 +415,8 @@ template <int D> struct LastSmem {
 template <int D>
 PTX_INLINE void select(LastSmem<D> &m, const Job &job, const Shape &s, int query, int r, int most_pieces)
 {
-    const int n = query / s.n_q, i = query % s.n_q, row = i * s.n_kv_heads + r, each = s.topk - 1;
+    const int n = query / job.largest.n_q, i = query % job.largest.n_q;
+    const int row = i * s.n_kv_heads + r, each = s.topk - 1;
     const int total = ld_shared(&m.line.first[job.batch]), first = ld_shared(&m.line.first[n]),
               end = ld_shared(&m.line.first[n + 1]), pieces = pieces_of(total, most_pieces);
     const int piece = end > first ? piece_of(first, total, pieces) : 0;
@@ -432,20 +435,25 @@ __global__ void __launch_bounds__(attend_threads)
            int32_t *ids, Out *o, float *lse)
 {
     LastSmem<D> &m = shared<LastSmem<D>>();
-    const int query = (int)blockIdx.z, r = (int)blockIdx.y, t = (int)threadIdx.x, n = query / job.largest.n_q;
+    const int query = (int)blockIdx.z, r = (int)blockIdx.y, t = (int)threadIdx.x;
+    const int n = query / job.largest.n_q, i = query % job.largest.n_q;
     const Shape s = request(job.largest, job.pages, n);
-    const Part part = part_of(selected(s, query % s.n_q), (int)blockIdx.x, parts.count);
+    const Part part = part_of(selected(s, i), (int)blockIdx.x, parts.count);
     if (t < 32)
         lay_line(m.line, job.largest, job.pages, job.batch);
     __syncthreads();
     grid_wait();
-    if (part.first >= part.n)
+    if (i >= s.n_q && blockIdx.x == 0)
+        pad_row(s, query, r, D, ids, o, lse);
+    if (i >= s.n_q || part.first >= part.n)
         return;
     select(m, job, s, query, r, pieces);
     if (blockIdx.x == 0 && t < s.topk)
         st_global(ids + row_at(s, query, r) * s.topk + t, ld_shared(&m.attend.ids[t]));
-    attend_part(m.attend, s, part, r, q + q_at(s, query, r * s.group, D), k, v,
-                [&](int slot) { return page_of(job.pages, n, ld_shared(&m.attend.ids[slot])); });
+    const int piece = job.pages.piece, each = s.block / piece;
+    attend_part(m.attend, s, part, piece, r, q + q_at(s, query, r * s.group, D), k, v, [&](int g) {
+        return piece_of(job.pages, n, ld_shared(&m.attend.ids[g / each]) * each + g % each);
+    });
     finish_part(m.attend, s, part, query, r, parts, tickets + (int64_t)query * s.n_kv_heads + r, o, lse);
 }
 
@@ -495,10 +503,11 @@ msa_status launch_score(const Call &c, const Work &w)
 {
     const Shape &s = c.s;
     const bool small = c.pages.ki8 != nullptr;
-    const int64_t keys_there = c.pages.table ? (int64_t)c.pages.n_pages * s.block : s.n_kv;
+    const int64_t keys_there =
+        c.pages.table ? (int64_t)c.pages.n_pages * c.pages.pieces * c.pages.piece : s.n_kv;
     CUtensorMap queries, keys = {};
     if (!encode(&queries, c.a.qi, (int64_t)c.batch * w.job.rows, c.d_index, w.columns) ||
-        (!small && !encode(&keys, c.a.ki, keys_there, c.d_index, s.block)))
+        (!small && !encode(&keys, c.a.ki, keys_there, c.d_index, c.pages.piece)))
         return MSA_ERR_DEVICE;
     with_int<64, 128>(c.d_index, [&](auto di) {
         with_int<8, 16, 32, 64>(w.columns, [&](auto n) {

@@ -80,23 +80,22 @@ template <int D> PTX_INLINE void add_up(AttendSmem<D> &m, int group, const Parts
     }
 }
 
-/// Attention to this part's tokens, to shared memory. page(slot) is the page of tokens slot Bk .. slot Bk +
-/// Bk - 1 of the row; a lane remembers one of 32 slots.
-template <int D, class Page>
-PTX_INLINE void attend_part(AttendSmem<D> &m, const Shape &s, const Part &part, int r, const bf16 *q,
-                            const bf16 *k, const bf16 *v, Page page)
+/// Attention to this part's tokens, to shared memory. where(g) tells where the row's tokens g piece .. g
+/// piece + piece - 1 lie, as piece_of() does; a lane remembers one of 32 g.
+template <int D, class Where>
+PTX_INLINE void attend_part(AttendSmem<D> &m, const Shape &s, const Part &part, int piece, int r,
+                            const bf16 *q, const bf16 *k, const bf16 *v, Where where)
 {
-    const int t = (int)threadIdx.x, warp = t / 32, slots = ceil_div(part.end, s.block);
+    const int t = (int)threadIdx.x, warp = t / 32, pieces = ceil_div(part.end, piece);
     int base = -32, known = 0;
     auto fetch = [&](int a, int place) { // tokens a .. a + attend_step - 1; zeros past the end
-        const int slot = a / s.block;
-        if (slot >= base + 32) {
-            base = slot;
-            known = base + t % 32 < slots ? page(base + t % 32) : 0;
+        if (a / piece >= base + 32) {    // steps are whole pieces, or pieces whole steps: 32 end with a step
+            base = a / piece;
+            known = base + t % 32 < pieces ? where(base + t % 32) : 0;
         }
         auto row_of = [&](const bf16 *kv, int row) {
             const int token = a + row;
-            const int64_t key = (int64_t)shfl(known, token / s.block - base) * s.block + token % s.block;
+            const int64_t key = (int64_t)shfl(known, token / piece - base) * piece + token % piece;
             return token < part.end ? kv + kv_at(s, key, r, D) : nullptr;
         };
         copy_rows<attend_threads>(m.k[place], t, [&](int row) { return row_of(k, row); });

@@ -1,7 +1,7 @@
 /**
  * @file begin.cuh
- * @brief The first launch of a step: the newest tokens go into the pages, and the tickets of the last launch
- *        to zero. The next launch may start meanwhile, and waits before it reads either.
+ * @brief The first launch of a step: rejected tokens leave the pages, the newest go there, and the tickets of
+ * the last launch go to zero. The next launch may start meanwhile, and waits before it reads any of these.
  *
  * A ticket counts the parts of a row of attention that are done; who draws the last one merges them.
  */
@@ -24,61 +24,100 @@ PTX_INLINE void copy_row(void *to, const void *from, int bytes)
         st_global((uint4 *)to + c, ld_global((const uint4 *)from + c));
 }
 
-/// Appends a key of d channels to a page that has n already. If it is too large for the page's scale, that
-/// grows and the n are rounded again.
-PTX_INLINE void append_e4m3(BeginSmem &m, uint8_t *page, float *page_scale, int n, const bf16 *key, int d)
+PTX_INLINE void clear_row(void *to, int bytes)
+{
+    for (int c = (int)threadIdx.x; c < bytes / 16; c += begin_threads)
+        st_global((uint4 *)to + c, make_uint4(0, 0, 0, 0));
+}
+
+/// The codes of a piece whose last key has come, n numbers, and their scale: msa_e4m3_block().
+PTX_INLINE void complete_piece(BeginSmem &m, const bf16 *keys, int n, uint8_t *codes, float *scale)
 {
     const int t = (int)threadIdx.x;
-    const float x = t < d ? to_float(ld_global(key + t)) : 0, top = warp_top(x < 0 ? -x : x);
-    if (t % 32 == 0)
-        st_shared(&m.most[t / 32], top);
-    __syncthreads();
     float most = 0;
+    __syncthreads(); // the key is there
+    for (int c = t; c < n; c += begin_threads) {
+        const float x = to_float(ld_global(keys + c));
+        most = fmaxf(most, x < 0 ? -x : x);
+    }
+    most = warp_top(most);
+    if (t % 32 == 0)
+        st_shared(&m.most[t / 32], most);
+    __syncthreads();
     for (int w = 0; w < begin_threads / 32; w++)
         most = fmaxf(most, ld_shared(&m.most[w]));
-    const float own = scale_e4m3(most), old = n > 0 ? ld_global(page_scale) : own;
-    const float scale = fmaxf(own, old);
-    for (int c = t; c < n * d && scale > old; c += begin_threads) {
-        const float y = decode_e4m3(ld_global(page + c)) * (old / scale);
-        st_global(page + c, (uint8_t)encode_e4m3(y));
-    }
-    if (t < d)
-        st_global(page + n * d + t, (uint8_t)encode_e4m3(x / scale));
-    __syncthreads(); // all have read the old scale
+    const float step = scale_e4m3(most);
+    for (int c = t; c < n; c += begin_threads)
+        st_global(codes + c, (uint8_t)encode_e4m3(to_float(ld_global(keys + c)) / step));
     if (t == 0)
-        st_global(page_scale, scale);
-    __syncthreads();
+        st_global(scale, step);
+}
+
+/// Where a step's tokens go, and what goes before they come.
+struct Store {
+    Pages p;
+    NewTokens fresh;
+    bf16 *k, *v, *ki;
+    int width, di; ///< numbers of a token in k and v, and in ki
+};
+
+/// Key j of request n goes, and with it the codes of its piece, if it has some.
+PTX_INLINE void take_back(const Store &a, int n, int j)
+{
+    const int g = piece_of(a.p, n, j / a.p.piece);
+    const int64_t row = (int64_t)g * a.p.piece + j % a.p.piece;
+    clear_row(a.k + row * a.width, a.width * 2);
+    clear_row(a.v + row * a.width, a.width * 2);
+    if (a.ki)
+        clear_row(a.ki + row * a.di, a.di * 2);
+    if (a.p.ki8) {
+        clear_row(a.p.ki8 + (int64_t)g * a.p.piece * a.di, a.p.piece * a.di);
+        if (threadIdx.x == 0)
+            st_global(a.p.scale + g, 0.0f);
+    }
+}
+
+/// Key j of request n comes, from row `from` of the fresh ones.
+PTX_INLINE void append(const Store &a, int n, int j, int64_t from)
+{
+    const int g = piece_of(a.p, n, j / a.p.piece), place = j % a.p.piece;
+    const int64_t first = (int64_t)g * a.p.piece, row = first + place;
+    copy_row(a.k + row * a.width, a.fresh.k + from * a.width, a.width * 2);
+    copy_row(a.v + row * a.width, a.fresh.v + from * a.width, a.width * 2);
+    if (a.fresh.ki)
+        copy_row(a.ki + row * a.di, a.fresh.ki + from * a.di, a.di * 2);
+    if (a.fresh.ki && a.p.ki8 && place + 1 == a.p.piece)
+        complete_piece(shared<BeginSmem>(), a.ki + first * a.di, a.p.piece * a.di, a.p.ki8 + first * a.di,
+                       a.p.scale + g);
 }
 
 /// A block of threads a request. (Told to expect one on an SM, ptxas does not spill to make room for more.)
 static __global__ void __launch_bounds__(begin_threads, 1)
-    begin(Shape largest, Pages p, NewTokens fresh, Arrays a, int d, int di, uint32_t *tickets, int n_tickets)
+    begin(Shape largest, Store a, uint32_t *tickets, int n_tickets)
 {
     const int n = (int)blockIdx.x, threads = begin_threads * (int)gridDim.x;
     grid_launch_dependents();
     for (int c = n * begin_threads + (int)threadIdx.x; c < n_tickets; c += threads)
         st_global(tickets + c, 0u);
-    if (!fresh.k)
+    if (!a.fresh.k && !a.fresh.rejected)
         return;
-    const Shape s = request(largest, p, n);
-    for (int i = 0; i < s.n_q; i++) {
-        const int j = s.prefix + i, page = page_of(p, n, j / s.block), place = j % s.block;
-        const int64_t from = (int64_t)n * s.n_q + i, to = (int64_t)page * s.block + place;
-        const int64_t width = (int64_t)s.n_kv_heads * d;
-        copy_row((bf16 *)a.k + to * width, fresh.k + from * width, (int)width * 2);
-        copy_row((bf16 *)a.v + to * width, fresh.v + from * width, (int)width * 2);
-        if (fresh.ki && p.ki8)
-            append_e4m3(shared<BeginSmem>(), p.ki8 + (to - place) * di, p.scale + page, place,
-                        fresh.ki + from * di, di);
-        else if (fresh.ki)
-            copy_row((bf16 *)a.ki + to * di, fresh.ki + from * di, di * 2);
-    }
+    const Shape s = request(largest, a.p, n);
+    const int rejected = a.fresh.rejected && s.n_q > 0 ? ld_global(a.fresh.rejected + n) : 0;
+    if (!in_range(a.p, rejected >= 0 && rejected <= largest.n_kv - s.prefix, "what is taken back had room"))
+        return;
+    for (int i = 0; i < rejected; i++)
+        take_back(a, n, s.prefix + i);
+    __syncthreads();
+    for (int i = 0; i < s.n_q && a.fresh.k; i++)
+        append(a, n, s.prefix + i, (int64_t)n * largest.n_q + i);
 }
 
 inline void launch_begin(const Call &c, uint32_t *tickets, int n_tickets)
 {
-    LAUNCH(begin, dim3((unsigned)c.batch), dim3(begin_threads), sizeof(BeginSmem), c.stream, c.s, c.pages,
-           c.fresh, c.a, c.d_head, c.d_index, tickets, n_tickets);
+    const Store store = {
+        c.pages, c.fresh, (bf16 *)c.a.k, (bf16 *)c.a.v, (bf16 *)c.a.ki, c.s.n_kv_heads * c.d_head, c.d_index};
+    LAUNCH(begin, dim3((unsigned)c.batch), dim3(begin_threads), sizeof(BeginSmem), c.stream, c.s, store,
+           tickets, n_tickets);
 }
 
 #endif

@@ -9,8 +9,11 @@
  * that the visible tokens of a selection are the first selected() of its blocks' tokens.
  *
  * A paged call is a batch of requests that the last dimension of a grid counts. Grids depend on the largest
- * shape only: how long a request is, every block of threads reads on the device, so that a CUDA graph of the
- * step stays right as requests grow. A call without pages is one request whose page table is b -> b.
+ * shape only: how many queries and keys a request has, every block of threads reads on the device, so that a
+ * CUDA graph of the step stays right as requests grow. A call without pages is one request whose page table
+ * is b -> b.
+ *
+ * What is read there is checked there: nothing on the device keeps a table or a length from being wrong.
  */
 #ifndef MSA_DECODE_CUH
 #define MSA_DECODE_CUH
@@ -18,6 +21,8 @@
 #include "../selection.cuh"
 
 constexpr int most_queries = 16, most_group = 16, most_blocks = 32, most_requests = 128, most_sms = 132;
+constexpr int least_piece =
+    16; ///< tokens: the rows of one product of mma.sync, whose maxima one scale multiplies
 
 MSA_BOTH_SIDES constexpr int smaller(int a, int b)
 {
@@ -27,7 +32,8 @@ MSA_BOTH_SIDES constexpr int smaller(int a, int b)
 inline bool supported(const Call &c)
 {
     const Shape &s = c.s;
-    return s.n_q <= most_queries && s.group <= most_group && s.block <= 128 && c.batch <= most_requests;
+    return s.n_q <= most_queries && s.group <= most_group && s.block <= 128 && c.batch <= most_requests &&
+           c.pages.piece % least_piece == 0;
 }
 
 /// Streaming multiprocessors of the device: what work is shared out among.
@@ -41,32 +47,74 @@ inline int sms()
 
 /* ---- Requests ---------------------------------------------------------------------------------------- */
 
-/// Request n as a sequence.
+/// Whether what was read is in range; if not, somebody hears of it.
+PTX_INLINE bool in_range(const Pages &p, bool good, const char *what SITE)
+{
+    if (!good && p.status)
+        atomicMax(p.status, (int32_t)MSA_ERR_PAGES);
+    CPU(simt::require(good || p.status, what, site);)
+    return good;
+}
+
+/// Request n as a sequence; without queries it has no keys either.
 PTX_INLINE Shape request(Shape s, const Pages &p, int n SITE)
 {
-    if (p.lens) {
-        PTX(s.n_kv = ld_global(p.lens + n);)
-        CPU(s.n_kv = ld_global(p.lens + n, site);
-            simt::require(s.n_kv >= s.n_q && s.n_kv <= p.max_pages * s.block,
-                          "a length is at least T and has room in a row of the page table", site);)
-        s.prefix = s.n_kv - s.n_q;
-    }
+    const int room = s.n_kv, most = s.n_q;
+    PTX(if (p.lens) s.n_kv = ld_global(p.lens + n); if (p.len_q) s.n_q = ld_global(p.len_q + n);)
+    CPU(if (p.lens) s.n_kv = ld_global(p.lens + n, site); if (p.len_q) s.n_q = ld_global(p.len_q + n, site);)
+    if (p.table && !p.len_q && s.n_kv == 0)
+        s.n_q = 0;
+    const bool good = s.n_q >= 0 && s.n_q <= most && s.n_kv >= s.n_q && s.n_kv <= room;
+    PTX(in_range(p, good, "");)
+    CPU(in_range(p, good, "a length is at least the number of queries and at most what there is room for",
+                 site);)
+    if (!good || s.n_q == 0)
+        s.n_q = s.n_kv = 0;
+    s.prefix = s.n_kv - s.n_q;
     return s;
 }
-/// The page that is block b of request n.
-PTX_INLINE int page_of(const Pages &p, int n, int b SITE)
+/// Where piece g of request n lies: the number of pieces in front of it.
+PTX_INLINE int piece_of(const Pages &p, int n, int g SITE)
 {
     if (!p.table)
-        return b;
-    PTX(return ld_global(p.table + (int64_t)n * p.max_pages + b);)
-    CPU(const int page = ld_global(p.table + (int64_t)n * p.max_pages + b, site);
-        simt::require(page >= 0 && page < p.n_pages, "a page id is one of P", site); return page;)
+        return g;
+    const int32_t *const at = p.table + (int64_t)n * p.max_pages + g / p.pieces;
+    int page;
+    PTX(page = ld_global(at); page = in_range(p, page >= 0 && page < p.n_pages, "") ? page : 0;)
+    CPU(page = ld_global(at, site);
+        page = in_range(p, page >= 0 && page < p.n_pages, "a page id is one of P", site) ? page : 0;)
+    return page * p.pieces + g % p.pieces;
+}
+/// The row of K, V or index keys that holds key j of request n.
+PTX_INLINE int64_t key_row(const Pages &p, int n, int j SITE)
+{
+    PTX(return (int64_t)piece_of(p, n, j / p.piece) * p.piece + j % p.piece;)
+    CPU(return (int64_t)piece_of(p, n, j / p.piece, site) * p.piece + j % p.piece;)
+}
+
+/// O and LSE of a head row of a query that is padding, by `threads` threads: 0 and -inf.
+template <class Out> PTX_INLINE void pad_head(int64_t row, int d, int threads, Out *o, float *lse)
+{
+    const int t = (int)threadIdx.x % threads;
+    for (int c = t; c < d; c += threads)
+        store(o + row * d + c, 0.0f);
+    if (lse && t == 0)
+        st_global(lse + row, minus_infinity());
+}
+/// All of a group's, and its ids, if there are some, by the whole block of threads.
+template <class Out>
+PTX_INLINE void pad_row(const Shape &s, int query, int r, int d, int32_t *ids, Out *o, float *lse)
+{
+    for (int h = r * s.group; h < (r + 1) * s.group; h++)
+        pad_head(lse_at(s, query, h), d, (int)blockDim.x, o, lse);
+    if (ids && (int)threadIdx.x < s.topk)
+        st_global(ids + row_at(s, query, r) * s.topk + threadIdx.x, -1);
 }
 
 /// Blocks that compete for the last query, and so all whose scores are needed: none if k = 1.
 MSA_BOTH_SIDES constexpr int competing_blocks(const Shape &s)
 {
-    return s.topk > 1 ? (s.n_kv - 1) / s.block : 0;
+    return s.topk > 1 && s.n_kv > 0 ? (s.n_kv - 1) / s.block : 0;
 }
 
 /// Visible tokens of the blocks that query i selects.

@@ -17,7 +17,7 @@
  * in a batch of unequal lengths the short requests' blocks of threads are done early.
  *
  * Predicted of a row (query, group) of n visible tokens in c parts, t tokens each (all bytes beside lengths):
- *  - loads 4 dh n of K and V, 2 dh G c of Q, 4 bytes a lane and warp for the page of each of its blocks;
+ *  - loads 4 dh n of K and V, 2 dh G c of Q, 4 bytes a lane and warp for the page of each of its pieces;
  *  - stores (8 + 4 dh) c a head, loads (16 + 4 dh) c a head again, and stores O and LSE.
  */
 #include "../decode/attend.cuh"
@@ -32,14 +32,16 @@ __global__ void __launch_bounds__(attend_threads)
            uint32_t *tickets, Out *o, float *lse)
 {
     AttendSmem<D> &m = shared<AttendSmem<D>>();
-    const int query = (int)blockIdx.z, r = (int)blockIdx.y, n = query / largest.n_q;
+    const int query = (int)blockIdx.z, r = (int)blockIdx.y, n = query / largest.n_q, i = query % largest.n_q;
     const Shape s = request(largest, pages, n);
-    const Part part = part_of(s.prefix + query % s.n_q + 1, (int)blockIdx.x, parts.count);
+    const Part part = part_of(s.prefix + i + 1, (int)blockIdx.x, parts.count);
     grid_wait();
-    if (part.first >= part.n)
+    if (i >= s.n_q && blockIdx.x == 0)
+        pad_row(s, query, r, D, nullptr, o, lse);
+    if (i >= s.n_q || part.first >= part.n)
         return;
-    attend_part(m, s, part, r, q + q_at(s, query, r * s.group, D), k, v,
-                [&](int slot) { return page_of(pages, n, slot); });
+    attend_part(m, s, part, pages.piece, r, q + q_at(s, query, r * s.group, D), k, v,
+                [&](int g) { return piece_of(pages, n, g); });
     finish_part(m, s, part, query, r, parts, tickets + (int64_t)query * s.n_kv_heads + r, o, lse);
 }
 

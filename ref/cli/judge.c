@@ -377,6 +377,13 @@ static void judge_step(judgement *j, const step *a)
     }
 }
 
+// Half a block, two of them, one. CUDA kernels take multiples of 16.
+static int page_of(const msa_shape *s, uint64_t seed)
+{
+    const int half = s->block % 32 == 0 ? s->block / 2 : s->block, page[] = {half, 2 * s->block, s->block};
+    return page[seed % 3];
+}
+
 // The same step once more with its keys in pages, where the queries of all sequences are equally many. A
 // kernel that does not take pages, or 8-bit keys, has been judged without.
 static void judge_pages(judgement *j, uint64_t seed, bool small)
@@ -387,7 +394,8 @@ static void judge_pages(judgement *j, uint64_t seed, bool small)
     guard work = {0};
     if (!paging_possible(j->s) || j->report.outcome != JUDGE_PASS)
         return;
-    if (paging_new(&g, j->s, whole, seed, small) && guard_new(&work, j->kernel->workspace(&g.s))) {
+    if (paging_new(&g, j->s, whole, page_of(j->s, seed), seed, small) &&
+        guard_new(&work, j->kernel->workspace(&g.s))) {
         const step a = {&g.s, &g.p, g.k, g.v, small ? NULL : g.ki, work.data, small ? "8-bit" : "pages"};
         decoded.ki = g.decoded;
         j->in = small ? &decoded : whole;
@@ -406,10 +414,6 @@ static void judge_pages(judgement *j, uint64_t seed, bool small)
 static void judge_layer(judgement *j, uint64_t seed)
 {
     const inputs *in = j->in;
-    if (j->s->len_q && j->kernel->stage != MSA_STAGE_PREFILL) { // a step knows its lengths from its pages
-        j->report.outcome = JUDGE_UNSUPPORTED;
-        return;
-    }
     const step a = {j->s, NULL, in->k, in->v, in->ki, j->work.data, msa_stage_name(j->kernel->stage)};
     judge_step(j, &a);
     if (j->kernel->stage != MSA_STAGE_PREFILL)
@@ -461,8 +465,9 @@ static void judge_kl(judgement *j, const int32_t *ids, const char *support)
 {
     const inputs *in = j->in;
     const float *lse = j->oracle[VERDICT_LSE];
-    const float *index_lse = ids ? j->oracle[VERDICT_INDEX_LSE] : NULL; // a warmup has none: the kernel makes it
-    double expected, loss[2];                                           // with gradients, and alone
+    const float *index_lse =
+        ids ? j->oracle[VERDICT_INDEX_LSE] : NULL; // a warmup has none: the kernel makes it
+    double expected, loss[2];                      // with gradients, and alone
     if (!know_noise(j, ids))
         return;
     msa_kl(j->s, in->q, in->k, in->qi, in->ki, ids, lse, index_lse, KL_WEIGHT, &expected,

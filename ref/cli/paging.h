@@ -11,18 +11,20 @@
 typedef struct paging {
     msa_shape s; /**< of the paged call */
     msa_pages p;
-    float *k, *v, *ki; /**< [P,Bk,..] */
+    float *k, *v, *ki; /**< [P,page,..] */
     float *decoded;    /**< [S,di], 8-bit keys only: what they say, where the call's keys were */
     int32_t *table, *lens, *cu;
 } paging;
 
-/** Whether all sequences have equally many queries, at least one. */
+/** Whether all sequences have room for equally many queries. */
 bool paging_possible(const msa_shape *s);
-/** Shape, lengths and page table only. @param spare pages that nobody uses; with some, there is also room for
- * one block more than the longest sequence has. */
-bool paging_layout(paging *g, const msa_shape *s, int spare, uint64_t seed);
-/** @param small 8-bit index keys instead of ki. False if memory runs out; paging_free() is due anyway. */
-bool paging_new(paging *g, const msa_shape *s, const inputs *in, uint64_t seed, bool small);
+/** Shape, lengths and page table only. @param page tokens of a page, 0: a block. @param spare pages that
+ * nobody uses; with some, there is also room for one page more than the longest sequence has. */
+bool paging_layout(paging *g, const msa_shape *s, int page, int spare, uint64_t seed);
+/** @param small 8-bit index keys beside ki. False if memory runs out; paging_free() is due anyway. */
+bool paging_new(paging *g, const msa_shape *s, const inputs *in, int page, uint64_t seed, bool small);
+/** The row of the pages that holds key j of sequence r. */
+int64_t paging_row(const paging *g, int r, int64_t j);
 void paging_free(paging *g);
 
 #endif

@@ -514,7 +514,7 @@ msa_status subject_open(subject *t)
     t->paged = t->device && paging_possible(t->s) && subject_is_step(t->kernel);
     if (t->small && !(t->paged && t->kernel->stage == MSA_STAGE_DECODE))
         return MSA_ERR_UNSUPPORTED;
-    if (t->paged && !paging_layout(&t->g, t->s, 0, t->seed))
+    if (t->paged && !paging_layout(&t->g, t->s, 0, 0, t->seed))
         status = MSA_ERR_SIZE;
     if (t->device && status == MSA_OK)
         status = msa_plan_make(&t->plan, t->device, name, t->paged ? &t->g.s : t->s, MSA_BF16);

@@ -54,7 +54,7 @@ static msa_status attend(const msa_shape *s, const float *q, const float *k, con
 {
     const bool full = !ids;
     const size_t each = room_bytes(s, full);
-    pad_attention(s, o, lse);
+    pad_outputs(s, NULL, o, lse);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
         const int64_t tiles = tile_count(s, &seq), pieces = tiles * s->n_kv_heads;
@@ -89,13 +89,13 @@ msa_status fast_dense(const msa_shape *s, const float *q, const float *k, const 
         return MSA_ERR_NULL;
     if (longest_kv(s) <= STREAM_KEYS)
         return attend(s, q, k, v, NULL, o, lse, work);
-    pad_attention(s, o, lse);
+    pad_outputs(s, NULL, o, lse);
     for (int b = 0; b < msa_n_seqs(s); b++) {
-        const msa_seq seq = msa_get_seq(s, b);
-        if (seq.n_q <= FEW)
-            dense_few(s, &seq, q, (cached){k, false}, (cached){v, false}, o, lse, work);
+        const request at = get_request(s, NULL, b);
+        if (at.seq.n_q <= FEW)
+            dense_few(s, &at, q, floats(k), floats(v), o, lse, work);
         else
-            stream_dense(s, &seq, q, k, v, o, lse, work);
+            stream_dense(s, &at.seq, q, k, v, o, lse, work);
     }
     return MSA_OK;
 }

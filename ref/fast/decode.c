@@ -1,5 +1,6 @@
 /* A few new queries over a long cache. The keys are cut into parts that the threads share; each part has its
- * own softmax, and the parts are merged in order. Keys and values are float32 or bf16. */
+ * own softmax, and the parts are merged in order. Keys and values are float32 or bf16, contiguous or in
+ * pages: what is taken at once lies side by side. */
 #include "heads.h"
 
 #define PARTS 64        /* of the keys in dense attention, at most .. */
@@ -22,13 +23,17 @@ static int64_t first_head(const msa_shape *s, int64_t row, int r, int slab)
     return row * s->n_heads + (int64_t)r * (s->n_heads / s->n_kv_heads) + (int64_t)slab * LANES;
 }
 
-/* Queries of the longest sequence that has but few. */
-static int64_t most_queries(const msa_shape *s)
+/* Queries that the longest sequence has room for, and those that it may have if they are but few. */
+static int64_t room_queries(const msa_shape *s)
 {
     int64_t most = 1;
     for (int b = 0; b < msa_n_seqs(s); b++)
-        most = max_i64(most, min_i64(FEW, msa_get_seq(s, b).n_q));
+        most = max_i64(most, room_of(s, b).n_q);
     return most;
+}
+static int64_t most_queries(const msa_shape *s)
+{
+    return min_i64(FEW, room_queries(s));
 }
 
 /* Where keys and values lie as floats, row after row. */
@@ -51,9 +56,21 @@ static unpacked unpacked_take(const msa_shape *s, void *work)
 
 typedef struct cache {
     const msa_shape *s;
-    msa_seq seq;
+    request at;
     cached k, v;
 } cache;
+
+/* Keys from j on, before `end`, that are taken at once. */
+static int64_t keys_at_once(const request *at, int64_t j, int64_t end)
+{
+    return j < end ? min_i64(HEADS_KEYS, keys_together(at, j, end)) : 0;
+}
+
+/* Keys next_j .. of group next_r will be read next; n = 0: none. */
+static ahead keys_ahead(cached x, const request *at, int groups, int r, int d, int64_t j, int64_t n)
+{
+    return rows_ahead(x, groups, r, d, n > 0 ? key_row(at, j) : 0, n);
+}
 
 /* Keys j .. j+n-1 of a group, n <= HEADS_KEYS, for `queries` queries that begin at h (`apart` heads from one
  * to the next) and see keys up to first, first+1, .. Meanwhile next_n keys of group next_r from next_j on are
@@ -62,10 +79,10 @@ static void meet_keys(const cache *x, int r, int64_t j, int64_t n, heads *h, int
                       int64_t first, int next_r, int64_t next_j, int64_t next_n, unpacked u)
 {
     const int d = x->s->d_head, slabs = slabs_of(x->s), groups = x->s->n_kv_heads;
-    const float *k = rows_of(x->k, groups, r, d, x->seq.kv0 + j, n, u.k);
-    const float *v = rows_of(x->v, groups, r, d, x->seq.kv0 + j, n, u.v);
-    ahead next = rows_ahead(x->k, groups, next_r, d, x->seq.kv0 + next_j, next_n);
-    ahead after = rows_ahead(x->v, groups, next_r, d, x->seq.kv0 + next_j, next_n);
+    const int64_t row = key_row(&x->at, j);
+    const float *k = rows_of(x->k, groups, r, d, row, n, u.k), *v = rows_of(x->v, groups, r, d, row, n, u.v);
+    ahead next = keys_ahead(x->k, &x->at, groups, next_r, d, next_j, next_n);
+    ahead after = keys_ahead(x->v, &x->at, groups, next_r, d, next_j, next_n);
     for (int64_t i = 0; i < queries; i++) {
         const int64_t seen = min_i64(n, first + i + 1 - j);
         for (int slab = 0; slab < slabs && seen > 0; slab++) {
@@ -114,34 +131,42 @@ size_t dense_few_workspace(const msa_shape *s)
     return WORK_ALIGN + heads_bytes(s, most_heads(s, PARTS)) + (size_t)fast_max_threads() * unpacked_bytes(s);
 }
 
-void dense_few(const msa_shape *s, const msa_seq *seq, const float *q, cached k, cached v, float *o,
+/* Keys of one part of a dense step, for all queries of all groups. */
+static void dense_part(const cache *x, int part, int parts, int64_t begin, int64_t end, heads *h, unpacked u)
+{
+    const int groups = x->s->n_kv_heads, slabs = slabs_of(x->s);
+    const int64_t n = x->at.seq.n_q;
+    int64_t keys = 0;
+    for (int64_t j = begin; j < end; j += keys) {
+        keys = keys_at_once(&x->at, j, end);
+        for (int r = 0; r < groups; r++) { /* they lie side by side */
+            const int64_t then = r + 1 < groups ? j : j + keys;
+            meet_keys(x, r, j, keys, h + ((int64_t)r * n * parts + part) * slabs, n, (int64_t)parts * slabs,
+                      position(&x->at.seq, 0), (r + 1) % groups, then, keys_at_once(&x->at, then, end), u);
+        }
+    }
+}
+
+void dense_few(const msa_shape *s, const request *at, const float *q, cached k, cached v, float *o,
                float *lse, void *work)
 {
     const int groups = s->n_kv_heads, slabs = slabs_of(s);
-    const int64_t visible = seq->n_kv, step = part_keys(visible), n = seq->n_q;
+    const int64_t visible = at->seq.n_kv, step = part_keys(visible), n = at->seq.n_q;
     const int parts = (int)((visible + step - 1) / step);
-    const cache x = {s, *seq, k, v};
+    const cache x = {s, *at, k, v};
     heads *h = heads_take(s, most_heads(s, PARTS), &work); /* [groups, n, parts, slabs] */
 #pragma omp parallel num_threads(fast_threads())
     {
         const unpacked u = unpacked_take(s, (char *)work + (size_t)fast_thread() * unpacked_bytes(s));
 #pragma omp for schedule(static)
         for (int64_t a = 0; a < groups * n; a++)
-            begin(s, h + a * parts * slabs, parts, q, seq->q0 + a % n, (int)(a / n));
+            begin(s, h + a * parts * slabs, parts, q, at->seq.q0 + a % n, (int)(a / n));
 #pragma omp for schedule(dynamic)
-        for (int part = 0; part < parts; part++) {
-            const int64_t end = min_i64(visible, (part + 1) * step);
-            for (int64_t j = part * step; j < end; j += HEADS_KEYS)
-                for (int r = 0; r < groups; r++) { /* they lie side by side */
-                    const int64_t keys = min_i64(HEADS_KEYS, end - j), then = r + 1 < groups ? j : j + keys;
-                    meet_keys(&x, r, j, keys, h + ((int64_t)r * n * parts + part) * slabs, n,
-                              (int64_t)parts * slabs, position(seq, 0), (r + 1) % groups, then,
-                              min_i64(HEADS_KEYS, end - then), u);
-                }
-        }
+        for (int part = 0; part < parts; part++)
+            dense_part(&x, part, parts, part * step, min_i64(visible, (part + 1) * step), h, u);
 #pragma omp for schedule(static)
         for (int64_t a = 0; a < groups * n; a++)
-            finish(s, h + a * parts * slabs, parts, seq->q0 + a % n, (int)(a / n), o, lse);
+            finish(s, h + a * parts * slabs, parts, at->seq.q0 + a % n, (int)(a / n), o, lse);
     }
 }
 
@@ -181,7 +206,7 @@ static void dot_max(const float *q, int64_t rows, const float *k, int64_t keys, 
 /* The index keys of a decode, and what scores them. */
 typedef struct scorer {
     const msa_shape *s;
-    msa_seq seq;
+    request at;
     const float *qi; /* [n,groups,di] */
     cached ki;
     float *scores; /* [n,groups,B] */
@@ -197,17 +222,20 @@ static void score_block(const scorer *x, int64_t block, void *work)
 {
     const msa_shape *s = x->s;
     const int d = s->d_index;
-    const int64_t rows = x->seq.n_q * s->n_kv_heads, blocks = msa_n_blocks(s), end = (block + 1) * s->block;
+    const int64_t rows = x->at.seq.n_q * s->n_kv_heads, blocks = msa_n_blocks(s),
+                  end = (block + 1) * s->block;
     float *room = work_take(&work, HEADS_KEYS * (int64_t)d, sizeof *room);
     float *logits = work_take(&work, rows * HEADS_KEYS, sizeof *logits), *max = x->scores + block;
     for (int64_t a = 0; a < rows; a++)
         max[a * blocks] = -INFINITY;
-    for (int64_t j = block * s->block; j < end; j += HEADS_KEYS) {
-        const int64_t keys = min_i64(HEADS_KEYS, end - j);
-        const float *k = rows_of(x->ki, 1, 0, d, x->seq.kv0 + j, keys, room);
+    int64_t keys = 0;
+    for (int64_t j = block * s->block; j < end; j += keys) {
+        keys = keys_at_once(&x->at, j, end);
+        const float *k = rows_of(x->ki, 1, 0, d, key_row(&x->at, j), keys, room);
         if (rows <= MOST_DOT_ROWS && d % LANES == 0) {
+            const int64_t far = keys_at_once(&x->at, j + FAR, x->at.seq.n_kv);
             dot_max(x->qi, rows, k, keys, d, max, blocks,
-                    rows_ahead(x->ki, 1, 0, d, x->seq.kv0 + j + FAR, min_i64(keys, x->seq.n_kv - j - FAR)));
+                    keys_ahead(x->ki, &x->at, 1, 0, d, j + FAR, min_i64(keys, far)));
             continue;
         }
         small_gemm(false, true, rows, keys, d, x->qi, d, k, d, 0, logits, keys);
@@ -221,12 +249,12 @@ static void score_block(const scorer *x, int64_t block, void *work)
 static void select_blocks(const scorer *x, int64_t a, best_list *best, int32_t *ids)
 {
     const msa_shape *s = x->s;
-    const int64_t i = a / s->n_kv_heads, r = a % s->n_kv_heads, local = position(&x->seq, i) / s->block;
+    const int64_t i = a / s->n_kv_heads, r = a % s->n_kv_heads, local = position(&x->at.seq, i) / s->block;
     const float *scores = x->scores + a * msa_n_blocks(s);
     best->n = 0;
     for (int64_t b = 0; b < local; b++)
         best_insert(best, min_i64(s->topk - 1, local), scores[b], (int32_t)b);
-    best_write(s, best, local, ids + (r * s->n_q + x->seq.q0 + i) * s->topk);
+    best_write(s, best, local, ids + (r * s->n_q + x->at.seq.q0 + i) * s->topk);
 }
 
 /* ---- A step of generation -------------------------------------------------------------------------------
@@ -250,12 +278,14 @@ static int parts_of(const msa_shape *s)
 
 static void attend_part(const cache *x, const int32_t *ids, int r, int64_t i, int part, heads *h, unpacked u)
 {
-    const int64_t at = position(&x->seq, i), last = min_i64((part + 1) * part_slots(x->s), slots_of(x->s));
+    const int64_t at = position(&x->at.seq, i), last = min_i64((part + 1) * part_slots(x->s), slots_of(x->s));
     for (int64_t slot = part * part_slots(x->s); slot < last && ids[slot] >= 0; slot++) {
         const int64_t begin = (int64_t)ids[slot] * x->s->block, end = min_i64(begin + x->s->block, at + 1);
-        for (int64_t j = begin; j < end; j += HEADS_KEYS)
-            meet_keys(x, r, j, min_i64(HEADS_KEYS, end - j), h, 1, 0, at, r, j + HEADS_KEYS,
-                      min_i64(HEADS_KEYS, end - j - HEADS_KEYS), u);
+        int64_t keys = 0;
+        for (int64_t j = begin; j < end; j += keys) {
+            keys = keys_at_once(&x->at, j, end);
+            meet_keys(x, r, j, keys, h, 1, 0, at, r, j + keys, keys_at_once(&x->at, j + keys, end), u);
+        }
     }
 }
 
@@ -275,12 +305,12 @@ static void decode_few(const cache *x, const float *q, const float *qi, cached k
                        float *lse, void *work)
 {
     const msa_shape *s = x->s;
-    const msa_seq seq = x->seq;
+    const msa_seq seq = x->at.seq;
     const int groups = s->n_kv_heads, slabs = slabs_of(s), parts = parts_of(s);
     const int64_t n = seq.n_q;
     heads *h = heads_take(s, most_heads(s, parts), &work); /* [n, groups, parts, slabs] */
     float *scores = work_take(&work, most_queries(s) * groups * msa_n_blocks(s), sizeof *scores);
-    const scorer y = {s, seq, qi + seq.q0 * groups * s->d_index, ki, scores};
+    const scorer y = {s, x->at, qi + seq.q0 * groups * s->d_index, ki, scores};
     const int threads = products_begin();
 #pragma omp parallel num_threads(threads)
     {
@@ -309,6 +339,108 @@ static void decode_few(const cache *x, const float *q, const float *qi, cached k
     products_end();
 }
 
+/* ---- Many queries over pages -----------------------------------------------------------------------------
+ * Their products are worth a copy of the request's keys in one piece. */
+
+/* Request r of a paged call as a padded sequence of its own: sizes, and so workspaces, do not depend on
+ * lengths. */
+typedef struct alone {
+    msa_shape s;
+    int32_t len_q, len_kv;
+} alone;
+
+static void set_alone(alone *a, const msa_shape *s, const request *at)
+{
+    a->s = *s;
+    a->s.n_seqs = 1;
+    a->s.cu_q = a->s.cu_kv = NULL;
+    a->s.n_q = room_queries(s);
+    a->s.n_kv = longest_kv(s);
+    a->s.len_q = at ? &a->len_q : NULL;
+    a->s.len_kv = at ? &a->len_kv : NULL;
+    a->len_q = at ? (int32_t)at->seq.n_q : 0;
+    a->len_kv = at ? (int32_t)at->seq.n_kv : 0;
+}
+
+static int64_t chosen_count(const alone *a)
+{
+    return a->s.n_kv_heads * a->s.n_q * a->s.topk;
+}
+
+static size_t gathered_bytes(const msa_shape *s)
+{
+    return WORK_ALIGN + 2 * work_bytes(longest_kv(s) * s->n_kv_heads * s->d_head, sizeof(float));
+}
+
+/* A request's rows of x, `width` numbers each. */
+static float *gather(const msa_shape *s, const request *at, cached x, int width, void **work)
+{
+    float *to = work_take(work, longest_kv(s) * width, sizeof *to);
+    const int64_t n = at->seq.n_kv, chunks = (n + HEADS_KEYS - 1) / HEADS_KEYS;
+#pragma omp parallel for num_threads(fast_threads())
+    for (int64_t c = 0; c < chunks; c++) {
+        const int64_t end = min_i64(n, (c + 1) * HEADS_KEYS);
+        int64_t keys = 0;
+        for (int64_t j = c * HEADS_KEYS; j < end; j += keys) {
+            keys = keys_together(at, j, end);
+            const float *from = rows_of(x, 1, 0, width, key_row(at, j), keys, to + j * width);
+            if (from != to + j * width)
+                memcpy(to + j * width, from, (size_t)(keys * width) * sizeof *to);
+        }
+    }
+    return to;
+}
+
+static size_t decode_many_workspace(const msa_shape *s)
+{
+    alone a;
+    set_alone(&a, s, NULL);
+    const size_t index = fast_index_workspace(&a.s), sparse = fast_sparse_workspace(&a.s);
+    return gathered_bytes(s) + work_bytes(longest_kv(s) * s->d_index, sizeof(float)) +
+           work_bytes(chosen_count(&a), sizeof(int32_t)) + (index > sparse ? index : sparse);
+}
+
+static msa_status decode_many(const cache *x, const float *q, const float *qi, cached ki, int32_t *ids,
+                              float *o, float *lse, void *work)
+{
+    const msa_shape *s = x->s;
+    const int64_t q0 = x->at.seq.q0, row = (int64_t)s->n_heads * s->d_head;
+    alone a;
+    set_alone(&a, s, &x->at);
+    const float *k = gather(s, &x->at, x->k, s->n_kv_heads * s->d_head, &work);
+    const float *v = gather(s, &x->at, x->v, s->n_kv_heads * s->d_head, &work);
+    const float *index_keys = gather(s, &x->at, ki, s->d_index, &work);
+    int32_t *chosen = work_take(&work, chosen_count(&a), sizeof *chosen);
+    MSA_TRY(fast_index(&a.s, qi + q0 * s->n_kv_heads * s->d_index, index_keys, NULL, chosen, NULL, work));
+    MSA_TRY(fast_sparse(&a.s, q + q0 * row, k, v, chosen, o + q0 * row, lse ? lse + q0 * s->n_heads : NULL,
+                        work));
+    const int64_t n = a.s.n_q * s->topk;
+    for (int r = 0; r < s->n_kv_heads; r++)
+        memcpy(ids + (r * s->n_q + q0) * s->topk, chosen + r * n, (size_t)n * sizeof *ids);
+    return MSA_OK;
+}
+
+static size_t dense_many_workspace(const msa_shape *s)
+{
+    alone a;
+    set_alone(&a, s, NULL);
+    return gathered_bytes(s) + fast_dense_workspace(&a.s);
+}
+
+static msa_status dense_many(const cache *x, const float *q, float *o, float *lse, void *work)
+{
+    const msa_shape *s = x->s;
+    const int64_t q0 = x->at.seq.q0, row = (int64_t)s->n_heads * s->d_head;
+    alone a;
+    set_alone(&a, s, &x->at);
+    const float *k = gather(s, &x->at, x->k, s->n_kv_heads * s->d_head, &work);
+    const float *v = gather(s, &x->at, x->v, s->n_kv_heads * s->d_head, &work);
+    return fast_dense(&a.s, q + q0 * row, k, v, o + q0 * row, lse ? lse + q0 * s->n_heads : NULL, work);
+}
+
+/* ---- The step: request after request ---------------------------------------------------------------------
+ */
+
 static bool all_few(const msa_shape *s)
 {
     bool few = true;
@@ -320,31 +452,38 @@ static bool all_few(const msa_shape *s)
 size_t fast_decode_workspace(const msa_shape *s)
 {
     const size_t index = fast_index_workspace(s), sparse = fast_sparse_workspace(s);
-    const size_t here = all_few(s) ? few_workspace(s) : index > sparse ? index : sparse;
-    return (size_t)max_i64((int64_t)here, (int64_t)decode_workspace(s));
+    size_t most = few_workspace(s);
+    if (room_queries(s) > FEW)
+        most = (size_t)max_i64((int64_t)most, max_i64((int64_t)decode_many_workspace(s),
+                                                      max_i64((int64_t)index, (int64_t)sparse)));
+    return most;
 }
 
-static msa_status decode(const msa_shape *s, const float *q, cached k, cached v, const float *qi, cached ki,
-                         int32_t *ids, float *o, float *lse, void *work)
+static msa_status decode(const msa_shape *s, const msa_pages *p, const float *q, cached k, cached v,
+                         const float *qi, cached ki, int32_t *ids, float *o, float *lse, void *work)
 {
     for (int b = 0; b < msa_n_seqs(s); b++) {
-        const cache x = {s, msa_get_seq(s, b), k, v};
-        decode_few(&x, q, qi, ki, ids, o, lse, work);
+        const cache x = {s, get_request(s, p, b), k, v};
+        const msa_seq room = room_of(s, b);
+        if (x.at.seq.n_q > FEW)
+            MSA_TRY(decode_many(&x, q, qi, ki, ids, o, lse, work));
+        else if (x.at.seq.n_q > 0)
+            decode_few(&x, q, qi, ki, ids, o, lse, work);
+        write_padding(s, room.q0 + x.at.seq.n_q, room.q0 + room.n_q, ids, o, lse);
     }
     return MSA_OK;
 }
 
-/* Pages are left to the reference, which walks them. */
 msa_status fast_decode(const msa_shape *s, const msa_pages *p, const float *q, const float *k, const float *v,
                        const float *qi, const float *ki, int32_t *ids, float *o, float *lse, void *work)
 {
-    if (p)
-        return msa_decode(s, p, q, k, v, qi, ki, ids, o, lse, work);
-    MSA_TRY(msa_check_shape(s));
-    if (!q || !k || !v || !qi || !ki || !ids || !o || !work)
+    MSA_TRY(p ? msa_check_pages(s, p) : msa_check_shape(s));
+    const bool small = p && p->ki8;
+    if (!q || !k || !v || !qi || !(ki || small) || !ids || !o || !work)
         return MSA_ERR_NULL;
-    if (all_few(s))
-        return decode(s, q, (cached){k, false}, (cached){v, false}, qi, (cached){ki, false}, ids, o, lse,
+    if (p || all_few(s))
+        return decode(s, p, q, floats(k), floats(v), qi,
+                      small ? (cached){p->ki8, false, p->scale, piece_tokens(s, p)} : floats(ki), ids, o, lse,
                       work);
     MSA_TRY(fast_index(s, qi, ki, NULL, ids, NULL, work));
     return fast_sparse(s, q, k, v, ids, o, lse, work);
@@ -359,7 +498,7 @@ msa_status msa_fast_decode_bf16(const msa_shape *s, const float *q, const uint16
         return MSA_ERR_NULL;
     if (!all_few(s))
         return MSA_ERR_UNSUPPORTED;
-    return decode(s, q, (cached){k, true}, (cached){v, true}, qi, (cached){ki, true}, ids, o, lse, work);
+    return decode(s, NULL, q, halves(k), halves(v), qi, halves(ki), ids, o, lse, work);
 }
 
 /* ---- The same step by dense attention --------------------------------------------------------------------
@@ -367,17 +506,24 @@ msa_status msa_fast_decode_bf16(const msa_shape *s, const float *q, const uint16
 
 size_t fast_dense_decode_workspace(const msa_shape *s)
 {
-    const size_t few = dense_few_workspace(s), many = all_few(s) ? 0 : fast_dense_workspace(s);
-    const size_t here = few > many ? few : many; /* enough for fewer queries too */
-    return (size_t)max_i64((int64_t)here, (int64_t)dense_decode_workspace(s));
+    size_t most = dense_few_workspace(s); /* enough for fewer queries too */
+    if (room_queries(s) > FEW)
+        most = (size_t)max_i64((int64_t)most,
+                               max_i64((int64_t)dense_many_workspace(s), (int64_t)fast_dense_workspace(s)));
+    return most;
 }
 
-static msa_status dense_decode(const msa_shape *s, const float *q, cached k, cached v, float *o, float *lse,
-                               void *work)
+static msa_status dense_decode(const msa_shape *s, const msa_pages *p, const float *q, cached k, cached v,
+                               float *o, float *lse, void *work)
 {
     for (int b = 0; b < msa_n_seqs(s); b++) {
-        const msa_seq seq = msa_get_seq(s, b);
-        dense_few(s, &seq, q, k, v, o, lse, work);
+        const cache x = {s, get_request(s, p, b), k, v};
+        const msa_seq room = room_of(s, b);
+        if (x.at.seq.n_q > FEW)
+            MSA_TRY(dense_many(&x, q, o, lse, work));
+        else if (x.at.seq.n_q > 0)
+            dense_few(s, &x.at, q, k, v, o, lse, work);
+        write_padding(s, room.q0 + x.at.seq.n_q, room.q0 + room.n_q, NULL, o, lse);
     }
     return MSA_OK;
 }
@@ -385,14 +531,12 @@ static msa_status dense_decode(const msa_shape *s, const float *q, cached k, cac
 msa_status fast_dense_decode(const msa_shape *s, const msa_pages *p, const float *q, const float *k,
                              const float *v, float *o, float *lse, void *work)
 {
-    if (p)
-        return msa_dense_decode(s, p, q, k, v, o, lse, work);
-    MSA_TRY(msa_check_shape(s));
+    MSA_TRY(p ? msa_check_pages(s, p) : msa_check_shape(s));
     if (!q || !k || !v || !o || !work)
         return MSA_ERR_NULL;
-    if (!all_few(s))
-        return fast_dense(s, q, k, v, o, lse, work);
-    return dense_decode(s, q, (cached){k, false}, (cached){v, false}, o, lse, work);
+    if (p || all_few(s))
+        return dense_decode(s, p, q, floats(k), floats(v), o, lse, work);
+    return fast_dense(s, q, k, v, o, lse, work);
 }
 
 msa_status msa_fast_dense_decode_bf16(const msa_shape *s, const float *q, const uint16_t *k,
@@ -403,5 +547,5 @@ msa_status msa_fast_dense_decode_bf16(const msa_shape *s, const float *q, const 
         return MSA_ERR_NULL;
     if (!all_few(s))
         return MSA_ERR_UNSUPPORTED;
-    return dense_decode(s, q, (cached){k, true}, (cached){v, true}, o, lse, work);
+    return dense_decode(s, NULL, q, halves(k), halves(v), o, lse, work);
 }

@@ -2,8 +2,21 @@
 #include "heads.h"
 #include "online.h"
 
+/* An E4M3's bits are those of a float32 that is 2^-120 times as large. */
+static void unpack_e4m3(const uint8_t *from, float scale, int d, float *row)
+{
+    for (int c = 0; c < d; c++) {
+        const uint32_t sign = (from[c] & 0x80u) << 24, rest = from[c] & 0x7fu;
+        row[c] = rest == 0x7f ? NAN : from_bits((int32_t)(sign | rest << 20)) * 0x1p120f * scale;
+    }
+}
+
 static void unpack_row(cached x, int64_t at, int d, float *row)
 {
+    if (x.scale) {
+        unpack_e4m3((const uint8_t *)x.data + at, x.scale[at / d / x.piece], d, row);
+        return;
+    }
     if (!x.bf16) {
         memcpy(row, (const float *)x.data + at, (size_t)d * sizeof *row);
         return;
@@ -16,7 +29,7 @@ static void unpack_row(cached x, int64_t at, int d, float *row)
 const float *rows_of(cached x, int n_heads, int head, int d, int64_t first, int64_t n, float *room)
 {
     const int64_t stride = (int64_t)n_heads * d, begin = first * stride + (int64_t)head * d;
-    if (!x.bf16 && n_heads == 1)
+    if (!x.bf16 && !x.scale && n_heads == 1)
         return (const float *)x.data + begin;
     for (int64_t j = 0; j < n; j++)
         unpack_row(x, begin + j * stride, d, room + j * d);
@@ -25,7 +38,7 @@ const float *rows_of(cached x, int n_heads, int head, int d, int64_t first, int6
 
 ahead rows_ahead(cached x, int n_heads, int head, int d, int64_t first, int64_t n)
 {
-    const size_t size = x.bf16 ? sizeof(uint16_t) : sizeof(float), row = (size_t)d * size;
+    const size_t size = x.scale ? 1 : x.bf16 ? sizeof(uint16_t) : sizeof(float), row = (size_t)d * size;
     return (ahead){(const char *)x.data + ((size_t)first * (size_t)n_heads + (size_t)head) * row,
                    (size_t)n_heads * row, row, max_i64(0, n)};
 }

@@ -6,11 +6,22 @@
 #include "fast.h"
 #include "lanes.h"
 
-/* A tensor of keys or values as it is stored. */
+/* A tensor of keys or values as it is stored: float32, bf16, or E4M3 with a scale for every `piece` rows. */
 typedef struct cached {
     const void *data;
     bool bf16;
+    const float *scale; /* NULL: not E4M3, which has one head */
+    int64_t piece;
 } cached;
+
+static inline cached floats(const float *x)
+{
+    return (cached){.data = x};
+}
+static inline cached halves(const uint16_t *x)
+{
+    return (cached){.data = x, .bf16 = true};
+}
 
 /* Rows first .. first+n-1 of x [.,n_heads,d], head `head`, as floats [n,d]: in place where they lie so, else
  * in `room`. */
@@ -52,9 +63,9 @@ void heads_meet(heads *h, int d, const float *k, const float *v, int64_t n, ahea
 void heads_merge(heads *into, const heads *h, int d);
 void heads_end(const heads *h, const msa_shape *s, int count, float *o, float *lse);
 
-/* Dense attention of a sequence with few queries; work as dense_few_workspace() says. */
+/* Dense attention of a request with few queries; work as dense_few_workspace() says. */
 #define FEW 16
-void dense_few(const msa_shape *s, const msa_seq *seq, const float *q, cached k, cached v, float *o,
+void dense_few(const msa_shape *s, const request *at, const float *q, cached k, cached v, float *o,
                float *lse, void *work);
 size_t dense_few_workspace(const msa_shape *s);
 

@@ -98,7 +98,7 @@ msa_status fast_lanes(const msa_shape *s, const float *q, const float *k, const 
     if (!q || !k || !v || !o || !work)
         return MSA_ERR_NULL;
     const int64_t step = queries_at_once(s);
-    pad_attention(s, o, lse);
+    pad_outputs(s, NULL, o, lse);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
         const int64_t chunks = (seq.n_q + step - 1) / step;
@@ -108,7 +108,7 @@ msa_status fast_lanes(const msa_shape *s, const float *q, const float *k, const 
 #pragma omp for schedule(dynamic)
             for (int64_t a = 0; a < chunks * s->n_kv_heads; a++) {
                 chunk_open(&m.c, &seq, (int)(a % s->n_kv_heads), a / s->n_kv_heads * step, step);
-                attend_chunk(s, &m, q, (cached){k, false}, (cached){v, false}, ids, o, lse);
+                attend_chunk(s, &m, q, floats(k), floats(v), ids, o, lse);
             }
         }
     }
