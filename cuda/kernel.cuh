@@ -218,6 +218,26 @@ template <class T> MSA_BOTH_SIDES constexpr T ceil_div(T a, T b)
     return (a + b - 1) / b;
 }
 
+/* ---- Parts of the workspace (host) ------------------------------------------------------------------ */
+
+/// Hands out 128-byte aligned parts of a workspace; of none, to learn how many bytes it takes. Whoever plans
+/// and whoever runs must carve by the same function, or one day they disagree.
+struct Carve {
+    uintptr_t start;
+    size_t used = 0;
+    template <class T> T *take(int64_t n)
+    {
+        T *p = (T *)(start + used);
+        used += ceil_div((size_t)n * sizeof(T), (size_t)128) * 128;
+        CPU(simt::reach = start + used > simt::reach ? start + used : simt::reach;)
+        return p;
+    }
+    template <class T> T *take_if(bool wanted, int64_t n)
+    {
+        return wanted ? take<T>(n) : nullptr;
+    }
+};
+
 /* ---- A part of a call; from run-time sizes to template arguments (host) ------------------------------ */
 
 /// Queries q0 .. q0 + n - 1 as a call of their own: a sequence that ends with the last of them.

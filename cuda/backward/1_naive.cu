@@ -20,7 +20,7 @@
  * Estimate, not measured, for 3_kv_outer.cu's example: 18 TB of reductions, 5 s even if they moved at
  * 3.35 TB/s; the products take 0.33 s at 67 TFLOP/s.
  */
-#include "gradient.cuh"
+#include "centre.cuh"
 
 namespace
 {
@@ -30,7 +30,7 @@ constexpr int threads = 128;
 template <int D>
 __global__ void __launch_bounds__(threads)
     naive(Shape s, const bf16 *q, const bf16 *k, const bf16 *v, const int32_t *ids, const bf16 *dout,
-          const float *lse, const float *delta, float *dq, float *dk, float *dv)
+          const float *lse, const float *delta, Centres centres, float *dq, float *dk, float *dv)
 {
     const int64_t row = (int64_t)blockIdx.x * threads + threadIdx.x;
     if (row >= (int64_t)s.n_q * s.n_heads)
@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(threads)
     const int i = (int)(row / s.n_heads), h = (int)(row % s.n_heads), r = h / s.group;
     const bf16 *my_q = q + row * D, *my_dout = dout + row * D;
     const float my_lse = ld_global(lse + row) * log2_e, my_delta = ld_global(delta + row);
-    float acc[D];
+    float acc[D], excess = 0;
     for (int c = 0; c < D; c++)
         acc[c] = 0;
     for_each_key(s, ids, i, r, [&](int j) {
@@ -50,19 +50,21 @@ __global__ void __launch_bounds__(threads)
             dp += dot_4(load_4(my_dout + c), load_4(v + at + c));
         }
         const float p = ex2(x * scale2<D> - my_lse), ds = p * (dp - my_delta) * scale<D>;
+        excess += ds;
         for (int c = 0; c < D; c += 4) {
             add_4(acc + c, ds, load_4(k + at + c));
             red_4(dk + at + c, ds, load_4(my_q + c));
             red_4(dv + at + c, p, load_4(my_dout + c));
         }
     });
+    const bf16 *centre = centre_of(s, centres, i, r, D);
     for (int c = 0; c < D; c++)
-        st_global(dq + row * D + c, acc[c]);
+        st_global(dq + row * D + c, acc[c] - excess * to_float(ld_global(centre + c)));
 }
 
 size_t workspace(const Call &c)
 {
-    return sizeof(float) * c.s.n_q * c.s.n_heads; // delta
+    return query_scratch(c).bytes;
 }
 
 msa_status run(const Call &c)
@@ -73,10 +75,12 @@ msa_status run(const Call &c)
     clear_gradients(c);
     if (rows > 0)
         with_int<64, 128>(c.d_head, [&](auto d) {
-            launch_deltas<d.value>(c, (float *)c.work);
+            const QueryScratch w = query_scratch(c);
+            launch_deltas<d.value>(c, w.delta);
+            launch_centres<d.value>(c, c.a.k, c.s.n_kv_heads, w.centres);
             LAUNCH((naive<d.value>), dim3((unsigned)ceil_div(rows, (int64_t)threads)), dim3(threads), 0,
-                   c.stream, c.s, c.a.q, c.a.k, c.a.v, c.a.ids, c.a.dout, c.a.lse, (const float *)c.work,
-                   c.a.dq, c.a.dk, c.a.dv);
+                   c.stream, c.s, c.a.q, c.a.k, c.a.v, c.a.ids, c.a.dout, c.a.lse, w.delta, w.centres, c.a.dq,
+                   c.a.dk, c.a.dv);
         });
     return MSA_OK;
 }

@@ -20,7 +20,7 @@
  * 3_kv_outer.cu's example: 1.1 TB of them and 0.55 TB of K and V, 0.49 s at 3.35 TB/s.
  */
 #include "../warp_attend.cuh"
-#include "gradient.cuh"
+#include "centre.cuh"
 
 namespace
 {
@@ -41,7 +41,7 @@ template <int D> union Part {
 template <int D> struct Smem {
     WarpTile<rows, D> q, dout;
     Part<D> part[warps];
-    float lse[rows], delta[rows];
+    float lse[rows], delta[rows], excess[warps][rows];
 };
 
 /// Adds accumulators of 16 keys by D channels to rows in memory; row(half) is where a thread's row starts.
@@ -60,7 +60,7 @@ template <int n, class Row> PTX_INLINE void reduce_rows(const float (&x)[n], flo
 template <int D>
 __global__ void __launch_bounds__(threads)
     q_outer(Shape s, const bf16 *q, const bf16 *k, const bf16 *v, const int32_t *ids, const bf16 *dout,
-            const float *lse, const float *delta, float *dq, float *dk, float *dv)
+            const float *lse, const float *delta, Centres centres, float *dq, float *dk, float *dv)
 {
     Smem<D> &m = shared<Smem<D>>();
     const int t = (int)threadIdx.x, warp = t / 32, lane = t % 32;
@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(threads)
     cp_async_wait<0>();
     __syncthreads();
 
-    float sum[D / 2] = {};
+    float sum[D / 2] = {}, excess[rows / 4] = {};
     for (int n = warp; n < slices; n += warps) {
         cp_async_wait<0>();
         __syncwarp(); // slice n is there, and all lanes are done with the one before
@@ -133,6 +133,7 @@ __global__ void __launch_bounds__(threads)
         {
             float acc[D / 2] = {};
             pack_weights(left, ds);
+            add_columns<rows / 2>(excess, left);
             warp_values(acc, left, m.q);
             reduce_rows(acc, scale<D>, row(dk));
         }
@@ -144,6 +145,7 @@ __global__ void __launch_bounds__(threads)
         ldmatrix_x4_trans(left[0], &mine.ds[lane % 8 + lane / 16 * 8][lane / 8 % 2 * 8]);
         warp_values(sum, left, mine.k[stage]);
     }
+    leave_columns<rows / 2>(m.excess[warp], excess);
     __syncwarp(); // all lanes are done with the last slice
     for (int half = 0; half < 2; half++)
         for (int j = 2 * half; j < D / 2; j += 4)
@@ -151,12 +153,16 @@ __global__ void __launch_bounds__(threads)
                       make_float2(sum[j], sum[j + 1]));
     __syncthreads();
     const int row = t * rows / threads; // 8 threads a row, 4 channels each
+    const float rest = excess_of(m.excess, row);
     for (int c = t % (threads / rows) * 4; c < D && row < s.group; c += 32) {
         float4 y = make_float4(0, 0, 0, 0);
         for (int w = 0; w < warps; w++) {
             const float4 part = ld_shared((const float4 *)&m.part[w].dq[row][c]);
             y = make_float4(y.x + part.x, y.y + part.y, y.z + part.z, y.w + part.w);
         }
+        const float4 centre = load_4(centre_of(s, centres, i, r, D) + c);
+        y = make_float4(y.x - rest * centre.x, y.y - rest * centre.y, y.z - rest * centre.z,
+                        y.w - rest * centre.w);
         const float f = scale<D>;
         store_4(dq + q_at(s, i, r * s.group + row, D) + c, make_float4(f * y.x, f * y.y, f * y.z, f * y.w));
     }
@@ -164,7 +170,7 @@ __global__ void __launch_bounds__(threads)
 
 size_t workspace(const Call &c)
 {
-    return sizeof(float) * c.s.n_q * c.s.n_heads; // delta
+    return query_scratch(c).bytes;
 }
 
 msa_status run(const Call &c)
@@ -174,10 +180,12 @@ msa_status run(const Call &c)
     clear_gradients(c);
     if (c.s.n_q > 0)
         with_int<64, 128>(c.d_head, [&](auto d) {
-            launch_deltas<d.value>(c, (float *)c.work);
+            const QueryScratch w = query_scratch(c);
+            launch_deltas<d.value>(c, w.delta);
+            launch_centres<d.value>(c, c.a.k, c.s.n_kv_heads, w.centres);
             LAUNCH((q_outer<d.value>), dim3((unsigned)c.s.n_q, (unsigned)c.s.n_kv_heads), dim3(threads),
                    sizeof(Smem<d.value>), c.stream, c.s, c.a.q, c.a.k, c.a.v, c.a.ids, c.a.dout, c.a.lse,
-                   (const float *)c.work, c.a.dq, c.a.dk, c.a.dv);
+                   w.delta, w.centres, c.a.dq, c.a.dk, c.a.dv);
         });
     return MSA_OK;
 }

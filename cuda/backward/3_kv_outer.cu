@@ -75,30 +75,25 @@ template <bool kl> msa_status sweep_main(const Call &c, const Task &task)
 
 size_t workspace(const Call &c)
 {
-    return ON_SIDE(backward, sweep_bytes)(c, false);
+    return ON_SIDE(backward, sweep_bytes)(c, backward_task(c, false));
 }
 msa_status run(const Call &c)
 {
-    return ON_SIDE(backward, sweep)(c, false);
+    return ON_SIDE(backward, sweep)(c, backward_task(c, false));
 }
 
 } // namespace
 
-size_t ON_SIDE(backward, sweep_bytes)(const Call &c, bool deterministic)
+size_t ON_SIDE(backward, sweep_bytes)(const Call &c, const Task &task)
 {
-    return sweep_workspace(c, {true, c.d_index == c.d_head, deterministic});
+    return sweep_workspace(c, task);
 }
 
-size_t ON_SIDE(backward, dense_bytes)(const Call &c)
-{
-    return chunk_workspace(c, {true, false, false}, true);
-}
-
-msa_status ON_SIDE(backward, sweep)(const Call &c, bool deterministic)
+msa_status ON_SIDE(backward, sweep)(const Call &c, const Task &task)
 {
     if (!c.a.loss)
-        return sweep_main<false>(c, {true, false, deterministic});
-    return c.d_index == c.d_head ? sweep_main<true>(c, {true, true, deterministic}) : MSA_ERR_UNSUPPORTED;
+        return sweep_main<false>(c, task);
+    return task.kl ? sweep_main<true>(c, task) : MSA_ERR_UNSUPPORTED;
 }
 
 ENTRY(backward, kv_outer, run, workspace);

@@ -50,8 +50,9 @@ template <int D, int DI, int N, bool kl> struct Smem {
         Tile<64, D> q, dout;
         Tile<kl ? tile_queries : 8, DI> qi;
         float lse[tile_rows], delta[tile_rows], index_lse[tile_queries];
-        int limit[tile_queries];      ///< the last key of the block that a query sees; -1 for no query
-        uint32_t entry[tile_queries]; ///< query << 5 | slot
+        int limit[tile_queries];         ///< the last key of the block that a query sees; -1 for no query
+        uint32_t entry[tile_queries];    ///< query << 5 | slot
+        uint32_t centred, index_centred; ///< a bit a query: whether it has a centre
     };
     Tile<N, D> k, v;
     Tile<kl ? N : 8, DI> ki;
@@ -62,8 +63,9 @@ template <int D, int DI, int N, bool kl> struct Smem {
         float slab[2][tile_rows * 32];
     } dq[N / 64]; ///< 64 columns of dQ, on their way to memory
     float teacher[kl ? N : 1][tile_queries];
-    double loss[N / 16]; ///< of each warp, so far
-    int4 item;           ///< group, block, begin, end
+    float excess[N / 16][tile_rows], index_excess[N / 16][tile_queries]; ///< of each warp's keys
+    double loss[N / 16];                                                 ///< of each warp, so far
+    int4 item;                                                           ///< group, block, begin, end
     int shift;
     uint64_t keys_full, full[stages], empty[stages];
 };
@@ -110,10 +112,17 @@ PTX_INLINE void produce_tiles(Smem<D, DI, N, kl> &m, const Shape &s, const Scrat
         const bool exists = lane < queries(work, tile);
         const uint32_t entry = entry_of(s, w, work, tile, lane); // while the stage is still in use
         const int query = (int)(entry >> 5);
+        const uint32_t centred = warp_ballot(exists && centre_exists(s, w.centres, work, entry));
+        const uint32_t index_centred =
+            warp_ballot(kl && exists && centre_exists(s, w.index_centres, work, entry));
         mbarrier_wait(&m.empty[tile % stages], tile / stages % 2 ^ 1);
         if (lane < tile_queries) {
             st_shared(&stage.entry[lane], entry);
             st_shared(&stage.limit[lane], exists ? s.prefix + query - work.block * N : -1);
+        }
+        if (lane == 0) {
+            st_shared(&stage.centred, centred);
+            st_shared(&stage.index_centred, index_centred);
         }
         mbarrier_arrive_expect(full,
                                exists ? 2 * q_bytes<D>(s, 1) + (kl ? DI * (uint32_t)sizeof(bf16) : 0) : 0);
@@ -228,16 +237,20 @@ PTX_INLINE void leave_student(Smem<D, DI, N, kl> &m, const typename Smem<D, DI, 
                               const float (&logits)[4])
 {
     const Place me = place();
-    float loss = 0;
+    float loss = 0, excess[2] = {};
     __syncwarp(); // the teacher is there
     for (int i = 0; i < 4; i++) {
         const Element e = fragment_d(me.lane, i);
         const int j = me.key + e.row;
         const bool sees = j <= ld_shared(&stage.limit[e.col]);
         const float t = sees ? ld_shared(&m.teacher[j][e.col]) : 0;
-        const float g = student<DI>(logits[i], ld_shared(&stage.index_lse[e.col]), t, sees, loss);
-        st_shared(swizzled(m.g.slab[j / 64], e.col, j % 64 / 8) + j % 8, __float2bfloat16_rn(g));
+        const bf16 g =
+            __float2bfloat16_rn(student<DI>(logits[i], ld_shared(&stage.index_lse[e.col]), t, sees, loss));
+        st_shared(swizzled(m.g.slab[j / 64], e.col, j % 64 / 8) + j % 8, g);
+        excess[i % 2] += to_float(g);
     }
+    if (ld_shared(&stage.index_centred))
+        leave_index_excess(m.index_excess[me.key / 16], make_float2(excess[0], excess[1]));
     for (int with = 1; with < 32; with *= 2)
         loss += shfl_xor(loss, with);
     if (me.lane == 0)
@@ -250,6 +263,27 @@ template <int N> PTX_INLINE void leave_ds(Tile<N, 64> &ds, const uint32_t (&left
     const Place me = place();
     for (int step = 0; step < 4; step++)
         stmatrix_x4(swizzled(ds.slab[0], me.key + me.lane % 16, 2 * step + me.lane / 16), left[step]);
+}
+
+/// Takes what keys have in common out of 64 columns of dQ: see centre.cuh.
+template <int D, int DI, int N, bool kl>
+PTX_INLINE void recentre(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, const Out &out,
+                         uint32_t centred, uint32_t entry, int slab, float (&dq)[32])
+{
+    const int t = place().t;
+    for (int half = 0; half < 2; half++) {
+        const int row = fragment_row(t, half), number = query_of(work, row);
+        const uint32_t of = shfl(entry, number % tile_queries);
+        if (!(centred >> number & 1)) // of a tile's rows past its queries, none
+            continue;
+        const bf16 *centre = centre_at(s, out.w.centres, work, of, D) + 64 * slab;
+        const float excess = excess_of(m.excess, row);
+        for (int i = 2 * half; i < 32; i += 4) {
+            const float2 c = load_2(centre + fragment_d(t, i).col);
+            dq[i] -= excess * c.x;
+            dq[i + 1] -= excess * c.y;
+        }
+    }
 }
 
 /// Adds 64 columns of dQ of the tile to memory, from column 64 slab on. A copy takes 32 columns of a query.
@@ -301,9 +335,9 @@ PTX_INLINE void leave_dq(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work
 }
 
 /// 64 channels of dQi of the tile, a row a channel and a column a query.
-template <int DI>
-PTX_INLINE void leave_dqi(const Shape &s, const Work &work, const Out &out, int n, uint32_t entry, int slab,
-                          const float (&dqi)[4])
+template <int D, int DI, int N, bool kl>
+PTX_INLINE void leave_dqi(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, const Out &out, int n,
+                          uint32_t centred, uint32_t entry, int slab, const float (&dqi)[4])
 {
     const int t = place().t;
     for (int i = 0; i < 4; i++) {
@@ -312,10 +346,14 @@ PTX_INLINE void leave_dqi(const Shape &s, const Work &work, const Out &out, int 
         const int channel = 64 * slab + e.row;
         if (e.col >= n)
             continue;
+        float x = dqi[i];
+        if (centred >> e.col & 1)
+            x -= excess_of(m.index_excess, e.col) *
+                 to_float(ld_global(centre_at(s, out.w.index_centres, work, of, DI) + channel));
         if (out.w.part_dqi)
-            st_global(out.w.part_dqi + pair_at(s, out.w, work, of) * DI + channel, dqi[i] * out.factor);
+            st_global(out.w.part_dqi + pair_at(s, out.w, work, of) * DI + channel, x * out.factor);
         else
-            red_add(out.dqi + qi_at(s, of >> 5, work.group, DI) + channel, dqi[i] * out.factor);
+            red_add(out.dqi + qi_at(s, of >> 5, work.group, DI) + channel, x * out.factor);
     }
 }
 
@@ -375,6 +413,11 @@ PTX_INLINE void consume(Smem<D, DI, N, kl> &m, const Shape &s, const Out &out, c
             leave_teacher(m.teacher, p, work_of(m), s.group);
         bar_sync(1, 2 * N); // all are done with dS and u - t of the tile before
         leave_ds(m.ds, left_ds);
+        if (ld_shared(&stage.centred)) {
+            float excess[tile_rows / 4] = {};
+            add_columns<32>(excess, left_ds);
+            leave_columns<32>(m.excess[place().key / 16], excess);
+        }
         if constexpr (kl)
             leave_student(m, stage, logits);
         fence_proxy_async();
@@ -409,9 +452,11 @@ PTX_INLINE void consume(Smem<D, DI, N, kl> &m, const Shape &s, const Out &out, c
                 const Work work = work_of(m);
                 const int n = queries(work, tile);
                 const uint32_t entry = ld_shared(&stage.entry[place().lane % tile_queries]);
+                if (const uint32_t centred = ld_shared(&stage.centred))
+                    recentre(m, s, work, out, centred, entry, slab, dq);
                 leave_dq(m, s, work, out, dq_map, n, entry, slab, dq);
                 if (kl && out.dqi)
-                    leave_dqi<DI>(s, work, out, n, entry, slab, dqi);
+                    leave_dqi(m, s, work, out, n, ld_shared(&stage.index_centred), entry, slab, dqi);
             }
         }
         if (kl && out.dqi)
@@ -521,22 +566,22 @@ template <bool kl> msa_status sweep_main(const Call &c, const Task &task)
 
 size_t workspace(const Call &c)
 {
-    return ON_SIDE(backward, sweep_bytes)(c, false);
+    return ON_SIDE(backward, sweep_bytes)(c, backward_task(c, false));
 }
 msa_status run(const Call &c)
 {
-    return ON_SIDE(backward, hopper_sweep)(c, false);
+    return ON_SIDE(backward, hopper_sweep)(c, backward_task(c, false));
 }
 
 } // namespace
 
-msa_status ON_SIDE(backward, hopper_sweep)(const Call &c, bool deterministic)
+msa_status ON_SIDE(backward, hopper_sweep)(const Call &c, const Task &task)
 {
     if (c.s.block < 64)
-        return ON_SIDE(backward, sweep)(c, deterministic);
+        return ON_SIDE(backward, sweep)(c, task);
     if (!c.a.loss)
-        return sweep_main<false>(c, {true, false, deterministic});
-    return c.d_index == c.d_head ? sweep_main<true>(c, {true, true, deterministic}) : MSA_ERR_UNSUPPORTED;
+        return sweep_main<false>(c, task);
+    return task.kl ? sweep_main<true>(c, task) : MSA_ERR_UNSUPPORTED;
 }
 
 ENTRY(backward, hopper, run, workspace);

@@ -19,11 +19,11 @@ namespace
 
 size_t workspace(const Call &c)
 {
-    return ON_SIDE(backward, sweep_bytes)(c, true);
+    return ON_SIDE(backward, sweep_bytes)(c, backward_task(c, true));
 }
 msa_status run(const Call &c)
 {
-    return ON_SIDE(backward, hopper_sweep)(c, true);
+    return ON_SIDE(backward, hopper_sweep)(c, backward_task(c, true));
 }
 
 } // namespace

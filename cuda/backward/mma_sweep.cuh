@@ -19,7 +19,8 @@ template <int D, int DI, int N, bool main, bool kl> struct Smem {
         WarpTile<main ? tile_rows : 8, D> dout;
         WarpTile<tile_queries, DI> qi;
         float lse[tile_rows], delta[tile_rows], index_lse[tile_queries];
-        int limit[tile_queries]; ///< the last key of the block that a query sees; -1 for no query
+        int limit[tile_queries];         ///< the last key of the block that a query sees; -1 for no query
+        uint32_t centred, index_centred; ///< a bit a query: whether it has a centre
     };
     WarpTile<N, D> k;
     WarpTile<main ? N : 8, D> v;
@@ -29,6 +30,7 @@ template <int D, int DI, int N, bool main, bool kl> struct Smem {
     WarpTile<main ? N : 8, tile_rows> ds; ///< dS, a row a key
     alignas(16) uint32_t g[kl ? N : 1][tile_queries / 2]; ///< u - t in bf16, a row a key
     float teacher[kl ? N : 1][tile_queries];
+    float excess[N / 16][tile_rows], index_excess[N / 16][tile_queries]; ///< of each warp's keys
     double loss[N / 16];
 };
 
@@ -79,6 +81,16 @@ PTX_INLINE void fetch(Smem<D, DI, N, main, kl> &m, const Shape &s, const Arrays 
         if (main)
             st_shared(&stage.delta[t], exists ? ld_global(w.delta + row) : 0);
     }
+    if (t < 32) {
+        const uint32_t entry = t < n ? ld_shared(&m.entry[tile % 3][t]) : 0;
+        const uint32_t centred = warp_ballot(main && t < n && centre_exists(s, w.centres, work, entry));
+        const uint32_t index_centred =
+            warp_ballot(kl && t < n && centre_exists(s, w.index_centres, work, entry));
+        if (t == 0)
+            st_shared(&stage.centred, centred);
+        if (t == 0)
+            st_shared(&stage.index_centred, index_centred);
+    }
     if (t < tile_queries) {
         const int64_t i = t < n ? query(t) : 0;
         st_shared(&stage.limit[t], t < n ? s.prefix + (int)i - work.block * N : -1);
@@ -113,6 +125,11 @@ PTX_INLINE void keys_by_rows(Smem<D, DI, N, main, kl> &m, typename Smem<D, DI, N
             ds[i] = p[i] * (ds[i] - ld_shared(&stage.delta[row + fragment_d(lane, i).col]));
         pack_weights(left, ds);
         warp_values(dk, left, stage.q, row);
+        if (ld_shared(&stage.centred)) {
+            float excess[pass / 4] = {};
+            add_columns<pass / 2>(excess, left);
+            leave_columns<pass / 2>(&m.excess[key / 16][row], excess);
+        }
         for (int i = 0; i < pass / 2; i += 2) {
             const Element e = fragment_d(lane, i);
             st_shared((uint32_t *)(chunk(m.ds, key + e.row, (row + e.col) & ~7) + e.col % 8),
@@ -151,15 +168,22 @@ PTX_INLINE double keys_by_queries(Smem<D, DI, N, main, kl> &m,
         const float t = sees ? ld_shared(&m.teacher[key + e.row][e.col]) : 0;
         g[i] = student<DI>(x[i], ld_shared(&stage.index_lse[e.col]), t, sees, loss);
     }
-    for (int half = 0; half < 2; half++)
-        st_shared(&m.g[key + fragment_row(lane, half)][lane % 4], pack_bf16(g[2 * half], g[2 * half + 1]));
+    float2 excess = make_float2(0, 0);
+    for (int half = 0; half < 2; half++) {
+        const uint32_t both = pack_bf16(g[2 * half], g[2 * half + 1]);
+        st_shared(&m.g[key + fragment_row(lane, half)][lane % 4], both);
+        excess = make_float2(excess.x + unpack_bf16(both).x, excess.y + unpack_bf16(both).y);
+    }
+    if (ld_shared(&stage.index_centred))
+        leave_index_excess(m.index_excess[key / 16], excess);
     return (double)loss;
 }
 
 /// dQ = dS K of the tile, 16 columns of D a warp and turn.
 template <int D, int DI, int N, bool main, bool kl>
-PTX_INLINE void rows_by_channels(Smem<D, DI, N, main, kl> &m, const Shape &s, const Work &work,
-                                 const Out &out, int tile)
+PTX_INLINE void rows_by_channels(Smem<D, DI, N, main, kl> &m,
+                                 const typename Smem<D, DI, N, main, kl>::Stage &stage, const Shape &s,
+                                 const Work &work, const Out &out, int tile)
 {
     constexpr int blocks = tile_rows / 16, warps = N / 16;
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, n = queries(work, tile);
@@ -183,9 +207,14 @@ PTX_INLINE void rows_by_channels(Smem<D, DI, N, main, kl> &m, const Shape &s, co
                 if (number >= n || head >= s.group)
                     continue;
                 const uint32_t entry = ld_shared(&m.entry[tile % 3][number]);
+                const bool centred = ld_shared(&stage.centred) >> number & 1;
+                const float excess = centred ? excess_of(m.excess, row) : 0;
                 for (int i = 2 * half; i < 8; i += 4) {
                     const int c = column + fragment_d(lane, i).col;
-                    const float x = dq[b][i] * scale<D>, y = dq[b][i + 1] * scale<D>;
+                    const float2 centre =
+                        centred ? load_2(centre_at(s, out.w.centres, work, entry, D) + c) : make_float2(0, 0);
+                    const float x = (dq[b][i] - excess * centre.x) * scale<D>,
+                                y = (dq[b][i + 1] - excess * centre.y) * scale<D>;
                     if (out.w.part_dq) {
                         bf16 *p = out.w.part_dq + (pair_at(s, out.w, work, entry) * s.group + head) * D + c;
                         st_global((uint32_t *)p, pack_bf16(x, y));
@@ -201,8 +230,9 @@ PTX_INLINE void rows_by_channels(Smem<D, DI, N, main, kl> &m, const Shape &s, co
 
 /// dQi = (u - t) Ki of the tile's queries, and u - t itself to memory for dKi.
 template <int D, int DI, int N, bool main, bool kl>
-PTX_INLINE void queries_by_channels(Smem<D, DI, N, main, kl> &m, const Shape &s, const Work &work,
-                                    const Out &out, int tile)
+PTX_INLINE void queries_by_channels(Smem<D, DI, N, main, kl> &m,
+                                    const typename Smem<D, DI, N, main, kl>::Stage &stage, const Shape &s,
+                                    const Work &work, const Out &out, int tile)
 {
     constexpr int warps = N / 16, threads = 2 * N;
     const int t = (int)threadIdx.x, lane = t % 32, n = queries(work, tile), number = lane / 4;
@@ -220,9 +250,14 @@ PTX_INLINE void queries_by_channels(Smem<D, DI, N, main, kl> &m, const Shape &s,
         if (number >= n)
             continue;
         const uint32_t entry = ld_shared(&m.entry[tile % 3][number]);
+        const bool centred = ld_shared(&stage.index_centred) >> number & 1;
+        const float excess = centred ? excess_of(m.index_excess, number) : 0;
         for (int i = 0; i < 8; i += 4) {
             const int c = column + fragment_d(lane, i).col;
-            const float x = dqi[i] * out.factor, y = dqi[i + 1] * out.factor;
+            const float2 centre =
+                centred ? load_2(centre_at(s, out.w.index_centres, work, entry, DI) + c) : make_float2(0, 0);
+            const float x = (dqi[i] - excess * centre.x) * out.factor,
+                        y = (dqi[i + 1] - excess * centre.y) * out.factor;
             if (out.w.part_dqi) {
                 st_global((float2 *)(out.w.part_dqi + pair_at(s, out.w, work, entry) * DI + c),
                           make_float2(x, y));
@@ -286,10 +321,10 @@ __global__ void __launch_bounds__(2 * N, 1) sweep(Shape s, Arrays a, Out out)
             loss += keys_by_queries(m, stage);
         __syncthreads(); // dS and u - t are there
         if constexpr (main)
-            rows_by_channels(m, s, work, out, tile);
+            rows_by_channels(m, stage, s, work, out, tile);
         if constexpr (kl)
             if (out.dqi)
-                queries_by_channels(m, s, work, out, tile);
+                queries_by_channels(m, stage, s, work, out, tile);
     }
 
     if constexpr (main)

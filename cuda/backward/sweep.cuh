@@ -10,7 +10,8 @@
 #include "../kl/index_lse.cuh"
 #include "../reverse/reverse.cuh"
 #include "../warp_attend.cuh"
-#include "gradient.cuh"
+#include "centre.cuh"
+#include "sweeps.cuh"
 
 namespace
 {
@@ -18,12 +19,6 @@ namespace
 constexpr int tile_rows = 64, tile_queries = 8; ///< of a tile, at most
 
 /* ---- Scratch and chunks ------------------------------------------------------------------------------ */
-
-/// What a sweep is asked for.
-struct Task {
-    bool main, kl;      ///< dQ, dK, dV; the loss and, if c.a.dqi, dQi, dKi
-    bool deterministic; ///< dQ and dQi as parts that are summed in order, instead of by reductions
-};
 
 /// A pair (query, group, slot) is numbered (query Hkv + group) width + slot. With full support every block is
 /// a slot. Rows of g are numbered by group, block, query: see row_of_g().
@@ -35,6 +30,7 @@ struct Scratch {
     double *loss;     ///< of each thread block
     float *split;     ///< [Hkv,splits,2,N,D]: dK and dV of the items of blocks that have several
     float *index_lse; ///< where none is given
+    Centres centres, index_centres;
     int32_t *first;
     uint32_t *entries;
     msa_item *items;
@@ -61,27 +57,25 @@ inline Scratch layout(const Call &c, const Task &task, bool full, void *work)
     const Shape &s = c.s;
     Scratch w = {};
     w.width = full ? s.n_blocks : s.topk;
-    const size_t groups = (size_t)s.n_kv_heads, pairs = (size_t)s.n_q * groups * (size_t)w.width;
-    const size_t items = full ? groups * (size_t)s.n_blocks : (size_t)reverse_items(s);
-    size_t at = 0;
-    auto take = [&](bool wanted, size_t bytes) {
-        void *p = wanted ? (char *)work + at : nullptr;
-        at += wanted ? ceil_div(bytes, (size_t)128) * 128 : 0;
-        return p;
-    };
-    w.delta = (float *)take(task.main, (size_t)s.n_q * s.n_heads * sizeof(float));
-    w.part_dq = (bf16 *)take(task.main && task.deterministic, pairs * s.group * c.d_head * sizeof(bf16));
-    w.part_dqi = (float *)take(task.kl && task.deterministic, pairs * c.d_index * sizeof(float));
-    w.g = (bf16 *)take(task.kl, pairs * s.block * sizeof(bf16));
-    w.loss = (double *)take(task.kl, items * sizeof(double));
-    w.index_lse = (float *)take(task.kl && full, index_lse_bytes(s));
-    w.split =
-        (float *)take(task.main && !full, groups * n_splits(s) * 2 * s.block * c.d_head * sizeof(float));
-    w.first = (int32_t *)take(!full, groups * (s.n_scores + 1) * sizeof(int32_t));
-    w.entries = (uint32_t *)take(!full, pairs * sizeof(uint32_t));
-    w.items = (msa_item *)take(!full, items * sizeof(msa_item));
-    w.reverse = take(!full, ON_SIDE(reverse, scratch)(s));
-    w.bytes = at;
+    const int64_t groups = s.n_kv_heads, pairs = s.n_q * groups * w.width;
+    const int64_t items = full ? groups * s.n_blocks : reverse_items(s);
+    Carve carve = {(uintptr_t)work};
+    w.delta = carve.take_if<float>(task.main, (int64_t)s.n_q * s.n_heads);
+    w.part_dq = carve.take_if<bf16>(task.main && task.deterministic, pairs * s.group * c.d_head);
+    w.part_dqi = carve.take_if<float>(task.kl && task.deterministic, pairs * c.d_index);
+    w.g = carve.take_if<bf16>(task.kl, pairs * s.block);
+    w.loss = carve.take_if<double>(task.kl, items);
+    w.index_lse = carve.take_if<float>(task.kl && full, index_lse_floats(s));
+    w.split = carve.take_if<float>(task.main && !full, groups * n_splits(s) * 2 * s.block * c.d_head);
+    w.first = carve.take_if<int32_t>(!full, groups * (s.n_scores + 1));
+    w.entries = carve.take_if<uint32_t>(!full, pairs);
+    w.items = carve.take_if<msa_item>(!full, items);
+    w.reverse = carve.take_if<char>(!full, (int64_t)ON_SIDE(reverse, scratch)(s));
+    if (task.main)
+        w.centres = take_centres(carve, s, c.d_head);
+    if (task.kl)
+        w.index_centres = take_centres(carve, s, c.d_index);
+    w.bytes = carve.used;
     return w;
 }
 
@@ -163,6 +157,16 @@ PTX_INLINE int64_t pair_at(const Shape &s, const Scratch &w, const Work &work, u
 {
     const int slot = w.entries ? (int)(entry & 31) : work.block;
     return ((int64_t)(entry >> 5) * s.n_kv_heads + work.group) * w.width + slot;
+}
+/// Of an entry's query, a row of `width`.
+PTX_INLINE const bf16 *centre_at(const Shape &s, const Centres &centres, const Work &work, uint32_t entry,
+                                 int width)
+{
+    return centre_of(s, centres, entry >> 5, work.group, width);
+}
+PTX_INLINE bool centre_exists(const Shape &s, const Centres &centres, const Work &work, uint32_t entry)
+{
+    return ld_global(centres.exists + (int64_t)(entry >> 5) * s.n_kv_heads + work.group);
 }
 /// The rows of g of a group and block are neighbours.
 PTX_INLINE int64_t row_of_g(const Shape &s, const Scratch &w, int group, int block, int e)
@@ -391,6 +395,10 @@ msa_status sweep_chunk(const Call &call, const Task &task, bool full, const Laun
         ON_SIDE(reverse, launch)(s, c.a.ids, w.first, w.entries, w.items, w.reverse, c.stream);
     if (main)
         launch_deltas<D>(c, w.delta);
+    if (main)
+        launch_centres<D>(c, c.a.k, s.n_kv_heads, w.centres);
+    if (kl)
+        launch_centres<DI>(c, c.a.ki, 1, w.index_centres);
     if (kl && !c.a.index_lse)
         c.a.index_lse = launch_index_lse<DI>(c, w.index_lse);
     const msa_status status = launch_sweep(c, items, Out{w, c.a.dq, c.a.dk, c.a.dv, c.a.dqi, factor});
@@ -421,21 +429,22 @@ inline size_t chunk_workspace(const Call &c, const Task &task, bool full)
 /// Whether there will be ids or not.
 inline size_t sweep_workspace(const Call &c, const Task &task)
 {
-    const size_t some = chunk_workspace(c, task, false), all = chunk_workspace(c, task, true);
+    const size_t some = task.ids ? chunk_workspace(c, task, false) : 0, all = chunk_workspace(c, task, true);
     return some > all ? some : all;
 }
 
-/// Chunk after chunk of queries.
+/// Chunk after chunk of queries. `task` is what the workspace was planned for; this run does `main` and `kl`.
 template <int D, int DI, int N, bool main, bool kl, class Launch>
 msa_status sweep_all(const Call &c, const Task &task, const Launch &launch_sweep)
 {
     const bool full = !c.a.ids;
     const int step = chunk_length(c, task, full);
+    const Task mine = {main, kl, task.deterministic, task.ids};
     msa_status status = MSA_OK;
     clear_gradients(c);
     for (int q0 = 0; q0 < c.s.n_q && status == MSA_OK; q0 += step)
         status = sweep_chunk<D, DI, N, main, kl>(chunk_of(c, q0, c.s.n_q - q0 < step ? c.s.n_q - q0 : step),
-                                                 task, full, launch_sweep);
+                                                 mine, full, launch_sweep);
     return status;
 }
 

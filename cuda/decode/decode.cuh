@@ -124,20 +124,6 @@ MSA_BOTH_SIDES constexpr int selected(const Shape &s, int i)
     return before * s.block + p % s.block + 1;
 }
 
-/* ---- Parts of the workspace (host) ------------------------------------------------------------------ */
-
-/// Hands out 128-byte aligned parts of a workspace; of none, to learn how many bytes it takes.
-struct Carve {
-    uintptr_t start;
-    size_t used = 0;
-    template <class T> T *take(int64_t n)
-    {
-        T *p = (T *)(start + used);
-        used += ceil_div((size_t)n * sizeof(T), (size_t)128) * 128;
-        return p;
-    }
-};
-
 /* ---- Float32 arithmetic on bf16 ------------------------------------------------------------------- */
 
 /// Eight neighbouring channels: 16 bytes.

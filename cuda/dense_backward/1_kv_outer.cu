@@ -27,4 +27,4 @@ static msa_status run(const Call &c)
     return sweep_all_keys(c, ON_SIDE(backward, sweep));
 }
 
-ENTRY(dense_backward, kv_outer, run, ON_SIDE(backward, dense_bytes));
+ENTRY(dense_backward, kv_outer, run, dense_sweep_bytes);

@@ -20,4 +20,4 @@ static msa_status run(const Call &c)
     return sweep_all_keys(c, ON_SIDE(backward, hopper_sweep));
 }
 
-ENTRY(dense_backward, hopper, run, ON_SIDE(backward, dense_bytes));
+ENTRY(dense_backward, hopper, run, dense_sweep_bytes);

@@ -14,7 +14,7 @@
  * of dKi. Estimate, not measured, at N = 131072, 64 query and 4 KV heads of 128, k = 16: 0.55 TB of
  * reductions, 0.16 s at 3.35 TB/s.
  */
-#include "../backward/gradient.cuh"
+#include "../backward/centre.cuh"
 #include "index_lse.cuh"
 
 namespace
@@ -25,7 +25,8 @@ constexpr int threads = 64;
 template <int D, int DI>
 __global__ void __launch_bounds__(threads)
     naive(Shape s, const bf16 *q, const bf16 *k, const bf16 *qi, const bf16 *ki, const int32_t *ids,
-          const float *lse, const float *index_lse, float factor, float *dqi, float *dki, double *part)
+          const float *lse, const float *index_lse, Centres centres, float factor, float *dqi, float *dki,
+          double *part)
 {
     const int64_t row = (int64_t)blockIdx.x * threads + threadIdx.x;
     if (row >= (int64_t)s.n_q * s.n_kv_heads)
@@ -33,7 +34,7 @@ __global__ void __launch_bounds__(threads)
     const int i = (int)(row / s.n_kv_heads), r = (int)(row % s.n_kv_heads);
     const bf16 *my_qi = qi + row * DI;
     const float my_lse = ld_global(index_lse + row_at(s, i, r)) * log2_e;
-    float acc[DI];
+    float acc[DI], excess = 0;
     double loss = 0;
     for (int c = 0; c < DI; c++)
         acc[c] = 0;
@@ -55,40 +56,62 @@ __global__ void __launch_bounds__(threads)
         const float log2_u = x * scale2<DI> - my_lse, g = factor * (ex2(log2_u) - t);
         if (t >= 0x1p-126f) // 0 log 0 = 0, and lg2 of a subnormal number is -inf
             loss += (double)(t * (lg2(t) - log2_u) * ln_2);
+        excess += g;
         for (int c = 0; c < DI && dqi; c += 4) {
             add_4(acc + c, g, load_4(index_key + c));
             red_4(dki + (int64_t)j * DI + c, g, load_4(my_qi + c));
         }
     });
+    const bf16 *centre = centre_of(s, centres, i, r, DI);
     for (int c = 0; c < DI && dqi; c++)
-        st_global(dqi + row * DI + c, acc[c]);
+        st_global(dqi + row * DI + c, acc[c] - excess * to_float(ld_global(centre + c)));
     st_global(part + row, loss);
+}
+
+struct Scratch {
+    double *part;     ///< [T,Hkv]: of the loss
+    float *index_lse; ///< where none is given
+    Centres centres;
+    size_t bytes;
+};
+
+Scratch layout(const Call &c)
+{
+    Carve carve = {(uintptr_t)c.work};
+    Scratch w;
+    w.part = carve.take<double>((int64_t)c.s.n_q * c.s.n_kv_heads);
+    w.index_lse = carve.take<float>(index_lse_floats(c.s));
+    w.centres = take_centres(carve, c.s, c.d_index);
+    w.bytes = carve.used;
+    return w;
 }
 
 size_t workspace(const Call &c)
 {
-    return sizeof(double) * c.s.n_q * c.s.n_kv_heads + index_lse_bytes(c.s);
+    return layout(c).bytes;
 }
 
 msa_status run(const Call &call)
 {
     const int64_t rows = (int64_t)call.s.n_q * call.s.n_kv_heads;
-    double *const part = (double *)call.work;
+    const Scratch w = layout(call);
     Call c = call;
     clear_gradients(c);
     if (rows == 0)
         return MSA_OK;
     with_int<64, 128>(c.d_index, [&](auto di) {
         if (!c.a.index_lse)
-            c.a.index_lse = launch_index_lse<di.value>(c, (float *)(part + rows));
+            c.a.index_lse = launch_index_lse<di.value>(c, w.index_lse);
+        if (c.a.dqi)
+            launch_centres<di.value>(c, c.a.ki, 1, w.centres);
         with_int<64, 128>(c.d_head, [&](auto d) {
             LAUNCH((naive<d.value, di.value>), dim3((unsigned)ceil_div(rows, (int64_t)threads)),
                    dim3(threads), 0, c.stream, c.s, c.a.q, c.a.k, c.a.qi, c.a.ki, c.a.ids, c.a.lse,
-                   c.a.index_lse, (float)(c.a.weight * loss_share(c.s)) * scale<di.value>, c.a.dqi, c.a.dki,
-                   part);
+                   c.a.index_lse, w.centres, (float)(c.a.weight * loss_share(c.s)) * scale<di.value>, c.a.dqi,
+                   c.a.dki, w.part);
         });
     });
-    launch_add_up(c, rows, part);
+    launch_add_up(c, rows, w.part);
     return MSA_OK;
 }
 

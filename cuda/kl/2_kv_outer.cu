@@ -44,7 +44,7 @@ msa_status run(const Call &c)
 
 size_t ON_SIDE(kl, sweep_bytes)(const Call &c, bool deterministic)
 {
-    return sweep_workspace(c, {false, true, deterministic});
+    return sweep_workspace(c, {false, true, deterministic, true});
 }
 
 msa_status ON_SIDE(kl, sweep)(const Call &c, bool deterministic)
@@ -53,7 +53,8 @@ msa_status ON_SIDE(kl, sweep)(const Call &c, bool deterministic)
     with_int<64, 128>(c.d_head, [&](auto d) {
         with_int<64, 128>(c.d_index, [&](auto di) {
             with_int<32, 64, 128>(c.s.block, [&](auto n) {
-                status = mma_sweep<d.value, di.value, n.value, false, true>(c, {false, true, deterministic});
+                status =
+                    mma_sweep<d.value, di.value, n.value, false, true>(c, {false, true, deterministic, true});
             });
         });
     });

@@ -66,9 +66,9 @@ __global__ void __launch_bounds__(lse_threads)
 }
 
 /// Room for them: rows of this sequence lie as far apart as those of the call.
-inline size_t index_lse_bytes(const Shape &s)
+inline int64_t index_lse_floats(const Shape &s)
 {
-    return sizeof(float) * s.n_kv_heads * s.rows;
+    return s.n_kv_heads * s.rows;
 }
 template <int DI> float *launch_index_lse(const Call &c, float *lse)
 {

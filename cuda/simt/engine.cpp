@@ -17,6 +17,7 @@ namespace simt
 {
 
 Options options;
+uintptr_t reach;
 Counters counters;
 
 static uint64_t launches;                ///< since reset()

@@ -160,6 +160,7 @@ struct Options {
         1; ///< blocks that run interleaved; more than one for kernels whose blocks wait for each other
     int chunk = 32768;       ///< queries at most that the kernels of backward and kl take in one go
     int sms = 132;           ///< what a kernel that asks for the number of multiprocessors is told
+    bool dry = false;        ///< run no block at all: for who asks what a call would take
     bool keep_going = false; ///< leave a failure in report() instead of ending the program
     bool unwritten = false;  ///< let wgmma read shared memory that nobody has written
     /// Which blocks of a grid run; all, if empty. Launches count from 0 at reset(). Called by one thread.
@@ -174,6 +175,7 @@ struct Options {
     Costs costs;                 ///< its clocks
 };
 extern Options options;
+extern uintptr_t reach; ///< the furthest address of a workspace that any kernel's host code has carved out
 
 /// Exact work of all launches since reset().
 using Counters = ::simt_counters;
@@ -242,7 +244,8 @@ template <class... P, class... A>
 void launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
             bool dependent, unsigned cluster, Site at, const A &...args)
 {
-    run({name, grid, block, shared_bytes, [&] { kernel(static_cast<P>(args)...); }, at, dependent, cluster});
+    if (!options.dry)
+        run({name, grid, block, shared_bytes, [&] { kernel(static_cast<P>(args)...); }, at, dependent, cluster});
 }
 
 /* ---- Bodies of the instructions in ptx.cuh ------------------------------------------------------- */

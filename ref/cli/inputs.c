@@ -40,7 +40,7 @@ float inputs_normal(inputs_rng *rng)
 const char *inputs_pattern_name(inputs_pattern p)
 {
     static const char *const name[INPUTS_N_PATTERNS] = {"normal", "peaked", "distinct", "dyadic",
-                                                        "ties",   "large",  "constant"};
+                                                        "ties",   "large",  "constant", "massive"};
     return name[p];
 }
 
@@ -93,6 +93,21 @@ static void repeat_three_keys(const msa_shape *s, float *ki, inputs_rng *rng)
     }
 }
 
+// As in models with massive activations: a channel that is large in every row, and hardly varies.
+static void enlarge_channel(float *x, int64_t rows, int width, float size, inputs_rng *rng)
+{
+    for (int64_t i = 0; i < rows; i++)
+        x[i * width + width / 3] = size + (float)(inputs_below(rng, 3) - 1) / 2;
+}
+
+static void enlarge(const inputs *in, const msa_shape *s, inputs_rng *rng)
+{
+    enlarge_channel(in->q, s->n_q * s->n_heads, s->d_head, 100, rng);
+    enlarge_channel(in->k, s->n_kv * s->n_kv_heads, s->d_head, -100, rng);
+    enlarge_channel(in->qi, s->n_q * s->n_kv_heads, s->d_index, 100, rng);
+    enlarge_channel(in->ki, s->n_kv, s->d_index, -100, rng);
+}
+
 // NaN in the rows of x [tokens,width] that a sequence has room for and does not have.
 static void poison(float *x, int64_t width, int64_t first, int64_t n, int64_t end)
 {
@@ -135,6 +150,8 @@ bool inputs_new(inputs *in, const msa_shape *s, inputs_pattern p, uint64_t seed)
         encode_position(s, in->v);
     if (p == INPUTS_TIES)
         repeat_three_keys(s, in->ki, &rng);
+    if (p == INPUTS_MASSIVE)
+        enlarge(in, s, &rng);
     poison_padding(s, in);
     return true;
 }

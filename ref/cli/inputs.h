@@ -30,6 +30,8 @@ typedef enum inputs_pattern {
     INPUTS_TIES,     /**< dyadic, with few distinct index keys: whole blocks tie */
     INPUTS_LARGE,    /**< logits of about 1000: exp without a subtracted maximum overflows */
     INPUTS_CONSTANT, /**< all ones: flat softmax, everything ties */
+    INPUTS_MASSIVE,  /**< a channel of about 100 in all queries and -100 in all keys: what rows of dQ and dQi
+                          have of it cancels */
     INPUTS_N_PATTERNS
 } inputs_pattern;
 
