@@ -297,7 +297,8 @@ static Call part(const msa_shape *shape, msa_dtype out, const msa_arrays *a, int
            s->n_heads,   s->n_kv_heads, s->n_heads / s->n_kv_heads,
            s->block,     s->topk,       (int)ceil_div(seq.n_kv, (int64_t)s->block),
            s->n_q,       n_blocks,      {},
-           (int)seq.n_q, {shifted(a->len_q, r), shifted(a->len_kv, r), (int)seq.n_q, (int)seq.n_kv, 0}};
+           (int)seq.n_q, {shifted(a->len_q, r), shifted(a->len_kv, r), (int)seq.n_q, (int)seq.n_kv, 0,
+            a->len_q, msa_n_seqs(s)}};
     c.d_head = s->d_head;
     c.d_index = s->d_index;
     c.out = out;
