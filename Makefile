@@ -158,7 +158,7 @@ $(B)/msa: $(APP_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(filter-out $(LIBS),$(APPLIBS)) $(if $(OPENBLAS),-ldl -lpthread) -lm -o $@
 $(B)/tests/%: $(B)/tests/%.o $(T_SUPPORT:%.c=$(B)/%.o) $(HEADLESS_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@
-WITH_SIDES := $(B)/cuda/host.o $(B)/ref/cli/table.o $(B)/ref/cli/trial.o $(B)/tests/test_kernels.o $(B)/tests/test_decode.o $(B)/tests/test_counters.o
+WITH_SIDES := $(B)/cuda/host.o $(B)/ref/cli/table.o $(B)/ref/cli/trial.o $(B)/tests/test_kernels.o $(B)/tests/test_padding.o $(B)/tests/test_decode.o $(B)/tests/test_counters.o
 $(WITH_SIDES): private FOUND += $(SIDES)# private: flags, on which they depend, is not to know
 CXX_SIDES := $(B)/tests/test_instructions.o $(B)/tests/test_prefill.o
 $(WITH_SIDES) $(CXX_SIDES): $(B)/sides
@@ -297,7 +297,7 @@ test-cuda: build ## what needs a GPU: instructions, every kernel, the program, c
 	+@$(call FOR_CUDA,check-cuda-programs)
 	@MSA=$(B)/msa B=$(B) NO_CUDA="$(NO_CUDA)" TEST_LIMIT=7200 tests/run.sh tests/cuda.sh
 
-check-cuda-programs: $(addprefix $(B)/tests/,test_instructions test_kernels test_decode test_prefill test_train_kernels)
+check-cuda-programs: $(addprefix $(B)/tests/,test_instructions test_kernels test_padding test_decode test_prefill test_train_kernels)
 
 bench-cuda: build ## verify, then time every kernel on this GPU, into data/bench
 	+@$(call FOR_CUDA)

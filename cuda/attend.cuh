@@ -64,6 +64,39 @@ PTX_INLINE void load_kv(Tile<rows, D> &tile, const CUtensorMap *map, uint64_t *f
         tma_load_2d(tile.slab[slab], map, full, group * D + 64 * slab, key);
 }
 
+/// Zeros to the rows from `first` on, which no copy writes. All `threads` threads t call it, and meet at a
+/// barrier before the tile is used.
+template <int threads = 128, int rows, int D>
+PTX_INLINE void clear_rows(Tile<rows, D> &tile, int first, int t)
+{
+    for (int slab = 0; slab < D / 64; slab++)
+        for (int i = 8 * first + t; i < 8 * rows; i += threads) // 8 chunks of 16 bytes a row
+            st_shared((uint4 *)tile.slab[slab] + i, make_uint4(0, 0, 0, 0));
+    fence_proxy_async();
+}
+
+/// Whether a tile of `rows` keys from `key` on ends in padding, which a copy does not know and brings along. Of K
+/// that is masked as any hidden key is; of V it must become zeros, since a weight of 0 times NaN is NaN.
+PTX_INLINE bool ends_in_padding(const Shape &s, int key, int rows)
+{
+    return (s.padding.len_q || s.padding.len_kv) && key + rows > s.n_kv;
+}
+/// V of such a tile, by a whole warp: when it returns the tile is complete but for a barrier that tells the
+/// consumers. `landed` is a barrier of its own for this one copy.
+template <int rows, int D>
+PTX_INLINE void load_last_values(Tile<rows, D> &tile, const CUtensorMap *map, uint64_t *landed, const Shape &s,
+                                 int group, int key)
+{
+    const int lane = (int)threadIdx.x % 32;
+    if (lane == 0) {
+        mbarrier_arrive_expect(landed, sizeof tile);
+        load_kv(tile, map, landed, group, key);
+    }
+    mbarrier_wait(landed, 0);
+    clear_rows<32>(tile, s.n_kv - key, lane);
+    __syncwarp();
+}
+
 /// Q from query `query` on, from row `row` of the tile on; queries past the last are zero. q_bytes() bytes.
 template <int D>
 PTX_INLINE void load_q(Tile<64, D> &tile, const CUtensorMap *map, uint64_t *full, const Shape &s, int group,
@@ -75,16 +108,6 @@ PTX_INLINE void load_q(Tile<64, D> &tile, const CUtensorMap *map, uint64_t *full
 template <int D> PTX_INLINE uint32_t q_bytes(const Shape &s, int queries)
 {
     return (uint32_t)(queries * s.group * D * sizeof(bf16));
-}
-
-/// Zeros to the rows from `first` on, which no copy writes. All 128 threads t call it, and meet at a barrier
-/// before the tile is used.
-template <int rows, int D> PTX_INLINE void clear_rows(Tile<rows, D> &tile, int first, int t)
-{
-    for (int slab = 0; slab < D / 64; slab++)
-        for (int i = 8 * first + t; i < 8 * rows; i += 128) // 8 chunks of 16 bytes a row
-            st_shared((uint4 *)tile.slab[slab] + i, make_uint4(0, 0, 0, 0));
-    fence_proxy_async();
 }
 
 /* ---- Products: each issues one group of wgmma. Then wgmma_wait<>() and wgmma_pin(accumulators) ----------

@@ -110,12 +110,23 @@ static msa_status run_on(const msa_device *device, const msa_plan *plan, call *c
     return status;
 }
 
+/* Lengths are read on the device, and checked there as well as here. */
+static void add_lengths(call *c)
+{
+    const int n = msa_n_seqs(c->s);
+    add(c, "lengths of queries", WORDS, n, c->s->len_q, NULL, &c->arrays.len_q);
+    add(c, "lengths of keys", WORDS, n, c->s->len_kv, NULL, &c->arrays.len_kv);
+    if (c->s->len_q || c->s->len_kv || c->pages)
+        add(c, "status", WORDS, 1, &c->status, NULL, &c->arrays.status);
+}
+
 static msa_status run(const msa_device *device, const char *kernel, call *c)
 {
     msa_plan plan;
     const msa_status status = msa_plan_make(&plan, device, kernel, c->s, MSA_F32);
     if (status != MSA_OK)
         return status;
+    add_lengths(c);
     add(c, "workspace", WORDS, (int64_t)(plan.workspace + 3) / 4, NULL, c, NULL);
     const size_t bytes = lay_out(c);
     unsigned char *base = device->alloc(bytes);
@@ -261,26 +272,20 @@ static msa_status run_prefill(const msa_device *d, const char *kernel, const msa
     return run(d, kernel, &c);
 }
 
-/* Lengths and, of a paged call, pages; the device tells whether it likes them too. */
-static msa_status add_lengths(call *c, const msa_pages *p)
+/* Of a paged call the pages; the device tells whether it likes them too. */
+static msa_status add_pages(call *c, const msa_pages *p)
 {
     const msa_shape *s = c->s;
     const msa_status status = p ? msa_check_pages(s, p) : msa_check_shape(s);
-    const int n = msa_n_seqs(s);
-    if (status != MSA_OK)
+    if (status != MSA_OK || !p)
         return status;
-    add(c, "lengths of queries", WORDS, n, s->len_q, NULL, &c->arrays.len_q);
-    add(c, "lengths of keys", WORDS, n, s->len_kv, NULL, &c->arrays.len_kv);
-    add(c, "status", WORDS, 1, &c->status, NULL, &c->arrays.status);
-    if (!p)
-        return MSA_OK;
     msa_pages *on_device = &c->arrays.pages;
     c->pages = p;
     on_device->n_pages = p->n_pages;
     on_device->page = p->page;
     const int64_t page = page_tokens(c), piece = page < s->block ? page : s->block;
     add(c, "page table", WORDS, s->n_kv / page, p->table, NULL, &on_device->table);
-    add(c, "lengths", WORDS, n, p->lens, NULL, &on_device->lens);
+    add(c, "lengths", WORDS, msa_n_seqs(s), p->lens, NULL, &on_device->lens);
     if (p->ki8) {
         add(c, "8-bit ki", BYTES, n_keys(c) * s->d_index, p->ki8, NULL, &on_device->ki8);
         add(c, "scale", WORDS, n_keys(c) / piece, p->scale, NULL, &on_device->scale);
@@ -295,7 +300,7 @@ static msa_status run_decode(const msa_device *d, const char *kernel, const msa_
     if (!s || !q || !k || !v || !qi || !(ki || (p && p->ki8)) || !ids || !o)
         return MSA_ERR_NULL;
     call c = begin(s);
-    const msa_status status = add_lengths(&c, p);
+    const msa_status status = add_pages(&c, p);
     if (status != MSA_OK)
         return status;
     add_main(&c, q, k, v, o, lse);
@@ -311,7 +316,7 @@ static msa_status run_dense_decode(const msa_device *d, const char *kernel, cons
     if (!s || !q || !k || !v || !o)
         return MSA_ERR_NULL;
     call c = begin(s);
-    const msa_status status = add_lengths(&c, p);
+    const msa_status status = add_pages(&c, p);
     if (status != MSA_OK)
         return status;
     add_main(&c, q, k, v, o, lse);

@@ -15,6 +15,7 @@
 #include "fragment.cuh"
 #include "launch.cuh"
 #include "msa_cuda.h"
+#include "plan.h"
 
 #include <type_traits>
 
@@ -23,6 +24,16 @@ struct Gate {
     const uint32_t *sum; ///< NULL: always open
     uint32_t limit;
     bool above;
+};
+
+/// What a sequence has room for in the arrays of a padded batch, and where on the device it says how many queries and
+/// keys there are. The host knows nothing but the room: grids and workspaces are made for that.
+struct Padding {
+    const int32_t *len_q, *len_kv; ///< of this sequence; NULL: as many as there is room for
+    int n_q, n_kv;                 ///< the room of the whole sequence...
+    int first;                     ///< ...and its query with which this part of the call begins
+    const int32_t *all_q;          ///< len_q of all `n_seqs` sequences of the call
+    int n_seqs;
 };
 
 /// Sizes of one sequence. Counts of tokens fit an int; products of sizes may not: see the functions below.
@@ -38,6 +49,8 @@ struct Shape {
     int64_t rows;     ///< queries of the whole call: from one group's ids, scores or index LSE to the next's
     int64_t n_scores; ///< blocks of the call's longest sequence: from one query's scores to the next's
     Gate gate;        ///< of the kernels that prefill/auto chooses from
+    int room;         ///< queries that there is room for: n_q, until a kernel knows better
+    Padding padding;
 };
 
 /// One sequence's arrays: they start at its first query or key.
@@ -92,6 +105,7 @@ struct Call {
 /// An entry of the table on one side.
 struct msa_entry {
     const char *name;                   ///< "dense/naive"
+    msa_stage stage;
     size_t (*workspace)(const Call &c); ///< bytes; called without arrays
     msa_status (*run)(const Call &c);
 };
@@ -106,7 +120,7 @@ static inline size_t no_workspace(const Call &)
 #endif
 #define ENTRY(stage, name, run, workspace)                                                                   \
     extern const msa_entry ON_SIDE(stage, name);                                                             \
-    const msa_entry ON_SIDE(stage, name) = {#stage "/" #name, workspace, run}
+    const msa_entry ON_SIDE(stage, name) = {#stage "/" #name, STAGE_##stage, workspace, run}
 
 /* ---- Where things lie, in elements; 64 bits, since a million tokens times heads times width is more -- */
 
@@ -140,6 +154,24 @@ PTX_INLINE int64_t scores_at(const Shape &s, int64_t i, int r)
 PTX_INLINE bool is_block(const Shape &s, int id)
 {
     return (unsigned)id < (unsigned)s.n_blocks;
+}
+
+/// What there is of a shape: every kernel begins with it, and then looks at no query or key of the padding. A
+/// sequence with a length out of range has none of either, and msa_arrays' status tells.
+PTX_INLINE Shape actual(Shape s)
+{
+    const Padding &p = s.padding;
+    if (!p.len_q && !p.len_kv)
+        return s;
+    int n_q = p.len_q ? ld_global(p.len_q) : p.n_q, n_kv = p.len_kv ? ld_global(p.len_kv) : p.n_kv;
+    if (n_q < 0 || n_q > p.n_q || n_kv < n_q || n_kv > p.n_kv)
+        n_q = n_kv = 0;
+    const int left = n_q > p.first ? n_q - p.first : 0;
+    s.n_q = left < s.n_q ? left : s.n_q;
+    s.prefix = n_kv - n_q + p.first;
+    s.n_kv = s.prefix + s.n_q;
+    s.n_blocks = (s.n_kv + s.block - 1) / s.block;
+    return s;
 }
 
 /// Whether a kernel that may be passed over has to return at once.
@@ -240,10 +272,13 @@ static inline Call chunk_of(const Call &c, int q0, int n)
 {
     const int64_t rows = (int64_t)q0 * c.s.n_heads;
     Call part = c;
-    part.s.n_q = n;
+    part.s.n_q = part.s.room = n;
     part.s.prefix = c.s.prefix + q0;
-    part.s.n_kv = part.s.prefix + n;
-    part.s.n_blocks = ceil_div(part.s.n_kv, c.s.block);
+    part.s.padding.first = c.s.padding.first + q0;
+    if (!c.s.padding.len_q && !c.s.padding.len_kv) { // else its last query may be anywhere
+        part.s.n_kv = part.s.prefix + n;
+        part.s.n_blocks = ceil_div(part.s.n_kv, c.s.block);
+    }
     part.s.n_scores = part.s.n_blocks;
     auto skip = [](auto *&p, int64_t elements) { p = p ? p + elements : nullptr; };
     skip(part.a.q, rows * c.d_head);

@@ -47,8 +47,8 @@ typedef struct msa_arrays {
      * queries, page 0 is read for a page that does not exist, and `status` says so. Nothing is read or written
      * out of bounds; what such a run computed is of no use. */
     const int32_t *len_q, *len_kv; /**< [R] each; required where the plan's shape has them */
-    int32_t *status; /**< one word, to which a run stores ::MSA_ERR_PAGES, and which it leaves alone otherwise: set
-                      * it to ::MSA_OK once, and look at it when the work is done. NULL: nobody wants to know (the
+    int32_t *status; /**< one word, to which a run stores ::MSA_ERR_SEQLENS or, of a step, ::MSA_ERR_PAGES, and
+                      * which it leaves alone otherwise: set it to ::MSA_OK once, and look at it when the work is done. NULL: nobody wants to know (the
                       * engine then takes it for a program's error, and stops). */
     msa_pages pages; /**< of decode and dense_decode. table NULL: keys are contiguous; the 8-bit keys are read
                       * instead of ki */
@@ -127,7 +127,8 @@ const msa_device *msa_gpu(void);
 typedef struct msa_plan {
     const msa_device *device;
     const struct msa_entry *entry;
-    msa_shape shape; /**< cu_q and cu_kv have to outlive the plan */
+    msa_shape shape; /**< cu_q and cu_kv have to outlive the plan; its len_q and len_kv only say that a run needs
+                        those of msa_arrays */
     msa_dtype out;
     size_t workspace; /**< bytes of device memory that msa_plan_run() needs */
 } msa_plan;

@@ -95,7 +95,9 @@ bool msa_takes_scores_by_block(const char *name)
 
 msa_status msa_plan_run(const msa_plan *plan, const msa_arrays *arrays, void *work, void *stream)
 {
-    if (!plan || !arrays || (!work && plan->workspace))
+    if (!plan || !arrays || (!work && plan->workspace) || (plan->shape.len_q && !arrays->len_q) ||
+        (plan->shape.len_kv && !arrays->len_kv && !arrays->pages.table) ||
+        (arrays->pages.table && !arrays->pages.lens))
         return MSA_ERR_NULL;
     return plan->device->run(plan->entry, &plan->shape, plan->out, arrays, work, stream);
 }

@@ -7,11 +7,11 @@
 
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <ctime>
 #include <new>
 #include <string>
 
+#include "padding.cuh"
 #include "product.cuh"
 
 #define KERNEL(stage, name, sm, precision, idea) extern const msa_entry ON_SIDE(stage, name);
@@ -285,16 +285,20 @@ template <class T> static T *shifted(T *p, int64_t elements)
     return p ? p + elements : nullptr;
 }
 
-/// Sequence r of the call, its sizes and its part of every array.
-static Call part(const msa_shape *s, msa_dtype out, const msa_arrays *a, int r)
+/// Sequence r of the call, its sizes and its part of every array. How much of it is padding only a kernel knows.
+static Call part(const msa_shape *shape, msa_dtype out, const msa_arrays *a, int r)
 {
+    msa_shape room = *shape, *const s = &room;
+    room.len_q = room.len_kv = nullptr;
     const msa_seq seq = msa_get_seq(s, r);
     const int64_t q = seq.q0, kv = seq.kv0, n_blocks = msa_n_blocks(s);
     Call c = {};
     c.s = {(int)seq.n_q, (int)seq.n_kv, (int)(seq.n_kv - seq.n_q),
            s->n_heads,   s->n_kv_heads, s->n_heads / s->n_kv_heads,
            s->block,     s->topk,       (int)ceil_div(seq.n_kv, (int64_t)s->block),
-           s->n_q,       n_blocks,      {}};
+           s->n_q,       n_blocks,      {},
+           (int)seq.n_q, {shifted(a->len_q, r), shifted(a->len_kv, r), (int)seq.n_q, (int)seq.n_kv, 0,
+            a->len_q, msa_n_seqs(s)}};
     c.d_head = s->d_head;
     c.d_index = s->d_index;
     c.out = out;
@@ -325,22 +329,16 @@ static Call part(const msa_shape *s, msa_dtype out, const msa_arrays *a, int r)
     return c;
 }
 
-/// A step of generation reads lengths on the device: its sizes are those that there is room for.
+/// A step of generation, which has its own way with lengths.
 static bool is_step(const msa_entry *entry)
 {
-    return strncmp(entry->name, "decode/", 7) == 0 || strncmp(entry->name, "dense_decode/", 13) == 0;
-}
-static msa_shape room_for(msa_shape s)
-{
-    s.len_q = s.len_kv = nullptr;
-    return s;
+    return entry->stage == MSA_STAGE_DECODE || entry->stage == MSA_STAGE_DENSE_DECODE;
 }
 
 /// Sequence r of a step.
 static Call step_part(const msa_shape *s, msa_dtype out, const msa_arrays *a, int r)
 {
-    const msa_shape room = room_for(*s);
-    Call c = part(&room, out, a, r);
+    Call c = part(s, out, a, r);
     c.pages.lens = shifted(a->len_kv, r);
     c.pages.len_q = shifted(a->len_q, r);
     c.pages.piece = s->block;
@@ -383,13 +381,12 @@ static msa_status run_parts(const msa_entry *entry, const msa_shape *s, msa_dtyp
     if (a->loss)
         clear(a->loss, sizeof *a->loss, (cudaStream_t)stream);
     const bool step = is_step(entry), in_pages = a->pages.table != nullptr;
-    if (step &&
-        ((s->len_q && !a->len_q) || (s->len_kv && !in_pages && !a->len_kv) || (in_pages && !a->pages.lens)))
-        return MSA_ERR_NULL;
     for (int r = 0; r < (in_pages ? 1 : msa_n_seqs(s)); r++) {
         Call c = in_pages ? paged(s, out, a) : step ? step_part(s, out, a, r) : part(s, out, a, r);
         c.work = work;
         c.stream = (cudaStream_t)stream;
+        if (!step && (c.s.padding.len_q || c.s.padding.len_kv))
+            launch_padding(c, entry->stage, a->status);
         // Without queries there is nothing to do, but for reverse, which says that they chose no block, and
         // for the gradients of keys, which are 0.
         const bool idle = c.s.n_q == 0 && !c.a.first && !c.a.dk && !c.a.dki;

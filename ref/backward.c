@@ -33,6 +33,7 @@ static msa_status backward(const msa_shape *s, const float *q, const float *k, c
     memset(sum_dk, 0, (size_t)kv_size * sizeof *sum_dk);
     memset(sum_dv, 0, (size_t)kv_size * sizeof *sum_dv);
 
+    pad_queries(s, 1, (int64_t)s->n_heads * d, 0, dq);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         msa_seq seq = msa_get_seq(s, b);
         for (int64_t i = 0; i < seq.n_q; i++) {

@@ -64,9 +64,13 @@ msa_status lse_backward(const msa_ops *ops, const msa_shape *s, const msa_layer_
     float *unused = work_take(&work, n_k, sizeof *unused);
     float *keys = work_take(&work, n_k, sizeof *keys);
     MSA_TRY(attend(ops, s, st->q, st->k, st->k, ids, mean_key, NULL, work));
-    for (int64_t a = 0; a < rows * d; a++) {
-        dq[a] += slope[a / d] * mean_key[a];
-        query[a] = slope[a / d] * st->q[a];
+    for (int r = 0; r < n_runs(s); r++) {
+        const msa_seq run = get_run(s, r);
+        const int64_t wide = (int64_t)s->n_heads * d;
+        for (int64_t a = run.q0 * wide; a < (run.q0 + run.n_q) * wide; a++) {
+            dq[a] += slope[a / d] * mean_key[a];
+            query[a] = slope[a / d] * st->q[a];
+        }
     }
     MSA_TRY(ops->stage[MSA_STAGE_BACKWARD]->backward(s, st->q, st->k, st->k, ids, NULL, NULL, query, mean_key,
                                                      unused, keys, work));
@@ -80,13 +84,16 @@ void sink_backward(const msa_shape *s, const float *sink, const msa_layer_state 
                    float *dsink)
 {
     const int d = s->d_head;
-    for (int64_t row = 0; row < s->n_q * s->n_heads; row++) {
-        const double keeps = sink_keeps(s, sink, st->lse, row);
-        const double by_lse = keeps * (1 - keeps) * dot(d_o + row * d, st->o + row * d, d);
-        dsink[row % s->n_heads] -= (float)by_lse;
-        slope[row] = (float)(by_lse / sqrt(d));
-        for (int c = 0; c < d; c++)
-            d_o[row * d + c] *= (float)keeps;
+    for (int r = 0; r < n_runs(s); r++) {
+        const msa_seq run = get_run(s, r);
+        for (int64_t row = run.q0 * s->n_heads; row < (run.q0 + run.n_q) * s->n_heads; row++) {
+            const double keeps = sink_keeps(s, sink, st->lse, row);
+            const double by_lse = keeps * (1 - keeps) * dot(d_o + row * d, st->o + row * d, d);
+            dsink[row % s->n_heads] -= (float)by_lse;
+            slope[row] = (float)(by_lse / sqrt(d));
+            for (int c = 0; c < d; c++)
+                d_o[row * d + c] *= (float)keeps;
+        }
     }
 }
 
@@ -119,11 +126,11 @@ msa_status value_head_backward(const msa_ops *ops, const msa_shape *s, const msa
     float *query = work_take(&work, T * iq, sizeof *query);
     float *key = work_take(&work, T * di, sizeof *key);
     float *dvi = work_take(&work, T * di, sizeof *dvi);
-    ops->gemm(true, false, iq, m, T, st->oi, dy, 1, dw->wio);
+    add_weight_gradient(ops, s, iq, st->oi, m, dy, dw->wio);
     ops->gemm(false, true, T, iq, m, dy, w->wio, 0, doi);
     MSA_TRY(ops->stage[MSA_STAGE_BACKWARD]->backward(&index, st->qi, st->ki, st->vi, NULL, NULL, NULL, doi,
                                                      query, key, dvi, work));
-    ops->gemm(true, false, m, di, T, x, dvi, 1, dw->wiv);
+    add_weight_gradient(ops, s, m, x, di, dvi, dw->wiv);
     for (int64_t a = 0; a < T * iq; a++)
         dqi[a] += query[a];
     for (int64_t a = 0; a < T * di; a++)

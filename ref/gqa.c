@@ -20,6 +20,7 @@ static msa_status dense(const msa_shape *s, const float *q, const float *k, cons
     double *p = work_take(&work, longest_kv(s), sizeof *p);
     double *acc = work_take(&work, d, sizeof *acc);
 
+    pad_outputs(s, NULL, o, lse);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         msa_seq seq = msa_get_seq(s, b);
         for (int64_t i = 0; i < seq.n_q; i++) {

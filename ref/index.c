@@ -68,6 +68,9 @@ msa_status msa_index(const msa_shape *s, const float *qi, const float *ki, float
     double *best = work_take(&work, min_i64(k, blocks), sizeof *best);
     int32_t *own_ids = work_take(&work, k, sizeof *own_ids);
 
+    pad_queries(s, s->n_kv_heads, blocks, -INFINITY, scores);
+    pad_queries(s, s->n_kv_heads, 1, -INFINITY, index_lse);
+    pad_outputs(s, ids, NULL, NULL);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         msa_seq seq = msa_get_seq(s, b);
         const float *keys = ki + seq.kv0 * d;
@@ -95,6 +98,7 @@ msa_status msa_index_lse(const msa_shape *s, const float *qi, const float *ki, c
     MSA_TRY(ids ? msa_check_ids(s, ids) : msa_check_shape(s));
     if (!qi || !ki || !index_lse)
         return MSA_ERR_NULL;
+    pad_queries(s, s->n_kv_heads, 1, -INFINITY, index_lse);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         msa_seq seq = msa_get_seq(s, b);
         for (int r = 0; r < s->n_kv_heads; r++)

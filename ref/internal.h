@@ -60,13 +60,6 @@ int64_t max_support(const msa_shape *s, bool full);
 /* Keys of the longest sequence. */
 int64_t longest_kv(const msa_shape *s);
 
-/* Sequence r's part of the arrays, padding included. */
-msa_seq room_of(const msa_shape *s, int r);
-
-/* Query rows first .. end-1 are padding: those of a query that sees nothing. Outputs that are NULL are left
- * out. */
-void write_padding(const msa_shape *s, int64_t first, int64_t end, int32_t *ids, float *o, float *lse);
-
 /* Request r of a step, which the call has been checked for, and where its keys are. */
 typedef struct request {
     msa_seq seq;
@@ -87,6 +80,35 @@ void top_blocks(const double *m, int64_t n, int64_t keep, double *best, int32_t 
 
 /* The selection rule on one row of block scores: ids[k] for a query whose local block is `local`. */
 void select_row(const double *m, int64_t local, int64_t k, double *best, int32_t *ids);
+
+/* ---- Padding (padding.c) -------------------------------------------------------------------------- */
+
+/* Sequence r's part of the arrays, padding included. */
+msa_seq room_of(const msa_shape *s, int r);
+
+/* Query rows first .. end-1 are padding: those of a query that sees nothing. Outputs that are NULL are left
+ * out. */
+void write_padding(const msa_shape *s, int64_t first, int64_t end, int32_t *ids, float *o, float *lse);
+/* Those of all sequences. */
+void pad_outputs(const msa_shape *s, int32_t *ids, float *o, float *lse);
+
+/* Rows of padding queries in x [outer,T,width] become `value`; x may be NULL. */
+void pad_queries(const msa_shape *s, int64_t outer, int64_t width, float value, float *x);
+
+/* T Hkv of the KL loss: its T counts queries, not padding. At least 1. */
+double kl_rows(const msa_shape *s);
+
+/* Runs of rows of queries that nothing interrupts: without padding all T are one. */
+static inline int n_runs(const msa_shape *s)
+{
+    return s->len_q ? msa_n_seqs(s) : 1;
+}
+static inline msa_seq get_run(const msa_shape *s, int r)
+{
+    return s->len_q ? msa_get_seq(s, r) : (msa_seq){0, s->n_q, 0, s->n_kv};
+}
+
+/* ---- Rows ------------------------------------------------------------------------------------------ */
 
 /* Position of query i of a sequence, and the row of ids for (group r, query row q). */
 static inline int64_t position(const msa_seq *seq, int64_t i)
@@ -149,6 +171,10 @@ size_t dense_decode_workspace(const msa_shape *s);
 size_t backward_workspace(const msa_shape *s);
 size_t kl_workspace(const msa_shape *s);
 #define dense_backward_workspace backward_workspace
+
+/* dW [m,n] += X^T dY over the queries' rows of x [T,m] and dy [T,n]: layer.c. */
+void add_weight_gradient(const msa_ops *ops, const msa_shape *s, int64_t m, const float *x, int64_t n,
+                         const float *dy, float *dw);
 
 /* What the paper left out of a layer: departures.c. `stages` is what the layer's stages need without it. */
 size_t departures_workspace(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c, size_t stages);

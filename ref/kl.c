@@ -59,7 +59,7 @@ static msa_status kl(const msa_shape *s, const float *q, const float *k, const f
         return MSA_ERR_NULL;
     const int di = s->d_index, groups = s->n_kv_heads;
     const int64_t n_max = max_support(s, true), ki_size = s->n_kv * di;
-    const double scale = 1 / sqrt(di), share = 1 / ((double)s->n_q * groups);
+    const double scale = 1 / sqrt(di), share = 1 / kl_rows(s);
     int64_t *tokens = work_take(&work, n_max, sizeof *tokens);
     double *t = work_take(&work, n_max, sizeof *t);
     double *u = work_take(&work, n_max, sizeof *u);
@@ -69,6 +69,7 @@ static msa_status kl(const msa_shape *s, const float *q, const float *k, const f
     memset(sum_dki, 0, (size_t)ki_size * sizeof *sum_dki);
 
     double total = 0, total_reverse = 0;
+    pad_queries(s, 1, (int64_t)groups * di, 0, dqi);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         msa_seq seq = msa_get_seq(s, b);
         const float *keys = k + seq.kv0 * groups * s->d_head, *index_keys = ki + seq.kv0 * di;

@@ -55,13 +55,39 @@ static msa_status norm_rope(const msa_shape *s, const msa_layer_config *c, int h
     return MSA_OK;
 }
 
-/* Its gradient for T = S: from d(out), in place, to d(raw). */
+/* Its gradient for T = S: from d(out), in place, to d(raw). Of padding d(out) is 0 and stays so. */
 static msa_status norm_rope_backward(const msa_shape *s, const msa_layer_config *c, int heads, int d, int rot,
                                      const float *raw, const float *gain, const int32_t *pos, float *grad,
                                      float *dgain, double *work)
 {
-    MSA_TRY(msa_rope(s->n_q, heads, d, rot, c->theta, pos, true, grad));
-    return msa_rmsnorm_backward(s->n_q * heads, d, c->eps, raw, gain, grad, grad, dgain, work);
+    for (int a = 0; a < n_runs(s); a++) {
+        const msa_seq run = get_run(s, a);
+        const int64_t at = run.q0 * heads * d;
+        MSA_TRY(msa_rope(run.n_q, heads, d, rot, c->theta, pos + run.q0, true, grad + at));
+        MSA_TRY(msa_rmsnorm_backward(run.n_q * heads, d, c->eps, raw + at, gain, grad + at, grad + at, dgain,
+                                     work));
+    }
+    return MSA_OK;
+}
+
+void add_weight_gradient(const msa_ops *ops, const msa_shape *s, int64_t m, const float *x, int64_t n,
+                         const float *dy, float *dw)
+{
+    for (int a = 0; a < n_runs(s); a++) {
+        const msa_seq run = get_run(s, a);
+        ops->gemm(true, false, m, n, run.n_q, x + run.q0 * m, dy + run.q0 * n, 1, dw);
+    }
+}
+
+/* Whether every sequence's keys are its queries' own, so that rows of dK are rows of X. */
+static bool keys_are_queries(const msa_shape *s)
+{
+    for (int r = 0; r < msa_n_seqs(s); r++) {
+        const msa_seq seq = msa_get_seq(s, r);
+        if (seq.n_q != seq.n_kv || (seq.n_q > 0 && seq.q0 != seq.kv0))
+            return false;
+    }
+    return s->n_q == s->n_kv;
 }
 
 /* p(i) of a paged call. */
@@ -158,7 +184,7 @@ msa_status msa_layer_backward(const msa_ops *ops, const msa_shape *s, const msa_
     MSA_TRY(check_layer(s, c, &n));
     if (!ops || !w || !x || !st || !dy || !dx || !dw || !kl || !work)
         return MSA_ERR_NULL;
-    if (s->n_q != s->n_kv)
+    if (!keys_are_queries(s))
         return MSA_ERR_UNSUPPORTED;
     const int64_t T = s->n_q, m = c->d_model;
     const int dh = s->d_head, di = s->d_index, Hkv = s->n_kv_heads;
@@ -179,7 +205,7 @@ msa_status msa_layer_backward(const msa_ops *ops, const msa_shape *s, const msa_
         sink_forward(s, w->sink, st->lse, o, dq); /* dq is free until the attention's backward pass */
         o = dq;
     }
-    ops->gemm(true, false, n.q, m, T, o, dy, 1, dw->wo);
+    add_weight_gradient(ops, s, n.q, o, m, dy, dw->wo);
     ops->gemm(false, true, T, n.q, m, dy, w->wo, 0, d_o);
     if (c->sink)
         sink_backward(s, w->sink, st, d_o, slope, dw->sink);
@@ -189,9 +215,9 @@ msa_status msa_layer_backward(const msa_ops *ops, const msa_shape *s, const msa_
         MSA_TRY(lse_backward(ops, s, st, ids, slope, dq, dk, work));
     MSA_TRY(norm_rope_backward(s, c, s->n_heads, dh, c->rot, st->q_raw, w->gq, st->pos, dq, dw->gq, channel));
     MSA_TRY(norm_rope_backward(s, c, Hkv, dh, c->rot, st->k_raw, w->gk, st->pos, dk, dw->gk, channel));
-    ops->gemm(true, false, m, n.q, T, x, dq, 1, dw->wq);
-    ops->gemm(true, false, m, n.kv, T, x, dk, 1, dw->wk);
-    ops->gemm(true, false, m, n.kv, T, x, dv, 1, dw->wv);
+    add_weight_gradient(ops, s, m, x, n.q, dq, dw->wq);
+    add_weight_gradient(ops, s, m, x, n.kv, dk, dw->wk);
+    add_weight_gradient(ops, s, m, x, n.kv, dv, dw->wv);
     ops->gemm(false, true, T, m, n.q, dq, w->wq, 0, dx);
     ops->gemm(false, true, T, m, n.kv, dk, w->wk, 1, dx);
     ops->gemm(false, true, T, m, n.kv, dv, w->wv, 1, dx);
@@ -207,8 +233,8 @@ msa_status msa_layer_backward(const msa_ops *ops, const msa_shape *s, const msa_
     MSA_TRY(
         norm_rope_backward(s, c, Hkv, di, n.index_rot, st->qi_raw, w->giq, st->pos, dqi, dw->giq, channel));
     MSA_TRY(norm_rope_backward(s, c, 1, di, n.index_rot, st->ki_raw, w->gik, st->pos, dki, dw->gik, channel));
-    ops->gemm(true, false, m, n.iq, T, x, dqi, 1, dw->wiq);
-    ops->gemm(true, false, m, n.ik, T, x, dki, 1, dw->wik);
+    add_weight_gradient(ops, s, m, x, n.iq, dqi, dw->wiq);
+    add_weight_gradient(ops, s, m, x, n.ik, dki, dw->wik);
     if (c->attached) {
         ops->gemm(false, true, T, m, n.iq, dqi, w->wiq, 1, dx);
         ops->gemm(false, true, T, m, n.ik, dki, w->wik, 1, dx);

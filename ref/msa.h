@@ -71,7 +71,8 @@ const char *msa_strerror(msa_status status);
  *  A padded batch: len_q and len_kv say how many of each sequence's queries and keys there are, the first ones
  *  of its part of the arrays; 0 <= len_q[r] <= len_kv[r]. All that was said of T and S then holds for these
  *  numbers: query i sits at position len_kv[r] - len_q[r] + i. Padding is never read, and the rows of padding
- *  queries are written as those of a query that sees nothing: ids -1, O and gradients 0, LSE and scores -inf. */
+ *  queries are written as those of a query that sees nothing: ids -1, O and gradients 0, LSE and scores -inf.
+ *  A stage that takes ids wants -1 in those rows. Means over queries (the KL loss, recall) do not count them. */
 typedef struct msa_shape {
     int64_t n_q;          /**< T: queries, of all sequences together */
     int64_t n_kv;         /**< S: keys, of all sequences together; S >= T */
@@ -110,7 +111,8 @@ msa_seq msa_get_seq(const msa_shape *s, int r);
  *  from the start of their own sequence. */
 int64_t msa_n_blocks(const msa_shape *s);
 
-/** Checks that each of the [Hkv,T,k] rows holds 1..k strictly ascending visible blocks, then -1. */
+/** Checks that each of the [Hkv,T,k] rows holds 1..k strictly ascending visible blocks, then -1; of a padding
+ *  query, -1 alone. */
 msa_status msa_check_ids(const msa_shape *s, const int32_t *ids);
 
 /* ---- Pages: a KV cache in pieces --------------------------------------------------------------- */
@@ -193,7 +195,7 @@ int64_t msa_item_limit(const msa_shape *s);
 int64_t msa_first_item(const msa_shape *s, int r);
 
 /** Block -> queries, the selection turned around, for kernels that walk the key blocks. All sizes are those
- *  of one sequence, and sequences follow each other in every array.
+ *  of one sequence, padding included, and sequences follow each other in every array.
  *  @param first   [Hkv,B+1] the entries of block b of group r are first[r,b] .. first[r,b+1]-1 of its group
  *  @param entries [Hkv,T*k] query << 5 | slot: which query (of the sequence) and where in its ids; a block's
  *      entries ascend; the tail of a group that holds no entry is filled with ~0. Needs k <= 32, T <= 2^27.
@@ -238,7 +240,7 @@ typedef msa_status msa_dense_backward_fn(const msa_shape *s, const float *q, con
 
 /** The selector's loss and its gradient. Student u = softmax of the index logits, teacher t = mean over
  *  the group's heads of softmax of the main logits, both over the support of (i,r):
- *  L_KL = 1/(T Hkv) sum_ir KL(t || u), dL/dlogit = (u - t)/(T Hkv).
+ *  L_KL = 1/(T Hkv) sum_ir KL(t || u), dL/dlogit = (u - t)/(T Hkv), T without padding.
  *  @param ids    NULL means full support (the warmup stage)
  *  @param lse,index_lse as produced by the forward for the same support; NULL where recomputed
  *  @param weight multiplies the gradients, not the loss
@@ -386,7 +388,7 @@ msa_status msa_rmsnorm_backward(int64_t rows, int d, double eps, const float *x,
 msa_status msa_rope(int64_t n, int heads, int d, int rot, double theta, const int32_t *pos, bool inverse,
                     float *x);
 
-/** p(i) of every query of the batch, within its own sequence. @param pos [T] */
+/** p(i) of every query of the batch, within its own sequence; 0 for padding. @param pos [T] */
 msa_status msa_positions(const msa_shape *s, int32_t *pos);
 
 /** How a layer attends. */
@@ -436,7 +438,7 @@ typedef struct msa_layer_state {
 } msa_layer_state;
 
 /** Y = Attention(X) Wo. x, y [T,d_model]. @param x is what the caller's norm made of the residual stream.
- *  Only T = S has a backward pass. @param work msa_layer_workspace() bytes */
+ *  Only T = S has a backward pass; of padding Y and its gradient are 0. @param work msa_layer_workspace() bytes */
 msa_status msa_layer_forward(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c,
                              msa_attention mode, const msa_layer_weights *w, const float *x,
                              msa_layer_state *st, float *y, void *work);
@@ -482,7 +484,8 @@ typedef struct msa_recall_result {
 } msa_recall_result;
 
 /** Compares a selection with I*, the min(k, local+1) blocks of largest mass (ties to the lower id).
- *  @param per_query NULL, or [2,Hkv,T]: block recall, then score recall, of every pair (1 where local < k)
+ *  @param per_query NULL, or [2,Hkv,T]: block recall, then score recall, of every pair (1 where local < k, and
+ *      of padding)
  *  @param work msa_recall_workspace() bytes */
 msa_status msa_recall(const msa_shape *s, const float *q, const float *k, const int32_t *ids,
                       float *per_query, msa_recall_result *result, void *work);

@@ -41,6 +41,7 @@ msa_status msa_block_mass(const msa_shape *s, const float *q, const float *k, fl
     const int64_t blocks = msa_n_blocks(s);
     double *p = work_take(&work, longest_kv(s), sizeof *p);
     double *m = work_take(&work, blocks, sizeof *m);
+    pad_queries(s, s->n_kv_heads, blocks, 0, mass);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         msa_seq seq = msa_get_seq(s, b);
         for (int r = 0; r < s->n_kv_heads; r++)
@@ -88,6 +89,7 @@ msa_status msa_recall(const msa_shape *s, const float *q, const float *k, const 
     int32_t *best_ids = work_take(&work, min_i64(s->topk, blocks), sizeof *best_ids);
 
     msa_recall_result sum = {0, 0, 0};
+    pad_queries(s, 2 * (int64_t)s->n_kv_heads, 1, 1, per_query);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         msa_seq seq = msa_get_seq(s, b);
         for (int r = 0; r < s->n_kv_heads; r++)

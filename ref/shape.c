@@ -123,19 +123,7 @@ int64_t msa_n_blocks(const msa_shape *s)
     return longest / s->block + (longest % s->block != 0);
 }
 
-void write_padding(const msa_shape *s, int64_t first, int64_t end, int32_t *ids, float *o, float *lse)
-{
-    for (int64_t i = first; i < end; i++) {
-        for (int64_t a = 0; ids && a < (int64_t)s->n_kv_heads * s->topk; a++)
-            ids[(a / s->topk * s->n_q + i) * s->topk + a % s->topk] = -1;
-        for (int64_t h = i * s->n_heads; lse && h < (i + 1) * s->n_heads; h++)
-            lse[h] = -INFINITY;
-        if (o)
-            memset(o + i * s->n_heads * s->d_head, 0, (size_t)s->n_heads * (size_t)s->d_head * sizeof *o);
-    }
-}
-
-/* Ascending visible blocks, at least one, then -1 to the end. */
+/* Ascending visible blocks, at least one unless none is visible (local < 0), then -1 to the end. */
 static bool valid_row(const int32_t *ids, int k, int64_t local)
 {
     int n = 0;
@@ -147,7 +135,7 @@ static bool valid_row(const int32_t *ids, int k, int64_t local)
     for (int a = n; a < k; a++)
         if (ids[a] != -1)
             return false;
-    return n > 0;
+    return (n > 0) == (local >= 0);
 }
 
 msa_status msa_check_ids(const msa_shape *s, const int32_t *ids)
@@ -156,11 +144,13 @@ msa_status msa_check_ids(const msa_shape *s, const int32_t *ids)
     if (!ids)
         return MSA_ERR_NULL;
     for (int b = 0; b < msa_n_seqs(s); b++) {
-        msa_seq seq = msa_get_seq(s, b);
+        const msa_seq seq = msa_get_seq(s, b), room = room_of(s, b);
         for (int r = 0; r < s->n_kv_heads; r++)
-            for (int64_t i = 0; i < seq.n_q; i++)
-                if (!valid_row(ids_row(s, ids, r, seq.q0 + i), s->topk, position(&seq, i) / s->block))
+            for (int64_t i = 0; i < room.n_q; i++) {
+                const int64_t local = i < seq.n_q ? position(&seq, i) / s->block : -1;
+                if (!valid_row(ids_row(s, ids, r, seq.q0 + i), s->topk, local))
                     return MSA_ERR_IDS;
+            }
     }
     return MSA_OK;
 }
@@ -198,9 +188,9 @@ msa_status msa_positions(const msa_shape *s, int32_t *pos)
     if (s->n_kv > INT32_MAX)
         return MSA_ERR_SIZE;
     for (int b = 0; b < msa_n_seqs(s); b++) {
-        msa_seq seq = msa_get_seq(s, b);
-        for (int64_t i = 0; i < seq.n_q; i++)
-            pos[seq.q0 + i] = (int32_t)position(&seq, i);
+        const msa_seq seq = msa_get_seq(s, b), room = room_of(s, b);
+        for (int64_t i = 0; i < room.n_q; i++)
+            pos[seq.q0 + i] = i < seq.n_q ? (int32_t)position(&seq, i) : 0;
     }
     return MSA_OK;
 }

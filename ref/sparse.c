@@ -24,6 +24,7 @@ static msa_status sparse(const msa_shape *s, const float *q, const float *k, con
     double *p = work_take(&work, max_support(s, false), sizeof *p);
     double *acc = work_take(&work, d, sizeof *acc);
 
+    pad_outputs(s, NULL, o, lse);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         msa_seq seq = msa_get_seq(s, b);
         for (int64_t i = 0; i < seq.n_q; i++) {

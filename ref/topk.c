@@ -58,6 +58,7 @@ msa_status msa_topk(const msa_shape *s, const float *scores, int32_t *ids, void 
     const int64_t blocks = msa_n_blocks(s);
     double *m = work_take(&work, blocks, sizeof *m);
     double *best = work_take(&work, min_i64(s->topk, blocks), sizeof *best);
+    pad_outputs(s, ids, NULL, NULL);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         msa_seq seq = msa_get_seq(s, b);
         for (int r = 0; r < s->n_kv_heads; r++)

@@ -69,6 +69,15 @@ static void judge_one(check_case *c, const msa_kernel *k, const msa_shape *s, in
     inputs_free(&in);
 }
 
+static void agrees_on_padded(const msa_kernel *k, ties *t)
+{
+    check_case c = check_begin("%s/%s agrees on padded batches", msa_stage_name(k->stage), k->name);
+    for (int n = inputs_first_padded; n < inputs_n_all_shapes; n++)
+        for (int p = 0; p < N_LARGE_PATTERNS; p++)
+            judge_one(&c, k, &inputs_shapes[n], large_patterns[p], 200 + 2 * (uint64_t)n, t);
+    check_end(&c);
+}
+
 static void agrees(const msa_kernel *k)
 {
     ties t = {0, 0};
@@ -82,6 +91,7 @@ static void agrees(const msa_kernel *k)
         for (int p = 0; p < N_LARGE_PATTERNS; p++)
             judge_one(&c, k, &large_shapes[n], large_patterns[p], 100 + 2 * (uint64_t)n, &t);
     check_end(&c);
+    agrees_on_padded(k, &t);
     if (k->stage == MSA_STAGE_INDEX)
         tap_note("%lld of %lld ids swapped between scores closer than float32 rounding", (long long)t.n_ties,
                  (long long)t.n_ids);

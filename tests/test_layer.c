@@ -432,6 +432,99 @@ static void packed_with_prefixes(const msa_shape *s, msa_attention mode)
     check_release(NULL);
 }
 
+/* ---- Padding ------------------------------------------------------------------------------------- */
+
+#define N_ALL (N_WEIGHTS + 3) // with the departures': sink, wiv, wio
+
+/** A layer with everything that it can have. */
+typedef struct full_layer {
+    layer l;
+    float *w[N_ALL], *dw[N_ALL];
+    int64_t n[N_ALL];
+} full_layer;
+
+static msa_layer_weights all_weights(float *const w[N_ALL])
+{
+    msa_layer_weights x = weights_of(w);
+    x.sink = w[N_WEIGHTS];
+    x.wiv = w[N_WEIGHTS + 1];
+    x.wio = w[N_WEIGHTS + 2];
+    return x;
+}
+
+static full_layer new_full_layer(const msa_shape *s, const msa_ops *ops, msa_attention mode)
+{
+    full_layer f = {.l = new_layer(s, ops, mode, 17)};
+    const int m = f.l.c.d_model;
+    const int64_t more[3] = {s->n_heads, (int64_t)m * s->d_index, (int64_t)s->n_kv_heads * s->d_index * m};
+    inputs_rng rng = {check_seed(18)};
+    for (int a = 0; a < N_ALL; a++) {
+        f.n[a] = a < N_WEIGHTS ? f.l.n[a] : more[a - N_WEIGHTS];
+        f.w[a] = a < N_WEIGHTS ? f.l.w[a] : draw(f.n[a], 0.4, &rng);
+        f.dw[a] = check_floats(f.n[a]);
+    }
+    f.l.c.sink = f.l.c.value_head = f.l.c.attached = true;
+    f.l.st.vi = check_floats(s->n_kv * s->d_index);
+    f.l.st.oi = check_floats(s->n_q * s->n_kv_heads * s->d_index);
+    f.l.work = check_alloc((int64_t)msa_layer_workspace(ops, s, &f.l.c), 1);
+    return f;
+}
+
+static double run_full_layer(check_case *c, full_layer *f)
+{
+    layer *l = &f->l;
+    const msa_layer_weights w = all_weights(f->w), dw = all_weights(f->dw);
+    double kl = NAN;
+    check_true(c, msa_layer_forward(l->ops, &l->s, &l->c, l->mode, &w, l->x, &l->st, l->y, l->work) == MSA_OK,
+               "forward");
+    check_true(c,
+               msa_layer_backward(l->ops, &l->s, &l->c, l->mode, &w, l->x, &l->st, l->dy, 0.5, l->dx, &dw,
+                                  &kl, l->work) == MSA_OK,
+               "backward");
+    return kl;
+}
+
+// The rows of a padded batch are those of the packed one, whatever lies between them; padding gets zeros.
+static void padded_equals_packed(const msa_ops *ops, msa_attention mode)
+{
+    enum { R = 4 };
+    static const int32_t room[R + 1] = {0, 12, 17, 30, 31}, len[R] = {9, 0, 13, 1},
+                                  tight[R + 1] = {0, 9, 9, 22, 23};
+    const msa_shape padded = {31, 31, 4, 2, 8, 8, 4, 2, R, room, room, len, len};
+    const msa_shape packed = {23, 23, 4, 2, 8, 8, 4, 2, R, tight, tight, NULL, NULL};
+    check_case c = check_begin("%s layer, %s: a padded batch equals the packed one", mode_name(mode),
+                               ops == &msa_ref_ops ? "reference" : "fast");
+    full_layer a = new_full_layer(&padded, ops, mode), b = new_full_layer(&packed, ops, mode);
+    const int m = a.l.c.d_model;
+    const verdict_budget budget = {tolerance(&a.l), 1e-7, NULL};
+    for (int r = 0; r < R; r++) {
+        const int64_t from = tight[r] * m, to = room[r] * m, n = len[r] * m;
+        memcpy(a.l.x + to, b.l.x + from, (size_t)n * sizeof *a.l.x);
+        memcpy(a.l.dy + to, b.l.dy + from, (size_t)n * sizeof *a.l.dy);
+        for (int64_t e = to + n; e < room[r + 1] * m; e++)
+            a.l.x[e] = a.l.dy[e] = NAN;
+    }
+    const double found = run_full_layer(&c, &a), expected = run_full_layer(&c, &b);
+    check_true(&c, fabs(found - expected) <= 1e-6 * expected, "kl: expected %.9g, found %.9g", expected,
+               found);
+    for (int r = 0; r < R; r++) {
+        const int64_t from = tight[r] * m, to = room[r] * m, n = len[r] * m, end = room[r + 1] * m;
+        if (n > 0)
+            check_tensor(&c, "y", (verdict_dims){1, len[r], m}, check_widen(b.l.y + from, n), a.l.y + to,
+                         budget);
+        if (n > 0)
+            check_tensor(&c, "dx", (verdict_dims){1, len[r], m}, check_widen(b.l.dx + from, n), a.l.dx + to,
+                         budget);
+        check_true(&c, all_zero(a.l.y + to + n, end - to - n), "y of padding");
+        check_true(&c, all_zero(a.l.dx + to + n, end - to - n), "dx of padding");
+    }
+    for (int w = 0; w < N_ALL; w++)
+        check_tensor(&c, "a weight's gradient", (verdict_dims){1, 1, a.n[w]}, check_widen(b.dw[w], b.n[w]),
+                     a.dw[w], budget);
+    check_end(&c);
+    check_release(NULL);
+}
+
 static void layer_refusals(const msa_shape *s)
 {
     check_case c = check_begin("a layer refuses what it cannot do");
@@ -444,6 +537,17 @@ static void layer_refusals(const msa_shape *s)
                msa_layer_backward(l.ops, &prefix, &l.c, l.mode, &w, l.x, &l.st, l.dy, 1, l.dx, &dw, &kl,
                                   l.work) == MSA_ERR_UNSUPPORTED,
                "the backward pass needs T = S");
+    static const int32_t queries[] = {0, 4, 9}, keys[] = {0, 5, 9}, len[] = {4, 3}, one_more[] = {4, 4};
+    const msa_shape apart = {9, 9, 4, 2, 6, 3, 2, 2, 2, queries, keys, len, len};
+    const msa_shape longer = {9, 9, 4, 2, 6, 3, 2, 2, 2, queries, queries, len, one_more};
+    check_true(&c,
+               msa_layer_backward(l.ops, &apart, &l.c, l.mode, &w, l.x, &l.st, l.dy, 1, l.dx, &dw, &kl,
+                                  l.work) == MSA_ERR_UNSUPPORTED,
+               "in the same places");
+    check_true(&c,
+               msa_layer_backward(l.ops, &longer, &l.c, l.mode, &w, l.x, &l.st, l.dy, 1, l.dx, &dw, &kl,
+                                  l.work) == MSA_ERR_UNSUPPORTED,
+               "in every sequence");
     l.c.rot = 3;
     check_true(&c, msa_layer_forward(l.ops, s, &l.c, l.mode, &w, l.x, &l.st, l.y, l.work) == MSA_ERR_ROTARY,
                "an odd rotated width");
@@ -482,6 +586,7 @@ int main(int argc, char **argv)
             whole_layer(&batch, "packed", sets[set], mode);
             two_zeros(&plain, sets[set], mode);
             chunks_equal_whole(&plain, sets[set], mode);
+            padded_equals_packed(sets[set], mode);
         }
     for (msa_attention mode = MSA_ATTN_DENSE; mode <= MSA_ATTN_SPARSE; mode++) {
         packed_equals_one_by_one(&batch, mode);

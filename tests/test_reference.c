@@ -255,30 +255,96 @@ static void compare_group_major(check_case *c, const problem *batch, const probl
     }
 }
 
+// The rows of x [outer,T,width] that are padding hold `value`, in bits.
+static void check_padding(check_case *c, const msa_shape *s, const char *name, const float *x, int64_t outer,
+                          int64_t width, float value)
+{
+    for (int64_t a = 0; a < outer; a++)
+        for (int n = 0; n < msa_n_seqs(s) && s->len_q; n++)
+            for (int64_t i = s->cu_q[n] + s->len_q[n]; i < s->cu_q[n + 1]; i++)
+                for (int64_t e = 0; e < width; e++)
+                    check_same(c, name, &value, x + (a * s->n_q + i) * width + e, sizeof value);
+}
+
+static void padding_sees_nothing(check_case *c, const problem *p)
+{
+    const msa_shape *s = p->s;
+    const int64_t hkv = s->n_kv_heads, blocks = msa_n_blocks(s);
+    check_padding(c, s, "o of padding", p->out[VERDICT_O], 1, s->n_heads * s->d_head, 0);
+    check_padding(c, s, "dq of padding", p->out[VERDICT_DQ], 1, s->n_heads * s->d_head, 0);
+    check_padding(c, s, "dqi of padding", p->out[VERDICT_DQI], 1, hkv * s->d_index, 0);
+    check_padding(c, s, "lse of padding", p->out[VERDICT_LSE], 1, s->n_heads, -INFINITY);
+    check_padding(c, s, "index_lse of padding", p->out[VERDICT_INDEX_LSE], hkv, 1, -INFINITY);
+    check_padding(c, s, "scores of padding", p->out[VERDICT_SCORES], hkv, blocks, -INFINITY);
+    static const verdict_tensor of_keys[] = {VERDICT_DK, VERDICT_DV, VERDICT_DKI};
+    for (size_t t = 0; t < sizeof of_keys / sizeof *of_keys; t++)
+        for (int n = 0; n < msa_n_seqs(s) && s->len_kv; n++) {
+            const int64_t width = count(s, of_keys[t]) / s->n_kv;
+            for (int64_t a = (s->cu_kv[n] + s->len_kv[n]) * width; a < s->cu_kv[n + 1] * width; a++)
+                check_true(c, p->out[of_keys[t]][a] == 0, "%s of padding", verdict_tensor_name(of_keys[t]));
+        }
+    check_true(c, msa_check_ids(s, p->ids) == MSA_OK, "ids of padding");
+    if (s->len_q) { // its first row of ids
+        p->ids[(s->cu_q[1] + s->len_q[1]) * s->topk] = 0;
+        check_true(c, msa_check_ids(s, p->ids) == MSA_ERR_IDS, "padding must not choose");
+        p->ids[(s->cu_q[1] + s->len_q[1]) * s->topk] = -1;
+    }
+}
+
+// Block mass and recall of a padded batch are those of its queries.
+static void recall_of(const problem *p, float *mass, msa_recall_result *result)
+{
+    void *work = check_alloc((int64_t)msa_recall_workspace(p->s), 1);
+    msa_block_mass(p->s, p->in.q, p->in.k, mass, work);
+    msa_recall(p->s, p->in.q, p->in.k, p->ids, NULL, result, work);
+}
+
+static double real_queries(const msa_shape *s)
+{
+    double n = 0;
+    for (int r = 0; r < msa_n_seqs(s); r++)
+        n += (double)msa_get_seq(s, r).n_q;
+    return n;
+}
+
+// A packed batch, padded or not, is its sequences one by one; what is left over are rows that see nothing.
 static void packed_equals_one_by_one(const msa_shape *s, uint64_t salt)
 {
     char name[INPUTS_NAME];
     inputs_shape_name(s, name);
     check_case c = check_begin("a packed batch equals its sequences: %s", name);
     problem batch = new_problem(s, INPUTS_NORMAL, salt);
+    msa_recall_result all, one_recall, recalled = {0, 0, 0};
+    float *mass = check_floats(s->n_kv_heads * s->n_q * msa_n_blocks(s));
     double loss, sum = 0;
     run_all(&batch, KL_WEIGHT, &loss);
+    padding_sees_nothing(&c, &batch);
+    recall_of(&batch, mass, &all);
+    check_padding(&c, s, "mass of padding", mass, s->n_kv_heads, msa_n_blocks(s), 0);
     for (int n = 0; n < msa_n_seqs(s); n++) {
         msa_seq seq = msa_get_seq(s, n);
+        if (seq.n_q == 0)
+            continue;
         msa_shape one = *s;
         one.n_q = seq.n_q;
         one.n_kv = seq.n_kv;
         one.n_seqs = 1;
-        one.cu_q = one.cu_kv = NULL;
+        one.cu_q = one.cu_kv = one.len_q = one.len_kv = NULL;
         problem p = cut(&batch, &one, seq);
-        double part;
-        run_all(&p, KL_WEIGHT * (double)seq.n_q / (double)s->n_q, &part);
-        sum += part * (double)seq.n_q / (double)s->n_q;
+        double part, share = (double)seq.n_q / real_queries(s);
+        run_all(&p, KL_WEIGHT * share, &part);
+        sum += part * share;
         compare_token_major(&c, &batch, &p, seq);
         compare_group_major(&c, &batch, &p, seq);
+        recall_of(&p, check_floats(s->n_kv_heads * one.n_q * msa_n_blocks(&one)), &one_recall);
+        recalled.rows += one_recall.rows;
+        recalled.block_recall += one_recall.rows ? one_recall.block_recall * (double)one_recall.rows : 0;
         inputs_free(&p.in);
     }
     check_true(&c, fabs(loss - sum) <= 1e-14 * fabs(sum), "the batch's loss is its queries' mean");
+    check_true(&c, all.rows == recalled.rows, "recall counts queries, not padding");
+    if (all.rows)
+        check_true(&c, fabs(all.block_recall * (double)all.rows - recalled.block_recall) <= 1e-9, "recall");
     check_end(&c);
     free_problem(&batch);
 }
@@ -313,6 +379,10 @@ int main(int argc, char **argv)
         stays_within_buffers(&inputs_shapes[n], 2 * (uint64_t)n);
         if (inputs_shapes[n].n_seqs > 1)
             packed_equals_one_by_one(&inputs_shapes[n], 2 * (uint64_t)n);
+    }
+    for (int n = inputs_first_padded; n < inputs_n_all_shapes; n++) {
+        packed_equals_one_by_one(&inputs_shapes[n], 2 * (uint64_t)n);
+        stays_within_buffers(&inputs_shapes[n], 2 * (uint64_t)n);
     }
     all_blocks_equal_dense(100);
     return check_done();

@@ -62,9 +62,12 @@ __global__ void __launch_bounds__(threads)
     q_outer(Shape s, const bf16 *q, const bf16 *k, const bf16 *v, const int32_t *ids, const bf16 *dout,
             const float *lse, const float *delta, Centres centres, float *dq, float *dk, float *dv)
 {
+    s = actual(s);
     Smem<D> &m = shared<Smem<D>>();
     const int t = (int)threadIdx.x, warp = t / 32, lane = t % 32;
     const int i = (int)blockIdx.x, r = (int)blockIdx.y, position = s.prefix + i;
+    if (i >= s.n_q)
+        return;
     auto &mine = m.part[warp].at;
     const int id =
         ids && lane < s.topk ? ld_global(ids + row_at(s, i, r) * s.topk + lane) : -1; // one in each lane

@@ -371,6 +371,20 @@ PTX_INLINE void leave_g(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work,
     }
 }
 
+/// Where the block ends in padding, zeros to keys that do not exist: dS of 0 times NaN is NaN.
+template <int D, int DI, int N, bool kl> PTX_INLINE void clear_padding(Smem<D, DI, N, kl> &m, const Shape &s)
+{
+    const int key = work_of(m).block * N;
+    if (!ends_in_padding(s, key, N))
+        return;
+    const int t = (int)threadIdx.x - 128, first = s.n_kv - key;
+    clear_rows<2 * N>(m.k, first, t);
+    clear_rows<2 * N>(m.v, first, t);
+    if constexpr (kl)
+        clear_rows<2 * N>(m.ki, first, t);
+    bar_sync(1, 2 * N);
+}
+
 template <int D, int DI, int N, bool kl>
 PTX_INLINE void consume(Smem<D, DI, N, kl> &m, const Shape &s, const Out &out, const CUtensorMap *dq_map)
 {
@@ -379,6 +393,7 @@ PTX_INLINE void consume(Smem<D, DI, N, kl> &m, const Shape &s, const Out &out, c
     timeline_role("consumer");
     float dk[D / 2] = {}, dv[D / 2] = {};
     mbarrier_wait(&m.keys_full, 0);
+    clear_padding(m, s);
     for (int tile = 0; queries(work_of(m), tile) > 0; tile++) {
         auto &stage = m.stage[recomputed(tile % stages)];
         const int c = place().consumer, own = 64 * c;
@@ -484,6 +499,9 @@ template <int D, int DI, int N, bool kl>
 __global__ void __launch_bounds__(128 + 2 * N, 1)
     hopper_sweep(Shape s, Arrays a, Out out, const __grid_constant__ Maps maps)
 {
+    s = actual(s);
+    if (kl)
+        out.factor *= (float)without_padding(s);
     Smem<D, DI, N, kl> &m = shared<Smem<D, DI, N, kl>>();
     constexpr int consumers = N / 64;
     const int t = (int)threadIdx.x, c = t / 128 - 1; // consumer, or -1

@@ -65,6 +65,7 @@ template <int width>
 __global__ void __launch_bounds__(centre_threads)
     find_centres(Shape s, const int32_t *ids, const bf16 *k, int heads, Centres centres)
 {
+    s = actual(s);
     constexpr int lanes = width / 4;
     const int64_t row = ((int64_t)blockIdx.x * centre_threads + threadIdx.x) / lanes;
     const int i = (int)(row / s.n_kv_heads), r = (int)(row % s.n_kv_heads),

@@ -279,6 +279,9 @@ PTX_INLINE void queries_by_channels(Smem<D, DI, N, main, kl> &m,
 template <int D, int DI, int N, bool main, bool kl>
 __global__ void __launch_bounds__(2 * N, 1) sweep(Shape s, Arrays a, Out out)
 {
+    s = actual(s);
+    if (kl)
+        out.factor *= (float)without_padding(s);
     using Shared = Smem<D, DI, N, main, kl>;
     constexpr int threads = 2 * N;
     Shared &m = shared<Shared>();

@@ -42,7 +42,7 @@ struct Scratch {
 /// Two for each full item: one for it, one for a shorter one that ends a block.
 MSA_BOTH_SIDES inline int64_t n_splits(const Shape &s)
 {
-    return 2 * ((int64_t)s.n_q * s.topk / item_limit(s) + 1);
+    return 2 * ((int64_t)s.room * s.topk / item_limit(s) + 1);
 }
 
 /// Where such an item leaves its dK and dV.
@@ -131,9 +131,11 @@ PTX_INLINE Work work_of(const Shape &s, const Scratch &w, int block, unsigned nu
     if (w.items) {
         const int4 item = ld_global((const int4 *)w.items + number);
         a = {item.x, item.y, item.z, item.w, 0, 0};
-    } else { // all queries from the first that sees the block
-        const int b = (int)number % s.n_blocks, before = b * block - s.prefix;
-        a = {(int)number / s.n_blocks, b, before > 0 ? before : 0, s.n_q, 0, 0};
+    } else { // all queries from the first that sees the block; padding has blocks, but none that is seen
+        const int b = (int)number % w.width, before = b * block - s.prefix;
+        a = {(int)number / w.width, b, before > 0 ? before : 0, s.n_q, 0, 0};
+        if (b >= s.n_blocks)
+            a.group = -1;
     }
     while (1 << a.shift < s.group)
         a.shift++;
@@ -151,7 +153,7 @@ struct Out {
 /// Query << 5 | slot of the item's entry e; without a list a query is its own entry.
 PTX_INLINE uint32_t entry_at(const Shape &s, const Scratch &w, const Work &work, int e)
 {
-    return w.entries ? ld_global(w.entries + (int64_t)work.group * s.n_q * s.topk + e) : (uint32_t)e << 5;
+    return w.entries ? ld_global(w.entries + (int64_t)work.group * s.room * s.topk + e) : (uint32_t)e << 5;
 }
 PTX_INLINE int64_t pair_at(const Shape &s, const Scratch &w, const Work &work, uint32_t entry)
 {
@@ -171,7 +173,7 @@ PTX_INLINE bool centre_exists(const Shape &s, const Centres &centres, const Work
 /// The rows of g of a group and block are neighbours.
 PTX_INLINE int64_t row_of_g(const Shape &s, const Scratch &w, int group, int block, int e)
 {
-    return w.entries ? (int64_t)group * s.n_q * s.topk + e
+    return w.entries ? (int64_t)group * s.room * s.topk + e
                      : ((int64_t)group * s.n_blocks + block) * s.n_q + e;
 }
 
@@ -267,6 +269,7 @@ template <int D, int N>
 __global__ void __launch_bounds__(merge_threads)
     merge(Shape s, const int32_t *first, const float *split, float *dk, float *dv)
 {
+    s = actual(s);
     const int block = (int)blockIdx.x, group = (int)blockIdx.y, limit = item_limit(s);
     const int32_t *mine = first + group * (s.n_scores + 1) + block;
     const int begin = ld_global(mine), end = ld_global(mine + 1);
@@ -294,6 +297,7 @@ template <class In>
 __global__ void __launch_bounds__(merge_threads)
     sum_slots(Shape s, const int32_t *ids, int slots, int heads, int width, const In *in, float *out)
 {
+    s = actual(s);
     const int64_t at = 4 * ((int64_t)blockIdx.x * merge_threads + threadIdx.x), row = at / width;
     if (row >= (int64_t)s.n_q * s.n_kv_heads * heads)
         return;
@@ -336,6 +340,8 @@ template <int DI, int N>
 __global__ void __launch_bounds__(2 * N)
     index_keys(Shape s, Scratch w, const bf16 *qi, float factor, float *dki)
 {
+    s = actual(s);
+    factor *= (float)without_padding(s);
     constexpr int threads = 2 * N, at_once = 32;
     KeysSmem<DI, N> &m = shared<KeysSmem<DI, N>>();
     const int t = (int)threadIdx.x, warp = t / 32, lane = t % 32, block = (int)blockIdx.x;
@@ -353,7 +359,7 @@ __global__ void __launch_bounds__(2 * N)
             copy_rows<threads>(stage.qi, t, [&](int row) {
                 if (e + row >= end)
                     return (const bf16 *)nullptr;
-                const uint32_t *entry = w.entries + (int64_t)r * s.n_q * s.topk + e + row;
+                const uint32_t *entry = w.entries + (int64_t)r * s.room * s.topk + e + row;
                 const int64_t i = w.entries ? ld_global(entry) >> 5 : e + row;
                 return qi + qi_at(s, i, r, DI);
             });

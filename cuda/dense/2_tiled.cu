@@ -75,9 +75,12 @@ template <int D, class Out>
 __global__ void __launch_bounds__(threads)
     tiled(Shape s, const bf16 *q, const bf16 *k, const bf16 *v, Out *o, float *lse)
 {
+    s = actual(s);
     Smem<D> &smem = shared<Smem<D>>();
     const int h = (int)blockIdx.y, r = h / s.group;
     const int first = tile * (int)(gridDim.x - 1 - blockIdx.x); // query; those with most keys start first
+    if (first >= s.n_q)
+        return;
     const int x = (int)threadIdx.x % 16,
               row = (int)threadIdx.x / 16 * 4; // keys x + 16 n, rows row .. row + 3
     const float scale = log2_e / sqrtf((float)D);

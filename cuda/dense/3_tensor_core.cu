@@ -34,9 +34,12 @@ template <int D, class Out>
 __global__ void __launch_bounds__(threads)
     tensor_core(Shape s, const bf16 *q, const bf16 *k, const bf16 *v, Out *o, float *lse)
 {
+    s = actual(s);
     Smem<D> &smem = shared<Smem<D>>();
     const int t = (int)threadIdx.x, r = (int)blockIdx.y, n_queries = tile_rows / s.group;
     const int first = n_queries * (int)(gridDim.x - 1 - blockIdx.x); // query; long tiles first
+    if (first >= s.n_q)
+        return;
     // Row x of the tile is a query and a head, or none. Its O and LSE are number `at` of their arrays.
     auto at = [&](int row) {
         const int i = first + row / s.group;

@@ -46,7 +46,7 @@ template <int D> struct Ring {
 template <int D> struct Smem {
     Tile<64, D> q[consumers];
     Ring<D> k, v;
-    uint64_t full_q;
+    uint64_t full_q, padded_v;
 };
 
 template <int D> PTX_INLINE void init(Ring<D> &ring)
@@ -75,6 +75,16 @@ template <int D> PTX_INLINE void give_back(Ring<D> &ring, int j)
         mbarrier_arrive(&ring.empty[j % stages]);
 }
 
+/// Of V the last tile, where it ends in padding. The whole warp calls it.
+template <int D>
+PTX_INLINE void put_last(Smem<D> &smem, int j, const CUtensorMap *map, const Shape &s, int r)
+{
+    mbarrier_wait(&smem.v.empty[j % stages], j / stages % 2 ^ 1);
+    load_last_values(smem.v.tile[j % stages], map, &smem.padded_v, s, r, j * tile_keys);
+    if (threadIdx.x == 0)
+        mbarrier_arrive(&smem.v.full[j % stages]);
+}
+
 /// The 64 rows of consumer c of this block.
 struct Rows {
     int n_queries, first; ///< queries first .. first + n_queries - 1, of which some may be past the last
@@ -101,14 +111,21 @@ PTX_INLINE void produce(const Shape &s, Smem<D> &smem, const CUtensorMap *map_q,
     const int r = (int)blockIdx.y;
     const Rows last = rows_of(s, consumers - 1);
     const uint32_t bytes = q_bytes<D>(s, last.n_queries);
-    mbarrier_arrive_expect(&smem.full_q, last.first < s.n_q ? 2 * bytes : bytes);
-    for (int c = 0; c < consumers; c++)
-        if (rows_of(s, c).first < s.n_q)
-            load_q(smem.q[c], map_q, &smem.full_q, s, r, rows_of(s, c).first);
-    for (int j = 0; j < last.tiles; j++) {
-        put(smem.k, j, map_k, r);
-        put(smem.v, j, map_v, r);
+    const int padded = last.tiles - ends_in_padding(s, (last.tiles - 1) * tile_keys, tile_keys);
+    if (threadIdx.x == 0) {
+        mbarrier_arrive_expect(&smem.full_q, last.first < s.n_q ? 2 * bytes : bytes);
+        for (int c = 0; c < consumers; c++)
+            if (rows_of(s, c).first < s.n_q)
+                load_q(smem.q[c], map_q, &smem.full_q, s, r, rows_of(s, c).first);
+        for (int j = 0; j < last.tiles; j++) {
+            put(smem.k, j, map_k, r);
+            if (j < padded)
+                put(smem.v, j, map_v, r);
+        }
     }
+    __syncwarp();
+    if (padded < last.tiles)
+        put_last(smem, padded, map_v, s, r);
 }
 
 template <int D, class Out> PTX_INLINE void consume(const Shape &s, Smem<D> &smem, int c, Out *o, float *lse)
@@ -185,10 +202,14 @@ __global__ void __launch_bounds__(threads, 1)
     hopper(Shape s, const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_k,
            const __grid_constant__ CUtensorMap map_v, Out *o, float *lse)
 {
+    s = actual(s);
     Smem<D> &smem = shared<Smem<D>>();
     const int c = (int)threadIdx.x / 128 - 1; // consumer, or -1
+    if (rows_of(s, 0).first >= s.n_q)
+        return;
     if (threadIdx.x == 0) {
         mbarrier_init(&smem.full_q, 1);
+        mbarrier_init(&smem.padded_v, 1);
         init(smem.k);
         init(smem.v);
         fence_mbarrier_init();
@@ -200,7 +221,7 @@ __global__ void __launch_bounds__(threads, 1)
     __syncthreads();
     if (c < 0) {
         setmaxnreg_dec<24>();
-        if (threadIdx.x == 0)
+        if (threadIdx.x < 32)
             produce(s, smem, &map_q, &map_k, &map_v);
     } else {
         setmaxnreg_inc<240>();

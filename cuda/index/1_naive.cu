@@ -22,6 +22,7 @@ constexpr int threads = 128;
 template <int D>
 __global__ void __launch_bounds__(threads) naive(Shape s, const bf16 *qi, const bf16 *ki, float *scores)
 {
+    s = actual(s);
     const int64_t item = (int64_t)blockIdx.x * threads + threadIdx.x, row = item % n_rows(s);
     if (item >= n_rows(s) * s.n_scores)
         return;

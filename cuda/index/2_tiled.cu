@@ -60,10 +60,13 @@ template <int D, int Block>
 __global__ void __launch_bounds__(threads<Block>)
     tiled(Shape s, const bf16 *qi, const bf16 *ki, float *scores, unsigned row_tiles)
 {
+    s = actual(s);
     constexpr int across = Block / micro; // threads that share a row
     Smem<Block> &smem = shared<Smem<Block>>();
     const int tx = (int)threadIdx.x % across, ty = (int)threadIdx.x / across;
     const int64_t b = blockIdx.x / row_tiles, row0 = (int64_t)(blockIdx.x % row_tiles) * tile_rows;
+    if (row0 >= n_rows(s))
+        return;
     const int64_t key0 = b * Block, end = row0 + tile_rows < n_rows(s) ? row0 + tile_rows : n_rows(s);
     float acc[micro][micro] = {};
     if (key0 <= position_of(s, end - 1)) // else no row of the tile sees the block

@@ -64,8 +64,11 @@ __global__ void __launch_bounds__(stream_threads, 2)
     wgmma(Shape s, const __grid_constant__ CUtensorMap row_map, const __grid_constant__ CUtensorMap key_map,
           float *scores)
 {
+    s = actual(s);
     Smem<D, Block> &m = shared<Smem<D, Block>>();
     const Span span = span_of<rows>(s);
+    if (span.row0 >= span.end)
+        return;
     stream_begin(m);
     if (threadIdx.x < consumer_threads)
         consume<D, Block>(s, m, span, scores);

@@ -279,8 +279,11 @@ __global__ void __launch_bounds__(stream_threads, 1)
     fused(Shape s, const __grid_constant__ CUtensorMap row_map, const __grid_constant__ CUtensorMap key_map,
           Parts parts, int32_t *ids, float *lse)
 {
+    s = actual(s);
     Smem<D, Block, Lse> &smem = shared<Smem<D, Block, Lse>>();
     const Span span = span_of<rows>(s, parts.n);
+    if (span.row0 >= span.end)
+        return;
     stream_begin(smem.stream);
     if (threadIdx.x < consumer_threads)
         consume(s, smem, span, parts, ids, lse);
@@ -321,6 +324,7 @@ PTX_INLINE float chosen_lse(const Shape &s, const Parts &parts, int row, int loc
 template <int D>
 __global__ void __launch_bounds__(32 * merge_warps) merge(Shape s, Parts parts, int32_t *ids, float *lse)
 {
+    s = actual(s);
     const int64_t row = (int64_t)blockIdx.x * merge_warps + threadIdx.x / 32;
     grid_wait();
     if (row >= n_rows(s))

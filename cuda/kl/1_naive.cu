@@ -28,9 +28,14 @@ __global__ void __launch_bounds__(threads)
           const float *lse, const float *index_lse, Centres centres, float factor, float *dqi, float *dki,
           double *part)
 {
+    s = actual(s);
     const int64_t row = (int64_t)blockIdx.x * threads + threadIdx.x;
-    if (row >= (int64_t)s.n_q * s.n_kv_heads)
+    if (row >= (int64_t)s.n_q * s.n_kv_heads) {
+        if (row < (int64_t)s.room * s.n_kv_heads) // padding
+            st_global(part + row, 0.0);
         return;
+    }
+    factor *= (float)without_padding(s);
     const int i = (int)(row / s.n_kv_heads), r = (int)(row % s.n_kv_heads);
     const bf16 *my_qi = qi + row * DI;
     const float my_lse = ld_global(index_lse + row_at(s, i, r)) * log2_e;

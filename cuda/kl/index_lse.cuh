@@ -27,6 +27,7 @@ template <int DI>
 __global__ void __launch_bounds__(lse_threads)
     index_lse_kernel(Shape s, const bf16 *qi, const bf16 *ki, float *lse)
 {
+    s = actual(s);
     LseSmem<DI> &m = shared<LseSmem<DI>>();
     const int t = (int)threadIdx.x, warp = t / 32, lane = t % 32;
     const int64_t rows = (int64_t)s.n_q * s.n_kv_heads, first = (int64_t)blockIdx.x * lse_rows;

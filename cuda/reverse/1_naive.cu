@@ -27,6 +27,7 @@ __device__ int32_t *first_of(const Shape &s, int32_t *first, int r)
 
 __global__ void __launch_bounds__(threads) count(Shape s, const int32_t *ids, int32_t *first)
 {
+    s = actual(s);
     const int b = (int)(blockIdx.x * threads + threadIdx.x), r = (int)blockIdx.y;
     if (b >= s.n_scores)
         return;
@@ -53,16 +54,18 @@ __global__ void __launch_bounds__(threads) sum(Shape s, int32_t *first)
 __global__ void __launch_bounds__(threads)
     write(Shape s, const int32_t *ids, const int32_t *first, uint32_t *entries)
 {
+    s = actual(s);
     const int b = (int)(blockIdx.x * threads + threadIdx.x), r = (int)blockIdx.y, n = s.n_q * s.topk;
+    const int room = s.room * s.topk;
     if (b >= s.n_scores)
         return;
     const int32_t *mine = ids + row_at(s, 0, r) * s.topk, *start = first + r * (s.n_scores + 1);
-    uint32_t *out = entries + (int64_t)r * n;
+    uint32_t *out = entries + (int64_t)r * room;
     int at = ld_global(start + b);
     for (int a = 0; a < n; a++)
         if (ld_global(mine + a) == b)
             st_global(out + at++, (uint32_t)(a / s.topk) << 5 | (uint32_t)(a % s.topk));
-    for (int64_t a = ld_global(start + s.n_scores) + b; a < n; a += s.n_scores)
+    for (int64_t a = ld_global(start + s.n_scores) + b; a < room; a += s.n_scores)
         st_global(out + a, ~0u);
 }
 

@@ -74,6 +74,7 @@ __global__ void __launch_bounds__(512) count(Shape s, Scratch w, const int32_t *
     Counts &m = shared<Counts>();
     if (closed(s.gate))
         return;
+    s = actual(s);
     const int b0 = (int)blockIdx.x * range, segment = (int)blockIdx.y, r = (int)blockIdx.z;
     const int blocks = s.n_scores - b0 < range ? (int)s.n_scores - b0 : range;
     const int t = (int)threadIdx.x, threads = (int)blockDim.x;
@@ -192,6 +193,7 @@ __global__ void __launch_bounds__(1024, 1)
     Places &m = shared<Places>();
     if (closed(s.gate))
         return;
+    s = actual(s);
     const int b0 = (int)blockIdx.x * range, segment = (int)blockIdx.y, r = (int)blockIdx.z;
     const int blocks = s.n_scores - b0 < range ? (int)s.n_scores - b0 : range;
     const int t = (int)threadIdx.x, query = t / s.topk, slot = t % s.topk;
@@ -200,7 +202,7 @@ __global__ void __launch_bounds__(1024, 1)
         st_shared(&m.chosen[b], 0u);
     }
     const int32_t *my_ids = ids + row_at(s, 0, r) * s.topk;
-    uint32_t *my_entries = entries + (int64_t)r * s.n_q * s.topk;
+    uint32_t *my_entries = entries + (int64_t)r * s.room * s.topk;
     const int end = segment_start(s, w, segment + 1);
     const uint32_t bit = 1u << query;
     int i = segment_start(s, w, segment) + query;
@@ -229,7 +231,7 @@ __global__ void __launch_bounds__(1024, 1)
         items_before += ld_global(w.n_items + a);
     if (segment == 0)
         list(s, w, first, items + items_before, r, b0, blocks);
-    fill(my_entries, ld_global(first + r * (s.n_scores + 1) + s.n_scores), (int64_t)s.n_q * s.topk, ~0u);
+    fill(my_entries, ld_global(first + r * (s.n_scores + 1) + s.n_scores), (int64_t)s.room * s.topk, ~0u);
     if (r == s.n_kv_heads - 1)
         fill(items, items_before + ld_global(w.n_items + r), reverse_items(s), no_item());
 }

@@ -24,6 +24,7 @@ template <int D, class Out>
 __global__ void __launch_bounds__(threads)
     naive(Shape s, const bf16 *q, const bf16 *k, const bf16 *v, const int32_t *ids, Out *o, float *lse)
 {
+    s = actual(s);
     const int64_t row = (int64_t)blockIdx.x * threads + threadIdx.x;
     if (row >= (int64_t)s.n_q * s.n_heads)
         return;

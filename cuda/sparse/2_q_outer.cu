@@ -54,9 +54,12 @@ template <int D, class Out>
 __global__ void __launch_bounds__(threads)
     q_outer(Shape s, const bf16 *q, const bf16 *k, const bf16 *v, const int32_t *ids, Out *o, float *lse)
 {
+    s = actual(s);
     Smem<D> &smem = shared<Smem<D>>();
     const int t = (int)threadIdx.x, warp = t / 32, lane = t % 32;
     const int i = (int)blockIdx.x, r = (int)blockIdx.y, position = s.prefix + i;
+    if (i >= s.n_q)
+        return;
     Part<D> &mine = smem.part[warp];
     const int id = lane < s.topk ? ld_global(ids + row_at(s, i, r) * s.topk + lane) : -1; // one in each lane
     const uint32_t ends = ~warp_ballot(is_block(s, id)); // the lowest bit: where the row of ids does

@@ -61,7 +61,7 @@ template <int D, int block> struct Smem {
     Tile<64, D> q[consumers];
     Stage<D, block> ring[stages];
     Choice choice[stages][consumers];
-    uint64_t q_full, full[stages], empty[stages];
+    uint64_t q_full, padded_v, full[stages], empty[stages];
 };
 
 /// Tile c of this CTA: neighbouring queries of one group.
@@ -131,18 +131,23 @@ PTX_INLINE void produce(const Shape &s, Smem<D, block> &smem, const CUtensorMap 
             }
         }
         // [merge_ids]
-        if (lane > 0)
-            continue;
+        const bool padded = more && ends_in_padding(s, (int)b * block, block);
         Stage<D, block> &stage = smem.ring[n % stages];
         uint64_t *const full = &smem.full[n % stages];
+        if (lane > 0 && !padded)
+            continue;
         mbarrier_wait(&smem.empty[n % stages], n / stages % 2 ^ 1);
+        if (padded)
+            load_last_values(stage.v, map_v, &smem.padded_v, s, r, (int)b * block);
+        if (lane > 0)
+            continue;
         for (int c = 0; c < consumers; c++)
             st_shared(&smem.choice[n % stages][c], choice[c]);
-        mbarrier_arrive_expect(full, more ? sizeof stage : 0);
-        if (more) {
+        mbarrier_arrive_expect(full, padded ? sizeof stage.k : more ? sizeof stage : 0);
+        if (more)
             load_kv(stage.k, map_k, full, r, (int)b * block);
+        if (more && !padded)
             load_kv(stage.v, map_v, full, r, (int)b * block);
-        }
     }
 }
 
@@ -262,8 +267,12 @@ __global__ void __launch_bounds__(threads, 1)
     const int c = (int)threadIdx.x / 128 - 1; // consumer, or -1
     if (closed(s.gate))
         return;
+    s = actual(s);
+    if (!rows_of(s, 0).any)
+        return;
     if (threadIdx.x == 0) {
         mbarrier_init(&smem.q_full, 1);
+        mbarrier_init(&smem.padded_v, 1);
         for (int i = 0; i < Smem<D, block>::stages; i++) {
             mbarrier_init(&smem.full[i], 1);
             mbarrier_init(&smem.empty[i], rows_of(s, 1).any ? 8 : 4); // warps that read it

@@ -113,7 +113,7 @@ __device__ void produce(Smem<D, N> &m, const Shape &s, const Work &w, const CUte
         mbarrier_arrive_expect(&m.v_full, sizeof m.v);
         load_kv(m.v, v_map, &m.v_full, w.group, w.block * N);
     }
-    const uint32_t *mine = entries + (int64_t)w.group * s.n_q * s.topk + w.begin;
+    const uint32_t *mine = entries + (int64_t)w.group * s.room * s.topk + w.begin;
     for (int tile = 0; queries(w, tile) > 0; tile++, mine += w.per_tile) {
         const int stage = tile % stages, n = queries(w, tile);
         uint32_t entry[2]; // fetched while the stage is still in use
@@ -177,8 +177,13 @@ __device__ void consume(Smem<D, N> &m, const Shape &s, const Work &w, bf16 *part
             softmax_step<false>(sum, scores, keep, scale2<D>, sees);
         uint32_t p[N / 16][4];
         pack_weights(p, scores);
-        if (tile == 0)
+        if (tile == 0) {
             mbarrier_wait(&m.v_full, 0);
+            if (ends_in_padding(s, w.block * N, N)) {
+                clear_rows(m.v, s.n_kv - w.block * N, t);
+                bar_sync(1, consumers);
+            }
+        }
         issue_values(o, p, m.v, false);
         float inverse[2], row_lse[2];
         softmax_finish_part(sum, inverse, row_lse);
@@ -201,6 +206,7 @@ __global__ void __launch_bounds__(threads, 2)
     Smem<D, N> &m = shared<Smem<D, N>>();
     if (closed(s.gate))
         return;
+    s = actual(s);
     if (threadIdx.x == 0) {
         mbarrier_init(&m.k_full, 1);
         mbarrier_init(&m.v_full, 1);
@@ -235,6 +241,7 @@ template <int D, class Out>
 __global__ void __launch_bounds__(combine_threads)
     combine(Shape s, const int32_t *ids, const bf16 *partial, const float *partial_lse, Out *o, float *lse)
 {
+    s = actual(s);
     constexpr int lanes = D / 8, slots = 32 / lanes; // a lane holds 8 channels and the weights of some slots
     const int64_t row = ((int64_t)blockIdx.x * combine_threads + threadIdx.x) / lanes;
     const int lane = (int)threadIdx.x % lanes, leader = (int)threadIdx.x % 32 - lane;

@@ -29,6 +29,7 @@ constexpr int threads = 128, ahead = 4; // loads in flight before the first comp
 template <int K>
 __global__ void __launch_bounds__(threads) register_list(Shape s, const float *scores, int32_t *ids)
 {
+    s = actual(s);
     const int64_t row = (int64_t)blockIdx.x * threads + threadIdx.x;
     if (row >= (int64_t)s.n_q * s.n_kv_heads)
         return;

@@ -29,6 +29,7 @@ constexpr int warps = 4;
 
 __global__ void __launch_bounds__(32 * warps) warp(Shape s, const float *scores, int32_t *ids)
 {
+    s = actual(s);
     const int64_t row = (int64_t)blockIdx.x * warps + threadIdx.x / 32;
     if (row >= (int64_t)s.n_q * s.n_kv_heads)
         return;

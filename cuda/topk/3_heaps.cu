@@ -90,6 +90,7 @@ PTX_INLINE uint64_t warp_best(uint64_t key)
 template <int K>
 __global__ void __launch_bounds__(32 * warps) heaps(Shape s, const float *scores, int32_t *ids)
 {
+    s = actual(s);
     const int64_t row = (int64_t)blockIdx.x * warps + threadIdx.x / 32;
     if (row >= (int64_t)s.n_q * s.n_kv_heads)
         return;

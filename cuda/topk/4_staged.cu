@@ -40,8 +40,11 @@ struct Smem {
 template <int K>
 __global__ void __launch_bounds__(32 * warps) staged(Shape s, const float *scores, int32_t *ids)
 {
+    s = actual(s);
     const int64_t rows = (int64_t)s.n_q * s.n_kv_heads,
                   row0 = (int64_t)blockIdx.x * (32 * warps) + threadIdx.x / 32 * 32;
+    if (row0 >= rows)
+        return;
     const int lane = (int)threadIdx.x % 32;
     const int r = (int)((row0 + lane) / s.n_q), i = (int)((row0 + lane) % s.n_q);
     const int local = row0 + lane < rows ? local_block(s, i) : 0, most = (int)warp_max((uint32_t)local);

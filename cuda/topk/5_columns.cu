@@ -29,9 +29,12 @@ constexpr int warps = 4, ahead = 16;
 template <int K>
 __global__ void __launch_bounds__(32 * warps) columns(Shape s, const float *scores, int32_t *ids)
 {
+    s = actual(s);
     WaitingRoom &room = shared<WaitingRoom[warps]>()[threadIdx.x / 32];
     const int64_t rows = (int64_t)s.n_q * s.n_kv_heads,
                   row = (int64_t)blockIdx.x * (32 * warps) + threadIdx.x;
+    if (rows == 0)
+        return;
     const int r = (int)(row / s.n_q), i = (int)(row % s.n_q);
     const int local = row < rows ? local_block(s, i) : 0, most = (int)warp_max((uint32_t)local);
     const float *my_scores = scores + (int64_t)r * s.n_scores * s.rows + i;

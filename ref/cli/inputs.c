@@ -4,6 +4,7 @@
  */
 #include "inputs.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -107,6 +108,28 @@ static void enlarge(const inputs *in, const msa_shape *s, inputs_rng *rng)
     enlarge_channel(in->ki, s->n_kv, s->d_index, -100, rng);
 }
 
+// NaN in the rows of x [tokens,width] that a sequence has room for and does not have.
+static void poison(float *x, int64_t width, int64_t first, int64_t n, int64_t end)
+{
+    for (int64_t c = (first + n) * width; c < end * width; c++)
+        x[c] = NAN;
+}
+
+static void poison_padding(const msa_shape *s, inputs *in)
+{
+    const int64_t hq = s->n_heads, hkv = s->n_kv_heads, dh = s->d_head, di = s->d_index;
+    for (int r = 0; r < msa_n_seqs(s) && s->len_q; r++) {
+        const msa_seq seq = msa_get_seq(s, r);
+        const int64_t end_q = s->cu_q[r + 1], end_kv = s->cu_kv[r + 1];
+        poison(in->q, hq * dh, seq.q0, seq.n_q, end_q);
+        poison(in->dout, hq * dh, seq.q0, seq.n_q, end_q);
+        poison(in->qi, hkv * di, seq.q0, seq.n_q, end_q);
+        poison(in->k, hkv * dh, seq.kv0, seq.n_kv, end_kv);
+        poison(in->v, hkv * dh, seq.kv0, seq.n_kv, end_kv);
+        poison(in->ki, di, seq.kv0, seq.n_kv, end_kv);
+    }
+}
+
 bool inputs_new(inputs *in, const msa_shape *s, inputs_pattern p, uint64_t seed)
 {
     inputs_rng rng = {seed};
@@ -129,6 +152,7 @@ bool inputs_new(inputs *in, const msa_shape *s, inputs_pattern p, uint64_t seed)
         repeat_three_keys(s, in->ki, &rng);
     if (p == INPUTS_MASSIVE)
         enlarge(in, s, &rng);
+    poison_padding(s, in);
     return true;
 }
 
@@ -199,6 +223,8 @@ static void choose_row(inputs_selection kind, int64_t local, int topk, inputs_rn
 void inputs_ids(const msa_shape *s, inputs_selection kind, uint64_t seed, int32_t *ids)
 {
     inputs_rng rng = {seed};
+    for (int64_t a = 0; a < s->n_kv_heads * s->n_q * s->topk; a++)
+        ids[a] = -1; // rows of padding stay so
     for (int r = 0; r < s->n_kv_heads; r++)
         for (int n = 0; n < msa_n_seqs(s); n++) {
             msa_seq seq = msa_get_seq(s, n);
@@ -218,6 +244,13 @@ static const int32_t parts_q[] = {0, 4, 9}, parts_kv[] = {0, 700, 1240};
 static const int32_t step_q[] = {0, 1, 17, 18}, step_kv[] = {0, 65, 81, 333};
 
 static const int32_t batch_q[] = {0, 1, 2, 3, 4, 5, 6}, batch_kv[] = {0, 127, 128, 256, 385, 525, 1450};
+// rooms that are full, half empty, empty, of one query, without queries, and full again
+static const int32_t padded_q[] = {0, 30, 70, 75, 90, 94, 101}, padded_kv[] = {0, 30, 130, 170, 270, 310, 410};
+static const int32_t padded_len_q[] = {30, 17, 0, 1, 0, 7}, padded_len_kv[] = {30, 75, 0, 65, 33, 100};
+// a tile of keys that ends in padding; rooms too small for what they have were there no lengths
+static const int32_t room_q[] = {0, 9, 30, 32}, room_kv[] = {0, 300, 316, 450};
+static const int32_t room_len_q[] = {6, 5, 0}, room_len_kv[] = {270, 14, 130};
+
 static const int32_t pair_q[] = {0, 3, 6}, pair_kv[] = {0, 261, 264};
 
 //         T    S  Hq Hkv  dh   di   Bk  k
@@ -251,12 +284,16 @@ const msa_shape inputs_shapes[] = {
     {9, 1240, 4, 2, 64, 64, 32, 5, 2, parts_q, parts_kv, NULL, NULL}, // keys that several CTAs share, of 22 and 17 blocks
     {6, 1450, 16, 1, 128, 128, 128, 3, 6, batch_q, batch_kv, NULL, NULL}, // a batch of steps: 127, 1, 128, 129, 140, 925 keys
     {6, 264, 8, 4, 64, 128, 32, 4, 2, pair_q, pair_kv, NULL, NULL},       // three new tokens each, of which one has no others
+    // padded
+    {101, 410, 4, 2, 64, 64, 32, 2, 6, padded_q, padded_kv, padded_len_q, padded_len_kv},
+    {32, 450, 16, 1, 128, 128, 128, 2, 3, room_q, room_kv, room_len_q, room_len_kv},
 };
-const int inputs_n_all_shapes = (int)(sizeof inputs_shapes / sizeof *inputs_shapes), inputs_n_shapes = 14;
+const int inputs_n_all_shapes = (int)(sizeof inputs_shapes / sizeof *inputs_shapes), inputs_n_shapes = 14,
+          inputs_first_padded = (int)(sizeof inputs_shapes / sizeof *inputs_shapes) - 2;
 
 void inputs_shape_name(const msa_shape *s, char name[INPUTS_NAME])
 {
-    snprintf(name, INPUTS_NAME, "T=%lld S=%lld heads=%d:%d width=%d:%d block=%d topk=%d seqs=%d",
+    snprintf(name, INPUTS_NAME, "T=%lld S=%lld heads=%d:%d width=%d:%d block=%d topk=%d seqs=%d%s",
              (long long)s->n_q, (long long)s->n_kv, s->n_heads, s->n_kv_heads, s->d_head, s->d_index,
-             s->block, s->topk, msa_n_seqs(s));
+             s->block, s->topk, msa_n_seqs(s), s->len_q ? " padded" : "");
 }

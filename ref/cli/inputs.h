@@ -48,7 +48,7 @@ typedef struct inputs {
 /** The same inputs rounded to bf16. False if memory runs out. */
 bool inputs_rounded(inputs *out, const inputs *in, const msa_shape *s);
 
-/** False if memory runs out. */
+/** Padding is NaN. False if memory runs out. */
 bool inputs_new(inputs *in, const msa_shape *s, inputs_pattern p, uint64_t seed);
 void inputs_free(inputs *in);
 
@@ -63,9 +63,9 @@ typedef enum inputs_selection {
 void inputs_ids(const msa_shape *s, inputs_selection kind, uint64_t seed, int32_t *ids);
 
 /** The ragged shapes that every implementation is judged on: inputs_n_shapes small ones, up to
- *  inputs_n_all_shapes such as the kernels of cuda/ take. */
+ *  inputs_n_all_shapes such as the kernels of cuda/ take, the padded ones last. */
 extern const msa_shape inputs_shapes[];
-extern const int inputs_n_shapes, inputs_n_all_shapes;
+extern const int inputs_n_shapes, inputs_n_all_shapes, inputs_first_padded;
 
 #define INPUTS_NAME 96
 /** "T=13 S=45 heads=4:2 width=16:8 block=8 topk=3 seqs=1": the parameters are the case's name. */

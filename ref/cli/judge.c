@@ -204,6 +204,10 @@ static void judge_found_ids(judgement *j)
 {
     if (!buffer_is_sound(j, &j->found_ids, "ids", msa_stage_name(j->kernel->stage)))
         return;
+    if (msa_check_ids(j->s, j->found_ids.data) != MSA_OK) {
+        fail(j, "ids: %s", msa_strerror(MSA_ERR_IDS));
+        return;
+    }
     bool ok;
     double tolerance = inputs_is_exact(j->in->pattern) ? 0 : 1;
     verdict_selection v =

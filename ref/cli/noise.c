@@ -251,7 +251,7 @@ bool noise_of_kl(const msa_shape *s, const float *q, const float *k, const float
     const int di = s->d_index;
     const size_t most = (size_t)max_support(s, true);
     const int64_t nq = s->n_q * s->n_kv_heads * di, nk = s->n_kv * di;
-    const double f = NOISE_ROUNDING * weight / (sqrt(di) * (double)(s->n_q * s->n_kv_heads));
+    const double f = NOISE_ROUNDING * weight / (sqrt(di) * kl_rows(s));
     int64_t *tokens = malloc(most * sizeof *tokens);
     double *room = malloc(2 * most * sizeof *room), *g = room + most;
     const bool ok = tokens && room;

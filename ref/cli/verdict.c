@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "../internal.h"
+
 #define UNIT 0x1p-24 // of float32: half the distance from 1 to the next number
 
 /* ---- Tensors ------------------------------------------------------------------------------------- */
@@ -380,7 +382,7 @@ verdict_budget verdict_float32(const msa_shape *s, const inputs *in, verdict_ten
     int64_t group = s->n_heads / s->n_kv_heads, nq = s->n_q * s->n_heads * s->d_head;
     int64_t nk = s->n_kv * s->n_kv_heads * s->d_head;
     double few = 4 * UNIT, column = sqrt((double)s->n_q), per_root = 1 / sqrt(s->d_head);
-    double kl = fabs(kl_weight) / (sqrt(s->d_index) * (double)(s->n_q * s->n_kv_heads));
+    double kl = fabs(kl_weight) / (sqrt(s->d_index) * kl_rows(s));
     double both = m.probability + x.probability;
     switch (t) {
     case VERDICT_SCORES:

@@ -54,6 +54,7 @@ static msa_status attend(const msa_shape *s, const float *q, const float *k, con
 {
     const bool full = !ids;
     const size_t each = room_bytes(s, full);
+    pad_outputs(s, NULL, o, lse);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
         const int64_t tiles = tile_count(s, &seq), pieces = tiles * s->n_kv_heads;
@@ -89,6 +90,7 @@ msa_status fast_dense(const msa_shape *s, const float *q, const float *k, const 
         return MSA_ERR_NULL;
     if (longest_kv(s) <= STREAM_KEYS)
         return attend(s, q, k, v, NULL, o, lse, work);
+    pad_outputs(s, NULL, o, lse);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const request at = get_request(s, NULL, b);
         if (at.seq.n_q <= FEW)

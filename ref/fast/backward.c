@@ -185,6 +185,7 @@ msa_status fast_backward_blocks(const msa_shape *s, const float *q, const float 
     float *pieces = work_take(&work, parts_of(s) * step * s->n_heads * s->d_head, sizeof *pieces);
     memset(dk, 0, kv_bytes);
     memset(dv, 0, kv_bytes);
+    pad_queries(s, 1, (int64_t)s->n_heads * s->d_head, 0, dq);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
         for (int64_t i0 = 0; i0 < seq.n_q; i0 += step) {

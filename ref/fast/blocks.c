@@ -176,6 +176,7 @@ msa_status fast_blocks(const msa_shape *s, const float *q, const float *k, const
         return MSA_ERR_NULL;
     const int group = s->n_heads / s->n_kv_heads, d = s->d_head;
     const int64_t step = queries_at_once(s), q_stride = (int64_t)s->n_heads * d;
+    pad_outputs(s, NULL, o, lse);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
         const int64_t chunks = (seq.n_q + step - 1) / step;

@@ -106,6 +106,7 @@ msa_status fast_backward_tiles(const msa_shape *s, const float *q, const float *
     const int pieces = msa_n_seqs(s) * s->n_kv_heads;
     memset(dk, 0, kv_bytes);
     memset(dv, 0, kv_bytes);
+    pad_queries(s, 1, (int64_t)s->n_heads * s->d_head, 0, dq);
     const int threads = products_begin();
 #pragma omp parallel num_threads(threads)
     {

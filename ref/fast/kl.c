@@ -198,7 +198,7 @@ msa_status fast_kl_blocks(const msa_shape *s, const float *q, const float *k, co
         return MSA_ERR_NULL;
     const int groups = s->n_kv_heads;
     const int64_t step = queries_at_once(s);
-    const double share = 1 / ((double)s->n_q * groups);
+    const double share = 1 / kl_rows(s);
     void *whole = work;
     sweep w;
     sweep_take(&w, s, step, &work);
@@ -215,6 +215,7 @@ msa_status fast_kl_blocks(const msa_shape *s, const float *q, const float *k, co
                       .dki = dki};
     if (dki)
         memset(dki, 0, (size_t)(s->n_kv * s->d_index) * sizeof *dki);
+    pad_queries(s, 1, (int64_t)groups * s->d_index, 0, dqi);
     *loss = 0;
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);

@@ -65,6 +65,7 @@ static msa_status attend_heads(const msa_shape *s, const float *q, const float *
     if (!q || !k || !v || !o || !work)
         return MSA_ERR_NULL;
     (void)threads; /* without OpenMP */
+    pad_outputs(s, NULL, o, lse);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
@@ -202,6 +203,7 @@ msa_status fast_blocked(const msa_shape *s, const float *q, const float *k, cons
     MSA_TRY(msa_check_ids(s, ids));
     if (!q || !k || !v || !o || !work)
         return MSA_ERR_NULL;
+    pad_outputs(s, NULL, o, lse);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
         const int64_t step = chunk_size(s), chunks = (seq.n_q + step - 1) / step;

@@ -98,6 +98,7 @@ msa_status fast_lanes(const msa_shape *s, const float *q, const float *k, const 
     if (!q || !k || !v || !o || !work)
         return MSA_ERR_NULL;
     const int64_t step = queries_at_once(s);
+    pad_outputs(s, NULL, o, lse);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
         const int64_t chunks = (seq.n_q + step - 1) / step;

@@ -167,6 +167,8 @@ msa_status fast_index(const msa_shape *s, const float *qi, const float *ki, floa
     if (index_lse)
         return MSA_ERR_UNSUPPORTED;
     const int64_t step = queries_at_once(s);
+    pad_queries(s, s->n_kv_heads, msa_n_blocks(s), -INFINITY, scores);
+    pad_outputs(s, ids, NULL, NULL);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
         const int64_t chunks = (seq.n_q + step - 1) / step;

@@ -97,7 +97,7 @@ static double kl_tile(const msa_shape *s, room *m, const float *q, const float *
     if (!dqi)
         return loss;
 
-    const float factor = (float)(weight / ((double)s->n_q * s->n_kv_heads));
+    const float factor = (float)(weight / kl_rows(s));
     for (int64_t a = 0; a < t->n * t->cols; a++)
         m->u[a] *= factor;
     small_gemm(false, false, t->n, d, t->cols, m->u, t->cols, ku, ld, 0, m->dqi, d);
@@ -137,6 +137,7 @@ msa_status fast_kl_tiles(const msa_shape *s, const float *q, const float *k, con
     float *group_dki = work_take(&work, groups * ki_size, sizeof *group_dki);
     if (dki)
         memset(group_dki, 0, (size_t)(groups * ki_size) * sizeof *group_dki);
+    pad_queries(s, 1, (int64_t)groups * s->d_index, 0, dqi);
     const int threads = products_begin();
 #pragma omp parallel num_threads(threads)
     {
@@ -155,7 +156,7 @@ msa_status fast_kl_tiles(const msa_shape *s, const float *q, const float *k, con
     products_end();
     *loss = 0;
     for (int a = 0; a < pieces; a++)
-        *loss += part[a] / ((double)s->n_q * groups);
+        *loss += part[a] / kl_rows(s);
     for (int64_t a = 0; dki && a < ki_size; a++) {
         float sum = 0;
         for (int r = 0; r < groups; r++)

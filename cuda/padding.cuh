@@ -1,0 +1,89 @@
+/**
+ * @file padding.cuh
+ * @brief What is left to do in a padded batch when every kernel looks at what there is alone: checking the lengths,
+ * and writing the rows of queries and keys that there is room for and that do not exist.
+ */
+#ifndef MSA_PADDING_CUH
+#define MSA_PADDING_CUH
+
+#include "kernel.cuh"
+
+namespace
+{
+
+constexpr int pad_threads = 256, pad_blocks = 132, most_outputs = 5;
+
+/// An output in words of 4 bytes: word c of row i is x[i * width + c], in each of `groups` parts that are `stride`
+/// words apart; in the rows of padding it is `value`.
+struct Rows {
+    uint32_t *x;
+    int64_t width, stride;
+    int groups;
+    uint32_t value;
+    bool of_keys;
+};
+struct Outputs {
+    Rows rows[most_outputs];
+    int n;
+};
+
+__global__ void __launch_bounds__(pad_threads)
+    pad(Shape room, const __grid_constant__ Outputs outputs, int32_t *status)
+{
+    const Shape s = actual(room);
+    const Padding &p = room.padding;
+    const int thread = (int)(blockIdx.x * pad_threads + threadIdx.x);
+    const bool good = (!p.len_q || s.n_q == ld_global(p.len_q)) && (!p.len_kv || s.n_kv == ld_global(p.len_kv));
+    if (!good && status && thread == 0 && blockIdx.y == 0)
+        atomicMax(status, (int32_t)MSA_ERR_SEQLENS);
+    CPU(simt::require(good || status, "lengths are in their rooms, no more queries than keys", simt::Site());)
+    if (outputs.n == 0)
+        return;
+    const Rows &rows = outputs.rows[blockIdx.y];
+    const int64_t end = (rows.of_keys ? p.n_kv : p.n_q) * rows.width;
+    for (int r = 0; r < rows.groups; r++)
+        for (int64_t c = (rows.of_keys ? s.n_kv : s.n_q) * rows.width + thread; c < end; c += gridDim.x * pad_threads)
+            st_global(rows.x + r * rows.stride + c, rows.value);
+}
+
+/// The arrays that a stage writes, and what padding is in them: a query that sees nothing.
+Outputs outputs_of(const Call &c, msa_stage stage)
+{
+    constexpr uint32_t zero = 0, minus_infinity = 0xff800000, no_block = ~0u;
+    const Shape &s = c.s;
+    const bool chooses = stage == MSA_STAGE_INDEX || stage == MSA_STAGE_TOPK || stage == MSA_STAGE_PREFILL;
+    const bool attends = stage == MSA_STAGE_DENSE || stage == MSA_STAGE_SPARSE || stage == MSA_STAGE_PREFILL;
+    Outputs out = {};
+    auto add = [&](void *x, int64_t width, uint32_t value, bool of_keys, int groups = 1) {
+        if (x)
+            out.rows[out.n++] = {(uint32_t *)x, width, s.rows * width, groups, value, of_keys};
+    };
+    if (attends) {
+        add(c.a.o, (int64_t)s.n_heads * c.d_head / (c.out == MSA_BF16 ? 2 : 1), zero, false);
+        add(c.a.lse, s.n_heads, minus_infinity, false);
+    }
+    if (chooses)
+        add(c.a.ids, s.topk, no_block, false, s.n_kv_heads);
+    if (stage == MSA_STAGE_INDEX) {
+        add(c.a.scores, s.n_scores, minus_infinity, false, s.n_kv_heads);
+        add(c.a.index_lse, 1, minus_infinity, false, s.n_kv_heads);
+    }
+    add(c.a.dq, (int64_t)s.n_heads * c.d_head, zero, false);
+    add(c.a.dk, (int64_t)s.n_kv_heads * c.d_head, zero, true);
+    add(c.a.dv, (int64_t)s.n_kv_heads * c.d_head, zero, true);
+    add(c.a.dqi, (int64_t)s.n_kv_heads * c.d_index, zero, false);
+    add(c.a.dki, c.d_index, zero, true);
+    return out;
+}
+
+/// Enqueues both for one sequence of a call of this stage.
+void launch_padding(const Call &c, msa_stage stage, int32_t *status)
+{
+    const Outputs outputs = outputs_of(c, stage);
+    LAUNCH(pad, dim3(pad_blocks, outputs.n > 1 ? (unsigned)outputs.n : 1), dim3(pad_threads), 0, c.stream, c.s,
+           outputs, status);
+}
+
+} // namespace
+
+#endif
