@@ -14,7 +14,7 @@ if grep -qE "^KERNEL\(${stage##*/}, ${name%.cu}, 80," cuda/kernels.def || [ "$st
     old="-gencode arch=compute_80,code=[sm_80,compute_80]"
 fi
 # shellcheck disable=SC2086
-if ! "$NVCC" -std=c++17 -O3 -lineinfo -Werror all-warnings -Xptxas -v -Xcompiler -Wall,-fPIC -I. $old \
+if ! "$NVCC" -std=c++17 -O3 -lineinfo -Werror all-warnings -Xptxas -v -Xcompiler -Wall,-fPIC,-fno-gnu-unique -I. $old \
     -gencode arch=compute_90a,code=sm_90a -c "$file" -o "$object" > "$log" 2>&1; then
     cat "$log" >&2
     rm -f "$object"
