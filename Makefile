@@ -74,7 +74,7 @@ HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o $(B)/ref/cli/blas.o,$(APP_OBJ))
 ALL_CORES = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 comma   := ,
 .DEFAULT_GOAL := help
-.PHONY: help deps build cuda cuda-report demo figures results ladder train train-dense train-cuda experiments experiments-report experiments-cost test check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda bench-cpu test-mutants test-asan soak fuzz install uninstall clean FORCE
+.PHONY: help deps build cuda cuda-report demo figures results ladder train train-dense train-cuda experiments experiments-report experiments-cost test test-all check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda bench-cpu test-mutants test-asan soak fuzz install uninstall clean FORCE
 
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
@@ -261,6 +261,9 @@ $(B)/tests/faults.so: tests/faults/preload.c $(B)/flags
 
 check-programs: $(if $(SAN),,$(B)/tests/faults.so) $(T_BIN) $(T_CXX) exercise-programs book-programs
 
+test-all: test $(B)/tests/faults.so ## all of that, and every fault of the machine in every command (hours)
+	@MSA=$(B)/msa B=$(B) FAULTS=1 TEST_LIMIT=14400 tests/run.sh tests/test_faults.sh
+
 test-mutants: build check-programs ## all wrong variants of code and kernels that the tests must catch; make test tries a third
 	@B=$(B) MUTANTS=1 tests/run.sh tests/mutants.sh tests/mutants_kernels.sh
 
@@ -327,7 +330,7 @@ uninstall: ## what make install put there
 	@$(INSTALL) remove
 
 clean: ## remove build/ and the demo's output
-	rm -rf build figures/*.png figures/*.ppm figures/*.npy figures/index.html
+	rm -rf build figures/*.png figures/*.ppm figures/*.npy figures/index.html figures/*.sha256
 
 # A change of compiler or flags rebuilds everything.
 $(B)/flags: FORCE

@@ -172,7 +172,9 @@ for command in "${commands[@]}"; do
         check 1 "$command: runs without a fault"
         continue
     fi
-    wrong=$(walk "$command" alloc $((all ? 4 : 300)))
+    FAULT=flush try "$command" true
+    wrong=$(went_wrong "$command" "every file is flushed")
+    wrong+=$(walk "$command" alloc $((all ? 4 : 300)))
     case $command in
     forward | cost | train | resume) files=yes ;;
     *) files=$all ;; # the same code writes them
@@ -180,6 +182,7 @@ for command in "${commands[@]}"; do
     for kind in ${files:+write sync close rename open}; do
         wrong+=$(walk "$command" $kind $((all ? 0 : 50)))
     done
+    [[ $command != generate && ! $all ]] || wrong+=$(walk "$command" print 0)
     if [[ $all ]]; then
         wrong+=$(onward=+ walk "$command" alloc 4)
         wrong+=$(onward=+ walk "$command" map 4)

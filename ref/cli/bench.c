@@ -344,7 +344,8 @@ static bool has_time(const bench *b, const msa_kernel *kernel, const msa_shape *
 static int fail(const bench *b, const subject *t, msa_status status)
 {
     return cli_fail(b->command, "%s/%s on %s: expected it to be judged and timed, found: %s",
-                    msa_stage_name(t->kernel->stage), t->kernel->name, t->kernel->backend, trouble(t, status));
+                    msa_stage_name(t->kernel->stage), t->kernel->name, t->kernel->backend,
+                    trouble(t, status));
 }
 
 /* 0, 1 for a verdict that failed, 2 after an error line. *r tells whether there is a result. */

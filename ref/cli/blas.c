@@ -1,9 +1,10 @@
 /* OpenBLAS for the program, loaded when the first product needs it.
  *
- * Linked the usual way it starts its threads before main does, and they and every caller take a buffer of 128 MB,
- * for which it asks again and again for ever where there is none. So the program brings the three functions
- * that it calls, which load the library without threads of its own and have it take the buffers of all of our
- * threads at once, each after a question whether there is room; a machine without it gets one line. */
+ * Linked the usual way it starts its threads before main does, and they and every caller take a buffer of 128
+ * MB, for which it asks again and again for ever where there is none. So the program brings the three
+ * functions that it calls, which load the library without threads of its own and have it take the buffers of
+ * all of our threads at once, each after a question whether there is room; a machine without it gets one
+ * line. */
 #ifdef HAVE_OPENBLAS
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include <cblas.h>

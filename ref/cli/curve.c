@@ -1,5 +1,5 @@
-/* The loss curve. The run's state knows how long it was and what was in it, so that a run that goes on can tell
- * its own curve from anybody else's file, and cut off what came after the state, torn rows too. */
+/* The loss curve. The run's state knows how long it was and what was in it, so that a run that goes on can
+ * tell its own curve from anybody else's file, and cut off what came after the state, torn rows too. */
 #include "curve.h"
 
 #include <errno.h>
@@ -46,7 +46,8 @@ static bool hash_file(int fd, int64_t n, uint64_t *sum)
     return true;
 }
 
-/* A run that was killed before its first state may have left the header or a part of it, and nothing to lose. */
+/* A run that was killed before its first state may have left the header or a part of it, and nothing to lose.
+ */
 static bool is_new(int fd, const char *header)
 {
     char found[256];

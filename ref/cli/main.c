@@ -95,7 +95,8 @@ static void fill_descriptors(void)
             _exit(2);
 }
 
-/* Without memory for its threads OpenMP says so in a line of its own and exits with 1, which is a verdict here. */
+/* Without memory for its threads OpenMP says so in a line of its own and exits with 1, which is a verdict
+ * here. */
 static bool returned;
 
 static void correct_exit(void)

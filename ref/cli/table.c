@@ -126,7 +126,7 @@ const char *table_missing(const char *backend)
 bool table_no_memory(const msa_kernel *kernel, msa_status status)
 {
     return status == MSA_ERR_SIZE ||
-           (status == MSA_ERR_DEVICE && (strcmp(table_trouble(kernel), "no memory") == 0 ||    /* the engine */
+           (status == MSA_ERR_DEVICE && (strcmp(table_trouble(kernel), "no memory") == 0 || /* the engine */
                                          strcmp(table_trouble(kernel), "out of memory") == 0)); /* CUDA */
 }
 

@@ -151,8 +151,8 @@ static bool exists(const char *path)
 
 static int not_free(const char *command, const job *j)
 {
-    return cli_fail(command, "--out %s: expected a name that is free, found a file; remove it or choose another",
-                    j->out);
+    return cli_fail(
+        command, "--out %s: expected a name that is free, found a file; remove it or choose another", j->out);
 }
 
 /* Whether OUT is already what this run is about to write: it was killed before it could remove its state. */
@@ -330,7 +330,8 @@ int cmd_train(int argc, char **argv)
         {"--text", CLI_TEXT, &j.text_path, 0, 0,
          "FILE to learn from; its last 5 % are held out (needed, or --task)"},
         {"--task", CLI_FLAG, &j.task, 0, 0, "associative recall in place of a text"},
-        {"--out", CLI_NEEDED, &j.out, 0, 0, "FILE.safetensors to write; the loss curve goes to FILE.csv, which must be free too"},
+        {"--out", CLI_NEEDED, &j.out, 0, 0,
+         "FILE.safetensors to write; the loss curve goes to FILE.csv, which must be free too"},
         {"--attention", CLI_TEXT, &j.attention, 0, 0, "msa or gqa"},
         {"--steps", CLI_INT, &j.train.steps, 1, 1e9, "N optimizer steps"},
         {"--batch", CLI_INT, &j.train.batch, 1, 4096, "N windows a step"},

@@ -4,8 +4,9 @@
  *
  * Readers trust nothing: every size is checked against the file's length before memory is taken.
  * Writers are atomic: a file is written aside, flushed to disk and renamed, so that a target is either its
- * old self or complete; several files can be made to appear together. A function that can fail returns false and leaves
- * one line in `err` (where, what, expected, found), without a newline; it then owns nothing to free.
+ * old self or complete; several files can be made to appear together. A function that can fail returns false
+ * and leaves one line in `err` (where, what, expected, found), without a newline; it then owns nothing to
+ * free.
  */
 #ifndef MSA_IO_H
 #define MSA_IO_H

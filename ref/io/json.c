@@ -1,7 +1,7 @@
 /**
  * @file json.c
- * @brief Whether building JSON has had all of its memory: jansson leaves out what it has none for, and a caller
- *        would have to look at every single call.
+ * @brief Whether building JSON has had all of its memory: jansson leaves out what it has none for, and a
+ * caller would have to look at every single call.
  */
 #ifdef HAVE_JANSSON
 #include <jansson.h>

@@ -3,7 +3,8 @@
  * @brief How much memory this process can still take.
  *
  * malloc alone would say yes to almost anything, since pages count from their first use on, and the process
- * would be killed in the middle of its work. What was handed out and not used yet is therefore counted as gone.
+ * would be killed in the middle of its work. What was handed out and not used yet is therefore counted as
+ * gone.
  */
 #include <math.h>
 #include <stdio.h>
@@ -27,7 +28,8 @@ static double number_in(const char *path, const char *key)
     return value;
 }
 
-/* The two layouts of control groups: how a line of /proc/self/cgroup begins, behind its number, and the files. */
+/* The two layouts of control groups: how a line of /proc/self/cgroup begins, behind its number, and the
+ * files. */
 static const struct {
     const char *line, *root, *most, *used, *cache;
 } layout[] = {

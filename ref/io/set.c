@@ -4,12 +4,12 @@
  *
  * The files wait in DIR/.msa-XXXXXX, a directory of this process alone, written and flushed to disk; commit
  * renames them into DIR. What they replace is kept beside them, by a second name, until all is done: a rename
- * or a flush that fails puts it back. A set with a label ends with LABEL.sha256, which names the others and is
- * taken away before the first rename: whoever finds it, and finds its sums to be right, has the whole set, even
- * if the machine died in between.
+ * or a flush that fails puts it back. A set with a label ends with LABEL.sha256, which names the others and
+ * is taken away before the first rename: whoever finds it, and finds its sums to be right, has the whole set,
+ * even if the machine died in between.
  *
- * Whether the process that made a .msa-XXXXXX lives is told by the lock on it, which the system drops with the
- * process; the next set in that directory removes what the dead have left.
+ * Whether the process that made a .msa-XXXXXX lives is told by the lock on it, which the system drops with
+ * the process; the next set in that directory removes what the dead have left.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -119,7 +119,8 @@ static void release_signals(void)
     set.caught = 0;
 }
 
-/* ---- The stage ------------------------------------------------------------------------------------------ */
+/* ---- The stage ------------------------------------------------------------------------------------------
+ */
 
 static bool is_stage(const char *name)
 {
@@ -175,7 +176,8 @@ static bool still_named(int dir, const char *name, int stage)
            here.st_dev == there.st_dev && here.st_ino == there.st_ino;
 }
 
-/* mkdir(2) is what makes the name ours alone: equal process numbers on two machines only cost a second try. */
+/* mkdir(2) is what makes the name ours alone: equal process numbers on two machines only cost a second try.
+ */
 static bool make_stage(void)
 {
     struct timespec now;
@@ -224,7 +226,8 @@ static bool sync_parent(void)
     return ok;
 }
 
-/* ---- Begin and end --------------------------------------------------------------------------------------- */
+/* ---- Begin and end ---------------------------------------------------------------------------------------
+ */
 
 static void end_set(void)
 {
@@ -300,7 +303,8 @@ static bool begin(const char *path, const char *label, bool make, const char *ta
     return false;
 }
 
-/* ---- Writing --------------------------------------------------------------------------------------------- */
+/* ---- Writing ---------------------------------------------------------------------------------------------
+ */
 
 #define PIECE ((size_t)1 << 24) /* what a signal waits for at most */
 
@@ -385,7 +389,8 @@ static bool add(const char *path, const io_chunk *chunks, int n, io_error err)
     return io_fail(err, path, "cannot write: %s", strerror(why));
 }
 
-/* ---- Commit ---------------------------------------------------------------------------------------------- */
+/* ---- Commit ----------------------------------------------------------------------------------------------
+ */
 
 /* LABEL.sha256 as sha256sum(1) writes it: `sha256sum -c LABEL.sha256` tells whether the set is whole. */
 static bool add_sums(io_error err)
@@ -443,7 +448,8 @@ static bool replace_all(int *at)
         if (!keep_old(*at))
             return false;
     *at = last;
-    if (set.label && ((unlinkat(set.dir, set.file[last].name, 0) != 0 && errno != ENOENT) || !sync_dir(set.dir)))
+    if (set.label &&
+        ((unlinkat(set.dir, set.file[last].name, 0) != 0 && errno != ENOENT) || !sync_dir(set.dir)))
         return false;
     for (*at = 0; *at < last; ++*at)
         if (!put_in_place(*at))
@@ -490,7 +496,8 @@ bool io_write_file(const char *path, const io_chunk *chunks, int n, io_error err
     char *dir = strndup(path, name - path > 1 ? (size_t)(name - path) - 1 : (size_t)(name - path));
     if (!dir)
         return io_fail(err, path, "cannot write: no memory");
-    bool ok = *name ? begin(dir, NULL, false, path, err) : io_fail(err, path, "cannot write: expected a name");
+    bool ok =
+        *name ? begin(dir, NULL, false, path, err) : io_fail(err, path, "cannot write: expected a name");
     free(dir);
     if (!ok)
         return false;

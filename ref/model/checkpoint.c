@@ -161,7 +161,8 @@ bool checkpoint_no_others(const st_file *f, const char *path, const model *m, co
                         strcmp(f->tensor[a].name + n, m->tensor[b].name) == 0;
         }
         if (!known)
-            return io_fail(err, path, "expected the %d tensors that its metadata describes, found also '%.80s'",
+            return io_fail(err, path,
+                           "expected the %d tensors that its metadata describes, found also '%.80s'",
                            expected, f->tensor[a].name);
     }
     return true;

@@ -22,7 +22,8 @@ typedef struct train_config {
     double lambda;        /**< weight of the KL loss. The Index Branch has no other gradient and AdamW divides
                                by its size, so lambda acts through the clipping norm only */
     uint64_t seed;
-    const char *backend;  /**< who computes, and how often the curve tells recall: noted in the state, so that */
+    const char
+        *backend; /**< who computes, and how often the curve tells recall: noted in the state, so that */
     int64_t recall_every; /**< a run goes on as it began; NULL and 0 are not noted */
 } train_config;
 

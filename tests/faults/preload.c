@@ -1,25 +1,27 @@
-/* Preloaded into the program, it lets one call of a kind fail: FAULT=KIND:N the N-th after main began, FAULT=KIND:N+ all
- * from there on. Kinds: alloc, map, write, sync, close, rename, open (for writing), and kill:N, which sends the
- * signal FAULT_SIGNAL (9) before the N-th call that changes files. FAULT_LOG=FILE gets a byte once the N-th call came:
- * a walk over N ends where it does not. */
+/* Preloaded into the program, it lets one call of a kind fail: FAULT=KIND:N the N-th after main began,
+ * FAULT=KIND:N+ all from there on. Kinds: alloc, map, print (to standard output), write, sync, close, rename,
+ * open (for writing), and kill:N, which sends the signal FAULT_SIGNAL (9) before the N-th call that changes
+ * files; flush, which aborts where a file is closed that was written and not flushed to disk. FAULT_LOG=FILE
+ * gets a byte once the N-th call came: a walk over N ends where it does not. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-typedef enum kind { ALLOC, MAP, WRITE, SYNC, CLOSE, RENAME, OPEN, KILL, N_KINDS } kind;
-static const char *const names[N_KINDS] = {"alloc", "map", "write", "sync", "close", "rename", "open", "kill"};
+typedef enum kind { ALLOC, MAP, PRINT, WRITE, SYNC, CLOSE, RENAME, OPEN, KILL, FLUSH, N_KINDS } kind;
+static const char *const names[N_KINDS] = {"alloc", "map",    "print", "write", "sync",
+                                           "close", "rename", "open",  "kill",  "flush"};
 static kind chosen = N_KINDS;
 static long nth;
 static bool onward;
@@ -31,8 +33,9 @@ static atomic_long calls;
 static void read_words(void)
 {
     const char *fault = getenv("FAULT"), *colon = fault ? strchr(fault, ':') : NULL;
-    for (int k = 0; colon && k < N_KINDS; k++)
-        if (strlen(names[k]) == (size_t)(colon - fault) && memcmp(fault, names[k], (size_t)(colon - fault)) == 0)
+    const size_t n = !fault ? 0 : colon ? (size_t)(colon - fault) : strlen(fault);
+    for (int k = 0; k < N_KINDS; k++)
+        if (strlen(names[k]) == n && memcmp(fault, names[k], n) == 0)
             chosen = (kind)k;
     nth = colon ? strtol(colon + 1, NULL, 10) : 0;
     onward = colon && strchr(colon, '+');
@@ -57,7 +60,7 @@ static bool is_due(kind k)
 /* Whether a call of this kind is to fail, and with what; every one that changes files may be the last. */
 static bool fails(kind k, int error)
 {
-    if (k > MAP && is_due(KILL))
+    if (k > PRINT && is_due(KILL))
         kill(getpid(), with);
     if (!is_due(k))
         return false;
@@ -67,14 +70,24 @@ static bool fails(kind k, int error)
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-/* ---- Where main begins and ends ------------------------------------------------------------------------- */
+/* ---- Where main begins and ends -------------------------------------------------------------------------
+ */
 
 typedef int main_fn(int, char **, char **);
 static main_fn *program;
 
+/* The C library prints by ways of its own: standard output is replaced by one that comes here. */
+static ssize_t print(void *cookie, const char *text, size_t n)
+{
+    (void)cookie;
+    return fails(PRINT, EIO) ? 0 : (ssize_t)syscall(SYS_write, 1, text, n);
+}
+
 static int watched(int argc, char **argv, char **envp)
 {
     read_words();
+    if (chosen == PRINT)
+        stdout = fopencookie(NULL, "w", (cookie_io_functions_t){.write = print});
     armed = true;
     const int status = program(argc, argv, envp);
     armed = false;
@@ -90,7 +103,8 @@ int __libc_start_main(main_fn *run, int argc, char **argv, void (*init)(void), v
     return REAL(__libc_start_main)(watched, argc, argv, init, fini, rtld_fini, stack_end);
 }
 
-/* ---- Memory --------------------------------------------------------------------------------------------- */
+/* ---- Memory ---------------------------------------------------------------------------------------------
+ */
 
 extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t),
     *__libc_memalign(size_t, size_t);
@@ -130,20 +144,28 @@ void *mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset)
     return (void *)syscall(SYS_mmap, at, n, protection, flags, fd, offset);
 }
 
-/* ---- Files ---------------------------------------------------------------------------------------------- */
+/* ---- Files ----------------------------------------------------------------------------------------------
+ */
+
+static bool unflushed[1024];
 
 ssize_t write(int fd, const void *data, size_t n)
 {
+    if (chosen == FLUSH)
+        unflushed[fd] = true;
     return fails(WRITE, ENOSPC) ? -1 : REAL(write)(fd, data, n);
 }
 
 int fsync(int fd)
 {
+    unflushed[fd] = false;
     return fails(SYNC, EIO) ? -1 : REAL(fsync)(fd);
 }
 
 int close(int fd)
 {
+    if (fd >= 0 && unflushed[fd])
+        abort();
     const bool bad = fails(CLOSE, EIO);
     const int status = REAL(close)(fd); /* what close(2) does even when it fails */
     if (bad)
