@@ -382,7 +382,7 @@ static void judge_step(const judge *j, const given *g)
 static void judge_pages(const judge *j, const given *contiguous, uint64_t seed, bool small)
 {
     paging g;
-    if (!paging_possible(j->s) || !paging_new(&g, j->s, contiguous->in, seed, small))
+    if (!paging_possible(j->s) || !paging_new(&g, j->s, contiguous->in, j->s->block / (1 + (int)(seed % 2)), seed, small))
         return;
     const inputs *in = contiguous->in;
     inputs said = *in;
