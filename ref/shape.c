@@ -41,12 +41,15 @@ static bool within(int64_t room, int64_t a, int64_t b, int64_t c)
  * of a gradient for each thread, is then far below 2^63 bytes: nobody needs to look out for overflow again.
  */
 #define MOST_ELEMENTS ((int64_t)1 << 44)
+/* And of what is counted in int, with room to round up: heads, channels of all heads, pairs of sequence and
+ * group. */
+#define MOST_IN_A_ROW ((int64_t)1 << 30)
 
 static bool sizes_fit(const msa_shape *s)
 {
     const int64_t wide = max_i64(s->d_head, s->d_index);
-    return s->n_q <= INT32_MAX && s->n_kv <= INT32_MAX && within(INT32_MAX, s->n_heads, wide, 1) &&
-           within(INT32_MAX, s->n_kv_heads, msa_n_seqs(s), 1) &&
+    return s->n_q <= INT32_MAX && s->n_kv <= INT32_MAX && within(MOST_IN_A_ROW, s->n_heads, wide, 1) &&
+           within(MOST_IN_A_ROW, s->n_kv_heads, msa_n_seqs(s), 1) &&
            within(MOST_ELEMENTS, max_i64(s->n_q, s->n_kv), s->n_heads, wide) &&
            within(MOST_ELEMENTS, s->n_q, s->n_kv_heads, s->topk) && within(MOST_ELEMENTS, s->block, wide, 1);
 }

@@ -444,12 +444,12 @@ static void fit(msa_shape *s)
 {
     for (int n = 0; n < 64 && msa_check_shape(s) == MSA_ERR_SIZE; n++)
         if (s->n_kv > (int64_t)s->n_heads * s->d_head) {
-            s->n_kv = (s->n_kv + 1) / 2;
+            s->n_kv -= s->n_kv / 2;
             s->n_q = s->n_q < s->n_kv ? s->n_q : s->n_kv;
         } else {
-            s->d_head = (s->d_head + 1) / 2;
-            s->d_index = (s->d_index + 1) / 2;
-            s->topk = (s->topk + 1) / 2;
+            s->d_head -= s->d_head / 2;
+            s->d_index -= s->d_index / 2;
+            s->topk -= s->topk / 2;
         }
 }
 
