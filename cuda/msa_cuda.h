@@ -116,6 +116,10 @@ void msa_engine_sms(int n);
 /** How many queries at most the kernels of backward and kl take in one go, 32768 before the first call, as on
  * a GPU: with few, a small problem goes through in many chunks. Again, plans are to follow. */
 void msa_engine_chunk(int queries);
+/** Dry, it runs no CTA: only what a call does on the host, so that arrays may be addresses of nothing. */
+void msa_engine_dry(bool dry);
+/** The furthest address that kernels have carved out of a workspace since this was last asked. */
+uintptr_t msa_engine_reach(void);
 /** How many CTAs of a launch it runs in turns, as those on a GPU's multiprocessors do: which one reaches
  * memory first then follows from order and seed alone. 1, as before the first call: each by itself, and which
  * comes first is left to the host's threads. */

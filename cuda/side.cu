@@ -422,6 +422,16 @@ extern "C" void msa_engine_chunk(int queries)
     simt::options.chunk = queries;
 }
 
+extern "C" void msa_engine_dry(bool dry)
+{
+    simt::options.dry = dry;
+}
+extern "C" uintptr_t msa_engine_reach(void)
+{
+    const uintptr_t reach = simt::reach;
+    simt::reach = 0;
+    return reach;
+}
 extern "C" void msa_engine_sms(int n)
 {
     simt::options.sms = n;

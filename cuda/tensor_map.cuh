@@ -28,9 +28,14 @@ inline const char *encode_tensor_map(CUtensorMap *map, TensorType type, int rank
 #ifdef __CUDACC__
     void *entry = nullptr;
     cudaDriverEntryPointQueryResult found;
-    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000, cudaEnableDefault,
-                                         &found) != cudaSuccess ||
-        !entry)
+#if CUDART_VERSION >= 12050 // which is when it came; 13 no longer has the other
+    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000,
+                                                               cudaEnableDefault, &found);
+#else
+    const cudaError_t error =
+        cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &entry, cudaEnableDefault, &found);
+#endif
+    if (error != cudaSuccess || !entry)
         return "this machine has no CUDA driver that encodes tensor maps";
     const CUresult result = ((PFN_cuTensorMapEncodeTiled_v12000)entry)(
         map, (CUtensorMapDataType)type, (cuuint32_t)rank, base, (const cuuint64_t *)dim,

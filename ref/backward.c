@@ -11,7 +11,8 @@ size_t backward_workspace(const msa_shape *s)
 {
     int64_t n = max_support(s, true), kv = s->n_kv * s->n_kv_heads * s->d_head;
     return WORK_ALIGN + work_bytes(n, sizeof(int64_t)) + 2 * work_bytes(n, sizeof(double)) +
-           work_bytes(s->d_head, sizeof(double)) + 2 * work_bytes(kv, sizeof(double));
+           work_bytes(s->d_head, sizeof(double)) + work_bytes(s->d_head, sizeof(float)) +
+           2 * work_bytes(kv, sizeof(double));
 }
 
 static msa_status backward(const msa_shape *s, const float *q, const float *k, const float *v,
@@ -28,6 +29,7 @@ static msa_status backward(const msa_shape *s, const float *q, const float *k, c
     double *p = work_take(&work, n_max, sizeof *p);
     double *dp = work_take(&work, n_max, sizeof *dp);
     double *acc = work_take(&work, d, sizeof *acc);
+    float *centre = work_take(&work, d, sizeof *centre);
     double *sum_dk = work_take(&work, kv_size, sizeof *sum_dk);
     double *sum_dv = work_take(&work, kv_size, sizeof *sum_dv);
     memset(sum_dk, 0, (size_t)kv_size * sizeof *sum_dk);
@@ -61,14 +63,21 @@ static msa_status backward(const msa_shape *s, const float *q, const float *k, c
                     delta += dp[a] * p[a];
                 }
                 memset(acc, 0, (size_t)d * sizeof *acc);
+                double excess = 0;
                 for (int64_t a = 0; a < n; a++) {
                     int64_t at = (kv + tokens[a] * s->n_kv_heads) * d;
                     double ds = p[a] * (dp[a] - delta);
                     double pv = bf16 ? (double)msa_bf16((float)p[a]) : p[a];
                     double dsv = scale * (bf16 ? (double)msa_bf16((float)ds) : ds);
+                    excess += dsv;
                     axpy(dsv, k + at, d, acc);
                     axpy(dsv, q + row * d, d, sum_dk + at);
                     axpy(pv, dout + row * d, d, sum_dv + at);
+                }
+                if (bf16) { /* as such a kernel has to: centre.c */
+                    key_centre(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), k + kv * d,
+                               (int64_t)s->n_kv_heads * d, d, centre);
+                    axpy(-excess, centre, d, acc);
                 }
                 for (int c = 0; c < d; c++)
                     dq[row * d + c] = (float)acc[c];

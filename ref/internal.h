@@ -57,6 +57,11 @@ int64_t list_support(const msa_shape *s, const int32_t *ids, int64_t p, int64_t 
 /* The most tokens that a support can hold. */
 int64_t max_support(const msa_shape *s, bool full);
 
+/* What the keys of this support have in common: centre[d], 0 in channels where that is little: centre.c. k is
+ * the sequence's first, keys lie `stride` floats apart. */
+void key_centre(const msa_shape *s, const int32_t *ids, int64_t p, const float *k, int64_t stride, int d,
+                float *centre);
+
 /* Keys of the longest sequence. */
 int64_t longest_kv(const msa_shape *s);
 

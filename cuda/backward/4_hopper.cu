@@ -112,9 +112,9 @@ PTX_INLINE void produce_tiles(Smem<D, DI, N, kl> &m, const Shape &s, const Scrat
         const bool exists = lane < queries(work, tile);
         const uint32_t entry = entry_of(s, w, work, tile, lane); // while the stage is still in use
         const int query = (int)(entry >> 5);
-        const uint32_t centred = warp_ballot(exists && centre_exists(s, w.centres, work, entry));
+        const uint32_t centred = warp_ballot(exists && centre_exists(s, w.centres, query, work.group));
         const uint32_t index_centred =
-            warp_ballot(kl && exists && centre_exists(s, w.index_centres, work, entry));
+            warp_ballot(kl && exists && centre_exists(s, w.index_centres, query, work.group));
         mbarrier_wait(&m.empty[tile % stages], tile / stages % 2 ^ 1);
         if (lane < tile_queries) {
             st_shared(&stage.entry[lane], entry);
@@ -267,22 +267,16 @@ template <int N> PTX_INLINE void leave_ds(Tile<N, 64> &ds, const uint32_t (&left
 
 /// Takes what keys have in common out of 64 columns of dQ: see centre.cuh.
 template <int D, int DI, int N, bool kl>
-PTX_INLINE void recentre(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, const Out &out,
-                         uint32_t centred, uint32_t entry, int slab, float (&dq)[32])
+PTX_INLINE void recentre_tile(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, const Out &out,
+                              uint32_t centred, uint32_t entry, int slab, float (&dq)[32])
 {
     const int t = place().t;
     for (int half = 0; half < 2; half++) {
         const int row = fragment_row(t, half), number = query_of(work, row);
         const uint32_t of = shfl(entry, number % tile_queries);
-        if (!(centred >> number & 1)) // of a tile's rows past its queries, none
-            continue;
-        const bf16 *centre = centre_at(s, out.w.centres, work, of, D) + 64 * slab;
-        const float excess = excess_of(m.excess, row);
-        for (int i = 2 * half; i < 32; i += 4) {
-            const float2 c = load_2(centre + fragment_d(t, i).col);
-            dq[i] -= excess * c.x;
-            dq[i + 1] -= excess * c.y;
-        }
+        if (centred >> number & 1) // rows past the tile's queries have no bit
+            recentre(dq, half, excess_of(m.excess, row),
+                     centre_at(s, out.w.centres, work, of, D) + 64 * slab);
     }
 }
 
@@ -468,7 +462,7 @@ PTX_INLINE void consume(Smem<D, DI, N, kl> &m, const Shape &s, const Out &out, c
                 const int n = queries(work, tile);
                 const uint32_t entry = ld_shared(&stage.entry[place().lane % tile_queries]);
                 if (const uint32_t centred = ld_shared(&stage.centred))
-                    recentre(m, s, work, out, centred, entry, slab, dq);
+                    recentre_tile(m, s, work, out, centred, entry, slab, dq);
                 leave_dq(m, s, work, out, dq_map, n, entry, slab, dq);
                 if (kl && out.dqi)
                     leave_dqi(m, s, work, out, n, ld_shared(&stage.index_centred), entry, slab, dqi);

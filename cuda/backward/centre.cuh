@@ -46,6 +46,11 @@ PTX_INLINE const bf16 *centre_of(const Shape &s, const Centres &centres, int64_t
     return centres.of + (i * s.n_kv_heads + r) * width;
 }
 
+PTX_INLINE int centre_exists(const Shape &s, const Centres &centres, int64_t i, int r)
+{
+    return ld_global(centres.exists + i * s.n_kv_heads + r);
+}
+
 /// How many keys query i of group r attends to. Its blocks are whole but for the local one, which comes last.
 PTX_INLINE int attended(const Shape &s, const int32_t *ids, int i, int r)
 {
@@ -195,6 +200,16 @@ template <int warps, int columns> PTX_INLINE float excess_of(const float (&warp)
     for (int a = 0; a < warps; a++)
         sum += ld_shared(&warp[a][column]);
     return sum;
+}
+
+/// Takes the centre, of the columns that the accumulators have, out of a thread's row of dQ.
+template <int n> PTX_INLINE void recentre(float (&dq)[n], int half, float excess, const bf16 *centre)
+{
+    for (int i = 2 * half; i < n; i += 4) {
+        const float2 c = load_2(centre + fragment_d((int)threadIdx.x % 32, i).col);
+        dq[i] -= excess * c.x;
+        dq[i + 1] -= excess * c.y;
+    }
 }
 
 } // namespace

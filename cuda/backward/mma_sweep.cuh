@@ -19,8 +19,8 @@ template <int D, int DI, int N, bool main, bool kl> struct Smem {
         WarpTile<main ? tile_rows : 8, D> dout;
         WarpTile<tile_queries, DI> qi;
         float lse[tile_rows], delta[tile_rows], index_lse[tile_queries];
-        int limit[tile_queries];         ///< the last key of the block that a query sees; -1 for no query
-        uint32_t centred, index_centred; ///< a bit a query: whether it has a centre
+        int limit[tile_queries]; ///< the last key of the block that a query sees; -1 for no query
+        int centred[tile_queries], index_centred[tile_queries]; ///< whether a query has a centre
     };
     WarpTile<N, D> k;
     WarpTile<main ? N : 8, D> v;
@@ -55,7 +55,7 @@ PTX_INLINE void fetch(Smem<D, DI, N, main, kl> &m, const Shape &s, const Arrays 
                       const Work &work, int tile)
 {
     constexpr int threads = 2 * N;
-    const int t = (int)threadIdx.x, n = queries(work, tile);
+    const int t = recomputed((int)threadIdx.x), n = queries(work, tile); // kept, it would spill
     auto &stage = m.stage[tile % 2];
     auto query = [&](int number) { return (int64_t)(ld_shared(&m.entry[tile % 3][number]) >> 5); };
     auto source = [&](const bf16 *x) {
@@ -81,19 +81,13 @@ PTX_INLINE void fetch(Smem<D, DI, N, main, kl> &m, const Shape &s, const Arrays 
         if (main)
             st_shared(&stage.delta[t], exists ? ld_global(w.delta + row) : 0);
     }
-    if (t < 32) {
-        const uint32_t entry = t < n ? ld_shared(&m.entry[tile % 3][t]) : 0;
-        const uint32_t centred = warp_ballot(main && t < n && centre_exists(s, w.centres, work, entry));
-        const uint32_t index_centred =
-            warp_ballot(kl && t < n && centre_exists(s, w.index_centres, work, entry));
-        if (t == 0)
-            st_shared(&stage.centred, centred);
-        if (t == 0)
-            st_shared(&stage.index_centred, index_centred);
-    }
     if (t < tile_queries) {
         const int64_t i = t < n ? query(t) : 0;
         st_shared(&stage.limit[t], t < n ? s.prefix + (int)i - work.block * N : -1);
+        if (main)
+            st_shared(&stage.centred[t], t < n ? centre_exists(s, w.centres, i, work.group) : 0);
+        if (kl)
+            st_shared(&stage.index_centred[t], t < n ? centre_exists(s, w.index_centres, i, work.group) : 0);
         if (kl)
             st_shared(&stage.index_lse[t],
                       t < n ? ld_global(a.index_lse + row_at(s, i, work.group)) * log2_e : 0);
@@ -125,11 +119,9 @@ PTX_INLINE void keys_by_rows(Smem<D, DI, N, main, kl> &m, typename Smem<D, DI, N
             ds[i] = p[i] * (ds[i] - ld_shared(&stage.delta[row + fragment_d(lane, i).col]));
         pack_weights(left, ds);
         warp_values(dk, left, stage.q, row);
-        if (ld_shared(&stage.centred)) {
-            float excess[pass / 4] = {};
-            add_columns<pass / 2>(excess, left);
-            leave_columns<pass / 2>(&m.excess[key / 16][row], excess);
-        }
+        float excess[pass / 4] = {};
+        add_columns<pass / 2>(excess, left);
+        leave_columns<pass / 2>(&m.excess[key / 16][row], excess);
         for (int i = 0; i < pass / 2; i += 2) {
             const Element e = fragment_d(lane, i);
             st_shared((uint32_t *)(chunk(m.ds, key + e.row, (row + e.col) & ~7) + e.col % 8),
@@ -174,8 +166,7 @@ PTX_INLINE double keys_by_queries(Smem<D, DI, N, main, kl> &m,
         st_shared(&m.g[key + fragment_row(lane, half)][lane % 4], both);
         excess = make_float2(excess.x + unpack_bf16(both).x, excess.y + unpack_bf16(both).y);
     }
-    if (ld_shared(&stage.index_centred))
-        leave_index_excess(m.index_excess[key / 16], excess);
+    leave_index_excess(m.index_excess[key / 16], excess);
     return (double)loss;
 }
 
@@ -207,14 +198,12 @@ PTX_INLINE void rows_by_channels(Smem<D, DI, N, main, kl> &m,
                 if (number >= n || head >= s.group)
                     continue;
                 const uint32_t entry = ld_shared(&m.entry[tile % 3][number]);
-                const bool centred = ld_shared(&stage.centred) >> number & 1;
-                const float excess = centred ? excess_of(m.excess, row) : 0;
+                if (ld_shared(&stage.centred[number]))
+                    recentre(dq[b], half, excess_of(m.excess, row),
+                             centre_at(s, out.w.centres, work, entry, D) + column);
                 for (int i = 2 * half; i < 8; i += 4) {
                     const int c = column + fragment_d(lane, i).col;
-                    const float2 centre =
-                        centred ? load_2(centre_at(s, out.w.centres, work, entry, D) + c) : make_float2(0, 0);
-                    const float x = (dq[b][i] - excess * centre.x) * scale<D>,
-                                y = (dq[b][i + 1] - excess * centre.y) * scale<D>;
+                    const float x = dq[b][i] * scale<D>, y = dq[b][i + 1] * scale<D>;
                     if (out.w.part_dq) {
                         bf16 *p = out.w.part_dq + (pair_at(s, out.w, work, entry) * s.group + head) * D + c;
                         st_global((uint32_t *)p, pack_bf16(x, y));
@@ -250,14 +239,12 @@ PTX_INLINE void queries_by_channels(Smem<D, DI, N, main, kl> &m,
         if (number >= n)
             continue;
         const uint32_t entry = ld_shared(&m.entry[tile % 3][number]);
-        const bool centred = ld_shared(&stage.index_centred) >> number & 1;
-        const float excess = centred ? excess_of(m.index_excess, number) : 0;
+        if (ld_shared(&stage.index_centred[number]))
+            recentre(dqi, 0, excess_of(m.index_excess, number),
+                     centre_at(s, out.w.index_centres, work, entry, DI) + column);
         for (int i = 0; i < 8; i += 4) {
             const int c = column + fragment_d(lane, i).col;
-            const float2 centre =
-                centred ? load_2(centre_at(s, out.w.index_centres, work, entry, DI) + c) : make_float2(0, 0);
-            const float x = (dqi[i] - excess * centre.x) * out.factor,
-                        y = (dqi[i + 1] - excess * centre.y) * out.factor;
+            const float x = dqi[i] * out.factor, y = dqi[i + 1] * out.factor;
             if (out.w.part_dqi) {
                 st_global((float2 *)(out.w.part_dqi + pair_at(s, out.w, work, entry) * DI + c),
                           make_float2(x, y));

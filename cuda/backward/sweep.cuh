@@ -166,10 +166,6 @@ PTX_INLINE const bf16 *centre_at(const Shape &s, const Centres &centres, const W
 {
     return centre_of(s, centres, entry >> 5, work.group, width);
 }
-PTX_INLINE bool centre_exists(const Shape &s, const Centres &centres, const Work &work, uint32_t entry)
-{
-    return ld_global(centres.exists + (int64_t)(entry >> 5) * s.n_kv_heads + work.group);
-}
 /// The rows of g of a group and block are neighbours.
 PTX_INLINE int64_t row_of_g(const Shape &s, const Scratch &w, int group, int block, int e)
 {

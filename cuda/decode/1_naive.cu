@@ -150,9 +150,16 @@ __global__ void __launch_bounds__(threads, 4) // without the 4 ptxas takes 40 re
                   o + q_at(s, query, h, D), a.lse ? a.lse + lse_at(s, query, h) : nullptr);
 }
 
+float *take_scores(Carve &carve, const Call &c)
+{
+    return carve.take<float>((int64_t)c.batch * c.s.n_q * c.s.n_kv_heads * c.s.n_blocks);
+}
+
 size_t workspace(const Call &c)
 {
-    return (size_t)c.batch * c.s.n_q * c.s.n_kv_heads * c.s.n_blocks * sizeof(float);
+    Carve carve = {};
+    take_scores(carve, c);
+    return carve.used;
 }
 
 msa_status run(const Call &c)
@@ -160,11 +167,13 @@ msa_status run(const Call &c)
     if (!supported(c) || c.pages.ki8 || c.fresh.k || c.fresh.rejected)
         return MSA_ERR_UNSUPPORTED;
     const dim3 grid((unsigned)c.s.n_q, (unsigned)c.s.n_kv_heads, (unsigned)c.batch);
+    Carve carve = {(uintptr_t)c.work};
+    float *scores = take_scores(carve, c);
     with_int<64, 128>(c.d_index, [&](auto di) {
         with_int<64, 128>(c.d_head, [&](auto d) {
             with_output(c, [&](auto *o) {
                 LAUNCH((naive<di.value, d.value, std::remove_pointer_t<decltype(o)>>), grid, dim3(threads),
-                       sizeof(Smem), c.stream, c.s, c.pages, c.a, (float *)c.work, o);
+                       sizeof(Smem), c.stream, c.s, c.pages, c.a, scores, o);
             });
         });
     });

@@ -364,18 +364,23 @@ int parts_of(const Shape &s)
     return best;
 }
 
+Parts layout(const Call &c, size_t *bytes)
+{
+    Carve carve = {(uintptr_t)c.work};
+    Parts a = {parts_of(c.s), nullptr, nullptr, nullptr};
+    const int64_t entries = part_at(c.s, a.n, 0);
+    a.score = carve.take_if<float>(a.n > 1, entries);
+    a.sum = carve.take_if<float>(a.n > 1, entries);
+    a.id = carve.take_if<int32_t>(a.n > 1, entries);
+    *bytes = carve.used;
+    return a;
+}
+
 size_t workspace(const Call &c)
 {
-    const int n = parts_of(c.s);
-    return n > 1 ? n * n_rows(c.s) * c.s.topk * (2 * sizeof(float) + sizeof(int32_t)) : 0;
-}
-Parts parts_in(const Call &c)
-{
-    Parts a = {parts_of(c.s), (float *)c.work, nullptr, nullptr};
-    const int64_t entries = part_at(c.s, a.n, 0);
-    a.sum = a.score + entries;
-    a.id = (int32_t *)(a.sum + entries);
-    return a;
+    size_t bytes;
+    layout(c, &bytes);
+    return bytes;
 }
 
 msa_status run(const Call &c)
@@ -386,7 +391,8 @@ msa_status run(const Call &c)
     const msa_status status = stream_maps(c, &row_map, &key_map);
     if (status != MSA_OK)
         return status;
-    const Parts parts = parts_in(c);
+    size_t bytes;
+    const Parts parts = layout(c, &bytes);
     const dim3 grid((unsigned)ceil_div(n_rows(c.s), (int64_t)rows) * parts.n);
     with_int<64, 128>(c.d_index, [&](auto d) {
         with_int<32, 64, 128>(c.s.block, [&](auto block) {

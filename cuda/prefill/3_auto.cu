@@ -81,18 +81,25 @@ __global__ void __launch_bounds__(32 * warps, 1) overlap(Shape room, const int32
     st_global(sum, n > 0 ? mine * wanted / n : 0);
 }
 
-constexpr size_t head = 128; ///< of the workspace: the sum
+/// The sum comes first; what is left is the stages'.
+uint32_t *take_sum(Carve &carve)
+{
+    return carve.take<uint32_t>(1);
+}
 
 size_t workspace(const Call &c)
 {
-    return head + layer_workspace(c, ON_SIDE(sparse, kv_outer));
+    Carve carve = {};
+    take_sum(carve);
+    return carve.used + layer_workspace(c, ON_SIDE(sparse, kv_outer));
 }
 
 msa_status run(const Call &c)
 {
-    uint32_t *sum = (uint32_t *)c.work;
+    Carve carve = {(uintptr_t)c.work};
+    uint32_t *sum = take_sum(carve);
     Call part = c;
-    part.work = (char *)c.work + head;
+    part.work = (char *)c.work + carve.used;
     msa_status status = choose_blocks(part);
     if (status != MSA_OK)
         return status;

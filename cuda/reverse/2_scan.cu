@@ -41,15 +41,22 @@ struct Scratch {
     int32_t *item;        ///< [Hkv, B]: items of the group before this block
     int32_t *n_items;     ///< [Hkv]
     int segments, length; ///< queries of a segment
+    size_t bytes;
 };
 
 Scratch layout(const Shape &s, void *scratch)
 {
     const int n = n_segments(s);
     const int64_t per_segment = s.n_kv_heads * s.n_scores;
-    int32_t *p = (int32_t *)scratch;
-    return {p, p + n * per_segment, p + (n + 1) * per_segment, n,
-            ceil_div(ceil_div(s.n_q, n), batch) * batch};
+    Carve carve = {(uintptr_t)scratch};
+    Scratch w;
+    w.place = carve.take<int32_t>(n * per_segment);
+    w.item = carve.take<int32_t>(per_segment);
+    w.n_items = carve.take<int32_t>(s.n_kv_heads);
+    w.segments = n;
+    w.length = ceil_div(ceil_div(s.n_q, n), batch) * batch;
+    w.bytes = carve.used;
+    return w;
 }
 
 PTX_INLINE int32_t *place_of(const Shape &s, const Scratch &w, int r, int segment)
@@ -253,7 +260,7 @@ msa_status run(const Call &c)
 
 size_t ON_SIDE(reverse, scratch)(const Shape &s)
 {
-    return sizeof(int32_t) * s.n_kv_heads * ((n_segments(s) + 1) * s.n_scores + 1);
+    return layout(s, nullptr).bytes;
 }
 
 void ON_SIDE(reverse, launch)(const Shape &s, const int32_t *ids, int32_t *first, uint32_t *entries,

@@ -54,21 +54,16 @@ struct Scratch {
 
 Scratch layout(const Shape &s, int d, void *work)
 {
-    const size_t pairs = (size_t)s.n_q * s.n_kv_heads * s.topk;
-    size_t at = 0;
-    auto take = [&](size_t bytes) {
-        void *p = (char *)work + at;
-        at += ceil_div(bytes, (size_t)128) * 128;
-        return p;
-    };
+    const int64_t pairs = (int64_t)s.n_q * s.n_kv_heads * s.topk;
+    Carve carve = {(uintptr_t)work};
     Scratch w;
-    w.partial = (bf16 *)take(pairs * s.group * d * sizeof(bf16));
-    w.lse = (float *)take(pairs * s.group * sizeof(float));
-    w.first = (int32_t *)take(s.n_kv_heads * (s.n_scores + 1) * sizeof(int32_t));
-    w.entries = (uint32_t *)take(pairs * sizeof(uint32_t));
-    w.items = (msa_item *)take(reverse_items(s) * sizeof(msa_item));
-    w.reverse = take(ON_SIDE(reverse, scratch)(s));
-    w.bytes = at;
+    w.partial = carve.take<bf16>(pairs * s.group * d);
+    w.lse = carve.take<float>(pairs * s.group);
+    w.first = carve.take<int32_t>(s.n_kv_heads * (s.n_scores + 1));
+    w.entries = carve.take<uint32_t>(pairs);
+    w.items = carve.take<msa_item>(reverse_items(s));
+    w.reverse = carve.take<char>((int64_t)ON_SIDE(reverse, scratch)(s));
+    w.bytes = carve.used;
     return w;
 }
 
@@ -316,20 +311,23 @@ template <int D, int N> msa_status run_chunk(const Call &c)
     return MSA_OK;
 }
 
-size_t workspace(const Call &c)
+int chunk_length(const Call &c)
 {
-    Shape s = c.s; // of the largest chunk
-    s.n_q = s.n_q < KV_OUTER_CHUNK ? s.n_q : KV_OUTER_CHUNK;
-    s.n_scores = s.n_blocks;
-    return layout(s, c.d_head, nullptr).bytes;
+    return c.s.n_q < KV_OUTER_CHUNK ? c.s.n_q : KV_OUTER_CHUNK;
+}
+
+size_t workspace(const Call &c) // of the largest chunk: the last
+{
+    const int n = chunk_length(c);
+    return n > 0 ? layout(chunk_of(c, c.s.n_q - n, n).s, c.d_head, nullptr).bytes : 0;
 }
 
 msa_status run(const Call &c)
 {
     msa_status status = MSA_OK;
-    for (int q0 = 0; q0 < c.s.n_q && status == MSA_OK; q0 += KV_OUTER_CHUNK) {
-        const int left = c.s.n_q - q0;
-        const Call part = chunk_of(c, q0, left < KV_OUTER_CHUNK ? left : KV_OUTER_CHUNK);
+    const int step = chunk_length(c);
+    for (int q0 = 0; q0 < c.s.n_q && status == MSA_OK; q0 += step) {
+        const Call part = chunk_of(c, q0, c.s.n_q - q0 < step ? c.s.n_q - q0 : step);
         with_int<64, 128>(c.d_head, [&](auto d) {
             with_int<32, 64, 128>(c.s.block, [&](auto n) { status = run_chunk<d.value, n.value>(part); });
         });

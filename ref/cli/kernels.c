@@ -26,7 +26,12 @@ static void print_line(int i)
     while ((other = table_at(++i)) != NULL)
         if (same_name(kernel, other))
             printf(",%s", other->backend);
-    printf("\t%s\t%s\n", kernel->constraints, kernel->idea);
+    char name[64];
+    snprintf(name, sizeof name, "%s/%s", msa_stage_name(kernel->stage), kernel->name);
+    printf("\t%s\t%s", kernel->constraints, kernel->idea);
+    if (table_dropped(name))
+        printf(" (not on cuda: %s)", table_dropped(name));
+    printf("\n");
 }
 
 int cmd_kernels(int argc, char **argv)

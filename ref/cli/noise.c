@@ -140,6 +140,7 @@ typedef struct gradient_row {
     const int64_t *tokens;
     int64_t n, stride;
     double *p, *ds, *sum, *mean;
+    float *centre; /* what keys have in common, of which errors of dS leave nothing */
 } gradient_row;
 
 /* P, dS and, in sum[c], O. Returns e^2. */
@@ -174,7 +175,8 @@ static void backward_row(const msa_shape *s, const gradient_row *x, msa_precisio
         const bool last = a + 1 == x->n || x->tokens[a + 1] / s->block != x->tokens[a] / s->block;
         const double p2 = x->p[a] * x->p[a], ds2 = x->ds[a] * x->ds[a];
         for (int c = 0; c < d; c++) {
-            const double key = (double)x->k[at + c], query = (double)x->q[c], out = (double)x->dout[c];
+            const double key = (double)x->k[at + c] - (double)x->centre[c], query = (double)x->q[c],
+                         out = (double)x->dout[c];
             x->mean[c] += x->p[a] * key;
             x->sum[c] += x->ds[a] * key;
             dq[c] += unit2 * ds2 * key * key / d + (last && partials ? unit2 * x->sum[c] * x->sum[c] / d : 0);
@@ -196,7 +198,8 @@ bool noise_of_backward(const msa_shape *s, const float *q, const float *k, const
     const int64_t nq = s->n_q * s->n_heads * d, nk = s->n_kv * s->n_kv_heads * d;
     int64_t *tokens = malloc(most * sizeof *tokens);
     double *room = malloc(2 * (most + width) * sizeof *room);
-    const bool ok = tokens && room;
+    float *centre = malloc(width * sizeof *centre);
+    const bool ok = tokens && room && centre;
     memset(dq, 0, (size_t)nq * sizeof *dq);
     memset(dk, 0, (size_t)nk * sizeof *dk);
     memset(dv, 0, (size_t)nk * sizeof *dv);
@@ -218,13 +221,16 @@ bool noise_of_backward(const msa_shape *s, const float *q, const float *k, const
                     room,
                     room + most,
                     room + 2 * most,
-                    room + 2 * most + width};
+                    room + 2 * most + width,
+                    centre};
+                key_centre(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), x.k, x.stride, d, centre);
                 backward_row(s, &x, precision, rounded_o, dq + row, dk + kv, dv + kv);
             }
     }
     to_roots(dq, nq);
     to_roots(dk, nk);
     to_roots(dv, nk);
+    free(centre);
     free(tokens);
     free(room);
     return ok;
@@ -254,7 +260,8 @@ bool noise_of_kl(const msa_shape *s, const float *q, const float *k, const float
     const double f = NOISE_ROUNDING * weight / (sqrt(di) * kl_rows(s));
     int64_t *tokens = malloc(most * sizeof *tokens);
     double *room = malloc(2 * most * sizeof *room), *g = room + most;
-    const bool ok = tokens && room;
+    float *centre = malloc((size_t)di * sizeof *centre);
+    const bool ok = tokens && room && centre;
     memset(dqi, 0, (size_t)nq * sizeof *dqi);
     memset(dki, 0, (size_t)nk * sizeof *dki);
     for (int b = 0; ok && b < msa_n_seqs(s); b++) {
@@ -264,16 +271,19 @@ bool noise_of_kl(const msa_shape *s, const float *q, const float *k, const float
             for (int r = 0; r < s->n_kv_heads; r++) {
                 const int64_t n = list_support(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), tokens);
                 const int64_t at = ((seq.q0 + i) * s->n_kv_heads + r) * di;
+                key_centre(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), index_keys, di, di, centre);
                 index_gradients(s, q, keys, qi, index_keys, seq.q0 + i, r, tokens, n, room, g);
                 for (int64_t a = 0; a < n; a++)
                     for (int c = 0; c < di; c++) {
-                        dqi[at + c] += pow(f * g[a] * (double)index_keys[tokens[a] * di + c], 2);
+                        const double key = (double)index_keys[tokens[a] * di + c] - (double)centre[c];
+                        dqi[at + c] += pow(f * g[a] * key, 2);
                         dki[(seq.kv0 + tokens[a]) * di + c] += pow(f * g[a] * (double)qi[at + c], 2);
                     }
             }
     }
     to_roots(dqi, nq);
     to_roots(dki, nk);
+    free(centre);
     free(tokens);
     free(room);
     return ok;

@@ -1,6 +1,7 @@
 /* The table of implementations, gathered from the back ends. */
 #include "table.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "../../cuda/host.h"
@@ -20,13 +21,36 @@ static const struct {
                 {"cuda", NULL, msa_cuda_kernels}};
 #define N_BACKENDS ((int)(sizeof backends / sizeof *backends))
 
+const char *table_dropped(const char *name)
+{
+    static const struct {
+        const char *name, *why;
+    } dropped[] = {
+#ifdef HAVE_CUDA
+#define DROPPED(name, why) {name, why},
+#include "cuda/dropped.inc"
+#endif
+        {NULL, NULL}};
+    int i = 0;
+    while (dropped[i].name && strcmp(dropped[i].name, name) != 0)
+        i++;
+    return dropped[i].why;
+}
+
+static bool is_dropped(const msa_kernel *kernel)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%s/%s", msa_stage_name(kernel->stage), kernel->name);
+    return strcmp(kernel->backend, "cuda") == 0 && table_dropped(name);
+}
+
 /* Kernel i of one stage on one back end. */
 static const msa_kernel *of_stage(int backend, int stage, int i)
 {
     if (!backends[backend].ladder)
         return i == 0 ? backends[backend].ops->stage[stage] : NULL;
     for (const msa_kernel *k = backends[backend].ladder; k->name; k++)
-        if ((int)k->stage == stage && i-- == 0)
+        if ((int)k->stage == stage && !is_dropped(k) && i-- == 0)
             return k;
     return NULL;
 }

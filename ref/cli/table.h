@@ -21,6 +21,10 @@ const msa_kernel *table_find(const char *name, const char *backend);
 /** The n-th best after the best kernel of a stage and back end; NULL if there are no more. */
 const msa_kernel *table_next_best(const msa_kernel *best, int n);
 
+/** NULL, or why this build has the kernel "STAGE/NAME" on other back ends but not on cuda, where its compiler spoils
+ *  it (cuda/nvcc.sh): one line. */
+const char *table_dropped(const char *name);
+
 /** Fills `ops` with the best kernels of a back end, and the reference where it has none. False if this build
  *  has no such back end. */
 bool table_ops(const char *backend, msa_ops *ops);

@@ -25,7 +25,7 @@ static int64_t queries_at_once(const msa_shape *s)
 typedef struct gradients {
     const float *q, *k, *v, *lse, *dout, *delta; /* delta [n,Hq] of the chunk */
     float *dk, *dv;
-    float *dq;                             /* [n,group,d] of the piece */
+    float *dq, *excess;                    /* [n,group,d], [n,group] of the piece */
     float *rows_q, *rows_do, *rows_dq;     /* [rows,d] */
     float *p, *dp, *rows_lse, *rows_delta; /* [rows,keys], [rows] */
 } gradients;
@@ -46,10 +46,14 @@ static void meet(const meeting *m, void *own)
     meeting_weigh(m, group, g->rows_lse, g->p);
     for (int64_t a = 0; a < rows; a++) { /* dS = P * (dP - delta) */
         const float delta = g->delta[m->entry[a / group] * s->n_heads + head + a % group];
-        float *dp = g->dp + a * m->cols;
+        float *dp = g->dp + a * m->cols, excess = 0;
         const float *p = g->p + a * m->cols;
-        for (int64_t c = 0; c < m->cols; c++)
+#pragma omp simd reduction(+ : excess)
+        for (int64_t c = 0; c < m->cols; c++) {
             dp[c] = p[c] * (dp[c] - delta);
+            excess += dp[c];
+        }
+        g->excess[(int64_t)m->entry[a / group] * group + a % group] += excess;
     }
     small_gemm(true, false, m->cols, d, rows, g->p, m->cols, g->rows_do, d, 1, g->dv + at, stride);
     small_gemm(true, false, m->cols, d, rows, g->dp, m->cols, g->rows_q, d, 1, g->dk + at, stride);
@@ -89,33 +93,42 @@ static void find_delta(const sweep *w, const float *o, const float *dout, float 
         delta[a] = (float)dot(o + (first + a) * d, dout + (first + a) * d, d);
 }
 
-/* Sums what the parts have of dQ. */
-static void finish(const sweep *w, const float *pieces, float *dq)
+/* Sums what the parts have of dQ, without what keys have in common: a saved LSE of large logits is rounded,
+ * and rows of dS do not sum to 0 (centre.c). */
+static void finish(const sweep *w, const float *k, const int32_t *ids, const float *pieces,
+                   const float *excesses, float *centre, float *dq)
 {
     const msa_shape *s = w->s;
-    const int parts = parts_of(s);
-    const int64_t wide = (int64_t)(s->n_heads / s->n_kv_heads) * s->d_head, size = w->n * wide;
+    const int parts = parts_of(s), d = s->d_head, group = s->n_heads / s->n_kv_heads;
+    const int64_t wide = (int64_t)group * d, size = w->n * wide;
     const float scale = (float)(1 / sqrt(s->d_head));
 #pragma omp for schedule(static)
     for (int64_t a = 0; a < w->n * s->n_kv_heads; a++) {
         const int64_t i = a / s->n_kv_heads, r = a % s->n_kv_heads;
         const float *from = pieces + r * parts * size + i * wide;
         float *to = dq + ((w->seq.q0 + w->i0 + i) * s->n_kv_heads + r) * wide;
-        for (int64_t c = 0; c < wide; c++) {
-            float sum = 0;
+        key_centre(s, ids_row(s, ids, (int)r, w->seq.q0 + w->i0 + i), position(&w->seq, w->i0 + i),
+                   k + (w->seq.kv0 * s->n_kv_heads + r) * d, (int64_t)s->n_kv_heads * d, d, centre);
+        for (int h = 0; h < group; h++) {
+            float excess = 0;
             for (int part = 0; part < parts; part++)
-                sum += from[part * size + c];
-            to[c] = scale * sum;
+                excess += excesses[(r * parts + part) * w->n * group + i * group + h];
+            for (int c = 0; c < d; c++) {
+                float sum = -excess * centre[c];
+                for (int part = 0; part < parts; part++)
+                    sum += from[part * size + h * d + c];
+                to[h * d + c] = scale * sum;
+            }
         }
     }
 }
 
-static void backward_chunk(const sweep *w, const gradients *shared, const float *o, float *dq, float *delta,
-                           float *pieces, void *work)
+static void backward_chunk(const sweep *w, const gradients *shared, const float *o, const int32_t *ids,
+                           float *dq, float *delta, float *pieces, float *excesses, void *work)
 {
     const msa_shape *s = w->s;
     const int parts = parts_of(s);
-    const int64_t size = w->n * (s->n_heads / s->n_kv_heads) * s->d_head;
+    const int64_t rows = w->n * (s->n_heads / s->n_kv_heads), size = rows * s->d_head;
     const int threads = products_begin();
 #pragma omp parallel num_threads(threads)
     {
@@ -127,11 +140,13 @@ static void backward_chunk(const sweep *w, const gradients *shared, const float 
         for (int a = 0; a < s->n_kv_heads * parts; a++) {
             const int r = a / parts, part = a % parts;
             g.dq = pieces + a * size;
+            g.excess = excesses + a * rows;
             memset(g.dq, 0, (size_t)size * sizeof *g.dq);
+            memset(g.excess, 0, (size_t)rows * sizeof *g.excess);
             sweep_walk(w, r, sweep_cut(w, r, r + 1, part, parts), sweep_cut(w, r, r + 1, part + 1, parts),
                        meet, &g);
         }
-        finish(w, pieces, dq);
+        finish(w, g.k, ids, pieces, excesses, g.rows_q, dq);
     }
     products_end();
 }
@@ -152,6 +167,7 @@ static size_t sweep_backward_bytes(const msa_shape *s)
     const int64_t n = queries_at_once(s);
     return WORK_ALIGN + sweep_bytes(s, n) + work_bytes(n * s->n_heads, sizeof(float)) +
            work_bytes(parts_of(s) * n * s->n_heads * s->d_head, sizeof(float)) +
+           work_bytes(parts_of(s) * n * s->n_heads, sizeof(float)) +
            (size_t)fast_max_threads() * own_bytes(s);
 }
 
@@ -183,6 +199,7 @@ msa_status fast_backward_blocks(const msa_shape *s, const float *q, const float 
     sweep_take(&w, s, step, &work);
     float *delta = work_take(&work, step * s->n_heads, sizeof *delta);
     float *pieces = work_take(&work, parts_of(s) * step * s->n_heads * s->d_head, sizeof *pieces);
+    float *excesses = work_take(&work, parts_of(s) * step * s->n_heads, sizeof *excesses);
     memset(dk, 0, kv_bytes);
     memset(dv, 0, kv_bytes);
     pad_queries(s, 1, (int64_t)s->n_heads * s->d_head, 0, dq);
@@ -190,7 +207,7 @@ msa_status fast_backward_blocks(const msa_shape *s, const float *q, const float 
         const msa_seq seq = msa_get_seq(s, b);
         for (int64_t i0 = 0; i0 < seq.n_q; i0 += step) {
             sweep_open(&w, &seq, i0, step, ids);
-            backward_chunk(&w, &g, o, dq, delta, pieces, work);
+            backward_chunk(&w, &g, o, ids, dq, delta, pieces, excesses, work);
         }
     }
     if (backward_faint(s, q, k, v, dout) || !backward_held(s, dq, dk, dv))

@@ -22,7 +22,7 @@ typedef struct lesson {
     const float *q, *k, *qi, *ki, *lse, *index_lse; /* the last two of the chunk: [n,Hq] and [n,Hkv] */
     float factor;                                   /* of a gradient */
     float *dki;                                     /* NULL: the loss alone */
-    float *dqi;                                     /* [Hkv,n,di] of the part */
+    float *dqi, *excess;                            /* [Hkv,n,di], [Hkv,n] of the part */
     double loss;                                    /* of the part */
     float *rows_q, *rows_qi, *rows_dqi;             /* [rows,d], [queries,di] */
     float *p, *u, *rows_lse;                        /* [rows,keys], [queries,keys], [rows] */
@@ -85,6 +85,10 @@ static void meet(const meeting *m, void *own)
         const int64_t seen = seen_by(m, e);
         float *u = l->u + e * m->cols;
         l->loss += compare(seen, l->p + e * group * m->cols, l->rows_lse[e], l->factor, u);
+        float excess = 0;
+        for (int64_t c = 0; c < seen; c++)
+            excess += u[c];
+        l->excess[m->r * m->w->n + m->entry[e]] += excess;
         for (int64_t c = seen; c < m->cols; c++)
             u[c] = 0;
     }
@@ -118,8 +122,9 @@ static void own_take(lesson *l, const msa_shape *s, void *work)
 /* ---- One chunk of queries --------------------------------------------------------------------------------
  */
 
-/* Sums what the parts have of dQi. */
-static void finish(const sweep *w, const float *pieces, float *dqi)
+/* Sums what the parts have of dQi, without what index keys have in common: centre.c. */
+static void finish(const sweep *w, const float *ki, const int32_t *ids, const float *pieces,
+                   const float *excesses, float *centre, float *dqi)
 {
     const int groups = w->s->n_kv_heads, di = w->s->d_index;
     const int64_t size = groups * w->n * di;
@@ -127,8 +132,13 @@ static void finish(const sweep *w, const float *pieces, float *dqi)
 #pragma omp for schedule(static)
     for (int64_t a = 0; a < w->n * groups; a++) {
         const int64_t i = a / groups, r = a % groups;
+        float excess = 0;
+        for (int part = 0; part < PARTS; part++)
+            excess += excesses[(part * groups + r) * w->n + i];
+        key_centre(w->s, ids_row(w->s, ids, (int)r, w->seq.q0 + w->i0 + i), position(&w->seq, w->i0 + i),
+                   ki + w->seq.kv0 * di, di, di, centre);
         for (int c = 0; c < di; c++) {
-            float sum = 0;
+            float sum = -excess * centre[c];
             for (int part = 0; part < PARTS; part++)
                 sum += pieces[part * size + (r * w->n + i) * di + c];
             dqi[((w->seq.q0 + w->i0) * groups + a) * di + c] = scale * sum;
@@ -137,7 +147,8 @@ static void finish(const sweep *w, const float *pieces, float *dqi)
 }
 
 /* Returns the chunk's share of T Hkv L_KL. */
-static double kl_chunk(const sweep *w, const lesson *shared, float *dqi, float *pieces, void *work)
+static double kl_chunk(const sweep *w, const lesson *shared, const int32_t *ids, float *dqi, float *pieces,
+                       float *excesses, void *work)
 {
     const int groups = w->s->n_kv_heads;
     const int64_t size = groups * w->n * w->s->d_index;
@@ -153,13 +164,15 @@ static double kl_chunk(const sweep *w, const lesson *shared, float *dqi, float *
                           b1 = sweep_cut(w, 0, groups, part + 1, PARTS);
             l.dqi = pieces + part * size;
             l.loss = 0;
+            l.excess = excesses + part * groups * w->n;
             memset(l.dqi, 0, (size_t)size * sizeof *l.dqi);
+            memset(l.excess, 0, (size_t)(groups * w->n) * sizeof *l.excess);
             for (int r = 0; r < groups; r++)
                 sweep_walk(w, r, b0, b1, meet, &l);
             loss[part] = l.loss;
         }
         if (dqi)
-            finish(w, pieces, dqi);
+            finish(w, l.ki, ids, pieces, excesses, l.rows_qi, dqi);
     }
     products_end();
     for (int part = 0; part < PARTS; part++)
@@ -182,7 +195,8 @@ size_t fast_kl_blocks_workspace(const msa_shape *s)
     const int64_t n = queries_at_once(s);
     const size_t here = WORK_ALIGN + sweep_bytes(s, n) + work_bytes(n * s->n_heads, sizeof(float)) +
                         work_bytes(n * s->n_kv_heads, sizeof(float)) +
-                        work_bytes(PARTS * n * s->n_kv_heads * s->d_index, sizeof(float)) + lse_bytes(s, n) +
+                        work_bytes(PARTS * n * s->n_kv_heads * s->d_index, sizeof(float)) +
+                        work_bytes(PARTS * n * s->n_kv_heads, sizeof(float)) + lse_bytes(s, n) +
                         (size_t)fast_max_threads() * own_bytes(s);
     return max_size(here, kl_again_workspace(s));
 }
@@ -205,6 +219,7 @@ msa_status fast_kl_blocks(const msa_shape *s, const float *q, const float *k, co
     float *main_lse = work_take(&work, step * s->n_heads, sizeof *main_lse);
     float *own_index_lse = work_take(&work, step * groups, sizeof *own_index_lse);
     float *pieces = work_take(&work, PARTS * step * groups * s->d_index, sizeof *pieces);
+    float *excesses = work_take(&work, PARTS * step * groups, sizeof *excesses);
     const lesson l = {.q = q,
                       .k = k,
                       .qi = qi,
@@ -223,7 +238,7 @@ msa_status fast_kl_blocks(const msa_shape *s, const float *q, const float *k, co
             sweep_open(&w, &seq, i0, step, ids);
             sweep_lse(&w, q, s->n_heads, k, groups, s->d_head, main_lse, work);
             sweep_lse(&w, qi, groups, ki, 1, s->d_index, own_index_lse, work);
-            *loss += share * kl_chunk(&w, &l, dqi, pieces, work);
+            *loss += share * kl_chunk(&w, &l, ids, dqi, pieces, excesses, work);
         }
     }
     if (kl_faint(s, qi, ki, weight) || !kl_held(s, *loss, dqi, dki))
