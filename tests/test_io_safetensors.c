@@ -212,8 +212,8 @@ static void test_refused_headers(void)
 
 /* ---- One tensor of many ----------------------------------------------------------------------------- */
 
-/* Eight tensors of eight types in 24 bytes: those of six floats, read otherwise. */
-static const char many[] = "{" TENSOR(
+/* Seven tensors of seven types in 24 bytes: those of six floats, read otherwise. */
+static const char seven[] = "{" TENSOR(
     "\"F8_E4M3\"", "[1,3]", "[0,3]") ","
                                      "\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[3,4]},"
                                      "\"half\":{\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[4,8]},"
@@ -227,10 +227,10 @@ static const unsigned char many_data[24] = {1, 2, 3,   4,   0,    0x3c, 0,    0x
 static const char *put_many(void)
 {
     unsigned char file[1024] = {0};
-    const size_t n = sizeof many - 1;
+    const size_t n = sizeof seven - 1;
     file[0] = (unsigned char)(n & 0xff);
     file[1] = (unsigned char)(n >> 8);
-    memcpy(file + 8, many, n);
+    memcpy(file + 8, seven, n);
     memcpy(file + 8 + n, many_data, sizeof many_data);
     const char *path = scratch("many.safetensors");
     scratch_put(path, file, 8 + n + sizeof many_data);
