@@ -43,7 +43,7 @@ bool backward_faint(const msa_shape *s, const float *q, const float *k, const fl
 
 bool kl_faint(const msa_shape *s, const float *qi, const float *ki, double weight)
 {
-    const double factor = fabs(weight) / ((double)s->n_q * s->n_kv_heads);
+    const double factor = fabs(weight) / kl_rows(s);
     return faint(factor) || faint(factor * most_in_keys(s, ki, s->d_index)) ||
            faint(factor * most_in_queries(s, qi, (int64_t)s->n_kv_heads * s->d_index));
 }
@@ -277,7 +277,7 @@ void kl_again(const msa_shape *s, const float *q, const float *k, const float *q
 {
     const int groups = s->n_kv_heads;
     lesson x = {.s = s, .q = q, .k = k, .qi = qi, .ki = ki, .ids = ids, .dqi = dqi, .dki = dki};
-    x.share = 1 / ((double)s->n_q * groups);
+    x.share = 1 / kl_rows(s);
     x.weight = weight;
     x.loss = work_take(&work, s->n_q * groups, sizeof *x.loss);
     x.lse = work_take(&work, s->n_q * s->n_heads, sizeof *x.lse);
