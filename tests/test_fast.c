@@ -449,7 +449,10 @@ typedef struct caller {
 static caller caller_new(const msa_shape *s, const inputs *in, int rounds)
 {
     caller x = {.s = s, .in = in, .rounds = rounds};
-    x.work = check_alloc((int64_t)msa_workspace(&msa_fast_ops, s), 1);
+    size_t most = msa_workspace(&msa_fast_ops, s);
+    for (const msa_kernel *k = msa_fast_kernels; k->name; k++)
+        most = k->workspace(s) > most ? k->workspace(s) : most;
+    x.work = check_alloc((int64_t)most, 1);
     x.o = check_alloc(1, tensor_bytes(s, VERDICT_O));
     x.lse = check_alloc(1, tensor_bytes(s, VERDICT_LSE));
     const verdict_tensor gradients[5] = {VERDICT_DQ, VERDICT_DK, VERDICT_DV, VERDICT_DQI, VERDICT_DKI};
