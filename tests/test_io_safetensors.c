@@ -352,16 +352,16 @@ static void test_deep_json(void)
     tap(refused(scratch("deep"), "expected JSON"), "100000 brackets");
     /* Parsed, each number would take a hundred times its two bytes. */
     enum { MANY = 3 << 20 };
-    char *many = malloc(8 + MANY);
-    if (!many)
+    char *header = malloc(8 + MANY);
+    if (!header)
         return;
-    memcpy(many, "\0\0\x30\0\0\0\0\0[", 9);
+    memcpy(header, "\0\0\x30\0\0\0\0\0[", 9);
     for (int i = 9; i < 8 + MANY; i++)
-        many[i] = i % 2 ? '1' : ',';
-    many[8 + MANY - 1] = ']';
-    scratch_put(scratch("many"), many, 8 + MANY);
-    free(many);
-    tap(refused(scratch("many"), "at most 1048576 values, found 1572"), "a header of 1.6 million numbers");
+        header[i] = i % 2 ? '1' : ',';
+    header[8 + MANY - 1] = ']';
+    scratch_put(scratch("header"), header, 8 + MANY);
+    free(header);
+    tap(refused(scratch("header"), "at most 1048576 values, found 1572"), "a header of 1.6 million numbers");
 }
 
 static void test_absurd_lengths(void)
