@@ -60,31 +60,29 @@ typedef struct cache {
     cached k, v;
 } cache;
 
-/* Keys from j on, before `end`, that are taken at once. */
-static int64_t keys_at_once(const request *at, int64_t j, int64_t end)
+/* Keys that are taken at once: n rows, side by side; n = 0: none. */
+typedef struct run {
+    int64_t row, n;
+} run;
+
+/* The one of keys j, j+1, .. before `end`. */
+static run run_at(const request *at, int64_t j, int64_t end)
 {
-    return j < end ? min_i64(HEADS_KEYS, keys_together(at, j, end)) : 0;
+    return j < end ? (run){key_row(at, j), min_i64(HEADS_KEYS, keys_together(at, j, end))} : (run){0, 0};
 }
 
-/* Keys next_j .. of group next_r will be read next; n = 0: none. */
-static ahead keys_ahead(cached x, const request *at, int groups, int r, int d, int64_t j, int64_t n)
-{
-    return rows_ahead(x, groups, r, d, n > 0 ? key_row(at, j) : 0, n);
-}
-
-/* Keys j .. j+n-1 of a group, n <= HEADS_KEYS, for `queries` queries that begin at h (`apart` heads from one
- * to the next) and see keys up to first, first+1, .. Meanwhile next_n keys of group next_r from next_j on are
- * asked for. */
-static void meet_keys(const cache *x, int r, int64_t j, int64_t n, heads *h, int64_t queries, int64_t apart,
-                      int64_t first, int next_r, int64_t next_j, int64_t next_n, unpacked u)
+/* Keys of a group, from key j on, for `queries` queries that begin at h (`apart` heads from one to the next)
+ * and see keys up to first, first+1, .. Meanwhile those of group next_r that come next are asked for. */
+static void meet_keys(const cache *x, int r, int64_t j, run keys, heads *h, int64_t queries, int64_t apart,
+                      int64_t first, int next_r, run then, unpacked u)
 {
     const int d = x->s->d_head, slabs = slabs_of(x->s), groups = x->s->n_kv_heads;
-    const int64_t row = key_row(&x->at, j);
-    const float *k = rows_of(x->k, groups, r, d, row, n, u.k), *v = rows_of(x->v, groups, r, d, row, n, u.v);
-    ahead next = keys_ahead(x->k, &x->at, groups, next_r, d, next_j, next_n);
-    ahead after = keys_ahead(x->v, &x->at, groups, next_r, d, next_j, next_n);
+    const float *k = rows_of(x->k, groups, r, d, keys.row, keys.n, u.k);
+    const float *v = rows_of(x->v, groups, r, d, keys.row, keys.n, u.v);
+    ahead next = rows_ahead(x->k, groups, next_r, d, then.row, then.n);
+    ahead after = rows_ahead(x->v, groups, next_r, d, then.row, then.n);
     for (int64_t i = 0; i < queries; i++) {
-        const int64_t seen = min_i64(n, first + i + 1 - j);
+        const int64_t seen = min_i64(keys.n, first + i + 1 - j);
         for (int slab = 0; slab < slabs && seen > 0; slab++) {
             heads_meet(&h[i * apart + slab], d, k, v, seen, next, after);
             next.n = after.n = 0; /* asked for */
@@ -138,14 +136,12 @@ static void dense_part(const cache *x, int part, int parts, int64_t begin, int64
 {
     const int groups = x->s->n_kv_heads, slabs = slabs_of(x->s);
     const int64_t n = x->at.seq.n_q;
-    int64_t keys = 0;
-    for (int64_t j = begin; j < end; j += keys) {
-        keys = keys_at_once(&x->at, j, end);
-        for (int r = 0; r < groups; r++) { /* they lie side by side */
-            const int64_t then = r + 1 < groups ? j : j + keys;
+    run keys = run_at(&x->at, begin, end), next;
+    for (int64_t j = begin; j < end; j += keys.n, keys = next) {
+        next = run_at(&x->at, j + keys.n, end);
+        for (int r = 0; r < groups; r++) /* they lie side by side */
             meet_keys(x, r, j, keys, h + ((int64_t)r * n * parts + part) * slabs, n, (int64_t)parts * slabs,
-                      position(&x->at.seq, 0), (r + 1) % groups, then, keys_at_once(&x->at, then, end), u);
-        }
+                      position(&x->at.seq, 0), (r + 1) % groups, r + 1 < groups ? keys : next, u);
     }
 }
 
@@ -255,19 +251,18 @@ static void score_block(const scorer *x, int64_t block, void *work)
     float *logits = work_take(&work, rows * HEADS_KEYS, sizeof *logits), *max = x->scores + block;
     for (int64_t a = 0; a < rows; a++)
         max[a * blocks] = -INFINITY;
-    int64_t keys = 0;
-    for (int64_t j = block * s->block; j < end; j += keys) {
-        keys = keys_at_once(&x->at, j, end);
-        const float *k = rows_of(x->ki, 1, 0, d, key_row(&x->at, j), keys, room);
+    for (int64_t j = block * s->block, n = 0; j < end; j += n) {
+        const run keys = run_at(&x->at, j, end);
+        const float *k = rows_of(x->ki, 1, 0, d, keys.row, n = keys.n, room);
         if (rows <= MOST_DOT_ROWS && d % LANES == 0) {
-            const int64_t far = keys_at_once(&x->at, j + FAR, x->at.seq.n_kv);
-            dot_max(x->fitted_qi, rows, k, keys, d, max, blocks,
-                    keys_ahead(x->ki, &x->at, 1, 0, d, j + FAR, min_i64(keys, far)));
+            const run far = run_at(&x->at, j + FAR, x->at.seq.n_kv);
+            dot_max(x->fitted_qi, rows, k, n, d, max, blocks,
+                    rows_ahead(x->ki, 1, 0, d, far.row, min_i64(n, far.n)));
             continue;
         }
-        small_gemm(false, true, rows, keys, d, x->fitted_qi, d, k, d, 0, logits, keys);
+        small_gemm(false, true, rows, n, d, x->fitted_qi, d, k, d, 0, logits, n);
         for (int64_t a = 0; a < rows; a++) {
-            max[a * blocks] = row_max(logits + a * keys, keys, max[a * blocks]);
+            max[a * blocks] = row_max(logits + a * n, n, max[a * blocks]);
         }
     }
 }
@@ -314,10 +309,10 @@ static void attend_part(const cache *x, const int32_t *ids, int r, int64_t i, in
     const int64_t at = position(&x->at.seq, i), last = min_i64((part + 1) * part_slots(x->s), slots_of(x->s));
     for (int64_t slot = part * part_slots(x->s); slot < last && ids[slot] >= 0; slot++) {
         const int64_t begin = (int64_t)ids[slot] * x->s->block, end = min_i64(begin + x->s->block, at + 1);
-        int64_t keys = 0;
-        for (int64_t j = begin; j < end; j += keys) {
-            keys = keys_at_once(&x->at, j, end);
-            meet_keys(x, r, j, keys, h, 1, 0, at, r, j + keys, keys_at_once(&x->at, j + keys, end), u);
+        run keys = run_at(&x->at, begin, end), next;
+        for (int64_t j = begin; j < end; j += keys.n, keys = next) {
+            next = run_at(&x->at, j + keys.n, end);
+            meet_keys(x, r, j, keys, h, 1, 0, at, r, next, u);
         }
     }
 }
