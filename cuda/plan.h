@@ -15,6 +15,7 @@
 #define STAGE_backward MSA_STAGE_BACKWARD
 #define STAGE_dense_backward MSA_STAGE_DENSE_BACKWARD
 #define STAGE_kl MSA_STAGE_KL
+#define STAGE_exercise MSA_N_STAGES /* of a kernel that is in no table */
 
 /** Whether the kernels of a stage take this (valid) shape... */
 bool plan_takes(msa_stage stage, const msa_shape *s);

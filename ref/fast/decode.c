@@ -395,6 +395,13 @@ static int64_t chosen_count(const alone *a)
     return a->s.n_kv_heads * a->s.n_q * a->s.topk;
 }
 
+#define MOST_GATHERED (INT64_C(1) << 25) /* numbers of K; longer requests go through FEW queries at a time */
+
+static bool worth_gathering(const msa_shape *s, int64_t n_q)
+{
+    return n_q > FEW && longest_kv(s) <= MOST_GATHERED / s->n_kv_heads / s->d_head;
+}
+
 static size_t gathered_bytes(const msa_shape *s)
 {
     return WORK_ALIGN + 2 * work_bytes(longest_kv(s) * s->n_kv_heads * s->d_head, sizeof(float));
@@ -466,6 +473,16 @@ static msa_status dense_many(const cache *x, const float *q, float *o, float *ls
     return fast_dense(&a.s, q + q0 * row, k, v, o + q0 * row, lse ? lse + q0 * s->n_heads : NULL, work);
 }
 
+/* Queries i .. i+FEW-1 of a request, as if its newest tokens were theirs. */
+static cache few_of(const cache *x, int64_t i)
+{
+    cache part = *x;
+    part.at.seq.q0 += i;
+    part.at.seq.n_q = min_i64(FEW, x->at.seq.n_q - i);
+    part.at.seq.n_kv = position(&x->at.seq, i + part.at.seq.n_q - 1) + 1;
+    return part;
+}
+
 /* ---- The step: request after request ---------------------------------------------------------------------
  */
 
@@ -482,9 +499,8 @@ size_t fast_decode_workspace(const msa_shape *s)
     const size_t index = fast_index_workspace(s), sparse = fast_sparse_workspace(s);
     size_t most = few_workspace(s);
     if (room_queries(s) > FEW)
-        most = (size_t)max_i64((int64_t)most, max_i64((int64_t)decode_many_workspace(s),
-                                                      max_i64((int64_t)index, (int64_t)sparse)));
-    return most;
+        most = max_size(most, max_size(index, sparse));
+    return worth_gathering(s, room_queries(s)) ? max_size(most, decode_many_workspace(s)) : most;
 }
 
 static msa_status decode(const msa_shape *s, const msa_pages *p, const float *q, cached k, cached v,
@@ -493,10 +509,13 @@ static msa_status decode(const msa_shape *s, const msa_pages *p, const float *q,
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const cache x = {s, get_request(s, p, b), k, v};
         const msa_seq room = room_of(s, b);
-        if (x.at.seq.n_q > FEW)
+        const bool gathered = worth_gathering(s, x.at.seq.n_q);
+        if (gathered)
             MSA_TRY(decode_many(&x, q, qi, ki, ids, o, lse, work));
-        else if (x.at.seq.n_q > 0)
-            decode_few(&x, q, qi, ki, ids, o, lse, work);
+        for (int64_t i = 0; i < x.at.seq.n_q && !gathered; i += FEW) {
+            const cache few = few_of(&x, i);
+            decode_few(&few, q, qi, ki, ids, o, lse, work);
+        }
         write_padding(s, room.q0 + x.at.seq.n_q, room.q0 + room.n_q, ids, o, lse);
     }
     attend_again(s, p, q, k, v, ids, o, lse, work);
@@ -537,9 +556,8 @@ size_t fast_dense_decode_workspace(const msa_shape *s)
 {
     size_t most = dense_few_workspace(s); /* enough for fewer queries too */
     if (room_queries(s) > FEW)
-        most = (size_t)max_i64((int64_t)most,
-                               max_i64((int64_t)dense_many_workspace(s), (int64_t)fast_dense_workspace(s)));
-    return most;
+        most = max_size(most, fast_dense_workspace(s));
+    return worth_gathering(s, room_queries(s)) ? max_size(most, dense_many_workspace(s)) : most;
 }
 
 static msa_status dense_decode(const msa_shape *s, const msa_pages *p, const float *q, cached k, cached v,
@@ -548,10 +566,13 @@ static msa_status dense_decode(const msa_shape *s, const msa_pages *p, const flo
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const cache x = {s, get_request(s, p, b), k, v};
         const msa_seq room = room_of(s, b);
-        if (x.at.seq.n_q > FEW)
+        const bool gathered = worth_gathering(s, x.at.seq.n_q);
+        if (gathered)
             MSA_TRY(dense_many(&x, q, o, lse, work));
-        else if (x.at.seq.n_q > 0)
-            dense_few(s, &x.at, q, k, v, o, lse, work);
+        for (int64_t i = 0; i < x.at.seq.n_q && !gathered; i += FEW) {
+            const cache few = few_of(&x, i);
+            dense_few(s, &few.at, q, k, v, o, lse, work);
+        }
         write_padding(s, room.q0 + x.at.seq.n_q, room.q0 + room.n_q, NULL, o, lse);
     }
     attend_again(s, p, q, k, v, NULL, o, lse, work);
