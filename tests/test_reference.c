@@ -371,6 +371,25 @@ static void all_blocks_equal_dense(uint64_t salt)
     check_end(&c);
 }
 
+/* ---- What is not finite -------------------------------------------------------------------------- */
+
+// One query, three keys of width 1: a NaN reaches both losses, and an index logit of -inf weighs nothing.
+static void not_finite(void)
+{
+    const msa_shape s = {1, 3, 1, 1, 1, 1, 4, 1, 1, NULL, NULL, NULL, NULL};
+    const float q[] = {1}, k[] = {0, NAN, 1}, qi[] = {1}, ki[] = {-INFINITY, 2, 2}, finite[] = {1, 2, 3};
+    float lse;
+    double loss = 0, reverse = 0;
+    void *work = check_alloc((int64_t)msa_workspace(&msa_ref_ops, &s), 1);
+    check_case c = check_begin("NaN reaches the losses, an index logit of -inf weighs nothing");
+    msa_kl(&s, q, k, qi, finite, NULL, NULL, NULL, 1, &loss, NULL, NULL, work);
+    msa_kl_reverse(&s, q, k, qi, finite, NULL, NULL, NULL, 1, &reverse, NULL, NULL, work);
+    check_true(&c, isnan(loss) && isnan(reverse), "losses %g and %g", loss, reverse);
+    msa_index_lse(&s, qi, ki, NULL, &lse);
+    check_true(&c, fabs((double)lse - (2 + log(2))) < 1e-6, "index LSE %g", (double)lse);
+    check_end(&c);
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
@@ -385,5 +404,6 @@ int main(int argc, char **argv)
         stays_within_buffers(&inputs_shapes[n], 2 * (uint64_t)n);
     }
     all_blocks_equal_dense(100);
+    not_finite();
     return check_done();
 }

@@ -20,6 +20,12 @@ static inline int32_t to_bits(float x)
     return bits;
 }
 
+/* 2^n for n = -126..127; of the n that a NaN becomes, anything. */
+static inline float power_of_2(int32_t n)
+{
+    return from_bits((int32_t)((uint32_t)(n + 127) << 23));
+}
+
 /* exp(x) for x <= 0; 0 below -87, -inf included. x = n ln 2 + f, |f| <= ln2/2; e^f by its series. */
 static inline float exp_nonpositive(float x)
 {
@@ -36,7 +42,7 @@ static inline float exp_nonpositive(float x)
     p = p * f + 0.5f;
     p = p * f + 1.0f;
     p = p * f + 1.0f;
-    float power = from_bits((to_bits(shifted) - to_bits(12582912.0f) + 127) << 23);
+    float power = power_of_2(to_bits(shifted) - to_bits(12582912.0f));
     return x < -87.0f ? 0.0f : p * power;
 }
 
@@ -54,7 +60,7 @@ static inline float exp2_nonpositive(float x)
     p = p * f + 0.240226469f;
     p = p * f + 0.693147206f;
     p = p * f + 1.0f;
-    float power = from_bits((to_bits(shifted) - to_bits(12582912.0f) + 127) << 23);
+    float power = power_of_2(to_bits(shifted) - to_bits(12582912.0f));
     return x < -126.0f ? 0.0f : p * power;
 }
 
