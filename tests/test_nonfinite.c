@@ -382,7 +382,8 @@ static void judge_step(const judge *j, const given *g)
 static void judge_pages(const judge *j, const given *contiguous, uint64_t seed, bool small)
 {
     paging g;
-    if (!paging_possible(j->s) || !paging_new(&g, j->s, contiguous->in, j->s->block / (1 + (int)(seed % 2)), seed, small))
+    if (!paging_possible(j->s) ||
+        !paging_new(&g, j->s, contiguous->in, j->s->block / (1 + (int)(seed % 2)), seed, small))
         return;
     const inputs *in = contiguous->in;
     inputs said = *in;
@@ -516,8 +517,9 @@ static void foreign_ids(const msa_kernel *k, const msa_device *device)
         for (size_t at = 0; at < n_ids; at++)
             ids[at] = rows[(kind + at / 3 % 2) % 8][at % 3]; // neighbours differ
         device->upload(a.ids, ids, n_ids * sizeof *ids);
-        check_true(&c, msa_plan_run(&plan, &a, work, NULL) == MSA_OK, "{%d, %d, %d}: %s", rows[kind][0],
-                   rows[kind][1], rows[kind][2], device->trouble());
+        const msa_status status = msa_plan_run(&plan, &a, work, NULL);
+        check_true(&c, status == MSA_OK, "{%d, %d, %d}: %s", rows[kind][0], rows[kind][1], rows[kind][2],
+                   device->trouble());
     }
     device->declare(NULL, 0, NULL);
     for (size_t n = 0; n < sizeof array / sizeof *array; n++) {
