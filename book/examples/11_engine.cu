@@ -125,13 +125,13 @@ static msa_status run_skewed(const Call &c)
 const msa_entry *engine_entry(enum version v)
 {
     static const msa_entry entries[] = {
-        {"naive", no_workspace, run_naive},
-        {"copied", no_workspace, run_copied<COPIED>},
-        {"skewed", no_workspace, run_skewed},
-        {"no wait", no_workspace, run_copied<NO_WAIT>},
-        {"no barrier", no_workspace, run_copied<NO_BARRIER>},
-        {"early return", no_workspace, run_copied<EARLY_RETURN>},
-        {"too many bytes", no_workspace, run_copied<TOO_MANY_BYTES>},
+        {"naive", MSA_STAGE_INDEX, no_workspace, run_naive},
+        {"copied", MSA_STAGE_INDEX, no_workspace, run_copied<COPIED>},
+        {"skewed", MSA_STAGE_INDEX, no_workspace, run_skewed},
+        {"no wait", MSA_STAGE_INDEX, no_workspace, run_copied<NO_WAIT>},
+        {"no barrier", MSA_STAGE_INDEX, no_workspace, run_copied<NO_BARRIER>},
+        {"early return", MSA_STAGE_INDEX, no_workspace, run_copied<EARLY_RETURN>},
+        {"too many bytes", MSA_STAGE_INDEX, no_workspace, run_copied<TOO_MANY_BYTES>},
     };
     return &entries[v];
 }

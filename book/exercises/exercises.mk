@@ -30,7 +30,10 @@ EX_E := $(firstword $(EX_CU))
 LADDER = $(shell sed -nE 's/^KERNEL.(\w+), (\w+),.*/-Wl,--defsym=cuda_\1_\2=0/p' cuda/kernels.def)
 $(EX_B)/sides/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(ALLFLAGS) -DHAVE_SIMT -DHAVE_CUDA -c $< -o $@
+	$(Q)$(CC) -I$(EX_B)/sides $(ALLFLAGS) -DHAVE_SIMT -DHAVE_CUDA -c $< -o $@
+$(EX_B)/sides/ref/cli/table.o: $(EX_B)/sides/cuda/dropped.inc
+$(EX_B)/sides/cuda/dropped.inc:# of no kernel of the ladder
+	@mkdir -p $(@D) && : > $@
 # Not build/cuda/side.gpu.o, by which make knows a build for the GPU.
 $(EX_B)/sides/side.gpu.o: cuda/side.cu cuda/kernels.def cuda/nvcc.sh $(wildcard cuda/*.cuh)
 	@mkdir -p $(@D) && echo "  nvcc $<"
