@@ -140,7 +140,7 @@ template <int D> struct AttendSmem {
     alignas(16) float q[most_group][D];
     Rows<D> rows; ///< keys, then values
     float p[most_group][128];
-    int32_t piece[128 / least_piece]; ///< of the block
+    int64_t key[128]; ///< where the block's tokens lie
 };
 
 /// Logits of `n` tokens, then their weights; a head's maximum and sum go to its part.
@@ -185,14 +185,11 @@ __global__ void __launch_bounds__(threads) attend(Shape largest, Pages pages, co
     const int n = smaller(s.block, selected(s, i) - slot * s.block); // the last block ends early
     if (i >= s.n_q || n <= 0)
         return;
-    const int id = ld_global(ids + row_at(s, query, r) * s.topk + slot), each = s.block / pages.piece;
-    if (t < ceil_div(n, pages.piece))
-        st_shared(&m.piece[t], piece_of(pages, number, id * each + t));
+    const int id = ld_global(ids + row_at(s, query, r) * s.topk + slot);
+    if (t < n)
+        st_shared(&m.key[t], key_row(pages, number, id * s.block + t));
     __syncthreads();
-    auto row_of = [&](int row) {
-        return kv_at(s, (int64_t)ld_shared(&m.piece[row / pages.piece]) * pages.piece + row % pages.piece, r,
-                     D);
-    };
+    auto row_of = [&](int row) { return kv_at(s, ld_shared(&m.key[row]), r, D); };
     const int64_t part = lse_at(s, query, r * s.group) * parts.count + slot;
     load_floats(m.q[0], q + q_at(s, query, r * s.group, D), s.group * D, threads);
     load_rows(m.rows, n, [&](int row) { return k + row_of(row); });

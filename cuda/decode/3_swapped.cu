@@ -405,7 +405,7 @@ __global__ void __launch_bounds__(consumers + 32, 1)
     grid_launch_dependents();
     grid_wait(); // who waits for this grid has waited for the one before it
     // [chained]
-    in_range(job.pages, good, no_page);
+    check_page(job.pages, good);
 }
 
 /* ---- (3) Selection and attention ---------------------------------------------------------------------- */

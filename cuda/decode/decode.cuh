@@ -47,7 +47,6 @@ inline int sms()
 
 /* ---- Requests ---------------------------------------------------------------------------------------- */
 
-constexpr const char *no_page = "a page id is one of P";
 /// Whether what was read is in range; if not, somebody hears of it. A store, so only after grid_wait().
 PTX_INLINE bool in_range(const Pages &p, bool good, const char *what SITE)
 {
@@ -56,6 +55,12 @@ PTX_INLINE bool in_range(const Pages &p, bool good, const char *what SITE)
     PTX((void)what;)
     CPU(simt::require(good || p.status, what, site);)
     return good;
+}
+
+PTX_INLINE void check_page(const Pages &p, bool good SITE)
+{
+    PTX(in_range(p, good, "");)
+    CPU(in_range(p, good, "a page id is one of P", site);)
 }
 
 /// Makes request n of the largest there may be; without queries it has no keys either. False: a length is out
@@ -77,10 +82,9 @@ PTX_INLINE bool set_lengths(Shape &s, const Pages &p, int n SITE)
 /// others.
 PTX_INLINE Shape checked_request(Shape s, const Pages &p, int n SITE)
 {
-    constexpr const char *what =
-        "a length is at least the number of queries and at most what there is room for";
-    PTX(in_range(p, set_lengths(s, p, n), what);)
-    CPU(in_range(p, set_lengths(s, p, n, site), what, site);)
+    PTX(in_range(p, set_lengths(s, p, n), "");)
+    CPU(in_range(p, set_lengths(s, p, n, site),
+                 "a length is at least the number of queries and at most what there is room for", site);)
     return s;
 }
 PTX_INLINE Shape request(Shape s, const Pages &p, int n SITE)
@@ -107,8 +111,8 @@ PTX_INLINE int find_piece(const Pages &p, int n, int g, bool &good SITE)
 PTX_INLINE int piece_of(const Pages &p, int n, int g SITE)
 {
     bool good = true;
-    PTX(const int piece = find_piece(p, n, g, good); in_range(p, good, no_page);)
-    CPU(const int piece = find_piece(p, n, g, good, site); in_range(p, good, no_page, site);)
+    PTX(const int piece = find_piece(p, n, g, good); check_page(p, good);)
+    CPU(const int piece = find_piece(p, n, g, good, site); check_page(p, good, site);)
     return piece;
 }
 /// The row of K, V or index keys that holds key j of request n.
