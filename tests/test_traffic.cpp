@@ -204,6 +204,28 @@ static Tiles tiles_of(const Problem &p)
     return sum;
 }
 
+/// What finding the centres of keys of a width takes, as the head of backward/centre.cuh has it.
+static double centre_bytes(const Problem &p, bool ids, double width)
+{
+    const msa_shape &s = p.s;
+    double bytes = 0;
+    for (int64_t row = 0; row < s.n_kv_heads * s.n_q; row++) {
+        const int64_t position = s.n_kv - s.n_q + row % s.n_q;
+        int64_t n = ids ? 0 : position + 1, read = 0, samples = 0;
+        for (int slot = 0; ids && slot < s.topk; slot++) {
+            const int32_t b = p.ids[(size_t)(row * s.topk + slot)];
+            read++;
+            if (b < 0)
+                break;
+            n += std::min<int64_t>(s.block, position + 1 - (int64_t)b * s.block);
+        }
+        for (int64_t step = (n + 15) / 16, a = step / 2; a < n; a += step)
+            samples++;
+        bytes += 2 * width * (double)samples + (ids ? width * (double)(read + samples) : 0) + 2 * width + 4;
+    }
+    return bytes;
+}
+
 /// The same with every visible block, as the head of dense_backward/1_kv_outer.cu has it.
 static void judge_dense_gradients(Problem &p)
 {
@@ -219,8 +241,8 @@ static void judge_dense_gradients(Problem &p)
         slices += hkv * one.slices, tiles += hkv * one.n;
     }
     const double bytes = 4 * d * hkv * n_kv + 8 * group * d * pairs + 16 * d * hkv * n_kv;
-    const double named =
-        4 * hq * t * d + 4 * hq * t + 4 * hq * t * d + 8 * hkv * n_kv * d + 8 * group * pairs;
+    const double named = 4 * hq * t * d + 4 * hq * t + 4 * hq * t * d + 8 * hkv * n_kv * d +
+                         8 * group * pairs + 4 * pairs + centre_bytes(p, false, d);
     simt::Counters c = count(p, "dense_backward/kv_outer");
     within_one_percent("dense backward", (double)(c.load_bytes + c.store_bytes), bytes, named);
     exactly("dense backward", c.tensor_fma, 5 * 16 * slices * s.block * d);
@@ -255,7 +277,8 @@ static void judge_gradients(Problem &p, bool all, std::mt19937 &rng)
     const double delta = 4 * hq * t * d + 4 * hq * t, zeros = 4 * hq * t * d + 8 * hkv * n_kv * d;
     const double main = 4 * d * tokens + 4 * group * d * pairs.n + 4 * group * d * pairs.n + 16 * d * tokens;
     const double named = reverse_bytes(s) + delta + zeros + 8 * group * pairs.n + 4 * pairs.n +
-                         32 * n * items + 16 * n * used + 2048 * hkv * blocks;
+                         32 * n * items + 16 * n * used + 2048 * hkv * blocks + 4 * pairs.n +
+                         centre_bytes(p, true, d);
     const double main_fma = 5 * 16 * tiles.slices * n * d;
     within_one_percent("backward, KV-outer", (double)(c.load_bytes + c.store_bytes), main, named);
     exactly("backward, KV-outer", c.tensor_fma, main_fma);
@@ -263,7 +286,8 @@ static void judge_gradients(Problem &p, bool all, std::mt19937 &rng)
     c = count(p, "kl/kv_outer");
     const double keys = (2 * n + 2 * di + di / 2) * pairs.n + 8 * di * n_kv + 16 * n * hkv * blocks;
     const double index = 2 * di * tokens + (2 * di + 4 * di + 2 * n) * pairs.n;
-    const double index_named = keys + 4 * hkv * t * di + 4 * n_kv * di + 4 * pairs.n + 16 * items;
+    const double index_named = keys + 4 * hkv * t * di + 4 * n_kv * di + 4 * pairs.n + 16 * items +
+                               4 * pairs.n + centre_bytes(p, true, di);
     const double index_fma = (8 + 16) * tiles.n * n * di + 32 * tiles.steps * n * di;
     within_one_percent("kl, KV-outer", (double)(c.load_bytes + c.store_bytes),
                        2 * d * tokens + 2 * group * d * pairs.n + index,

@@ -21,7 +21,7 @@ int main(void)
 #include "../ref/cli/table.h"
 #include "../ref/cli/trial.h"
 
-#define SHAPES 3000
+#define SHAPES 1500
 
 /* ---- At any size: nothing runs ----------------------------------------------------------------------- */
 
@@ -61,7 +61,8 @@ static msa_shape draw_shape(inputs_rng *rng, int32_t cu[2][3])
 static msa_arrays draw_arrays(inputs_rng *rng, msa_stage stage, const msa_shape *s, double *loss)
 {
     void *const at = (void *)NOWHERE;
-    const bool with_ids = inputs_below(rng, 2), with_loss = stage == MSA_STAGE_KL || inputs_below(rng, 2);
+    const bool with_ids = inputs_below(rng, 2);
+    const bool with_loss = stage == MSA_STAGE_KL || (stage == MSA_STAGE_BACKWARD && inputs_below(rng, 2));
     msa_arrays a = {.q = at,
                     .k = at,
                     .v = at,
@@ -81,8 +82,10 @@ static msa_arrays draw_arrays(inputs_rng *rng, msa_stage stage, const msa_shape 
     a.scores = stage == MSA_STAGE_TOPK ? at : NULL;
     a.scores_by_block = stage == MSA_STAGE_TOPK ? at : NULL;
     a.index_lse = a.ids || inputs_below(rng, 2) ? at : NULL;
-    a.loss = with_loss && stage != MSA_STAGE_DENSE_BACKWARD ? loss : NULL;
+    a.loss = with_loss ? loss : NULL;
     a.dqi = a.dki = a.loss && inputs_below(rng, 4) ? at : NULL;
+    if (stage != MSA_STAGE_REVERSE)
+        a.first = NULL;
     if (stage != MSA_STAGE_BACKWARD && stage != MSA_STAGE_DENSE_BACKWARD)
         a.dq = a.dk = a.dv = NULL;
     if ((stage == MSA_STAGE_DECODE || stage == MSA_STAGE_DENSE_DECODE) && s->n_seqs == 1)
@@ -104,11 +107,14 @@ static bool carved_within(check_case *c, const msa_kernel *k, const msa_shape *s
     const uintptr_t reach = msa_engine_reach();
     inputs_shape_name(s, shape);
     check_true(c, status == MSA_OK || status == MSA_ERR_UNSUPPORTED, "%s at %s: %s", name, shape,
-               msa_strerror(status));
+               status == MSA_ERR_DEVICE ? msa_engine()->trouble() : msa_strerror(status));
     check_true(c, reach <= NOWHERE + plan.workspace, "%s at %s%s%s: planned %zu bytes, used %zu", name, shape,
                a.ids ? " ids" : "", a.loss ? " kl" : "", plan.workspace, (size_t)(reach - NOWHERE));
     return status == MSA_OK;
 }
+
+/* Where a run without a loss once took longer chunks than its plan: 7668 MB of 5102. */
+static const msa_shape once_over = {131072, 131072, 64, 4, 128, 128, 128, 14, 1, NULL, NULL, NULL, NULL};
 
 static void at_any_size(void)
 {
@@ -119,10 +125,11 @@ static void at_any_size(void)
     for (int n = 0; n < SHAPES && c.ok; n++) {
         const msa_kernel *k;
         int32_t cu[2][3] = {{0}};
-        const msa_shape s = draw_shape(&rng, cu);
+        const msa_shape s = n > 0 ? draw_shape(&rng, cu) : once_over;
         for (int i = 0; (k = table_at(i)) != NULL; i++)
             if (strcmp(k->backend, "simt") == 0)
-                ran += carved_within(&c, k, &s, &rng);
+                for (int again = 0; again < (n ? 1 : 8); again++)
+                    ran += carved_within(&c, k, &s, &rng);
     }
     msa_engine_dry(false);
     check_true(&c, ran > 20 * SHAPES, "%d runs", ran);
@@ -149,7 +156,8 @@ static void within_guards(check_case *c, const trial *t, const msa_kernel *k)
     msa_arrays a;
     size_t mapped;
     snprintf(name, sizeof name, "%s/%s", msa_stage_name(k->stage), k->name);
-    if (trial_run(t, k, &a) != MSA_OK || msa_plan_make(&plan, t->engine, name, &t->shape, t->out) != MSA_OK)
+    if (msa_plan_make(&plan, t->engine, name, &t->shape, t->out) != MSA_OK || plan.workspace == 0 ||
+        trial_run(t, k, &a) != MSA_OK)
         return;
     char *work = guarded(plan.workspace, &mapped);
     check_true(c, work && plan.workspace % 128 == 0, "%s: %zu bytes of workspace", name, plan.workspace);
@@ -163,20 +171,13 @@ static void within_guards(check_case *c, const trial *t, const msa_kernel *k)
 
 static void in_chunks(void)
 {
-    static const msa_shape shapes[] = {
-        {37, 300, 4, 2, 64, 64, 32, 3, 1, NULL, NULL, NULL, NULL},
-        {70, 70, 16, 1, 128, 128, 64, 2, 1, NULL, NULL, NULL, NULL},
-    };
-    check_case c = check_begin("kernels in chunks of 5 queries leave the page behind their workspace alone");
-    msa_engine_chunk(5);
-    for (size_t n = 0; n < sizeof shapes / sizeof *shapes; n++) {
-        const trial_options options = {.seed = 3};
-        const msa_kernel *k;
-        trial t;
-        if (trial_begin("test", &options, &shapes[n], &t)) {
-            check_true(&c, false, "memory for a trial");
-            break;
-        }
+    static const msa_shape shape = {10, 100, 4, 2, 64, 64, 64, 2, 1, NULL, NULL, NULL, NULL};
+    const trial_options options = {.seed = 3};
+    const msa_kernel *k;
+    trial t;
+    check_case c = check_begin("kernels in chunks of 3 queries leave the page behind their workspace alone");
+    msa_engine_chunk(3);
+    if (!trial_begin("test", &options, &shape, &t)) {
         for (int i = 0; (k = table_at(i)) != NULL; i++)
             if (strcmp(k->backend, "simt") == 0)
                 within_guards(&c, &t, k);

@@ -7,7 +7,8 @@
  *
  *     P = exp(S - LSE)   dS = P (dO . V - delta)   delta = dO . O   dQ += dS K   dK += dS Q   dV += P dO
  *
- * delta, the sum of P dP over the row, is dO . O, because O is the sum of P V.
+ * delta, the sum of P dP over the row, is dO . O, because O is the sum of P V. dQ is taken about what the
+ * keys have in common (centre.cuh): the sum of dS, which should be 0, is not where logits are large.
  *
  * Its floor: 10 dh floating-point operations for each visible pair and head, on the CUDA cores.
  *

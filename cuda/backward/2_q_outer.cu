@@ -6,7 +6,8 @@
  * share their keys (rows past G are zero). Four warps deal the keys among them in slices of 16, each with its
  * own two buffers. The products are turned around, keys by heads, so that P^T and dS^T are left operands of
  * dV += P^T dO and dK += dS^T Q as they are; dS comes back through shared memory for dQ += dS K. The warps
- * sum their dQ at the end: it is owned, and written once. dK and dV go to memory by reductions.
+ * sum their dQ at the end, and take it about the keys' centre (centre.cuh): it is owned, and written once. dK
+ * and dV go to memory by reductions.
  *
  * Better than 1_naive: a slice of K and V is read once for the G heads, 16 bytes at a time; products on
  * tensor cores; the G heads are summed before anything is reduced in memory.

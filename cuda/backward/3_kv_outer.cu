@@ -31,6 +31,8 @@
  * Bytes of a chunk of T queries with P pairs, C items of capacity and U tokens in the blocks of its items:
  * those of reverse/scan, and
  * - 6 Hq T dh + 4 Hq T for delta (O in bf16: 4 Hq T dh + 4 Hq T);
+ * - those of centre.cuh for the centres, and 4 P to see who has one: dQ is taken about it, or where logits
+ * are large what all keys have in common would not cancel;
  * - read: 4 P entries, 4 d U of K and V, 4 G d P of Q and dO, 8 G P of LSE and delta; by every thread, so
  * that they count 2 Bk times, 16 C for items and 8 for each item's place among its block's entries, and 2048
  * Hkv B by merge();

@@ -10,6 +10,7 @@
  * V dO^T come out of wgmma, P^T and dS^T go as left operands in registers into dV += P^T dO and dK += dS^T Q.
  * - dS^T goes through shared memory once, rows of 128 bytes, swizzled by hand: dQ = dS K then reads both
  * operands across their rows, which wgmma does for 16-bit types. A warpgroup takes 64 columns of dQ.
+ * - Only tiles with a query whose keys have a centre (centre.cuh) sum their dS and take dQ about it.
  * - dQ leaves by TMA's reduction: a row of 32 columns is one line of memory, added in L2.
  * - Tensor cores have something to do meanwhile: dP while exponentials are taken, dV while dS is, dK while dQ
  * leaves.

@@ -478,7 +478,7 @@ Work lay_out(const Call &c)
     Work w;
     w.job = {s, c.pages, c.batch, s.n_q * s.n_kv_heads, nullptr};
     w.columns = w.job.rows <= 8 ? 8 : w.job.rows <= 16 ? 16 : w.job.rows <= 32 ? 32 : 64;
-    w.tiles = ceil_div(w.job.rows, w.columns);
+    w.tiles = w.job.rows > 0 ? ceil_div(w.job.rows, w.columns) : 1; // a request without queries plans too
     w.pieces = (int)std::min<int64_t>(c.batch * stages, w.tiles < sms() ? sms() / w.tiles : 1);
     w.parts.count = parts_of(c.batch * w.job.rows, smaller(s.n_kv, s.topk * s.block));
     Carve carve = {(uintptr_t)c.work};

@@ -153,7 +153,7 @@ PTX_INLINE void finish_part(AttendSmem<D> &m, const Shape &s, const Part &part, 
 /// tokens enough.
 inline int parts_of(int rows, int tokens)
 {
-    return smaller(ceil_div(tokens, attend_step), rows < 2 * sms() ? 2 * sms() / rows : 1);
+    return smaller(ceil_div(tokens, attend_step), rows > 0 && rows < 2 * sms() ? 2 * sms() / rows : 1);
 }
 
 #endif

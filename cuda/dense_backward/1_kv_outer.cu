@@ -14,6 +14,8 @@
  * Bytes of a chunk of T queries with P pairs (query, group, block with a visible key) and U tokens in the
  * blocks of all groups: those of 3_kv_outer.cu without its worklist,
  * - 6 Hq T dh + 4 Hq T for delta (O in bf16: 4 Hq T dh + 4 Hq T);
+ * - (2 n + 2) d + 4 for the centre of each query and group, the mean of n keys (up to 16), and 4 P for who
+ * has one;
  * - read: 4 dh U of K and V, 4 G dh P of Q and dO, 8 G P of LSE and delta;
  * - reduced: 4 G dh P of dQ; read and written: 16 dh U of dK and dV.
  * And zeros: 4 Hq T dh + 8 Hkv S dh once.

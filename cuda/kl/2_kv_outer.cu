@@ -9,7 +9,7 @@
  * chunk's queries, never N x N.
  *
  * Bytes of a chunk of T queries with P pairs, C items of capacity and U tokens in the blocks of its items:
- * those of reverse/scan, and
+ * those of reverse/scan, those of backward/centre.cuh and 4 P for the centres of index keys, and
  * - read: 32 Bk C for items (by every thread), 4 P entries, 2 (d + di) U of K and Ki, 2 G d P of Q, 4 G P of
  * LSE, 2 di P of Qi, 4 P of the index's LSE;
  * - reduced: 4 di P of dQi; written: 2 Bk P of u - t, 8 C of the loss;
