@@ -48,7 +48,7 @@ static double support_lse(const msa_shape *s, const float *qi, const float *ki, 
                 sum *= exp(max - x);
                 max = x;
             }
-            sum += x == -INFINITY ? 0 : exp(x - max); /* max may still be -inf too */
+            sum += exp(x - max);
         }
         /* [online_lse] */
     }
