@@ -82,10 +82,10 @@ PTX_INLINE bool ends_in_padding(const Shape &s, int key, int rows)
     return (s.padding.len_q || s.padding.len_kv) && key + rows > s.n_kv;
 }
 /// V of such a tile, by a whole warp: when it returns the tile is complete but for a barrier that tells the
-/// consumers. `landed` is a barrier of its own for this one copy.
+/// consumers. `landed` is a barrier of its own for this one copy; n_kv keys there are in all.
 template <int rows, int D>
-PTX_INLINE void load_last_values(Tile<rows, D> &tile, const CUtensorMap *map, uint64_t *landed, const Shape &s,
-                                 int group, int key)
+PTX_INLINE void load_last_values(Tile<rows, D> &tile, const CUtensorMap *map, uint64_t *landed, int group,
+                                 int key, int n_kv)
 {
     const int lane = (int)threadIdx.x % 32;
     if (lane == 0) {
@@ -93,7 +93,7 @@ PTX_INLINE void load_last_values(Tile<rows, D> &tile, const CUtensorMap *map, ui
         load_kv(tile, map, landed, group, key);
     }
     mbarrier_wait(landed, 0);
-    clear_rows<32>(tile, s.n_kv - key, lane);
+    clear_rows<32>(tile, n_kv - key, lane);
     __syncwarp();
 }
 

@@ -1,7 +1,7 @@
 /**
  * @file padding.cuh
- * @brief What is left to do in a padded batch when every kernel looks at what there is alone: checking the lengths,
- * and writing the rows of queries and keys that there is room for and that do not exist.
+ * @brief What is left to do in a padded batch when every kernel looks at what there is alone: checking the
+ * lengths, and writing the rows of queries and keys that there is room for and that do not exist.
  */
 #ifndef MSA_PADDING_CUH
 #define MSA_PADDING_CUH
@@ -13,8 +13,8 @@ namespace
 
 constexpr int pad_threads = 256, pad_blocks = 132, most_outputs = 5;
 
-/// An output in words of 4 bytes: word c of row i is x[i * width + c], in each of `groups` parts that are `stride`
-/// words apart; in the rows of padding it is `value`.
+/// An output in words of 4 bytes: word c of row i is x[i * width + c], in each of `groups` parts that are
+/// `stride` words apart; in the rows of padding it is `value`.
 struct Rows {
     uint32_t *x;
     int64_t width, stride;
@@ -33,7 +33,8 @@ __global__ void __launch_bounds__(pad_threads)
     const Shape s = actual(room);
     const Padding &p = room.padding;
     const int thread = (int)(blockIdx.x * pad_threads + threadIdx.x);
-    const bool good = (!p.len_q || s.n_q == ld_global(p.len_q)) && (!p.len_kv || s.n_kv == ld_global(p.len_kv));
+    const bool good =
+        (!p.len_q || s.n_q == ld_global(p.len_q)) && (!p.len_kv || s.n_kv == ld_global(p.len_kv));
     if (!good && status && thread == 0 && blockIdx.y == 0)
         atomicMax(status, (int32_t)MSA_ERR_SEQLENS);
     CPU(simt::require(good || status, "lengths are in their rooms, no more queries than keys", simt::Site());)
@@ -42,7 +43,8 @@ __global__ void __launch_bounds__(pad_threads)
     const Rows &rows = outputs.rows[blockIdx.y];
     const int64_t end = (rows.of_keys ? p.n_kv : p.n_q) * rows.width;
     for (int r = 0; r < rows.groups; r++)
-        for (int64_t c = (rows.of_keys ? s.n_kv : s.n_q) * rows.width + thread; c < end; c += gridDim.x * pad_threads)
+        for (int64_t c = (rows.of_keys ? s.n_kv : s.n_q) * rows.width + thread; c < end;
+             c += gridDim.x * pad_threads)
             st_global(rows.x + r * rows.stride + c, rows.value);
 }
 
@@ -80,8 +82,8 @@ Outputs outputs_of(const Call &c, msa_stage stage)
 void launch_padding(const Call &c, msa_stage stage, int32_t *status)
 {
     const Outputs outputs = outputs_of(c, stage);
-    LAUNCH(pad, dim3(pad_blocks, outputs.n > 1 ? (unsigned)outputs.n : 1), dim3(pad_threads), 0, c.stream, c.s,
-           outputs, status);
+    LAUNCH(pad, dim3(pad_blocks, outputs.n > 1 ? (unsigned)outputs.n : 1), dim3(pad_threads), 0, c.stream,
+           c.s, outputs, status);
 }
 
 } // namespace

@@ -80,7 +80,7 @@ template <int D>
 PTX_INLINE void put_last(Smem<D> &smem, int j, const CUtensorMap *map, const Shape &s, int r)
 {
     mbarrier_wait(&smem.v.empty[j % stages], j / stages % 2 ^ 1);
-    load_last_values(smem.v.tile[j % stages], map, &smem.padded_v, s, r, j * tile_keys);
+    load_last_values(smem.v.tile[j % stages], map, &smem.padded_v, r, j * tile_keys, s.n_kv);
     if (threadIdx.x == 0)
         mbarrier_arrive(&smem.v.full[j % stages]);
 }

@@ -48,9 +48,10 @@ constexpr int consumers = 2, threads = 128 * (1 + consumers);
 constexpr uint32_t no_block = ~0u; ///< after the last block
 
 /// A block of the union, and which of a tile's queries chose it: number i if bit i % 32 of chosen[i / 32] is
-/// set.
+/// set. It sees `seen` + i keys of the block, or all.
 struct alignas(16) Choice {
     uint32_t chosen[2], block;
+    int seen;
 };
 
 template <int D, int block> struct Stage {
@@ -62,6 +63,8 @@ template <int D, int block> struct Smem {
     Stage<D, block> ring[stages];
     Choice choice[stages][consumers];
     uint64_t q_full, padded_v, full[stages], empty[stages];
+    int n_q, last, seen[consumers]; ///< queries, keys before padding, and those that a tile's first query sees: there
+                                    ///< are no registers left for what is not known at the launch
 };
 
 /// Tile c of this CTA: neighbouring queries of one group.
@@ -131,18 +134,20 @@ PTX_INLINE void produce(const Shape &s, Smem<D, block> &smem, const CUtensorMap 
             }
         }
         // [merge_ids]
-        const bool padded = more && ends_in_padding(s, (int)b * block, block);
+        const bool padded = more && ((int)b + 1) * block > ld_shared(&smem.last);
         Stage<D, block> &stage = smem.ring[n % stages];
         uint64_t *const full = &smem.full[n % stages];
         if (lane > 0 && !padded)
             continue;
         mbarrier_wait(&smem.empty[n % stages], n / stages % 2 ^ 1);
         if (padded)
-            load_last_values(stage.v, map_v, &smem.padded_v, s, r, (int)b * block);
+            load_last_values(stage.v, map_v, &smem.padded_v, r, (int)b * block, ld_shared(&smem.last));
         if (lane > 0)
             continue;
-        for (int c = 0; c < consumers; c++)
+        for (int c = 0; c < consumers; c++) {
+            choice[c].seen = ld_shared(&smem.seen[c]) - (int)b * block;
             st_shared(&smem.choice[n % stages][c], choice[c]);
+        }
         mbarrier_arrive_expect(full, padded ? sizeof stage.k : more ? sizeof stage : 0);
         if (more)
             load_kv(stage.k, map_k, full, r, (int)b * block);
@@ -172,7 +177,7 @@ PTX_INLINE void consume(const Shape &s, Smem<D, block> &smem, int c, Out *o, flo
         mbarrier_wait(&smem.full[n % stages], n / stages % 2);
         const Choice a = ld_shared(&smem.choice[n % stages][c]);
         // Reductions of equal values, which tell the compiler that branches on them are uniform.
-        return Choice{{warp_max(a.chosen[0]), warp_max(a.chosen[1])}, warp_max(a.block)};
+        return Choice{{warp_max(a.chosen[0]), warp_max(a.chosen[1])}, warp_max(a.block), a.seen};
     };
     auto release = [&](int n) {
         __syncwarp();
@@ -191,9 +196,7 @@ PTX_INLINE void consume(const Shape &s, Smem<D, block> &smem, int c, Out *o, flo
         int sees[2];                    // keys of the block that a row sees
         for (int half = 0; half < 2; half++) {
             const uint32_t chosen = number[half] < 32 ? a.chosen[0] : a.chosen[1];
-            sees[half] = chosen >> number[half] % 32 & 1
-                             ? s.prefix + mine.first + number[half] + 1 - (int)a.block * block
-                             : 0;
+            sees[half] = chosen >> number[half] % 32 & 1 ? a.seen + number[half] : 0;
         }
         auto visible = [&](int half, int column) { return column < sees[half]; };
         if (warp_ballot(sees[0] < block || sees[1] < block))
@@ -251,7 +254,7 @@ PTX_INLINE void consume(const Shape &s, Smem<D, block> &smem, int c, Out *o, flo
     int64_t at[2]; // number of the row in LSE, -1 for none
     for (int half = 0; half < 2; half++) {
         const int i = mine.first + number[half], h = r * s.group + fragment_row(t, half) % s.group;
-        at[half] = number[half] < mine.n_queries && i < s.n_q ? lse_at(s, i, h) : -1;
+        at[half] = number[half] < mine.n_queries && i < ld_shared(&smem.n_q) ? lse_at(s, i, h) : -1;
         if (lse && t % 4 == 0 && at[half] >= 0)
             st_global(lse + at[half], z[half]);
     }
@@ -273,6 +276,10 @@ __global__ void __launch_bounds__(threads, 1)
     if (threadIdx.x == 0) {
         mbarrier_init(&smem.q_full, 1);
         mbarrier_init(&smem.padded_v, 1);
+        st_shared(&smem.n_q, s.n_q);
+        for (int a = 0; a < consumers; a++)
+            st_shared(&smem.seen[a], s.prefix + rows_of(s, a).first + 1);
+        st_shared(&smem.last, s.padding.len_q || s.padding.len_kv ? s.n_kv : INT32_MAX);
         for (int i = 0; i < Smem<D, block>::stages; i++) {
             mbarrier_init(&smem.full[i], 1);
             mbarrier_init(&smem.empty[i], rows_of(s, 1).any ? 8 : 4); // warps that read it
