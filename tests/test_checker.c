@@ -207,7 +207,7 @@ static msa_status faulty_dense(const msa_shape *s, const float *q, const float *
         o[n / 2] = NAN;
     if (fault == ZERO)
         memset(o, 0, (size_t)n * sizeof *o);
-    return fault == ERROR ? MSA_ERR_SIZE : status;
+    return fault == ERROR ? MSA_ERR_IDS : status;
 }
 
 static void faulty_kernels(void)
