@@ -398,10 +398,12 @@ static double score_gradient_error(const msa_shape *s, const inputs *in, float32
     return largest_dp(s, in) * (2 * e.probability + 8 * UNIT);
 }
 
-// Errors of P may leave nothing of what keys have in common in a query's gradient; last roundings may.
+// Errors of P may leave nothing of what keys have in common in a query's gradient; the roundings of the sum over
+// the keys may: one an addition, as a random walk, beside those of its terms.
 static double key_sum_error(double probability, const float *k, int64_t rows, int width)
 {
-    return 2 * probability * largest_apart(k, rows, width) + 8 * UNIT * largest(k, rows * width);
+    return 2 * probability * largest_apart(k, rows, width) +
+           UNIT * (8 + sqrt((double)rows)) * largest(k, rows * width);
 }
 
 verdict_budget verdict_float32(const msa_shape *s, const inputs *in, verdict_tensor t, double kl_weight)
