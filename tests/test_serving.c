@@ -79,6 +79,12 @@ static const struct batch {
      {200, 90, 0},
      {210, 95, 21},
      false},
+    {{.n_q = 18, .n_heads = 2, .n_kv_heads = 2, .d_head = 8, .d_index = 8, .block = 64, .topk = 3},
+     2,
+     {17, 18},
+     {32900, 40},
+     {33000, 50},
+     false},
 };
 #define N_BATCHES (int)(sizeof batches / sizeof *batches)
 
