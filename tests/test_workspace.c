@@ -89,7 +89,7 @@ static msa_arrays draw_arrays(inputs_rng *rng, msa_stage stage, const msa_shape 
     if (stage != MSA_STAGE_BACKWARD && stage != MSA_STAGE_DENSE_BACKWARD)
         a.dq = a.dk = a.dv = NULL;
     if ((stage == MSA_STAGE_DECODE || stage == MSA_STAGE_DENSE_DECODE) && s->n_seqs == 1)
-        a.pages = (msa_pages){(s->n_kv + s->block - 1) / s->block, at, at, NULL, NULL};
+        a.pages = (msa_pages){.n_pages = (s->n_kv + s->block - 1) / s->block, .table = at, .lens = at};
     return a;
 }
 

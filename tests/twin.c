@@ -155,13 +155,17 @@ static double log_softmax(const branch *b, int64_t i, int head, const bool *mask
     return lse;
 }
 
-// Adds the gradient of a logit row to the rows of q and k that made it.
+// Adds the gradient of a logit row to the rows of q and k that made it. The row sums to 0, so that keys may count
+// from any of them: roundings of the row then leave nothing of what the keys have in common.
 static void spread(const branch *b, int64_t i, int head, const double *dlogit, double *dq, double *dk)
 {
-    for (int64_t j = 0; j < b->n_kv; j++) {
+    int64_t from = 0;
+    while (from < b->n_kv && dlogit[from] == 0)
+        from++;
+    for (int64_t j = from; j < b->n_kv; j++) {
         double *dq_row = dq + (query_row(b, i, head) - b->q), *dk_row = dk + (key_row(b, j, head) - b->k);
         for (int c = 0; c < b->d; c++) {
-            dq_row[c] += dlogit[j] * key_row(b, j, head)[c] / sqrt(b->d);
+            dq_row[c] += dlogit[j] * (key_row(b, j, head)[c] - key_row(b, from, head)[c]) / sqrt(b->d);
             dk_row[c] += dlogit[j] * query_row(b, i, head)[c] / sqrt(b->d);
         }
     }
