@@ -32,8 +32,6 @@ struct Padding {
     const int32_t *len_q, *len_kv; ///< of this sequence; NULL: as many as there is room for
     int n_q, n_kv;                 ///< the room of the whole sequence...
     int first;                     ///< ...and its query with which this part of the call begins
-    const int32_t *all_q;          ///< len_q of all `n_seqs` sequences of the call
-    int n_seqs;
 };
 
 /// Sizes of one sequence. Counts of tokens fit an int; products of sizes may not: see the functions below.

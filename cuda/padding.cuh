@@ -1,7 +1,8 @@
 /**
  * @file padding.cuh
  * @brief What is left to do in a padded batch when every kernel looks at what there is alone: checking the
- * lengths, and writing the rows of queries and keys that there is room for and that do not exist.
+ * lengths, writing the rows of queries that there is room for and that do not exist, and the mean over those
+ * that do.
  */
 #ifndef MSA_PADDING_CUH
 #define MSA_PADDING_CUH
@@ -11,7 +12,7 @@
 namespace
 {
 
-constexpr int pad_threads = 256, pad_blocks = 132, most_outputs = 5;
+constexpr int pad_threads = 256, pad_blocks = 132, most_outputs = 3;
 
 /// An output in words of 4 bytes: word c of row i is x[i * width + c], in each of `groups` parts that are
 /// `stride` words apart; in the rows of padding it is `value`.
@@ -20,7 +21,6 @@ struct Rows {
     int64_t width, stride;
     int groups;
     uint32_t value;
-    bool of_keys;
 };
 struct Outputs {
     Rows rows[most_outputs];
@@ -41,10 +41,9 @@ __global__ void __launch_bounds__(pad_threads)
     if (outputs.n == 0)
         return;
     const Rows &rows = outputs.rows[blockIdx.y];
-    const int64_t end = (rows.of_keys ? p.n_kv : p.n_q) * rows.width;
+    const int64_t end = p.n_q * rows.width;
     for (int r = 0; r < rows.groups; r++)
-        for (int64_t c = (rows.of_keys ? s.n_kv : s.n_q) * rows.width + thread; c < end;
-             c += gridDim.x * pad_threads)
+        for (int64_t c = s.n_q * rows.width + thread; c < end; c += gridDim.x * pad_threads)
             st_global(rows.x + r * rows.stride + c, rows.value);
 }
 
@@ -56,26 +55,21 @@ Outputs outputs_of(const Call &c, msa_stage stage)
     const bool chooses = stage == MSA_STAGE_INDEX || stage == MSA_STAGE_TOPK || stage == MSA_STAGE_PREFILL;
     const bool attends = stage == MSA_STAGE_DENSE || stage == MSA_STAGE_SPARSE || stage == MSA_STAGE_PREFILL;
     Outputs out = {};
-    auto add = [&](void *x, int64_t width, uint32_t value, bool of_keys, int groups = 1) {
+    auto add = [&](void *x, int64_t width, uint32_t value, int groups = 1) {
         if (x)
-            out.rows[out.n++] = {(uint32_t *)x, width, s.rows * width, groups, value, of_keys};
+            out.rows[out.n++] = {(uint32_t *)x, width, s.rows * width, groups, value};
     };
     if (attends) {
-        add(c.a.o, (int64_t)s.n_heads * c.d_head / (c.out == MSA_BF16 ? 2 : 1), zero, false);
-        add(c.a.lse, s.n_heads, minus_infinity, false);
+        add(c.a.o, (int64_t)s.n_heads * c.d_head / (c.out == MSA_BF16 ? 2 : 1), zero);
+        add(c.a.lse, s.n_heads, minus_infinity);
     }
     if (chooses)
-        add(c.a.ids, s.topk, no_block, false, s.n_kv_heads);
+        add(c.a.ids, s.topk, no_block, s.n_kv_heads);
     if (stage == MSA_STAGE_INDEX) {
-        add(c.a.scores, s.n_scores, minus_infinity, false, s.n_kv_heads);
-        add(c.a.index_lse, 1, minus_infinity, false, s.n_kv_heads);
+        add(c.a.scores, s.n_scores, minus_infinity, s.n_kv_heads);
+        add(c.a.index_lse, 1, minus_infinity, s.n_kv_heads);
     }
-    add(c.a.dq, (int64_t)s.n_heads * c.d_head, zero, false);
-    add(c.a.dk, (int64_t)s.n_kv_heads * c.d_head, zero, true);
-    add(c.a.dv, (int64_t)s.n_kv_heads * c.d_head, zero, true);
-    add(c.a.dqi, (int64_t)s.n_kv_heads * c.d_index, zero, false);
-    add(c.a.dki, c.d_index, zero, true);
-    return out;
+    return out; // gradients begin as zeros everywhere
 }
 
 /// Enqueues both for one sequence of a call of this stage.
@@ -84,6 +78,34 @@ void launch_padding(const Call &c, msa_stage stage, int32_t *status)
     const Outputs outputs = outputs_of(c, stage);
     LAUNCH(pad, dim3(pad_blocks, outputs.n > 1 ? (unsigned)outputs.n : 1), dim3(pad_threads), 0, c.stream,
            c.s, outputs, status);
+}
+
+/// L_KL and its gradients are means over queries, which the kernels of a sequence take to be all that the
+/// call has room for: corrects them to those that there are.
+__global__ void __launch_bounds__(pad_threads)
+    mean(int64_t room, const int32_t *len_q, int n_seqs, float *dqi, int64_t n_qi, float *dki, int64_t n_ki,
+         double *loss)
+{
+    const int64_t first = (int64_t)blockIdx.x * pad_threads + threadIdx.x,
+                  step = (int64_t)gridDim.x * pad_threads;
+    int64_t n = 0;
+    for (int r = 0; r < n_seqs; r++)
+        n += ld_global(len_q + r);
+    const double factor = n > 0 ? (double)room / (double)n : 1;
+    for (int64_t c = first; c < n_qi; c += step)
+        st_global(dqi + c, ld_global(dqi + c) * (float)factor);
+    for (int64_t c = first; c < n_ki; c += step)
+        st_global(dki + c, ld_global(dki + c) * (float)factor);
+    if (first == 0)
+        st_global(loss, ld_global(loss) * factor);
+}
+
+/// Enqueues that, after all sequences of the call.
+void launch_mean(const msa_shape *s, const msa_arrays *a, cudaStream_t stream)
+{
+    LAUNCH(mean, dim3(pad_blocks), dim3(pad_threads), 0, stream, s->n_q, a->len_q, msa_n_seqs(s), a->dqi,
+           a->dqi ? s->n_q * s->n_kv_heads * s->d_index : 0, a->dki, a->dki ? s->n_kv * s->d_index : 0,
+           a->loss);
 }
 
 } // namespace

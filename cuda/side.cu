@@ -291,14 +291,13 @@ static Call part(const msa_shape *shape, msa_dtype out, const msa_arrays *a, int
     msa_shape room = *shape, *const s = &room;
     room.len_q = room.len_kv = nullptr;
     const msa_seq seq = msa_get_seq(s, r);
-    const int64_t q = seq.q0, kv = seq.kv0, n_blocks = msa_n_blocks(s);
+    const int64_t q = seq.q0, kv = seq.kv0, n_blocks = msa_n_blocks(shape);
     Call c = {};
     c.s = {(int)seq.n_q, (int)seq.n_kv, (int)(seq.n_kv - seq.n_q),
            s->n_heads,   s->n_kv_heads, s->n_heads / s->n_kv_heads,
            s->block,     s->topk,       (int)ceil_div(seq.n_kv, (int64_t)s->block),
            s->n_q,       n_blocks,      {},
-           (int)seq.n_q, {shifted(a->len_q, r), shifted(a->len_kv, r), (int)seq.n_q, (int)seq.n_kv, 0,
-            a->len_q, msa_n_seqs(s)}};
+           (int)seq.n_q, {shifted(a->len_q, r), shifted(a->len_kv, r), (int)seq.n_q, (int)seq.n_kv, 0}};
     c.d_head = s->d_head;
     c.d_index = s->d_index;
     c.out = out;
@@ -316,7 +315,7 @@ static Call part(const msa_shape *shape, msa_dtype out, const msa_arrays *a, int
     c.a.lse = shifted(a->lse, q * s->n_heads);
     c.a.first = shifted(a->first, r * s->n_kv_heads * (n_blocks + 1));
     c.a.entries = shifted(a->entries, q * s->n_kv_heads * s->topk);
-    c.a.items = shifted(a->items, msa_first_item(s, r));
+    c.a.items = shifted(a->items, msa_first_item(shape, r));
     c.a.dout = (const bf16 *)shifted(a->dout, q * s->n_heads * s->d_head);
     c.a.dq = shifted(a->dq, q * s->n_heads * s->d_head);
     c.a.dk = shifted(a->dk, kv * s->n_kv_heads * s->d_head);
@@ -396,7 +395,9 @@ static msa_status run_parts(const msa_entry *entry, const msa_shape *s, msa_dtyp
         if (status != MSA_OK)
             return status;
     }
-    return MSA_OK;
+    if (a->loss && a->len_q)
+        launch_mean(s, a, (cudaStream_t)stream);
+    return launched();
 }
 
 static msa_status run(const msa_entry *entry, const msa_shape *s, msa_dtype out, const msa_arrays *a,

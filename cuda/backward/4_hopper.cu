@@ -495,8 +495,6 @@ __global__ void __launch_bounds__(128 + 2 * N, 1)
     hopper_sweep(Shape s, Arrays a, Out out, const __grid_constant__ Maps maps)
 {
     s = actual(s);
-    if (kl)
-        out.factor *= (float)without_padding(s);
     Smem<D, DI, N, kl> &m = shared<Smem<D, DI, N, kl>>();
     constexpr int consumers = N / 64;
     const int t = (int)threadIdx.x, c = t / 128 - 1; // consumer, or -1

@@ -133,23 +133,14 @@ struct Sums {
     double of[sum_threads];
 };
 
-/// L_KL is a mean over the queries of all sequences and their groups; of those that there is room for...
+/// L_KL is a mean over the queries of all sequences and their groups; ../padding.cuh corrects it for padding.
 inline double loss_share(const Shape &s)
 {
     return 1 / ((double)s.rows * s.n_kv_heads);
 }
-/// ...and what makes it the mean over those that there are.
-PTX_INLINE double without_padding(const Shape &s)
-{
-    int64_t n = s.padding.all_q ? 0 : s.rows;
-    for (int r = 0; r < s.padding.n_seqs && s.padding.all_q; r++)
-        n += ld_global(s.padding.all_q + r);
-    return n == s.rows || n < 1 ? 1 : (double)s.rows / (double)n;
-}
-
 /// One thread block. *loss += factor * sum.
 __global__ void __launch_bounds__(sum_threads)
-    add_up(Shape s, int64_t n, const double *part, double factor, double *loss)
+    add_up(int64_t n, const double *part, double factor, double *loss)
 {
     Sums &m = shared<Sums>();
     const int t = (int)threadIdx.x;
@@ -163,13 +154,12 @@ __global__ void __launch_bounds__(sum_threads)
             st_shared(&m.of[t], ld_shared(&m.of[t]) + ld_shared(&m.of[t + with]));
     }
     if (t == 0)
-        st_global(loss, ld_global(loss) + factor * without_padding(s) * ld_shared(&m.of[0]));
+        st_global(loss, ld_global(loss) + factor * ld_shared(&m.of[0]));
 }
 
 inline void launch_add_up(const Call &c, int64_t n, const double *part)
 {
-    LAUNCH(add_up, dim3(1), dim3(sum_threads), sizeof(Sums), c.stream, c.s, n, part, loss_share(c.s),
-           c.a.loss);
+    LAUNCH(add_up, dim3(1), dim3(sum_threads), sizeof(Sums), c.stream, n, part, loss_share(c.s), c.a.loss);
 }
 
 } // namespace

@@ -32,6 +32,7 @@ template <int D, int DI, int N, bool main, bool kl> struct Smem {
     float teacher[kl ? N : 1][tile_queries];
     float excess[N / 16][tile_rows], index_excess[N / 16][tile_queries]; ///< of each warp's keys
     double loss[N / 16];
+    int prefix, n_kv; ///< without padding: there are no registers left for what is not known at the launch
 };
 
 /// Rows of a tile that belong to queries.
@@ -83,7 +84,7 @@ PTX_INLINE void fetch(Smem<D, DI, N, main, kl> &m, const Shape &s, const Arrays 
     }
     if (t < tile_queries) {
         const int64_t i = t < n ? query(t) : 0;
-        st_shared(&stage.limit[t], t < n ? s.prefix + (int)i - work.block * N : -1);
+        st_shared(&stage.limit[t], t < n ? ld_shared(&m.prefix) + (int)i - work.block * N : -1);
         if (main)
             st_shared(&stage.centred[t], t < n ? centre_exists(s, w.centres, i, work.group) : 0);
         if (kl)
@@ -264,11 +265,9 @@ PTX_INLINE void queries_by_channels(Smem<D, DI, N, main, kl> &m,
 }
 
 template <int D, int DI, int N, bool main, bool kl>
-__global__ void __launch_bounds__(2 * N, 1) sweep(Shape s, Arrays a, Out out)
+__global__ void __launch_bounds__(2 * N, 1) sweep(Shape room, Arrays a, Out out)
 {
-    s = actual(s);
-    if (kl)
-        out.factor *= (float)without_padding(s);
+    const Shape s = actual(room);
     using Shared = Smem<D, DI, N, main, kl>;
     constexpr int threads = 2 * N;
     Shared &m = shared<Shared>();
@@ -293,8 +292,12 @@ __global__ void __launch_bounds__(2 * N, 1) sweep(Shape s, Arrays a, Out out)
         copy_rows<threads>(m.ki, t, key(a.ki, DI, 0));
     fetch_entries(m, s, w, work, 0);
     fetch_entries(m, s, w, work, 1);
+    if (t == 0) {
+        st_shared(&m.prefix, s.prefix);
+        st_shared(&m.n_kv, s.n_kv);
+    }
     __syncthreads();
-    fetch(m, s, a, w, work, 0);
+    fetch(m, room, a, w, work, 0);
 
     float dk[D / 2] = {}, dv[D / 2] = {}; // not there unless main
     double loss = 0;
@@ -303,22 +306,23 @@ __global__ void __launch_bounds__(2 * N, 1) sweep(Shape s, Arrays a, Out out)
         cp_async_wait<0>();
         __syncthreads(); // the tile is there, and all are done with the one before
         if (queries(work, tile + 1) > 0)
-            fetch(m, s, a, w, work, tile + 1);
-        fetch_entries(m, s, w, work, tile + 2);
+            fetch(m, room, a, w, work, tile + 1);
+        fetch_entries(m, room, w, work, tile + 2);
         for (int row = 0; row < rows_of(work, tile); row += pass)
-            keys_by_rows(m, stage, row, work, s.group, dk, dv);
+            keys_by_rows(m, stage, row, work, room.group, dk, dv);
         if constexpr (kl)
             loss += keys_by_queries(m, stage);
         __syncthreads(); // dS and u - t are there
         if constexpr (main)
-            rows_by_channels(m, stage, s, work, out, tile);
+            rows_by_channels(m, stage, room, work, out, tile);
         if constexpr (kl)
             if (out.dqi)
-                queries_by_channels(m, stage, s, work, out, tile);
+                queries_by_channels(m, stage, room, work, out, tile);
     }
 
+    room.n_kv = ld_shared(&m.n_kv);
     if constexpr (main)
-        leave_block<D, N>(s, out, work, 16 * warp, dk, dv);
+        leave_block<D, N>(room, out, work, 16 * warp, dk, dv);
     if constexpr (kl) {
         leave_warp_loss(m.loss[warp], loss);
         __syncthreads();

@@ -170,7 +170,7 @@ PTX_INLINE const bf16 *centre_at(const Shape &s, const Centres &centres, const W
 PTX_INLINE int64_t row_of_g(const Shape &s, const Scratch &w, int group, int block, int e)
 {
     return w.entries ? (int64_t)group * s.room * s.topk + e
-                     : ((int64_t)group * s.n_blocks + block) * s.n_q + e;
+                     : ((int64_t)group * w.width + block) * s.room + e;
 }
 
 /// Sums of x over the 2^shift columns of each query, in all of them.
@@ -337,7 +337,6 @@ __global__ void __launch_bounds__(2 * N)
     index_keys(Shape s, Scratch w, const bf16 *qi, float factor, float *dki)
 {
     s = actual(s);
-    factor *= (float)without_padding(s);
     constexpr int threads = 2 * N, at_once = 32;
     KeysSmem<DI, N> &m = shared<KeysSmem<DI, N>>();
     const int t = (int)threadIdx.x, warp = t / 32, lane = t % 32, block = (int)blockIdx.x;

@@ -35,7 +35,6 @@ __global__ void __launch_bounds__(threads)
             st_global(part + row, 0.0);
         return;
     }
-    factor *= (float)without_padding(s);
     const int i = (int)(row / s.n_kv_heads), r = (int)(row % s.n_kv_heads);
     const bf16 *my_qi = qi + row * DI;
     const float my_lse = ld_global(index_lse + row_at(s, i, r)) * log2_e;

@@ -63,8 +63,9 @@ template <int D, int block> struct Smem {
     Stage<D, block> ring[stages];
     Choice choice[stages][consumers];
     uint64_t q_full, padded_v, full[stages], empty[stages];
-    int n_q, last, seen[consumers]; ///< queries, keys before padding, and those that a tile's first query sees: there
-                                    ///< are no registers left for what is not known at the launch
+    /// Queries, blocks, keys before padding, keys that a tile's first query sees: there are no registers left
+    /// for what is not known at the launch.
+    int n_q, n_blocks, last, seen[consumers];
 };
 
 /// Tile c of this CTA: neighbouring queries of one group.
@@ -85,10 +86,10 @@ struct Cursor {
     const int32_t *next, *end;
     uint32_t block; ///< the smallest that is not walked yet
 };
-PTX_INLINE void advance(const Shape &s, Cursor &c)
+PTX_INLINE void advance(Cursor &c, int n_blocks)
 {
     const int id = c.next < c.end ? ld_global(c.next++) : -1;
-    c.block = is_block(s, id) ? (uint32_t)id : no_block;
+    c.block = id >= 0 && id < n_blocks ? (uint32_t)id : no_block;
 }
 
 template <int D, int block>
@@ -113,7 +114,7 @@ PTX_INLINE void produce(const Shape &s, Smem<D, block> &smem, const CUtensorMap 
             const bool exists = number < rows.n_queries && i < s.n_q;
             const int32_t *const row = ids + (exists ? row_at(s, i, r) * s.topk : 0);
             cursor[c][word] = {row, exists ? row + s.topk : row, no_block};
-            advance(s, cursor[c][word]);
+            advance(cursor[c][word], s.n_blocks);
         }
     for (int n = 0, more = true; more; n++) {
         // [merge_ids]
@@ -130,7 +131,7 @@ PTX_INLINE void produce(const Shape &s, Smem<D, block> &smem, const CUtensorMap 
                 const bool chosen = more && cursor[c][word].block == b;
                 choice[c].chosen[word] = warp_ballot(chosen);
                 if (chosen)
-                    advance(s, cursor[c][word]);
+                    advance(cursor[c][word], ld_shared(&smem.n_blocks));
             }
         }
         // [merge_ids]
@@ -277,6 +278,7 @@ __global__ void __launch_bounds__(threads, 1)
         mbarrier_init(&smem.q_full, 1);
         mbarrier_init(&smem.padded_v, 1);
         st_shared(&smem.n_q, s.n_q);
+        st_shared(&smem.n_blocks, s.n_blocks);
         for (int a = 0; a < consumers; a++)
             st_shared(&smem.seen[a], s.prefix + rows_of(s, a).first + 1);
         st_shared(&smem.last, s.padding.len_q || s.padding.len_kv ? s.n_kv : INT32_MAX);
