@@ -254,7 +254,7 @@ experiments-cost: build ## time of dense attention and MSA on this CPU by length
 	@$(MAKE) --no-print-directory experiments-report
 
 # ---- Tests --------------------------------------------------------------------------------------
-T_SCRIPT := $(wildcard tests/test_*.sh) $(if $(SAN),,tests/cuda.sh tests/mutants.sh tests/mutants_kernels.sh)# sanitizers judge the code, not its mutants
+T_SCRIPT := $(wildcard tests/test_*.sh) $(if $(SAN),,tests/cuda.sh)
 
 test: deps ## build and pass every test that this machine can run
 	+@$(ALL_CORES) build check-programs
@@ -267,10 +267,10 @@ $(B)/tests/faults.so: tests/faults/preload.c $(B)/flags
 
 check-programs: $(if $(SAN),,$(B)/tests/faults.so) $(T_BIN) $(T_CXX) exercise-programs book-programs
 
-test-all: test $(B)/tests/faults.so ## all of that, and every fault of the machine in every command (hours)
+test-all: test test-mutants $(B)/tests/faults.so ## all of that, all mutants, every fault of the machine in every command (hours)
 	@MSA=$(B)/msa B=$(B) FAULTS=1 TEST_LIMIT=14400 tests/run.sh tests/test_faults.sh
 
-test-mutants: build check-programs ## all wrong variants of code and kernels that the tests must catch; make test tries a third
+test-mutants: build check-programs ## all wrong variants of code and kernels that the tests must catch
 	@B=$(B) MUTANTS=1 tests/run.sh tests/mutants.sh tests/mutants_kernels.sh
 
 test-asan: deps ## the same under AddressSanitizer and UBSan
