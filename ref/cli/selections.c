@@ -138,8 +138,9 @@ static void draw_row(row *r, selection_kind kind, const group *g, uint64_t seed,
 void selection_draw(const msa_shape *s, selection_kind kind, uint64_t seed, int32_t *ids)
 {
     for (int n = 0; n < msa_n_seqs(s); n++) {
-        const msa_seq seq = msa_get_seq(s, n);
-        for (int r = 0; r < s->n_kv_heads; r++) {
+        const msa_seq seq = msa_get_seq(s, n), room = room_of(s, n);
+        write_padding(s, room.q0 + seq.n_q, room.q0 + room.n_q, ids, NULL, NULL);
+        for (int r = 0; r < s->n_kv_heads && seq.n_q > 0; r++) {
             const group g = draw_group(seed, s, (seq.n_kv + s->block - 1) / s->block, r);
 #pragma omp parallel for schedule(static)
             for (int64_t i = 0; i < seq.n_q; i++) {
