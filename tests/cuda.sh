@@ -47,6 +47,7 @@ run_program() { # run_program NAME COMMAND...
 SEED=${MSA_SEED:-1}
 run_program instructions "$B/tests/test_instructions" "$SEED" cuda
 run_program kernels env TEST_BACKEND=cuda "$B/tests/test_kernels" "$SEED"
+run_program "padded batches" env TEST_BACKEND=cuda "$B/tests/test_padding" "$SEED"
 run_program "steps of generation, replayed as a CUDA graph" env TEST_BACKEND=cuda "$B/tests/test_decode" "$SEED"
 run_program training env TEST_BACKEND=cuda "$B/tests/test_train_kernels" "$SEED"
 run_program prefill "$B/tests/test_prefill" "$SEED" cuda
