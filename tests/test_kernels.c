@@ -135,6 +135,7 @@ static void learned(const model *m, const model_run *run)
         const int64_t n_q = k->stage == MSA_STAGE_DECODE ? STEP : QUERIES;
         inputs in = layer_inputs(&s, model_run_layer(run, number % m->config.n_layers), n_q);
         s.n_q = n_q;
+        s.cu_q = s.cu_kv = NULL; // one sequence, and of it the last queries
         judge(&c, k, &s, &in, check_seed(77), number++);
         inputs_free(&in);
     }
