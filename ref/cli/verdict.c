@@ -424,7 +424,8 @@ verdict_budget verdict_float32(const msa_shape *s, const inputs *in, verdict_ten
     case VERDICT_O:
         return (verdict_budget){few, m.probability * largest(in->v, nk), NULL};
     case VERDICT_DQ:
-        per_root *= key_sum_error(m.probability, in->k, s->n_kv, s->n_kv_heads * s->d_head);
+        per_root *= fmin(key_sum_error(m.probability, in->k, s->n_kv, s->n_kv_heads * s->d_head),
+                         (2 * m.probability + 8 * UNIT) * largest(in->k, nk));
         return (verdict_budget){few, largest_dp(s, in) * per_root, NULL};
     case VERDICT_DK:
         column *= (double)group * per_root;
@@ -432,7 +433,8 @@ verdict_budget verdict_float32(const msa_shape *s, const inputs *in, verdict_ten
     case VERDICT_DV:
         return (verdict_budget){few, m.probability * column * (double)group * largest(in->dout, nq), NULL};
     case VERDICT_DQI:
-        kl *= key_sum_error(both / 2, in->ki, s->n_kv, s->d_index);
+        kl *= fmin(key_sum_error(both / 2, in->ki, s->n_kv, s->d_index),
+                   both * largest(in->ki, s->n_kv * s->d_index));
         return (verdict_budget){few, kl, NULL};
     default:
         kl *= largest(in->qi, s->n_q * s->n_kv_heads * s->d_index);
