@@ -3,7 +3,7 @@
 #
 # A mutant is a sed script on one file of a copy of the tree. It must change the file, compile, and make the
 # test print "not ok" or crash; TEST is a program, or a program and the kernel that it is to judge alone.
-# A run takes every third mutant, other ones each time; MUTANTS=1, or a WORD of their names, takes all.
+# A WORD takes those whose names contain it.
 # TREES copies of the tree work side by side; afterwards each gets back what the mutant changed, compiled too.
 source "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
 
@@ -12,12 +12,10 @@ B=${B:-build}
 COMMIT=$(sed -n 's/.*"\(.*\)"$/\1/p' "$B/commit.inc") # else a tree without a repository would compile it anew
 TREES=$(($(nproc) < 4 ? $(nproc) : 4))
 names=() files=() tests=() scripts=()
-only=${1:-} number=$RANDOM every=${MUTANTS:-3}
-[[ -z $only ]] || every=1
+only=${1:-}
 
 mutant() { # mutant NAME FILE TEST SED-SCRIPT
-    number=$((number + 1))
-    [[ $1 == *"$only"* && $((number % every)) -eq 0 ]] || return
+    [[ $1 == *"$only"* ]] || return
     names+=("$1") files+=("$2") tests+=("$3") scripts+=("$4")
 }
 
