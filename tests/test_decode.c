@@ -528,7 +528,8 @@ static void growing(void)
         for (int length = 170; length >= 1; length -= 43) {
             g.lens[0] = length, g.lens[1] = 171 - length;
             device->upload((int32_t *)(uintptr_t)t.a.pages.lens, g.lens, sizeof lens);
-            check_true(&c, device->replay() == MSA_OK, "%s: %s", kernels[k], device->trouble());
+            const msa_status replayed = device->replay();
+            check_true(&c, replayed == MSA_OK, "%s: %s", kernels[k], device->trouble());
             expect_same_grids(&c, kernels[k], length == 170, k < 2 ? 4 : 3);
             msa_decode(&g.s, &g.p, in.q, g.k, g.v, in.qi, g.ki, ids, o, NULL, work_for(&g.s));
             expect_same(&c, "ids", ids, t.a.ids, 4 * ids_count(&g.s));

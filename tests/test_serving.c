@@ -474,8 +474,8 @@ static void drafts_on_device(check_case *c, const char *kernel, int page, int pr
     want->cu_q[1] = STEP, want->cu_q[2] = 2 * STEP, want->s.n_q = REQUESTS * STEP;
     const msa_status made = msa_plan_make(&plan, device, kernel, &want->s, MSA_F32);
     void *work = take((int64_t)plan.workspace);
-    check_true(c, made == MSA_OK && msa_plan_run(&plan, &a, work, NULL) == MSA_OK, "%s: %s", kernel,
-               device->trouble());
+    msa_status ran = made == MSA_OK ? msa_plan_run(&plan, &a, work, NULL) : made;
+    check_true(c, ran == MSA_OK, "%s: %s", kernel, device->trouble());
 
     rejected[0] = STEP, rejected[1] = STEP - 1, len_q[0] = 1, len_q[1] = STEP;
     lens[0] = prefix + 1, lens[1] = prefix + STEP;
@@ -483,7 +483,8 @@ static void drafts_on_device(check_case *c, const char *kernel, int page, int pr
     device->upload(len_q_there, len_q, sizeof len_q);
     device->upload(lens_there, lens, sizeof lens);
     a.new_k = a.new_v = up_bf16(more, REQUESTS * STEP * kv), a.new_ki = sparse ? a.new_k : NULL;
-    check_true(c, msa_plan_run(&plan, &a, work, NULL) == MSA_OK, "%s: %s", kernel, device->trouble());
+    ran = msa_plan_run(&plan, &a, work, NULL);
+    check_true(c, ran == MSA_OK, "%s: %s", kernel, device->trouble());
     cache_append(want, STEP, 1, STEP, more);
     char what[96];
     snprintf(what, sizeof what, "%s, pages of %d, %d tokens", kernel, page, prefix);
@@ -556,8 +557,8 @@ static void expect_status(check_case *c, const char *kernel, const struct bad *b
         if (wrong)
             device->upload((int32_t *)(uintptr_t)arrays[b->where] + b->at, &b->value, sizeof b->value);
         device->fill(work, 0xff, plan.workspace);
-        check_true(c, made == MSA_OK && msa_plan_run(&plan, &a, work, NULL) == MSA_OK, "%s: %s", kernel,
-                   device->trouble());
+        const msa_status ran = made == MSA_OK ? msa_plan_run(&plan, &a, work, NULL) : made;
+        check_true(c, ran == MSA_OK, "%s: %s", kernel, device->trouble());
         device->download(&status, a.status, sizeof status);
         check_true(c, status == (wrong ? MSA_ERR_PAGES : MSA_OK), "%s, case %d: status %d", kernel,
                    (int)(b - bad), (int)status);
