@@ -1,13 +1,19 @@
 #!/usr/bin/env bash
 # Measures every kernel on this machine's GPU and leaves a file a run in DIR (data/bench): tests/bench_cuda.sh [DIR];
-# ONLY=REGEX: the runs whose names match. Nothing is measured before the kernels have agreed with the reference.
-# Without a GPU it says what is missing, in one line, and writes nothing.
+# ONLY=REGEX: the runs whose names match. A kernel is measured if it has agreed with the reference. Without a GPU the
+# script says what is missing, in one line, and writes nothing.
+#
+# An illegal access spoils a process for all kernels after it, and a kernel that hangs ends nothing by itself. So each is
+# verified in a process of its own, for LIMIT seconds at most; a run that does not end well is taken again, kernel by
+# kernel, each with a file of its own.
 set -u
 export LC_ALL=C
 cd "$(dirname "$0")/.." || exit 2
 MSA=${MSA:-build/msa}
 DIR=${1:-data/bench}
 SECONDS_EACH=${SECONDS_EACH:-2}
+LIMIT=${LIMIT:-900}
+PYTHON=${PYTHON:-python3}
 
 nothing() {
     echo "bench-cuda: nothing measured: $1"
@@ -69,15 +75,46 @@ for n in 8 32 128 512 1024; do
     done
 done
 
-echo "verifying: msa check --backend cuda"
-log=$(mktemp) || exit 2
-trap 'rm -f "$log"' EXIT
-if ! "$MSA" check --backend cuda > "$log"; then
-    grep FAILED "$log"
-    echo "bench-cuda: nothing measured: kernels disagree with the reference" >&2
-    exit 1
-fi
-tail -n 1 "$log"
+# cuBLAS may have come with PyTorch, where the loader does not look.
+blas=$("$PYTHON" -c 'import glob, sys
+for p in sys.path:
+    print(*glob.glob(p + "/nvidia/*/lib/libcublas.so.*"), sep="\n")' 2> /dev/null | grep -m1 .)
+[[ -z $blas ]] || export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}${blas%/*}
+
+bad=0
+log=$(mktemp) && started=$(mktemp) || exit 2
+trap 'rm -f "$log" "$started"' EXIT
+
+limited() { # limited COMMAND...: what it says in $log; the exit status, and $ended says how it came to that
+    timeout -k 10 "$LIMIT" "$@" > "$log" 2>&1
+    local status=$?
+    case $status in
+    124 | 137) ended="no end within $LIMIT s" ;;
+    *) ended=$(grep -m1 -E 'FAILED|^msa ' "$log") && [[ $status -le 2 ]] || ended="exit status $status" ;;
+    esac
+    return $status
+}
+
+echo "verifying: msa check --backend cuda, each kernel by itself"
+passing=()
+for kernel in $("$MSA" kernels | awk -F '\t' '$2 ~ /cuda/ {print $1}'); do
+    if limited "$MSA" check --backend cuda "$kernel"; then
+        passing+=("$kernel")
+    else
+        echo "bench-cuda: NOT MEASURED: $kernel: $ended" >&2
+        bad=1
+    fi
+done
+echo "${#passing[@]} kernels agree with the reference"
+
+verified() { # verified NAME...: the kernels of these stages and of these names that may be measured
+    local name kernel
+    for name in "$@"; do
+        for kernel in "${passing[@]}"; do
+            [[ $kernel != "$name" && $kernel != "$name"/* ]] || echo "$kernel"
+        done
+    done
+}
 
 # A layer's prefill and its parts, and what it is compared with: every length, every selection.
 for n in 8 16 32 64 128 256 512 1024; do
@@ -91,21 +128,40 @@ done
 for s in 3 4 5 6 8 12; do
     RUNS+=("crossing-${s}k|sparse/union sparse/kv_outer prefill|T=2048 S=$((s * 1024)) $M3|random")
 done
+
+measure() { # measure FILE KERNEL...: as $shape, $ids, $also and $keys of the run say
+    local file=$1
+    shift
+    limited "$MSA" bench "$@" --backend cuda --shape "$shape" --distribution "$ids" --seconds "$SECONDS_EACH" \
+        ${also:+--$also} ${keys:+--index-keys "$keys"} --json "$file"
+    local status=$?
+    cat "$log"
+    return $status
+}
+
 mkdir -p "$DIR" || exit 2
-bad=0
 for run in "${RUNS[@]}"; do
-    IFS='|' read -r name kernels shape ids also keys <<< "$run"
+    IFS='|' read -r name names shape ids also keys <<< "$run"
     [[ $name =~ ${ONLY:-.} ]] || continue
-    echo "== $name: $kernels"
     # shellcheck disable=SC2086
-    if ! "$MSA" bench $kernels --backend cuda --shape "$shape" --distribution "$ids" --seconds "$SECONDS_EACH" \
-        ${also:+--$also} ${keys:+--index-keys "$keys"} --json "$DIR/$name.json" 2> "$log"; then
-        cat "$log" >&2
-        grep -q 'no memory for this shape' "$log" || bad=1
-    fi
+    mapfile -t kernels < <(verified $names)
+    [[ ${#kernels[@]} -gt 0 ]] || continue
+    echo "== $name: ${kernels[*]}"
+    touch "$started"
+    measure "$DIR/$name.json" "${kernels[@]}" || {
+        grep -q 'no memory for this shape' "$log" && continue
+        bad=1
+        echo "bench-cuda: $name: $ended" >&2
+        [[ ! $DIR/$name.json -nt $started && ${#kernels[@]} -gt 1 ]] || continue
+        for kernel in "${kernels[@]}"; do
+            measure "$DIR/$name-with-${kernel/\//-}.json" "$kernel" || echo "bench-cuda: $name, $kernel: $ended" >&2
+        done
+    }
 done
+without=$(grep -l '"matmul_bf16_tflops": null' "$DIR"/*.json 2> /dev/null | wc -l)
+[[ $without -eq 0 ]] || echo "bench-cuda: NO CEILING in $without files of $DIR: libcublas could not be loaded, so nothing says what share of a matrix product their kernels reach" >&2
+
 # Other people's kernels, in the same files.
-PYTHON=${PYTHON:-python3}
 if "$PYTHON" -c 'import torch, triton' 2> /dev/null; then
     "$PYTHON" tests/peers/gpu.py "$DIR"/*.json || bad=1
 else

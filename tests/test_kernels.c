@@ -6,7 +6,7 @@
  *
  * `msa check` runs every shape with every pattern. Here each shape meets one or three patterns, and each
  * judgement another mode of the engine, so that all of them come up for every kernel. `test_kernels SEED
- * STAGE/NAME` is one kernel alone, with nothing left out; TEST_BACKEND=cuda in the environment takes the GPU
+ * STAGE/NAME` is one kernel alone, with nothing left out, and `-` what several share; TEST_BACKEND=cuda in the environment takes the GPU
  * instead of the engine.
  */
 #include <stdio.h>
@@ -300,7 +300,7 @@ int main(int argc, char **argv)
                 k->stage == MSA_STAGE_PREFILL || k->stage == MSA_STAGE_DECODE)
                 output_types(k, k->stage == MSA_STAGE_DECODE ? &step : &small, check_seed(5));
         }
-    if (!only) {
+    if (!only || strcmp(only, "-") == 0) {
         refusals();
         with_model();
     }

@@ -398,7 +398,8 @@ static void find_ceilings(bench *b)
     b->results.ceilings = ceilings_of(b->device, wanted < least ? least : wanted < 5 ? wanted : 5);
     if (b->results.ceilings.matmul_tflops <= 0)
         printf("no ceiling of a matrix product: %s\n",
-               b->device ? "libcublas could not be loaded, or failed" : "no memory");
+               b->device ? "libcublas could not be loaded (LD_LIBRARY_PATH names the folders it is sought in), or failed"
+                         : "no memory");
 }
 
 static int run(bench *b, const msa_shape *s)
