@@ -163,11 +163,11 @@ $(WITH_SIDES): private FOUND += $(SIDES)# private: flags, on which they depend, 
 CXX_SIDES := $(B)/tests/test_instructions.o $(B)/tests/test_prefill.o
 $(WITH_SIDES) $(CXX_SIDES): $(B)/sides
 $(CXX_SIDES): private CXXFLAGS += $(SIDES)
-# Kernels that this nvcc spoils, which the table leaves out: cuda/nvcc.sh says which and why.
+# Kernels that this nvcc spoils, which the table leaves out: cuda/nvcc.sh says which and why, cuda/dropped.sh what else goes with them.
 ifneq ($(CUDA),)
 $(B)/ref/cli/table.o: $(B)/cuda/dropped.inc
-$(B)/cuda/dropped.inc: $(KERNELS:%.cu=$(B)/%.gpu.o)
-	@find $(B)/cuda -name '*.gpu.o.dropped' | sort | xargs cat /dev/null > $@
+$(B)/cuda/dropped.inc: $(KERNELS:%.cu=$(B)/%.gpu.o) cuda/dropped.sh
+	@cuda/dropped.sh $$(find $(B)/cuda -name '*.gpu.o.dropped' | sort) > $@
 endif
 
 # The page of `msa dump` goes into the program as a C array.

@@ -44,6 +44,15 @@ frame 0 0 0 > "$SAYS"
 compile $kernel && [[ ! -e $W/o.dropped ]]
 check $? "and is offered again when it compiles cleanly"
 
+echo 'DROPPED("sparse/union", "nvcc 12.4: registers spill in 2 of its variants")' > "$W/a.dropped"
+cuda/dropped.sh "$W/a.dropped" > "$W.out" && [[ $(sort "$W.out") == 'DROPPED("prefill/auto", "made of sparse/union, which nvcc spoils")
+DROPPED("prefill/union", "made of sparse/union, which nvcc spoils")
+DROPPED("sparse/union", "nvcc 12.4: registers spill in 2 of its variants")' ]]
+check $? "what is made of a kernel goes with it"
+
+[[ -z $(cuda/dropped.sh) ]]
+check $? "and where none is left out, nothing goes"
+
 frame 8 4 4 > "$SAYS"
 ! compile tests/measurements.cu && [[ ! -e $W/o ]] && grep -q 'tests/measurements.cu: registers spill' "$W.err"
 check $? "what is no kernel fails, and leaves no object"
