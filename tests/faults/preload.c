@@ -1,9 +1,9 @@
 /* Preloaded into the program, it lets one call of a kind fail: FAULT=KIND:N the N-th after main began,
  * FAULT=KIND:N+ all from there on. Kinds: alloc, map, print (to standard output), write, sync, close, rename,
  * open (for writing), and kill:N, which sends the signal FAULT_SIGNAL (9) before the N-th call that changes
- * files; flush, which aborts where a file is closed that was written and not flushed to disk; heap, which aborts
- * where the program writes behind a block, or leaves a block or a descriptor after success. FAULT_LOG=FILE gets
- * a byte once the N-th call came: a walk over N ends where it does not. */
+ * files; flush, which aborts where a file is closed that was written and not flushed to disk; heap, which
+ * aborts where the program writes behind a block, or leaves a block or a descriptor after success.
+ * FAULT_LOG=FILE gets a byte once the N-th call came: a walk over N ends where it does not. */
 #define _GNU_SOURCE
 #include "heap.h"
 
