@@ -261,9 +261,9 @@ test: deps ## build and pass every test that this machine can run
 	@MSA=$(B)/msa B=$(B) CC="$(CC)" CXX="$(CXX)" NVCC="$(NVCC)" tests/run.sh $(T_BIN) $(T_CXX) $(T_SCRIPT)
 
 # What tests/test_faults.sh loads before the program; sanitizers come before everything themselves.
-$(B)/tests/faults.so: tests/faults/preload.c $(B)/flags
-	@mkdir -p $(@D) && echo "  cc $<"
-	$(Q)$(CC) $(filter-out -Wpedantic -Wconversion,$(STRICT)) -O1 -fPIC -shared $< -ldl -o $@
+$(B)/tests/faults.so: $(wildcard tests/faults/*) $(B)/flags
+	@mkdir -p $(@D) && echo "  cc tests/faults"
+	$(Q)$(CC) $(filter-out -Wpedantic -Wconversion,$(STRICT)) -O1 -fPIC -shared $(filter %.c,$^) -ldl -o $@
 
 check-programs: $(if $(SAN),,$(B)/tests/faults.so) $(T_BIN) $(T_CXX) exercise-programs book-programs
 

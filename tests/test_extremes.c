@@ -138,17 +138,23 @@ static void large_channel(const tensor *t, inputs_rng *rng)
     enlarge(t[Q], 3, 2e19f);
     enlarge(t[K], 3, 2e19f);
 }
-/* Keys whose true logits are the largest, about -1e38 to the others' -3e38, but whose sums overflow before.
- */
+/* Keys whose true logits are the largest, -2.1e38 to the others' -2.3e38, but whose sums overflow before:
+ * channel by channel, or where even channels come together first. So it is with logits in base 2 too, 1.44
+ * times as large, where it is the query that is scaled. */
 static void cancelling_logits(const tensor *t, inputs_rng *rng)
 {
-    static const float lost[] = {-3e19f, -3e19f, 5e19f}, kept[] = {-2.5e19f, 0, 0};
-    for (int64_t row = 0; row < t[Q].n / t[Q].width; row++)
-        for (int c = 0; c < 3; c++)
-            t[Q].x[row * t[Q].width + c] = 1e19f;
-    for (int64_t row = 0; row < t[K].n / t[K].width; row++) {
-        const float *from = inputs_below(rng, 4) == 0 ? lost : kept;
-        memcpy(t[K].x + row * t[K].width, from, sizeof lost);
+    const int d = t[Q].width;
+    for (int64_t a = 0; a < t[Q].n; a++)
+        t[Q].x[a] = 1e19f * sqrtf((float)d);
+    for (int64_t row = 0; row < t[K].n / d; row++) {
+        float *k = t[K].x + row * d;
+        const int64_t kind = inputs_below(rng, 6);
+        memset(k, 0, (size_t)d * sizeof *k);
+        k[0] = kind == 0 ? -2.2e19f : -2.3e19f;
+        k[1] = kind == 0 ? -2.2e19f : 0;
+        k[2] = kind == 0 ? 2.3e19f : 0;
+        for (int c = 0; kind == 1 && c < d; c++)
+            k[c] = c % 2 == 0 ? -4.4e19f * 2 / (float)d : c == 1 ? 2.3e19f : 0;
     }
 }
 static void small_gradients(const tensor *t, inputs_rng *rng)
@@ -162,6 +168,21 @@ static void large_gradients(const tensor *t, inputs_rng *rng)
     (void)rng;
     multiply(t[DOUT], 1e30f);
     multiply(t[V], 1e30f);
+}
+
+/* The gradient of the first value, to which the first heads attend alone, and which overflows on the way. All
+ * others hold, and those of other sequences have nothing to do with it. */
+static void cancelling_gradients(const tensor *t, inputs_rng *rng)
+{
+    const int64_t rows = t[Q].n / t[Q].width < 32 ? t[Q].n / t[Q].width : 32;
+    (void)rng;
+    multiply(t[V], 1e-30f);
+    t[K].x[0] = 30;
+    for (int64_t row = 0; row < rows; row++) {
+        t[Q].x[row * t[Q].width] = 30;
+        for (int c = 0; c < t[DOUT].width; c++)
+            t[DOUT].x[row * t[DOUT].width + c] = row < rows / 2 ? 3e38f : -2.9e38f;
+    }
 }
 
 /* What reads it: the Index Branch, the Main Branch, a gradient. */
@@ -187,6 +208,7 @@ static const struct {
     {"logits that overflow on the way", cancelling_logits, MAIN | GRADIENT, true},
     {"gradients times 1e-38", small_gradients, GRADIENT, false},
     {"gradients times 1e30", large_gradients, GRADIENT, false},
+    {"gradients that overflow on the way", cancelling_gradients, GRADIENT, false},
 };
 #define N_SPOILS (int)(sizeof spoils / sizeof *spoils)
 

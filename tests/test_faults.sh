@@ -174,6 +174,8 @@ for command in "${commands[@]}"; do
     fi
     FAULT=flush try "$command" true
     wrong=$(went_wrong "$command" "every file is flushed")
+    FAULT=heap try "$command" true
+    wrong+=$(went_wrong "$command" "memory and descriptors")
     wrong+=$(walk "$command" alloc $((all ? 4 : 300)))
     case $command in
     forward | cost | train | resume) files=yes ;;
@@ -194,6 +196,12 @@ for command in "${commands[@]}"; do
     : > "$W.err"
     [[ -z $wrong ]]
     check $? "$command: whatever call fails"
+done
+
+# What is turned down leaves nothing behind either.
+for program in test_io_npy test_io_safetensors test_io_picture test_model; do
+    FAULT=heap LD_PRELOAD=$inject "${B:-build}/tests/$program" > "$W.out" 2> "$W.err"
+    check $? "$program: nothing written behind a block, no block or descriptor left"
 done
 
 # ---- Descriptors, a full disk, little memory --------------------------------------------------------------------

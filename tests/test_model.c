@@ -11,7 +11,6 @@
 #include <omp.h>
 #endif
 
-#include "../ref/model/evaluate.h"
 #include "../ref/model/model.h"
 #include "check.h"
 #include "numeric.h"
@@ -557,71 +556,6 @@ static void bad_configurations(void)
     check_end(&c);
 }
 
-// What is measured of a selection over two windows is the mean of what is measured in either: bits per byte,
-// recall (but for the seeds of random blocks) and looks.
-static void windows_are_averaged(void)
-{
-    check_case c = check_begin("evaluating two windows is the mean of evaluating each");
-    model m = new_model(&tiny, check_seed(601));
-    uint8_t *text = draw_tokens(2 * tiny.context + 1, 602);
-    const eval_windows both = {text, 2 * tiny.context + 1, tiny.context, 2};
-    double bits = 0, both_bits = NAN;
-    eval_look mean[2], sum[2] = {{0}};
-    eval_recall found[2], recall[2] = {{{0}, {0}}};
-    bool ok = eval_looks(&m, &msa_fast_ops, &both, mean) &&
-              eval_recalls(&m, &msa_fast_ops, &both, 1, found) &&
-              eval_bits_per_byte(&m, &msa_fast_ops, &both, MSA_ATTN_SPARSE, &both_bits);
-    for (int w = 0; ok && w < 2; w++) {
-        const eval_windows one = {eval_window(&both, w), tiny.context + 1, tiny.context, 1};
-        eval_look look[2];
-        eval_recall here[2];
-        ok = eval_looks(&m, &msa_fast_ops, &one, look) && eval_recalls(&m, &msa_fast_ops, &one, 1, here);
-        double bits_here = NAN;
-        ok = eval_bits_per_byte(&m, &msa_fast_ops, &one, MSA_ATTN_SPARSE, &bits_here) && ok;
-        bits += bits_here / 2;
-        for (int l = 0; l < 2; l++) {
-            sum[l].entropy += look[l].entropy / 2;
-            sum[l].first_mass += look[l].first_mass / 2;
-            sum[l].first_taken += look[l].first_taken / 2;
-            sum[l].agreement += look[l].agreement / 2;
-            recall[l].index.block_recall += here[l].index.block_recall / 2;
-            recall[l].index.score_recall += here[l].index.score_recall / 2;
-        }
-    }
-    check_true(&c, ok, "out of memory");
-    const double oracle[] = {bits,
-                             sum[0].entropy,
-                             sum[0].first_mass,
-                             sum[0].first_taken,
-                             sum[0].agreement,
-                             sum[1].entropy,
-                             sum[1].first_mass,
-                             sum[1].first_taken,
-                             sum[1].agreement,
-                             recall[0].index.block_recall,
-                             recall[0].index.score_recall,
-                             recall[1].index.block_recall,
-                             recall[1].index.score_recall};
-    const double two[] = {both_bits,
-                          mean[0].entropy,
-                          mean[0].first_mass,
-                          mean[0].first_taken,
-                          mean[0].agreement,
-                          mean[1].entropy,
-                          mean[1].first_mass,
-                          mean[1].first_taken,
-                          mean[1].agreement,
-                          found[0].index.block_recall,
-                          found[0].index.score_recall,
-                          found[1].index.block_recall,
-                          found[1].index.score_recall};
-    check_doubles_near(&c, "means", sizeof two / sizeof *two, oracle, two,
-                       (verdict_budget){1e-12, 1e-12, NULL});
-    model_free(&m);
-    check_release(NULL);
-    check_end(&c);
-}
-
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
@@ -632,7 +566,6 @@ int main(int argc, char **argv)
     }
     gradients_of_departures();
     loss_from_logits();
-    windows_are_averaged();
     for (int sparse = 0; sparse < 2; sparse++) {
         decode_equals_prefill(&msa_ref_ops, sparse);
         decode_equals_prefill(&msa_fast_ops, sparse);

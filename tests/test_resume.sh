@@ -67,6 +67,11 @@ expect_refusal() { # expect_refusal NAME PATTERN COMMAND...
     [[ $status -eq 2 && $(wc -l < "$W.err") -eq 1 && ! -s $W.out ]] && grep -q -- "$2" "$W.err"
     check $? "$1"
 }
+expect_late_refusal() { # the same where a run has said already how it goes on
+    "${@:3}" > "$W.out" 2> "$W.err"
+    [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 ]] && grep -q -- "$2" "$W.err"
+    check $? "$1"
+}
 expect_refusal "a finished model is not overwritten" "name that is free" train "$cut"
 rm -f "$W"/cut.*
 interrupt INT 0.02
@@ -176,6 +181,18 @@ if [[ -e $inject ]]; then
     rm c.safetensors
     train c.safetensors > "$W.out" && cmp -s c.csv a.csv
     check $? "the same words go on"
+    FAULT=rename:8 LD_PRELOAD=$inject train d.safetensors > "$W.out" 2> "$W.err"
+    grep -q '^msa train: \./d.safetensors: cannot write' "$W.err" && [[ -e d.safetensors.train && ! -e d.safetensors ]] && cp d.safetensors.train state && train d.safetensors > "$W.out" &&
+        grep -q "continuing after step 6" "$W.out" && cmp -s d.csv a.csv && cmp -s d.safetensors a.safetensors
+    check $? "a run that stopped behind its last step only writes its model"
+    cp state d.safetensors.train
+    train d.safetensors > "$W.out" && [[ ! -e d.safetensors.train ]] && cmp -s d.safetensors a.safetensors
+    check $? "... and one that had written it only removes its state"
+    cp state d.safetensors.train
+    train e.safetensors --seed 2 > "$W.out" && mv e.safetensors d.safetensors && cp d.safetensors other
+    expect_late_refusal "... but another model stays" "name that is free" train d.safetensors
+    cmp -s d.safetensors other && cmp -s d.safetensors.train state
+    check $? "... as it was"
 else
     skip "curves that are cut off" "no library to load before the program"
 fi

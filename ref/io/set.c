@@ -261,11 +261,11 @@ void io_abandon(void)
 /* Fills `set` but for its stage; errno and the text say why not. */
 static const char *open_dir(const char *path, const char *label)
 {
-    set.path = strdup(path);
+    set.path = strdup(*path ? path : ".");
     set.label = label ? strdup(label) : NULL;
     if (!set.path || (label && !set.label))
         return "no memory";
-    set.dir = open(*path ? path : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    set.dir = open(set.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return set.dir >= 0 ? NULL : strerror(errno);
 }
 

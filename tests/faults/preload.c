@@ -1,9 +1,12 @@
 /* Preloaded into the program, it lets one call of a kind fail: FAULT=KIND:N the N-th after main began,
  * FAULT=KIND:N+ all from there on. Kinds: alloc, map, print (to standard output), write, sync, close, rename,
  * open (for writing), and kill:N, which sends the signal FAULT_SIGNAL (9) before the N-th call that changes
- * files; flush, which aborts where a file is closed that was written and not flushed to disk. FAULT_LOG=FILE
- * gets a byte once the N-th call came: a walk over N ends where it does not. */
+ * files; flush, which aborts where a file is closed that was written and not flushed to disk; heap, which
+ * aborts where the program writes behind a block, or leaves a block or a descriptor after success.
+ * FAULT_LOG=FILE gets a byte once the N-th call came: a walk over N ends where it does not. */
 #define _GNU_SOURCE
+#include "heap.h"
+
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +14,8 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,9 +24,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-typedef enum kind { ALLOC, MAP, PRINT, WRITE, SYNC, CLOSE, RENAME, OPEN, KILL, FLUSH, N_KINDS } kind;
-static const char *const names[N_KINDS] = {"alloc", "map",    "print", "write", "sync",
-                                           "close", "rename", "open",  "kill",  "flush"};
+typedef enum kind { ALLOC, MAP, PRINT, WRITE, SYNC, CLOSE, RENAME, OPEN, KILL, FLUSH, HEAP, N_KINDS } kind;
+static const char *const names[N_KINDS] = {"alloc",  "map",  "print", "write", "sync", "close",
+                                           "rename", "open", "kill",  "flush", "heap"};
 static kind chosen = N_KINDS;
 static long nth;
 static bool onward;
@@ -88,9 +93,13 @@ static int watched(int argc, char **argv, char **envp)
     read_words();
     if (chosen == PRINT)
         stdout = fopencookie(NULL, "w", (cookie_io_functions_t){.write = print});
+    if (chosen == HEAP)
+        heap_begin();
     armed = true;
     const int status = program(argc, argv, envp);
     armed = false;
+    if (chosen == HEAP && status == 0)
+        heap_end();
     return status;
 }
 
@@ -108,25 +117,40 @@ int __libc_start_main(main_fn *run, int argc, char **argv, void (*init)(void), v
 
 extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t),
     *__libc_memalign(size_t, size_t);
+extern void __libc_free(void *);
+
+#define CALLER __builtin_return_address(0)
+#define ALIGNMENT _Alignof(max_align_t)
 
 void *malloc(size_t n)
 {
-    return fails(ALLOC, ENOMEM) ? NULL : __libc_malloc(n);
+    if (fails(ALLOC, ENOMEM))
+        return NULL;
+    return chosen == HEAP ? heap_take(ALIGNMENT, n, CALLER) : __libc_malloc(n);
 }
 
 void *calloc(size_t n, size_t size)
 {
-    return fails(ALLOC, ENOMEM) ? NULL : __libc_calloc(n, size);
+    if (fails(ALLOC, ENOMEM))
+        return NULL;
+    if (chosen != HEAP || (size && n > PTRDIFF_MAX / size))
+        return __libc_calloc(n, size);
+    void *p = heap_take(ALIGNMENT, n * size, CALLER);
+    return p ? memset(p, 0, n * size) : NULL;
 }
 
 void *realloc(void *p, size_t n)
 {
-    return fails(ALLOC, ENOMEM) ? NULL : __libc_realloc(p, n);
+    if (fails(ALLOC, ENOMEM))
+        return NULL;
+    return chosen == HEAP ? heap_move(p, n, CALLER) : __libc_realloc(p, n);
 }
 
 void *aligned_alloc(size_t alignment, size_t n)
 {
-    return fails(ALLOC, ENOMEM) ? NULL : __libc_memalign(alignment, n);
+    if (fails(ALLOC, ENOMEM))
+        return NULL;
+    return chosen == HEAP ? heap_take(alignment, n, CALLER) : __libc_memalign(alignment, n);
 }
 
 int posix_memalign(void **p, size_t alignment, size_t n)
@@ -135,6 +159,14 @@ int posix_memalign(void **p, size_t alignment, size_t n)
     if (q)
         *p = q;
     return q ? 0 : ENOMEM;
+}
+
+void free(void *p)
+{
+    if (chosen == HEAP)
+        heap_free(p);
+    else
+        __libc_free(p);
 }
 
 void *mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset)
