@@ -626,7 +626,7 @@ enum class Swizzle : unsigned { none = 0, b128 = 1, b64 = 2, b32 = 3 };
 PTX_INLINE uint64_t wgmma_descriptor(const void *p, uint32_t leading, uint32_t stride, Swizzle swizzle SITE)
 {
     PTX(const uint32_t start = shared_u32(p);)
-    CPU(const uint32_t start = shared_u32(p, site);)
+    CPU(const uint32_t start = simt::checked_start(p, leading, stride, site);)
     return (uint64_t)((start & 0x3ffff) >> 4) | (uint64_t)((leading & 0x3ffff) >> 4) << 16 |
            (uint64_t)((stride & 0x3ffff) >> 4) << 32 | (uint64_t)swizzle << 62;
 }

@@ -4,6 +4,8 @@
  */
 #include "engine.h"
 
+#include <algorithm>
+
 namespace simt
 {
 
@@ -27,6 +29,34 @@ struct BarrierPhase : Condition {
     }
 };
 
+/// The hardware counts warps: whoever comes, its whole warp has come, and has to come at the same place.
+static void arrive_in_warp(NamedBarrier &bar, unsigned id, Site at)
+{
+    const Thread &t = self();
+    const unsigned warps = ((unsigned)t.block->threads.size() + 31) / 32, w = t.index / 32;
+    if (bar.lanes.empty()) {
+        bar.lanes.resize(warps);
+        bar.where.resize(warps);
+    }
+    if (bar.lanes[w] && !(bar.where[w] == at))
+        fail(at, "barrier %u: another lane of the warp is at %s, but a warp arrives as one", id,
+             text(bar.where[w]).c_str());
+    bar.lanes[w] |= 1u << t.lane();
+    bar.where[w] = at;
+}
+
+/// Nobody may be missing in a warp that has counted as a whole.
+static void check_warps(NamedBarrier &bar, unsigned id)
+{
+    const Block &b = *self().block;
+    for (unsigned i = 0; i < b.threads.size(); i++)
+        if (bar.lanes[i / 32] && !(bar.lanes[i / 32] >> i % 32 & 1) && !b.threads[i].done)
+            fail(bar.where[i / 32], "barrier %u: lanes 0x%08x of a warp arrive, not thread %u: a barrier counts "
+                                    "whole warps",
+                 id, bar.lanes[i / 32], i);
+    std::fill(bar.lanes.begin(), bar.lanes.end(), 0u);
+}
+
 static NamedBarrier &arrive(unsigned id, unsigned n, Site at)
 {
     Thread &t = self();
@@ -44,6 +74,7 @@ static NamedBarrier &arrive(unsigned id, unsigned n, Site at)
     }
     bar.arrived++;
     b.count.barriers += t.lane() == 0;
+    arrive_in_warp(bar, id, at);
     return bar;
 }
 
@@ -54,6 +85,8 @@ static void pass(NamedBarrier &bar, unsigned id, bool wait, Site at)
     publish(bar.gate, bar.phase);
     note_signal(t, Did::wait_barrier, bar.signal, id, true, wait, at);
     if (bar.arrived == bar.expected) {
+        if (!bar.lanes.empty())
+            check_warps(bar, id);
         bar.arrived = 0;
         bar.phase++;
         bar.gate.complete = bar.gate.gathering;
@@ -141,7 +174,7 @@ void mbarrier_init(uint64_t *p, uint32_t count, Site at)
     b.mbarriers[address] = {
         count,         count, 0,  0,      false,   t.id,
         stamp(t),      at,    at, Gate(), Clock(), std::vector<uint64_t>(b.threads.size()),
-        new_signal(b), 0};
+        new_signal(b), 0,     b.cluster->numbers++};
 }
 
 void mbarrier_inval(uint64_t *p, Site at)
@@ -173,6 +206,7 @@ static void turn(Block &b, Mbarrier &m, uint32_t address, Site at)
         m.phase++;
         m.pending = m.count;
         m.earlier = m.gate.complete;
+        m.gate.gathering.set(m.number, (uint32_t)m.phase); // who passes knows what has landed
         m.gate.complete = m.gate.gathering;
         m.last = m.signal;
         m.signal = new_signal(b);
@@ -337,7 +371,7 @@ void mbarrier_wait(uint64_t *p, unsigned parity, Site at, bool cluster_scope)
 /* ---- setmaxnreg ---------------------------------------------------------------------------------- */
 
 struct Pool : Condition {
-    Block &b;
+    Block &b; ///< has as many as its launch got: entry registers times threads
     Warpgroup &g;
     unsigned n;
     Pool(Block &block, Warpgroup &group, unsigned wanted) : b(block), g(group), n(wanted)
@@ -348,11 +382,13 @@ struct Pool : Condition {
         unsigned sum = n;
         for (Warpgroup &o : b.warpgroups)
             sum += &o == &g ? 0 : o.registers;
-        return sum * 128 <= 65536;
+        return sum <= b.registers * b.warpgroups.size();
     }
     std::string text() override
     {
-        return format("setmaxnreg.inc to %u waits for registers that others give back", n);
+        return format("setmaxnreg.inc to %u waits for registers that others give back: the launch got %zu times "
+                      "%u for each warpgroup",
+                      n, b.warpgroups.size(), b.registers);
     }
 };
 

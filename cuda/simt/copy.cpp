@@ -7,12 +7,12 @@
  */
 #include "engine.h"
 
+#include <algorithm>
+
 namespace simt
 {
 
 /* ---- When a copy takes place --------------------------------------------------------------------- */
-
-static constexpr uint32_t granule = 16;
 
 /// Thousands of cp.async may be in flight, and every access asks for them: this says no at once.
 static void mark_in_flight(Block &b, Range r, int by)
@@ -33,30 +33,46 @@ bool any_in_flight(const Block &b, Range r)
     return false;
 }
 
+static std::list<Pending>::iterator forget(Block &b, std::list<Pending>::iterator it)
+{
+    mark_in_flight(b, it->shared, -1);
+    return b.pending.erase(it);
+}
+
+static void take_place(Block &b, Pending &p)
+{
+    if (p.done)
+        return;
+    p.done = true;
+    b.undone--;
+    const tsan::Acting acting(p.agent);
+    p.take_place();
+}
+
+/// Who waits for a copy by an mbarrier needs not wait for it otherwise.
 void complete(Block &b, std::list<Pending>::iterator it)
 {
-    if (it->kind == Pending::cp_arrive) { // after the copies that its thread issued before
-        for (auto p = b.pending.begin(); p != it;)
-            if (p->kind == Pending::cp_async && p->issuer == it->issuer)
-                complete(b, p++);
-            else
-                ++p;
-    }
-    const std::function<void()> take_place = std::move(it->take_place);
-    const tsan::Agent agent = it->agent;
-    mark_in_flight(b, it->shared, -1);
-    b.pending.erase(it);
-    const tsan::Acting acting(agent);
-    take_place();
+    const bool arrives = it->kind == Pending::cp_arrive, load = it->kind == Pending::load;
+    for (auto p = b.pending.begin(); arrives && p != it;)
+        if (p->kind == Pending::cp_async && p->issuer == it->issuer) { // issued before
+            take_place(b, *p);
+            p = forget(b, p);
+        } else {
+            ++p;
+        }
+    take_place(b, *it);
+    if (arrives || load)
+        forget(b, it);
 }
 
 bool complete_one(Block &b)
 {
-    if (b.pending.empty())
+    if (!b.undone)
         return false;
+    uint32_t n = options.timing == Timing::random ? b.below(b.undone) : 0;
     auto it = b.pending.begin();
-    if (options.timing == Timing::random)
-        std::advance(it, b.below((uint32_t)b.pending.size()));
+    while (it->done || n-- > 0)
+        ++it;
     complete(b, it);
     return true;
 }
@@ -65,6 +81,7 @@ static void issue(Block &b, Pending &&p)
 {
     mark_in_flight(b, p.shared, 1);
     b.pending.push_back(std::move(p));
+    b.undone++;
     if (options.timing == Timing::early)
         complete(b, std::prev(b.pending.end()));
 }
@@ -79,15 +96,54 @@ void finish_copies(Block &b)
     }
 }
 
-/// Completes this thread's copies of one kind, up to but not including group `limit`.
+/// Nobody needs to have waited for what was overwritten.
+void check_all_landed(const Block &b)
+{
+    Clock end;
+    for (const Thread &t : b.threads)
+        end.join(t.clock);
+    for (const Landed &l : b.landed)
+        if (l.granules && end[l.barrier] <= l.phase)
+            fail(l.at, "the block ended before this copy was waited for");
+}
+
+/// This thread waits for its copies of one kind, up to but not including group `limit`.
 static void complete_groups(Block &b, Pending::Kind kind, unsigned limit)
 {
     const Thread *me = &self();
     for (auto p = b.pending.begin(); p != b.pending.end();)
-        if (p->kind == kind && p->issuer == me && p->group < limit)
-            complete(b, p++);
-        else
+        if (p->kind == kind && p->issuer == me && p->group < limit) {
+            take_place(b, *p);
+            if (kind == Pending::cp_async)
+                wrote_shared(b, p->shared, p->at); // as far as others know, now
+            p = forget(b, p);
+        } else {
             ++p;
+        }
+}
+
+const Landed *landed_at(const Block &b, uint32_t address)
+{
+    const unsigned n = b.landing.empty() ? 0 : b.landing[address / granule];
+    return n ? &b.landed[n - 1] : nullptr;
+}
+
+/// The entry for a copy into r that is issued now. One of which nothing is left is used again.
+static void note_landing(Block &b, Range r, const Landed &l)
+{
+    if (b.landing.empty())
+        b.landing.resize((Block::shared_window + b.launch->shared_bytes) / granule + 1);
+    for (uint32_t i = r.begin / granule; i * granule < r.end; i++)
+        if (b.landing[i])
+            b.landed[b.landing[i] - 1u].granules--;
+    size_t n = 0;
+    while (n < b.landed.size() && b.landed[n].granules)
+        n++;
+    if (n == b.landed.size())
+        b.landed.emplace_back();
+    b.landed[n] = l;
+    b.landed[n].granules = (r.end - r.begin) / granule;
+    std::fill(b.landing.begin() + r.begin / granule, b.landing.begin() + r.end / granule, uint16_t(n + 1));
 }
 
 /* ---- Tensor maps --------------------------------------------------------------------------------- */
@@ -249,15 +305,13 @@ static Range checked_tile(const Box &x, const void *tile, const char *what, Site
     return {address, address + x.bytes()};
 }
 
-static void begin_load(Block &b, Range r, unsigned swizzle, void *pc, const char *what, Site at)
+static void begin_load(Block &b, Range r, unsigned swizzle, uint32_t barrier, void *pc, const char *what, Site at)
 {
     async_writes(b, r, what, at);
     tsan::writes(b.at(r.begin), r.end - r.begin, pc);
     memset(b.at(r.begin), 0xff, r.end - r.begin);
-    for (size_t i = b.landed.size(); i-- > 0;)
-        if (b.landed[i].shared.meets(r))
-            b.landed.erase(b.landed.begin() + (ptrdiff_t)i);
-    b.landed.push_back({r, swizzle, at});
+    const Mbarrier &m = b.mbarriers.at(barrier);
+    note_landing(b, r, {swizzle, at, m.number, (uint32_t)m.phase, 0});
     b.count.bulk_copies++;
     b.count.bulk_bytes += r.end - r.begin;
     self().at = at;
@@ -280,7 +334,7 @@ static uint32_t fenced_barrier(Block &b, uint64_t *p, uint32_t bytes, const char
 static void load_box(Block &b, const Box &x, Range r, uint64_t *p, bool counted, void *pc, Site at)
 {
     const uint32_t barrier = fenced_barrier(b, p, x.bytes(), "tensor copy", at);
-    begin_load(b, r, x.map.swizzle, pc, "tensor copy", at);
+    begin_load(b, r, x.map.swizzle, barrier, pc, "tensor copy", at);
     auto take_place = [&b, x, r, barrier, counted, pc, at] {
         uint64_t not_counted;
         each_chunk(x, counted ? b.count.load_bytes : not_counted,
@@ -332,7 +386,7 @@ void bulk_load(void *dst, const void *src, uint32_t bytes, uint64_t *p, Site at)
     const Range r = {address, address + bytes};
     const uint32_t barrier = fenced_barrier(b, p, bytes, "bulk copy", at);
     void *const pc = CALLER;
-    begin_load(b, r, 0, pc, "bulk copy", at);
+    begin_load(b, r, 0, barrier, pc, "bulk copy", at);
     auto take_place = [&b, r, src, bytes, barrier, pc, at] {
         memcpy(b.at(r.begin), src, bytes);
         tsan::reads(src, bytes, pc);
@@ -398,7 +452,7 @@ static void issue_store(Block &b, Range r, void *pc, Site at, std::function<void
     b.count.bulk_bytes += r.end - r.begin;
     Thread &t = self();
     t.at = at;
-    async_reads(b, r, "bulk store", at);
+    async_reads(b, r, t.clock, t.id, "bulk store", at);
     note_queued(t, Queue::stores, r.end - r.begin, t.bulk_groups, at);
     std::vector<unsigned char> source(b.at(r.begin), b.at(r.begin) + (r.end - r.begin));
     auto take_place = [&b, &t, r, pc, at, source, move] {
@@ -498,11 +552,6 @@ void cp_async(void *dst, const void *src, unsigned bytes, unsigned src_bytes, Si
         memset(d, 0, bytes);
         if (src_bytes)
             memcpy(d, src, src_bytes);
-        for (uint32_t w = (address - Block::shared_window) / 4, i = 0; i < bytes / 4; i++) {
-            b.words[w + i].unfenced =
-                uint16_t(t.id + 1); // a fence before the copy took place did not cover it
-            t.unfenced.push_back(w + i);
-        }
         tsan::reads(src, src_bytes, pc);
         tsan::writes(d, bytes, pc);
         tsan::release(&t.copied);

@@ -257,8 +257,9 @@ Block::Block(const Launch &l, uint64_t linear_index)
     order.resize(n);
     live = n;
     warpgroups.resize((n + 127) / 128);
+    registers = std::min(65536 / n / 8 * 8, 256u);
     for (Warpgroup &g : warpgroups)
-        g.arrived = 0, g.registers = std::min(65536 / n / 8 * 8, 255u);
+        g.arrived = 0, g.registers = registers;
     if (options.timeline && (options.timeline_block < 0 || (uint64_t)options.timeline_block == linear))
         record.reset(new Record), record->threads.resize(n);
     cluster_signal = new_signal(*this);
@@ -358,6 +359,7 @@ void Worker::resume(Thread &t)
 void Worker::admit(const Launch &l, uint64_t cluster)
 {
     const auto c = std::make_shared<Cluster>();
+    c->numbers = l.cluster * ((l.block.x * l.block.y * l.block.z + 31) / 32);
     for (unsigned rank = 0; rank < l.cluster; rank++) {
         blocks.emplace_back(new Block(l, cluster * l.cluster + rank));
         Block &b = *blocks.back();
@@ -428,6 +430,7 @@ static void retire(Block &b)
     tsan::acquire(&b.ends);
     finish_products(b);
     finish_copies(b);
+    check_all_landed(b);
     finish_counts(b);
     std::lock_guard<std::mutex> lock(report_lock);
     uint64_t *sum = (uint64_t *)&counters;

@@ -21,10 +21,10 @@ struct Fiber;
 struct Block;
 
 /// What a thread, or a barrier for those who pass it, knows of the others: releases seen, by warp of the
-/// cluster.
+/// cluster, and after the warps phases seen, by mbarrier.
 struct Clock {
     uint32_t warp[32] = {};
-    std::vector<uint32_t> more; ///< from warp 32 on, which only clusters have
+    std::vector<uint32_t> more; ///< from number 32 on
 
     uint32_t operator[](unsigned w) const
     {
@@ -44,6 +44,11 @@ struct Clock {
             more.resize(o.more.size());
         for (size_t i = 0; i < o.more.size(); i++)
             more[i] = more[i] < o.more[i] ? o.more[i] : more[i];
+    }
+    void meet(const Clock &o) ///< leaves what both know
+    {
+        for (unsigned i = 0; i < 32 + more.size(); i++)
+            set(i, (*this)[i] < o[i] ? (*this)[i] : o[i]);
     }
     bool knows(const Clock &o) const
     {
@@ -93,7 +98,7 @@ struct Thread {
 
     unsigned bulk_groups, cp_groups, wgmma_groups; ///< committed so far
     bool wgmma_fenced;                             ///< ... since its last wait
-    std::vector<uint32_t> unfenced;    ///< shared words it wrote and did not yet show to the async proxy
+    std::vector<uint32_t> fences;      ///< stamps of its proxy fences
     char met, goes_on, stored, copied; ///< for ThreadSanitizer: at a meeting, after it, its groups are done
 
     unsigned lane() const
@@ -111,7 +116,7 @@ struct Range {
     }
 };
 
-/// A copy that was issued and has not taken place.
+/// A copy that was issued and has not taken place; stores and cp.async stay until their issuer has waited.
 struct Pending {
     enum Kind { load, store, cp_async, cp_arrive } kind;
     Thread *issuer;
@@ -120,17 +125,23 @@ struct Pending {
     Site at;
     std::function<void()> take_place;
     tsan::Agent agent;
+    bool done = false;
 };
 
-/// What the last bulk copy wrote somewhere: wgmma's descriptor has to agree with it.
+/// What the last bulk copy wrote somewhere: wgmma's descriptor has to agree with it, and who touches the bytes
+/// must know of the mbarrier's phase that ended when they had come.
 struct Landed {
-    Range shared;
     unsigned swizzle; ///< bytes of the pattern's rows: 0, 32, 64 or 128
     Site at;
+    unsigned barrier;  ///< its number in clocks
+    uint32_t phase;
+    unsigned granules; ///< that no later copy has overwritten
 };
 
 struct NamedBarrier {
     unsigned expected, arrived;
+    std::vector<uint32_t> lanes; ///< that have arrived, by warp
+    std::vector<Site> where;     ///< ... and at which place
     unsigned signal; ///< of the current phase, in the timeline
     uint64_t phase;
     Site first;
@@ -149,6 +160,7 @@ struct Mbarrier {
     Clock earlier;                ///< gate.complete as it was one phase before
     std::vector<uint64_t> passed; ///< by thread: the phases up to the last that it has waited for
     unsigned signal, last;        ///< of the current phase and of the one before, in the timeline
+    unsigned number;              ///< in clocks
     Site remote{nullptr, 0};      ///< of an arrival from another block, if there was one
 };
 
@@ -173,8 +185,11 @@ struct Product {
     tsan::Agent agent;
 };
 
-/// Bytes that a product read, and when each warp had waited for it: a stamp.
+/// An operand in shared memory that a product read, and when each warp had waited for it: a stamp.
 struct Reading {
+    uint64_t desc;
+    bool mn_major;
+    int mn_size;
     uint32_t waited[4];
     Site at;
 };
@@ -203,7 +218,8 @@ enum class Traffic { shared_load, shared_store, global_load, global_store };
 /// Shared memory: what was written by whom, as far as named helpers told. Threads by Thread::id + 1.
 struct Word {
     uint16_t writer = 0, reader[2] = {0, 0};    ///< 0: nobody; the last two readers
-    uint16_t unfenced = 0;                      ///< whose write is not visible to the async proxy
+    uint16_t author = 0;                        ///< as `writer`, also of a part of the word
+    uint16_t fences = 0, read_fences[2] = {0, 0}; ///< how many proxy fences author and readers had executed
     uint32_t written = 0, was_read[2] = {0, 0}; ///< stamps
     Site wrote{nullptr, 0}, read[2] = {{nullptr, 0}, {nullptr, 0}};
 };
@@ -236,6 +252,7 @@ struct Cluster {
     unsigned live = 0;           ///< threads that have not exited...
     unsigned arrived = 0;        ///< ... and how many of them are at the cluster's barrier
     uint64_t phase = 0;
+    unsigned numbers = 0; ///< of warps and mbarriers, in clocks
     Gate gate;
 };
 
@@ -257,6 +274,7 @@ struct Block {
     unsigned cluster_signal;          ///< of the current phase of the cluster's barrier, in the timeline
     std::vector<Thread> threads;
     unsigned live;
+    unsigned registers; ///< of each thread, as the launch gave them
     bool retired; ///< all threads have exited, and what they left was looked at
     std::vector<unsigned> order;
 
@@ -264,8 +282,11 @@ struct Block {
     unsigned char *shared;                   ///< 1024-byte aligned
     std::vector<Word> words;                 ///< made when first needed
     std::list<Pending> pending;
+    unsigned undone = 0;             ///< how many of them have not taken place
     std::vector<uint16_t> in_flight; ///< how many of them touch each 16 bytes of shared memory
     std::vector<Landed> landed;
+    std::vector<uint16_t> landing;    ///< which of these wrote each 16 bytes, from 1
+    std::vector<uint8_t> multiplied;  ///< whether a product has ever read near each 16 bytes
     NamedBarrier barriers[16];
     std::map<uint32_t, Mbarrier> mbarriers; ///< by shared address
     std::vector<Warpgroup> warpgroups;
@@ -299,8 +320,10 @@ void check_guards(Block &b, Site at);
 
 /* ---- warp.cpp ------------------------------------------------------------------------------------ */
 /// Waits until all lanes of `mask` (a warp) or all 128 threads (mask 0: a warpgroup) are here, at the same
-/// call; then one of them runs perform(args), where args[i] is what lane i passed.
-void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void **args), Site at);
+/// call; then one of them runs perform(args), where args[i] is what lane i passed. The warps of a warpgroup
+/// that meet `apart` learn nothing from each other.
+void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void **args), Site at,
+              bool apart = false);
 
 /* ---- memory.cpp ---------------------------------------------------------------------------------- */
 /// The shared address of bytes that lie wholly in the block's shared memory and are aligned; else fails.
@@ -311,7 +334,11 @@ void count_access(Block &b, Thread &t, Traffic kind, uint64_t address, unsigned 
 void finish_counts(Block &b);
 bool known_written(Block &b, Range r); ///< by a named store or a copy; plain stores are not known
 void reads_shared(Block &b, Range r, const char *what, Site at); ///< what a load of at most 16 bytes checks
-void async_reads(Block &b, Range r, const char *what, Site at);  ///< wgmma or a store is about to read
+void wrote_shared(Block &b, Range r, Site at); ///< this thread has, without a check
+/// wgmma or a store is about to read, on behalf of all who know at least this; `id` is that of the one thread
+/// that knows its own writes, if it is one.
+void async_reads(Block &b, Range r, const Clock &known, unsigned id, const char *what, Site at);
+constexpr unsigned nobody = ~0u;
 void async_writes(Block &b, Range r, const char *what, Site at); ///< a copy is about to overwrite
 void check_global(const void *p, uint64_t bytes, const char *what, Site at);
 struct Global { ///< a declared buffer
@@ -338,12 +365,16 @@ void learn(const Clock &object);          ///< this thread acquires
 void learn(Gate &gate, uint64_t phase);
 uint32_t stamp(const Thread &t);                                ///< of what a thread does now
 bool ordered(const Thread &me, unsigned other, uint32_t stamp); ///< whether `me` knows what `other` did then
+bool ordered(const Clock &known, unsigned id, unsigned other, uint32_t stamp);
 
 /* ---- copy.cpp ------------------------------------------------------------------------------------ */
 void complete(Block &b, std::list<Pending>::iterator it);
+constexpr uint32_t granule = 16;             ///< bytes of shared memory that are told apart here
 bool any_in_flight(const Block &b, Range r); ///< whether to look closer: some copy is near these bytes
+const Landed *landed_at(const Block &b, uint32_t address); ///< what the last bulk copy left there, or NULL
 bool complete_one(Block &b);                 ///< some copy whose time has come; false if none is in flight
 void finish_copies(Block &b);
+void check_all_landed(const Block &b); ///< somebody waited for each load
 uint32_t swizzled(uint32_t address, unsigned swizzle); ///< XORs address bits [6:4] with [9:7], or fewer
 
 /* ---- barrier.cpp --------------------------------------------------------------------------------- */
@@ -380,6 +411,7 @@ void maybe_multiply(Block &b); ///< random timing: some products take place now
 /// Fails if a product that was not waited for reads these bytes.
 void check_products(Block &b, Range r, const char *what, Site at);
 void check_read(Block &b, Range r, const char *what, Site at);
+bool ever_multiplied(const Block &b, Range r); ///< whether to ask that
 bool is_guard(uint32_t bits); ///< the pattern of accumulators in flight
 
 } // namespace simt

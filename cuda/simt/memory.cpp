@@ -89,11 +89,25 @@ static void check_in_flight(Block &b, Range r, bool write, const char *what, Sit
                  text(p.at).c_str());
 }
 
+static void fail_race(const Block &b, unsigned who, const char *did, Site where, Site at)
+{
+    fail(at, "race: %s %s this shared word at %s, and no barrier orders the two",
+         name_of(b, who - 1).c_str(), did, text(where).c_str());
+}
+
 static void check_ordered(const Thread &me, unsigned who, uint32_t when, const char *did, Site where, Site at)
 {
     if (who && !ordered(me, who - 1, when))
-        fail(at, "race: %s %s this shared word at %s, and no barrier orders the two",
-             name_of(*me.block, who - 1).c_str(), did, text(where).c_str());
+        fail_race(*me.block, who, did, where, at);
+}
+
+/// What a bulk copy brought belongs to those who waited on its mbarrier, and to those whom they told.
+static void check_landed(const Block &b, const Clock &known, uint32_t address, const char *what, Site at)
+{
+    const Landed *l = landed_at(b, address);
+    if (l && known[l->barrier] <= l->phase)
+        fail(at, "%s: the copy into these bytes, issued at %s, has not been waited for on its mbarrier", what,
+             text(l->at).c_str());
 }
 
 static void read_word(Thread &t, Word &w, Site at)
@@ -101,10 +115,12 @@ static void read_word(Thread &t, Word &w, Site at)
     check_ordered(t, w.writer, w.written, "wrote", w.wrote, at);
     if (w.reader[0] != t.id + 1) {
         w.reader[1] = w.reader[0];
+        w.read_fences[1] = w.read_fences[0];
         w.was_read[1] = w.was_read[0];
         w.read[1] = w.read[0];
     }
     w.reader[0] = uint16_t(t.id + 1);
+    w.read_fences[0] = uint16_t(t.fences.size());
     w.was_read[0] = stamp(t);
     w.read[0] = at;
 }
@@ -115,25 +131,34 @@ static void check_readers(const Thread &t, const Word &w, Site at)
         check_ordered(t, w.reader[i], w.was_read[i], "read", w.read[i], at);
 }
 
-static void write_word(Thread &t, Word &w, uint32_t index, bool whole, Site at)
+static void note_write(const Thread &t, Word &w, bool whole, Site at)
+{
+    w.writer = whole ? uint16_t(t.id + 1) : 0; // the halves of a word may belong to two threads: blame nobody
+    w.author = uint16_t(t.id + 1);
+    w.fences = uint16_t(t.fences.size());
+    w.written = stamp(t);
+    w.wrote = at;
+}
+
+static void write_word(const Thread &t, Word &w, bool whole, Site at)
 {
     if (whole) {
         check_readers(t, w, at);
         check_ordered(t, w.writer, w.written, "wrote", w.wrote, at);
     }
-    w.writer = whole ? uint16_t(t.id + 1) : 0; // the halves of a word may belong to two threads: blame nobody
-    w.written = stamp(t);
-    w.wrote = at;
-    w.unfenced = uint16_t(t.id + 1);
-    t.unfenced.push_back(index);
+    note_write(t, w, whole, at);
+}
+
+void wrote_shared(Block &b, Range r, Site at)
+{
+    Word *w = words(b, r);
+    for (unsigned i = 0; i < (r.end - r.begin) / 4; i++)
+        note_write(self(), w[i], true, at);
 }
 
 bool known_written(Block &b, Range r)
 {
-    for (const Landed &l : b.landed)
-        if (l.shared.meets(r))
-            return true;
-    return !b.words.empty() && words(b, r)->wrote.file;
+    return landed_at(b, r.begin) || (!b.words.empty() && words(b, r)->wrote.file);
 }
 
 static void check_written(Block &b, Range r, const char *what, Site at)
@@ -149,6 +174,7 @@ static void check_written(Block &b, Range r, const char *what, Site at)
 void reads_shared(Block &b, Range r, const char *what, Site at)
 {
     check_in_flight(b, r, false, what, at);
+    check_landed(b, self().clock, r.begin, what, at);
     Word *w = words(b, r);
     for (unsigned i = 0; i < (r.end - r.begin + 3) / 4; i++)
         read_word(self(), w[i], at);
@@ -159,10 +185,13 @@ static void writes_shared(Block &b, Range r, const char *what, Site at)
 {
     const unsigned bytes = r.end - r.begin;
     check_in_flight(b, r, true, what, at);
+    check_landed(b, self().clock, r.begin, what, at);
     check_products(b, r, what, at);
+    if (ever_multiplied(b, r))
+        check_read(b, r, what, at);
     Word *w = words(b, r);
     for (unsigned i = 0; i < (bytes + 3) / 4; i++)
-        write_word(self(), w[i], (r.begin - Block::shared_window) / 4 + i, bytes >= 4, at);
+        write_word(self(), w[i], bytes >= 4, at);
 }
 
 void touch_shared(const void *p, unsigned bytes, bool write, Site at)
@@ -182,34 +211,60 @@ void fence_proxy_async(Site at)
     Thread &t = self();
     t.at = at;
     mbarrier_fence_init(at);
-    for (uint32_t i : t.unfenced)
-        if (t.block->words[i].unfenced == t.id + 1)
-            t.block->words[i].unfenced = 0;
-    t.unfenced.clear();
+    t.fences.push_back(stamp(t));
 }
 
-void async_reads(Block &b, Range r, const char *what, Site at)
+/// Whether thread `who` - 1, which had executed so many proxy fences, has executed another since, and those who
+/// know `known` know that it has. Counts are kept in 16 bits.
+static bool fenced(const Block &b, const Clock &known, unsigned id, unsigned who, uint16_t fences)
+{
+    const unsigned lanes = ((unsigned)b.threads.size() + 31) / 32 * 32;
+    const std::vector<uint32_t> &all = b.cluster->blocks[(who - 1) / lanes]->threads[(who - 1) % lanes].fences;
+    const uint16_t since = uint16_t(all.size() - fences);
+    return since && ordered(known, id, who - 1, all[all.size() - since]);
+}
+
+static void fail_unfenced(const Block &b, const char *what, const char *does, unsigned who, const char *did,
+                          Site where, Site at)
+{
+    fail(at,
+         "missing proxy fence: %s %s what %s %s at %s, which has not executed fence.proxy.async since, before "
+         "a barrier",
+         what, does, name_of(b, who - 1).c_str(), did, text(where).c_str());
+}
+
+void async_reads(Block &b, Range r, const Clock &known, unsigned id, const char *what, Site at)
 {
     check_in_flight(b, r, false, what, at);
+    for (uint32_t address = r.begin; address < r.end; address += granule)
+        check_landed(b, known, address, what, at);
     if (b.words.empty())
         return;
-    Word *w = words(b, r);
+    const Word *w = words(b, r);
     for (uint32_t i = 0; i < (r.end - r.begin + 3) / 4; i++) {
-        if (w[i].unfenced)
-            fail(at,
-                 "missing proxy fence: %s reads what %s wrote at %s, which has not executed "
-                 "fence.proxy.async since",
-                 what, name_of(b, w[i].unfenced - 1u).c_str(), text(w[i].wrote).c_str());
-        check_ordered(self(), w[i].writer, w[i].written, "wrote", w[i].wrote, at);
+        if (!w[i].author)
+            continue;
+        if (w[i].writer && !ordered(known, id, w[i].writer - 1u, w[i].written))
+            fail_race(b, w[i].writer, "wrote", w[i].wrote, at);
+        if (!fenced(b, known, id, w[i].author, w[i].fences))
+            fail_unfenced(b, what, "reads", w[i].author, "wrote", w[i].wrote, at);
     }
 }
 
-static void check_refill(const Thread &t, const Word &w, const char *what, Site at)
+static void check_refill(const Block &b, const Thread &t, const Word &w, const char *what, Site at)
 {
-    for (int i = 0; i < 2; i++)
-        if (w.reader[i] && !ordered(t, w.reader[i] - 1u, w.was_read[i]))
+    for (int i = 0; i < 2; i++) {
+        if (!w.reader[i])
+            continue;
+        if (!ordered(t, w.reader[i] - 1u, w.was_read[i]))
             fail(at, "refill of bytes in use: %s, but %s read them at %s, and no barrier orders the two",
-                 what, name_of(*t.block, w.reader[i] - 1u).c_str(), text(w.read[i]).c_str());
+                 what, name_of(b, w.reader[i] - 1u).c_str(), text(w.read[i]).c_str());
+        if (!fenced(b, t.clock, t.id, w.reader[i], w.read_fences[i]))
+            fail_unfenced(b, what, "overwrites", w.reader[i], "read", w.read[i], at);
+    }
+    check_ordered(t, w.writer, w.written, "wrote", w.wrote, at);
+    if (w.author && !fenced(b, t.clock, t.id, w.author, w.fences))
+        fail_unfenced(b, what, "overwrites", w.author, "wrote", w.wrote, at);
 }
 
 void async_writes(Block &b, Range r, const char *what, Site at)
@@ -224,14 +279,14 @@ void async_writes(Block &b, Range r, const char *what, Site at)
     for (const auto &m : b.mbarriers)
         if (r.meets({m.first, m.first + 8}))
             fail(at, "%s overwrites the mbarrier initialised at %s", what, text(m.second.init).c_str());
-    if (b.words.empty())
-        return;
     Thread &t = self();
-    Word *w = words(b, r);
-    for (uint32_t i = 0; i < (r.end - r.begin) / 4; i++) {
-        check_refill(t, w[i], what, at);
+    Word *w = b.words.empty() ? nullptr : words(b, r);
+    for (uint32_t i = 0; w && i < (r.end - r.begin) / 4; i++) {
+        check_refill(b, t, w[i], what, at);
         w[i] = Word();
     }
+    for (uint32_t address = r.begin; address < r.end; address += granule)
+        check_landed(b, t.clock, address, what, at);
 }
 
 void touch_global(const void *p, unsigned bytes, bool write, Site at)

@@ -24,6 +24,11 @@ bool ordered(const Thread &me, unsigned other, uint32_t stamp)
 }
 // [ordered]
 
+bool ordered(const Clock &known, unsigned id, unsigned other, uint32_t stamp)
+{
+    return other == id || known[other / 32] > stamp;
+}
+
 void publish(Clock &object)
 {
     Thread &t = self();

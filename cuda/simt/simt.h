@@ -310,6 +310,8 @@ void cp_async_wait(int pending, Site at); ///< -1: all, committed or not
 void cp_async_arrive(uint64_t *b, Site at);
 void fence_proxy_async(Site at);
 
+/// The shared address of an operand; its fields have no room for parts of 16 bytes.
+uint32_t checked_start(const void *p, uint32_t leading, uint32_t stride, Site at);
 void wgmma_fence(Site at);
 void wgmma_commit(Site at);
 void wgmma_wait(int pending, Site at);

@@ -79,7 +79,7 @@ static bool warpgroup_is_here(const Thread &t, unsigned base)
     return g.arrived == 128;
 }
 
-void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void **args), Site at)
+void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void **args), Site at, bool apart)
 {
     Thread &t = self();
     Block &b = *t.block;
@@ -99,17 +99,19 @@ void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void *
     t.at = at;
     void *args[128] = {};
     const unsigned signal = new_signal(b);
-    Clock together;
+    Clock together[4]; // of each warp: a product is no barrier between the four
     for (unsigned i = 0; i < n; i++)
         if (!mask || mask >> i & 1) {
             args[i] = b.threads[base + i].meeting.arg;
-            together.join(b.threads[base + i].clock);
+            together[i / 32].join(b.threads[base + i].clock);
             tsan::acquire(&b.threads[base + i].met);
         }
+    for (unsigned w = 1; !mask && !apart && w < 4; w++)
+        together[0].join(together[w]);
     for (unsigned i = 0; i < n; i++)
         if (!mask || mask >> i & 1) {
             b.threads[base + i].meeting.what = nullptr;
-            b.threads[base + i].clock = together;
+            b.threads[base + i].clock = together[apart ? i / 32 : 0];
             note_signal(b.threads[base + i], Did::wait_lanes, signal, 0, true, true, at);
         }
     if (!mask)

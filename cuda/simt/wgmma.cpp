@@ -28,6 +28,15 @@ struct Operand {
     unsigned swizzle;                ///< bytes: 0, 32, 64, 128
 };
 
+uint32_t checked_start(const void *p, uint32_t leading, uint32_t stride, Site at)
+{
+    const uint32_t start = shared_address(p, at);
+    if (start % 16 || leading % 16 || stride % 16)
+        fail(at, "wgmma: a descriptor of shared offset %u, strides %u and %u: expected multiples of 16",
+             start - Block::shared_window, leading, stride);
+    return start;
+}
+
 static Operand decode(uint64_t desc, const char *name, Site at)
 {
     static const unsigned span[] = {0, 128, 64, 32};
@@ -71,9 +80,12 @@ static void each_chunk(uint64_t desc, bool mn_major, int mn_size, const char *na
             f(mn, k, chunk_address(o, mn_major, mn, k));
 }
 
-/// All that can be wrong with reading an operand now. Returns the bytes from its first to its last.
-static Range check_operand(Block &b, uint64_t desc, bool mn_major, int mn_size, const char *name, Site at)
+/// All that can be wrong with reading an operand now: each row by a warp, or all by all of them if there is
+/// only one clock. Returns the bytes from its first to its last.
+static Range check_operand(Block &b, uint64_t desc, bool mn_major, int mn_size, const Clock *known, bool by_warp,
+                           const char *name, Site at)
 {
+    const unsigned swizzle = decode(desc, name, at).swizzle;
     Range all = {~0u, 0};
     each_chunk(desc, mn_major, mn_size, name, at, [&](int mn, int k, uint32_t address) {
         const uint64_t end = Block::shared_window + b.launch->shared_bytes;
@@ -82,14 +94,13 @@ static Range check_operand(Block &b, uint64_t desc, bool mn_major, int mn_size, 
                  "wgmma: element (%d,%d) of %s would lie at offset %lld, outside the %zu bytes of shared "
                  "memory",
                  mn, k, name, (long long)address - Block::shared_window, b.launch->shared_bytes);
-        async_reads(b, {address, address + 16}, name, at);
+        const Landed *l = landed_at(b, address);
+        if (l && l->swizzle != swizzle)
+            fail(at, "wrong swizzle: the descriptor of %s says %u bytes, the copy at %s wrote %u", name,
+                 swizzle, text(l->at).c_str(), l->swizzle);
+        async_reads(b, {address, address + 16}, known[by_warp ? mn / 16 : 0], nobody, name, at);
         all = {std::min(all.begin, address), std::max(all.end, address + 16)};
     });
-    const unsigned swizzle = decode(desc, name, at).swizzle;
-    for (const Landed &l : b.landed)
-        if (l.shared.meets(all) && l.swizzle != swizzle)
-            fail(at, "wrong swizzle: the descriptor of %s says %u bytes, the copy at %s wrote %u", name,
-                 swizzle, text(l.at).c_str(), l.swizzle);
     return all;
 }
 
@@ -164,18 +175,33 @@ void finish_products(Block &b)
             fail(g.products.front().at, "the block ended before this wgmma was waited for");
 }
 
+/// Operands may be strided: whether bytes between the first and the last of one are its own.
+static bool is_of(uint64_t desc, bool mn_major, int mn_size, Range r, Site at)
+{
+    bool any = false;
+    each_chunk(desc, mn_major, mn_size, "", at,
+               [&](int, int, uint32_t address) { any |= r.meets({address, address + 16}); });
+    return any;
+}
+
 void check_products(Block &b, Range r, const char *what, Site at)
 {
     for (const Warpgroup &g : b.warpgroups)
         for (const Product &p : g.products)
-            if (p.reads[0].meets(r) || p.reads[1].meets(r))
+            if ((p.reads[0].meets(r) && is_of(p.desc_a, p.trans_a, 64, r, p.at)) ||
+                (p.reads[1].meets(r) && is_of(p.desc_b, p.trans_b, p.d->n, r, p.at)))
                 fail(
                     at,
                     "refill of bytes in use: %s while the wgmma at %s reads them and has not been waited for",
                     what, text(p.at).c_str());
 }
 
-/// Products that some warp of theirs has waited for, before it told the issuer of the copy.
+bool ever_multiplied(const Block &b, Range r)
+{
+    return !b.multiplied.empty() && b.multiplied[r.begin / granule];
+}
+
+/// Products that some warp of theirs has waited for, before it told who writes.
 void check_read(Block &b, Range r, const char *what, Site at)
 {
     const Thread &t = self();
@@ -186,7 +212,7 @@ void check_read(Block &b, Range r, const char *what, Site at)
             bool known = !r.meets({read.first.first, read.first.second});
             for (unsigned w = 0; w < 4 && !known; w++)
                 known = ordered(t, b.threads[128 * n + 32 * w].id, read.second.waited[w]);
-            if (!known)
+            if (!known && is_of(read.second.desc, read.second.mn_major, read.second.mn_size, r, at))
                 fail(at,
                      "refill of bytes in use: %s, but the wgmma at %s read them, and no barrier that its "
                      "warps "
@@ -200,11 +226,19 @@ void check_read(Block &b, Range r, const char *what, Site at)
 static void note_read(Block &b, Warpgroup &g, const Product &p)
 {
     const unsigned first = (unsigned)(&g - b.warpgroups.data()) * 4;
-    for (const Range &r : p.reads) {
+    if (b.multiplied.empty())
+        b.multiplied.resize((Block::shared_window + b.launch->shared_bytes) / granule + 1);
+    for (int i = 0; i < 2; i++) {
+        const Range &r = p.reads[i];
         if (r.begin == r.end)
             continue; // it came from registers
+        if (!g.read.count({r.begin, r.end}))
+            std::fill(b.multiplied.begin() + r.begin / granule, b.multiplied.begin() + r.end / granule, 1);
         Reading &read = g.read[{r.begin, r.end}];
         read.at = p.at;
+        read.desc = i ? p.desc_b : p.desc_a;
+        read.mn_major = i ? p.trans_b : p.trans_a;
+        read.mn_size = i ? p.d->n : 64;
         for (unsigned w = 0; w < 4; w++)
             read.waited[w] = b.releases[first + w];
     }
@@ -281,6 +315,22 @@ static unsigned common_groups(const Thread *of, Site at)
     return of[0].wgmma_groups;
 }
 
+/// What automatic variables hold before they are set: the Makefile asks the compiler for it.
+static bool is_unset(const void *bits)
+{
+    static const unsigned char pattern[] = {0xfe, 0xfe, 0xfe, 0xfe};
+    return memcmp(bits, pattern, 4) == 0;
+}
+
+/// Accumulators that a product is the first to touch.
+static void check_set(float **d, int n, Site at)
+{
+    for (int t = 0; t < 128; t++)
+        for (int i = 0; i < n / 2; i++)
+            if (is_unset(d[t] + i))
+                fail(at, "wgmma adds to accumulators that nobody has set: register %d of thread %d", i, t);
+}
+
 static bool all_fenced(const Thread *of)
 {
     return std::all_of(of, of + 128, [](const Thread &t) { return t.wgmma_fenced; });
@@ -311,10 +361,15 @@ static void issue(void **args)
         check_guarded(*p.d, first, l.at);
     else if (!all_fenced(&b.threads[first]))
         fail(l.at, "wgmma without wgmma.fence since its registers were last touched");
-    else
+    else if (l.accumulate)
+        check_set(lane, l.n, l.at);
+    if (!p.d)
         p.d = take_over(lane, l.n, l.at);
     p.d->in_flight++;
     p.d->at = l.at;
+    Clock known[4], all = b.threads[first].clock;
+    for (unsigned w = 0; w < 4; w++)
+        all.meet(known[w] = b.threads[first + 32 * w].clock);
     if (l.a) {
         p.a.resize(64 * 16);
         for (int t = 0; t < 128; t++)
@@ -324,10 +379,10 @@ static void issue(void **args)
                 p.a[(size_t)(x.row * 16 + x.col)] = from_bits<float>(e % 2 ? r & 0xffff0000u : r << 16);
             }
     } else {
-        p.reads[0] = check_operand(b, l.desc_a, l.trans_a, 64, "A", l.at);
+        p.reads[0] = check_operand(b, l.desc_a, l.trans_a, 64, known, true, "A", l.at);
     }
     note_product(b.threads[first], l.n * 64 * 16, groups, l.at);
-    p.reads[1] = check_operand(b, l.desc_b, l.trans_b, l.n, "B", l.at);
+    p.reads[1] = check_operand(b, l.desc_b, l.trans_b, l.n, &all, false, "B", l.at);
     g.products.push_back(std::move(p));
     if (options.timing == Timing::early)
         multiply_until(b, g, ~0u);
@@ -337,7 +392,7 @@ void wgmma(float *d, int n, const uint32_t *a, uint64_t desc_a, uint64_t desc_b,
            bool trans_a, bool trans_b, Site at)
 {
     WgmmaLane l = {d, n, a, desc_a, desc_b, accumulate, trans_a, trans_b, at, CALLER};
-    converge("wgmma", 0, &l, issue, at);
+    converge("wgmma", 0, &l, issue, at, true);
 }
 
 // Neither makes warps wait for each other; whether all have been here is seen at the next meeting.
