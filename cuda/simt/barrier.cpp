@@ -87,6 +87,7 @@ static void pass(NamedBarrier &bar, unsigned id, bool wait, Site at)
     if (bar.arrived == bar.expected) {
         if (!bar.lanes.empty())
             check_warps(bar, id);
+        check_guards(*t.block, at);
         bar.arrived = 0;
         bar.phase++;
         bar.gate.complete = bar.gate.gathering;
@@ -113,9 +114,9 @@ void bar_arrive(unsigned id, unsigned n, Site at)
 void sync_threads(Site at)
 {
     Block &b = *self().block;
-    for (const Thread &t : b.threads)
-        if (t.done)
-            fail(at, "divergent barrier: __syncthreads() after thread %u has exited", t.index);
+    for (size_t i = 0; b.live < b.threads.size() && i < b.threads.size(); i++)
+        if (b.threads[i].done)
+            fail(at, "divergent barrier: __syncthreads() after thread %u has exited", b.threads[i].index);
     NamedBarrier &bar = b.barriers[0];
     if (bar.arrived && !(bar.first == at))
         fail(at, "divergent barrier: __syncthreads() while other threads wait in the one at %s",

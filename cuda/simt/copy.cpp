@@ -36,6 +36,9 @@ bool any_in_flight(const Block &b, Range r)
 static std::list<Pending>::iterator forget(Block &b, std::list<Pending>::iterator it)
 {
     mark_in_flight(b, it->shared, -1);
+    std::map<unsigned, unsigned> &groups = it->issuer->in_flight[it->kind];
+    if (--groups[it->group] == 0)
+        groups.erase(it->group);
     return b.pending.erase(it);
 }
 
@@ -69,10 +72,12 @@ bool complete_one(Block &b)
 {
     if (!b.undone)
         return false;
-    uint32_t n = options.timing == Timing::random ? b.below(b.undone) : 0;
-    auto it = b.pending.begin();
+    // At random one of the oldest or the youngest: the way to others may be long.
+    const bool random = options.timing == Timing::random, youngest = random && b.below(2);
+    uint32_t n = random ? b.below(std::min(b.undone, 32u)) : 0;
+    auto it = youngest ? std::prev(b.pending.end()) : b.pending.begin();
     while (it->done || n-- > 0)
-        ++it;
+        youngest ? --it : ++it;
     complete(b, it);
     return true;
 }
@@ -80,6 +85,7 @@ bool complete_one(Block &b)
 static void issue(Block &b, Pending &&p)
 {
     mark_in_flight(b, p.shared, 1);
+    p.issuer->in_flight[p.kind][p.group]++;
     b.pending.push_back(std::move(p));
     b.undone++;
     if (options.timing == Timing::early)
@@ -111,7 +117,8 @@ void check_all_landed(const Block &b)
 static void complete_groups(Block &b, Pending::Kind kind, unsigned limit)
 {
     const Thread *me = &self();
-    for (auto p = b.pending.begin(); p != b.pending.end();)
+    const std::map<unsigned, unsigned> &left = me->in_flight[kind];
+    for (auto p = b.pending.begin(); p != b.pending.end() && !left.empty() && left.begin()->first < limit;)
         if (p->kind == kind && p->issuer == me && p->group < limit) {
             take_place(b, *p);
             if (kind == Pending::cp_async)

@@ -78,18 +78,25 @@ void poison_output()
     wanted.file = nullptr;
 }
 
+/// What was stored meanwhile stays; false if there is such. Once for every block: a loop that takes vectors.
+static bool put_back(unsigned char *__restrict now, const unsigned char *__restrict hidden, size_t n)
+{
+    unsigned char intact = 1;
+    for (size_t i = 0; i < n; i++) {
+        const unsigned char is = now[i];
+        intact = (unsigned char)(intact & (is == poison_byte));
+        now[i] = is == poison_byte ? hidden[i] : is;
+    }
+    return intact;
+}
+
 /// What was stored meanwhile stays. Returns the last run where that happened, or NULL.
 static const Run *reveal()
 {
     const Run *stored = nullptr;
     for (size_t k = output.size(); k-- > 0;) // backwards, since declared buffers may overlap
-        for (size_t i = 0; i < output[k].hidden.size(); i++) {
-            unsigned char &now = output[k].start[i];
-            if (now == poison_byte)
-                now = output[k].hidden[i];
-            else
-                stored = &output[k];
-        }
+        if (!put_back(output[k].start, output[k].hidden.data(), output[k].hidden.size()))
+            stored = &output[k];
     poisoned = false;
     return stored;
 }

@@ -113,6 +113,7 @@ static void fiber_main()
         }
         t.done = true;
         t.block->live--;
+        t.block->warps[t.index / 32].left &= ~(1u << t.lane());
         leave_cluster(t);
         tsan::release(&t.block->ends);
         leave();
@@ -256,6 +257,9 @@ Block::Block(const Launch &l, uint64_t linear_index)
     threads.resize(n);
     order.resize(n);
     live = n;
+    warps.resize((n + 31) / 32);
+    for (unsigned i = 0; i < warps.size(); i++)
+        warps[i].here = 0, warps[i].left = n - 32 * i < 32 ? (1u << (n - 32 * i)) - 1 : ~0u;
     warpgroups.resize((n + 127) / 128);
     registers = std::min(65536 / n / 8 * 8, 256u);
     for (Warpgroup &g : warpgroups)
@@ -290,16 +294,27 @@ uint32_t Block::below(uint32_t n) // xorshift64*
     return uint32_t((random * 0x2545f4914f6cdd1dull) >> 32) % n;
 }
 
-/// Finds writes around the shared memory; `at` is the first place where the damage is seen.
-void check_guards(Block &b, Site at)
+/// Finds writes up to so many bytes around the shared memory; `at` is the first place where they are seen.
+static void check_around(Block &b, size_t bytes, const char *who, Site at)
 {
     static const std::vector<unsigned char> intact(guard, guard_byte);
-    const bool low = memcmp(b.shared - guard, intact.data(), guard) == 0;
-    if (low && memcmp(b.shared + b.launch->shared_bytes, intact.data(), guard) == 0)
+    const bool low = memcmp(b.shared - bytes, intact.data(), bytes) == 0;
+    if (low && memcmp(b.shared + b.launch->shared_bytes, intact.data(), bytes) == 0)
         return;
     Thread &t = self();
-    fail(at, "shared memory of %zu bytes was overrun %s by this thread, after %s and not later than here",
-         b.launch->shared_bytes, low ? "at its end" : "before its start", text(t.at).c_str());
+    fail(at, "shared memory of %zu bytes was overrun %s by %s, after %s and not later than here",
+         b.launch->shared_bytes, low ? "at its end" : "before its start", who, text(t.at).c_str());
+}
+
+static void check_edges(Block &b, Site at) // whenever a thread stops
+{
+    check_around(b, 64, "this thread", at);
+}
+
+void check_guards(Block &b, Site at)
+{
+    check_edges(b, at);
+    check_around(b, guard, "some thread", at);
 }
 
 void *shared_base(size_t bytes, Site at)
@@ -317,7 +332,7 @@ void *shared_base(size_t bytes, Site at)
 void wait_for(Condition &c, Site at)
 {
     Thread &t = self();
-    check_guards(*t.block, at);
+    check_edges(*t.block, at);
     t.at = at;
     if (options.timing == Timing::random && t.block->below(4) == 0) {
         complete_one(*t.block);
@@ -333,7 +348,7 @@ void wait_for(Condition &c, Site at)
 void yield(Site at)
 {
     Thread &t = self();
-    check_guards(*t.block, at);
+    check_edges(*t.block, at);
     t.at = at;
     t.spinning = true;
     leave();

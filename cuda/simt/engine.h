@@ -8,10 +8,12 @@
 #include "simt.h"
 #include "tsan.h"
 
+#include <algorithm>
 #include <deque>
 #include <list>
 #include <map>
 #include <memory>
+#include <unordered_map>
 #include <vector>
 
 namespace simt
@@ -24,6 +26,7 @@ struct Block;
 /// cluster, and after the warps phases seen, by mbarrier.
 struct Clock {
     uint32_t warp[32] = {};
+    unsigned known = 0;         ///< of these, the first so many: the others are 0
     std::vector<uint32_t> more; ///< from number 32 on
 
     uint32_t operator[](unsigned w) const
@@ -35,10 +38,12 @@ struct Clock {
         if (w >= 32 && w - 32 >= more.size())
             more.resize(w - 31);
         (w < 32 ? warp[w] : more[w - 32]) = count;
+        known = std::max(known, std::min(w + 1, 32u));
     }
     void join(const Clock &o)
     {
-        for (int i = 0; i < 32; i++)
+        known = std::max(known, o.known);
+        for (unsigned i = 0; i < o.known; i++)
             warp[i] = warp[i] < o.warp[i] ? o.warp[i] : warp[i];
         if (more.size() < o.more.size())
             more.resize(o.more.size());
@@ -97,6 +102,7 @@ struct Thread {
     unsigned cluster_signal; ///< ... which is this in the timeline
 
     unsigned bulk_groups, cp_groups, wgmma_groups; ///< committed so far
+    std::map<unsigned, unsigned> in_flight[4];     ///< copies, by kind and group
     bool wgmma_fenced;                             ///< ... since its last wait
     std::vector<uint32_t> fences;      ///< stamps of its proxy fences
     char met, goes_on, stored, copied; ///< for ThreadSanitizer: at a meeting, after it, its groups are done
@@ -194,6 +200,14 @@ struct Reading {
     Site at;
 };
 
+/// The lanes of a warp, for a quick look at a meeting.
+struct Warp {
+    uint32_t left;         ///< lanes that have not exited
+    uint32_t here;         ///< those that are at a meeting...
+    Thread::Meeting first; ///< ... the first of them at this one...
+    bool alike;            ///< ... and the others at the same
+};
+
 struct Warpgroup {
     std::deque<Product> products;
     std::map<std::pair<uint32_t, uint32_t>, Reading> read; ///< by begin and end; the last of each
@@ -214,6 +228,21 @@ struct Stream {               ///< the executions of one instruction by one warp
     size_t whole; ///< of these, executed by all lanes, and counted
 };
 enum class Traffic { shared_load, shared_store, global_load, global_store };
+struct Instruction { ///< of one warp
+    Site at;
+    unsigned warp;
+    Traffic kind;
+    bool operator==(const Instruction &o) const
+    {
+        return at.line == o.at.line && at.file == o.at.file && warp == o.warp && kind == o.kind;
+    }
+};
+struct InstructionHash {
+    size_t operator()(const Instruction &i) const
+    {
+        return ((size_t)i.at.file ^ (size_t)i.at.line << 20) + (i.warp << 2) + (size_t)i.kind;
+    }
+};
 
 /// Shared memory: what was written by whom, as far as named helpers told. Threads by Thread::id + 1.
 struct Word {
@@ -289,8 +318,9 @@ struct Block {
     std::vector<uint8_t> multiplied;  ///< whether a product has ever read near each 16 bytes
     NamedBarrier barriers[16];
     std::map<uint32_t, Mbarrier> mbarriers; ///< by shared address
+    std::vector<Warp> warps;
     std::vector<Warpgroup> warpgroups;
-    std::map<std::pair<std::pair<const char *, int>, std::pair<unsigned, Traffic>>, Stream> streams;
+    std::unordered_map<Instruction, Stream, InstructionHash> streams;
     uint32_t releases[32]; ///< of each warp
     Clock fences;          ///< of memory fences and atomics, taken for one object
     uint64_t random;
@@ -359,7 +389,8 @@ void check_early_store(const void *p, Site at);
 bool missing_grid_wait();
 
 /* ---- race.cpp ------------------------------------------------------------------------------------ */
-void publish(Clock &object); ///< this thread releases: who learns from the object knows what it did before
+void publish();              ///< this thread releases: who gets its clock knows what it did before
+void publish(Clock &object); ///< ... into an object: who learns from the object knows what it did before
 void publish(Gate &gate, uint64_t phase); ///< ... for who passes this phase
 void learn(const Clock &object);          ///< this thread acquires
 void learn(Gate &gate, uint64_t phase);

@@ -381,7 +381,7 @@ void count_access(Block &b, Thread &t, Traffic kind, uint64_t address, unsigned 
     if (options.watch)
         options.watch({address, bytes, kind == Traffic::shared_load || kind == Traffic::shared_store,
                        kind == Traffic::shared_store || kind == Traffic::global_store, b.linear, t.index});
-    Stream &s = b.streams[{{at.file, at.line}, {t.index / 32, kind}}];
+    Stream &s = b.streams[{at, t.index / 32, kind}];
     const uint64_t nth = s.seen[t.lane()]++ - s.first;
     while (s.open.size() <= nth)
         s.open.push_back(Access{{}, 0, bytes});
@@ -403,7 +403,7 @@ void finish_counts(Block &b)
     for (const auto &s : b.streams)
         for (const Access &a : s.second.open)
             if (a.lanes != ~0u) // the others have been counted
-                account(b, s.first.second.second, a);
+                account(b, s.first.kind, a);
     b.streams.clear();
 }
 

@@ -29,11 +29,16 @@ bool ordered(const Clock &known, unsigned id, unsigned other, uint32_t stamp)
     return other == id || known[other / 32] > stamp;
 }
 
-void publish(Clock &object)
+void publish()
 {
     Thread &t = self();
     t.clock.set(t.id / 32, ++t.block->releases[t.index / 32]);
-    object.join(t.clock);
+}
+
+void publish(Clock &object)
+{
+    publish();
+    object.join(self().clock);
 }
 
 void learn(const Clock &object)

@@ -31,23 +31,24 @@ struct Met : Condition {
     }
 };
 
-static void check_same(const Thread &t, const Thread &o)
+static bool alike(const Thread::Meeting &a, const Thread::Meeting &b)
 {
-    if (o.meeting.mask == t.meeting.mask && o.meeting.at == t.meeting.at && o.meeting.what == t.meeting.what)
-        return;
-    fail(t.meeting.at, "%s of %s meets thread %u in %s of %s at %s", t.meeting.what,
-         lanes_text(t.meeting.mask).c_str(), o.index, o.meeting.what, lanes_text(o.meeting.mask).c_str(),
-         text(o.meeting.at).c_str());
+    return a.mask == b.mask && a.at == b.at && a.what == b.what;
 }
 
-/// Whether all lanes that this one names are here, at the same call and with the same mask.
-static bool warp_is_here(const Thread &t, unsigned base)
+static void check_same(const Thread &t, const Thread &o)
+{
+    if (!alike(t.meeting, o.meeting))
+        fail(t.meeting.at, "%s of %s meets thread %u in %s of %s at %s", t.meeting.what,
+             lanes_text(t.meeting.mask).c_str(), o.index, o.meeting.what, lanes_text(o.meeting.mask).c_str(),
+             text(o.meeting.at).c_str());
+}
+
+/// Whoever this lane names, or who names it, has not exited and is nowhere else.
+static void check_lanes(const Thread &t, unsigned base)
 {
     const Block &b = *t.block;
     const uint32_t mask = t.meeting.mask;
-    bool all = true;
-    if (!(mask >> t.lane() & 1))
-        fail(t.meeting.at, "%s by lane %u, which is not in its mask 0x%08x", t.meeting.what, t.lane(), mask);
     for (unsigned i = 0; i < 32; i++) {
         const bool wanted = mask >> i & 1;
         if (base + i >= b.threads.size()) {
@@ -59,11 +60,33 @@ static bool warp_is_here(const Thread &t, unsigned base)
         const Thread &o = b.threads[base + i];
         if (wanted && o.done)
             fail(t.meeting.at, "%s waits for thread %u, which has exited", t.meeting.what, o.index);
-        all &= !wanted || o.meeting.what;
         if (o.meeting.what && (wanted || !o.meeting.mask || o.meeting.mask >> t.lane() & 1))
             check_same(t, o);
     }
-    return all;
+}
+
+/// Enters the lane among those of its warp that are at a meeting. False if it is to be looked at closer.
+static bool enter_warp(const Thread &t, Warp &w)
+{
+    if (!w.here) {
+        w.first = t.meeting;
+        w.alike = true;
+    }
+    w.here |= 1u << t.lane();
+    w.alike = w.alike && alike(w.first, t.meeting);
+    return w.alike && !(t.meeting.mask & ~w.left);
+}
+
+/// Whether all lanes that this one names are here, at the same call and with the same mask.
+static bool warp_is_here(const Thread &t, unsigned base)
+{
+    Warp &w = t.block->warps[base / 32];
+    const uint32_t mask = t.meeting.mask;
+    if (!(mask >> t.lane() & 1))
+        fail(t.meeting.at, "%s by lane %u, which is not in its mask 0x%08x", t.meeting.what, t.lane(), mask);
+    if (!enter_warp(t, w))
+        check_lanes(t, base);
+    return (w.here & mask) == mask;
 }
 
 static bool warpgroup_is_here(const Thread &t, unsigned base)
@@ -73,6 +96,7 @@ static bool warpgroup_is_here(const Thread &t, unsigned base)
         fail(t.meeting.at, "%s needs 128 threads; this warpgroup has %zu", t.meeting.what,
              b.threads.size() - base);
     Warpgroup &g = b.warpgroups[t.index / 128];
+    enter_warp(t, b.warps[t.index / 32]);
     if (g.arrived++ == 0)
         g.first = t.index;
     check_same(t, b.threads[g.first]);
@@ -86,8 +110,7 @@ void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void *
     const unsigned n = mask ? 32 : 128, base = t.index / n * n;
     t.meeting = {what, at, mask, arg};
     const bool all = mask ? warp_is_here(t, base) : warpgroup_is_here(t, base);
-    Clock own;
-    publish(own); // into its own clock: the last to come gathers them
+    publish(); // the last to come gathers the clocks
     tsan::release(&t.met);
     if (!all) {
         Met met(t);
@@ -111,9 +134,11 @@ void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void *
     for (unsigned i = 0; i < n; i++)
         if (!mask || mask >> i & 1) {
             b.threads[base + i].meeting.what = nullptr;
-            b.threads[base + i].clock = together[apart ? i / 32 : 0];
+            b.threads[base + i].clock.join(together[apart ? i / 32 : 0]);
             note_signal(b.threads[base + i], Did::wait_lanes, signal, 0, true, true, at);
         }
+    for (unsigned w = 0; w < n / 32; w++)
+        b.warps[base / 32 + w].here &= mask ? ~mask : 0;
     if (!mask)
         b.warpgroups[t.index / 128].arrived = 0;
     perform(args);
