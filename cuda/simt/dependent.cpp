@@ -38,11 +38,16 @@ void remember_globals()
             before.emplace_back(g.start, g.start + g.bytes);
 }
 
+static constexpr size_t piece = 256; ///< bytes that are compared at once: most are equal
+
 static void compare(const Global &g, const std::vector<unsigned char> &old)
 {
     size_t end = ~(size_t)0; // of the run that is open
-    for (size_t i = 0; i < old.size(); i += 4) {
-        const size_t n = std::min<size_t>(4, old.size() - i);
+    for (size_t i = 0, n; i < old.size(); i += n) {
+        n = std::min(piece, old.size() - i);
+        if (memcmp(g.start + i, old.data() + i, n) == 0)
+            continue;
+        n = std::min<size_t>(4, n);
         if (memcmp(g.start + i, old.data() + i, n) == 0)
             continue;
         if (end != i)
@@ -78,15 +83,20 @@ void poison_output()
     wanted.file = nullptr;
 }
 
-/// What was stored meanwhile stays; false if there is such. Once for every block: a loop that takes vectors.
-static bool put_back(unsigned char *__restrict now, const unsigned char *__restrict hidden, size_t n)
+/// What was stored meanwhile stays; false if there is such. Most often nothing was.
+static bool put_back(unsigned char *now, const unsigned char *hidden, size_t n)
 {
-    unsigned char intact = 1;
-    for (size_t i = 0; i < n; i++) {
-        const unsigned char is = now[i];
-        intact = (unsigned char)(intact & (is == poison_byte));
-        now[i] = is == poison_byte ? hidden[i] : is;
+    static const std::vector<unsigned char> poison(piece, poison_byte);
+    if (memcmp(now, poison.data(), n) == 0) {
+        memcpy(now, hidden, n);
+        return true;
     }
+    bool intact = true;
+    for (size_t i = 0; i < n; i++)
+        if (now[i] == poison_byte)
+            now[i] = hidden[i];
+        else
+            intact = false;
     return intact;
 }
 
@@ -95,8 +105,9 @@ static const Run *reveal()
 {
     const Run *stored = nullptr;
     for (size_t k = output.size(); k-- > 0;) // backwards, since declared buffers may overlap
-        if (!put_back(output[k].start, output[k].hidden.data(), output[k].hidden.size()))
-            stored = &output[k];
+        for (size_t i = 0; i < output[k].hidden.size(); i += piece)
+            if (!put_back(output[k].start + i, &output[k].hidden[i], std::min(piece, output[k].hidden.size() - i)))
+                stored = &output[k];
     poisoned = false;
     return stored;
 }

@@ -88,7 +88,6 @@ struct Thread {
     bool done, spinning;
     Condition *waiting; ///< NULL: may run
     Site at;            ///< of the last instruction that the engine saw
-    Clock clock;
 
     struct Meeting { ///< where it waits for the other lanes of its warp or warpgroup
         const char *what;
@@ -106,6 +105,7 @@ struct Thread {
     bool wgmma_fenced;                             ///< ... since its last wait
     std::vector<uint32_t> fences;      ///< stamps of its proxy fences
     char met, goes_on, stored, copied; ///< for ThreadSanitizer: at a meeting, after it, its groups are done
+    Clock clock;
 
     unsigned lane() const
     {
@@ -200,14 +200,6 @@ struct Reading {
     Site at;
 };
 
-/// The lanes of a warp, for a quick look at a meeting.
-struct Warp {
-    uint32_t left;         ///< lanes that have not exited
-    uint32_t here;         ///< those that are at a meeting...
-    Thread::Meeting first; ///< ... the first of them at this one...
-    bool alike;            ///< ... and the others at the same
-};
-
 struct Warpgroup {
     std::deque<Product> products;
     std::map<std::pair<uint32_t, uint32_t>, Reading> read; ///< by begin and end; the last of each
@@ -242,6 +234,15 @@ struct InstructionHash {
     {
         return ((size_t)i.at.file ^ (size_t)i.at.line << 20) + (i.warp << 2) + (size_t)i.kind;
     }
+};
+
+/// What the engine looks up for the lanes of a warp again and again.
+struct Warp {
+    uint32_t left;         ///< lanes that have not exited
+    uint32_t here;         ///< those that are at a meeting...
+    Thread::Meeting first; ///< ... the first of them at this one...
+    bool alike;            ///< ... and the others at the same
+    std::pair<const Instruction, Stream> *recent[16] = {}; ///< of its memory instructions, by line
 };
 
 /// Shared memory: what was written by whom, as far as named helpers told. Threads by Thread::id + 1.

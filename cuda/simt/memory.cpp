@@ -375,13 +375,21 @@ static void account(Block &b, Traffic kind, const Access &a)
     }
 }
 
+static Stream &stream_of(Block &b, const Instruction &i)
+{
+    auto *&recent = b.warps[i.warp].recent[((unsigned)i.at.line * 4 + (unsigned)i.kind) % 16];
+    if (!recent || !(recent->first == i))
+        recent = &*b.streams.try_emplace(i).first;
+    return recent->second;
+}
+
 /// The n-th execution of an instruction by each lane belongs to the n-th execution by the warp.
 void count_access(Block &b, Thread &t, Traffic kind, uint64_t address, unsigned bytes, Site at)
 {
     if (options.watch)
         options.watch({address, bytes, kind == Traffic::shared_load || kind == Traffic::shared_store,
                        kind == Traffic::shared_store || kind == Traffic::global_store, b.linear, t.index});
-    Stream &s = b.streams[{at, t.index / 32, kind}];
+    Stream &s = stream_of(b, {at, t.index / 32, kind});
     const uint64_t nth = s.seen[t.lane()]++ - s.first;
     while (s.open.size() <= nth)
         s.open.push_back(Access{{}, 0, bytes});
