@@ -6,6 +6,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 static int n_checks, n_failed;
 
@@ -31,6 +32,12 @@ void tap(bool ok, const char *fmt, ...)
     va_start(args, fmt);
     print_line(fmt, args);
     va_end(args);
+}
+
+bool tap_full(void)
+{
+    const char *full = getenv("FULL");
+    return full && *full;
 }
 
 void tap_skip(const char *name, const char *why)

@@ -9,6 +9,10 @@
 
 #include <stdbool.h>
 
+/** Whether nothing may be left out: FULL is set in the environment. Without, `make test` repeats no truth that
+ *  another shape, order or kernel tells as well. */
+bool tap_full(void);
+
 /** One check: "ok 7 - name" or "not ok 7 - name". The name is formatted as by printf; a line break or
  *  '#' in it is replaced, since TAP gives both a meaning. */
 __attribute__((format(printf, 2, 3))) void tap(bool ok, const char *fmt, ...);

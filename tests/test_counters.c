@@ -40,6 +40,8 @@ static void same_in_all_modes(const trial *t, const msa_kernel *k)
     msa_engine_mode(0, 0, 1);
     const simt_counters first = counted(t, k, &c);
     for (int mode = 1; mode < 9; mode++) {
+        if (mode % 4 != 0 && !tap_full())
+            continue; // all orders and all timings, not all pairs
         msa_engine_mode(mode / 3, mode % 3, check_seed((uint64_t)mode));
         const simt_counters again = counted(t, k, &c);
         check_same(&c, "counters", &first, &again, sizeof first);

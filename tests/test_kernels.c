@@ -4,10 +4,10 @@
  *        patterns of inputs, selections of the shipped model; on the engine orders of threads and timings of
  *        copies; both output types.
  *
- * `msa check` runs every shape with every pattern. Here each shape meets one or three patterns, and each
- * judgement another mode of the engine, so that all of them come up for every kernel. `test_kernels SEED
- * STAGE/NAME` is one kernel alone, with nothing left out, and `-` what several share; TEST_BACKEND=cuda in the environment takes the GPU
- * instead of the engine.
+ * `msa check` runs every shape with every pattern. Here a kernel meets some shapes, and the others of its stage
+ * the rest; of three judgements in a row each has another order and another timing. FULL=1 leaves nothing out;
+ * `test_kernels SEED STAGE/NAME` does the same for one kernel alone, and `-` is what several share.
+ * TEST_BACKEND=cuda in the environment takes the GPU instead of the engine.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,12 +28,17 @@ static bool is_gradient(const msa_kernel *k)
 static const char *backend;
 static const msa_device *device;
 
+static int timing_of(int number)
+{
+    return (number + number / 3) % 3;
+}
+
 // Threads and copies of a GPU take their own order.
 static void set_mode(uint64_t seed, int number)
 {
 #ifdef HAVE_SIMT
     if (device == msa_engine())
-        msa_engine_mode(number % 3, number / 3 % 3, seed + (uint64_t)number);
+        msa_engine_mode(number % 3, timing_of(number), seed + (uint64_t)number);
     if (device == msa_engine())
         msa_engine_sms(number % 2 ? 132 : 1 + number % 5);
     if (device == msa_engine()) // gradients: now and then in chunks of queries, another time for each shape
@@ -53,7 +58,7 @@ static void judge(check_case *c, const msa_kernel *k, const msa_shape *s, const 
     if (report.outcome == JUDGE_UNSUPPORTED)
         return;
     check_true(c, report.outcome == JUDGE_PASS, "%s, %s, order %d, timing %d: %s", shape,
-               inputs_pattern_name(in->pattern), number % 3, number / 3 % 3, report.text);
+               inputs_pattern_name(in->pattern), number % 3, timing_of(number), report.text);
     if (report.used >= c->used) {
         c->used = report.used;
         snprintf(c->worst, sizeof c->worst, "%s of %s", inputs_pattern_name(in->pattern), shape);
@@ -62,19 +67,19 @@ static void judge(check_case *c, const msa_kernel *k, const msa_shape *s, const 
 
 /* ---- Synthetic inputs ---------------------------------------------------------------------------- */
 
-// All shapes with all kernels take many minutes. Together with the others a kernel meets every second shape,
-// or every third one for gradients, which are judged on five supports each time; others with another seed.
+// All shapes with all kernels take many minutes. Together with the others a kernel meets every third shape, or
+// every fourth one for gradients, which are judged on five supports each time; others with another seed.
 static bool is_left_out(const msa_kernel *k, int number)
 {
-    const int every = is_gradient(k) ? 3 : 2;
-    return (number + (int)(check_seed(0) % 6)) % every != 0;
+    const int every = is_gradient(k) ? 4 : 3;
+    return (number + (int)(check_seed(0) % 12)) % every != 0;
 }
 
 // Patterns of inputs: fewer for gradients, and beside other kernels for shapes of many scores.
 static int patterns_of(const msa_kernel *k, const msa_shape *s, bool alone)
 {
     const bool many = s->n_q * s->n_kv * s->n_heads > 40000;
-    return is_gradient(k) ? 1 + alone : many && !alone ? 1 : 3;
+    return is_gradient(k) ? 1 + alone : alone ? 3 : many ? 1 : 2;
 }
 
 static void agrees(const msa_kernel *k, int salt, bool alone)
@@ -295,7 +300,7 @@ int main(int argc, char **argv)
     const msa_kernel *k;
     for (int i = 0; (k = table_at(i)) != NULL; i++)
         if (is_wanted(k, only)) {
-            agrees(k, i, only != NULL);
+            agrees(k, i, only || tap_full());
             if (k->stage == MSA_STAGE_DENSE || k->stage == MSA_STAGE_SPARSE ||
                 k->stage == MSA_STAGE_PREFILL || k->stage == MSA_STAGE_DECODE)
                 output_types(k, k->stage == MSA_STAGE_DECODE ? &step : &small, check_seed(5));
