@@ -35,8 +35,17 @@ verdict exits_badly 1 "1 passed, 1 failed, 0 skipped" 'exit status 3'
 program checks_nothing 'echo 1..0'
 verdict checks_nothing 1 "0 passed, 1 failed, 0 skipped" 'no checks'
 verdict is_absent 1 "0 passed, 1 failed, 0 skipped" 'exit status 127'
-program hangs 'echo "ok 1 - a"; sleep 60; echo 1..1'
-TEST_LIMIT=1 verdict hangs 1 "1 passed, 1 failed, 0 skipped" 'exit status 124'
+program hangs 'echo "ok 1 - a"; sleep 600; echo 1..1'
+HANG_LOOKS=2 HANG_APART=1 verdict hangs 1 "1 passed, 1 failed, 0 skipped" 'exit status 124'
+grep -q 'stopped: it has used no processor time in 2 s' "$W.out"
+check $? "... and why is said"
+program loops 'while true; do :; done'
+HANG_ENDLESS=0 HANG_APART=1 verdict loops 1 "0 passed, 1 failed, 0 skipped" 'exit status 124'
+program is_slow '(i=0; while [ $i -lt 300000 ]; do i=$((i + 1)); done); sleep 2; (i=0; while [ $i -lt 600000 ]; do i=$((i + 1)); done); echo "ok 1 - a"; echo 1..1'
+HANG_LOOKS=10 HANG_APART=1 verdict is_slow 0 "1 passed, 0 failed, 0 skipped" is_slow
+SHARE=2/2 tests/run.sh "$W/passes" "$W/fails" "$W/skips" > "$W.out"
+[[ $? -eq 1 && $(tail -n 1 "$W.out") == "1 passed, 1 failed, 0 skipped" ]]
+check $? "the second of two shares is every second program"
 tests/run.sh "$W/passes" "$W/fails" "$W/skips" > "$W.out"
 [[ $? -eq 1 && $(tail -n 1 "$W.out") == "4 passed, 1 failed, 1 skipped" ]]
 check $? "several programs are added up"
@@ -45,7 +54,8 @@ TEST_JOBS=2 tests/run.sh "$W/slow" "$W/passes" "$W/skips" > "$W.out" && sed '$d;
 check $? "what runs side by side is shown in the given order"
 program sleeps "sleep 47.125; echo 'ok 1 - a'; echo 1..1"
 tests/run.sh "$W/sleeps" > "$W.out" 2> "$W.err" &
-sleep 0.5 && kill -TERM $! && wait $!
+until pgrep -f "^sleep 47.125" > "$W.started"; do sleep 0.1; done
+kill -TERM $! && wait $!
 [[ $? -eq 130 ]] && ! pgrep -f "^sleep 47.125" > "$W.out"
 check $? "an interrupt ends what runs"
 finish

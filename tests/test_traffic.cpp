@@ -470,6 +470,8 @@ static void judge_step(const msa_shape &sizes, int t, const vector<int32_t> &len
     within_one_percent("decode", (double)(c.load_bytes + c.store_bytes), keys + chosen,
                        queries + candidates + main_branch + ids);
     tap(c.launches == 3, "... in %d launches, however many requests there are", (int)c.launches);
+    if (small && !tap_full())
+        return; // a dense step reads no index keys
 
     const int64_t all = std::min(ceil_div(capacity, (int64_t)64), std::max<int64_t>(264 / all_rows, 1));
     double dense = 0, named = 4.0 * (double)all_rows + 512.0 * (double)(all * all_rows);
@@ -542,7 +544,7 @@ int main()
     const int eights = 8, k = 4; // as in judge_choice()
     judge_choice(eights * crossing * k, rng);
     judge_choice(eights * crossing * k + 1, rng);
-    const msa_shape shapes[] = {{64, 2048, 32, 2, 128, 128, 128, 8, 1, nullptr, nullptr, nullptr, nullptr},
+    const msa_shape shapes[] = {{tap_full() ? 64 : 21, tap_full() ? 2048 : 1100, 32, 2, 128, 128, 128, 8, 1, nullptr, nullptr, nullptr, nullptr},
                                 {150, 1000, 8, 2, 64, 64, 64, 4, 1, nullptr, nullptr, nullptr, nullptr},
                                 {90, 517, 16, 1, 128, 128, 32, 6, 1, nullptr, nullptr, nullptr, nullptr}};
     for (const msa_shape &s : shapes) {
