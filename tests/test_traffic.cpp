@@ -545,7 +545,7 @@ int main()
     judge_choice(eights * crossing * k, rng);
     judge_choice(eights * crossing * k + 1, rng);
     const msa_shape shapes[] = {{tap_full() ? 64 : 21, tap_full() ? 2048 : 1100, 32, 2, 128, 128, 128, 8, 1, nullptr, nullptr, nullptr, nullptr},
-                                {150, 1000, 8, 2, 64, 64, 64, 4, 1, nullptr, nullptr, nullptr, nullptr},
+                                {tap_full() ? 150 : 70, tap_full() ? 1000 : 330, 8, 2, 64, 64, 64, 4, 1, nullptr, nullptr, nullptr, nullptr},
                                 {90, 517, 16, 1, 128, 128, 32, 6, 1, nullptr, nullptr, nullptr, nullptr}};
     for (const msa_shape &s : shapes) {
         Problem p;

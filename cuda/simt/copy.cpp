@@ -39,6 +39,8 @@ static std::list<Pending>::iterator forget(Block &b, std::list<Pending>::iterato
     std::map<unsigned, unsigned> &groups = it->issuer->in_flight[it->kind];
     if (--groups[it->group] == 0)
         groups.erase(it->group);
+    if (it == b.first_undone)
+        ++b.first_undone;
     return b.pending.erase(it);
 }
 
@@ -75,7 +77,9 @@ bool complete_one(Block &b)
     // At random one of the oldest or the youngest: the way to others may be long.
     const bool random = options.timing == Timing::random, youngest = random && b.below(2);
     uint32_t n = random ? b.below(std::min(b.undone, 32u)) : 0;
-    auto it = youngest ? std::prev(b.pending.end()) : b.pending.begin();
+    while (b.first_undone->done)
+        ++b.first_undone;
+    auto it = youngest ? std::prev(b.pending.end()) : b.first_undone;
     while (it->done || n-- > 0)
         youngest ? --it : ++it;
     complete(b, it);
@@ -87,7 +91,8 @@ static void issue(Block &b, Pending &&p)
     mark_in_flight(b, p.shared, 1);
     p.issuer->in_flight[p.kind][p.group]++;
     b.pending.push_back(std::move(p));
-    b.undone++;
+    if (b.undone++ == 0)
+        b.first_undone = std::prev(b.pending.end());
     if (options.timing == Timing::early)
         complete(b, std::prev(b.pending.end()));
 }
@@ -98,7 +103,8 @@ void finish_copies(Block &b)
         const Pending &p = b.pending.front();
         if (p.kind != Pending::cp_async) // an unused cp.async does no harm; the others outlive shared memory
             fail(p.at, "the block ended before this copy was waited for");
-        complete(b, b.pending.begin());
+        take_place(b, b.pending.front());
+        forget(b, b.pending.begin());
     }
 }
 

@@ -267,6 +267,7 @@ Block::Block(const Launch &l, uint64_t linear_index)
     if (options.timeline && (options.timeline_block < 0 || (uint64_t)options.timeline_block == linear))
         record.reset(new Record), record->threads.resize(n);
     cluster_signal = new_signal(*this);
+    first_undone = pending.end();
     for (NamedBarrier &b : barriers)
         b.expected = b.arrived = 0, b.phase = 0, b.signal = new_signal(*this);
     memory.reset(new unsigned char[l.shared_bytes + 3 * guard]);

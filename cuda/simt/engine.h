@@ -312,7 +312,8 @@ struct Block {
     unsigned char *shared;                   ///< 1024-byte aligned
     std::vector<Word> words;                 ///< made when first needed
     std::list<Pending> pending;
-    unsigned undone = 0;             ///< how many of them have not taken place
+    unsigned undone = 0;             ///< how many of them have not taken place...
+    std::list<Pending>::iterator first_undone; ///< ... if any, none of them before this
     std::vector<uint16_t> in_flight; ///< how many of them touch each 16 bytes of shared memory
     std::vector<Landed> landed;
     std::vector<uint16_t> landing;    ///< which of these wrote each 16 bytes, from 1
