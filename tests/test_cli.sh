@@ -286,6 +286,22 @@ runs 0 "decode: a kernel by its name alone, of the fast back end" decode "${step
 says '^ran decode/[a-z]+ \(fast\)$'
 cmp -s <(payload "$W/step/ids.npy") <(group "$W/first" 0; group "$W/second" 0; group "$W/first" 1; group "$W/second" 1)
 check $? "... and chooses the same blocks"
+with_nan() { # with_nan FROM TO INDEX...: the array, NaN at these places
+    local i
+    cp "$1" "$2"
+    for i in "${@:3}"; do le32 $((0x7fc00000)) | dd of="$2" bs=1 seek=$((128 + 4 * i)) conv=notrunc status=none; done
+}
+torn=("${step[@]}") # NaN in page 6, which nobody has, and behind the 45 tokens of the first request, in page 3
+with_nan "$W/k-pages.npy" "$W/torn-k.npy" 880 1536 && torn[3]="$W/torn-k.npy"
+with_nan "$W/v-pages.npy" "$W/torn-v.npy" 880 1536 && torn[5]="$W/torn-v.npy"
+with_nan "$W/ki-pages.npy" "$W/torn-ki.npy" 248 384 && torn[9]="$W/torn-ki.npy"
+for kind in 'ref f32' 'ref fp8' 'fast f32' 'fast fp8'; do
+    how=(--backend ${kind% *} --index-keys ${kind#* })
+    runs 0 "decode on $kind: as they are" decode "${step[@]}" "${how[@]}" --out "$W/step"
+    runs 0 "decode on $kind: what nobody wrote into the pages" decode "${torn[@]}" "${how[@]}" --out "$W/torn"
+    diff -r "$W/step" "$W/torn" >"$W.out"
+    check $? "... changes nothing"
+done
 runs 0 "decode: 8-bit index keys" decode "${step[@]}" --index-keys fp8 --kernel reference --out "$W/step"
 says '^8-bit index keys choose the blocks of 16-bit ones for [01]\.[0-9]{4} of 38 \(query, group\) pairs, [01]\.[0-9]{4} of all ids; score recall 0\.[0-9]{4}, with 16 bits 0\.[0-9]{4}$'
 runs 0 "decode: more blocks to choose than there are" decode "${step[@]:0:14}" --index-keys fp8 --out "$W/step"
@@ -596,9 +612,12 @@ bad_step --k-pages "tokens before heads" "bad.npy" '(7, 8, 2, 16)'
 bad_step --v-pages "a page too few" "bad.npy" '(6, 2, 8, 16)'
 bad_step --ki-pages "pages of another size" "bad.npy" '(7, 16, 8)'
 bad_step --ki-pages "no pages" "bad.npy" '(0, 8, 8)'
-{ zeros 447; le32 $((0x7fc00000)); } | npy "$W/bad.npy" '<f4' '(7, 8, 8)'
-place_of --ki-pages "$W/bad.npy"
-refuses "nan" "decode: a value that is not a number" decode "${rest[@]}"
+for x in k:832:'[0, 0]' v:963:'[1, 3]' ki:225:'[1]'; do # in the last token of the first request
+    IFS=: read -r name at place <<<"$x"
+    with_nan "$W/$name-pages.npy" "$W/bad.npy" "$at"
+    place_of --$name-pages "$W/bad.npy"
+    refuses "bad.npy: page 3, token 4: nan at $place" "decode: not a number in $name" decode "${rest[@]}"
+done
 refuses "--index-keys:" "decode: an unknown kind of keys" decode "${step[@]}" --index-keys int8 --out "$W/out"
 refuses "'index/reference'" "decode: a kernel of another stage" decode "${step[@]}" --kernel index/reference --out "$W/out"
 refuses "'decode/frobnicate'" "decode: an unknown kernel" decode "${step[@]}" --kernel frobnicate --out "$W/out"
