@@ -92,6 +92,9 @@ if "$MSA" kernels | grep -q simt; then # its fastest index kernel keeps no score
     "$MSA" forward "${in[@]}" --topk 4 --block 32 --backend simt --kernel index/fused --scores --out "$W/simt" 2>&1 |
         grep -q -- "--kernel: expected an index kernel that writes scores"
     check $? "forward: a kernel that writes no scores is refused for that"
+    "$MSA" forward "${in[@]}" --topk 4 --block 16 --backend simt --out "$W/simt" 2>&1 |
+        grep -q -- "--backend: expected an index kernel that takes these sizes, found index/fused"
+    check $? "forward: sizes that no kernel of a back end takes are refused for that"
     runs 0 "forward: scores on the engine" forward "${in[@]}" --topk 4 --block 32 --backend simt --scores --out "$W/simt"
     says '^ran index/[a-z]+ \(simt\)$'
     inputs prefix
@@ -496,7 +499,7 @@ for shape in x '' 'T=4' 'T=4 S=4 heads=4:2 width=8:8 block=2 topk=0' 'T=5 S=4 he
     'T=4 S=4 heads=4:3 width=8:8 block=2 topk=1' 'T=4 S=4 heads=4:2 width=8:8 block=2 topk=1 seqs=2' \
     'T=-4 S=4 heads=4:2 width=8:8 block=2 topk=1' 'T=4 S=4 heads=4:2 width=8:8 block=2 topk=1 x' \
     'T=9999999 S=9999999 heads=64:4 width=128:128 block=1 topk=1' \
-    'T=4 S=4 heads=4:2 width=8:8 block=99999999 topk=1'; do
+    'T=4 S=4 heads=4:2 width=8:8 block=99999999 topk=1' 'T=4 T=4 S=4 heads=4:2 width=8:8 block=2 topk=1'; do
     refuses "--shape:" "check: --shape '$shape'" check topk --shape "$shape"
 done
 for seed in -1 x 1.5 ''; do
@@ -680,6 +683,8 @@ o_with 40800000
 runs 1 "verify: one wrong element" "${whole[@]}" --o "$W/o.npy" --precision bf16-logits
 says '^output +FAILED, not of precision bf16-logits, [0-9.]+ times its budget; o\[5,2,7\]: expected [-0-9.e]+, found 4, '
 refuses "--precision: expected one of float32, " "verify: an unknown class" "${whole[@]}" --o "$W/o.npy" --precision bf16
+refuses "--o: expected this option with --precision" "verify: a class of no output" "${whole[@]}" --precision float32
+refuses "--o: expected this option with --tolerance" "verify: a tolerance of no output" "${whole[@]}" --tolerance 0.1
 refuses "--precision:" "verify: a class and a tolerance" "${whole[@]}" --o "$W/o.npy" --precision float32 --tolerance 0.1
 
 # Where it fails, verify says which tensor a kernel that takes bf16 would not have seen as it is.

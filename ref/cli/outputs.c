@@ -46,12 +46,12 @@ int64_t cli_sizes(const msa_shape *s, const char *letters, int64_t *dim)
 
 void *cli_alloc(const char *command, size_t bytes)
 {
-    const double left = io_memory_left(), gib = 1 << 30;
+    const double left = io_memory_left(), mib = 1 << 20;
     void *p = (double)bytes <= left ? malloc(bytes ? bytes : 1) : NULL;
     if (!p)
         cli_fail(command,
-                 "these sizes: expected to fit the %.1f GiB of memory free here, found a need of %.1f GiB",
-                 left / gib, (double)bytes / gib);
+                 "these sizes: expected to fit the %.1f MiB of memory free here, found a need of %.1f MiB",
+                 left / mib, (double)bytes / mib);
     return p;
 }
 
