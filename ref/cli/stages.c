@@ -86,7 +86,7 @@ static msa_status index_branch(const cli_plan *plan, const cli_tensors *t, float
 }
 
 /* The scores. Where the best index kernel of the back end keeps none and nobody asked for it by name, the
- * next best that writes them. Whether they were asked for matters only to what is said where there is none. */
+ * next best that writes them. `asked`: whether that is said where there is none. */
 static int write_scores(const char *command, cli_plan *plan, const cli_tensors *t, float *scores, bool asked,
                         void *work)
 {
