@@ -81,6 +81,7 @@ mutant 'departures: mean over the wrong block' ref/model/variants.c test_variant
 mutant 'departures: a question before its fact' ref/model/task.c test_variants 's/ \&\& place\[k\] < i//'
 
 # ---- Files ---------------------------------------------------------------------------------------
+mutant 'files: a link destroyed' ref/io/set.c test_io_file 's/&st, AT_SYMLINK_NOFOLLOW) == 0 \&\& !S/\&st, 0) == 0 \&\& !S/'
 mutant 'files: two sets put in place at once' ref/io/set.c test_io_file 's/trial < 5000 \&\& flock/trial < 0 \&\& flock/'
 mutant 'files: a stage that another writer swept away' ref/io/set.c test_io_file 's/else if (why != ENOENT)/else/'
 

@@ -528,6 +528,11 @@ place "a name that is too long" "--out" "$W/$(printf '%05000d' 0)"
 check $? "the file is as it was"
 mkdir -p "$W/taken/o.npy"
 refuses "o.npy" "dense: a directory in the place of o.npy" dense "${in[@]:0:6}" --out "$W/taken"
+ln -s file "$W/link.csv" # /dev/stdout is one, too
+refuses "--csv $W/link.csv: expected a file, or nothing yet, found a symbolic link" "cost: --csv is a link" cost --csv "$W/link.csv"
+mkdir "$W/linked" && ln -s ../file "$W/linked/lse.npy"
+refuses "lse.npy: expected a file, or nothing yet, found a symbolic link" "dense: a link in the place of lse.npy" dense "${in[@]:0:6}" \
+    --out "$W/linked"
 if [ "$(id -u)" -ne 0 ]; then
     mkdir "$W/locked"
     chmod 555 "$W/locked"

@@ -82,6 +82,13 @@ static void test_bad_targets(void)
     tap(!put(scratch("pipe"), "new", err) &&
             scratch_one_line(err, scratch("pipe"), "found a device, pipe or socket"),
         "a pipe is not replaced");
+    for (int there = 0; there < 2; there++) {
+        const bool made = symlink(there ? scratch("file") : scratch("absent"), scratch("link")) == 0;
+        tap(made && !put(scratch("link"), "new", err) &&
+                scratch_one_line(err, scratch("link"), "found a symbolic link"),
+            "nor is a link, to %s", there ? "a file" : "nothing");
+        unlink(scratch("link"));
+    }
     tap(!put(scratch("absent/file"), "new", err) &&
             scratch_one_line(err, scratch("absent/file"), "No such file"),
         "no directory is made for a file");

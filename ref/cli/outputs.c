@@ -91,9 +91,9 @@ int cli_check_writable(const char *command, const char *option, const char *path
         return cli_fail(command, "%s: expected a file, found an empty name", option);
     if (path[strlen(path) - 1] == '/')
         return cli_fail(command, "%s %s: expected a file, found the name of a directory", option, path);
-    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
-        return cli_fail(command, "%s %s: expected a file, or nothing yet, found something else", option,
-                        path);
+    if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return cli_fail(command, "%s %s: expected a file, or nothing yet, found %s", option, path,
+                        io_kind(st.st_mode));
     if (io_was_read(path))
         return cli_fail(command, "%s %s: expected another file than this command reads, found the same",
                         option, path);

@@ -374,9 +374,9 @@ static bool fill(member *m, const io_chunk *chunks, int n)
 
 static bool add(const char *path, const io_chunk *chunks, int n, io_error err)
 {
-    /* Renaming onto /dev/null would destroy it. */
+    /* Renaming onto /dev/null, or onto /dev/stdout, which is a link, would destroy it. */
     struct stat st;
-    if (fstatat(set.dir, base_name(path), &st, 0) == 0 && !S_ISREG(st.st_mode))
+    if (fstatat(set.dir, base_name(path), &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode))
         return io_fail(err, path, "cannot write: expected a file or nothing, found %s", io_kind(st.st_mode));
     member *m = new_member(base_name(path));
     if (!m)
