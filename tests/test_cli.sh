@@ -97,6 +97,7 @@ if "$MSA" kernels | grep -q simt; then # its fastest index kernel keeps no score
     check $? "forward: sizes that no kernel of a back end takes are refused for that"
     runs 0 "forward: scores on the engine" forward "${in[@]}" --topk 4 --block 32 --backend simt --scores --out "$W/simt"
     says '^ran index/[a-z]+ \(simt\)$'
+    OMP_NUM_THREADS=100000 runs 0 "forward: more threads than there can be" forward "${in[@]}" --topk 4 --block 32 --backend simt --out "$W/simt"
     inputs prefix
 fi
 runs 0 "forward: kernels by name" forward "${in[@]}" "${size[@]}" --kernel topk/reference --kernel index/reference \
