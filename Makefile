@@ -158,7 +158,7 @@ $(B)/msa: $(APP_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(filter-out $(LIBS),$(APPLIBS)) $(if $(OPENBLAS),-ldl -lpthread) -lm -o $@
 $(B)/tests/%: $(B)/tests/%.o $(T_SUPPORT:%.c=$(B)/%.o) $(HEADLESS_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@
-WITH_SIDES := $(B)/cuda/host.o $(B)/ref/cli/table.o $(B)/ref/cli/trial.o $(B)/tests/test_kernels.o $(B)/tests/test_padding.o $(B)/tests/test_decode.o $(B)/tests/test_counters.o $(B)/tests/test_workspace.o
+WITH_SIDES := $(B)/cuda/plan.o $(B)/cuda/host.o $(B)/ref/cli/table.o $(B)/ref/cli/trial.o $(B)/tests/test_kernels.o $(B)/tests/test_padding.o $(B)/tests/test_decode.o $(B)/tests/test_counters.o $(B)/tests/test_workspace.o
 $(WITH_SIDES): private FOUND += $(SIDES)# private: flags, on which they depend, is not to know
 CXX_SIDES := $(B)/tests/test_instructions.o $(B)/tests/test_prefill.o
 $(WITH_SIDES) $(CXX_SIDES): $(B)/sides
@@ -329,7 +329,7 @@ results: build ## the tables of README.md from data/bench
 include book/book.mk book/exercises/exercises.mk
 
 # ---- Install ------------------------------------------------------------------------------------
-INSTALL = B="$(B)" VERSION=$(VERSION) SOVERSION=$(SOVERSION) DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" .ci/install
+INSTALL = B="$(B)" VERSION=$(VERSION) SOVERSION=$(SOVERSION) DESTDIR='$(subst ','\'',$(DESTDIR))' PREFIX='$(subst ','\'',$(PREFIX))' .ci/install
 install: build ## headers, libraries, program, msa.py and pkg-config files under PREFIX
 	@LIBS="$(LIBS) $(if $(OPENMP),-fopenmp)" CUDALIBS="$(if $(CUDA_OBJ),-lstdc++) $(if $(CUDA),$(CUDALIBS))" $(INSTALL) $(if $(CUDA_OBJ),cuda)
 uninstall: ## what make install put there

@@ -23,8 +23,8 @@ book-pdf: book ## the book as a PDF: build/book/book.pdf (needs chromium)
 book-programs: $(EXAMPLES) $(DRAWINGS)
 
 chapter: deps ## build and run a chapter's program: make chapter N=01
-	@name='$(filter $(N)_% 0$(N)_%,$(CHAPTERS))'; [ -n '$(N)' ] && [ -n "$$name" ] || \
-	  { echo "make chapter: expected N=, one of $(foreach c,$(CHAPTERS),$(firstword $(subst _, ,$(c)))), found '$(N)'" >&2; exit 2; }; \
+	@n=$(call quoted,N); name=; for c in $(CHAPTERS); do case $$c in "$$n"_* | "0$$n"_*) name=$$c ;; esac; done; [ "$$n" ] && [ "$$name" ] || \
+	  { echo "make chapter: expected N=, one of $(foreach c,$(CHAPTERS),$(firstword $(subst _, ,$(c)))), found '$$n'" >&2; exit 2; }; \
 	  $(MAKE) --no-print-directory "$(B)/examples/$$name" && "$(B)/examples/$$name"
 
 book-figures: book-programs ## draw the book's figures and store its outputs again

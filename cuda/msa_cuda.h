@@ -105,7 +105,7 @@ typedef struct msa_device {
     msa_status (*replay)(void); /**< what was recorded last */
 } msa_device;
 
-/** The CPU engine, in builds that found a C++ compiler. */
+/** The CPU engine; NULL in a build that found no C++ compiler. */
 const msa_device *msa_engine(void);
 /** How the engine runs what follows: threads of a block forward, in reverse or at random (0, 1, 2), copies
  *  and products as late as allowed, at once or at random (0, 1, 2). A right kernel cannot tell. */
@@ -124,7 +124,7 @@ uintptr_t msa_engine_reach(void);
  * memory first then follows from order and seed alone. 1, as before the first call: each by itself, and which
  * comes first is left to the host's threads. */
 void msa_engine_resident(int n);
-/** The current CUDA device, in builds by `make cuda`. */
+/** The current CUDA device; NULL but in builds by `make cuda`. */
 const msa_device *msa_gpu(void);
 
 /** One kernel bound to a device, a shape and an output type. */

@@ -101,3 +101,17 @@ msa_status msa_plan_run(const msa_plan *plan, const msa_arrays *arrays, void *wo
         return MSA_ERR_NULL;
     return plan->device->run(plan->entry, &plan->shape, plan->out, arrays, work, stream);
 }
+
+/* A device that this build lacks: a program that asks for it links all the same. */
+#ifndef HAVE_SIMT
+const msa_device *msa_engine(void)
+{
+    return NULL;
+}
+#endif
+#ifndef HAVE_CUDA
+const msa_device *msa_gpu(void)
+{
+    return NULL;
+}
+#endif

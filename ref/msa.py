@@ -19,6 +19,7 @@ or where `make install` put this file, in the directory above it.
 """
 
 import ctypes as c
+import math
 import numbers
 import operator
 import os
@@ -117,13 +118,15 @@ def _int(what, x, low=1):
 
 
 def _number(what, x):
-    if isinstance(x, bool) or not isinstance(x, numbers.Real):
-        _refuse(what, "a number", repr(x))
+    if isinstance(x, bool) or not isinstance(x, numbers.Real) or not math.isfinite(x):
+        _refuse(what, "a finite number", repr(x))
     return c.c_double(x)
 
 
 def _plain(what, x):
     """x as an array of whatever type it has; a tensor shares its memory."""
+    if np.ma.is_masked(x):
+        _refuse(what, "an array without a mask, which nothing here looks at", "masked elements")
     try:
         if hasattr(x, "detach"):
             x = x.detach()

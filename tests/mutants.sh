@@ -80,6 +80,11 @@ mutant 'departures: window without the first block' ref/model/variants.c test_va
 mutant 'departures: mean over the wrong block' ref/model/variants.c test_variants 's/means + b \* s->d_index/means/'
 mutant 'departures: a question before its fact' ref/model/task.c test_variants 's/ \&\& place\[k\] < i//'
 
+# ---- Files ---------------------------------------------------------------------------------------
+mutant 'files: a link destroyed' ref/io/set.c test_io_file 's/&st, AT_SYMLINK_NOFOLLOW) == 0 \&\& !S/\&st, 0) == 0 \&\& !S/'
+mutant 'files: two sets put in place at once' ref/io/set.c test_io_file 's/trial < 5000 \&\& flock/trial < 0 \&\& flock/'
+mutant 'files: a stage that another writer swept away' ref/io/set.c test_io_file 's/else if (why != ENOENT)/else/'
+
 # ---- The checker itself --------------------------------------------------------------------------
 mutant 'comparison accepts NaN' ref/cli/verdict.c test_checker 's/if (!(error <= allowed))/if (error > allowed)/'
 mutant 'swaps are always ties' ref/cli/verdict.c test_checker 's/if (!(tolerance > 0 \&\& /if (!(/; s/<= allowed))/<= HUGE_VAL))/'

@@ -92,8 +92,12 @@ if "$MSA" kernels | grep -q simt; then # its fastest index kernel keeps no score
     "$MSA" forward "${in[@]}" --topk 4 --block 32 --backend simt --kernel index/fused --scores --out "$W/simt" 2>&1 |
         grep -q -- "--kernel: expected an index kernel that writes scores"
     check $? "forward: a kernel that writes no scores is refused for that"
+    "$MSA" forward "${in[@]}" --topk 4 --block 16 --backend simt --out "$W/simt" 2>&1 |
+        grep -q -- "--backend: expected an index kernel that takes these sizes, found index/fused"
+    check $? "forward: sizes that no kernel of a back end takes are refused for that"
     runs 0 "forward: scores on the engine" forward "${in[@]}" --topk 4 --block 32 --backend simt --scores --out "$W/simt"
     says '^ran index/[a-z]+ \(simt\)$'
+    OMP_NUM_THREADS=100000 runs 0 "forward: more threads than there can be" forward "${in[@]}" --topk 4 --block 32 --backend simt --out "$W/simt"
     inputs prefix
 fi
 runs 0 "forward: kernels by name" forward "${in[@]}" "${size[@]}" --kernel topk/reference --kernel index/reference \
@@ -286,6 +290,22 @@ runs 0 "decode: a kernel by its name alone, of the fast back end" decode "${step
 says '^ran decode/[a-z]+ \(fast\)$'
 cmp -s <(payload "$W/step/ids.npy") <(group "$W/first" 0; group "$W/second" 0; group "$W/first" 1; group "$W/second" 1)
 check $? "... and chooses the same blocks"
+with_nan() { # with_nan FROM TO INDEX...: the array, NaN at these places
+    local i
+    cp "$1" "$2"
+    for i in "${@:3}"; do le32 $((0x7fc00000)) | dd of="$2" bs=1 seek=$((128 + 4 * i)) conv=notrunc status=none; done
+}
+torn=("${step[@]}") # NaN in page 6, which nobody has, and behind the 45 tokens of the first request, in page 3
+with_nan "$W/k-pages.npy" "$W/torn-k.npy" 880 1536 && torn[3]="$W/torn-k.npy"
+with_nan "$W/v-pages.npy" "$W/torn-v.npy" 880 1536 && torn[5]="$W/torn-v.npy"
+with_nan "$W/ki-pages.npy" "$W/torn-ki.npy" 248 384 && torn[9]="$W/torn-ki.npy"
+for kind in 'ref f32' 'ref fp8' 'fast f32' 'fast fp8'; do
+    how=(--backend ${kind% *} --index-keys ${kind#* })
+    runs 0 "decode on $kind: as they are" decode "${step[@]}" "${how[@]}" --out "$W/step"
+    runs 0 "decode on $kind: what nobody wrote into the pages" decode "${torn[@]}" "${how[@]}" --out "$W/torn"
+    diff -r "$W/step" "$W/torn" >"$W.out"
+    check $? "... changes nothing"
+done
 runs 0 "decode: 8-bit index keys" decode "${step[@]}" --index-keys fp8 --kernel reference --out "$W/step"
 says '^8-bit index keys choose the blocks of 16-bit ones for [01]\.[0-9]{4} of 38 \(query, group\) pairs, [01]\.[0-9]{4} of all ids; score recall 0\.[0-9]{4}, with 16 bits 0\.[0-9]{4}$'
 runs 0 "decode: more blocks to choose than there are" decode "${step[@]:0:14}" --index-keys fp8 --out "$W/step"
@@ -480,7 +500,7 @@ for shape in x '' 'T=4' 'T=4 S=4 heads=4:2 width=8:8 block=2 topk=0' 'T=5 S=4 he
     'T=4 S=4 heads=4:3 width=8:8 block=2 topk=1' 'T=4 S=4 heads=4:2 width=8:8 block=2 topk=1 seqs=2' \
     'T=-4 S=4 heads=4:2 width=8:8 block=2 topk=1' 'T=4 S=4 heads=4:2 width=8:8 block=2 topk=1 x' \
     'T=9999999 S=9999999 heads=64:4 width=128:128 block=1 topk=1' \
-    'T=4 S=4 heads=4:2 width=8:8 block=99999999 topk=1'; do
+    'T=4 S=4 heads=4:2 width=8:8 block=99999999 topk=1' 'T=4 T=4 S=4 heads=4:2 width=8:8 block=2 topk=1'; do
     refuses "--shape:" "check: --shape '$shape'" check topk --shape "$shape"
 done
 for seed in -1 x 1.5 ''; do
@@ -509,6 +529,11 @@ place "a name that is too long" "--out" "$W/$(printf '%05000d' 0)"
 check $? "the file is as it was"
 mkdir -p "$W/taken/o.npy"
 refuses "o.npy" "dense: a directory in the place of o.npy" dense "${in[@]:0:6}" --out "$W/taken"
+ln -s file "$W/link.csv" # /dev/stdout is one, too
+refuses "--csv $W/link.csv: expected a file, or nothing yet, found a symbolic link" "cost: --csv is a link" cost --csv "$W/link.csv"
+mkdir "$W/linked" && ln -s ../file "$W/linked/lse.npy"
+refuses "lse.npy: expected a file, or nothing yet, found a symbolic link" "dense: a link in the place of lse.npy" dense "${in[@]:0:6}" \
+    --out "$W/linked"
 if [ "$(id -u)" -ne 0 ]; then
     mkdir "$W/locked"
     chmod 555 "$W/locked"
@@ -596,9 +621,12 @@ bad_step --k-pages "tokens before heads" "bad.npy" '(7, 8, 2, 16)'
 bad_step --v-pages "a page too few" "bad.npy" '(6, 2, 8, 16)'
 bad_step --ki-pages "pages of another size" "bad.npy" '(7, 16, 8)'
 bad_step --ki-pages "no pages" "bad.npy" '(0, 8, 8)'
-{ zeros 447; le32 $((0x7fc00000)); } | npy "$W/bad.npy" '<f4' '(7, 8, 8)'
-place_of --ki-pages "$W/bad.npy"
-refuses "nan" "decode: a value that is not a number" decode "${rest[@]}"
+for x in k:832:'[0, 0]' v:963:'[1, 3]' ki:225:'[1]'; do # in the last token of the first request
+    IFS=: read -r name at place <<<"$x"
+    with_nan "$W/$name-pages.npy" "$W/bad.npy" "$at"
+    place_of --$name-pages "$W/bad.npy"
+    refuses "bad.npy: page 3, token 4: nan at $place" "decode: not a number in $name" decode "${rest[@]}"
+done
 refuses "--index-keys:" "decode: an unknown kind of keys" decode "${step[@]}" --index-keys int8 --out "$W/out"
 refuses "'index/reference'" "decode: a kernel of another stage" decode "${step[@]}" --kernel index/reference --out "$W/out"
 refuses "'decode/frobnicate'" "decode: an unknown kernel" decode "${step[@]}" --kernel frobnicate --out "$W/out"
@@ -661,6 +689,8 @@ o_with 40800000
 runs 1 "verify: one wrong element" "${whole[@]}" --o "$W/o.npy" --precision bf16-logits
 says '^output +FAILED, not of precision bf16-logits, [0-9.]+ times its budget; o\[5,2,7\]: expected [-0-9.e]+, found 4, '
 refuses "--precision: expected one of float32, " "verify: an unknown class" "${whole[@]}" --o "$W/o.npy" --precision bf16
+refuses "--o: expected this option with --precision" "verify: a class of no output" "${whole[@]}" --precision float32
+refuses "--o: expected this option with --tolerance" "verify: a tolerance of no output" "${whole[@]}" --tolerance 0.1
 refuses "--precision:" "verify: a class and a tolerance" "${whole[@]}" --o "$W/o.npy" --precision float32 --tolerance 0.1
 
 # Where it fails, verify says which tensor a kernel that takes bf16 would not have seen as it is.

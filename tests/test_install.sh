@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # What `make install` installs: libraries that show msa_* only and that C and C++ programs link, static and
-# shared, whatever their own functions are called; the same for the kernels; msa.py. The prefix has a space.
+# shared, whatever their own functions are called; the same for the kernels; msa.py. The prefix has a space and quotes.
 source "$(dirname "$0")/tap.sh"
 B=${B:-build} CC=${CC:-cc} CXX=${CXX:-c++}
-P="$W/a prefix" san=$(sed -n 's/.*\(-fsanitize=[^ ]*\).*/\1/p' "$B/flags")
+P="$W/a \"prefix\" of o'ne's" san=$(sed -n 's/.*\(-fsanitize=[^ ]*\).*/\1/p' "$B/flags")
 read -r -a CC <<< "$CC $san"
 read -r -a CXX <<< "$CXX -std=c++17 $san"
 
 install_to() { make --no-print-directory "$1" DEPS=0 B="$B" "${@:2}" > "$W.out" 2> "$W.err"; }
 install_to install PREFIX="$P" && [[ -x $P/bin/msa && -s $P/include/msa.h && -s $P/lib/libmsa.a && -s $P/lib/python/msa.py ]]
-check $? "make install into a prefix with a space"
+check $? "make install into a prefix with a space and quotes"
 version=$("$P/bin/msa" version) version=${version#msa }
 [[ $(readlink "$P/lib/libmsa.so") == "libmsa.so.$version" ]] && readelf -d "$P/lib/libmsa.so" | grep -q "soname: \[libmsa.so.${version%.*}\]" && [[ -s $P/lib/libmsa.so.${version%.*} ]]
 check $? "libmsa.so.$version, loaded as libmsa.so.${version%.*}"

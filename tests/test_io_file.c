@@ -82,6 +82,13 @@ static void test_bad_targets(void)
     tap(!put(scratch("pipe"), "new", err) &&
             scratch_one_line(err, scratch("pipe"), "found a device, pipe or socket"),
         "a pipe is not replaced");
+    for (int there = 0; there < 2; there++) {
+        const bool made = symlink(there ? scratch("file") : scratch("absent"), scratch("link")) == 0;
+        tap(made && !put(scratch("link"), "new", err) &&
+                scratch_one_line(err, scratch("link"), "found a symbolic link"),
+            "nor is a link, to %s", there ? "a file" : "nothing");
+        unlink(scratch("link"));
+    }
     tap(!put(scratch("absent/file"), "new", err) &&
             scratch_one_line(err, scratch("absent/file"), "No such file"),
         "no directory is made for a file");
@@ -302,6 +309,90 @@ static void test_killed(void)
     tap(scratch_no_error(ok, err), "two writers of one file, killed at 20 moments, leave it whole");
 }
 
+/* ---- Several writers of one set ------------------------------------------------------------------ */
+
+enum { WRITERS = 4, ROUNDS = 25 };
+
+/* Two files that hold the letter, and their sums. */
+static bool put_pair(char letter, io_error err)
+{
+    const char text[] = {letter, 0};
+    return io_begin(scratch("shared"), "pair", err) && put(scratch("shared/a"), text, err) &&
+           put(scratch("shared/b"), text, err) && io_commit(err);
+}
+
+/* A set that is begun and abandoned flushes nothing: many meet in a short time. */
+static bool begin_often(io_error err)
+{
+    bool ok = true;
+    for (int i = 0; i < 50 && ok; i++) {
+        ok = io_begin(scratch("shared"), "pair", err);
+        io_abandon();
+    }
+    return ok;
+}
+
+/* Starts when somebody closes the other end of `gate`. */
+static pid_t start_pair(char letter, const int gate[2])
+{
+    const pid_t child = fork();
+    if (child == 0) {
+        io_error err = "";
+        char byte;
+        close(gate[1]);
+        const bool ok = read(gate[0], &byte, 1) == 0 && put_pair(letter, err) && begin_often(err);
+        if (!ok)
+            tap_note("%s", err);
+        fflush(stdout);
+        _exit(!ok);
+    }
+    return child;
+}
+
+static bool all_at_once(void)
+{
+    int gate[2], status;
+    bool ok = pipe(gate) == 0;
+    pid_t child[WRITERS];
+    for (int i = 0; i < WRITERS; i++)
+        child[i] = start_pair((char)('a' + i), gate);
+    close(gate[0]);
+    close(gate[1]);
+    for (int i = 0; i < WRITERS; i++)
+        ok = waitpid(child[i], &status, 0) == child[i] && status == 0 && ok;
+    return ok;
+}
+
+static void test_several_sets(void)
+{
+    io_error err = "";
+    char sums[WRITERS][256];
+    unsigned char *data;
+    size_t bytes = 0;
+    bool ok = true, whole = true;
+    for (int i = 0; i < WRITERS && ok; i++) {
+        ok = put_pair((char)('a' + i), err) &&
+             io_read_file(scratch("shared/pair.sha256"), sizeof sums[i] - 1, &data, &bytes, err);
+        if (ok) {
+            memcpy(sums[i], data, bytes);
+            free(data);
+        }
+    }
+    fflush(stdout);
+    for (int round = 0; round < ROUNDS && ok && whole; round++) {
+        ok = all_at_once();
+        whole = false;
+        for (int i = 0; i < WRITERS; i++) {
+            const char text[] = {(char)('a' + i), 0};
+            whole = whole || (scratch_holds(scratch("shared/a"), text, 1) &&
+                              scratch_holds(scratch("shared/b"), text, 1) &&
+                              scratch_holds(scratch("shared/pair.sha256"), sums[i], bytes));
+        }
+    }
+    tap(scratch_no_error(ok, err), "several sets for one directory at once all succeed");
+    tap(whole, "and one of them, the whole of it, stays");
+}
+
 int main(void)
 {
     test_write_and_read();
@@ -313,5 +404,6 @@ int main(void)
     test_leftovers();
     test_write_fails_at_every_byte();
     test_killed();
+    test_several_sets();
     return tap_done();
 }

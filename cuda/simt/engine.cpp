@@ -9,6 +9,9 @@
 #include <atomic>
 #include <cstdarg>
 #include <mutex>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 thread_local uint3 threadIdx, blockIdx;
 thread_local dim3 blockDim, gridDim;
@@ -558,6 +561,16 @@ static const char *launch_error(const Launch &l)
     return nullptr;
 }
 
+/* Whatever OMP_NUM_THREADS says: libgomp dies of a hundred thousand. */
+static int host_threads()
+{
+#ifdef _OPENMP
+    return std::min(omp_get_max_threads(), 1024);
+#else
+    return 1;
+#endif
+}
+
 static void run_grid(const Launch &l)
 {
     last_report.clear();
@@ -570,7 +583,7 @@ static void run_grid(const Launch &l)
         if (options.resident > 1 || l.dependent) {
             worker().run(l, chosen, 0, chosen.size(), (unsigned)options.resident);
         } else {
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) num_threads(host_threads())
             for (int64_t i = 0; i < (int64_t)chosen.size(); i++)
                 worker().run(l, chosen, (uint64_t)i, (uint64_t)i + 1, 1);
         }

@@ -1,6 +1,7 @@
 /* Names of kernels and shapes on the command line. */
 #include "cases.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -70,9 +71,14 @@ static void read_word(const char *text, msa_shape *s, int *end)
 
 static bool parse_shape(const char *text, msa_shape *s)
 {
+    bool given[UCHAR_MAX + 1] = {false}; /* words, by their first letters, which differ */
     int end = 1;
     for (text += strspn(text, " "); *text && end > 0; text += strspn(text, " ")) {
+        const unsigned char word = (unsigned char)*text;
         read_word(text, s, &end);
+        if (given[word])
+            end = 0;
+        given[word] = true;
         text += end;
     }
     return end > 0;

@@ -132,6 +132,34 @@ static int64_t row_of(const step *a, int r, int64_t j)
     return a->pages.table[r * width + j / page] * page + j % page;
 }
 
+/* The tokens of the requests have to be finite; what the rest of a cache holds, nobody has written. */
+static int check_finite(const char *command, const step *a, cli_tensor which, int ndim, const int64_t *dim)
+{
+    const int64_t width = ndim == 2 ? dim[0] * dim[1] : dim[0];
+    for (int r = 0; r < msa_n_seqs(&a->t.shape); r++)
+        for (int64_t j = 0; j < a->pages.lens[r]; j++) {
+            const int64_t row = row_of(a, r, j);
+            char token[64];
+            io_error err;
+            snprintf(token, sizeof token, "page %lld, token %lld: ", (long long)(row / a->pages.page),
+                     (long long)(row % a->pages.page));
+            if (!io_check_finite(a->t.path[which], token, ndim, dim, cli_floats(&a->t, which) + row * width,
+                                 (size_t)width, err))
+                return cli_fail(command, "%s", err);
+        }
+    return 0;
+}
+
+static int check_values(const char *command, const step *a)
+{
+    const msa_shape *s = &a->t.shape;
+    const int64_t heads[] = {s->n_kv_heads, s->d_head}, index[] = {s->d_index};
+    int bad = check_finite(command, a, CLI_K_PAGES, 2, heads);
+    if (!bad)
+        bad = check_finite(command, a, CLI_V_PAGES, 2, heads);
+    return bad ? bad : check_finite(command, a, CLI_KI_PAGES, 1, index);
+}
+
 /* ---- 8-bit index keys ------------------------------------------------------------------------------- */
 
 /* The index keys, rounded to bf16, and the codes of every piece that a request has completed. */
@@ -236,6 +264,8 @@ static int read_step(const char *command, step *a)
         bad = turn_pages(command, a, &a->t.array[CLI_K_PAGES]);
     if (!bad)
         bad = turn_pages(command, a, &a->t.array[CLI_V_PAGES]);
+    if (!bad)
+        bad = check_values(command, a);
     if (!bad && a->small)
         bad = encode_keys(command, a);
     if (!bad)

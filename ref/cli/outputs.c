@@ -46,12 +46,12 @@ int64_t cli_sizes(const msa_shape *s, const char *letters, int64_t *dim)
 
 void *cli_alloc(const char *command, size_t bytes)
 {
-    const double left = io_memory_left(), gib = 1 << 30;
+    const double left = io_memory_left(), mib = 1 << 20;
     void *p = (double)bytes <= left ? malloc(bytes ? bytes : 1) : NULL;
     if (!p)
         cli_fail(command,
-                 "these sizes: expected to fit the %.1f GiB of memory free here, found a need of %.1f GiB",
-                 left / gib, (double)bytes / gib);
+                 "these sizes: expected to fit the %.1f MiB of memory free here, found a need of %.1f MiB",
+                 left / mib, (double)bytes / mib);
     return p;
 }
 
@@ -91,9 +91,9 @@ int cli_check_writable(const char *command, const char *option, const char *path
         return cli_fail(command, "%s: expected a file, found an empty name", option);
     if (path[strlen(path) - 1] == '/')
         return cli_fail(command, "%s %s: expected a file, found the name of a directory", option, path);
-    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
-        return cli_fail(command, "%s %s: expected a file, or nothing yet, found something else", option,
-                        path);
+    if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return cli_fail(command, "%s %s: expected a file, or nothing yet, found %s", option, path,
+                        io_kind(st.st_mode));
     if (io_was_read(path))
         return cli_fail(command, "%s %s: expected another file than this command reads, found the same",
                         option, path);

@@ -86,8 +86,9 @@ static msa_status index_branch(const cli_plan *plan, const cli_tensors *t, float
 }
 
 /* The scores. Where the best index kernel of the back end keeps none and nobody asked for it by name, the
- * next best that writes them. */
-static int write_scores(const char *command, cli_plan *plan, const cli_tensors *t, float *scores, void *work)
+ * next best that writes them. `asked`: whether that is said where there is none. */
+static int write_scores(const char *command, cli_plan *plan, const cli_tensors *t, float *scores, bool asked,
+                        void *work)
 {
     const msa_kernel *best = plan->ops.stage[MSA_STAGE_INDEX], *kernel = best;
     msa_status status = index_branch(plan, t, scores, NULL, NULL, work);
@@ -102,9 +103,9 @@ static int write_scores(const char *command, cli_plan *plan, const cli_tensors *
         free(own);
     }
     if (status == MSA_ERR_UNSUPPORTED)
-        return cli_fail(command,
-                        "%s: expected an index kernel that writes scores of these sizes, found index/%s (%s)",
-                        named ? "--kernel" : "--backend", best->name, best->constraints);
+        return cli_fail(command, "%s: expected an index kernel that %s these sizes, found index/%s (%s)",
+                        named ? "--kernel" : "--backend", asked ? "writes scores of" : "takes", best->name,
+                        best->constraints);
     return cli_ran(command, plan, MSA_STAGE_INDEX, status);
 }
 
@@ -116,7 +117,8 @@ static int select_from_scores(const char *command, cli_plan *plan, const cli_ten
     int64_t dim[IO_MAX_DIMS];
     float *own = scores ? NULL : cli_alloc(command, (size_t)cli_sizes(&t->shape, "GTB", dim) * sizeof *own);
     float *m = scores ? scores : own;
-    int bad = m ? write_scores(command, plan, t, m, work) : 2;
+    const bool asked = scores || plan->named[MSA_STAGE_TOPK];
+    int bad = m ? write_scores(command, plan, t, m, asked, work) : 2;
     if (!bad)
         bad = cli_ran(command, plan, MSA_STAGE_TOPK,
                       plan->ops.stage[MSA_STAGE_TOPK]->topk(&t->shape, m, ids, work));
@@ -133,7 +135,7 @@ int cli_select(const char *command, cli_plan *plan, const cli_tensors *t, float 
     if (t->path[CLI_IDS]) {
         memcpy(ids, t->array[CLI_IDS].data, t->array[CLI_IDS].count * sizeof *ids);
         if (scores)
-            bad = write_scores(command, plan, t, scores, work);
+            bad = write_scores(command, plan, t, scores, true, work);
     } else {
         if (!plan->named[MSA_STAGE_TOPK])
             status = index_branch(plan, t, scores, ids, index_lse, work);

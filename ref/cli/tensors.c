@@ -15,6 +15,7 @@ static const char *const letter_name[N_LETTERS] = {"T", "S", "Hq", "Hkv", "dh", 
 static const struct {
     npy_type type;
     const char *sizes, *layout;
+    bool any; /* NaN too: their output is judged whatever it holds, and of pages only some tokens are read */
 } spec[CLI_N_TENSORS] = {
     [CLI_Q] = {NPY_F32, "THd", "[T,Hq,dh]"},
     [CLI_K] = {NPY_F32, "SGd", "[S,Hkv,dh]"},
@@ -22,13 +23,13 @@ static const struct {
     [CLI_QI] = {NPY_F32, "TGi", "[T,Hkv,di]"},
     [CLI_KI] = {NPY_F32, "Si", "[S,di]"},
     [CLI_IDS] = {NPY_I32, "GTk", "[Hkv,T,k]"},
-    [CLI_O] = {NPY_F32, "THd", "[T,Hq,dh]"},
+    [CLI_O] = {NPY_F32, "THd", "[T,Hq,dh]", true},
     [CLI_DOUT] = {NPY_F32, "THd", "[T,Hq,dh]"},
     [CLI_STEP_Q] = {NPY_F32, "RtHd", "[R,Tq,Hq,dh]"},
     [CLI_STEP_QI] = {NPY_F32, "RtGi", "[R,Tq,Hkv,di]"},
-    [CLI_K_PAGES] = {NPY_F32, "PGbd", "[P,Hkv,page,dh]"},
-    [CLI_V_PAGES] = {NPY_F32, "PGbd", "[P,Hkv,page,dh]"},
-    [CLI_KI_PAGES] = {NPY_F32, "Pbi", "[P,page,di]"},
+    [CLI_K_PAGES] = {NPY_F32, "PGbd", "[P,Hkv,page,dh]", true},
+    [CLI_V_PAGES] = {NPY_F32, "PGbd", "[P,Hkv,page,dh]", true},
+    [CLI_KI_PAGES] = {NPY_F32, "Pbi", "[P,page,di]", true},
     [CLI_TABLE] = {NPY_I32, "RM", "[R,max_pages]"},
     [CLI_LENS] = {NPY_I32, "R", "[R]"},
 };
@@ -173,8 +174,7 @@ int cli_read_files(const char *command, cli_tensors *t, cli_size_table *table)
         io_error err;
         if (!t->path[i])
             continue;
-        /* Their output is judged, whatever it holds. */
-        if (!io_read_tensor(t->path[i], spec[i].type, (int)strlen(spec[i].sizes), i != CLI_O, &t->array[i],
+        if (!io_read_tensor(t->path[i], spec[i].type, (int)strlen(spec[i].sizes), !spec[i].any, &t->array[i],
                             t->note[i], err))
             return cli_fail(command, "%s", err);
         int bad = enter_sizes(command, t, i, table);

@@ -213,6 +213,9 @@ static int check_options(const verify *v)
     for (int a = 0; a < 3; a++)
         if (v->t.path[CLI_O] && !v->t.path[wanted[a]])
             return cli_fail(v->command, "%s: expected this option with --o, found none", name[a]);
+    if (!v->t.path[CLI_O] && (v->output.name || v->output.tolerance >= 0))
+        return cli_fail(v->command, "--o: expected this option with --%s, found none",
+                        v->output.name ? "precision" : "tolerance");
     return precision_check(v->command, &v->output);
 }
 

@@ -14,7 +14,10 @@
 
 const char *io_kind(mode_t mode)
 {
-    return S_ISREG(mode) ? "a file" : S_ISDIR(mode) ? "a directory" : "a device, pipe or socket";
+    return S_ISREG(mode)   ? "a file"
+           : S_ISDIR(mode) ? "a directory"
+           : S_ISLNK(mode) ? "a symbolic link"
+                           : "a device, pipe or socket";
 }
 
 /* What this process has read, by its identity: names of one file may differ. A file beyond the table would

@@ -59,8 +59,8 @@ typedef struct io_chunk {
     size_t bytes;
 } io_chunk;
 
-/** Writes the chunks to `path`, atomically. A symbolic link is replaced by the file; anything else that
- *  is no regular file (a directory, /dev/null) is refused. */
+/** Writes the chunks to `path`, atomically. What is no regular file is refused: a directory, /dev/null, a
+ *  symbolic link, which the rename would destroy (/dev/stdout is one). */
 bool io_write_file(const char *path, const io_chunk *chunks, int n, io_error err);
 
 /** Begins a set: what io_write_file() is then given, all in this directory, appears together in io_commit(),
@@ -86,7 +86,7 @@ bool io_read_file(const char *path, size_t max, unsigned char **data, size_t *by
 
 /** Whether this process has read that file, under whatever name. */
 bool io_was_read(const char *path);
-/** "a file", "a directory" or "a device, pipe or socket". */
+/** "a file", "a directory", "a symbolic link" or "a device, pipe or socket". */
 const char *io_kind(mode_t mode);
 
 /* ---- Memory (memory.c) ---------------------------------------------------------------------------- */

@@ -198,12 +198,13 @@ static bool make_stage(void)
         if (set.stage >= 0 && (flock(set.stage, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) &&
             still_named(set.dir, set.name, set.stage))
             return true;
-        if (set.stage < 0) {
+        if (set.stage >= 0)
+            close(set.stage);
+        else if (why != ENOENT) { /* or it was taken for a dead one's even sooner */
             unlinkat(set.dir, set.name, AT_REMOVEDIR);
             errno = why;
             return false;
         }
-        close(set.stage);
         set.stage = -1;
     }
     errno = EAGAIN;
@@ -373,9 +374,9 @@ static bool fill(member *m, const io_chunk *chunks, int n)
 
 static bool add(const char *path, const io_chunk *chunks, int n, io_error err)
 {
-    /* Renaming onto /dev/null would destroy it. */
+    /* Renaming onto /dev/null, or onto /dev/stdout, which is a link, would destroy it. */
     struct stat st;
-    if (fstatat(set.dir, base_name(path), &st, 0) == 0 && !S_ISREG(st.st_mode))
+    if (fstatat(set.dir, base_name(path), &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode))
         return io_fail(err, path, "cannot write: expected a file or nothing, found %s", io_kind(st.st_mode));
     member *m = new_member(base_name(path));
     if (!m)
@@ -459,6 +460,15 @@ static bool replace_all(int *at)
            (!set.made_dir || sync_parent());
 }
 
+/* One set at a time is put in place: of two at once, files of both would stay. Nobody waits for ever for
+ * somebody who holds the lock for longer than that takes; the sums then tell. */
+static void wait_for_turn(void)
+{
+    for (int trial = 0; trial < 5000 && flock(set.dir, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+         trial++)
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
+}
+
 bool io_commit(io_error err)
 {
     if (set.label && !add_sums(err)) {
@@ -466,6 +476,7 @@ bool io_commit(io_error err)
         return false;
     }
     int at = 0;
+    wait_for_turn();
     set.deferring = 1;
     const bool ok = set.n == 0 || replace_all(&at);
     if (!ok) {

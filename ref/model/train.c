@@ -78,7 +78,7 @@ trainer *trainer_new(const model_config *c, const train_config *config, const tr
         return NULL;
     }
     if (text->bytes && text->n_train <= c->context) {
-        snprintf(err, IO_ERR, "text: expected more than %d bytes for context %d, found %" PRId64,
+        snprintf(err, IO_ERR, "--text: expected more than %d bytes for context %d, found %" PRId64,
                  c->context + c->context / 19 + 1, c->context, text->n);
         return NULL;
     }
