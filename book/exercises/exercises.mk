@@ -6,22 +6,35 @@ EX_C     := $(patsubst $(EX)/%/stub.c,%,$(wildcard $(EX)/[0-9]*/stub.c))
 EX_CU    := $(if $(CXX17),$(patsubst $(EX)/%/stub.cu,%,$(wildcard $(EX)/[0-9]*/stub.cu)))
 EX_B     := $(B)/exercises
 
+# What watches an answer, and only that: the sanitizers one in C, access.c a kernel's ordinary loads and stores.
+EX_SAN   := $(if $(SAN),,$(if $(call compiles,-fsanitize=address$(comma)undefined),-fsanitize=address$(comma)undefined))
+EX_FLAGS  = $(ALLFLAGS) -O1 -g -fno-omit-frame-pointer $(if $(EX_SAN),$(EX_SAN) -fno-sanitize-recover=all)
+EX_CXX    = $(filter-out $(SAN),$(ALLCXXFLAGS)) -g -fsanitize=thread -x c++
+EX_HELP  := $(EX_B)/exercise.o $(EX_B)/answer.o
+EX_KERNEL := $(EX_HELP) $(EX_B)/kernel.o $(EX_B)/access.o
+
 $(EX_B)/%.o: $(EX)/%.c $(B)/flags
 	@mkdir -p $(@D) && echo "  cc $<"
-	$(Q)$(CC) $(ALLFLAGS) -c $< -o $@
+	$(Q)$(CC) $(if $(filter stub mine solution,$(notdir $*)),$(EX_FLAGS),$(ALLFLAGS)) -c $< -o $@
 $(EX_B)/%.o: $(EX)/%.cu $(B)/flags
 	@mkdir -p $(@D) && echo "  c++ $<"
-	$(Q)$(CXX) $(ALLCXXFLAGS) -x c++ -c $< -o $@
+	$(Q)$(CXX) $(EX_CXX) -c $< -o $@
 $(EX_B)/%.gpu.o: $(EX)/%.cu cuda/nvcc.sh $(wildcard cuda/*.cuh cuda/*/*.cuh)
 	@mkdir -p $(@D) && echo "  nvcc $<"
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 
+# EX_PROGRAM exercise, who, suffix, preprocessor, the rest of the program, flags
+EX_E_OF = $(filter-out -MMD -MP,$(1)) -E
 define EX_PROGRAM
-$(EX_B)/$(1)/$(2): $(EX_B)/$(1)/$(2).o $(EX_B)/$(1)/check.o $(3) $(BOOK_LIBS)
-	$(Q)$(LINK) $(LINKFLAGS) $$^ $(APPLIBS) -o $$@
+$(EX_B)/$(1)/$(2).admitted.o: $(EX_B)/$(1)/$(2).o $(EX_B)/$(1)/stub.o $(EX_B)/$(1)/solution.o $(EX)/admit.sh
+	$(Q)PREPROCESS='$(4)' LD="$(LD)" OBJCOPY="$(OBJCOPY)" $(EX)/admit.sh $(EX)/$(1)/$(2).$(3) $$< $$@
+$(EX_B)/$(1)/$(2): $(EX_B)/$(1)/$(2).admitted.o $(EX_B)/$(1)/check.o $(5) $(BOOK_LIBS)
+	$(Q)$(LINK) $(LINKFLAGS) -Wl,-z,now $(6) $$^ $(APPLIBS) -o $$@
 endef
-$(foreach e,$(EX_C),$(foreach p,stub solution mine,$(eval $(call EX_PROGRAM,$(e),$(p),$(EX_B)/exercise.o))))
-$(foreach e,$(EX_CU),$(foreach p,stub solution mine,$(eval $(call EX_PROGRAM,$(e),$(p),$(EX_B)/exercise.o $(EX_B)/kernel.o $(if $(CUDA),$(EX_B)/$(e)/$(p).gpu.o)))))
+EX_CPP   := $(CC) $(call EX_E_OF,$(EX_FLAGS))
+EX_CXXPP := $(CXX) $(call EX_E_OF,$(EX_CXX))
+$(foreach e,$(EX_C),$(foreach p,stub solution mine,$(eval $(call EX_PROGRAM,$(e),$(p),c,$(EX_CPP),$(EX_HELP),$(EX_SAN)))))
+$(foreach e,$(EX_CU),$(foreach p,stub solution mine,$(eval $(call EX_PROGRAM,$(e),$(p),cu,$(EX_CXXPP),$(EX_KERNEL) $(if $(CUDA),$(EX_B)/$(e)/$(p).gpu.o)))))
 
 # In a build for the engine alone, where nvcc is: one kernel with the GPU's side, to check that it can be linked.
 # No kernel of the ladder is needed for that, so their entries lie at address 0.
@@ -39,7 +52,7 @@ $(EX_B)/sides/side.gpu.o: cuda/side.cu cuda/kernels.def cuda/nvcc.sh $(wildcard 
 	@mkdir -p $(@D) && echo "  nvcc $<"
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 EX_SIDES := cuda/host.o ref/cli/table.o
-$(EX_B)/with_gpu: $(EX_SIDES:%=$(EX_B)/sides/%) $(EX_B)/$(EX_E)/solution.o $(EX_B)/$(EX_E)/check.o $(EX_B)/exercise.o $(EX_B)/kernel.o $(EX_B)/$(EX_E)/solution.gpu.o \
+$(EX_B)/with_gpu: $(EX_SIDES:%=$(EX_B)/sides/%) $(EX_B)/$(EX_E)/solution.admitted.o $(EX_B)/$(EX_E)/check.o $(EX_KERNEL) $(EX_B)/$(EX_E)/solution.gpu.o \
 		$(EX_B)/sides/side.gpu.o $(filter-out $(EX_SIDES:%=$(B)/%),$(BOOK_LIBS))
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(LADDER) $(CUDALIBS) $(APPLIBS) -o $@
 
