@@ -57,5 +57,6 @@ renamed='malloc=answer_malloc calloc=answer_calloc realloc=answer_realloc'
     _ZN4simt11shared_baseEmNS_4SiteE=access_shared_base'
 early=()
 for name in init_array fini_array preinit_array ctors dtors; do early+=(-R ".$name*" -R ".rela.$name*"); done
+renamed+=' abort=answer_abort __assert_fail=answer_assert'
 "${LD:-ld}" -r --force-group-allocation "$object" -o "$out.whole" &&
     "${OBJCOPY:-objcopy}" --wildcard "${make_local[@]}" $(printf -- '--redefine-sym %s ' $renamed) "${early[@]}" "$out.whole" "$out"

@@ -32,6 +32,7 @@ bool answer_runs(void); /**< whether this is the answer's process */
 /** For the judge alone: an answer that comes here is told `how` to ask, or that this is not for it. All live
  *  for the length of the program, and are 0xff in every byte, NaN as floats. */
 void *answer_hidden(int64_t bytes, const char *name, const char *how);
+void answer_name(const void *hidden, const char *name, const char *how); /**< later */
 /** What the answer may read, and what it may write; pages that nobody may touch lie before and behind. */
 void *answer_given(int64_t bytes, const char *name);
 void *answer_wanted(int64_t bytes, const char *name);
@@ -73,9 +74,11 @@ _Noreturn void answer_stop(const void *pc, const char *text);
 uint64_t answer_memory(void);
 /** The processor time, in seconds, after which a call counts as endless; 10 unless this says more. */
 void answer_patience(unsigned seconds);
-/** What the loader is told the answer's malloc() and such are. */
+/** What the loader takes for the answer's malloc() and such (admit.sh). */
 void *answer_malloc(size_t bytes);
 void *answer_calloc(size_t n, size_t bytes);
 void *answer_realloc(void *p, size_t bytes);
+_Noreturn void answer_abort(void);
+_Noreturn void answer_assert(const char *what, const char *file, unsigned line, const char *function);
 
 #endif

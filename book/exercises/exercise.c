@@ -116,9 +116,12 @@ tensor exercise_rows(const char *name, const float *data, int64_t tokens, int he
 {
     enum { size = 80 };
     reader *r = exercise_alloc(sizeof *r);
-    char *call = exercise_alloc(size);
+    char *call = exercise_alloc(3 * size), *of = call + size, *how = of + size;
     *r = (reader){seen, heads};
     snprintf(call, size, "row(%s, %%lld, %%lld)", name);
+    snprintf(of, size, "the data of %s", name);
+    snprintf(how, size, "row(%s, j, 0)", name);
+    answer_name(data, of, how);
     answer_offer(&(answer_source){data, tokens, heads, (size_t)width * sizeof *data, call, note_row, r});
     return (tensor){data, heads, width, seen};
 }

@@ -4,7 +4,7 @@
 
 #define VECTOR 128 // bytes of a query, key or value; a row of O, of dQ or of a part has twice as many
 
-static const msa_shape shape = {24, 150, 4, 2, 64, 64, 16, 5, 1, NULL, NULL, NULL, NULL};
+static const msa_shape shape = {12, 150, 4, 2, 64, 64, 16, 5, 1, NULL, NULL, NULL, NULL};
 
 static void see(kernel_view *view, const simt_access *a)
 {
