@@ -27,6 +27,7 @@ void *access_shared_base(size_t bytes, site at);
 typedef struct span {
     const unsigned char *start;
     size_t bytes;
+    bool write;
 } span;
 
 #define BLOCKS 256
@@ -41,16 +42,24 @@ static bool within(span s, const void *p, size_t bytes)
     return offset <= s.bytes && bytes <= s.bytes - offset;
 }
 
+/* What one instruction moves; the engine would count a larger one as if it were. */
+static void announce(const void *p, unsigned bytes, bool write, const void *pc)
+{
+    if (bytes > 16)
+        answer_stop(pc, "a load or store of more than 16 bytes: no instruction moves so much");
+    announced = (span){p, bytes, write};
+}
+
 void access_touch_global(const void *p, unsigned bytes, bool write, site at)
 {
+    announce(p, bytes, write, __builtin_return_address(0));
     touch_global(p, bytes, write, at);
-    announced = (span){p, bytes};
 }
 
 void access_touch_shared(const void *p, unsigned bytes, bool write, site at)
 {
+    announce(p, bytes, write, __builtin_return_address(0));
     touch_shared(p, bytes, write, at);
-    announced = (span){p, bytes};
 }
 
 void *access_shared_base(size_t bytes, site at)
@@ -60,7 +69,7 @@ void *access_shared_base(size_t bytes, site at)
     while (i < n_shared && shared[i].start != p)
         i++;
     if (i < BLOCKS)
-        shared[i] = (span){p, bytes};
+        shared[i] = (span){p, bytes, false};
     n_shared += i == n_shared && i < BLOCKS;
     return p;
 }
@@ -97,7 +106,7 @@ static void see(const void *p, size_t bytes, bool write, const void *pc)
     const unsigned char *frame = __builtin_frame_address(0);
     answer_array array;
     char text[400];
-    if (within((span){frame, STACK}, p, bytes) || within(announced, p, bytes))
+    if (within((span){frame, STACK, true}, p, bytes) || (within(announced, p, bytes) && write == announced.write))
         return;
     if (is_shared(p))
         snprintf(text, sizeof text,

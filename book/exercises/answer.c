@@ -634,6 +634,7 @@ bool answer_begin(void)
         must((said = tmpfile()) && before, "exercise");
     }
     memset(mail, 0, sizeof *mail);
+    memset(window, UNWRITTEN, (size_t)(asked < SLOTS ? asked : SLOTS) * SLOT);
     asked = 0;
     must(pipe(to_parent) == 0 && pipe(to_child) == 0, "exercise: pipe");
     fflush(NULL);

@@ -8,8 +8,8 @@ EX_B     := $(B)/exercises
 
 # What watches an answer, and only that: the sanitizers one in C, access.c a kernel's ordinary loads and stores.
 EX_SAN   := $(if $(SAN),,$(if $(call compiles,-fsanitize=address$(comma)undefined),-fsanitize=address$(comma)undefined))
-EX_FLAGS  = $(ALLFLAGS) -O1 -g -fno-omit-frame-pointer $(if $(EX_SAN),$(EX_SAN) -fno-sanitize-recover=all)
-EX_CXX    = $(filter-out $(SAN),$(ALLCXXFLAGS)) -g -fsanitize=thread -x c++
+EX_FLAGS  = $(ALLFLAGS) -O1 -g -fno-omit-frame-pointer -U_FORTIFY_SOURCE $(if $(EX_SAN),$(EX_SAN) -fno-sanitize-recover=all)
+EX_CXX    = $(filter-out $(SAN),$(ALLCXXFLAGS)) -g -U_FORTIFY_SOURCE -fsanitize=thread -x c++
 EX_HELP  := $(EX_B)/exercise.o $(EX_B)/answer.o
 EX_KERNEL := $(EX_HELP) $(EX_B)/kernel.o $(EX_B)/access.o
 

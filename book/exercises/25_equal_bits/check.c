@@ -44,7 +44,7 @@ int main(int argc, char **argv)
         /* At least each row's Q, dO, O and, to each, a block. */
         exercise_bar((exercise_count){"bytes written", n.store_bytes, 2 * VECTOR * rows, 2 * VECTOR * (parts + rows),
                                       "st_global(&place, value)"});
-        exercise_bar((exercise_count){"bytes read", n.load_bytes + n.bulk_bytes, 4 * VECTOR * rows,
+        exercise_bar((exercise_count){"bytes read", n.load_bytes, 4 * VECTOR * rows,
                                       2 * VECTOR * (uint64_t)(shape.n_kv * shape.n_kv_heads) + 7 * VECTOR * parts +
                                           ids * (uint64_t)(msa_n_blocks(&shape) * shape.n_kv_heads + shape.n_heads),
                                       "ld_global(&place)"});
