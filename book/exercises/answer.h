@@ -36,7 +36,7 @@ void answer_name(const void *hidden, const char *name, const char *how); /**< la
 /** What the answer may read, and what it may write; pages that nobody may touch lie before and behind. */
 void *answer_given(int64_t bytes, const char *name);
 void *answer_wanted(int64_t bytes, const char *name);
-/** Seen by both, without a fence: pictures. */
+/** For what the judge's own code says in the answer's process: seen by both, without a fence. */
 void *answer_shared(int64_t bytes);
 /** Whether an address lies in such an array that has a name; which one, and how to read and write it. */
 typedef struct answer_array {
@@ -70,7 +70,9 @@ void answer_hold(int64_t cells);
 void answer_complain(const char *text);
 /** In the answer's process: the same, said of the line of the answer that led to `pc`; ends the process. */
 _Noreturn void answer_stop(const void *pc, const char *text);
-/** Bytes of its own that the last answer wrote: on the stack, in static variables and on the heap. */
+/** Asks for the memory of the next answer: bytes of its own that it wrote, on the stack, in static variables and on
+ *  the heap. */
+void answer_measure(void);
 uint64_t answer_memory(void);
 /** The processor time, in seconds, after which a call counts as endless; 10 unless this says more. */
 void answer_patience(unsigned seconds);

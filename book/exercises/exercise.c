@@ -88,7 +88,8 @@ inputs exercise_inputs(const msa_shape *s, inputs_pattern pattern)
 
 touched touched_new(int64_t rows, int64_t columns, const char *down, const char *across)
 {
-    return (touched){rows, columns, down, across, 0, 0, answer_shared(rows * columns * (int64_t)sizeof(float))};
+    const int64_t bytes = rows * columns * (int64_t)sizeof(float);
+    return (touched){rows, columns, down, across, 0, 0, memset(exercise_alloc(bytes), 0, (size_t)bytes)};
 }
 
 void touched_mark(touched *t, int64_t at_row, int64_t column)

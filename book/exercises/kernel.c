@@ -283,16 +283,36 @@ static void run_on_engine(kernel_run *r, kernel_result *found)
     found->clocks = r->c->timeline ? draw_timeline(r->c->timeline, r->c->column) : 0;
 }
 
+/* Lets the engine draw in the answer's process; the answer itself is no kernel's judge and does not see pictures. */
+static float *lend(touched *picture)
+{
+    float *own = picture->count;
+    picture->count = answer_shared(picture->rows * picture->columns * (int64_t)sizeof *own);
+    return own;
+}
+
+static void take_back(touched *picture, float *own)
+{
+    memcpy(own, picture->count, (size_t)(picture->rows * picture->columns) * sizeof *own);
+    picture->count = own;
+}
+
 /* What it left there. */
-static kernel_result run_apart(kernel_run *r)
+static kernel_result run_apart(kernel_run *r, touched *picture)
 {
     static kernel_result *found;
+    touched *timeline = r->c->timeline;
+    float *own[2] = {picture ? lend(picture) : NULL, timeline ? lend(timeline) : NULL};
     if (!found)
         found = answer_shared(sizeof *found);
     memset(found, 0, sizeof *found);
     answer_patience(120);
-    simt_record(r->c->timeline ? 0 : -1);
+    simt_record(timeline ? 0 : -1);
     ANSWER(run_on_engine(r, found));
+    if (picture)
+        take_back(picture, own[0]);
+    if (timeline)
+        take_back(timeline, own[1]);
     return *found;
 }
 
@@ -304,7 +324,7 @@ kernel_result kernel_check(const kernel_case *c, kernel_view *view, kernel_watch
     watching w;
     look(view, see, &w, &r);
     msa_engine_mode(2, mode[c->timing], exercise_seed());
-    const kernel_result found = run_apart(&r);
+    const kernel_result found = run_apart(&r, view ? &view->picture : NULL);
     simt_watch(NULL, NULL);
     exercise_true(found.n.threads > 0, "no kernel was launched");
     if (found.n.threads > 0)
@@ -337,7 +357,7 @@ void kernel_repeat(const kernel_case *c)
         kernel_run r = begin(msa_engine(), &simt_exercise_kernel, c);
         msa_engine_mode(order < 2 ? order : 2, 2, exercise_seed() + (uint64_t)order);
         msa_engine_resident(AT_ONCE);
-        if (run_apart(&r).n.threads > 0)
+        if (run_apart(&r, NULL).n.threads > 0)
             judge(&r);
         msa_engine_resident(1);
         found[order] = written(&r, r.a.dq, n);

@@ -103,6 +103,7 @@ static uint64_t memory_of(int64_t keys)
     exercise_give(q, in.q, group * d);
     exercise_give(qi, in.qi, di);
     memset(lse, 0, (size_t)group * sizeof *lse);
+    answer_measure();
     ANSWER(*loss = loss_row(q, lse, group, qi, &k, &ki, keys, &p));
     return answer_memory();
 }
