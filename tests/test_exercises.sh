@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Exercises of the book: every stub is turned down by its check, with a verdict and not by a crash; every
-# solution passes, on several seeds; each has all its parts; refusals; a student's file is never overwritten.
+# solution passes, whatever the seed; answers that cheat or crash are refused, with words that help (tests/cheats;
+# FULL=1 adds tests/more_cheats and seeds); each has all its parts; refusals; a student's file is never overwritten.
 source "$(dirname "$0")/tap.sh"
 EX=book/exercises P=${B:-build}/exercises
 
-verdict() { # verdict STATUS LINE NAME PROGRAM SEED: the exit status, how the last line begins
-    "$P/$4" "$5" "$W/touched.png" >"$W.out" 2>"$W.err"
+verdict() { # verdict STATUS LINE NAME PROGRAM [SEED]: the exit status, how the last line begins
+    "$P/$4" ${5:+--seed "$5"} --picture "$W/touched.png" >"$W.out" 2>"$W.err"
     [[ $? -eq $1 && $(tail -n 1 "$W.out") == "$2"* && -s $(echo "$W"/touched.p[np][gm]) ]]
-    check $? "$3"
+    check $? "$3 $(tail -n 1 "$W.out" | grep -oE '.seed [0-9]+.$')"
     rm -f "$W"/touched.*
 }
 
@@ -20,21 +21,61 @@ for dir in "$EX"/[0-9]*/; do
         skip "$e" "no C++ compiler here"
         continue
     fi
-    verdict 1 "not yet: " "$e: its stub fails" "$e/stub" 1
+    verdict 1 "not yet: " "$e: its stub fails" "$e/stub"
     if [[ -f $dir/stub.cu ]]; then
         [[ $(grep -cE '^  (no GPU here: |not tried on the GPU: |on .*: (right; .* ms|wrong))' "$W.out") -eq 1 ]]
         check $? "$e: one line about a GPU"
     fi
-    for seed in 1 2 3; do
-        verdict 0 pass "$e: its solution passes, seed $seed" "$e/solution" "$seed"
+    for seed in '' ${FULL:+1 2 3 4 5 6 7 8}; do
+        verdict 0 "pass (seed " "$e: its solution passes" "$e/solution" $seed
     done
+    ! grep -E '(OVER|NOT COUNTED)$' "$W.out"
+    check $? "$e: its counts lie between floor and bar"
 done
+
+# ---- Answers that cheat or crash: the first line of each says what its verdict has to look like --------------
+
+played() { # played FILE: the last line that a student reads
+    local who e program
+    who=$(basename "${1%.*}")
+    e=$(basename "$(echo "$EX/${who%%_*}"_*/)") program=$P/$e/$who
+    if [[ -s $program.admitted.o.refused ]]; then
+        echo "not yet: was not run, since $(cat "$program.admitted.o.refused")"
+    else
+        "$program" 2>&1
+        [[ $? -eq 1 ]] || echo "and it did not end with status 1"
+    fi | tail -n 1
+}
+for file in tests/cheats/* ${FULL:+tests/more_cheats/*}; do
+    [[ $file == *.cu && ! -x $P/11_coalesce/stub ]] && skip "$file" "no C++ compiler here" && continue
+    wants=$(sed -nE '1s,^/[*] wants: (.*) [*]/$,\1,p' "$file")
+    played "$file" >"$W.out" 2>"$W.err"
+    [[ -n $wants && $(cat "$W.out") == "not yet: "* && $(cat "$W.out") =~ $wants ]]
+    check $? "${file#tests/}: $(cut -c 1-150 "$W.out")"
+done
+[[ -n ${FULL:-} ]] || skip "tests/more_cheats, and more seeds" "only with FULL=1"
+
+# ---- Seeds, and the result for scripts ------------------------------------------------------------------------
+
+online=$P/03_online_softmax
+for result in a b; do "$online/stub" --seed 5 --json "$W/$result" >"$W.out"; done
+cmp -s "$W/a" "$W/b" && grep -qxE '[{]"exercise": "03_online_softmax", "passed": false, "verdict": "rows of K read: expected at most 2460, found 4920", "seed": 5, "bars": \[[{]"what": "rows of K read", "floor": 2460, "found": 4920, "bar": 2460[}], .*\][}]' "$W/a"
+check $? "a seed replays, and the result is one JSON object"
+[[ $("$online/solution" | tail -n 1) != "$("$online/solution" | tail -n 1)" ]]
+check $? "without a seed each run has its own"
+"$online/solution" --seeds 5 >"$W.out" 2>"$W.err"
+[[ $? -eq 2 && $(wc -l <"$W.err") -eq 1 && ! -s $W.out ]]
+check $? "an option that is none: one line and status 2"
 
 # ---- The same files for a GPU: no warning, no spill, nothing for ptxas to repair ------------------------
 
 version=$("${NVCC:-false}" --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\),.*/\1/p')
 for cu in "$EX"/[0-9]*/*.cu; do
     [[ $cu == */mine.cu ]] && continue
+    if [[ -z ${FULL:-} ]]; then
+        skip "${cu#"$EX"/} compiles with nvcc" "only with FULL=1"
+        continue
+    fi
     if [[ -z $version || $(printf '%s\n' 12.4 "$version" | sort -V | head -n 1) != 12.4 ]]; then
         skip "${cu#"$EX"/} compiles with nvcc" "no nvcc 12.4 or newer here"
         continue
@@ -65,10 +106,12 @@ done
 
 mkdir -p "$W/book/exercises" && cp -r $EX/exercise.sh $EX/01_* "$W/book/exercises" && rm -f "$W"/book/exercises/*/mine.*
 own=$(echo "$W"/book/exercises/01_*)
-student() { (cd "$W" && MAKE=true B=build SEED=1 "$own/../exercise.sh" "$@"); }
+# In place of make: what would be built, and what admit.sh would say.
+printf '#!/bin/sh\n[ -z "$FAILS" ] || exit 2\n[ -e "$2" ] || { : >"$2"; printf "%%s" "$REFUSED" >"$2.refused"; }\n' >"$W/make"
+student() { (cd "$W" && MAKE=$W/make B=build SEED=${SEED-1} "$own/../exercise.sh" "$@"); }
 mkdir -p "$W/build/exercises/$(basename "$own")"
-printf '#!/bin/sh\necho pass\n' >"$W/build/exercises/$(basename "$own")/mine"
-chmod +x "$W/build/exercises/$(basename "$own")/mine"
+printf '#!/bin/sh\necho "pass (seed 1)"\nexit ${STATUS:-0}\n' >"$W/build/exercises/$(basename "$own")/mine"
+chmod +x "$W/make" "$W/build/exercises/$(basename "$own")/mine"
 student run 1 >"$W.out" 2>"$W.err" && cmp -s "$own/stub.c" "$own/mine.c"
 check $? "the first run makes the student's copy"
 echo '/* mine */' >>"$own/mine.c" && cp "$own/mine.c" "$W/kept"
@@ -78,6 +121,17 @@ student run 1 >"$W.out" 2>"$W.err" && cmp -s "$W/kept" "$own/mine.c"
 check $? "the next run leaves it alone"
 student progress >"$W.out" && grep -q ' passed$' "$W.out"
 check $? "progress tells of a pass"
+STATUS=139 student run 1 >"$W.out"
+[[ $? -eq 1 ]] && tail -n 2 "$W.out" | head -n 1 | grep -qx 'not yet: the check ended with status 139 before its verdict'
+check $? "a check that does not come to its end is no pass"
+student progress | grep -q ' not yet: the check ended'
+check $? "progress does not call it one either"
+REFUSED='it uses "exit"' JSON=$W/json student run 1 >"$W.out"
+[[ $? -eq 1 && $(cat "$W/json") == '{"exercise": "01_attention", "passed": false, "verdict": "mine.c was not run, since it uses \"exit\"", "seed": 1, "bars": []}' ]]
+check $? "what is not run has a result too"
+FAILS=1 student run 1 >"$W.out"
+[[ $? -eq 1 ]] && grep -qx 'not yet: .*/mine.c does not compile' "$W.out"
+check $? "what does not compile is not yet an answer"
 for words in "N=1'; touch $W/touched; '" "N=1\"; touch $W/touched; \"" "N=\$(shell touch $W/touched)" "SEED=1'; touch $W/touched; '"; do
     for target in exercise chapter; do
         [[ "$target $words" != 'chapter SEED'* ]] || continue # it has none

@@ -4,67 +4,92 @@
  */
 #include "exercise.h"
 
-#include <stdalign.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 #include "../../ref/io/io.h"
 
-static uint64_t seed = 1;
-static const char *picture_path;
+static uint64_t seed;
+static const char *picture_path, *json_path, *program;
 static int failures;
 static const char *place = "";
 static char failure[4 * VERDICT_TEXT]; // the engine's story of a deadlock has several lines
 
+#define MOST_BARS 8
+static exercise_count bars[MOST_BARS];
+static int n_bars;
+
 /* ---- Memory ---------------------------------------------------------------------------------------- */
-
-// Nothing is released before the end; the chain says so to leak checkers.
-typedef struct kept {
-    struct kept *next;
-    alignas(64) unsigned char memory[];
-} kept;
-static kept *all;
-
-static void no_memory(void)
-{
-    fprintf(stderr, "exercise: out of memory\n");
-    exit(2);
-}
 
 void *exercise_alloc(int64_t bytes)
 {
-    kept *k = aligned_alloc(64, (sizeof *k + (size_t)bytes + 63) / 64 * 64);
-    if (!k)
-        no_memory();
-    k->next = all;
-    all = k;
-    return k->memory;
+    return answer_hidden(bytes, NULL, NULL);
 }
 
 float *exercise_floats(int64_t n)
 {
-    float *x = exercise_alloc(n * (int64_t)sizeof *x);
-    for (int64_t i = 0; i < n; i++)
-        x[i] = NAN;
-    return x;
+    return exercise_alloc(n * (int64_t)sizeof(float));
+}
+
+float *exercise_given(int64_t n, const char *name)
+{
+    return answer_given(n * (int64_t)sizeof(float), name);
+}
+
+float *exercise_wanted(int64_t n, const char *name)
+{
+    return answer_wanted(n * (int64_t)sizeof(float), name);
+}
+
+void exercise_give(float *given, const float *from, int64_t n)
+{
+    memcpy(given, from, (size_t)n * sizeof *given);
+}
+
+void exercise_take(float *to, float *wanted, int64_t n)
+{
+    memcpy(to, wanted, (size_t)n * sizeof *to);
+    memset(wanted, 0xff, (size_t)n * sizeof *wanted);
+}
+
+/* Into the judge's memory; nothing is left where it was. */
+static void hide(float **x, int64_t n)
+{
+    const size_t bytes = (size_t)n * sizeof(float);
+    float *hidden = exercise_floats(n);
+    memcpy(hidden, *x, bytes);
+    memset(*x, 0, bytes);
+    free(*x);
+    *x = hidden;
 }
 
 inputs exercise_inputs(const msa_shape *s, inputs_pattern pattern)
 {
-    inputs *in = exercise_alloc(sizeof *in);
-    if (!inputs_new(in, s, pattern, seed))
-        no_memory();
-    return *in;
+    inputs in;
+    if (!inputs_new(&in, s, pattern, seed)) {
+        fprintf(stderr, "exercise: out of memory\n");
+        exit(2);
+    }
+    hide(&in.q, s->n_q * s->n_heads * s->d_head);
+    hide(&in.dout, s->n_q * s->n_heads * s->d_head);
+    hide(&in.qi, s->n_q * s->n_kv_heads * s->d_index);
+    hide(&in.k, s->n_kv * s->n_kv_heads * s->d_head);
+    hide(&in.v, s->n_kv * s->n_kv_heads * s->d_head);
+    hide(&in.ki, s->n_kv * s->d_index);
+    return in;
 }
 
 /* ---- What the code touched ------------------------------------------------------------------------- */
 
 touched touched_new(int64_t rows, int64_t columns, const char *down, const char *across)
 {
-    touched t = {rows, columns, down, across, 0, 0, NULL};
-    t.count = exercise_alloc(rows * columns * (int64_t)sizeof *t.count);
-    memset(t.count, 0, (size_t)(rows * columns) * sizeof *t.count);
-    return t;
+    const int64_t bytes = rows * columns * (int64_t)sizeof(float);
+    return (touched){rows, columns, down, across, 0, 0, memset(exercise_alloc(bytes), 0, (size_t)bytes)};
 }
 
 void touched_mark(touched *t, int64_t at_row, int64_t column)
@@ -73,14 +98,40 @@ void touched_mark(touched *t, int64_t at_row, int64_t column)
         t->count[at_row * t->columns + column] += 1;
 }
 
+/* In the judge's process, for each row that is handed out. */
+typedef struct reader {
+    touched *seen;
+    int heads;
+} reader;
+
+static void note_row(void *context, int64_t token, int64_t head)
+{
+    const reader *r = context;
+    if (!r->seen)
+        return;
+    r->seen->reads++;
+    touched_mark(r->seen, r->seen->row, token * r->heads + head);
+}
+
+tensor exercise_rows(const char *name, const float *data, int64_t tokens, int heads, int width, touched *seen)
+{
+    enum { size = 80 };
+    reader *r = exercise_alloc(sizeof *r);
+    char *call = exercise_alloc(3 * size), *of = call + size, *how = of + size;
+    *r = (reader){seen, heads};
+    snprintf(call, size, "row(%s, %%lld, %%lld)", name);
+    snprintf(of, size, "the data of %s", name);
+    snprintf(how, size, "row(%s, j, 0)", name);
+    answer_name(data, of, how);
+    answer_offer(&(answer_source){data, tokens, heads, (size_t)width * sizeof *data, call, note_row, r});
+    return (tensor){data, heads, width, seen};
+}
+
 const float *row(const tensor *t, int64_t token, int head)
 {
-    const int64_t at = token * t->heads + head;
-    if (t->seen) {
-        t->seen->reads++;
-        touched_mark(t->seen, t->seen->row, at);
-    }
-    return t->data + at * t->width;
+    if (!answer_offered(t->data))
+        return t->data + (token * t->heads + head) * t->width; // a tensor of the answer's own
+    return answer_ask(t->data, token, head);
 }
 
 double dot_product(const float *x, const float *y, int width)
@@ -93,12 +144,35 @@ double dot_product(const float *x, const float *y, int width)
 
 /* ---- Verdicts -------------------------------------------------------------------------------------- */
 
+static void usage(const char *what)
+{
+    fprintf(stderr, "%s: expected [--seed N] [--json FILE] [--picture FILE], found '%s'\n", program, what);
+    exit(2);
+}
+
 void exercise_begin(int argc, char **argv)
 {
-    if (argc > 1)
-        seed = strtoull(argv[1], NULL, 10);
-    if (argc > 2)
-        picture_path = argv[2];
+    program = argv[0];
+    seed = (uint64_t)time(NULL) * 1000003u + (uint64_t)getpid();
+    seed = (seed ^ seed >> 17) % 1000000; // short, to be typed again
+#ifdef _OPENMP
+    omp_set_num_threads(1); // an answer's process has no others
+#endif
+    for (int i = 1; i < argc; i += 2) {
+        char *end = "";
+        if (i + 1 == argc)
+            usage(argv[i]);
+        if (strcmp(argv[i], "--seed") == 0)
+            seed = strtoull(argv[i + 1], &end, 10);
+        else if (strcmp(argv[i], "--json") == 0)
+            json_path = argv[i + 1];
+        else if (strcmp(argv[i], "--picture") == 0)
+            picture_path = argv[i + 1];
+        else
+            usage(argv[i]);
+        if (*end || !*argv[i + 1])
+            usage(argv[i + 1]);
+    }
 }
 
 uint64_t exercise_seed(void)
@@ -116,11 +190,18 @@ void exercise_true(bool ok, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(failure + n, sizeof failure - (size_t)n, fmt, args);
     va_end(args);
+    if (answer_runs())
+        answer_complain(failure);
 }
 
 int exercise_failures(void)
 {
     return failures;
+}
+
+const char *exercise_failure(void)
+{
+    return failure;
 }
 
 void exercise_place(const char *text)
@@ -150,12 +231,25 @@ void exercise_ids(const msa_shape *s, const int32_t *expected, const int32_t *fo
                       (long long)(i % s->topk), expected[i], found[i]);
 }
 
-void exercise_bar(const char *what, uint64_t found, uint64_t bar)
+void exercise_bar(exercise_count n)
 {
-    printf("  %-28s %12llu   bar %12llu   %s\n", what, (unsigned long long)found, (unsigned long long)bar,
-           found <= bar ? "met" : "OVER");
-    exercise_true(found <= bar, "%s: expected at most %llu, found %llu", what, (unsigned long long)bar,
-                  (unsigned long long)found);
+    typedef unsigned long long count;
+    const char *word = n.found > n.bar ? "OVER" : n.found < n.floor ? "NOT COUNTED" : "met";
+    printf("  %-28s %12llu   floor %10llu   bar %10llu   %s\n", n.what, (count)n.found, (count)n.floor,
+           (count)n.bar, word);
+    exercise_true(n.found <= n.bar, "%s: expected at most %llu, found %llu", n.what, (count)n.bar, (count)n.found);
+    exercise_true(n.found >= n.floor,
+                  "%s: found %llu, but no answer can do with less than %llu: something is read or written past "
+                  "the count, or not at all; write %s",
+                  n.what, (count)n.found, (count)n.floor, n.how ? n.how : "row(k, j, 0) for each row that you use");
+    if (n_bars < MOST_BARS)
+        bars[n_bars++] = n;
+}
+
+void exercise_bar_memory(uint64_t few, uint64_t many)
+{
+    exercise_bar((exercise_count){"more memory for more keys", many > few ? many - few : 0, 0, 512,
+                                  "local variables alone"});
 }
 
 /* ---- The picture ----------------------------------------------------------------------------------- */
@@ -194,13 +288,56 @@ static void draw(const touched *t)
     io_image_free(&im);
 }
 
+/* ---- The end ---------------------------------------------------------------------------------------- */
+
+static void quote(FILE *to, const char *text)
+{
+    fputc('"', to);
+    for (; *text; text++)
+        if (*text == '"' || *text == '\\')
+            fprintf(to, "\\%c", *text);
+        else if ((unsigned char)*text < ' ')
+            fprintf(to, "\\u%04x", (unsigned)(unsigned char)*text);
+        else
+            fputc(*text, to);
+    fputc('"', to);
+}
+
+/* One object; its name is that of the directory the program lies in. */
+static void write_json(void)
+{
+    FILE *to = fopen(json_path, "w");
+    char name[256] = "";
+    const char *slash = strrchr(program, '/');
+    if (slash)
+        snprintf(name, sizeof name, "%.*s", (int)(slash - program), program);
+    fprintf(to ? to : stderr, to ? "{\"exercise\": " : "exercise: cannot write the result\n");
+    if (!to)
+        exit(2);
+    quote(to, strrchr(name, '/') ? strrchr(name, '/') + 1 : name);
+    fprintf(to, ", \"passed\": %s, \"verdict\": ", failure[0] ? "false" : "true");
+    quote(to, failure[0] ? failure : "pass");
+    fprintf(to, ", \"seed\": %llu, \"bars\": [", (unsigned long long)seed);
+    for (int i = 0; i < n_bars; i++) {
+        fprintf(to, "%s{\"what\": ", i ? ", " : "");
+        quote(to, bars[i].what);
+        fprintf(to, ", \"floor\": %llu, \"found\": %llu, \"bar\": %llu}", (unsigned long long)bars[i].floor,
+                (unsigned long long)bars[i].found, (unsigned long long)bars[i].bar);
+    }
+    fprintf(to, "]}\n");
+    if (fclose(to) != 0)
+        exit(2);
+}
+
 int exercise_end(const touched *picture)
 {
     if (picture_path)
         draw(picture);
+    if (json_path)
+        write_json();
     if (failure[0])
-        printf("not yet: %s\n", failure);
+        printf("not yet: %s (seed %llu)\n", failure, (unsigned long long)seed);
     else
-        printf("pass\n");
+        printf("pass (seed %llu)\n", (unsigned long long)seed);
     return failure[0] != 0;
 }

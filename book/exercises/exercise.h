@@ -1,9 +1,9 @@
 /**
  * @file exercise.h
- * @brief What an exercise starts from: tensors whose reads are noted, verdicts in one line, a picture.
+ * @brief What an exercise starts from: tensors whose reads are counted, verdicts in one line, a picture.
  *
- * The check of an exercise calls the student's function, compares what it wrote with the reference through
- * the project's verdicts (ref/cli/verdict.h), and draws which rows it read.
+ * The check of an exercise lets the student's function run in a process of its own (answer.h), compares what
+ * it wrote with the reference through the project's verdicts (ref/cli/verdict.h), and draws which rows it read.
  */
 #ifndef MSA_EXERCISE_H
 #define MSA_EXERCISE_H
@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "../../ref/cli/verdict.h"
+#include "answer.h"
 
 /* ---- What the code touched ----------------------------------------------------------------------- */
 
@@ -29,14 +30,18 @@ touched touched_new(int64_t rows, int64_t columns, const char *down, const char 
 /** Cells outside of the picture are ignored. */
 void touched_mark(touched *t, int64_t row, int64_t column);
 
-/** Vectors [tokens,heads,width]. Read them through row(). */
+/** Vectors [tokens,heads,width]. Read them through row(): `data` itself is closed to an answer. */
 typedef struct tensor {
     const float *data;
     int heads, width;
     touched *seen; /**< column = token * heads + head; may be NULL */
 } tensor;
 
-/** The vector of one token and head; the picture gets a dot. */
+/** A tensor that answers may ask for row by row; data is the judge's, from exercise_floats() or inputs. `name`
+ *  is what the answer calls it: a pointer. */
+tensor exercise_rows(const char *name, const float *data, int64_t tokens, int heads, int width, touched *seen);
+
+/** The vector of one token and head; it is counted, and the picture gets a dot. */
 const float *row(const tensor *t, int64_t token, int head);
 
 /** x . y */
@@ -44,7 +49,7 @@ double dot_product(const float *x, const float *y, int width);
 
 /* ---- Verdicts -------------------------------------------------------------------------------------- */
 
-/** Reads `check SEED PICTURE` from the command line. */
+/** Reads `check [--seed N] [--json FILE] [--picture FILE]`. Without a seed each run has one of its own. */
 void exercise_begin(int argc, char **argv);
 /** The seed of the run. */
 uint64_t exercise_seed(void);
@@ -53,21 +58,37 @@ void exercise_tensor(const char *what, verdict_dims n, const float *expected, co
                      verdict_budget budget);
 /** Anything else that must hold; the text says what was expected and what was found. */
 __attribute__((format(printf, 2, 3))) void exercise_true(bool ok, const char *fmt, ...);
-/** How many things did not hold so far, told or not. */
+/** How many things did not hold so far, told or not; the first of them, or "". */
 int exercise_failures(void);
+const char *exercise_failure(void);
 /** What failures from now on begin with. */
 void exercise_place(const char *place);
 /** ids [Hkv,T,k], exactly: the first wrong one is told. */
 void exercise_ids(const msa_shape *s, const int32_t *expected, const int32_t *found);
-/** An exact count, and the most that passes. */
-void exercise_bar(const char *what, uint64_t found, uint64_t bar);
+
+/** An exact count. More than `bar` is too much work. Less than `floor`, which no answer can do without, was
+ *  not counted; `how` says what to write in its place, NULL: what row() says. */
+typedef struct exercise_count {
+    const char *what;
+    uint64_t found, floor, bar;
+    const char *how;
+} exercise_count;
+void exercise_bar(exercise_count n);
+/** The bar of an answer that streams: with 16 times as many keys it may not write more of its own memory. */
+void exercise_bar_memory(uint64_t few, uint64_t many);
 /** Draws the picture, says the verdict; returns the exit status. */
 int exercise_end(const touched *picture);
 
-/** Memory for the length of the program; floats are NaN until they are written. */
+/** The judge's memory for the length of the program; floats are NaN until they are written. */
 void *exercise_alloc(int64_t bytes);
 float *exercise_floats(int64_t n);
-/** Inputs of a pattern; ends the program where memory runs out. */
+/** Inputs of a pattern, in the judge's memory; ends the program where memory runs out. */
 inputs exercise_inputs(const msa_shape *s, inputs_pattern pattern);
+/** n floats that the answer may read, and n that it may write. */
+float *exercise_given(int64_t n, const char *name);
+float *exercise_wanted(int64_t n, const char *name);
+/** Fills what the answer may read; takes what it wrote away, so that the next call finds NaN. */
+void exercise_give(float *given, const float *from, int64_t n);
+void exercise_take(float *to, float *wanted, int64_t n);
 
 #endif

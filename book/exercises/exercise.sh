@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # make exercise, make hint and make progress: exercise.sh run|hint|find|progress [N], in the project's root. A
 # student's files are book/exercises/NN_name/mine.*, which git ignores and `make clean` leaves alone: the
-# answer mine.c or mine.cu, the hints shown so far, and the answer's last verdict.
+# answer mine.c or mine.cu, the hints shown so far, and the answer's last verdict. "run" takes SEED and JSON, a
+# file for the result, from the environment; it ends with 0 for a pass, 1 for "not yet" and 2 for a bad call.
 set -u
 export LC_ALL=C
 B=${B:-build} EX=book/exercises
@@ -30,26 +31,51 @@ answer_of() { # its path, whether it exists or not
     if [[ -f $1/stub.cu ]]; then echo "$1/mine.cu"; else echo "$1/mine.c"; fi
 }
 
+quoted() { # as JSON wants it
+    local text=${1//\\/\\\\}
+    printf '"%s"' "$(tr '\n\t' '  ' <<<"${text//\"/\\\"}" | sed 's/ *$//')"
+}
+
+# A verdict of this script: on an answer that was not run. The others come from the answer's judge.
+not_yet() { # not_yet NAME WHY
+    [[ -z ${JSON:-} ]] || printf '{"exercise": %s, "passed": false, "verdict": %s, "seed": %s, "bars": []}\n' \
+        "$(quoted "$1")" "$(quoted "$2")" "${SEED:-null}" >"$JSON" || exit 2
+    echo "not yet: $2"
+}
+
+judge() { # judge NAME ANSWER OUT: the last line is the verdict
+    local name=$1 answer=$2 out=$3
+    $MAKE --no-print-directory "$out/mine.admitted.o" 2>&1 | grep -vE '^make'
+    [[ ${PIPESTATUS[0]} -eq 0 && -e $out/mine.admitted.o ]] || { not_yet "$name" "$answer does not compile" && return 1; }
+    if [[ -s $out/mine.admitted.o.refused ]]; then
+        not_yet "$name" "${answer##*/} was not run, since $(cat "$out/mine.admitted.o.refused")" && return 1
+    fi
+    $MAKE --no-print-directory "$out/mine" 2>&1 | grep -vE '^make'
+    [[ ${PIPESTATUS[0]} -eq 0 ]] || { not_yet "$name" "$answer does not link with its check" && return 1; }
+    "$out/mine" ${SEED:+--seed "$SEED"} ${JSON:+--json "$JSON"} --picture "$out/touched.png"
+}
+
 run() {
-    local dir answer out status
+    local dir name answer out status number
     dir=$(find_exercise "$1") || exit
-    answer=$(answer_of "$dir") out=$B/exercises/$(basename "$dir")
-    [[ $answer == *.cu && -z ${CXX17:-} ]] && refuse "$(basename "$dir") is a kernel and needs a C++ compiler"
-    [[ ${SEED:-1} =~ ^[0-9]+$ ]] || refuse "expected SEED to be a number, found '$SEED'"
+    name=$(basename "$dir") number=${name%%_*}
+    answer=$(answer_of "$dir") out=$B/exercises/$name
+    [[ $answer == *.cu && -z ${CXX17:-} ]] && refuse "$name is a kernel and needs a C++ compiler"
+    [[ -z ${SEED:-} || $SEED =~ ^[0-9]+$ ]] || refuse "expected SEED to be a number, found '$SEED'"
     if [[ ! -e $answer ]]; then
         cp -n "$dir/stub.${answer##*.}" "$answer" || exit 2
         echo "made $answer: edit this file (git ignores it, make clean keeps it); the task is in $dir/statement.md"
     fi
-    $MAKE --no-print-directory "$out/mine" || exit 2
-    echo "$(basename "$dir"), seed ${SEED:-1}"
-    timeout 60 "$out/mine" "${SEED:-1}" "$out/touched.png" | tee "$out/said"
+    mkdir -p "$out" && rm -f "$out/mine.admitted.o" || exit 2
+    echo "$name"
+    judge "$name" "$answer" "$out" | tee "$out/said"
     status=${PIPESTATUS[0]}
-    if [[ $status -gt 1 ]]; then
-        echo "not yet: the program ended with status $status before its verdict$([[ $status -eq 124 ]] && echo ": it ran for a minute")" | tee -a "$out/said"
-    fi
-    echo "$(cksum <"$answer") $(grep -E '^(pass$|not yet: )' "$out/said" | tail -n 1)" >"$dir/mine.verdict"
-    [[ $status -eq 0 ]] || echo "  again: make exercise N=$(basename "$dir" | cut -c1-2) SEED=${SEED:-1}     a hint: make hint N=$(basename "$dir" | cut -c1-2)"
-    [[ $status -eq 0 ]]
+    [[ $status -le 1 ]] || { not_yet "$name" "the check ended with status $status before its verdict" | tee -a "$out/said"; }
+    echo "$(cksum <"$answer") $(tail -n 1 "$out/said" | sed 's/^pass .*/pass/')" >"$dir/mine.verdict"
+    [[ $status -eq 0 ]] && return
+    status=$(sed -nE '$s/.*\(seed ([0-9]+)\)$/\1/p' "$out/said")
+    echo "  again: make exercise N=$number${status:+ SEED=$status}     a hint: make hint N=$number"
+    return 1
 }
 
 hint() {

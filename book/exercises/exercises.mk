@@ -6,22 +6,48 @@ EX_C     := $(patsubst $(EX)/%/stub.c,%,$(wildcard $(EX)/[0-9]*/stub.c))
 EX_CU    := $(if $(CXX17),$(patsubst $(EX)/%/stub.cu,%,$(wildcard $(EX)/[0-9]*/stub.cu)))
 EX_B     := $(B)/exercises
 
+# What watches an answer, and only that: the sanitizers one in C, access.c a kernel's ordinary loads and stores.
+EX_SAN   := $(if $(SAN),,$(if $(call compiles,-fsanitize=address$(comma)undefined),-fsanitize=address$(comma)undefined))
+EX_FLAGS  = $(ALLFLAGS) -O1 -g -fno-omit-frame-pointer -U_FORTIFY_SOURCE $(if $(EX_SAN),$(EX_SAN) -fno-sanitize-recover=all)
+EX_CXX    = $(filter-out $(SAN),$(ALLCXXFLAGS)) -g -U_FORTIFY_SOURCE -fsanitize=thread -x c++
+EX_HELP  := $(EX_B)/exercise.o $(EX_B)/answer.o
+EX_KERNEL := $(EX_HELP) $(EX_B)/kernel.o $(EX_B)/access.o
+
 $(EX_B)/%.o: $(EX)/%.c $(B)/flags
 	@mkdir -p $(@D) && echo "  cc $<"
-	$(Q)$(CC) $(ALLFLAGS) -c $< -o $@
+	$(Q)$(CC) $(if $(filter stub mine solution,$(notdir $*)),$(EX_FLAGS),$(ALLFLAGS)) -c $< -o $@
 $(EX_B)/%.o: $(EX)/%.cu $(B)/flags
 	@mkdir -p $(@D) && echo "  c++ $<"
-	$(Q)$(CXX) $(ALLCXXFLAGS) -x c++ -c $< -o $@
+	$(Q)$(CXX) $(EX_CXX) -c $< -o $@
 $(EX_B)/%.gpu.o: $(EX)/%.cu cuda/nvcc.sh $(wildcard cuda/*.cuh cuda/*/*.cuh)
 	@mkdir -p $(@D) && echo "  nvcc $<"
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 
+# EX_PROGRAM exercise, who, source, preprocessor, the rest of the program, flags
 define EX_PROGRAM
-$(EX_B)/$(1)/$(2): $(EX_B)/$(1)/$(2).o $(EX_B)/$(1)/check.o $(3) $(BOOK_LIBS)
-	$(Q)$(LINK) $(LINKFLAGS) $$^ $(APPLIBS) -o $$@
+$(EX_B)/$(1)/$(2).admitted.o: $(EX_B)/$(1)/$(2).o $(EX_B)/$(1)/stub.o $(EX_B)/$(1)/solution.o $(EX)/admit.sh
+	$(Q)PREPROCESS='$(4)' LD="$(LD)" OBJCOPY="$(OBJCOPY)" $(EX)/admit.sh $(3) $$< $$@
+$(EX_B)/$(1)/$(2): $(EX_B)/$(1)/$(2).admitted.o $(EX_B)/$(1)/check.o $(5) $(BOOK_LIBS)
+	$(Q)$(LINK) $(LINKFLAGS) -Wl,-z,now $(6) $$^ $(APPLIBS) -o $$@
 endef
-$(foreach e,$(EX_C),$(foreach p,stub solution mine,$(eval $(call EX_PROGRAM,$(e),$(p),$(EX_B)/exercise.o))))
-$(foreach e,$(EX_CU),$(foreach p,stub solution mine,$(eval $(call EX_PROGRAM,$(e),$(p),$(EX_B)/exercise.o $(EX_B)/kernel.o $(if $(CUDA),$(EX_B)/$(e)/$(p).gpu.o)))))
+EX_CPP   := $(CC) $(filter-out -MMD -MP,$(EX_FLAGS)) -E
+EX_CXXPP := $(CXX) $(filter-out -MMD -MP,$(EX_CXX)) -E
+ex_c  = $(call EX_PROGRAM,$(1),$(2),$(3),$(EX_CPP) $(4),$(EX_HELP),$(EX_SAN))
+ex_cu = $(call EX_PROGRAM,$(1),$(2),$(3),$(EX_CXXPP) $(4),$(EX_KERNEL) $(5))
+$(foreach e,$(EX_C),$(foreach p,stub solution mine,$(eval $(call ex_c,$(e),$(p),$(EX)/$(e)/$(p).c))))
+$(foreach e,$(EX_CU),$(foreach p,stub solution mine,$(eval $(call ex_cu,$(e),$(p),$(EX)/$(e)/$(p).cu,,$(if $(CUDA),$(EX_B)/$(e)/$(p).gpu.o)))))
+
+# Answers that cheat or crash, tests/cheats/NN_what: tests/test_exercises.sh wants each to be refused.
+CHEATS   := $(wildcard tests/cheats/*.c $(if $(CXX17),tests/cheats/*.cu) $(if $(FULL),tests/more_cheats/*.c $(if $(CXX17),tests/more_cheats/*.cu)))
+ex_of     = $(patsubst %/,%,$(subst $(EX)/,,$(wildcard $(EX)/$(firstword $(subst _, ,$(notdir $(1))))_*/)))
+define EX_CHEAT
+$(EX_B)/$(2)/$(basename $(notdir $(1))).o: $(1) $(B)/flags
+	@mkdir -p $$(@D) && echo "  answer $$<"
+	$(Q)$(if $(filter %.cu,$(1)),$(CXX) $(EX_CXX),$(CC) $(EX_FLAGS) -w) -I$(EX)/$(2) -c $$< -o $$@
+$(call ex_$(patsubst .%,%,$(suffix $(1))),$(2),$(basename $(notdir $(1))),$(1),-I$(EX)/$(2),$(if $(CUDA),$(EX_B)/$(2)/stub.gpu.o))
+endef
+$(foreach f,$(CHEATS),$(eval $(call EX_CHEAT,$(f),$(call ex_of,$(f)))))
+CHEAT_PROGRAMS := $(foreach f,$(CHEATS),$(EX_B)/$(call ex_of,$(f))/$(basename $(notdir $(f))))
 
 # In a build for the engine alone, where nvcc is: one kernel with the GPU's side, to check that it can be linked.
 # No kernel of the ladder is needed for that, so their entries lie at address 0.
@@ -39,29 +65,30 @@ $(EX_B)/sides/side.gpu.o: cuda/side.cu cuda/kernels.def cuda/nvcc.sh $(wildcard 
 	@mkdir -p $(@D) && echo "  nvcc $<"
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 EX_SIDES := cuda/host.o ref/cli/table.o
-$(EX_B)/with_gpu: $(EX_SIDES:%=$(EX_B)/sides/%) $(EX_B)/$(EX_E)/solution.o $(EX_B)/$(EX_E)/check.o $(EX_B)/exercise.o $(EX_B)/kernel.o $(EX_B)/$(EX_E)/solution.gpu.o \
+$(EX_B)/with_gpu: $(EX_SIDES:%=$(EX_B)/sides/%) $(EX_B)/$(EX_E)/solution.admitted.o $(EX_B)/$(EX_E)/check.o $(EX_KERNEL) $(EX_B)/$(EX_E)/solution.gpu.o \
 		$(EX_B)/sides/side.gpu.o $(filter-out $(EX_SIDES:%=$(B)/%),$(BOOK_LIBS))
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(LADDER) $(CUDALIBS) $(APPLIBS) -o $@
 
 .PHONY: exercise hint progress exercises-check exercise-programs
 N    ?=#                   which exercise
-SEED ?= 1#                 of its inputs
+SEED ?=#                   of its inputs; without one, each run has other inputs, and its verdict names them
+JSON ?=#                   a file for the verdict, the seed and the counts, as one JSON object
 # What a student types reaches the script as it was typed, whatever it would mean to make or to a shell.
-unexport N SEED
+unexport N SEED JSON
 quoted = '$(subst ','\'',$(value $(1)))'
-EXERCISE = MAKE="$(MAKE)" B="$(B)" CXX17="$(CXX17)" SEED=$(call quoted,SEED) $(EX)/exercise.sh
+EXERCISE = MAKE="$(MAKE)" B="$(B)" CXX17="$(CXX17)" SEED=$(call quoted,SEED) JSON=$(call quoted,JSON) $(EX)/exercise.sh
 
 # Said by make itself, so that a wrong N is one line and exit status 2.
 ifneq ($(filter exercise hint,$(MAKECMDGOALS)),)
 BAD_N := $(shell $(EX)/exercise.sh find $(call quoted,N) 2>&1 >/dev/null)
 $(if $(BAD_N),$(error $(BAD_N)))
 endif
-exercise: ## N=03: build your answer to an exercise and judge it
-	@$(EXERCISE) run $(call quoted,N)
+exercise: ## N=03: build your answer to an exercise and judge it (SEED=7 replays, JSON=FILE for scripts)
+	@$(EXERCISE) run $(call quoted,N) || [ $$? -eq 1 ] # "not yet" is no error; exercise.sh itself ends with 1
 hint: ## N=03: the next hint for an exercise
 	@$(EXERCISE) hint $(call quoted,N)
 progress: ## all exercises, and how far you are
 	@$(EXERCISE) progress
 exercises-check: exercise-programs ## prove that every stub fails and every solution passes
 	@B=$(B) NVCC="$(NVCC)" tests/run.sh tests/test_exercises.sh
-exercise-programs: $(foreach e,$(EX_C) $(EX_CU),$(EX_B)/$(e)/stub $(EX_B)/$(e)/solution) $(EX_GPU)
+exercise-programs: $(foreach e,$(EX_C) $(EX_CU),$(EX_B)/$(e)/stub $(EX_B)/$(e)/solution) $(CHEAT_PROGRAMS) $(EX_GPU)

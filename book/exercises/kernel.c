@@ -5,9 +5,12 @@
 #include "kernel.h"
 
 #include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "../../ref/cli/table.h"
 #include "../../ref/cli/timing.h"
+#include "access.h"
 
 /* The student's kernel on both sides; the GPU's is there in builds by `make cuda`. */
 extern const struct msa_entry simt_exercise_kernel;
@@ -30,7 +33,15 @@ typedef struct kernel_run {
     int n;
 } kernel_run;
 
-static void *fresh(kernel_run *r, int64_t bytes, const char *name)
+static void *declared(kernel_run *r, void *p, int64_t bytes, const char *name)
+{
+    r->device->declare(p, (size_t)bytes, name);
+    if (r->device != msa_engine())
+        r->all[r->n++] = p;
+    return p;
+}
+
+static void *on_gpu(const kernel_run *r, int64_t bytes)
 {
     void *p = r->device->alloc((size_t)bytes);
     if (!p) {
@@ -38,14 +49,25 @@ static void *fresh(kernel_run *r, int64_t bytes, const char *name)
         exit(2);
     }
     r->device->fill(p, 0xff, (size_t)bytes);
-    r->device->declare(p, (size_t)bytes, name);
-    r->all[r->n++] = p;
     return p;
+}
+
+/* As cudaMalloc aligns. */
+static int64_t whole(int64_t bytes)
+{
+    return (bytes + 255) / 256 * 256;
+}
+
+static void *fresh(kernel_run *r, int64_t bytes, const char *name)
+{
+    void *p = r->device == msa_engine() ? answer_wanted(whole(bytes), name) : on_gpu(r, bytes);
+    return declared(r, p, bytes, name);
 }
 
 static void *sent(kernel_run *r, const void *from, int64_t bytes, const char *name)
 {
-    void *p = fresh(r, bytes, name);
+    void *p = r->device == msa_engine() ? answer_given(whole(bytes), name) : on_gpu(r, bytes);
+    declared(r, p, bytes, name);
     exercise_true(r->device->upload(p, from, (size_t)bytes) == MSA_OK, "%s", r->device->trouble());
     return p;
 }
@@ -234,7 +256,67 @@ static void look(kernel_view *view, kernel_watcher *see, watching *w, const kern
     simt_watch(pass_on, w);
 }
 
-simt_counters kernel_check(const kernel_case *c, kernel_view *view, kernel_watcher *see)
+static double draw_timeline(touched *picture, double clocks_a_column)
+{
+    size_t n;
+    double last = 0;
+    const simt_event *e = simt_events(&n);
+    for (size_t i = 0; i < n; i++, e++) {
+        last = fmax(last, e->end);
+        if (e->did < SIMT_WAIT_MBARRIER && e->did != SIMT_COPY)
+            continue;
+        const int64_t row = e->did == SIMT_COPY ? picture->rows - 1 : (int64_t)e->warp;
+        for (int64_t c = (int64_t)(e->begin / clocks_a_column); (double)c * clocks_a_column < e->end; c++)
+            touched_mark(picture, row, c);
+    }
+    return last;
+}
+
+/* In the answer's process. */
+static void run_on_engine(kernel_run *r, kernel_result *found)
+{
+    access_begin();
+    if (launch(r) != MSA_OK)
+        return;
+    found->n = *simt_counts();
+    access_count(&found->n);
+    found->clocks = r->c->timeline ? draw_timeline(r->c->timeline, r->c->column) : 0;
+}
+
+/* Lets the engine draw in the answer's process; the answer itself is no kernel's judge and does not see pictures. */
+static float *lend(touched *picture)
+{
+    float *own = picture->count;
+    picture->count = answer_shared(picture->rows * picture->columns * (int64_t)sizeof *own);
+    return own;
+}
+
+static void take_back(touched *picture, float *own)
+{
+    memcpy(own, picture->count, (size_t)(picture->rows * picture->columns) * sizeof *own);
+    picture->count = own;
+}
+
+/* What it left there. */
+static kernel_result run_apart(kernel_run *r, touched *picture)
+{
+    static kernel_result *found;
+    touched *timeline = r->c->timeline;
+    float *own[2] = {picture ? lend(picture) : NULL, timeline ? lend(timeline) : NULL};
+    if (!found)
+        found = answer_shared(sizeof *found);
+    memset(found, 0, sizeof *found);
+    answer_patience(120);
+    simt_record(timeline ? 0 : -1);
+    ANSWER(run_on_engine(r, found));
+    if (picture)
+        take_back(picture, own[0]);
+    if (timeline)
+        take_back(timeline, own[1]);
+    return *found;
+}
+
+kernel_result kernel_check(const kernel_case *c, kernel_view *view, kernel_watcher *see)
 {
     const int before = exercise_failures();
     static const int mode[] = {[KERNEL_AT_RANDOM] = 2, [KERNEL_LATE] = 0, [KERNEL_EARLY] = 1};
@@ -242,13 +324,14 @@ simt_counters kernel_check(const kernel_case *c, kernel_view *view, kernel_watch
     watching w;
     look(view, see, &w, &r);
     msa_engine_mode(2, mode[c->timing], exercise_seed());
-    const msa_status status = launch(&r);
+    const kernel_result found = run_apart(&r, view ? &view->picture : NULL);
     simt_watch(NULL, NULL);
-    if (status == MSA_OK)
+    exercise_true(found.n.threads > 0, "no kernel was launched");
+    if (found.n.threads > 0)
         judge(&r);
     end(&r);
     wrong = wrong || exercise_failures() > before;
-    return *simt_counts();
+    return found;
 }
 
 #define ORDERS 5
@@ -274,7 +357,7 @@ void kernel_repeat(const kernel_case *c)
         kernel_run r = begin(msa_engine(), &simt_exercise_kernel, c);
         msa_engine_mode(order < 2 ? order : 2, 2, exercise_seed() + (uint64_t)order);
         msa_engine_resident(AT_ONCE);
-        if (launch(&r) == MSA_OK)
+        if (run_apart(&r, NULL).n.threads > 0)
             judge(&r);
         msa_engine_resident(1);
         found[order] = written(&r, r.a.dq, n);
@@ -311,22 +394,6 @@ bool kernel_counts(const simt_counters *n)
     return true;
 }
 
-double kernel_timeline(touched *picture, double clocks_a_column)
-{
-    size_t n;
-    double last = 0;
-    const simt_event *e = simt_events(&n);
-    for (size_t i = 0; i < n; i++, e++) {
-        last = fmax(last, e->end);
-        if (e->did < SIMT_WAIT_MBARRIER && e->did != SIMT_COPY)
-            continue;
-        const int64_t row = e->did == SIMT_COPY ? picture->rows - 1 : (int64_t)e->warp;
-        for (int64_t c = (int64_t)(e->begin / clocks_a_column); (double)c * clocks_a_column < e->end; c++)
-            touched_mark(picture, row, c);
-    }
-    return last;
-}
-
 /* ---- On a GPU -------------------------------------------------------------------------------------- */
 
 #define LAUNCHES 21
@@ -353,7 +420,12 @@ static msa_status time_run(kernel_run *r, timing *found)
     return status;
 }
 
-static void run_on(const msa_device *device, const struct msa_entry *entry, const kernel_case *c)
+/* What its process says in the end. */
+typedef struct gpu_report {
+    char line[256], failure[1024];
+} gpu_report;
+
+static void run_on(const msa_device *device, const struct msa_entry *entry, const kernel_case *c, gpu_report *report)
 {
     msa_about about;
     timing t;
@@ -364,7 +436,7 @@ static void run_on(const msa_device *device, const struct msa_entry *entry, cons
         judge(&r);
     end(&r);
     if (exercise_failures() > before) {
-        printf("  on %s: wrong\n", about.name);
+        snprintf(report->line, sizeof report->line, "on %.100s: wrong", about.name);
         return;
     }
     kernel_case larger = *c;
@@ -372,11 +444,35 @@ static void run_on(const msa_device *device, const struct msa_entry *entry, cons
     larger.shape.n_kv *= LARGER;
     r = begin(device, entry, &larger);
     if (time_run(&r, &t) == MSA_OK)
-        printf("  on %s: right; %lld queries and %lld keys take %.4f ms there, the median of %d launches\n",
-               about.name, (long long)larger.shape.n_q, (long long)larger.shape.n_kv, t.median, LAUNCHES);
+        snprintf(report->line, sizeof report->line,
+                 "on %.100s: right; %lld queries and %lld keys take %.4f ms there, the median of %d launches",
+                 about.name, (long long)larger.shape.n_q, (long long)larger.shape.n_kv, t.median, LAUNCHES);
     else
         exercise_true(false, "%s", device->trouble());
     end(&r);
+}
+
+/* In a process of its own too, though one with the rights that a driver needs. */
+static void try_gpu(const msa_device *gpu, const kernel_case *c)
+{
+    gpu_report *report = answer_shared(sizeof *report);
+    fflush(NULL);
+    const pid_t child = fork();
+    if (child == 0) {
+        exercise_place("on the GPU: ");
+        if (gpu->missing())
+            snprintf(report->line, sizeof report->line, "no GPU here: %s", gpu->missing());
+        else
+            run_on(gpu, &cuda_exercise_kernel, c, report);
+        snprintf(report->failure, sizeof report->failure, "%s", exercise_failure());
+        _exit(0);
+    }
+    int status = -1;
+    waitpid(child, &status, 0);
+    if (report->line[0])
+        printf("  %s\n", report->line);
+    exercise_true(status == 0, "on the GPU: the answer ended the program");
+    exercise_true(!report->failure[0], "%s", report->failure);
 }
 
 int kernel_end(const kernel_case *c, const touched *picture)
@@ -384,13 +480,9 @@ int kernel_end(const kernel_case *c, const touched *picture)
     const msa_device *gpu = table_device("cuda");
     if (!gpu || !&cuda_exercise_kernel)
         printf("  no GPU here: this build has no GPU side (make cuda)\n");
-    else if (gpu->missing())
-        printf("  no GPU here: %s\n", gpu->missing());
     else if (wrong)
         printf("  not tried on the GPU: wrong on the engine\n");
-    else {
-        exercise_place("on the GPU: ");
-        run_on(gpu, &cuda_exercise_kernel, c);
-    }
+    else
+        try_gpu(gpu, c);
     return exercise_end(picture);
 }

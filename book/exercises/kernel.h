@@ -28,7 +28,16 @@ typedef struct kernel_case {
     kernel_task task;
     inputs_selection selection; /**< of KERNEL_ATTEND and KERNEL_DQ */
     kernel_timing timing;
+    touched *timeline; /**< NULL, or where the first CTA's is drawn: a row a warp, marked where it waits, and in the
+                            last row the copies under way, */
+    double column;     /**< so many of the model's clocks a column */
 } kernel_case;
+
+/** What a run took. */
+typedef struct kernel_result {
+    simt_counters n; /**< no threads: the engine stopped it, or it never came to that */
+    double clocks;   /**< when the last event of the timeline ended: see timeline() in simt.h */
+} kernel_result;
 
 /** What a watcher of accesses knows. */
 typedef struct kernel_view {
@@ -39,9 +48,9 @@ typedef struct kernel_view {
 
 typedef void kernel_watcher(kernel_view *view, const simt_access *access);
 
-/** Runs the student's kernel, `ENTRY(exercise, kernel, run, ...)`, on the engine and judges what it writes.
- *  The picture of the view is filled by `see`; both may be NULL. Returns the exact counts. */
-simt_counters kernel_check(const kernel_case *c, kernel_view *view, kernel_watcher *see);
+/** Runs the student's kernel, `ENTRY(exercise, kernel, run, ...)`, on the engine and in a process of its own, and
+ *  judges what it writes. The picture of the view is filled by `see`; both may be NULL. */
+kernel_result kernel_check(const kernel_case *c, kernel_view *view, kernel_watcher *see);
 
 /** Runs the kernel in several orders of CTAs and threads, and demands equal bits of dQ. */
 void kernel_repeat(const kernel_case *c);
@@ -49,11 +58,6 @@ void kernel_repeat(const kernel_case *c);
 /** Prints the counts; false, with a line that says so, where the engine stopped the run before there were
  * any. */
 bool kernel_counts(const simt_counters *n);
-
-/** Draws the timeline of the first CTA of the last run, which simt_record(0) asked for: a row of the picture
- * a warp, marked where it waits, and in the last row the copies under way. Returns when its last event ended,
- * in the model's clocks: see timeline() in simt.h. */
-double kernel_timeline(touched *picture, double clocks_a_column);
 
 /** exercise_end(), after a run of this case on a GPU: its verdict there, and its time on larger inputs; or
  * one line that says why there is none. */

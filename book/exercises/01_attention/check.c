@@ -7,12 +7,19 @@ static void judge(inputs_pattern pattern, touched *seen)
 {
     const int64_t n = shape.n_q * shape.d_head;
     const inputs in = exercise_inputs(&shape, pattern);
-    const tensor k = {in.k, 1, shape.d_head, seen}, v = {in.v, 1, shape.d_head, NULL};
+    const int d = shape.d_head;
+    const tensor k = exercise_rows("k", in.k, shape.n_kv, 1, d, seen);
+    const tensor v = exercise_rows("v", in.v, shape.n_kv, 1, d, NULL);
     float *expected = exercise_floats(n), *found = exercise_floats(n);
+    float *q = exercise_given(d, "q"), *o = exercise_wanted(d, "o");
     void *work = exercise_alloc((int64_t)msa_workspace(NULL, &shape));
     msa_dense(&shape, in.q, in.k, in.v, expected, NULL, work);
-    for (seen->row = 0; seen->row < shape.n_q; seen->row++)
-        attend(in.q + seen->row * shape.d_head, &k, &v, seen->row + 1, found + seen->row * shape.d_head);
+    for (int64_t i = 0; i < shape.n_q; i++) {
+        seen->row = i;
+        exercise_give(q, in.q + i * d, d);
+        ANSWER(attend(q, &k, &v, i + 1, o));
+        exercise_take(found + i * d, o, d);
+    }
     exercise_tensor("o", (verdict_dims){shape.n_q, 1, shape.d_head}, expected, found,
                     verdict_float32(&shape, &in, VERDICT_O, 1));
 }

@@ -1,33 +1,64 @@
 /* Selections against msa_topk, exactly, on ordinary scores and on scores that tie. */
 #include "task.h"
 
+#include <stdio.h>
+
 static const msa_shape shape = {60, 60, 1, 1, 16, 16, 4, 4, 1, NULL, NULL, NULL, NULL};
+
+/* "block 3 (score 0.5)"; for -1 and other ids that are no block, the number alone. */
+static const char *block_text(char text[48], int32_t id, int64_t local, const float *score)
+{
+    if (id < 0 || id > local)
+        snprintf(text, 48, "%d", id);
+    else if (id == local)
+        snprintf(text, 48, "block %d, the local one", id);
+    else
+        snprintf(text, 48, "block %d (score %.7g)", id, (double)score[id]);
+    return text;
+}
+
+static void compare(const char *inputs_name, int64_t i, const float *score, const int32_t *expected,
+                    const int32_t *found)
+{
+    const int64_t local = i / shape.block;
+    char want[48], got[48];
+    for (int a = 0; a < shape.topk; a++) {
+        const bool both = expected[a] >= 0 && expected[a] < local && found[a] >= 0 && found[a] < local;
+        const bool tie = both && score[expected[a]] <= score[found[a]] && score[expected[a]] >= score[found[a]];
+        exercise_true(found[a] == expected[a], "%s inputs, query %lld, local block %lld: ids[%d]: expected %s, found %s%s",
+                      inputs_name, (long long)i, (long long)local, a,
+                      block_text(want, expected[a], local, score), block_text(got, found[a], local, score),
+                      tie ? ": a tie, in which the lower id wins" : "");
+    }
+}
 
 static void judge(inputs_pattern pattern, touched *seen)
 {
     const inputs in = exercise_inputs(&shape, pattern);
     const int64_t blocks = msa_n_blocks(&shape), n = shape.n_q * shape.topk;
     float *scores = exercise_floats(shape.n_q * blocks);
-    int32_t *expected = exercise_alloc(n * 4), *found = exercise_alloc(n * 4);
+    int32_t *expected = exercise_alloc(n * 4), *ids = answer_wanted(shape.topk * 4, "ids");
     void *work = exercise_alloc((int64_t)msa_workspace(NULL, &shape));
-    memset(found, 0x80, (size_t)n * 4);
     msa_index(&shape, in.qi, in.ki, scores, NULL, NULL, work);
     msa_topk(&shape, scores, expected, work);
     for (int64_t i = 0; i < shape.n_q; i++) {
-        int32_t *ids = found + i * shape.topk;
-        choose(scores + i * blocks, i / shape.block, shape.topk, ids);
+        const int64_t local = i / shape.block;
+        float *score = exercise_given(local + 1, "score");
+        exercise_give(score, scores + i * blocks, local + 1);
+        memset(ids, 0x80, (size_t)shape.topk * 4);
+        ANSWER(choose(score, local, shape.topk, ids));
         for (int a = 0; a < shape.topk; a++)
             touched_mark(seen, i, ids[a]);
+        compare(inputs_pattern_name(pattern), i, score, expected + i * shape.topk, ids);
     }
-    exercise_ids(&shape, expected, found);
 }
 
 int main(int argc, char **argv)
 {
     exercise_begin(argc, argv);
     touched seen = touched_new(shape.n_q, msa_n_blocks(&shape), "query", "key block chosen, three times");
+    judge(INPUTS_NORMAL, &seen);
     judge(INPUTS_TIES, &seen);
     judge(INPUTS_CONSTANT, &seen);
-    judge(INPUTS_NORMAL, &seen);
     return exercise_end(&seen);
 }

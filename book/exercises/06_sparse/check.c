@@ -14,19 +14,27 @@ static uint64_t support(const int32_t *ids)
     return n;
 }
 
-static uint64_t judge(inputs_selection kind, touched *seen)
+static uint64_t judge(inputs_selection kind, touched *seen, touched *values)
 {
     const int64_t n = shape.n_q * shape.d_head;
     const inputs in = exercise_inputs(&shape, INPUTS_DISTINCT);
-    const tensor k = {in.k, 1, shape.d_head, seen}, v = {in.v, 1, shape.d_head, NULL};
+    const int d = shape.d_head;
+    const tensor k = exercise_rows("k", in.k, shape.n_kv, 1, d, seen);
+    const tensor v = exercise_rows("v", in.v, shape.n_kv, 1, d, values);
+    float *q = exercise_given(d, "q"), *o = exercise_wanted(d, "o");
+    int32_t *chosen = answer_given(shape.topk * 4, "ids");
     float *expected = exercise_floats(n), *found = exercise_floats(n);
     int32_t *ids = exercise_alloc(shape.n_q * shape.topk * 4);
     void *work = exercise_alloc((int64_t)msa_workspace(NULL, &shape));
     inputs_ids(&shape, kind, exercise_seed(), ids);
     msa_sparse(&shape, in.q, in.k, in.v, ids, expected, NULL, work);
-    for (seen->row = 0; seen->row < shape.n_q; seen->row++)
-        attend_blocks(in.q + seen->row * shape.d_head, &k, &v, seen->row, ids + seen->row * shape.topk,
-                      shape.topk, shape.block, found + seen->row * shape.d_head);
+    for (int64_t i = 0; i < shape.n_q; i++) {
+        seen->row = values->row = i;
+        exercise_give(q, in.q + i * d, d);
+        memcpy(chosen, ids + i * shape.topk, (size_t)shape.topk * 4);
+        ANSWER(attend_blocks(q, &k, &v, i, chosen, shape.topk, shape.block, o));
+        exercise_take(found + i * d, o, d);
+    }
     exercise_tensor("o", (verdict_dims){shape.n_q, 1, shape.d_head}, expected, found,
                     verdict_float32(&shape, &in, VERDICT_O, 1));
     return support(ids);
@@ -37,8 +45,10 @@ int main(int argc, char **argv)
     exercise_begin(argc, argv);
     touched unseen = touched_new(shape.n_q, shape.n_kv, "", "");
     touched seen = touched_new(shape.n_q, shape.n_kv, "query", "key read");
-    uint64_t pairs = judge(INPUTS_IDS_HOT, &unseen) + judge(INPUTS_IDS_LOCAL, &unseen);
-    pairs += judge(INPUTS_IDS_RANDOM, &seen);
-    exercise_bar("rows of K read", unseen.reads + seen.reads, pairs);
+    touched values = touched_new(shape.n_q, shape.n_kv, "", "");
+    uint64_t pairs = judge(INPUTS_IDS_HOT, &unseen, &values) + judge(INPUTS_IDS_LOCAL, &unseen, &values);
+    pairs += judge(INPUTS_IDS_RANDOM, &seen, &values);
+    exercise_bar((exercise_count){"rows of K read", unseen.reads + seen.reads, pairs, pairs, NULL});
+    exercise_bar((exercise_count){"rows of V read", values.reads, pairs, pairs, NULL});
     return exercise_end(&seen);
 }

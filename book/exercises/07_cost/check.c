@@ -2,6 +2,20 @@
  * FLOP ratio that the student's functions give. */
 #include "task.h"
 
+typedef struct costs {
+    double flop_dense, flop_msa, bytes_dense, bytes_msa, even_length;
+} costs;
+
+/* What the student's functions say. */
+static costs ask(const msa_shape *s, double n)
+{
+    static costs *found;
+    if (!found)
+        found = answer_wanted(sizeof *found, "the result");
+    ANSWER(*found = (costs){flop_dense(s, n), flop_msa(s, n), bytes_dense(s, n), bytes_msa(s, n), even_length(s)});
+    return *found;
+}
+
 static void near(const char *what, double n, double expected, double found)
 {
     exercise_true(fabs(found - expected) <= 1e-9 * fabs(expected),
@@ -13,12 +27,13 @@ static void judge(const msa_shape *s, double n)
     msa_cost_row c;
     if (msa_cost(s, (int64_t)n, &c) != MSA_OK)
         exercise_true(false, "the reference failed");
-    near("flop_dense", n, c.flop_gqa, flop_dense(s, n));
-    near("flop_msa", n, c.flop_msa, flop_msa(s, n));
-    near("bytes_dense", n, c.bytes_gqa, bytes_dense(s, n));
-    near("bytes_msa", n, c.bytes_msa, bytes_msa(s, n));
+    const costs found = ask(s, n);
+    near("flop_dense", n, c.flop_gqa, found.flop_dense);
+    near("flop_msa", n, c.flop_msa, found.flop_msa);
+    near("bytes_dense", n, c.bytes_gqa, found.bytes_dense);
+    near("bytes_msa", n, c.bytes_msa, found.bytes_msa);
     const double even = 4.0 * s->n_heads * s->d_head * s->topk * s->block / (s->n_kv_heads * s->d_index);
-    near("even_length", 0, even, even_length(s));
+    near("even_length", 0, even, found.even_length);
 }
 
 int main(int argc, char **argv)
@@ -41,7 +56,8 @@ int main(int argc, char **argv)
     }
     for (int64_t x = 0; x < curve.columns; x++) {
         const double n = 1024 * pow(1024, (double)x / (double)(curve.columns - 1));
-        touched_mark(&curve, curve.rows - 1 - (int64_t)(flop_dense(&paper, n) / flop_msa(&paper, n)), x);
+        const costs found = ask(&paper, n);
+        touched_mark(&curve, curve.rows - 1 - (int64_t)fmin(fmax(found.flop_dense / found.flop_msa, 0), 1000), x);
     }
     return exercise_end(&curve);
 }

@@ -33,12 +33,17 @@ static void judge(inputs_pattern pattern, touched *seen)
     const inputs in = exercise_inputs(&shape, pattern);
     const int64_t n = shape.n_q * shape.d_index;
     float *expected = exercise_floats(n), *found = exercise_floats(n), *dki = exercise_floats(n);
-    double main[4 * 30], index[30], gradient[30], loss = 0, expected_loss;
+    double loss = 0, expected_loss;
+    double *one_loss = answer_wanted(sizeof *one_loss, "the loss");
     void *work = exercise_alloc((int64_t)msa_workspace(NULL, &shape));
     msa_kl(&shape, in.q, in.k, in.qi, in.ki, NULL, NULL, NULL, 1, &expected_loss, expected, dki, work);
     for (int64_t i = 0; i < shape.n_q; i++) {
+        const int64_t row_bytes = (i + 1) * (int64_t)sizeof(double);
+        double *main = answer_given(shape.n_heads * row_bytes, "main"), *index = answer_given(row_bytes, "index");
+        double *gradient = answer_wanted(row_bytes, "gradient");
         logits(&in, i, main, index);
-        loss += selector_loss(shape.n_heads, i + 1, main, index, gradient) / (double)shape.n_q;
+        ANSWER(*one_loss = selector_loss(shape.n_heads, i + 1, main, index, gradient));
+        loss += *one_loss / (double)shape.n_q;
         chain(&in, i, gradient, found);
         for (int64_t j = 0; j <= i; j++)
             seen->count[i * seen->columns + j] += (float)fabs(gradient[j]);

@@ -12,17 +12,33 @@ struct pad {
     uint64_t cells;
 };
 
+static const double unwritten = NAN;
+
+/* In the judge's process, for each cell that is asked for. */
+static void note_cell(void *context, int64_t i, int64_t column)
+{
+    pad *p = context;
+    (void)column;
+    p->cells += !(p->seen->count[p->seen->row * p->seen->columns + i] > 0);
+    touched_mark(p->seen, p->seen->row, i);
+}
+
 double *cell(pad *p, int64_t i)
 {
-    touched *seen = p->seen;
-    if (i < 0 || i >= seen->columns) {
-        exercise_true(false, "cell %lld of the pad: expected 0 to %lld", (long long)i,
-                      (long long)seen->columns - 1);
-        i = 0;
-    }
-    p->cells += !(seen->count[seen->row * seen->columns + i] > 0);
-    touched_mark(seen, seen->row, i);
+    answer_ask(p->number, i, 0);
     return p->number + i;
+}
+
+/* Whether cells were used that nobody asked for; all are NaN again for the next query. */
+static void check_pad(const pad *p)
+{
+    for (int64_t i = 0; i < p->seen->columns; i++) {
+        const bool asked = p->seen->count[p->seen->row * p->seen->columns + i] > 0;
+        exercise_true(asked || memcmp(p->number + i, &unwritten, sizeof unwritten) == 0,
+                      "query %lld: number %lld of the pad was written past the count: write *cell(p, %lld)",
+                      (long long)p->seen->row, (long long)i, (long long)i);
+        p->number[i] = unwritten;
+    }
 }
 
 /* The same query alone, with the keys that it sees, to the reference. */
@@ -35,10 +51,22 @@ static float loss_of(const inputs *in, int64_t i)
     return (float)loss;
 }
 
+static pad new_pad(touched *seen)
+{
+    pad p = {answer_wanted(seen->columns * (int64_t)sizeof(double), "the pad"), seen, 0};
+    for (int64_t i = 0; i < seen->columns; i++)
+        p.number[i] = unwritten;
+    return p;
+}
+
 static void judge(inputs_pattern pattern, touched *keys, touched *index_keys, pad *p)
 {
     const inputs in = exercise_inputs(&shape, pattern);
-    const tensor k = {in.k, 1, shape.d_head, keys}, ki = {in.ki, 1, shape.d_index, index_keys};
+    const int d = shape.d_head, di = shape.d_index, group = shape.n_heads;
+    const tensor k = exercise_rows("k", in.k, shape.n_kv, 1, d, keys);
+    const tensor ki = exercise_rows("ki", in.ki, shape.n_kv, 1, di, index_keys);
+    float *q = exercise_given(group * d, "q"), *head_lse = exercise_given(group, "lse"), *qi = exercise_given(di, "qi");
+    double *loss = answer_wanted(sizeof *loss, "the loss");
     const int64_t n = shape.n_q * shape.n_heads;
     float *o = exercise_floats(n * shape.d_head), *lse = exercise_floats(n);
     float *expected = exercise_floats(shape.n_q), *found = exercise_floats(shape.n_q), most = 0;
@@ -46,8 +74,13 @@ static void judge(inputs_pattern pattern, touched *keys, touched *index_keys, pa
     msa_dense(&shape, in.q, in.k, in.v, o, lse, exercise_alloc((int64_t)msa_workspace(NULL, &shape)));
     for (int64_t i = 0; i < shape.n_q; i++) {
         keys->row = index_keys->row = p->seen->row = i;
-        found[i] = (float)loss_row(in.q + i * shape.n_heads * shape.d_head, lse + i * shape.n_heads,
-                                   shape.n_heads, in.qi + i * shape.d_index, &k, &ki, i + 1, p);
+        exercise_give(q, in.q + i * group * d, group * d);
+        exercise_give(head_lse, lse + i * group, group);
+        exercise_give(qi, in.qi + i * di, di);
+        *loss = NAN;
+        ANSWER(*loss = loss_row(q, head_lse, group, qi, &k, &ki, i + 1, p));
+        check_pad(p);
+        found[i] = (float)*loss;
         expected[i] = loss_of(&in, i);
         most = fmaxf(most, expected[i]);
     }
@@ -56,21 +89,41 @@ static void judge(inputs_pattern pattern, touched *keys, touched *index_keys, pa
                     verdict_float32_kl(&shape, &in, (double)most));
 }
 
+/* Its own memory for one query and so many keys. */
+static uint64_t memory_of(int64_t keys)
+{
+    const msa_shape long_text = {1, keys, 4, 1, 16, 8, 8, 5, 1, NULL, NULL, NULL, NULL};
+    const int d = shape.d_head, di = shape.d_index, group = shape.n_heads;
+    const inputs in = exercise_inputs(&long_text, INPUTS_NORMAL);
+    const tensor k = exercise_rows("k", in.k, keys, 1, d, NULL), ki = exercise_rows("ki", in.ki, keys, 1, di, NULL);
+    touched cells = touched_new(1, 2 * keys, "", "");
+    float *q = exercise_given(group * d, "q"), *lse = exercise_given(group, "lse"), *qi = exercise_given(di, "qi");
+    double *loss = answer_wanted(sizeof *loss, "the loss");
+    pad p = new_pad(&cells);
+    exercise_give(q, in.q, group * d);
+    exercise_give(qi, in.qi, di);
+    memset(lse, 0, (size_t)group * sizeof *lse);
+    answer_measure();
+    ANSWER(*loss = loss_row(q, lse, group, qi, &k, &ki, keys, &p));
+    return answer_memory();
+}
+
 int main(int argc, char **argv)
 {
     exercise_begin(argc, argv);
+    answer_hold(8);
     touched keys = touched_new(shape.n_q, shape.n_kv, "", ""), index_keys = keys;
     touched seen =
         touched_new(shape.n_q, 2 * shape.n_kv, "query", "cell of the pad, and how often it was used");
-    pad p = {(double *)exercise_alloc(seen.columns * (int64_t)sizeof(double)), &seen, 0};
-    for (int64_t i = 0; i < seen.columns; i++)
-        p.number[i] = NAN;
+    pad p = new_pad(&seen);
+    answer_offer(&(answer_source){p.number, seen.columns, 1, 0, "cell(p, %lld)", note_cell, &p});
     const uint64_t pairs = (uint64_t)(shape.n_q * (shape.n_q + 1) / 2);
     judge(INPUTS_NORMAL, &keys, &index_keys, &p);
     judge(INPUTS_PEAKED, &keys, &index_keys, &p);
     judge(INPUTS_LARGE, &keys, &index_keys, &p);
-    exercise_bar("rows of K read", keys.reads, 3 * pairs);
-    exercise_bar("index keys read", index_keys.reads, 3 * pairs);
-    exercise_bar("cells of the pad touched", p.cells, (uint64_t)(4 * shape.n_q));
+    exercise_bar((exercise_count){"rows of K read", keys.reads, 3 * pairs, 3 * pairs, NULL});
+    exercise_bar((exercise_count){"index keys read", index_keys.reads, 3 * pairs, 3 * pairs, "row(ki, j, 0)"});
+    exercise_bar((exercise_count){"cells of the pad touched", p.cells, 0, (uint64_t)(4 * shape.n_q), NULL});
+    exercise_bar_memory(memory_of(40), memory_of(640));
     return exercise_end(&seen);
 }

@@ -8,20 +8,26 @@ static const msa_shape shape = {60, 60, 4, 1, 16, 8, 6, 3, 1, NULL, NULL, NULL, 
 static void judge(inputs_pattern pattern, const char *which, const int32_t *ids, touched *seen)
 {
     const inputs in = exercise_inputs(&shape, pattern);
-    const tensor k = {in.k, 1, shape.d_head, seen};
+    const int group = shape.n_heads, d = shape.d_head;
+    const tensor k = exercise_rows("k", in.k, shape.n_kv, 1, d, seen);
+    float *q = exercise_given(group * d, "q");
+    int32_t *chosen = answer_given(shape.topk * 4, "ids");
+    recalls *r = answer_wanted(sizeof *r, "the result");
+    const selection s = {chosen, shape.topk, shape.block};
     float *expected = exercise_floats(2 * shape.n_q), *found = exercise_floats(2 * shape.n_q);
     char what[2][80];
     msa_recall_result mean;
     msa_recall(&shape, in.q, in.k, ids, expected, &mean,
                exercise_alloc((int64_t)msa_recall_workspace(&shape)));
     for (int64_t i = 0; i < shape.n_q; i++) {
-        const selection s = {ids + i * shape.topk, shape.topk, shape.block};
-        recalls r = {1, 1};
         seen->row = i;
+        exercise_give(q, in.q + i * group * d, group * d);
+        memcpy(chosen, ids + i * shape.topk, (size_t)shape.topk * 4);
+        *r = (recalls){1, 1};
         if (i / shape.block >= shape.topk)
-            r = recall(in.q + i * shape.n_heads * shape.d_head, shape.n_heads, &k, i + 1, &s);
-        found[i] = (float)r.block;
-        found[shape.n_q + i] = (float)r.score;
+            ANSWER(*r = recall(q, group, &k, i + 1, &s));
+        found[i] = (float)r->block;
+        found[shape.n_q + i] = (float)r->score;
     }
     snprintf(what[0], sizeof what[0], "block recall, %s, %s inputs, query", which,
              inputs_pattern_name(pattern));

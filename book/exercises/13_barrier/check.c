@@ -15,10 +15,10 @@ int main(int argc, char **argv)
     kernel_view view = {.picture = touched_new(8, 80, "stores, loads of 4 warps",
                                                "time: 128 shared accesses of the first CTA a column")};
     const kernel_case scored = {.shape = s, .pattern = INPUTS_NORMAL};
-    const simt_counters n = kernel_check(&scored, &view, see);
+    const simt_counters n = kernel_check(&scored, &view, see).n;
     kernel_check(&(kernel_case){.shape = s, .pattern = INPUTS_DYADIC}, NULL, NULL);
     const uint64_t warps = n.threads / 32;
     if (kernel_counts(&n))
-        exercise_bar("barriers passed by warps", n.barriers, 4 * warps);
+        exercise_bar((exercise_count){"barriers passed by warps", n.barriers, 0, 4 * warps, "__syncthreads()"});
     return kernel_end(&scored, &view.picture);
 }

@@ -16,14 +16,16 @@ int main(int argc, char **argv)
     exercise_begin(argc, argv);
     kernel_view view = {.picture = touched_new(7, shape.n_kv, "tile of queries", "index key read")};
     const kernel_case scored = {.shape = shape, .pattern = INPUTS_NORMAL};
-    const simt_counters n = kernel_check(&scored, &view, see);
+    const simt_counters n = kernel_check(&scored, &view, see).n;
     kernel_check(&(kernel_case){.shape = shape, .pattern = INPUTS_DYADIC}, NULL, NULL);
     uint64_t tiles = 0;
     for (int64_t row0 = 0; row0 < shape.n_q; row0 += 16) {
         const int64_t last = row0 + 15 < shape.n_q ? row0 + 15 : shape.n_q - 1;
         tiles += (uint64_t)(last / 8 + 1);
     }
+    const uint64_t pairs = (uint64_t)(shape.n_q * (shape.n_q + 1) / 2);
     if (kernel_counts(&n))
-        exercise_bar("tensor multiply-adds", n.tensor_fma, tiles * 16 * 8 * 64);
+        exercise_bar((exercise_count){"tensor multiply-adds", n.tensor_fma, pairs * 64, tiles * 16 * 8 * 64,
+                                      "mma_m16n8k16()"});
     return kernel_end(&scored, &view.picture);
 }

@@ -21,12 +21,12 @@ int main(int argc, char **argv)
     kernel_view view = {.picture = touched_new(shape.n_q, msa_n_blocks(&shape) + 1 + shape.topk, "query",
                                                "words written: scores, then ids")};
     const kernel_case scored = {.shape = shape, .pattern = INPUTS_DYADIC, .task = KERNEL_IDS};
-    const simt_counters n = kernel_check(&scored, &view, see);
+    const simt_counters n = kernel_check(&scored, &view, see).n;
     kernel_check(&(kernel_case){.shape = shape, .pattern = INPUTS_TIES, .task = KERNEL_IDS}, NULL, NULL);
     if (kernel_counts(&n)) {
-        exercise_bar("kernels launched", n.launches, 1);
-        exercise_bar("bytes written", n.store_bytes,
-                     (uint64_t)(shape.n_q * shape.n_kv_heads * shape.topk * 4));
+        const uint64_t ids = (uint64_t)(shape.n_q * shape.n_kv_heads * shape.topk * 4);
+        exercise_bar((exercise_count){"kernels launched", n.launches, 1, 1, "LAUNCH()"});
+        exercise_bar((exercise_count){"bytes written", n.store_bytes, ids, ids, "st_global(&ids[i], id)"});
     }
     return kernel_end(&scored, &view.picture);
 }

@@ -6,17 +6,17 @@
 
 static const msa_shape shape = {60, 60, 1, 1, 16, 8, 4, 4, 1, NULL, NULL, NULL, NULL};
 
+/* In the judge's process, for each id that is asked for. */
+static void note_id(void *context, int64_t query, int64_t slot)
+{
+    const choices *c = context;
+    c->seen->reads++;
+    touched_mark(c->seen, c->ids[query * c->topk + slot], query);
+}
+
 int32_t chosen(const choices *c, int64_t query, int slot)
 {
-    if (query < 0 || query >= c->n_q || slot < 0 || slot >= c->topk) {
-        exercise_true(false, "chosen(query %lld, slot %d): expected queries 0 to %lld, slots 0 to %d",
-                      (long long)query, slot, (long long)c->n_q - 1, c->topk - 1);
-        return -1;
-    }
-    const int32_t b = c->ids[query * c->topk + slot];
-    c->seen->reads++;
-    touched_mark(c->seen, b, query);
-    return b;
+    return *(const int32_t *)answer_ask(c->ids, query, slot);
 }
 
 static void compare(const choices *c, const int32_t *first, const uint32_t *entry, const int32_t *found_first,
@@ -37,24 +37,23 @@ static void compare(const choices *c, const int32_t *first, const uint32_t *entr
         }
 }
 
-static void judge(inputs_selection kind, touched *seen)
+/* Returns how many ids there are to be read: behind a -1 there are no more. */
+static uint64_t judge(inputs_selection kind, touched *seen)
 {
     const int64_t n = shape.n_q * shape.topk, blocks = msa_n_blocks(&shape);
-    int32_t *ids = exercise_alloc(n * 4), *first[2];
-    uint32_t *entry[2];
-    for (int a = 0; a < 2; a++) {
-        first[a] = exercise_alloc((blocks + 1) * 4);
-        entry[a] = exercise_alloc(n * 4);
-        memset(first[a], 0x80, (size_t)(blocks + 1) * 4);
-        memset(entry[a], 0xff, (size_t)n * 4);
-    }
-    const choices c = {shape.n_q, blocks, shape.topk, ids, seen};
+    int32_t *ids = answer_hidden(n * 4, "ids", "chosen(c, query, slot)");
+    int32_t *first[2] = {exercise_alloc((blocks + 1) * 4), answer_wanted((blocks + 1) * 4, "first")};
+    uint32_t *entry[2] = {exercise_alloc(n * 4), answer_wanted(n * 4, "entry")};
+    memset(first[1], 0x80, (size_t)(blocks + 1) * 4);
+    choices c = {shape.n_q, blocks, shape.topk, ids, seen};
     inputs_ids(&shape, kind, exercise_seed(), ids);
+    answer_offer(&(answer_source){ids, shape.n_q, shape.topk, 4, "chosen(c, %lld, %lld)", note_id, &c});
     msa_reverse(&shape, ids, first[0], entry[0],
                 exercise_alloc(msa_first_item(&shape, 1) * (int64_t)sizeof(msa_item)),
                 exercise_alloc((int64_t)msa_workspace(NULL, &shape)));
-    reverse(&c, first[1], entry[1]);
+    ANSWER(reverse(&c, first[1], entry[1]));
     compare(&c, first[0], entry[0], first[1], entry[1]);
+    return (uint64_t)first[0][blocks];
 }
 
 int main(int argc, char **argv)
@@ -64,9 +63,9 @@ int main(int argc, char **argv)
     touched seen =
         touched_new(blocks, shape.n_q, "block", "query that chose it, by how often its id was read");
     touched unseen = touched_new(blocks, shape.n_q, "", "");
-    judge(INPUTS_IDS_HOT, &unseen);
-    judge(INPUTS_IDS_LOCAL, &unseen);
-    judge(INPUTS_IDS_RANDOM, &seen);
-    exercise_bar("ids read", seen.reads + unseen.reads, (uint64_t)(3 * 2 * shape.n_q * shape.topk));
+    uint64_t used = judge(INPUTS_IDS_HOT, &unseen) + judge(INPUTS_IDS_LOCAL, &unseen);
+    used += judge(INPUTS_IDS_RANDOM, &seen);
+    exercise_bar((exercise_count){"ids read", seen.reads + unseen.reads, used,
+                                  (uint64_t)(3 * 2 * shape.n_q * shape.topk), "chosen(c, query, slot)"});
     return exercise_end(&seen);
 }

@@ -8,9 +8,17 @@ typedef struct reads {
     touched q, k, v;
 } reads;
 
+/* In the judge's process, for each query that is fetched. */
+static void note_query(void *context, int64_t i, int64_t head)
+{
+    reads *seen = context;
+    (void)head;
+    seen->k.row = i;
+    seen->q.reads++;
+}
+
 const float *fetch_query(const task *t, int64_t i)
 {
-    t->k.seen->row = i;
     return row(t->q, i, 0);
 }
 
@@ -28,19 +36,26 @@ static int32_t turn_around(const int32_t *ids, int32_t *first, int32_t *query)
     return used;
 }
 
-static uint64_t judge(inputs_selection kind, inputs_pattern pattern, reads *seen)
+/* What the selection needs: keys that somebody sees, and pairs of a query and a chosen block. */
+typedef struct need {
+    uint64_t keys, pairs;
+} need;
+
+static void judge(inputs_selection kind, inputs_pattern pattern, reads *seen, need *all)
 {
     const int64_t n = shape.n_q * shape.d_head, blocks = msa_n_blocks(&shape);
     const inputs in = exercise_inputs(&shape, pattern);
-    float *expected = exercise_floats(n), *found = exercise_floats(n);
-    float *expected_lse = exercise_floats(shape.n_q), *lse = exercise_floats(shape.n_q);
-    int32_t *ids = exercise_alloc(shape.n_q * shape.topk * 4), *first = exercise_alloc((blocks + 1) * 4);
-    int32_t *query = exercise_alloc(shape.n_q * shape.topk * 4);
+    float *expected = exercise_floats(n), *found = exercise_wanted(n, "o");
+    float *expected_lse = exercise_floats(shape.n_q), *lse = exercise_wanted(shape.n_q, "lse");
+    int32_t *ids = answer_given(shape.n_q * shape.topk * 4, "ids"), *first = answer_given((blocks + 1) * 4, "first");
+    int32_t *query = answer_given(shape.n_q * shape.topk * 4, "query");
     inputs_ids(&shape, kind, exercise_seed(), ids);
     const int32_t pairs = turn_around(ids, first, query);
-    const tensor q = {in.q, 1, shape.d_head, &seen->q};
-    const task t = {{in.k, 1, shape.d_head, &seen->k},
-                    {in.v, 1, shape.d_head, &seen->v},
+    const int d = shape.d_head;
+    const tensor q = {in.q, 1, d, NULL};
+    answer_offer(&(answer_source){in.q, shape.n_q, 1, (size_t)d * 4, "fetch_query(t, %lld)", note_query, seen});
+    const task t = {exercise_rows("&t->k", in.k, shape.n_kv, 1, d, &seen->k),
+                    exercise_rows("&t->v", in.v, shape.n_kv, 1, d, &seen->v),
                     shape.n_q,
                     blocks,
                     shape.block,
@@ -52,12 +67,17 @@ static uint64_t judge(inputs_selection kind, inputs_pattern pattern, reads *seen
     seen->k.row = 0;
     msa_sparse(&shape, in.q, in.k, in.v, ids, expected, expected_lse,
                exercise_alloc((int64_t)msa_workspace(NULL, &shape)));
-    attend_all(&t, found, lse);
+    ANSWER(attend_all(&t, found, lse));
     exercise_tensor("o", (verdict_dims){shape.n_q, 1, shape.d_head}, expected, found,
                     verdict_float32(&shape, &in, VERDICT_O, 1));
     exercise_tensor("lse", (verdict_dims){shape.n_q, 1, 1}, expected_lse, lse,
                     verdict_float32(&shape, &in, VERDICT_LSE, 1));
-    return (uint64_t)pairs;
+    all->pairs += (uint64_t)pairs;
+    for (int64_t b = 0; b < blocks; b++) {
+        const int64_t end = b * shape.block + shape.block < shape.n_kv ? b * shape.block + shape.block : shape.n_kv;
+        const int64_t last = first[b] < first[b + 1] ? query[first[b + 1] - 1] : b * shape.block - 1;
+        all->keys += (uint64_t)((last + 1 < end ? last + 1 : end) - b * shape.block);
+    }
 }
 
 static reads new_reads(void)
@@ -71,10 +91,14 @@ int main(int argc, char **argv)
 {
     exercise_begin(argc, argv);
     reads seen = new_reads(), unseen = new_reads();
-    uint64_t pairs = judge(INPUTS_IDS_RANDOM, INPUTS_DISTINCT, &seen);
-    pairs += judge(INPUTS_IDS_HOT, INPUTS_PEAKED, &unseen) + judge(INPUTS_IDS_LOCAL, INPUTS_LARGE, &unseen);
-    exercise_bar("rows of K read", seen.k.reads + unseen.k.reads, (uint64_t)(3 * shape.n_kv));
-    exercise_bar("rows of V read", seen.v.reads + unseen.v.reads, (uint64_t)(3 * shape.n_kv));
-    exercise_bar("queries fetched", seen.q.reads + unseen.q.reads, pairs);
+    need all = {0, 0};
+    judge(INPUTS_IDS_RANDOM, INPUTS_DISTINCT, &seen, &all);
+    judge(INPUTS_IDS_HOT, INPUTS_PEAKED, &unseen, &all);
+    judge(INPUTS_IDS_LOCAL, INPUTS_LARGE, &unseen, &all);
+    const uint64_t rows = (uint64_t)(3 * shape.n_kv), queries = (uint64_t)(3 * shape.n_q);
+    exercise_bar((exercise_count){"rows of K read", seen.k.reads + unseen.k.reads, all.keys, rows, "row(&t->k, j, 0)"});
+    exercise_bar((exercise_count){"rows of V read", seen.v.reads + unseen.v.reads, all.keys, rows, "row(&t->v, j, 0)"});
+    exercise_bar((exercise_count){"queries fetched", seen.q.reads + unseen.q.reads, queries, all.pairs,
+                                  "fetch_query(t, i)"});
     return exercise_end(&seen.k);
 }

@@ -11,14 +11,13 @@ static part attend_part(const inputs *in, int64_t i, int64_t b, touched *seen)
 {
     const int64_t first = b * shape.block, end = i + 1 < first + shape.block ? i + 1 : first + shape.block;
     const int d = shape.d_head;
-    part p = {exercise_floats(d), -INFINITY};
+    float *o = exercise_given(d, "o of a part");
+    part p = {o, -INFINITY};
     if (end <= first)
         return p;
     const msa_shape one = {1, end - first, 1, 1, d, 8, 10, 1, 1, NULL, NULL, NULL, NULL};
     void *work = exercise_alloc((int64_t)msa_workspace(NULL, &one));
-    float *o = exercise_floats(d);
     msa_dense(&one, in->q + i * d, in->k + first * d, in->v + first * d, o, &p.lse, work);
-    p.o = o;
     for (int64_t j = first; j < end; j++)
         touched_mark(seen, i, j);
     return p;
@@ -29,14 +28,17 @@ static void judge(inputs_pattern pattern, touched *seen)
     const int64_t n = shape.n_q * shape.d_head;
     const inputs in = exercise_inputs(&shape, pattern);
     float *expected = exercise_floats(n), *found = exercise_floats(n);
+    float *o = exercise_wanted(shape.d_head, "o"), *log_sum = exercise_wanted(1, "lse");
     float *expected_lse = exercise_floats(shape.n_q), *lse = exercise_floats(shape.n_q);
     void *work = exercise_alloc((int64_t)msa_workspace(NULL, &shape));
     msa_dense(&shape, in.q, in.k, in.v, expected, expected_lse, work);
     for (int64_t i = 0; i < shape.n_q; i++) {
-        part parts[PARTS];
+        part *parts = answer_given(PARTS * (int64_t)sizeof *parts, "parts");
         for (int b = 0; b < PARTS; b++)
             parts[b] = attend_part(&in, i, b, seen);
-        merge(parts, PARTS, shape.d_head, found + i * shape.d_head, lse + i);
+        ANSWER(merge(parts, PARTS, shape.d_head, o, log_sum));
+        exercise_take(found + i * shape.d_head, o, shape.d_head);
+        exercise_take(lse + i, log_sum, 1);
     }
     exercise_tensor("o", (verdict_dims){shape.n_q, 1, shape.d_head}, expected, found,
                     verdict_float32(&shape, &in, VERDICT_O, 1));

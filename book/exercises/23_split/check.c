@@ -6,22 +6,22 @@
 
 static kernel_case new_token(int64_t n_kv, inputs_pattern pattern)
 {
-    return (kernel_case){{1, n_kv, 2, 2, 64, 64, 32, 8, 1, NULL, NULL, NULL, NULL},
-                         pattern,
-                         KERNEL_ATTEND,
-                         INPUTS_IDS_LOCAL,
-                         KERNEL_AT_RANDOM};
+    return (kernel_case){.shape = {1, n_kv, 2, 2, 64, 64, 32, 8, 1, NULL, NULL, NULL, NULL},
+                         .pattern = pattern,
+                         .task = KERNEL_ATTEND,
+                         .selection = INPUTS_IDS_LOCAL,
+                         .timing = KERNEL_AT_RANDOM};
 }
 
 int main(int argc, char **argv)
 {
     exercise_begin(argc, argv);
-    const kernel_case scored = new_token(500, INPUTS_NORMAL);
+    kernel_case scored = new_token(500, INPUTS_NORMAL);
     touched picture = touched_new(4, 120, "warp", "time: 32 clocks of the model a column; colour: waits");
-    simt_record(0);
-    const simt_counters n = kernel_check(&scored, NULL, NULL);
-    kernel_timeline(&picture, 32);
-    simt_record(-1);
+    scored.timeline = &picture;
+    scored.column = 32;
+    const simt_counters n = kernel_check(&scored, NULL, NULL).n;
+    scored.timeline = NULL;
     exercise_place("fewer keys than warps: ");
     for (int64_t n_kv = 1; n_kv <= 3; n_kv++) {
         const kernel_case few = new_token(n_kv, INPUTS_DISTINCT);
@@ -35,9 +35,12 @@ int main(int argc, char **argv)
     const msa_shape *s = &scored.shape;
     const uint64_t keys = (uint64_t)(s->n_kv - (msa_n_blocks(s) - s->topk) * s->block);
     if (kernel_counts(&n)) {
-        exercise_bar("barriers passed by warps", n.barriers, n.threads / 32);
-        exercise_bar("32-byte sectors read", n.load_sectors,
-                     n.blocks * (2 * SECTORS * keys + 4 * SECTORS + 2 * (keys + 4)));
+        exercise_bar((exercise_count){"barriers passed by warps", n.barriers, 0, n.threads / 32,
+                                      "__syncthreads()"});
+        exercise_bar((exercise_count){"32-byte sectors read", n.load_sectors,
+                                      (uint64_t)s->n_heads * (2 * SECTORS * keys + SECTORS),
+                                      n.blocks * (2 * SECTORS * keys + 4 * SECTORS + 2 * (keys + 4)),
+                                      "ld_global(&k[i])"});
     }
     return kernel_end(&scored, &picture);
 }

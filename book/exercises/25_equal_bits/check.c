@@ -4,7 +4,7 @@
 
 #define VECTOR 128 // bytes of a query, key or value; a row of O, of dQ or of a part has twice as many
 
-static const msa_shape shape = {24, 150, 4, 2, 64, 64, 16, 5, 1, NULL, NULL, NULL, NULL};
+static const msa_shape shape = {12, 150, 4, 2, 64, 64, 16, 5, 1, NULL, NULL, NULL, NULL};
 
 static void see(kernel_view *view, const simt_access *a)
 {
@@ -28,23 +28,26 @@ static uint64_t entries(void)
 int main(int argc, char **argv)
 {
     exercise_begin(argc, argv);
-    const kernel_case scored = {shape, INPUTS_NORMAL, KERNEL_DQ, INPUTS_IDS_RANDOM, KERNEL_AT_RANDOM};
+    const kernel_case scored = {.shape = shape, .pattern = INPUTS_NORMAL, .task = KERNEL_DQ, .selection = INPUTS_IDS_RANDOM, .timing = KERNEL_AT_RANDOM};
     const uint64_t rows = (uint64_t)(shape.n_q * shape.n_heads), ids = 4 * (uint64_t)(shape.n_q * shape.topk);
     const uint64_t parts = entries() * (uint64_t)(shape.n_heads / shape.n_kv_heads);
     kernel_view view = {.picture =
                             touched_new(shape.n_q, (int64_t)rows / 4, "query", "CTA that writes to its dQ")};
-    const simt_counters n = kernel_check(&scored, &view, see);
+    const simt_counters n = kernel_check(&scored, &view, see).n;
     kernel_repeat(&scored);
-    kernel_check(&(kernel_case){shape, INPUTS_PEAKED, KERNEL_DQ, INPUTS_IDS_HOT, KERNEL_LATE}, NULL, NULL);
-    kernel_check(&(kernel_case){shape, INPUTS_DISTINCT, KERNEL_DQ, INPUTS_IDS_LOCAL, KERNEL_EARLY}, NULL,
+    kernel_check(&(kernel_case){.shape = shape, .pattern = INPUTS_PEAKED, .task = KERNEL_DQ, .selection = INPUTS_IDS_HOT, .timing = KERNEL_LATE}, NULL, NULL);
+    kernel_check(&(kernel_case){.shape = shape, .pattern = INPUTS_DISTINCT, .task = KERNEL_DQ, .selection = INPUTS_IDS_LOCAL, .timing = KERNEL_EARLY}, NULL,
                  NULL);
     /* K and V once; for each part Q, dO, O and the LSE (by every lane), and the part; the ids for each CTA
      * and for each row of dQ. */
     if (kernel_counts(&n)) {
-        exercise_bar("bytes written", n.store_bytes, 2 * VECTOR * (parts + rows));
-        exercise_bar("bytes read", n.load_bytes,
-                     2 * VECTOR * (uint64_t)(shape.n_kv * shape.n_kv_heads) + 7 * VECTOR * parts +
-                         ids * (uint64_t)(msa_n_blocks(&shape) * shape.n_kv_heads + shape.n_heads));
+        /* At least each row's Q, dO, O and, to each, a block. */
+        exercise_bar((exercise_count){"bytes written", n.store_bytes, 2 * VECTOR * rows, 2 * VECTOR * (parts + rows),
+                                      "st_global(&place, value)"});
+        exercise_bar((exercise_count){"bytes read", n.load_bytes, 4 * VECTOR * rows,
+                                      2 * VECTOR * (uint64_t)(shape.n_kv * shape.n_kv_heads) + 7 * VECTOR * parts +
+                                          ids * (uint64_t)(msa_n_blocks(&shape) * shape.n_kv_heads + shape.n_heads),
+                                      "ld_global(&place)"});
     }
     return kernel_end(&scored, &view.picture);
 }

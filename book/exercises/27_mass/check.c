@@ -57,14 +57,21 @@ static void choose(const double *score, int64_t local, bool *chosen)
 
 static void judge(const char *what, const problem *p, touched *seen)
 {
-    const tensor ki = {p->ki, 1, width, seen};
+    const tensor ki = exercise_rows("ki", p->ki, n, 1, width, seen);
+    float *qi = exercise_given(width, "qi");
+    double *mass = answer_wanted(n / block * (int64_t)sizeof *mass, "the result");
     for (int64_t i = topk * block; i < n; i++) {
         const int64_t local = i / block;
         double found[n / block], expected[n / block];
         bool chosen[n / block] = {false};
         seen->row = i;
+        exercise_give(qi, p->qi + i * width, width);
+        memset(mass, 0xff, n / block * sizeof *mass);
+        ANSWER(for (int64_t b = 0; b < local; b++) mass[b] = block_mass(qi, &ki, b * block, (b + 1) * block));
         for (int64_t b = 0; b < local; b++) {
-            found[b] = block_mass(p->qi + i * width, &ki, b * block, (b + 1) * block);
+            found[b] = mass[b];
+            exercise_true(found[b] == found[b], "%s, query %d: the result for block %d is not a number", what, (int)i,
+                          (int)b);
             expected[b] = log_mass(p->qi + i * width, p->ki, b * block, (b + 1) * block);
         }
         choose(found, local, chosen);
@@ -82,28 +89,28 @@ int main(int argc, char **argv)
     exercise_begin(argc, argv);
     inputs_rng rng = {exercise_seed()};
     touched seen = touched_new(n, n, "query", "index key read"), unseen = touched_new(n, n, "", "");
-    static problem p;
+    problem *p = exercise_alloc(sizeof *p);
     uint64_t reads = 0;
     for (int64_t i = topk * block; i < n; i++)
         reads += (uint64_t)(i / block * block);
 
-    draw(&p, &rng);
-    raise(&p, 2 * block + 3, 2 * block + 4, 3.6f); /* one key of block 2 */
-    raise(&p, 0, block, 0.8f);                     /* all of block 0, a little, and of block 1 */
-    raise(&p, block, 2 * block, 1.2f);
-    judge("one key that matters", &p, &seen);
-    draw(&p, &rng);
-    raise(&p, block, block + 1, 2.2f);
-    raise(&p, 2 * block, 2 * block + 1, 2.2f); /* one key each of blocks 1 and 2 */
-    raise(&p, 0, block, 1.3f);                 /* all of block 0 */
-    judge("eight keys that matter together", &p, &unseen);
+    draw(p, &rng);
+    raise(p, 2 * block + 3, 2 * block + 4, 3.6f); /* one key of block 2 */
+    raise(p, 0, block, 0.8f);                     /* all of block 0, a little, and of block 1 */
+    raise(p, block, 2 * block, 1.2f);
+    judge("one key that matters", p, &seen);
+    draw(p, &rng);
+    raise(p, block, block + 1, 2.2f);
+    raise(p, 2 * block, 2 * block + 1, 2.2f); /* one key each of blocks 1 and 2 */
+    raise(p, 0, block, 1.3f);                 /* all of block 0 */
+    judge("eight keys that matter together", p, &unseen);
     for (int sign = -1; sign <= 1; sign += 2) {
-        draw(&p, &rng);
-        raise(&p, 0, n, 4);
-        raise(&p, block, 2 * block, 0.1f);
-        scale_queries(&p, 300.0f * (float)sign);
-        judge(sign < 0 ? "logits of -1200" : "logits of 1200", &p, &unseen);
+        draw(p, &rng);
+        raise(p, 0, n, 4);
+        raise(p, block, 2 * block, 0.1f);
+        scale_queries(p, 300.0f * (float)sign);
+        judge(sign < 0 ? "logits of -1200" : "logits of 1200", p, &unseen);
     }
-    exercise_bar("index keys read", seen.reads, reads);
+    exercise_bar((exercise_count){"index keys read", seen.reads, reads, reads, "row(ki, j, 0)"});
     return exercise_end(&seen);
 }
