@@ -529,6 +529,9 @@ place "a name that is too long" "--out" "$W/$(printf '%05000d' 0)"
 check $? "the file is as it was"
 mkdir -p "$W/taken/o.npy"
 refuses "o.npy" "dense: a directory in the place of o.npy" dense "${in[@]:0:6}" --out "$W/taken"
+mkdir "$W/theirs" && cp "$V/prefix/o.npy" "$W/theirs"
+refuses "theirs/o.npy: cannot write: expected no file of that name" "dense: an o.npy that is not of an earlier result" dense "${in[@]:0:6}" \
+    --out "$W/theirs"
 ln -s file "$W/link.csv" # /dev/stdout is one, too
 refuses "--csv $W/link.csv: expected a file, or nothing yet, found a symbolic link" "cost: --csv is a link" cost --csv "$W/link.csv"
 mkdir "$W/linked" && ln -s ../file "$W/linked/lse.npy"

@@ -93,7 +93,7 @@ prepare() { # prepare COMMAND: what was there before, in old/; its sums and thos
     new=$(sums "$W/dir")
     if [[ $1 != train && $1 != resume ]]; then
         cp -r "$W/dir/." "$W/old"
-        find "$W/old" -type f | while read -r f; do echo old > "$f"; done
+        find "$W/old" -type f ! -name '*.sha256' | while read -r f; do echo old > "$f"; done
     fi
     old=$(sums "$W/old")
 }

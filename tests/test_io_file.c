@@ -157,6 +157,37 @@ static void test_sums(void)
         "a set ends with its sums");
 }
 
+/* What a set may replace: files of earlier ones, whatever was left out in between; nobody else's. */
+static void test_owners(void)
+{
+    static const char *const foreign[] = {"none of ours\n", "", "# \n", "# mine", "ba78  mine\n"};
+    io_error err = "";
+    char *const mine = strdup(scratch("set/mine"));
+    bool ok = put(mine, "the user's", err);
+    tap(ok && io_begin(scratch("set"), "sums", err) && !put(mine, "new", err) &&
+            scratch_one_line(err, mine, "expected no file of that name, or one of an earlier result") &&
+            !io_may_replace(scratch("set"), "mine") && io_may_replace(scratch("set"), "yours"),
+        "a file that no earlier set has written is refused");
+    io_abandon();
+    bool kept = true;
+    for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++) {
+        kept = kept && put(scratch("set/other.sha256"), foreign[i], err) &&
+               !io_may_replace(scratch("set"), "mine") && !io_may_replace(scratch("set"), "other.sha256");
+        unlink(scratch("set/other.sha256"));
+    }
+    tap(kept && scratch_holds(mine, "the user's", 10), "a file that only looks like sums names nothing");
+    ok = io_begin(scratch("set"), "sums", err) && put(scratch("set/short"), "abc", err) && io_commit(err);
+    ok = ok && io_begin(scratch("set"), "sums", err) && put(scratch("set/empty"), "", err) && io_commit(err);
+    static const char left[] = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  empty\n"
+                               "# short\n# long\n";
+    tap(scratch_no_error(ok, err) && scratch_holds(scratch("set/sums.sha256"), left, sizeof left - 1),
+        "files of earlier sets stay known");
+    ok = io_begin(scratch("set"), "another", err) && put(scratch("set/long"), "now short", err) && io_commit(err);
+    tap(scratch_no_error(ok, err) && scratch_holds(scratch("set/long"), "now short", 9),
+        "and may be replaced, by a set of another label too");
+    free(mine);
+}
+
 static void test_sets(void)
 {
     io_error err = "";
@@ -400,6 +431,7 @@ int main(void)
     test_bad_targets();
     test_directories();
     test_sums();
+    test_owners();
     test_sets();
     test_leftovers();
     test_write_fails_at_every_byte();

@@ -119,6 +119,8 @@ static int check_dir(const char *command, const char *dir, const cli_output *out
         int bad = cli_check_writable(command, "--out", path);
         if (bad)
             return bad;
+        if (!io_may_replace(dir, out[i].name))
+            return cli_fail(command, "--out %s: " IO_NOT_OURS, path);
     }
     return 0;
 }

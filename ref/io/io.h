@@ -65,9 +65,15 @@ bool io_write_file(const char *path, const io_chunk *chunks, int n, io_error err
 
 /** Begins a set: what io_write_file() is then given, all in this directory, appears together in io_commit(),
  *  and until then, or after io_abandon() or a signal that ends the process, nothing of it does. The directory
- *  is created (one level) where absent. A set that is whole has a file LABEL.sha256, written last, that
- *  `sha256sum -c` can read: after a power cut in the middle it is missing. One set at a time. */
+ *  is created (one level) where absent. With a label the set has a file LABEL.sha256 that `sha256sum -c` can
+ *  read: after a power cut in the middle its sums are wrong. Such a set replaces files of earlier ones only,
+ *  which a *.sha256 of the directory names. One set at a time. */
 bool io_begin(const char *dir, const char *label, io_error err);
+/** Whether a set with a label, in that directory, may write a file of that name: there is none, or it is of
+ *  an earlier set. */
+bool io_may_replace(const char *dir, const char *name);
+#define IO_NOT_OURS                                                                                          \
+    "cannot write: expected no file of that name, or one of an earlier result, which a .sha256 file beside it names"
 bool io_commit(io_error err);
 /** Forgets the set, if one is open. */
 void io_abandon(void);

@@ -4,9 +4,9 @@
  *
  * The files wait in DIR/.msa-XXXXXX, a directory of this process alone, written and flushed to disk; commit
  * renames them into DIR. What they replace is kept beside them, by a second name, until all is done: a rename
- * or a flush that fails puts it back. A set with a label ends with LABEL.sha256, which names the others and
- * is taken away before the first rename: whoever finds it, and finds its sums to be right, has the whole set,
- * even if the machine died in between.
+ * or a flush that fails puts it back. A set with a label has LABEL.sha256, which names the others and goes
+ * into its place before them: whoever finds its sums to be right has the whole set, even if the machine died
+ * in between. A file that no such list in the directory names is the user's, and not replaced.
  *
  * Whether the process that made a .msa-XXXXXX lives is told by the lock on it, which the system drops with
  * the process; the next set in that directory removes what the dead have left.
@@ -25,6 +25,7 @@
 
 #include "io.h"
 #include "sha256.h"
+#include "sums.h"
 
 #define STAGE_PREFIX ".msa-"
 #define STAGE_DIGITS 12
@@ -372,12 +373,29 @@ static bool fill(member *m, const io_chunk *chunks, int n)
     return ok;
 }
 
+static bool may_replace(int dir, const char *name)
+{
+    struct stat st;
+    return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0 || sums_own(dir, name);
+}
+
+bool io_may_replace(const char *dir, const char *name)
+{
+    const int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const bool may = fd < 0 || may_replace(fd, name);
+    if (fd >= 0)
+        close(fd);
+    return may;
+}
+
 static bool add(const char *path, const io_chunk *chunks, int n, io_error err)
 {
     /* Renaming onto /dev/null, or onto /dev/stdout, which is a link, would destroy it. */
     struct stat st;
     if (fstatat(set.dir, base_name(path), &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode))
         return io_fail(err, path, "cannot write: expected a file or nothing, found %s", io_kind(st.st_mode));
+    if (set.label && !may_replace(set.dir, base_name(path)))
+        return io_fail(err, path, IO_NOT_OURS);
     member *m = new_member(base_name(path));
     if (!m)
         return io_fail(err, path, "cannot write: no memory");
@@ -393,21 +411,36 @@ static bool add(const char *path, const io_chunk *chunks, int n, io_error err)
 /* ---- Commit ----------------------------------------------------------------------------------------------
  */
 
-/* LABEL.sha256 as sha256sum(1) writes it: `sha256sum -c LABEL.sha256` tells whether the set is whole. */
+static bool is_new(const char *name)
+{
+    for (int i = 0; i < set.n; i++)
+        if (strcmp(set.file[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+/* LABEL.sha256: the sums of what is written now, and the names of what earlier sets have left beside it. */
 static bool add_sums(io_error err)
 {
-    size_t room = 1, used = 0;
+    char *path = malloc(strlen(set.path) + strlen(set.label) + sizeof "/.sha256");
+    if (!path)
+        return io_fail(err, set.path, "cannot write: no memory");
+    sprintf(path, "%s/%s.sha256", set.path, set.label);
+    char *earlier = sums_read(set.dir, base_name(path)), *rest = earlier, *name;
+    size_t room = 1 + (earlier ? 3 * strlen(earlier) : 0), used = 0;
     for (int i = 0; i < set.n; i++)
         room += SHA256_TEXT + 2 + strlen(set.file[i].name);
-    char *text = malloc(room), *name = malloc(strlen(set.path) + strlen(set.label) + sizeof "/.sha256");
-    bool ok = (text && name) || io_fail(err, set.path, "cannot write: no memory");
+    char *text = malloc(room);
+    bool ok = text || io_fail(err, set.path, "cannot write: no memory");
     for (int i = 0; i < set.n && ok; i++)
         used += (size_t)snprintf(text + used, room - used, "%s  %s\n", set.file[i].sum, set.file[i].name);
-    if (ok)
-        sprintf(name, "%s/%s.sha256", set.path, set.label);
-    ok = ok && add(name, &(io_chunk){text, used}, 1, err);
+    while (ok && earlier && (name = sums_next(&rest)) != NULL)
+        if (!is_new(name))
+            used += (size_t)snprintf(text + used, room - used, "# %s\n", name);
+    ok = ok && add(path, &(io_chunk){text, used}, 1, err);
+    free(earlier);
     free(text);
-    free(name);
+    free(path);
     return ok;
 }
 
@@ -441,23 +474,22 @@ static void put_back(int i)
         unlinkat(set.dir, m->name, 0);
 }
 
-/* The sums, which are the last of the files, go first and come last. */
+/* The sums are the last of the files, and go into their place first: from then on they say that the set is
+ * not whole, until it is, and which files are its. */
 static bool replace_all(int *at)
 {
-    const int last = (int)set.n - 1;
-    for (*at = 0; *at <= last; ++*at)
+    const int n = (int)set.n;
+    for (*at = 0; *at < n; ++*at)
         if (!keep_old(*at))
             return false;
-    *at = last;
-    if (set.label &&
-        ((unlinkat(set.dir, set.file[last].name, 0) != 0 && errno != ENOENT) || !sync_dir(set.dir)))
+    *at = n - 1;
+    if (set.label && (!put_in_place(n - 1) || !sync_dir(set.dir)))
         return false;
-    for (*at = 0; *at < last; ++*at)
+    for (*at = 0; *at < (set.label ? n - 1 : n); ++*at)
         if (!put_in_place(*at))
             return false;
-    *at = last;
-    return (!set.label || sync_dir(set.dir)) && put_in_place(last) && sync_dir(set.dir) &&
-           (!set.made_dir || sync_parent());
+    *at = n - 1;
+    return sync_dir(set.dir) && (!set.made_dir || sync_parent());
 }
 
 /* One set at a time is put in place: of two at once, files of both would stay. Nobody waits for ever for
