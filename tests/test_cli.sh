@@ -570,6 +570,24 @@ refuses "--full-support:" "backward: --full-support and --ids" backward "${in[@]
     --full-support --ids "$V/prefix/ids.npy" --out "$W/out"
 refuses "'sparse/reference'" "backward: --full-support and a sparse kernel" backward "${gradient[@]}" \
     --dout "$V/prefix/dout.npy" --full-support --kernel sparse/reference
+if "$MSA" kernels | grep -q '^backward/naive.*simt'; then # dO V is beyond float32, and 0 times that is 0 in the reference alone
+    many() { # many WORD: 2048 times
+        local i
+        le32 "$1" > "$W/word"
+        for ((i = 0; i < 11; i++)); do cat "$W/word" "$W/word" > "$W/words" && mv "$W/words" "$W/word"; done
+        cat "$W/word"
+    }
+    for x in q k; do zeros 4096 | npy "$W/huge-$x.npy" '<f4' '(64, 1, 64)'; done
+    { many 0x7db48e52 && many 0xfdb48e52; } | npy "$W/huge-v.npy" '<f4' '(64, 1, 64)'   # 3e37 and -3e37
+    { many 0x5d5e0b6b && many 0x5d5e0b6b; } | npy "$W/huge-dout.npy" '<f4' '(64, 1, 64)' # 1e18
+    zeros 4096 | npy "$W/huge-ki.npy" '<f4' '(64, 64)'
+    huge=(backward --q "$W/huge-q.npy" --k "$W/huge-k.npy" --v "$W/huge-v.npy" --qi "$W/huge-q.npy" --ki "$W/huge-ki.npy" --dout "$W/huge-dout.npy"
+        --block 32 --topk 2)
+    "$MSA" "${huge[@]}" --backend simt --out "$W/huge" > "$W.out" 2> "$W.err"
+    [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 && ! -e $W/huge ]] && grep -q 'dq.npy at \[0, 0, 0\]: expected a number, found nan' "$W.err"
+    check $? "backward: a number that the engine's kernels cannot hold is no result"
+    runs 0 "... and the reference's is one" "${huge[@]}" --backend ref --out "$W/huge"
+fi
 refuses "'--qi'" "dense with --qi" dense "${in[@]}" --out "$W/out"
 refuses "--qi:" "recall without --qi" recall "${in[@]:0:4}"
 refuses "--ki:" "recall without --ki" recall "${in[@]:0:4}" --qi "$V/prefix/qi.npy"

@@ -2,6 +2,7 @@
  * all files at the end. */
 #include <errno.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,9 +137,35 @@ int cli_open_outputs(const char *command, const char *dir, const msa_shape *s, c
     return bad;
 }
 
+/* Inputs are finite here, and so is what the formulas give: NaN stands for a number that a kernel could not hold
+ * on the way. */
+static int check_numbers(const char *command, const msa_shape *s, const cli_output *out)
+{
+    int64_t dim[IO_MAX_DIMS];
+    char place[IO_PLACE];
+    const int64_t count = cli_sizes(s, out->sizes, dim);
+    const float *x = out->data;
+    if (out->type != NPY_F32)
+        return 0;
+    for (int64_t i = 0; i < count; i++)
+        if (isnan(x[i])) {
+            io_place((int)strlen(out->sizes), dim, (size_t)i, place);
+            return cli_fail(command,
+                            "%s at %s: expected a number, found nan: on the way to it these inputs go beyond what this "
+                            "kernel's arithmetic holds (--backend ref is in double precision)",
+                            out->name, place);
+        }
+    return 0;
+}
+
 int cli_write_outputs(const char *command, const char *dir, const msa_shape *s, const cli_output *out, int n)
 {
     io_error err;
+    int bad = 0;
+    for (int i = 0; i < n && !bad; i++)
+        bad = out[i].name ? check_numbers(command, s, &out[i]) : 0;
+    if (bad)
+        return bad;
     if (!io_begin(dir, command, err))
         return cli_fail(command, "--out %s", err);
     for (int i = 0; i < n; i++) {
