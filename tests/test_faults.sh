@@ -228,6 +228,10 @@ check $? "standard output is full"
 prepare forward
 try forward ulimit -f 1
 ends "no room for a file"
+rm -rf "$W/dir" && cp -r "$W/old" "$W/dir"
+run forward "$W/dir" 2> "$W.err" > /dev/full
+status=$?
+ends "standard output is full: no file is replaced"
 for command in forward $(has_models && echo evaluate); do
     prepare "$command"
     for kilobytes in 20000 40000 60000 80000 120000 200000 300000 600000; do

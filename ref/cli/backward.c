@@ -88,6 +88,7 @@ static int run(const char *command, cli_plan *plan, const cli_tensors *t, const 
     if (!bad) {
         cli_print_plan(plan);
         printf("kl %.12g\n", kl);
+        bad = cli_commit_outputs(command);
     }
     cli_free_outputs(b, n);
     return bad;

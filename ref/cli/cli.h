@@ -62,6 +62,7 @@ int cli_parse(int argc, char **argv, const char *summary, const cli_option *opti
 __attribute__((format(printf, 2, 3)))
 #endif
 int cli_fail(const char *command, const char *format, ...);
+#define CLI_STDOUT_LOST "standard output: expected to write there, found it closed or full"
 
 /* ---- Tensors from and to files (tensors.c, outputs.c) ------------------------------------------- */
 
@@ -159,7 +160,9 @@ int64_t cli_sizes(const msa_shape *s, const char *letters, int64_t *dim);
 void *cli_alloc(const char *command, size_t bytes);
 /** Takes memory for every output and makes sure that `dir` could receive them; creates nothing. */
 int cli_open_outputs(const char *command, const char *dir, const msa_shape *s, cli_output *out, int n);
+/** Writes them all; what the command prints comes next, and then cli_commit_outputs() puts the files in place. */
 int cli_write_outputs(const char *command, const char *dir, const msa_shape *s, const cli_output *out, int n);
+int cli_commit_outputs(const char *command);
 void cli_free_outputs(cli_output *out, int n);
 /** Makes sure that a file could be written there, before the work whose result it is to hold. */
 int cli_check_writable(const char *command, const char *option, const char *path);

@@ -310,6 +310,7 @@ static int run(const char *command, cli_plan *plan, step *a, const char *dir)
         cli_print_plan(plan);
         if (a->small)
             print_agreement(a);
+        bad = cli_commit_outputs(command);
     }
     cli_free_outputs(out, N_OUTPUTS);
     return bad;

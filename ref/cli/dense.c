@@ -26,8 +26,10 @@ static int run(const char *command, cli_plan *plan, const cli_tensors *t, const 
         bad = compute(command, plan, t, out);
     if (!bad)
         bad = cli_write_outputs(command, dir, &t->shape, out, N_OUTPUTS);
-    if (!bad)
+    if (!bad) {
         cli_print_plan(plan);
+        bad = cli_commit_outputs(command);
+    }
     cli_free_outputs(out, N_OUTPUTS);
     return bad;
 }

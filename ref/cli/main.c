@@ -128,6 +128,6 @@ int main(int argc, char **argv)
     /* ferror: one line lost among others that arrived. */
     const bool lost = ferror(stdout) != 0;
     if ((fclose(stdout) != 0 || lost) && status < 2)
-        return cli_fail(name, "standard output: expected to write there, found it closed or full");
+        return cli_fail(name, CLI_STDOUT_LOST);
     return status;
 }

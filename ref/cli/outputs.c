@@ -178,6 +178,14 @@ int cli_write_outputs(const char *command, const char *dir, const msa_shape *s, 
         if (!npy_write(path, out[i].type, (int)strlen(out[i].sizes), dim, out[i].data, err))
             return cli_fail(command, "%s", err);
     }
+    return 0;
+}
+
+int cli_commit_outputs(const char *command)
+{
+    io_error err;
+    if (fflush(stdout) != 0 || ferror(stdout)) /* while the files are still the old ones */
+        return cli_fail(command, CLI_STDOUT_LOST);
     return io_commit(err) ? 0 : cli_fail(command, "%s", err);
 }
 
