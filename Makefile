@@ -74,7 +74,7 @@ HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o $(B)/ref/cli/blas.o,$(APP_OBJ))
 ALL_CORES = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 comma   := ,
 .DEFAULT_GOAL := help
-.PHONY: help deps build cuda cuda-report demo figures results ladder train train-dense train-cuda experiments experiments-report experiments-cost test test-all check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda bench-cpu test-mutants test-asan soak fuzz install uninstall clean FORCE
+.PHONY: help deps build cuda cuda-report demo figures results ladder train train-dense train-cuda experiments experiments-report experiments-cost test test-all parts test-full test-faults check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda bench-cpu test-mutants test-asan soak fuzz install uninstall clean FORCE
 
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
@@ -267,14 +267,27 @@ $(B)/tests/faults.so: $(wildcard tests/faults/*) $(B)/flags
 
 check-programs: $(if $(SAN),,$(B)/tests/faults.so) $(T_BIN) $(T_CXX) exercise-programs book-programs
 
-test-all: test test-mutants $(B)/tests/faults.so ## all of that, all mutants, every fault of the machine in every command (hours)
-	@MSA=$(B)/msa B=$(B) FAULTS=1 TEST_LIMIT=14400 tests/run.sh tests/test_faults.sh
+# What make test leaves to make test-all, each in so many shares: .ci/run takes some, others for each commit.
+PARTS := test-full:12 test-mutants:32 test-race:9 test-faults:12 test-asan:8 soak:1
+SHARE ?= 1/1
+parts: # make target and share, a line each
+	@for part in $(PARTS); do for i in $$(seq $${part#*:}); do echo "$${part%:*} $$i/$${part#*:}"; done; done
+test-all: test $(foreach part,$(PARTS),$(firstword $(subst :, ,$(part)))) ## all of that with nothing left out, mutants, races, faults, sanitizers (hours)
+
+# The programs that leave something out by default; of test_kernels every kernel, one at a time.
+FULL_TESTS = $(filter-out %_kernels %_faults.sh,$(patsubst %.cpp,$(B)/%,$(patsubst %.c,$(B)/%,$(shell grep -l 'tap_full\|{FULL' $(T_SRC) $(wildcard tests/test_*.cpp tests/test_*.sh)))))
+RUNGS    = $(shell sed -n 's/^KERNEL(\([a-z_]*\), \([a-z_]*\),.*/\1\/\2/p' cuda/kernels.def)
+test-full: build check-programs ## nothing left out: all shapes in all orders, long inputs
+	@MSA=$(B)/msa B=$(B) FULL=1 SHARE=$(SHARE) tests/run.sh $(FULL_TESTS) $(foreach k,- $(RUNGS),"$(B)/tests/test_kernels 1 $(k)")
 
 test-mutants: build check-programs ## all wrong variants of code and kernels that the tests must catch
-	@B=$(B) TEST_LIMIT=14400 tests/run.sh tests/mutants.sh tests/mutants_kernels.sh
+	@B=$(B) PIECE=$(SHARE) tests/run.sh tests/mutants.sh tests/mutants_kernels.sh
 
-test-asan: deps ## the same under AddressSanitizer and UBSan
-	@TEST_LIMIT=3600 $(MAKE) --no-print-directory test DEPS=0 B=build/asan CFLAGS="-O1 -g" ARCH=x86-64 \
+test-faults: build $(B)/tests/faults.so ## every fault of the machine in every command
+	@MSA=$(B)/msa B=$(B) FULL=1 PIECE=$(SHARE) tests/run.sh tests/test_faults.sh
+
+test-asan: deps ## make test under AddressSanitizer and UBSan
+	@SHARE=$(SHARE) $(MAKE) --no-print-directory test DEPS=0 B=build/asan CFLAGS="-O1 -g" ARCH=x86-64 \
 	  SAN="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
 
 test-simt: $(B)/tests/test_simt ## only the CPU engine's own tests
@@ -296,7 +309,8 @@ $(B)/race/kernels: $(B)/race/tests/race_kernels.o $(KERNELS:%.cu=$(B)/race/%.o) 
 
 test-race: build $(B)/race/kernels ## races between threads of a block, all kernels, under ThreadSanitizer (half an hour)
 	@echo called_from_lib:libsimt.so > $(B)/race/suppressions
-	@TSAN_OPTIONS="suppressions=$(B)/race/suppressions exitcode=66" TEST_LIMIT=7200 B=$(B) CXX="$(CXX)" tests/run.sh tests/test_race.sh $(B)/race/kernels
+	@TSAN_OPTIONS="suppressions=$(B)/race/suppressions exitcode=66" B=$(B) CXX="$(CXX)" SHARE=$(SHARE) tests/run.sh tests/test_race.sh \
+	  $(foreach stage,$(sort $(filter-out dense_%,$(dir $(RUNGS)))),"$(B)/race/kernels $(stage)")
 
 # With nvcc, build for the GPU; without, the scripts are told why there is nothing to run.
 FOR_CUDA = $(if $(NVCC_NEW),$(ALL_CORES) build $(1) CUDA=1,:)
@@ -304,7 +318,7 @@ NO_CUDA  = $(if $(NVCC_NEW),,expected nvcc 12.4 or newer$(comma) found $(or $(NV
 
 test-cuda: build ## what needs a GPU: instructions, every kernel, the program, compute-sanitizer
 	+@$(call FOR_CUDA,check-cuda-programs)
-	@MSA=$(B)/msa B=$(B) NO_CUDA="$(NO_CUDA)" TEST_LIMIT=7200 tests/run.sh tests/cuda.sh
+	@MSA=$(B)/msa B=$(B) NO_CUDA="$(NO_CUDA)" tests/run.sh tests/cuda.sh
 
 check-cuda-programs: $(addprefix $(B)/tests/,test_instructions test_kernels test_padding test_decode test_prefill test_train_kernels)
 
