@@ -71,10 +71,13 @@ CUDA_OBJ := $(if $(SIDES),$(filter-out $(B)/cuda/host.o,$(SIDE_OBJ)))# the libra
 HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o $(B)/ref/cli/blas.o,$(APP_OBJ))
 
 # To build all at once where nobody says how many at a time.
+# What is compiled: on a terminal a count on one line that `over` clears, elsewhere a line each.
+say   = mkdir -p $(@D) && $(if $(MAKE_TERMOUT),$(eval BUILT += .)printf '\033[K[%s] %s\r' $(words $(BUILT)) "$(1)",echo "  $(1)")
+over  = $(if $(MAKE_TERMOUT),printf '\033[K',:)
 ALL_CORES = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 comma   := ,
 .DEFAULT_GOAL := help
-.PHONY: help deps build cuda cuda-report demo figures results ladder train train-dense train-cuda experiments experiments-report experiments-cost test test-all check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda bench-cpu test-mutants test-asan soak fuzz install uninstall clean FORCE
+.PHONY: help deps build cuda cuda-report demo figures results ladder train train-dense train-cuda experiments experiments-report experiments-cost test test-all parts test-full test-faults check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda bench-cpu test-mutants test-asan soak fuzz install uninstall clean FORCE
 
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
@@ -98,36 +101,37 @@ deps: ## install the distribution packages that are missing (DEPS=0: only name t
 
 # ---- Build --------------------------------------------------------------------------------------
 build: $(B)/msa $(B)/libmsa.a $(B)/libmsa.so $(if $(CUDA_OBJ),$(B)/libmsa_cuda.a $(B)/libmsa_cuda.so) ## build/msa, the libraries build/libmsa.{a,so} and, with the kernels, build/libmsa_cuda.{a,so}
+	@$(over)
 
 $(patsubst %,$(B)/ref/fast/%.o,stream blocks lanes ladder select heads decode sweep backward kl): private FASTFLAGS += $(WIDE)
 $(B)/ref/fast/%.o: ref/fast/%.c $(B)/flags
-	@mkdir -p $(@D) && echo "  cc $<"
+	@$(call say,cc $<)
 	$(Q)$(CC) $(ALLFLAGS) $(FASTFLAGS) -c $< -o $@
 $(B)/%.o: %.c $(B)/flags
-	@mkdir -p $(@D) && echo "  cc $<"
+	@$(call say,cc $<)
 	$(Q)$(CC) $(ALLFLAGS) -c $< -o $@
 # Kernels and the CPU engine that runs them: C++17, no CUDA needed. (-Wno-psabi: g++ would remark that it
 # passes tensor maps otherwise than GCC 4.5 did.)
 CXXFLAGS ?= -O2 -g
 ALLCXXFLAGS = -std=c++17 -Wall -Wextra -Wno-psabi $(ONLY_OURS) $(CXXFLAGS) $(SAN) -fPIC -I. $(if $(OPENMP_CXX),-fopenmp,-Wno-unknown-pragmas) -MMD -MP
 $(B)/cuda/%.o: cuda/%.cpp $(B)/flags
-	@mkdir -p $(@D) && echo "  c++ $<"
+	@$(call say,c++ $<)
 	$(Q)$(CXX) $(ALLCXXFLAGS) -O3 -c $< -o $@
 $(B)/cuda/%.o: cuda/%.cu $(B)/flags
-	@mkdir -p $(@D) && echo "  c++ $<"
+	@$(call say,c++ $<)
 	$(Q)$(CXX) $(ALLCXXFLAGS) -x c++ -c $< -o $@
 $(B)/cuda/%.gpu.o: cuda/%.cu cuda/kernels.def cuda/nvcc.sh $(wildcard cuda/*.cuh cuda/*/*.cuh)
-	@mkdir -p $(@D) && echo "  nvcc $<"
+	@$(call say,nvcc $<)
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 $(B)/tests/%.o: tests/%.cpp $(B)/flags
-	@mkdir -p $(@D) && echo "  c++ $<"
+	@$(call say,c++ $<)
 	$(Q)$(CXX) $(ALLCXXFLAGS) -c $< -o $@
 # The kernels of a test, for both sides.
 $(B)/tests/%.o: tests/%.cu $(B)/flags
-	@mkdir -p $(@D) && echo "  c++ $<"
+	@$(call say,c++ $<)
 	$(Q)$(CXX) $(ALLCXXFLAGS) -x c++ -c $< -o $@
 $(B)/tests/%.gpu.o: tests/%.cu tests/side.cuh tests/instructions.h cuda/nvcc.sh $(wildcard cuda/*.cuh)
-	@mkdir -p $(@D) && echo "  nvcc $<"
+	@$(call say,nvcc $<)
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 PROBES := instructions measurements
 $(B)/tests/test_instructions: $(PROBES:%=$(B)/tests/%.o) $(if $(CUDA),$(PROBES:%=$(B)/tests/%.gpu.o))
@@ -152,6 +156,13 @@ $(B)/libmsa.so: $(LIB_OBJ) ref/libmsa.map
 $(B)/libmsa_cuda.so: $(CUDA_OBJ) $(B)/libmsa.so
 	$(Q)$(CXX) $(LINKFLAGS) $(SHARED) -Wl,-rpath,'$$ORIGIN' $^ $(if $(CUDA),$(CUDALIBS)) -o $@
 	@ln -sf $(@F) $@.$(SOVERSION)
+# The program without kernels, which the demo needs none of: nobody is to wait for them.
+SIDELESS := cuda/plan.o ref/cli/table.o ref/cli/trial.o
+$(B)/sideless/msa: $(filter-out $(SIDELESS:%=$(B)/%),$(APP_OBJ)) $(SIDELESS:%=$(B)/sideless/%) $(LIB_OBJ)
+	$(Q)$(CC) $(LINKFLAGS) $^ $(filter-out $(LIBS) $(CUDALIBS),$(APPLIBS)) $(if $(OPENBLAS),-ldl -lpthread) -lm -o $@
+$(B)/sideless/%.o: %.c $(B)/flags
+	@$(call say,cc $<)
+	$(Q)$(CC) $(ALLFLAGS) -c $< -o $@
 # Without OpenBLAS, which ref/cli/blas.c loads.
 $(B)/ref/cli/blas.o: private FOUND += -DOPENBLAS_DIR='"$(shell pkg-config --variable=libdir openblas)"'
 $(B)/msa: $(APP_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
@@ -195,9 +206,9 @@ MODEL := data/kjv-msa.safetensors
 TWIN  := data/kjv-gqa.safetensors
 
 demo: deps ## on a real text: what MSA selects, loses and saves; pictures in figures/
-	+@$(ALL_CORES) build
+	+@$(ALL_CORES) $(B)/sideless/msa && $(over)
 	@tests/text.sh $(B) > $(B)/text
-	@$(B)/msa demo --model $(MODEL) --twin $(TWIN) --text $$(cat $(B)/text) \
+	@$(B)/sideless/msa demo --model $(MODEL) --twin $(TWIN) --text $$(cat $(B)/text) \
 	  $$(grep -q kjv $(B)/text && echo --held-out) --out figures
 
 figures: build ## rebuild the pictures of figures/gallery
@@ -257,24 +268,37 @@ experiments-cost: build ## time of dense attention and MSA on this CPU by length
 T_SCRIPT := $(wildcard tests/test_*.sh) $(if $(SAN),,tests/cuda.sh)
 
 test: deps ## build and pass every test that this machine can run
-	+@$(ALL_CORES) build check-programs
+	+@$(ALL_CORES) build check-programs && $(over)
 	@MSA=$(B)/msa B=$(B) CC="$(CC)" CXX="$(CXX)" NVCC="$(NVCC)" tests/run.sh $(T_BIN) $(T_CXX) $(T_SCRIPT)
 
 # What tests/test_faults.sh loads before the program; sanitizers come before everything themselves.
 $(B)/tests/faults.so: $(wildcard tests/faults/*) $(B)/flags
-	@mkdir -p $(@D) && echo "  cc tests/faults"
+	@$(call say,cc tests/faults)
 	$(Q)$(CC) $(filter-out -Wpedantic -Wconversion,$(STRICT)) -O1 -fPIC -shared $(filter %.c,$^) -ldl -o $@
 
 check-programs: $(if $(SAN),,$(B)/tests/faults.so) $(T_BIN) $(T_CXX) exercise-programs book-programs
 
-test-all: test test-mutants $(B)/tests/faults.so ## all of that, all mutants, every fault of the machine in every command (hours)
-	@MSA=$(B)/msa B=$(B) FAULTS=1 TEST_LIMIT=14400 tests/run.sh tests/test_faults.sh
+# What make test leaves to make test-all, each in so many shares: .ci/run takes some, others for each commit.
+PARTS := test-full:12 test-mutants:32 test-race:9 test-faults:12 test-asan:8 soak:1
+SHARE ?= 1/1
+parts: # make target and share, a line each
+	@for part in $(PARTS); do for i in $$(seq $${part#*:}); do echo "$${part%:*} $$i/$${part#*:}"; done; done
+test-all: test $(foreach part,$(PARTS),$(firstword $(subst :, ,$(part)))) ## all of that with nothing left out, mutants, races, faults, sanitizers (hours)
+
+# The programs that leave something out by default; of test_kernels every kernel, one at a time.
+FULL_TESTS = $(filter-out %_kernels %_faults.sh,$(patsubst %.cpp,$(B)/%,$(patsubst %.c,$(B)/%,$(shell grep -l 'tap_full\|{FULL' $(T_SRC) $(wildcard tests/test_*.cpp tests/test_*.sh)))))
+RUNGS    = $(shell sed -n 's/^KERNEL(\([a-z_]*\), \([a-z_]*\),.*/\1\/\2/p' cuda/kernels.def)
+test-full: build check-programs ## nothing left out: all shapes in all orders, long inputs
+	@MSA=$(B)/msa B=$(B) FULL=1 SHARE=$(SHARE) tests/run.sh $(FULL_TESTS) $(foreach k,- $(RUNGS),"$(B)/tests/test_kernels 1 $(k)")
 
 test-mutants: build check-programs ## all wrong variants of code and kernels that the tests must catch
-	@B=$(B) TEST_LIMIT=14400 tests/run.sh tests/mutants.sh tests/mutants_kernels.sh
+	@B=$(B) PIECE=$(SHARE) tests/run.sh tests/mutants.sh tests/mutants_kernels.sh
 
-test-asan: deps ## the same under AddressSanitizer and UBSan
-	@TEST_LIMIT=3600 $(MAKE) --no-print-directory test DEPS=0 B=build/asan CFLAGS="-O1 -g" ARCH=x86-64 \
+test-faults: build $(B)/tests/faults.so ## every fault of the machine in every command
+	@MSA=$(B)/msa B=$(B) FULL=1 PIECE=$(SHARE) tests/run.sh tests/test_faults.sh
+
+test-asan: deps ## make test under AddressSanitizer and UBSan
+	@SHARE=$(SHARE) $(MAKE) --no-print-directory test DEPS=0 B=build/asan CFLAGS="-O1 -g" ARCH=x86-64 \
 	  SAN="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
 
 test-simt: $(B)/tests/test_simt ## only the CPU engine's own tests
@@ -283,20 +307,21 @@ test-simt: $(B)/tests/test_simt ## only the CPU engine's own tests
 # Kernels with ThreadSanitizer, the engine beside them without: cuda/simt/tsan.h says why.
 TSANFLAGS = -std=c++17 -Wno-psabi -Wno-unknown-pragmas -g -fPIC -I. -MMD -MP
 $(B)/race/libsimt.so: $(wildcard cuda/simt/*)
-	@mkdir -p $(@D) && echo "  c++ cuda/simt for ThreadSanitizer"
+	@$(call say,c++ cuda/simt for ThreadSanitizer)
 	$(Q)$(CXX) $(TSANFLAGS) -O2 -DMSA_SIMT_TSAN -shared -Wl,-Bsymbolic $(filter %.cpp,$^) -o $@
 $(B)/race/%.o: %.cu
-	@mkdir -p $(@D) && echo "  c++ $< with ThreadSanitizer"
+	@$(call say,c++ $< with ThreadSanitizer)
 	$(Q)$(CXX) $(TSANFLAGS) -O1 -fsanitize=thread -x c++ -c $< -o $@
 $(B)/race/%.o: %.cpp
-	@mkdir -p $(@D) && echo "  c++ $< with ThreadSanitizer"
+	@$(call say,c++ $< with ThreadSanitizer)
 	$(Q)$(CXX) $(TSANFLAGS) -O1 -fsanitize=thread -c $< -o $@
 $(B)/race/kernels: $(B)/race/tests/race_kernels.o $(KERNELS:%.cu=$(B)/race/%.o) $(B)/race/libsimt.so $(B)/cuda/plan.o $(B)/tests/tap.o $(LIB_OBJ)
 	$(Q)$(CXX) -fsanitize=thread $^ -Wl,-rpath,'$$ORIGIN' -lm -o $@
 
 test-race: build $(B)/race/kernels ## races between threads of a block, all kernels, under ThreadSanitizer (half an hour)
 	@echo called_from_lib:libsimt.so > $(B)/race/suppressions
-	@TSAN_OPTIONS="suppressions=$(B)/race/suppressions exitcode=66" TEST_LIMIT=7200 B=$(B) CXX="$(CXX)" tests/run.sh tests/test_race.sh $(B)/race/kernels
+	@TSAN_OPTIONS="suppressions=$(B)/race/suppressions exitcode=66" B=$(B) CXX="$(CXX)" SHARE=$(SHARE) tests/run.sh tests/test_race.sh \
+	  $(foreach stage,$(sort $(filter-out dense_%,$(dir $(RUNGS)))),"$(B)/race/kernels $(stage)")
 
 # With nvcc, build for the GPU; without, the scripts are told why there is nothing to run.
 FOR_CUDA = $(if $(NVCC_NEW),$(ALL_CORES) build $(1) CUDA=1,:)
@@ -304,7 +329,7 @@ NO_CUDA  = $(if $(NVCC_NEW),,expected nvcc 12.4 or newer$(comma) found $(or $(NV
 
 test-cuda: build ## what needs a GPU: instructions, every kernel, the program, compute-sanitizer
 	+@$(call FOR_CUDA,check-cuda-programs)
-	@MSA=$(B)/msa B=$(B) NO_CUDA="$(NO_CUDA)" TEST_LIMIT=7200 tests/run.sh tests/cuda.sh
+	@MSA=$(B)/msa B=$(B) NO_CUDA="$(NO_CUDA)" tests/run.sh tests/cuda.sh
 
 check-cuda-programs: $(addprefix $(B)/tests/,test_instructions test_kernels test_padding test_decode test_prefill test_train_kernels)
 

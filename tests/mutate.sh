@@ -3,7 +3,7 @@
 #
 # A mutant is a sed script on one file of a copy of the tree. It must change the file, compile, and make the
 # test print "not ok" or crash; TEST is a program, or a program and the kernel that it is to judge alone.
-# A WORD takes those whose names contain it.
+# A WORD takes those whose names contain it, PIECE=2/5 in the environment the second of five shares.
 # TREES copies of the tree work side by side; afterwards each gets back what the mutant changed, compiled too.
 source "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
 
@@ -12,10 +12,10 @@ B=${B:-build}
 COMMIT=$(sed -n 's/.*"\(.*\)"$/\1/p' "$B/commit.inc") # else a tree without a repository would compile it anew
 TREES=$(($(nproc) < 4 ? $(nproc) : 4))
 names=() files=() tests=() scripts=()
-only=${1:-}
+only=${1:-} piece=${PIECE:-1/1} met=0
 
 mutant() { # mutant NAME FILE TEST SED-SCRIPT
-    [[ $1 == *"$only"* ]] || return
+    [[ $1 == *"$only"* ]] && ((met++ % ${piece#*/} == ${piece%/*} - 1)) || return
     names+=("$1") files+=("$2") tests+=("$3") scripts+=("$4")
 }
 
@@ -30,11 +30,11 @@ build() { # build TREE TEST
     $MAKE -s -C "$1" B=build CUDA= COMMIT="$COMMIT" "build/tests/${2%% *}" > "$1.err" 2>&1
 }
 
-catches() { # catches TREE TEST: prints the first failure, if there is one; a test that is too slow has not failed
+catches() { # catches TREE TEST: prints the first failure, if there is one; a test that hangs has not failed
     local program kernel first status
     read -r program kernel <<< "$2"
     first=$(
-        cd "$1" && timeout 300 "build/tests/$program" 1 $kernel 2>&1 |
+        cd "$1" && tests/watched.sh "build/tests/$program" 1 $kernel 2>&1 |
             grep --line-buffered -v '^# spoiled on purpose' | grep -m1 -E '^#.*not true|^not ok'
         exit "${PIPESTATUS[0]}"
     )

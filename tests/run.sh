@@ -4,8 +4,9 @@
 # skip. A program that crashes, hangs, prints no plan or another number of checks than planned has failed.
 # The last line is "N passed, N failed, N skipped"; the exit status is 1 if anything failed.
 #
-# Two variables choose how much is tested: with FULL=1 no program leaves anything out; SHARE=2/5 takes the second of
-# five shares of what is given. TEST_JOBS programs (2 where there are two cores) run at a time; what they print comes
+# Variables choose how much is tested. With FULL=1 no program leaves anything out. SHARE=2/5 takes the second of five
+# shares of the programs, PIECE=2/5 of what one of them walks: mutants, or commands that meet faults. A program may
+# have arguments behind it: "build/tests/test_kernels 1 dense/hopper". TEST_JOBS programs (2 where there are two cores) run at a time; what they print comes
 # in the given order.
 set -u
 
@@ -43,10 +44,12 @@ read_tap() {
 }
 
 run_one() { # run_one PROGRAM FILE: its line and remarks into FILE, its counts into FILE.counts
-    local program=$1 name=${1##*/} output=$2.tap status start=${EPOCHREALTIME/[.,]/} seconds
+    local program name output=$2.tap status start=${EPOCHREALTIME/[.,]/} seconds
+    read -r -a program <<<"$1"
+    name=${program[*]:1} name=${program[0]##*/}${name:+ $name}
     case $program in
-    *.sh) tests/watched.sh bash "$program" >"$output" 2>&1 ;;
-    *) tests/watched.sh "$program" >"$output" 2>&1 ;;
+    *.sh) tests/watched.sh bash "${program[@]}" >"$output" 2>&1 ;;
+    *) tests/watched.sh "${program[@]}" >"$output" 2>&1 ;;
     esac
     status=$?
     seconds=$(((${EPOCHREALTIME/[.,]/} - start) / 100000))

@@ -3,10 +3,10 @@
 # for writing fails, for N = 1, 2, 3 ... until the command comes to its end before the N-th; memory is short, the disk full, a
 # descriptor closed; a signal arrives in the middle. Each time the command ends with 2 and one line, or with 0 and
 # its whole result; the files that were there before are what they were, or all new; nothing else is left.
-# A sample by default; FAULTS=1 walks everything (make test-all).
+# A sample by default; FULL=1 walks everything (make test-faults), PIECE=2/5 only a fifth of the commands.
 source "$(dirname "$0")/tap.sh"
 source tests/npy.sh
-all=${FAULTS-}
+all=${FULL-} piece=${PIECE:-1/1}
 inject=$PWD/${B:-build}/tests/faults.so
 export OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
 if [[ ! -e $inject ]] || ! FAULT=alloc:1000000 LD_PRELOAD=$inject "$MSA" version > "$W.out" 2>&1; then
@@ -167,7 +167,8 @@ walk_signals() { # walk_signals COMMAND STEP SIGNAL...: before every STEP-th cal
 
 # ---- Calls that fail, and signals -----------------------------------------------------------------------------
 
-for command in "${commands[@]}"; do
+for ((i = ${piece%/*} - 1; i < ${#commands[@]}; i += ${piece#*/})); do
+    command=${commands[i]}
     if ! prepare "$command"; then
         check 1 "$command: runs without a fault"
         continue

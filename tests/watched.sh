@@ -9,12 +9,14 @@ setsid "$@" &
 session=$!
 end() { kill "-$1" -- "-$session" 2> /dev/null; }
 trap 'end TERM; exit 143' INT TERM
+trap 'hangs=1; end TERM; sleep 2; end KILL' USR1
+hangs=
 
 times() { # processor time of each process that the command has started, the longest last
     ps -e -o pid=,ppid=,cputimes= | awk -v top="$session" '{ parent[$1] = $2; time[$1] = $3 }
         END { for (p in time) { for (q = p; q in parent && q != top; q = parent[q]); if (q == top) print time[p] } }' | sort -n
 }
-watch() { # ends when the command hangs
+watch() { # tells when the command hangs
     local now last= idle=0
     while sleep "$APART" > /dev/null 2>&1; do
         now=$(times)
@@ -23,25 +25,22 @@ watch() { # ends when the command hangs
         last=$now
         if [[ $idle -ge $LOOKS ]]; then
             echo "stopped: it has used no processor time in $((idle * APART)) s" >&2
-            break
         elif [[ ${now##*$'\n'} -gt $ENDLESS ]]; then
             echo "stopped: one of its processes has computed for more than $ENDLESS s" >&2
-            break
+        else
+            continue
         fi
+        kill -USR1 $$
+        break
     done
-    end TERM
-    sleep 2
-    end KILL
 }
 watch &
 watcher=$!
 wait "$session"
 status=$?
-if kill -0 "$watcher" 2> /dev/null && [[ $status -ne 143 ]]; then
+{
     pkill -P "$watcher"
     kill "$watcher"
-else
-    status=124
-fi 2> /dev/null
-wait "$watcher" 2> /dev/null
-exit "$status"
+    wait "$watcher"
+} 2> /dev/null
+exit $((hangs ? 124 : status))

@@ -14,13 +14,13 @@ EX_HELP  := $(EX_B)/exercise.o $(EX_B)/answer.o
 EX_KERNEL := $(EX_HELP) $(EX_B)/kernel.o $(EX_B)/access.o
 
 $(EX_B)/%.o: $(EX)/%.c $(B)/flags
-	@mkdir -p $(@D) && echo "  cc $<"
+	@$(call say,cc $<)
 	$(Q)$(CC) $(if $(filter stub mine solution,$(notdir $*)),$(EX_FLAGS),$(ALLFLAGS)) -c $< -o $@
 $(EX_B)/%.o: $(EX)/%.cu $(B)/flags
-	@mkdir -p $(@D) && echo "  c++ $<"
+	@$(call say,c++ $<)
 	$(Q)$(CXX) $(EX_CXX) -c $< -o $@
 $(EX_B)/%.gpu.o: $(EX)/%.cu cuda/nvcc.sh $(wildcard cuda/*.cuh cuda/*/*.cuh)
-	@mkdir -p $(@D) && echo "  nvcc $<"
+	@$(call say,nvcc $<)
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 
 # EX_PROGRAM exercise, who, source, preprocessor, the rest of the program, flags
@@ -62,9 +62,9 @@ $(EX_B)/sides/cuda/dropped.inc:# of no kernel of the ladder
 	@mkdir -p $(@D) && : > $@
 # Not build/cuda/side.gpu.o, by which make knows a build for the GPU.
 $(EX_B)/sides/side.gpu.o: cuda/side.cu cuda/kernels.def cuda/nvcc.sh $(wildcard cuda/*.cuh)
-	@mkdir -p $(@D) && echo "  nvcc $<"
+	@$(call say,nvcc $<)
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
-EX_SIDES := cuda/host.o ref/cli/table.o
+EX_SIDES := cuda/host.o cuda/plan.o ref/cli/table.o
 $(EX_B)/with_gpu: $(EX_SIDES:%=$(EX_B)/sides/%) $(EX_B)/$(EX_E)/solution.admitted.o $(EX_B)/$(EX_E)/check.o $(EX_KERNEL) $(EX_B)/$(EX_E)/solution.gpu.o \
 		$(EX_B)/sides/side.gpu.o $(filter-out $(EX_SIDES:%=$(B)/%),$(BOOK_LIBS))
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(LADDER) $(CUDALIBS) $(APPLIBS) -o $@
