@@ -23,17 +23,22 @@ $(EX_B)/%.gpu.o: $(EX)/%.cu cuda/nvcc.sh $(wildcard cuda/*.cuh cuda/*/*.cuh)
 	@$(call say,nvcc $<)
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 
+# The reference in a section of its own, which is closed in an answer's process (answer.c).
+$(EX_B)/reference.o: $(LIB_OBJ)
+	@mkdir -p $(@D)
+	$(Q)$(LD) -r $^ -o $@.whole && $(OBJCOPY) --rename-section .text=reference --set-section-alignment .text=4096 $@.whole $@
+
 # EX_PROGRAM exercise, who, source, preprocessor, the rest of the program, flags
 define EX_PROGRAM
 $(EX_B)/$(1)/$(2).admitted.o: $(EX_B)/$(1)/$(2).o $(EX_B)/$(1)/stub.o $(EX_B)/$(1)/solution.o $(EX)/admit.sh
 	$(Q)PREPROCESS='$(4)' LD="$(LD)" OBJCOPY="$(OBJCOPY)" $(EX)/admit.sh $(3) $$< $$@
-$(EX_B)/$(1)/$(2): $(EX_B)/$(1)/$(2).admitted.o $(EX_B)/$(1)/check.o $(5) $(BOOK_LIBS)
+$(EX_B)/$(1)/$(2): $(EX_B)/$(1)/$(2).admitted.o $(EX_B)/$(1)/check.o $(5)
 	$(Q)$(LINK) $(LINKFLAGS) -Wl,-z,now $(6) $$^ $(APPLIBS) -o $$@
 endef
 EX_CPP   := $(CC) $(filter-out -MMD -MP,$(EX_FLAGS)) -E
 EX_CXXPP := $(CXX) $(filter-out -MMD -MP,$(EX_CXX)) -E
-ex_c  = $(call EX_PROGRAM,$(1),$(2),$(3),$(EX_CPP) $(4),$(EX_HELP),$(EX_SAN))
-ex_cu = $(call EX_PROGRAM,$(1),$(2),$(3),$(EX_CXXPP) $(4),$(EX_KERNEL) $(5))
+ex_c  = $(call EX_PROGRAM,$(1),$(2),$(3),$(EX_CPP) $(4),$(EX_HELP) $(EX_B)/reference.o $(filter-out $(LIB_OBJ),$(BOOK_LIBS)),$(EX_SAN))
+ex_cu = $(call EX_PROGRAM,$(1),$(2),$(3),$(EX_CXXPP) $(4),$(EX_KERNEL) $(5) $(BOOK_LIBS))
 $(foreach e,$(EX_C),$(foreach p,stub solution mine,$(eval $(call ex_c,$(e),$(p),$(EX)/$(e)/$(p).c))))
 $(foreach e,$(EX_CU),$(foreach p,stub solution mine,$(eval $(call ex_cu,$(e),$(p),$(EX)/$(e)/$(p).cu,,$(if $(CUDA),$(EX_B)/$(e)/$(p).gpu.o)))))
 
