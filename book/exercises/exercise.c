@@ -89,7 +89,7 @@ inputs exercise_inputs(const msa_shape *s, inputs_pattern pattern)
 touched touched_new(int64_t rows, int64_t columns, const char *down, const char *across)
 {
     const int64_t bytes = rows * columns * (int64_t)sizeof(float);
-    return (touched){rows, columns, down, across, 0, 0, memset(exercise_alloc(bytes), 0, (size_t)bytes)};
+    return (touched){rows, columns, down, across, 0, 0, memset(exercise_alloc(bytes), 0, (size_t)bytes), 0};
 }
 
 void touched_mark(touched *t, int64_t at_row, int64_t column)
@@ -270,15 +270,15 @@ static void draw(const touched *t)
     const io_rgb paper = {255, 255, 255}, ink = {30, 30, 30};
     char title[160], written[IO_ERR];
     io_error err;
-    float most = 1;
-    for (int64_t i = 0; i < t->rows * t->columns; i++)
+    float most = fmaxf(1, t->brightest);
+    for (int64_t i = 0; i < t->rows * t->columns && t->brightest <= 0; i++)
         most = fmaxf(most, t->count[i]);
     snprintf(title, sizeof title, "across: %s   dark 0, yellow %.0f", t->across, (double)most);
     io_image im = io_image_new(larger(width, io_text_width(title, 1)) + 2 * EDGE,
                                larger(height, io_text_width(t->down, 1)) + 2 * EDGE, paper);
     for (int64_t i = 0; i < t->rows * t->columns; i++)
         io_fill(&im, EDGE + cell * (int)(i % t->columns), EDGE + cell * (int)(i / t->columns),
-                cell - (cell > 3), cell - (cell > 3), io_colormap(sqrt((double)(t->count[i] / most))));
+                cell - (cell > 3), cell - (cell > 3), io_colormap(fmin(1, sqrt((double)(t->count[i] / most)))));
     io_text(&im, EDGE, 6, 1, false, ink, title);
     io_text(&im, 8, EDGE + io_text_width(t->down, 1), 1, true, ink, t->down);
     if (io_write_png(picture_path, &im, NULL, 0, written, err))

@@ -24,6 +24,7 @@ typedef struct touched {
     int64_t row;               /**< of the reads that follow: row() notes them here */
     uint64_t reads;            /**< all of them */
     float *count;              /**< [rows,columns] */
+    float brightest;           /**< the count that is drawn brightest; 0: the largest of all */
 } touched;
 
 touched touched_new(int64_t rows, int64_t columns, const char *down, const char *across);

@@ -69,6 +69,7 @@ __global__ void __launch_bounds__(32 * (consumers + 1))
             if (lane == 0)
                 st_global(scores + row_scores_at(s, row) + b, most * scale<width>);
         }
+        fence_proxy_async(); // what this thread has read, a copy may overwrite
         __syncwarp();
         if (lane == 0)
             mbarrier_arrive(&m.empty[stage]);

@@ -59,7 +59,8 @@ __global__ void __launch_bounds__(32 * consumers)
             if (lane == 0)
                 st_global(scores + row_scores_at(s, row) + b, most * scale<width>);
         }
-        __syncthreads(); // everybody has read the tile: it may be filled again
+        fence_proxy_async(); // what this thread has read, a copy may overwrite,
+        __syncthreads();     // and so it may where everybody has come to this
     }
 }
 
