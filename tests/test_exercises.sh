@@ -35,16 +35,20 @@ done
 
 # ---- Answers that cheat or crash: the first line of each says what its verdict has to look like --------------
 
-played() { # played FILE: the last line that a student reads
-    local who e program
+program_of() { # program_of FILE
+    local who e
     who=$(basename "${1%.*}")
-    e=$(basename "$(echo "$EX/${who%%_*}"_*/)") program=$P/$e/$who
-    if [[ -s $program.admitted.o.refused ]]; then
-        echo "not yet: was not run, since $(cat "$program.admitted.o.refused")"
-    else
-        "$program" 2>&1
-        [[ $? -eq 1 ]] || echo "and it did not end with status 1"
-    fi | tail -n 1
+    e=$(basename "$(echo "$EX/${who%%_*}"_*/)")
+    echo "$P/$e/$who"
+}
+ran() { # ran FILE: the last line of its program
+    "$(program_of "$1")" 2>&1 | tail -n 1
+    [[ ${PIPESTATUS[0]} -eq 1 ]] || echo "and it did not end with status 1"
+}
+played() { # played FILE: the last line that a student reads
+    local refused
+    refused=$(program_of "$1").admitted.o.refused
+    if [[ -s $refused ]]; then echo "not yet: was not run, since $(cat "$refused")"; else ran "$1"; fi
 }
 for file in tests/cheats/* ${FULL:+tests/more_cheats/*}; do
     [[ $file == *.cu && ! -x $P/11_coalesce/stub ]] && skip "$file" "no C++ compiler here" && continue
@@ -53,6 +57,20 @@ for file in tests/cheats/* ${FULL:+tests/more_cheats/*}; do
     [[ -n $wants && $(cat "$W.out") == "not yet: "* && $(cat "$W.out") =~ $wants ]]
     check $? "${file#tests/}: $(cut -c 1-150 "$W.out")"
 done
+# One fence is not enough: what names would refuse does not pass where it is run all the same.
+behind() { # behind FILE WORDS
+    [[ -s $(program_of "$1").admitted.o.refused && $(ran "$1") =~ ^'not yet: '.*$2 ]]
+    check $? "${1#tests/}, run all the same: $2"
+}
+behind tests/cheats/01_exit.c 'the answer ended the program .status 0. instead of returning'
+behind tests/cheats/01_reference.c 'it calls the reference'
+behind tests/cheats/07_file.c 'flop_dense at'
+behind tests/cheats/10_constructor.c 'block recall'
+if [[ -n ${FULL:-} ]]; then
+    for file in 01_fork 01__exit 01_sleep 01_raise 01_pthread_create 01_ptrace 01_system; do
+        behind "tests/more_cheats/$file.c" '(it calls the system|the answer ended the program|Bad system call)'
+    done
+fi
 [[ -n ${FULL:-} ]] || skip "tests/more_cheats, and more seeds" "only with FULL=1"
 
 # ---- Seeds, and the result for scripts ------------------------------------------------------------------------
@@ -126,6 +144,9 @@ STATUS=139 student run 1 >"$W.out"
 check $? "a check that does not come to its end is no pass"
 student progress | grep -q ' not yet: the check ended'
 check $? "progress does not call it one either"
+JSON=$W/none/json student run 1 >"$W.out" 2>"$W.err"
+[[ $? -eq 2 && $(wc -l <"$W.err") -eq 1 && ! -s $W.out ]]
+check $? "a result that cannot be written: one line and status 2"
 REFUSED='it uses "exit"' JSON=$W/json student run 1 >"$W.out"
 [[ $? -eq 1 && $(cat "$W/json") == '{"exercise": "01_attention", "passed": false, "verdict": "mine.c was not run, since it uses \"exit\"", "seed": 1, "bars": []}' ]]
 check $? "what is not run has a result too"
