@@ -144,10 +144,10 @@ STATUS=139 student run 1 >"$W.out"
 check $? "a check that does not come to its end is no pass"
 student progress | grep -q ' not yet: the check ended'
 check $? "progress does not call it one either"
-JSON=$W/none/json student run 1 >"$W.out" 2>"$W.err"
+RESULT=$W/none/json student run 1 >"$W.out" 2>"$W.err"
 [[ $? -eq 2 && $(wc -l <"$W.err") -eq 1 && ! -s $W.out ]]
 check $? "a result that cannot be written: one line and status 2"
-REFUSED='it uses "exit"' JSON=$W/json student run 1 >"$W.out"
+REFUSED='it uses "exit"' RESULT=$W/json student run 1 >"$W.out"
 [[ $? -eq 1 && $(cat "$W/json") == '{"exercise": "01_attention", "passed": false, "verdict": "mine.c was not run, since it uses \"exit\"", "seed": 1, "bars": []}' ]]
 check $? "what is not run has a result too"
 FAILS=1 student run 1 >"$W.out"

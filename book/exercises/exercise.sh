@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # make exercise, make hint and make progress: exercise.sh run|hint|find|progress [N], in the project's root. A
 # student's files are book/exercises/NN_name/mine.*, which git ignores and `make clean` leaves alone: the
-# answer mine.c or mine.cu, the hints shown so far, and the answer's last verdict. "run" takes SEED and JSON, a
+# answer mine.c or mine.cu, the hints shown so far, and the answer's last verdict. "run" takes SEED and RESULT, a
 # file for the result, from the environment; it ends with 0 for a pass, 1 for "not yet" and 2 for a bad call.
 set -u
 export LC_ALL=C
@@ -38,8 +38,8 @@ quoted() { # as JSON wants it
 
 # A verdict of this script: on an answer that was not run. The others come from the answer's judge.
 not_yet() { # not_yet NAME WHY
-    [[ -z ${JSON:-} ]] || printf '{"exercise": %s, "passed": false, "verdict": %s, "seed": %s, "bars": []}\n' \
-        "$(quoted "$1")" "$(quoted "$2")" "${SEED:-null}" >"$JSON" || exit 2
+    [[ -z ${RESULT:-} ]] || printf '{"exercise": %s, "passed": false, "verdict": %s, "seed": %s, "bars": []}\n' \
+        "$(quoted "$1")" "$(quoted "$2")" "${SEED:-null}" >"$RESULT" || exit 2
     echo "not yet: $2"
 }
 
@@ -52,7 +52,7 @@ judge() { # judge NAME ANSWER OUT: the last line is the verdict
     fi
     $MAKE --no-print-directory "$out/mine" 2>&1 | grep -vE '^make'
     [[ ${PIPESTATUS[0]} -eq 0 ]] || { not_yet "$name" "$answer does not link with its check" && return 1; }
-    "$out/mine" ${SEED:+--seed "$SEED"} ${JSON:+--json "$JSON"} --picture "$out/touched.png"
+    "$out/mine" ${SEED:+--seed "$SEED"} ${RESULT:+--json "$RESULT"} --picture "$out/touched.png"
 }
 
 run() {
@@ -62,7 +62,7 @@ run() {
     answer=$(answer_of "$dir") out=$B/exercises/$name
     [[ $answer == *.cu && -z ${CXX17:-} ]] && refuse "$name is a kernel and needs a C++ compiler"
     [[ -z ${SEED:-} || $SEED =~ ^[0-9]+$ ]] || refuse "expected SEED to be a number, found '$SEED'"
-    [[ -z ${JSON:-} ]] || { : >"$JSON"; } 2>/dev/null || refuse "cannot write the result to JSON=$JSON"
+    [[ -z ${RESULT:-} ]] || { : >"$RESULT"; } 2>/dev/null || refuse "cannot write the result to RESULT=$RESULT"
     if [[ ! -e $answer ]]; then
         cp -n "$dir/stub.${answer##*.}" "$answer" || exit 2
         echo "made $answer: edit this file (git ignores it, make clean keeps it); the task is in $dir/statement.md"

@@ -77,18 +77,18 @@ $(EX_B)/with_gpu: $(EX_SIDES:%=$(EX_B)/sides/%) $(EX_B)/$(EX_E)/solution.admitte
 .PHONY: exercise hint progress exercises-check exercise-programs
 N    ?=#                   which exercise
 SEED ?=#                   of its inputs; without one, each run has other inputs, and its verdict names them
-JSON ?=#                   a file for the verdict, the seed and the counts, as one JSON object
+RESULT ?=#                   a file for the verdict, the seed and the counts, as one JSON object
 # What a student types reaches the script as it was typed, whatever it would mean to make or to a shell.
-unexport N SEED JSON
+unexport N SEED RESULT
 quoted = '$(subst ','\'',$(value $(1)))'
-EXERCISE = MAKE="$(MAKE)" B="$(B)" CXX17="$(CXX17)" SEED=$(call quoted,SEED) JSON=$(call quoted,JSON) $(EX)/exercise.sh
+EXERCISE = MAKE="$(MAKE)" B="$(B)" CXX17="$(CXX17)" SEED=$(call quoted,SEED) RESULT=$(call quoted,RESULT) $(EX)/exercise.sh
 
 # Said by make itself, so that a wrong N is one line and exit status 2.
 ifneq ($(filter exercise hint,$(MAKECMDGOALS)),)
 BAD_N := $(shell $(EX)/exercise.sh find $(call quoted,N) 2>&1 >/dev/null)
 $(if $(BAD_N),$(error $(BAD_N)))
 endif
-exercise: ## N=03: build your answer to an exercise and judge it (SEED=7 replays, JSON=FILE for scripts)
+exercise: ## N=03: build your answer to an exercise and judge it (SEED=7 replays, RESULT=FILE for scripts)
 	@$(EXERCISE) run $(call quoted,N) || [ $$? -eq 1 ] # "not yet" is no error; exercise.sh itself ends with 1
 hint: ## N=03: the next hint for an exercise
 	@$(EXERCISE) hint $(call quoted,N)
