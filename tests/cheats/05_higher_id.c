@@ -1,4 +1,4 @@
-/* wants: ties inputs, query [0-9]+, local block [0-9]+: ids.[0-9].: expected block [0-9]+ .score .*, found block [0-9]+ .score .*: a tie, in which the lower id wins */
+/* wants: ties inputs, query [0-9]+, local block [0-9]+: expected block [0-9]+ .score .*, found block [0-9]+ .score .*: a tie, in which the lower id wins */
 #include "task.h"
 
 void choose(const float *score, int64_t local, int k, int32_t *ids)

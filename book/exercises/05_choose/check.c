@@ -17,19 +17,41 @@ static const char *block_text(char text[48], int32_t id, int64_t local, const fl
     return text;
 }
 
+/* The first id of a that is not in b, from place `from` on; topk if there is none. */
+static int lacking(const int32_t *a, const int32_t *b, int from)
+{
+    for (; from < shape.topk; from++) {
+        int i = 0;
+        while (i < shape.topk && b[i] != a[from])
+            i++;
+        if (i == shape.topk)
+            break;
+    }
+    return from;
+}
+
+/* What was left out and what was taken for it: of those, a pair that ties, if there is one. */
 static void compare(const char *inputs_name, int64_t i, const float *score, const int32_t *expected,
                     const int32_t *found)
 {
     const int64_t local = i / shape.block;
     char want[48], got[48];
-    for (int a = 0; a < shape.topk; a++) {
-        const bool both = expected[a] >= 0 && expected[a] < local && found[a] >= 0 && found[a] < local;
-        const bool tie = both && score[expected[a]] <= score[found[a]] && score[expected[a]] >= score[found[a]];
-        exercise_true(found[a] == expected[a], "%s inputs, query %lld, local block %lld: ids[%d]: expected %s, found %s%s",
-                      inputs_name, (long long)i, (long long)local, a,
-                      block_text(want, expected[a], local, score), block_text(got, found[a], local, score),
-                      tie ? ": a tie, in which the lower id wins" : "");
-    }
+    int out = lacking(expected, found, 0), in = lacking(found, expected, 0);
+    bool tie = false;
+    for (int a = out; a < shape.topk && !tie; a = lacking(expected, found, a + 1))
+        for (int b = in; b < shape.topk && !tie; b = lacking(found, expected, b + 1))
+            if (expected[a] >= 0 && expected[a] < local && found[b] >= 0 && found[b] < local &&
+                score[expected[a]] >= score[found[b]] && score[expected[a]] <= score[found[b]])
+                out = a, in = b, tie = true;
+    exercise_true(out == shape.topk || in == shape.topk, "%s inputs, query %lld, local block %lld: expected %s, found %s%s",
+                  inputs_name, (long long)i, (long long)local,
+                  block_text(want, out < shape.topk ? expected[out] : -1, local, score),
+                  block_text(got, in < shape.topk ? found[in] : -1, local, score),
+                  tie ? ": a tie, in which the lower id wins" : "");
+    for (int a = 0; a < shape.topk; a++)
+        exercise_true(found[a] == expected[a],
+                      "%s inputs, query %lld, local block %lld: ids[%d]: expected %d, found %d: ids ascend, -1 fills up",
+                      inputs_name, (long long)i, (long long)local, a, expected[a], found[a]);
 }
 
 static void judge(inputs_pattern pattern, touched *seen)
