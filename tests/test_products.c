@@ -1,7 +1,7 @@
 /**
  * @file test_products.c
- * @brief Matrix products in every orientation, within larger matrices, against plain sums: the products have
- * room around them that stays as it was.
+ * @brief The products that the fast path is made of: parts of larger matrices, in every orientation, against
+ * plain sums; what lies around them stays as it was. (Whole matrices: test_fast.c.)
  *
  * It needs nothing but ref/fast/gemm.c: test_without.sh builds it without OpenBLAS.
  */
