@@ -33,8 +33,8 @@ if ! command -v "${CXX:-c++}" > /dev/null; then
     skip "the CPU engine" "no C++ compiler here"
     finish
 fi
-# What a GPU gets of every function, as it was read against the PTX ISA: without nvcc nothing else looks at it, and
-# so a change has to be made in both places.
+# What a GPU gets of every function, as it was read against the PTX ISA: a compiler does not know whether it is the
+# right instruction, and without a GPU nothing else does. So a change has to be made in both places.
 grep -vE '^#(include|define (PTX|CPU)\()' cuda/ptx.cuh |
     "${CXX:-c++}" -E -P -x c++ -D__CUDACC__ '-DPTX(...)=PTX_BEGIN __VA_ARGS__ PTX_END' '-DCPU(...)=' - 2> "$W.err" |
     tr -s ' \n' ' ' | sed -E 's/" "//g; s/PTX_BEGIN ?/\n@ /g' | sed -nE 's/^@ (.*[^ ]) ?PTX_END.*/\1/p' > "$W/ptx"
