@@ -84,6 +84,67 @@ static void bad_heads_and_order(void)
     check_end(&c);
 }
 
+// n_q, n_kv, n_heads, n_kv_heads, d_head, d_index, block, topk; sequences of 1, 0, 0... tokens.
+static msa_status of_sizes(const int64_t n[9])
+{
+    static const int32_t cu[] = {0, 1, 1, 1};
+    const bool cut = n[8] > 1;
+    const msa_shape s = {n[0],      n[1],      (int)n[2], (int)n[3],       (int)n[4],       (int)n[5],
+                         (int)n[6], (int)n[7], (int)n[8], cut ? cu : NULL, cut ? cu : NULL, NULL,
+                         NULL};
+    return msa_check_shape(&s);
+}
+
+// Each size at its limit, and one beyond.
+static void sizes_at_their_limits(void)
+{
+    check_case c = check_begin("msa_check_shape takes the largest sizes and no larger ones");
+    enum { K = 1 << 10, M = 1 << 20 };
+    static const int64_t G = 1 << 30, most = INT32_MAX;
+    const int64_t limits[][2][9] = {
+        {{1, most, 1, 1, 1, 1, 1, 1, 1}, {1, most + 1, 1, 1, 1, 1, 1, 1, 1}},
+        {{M, most, 1, 1, 1, 1, M, 1, 1}, {most + 1, most + 1, 1, 1, 1, 1, M, 1, 1}},
+        {{1, 1, 32 * K, 1, 32 * K, 1, 1, 1, 1}, {1, 1, 32 * K, 1, 32 * K + 1, 1, 1, 1, 1}},
+        {{1, 1, 32 * K, 1, 1, 32 * K, 1, 1, 1}, {1, 1, 32 * K, 1, 1, 32 * K + 1, 1, 1, 1}},
+        {{1, 1, 512 * M, 512 * M, 1, 1, 1, 1, 2}, {1, 1, 512 * M, 512 * M, 1, 1, 1, 1, 3}},
+        {{1, G, 16 * K, 1, 1, 1, 1, 1, 1}, {1, G, 16 * K + 1, 1, 1, 1, 1, 1, 1}},
+        {{G, G, 16, 1, K, 1, M, 1, 1}, {G, G, 16, 1, K + 1, 1, M, 1, 1}},
+        {{M, M, K, K, 1, 1, M, 16 * K, 1}, {M, M, K, K, 1, 1, M, 16 * K + 1, 1}},
+        {{1, 1, 1, 1, 16 * K, 1, G, 1, 1}, {1, 1, 1, 1, 16 * K + 1, 1, G, 1, 1}},
+        {{G, G, 1, 1, 1, 1, 2, 1, 1}, {G, G, 1, 1, 1, 1, 1, 1, 1}},
+    };
+    for (size_t n = 0; n < sizeof limits / sizeof *limits; n++) {
+        const msa_status fits = of_sizes(limits[n][0]), beyond = of_sizes(limits[n][1]);
+        check_true(&c, fits == MSA_OK && beyond == MSA_ERR_SIZE, "limit %zu: \"%s\", \"%s\"", n,
+                   msa_strerror(fits), msa_strerror(beyond));
+    }
+    check_end(&c);
+}
+
+static void lengths_have_room(void)
+{
+    check_case c = check_begin("msa_check_shape refuses lengths beyond their room");
+    static const int32_t cu_q[] = {0, 1, 4}, cu_kv[] = {0, 5, 10};
+    static const struct {
+        int32_t q[2], kv[2];
+        msa_status status;
+    } lengths[] = {
+        {{1, 3}, {5, 5}, MSA_OK},           {{0, 0}, {0, 0}, MSA_OK},
+        {{1, 2}, {3, 2}, MSA_OK},           {{2, 3}, {5, 5}, MSA_ERR_SEQLENS},
+        {{1, 4}, {5, 5}, MSA_ERR_SEQLENS},  {{1, 3}, {6, 5}, MSA_ERR_SEQLENS},
+        {{1, 3}, {5, 6}, MSA_ERR_SEQLENS},  {{-1, 3}, {5, 5}, MSA_ERR_SEQLENS},
+        {{1, -1}, {5, 5}, MSA_ERR_SEQLENS}, {{1, 3}, {-1, 5}, MSA_ERR_SEQLENS},
+        {{1, 3}, {0, 5}, MSA_ERR_CAUSAL},   {{1, 3}, {5, 2}, MSA_ERR_CAUSAL},
+    };
+    for (size_t n = 0; n < sizeof lengths / sizeof *lengths; n++) {
+        msa_shape s = good;
+        s.n_seqs = 2, s.cu_q = cu_q, s.cu_kv = cu_kv, s.len_q = lengths[n].q, s.len_kv = lengths[n].kv;
+        const msa_status status = msa_check_shape(&s);
+        check_true(&c, status == lengths[n].status, "lengths %zu: \"%s\"", n, msa_strerror(status));
+    }
+    check_end(&c);
+}
+
 // cu_q, cu_kv and lengths count for one sequence as they do for two.
 static void one_sequence(void)
 {
@@ -639,6 +700,8 @@ int main(int argc, char **argv)
     check_start(argc, argv);
     bad_sizes();
     bad_heads_and_order();
+    sizes_at_their_limits();
+    lengths_have_room();
     one_sequence();
     geometry();
     ids_contract();
