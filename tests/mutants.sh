@@ -62,6 +62,7 @@ mutant 'fast decode merges without shrinking' ref/fast/heads.c test_fast 's/into
 mutant 'fast softmax keeps unselected blocks' ref/fast/tile.c test_fast 's/chosen ? p + 1/true ? p + 1/'
 mutant 'fast product strides' ref/fast/gemm.c test_fast 's/a + (trans_a ? i : i \* lda)/a + i * lda/'
 mutant 'fast logit of -inf weighs nothing' ref/fast/lanes.h test_extremes 's/least > -INFINITY ? most : NAN/most/'
+mutant 'fast sweep of full support: queries of the first block' ref/fast/sweep.c test_fast 's/w->full ? blind : c->first/w->full ? 0 : c->first/'
 
 # ---- Model, training -----------------------------------------------------------------------------
 mutant 'SwiGLU gradient without its second term' ref/model/block.c test_model 's/ \* (1 + gate\[i\] \* (1 - s))//'
