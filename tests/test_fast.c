@@ -97,54 +97,64 @@ static void agrees(const msa_kernel *k)
                  (long long)t.n_ids);
 }
 
-/* What one kernel of a gradient leaves for full support, as floats in the order of the verdicts' tensors. */
-static void gradients_of(const msa_kernel *k, const msa_shape *s, const inputs *in,
+/* What one kernel of a gradient leaves, as floats in the order of the verdicts' tensors. */
+static void gradients_of(const msa_kernel *k, const msa_shape *s, const inputs *in, const int32_t *ids,
                          float *const d[VERDICT_N_TENSORS])
 {
     void *work = check_alloc((int64_t)k->workspace(s), 1);
     double loss;
     if (k->stage == MSA_STAGE_KL)
-        k->kl(s, in->q, in->k, in->qi, in->ki, NULL, NULL, NULL, 1, &loss, d[VERDICT_DQI], d[VERDICT_DKI],
+        k->kl(s, in->q, in->k, in->qi, in->ki, ids, NULL, NULL, 1, &loss, d[VERDICT_DQI], d[VERDICT_DKI],
               work);
     else
-        k->backward(s, in->q, in->k, in->v, NULL, NULL, NULL, in->dout, d[VERDICT_DQ], d[VERDICT_DK],
+        k->backward(s, in->q, in->k, in->v, ids, NULL, NULL, in->dout, d[VERDICT_DQ], d[VERDICT_DK],
                     d[VERDICT_DV], work);
 }
 
-// A chunk of queries whose first see nothing of later blocks of keys, of which full support has long ones.
-static void full_support_of_a_prompt(void)
+static void gradients_agree(const char *where, const msa_shape *s, bool full)
 {
-    static const msa_shape s = {1100, 1100, 2, 1, 4, 4, 16, 3, 1, NULL, NULL, NULL, NULL};
-    check_case c = check_begin("gradients of full support, where queries see nothing of later blocks");
+    check_case c = check_begin("gradients, %s", where);
     inputs in;
-    if (!inputs_new(&in, &s, INPUTS_NORMAL, check_seed(250)))
+    if (!inputs_new(&in, s, INPUTS_NORMAL, check_seed(250)))
         return;
+    int32_t *ids = full ? NULL : check_ints(s->n_kv_heads * s->n_q * s->topk);
+    if (ids)
+        msa_index(s, in.qi, in.ki, NULL, ids, NULL, check_alloc((int64_t)msa_workspace(NULL, s), 1));
     float *right[VERDICT_N_TENSORS], *found[VERDICT_N_TENSORS];
     for (int t = 0; t < VERDICT_N_TENSORS; t++) {
-        const verdict_dims n = verdict_tensor_dims(&s, (verdict_tensor)t);
+        const verdict_dims n = verdict_tensor_dims(s, (verdict_tensor)t);
         right[t] = check_floats(n.d0 * n.d1 * n.d2);
         found[t] = check_floats(n.d0 * n.d1 * n.d2);
     }
-    gradients_of(msa_ref_ops.stage[MSA_STAGE_BACKWARD], &s, &in, right);
-    gradients_of(msa_ref_ops.stage[MSA_STAGE_KL], &s, &in, right);
+    gradients_of(msa_ref_ops.stage[MSA_STAGE_BACKWARD], s, &in, ids, right);
+    gradients_of(msa_ref_ops.stage[MSA_STAGE_KL], s, &in, ids, right);
     for (const msa_kernel *k = msa_fast_kernels; k->name; k++) {
         if (k->stage != MSA_STAGE_BACKWARD && k->stage != MSA_STAGE_KL)
             continue;
-        gradients_of(k, &s, &in, found);
+        gradients_of(k, s, &in, ids, found);
         const verdict_tensor first = k->stage == MSA_STAGE_KL ? VERDICT_DQI : VERDICT_DQ,
                              last = k->stage == MSA_STAGE_KL ? VERDICT_DKI : VERDICT_DV;
         for (verdict_tensor t = first; t <= last; t++) {
-            const verdict_dims n = verdict_tensor_dims(&s, t);
+            const verdict_dims n = verdict_tensor_dims(s, t);
             char name[96];
             snprintf(name, sizeof name, "%s of %s/%s", verdict_tensor_name(t), msa_stage_name(k->stage),
                      k->name);
             check_tensor(&c, name, n, check_widen(right[t], n.d0 * n.d1 * n.d2), found[t],
-                         verdict_float32(&s, &in, t, 1));
+                         verdict_float32(s, &in, t, 1));
         }
     }
     inputs_free(&in);
     check_end(&c);
     check_release(NULL);
+}
+
+// Queries and keys past what the gradients take at once.
+static void gradients_of_many(void)
+{
+    static const msa_shape prompt = {1100, 1100, 2, 1, 4, 4, 16, 3, 1, NULL, NULL, NULL, NULL},
+                           chunks = {4170, 4200, 1, 1, 4, 4, 16, 2, 1, NULL, NULL, NULL, NULL};
+    gradients_agree("full support, where the first queries see nothing of later blocks", &prompt, true);
+    gradients_agree("a chunk of queries behind the first", &chunks, false);
 }
 
 /* ---- Threads ------------------------------------------------------------------------------------- */
@@ -578,7 +588,7 @@ int main(int argc, char **argv)
     for (int n = 0; (k = table_at(n)) != NULL; n++)
         if (strcmp(k->backend, "fast") == 0)
             agrees(k);
-    full_support_of_a_prompt();
+    gradients_of_many();
     threads();
     rule_chooses(SELECTION_LOCAL, "sparse/tiles", "sparse/blocks");
     rule_chooses(SELECTION_RANDOM, "sparse/blocks", "sparse/tiles");
