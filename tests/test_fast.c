@@ -157,6 +157,60 @@ static void gradients_of_many(void)
     gradients_agree("a chunk of queries behind the first", &chunks, false);
 }
 
+/* ---- Requests too long to be gathered -------------------------------------------------------------------
+ */
+
+// More queries than few over a cache of more than 2^25 numbers, of which the last keys alone are not 0 (and
+// exist): each query is to get what it gets alone.
+static void long_requests(void)
+{
+    enum { T = 18, S = (1 << 17) + 70, D = 256, LAST = 200 };
+    const msa_shape s = {T, S, 1, 1, D, 1, 64, 2, 1, NULL, NULL, NULL, NULL};
+    inputs_rng rng = {check_seed(260)};
+    float *q = check_floats(T * D), *k = check_floats((int64_t)S * D), *v = check_floats((int64_t)S * D),
+          *qi = check_floats(T), *ki = check_floats(S);
+    for (int a = 0; a < T * D; a++)
+        q[a] = inputs_normal(&rng);
+    for (int64_t a = (int64_t)(S - LAST) * D; a < (int64_t)S * D; a++) {
+        k[a] = inputs_normal(&rng);
+        v[a] = inputs_normal(&rng);
+    }
+    for (int i = 0; i < T; i++)
+        qi[i] = (float)(1 + inputs_below(&rng, 3));
+    for (int j = 0; j < S; j++)
+        ki[j] = (float)inputs_below(&rng, 1 << 20);
+    for (const msa_kernel *kernel = msa_fast_kernels; kernel->name; kernel++) {
+        if (kernel->stage != MSA_STAGE_DECODE && kernel->stage != MSA_STAGE_DENSE_DECODE)
+            continue;
+        const bool dense = kernel->stage == MSA_STAGE_DENSE_DECODE;
+        check_case c = check_begin("%s/%s of a long request is that of its queries",
+                                   msa_stage_name(kernel->stage), kernel->name);
+        float *o = check_floats(T * D), *lse = check_floats(T), right[D], right_lse[1];
+        int32_t *ids = check_ints(T * 2), right_ids[2] = {0};
+        void *work = check_alloc((int64_t)kernel->workspace(&s), 1);
+        if (dense)
+            kernel->dense_decode(&s, NULL, q, k, v, o, lse, work);
+        else
+            kernel->decode(&s, NULL, q, k, v, qi, ki, ids, o, lse, work);
+        for (int i = 0; i < T; i += dense ? T - 1 : 1) {
+            msa_shape one = s;
+            one.n_q = 1, one.n_kv = S - T + i + 1;
+            if (dense)
+                kernel->dense_decode(&one, NULL, q + i * D, k, v, right, right_lse, work);
+            else
+                kernel->decode(&one, NULL, q + i * D, k, v, qi + i, ki, right_ids, right, right_lse, work);
+            check_tensor(&c, "o", (verdict_dims){1, 1, D}, check_widen(right, D), o + i * D,
+                         (verdict_budget){1e-5, 1e-7, NULL});
+            check_tensor(&c, "lse", (verdict_dims){1, 1, 1}, check_widen(right_lse, 1), lse + i,
+                         (verdict_budget){1e-5, 1e-7, NULL});
+            check_true(&c, dense || memcmp(right_ids, ids + 2 * i, sizeof right_ids) == 0, "ids of query %d",
+                       i);
+        }
+        check_end(&c);
+    }
+    check_release(NULL);
+}
+
 /* ---- Threads ------------------------------------------------------------------------------------- */
 
 static size_t tensor_bytes(const msa_shape *s, int t)
@@ -589,6 +643,7 @@ int main(int argc, char **argv)
         if (strcmp(k->backend, "fast") == 0)
             agrees(k);
     gradients_of_many();
+    long_requests();
     threads();
     rule_chooses(SELECTION_LOCAL, "sparse/tiles", "sparse/blocks");
     rule_chooses(SELECTION_RANDOM, "sparse/blocks", "sparse/tiles");
