@@ -160,25 +160,28 @@ static void gradients_of_many(void)
 /* ---- Requests too long to be gathered -------------------------------------------------------------------
  */
 
-// More queries than few over a cache of more than 2^25 numbers, of which the last keys alone are not 0 (and
-// exist): each query is to get what it gets alone.
+// More queries than few over more than 2^25 numbers of K, in pages of which all but the last few are the
+// same: each query is to get what it gets alone.
 static void long_requests(void)
 {
-    enum { T = 18, S = (1 << 17) + 70, D = 256, LAST = 200 };
-    const msa_shape s = {T, S, 1, 1, D, 1, 64, 2, 1, NULL, NULL, NULL, NULL};
+    enum { T = 18, D = 256, PAGE = 64, LAST = 4, N = (1 << 17) / PAGE + LAST, KEYS = (LAST + 1) * PAGE };
+    const msa_shape s = {T, N * PAGE, 1, 1, D, 1, PAGE, 2, 1, NULL, NULL, NULL, NULL};
     inputs_rng rng = {check_seed(260)};
-    float *q = check_floats(T * D), *k = check_floats((int64_t)S * D), *v = check_floats((int64_t)S * D),
-          *qi = check_floats(T), *ki = check_floats(S);
+    float *q = check_floats(T * D), *k = check_floats(KEYS * D), *v = check_floats(KEYS * D), qi[T], ki[KEYS];
     for (int a = 0; a < T * D; a++)
         q[a] = inputs_normal(&rng);
-    for (int64_t a = (int64_t)(S - LAST) * D; a < (int64_t)S * D; a++) {
+    for (int a = 0; a < KEYS * D; a++) {
         k[a] = inputs_normal(&rng);
         v[a] = inputs_normal(&rng);
     }
     for (int i = 0; i < T; i++)
         qi[i] = (float)(1 + inputs_below(&rng, 3));
-    for (int j = 0; j < S; j++)
+    for (int j = 0; j < KEYS; j++)
         ki[j] = (float)inputs_below(&rng, 1 << 20);
+    int32_t *table = check_ints(N), length = N * PAGE - 20;
+    for (int g = N - LAST; g < N; g++)
+        table[g] = g - (N - LAST) + 1;
+    const msa_pages pages = {.n_pages = LAST + 1, .table = table, .lens = &length};
     for (const msa_kernel *kernel = msa_fast_kernels; kernel->name; kernel++) {
         if (kernel->stage != MSA_STAGE_DECODE && kernel->stage != MSA_STAGE_DENSE_DECODE)
             continue;
@@ -189,16 +192,18 @@ static void long_requests(void)
         int32_t *ids = check_ints(T * 2), right_ids[2] = {0};
         void *work = check_alloc((int64_t)kernel->workspace(&s), 1);
         if (dense)
-            kernel->dense_decode(&s, NULL, q, k, v, o, lse, work);
+            kernel->dense_decode(&s, &pages, q, k, v, o, lse, work);
         else
-            kernel->decode(&s, NULL, q, k, v, qi, ki, ids, o, lse, work);
+            kernel->decode(&s, &pages, q, k, v, qi, ki, ids, o, lse, work);
         for (int i = 0; i < T; i += dense ? T - 1 : 1) {
             msa_shape one = s;
-            one.n_q = 1, one.n_kv = S - T + i + 1;
+            msa_pages seen = pages;
+            const int32_t until = length - T + i + 1;
+            one.n_q = 1, seen.lens = &until;
             if (dense)
-                kernel->dense_decode(&one, NULL, q + i * D, k, v, right, right_lse, work);
+                kernel->dense_decode(&one, &seen, q + i * D, k, v, right, right_lse, work);
             else
-                kernel->decode(&one, NULL, q + i * D, k, v, qi + i, ki, right_ids, right, right_lse, work);
+                kernel->decode(&one, &seen, q + i * D, k, v, qi + i, ki, right_ids, right, right_lse, work);
             check_tensor(&c, "o", (verdict_dims){1, 1, D}, check_widen(right, D), o + i * D,
                          (verdict_budget){1e-5, 1e-7, NULL});
             check_tensor(&c, "lse", (verdict_dims){1, 1, 1}, check_widen(right_lse, 1), lse + i,
