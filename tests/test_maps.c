@@ -255,5 +255,6 @@ int main(int argc, char **argv)
     page("page", 21, 4, true, "a text of 25 tokens, <&>.", 0xaea2d7aa509b8eda);
     page("page-without-mass", 21, 4, false, NULL, 0x2bf4d9c15a135d8c);
     page("page-of-every-second", 2049, 64, true, NULL, 0x6bafb55588100bec);
+    page("page-of-all-that-fit", 2048, 64, true, NULL, 0x9dda2278535580ab);
     return check_done();
 }
