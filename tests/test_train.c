@@ -217,21 +217,36 @@ static void resumes(void)
     if (t)
         check_same(&c, "parameters", trainer_model(whole)->params, trainer_model(t)->params,
                    trainer_model(t)->n_params * sizeof(float));
-    train_config other = eight_steps;
-    other.lambda = 3;
-    check_true(&c, !trainer_resume(path, &tiny, &other, &text, &msa_ref_ops, err),
-               "another lambda is another run");
-    other = eight_steps;
-    other.backend = "fast";
-    check_true(&c, !trainer_resume(path, &tiny, &other, &text, &msa_ref_ops, err),
-               "another back end is another run");
-    other.backend = NULL;
-    other.recall_every = 2;
-    check_true(&c, !trainer_resume(path, &tiny, &other, &text, &msa_ref_ops, err), "so is another curve");
+    enum { CONFIGS = 13, MODELS = 18 };
+    train_config other[CONFIGS];
+    model_config changed[MODELS];
+    for (int a = 0; a < CONFIGS; a++)
+        other[a] = eight_steps;
+    for (int a = 0; a < MODELS; a++)
+        changed[a] = tiny;
+    other[0].steps = 9, other[1].batch = 2, other[2].dense_steps = 2, other[3].index_warmup = 2;
+    other[4].lr_warmup = 1, other[5].seed = 6, other[6].lr = 2e-2, other[7].lr_end = 2e-3,
+    other[8].decay = 0.25;
+    other[9].clip = 0.4, other[10].lambda = 3, other[11].backend = "fast", other[12].recall_every = 2;
+    changed[0].n_layers = 1, changed[1].d_model = 12, changed[2].n_heads = 4, changed[3].n_kv_heads = 2;
+    changed[4].d_head = 12, changed[5].d_index = 8, changed[6].d_ff = 16, changed[7].block = 8,
+    changed[8].topk = 3;
+    changed[9].context = CONTEXT - 1, changed[10].sparse = 0, changed[11].theta = 101, changed[12].eps = 2e-5;
+    changed[13].selector = SELECT_MEAN, changed[14].reverse_kl = 1, changed[15].attached = 1,
+    changed[16].sink = 1;
+    changed[17].value_head = 1;
+    for (int a = 0; a < CONFIGS; a++)
+        check_true(&c,
+                   !trainer_resume(path, &tiny, &other[a], &text, &msa_ref_ops, err) &&
+                       strstr(err, "another run"),
+                   "setting %d: %s", a, err);
+    for (int a = 0; a < MODELS; a++)
+        check_true(&c,
+                   !trainer_resume(path, &changed[a], &eight_steps, &text, &msa_ref_ops, err) &&
+                       strstr(err, "another run"),
+                   "size %d: %s", a, err);
     model_config departure = tiny;
     departure.selector = SELECT_MEAN;
-    check_true(&c, !trainer_resume(path, &departure, &eight_steps, &text, &msa_ref_ops, err),
-               "another selector is another run");
     trainer_free(t);
     t = trainer_new(&departure, &eight_steps, &text, &msa_ref_ops, err);
     check_true(&c, t && trainer_save(t, path, err), "saved");
