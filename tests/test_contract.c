@@ -640,6 +640,54 @@ static msa_status call(const msa_ops *ops, int stage, const msa_shape *s, const 
     }
 }
 
+// Shapes at which every part of a workspace is larger than what rounding leaves over: behind it is a fence.
+static void workspaces_suffice(void)
+{
+    static const msa_shape s = {3, 200, 4, 2, 40, 36, 1, 32, 1, NULL, NULL, NULL, NULL};
+    check_case c =
+        check_begin("workspaces suffice where all parts of them are large; msa_reverse takes 32 blocks");
+    float *in = check_floats(s.n_kv * s.n_kv_heads * s.d_head),
+          *out = check_floats(4 * s.n_kv * s.n_kv_heads * s.d_head);
+    int32_t *ids = check_ints(s.n_kv_heads * s.n_q * s.topk);
+    inputs_rng rng = {check_seed(9)};
+    for (int64_t i = 0; i < s.n_kv * s.n_kv_heads * s.d_head; i++)
+        in[i] = inputs_normal(&rng);
+    msa_index(&s, in, in, NULL, ids, NULL, check_alloc((int64_t)msa_workspace(NULL, &s), 1));
+    const msa_kernel *k;
+    for (int n = 0; (k = table_at(n)) != NULL; n++) {
+        if (strcmp(k->backend, "ref") != 0 && strcmp(k->backend, "fast") != 0)
+            continue;
+        msa_ops ops = msa_ref_ops;
+        ops.stage[k->stage] = k;
+        const void *mark = check_mark();
+        void *work = check_alloc((int64_t)k->workspace(&s), 1);
+        if (k->stage == MSA_STAGE_REVERSE)
+            expect_status(&c, k->name, MSA_OK,
+                          k->reverse(&s, ids, check_ints(1000), check_alloc(1000, sizeof(uint32_t)),
+                                     check_alloc(1000, sizeof(msa_item)), work));
+        else
+            expect_status(&c, k->name, MSA_OK, call(&ops, (int)k->stage, &s, in, ids, out, work));
+        check_release(mark);
+    }
+    msa_recall_result recall;
+    const void *mark = check_mark();
+    expect_status(
+        &c, "recall", MSA_OK,
+        msa_recall(&s, in, in, ids, NULL, &recall, check_alloc((int64_t)msa_recall_workspace(&s), 1)));
+    check_release(mark);
+    expect_status(&c, "mass", MSA_OK,
+                  msa_block_mass(&s, in, in, out, check_alloc((int64_t)msa_recall_workspace(&s), 1)));
+    msa_shape many = s;
+    many.topk = 33;
+    int32_t *more = check_ints(s.n_kv_heads * s.n_q * many.topk);
+    for (int i = 0; i < s.n_kv_heads * s.n_q * many.topk; i++)
+        more[i] = i % many.topk ? -1 : 0;
+    expect_status(&c, "33 blocks", MSA_ERR_UNSUPPORTED,
+                  msa_reverse(&many, more, ids, (uint32_t *)(void *)out, (msa_item *)(void *)out, out));
+    check_end(&c);
+    check_release(NULL);
+}
+
 /** What is public and no stage; with all of its pointers it is not called here. */
 enum {
     INDEX_LSE,
@@ -838,6 +886,7 @@ int main(int argc, char **argv)
     workspaces_grow("fast", &msa_fast_ops);
     absurd_shapes();
     long_blocks();
+    workspaces_suffice();
     no_pointer_may_be_missing();
     errors_touch_nothing("reference", &msa_ref_ops);
     errors_touch_nothing("fast", &msa_fast_ops);
