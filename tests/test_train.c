@@ -186,6 +186,22 @@ static void learns(void)
 
 /* ---- Resuming ------------------------------------------------------------------------------------ */
 
+/* The state with a tensor more. */
+static void write_more(check_case *c, const char *path, const char *name)
+{
+    io_error err = "";
+    st_file f;
+    float zeros[8] = {0};
+    st_tensor list[256];
+    bool ok = st_read(path, &f, err) && f.n_tensors < 256;
+    for (int a = 0; ok && a < f.n_tensors; a++)
+        list[a] = f.tensor[a];
+    list[ok ? f.n_tensors : 0] = (st_tensor){name, 1, {8}, zeros};
+    const st_file more = {ok ? f.n_tensors + 1 : 0, list, f.n_meta, f.meta, NULL};
+    check_true(c, ok && st_write(path, &more, err), "a tensor more: %s", err);
+    st_free(&f);
+}
+
 static void resumes(void)
 {
     if (!st_available()) {
@@ -260,6 +276,11 @@ static void resumes(void)
                    "another byte %d is another run", place[i]);
         bytes[place[i]] ^= 1;
     }
+    write_more(&c, path, "theirs.embed"); // whose end is the name of one of ours
+    check_true(&c,
+               !trainer_resume(path, &tiny, &eight_steps, &text, &msa_ref_ops, err) &&
+                   strstr(err, "found also 'theirs.embed'"),
+               "%s", err);
     trainer_free(whole);
     trainer_free(t);
     check_end(&c);
