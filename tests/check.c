@@ -38,21 +38,27 @@ int check_done(void)
 
 /* ---- Memory -------------------------------------------------------------------------------------- */
 
-// Each allocation is remembered in a list, so that a case need not free what it allocates.
+// Each allocation is remembered in a list, so that a case need not free what it allocates; behind it is a
+// fence that nobody may write to.
 static struct block {
     struct block *next;
     void *memory;
+    size_t bytes;
 } * blocks;
+
+#define FENCE "what is behind a block is not whose block it is"
 
 void *check_alloc(int64_t count, size_t size)
 {
     struct block *b = malloc(sizeof *b);
-    void *memory = calloc((size_t)count + !count, size);
+    const size_t bytes = (size_t)count * size;
+    char *memory = calloc(bytes + sizeof FENCE, 1);
     if (!b || !memory) {
         fprintf(stderr, "out of memory\n");
         exit(1);
     }
-    *b = (struct block){blocks, memory};
+    memcpy(memory + bytes, FENCE, sizeof FENCE);
+    *b = (struct block){blocks, memory, bytes};
     blocks = b;
     return memory;
 }
@@ -67,6 +73,8 @@ void check_release(const void *mark)
     while (blocks != mark) {
         struct block *b = blocks;
         blocks = b->next;
+        if (memcmp((char *)b->memory + b->bytes, FENCE, sizeof FENCE) != 0)
+            tap(false, "nothing is written behind a block of %zu bytes", b->bytes);
         free(b->memory);
         free(b);
     }

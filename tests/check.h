@@ -23,7 +23,8 @@ int check_done(void);
 
 /* ---- Memory -------------------------------------------------------------------------------------- */
 
-/** Zeroed; ends the program where memory runs out. */
+/** Zeroed; ends the program where memory runs out. What is written behind its end fails when it is released.
+ */
 void *check_alloc(int64_t count, size_t size);
 double *check_doubles(int64_t count);
 float *check_floats(int64_t count);

@@ -61,6 +61,8 @@ mutant 'fast decode loses the last block' ref/fast/decode.c test_fast 's/b < loc
 mutant 'fast decode merges without shrinking' ref/fast/heads.c test_fast 's/into->o\[c\] \* a + h/into->o[c] + h/'
 mutant 'fast softmax keeps unselected blocks' ref/fast/tile.c test_fast 's/chosen ? p + 1/true ? p + 1/'
 mutant 'fast product strides' ref/fast/gemm.c test_fast 's/a + (trans_a ? i : i \* lda)/a + i * lda/'
+mutant 'fast logit of -inf weighs nothing' ref/fast/lanes.h test_extremes 's/least > -INFINITY ? most : NAN/most/'
+mutant 'fast sweep of full support: queries of the first block' ref/fast/sweep.c test_fast 's/w->full ? blind : c->first/w->full ? 0 : c->first/'
 
 # ---- Model, training -----------------------------------------------------------------------------
 mutant 'SwiGLU gradient without its second term' ref/model/block.c test_model 's/ \* (1 + gate\[i\] \* (1 - s))//'
@@ -69,6 +71,13 @@ mutant 'cache forgets the last token' ref/model/decode.c test_model 's/d->length
 mutant 'no bias correction' ref/model/train.c test_train 's/lr \/ fix1/lr/'
 mutant 'decay coupled to the gradient' ref/model/train.c test_train 's/float g = (float)scale \* g0\[i\];/float g = (float)scale * g0[i] + (tensor->decay ? (float)t->config.decay * p[i] : 0);/; s/tensor->decay ? lr \* t->config.decay : 0/0/'
 mutant 'no clipping' ref/model/train.c test_train 's/done.norm > c->clip ? c->clip \/ done.norm : 1/1/'
+
+mutant 'answers in the wrong quarter of distances' ref/model/task.c test_evaluate 's/(distance\[i\] - 1) \* TASK_BINS/distance[i] * TASK_BINS/'
+mutant 'agreement of groups with their local blocks' ref/model/look.c test_evaluate 's/x < k - 1 \&\& y < k - 1/x < k \&\& y < k/'
+
+# ---- Pictures ------------------------------------------------------------------------------------
+mutant 'panels as wide as they are high' ref/io/panels.c test_maps 's/fit(columns, max_width/fit(rows, max_width/'
+mutant 'frequency without the prefix' ref/io/maps.c test_maps 's/from = max_i64(0, (first + c) \* s->block - (s->n_kv - s->n_q))/from = max_i64(0, (first + c) * s->block)/'
 
 # ---- Departures from MSA -------------------------------------------------------------------------
 mutant 'departures: no way back through the LSE' ref/departures.c test_model 's/dq\[a\] += slope\[a \/ d\] \* mean_key\[a\];//'

@@ -84,6 +84,67 @@ static void bad_heads_and_order(void)
     check_end(&c);
 }
 
+// n_q, n_kv, n_heads, n_kv_heads, d_head, d_index, block, topk; sequences of 1, 0, 0... tokens.
+static msa_status of_sizes(const int64_t n[9])
+{
+    static const int32_t cu[] = {0, 1, 1, 1};
+    const bool cut = n[8] > 1;
+    const msa_shape s = {n[0],      n[1],      (int)n[2], (int)n[3],       (int)n[4],       (int)n[5],
+                         (int)n[6], (int)n[7], (int)n[8], cut ? cu : NULL, cut ? cu : NULL, NULL,
+                         NULL};
+    return msa_check_shape(&s);
+}
+
+// Each size at its limit, and one beyond.
+static void sizes_at_their_limits(void)
+{
+    check_case c = check_begin("msa_check_shape takes the largest sizes and no larger ones");
+    enum { K = 1 << 10, M = 1 << 20 };
+    static const int64_t G = 1 << 30, most = INT32_MAX;
+    const int64_t limits[][2][9] = {
+        {{1, most, 1, 1, 1, 1, 1, 1, 1}, {1, most + 1, 1, 1, 1, 1, 1, 1, 1}},
+        {{M, most, 1, 1, 1, 1, M, 1, 1}, {most + 1, most + 1, 1, 1, 1, 1, M, 1, 1}},
+        {{1, 1, 32 * K, 1, 32 * K, 1, 1, 1, 1}, {1, 1, 32 * K, 1, 32 * K + 1, 1, 1, 1, 1}},
+        {{1, 1, 32 * K, 1, 1, 32 * K, 1, 1, 1}, {1, 1, 32 * K, 1, 1, 32 * K + 1, 1, 1, 1}},
+        {{1, 1, 512 * M, 512 * M, 1, 1, 1, 1, 2}, {1, 1, 512 * M, 512 * M, 1, 1, 1, 1, 3}},
+        {{1, G, 16 * K, 1, 1, 1, 1, 1, 1}, {1, G, 16 * K + 1, 1, 1, 1, 1, 1, 1}},
+        {{G, G, 16, 1, K, 1, M, 1, 1}, {G, G, 16, 1, K + 1, 1, M, 1, 1}},
+        {{M, M, K, K, 1, 1, M, 16 * K, 1}, {M, M, K, K, 1, 1, M, 16 * K + 1, 1}},
+        {{1, 1, 1, 1, 16 * K, 1, G, 1, 1}, {1, 1, 1, 1, 16 * K + 1, 1, G, 1, 1}},
+        {{G, G, 1, 1, 1, 1, 2, 1, 1}, {G, G, 1, 1, 1, 1, 1, 1, 1}},
+    };
+    for (size_t n = 0; n < sizeof limits / sizeof *limits; n++) {
+        const msa_status fits = of_sizes(limits[n][0]), beyond = of_sizes(limits[n][1]);
+        check_true(&c, fits == MSA_OK && beyond == MSA_ERR_SIZE, "limit %zu: \"%s\", \"%s\"", n,
+                   msa_strerror(fits), msa_strerror(beyond));
+    }
+    check_end(&c);
+}
+
+static void lengths_have_room(void)
+{
+    check_case c = check_begin("msa_check_shape refuses lengths beyond their room");
+    static const int32_t cu_q[] = {0, 1, 4}, cu_kv[] = {0, 5, 10};
+    static const struct {
+        int32_t q[2], kv[2];
+        msa_status status;
+    } lengths[] = {
+        {{1, 3}, {5, 5}, MSA_OK},           {{0, 0}, {0, 0}, MSA_OK},
+        {{1, 2}, {3, 2}, MSA_OK},           {{2, 3}, {5, 5}, MSA_ERR_SEQLENS},
+        {{1, 4}, {5, 5}, MSA_ERR_SEQLENS},  {{1, 3}, {6, 5}, MSA_ERR_SEQLENS},
+        {{1, 3}, {5, 6}, MSA_ERR_SEQLENS},  {{-1, 3}, {5, 5}, MSA_ERR_SEQLENS},
+        {{1, -1}, {5, 5}, MSA_ERR_SEQLENS}, {{1, 3}, {-1, 5}, MSA_ERR_SEQLENS},
+        {{1, 3}, {0, 5}, MSA_ERR_CAUSAL},   {{1, 3}, {5, 2}, MSA_ERR_CAUSAL},
+    };
+    for (size_t n = 0; n < sizeof lengths / sizeof *lengths; n++) {
+        msa_shape s = good;
+        s.n_seqs = 2, s.cu_q = cu_q, s.cu_kv = cu_kv, s.len_q = lengths[n].q, s.len_kv = lengths[n].kv;
+        const msa_status status = msa_check_shape(&s);
+        check_true(&c, status == lengths[n].status, "lengths %zu: \"%s\"", n, msa_strerror(status));
+    }
+    check_end(&c);
+}
+
 // cu_q, cu_kv and lengths count for one sequence as they do for two.
 static void one_sequence(void)
 {
@@ -531,37 +592,210 @@ static bool untouched(const guard *g)
     return guard_unwritten(g) == 0 && guard_intact(g);
 }
 
+// Of the pointers that a call must have, the one with this number is NULL; -1: none. `given` counts them.
+static int missing = -1, given;
+static bool next_is_missing(void)
+{
+    return given++ == missing;
+}
+#define GIVEN(x) (next_is_missing() ? NULL : (x))
+
 // Calls a stage of `ops` with one shape and one set of pointers; every output is `out`.
 static msa_status call(const msa_ops *ops, int stage, const msa_shape *s, const float *in, const int32_t *ids,
                        float *out, void *work)
 {
     const msa_kernel *k = ops->stage[stage];
+    int32_t *chosen = (int32_t *)(void *)out;
     double loss;
+    given = 0;
     switch (k->stage) {
     case MSA_STAGE_DENSE:
-        return k->dense(s, in, in, in, out, out, work);
+        return k->dense(s, GIVEN(in), GIVEN(in), GIVEN(in), GIVEN(out), out, GIVEN(work));
     case MSA_STAGE_INDEX:
-        return k->index(s, in, in, NULL, (int32_t *)(void *)out, NULL, work);
+        return k->index(s, GIVEN(in), GIVEN(in), NULL, chosen, NULL, GIVEN(work));
     case MSA_STAGE_TOPK:
-        return k->topk(s, in, (int32_t *)(void *)out, work);
+        return k->topk(s, GIVEN(in), GIVEN(chosen), GIVEN(work));
     case MSA_STAGE_REVERSE:
-        return k->reverse(s, in ? ids : NULL, (int32_t *)(void *)out, (uint32_t *)(void *)(out + 300),
-                          (msa_item *)(void *)(out + 600), work);
+        return k->reverse(s, in ? GIVEN(ids) : NULL, GIVEN(chosen), GIVEN((uint32_t *)(void *)(out + 300)),
+                          GIVEN((msa_item *)(void *)(out + 600)), GIVEN(work));
     case MSA_STAGE_SPARSE:
-        return k->sparse(s, in, in, in, ids, out, out, work);
+        return k->sparse(s, GIVEN(in), GIVEN(in), GIVEN(in), GIVEN(ids), GIVEN(out), out, GIVEN(work));
     case MSA_STAGE_PREFILL:
-        return k->prefill(s, in, in, in, in, in, (int32_t *)(void *)(out + 800), out, out, work);
+        return k->prefill(s, GIVEN(in), GIVEN(in), GIVEN(in), GIVEN(in), GIVEN(in), GIVEN(chosen + 800),
+                          GIVEN(out), out, GIVEN(work));
     case MSA_STAGE_DECODE:
-        return k->decode(s, NULL, in, in, in, in, in, (int32_t *)(void *)(out + 800), out, out, work);
+        return k->decode(s, NULL, GIVEN(in), GIVEN(in), GIVEN(in), GIVEN(in), GIVEN(in), GIVEN(chosen + 800),
+                         GIVEN(out), out, GIVEN(work));
     case MSA_STAGE_DENSE_DECODE:
-        return k->dense_decode(s, NULL, in, in, in, out, out, work);
+        return k->dense_decode(s, NULL, GIVEN(in), GIVEN(in), GIVEN(in), GIVEN(out), out, GIVEN(work));
     case MSA_STAGE_BACKWARD:
-        return k->backward(s, in, in, in, ids, in, in, in, out, out, out, work);
+        return k->backward(s, GIVEN(in), GIVEN(in), GIVEN(in), ids, in, in, GIVEN(in), GIVEN(out), GIVEN(out),
+                           GIVEN(out), GIVEN(work));
     case MSA_STAGE_DENSE_BACKWARD:
-        return k->dense_backward(s, in, in, in, in, in, in, out, out, out, work);
-    default:
-        return k->kl(s, in, in, in, in, ids, in, in, 1, &loss, out, out, work);
+        return k->dense_backward(s, GIVEN(in), GIVEN(in), GIVEN(in), in, in, GIVEN(in), GIVEN(out),
+                                 GIVEN(out), GIVEN(out), GIVEN(work));
+    default: // both gradients or neither
+        return k->kl(s, GIVEN(in), GIVEN(in), GIVEN(in), GIVEN(in), ids, in, in, 1, GIVEN(&loss), GIVEN(out),
+                     GIVEN(out), GIVEN(work));
     }
+}
+
+// Shapes at which every part of a workspace is larger than what rounding leaves over: behind it is a fence.
+static void workspaces_suffice(void)
+{
+    static const msa_shape s = {3, 200, 4, 2, 40, 36, 1, 32, 1, NULL, NULL, NULL, NULL};
+    check_case c =
+        check_begin("workspaces suffice where all parts of them are large; msa_reverse takes 32 blocks");
+    float *in = check_floats(s.n_kv * s.n_kv_heads * s.d_head),
+          *out = check_floats(4 * s.n_kv * s.n_kv_heads * s.d_head);
+    int32_t *ids = check_ints(s.n_kv_heads * s.n_q * s.topk);
+    inputs_rng rng = {check_seed(9)};
+    for (int64_t i = 0; i < s.n_kv * s.n_kv_heads * s.d_head; i++)
+        in[i] = inputs_normal(&rng);
+    msa_index(&s, in, in, NULL, ids, NULL, check_alloc((int64_t)msa_workspace(NULL, &s), 1));
+    const msa_kernel *k;
+    for (int n = 0; (k = table_at(n)) != NULL; n++) {
+        if (strcmp(k->backend, "ref") != 0 && strcmp(k->backend, "fast") != 0)
+            continue;
+        msa_ops ops = msa_ref_ops;
+        ops.stage[k->stage] = k;
+        const void *mark = check_mark();
+        void *work = check_alloc((int64_t)k->workspace(&s), 1);
+        if (k->stage == MSA_STAGE_REVERSE)
+            expect_status(&c, k->name, MSA_OK,
+                          k->reverse(&s, ids, check_ints(1000), check_alloc(1000, sizeof(uint32_t)),
+                                     check_alloc(1000, sizeof(msa_item)), work));
+        else
+            expect_status(&c, k->name, MSA_OK, call(&ops, (int)k->stage, &s, in, ids, out, work));
+        check_release(mark);
+    }
+    msa_recall_result recall;
+    const void *mark = check_mark();
+    expect_status(
+        &c, "recall", MSA_OK,
+        msa_recall(&s, in, in, ids, NULL, &recall, check_alloc((int64_t)msa_recall_workspace(&s), 1)));
+    check_release(mark);
+    expect_status(&c, "mass", MSA_OK,
+                  msa_block_mass(&s, in, in, out, check_alloc((int64_t)msa_recall_workspace(&s), 1)));
+    msa_shape many = s;
+    many.topk = 33;
+    int32_t *more = check_ints(s.n_kv_heads * s.n_q * many.topk);
+    for (int i = 0; i < s.n_kv_heads * s.n_q * many.topk; i++)
+        more[i] = i % many.topk ? -1 : 0;
+    expect_status(&c, "33 blocks", MSA_ERR_UNSUPPORTED,
+                  msa_reverse(&many, more, ids, (uint32_t *)(void *)out, (msa_item *)(void *)out, out));
+    check_end(&c);
+    check_release(NULL);
+}
+
+/** What is public and no stage; with all of its pointers it is not called here. */
+enum {
+    INDEX_LSE,
+    FORWARD,
+    BLOCK_MASS,
+    RECALL,
+    POSITIONS,
+    ROPE,
+    RMSNORM,
+    RMSNORM_BACKWARD,
+    LAYER,
+    LAYER_BACKWARD,
+    APPEND,
+    ROLLBACK,
+    PAGED_DECODE,
+    PAGED_DENSE_DECODE,
+    N_PUBLIC
+};
+
+static msa_status call_public(int which, float *x, int32_t *ids)
+{
+    static const int32_t table[] = {0, 1, 2}, lens[] = {10};
+    msa_shape s = good;
+    msa_pages p = {.n_pages = 3, .table = table, .lens = lens};
+    s.n_kv = which >= APPEND ? 12 : s.n_kv; // three pages
+    const msa_layer_config config = {.d_model = 8};
+    msa_layer_weights w = {0};
+    msa_layer_state st = {0};
+    msa_recall_result recall;
+    double wide[16];
+    given = 0;
+    switch (which) {
+    case INDEX_LSE:
+        return msa_index_lse(&s, GIVEN(x), GIVEN(x), ids, GIVEN(x));
+    case FORWARD:
+        return msa_forward(&msa_ref_ops, &s, GIVEN(x), GIVEN(x), GIVEN(x), GIVEN(x), GIVEN(x), NULL,
+                           GIVEN(ids), GIVEN(x), x, NULL, GIVEN((void *)x));
+    case BLOCK_MASS:
+        return msa_block_mass(&s, GIVEN(x), GIVEN(x), GIVEN(x), GIVEN((void *)x));
+    case RECALL:
+        return msa_recall(&s, GIVEN(x), GIVEN(x), GIVEN(ids), NULL, GIVEN(&recall), GIVEN((void *)x));
+    case POSITIONS:
+        return msa_positions(&s, GIVEN(ids));
+    case ROPE:
+        return msa_rope(1, 1, 8, 4, 1e4, GIVEN(ids), false, GIVEN(x));
+    case RMSNORM:
+        return msa_rmsnorm(1, 8, 1e-6, GIVEN(x), GIVEN(x), GIVEN(x));
+    case RMSNORM_BACKWARD:
+        return msa_rmsnorm_backward(1, 8, 1e-6, GIVEN(x), GIVEN(x), GIVEN(x), GIVEN(x), GIVEN(x),
+                                    GIVEN(wide));
+    case LAYER:
+        return msa_layer_forward(GIVEN(&msa_ref_ops), &s, &config, MSA_ATTN_SPARSE, GIVEN(&w), GIVEN(x),
+                                 GIVEN(&st), GIVEN(x), GIVEN((void *)x));
+    case LAYER_BACKWARD:
+        return msa_layer_backward(GIVEN(&msa_ref_ops), &s, &config, MSA_ATTN_SPARSE, GIVEN(&w), GIVEN(x),
+                                  GIVEN(&st), GIVEN(x), 1, GIVEN(x), GIVEN(&w), GIVEN(wide),
+                                  GIVEN((void *)x));
+    case APPEND:
+        return msa_append(&s, &p, GIVEN(x), GIVEN(x), x, GIVEN(x), GIVEN(x), GIVEN(x));
+    case ROLLBACK:
+        return msa_rollback(&s, &p, GIVEN(lens), GIVEN(x), GIVEN(x), NULL);
+    case PAGED_DECODE:
+        return msa_decode(&s, &p, GIVEN(x), GIVEN(x), GIVEN(x), GIVEN(x), GIVEN(x), GIVEN(ids), GIVEN(x),
+                          NULL, GIVEN((void *)x));
+    default:
+        return msa_dense_decode(&s, &p, GIVEN(x), GIVEN(x), GIVEN(x), GIVEN(x), NULL, GIVEN((void *)x));
+    }
+}
+
+static void no_pointer_may_be_missing(void)
+{
+    check_case c = check_begin("every pointer that a kernel needs is asked for");
+    float *in = check_floats(1000);
+    int32_t *ids = check_ints(1000);
+    for (int i = 0; i < 1000; i += good.topk) // every row: block 0
+        ids[i + 1] = -1;
+    guard out;
+    if (!guard_new(&out, 4000))
+        return;
+    const msa_kernel *k;
+    for (int n = 0; (k = table_at(n)) != NULL; n++) {
+        if (strcmp(k->backend, "ref") != 0 && strcmp(k->backend, "fast") != 0)
+            continue;
+        msa_ops ops = msa_ref_ops;
+        ops.stage[k->stage] = k;
+        void *work = check_alloc((int64_t)k->workspace(&good), 1);
+        do {
+            missing++;
+            const msa_status status = call(&ops, (int)k->stage, &good, in, ids, out.data, work);
+            const msa_status wanted = missing < given ? MSA_ERR_NULL : MSA_OK;
+            check_true(&c, status == wanted, "%s/%s without pointer %d of %d: \"%s\"",
+                       msa_stage_name(k->stage), k->name, missing, given, msa_strerror(status));
+            check_true(&c, wanted == MSA_OK || untouched(&out), "%s/%s wrote before it failed",
+                       msa_stage_name(k->stage), k->name);
+        } while (missing < given);
+        missing = -1;
+        guard_poison(&out);
+    }
+    for (int which = 0; which < N_PUBLIC; which++)
+        for (missing = 0; missing == 0 || missing < given; missing++) {
+            const msa_status status = call_public(which, in, ids);
+            check_true(&c, status == MSA_ERR_NULL, "function %d without pointer %d: \"%s\"", which, missing,
+                       msa_strerror(status));
+        }
+    missing = -1;
+    guard_free(&out);
+    check_end(&c);
+    check_release(NULL);
 }
 
 // A block that is longer than any sequence is one block, and takes no memory for keys that are not there.
@@ -639,6 +873,8 @@ int main(int argc, char **argv)
     check_start(argc, argv);
     bad_sizes();
     bad_heads_and_order();
+    sizes_at_their_limits();
+    lengths_have_room();
     one_sequence();
     geometry();
     ids_contract();
@@ -650,6 +886,8 @@ int main(int argc, char **argv)
     workspaces_grow("fast", &msa_fast_ops);
     absurd_shapes();
     long_blocks();
+    workspaces_suffice();
+    no_pointer_may_be_missing();
     errors_touch_nothing("reference", &msa_ref_ops);
     errors_touch_nothing("fast", &msa_fast_ops);
     return check_done();

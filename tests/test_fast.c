@@ -97,6 +97,125 @@ static void agrees(const msa_kernel *k)
                  (long long)t.n_ids);
 }
 
+/* What one kernel of a gradient leaves, as floats in the order of the verdicts' tensors. */
+static void gradients_of(const msa_kernel *k, const msa_shape *s, const inputs *in, const int32_t *ids,
+                         float *const d[VERDICT_N_TENSORS])
+{
+    void *work = check_alloc((int64_t)k->workspace(s), 1);
+    double loss;
+    if (k->stage == MSA_STAGE_KL)
+        k->kl(s, in->q, in->k, in->qi, in->ki, ids, NULL, NULL, 1, &loss, d[VERDICT_DQI], d[VERDICT_DKI],
+              work);
+    else
+        k->backward(s, in->q, in->k, in->v, ids, NULL, NULL, in->dout, d[VERDICT_DQ], d[VERDICT_DK],
+                    d[VERDICT_DV], work);
+}
+
+static void gradients_agree(const char *where, const msa_shape *s, bool full)
+{
+    check_case c = check_begin("gradients, %s", where);
+    inputs in;
+    if (!inputs_new(&in, s, INPUTS_NORMAL, check_seed(250)))
+        return;
+    int32_t *ids = full ? NULL : check_ints(s->n_kv_heads * s->n_q * s->topk);
+    if (ids)
+        msa_index(s, in.qi, in.ki, NULL, ids, NULL, check_alloc((int64_t)msa_workspace(NULL, s), 1));
+    float *right[VERDICT_N_TENSORS], *found[VERDICT_N_TENSORS];
+    for (int t = 0; t < VERDICT_N_TENSORS; t++) {
+        const verdict_dims n = verdict_tensor_dims(s, (verdict_tensor)t);
+        right[t] = check_floats(n.d0 * n.d1 * n.d2);
+        found[t] = check_floats(n.d0 * n.d1 * n.d2);
+    }
+    gradients_of(msa_ref_ops.stage[MSA_STAGE_BACKWARD], s, &in, ids, right);
+    gradients_of(msa_ref_ops.stage[MSA_STAGE_KL], s, &in, ids, right);
+    for (const msa_kernel *k = msa_fast_kernels; k->name; k++) {
+        if (k->stage != MSA_STAGE_BACKWARD && k->stage != MSA_STAGE_KL)
+            continue;
+        gradients_of(k, s, &in, ids, found);
+        const verdict_tensor first = k->stage == MSA_STAGE_KL ? VERDICT_DQI : VERDICT_DQ,
+                             last = k->stage == MSA_STAGE_KL ? VERDICT_DKI : VERDICT_DV;
+        for (verdict_tensor t = first; t <= last; t++) {
+            const verdict_dims n = verdict_tensor_dims(s, t);
+            char name[96];
+            snprintf(name, sizeof name, "%s of %s/%s", verdict_tensor_name(t), msa_stage_name(k->stage),
+                     k->name);
+            check_tensor(&c, name, n, check_widen(right[t], n.d0 * n.d1 * n.d2), found[t],
+                         verdict_float32(s, &in, t, 1));
+        }
+    }
+    inputs_free(&in);
+    check_end(&c);
+    check_release(NULL);
+}
+
+// Queries and keys past what the gradients take at once.
+static void gradients_of_many(void)
+{
+    static const msa_shape prompt = {1100, 1100, 2, 1, 4, 4, 16, 3, 1, NULL, NULL, NULL, NULL},
+                           chunks = {4170, 4200, 1, 1, 4, 4, 16, 2, 1, NULL, NULL, NULL, NULL};
+    gradients_agree("full support, where the first queries see nothing of later blocks", &prompt, true);
+    gradients_agree("a chunk of queries behind the first", &chunks, false);
+}
+
+/* ---- Requests too long to be gathered -------------------------------------------------------------------
+ */
+
+// More queries than few over more than 2^25 numbers of K, in pages of which all but the last few are the
+// same: each query is to get what it gets alone.
+static void long_requests(void)
+{
+    enum { T = 18, D = 256, PAGE = 64, LAST = 4, N = (1 << 17) / PAGE + LAST, KEYS = (LAST + 1) * PAGE };
+    const msa_shape s = {T, N * PAGE, 1, 1, D, 1, PAGE, 2, 1, NULL, NULL, NULL, NULL};
+    inputs_rng rng = {check_seed(260)};
+    float *q = check_floats(T * D), *k = check_floats(KEYS * D), *v = check_floats(KEYS * D), qi[T], ki[KEYS];
+    for (int a = 0; a < T * D; a++)
+        q[a] = inputs_normal(&rng);
+    for (int a = 0; a < KEYS * D; a++) {
+        k[a] = inputs_normal(&rng);
+        v[a] = inputs_normal(&rng);
+    }
+    for (int i = 0; i < T; i++)
+        qi[i] = (float)(1 + inputs_below(&rng, 3));
+    for (int j = 0; j < KEYS; j++)
+        ki[j] = (float)inputs_below(&rng, 1 << 20);
+    int32_t *table = check_ints(N), length = N * PAGE - 20;
+    for (int g = N - LAST; g < N; g++)
+        table[g] = g - (N - LAST) + 1;
+    const msa_pages pages = {.n_pages = LAST + 1, .table = table, .lens = &length};
+    for (const msa_kernel *kernel = msa_fast_kernels; kernel->name; kernel++) {
+        if (kernel->stage != MSA_STAGE_DECODE && kernel->stage != MSA_STAGE_DENSE_DECODE)
+            continue;
+        const bool dense = kernel->stage == MSA_STAGE_DENSE_DECODE;
+        check_case c = check_begin("%s/%s of a long request is that of its queries",
+                                   msa_stage_name(kernel->stage), kernel->name);
+        float *o = check_floats(T * D), *lse = check_floats(T), right[D], right_lse[1];
+        int32_t *ids = check_ints(T * 2), right_ids[2] = {0};
+        void *work = check_alloc((int64_t)kernel->workspace(&s), 1);
+        if (dense)
+            kernel->dense_decode(&s, &pages, q, k, v, o, lse, work);
+        else
+            kernel->decode(&s, &pages, q, k, v, qi, ki, ids, o, lse, work);
+        for (int i = 0; i < T; i += dense ? T - 1 : 1) {
+            msa_shape one = s;
+            msa_pages seen = pages;
+            const int32_t until = length - T + i + 1;
+            one.n_q = 1, seen.lens = &until;
+            if (dense)
+                kernel->dense_decode(&one, &seen, q + i * D, k, v, right, right_lse, work);
+            else
+                kernel->decode(&one, &seen, q + i * D, k, v, qi + i, ki, right_ids, right, right_lse, work);
+            check_tensor(&c, "o", (verdict_dims){1, 1, D}, check_widen(right, D), o + i * D,
+                         (verdict_budget){1e-5, 1e-7, NULL});
+            check_tensor(&c, "lse", (verdict_dims){1, 1, 1}, check_widen(right_lse, 1), lse + i,
+                         (verdict_budget){1e-5, 1e-7, NULL});
+            check_true(&c, dense || memcmp(right_ids, ids + 2 * i, sizeof right_ids) == 0, "ids of query %d",
+                       i);
+        }
+        check_end(&c);
+    }
+    check_release(NULL);
+}
+
 /* ---- Threads ------------------------------------------------------------------------------------- */
 
 static size_t tensor_bytes(const msa_shape *s, int t)
@@ -528,6 +647,8 @@ int main(int argc, char **argv)
     for (int n = 0; (k = table_at(n)) != NULL; n++)
         if (strcmp(k->backend, "fast") == 0)
             agrees(k);
+    gradients_of_many();
+    long_requests();
     threads();
     rule_chooses(SELECTION_LOCAL, "sparse/tiles", "sparse/blocks");
     rule_chooses(SELECTION_RANDOM, "sparse/blocks", "sparse/tiles");

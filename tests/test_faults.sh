@@ -227,6 +227,9 @@ done
 [[ $? -eq 2 && $(lines) -eq 1 ]]
 check $? "standard output is full"
 prepare forward
+FAULT=kill:3 FAULT_SIGNAL=15 try forward trap '' TERM
+[[ $status -eq 0 && -e $W.came && $(sums "$W/dir") == "$new" ]]
+check $? "a signal that the caller ignores"
 try forward ulimit -f 1
 ends "no room for a file"
 rm -rf "$W/dir" && cp -r "$W/old" "$W/dir"

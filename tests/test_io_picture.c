@@ -3,6 +3,7 @@
  * @brief Pictures: drawing stays on the canvas, glyphs are distinct and fit their box, the colours rise in
  *        brightness, and the file holds the pixels and the texts.
  */
+#include <inttypes.h>
 #include <limits.h>
 #include <math.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 #include <png.h>
 #endif
 
+#include "../ref/io/drawing.h"
 #include "../ref/io/io.h"
 #include "scratch.h"
 #include "tap.h"
@@ -98,6 +100,12 @@ static void test_font(void)
     for (int c = 0; c < 256; c++)
         boxes &= same_glyph(c, 0x7f) == (c < ' ' || c >= 0x7f);
     tap(boxes, "what is not printable ASCII is a box");
+    uint64_t sum = 1; // of every dot; whoever draws a letter anew looks at it, then puts the new sum here
+    for (int c = ' '; c <= 0x7f; c++)
+        for (int dot = 0; dot < FONT_ROWS * FONT_COLUMNS; dot++)
+            sum = (sum ^ io_font_dot((unsigned char)c, dot / FONT_COLUMNS, dot % FONT_COLUMNS)) *
+                  0x100000001b3u;
+    tap(sum == 0x464261f08ea66fc1, "the letters are those that were drawn (%#" PRIx64 ")", sum);
 }
 
 static void test_text(void)
@@ -283,6 +291,103 @@ static void test_refused_pictures(void)
     io_image_free(&im);
 }
 
+/* ---- Lists of marks --------------------------------------------------------------------------------- */
+
+/* Two hatches of one colour share a pattern; text ends where the marks do. */
+static drawing marks(void)
+{
+    drawing d = {.width = 30, .height = 20, .background = white};
+    drawing_fill(&d, 1.4, 2.6, 4, 3, red, NULL);
+    drawing_fill(&d, 10, 2, 0.2, 0.2, black, "a <b> & \"c\"\x7f.\n");
+    drawing_hatch(&d, 12, 2, 8, 7, black, NULL);
+    drawing_hatch(&d, 21, 2, 2, 2, black, "once");
+    drawing_hatch(&d, 24, 2, 2, 2, red, NULL);
+    drawing_words(&d, 1, 10, 1, black, "<x>");
+    drawing_words(&d, 1, 18, 1, black, "");
+    return d;
+}
+
+static void test_drawing_svg(void)
+{
+    static const char expected[] =
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 30 20\" width=\"30\" height=\"20\" "
+        "shape-rendering=\"crispEdges\" font-family=\"'DejaVu Sans Mono', Consolas, Menlo, monospace\" "
+        "xml:space=\"preserve\">\n"
+        "<desc>Command: msa dump --out &quot;x&quot;\nSeed: 42?43\n</desc>\n"
+        "<defs>\n"
+        "<pattern id=\"h000000\" width=\"4\" height=\"6\" patternUnits=\"userSpaceOnUse\" "
+        "patternTransform=\"rotate(45)\"><rect width=\"1\" height=\"6\" fill=\"#000000\"/></pattern>\n"
+        "<pattern id=\"hc80a14\" width=\"4\" height=\"6\" patternUnits=\"userSpaceOnUse\" "
+        "patternTransform=\"rotate(45)\"><rect width=\"1\" height=\"6\" fill=\"#c80a14\"/></pattern>\n"
+        "</defs>\n"
+        "<rect width=\"30\" height=\"20\" fill=\"#ffffff\"/>\n"
+        "<rect x=\"1.40\" y=\"2.60\" width=\"4.00\" height=\"3.00\" fill=\"#c80a14\"/>\n"
+        "<rect x=\"10.00\" y=\"2.00\" width=\"0.20\" height=\"0.20\" fill=\"#000000\">"
+        "<title>a &lt;b&gt; &amp; &quot;c&quot;?.?</title></rect>\n"
+        "<rect x=\"12.00\" y=\"2.00\" width=\"8.00\" height=\"7.00\" fill=\"url(#h000000)\"/>\n"
+        "<rect x=\"21.00\" y=\"2.00\" width=\"2.00\" height=\"2.00\" "
+        "fill=\"url(#h000000)\"><title>once</title></rect>\n"
+        "<rect x=\"24.00\" y=\"2.00\" width=\"2.00\" height=\"2.00\" fill=\"url(#hc80a14)\"/>\n"
+        "<text x=\"1.00\" y=\"17.00\" font-size=\"10\" textLength=\"17\" lengthAdjust=\"spacingAndGlyphs\" "
+        "fill=\"#000000\">&lt;x&gt;</text>\n"
+        "</svg>\n";
+    drawing d = marks();
+    io_error err;
+    tap(scratch_no_error(drawing_write_svg(&d, scratch("marks.svg"), texts, 2, err), err) &&
+            scratch_holds(scratch("marks.svg"), expected, sizeof expected - 1),
+        "marks as SVG");
+    for (int i = 0; i < 2000; i++)
+        drawing_fill(&d, i, i, 1, 1, black, "so many that the list and the text grow");
+    unsigned char *data = NULL;
+    size_t bytes = 0;
+    bool ok = drawing_write_svg(&d, scratch("many.svg"), NULL, 0, err) &&
+              io_read_file(scratch("many.svg"), 1 << 20, &data, &bytes, err);
+    tap(scratch_no_error(ok, err) && contains(data, bytes, "<rect x=\"1999.00\" y=\"1999.00\"", 29) &&
+            bytes > 200000,
+        "and many more of them");
+    free(data);
+    drawing_free(&d);
+    tap(!d.mark && d.n == 0 && d.room == 0, "a freed list is empty");
+    d.incomplete = true;
+    tap(!drawing_write_svg(&d, scratch("less.svg"), NULL, 0, err) && strstr(err, "no memory") &&
+            !drawing_write_png(&d, scratch("less.png"), NULL, 0, NULL, err) && strstr(err, "no memory"),
+        "a list that lacks marks is not written");
+}
+
+static void test_drawing_png(void)
+{
+    drawing d = marks();
+    io_image im = io_image_new(30, 20, white);
+    io_fill(&im, 1, 3, 4, 3, red);
+    io_fill(&im, 10, 2, 1, 1, black);
+    for (int y = 2; y < 9; y++)
+        for (int x = 12; x < 20; x++)
+            if ((x + y) % 6 < 2)
+                io_fill(&im, x, y, 1, 1, black);
+    for (int y = 2; y < 4; y++)
+        for (int x = 21; x < 26; x++)
+            if (x != 23 && (x + y) % 6 < 2)
+                io_fill(&im, x, y, 1, 1, x < 23 ? black : red);
+    io_text(&im, 1, 10, 1, false, black, "<x>");
+    char written[IO_ERR];
+    io_error err;
+    const bool ok = drawing_write_png(&d, scratch("marks.png"), NULL, 0, written, err);
+    unsigned char *found = NULL, *expected = NULL;
+    size_t n_found = 0, n_expected = 1;
+    char by_hand[IO_ERR];
+    tap(scratch_no_error(ok && io_write_png(scratch("hand.png"), &im, NULL, 0, by_hand, err) &&
+                             io_read_file(written, 1 << 20, &found, &n_found, err) &&
+                             io_read_file(by_hand, 1 << 20, &expected, &n_expected, err),
+                         err) &&
+            n_found == n_expected && memcmp(found, expected, n_found) == 0,
+        "marks as pixels");
+    free(found);
+    free(expected);
+    io_image_free(&im);
+    drawing_free(&d);
+}
+
 int main(void)
 {
     test_fill();
@@ -291,5 +396,7 @@ int main(void)
     test_colormap();
     test_picture_file();
     test_refused_pictures();
+    test_drawing_svg();
+    test_drawing_png();
     return tap_done();
 }

@@ -39,9 +39,16 @@ static problem choose(check_case *c, const msa_shape *s, model_selector selector
     config.selector = (int)selector;
     msa_ops own;
     const msa_kernel *index = variant_ops(&config, &msa_fast_ops, &own)->stage[MSA_STAGE_INDEX];
-    msa_status status =
-        index->index(s, p.qi, p.ki, p.scores, p.ids, NULL, check_alloc((int64_t)index->workspace(s), 1));
+    void *work = check_alloc((int64_t)index->workspace(s), 1);
+    const msa_status status = index->index(s, p.qi, p.ki, p.scores, p.ids, NULL, work);
     check_true(c, status == MSA_OK, "%s", msa_strerror(status));
+    check_true(c, index->index(s, p.qi, p.ki, NULL, p.ids, p.qi, work) == MSA_ERR_UNSUPPORTED,
+               "an LSE of the index is left to others");
+    check_true(c,
+               index->index(s, NULL, p.ki, NULL, p.ids, NULL, work) == MSA_ERR_NULL &&
+                   index->index(s, p.qi, NULL, NULL, p.ids, NULL, work) == MSA_ERR_NULL &&
+                   index->index(s, p.qi, p.ki, NULL, p.ids, NULL, NULL) == MSA_ERR_NULL,
+               "no pointer is missing");
     check_true(c, msa_check_ids(s, p.ids) == MSA_OK, "the ids are a selection");
     return p;
 }
@@ -155,8 +162,8 @@ static void selector_follows(model_selector selector,
 static void random_is_even(void)
 {
     check_case c = check_begin("selector random takes every block about as often");
-    const msa_shape s = {512, 1024, 2, 2,    4,   8,
-                         64,  5,    1, NULL, NULL, NULL, NULL}; // blocks 0..7 come before every local one
+    const msa_shape s = {512, 1024, 2,    2,    4,    8,   64,
+                         5,   1,    NULL, NULL, NULL, NULL}; // blocks 0..7 come before every local one
     problem p = choose(&c, &s, SELECT_RANDOM);
     int taken[8] = {0}, rows = 0;
     double expected = 0;

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# What is built where a library is missing, built here without OpenBLAS, libpng and jansson: products by plain loops,
+# pictures as PPM, refusals that name the package.
+source "$(dirname "$0")/tap.sh"
+CC=${CC:-cc}
+bare() { # bare PROGRAM FILE...: builds and runs a test of these files alone
+    $CC -std=c11 -O1 -D_POSIX_C_SOURCE=200809L -Wall -Wextra "${@:2}" tests/"$1".c tests/tap.c -lm -o "$W/$1" > "$W.out" 2> "$W.err" &&
+        "$W/$1" > "$W.out" 2>> "$W.err"
+    check $? "$1 without a library"
+}
+io=(ref/io/{check,colormap,drawing,file,font,image,memory,npy,png,safetensors,set,sha256,tensor}.c tests/scratch.c)
+bare test_products ref/fast/gemm.c
+bare test_io_picture "${io[@]}"
+bare test_io_safetensors "${io[@]}"
+finish
