@@ -109,23 +109,25 @@ $(B)/%.o: %.c $(B)/flags
 # Kernels and the CPU engine that runs them: C++17, no CUDA needed. (-Wno-psabi: g++ would remark that it
 # passes tensor maps otherwise than GCC 4.5 did.)
 CXXFLAGS ?= -O2 -g
+# What a kernel has not set must not happen to be zero: the engine knows this pattern.
+UNSET := $(if $(call compiles_cxx,-ftrivial-auto-var-init=pattern),-ftrivial-auto-var-init=pattern)
 ALLCXXFLAGS = -std=c++17 -Wall -Wextra -Wno-psabi $(ONLY_OURS) $(CXXFLAGS) $(SAN) -fPIC -I. $(if $(OPENMP_CXX),-fopenmp,-Wno-unknown-pragmas) -MMD -MP
 $(B)/cuda/%.o: cuda/%.cpp $(B)/flags
 	@mkdir -p $(@D) && echo "  c++ $<"
 	$(Q)$(CXX) $(ALLCXXFLAGS) -O3 -c $< -o $@
 $(B)/cuda/%.o: cuda/%.cu $(B)/flags
 	@mkdir -p $(@D) && echo "  c++ $<"
-	$(Q)$(CXX) $(ALLCXXFLAGS) -x c++ -c $< -o $@
+	$(Q)$(CXX) $(ALLCXXFLAGS) $(UNSET) -x c++ -c $< -o $@
 $(B)/cuda/%.gpu.o: cuda/%.cu cuda/kernels.def cuda/nvcc.sh $(wildcard cuda/*.cuh cuda/*/*.cuh)
 	@mkdir -p $(@D) && echo "  nvcc $<"
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 $(B)/tests/%.o: tests/%.cpp $(B)/flags
 	@mkdir -p $(@D) && echo "  c++ $<"
-	$(Q)$(CXX) $(ALLCXXFLAGS) -c $< -o $@
+	$(Q)$(CXX) $(ALLCXXFLAGS) $(UNSET) -c $< -o $@
 # The kernels of a test, for both sides.
 $(B)/tests/%.o: tests/%.cu $(B)/flags
 	@mkdir -p $(@D) && echo "  c++ $<"
-	$(Q)$(CXX) $(ALLCXXFLAGS) -x c++ -c $< -o $@
+	$(Q)$(CXX) $(ALLCXXFLAGS) $(UNSET) -x c++ -c $< -o $@
 $(B)/tests/%.gpu.o: tests/%.cu tests/side.cuh tests/instructions.h cuda/nvcc.sh $(wildcard cuda/*.cuh)
 	@mkdir -p $(@D) && echo "  nvcc $<"
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@

@@ -114,6 +114,7 @@ static void fiber_main()
         t.done = true;
         t.block->live--;
         t.block->warps[t.index / 32].left &= ~(1u << t.lane());
+        note_exit(t);
         leave_cluster(t);
         tsan::release(&t.block->ends);
         leave();
@@ -280,6 +281,7 @@ Block::Block(const Launch &l, uint64_t linear_index)
     count.blocks = 1;
     count.threads = n;
     memset(releases, 0, sizeof releases);
+    triggered = false;
 }
 
 Block::~Block()
@@ -345,6 +347,14 @@ void wait_for(Condition &c, Site at)
     t.waiting = nullptr;
 }
 
+void spins(bool changed, Site at)
+{
+    Thread &t = self();
+    t.repeats = changed ? 0 : t.repeats + 1;
+    if (t.repeats >= 64)
+        yield(at);
+}
+
 void yield(Site at)
 {
     Thread &t = self();
@@ -374,11 +384,13 @@ void Worker::resume(Thread &t)
 void Worker::admit(const Launch &l, uint64_t cluster)
 {
     const auto c = std::make_shared<Cluster>();
-    c->numbers = l.cluster * ((l.block.x * l.block.y * l.block.z + 31) / 32);
+    c->grid_wait = l.cluster * ((l.block.x * l.block.y * l.block.z + 31) / 32);
+    c->numbers = c->grid_wait + 1;
     for (unsigned rank = 0; rank < l.cluster; rank++) {
         blocks.emplace_back(new Block(l, cluster * l.cluster + rank));
         Block &b = *blocks.back();
         b.cluster = c;
+        introduce(b);
         c->blocks.push_back(&b);
         c->live += b.live;
         start(b);
@@ -407,6 +419,7 @@ void Worker::start(Block &b)
         t.meeting.what = nullptr;
         t.bulk_groups = t.cp_groups = t.wgmma_groups = 0;
         t.wgmma_fenced = false;
+        t.repeats = 0;
         b.order[i] = options.order == Order::reverse ? (unsigned)b.threads.size() - 1 - i : i;
     }
     tsan::release(&b.begins);
@@ -566,6 +579,7 @@ static void run_grid(const Launch &l)
     } else {
         const Chosen chosen = choose(l);
         remember_globals();
+        begin_grid(l.dependent);
         if (options.resident > 1 || l.dependent) {
             worker().run(l, chosen, 0, chosen.size(), (unsigned)options.resident);
         } else {
