@@ -33,7 +33,7 @@ static void set_mode(uint64_t seed, int number)
 {
 #ifdef HAVE_SIMT
     if (device == msa_engine())
-        msa_engine_mode(number % 3, number / 3 % 3, seed + (uint64_t)number);
+        msa_engine_mode(number % 4, number / 4 % 3, seed + (uint64_t)number);
     if (device == msa_engine())
         msa_engine_sms(number % 2 ? 132 : 1 + number % 5);
     if (device == msa_engine()) // gradients: now and then in chunks of queries, another time for each shape
@@ -53,7 +53,7 @@ static void judge(check_case *c, const msa_kernel *k, const msa_shape *s, const 
     if (report.outcome == JUDGE_UNSUPPORTED)
         return;
     check_true(c, report.outcome == JUDGE_PASS, "%s, %s, order %d, timing %d: %s", shape,
-               inputs_pattern_name(in->pattern), number % 3, number / 3 % 3, report.text);
+               inputs_pattern_name(in->pattern), number % 4, number / 4 % 3, report.text);
     if (report.used >= c->used) {
         c->used = report.used;
         snprintf(c->worst, sizeof c->worst, "%s of %s", inputs_pattern_name(in->pattern), shape);

@@ -407,6 +407,7 @@ void setmaxnreg(unsigned n, bool increase, Site at)
         fail(at, "setmaxnreg %u: expected a multiple of 8 from 24 to 256", n);
     if (increase ? g.registers > n : g.registers < n)
         fail(at, "setmaxnreg.%s to %u from %u registers", increase ? "inc" : "dec", n, g.registers);
+    occupy(b);
     Pool pool(b, g, n);
     if (increase)
         wait_for(pool, at);

@@ -504,13 +504,14 @@ void tma_store(const CUtensorMap *map, const void *src, const int *c, int rank, 
         order_store(row, bytes, how == Store::add, "tensor store", at);
     });
     void *const pc = CALLER;
-    issue_store(b, r, pc, at, [&b, x, r, how, pc] {
+    issue_store(b, r, pc, at, [&b, x, r, how, pc, at] {
         each_chunk(x, b.count.store_bytes, b.count.store_sectors,
                    [&](uint32_t offset, unsigned char *dst, int first, int last) {
                        if (first == last)
                            return;
-                       store_bytes(dst + first, b.at(swizzled(r.begin + offset, x.map.swizzle)) + first,
-                                   last - first, how, x.map.type);
+                       const uint32_t chunk = swizzled(r.begin + offset, x.map.swizzle);
+                       check_written(b, {chunk, chunk + granule}, "tensor store", at);
+                       store_bytes(dst + first, b.at(chunk) + first, last - first, how, x.map.type);
                        if (how == Store::copy)
                            tsan::writes(dst + first, (size_t)(last - first), pc);
                    });
@@ -527,7 +528,9 @@ void bulk_store(void *dst, const void *src, uint32_t bytes, Store how, Site at)
     const Range r = {address, address + bytes};
     order_store(dst, bytes, how == Store::add, "bulk store", at);
     void *const pc = CALLER;
-    issue_store(b, r, pc, at, [&b, dst, r, bytes, how, pc] {
+    issue_store(b, r, pc, at, [&b, dst, r, bytes, how, pc, at] {
+        for (uint32_t chunk = r.begin; chunk < r.end; chunk += granule)
+            check_written(b, {chunk, chunk + granule}, "bulk store", at);
         store_bytes((unsigned char *)dst, b.at(r.begin), (int)bytes, how, 7);
         if (how == Store::copy)
             tsan::writes(dst, bytes, pc);

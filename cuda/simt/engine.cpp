@@ -51,6 +51,7 @@ struct Worker {
     Context home;
     Thread *current = nullptr;
     bool failed = false;
+    size_t fitting = 0; ///< how many of the blocks may run at the same time
     std::vector<std::unique_ptr<Fiber>> fibers;
     std::vector<Fiber *> idle;
     std::vector<std::unique_ptr<Block>> blocks;
@@ -59,6 +60,7 @@ struct Worker {
     void start(Block &b);
     void resume(Thread &t);
     void sweep(Block &b, bool &ran, bool &spun);
+    void sweep_unfairly(Block &b, bool &ran, bool &spun);
     void sweep_all(bool &ran, bool &spun);
     bool retire_exited();
     void run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t last, unsigned resident);
@@ -180,7 +182,7 @@ static void record(const std::string &line)
 
 static std::string seed_text()
 {
-    static const char *const order[] = {"forward", "reverse", "random"}, *const timing[] = {"late", "early",
+    static const char *const order[] = {"forward", "reverse", "random", "unfair"}, *const timing[] = {"late", "early",
                                                                                             "random"};
     return format("order %s, timing %s, seed %llu", order[(int)options.order], timing[(int)options.timing],
                   (unsigned long long)options.seed);
@@ -442,13 +444,53 @@ void Worker::sweep(Block &b, bool &ran, bool &spun)
 }
 // [sweep]
 
+/// A warp that has gone on lets those of higher rank go on again before the next one. Ranks change now and then.
+void Worker::sweep_unfairly(Block &b, bool &ran, bool &spun)
+{
+    const unsigned n = (unsigned)b.warps.size();
+    if (b.below(32) == 0)
+        b.favourite = b.below(n);
+    for (unsigned rank = 0; rank < n;) {
+        const unsigned first = (b.favourite + rank++) % n * 32, end = std::min(first + 32, (unsigned)b.threads.size());
+        for (unsigned i = first; i < end; i++) {
+            Thread &t = b.threads[i];
+            if (t.done || (t.waiting && !t.waiting->ready()))
+                continue;
+            resume(t);
+            (t.spinning ? spun : ran) = true;
+            if (!t.spinning)
+                rank = 0;
+        }
+    }
+}
+
 /// Which block is first matters to a cluster as much as which thread does.
 void Worker::sweep_all(bool &ran, bool &spun)
 {
-    const size_t n = blocks.size(),
-                 first = n > 1 && options.order == Order::random ? blocks[0]->below((uint32_t)n) : 0;
-    for (size_t i = 0; i < n; i++)
-        sweep(*blocks[options.order == Order::reverse ? n - 1 - i : (first + i) % n], ran, spun);
+    const bool random = options.order == Order::random;
+    const size_t n = std::min(blocks.size(), fitting), first = n > 1 && random ? blocks[0]->below((uint32_t)n) : 0;
+    for (size_t i = 0; i < n; i++) {
+        Block &b = *blocks[options.order == Order::reverse ? n - 1 - i : (first + i) % n];
+        if (options.order == Order::unfair)
+            sweep_unfairly(b, ran, spun);
+        else
+            sweep(b, ran, spun);
+    }
+}
+
+/// How many blocks of a launch the GPU has room for at the same time, by the registers that each thread has.
+static size_t fit(const Launch &l, unsigned registers)
+{
+    const unsigned threads = (l.block.x * l.block.y * l.block.z + 31) / 32 * 32;
+    const size_t by_shared = (228 << 10) / (l.shared_bytes + 1024);
+    const size_t each = std::min({(size_t)32, (size_t)(2048 / threads), by_shared, (size_t)(65536 / (threads * registers))});
+    return std::max(each * (size_t)options.sms, (size_t)l.cluster);
+}
+
+/// A kernel that moves registers was launched with all that its block can have.
+void occupy(const Block &b)
+{
+    worker().fitting = std::min(worker().fitting, fit(*b.launch, b.registers));
 }
 
 static void retire(Block &b)
@@ -489,11 +531,12 @@ void Worker::run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t
 {
     constexpr int patience = 20000; // sweeps in which threads only spun
     int idle_sweeps = 0;
+    fitting = fit(l, 24); // of which nothing is known
     try {
         while (!stop && (first < last || !blocks.empty())) {
             if (l.dependent && blocks.empty())
                 poison_output();
-            while (first < last && blocks.size() < resident)
+            while (first < last && blocks.size() < std::min<size_t>(resident, fitting))
                 admit(l, chosen[first++]);
             bool ran = false, spun = false;
             sweep_all(ran, spun);
@@ -509,8 +552,10 @@ void Worker::run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t
             if (!ran && !spun)
                 deadlock(blocks, "deadlock, nobody can go on");
             if (idle_sweeps > patience)
-                deadlock(blocks, "some threads spin for ever; if they wait for another block, more blocks "
-                                 "must be resident");
+                deadlock(blocks, format("some threads spin for ever; if they wait for another block, more blocks "
+                                        "must be resident, and %zu fit on %d SMs",
+                                        fitting, options.sms)
+                                     .c_str());
         }
     } catch (const Failed &) {
     } catch (const std::bad_alloc &) {

@@ -324,6 +324,7 @@ struct Block {
     unsigned registers; ///< of each thread, as the launch gave them
     bool retired; ///< all threads have exited, and what they left was looked at
     std::vector<unsigned> order;
+    unsigned favourite = 0; ///< in the unfair order, the warp that runs first
 
     std::unique_ptr<unsigned char[]> memory; ///< guard, shared memory, guard
     unsigned char *shared;                   ///< 1024-byte aligned
@@ -365,6 +366,7 @@ std::string text(Site at);                        ///< file:line
 std::string name_of(const Block &b);              ///< "block x,y,z"
 std::string name_of(const Block &b, unsigned id); ///< a thread of its cluster: "thread 5", perhaps with block
 void wait_for(Condition &c, Site at);
+void occupy(const Block &b); ///< its registers bound how many others run beside it
 void check_guards(Block &b, Site at);
 
 /* ---- warp.cpp ------------------------------------------------------------------------------------ */
@@ -384,6 +386,7 @@ void count_access(Block &b, Thread &t, Traffic kind, uint64_t address, unsigned 
 void finish_counts(Block &b);
 bool known_written(Block &b, Range r); ///< by a named store or a copy; plain stores are not known
 void reads_shared(Block &b, Range r, const char *what, Site at); ///< what a load of at most 16 bytes checks
+void check_written(Block &b, Range r, const char *what, Site at); ///< at most 16 bytes
 void wrote_shared(Block &b, Range r, Site at); ///< this thread has, without a check
 /// wgmma or a store is about to read, on behalf of all who know at least this; `id` is that of the one thread
 /// that knows its own writes, if it is one.
@@ -478,6 +481,7 @@ void maybe_multiply(Block &b); ///< random timing: some products take place now
 void check_products(Block &b, Range r, const char *what, Site at);
 void check_read(Block &b, Range r, const char *what, Site at);
 bool ever_multiplied(const Block &b, Range r); ///< whether to ask that
+bool is_unset(const void *bits); ///< 4 bytes of an automatic variable that nobody has set
 bool is_guard(uint32_t bits); ///< the pattern of accumulators in flight
 
 } // namespace simt

@@ -163,12 +163,12 @@ bool known_written(Block &b, Range r)
     return landed_at(b, r.begin) || (!b.words.empty() && words(b, r)->wrote.file);
 }
 
-static void check_written(Block &b, Range r, const char *what, Site at)
+void check_written(Block &b, Range r, const char *what, Site at)
 {
     static const unsigned char poison[16] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
                                              0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
     const uint32_t n = r.end - r.begin;
-    if (n >= 4 && n <= 16 && memcmp(b.at(r.begin), poison, n) == 0 && !known_written(b, r))
+    if (n >= 2 && n <= 16 && memcmp(b.at(r.begin), poison, n) == 0 && !known_written(b, r))
         fail(at, "%s: nobody has written these shared bytes (offset %u)", what,
              r.begin - Block::shared_window);
 }

@@ -138,7 +138,8 @@ struct Site {
 
 /* ---- Running a kernel ---------------------------------------------------------------------------- */
 
-enum class Order { forward, reverse, random }; ///< in which threads of a block run
+/// In which threads of a block run. unfair: a warp, and of several blocks one, runs as far ahead as it can.
+enum class Order { forward, reverse, random, unfair };
 enum class Timing { late, early, random };     ///< when asynchronous copies and products take place
 
 /// What instructions cost in the timeline's model: nominal clocks of an H100's SM, not measurements.
