@@ -624,8 +624,9 @@ static void run_grid(const Launch &l)
     } else {
         const Chosen chosen = choose(l);
         remember_globals();
-        begin_grid(l.dependent);
-        if (options.resident > 1 || l.dependent) {
+        const bool together = options.resident > 1 || l.dependent;
+        begin_grid(l.dependent, !together);
+        if (together) {
             worker().run(l, chosen, 0, chosen.size(), (unsigned)options.resident);
         } else {
 #pragma omp parallel for schedule(dynamic)

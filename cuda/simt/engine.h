@@ -342,6 +342,9 @@ struct Block {
     std::unordered_map<Instruction, Stream, InstructionHash> streams;
     uint32_t releases[32]; ///< of each warp
     uint32_t first_warp;   ///< its number in global.cpp
+    bool fences_global = false;           ///< some thread has
+    std::pair<uintptr_t, void *> pages[64] = {}; ///< of global.cpp, of which it touched some
+    std::pair<const char *, uint8_t> file{nullptr, 0}; ///< the last, and its number there
     bool triggered;        ///< has let dependent grids begin
     uint64_t random;
     Counters count;
@@ -412,7 +415,7 @@ void check_early_store(const void *p, Site at);
 bool missing_grid_wait();
 
 /* ---- global.cpp ---------------------------------------------------------------------------------- */
-void begin_grid(bool dependent);
+void begin_grid(bool dependent, bool parallel);
 void introduce(Block &b);
 void note_grid_wait(Thread &t);
 void note_exit(const Thread &t); ///< the last thread of a block lets dependent grids begin

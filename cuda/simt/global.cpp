@@ -92,43 +92,33 @@ struct Page { ///< of 4 KB
 static std::mutex pages_lock;
 static std::unordered_map<uintptr_t, std::unique_ptr<Page>> pages;
 static std::vector<const char *> files;
-static unsigned generation; ///< of pages: what workers remember of earlier ones is wrong
 
-static Page &page_of(uintptr_t address)
+static Page &page_of(Block &b, uintptr_t address)
 {
-    struct Known {
-        uintptr_t page = 0;
-        Page *is = nullptr;
-        unsigned generation = 0;
-    };
-    static thread_local Known known[64];
     const uintptr_t page = address >> 12;
-    Known &k = known[page % 64];
-    if (k.page != page || k.generation != generation || !k.is) {
+    auto &known = b.pages[page % 64];
+    if (known.first != page) {
         std::lock_guard<std::mutex> hold(pages_lock);
         std::unique_ptr<Page> &p = pages[page];
         if (!p)
             p.reset(new Page);
-        k = {page, p.get(), generation};
+        known = {page, p.get()};
     }
-    return *k.is;
+    return *(Page *)known.second;
 }
 
-static uint8_t file_number(const char *file)
+static uint8_t file_number(Block &b, const char *file)
 {
-    static thread_local const char *last;
-    static thread_local uint8_t number;
-    if (file != last) {
+    if (file != b.file.first) {
         std::lock_guard<std::mutex> hold(pages_lock);
         size_t i = 0;
         while (i < files.size() && files[i] != file)
             i++;
         if (i == files.size() && i < 255)
             files.push_back(file);
-        last = file;
-        number = uint8_t(std::min<size_t>(i, 254));
+        b.file = {file, uint8_t(std::min<size_t>(i, 254))};
     }
-    return number;
+    return b.file.second;
 }
 
 static std::string place(const Mark &m)
@@ -143,13 +133,15 @@ static uint64_t grid;         ///< that runs now; they count from 1
 static uint64_t oldest_begun; ///< a grid before it that may still run when it begins...
 static uint64_t oldest_ended; ///< ... and when its grid_wait has returned, of those before `last_ended`
 static bool dependent;
+static bool shared_pages; ///< blocks run on several cores
 static std::atomic<bool> waited, triggered_late; ///< by a block of this grid: see begin_grid
 
 /// What may overlap a dependent grid: the one before; and those that may overlap that one, unless a block of it
 /// has waited for them before it let this grid begin. After grid_wait the same without the one before, which has
 /// ended, and with it what any of its blocks has waited for.
-void begin_grid(bool is_dependent)
+void begin_grid(bool is_dependent, bool parallel)
 {
+    shared_pages = parallel;
     const uint64_t before = dependent ? oldest_begun : grid;
     oldest_begun = !is_dependent ? grid + 1 : triggered_late || !dependent ? grid : before;
     oldest_ended = !is_dependent || waited || !dependent ? grid : before;
@@ -163,7 +155,6 @@ void begin_grid(bool is_dependent)
         pages.clear();
         warps.clear();
         groups.clear();
-        generation++;
     }
 }
 
@@ -263,6 +254,7 @@ void fence_proxy_async_global(Site at)
 {
     Thread &t = self();
     t.at = at;
+    t.block->fences_global = true;
     Who &w = warps[who_is(t)];
     if (!w.fences)
         w.fences.reset(new std::array<std::vector<uint32_t>, 32>);
@@ -330,19 +322,22 @@ static void check_marks(const Touch &a, const Mark (&marks)[4], bool written, ui
     }
 }
 
-/// Whether two marks may be one. Readers of a warp are not told apart.
-static bool alike(const Mark &a, const Mark &b, bool written)
+/// Whether two marks may be one. Readers of a warp are not told apart; and who knows of the later of two moments
+/// knows of the earlier.
+static bool alike(const Mark &old, const Mark &mark, bool written)
 {
     const int but = written ? 0 : lane_bits;
-    return a.who == b.who && a.when == b.when && a.more == b.more && (a.how | but) == (b.how | but);
+    return old.who == mark.who && old.more == mark.more && (old.how | but) == (mark.how | but) &&
+           (old.when == mark.when || (!(old.bytes & ~mark.bytes) && !(mark.how & stored)));
 }
 
 /// Marks that are alike share a place; the oldest gives way.
 static void leave_mark(Mark (&marks)[4], Mark mark, bool written)
 {
     Mark *to = &marks[0];
-    if (alike(*to, mark, written) && !written) { // most often
-        to->bytes |= mark.bytes;
+    if (!written && (!to->who || alike(*to, mark, written))) { // most often
+        mark.bytes |= to->who ? to->bytes : 0;
+        *to = mark;
         return;
     }
     for (Mark &m : marks) {
@@ -385,12 +380,13 @@ struct Busy { ///< others run blocks of this grid
     Page &p;
     explicit Busy(Page &page) : p(page)
     {
-        while (p.busy.test_and_set(std::memory_order_acquire))
+        while (shared_pages && p.busy.test_and_set(std::memory_order_acquire))
             ;
     }
     ~Busy()
     {
-        p.busy.clear(std::memory_order_release);
+        if (shared_pages)
+            p.busy.clear(std::memory_order_release);
     }
 };
 
@@ -398,7 +394,7 @@ static void touch(Touch &a, const void *start, uint64_t bytes)
 {
     const uintptr_t begin = (uintptr_t)start, end = begin + bytes;
     for (uintptr_t at = begin; at < end;) {
-        Page &p = page_of(at);
+        Page &p = page_of(*a.t.block, at);
         const Busy hold(p);
         a.harmless = a.value && memcmp(start, a.value, bytes) == 0; // such a store lies in one page
         const uintptr_t page_end = std::min(end, (at >> 12 << 12) + 4096);
@@ -418,17 +414,38 @@ static Mark mark_of(const Thread &t, Site at)
     m.who = who_is(t);
     m.when = stamp(t);
     m.line = uint16_t(at.line);
-    m.file = file_number(at.file);
+    m.file = file_number(*t.block, at.file);
     m.how = uint8_t(t.lane());
-    const Who &w = warps[m.who];
-    m.more = w.fences ? uint16_t((*w.fences)[t.lane()].size()) : 0;
+    m.more = 0;
+    if (t.block->fences_global && warps[m.who].fences)
+        m.more = uint16_t((*warps[m.who].fences)[t.lane()].size());
     m.bytes = 0;
     return m;
+}
+
+/// Most often a warp reads on where it has read, since its last release, from a page that nobody writes.
+static bool reads_on(Thread &t, uintptr_t address, uint64_t bytes)
+{
+    Block &b = *t.block;
+    const auto &known = b.pages[(address >> 12) % 64];
+    if (known.first != address >> 12 || b.fences_global)
+        return false;
+    Page &p = *(Page *)known.second;
+    const Busy hold(p);
+    if (p.written || !p.read)
+        return false;
+    Mark &m = p.read->of[address % 4096 / 16][0];
+    if (m.who != who_is(t) || m.when != b.releases[t.index / 32] || m.how & ~lane_bits)
+        return false;
+    m.bytes |= uint16_t(((1u << bytes) - 1) << address % 16);
+    return true;
 }
 
 void order_global(const void *p, uint64_t bytes, Does does, const char *what, Site at, const void *value)
 {
     Thread &t = self();
+    if (does == Does::read && reads_on(t, (uintptr_t)p, bytes))
+        return;
     const bool reads = does == Does::read || does == Does::atomic_read;
     Touch a = {t, mark_of(t, at), !reads, false, value, false, what, at};
     if (does == Does::atomic || does == Does::atomic_read)
