@@ -74,7 +74,7 @@ HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o $(B)/ref/cli/blas.o,$(APP_OBJ))
 ALL_CORES = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 comma   := ,
 .DEFAULT_GOAL := help
-.PHONY: help deps build cuda cuda-report demo figures results ladder train train-dense train-cuda experiments experiments-report experiments-cost test test-all check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda bench-cpu test-mutants test-asan soak fuzz install uninstall clean FORCE
+.PHONY: help deps build cuda cuda-report demo figures results ladder train train-dense train-cuda experiments experiments-report experiments-cost test test-all check-programs test-simt test-race test-race-barriers test-cuda check-cuda-programs bench-cuda bench-cpu test-mutants test-asan soak fuzz install uninstall clean FORCE
 
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
@@ -296,9 +296,16 @@ $(B)/race/%.o: %.cpp
 $(B)/race/kernels: $(B)/race/tests/race_kernels.o $(KERNELS:%.cu=$(B)/race/%.o) $(B)/race/libsimt.so $(B)/cuda/plan.o $(B)/tests/tap.o $(LIB_OBJ)
 	$(Q)$(CXX) -fsanitize=thread $^ -Wl,-rpath,'$$ORIGIN' -lm -o $@
 
+test-race-barriers: private RACES := tests/race_barriers.sh
+test-race-barriers: build $(B)/race/kernels ## ... of the kernels whose warpgroups meet at barriers, of decode and backward (minutes)
+	$(RUN_RACES)
+test-race: private RACES := tests/test_race.sh $(B)/race/kernels
 test-race: build $(B)/race/kernels ## races between threads of a block, all kernels, under ThreadSanitizer (half an hour)
-	@echo called_from_lib:libsimt.so > $(B)/race/suppressions
-	@TSAN_OPTIONS="suppressions=$(B)/race/suppressions exitcode=66" TEST_LIMIT=7200 B=$(B) CXX="$(CXX)" tests/run.sh tests/test_race.sh $(B)/race/kernels
+	$(RUN_RACES)
+define RUN_RACES
+@echo called_from_lib:libsimt.so > $(B)/race/suppressions
+@TSAN_OPTIONS="suppressions=$(B)/race/suppressions exitcode=66" TEST_LIMIT=7200 B=$(B) CXX="$(CXX)" tests/run.sh $(RACES)
+endef
 
 # With nvcc, build for the GPU; without, the scripts are told why there is nothing to run.
 FOR_CUDA = $(if $(NVCC_NEW),$(ALL_CORES) build $(1) CUDA=1,:)
