@@ -77,7 +77,7 @@ over  = $(if $(MAKE_TERMOUT),printf '\033[K',:)
 ALL_CORES = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 comma   := ,
 .DEFAULT_GOAL := help
-.PHONY: help deps build cuda cuda-report demo figures results ladder train train-dense train-cuda experiments experiments-report experiments-cost test test-all parts test-full test-faults check-programs test-simt test-race test-cuda check-cuda-programs bench-cuda bench-cpu test-mutants test-asan soak fuzz install uninstall clean FORCE
+.PHONY: help deps build cuda cuda-report demo figures results ladder train train-dense train-cuda experiments experiments-report experiments-cost test test-all parts test-full test-faults check-programs test-simt test-race test-race-barriers test-cuda check-cuda-programs bench-cuda bench-cpu test-mutants test-asan soak fuzz install uninstall clean FORCE
 
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
@@ -113,23 +113,25 @@ $(B)/%.o: %.c $(B)/flags
 # Kernels and the CPU engine that runs them: C++17, no CUDA needed. (-Wno-psabi: g++ would remark that it
 # passes tensor maps otherwise than GCC 4.5 did.)
 CXXFLAGS ?= -O2 -g
+# What a kernel has not set must not happen to be zero: the engine knows this pattern.
+UNSET := $(if $(call compiles_cxx,-ftrivial-auto-var-init=pattern),-ftrivial-auto-var-init=pattern)
 ALLCXXFLAGS = -std=c++17 -Wall -Wextra -Wno-psabi $(ONLY_OURS) $(CXXFLAGS) $(SAN) -fPIC -I. $(if $(OPENMP_CXX),-fopenmp,-Wno-unknown-pragmas) -MMD -MP
 $(B)/cuda/%.o: cuda/%.cpp $(B)/flags
 	@$(call say,c++ $<)
 	$(Q)$(CXX) $(ALLCXXFLAGS) -O3 -c $< -o $@
 $(B)/cuda/%.o: cuda/%.cu $(B)/flags
 	@$(call say,c++ $<)
-	$(Q)$(CXX) $(ALLCXXFLAGS) -x c++ -c $< -o $@
+	$(Q)$(CXX) $(ALLCXXFLAGS) $(UNSET) -x c++ -c $< -o $@
 $(B)/cuda/%.gpu.o: cuda/%.cu cuda/kernels.def cuda/nvcc.sh $(wildcard cuda/*.cuh cuda/*/*.cuh)
 	@$(call say,nvcc $<)
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 $(B)/tests/%.o: tests/%.cpp $(B)/flags
 	@$(call say,c++ $<)
-	$(Q)$(CXX) $(ALLCXXFLAGS) -c $< -o $@
+	$(Q)$(CXX) $(ALLCXXFLAGS) $(UNSET) -c $< -o $@
 # The kernels of a test, for both sides.
 $(B)/tests/%.o: tests/%.cu $(B)/flags
 	@$(call say,c++ $<)
-	$(Q)$(CXX) $(ALLCXXFLAGS) -x c++ -c $< -o $@
+	$(Q)$(CXX) $(ALLCXXFLAGS) $(UNSET) -x c++ -c $< -o $@
 $(B)/tests/%.gpu.o: tests/%.cu tests/side.cuh tests/instructions.h cuda/nvcc.sh $(wildcard cuda/*.cuh)
 	@$(call say,nvcc $<)
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
@@ -318,10 +320,16 @@ $(B)/race/%.o: %.cpp
 $(B)/race/kernels: $(B)/race/tests/race_kernels.o $(KERNELS:%.cu=$(B)/race/%.o) $(B)/race/libsimt.so $(B)/cuda/plan.o $(B)/tests/tap.o $(LIB_OBJ)
 	$(Q)$(CXX) -fsanitize=thread $^ -Wl,-rpath,'$$ORIGIN' -lm -o $@
 
+test-race-barriers: private RACES := "$(B)/race/kernels backward/" "$(B)/race/kernels decode/ dense/hopper sparse/union sparse/kv_outer"
+test-race-barriers: build $(B)/race/kernels ## ... of the kernels whose warpgroups meet at barriers, of decode and backward (minutes)
+	$(RUN_RACES)
+test-race: private RACES = tests/test_race.sh $(foreach stage,$(sort $(filter-out dense_%,$(dir $(RUNGS)))),"$(B)/race/kernels $(stage)")
 test-race: build $(B)/race/kernels ## races between threads of a block, all kernels, under ThreadSanitizer (half an hour)
-	@echo called_from_lib:libsimt.so > $(B)/race/suppressions
-	@TSAN_OPTIONS="suppressions=$(B)/race/suppressions exitcode=66" B=$(B) CXX="$(CXX)" SHARE=$(SHARE) tests/run.sh tests/test_race.sh \
-	  $(foreach stage,$(sort $(filter-out dense_%,$(dir $(RUNGS)))),"$(B)/race/kernels $(stage)")
+	$(RUN_RACES)
+define RUN_RACES
+@echo called_from_lib:libsimt.so > $(B)/race/suppressions
+@TSAN_OPTIONS="suppressions=$(B)/race/suppressions exitcode=66" B=$(B) CXX="$(CXX)" SHARE=$(SHARE) tests/run.sh $(RACES)
+endef
 
 # With nvcc, build for the GPU; without, the scripts are told why there is nothing to run.
 FOR_CUDA = $(if $(NVCC_NEW),$(ALL_CORES) build $(1) CUDA=1,:)

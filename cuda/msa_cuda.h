@@ -107,8 +107,9 @@ typedef struct msa_device {
 
 /** The CPU engine; NULL in a build that found no C++ compiler. */
 const msa_device *msa_engine(void);
-/** How the engine runs what follows: threads of a block forward, in reverse or at random (0, 1, 2), copies
- *  and products as late as allowed, at once or at random (0, 1, 2). A right kernel cannot tell. */
+/** How the engine runs what follows: threads of a block forward, in reverse, at random, or a warp as far
+ *  ahead of the others as it can (0, 1, 2, 3), copies and products as late as allowed, at once or at random
+ *  (0, 1, 2). A right kernel cannot tell. */
 void msa_engine_mode(int order, int timing, uint64_t seed);
 /** How many multiprocessors it pretends to have, at most 132, as before the first call: with few, a small
  *  problem gives each a long piece of work. A plan is good for the number at which it was made. */

@@ -61,7 +61,7 @@ template <class T> PTX_INLINE T ld_global(const T *p SITE)
 }
 template <class T> PTX_INLINE void st_global(T *p, T v SITE)
 {
-    CPU(simt::touch_global(p, sizeof(T), true, site); simt::check_stored(&v, sizeof(T), site);)
+    CPU(simt::touch_global(p, sizeof(T), true, site, &v); simt::check_stored(&v, sizeof(T), site);)
     *p = v;
 }
 
@@ -70,22 +70,22 @@ PTX_INLINE uint32_t ld_acquire(const uint32_t *p SITE)
 {
     uint32_t v;
     PTX(asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");)
-    CPU(simt::yield(site); v = __atomic_load_n(p, __ATOMIC_ACQUIRE);)
+    CPU(simt::yield(site); v = __atomic_load_n(p, __ATOMIC_ACQUIRE); simt::acquire_at(p, site);)
     return v;
 }
 
 /// "st", .release.gpu.
-PTX_INLINE void st_release(uint32_t *p, uint32_t v)
+PTX_INLINE void st_release(uint32_t *p, uint32_t v SITE)
 {
     PTX(asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");)
-    CPU(simt::release(); __atomic_store_n(p, v, __ATOMIC_RELEASE);)
+    CPU(simt::release_at(p, site); __atomic_store_n(p, v, __ATOMIC_RELEASE);)
 }
 
 /// *p += v, nobody reads the old value: "red", .global.add.f32.
 PTX_INLINE void red_add(float *p, float v SITE)
 {
     PTX(asm volatile("red.global.add.f32 [%0], %1;" ::"l"(p), "f"(v) : "memory");)
-    CPU(simt::touch_global(p, 4, true, site); simt::check_stored(&v, 4, site); atomicAdd(p, v);)
+    CPU(simt::check_stored(&v, 4, site); atomicAdd(p, v, site);)
 }
 
 /* ---- Arithmetic ---------------------------------------------------------------------------------- */
@@ -464,13 +464,13 @@ PTX_INLINE void bulk_commit(ONLY_SITE)
 template <int pending> PTX_INLINE void bulk_wait_read(ONLY_SITE)
 {
     PTX(asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(pending) : "memory");)
-    CPU(simt::bulk_wait(pending, site);)
+    CPU(simt::bulk_wait(pending, true, site);)
 }
 /// ...or, to be visible to this thread, to write their destination.
 template <int pending> PTX_INLINE void bulk_wait(ONLY_SITE)
 {
     PTX(asm volatile("cp.async.bulk.wait_group %0;" ::"n"(pending) : "memory");)
-    CPU(simt::bulk_wait(pending, site);)
+    CPU(simt::bulk_wait(pending, false, site);)
 }
 /// Fetches the descriptor itself ahead of its first use. "prefetch", .tensormap.
 PTX_INLINE void prefetch_tensor_map(const CUtensorMap *map)
@@ -484,6 +484,12 @@ PTX_INLINE void fence_proxy_async(ONLY_SITE)
 {
     PTX(asm volatile("fence.proxy.async.shared::cta;" ::: "memory");)
     CPU(simt::fence_proxy_async(site);)
+}
+/// The same for what this thread wrote to global memory or read there, in this grid.
+PTX_INLINE void fence_proxy_async_global(ONLY_SITE)
+{
+    PTX(asm volatile("fence.proxy.async.global;" ::: "memory");)
+    CPU(simt::fence_proxy_async_global(site);)
 }
 
 /* ---- cp.async ---------------------------------------------------------------------------------------
@@ -788,9 +794,10 @@ PTX_INLINE void grid_wait(ONLY_SITE)
     CPU(simt::grid_wait(site);)
 }
 /// ...and let the next grid start early, which publishes nothing.
-PTX_INLINE void grid_launch_dependents()
+PTX_INLINE void grid_launch_dependents(ONLY_SITE)
 {
     PTX(asm volatile("griddepcontrol.launch_dependents;" ::: "memory");)
+    CPU(simt::launch_dependents(site);)
 }
 
 #endif

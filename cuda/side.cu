@@ -83,6 +83,9 @@ static void declare(const void *, size_t, const char *)
 static void start()
 {
 }
+static void spoil(void *, size_t)
+{
+}
 static msa_status launched()
 {
     return ok(cudaGetLastError());
@@ -180,6 +183,12 @@ static void start()
 {
     simt::options.keep_going = true; // a failure is the caller's to report
     simt::reset();
+}
+/// A workspace must not happen to be zero. Of a huge one the begin will do, where small things lie.
+static void spoil(void *work, size_t bytes)
+{
+    if (work)
+        memset(work, 0xff, bytes < (16u << 20) ? bytes : 16u << 20);
 }
 static msa_status launched()
 {
@@ -377,6 +386,7 @@ static msa_status run_parts(const msa_entry *entry, const msa_shape *s, msa_dtyp
                             void *work, void *stream)
 {
     start();
+    spoil(work, workspace(entry, s, out));
     if (a->loss)
         clear(a->loss, sizeof *a->loss, (cudaStream_t)stream);
     const bool step = is_step(entry), in_pages = a->pages.table != nullptr;

@@ -65,6 +65,8 @@ kernel 'full support begins a query too late' backward/sweep.cuh dense_backward/
 
 # ---- What the engine sees --------------------------------------------------------------------------
 mutant 'dQ overwritten under its copy' cuda/backward/4_hopper.cu test_gradient_kernels 's/^        bulk_wait_read<0>();/        __syncwarp();/'
+kernel 'keys that nobody has waited for' backward/4_hopper.cu backward/hopper 's/^    mbarrier_wait(&m.keys_full, 0);//'
+kernel 'dS overwritten while the other warpgroup multiplies it' backward/4_hopper.cu backward/hopper 's/bar_sync(1, 2 \* N); .. all are done.*//'
 kernel 'dS of the other warpgroup not waited for' backward/4_hopper.cu backward/hopper 's/bar_sync(1, 2 \* N); .. they are there/__syncwarp();/'
 mutant 'dS that wgmma may not see' cuda/backward/4_hopper.cu test_gradient_kernels '/leave_student(m, stage/{n; s/fence_proxy_async();/;/}'
 kernel 'accumulators read before the wait' dense/4_hopper.cu dense/hopper 's/wgmma_wait<1>();/wgmma_wait<2>();/'

@@ -4,7 +4,7 @@
  *        with it and the engine without (cuda/simt/tsan.h says why). The results are judged elsewhere.
  *
  * Races of plain accesses between threads of a block are reported with both places and end the program with
- * an error. Orders and timings change from run to run. An argument is a part of the names of those that run.
+ * an error. Orders and timings change from run to run. Arguments are parts of the names of those that run.
  */
 #include "cuda/kernel.cuh"
 #include "cuda/msa_cuda.h"
@@ -146,6 +146,14 @@ static bool run(const char *name, const msa_shape &s, msa_arrays a)
     return status == MSA_OK;
 }
 
+static bool is_wanted(const char *name, int argc, char **argv)
+{
+    bool found = argc < 2;
+    for (int i = 1; i < argc; i++)
+        found = found || strstr(name, argv[i]);
+    return found;
+}
+
 int main(int argc, char **argv)
 {
     const msa_shape shapes[] = {{40, 170, 6, 2, 64, 64, 32, 3, 1, nullptr, nullptr},
@@ -154,7 +162,7 @@ int main(int argc, char **argv)
     int mode = 0;
     for (const char *name : kernels) {
         bool ok = true;
-        if (argc > 1 && std::string(name).find(argv[1]) == std::string::npos)
+        if (!is_wanted(name, argc, argv))
             continue;
         for (msa_shape s : shapes) {
             const bool step = std::string(name).find("decode/") != std::string::npos;
@@ -167,7 +175,7 @@ int main(int argc, char **argv)
                 const int keys = step ? variant : 0;
                 int32_t cu[2][3];
                 msa_shape paged = s;
-                msa_engine_mode(mode % 3, mode / 3 % 3, (uint64_t)mode);
+                msa_engine_mode(mode % 4, mode / 4 % 3, (uint64_t)mode);
                 msa_engine_sms(keys ? 2 : 132);
                 mode++;
                 msa_arrays a = keys ? in_pages(paged, cu, keys > 1, rng) : inputs(s, rng);

@@ -299,7 +299,7 @@ static void judge_drawn(check_case *c, const char *kernel, int n, int n_q, int m
     const inputs_pattern pattern = (inputs_pattern)inputs_below(rng, INPUTS_N_PATTERNS);
     if (!inputs_new(&in, &b.s, pattern, inputs_u64(rng)))
         return;
-    msa_engine_mode((int)inputs_below(rng, 3), (int)inputs_below(rng, 3), inputs_u64(rng));
+    msa_engine_mode((int)inputs_below(rng, 4), (int)inputs_below(rng, 3), inputs_u64(rng));
     msa_engine_sms(room % 3 ? 132 : 1 + (int)inputs_below(rng, 9));
     const judge_report report = judge_kernel(table_find(kernel, "simt"), &b.s, &in, inputs_u64(rng));
     check_true(c, report.outcome == JUDGE_PASS, "%s, %s, %s: %s", kernel, name, inputs_pattern_name(pattern),

@@ -50,7 +50,7 @@ static void check_warps(NamedBarrier &bar, unsigned id)
 {
     const Block &b = *self().block;
     for (unsigned i = 0; i < b.threads.size(); i++)
-        if (bar.lanes[i / 32] && !(bar.lanes[i / 32] >> i % 32 & 1) && !b.threads[i].done)
+        if (bar.lanes[i / 32] && !(bar.lanes[i / 32] >> i % 32 & 1))
             fail(bar.where[i / 32], "barrier %u: lanes 0x%08x of a warp arrive, not thread %u: a barrier counts "
                                     "whole warps",
                  id, bar.lanes[i / 32], i);
@@ -407,6 +407,7 @@ void setmaxnreg(unsigned n, bool increase, Site at)
         fail(at, "setmaxnreg %u: expected a multiple of 8 from 24 to 256", n);
     if (increase ? g.registers > n : g.registers < n)
         fail(at, "setmaxnreg.%s to %u from %u registers", increase ? "inc" : "dec", n, g.registers);
+    occupy(b);
     Pool pool(b, g, n);
     if (increase)
         wait_for(pool, at);

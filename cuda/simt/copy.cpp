@@ -268,6 +268,15 @@ static void check_rows(const Box &x, const char *what, Site at)
     });
 }
 
+/// Calls f(start, bytes) for each row that a box shares with its tensor.
+template <class F> static void shared_rows(const Box &x, F f)
+{
+    each_row(x, [&](const unsigned char *row, bool inside, int64_t lo, int64_t hi) {
+        if (inside)
+            f(row + lo * x.map.element, (uint64_t)(hi - lo) * x.map.element);
+    });
+}
+
 /// Walks over the 16-byte chunks of a box: f(offset in the dense box, global address, first and end byte of
 /// the chunk that lie inside the tensor). Returns the 32-byte sectors and bytes of global memory that this
 /// is.
@@ -348,6 +357,10 @@ static void load_box(Block &b, const Box &x, Range r, uint64_t *p, bool counted,
 {
     const uint32_t barrier = fenced_barrier(b, p, x.bytes(), "tensor copy", at);
     begin_load(b, r, x.map.swizzle, barrier, pc, "tensor copy", at);
+    const Mbarrier &m = b.mbarriers.at(barrier);
+    shared_rows(x, [&](const void *row, uint64_t bytes) {
+        order_load(row, bytes, m.number, (uint32_t)m.phase, "tensor copy", at);
+    });
     auto take_place = [&b, x, r, barrier, counted, pc, at] {
         uint64_t not_counted;
         each_chunk(x, counted ? b.count.load_bytes : not_counted,
@@ -400,6 +413,8 @@ void bulk_load(void *dst, const void *src, uint32_t bytes, uint64_t *p, Site at)
     const uint32_t barrier = fenced_barrier(b, p, bytes, "bulk copy", at);
     void *const pc = CALLER;
     begin_load(b, r, 0, barrier, pc, "bulk copy", at);
+    const Mbarrier &m = b.mbarriers.at(barrier);
+    order_load(src, bytes, m.number, (uint32_t)m.phase, "bulk copy", at);
     auto take_place = [&b, r, src, bytes, barrier, pc, at] {
         memcpy(b.at(r.begin), src, bytes);
         tsan::reads(src, bytes, pc);
@@ -491,14 +506,18 @@ void tma_store(const CUtensorMap *map, const void *src, const int *c, int rank, 
              (unsigned long long)(x.map.dim[0] * x.map.element));
     if (how == Store::add && x.map.type != 7 && x.map.type != 9)
         fail(at, "tensor reduction of a type other than float32 and bf16");
+    shared_rows(x, [&](const void *row, uint64_t bytes) {
+        order_store(row, bytes, how == Store::add, "tensor store", at);
+    });
     void *const pc = CALLER;
-    issue_store(b, r, pc, at, [&b, x, r, how, pc] {
+    issue_store(b, r, pc, at, [&b, x, r, how, pc, at] {
         each_chunk(x, b.count.store_bytes, b.count.store_sectors,
                    [&](uint32_t offset, unsigned char *dst, int first, int last) {
                        if (first == last)
                            return;
-                       store_bytes(dst + first, b.at(swizzled(r.begin + offset, x.map.swizzle)) + first,
-                                   last - first, how, x.map.type);
+                       const uint32_t chunk = swizzled(r.begin + offset, x.map.swizzle);
+                       check_written(b, {chunk, chunk + granule}, "tensor store", at);
+                       store_bytes(dst + first, b.at(chunk) + first, last - first, how, x.map.type);
                        if (how == Store::copy)
                            tsan::writes(dst + first, (size_t)(last - first), pc);
                    });
@@ -513,8 +532,11 @@ void bulk_store(void *dst, const void *src, uint32_t bytes, Store how, Site at)
         fail(at, "bulk store: destination and size must be multiples of 16 bytes");
     check_global(dst, bytes, "bulk store", at);
     const Range r = {address, address + bytes};
+    order_store(dst, bytes, how == Store::add, "bulk store", at);
     void *const pc = CALLER;
-    issue_store(b, r, pc, at, [&b, dst, r, bytes, how, pc] {
+    issue_store(b, r, pc, at, [&b, dst, r, bytes, how, pc, at] {
+        for (uint32_t chunk = r.begin; chunk < r.end; chunk += granule)
+            check_written(b, {chunk, chunk + granule}, "bulk store", at);
         store_bytes((unsigned char *)dst, b.at(r.begin), (int)bytes, how, 7);
         if (how == Store::copy)
             tsan::writes(dst, bytes, pc);
@@ -529,13 +551,15 @@ void bulk_commit(Site at)
     self().at = at;
 }
 
-void bulk_wait(int pending, Site at)
+void bulk_wait(int pending, bool only_read, Site at)
 {
     Thread &t = self();
     t.at = at;
     if ((unsigned)pending >= t.bulk_groups)
         return;
     complete_groups(*t.block, Pending::store, t.bulk_groups - (unsigned)pending);
+    if (!only_read)
+        stores_are_over(t, t.bulk_groups - (unsigned)pending);
     tsan::acquire(&t.stored);
     note_wait(t, Did::wait_copy, Queue::stores, t.bulk_groups - (unsigned)pending, at);
 }
@@ -553,6 +577,7 @@ void cp_async(void *dst, const void *src, unsigned bytes, unsigned src_bytes, Si
         check_global(src, src_bytes, "cp.async", at);
         if ((uintptr_t)src % bytes)
             fail(at, "cp.async: the source is not aligned to %u bytes", bytes);
+        order_global(src, src_bytes, Does::read, "cp.async", at);
         count_access(b, t, Traffic::global_load, (uint64_t)(uintptr_t)src, src_bytes, at);
     }
     const uint32_t address = shared_checked(dst, bytes, bytes, "cp.async", at);

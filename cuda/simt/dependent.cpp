@@ -165,6 +165,7 @@ void grid_wait(Site at)
     wanted = at;
     waited = true;
     wait_for(done, at);
+    note_grid_wait(self());
 }
 
 } // namespace simt

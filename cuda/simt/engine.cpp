@@ -54,6 +54,7 @@ struct Worker {
     Context home;
     Thread *current = nullptr;
     bool failed = false;
+    size_t fitting = 0; ///< how many of the blocks may run at the same time
     std::vector<std::unique_ptr<Fiber>> fibers;
     std::vector<Fiber *> idle;
     std::vector<std::unique_ptr<Block>> blocks;
@@ -62,6 +63,7 @@ struct Worker {
     void start(Block &b);
     void resume(Thread &t);
     void sweep(Block &b, bool &ran, bool &spun);
+    void sweep_unfairly(Block &b, bool &ran, bool &spun);
     void sweep_all(bool &ran, bool &spun);
     bool retire_exited();
     void run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t last, unsigned resident);
@@ -117,6 +119,7 @@ static void fiber_main()
         t.done = true;
         t.block->live--;
         t.block->warps[t.index / 32].left &= ~(1u << t.lane());
+        note_exit(t);
         leave_cluster(t);
         tsan::release(&t.block->ends);
         leave();
@@ -182,7 +185,7 @@ static void record(const std::string &line)
 
 static std::string seed_text()
 {
-    static const char *const order[] = {"forward", "reverse", "random"}, *const timing[] = {"late", "early",
+    static const char *const order[] = {"forward", "reverse", "random", "unfair"}, *const timing[] = {"late", "early",
                                                                                             "random"};
     return format("order %s, timing %s, seed %llu", order[(int)options.order], timing[(int)options.timing],
                   (unsigned long long)options.seed);
@@ -284,6 +287,7 @@ Block::Block(const Launch &l, uint64_t linear_index)
     count.blocks = 1;
     count.threads = n;
     memset(releases, 0, sizeof releases);
+    triggered = false;
 }
 
 Block::~Block()
@@ -349,6 +353,14 @@ void wait_for(Condition &c, Site at)
     t.waiting = nullptr;
 }
 
+void spins(bool changed, Site at)
+{
+    Thread &t = self();
+    t.repeats = changed ? 0 : t.repeats + 1;
+    if (t.repeats >= 64)
+        yield(at);
+}
+
 void yield(Site at)
 {
     Thread &t = self();
@@ -378,11 +390,13 @@ void Worker::resume(Thread &t)
 void Worker::admit(const Launch &l, uint64_t cluster)
 {
     const auto c = std::make_shared<Cluster>();
-    c->numbers = l.cluster * ((l.block.x * l.block.y * l.block.z + 31) / 32);
+    c->grid_wait = l.cluster * ((l.block.x * l.block.y * l.block.z + 31) / 32);
+    c->numbers = c->grid_wait + 1;
     for (unsigned rank = 0; rank < l.cluster; rank++) {
         blocks.emplace_back(new Block(l, cluster * l.cluster + rank));
         Block &b = *blocks.back();
         b.cluster = c;
+        introduce(b);
         c->blocks.push_back(&b);
         c->live += b.live;
         start(b);
@@ -411,6 +425,7 @@ void Worker::start(Block &b)
         t.meeting.what = nullptr;
         t.bulk_groups = t.cp_groups = t.wgmma_groups = 0;
         t.wgmma_fenced = false;
+        t.repeats = 0;
         b.order[i] = options.order == Order::reverse ? (unsigned)b.threads.size() - 1 - i : i;
     }
     tsan::release(&b.begins);
@@ -433,13 +448,53 @@ void Worker::sweep(Block &b, bool &ran, bool &spun)
 }
 // [sweep]
 
+/// A warp that has gone on lets those of higher rank go on again before the next one. Ranks change now and then.
+void Worker::sweep_unfairly(Block &b, bool &ran, bool &spun)
+{
+    const unsigned n = (unsigned)b.warps.size();
+    if (b.below(32) == 0)
+        b.favourite = b.below(n);
+    for (unsigned rank = 0; rank < n;) {
+        const unsigned first = (b.favourite + rank++) % n * 32, end = std::min(first + 32, (unsigned)b.threads.size());
+        for (unsigned i = first; i < end; i++) {
+            Thread &t = b.threads[i];
+            if (t.done || (t.waiting && !t.waiting->ready()))
+                continue;
+            resume(t);
+            (t.spinning ? spun : ran) = true;
+            if (!t.spinning)
+                rank = 0;
+        }
+    }
+}
+
 /// Which block is first matters to a cluster as much as which thread does.
 void Worker::sweep_all(bool &ran, bool &spun)
 {
-    const size_t n = blocks.size(),
-                 first = n > 1 && options.order == Order::random ? blocks[0]->below((uint32_t)n) : 0;
-    for (size_t i = 0; i < n; i++)
-        sweep(*blocks[options.order == Order::reverse ? n - 1 - i : (first + i) % n], ran, spun);
+    const bool random = options.order == Order::random;
+    const size_t n = std::min(blocks.size(), fitting), first = n > 1 && random ? blocks[0]->below((uint32_t)n) : 0;
+    for (size_t i = 0; i < n; i++) {
+        Block &b = *blocks[options.order == Order::reverse ? n - 1 - i : (first + i) % n];
+        if (options.order == Order::unfair)
+            sweep_unfairly(b, ran, spun);
+        else
+            sweep(b, ran, spun);
+    }
+}
+
+/// How many blocks of a launch the GPU has room for at the same time, by the registers that each thread has.
+static size_t fit(const Launch &l, unsigned registers)
+{
+    const unsigned threads = (l.block.x * l.block.y * l.block.z + 31) / 32 * 32;
+    const size_t by_shared = (228 << 10) / (l.shared_bytes + 1024);
+    const size_t each = std::min({(size_t)32, (size_t)(2048 / threads), by_shared, (size_t)(65536 / (threads * registers))});
+    return std::max(each * (size_t)options.sms, (size_t)l.cluster);
+}
+
+/// A kernel that moves registers was launched with all that its block can have.
+void occupy(const Block &b)
+{
+    worker().fitting = std::min(worker().fitting, fit(*b.launch, b.registers));
 }
 
 static void retire(Block &b)
@@ -480,11 +535,12 @@ void Worker::run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t
 {
     constexpr int patience = 20000; // sweeps in which threads only spun
     int idle_sweeps = 0;
+    fitting = fit(l, 24); // of which nothing is known
     try {
         while (!stop && (first < last || !blocks.empty())) {
             if (l.dependent && blocks.empty())
                 poison_output();
-            while (first < last && blocks.size() < resident)
+            while (first < last && blocks.size() < std::min<size_t>(resident, fitting))
                 admit(l, chosen[first++]);
             bool ran = false, spun = false;
             sweep_all(ran, spun);
@@ -500,8 +556,10 @@ void Worker::run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t
             if (!ran && !spun)
                 deadlock(blocks, "deadlock, nobody can go on");
             if (idle_sweeps > patience)
-                deadlock(blocks, "some threads spin for ever; if they wait for another block, more blocks "
-                                 "must be resident");
+                deadlock(blocks, format("some threads spin for ever; if they wait for another block, more blocks "
+                                        "must be resident, and %zu fit on %d SMs",
+                                        fitting, options.sms)
+                                     .c_str());
         }
     } catch (const Failed &) {
     } catch (const std::bad_alloc &) {
@@ -580,7 +638,9 @@ static void run_grid(const Launch &l)
     } else {
         const Chosen chosen = choose(l);
         remember_globals();
-        if (options.resident > 1 || l.dependent) {
+        const bool together = options.resident > 1 || l.dependent;
+        begin_grid(l.dependent, !together);
+        if (together) {
             worker().run(l, chosen, 0, chosen.size(), (unsigned)options.resident);
         } else {
 #pragma omp parallel for schedule(dynamic) num_threads(host_threads())

@@ -22,12 +22,23 @@ namespace simt
 struct Fiber;
 struct Block;
 
+struct Clock;
+using Clocks = std::map<uint64_t, Clock>; ///< by cluster
+
+/// What one knows of other clusters, and what will be known after the next memory fence: what relaxed atomics
+/// were told by those who had executed one.
+struct Beyond {
+    Clocks known, at_fence;
+};
+std::shared_ptr<const Beyond> joined(const std::shared_ptr<const Beyond> &a, const std::shared_ptr<const Beyond> &b);
+
 /// What a thread, or a barrier for those who pass it, knows of the others: releases seen, by warp of the
 /// cluster, and after the warps phases seen, by mbarrier.
 struct Clock {
     uint32_t warp[32] = {};
-    unsigned known = 0;         ///< of these, the first so many: the others are 0
-    std::vector<uint32_t> more; ///< from number 32 on
+    unsigned known = 0;                   ///< of these, the first so many: the others are 0
+    std::vector<uint32_t> more;           ///< from number 32 on
+    std::shared_ptr<const Beyond> beyond; ///< of other clusters; NULL: nothing
 
     uint32_t operator[](unsigned w) const
     {
@@ -42,6 +53,8 @@ struct Clock {
     }
     void join(const Clock &o)
     {
+        if (o.beyond && o.beyond != beyond)
+            beyond = joined(beyond, o.beyond);
         known = std::max(known, o.known);
         for (unsigned i = 0; i < o.known; i++)
             warp[i] = warp[i] < o.warp[i] ? o.warp[i] : warp[i];
@@ -102,6 +115,8 @@ struct Thread {
 
     unsigned bulk_groups, cp_groups, wgmma_groups; ///< committed so far
     std::map<unsigned, unsigned> in_flight[4];     ///< copies, by kind and group
+    std::vector<std::pair<unsigned, uint32_t>> stores; ///< groups of bulk stores not waited for: see global.cpp
+    unsigned repeats; ///< of an atomic that changed nothing, or of a load
     bool wgmma_fenced;                             ///< ... since its last wait
     std::vector<uint32_t> fences;      ///< stamps of its proxy fences
     char met, goes_on, stored, copied; ///< for ThreadSanitizer: at a meeting, after it, its groups are done
@@ -249,6 +264,7 @@ struct Warp {
 struct Word {
     uint16_t writer = 0, reader[2] = {0, 0};    ///< 0: nobody; the last two readers
     uint16_t author = 0;                        ///< as `writer`, also of a part of the word
+    bool atomic = false;                        ///< the last writer was
     uint16_t fences = 0, read_fences[2] = {0, 0}; ///< how many proxy fences author and readers had executed
     uint32_t written = 0, was_read[2] = {0, 0}; ///< stamps
     Site wrote{nullptr, 0}, read[2] = {{nullptr, 0}, {nullptr, 0}};
@@ -282,7 +298,8 @@ struct Cluster {
     unsigned live = 0;           ///< threads that have not exited...
     unsigned arrived = 0;        ///< ... and how many of them are at the cluster's barrier
     uint64_t phase = 0;
-    unsigned numbers = 0; ///< of warps and mbarriers, in clocks
+    unsigned numbers = 0;   ///< of warps and mbarriers, in clocks...
+    unsigned grid_wait = 0; ///< ... and of having waited for the grids before
     Gate gate;
 };
 
@@ -307,6 +324,7 @@ struct Block {
     unsigned registers; ///< of each thread, as the launch gave them
     bool retired; ///< all threads have exited, and what they left was looked at
     std::vector<unsigned> order;
+    unsigned favourite = 0; ///< in the unfair order, the warp that runs first
 
     std::unique_ptr<unsigned char[]> memory; ///< guard, shared memory, guard
     unsigned char *shared;                   ///< 1024-byte aligned
@@ -324,7 +342,11 @@ struct Block {
     std::vector<Warpgroup> warpgroups;
     std::unordered_map<Instruction, Stream, InstructionHash> streams;
     uint32_t releases[32]; ///< of each warp
-    Clock fences;          ///< of memory fences and atomics, taken for one object
+    uint32_t first_warp;   ///< its number in global.cpp
+    bool fences_global = false;           ///< some thread has
+    std::pair<uintptr_t, void *> pages[64] = {}; ///< of global.cpp, of which it touched some
+    std::pair<const char *, uint8_t> file{nullptr, 0}; ///< the last, and its number there
+    bool triggered;        ///< has let dependent grids begin
     uint64_t random;
     Counters count;
     char begins, ends;              ///< for ThreadSanitizer
@@ -348,6 +370,7 @@ std::string text(Site at);                        ///< file:line
 std::string name_of(const Block &b);              ///< "block x,y,z"
 std::string name_of(const Block &b, unsigned id); ///< a thread of its cluster: "thread 5", perhaps with block
 void wait_for(Condition &c, Site at);
+void occupy(const Block &b); ///< its registers bound how many others run beside it
 void check_guards(Block &b, Site at);
 
 /* ---- warp.cpp ------------------------------------------------------------------------------------ */
@@ -362,10 +385,12 @@ void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void *
 uint32_t shared_checked(const Block &b, const void *p, uint64_t bytes, unsigned align, const char *what,
                         Site at);
 uint32_t shared_checked(const void *p, uint64_t bytes, unsigned align, const char *what, Site at);
+void touch_atomic(void *p, unsigned bytes, Site at);
 void count_access(Block &b, Thread &t, Traffic kind, uint64_t address, unsigned bytes, Site at);
 void finish_counts(Block &b);
 bool known_written(Block &b, Range r); ///< by a named store or a copy; plain stores are not known
 void reads_shared(Block &b, Range r, const char *what, Site at); ///< what a load of at most 16 bytes checks
+void check_written(Block &b, Range r, const char *what, Site at); ///< at most 16 bytes
 void wrote_shared(Block &b, Range r, Site at); ///< this thread has, without a check
 /// wgmma or a store is about to read, on behalf of all who know at least this; `id` is that of the one thread
 /// that knows its own writes, if it is one.
@@ -390,6 +415,19 @@ void reveal_output();
 void check_early_store(const void *p, Site at);
 bool missing_grid_wait();
 
+/* ---- global.cpp ---------------------------------------------------------------------------------- */
+void begin_grid(bool dependent, bool parallel);
+void introduce(Block &b);
+void note_grid_wait(Thread &t);
+void note_exit(const Thread &t); ///< the last thread of a block lets dependent grids begin
+/// Fails unless this access comes after all that it collides with.
+enum class Does { read, atomic_read, write, atomic };
+/// Stores the value too, if it is given: that two store the same does no harm.
+void order_global(const void *p, uint64_t bytes, Does does, const char *what, Site at, const void *value = nullptr);
+void order_load(const void *p, uint64_t bytes, unsigned number, uint32_t phase, const char *what, Site at);
+void order_store(const void *p, uint64_t bytes, bool is_atomic, const char *what, Site at);
+void stores_are_over(Thread &t, unsigned limit); ///< this thread has waited for its groups below the limit
+
 /* ---- race.cpp ------------------------------------------------------------------------------------ */
 void publish();              ///< this thread releases: who gets its clock knows what it did before
 void publish(Clock &object); ///< ... into an object: who learns from the object knows what it did before
@@ -399,6 +437,8 @@ void learn(Gate &gate, uint64_t phase);
 uint32_t stamp(const Thread &t);                                ///< of what a thread does now
 bool ordered(const Thread &me, unsigned other, uint32_t stamp); ///< whether `me` knows what `other` did then
 bool ordered(const Clock &known, unsigned id, unsigned other, uint32_t stamp);
+const Clock *known_of(const Thread &me, uint64_t cluster); ///< of another cluster; NULL: nothing
+void forget_releases();
 
 /* ---- copy.cpp ------------------------------------------------------------------------------------ */
 void complete(Block &b, std::list<Pending>::iterator it);
@@ -445,6 +485,7 @@ void maybe_multiply(Block &b); ///< random timing: some products take place now
 void check_products(Block &b, Range r, const char *what, Site at);
 void check_read(Block &b, Range r, const char *what, Site at);
 bool ever_multiplied(const Block &b, Range r); ///< whether to ask that
+bool is_unset(const void *bits); ///< 4 bytes of an automatic variable that nobody has set
 bool is_guard(uint32_t bits); ///< the pattern of accumulators in flight
 
 } // namespace simt

@@ -140,13 +140,15 @@ static void note_write(const Thread &t, Word &w, bool whole, Site at)
     w.wrote = at;
 }
 
-static void write_word(const Thread &t, Word &w, bool whole, Site at)
+static void write_word(const Thread &t, Word &w, bool whole, bool atomic, Site at)
 {
     if (whole) {
         check_readers(t, w, at);
-        check_ordered(t, w.writer, w.written, "wrote", w.wrote, at);
+        if (!(atomic && w.atomic))
+            check_ordered(t, w.writer, w.written, "wrote", w.wrote, at);
     }
     note_write(t, w, whole, at);
+    w.atomic = atomic;
 }
 
 void wrote_shared(Block &b, Range r, Site at)
@@ -161,12 +163,12 @@ bool known_written(Block &b, Range r)
     return landed_at(b, r.begin) || (!b.words.empty() && words(b, r)->wrote.file);
 }
 
-static void check_written(Block &b, Range r, const char *what, Site at)
+void check_written(Block &b, Range r, const char *what, Site at)
 {
     static const unsigned char poison[16] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
                                              0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
     const uint32_t n = r.end - r.begin;
-    if (n >= 4 && n <= 16 && memcmp(b.at(r.begin), poison, n) == 0 && !known_written(b, r))
+    if (n >= 2 && n <= 16 && memcmp(b.at(r.begin), poison, n) == 0 && !known_written(b, r))
         fail(at, "%s: nobody has written these shared bytes (offset %u)", what,
              r.begin - Block::shared_window);
 }
@@ -181,7 +183,7 @@ void reads_shared(Block &b, Range r, const char *what, Site at)
     check_written(b, r, what, at);
 }
 
-static void writes_shared(Block &b, Range r, const char *what, Site at)
+static void writes_shared(Block &b, Range r, bool atomic, const char *what, Site at)
 {
     const unsigned bytes = r.end - r.begin;
     check_in_flight(b, r, true, what, at);
@@ -191,7 +193,7 @@ static void writes_shared(Block &b, Range r, const char *what, Site at)
         check_read(b, r, what, at);
     Word *w = words(b, r);
     for (unsigned i = 0; i < (bytes + 3) / 4; i++)
-        write_word(self(), w[i], bytes >= 4, at);
+        write_word(self(), w[i], bytes >= 4, atomic, at);
 }
 
 void touch_shared(const void *p, unsigned bytes, bool write, Site at)
@@ -201,7 +203,10 @@ void touch_shared(const void *p, unsigned bytes, bool write, Site at)
     const char *what = write ? "shared store" : "shared load";
     const uint32_t address = shared_checked(p, bytes, bytes, what, at);
     const Range r = {address, address + bytes};
-    (write ? writes_shared : reads_shared)(b, r, what, at);
+    if (write)
+        writes_shared(b, r, false, what, at);
+    else
+        reads_shared(b, r, what, at);
     count_access(b, t, write ? Traffic::shared_store : Traffic::shared_load, address, bytes, at);
     note_work(t, 32 * bytes / options.costs.shared_bytes);
 }
@@ -289,7 +294,7 @@ void async_writes(Block &b, Range r, const char *what, Site at)
         check_landed(b, t.clock, address, what, at);
 }
 
-void touch_global(const void *p, unsigned bytes, bool write, Site at)
+void touch_global(const void *p, unsigned bytes, bool write, Site at, const void *value)
 {
     Thread &t = self();
     const char *what = write ? "global store" : "global load";
@@ -298,9 +303,26 @@ void touch_global(const void *p, unsigned bytes, bool write, Site at)
         fail(at, "%s of %u bytes at an address that is not a multiple of that", what, bytes);
     if (write)
         check_early_store(p, at);
+    order_global(p, bytes, write ? Does::write : Does::read, what, at, value);
     count_access(*t.block, t, write ? Traffic::global_store : Traffic::global_load, (uint64_t)(uintptr_t)p,
                  bytes, at);
     note_work(t, 32 * bytes / options.costs.shared_bytes);
+}
+
+void touch_atomic(void *p, unsigned bytes, Site at)
+{
+    Thread &t = self();
+    Block &b = *t.block;
+    const uint64_t offset = (uint64_t)((unsigned char *)p - b.shared);
+    if (offset < b.launch->shared_bytes) {
+        const uint32_t address = shared_checked(p, bytes, bytes, "shared atomic", at);
+        writes_shared(b, {address, address + bytes}, true, "shared atomic", at);
+        return;
+    }
+    check_global(p, bytes, "atomic", at);
+    check_early_store(p, at);
+    order_global(p, bytes, Does::atomic, "atomic", at);
+    count_access(b, t, Traffic::global_store, (uint64_t)(uintptr_t)p, bytes, at);
 }
 
 void check_stored(const void *value, unsigned bytes, Site at)

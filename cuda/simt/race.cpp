@@ -9,6 +9,8 @@
  */
 #include "engine.h"
 
+#include <mutex>
+
 namespace simt
 {
 
@@ -58,10 +60,121 @@ void learn(Gate &gate, uint64_t phase)
     tsan::acquire(&gate.side[phase & 1]);
 }
 
-void release()
+/* ---- Across blocks --------------------------------------------------------------------------------- */
+
+static void join(Clocks &into, const Clocks &from)
 {
-    publish(self().block->fences);
-    learn(self().block->fences);
+    for (const auto &c : from)
+        into[c.first].join(c.second);
+}
+
+std::shared_ptr<const Beyond> joined(const std::shared_ptr<const Beyond> &a, const std::shared_ptr<const Beyond> &b)
+{
+    if (!a)
+        return b;
+    const auto sum = std::make_shared<Beyond>(*a);
+    join(sum->known, b->known);
+    join(sum->at_fence, b->at_fence);
+    return sum;
+}
+
+const Clock *known_of(const Thread &me, uint64_t cluster)
+{
+    if (!me.clock.beyond)
+        return nullptr;
+    const auto found = me.clock.beyond->known.find(cluster);
+    return found == me.clock.beyond->known.end() ? nullptr : &found->second;
+}
+
+/// What lies in memory with the value of a flag, by its address.
+static std::map<const void *, Clocks> released;
+static std::mutex released_lock;
+
+void forget_releases()
+{
+    released.clear();
+}
+
+static uint64_t cluster_of(const Thread &t)
+{
+    return t.block->linear / t.block->launch->cluster;
+}
+
+static Clock alone(Clock c)
+{
+    c.beyond.reset();
+    return c;
+}
+
+static Beyond beyond(const Thread &t)
+{
+    return t.clock.beyond ? *t.clock.beyond : Beyond();
+}
+
+/// All that this thread knows, its own cluster included.
+static Clocks all_known(Thread &t)
+{
+    Clock own;
+    publish(own);
+    Clocks all = beyond(t).known;
+    all[cluster_of(t)].join(alone(t.clock));
+    return all;
+}
+
+static void learn(Thread &t, const Clocks &what)
+{
+    Beyond b = beyond(t);
+    join(b.known, what);
+    join(b.at_fence, what);
+    const Clock own = b.known[cluster_of(t)];
+    b.known.erase(cluster_of(t));
+    t.clock.beyond = std::make_shared<const Beyond>(b);
+    t.clock.join(own);
+}
+
+/// Sequentially consistent, so a fence comes after those of which anything led here, if only relaxed atomics.
+void fence_memory(Site at)
+{
+    Thread &t = self();
+    t.at = at;
+    Beyond b = beyond(t);
+    join(b.at_fence, all_known(t));
+    learn(t, b.at_fence);
+}
+
+void release_at(const void *p, Site at)
+{
+    Thread &t = self();
+    order_global(p, 4, Does::atomic, "st.release", at);
+    const std::lock_guard<std::mutex> hold(released_lock);
+    released[p] = all_known(t);
+}
+
+void acquire_at(const void *p, Site at)
+{
+    Thread &t = self();
+    order_global(p, 4, Does::atomic_read, "ld.acquire", at);
+    const std::lock_guard<std::mutex> hold(released_lock);
+    const auto found = released.find(p);
+    if (found != released.end())
+        learn(t, found->second);
+}
+
+/// Relaxed: tells only what was fenced before, and what it is told is known after the next fence.
+void atomic_at(void *p, unsigned bytes, Site at)
+{
+    Thread &t = self();
+    t.at = at;
+    touch_atomic(p, bytes, at);
+    const std::lock_guard<std::mutex> hold(released_lock);
+    const auto found = released.find(p);
+    Beyond b = beyond(t);
+    if (found == released.end() && b.at_fence.empty())
+        return;
+    Clocks &there = released[p];
+    join(b.at_fence, there);
+    there = b.at_fence;
+    t.clock.beyond = std::make_shared<const Beyond>(b);
 }
 
 } // namespace simt

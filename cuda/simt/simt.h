@@ -138,7 +138,8 @@ struct Site {
 
 /* ---- Running a kernel ---------------------------------------------------------------------------- */
 
-enum class Order { forward, reverse, random }; ///< in which threads of a block run
+/// In which threads of a block run. unfair: a warp, and of several blocks one, runs as far ahead as it can.
+enum class Order { forward, reverse, random, unfair };
 enum class Timing { late, early, random };     ///< when asynchronous copies and products take place
 
 /// What instructions cost in the timeline's model: nominal clocks of an H100's SM, not measurements.
@@ -257,13 +258,17 @@ void yield(Site at);                             ///< lets all others run; for l
 void require(bool ok, const char *what, Site at); ///< what a kernel says of the numbers it is given
 
 void touch_shared(const void *p, unsigned bytes, bool write, Site at);
-void touch_global(const void *p, unsigned bytes, bool write, Site at);
+void touch_global(const void *p, unsigned bytes, bool write, Site at, const void *value = nullptr);
 void check_stored(const void *value, unsigned bytes, Site at); ///< refuses values an unfinished wgmma owns
 
 void sync_threads(Site at);
 void bar_sync(unsigned id, unsigned n, Site at);
 void bar_arrive(unsigned id, unsigned n, Site at);
-void release(); ///< this thread published its writes (fences, atomics)
+void fence_memory(Site at);                       ///< threadfence
+void release_at(const void *p, Site at);          ///< before a store with release...
+void acquire_at(const void *p, Site at);          ///< ... and after a load with acquire
+void atomic_at(void *p, unsigned bytes, Site at); ///< before a relaxed atomic
+void spins(bool changed, Site at);                ///< an atomic that changes nothing again and again lets others run
 
 enum class Shuffle { index, up, down, exclusive_or };
 uint64_t shuffle(Shuffle kind, uint32_t mask, uint64_t value, unsigned lane, unsigned width, Site at);
@@ -303,12 +308,13 @@ void tma_store(const CUtensorMap *map, const void *src, const int *c, int rank, 
 void bulk_load(void *dst, const void *src, uint32_t bytes, uint64_t *b, Site at);
 void bulk_store(void *dst, const void *src, uint32_t bytes, Store how, Site at);
 void bulk_commit(Site at);
-void bulk_wait(int pending, Site at);
+void bulk_wait(int pending, bool only_read, Site at); ///< until the sources were read, or all was written
 void cp_async(void *dst, const void *src, unsigned bytes, unsigned src_bytes, Site at);
 void cp_async_commit(Site at);
 void cp_async_wait(int pending, Site at); ///< -1: all, committed or not
 void cp_async_arrive(uint64_t *b, Site at);
 void fence_proxy_async(Site at);
+void fence_proxy_async_global(Site at);
 
 /// The shared address of an operand; its fields have no room for parts of 16 bytes.
 uint32_t checked_start(const void *p, uint32_t leading, uint32_t stride, Site at);
@@ -320,6 +326,7 @@ void wgmma(float *d, int n, const uint32_t *a, uint64_t desc_a, uint64_t desc_b,
            bool trans_a, bool trans_b, Site at);
 void setmaxnreg(unsigned n, bool increase, Site at);
 void grid_wait(Site at);
+void launch_dependents(Site at);
 
 void timeline_role(const char *role, Site at);
 void timeline_mark(const char *what, double clk, Site at);
@@ -351,9 +358,9 @@ inline void __syncwarp(unsigned mask = ~0u, simt::Site at = simt::Site())
 {
     simt::reduce(simt::Reduce::sync, mask, 0, at);
 }
-inline void __threadfence()
+inline void __threadfence(simt::Site at = simt::Site())
 {
-    simt::release();
+    simt::fence_memory(at);
 }
 inline void __nanosleep(unsigned, simt::Site at = simt::Site())
 {
@@ -442,47 +449,52 @@ inline int __clz(int v)
 }
 
 // Real atomics, since blocks of one grid run on several cores.
-template <class T> T atomic_update(T *p, T (*f)(T, T), T v)
+template <class T> T atomic_update(T *p, T (*f)(T, T), T v, simt::Site at)
 {
-    simt::release();
+    simt::atomic_at(p, sizeof(T), at);
     T old, next;
     __atomic_load(p, &old, __ATOMIC_RELAXED);
     do
         next = f(old, v);
     while (!__atomic_compare_exchange(p, &old, &next, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
+    if (std::is_integral<T>::value)
+        simt::spins(old != next, at);
     return old;
 }
-template <class T> T atomicAdd(T *p, typename std::common_type<T>::type v)
+template <class T> T atomicAdd(T *p, typename std::common_type<T>::type v, simt::Site at = simt::Site())
 {
     return atomic_update<T>(
-        p, [](T a, T b) { return T(a + b); }, v);
+        p, [](T a, T b) { return T(a + b); }, v, at);
 }
-template <class T> T atomicMax(T *p, typename std::common_type<T>::type v)
+template <class T> T atomicMax(T *p, typename std::common_type<T>::type v, simt::Site at = simt::Site())
 {
     return atomic_update<T>(
-        p, [](T a, T b) { return a < b ? b : a; }, v);
+        p, [](T a, T b) { return a < b ? b : a; }, v, at);
 }
-template <class T> T atomicMin(T *p, typename std::common_type<T>::type v)
+template <class T> T atomicMin(T *p, typename std::common_type<T>::type v, simt::Site at = simt::Site())
 {
     return atomic_update<T>(
-        p, [](T a, T b) { return b < a ? b : a; }, v);
+        p, [](T a, T b) { return b < a ? b : a; }, v, at);
 }
-template <class T> T atomicExch(T *p, typename std::common_type<T>::type v)
+template <class T> T atomicExch(T *p, typename std::common_type<T>::type v, simt::Site at = simt::Site())
 {
     return atomic_update<T>(
-        p, [](T, T b) { return b; }, v);
+        p, [](T, T b) { return b; }, v, at);
 }
-template <class T> T atomicOr(T *p, typename std::common_type<T>::type v)
+template <class T> T atomicOr(T *p, typename std::common_type<T>::type v, simt::Site at = simt::Site())
 {
     return atomic_update<T>(
-        p, [](T a, T b) { return T(a | b); }, v);
+        p, [](T a, T b) { return T(a | b); }, v, at);
 }
 template <class T>
-T atomicCAS(T *p, typename std::common_type<T>::type expected, typename std::common_type<T>::type v)
+T atomicCAS(T *p, typename std::common_type<T>::type expected, typename std::common_type<T>::type v,
+            simt::Site at = simt::Site())
 {
-    simt::release();
+    simt::atomic_at(p, sizeof(T), at);
     T old = expected;
-    __atomic_compare_exchange(p, &old, &v, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+    const bool changed =
+        __atomic_compare_exchange(p, &old, &v, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE) && !(v == expected);
+    simt::spins(changed, at);
     return old;
 }
 

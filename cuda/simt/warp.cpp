@@ -308,7 +308,15 @@ void stmatrix(const uint32_t *r, int n, bool trans, void *row, Site at)
 struct MmaLane {
     float *d;
     const uint32_t *a, *b;
+    Site at;
 };
+
+static void check_set(const MmaLane &l)
+{
+    for (int i = 0; i < 4; i++)
+        if (is_unset(&l.d[i]) || is_unset(&l.a[i]) || is_unset(&l.b[i % 2]))
+            fail(l.at, "mma.sync of a register that nobody has set");
+}
 
 static float half_of(uint32_t r, int high)
 {
@@ -320,6 +328,7 @@ static void multiply(void **args)
     float a[16][16], b[16][8];
     for (int lane = 0; lane < 32; lane++) {
         const MmaLane &l = *(MmaLane *)args[lane];
+        check_set(l);
         for (int e = 0; e < 8; e++) {
             const Element p = fragment_a(lane, e);
             a[p.row][p.col] = half_of(l.a[e / 2], e % 2);
@@ -342,7 +351,7 @@ static void multiply(void **args)
 
 void mma(float *d, const uint32_t *a, const uint32_t *b, Site at)
 {
-    MmaLane l = {d, a, b};
+    MmaLane l = {d, a, b, at};
     converge("mma.sync", ~0u, &l, multiply, at);
     note_work(self(), 16 * 8 * 16 / options.costs.mma_fma);
 }

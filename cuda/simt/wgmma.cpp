@@ -316,7 +316,7 @@ static unsigned common_groups(const Thread *of, Site at)
 }
 
 /// What automatic variables hold before they are set: the Makefile asks the compiler for it.
-static bool is_unset(const void *bits)
+bool is_unset(const void *bits)
 {
     static const unsigned char pattern[] = {0xfe, 0xfe, 0xfe, 0xfe};
     return memcmp(bits, pattern, 4) == 0;
@@ -376,6 +376,8 @@ static void issue(void **args)
             for (int e = 0; e < 8; e++) {
                 const Element x = fragment_a(t, e);
                 const uint32_t r = ((WgmmaLane *)args[t])->a[e / 2];
+                if (is_unset(&r))
+                    fail(l.at, "wgmma multiplies A in a register that nobody has set: register %d of thread %d", e / 2, t);
                 p.a[(size_t)(x.row * 16 + x.col)] = from_bits<float>(e % 2 ? r & 0xffff0000u : r << 16);
             }
     } else {
