@@ -90,6 +90,7 @@ __global__ void copies(const __grid_constant__ CUtensorMap map, float *x)
     }
     mbarrier_wait(&s.full, 1);
     fence_proxy_async();
+    fence_proxy_async_global();
     __syncthreads();
     if (threadIdx.x == 0) {
         tma_store_2d(&map, s.tile, 0, 0);

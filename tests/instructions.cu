@@ -662,6 +662,9 @@ __global__ void bulk_stores(const uint32_t *in, uint32_t *out)
     bulk_store(out, s.word, 1024);
     bulk_commit();
     bulk_wait_read<0>();
+    for (unsigned i = 0; i < 256; i++)
+        st_global(out + 256 + i, ld_global(out + 256 + i));
+    fence_proxy_async_global(); // what is added to was written by ordinary stores
     bulk_reduce_add((float *)out + 256, (const float *)s.word, 1024);
     bulk_commit();
     bulk_wait<0>();
