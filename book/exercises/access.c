@@ -16,11 +16,12 @@ typedef struct site {
     const char *file;
     int line;
 } site;
-void touch_global(const void *p, unsigned bytes, bool write, site at) __asm__("_ZN4simt12touch_globalEPKvjbNS_4SiteE");
+void touch_global(const void *p, unsigned bytes, bool write, site at, const void *value)
+    __asm__("_ZN4simt12touch_globalEPKvjbNS_4SiteES1_");
 void touch_shared(const void *p, unsigned bytes, bool write, site at) __asm__("_ZN4simt12touch_sharedEPKvjbNS_4SiteE");
 void *shared_base(size_t bytes, site at) __asm__("_ZN4simt11shared_baseEmNS_4SiteE");
 
-void access_touch_global(const void *p, unsigned bytes, bool write, site at);
+void access_touch_global(const void *p, unsigned bytes, bool write, site at, const void *value);
 void access_touch_shared(const void *p, unsigned bytes, bool write, site at);
 void *access_shared_base(size_t bytes, site at);
 
@@ -50,10 +51,10 @@ static void announce(const void *p, unsigned bytes, bool write, const void *pc)
     announced = (span){p, bytes, write};
 }
 
-void access_touch_global(const void *p, unsigned bytes, bool write, site at)
+void access_touch_global(const void *p, unsigned bytes, bool write, site at, const void *value)
 {
     announce(p, bytes, write, __builtin_return_address(0));
-    touch_global(p, bytes, write, at);
+    touch_global(p, bytes, write, at, value);
 }
 
 void access_touch_shared(const void *p, unsigned bytes, bool write, site at)

@@ -53,7 +53,7 @@ make_local=()
 while read -r name; do make_local+=(--keep-global-symbol="$name"); done < <(nm -g --defined-only "$built/stub.o" | awk '$2 ~ /[TDRB]/ {print $3}')
 renamed='malloc=answer_malloc calloc=answer_calloc realloc=answer_realloc'
 [[ $source != *.cu ]] || renamed='memcpy=access_memcpy memmove=access_memmove memset=access_memset
-    _ZN4simt12touch_globalEPKvjbNS_4SiteE=access_touch_global _ZN4simt12touch_sharedEPKvjbNS_4SiteE=access_touch_shared
+    _ZN4simt12touch_globalEPKvjbNS_4SiteES1_=access_touch_global _ZN4simt12touch_sharedEPKvjbNS_4SiteE=access_touch_shared
     _ZN4simt11shared_baseEmNS_4SiteE=access_shared_base'
 early=()
 for name in init_array fini_array preinit_array ctors dtors; do early+=(-R ".$name*" -R ".rela.$name*"); done
