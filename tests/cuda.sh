@@ -30,6 +30,8 @@ if [[ -n $why ]]; then
     finish
 fi
 
+export HANG_ENDLESS=600 # seconds of processor time: a kernel that never ends lets the host wait at work
+
 # ---- Test programs: their lines, numbered anew -------------------------------------------------------------
 
 run_program() { # run_program NAME COMMAND...
@@ -42,7 +44,7 @@ run_program() { # run_program NAME COMMAND...
         1..*) plan=${line#1..} ;;
         *) echo "$line" ;;
         esac
-    done < <(timeout 600 "$@" 2>&1)
+    done < <(tests/watched.sh "$@" 2>&1)
     [[ $plan -gt 0 && $((n - seen)) -eq $plan ]]
     check $? "$name ran to its end"
 }
@@ -59,7 +61,7 @@ run_program prefill "$B/tests/test_prefill" "$SEED" cuda
 # ---- The program ---------------------------------------------------------------------------------------------
 
 for stage in $STAGES; do
-    timeout 600 "$MSA" check --backend cuda "$stage" > "$W.out" 2> "$W.err" && grep -q '^[1-9][0-9]* ok' "$W.out"
+    tests/watched.sh "$MSA" check --backend cuda "$stage" > "$W.out" 2> "$W.err" && grep -q '^[1-9][0-9]* ok' "$W.out"
     check $? "msa check --backend cuda $stage: $(tail -n 1 "$W.out")"
 done
 for stage in $STAGES; do
@@ -77,7 +79,7 @@ SANITIZER=${SANITIZER:-$(command -v compute-sanitizer || ls /usr/local/cuda/bin/
 sanitize() { # sanitize TOOL NAME COMMAND...
     local tool=$1 name=$2
     shift 2
-    timeout 600 "$SANITIZER" --tool "$tool" --error-exitcode 9 "$@" > "$W.out" 2> "$W.err"
+    tests/watched.sh "$SANITIZER" --tool "$tool" --error-exitcode 9 "$@" > "$W.out" 2> "$W.err"
     local status=$?
     if grep -qiE 'not supported|unable to|failed to initialize' "$W.out" && [[ $status -ne 9 ]] && ! grep -q 'ERROR SUMMARY' "$W.out"; then
         skip "$tool: $name" "compute-sanitizer does not run here: $(grep -iEm1 'not supported|unable|failed' "$W.out")"
