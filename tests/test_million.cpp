@@ -387,7 +387,8 @@ static void judge_steps()
     std::vector<std::vector<int32_t>> ids;
     for (int r = 0; r < Step::groups; r++)
         ids.push_back(choose(a, r, rng));
-    judge_step(a, ids, false);
+    if (tap_full())
+        judge_step(a, ids, false);
     judge_step(a, ids, true);
 }
 
