@@ -39,8 +39,7 @@ watcher=$!
 wait "$session"
 status=$?
 {
-    pkill -P "$watcher"
-    kill "$watcher"
+    kill "$watcher" $(pgrep -P "$watcher") # and its sleep
     wait "$watcher"
 } 2> /dev/null
 exit $((hangs ? 124 : status))
