@@ -16,12 +16,17 @@
  * - A loop that waits for another block spins on ld_acquire (and the launch needs resident blocks), never
  *   on a plain variable.
  *
- * It is a checker, not a simulator of time: no clock (but a model of one, see timeline()), no cache, no
- * memory model beyond barriers, and sums are added in another order than the hardware's. Clusters lie along
+ * Whether one access comes after another is asked of vector clocks, which barriers, mbarriers, fences, releases and
+ * acquires carry from thread to thread and from block to block; so a missing one is found in most orders, and not
+ * only where it does harm. Atomics are relaxed. Only as many blocks are resident as fit on options.sms.
+ *
+ * It is a checker, not a simulator of time: no clock (but a model of one, see timeline()), no cache, nothing
+ * of the memory model but what is ordered, and sums are added in another order than the hardware's. Clusters lie along
  * x; in another block's shared memory a thread may load words and arrive at mbarriers, and into it a copy
- * may be multicast, no more. Grids run one after the other, and all that a grid sees of programmatic
- * dependent launch is poison in place of the output of the grid before (of declared buffers, up to
- * options.snapshot bytes) until grid_wait returns; static __shared__ variables do not compile.
+ * may be multicast, no more. Grids run one after the other; of programmatic
+ * dependent launch a grid sees poison in place of the output of the grid before (of declared buffers, up to
+ * options.snapshot bytes) until grid_wait returns, and named accesses that collide with those of a grid that may
+ * still run are reported; static __shared__ variables do not compile.
  */
 #ifndef MSA_SIMT_H
 #define MSA_SIMT_H
