@@ -319,7 +319,7 @@ $(B)/race/%.o: %.cpp
 	@$(call say,c++ $< with ThreadSanitizer)
 	$(Q)$(CXX) $(TSANFLAGS) -O1 -fsanitize=thread -c $< -o $@
 $(B)/race/kernels: $(B)/race/tests/race_kernels.o $(KERNELS:%.cu=$(B)/race/%.o) $(B)/race/libsimt.so $(B)/cuda/plan.o $(B)/tests/tap.o $(LIB_OBJ)
-	$(Q)$(CXX) -fsanitize=thread $^ -Wl,-rpath,'$$ORIGIN' -lm -o $@
+	$(Q)$(CXX) -fsanitize=thread $(if $(OPENMP),-fopenmp) $^ -Wl,-rpath,'$$ORIGIN' $(LIBS) -o $@
 
 test-race-barriers: private RACES := "$(B)/race/kernels backward/" "$(B)/race/kernels decode/ dense/hopper sparse/union sparse/kv_outer"
 test-race-barriers: build $(B)/race/kernels ## ... of the kernels whose warpgroups meet at barriers, of decode and backward (minutes)

@@ -686,6 +686,25 @@ __global__ void bulk_turns(const uint32_t *in, uint32_t *out)
     }
     bulk_wait<0>();
 }
+/// Ordinary stores to global memory, then a copy of what they left there.
+__global__ void bulk_after_stores(const uint32_t *in, uint32_t *out)
+{
+    Row &s = shared<Row>();
+    const unsigned t = threadIdx.x;
+    if (t == 0) {
+        mbarrier_init(&s.barrier, 1);
+        fence_mbarrier_init();
+    }
+    st_global(out + t, ld_global(in + t) + 1);
+    fence_proxy_async_global();
+    __syncthreads();
+    if (t == 0) {
+        mbarrier_arrive_expect(&s.barrier, 256);
+        bulk_load(s.word, out, 256, &s.barrier);
+    }
+    mbarrier_wait(&s.barrier, 0);
+    st_global(out + 64 + t, ld_shared(&s.word[63 - t]));
+}
 
 void add_bulk(Made &m)
 {
@@ -699,6 +718,12 @@ void add_bulk(Made &m)
     }
     for (size_t i = 0; i < 4; i++)
         p.expected[512 + i] = p.expected[256 + i];
+    probe &again =
+        m.add("bulk copies", "of ordinary stores", draw(64, m.rng), 128, bulk_after_stores, 64, sizeof(Row));
+    for (size_t i = 0; i < 64; i++) {
+        again.expected[i] = again.in[i] + 1;
+        again.expected[64 + i] = again.in[63 - i] + 1;
+    }
     probe &turns = m.add("bulk copies", "groups in turn", draw(24, m.rng), 24, bulk_turns, 1, sizeof(Row));
     turns.expected = turns.in;
 }

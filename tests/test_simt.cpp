@@ -1400,12 +1400,10 @@ static void wrong_kernels()
     wrong(
         "store before the writers' barrier", "race",
         [&] { LAUNCH(stores_what_others_wrote, 1, 64, bytes, nullptr, map, false); }, false);
-    wrong(
-        "overwritten source of a store", "has not been waited for",
-        [&] { LAUNCH(overwritten_source, 1, 128, bytes, nullptr, map); });
-    wrong(
-        "store never waited for", "block ended",
-        [&] { LAUNCH(store_outlives_block, 1, 128, bytes, nullptr, map); });
+    wrong("overwritten source of a store", "has not been waited for",
+          [&] { LAUNCH(overwritten_source, 1, 128, bytes, nullptr, map); });
+    wrong("store never waited for", "block ended",
+          [&] { LAUNCH(store_outlives_block, 1, 128, bytes, nullptr, map); });
     wrong("outside shared memory", "not inside the 512 bytes",
           [&] { LAUNCH(outside_shared, 1, 64, sizeof(WordSmem), nullptr, 1); });
     wrong("outside shared memory, plain store", "thread 40",
@@ -1443,7 +1441,8 @@ static void wrong_kernels()
 }
 
 /* ---- What order alone is wrong with -------------------------------------------------------------------
- * The right kernel and the wrong one differ by one flag. Whoever comes last is blamed, so some have two lines. */
+ * The right kernel and the wrong one differ by one flag. Whoever comes last is blamed, so some have two
+ * lines. */
 
 /// Two tiles come, each on a barrier of its own. Without `both` only the last one is waited for.
 __global__ void waits_on_another(const __grid_constant__ CUtensorMap map, uint32_t *out, bool both)
@@ -1706,7 +1705,8 @@ __global__ void stores_nothing(float *out)
 
 __global__ void unwritten_half(uint16_t *out)
 {
-    out[threadIdx.x] = ld_shared((uint16_t *)shared<StoreSmem>().x + threadIdx.x); // BLAME: half a word unwritten
+    out[threadIdx.x] =
+        ld_shared((uint16_t *)shared<StoreSmem>().x + threadIdx.x); // BLAME: half a word unwritten
 }
 
 /// How far one warp is ahead of the other, at most.
@@ -1742,23 +1742,19 @@ static void order_in_a_block()
     uint32_t words[128];
     uint16_t halves[32];
 
-    twins("data of another mbarrier", "waited for", [&](bool ok) {
-        LAUNCH(waits_on_another, 1, 128, tiles, nullptr, map, &words[0], ok);
-    });
-    twins("operand for which a warp has not waited", "waited for", [&](bool ok) {
-        LAUNCH(warps_wait_for_themselves, 1, 128, tiles, nullptr, map, ok);
-    });
-    twins("store over an operand", "", [&](bool ok) { LAUNCH(stores_over_operand, 1, 256, tiles, nullptr, ok); });
-    twins("bulk store not over", "source only", [&](bool ok) {
-        LAUNCH(reads_its_store, 1, 64, bytes, nullptr, x, out, ok);
-    });
+    twins("data of another mbarrier", "waited for",
+          [&](bool ok) { LAUNCH(waits_on_another, 1, 128, tiles, nullptr, map, &words[0], ok); });
+    twins("operand for which a warp has not waited", "waited for",
+          [&](bool ok) { LAUNCH(warps_wait_for_themselves, 1, 128, tiles, nullptr, map, ok); });
+    twins("store over an operand", "",
+          [&](bool ok) { LAUNCH(stores_over_operand, 1, 256, tiles, nullptr, ok); });
+    twins("bulk store not over", "source only",
+          [&](bool ok) { LAUNCH(reads_its_store, 1, 64, bytes, nullptr, x, out, ok); });
     for (bool read : {false, true})
-        twins("copy over ordinary accesses", read ? "read at" : "wrote at", [&](bool ok) {
-            LAUNCH(copies_over, 1, 64, bytes, nullptr, x, out, ok, read);
-        });
-    twins("copy of ordinary stores", "fence.proxy.async.global", [&](bool ok) {
-        LAUNCH(copies_what_it_stored, 1, 64, bytes, nullptr, x, out, ok);
-    });
+        twins("copy over ordinary accesses", read ? "read at" : "wrote at",
+              [&](bool ok) { LAUNCH(copies_over, 1, 64, bytes, nullptr, x, out, ok, read); });
+    twins("copy of ordinary stores", "fence.proxy.async.global",
+          [&](bool ok) { LAUNCH(copies_what_it_stored, 1, 64, bytes, nullptr, x, out, ok); });
     wrong("half a warp at a barrier", "whole warps", [&] { LAUNCH(half_warps, 1, 64, 0, nullptr, 0); });
     wrong("a warp at two barriers", "arrives as one", [&] { LAUNCH(two_places, 1, 64, 0, nullptr, 0); });
     right("24, 240 and 240 registers", [&] {
@@ -1769,13 +1765,13 @@ static void order_in_a_block()
           [&] { LAUNCH(three_groups<32>, 1, 384, 0, nullptr, 0); });
     wrong("unaligned descriptor", "offset 8", [&] { LAUNCH(unaligned_operand, 1, 1, tiles, nullptr, 0); });
 #if defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
-    twins("unset accumulators", "nobody has set", [&](bool ok) {
-        LAUNCH(unset_accumulators, 1, 128, tiles, nullptr, ok);
-    });
+    twins("unset accumulators", "nobody has set",
+          [&](bool ok) { LAUNCH(unset_accumulators, 1, 128, tiles, nullptr, ok); });
 #else
     tap_skip("reported: unset accumulators", "this compiler fills no automatic variables");
 #endif
-    wrong("store of what nobody wrote", "nobody has written", [&] { LAUNCH(stores_nothing, 1, 32, bytes, nullptr, x); });
+    wrong("store of what nobody wrote", "nobody has written",
+          [&] { LAUNCH(stores_nothing, 1, 32, bytes, nullptr, x); });
     wrong("half a word unwritten", "nobody has written",
           [&] { LAUNCH(unwritten_half, 1, 32, bytes, nullptr, &halves[0]); });
     int lead[2];
@@ -1786,7 +1782,8 @@ static void order_in_a_block()
         LAUNCH(lead_kernel, 1, 64, 0, nullptr, &turns[0], &lead[unfair]);
     }
     options.order = Order::forward;
-    tap(lead[0] <= 2 && lead[1] > 20, "in the unfair order a warp is %d turns ahead, else %d", lead[1], lead[0]);
+    tap(lead[0] <= 2 && lead[1] > 20, "in the unfair order a warp is %d turns ahead, else %d", lead[1],
+        lead[0]);
 }
 
 static void order_of_blocks()
@@ -1822,9 +1819,12 @@ static void order_of_blocks()
         together(2, 384, 0, true);
         return flag == 2;
     });
-    wrong("more blocks than fit", "2 fit on 2 SMs", [&] { together(3, 128, 120 << 10, false); }, false);
-    wrong("more blocks than fit", "4 fit on 2 SMs", [&] { together(5, 1024, 0, false); }, false);
-    wrong("more blocks than fit", "2 fit on 2 SMs", [&] { together(3, 384, 0, true); }, false);
+    wrong(
+        "more blocks than fit", "2 fit on 2 SMs", [&] { together(3, 128, 120 << 10, false); }, false);
+    wrong(
+        "more blocks than fit", "4 fit on 2 SMs", [&] { together(5, 1024, 0, false); }, false);
+    wrong(
+        "more blocks than fit", "2 fit on 2 SMs", [&] { together(3, 384, 0, true); }, false);
 }
 
 /* ---- Grids that overlap ---------------------------------------------------------------------------- */

@@ -51,8 +51,9 @@ static void check_warps(NamedBarrier &bar, unsigned id)
     const Block &b = *self().block;
     for (unsigned i = 0; i < b.threads.size(); i++)
         if (bar.lanes[i / 32] && !(bar.lanes[i / 32] >> i % 32 & 1))
-            fail(bar.where[i / 32], "barrier %u: lanes 0x%08x of a warp arrive, not thread %u: a barrier counts "
-                                    "whole warps",
+            fail(bar.where[i / 32],
+                 "barrier %u: lanes 0x%08x of a warp arrive, not thread %u: a barrier counts "
+                 "whole warps",
                  id, bar.lanes[i / 32], i);
     std::fill(bar.lanes.begin(), bar.lanes.end(), 0u);
 }
@@ -172,10 +173,21 @@ void mbarrier_init(uint64_t *p, uint32_t count, Site at)
              text(b.mbarriers[address].init).c_str());
     const uint64_t bits = cookie(address);
     memcpy(p, &bits, 8);
-    b.mbarriers[address] = {
-        count,         count, 0,  0,      false,   t.id,
-        stamp(t),      at,    at, Gate(), Clock(), std::vector<uint64_t>(b.threads.size()),
-        new_signal(b), 0,     b.cluster->numbers++};
+    b.mbarriers[address] = {count,
+                            count,
+                            0,
+                            0,
+                            false,
+                            t.id,
+                            stamp(t),
+                            at,
+                            at,
+                            Gate(),
+                            Clock(),
+                            std::vector<uint64_t>(b.threads.size()),
+                            new_signal(b),
+                            0,
+                            b.cluster->numbers++};
 }
 
 void mbarrier_inval(uint64_t *p, Site at)
@@ -387,9 +399,10 @@ struct Pool : Condition {
     }
     std::string text() override
     {
-        return format("setmaxnreg.inc to %u waits for registers that others give back: the launch got %zu times "
-                      "%u for each warpgroup",
-                      n, b.warpgroups.size(), b.registers);
+        return format(
+            "setmaxnreg.inc to %u waits for registers that others give back: the launch got %zu times "
+            "%u for each warpgroup",
+            n, b.warpgroups.size(), b.registers);
     }
 };
 

@@ -327,7 +327,8 @@ static Range checked_tile(const Box &x, const void *tile, const char *what, Site
     return {address, address + x.bytes()};
 }
 
-static void begin_load(Block &b, Range r, unsigned swizzle, uint32_t barrier, void *pc, const char *what, Site at)
+static void begin_load(Block &b, Range r, unsigned swizzle, uint32_t barrier, void *pc, const char *what,
+                       Site at)
 {
     async_writes(b, r, what, at);
     tsan::writes(b.at(r.begin), r.end - r.begin, pc);

@@ -106,7 +106,8 @@ static const Run *reveal()
     const Run *stored = nullptr;
     for (size_t k = output.size(); k-- > 0;) // backwards, since declared buffers may overlap
         for (size_t i = 0; i < output[k].hidden.size(); i += piece)
-            if (!put_back(output[k].start + i, &output[k].hidden[i], std::min(piece, output[k].hidden.size() - i)))
+            if (!put_back(output[k].start + i, &output[k].hidden[i],
+                          std::min(piece, output[k].hidden.size() - i)))
                 stored = &output[k];
     poisoned = false;
     return stored;

@@ -185,8 +185,9 @@ static void record(const std::string &line)
 
 static std::string seed_text()
 {
-    static const char *const order[] = {"forward", "reverse", "random", "unfair"}, *const timing[] = {"late", "early",
-                                                                                            "random"};
+    static const char *const order[] = {"forward", "reverse", "random", "unfair"}, *const timing[] = {
+                                                                                       "late", "early",
+                                                                                       "random"};
     return format("order %s, timing %s, seed %llu", order[(int)options.order], timing[(int)options.timing],
                   (unsigned long long)options.seed);
 }
@@ -448,14 +449,16 @@ void Worker::sweep(Block &b, bool &ran, bool &spun)
 }
 // [sweep]
 
-/// A warp that has gone on lets those of higher rank go on again before the next one. Ranks change now and then.
+/// A warp that has gone on lets those of higher rank go on again before the next one. Ranks change now and
+/// then.
 void Worker::sweep_unfairly(Block &b, bool &ran, bool &spun)
 {
     const unsigned n = (unsigned)b.warps.size();
     if (b.below(32) == 0)
         b.favourite = b.below(n);
     for (unsigned rank = 0; rank < n;) {
-        const unsigned first = (b.favourite + rank++) % n * 32, end = std::min(first + 32, (unsigned)b.threads.size());
+        const unsigned first = (b.favourite + rank++) % n * 32,
+                       end = std::min(first + 32, (unsigned)b.threads.size());
         for (unsigned i = first; i < end; i++) {
             Thread &t = b.threads[i];
             if (t.done || (t.waiting && !t.waiting->ready()))
@@ -472,7 +475,8 @@ void Worker::sweep_unfairly(Block &b, bool &ran, bool &spun)
 void Worker::sweep_all(bool &ran, bool &spun)
 {
     const bool random = options.order == Order::random;
-    const size_t n = std::min(blocks.size(), fitting), first = n > 1 && random ? blocks[0]->below((uint32_t)n) : 0;
+    const size_t n = std::min(blocks.size(), fitting),
+                 first = n > 1 && random ? blocks[0]->below((uint32_t)n) : 0;
     for (size_t i = 0; i < n; i++) {
         Block &b = *blocks[options.order == Order::reverse ? n - 1 - i : (first + i) % n];
         if (options.order == Order::unfair)
@@ -487,7 +491,8 @@ static size_t fit(const Launch &l, unsigned registers)
 {
     const unsigned threads = (l.block.x * l.block.y * l.block.z + 31) / 32 * 32;
     const size_t by_shared = (228 << 10) / (l.shared_bytes + 1024);
-    const size_t each = std::min({(size_t)32, (size_t)(2048 / threads), by_shared, (size_t)(65536 / (threads * registers))});
+    const size_t each =
+        std::min({(size_t)32, (size_t)(2048 / threads), by_shared, (size_t)(65536 / (threads * registers))});
     return std::max(each * (size_t)options.sms, (size_t)l.cluster);
 }
 
@@ -556,10 +561,11 @@ void Worker::run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t
             if (!ran && !spun)
                 deadlock(blocks, "deadlock, nobody can go on");
             if (idle_sweeps > patience)
-                deadlock(blocks, format("some threads spin for ever; if they wait for another block, more blocks "
-                                        "must be resident, and %zu fit on %d SMs",
-                                        fitting, options.sms)
-                                     .c_str());
+                deadlock(blocks,
+                         format("some threads spin for ever; if they wait for another block, more blocks "
+                                "must be resident, and %zu fit on %d SMs",
+                                fitting, options.sms)
+                             .c_str());
         }
     } catch (const Failed &) {
     } catch (const std::bad_alloc &) {

@@ -30,7 +30,8 @@ using Clocks = std::map<uint64_t, Clock>; ///< by cluster
 struct Beyond {
     Clocks known, at_fence;
 };
-std::shared_ptr<const Beyond> joined(const std::shared_ptr<const Beyond> &a, const std::shared_ptr<const Beyond> &b);
+std::shared_ptr<const Beyond> joined(const std::shared_ptr<const Beyond> &a,
+                                     const std::shared_ptr<const Beyond> &b);
 
 /// What a thread, or a barrier for those who pass it, knows of the others: releases seen, by warp of the
 /// cluster, and after the warps phases seen, by mbarrier.
@@ -115,9 +116,10 @@ struct Thread {
 
     unsigned bulk_groups, cp_groups, wgmma_groups; ///< committed so far
     std::map<unsigned, unsigned> in_flight[4];     ///< copies, by kind and group
-    std::vector<std::pair<unsigned, uint32_t>> stores; ///< groups of bulk stores not waited for: see global.cpp
-    unsigned repeats; ///< of an atomic that changed nothing, or of a load
-    bool wgmma_fenced;                             ///< ... since its last wait
+    std::vector<std::pair<unsigned, uint32_t>>
+        stores;                        ///< groups of bulk stores not waited for: see global.cpp
+    unsigned repeats;                  ///< of an atomic that changed nothing, or of a load
+    bool wgmma_fenced;                 ///< ... since its last wait
     std::vector<uint32_t> fences;      ///< stamps of its proxy fences
     char met, goes_on, stored, copied; ///< for ThreadSanitizer: at a meeting, after it, its groups are done
     Clock clock;
@@ -149,12 +151,12 @@ struct Pending {
     bool done = false;
 };
 
-/// What the last bulk copy wrote somewhere: wgmma's descriptor has to agree with it, and who touches the bytes
-/// must know of the mbarrier's phase that ended when they had come.
+/// What the last bulk copy wrote somewhere: wgmma's descriptor has to agree with it, and who touches the
+/// bytes must know of the mbarrier's phase that ended when they had come.
 struct Landed {
     unsigned swizzle; ///< bytes of the pattern's rows: 0, 32, 64 or 128
     Site at;
-    unsigned barrier;  ///< its number in clocks
+    unsigned barrier; ///< its number in clocks
     uint32_t phase;
     unsigned granules; ///< that no later copy has overwritten
 };
@@ -163,7 +165,7 @@ struct NamedBarrier {
     unsigned expected, arrived;
     std::vector<uint32_t> lanes; ///< that have arrived, by warp
     std::vector<Site> where;     ///< ... and at which place
-    unsigned signal; ///< of the current phase, in the timeline
+    unsigned signal;             ///< of the current phase, in the timeline
     uint64_t phase;
     Site first;
     Gate gate;
@@ -253,20 +255,20 @@ struct InstructionHash {
 
 /// What the engine looks up for the lanes of a warp again and again.
 struct Warp {
-    uint32_t left;         ///< lanes that have not exited
-    uint32_t here;         ///< those that are at a meeting...
-    Thread::Meeting first; ///< ... the first of them at this one...
-    bool alike;            ///< ... and the others at the same
+    uint32_t left;                                         ///< lanes that have not exited
+    uint32_t here;                                         ///< those that are at a meeting...
+    Thread::Meeting first;                                 ///< ... the first of them at this one...
+    bool alike;                                            ///< ... and the others at the same
     std::pair<const Instruction, Stream> *recent[16] = {}; ///< of its memory instructions, by line
 };
 
 /// Shared memory: what was written by whom, as far as named helpers told. Threads by Thread::id + 1.
 struct Word {
-    uint16_t writer = 0, reader[2] = {0, 0};    ///< 0: nobody; the last two readers
-    uint16_t author = 0;                        ///< as `writer`, also of a part of the word
-    bool atomic = false;                        ///< the last writer was
+    uint16_t writer = 0, reader[2] = {0, 0};      ///< 0: nobody; the last two readers
+    uint16_t author = 0;                          ///< as `writer`, also of a part of the word
+    bool atomic = false;                          ///< the last writer was
     uint16_t fences = 0, read_fences[2] = {0, 0}; ///< how many proxy fences author and readers had executed
-    uint32_t written = 0, was_read[2] = {0, 0}; ///< stamps
+    uint32_t written = 0, was_read[2] = {0, 0};   ///< stamps
     Site wrote{nullptr, 0}, read[2] = {{nullptr, 0}, {nullptr, 0}};
 };
 
@@ -322,7 +324,7 @@ struct Block {
     std::vector<Thread> threads;
     unsigned live;
     unsigned registers; ///< of each thread, as the launch gave them
-    bool retired; ///< all threads have exited, and what they left was looked at
+    bool retired;       ///< all threads have exited, and what they left was looked at
     std::vector<unsigned> order;
     unsigned favourite = 0; ///< in the unfair order, the warp that runs first
 
@@ -334,19 +336,19 @@ struct Block {
     std::list<Pending>::iterator first_undone; ///< ... if any, none of them before this
     std::vector<uint16_t> in_flight; ///< how many of them touch each 16 bytes of shared memory
     std::vector<Landed> landed;
-    std::vector<uint16_t> landing;    ///< which of these wrote each 16 bytes, from 1
-    std::vector<uint8_t> multiplied;  ///< whether a product has ever read near each 16 bytes
+    std::vector<uint16_t> landing;   ///< which of these wrote each 16 bytes, from 1
+    std::vector<uint8_t> multiplied; ///< whether a product has ever read near each 16 bytes
     NamedBarrier barriers[16];
     std::map<uint32_t, Mbarrier> mbarriers; ///< by shared address
     std::vector<Warp> warps;
     std::vector<Warpgroup> warpgroups;
     std::unordered_map<Instruction, Stream, InstructionHash> streams;
-    uint32_t releases[32]; ///< of each warp
-    uint32_t first_warp;   ///< its number in global.cpp
-    bool fences_global = false;           ///< some thread has
-    std::pair<uintptr_t, void *> pages[64] = {}; ///< of global.cpp, of which it touched some
+    uint32_t releases[32];                             ///< of each warp
+    uint32_t first_warp;                               ///< its number in global.cpp
+    bool fences_global = false;                        ///< some thread has
+    std::pair<uintptr_t, void *> pages[64] = {};       ///< of global.cpp, of which it touched some
     std::pair<const char *, uint8_t> file{nullptr, 0}; ///< the last, and its number there
-    bool triggered;        ///< has let dependent grids begin
+    bool triggered;                                    ///< has let dependent grids begin
     uint64_t random;
     Counters count;
     char begins, ends;              ///< for ThreadSanitizer
@@ -389,9 +391,9 @@ void touch_atomic(void *p, unsigned bytes, Site at);
 void count_access(Block &b, Thread &t, Traffic kind, uint64_t address, unsigned bytes, Site at);
 void finish_counts(Block &b);
 bool known_written(Block &b, Range r); ///< by a named store or a copy; plain stores are not known
-void reads_shared(Block &b, Range r, const char *what, Site at); ///< what a load of at most 16 bytes checks
+void reads_shared(Block &b, Range r, const char *what, Site at);  ///< what a load of at most 16 bytes checks
 void check_written(Block &b, Range r, const char *what, Site at); ///< at most 16 bytes
-void wrote_shared(Block &b, Range r, Site at); ///< this thread has, without a check
+void wrote_shared(Block &b, Range r, Site at);                    ///< this thread has, without a check
 /// wgmma or a store is about to read, on behalf of all who know at least this; `id` is that of the one thread
 /// that knows its own writes, if it is one.
 void async_reads(Block &b, Range r, const Clock &known, unsigned id, const char *what, Site at);
@@ -423,7 +425,8 @@ void note_exit(const Thread &t); ///< the last thread of a block lets dependent 
 /// Fails unless this access comes after all that it collides with.
 enum class Does { read, atomic_read, write, atomic };
 /// Stores the value too, if it is given: that two store the same does no harm.
-void order_global(const void *p, uint64_t bytes, Does does, const char *what, Site at, const void *value = nullptr);
+void order_global(const void *p, uint64_t bytes, Does does, const char *what, Site at,
+                  const void *value = nullptr);
 void order_load(const void *p, uint64_t bytes, unsigned number, uint32_t phase, const char *what, Site at);
 void order_store(const void *p, uint64_t bytes, bool is_atomic, const char *what, Site at);
 void stores_are_over(Thread &t, unsigned limit); ///< this thread has waited for its groups below the limit
@@ -445,9 +448,9 @@ void complete(Block &b, std::list<Pending>::iterator it);
 constexpr uint32_t granule = 16;             ///< bytes of shared memory that are told apart here
 bool any_in_flight(const Block &b, Range r); ///< whether to look closer: some copy is near these bytes
 const Landed *landed_at(const Block &b, uint32_t address); ///< what the last bulk copy left there, or NULL
-bool complete_one(Block &b);                 ///< some copy whose time has come; false if none is in flight
+bool complete_one(Block &b); ///< some copy whose time has come; false if none is in flight
 void finish_copies(Block &b);
-void check_all_landed(const Block &b); ///< somebody waited for each load
+void check_all_landed(const Block &b);                 ///< somebody waited for each load
 uint32_t swizzled(uint32_t address, unsigned swizzle); ///< XORs address bits [6:4] with [9:7], or fewer
 
 /* ---- barrier.cpp --------------------------------------------------------------------------------- */
@@ -485,8 +488,8 @@ void maybe_multiply(Block &b); ///< random timing: some products take place now
 void check_products(Block &b, Range r, const char *what, Site at);
 void check_read(Block &b, Range r, const char *what, Site at);
 bool ever_multiplied(const Block &b, Range r); ///< whether to ask that
-bool is_unset(const void *bits); ///< 4 bytes of an automatic variable that nobody has set
-bool is_guard(uint32_t bits); ///< the pattern of accumulators in flight
+bool is_unset(const void *bits);               ///< 4 bytes of an automatic variable that nobody has set
+bool is_guard(uint32_t bits);                  ///< the pattern of accumulators in flight
 
 } // namespace simt
 #endif

@@ -5,8 +5,8 @@
  *
  * Every 16 bytes that a named helper or a copy touches keep marks of the last writers and readers. A mark is
  * ordered before an access by what the accessing thread has learned: of its own block through barriers, of
- * other blocks through releases and acquires (race.cpp), of the grids before by grid_wait. Marks of grids that
- * must have ended are as good as none.
+ * other blocks through releases and acquires (race.cpp), of the grids before by grid_wait. Marks of grids
+ * that must have ended are as good as none.
  */
 #include "engine.h"
 
@@ -55,8 +55,8 @@ template <class T> struct Table {
 /// A warp of some block.
 struct Who {
     uint64_t grid, cluster, block;
-    unsigned warp; ///< in clocks
-    unsigned index; ///< in the block
+    unsigned warp;                                                 ///< in clocks
+    unsigned index;                                                ///< in the block
     std::unique_ptr<std::array<std::vector<uint32_t>, 32>> fences; ///< stamps of proxy fences, by lane
 };
 static Table<Who> warps;
@@ -72,7 +72,7 @@ static Table<Group> groups;
 
 struct Mark {
     uint32_t who = 0;
-    uint32_t when;  ///< stamp; of a load by TMA the mbarrier's phase; of a bulk store its group
+    uint32_t when; ///< stamp; of a load by TMA the mbarrier's phase; of a bulk store its group
     uint16_t line;
     uint8_t file, how;
     uint16_t more;  ///< proxy fences of the thread before; of a load by TMA the mbarrier's number
@@ -133,12 +133,12 @@ static uint64_t grid;         ///< that runs now; they count from 1
 static uint64_t oldest_begun; ///< a grid before it that may still run when it begins...
 static uint64_t oldest_ended; ///< ... and when its grid_wait has returned, of those before `last_ended`
 static bool dependent;
-static bool shared_pages; ///< blocks run on several cores
+static bool shared_pages;                        ///< blocks run on several cores
 static std::atomic<bool> waited, triggered_late; ///< by a block of this grid: see begin_grid
 
-/// What may overlap a dependent grid: the one before; and those that may overlap that one, unless a block of it
-/// has waited for them before it let this grid begin. After grid_wait the same without the one before, which has
-/// ended, and with it what any of its blocks has waited for.
+/// What may overlap a dependent grid: the one before; and those that may overlap that one, unless a block of
+/// it has waited for them before it let this grid begin. After grid_wait the same without the one before,
+/// which has ended, and with it what any of its blocks has waited for.
 void begin_grid(bool is_dependent, bool parallel)
 {
     shared_pages = parallel;
@@ -271,7 +271,8 @@ void fence_proxy_async_global(Site at)
              where.c_str());
     if (m.how & stored && !groups[m.when].over)
         fail(at,
-             "%s: the bulk store to these bytes, issued at %s, has not been waited for; wait_group.read waits for its "
+             "%s: the bulk store to these bytes, issued at %s, has not been waited for; wait_group.read "
+             "waits for its "
              "source only",
              what, where.c_str());
     if (m.how & lands)
@@ -279,10 +280,11 @@ void fence_proxy_async_global(Site at)
              where.c_str());
     const unsigned thread = w.index * 32 + (m.how & lane_bits);
     if (w.cluster == me.block->linear / me.block->launch->cluster)
-        fail(at, "race in global memory: %s, thread %u %s these bytes at %s, and no barrier orders the two", what,
-             thread, wrote ? "wrote" : "read", where.c_str());
+        fail(at, "race in global memory: %s, thread %u %s these bytes at %s, and no barrier orders the two",
+             what, thread, wrote ? "wrote" : "read", where.c_str());
     fail(at,
-         "race in global memory: %s, block %llu, thread %u %s these bytes at %s, and no release and acquire order the "
+         "race in global memory: %s, block %llu, thread %u %s these bytes at %s, and no release and acquire "
+         "order the "
          "two",
          what, (unsigned long long)w.block, thread, wrote ? "wrote" : "read", where.c_str());
 }
@@ -316,14 +318,15 @@ static void check_marks(const Touch &a, const Mark (&marks)[4], bool written, ui
             blame(a.t, m, written, a.what, a.at);
         if (a.async && !fenced(a.t, m))
             fail(a.at,
-                 "missing proxy fence: %s after an ordinary access of these bytes at %s, whose thread has not executed "
+                 "missing proxy fence: %s after an ordinary access of these bytes at %s, whose thread has "
+                 "not executed "
                  "fence.proxy.async.global since, before it told this one",
                  a.what, place(m).c_str());
     }
 }
 
-/// Whether two marks may be one. Readers of a warp are not told apart; and who knows of the later of two moments
-/// knows of the earlier.
+/// Whether two marks may be one. Readers of a warp are not told apart; and who knows of the later of two
+/// moments knows of the earlier.
 static bool alike(const Mark &old, const Mark &mark, bool written)
 {
     const int but = written ? 0 : lane_bits;

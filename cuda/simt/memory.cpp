@@ -91,8 +91,8 @@ static void check_in_flight(Block &b, Range r, bool write, const char *what, Sit
 
 static void fail_race(const Block &b, unsigned who, const char *did, Site where, Site at)
 {
-    fail(at, "race: %s %s this shared word at %s, and no barrier orders the two",
-         name_of(b, who - 1).c_str(), did, text(where).c_str());
+    fail(at, "race: %s %s this shared word at %s, and no barrier orders the two", name_of(b, who - 1).c_str(),
+         did, text(where).c_str());
 }
 
 static void check_ordered(const Thread &me, unsigned who, uint32_t when, const char *did, Site where, Site at)
@@ -219,12 +219,13 @@ void fence_proxy_async(Site at)
     t.fences.push_back(stamp(t));
 }
 
-/// Whether thread `who` - 1, which had executed so many proxy fences, has executed another since, and those who
-/// know `known` know that it has. Counts are kept in 16 bits.
+/// Whether thread `who` - 1, which had executed so many proxy fences, has executed another since, and those
+/// who know `known` know that it has. Counts are kept in 16 bits.
 static bool fenced(const Block &b, const Clock &known, unsigned id, unsigned who, uint16_t fences)
 {
     const unsigned lanes = ((unsigned)b.threads.size() + 31) / 32 * 32;
-    const std::vector<uint32_t> &all = b.cluster->blocks[(who - 1) / lanes]->threads[(who - 1) % lanes].fences;
+    const std::vector<uint32_t> &all =
+        b.cluster->blocks[(who - 1) / lanes]->threads[(who - 1) % lanes].fences;
     const uint16_t since = uint16_t(all.size() - fences);
     return since && ordered(known, id, who - 1, all[all.size() - since]);
 }
@@ -232,10 +233,11 @@ static bool fenced(const Block &b, const Clock &known, unsigned id, unsigned who
 static void fail_unfenced(const Block &b, const char *what, const char *does, unsigned who, const char *did,
                           Site where, Site at)
 {
-    fail(at,
-         "missing proxy fence: %s %s what %s %s at %s, which has not executed fence.proxy.async since, before "
-         "a barrier",
-         what, does, name_of(b, who - 1).c_str(), did, text(where).c_str());
+    fail(
+        at,
+        "missing proxy fence: %s %s what %s %s at %s, which has not executed fence.proxy.async since, before "
+        "a barrier",
+        what, does, name_of(b, who - 1).c_str(), did, text(where).c_str());
 }
 
 void async_reads(Block &b, Range r, const Clock &known, unsigned id, const char *what, Site at)

@@ -68,7 +68,8 @@ static void join(Clocks &into, const Clocks &from)
         into[c.first].join(c.second);
 }
 
-std::shared_ptr<const Beyond> joined(const std::shared_ptr<const Beyond> &a, const std::shared_ptr<const Beyond> &b)
+std::shared_ptr<const Beyond> joined(const std::shared_ptr<const Beyond> &a,
+                                     const std::shared_ptr<const Beyond> &b)
 {
     if (!a)
         return b;

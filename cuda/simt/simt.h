@@ -16,12 +16,18 @@
  * - A loop that waits for another block spins on ld_acquire (and the launch needs resident blocks), never
  *   on a plain variable.
  *
- * It is a checker, not a simulator of time: no clock (but a model of one, see timeline()), no cache, no
- * memory model beyond barriers, and sums are added in another order than the hardware's. Clusters lie along
- * x; in another block's shared memory a thread may load words and arrive at mbarriers, and into it a copy
- * may be multicast, no more. Grids run one after the other, and all that a grid sees of programmatic
- * dependent launch is poison in place of the output of the grid before (of declared buffers, up to
- * options.snapshot bytes) until grid_wait returns; static __shared__ variables do not compile.
+ * Whether one access comes after another is asked of vector clocks, which barriers, mbarriers, fences,
+ * releases and acquires carry from thread to thread and from block to block; so a missing one is found in
+ * most orders, and not only where it does harm. Atomics are relaxed. Only as many blocks are resident as fit
+ * on options.sms.
+ *
+ * It is a checker, not a simulator of time: no clock (but a model of one, see timeline()), no cache, nothing
+ * of the memory model but what is ordered, and sums are added in another order than the hardware's. Clusters
+ * lie along x; in another block's shared memory a thread may load words and arrive at mbarriers, and into it
+ * a copy may be multicast, no more. Grids run one after the other; of programmatic dependent launch a grid
+ * sees poison in place of the output of the grid before (of declared buffers, up to options.snapshot bytes)
+ * until grid_wait returns, and named accesses that collide with those of a grid that may still run are
+ * reported; static __shared__ variables do not compile.
  */
 #ifndef MSA_SIMT_H
 #define MSA_SIMT_H
@@ -140,7 +146,7 @@ struct Site {
 
 /// In which threads of a block run. unfair: a warp, and of several blocks one, runs as far ahead as it can.
 enum class Order { forward, reverse, random, unfair };
-enum class Timing { late, early, random };     ///< when asynchronous copies and products take place
+enum class Timing { late, early, random }; ///< when asynchronous copies and products take place
 
 /// What instructions cost in the timeline's model: nominal clocks of an H100's SM, not measurements.
 struct Costs {
@@ -246,7 +252,8 @@ void launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_
             bool dependent, unsigned cluster, Site at, const A &...args)
 {
     if (!options.dry)
-        run({name, grid, block, shared_bytes, [&] { kernel(static_cast<P>(args)...); }, at, dependent, cluster});
+        run({name, grid, block, shared_bytes, [&] { kernel(static_cast<P>(args)...); }, at, dependent,
+             cluster});
 }
 
 /* ---- Bodies of the instructions in ptx.cuh ------------------------------------------------------- */
@@ -268,7 +275,7 @@ void fence_memory(Site at);                       ///< threadfence
 void release_at(const void *p, Site at);          ///< before a store with release...
 void acquire_at(const void *p, Site at);          ///< ... and after a load with acquire
 void atomic_at(void *p, unsigned bytes, Site at); ///< before a relaxed atomic
-void spins(bool changed, Site at);                ///< an atomic that changes nothing again and again lets others run
+void spins(bool changed, Site at); ///< an atomic that changes nothing again and again lets others run
 
 enum class Shuffle { index, up, down, exclusive_or };
 uint64_t shuffle(Shuffle kind, uint32_t mask, uint64_t value, unsigned lane, unsigned width, Site at);

@@ -82,8 +82,8 @@ static void each_chunk(uint64_t desc, bool mn_major, int mn_size, const char *na
 
 /// All that can be wrong with reading an operand now: each row by a warp, or all by all of them if there is
 /// only one clock. Returns the bytes from its first to its last.
-static Range check_operand(Block &b, uint64_t desc, bool mn_major, int mn_size, const Clock *known, bool by_warp,
-                           const char *name, Site at)
+static Range check_operand(Block &b, uint64_t desc, bool mn_major, int mn_size, const Clock *known,
+                           bool by_warp, const char *name, Site at)
 {
     const unsigned swizzle = decode(desc, name, at).swizzle;
     Range all = {~0u, 0};
@@ -179,8 +179,9 @@ void finish_products(Block &b)
 static bool is_of(uint64_t desc, bool mn_major, int mn_size, Range r, Site at)
 {
     bool any = false;
-    each_chunk(desc, mn_major, mn_size, "", at,
-               [&](int, int, uint32_t address) { any |= r.meets({address, address + 16}); });
+    each_chunk(desc, mn_major, mn_size, "", at, [&](int, int, uint32_t address) {
+        any |= r.meets({address, address + 16});
+    });
     return any;
 }
 
@@ -377,7 +378,9 @@ static void issue(void **args)
                 const Element x = fragment_a(t, e);
                 const uint32_t r = ((WgmmaLane *)args[t])->a[e / 2];
                 if (is_unset(&r))
-                    fail(l.at, "wgmma multiplies A in a register that nobody has set: register %d of thread %d", e / 2, t);
+                    fail(l.at,
+                         "wgmma multiplies A in a register that nobody has set: register %d of thread %d",
+                         e / 2, t);
                 p.a[(size_t)(x.row * 16 + x.col)] = from_bits<float>(e % 2 ? r & 0xffff0000u : r << 16);
             }
     } else {
