@@ -165,10 +165,11 @@ __global__ void right_copies(const __grid_constant__ CUtensorMap map, float *out
     cp_async_wait<0>();
     s.tile[0][8 * t].bits++;
     __syncthreads();
-    s.tile[1][t].bits = s.tile[0][8 * (t ^ 64)].bits;
+    for (unsigned i = t; i < 64 * 64; i += 128)
+        s.tile[1][i].bits = s.tile[0][8 * (t ^ 64)].bits;
     fence_proxy_async();
     __syncthreads();
-    if (t == 0) {
+    if (t == 0 && blockIdx.x == 0) {
         tma_store_2d(&map, s.tile[1], 0, 0);
         bulk_commit();
         bulk_wait<0>();
