@@ -184,11 +184,11 @@ static void start()
     simt::options.keep_going = true; // a failure is the caller's to report
     simt::reset();
 }
-/// A workspace must not happen to be zero, unless thread blocks are left out whose parts are in it. Of a huge one the
+/// A workspace must not happen to be zero, unless blocks are left out whose parts lie in it. Of a huge one the
 /// begin will do, where small things lie.
 static void spoil(void *work, size_t bytes)
 {
-    if (work && !simt::options.only)
+    if (work && !simt::options.only && !simt::options.dry)
         memset(work, 0xff, bytes < (16u << 20) ? bytes : 16u << 20);
 }
 static msa_status launched()

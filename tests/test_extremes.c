@@ -105,7 +105,7 @@ static void cancelling_index(const tensor *t, inputs_rng *rng)
         for (int64_t a = c; a < t[QI].n; a += t[QI].width)
             t[QI].x[a] = 1;
         for (int64_t a = c; a < t[KI].n; a += t[KI].width)
-            t[KI].x[a] = c < 2 ? 3e38f : -3e38f * (0.001f * (float)(1 + inputs_below(rng, 1000)));
+            t[KI].x[a] = c < 2 ? 3e38f : -0x1p-18f * 3e38f * (float)(1 + inputs_below(rng, 1 << 18));
     }
 }
 /* A query that sees small keys only, beside large ones: those must be told apart all the same. */
