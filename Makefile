@@ -321,8 +321,8 @@ $(B)/race/%.o: %.cpp
 $(B)/race/kernels: $(B)/race/tests/race_kernels.o $(KERNELS:%.cu=$(B)/race/%.o) $(B)/race/libsimt.so $(B)/cuda/plan.o $(B)/tests/tap.o $(LIB_OBJ)
 	$(Q)$(CXX) -fsanitize=thread $(if $(OPENMP),-fopenmp) $^ -Wl,-rpath,'$$ORIGIN' $(LIBS) -o $@
 
-test-race-barriers: private RACES := "$(B)/race/kernels backward/" "$(B)/race/kernels decode/ dense/hopper sparse/union sparse/kv_outer"
-test-race-barriers: build $(B)/race/kernels ## ... of the kernels whose warpgroups meet at barriers, of decode and backward (minutes)
+test-race-barriers: private RACES := "$(B)/race/kernels backward/hopper" "$(B)/race/kernels decode/ dense/hopper sparse/union sparse/kv_outer"
+test-race-barriers: build $(B)/race/kernels ## ... of the kernels whose warpgroups meet at barriers, and of decode (minutes)
 	$(RUN_RACES)
 test-race: private RACES = tests/test_race.sh $(foreach stage,$(sort $(filter-out dense_%,$(dir $(RUNGS)))),"$(B)/race/kernels $(stage)")
 test-race: build $(B)/race/kernels ## races between threads of a block, all kernels, under ThreadSanitizer (half an hour)
