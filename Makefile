@@ -295,10 +295,10 @@ test-full: ## nothing left out: all shapes in all orders, long inputs
 	@MSA=$(B)/msa B=$(B) FULL=1 SHARE=$(SHARE) tests/run.sh $(FULL_TESTS) $(foreach k,- $(RUNGS),"$(B)/tests/test_kernels 1 $(k)")
 
 test-mutants: build check-programs ## all wrong variants of code and kernels that the tests must catch
-	@B=$(B) PIECE=$(SHARE) tests/run.sh tests/mutants.sh tests/mutants_kernels.sh
+	@B=$(B) SHARE=1/1 PIECE=$(SHARE) tests/run.sh tests/mutants.sh tests/mutants_kernels.sh
 
 test-faults: build $(B)/tests/faults.so ## every fault of the machine in every command
-	@MSA=$(B)/msa B=$(B) FULL=1 PIECE=$(SHARE) tests/run.sh tests/test_faults.sh
+	@MSA=$(B)/msa B=$(B) FULL=1 SHARE=1/1 PIECE=$(SHARE) tests/run.sh tests/test_faults.sh
 
 test-asan: deps ## make test under AddressSanitizer and UBSan
 	@SHARE=$(SHARE) $(MAKE) --no-print-directory test DEPS=0 B=build/asan CFLAGS="-O1 -g" ARCH=x86-64 \

@@ -96,5 +96,9 @@ for ((i = ${share%/*}; i <= $#; i += ${share#*/})); do
 done
 wait
 show
+if [[ $started -eq 0 ]]; then
+    echo "tests/run.sh: SHARE: expected a share that holds a program, found $share of $#" >&2
+    exit 1
+fi
 echo "$total_passed passed, $total_failed failed, $total_skipped skipped"
 [[ $total_failed -eq 0 ]]

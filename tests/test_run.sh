@@ -46,6 +46,8 @@ HANG_LOOKS=10 HANG_APART=1 verdict is_slow 0 "1 passed, 0 failed, 0 skipped" is_
 SHARE=2/2 tests/run.sh "$W/passes" "$W/fails" "$W/skips" > "$W.out"
 [[ $? -eq 1 && $(tail -n 1 "$W.out") == "1 passed, 1 failed, 0 skipped" ]]
 check $? "the second of two shares is every second program"
+! SHARE=3/3 tests/run.sh "$W/passes" "$W/fails" > "$W.out" 2> "$W.err" && grep -q 'found 3/3 of 2' "$W.err"
+check $? "a share without a program is no success"
 tests/run.sh "$W/passes" "$W/fails" "$W/skips" > "$W.out"
 [[ $? -eq 1 && $(tail -n 1 "$W.out") == "4 passed, 1 failed, 1 skipped" ]]
 check $? "several programs are added up"
