@@ -6,8 +6,8 @@
 #
 # Variables choose how much is tested. With FULL=1 no program leaves anything out. SHARE=2/5 takes the second of five
 # shares of the programs, PIECE=2/5 of what one of them walks: mutants, or commands that meet faults. A program may
-# have arguments behind it: "build/tests/test_kernels 1 dense/hopper". TEST_JOBS programs (2 where there are two cores) run at a time; what they print comes
-# in the given order.
+# have arguments behind it: "build/tests/test_kernels 1 dense/hopper". TEST_JOBS programs (2 where there are two
+# cores) run at a time; what they print comes in the given order.
 set -u
 
 JOBS=${TEST_JOBS:-$(($(nproc) < 2 ? 1 : 2))}
