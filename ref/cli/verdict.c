@@ -312,12 +312,17 @@ verdict_dims verdict_tensor_dims(const msa_shape *s, verdict_tensor t)
 }
 
 /* ---- What float32 may lose -----------------------------------------------------------------------
- * With u = 2^-24, by first-order error analysis. A sum of d products rounds d times, with signs that
- * agree no better than those of a random walk: its error stays below u sqrt(d) |q||k|, which the logit's
- * scale 1/sqrt(d) turns into u |q||k|. exp carries an absolute error of its argument into a relative
- * error of the probability, and with the division adds a few roundings. The denominator is no random
- * walk: where keys repeat, equal terms round the same way again and again. It stays below u S / 4 for
- * whoever keeps four partial sums or more.
+ * With u = 2^-24, by first-order error analysis. A sum of d products rounds d times, by at most u|q||k| each
+ * time, and by 1/sqrt(3) of that in root mean square. Signs agree no better than those of a random walk (Higham
+ * and Mary 2019): the sum is off by u sqrt(d/3) |q||k| in root mean square, which the logit's scale 1/sqrt(d)
+ * turns into u|q||k|/sqrt(3). That is reached where one channel outweighs all others and comes early: every
+ * later addition rounds at its size. A uniform error is strictly sub-Gaussian and so is a sum of them: except
+ * for one verdict in a million the largest of n logits' errors stays below sqrt(2 ln(2 n 10^6)) of these, and
+ * never is it above sqrt(3 d), d roundings at their worst. An LSE follows the logit of a key that outweighs all
+ * others. A probability moves with its logit against the mean of all, and so do those of other keys: by 2 u|q||k|.
+ * exp carries an absolute error of its argument into a relative error of the probability, and with the
+ * division adds a few roundings. The denominator is no random walk: where keys repeat, equal terms round the
+ * same way again and again. It stays below u S / 4 for whoever keeps four partial sums or more.
  * Whatever is summed over keys weighs these errors with probabilities that sum to 1; what is summed over
  * queries (dk, dv, dki) weighs them with the probabilities that T queries give to one key, whose errors
  * again add up as a random walk: sqrt(T) times the heads.
@@ -325,7 +330,8 @@ verdict_dims verdict_tensor_dims(const msa_shape *s, verdict_tensor t)
 
 /** Sizes of the inputs of one branch, and the errors that follow from them. */
 typedef struct float32_error {
-    double logit;       // absolute, of a scaled logit
+    double logit;       // absolute, of a scaled logit: the largest of all
+    double denominator; // relative
     double probability; // relative, of a softmax weight
 } float32_error;
 
@@ -367,22 +373,27 @@ static double largest_norm(const float *x, int64_t rows, int d)
     return sqrt(most);
 }
 
-static float32_error error_of(double norm_q, double norm_k, int64_t n_kv)
+// Of the logits of `n_q` rows of q with n_kv keys each.
+static float32_error error_of(double norm_q, double norm_k, int64_t n_q, int64_t n_kv, int d)
 {
-    double logit = UNIT * norm_q * norm_k;
-    return (float32_error){logit, 2 * logit + UNIT * (8 + (double)n_kv / 4)};
+    const double walk = UNIT * norm_q * norm_k, n = (double)n_q * (double)n_kv;
+    const double largest = sqrt(fmin(2 * log(2e6 * fmax(n, 1)) / 3, d));
+    const double denominator = UNIT * (8 + (double)n_kv / 4);
+    return (float32_error){largest * walk, denominator, 2 * walk + denominator};
 }
 
 static float32_error main_error(const msa_shape *s, const inputs *in)
 {
-    return error_of(largest_norm(in->q, s->n_q * s->n_heads, s->d_head),
-                    largest_norm(in->k, s->n_kv * s->n_kv_heads, s->d_head), s->n_kv);
+    const int64_t rows = s->n_q * s->n_heads;
+    return error_of(largest_norm(in->q, rows, s->d_head),
+                    largest_norm(in->k, s->n_kv * s->n_kv_heads, s->d_head), rows, s->n_kv, s->d_head);
 }
 
 static float32_error index_error(const msa_shape *s, const inputs *in)
 {
-    return error_of(largest_norm(in->qi, s->n_q * s->n_kv_heads, s->d_index),
-                    largest_norm(in->ki, s->n_kv, s->d_index), s->n_kv);
+    const int64_t rows = s->n_q * s->n_kv_heads;
+    return error_of(largest_norm(in->qi, rows, s->d_index), largest_norm(in->ki, s->n_kv, s->d_index), rows,
+                    s->n_kv, s->d_index);
 }
 
 // |dP| and |delta|, at most.
@@ -418,9 +429,9 @@ verdict_budget verdict_float32(const msa_shape *s, const inputs *in, verdict_ten
     case VERDICT_SCORES:
         return (verdict_budget){few, x.logit, NULL};
     case VERDICT_INDEX_LSE:
-        return (verdict_budget){few, x.probability, NULL};
+        return (verdict_budget){few, x.logit + x.denominator, NULL};
     case VERDICT_LSE:
-        return (verdict_budget){few, m.probability, NULL};
+        return (verdict_budget){few, m.logit + m.denominator, NULL};
     case VERDICT_O:
         return (verdict_budget){few, m.probability * largest(in->v, nk), NULL};
     case VERDICT_DQ:
