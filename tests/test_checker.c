@@ -97,6 +97,40 @@ static void low_precision(const double *oracle)
     tap(!passes(oracle, found, b), "but not by more");
 }
 
+// Keys of 64 channels, one of which outweighs all others and comes first: whatever is added afterwards rounds at
+// its size. The same sums with 4 bits less must be refused.
+static void massive_sums(uint64_t seed)
+{
+    enum { ROWS = 16, KEYS = 4096, D = 64 };
+    static float qi[ROWS][D], ki[KEYS][D], sums[ROWS * KEYS], coarse[ROWS * KEYS];
+    static double exact[ROWS * KEYS];
+    inputs_rng rng = {seed};
+    for (int i = 0; i < ROWS; i++)
+        for (int c = 0; c < D; c++)
+            qi[i][c] = c ? inputs_normal(&rng) : 33;
+    for (int j = 0; j < KEYS; j++)
+        for (int c = 0; c < D; c++)
+            ki[j][c] = c ? inputs_normal(&rng) : 33;
+    for (int at = 0; at < ROWS * KEYS; at++) {
+        const float *q = qi[at / KEYS], *k = ki[at % KEYS];
+        float rough = 0;
+        for (int c = 0; c < D; c++) {
+            exact[at] += (double)q[c] * (double)k[c] / 8;
+            sums[at] += q[c] * k[c] / 8;
+            rough += q[c] * k[c] / 8;
+            rough = ldexpf(roundf(ldexpf(rough, 12)), -12); // of about 128: 20 bits
+        }
+        coarse[at] = rough;
+    }
+    const msa_shape s = {.n_q = ROWS, .n_kv = KEYS, .n_kv_heads = 1, .n_heads = 1, .d_index = D};
+    const inputs in = {.qi = *qi, .ki = *ki};
+    const verdict_dims n = {1, ROWS, KEYS};
+    const verdict_budget b = verdict_float32(&s, &in, VERDICT_SCORES, 0);
+    const verdict v = verdict_compare(n, exact, sums, b);
+    tap(v.pass && v.used > 0.2, "float32 sums behind a massive channel use %.0f %% of their budget", 100 * v.used);
+    tap(!verdict_compare(n, exact, coarse, b).pass, "sums of 20 bits are refused there");
+}
+
 static void cases(const double *oracle, const float *right)
 {
     check_case c = check_begin("spoiled on purpose");
@@ -277,6 +311,7 @@ int main(int argc, char **argv)
     infinities_and_nan_of_the_oracle(oracle, right);
     low_precision(oracle);
     cases(oracle, right);
+    massive_sums(check_seed(1));
     guards();
     selections();
     faulty_kernels();
