@@ -281,7 +281,7 @@ $(B)/tests/faults.so: $(wildcard tests/faults/*) $(B)/flags
 check-programs: $(if $(SAN),,$(B)/tests/faults.so) $(T_BIN) $(T_CXX) exercise-programs book-programs
 
 # What make test leaves to make test-all, each in so many shares: .ci/run takes some, others for each commit.
-PARTS := test-full:12 test-mutants:32 test-race:9 test-faults:12 test-asan:8 soak:1
+PARTS := test-full:12 test-mutants:32 test-race:12 test-faults:12 test-asan:8 soak:1
 SHARE ?= 1/1
 parts: # make target and share, a line each
 	@for part in $(PARTS); do for i in $$(seq $${part#*:}); do echo "$${part%:*} $$i/$${part#*:}"; done; done
@@ -324,7 +324,7 @@ $(B)/race/kernels: $(B)/race/tests/race_kernels.o $(KERNELS:%.cu=$(B)/race/%.o) 
 test-race-barriers: private RACES := "$(B)/race/kernels backward/hopper" "$(B)/race/kernels decode/ dense/hopper sparse/union sparse/kv_outer"
 test-race-barriers: build $(B)/race/kernels ## ... of the kernels whose warpgroups meet at barriers, and of decode (minutes)
 	$(RUN_RACES)
-test-race: private RACES = tests/test_race.sh $(foreach stage,$(sort $(filter-out dense_%,$(dir $(RUNGS)))),"$(B)/race/kernels $(stage)")
+test-race: private RACES = tests/test_race.sh $(foreach k,$(filter-out dense_%,$(RUNGS)),"$(B)/race/kernels $(k)")
 test-race: build $(B)/race/kernels ## races between threads of a block, all kernels, under ThreadSanitizer (half an hour)
 	$(RUN_RACES)
 define RUN_RACES
