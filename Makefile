@@ -297,7 +297,7 @@ test-full: ## nothing left out: all shapes in all orders, long inputs
 test-mutants: build check-programs ## all wrong variants of code and kernels that the tests must catch
 	@B=$(B) SHARE=1/1 PIECE=$(SHARE) tests/run.sh tests/mutants.sh tests/mutants_kernels.sh
 
-test-faults: build $(B)/tests/faults.so ## every fault of the machine in every command
+test-faults: build $(addprefix $(B)/tests/,faults.so test_io_npy test_io_safetensors test_io_picture test_model) ## every fault of the machine in every command
 	@MSA=$(B)/msa B=$(B) FULL=1 SHARE=1/1 PIECE=$(SHARE) tests/run.sh tests/test_faults.sh
 
 test-asan: deps ## make test under AddressSanitizer and UBSan

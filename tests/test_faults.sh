@@ -90,6 +90,10 @@ prepare() { # prepare COMMAND: what was there before, in old/; its sums and thos
         cp -r "$W/old/." "$W/dir"
     fi
     run "$1" "$W/dir" > "$W.whole" 2> "$W.err" || return
+    if compgen -G "$W/dir/out/*.sha256" > "$W.out"; then # which names what still earlier ones have left, and goes on to
+        echo '# earlier' | tee -a "$W"/dir/out/*.sha256 > "$W.out"
+        run "$1" "$W/dir" > "$W.whole" 2> "$W.err" || return
+    fi
     new=$(sums "$W/dir")
     if [[ $1 != train && $1 != resume ]]; then
         cp -r "$W/dir/." "$W/old"

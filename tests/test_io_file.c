@@ -166,16 +166,21 @@ static void test_owners(void)
     bool ok = put(mine, "the user's", err);
     tap(ok && io_begin(scratch("set"), "sums", err) && !put(mine, "new", err) &&
             scratch_one_line(err, mine, "expected no file of that name, or one of an earlier result") &&
-            !io_may_replace(scratch("set"), "mine") && io_may_replace(scratch("set"), "yours"),
+            !io_may_replace(scratch("set"), "mine", err) && io_may_replace(scratch("set"), "yours", err),
         "a file that no earlier set has written is refused");
     io_abandon();
     bool kept = true;
     for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++) {
         kept = kept && put(scratch("set/other.sha256"), foreign[i], err) &&
-               !io_may_replace(scratch("set"), "mine") && !io_may_replace(scratch("set"), "other.sha256");
+               !io_may_replace(scratch("set"), "mine", err) && !io_may_replace(scratch("set"), "other.sha256", err);
         unlink(scratch("set/other.sha256"));
     }
     tap(kept && scratch_holds(mine, "the user's", 10), "a file that only looks like sums names nothing");
+    mkdir(scratch("set/other.sha256"), 0777);
+    tap(!io_may_replace(scratch("set"), "mine", err) && io_may_replace(scratch("set"), "short", err) &&
+            scratch_one_line(err, "mine", "a .sha256 file beside it cannot be read"),
+        "sums that cannot be read are said to be, and are in nobody else's way");
+    rmdir(scratch("set/other.sha256"));
     ok = io_begin(scratch("set"), "sums", err) && put(scratch("set/short"), "abc", err) && io_commit(err);
     ok = ok && io_begin(scratch("set"), "sums", err) && put(scratch("set/empty"), "", err) && io_commit(err);
     static const char left[] = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  empty\n"

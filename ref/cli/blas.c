@@ -4,12 +4,18 @@
  * MB, for which it asks again and again for ever where there is none. So the program brings the three
  * functions that it calls, which load the library without threads of its own and have it take the buffers of
  * all of our threads at once, each after a question whether there is room; a machine without it gets one
- * line. */
+ * line.
+ *
+ * It, and the Fortran library that it brings, use small blocks without a look at whether they got them. There
+ * is no asking for them before, since where they are taken is theirs to know; so a fault in there is turned
+ * into a line, too. */
 #ifdef HAVE_OPENBLAS
-#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS, sigaltstack */
 #include <cblas.h>
 #include <dlfcn.h>
 #include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -29,11 +35,38 @@ typedef void free_fn(void *);
 static sgemm_fn *sgemm;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
+/* Of threads that find the same, one says so. */
 static void give_up(const char *expected, const char *found)
 {
+    static atomic_flag said = ATOMIC_FLAG_INIT;
+    while (atomic_flag_test_and_set(&said))
+        pause();
     cli_fail(NULL, "OpenBLAS: expected %s, found %s", expected, found);
     io_abandon();
     _exit(2); /* other threads are in the middle of their work */
+}
+
+/* Whether this thread is in there. */
+static _Thread_local volatile sig_atomic_t inside;
+static struct sigaction theirs;
+
+/* Anybody else's fault comes again, without us. */
+static void on_fault(int number)
+{
+    if (inside)
+        give_up("memory for its own use", "none (a segmentation fault in it)");
+    sigaction(number, &theirs, NULL);
+}
+
+/* A call of itself without an end, which is how the Fortran library reports that it has no memory, leaves no
+ * room on the stack that it ran on. A sanitizer has given the thread another one already. */
+static void watch_faults(void)
+{
+    static char stack[1 << 16];
+    stack_t now;
+    if (sigaltstack(NULL, &now) == 0 && now.ss_flags & SS_DISABLE)
+        sigaltstack(&(stack_t){.ss_sp = stack, .ss_size = sizeof stack}, NULL);
+    sigaction(SIGSEGV, &(struct sigaction){.sa_handler = on_fault, .sa_flags = SA_ONSTACK}, &theirs);
 }
 
 static bool there_is_room(void)
@@ -69,6 +102,7 @@ static void load(void)
     void *library = NULL;
     alloc_fn *take;
     free_fn *give;
+    watch_faults();
     if (!there_is_room())
         give_up("address space for a buffer of 128 MB a thread", "too little (ulimit -v)");
     setenv("OPENBLAS_NUM_THREADS", "1", 1); /* which it reads while it is loaded */
@@ -90,8 +124,10 @@ void cblas_sgemm(const enum CBLAS_ORDER order, const enum CBLAS_TRANSPOSE trans_
                  const float alpha, const float *a, const blasint lda, const float *b, const blasint ldb,
                  const float beta, float *c, const blasint ldc)
 {
+    inside = true;
     pthread_once(&once, load);
     sgemm(order, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+    inside = false;
 }
 
 /* It has one thread, whatever is asked. */

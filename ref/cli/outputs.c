@@ -48,11 +48,15 @@ int64_t cli_sizes(const msa_shape *s, const char *letters, int64_t *dim)
 void *cli_alloc(const char *command, size_t bytes)
 {
     const double left = io_memory_left(), mib = 1 << 20;
-    void *p = (double)bytes <= left ? malloc(bytes ? bytes : 1) : NULL;
-    if (!p)
+    if ((double)bytes > left) {
         cli_fail(command,
                  "these sizes: expected to fit the %.1f MiB of memory free here, found a need of %.1f MiB",
                  left / mib, (double)bytes / mib);
+        return NULL;
+    }
+    void *p = malloc(bytes ? bytes : 1);
+    if (!p)
+        cli_fail(command, "these sizes: no memory for %zu bytes", bytes);
     return p;
 }
 
@@ -104,6 +108,7 @@ int cli_check_writable(const char *command, const char *option, const char *path
 static int check_dir(const char *command, const char *dir, const cli_output *out, int n)
 {
     struct stat st;
+    io_error err;
     if (!*dir)
         return cli_fail(command, "--out: expected a directory, found an empty name");
     if (stat(dir, &st) != 0 && errno == ENOENT)
@@ -120,8 +125,8 @@ static int check_dir(const char *command, const char *dir, const cli_output *out
         int bad = cli_check_writable(command, "--out", path);
         if (bad)
             return bad;
-        if (!io_may_replace(dir, out[i].name))
-            return cli_fail(command, "--out %s: " IO_NOT_OURS, path);
+        if (!io_may_replace(dir, out[i].name, err))
+            return cli_fail(command, "--out %s/%s", dir, err);
     }
     return 0;
 }

@@ -71,9 +71,7 @@ bool io_write_file(const char *path, const io_chunk *chunks, int n, io_error err
 bool io_begin(const char *dir, const char *label, io_error err);
 /** Whether a set with a label, in that directory, may write a file of that name: there is none, or it is of
  *  an earlier set. */
-bool io_may_replace(const char *dir, const char *name);
-#define IO_NOT_OURS                                                                                          \
-    "cannot write: expected no file of that name, or one of an earlier result, which a .sha256 file beside it names"
+bool io_may_replace(const char *dir, const char *name, io_error err);
 bool io_commit(io_error err);
 /** Forgets the set, if one is open. */
 void io_abandon(void);

@@ -373,16 +373,23 @@ static bool fill(member *m, const io_chunk *chunks, int n)
     return ok;
 }
 
-static bool may_replace(int dir, const char *name)
+/* `path` is what the message names. */
+static bool may_replace(int dir, const char *name, const char *path, io_error err)
 {
     struct stat st;
-    return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0 || sums_own(dir, name);
+    if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0 || sums_own(dir, name))
+        return true;
+    if (errno)
+        return io_fail(err, path, "cannot write: a .sha256 file beside it cannot be read: %s", strerror(errno));
+    return io_fail(err, path,
+                   "cannot write: expected no file of that name, or one of an earlier result, which a .sha256 "
+                   "file beside it names");
 }
 
-bool io_may_replace(const char *dir, const char *name)
+bool io_may_replace(const char *dir, const char *name, io_error err)
 {
     const int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    const bool may = fd < 0 || may_replace(fd, name);
+    const bool may = fd < 0 || may_replace(fd, name, name, err);
     if (fd >= 0)
         close(fd);
     return may;
@@ -394,8 +401,8 @@ static bool add(const char *path, const io_chunk *chunks, int n, io_error err)
     struct stat st;
     if (fstatat(set.dir, base_name(path), &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode))
         return io_fail(err, path, "cannot write: expected a file or nothing, found %s", io_kind(st.st_mode));
-    if (set.label && !may_replace(set.dir, base_name(path)))
-        return io_fail(err, path, IO_NOT_OURS);
+    if (set.label && !may_replace(set.dir, base_name(path), path, err))
+        return false;
     member *m = new_member(base_name(path));
     if (!m)
         return io_fail(err, path, "cannot write: no memory");
@@ -427,6 +434,11 @@ static bool add_sums(io_error err)
         return io_fail(err, set.path, "cannot write: no memory");
     sprintf(path, "%s/%s.sha256", set.path, set.label);
     char *earlier = sums_read(set.dir, base_name(path)), *rest = earlier, *name;
+    if (!earlier && errno) {
+        io_fail(err, path, "cannot read: %s", strerror(errno));
+        free(path);
+        return false;
+    }
     size_t room = 1 + (earlier ? 3 * strlen(earlier) : 0), used = 0;
     for (int i = 0; i < set.n; i++)
         room += SHA256_TEXT + 2 + strlen(set.file[i].name);

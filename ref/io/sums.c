@@ -1,6 +1,7 @@
 #include "sums.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,22 +53,27 @@ char *sums_read(int dir, const char *file)
     FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
     char *text = f ? malloc(MOST + 1) : NULL;
     const size_t bytes = text ? fread(text, 1, MOST, f) : 0;
+    const int why = text && !ferror(f) ? 0 : errno;
     if (f)
         fclose(f);
     else if (fd >= 0)
         close(fd);
     if (text)
         text[bytes] = '\0';
-    if (text && is_text_of_sums(text))
+    if (text && why == 0 && is_text_of_sums(text))
         return text;
     free(text);
+    errno = why == ENOENT || why == ELOOP ? 0 : why;
     return NULL;
 }
 
-static bool lists(int dir, const char *file, const char *name)
+/* *why changes where the file could not be read. */
+static bool lists(int dir, const char *file, const char *name, int *why)
 {
     char *text = sums_read(dir, file), *rest = text, *next = NULL;
     bool found = text && strcmp(file, name) == 0;
+    if (!text && errno)
+        *why = errno;
     while (text && !found && (next = sums_next(&rest)) != NULL)
         found = strcmp(next, name) == 0;
     free(text);
@@ -78,15 +84,17 @@ bool sums_own(int dir, const char *name)
 {
     const int again = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *list = again < 0 ? NULL : fdopendir(again);
+    int why = list ? 0 : errno;
     bool found = false;
     for (struct dirent *e = list ? readdir(list) : NULL; e && !found; e = readdir(list)) {
         const size_t n = strlen(e->d_name);
         found = n > strlen(SUFFIX) && strcmp(e->d_name + n - strlen(SUFFIX), SUFFIX) == 0 &&
-                lists(dir, e->d_name, name);
+                lists(dir, e->d_name, name, &why);
     }
     if (list)
         closedir(list);
     else if (again >= 0)
         close(again);
+    errno = why;
     return found;
 }

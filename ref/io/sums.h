@@ -10,11 +10,12 @@
 
 #include <stdbool.h>
 
-/** The text of a file of sums in the directory; free() it. NULL where there is none, or it is none. */
+/** The text of a file of sums in the directory; free() it. NULL where there is none, or it is none, and then
+ *  errno is 0; or where it could not be read. */
 char *sums_read(int dir, const char *file);
 /** The next name in such a text, which is changed; *rest begins as the text. NULL after the last. */
 char *sums_next(char **rest);
-/** Whether the name is a file of sums in the directory, or in one. */
+/** Whether the name is a file of sums in the directory, or in one. errno is 0 unless some could not be read. */
 bool sums_own(int dir, const char *name);
 
 #endif
