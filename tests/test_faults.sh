@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# What a failing machine does to every command: the N-th allocation, write, flush, close, rename or opening of a file
-# for writing fails, for N = 1, 2, 3 ... until the command comes to its end before the N-th; memory is short, the disk full, a
-# descriptor closed; a signal arrives in the middle. Each time the command ends with 2 and one line, or with 0 and
-# its whole result; the files that were there before are what they were, or all new; nothing else is left.
-# A sample by default; FULL=1 walks everything (make test-faults), PIECE=2/5 only a fifth of the commands.
+# What a failing machine does to every command: an allocation or a write fails, the first and the last from every chain
+# of callers, alone or with all that follow; the N-th flush, close, rename or opening of a file for writing fails, for every
+# N; memory is short, the disk full, a descriptor closed; a signal arrives in the middle. Each time the command ends with 2
+# and one line, or with 0 and its whole result; the files that were there before are what they were, or all new; nothing
+# else is left. A sample by default; FULL=1 walks everything (make test-faults), PIECE=2/5 only a fifth of the commands.
 source "$(dirname "$0")/tap.sh"
 source tests/npy.sh
 all=${FULL-} piece=${PIECE:-1/1}
@@ -26,10 +26,11 @@ le32 0 1 | npy "$W/table.npy" '<i4' '(1, 2)'
 le32 16 | npy "$W/lens.npy" '<i4' '(1,)'
 step=(--q "$W/q.npy" --qi "$W/qi.npy" --k-pages "$W/k.npy" --v-pages "$W/v.npy" --ki-pages "$W/ki.npy" --page-table "$W/table.npy"
     --lens "$W/lens.npy" --topk 1)
-for x in q:16 k:1 v:1; do zeros $((64 * 64 * ${x#*:})) | npy "$W/wide-${x%:*}.npy" '<f4' "(64, ${x#*:}, 64)"; done
-zeros 4096 | npy "$W/wide-qi.npy" '<f4' '(64, 1, 64)'
+zeros 1024 | npy "$W/wide-q.npy" '<f4' '(8, 2, 64)'
+zeros 512 | npy "$W/wide-qi.npy" '<f4' '(8, 1, 64)'
+for x in k v; do zeros 4096 | npy "$W/wide-$x.npy" '<f4' '(64, 1, 64)'; done
 zeros 4096 | npy "$W/wide-ki.npy" '<f4' '(64, 64)'
-wide=(--block 32 --topk 2)
+wide=(--block 32 --topk 1)
 for x in q k v qi ki; do wide+=(--$x "$W/wide-$x.npy"); done
 small=(--shape 'T=1 S=32 heads=1:1 width=64:64 block=32 topk=1')
 seq 700 > "$W/text"
@@ -81,7 +82,7 @@ is_timed() { [[ $1 == bench || $1 == check ]]; } # says something else each time
 
 # ---- One faulted run ------------------------------------------------------------------------------------------
 
-sums() { (cd "$1" && find . ! -name . | sort | while read -r f; do [[ -d $f ]] && echo "$f" || cksum "$f"; done); }
+sums() { (cd "$1" && find . | sort && find . -type f -exec cksum {} + | sort); }
 prepare() { # prepare COMMAND: what was there before, in old/; its sums and those of the whole result; what is printed
     rm -rf "$W/dir" "$W/old"
     mkdir "$W/dir" "$W/old"
@@ -103,7 +104,7 @@ prepare() { # prepare COMMAND: what was there before, in old/; its sums and thos
 }
 # OpenMP and the Fortran library of OpenBLAS have words of their own for an allocation that fails in them, with a line
 # break more.
-lines() { grep -v -e '^$' -e '^Operating system error: Cannot allocate memory$' "$W.err" | wc -l; }
+lines() { grep -vc -e '^$' -e '^Operating system error: Cannot allocate memory$' "$W.err"; }
 went_wrong() { # went_wrong COMMAND FAULT: prints what is wrong with the run that ended with $status
     local now
     now=$(sums "$W/dir")
@@ -137,23 +138,29 @@ try() { # try COMMAND WORDS...: with these words before it, in a copy of the old
     )
     status=$?
 }
-walk() { # walk COMMAND KIND GROWTH: for N = 1, 2 ..., each larger by GROWTH percent and one; prints what went wrong
-    local n=1 wrong=
-    while true; do
-        FAULT=$2:$n${onward-} try "$1" ulimit -t 60
-        wrong+=$(went_wrong "$1" "$2:$n${onward-}")
-        [[ -e $W.came && ${#wrong} -lt 1000 ]] || break
-        n=$((n + 1 + n * $3 / 100))
+list() { # list COMMAND: where its calls come from, to be asked by `firsts`, `edges` and `every`
+    FAULT=places try "$1" true
+    mv "$W.came" "$W.places"
+}
+firsts() { awk -v kind="$1" '$1 == kind { print $2 }' "$W.places" | sort -n; }
+edges() { awk -v kind="$1" '$1 == kind { print $2; print $3 }' "$W.places" | sort -nu | sample 60; }
+every() { seq "$(awk -v kind="$1" '$1 == kind && $3 > n { n = $3 } END { print n + 0 }' "$W.places")" | sample 3; }
+sample() { awk -v step="$1" -v all="$all" 'all || NR % step == 1'; } # of lines one in so many
+walk() { # walk COMMAND KIND N...: prints what is wrong when the N-th of them fails; "N+", when all from there on do
+    local n wrong=
+    for n in "${@:3}"; do
+        FAULT=$2:$n try "$1" ulimit -t 60
+        wrong+=$(went_wrong "$1" "$2:$n")
+        [[ ${#wrong} -lt 1000 ]] || break
     done
     echo -n "$wrong"
 }
 
-walk_signals() { # walk_signals COMMAND STEP SIGNAL...: before every STEP-th call that changes files; prints what went wrong
+walk_signals() { # walk_signals COMMAND SIGNAL...: before the N-th call that changes files; prints what went wrong
     local n signal now
-    for signal in "${@:3}"; do
-        for ((n = 1; n < 100000; n += $2)); do
+    for signal in "${@:2}"; do
+        for n in $(every kill); do
             FAULT=kill:$n try "$1" export FAULT_SIGNAL="$signal"
-            [[ -e $W.came ]] || break
             now=$(sums "$W/dir")
             if [[ $now != "$old" && $now != "$new" ]]; then
                 [[ $signal == 9 || $1 == train || $1 == resume ]] || echo "signal $signal at $n: files are mixed"
@@ -181,22 +188,26 @@ for ((i = ${piece%/*} - 1; i < ${#commands[@]}; i += ${piece#*/})); do
     wrong=$(went_wrong "$command" "every file is flushed")
     FAULT=heap try "$command" true
     wrong+=$(went_wrong "$command" "memory and descriptors")
-    wrong+=$(walk "$command" alloc $((all ? 4 : 300)))
+    list "$command"
+    wrong+=$(walk "$command" alloc $(edges alloc))
     case $command in
     forward | cost | train | resume) files=yes ;;
     *) files=$all ;; # the same code writes them
     esac
-    for kind in ${files:+write sync close rename open}; do
-        wrong+=$(walk "$command" $kind $((all ? 0 : 50)))
+    [[ ! $files ]] || wrong+=$(walk "$command" write $(edges write))
+    for kind in ${files:+sync close rename open}; do
+        wrong+=$(walk "$command" $kind $(every $kind))
     done
-    [[ $command != generate && ! $all ]] || wrong+=$(walk "$command" print 0)
+    [[ $command != generate && ! $all ]] || wrong+=$(walk "$command" print $(every print))
     if [[ $all ]]; then
-        wrong+=$(onward=+ walk "$command" alloc 4)
-        wrong+=$(onward=+ walk "$command" map 4)
-        wrong+=$(walk_signals "$command" 1 9 15 2)
-    elif [[ $command == forward || $command == cost ]]; then
-        wrong+=$(walk_signals "$command" 3 9 15)
+        wrong+=$(walk "$command" alloc $(firsts alloc | sed 's/$/+/'))
+        wrong+=$(walk "$command" map $(firsts map | sed 's/$/+/'))
     fi
+    case $command in
+    forward) wrong+=$(walk_signals forward 9 15 ${all:+2}) ;;
+    cost) wrong+=$(walk_signals cost 9 15) ;;
+    *) wrong+=${all:+$(walk_signals "$command" 9 15)} ;;
+    esac
     echo "$wrong" > "$W.out"
     : > "$W.err"
     [[ -z $wrong ]]

@@ -162,6 +162,9 @@ void *cli_alloc(const char *command, size_t bytes);
 int cli_open_outputs(const char *command, const char *dir, const msa_shape *s, cli_output *out, int n);
 /** Writes them all; what the command prints comes next, and then cli_commit_outputs() puts the files in place. */
 int cli_write_outputs(const char *command, const char *dir, const msa_shape *s, const cli_output *out, int n);
+/** The same for one file: begins it, whose writer comes next. */
+int cli_begin_output(const char *command, const char *option, const char *path);
+/** Fails, and leaves the old files, where what was printed is lost. */
 int cli_commit_outputs(const char *command);
 void cli_free_outputs(cli_output *out, int n);
 /** Makes sure that a file could be written there, before the work whose result it is to hold. */

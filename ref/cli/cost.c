@@ -79,6 +79,8 @@ static int write_csv(const char *command, const char *path, const msa_shape *s, 
 {
     char text[CSV_LINE * (MAX_ROWS + 1)];
     io_error err;
+    if (cli_begin_output(command, "--csv", path))
+        return 2;
     int at = snprintf(text, sizeof text,
                       "n,flop_gqa,flop_msa,flop_ratio,index_share,bytes_gqa,bytes_msa,bytes_ratio,"
                       "bytes_ratio_1byte_index\n");
@@ -131,5 +133,7 @@ int cmd_cost(int argc, char **argv)
         status = write_csv(argv[0], csv, &s, &l);
     if (!status)
         print_table(&s, &l);
+    if (csv && !status)
+        status = cli_commit_outputs(argv[0]);
     return status;
 }

@@ -300,7 +300,7 @@ static int write_csv(const char *command, const char *path, const column *c, int
 {
     csv f = {.room = CSV_LINE * ((size_t)n + 1)};
     io_error err;
-    f.text = cli_alloc(command, f.room);
+    f.text = cli_begin_output(command, "--csv", path) ? NULL : cli_alloc(command, f.room);
     if (!f.text)
         return 2;
     put_head(&f);
@@ -401,6 +401,8 @@ int cmd_count(int argc, char **argv)
         status = write_csv(argv[0], path, c, n, &t);
     if (!status)
         print_table(&t, c, n);
+    if (!status && path)
+        status = cli_commit_outputs(argv[0]);
     trial_end(&t);
     return status;
 }

@@ -179,11 +179,10 @@ static int write_summary(const request *q, const capture *c, const float *freque
     snprintf(path, sizeof path, "%s/index.html", q->out);
     if (!bad && !viewer_write(page, path, err))
         bad = cli_fail(q->name, "%s", err);
-    if (!bad && !io_commit(err))
-        bad = cli_fail(q->name, "%s", err);
-    if (!bad)
-        printf("%s\n", path);
-    return bad;
+    if (bad)
+        return bad;
+    printf("%s\n", path);
+    return cli_commit_outputs(q->name);
 }
 
 /* ---- From tensors to results ---------------------------------------------------------------------- */

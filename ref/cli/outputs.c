@@ -186,6 +186,14 @@ int cli_write_outputs(const char *command, const char *dir, const msa_shape *s, 
     return 0;
 }
 
+int cli_begin_output(const char *command, const char *option, const char *path)
+{
+    char parent[PATH_MAX];
+    io_error err;
+    parent_of(path, parent);
+    return io_begin(parent, NULL, err) ? 0 : cli_fail(command, "%s %s", option, err);
+}
+
 int cli_commit_outputs(const char *command)
 {
     io_error err;

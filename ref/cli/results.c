@@ -258,9 +258,11 @@ int results_write(const char *command, const char *path, const results *all)
         return cli_fail(command, "--json %s: expected memory to write it, found too little", path);
     }
     const io_chunk chunk[] = {{text, strlen(text)}, {"\n", 1}};
-    const bool ok = io_write_file(path, chunk, 2, err);
+    int bad = cli_begin_output(command, "--json", path);
+    if (!bad && !io_write_file(path, chunk, 2, err))
+        bad = cli_fail(command, "--json: %s", err);
     free(text);
-    return ok ? 0 : cli_fail(command, "--json: %s", err);
+    return bad ? bad : cli_commit_outputs(command);
 }
 
 #endif

@@ -71,11 +71,13 @@ int results_draw(const char *command, const char *path, const results *all)
     const st_meta text[] = {{"Software", "msa " MSA_VERSION}};
     io_error err;
     char written[IO_ERR];
+    if (cli_begin_output(command, "--picture", path))
+        return 2;
     draw(&d, all, rows);
     const size_t n = strlen(path);
     const bool svg = n > 4 && strcmp(path + n - 4, ".svg") == 0;
     const bool ok =
         svg ? drawing_write_svg(&d, path, text, 1, err) : drawing_write_png(&d, path, text, 1, written, err);
     drawing_free(&d);
-    return ok ? 0 : cli_fail(command, "--picture: %s", err);
+    return ok ? cli_commit_outputs(command) : cli_fail(command, "--picture: %s", err);
 }

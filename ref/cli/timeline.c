@@ -58,13 +58,15 @@ static int write_picture(const request *q, const drawing *d)
     const st_meta text[] = {{"Software", "msa " MSA_VERSION}, {"Command", q->line}};
     io_error err;
     char written[IO_ERR];
+    if (cli_begin_output(q->command, "--out", q->path))
+        return 2;
     snprintf(written, sizeof written, "%s", q->path);
     const bool ok = ends_with(q->path, ".svg") ? drawing_write_svg(d, q->path, text, 2, err)
                                                : drawing_write_png(d, q->path, text, 2, written, err);
     if (!ok)
         return cli_fail(q->command, "--out %s", err);
     printf("%s\n", written);
-    return 0;
+    return cli_commit_outputs(q->command);
 }
 
 static void join(int argc, char **argv, char *line, size_t size)

@@ -175,16 +175,18 @@ static int finish(const char *command, const job *j, const trainer *t, const tra
     double bits;
     if (!validate(j, t, text, INT32_MAX, &bits))
         return no_memory(command);
-    if (exists(j->out)) {
-        if (!is_written(j, t))
-            return not_free(command, j);
-    } else if (!model_save(trainer_model(t), j->out, err)) {
+    if (exists(j->out) && !is_written(j, t))
+        return not_free(command, j);
+    if (cli_begin_output(command, "--out", j->out))
+        return 2;
+    if (!exists(j->out) && !model_save(trainer_model(t), j->out, err))
         return cli_fail(command, "%s", err);
-    }
-    if (remove(j->state) != 0)
-        return cli_fail(command, "%s: cannot remove it: %s", j->state, strerror(errno));
     printf("wrote %s (%zu parameters) and %s\n", j->out, trainer_model(t)->n_params, j->curve.path);
     printf("held-out %s: %.4f bits per byte\n", text->bytes ? "text" : "sequences", bits);
+    if (cli_commit_outputs(command))
+        return 2;
+    if (remove(j->state) != 0)
+        return cli_fail(command, "%s: cannot remove it: %s", j->state, strerror(errno));
     return 0;
 }
 

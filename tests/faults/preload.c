@@ -2,10 +2,12 @@
  * FAULT=KIND:N+ all from there on. Kinds: alloc, map, print (to standard output), write, sync, close, rename,
  * open (for writing), and kill:N, which sends the signal FAULT_SIGNAL (9) before the N-th call that changes
  * files; flush, which aborts where a file is closed that was written and not flushed to disk; heap, which
- * aborts where the program writes behind a block, or leaves a block or a descriptor after success.
- * FAULT_LOG=FILE gets a byte once the N-th call came: a walk over N ends where it does not. */
+ * aborts where the program writes behind a block, or leaves a block or a descriptor after success; places,
+ * which lets nothing fail and lists where the calls of every kind come from.
+ * FAULT_LOG=FILE gets that list, or a byte once the N-th call came. */
 #define _GNU_SOURCE
 #include "heap.h"
+#include "places.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -24,16 +26,30 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-typedef enum kind { ALLOC, MAP, PRINT, WRITE, SYNC, CLOSE, RENAME, OPEN, KILL, FLUSH, HEAP, N_KINDS } kind;
+typedef enum kind {
+    ALLOC,
+    MAP,
+    PRINT,
+    WRITE,
+    SYNC,
+    CLOSE,
+    RENAME,
+    OPEN,
+    KILL,
+    FLUSH,
+    HEAP,
+    PLACES,
+    N_KINDS
+} kind;
 static const char *const names[N_KINDS] = {"alloc",  "map",  "print", "write", "sync", "close",
-                                           "rename", "open", "kill",  "flush", "heap"};
+                                           "rename", "open", "kill",  "flush", "heap", "places"};
 static kind chosen = N_KINDS;
 static long nth;
 static bool onward;
 static int with = SIGKILL;
 static const char *note;
 static atomic_bool armed; /* while main runs */
-static atomic_long calls;
+static atomic_long calls[N_KINDS];
 
 static void read_words(void)
 {
@@ -51,9 +67,13 @@ static void read_words(void)
 
 static bool is_due(kind k)
 {
-    if (k != chosen || !armed)
+    if ((k != chosen && chosen != PLACES) || !armed)
         return false;
-    const long n = atomic_fetch_add(&calls, 1) + 1;
+    const long n = atomic_fetch_add(&calls[k], 1) + 1;
+    if (chosen == PLACES) {
+        places_note(k, n);
+        return false;
+    }
     if (n == nth && note) { /* by system calls: functions would come back here */
         const int fd = (int)syscall(SYS_openat, AT_FDCWD, note, O_WRONLY | O_CREAT, 0666);
         syscall(SYS_write, fd, "!", 1);
@@ -62,10 +82,12 @@ static bool is_due(kind k)
     return n == nth || (onward && n > nth);
 }
 
-/* Whether a call of this kind is to fail, and with what; every one that changes files may be the last. */
+/* Whether a call of this kind is to fail, and with what; every one that changes files may be the last, of
+ * writes in a row the first. */
 static bool fails(kind k, int error)
 {
-    if (k > PRINT && is_due(KILL))
+    static atomic_int before;
+    if (k > PRINT && (atomic_exchange(&before, (int)k) != WRITE || k != WRITE) && is_due(KILL))
         kill(getpid(), with);
     if (!is_due(k))
         return false;
@@ -91,15 +113,19 @@ static ssize_t print(void *cookie, const char *text, size_t n)
 static int watched(int argc, char **argv, char **envp)
 {
     read_words();
-    if (chosen == PRINT)
+    if (chosen == PRINT || chosen == PLACES)
         stdout = fopencookie(NULL, "w", (cookie_io_functions_t){.write = print});
     if (chosen == HEAP)
         heap_begin();
+    if (chosen == PLACES)
+        places_begin();
     armed = true;
     const int status = program(argc, argv, envp);
     armed = false;
     if (chosen == HEAP && status == 0)
         heap_end();
+    if (chosen == PLACES)
+        places_write(note, names);
     return status;
 }
 
