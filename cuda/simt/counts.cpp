@@ -5,6 +5,8 @@
 #include "counts.h"
 #include "simt.h"
 
+#include <new>
+
 static_assert((int)SIMT_COPY == (int)simt::Did::copy && (int)SIMT_WAIT_LANES == (int)simt::Did::wait_lanes,
               "simt_did lists simt::Did in its order");
 
@@ -31,6 +33,11 @@ extern "C" const simt_event *simt_events(size_t *n)
 {
     static std::vector<simt_event> copy;
     copy.clear();
+    try {
+        copy.reserve(simt::timeline().size() + 1); // no events have an address, too
+    } catch (const std::bad_alloc &) {
+        return nullptr;
+    }
     for (const simt::Event &e : simt::timeline())
         copy.push_back({e.kernel, e.launch, e.block, e.warp, e.role, e.name, (simt_did)e.did, e.object,
                         e.bytes, e.busy, e.served, e.begin, e.end});

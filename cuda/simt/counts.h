@@ -73,7 +73,8 @@ typedef struct simt_event {
 
 /** Records a timeline of this block of every launch from now on; a negative one: of none. */
 void simt_record(int64_t block);
-/** The record of the last run, ordered by launch, block, warp and begin; valid until the next run. */
+/** The record of the last run, ordered by launch, block, warp and begin; valid until the next run. NULL: no
+ *  memory for it. */
 const simt_event *simt_events(size_t *n);
 
 /** The nominal costs of the model that a picture has to name: see Costs in simt.h. */

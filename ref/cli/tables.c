@@ -41,11 +41,12 @@ static int read_file(const char *command, const char *path, json_t **file)
     *file = NULL;
     if (!io_read_file(path, MAX_FILE, &data, &n, err))
         return cli_fail(command, "%s", err);
+    io_json_begin();
     const char *trouble = results_trouble((char *)data, n);
     if (!trouble)
         *file = json_loadb((char *)data, n, 0, NULL);
     free(data);
-    if (!trouble && !*file)
+    if (!io_json_whole()) /* whatever came of it */
         return cli_fail(command, "%s: expected memory to read it, found too little", path);
     return trouble ? cli_fail(command, "%s: expected a file of results, found %s", path, trouble) : 0;
 }

@@ -130,6 +130,8 @@ static int record(const request *q, const trial *t)
     if (status != MSA_OK)
         return trial_failed(q->command, q->kernel, status);
     const simt_event *event = simt_events(&n);
+    if (!event)
+        return cli_fail(q->command, "no memory for the timeline");
     if (!lanes_sort(event, n, q->launch, (uint64_t)q->cta, &l)) {
         lanes_free(&l);
         return cli_fail(q->command,
