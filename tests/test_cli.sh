@@ -549,9 +549,10 @@ fi
 refuses "--csv" "cost: --csv below a file" cost --csv "$W/file/x.csv"
 refuses "--csv" "cost: --csv is a directory" cost --csv "$W"
 if [ -w /dev/full ]; then
-    "$MSA" cost >/dev/full 2>"$W.err"
-    [ $? -eq 2 ] && [ "$(wc -l <"$W.err")" -eq 1 ]
-    check $? "a full standard output: exit 2, one line"
+    echo old >"$W/full.csv"
+    "$MSA" cost --csv "$W/full.csv" >/dev/full 2>"$W.err"
+    [ $? -eq 2 ] && [ "$(wc -l <"$W.err")" -eq 1 ] && [ "$(cat "$W/full.csv")" = old ]
+    check $? "a full standard output: exit 2, one line, the old file"
 fi
 zeros $((65536 * 8)) | npy "$W/wide.npy" '<f4' '(65536, 8, 1)'
 zeros 65536 | npy "$W/narrow.npy" '<f4' '(65536, 1)'

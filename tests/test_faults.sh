@@ -200,8 +200,8 @@ for ((i = ${piece%/*} - 1; i < ${#commands[@]}; i += ${piece#*/})); do
         wrong+=$(walk "$command" $kind $(every $kind))
     done
     [[ $command != generate && ! $all ]] || wrong+=$(walk "$command" print $(every print))
-    if [[ $all ]]; then
-        wrong+=$(walk "$command" alloc $(firsts alloc | sed 's/$/+/'))
+    if [[ $all || $command == backward ]]; then
+        wrong+=$(walk "$command" alloc $(firsts alloc | sample 10 | sed 's/$/+/'))
         wrong+=$(walk "$command" map $(firsts map | sed 's/$/+/'))
     fi
     case $command in
