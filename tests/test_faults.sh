@@ -79,6 +79,7 @@ run() { # run COMMAND DIR: everything it writes goes below DIR, which exists
     *) "$MSA" "$1" ;;
     esac
 }
+is_training() { [[ $1 == train || $1 == resume ]]; } # keeps what it has done, and refuses to do it twice
 is_timed() { [[ $1 == bench || $1 == check ]]; } # says something else each time
 
 # ---- One faulted run ------------------------------------------------------------------------------------------
@@ -97,7 +98,7 @@ prepare() { # prepare COMMAND: what was there before, in old/; its sums and thos
         run "$1" "$W/dir" > "$W.whole" 2> "$W.err" || return
     fi
     new=$(sums "$W/dir")
-    if [[ $1 != train && $1 != resume ]]; then
+    if ! is_training "$1"; then
         cp -r "$W/dir/." "$W/old"
         find "$W/old" -type f ! -name '*.sha256' | while read -r f; do echo old > "$f"; done
     fi
@@ -124,7 +125,7 @@ went_wrong() { # went_wrong COMMAND FAULT: prints what is wrong with the run tha
 }
 # A training run that stops keeps what it has done, and going on from there ends in the same bytes.
 stepped() {
-    [[ $1 == train || $1 == resume ]] || return
+    is_training "$1" || return
     [[ ! -e $W/dir/m.safetensors ]] && ! compgen -G "$W/dir/.msa-*" > /dev/null && run "$1" "$W/dir" > /dev/null 2>&1 && [[ $(sums "$W/dir") == "$new" ]] && echo yes
 }
 try() { # try COMMAND WORDS...: with these words before it, in a copy of the old files; sets status
@@ -164,12 +165,12 @@ walk_signals() { # walk_signals COMMAND SIGNAL...: before the N-th call that cha
             FAULT=kill:$n try "$1" export FAULT_SIGNAL="$signal"
             now=$(sums "$W/dir")
             if [[ $now != "$old" && $now != "$new" ]]; then
-                [[ $signal == 9 || $1 == train || $1 == resume ]] || echo "signal $signal at $n: files are mixed"
+                [[ $signal == 9 ]] || is_training "$1" || echo "signal $signal at $n: files are mixed"
                 # A set that was cut off is seen to be: its sums are missing or wrong.
                 ! (cd "$W/dir/out" && sha256sum -c ./*.sha256) > /dev/null 2>&1 ||
                     [[ $(grep -v /.msa- <<< "$now") == "$new" ]] || echo "signal $signal at $n: half a set looks whole"
             fi
-            if ! is_timed "$1" && [[ $now != "$new" || $1 != train ]]; then
+            if ! is_timed "$1" && ! { is_training "$1" && [[ $now == "$new" ]]; }; then
                 run "$1" "$W/dir" > "$W.out" 2> "$W.err"
                 [[ $? -eq 0 && $(sums "$W/dir") == "$new" ]] || echo "signal $signal at $n: the next run does not mend it"
             fi
