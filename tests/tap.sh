@@ -13,9 +13,9 @@ check() { # check STATUS NAME
     if [[ $1 -eq 0 ]]; then
         echo "ok $n - $2"
     else
+        sed 's/^/# /' "$W.err" "$W.out" 2> /dev/null | head -n 8 # before the line that they are about
         echo "not ok $n - $2"
         failed=$((failed + 1))
-        sed 's/^/# /' "$W.err" "$W.out" 2> /dev/null | head -n 8
     fi
 }
 skip() { # skip NAME REASON
