@@ -79,7 +79,7 @@ kernel 'a stage given back while it is multiplied' sparse/4_kv_outer.cu sparse/k
 kernel 'a slice read before it has come' sparse/2_q_outer.cu sparse/q_outer '/for (int n = warp/,/warp_scores/s/cp_async_wait<0>();//'
 kernel 'lanes that do not wait for each other' index/4_fused.cu index/fused 's/__syncwarp(); \/\/ a neighbour.*//'
 kernel 'the combination does not wait' sparse/4_kv_outer.cu sparse/kv_outer 's/^    grid_wait();//'
-mutant 'tickets of the last step' cuda/decode/begin.cuh test_decode 's/st_global(tickets + c, 0u);//'
+mutant 'tickets of the last step' cuda/decode/begin.cuh test_decode 's/st_global(tickets + c, 0u);/;/'
 mutant 'selection does not wait' cuda/decode/3_swapped.cu test_decode '/__syncthreads();/{n;s/^    grid_wait();//}'
 mutant '8-bit keys decoded without a fence' cuda/decode/3_swapped.cu test_decode 's/^    fence_proxy_async();//'
 mutant 'the next queries come too early' cuda/decode/3_swapped.cu test_decode 's/^            mbarrier_wait(&m.queries_empty.*//'
