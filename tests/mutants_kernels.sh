@@ -48,7 +48,7 @@ kernel 'the loss weighs nothing' backward/sweep.cuh kl/deterministic 's/(float)(
 kernel 'dQ in another slot' backward/sweep.cuh backward/deterministic 's/? (int)(entry \& 31) : work.block/? (int)(entry \& 31) ^ 1 : work.block/'
 kernel 'every item owns its rows' backward/sweep.cuh backward/kv_outer 's/const bool alone = .*;/const bool alone = true;/'
 kernel 'the last part of a hot block is not merged' backward/sweep.cuh backward/kv_outer 's/at < end; at += limit/at + limit < end; at += limit/'
-kernel 'keys see what comes after' backward/mma_sweep.cuh backward/kv_outer 's/: -1);$/: N);/; s/s.prefix + (int)i - work.block \* N/N/'
+kernel 'keys see what comes after' backward/mma_sweep.cuh backward/kv_outer 's/ld_shared(&m.prefix) + (int)i - work.block \* N : -1/N : -1/'
 kernel 'dS where no swizzle put it' backward/4_hopper.cu backward/hopper 's/(chunk ^ row % 8)/chunk/'
 mutant 'heads that are not there' cuda/backward/4_hopper.cu test_gradient_kernels 's/tile_queries \&\& head_of(work, column) < group/tile_queries + 0 * group/'
 kernel 'rows that no copy writes and nobody clears' backward/4_hopper.cu backward/hopper 's/? queries(work, i) << work.shift : 0;/? 64 : 64;/'
