@@ -42,8 +42,8 @@ mutant 'Gemma +1 missing' ref/rmsnorm.c test_layer 's/inv \* (1 + (double)w\[c\]
 mutant 'norm gradient without its projection' ref/rmsnorm.c test_gradients 's/ - xh \* mean) \* inv/) * inv/'
 mutant 'rotary pairs interleaved' ref/rope.c test_layer 's/x\[i + half\]/x[2 * i + 1]/g; s/x\[i\]/x[2 * i]/g; s/int half, int i,/int half, int i, /; s/double a = /(void)half;\n    double a = /'
 mutant 'rotary frequencies of the wrong width' ref/rope.c test_layer 's|-2.0 \* i / rot|-2.0 * i / (rot + 2)|'
-mutant 'stop-gradient missing' ref/layer.c test_layer 's/ops->gemm(true, false, m, n.iq, T, x, dqi, 1, dw->wiq);/&\n    ops->gemm(false, true, T, m, n.iq, dqi, w->wiq, 1, dx);/'
-mutant 'rotary not turned back' ref/layer.c test_layer 's/pos, true, grad/pos, false, grad/'
+mutant 'stop-gradient missing' ref/layer.c test_layer 's/if (c->attached)/if (true)/'
+mutant 'rotary not turned back' ref/layer.c test_layer 's/pos + run.q0, true, grad/pos + run.q0, false, grad/'
 mutant 'V written over the prefix' ref/layer.c test_layer 's/st->v + (seq.kv0 + position(&seq, 0)) \* width/st->v + seq.kv0 * width/'
 
 # ---- Quality and cost ----------------------------------------------------------------------------
