@@ -231,25 +231,29 @@ struct Access {
     uint32_t lanes;
     unsigned bytes;
 };
-struct Stream {               ///< the executions of one instruction by one warp
-    uint64_t seen[32], first; ///< how often by each lane; the number of the first in `open`
-    std::vector<Access> open;
-    size_t whole; ///< of these, executed by all lanes, and counted
+/// The executions of one instruction by one warp, as each lane comes to them: a lane may be thousands ahead.
+struct Stream {
+    std::vector<uint64_t> address[32]; ///< by lane
+    size_t whole = 0;                  ///< so many executions, by all lanes, are counted...
+    unsigned behind = 32;              ///< ... and so many lanes have not come further
 };
 enum class Traffic { shared_load, shared_store, global_load, global_store };
 struct Instruction { ///< of one warp
     Site at;
     unsigned warp;
     Traffic kind;
+    unsigned bytes;
     bool operator==(const Instruction &o) const
     {
-        return at.line == o.at.line && at.file == o.at.file && warp == o.warp && kind == o.kind;
+        return at.line == o.at.line && at.file == o.at.file && warp == o.warp && kind == o.kind &&
+               bytes == o.bytes;
     }
 };
 struct InstructionHash {
     size_t operator()(const Instruction &i) const
     {
-        return ((size_t)i.at.file ^ (size_t)i.at.line << 20) + (i.warp << 2) + (size_t)i.kind;
+        return ((size_t)i.at.file ^ (size_t)i.at.line << 20) + (i.warp << 7) + (i.bytes << 2) +
+               (size_t)i.kind;
     }
 };
 

@@ -407,35 +407,48 @@ static Stream &stream_of(Block &b, const Instruction &i)
     return recent->second;
 }
 
+/// The n-th execution by the warp, as far as its lanes have come.
+static Access nth_of(const Stream &s, size_t n, unsigned bytes)
+{
+    Access a;
+    a.lanes = 0;
+    a.bytes = bytes;
+    for (unsigned l = 0; l < 32; l++)
+        if (s.address[l].size() > n) {
+            a.address[l] = s.address[l][n];
+            a.lanes |= 1u << l;
+        }
+    return a;
+}
+
 /// The n-th execution of an instruction by each lane belongs to the n-th execution by the warp.
 void count_access(Block &b, Thread &t, Traffic kind, uint64_t address, unsigned bytes, Site at)
 {
     if (options.watch)
         options.watch({address, bytes, kind == Traffic::shared_load || kind == Traffic::shared_store,
                        kind == Traffic::shared_store || kind == Traffic::global_store, b.linear, t.index});
-    Stream &s = stream_of(b, {at, t.index / 32, kind});
-    const uint64_t nth = s.seen[t.lane()]++ - s.first;
-    while (s.open.size() <= nth)
-        s.open.push_back(Access{{}, 0, bytes});
-    Access &a = s.open[nth];
-    a.address[t.lane()] = address;
-    a.lanes |= 1u << t.lane();
-    if (a.lanes != ~0u)
+    Stream &s = stream_of(b, {at, t.index / 32, kind, bytes});
+    std::vector<uint64_t> &mine = s.address[t.lane()];
+    mine.push_back(address);
+    if (mine.size() != s.whole + 1 || --s.behind > 0)
         return;
-    account(b, kind, a);
-    if (++s.whole < s.open.size())
+    account(b, kind, nth_of(s, s.whole++, bytes));
+    for (const auto &lane : s.address)
+        s.behind += lane.size() == s.whole;
+    if (s.behind < 32)
         return;
-    s.first += s.whole;
     s.whole = 0;
-    s.open.clear();
+    for (auto &lane : s.address)
+        lane.clear();
 }
 
 void finish_counts(Block &b)
 {
-    for (const auto &s : b.streams)
-        for (const Access &a : s.second.open)
-            if (a.lanes != ~0u) // the others have been counted
-                account(b, s.first.kind, a);
+    for (const auto &s : b.streams) {
+        Access a; // what some lanes have not come to
+        for (size_t n = s.second.whole; (a = nth_of(s.second, n, s.first.bytes)).lanes; n++)
+            account(b, s.first.kind, a);
+    }
     b.streams.clear();
 }
 
