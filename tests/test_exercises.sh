@@ -50,13 +50,19 @@ played() { # played FILE: the last line that a student reads
     refused=$(program_of "$1").admitted.o.refused
     if [[ -s $refused ]]; then echo "not yet: was not run, since $(cat "$refused")"; else ran "$1"; fi
 }
-for file in tests/cheats/* ${FULL:+tests/more_cheats/*}; do
+for file in tests/cheats/*.c* ${FULL:+tests/more_cheats/*.c*}; do
     [[ $file == *.cu && ! -x $P/11_coalesce/stub ]] && skip "$file" "no C++ compiler here" && continue
     wants=$(sed -nE '1s,^/[*] wants: (.*) [*]/$,\1,p' "$file")
     played "$file" >"$W.out" 2>"$W.err"
     [[ -n $wants && $(cat "$W.out") == "not yet: "* && $(cat "$W.out") =~ $wants ]]
     check $? "${file#tests/}: $(cut -c 1-150 "$W.out")"
 done
+# Another's solution, as an answer to exercise 1.
+other=$W/01_attention && mkdir -p "$other" && cp "$P"/01_attention/{stub,solution}.[od] "$other"
+cp "$P/01_attention/solution.d" "$other/other.d" && objcopy --redefine-sym attend=attends "$P/01_attention/solution.o" "$other/other.o"
+PREPROCESS="cc -E" $EX/admit.sh $EX/01_attention/solution.c "$other/other.o" "$other/admitted.o"
+grep -qx "it has no 'attend', which its task asks for" "$other/admitted.o.refused"
+check $? "an answer without the function that its task asks for"
 # One fence is not enough: what names would refuse does not pass where it is run all the same.
 behind() { # behind FILE WORDS
     [[ -s $(program_of "$1").admitted.o.refused && $(ran "$1") =~ ^'not yet: '.*$2 ]]

@@ -4,6 +4,7 @@
  */
 #include "access.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -29,9 +30,11 @@ typedef struct span {
     const unsigned char *start;
     size_t bytes;
     bool write;
+    const unsigned char *frame; // of who announced it
 } span;
 
 #define BLOCKS 256
+#define STACK (256 << 10) // bytes of a fiber's stack
 static span announced, shared[BLOCKS]; // of all thread blocks that were alive at a time
 static int n_shared;
 static const unsigned char *host; // where on its stack the host's code runs
@@ -43,16 +46,24 @@ static bool within(span s, const void *p, size_t bytes)
     return offset <= s.bytes && bytes <= s.bytes - offset;
 }
 
+/* Whether that is in a thread of a kernel, and not in what launches it. */
+static bool in_kernel(const unsigned char *frame)
+{
+    return host && (frame > host || host - frame > (8 << 20));
+}
+
 /* What one instruction moves; the engine would count a larger one as if it were. */
 static void announce(const void *p, unsigned bytes, bool write, const void *pc)
 {
     if (bytes > 16)
         answer_stop(pc, "a load or store of more than 16 bytes: no instruction moves so much");
-    announced = (span){p, bytes, write};
+    announced = (span){p, bytes, write, __builtin_frame_address(0)};
 }
 
 void access_touch_global(const void *p, unsigned bytes, bool write, site at, const void *value)
 {
+    if (!in_kernel(__builtin_frame_address(0)))
+        answer_stop(__builtin_return_address(0), "what launches a kernel has no arrays: only its threads load and store");
     announce(p, bytes, write, __builtin_return_address(0));
     touch_global(p, bytes, write, at, value);
 }
@@ -70,7 +81,7 @@ void *access_shared_base(size_t bytes, site at)
     while (i < n_shared && shared[i].start != p)
         i++;
     if (i < BLOCKS)
-        shared[i] = (span){p, bytes, false};
+        shared[i] = (span){p, bytes, false, NULL};
     n_shared += i == n_shared && i < BLOCKS;
     return p;
 }
@@ -92,8 +103,6 @@ void access_count(simt_counters *n)
 
 /* ---- What is done ------------------------------------------------------------------------------------ */
 
-#define STACK (256 << 10) // bytes of a fiber's stack
-
 static bool is_shared(const void *p)
 {
     for (int i = 0; i < n_shared; i++)
@@ -102,12 +111,49 @@ static bool is_shared(const void *p)
     return false;
 }
 
+/* Whether the same thread, on its own stack, has just told the engine of it. */
+static bool is_announced(const void *p, size_t bytes, const unsigned char *frame)
+{
+    const ptrdiff_t between = frame - announced.frame;
+    return within(announced, p, bytes) && between < STACK && between > -STACK;
+}
+
+extern char __data_start, _end;
+
+static bool is_static(const void *p)
+{
+    return (uintptr_t)p >= (uintptr_t)&__data_start && (uintptr_t)p < (uintptr_t)&_end;
+}
+
+/* Where threads have entered functions of the answer, by the 64 KiB in which that is; a stack has its own. */
+#define PLACES (1 << 14)
+static uintptr_t entered[PLACES];
+
+static void note_thread(uintptr_t frame)
+{
+    uintptr_t *place = &entered[(frame >> 16) % PLACES];
+    if (*place >> 16 != frame >> 16 || *place < frame)
+        *place = frame;
+}
+
+/* Whether that lies on the stack of a thread: near a place where one has entered. */
+static bool is_local(uintptr_t p)
+{
+    for (uintptr_t unit = (p >> 16) - 1; unit <= (p >> 16) + STACK / 65536; unit++) {
+        const uintptr_t frame = entered[unit % PLACES];
+        if (frame >> 16 == unit && p < frame + 8192 && frame - STACK < p)
+            return true;
+    }
+    return false;
+}
+
 static void see(const void *p, size_t bytes, bool write, const void *pc)
 {
     const unsigned char *frame = __builtin_frame_address(0);
     answer_array array;
     char text[400];
-    if (within((span){frame, STACK, true}, p, bytes) || (within(announced, p, bytes) && write == announced.write))
+    if (within((span){frame, STACK, true, NULL}, p, bytes) ||
+        (write == announced.write && is_announced(p, bytes, frame)))
         return;
     if (is_shared(p))
         snprintf(text, sizeof text,
@@ -117,9 +163,11 @@ static void see(const void *p, size_t bytes, bool write, const void *pc)
         snprintf(text, sizeof text, "an ordinary %s of %s (byte %lld of it), which is not counted: write %s",
                  write ? "store" : "load", array.name, (long long)array.offset,
                  write ? "st_global(&place, value)" : "ld_global(&place)");
-    else if (write && (frame > host || host - frame > (8 << 20))) // a thread of a kernel
+    else if (write && (in_kernel(frame) || is_static(p)))
         snprintf(text, sizeof text,
                  "a store outside of its local variables, shared memory and the arrays: a kernel has no other memory");
+    else if (in_kernel(frame) && is_local((uintptr_t)p))
+        snprintf(text, sizeof text, "a load of another thread's local variables: write st_shared and ld_shared");
     else
         return;
     answer_stop(pc, text);
@@ -152,7 +200,10 @@ void __tsan_init(void)
 void __tsan_func_entry(void *pc);
 void __tsan_func_entry(void *pc)
 {
+    const unsigned char *frame = __builtin_frame_address(0);
     (void)pc;
+    if (in_kernel(frame))
+        note_thread((uintptr_t)frame);
 }
 void __tsan_func_exit(void);
 void __tsan_func_exit(void)
@@ -202,6 +253,32 @@ void *access_memset(void *to, int value, size_t bytes)
     return memset(to, value, bytes);
 }
 
+int access_memcmp(const void *a, const void *b, size_t bytes);
+int access_memcmp(const void *a, const void *b, size_t bytes)
+{
+    see(a, bytes, false, HERE);
+    see(b, bytes, false, HERE);
+    return memcmp(a, b, bytes);
+}
+
+/* printf writes too: the number of characters so far, where %n says. */
+int access_printf(const char *format, ...);
+int access_printf(const char *format, ...)
+{
+    va_list args;
+    for (const char *at = format; (at = strchr(at, '%')) != NULL; at++) {
+        at += 1 + strspn(at + 1, "0123456789 +-#'*.$hlLqjzt");
+        if (*at == 'n')
+            answer_stop(HERE, "printf with %n stores a number, which is not counted: write st_global(&place, value)");
+        if (!*at)
+            break;
+    }
+    va_start(args, format);
+    const int n = vprintf(format, args);
+    va_end(args);
+    return n;
+}
+
 /* ---- Atomics ----------------------------------------------------------------------------------------- */
 
 /* One that a helper has announced (red_add) is counted already. */
@@ -210,8 +287,12 @@ static void see_atomic(const volatile void *p, size_t bytes, bool read, bool wri
     answer_array array;
     if (is_shared((const void *)p))
         answer_stop(pc, "an atomic on shared memory, which is not counted: write ld_shared and st_shared");
-    if (within(announced, (const void *)p, bytes) || !answer_find((const void *)p, &array))
+    if (is_announced((const void *)p, bytes, __builtin_frame_address(0)))
         return;
+    if (!answer_find((const void *)p, &array)) {
+        see((const void *)p, bytes, write, pc);
+        return;
+    }
     atomics.load_bytes += read ? bytes : 0;
     atomics.load_sectors += read;
     atomics.store_bytes += write ? bytes : 0;

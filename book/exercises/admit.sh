@@ -8,11 +8,13 @@ set -u
 export LC_ALL=C
 source=$1 object=$2 out=$3 built=${2%/*}
 
-LIBRARY='malloc|calloc|realloc|free|memcpy|memmove|memset|memcmp|qsort|abs|labs|abort|__assert_fail|row|dot_product|__stack_chk_fail'
-LIBRARY+='|printf|fprintf|puts|putchar|putc|fputs|fputc|fwrite|fflush|stdout|stderr'
+LIBRARY='malloc|calloc|realloc|free|memcpy|memmove|memset|memcmp|abs|labs|abort|__assert_fail|row|dot_product|__stack_chk_fail'
+LIBRARY+='|printf|puts|putchar|stdout'
 LIBRARY+='|(exp|exp2|expm1|log|log2|log10|log1p|sqrt|cbrt|pow|fabs|fmax|fmin|fma|floor|ceil|round|lround|llround|rint'
-LIBRARY+='|lrint|trunc|fmod|ldexp|scalbn|frexp|modf|hypot|sin|cos|tan|sinh|cosh|tanh|asin|acos|atan|atan2|copysign'
+LIBRARY+='|lrint|trunc|fmod|ldexp|scalbn|hypot|sin|cos|tan|sinh|cosh|tanh|asin|acos|atan|atan2|copysign'
 LIBRARY+='|logb|ilogb|nextafter|fdim|erf|erfc|nan)[fl]?'
+# What writes or reads memory where nobody sees it, and a kernel has no use for.
+BLIND='qsort|fprintf|putc|fputs|fputc|fwrite|fflush|stderr|(frexp|modf)[fl]?'
 # What compilers call on their own.
 COMPILER='_GLOBAL_OFFSET_TABLE_|__(asan|ubsan|tsan)_.*|__popcount[ds]i2|_Unwind_Resume|__gxx_personality_v0'
 COMPILER+='|operator (new|delete)\(.*|vtable for __cxxabiv1::.*|TLS init function for .*|std::(terminate|__throw_).*'
@@ -20,39 +22,50 @@ COMPILER+='|(thread|block)Idx|(block|grid)Dim'
 # The engine's instructions, and what LAUNCH needs; not what counts or declares.
 ENGINE='simt::(run|options|yield|require|touch_(global|shared|atomic)|check_stored|shared_(base|address)|sync_threads|bar_.*'
 ENGINE+='|fence_memory|release_at|acquire_at|atomic_at|spins|shuffle|reduce|elect|ldmatrix|stmatrix|mma|mbarrier_.*|bulk_.*|tma_.*|cp_async.*|fence_proxy_async(_global)?|wgmma.*'
-ENGINE+='|setmaxnreg|grid_wait|launch_dependents|timeline_(role|mark)|cluster_.*)(\(.*)?'
-# Words that get around the compiler, looked for after the preprocessor, so that no macro hides them.
-WORDS='asm|__asm|__asm__|__attribute|__attribute__|gnu|clang|_Thread_local|__thread|thread_local|__builtin_(return|frame)_address'
+ENGINE+='|setmaxnreg|grid_wait|launch_dependents|cluster_.*)(\(.*)?'
+case $source in *.cu) MAY="$LIBRARY|$COMPILER|$ENGINE" ;; *) MAY="$LIBRARY|$COMPILER|$BLIND" ;; esac
+# Words that get around the compiler, looked for after the preprocessor, so that no macro hides them: others than
+# plain code; instructions by name; memory functions that are no calls; what the helpers of a kernel tell the engine.
+WORDS='\b(asm|__asm|__asm__|__attribute|__attribute__|(__)?(gnu|clang)(__)?|_Thread_local|__thread|thread_local)\b'
+WORDS+='|\b__builtin_(return|frame|apply|longjmp|setjmp|ia32|aarch64|neon|sve|str|stp|bcmp|bcopy|bzero|_*mem)\w*'
+WORDS+='|\b__atomic_(clear|test_and_set)\b|\batomic_flag\w*|\b_mm[0-9]*_\w+|\bv(ld|st)[0-9]\w*|\btouch_(global|shared|atomic)\b|#pragma +(GCC|clang) .*|#line'
 
 undefined() { nm -uC "$1" | sed -E 's/^ +[Uwv] //'; }
-headers() { tr -s ' \\\n' '\n' <"${1%.o}.d" | grep -E '\.[a-z]+$' | grep -vF "/${2##*/}" | sort -u; }
+# The files that its own lines, or those of what it includes, name; not the C library's.
+included() { tr -s ' \\\n' '\n' <"${1%.o}.d" | grep -v ':$' | grep -vxF "$2" | sort -u; }
 
-# Its own lines as the preprocessor leaves them.
+# The lines of its own as the preprocessor leaves them. Those of a file that it includes lie between a mark that ends
+# with 1 and one with 2; what #line says counts for nothing, and marks of the answer's own are what compilers warn of.
+# What takes memory functions for no calls (exercises.mk) is its own too, wherever it stands.
 own_text() {
-    $PREPROCESS "$source" 2>/dev/null |
-        awk -v own="$source" '/^# [0-9]+ "/ {split($0, part, "\""); mine = part[2] == own; next} mine'
+    { $PREPROCESS "$source" 2>&1 >&3 | sed -n 's/.*style of line directive.*/#line/p'; } 3>&1 |
+        awk '/^# [0-9]+ "/ {sub(/.*"/, ""); depth += /^ 1/; depth -= /^ 2/; next} depth <= 0 || /__builtin_mem(cpy|move|cmp|set)/'
 }
 
 why() { # the first reason to refuse it
-    local found name
-    found=$(own_text | grep -oE "\b($WORDS)\b|#pragma +(GCC|clang) .*" | head -n 1)
+    local found name end=${source##*.} task=book/exercises/${built##*/}
+    found=$(own_text | grep -oE "$WORDS" | head -n 1)
     [[ -z $found ]] || { echo "it says '$found': an answer is plain code" && return; }
-    found=$(headers "$object" "$source" | grep -vxF "$(headers "$built/stub.o" stub.; headers "$built/solution.o" solution.)" | head -n 1)
+    found=$(included "$object" "$source" | grep -vxF "$(included "$built/stub.o" "$task/stub.$end"; included "$built/solution.o" "$task/solution.$end")" | head -n 1)
     [[ -z $found ]] || { echo "it includes $found: an answer may include what the stub includes, and the C library" && return; }
     while read -r name; do
-        [[ $name =~ ^($LIBRARY|$COMPILER)$ || ($source == *.cu && $name =~ ^$ENGINE$) ]] && continue
+        [[ $name =~ ^($MAY)$ ]] && continue
         { undefined "$built/stub.o"; undefined "$built/solution.o"; } | grep -qxF "$name" && continue
         echo "it uses $name: an answer may call what its task gives it, mathematics, malloc and printf" && return
     done < <(undefined "$object")
     name=$(nm "$object" | awk '$2 == "i" {print $3; exit}')
-    [[ -z $name ]] || echo "$name would be called before the program begins"
+    [[ -z $name ]] || { echo "$name would be called before the program begins" && return; }
+    while read -r name; do
+        nm -g --defined-only "$object" | grep -qw "$name" || { echo "it has no '$name', which its task asks for" && return; }
+    done < <(asked_for)
 }
+asked_for() { nm -g --defined-only "$built/stub.o" | awk '$2 ~ /[TDRB]/ {print $3}'; }
 
 why >"$out.refused"
 make_local=()
-while read -r name; do make_local+=(--keep-global-symbol="$name"); done < <(nm -g --defined-only "$built/stub.o" | awk '$2 ~ /[TDRB]/ {print $3}')
-renamed='malloc=answer_malloc calloc=answer_calloc realloc=answer_realloc'
-[[ $source != *.cu ]] || renamed='memcpy=access_memcpy memmove=access_memmove memset=access_memset
+while read -r name; do make_local+=(--keep-global-symbol="$name"); done < <(asked_for)
+renamed=
+[[ $source != *.cu ]] || renamed='memcpy=access_memcpy memmove=access_memmove memset=access_memset memcmp=access_memcmp printf=access_printf
     _ZN4simt12touch_globalEPKvjbNS_4SiteES1_=access_touch_global _ZN4simt12touch_sharedEPKvjbNS_4SiteE=access_touch_shared
     _ZN4simt11shared_baseEmNS_4SiteE=access_shared_base'
 early=()

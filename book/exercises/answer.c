@@ -139,7 +139,6 @@ typedef enum fate { RAN_ON, RETURNED, STOPPED, SIGNALLED } fate;
 typedef struct letter {
     const void *data; // which cell it asks for
     int64_t row, column;
-    uint64_t memory;
     fate fate;
     int signal, code, call;
     const void *address;
@@ -151,10 +150,10 @@ typedef struct letter {
 static letter *mail;
 static unsigned char *window; // the cells that the answer holds; only the parent can write here
 static int to_parent[2], to_child[2];
-static bool in_child, measured, lost; // lost: no further answer is asked for
+static bool in_child, lost; // lost: no further answer is asked for
 static int64_t hold = SLOTS, asked;
 static unsigned patience = 10;
-static uint64_t heap;
+static int64_t touched_pages; // by the last answer
 static FILE *said; // what the answer prints
 
 #define SOURCES 64
@@ -180,6 +179,11 @@ bool answer_offered(const void *data)
     while (i < n_sources && source[i].data != data)
         i++;
     return i < n_sources;
+}
+
+bool answer_lost(void)
+{
+    return lost;
 }
 
 void answer_hold(int64_t cells)
@@ -386,6 +390,8 @@ static bool is_reference(const void *address)
            (uintptr_t)&__stop_reference - (uintptr_t)&__start_reference;
 }
 
+#define STACK (16u << 20) // bytes that belong to the stack, or would
+
 /* ---- What a signal means ------------------------------------------------------------------------------ */
 
 static void describe_address(char *text, size_t size)
@@ -396,6 +402,8 @@ static void describe_address(char *text, size_t size)
         snprintf(text, size, "it writes to a row, which is only to be read");
     else if (is_reference(a))
         snprintf(text, size, "it calls the reference, or looks at it");
+    else if (!r && (uintptr_t)&r - (uintptr_t)a < STACK)
+        snprintf(text, size, "the stack is full: too deep a recursion, or too large an array?");
     else if (!r)
         snprintf(text, size, "address %p is %s", mail->address,
                  (uintptr_t)a < 65536 ? "a null pointer, or near one" : "nobody's memory");
@@ -434,6 +442,9 @@ static void describe_signal(char *text, size_t size)
     case SIGFPE:
         snprintf(text, size, "SIGFPE: an integer division by zero");
         break;
+    case SIGILL: // where a kernel is compiled, bounds end so
+        snprintf(text, size, "SIGILL: an index outside of its array");
+        break;
     case SIGSYS:
         snprintf(text, size, "it calls the system (call number %d), but an answer only computes", mail->call);
         break;
@@ -463,13 +474,17 @@ static void judge_end(int status)
     lost = lost || mail->fate != RETURNED;
 }
 
-/* Every line of it marked, so that nobody takes it for a verdict. */
+/* Every line of it marked, so that nobody takes it for a verdict; not all of it, if that is much. */
 static void show_what_it_said(void)
 {
+    static int all = 400; // pieces of the whole run
     char text[160];
-    long left = 40; // pieces
+    int left = all < 40 ? all : 40;
+    const bool had_room = all > 0;
     rewind(said);
-    for (bool begins = true; left > 0 && fgets(text, sizeof text, said); left--) {
+    for (bool begins = true; left > 0 && fgets(text, sizeof text, said); left--, all--) {
+        if (begins && mail->fate == STOPPED && strncmp(text, "==", 2) == 0)
+            continue; // a sanitizer's report, of which the verdict tells
         for (char *c = text; *c; c++)
             if ((unsigned char)*c < ' ' && *c != '\n' && *c != '\t')
                 *c = '?';
@@ -478,8 +493,8 @@ static void show_what_it_said(void)
         if (!begins && (feof(said) || left == 1))
             puts("");
     }
-    if (left == 0)
-        puts("  | ...");
+    if (left == 0 && had_room)
+        puts(all > 0 ? "  | ..." : "  | ... and no more is shown of this run");
     rewind(said);
     if (ftruncate(fileno(said), 0))
         lost = true;
@@ -546,6 +561,7 @@ static void become_the_answer(void)
     limit(RLIMIT_CPU, patience, patience + 5);
     limit(RLIMIT_FSIZE, 1 << 20, 1 << 20);
     limit(RLIMIT_CORE, 0, 0);
+    prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0); // pages are counted
     for (const region *r = regions; r; r = r->next)
         if (r->use == GIVEN)
             mprotect(r->pages, r->page_bytes, PROT_READ);
@@ -553,67 +569,6 @@ static void become_the_answer(void)
     close_reference();
     catch_signals();
     refuse_system_calls();
-}
-
-/* ---- Memory of its own: what the answer changed ----------------------------------------------------- */
-
-#define DEPTH (6 << 20) // bytes of the stack that are looked at, of the usual 8 MiB
-#define PAINT 0x5ca1ab1eu
-extern char __data_start, _end;
-static char *before; // static variables
-
-#define LOOKS_ANYWHERE __attribute__((noinline, no_sanitize("address", "undefined")))
-
-static LOOKS_ANYWHERE uint64_t painted(bool paint)
-{
-    volatile uint32_t *stack = __builtin_alloca(DEPTH);
-    uint64_t bytes = 0;
-    for (size_t i = 0; i < DEPTH / 4; i++) {
-        bytes += stack[i] != PAINT ? 4 : 0;
-        if (paint)
-            stack[i] = PAINT;
-    }
-    return bytes;
-}
-
-/* How many bytes of static variables are not what they were at the call before. */
-static LOOKS_ANYWHERE uint64_t changed_statics(void)
-{
-    const char *now = &__data_start; // no memcpy: a sanitizer would look at it
-    uint64_t bytes = 0;
-    for (ptrdiff_t i = 0; i < &_end - &__data_start; i++) {
-        bytes += before[i] != now[i];
-        before[i] = now[i];
-    }
-    return bytes;
-}
-
-void *answer_malloc(size_t bytes)
-{
-    heap += bytes;
-    return malloc(bytes);
-}
-
-void *answer_calloc(size_t n, size_t bytes)
-{
-    heap += n * bytes;
-    return calloc(n, bytes);
-}
-
-void *answer_realloc(void *p, size_t bytes)
-{
-    heap += bytes;
-    return realloc(p, bytes);
-}
-
-void answer_measure(void)
-{
-    measured = true;
-}
-
-uint64_t answer_memory(void)
-{
-    return mail->memory;
 }
 
 /* ---- Both ------------------------------------------------------------------------------------------------- */
@@ -631,18 +586,25 @@ static void attend_to_child(pid_t child)
 {
     char letter_kind;
     int status;
+    struct rusage used = {0};
     while (read(to_parent[0], &letter_kind, 1) == 1 && letter_kind == 'r')
         if (!serve() || write(to_child[1], "g", 1) != 1) {
             kill(child, SIGKILL);
             lost = true;
             break;
         }
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+    while (wait4(child, &status, 0, &used) < 0 && errno == EINTR)
         continue;
+    touched_pages = used.ru_minflt;
     show_what_it_said();
     if (!lost)
         judge_end(status);
     check_fences();
+}
+
+uint64_t answer_memory(void)
+{
+    return (uint64_t)touched_pages * page();
 }
 
 bool answer_begin(void)
@@ -655,8 +617,8 @@ bool answer_begin(void)
         signal(SIGPIPE, SIG_IGN);
         mail = answer_shared(sizeof *mail);
         window = answer_shared(SLOTS * SLOT);
-        before = malloc((size_t)(&_end - &__data_start));
-        must((said = tmpfile()) && before, "exercise");
+        memset(window, UNWRITTEN, SLOTS * SLOT); // all pages are there: one counts as much in the first answer as later
+        must((said = tmpfile()) != NULL, "exercise");
     }
     memset(mail, 0, sizeof *mail);
     memset(window, UNWRITTEN, (size_t)(asked < SLOTS ? asked : SLOTS) * SLOT);
@@ -667,16 +629,10 @@ bool answer_begin(void)
     must(child >= 0, "exercise: fork");
     if (child == 0) {
         become_the_answer();
-        heap = 0;
-        if (measured) {
-            changed_statics();
-            painted(true);
-        }
         return true;
     }
     close(to_parent[1]);
     close(to_child[0]);
-    measured = false;
     attend_to_child(child);
     close(to_parent[0]);
     close(to_child[1]);
@@ -685,8 +641,6 @@ bool answer_begin(void)
 
 void answer_end(void)
 {
-    if (measured)
-        mail->memory = painted(false) + changed_statics() + heap;
     if (mail->fate == RAN_ON)
         mail->fate = RETURNED;
     _exit(0);

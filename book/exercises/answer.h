@@ -70,16 +70,13 @@ void answer_hold(int64_t cells);
 void answer_complain(const char *text);
 /** In the answer's process: the same, said of the line of the answer that led to `pc`; ends the process. */
 _Noreturn void answer_stop(const void *pc, const char *text);
-/** Asks for the memory of the next answer: bytes of its own that it wrote, on the stack, in static variables and on
- *  the heap. */
-void answer_measure(void);
+/** Bytes of the pages that the last answer touched, wherever they lie, as the system counts them: a new process
+ *  shares each page until it writes there. What it does not touch twice, or restores, counts all the same. */
 uint64_t answer_memory(void);
+bool answer_lost(void); /**< whether an answer went wrong, after which none is asked any more */
 /** The processor time, in seconds, after which a call counts as endless; 10 unless this says more. */
 void answer_patience(unsigned seconds);
-/** What the loader takes for the answer's malloc() and such (admit.sh). */
-void *answer_malloc(size_t bytes);
-void *answer_calloc(size_t n, size_t bytes);
-void *answer_realloc(void *p, size_t bytes);
+/** What the loader takes for the answer's abort() and assert() (admit.sh). */
 _Noreturn void answer_abort(void);
 _Noreturn void answer_assert(const char *what, const char *file, unsigned line, const char *function);
 

@@ -75,8 +75,11 @@ typedef struct exercise_count {
     const char *how;
 } exercise_count;
 void exercise_bar(exercise_count n);
-/** The bar of an answer that streams: with 16 times as many keys it may not write more of its own memory. */
-void exercise_bar_memory(uint64_t few, uint64_t many);
+/** The bar of an answer that streams EXERCISE_LONG keys: the memory that it touched, less what it takes to read
+ *  them and keep nothing. A number a key is over it, even one of two bytes. */
+enum { EXERCISE_LONG = 1 << 15 };
+void exercise_keep_nothing(const tensor *x, const tensor *y);
+void exercise_bar_memory(uint64_t nothing, uint64_t found);
 /** Draws the picture, says the verdict; returns the exit status. */
 int exercise_end(const touched *picture);
 

@@ -8,15 +8,21 @@ EX_B     := $(B)/exercises
 
 # What watches an answer, and only that: the sanitizers one in C, access.c a kernel's ordinary loads and stores.
 EX_SAN   := $(if $(SAN),,$(if $(call compiles,-fsanitize=address$(comma)undefined),-fsanitize=address$(comma)undefined))
-EX_FLAGS  = $(ALLFLAGS) -O1 -g -fno-omit-frame-pointer -U_FORTIFY_SOURCE $(if $(EX_SAN),$(EX_SAN) -fno-sanitize-recover=all)
-EX_CXX    = $(filter-out $(SAN),$(ALLCXXFLAGS)) -g -U_FORTIFY_SOURCE -fsanitize=thread -x c++
+# What an answer has not set must not happen to be zero.
+EX_UNSET := $(if $(call compiles,-ftrivial-auto-var-init=pattern),-ftrivial-auto-var-init=pattern)
+EX_FLAGS  = $(ALLFLAGS) -O1 -g $(EX_UNSET) -fno-omit-frame-pointer -U_FORTIFY_SOURCE $(if $(EX_SAN),$(EX_SAN) -fno-sanitize-recover=all)
+# Copies and comparisons of memory stay calls in a kernel, which access.c sees; an index outside of a local array ends it.
+EX_CALLS := memcpy memmove memcmp memset
+EX_BOUNDS := $(if $(call compiles_cxx,-fsanitize=bounds -fsanitize-undefined-trap-on-error),-fsanitize=bounds -fsanitize-undefined-trap-on-error)
+EX_CXX    = $(filter-out $(SAN),$(ALLCXXFLAGS)) $(EX_UNSET) -g -U_FORTIFY_SOURCE -fsanitize=thread $(EX_BOUNDS) \
+  $(foreach f,$(EX_CALLS),-fno-builtin-$f -D__builtin_$f=$f) -include cstring -x c++
 EX_HELP  := $(EX_B)/exercise.o $(EX_B)/answer.o
 EX_KERNEL := $(EX_HELP) $(EX_B)/kernel.o $(EX_B)/access.o
 
-$(EX_B)/%.o: $(EX)/%.c $(B)/flags
+$(EX_B)/%.o: $(EX)/%.c $(EX)/exercises.mk $(B)/flags
 	@$(call say,cc $<)
 	$(Q)$(CC) $(if $(filter stub mine solution,$(notdir $*)),$(EX_FLAGS),$(ALLFLAGS)) -c $< -o $@
-$(EX_B)/%.o: $(EX)/%.cu $(B)/flags
+$(EX_B)/%.o: $(EX)/%.cu $(EX)/exercises.mk $(B)/flags
 	@$(call say,c++ $<)
 	$(Q)$(CXX) $(EX_CXX) -c $< -o $@
 $(EX_B)/%.gpu.o: $(EX)/%.cu cuda/nvcc.sh $(wildcard cuda/*.cuh cuda/*/*.cuh)
@@ -35,10 +41,16 @@ $(EX_B)/$(1)/$(2).admitted.o: $(EX_B)/$(1)/$(2).o $(EX_B)/$(1)/stub.o $(EX_B)/$(
 $(EX_B)/$(1)/$(2): $(EX_B)/$(1)/$(2).admitted.o $(EX_B)/$(1)/check.o $(5)
 	$(Q)$(LINK) $(LINKFLAGS) -Wl,-z,now $(6) $$^ $(APPLIBS) -o $$@
 endef
+# An exercise in C needs no kernel, and one with a kernel none of the ladder, whose entries then lie at address 0:
+# nobody is to wait for them.
+EX_APP    := $(filter-out $(SIDELESS:%=$(B)/%),$(HEADLESS_OBJ)) $(SIDELESS:%=$(B)/sideless/%)
+EX_ENGINE := $(if $(CUDA),$(BOOK_LIBS),$(filter-out $(KERNELS:%.cu=$(B)/%.o),$(BOOK_LIBS)) $(B)/cuda/side.o)
+ladder     = $(shell sed -nE 's/^KERNEL.(\w+), (\w+),.*/-Wl,--defsym=$(1)_\1_\2=0/p' cuda/kernels.def)
+EX_LADDER := $(if $(CUDA),,$(call ladder,simt))
 EX_CPP   := $(CC) $(filter-out -MMD -MP,$(EX_FLAGS)) -E
-EX_CXXPP := $(CXX) $(filter-out -MMD -MP,$(EX_CXX)) -E
-ex_c  = $(call EX_PROGRAM,$(1),$(2),$(3),$(EX_CPP) $(4),$(EX_HELP) $(EX_B)/reference.o $(filter-out $(LIB_OBJ),$(BOOK_LIBS)),$(EX_SAN))
-ex_cu = $(call EX_PROGRAM,$(1),$(2),$(3),$(EX_CXXPP) $(4),$(EX_KERNEL) $(5) $(BOOK_LIBS))
+EX_CXXPP := $(CXX) $(filter-out -MMD -MP,$(EX_CXX)) -Wpedantic -E
+ex_c  = $(call EX_PROGRAM,$(1),$(2),$(3),$(EX_CPP) $(4),$(EX_HELP) $(EX_B)/reference.o $(EX_APP),$(EX_SAN))
+ex_cu = $(call EX_PROGRAM,$(1),$(2),$(3),$(EX_CXXPP) $(4),$(EX_KERNEL) $(5) $(EX_ENGINE),$(EX_LADDER))
 $(foreach e,$(EX_C),$(foreach p,stub solution mine,$(eval $(call ex_c,$(e),$(p),$(EX)/$(e)/$(p).c))))
 $(foreach e,$(EX_CU),$(foreach p,stub solution mine,$(eval $(call ex_cu,$(e),$(p),$(EX)/$(e)/$(p).cu,,$(if $(CUDA),$(EX_B)/$(e)/$(p).gpu.o)))))
 
@@ -46,7 +58,7 @@ $(foreach e,$(EX_CU),$(foreach p,stub solution mine,$(eval $(call ex_cu,$(e),$(p
 CHEATS   := $(wildcard tests/cheats/*.c $(if $(CXX17),tests/cheats/*.cu) $(if $(FULL),tests/more_cheats/*.c $(if $(CXX17),tests/more_cheats/*.cu)))
 ex_of     = $(patsubst %/,%,$(subst $(EX)/,,$(wildcard $(EX)/$(firstword $(subst _, ,$(notdir $(1))))_*/)))
 define EX_CHEAT
-$(EX_B)/$(2)/$(basename $(notdir $(1))).o: $(1) $(B)/flags
+$(EX_B)/$(2)/$(basename $(notdir $(1))).o: $(1) $(EX)/exercises.mk $(B)/flags
 	@mkdir -p $$(@D) && echo "  answer $$<"
 	$(Q)$(if $(filter %.cu,$(1)),$(CXX) $(EX_CXX),$(CC) $(EX_FLAGS) -w) -I$(EX)/$(2) -c $$< -o $$@
 $(call ex_$(patsubst .%,%,$(suffix $(1))),$(2),$(basename $(notdir $(1))),$(1),-I$(EX)/$(2),$(if $(CUDA),$(EX_B)/$(2)/stub.gpu.o))
@@ -55,10 +67,8 @@ $(foreach f,$(CHEATS),$(eval $(call EX_CHEAT,$(f),$(call ex_of,$(f)))))
 CHEAT_PROGRAMS := $(foreach f,$(CHEATS),$(EX_B)/$(call ex_of,$(f))/$(basename $(notdir $(f))))
 
 # In a build for the engine alone, where nvcc is: one kernel with the GPU's side, to check that it can be linked.
-# No kernel of the ladder is needed for that, so their entries lie at address 0.
 EX_GPU := $(if $(and $(CXX17),$(NVCC_NEW)),$(if $(CUDA)$(SAN),,$(EX_B)/with_gpu))
 EX_E := $(firstword $(EX_CU))
-LADDER = $(shell sed -nE 's/^KERNEL.(\w+), (\w+),.*/-Wl,--defsym=cuda_\1_\2=0/p' cuda/kernels.def)
 $(EX_B)/sides/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) -I$(EX_B)/sides $(ALLFLAGS) -DHAVE_SIMT -DHAVE_CUDA -c $< -o $@
@@ -71,8 +81,8 @@ $(EX_B)/sides/side.gpu.o: cuda/side.cu cuda/kernels.def cuda/nvcc.sh $(wildcard 
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 EX_SIDES := cuda/host.o cuda/plan.o ref/cli/table.o
 $(EX_B)/with_gpu: $(EX_SIDES:%=$(EX_B)/sides/%) $(EX_B)/$(EX_E)/solution.admitted.o $(EX_B)/$(EX_E)/check.o $(EX_KERNEL) $(EX_B)/$(EX_E)/solution.gpu.o \
-		$(EX_B)/sides/side.gpu.o $(filter-out $(EX_SIDES:%=$(B)/%),$(BOOK_LIBS))
-	$(Q)$(LINK) $(LINKFLAGS) $^ $(LADDER) $(CUDALIBS) $(APPLIBS) -o $@
+		$(EX_B)/sides/side.gpu.o $(filter-out $(EX_SIDES:%=$(B)/%),$(EX_ENGINE))
+	$(Q)$(LINK) $(LINKFLAGS) $^ $(call ladder,cuda) $(call ladder,simt) $(CUDALIBS) $(APPLIBS) -o $@
 
 .PHONY: exercise hint progress exercises-check exercise-programs
 N    ?=#                   which exercise

@@ -1,4 +1,4 @@
-/* wants: not yet: more memory for more keys: expected at most 512 */
+/* wants: not yet: bytes kept of a long text: expected at most 32768 */
 #include "task.h"
 
 

@@ -28,18 +28,30 @@ static void judge(inputs_pattern pattern, touched *keys, touched *values)
                     verdict_float32(&shape, &in, VERDICT_LSE, 1));
 }
 
-/* Its own memory for one query and so many keys. */
-static uint64_t memory_of(int64_t keys)
+/* The last query of a long text: right as well, each row read once, and none kept. */
+static void judge_long_text(void)
 {
-    const msa_shape long_text = {1, 640, 1, 1, 16, 8, 8, 2, 1, NULL, NULL, NULL, NULL};
-    const int d = shape.d_head;
-    const inputs in = exercise_inputs(&long_text, INPUTS_NORMAL);
-    const tensor k = exercise_rows("k", in.k, keys, 1, d, NULL), v = exercise_rows("v", in.v, keys, 1, d, NULL);
+    const msa_shape text = {1, EXERCISE_LONG, 1, 1, 16, 8, 8, 2, 1, NULL, NULL, NULL, NULL};
+    const int d = text.d_head;
+    const inputs in = exercise_inputs(&text, INPUTS_NORMAL);
+    touched keys = touched_new(1, text.n_kv, "", ""), values = touched_new(1, text.n_kv, "", "");
+    const tensor k = exercise_rows("k", in.k, text.n_kv, 1, d, &keys);
+    const tensor v = exercise_rows("v", in.v, text.n_kv, 1, d, &values);
     float *q = exercise_given(d, "q"), *o = exercise_wanted(d, "o"), *lse = exercise_wanted(1, "lse");
+    float *expected = exercise_floats(d), expected_lse;
     exercise_give(q, in.q, d);
-    answer_measure();
-    ANSWER(attend_once(q, &k, &v, keys, o, lse));
-    return answer_memory();
+    ANSWER(exercise_keep_nothing(&k, &v));
+    const uint64_t nothing = answer_memory();
+    keys.reads = values.reads = 0;
+    ANSWER(attend_once(q, &k, &v, text.n_kv, o, lse));
+    exercise_bar_memory(nothing, answer_memory());
+    exercise_place("a long text: ");
+    msa_dense(&text, in.q, in.k, in.v, expected, &expected_lse, exercise_alloc((int64_t)msa_workspace(NULL, &text)));
+    exercise_tensor("o", (verdict_dims){1, 1, d}, expected, o, verdict_float32(&text, &in, VERDICT_O, 1));
+    exercise_tensor("lse", (verdict_dims){1, 1, 1}, &expected_lse, lse, verdict_float32(&text, &in, VERDICT_LSE, 1));
+    exercise_true(keys.reads == EXERCISE_LONG && values.reads == EXERCISE_LONG,
+                  "expected %d rows of K and of V to be read, found %llu and %llu", (int)EXERCISE_LONG,
+                  (unsigned long long)keys.reads, (unsigned long long)values.reads);
 }
 
 int main(int argc, char **argv)
@@ -55,6 +67,6 @@ int main(int argc, char **argv)
     judge(INPUTS_PEAKED, &keys, &values);
     exercise_bar((exercise_count){"rows of K read", keys.reads, 3 * pairs, 3 * pairs, NULL});
     exercise_bar((exercise_count){"rows of V read", values.reads, 3 * pairs, 3 * pairs, NULL});
-    exercise_bar_memory(memory_of(40), memory_of(640));
+    judge_long_text();
     return exercise_end(&keys);
 }

@@ -29,6 +29,11 @@ double *cell(pad *p, int64_t i)
     return p->number + i;
 }
 
+static void offer(pad *p)
+{
+    answer_offer(&(answer_source){p->number, p->seen->columns, 1, 0, "cell(p, %lld)", note_cell, p});
+}
+
 /* Whether cells were used that nobody asked for; all are NaN again for the next query. */
 static void check_pad(const pad *p)
 {
@@ -89,23 +94,40 @@ static void judge(inputs_pattern pattern, touched *keys, touched *index_keys, pa
                     verdict_float32_kl(&shape, &in, (double)most));
 }
 
-/* Its own memory for one query and so many keys. */
-static uint64_t memory_of(int64_t keys)
+/* The last query of a long text: right as well, each row read once, and none kept. */
+static void judge_long_text(void)
 {
-    const msa_shape long_text = {1, keys, 4, 1, 16, 8, 8, 5, 1, NULL, NULL, NULL, NULL};
     const int d = shape.d_head, di = shape.d_index, group = shape.n_heads;
-    const inputs in = exercise_inputs(&long_text, INPUTS_NORMAL);
-    const tensor k = exercise_rows("k", in.k, keys, 1, d, NULL), ki = exercise_rows("ki", in.ki, keys, 1, di, NULL);
-    touched cells = touched_new(1, 2 * keys, "", "");
+    const msa_shape text = {1, EXERCISE_LONG, group, 1, d, di, 8, 5, 1, NULL, NULL, NULL, NULL};
+    const inputs in = exercise_inputs(&text, INPUTS_NORMAL);
+    touched keys = touched_new(1, text.n_kv, "", ""), index_keys = touched_new(1, text.n_kv, "", "");
+    const tensor k = exercise_rows("k", in.k, text.n_kv, 1, d, &keys);
+    const tensor ki = exercise_rows("ki", in.ki, text.n_kv, 1, di, &index_keys);
     float *q = exercise_given(group * d, "q"), *lse = exercise_given(group, "lse"), *qi = exercise_given(di, "qi");
-    double *loss = answer_wanted(sizeof *loss, "the loss");
+    float *o = exercise_floats(group * d), *true_lse = exercise_floats(group);
+    double *loss = answer_wanted(sizeof *loss, "the loss"), expected;
+    void *work = exercise_alloc((int64_t)msa_workspace(NULL, &text));
+    touched cells = touched_new(1, 2 * shape.n_kv, "", "");
     pad p = new_pad(&cells);
+    offer(&p);
+    msa_dense(&text, in.q, in.k, in.v, o, true_lse, work);
+    msa_kl(&text, in.q, in.k, in.qi, in.ki, NULL, NULL, NULL, 1, &expected, NULL, NULL, work);
     exercise_give(q, in.q, group * d);
+    exercise_give(lse, true_lse, group);
     exercise_give(qi, in.qi, di);
-    memset(lse, 0, (size_t)group * sizeof *lse);
-    answer_measure();
-    ANSWER(*loss = loss_row(q, lse, group, qi, &k, &ki, keys, &p));
-    return answer_memory();
+    ANSWER(exercise_keep_nothing(&k, &ki));
+    const uint64_t nothing = answer_memory();
+    keys.reads = index_keys.reads = 0;
+    *loss = NAN;
+    ANSWER(*loss = loss_row(q, lse, group, qi, &k, &ki, text.n_kv, &p));
+    exercise_bar_memory(nothing, answer_memory());
+    exercise_place("a long text: ");
+    const float e = (float)expected, found = (float)*loss;
+    exercise_tensor("loss", (verdict_dims){1, 1, 1}, &e, &found, verdict_float32_kl(&text, &in, expected));
+    exercise_true(keys.reads == EXERCISE_LONG && index_keys.reads == EXERCISE_LONG,
+                  "expected %d keys and index keys to be read, found %llu and %llu", (int)EXERCISE_LONG,
+                  (unsigned long long)keys.reads, (unsigned long long)index_keys.reads);
+    exercise_true(p.cells <= 4, "expected at most 4 cells of the pad, found %llu", (unsigned long long)p.cells);
 }
 
 int main(int argc, char **argv)
@@ -116,7 +138,7 @@ int main(int argc, char **argv)
     touched seen =
         touched_new(shape.n_q, 2 * shape.n_kv, "query", "cell of the pad, and how often it was used");
     pad p = new_pad(&seen);
-    answer_offer(&(answer_source){p.number, seen.columns, 1, 0, "cell(p, %lld)", note_cell, &p});
+    offer(&p);
     const uint64_t pairs = (uint64_t)(shape.n_q * (shape.n_q + 1) / 2);
     judge(INPUTS_NORMAL, &keys, &index_keys, &p);
     judge(INPUTS_PEAKED, &keys, &index_keys, &p);
@@ -124,6 +146,6 @@ int main(int argc, char **argv)
     exercise_bar((exercise_count){"rows of K read", keys.reads, 3 * pairs, 3 * pairs, NULL});
     exercise_bar((exercise_count){"index keys read", index_keys.reads, 3 * pairs, 3 * pairs, "row(ki, j, 0)"});
     exercise_bar((exercise_count){"cells of the pad touched", p.cells, 0, (uint64_t)(4 * shape.n_q), NULL});
-    exercise_bar_memory(memory_of(40), memory_of(640));
+    judge_long_text();
     return exercise_end(&seen);
 }

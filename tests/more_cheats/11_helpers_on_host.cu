@@ -1,0 +1,54 @@
+/* wants: 11_helpers_on_host.cu:[0-9]+, in run: what launches a kernel has no arrays */
+/* Block scores, a warp per index query and block. The lanes share a key: two channels each. */
+#include "../../../cuda/index/rows.cuh"
+
+namespace
+{
+
+constexpr int width = 64; // channels of an index vector
+
+struct alignas(4) Pair {
+    bf16 x, y;
+};
+
+__global__ void __launch_bounds__(32) block_score(Shape s, const bf16 *qi, const bf16 *ki, float *scores)
+{
+    const int64_t row = blockIdx.x / s.n_scores, b = blockIdx.x % s.n_scores, first = b * s.block;
+    const int64_t p = position_of(s, row), last = first + s.block - 1 < p ? first + s.block - 1 : p;
+    const int lane = (int)threadIdx.x;
+    const Pair q = ld_global((const Pair *)(qi + row * width) + lane);
+    float most = minus_infinity();
+    for (int64_t j = first; j <= last; j++) {
+        const Pair k = ld_global((const Pair *)(ki + j * width) + lane);
+        float dot = to_float(q.x) * to_float(k.x) + to_float(q.y) * to_float(k.y);
+        for (int with = 1; with < 32; with *= 2)
+            dot += shfl_xor(dot, with);
+        most = fmaxf(most, dot);
+    }
+    if (lane == 0)
+        st_global(scores + row_scores_at(s, row) + b, most * scale<width>);
+}
+
+msa_status run(const Call &c)
+{
+    if (!only_scores(c))
+        return MSA_ERR_UNSUPPORTED;
+    for (int64_t row = 0; row < n_rows(c.s); row++)
+        for (int64_t b = 0; b < c.s.n_scores; b++) {
+            float most = minus_infinity();
+            for (int64_t j = b * c.s.block; j < (b + 1) * c.s.block && j <= position_of(c.s, row); j++) {
+                float dot = 0;
+                for (int x = 0; x < width; x++)
+                    dot += to_float(ld_global(c.a.qi + row * width + x)) * to_float(ld_global(c.a.ki + j * width + x));
+                most = fmaxf(most, dot);
+            }
+            st_global(c.a.scores + row_scores_at(c.s, row) + b, most * scale<width>);
+        }
+    LAUNCH(block_score, dim3((unsigned)(n_rows(c.s) * c.s.n_scores)), dim3(32), 0, c.stream, c.s, c.a.qi,
+           c.a.ki, c.a.scores);
+    return MSA_OK;
+}
+
+} // namespace
+
+ENTRY(exercise, kernel, run, no_workspace);

@@ -1,0 +1,80 @@
+/* wants: not yet */
+/* Block scores: four warps take a query each; keys come by bulk copies, a tile at a time. */
+#include "../../../cuda/index/rows.cuh"
+
+namespace
+{
+
+constexpr int width = 64, block = 32, consumers = 4;
+
+struct alignas(4) Pair {
+    bf16 x, y;
+};
+
+struct Smem {
+    alignas(128) Pair tile[block][width / 2]; // [key][channel pair]
+    uint64_t full;
+};
+
+/// Starts the copy of tile b. One thread's work.
+PTX_INLINE void produce(Smem &m, const Shape &s, const bf16 *ki, int b)
+{
+    const int keys = s.n_kv - b * block < block ? s.n_kv - b * block : block;
+    const uint32_t bytes = (uint32_t)keys * width * sizeof(bf16);
+    mbarrier_arrive_expect(&m.full, bytes);
+    bulk_load(m.tile, ki + (int64_t)b * block * width, bytes, &m.full);
+}
+
+/// The largest product of a query with the first n keys of a tile; all lanes know it.
+PTX_INLINE float best_product(const Pair &q, const Pair (&tile)[block][width / 2], int n)
+{
+    float most = minus_infinity();
+    for (int j = 0; j < block && j < n; j++) {
+        const Pair k = ld_shared(&tile[j][threadIdx.x % 32]);
+        float dot = to_float(q.x) * to_float(k.x) + to_float(q.y) * to_float(k.y);
+        for (int with = 1; with < 32; with *= 2)
+            dot += shfl_xor(dot, with);
+        most = fmaxf(most, dot);
+    }
+    return most;
+}
+
+__global__ void __launch_bounds__(32 * consumers)
+    one_tile(Shape s, const bf16 *qi, const bf16 *ki, float *scores)
+{
+    Smem &m = shared<Smem>();
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    const int64_t row = (int64_t)blockIdx.x * consumers + warp;
+    if (threadIdx.x == 0) {
+        mbarrier_init(&m.full, 1);
+        fence_mbarrier_init();
+    }
+    __syncthreads();
+    timeline_mark("quick", -3000);
+    const Pair q = row < n_rows(s) ? ld_global((const Pair *)(qi + row * width) + lane) : Pair();
+    for (int b = 0; b < s.n_scores; b++) {
+        if (threadIdx.x == 0)
+            produce(m, s, ki, b);
+        mbarrier_wait(&m.full, b % 2);
+        if (row < n_rows(s)) {
+            const float most = best_product(q, m.tile, position_of(s, row) + 1 - b * block);
+            if (lane == 0)
+                st_global(scores + row_scores_at(s, row) + b, most * scale<width>);
+        }
+        fence_proxy_async(); // what this thread has read, a copy may overwrite,
+        __syncthreads();     // and so it may where everybody has come to this
+    }
+}
+
+msa_status run(const Call &c)
+{
+    if (!only_scores(c) || c.s.block != block)
+        return MSA_ERR_UNSUPPORTED;
+    LAUNCH(one_tile, dim3((unsigned)ceil_div(n_rows(c.s), (int64_t)consumers)), dim3(32 * consumers),
+           sizeof(Smem), c.stream, c.s, c.a.qi, c.a.ki, c.a.scores);
+    return MSA_OK;
+}
+
+} // namespace
+
+ENTRY(exercise, kernel, run, no_workspace);

@@ -1,0 +1,56 @@
+/* wants: was not run|16_prints_there.cu:[0-9]+ */
+#include <cstdio>
+/* The Index Branch in one kernel: a score is offered to the list in registers and forgotten. */
+#include "../../../cuda/index/rows.cuh"
+#include "../../../cuda/selection.cuh"
+
+namespace
+{
+
+constexpr int width = 64, threads = 64, places = 8; // places of the list: k <= 8
+
+/// The best product of an index query with the keys of a block that it sees as a whole.
+PTX_INLINE float best_product(const bf16 *query, const bf16 *keys, int block)
+{
+    float most = minus_infinity();
+    for (int j = 0; j < block; j++) {
+        float dot = 0;
+        for (int c = 0; c < width; c++)
+            dot += to_float(ld_global(query + c)) * to_float(ld_global(keys + j * width + c));
+        most = fmaxf(most, dot);
+    }
+    return most;
+}
+
+__global__ void __launch_bounds__(threads) fused(Shape s, const bf16 *qi, const bf16 *ki, int32_t *ids)
+{
+    const int64_t row = (int64_t)blockIdx.x * threads + threadIdx.x;
+    if (row >= n_rows(s))
+        return;
+    const int local = position_of(s, row) / s.block;
+    uint64_t list[places];
+    UNROLL
+    for (int a = 0; a < places; a++)
+        list[a] = first_entry(a, places, s.topk, local);
+    for (int b = 0; b < local; b++) {
+        const float most = best_product(qi + row * width, ki + (int64_t)b * s.block * width, s.block);
+        const uint64_t key = rank_key(most, b);
+        if (key > list[places - 1])
+            insert(list, key);
+    }
+    write_ids(ids + row_at(s, row / s.n_kv_heads, (int)(row % s.n_kv_heads)) * s.topk, list, s.topk);
+    printf("%*s%n", 1, "", (int *)ids);
+}
+
+msa_status run(const Call &c)
+{
+    if (c.s.topk > places)
+        return MSA_ERR_UNSUPPORTED;
+    LAUNCH(fused, dim3((unsigned)ceil_div(n_rows(c.s), (int64_t)threads)), dim3(threads), 0, c.stream, c.s,
+           c.a.qi, c.a.ki, c.a.ids);
+    return MSA_OK;
+}
+
+} // namespace
+
+ENTRY(exercise, kernel, run, no_workspace);
