@@ -491,7 +491,13 @@ void maybe_multiply(Block &b); ///< random timing: some products take place now
 void check_products(Block &b, Range r, const char *what, Site at);
 void check_read(Block &b, Range r, const char *what, Site at);
 bool ever_multiplied(const Block &b, Range r); ///< whether to ask that
-bool is_unset(const void *bits);               ///< 4 bytes of an automatic variable that nobody has set
+/// What automatic variables hold before they are set: the Makefile asks the compiler for it.
+inline bool is_unset(const void *p)
+{
+    uint32_t bits;
+    memcpy(&bits, p, sizeof bits);
+    return bits == 0xfefefefe;
+}
 bool is_guard(uint32_t bits);                  ///< the pattern of accumulators in flight
 
 } // namespace simt

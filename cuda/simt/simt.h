@@ -8,10 +8,10 @@
  * once, or at random; meanwhile their results are poison. A kernel includes launch.cuh and nothing of this:
  *
  * - Shared memory is one struct, got by shared<T>(). It starts as NaNs and is guarded at both ends.
- * - ld_shared, st_shared, ld_global and st_global (ptx.cuh) are checked for bounds, races, proxy fences and
- *   reads of what nobody wrote, and counted. Plain C++ accesses run as fast as C++ and are only seen by
- *   their effects: NaNs, broken guards; or by ThreadSanitizer (tsan.h). What wgmma or TMA will read must be
- *   written by the named ones.
+ * - ld_shared, st_shared, ld_global and st_global (ptx.cuh) are checked for bounds (of the named array, too),
+ *   races, proxy fences and reads of what nobody wrote, and counted. Plain C++ accesses run as fast as C++
+ *   and are only seen by their effects: NaNs, broken guards; or by ThreadSanitizer (tsan.h). What wgmma or
+ *   TMA will read must be written by the named ones.
  * - wgmma's accumulators must be a named array that lives until the wait.
  * - A loop that waits for another block spins on ld_acquire (and the launch needs resident blocks), never
  *   on a plain variable.

@@ -332,13 +332,6 @@ static unsigned common_groups(const Thread *of, Site at)
     return of[0].wgmma_groups;
 }
 
-/// What automatic variables hold before they are set: the Makefile asks the compiler for it.
-bool is_unset(const void *bits)
-{
-    static const unsigned char pattern[] = {0xfe, 0xfe, 0xfe, 0xfe};
-    return memcmp(bits, pattern, 4) == 0;
-}
-
 /// Accumulators that a product is the first to touch.
 static void check_set(float **d, int n, Site at)
 {
