@@ -21,6 +21,7 @@
 #define SITE
 #define ONLY_SITE
 #define PTX_INLINE static __device__ __forceinline__
+#define PTX_NAMED PTX_INLINE
 #else
 #include "simt/simt.h"
 #define PTX(...)
@@ -28,6 +29,16 @@
 #define SITE , simt::Site site = simt::Site()
 #define ONLY_SITE simt::Site site = simt::Site()
 #define PTX_INLINE inline
+/// Of functions that ask how their caller names a place in shared memory, which only those in line can.
+#define PTX_NAMED inline __attribute__((always_inline))
+/// A place lies within the array by which it is named: &m.x[i] is not past the end of x, though more of m
+/// follows.
+#define INSIDE(p, bytes) simt::stay_inside(bytes, __builtin_dynamic_object_size(p, 1), site);
+#if !defined(__has_builtin)
+#define __builtin_dynamic_object_size __builtin_object_size // of places that are known to the compiler
+#elif !__has_builtin(__builtin_dynamic_object_size)
+#define __builtin_dynamic_object_size __builtin_object_size
+#endif
 #endif
 
 using bf16 = __nv_bfloat16;
@@ -44,14 +55,15 @@ PTX_INLINE uint32_t shared_u32(const void *p SITE)
 /// Plain loads and stores of 1 to 16 bytes, "ld" and "st": a C++ access on the GPU; on the CPU they are also
 /// checked (bounds, races, proxies) and counted (sectors, bank conflicts). Data that wgmma or TMA will read
 /// must be written by these (or by stmatrix), or a missing proxy fence goes unnoticed.
-template <class T> PTX_INLINE T ld_shared(const T *p SITE)
+template <class T> PTX_NAMED T ld_shared(const T *p SITE)
 {
-    CPU(simt::touch_shared(p, sizeof(T), false, site);)
+    CPU(INSIDE(p, sizeof(T)) simt::touch_shared(p, sizeof(T), false, site);)
     return *p;
 }
-template <class T> PTX_INLINE void st_shared(T *p, T v SITE)
+template <class T> PTX_NAMED void st_shared(T *p, T v SITE)
 {
-    CPU(simt::touch_shared(p, sizeof(T), true, site); simt::check_stored(&v, sizeof(T), site);)
+    CPU(INSIDE(p, sizeof(T)) simt::touch_shared(p, sizeof(T), true, site);
+        simt::check_stored(&v, sizeof(T), site);)
     *p = v;
 }
 template <class T> PTX_INLINE T ld_global(const T *p SITE)
@@ -252,17 +264,17 @@ template <class T> PTX_INLINE T ld_remote(Remote<T> p SITE)
  * "Parallel Synchronization and Communication Instructions: mbarrier". A barrier counts arrivals and bytes; a
  * phase ends when both are complete. A fresh barrier is in phase 0: waiting for parity 1 passes at once. */
 
-PTX_INLINE void mbarrier_init(uint64_t *b, uint32_t arrivals SITE)
+PTX_NAMED void mbarrier_init(uint64_t *b, uint32_t arrivals SITE)
 {
     PTX(asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_u32(b)), "r"(arrivals)
                      : "memory");)
-    CPU(simt::mbarrier_init(b, arrivals, site);)
+    CPU(INSIDE(b, 8) simt::mbarrier_init(b, arrivals, site);)
 }
 /// Ends a barrier's life, before its bytes are used for something else.
-PTX_INLINE void mbarrier_inval(uint64_t *b SITE)
+PTX_NAMED void mbarrier_inval(uint64_t *b SITE)
 {
     PTX(asm volatile("mbarrier.inval.shared::cta.b64 [%0];" ::"r"(shared_u32(b)) : "memory");)
-    CPU(simt::mbarrier_inval(b, site);)
+    CPU(INSIDE(b, 8) simt::mbarrier_inval(b, site);)
 }
 /// Makes this thread's mbarrier_init known to copies. Then a __syncthreads(). "membar / fence",
 /// .mbarrier_init.
@@ -271,15 +283,15 @@ PTX_INLINE void fence_mbarrier_init(ONLY_SITE)
     PTX(asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");)
     CPU(simt::mbarrier_fence_init(site);)
 }
-PTX_INLINE void mbarrier_arrive(uint64_t *b, uint32_t n SITE)
+PTX_NAMED void mbarrier_arrive(uint64_t *b, uint32_t n SITE)
 {
     PTX(asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], %1;" ::"r"(shared_u32(b)), "r"(n) : "memory");)
-    CPU(simt::mbarrier_arrive(b, n, 0, site);)
+    CPU(INSIDE(b, 8) simt::mbarrier_arrive(b, n, 0, site);)
 }
-PTX_INLINE void mbarrier_arrive(uint64_t *b SITE)
+PTX_NAMED void mbarrier_arrive(uint64_t *b SITE)
 {
     PTX(asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_u32(b)) : "memory");)
-    CPU(simt::mbarrier_arrive(b, 1, 0, site);)
+    CPU(INSIDE(b, 8) simt::mbarrier_arrive(b, 1, 0, site);)
 }
 /// Arrives at the mbarrier of another block of the cluster, where mbarrier_wait_cluster waits.
 PTX_INLINE void mbarrier_arrive_remote(Remote<uint64_t> b SITE)
@@ -289,21 +301,21 @@ PTX_INLINE void mbarrier_arrive_remote(Remote<uint64_t> b SITE)
     CPU(simt::mbarrier_arrive_remote(b.address, site);)
 }
 /// Expects `bytes` more in this phase, then arrives.
-PTX_INLINE void mbarrier_arrive_expect(uint64_t *b, uint32_t bytes SITE)
+PTX_NAMED void mbarrier_arrive_expect(uint64_t *b, uint32_t bytes SITE)
 {
     PTX(asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_u32(b)), "r"(bytes)
                      : "memory");)
-    CPU(simt::mbarrier_arrive(b, 1, bytes, site);)
+    CPU(INSIDE(b, 8) simt::mbarrier_arrive(b, 1, bytes, site);)
 }
-PTX_INLINE void mbarrier_expect(uint64_t *b, uint32_t bytes SITE)
+PTX_NAMED void mbarrier_expect(uint64_t *b, uint32_t bytes SITE)
 {
     PTX(asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(shared_u32(b)),
                      "r"(bytes)
                      : "memory");)
-    CPU(simt::mbarrier_expect(b, bytes, site);)
+    CPU(INSIDE(b, 8) simt::mbarrier_expect(b, bytes, site);)
 }
 /// Whether the phase of this parity is complete, without waiting.
-PTX_INLINE bool mbarrier_test(uint64_t *b, unsigned parity SITE)
+PTX_NAMED bool mbarrier_test(uint64_t *b, unsigned parity SITE)
 {
     PTX(uint32_t p; asm volatile("{\n.reg .pred p;\nmbarrier.test_wait.parity.shared::cta.b64 p, [%1], "
                                  "%2;\nselp.u32 %0, 1, 0, p;\n}"
@@ -311,10 +323,10 @@ PTX_INLINE bool mbarrier_test(uint64_t *b, unsigned parity SITE)
                                  : "r"(shared_u32(b)), "r"(parity)
                                  : "memory");
         return p;)
-    CPU(return simt::mbarrier_test(b, parity, site);)
+    CPU(INSIDE(b, 8) return simt::mbarrier_test(b, parity, site);)
 }
 /// The same, but may wait for a while.
-PTX_INLINE bool mbarrier_try_wait(uint64_t *b, unsigned parity SITE)
+PTX_NAMED bool mbarrier_try_wait(uint64_t *b, unsigned parity SITE)
 {
     PTX(uint32_t p; asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], "
                                  "%2;\nselp.u32 %0, 1, 0, p;\n}"
@@ -322,19 +334,19 @@ PTX_INLINE bool mbarrier_try_wait(uint64_t *b, unsigned parity SITE)
                                  : "r"(shared_u32(b)), "r"(parity)
                                  : "memory");
         return p;)
-    CPU(simt::mbarrier_wait(b, parity, site); return true;)
+    CPU(INSIDE(b, 8) simt::mbarrier_wait(b, parity, site); return true;)
 }
 /// Waits until the phase of this parity is complete.
 // [mbarrier_wait]
-PTX_INLINE void mbarrier_wait(uint64_t *b, unsigned parity SITE)
+PTX_NAMED void mbarrier_wait(uint64_t *b, unsigned parity SITE)
 {
     PTX(while (!mbarrier_try_wait(b, parity)){})
-    CPU(simt::mbarrier_wait(b, parity, site);)
+    CPU(INSIDE(b, 8) simt::mbarrier_wait(b, parity, site);)
 }
 // [mbarrier_wait]
 
 /// The same where other blocks of the cluster arrive: what they did before is visible after.
-PTX_INLINE void mbarrier_wait_cluster(uint64_t *b, unsigned parity SITE)
+PTX_NAMED void mbarrier_wait_cluster(uint64_t *b, unsigned parity SITE)
 {
     PTX(uint32_t p;
         do asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], "
@@ -343,7 +355,7 @@ PTX_INLINE void mbarrier_wait_cluster(uint64_t *b, unsigned parity SITE)
                         : "r"(shared_u32(b)), "r"(parity)
                         : "memory");
         while (!p);)
-    CPU(simt::mbarrier_wait(b, parity, site, true);)
+    CPU(INSIDE(b, 8) simt::mbarrier_wait(b, parity, site, true);)
 }
 
 /* ---- Bulk copies (TMA) ------------------------------------------------------------------------------
@@ -496,20 +508,20 @@ PTX_INLINE void fence_proxy_async_global(ONLY_SITE)
  * "Data Movement and Conversion Instructions: Non-bulk copy". */
 
 /// Copies 16 bytes past L1; only the first src_bytes come from global memory, the rest are zeros.
-PTX_INLINE void cp_async_16(void *dst, const void *src, unsigned src_bytes SITE)
+PTX_NAMED void cp_async_16(void *dst, const void *src, unsigned src_bytes SITE)
 {
     PTX(asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_u32(dst)), "l"(src),
                      "r"(src_bytes)
                      : "memory");)
-    CPU(simt::cp_async(dst, src, 16, src_bytes, site);)
+    CPU(INSIDE(dst, 16) simt::cp_async(dst, src, 16, src_bytes, site);)
 }
 /// Copies 4 bytes through L1, or writes zero.
-PTX_INLINE void cp_async_4(void *dst, const void *src, unsigned src_bytes SITE)
+PTX_NAMED void cp_async_4(void *dst, const void *src, unsigned src_bytes SITE)
 {
     PTX(asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_u32(dst)), "l"(src),
                      "r"(src_bytes)
                      : "memory");)
-    CPU(simt::cp_async(dst, src, 4, src_bytes, site);)
+    CPU(INSIDE(dst, 4) simt::cp_async(dst, src, 4, src_bytes, site);)
 }
 PTX_INLINE void cp_async_commit(ONLY_SITE)
 {

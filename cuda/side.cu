@@ -188,8 +188,8 @@ static void start()
 /// begin will do, where small things lie.
 static void spoil(void *work, size_t bytes)
 {
-    if (work && !simt::options.only && !simt::options.dry)
-        memset(work, 0xff, bytes < (16u << 20) ? bytes : 16u << 20);
+    const bool whole = work && !simt::options.only && !simt::options.dry;
+    simt::spoil(work, !whole ? 0 : bytes < (16u << 20) ? bytes : 16u << 20);
 }
 static msa_status launched()
 {

@@ -88,6 +88,12 @@ mutant 'the next queries come too early' cuda/decode/3_swapped.cu test_decode 's
 kernel 'dS read before all have left it' backward/mma_sweep.cuh backward/kv_outer 's/__syncthreads(); \/\/ dS and u - t are there//'
 kernel 'a tile read before it has come' backward/mma_sweep.cuh kl/kv_outer '/auto &stage = m.stage\[tile % 2\];/{n;s/cp_async_wait<0>();//}'
 kernel 'entries of a tile overwritten while they are read' backward/mma_sweep.cuh backward/kv_outer 's/\[tile % 3\]/[tile % 2]/'
+kernel 'no barrier after clearing' reverse/2_scan.cu reverse/scan '/st_shared(&m.n\[b\], 0);/{n;s/__syncthreads();//}'
+kernel 'sums of warps read too early' reverse/2_scan.cu reverse/scan '/scan_warp(ld_shared/{n;s/__syncthreads();//}'
+kernel 'choices counted without atomics' reverse/2_scan.cu reverse/scan 's/atomicAdd(&m.n\[b\], 1);/st_shared(\&m.n[b], ld_shared(\&m.n[b]) + 1);/'
+kernel 'a stage past the end of the ring' dense/4_hopper.cu dense/hopper 's/mbarrier_wait(&ring.full\[j % stages\]/mbarrier_wait(\&ring.full[j % (stages + 1)]/'
+kernel 'products that are not committed' attend.cuh index/wgmma '/add_rows_by_rows<N>(s, q, 0, k, key);/{n;s/wgmma_commit();//}'
+kernel 'rows of an operand over each other' attend.cuh index/wgmma 's/64 \* a_row + column\], 16, 1024/64 * a_row + column], 16, 512/'
 kernel 'no barrier after counting' reverse/2_scan.cu reverse/scan '/atomicAdd(&m.n/,/^}/s/__syncthreads();//'
 
 try_all

@@ -1709,6 +1709,116 @@ __global__ void unwritten_half(uint16_t *out)
         ld_shared((uint16_t *)shared<StoreSmem>().x + threadIdx.x); // BLAME: half a word unwritten
 }
 
+/// Of 16 threads the last one is past the end of x, where y lies.
+__global__ void into_neighbour(const float *from, bool inside, bool copy)
+{
+    WordSmem &s = shared<WordSmem>();
+    float *const place = &s.x[4 * threadIdx.x + (inside ? 0 : 4)];
+    if (copy)
+        cp_async_16(place, from, 16); // BLAME: store into a neighbouring array
+    else
+        st_shared((float4 *)place, make_float4(0, 0, 0, 0)); // BLAME: store into a neighbouring array
+}
+
+struct RingSmem {
+    uint64_t full[2], empty[2];
+};
+
+__global__ void one_stage_too_many(int stages)
+{
+    RingSmem &s = shared<RingSmem>();
+    for (int i = 0; i < stages; i++)
+        mbarrier_init(&s.full[i], 1); // BLAME: mbarrier of a neighbouring array
+}
+
+__global__ void unset_register(int n, float *out)
+{
+    float x[4];
+    for (int i = 0; i < n; i++)
+        x[i] = (float)i;
+    for (int i = 0; i < 4; i++)
+        st_global(&out[i], x[i]); // BLAME: unset register stored
+}
+
+/// Of A from shared memory, and without a swizzle or a transposition.
+__global__ void rows_over_each_other(uint32_t leading, uint32_t stride, Swizzle swizzle, bool across)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    write_ones(s, threadIdx.x, 128);
+    fence_proxy_async();
+    __syncthreads();
+    const uint64_t a = wgmma_descriptor(s.tile[0], leading, stride, swizzle),
+                   b = wgmma_descriptor(s.tile[0], 16, 1024, Swizzle::b128);
+    float d[4];
+    wgmma_fence();
+    if (across)
+        wgmma_ss<8, 1>(d, a, b, false); // BLAME: descriptor that puts rows over each other
+    else
+        wgmma_ss<8>(d, a, b, false); // BLAME: descriptor that puts rows over each other
+    wgmma_commit();
+    wgmma_wait<0>();
+}
+
+__global__ void forgets_to_commit(bool commits)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    write_ones(s, threadIdx.x, 128);
+    fence_proxy_async();
+    __syncthreads();
+    const uint64_t tile = wgmma_descriptor(s.tile[0], 16, 1024, Swizzle::b128);
+    float d[32];
+    wgmma_fence();
+    wgmma_ss<64>(d, tile, tile, false);
+    if (commits)
+        wgmma_commit();
+    wgmma_wait<0>(); // BLAME: wgmma that was not committed
+}
+
+/// Two pairs of warps meet: a barrier that both use may take one from each.
+__global__ void pairs(bool apart)
+{
+    WordSmem &s = shared<WordSmem>();
+    const unsigned t = threadIdx.x % 32, pair = threadIdx.x / 64, id = apart ? 1 + pair : 1;
+    if (threadIdx.x / 32 % 2) {
+        bar_sync(id, 64); // BLAME: barrier of two pairs
+        ld_shared(&s.x[32 * pair + t]);
+    } else {
+        st_shared(&s.x[32 * pair + t], 1.0f);
+        bar_arrive(id, 64); // BLAME: barrier of two pairs
+    }
+}
+
+__global__ void some_at_barrier_0(bool another)
+{
+    if (threadIdx.x < 64)
+        bar_sync(another, 64); // BLAME: barrier 0 of some
+    __syncthreads();           // BLAME: barrier 0 of some
+}
+
+/// One warp hands words to the other, which only with `told` says when it has read them.
+__global__ void hands_on(float *out, bool told)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    const unsigned t = threadIdx.x % 32;
+    float *const word = (float *)s.tile[0] + t;
+    if (threadIdx.x == 0) {
+        mbarrier_init(&s.full, 32);
+        mbarrier_init(&s.empty, 32);
+    }
+    __syncthreads();
+    for (unsigned i = 0; i < 3; i++)
+        if (threadIdx.x < 32) {
+            if (told)
+                mbarrier_wait(&s.empty, i % 2 ^ 1);
+            st_shared(word, (float)i);
+            mbarrier_arrive(&s.full); // BLAME: arrival of whom nobody has told
+        } else {
+            mbarrier_wait(&s.full, i % 2); // BLAME: arrival of whom nobody has told
+            st_global(&out[t], ld_shared(word));
+            mbarrier_arrive(&s.empty);
+        }
+}
+
 /// How far one warp is ahead of the other, at most.
 __global__ void lead_kernel(int *turns, int *lead)
 {
@@ -1767,9 +1877,34 @@ static void order_in_a_block()
 #if defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
     twins("unset accumulators", "nobody has set",
           [&](bool ok) { LAUNCH(unset_accumulators, 1, 128, tiles, nullptr, ok); });
+    twins("unset register stored", "nobody has set",
+          [&](bool ok) { LAUNCH(unset_register, 1, 32, 0, nullptr, ok ? 4 : 3, out); });
+    for (bool copy : {false, true})
+        twins("store into a neighbouring array", "past the end of their array",
+              [&](bool ok) { LAUNCH(into_neighbour, 1, 16, sizeof(WordSmem), nullptr, x, ok, copy); });
+    twins("mbarrier of a neighbouring array", "past the end of their array",
+          [&](bool ok) { LAUNCH(one_stage_too_many, 1, 1, sizeof(RingSmem), nullptr, ok ? 2 : 3); });
 #else
-    tap_skip("reported: unset accumulators", "this compiler fills no automatic variables");
+    tap_skip("reported: unset accumulators and registers, neighbouring arrays",
+             "this compiler fills no automatic variables and does not know the ends of arrays");
 #endif
+    twins("descriptor that puts rows over each other", "over each other", [&](bool ok) {
+        LAUNCH(rows_over_each_other, 1, 128, tiles, nullptr, 16, ok ? 1024 : 512, Swizzle::b128, false);
+    });
+    twins("descriptor that puts rows over each other", "over each other", [&](bool ok) {
+        LAUNCH(rows_over_each_other, 1, 128, tiles, nullptr, 128, ok ? 256 : 128, Swizzle::none, false);
+    });
+    twins("descriptor that puts rows over each other", "over each other", [&](bool ok) {
+        LAUNCH(rows_over_each_other, 1, 128, tiles, nullptr, ok ? 512 : 256, ok ? 1024 : 256, Swizzle::b64,
+               true);
+    });
+    twins("wgmma that was not committed", "no wgmma.commit_group",
+          [&](bool ok) { LAUNCH(forgets_to_commit, 1, 128, tiles, nullptr, ok); });
+    twins("barrier of two pairs", "barrier 1",
+          [&](bool ok) { LAUNCH(pairs, 1, 128, sizeof(WordSmem), nullptr, ok); });
+    twins("barrier 0 of some", "barrier", [&](bool ok) { LAUNCH(some_at_barrier_0, 1, 96, 0, nullptr, ok); });
+    twins("arrival of whom nobody has told", "",
+          [&](bool ok) { LAUNCH(hands_on, 1, 64, tiles, nullptr, out, ok); });
     wrong("store of what nobody wrote", "nobody has written",
           [&] { LAUNCH(stores_nothing, 1, 32, bytes, nullptr, x); });
     wrong("half a word unwritten", "nobody has written",
@@ -1876,6 +2011,46 @@ __global__ void waits_for_the_parent(const float *x, float *z)
 {
     grid_wait();
     st_global(&z[threadIdx.x], ld_global(&x[threadIdx.x])); // BLAME: grandparent that nobody has waited for
+}
+
+/// A workspace holds nothing at first.
+enum class Use { load, copy, atomic, flag };
+__global__ void uses_workspace(float *work, float *out, Use how)
+{
+    StoreSmem &s = shared<StoreSmem>();
+    if (how == Use::load)
+        st_global(out, ld_global(&work[1])); // BLAME: workspace where nobody has stored
+    if (how == Use::copy)
+        cp_async_16(s.x, work, 16); // BLAME: workspace where nobody has stored
+    if (how == Use::atomic)
+        red_add(&work[1], 1); // BLAME: workspace where nobody has stored
+    if (how == Use::flag)
+        ld_acquire((uint32_t *)work); // BLAME: workspace where nobody has stored
+}
+
+__global__ void takes_over(uint32_t *work)
+{
+    atomicExch(&work[0], 1u);
+    atomicAdd(&work[0], 1u);
+}
+
+static void workspaces()
+{
+    vector<float> memory(64 + 32), out(1);
+    float *const work = aligned(memory);
+    for (Use how : {Use::load, Use::copy, Use::atomic, Use::flag})
+        twins("workspace where nobody has stored", "nobody has stored", [&](bool ok) {
+            simt::spoil(work, 256);
+            if (ok)
+                LAUNCH(store_one, 1, 64, 0, nullptr, work, 0);
+            LAUNCH(uses_workspace, 1, 1, sizeof(StoreSmem), nullptr, work, out.data(), how);
+        });
+    right("an exchange needs nothing there", [&] {
+        simt::spoil(work, 256);
+        LAUNCH(takes_over, 1, 1, 0, nullptr, (uint32_t *)work);
+        return true;
+    });
+    simt::spoil(nullptr, 0);
 }
 
 static void order_of_grids()
@@ -2336,6 +2511,7 @@ int main()
     order_in_a_block();
     order_of_blocks();
     order_of_grids();
+    workspaces();
     wrong_clusters();
     tensor_map_rules();
     return tap_done();

@@ -20,7 +20,7 @@ COMPILER='_GLOBAL_OFFSET_TABLE_|__(asan|ubsan|tsan)_.*|__popcount[ds]i2|_Unwind_
 COMPILER+='|operator (new|delete)\(.*|vtable for __cxxabiv1::.*|TLS init function for .*|std::(terminate|__throw_).*'
 COMPILER+='|(thread|block)Idx|(block|grid)Dim'
 # The engine's instructions, and what LAUNCH needs; not what counts or declares.
-ENGINE='simt::(run|options|yield|require|touch_(global|shared|atomic)|check_stored|shared_(base|address)|sync_threads|bar_.*'
+ENGINE='simt::(run|options|yield|require|touch_(global|shared|atomic)|check_stored|leaves_array|shared_(base|address)|sync_threads|bar_.*'
 ENGINE+='|fence_memory|release_at|acquire_at|atomic_at|spins|shuffle|reduce|elect|ldmatrix|stmatrix|mma|mbarrier_.*|bulk_.*|tma_.*|cp_async.*|fence_proxy_async(_global)?|wgmma.*'
 ENGINE+='|setmaxnreg|grid_wait|launch_dependents|cluster_.*)(\(.*)?'
 case $source in *.cu) MAY="$LIBRARY|$COMPILER|$ENGINE" ;; *) MAY="$LIBRARY|$COMPILER|$BLIND" ;; esac

@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(512) count(Shape s, Scratch w, const int32_t *
     const int blocks = s.n_scores - b0 < range ? (int)s.n_scores - b0 : range;
     const int t = (int)threadIdx.x, threads = (int)blockDim.x;
     for (int b = t; b < blocks; b += threads)
-        m.n[b] = 0;
+        st_shared(&m.n[b], 0);
     __syncthreads();
     const int32_t *mine = ids + row_at(s, 0, r) * s.topk;
     const int64_t k = s.topk, end = segment_start(s, w, segment + 1) * k;
@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(512) count(Shape s, Scratch w, const int32_t *
     }
     __syncthreads();
     for (int b = t; b < blocks; b += threads)
-        st_global(place_of(s, w, r, segment) + b0 + b, m.n[b]);
+        st_global(place_of(s, w, r, segment) + b0 + b, ld_shared(&m.n[b]));
 }
 
 /* ---- Pass 2 ---------------------------------------------------------------------------------------- */
@@ -109,23 +109,30 @@ struct WarpSums {
     Sums of[scan_threads / 32];
 };
 
-/// Sum over the threads up to this one; `total` over all. Ends with a barrier.
+/// Sum over the lanes up to this one.
+__device__ Sums scan_warp(Sums v)
+{
+    for (unsigned by = 1; by < 32; by *= 2) {
+        const Sums before = __shfl_up_sync(~0u, v, by);
+        v += threadIdx.x % 32 >= by ? before : 0;
+    }
+    return v;
+}
+
+/// Sum over the threads up to this one; `total` over all. There are as many warps as lanes, so one warp sums
+/// up those of all. Ends with a barrier.
 __device__ Sums scan_block(Sums v, WarpSums &m, Sums *total)
 {
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-    for (unsigned by = 1; by < 32; by *= 2) {
-        const Sums before = __shfl_up_sync(~0u, v, by);
-        v += (unsigned)lane >= by ? before : 0;
-    }
+    v = scan_warp(v);
     if (lane == 31)
         st_shared(&m.of[warp], v);
     __syncthreads();
-    Sums all = 0, below = 0;
-    for (int i = 0; i < scan_threads / 32; i++) {
-        below += i < warp ? m.of[i] : 0;
-        all += m.of[i];
-    }
-    *total = all;
+    if (warp == 0)
+        st_shared(&m.of[lane], scan_warp(ld_shared(&m.of[lane])));
+    __syncthreads();
+    const Sums below = warp > 0 ? ld_shared(&m.of[warp - 1]) : 0;
+    *total = ld_shared(&m.of[scan_threads / 32 - 1]);
     __syncthreads();
     return v + below;
 }

@@ -58,6 +58,14 @@ static void check_warps(NamedBarrier &bar, unsigned id)
     std::fill(bar.lanes.begin(), bar.lanes.end(), 0u);
 }
 
+/// Else this may count where others have not all arrived yet, and they hang or go on too early.
+static void check_over(const NamedBarrier &bar, unsigned id, Site at)
+{
+    if (!bar.all_waited && !self().clock.knows(bar.gate.complete))
+        fail(at, "barrier %u: nothing tells this thread that the phase before is over; this may count there",
+             id);
+}
+
 static NamedBarrier &arrive(unsigned id, unsigned n, Site at)
 {
     Thread &t = self();
@@ -73,13 +81,14 @@ static NamedBarrier &arrive(unsigned id, unsigned n, Site at)
     } else if (bar.expected != n) {
         fail(at, "barrier %u for %u threads, but for %u at %s", id, n, bar.expected, text(bar.first).c_str());
     }
+    check_over(bar, id, at);
     bar.arrived++;
     b.count.barriers += t.lane() == 0;
     arrive_in_warp(bar, id, at);
     return bar;
 }
 
-static void pass(NamedBarrier &bar, unsigned id, bool wait, Site at)
+static void pass(NamedBarrier &bar, unsigned id, bool wait, bool all_wait, Site at)
 {
     Thread &t = self();
     BarrierPhase phase(bar, id);
@@ -91,6 +100,7 @@ static void pass(NamedBarrier &bar, unsigned id, bool wait, Site at)
         check_guards(*t.block, at);
         bar.arrived = 0;
         bar.phase++;
+        bar.all_waited = all_wait;
         bar.gate.complete = bar.gate.gathering;
         bar.signal = new_signal(*t.block);
     }
@@ -102,12 +112,12 @@ static void pass(NamedBarrier &bar, unsigned id, bool wait, Site at)
 
 void bar_sync(unsigned id, unsigned n, Site at)
 {
-    pass(arrive(id, n, at), id, true, at);
+    pass(arrive(id, n, at), id, true, false, at);
 }
 
 void bar_arrive(unsigned id, unsigned n, Site at)
 {
-    pass(arrive(id, n, at), id, false, at);
+    pass(arrive(id, n, at), id, false, false, at);
 }
 
 /// Barrier 0 for all, from one place in the source: CUDA asks that a __syncthreads() in a branch be taken by
@@ -122,6 +132,7 @@ void sync_threads(Site at)
     if (bar.arrived && !(bar.first == at))
         fail(at, "divergent barrier: __syncthreads() while other threads wait in the one at %s",
              text(bar.first).c_str());
+    check_over(bar, 0, at);
     // A last warp that is not full counts by its threads here.
     if (bar.arrived == 0) {
         bar.first = at;
@@ -129,7 +140,7 @@ void sync_threads(Site at)
     }
     bar.arrived++;
     b.count.barriers += self().lane() == 0;
-    pass(bar, 0, true, at);
+    pass(bar, 0, true, true, at);
 }
 
 /* ---- mbarrier ---------------------------------------------------------------------------------------
@@ -240,6 +251,17 @@ void mbarrier_expect(uint64_t *p, int64_t bytes, Site at)
     expect(find_mbarrier(*self().block, p, "mbarrier.expect_tx", at), bytes, at);
 }
 
+/// A thread that arrives knows that the phases before are over.
+static void check_early(const Mbarrier &m, uint32_t address, Site at)
+{
+    if (self().clock[m.number] < m.phase)
+        fail(
+            at,
+            "nothing tells this thread that phase %llu of the mbarrier at shared address %u (of %s) is over; "
+            "this arrival may count there",
+            (unsigned long long)m.phase - 1, address, text(m.init).c_str());
+}
+
 static void arrive(Block &b, Mbarrier &m, uint32_t address, uint32_t count, Site at)
 {
     if (count > m.pending)
@@ -255,12 +277,15 @@ void mbarrier_arrive(uint64_t *p, uint32_t count, int64_t expected_bytes, Site a
 {
     Thread &t = self();
     Mbarrier &m = find_mbarrier(*t.block, p, "mbarrier.arrive", at);
+    check_early(m, shared_address(p, at), at);
     if (expected_bytes)
         expect(m, expected_bytes, at);
     publish(m.gate, m.phase);
     t.at = at;
     note_signal(t, Did::wait_mbarrier, m.signal, 0, true, false, at);
     arrive(*t.block, m, shared_address(p, at), count, at);
+    if (count == m.count && !expected_bytes)
+        t.clock.set(m.number, (uint32_t)m.phase); // it needed nobody else
 }
 
 /// An arrival at an mbarrier of any block of the cluster.

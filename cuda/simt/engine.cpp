@@ -276,7 +276,7 @@ Block::Block(const Launch &l, uint64_t linear_index)
     cluster_signal = new_signal(*this);
     first_undone = pending.end();
     for (NamedBarrier &b : barriers)
-        b.expected = b.arrived = 0, b.phase = 0, b.signal = new_signal(*this);
+        b.expected = b.arrived = 0, b.phase = 0, b.all_waited = true, b.signal = new_signal(*this);
     memory.reset(new unsigned char[l.shared_bytes + 3 * guard]);
     shared = memory.get() + guard;
     shared += (guard - (uintptr_t)shared % guard) % guard;

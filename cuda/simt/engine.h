@@ -167,6 +167,7 @@ struct NamedBarrier {
     std::vector<Site> where;     ///< ... and at which place
     unsigned signal;             ///< of the current phase, in the timeline
     uint64_t phase;
+    bool all_waited; ///< in the last phase: it was a __syncthreads()
     Site first;
     Gate gate;
 };
@@ -391,7 +392,7 @@ void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void *
 uint32_t shared_checked(const Block &b, const void *p, uint64_t bytes, unsigned align, const char *what,
                         Site at);
 uint32_t shared_checked(const void *p, uint64_t bytes, unsigned align, const char *what, Site at);
-void touch_atomic(void *p, unsigned bytes, Site at);
+void touch_atomic(void *p, unsigned bytes, bool reads, Site at);
 void count_access(Block &b, Thread &t, Traffic kind, uint64_t address, unsigned bytes, Site at);
 void finish_counts(Block &b);
 bool known_written(Block &b, Range r); ///< by a named store or a copy; plain stores are not known
@@ -431,6 +432,8 @@ enum class Does { read, atomic_read, write, atomic };
 /// Stores the value too, if it is given: that two store the same does no harm.
 void order_global(const void *p, uint64_t bytes, Does does, const char *what, Site at,
                   const void *value = nullptr);
+/// At most 16 bytes: if they are of a spoiled workspace, some grid has stored there.
+void check_stored_to(const void *p, unsigned bytes, const char *what, Site at);
 void order_load(const void *p, uint64_t bytes, unsigned number, uint32_t phase, const char *what, Site at);
 void order_store(const void *p, uint64_t bytes, bool is_atomic, const char *what, Site at);
 void stores_are_over(Thread &t, unsigned limit); ///< this thread has waited for its groups below the limit
@@ -492,7 +495,13 @@ void maybe_multiply(Block &b); ///< random timing: some products take place now
 void check_products(Block &b, Range r, const char *what, Site at);
 void check_read(Block &b, Range r, const char *what, Site at);
 bool ever_multiplied(const Block &b, Range r); ///< whether to ask that
-bool is_unset(const void *bits);               ///< 4 bytes of an automatic variable that nobody has set
+/// What automatic variables hold before they are set: the Makefile asks the compiler for it.
+inline bool is_unset(const void *p)
+{
+    uint32_t bits;
+    memcpy(&bits, p, sizeof bits);
+    return bits == 0xfefefefe;
+}
 bool is_guard(uint32_t bits);                  ///< the pattern of accumulators in flight
 
 } // namespace simt

@@ -136,6 +136,21 @@ static bool dependent;
 static bool shared_pages;                        ///< blocks run on several cores
 static std::atomic<bool> waited, triggered_late; ///< by a block of this grid: see begin_grid
 
+/// A workspace as it was before any grid used it.
+struct Spoiled {
+    const unsigned char *start;
+    size_t bytes;
+    uint64_t after; ///< this grid
+};
+static Spoiled spoiled;
+
+void spoil(void *start, size_t bytes)
+{
+    if (bytes)
+        memset(start, 0xff, bytes);
+    spoiled = {(const unsigned char *)start, bytes, grid};
+}
+
 /// What may overlap a dependent grid: the one before; and those that may overlap that one, unless a block of
 /// it has waited for them before it let this grid begin. After grid_wait the same without the one before,
 /// which has ended, and with it what any of its blocks has waited for.
@@ -152,6 +167,7 @@ void begin_grid(bool is_dependent, bool parallel)
         return;
     forget_releases();
     if (pages.size() > 1 << 15 || warps.n > 1 << 24) {
+        spoiled = {nullptr, 0, 0}; // who has stored there is forgotten
         pages.clear();
         warps.clear();
         groups.clear();
@@ -442,6 +458,22 @@ static bool reads_on(Thread &t, uintptr_t address, uint64_t bytes)
         return false;
     m.bytes |= uint16_t(((1u << bytes) - 1) << address % 16);
     return true;
+}
+
+void check_stored_to(const void *p, unsigned bytes, const char *what, Site at)
+{
+    static const unsigned char poison[16] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+                                             0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+    const size_t offset = (size_t)((const unsigned char *)p - spoiled.start); // wraps below the start
+    if (offset >= spoiled.bytes || bytes < 4 || memcmp(p, poison, bytes))
+        return;
+    Page &page = page_of(*self().block, (uintptr_t)p);
+    const Busy hold(page);
+    if (page.written) // by whomever: there is no room to note all who store single bytes
+        for (const Mark &m : page.written->of[(uintptr_t)p % 4096 / 16])
+            if (m.who && warps[m.who].grid > spoiled.after)
+                return;
+    fail(at, "%s: nobody has stored these bytes, %zu after the start of the workspace", what, offset);
 }
 
 void order_global(const void *p, uint64_t bytes, Does does, const char *what, Site at, const void *value)

@@ -43,6 +43,7 @@ void declare_global(const void *start, size_t bytes, const char *name)
 void forget_globals()
 {
     globals.clear();
+    spoil(nullptr, 0);
     forget_output();
 }
 
@@ -67,6 +68,11 @@ void require(bool ok, const char *what, Site at)
 {
     if (!ok)
         fail(at, "not so: %s", what);
+}
+
+void leaves_array(size_t bytes, size_t rest, Site at)
+{
+    fail(at, "%zu bytes past the end of their array: %zu bytes of it are left from here on", bytes, rest);
 }
 
 /* ---- Races and proxies --------------------------------------------------------------------------- */
@@ -305,13 +311,15 @@ void touch_global(const void *p, unsigned bytes, bool write, Site at, const void
         fail(at, "%s of %u bytes at an address that is not a multiple of that", what, bytes);
     if (write)
         check_early_store(p, at);
+    else
+        check_stored_to(p, bytes, what, at);
     order_global(p, bytes, write ? Does::write : Does::read, what, at, value);
     count_access(*t.block, t, write ? Traffic::global_store : Traffic::global_load, (uint64_t)(uintptr_t)p,
                  bytes, at);
     note_work(t, 32 * bytes / options.costs.shared_bytes);
 }
 
-void touch_atomic(void *p, unsigned bytes, Site at)
+void touch_atomic(void *p, unsigned bytes, bool reads, Site at)
 {
     Thread &t = self();
     Block &b = *t.block;
@@ -323,6 +331,8 @@ void touch_atomic(void *p, unsigned bytes, Site at)
     }
     check_global(p, bytes, "atomic", at);
     check_early_store(p, at);
+    if (reads)
+        check_stored_to(p, bytes, "atomic", at);
     order_global(p, bytes, Does::atomic, "atomic", at);
     count_access(b, t, Traffic::global_store, (uint64_t)(uintptr_t)p, bytes, at);
 }
@@ -336,6 +346,8 @@ void check_stored(const void *value, unsigned bytes, Site at)
             fail(
                 at,
                 "accumulators touched before the wait: this stores a register that an unfinished wgmma owns");
+        if (is_unset(&bits))
+            fail(at, "this stores a register that nobody has set");
     }
 }
 

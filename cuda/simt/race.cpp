@@ -154,6 +154,7 @@ void release_at(const void *p, Site at)
 void acquire_at(const void *p, Site at)
 {
     Thread &t = self();
+    check_stored_to(p, 4, "ld.acquire", at);
     order_global(p, 4, Does::atomic_read, "ld.acquire", at);
     const std::lock_guard<std::mutex> hold(released_lock);
     const auto found = released.find(p);
@@ -162,11 +163,11 @@ void acquire_at(const void *p, Site at)
 }
 
 /// Relaxed: tells only what was fenced before, and what it is told is known after the next fence.
-void atomic_at(void *p, unsigned bytes, Site at)
+void atomic_at(void *p, unsigned bytes, Site at, bool reads)
 {
     Thread &t = self();
     t.at = at;
-    touch_atomic(p, bytes, at);
+    touch_atomic(p, bytes, reads, at);
     const std::lock_guard<std::mutex> hold(released_lock);
     const auto found = released.find(p);
     Beyond b = beyond(t);

@@ -8,10 +8,10 @@
  * once, or at random; meanwhile their results are poison. A kernel includes launch.cuh and nothing of this:
  *
  * - Shared memory is one struct, got by shared<T>(). It starts as NaNs and is guarded at both ends.
- * - ld_shared, st_shared, ld_global and st_global (ptx.cuh) are checked for bounds, races, proxy fences and
- *   reads of what nobody wrote, and counted. Plain C++ accesses run as fast as C++ and are only seen by
- *   their effects: NaNs, broken guards; or by ThreadSanitizer (tsan.h). What wgmma or TMA will read must be
- *   written by the named ones.
+ * - ld_shared, st_shared, ld_global and st_global (ptx.cuh) are checked for bounds (of the named array, too),
+ *   races, proxy fences and reads of what nobody wrote, and counted. Plain C++ accesses run as fast as C++
+ *   and are only seen by their effects: NaNs, broken guards; or by ThreadSanitizer (tsan.h). What wgmma or
+ *   TMA will read must be written by the named ones.
  * - wgmma's accumulators must be a named array that lives until the wait.
  * - A loop that waits for another block spins on ld_acquire (and the launch needs resident blocks), never
  *   on a plain variable.
@@ -235,6 +235,9 @@ const std::string &first_failure();
 /// to lie within some declared buffer.
 void declare_global(const void *start, size_t bytes, const char *name);
 void forget_globals();
+/// Fills a workspace with what a kernel must not take for its own: who loads from it what no grid has stored
+/// there since is reported. There is one at a time, or none of 0 bytes.
+void spoil(void *start, size_t bytes);
 
 struct Launch {
     const char *name;
@@ -264,17 +267,27 @@ void yield(Site at);                             ///< lets all others run; for l
 
 void require(bool ok, const char *what, Site at); ///< what a kernel says of the numbers it is given
 
+/// `rest` bytes lie from a place to the end of the array by which the kernel names it, as far as the compiler
+/// knows; else ~0. In shared memory the neighbour behind an array is another one of the struct.
+[[noreturn]] void leaves_array(size_t bytes, size_t rest, Site at);
+inline void stay_inside(size_t bytes, size_t rest, Site at)
+{
+    if (bytes > rest)
+        leaves_array(bytes, rest, at);
+}
+
 void touch_shared(const void *p, unsigned bytes, bool write, Site at);
 void touch_global(const void *p, unsigned bytes, bool write, Site at, const void *value = nullptr);
-void check_stored(const void *value, unsigned bytes, Site at); ///< refuses values an unfinished wgmma owns
+/// Refuses registers that an unfinished wgmma owns, or that nobody has set.
+void check_stored(const void *value, unsigned bytes, Site at);
 
 void sync_threads(Site at);
 void bar_sync(unsigned id, unsigned n, Site at);
 void bar_arrive(unsigned id, unsigned n, Site at);
-void fence_memory(Site at);                       ///< threadfence
-void release_at(const void *p, Site at);          ///< before a store with release...
-void acquire_at(const void *p, Site at);          ///< ... and after a load with acquire
-void atomic_at(void *p, unsigned bytes, Site at); ///< before a relaxed atomic
+void fence_memory(Site at);                                          ///< threadfence
+void release_at(const void *p, Site at);                             ///< before a store with release...
+void acquire_at(const void *p, Site at);                             ///< ... and after a load with acquire
+void atomic_at(void *p, unsigned bytes, Site at, bool reads = true); ///< before a relaxed atomic
 void spins(bool changed, Site at); ///< an atomic that changes nothing again and again lets others run
 
 enum class Shuffle { index, up, down, exclusive_or };
@@ -456,9 +469,9 @@ inline int __clz(int v)
 }
 
 // Real atomics, since blocks of one grid run on several cores.
-template <class T> T atomic_update(T *p, T (*f)(T, T), T v, simt::Site at)
+template <class T> T atomic_update(T *p, T (*f)(T, T), T v, simt::Site at, bool reads = true)
 {
-    simt::atomic_at(p, sizeof(T), at);
+    simt::atomic_at(p, sizeof(T), at, reads);
     T old, next;
     __atomic_load(p, &old, __ATOMIC_RELAXED);
     do
@@ -486,7 +499,7 @@ template <class T> T atomicMin(T *p, typename std::common_type<T>::type v, simt:
 template <class T> T atomicExch(T *p, typename std::common_type<T>::type v, simt::Site at = simt::Site())
 {
     return atomic_update<T>(
-        p, [](T, T b) { return b; }, v, at);
+        p, [](T, T b) { return b; }, v, at, false);
 }
 template <class T> T atomicOr(T *p, typename std::common_type<T>::type v, simt::Site at = simt::Site())
 {

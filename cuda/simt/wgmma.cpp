@@ -54,6 +54,20 @@ static Operand decode(uint64_t desc, const char *name, Site at)
     return o;
 }
 
+/// Groups of 8 rows, and of 8 chunks across them, take as many bytes as rows are long: none lie over others.
+static void check_apart(const Operand &o, bool mn_major, int mn_size, const char *name, Site at)
+{
+    const uint32_t span = o.swizzle ? o.swizzle : 16, along_mn = mn_major && o.swizzle ? o.leading : o.stride,
+                   along_k = mn_major && o.swizzle ? o.stride : o.leading;
+    const bool many_mn = mn_size > (mn_major ? (int)span / 2 : 8), many_k = mn_major || !o.swizzle;
+    if ((many_mn && along_mn < 8 * span) || (many_k && along_k < 8 * span) ||
+        (many_mn && many_k && along_mn == along_k))
+        fail(at,
+             "wgmma: the descriptor of %s puts elements over each other: strides of %u and %u bytes, and 8 "
+             "rows take %u",
+             name, o.leading, o.stride, 8 * span);
+}
+
 /// Shared address of the 16 bytes that hold 8 elements: along k from (mn, k) if K is the major dimension,
 /// else along mn. PTX ISA, "Strides" and "Canonical layouts" of wgmma's shared-memory operands.
 static uint32_t chunk_address(const Operand &o, bool mn_major, int mn, int k)
@@ -85,7 +99,9 @@ static void each_chunk(uint64_t desc, bool mn_major, int mn_size, const char *na
 static Range check_operand(Block &b, uint64_t desc, bool mn_major, int mn_size, const Clock *known,
                            bool by_warp, const char *name, Site at)
 {
-    const unsigned swizzle = decode(desc, name, at).swizzle;
+    const Operand o = decode(desc, name, at);
+    const unsigned swizzle = o.swizzle;
+    check_apart(o, mn_major, mn_size, name, at);
     Range all = {~0u, 0};
     each_chunk(desc, mn_major, mn_size, name, at, [&](int mn, int k, uint32_t address) {
         const uint64_t end = Block::shared_window + b.launch->shared_bytes;
@@ -316,13 +332,6 @@ static unsigned common_groups(const Thread *of, Site at)
     return of[0].wgmma_groups;
 }
 
-/// What automatic variables hold before they are set: the Makefile asks the compiler for it.
-bool is_unset(const void *bits)
-{
-    static const unsigned char pattern[] = {0xfe, 0xfe, 0xfe, 0xfe};
-    return memcmp(bits, pattern, 4) == 0;
-}
-
 /// Accumulators that a product is the first to touch.
 static void check_set(float **d, int n, Site at)
 {
@@ -436,6 +445,9 @@ static void wait_group(void **args)
         note_read(b, g, g.products.front());
         g.products.pop_front();
     }
+    if (l.pending == 0 && !g.products.empty())
+        fail(l.at, "this does not wait for the wgmma at %s: no wgmma.commit_group follows it",
+             text(g.products.front().at).c_str());
     for (unsigned t = 0; t < 128; t++)
         b.threads[first + t].wgmma_fenced = false;
 }
