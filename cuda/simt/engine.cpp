@@ -52,7 +52,6 @@ struct Chosen {
 /// their threads.
 struct Worker {
     Context home;
-    Thread *current = nullptr;
     bool failed = false;
     size_t fitting = 0; ///< how many of the blocks may run at the same time
     std::vector<std::unique_ptr<Fiber>> fibers;
@@ -80,15 +79,11 @@ static Worker &worker()
     return *made;
 }
 
-Thread &self()
-{
-    return *worker().current;
-}
+__thread Thread *running;
 
 static void leave() // to the scheduler, until it resumes this thread
 {
-    Worker &w = worker();
-    switch_context(w.current->fiber->context, w.home, false);
+    switch_context(running->fiber->context, worker().home, false);
 }
 
 static void record_no_memory() // takes none: so short a string lies in its object
@@ -105,7 +100,7 @@ static void fiber_main()
 {
     arrived(&worker().home);
     for (;;) {
-        Thread &t = *worker().current;
+        Thread &t = self();
         tsan::acquire(&t.block->begins);
         try {
             t.block->launch->body();
@@ -200,11 +195,10 @@ void fail(Site at, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(line, sizeof line, fmt, args);
     va_end(args);
-    Worker &w = worker();
     std::string where;
-    if (w.current) {
-        const Block &b = *w.current->block;
-        where = format(" (%s, %s, thread %u; ", b.launch->name, name_of(b).c_str(), w.current->index);
+    if (running) {
+        const Block &b = *running->block;
+        where = format(" (%s, %s, thread %u; ", b.launch->name, name_of(b).c_str(), running->index);
     } else {
         where = " (";
     }
@@ -380,9 +374,9 @@ void Worker::resume(Thread &t)
     blockDim = n;
     gridDim = b.launch->grid;
     t.spinning = false;
-    current = &t;
+    running = &t;
     enter(home, *t.fiber);
-    current = nullptr;
+    running = nullptr;
     if (failed)
         throw Failed();
 }

@@ -351,6 +351,7 @@ struct Block {
     uint32_t releases[32];                             ///< of each warp
     uint32_t first_warp;                               ///< its number in global.cpp
     bool fences_global = false;                        ///< some thread has
+    size_t global = 0;                                 ///< the declared buffer that was touched last
     std::pair<uintptr_t, void *> pages[64] = {};       ///< of global.cpp, of which it touched some
     std::pair<const char *, uint8_t> file{nullptr, 0}; ///< the last, and its number there
     bool triggered;                                    ///< has let dependent grids begin
@@ -370,7 +371,11 @@ struct Block {
 };
 
 /* ---- engine.cpp: the scheduler ------------------------------------------------------------------- */
-Thread &self();
+extern __thread Thread *running; ///< on this core; NULL: the scheduler (__thread: thread_local would ask for initialisers)
+inline Thread &self()
+{
+    return *running;
+}
 [[noreturn]] __attribute__((format(printf, 2, 3))) void fail(Site at, const char *fmt, ...);
 __attribute__((format(printf, 1, 2))) std::string format(const char *fmt, ...);
 std::string text(Site at);                        ///< file:line
@@ -409,6 +414,10 @@ struct Global { ///< a declared buffer
     const unsigned char *start;
     size_t bytes;
     std::string name;
+    bool holds(const unsigned char *p, uint64_t n) const
+    {
+        return p >= start && n <= bytes && p - start <= (ptrdiff_t)(bytes - n);
+    }
 };
 extern std::vector<Global> globals;
 

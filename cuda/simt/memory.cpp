@@ -50,10 +50,15 @@ void forget_globals()
 void check_global(const void *p, uint64_t bytes, const char *what, Site at)
 {
     const unsigned char *c = (const unsigned char *)p;
+    size_t &last = self().block->global;
+    if (last < globals.size() && globals[last].holds(c, bytes))
+        return;
     const Global *nearest = nullptr;
     for (const Global &g : globals) {
-        if (c >= g.start && bytes <= g.bytes && c - g.start <= (ptrdiff_t)(g.bytes - bytes))
+        if (g.holds(c, bytes)) {
+            last = (size_t)(&g - globals.data());
             return;
+        }
         if (c >= g.start && (!nearest || g.start > nearest->start))
             nearest = &g;
     }

@@ -9,6 +9,7 @@
  */
 #include "engine.h"
 
+#include <atomic>
 #include <mutex>
 
 namespace simt
@@ -90,10 +91,12 @@ const Clock *known_of(const Thread &me, uint64_t cluster)
 /// What lies in memory with the value of a flag, by its address.
 static std::map<const void *, Clocks> released;
 static std::mutex released_lock;
+static std::atomic<bool> any_released; ///< most often not, and then an atomic need not ask
 
 void forget_releases()
 {
     released.clear();
+    any_released = false;
 }
 
 static uint64_t cluster_of(const Thread &t)
@@ -149,6 +152,7 @@ void release_at(const void *p, Site at)
     order_global(p, 4, Does::atomic, "st.release", at);
     const std::lock_guard<std::mutex> hold(released_lock);
     released[p] = all_known(t);
+    any_released = true;
 }
 
 void acquire_at(const void *p, Site at)
@@ -168,12 +172,15 @@ void atomic_at(void *p, unsigned bytes, Site at, bool reads)
     Thread &t = self();
     t.at = at;
     touch_atomic(p, bytes, reads, at);
+    if (!any_released && !t.clock.beyond)
+        return;
     const std::lock_guard<std::mutex> hold(released_lock);
     const auto found = released.find(p);
     Beyond b = beyond(t);
     if (found == released.end() && b.at_fence.empty())
         return;
     Clocks &there = released[p];
+    any_released = true;
     join(b.at_fence, there);
     there = b.at_fence;
     t.clock.beyond = std::make_shared<const Beyond>(b);
