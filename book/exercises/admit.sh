@@ -22,7 +22,7 @@ COMPILER+='|(thread|block)Idx|(block|grid)Dim'
 # The engine's instructions, and what LAUNCH needs; not what counts or declares.
 ENGINE='simt::(run|options|yield|require|touch_(global|shared|atomic)|check_stored|leaves_array|shared_(base|address)|sync_threads|bar_.*'
 ENGINE+='|fence_memory|release_at|acquire_at|atomic_at|spins|shuffle|reduce|elect|ldmatrix|stmatrix|mma|mbarrier_.*|bulk_.*|tma_.*|cp_async.*|fence_proxy_async(_global)?|wgmma.*'
-ENGINE+='|setmaxnreg|grid_wait|launch_dependents|cluster_.*)(\(.*)?'
+ENGINE+='|setmaxnreg|grid_wait|launch_dependents)(\(.*)?'
 case $source in *.cu) MAY="$LIBRARY|$COMPILER|$ENGINE" ;; *) MAY="$LIBRARY|$COMPILER|$BLIND" ;; esac
 # Words that get around the compiler, looked for after the preprocessor, so that no macro hides them: others than
 # plain code; instructions by name; memory functions that are no calls; what the helpers of a kernel tell the engine.

@@ -390,9 +390,9 @@ static bool is_reference(const void *address)
            (uintptr_t)&__stop_reference - (uintptr_t)&__start_reference;
 }
 
-#define STACK (16u << 20) // bytes that belong to the stack, or would
-
 /* ---- What a signal means ------------------------------------------------------------------------------ */
+
+#define STACK (16u << 20) // bytes that belong to the stack, or would
 
 static void describe_address(char *text, size_t size)
 {

@@ -387,6 +387,11 @@ void kernel_repeat(const kernel_case *c)
     wrong = wrong || exercise_failures() > before;
 }
 
+uint64_t kernel_barriers(const simt_counters *n)
+{
+    return n->barriers + (n->mbarrier_waits + 31) / 32;
+}
+
 bool kernel_counts(const simt_counters *n)
 {
     if (n->threads == 0) {

@@ -55,6 +55,9 @@ kernel_result kernel_check(const kernel_case *c, kernel_view *view, kernel_watch
 /** Runs the kernel in several orders of CTAs and threads, and demands equal bits of dQ. */
 void kernel_repeat(const kernel_case *c);
 
+/** Barriers that warps passed, mbarriers among them: a wait of a warp is one. */
+uint64_t kernel_barriers(const simt_counters *n);
+
 /** Prints the counts; false, with a line that says so, where the engine stopped the run before there were
  * any. */
 bool kernel_counts(const simt_counters *n);

@@ -19,6 +19,6 @@ int main(int argc, char **argv)
     kernel_check(&(kernel_case){.shape = s, .pattern = INPUTS_DYADIC}, NULL, NULL);
     const uint64_t warps = n.threads / 32;
     if (kernel_counts(&n))
-        exercise_bar((exercise_count){"barriers passed by warps", n.barriers, 0, 4 * warps, "__syncthreads()"});
+        exercise_bar((exercise_count){"barriers passed by warps", kernel_barriers(&n), 0, 4 * warps, "__syncthreads()"});
     return kernel_end(&scored, &view.picture);
 }

@@ -35,7 +35,7 @@ int main(int argc, char **argv)
     const msa_shape *s = &scored.shape;
     const uint64_t keys = (uint64_t)(s->n_kv - (msa_n_blocks(s) - s->topk) * s->block);
     if (kernel_counts(&n)) {
-        exercise_bar((exercise_count){"barriers passed by warps", n.barriers, 0, n.threads / 32,
+        exercise_bar((exercise_count){"barriers passed by warps", kernel_barriers(&n), 0, n.threads / 32,
                                       "__syncthreads()"});
         exercise_bar((exercise_count){"32-byte sectors read", n.load_sectors,
                                       (uint64_t)s->n_heads * (2 * SECTORS * keys + SECTORS),
