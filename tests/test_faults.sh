@@ -164,7 +164,10 @@ walk_signals() { # walk_signals COMMAND SIGNAL...: before the N-th call that cha
         for n in $(every kill); do
             FAULT=kill:$n try "$1" export FAULT_SIGNAL="$signal"
             now=$(sums "$W/dir")
-            if [[ $now != "$old" && $now != "$new" ]]; then
+            if is_timed "$1"; then # a new file is told by its words alone
+                [[ $now == "$old" || ($signal == 9 && $(grep -v /.msa- <<< "$now") == "$old") ]] || "$MSA" results "$W/dir/bench.json" > "$W.out" 2>&1 ||
+                    echo "signal $signal at $n: neither the old file nor a new one"
+            elif [[ $now != "$old" && $now != "$new" ]]; then
                 [[ $signal == 9 ]] || is_training "$1" || echo "signal $signal at $n: files are mixed"
                 # A set that was cut off is seen to be: its sums are missing or wrong.
                 ! (cd "$W/dir/out" && sha256sum -c ./*.sha256) > /dev/null 2>&1 ||

@@ -170,8 +170,8 @@ static int encode_keys(const char *command, step *a)
     const size_t n = a->t.array[CLI_KI_PAGES].count;
     float *const keys = a->t.array[CLI_KI_PAGES].data;
     a->pages.ki8 = cli_alloc(command, n);
-    a->pages.scale = cli_alloc(command, n / (size_t)(piece * d) * sizeof(float));
-    if (!a->pages.ki8 || !a->pages.scale)
+    a->pages.scale = a->pages.ki8 ? cli_alloc(command, n / (size_t)(piece * d) * sizeof(float)) : NULL;
+    if (!a->pages.scale)
         return 2;
     memset(a->pages.ki8, 0, n);
     memset(a->pages.scale, 0, n / (size_t)(piece * d) * sizeof(float));
@@ -205,11 +205,13 @@ static int compare_request(const char *command, step *a, int r)
     s.n_q = seq.n_q, s.n_kv = n, s.n_seqs = 1, s.cu_q = s.cu_kv = s.len_q = s.len_kv = NULL;
     const size_t recall = msa_recall_workspace(&s), index = msa_ref_ops.stage[MSA_STAGE_INDEX]->workspace(&s);
     float *k = gather(command, a, r, n, CLI_K_PAGES, (int64_t)s.n_kv_heads * s.d_head),
-          *ki = gather(command, a, r, n, CLI_KI_PAGES, s.d_index);
-    int32_t *ids = cli_alloc(command, 2 * (size_t)(s.n_kv_heads * s.n_q * s.topk) * sizeof *ids);
-    void *work = cli_alloc(command, recall > index ? recall : index);
+          *ki = k ? gather(command, a, r, n, CLI_KI_PAGES, s.d_index) : NULL;
+    int32_t *ids = ki ? cli_alloc(command, 2 * (size_t)(s.n_kv_heads * s.n_q * s.topk) * sizeof *ids) : NULL;
+    void *work = ids ? cli_alloc(command, recall > index ? recall : index) : NULL;
     eval_small one = {.ki = {NULL, NULL}};
-    const bool ok = k && ki && ids && work && eval_small_new(&one, &s, ki);
+    const bool ok = work && eval_small_new(&one, &s, ki);
+    if (work && !ok)
+        cli_fail(command, "expected memory for rounded keys, found too little");
     if (ok) {
         eval_small_add(&one, &s, cli_floats(&a->t, CLI_STEP_Q) + seq.q0 * s.n_heads * s.d_head, k,
                        cli_floats(&a->t, CLI_STEP_QI) + seq.q0 * s.n_kv_heads * s.d_index, ids, work);

@@ -70,14 +70,13 @@ static int costs(void)
 
 static int pictures(const char *model_path, const char *text_path, const char *offset, const char *out)
 {
-    printf("\n4. What it looks at\n");
+    printf("\n4. What it looks at: a page for the browser; choose a layer and a group, and move over the "
+           "text\n\n");
     fflush(stdout);
     char *args[] = {"dump",         "--model", (char *)model_path, "--text", (char *)text_path, "--offset",
                     (char *)offset, "--out",   (char *)out,        NULL};
-    int status = cmd_dump(9, args);
-    if (!status)
-        printf("\nOpen it in a browser, choose a layer and a group, and move over the text.\n");
-    return status;
+    return cmd_dump(9,
+                    args); /* the last to print: what it writes is in its place only once that has arrived */
 }
 
 static int demo(const char *command, const model *m, const model *twin, const char *model_path,
