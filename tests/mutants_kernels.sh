@@ -36,6 +36,7 @@ mutant 'a page of the first request' cuda/decode/decode.cuh test_decode 's/(int6
 mutant 'a page that does not exist' cuda/decode/decode.cuh test_serving 's/page = 0, good = false/good = false/'
 mutant 'padding is not written' cuda/decode/3_swapped.cu test_serving 's/i >= s.n_q && blockIdx.x == 0/false/'
 mutant 'codes stay when their token goes' cuda/decode/begin.cuh test_serving 's/^        clear_row(a.p.ki8.*//'
+mutant 'a scale that is never small' cuda/decode/begin.cuh test_decode 's/float most = 0;/float most = 1;/'
 mutant 'positions of the longest request' cuda/decode/decode.cuh test_decode 's/s.prefix = s.n_kv - s.n_q;//'
 mutant 'the last segment is not merged' cuda/decode/3_swapped.cu test_decode 's/pieces) + 1 - piece : 0/pieces) - piece : 0/'
 mutant 'the scale of the first block' cuda/decode/3_swapped.cu test_decode 's/\[place\]\[key \/ piece\]/[place][0 * (key \/ piece)]/'
