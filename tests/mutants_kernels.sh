@@ -58,6 +58,7 @@ kernel 'rows that no copy writes and nobody clears' backward/4_hopper.cu backwar
 mutant 'auto crosses one block early' cuda/prefill/3_auto.cu test_prefill 's/c.s.topk), false/c.s.topk) - 1, false/'
 mutant 'auto counts a block once for each query' cuda/prefill/3_auto.cu test_prefill 's/again |= /again = /'
 mutant 'auto opens one gate whatever it measures' cuda/prefill/3_auto.cu test_prefill 's/part.s.gate.above = true;//'
+mutant 'fences on a device not looked at' cuda/host.c test_fences 's/status = device->blame(.*/;/'
 mutant 'less workspace asked for than used' cuda/sparse/4_kv_outer.cu test_workspace 's/c.d_head, nullptr).bytes : 0/c.d_head, nullptr).bytes - 128 : 0/'
 
 mutant 'a chunk of queries at the positions of the first' cuda/kernel.cuh test_gradient_kernels 's/part.s.prefix = c.s.prefix + q0;/part.s.prefix = c.s.prefix;/'
