@@ -171,7 +171,7 @@ $(B)/msa: $(APP_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(filter-out $(LIBS),$(APPLIBS)) $(if $(OPENBLAS),-ldl -lpthread) -lm -o $@
 $(B)/tests/%: $(B)/tests/%.o $(T_SUPPORT:%.c=$(B)/%.o) $(HEADLESS_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@
-WITH_SIDES := $(B)/cuda/plan.o $(B)/cuda/host.o $(B)/ref/cli/table.o $(B)/ref/cli/trial.o $(B)/tests/test_kernels.o $(B)/tests/test_padding.o $(B)/tests/test_decode.o $(B)/tests/test_counters.o $(B)/tests/test_workspace.o
+WITH_SIDES := $(B)/cuda/plan.o $(B)/cuda/host.o $(B)/ref/cli/table.o $(B)/ref/cli/trial.o $(B)/tests/test_kernels.o $(B)/tests/test_padding.o $(B)/tests/test_decode.o $(B)/tests/test_counters.o $(B)/tests/test_workspace.o $(B)/tests/test_fences.o
 $(WITH_SIDES): private FOUND += $(SIDES)# private: flags, on which they depend, is not to know
 CXX_SIDES := $(B)/tests/test_instructions.o $(B)/tests/test_prefill.o
 $(WITH_SIDES) $(CXX_SIDES): $(B)/sides

@@ -36,6 +36,7 @@ mutant 'a page of the first request' cuda/decode/decode.cuh test_decode 's/(int6
 mutant 'a page that does not exist' cuda/decode/decode.cuh test_serving 's/page = 0, good = false/good = false/'
 mutant 'padding is not written' cuda/decode/3_swapped.cu test_serving 's/i >= s.n_q && blockIdx.x == 0/false/'
 mutant 'codes stay when their token goes' cuda/decode/begin.cuh test_serving 's/^        clear_row(a.p.ki8.*//'
+mutant 'a scale that is never small' cuda/decode/begin.cuh test_decode 's/float most = 0;/float most = 1;/'
 mutant 'positions of the longest request' cuda/decode/decode.cuh test_decode 's/s.prefix = s.n_kv - s.n_q;//'
 mutant 'the last segment is not merged' cuda/decode/3_swapped.cu test_decode 's/pieces) + 1 - piece : 0/pieces) - piece : 0/'
 mutant 'the scale of the first block' cuda/decode/3_swapped.cu test_decode 's/\[place\]\[key \/ piece\]/[place][0 * (key \/ piece)]/'
@@ -57,6 +58,7 @@ kernel 'rows that no copy writes and nobody clears' backward/4_hopper.cu backwar
 mutant 'auto crosses one block early' cuda/prefill/3_auto.cu test_prefill 's/c.s.topk), false/c.s.topk) - 1, false/'
 mutant 'auto counts a block once for each query' cuda/prefill/3_auto.cu test_prefill 's/again |= /again = /'
 mutant 'auto opens one gate whatever it measures' cuda/prefill/3_auto.cu test_prefill 's/part.s.gate.above = true;//'
+mutant 'fences on a device not looked at' cuda/host.c test_fences 's/status = device->blame(.*/;/'
 mutant 'less workspace asked for than used' cuda/sparse/4_kv_outer.cu test_workspace 's/c.d_head, nullptr).bytes : 0/c.d_head, nullptr).bytes - 128 : 0/'
 
 mutant 'a chunk of queries at the positions of the first' cuda/kernel.cuh test_gradient_kernels 's/part.s.prefix = c.s.prefix + q0;/part.s.prefix = c.s.prefix;/'

@@ -1,6 +1,6 @@
-/* A channel of about 100 in all queries and -100 in all keys, another one in each group: what dQ and dQi have of
- * it cancels, in every kernel of every back end that takes the shape; and keys that nobody attends to have no
- * say in how. */
+/* A channel of about 100 in all queries and -100 in all keys, another one in each group: what dQ and dQi have
+ * of it cancels, in every kernel of every back end that takes the shape; and keys that nobody attends to have
+ * no say in how. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,8 +43,8 @@ static void spoil_others(problem *p)
             p->in.ki[j * s->d_index + c] = 3000;
 }
 
-/* Where it is in a row of [heads,64], `group` heads a group: kernels take four channels at a time, each by a line
- * of its own. */
+/* Where it is in a row of [heads,64], `group` heads a group: kernels take four channels at a time, each by a
+ * line of its own. */
 static int64_t large_at(int64_t row, int heads, int group)
 {
     return LARGE + row % heads / group;

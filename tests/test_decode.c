@@ -417,15 +417,19 @@ static void expect_same(check_case *c, const char *what, const void *expected, c
 }
 
 // A step that appends its tokens leaves the pages that msa_append makes, and gives what a step over those
-// does.
-static void appending_step(check_case *c, const msa_shape *s, const char *kernel, bool small, uint64_t seed)
+// does. Index keys are multiplied by `size`, a power of two.
+static void appending_step(check_case *c, const msa_shape *s, const char *kernel, bool small, float size,
+                           uint64_t seed)
 {
     const void *mark = check_mark();
     inputs drawn, in;
     paging before, after;
     step expected, found;
-    if (!inputs_new(&drawn, s, INPUTS_NORMAL, seed) || !inputs_rounded(&in, &drawn, s) ||
-        !paging_new(&before, s, &in, 0, seed, small) || !paging_new(&after, s, &in, 0, seed, small))
+    if (!inputs_new(&drawn, s, INPUTS_NORMAL, seed) || !inputs_rounded(&in, &drawn, s))
+        return;
+    for (int64_t i = 0; i < s->n_kv * s->d_index; i++)
+        in.ki[i] *= size;
+    if (!paging_new(&before, s, &in, 0, seed, small) || !paging_new(&after, s, &in, 0, seed, small))
         return;
     const int64_t wide = s->n_kv_heads * s->d_head, n = s->n_q * wide, n_ki = s->n_q * s->d_index;
     const int64_t rows = after.p.n_pages * s->block;
@@ -470,16 +474,16 @@ static void appending(void)
     batch b;
     make_batch(&b, 5, 3, some, &fast); // over the end of a page, in the middle of one, from its start
     for (int small = 0; small < 2; small++)
-        appending_step(&c, &b.s, "decode/swapped", small, check_seed(20));
-    appending_step(&c, &b.s, "dense_decode/split", false, check_seed(21));
+        appending_step(&c, &b.s, "decode/swapped", small, 1, check_seed(20));
+    appending_step(&c, &b.s, "dense_decode/split", false, 1, check_seed(21));
     make_batch(&b, 2, 2, more, &wide);
-    appending_step(&c, &b.s, "decode/swapped", true, check_seed(22));
+    appending_step(&c, &b.s, "decode/swapped", true, 0x1p-6f, check_seed(22)); // blocks of keys below 1
 #ifdef HAVE_SIMT
     if (device == msa_engine())
         msa_engine_sms(1); // one piece of work with all stages of all requests, more than the ring has places
     make_batch(&b, 3, 1, longer, &fast);
     for (int small = 0; small < 2; small++)
-        appending_step(&c, &b.s, "decode/swapped", small, check_seed(23));
+        appending_step(&c, &b.s, "decode/swapped", small, 1, check_seed(23));
     msa_engine_sms(132);
 #endif
     check_end(&c);

@@ -68,7 +68,8 @@ static void judge(check_case *c, const msa_kernel *k, const msa_shape *s, const 
 
 /* ---- Synthetic inputs ---------------------------------------------------------------------------- */
 
-// Few queries of many keys: kernels of these stages share the keys out, and each merges the parts in its own way.
+// Few queries of many keys: kernels of these stages share the keys out, and each merges the parts in its own
+// way.
 static bool shares_keys(const msa_kernel *k, const msa_shape *s)
 {
     return s->n_q < 10 && msa_n_blocks(s) > 16 &&
