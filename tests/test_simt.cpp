@@ -1774,6 +1774,24 @@ __global__ void forgets_to_commit(bool commits)
     wgmma_wait<0>(); // BLAME: wgmma that was not committed
 }
 
+/// Warps that wait for the same product have told each other nothing.
+__global__ void tells_by_a_product(float *out, bool barrier)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    write_ones(s, threadIdx.x, 128);
+    fence_proxy_async();
+    __syncthreads();
+    float d[32];
+    multiply(s, d);
+    if (threadIdx.x == 0)
+        st_shared((float *)s.tile[1], 1.0f);
+    wgmma_wait<0>();
+    if (barrier)
+        __syncthreads();
+    if (threadIdx.x == 127)
+        *out = ld_shared((float *)s.tile[1]); // BLAME: word told by a product
+}
+
 /// Two pairs of warps meet: a barrier that both use may take one from each.
 __global__ void pairs(bool apart)
 {
@@ -1900,6 +1918,8 @@ static void order_in_a_block()
     });
     twins("wgmma that was not committed", "no wgmma.commit_group",
           [&](bool ok) { LAUNCH(forgets_to_commit, 1, 128, tiles, nullptr, ok); });
+    twins("word told by a product", "race",
+          [&](bool ok) { LAUNCH(tells_by_a_product, 1, 128, tiles, nullptr, out, ok); });
     twins("barrier of two pairs", "barrier 1",
           [&](bool ok) { LAUNCH(pairs, 1, 128, sizeof(WordSmem), nullptr, ok); });
     twins("barrier 0 of some", "barrier", [&](bool ok) { LAUNCH(some_at_barrier_0, 1, 96, 0, nullptr, ok); });
