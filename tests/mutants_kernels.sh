@@ -93,6 +93,7 @@ kernel 'entries of a tile overwritten while they are read' backward/mma_sweep.cu
 kernel 'no barrier after clearing' reverse/2_scan.cu reverse/scan '/st_shared(&m.n\[b\], 0);/{n;s/__syncthreads();//}'
 kernel 'sums of warps read too early' reverse/2_scan.cu reverse/scan '/scan_warp(ld_shared/{n;s/__syncthreads();//}'
 kernel 'choices counted without atomics' reverse/2_scan.cu reverse/scan 's/atomicAdd(&m.n\[b\], 1);/st_shared(\&m.n[b], ld_shared(\&m.n[b]) + 1);/'
+kernel 'the maxima of two stages in one place' decode/3_swapped.cu decode/swapped 's/= m.top\[n % 2\];/= m.top[0];/'
 kernel 'a stage past the end of the ring' dense/4_hopper.cu dense/hopper 's/mbarrier_wait(&ring.full\[j % stages\]/mbarrier_wait(\&ring.full[j % (stages + 1)]/'
 kernel 'products that are not committed' attend.cuh index/wgmma '/add_rows_by_rows<N>(s, q, 0, k, key);/{n;s/wgmma_commit();//}'
 kernel 'rows of an operand over each other' attend.cuh index/wgmma 's/64 \* a_row + column\], 16, 1024/64 * a_row + column], 16, 512/'

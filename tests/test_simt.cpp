@@ -1774,6 +1774,24 @@ __global__ void forgets_to_commit(bool commits)
     wgmma_wait<0>(); // BLAME: wgmma that was not committed
 }
 
+/// Warps that wait for the same product have told each other nothing.
+__global__ void tells_by_a_product(float *out, bool barrier)
+{
+    BarrierSmem &s = shared<BarrierSmem>();
+    write_ones(s, threadIdx.x, 128);
+    fence_proxy_async();
+    __syncthreads();
+    float d[32];
+    multiply(s, d);
+    if (threadIdx.x == 0)
+        st_shared((float *)s.tile[1], 1.0f);
+    wgmma_wait<0>();
+    if (barrier)
+        __syncthreads();
+    if (threadIdx.x == 127)
+        *out = ld_shared((float *)s.tile[1]); // BLAME: word told by a product
+}
+
 /// Two pairs of warps meet: a barrier that both use may take one from each.
 __global__ void pairs(bool apart)
 {
@@ -1900,6 +1918,8 @@ static void order_in_a_block()
     });
     twins("wgmma that was not committed", "no wgmma.commit_group",
           [&](bool ok) { LAUNCH(forgets_to_commit, 1, 128, tiles, nullptr, ok); });
+    twins("word told by a product", "race",
+          [&](bool ok) { LAUNCH(tells_by_a_product, 1, 128, tiles, nullptr, out, ok); });
     twins("barrier of two pairs", "barrier 1",
           [&](bool ok) { LAUNCH(pairs, 1, 128, sizeof(WordSmem), nullptr, ok); });
     twins("barrier 0 of some", "barrier", [&](bool ok) { LAUNCH(some_at_barrier_0, 1, 96, 0, nullptr, ok); });
@@ -2014,18 +2034,12 @@ __global__ void waits_for_the_parent(const float *x, float *z)
 }
 
 /// A workspace holds nothing at first.
-enum class Use { load, copy, atomic, flag };
-__global__ void uses_workspace(float *work, float *out, Use how)
+__global__ void uses_workspace(float *work, bool flag)
 {
-    StoreSmem &s = shared<StoreSmem>();
-    if (how == Use::load)
-        st_global(out, ld_global(&work[1])); // BLAME: workspace where nobody has stored
-    if (how == Use::copy)
-        cp_async_16(s.x, work, 16); // BLAME: workspace where nobody has stored
-    if (how == Use::atomic)
-        red_add(&work[1], 1); // BLAME: workspace where nobody has stored
-    if (how == Use::flag)
+    if (flag)
         ld_acquire((uint32_t *)work); // BLAME: workspace where nobody has stored
+    else
+        red_add(&work[1], 1); // BLAME: workspace where nobody has stored
 }
 
 __global__ void takes_over(uint32_t *work)
@@ -2036,14 +2050,14 @@ __global__ void takes_over(uint32_t *work)
 
 static void workspaces()
 {
-    vector<float> memory(64 + 32), out(1);
+    vector<float> memory(64 + 32);
     float *const work = aligned(memory);
-    for (Use how : {Use::load, Use::copy, Use::atomic, Use::flag})
+    for (bool flag : {false, true})
         twins("workspace where nobody has stored", "nobody has stored", [&](bool ok) {
             simt::spoil(work, 256);
             if (ok)
                 LAUNCH(store_one, 1, 64, 0, nullptr, work, 0);
-            LAUNCH(uses_workspace, 1, 1, sizeof(StoreSmem), nullptr, work, out.data(), how);
+            LAUNCH(uses_workspace, 1, 1, 0, nullptr, work, flag);
         });
     right("an exchange needs nothing there", [&] {
         simt::spoil(work, 256);

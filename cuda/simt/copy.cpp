@@ -578,7 +578,6 @@ void cp_async(void *dst, const void *src, unsigned bytes, unsigned src_bytes, Si
         check_global(src, src_bytes, "cp.async", at);
         if ((uintptr_t)src % bytes)
             fail(at, "cp.async: the source is not aligned to %u bytes", bytes);
-        check_stored_to(src, src_bytes, "cp.async", at);
         order_global(src, src_bytes, Does::read, "cp.async", at);
         count_access(b, t, Traffic::global_load, (uint64_t)(uintptr_t)src, src_bytes, at);
     }

@@ -441,7 +441,7 @@ enum class Does { read, atomic_read, write, atomic };
 /// Stores the value too, if it is given: that two store the same does no harm.
 void order_global(const void *p, uint64_t bytes, Does does, const char *what, Site at,
                   const void *value = nullptr);
-/// At most 16 bytes: if they are of a spoiled workspace, some grid has stored there.
+/// What an atomic changes, or a flag: if it lies in a spoiled workspace, some grid has stored there.
 void check_stored_to(const void *p, unsigned bytes, const char *what, Site at);
 void order_load(const void *p, uint64_t bytes, unsigned number, uint32_t phase, const char *what, Site at);
 void order_store(const void *p, uint64_t bytes, bool is_atomic, const char *what, Site at);

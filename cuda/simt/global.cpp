@@ -462,14 +462,13 @@ static bool reads_on(Thread &t, uintptr_t address, uint64_t bytes)
 
 void check_stored_to(const void *p, unsigned bytes, const char *what, Site at)
 {
-    static const unsigned char poison[16] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
-                                             0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+    static const uint64_t poison = ~0ull;
     const size_t offset = (size_t)((const unsigned char *)p - spoiled.start); // wraps below the start
-    if (offset >= spoiled.bytes || bytes < 4 || memcmp(p, poison, bytes))
+    if (offset >= spoiled.bytes || memcmp(p, &poison, bytes))
         return;
     Page &page = page_of(*self().block, (uintptr_t)p);
     const Busy hold(page);
-    if (page.written) // by whomever: there is no room to note all who store single bytes
+    if (page.written) // near by will do: there is no room to note all who store single bytes
         for (const Mark &m : page.written->of[(uintptr_t)p % 4096 / 16])
             if (m.who && warps[m.who].grid > spoiled.after)
                 return;

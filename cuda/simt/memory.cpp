@@ -316,8 +316,6 @@ void touch_global(const void *p, unsigned bytes, bool write, Site at, const void
         fail(at, "%s of %u bytes at an address that is not a multiple of that", what, bytes);
     if (write)
         check_early_store(p, at);
-    else
-        check_stored_to(p, bytes, what, at);
     order_global(p, bytes, write ? Does::write : Does::read, what, at, value);
     count_access(*t.block, t, write ? Traffic::global_store : Traffic::global_load, (uint64_t)(uintptr_t)p,
                  bytes, at);

@@ -235,8 +235,8 @@ const std::string &first_failure();
 /// to lie within some declared buffer.
 void declare_global(const void *start, size_t bytes, const char *name);
 void forget_globals();
-/// Fills a workspace with what a kernel must not take for its own: who loads from it what no grid has stored
-/// there since is reported. There is one at a time, or none of 0 bytes.
+/// Fills a workspace with what a kernel must not take for its own: an atomic or a flag where no grid has
+/// stored since is reported. There is one at a time, or none of 0 bytes.
 void spoil(void *start, size_t bytes);
 
 struct Launch {

@@ -456,7 +456,7 @@ void wgmma_wait(int pending, Site at)
 {
     WaitLane l = {(unsigned)pending, at};
     const unsigned groups = self().wgmma_groups;
-    converge("wgmma.wait_group", 0, &l, wait_group, at);
+    converge("wgmma.wait_group", 0, &l, wait_group, at, true);
     note_wait(self(), Did::wait_product, Queue::none, groups > l.pending ? groups - l.pending : 0, at);
 }
 
