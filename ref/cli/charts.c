@@ -152,14 +152,12 @@ static int write_chart(const char *command, const char *option, const char *path
     const st_meta text[] = {{"Software", "msa " MSA_VERSION}};
     io_error err;
     char written[IO_ERR];
-    if (cli_begin_output(command, option, path))
-        return 2;
     const size_t n = strlen(path);
     const bool svg = n > 4 && strcmp(path + n - 4, ".svg") == 0;
     const bool ok = svg ? drawing_write_svg(&c->d, path, text, 1, err)
                         : drawing_write_png(&c->d, path, text, 1, written, err);
     drawing_free(&c->d);
-    return ok ? cli_commit_outputs(command) : cli_fail(command, "%s: %s", option, err);
+    return ok ? 0 : cli_fail(command, "%s: %s", option, err);
 }
 
 static void begin(chart *c, const char *title, const char *down, const char *across)

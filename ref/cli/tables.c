@@ -171,12 +171,12 @@ int cmd_results(int argc, char **argv)
                         options, &paths);
     for (; n < paths.n && !bad; n++)
         bad = read_file(argv[0], paths.item[n], &file[n]);
-    if (!bad)
-        print_all(file, n);
     if (!bad && speedup)
         bad = charts_speedup(argv[0], speedup, file, n);
     if (!bad && roofline)
         bad = charts_roofline(argv[0], roofline, file, n);
+    if (!bad)
+        print_all(file, n);
     while (n > 0)
         json_decref(file[--n]);
     return bad;
