@@ -281,7 +281,7 @@ $(B)/tests/faults.so: $(wildcard tests/faults/*) $(B)/flags
 check-programs: $(if $(SAN),,$(B)/tests/faults.so) $(T_BIN) $(T_CXX) exercise-programs book-programs
 
 # What make test leaves to make test-all, each in so many shares: .ci/run takes some, others for each commit.
-PARTS := test-full:12 test-mutants:32 test-race:12 test-faults:12 test-asan:8 soak:1
+PARTS := test-full:12 test-mutants:32 test-race:12 test-faults:6 test-asan:8 soak:1
 SHARE ?= 1/1
 parts: # make target and share, a line each
 	@for part in $(PARTS); do for i in $$(seq $${part#*:}); do echo "$${part%:*} $$i/$${part#*:}"; done; done
