@@ -30,7 +30,7 @@ template <int n> __global__ void __launch_bounds__(128) product(float *out) // a
 {
     Operands<n> &s = shared<Operands<n>>();
     for (int i = (int)threadIdx.x; i < (64 + n) * 16; i += 128)
-        st_shared(s.a + i, __float2bfloat16_rn(1.0f));
+        st_shared(i < 64 * 16 ? s.a + i : s.b + (i - 64 * 16), __float2bfloat16_rn(1.0f));
     fence_proxy_async(); // what this thread wrote, for those who do not read by ordinary loads
     __syncthreads();
     /* [wgmma] */
