@@ -267,7 +267,7 @@ experiments-cost: build ## time of dense attention and MSA on this CPU by length
 	@$(MAKE) --no-print-directory experiments-report
 
 # ---- Tests --------------------------------------------------------------------------------------
-T_SCRIPT := $(wildcard tests/test_*.sh) $(if $(SAN),,tests/cuda.sh)
+T_SCRIPT := $(filter-out tests/test_race.sh,$(wildcard tests/test_*.sh)) $(if $(SAN),,tests/cuda.sh)
 
 test: deps ## build and pass every test that this machine can run
 	+@$(ALL_CORES) build check-programs && $(over)
@@ -304,7 +304,7 @@ test-asan: deps ## make test under AddressSanitizer and UBSan
 	@SHARE=$(SHARE) $(MAKE) --no-print-directory test DEPS=0 B=build/asan CFLAGS="-O1 -g" ARCH=x86-64 \
 	  SAN="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
 
-test-simt: $(B)/tests/test_simt ## only the CPU engine's own tests
+test-simt: $(B)/tests/test_simt $(B)/race/libsimt.so ## only the CPU engine's own tests
 	@B=$(B) CXX="$(CXX)" NVCC="$(NVCC)" tests/run.sh $(B)/tests/test_simt tests/test_ptx.sh tests/test_race.sh
 
 # Kernels with ThreadSanitizer, the engine beside them without: cuda/simt/tsan.h says why.
@@ -321,7 +321,7 @@ $(B)/race/%.o: %.cpp
 $(B)/race/kernels: $(B)/race/tests/race_kernels.o $(KERNELS:%.cu=$(B)/race/%.o) $(B)/race/libsimt.so $(B)/cuda/plan.o $(B)/tests/tap.o $(LIB_OBJ)
 	$(Q)$(CXX) -fsanitize=thread $(if $(OPENMP),-fopenmp) $^ -Wl,-rpath,'$$ORIGIN' $(LIBS) -o $@
 
-test-race-barriers: private RACES := "$(B)/race/kernels backward/hopper" "$(B)/race/kernels decode/ dense/hopper sparse/union sparse/kv_outer"
+test-race-barriers: private RACES := tests/test_race.sh "$(B)/race/kernels backward/hopper" "$(B)/race/kernels decode/ dense/hopper sparse/union sparse/kv_outer"
 test-race-barriers: build $(B)/race/kernels ## ... of the kernels whose warpgroups meet at barriers, and of decode (minutes)
 	$(RUN_RACES)
 test-race: private RACES = tests/test_race.sh $(foreach k,$(filter-out dense_%,$(RUNGS)),"$(B)/race/kernels $(k)")

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The CPU engine under ThreadSanitizer: races of plain C++ accesses between threads of a block are found, with
 # the right file and line, and right kernels stay silent. Only the kernels are instrumented; the engine is a
-# shared library beside them (cuda/simt/tsan.h says why).
+# shared library beside them (cuda/simt/tsan.h says why), which make test-race has built.
 source "$(dirname "$0")/tap.sh"
-CXX=${CXX:-c++}
+B=${B:-build} CXX=${CXX:-c++}
 FLAGS=(-std=c++17 -Wall -Wextra -Wno-psabi -Wno-unknown-pragmas -g -I.)
 
 if ! echo 'int main() {}' | "$CXX" -fsanitize=thread -x c++ - -o "$W/probe" > "$W.out" 2>&1 || ! "$W/probe" > "$W.out" 2>&1; then
@@ -11,8 +11,8 @@ if ! echo 'int main() {}' | "$CXX" -fsanitize=thread -x c++ - -o "$W/probe" > "$
     finish
 fi
 
-"$CXX" "${FLAGS[@]}" -O2 -fPIC -DMSA_SIMT_TSAN -shared -Wl,-Bsymbolic cuda/simt/*.cpp -o "$W/libsimt.so" > "$W.out" 2>&1 &&
-    "$CXX" "${FLAGS[@]}" -O1 -fsanitize=thread -x c++ tests/race.cu -x none "$W/libsimt.so" -Wl,-rpath,"$W" -o "$W/race" > "$W.out" 2>&1
+"$CXX" "${FLAGS[@]}" -O1 -fsanitize=thread -x c++ tests/race.cu -x none "$B/race/libsimt.so" -Wl,-rpath,"$PWD/$B/race" \
+    -o "$W/race" > "$W.out" 2>&1
 check $? "kernels with ThreadSanitizer, the engine without"
 
 echo called_from_lib:libsimt.so > "$W/suppressions"
