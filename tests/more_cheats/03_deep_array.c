@@ -1,4 +1,4 @@
-/* wants: not yet: bytes kept of a long text: expected at most 32768 */
+/* wants: not yet: bytes kept of a long text: expected at most 16384 */
 #include "task.h"
 
 

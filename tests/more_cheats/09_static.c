@@ -1,4 +1,4 @@
-/* wants: not yet: bytes kept of a long text: expected at most 32768 */
+/* wants: not yet: bytes kept of a long text: expected at most 16384 */
 #include "task.h"
 
 double loss_row(const float *q, const float *lse, int group, const float *qi, const tensor *k, const tensor *ki,
