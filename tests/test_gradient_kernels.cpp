@@ -162,7 +162,7 @@ static void equal_bits(Problem &p, const char *kernel, bool main, bool kl, int r
     Found first = {};
     int different = 0, made = 0;
     for (int mode = 0; mode < runs; mode += tap_full() ? 1 : 5) { // 0, 5, 10, 15: every order, every timing
-        msa_engine_mode(mode % 3, mode / 3 % 3, (uint64_t)mode);
+        msa_engine_mode(mode % 4, mode / 4 % 3, (uint64_t)mode);
         msa_engine_resident(mode % 4 == 1 ? 16 : 1); // or the order of CTAs is only the host threads'
         const Found f = run(p, kernel, main, kl);
         made++;

@@ -106,6 +106,7 @@ __global__ void __launch_bounds__(512) count(Shape s, Scratch w, const int32_t *
 using Sums = unsigned long long;
 
 struct WarpSums {
+    static_assert(scan_threads == 32 * 32, "one warp sums up those of all warps");
     Sums of[scan_threads / 32];
 };
 
