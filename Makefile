@@ -26,7 +26,7 @@ ONLY_OURS := $(if $(call compiles_cxx,-fno-gnu-unique),-fno-gnu-unique)# a name 
 TUNED    := $(call compiles,-march=$(ARCH))
 
 STRICT   := -std=c11 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes
-CFLAGS   ?= -O2 -g
+CFLAGS   ?= -O2 -g1#          lines, for whoever looks where it spends its time; to step through it: CFLAGS='-O0 -g' CXXFLAGS='-O0 -g'
 FOUND    := $(if $(OPENBLAS),-DHAVE_OPENBLAS $(shell pkg-config --cflags openblas)) \
             $(if $(PNG),-DHAVE_PNG $(shell pkg-config --cflags libpng)) \
             $(if $(JSON),-DHAVE_JANSSON $(shell pkg-config --cflags jansson))
@@ -112,7 +112,7 @@ $(B)/%.o: %.c $(B)/flags
 	$(Q)$(CC) $(ALLFLAGS) -c $< -o $@
 # Kernels and the CPU engine that runs them: C++17, no CUDA needed. (-Wno-psabi: g++ would remark that it
 # passes tensor maps otherwise than GCC 4.5 did.)
-CXXFLAGS ?= -O2 -g
+CXXFLAGS ?= -O1 -g1# a kernel spends its time in the engine, which is built with -O3
 # What a kernel has not set must not happen to be zero: the engine knows this pattern.
 UNSET := $(if $(call compiles_cxx,-ftrivial-auto-var-init=pattern),-ftrivial-auto-var-init=pattern)
 ALLCXXFLAGS = -std=c++17 -Wall -Wextra -Wno-psabi $(ONLY_OURS) $(CXXFLAGS) $(SAN) -fPIC -I. $(if $(OPENMP_CXX),-fopenmp,-Wno-unknown-pragmas) -MMD -MP
@@ -169,7 +169,12 @@ $(B)/sideless/%.o: %.c $(B)/flags
 $(B)/ref/cli/blas.o: private FOUND += -DOPENBLAS_DIR='"$(shell pkg-config --variable=libdir openblas)"'
 $(B)/msa: $(APP_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(filter-out $(LIBS),$(APPLIBS)) $(if $(OPENBLAS),-ldl -lpthread) -lm -o $@
-$(B)/tests/%: $(B)/tests/%.o $(T_SUPPORT:%.c=$(B)/%.o) $(HEADLESS_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
+# The program without its main, for the many that test it and the book's: one object, without the lines, which take
+# most of a linker's time (the sanitizers want them).
+WHOLE = @mkdir -p $(@D) && $(LD) -r $(if $(SAN),,--strip-debug) $^ -o $@
+$(B)/headless.o: $(HEADLESS_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
+	$(WHOLE)
+$(B)/tests/%: $(B)/tests/%.o $(T_SUPPORT:%.c=$(B)/%.o) $(B)/headless.o
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@
 WITH_SIDES := $(B)/cuda/plan.o $(B)/cuda/host.o $(B)/ref/cli/table.o $(B)/ref/cli/trial.o $(B)/tests/test_kernels.o $(B)/tests/test_padding.o $(B)/tests/test_decode.o $(B)/tests/test_counters.o $(B)/tests/test_workspace.o $(B)/tests/test_fences.o
 $(WITH_SIDES): private FOUND += $(SIDES)# private: flags, on which they depend, is not to know

@@ -3,7 +3,6 @@
 CHAPTERS := $(patsubst book/%.md,%,$(wildcard book/[0-9][0-9]_*.md))
 EXAMPLES := $(CHAPTERS:%=$(B)/examples/%)
 DRAWINGS := $(CHAPTERS:%=$(B)/figures/%)
-BOOK_LIBS := $(HEADLESS_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
 BOOK_PACKAGES := doxygen doxygen-awesome-css nodejs katex
 
 .PHONY: book book-pdf book-deps book-programs book-figures chapter
@@ -41,5 +40,5 @@ $(B)/examples/%.kernels.o: book/examples/%.cu $(B)/flags
 	@mkdir -p $(@D)
 	$(Q)$(CXX) $(ALLCXXFLAGS) -x c++ -c $< -o $@
 $(foreach c,$(CHAPTERS),$(if $(CXX17),$(if $(wildcard book/examples/$(c).cu),$(eval $(B)/examples/$(c) $(B)/figures/$(c): $(B)/examples/$(c).kernels.o))))
-$(EXAMPLES) $(DRAWINGS): %: %.o $(BOOK_LIBS)
+$(EXAMPLES) $(DRAWINGS): %: %.o $(B)/headless.o
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@

@@ -21,6 +21,10 @@ extern "C" {
 #include <string>
 #include <vector>
 
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
 using simt::options;
 using simt::Order;
 using simt::Timing;
@@ -2491,6 +2495,9 @@ static void tensor_map_rules()
 int main()
 {
     options.keep_going = true;
+#ifdef _OPENMP
+    omp_set_num_threads(2); // blocks on several cores, wherever this runs
+#endif
     if (line_of("missing barrier") < 0) {
         fprintf(stderr, "test_simt: run it in the project's root: it looks for %s\n", __FILE__);
         return 2;

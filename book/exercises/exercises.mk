@@ -44,13 +44,17 @@ endef
 # An exercise in C needs no kernel, and one with a kernel none of the ladder, whose entries then lie at address 0:
 # nobody is to wait for them.
 EX_APP    := $(filter-out $(SIDELESS:%=$(B)/%),$(HEADLESS_OBJ)) $(SIDELESS:%=$(B)/sideless/%)
-EX_ENGINE := $(if $(CUDA),$(BOOK_LIBS),$(filter-out $(KERNELS:%.cu=$(B)/%.o),$(BOOK_LIBS)) $(B)/cuda/side.o)
+EX_ENGINE := $(HEADLESS_OBJ) $(LIB_OBJ) $(if $(CUDA),$(SIDE_OBJ),$(filter-out $(KERNELS:%.cu=$(B)/%.o),$(SIDE_OBJ)) $(B)/cuda/side.o)
 ladder     = $(shell sed -nE 's/^KERNEL.(\w+), (\w+),.*/-Wl,--defsym=$(1)_\1_\2=0/p' cuda/kernels.def)
 EX_LADDER := $(if $(CUDA),,$(call ladder,simt))
+$(EX_B)/app.o: $(EX_APP)
+$(EX_B)/engine.o: $(EX_ENGINE)
+$(EX_B)/app.o $(EX_B)/engine.o:
+	$(WHOLE)
 EX_CPP   := $(CC) $(filter-out -MMD -MP,$(EX_FLAGS)) -E
 EX_CXXPP := $(CXX) $(filter-out -MMD -MP,$(EX_CXX)) -Wpedantic -E
-ex_c  = $(call EX_PROGRAM,$(1),$(2),$(3),$(EX_CPP) $(4),$(EX_HELP) $(EX_B)/reference.o $(EX_APP),$(EX_SAN))
-ex_cu = $(call EX_PROGRAM,$(1),$(2),$(3),$(EX_CXXPP) $(4),$(EX_KERNEL) $(5) $(EX_ENGINE),$(EX_LADDER))
+ex_c  = $(call EX_PROGRAM,$(1),$(2),$(3),$(EX_CPP) $(4),$(EX_HELP) $(EX_B)/reference.o $(EX_B)/app.o,$(EX_SAN))
+ex_cu = $(call EX_PROGRAM,$(1),$(2),$(3),$(EX_CXXPP) $(4),$(EX_KERNEL) $(5) $(EX_B)/engine.o,$(EX_LADDER))
 $(foreach e,$(EX_C),$(foreach p,stub solution mine,$(eval $(call ex_c,$(e),$(p),$(EX)/$(e)/$(p).c))))
 $(foreach e,$(EX_CU),$(foreach p,stub solution mine,$(eval $(call ex_cu,$(e),$(p),$(EX)/$(e)/$(p).cu,,$(if $(CUDA),$(EX_B)/$(e)/$(p).gpu.o)))))
 
