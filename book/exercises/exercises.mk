@@ -31,9 +31,9 @@ $(EX_B)/%.gpu.o: $(EX)/%.cu cuda/nvcc.sh $(wildcard cuda/*.cuh cuda/*/*.cuh)
 
 # The reference in a section of its own, which is closed in an answer's process (answer.c). So nothing of it
 # may run where a program ends: sanitizers would, for each file.
-$(EX_B)/reference.o: $(LIB_OBJ)
+$(EX_B)/reference.o: $(LIB_OBJ) $(EX)/exercises.mk
 	@mkdir -p $(@D)
-	$(Q)$(LD) -r $^ -o $@.whole && $(OBJCOPY) --wildcard -R '.fini_array*' -R '.rela.fini_array*' --rename-section .text=reference --set-section-alignment .text=4096 $@.whole $@
+	$(Q)$(LD) -r $(LIB_OBJ) -o $@.whole && $(OBJCOPY) --wildcard -R '.fini_array*' -R '.rela.fini_array*' --rename-section .text=reference --set-section-alignment .text=4096 $@.whole $@
 
 # EX_PROGRAM exercise, who, source, preprocessor, the rest of the program, flags
 define EX_PROGRAM
