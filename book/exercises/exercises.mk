@@ -21,7 +21,7 @@ EX_KERNEL := $(EX_HELP) $(EX_B)/kernel.o $(EX_B)/access.o
 
 $(EX_B)/%.o: $(EX)/%.c $(EX)/exercises.mk $(B)/flags
 	@$(call say,cc $<)
-	$(Q)$(CC) $(if $(filter stub mine solution,$(notdir $*)),$(EX_FLAGS),$(ALLFLAGS)) -c $< -o $@
+	$(Q)$(CC) $(if $(filter stub mine solution,$(notdir $*)),$(EX_FLAGS),$(ALLFLAGS) $(if $(SAN),-DSANITIZED)) -c $< -o $@
 $(EX_B)/%.o: $(EX)/%.cu $(EX)/exercises.mk $(B)/flags
 	@$(call say,c++ $<)
 	$(Q)$(CXX) $(EX_CXX) -c $< -o $@
@@ -29,10 +29,11 @@ $(EX_B)/%.gpu.o: $(EX)/%.cu cuda/nvcc.sh $(wildcard cuda/*.cuh cuda/*/*.cuh)
 	@$(call say,nvcc $<)
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 
-# The reference in a section of its own, which is closed in an answer's process (answer.c).
-$(EX_B)/reference.o: $(LIB_OBJ)
+# The reference in a section of its own, which is closed in an answer's process (answer.c). So nothing of it
+# may run where a program ends: sanitizers would, for each file.
+$(EX_B)/reference.o: $(LIB_OBJ) $(EX)/exercises.mk
 	@mkdir -p $(@D)
-	$(Q)$(LD) -r $^ -o $@.whole && $(OBJCOPY) --rename-section .text=reference --set-section-alignment .text=4096 $@.whole $@
+	$(Q)$(LD) -r $(LIB_OBJ) -o $@.whole && $(OBJCOPY) --wildcard -R '.fini_array*' -R '.rela.fini_array*' --rename-section .text=reference --set-section-alignment .text=4096 $@.whole $@
 
 # EX_PROGRAM exercise, who, source, preprocessor, the rest of the program, flags
 define EX_PROGRAM
