@@ -23,10 +23,10 @@ template <int D>
 __global__ void __launch_bounds__(threads) naive(Shape s, const bf16 *qi, const bf16 *ki, float *scores)
 {
     s = actual(s);
-    const int64_t item = (int64_t)blockIdx.x * threads + threadIdx.x, row = item % n_rows(s);
-    if (item >= n_rows(s) * s.n_scores)
+    const int64_t item = (int64_t)blockIdx.x * threads + threadIdx.x;
+    if (item >= n_rows(s) * s.n_scores) // of lengths of 0 too
         return;
-    const int64_t b = item / n_rows(s), first = b * s.block, p = position_of(s, row);
+    const int64_t row = item % n_rows(s), b = item / n_rows(s), first = b * s.block, p = position_of(s, row);
     const int64_t last = first + s.block - 1 < p ? first + s.block - 1 : p;
     const bf16 *query = qi + row * D;
     // [block_score]

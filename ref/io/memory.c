@@ -93,8 +93,11 @@ double io_memory_left(void)
     const double machine = number_in("/proc/meminfo", "MemAvailable:");
     if (!known || machine < 0)
         return (double)sysconf(_SC_PHYS_PAGES) * page;
-    const double swap = number_in("/proc/meminfo", "SwapFree:"), unused = data - (resident - shared);
-    double left = fmin(1024 * (machine + fmax(swap, 0)), cgroups_left()) - fmax(unused * page - idle, 0);
+    const double swap = number_in("/proc/meminfo", "SwapFree:");
+    double unused = (data - (resident - shared)) * page - idle;
+    if (unused > (double)sysconf(_SC_PHYS_PAGES) * page + 1024 * fmax(number_in("/proc/meminfo", "SwapTotal:"), 0))
+        unused = 0; /* reserved and never to be used, as a sanitizer's shadow is: nobody is handed out so much */
+    double left = fmin(1024 * (machine + fmax(swap, 0)), cgroups_left()) - fmax(unused, 0);
     struct rlimit limit;
     if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
         left = fmin(left, (double)limit.rlim_cur - size * page);
