@@ -72,9 +72,10 @@ static bool run_and_judge(check_case *c, const instruction_side &side, const pro
 
 /* ---- The engine ------------------------------------------------------------------------------------ */
 
-constexpr int n_modes = 9;
+constexpr int n_modes = 12;
 
-/// Every probe in order of threads and timing of copies 0 to 8, or, where there are many, in three of them.
+/// Every probe in all four orders of threads with all three timings of copies, or, where there are many, in four of
+/// these twelve, one of each order.
 static void test_engine(uint64_t seed)
 {
     const std::vector<probe> all = simt_instructions.probes(seed);
@@ -87,8 +88,8 @@ static void test_engine(uint64_t seed)
             bool good = true;
             for (int mode = (int)(i % (size_t)step); mode < n_modes && good; mode += step) {
                 char how[48];
-                snprintf(how, sizeof how, "order %d, timing %d: ", mode % 3, mode / 3);
-                msa_engine_mode(mode % 3, mode / 3, seed + i);
+                snprintf(how, sizeof how, "order %d, timing %d: ", mode % 4, mode / 4);
+                msa_engine_mode(mode % 4, mode / 4, seed + i);
                 good = run_and_judge(&c, simt_instructions, all[i], all[i].expected, how, &hash);
             }
         }
