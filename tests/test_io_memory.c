@@ -46,7 +46,7 @@ static int see_limit(int which, struct rlimit *limit)
 
 static long see_conf(int which)
 {
-    return which == _SC_PAGESIZE ? 1000 : which == _SC_PHYS_PAGES ? 77 : -1;
+    return which == _SC_PAGESIZE ? 1000 : which == _SC_PHYS_PAGES ? 5400 : -1;
 }
 
 #define fopen see
@@ -97,11 +97,11 @@ static void machines(void)
     MACHINE({{"/proc/self/statm", "9000 50 20 5 0 9000 0\n"}, PLENTY}, NO_LIMIT);
     left(0, "never less than nothing");
     MACHINE({PLENTY}, NO_LIMIT);
-    left(77 * 1000, "a process of unknown size: the whole machine");
+    left(5400 * 1000, "a process of unknown size: the whole machine");
     MACHINE({{"/proc/self/statm", "900 50 20\n"}, PLENTY}, NO_LIMIT);
-    left(77 * 1000, "half known");
+    left(5400 * 1000, "half known");
     MACHINE({STATM}, NO_LIMIT);
-    left(77 * 1000, "a machine of unknown memory");
+    left(5400 * 1000, "a machine of unknown memory");
 }
 
 static void limits(void)
@@ -154,5 +154,7 @@ int main(void)
     MACHINE({{"/proc/self/statm", "900 50 20 5 0 130 0\n"}, PLENTY}, NO_LIMIT);
     io_memory_idle(60 * 1000);
     left(1024 * 5200.0 - 40 * 1000, "memory that is known to stay idle is not counted as gone");
+    MACHINE({{"/proc/self/statm", "20000000900 50 20 5 0 20000000130 0\n"}, PLENTY}, NO_LIMIT);
+    left(1024 * 5200.0, "more than the machine has is reserved, not handed out");
     return tap_done();
 }

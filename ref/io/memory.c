@@ -95,8 +95,8 @@ double io_memory_left(void)
         return (double)sysconf(_SC_PHYS_PAGES) * page;
     const double swap = number_in("/proc/meminfo", "SwapFree:");
     double unused = (data - (resident - shared)) * page - idle;
-    if (unused > (double)sysconf(_SC_PHYS_PAGES) * page + 1024 * fmax(number_in("/proc/meminfo", "SwapTotal:"), 0))
-        unused = 0; /* reserved and never to be used, as a sanitizer's shadow is: nobody is handed out so much */
+    if (unused > 4 * (double)sysconf(_SC_PHYS_PAGES) * page) /* a sanitizer's shadow: reserved, not to be filled */
+        unused = 0;
     double left = fmin(1024 * (machine + fmax(swap, 0)), cgroups_left()) - fmax(unused, 0);
     struct rlimit limit;
     if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
