@@ -52,6 +52,7 @@ played() { # played FILE: the last line that a student reads
 }
 for file in tests/cheats/*.c* ${FULL:+tests/more_cheats/*.c*}; do
     [[ $file == *.cu && ! -x $P/11_coalesce/stub ]] && skip "$file" "no C++ compiler here" && continue
+    [[ $file == *_@(by_value|returned).cu && ! -e $P/11_coalesce/stub.o.gimple ]] && skip "$file" "this compiler does not list what calls pass" && continue
     wants=$(sed -nE '1s,^/[*] wants: (.*) [*]/$,\1,p' "$file")
     played "$file" >"$W.out" 2>"$W.err"
     [[ -n $wants && $(cat "$W.out") == "not yet: "* && $(cat "$W.out") =~ $wants ]]

@@ -42,6 +42,16 @@ own_text() {
         awk '/^# [0-9]+ "/ {sub(/.*"/, ""); depth += /^ 1/; depth -= /^ 2/; next} depth <= 0 || /__builtin_mem(cpy|move|cmp|set)/'
 }
 
+# The first call that takes a value from behind a pointer, or puts one there, in the compiler's own listing of OBJECT:
+# ThreadSanitizer sees assignments only. LAUNCH hands a kernel its arguments so.
+by_value() {
+    [[ -e $object.gimple ]] || return
+    grep -vE '^ *\[[^]]*/simt/simt\.h:' "$object.gimple" | sed -E 's/^ *\[([^]]*:[0-9]+):[0-9]+\]/\1\t/; s/\[[^]]*:[0-9]+:[0-9]+\] ?//g' |
+        awk -F '\t' -v memory='([*(]*[*]|MEM[ [<]|[A-Za-z_0-9.]+([(]D[)])?->)' '
+            $2 ~ "[(,] ?" memory && $2 ~ /[);]$/ && $2 ~ /^( [^=]* =)? [A-Za-z_][A-Za-z_0-9:.<>~ ]* [(]/ || $2 ~ "^ " memory "[^=]* = [A-Za-z_][A-Za-z_0-9:.<>~]* [(]" {
+                sub(/.*\//, "", $1); print $1; exit }'
+}
+
 why() { # the first reason to refuse it
     local found name end=${source##*.} task=book/exercises/${built##*/}
     found=$(own_text | grep -oE "$WORDS" | head -n 1)
@@ -53,6 +63,8 @@ why() { # the first reason to refuse it
         { undefined "$built/stub.o"; undefined "$built/solution.o"; } | grep -qxF "$name" && continue
         echo "it uses $name: an answer may call what its task gives it, mathematics, malloc and printf" && return
     done < <(undefined "$object")
+    found=$(by_value)
+    [[ -z $found ]] || { echo "at $found it passes by value what lies behind a pointer, and nobody counts that: read it into a variable" && return; }
     name=$(nm "$object" | awk '$2 == "i" {print $3; exit}')
     [[ -z $name ]] || { echo "$name would be called before the program begins" && return; }
     while read -r name; do

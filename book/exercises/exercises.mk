@@ -14,6 +14,9 @@ EX_FLAGS  = $(ALLFLAGS) -O1 -g $(EX_UNSET) -fno-omit-frame-pointer -U_FORTIFY_SO
 # Copies and comparisons of memory stay calls in a kernel, which access.c sees; an index outside of a local array ends it.
 EX_CALLS := memcpy memmove memcmp memset
 EX_BOUNDS := $(if $(call compiles_cxx,-fsanitize=bounds -fsanitize-undefined-trap-on-error),-fsanitize=bounds -fsanitize-undefined-trap-on-error)
+# What calls pass by value ThreadSanitizer does not see: the compiler lists it for admit.sh, where it can.
+EX_LISTS := $(call compiles_cxx,-fdump-tree-optimized-lineno=/dev/null)
+EX_LIST   = $(if $(EX_LISTS),-fdump-tree-optimized-lineno=$@.gimple)
 EX_CXX    = $(filter-out $(SAN),$(ALLCXXFLAGS)) $(EX_UNSET) -g -U_FORTIFY_SOURCE -fsanitize=thread $(EX_BOUNDS) \
   $(foreach f,$(EX_CALLS),-fno-builtin-$f -D__builtin_$f=$f) -include cstring -x c++
 EX_HELP  := $(EX_B)/exercise.o $(EX_B)/answer.o
@@ -24,7 +27,7 @@ $(EX_B)/%.o: $(EX)/%.c $(EX)/exercises.mk $(B)/flags
 	$(Q)$(CC) $(if $(filter stub mine solution,$(notdir $*)),$(EX_FLAGS),$(ALLFLAGS) $(if $(SAN),-DSANITIZED)) -c $< -o $@
 $(EX_B)/%.o: $(EX)/%.cu $(EX)/exercises.mk $(B)/flags
 	@$(call say,c++ $<)
-	$(Q)$(CXX) $(EX_CXX) -c $< -o $@
+	$(Q)$(CXX) $(EX_CXX) $(EX_LIST) -c $< -o $@
 $(EX_B)/%.gpu.o: $(EX)/%.cu cuda/nvcc.sh $(wildcard cuda/*.cuh cuda/*/*.cuh)
 	@$(call say,nvcc $<)
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
@@ -65,7 +68,7 @@ ex_of     = $(patsubst %/,%,$(subst $(EX)/,,$(wildcard $(EX)/$(firstword $(subst
 define EX_CHEAT
 $(EX_B)/$(2)/$(basename $(notdir $(1))).o: $(1) $(EX)/exercises.mk $(B)/flags
 	@mkdir -p $$(@D) && echo "  answer $$<"
-	$(Q)$(if $(filter %.cu,$(1)),$(CXX) $(EX_CXX),$(CC) $(EX_FLAGS) -w) -I$(EX)/$(2) -c $$< -o $$@
+	$(Q)$(if $(filter %.cu,$(1)),$(CXX) $(EX_CXX) $$(EX_LIST),$(CC) $(EX_FLAGS) -w) -I$(EX)/$(2) -c $$< -o $$@
 $(call ex_$(patsubst .%,%,$(suffix $(1))),$(2),$(basename $(notdir $(1))),$(1),-I$(EX)/$(2),$(if $(CUDA),$(EX_B)/$(2)/stub.gpu.o))
 endef
 $(foreach f,$(CHEATS),$(eval $(call EX_CHEAT,$(f),$(call ex_of,$(f)))))
