@@ -170,8 +170,8 @@ $(B)/ref/cli/blas.o: private FOUND += -DOPENBLAS_DIR='"$(shell pkg-config --vari
 $(B)/msa: $(APP_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(filter-out $(LIBS),$(APPLIBS)) $(if $(OPENBLAS),-ldl -lpthread) -lm -o $@
 # The program without its main, for the many that test it and the book's: one object, without the lines, which take
-# most of a linker's time (the sanitizers want them).
-WHOLE = @mkdir -p $(@D) && $(LD) -r $(if $(SAN),,--strip-debug) $^ -o $@
+# most of a linker's time (the sanitizers and who steps through it want them).
+WHOLE = @mkdir -p $(@D) && $(LD) -r $(if $(SAN)$(filter -g,$(CFLAGS)),,--strip-debug) $^ -o $@
 $(B)/headless.o: $(HEADLESS_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
 	$(WHOLE)
 $(B)/tests/%: $(B)/tests/%.o $(T_SUPPORT:%.c=$(B)/%.o) $(B)/headless.o
