@@ -193,7 +193,7 @@ static void spoil(void *work, size_t bytes)
 }
 static msa_status launched()
 {
-    last_trouble = undeclared ? "no memory" : simt::first_failure();
+    last_trouble = undeclared ? "no memory" : simt::report();
     undeclared = false;
     return last_trouble.empty() ? MSA_OK : MSA_ERR_DEVICE;
 }

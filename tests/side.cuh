@@ -67,7 +67,7 @@ void from_device(words &host, const uint32_t *device)
 std::string finish()
 {
     simt::options.resident = 1;
-    return simt::first_failure();
+    return simt::report();
 }
 /// Blocks that wait for each other have to be on the device together.
 [[maybe_unused]] void resident(int blocks)

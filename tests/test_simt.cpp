@@ -61,6 +61,7 @@ static bool in_all_modes(const std::function<bool()> &f)
                 options.order = order;
                 options.timing = timing;
                 options.seed = seed;
+                simt::reset();
                 if (!f()) {
                     tap_note("order %d, timing %d, seed %d: %s", (int)order, (int)timing, (int)seed,
                              simt::report().c_str());
@@ -90,12 +91,21 @@ static void wrong(const char *name, const char *words, const std::function<void(
             there |= simt::report().rfind(string(__FILE__) + ":" + std::to_string(line) + ": ", 0) == 0;
         return there && simt::report().find(words) != string::npos;
     };
+    simt::reset();
     const bool ok = every_timing ? in_all_modes(blamed) : blamed();
     tap(ok, "reported: %s", name);
     if (!ok)
         tap_note("expected %s...%s, found: %s", place.c_str(), words, simt::report().c_str());
     options = simt::Options();
     options.keep_going = true;
+}
+
+/// A launch that is refused before any block runs.
+static void refused(const char *name, const char *words, const std::function<void()> &launch)
+{
+    simt::reset();
+    launch();
+    tap(simt::report().find(words) != string::npos, "%s", name);
 }
 
 static bf16 to_bf16(float x)
@@ -611,8 +621,8 @@ static void chained_blocks()
     });
     uint32_t ticket = 0;
     options.resident = 2;
-    LAUNCH(chain_kernel, 3, 32, 0, nullptr, &ticket);
-    tap(simt::report().find("more blocks must be resident") != string::npos, "the same with too few of them");
+    refused("the same with too few of them", "more blocks must be resident",
+            [&] { LAUNCH(chain_kernel, 3, 32, 0, nullptr, &ticket); });
     options.resident = 1;
 }
 
@@ -637,6 +647,19 @@ static void filtered_blocks()
     tap(none && ran[0] == 0 && ran[1] == 1, "only the last block of the second launch runs");
     LAUNCH(mark_kernel, 3, 32, 0, nullptr, &ran[0]);
     tap(ran[0] == 2 && ran[1] == 2, "... and all without a filter");
+}
+
+/// As on a GPU: what a failed launch should have written is not there for the next one to read.
+static void after_a_failure()
+{
+    uint32_t ran[2] = {0, 0};
+    refused("a grid of no blocks", "a grid has 1 to", [&] { LAUNCH(mark_kernel, 0, 32, 0, nullptr, ran); });
+    LAUNCH(mark_kernel, 1, 32, 0, nullptr, ran);
+    tap(ran[1] == 0 && simt::report().find("a grid has 1 to") != string::npos,
+        "... and no kernel runs after a failure");
+    simt::reset();
+    LAUNCH(mark_kernel, 1, 32, 0, nullptr, ran);
+    tap(ran[1] == 1 && simt::report().empty(), "... until reset()");
 }
 
 /* ---- Dependent launches -------------------------------------------------------------------------- */
@@ -1423,6 +1446,7 @@ static void wrong_kernels()
     simt::forget_globals();
     wrong(
         "wait that comes late", "too late", [&] { LAUNCH(late_wait, 1, 64, bytes, nullptr, false); }, false);
+    simt::reset();
     LAUNCH(late_wait, 1, 64, bytes, nullptr, true);
     tap(simt::report().empty(), "... but not of a thread that knows how many phases are over");
     wrong("deadlock of two barriers", "threads 32-63: mbarrier",
@@ -1438,10 +1462,10 @@ static void wrong_kernels()
         "setmaxnreg beyond the pool", "setmaxnreg", [&] { LAUNCH(greedy_registers, 1, 384, 0, nullptr, 0); },
         false);
 
-    LAUNCH(over_arrival, 1, 32, 232449, nullptr, 0);
-    tap(simt::report().find("227 KB") != string::npos, "more than 227 KB of shared memory is refused");
-    LAUNCH(over_arrival, 1, 32, 64, nullptr, 0);
-    tap(simt::report().find("the launch gave 64") != string::npos, "less than the kernel's struct too");
+    refused("more than 227 KB of shared memory is refused", "227 KB",
+            [&] { LAUNCH(over_arrival, 1, 32, 232449, nullptr, 0); });
+    refused("less than the kernel's struct too", "the launch gave 64",
+            [&] { LAUNCH(over_arrival, 1, 32, 64, nullptr, 0); });
 }
 
 /* ---- What order alone is wrong with -------------------------------------------------------------------
@@ -2458,10 +2482,10 @@ static void wrong_clusters()
           [&] { LAUNCH_CLUSTER(wait_alone, 2, 2, 64, 0, nullptr, 0); });
     wrong("rank out of range", "rank 2 in a cluster of 2",
           [&] { LAUNCH_CLUSTER(distant_rank, 2, 2, 64, bytes, nullptr, 2); });
-    LAUNCH_CLUSTER(wait_alone, 2, 3, 64, 0, nullptr, 0);
-    tap(simt::report().find("multiple of the cluster's size") != string::npos, "grid of 3 in clusters of 2");
-    LAUNCH_CLUSTER(wait_alone, 9, 9, 64, 0, nullptr, 0);
-    tap(simt::report().find("1 to 8 blocks") != string::npos, "cluster of 9 blocks");
+    refused("grid of 3 in clusters of 2", "multiple of the cluster's size",
+            [&] { LAUNCH_CLUSTER(wait_alone, 2, 3, 64, 0, nullptr, 0); });
+    refused("cluster of 9 blocks", "1 to 8 blocks",
+            [&] { LAUNCH_CLUSTER(wait_alone, 9, 9, 64, 0, nullptr, 0); });
 }
 
 static void tensor_map_rules()
@@ -2524,6 +2548,7 @@ int main()
     right("shuffles and reductions of part of a warp", masks);
     chained_blocks();
     filtered_blocks();
+    after_a_failure();
     dependent_launches();
     counters();
     timeline();

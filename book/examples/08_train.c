@@ -102,6 +102,7 @@ int main(void)
     tiny_init(&t);
     staircase(&t);
     check(&t);
+    free(t.work);
 
     static const int warmup[3] = {STEPS, WARMUP, 0};
     static const char *const name[3] = {"all visible keys throughout", "80 steps so, then chosen blocks", "chosen blocks throughout"};
@@ -118,7 +119,7 @@ int main(void)
             tiny_step(&t, step < warmup[run] ? NULL : t.ids, rate);
         }
         /* [train] */
+        free(t.work);
     }
-    free(t.work);
     return 0;
 }

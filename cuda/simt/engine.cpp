@@ -23,8 +23,8 @@ Options options;
 uintptr_t reach;
 Counters counters;
 
-static uint64_t launches;                ///< since reset()
-static std::string last_report, failure; ///< of the last launch; of the first since reset()
+static uint64_t launches;   ///< since reset()
+static std::string failure; ///< the first since reset()
 static std::mutex report_lock;
 static std::atomic<bool> stop; ///< one block failed: the others give up
 
@@ -89,8 +89,6 @@ static void leave() // to the scheduler, until it resumes this thread
 static void record_no_memory() // takes none: so short a string lies in its object
 {
     std::lock_guard<std::mutex> lock(report_lock);
-    if (last_report.empty())
-        last_report = "no memory";
     if (failure.empty())
         failure = "no memory";
     stop = true;
@@ -160,19 +158,12 @@ std::string name_of(const Block &b, unsigned id)
 
 const std::string &report()
 {
-    return last_report;
-}
-
-const std::string &first_failure()
-{
     return failure;
 }
 
 static void record(const std::string &line)
 {
     std::lock_guard<std::mutex> lock(report_lock);
-    if (last_report.empty())
-        last_report = line;
     if (failure.empty())
         failure = line;
     stop = true;
@@ -631,7 +622,6 @@ static int host_threads()
 
 static void run_grid(const Launch &l)
 {
-    last_report.clear();
     stop = false;
     if (const char *error = launch_error(l)) {
         record(text(l.at) + ": " + error + " (" + l.name + ")");
@@ -647,7 +637,7 @@ static void run_grid(const Launch &l)
             for (int64_t i = 0; i < (int64_t)chosen.size(); i++)
                 worker().run(l, chosen, (uint64_t)i, (uint64_t)i + 1, 1);
         }
-        if (l.dependent && last_report.empty() && missing_grid_wait())
+        if (l.dependent && failure.empty() && missing_grid_wait())
             record(text(l.at) +
                    ": no block of this dependent launch calls grid_wait, so it may run before its inputs "
                    "are there (" +
@@ -662,13 +652,15 @@ static void run_grid(const Launch &l)
 
 void run(const Launch &l)
 {
+    if (!failure.empty())
+        return; // as on a GPU: what a failed launch should have written is not there to be read
     try {
         run_grid(l);
     } catch (const std::bad_alloc &) {
         record_no_memory();
     }
-    if (!last_report.empty() && !options.keep_going) {
-        fprintf(stderr, "%s\n", last_report.c_str());
+    if (!failure.empty() && !options.keep_going) {
+        fprintf(stderr, "%s\n", failure.c_str());
         exit(1);
     }
 }

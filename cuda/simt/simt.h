@@ -226,10 +226,9 @@ struct Event {
 /// All launches since reset() with options.timeline, ordered by launch, block, warp and begin.
 const std::vector<Event> &timeline();
 
-/// What was wrong with the last launch: "file:line: what (kernel, block, thread)"; empty if nothing.
+/// What was wrong with the first launch since reset() that failed: "file:line: what (kernel, block, thread)"; empty
+/// if nothing. Until the next reset() no kernel runs then.
 const std::string &report();
-/// The same of the first launch since reset() that went wrong.
-const std::string &first_failure();
 
 /// Declares a buffer of global memory. Once there is one, every access by a named helper or a copy has
 /// to lie within some declared buffer.

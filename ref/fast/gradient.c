@@ -34,16 +34,22 @@ static room room_take(const msa_shape *s, bool full, void *work)
     return m;
 }
 
-/* p: weights to probabilities; dp: dP to dS = P * (dP - rowsum(dP * P)). */
+/* p: weights to probabilities; dp: dP to dS = P * (dP - delta), delta = rowsum(dP * P) / rowsum(P). The sums
+ * are in double: what float32 loses of many equal numbers would be in all of dS, and dS times equal keys add
+ * up to it. */
 static void softmax_backward(int64_t rows, int64_t cols, const float *denom, float *p, float *dp)
 {
     for (int64_t a = 0; a < rows; a++, p += cols, dp += cols) {
-        float inv = 1 / denom[a], delta = 0;
-#pragma omp simd reduction(+ : delta)
+        const float inv = 1 / denom[a];
+        double weight = 0, sum = 0;
+#pragma omp simd reduction(+ : weight, sum)
         for (int64_t c = 0; c < cols; c++) {
             p[c] *= inv;
-            delta += dp[c] * p[c];
+            weight += p[c];
+            sum += (double)dp[c] * p[c];
         }
+        const float delta =
+            (float)(weight == 0 ? 0 : sum / weight); /* no weight: a query that sees nothing */
         for (int64_t c = 0; c < cols; c++)
             dp[c] = p[c] * (dp[c] - delta);
     }
