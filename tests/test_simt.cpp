@@ -653,12 +653,12 @@ static void filtered_blocks()
 static void after_a_failure()
 {
     uint32_t ran[2] = {0, 0};
-    refused("a grid of no blocks", "a grid has 1 to", [&] { LAUNCH(mark_kernel, 0, 32, 0, nullptr, ran); });
-    LAUNCH(mark_kernel, 1, 32, 0, nullptr, ran);
+    refused("a grid of no blocks", "a grid has 1 to", [&] { LAUNCH(mark_kernel, 0, 32, 0, nullptr, &ran[0]); });
+    LAUNCH(mark_kernel, 1, 32, 0, nullptr, &ran[0]);
     tap(ran[1] == 0 && simt::report().find("a grid has 1 to") != string::npos,
         "... and no kernel runs after a failure");
     simt::reset();
-    LAUNCH(mark_kernel, 1, 32, 0, nullptr, ran);
+    LAUNCH(mark_kernel, 1, 32, 0, nullptr, &ran[0]);
     tap(ran[1] == 1 && simt::report().empty(), "... until reset()");
 }
 
