@@ -653,7 +653,8 @@ static void filtered_blocks()
 static void after_a_failure()
 {
     uint32_t ran[2] = {0, 0};
-    refused("a grid of no blocks", "a grid has 1 to", [&] { LAUNCH(mark_kernel, 0, 32, 0, nullptr, &ran[0]); });
+    refused("a grid of no blocks", "a grid has 1 to",
+            [&] { LAUNCH(mark_kernel, 0, 32, 0, nullptr, &ran[0]); });
     LAUNCH(mark_kernel, 1, 32, 0, nullptr, &ran[0]);
     tap(ran[1] == 0 && simt::report().find("a grid has 1 to") != string::npos,
         "... and no kernel runs after a failure");
@@ -1958,6 +1959,7 @@ static void order_in_a_block()
     wrong("half a word unwritten", "nobody has written",
           [&] { LAUNCH(unwritten_half, 1, 32, bytes, nullptr, &halves[0]); });
     int lead[2];
+    simt::reset();
     for (bool unfair : {false, true}) {
         int turns[2] = {0, 0};
         options.order = unfair ? Order::unfair : Order::forward;
