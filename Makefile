@@ -57,17 +57,17 @@ T_CXX   := $(if $(CXX17),$(patsubst %.cpp,$(B)/%,$(wildcard tests/test_*.cpp)))
 NVCC_VERSION := $(if $(NVCC),$(shell $(NVCC) --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\),.*/\1/p'))
 NVCC_NEW := $(shell echo $(NVCC_VERSION) | awk -F. '$$1 > 12 || ($$1 == 12 && $$2 >= 4) {print 1}')
 # The kernels run on the engine where there is a C++ compiler, and with CUDA=1 on a GPU too ("make cuda").
-CUDA    ?= $(if $(wildcard $(B)/cuda/side.gpu.o),1)
+CUDA    ?= $(if $(wildcard $(B)/cuda/host/side.gpu.o),1)
 KERNELS := $(wildcard cuda/*.cu cuda/*/*.cu)
 ifeq ($(CXX17)$(CUDA),)
 LINK    := $(CC)
-SIDE_OBJ := $(B)/cuda/plan.o
+SIDE_OBJ := $(B)/cuda/host/plan.o
 else
 LINK    := $(CXX)
 SIDES   := $(if $(CXX17),-DHAVE_SIMT) $(if $(CUDA),-DHAVE_CUDA)
-SIDE_OBJ := $(B)/cuda/plan.o $(B)/cuda/host.o $(if $(CXX17),$(KERNELS:%.cu=$(B)/%.o) $(SIMT_OBJ)) $(if $(CUDA),$(KERNELS:%.cu=$(B)/%.gpu.o))
+SIDE_OBJ := $(B)/cuda/host/plan.o $(B)/cuda/host/host.o $(if $(CXX17),$(KERNELS:%.cu=$(B)/%.o) $(SIMT_OBJ)) $(if $(CUDA),$(KERNELS:%.cu=$(B)/%.gpu.o))
 endif
-CUDA_OBJ := $(if $(SIDES),$(filter-out $(B)/cuda/host.o,$(SIDE_OBJ)))# the library of cuda/msa_cuda.h
+CUDA_OBJ := $(if $(SIDES),$(filter-out $(B)/cuda/host/host.o,$(SIDE_OBJ)))# the library of cuda/host/msa_cuda.h
 HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o $(B)/ref/cli/blas.o,$(APP_OBJ))
 
 # To build all at once where nobody says how many at a time.
@@ -132,12 +132,12 @@ $(B)/tests/%.o: tests/%.cpp $(B)/flags
 $(B)/tests/%.o: tests/%.cu $(B)/flags
 	@$(call say,c++ $<)
 	$(Q)$(CXX) $(ALLCXXFLAGS) $(UNSET) -x c++ -c $< -o $@
-$(B)/tests/%.gpu.o: tests/%.cu tests/side.cuh tests/instructions.h cuda/nvcc.sh $(wildcard cuda/*.cuh)
+$(B)/tests/%.gpu.o: tests/%.cu tests/device/side.cuh tests/device/instructions.h cuda/nvcc.sh $(wildcard cuda/*.cuh)
 	@$(call say,nvcc $<)
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 PROBES := instructions measurements
 $(B)/tests/test_instructions: $(PROBES:%=$(B)/tests/%.o) $(if $(CUDA),$(PROBES:%=$(B)/tests/%.gpu.o))
-$(B)/tests/test_simt: $(B)/tests/test_simt.o $(SIMT_OBJ) $(B)/tests/tap.o # the engine alone
+$(B)/tests/test_simt: $(B)/tests/test_simt.o $(SIMT_OBJ) $(B)/tests/support/tap.o # the engine alone
 	$(Q)$(CXX) $(LINKFLAGS) $^ -o $@
 # The libraries show msa_* and nothing else: a caller may have a softmax_row of its own. A static one is a single
 # object in which all other names are local. Groups are dissolved in it: the caller's linker would drop a template
@@ -159,7 +159,7 @@ $(B)/libmsa_cuda.so: $(CUDA_OBJ) $(B)/libmsa.so
 	$(Q)$(CXX) $(LINKFLAGS) $(SHARED) -Wl,-rpath,'$$ORIGIN' $^ $(if $(CUDA),$(CUDALIBS)) -o $@
 	@ln -sf $(@F) $@.$(SOVERSION)
 # The program without kernels, which the demo needs none of: nobody is to wait for them.
-SIDELESS := cuda/plan.o ref/cli/table.o ref/cli/trial.o
+SIDELESS := cuda/host/plan.o ref/judge/table.o ref/cli/trial.o
 $(B)/sideless/msa: $(filter-out $(SIDELESS:%=$(B)/%),$(APP_OBJ)) $(SIDELESS:%=$(B)/sideless/%) $(LIB_OBJ)
 	$(Q)$(CC) $(LINKFLAGS) $^ $(filter-out $(LIBS) $(CUDALIBS),$(APPLIBS)) $(if $(OPENBLAS),-ldl -lpthread) -lm -o $@
 $(B)/sideless/%.o: %.c $(B)/flags
@@ -176,14 +176,14 @@ $(B)/headless.o: $(HEADLESS_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
 	$(WHOLE)
 $(B)/tests/%: $(B)/tests/%.o $(T_SUPPORT:%.c=$(B)/%.o) $(B)/headless.o
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@
-WITH_SIDES := $(B)/cuda/plan.o $(B)/cuda/host.o $(B)/ref/cli/table.o $(B)/ref/cli/trial.o $(B)/tests/test_kernels.o $(B)/tests/test_padding.o $(B)/tests/test_decode.o $(B)/tests/test_counters.o $(B)/tests/test_workspace.o $(B)/tests/test_fences.o
+WITH_SIDES := $(B)/cuda/host/plan.o $(B)/cuda/host/host.o $(B)/ref/judge/table.o $(B)/ref/cli/trial.o $(B)/tests/test_kernels.o $(B)/tests/test_padding.o $(B)/tests/test_decode.o $(B)/tests/test_counters.o $(B)/tests/test_workspace.o $(B)/tests/test_fences.o
 $(WITH_SIDES): private FOUND += $(SIDES)# private: flags, on which they depend, is not to know
 CXX_SIDES := $(B)/tests/test_instructions.o $(B)/tests/test_prefill.o
 $(WITH_SIDES) $(CXX_SIDES): $(B)/sides
 $(CXX_SIDES): private CXXFLAGS += $(SIDES)
 # Kernels that this nvcc spoils, which the table leaves out: cuda/nvcc.sh says which and why, cuda/dropped.sh what else goes with them.
 ifneq ($(CUDA),)
-$(B)/ref/cli/table.o: $(B)/cuda/dropped.inc
+$(B)/ref/judge/table.o: $(B)/cuda/dropped.inc
 $(B)/cuda/dropped.inc: $(KERNELS:%.cu=$(B)/%.gpu.o) cuda/dropped.sh
 	@cuda/dropped.sh $$(find $(B)/cuda -name '*.gpu.o.dropped' | sort) > $@
 endif
@@ -214,12 +214,12 @@ TWIN  := data/kjv-gqa.safetensors
 
 demo: deps ## on a real text: what MSA selects, loses and saves; pictures in figures/
 	+@$(ALL_CORES) $(B)/sideless/msa && $(over)
-	@tests/text.sh $(B) > $(B)/text
+	@data/text.sh $(B) > $(B)/text
 	@$(B)/sideless/msa demo --model $(MODEL) --twin $(TWIN) --text $$(cat $(B)/text) \
 	  $$(grep -q kjv $(B)/text && echo --held-out) --out figures
 
 figures: build ## rebuild the pictures of figures/gallery
-	@tests/text.sh $(B) kjv > $(B)/text
+	@data/text.sh $(B) kjv > $(B)/text
 	@figures/gallery.sh $(B)
 
 ladder: deps ## sparse attention on this CPU, from naive loops to the best, against its ceiling; draws build/ladder.svg
@@ -228,13 +228,13 @@ ladder: deps ## sparse attention on this CPU, from naive loops to the best, agai
 
 train: deps ## train the shipped model again, into build/train (about 25 minutes on two cores)
 	+@$(ALL_CORES) build
-	@tests/text.sh $(B) kjv > $(B)/text
+	@data/text.sh $(B) kjv > $(B)/text
 	@mkdir -p $(B)/train
 	$(B)/msa train --text $$(cat $(B)/text) --out $(B)/train/kjv-msa.safetensors
 
 train-dense: deps ## train its dense twin, with the same budget
 	+@$(ALL_CORES) build
-	@tests/text.sh $(B) kjv > $(B)/text
+	@data/text.sh $(B) kjv > $(B)/text
 	@mkdir -p $(B)/train
 	$(B)/msa train --attention gqa --text $$(cat $(B)/text) --out $(B)/train/kjv-gqa.safetensors
 
@@ -247,7 +247,7 @@ LARGE := --layers 8 --d-model 512 --heads 8 --kv-heads 2 --d-head 64 --d-index 6
 train-cuda: deps ## on a GPU: a model 20 times the shipped one at a context of 8192 and its dense twin, into build/train
 	@$(if $(filter cuda,$(LARGE_BACKEND)),$(if $(NVCC_NEW),,echo "make train-cuda: expected nvcc 12.4 or newer$(comma) found $(or $(NVCC_VERSION),none)" >&2; exit 2))
 	+@$(ALL_CORES) build $(if $(filter cuda,$(LARGE_BACKEND)),CUDA=1)
-	@tests/text.sh $(B) kjv > $(B)/text
+	@data/text.sh $(B) kjv > $(B)/text
 	@mkdir -p $(B)/train
 	$(B)/msa train --backend $(LARGE_BACKEND) $(LARGE) --index-warmup $$(($(LARGE_STEPS) / 6)) --text $$(cat $(B)/text) --out $(B)/train/large-msa.safetensors
 	$(B)/msa train --backend $(LARGE_BACKEND) $(LARGE) --attention gqa --text $$(cat $(B)/text) --out $(B)/train/large-gqa.safetensors
@@ -259,21 +259,21 @@ train-cuda: deps ## on a GPU: a model 20 times the shipped one at a context of 8
 EXPERIMENTS = $(if $(QUICK),data/experiments/quick.conf $(B)/quick,data/experiments/small.conf data/experiments)
 experiments: deps ## the paper's claims re-run small, into data/experiments (about four hours; QUICK=1: five minutes)
 	+@$(ALL_CORES) build
-	@MSA=$(B)/msa B=$(B) COMMIT=$(COMMIT) tests/experiments.sh run $(EXPERIMENTS)
-	@$(if $(QUICK),,MSA=$(B)/msa B=$(B) figures/experiments_maps.sh $(B))
+	@MSA=$(B)/msa B=$(B) COMMIT=$(COMMIT) data/experiments/run.sh run $(EXPERIMENTS)
+	@$(if $(QUICK),,MSA=$(B)/msa B=$(B) data/experiments/maps.sh $(B))
 	@$(MAKE) --no-print-directory experiments-report QUICK=$(QUICK)
 
 experiments-report: ## only the tables and figures of the experiments, from their CSV files
-	@figures/experiments.sh $(lastword $(EXPERIMENTS)) $(if $(QUICK),$(B)/quick,figures/experiments) > $(B)/experiments.md
+	@data/experiments/report.sh $(lastword $(EXPERIMENTS)) $(if $(QUICK),$(B)/quick,figures/experiments) > $(B)/experiments.md
 	@cp $(B)/experiments.md $(lastword $(EXPERIMENTS))/README.md && echo "wrote $(lastword $(EXPERIMENTS))/README.md"
 
 experiments-cost: build ## time of dense attention and MSA on this CPU by length, into data/experiments/cost.csv; needs a quiet machine
-	@MSA=$(B)/msa COMMIT=$(COMMIT) tests/experiments_cost.sh data/experiments/cost.csv
+	@MSA=$(B)/msa COMMIT=$(COMMIT) data/experiments/cost.sh data/experiments/cost.csv
 	@$(MAKE) --no-print-directory experiments-report
 
 # ---- Tests --------------------------------------------------------------------------------------
 T_LONG   := $(B)/tests/test_kernels tests/test_exercises.sh# which the others are not to wait for
-T_SCRIPT := $(filter-out tests/test_race.sh,$(wildcard tests/test_*.sh)) $(if $(SAN),,tests/cuda.sh)
+T_SCRIPT := $(filter-out tests/test_race.sh,$(wildcard tests/test_*.sh)) $(if $(SAN),,tests/device/cuda.sh)
 
 test: deps ## build and pass every test that this machine can run
 	+@$(ALL_CORES) build check-programs && $(over)
@@ -301,7 +301,7 @@ test-full: ## nothing left out: all shapes in all orders, long inputs
 	@MSA=$(B)/msa B=$(B) FULL=1 SHARE=$(SHARE) tests/run.sh $(FULL_TESTS) $(foreach k,- $(RUNGS),"$(B)/tests/test_kernels 1 $(k)")
 
 test-mutants: build check-programs ## all wrong variants of code and kernels that the tests must catch
-	@B=$(B) SHARE=1/1 PIECE=$(SHARE) tests/run.sh tests/mutants.sh tests/mutants_kernels.sh
+	@B=$(B) SHARE=1/1 PIECE=$(SHARE) tests/run.sh tests/mutants/code.sh tests/mutants/kernels.sh
 
 test-faults: build $(addprefix $(B)/tests/,faults.so test_io_npy test_io_safetensors test_io_picture test_model) ## every fault of the machine in every command
 	@MSA=$(B)/msa B=$(B) FULL=1 SHARE=1/1 PIECE=$(SHARE) tests/run.sh tests/test_faults.sh
@@ -325,7 +325,7 @@ $(B)/race/%.o: %.cu
 $(B)/race/%.o: %.cpp
 	@$(call say,c++ $< with ThreadSanitizer)
 	$(Q)$(CXX) $(TSANFLAGS) -O1 -fsanitize=thread -c $< -o $@
-$(B)/race/kernels: $(B)/race/tests/race_kernels.o $(KERNELS:%.cu=$(B)/race/%.o) $(B)/race/libsimt.so $(B)/cuda/plan.o $(B)/tests/tap.o $(LIB_OBJ)
+$(B)/race/kernels: $(B)/race/tests/device/race_kernels.o $(KERNELS:%.cu=$(B)/race/%.o) $(B)/race/libsimt.so $(B)/cuda/host/plan.o $(B)/tests/support/tap.o $(LIB_OBJ)
 	$(Q)$(CXX) -fsanitize=thread $(if $(OPENMP),-fopenmp) $^ -Wl,-rpath,'$$ORIGIN' $(LIBS) -o $@
 
 test-race-barriers: private RACES := tests/test_race.sh "$(B)/race/kernels backward/hopper" "$(B)/race/kernels decode/ dense/hopper sparse/union sparse/kv_outer"
@@ -345,26 +345,26 @@ NO_CUDA  = $(if $(NVCC_NEW),,expected nvcc 12.4 or newer$(comma) found $(or $(NV
 
 test-cuda: build ## what needs a GPU: instructions, every kernel, the program, compute-sanitizer
 	+@$(call FOR_CUDA,check-cuda-programs)
-	@MSA=$(B)/msa B=$(B) NO_CUDA="$(NO_CUDA)" tests/run.sh tests/cuda.sh
+	@MSA=$(B)/msa B=$(B) NO_CUDA="$(NO_CUDA)" tests/run.sh tests/device/cuda.sh
 
 check-cuda-programs: $(addprefix $(B)/tests/,test_instructions test_kernels test_padding test_decode test_prefill test_train_kernels)
 
 bench-cuda: build ## verify, then time every kernel on this GPU, into data/bench
 	+@$(call FOR_CUDA)
-	@MSA=$(B)/msa NO_CUDA="$(NO_CUDA)" tests/bench_cuda.sh
+	@MSA=$(B)/msa NO_CUDA="$(NO_CUDA)" data/bench/cuda.sh
 
 bench-cpu: build $(B)/tests/test_memory ## verify, then time the fast path on this CPU, into data/bench (three quarters of an hour)
-	@B=$(B) MSA=$(B)/msa tests/bench_cpu.sh
+	@B=$(B) MSA=$(B)/msa data/bench/cpu.sh
 
 soak: build ## long versions: training killed and resumed 100 times, a stored row of the experiments trained again
 	@MSA=$(B)/msa KILLS=100 tests/run.sh tests/test_resume.sh
-	@MSA=$(B)/msa tests/experiments.sh check data/experiments/small.conf data/experiments text dense 1
+	@MSA=$(B)/msa data/experiments/run.sh check data/experiments/small.conf data/experiments text dense 1
 
 fuzz: ## coverage-guided fuzzing of the file readers, one minute each
 	@B=$(B) tests/fuzz/run.sh 60
 
 results: build ## the tables of README.md from data/bench
-	@figures/results.sh $(B)/msa --store
+	@data/bench/report.sh $(B)/msa --store
 
 # ---- The book -----------------------------------------------------------------------------------
 include book/book.mk book/exercises/exercises.mk

@@ -11,8 +11,8 @@ book-deps:
 
 book: deps book-deps ## the book and the reference as a site: build/book/index.html
 	+@$(ALL_CORES) book-programs
-	@book/check_chapters $(B)
-	@book/build.sh $(B)
+	@book/site/check_chapters.sh $(B)
+	@book/site/build.sh $(B)
 
 book-pdf: book ## the book as a PDF: build/book/book.pdf (needs chromium)
 	@chromium=$$(command -v chromium || command -v chromium-browser) || { echo "make book-pdf: skipped: no chromium here"; exit 0; }; \
@@ -27,7 +27,7 @@ chapter: deps ## build and run a chapter's program: make chapter N=01
 	  $(MAKE) --no-print-directory "$(B)/examples/$$name" && "$(B)/examples/$$name"
 
 book-figures: book-programs ## draw the book's figures and store its outputs again
-	@book/check_chapters $(B) --store
+	@book/site/check_chapters.sh $(B) --store
 
 $(B)/examples/%.o $(B)/figures/%.o: private ALLFLAGS += -Iref# private: flags, on which they depend, is not to know
 $(B)/examples/%.o: book/examples/%.c $(B)/flags

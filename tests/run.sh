@@ -50,8 +50,8 @@ run_one() { # run_one PROGRAM FILE: its line and remarks into FILE, its counts i
     read -r -a program <<<"$1"
     name=${program[*]:1} name=${program[0]##*/}${name:+ $name}
     case $program in
-    *.sh) tests/watched.sh bash "${program[@]}" >"$output" 2>&1 ;;
-    *) tests/watched.sh "${program[@]}" >"$output" 2>&1 ;;
+    *.sh) tests/support/watched.sh bash "${program[@]}" >"$output" 2>&1 ;;
+    *) tests/support/watched.sh "${program[@]}" >"$output" 2>&1 ;;
     esac
     status=$?
     seconds=$(((${EPOCHREALTIME/[.,]/} - start) / 100000))

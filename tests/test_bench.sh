@@ -172,7 +172,7 @@ bench)
 esac
 END
 chmod +x "$W/plan/msa"
-MSA=$W/plan/msa PYTHON=false LIMIT=3 tests/bench_cuda.sh "$W/plan/files" > "$W.out" 2> "$W.err"
+MSA=$W/plan/msa PYTHON=false LIMIT=3 data/bench/cuda.sh "$W/plan/files" > "$W.out" 2> "$W.err"
 [[ $? -eq 1 ]] && grep -q "NOT MEASURED: topk/heaps: topk/heaps FAILED: ids differ" "$W.err" && grep -q "NOT MEASURED: topk/staged: no end within 3 s" "$W.err"
 check $? "make bench-cuda, with nothing behind it: a kernel that is wrong and one that hangs are named"
 ! grep -qE 'topk/(heaps|staged)' "$W/plan/runs" && grep -q 'topk/columns' "$W/plan/runs"

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "../ref/cli/results.h"
-#include "tap.h"
+#include "support/tap.h"
 
 #ifndef HAVE_JANSSON
 

@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../ref/cli/noise.h"
-#include "check.h"
-#include "twin.h"
+#include "../ref/judge/noise.h"
+#include "support/check.h"
+#include "support/twin.h"
 
 /* ---- The rounding -------------------------------------------------------------------------------- */
 

@@ -5,9 +5,9 @@
 source "$(dirname "$0")/tap.sh"
 B=${B:-build} CC=${CC:-cc}
 
-book/check_chapters "$B" > "$W.out" 2> "$W.err"
+book/site/check_chapters.sh "$B" > "$W.out" 2> "$W.err"
 check $? "outputs and figures of all chapters are what their programs print"
-book/check_snippets > "$W.out" 2> "$W.err"
+book/site/check_snippets.sh > "$W.out" 2> "$W.err"
 check $? "every listing names a file and a label that are there"
 
 for page in book/[0-9][0-9]_*.md; do
@@ -24,7 +24,7 @@ done
 
 # A page that takes tables of another.
 printf '## One\n| a | b |\n|--|--|\n| 1 | 2 |\n| 3 | 4 |\n\n| c |\n' > "$W/tables.md"
-page() { printf '%s\n' "$1" > "$W/page.md" && book/filter_page "$W/page.md" 2> "$W.err"; }
+page() { printf '%s\n' "$1" > "$W/page.md" && book/site/filter_page.sh "$W/page.md" 2> "$W.err"; }
 [[ $(page '@TABLE tables.md ## One~3~b,a@') == "| b | a |"$'\n'"|--|--|"$'\n'"| 4 | 3 |" ]]
 check $? "rows and columns of a table of another file"
 for bad in '## Two' '## One~5' '## One~3~c'; do
@@ -32,7 +32,7 @@ for bad in '## Two' '## One~5' '## One~3~c'; do
     check $? "no table '$bad', and one line says so"
 done
 
-[[ $(book/list_exercises | grep -c '^## ') -eq $(ls -d book/exercises/[0-9]*/ | wc -l) ]]
+[[ $(book/site/list_exercises.sh | grep -c '^## ') -eq $(ls -d book/exercises/[0-9]*/ | wc -l) ]]
 check $? "the page of exercises has all of them"
 if ! command -v doxygen > /dev/null || ! command -v node > /dev/null ||
     [[ ! -e /usr/share/nodejs/katex/katex.js || ! -e /usr/share/doxygen-awesome-css/doxygen-awesome.css ]]; then
@@ -40,7 +40,7 @@ if ! command -v doxygen > /dev/null || ! command -v node > /dev/null ||
     finish
 fi
 mkdir "$W/site"
-book/build.sh "$W/site" > "$W.out" 2> "$W.err" # with check_links and check_pages
+book/site/build.sh "$W/site" > "$W.out" 2> "$W.err" # with check_links and check_pages
 check $? "the site builds; its links and pages pass"
 for page in index exercises teacher notation glossary bibliography $(sed -sn '1s/.*{#\(ch[0-9]*\)}.*/\1/p' book/[0-9]*.md); do
     [[ -s $W/site/book/$page.html ]] || { echo "no $page.html" > "$W.err"; false; } || break

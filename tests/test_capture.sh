@@ -4,7 +4,7 @@
 source "$(dirname "$0")/tap.sh"
 PYTHON=${PYTHON:-python3}
 if "$PYTHON" -c 'import numpy' 2> /dev/null; then
-    MSA=$MSA PYTHONDONTWRITEBYTECODE=1 exec "$PYTHON" tests/capture.py
+    MSA=$MSA PYTHONDONTWRITEBYTECODE=1 exec "$PYTHON" tests/support/capture.py
 fi
 skip "capture.py" "no Python with NumPy here"
 finish

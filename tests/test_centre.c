@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../ref/cli/table.h"
+#include "../ref/judge/table.h"
 #include "../ref/internal.h"
-#include "check.h"
+#include "support/check.h"
 
 /* Of the largest element: what bf16 may leave in the large channel, where 0.1 would be left if it stayed in,
  * and in any other. */

@@ -5,9 +5,9 @@
 #include <math.h>
 #include <string.h>
 
-#include "../ref/cli/guard.h"
-#include "../ref/cli/judge.h"
-#include "check.h"
+#include "../ref/judge/guard.h"
+#include "../ref/judge/judge.h"
+#include "support/check.h"
 
 #define N 60 // elements of the small tensor [3,4,5] that is spoiled below
 

@@ -2,7 +2,7 @@
 # The program from outside: what it writes for good input, and that it refuses bad input in one line, with
 # exit status 2 and nothing written. TAP on stdout; MSA names the program.
 source "$(dirname "$0")/tap.sh"
-source tests/npy.sh
+source tests/support/npy.sh
 V=$PWD/data/vectors
 
 # ---- Good input ------------------------------------------------------------------------------------

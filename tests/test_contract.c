@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../ref/cli/guard.h"
-#include "../ref/cli/table.h"
-#include "check.h"
+#include "../ref/judge/guard.h"
+#include "../ref/judge/table.h"
+#include "support/check.h"
 
 static const msa_shape good = {4, 10, 4, 2, 8, 6, 4, 2, 1, NULL, NULL, NULL, NULL};
 

@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "check.h"
-#include "twin.h"
+#include "support/check.h"
+#include "support/twin.h"
 
 /* ---- Cost ---------------------------------------------------------------------------------------- */
 

@@ -7,10 +7,10 @@
 #include <string.h>
 
 #include "../ref/cli/lanes.h"
-#include "../ref/cli/roofline.h"
-#include "../ref/cli/table.h"
+#include "../ref/bench/roofline.h"
+#include "../ref/judge/table.h"
 #include "../ref/cli/trial.h"
-#include "check.h"
+#include "support/check.h"
 
 #ifndef HAVE_SIMT
 int main(void)

@@ -10,13 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../cuda/msa_cuda.h"
+#include "../cuda/host/msa_cuda.h"
 #include "../cuda/simt/counts.h"
-#include "../ref/cli/judge.h"
-#include "../ref/cli/paging.h"
-#include "../ref/cli/table.h"
+#include "../ref/judge/judge.h"
+#include "../ref/judge/paging.h"
+#include "../ref/judge/table.h"
 #include "../ref/model/model.h"
-#include "check.h"
+#include "support/check.h"
 
 static int64_t o_count(const msa_shape *s)
 {

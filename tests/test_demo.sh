@@ -7,7 +7,7 @@ if ! has_models; then
     finish
 fi
 
-text=$(tests/text.sh "$B")
+text=$(data/text.sh "$B")
 held_out=
 [[ $text == */kjv.txt ]] && held_out=--held-out
 out=$W/figures

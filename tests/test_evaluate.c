@@ -6,10 +6,10 @@
 #include <math.h>
 #include <string.h>
 
-#include "../ref/cli/inputs.h"
+#include "../ref/judge/inputs.h"
 #include "../ref/model/evaluate.h"
 #include "../ref/model/task.h"
-#include "check.h"
+#include "support/check.h"
 
 enum { LAYERS = 2, GROUPS = 3, TOPK = 3, BLOCK = 4, CONTEXT = 40 };
 static const model_config tiny = {.n_layers = LAYERS,

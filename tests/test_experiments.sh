@@ -21,13 +21,13 @@ for table in data/experiments/*.csv; do
 done
 if command -v bible > /dev/null; then
     rows=$(cat data/experiments/*.csv | grep -c '"build/msa train')
-    MSA=build/msa B=build tests/experiments.sh list data/experiments/small.conf data/experiments > "$W.out" 2> "$W.err"
+    MSA=build/msa B=build data/experiments/run.sh list data/experiments/small.conf data/experiments > "$W.out" 2> "$W.err"
     [[ $(grep -c '^done' "$W.out") -eq $rows ]]
     check $? "all $rows rows are of runs that the configuration names, with its commands"
 else
     skip "rows are of runs that the configuration names" "no command bible here, so the text has another name"
 fi
-LINK=figures/experiments figures/experiments.sh data/experiments "$W/figures" > "$W/page" && diff data/experiments/README.md "$W/page" > "$W.out"
+LINK=figures/experiments data/experiments/report.sh data/experiments "$W/figures" > "$W/page" && diff data/experiments/README.md "$W/page" > "$W.out"
 check $? "the page of the experiments is what the tables say"
 wrong=
 for figure in "$W"/figures/*.svg; do [[ ! -e $figure ]] || cmp -s "$figure" "figures/experiments/${figure##*/}" || wrong+=" ${figure##*/}"; done
@@ -38,7 +38,7 @@ check $? "their figures are drawn from the tables$wrong"
 
 expect_refusal() { # expect_refusal NAME PATTERN CONFIGURATION
     printf '%b' "$3" > "$W/bad.conf"
-    tests/experiments.sh list "$W/bad.conf" "$W/none" > "$W.out" 2> "$W.err"
+    data/experiments/run.sh list "$W/bad.conf" "$W/none" > "$W.out" 2> "$W.err"
     local status=$?
     [[ $status -eq 2 && $(wc -l < "$W.err") -eq 1 && ! -s $W.out ]] && grep -q -- "$2" "$W.err"
     check $? "refused in one line: $1"
@@ -52,11 +52,11 @@ expect_refusal "a name with a comma" "expected a name of small letters" 'seeds 1
 expect_refusal "a field within an option" "bad.conf:3: expected words without" 'seeds 1\nexperiment a task\narm b --lr 0.1|0.2\n'
 expect_refusal "a quotation mark" "bad.conf:3: expected words without" 'seeds 1\nexperiment a task\narm b --lr "0.1"\n'
 printf 'seeds 1\nexperiment a task\narm b --selector *\narm c --lr 0.1' > "$W/end.conf"
-tests/experiments.sh list "$W/end.conf" "$W/none" > "$W.out" 2> "$W.err"
+data/experiments/run.sh list "$W/end.conf" "$W/none" > "$W.out" 2> "$W.err"
 [[ $? -eq 0 && $(wc -l < "$W.out") -eq 2 ]] && grep -q -- '--selector \*$' "$W.out" && grep -q 'a/c seed 1: .*--lr 0.1$' "$W.out"
 check $? "a last line without an end counts, and * is no file"
 expect_refusal "no arm" "expected an arm, found none" 'seeds 1\n'
-tests/experiments.sh list "$W/nothing.conf" "$W/none" > "$W.out" 2> "$W.err"
+data/experiments/run.sh list "$W/nothing.conf" "$W/none" > "$W.out" 2> "$W.err"
 [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 ]]
 check $? "refused in one line: no configuration"
 
@@ -67,18 +67,18 @@ fi
 
 # ---- A slice of the quick version -----------------------------------------------------------------------
 
-ONLY='@(text/converted|retrieval/window)' JOBS=2 B=$W/slice tests/experiments.sh run data/experiments/quick.conf "$W/quick" > "$W.out" 2> "$W.err"
+ONLY='@(text/converted|retrieval/window)' JOBS=2 B=$W/slice data/experiments/run.sh run data/experiments/quick.conf "$W/quick" > "$W.out" 2> "$W.err"
 check $? "make experiments QUICK=1, two of its runs"
 [[ $(grep -c '^converted,1,' "$W/quick/text.csv") -eq 1 && $(grep -c '^window,1,' "$W/quick/retrieval.csv") -eq 1 &&
     $(grep -c '^converted,1,' "$W/quick/text-curves.csv") -eq 3 ]]
 check $? "... each writes its row, and the conversion its curve"
 before=$(cat "$W"/quick/*.csv)
-ONLY='@(text/converted|retrieval/window)' B=$W/slice tests/experiments.sh run data/experiments/quick.conf "$W/quick" > "$W.out" 2> "$W.err"
+ONLY='@(text/converted|retrieval/window)' B=$W/slice data/experiments/run.sh run data/experiments/quick.conf "$W/quick" > "$W.out" 2> "$W.err"
 [[ $? -eq 0 && ! -s $W.out && $(cat "$W"/quick/*.csv) == "$before" ]]
 check $? "... a second time there is nothing to do"
-B=$W/slice tests/experiments.sh check data/experiments/quick.conf "$W/quick" retrieval window 1 > "$W.out" 2> "$W.err"
+B=$W/slice data/experiments/run.sh check data/experiments/quick.conf "$W/quick" retrieval window 1 > "$W.out" 2> "$W.err"
 check $? "a row comes again from its commands"
-ONLY='@(retrieval/msa|rules-task/mean)' JOBS=2 B=$W/shared tests/experiments.sh run data/experiments/quick.conf "$W/shared" > "$W.out" 2> "$W.err"
+ONLY='@(retrieval/msa|rules-task/mean)' JOBS=2 B=$W/shared data/experiments/run.sh run data/experiments/quick.conf "$W/shared" > "$W.out" 2> "$W.err"
 [[ $? -eq 0 && $(ls "$W"/shared/experiments/*.safetensors | wc -l) -eq 1 ]] && grep -q '^mean,1,.*evaluate .*--selector mean --csv"$' "$W/shared/rules-task.csv" &&
     [[ $(cut -d , -f 4 "$W/shared/retrieval.csv" | tail -n 1) != "$(cut -d , -f 4 "$W/shared/rules-task.csv" | tail -n 1)" ]]
 check $? "arms that train alike share a model, which is judged by the rule of each"
@@ -92,7 +92,7 @@ turns_down "--selector: expected max, .* found 'best'" --model "$model" --select
 turns_down "--fp8: expected no --selector beside it" --model "$model" --selector mean --fp8
 turns_down "--selector: expected a model with an Index Branch" --model data/kjv-gqa.safetensors --selector mean
 sed -i '2s/^window,1,\([0-9]\)/window,1,9\1/' "$W/quick/retrieval.csv"
-B=$W/slice tests/experiments.sh check data/experiments/quick.conf "$W/quick" retrieval window 1 > "$W.out" 2> "$W.err"
+B=$W/slice data/experiments/run.sh check data/experiments/quick.conf "$W/quick" retrieval window 1 > "$W.out" 2> "$W.err"
 [[ $? -eq 1 ]] && grep -q "expected .*, found " "$W.out"
 check $? "a row that was changed does not"
 
@@ -106,10 +106,10 @@ evaluate --windows 5 --recall-windows 2
 arm msa
 END
 mkdir -p "$W/a/experiments" "$W/b/experiments"
-B=$W/a tests/experiments.sh run "$W/kill.conf" "$W/a/rows" > "$W.out" 2> "$W.err"
+B=$W/a data/experiments/run.sh run "$W/kill.conf" "$W/a/rows" > "$W.out" 2> "$W.err"
 check $? "a run from start to end"
 interrupted() { # interrupted SIGNAL: starts the run, and stops it when it has saved a state
-    B=$W/b tests/experiments.sh run "$W/kill.conf" "$W/b/rows" > "$W.out" 2> "$W.err" &
+    B=$W/b data/experiments/run.sh run "$W/kill.conf" "$W/b/rows" > "$W.out" 2> "$W.err" &
     local script=$! i training
     for i in {1..2000}; do
         training=$(pgrep -f -- "msa train.*--out $W/b/experiments") && compgen -G "$W/b/experiments/*.train" > "$W/state" && break
@@ -123,7 +123,7 @@ interrupted TERM
 check $? "stopped by a signal, it leaves a state and no row"
 interrupted KILL
 check $? "and when the training is killed"
-B=$W/b tests/experiments.sh run "$W/kill.conf" "$W/b/rows" > "$W.out" 2> "$W.err"
+B=$W/b data/experiments/run.sh run "$W/kill.conf" "$W/b/rows" > "$W.out" 2> "$W.err"
 values() { cut -d '"' -f 1 "$1/rows/kill.csv"; }
 [[ -s $W/a/rows/kill.csv && $(values "$W/a") == "$(values "$W/b")" ]]
 check $? "going on ends in the same row"

@@ -12,9 +12,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../ref/cli/judge.h"
-#include "../ref/cli/table.h"
-#include "check.h"
+#include "../ref/judge/judge.h"
+#include "../ref/judge/table.h"
+#include "support/check.h"
 
 static const int32_t steps_q[] = {0, 2, 4, 6}, steps_kv[] = {0, 70, 103, 240};
 static const msa_shape shapes[] = {

@@ -15,11 +15,11 @@
 #include <pthread.h>
 #endif
 
-#include "../ref/cli/guard.h"
-#include "../ref/cli/judge.h"
-#include "../ref/cli/selections.h"
-#include "../ref/cli/table.h"
-#include "check.h"
+#include "../ref/judge/guard.h"
+#include "../ref/judge/judge.h"
+#include "../ref/judge/selections.h"
+#include "../ref/judge/table.h"
+#include "support/check.h"
 
 // Past the tiles of the fast path: many queries, keys in several chunks, borders just before and after.
 static const int32_t long_q[] = {0, 129, 130, 200}, long_kv[] = {0, 129, 530, 600};

@@ -6,7 +6,7 @@
 # else is left. A sample by default; FULL=1 walks everything (make test-faults), PIECE=2/5 only a fifth of the commands
 # (1/5 also has what is not walked).
 source "$(dirname "$0")/tap.sh"
-source tests/npy.sh
+source tests/support/npy.sh
 all=${FULL-} piece=${PIECE:-1/1}
 inject=$PWD/${B:-build}/tests/faults.so
 export OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive

@@ -1,6 +1,6 @@
 /* What a kernel writes behind an array is found by the fence there, and the array named. The engine would
  * stop such a store itself, so this one is made when the kernel has run. */
-#include "check.h"
+#include "support/check.h"
 
 #ifndef HAVE_SIMT
 int main(void)
@@ -11,14 +11,14 @@ int main(void)
 #else
 #include <string.h>
 
-#include "../cuda/host.h"
+#include "../cuda/host/host.h"
 
 static const msa_device *engine;
 static msa_device writer; /* the same, but writes where it should not */
 #define msa_engine() (&writer)
 #define msa_simt_kernels kernels
 #define msa_cuda_kernels no_kernels
-#include "../cuda/host.c"
+#include "../cuda/host/host.c"
 
 static int64_t written; /* this byte of O */
 

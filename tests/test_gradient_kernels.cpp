@@ -5,8 +5,8 @@
  * the work of kl too leaves what both leave apart; keys that nobody chose have a gradient of exactly 0, in
  * however many chunks the queries come; scratch never grows with the square of a length.
  */
-#include "cuda/kernel.cuh"
-#include "cuda/msa_cuda.h"
+#include "cuda/kit/kernel.cuh"
+#include "cuda/host/msa_cuda.h"
 
 #include <cmath>
 #include <random>
@@ -14,7 +14,7 @@
 #include <vector>
 
 extern "C" {
-#include "tap.h"
+#include "support/tap.h"
 }
 
 using std::vector;

@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "check.h"
-#include "numeric.h"
-#include "twin.h"
+#include "support/check.h"
+#include "support/numeric.h"
+#include "support/twin.h"
 
 #define STEP 2e-3         // of the twin: its fifth derivatives leave about 1e-10
 #define FLOAT_STEP 0.0625 // along a unit vector in float32: rounding leaves about 1e-6, truncation 1e-5

@@ -7,14 +7,14 @@
  *     test_instructions SEED cuda       the GPU, then the measurements of measurements.cu as remarks
  *     test_instructions SEED cuda WORD  only groups whose name contains WORD
  */
-#include "cuda/msa_cuda.h"
-#include "instructions.h"
+#include "cuda/host/msa_cuda.h"
+#include "device/instructions.h"
 
 #include <cstdlib>
 #include <cstring>
 
 extern "C" {
-#include "check.h"
+#include "support/check.h"
 }
 
 using std::string;

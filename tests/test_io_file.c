@@ -14,8 +14,8 @@
 #include <unistd.h>
 
 #include "../ref/io/io.h"
-#include "scratch.h"
-#include "tap.h"
+#include "support/scratch.h"
+#include "support/tap.h"
 
 static bool put(const char *path, const char *text, io_error err)
 {

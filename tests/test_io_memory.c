@@ -9,7 +9,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "tap.h"
+#include "support/tap.h"
 
 /* ---- The machine that ref/io/memory.c sees --------------------------------------------------------------
  */

@@ -11,8 +11,8 @@
 #include <unistd.h>
 
 #include "../ref/io/io.h"
-#include "scratch.h"
-#include "tap.h"
+#include "support/scratch.h"
+#include "support/tap.h"
 
 /* ---- Building files ------------------------------------------------------------------------------- */
 

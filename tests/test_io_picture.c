@@ -15,8 +15,8 @@
 
 #include "../ref/io/drawing.h"
 #include "../ref/io/io.h"
-#include "scratch.h"
-#include "tap.h"
+#include "support/scratch.h"
+#include "support/tap.h"
 
 static const io_rgb white = {255, 255, 255}, black = {0, 0, 0}, red = {200, 10, 20};
 

@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 #include "../ref/io/io.h"
-#include "scratch.h"
-#include "tap.h"
+#include "support/scratch.h"
+#include "support/tap.h"
 
 static float six[6] = {0.5f, -1, 2, 3.25f, 1e-30f, -7};
 

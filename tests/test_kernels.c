@@ -13,12 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../cuda/host.h"
-#include "../ref/cli/judge.h"
-#include "../ref/cli/table.h"
+#include "../cuda/host/host.h"
+#include "../ref/judge/judge.h"
+#include "../ref/judge/table.h"
 #include "../ref/io/io.h"
 #include "../ref/model/model.h"
-#include "check.h"
+#include "support/check.h"
 
 static bool is_gradient(const msa_kernel *k)
 {

@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "check.h"
-#include "numeric.h"
-#include "twin.h"
+#include "support/check.h"
+#include "support/numeric.h"
+#include "support/twin.h"
 
 /* ---- Norm and rotary ----------------------------------------------------------------------------- */
 

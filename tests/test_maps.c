@@ -11,11 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../ref/cli/inputs.h"
+#include "../ref/judge/inputs.h"
 #include "../ref/io/panels.h"
 #include "../ref/io/viewer.h"
-#include "check.h"
-#include "scratch.h"
+#include "support/check.h"
+#include "support/scratch.h"
 
 enum { T = 13, S = 45, G = 2, H = 4, D = 8, BLOCK = 8, TOPK = 3, B = 6, PREFIX = S - T };
 static const msa_shape shape = {T, S, H, G, D, D, BLOCK, TOPK, 1, NULL, NULL, NULL, NULL};

@@ -2,7 +2,7 @@
  * @file test_memory.c
  * @brief How much memory the fast path takes beside inputs and outputs, as the system counts it. A chunk of
  * 256 queries over 131072 keys; with MSA_LARGE=1 in the environment 4096 queries over a million keys, with
- * all heads of MiniMax-M3 (10 GB, some minutes): tests/bench_cpu.sh asks for it.
+ * all heads of MiniMax-M3 (10 GB, some minutes): data/bench/cpu.sh asks for it.
  */
 #define _DEFAULT_SOURCE
 #include <stdio.h>
@@ -12,8 +12,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../ref/cli/selections.h"
-#include "check.h"
+#include "../ref/judge/selections.h"
+#include "support/check.h"
 
 static const msa_shape small = {256, 1 << 17, 16, 1, 128, 128, 128, 16, 1, NULL, NULL, NULL, NULL};
 static const msa_shape large = {4096, 1 << 20, 64, 4, 128, 128, 128, 16, 1, NULL, NULL, NULL, NULL};

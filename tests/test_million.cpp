@@ -8,8 +8,8 @@
  * same arrays. The lower rungs, chunks of queries, a step of generation at 2^20 tokens, judged whole, and the prompt of
  * a million tokens come with FULL=1.
  */
-#include "cuda/kernel.cuh"
-#include "cuda/msa_cuda.h"
+#include "cuda/kit/kernel.cuh"
+#include "cuda/host/msa_cuda.h"
 
 #include <algorithm>
 #include <cmath>
@@ -19,7 +19,7 @@
 #include <vector>
 
 extern "C" {
-#include "tap.h"
+#include "support/tap.h"
 }
 
 constexpr int d = 128, k = 4;

@@ -6,8 +6,8 @@
  * Only the pages that the last 8 queries and their blocks touch ever exist, and of each grid only the thread
  * blocks that work on the last group's. Its gradients are judged against sums in double.
  */
-#include "cuda/kernel.cuh"
-#include "cuda/msa_cuda.h"
+#include "cuda/kit/kernel.cuh"
+#include "cuda/host/msa_cuda.h"
 
 #include <algorithm>
 #include <cmath>
@@ -17,7 +17,7 @@
 #include <vector>
 
 extern "C" {
-#include "tap.h"
+#include "support/tap.h"
 }
 
 using std::vector;

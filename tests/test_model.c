@@ -12,9 +12,9 @@
 #endif
 
 #include "../ref/model/model.h"
-#include "check.h"
-#include "numeric.h"
-#include "scratch.h"
+#include "support/check.h"
+#include "support/numeric.h"
+#include "support/scratch.h"
 
 static const model_config tiny = {.n_layers = 2,
                                   .d_model = 12,

@@ -12,10 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../ref/cli/noise.h"
-#include "../ref/cli/paging.h"
-#include "../ref/cli/table.h"
-#include "check.h"
+#include "../ref/judge/noise.h"
+#include "../ref/judge/paging.h"
+#include "../ref/judge/table.h"
+#include "support/check.h"
 
 static const int32_t steps_q[] = {0, 2, 4, 6}, steps_kv[] = {0, 70, 103, 173};
 static const int32_t prompts_q[] = {0, 20, 41}, prompts_kv[] = {0, 33, 90};

@@ -54,7 +54,7 @@ check $? "what is made of a kernel goes with it"
 check $? "and where none is left out, nothing goes"
 
 frame 8 4 4 > "$SAYS"
-! compile tests/measurements.cu && [[ ! -e $W/o ]] && grep -q 'tests/measurements.cu: registers spill' "$W.err"
+! compile tests/device/measurements.cu && [[ ! -e $W/o ]] && grep -q 'tests/device/measurements.cu: registers spill' "$W.err"
 check $? "what is no kernel fails, and leaves no object"
 
 frame 0 0 0 > "$SAYS"

@@ -10,10 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../cuda/host.h"
-#include "../ref/cli/judge.h"
-#include "../ref/cli/table.h"
-#include "check.h"
+#include "../cuda/host/host.h"
+#include "../ref/judge/judge.h"
+#include "../ref/judge/table.h"
+#include "support/check.h"
 
 static const char *backend;
 static const msa_device *device;

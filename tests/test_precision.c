@@ -6,10 +6,10 @@
 #include <math.h>
 #include <string.h>
 
-#include "../ref/cli/noise.h"
-#include "../ref/cli/precision.h"
-#include "../ref/cli/table.h"
-#include "check.h"
+#include "../ref/judge/noise.h"
+#include "../ref/judge/precision.h"
+#include "../ref/judge/table.h"
+#include "support/check.h"
 
 enum { T = 24, S = 300, HQ = 4, G = 2, D = 64, BLOCK = 32, TOPK = 4, N = T * HQ * D };
 

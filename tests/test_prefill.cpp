@@ -19,7 +19,7 @@
 #include <vector>
 
 extern "C" {
-#include "check.h"
+#include "support/check.h"
 }
 
 using std::string;

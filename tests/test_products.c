@@ -9,7 +9,7 @@
 #include <stdlib.h>
 
 #include "../ref/fast/fast.h"
-#include "tap.h"
+#include "support/tap.h"
 
 enum { BEYOND = 3 };
 

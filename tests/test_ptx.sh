@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# The instruction layer cuda/ptx.cuh: the only file with inline assembly, and, where nvcc is found, every
+# The instruction layer cuda/kit/ptx.cuh: the only file with inline assembly, and, where nvcc is found, every
 # function of it compiled for sm_90a without a warning, a spill, or a mistake that ptxas had to repair (C75xx).
 source "$(dirname "$0")/tap.sh"
 : "${NVCC:=$(command -v nvcc)}"
 
 grep -rnE '\b(asm|__asm|__asm__)\b' --include='*.[ch]' --include='*.c[up]*' --include='*.h[hp]*' ref cuda tests book 2> /dev/null |
-    grep -vE '^cuda/ptx.cuh:|^tests/more_cheats/|^[^:]*:[0-9]*:[^;]*__asm__\("_Z[A-Za-z0-9_]*"\);$' > "$W.out" # what must be refused; names for the linker
+    grep -vE '^cuda/kit/ptx.cuh:|^tests/more_cheats/|^[^:]*:[0-9]*:[^;]*__asm__\("_Z[A-Za-z0-9_]*"\);$' > "$W.out" # what must be refused; names for the linker
 [[ ! -s $W.out ]]
-check $? "no inline assembly outside cuda/ptx.cuh"
+check $? "no inline assembly outside cuda/kit/ptx.cuh"
 
-grep -qE '\basm volatile\(' cuda/ptx.cuh
+grep -qE '\basm volatile\(' cuda/kit/ptx.cuh
 check $? "... and that search would find it"
 
 # Every function of ptx.cuh and launch.cuh is used in the kernel below.
 : > "$W.err"
-sed -nE 's/.*PTX_INLINE .*[ *&]([a-z0-9_]+)\((.*)/\1/p' cuda/ptx.cuh | sort -u > "$W/functions"
+sed -nE 's/.*PTX_INLINE .*[ *&]([a-z0-9_]+)\((.*)/\1/p' cuda/kit/ptx.cuh | sort -u > "$W/functions"
 while read -r f; do
-    grep -qE "\b$f\b" tests/every_instruction.cu || echo "$f" >> "$W.err"
+    grep -qE "\b$f\b" tests/device/every_instruction.cu || echo "$f" >> "$W.err"
 done < "$W/functions"
 [[ $(wc -l < "$W/functions") -gt 60 && ! -s $W.err ]]
 check $? "a kernel uses each of the $(wc -l < "$W/functions") functions"
@@ -24,10 +24,10 @@ check $? "a kernel uses each of the $(wc -l < "$W/functions") functions"
 # ... and, but for the timeline's, which are none on a GPU, judged by instructions.cu.
 : > "$W.err"
 while read -r f; do
-    [[ $f == timeline_* ]] || grep -qE "\b$f\b" tests/instructions.cu || echo "$f" >> "$W.err"
+    [[ $f == timeline_* ]] || grep -qE "\b$f\b" tests/device/instructions.cu || echo "$f" >> "$W.err"
 done < "$W/functions"
 [[ ! -s $W.err ]]
-check $? "tests/instructions.cu tries each of them"
+check $? "tests/device/instructions.cu tries each of them"
 
 if ! command -v "${CXX:-c++}" > /dev/null; then
     skip "the CPU engine" "no C++ compiler here"
@@ -35,16 +35,16 @@ if ! command -v "${CXX:-c++}" > /dev/null; then
 fi
 # What a GPU gets of every function, as it was read against the PTX ISA: a compiler does not know whether it is the
 # right instruction, and without a GPU nothing else does. So a change has to be made in both places.
-grep -vE '^#(include|define (PTX|CPU)\()' cuda/ptx.cuh |
+grep -vE '^#(include|define (PTX|CPU)\()' cuda/kit/ptx.cuh |
     "${CXX:-c++}" -E -P -x c++ -D__CUDACC__ '-DPTX(...)=PTX_BEGIN __VA_ARGS__ PTX_END' '-DCPU(...)=' - 2> "$W.err" |
     tr -s ' \n' ' ' | sed -E 's/" "//g; s/PTX_BEGIN ?/\n@ /g' | sed -nE 's/^@ (.*[^ ]) ?PTX_END.*/\1/p' > "$W/ptx"
-diff <(tr -d ' ' < tests/ptx.txt) <(tr -d ' ' < "$W/ptx") > "$W.out"
-check $? "the $(wc -l < tests/ptx.txt) bodies for a GPU are those of tests/ptx.txt"
-"${CXX:-c++}" -std=c++17 -Wall -Wextra -Wno-psabi -Werror -I. -x c++ -fsyntax-only tests/every_instruction.cu > "$W.out" 2>&1
+diff <(tr -d ' ' < tests/device/ptx.txt) <(tr -d ' ' < "$W/ptx") > "$W.out"
+check $? "the $(wc -l < tests/device/ptx.txt) bodies for a GPU are those of tests/device/ptx.txt"
+"${CXX:-c++}" -std=c++17 -Wall -Wextra -Wno-psabi -Werror -I. -x c++ -fsyntax-only tests/device/every_instruction.cu > "$W.out" 2>&1
 check $? "the same file compiles for the CPU"
 
 if [[ -n $NVCC ]]; then
-    "$NVCC" -std=c++17 -gencode arch=compute_90a,code=sm_90a -O3 -Werror all-warnings -Xptxas -v -I. -c tests/every_instruction.cu -o "$W/a.o" > "$W.out" 2>&1
+    "$NVCC" -std=c++17 -gencode arch=compute_90a,code=sm_90a -O3 -Werror all-warnings -Xptxas -v -I. -c tests/device/every_instruction.cu -o "$W/a.o" > "$W.out" 2>&1
     check $? "it compiles for sm_90a without a warning"
     grep -q 'Compiling entry function' "$W.out" && ! grep -E 'spill' "$W.out" | grep -qvE ' 0 bytes spill stores, 0 bytes spill loads'
     check $? "... without spills"

@@ -7,6 +7,6 @@ if ! "$PYTHON" -c 'import numpy' 2> /dev/null; then
 elif grep -q fsanitize "$B/flags"; then
     skip "msa.py" "Python does not load a library with sanitizers"
 else
-    MSA_LIBRARY=$(realpath "$B/libmsa.so") PYTHONDONTWRITEBYTECODE=1 exec "$PYTHON" tests/python.py
+    MSA_LIBRARY=$(realpath "$B/libmsa.so") PYTHONDONTWRITEBYTECODE=1 exec "$PYTHON" tests/support/python.py
 fi
 finish

@@ -11,7 +11,7 @@ if ! echo 'int main() {}' | "$CXX" -fsanitize=thread -x c++ - -o "$W/probe" > "$
     finish
 fi
 
-"$CXX" "${FLAGS[@]}" -O1 -fsanitize=thread -x c++ tests/race.cu -x none "$B/race/libsimt.so" -Wl,-rpath,"$PWD/$B/race" \
+"$CXX" "${FLAGS[@]}" -O1 -fsanitize=thread -x c++ tests/device/race.cu -x none "$B/race/libsimt.so" -Wl,-rpath,"$PWD/$B/race" \
     -o "$W/race" > "$W.out" 2>&1
 check $? "kernels with ThreadSanitizer, the engine without"
 
@@ -19,15 +19,15 @@ echo called_from_lib:libsimt.so > "$W/suppressions"
 race() {
     TSAN_OPTIONS="suppressions=$W/suppressions" "$W/race" "$1" > "$W.out" 2>&1
 }
-for kernel in $(sed -nE 's/.*__global__ void (right_[a-z_]*).*/\1/p' tests/race.cu); do
+for kernel in $(sed -nE 's/.*__global__ void (right_[a-z_]*).*/\1/p' tests/device/race.cu); do
     race "$kernel" && [[ ! -s $W.out ]]
     check $? "silent: $kernel"
 done
-for kernel in $(sed -nE 's|.*// BLAME: ([a-z_]+)$|\1|p' tests/race.cu | sort -u); do
+for kernel in $(sed -nE 's|.*// BLAME: ([a-z_]+)$|\1|p' tests/device/race.cu | sort -u); do
     race "$kernel"
     missing=0
-    for line in $(sed -n "/BLAME: $kernel\$/=" tests/race.cu); do
-        grep -q "tests/race.cu:$line" "$W.out" || missing=1
+    for line in $(sed -n "/BLAME: $kernel\$/=" tests/device/race.cu); do
+        grep -q "tests/device/race.cu:$line" "$W.out" || missing=1
     done
     grep -q 'data race' "$W.out" && [[ $missing -eq 0 ]]
     check $? "reported, with both lines: $kernel"

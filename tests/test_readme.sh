@@ -37,7 +37,7 @@ nm -D --defined-only "$W/usr/lib/libmsa.so" | awk '$2 ~ /[TDRB]/ { print $3 }' |
 check $? "the shared library exports nothing but msa_*"
 
 if "$MSA" results > /dev/null 2>&1; then
-    figures/results.sh "$MSA" 2> "$W.err"
+    data/bench/report.sh "$MSA" 2> "$W.err"
     check $? "its tables are those of data/bench"
 else
     skip "its tables are those of data/bench" "no jansson here"

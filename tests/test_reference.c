@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../ref/cli/judge.h"
-#include "check.h"
-#include "twin.h"
+#include "../ref/judge/judge.h"
+#include "support/check.h"
+#include "support/twin.h"
 
 #define KL_WEIGHT 0.75
 #define RELATIVE 1e-6 // of o, LSE and gradients, in L2 and of each row's largest value

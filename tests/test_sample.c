@@ -5,8 +5,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "../ref/cli/sample.h"
-#include "check.h"
+#include "../ref/bench/sample.h"
+#include "support/check.h"
 
 static const msa_shape shape = {24, 60, 4, 2, 16, 8, 8, 3, 1, NULL, NULL, NULL, NULL};
 

@@ -4,9 +4,9 @@
  */
 #include <string.h>
 
-#include "../ref/cli/inputs.h"
-#include "../ref/cli/selections.h"
-#include "check.h"
+#include "../ref/judge/inputs.h"
+#include "../ref/judge/selections.h"
+#include "support/check.h"
 
 // Full rows with the local block last, as the selection rule has them.
 static bool rows_are_full(const msa_shape *s, const int32_t *ids)

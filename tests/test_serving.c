@@ -12,10 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../cuda/msa_cuda.h"
-#include "../ref/cli/paging.h"
-#include "../ref/cli/table.h"
-#include "check.h"
+#include "../cuda/host/msa_cuda.h"
+#include "../ref/judge/paging.h"
+#include "../ref/judge/table.h"
+#include "support/check.h"
 
 #define MOST 6 // requests
 

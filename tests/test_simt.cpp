@@ -7,12 +7,12 @@
  * file.
  */
 extern "C" {
-#include "tap.h"
+#include "support/tap.h"
 }
 
-#include "cuda/fragment.cuh"
-#include "cuda/launch.cuh"
-#include "cuda/tensor_map.cuh"
+#include "cuda/kit/fragment.cuh"
+#include "cuda/kit/launch.cuh"
+#include "cuda/kit/tensor_map.cuh"
 
 #include <cstdio>
 #include <cstdlib>

@@ -6,7 +6,7 @@
  * generation: the index keys of every request once, in 2 or in 1 byte, and the chosen blocks. By the same
  * counts prefill/auto is seen to choose.
  */
-#include "cuda/msa_cuda.h"
+#include "cuda/host/msa_cuda.h"
 #include "cuda/prefill/prefill.cuh"
 
 #include <algorithm>
@@ -15,7 +15,7 @@
 #include <vector>
 
 extern "C" {
-#include "tap.h"
+#include "support/tap.h"
 }
 
 using std::vector;

@@ -8,8 +8,8 @@
 #include <string.h>
 
 #include "../ref/model/train.h"
-#include "check.h"
-#include "scratch.h"
+#include "support/check.h"
+#include "support/scratch.h"
 
 #define CONTEXT 24
 

@@ -14,9 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../ref/cli/table.h"
+#include "../ref/judge/table.h"
 #include "../ref/model/train.h"
-#include "check.h"
+#include "support/check.h"
 
 #define STEPS 20
 #define CONTEXT 80

@@ -8,7 +8,7 @@
 
 #include "../ref/model/internal.h"
 #include "../ref/model/task.h"
-#include "check.h"
+#include "support/check.h"
 
 static const int32_t packed[] = {0, 9, 10, 40};
 static const msa_shape shapes[] = {

@@ -7,8 +7,8 @@
 #include <string.h>
 
 #include "../ref/cli/cli.h"
-#include "../ref/cli/verdict.h"
-#include "tap.h"
+#include "../ref/judge/verdict.h"
+#include "support/tap.h"
 
 #define WHERE "data/vectors"
 #define ME "test_vectors"

@@ -225,7 +225,7 @@ browse() { # browse NAME DIR QUERY SIZE
         return
     fi
     { cat "$2/index.html" && echo "${probe//WANTED/$3}"; } >"$W/probe.html"
-    tests/watched.sh "$browser" --headless --no-sandbox --disable-gpu --user-data-dir="$W/profile" --window-size="$4" \
+    tests/support/watched.sh "$browser" --headless --no-sandbox --disable-gpu --user-data-dir="$W/profile" --window-size="$4" \
         --virtual-time-budget=4000 --dump-dom "file://$W/probe.html#q=$3" >"$W.out" 2>/dev/null
     sed -n 's/^.*<pre id="probe">//; /^ok \|^not ok /p' "$W.out" >"$W/lines"
     : >"$W.out"

@@ -4,12 +4,12 @@
 source "$(dirname "$0")/tap.sh"
 CC=${CC:-cc}
 bare() { # bare PROGRAM FILE...: builds and runs a test of these files alone
-    $CC -std=c11 -O1 -D_POSIX_C_SOURCE=200809L -Wall -Wextra "${@:2}" tests/"$1".c tests/tap.c -lm -o "$W/$1" > "$W.out" 2> "$W.err" &&
+    $CC -std=c11 -O1 -D_POSIX_C_SOURCE=200809L -Wall -Wextra "${@:2}" tests/"$1".c tests/support/tap.c -lm -o "$W/$1" > "$W.out" 2> "$W.err" &&
         "$W/$1" > "$W.out" 2>> "$W.err"
     check $? "$1 without a library"
 }
 mapfile -t io < <(ls ref/io/*.c | grep -vE "/(maps|panels|viewer)\.c") # all that needs no library of ours
-io+=(tests/scratch.c)
+io+=(tests/support/scratch.c)
 bare test_products ref/fast/gemm.c
 bare test_io_picture "${io[@]}"
 bare test_io_safetensors "${io[@]}"

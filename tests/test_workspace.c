@@ -4,7 +4,7 @@
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include <stdio.h>
 
-#include "check.h"
+#include "support/check.h"
 
 #ifndef HAVE_SIMT
 int main(void)
@@ -17,8 +17,8 @@ int main(void)
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../cuda/msa_cuda.h"
-#include "../ref/cli/table.h"
+#include "../cuda/host/msa_cuda.h"
+#include "../ref/judge/table.h"
 #include "../ref/cli/trial.h"
 
 #define SHAPES 1500

@@ -1,7 +1,7 @@
 /* Chapter 10: four tiny kernels, each for one count of the machine. */
 #include "10_machine.h"
 
-#include "../../cuda/kernel.cuh"
+#include "../../cuda/kit/kernel.cuh"
 
 /* [strided] */
 template <class Word> __global__ void strided(const Word *in, Word *out, int stride) // a warp

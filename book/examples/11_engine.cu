@@ -1,7 +1,7 @@
 /* Chapter 11: block scores of one index query, right, wrong in four ways, better, and naive. */
 #include "11_engine.h"
 
-#include "../../cuda/kernel.cuh"
+#include "../../cuda/kit/kernel.cuh"
 
 constexpr int keys = KEYS, width = WIDTH;
 

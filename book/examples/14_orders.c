@@ -1,6 +1,6 @@
 /* Chapter 14: the selection turned around, and what three loop orders cost for four kinds of selections,
  * and which of them the whole prefill takes. */
-#include "../../ref/cli/roofline.h"
+#include "../../ref/bench/roofline.h"
 #include "engine.h"
 #include "orders.h"
 

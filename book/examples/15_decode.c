@@ -1,6 +1,6 @@
 /* Chapter 15: one step of generation: its bytes, its splits, what merging them costs, and a batch. */
 #include "engine.h"
-#include "../../ref/cli/paging.h"
+#include "../../ref/judge/paging.h"
 
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /* Chapter 16: the gradient of attention, row by row; its sums in several orders; who writes what. */
-#include "../../ref/cli/noise.h"
-#include "../../ref/cli/verdict.h"
+#include "../../ref/judge/noise.h"
+#include "../../ref/judge/verdict.h"
 #include "gradients.h"
 
 #include <string.h>

@@ -1,8 +1,8 @@
 /* Chapter 17: wrong kernels that look right, what poison and a second verdict catch, and times that scatter. */
 #include "mistakes.h"
 
-#include "../../ref/cli/guard.h"
-#include "../../ref/cli/timing.h"
+#include "../../ref/judge/guard.h"
+#include "../../ref/bench/timing.h"
 
 /* ---- Budgets against cosine ---------------------------------------------------------------------------- */
 

@@ -3,8 +3,8 @@
 #ifndef EXAMPLE_MISTAKES_H
 #define EXAMPLE_MISTAKES_H
 
-#include "../../ref/cli/noise.h"
-#include "../../ref/cli/verdict.h"
+#include "../../ref/judge/noise.h"
+#include "../../ref/judge/verdict.h"
 #include "../../ref/internal.h"
 #include "example.h"
 

@@ -3,7 +3,7 @@
 #ifndef EXAMPLE_ORDERS_H
 #define EXAMPLE_ORDERS_H
 
-#include "../../ref/cli/selections.h"
+#include "../../ref/judge/selections.h"
 #include "example.h"
 
 enum { Q_OUTER, UNION, KV_OUTER, ORDERS };

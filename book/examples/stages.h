@@ -2,8 +2,8 @@
 #ifndef STAGES_H
 #define STAGES_H
 
-#include "../../ref/cli/roofline.h"
-#include "../../ref/cli/selections.h"
+#include "../../ref/bench/roofline.h"
+#include "../../ref/judge/selections.h"
 #include "example.h"
 
 #include <string.h>

@@ -3,7 +3,7 @@
  * @brief What an exercise starts from: tensors whose reads are counted, verdicts in one line, a picture.
  *
  * The check of an exercise lets the student's function run in a process of its own (answer.h), compares what
- * it wrote with the reference through the project's verdicts (ref/cli/verdict.h), and draws which rows it read.
+ * it wrote with the reference through the project's verdicts (ref/judge/verdict.h), and draws which rows it read.
  */
 #ifndef MSA_EXERCISE_H
 #define MSA_EXERCISE_H
@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../ref/cli/verdict.h"
+#include "../../ref/judge/verdict.h"
 #include "answer.h"
 
 /* ---- What the code touched ----------------------------------------------------------------------- */

@@ -8,8 +8,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../../ref/cli/table.h"
-#include "../../ref/cli/timing.h"
+#include "../../ref/judge/table.h"
+#include "../../ref/bench/timing.h"
 #include "access.h"
 
 /* The student's kernel on both sides; the GPU's is there in builds by `make cuda`. */

@@ -6,7 +6,7 @@
 #ifndef MSA_EXERCISE_KERNEL_H
 #define MSA_EXERCISE_KERNEL_H
 
-#include "../../cuda/msa_cuda.h"
+#include "../../cuda/host/msa_cuda.h"
 #include "../../cuda/simt/counts.h"
 #include "exercise.h"
 

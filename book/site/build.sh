@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the site: book/build.sh BUILD writes BUILD/book/index.html and what it needs. The programs' outputs
+# Builds the site: book/site/build.sh BUILD writes BUILD/book/index.html and what it needs. The programs' outputs
 # and the figures must have been checked (make book does). Reads no network, and neither does what it writes.
 set -euo pipefail
 build=$1
@@ -16,10 +16,10 @@ fi
 work=$build/book.work
 rm -rf "$work" "$build/book"
 mkdir -p "$work"
-book/list_exercises > "$work/exercises.md" # a page like the others, made of the statements
+book/site/list_exercises.sh > "$work/exercises.md" # a page like the others, made of the statements
 
-for page in book/*.md "$work/exercises.md"; do book/filter_page "$page" > /dev/null; done # doxygen does not ask whether a filter failed
-book/check_snippets # doxygen passes over a label that is not there
+for page in book/*.md "$work/exercises.md"; do book/site/filter_page.sh "$page" > /dev/null; done # doxygen does not ask whether a filter failed
+book/site/check_snippets.sh # doxygen passes over a label that is not there
 
 doxygen -w html "$work/header.html" "$work/f.html" "$work/s.css" > /dev/null 2>&1
 sed -i -e '/\$mathjax/d' -e '/MathJax/d' -e 's#</head>#<link href="$relpath^katex/katex.min.css" rel="stylesheet"/>\
@@ -32,9 +32,9 @@ sed -i -e 's#<tab type="mainpage" visible="yes" title=""/>#<tab type="mainpage" 
     -e 's#<tab type="pages" visible="yes" title=""#<tab type="pages" visible="yes" title="Chapters"#' \
     -e 's#<tab type="modules" visible="yes"#<tab type="modules" visible="no"#' "$work/layout.xml"
 
-BOOK_OUT=$work BOOK_THEME=$theme doxygen book/Doxyfile > /dev/null
-# book/warnings: one regular expression a line, each below the reason why that warning is no error
-grep -v '^#' book/warnings | grep -v '^$' > "$work/accepted" || true
+BOOK_OUT=$work BOOK_THEME=$theme doxygen book/site/Doxyfile > /dev/null
+# book/site/warnings.txt: one regular expression a line, each below the reason why that warning is no error
+grep -v '^#' book/site/warnings.txt | grep -v '^$' > "$work/accepted" || true
 if grep -v -E -f "$work/accepted" "$work/warnings" | grep . >&2; then
     echo "make book: doxygen warned" >&2
     exit 1
@@ -50,11 +50,11 @@ done
 # only woff2 came along: the css names the other formats too
 sed -i -E 's#, ?url\([^)]*\.(woff|ttf)\) ?format\(["'\'']?[a-z]+["'\'']?\)##g' "$build/book/katex/katex.min.css"
 pages=$(for page in book/*.md "$work/exercises.md"; do label=$(sed -n '1s/.*{#\(.*\)}.*/\1/p' "$page"); echo "$build/book/${label:-index}.html"; done)
-node book/mathematics.js $pages
+node book/site/mathematics.js $pages
 labels=$(for page in $(ls book/*.md | grep -v '^book/index.md') "$work/exercises.md"; do sed -n '1s/.*{#\(.*\)}.*/\1/p' "$page"; done)
-node book/print.js "$build/book" $labels > "$work/print.html" # all on one page, for paper
-mv "$work/print.html" "$build/book/" && cp book/print.css "$build/book/"
-book/check_links "$build/book"
-book/check_pages "$build/book" $pages "$build/book/print.html"
+node book/site/print.js "$build/book" $labels > "$work/print.html" # all on one page, for paper
+mv "$work/print.html" "$build/book/" && cp book/site/print.css "$build/book/"
+book/site/check_links.js "$build/book"
+book/site/check_pages.js "$build/book" $pages "$build/book/print.html"
 rm -rf "$work"
 echo "$build/book/index.html"

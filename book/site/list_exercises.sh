@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The page of all exercises, made of their statements: book/list_exercises > PAGE.md. With a chapter's number it
+# The page of all exercises, made of their statements: book/site/list_exercises.sh > PAGE.md. With a chapter's number it
 # prints instead one line that links to the exercises of that chapter, or nothing.
 set -u
 export LC_ALL=C

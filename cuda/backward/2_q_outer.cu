@@ -20,7 +20,7 @@
  * dh: the memory's atomic units bound it. So the keys belong in the outer loop. Estimate, not measured, for
  * 3_kv_outer.cu's example: 1.1 TB of them and 0.55 TB of K and V, 0.49 s at 3.35 TB/s.
  */
-#include "../warp_attend.cuh"
+#include "../kit/warp_attend.cuh"
 #include "centre.cuh"
 
 namespace

@@ -6,7 +6,7 @@
 #ifndef MSA_GRADIENT_CUH
 #define MSA_GRADIENT_CUH
 
-#include "../kernel.cuh"
+#include "../kit/kernel.cuh"
 
 namespace
 {

@@ -9,7 +9,7 @@
 
 #include "../kl/index_lse.cuh"
 #include "../reverse/reverse.cuh"
-#include "../warp_attend.cuh"
+#include "../kit/warp_attend.cuh"
 #include "centre.cuh"
 #include "sweeps.cuh"
 

@@ -6,7 +6,7 @@
 #ifndef MSA_SWEEPS_CUH
 #define MSA_SWEEPS_CUH
 
-#include "../kernel.cuh"
+#include "../kit/kernel.cuh"
 
 /// What a sweep may be asked for. Scratch is planned, and queries are cut into chunks, by this alone and
 /// never by what a run asks for in fact: else a run that asks for less takes longer chunks, and more than was

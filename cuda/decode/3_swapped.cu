@@ -56,7 +56,7 @@
  *  - (3) loads 8 c X (k - 1), stores 4 k a row; loads 2 dh G c + 4 dh n a row; a head stores (8 + 4 dh) c,
  *    loads (16 + 4 dh) c, and stores O and LSE.
  */
-#include "../attend.cuh"
+#include "../kit/attend.cuh"
 #include "attend.cuh"
 #include "begin.cuh"
 

@@ -11,7 +11,7 @@
 #ifndef MSA_DECODE_ATTEND_CUH
 #define MSA_DECODE_ATTEND_CUH
 
-#include "../warp_attend.cuh"
+#include "../kit/warp_attend.cuh"
 #include "decode.cuh"
 
 constexpr int attend_warps = 4, attend_threads = 32 * attend_warps;

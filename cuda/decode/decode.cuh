@@ -18,7 +18,7 @@
 #ifndef MSA_DECODE_CUH
 #define MSA_DECODE_CUH
 
-#include "../selection.cuh"
+#include "../kit/selection.cuh"
 
 constexpr int most_queries = 16, most_group = 16, most_blocks = 32, most_requests = 128, most_sms = 132;
 constexpr int least_piece =

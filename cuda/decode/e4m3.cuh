@@ -9,7 +9,7 @@
 #ifndef MSA_E4M3_CUH
 #define MSA_E4M3_CUH
 
-#include "../kernel.cuh"
+#include "../kit/kernel.cuh"
 
 PTX_INLINE uint32_t bits_of(float x)
 {

@@ -9,7 +9,7 @@
  * of a group sit in neighbouring threads, so a warp's reads coincide and the cache serves them); its own row
  * of Q it reads again for every key, since 2 dh registers for Q and O do not fit; tensor cores stay idle.
  */
-#include "../kernel.cuh"
+#include "../kit/kernel.cuh"
 
 namespace
 {

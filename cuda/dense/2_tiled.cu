@@ -15,7 +15,7 @@
  * What it wastes: tensor cores, sixteen times as fast; every head of a group reads the same K and V; loads
  * and arithmetic take turns; half of the diagonal tile.
  */
-#include "../kernel.cuh"
+#include "../kit/kernel.cuh"
 
 namespace
 {

@@ -18,7 +18,7 @@
  * What it wastes: a third of the tensor cores; shared memory, since each warp reads all of K and V for its 16
  * rows; the tensor cores again while a warp takes exponentials, unless another warp has products to do.
  */
-#include "../warp_attend.cuh"
+#include "../kit/warp_attend.cuh"
 
 namespace
 {

@@ -30,7 +30,7 @@
  * the diagonal; rows 64 / G * G .. 63 of a tile where G does not divide 64; most of the GPU if there are few
  * queries, since no row is split along its keys.
  */
-#include "../attend.cuh"
+#include "../kit/attend.cuh"
 
 namespace
 {

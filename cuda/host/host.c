@@ -483,19 +483,19 @@ static size_t no_workspace(const msa_shape *s)
 
 #ifdef HAVE_SIMT
 #define KERNEL(stage, name, sm, precision, idea) FUNCTION(simt, msa_engine(), stage, name)
-#include "kernels.def"
+#include "../kernels.def"
 #undef KERNEL
 #endif
 #ifdef HAVE_CUDA
 #define KERNEL(stage, name, sm, precision, idea) FUNCTION(cuda, msa_gpu(), stage, name)
-#include "kernels.def"
+#include "../kernels.def"
 #undef KERNEL
 #endif
 
 const msa_kernel msa_simt_kernels[] = {
 #ifdef HAVE_SIMT
 #define KERNEL(stage, name, sm, precision, idea) ROW(simt, stage, name, precision, idea)
-#include "kernels.def"
+#include "../kernels.def"
 #undef KERNEL
 #endif
     {.name = NULL}};
@@ -503,7 +503,7 @@ const msa_kernel msa_simt_kernels[] = {
 const msa_kernel msa_cuda_kernels[] = {
 #ifdef HAVE_CUDA
 #define KERNEL(stage, name, sm, precision, idea) ROW(cuda, stage, name, precision, idea)
-#include "kernels.def"
+#include "../kernels.def"
 #undef KERNEL
 #endif
     {.name = NULL}};

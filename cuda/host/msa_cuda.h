@@ -13,7 +13,7 @@
 #ifndef MSA_CUDA_H
 #define MSA_CUDA_H
 
-#include "../ref/msa.h"
+#include "../../ref/msa.h"
 
 #ifdef __cplusplus
 extern "C" {

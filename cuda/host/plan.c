@@ -8,7 +8,7 @@ static const struct {
     const char *name;
 } kernel[] = {
 #define KERNEL(stage, name, sm, precision, idea) {STAGE_##stage, #stage "/" #name},
-#include "kernels.def"
+#include "../kernels.def"
 #undef KERNEL
 };
 

@@ -3,7 +3,7 @@
  * @brief One side of msa_cuda.h: memory, the entries of kernels.def, and a run of one over the sequences of a
  *        call. Compiled by nvcc this is the GPU, compiled by a C++ compiler the engine.
  */
-#include "kernel.cuh"
+#include "../kit/kernel.cuh"
 
 #include <cstdio>
 #include <cstdlib>
@@ -11,16 +11,16 @@
 #include <new>
 #include <string>
 
-#include "padding.cuh"
-#include "product.cuh"
+#include "../kit/padding.cuh"
+#include "../kit/product.cuh"
 
 #define KERNEL(stage, name, sm, precision, idea) extern const msa_entry ON_SIDE(stage, name);
-#include "kernels.def"
+#include "../kernels.def"
 #undef KERNEL
 
 static const msa_entry *const entries[] = {
 #define KERNEL(stage, name, sm, precision, idea) &ON_SIDE(stage, name),
-#include "kernels.def"
+#include "../kernels.def"
 #undef KERNEL
 };
 

@@ -49,7 +49,7 @@
  * way from one block to the next (the first half of b + 1 issued before the second of b is looked at) ptxas
  * serialises (C7514), and likewise a product that a branch issues (C7520).
  */
-#include "../selection.cuh"
+#include "../kit/selection.cuh"
 #include "stream.cuh"
 
 namespace

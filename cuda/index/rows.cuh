@@ -6,7 +6,7 @@
 #ifndef MSA_INDEX_ROWS_CUH
 #define MSA_INDEX_ROWS_CUH
 
-#include "../kernel.cuh"
+#include "../kit/kernel.cuh"
 
 MSA_BOTH_SIDES inline int64_t n_rows(const Shape &s)
 {

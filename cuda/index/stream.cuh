@@ -10,7 +10,7 @@
 #ifndef MSA_INDEX_STREAM_CUH
 #define MSA_INDEX_STREAM_CUH
 
-#include "../attend.cuh"
+#include "../kit/attend.cuh"
 #include "rows.cuh"
 
 constexpr int consumer_threads = 256, stream_threads = consumer_threads + 32;

@@ -14,8 +14,8 @@
 
 #include "fragment.cuh"
 #include "launch.cuh"
-#include "msa_cuda.h"
-#include "plan.h"
+#include "../host/msa_cuda.h"
+#include "../host/plan.h"
 
 #include <type_traits>
 

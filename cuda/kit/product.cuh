@@ -7,7 +7,7 @@
 #ifndef MSA_PRODUCT_CUH
 #define MSA_PRODUCT_CUH
 
-#include "msa_cuda.h"
+#include "../host/msa_cuda.h"
 
 #ifdef __CUDACC__
 #include <dlfcn.h>

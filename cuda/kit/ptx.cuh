@@ -23,7 +23,7 @@
 #define PTX_INLINE static __device__ __forceinline__
 #define PTX_NAMED PTX_INLINE
 #else
-#include "simt/simt.h"
+#include "../simt/simt.h"
 #define PTX(...)
 #define CPU(...) __VA_ARGS__
 #define SITE , simt::Site site = simt::Site()

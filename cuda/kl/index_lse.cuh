@@ -10,7 +10,7 @@
 #ifndef MSA_INDEX_LSE_CUH
 #define MSA_INDEX_LSE_CUH
 
-#include "../warp_attend.cuh"
+#include "../kit/warp_attend.cuh"
 
 namespace
 {

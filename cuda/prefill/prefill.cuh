@@ -6,7 +6,7 @@
 #ifndef MSA_PREFILL_CUH
 #define MSA_PREFILL_CUH
 
-#include "../kernel.cuh"
+#include "../kit/kernel.cuh"
 
 extern const msa_entry ON_SIDE(index, fused), ON_SIDE(sparse, union), ON_SIDE(sparse, kv_outer);
 
@@ -18,12 +18,12 @@ extern const msa_entry ON_SIDE(index, fused), ON_SIDE(sparse, union), ON_SIDE(sp
 /// long take the products of its two tiles; from memory it would be 3300 (H200: 20 bytes a clock and SM) or
 /// 4700 (H800: 14). KV-outer multiplies 2 k full tiles, 2048 k clocks, while 98 KB k of Q and partials come
 /// from memory or go there: 4900 k or 7000 k. So they meet at 1.5 k if no cache holds K and V, and at 2.4 k
-/// (H200) or 3.4 k (H800) if L2 holds all. Of the selections of ref/cli/selections.h none comes near at M3's
+/// (H200) or 3.4 k (H800) if L2 holds all. Of the selections of ref/judge/selections.h none comes near at M3's
 /// sizes and 2^20 tokens: local and structured have 1.0 k and 1.2 k, hot and random 6.0 k and 7.5 k.
 ///
 /// For other sizes than M3's it is only a guess: in bytes alone they meet at 12 k G / Bk.
 ///
-/// What settles it: the runs crossing-* of tests/bench_cuda.sh, random selections over prefixes so short that
+/// What settles it: the runs crossing-* of data/bench/cuda.sh, random selections over prefixes so short that
 /// union8 goes from 1.0 k to 4.3 k. It belongs where sparse/union and sparse/kv_outer take equally long.
 constexpr uint32_t crossing = 2;
 

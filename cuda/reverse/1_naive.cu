@@ -11,7 +11,7 @@
  * Bytes read: 8 Hkv B T k (ids) + 4 Hkv B (sum) + 8 Hkv B (write) + 8 Hkv B (list);
  * written: 4 Hkv (2 B + 1) (first) + 4 Hkv T k (entries) + 16 per item of the capacity.
  */
-#include "../kernel.cuh"
+#include "../kit/kernel.cuh"
 #include "reverse.cuh"
 
 namespace

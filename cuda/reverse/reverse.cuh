@@ -6,7 +6,7 @@
 #ifndef MSA_REVERSE_CUH
 #define MSA_REVERSE_CUH
 
-#include "../kernel.cuh"
+#include "../kit/kernel.cuh"
 
 /// msa_item_limit() of this shape.
 MSA_BOTH_SIDES inline int item_limit(const Shape &s)

@@ -4,7 +4,7 @@
  */
 #include "engine.h"
 
-#include "../fragment.cuh"
+#include "../kit/fragment.cuh"
 
 namespace simt
 {

@@ -9,7 +9,7 @@
 
 #include <algorithm>
 
-#include "../fragment.cuh"
+#include "../kit/fragment.cuh"
 
 namespace simt
 {

@@ -13,7 +13,7 @@
  * What it wastes: what dense/1_naive.cu wastes. The bytes that it asks for: 6 dh for each visible pair and
  * head (a row of K, of V, and of Q again), 4 for each id it reads and head; O and the LSE are written once.
  */
-#include "../kernel.cuh"
+#include "../kit/kernel.cuh"
 
 namespace
 {

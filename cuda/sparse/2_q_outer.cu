@@ -26,7 +26,7 @@
  *
  * Dropped: slices of 32 keys; with twice the shared memory one CTA fits on an SM instead of three.
  */
-#include "../warp_attend.cuh"
+#include "../kit/warp_attend.cuh"
 
 namespace
 {

@@ -39,7 +39,7 @@
  * warp is one query at G = 16): spills, for work that hides behind products. Products that stay under way
  * across a gap: ptxas cannot follow them and waits after each.
  */
-#include "../attend.cuh"
+#include "../kit/attend.cuh"
 
 namespace
 {

@@ -29,7 +29,7 @@
  *   2 G d P of partials, 4 G P of their LSE, 4 k Hq T of ids;
  * - written: 2 G d P of partials, 4 G P of their LSE, O, and 4 Hq T of LSE if asked for.
  */
-#include "../attend.cuh"
+#include "../kit/attend.cuh"
 #include "../reverse/reverse.cuh"
 
 #ifndef KV_OUTER_CHUNK

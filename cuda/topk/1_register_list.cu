@@ -19,7 +19,7 @@
  * shuffle, about 10 instructions a score and 4 K an insertion, of which a row in random order has k (1 +
  * ln(n / k)).
  */
-#include "../selection.cuh"
+#include "../kit/selection.cuh"
 
 namespace
 {

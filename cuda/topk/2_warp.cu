@@ -20,7 +20,7 @@
  * for 32 scores; an insertion is 6 shuffles of 32 bits and 2 ballots, k (1 + ln(n / k)) times a row in
  * random order; 32 shuffles to sort the ids. No shared memory.
  */
-#include "../selection.cuh"
+#include "../kit/selection.cuh"
 
 namespace
 {

@@ -24,7 +24,7 @@
  * n = 2047, k = 32 in random order; the merge takes 2 redux a round instead of the paper's 5 shuffles of
  * 64 bits, and 32 shuffles sort the ids.
  */
-#include "../selection.cuh"
+#include "../kit/selection.cuh"
 
 namespace
 {

@@ -25,7 +25,7 @@
  * row starts inside a sector); two shared accesses for 32 scores of a row, nearly free of conflicts, and two
  * for each candidate.
  */
-#include "../selection.cuh"
+#include "../kit/selection.cuh"
 
 namespace
 {

@@ -19,7 +19,7 @@
  *
  * Predicted: 4 n bytes a row of n = local blocks, in n / 8 sectors where T is a multiple of 8.
  */
-#include "../selection.cuh"
+#include "../kit/selection.cuh"
 
 namespace
 {

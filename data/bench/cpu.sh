@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Measures the fast path on this CPU, judged before and after, and leaves its files in DIR (data/bench):
-# tests/bench_cpu.sh [DIR]. One KV group of MiniMax-M3's heads, but all four for decode and memory.
+# data/bench/cpu.sh [DIR]. One KV group of MiniMax-M3's heads, but all four for decode and memory.
 #   cpu-16k .. cpu-chunk-1m.json   msa bench: stages against the ceilings measured in the same run
-#   cpu-peers-*.json               tests/peers/cpu.py: PyTorch beside ours on the same tensors (PYTHON has PyTorch)
+#   cpu-peers-*.json               data/bench/peers/cpu.py: PyTorch beside ours on the same tensors (PYTHON has PyTorch)
 #   cpu-memory.txt                 peak memory of a chunk of 4096 queries over a million keys (10 GB)
 #   cpu-train.txt                  a training step of the small model with the plain reference and with fast
 # Dense attention at 64K takes most of the time. NAMES picks some; SECONDS_EACH is for the repeats of a kernel,
@@ -36,7 +36,7 @@ has_torch() {
 peers() { # peers NAME N
     wanted "peers-$1" || return
     if has_torch; then
-        MSA_LIBRARY=$(realpath "$B/libmsa.so") "$PYTHON" tests/peers/cpu.py --n "$2" --seconds "$EACH" \
+        MSA_LIBRARY=$(realpath "$B/libmsa.so") "$PYTHON" data/bench/peers/cpu.py --n "$2" --seconds "$EACH" \
             --json "$DIR/cpu-peers-$1.json" || failed=1
     else
         echo "peers-$1: skipped: no Python with PyTorch here (PYTHON names another than $PYTHON)"
@@ -56,7 +56,7 @@ train() {
     local W few many time=() backend
     wanted train || return
     W=$(mktemp -d)
-    head -c 60000 "$(tests/text.sh "$B" kjv)" > "$W/text"
+    head -c 60000 "$(data/text.sh "$B" kjv)" > "$W/text"
     for backend in ref fast; do
         [[ $backend == ref ]] && few=1 many=3 || few=1 many=11
         time+=("$(awk -v a="$(training $backend $few)" -v b="$(training $backend $many)" -v n=$((many - few)) 'BEGIN {print (b - a) / n}')")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures every kernel on this machine's GPU and leaves a file a run in DIR (data/bench): tests/bench_cuda.sh [DIR];
+# Measures every kernel on this machine's GPU and leaves a file a run in DIR (data/bench): data/bench/cuda.sh [DIR];
 # ONLY=REGEX: the runs whose names match. A kernel is measured if it has agreed with the reference. Without a GPU the
 # script says what is missing, in one line, and writes nothing.
 #
@@ -163,7 +163,7 @@ without=$(grep -l '"matmul_bf16_tflops": null' "$DIR"/*.json 2> /dev/null | wc -
 
 # Other people's kernels, in the same files.
 if "$PYTHON" -c 'import torch, triton' 2> /dev/null; then
-    "$PYTHON" tests/peers/gpu.py "$DIR"/*.json || bad=1
+    "$PYTHON" data/bench/peers/gpu.py "$DIR"/*.json || bad=1
 else
     echo "bench-cuda: no peers: $PYTHON has no PyTorch and Triton"
 fi

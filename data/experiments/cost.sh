@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Times dense attention and MSA (index, selection and sparse attention) of one layer on this CPU at rising lengths, beside
-# the cost model: tests/experiments_cost.sh FILE.csv [N...]. The heads are a quarter of MiniMax-M3's: 16 query heads and one
+# the cost model: data/experiments/cost.sh FILE.csv [N...]. The heads are a quarter of MiniMax-M3's: 16 query heads and one
 # KV head of 128, blocks of 128, 16 of them kept. Run it when nothing else does.
 set -u
 export LC_ALL=C

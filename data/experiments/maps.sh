@@ -4,7 +4,7 @@
 set -u
 build=$1
 for arm in msa converted no-warmup mean reverse-kl; do
-    model=$(tests/experiments.sh model data/experiments/small.conf data/experiments text $arm 1) || continue
+    model=$(data/experiments/run.sh model data/experiments/small.conf data/experiments text $arm 1) || continue
     ln -f "$model" "$build/$arm.safetensors" # a name that tells something in the picture
     "$build/msa" dump --model "$build/$arm.safetensors" --text "$build/kjv.txt" --offset 4190000 --out "$build/maps" > /dev/null || exit 1
     cp "$build/maps/frequency.png" "figures/experiments/frequency_$arm.png"

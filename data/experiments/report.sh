@@ -36,7 +36,7 @@ table() { # table FILE AWK-PROGRAM
 
 # Draws a figure of a table that is there.
 draw() { # draw KIND FILE FIGURE
-    [[ ! -s $dir/$2 ]] || awk -v figure="$1" -f figures/experiments.awk "$dir/$2" > "$out/$3.svg"
+    [[ ! -s $dir/$2 ]] || awk -v figure="$1" -f data/experiments/report.awk "$dir/$2" > "$out/$3.svg"
 }
 draw parity text.csv parity
 readarray -t retrievals < <(cd "$dir" && ls retrieval*.csv 2> /dev/null | sort -t . -k 1,1)
@@ -52,7 +52,7 @@ cat << 'END'
 
 `make experiments` trains every model named in [small.conf](small.conf) that has no row in the tables of this directory yet,
 and writes this page from them. A row holds its seed, the commit and the commands that made it;
-`tests/experiments.sh check data/experiments/small.conf data/experiments text msa 1` trains one again and compares.
+`data/experiments/run.sh check data/experiments/small.conf data/experiments text msa 1` trains one again and compares.
 "Spread" is the largest value minus the smallest over the seeds. The same machine with the same libraries gives the same row;
 another processor rounds otherwise and ends near it.
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Trains and judges every model of data/experiments/*.conf that has no row in its table yet:
 #
-#   tests/experiments.sh run CONF DIR          rows into DIR/EXPERIMENT.csv, curves into DIR/EXPERIMENT-curves.csv
-#   tests/experiments.sh check CONF DIR EXPERIMENT ARM SEED     trains that one again: is its row the same?
-#   tests/experiments.sh list CONF DIR         the runs, and which are done
-#   tests/experiments.sh model CONF DIR EXPERIMENT ARM SEED     the file of its model, if it is there
+#   data/experiments/run.sh run CONF DIR          rows into DIR/EXPERIMENT.csv, curves into DIR/EXPERIMENT-curves.csv
+#   data/experiments/run.sh check CONF DIR EXPERIMENT ARM SEED     trains that one again: is its row the same?
+#   data/experiments/run.sh list CONF DIR         the runs, and which are done
+#   data/experiments/run.sh model CONF DIR EXPERIMENT ARM SEED     the file of its model, if it is there
 #
 # A run that is interrupted or killed goes on from its last saved state, here and in `msa train`; states and models are in
 # build/experiments, and go stale where the program changes what it computes (`make clean`). JOBS (one a core) runs at a
@@ -158,7 +158,7 @@ what=$1 conf=$2 dir=$3
 read_conf "$conf"
 mkdir -p "$dir" "$B/experiments" || exit 2
 text=
-[[ " ${runs[*]}" != *"|text|"* ]] || text=$(tests/text.sh "$B" ${TEXT-kjv}) || exit 2
+[[ " ${runs[*]}" != *"|text|"* ]] || text=$(data/text.sh "$B" ${TEXT-kjv}) || exit 2
 
 case $what in
 list | run)

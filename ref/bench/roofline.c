@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "selections.h"
+#include "../judge/selections.h"
 
 /* NVIDIA's data sheets of the SXM boards. 989.4 TFLOP/s dense bf16 are 132 multiprocessors x 2048
  * multiply-adds a clock x 1.83 GHz. H800 and H100 differ in what neither of these shows: the links between

@@ -5,7 +5,7 @@
 #ifndef MSA_ROOFLINE_H
 #define MSA_ROOFLINE_H
 
-#include "../../cuda/msa_cuda.h"
+#include "../../cuda/host/msa_cuda.h"
 
 /** The least work of a stage on a shape. */
 typedef struct roofline_need {

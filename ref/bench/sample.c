@@ -7,9 +7,9 @@
 #include <string.h>
 
 #include "../internal.h"
-#include "noise.h"
+#include "../judge/noise.h"
 #include "sample_query.h"
-#include "table.h"
+#include "../judge/table.h"
 
 #define WORK 4e9          /* multiplications that a verdict may cost, about */
 #define LEAST 8           /* but so many queries at least */

@@ -8,7 +8,7 @@
 #define MSA_SAMPLE_H
 
 #include "subject.h"
-#include "verdict.h"
+#include "../judge/verdict.h"
 
 typedef struct sample_verdict {
     bool pass, no_memory;

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "../internal.h"
-#include "noise.h"
+#include "../judge/noise.h"
 #include "sample_query.h"
 
 #define MOST_ERRORS 6 /* standard errors that the loss may be from a sample's mean */

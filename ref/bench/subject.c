@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "../internal.h"
-#include "table.h"
+#include "../judge/table.h"
 
 #define BIT(a) (1u << (a))
 

@@ -10,10 +10,10 @@
 #ifndef MSA_SUBJECT_H
 #define MSA_SUBJECT_H
 
-#include "../../cuda/msa_cuda.h"
-#include "inputs.h"
-#include "paging.h"
-#include "selections.h"
+#include "../../cuda/host/msa_cuda.h"
+#include "../judge/inputs.h"
+#include "../judge/paging.h"
+#include "../judge/selections.h"
 
 typedef enum subject_array {
     ARRAY_Q,

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "cli.h"
+#include "../cli/cli.h"
 
 #define LEAST 3
 #define ENOUGH 20

@@ -6,8 +6,8 @@
 #include "cases.h"
 #include "cli.h"
 #include "results.h"
-#include "sample.h"
-#include "table.h"
+#include "../bench/sample.h"
+#include "../judge/table.h"
 
 #define MAX_KERNELS 64
 

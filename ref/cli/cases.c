@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "inputs.h"
-#include "table.h"
+#include "../judge/inputs.h"
+#include "../judge/table.h"
 
 /* ---- Names -------------------------------------------------------------------------------------- */
 

@@ -6,7 +6,7 @@
 #define MSA_CASES_H
 
 #include "cli.h"
-#include "selections.h"
+#include "../judge/selections.h"
 
 /** Whether a word of the command line, STAGE/NAME or STAGE, means this kernel. */
 bool case_means(const char *word, const msa_kernel *kernel);

@@ -5,8 +5,8 @@
 
 #include "cases.h"
 #include "cli.h"
-#include "judge.h"
-#include "table.h"
+#include "../judge/judge.h"
+#include "../judge/table.h"
 
 typedef struct tally {
     int n[JUDGE_NO_MEMORY + 1];

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "inputs.h"
-#include "roofline.h"
+#include "../judge/inputs.h"
+#include "../bench/roofline.h"
 #include "trial.h"
 
 #define MAX_KERNELS 64

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "cli.h"
-#include "table.h"
+#include "../judge/table.h"
 
 static bool same_name(const msa_kernel *a, const msa_kernel *b)
 {

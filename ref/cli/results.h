@@ -5,7 +5,7 @@
 #ifndef MSA_RESULTS_H
 #define MSA_RESULTS_H
 
-#include "timing.h"
+#include "../bench/timing.h"
 
 /** One timed kernel. */
 typedef struct result {

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "cli.h"
-#include "table.h"
+#include "../judge/table.h"
 
 /* ---- Choosing ----------------------------------------------------------------------------------- */
 

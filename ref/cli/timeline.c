@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "inputs.h"
+#include "../judge/inputs.h"
 #include "lanes.h"
 #include "trial.h"
 

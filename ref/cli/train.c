@@ -14,7 +14,7 @@
 #include "../model/train.h"
 #include "cli.h"
 #include "curve.h"
-#include "table.h"
+#include "../judge/table.h"
 
 #define EVAL_EVERY 250
 #define EVAL_WINDOWS 8

@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "cases.h"
-#include "inputs.h"
-#include "table.h"
+#include "../judge/inputs.h"
+#include "../judge/table.h"
 
 /* ---- Options -------------------------------------------------------------------------------------- */
 

@@ -6,10 +6,10 @@
 #ifndef MSA_TRIAL_H
 #define MSA_TRIAL_H
 
-#include "../../cuda/msa_cuda.h"
+#include "../../cuda/host/msa_cuda.h"
 #include "../../cuda/simt/counts.h"
 #include "cli.h"
-#include "selections.h"
+#include "../judge/selections.h"
 
 /** What the user says of the inputs: targets of options; texts may be NULL. */
 typedef struct trial_options {

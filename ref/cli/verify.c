@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "foreign.h"
-#include "precision.h"
-#include "verdict.h"
+#include "../judge/foreign.h"
+#include "../judge/precision.h"
+#include "../judge/verdict.h"
 
 #define SHOWN_ROWS 5
 #define SHOWN_IDS 32

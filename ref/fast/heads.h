@@ -4,7 +4,7 @@
 #define MSA_HEADS_H
 
 #include "fast.h"
-#include "lanes.h"
+#include "vector.h"
 
 /* A tensor of keys or values as it is stored: float32, bf16, or E4M3 with a scale for every `piece` rows. */
 typedef struct cached {

@@ -6,7 +6,7 @@
 
 #include <math.h>
 
-#include "lanes.h"
+#include "vector.h"
 
 #define LOG2_E 1.4426950408889634
 #define LN_2 0.6931471805599453

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../../cuda/host.h"
+#include "../../cuda/host/host.h"
 
 #if !defined(HAVE_SIMT) && !defined(HAVE_CUDA)
 const msa_kernel msa_simt_kernels[] = {{.name = NULL}}, msa_cuda_kernels[] = {{.name = NULL}};

@@ -8,7 +8,7 @@
 #ifndef MSA_TABLE_H
 #define MSA_TABLE_H
 
-#include "../../cuda/msa_cuda.h"
+#include "../../cuda/host/msa_cuda.h"
 
 /** Entry i of the table, stage by stage with the reference first; NULL past the end. A kernel of cuda/ is one
  *  entry a back end. */

@@ -44,7 +44,7 @@ run_program() { # run_program NAME COMMAND...
         1..*) plan=${line#1..} ;;
         *) echo "$line" ;;
         esac
-    done < <(tests/watched.sh "$@" 2>&1)
+    done < <(tests/support/watched.sh "$@" 2>&1)
     [[ $plan -gt 0 && $((n - seen)) -eq $plan ]]
     check $? "$name ran to its end"
 }
@@ -61,7 +61,7 @@ run_program prefill "$B/tests/test_prefill" "$SEED" cuda
 # ---- The program ---------------------------------------------------------------------------------------------
 
 for stage in $STAGES; do
-    tests/watched.sh "$MSA" check --backend cuda "$stage" > "$W.out" 2> "$W.err" && grep -q '^[1-9][0-9]* ok' "$W.out"
+    tests/support/watched.sh "$MSA" check --backend cuda "$stage" > "$W.out" 2> "$W.err" && grep -q '^[1-9][0-9]* ok' "$W.out"
     check $? "msa check --backend cuda $stage: $(tail -n 1 "$W.out")"
 done
 for stage in $STAGES; do
@@ -79,7 +79,7 @@ SANITIZER=${SANITIZER:-$(command -v compute-sanitizer || ls /usr/local/cuda/bin/
 sanitize() { # sanitize TOOL NAME COMMAND...
     local tool=$1 name=$2
     shift 2
-    tests/watched.sh "$SANITIZER" --tool "$tool" --error-exitcode 9 "$@" > "$W.out" 2> "$W.err"
+    tests/support/watched.sh "$SANITIZER" --tool "$tool" --error-exitcode 9 "$@" > "$W.out" 2> "$W.err"
     local status=$?
     if grep -qiE 'not supported|unable to|failed to initialize' "$W.out" && [[ $status -ne 9 ]] && ! grep -q 'ERROR SUMMARY' "$W.out"; then
         skip "$tool: $name" "compute-sanitizer does not run here: $(grep -iEm1 'not supported|unable|failed' "$W.out")"

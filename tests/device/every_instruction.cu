@@ -2,9 +2,9 @@
  * @file every_instruction.cu
  * @brief Kernels that use every function of ptx.cuh once, for test_ptx.sh to compile. They compute nothing.
  */
-#include "cuda/fragment.cuh"
-#include "cuda/launch.cuh"
-#include "cuda/tensor_map.cuh"
+#include "cuda/kit/fragment.cuh"
+#include "cuda/kit/launch.cuh"
+#include "cuda/kit/tensor_map.cuh"
 
 struct Smem {
     alignas(1024) bf16 tile[64 * 64];

@@ -5,8 +5,8 @@
  * Sums are exact in float32 (small integers, multiples of 1/8), so that results are equal bit for bit however
  * the hardware orders its additions.
  */
-#include "cuda/fragment.cuh"
-#include "cuda/tensor_map.cuh"
+#include "cuda/kit/fragment.cuh"
+#include "cuda/kit/tensor_map.cuh"
 #include "side.cuh"
 
 #include <algorithm>

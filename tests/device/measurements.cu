@@ -5,8 +5,8 @@
  * Nothing of the project relies on an answer: the engine refuses most of it. The answers tell whether it may
  * become less strict, and are printed by `make test-cuda`.
  */
-#include "cuda/fragment.cuh"
-#include "cuda/tensor_map.cuh"
+#include "cuda/kit/fragment.cuh"
+#include "cuda/kit/tensor_map.cuh"
 #include "side.cuh"
 
 #include <algorithm>

@@ -5,8 +5,8 @@
  * ThreadSanitizer has to be silent about those called right_..., and to name one of the lines marked
  * "// BLAME: NAME" for the others.
  */
-#include "cuda/launch.cuh"
-#include "cuda/tensor_map.cuh"
+#include "cuda/kit/launch.cuh"
+#include "cuda/kit/tensor_map.cuh"
 
 #include <functional>
 #include <map>

@@ -6,15 +6,15 @@
  * Races of plain accesses between threads of a block are reported with both places and end the program with
  * an error. Orders and timings change from run to run. Arguments are parts of the names of those that run.
  */
-#include "cuda/kernel.cuh"
-#include "cuda/msa_cuda.h"
+#include "cuda/kit/kernel.cuh"
+#include "cuda/host/msa_cuda.h"
 
 #include <random>
 #include <string>
 #include <vector>
 
 extern "C" {
-#include "tap.h"
+#include "../support/tap.h"
 }
 
 static const char *const kernels[] = {

@@ -6,7 +6,7 @@
 #ifndef MSA_TESTS_SIDE_CUH
 #define MSA_TESTS_SIDE_CUH
 
-#include "cuda/launch.cuh"
+#include "cuda/kit/launch.cuh"
 #include "instructions.h"
 
 #include <cstdlib>

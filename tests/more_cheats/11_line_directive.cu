@@ -11,7 +11,7 @@ struct alignas(4) Pair {
     bf16 x, y;
 };
 
-#line 1 "cuda/ptx.cuh"
+#line 1 "cuda/kit/ptx.cuh"
 __attribute__((no_sanitize("thread"))) __global__ void __launch_bounds__(32) block_score(Shape s, const bf16 *qi, const bf16 *ki, float *scores)
 {
     const int64_t row = blockIdx.x / s.n_scores, b = blockIdx.x % s.n_scores, first = b * s.block;

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Mutants of everything but the kernels. Usage: tests/mutants.sh [WORD], only those whose name contains WORD.
+# Mutants of everything but the kernels. Usage: tests/mutants/code.sh [WORD], only those whose name contains WORD.
 source "$(dirname "$0")/mutate.sh"
 
 # ---- Dense attention, softmax --------------------------------------------------------------------
-mutant 'causal bound off by one' ref/gqa.c test_reference 's/position(&seq, i) + 1;/max_i64(position(\&seq, i), 1);/'
-mutant 'heads of the wrong group' ref/gqa.c test_reference 's|n_kv_heads + h / group;|n_kv_heads + h % s->n_kv_heads;|'
-mutant 'scale missing' ref/gqa.c test_reference 's|scale = 1 / sqrt(d)|scale = 1|'
+mutant 'causal bound off by one' ref/dense.c test_reference 's/position(&seq, i) + 1;/max_i64(position(\&seq, i), 1);/'
+mutant 'heads of the wrong group' ref/dense.c test_reference 's|n_kv_heads + h / group;|n_kv_heads + h % s->n_kv_heads;|'
+mutant 'scale missing' ref/dense.c test_reference 's|scale = 1 / sqrt(d)|scale = 1|'
 mutant 'no maximum subtracted' ref/softmax.c test_reference 's/max = x\[a\] > max ? x\[a\] : max;/max = 0;/'
 mutant 'bf16 truncates' ref/softmax.c test_bf16 's/bits += 0x7fffu + ((bits >> 16) & 1u);/bits += 0;/'
 mutant 'bf16 ties away from even' ref/softmax.c test_bf16 's/bits += 0x7fffu + ((bits >> 16) & 1u);/bits += 0x8000u;/'
@@ -52,16 +52,16 @@ mutant 'local block cannot be best' ref/recall.c test_cost 's/top_blocks(mass, l
 mutant 'cost without the values' ref/cost.c test_cost 's/4 \* heads \* N \* kept/2 * heads * N * kept/'
 
 # ---- The fast path -------------------------------------------------------------------------------
-mutant 'fast index sees the future' ref/fast/select.c test_fast 's/min_i64(min_i64(s->block, cols - c), at + 1 - j0 - c)/min_i64(s->block, cols - c)/'
-mutant 'fast selection prefers the later of equals' ref/fast/select.c test_fast 's/rank > list->score\[at - 1\]/rank >= list->score[at - 1]/'
-mutant 'fast dense forgets to shrink' ref/fast/stream.c test_fast 's/shrink < 1 \&\& c < d/false \&\& c < d/'
-mutant 'fast KV-outer forgets to shrink' ref/fast/blocks.c test_fast 's/o\[c\] \* shrink + add/o[c] + add/'
-mutant 'fast lanes see a key too many' ref/fast/lanes.c test_fast 's/c->entry\[e\]) + 1 - begin/c->entry[e]) + 2 - begin/'
-mutant 'fast decode loses the last block' ref/fast/decode.c test_fast 's/b < local; b++/b + 1 < local; b++/'
+mutant 'fast index sees the future' ref/fast/index_tiles.c test_fast 's/min_i64(min_i64(s->block, cols - c), at + 1 - j0 - c)/min_i64(s->block, cols - c)/'
+mutant 'fast selection prefers the later of equals' ref/fast/index_tiles.c test_fast 's/rank > list->score\[at - 1\]/rank >= list->score[at - 1]/'
+mutant 'fast dense forgets to shrink' ref/fast/dense_tiles.c test_fast 's/shrink < 1 \&\& c < d/false \&\& c < d/'
+mutant 'fast KV-outer forgets to shrink' ref/fast/sparse_blocks.c test_fast 's/o\[c\] \* shrink + add/o[c] + add/'
+mutant 'fast lanes see a key too many' ref/fast/sparse_lanes.c test_fast 's/c->entry\[e\]) + 1 - begin/c->entry[e]) + 2 - begin/'
+mutant 'fast decode loses the last block' ref/fast/decode_streams.c test_fast 's/b < local; b++/b + 1 < local; b++/'
 mutant 'fast decode merges without shrinking' ref/fast/heads.c test_fast 's/into->o\[c\] \* a + h/into->o[c] + h/'
 mutant 'fast softmax keeps unselected blocks' ref/fast/tile.c test_fast 's/chosen ? p + 1/true ? p + 1/'
 mutant 'fast product strides' ref/fast/gemm.c test_fast 's/a + (trans_a ? i : i \* lda)/a + i * lda/'
-mutant 'fast logit of -inf weighs nothing' ref/fast/lanes.h test_extremes 's/least > -INFINITY ? most : NAN/most/'
+mutant 'fast logit of -inf weighs nothing' ref/fast/vector.h test_extremes 's/least > -INFINITY ? most : NAN/most/'
 mutant 'fast sweep of full support: queries of the first block' ref/fast/sweep.c test_fast 's/w->full ? blind : c->first/w->full ? 0 : c->first/'
 
 # ---- Model, training -----------------------------------------------------------------------------
@@ -96,9 +96,9 @@ mutant 'files: sums that cannot be read are none' ref/io/sums.c test_io_file 's/
 mutant 'files: a stage that another writer swept away' ref/io/set.c test_io_file 's/else if (why != ENOENT)/else/'
 
 # ---- The checker itself --------------------------------------------------------------------------
-mutant 'comparison accepts NaN' ref/cli/verdict.c test_checker 's/if (!(error <= allowed))/if (error > allowed)/'
-mutant 'swaps are always ties' ref/cli/verdict.c test_checker 's/if (!(tolerance > 0 \&\& /if (!(/; s/<= allowed))/<= HUGE_VAL))/'
-mutant 'fence behind not looked at' ref/cli/guard.c test_checker 's/ || after\[i\] != FENCE_BYTE//'
+mutant 'comparison accepts NaN' ref/judge/verdict.c test_checker 's/if (!(error <= allowed))/if (error > allowed)/'
+mutant 'swaps are always ties' ref/judge/verdict.c test_checker 's/if (!(tolerance > 0 \&\& /if (!(/; s/<= allowed))/<= HUGE_VAL))/'
+mutant 'fence behind not looked at' ref/judge/guard.c test_checker 's/ || after\[i\] != FENCE_BYTE//'
 
 try_all
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Mutants of the kernels, which their tests on the CPU engine must catch, by a wrong result or because the
-# engine saw what went wrong. Usage: tests/mutants_kernels.sh [WORD], only those whose name contains WORD.
+# engine saw what went wrong. Usage: tests/mutants/kernels.sh [WORD], only those whose name contains WORD.
 source "$(dirname "$0")/mutate.sh"
 
 # A mutant of cuda/FILE, by the test of a kernel.
@@ -24,9 +24,9 @@ kernel 'the LSE forgets to shift' index/4_fused.cu index/fused 's/sum += e.sum \
 kernel 'the last part of the keys is not merged' index/4_fused.cu index/fused 's/offer_all(list, 0, 32, parts.n \* s.topk/offer_all(list, 0, 32, (parts.n - 1) * s.topk/'
 kernel 'the LSE of what was not chosen' index/4_fused.cu index/fused 's/local, list.threshold)/local, 0)/'
 mutant 'free places that a score of -inf does not take' cuda/index/4_fused.cu "test_nonfinite index/fused" 's/takes ? not_a_number()/takes ? minus_infinity()/'
-mutant 'NaN taken for a part without keys' cuda/softmax.cuh "test_nonfinite sparse/kv_outer" 's/l == 0 ? 0 : 1 \/ l/l > 0 ? 1 \/ l : 0/; s/= a.m\[half\] \* ln_2 + logf(l);/= l > 0 ? a.m[half] * ln_2 + logf(l) : minus_infinity();/'
+mutant 'NaN taken for a part without keys' cuda/kit/softmax.cuh "test_nonfinite sparse/kv_outer" 's/l == 0 ? 0 : 1 \/ l/l > 0 ? 1 \/ l : 0/; s/= a.m\[half\] \* ln_2 + logf(l);/= l > 0 ? a.m[half] * ln_2 + logf(l) : minus_infinity();/'
 mutant 'a partial of no weight left out' cuda/sparse/4_kv_outer.cu "test_nonfinite sparse/kv_outer" 's/if (a \* lanes + b < n) {/if (x > 0) {/'
-mutant 'a maximum that starts at -inf' cuda/softmax.cuh "test_nonfinite decode/swapped" 's/{{lowest, lowest}/{{minus_infinity(), minus_infinity()}/'
+mutant 'a maximum that starts at -inf' cuda/kit/softmax.cuh "test_nonfinite decode/swapped" 's/{{lowest, lowest}/{{minus_infinity(), minus_infinity()}/'
 mutant 'ids of others believed' cuda/sparse/2_q_outer.cu "test_nonfinite sparse/q_outer" 's/warp_ballot(is_block(s, id))/warp_ballot(id >= 0)/'
 kernel 'who waits at the end is forgotten' topk/5_columns.cu topk/columns 's/^    let_in(list, room);//'
 kernel 'a heap that does not sink' topk/3_heaps.cu topk/heaps 's/if (key <= least)/if (key >= least)/'
@@ -58,10 +58,10 @@ kernel 'rows that no copy writes and nobody clears' backward/4_hopper.cu backwar
 mutant 'auto crosses one block early' cuda/prefill/3_auto.cu test_prefill 's/c.s.topk), false/c.s.topk) - 1, false/'
 mutant 'auto counts a block once for each query' cuda/prefill/3_auto.cu test_prefill 's/again |= /again = /'
 mutant 'auto opens one gate whatever it measures' cuda/prefill/3_auto.cu test_prefill 's/part.s.gate.above = true;//'
-mutant 'fences on a device not looked at' cuda/host.c test_fences 's/status = device->blame(.*/;/'
+mutant 'fences on a device not looked at' cuda/host/host.c test_fences 's/status = device->blame(.*/;/'
 mutant 'less workspace asked for than used' cuda/sparse/4_kv_outer.cu test_workspace 's/c.d_head, nullptr).bytes : 0/c.d_head, nullptr).bytes - 128 : 0/'
 
-mutant 'a chunk of queries at the positions of the first' cuda/kernel.cuh test_gradient_kernels 's/part.s.prefix = c.s.prefix + q0;/part.s.prefix = c.s.prefix;/'
+mutant 'a chunk of queries at the positions of the first' cuda/kit/kernel.cuh test_gradient_kernels 's/part.s.prefix = c.s.prefix + q0;/part.s.prefix = c.s.prefix;/'
 kernel 'a chunk forgets what the ones before it left' backward/sweep.cuh dense_backward/kv_outer 's/add ? ld_global(p) : make_float2(0, 0)/make_float2(0, 0)/'
 kernel 'dKi of the first group alone' backward/sweep.cuh kl/kv_outer 's/for (int r = 0; r < s.n_kv_heads; r++) {/for (int r = 0; r < 1; r++) {/'
 kernel 'the index LSE of the warmup without the last key' kl/index_lse.cuh kl/deterministic 's/lse_keys + column <= position/lse_keys + column < position/'

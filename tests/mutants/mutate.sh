@@ -39,7 +39,7 @@ catches() { # catches TREE TEST: prints the first failure, if there is one; a te
     local program kernel first status
     read -r program kernel <<< "$2"
     first=$(
-        cd "$1" && tests/watched.sh "build/tests/$program" 1 $kernel 2>&1 |
+        cd "$1" && tests/support/watched.sh "build/tests/$program" 1 $kernel 2>&1 |
             grep --line-buffered -v '^# spoiled on purpose' | grep -m1 -E '^#.*not true|^not ok'
         exit "${PIPESTATUS[0]}"
     )

@@ -3,12 +3,12 @@
  * @brief What the test programs share: the seed of a run, cases that gather verdicts, memory that is
  * released at once.
  *
- * The comparisons themselves are those of `msa check`: ref/cli/verdict.h.
+ * The comparisons themselves are those of `msa check`: ref/judge/verdict.h.
  */
 #ifndef MSA_CHECK_H
 #define MSA_CHECK_H
 
-#include "../ref/cli/verdict.h"
+#include "../../ref/judge/verdict.h"
 #include "tap.h"
 
 /* ---- The run ------------------------------------------------------------------------------------- */

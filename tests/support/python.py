@@ -46,7 +46,7 @@ def attend(allowed):
     return o, lse
 
 
-# What float32 may lose: ref/cli/verdict.c derives it.
+# What float32 may lose: ref/judge/verdict.c derives it.
 norm = lambda x: np.sqrt((x.astype(float) ** 2).sum(-1).max())
 error = 2.0**-24 * (2 * norm(q) * norm(k) + 8 + S / 4)
 close = lambda found, right, scale=1.0: bool((abs(found - right) <= error * scale + 2**-22 * abs(right).max()).all())

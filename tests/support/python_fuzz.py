@@ -1,6 +1,6 @@
 """Calls every function of ref/msa.py with arguments of which some do not fit: python_fuzz.py SEED CALLS
 
-Every call has to return or to raise msa.Error; tests/python.py sees whether the process lives. Arrays end where
+Every call has to return or to raise msa.Error; tests/support/python.py sees whether the process lives. Arrays end where
 memory that nobody may read begins."""
 import ctypes
 import faulthandler

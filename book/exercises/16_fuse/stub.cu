@@ -1,6 +1,6 @@
 /* The Index Branch in two kernels: all scores to memory, then back for the selection. */
 #include "../../../cuda/index/rows.cuh"
-#include "../../../cuda/selection.cuh"
+#include "../../../cuda/kit/selection.cuh"
 
 namespace
 {

@@ -1,5 +1,5 @@
 /* Sparse attention, a warp per query and head: eight queries fetch the union of their blocks together. */
-#include "../../../cuda/kernel.cuh"
+#include "../../../cuda/kit/kernel.cuh"
 
 namespace
 {

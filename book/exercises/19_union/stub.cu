@@ -1,5 +1,5 @@
 /* Sparse attention, a warp per query and head: each warp fetches the keys and values of its own blocks. */
-#include "../../../cuda/kernel.cuh"
+#include "../../../cuda/kit/kernel.cuh"
 
 namespace
 {

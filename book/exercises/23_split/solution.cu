@@ -1,6 +1,6 @@
 /* Attention of new tokens, a CTA per query and head: four warps split the keys and merge their parts at the
  * end. */
-#include "../../../cuda/kernel.cuh"
+#include "../../../cuda/kit/kernel.cuh"
 
 namespace
 {

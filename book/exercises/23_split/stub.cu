@@ -1,6 +1,6 @@
 /* Attention of new tokens, a CTA per query and head: four warps take turns with the keys, but share one
  * softmax. */
-#include "../../../cuda/kernel.cuh"
+#include "../../../cuda/kit/kernel.cuh"
 
 namespace
 {

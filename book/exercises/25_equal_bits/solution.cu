@@ -1,6 +1,6 @@
 /* dQ with the key blocks outside: a CTA per block and group leaves what its keys give to a query in the place
  * of the query's slot, and a second kernel adds up the slots in their order. */
-#include "../../../cuda/kernel.cuh"
+#include "../../../cuda/kit/kernel.cuh"
 
 namespace
 {

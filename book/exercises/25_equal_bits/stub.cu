@@ -1,6 +1,6 @@
 /* dQ with the key blocks outside: a CTA per block and group keeps the block's keys and values, and adds what
  * they give to the queries that chose it, in memory. */
-#include "../../../cuda/kernel.cuh"
+#include "../../../cuda/kit/kernel.cuh"
 
 namespace
 {

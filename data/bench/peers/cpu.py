@@ -1,7 +1,7 @@
 """PyTorch on the CPU beside ours, on the same tensors in the same run: scaled_dot_product_attention for dense
 attention, and MSA transcribed with a mask. Needs PyTorch, NumPy and build/libmsa.so.
 
-    python3 tests/peers/cpu.py [--n 4096 16384] [--heads 16 1] [--threads 2] [--seconds 5] [--json FILE]
+    python3 data/bench/peers/cpu.py [--n 4096 16384] [--heads 16 1] [--threads 2] [--seconds 5] [--json FILE]
 """
 import argparse
 import datetime
@@ -68,7 +68,7 @@ def fastest(call, seconds):
 
 
 def agree(a, b, scale):
-    """Two float32 computations of the same formula: each may lose what ref/cli/verdict.c allows one."""
+    """Two float32 computations of the same formula: each may lose what ref/judge/verdict.c allows one."""
     return bool((np.abs(np.asarray(a) - np.asarray(b)) <= 2 * scale).all())
 
 

@@ -2,8 +2,8 @@
 attention and its gradient PyTorch's scaled_dot_product_attention (flash and cuDNN), of top-k torch.topk, of sparse attention a
 per-token block-sparse kernel in Triton. Each is checked on sampled queries before and after it is timed.
 
-    python3 tests/peers/gpu.py data/bench/*.json
-    TRITON_INTERPRET=1 python3 tests/peers/gpu.py --self-test     the Triton kernel, on a CPU
+    python3 data/bench/peers/gpu.py data/bench/*.json
+    TRITON_INTERPRET=1 python3 data/bench/peers/gpu.py --self-test     the Triton kernel, on a CPU
 """
 import json
 import os
@@ -56,7 +56,7 @@ def block_sparse(q, k, v, ids, block):
     return o
 
 
-# ---- Selections: the rules of ref/cli/selections.h, not its random numbers --------------------------------
+# ---- Selections: the rules of ref/judge/selections.h, not its random numbers --------------------------------
 
 
 def draw(kind, groups, n, prefix, block, k, device, seed=1):
@@ -96,7 +96,7 @@ def draw(kind, groups, n, prefix, block, k, device, seed=1):
 
 
 def union8(ids):
-    """Mean number of different blocks that 8 neighbouring queries chose, over full eights (ref/cli/selections.c)."""
+    """Mean number of different blocks that 8 neighbouring queries chose, over full eights (ref/judge/selections.c)."""
     groups, n, k = ids.shape
     count, step = 0, 1 << 20
     for r in range(groups):
