@@ -31,12 +31,12 @@ FOUND    := $(if $(OPENBLAS),-DHAVE_OPENBLAS $(shell pkg-config --cflags openbla
             $(if $(PNG),-DHAVE_PNG $(shell pkg-config --cflags libpng)) \
             $(if $(JSON),-DHAVE_JANSSON $(shell pkg-config --cflags jansson))
 ALLFLAGS  = $(STRICT) $(CFLAGS) $(SAN) -fPIC -I$(B) -D_POSIX_C_SOURCE=200809L $(FOUND) $(if $(OPENMP),-fopenmp,-Wno-unknown-pragmas) -MMD -MP
-# No fast-math anywhere; errno from sqrt is nobody's business in the fast path.
+# No fast-math anywhere; errno from sqrt is nobody's business in the fast path, which gets whole vectors and fused
+# multiply-adds, that ISO C leaves out.
 # clang would warn where it leaves a maximum unvectorised; both, that functions with vectors (ours are inline or
 # static) are called otherwise on machines without AVX-512.
-FASTFLAGS = -O3 -fno-math-errno -fopenmp-simd -Wno-pass-failed -Wno-psabi $(if $(TUNED),-march=$(ARCH))
-# What the inner loops of long inputs add: whole vectors, and fused multiply-adds, which ISO C leaves out.
-WIDE     := -ffp-contract=fast $(if $(call compiles,-mprefer-vector-width=512),-mprefer-vector-width=512)
+FASTFLAGS := -O3 -fno-math-errno -fopenmp-simd -ffp-contract=fast $(if $(call compiles,-mprefer-vector-width=512),-mprefer-vector-width=512) \
+             -Wno-pass-failed -Wno-psabi $(if $(TUNED),-march=$(ARCH))
 LIBS     := $(if $(OPENBLAS),$(shell pkg-config --libs openblas)) -lm
 VERSION  := $(shell sed -n 's/.define MSA_VERSION "\(.*\)"/\1/p' ref/msa.h)
 SOVERSION := $(basename $(VERSION))# before 1.0 every minor version may change a struct
@@ -46,10 +46,10 @@ APPLIBS   = $(if $(CUDA),$(CUDALIBS)) $(if $(PNG),$(shell pkg-config --libs libp
 
 # ---- Sources: a library (ref, fast) and what only the program needs -----------------------------
 LIB_SRC := $(wildcard ref/*.c ref/fast/*.c)
-APP_SRC := $(wildcard ref/model/*.c ref/io/*.c ref/cli/*.c)
+APP_SRC := $(wildcard $(patsubst %,ref/%/*.c,judge bench model io cli))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 APP_OBJ := $(APP_SRC:%.c=$(B)/%.o)
-T_SUPPORT := $(filter-out tests/test_%,$(wildcard tests/*.c))
+T_SUPPORT := $(wildcard tests/support/*.c)
 T_SRC   := $(wildcard tests/test_*.c)
 T_BIN   := $(T_SRC:%.c=$(B)/%)
 SIMT_OBJ := $(patsubst %.cpp,$(B)/%.o,$(wildcard cuda/simt/*.cpp))
@@ -58,7 +58,8 @@ NVCC_VERSION := $(if $(NVCC),$(shell $(NVCC) --version 2>/dev/null | sed -n 's/.
 NVCC_NEW := $(shell echo $(NVCC_VERSION) | awk -F. '$$1 > 12 || ($$1 == 12 && $$2 >= 4) {print 1}')
 # The kernels run on the engine where there is a C++ compiler, and with CUDA=1 on a GPU too ("make cuda").
 CUDA    ?= $(if $(wildcard $(B)/cuda/host/side.gpu.o),1)
-KERNELS := $(wildcard cuda/*.cu cuda/*/*.cu)
+KERNELS := $(wildcard cuda/*/*.cu cuda/*/*/*.cu)
+KERNEL_HEADERS := $(wildcard cuda/*/*.cuh cuda/*/*/*.cuh)
 ifeq ($(CXX17)$(CUDA),)
 LINK    := $(CC)
 SIDE_OBJ := $(B)/cuda/host/plan.o
@@ -103,7 +104,6 @@ deps: ## install the distribution packages that are missing (DEPS=0: only name t
 build: $(B)/msa $(B)/libmsa.a $(B)/libmsa.so $(if $(CUDA_OBJ),$(B)/libmsa_cuda.a $(B)/libmsa_cuda.so) ## build/msa, the libraries build/libmsa.{a,so} and, with the kernels, build/libmsa_cuda.{a,so}
 	@$(over)
 
-$(patsubst %,$(B)/ref/fast/%.o,stream blocks lanes ladder select heads decode sweep backward kl): private FASTFLAGS += $(WIDE)
 $(B)/ref/fast/%.o: ref/fast/%.c $(B)/flags
 	@$(call say,cc $<)
 	$(Q)$(CC) $(ALLFLAGS) $(FASTFLAGS) -c $< -o $@
@@ -122,7 +122,7 @@ $(B)/cuda/%.o: cuda/%.cpp $(B)/flags
 $(B)/cuda/%.o: cuda/%.cu $(B)/flags
 	@$(call say,c++ $<)
 	$(Q)$(CXX) $(ALLCXXFLAGS) $(UNSET) -x c++ -c $< -o $@
-$(B)/cuda/%.gpu.o: cuda/%.cu cuda/kernels.def cuda/nvcc.sh $(wildcard cuda/*.cuh cuda/*/*.cuh)
+$(B)/cuda/%.gpu.o: cuda/%.cu cuda/kernels.def cuda/nvcc.sh $(KERNEL_HEADERS)
 	@$(call say,nvcc $<)
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 $(B)/tests/%.o: tests/%.cpp $(B)/flags
@@ -132,11 +132,11 @@ $(B)/tests/%.o: tests/%.cpp $(B)/flags
 $(B)/tests/%.o: tests/%.cu $(B)/flags
 	@$(call say,c++ $<)
 	$(Q)$(CXX) $(ALLCXXFLAGS) $(UNSET) -x c++ -c $< -o $@
-$(B)/tests/%.gpu.o: tests/%.cu tests/device/side.cuh tests/device/instructions.h cuda/nvcc.sh $(wildcard cuda/*.cuh)
+$(B)/tests/%.gpu.o: tests/%.cu tests/device/side.cuh tests/device/instructions.h cuda/nvcc.sh $(KERNEL_HEADERS)
 	@$(call say,nvcc $<)
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 PROBES := instructions measurements
-$(B)/tests/test_instructions: $(PROBES:%=$(B)/tests/%.o) $(if $(CUDA),$(PROBES:%=$(B)/tests/%.gpu.o))
+$(B)/tests/test_instructions: $(PROBES:%=$(B)/tests/device/%.o) $(if $(CUDA),$(PROBES:%=$(B)/tests/device/%.gpu.o))
 $(B)/tests/test_simt: $(B)/tests/test_simt.o $(SIMT_OBJ) $(B)/tests/support/tap.o # the engine alone
 	$(Q)$(CXX) $(LINKFLAGS) $^ -o $@
 # The libraries show msa_* and nothing else: a caller may have a softmax_row of its own. A static one is a single
@@ -382,7 +382,7 @@ clean: ## remove build/ and the demo's output
 # A change of compiler or flags rebuilds everything.
 $(B)/flags: FORCE
 	@mkdir -p $(B)
-	@echo '$(CC) $(ALLFLAGS) $(FASTFLAGS) $(WIDE) $(CXX) $(ALLCXXFLAGS)' | cmp -s - $@ || echo '$(CC) $(ALLFLAGS) $(FASTFLAGS) $(WIDE) $(CXX) $(ALLCXXFLAGS)' > $@
+	@echo '$(CC) $(ALLFLAGS) $(FASTFLAGS) $(CXX) $(ALLCXXFLAGS)' | cmp -s - $@ || echo '$(CC) $(ALLFLAGS) $(FASTFLAGS) $(CXX) $(ALLCXXFLAGS)' > $@
 $(B)/sides: FORCE
 	@mkdir -p $(B)
 	@echo '$(SIDES)' | cmp -s - $@ || echo '$(SIDES)' > $@

@@ -16,12 +16,10 @@
 set -u
 file=$1 object=$2 log=$2.log
 old=
-name=${file##*/[0-9]_}
-stage=${file%/*}
-stage=${stage##*/}
-line=$(grep -E "^KERNEL\($stage, ${name%.cu}, " cuda/kernels.def)
-case $stage,$line in
-cuda,* | *", 80, "*) old="-gencode arch=compute_80,code=[sm_80,compute_80]" ;;
+kernel=$(echo "$file" | sed -nE 's,^(.*/)?cuda/([a-z]+)/[0-9]+_([a-z_0-9]+)\.cu$,\2/\3,p; s,^(.*/)?cuda/([a-z]+)/dense/[0-9]+_([a-z_0-9]+)\.cu$,dense_\2/\3,p')
+line=$(grep -E "^KERNEL\(${kernel%/*}, ${kernel#*/}, " cuda/kernels.def)
+case $file,$line in
+*cuda/host/*,* | *", 80, "*) old="-gencode arch=compute_80,code=[sm_80,compute_80]" ;;
 esac
 rm -f "$object" "$object.dropped"
 
@@ -53,7 +51,7 @@ if [ -n "$spoiled" ] && [ -z "$line" ]; then
 fi
 if [ -n "$spoiled" ]; then
     version=$("$NVCC" --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p')
-    printf 'DROPPED("%s/%s", "nvcc %s: %s")\n' "$stage" "${name%.cu}" "$version" "$spoiled" > "$object.dropped"
-    echo "  $stage/${name%.cu} is not offered on the GPU: nvcc $version: $spoiled" >&2
+    printf 'DROPPED("%s", "nvcc %s: %s")\n' "$kernel" "$version" "$spoiled" > "$object.dropped"
+    echo "  $kernel is not offered on the GPU: nvcc $version: $spoiled" >&2
 fi
 exit 0

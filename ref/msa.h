@@ -251,7 +251,7 @@ typedef msa_status msa_kl_fn(const msa_shape *s, const float *q, const float *k,
                              double weight, double *loss, float *dqi, float *dki, void *work);
 
 /* The reference: plain C, every sum in double precision, results rounded once to float32. */
-msa_dense_fn msa_dense;                   /* gqa.c */
+msa_dense_fn msa_dense;                   /* dense.c */
 msa_index_fn msa_index;                   /* index.c */
 msa_topk_fn msa_topk;                     /* topk.c */
 msa_reverse_fn msa_reverse;               /* reverse.c */

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # msa bench on tiny shapes: it judges, times and judges again, writes what it is to write, and refuses bad input in
 # one line, with exit status 2 and nothing written.
-source "$(dirname "$0")/tap.sh"
+source "$(dirname "$0")/support/tap.sh"
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 S='T=40 S=70 heads=4:2 width=64:64 block=32 topk=2'
 

@@ -2,7 +2,7 @@
 # The book: every chapter's program prints its stored output and every figure is what its program draws; listings
 # come from labels that are there; programs compile without a warning; and, where doxygen, the theme, node and
 # katex are, the site builds, and its links and pages pass their checks.
-source "$(dirname "$0")/tap.sh"
+source "$(dirname "$0")/support/tap.sh"
 B=${B:-build} CC=${CC:-cc}
 
 book/site/check_chapters.sh "$B" > "$W.out" 2> "$W.err"

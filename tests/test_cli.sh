@@ -1,7 +1,7 @@
 #!/bin/bash
 # The program from outside: what it writes for good input, and that it refuses bad input in one line, with
 # exit status 2 and nothing written. TAP on stdout; MSA names the program.
-source "$(dirname "$0")/tap.sh"
+source "$(dirname "$0")/support/tap.sh"
 source tests/support/npy.sh
 V=$PWD/data/vectors
 

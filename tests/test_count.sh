@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # msa count and msa timeline: counts worked out by hand, the same on any number of threads, pictures that are
 # pictures, refusals. TAP on stdout; MSA names the program.
-source "$(dirname "$0")/tap.sh"
+source "$(dirname "$0")/support/tap.sh"
 
 runs() { # runs NAME ARGUMENT...
     "$MSA" "${@:2}" >"$W.out" 2>"$W.err" && [[ ! -s $W.err ]]

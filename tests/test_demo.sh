@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The demonstration: what `make demo` runs, on the shipped models and a real text, says what it should.
-source "$(dirname "$0")/tap.sh"
+source "$(dirname "$0")/support/tap.sh"
 B=${B:-build}
 if ! has_models; then
     skip "the demonstration" "this build has no jansson, so it reads no models"

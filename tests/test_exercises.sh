@@ -2,7 +2,7 @@
 # Exercises of the book: every stub is turned down by its check, with a verdict and not by a crash; every
 # solution passes, whatever the seed; answers that cheat or crash are refused, with words that help (tests/cheats;
 # FULL=1 adds tests/more_cheats and seeds); each has all its parts; refusals; a student's file is never overwritten.
-source "$(dirname "$0")/tap.sh"
+source "$(dirname "$0")/support/tap.sh"
 EX=book/exercises P=${B:-build}/exercises
 
 verdict() { # verdict STATUS LINE NAME PROGRAM [SEED]: the exit status, how the last line begins

@@ -2,7 +2,7 @@
 # The experiments: a configuration's mistakes are named; a run that was killed ends in the row of one that was not; a
 # row comes again from its commands; the stored tables are what the configuration asks for, and the page and figures are
 # what the tables say.
-source "$(dirname "$0")/tap.sh"
+source "$(dirname "$0")/support/tap.sh"
 B=${B:-build}
 export MSA B TEXT= COMMIT=test OMP_WAIT_POLICY=passive
 

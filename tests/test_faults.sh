@@ -5,7 +5,7 @@
 # and one line, or with 0 and its whole result; the files that were there before are what they were, or all new; nothing
 # else is left. A sample by default; FULL=1 walks everything (make test-faults), PIECE=2/5 only a fifth of the commands
 # (1/5 also has what is not walked).
-source "$(dirname "$0")/tap.sh"
+source "$(dirname "$0")/support/tap.sh"
 source tests/support/npy.sh
 all=${FULL-} piece=${PIECE:-1/1}
 inject=$PWD/${B:-build}/tests/faults.so

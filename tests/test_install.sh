@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What `make install` installs: libraries that show msa_* only and that C and C++ programs link, static and
 # shared, whatever their own functions are called; the same for the kernels; msa.py. The prefix has a space and quotes.
-source "$(dirname "$0")/tap.sh"
+source "$(dirname "$0")/support/tap.sh"
 B=${B:-build} CC=${CC:-cc} CXX=${CXX:-c++}
 P="$W/a \"prefix\" of o'ne's" san=$(sed -n 's/.*\(-fsanitize=[^ ]*\).*/\1/p' "$B/flags")
 read -r -a CC <<< "$CC $san"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What cuda/nvcc.sh makes of what a compiler says, with a compiler that says what it is told: no nvcc is needed.
-source "$(dirname "$0")/tap.sh"
+source "$(dirname "$0")/support/tap.sh"
 export NVCC=$W/nvcc SAYS=$W/says STATUS=0
 cat > "$NVCC" <<'SH'
 #!/bin/sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Other people's kernels: PyTorch beside ours on the CPU (data/bench/peers/cpu.py), small, that they agree; the Triton
 # kernel that gpu.py times. PYTHON names another than python3.
-source "$(dirname "$0")/tap.sh"
+source "$(dirname "$0")/support/tap.sh"
 PYTHON=${PYTHON:-python3} B=${B:-build}
 if ! "$PYTHON" -c 'import torch, numpy' 2> /dev/null; then
     skip "PyTorch's attention and ours" "no Python with PyTorch here"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The instruction layer cuda/kit/ptx.cuh: the only file with inline assembly, and, where nvcc is found, every
 # function of it compiled for sm_90a without a warning, a spill, or a mistake that ptxas had to repair (C75xx).
-source "$(dirname "$0")/tap.sh"
+source "$(dirname "$0")/support/tap.sh"
 : "${NVCC:=$(command -v nvcc)}"
 
 grep -rnE '\b(asm|__asm|__asm__)\b' --include='*.[ch]' --include='*.c[up]*' --include='*.h[hp]*' ref cuda tests book 2> /dev/null |

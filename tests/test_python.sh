@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # ref/msa.py, where there is a Python with NumPy (PYTHON names another than python3).
-source "$(dirname "$0")/tap.sh"
+source "$(dirname "$0")/support/tap.sh"
 PYTHON=${PYTHON:-python3} B=${B:-build}
 if ! "$PYTHON" -c 'import numpy' 2> /dev/null; then
     skip "msa.py" "no Python with NumPy here"

@@ -2,7 +2,7 @@
 # The CPU engine under ThreadSanitizer: races of plain C++ accesses between threads of a block are found, with
 # the right file and line, and right kernels stay silent. Only the kernels are instrumented; the engine is a
 # shared library beside them (cuda/simt/tsan.h says why), which make test-race has built.
-source "$(dirname "$0")/tap.sh"
+source "$(dirname "$0")/support/tap.sh"
 B=${B:-build} CXX=${CXX:-c++}
 FLAGS=(-std=c++17 -Wall -Wextra -Wno-psabi -Wno-unknown-pragmas -g -I.)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The README's promises: `make install` gives a library that its C example links against, the example prints
 # what the README says it prints, every file and make target it names is there, and so is every command.
-source "$(dirname "$0")/tap.sh"
+source "$(dirname "$0")/support/tap.sh"
 B=${B:-build} CC=${CC:-cc}
 
 # The fenced block number $2 of kind $1.

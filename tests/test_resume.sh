@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Training that is stopped ends in the same bytes as training that is not: by a signal it may handle, by
 # SIGKILL at random moments (KILLS of them, default 20; the seed is printed), and with another thread count.
-source "$(dirname "$0")/tap.sh"
+source "$(dirname "$0")/support/tap.sh"
 kills=${KILLS:-20} seed=${MSA_SEED:-$RANDOM}
 RANDOM=$seed
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The test runner tested: what it must count as failed, what it must show, and its last line.
-source "$(dirname "$0")/tap.sh"
+source "$(dirname "$0")/support/tap.sh"
 
 program() { # program NAME COMMANDS
     printf '#!/bin/sh\n%s\n' "$2" > "$W/$1"

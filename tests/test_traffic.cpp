@@ -226,7 +226,7 @@ static double centre_bytes(const Problem &p, bool ids, double width)
     return bytes;
 }
 
-/// The same with every visible block, as the head of dense_backward/1_kv_outer.cu has it.
+/// The same with every visible block, as the head of backward/dense/1_kv_outer.cu has it.
 static void judge_dense_gradients(Problem &p)
 {
     const msa_shape &s = p.s;

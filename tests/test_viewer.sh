@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The pictures, arrays and page of `msa dump`, and its refusals. Where a Chromium is installed the page is
 # opened, pointed at and typed at. TAP on stdout; MSA names the program.
-source "$(dirname "$0")/tap.sh"
+source "$(dirname "$0")/support/tap.sh"
 V=$PWD/data/vectors
 
 runs() { # runs NAME ARGUMENT...

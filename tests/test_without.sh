@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What is built where a library is missing, built here without OpenBLAS, libpng and jansson: products by plain loops,
 # pictures as PPM, refusals that name the package.
-source "$(dirname "$0")/tap.sh"
+source "$(dirname "$0")/support/tap.sh"
 CC=${CC:-cc}
 bare() { # bare PROGRAM FILE...: builds and runs a test of these files alone
     $CC -std=c11 -O1 -D_POSIX_C_SOURCE=200809L -Wall -Wextra "${@:2}" tests/"$1".c tests/support/tap.c -lm -o "$W/$1" > "$W.out" 2> "$W.err" &&

@@ -28,7 +28,7 @@ $(EX_B)/%.o: $(EX)/%.c $(EX)/exercises.mk $(B)/flags
 $(EX_B)/%.o: $(EX)/%.cu $(EX)/exercises.mk $(B)/flags
 	@$(call say,c++ $<)
 	$(Q)$(CXX) $(EX_CXX) $(EX_LIST) -c $< -o $@
-$(EX_B)/%.gpu.o: $(EX)/%.cu cuda/nvcc.sh $(wildcard cuda/*.cuh cuda/*/*.cuh)
+$(EX_B)/%.gpu.o: $(EX)/%.cu cuda/nvcc.sh $(KERNEL_HEADERS)
 	@$(call say,nvcc $<)
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 
@@ -84,7 +84,7 @@ $(EX_B)/sides/ref/judge/table.o: $(EX_B)/sides/cuda/dropped.inc
 $(EX_B)/sides/cuda/dropped.inc:# of no kernel of the ladder
 	@mkdir -p $(@D) && : > $@
 # Not build/cuda/host/side.gpu.o, by which make knows a build for the GPU.
-$(EX_B)/sides/side.gpu.o: cuda/host/side.cu cuda/kernels.def cuda/nvcc.sh $(wildcard cuda/*.cuh)
+$(EX_B)/sides/side.gpu.o: cuda/host/side.cu cuda/kernels.def cuda/nvcc.sh $(KERNEL_HEADERS)
 	@$(call say,nvcc $<)
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 EX_SIDES := cuda/host/host.o cuda/host/plan.o ref/judge/table.o

@@ -4,7 +4,7 @@
 # what it misses here.
 set -u
 build=$1 store=${2:-}
-cd "$(dirname "$0")/.." || exit 2
+cd "$(dirname "$0")/../.." || exit 2
 status=0 new=$(mktemp)
 trap 'rm -f "$new"' EXIT
 

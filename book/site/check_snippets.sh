@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every \snippet of a page names a file and a label that are there, twice each: where it begins and ends.
 set -u
-cd "$(dirname "$0")/.." || exit 2
+cd "$(dirname "$0")/../.." || exit 2
 status=0
 while IFS=: read -r page line directive; do
     read -r _ file label <<< "$directive"

@@ -3,6 +3,7 @@
 # its neighbours in reading order (that of the file names). `@TABLE FILE TEXT@` becomes the first table of a generated
 # FILE, seen from here, below a line that holds TEXT, so that no number of it is written down twice.
 # `@TABLE FILE TEXT~ROW~NAME,NAME@` takes the rows that hold ROW, and the columns of these names.
+site=$(cd "$(dirname "$0")" && pwd)
 cd "$(dirname "$1")" || exit 1
 name=$(basename "$1")
 case $name in
@@ -14,7 +15,7 @@ index.md) after=$(ls [0-9][0-9]_*.md | head -n 1) ;;
 esac
 title() { sed -n '1s/^# *\(.*[^ ]\) *{#.*/\1/p' "$1"; }
 label() { sed -n '1s/.*{#\(.*\)}.*/\1/p' "$1"; }
-case $name in [0-9][0-9]_*) exercises=$(./list_exercises "$(echo "$name" | sed 's/_.*//; s/^0//')") ;; esac
+case $name in [0-9][0-9]_*) exercises=$("$site/list_exercises.sh" "$(echo "$name" | sed 's/_.*//; s/^0//')") ;; esac
 export exercises
 awk '
 $0 == "## Sources" && ENVIRON["exercises"] != "" { print ENVIRON["exercises"] "\n" } # they end the section before

@@ -3,7 +3,7 @@
 # prints instead one line that links to the exercises of that chapter, or nothing.
 set -u
 export LC_ALL=C
-cd "$(dirname "${BASH_SOURCE[0]}")/exercises" || exit 2
+cd "$(dirname "${BASH_SOURCE[0]}")/../exercises" || exit 2
 
 number() { echo "${1:0:2}"; }
 title() { sed -n '1s/^# *//p' "$1/statement.md"; }

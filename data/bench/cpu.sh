@@ -9,7 +9,7 @@
 # of which there are 3 at least.
 set -u
 export LC_ALL=C
-cd "$(dirname "$0")/.." || exit 2
+cd "$(dirname "$0")/../.." || exit 2
 B=${B:-build} MSA=${MSA:-$B/msa} PYTHON=${PYTHON:-python3}
 DIR=${1:-data/bench}
 EACH=${SECONDS_EACH:-1}

@@ -8,7 +8,7 @@
 # kernel, each with a file of its own.
 set -u
 export LC_ALL=C
-cd "$(dirname "$0")/.." || exit 2
+cd "$(dirname "$0")/../.." || exit 2
 MSA=${MSA:-build/msa}
 DIR=${1:-data/bench}
 SECONDS_EACH=${SECONDS_EACH:-2}

@@ -3,7 +3,7 @@
 # puts them there, between the lines <!-- results --> and <!-- end of results -->.
 set -u
 export LC_ALL=C
-cd "$(dirname "$0")/.." || exit 2
+cd "$(dirname "$0")/../.." || exit 2
 msa=$1 store=${2:-}
 new=$(mktemp) || exit 2
 trap 'rm -f "$new" "$new.tables"' EXIT

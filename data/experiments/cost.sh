@@ -4,7 +4,7 @@
 # KV head of 128, blocks of 128, 16 of them kept. Run it when nothing else does.
 set -u
 export LC_ALL=C
-cd "$(dirname "$0")/.." || exit 2
+cd "$(dirname "$0")/../.." || exit 2
 MSA=${MSA:-build/msa}
 file=${1:?a file to write}
 shift

@@ -3,7 +3,7 @@
 # is typed but what the paper found; a table that is not there yet is said to be missing.
 set -eu
 export LC_ALL=C
-cd "$(dirname "$0")/.." || exit 2
+cd "$(dirname "$0")/../.." || exit 2
 dir=${1:-data/experiments} out=${2:-figures/experiments}
 mkdir -p "$out" || exit 2
 link=$(realpath -m --relative-to="$dir" "${LINK:-$out}")

@@ -79,7 +79,7 @@ void tile_unpack(const tile *t, const float *rows, int heads, int head, int coun
  * else 0. Each row's sum goes to denom [n*count]; its LSE to lse, if not NULL. */
 void tile_softmax(const tile *t, const int32_t *ids, int count, float *logits, float *denom, float *lse);
 
-/* ---- Selection (select.c) --------------------------------------------------------------------------- */
+/* ---- Selection (index_tiles.c) --------------------------------------------------------------------------- */
 
 /* The best blocks so far: score descending, earlier first among equals. */
 typedef struct best_list {
@@ -96,7 +96,7 @@ void best_insert(best_list *list, int64_t most, float score, int32_t block);
 /* The list and the local block, ascending, then -1: a row of ids. */
 void best_write(const msa_shape *s, const best_list *list, int64_t local, int32_t *ids);
 
-/* ---- Dense attention of one sequence in chunks of keys (stream.c) ------------------------------------ */
+/* ---- Dense attention of one sequence in chunks of keys (dense_tiles.c) ------------------------------------ */
 
 /* Keys of a chunk: products of 512 x 512 x 128 run at 95% of a large product's rate, and a row that is no
  * longer has nothing to stream. */
@@ -109,7 +109,7 @@ size_t stream_workspace(const msa_shape *s);
 /* ---- Stages ------------------------------------------------------------------------------------------ */
 
 msa_dense_fn fast_dense;
-msa_sparse_fn fast_naive, fast_threaded, fast_blocked; /* ladder.c */
+msa_sparse_fn fast_naive, fast_threaded, fast_blocked; /* sparse_naive.c */
 msa_sparse_fn fast_tiles, fast_blocks, fast_lanes, fast_sparse;
 msa_index_fn fast_index;
 msa_decode_fn fast_decode;

@@ -1,4 +1,4 @@
-/* The selector's KL loss over tiles. As in gradient.c a piece of work is one (sequence, group), run in order;
+/* The selector's KL loss over tiles. As in backward_tiles.c a piece of work is one (sequence, group), run in order;
  * the index keys are shared by the groups, so each group adds to a dKi of its own and these are summed last.
  */
 #include "exact.h"

@@ -94,7 +94,7 @@ const msa_kernel msa_fast_kernels[N_KERNELS + 1] = {
              "KV-outer, one query at a time: its heads are the lanes of a vector, no product to fill"),
     [SPARSE] =
         FAST(MSA_STAGE_SPARSE, sparse, fast_sparse, "ruled",
-             "lanes for large groups, tiles where neighbours agree, else blocks: attend.c has the rule"),
+             "lanes for large groups, tiles where neighbours agree, else blocks: sparse_tiles.c has the rule"),
     [PREFILL] = FAST(MSA_STAGE_PREFILL, prefill, fast_prefill, "tiles", "the index, then the Main Branch"),
     [DECODE] = FAST(MSA_STAGE_DECODE, decode, fast_decode, "streams",
                     "index keys, then chosen blocks, stream by; the heads of a group are the lanes"),

@@ -1,7 +1,7 @@
 /* wants: 16_plain_store.cu:[0-9]+, .*an ordinary store of work .*write st_global */
 /* The Index Branch in two kernels: all scores to memory, then back for the selection. */
 #include "../../../cuda/index/rows.cuh"
-#include "../../../cuda/selection.cuh"
+#include "../../../cuda/kit/selection.cuh"
 
 namespace
 {

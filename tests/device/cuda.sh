@@ -4,7 +4,7 @@
 # tool is missing it says so once and counts what it skipped.
 #
 # An illegal access spoils its process for every kernel after it: each kernel has a process of its own.
-source "$(dirname "$0")/tap.sh"
+source "$(dirname "$0")/../support/tap.sh"
 B=${B:-build}
 S='S=70 heads=4:2 width=64:64 block=32 topk=2'
 STAGES='dense index topk reverse sparse prefill decode dense_decode backward dense_backward kl'

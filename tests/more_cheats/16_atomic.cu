@@ -1,7 +1,7 @@
 /* wants: not yet: (bytes written|kernels launched): expected at most */
 /* The Index Branch in two kernels: all scores to memory, then back for the selection. */
 #include "../../../cuda/index/rows.cuh"
-#include "../../../cuda/selection.cuh"
+#include "../../../cuda/kit/selection.cuh"
 
 namespace
 {

@@ -1,7 +1,7 @@
 /* wants: 16_static.cu:[0-9]+, in .*: a store outside of its local variables */
 /* The Index Branch in two kernels: all scores to memory, then back for the selection. */
 #include "../../../cuda/index/rows.cuh"
-#include "../../../cuda/selection.cuh"
+#include "../../../cuda/kit/selection.cuh"
 
 namespace
 {

@@ -2,7 +2,7 @@
 #include <emmintrin.h>
 /* The Index Branch in one kernel: a score is offered to the list in registers and forgotten. */
 #include "../../../cuda/index/rows.cuh"
-#include "../../../cuda/selection.cuh"
+#include "../../../cuda/kit/selection.cuh"
 
 namespace
 {

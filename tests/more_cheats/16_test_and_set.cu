@@ -1,7 +1,7 @@
 /* wants: was not run, since it says .__atomic_clear */
 /* The Index Branch in one kernel: a score is offered to the list in registers and forgotten. */
 #include "../../../cuda/index/rows.cuh"
-#include "../../../cuda/selection.cuh"
+#include "../../../cuda/kit/selection.cuh"
 
 namespace
 {

@@ -13,8 +13,8 @@ fi
 
 # ---- Results that are wrong ------------------------------------------------------------------------
 kernel 'causal mask off by one' dense/4_hopper.cu dense/hopper 's/column <= last\[half\]/column < last[half]/'
-kernel 'no rescale of the denominator' softmax.cuh dense/tensor_core 's/a.l\[half\] \* keep\[half\] + sum/a.l[half] + sum/'
-kernel 'V read with the stride of another tile' attend.cuh sparse/union 's/rows \* 128, 1024, Swizzle::b128/1024, 1024, Swizzle::b128/'
+kernel 'no rescale of the denominator' kit/softmax.cuh dense/tensor_core 's/a.l\[half\] \* keep\[half\] + sum/a.l[half] + sum/'
+kernel 'V read with the stride of another tile' kit/attend.cuh sparse/union 's/rows \* 128, 1024, Swizzle::b128/1024, 1024, Swizzle::b128/'
 kernel 'the mask of a neighbouring query' sparse/3_union.cu sparse/union 's/chosen >> number\[half\] % 32/chosen >> (number[half] + 1) % 32/'
 kernel 'every partial in slot 0' sparse/4_kv_outer.cu sparse/kv_outer 's/w.group, slot) \* s.group/w.group, 0) * s.group/'
 kernel 'partials averaged without their LSE' sparse/4_kv_outer.cu sparse/kv_outer 's/ex2(weight\[a\] - top) : 0/(weight[a] > minus_infinity() ? 1.0f : 0.0f) : 0/'
@@ -76,7 +76,7 @@ mutant 'dS that wgmma may not see' cuda/backward/4_hopper.cu test_gradient_kerne
 kernel 'accumulators read before the wait' dense/4_hopper.cu dense/hopper 's/wgmma_wait<1>();/wgmma_wait<2>();/'
 kernel 'a stage that is never given back' dense/4_hopper.cu dense/hopper 's/give_back(smem.v, j - 1);//'
 kernel 'values given back before their products are waited for' dense/4_hopper.cu dense/hopper 's/^        wgmma_wait<0>();/        give_back(smem.v, j - 1); wgmma_wait<0>();/; s/^        give_back(smem.v, j - 1);$//'
-kernel 'no proxy fence after ordinary stores' attend.cuh sparse/kv_outer 's/fence_proxy_async();//'
+kernel 'no proxy fence after ordinary stores' kit/attend.cuh sparse/kv_outer 's/fence_proxy_async();//'
 kernel 'fewer bytes expected than come' index/stream.cuh index/wgmma 's/sizeof m.k\[stage\])/sizeof m.k[stage] \/ 2)/'
 kernel 'one warp too few gives a stage back' sparse/3_union.cu sparse/union 's/any ? 8 : 4/any ? 7 : 3/'
 kernel 'a stage given back while it is multiplied' sparse/4_kv_outer.cu sparse/kv_outer '/issue_scores<N>/{n;d;}'
@@ -95,8 +95,8 @@ kernel 'sums of warps read too early' reverse/2_scan.cu reverse/scan '/scan_warp
 kernel 'choices counted without atomics' reverse/2_scan.cu reverse/scan 's/atomicAdd(&m.n\[b\], 1);/st_shared(\&m.n[b], ld_shared(\&m.n[b]) + 1);/'
 kernel 'the maxima of two stages in one place' decode/3_swapped.cu decode/swapped 's/= m.top\[n % 2\];/= m.top[0];/'
 kernel 'a stage past the end of the ring' dense/4_hopper.cu dense/hopper 's/mbarrier_wait(&ring.full\[j % stages\]/mbarrier_wait(\&ring.full[j % (stages + 1)]/'
-kernel 'products that are not committed' attend.cuh index/wgmma '/add_rows_by_rows<N>(s, q, 0, k, key);/{n;s/wgmma_commit();//}'
-kernel 'rows of an operand over each other' attend.cuh index/wgmma 's/64 \* a_row + column\], 16, 1024/64 * a_row + column], 16, 512/'
+kernel 'products that are not committed' kit/attend.cuh index/wgmma '/add_rows_by_rows<N>(s, q, 0, k, key);/{n;s/wgmma_commit();//}'
+kernel 'rows of an operand over each other' kit/attend.cuh index/wgmma 's/64 \* a_row + column\], 16, 1024/64 * a_row + column], 16, 512/'
 kernel 'no barrier after counting' reverse/2_scan.cu reverse/scan '/atomicAdd(&m.n/,/^}/s/__syncthreads();//'
 
 try_all

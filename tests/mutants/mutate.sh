@@ -5,7 +5,7 @@
 # test print "not ok" or crash; TEST is a program, or a program and the kernel that it is to judge alone.
 # A WORD takes those whose names contain it, PIECE=2/5 in the environment the second of five shares.
 # TREES copies of the tree work side by side; afterwards each gets back what the mutant changed, compiled too.
-source "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/../support/tap.sh"
 
 MAKE=${MAKE:-make}
 B=${B:-build}

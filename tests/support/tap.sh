@@ -2,7 +2,7 @@
 # $W.out and $W.err, shown when a check fails. Scripts run in the project's root; MSA names the program.
 set -u
 export LC_ALL=C
-cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
 MSA=$(realpath -m "${MSA:-build/msa}")
 W=$(mktemp -d) || exit 2
 trap 'rm -rf "$W" "$W.out" "$W.err"' EXIT

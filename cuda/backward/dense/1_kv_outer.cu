@@ -22,7 +22,7 @@
  *
  * What it wastes: what 3_kv_outer.cu does.
  */
-#include "../backward/sweeps.cuh"
+#include "../sweeps.cuh"
 
 static msa_status run(const Call &c)
 {

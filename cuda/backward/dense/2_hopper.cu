@@ -13,7 +13,7 @@
  *
  * What it wastes: what 4_hopper.cu does.
  */
-#include "../backward/sweeps.cuh"
+#include "../sweeps.cuh"
 
 static msa_status run(const Call &c)
 {

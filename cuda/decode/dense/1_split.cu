@@ -20,8 +20,8 @@
  *  - loads 4 dh n of K and V, 2 dh G c of Q, 4 bytes a lane and warp for the page of each of its pieces;
  *  - stores (8 + 4 dh) c a head, loads (16 + 4 dh) c a head again, and stores O and LSE.
  */
-#include "../decode/attend.cuh"
-#include "../decode/begin.cuh"
+#include "../attend.cuh"
+#include "../begin.cuh"
 
 namespace
 {
