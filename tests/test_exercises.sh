@@ -173,6 +173,19 @@ for words in "N=1'; touch $W/touched; '" "N=1\"; touch $W/touched; \"" "N=\$(she
         check $? "what a student types is not run: $target $words"
     done
 done
+one_line() { # one_line PATTERN TARGET WORD...: all that make says, with exit status 2
+    local pattern=$1
+    shift
+    ${MAKE:-make} --no-print-directory DEPS=0 "$@" >"$W.out" 2>"$W.err"
+    [[ $? -eq 2 && ! -s $W.out && $(cat "$W.err") =~ ^'make'(\[[0-9]+\])?': *** '$pattern'.  Stop.'$ ]]
+    check $? "make $*: one line"
+}
+for target in exercise hint; do
+    one_line "exercise: expected N=01 to N=[0-9]+ or a name that 'make progress' lists, found N=77" $target N=77
+done
+one_line "exercise: expected SEED to be a number, found 'x'" exercise N=01 SEED=x
+one_line "exercise: cannot write the result to RESULT=/nosuch/x" exercise N=01 RESULT=/nosuch/x
+one_line "chapter: expected N=01 to N=[0-9]+, found N=77" chapter N=77
 student hint 1 >"$W.out" && student hint 01 >"$W/second" && ! cmp -s "$W.out" "$W/second"
 check $? "each hint is another one"
 finish
