@@ -198,6 +198,11 @@ int cli_select(const char *command, cli_plan *plan, const cli_tensors *t, float 
 /** Prints a line for each stage that ran, `ran STAGE/NAME (back end)`, and where given ids came from. */
 void cli_print_plan(const cli_plan *plan);
 
+/* ---- Threads (threads.c) ------------------------------------------------------------------------ */
+
+/** Starts those of OpenMP, or as many of them as this machine has room for. */
+void cli_start_threads(void);
+
 /* ---- Progress (progress.c) ---------------------------------------------------------------------- */
 
 /** Redraws a one-line bar on stderr if that is a terminal: done of total, elapsed and remaining time, and
