@@ -553,6 +553,11 @@ if [ -w /dev/full ]; then
     "$MSA" cost --csv "$W/full.csv" >/dev/full 2>"$W.err"
     [ $? -eq 2 ] && [ "$(wc -l <"$W.err")" -eq 1 ] && [ "$(cat "$W/full.csv")" = old ]
     check $? "a full standard output: exit 2, one line, the old file"
+    for command in "check topk" "bench topk sparse"; do # which would take a minute
+        timeout 10 "$MSA" $command >/dev/full 2>"$W.err"
+        [ $? -eq 2 ] && [ "$(wc -l <"$W.err")" -eq 1 ]
+        check $? "$command: stops where nobody reads what it prints"
+    done
 fi
 zeros $((65536 * 8)) | npy "$W/wide.npy" '<f4' '(65536, 8, 1)'
 zeros 65536 | npy "$W/narrow.npy" '<f4' '(65536, 1)'

@@ -164,7 +164,9 @@ int cli_open_outputs(const char *command, const char *dir, const msa_shape *s, c
 int cli_write_outputs(const char *command, const char *dir, const msa_shape *s, const cli_output *out, int n);
 /** The same for one file: begins it, whose writer comes next. */
 int cli_begin_output(const char *command, const char *option, const char *path);
-/** Fails, and leaves the old files, where what was printed is lost. */
+/** Sends off what was printed. Fails where that is lost: what comes next would be, too. */
+int cli_flush(const char *command);
+/** The same, and leaves the old files where it fails. */
 int cli_commit_outputs(const char *command);
 void cli_free_outputs(cli_output *out, int n);
 /** Makes sure that a file could be written there, before the work whose result it is to hold. */

@@ -225,9 +225,10 @@ static int train(const char *command, job *j, const train_text *text)
                resume ? "" : ", from the start");
         if (resume)
             printf("continuing after step %" PRId64 "\n", trainer_steps(t));
-        fflush(stdout);
-        status = run_steps(command, j, t, text);
+        status = cli_flush(command);
     }
+    if (!status)
+        status = run_steps(command, j, t, text);
     if (!status)
         status = finish(command, j, t, text);
     curve_close(&j->curve); /* last: it keeps others out */
