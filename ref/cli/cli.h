@@ -191,8 +191,11 @@ int cli_choose_kernel(const char *command, const char *backend, const char *kern
                       cli_plan *plan);
 /** The set of stages that choosing blocks can run: none of them where --ids tells. */
 unsigned cli_selecting_stages(const cli_tensors *t, bool scores);
-/** Notes that a stage ran with this status; reports a failure by the kernel's name. */
-int cli_ran(const char *command, cli_plan *plan, msa_stage stage, msa_status status);
+/** Those sizes of a shape that the constraints of a kernel name, as they name them: "di 8, block 16". */
+#define CLI_SIZES 128
+char *cli_found_sizes(const msa_kernel *kernel, const msa_shape *s, char text[CLI_SIZES]);
+/** Notes that a stage ran with this status on that shape; reports a failure by the kernel's name. */
+int cli_ran(const char *command, cli_plan *plan, const msa_shape *s, msa_stage stage, msa_status status);
 /** The selection: copied from --ids where that was given, else by the Index Branch; and its index LSE.
  *  `scores` may be NULL. */
 int cli_select(const char *command, cli_plan *plan, const cli_tensors *t, float *scores, int32_t *ids,
