@@ -225,10 +225,9 @@ static int train(const char *command, job *j, const train_text *text)
                resume ? "" : ", from the start");
         if (resume)
             printf("continuing after step %" PRId64 "\n", trainer_steps(t));
-        status = cli_flush(command);
-    }
-    if (!status)
+        fflush(stdout);
         status = run_steps(command, j, t, text);
+    }
     if (!status)
         status = finish(command, j, t, text);
     curve_close(&j->curve); /* last: it keeps others out */
