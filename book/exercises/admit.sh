@@ -79,7 +79,7 @@ while read -r name; do make_local+=(--keep-global-symbol="$name"); done < <(aske
 renamed=
 [[ $source != *.cu ]] || renamed='memcpy=access_memcpy memmove=access_memmove memset=access_memset memcmp=access_memcmp printf=access_printf
     _ZN4simt12touch_globalEPKvjbNS_4SiteES1_=access_touch_global _ZN4simt12touch_sharedEPKvjbNS_4SiteE=access_touch_shared
-    _ZN4simt11shared_baseEmNS_4SiteE=access_shared_base'
+    _ZN4simt11shared_baseEmNS_4SiteE=access_shared_base _ZN4simt3runERKNS_6LaunchE=access_run'
 early=()
 for name in init_array fini_array preinit_array ctors dtors; do early+=(-R ".$name*" -R ".rela.$name*"); done
 renamed+=' abort=answer_abort __assert_fail=answer_assert'
