@@ -5,6 +5,10 @@ EXAMPLES := $(CHAPTERS:%=$(B)/examples/%)
 DRAWINGS := $(CHAPTERS:%=$(B)/figures/%)
 BOOK_PACKAGES := doxygen doxygen-awesome-css nodejs katex
 
+CHAPTER_NUMBERS := $(foreach c,$(CHAPTERS),$(firstword $(subst _, ,$(c))))
+# The one that N means, with or without a leading zero (exercises.mk ends where there is none).
+CHAPTER = $(shell n=$(call quoted,N); for c in $(CHAPTERS); do case $$c in ("$$n"_* | "0$$n"_*) echo $$c ;; esac; done)
+
 .PHONY: book book-pdf book-deps book-programs book-figures chapter
 book-deps:
 	@.ci/deps $(DEPS) $(BOOK_PACKAGES)
@@ -22,9 +26,7 @@ book-pdf: book ## the book as a PDF: build/book/book.pdf (needs chromium)
 book-programs: $(EXAMPLES) $(DRAWINGS)
 
 chapter: deps ## build and run a chapter's program: make chapter N=01
-	@n=$(call quoted,N); name=; for c in $(CHAPTERS); do case $$c in "$$n"_* | "0$$n"_*) name=$$c ;; esac; done; [ "$$n" ] && [ "$$name" ] || \
-	  { echo "make chapter: expected N=, one of $(foreach c,$(CHAPTERS),$(firstword $(subst _, ,$(c)))), found '$$n'" >&2; exit 2; }; \
-	  $(MAKE) --no-print-directory "$(B)/examples/$$name" && "$(B)/examples/$$name"
+	@$(MAKE) --no-print-directory $(B)/examples/$(CHAPTER) && $(B)/examples/$(CHAPTER)
 
 book-figures: book-programs ## draw the book's figures and store its outputs again
 	@book/site/check_chapters.sh $(B) --store

@@ -93,8 +93,11 @@ if "$MSA" kernels | grep -q simt; then # its fastest index kernel keeps no score
         grep -q -- "--kernel: expected an index kernel that writes scores"
     check $? "forward: a kernel that writes no scores is refused for that"
     "$MSA" forward "${in[@]}" --topk 4 --block 16 --backend simt --out "$W/simt" 2>&1 |
-        grep -q -- "--backend: expected an index kernel that takes these sizes, found index/fused"
+        grep -q -- "--backend: expected an index kernel that takes di 128, block 16, k 4, found index/fused (di 64 or 128, block 32"
     check $? "forward: sizes that no kernel of a back end takes are refused for that"
+    "$MSA" dense --q "$V/prefix/q.npy" --k "$V/prefix/k.npy" --v "$V/prefix/v.npy" --backend simt --out "$W/simt" 2>&1 |
+        grep -q "expected a shape that it takes (dh 64 or 128, Hq/Hkv <= 16), found dh 16, Hq/Hkv 2"
+    check $? "dense: the sizes that a kernel takes, and those found"
     runs 0 "forward: scores on the engine" forward "${in[@]}" --topk 4 --block 32 --backend simt --scores --out "$W/simt"
     says '^ran index/[a-z]+ \(simt\)$'
     OMP_NUM_THREADS=100000 runs 0 "forward: more threads than there can be" forward "${in[@]}" --topk 4 --block 32 --backend simt --out "$W/simt"
@@ -553,6 +556,11 @@ if [ -w /dev/full ]; then
     "$MSA" cost --csv "$W/full.csv" >/dev/full 2>"$W.err"
     [ $? -eq 2 ] && [ "$(wc -l <"$W.err")" -eq 1 ] && [ "$(cat "$W/full.csv")" = old ]
     check $? "a full standard output: exit 2, one line, the old file"
+    for command in "check topk" "bench topk sparse"; do # which would take a minute
+        timeout 10 "$MSA" $command >/dev/full 2>"$W.err"
+        [ $? -eq 2 ] && [ "$(wc -l <"$W.err")" -eq 1 ]
+        check $? "$command: stops where nobody reads what it prints"
+    done
 fi
 zeros $((65536 * 8)) | npy "$W/wide.npy" '<f4' '(65536, 8, 1)'
 zeros 65536 | npy "$W/narrow.npy" '<f4' '(65536, 1)'
@@ -622,17 +630,17 @@ refuses "--out:" "decode without --out" decode "${step[@]}"
 place_of --page-table "$W/absent.npy"
 refuses "absent.npy" "decode: no such table" decode "${rest[@]}"
 bad_step --page-table "a page past the last" "bad.npy: expected in [0,2] a page from 0 to 6, found 7" '(2, 7)' 4 0 7 1 2 3 -1 4 0 5 1 -1 -1 -1
-bad_step --page-table "no page where a token lies" "[1,3]" '(2, 7)' 4 0 5 1 2 3 -1 4 0 5 -1 -1 -1 -1
+bad_step --page-table "no page where a token lies" "bad.npy: request 1: expected the 4 pages that its 30 tokens of $W/lens.npy take, found 3 and then -1" '(2, 7)' 4 0 5 1 2 3 -1 4 0 5 -1 -1 -1 -1
 bad_step --page-table "a page far off" "found -2147483648" '(2, 7)' 4 0 5 1 2 -2147483648 -1 4 0 5 1 -1 -1 -1
 bad_step --page-table "a row too few" "bad.npy" '(1, 7)' 4 0 5 1 2 3 -1
-bad_step --page-table "rows shorter than a request" "lens.npy" '(2, 5)' 4 0 5 1 2 4 0 5 1 -1
+bad_step --page-table "rows shorter than a request" "lens.npy: request 0: expected at most the 40 tokens that fit into a row of $W/bad.npy, found 45: they take 6 pages of 8, and a row has 5" '(2, 5)' 4 0 5 1 2 4 0 5 1 -1
 bad_step --page-table "no room for the new tokens" "bad.npy" '(2, 1)' 4 4
 bad_step --page-table "a table of floats" "found dtype '<f4'" '(2, 7)'
 bad_step --page-table "a table of one dimension" "bad.npy" '(7,)' 4 0 5 1 2 3 -1
-bad_step --lens "shorter than its new tokens" "bad.npy: expected in [1] 0 or a length from 13, the new tokens, to 56, found 12" '(2,)' 45 12
+bad_step --lens "shorter than its new tokens" "bad.npy: request 1: expected 0 tokens, or 13 new ones and those before, found 12" '(2,)' 45 12
 bad_step --lens "longer than its row of the table" "found 57" '(2,)' 57 30
 bad_step --lens "a negative length" "found -1" '(2,)' 45 -1
-bad_step --lens "lengths that reach a missing page" "table.npy: expected in [0,6] a page" '(2,)' 49 30
+bad_step --lens "lengths that reach a missing page" "table.npy: request 0: expected the 7 pages that its 49 tokens" '(2,)' 49 30
 bad_step --lens "a length too many" "bad.npy" '(3,)' 45 30 30
 bad_step --lens "lengths of floats" "found dtype '<f4'" '(2,)'
 bad_step --q "queries without requests" "bad.npy" '(13, 4, 16)'

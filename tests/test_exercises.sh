@@ -41,9 +41,12 @@ program_of() { # program_of FILE
     e=$(basename "$(echo "$EX/${who%%_*}"_*/)")
     echo "$P/$e/$who"
 }
-ran() { # ran FILE: the last line of its program
-    "$(program_of "$1")" 2>&1 | tail -n 1
-    [[ ${PIPESTATUS[0]} -eq 1 ]] || echo "and it did not end with status 1"
+ran() { # ran FILE: the last line of its program, and a line of what else is wrong
+    "$(program_of "$1")" >"$W/ran" 2>&1
+    local status=$?
+    tail -n 1 "$W/ran"
+    [[ $status -eq 1 ]] || echo "and it did not end with status 1"
+    ! grep 'CHECK failed' "$W/ran" # a sanitizer's trouble with itself
 }
 played() { # played FILE: the last line that a student reads
     local refused
@@ -55,7 +58,7 @@ for file in tests/cheats/*.c* ${FULL:+tests/more_cheats/*.c*}; do
     [[ $file == *_@(by_value|returned).cu && ! -e $P/11_coalesce/stub.o.gimple ]] && skip "$file" "this compiler does not list what calls pass" && continue
     wants=$(sed -nE '1s,^/[*] wants: (.*) [*]/$,\1,p' "$file")
     played "$file" >"$W.out" 2>"$W.err"
-    [[ -n $wants && $(cat "$W.out") == "not yet: "* && $(cat "$W.out") =~ $wants ]]
+    [[ -n $wants && $(wc -l <"$W.out") -eq 1 && $(cat "$W.out") == "not yet: "* && $(cat "$W.out") =~ $wants ]]
     check $? "${file#tests/}: $(cut -c 1-150 "$W.out")"
 done
 # Another's solution, as an answer to exercise 1.
@@ -173,6 +176,19 @@ for words in "N=1'; touch $W/touched; '" "N=1\"; touch $W/touched; \"" "N=\$(she
         check $? "what a student types is not run: $target $words"
     done
 done
+one_line() { # one_line PATTERN TARGET WORD...: all that make says, with exit status 2
+    local pattern=$1
+    shift
+    ${MAKE:-make} --no-print-directory DEPS=0 "$@" >"$W.out" 2>"$W.err"
+    [[ $? -eq 2 && ! -s $W.out && $(cat "$W.err") =~ ^'make'(\[[0-9]+\])?': *** '$pattern'.  Stop.'$ ]]
+    check $? "make $*: one line"
+}
+for target in exercise hint; do
+    one_line "exercise: expected N=01 to N=[0-9]+ or a name that 'make progress' lists, found N=77" $target N=77
+done
+one_line "exercise: expected SEED to be a number, found 'x'" exercise N=01 SEED=x
+one_line "exercise: cannot write the result to RESULT=/nosuch/x" exercise N=01 RESULT=/nosuch/x
+one_line "chapter: expected N=01 to N=[0-9]+, found N=77" chapter N=77
 student hint 1 >"$W.out" && student hint 01 >"$W/second" && ! cmp -s "$W.out" "$W/second"
 check $? "each hint is another one"
 finish

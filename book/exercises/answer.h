@@ -74,8 +74,9 @@ _Noreturn void answer_stop(const void *pc, const char *text);
  *  shares each page until it writes there. What it does not touch twice, or restores, counts all the same. */
 uint64_t answer_memory(void);
 bool answer_lost(void); /**< whether an answer went wrong, after which none is asked any more */
-/** The processor time, in seconds, after which a call counts as endless; 10 unless this says more. */
-void answer_patience(unsigned seconds);
+/** A call counts as endless after 10 seconds of processor time. From now on these begin anew whenever this count has
+ *  changed, which the judge's own code keeps in the answer's process, up to 120 in all: a slow machine is no loop. */
+void answer_progress(const uint64_t *count);
 /** What the loader takes for the answer's abort() and assert() (admit.sh). */
 _Noreturn void answer_abort(void);
 _Noreturn void answer_assert(const char *what, const char *file, unsigned line, const char *function);

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# make exercise, make hint and make progress: exercise.sh run|hint|find|progress [N], in the project's root. A
+# make exercise, make hint and make progress: exercise.sh run|hint|ready|find|progress [N], in the project's root. A
 # student's files are book/exercises/NN_name/mine.*, which git ignores and `make clean` leaves alone: the
 # answer mine.c or mine.cu, the hints shown so far, and the answer's last verdict. "run" takes SEED and RESULT, a
 # file for the result, from the environment; it ends with 0 for a pass, 1 for "not yet" and 2 for a bad call.
@@ -55,14 +55,20 @@ judge() { # judge NAME ANSWER OUT: the last line is the verdict
     "$out/mine" ${SEED:+--seed "$SEED"} ${RESULT:+--json "$RESULT"} --picture "$out/touched.png"
 }
 
-run() {
-    local dir name answer out status number
+ready() { # the directory of an exercise that can be run as asked
+    local dir
     dir=$(find_exercise "$1") || exit
-    name=$(basename "$dir") number=${name%%_*}
-    answer=$(answer_of "$dir") out=$B/exercises/$name
-    [[ $answer == *.cu && -z ${CXX17:-} ]] && refuse "$name is a kernel and needs a C++ compiler"
+    [[ $(answer_of "$dir") == *.cu && -z ${CXX17:-} ]] && refuse "$(basename "$dir") is a kernel and needs a C++ compiler"
     [[ -z ${SEED:-} || $SEED =~ ^[0-9]+$ ]] || refuse "expected SEED to be a number, found '$SEED'"
     [[ -z ${RESULT:-} ]] || { : >"$RESULT"; } 2>/dev/null || refuse "cannot write the result to RESULT=$RESULT"
+    echo "$dir"
+}
+
+run() {
+    local dir name answer out status number
+    dir=$(ready "$1") || exit
+    name=$(basename "$dir") number=${name%%_*}
+    answer=$(answer_of "$dir") out=$B/exercises/$name
     if [[ ! -e $answer ]]; then
         cp -n "$dir/stub.${answer##*.}" "$answer" || exit 2
         echo "made $answer: edit this file (git ignores it, make clean keeps it); the task is in $dir/statement.md"
@@ -113,7 +119,7 @@ progress() {
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
 case ${1:-} in
 find) find_exercise "${2:-}" ;;
-run | hint) "$1" "${2:-}" ;;
+run | hint | ready) "$1" "${2:-}" ;;
 progress) progress ;;
-*) refuse "expected run, hint, find or progress, found '${1:-}'" ;;
+*) refuse "expected run, hint, ready, find or progress, found '${1:-}'" ;;
 esac

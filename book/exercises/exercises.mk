@@ -101,11 +101,6 @@ unexport N SEED RESULT
 quoted = '$(subst ','\'',$(value $(1)))'
 EXERCISE = MAKE="$(MAKE)" B="$(B)" CXX17="$(CXX17)" SEED=$(call quoted,SEED) RESULT=$(call quoted,RESULT) $(EX)/exercise.sh
 
-# Said by make itself, so that a wrong N is one line and exit status 2.
-ifneq ($(filter exercise hint,$(MAKECMDGOALS)),)
-BAD_N := $(shell $(EX)/exercise.sh find $(call quoted,N) 2>&1 >/dev/null)
-$(if $(BAD_N),$(error $(BAD_N)))
-endif
 exercise: ## N=03: build your answer to an exercise and judge it (SEED=7 replays, RESULT=FILE for scripts)
 	@$(EXERCISE) run $(call quoted,N) || [ $$? -eq 1 ] # "not yet" is no error; exercise.sh itself ends with 1
 hint: ## N=03: the next hint for an exercise
@@ -115,3 +110,13 @@ progress: ## all exercises, and how far you are
 exercises-check: exercise-programs ## prove that every stub fails and every solution passes
 	@B=$(B) NVCC="$(NVCC)" tests/run.sh tests/test_exercises.sh
 exercise-programs: $(foreach e,$(EX_C) $(EX_CU),$(EX_B)/$(e)/stub $(EX_B)/$(e)/solution) $(CHEAT_PROGRAMS) $(EX_GPU)
+
+# What cannot be done is said by make itself, in one line and with exit status 2: it adds a line to a recipe that fails.
+# And by a target without one, which make does not name in front.
+cannot_exercise = $(shell $(EXERCISE) ready $(call quoted,N) 2>&1 >/dev/null)
+cannot_hint     = $(shell $(EXERCISE) find $(call quoted,N) 2>&1 >/dev/null)
+cannot_chapter  = $(if $(CHAPTER),,chapter: expected N=$(firstword $(CHAPTER_NUMBERS)) to N=$(lastword $(CHAPTER_NUMBERS)), found N=$(value N))
+.PHONY: possible
+exercise hint chapter: possible
+.SECONDEXPANSION:
+possible: $$(foreach g,$$(filter exercise hint chapter,$$(MAKECMDGOALS)),$$(if $$(cannot_$$(g)),$$(error $$(cannot_$$(g)))))

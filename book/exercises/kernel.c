@@ -322,7 +322,7 @@ static kernel_result run_apart(kernel_run *r, touched *picture)
     if (!found)
         found = answer_shared(sizeof *found);
     memset(found, 0, sizeof *found);
-    answer_patience(120);
+    answer_progress(&simt_counts()->blocks);
     simt_record(timeline ? 0 : -1);
     ANSWER(run_on_engine(r, found));
     if (picture)

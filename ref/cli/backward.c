@@ -19,7 +19,7 @@ static int full_forward(const char *command, cli_plan *plan, const cli_tensors *
     msa_status status =
         plan->ops.stage[MSA_STAGE_DENSE]->dense(&t->shape, cli_floats(t, CLI_Q), cli_floats(t, CLI_K),
                                                 cli_floats(t, CLI_V), b[O].data, b[LSE].data, work);
-    int bad = cli_ran(command, plan, MSA_STAGE_DENSE, status);
+    int bad = cli_ran(command, plan, &t->shape, MSA_STAGE_DENSE, status);
     if (!bad)
         msa_index_lse(&t->shape, cli_floats(t, CLI_QI), cli_floats(t, CLI_KI), NULL, b[INDEX_LSE].data);
     return bad;
@@ -34,7 +34,7 @@ static int sparse_forward(const char *command, cli_plan *plan, const cli_tensors
     msa_status status = plan->ops.stage[MSA_STAGE_SPARSE]->sparse(&t->shape, cli_floats(t, CLI_Q),
                                                                   cli_floats(t, CLI_K), cli_floats(t, CLI_V),
                                                                   b[IDS].data, b[O].data, b[LSE].data, work);
-    return cli_ran(command, plan, MSA_STAGE_SPARSE, status);
+    return cli_ran(command, plan, &t->shape, MSA_STAGE_SPARSE, status);
 }
 
 static int gradients(const char *command, cli_plan *plan, const cli_tensors *t, double kl_weight,
@@ -45,14 +45,14 @@ static int gradients(const char *command, cli_plan *plan, const cli_tensors *t, 
     msa_status status = plan->ops.stage[MSA_STAGE_BACKWARD]->backward(
         &t->shape, q, k, cli_floats(t, CLI_V), b[IDS].data, b[O].data, b[LSE].data, cli_floats(t, CLI_DOUT),
         b[DQ].data, b[DK].data, b[DV].data, work);
-    int bad = cli_ran(command, plan, MSA_STAGE_BACKWARD, status);
+    int bad = cli_ran(command, plan, &t->shape, MSA_STAGE_BACKWARD, status);
     if (bad)
         return bad;
     cli_progress(command, 2, 3, "gradients of the index loss");
     status = plan->ops.stage[MSA_STAGE_KL]->kl(&t->shape, q, k, cli_floats(t, CLI_QI), cli_floats(t, CLI_KI),
                                                b[IDS].data, b[LSE].data, b[INDEX_LSE].data, kl_weight, kl,
                                                b[DQI].data, b[DKI].data, work);
-    return cli_ran(command, plan, MSA_STAGE_KL, status);
+    return cli_ran(command, plan, &t->shape, MSA_STAGE_KL, status);
 }
 
 static int compute(const char *command, cli_plan *plan, const cli_tensors *t, const backward_options *opt,

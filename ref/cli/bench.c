@@ -408,7 +408,8 @@ static int run(bench *b, const msa_shape *s)
     int worst = 0;
     inputs_shape_name(s, name);
     printf("%s, ids %s, seed %lld\n", name, b->distribution, (long long)b->seed);
-    for (int i = 0; i < b->n_kernels; i++) {
+    int lost = cli_flush(b->command);
+    for (int i = 0; i < b->n_kernels && !lost; i++) {
         msa_shape own = *s;
         if (subject_is_step(b->kernel[i]) && !b->shape)
             own.n_q = 1; /* a step of generation */
@@ -418,7 +419,10 @@ static int run(bench *b, const msa_shape *s)
             return 2;
         b->results.n += r->kernel != NULL;
         worst = bad > worst ? bad : worst;
+        lost = cli_flush(b->command);
     }
+    if (lost)
+        return lost;
     if (b->results.n == 0)
         return cli_fail(b->command,
                         "--shape: expected one that a kernel here takes in the time of --limit, found '%s'",

@@ -55,9 +55,11 @@ static void print_case(const msa_kernel *kernel, const msa_shape *s, inputs_patt
            report->outcome == JUDGE_FAIL ? report->text : "");
 }
 
-static void judge_patterns(const msa_kernel *kernel, const msa_shape *s, int64_t seed, tally *sum)
+static int judge_patterns(const char *command, const msa_kernel *kernel, const msa_shape *s, int64_t seed,
+                          tally *sum)
 {
-    for (int p = 0; p < INPUTS_N_PATTERNS; p++) {
+    int bad = 0;
+    for (int p = 0; p < INPUTS_N_PATTERNS && !bad; p++) {
         inputs in;
         judge_report report = {.outcome = JUDGE_NO_MEMORY};
         if (inputs_new(&in, s, (inputs_pattern)p, (uint64_t)seed)) {
@@ -66,9 +68,11 @@ static void judge_patterns(const msa_kernel *kernel, const msa_shape *s, int64_t
         }
         print_case(kernel, s, (inputs_pattern)p, seed, &report);
         sum->n[report.outcome]++;
+        bad = cli_flush(command);
         if (report.outcome == JUDGE_UNSUPPORTED) // of the shape: no other pattern will do
-            return;
+            break;
     }
+    return bad;
 }
 
 static int run(const char *command, const cli_list *names, const char *backend, const msa_shape *shapes,
@@ -76,9 +80,12 @@ static int run(const char *command, const cli_list *names, const char *backend, 
 {
     tally sum = {{0}};
     const msa_kernel *kernel;
-    for (int i = 0; (kernel = table_at(i)) != NULL; i++)
-        for (int a = 0; a < n_shapes && is_wanted(names, backend, kernel); a++)
-            judge_patterns(kernel, &shapes[a], seed, &sum);
+    int bad = 0;
+    for (int i = 0; (kernel = table_at(i)) != NULL && !bad; i++)
+        for (int a = 0; a < n_shapes && !bad && is_wanted(names, backend, kernel); a++)
+            bad = judge_patterns(command, kernel, &shapes[a], seed, &sum);
+    if (bad)
+        return bad;
     printf("\n%d ok, %d failed, %d not supported; the percentage is the share of the error budget that was "
            "used\n",
            sum.n[JUDGE_PASS], sum.n[JUDGE_FAIL], sum.n[JUDGE_UNSUPPORTED]);

@@ -164,7 +164,9 @@ int cli_open_outputs(const char *command, const char *dir, const msa_shape *s, c
 int cli_write_outputs(const char *command, const char *dir, const msa_shape *s, const cli_output *out, int n);
 /** The same for one file: begins it, whose writer comes next. */
 int cli_begin_output(const char *command, const char *option, const char *path);
-/** Fails, and leaves the old files, where what was printed is lost. */
+/** Sends off what was printed. Fails where that is lost: what comes next would be, too. */
+int cli_flush(const char *command);
+/** The same, and leaves the old files where it fails. */
 int cli_commit_outputs(const char *command);
 void cli_free_outputs(cli_output *out, int n);
 /** Makes sure that a file could be written there, before the work whose result it is to hold. */
@@ -189,14 +191,22 @@ int cli_choose_kernel(const char *command, const char *backend, const char *kern
                       cli_plan *plan);
 /** The set of stages that choosing blocks can run: none of them where --ids tells. */
 unsigned cli_selecting_stages(const cli_tensors *t, bool scores);
-/** Notes that a stage ran with this status; reports a failure by the kernel's name. */
-int cli_ran(const char *command, cli_plan *plan, msa_stage stage, msa_status status);
+/** Those sizes of a shape that the constraints of a kernel name, as they name them: "di 8, block 16". */
+#define CLI_SIZES 128
+char *cli_found_sizes(const msa_kernel *kernel, const msa_shape *s, char text[CLI_SIZES]);
+/** Notes that a stage ran with this status on that shape; reports a failure by the kernel's name. */
+int cli_ran(const char *command, cli_plan *plan, const msa_shape *s, msa_stage stage, msa_status status);
 /** The selection: copied from --ids where that was given, else by the Index Branch; and its index LSE.
  *  `scores` may be NULL. */
 int cli_select(const char *command, cli_plan *plan, const cli_tensors *t, float *scores, int32_t *ids,
                float *index_lse, void *work);
 /** Prints a line for each stage that ran, `ran STAGE/NAME (back end)`, and where given ids came from. */
 void cli_print_plan(const cli_plan *plan);
+
+/* ---- Threads (threads.c) ------------------------------------------------------------------------ */
+
+/** Starts those of OpenMP, or as many of them as this machine has room for. */
+void cli_start_threads(void);
 
 /* ---- Progress (progress.c) ---------------------------------------------------------------------- */
 

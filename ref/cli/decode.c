@@ -86,7 +86,7 @@ static int build_shape(const char *command, step *a, const cli_size_table *table
     }
 }
 
-/* Names the first length or page that msa_check_pages() would refuse. */
+/* Names the first length or page that msa_check_pages() would refuse; -1 is no page where a row has ended. */
 static int check_pages(const char *command, const step *a)
 {
     const msa_shape *s = &a->t.shape;
@@ -94,12 +94,25 @@ static int check_pages(const char *command, const step *a)
     const int64_t page = a->pages.page, width = room.n_kv / page, n_q = room.n_q;
     for (int r = 0; r < msa_n_seqs(s); r++) {
         const int32_t length = a->pages.lens[r], *row = a->pages.table + r * width;
-        if (length != 0 && (length < n_q || length > room.n_kv))
+        const int64_t needed = (length + page - 1) / page;
+        if (length < 0 || (length > 0 && length < n_q))
             return cli_fail(command,
-                            "%s: expected in [%d] 0 or a length from %lld, the new tokens, to %lld, found %d",
-                            a->t.path[CLI_LENS], r, (long long)n_q, (long long)room.n_kv, length);
-        for (int64_t b = 0; b * page < length; b++)
-            if (row[b] < 0 || row[b] >= a->pages.n_pages)
+                            "%s: request %d: expected 0 tokens, or %lld new ones and those before, found %d",
+                            a->t.path[CLI_LENS], r, (long long)n_q, length);
+        if (length > room.n_kv)
+            return cli_fail(command,
+                            "%s: request %d: expected at most the %lld tokens that fit into a row of %s, "
+                            "found %d: they take %lld pages of %lld, and a row has %lld",
+                            a->t.path[CLI_LENS], r, (long long)room.n_kv, a->t.path[CLI_TABLE], length,
+                            (long long)needed, (long long)page, (long long)width);
+        for (int64_t b = 0; b < needed; b++)
+            if (row[b] == -1)
+                return cli_fail(
+                    command,
+                    "%s: request %d: expected the %lld pages that its %d tokens of %s take, found "
+                    "%lld and then -1",
+                    a->t.path[CLI_TABLE], r, (long long)needed, length, a->t.path[CLI_LENS], (long long)b);
+            else if (row[b] < 0 || row[b] >= a->pages.n_pages)
                 return cli_fail(command, "%s: expected in [%d,%lld] a page from 0 to %lld, found %d",
                                 a->t.path[CLI_TABLE], r, (long long)b, (long long)(a->pages.n_pages - 1),
                                 row[b]);
@@ -292,7 +305,7 @@ static int compute(const char *command, cli_plan *plan, const step *a, cli_outpu
                         "--index-keys fp8: expected a kernel that takes them and these sizes, found "
                         "decode/%s on %s (%s)",
                         decode->name, decode->backend, decode->constraints);
-    return cli_ran(command, plan, MSA_STAGE_DECODE, status);
+    return cli_ran(command, plan, s, MSA_STAGE_DECODE, status);
 }
 
 static int run(const char *command, cli_plan *plan, step *a, const char *dir)

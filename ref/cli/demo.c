@@ -68,15 +68,16 @@ static int costs(void)
     return cmd_cost(1, args);
 }
 
-static int pictures(const char *model_path, const char *text_path, const char *offset, const char *out)
+static int pictures(const char *command, const char *model_path, const char *text_path, const char *offset,
+                    const char *out)
 {
     printf("\n4. What it looks at: a page for the browser; choose a layer and a group, and move over the "
            "text\n\n");
-    fflush(stdout);
+    const int bad = cli_flush(command);
     char *args[] = {"dump",         "--model", (char *)model_path, "--text", (char *)text_path, "--offset",
                     (char *)offset, "--out",   (char *)out,        NULL};
-    return cmd_dump(9,
-                    args); /* the last to print: what it writes is in its place only once that has arrived */
+    /* The last to print: what it writes is in its place only once that has arrived. */
+    return bad ? bad : cmd_dump(9, args);
 }
 
 static int demo(const char *command, const model *m, const model *twin, const char *model_path,
@@ -94,15 +95,15 @@ static int demo(const char *command, const model *m, const model *twin, const ch
     printf("model %s: %d layers, %d query heads in %d groups, blocks of %d, top %d, %zu parameters\n\n",
            model_path, m->config.n_layers, m->config.n_heads, m->config.n_kv_heads, m->config.block,
            m->config.topk, m->n_params);
-    fflush(stdout);
-    status = agreement(command, m, &loss);
+    status = cli_flush(command);
+    status = status ? status : agreement(command, m, &loss);
     status = status ? status : losses(command, m, twin, &loss);
-    fflush(stdout);
+    status = status ? status : cli_flush(command);
     status = status ? status : recall(command, m, &few);
     status = status ? status : costs();
     char offset[32];
     snprintf(offset, sizeof offset, "%lld", (long long)from);
-    return status ? status : pictures(model_path, text_path, offset, out);
+    return status ? status : pictures(command, model_path, text_path, offset, out);
 }
 
 int cmd_demo(int argc, char **argv)

@@ -14,7 +14,7 @@ static int compute(const char *command, cli_plan *plan, const cli_tensors *t, cl
     msa_status status = dense->dense(&t->shape, cli_floats(t, CLI_Q), cli_floats(t, CLI_K),
                                      cli_floats(t, CLI_V), out[O].data, out[LSE].data, work);
     free(work);
-    return cli_ran(command, plan, MSA_STAGE_DENSE, status);
+    return cli_ran(command, plan, &t->shape, MSA_STAGE_DENSE, status);
 }
 
 static int run(const char *command, cli_plan *plan, const cli_tensors *t, const char *dir)

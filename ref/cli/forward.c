@@ -19,7 +19,7 @@ static int compute(const char *command, cli_plan *plan, const cli_tensors *t, cl
         msa_status status = plan->ops.stage[MSA_STAGE_SPARSE]->sparse(
             &t->shape, cli_floats(t, CLI_Q), cli_floats(t, CLI_K), cli_floats(t, CLI_V), ids, out[O].data,
             out[LSE].data, work);
-        bad = cli_ran(command, plan, MSA_STAGE_SPARSE, status);
+        bad = cli_ran(command, plan, &t->shape, MSA_STAGE_SPARSE, status);
     }
     cli_progress_end();
     free(work);

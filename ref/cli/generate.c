@@ -35,15 +35,16 @@ static int generate(const char *command, const model *m, const char *prompt, int
         return cli_fail(command, "expected memory for %lld tokens, found too little", (long long)room);
     fwrite(prompt, 1, (size_t)n, stdout);
     const float *logits = model_decode(d, (const uint8_t *)prompt, (int)n);
-    for (int64_t i = 0; i < tokens && logits; i++) {
+    int bad = 0;
+    for (int64_t i = 0; i < tokens && logits && !bad; i++) {
         uint8_t byte = sample(logits, temperature, random_uniform(seed, (uint64_t)i));
         fputc(byte, stdout);
-        fflush(stdout);
+        bad = cli_flush(command);
         logits = i + 1 < tokens ? model_decode(d, &byte, 1) : NULL;
     }
     fputc('\n', stdout);
     model_decoder_free(d);
-    return 0;
+    return bad;
 }
 
 int cmd_generate(int argc, char **argv)

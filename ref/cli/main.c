@@ -120,6 +120,7 @@ int main(int argc, char **argv)
     if (!run)
         return unknown(name);
     atexit(correct_exit);
+    cli_start_threads();
     int status = run(argc - 1, argv + 1);
     returned = true;
     io_abandon(); /* what a command began and could not end */

@@ -194,12 +194,16 @@ int cli_begin_output(const char *command, const char *option, const char *path)
     return io_begin(parent, NULL, err) ? 0 : cli_fail(command, "%s %s", option, err);
 }
 
+int cli_flush(const char *command)
+{
+    return fflush(stdout) != 0 || ferror(stdout) ? cli_fail(command, CLI_STDOUT_LOST) : 0;
+}
+
 int cli_commit_outputs(const char *command)
 {
     io_error err;
-    if (fflush(stdout) != 0 || ferror(stdout)) /* while the files are still the old ones */
-        return cli_fail(command, CLI_STDOUT_LOST);
-    return io_commit(err) ? 0 : cli_fail(command, "%s", err);
+    const int bad = cli_flush(command); /* while the files are still the old ones */
+    return bad || io_commit(err) ? bad : cli_fail(command, "%s", err);
 }
 
 void cli_free_outputs(cli_output *out, int n)

@@ -63,8 +63,30 @@ unsigned cli_selecting_stages(const cli_tensors *t, bool scores)
     return (given && !scores ? 0u : 1u << MSA_STAGE_INDEX) | (given ? 0u : 1u << MSA_STAGE_TOPK);
 }
 
-int cli_ran(const char *command, cli_plan *plan, msa_stage stage, msa_status status)
+char *cli_found_sizes(const msa_kernel *kernel, const msa_shape *s, char text[CLI_SIZES])
 {
+    const struct {
+        const char *mentioned, *name;
+        int64_t found;
+    } size[] = {{"queries", "queries", s->n_q / msa_n_seqs(s)},
+                {"requests", "requests", msa_n_seqs(s)},
+                {"dh ", "dh", s->d_head},
+                {"di ", "di", s->d_index},
+                {"block ", "block", s->block},
+                {"k <", "k", s->topk},
+                {"Hq/Hkv ", "Hq/Hkv", s->n_heads / s->n_kv_heads}};
+    int n = 0;
+    text[0] = 0;
+    for (size_t i = 0; i < sizeof size / sizeof *size; i++)
+        if (strstr(kernel->constraints, size[i].mentioned))
+            n += snprintf(text + n, CLI_SIZES - (size_t)n, "%s%s %lld", n ? ", " : "", size[i].name,
+                          (long long)size[i].found);
+    return text;
+}
+
+int cli_ran(const char *command, cli_plan *plan, const msa_shape *s, msa_stage stage, msa_status status)
+{
+    char found[CLI_SIZES];
     const msa_kernel *kernel = plan->ops.stage[stage];
     plan->ran[stage] = true;
     if (status == MSA_OK)
@@ -72,8 +94,9 @@ int cli_ran(const char *command, cli_plan *plan, msa_stage stage, msa_status sta
     if (status == MSA_ERR_DEVICE)
         return cli_fail(command, "%s/%s on %s: %s", msa_stage_name(stage), kernel->name, kernel->backend,
                         table_trouble(kernel));
-    return cli_fail(command, "--kernel %s/%s: expected a shape that it takes (%s), found: %s",
-                    msa_stage_name(stage), kernel->name, kernel->constraints, msa_strerror(status));
+    return cli_fail(command, "--kernel %s/%s: expected a shape that it takes (%s), found %s",
+                    msa_stage_name(stage), kernel->name, kernel->constraints,
+                    status == MSA_ERR_UNSUPPORTED ? cli_found_sizes(kernel, s, found) : msa_strerror(status));
 }
 
 /* ---- Selecting ---------------------------------------------------------------------------------- */
@@ -102,11 +125,12 @@ static int write_scores(const char *command, cli_plan *plan, const cli_tensors *
         status = index_branch(plan, t, scores, NULL, NULL, own);
         free(own);
     }
+    char sizes[CLI_SIZES];
     if (status == MSA_ERR_UNSUPPORTED)
-        return cli_fail(command, "%s: expected an index kernel that %s these sizes, found index/%s (%s)",
-                        named ? "--kernel" : "--backend", asked ? "writes scores of" : "takes", best->name,
-                        best->constraints);
-    return cli_ran(command, plan, MSA_STAGE_INDEX, status);
+        return cli_fail(command, "%s: expected an index kernel that %s %s, found index/%s (%s)",
+                        named ? "--kernel" : "--backend", asked ? "writes scores of" : "takes",
+                        cli_found_sizes(best, &t->shape, sizes), best->name, best->constraints);
+    return cli_ran(command, plan, &t->shape, MSA_STAGE_INDEX, status);
 }
 
 /* Scores first, then the selection kernel on those: for an index kernel that does not select itself, or a
@@ -120,7 +144,7 @@ static int select_from_scores(const char *command, cli_plan *plan, const cli_ten
     const bool asked = scores || plan->named[MSA_STAGE_TOPK];
     int bad = m ? write_scores(command, plan, t, m, asked, work) : 2;
     if (!bad)
-        bad = cli_ran(command, plan, MSA_STAGE_TOPK,
+        bad = cli_ran(command, plan, &t->shape, MSA_STAGE_TOPK,
                       plan->ops.stage[MSA_STAGE_TOPK]->topk(&t->shape, m, ids, work));
     free(own);
     return bad;
@@ -140,11 +164,11 @@ int cli_select(const char *command, cli_plan *plan, const cli_tensors *t, float 
         if (!plan->named[MSA_STAGE_TOPK])
             status = index_branch(plan, t, scores, ids, index_lse, work);
         if (status != MSA_ERR_UNSUPPORTED)
-            return cli_ran(command, plan, MSA_STAGE_INDEX, status);
+            return cli_ran(command, plan, &t->shape, MSA_STAGE_INDEX, status);
         if (!plan->named[MSA_STAGE_TOPK])
             status = index_branch(plan, t, scores, ids, NULL, work);
         bad = status == MSA_ERR_UNSUPPORTED ? select_from_scores(command, plan, t, scores, ids, work)
-                                            : cli_ran(command, plan, MSA_STAGE_INDEX, status);
+                                            : cli_ran(command, plan, &t->shape, MSA_STAGE_INDEX, status);
     }
     if (bad)
         return bad;

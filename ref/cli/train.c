@@ -253,12 +253,12 @@ static int check_device_shape(const char *command, const job *j)
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         const msa_kernel *k = j->ops.stage[all[i]];
         msa_plan plan;
-        char name[96];
+        char name[96], sizes[CLI_SIZES];
         snprintf(name, sizeof name, "%s/%s", msa_stage_name(k->stage), k->name);
         if (msa_check_shape(&s) == MSA_OK &&
             msa_plan_make(&plan, table_device(k->backend), name, &s, MSA_F32) == MSA_ERR_UNSUPPORTED)
-            return cli_fail(command, "--backend %s: expected a shape that %s takes (%s), found another",
-                            j->backend, name, k->constraints);
+            return cli_fail(command, "--backend %s: expected a shape that %s takes (%s), found %s",
+                            j->backend, name, k->constraints, cli_found_sizes(k, &s, sizes));
     }
     return 0;
 }
