@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "ref"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "ref"))
 
 import numpy as np
 

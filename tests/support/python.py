@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 
-sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "ref"))
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "ref"))
 import msa
 
 T, S, HQ, HKV, D, DI, BLOCK, K = 150, 300, 32, 2, 32, 16, 16, 4

@@ -12,7 +12,7 @@ import warnings
 
 import numpy as np
 
-sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "ref"))
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "ref"))
 import msa
 
 faulthandler.enable()
