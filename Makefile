@@ -104,6 +104,9 @@ deps: ## install the distribution packages that are missing (DEPS=0: only name t
 build: $(B)/msa $(B)/libmsa.a $(B)/libmsa.so $(if $(CUDA_OBJ),$(B)/libmsa_cuda.a $(B)/libmsa_cuda.so) ## build/msa, the libraries build/libmsa.{a,so} and, with the kernels, build/libmsa_cuda.{a,so}
 	@$(over)
 
+# What is done again in double meets the same logit twice, and it has to be the same number: large ones differ by more
+# than any exponential can hold when one is fused and the other is not.
+$(B)/ref/fast/exact%.o: private FASTFLAGS += -ffp-contract=off
 $(B)/ref/fast/%.o: ref/fast/%.c $(B)/flags
 	@$(call say,cc $<)
 	$(Q)$(CC) $(ALLFLAGS) $(FASTFLAGS) -c $< -o $@
