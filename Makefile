@@ -106,7 +106,7 @@ build: $(B)/msa $(B)/libmsa.a $(B)/libmsa.so $(if $(CUDA_OBJ),$(B)/libmsa_cuda.a
 
 # What is done again in double meets the same logit twice, and it has to be the same number: large ones differ by more
 # than any exponential can hold when one is fused and the other is not.
-$(B)/ref/fast/exact%.o: private FASTFLAGS += -ffp-contract=off
+$(patsubst %.c,$(B)/%.o,$(wildcard ref/fast/exact*.c)): private FASTFLAGS += -ffp-contract=off
 $(B)/ref/fast/%.o: ref/fast/%.c $(B)/flags
 	@$(call say,cc $<)
 	$(Q)$(CC) $(ALLFLAGS) $(FASTFLAGS) -c $< -o $@
