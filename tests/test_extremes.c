@@ -138,9 +138,10 @@ static void large_channel(const tensor *t, inputs_rng *rng)
     enlarge(t[Q], 3, 2e19f);
     enlarge(t[K], 3, 2e19f);
 }
-/* Keys whose true logits are the largest, -2.1e38 to the others' -2.3e38, but whose sums overflow before:
+/* Keys whose true logits are the largest, -1.8e38 to the others' -2e38, but whose sums overflow before:
  * channel by channel, or where even channels come together first. So it is with logits in base 2 too, 1.44
- * times as large, where it is the query that is scaled. */
+ * times as large, where it is the query that is scaled. They are powers of two, so that all sums which do not
+ * overflow are exact, whatever their order: equal logits stay equal. */
 static void cancelling_logits(const tensor *t, inputs_rng *rng)
 {
     const int d = t[Q].width;
@@ -150,11 +151,9 @@ static void cancelling_logits(const tensor *t, inputs_rng *rng)
         float *k = t[K].x + row * d;
         const int64_t kind = inputs_below(rng, 6);
         memset(k, 0, (size_t)d * sizeof *k);
-        k[0] = kind == 0 ? -2.2e19f : -2.3e19f;
-        k[1] = kind == 0 ? -2.2e19f : 0;
-        k[2] = kind == 0 ? 2.3e19f : 0;
-        for (int c = 0; kind == 1 && c < d; c++)
-            k[c] = c % 2 == 0 ? -4.4e19f * 2 / (float)d : c == 1 ? 2.3e19f : 0;
+        k[0] = kind < 2 ? -0x1p64f : -0x1.1p64f;
+        k[1] = kind == 0 ? -0x1p64f : kind == 1 ? 0x1p64f : 0;
+        k[2] = kind == 0 ? 0x1p64f : kind == 1 ? -0x1p64f : 0;
     }
 }
 static void small_gradients(const tensor *t, inputs_rng *rng)
