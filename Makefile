@@ -298,7 +298,7 @@ test-all: test $(foreach part,$(PARTS),$(firstword $(subst :, ,$(part)))) ## all
 
 # The programs that leave something out by default; of test_kernels every kernel, one at a time.
 FULL_TESTS = $(filter-out %/test_kernels %_faults.sh,$(patsubst %.cpp,$(B)/%,$(patsubst %.c,$(B)/%,$(shell grep -l 'tap_full\|{FULL' $(T_SRC) $(wildcard tests/test_*.cpp tests/test_*.sh)))))
-RUNGS    = $(shell sed -nE 's/^KERNEL.(\w+), (\w+),.*/\1\/\2/p' cuda/kernels.def)
+RUNGS    = $(shell sed -nE 's/^(KERNEL|BEST).(\w+), (\w+),.*/\2\/\3/p' cuda/kernels.def)
 test-full: ## nothing left out: all shapes in all orders, long inputs
 	+@$(ALL_CORES) build check-programs FULL=1
 	@MSA=$(B)/msa B=$(B) FULL=1 SHARE=$(SHARE) tests/run.sh $(FULL_TESTS) $(foreach k,- $(RUNGS),"$(B)/tests/test_kernels 1 $(k)")

@@ -4,7 +4,7 @@
 set -u
 awk '
     /^DROPPED/ {print; split($0, part, "\""); why[part[2]] = part[2]}
-    /^KERNEL/ {split($0, part, "[(,] *"); made_of[part[2] "/" part[3]] = $0}
+    /^(KERNEL|BEST)\(/ {split($0, part, "[(,] *"); made_of[part[2] "/" part[3]] = $0}
     END {
         do {
             more = 0

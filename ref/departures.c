@@ -49,8 +49,10 @@ void sink_forward(const msa_shape *s, const float *sink, const float *lse, const
 static msa_status attend(const msa_ops *ops, const msa_shape *s, const float *q, const float *k,
                          const float *v, const int32_t *ids, float *o, float *lse, void *work)
 {
-    return ids ? ops->stage[MSA_STAGE_SPARSE]->sparse(s, q, k, v, ids, o, lse, work)
-               : ops->stage[MSA_STAGE_DENSE]->dense(s, q, k, v, o, lse, work);
+    return ids ? ops->stage[MSA_STAGE_SPARSE]->run(
+                     s, &(msa_arrays){.q = q, .k = k, .v = v, .ids = ids, .o = o, .lse = lse}, work)
+               : ops->stage[MSA_STAGE_DENSE]->run(
+                     s, &(msa_arrays){.q = q, .k = k, .v = v, .o = o, .lse = lse}, work);
 }
 
 /* What reaches Q and K through the LSE, added to dq and dk; slope [T,Hq] is dL/dLSE / sqrt(dh). */
@@ -72,8 +74,16 @@ msa_status lse_backward(const msa_ops *ops, const msa_shape *s, const msa_layer_
             query[a] = slope[a / d] * st->q[a];
         }
     }
-    MSA_TRY(ops->stage[MSA_STAGE_BACKWARD]->backward(s, st->q, st->k, st->k, ids, NULL, NULL, query, mean_key,
-                                                     unused, keys, work));
+    MSA_TRY(ops->stage[MSA_STAGE_BACKWARD]->run(s,
+                                                &(msa_arrays){.q = st->q,
+                                                              .k = st->k,
+                                                              .v = st->k,
+                                                              .ids = ids,
+                                                              .dout = query,
+                                                              .dq = mean_key,
+                                                              .dk = unused,
+                                                              .dv = keys},
+                                                work));
     for (int64_t a = 0; a < n_k; a++)
         dk[a] += keys[a];
     return MSA_OK;
@@ -109,7 +119,8 @@ msa_status value_head_forward(const msa_ops *ops, const msa_shape *s, const msa_
         ops->gemm(false, false, seq.n_q, di, m, x + seq.q0 * m, w->wiv, 0,
                   st->vi + (seq.kv0 + position(&seq, 0)) * di);
     }
-    MSA_TRY(ops->stage[MSA_STAGE_DENSE]->dense(&index, st->qi, st->ki, st->vi, st->oi, NULL, work));
+    MSA_TRY(ops->stage[MSA_STAGE_DENSE]->run(
+        &index, &(msa_arrays){.q = st->qi, .k = st->ki, .v = st->vi, .o = st->oi}, work));
     ops->gemm(false, false, s->n_q, m, s->n_kv_heads * di, st->oi, w->wio, 1, y);
     return MSA_OK;
 }
@@ -128,8 +139,10 @@ msa_status value_head_backward(const msa_ops *ops, const msa_shape *s, const msa
     float *dvi = work_take(&work, T * di, sizeof *dvi);
     add_weight_gradient(ops, s, iq, st->oi, m, dy, dw->wio);
     ops->gemm(false, true, T, iq, m, dy, w->wio, 0, doi);
-    MSA_TRY(ops->stage[MSA_STAGE_BACKWARD]->backward(&index, st->qi, st->ki, st->vi, NULL, NULL, NULL, doi,
-                                                     query, key, dvi, work));
+    MSA_TRY(ops->stage[MSA_STAGE_BACKWARD]->run(
+        &index,
+        &(msa_arrays){.q = st->qi, .k = st->ki, .v = st->vi, .dout = doi, .dq = query, .dk = key, .dv = dvi},
+        work));
     add_weight_gradient(ops, s, m, x, di, dvi, dw->wiv);
     for (int64_t a = 0; a < T * iq; a++)
         dqi[a] += query[a];

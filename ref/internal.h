@@ -197,8 +197,7 @@ msa_status value_head_backward(const msa_ops *ops, const msa_shape *s, const msa
                                void *work);
 
 /* The reference's entries of the table, for tables that borrow one. */
-extern const msa_kernel ref_dense_kernel, ref_index_kernel, ref_topk_kernel, ref_reverse_kernel,
-    ref_sparse_kernel, ref_decode_kernel, ref_dense_decode_kernel, ref_backward_kernel,
-    ref_dense_backward_kernel, ref_kl_kernel;
+#define STAGE(NAME, name, ...) extern const msa_kernel ref_##name##_kernel;
+#include "stages.def"
 
 #endif

@@ -27,10 +27,6 @@ from pathlib import Path
 
 import numpy as np
 
-STAGES = ["dense", "index", "topk", "reverse", "sparse", "prefill", "decode", "dense_decode",
-          "backward", "dense_backward", "kl"]
-
-
 class Error(ValueError):
     """An argument that is not what it should be, or what msa_strerror() says of a call that failed."""
 
@@ -51,12 +47,44 @@ class _Pages(c.Structure):
                 ("scale", c.c_void_p), ("page", c.c_int)]
 
 
+def _load():
+    here = Path(__file__).resolve().parent.parent  # the project, or the lib/ of an installation
+    built, installed = here / "build" / "libmsa.so", here / "libmsa.so"
+    lib = c.CDLL(os.environ.get("MSA_LIBRARY") or str(installed if installed.exists() else built))
+    lib.msa_strerror.restype = lib.msa_stage_name.restype = lib.msa_array_name.restype = c.c_char_p
+    lib.msa_n_blocks.restype = lib.msa_first_item.restype = c.c_int64
+    lib.msa_recall_workspace.restype = lib.msa_workspace.restype = c.c_size_t
+    return lib
+
+
+_lib = _load()
+
+
+def _names(name):
+    """The stages, or the arrays, that the library knows."""
+    i = 0
+    while (text := name(i)) not in (None, b"unknown"):
+        yield text.decode()
+        i += 1
+
+
+STAGES = list(_names(_lib.msa_stage_name))
+
+
+class _Arrays(c.Structure):
+    """msa_arrays; what only a device reads is left out"""
+
+    _fields_ = [(name, c.c_void_p) for name in _names(_lib.msa_array_name)] + [
+        ("loss", c.c_void_p), ("weight", c.c_double), ("pages", _Pages), ("of_devices", c.c_void_p * 8)]
+
+
 class _Kernel(c.Structure):
     """msa_kernel"""
 
     _fields_ = [("stage", c.c_int), ("name", c.c_char_p), ("backend", c.c_char_p), ("constraints", c.c_char_p),
-                ("idea", c.c_char_p), ("precision", c.c_int),
-                ("workspace", c.CFUNCTYPE(c.c_size_t, c.POINTER(Shape))), ("run", c.c_void_p)]
+                ("idea", c.c_char_p), ("precision", c.c_int), ("best", c.c_bool),
+                ("workspace", c.CFUNCTYPE(c.c_size_t, c.POINTER(Shape))),
+                ("run", c.CFUNCTYPE(c.c_int, c.POINTER(Shape), c.POINTER(_Arrays), c.c_void_p))]
 
 
 class _Ops(c.Structure):
@@ -65,17 +93,6 @@ class _Ops(c.Structure):
     _fields_ = [("stage", c.POINTER(_Kernel) * len(STAGES)), ("gemm", c.c_void_p)]
 
 
-def _load():
-    here = Path(__file__).resolve().parent.parent  # the project, or the lib/ of an installation
-    built, installed = here / "build" / "libmsa.so", here / "libmsa.so"
-    lib = c.CDLL(os.environ.get("MSA_LIBRARY") or str(installed if installed.exists() else built))
-    lib.msa_strerror.restype = c.c_char_p
-    lib.msa_n_blocks.restype = lib.msa_first_item.restype = c.c_int64
-    lib.msa_recall_workspace.restype = lib.msa_workspace.restype = c.c_size_t
-    return lib
-
-
-_lib = _load()
 _REF, _FAST = _Ops.in_dll(_lib, "msa_ref_ops"), _Ops.in_dll(_lib, "msa_fast_ops")
 
 
@@ -260,11 +277,13 @@ def _find(stage, kernel):
     _refuse("kernel", f"fast, ref or {stage}/NAME", repr(kernel))
 
 
-def _run(stage, kernel, s, *args):
+def _run(stage, kernel, s, *, weight=0.0, pages=None, **arrays):
     k = _find(stage, kernel)
     work = np.empty(k.workspace(s), np.uint8)
-    args = [_pointer(x) if isinstance(x, np.ndarray) or x is None else x for x in args]
-    _check(c.CFUNCTYPE(c.c_int)(k.run)(c.byref(s), *args, _pointer(work)), s)
+    a = _Arrays(weight=weight, **{name: x if x is None else x.ctypes.data for name, x in arrays.items()})
+    if pages is not None:
+        a.pages = pages
+    _check(k.run(c.byref(s), c.byref(a), _pointer(work)), s)
 
 
 # ---- Stages ----------------------------------------------------------------------------------------------
@@ -277,7 +296,7 @@ def dense(q, k, v, *, kernel="fast", **seqs):
     q, k, v = _main(q, k, v)
     s = _main_shape(q, k, 128, 1, seqs=seqs)
     o, lse = np.empty_like(q), np.empty(q.shape[:2], np.float32)
-    _run("dense", kernel, s, q, k, v, o, lse)
+    _run("dense", kernel, s, q=q, k=k, v=v, o=o, lse=lse)
     return o, lse
 
 
@@ -286,7 +305,7 @@ def scores(qi, ki, *, block, kernel="fast", **seqs):
     qi, ki = _index(qi, ki)
     s = _index_shape(qi, ki, block, 1, seqs)
     m = np.empty((s.n_kv_heads, s.n_q, _lib.msa_n_blocks(c.byref(s))), np.float32)
-    _run("index", kernel, s, qi, ki, m, None, None)
+    _run("index", kernel, s, qi=qi, ki=ki, scores=m)
     return m
 
 
@@ -295,7 +314,7 @@ def index(qi, ki, *, block, topk, kernel="fast", **seqs):
     qi, ki = _index(qi, ki)
     s = _index_shape(qi, ki, block, topk, seqs)
     ids = _new_ids(s)
-    _run("index", kernel, s, qi, ki, None, ids, None)
+    _run("index", kernel, s, qi=qi, ki=ki, ids=ids)
     return ids
 
 
@@ -315,7 +334,7 @@ def topk(m, *, n_kv, block, topk, kernel="fast", **seqs):
     s = _shape(m.shape[1], n_kv, m.shape[0], m.shape[0], 1, 1, block, topk, **seqs)
     _fits("scores", m, s.n_kv_heads, s.n_q, _lib.msa_n_blocks(c.byref(s)))
     ids = _new_ids(s)
-    _run("topk", kernel, s, m, ids)
+    _run("topk", kernel, s, scores=m, ids=ids)
     return ids
 
 
@@ -325,7 +344,7 @@ def sparse(q, k, v, ids, *, block, kernel="fast", **seqs):
     ids = _integers("ids", ids, k.shape[1], q.shape[0], "k")
     s = _main_shape(q, k, block, ids.shape[2], seqs=seqs)
     o, lse = np.empty_like(q), np.empty(q.shape[:2], np.float32)
-    _run("sparse", kernel, s, q, k, v, ids, o, lse)
+    _run("sparse", kernel, s, q=q, k=k, v=v, ids=ids, o=o, lse=lse)
     return o, lse
 
 
@@ -351,7 +370,7 @@ def decode(q, k, v, qi, ki, *, block, topk, kernel="fast", **seqs):
     if half:
         _run_half(_lib.msa_fast_decode_bf16, "decode", s, q, k, v, qi, ki, ids, o, lse)
     else:
-        _run("decode", kernel, s, None, q, k, v, qi, ki, ids, o, lse)  # None: no pages
+        _run("decode", kernel, s, q=q, k=k, v=v, qi=qi, ki=ki, ids=ids, o=o, lse=lse)
     return ids, o, lse
 
 
@@ -364,7 +383,7 @@ def dense_decode(q, k, v, *, block=128, kernel="fast", **seqs):
     if half:
         _run_half(_lib.msa_fast_dense_decode_bf16, "dense_decode", s, q, k, v, o, lse)
     else:
-        _run("dense_decode", kernel, s, None, q, k, v, o, lse)
+        _run("dense_decode", kernel, s, q=q, k=k, v=v, o=o, lse=lse)
     return o, lse
 
 
@@ -388,10 +407,10 @@ def decode_pages(q, k, v, table, lens, qi=None, ki=None, *, topk=None, block=Non
     _check(_lib.msa_check_pages(c.byref(s), c.byref(p)), s)
     o, lse = np.empty_like(q), np.empty(q.shape[:3], np.float32)
     if topk is None:
-        _run("dense_decode", kernel, s, c.byref(p), q, k, v, o, lse)
+        _run("dense_decode", kernel, s, pages=p, q=q, k=k, v=v, o=o, lse=lse)
         return o, lse
     ids = _new_ids(s)
-    _run("decode", kernel, s, c.byref(p), q, k, v, qi, ki, ids, o, lse)
+    _run("decode", kernel, s, pages=p, q=q, k=k, v=v, qi=qi, ki=ki, ids=ids, o=o, lse=lse)
     return ids, o, lse
 
 
@@ -401,7 +420,7 @@ def prefill(q, k, v, qi, ki, *, block, topk, kernel="fast", **seqs):
     qi, ki = _index(qi, ki, q.shape[0], k.shape[0], k.shape[1])
     s = _main_shape(q, k, block, topk, qi, seqs)
     ids, o, lse = _new_ids(s), np.empty_like(q), np.empty(q.shape[:2], np.float32)
-    _run("prefill", kernel, s, q, k, v, qi, ki, ids, o, lse)
+    _run("prefill", kernel, s, q=q, k=k, v=v, qi=qi, ki=ki, ids=ids, o=o, lse=lse)
     return ids, o, lse
 
 
@@ -412,7 +431,7 @@ def backward(q, k, v, dout, ids=None, *, o=None, lse=None, block=128, kernel="fa
     o, lse = _optional("o", o, *q.shape), _optional("lse", lse, *q.shape[:2])
     s = _main_shape(q, k, block, _blocks(ids), seqs=seqs)
     dq, dk, dv = np.empty_like(q), np.empty_like(k), np.empty_like(v)
-    _run("backward", kernel, s, q, k, v, ids, o, lse, dout, dq, dk, dv)
+    _run("backward", kernel, s, q=q, k=k, v=v, ids=ids, o=o, lse=lse, dout=dout, dq=dq, dk=dk, dv=dv)
     return dq, dk, dv
 
 
@@ -420,11 +439,12 @@ def kl(q, k, qi, ki, ids=None, *, block=128, weight=1.0, kernel="fast", **seqs):
     """The selector's loss and its gradients: loss, dqi, dki; ids None: over all visible tokens."""
     q, k = _pair(q, k)
     qi, ki = _index(qi, ki, q.shape[0], k.shape[0], k.shape[1])
-    ids, loss = _ids(ids, k.shape[1], q.shape[0]), c.c_double()
+    ids, loss = _ids(ids, k.shape[1], q.shape[0]), np.zeros(())
     s = _main_shape(q, k, block, _blocks(ids), qi, seqs)
     dqi, dki = np.empty_like(qi), np.empty_like(ki)
-    _run("kl", kernel, s, q, k, qi, ki, ids, None, None, _number("weight", weight), c.byref(loss), dqi, dki)
-    return loss.value, dqi, dki
+    _run("kl", kernel, s, q=q, k=k, qi=qi, ki=ki, ids=ids, weight=_number("weight", weight), loss=loss, dqi=dqi,
+         dki=dki)
+    return float(loss), dqi, dki
 
 
 def reverse(ids, *, n_kv, block, kernel="fast"):
@@ -436,7 +456,7 @@ def reverse(ids, *, n_kv, block, kernel="fast"):
     first = np.empty((groups, _lib.msa_n_blocks(c.byref(s)) + 1), np.int32)
     entries = np.empty((groups, n_q * k), np.uint32)
     items = np.empty((_lib.msa_first_item(c.byref(s), 1), 4), np.int32)
-    _run("reverse", kernel, s, ids, first, entries, items)
+    _run("reverse", kernel, s, ids=ids, first=first, entries=entries, items=items)
     return first, entries, items
 
 

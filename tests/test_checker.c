@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "../ref/call.h"
 #include "../ref/judge/guard.h"
 #include "../ref/judge/judge.h"
 #include "support/check.h"
@@ -75,8 +76,8 @@ static void infinities_and_nan_of_the_oracle(const double *oracle, const float *
     tap(!passes(expected, found, budget), "NaN is refused even where the oracle has it");
 }
 
-// A single element may be off by four times the noise of rounding, the whole by about twice its deviation: for
-// these 12 rows by 0.01 * 2 sqrt((1 + 2/12)/3) = 0.01247 each.
+// A single element may be off by four times the noise of rounding, the whole by about twice its deviation:
+// for these 12 rows by 0.01 * 2 sqrt((1 + 2/12)/3) = 0.01247 each.
 static void low_precision(const double *oracle)
 {
     double noise[N];
@@ -97,8 +98,8 @@ static void low_precision(const double *oracle)
     tap(!passes(oracle, found, b), "but not by more");
 }
 
-// Keys of 64 channels, one of which outweighs all others and comes first: whatever is added afterwards rounds at
-// its size. The same sums with 4 bits less must be refused.
+// Keys of 64 channels, one of which outweighs all others and comes first: whatever is added afterwards rounds
+// at its size. The same sums with 4 bits less must be refused.
 static void massive_sums(uint64_t seed)
 {
     enum { ROWS = 16, KEYS = 4096, D = 64 };
@@ -125,9 +126,10 @@ static void massive_sums(uint64_t seed)
     const msa_shape s = {.n_q = ROWS, .n_kv = KEYS, .n_kv_heads = 1, .n_heads = 1, .d_index = D};
     const inputs in = {.qi = *qi, .ki = *ki};
     const verdict_dims n = {1, ROWS, KEYS};
-    const verdict_budget b = verdict_float32(&s, &in, VERDICT_SCORES, 0);
+    const verdict_budget b = verdict_float32(&s, &in, ARRAY_SCORES, 0);
     const verdict v = verdict_compare(n, exact, sums, b);
-    tap(v.pass && v.used > 0.2, "float32 sums behind a massive channel use %.0f %% of their budget", 100 * v.used);
+    tap(v.pass && v.used > 0.2, "float32 sums behind a massive channel use %.0f %% of their budget",
+        100 * v.used);
     tap(!verdict_compare(n, exact, coarse, b).pass, "sums of 20 bits are refused there");
 }
 
@@ -243,6 +245,7 @@ static msa_status faulty_dense(const msa_shape *s, const float *q, const float *
         memset(o, 0, (size_t)n * sizeof *o);
     return fault == ERROR ? MSA_ERR_IDS : status;
 }
+RUN(dense, faulty_dense)
 
 static void faulty_kernels(void)
 {
@@ -254,7 +257,7 @@ static void faulty_kernels(void)
         [UNWRITTEN] = JUDGE_FAIL, [WRONG] = JUDGE_FAIL,   [WITH_NAN] = JUDGE_FAIL,
         [ZERO] = JUDGE_FAIL,      [ERROR] = JUDGE_FAIL,   [REFUSES] = JUDGE_UNSUPPORTED};
     msa_kernel k = *msa_ref_ops.stage[MSA_STAGE_DENSE];
-    k.dense = faulty_dense;
+    k.run = faulty_dense_run;
     const msa_shape *s = &inputs_shapes[3];
     inputs in;
     if (!inputs_new(&in, s, INPUTS_NORMAL, check_seed(1)))

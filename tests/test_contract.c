@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../ref/call.h"
 #include "../ref/judge/guard.h"
 #include "../ref/judge/table.h"
 #include "support/check.h"
@@ -178,13 +179,15 @@ static void one_sequence(void)
     void *work =
         check_alloc((int64_t)msa_workspace(&msa_fast_ops, &all) + (int64_t)msa_workspace(NULL, &all), 1);
     for (int a = 0; a < 2; a++) {
-        msa_dense_fn *dense = (a ? &msa_fast_ops : &msa_ref_ops)->stage[MSA_STAGE_DENSE]->dense;
-        expect_status(&c, "four of six keys", MSA_ERR_SEQLENS, dense(&cut, q, k, v, o[0], lse[0], work));
-        expect_status(&c, "all", MSA_OK, dense(&all, q, k, v, o[0], lse[0], work));
-        expect_status(&c, "plain", MSA_OK, dense(&plain, q, k, v, o[1], lse[1], work));
+        const msa_kernel *dense = (a ? &msa_fast_ops : &msa_ref_ops)->stage[MSA_STAGE_DENSE];
+        const msa_arrays to[2] = {{.q = q, .k = k, .v = v, .o = o[0], .lse = lse[0]},
+                                  {.q = q, .k = k, .v = v, .o = o[1], .lse = lse[1]}};
+        expect_status(&c, "four of six keys", MSA_ERR_SEQLENS, dense->run(&cut, &to[0], work));
+        expect_status(&c, "all", MSA_OK, dense->run(&all, &to[0], work));
+        expect_status(&c, "plain", MSA_OK, dense->run(&plain, &to[1], work));
         check_same(&c, "o of all", o[1], o[0], sizeof *o);
-        expect_status(&c, "a length of four", MSA_OK, dense(&shorter, q, k, v, o[0], lse[0], work));
-        expect_status(&c, "four keys", MSA_OK, dense(&four_keys, q, k, v, o[1], lse[1], work));
+        expect_status(&c, "a length of four", MSA_OK, dense->run(&shorter, &to[0], work));
+        expect_status(&c, "four keys", MSA_OK, dense->run(&four_keys, &to[1], work));
         check_same(&c, "o of four", o[1], o[0], sizeof *o);
         check_same(&c, "lse of four", lse[1], lse[0], sizeof *lse);
     }
@@ -381,6 +384,7 @@ static msa_status modest_index(const msa_shape *s, const float *qi, const float 
     return index_lse || (refuse_ids && ids) ? MSA_ERR_UNSUPPORTED
                                             : msa_index(s, qi, ki, scores, ids, NULL, work);
 }
+RUN(index, modest_index)
 
 /** Outputs of one msa_forward. */
 typedef struct outputs {
@@ -408,7 +412,7 @@ static void compositions(void)
     if (!inputs_new(&in, s, INPUTS_DYADIC, check_seed(2)))
         return;
     msa_kernel modest = *msa_ref_ops.stage[MSA_STAGE_INDEX];
-    modest.index = modest_index;
+    modest.run = modest_index_run;
     msa_ops ops = msa_ref_ops;
     ops.stage[MSA_STAGE_INDEX] = &modest;
     outputs expected = forward(&c, NULL, s, &in);
@@ -610,33 +614,94 @@ static msa_status call(const msa_ops *ops, int stage, const msa_shape *s, const 
     given = 0;
     switch (k->stage) {
     case MSA_STAGE_DENSE:
-        return k->dense(s, GIVEN(in), GIVEN(in), GIVEN(in), GIVEN(out), out, GIVEN(work));
+        return k->run(
+            s, &(msa_arrays){.q = GIVEN(in), .k = GIVEN(in), .v = GIVEN(in), .o = GIVEN(out), .lse = out},
+            GIVEN(work));
     case MSA_STAGE_INDEX:
-        return k->index(s, GIVEN(in), GIVEN(in), NULL, chosen, NULL, GIVEN(work));
+        return k->run(s, &(msa_arrays){.qi = GIVEN(in), .ki = GIVEN(in), .ids = chosen}, GIVEN(work));
     case MSA_STAGE_TOPK:
-        return k->topk(s, GIVEN(in), GIVEN(chosen), GIVEN(work));
+        return k->run(s, &(msa_arrays){.scores = GIVEN(in), .ids = GIVEN(chosen)}, GIVEN(work));
     case MSA_STAGE_REVERSE:
-        return k->reverse(s, in ? GIVEN(ids) : NULL, GIVEN(chosen), GIVEN((uint32_t *)(void *)(out + 300)),
-                          GIVEN((msa_item *)(void *)(out + 600)), GIVEN(work));
+        return k->run(s,
+                      &(msa_arrays){.ids = in ? GIVEN(ids) : NULL,
+                                    .first = GIVEN(chosen),
+                                    .entries = GIVEN((uint32_t *)(void *)(out + 300)),
+                                    .items = GIVEN((msa_item *)(void *)(out + 600))},
+                      GIVEN(work));
     case MSA_STAGE_SPARSE:
-        return k->sparse(s, GIVEN(in), GIVEN(in), GIVEN(in), GIVEN(ids), GIVEN(out), out, GIVEN(work));
+        return k->run(s,
+                      &(msa_arrays){.q = GIVEN(in),
+                                    .k = GIVEN(in),
+                                    .v = GIVEN(in),
+                                    .ids = GIVEN(ids),
+                                    .o = GIVEN(out),
+                                    .lse = out},
+                      GIVEN(work));
     case MSA_STAGE_PREFILL:
-        return k->prefill(s, GIVEN(in), GIVEN(in), GIVEN(in), GIVEN(in), GIVEN(in), GIVEN(chosen + 800),
-                          GIVEN(out), out, GIVEN(work));
+        return k->run(s,
+                      &(msa_arrays){.q = GIVEN(in),
+                                    .k = GIVEN(in),
+                                    .v = GIVEN(in),
+                                    .qi = GIVEN(in),
+                                    .ki = GIVEN(in),
+                                    .ids = GIVEN(chosen + 800),
+                                    .o = GIVEN(out),
+                                    .lse = out},
+                      GIVEN(work));
     case MSA_STAGE_DECODE:
-        return k->decode(s, NULL, GIVEN(in), GIVEN(in), GIVEN(in), GIVEN(in), GIVEN(in), GIVEN(chosen + 800),
-                         GIVEN(out), out, GIVEN(work));
+        return k->run(s,
+                      &(msa_arrays){.q = GIVEN(in),
+                                    .k = GIVEN(in),
+                                    .v = GIVEN(in),
+                                    .qi = GIVEN(in),
+                                    .ki = GIVEN(in),
+                                    .ids = GIVEN(chosen + 800),
+                                    .o = GIVEN(out),
+                                    .lse = out},
+                      GIVEN(work));
     case MSA_STAGE_DENSE_DECODE:
-        return k->dense_decode(s, NULL, GIVEN(in), GIVEN(in), GIVEN(in), GIVEN(out), out, GIVEN(work));
+        return k->run(
+            s, &(msa_arrays){.q = GIVEN(in), .k = GIVEN(in), .v = GIVEN(in), .o = GIVEN(out), .lse = out},
+            GIVEN(work));
     case MSA_STAGE_BACKWARD:
-        return k->backward(s, GIVEN(in), GIVEN(in), GIVEN(in), ids, in, in, GIVEN(in), GIVEN(out), GIVEN(out),
-                           GIVEN(out), GIVEN(work));
+        return k->run(s,
+                      &(msa_arrays){.q = GIVEN(in),
+                                    .k = GIVEN(in),
+                                    .v = GIVEN(in),
+                                    .ids = ids,
+                                    .o = in,
+                                    .lse = in,
+                                    .dout = GIVEN(in),
+                                    .dq = GIVEN(out),
+                                    .dk = GIVEN(out),
+                                    .dv = GIVEN(out)},
+                      GIVEN(work));
     case MSA_STAGE_DENSE_BACKWARD:
-        return k->dense_backward(s, GIVEN(in), GIVEN(in), GIVEN(in), in, in, GIVEN(in), GIVEN(out),
-                                 GIVEN(out), GIVEN(out), GIVEN(work));
+        return k->run(s,
+                      &(msa_arrays){.q = GIVEN(in),
+                                    .k = GIVEN(in),
+                                    .v = GIVEN(in),
+                                    .o = in,
+                                    .lse = in,
+                                    .dout = GIVEN(in),
+                                    .dq = GIVEN(out),
+                                    .dk = GIVEN(out),
+                                    .dv = GIVEN(out)},
+                      GIVEN(work));
     default: // both gradients or neither
-        return k->kl(s, GIVEN(in), GIVEN(in), GIVEN(in), GIVEN(in), ids, in, in, 1, GIVEN(&loss), GIVEN(out),
-                     GIVEN(out), GIVEN(work));
+        return k->run(s,
+                      &(msa_arrays){.q = GIVEN(in),
+                                    .k = GIVEN(in),
+                                    .qi = GIVEN(in),
+                                    .ki = GIVEN(in),
+                                    .ids = ids,
+                                    .lse = in,
+                                    .index_lse = in,
+                                    .weight = 1,
+                                    .loss = GIVEN(&loss),
+                                    .dqi = GIVEN(out),
+                                    .dki = GIVEN(out)},
+                      GIVEN(work));
     }
 }
 
@@ -663,8 +728,12 @@ static void workspaces_suffice(void)
         void *work = check_alloc((int64_t)k->workspace(&s), 1);
         if (k->stage == MSA_STAGE_REVERSE)
             expect_status(&c, k->name, MSA_OK,
-                          k->reverse(&s, ids, check_ints(1000), check_alloc(1000, sizeof(uint32_t)),
-                                     check_alloc(1000, sizeof(msa_item)), work));
+                          k->run(&s,
+                                 &(msa_arrays){.ids = ids,
+                                               .first = check_ints(1000),
+                                               .entries = check_alloc(1000, sizeof(uint32_t)),
+                                               .items = check_alloc(1000, sizeof(msa_item))},
+                                 work));
         else
             expect_status(&c, k->name, MSA_OK, call(&ops, (int)k->stage, &s, in, ids, out, work));
         check_release(mark);
@@ -826,7 +895,8 @@ static void long_blocks(void)
         if (k->stage != MSA_STAGE_SPARSE)
             continue;
         for (int a = 0; a < 2; a++)
-            k->sparse(a ? &longer : &whole, in, in, in, ids, o[a], NULL, work);
+            k->run(a ? &longer : &whole, &(msa_arrays){.q = in, .k = in, .v = in, .ids = ids, .o = o[a]},
+                   work);
         check_same(&c, k->name, o[0], o[1], 1000 * sizeof(float));
     }
     check_end(&c);

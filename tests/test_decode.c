@@ -235,7 +235,14 @@ static void expect_refusal(check_case *c, const char *what, msa_status wanted, c
     check_true(c, msa_append(s, p, in, in, in, o, o, o) == wanted, "%s: append", what);
     const msa_kernel *k = table_find("decode/swapped", "simt");
     if (k && k->backend[0] == 's')
-        check_true(c, k->decode(s, p, in, in, in, in, in, ids, o, NULL, o) == wanted, "%s: a kernel", what);
+        check_true(
+            c,
+            k->run(
+                s,
+                &(msa_arrays){
+                    .pages = pages_of(p), .q = in, .k = in, .v = in, .qi = in, .ki = in, .ids = ids, .o = o},
+                o) == wanted,
+            "%s: a kernel", what);
     check_true(c, o[0] == 1 && ids[0] == 7, "%s: wrote", what);
 }
 
@@ -397,9 +404,9 @@ static void step_close(step *t)
                          (void *)(uintptr_t)t->a.new_k,
                          (void *)(uintptr_t)t->a.new_v,
                          (void *)(uintptr_t)t->a.new_ki,
-                         t->a.ids,
-                         t->a.o,
-                         t->a.lse,
+                         array_get(&t->a, ARRAY_IDS),
+                         array_get(&t->a, ARRAY_O),
+                         array_get(&t->a, ARRAY_LSE),
                          (void *)(uintptr_t)t->a.pages.table,
                          (void *)(uintptr_t)t->a.pages.lens,
                          t->a.pages.ki8,
@@ -542,7 +549,7 @@ static void growing(void)
             device->download(found, t.a.o, (size_t)n * sizeof *found);
             check_tensor(&c, "o", (verdict_dims){1, 1, n}, check_widen(o, n), found,
                          (verdict_budget){0x1p-7, 0, NULL});
-            device->fill(t.a.o, 0xff, (size_t)n * sizeof *found);
+            device->fill(array_get(&t.a, ARRAY_O), 0xff, (size_t)n * sizeof *found);
         }
         step_close(&t);
         paging_free(&g);

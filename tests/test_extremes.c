@@ -245,25 +245,35 @@ static void outputs_are_close(check_case *c, const msa_kernel *k, const msa_shap
     msa_index(s, in->qi, in->ki, NULL, ids, NULL, work);
     if (k->stage == MSA_STAGE_DENSE) {
         msa_dense(s, in->q, in->k, in->v, o[0], lse[0], work);
-        k->dense(s, in->q, in->k, in->v, o[1], lse[1], own);
+        k->run(s, &(msa_arrays){.q = in->q, .k = in->k, .v = in->v, .o = o[1], .lse = lse[1]}, own);
     } else if (k->stage == MSA_STAGE_SPARSE) {
         msa_sparse(s, in->q, in->k, in->v, ids, o[0], lse[0], work);
-        k->sparse(s, in->q, in->k, in->v, ids, o[1], lse[1], own);
+        k->run(s, &(msa_arrays){.q = in->q, .k = in->k, .v = in->v, .ids = ids, .o = o[1], .lse = lse[1]},
+               own);
     } else if (k->stage == MSA_STAGE_DECODE) {
         msa_decode(s, NULL, in->q, in->k, in->v, in->qi, in->ki, ids, o[0], lse[0], work);
-        k->decode(s, NULL, in->q, in->k, in->v, in->qi, in->ki, ids, o[1], lse[1], own);
+        k->run(s,
+               &(msa_arrays){.q = in->q,
+                             .k = in->k,
+                             .v = in->v,
+                             .qi = in->qi,
+                             .ki = in->ki,
+                             .ids = ids,
+                             .o = o[1],
+                             .lse = lse[1]},
+               own);
     } else if (k->stage == MSA_STAGE_DENSE_DECODE) {
         msa_dense_decode(s, NULL, in->q, in->k, in->v, o[0], lse[0], work);
-        k->dense_decode(s, NULL, in->q, in->k, in->v, o[1], lse[1], own);
+        k->run(s, &(msa_arrays){.q = in->q, .k = in->k, .v = in->v, .o = o[1], .lse = lse[1]}, own);
     } else {
         return;
     }
     const verdict_budget budget = {1e-5, 0, NULL};
     char name[192];
     snprintf(name, sizeof name, "o (%s)", what);
-    check_tensor(c, name, verdict_tensor_dims(s, VERDICT_O), check_widen(o[0], n_o), o[1], budget);
+    check_tensor(c, name, verdict_dims_of(s, ARRAY_O), check_widen(o[0], n_o), o[1], budget);
     snprintf(name, sizeof name, "lse (%s)", what);
-    check_tensor(c, name, verdict_tensor_dims(s, VERDICT_LSE), check_widen(lse[0], n_lse), lse[1], budget);
+    check_tensor(c, name, verdict_dims_of(s, ARRAY_LSE), check_widen(lse[0], n_lse), lse[1], budget);
 }
 
 static void one_spoil(check_case *c, const msa_kernel *k, const msa_shape *s, int spoil, uint64_t salt)
@@ -291,7 +301,7 @@ static void one_spoil(check_case *c, const msa_kernel *k, const msa_shape *s, in
 
 /** What a backward or KL kernel writes, in the order of the verdicts' tensors. */
 typedef struct gradients {
-    float *d[VERDICT_N_TENSORS]; // NULL: not of this stage
+    float *d[ARRAY_N]; // NULL: not of this stage
     double loss;
 } gradients;
 
@@ -301,19 +311,48 @@ static gradients run_gradients(const msa_kernel *k, const msa_shape *s, const in
     const bool kl = k->stage == MSA_STAGE_KL;
     void *work = check_alloc((int64_t)k->workspace(s), 1);
     gradients g = {.loss = 0};
-    for (int t = kl ? VERDICT_DQI : VERDICT_DQ; t <= (kl ? VERDICT_DKI : VERDICT_DV); t++) {
-        const verdict_dims n = verdict_tensor_dims(s, (verdict_tensor)t);
+    for (int t = kl ? ARRAY_DQI : ARRAY_DQ; t <= (kl ? ARRAY_DKI : ARRAY_DV); t++) {
+        const verdict_dims n = verdict_dims_of(s, (array_id)t);
         g.d[t] = check_floats(n.d0 * n.d1 * n.d2);
     }
     if (kl)
-        k->kl(s, in->q, in->k, in->qi, in->ki, ids, lse, NULL, 1, &g.loss, g.d[VERDICT_DQI], g.d[VERDICT_DKI],
-              work);
+        k->run(s,
+               &(msa_arrays){.q = in->q,
+                             .k = in->k,
+                             .qi = in->qi,
+                             .ki = in->ki,
+                             .ids = ids,
+                             .lse = lse,
+                             .weight = 1,
+                             .loss = &g.loss,
+                             .dqi = g.d[ARRAY_DQI],
+                             .dki = g.d[ARRAY_DKI]},
+               work);
     else if (k->stage == MSA_STAGE_DENSE_BACKWARD)
-        k->dense_backward(s, in->q, in->k, in->v, o, lse, in->dout, g.d[VERDICT_DQ], g.d[VERDICT_DK],
-                          g.d[VERDICT_DV], work);
+        k->run(s,
+               &(msa_arrays){.q = in->q,
+                             .k = in->k,
+                             .v = in->v,
+                             .o = o,
+                             .lse = lse,
+                             .dout = in->dout,
+                             .dq = g.d[ARRAY_DQ],
+                             .dk = g.d[ARRAY_DK],
+                             .dv = g.d[ARRAY_DV]},
+               work);
     else
-        k->backward(s, in->q, in->k, in->v, ids, o, lse, in->dout, g.d[VERDICT_DQ], g.d[VERDICT_DK],
-                    g.d[VERDICT_DV], work);
+        k->run(s,
+               &(msa_arrays){.q = in->q,
+                             .k = in->k,
+                             .v = in->v,
+                             .ids = ids,
+                             .o = o,
+                             .lse = lse,
+                             .dout = in->dout,
+                             .dq = g.d[ARRAY_DQ],
+                             .dk = g.d[ARRAY_DK],
+                             .dv = g.d[ARRAY_DV]},
+               work);
     return g;
 }
 
@@ -332,17 +371,17 @@ static void gradients_agree(check_case *c, const msa_kernel *k, const msa_shape 
                     found = run_gradients(k, s, in, ids, o, lse);
     check_true(c, isfinite(right.loss) == isfinite(found.loss), "loss of %s: expected %g, found %g", what,
                right.loss, found.loss);
-    for (int t = 0; t < VERDICT_N_TENSORS; t++) {
+    for (int t = 0; t < ARRAY_N; t++) {
         if (!right.d[t])
             continue;
-        const verdict_dims n = verdict_tensor_dims(s, (verdict_tensor)t);
+        const verdict_dims n = verdict_dims_of(s, (array_id)t);
         double *oracle = check_widen(right.d[t], n.d0 * n.d1 * n.d2);
         for (int64_t a = 0; a < n.d0 * n.d1 * n.d2; a++)
             if (!isfinite(oracle[a]) && !isfinite(found.d[t][a]))
                 oracle[a] = found.d[t][a] = 0;
         char name[192];
-        snprintf(name, sizeof name, "%s (%s)", verdict_tensor_name((verdict_tensor)t), what);
-        check_tensor(c, name, n, oracle, found.d[t], verdict_float32(s, clean, (verdict_tensor)t, 1));
+        snprintf(name, sizeof name, "%s (%s)", array_name((array_id)t), what);
+        check_tensor(c, name, n, oracle, found.d[t], verdict_float32(s, clean, (array_id)t, 1));
     }
 }
 

@@ -105,16 +105,33 @@ static void agrees(const msa_kernel *k)
 
 /* What one kernel of a gradient leaves, as floats in the order of the verdicts' tensors. */
 static void gradients_of(const msa_kernel *k, const msa_shape *s, const inputs *in, const int32_t *ids,
-                         float *const d[VERDICT_N_TENSORS])
+                         float *const d[ARRAY_N])
 {
     void *work = check_alloc((int64_t)k->workspace(s), 1);
     double loss;
     if (k->stage == MSA_STAGE_KL)
-        k->kl(s, in->q, in->k, in->qi, in->ki, ids, NULL, NULL, 1, &loss, d[VERDICT_DQI], d[VERDICT_DKI],
-              work);
+        k->run(s,
+               &(msa_arrays){.q = in->q,
+                             .k = in->k,
+                             .qi = in->qi,
+                             .ki = in->ki,
+                             .ids = ids,
+                             .weight = 1,
+                             .loss = &loss,
+                             .dqi = d[ARRAY_DQI],
+                             .dki = d[ARRAY_DKI]},
+               work);
     else
-        k->backward(s, in->q, in->k, in->v, ids, NULL, NULL, in->dout, d[VERDICT_DQ], d[VERDICT_DK],
-                    d[VERDICT_DV], work);
+        k->run(s,
+               &(msa_arrays){.q = in->q,
+                             .k = in->k,
+                             .v = in->v,
+                             .ids = ids,
+                             .dout = in->dout,
+                             .dq = d[ARRAY_DQ],
+                             .dk = d[ARRAY_DK],
+                             .dv = d[ARRAY_DV]},
+               work);
 }
 
 static void gradients_agree(const char *where, const msa_shape *s, bool full)
@@ -126,9 +143,9 @@ static void gradients_agree(const char *where, const msa_shape *s, bool full)
     int32_t *ids = full ? NULL : check_ints(s->n_kv_heads * s->n_q * s->topk);
     if (ids)
         msa_index(s, in.qi, in.ki, NULL, ids, NULL, check_alloc((int64_t)msa_workspace(NULL, s), 1));
-    float *right[VERDICT_N_TENSORS], *found[VERDICT_N_TENSORS];
-    for (int t = 0; t < VERDICT_N_TENSORS; t++) {
-        const verdict_dims n = verdict_tensor_dims(s, (verdict_tensor)t);
+    float *right[ARRAY_N], *found[ARRAY_N];
+    for (int t = 0; t < ARRAY_N; t++) {
+        const verdict_dims n = verdict_dims_of(s, (array_id)t);
         right[t] = check_floats(n.d0 * n.d1 * n.d2);
         found[t] = check_floats(n.d0 * n.d1 * n.d2);
     }
@@ -138,13 +155,12 @@ static void gradients_agree(const char *where, const msa_shape *s, bool full)
         if (k->stage != MSA_STAGE_BACKWARD && k->stage != MSA_STAGE_KL)
             continue;
         gradients_of(k, s, &in, ids, found);
-        const verdict_tensor first = k->stage == MSA_STAGE_KL ? VERDICT_DQI : VERDICT_DQ,
-                             last = k->stage == MSA_STAGE_KL ? VERDICT_DKI : VERDICT_DV;
-        for (verdict_tensor t = first; t <= last; t++) {
-            const verdict_dims n = verdict_tensor_dims(s, t);
+        const array_id first = k->stage == MSA_STAGE_KL ? ARRAY_DQI : ARRAY_DQ,
+                       last = k->stage == MSA_STAGE_KL ? ARRAY_DKI : ARRAY_DV;
+        for (array_id t = first; t <= last; t++) {
+            const verdict_dims n = verdict_dims_of(s, t);
             char name[96];
-            snprintf(name, sizeof name, "%s of %s/%s", verdict_tensor_name(t), msa_stage_name(k->stage),
-                     k->name);
+            snprintf(name, sizeof name, "%s of %s/%s", array_name(t), msa_stage_name(k->stage), k->name);
             check_tensor(&c, name, n, check_widen(right[t], n.d0 * n.d1 * n.d2), found[t],
                          verdict_float32(s, &in, t, 1));
         }
@@ -198,18 +214,41 @@ static void long_requests(void)
         int32_t *ids = check_ints(T * 2), right_ids[2] = {0};
         void *work = check_alloc((int64_t)kernel->workspace(&s), 1);
         if (dense)
-            kernel->dense_decode(&s, &pages, q, k, v, o, lse, work);
+            kernel->run(&s, &(msa_arrays){.pages = pages, .q = q, .k = k, .v = v, .o = o, .lse = lse}, work);
         else
-            kernel->decode(&s, &pages, q, k, v, qi, ki, ids, o, lse, work);
+            kernel->run(&s,
+                        &(msa_arrays){.pages = pages,
+                                      .q = q,
+                                      .k = k,
+                                      .v = v,
+                                      .qi = qi,
+                                      .ki = ki,
+                                      .ids = ids,
+                                      .o = o,
+                                      .lse = lse},
+                        work);
         for (int i = 0; i < T; i += dense ? T - 1 : 1) {
             msa_shape one = s;
             msa_pages seen = pages;
             const int32_t until = length - T + i + 1;
             one.n_q = 1, seen.lens = &until;
             if (dense)
-                kernel->dense_decode(&one, &seen, q + i * D, k, v, right, right_lse, work);
+                kernel->run(&one,
+                            &(msa_arrays){
+                                .pages = seen, .q = q + i * D, .k = k, .v = v, .o = right, .lse = right_lse},
+                            work);
             else
-                kernel->decode(&one, &seen, q + i * D, k, v, qi + i, ki, right_ids, right, right_lse, work);
+                kernel->run(&one,
+                            &(msa_arrays){.pages = seen,
+                                          .q = q + i * D,
+                                          .k = k,
+                                          .v = v,
+                                          .qi = qi + i,
+                                          .ki = ki,
+                                          .ids = right_ids,
+                                          .o = right,
+                                          .lse = right_lse},
+                            work);
             check_tensor(&c, "o", (verdict_dims){1, 1, D}, check_widen(right, D), o + i * D,
                          (verdict_budget){1e-5, 1e-7, NULL});
             check_tensor(&c, "lse", (verdict_dims){1, 1, 1}, check_widen(right_lse, 1), lse + i,
@@ -226,14 +265,14 @@ static void long_requests(void)
 
 static size_t tensor_bytes(const msa_shape *s, int t)
 {
-    verdict_dims n = verdict_tensor_dims(s, (verdict_tensor)t);
+    verdict_dims n = verdict_dims_of(s, (array_id)t);
     return (size_t)(n.d0 * n.d1 * n.d2) * sizeof(float);
 }
 
 #ifdef _OPENMP
 /** Everything that one back end computes from one set of inputs. */
 typedef struct results {
-    float *tensor[VERDICT_N_TENSORS];
+    float *tensor[ARRAY_N];
     int32_t *ids;
     double loss;
 } results;
@@ -244,21 +283,49 @@ static results run_all(const msa_ops *ops, const msa_shape *s, const inputs *in,
     float **out = x.tensor;
     void *work = check_alloc((int64_t)msa_workspace(ops, s), 1);
     const msa_kernel *const *k = ops->stage;
-    for (int t = 0; t < VERDICT_N_TENSORS; t++)
+    for (int t = 0; t < ARRAY_N; t++)
         out[t] = check_alloc(1, tensor_bytes(s, t));
     x.ids = check_ints(s->n_kv_heads * s->n_q * s->topk);
     omp_set_num_threads(threads);
-    k[MSA_STAGE_INDEX]->index(s, in->qi, in->ki, out[VERDICT_SCORES], x.ids, NULL, work);
+    k[MSA_STAGE_INDEX]->run(
+        s, &(msa_arrays){.qi = in->qi, .ki = in->ki, .scores = out[ARRAY_SCORES], .ids = x.ids}, work);
     const int32_t *ids = full ? NULL : x.ids;
-    msa_index_lse(s, in->qi, in->ki, ids, out[VERDICT_INDEX_LSE]);
+    msa_index_lse(s, in->qi, in->ki, ids, out[ARRAY_INDEX_LSE]);
     if (full)
-        k[MSA_STAGE_DENSE]->dense(s, in->q, in->k, in->v, out[VERDICT_O], out[VERDICT_LSE], work);
+        k[MSA_STAGE_DENSE]->run(
+            s, &(msa_arrays){.q = in->q, .k = in->k, .v = in->v, .o = out[ARRAY_O], .lse = out[ARRAY_LSE]},
+            work);
     else
-        k[MSA_STAGE_SPARSE]->sparse(s, in->q, in->k, in->v, ids, out[VERDICT_O], out[VERDICT_LSE], work);
-    k[MSA_STAGE_BACKWARD]->backward(s, in->q, in->k, in->v, ids, out[VERDICT_O], out[VERDICT_LSE], in->dout,
-                                    out[VERDICT_DQ], out[VERDICT_DK], out[VERDICT_DV], work);
-    k[MSA_STAGE_KL]->kl(s, in->q, in->k, in->qi, in->ki, ids, out[VERDICT_LSE], out[VERDICT_INDEX_LSE], 1,
-                        &x.loss, out[VERDICT_DQI], out[VERDICT_DKI], work);
+        k[MSA_STAGE_SPARSE]->run(
+            s,
+            &(msa_arrays){
+                .q = in->q, .k = in->k, .v = in->v, .ids = ids, .o = out[ARRAY_O], .lse = out[ARRAY_LSE]},
+            work);
+    k[MSA_STAGE_BACKWARD]->run(s,
+                               &(msa_arrays){.q = in->q,
+                                             .k = in->k,
+                                             .v = in->v,
+                                             .ids = ids,
+                                             .o = out[ARRAY_O],
+                                             .lse = out[ARRAY_LSE],
+                                             .dout = in->dout,
+                                             .dq = out[ARRAY_DQ],
+                                             .dk = out[ARRAY_DK],
+                                             .dv = out[ARRAY_DV]},
+                               work);
+    k[MSA_STAGE_KL]->run(s,
+                         &(msa_arrays){.q = in->q,
+                                       .k = in->k,
+                                       .qi = in->qi,
+                                       .ki = in->ki,
+                                       .ids = ids,
+                                       .lse = out[ARRAY_LSE],
+                                       .index_lse = out[ARRAY_INDEX_LSE],
+                                       .weight = 1,
+                                       .loss = &x.loss,
+                                       .dqi = out[ARRAY_DQI],
+                                       .dki = out[ARRAY_DKI]},
+                         work);
     return x;
 }
 
@@ -275,9 +342,8 @@ static void same_on_any_threads(const msa_ops *ops, const msa_shape *s, bool ful
     results one = run_all(ops, s, &in, full, 1);
     for (int threads = 2; threads <= 3; threads++) {
         results many = run_all(ops, s, &in, full, threads);
-        for (int t = 0; t < VERDICT_N_TENSORS; t++)
-            check_same(&c, verdict_tensor_name((verdict_tensor)t), one.tensor[t], many.tensor[t],
-                       tensor_bytes(s, t));
+        for (int t = 0; t < ARRAY_N; t++)
+            check_same(&c, array_name((array_id)t), one.tensor[t], many.tensor[t], tensor_bytes(s, t));
         check_same(&c, "ids", one.ids, many.ids,
                    (size_t)(s->n_kv_heads * s->n_q * s->topk) * sizeof(int32_t));
         check_same(&c, "loss", &one.loss, &many.loss, sizeof one.loss);
@@ -294,13 +360,22 @@ static results run_one(const msa_kernel *k, const msa_shape *s, const inputs *in
 {
     results x = {.ids = check_ints(s->n_kv_heads * s->n_q * s->topk)};
     void *work = check_alloc((int64_t)k->workspace(s), 1);
-    float *o = x.tensor[VERDICT_O] = check_alloc(1, tensor_bytes(s, VERDICT_O));
-    float *lse = x.tensor[VERDICT_LSE] = check_alloc(1, tensor_bytes(s, VERDICT_LSE));
+    float *o = x.tensor[ARRAY_O] = check_alloc(1, tensor_bytes(s, ARRAY_O));
+    float *lse = x.tensor[ARRAY_LSE] = check_alloc(1, tensor_bytes(s, ARRAY_LSE));
     omp_set_num_threads(threads);
     if (k->stage == MSA_STAGE_SPARSE)
-        k->sparse(s, in->q, in->k, in->v, ids, o, lse, work);
+        k->run(s, &(msa_arrays){.q = in->q, .k = in->k, .v = in->v, .ids = ids, .o = o, .lse = lse}, work);
     else
-        k->decode(s, NULL, in->q, in->k, in->v, in->qi, in->ki, x.ids, o, lse, work);
+        k->run(s,
+               &(msa_arrays){.q = in->q,
+                             .k = in->k,
+                             .v = in->v,
+                             .qi = in->qi,
+                             .ki = in->ki,
+                             .ids = x.ids,
+                             .o = o,
+                             .lse = lse},
+               work);
     return x;
 }
 
@@ -319,9 +394,8 @@ static void kernel_on_any_threads(const msa_kernel *k)
         const results one = run_one(k, s, &in, ids, 1);
         for (int threads = 2; threads <= 3; threads++) {
             const results many = run_one(k, s, &in, ids, threads);
-            check_same(&c, "o", one.tensor[VERDICT_O], many.tensor[VERDICT_O], tensor_bytes(s, VERDICT_O));
-            check_same(&c, "lse", one.tensor[VERDICT_LSE], many.tensor[VERDICT_LSE],
-                       tensor_bytes(s, VERDICT_LSE));
+            check_same(&c, "o", one.tensor[ARRAY_O], many.tensor[ARRAY_O], tensor_bytes(s, ARRAY_O));
+            check_same(&c, "lse", one.tensor[ARRAY_LSE], many.tensor[ARRAY_LSE], tensor_bytes(s, ARRAY_LSE));
             if (k->stage == MSA_STAGE_DECODE)
                 check_same(&c, "ids", one.ids, many.ids,
                            (size_t)(s->n_kv_heads * s->n_q * s->topk) * sizeof(int32_t));
@@ -363,8 +437,8 @@ typedef struct product {
 } product;
 
 // Element (i,j) in double, and the sum of the sizes of its terms.
-static double element(const product *p, const float *a, const float *b, const float *c, int64_t i, int64_t j,
-                      double *size)
+static double element_of(const product *p, const float *a, const float *b, const float *c, int64_t i,
+                         int64_t j, double *size)
 {
     double sum = p->beta != 0 ? (double)p->beta * (double)c[i * p->n + j] : 0;
     *size = fabs(sum);
@@ -399,7 +473,7 @@ static void one_product(check_case *c, msa_gemm_fn *gemm, const product *p, inpu
     bool right = guard_intact(&out);
     for (int64_t i = 0; i < p->m; i++)
         for (int64_t j = 0; j < p->n; j++) {
-            double size, exact = element(p, a, b, old, i, j, &size);
+            double size, exact = element_of(p, a, b, old, i, j, &size);
             double error = fabs((double)found[i * p->n + j] - exact);
             double allowed = (double)(p->k + 2) * 0x1p-24 * size;
             right = right && error <= allowed;
@@ -486,14 +560,23 @@ static void reads_bf16(void)
         check_true(&c, status == (few ? MSA_OK : MSA_ERR_UNSUPPORTED), "shape %d: %s", n,
                    msa_strerror(status));
         if (status == MSA_OK) {
-            k->decode(s, NULL, in.q, in.k, in.v, in.qi, in.ki, ids[1], o[1], lse[1], work);
+            k->run(s,
+                   &(msa_arrays){.q = in.q,
+                                 .k = in.k,
+                                 .v = in.v,
+                                 .qi = in.qi,
+                                 .ki = in.ki,
+                                 .ids = ids[1],
+                                 .o = o[1],
+                                 .lse = lse[1]},
+                   work);
             check_same(&c, "ids", ids[0], ids[1], (size_t)n_ids * sizeof **ids);
             check_same(&c, "o", o[0], o[1], (size_t)n_o * sizeof **o);
             check_same(&c, "lse", lse[0], lse[1], (size_t)n_lse * sizeof **lse);
             const msa_kernel *dense = msa_fast_ops.stage[MSA_STAGE_DENSE_DECODE];
             work = check_alloc((int64_t)dense->workspace(s), 1);
             msa_fast_dense_decode_bf16(s, in.q, k16, v16, o[0], lse[0], work);
-            dense->dense_decode(s, NULL, in.q, in.k, in.v, o[1], lse[1], work);
+            dense->run(s, &(msa_arrays){.q = in.q, .k = in.k, .v = in.v, .o = o[1], .lse = lse[1]}, work);
             check_same(&c, "dense o", o[0], o[1], (size_t)n_o * sizeof **o);
             check_same(&c, "dense lse", lse[0], lse[1], (size_t)n_lse * sizeof **lse);
         }
@@ -517,7 +600,8 @@ static void equal_logits(int64_t n_q)
         zero[a] = 0;
         ones[a] = 1;
     }
-    k->dense(&s, zero, zero, ones, o, lse, check_alloc((int64_t)k->workspace(&s), 1));
+    k->run(&s, &(msa_arrays){.q = zero, .k = zero, .v = ones, .o = o, .lse = lse},
+           check_alloc((int64_t)k->workspace(&s), 1));
     for (int64_t i = 0; i < n_q; i++) {
         const double exact = log((double)(s.n_kv - n_q + i + 1));
         check_true(&c, fabs((double)lse[i] - exact) <= 2 * 0x1p-24 * exact, "lse %.9g, exact %.9g",
@@ -534,7 +618,8 @@ static float *sparse_by(const char *name, const msa_shape *s, const inputs *in, 
 {
     float *o = check_floats(s->n_q * s->n_heads * s->d_head);
     const msa_kernel *k = table_find(name, "fast");
-    k->sparse(s, in->q, in->k, in->v, ids, o, NULL, check_alloc((int64_t)k->workspace(s) + 1, 1));
+    k->run(s, &(msa_arrays){.q = in->q, .k = in->k, .v = in->v, .ids = ids, .o = o},
+           check_alloc((int64_t)k->workspace(s) + 1, 1));
     return o;
 }
 
@@ -578,9 +663,9 @@ static caller caller_new(const msa_shape *s, const inputs *in, int rounds)
     for (const msa_kernel *k = msa_fast_kernels; k->name; k++)
         most = k->workspace(s) > most ? k->workspace(s) : most;
     x.work = check_alloc((int64_t)most, 1);
-    x.o = check_alloc(1, tensor_bytes(s, VERDICT_O));
-    x.lse = check_alloc(1, tensor_bytes(s, VERDICT_LSE));
-    const verdict_tensor gradients[5] = {VERDICT_DQ, VERDICT_DK, VERDICT_DV, VERDICT_DQI, VERDICT_DKI};
+    x.o = check_alloc(1, tensor_bytes(s, ARRAY_O));
+    x.lse = check_alloc(1, tensor_bytes(s, ARRAY_LSE));
+    const array_id gradients[5] = {ARRAY_DQ, ARRAY_DK, ARRAY_DV, ARRAY_DQI, ARRAY_DKI};
     for (int i = 0; i < 5; i++)
         x.d[i] = check_alloc(1, tensor_bytes(s, gradients[i]));
     x.ids = check_ints(s->n_kv_heads * s->n_q * s->topk);
@@ -593,21 +678,60 @@ static void *call_all(void *arg)
     caller *x = arg;
     const inputs *in = x->in;
     for (int n = 0; n < x->rounds; n++) {
-        msa_fast_ops.stage[MSA_STAGE_PREFILL]->prefill(x->s, in->q, in->k, in->v, in->qi, in->ki, x->ids,
-                                                       x->o, x->lse, x->work);
-        msa_fast_ops.stage[MSA_STAGE_DECODE]->decode(x->s, NULL, in->q, in->k, in->v, in->qi, in->ki, x->ids,
-                                                     x->o, x->lse, x->work);
+        msa_fast_ops.stage[MSA_STAGE_PREFILL]->run(x->s,
+                                                   &(msa_arrays){.q = in->q,
+                                                                 .k = in->k,
+                                                                 .v = in->v,
+                                                                 .qi = in->qi,
+                                                                 .ki = in->ki,
+                                                                 .ids = x->ids,
+                                                                 .o = x->o,
+                                                                 .lse = x->lse},
+                                                   x->work);
+        msa_fast_ops.stage[MSA_STAGE_DECODE]->run(x->s,
+                                                  &(msa_arrays){.q = in->q,
+                                                                .k = in->k,
+                                                                .v = in->v,
+                                                                .qi = in->qi,
+                                                                .ki = in->ki,
+                                                                .ids = x->ids,
+                                                                .o = x->o,
+                                                                .lse = x->lse},
+                                                  x->work);
         for (const msa_kernel *k = msa_fast_kernels; k->name; k++)
             if (k->stage == MSA_STAGE_DENSE)
-                k->dense(x->s, in->q, in->k, in->v, x->o, x->lse, x->work);
+                k->run(x->s, &(msa_arrays){.q = in->q, .k = in->k, .v = in->v, .o = x->o, .lse = x->lse},
+                       x->work);
             else if (k->stage == MSA_STAGE_SPARSE)
-                k->sparse(x->s, in->q, in->k, in->v, x->ids, x->o, x->lse, x->work);
+                k->run(x->s,
+                       &(msa_arrays){
+                           .q = in->q, .k = in->k, .v = in->v, .ids = x->ids, .o = x->o, .lse = x->lse},
+                       x->work);
             else if (k->stage == MSA_STAGE_BACKWARD)
-                k->backward(x->s, in->q, in->k, in->v, x->ids, x->o, x->lse, in->dout, x->d[0], x->d[1],
-                            x->d[2], x->work);
+                k->run(x->s,
+                       &(msa_arrays){.q = in->q,
+                                     .k = in->k,
+                                     .v = in->v,
+                                     .ids = x->ids,
+                                     .o = x->o,
+                                     .lse = x->lse,
+                                     .dout = in->dout,
+                                     .dq = x->d[0],
+                                     .dk = x->d[1],
+                                     .dv = x->d[2]},
+                       x->work);
             else if (k->stage == MSA_STAGE_KL)
-                k->kl(x->s, in->q, in->k, in->qi, in->ki, x->ids, NULL, NULL, 1, &x->loss, x->d[3], x->d[4],
-                      x->work);
+                k->run(x->s,
+                       &(msa_arrays){.q = in->q,
+                                     .k = in->k,
+                                     .qi = in->qi,
+                                     .ki = in->ki,
+                                     .ids = x->ids,
+                                     .weight = 1,
+                                     .loss = &x->loss,
+                                     .dqi = x->d[3],
+                                     .dki = x->d[4]},
+                       x->work);
     }
     return NULL;
 }
@@ -633,8 +757,8 @@ static void leaves_settings(void)
         pthread_join(thread, NULL);
     }
     check_true(&c, openblas_get_num_threads() == 2, "%d after two at once", openblas_get_num_threads());
-    check_same(&c, "o", one.o, many[0].o, tensor_bytes(s, VERDICT_O));
-    check_same(&c, "o", one.o, many[1].o, tensor_bytes(s, VERDICT_O));
+    check_same(&c, "o", one.o, many[0].o, tensor_bytes(s, ARRAY_O));
+    check_same(&c, "o", one.o, many[1].o, tensor_bytes(s, ARRAY_O));
     openblas_set_num_threads(before);
     check_end(&c);
     inputs_free(&in);

@@ -49,7 +49,8 @@ int main(int argc, char **argv)
         return 2;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         written = cases[i].byte;
-        const msa_status status = kernels[0].dense(&s, in.q, in.k, in.v, o, lse, NULL);
+        const msa_status status =
+            kernels[0].run(&s, &(msa_arrays){.q = in.q, .k = in.k, .v = in.v, .o = o, .lse = lse}, NULL);
         check_true(&c, status == cases[i].expected, "byte %lld: %s", (long long)written,
                    msa_strerror(status));
         check_true(&c, status == MSA_OK || strcmp(engine->trouble(), "written outside o") == 0, "%s",

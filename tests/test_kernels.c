@@ -222,11 +222,12 @@ static bool run_into(const char *name, const msa_shape *s, msa_dtype type, msa_a
     if (msa_plan_make(&plan, device, name, s, type) != MSA_OK)
         return false;
     void *work = device->alloc(plan.workspace);
-    a.o = device->alloc((size_t)bytes);
+    void *there = device->alloc((size_t)bytes);
+    a.o = there;
     msa_status status = msa_plan_run(&plan, &a, work, NULL);
     if (status == MSA_OK)
-        status = device->download(o, a.o, (size_t)bytes);
-    device->free(a.o);
+        status = device->download(o, there, (size_t)bytes);
+    device->free(there);
     device->free(work);
     return status == MSA_OK;
 }
@@ -258,9 +259,8 @@ static void output_types(const msa_kernel *k, const msa_shape *s, uint64_t seed)
     check_true(&c, run_into(name, s, MSA_BF16, a, narrow, n * 2), "bf16: %s", device->trouble());
     check_same(&c, "o", bf16_copy(wide, n), narrow, (size_t)n * sizeof *narrow);
     check_end(&c);
-    void *const all[] = {(void *)a.q, (void *)a.k, (void *)a.v, (void *)a.qi, (void *)a.ki, a.ids};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        device->free(all[i]);
+    for (array_id i = 0; i < ARRAY_N; i++)
+        device->free(array_get(&a, i));
     inputs_free(&in);
     check_release(mark);
 }

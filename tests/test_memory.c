@@ -49,13 +49,41 @@ static msa_status run(msa_stage stage, const msa_shape *s)
     void *work = malloc(kernel->workspace(s)); // touched where it is used
     double loss;
     if (stage == MSA_STAGE_DENSE)
-        return kernel->dense(s, q, k, draw(nk), o, lse, work);
+        return kernel->run(s, &(msa_arrays){.q = q, .k = k, .v = draw(nk), .o = o, .lse = lse}, work);
     if (stage == MSA_STAGE_PREFILL)
-        return kernel->prefill(s, q, k, draw(nk), draw(niq), draw(nik), ids, o, lse, work);
+        return kernel->run(s,
+                           &(msa_arrays){.q = q,
+                                         .k = k,
+                                         .v = draw(nk),
+                                         .qi = draw(niq),
+                                         .ki = draw(nik),
+                                         .ids = ids,
+                                         .o = o,
+                                         .lse = lse},
+                           work);
     selection_draw(s, SELECTION_RANDOM, 1, ids);
     if (stage == MSA_STAGE_BACKWARD) // without the forward's results, which takes more
-        return kernel->backward(s, q, k, draw(nk), ids, NULL, NULL, draw(nq), o, hold(nk), hold(nk), work);
-    return kernel->kl(s, q, k, draw(niq), draw(nik), ids, NULL, NULL, 1, &loss, hold(niq), hold(nik), work);
+        return kernel->run(s,
+                           &(msa_arrays){.q = q,
+                                         .k = k,
+                                         .v = draw(nk),
+                                         .ids = ids,
+                                         .dout = draw(nq),
+                                         .dq = o,
+                                         .dk = hold(nk),
+                                         .dv = hold(nk)},
+                           work);
+    return kernel->run(s,
+                       &(msa_arrays){.q = q,
+                                     .k = k,
+                                     .qi = draw(niq),
+                                     .ki = draw(nik),
+                                     .ids = ids,
+                                     .weight = 1,
+                                     .loss = &loss,
+                                     .dqi = hold(niq),
+                                     .dki = hold(nik)},
+                       work);
 }
 
 // In a process of its own, whose largest size is of this run alone.

@@ -184,8 +184,7 @@ static bool run_ends(const char *kernel, const Tensors &a, const Ends &ends)
     const bool fused = std::string(kernel) == "index/fused";
     msa_arrays p = {};
     p.q = a.q, p.k = a.k, p.v = a.v, p.qi = a.qi, p.ki = a.ki, p.o = a.o, p.lse = a.lse;
-    p.scores = layer || fused ? nullptr : a.scores;
-    p.scores_by_block = a.by_block;
+    p.scores = layer || fused ? nullptr : msa_takes_scores_by_block(kernel) ? a.by_block : a.scores;
     p.ids = is_index && !fused ? nullptr : a.ids;
     p.index_lse = fused ? a.index_lse : nullptr;
     char *work = reserve<char>((int64_t)plan.workspace + 1);

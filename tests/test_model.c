@@ -11,6 +11,7 @@
 #include <omp.h>
 #endif
 
+#include "../ref/call.h"
 #include "../ref/model/model.h"
 #include "support/check.h"
 #include "support/numeric.h"
@@ -73,6 +74,7 @@ static msa_status replay_index(const msa_shape *s, const float *qi, const float 
            (size_t)(s->n_kv_heads * s->n_q * s->topk) * sizeof *ids);
     return MSA_OK;
 }
+RUN(index, replay_index)
 
 /** A network, a batch, and the two losses as functions of the parameters. */
 typedef struct problem {
@@ -196,7 +198,7 @@ static void gradients(const model_config *config, const char *what, msa_attentio
             memset(p.m.params + p.m.tensor[t].offset, 0, p.m.tensor[t].count * sizeof *p.m.params);
     p.run = model_run_new(&p.m, &ops, SEQS, LENGTH, true);
     model_forward(&p.m, p.run, mode, p.tokens);
-    replay.index = replay_index;
+    replay.run = replay_index_run;
     replay_layers = config->n_layers;
     for (int l = 0; l < config->n_layers; l++) {
         int64_t n_ids = config->n_kv_heads * SEQS * LENGTH * config->topk;

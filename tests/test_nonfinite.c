@@ -243,19 +243,48 @@ static msa_status run(const msa_kernel *k, const given *g, const results *r)
     void *work = check_alloc((int64_t)k->workspace(g->s), 1);
     switch (k->stage) {
     case MSA_STAGE_DENSE:
-        return k->dense(g->s, in->q, g->k, g->v, r->o, r->lse, work);
+        return k->run(g->s, &(msa_arrays){.q = in->q, .k = g->k, .v = g->v, .o = r->o, .lse = r->lse}, work);
     case MSA_STAGE_INDEX:
-        return k->index(g->s, in->qi, g->ki, r->scores, r->ids, r->index_lse, work);
+        return k->run(
+            g->s,
+            &(msa_arrays){
+                .qi = in->qi, .ki = g->ki, .scores = r->scores, .ids = r->ids, .index_lse = r->index_lse},
+            work);
     case MSA_STAGE_TOPK:
-        return k->topk(g->s, g->scores, r->ids, work);
+        return k->run(g->s, &(msa_arrays){.scores = g->scores, .ids = r->ids}, work);
     case MSA_STAGE_SPARSE:
-        return k->sparse(g->s, in->q, g->k, g->v, g->ids, r->o, r->lse, work);
+        return k->run(
+            g->s, &(msa_arrays){.q = in->q, .k = g->k, .v = g->v, .ids = g->ids, .o = r->o, .lse = r->lse},
+            work);
     case MSA_STAGE_PREFILL:
-        return k->prefill(g->s, in->q, g->k, g->v, in->qi, g->ki, r->ids, r->o, r->lse, work);
+        return k->run(g->s,
+                      &(msa_arrays){.q = in->q,
+                                    .k = g->k,
+                                    .v = g->v,
+                                    .qi = in->qi,
+                                    .ki = g->ki,
+                                    .ids = r->ids,
+                                    .o = r->o,
+                                    .lse = r->lse},
+                      work);
     case MSA_STAGE_DECODE:
-        return k->decode(g->s, g->p, in->q, g->k, g->v, in->qi, g->ki, r->ids, r->o, r->lse, work);
+        return k->run(g->s,
+                      &(msa_arrays){.pages = pages_of(g->p),
+                                    .q = in->q,
+                                    .k = g->k,
+                                    .v = g->v,
+                                    .qi = in->qi,
+                                    .ki = g->ki,
+                                    .ids = r->ids,
+                                    .o = r->o,
+                                    .lse = r->lse},
+                      work);
     default:
-        return k->dense_decode(g->s, g->p, in->q, g->k, g->v, r->o, r->lse, work);
+        return k->run(
+            g->s,
+            &(msa_arrays){
+                .pages = pages_of(g->p), .q = in->q, .k = g->k, .v = g->v, .o = r->o, .lse = r->lse},
+            work);
     }
 }
 
@@ -300,19 +329,19 @@ static bool *excuses(const msa_shape *s, const float *v)
 }
 
 /* Of NaN and infinity a score must be the one that the reference has. */
-static void judge_tensor(const judge *j, verdict_tensor t, const double *noise, const float *expected,
-                         float *found, const bool *excused)
+static void judge_tensor(const judge *j, array_id t, const double *noise, const float *expected, float *found,
+                         const bool *excused)
 {
     char what[160];
-    const verdict_dims n = verdict_tensor_dims(j->s, t);
+    const verdict_dims n = verdict_dims_of(j->s, t);
     const int64_t count = n.d0 * n.d1 * n.d2;
     double *oracle = check_widen(expected, count);
-    for (int64_t a = 0; a < count && t != VERDICT_SCORES; a++)
+    for (int64_t a = 0; a < count && t != ARRAY_SCORES; a++)
         if (isfinite(expected[a]) ? excused && excused[a] && isnan(found[a]) : !isfinite(found[a]))
             oracle[a] = found[a] = 0;
     verdict_budget budget = verdict_float32(j->s, j->clean, t, 1);
     budget.noise = noise;
-    snprintf(what, sizeof what, "%s (%s)", verdict_tensor_name(t), j->what);
+    snprintf(what, sizeof what, "%s (%s)", array_name(t), j->what);
     check_tensor(j->c, what, n, oracle, found, budget);
 }
 
@@ -332,8 +361,8 @@ static void judge_attention(const judge *j, const inputs *in, const int32_t *ids
         noise_of_rounding(s, in->q, in->k, in->v, ids, j->k->precision >= MSA_BF16_PARTIALS, noise);
     for (int64_t a = 0; a < count && noise; a++)
         noise[a] = isfinite(noise[a]) ? noise[a] : 0;
-    judge_tensor(j, VERDICT_O, noise, expected.o, found->o, excuses(s, in->v));
-    judge_tensor(j, VERDICT_LSE, NULL, expected.lse, found->lse, NULL);
+    judge_tensor(j, ARRAY_O, noise, expected.o, found->o, excuses(s, in->v));
+    judge_tensor(j, ARRAY_LSE, NULL, expected.lse, found->lse, NULL);
 }
 
 /* Scores alone, and ids with their LSE or alone: whatever the kernel writes. */
@@ -350,11 +379,11 @@ static void judge_index(const judge *j, const given *g)
         if (run(j->k, g, &asked) != MSA_OK)
             continue;
         if (asked.scores)
-            judge_tensor(j, VERDICT_SCORES, NULL, expected.scores, found.scores, NULL);
+            judge_tensor(j, ARRAY_SCORES, NULL, expected.scores, found.scores, NULL);
         if (asked.ids)
             judge_ids(j, expected.ids, found.ids);
         if (asked.index_lse)
-            judge_tensor(j, VERDICT_INDEX_LSE, NULL, expected.index_lse, found.index_lse, NULL);
+            judge_tensor(j, ARRAY_INDEX_LSE, NULL, expected.index_lse, found.index_lse, NULL);
     }
 }
 
@@ -494,37 +523,37 @@ static void foreign_ids(const msa_kernel *k, const msa_device *device)
         const char *name;
         void *target;
         size_t bytes;
-    } array[] = {{"q", &a.q, 2 * q},
-                 {"k", &a.k, 2 * kv},
-                 {"v", &a.v, 2 * kv},
-                 {"o", &a.o, 4 * q},
-                 {"lse", &a.lse, (size_t)(4 * s.n_q * s.n_heads)},
-                 {"ids", &a.ids, 4 * n_ids},
-                 {"first", &a.first, (size_t)(4 * s.n_kv_heads * (msa_n_blocks(&s) + 1))},
-                 {"entries", &a.entries, 4 * n_ids},
-                 {"items", &a.items, 16 * (size_t)msa_first_item(&s, 1)},
-                 {"workspace", &work, plan.workspace}};
+    } buffer[] = {{"q", &a.q, 2 * q},
+                  {"k", &a.k, 2 * kv},
+                  {"v", &a.v, 2 * kv},
+                  {"o", &a.o, 4 * q},
+                  {"lse", &a.lse, (size_t)(4 * s.n_q * s.n_heads)},
+                  {"ids", &a.ids, 4 * n_ids},
+                  {"first", &a.first, (size_t)(4 * s.n_kv_heads * (msa_n_blocks(&s) + 1))},
+                  {"entries", &a.entries, 4 * n_ids},
+                  {"items", &a.items, 16 * (size_t)msa_first_item(&s, 1)},
+                  {"workspace", &work, plan.workspace}};
     check_case c =
         check_begin("%s (%s): ids that break the contract lead nowhere outside the arrays", name, k->backend);
-    for (size_t n = 0; n < sizeof array / sizeof *array; n++) {
-        void *p = device->alloc(array[n].bytes);
-        device->fill(p, 0xff, array[n].bytes);
-        device->declare(p, array[n].bytes, array[n].name);
-        memcpy(array[n].target, &p, sizeof p);
+    for (size_t n = 0; n < sizeof buffer / sizeof *buffer; n++) {
+        void *p = device->alloc(buffer[n].bytes);
+        device->fill(p, 0xff, buffer[n].bytes);
+        device->declare(p, buffer[n].bytes, buffer[n].name);
+        memcpy(buffer[n].target, &p, sizeof p);
     }
     int32_t *ids = check_ints((int64_t)n_ids);
     for (size_t kind = 0; kind < sizeof rows / sizeof *rows; kind++) {
         for (size_t at = 0; at < n_ids; at++)
             ids[at] = rows[(kind + at / 3 % 2) % 8][at % 3]; // neighbours differ
-        device->upload(a.ids, ids, n_ids * sizeof *ids);
+        device->upload(array_get(&a, ARRAY_IDS), ids, n_ids * sizeof *ids);
         const msa_status status = msa_plan_run(&plan, &a, work, NULL);
         check_true(&c, status == MSA_OK, "{%d, %d, %d}: %s", rows[kind][0], rows[kind][1], rows[kind][2],
                    device->trouble());
     }
     device->declare(NULL, 0, NULL);
-    for (size_t n = 0; n < sizeof array / sizeof *array; n++) {
+    for (size_t n = 0; n < sizeof buffer / sizeof *buffer; n++) {
         void *p;
-        memcpy(&p, array[n].target, sizeof p);
+        memcpy(&p, buffer[n].target, sizeof p);
         device->free(p);
     }
     check_end(&c);

@@ -120,7 +120,7 @@ static int32_t run_with(check_case *c, const bench *b, const int32_t len_q[R], c
     device->upload(b->a.status, &status, sizeof status);
     device->upload((void *)b->a.len_q, len_q, 4 * R);
     device->upload((void *)b->a.len_kv, len_kv, 4 * R);
-    device->fill(b->a.o, 0xff, 4 * T * HEADS * D);
+    device->fill(array_get(&b->a, ARRAY_O), 0xff, 4 * T * HEADS * D);
     const msa_status ran = msa_plan_run(&b->plan, &b->a, b->work, NULL);
     check_true(c, ran == MSA_OK, "a run: %s", device->trouble());
     device->download(o, b->a.o, 4 * T * HEADS * D);

@@ -201,7 +201,8 @@ static void engine_kernels(void)
             continue;
         }
         void *work = check_alloc((int64_t)k->workspace(&shape) + 1, 1);
-        const msa_status status = k->sparse(&shape, in.q, in.k, in.v, ids, o, NULL, work);
+        const msa_status status =
+            k->run(&shape, &(msa_arrays){.q = in.q, .k = in.k, .v = in.v, .ids = ids, .o = o}, work);
         const precision_result r = judge(o, NULL);
         tap(status == MSA_OK && r.pass && strncmp(r.name, "bf16-", 5) == 0, "%s is %s", name[a],
             r.pass ? r.name : "of no precision");

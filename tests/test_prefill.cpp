@@ -279,7 +279,7 @@ static void replays(std::mt19937 &rng)
         const Room room(plan);
         msa_arrays x = inputs_of(t, {0, n_q, 0, n_kv});
         room.give(&x);
-        x.instead = (const int32_t *)instead.p;
+        x.forced_ids = (const int32_t *)instead.p;
         bool ok = device->record(&plan, &x, room.work.p) == MSA_OK;
         for (int i = 0; i < times && ok; i++) {
             room.poison();

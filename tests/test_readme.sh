@@ -9,7 +9,7 @@ block() { awk -v kind="$1" -v want="$2" '/^```/ { if (on) exit; if ($0 == "```" 
 
 make --no-print-directory install DEPS=0 B="$B" PREFIX="$W/usr" > "$W.out" 2>&1
 check $? "make install PREFIX=..."
-for name in ref/msa.h:include/msa.h "$B/libmsa.a:lib/libmsa.a" "$B/msa:bin/msa"; do
+for name in ref/stages.def:include/msa_stages.def "$B/libmsa.a:lib/libmsa.a" "$B/msa:bin/msa"; do
     cmp -s "${name%%:*}" "$W/usr/${name#*:}"
     check $? "... installs ${name#*:}"
 done

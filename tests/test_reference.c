@@ -21,15 +21,15 @@ typedef struct problem {
     inputs in;
     double *q, *k, *v, *qi, *ki, *dout;
     bool *mask;
-    double *twin[VERDICT_N_TENSORS];
-    float *out[VERDICT_N_TENSORS];
+    double *twin[ARRAY_N];
+    float *out[ARRAY_N];
     int32_t *ids, *twin_ids;
     void *work;
 } problem;
 
-static int64_t count(const msa_shape *s, verdict_tensor t)
+static int64_t count(const msa_shape *s, array_id t)
 {
-    verdict_dims n = verdict_tensor_dims(s, t);
+    verdict_dims n = verdict_dims_of(s, t);
     return n.d0 * n.d1 * n.d2;
 }
 
@@ -50,9 +50,9 @@ static problem new_problem(const msa_shape *s, inputs_pattern pattern, uint64_t 
     p.ki = check_widen(p.in.ki, s->n_kv * s->d_index);
     p.dout = check_widen(p.in.dout, s->n_q * s->n_heads * s->d_head);
     p.mask = check_alloc(s->n_kv_heads * s->n_q * s->n_kv, sizeof *p.mask);
-    for (int t = 0; t < VERDICT_N_TENSORS; t++) {
-        p.twin[t] = check_doubles(count(s, (verdict_tensor)t));
-        p.out[t] = check_floats(count(s, (verdict_tensor)t));
+    for (int t = 0; t < ARRAY_N; t++) {
+        p.twin[t] = check_doubles(count(s, (array_id)t));
+        p.out[t] = check_floats(count(s, (array_id)t));
     }
     p.ids = check_ints(count_ids(s));
     p.twin_ids = check_ints(count_ids(s));
@@ -67,12 +67,12 @@ static void free_problem(problem *p)
 }
 
 // Where the exact value is zero, double arithmetic may leave what float32 may leave, 2^29 times smaller.
-static void compare(check_case *c, const problem *p, verdict_tensor t, const char *support)
+static void compare(check_case *c, const problem *p, array_id t, const char *support)
 {
     char what[64];
-    snprintf(what, sizeof what, "%s of %s, %s", verdict_tensor_name(t), support, p->pattern);
+    snprintf(what, sizeof what, "%s of %s, %s", array_name(t), support, p->pattern);
     double zero = verdict_float32(p->s, &p->in, t, KL_WEIGHT).absolute * 0x1p-29;
-    check_tensor(c, what, verdict_tensor_dims(p->s, t), p->twin[t], p->out[t],
+    check_tensor(c, what, verdict_dims_of(p->s, t), p->twin[t], p->out[t],
                  (verdict_budget){RELATIVE, zero, NULL});
 }
 
@@ -81,31 +81,30 @@ static void compare(check_case *c, const problem *p, verdict_tensor t, const cha
 static void forward(check_case *c, problem *p, const int32_t *ids, const char *support)
 {
     const inputs *in = &p->in;
-    float *o = p->out[VERDICT_O], *lse = p->out[VERDICT_LSE], *index_lse = p->out[VERDICT_INDEX_LSE];
+    float *o = p->out[ARRAY_O], *lse = p->out[ARRAY_LSE], *index_lse = p->out[ARRAY_INDEX_LSE];
     msa_status status = ids ? msa_sparse(p->s, in->q, in->k, in->v, ids, o, lse, p->work)
                             : msa_dense(p->s, in->q, in->k, in->v, o, lse, p->work);
     check_true(c, status == MSA_OK, "%s", msa_strerror(status));
     status = msa_index_lse(p->s, in->qi, in->ki, ids, index_lse);
     check_true(c, status == MSA_OK, "%s", msa_strerror(status));
-    twin_attention(p->s, p->mask, p->q, p->k, p->v, p->twin[VERDICT_O], p->twin[VERDICT_LSE]);
-    twin_index_lse(p->s, p->mask, p->qi, p->ki, p->twin[VERDICT_INDEX_LSE]);
-    compare(c, p, VERDICT_O, support);
-    compare(c, p, VERDICT_LSE, support);
-    compare(c, p, VERDICT_INDEX_LSE, support);
+    twin_attention(p->s, p->mask, p->q, p->k, p->v, p->twin[ARRAY_O], p->twin[ARRAY_LSE]);
+    twin_index_lse(p->s, p->mask, p->qi, p->ki, p->twin[ARRAY_INDEX_LSE]);
+    compare(c, p, ARRAY_O, support);
+    compare(c, p, ARRAY_LSE, support);
+    compare(c, p, ARRAY_INDEX_LSE, support);
 }
 
 static void backward(check_case *c, problem *p, const int32_t *ids, const char *support)
 {
     const inputs *in = &p->in;
-    msa_status status =
-        msa_backward(p->s, in->q, in->k, in->v, ids, p->out[VERDICT_O], p->out[VERDICT_LSE], in->dout,
-                     p->out[VERDICT_DQ], p->out[VERDICT_DK], p->out[VERDICT_DV], p->work);
+    msa_status status = msa_backward(p->s, in->q, in->k, in->v, ids, p->out[ARRAY_O], p->out[ARRAY_LSE],
+                                     in->dout, p->out[ARRAY_DQ], p->out[ARRAY_DK], p->out[ARRAY_DV], p->work);
     check_true(c, status == MSA_OK, "%s", msa_strerror(status));
-    twin_backward(p->s, p->mask, p->q, p->k, p->v, p->dout, p->twin[VERDICT_DQ], p->twin[VERDICT_DK],
-                  p->twin[VERDICT_DV]);
-    compare(c, p, VERDICT_DQ, support);
-    compare(c, p, VERDICT_DK, support);
-    compare(c, p, VERDICT_DV, support);
+    twin_backward(p->s, p->mask, p->q, p->k, p->v, p->dout, p->twin[ARRAY_DQ], p->twin[ARRAY_DK],
+                  p->twin[ARRAY_DV]);
+    compare(c, p, ARRAY_DQ, support);
+    compare(c, p, ARRAY_DK, support);
+    compare(c, p, ARRAY_DV, support);
 }
 
 static void kl(check_case *c, problem *p, const int32_t *ids, const char *support)
@@ -113,32 +112,32 @@ static void kl(check_case *c, problem *p, const int32_t *ids, const char *suppor
     const inputs *in = &p->in;
     double loss, alone;
     msa_status status =
-        msa_kl(p->s, in->q, in->k, in->qi, in->ki, ids, p->out[VERDICT_LSE], p->out[VERDICT_INDEX_LSE],
-               KL_WEIGHT, &loss, p->out[VERDICT_DQI], p->out[VERDICT_DKI], p->work);
+        msa_kl(p->s, in->q, in->k, in->qi, in->ki, ids, p->out[ARRAY_LSE], p->out[ARRAY_INDEX_LSE], KL_WEIGHT,
+               &loss, p->out[ARRAY_DQI], p->out[ARRAY_DKI], p->work);
     check_true(c, status == MSA_OK, "%s", msa_strerror(status));
-    status = msa_kl(p->s, in->q, in->k, in->qi, in->ki, ids, p->out[VERDICT_LSE], p->out[VERDICT_INDEX_LSE],
+    status = msa_kl(p->s, in->q, in->k, in->qi, in->ki, ids, p->out[ARRAY_LSE], p->out[ARRAY_INDEX_LSE],
                     KL_WEIGHT, &alone, NULL, NULL, p->work);
     check_true(c, status == MSA_OK && alone == loss, "the loss alone, %s", support);
-    double expected = twin_kl(p->s, p->mask, p->q, p->k, p->qi, p->ki, KL_WEIGHT, p->twin[VERDICT_DQI],
-                              p->twin[VERDICT_DKI]);
+    double expected =
+        twin_kl(p->s, p->mask, p->q, p->k, p->qi, p->ki, KL_WEIGHT, p->twin[ARRAY_DQI], p->twin[ARRAY_DKI]);
     check_true(c, fabs(loss - expected) <= fmax(2e-6 * fabs(expected), 1e-9),
                "kl of %s, %s: expected %.12g, found %.12g", support, p->pattern, expected, loss);
-    compare(c, p, VERDICT_DQI, support);
-    compare(c, p, VERDICT_DKI, support);
+    compare(c, p, ARRAY_DQI, support);
+    compare(c, p, ARRAY_DKI, support);
 }
 
 static void index_stage(check_case *c, problem *p)
 {
-    msa_status status = msa_index(p->s, p->in.qi, p->in.ki, p->out[VERDICT_SCORES], p->ids,
-                                  p->out[VERDICT_INDEX_LSE], p->work);
+    msa_status status =
+        msa_index(p->s, p->in.qi, p->in.ki, p->out[ARRAY_SCORES], p->ids, p->out[ARRAY_INDEX_LSE], p->work);
     check_true(c, status == MSA_OK, "%s", msa_strerror(status));
-    twin_select(p->s, p->qi, p->ki, p->twin[VERDICT_SCORES], p->twin_ids);
+    twin_select(p->s, p->qi, p->ki, p->twin[ARRAY_SCORES], p->twin_ids);
     twin_mask(p->s, p->twin_ids, p->mask);
-    twin_index_lse(p->s, p->mask, p->qi, p->ki, p->twin[VERDICT_INDEX_LSE]);
+    twin_index_lse(p->s, p->mask, p->qi, p->ki, p->twin[ARRAY_INDEX_LSE]);
     check_same(c, "ids", p->twin_ids, p->ids, (size_t)count_ids(p->s) * sizeof(int32_t));
     check_true(c, msa_check_ids(p->s, p->ids) == MSA_OK, "ids keep their contract, %s", p->pattern);
-    compare(c, p, VERDICT_SCORES, "the index");
-    compare(c, p, VERDICT_INDEX_LSE, "the index");
+    compare(c, p, ARRAY_SCORES, "the index");
+    compare(c, p, ARRAY_INDEX_LSE, "the index");
 }
 
 static void all_stages(const msa_shape *s, uint64_t salt)
@@ -186,12 +185,12 @@ static void stays_within_buffers(const msa_shape *s, uint64_t salt)
 static void run_all(problem *p, double kl_weight, double *loss)
 {
     const inputs *in = &p->in;
-    msa_index(p->s, in->qi, in->ki, p->out[VERDICT_SCORES], p->ids, p->out[VERDICT_INDEX_LSE], p->work);
-    msa_sparse(p->s, in->q, in->k, in->v, p->ids, p->out[VERDICT_O], p->out[VERDICT_LSE], p->work);
-    msa_backward(p->s, in->q, in->k, in->v, p->ids, p->out[VERDICT_O], p->out[VERDICT_LSE], in->dout,
-                 p->out[VERDICT_DQ], p->out[VERDICT_DK], p->out[VERDICT_DV], p->work);
-    msa_kl(p->s, in->q, in->k, in->qi, in->ki, p->ids, p->out[VERDICT_LSE], p->out[VERDICT_INDEX_LSE],
-           kl_weight, loss, p->out[VERDICT_DQI], p->out[VERDICT_DKI], p->work);
+    msa_index(p->s, in->qi, in->ki, p->out[ARRAY_SCORES], p->ids, p->out[ARRAY_INDEX_LSE], p->work);
+    msa_sparse(p->s, in->q, in->k, in->v, p->ids, p->out[ARRAY_O], p->out[ARRAY_LSE], p->work);
+    msa_backward(p->s, in->q, in->k, in->v, p->ids, p->out[ARRAY_O], p->out[ARRAY_LSE], in->dout,
+                 p->out[ARRAY_DQ], p->out[ARRAY_DK], p->out[ARRAY_DV], p->work);
+    msa_kl(p->s, in->q, in->k, in->qi, in->ki, p->ids, p->out[ARRAY_LSE], p->out[ARRAY_INDEX_LSE], kl_weight,
+           loss, p->out[ARRAY_DQI], p->out[ARRAY_DKI], p->work);
 }
 
 static void copy(float *to, const float *from, int64_t n)
@@ -215,24 +214,23 @@ static problem cut(const problem *batch, const msa_shape *one, msa_seq seq)
 }
 
 // The sequence's rows of a token-major tensor of the batch.
-static const float *rows_of(const problem *batch, const problem *p, msa_seq seq, verdict_tensor t)
+static const float *rows_of(const problem *batch, const problem *p, msa_seq seq, array_id t)
 {
-    bool of_keys = t == VERDICT_DK || t == VERDICT_DV || t == VERDICT_DKI;
+    bool of_keys = t == ARRAY_DK || t == ARRAY_DV || t == ARRAY_DKI;
     int64_t tokens = of_keys ? seq.n_kv : seq.n_q, first = of_keys ? seq.kv0 : seq.q0;
     return batch->out[t] + first * (count(p->s, t) / tokens);
 }
 
 static void compare_token_major(check_case *c, const problem *batch, const problem *p, msa_seq seq)
 {
-    static const verdict_tensor same[] = {VERDICT_O, VERDICT_LSE, VERDICT_DQ, VERDICT_DK, VERDICT_DV};
+    static const array_id same[] = {ARRAY_O, ARRAY_LSE, ARRAY_DQ, ARRAY_DK, ARRAY_DV};
     for (size_t n = 0; n < sizeof same / sizeof *same; n++)
-        check_same(c, verdict_tensor_name(same[n]), p->out[same[n]], rows_of(batch, p, seq, same[n]),
+        check_same(c, array_name(same[n]), p->out[same[n]], rows_of(batch, p, seq, same[n]),
                    (size_t)count(p->s, same[n]) * sizeof(float));
     // The weight of a cut sequence makes up for its mean over fewer queries, to within a rounding.
-    for (verdict_tensor t = VERDICT_DQI; t <= VERDICT_DKI; t++)
-        check_tensor(c, verdict_tensor_name(t), verdict_tensor_dims(p->s, t),
-                     check_widen(p->out[t], count(p->s, t)), rows_of(batch, p, seq, t),
-                     (verdict_budget){2e-7, 1e-16, NULL});
+    for (array_id t = ARRAY_DQI; t <= ARRAY_DKI; t++)
+        check_tensor(c, array_name(t), verdict_dims_of(p->s, t), check_widen(p->out[t], count(p->s, t)),
+                     rows_of(batch, p, seq, t), (verdict_budget){2e-7, 1e-16, NULL});
 }
 
 static void compare_group_major(check_case *c, const problem *batch, const problem *p, msa_seq seq)
@@ -243,12 +241,11 @@ static void compare_group_major(check_case *c, const problem *batch, const probl
         int64_t from = r * s->n_q + seq.q0, to = r * seq.n_q;
         check_same(c, "ids", p->ids + to * s->topk, batch->ids + from * s->topk,
                    (size_t)(seq.n_q * s->topk) * sizeof(int32_t));
-        check_same(c, "index_lse", p->out[VERDICT_INDEX_LSE] + to, batch->out[VERDICT_INDEX_LSE] + from,
+        check_same(c, "index_lse", p->out[ARRAY_INDEX_LSE] + to, batch->out[ARRAY_INDEX_LSE] + from,
                    (size_t)seq.n_q * sizeof(float));
         for (int64_t i = 0; i < seq.n_q; i++) {
-            const float *row = batch->out[VERDICT_SCORES] + (from + i) * blocks;
-            check_same(c, "scores", p->out[VERDICT_SCORES] + (to + i) * own, row,
-                       (size_t)own * sizeof(float));
+            const float *row = batch->out[ARRAY_SCORES] + (from + i) * blocks;
+            check_same(c, "scores", p->out[ARRAY_SCORES] + (to + i) * own, row, (size_t)own * sizeof(float));
             for (int64_t b = own; b < blocks; b++)
                 check_true(c, row[b] == -INFINITY, "no score past the end of a short sequence");
         }
@@ -270,18 +267,18 @@ static void padding_sees_nothing(check_case *c, const problem *p)
 {
     const msa_shape *s = p->s;
     const int64_t hkv = s->n_kv_heads, blocks = msa_n_blocks(s);
-    check_padding(c, s, "o of padding", p->out[VERDICT_O], 1, s->n_heads * s->d_head, 0);
-    check_padding(c, s, "dq of padding", p->out[VERDICT_DQ], 1, s->n_heads * s->d_head, 0);
-    check_padding(c, s, "dqi of padding", p->out[VERDICT_DQI], 1, hkv * s->d_index, 0);
-    check_padding(c, s, "lse of padding", p->out[VERDICT_LSE], 1, s->n_heads, -INFINITY);
-    check_padding(c, s, "index_lse of padding", p->out[VERDICT_INDEX_LSE], hkv, 1, -INFINITY);
-    check_padding(c, s, "scores of padding", p->out[VERDICT_SCORES], hkv, blocks, -INFINITY);
-    static const verdict_tensor of_keys[] = {VERDICT_DK, VERDICT_DV, VERDICT_DKI};
+    check_padding(c, s, "o of padding", p->out[ARRAY_O], 1, s->n_heads * s->d_head, 0);
+    check_padding(c, s, "dq of padding", p->out[ARRAY_DQ], 1, s->n_heads * s->d_head, 0);
+    check_padding(c, s, "dqi of padding", p->out[ARRAY_DQI], 1, hkv * s->d_index, 0);
+    check_padding(c, s, "lse of padding", p->out[ARRAY_LSE], 1, s->n_heads, -INFINITY);
+    check_padding(c, s, "index_lse of padding", p->out[ARRAY_INDEX_LSE], hkv, 1, -INFINITY);
+    check_padding(c, s, "scores of padding", p->out[ARRAY_SCORES], hkv, blocks, -INFINITY);
+    static const array_id of_keys[] = {ARRAY_DK, ARRAY_DV, ARRAY_DKI};
     for (size_t t = 0; t < sizeof of_keys / sizeof *of_keys; t++)
         for (int n = 0; n < msa_n_seqs(s) && s->len_kv; n++) {
             const int64_t width = count(s, of_keys[t]) / s->n_kv;
             for (int64_t a = (s->cu_kv[n] + s->len_kv[n]) * width; a < s->cu_kv[n + 1] * width; a++)
-                check_true(c, p->out[of_keys[t]][a] == 0, "%s of padding", verdict_tensor_name(of_keys[t]));
+                check_true(c, p->out[of_keys[t]][a] == 0, "%s of padding", array_name(of_keys[t]));
         }
     check_true(c, msa_check_ids(s, p->ids) == MSA_OK, "ids of padding");
     if (s->len_q) { // its first row of ids
@@ -359,13 +356,13 @@ static void all_blocks_equal_dense(uint64_t salt)
         s.topk = (int)msa_n_blocks(&s);
         problem p = new_problem(&s, INPUTS_NORMAL, salt);
         const inputs *in = &p.in;
-        float *o = check_floats(count(&s, VERDICT_O)), *lse = check_floats(count(&s, VERDICT_LSE));
+        float *o = check_floats(count(&s, ARRAY_O)), *lse = check_floats(count(&s, ARRAY_LSE));
         msa_dense(&s, in->q, in->k, in->v, o, lse, p.work);
         msa_status status = msa_forward(NULL, &s, in->q, in->k, in->v, in->qi, in->ki, NULL, p.ids,
-                                        p.out[VERDICT_O], p.out[VERDICT_LSE], NULL, p.work);
+                                        p.out[ARRAY_O], p.out[ARRAY_LSE], NULL, p.work);
         check_true(&c, status == MSA_OK, "%s", msa_strerror(status));
-        check_same(&c, "o", o, p.out[VERDICT_O], (size_t)count(&s, VERDICT_O) * sizeof *o);
-        check_same(&c, "lse", lse, p.out[VERDICT_LSE], (size_t)count(&s, VERDICT_LSE) * sizeof *lse);
+        check_same(&c, "o", o, p.out[ARRAY_O], (size_t)count(&s, ARRAY_O) * sizeof *o);
+        check_same(&c, "lse", lse, p.out[ARRAY_LSE], (size_t)count(&s, ARRAY_LSE) * sizeof *lse);
         free_problem(&p);
     }
     check_end(&c);

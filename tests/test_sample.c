@@ -6,19 +6,19 @@
 #include <string.h>
 
 #include "../ref/bench/sample.h"
+#include "../ref/call.h"
 #include "support/check.h"
 
 static const msa_shape shape = {24, 60, 4, 2, 16, 8, 8, 3, 1, NULL, NULL, NULL, NULL};
 
 // The array whose middle element the kernels below spoil, and how; ARRAY_N: none.
-static subject_array victim;
+static array_id victim;
 static enum { OFF, NOT_WRITTEN } damage;
 static bool spoil_loss;
 
-static void spoil(subject_array a, void *x)
+static void spoil(array_id a, void *x)
 {
-    const subject t = {.s = &shape};
-    const int64_t middle = subject_count(&t, a) / 2;
+    const int64_t middle = array_count(&shape, NULL, a) / 2;
     if (a != victim)
         return;
     if (damage == NOT_WRITTEN)
@@ -39,6 +39,7 @@ static msa_status dense(const msa_shape *s, const float *q, const float *k, cons
     spoil(ARRAY_LSE, lse);
     return MSA_OK;
 }
+RUN(dense, dense)
 
 static msa_status index_branch(const msa_shape *s, const float *qi, const float *ki, float *scores,
                                int32_t *ids, float *index_lse, void *work)
@@ -48,6 +49,7 @@ static msa_status index_branch(const msa_shape *s, const float *qi, const float 
     spoil(ARRAY_INDEX_LSE, index_lse);
     return MSA_OK;
 }
+RUN(index, index_branch)
 
 static msa_status topk(const msa_shape *s, const float *scores, int32_t *ids, void *work)
 {
@@ -55,6 +57,7 @@ static msa_status topk(const msa_shape *s, const float *scores, int32_t *ids, vo
     spoil(ARRAY_IDS, ids);
     return MSA_OK;
 }
+RUN(topk, topk)
 
 static msa_status reverse(const msa_shape *s, const int32_t *ids, int32_t *first, uint32_t *entries,
                           msa_item *items, void *work)
@@ -65,6 +68,7 @@ static msa_status reverse(const msa_shape *s, const int32_t *ids, int32_t *first
     spoil(ARRAY_ITEMS, items);
     return MSA_OK;
 }
+RUN(reverse, reverse)
 
 static msa_status sparse(const msa_shape *s, const float *q, const float *k, const float *v,
                          const int32_t *ids, float *o, float *lse, void *work)
@@ -74,6 +78,7 @@ static msa_status sparse(const msa_shape *s, const float *q, const float *k, con
     spoil(ARRAY_LSE, lse);
     return MSA_OK;
 }
+RUN(sparse, sparse)
 
 static msa_status decode(const msa_shape *s, const msa_pages *p, const float *q, const float *k,
                          const float *v, const float *qi, const float *ki, int32_t *ids, float *o, float *lse,
@@ -84,6 +89,7 @@ static msa_status decode(const msa_shape *s, const msa_pages *p, const float *q,
     spoil(ARRAY_O, o);
     return MSA_OK;
 }
+RUN(decode, decode)
 
 static msa_status dense_decode(const msa_shape *s, const msa_pages *p, const float *q, const float *k,
                                const float *v, float *o, float *lse, void *work)
@@ -93,6 +99,7 @@ static msa_status dense_decode(const msa_shape *s, const msa_pages *p, const flo
     spoil(ARRAY_LSE, lse);
     return MSA_OK;
 }
+RUN(dense_decode, dense_decode)
 
 static msa_status backward(const msa_shape *s, const float *q, const float *k, const float *v,
                            const int32_t *ids, const float *o, const float *lse, const float *dout, float *dq,
@@ -104,6 +111,7 @@ static msa_status backward(const msa_shape *s, const float *q, const float *k, c
     spoil(ARRAY_DV, dv);
     return MSA_OK;
 }
+RUN(backward, backward)
 
 static msa_status dense_backward(const msa_shape *s, const float *q, const float *k, const float *v,
                                  const float *o, const float *lse, const float *dout, float *dq, float *dk,
@@ -111,6 +119,7 @@ static msa_status dense_backward(const msa_shape *s, const float *q, const float
 {
     return backward(s, q, k, v, NULL, o, lse, dout, dq, dk, dv, work);
 }
+RUN(dense_backward, dense_backward)
 
 static msa_status kl(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
                      const int32_t *ids, const float *lse, const float *index_lse, double weight,
@@ -122,6 +131,7 @@ static msa_status kl(const msa_shape *s, const float *q, const float *k, const f
     *loss *= spoil_loss ? 1.001 : 1;
     return MSA_OK;
 }
+RUN(kl, kl)
 
 /* ---- The verdict ----------------------------------------------------------------------------------- */
 
@@ -145,11 +155,11 @@ static void stage(msa_kernel kernel, unsigned outputs)
     victim = ARRAY_N;
     tap(passes(&kernel), "%s: the reference passes", name);
     for (int a = 0; a < ARRAY_N; a++) {
-        victim = (subject_array)a;
-        if (!SUBJECT_HAS(outputs, a))
+        victim = (array_id)a;
+        if (!HAS(outputs, a))
             continue;
         damage = OFF;
-        tap(!passes(&kernel), "%s: one wrong element of %s is found", name, subject_array_name(victim));
+        tap(!passes(&kernel), "%s: one wrong element of %s is found", name, array_name(victim));
         damage = NOT_WRITTEN;
         tap(!passes(&kernel), "%s: ... and one that was not written", name);
     }
@@ -161,23 +171,23 @@ static void stage(msa_kernel kernel, unsigned outputs)
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
-    stage((msa_kernel){.stage = MSA_STAGE_DENSE, .dense = dense}, BIT(ARRAY_O) | BIT(ARRAY_LSE));
-    stage((msa_kernel){.stage = MSA_STAGE_INDEX, .index = index_branch},
+    stage((msa_kernel){.stage = MSA_STAGE_DENSE, .run = dense_run}, BIT(ARRAY_O) | BIT(ARRAY_LSE));
+    stage((msa_kernel){.stage = MSA_STAGE_INDEX, .run = index_branch_run},
           BIT(ARRAY_IDS) | BIT(ARRAY_INDEX_LSE));
-    stage((msa_kernel){.stage = MSA_STAGE_TOPK, .topk = topk}, BIT(ARRAY_IDS));
-    stage((msa_kernel){.stage = MSA_STAGE_REVERSE, .reverse = reverse},
+    stage((msa_kernel){.stage = MSA_STAGE_TOPK, .run = topk_run}, BIT(ARRAY_IDS));
+    stage((msa_kernel){.stage = MSA_STAGE_REVERSE, .run = reverse_run},
           BIT(ARRAY_FIRST) | BIT(ARRAY_ENTRIES) | BIT(ARRAY_ITEMS));
-    stage((msa_kernel){.stage = MSA_STAGE_SPARSE, .sparse = sparse}, BIT(ARRAY_O) | BIT(ARRAY_LSE));
-    stage((msa_kernel){.stage = MSA_STAGE_DECODE, .decode = decode}, BIT(ARRAY_IDS) | BIT(ARRAY_O));
-    stage((msa_kernel){.stage = MSA_STAGE_DENSE_DECODE, .dense_decode = dense_decode},
+    stage((msa_kernel){.stage = MSA_STAGE_SPARSE, .run = sparse_run}, BIT(ARRAY_O) | BIT(ARRAY_LSE));
+    stage((msa_kernel){.stage = MSA_STAGE_DECODE, .run = decode_run}, BIT(ARRAY_IDS) | BIT(ARRAY_O));
+    stage((msa_kernel){.stage = MSA_STAGE_DENSE_DECODE, .run = dense_decode_run},
           BIT(ARRAY_O) | BIT(ARRAY_LSE));
-    stage((msa_kernel){.stage = MSA_STAGE_BACKWARD, .backward = backward},
+    stage((msa_kernel){.stage = MSA_STAGE_BACKWARD, .run = backward_run},
           BIT(ARRAY_DQ) | BIT(ARRAY_DK) | BIT(ARRAY_DV));
-    stage((msa_kernel){.stage = MSA_STAGE_DENSE_BACKWARD, .dense_backward = dense_backward},
+    stage((msa_kernel){.stage = MSA_STAGE_DENSE_BACKWARD, .run = dense_backward_run},
           BIT(ARRAY_DQ) | BIT(ARRAY_DK) | BIT(ARRAY_DV));
-    stage((msa_kernel){.stage = MSA_STAGE_KL, .kl = kl}, BIT(ARRAY_DQI) | BIT(ARRAY_DKI));
+    stage((msa_kernel){.stage = MSA_STAGE_KL, .run = kl_run}, BIT(ARRAY_DQI) | BIT(ARRAY_DKI));
     spoil_loss = true;
-    msa_kernel loss = {.stage = MSA_STAGE_KL, .name = "spoiled", .backend = "ref", .kl = kl};
+    msa_kernel loss = {.stage = MSA_STAGE_KL, .name = "spoiled", .backend = "ref", .run = kl_run};
     loss.workspace = msa_ref_ops.stage[MSA_STAGE_KL]->workspace;
     tap(!passes(&loss), "kl: a loss off by a thousandth is found");
     return check_done();

@@ -70,7 +70,7 @@ static simt::Counters count(Problem &p, const char *kernel, bool with_kl = false
     void *work = engine->alloc(plan.workspace);
     msa_arrays a = {};
     a.q = aligned(p.q), a.k = aligned(p.k), a.v = aligned(p.v), a.o = aligned(p.o);
-    a.ids = p.ids.data(), a.instead = p.instead.empty() ? nullptr : p.instead.data(), a.lse = p.lse.data();
+    a.ids = p.ids.data(), a.forced_ids = p.instead.empty() ? nullptr : p.instead.data(), a.lse = p.lse.data();
     a.qi = aligned(p.qi), a.ki = aligned(p.ki), a.index_lse = p.index_lse.data();
     if (!p.table.empty()) {
         const bool small = !p.scale.empty();

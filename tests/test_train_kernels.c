@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../ref/call.h"
 #include "../ref/judge/table.h"
 #include "../ref/model/train.h"
 #include "support/check.h"
@@ -80,6 +81,7 @@ static msa_status dense(const msa_shape *s, const float *q, const float *k, cons
     inputs_free(&in);
     return status;
 }
+RUN(dense, dense)
 
 static msa_status sparse(const msa_shape *s, const float *q, const float *k, const float *v,
                          const int32_t *ids, float *o, float *lse, void *work)
@@ -89,6 +91,7 @@ static msa_status sparse(const msa_shape *s, const float *q, const float *k, con
     inputs_free(&in);
     return status;
 }
+RUN(sparse, sparse)
 
 static msa_status choose(const msa_shape *s, const float *qi, const float *ki, float *scores, int32_t *ids,
                          float *index_lse, void *work)
@@ -99,6 +102,7 @@ static msa_status choose(const msa_shape *s, const float *qi, const float *ki, f
     inputs_free(&in);
     return status;
 }
+RUN(index, choose)
 
 static msa_status backward(const msa_shape *s, const float *q, const float *k, const float *v,
                            const int32_t *ids, const float *o, const float *lse, const float *dout, float *dq,
@@ -109,6 +113,7 @@ static msa_status backward(const msa_shape *s, const float *q, const float *k, c
     inputs_free(&in);
     return status;
 }
+RUN(backward, backward)
 
 static msa_status kl(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
                      const int32_t *ids, const float *lse, const float *index_lse, double weight,
@@ -122,6 +127,7 @@ static msa_status kl(const msa_shape *s, const float *q, const float *k, const f
     inputs_free(&in);
     return status;
 }
+RUN(kl, kl)
 
 /* ---- Runs ------------------------------------------------------------------------------------------- */
 
@@ -182,11 +188,11 @@ int main(int argc, char **argv)
         variant[i] = *msa_ref_ops.stage[i];
         bf16.stage[i] = &variant[i];
     }
-    variant[MSA_STAGE_DENSE].dense = dense;
-    variant[MSA_STAGE_INDEX].index = choose;
-    variant[MSA_STAGE_SPARSE].sparse = sparse;
-    variant[MSA_STAGE_BACKWARD].backward = backward;
-    variant[MSA_STAGE_KL].kl = kl;
+    variant[MSA_STAGE_DENSE].run = dense_run;
+    variant[MSA_STAGE_INDEX].run = choose_run;
+    variant[MSA_STAGE_SPARSE].run = sparse_run;
+    variant[MSA_STAGE_BACKWARD].run = backward_run;
+    variant[MSA_STAGE_KL].run = kl_run;
     double loss = 0, index_loss = 0;
     check_true(&c, train(&msa_ref_ops, &text, &exact) && train(&kernels, &text, &found), "both run");
     for (uint64_t n = 0; n < SAMPLES; n++) {

@@ -40,14 +40,17 @@ static problem choose(check_case *c, const msa_shape *s, model_selector selector
     msa_ops own;
     const msa_kernel *index = variant_ops(&config, &msa_fast_ops, &own)->stage[MSA_STAGE_INDEX];
     void *work = check_alloc((int64_t)index->workspace(s), 1);
-    const msa_status status = index->index(s, p.qi, p.ki, p.scores, p.ids, NULL, work);
+    const msa_status status =
+        index->run(s, &(msa_arrays){.qi = p.qi, .ki = p.ki, .scores = p.scores, .ids = p.ids}, work);
     check_true(c, status == MSA_OK, "%s", msa_strerror(status));
-    check_true(c, index->index(s, p.qi, p.ki, NULL, p.ids, p.qi, work) == MSA_ERR_UNSUPPORTED,
+    check_true(c,
+               index->run(s, &(msa_arrays){.qi = p.qi, .ki = p.ki, .ids = p.ids, .index_lse = p.qi}, work) ==
+                   MSA_ERR_UNSUPPORTED,
                "an LSE of the index is left to others");
     check_true(c,
-               index->index(s, NULL, p.ki, NULL, p.ids, NULL, work) == MSA_ERR_NULL &&
-                   index->index(s, p.qi, NULL, NULL, p.ids, NULL, work) == MSA_ERR_NULL &&
-                   index->index(s, p.qi, p.ki, NULL, p.ids, NULL, NULL) == MSA_ERR_NULL,
+               index->run(s, &(msa_arrays){.ki = p.ki, .ids = p.ids}, work) == MSA_ERR_NULL &&
+                   index->run(s, &(msa_arrays){.qi = p.qi, .ids = p.ids}, work) == MSA_ERR_NULL &&
+                   index->run(s, &(msa_arrays){.qi = p.qi, .ki = p.ki, .ids = p.ids}, NULL) == MSA_ERR_NULL,
                "no pointer is missing");
     check_true(c, msa_check_ids(s, p.ids) == MSA_OK, "the ids are a selection");
     return p;

@@ -80,7 +80,6 @@ static msa_arrays draw_arrays(inputs_rng *rng, msa_stage stage, const msa_shape 
                     .weight = 1};
     a.ids = stage == MSA_STAGE_BACKWARD || stage == MSA_STAGE_KL ? with_ids ? at : NULL : at;
     a.scores = stage == MSA_STAGE_TOPK ? at : NULL;
-    a.scores_by_block = stage == MSA_STAGE_TOPK ? at : NULL;
     a.index_lse = a.ids || inputs_below(rng, 2) ? at : NULL;
     a.loss = with_loss ? loss : NULL;
     a.dqi = a.dki = a.loss && inputs_below(rng, 4) ? at : NULL;

@@ -238,10 +238,10 @@ static double change(const trial *t, const inputs *in, int array, const float *f
         *changed += first[i] != other[i];
         wide[i] = (double)first[i];
     }
-    verdict_tensor which = (verdict_tensor)(VERDICT_DQ + array);
+    array_id which = (array_id)(ARRAY_DQ + array);
     verdict_budget budget = verdict_float32(&t->shape, in, which, 1);
     budget.noise = bf16_noise;
-    verdict v = verdict_compare(verdict_tensor_dims(&t->shape, which), wide, other, budget);
+    verdict v = verdict_compare(verdict_dims_of(&t->shape, which), wide, other, budget);
     free(wide);
     return v.used;
 }

@@ -36,8 +36,8 @@ static inline index_text begin_text(const msa_device *engine, int n_blocks)
     x.on_engine.scores = x.found;
     x.expected = room(n_blocks, sizeof(float));
     must(msa_index(&x.s, qi, ki, x.expected, NULL, NULL, work));
-    engine->declare(x.on_engine.qi, WIDTH * sizeof *x.on_engine.qi, "qi");
-    engine->declare(x.on_engine.ki, (size_t)(n * WIDTH) * sizeof *x.on_engine.ki, "ki");
+    engine->declare(x.on_engine.qi, WIDTH * sizeof(uint16_t), "qi");
+    engine->declare(x.on_engine.ki, (size_t)(n * WIDTH) * sizeof(uint16_t), "ki");
     engine->declare(x.found, (size_t)n_blocks * sizeof *x.found, "scores");
     free(work);
     free(qi);

@@ -139,7 +139,7 @@ static void make_case(trial_case *t, bool flat)
 /* The verdict on O. Stored as bf16 it may be off by 2^-8 of its row's largest value more. */
 static verdict judge(const trial_case *t, const float *o, bool as_bf16)
 {
-    verdict_budget budget = verdict_float32(&mistakes_shape, &t->in, VERDICT_O, 0);
+    verdict_budget budget = verdict_float32(&mistakes_shape, &t->in, ARRAY_O, 0);
     budget.noise = t->noise;
     if (as_bf16)
         budget.relative = 0x1p-8;

@@ -49,7 +49,7 @@ endef
 # nobody is to wait for them.
 EX_APP    := $(filter-out $(SIDELESS:%=$(B)/%),$(HEADLESS_OBJ)) $(SIDELESS:%=$(B)/sideless/%)
 EX_ENGINE := $(HEADLESS_OBJ) $(LIB_OBJ) $(if $(CUDA),$(SIDE_OBJ),$(filter-out $(KERNELS:%.cu=$(B)/%.o),$(SIDE_OBJ)) $(B)/cuda/host/side.o)
-ladder     = $(shell sed -nE 's/^KERNEL.(\w+), (\w+),.*/-Wl,--defsym=$(1)_\1_\2=0/p' cuda/kernels.def)
+ladder     = $(shell sed -nE 's/^(KERNEL|BEST).(\w+), (\w+),.*/-Wl,--defsym=$(1)_\2_\3=0/p' cuda/kernels.def)
 EX_LADDER := $(if $(CUDA),,$(call ladder,simt))
 $(EX_B)/app.o: $(EX_APP)
 $(EX_B)/engine.o: $(EX_ENGINE)

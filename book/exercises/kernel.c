@@ -96,8 +96,8 @@ static void give_gradients(kernel_run *r)
     const int64_t rows = s->n_q * s->n_heads, n = rows * s->d_head;
     float *o = exercise_floats(n), *lse = exercise_floats(rows);
     forward(r, o, lse);
-    r->device->upload(r->a.o, o, (size_t)n * 4);
-    r->device->upload(r->a.lse, lse, (size_t)rows * 4);
+    r->device->upload(array_get(&r->a, ARRAY_O), o, (size_t)n * 4);
+    r->device->upload(array_get(&r->a, ARRAY_LSE), lse, (size_t)rows * 4);
     r->a.dout = as_bf16(r, r->in.dout, n, "dout");
     r->a.dq = fresh(r, n * 4, "dq");
 }
@@ -178,11 +178,11 @@ static void *written(const kernel_run *r, const void *from, int64_t n)
     return to;
 }
 
-static void judge_tensor(const kernel_run *r, verdict_tensor t, const float *expected, const float *found)
+static void judge_tensor(const kernel_run *r, array_id t, const float *expected, const float *found)
 {
     const msa_shape *s = &r->c->shape;
-    const verdict_dims n = verdict_tensor_dims(s, t);
-    exercise_tensor(verdict_tensor_name(t), n, expected, written(r, found, n.d0 * n.d1 * n.d2),
+    const verdict_dims n = verdict_dims_of(s, t);
+    exercise_tensor(array_name(t), n, expected, written(r, found, n.d0 * n.d1 * n.d2),
                     verdict_float32(s, &r->in, t, 1));
 }
 
@@ -208,7 +208,7 @@ static void judge_gradient(const kernel_run *r)
     exercise_true(msa_backward(s, in->q, in->k, in->v, r->ids, NULL, NULL, in->dout, dq, exercise_floats(nk),
                                exercise_floats(nk), work) == MSA_OK,
                   "the reference failed");
-    judge_tensor(r, VERDICT_DQ, dq, r->a.dq);
+    judge_tensor(r, ARRAY_DQ, dq, r->a.dq);
 }
 
 static void judge_attention(const kernel_run *r)
@@ -216,8 +216,8 @@ static void judge_attention(const kernel_run *r)
     const msa_shape *s = &r->c->shape;
     float *o = exercise_floats(s->n_q * s->n_heads * s->d_head), *lse = exercise_floats(s->n_q * s->n_heads);
     forward(r, o, lse);
-    judge_tensor(r, VERDICT_O, o, r->a.o);
-    judge_tensor(r, VERDICT_LSE, lse, r->a.lse);
+    judge_tensor(r, ARRAY_O, o, r->a.o);
+    judge_tensor(r, ARRAY_LSE, lse, r->a.lse);
 }
 
 static void judge_index(const kernel_run *r)
@@ -231,7 +231,7 @@ static void judge_index(const kernel_run *r)
     if (r->c->task == KERNEL_IDS)
         judge_ids(r, ids);
     else
-        judge_tensor(r, VERDICT_SCORES, scores, r->a.scores);
+        judge_tensor(r, ARRAY_SCORES, scores, r->a.scores);
 }
 
 static void judge(const kernel_run *r)

@@ -9,12 +9,12 @@
 /* ---- One call -------------------------------------------------------------------------------------- */
 
 /* Float32 here and bf16 there, or 4 bytes or 1 on both sides. */
-typedef enum element { BF16, WORDS, BYTES } element;
+typedef enum element_type { BF16, WORDS, BYTES } element_type;
 
 /* An array of the call: host memory to read or to write, and where its device address goes. */
 typedef struct port {
     const char *name;
-    element type;
+    element_type type;
     int64_t n;
     const void *in;
     void *out;
@@ -22,7 +22,7 @@ typedef struct port {
     size_t at;    /* offset on the device */
 } port;
 
-#define MAX_PORTS 18
+#define MAX_PORTS (ARRAY_N + 9) /* and of pages, lengths, loss, workspace */
 #define ALIGN 128
 #define FENCE 256
 
@@ -35,7 +35,8 @@ typedef struct call {
     int n;
 } call;
 
-static void add(call *c, const char *name, element type, int64_t n, const void *in, void *out, void *target)
+static void add(call *c, const char *name, element_type type, int64_t n, const void *in, void *out,
+                void *target)
 {
     if (in || out)
         c->port[c->n++] = (port){name, type, n, in, out, target, 0};
@@ -138,224 +139,87 @@ static msa_status run(const msa_device *device, const char *kernel, call *c)
     return ran;
 }
 
-/* ---- One function a stage: the arrays of its signature ------------------------------------------------ */
-
-static call begin(const msa_shape *s)
-{
-    return (call){.s = s};
-}
-
-static int64_t page_tokens(const call *c)
-{
-    return c->pages->page ? c->pages->page : c->s->block;
-}
-
-/* Rows of K, V and index keys. */
-static int64_t n_keys(const call *c)
-{
-    return c->pages ? c->pages->n_pages * page_tokens(c) : c->s->n_kv;
-}
-
-static void add_main(call *c, const float *q, const float *k, const float *v, float *o, float *lse)
-{
-    const msa_shape *s = c->s;
-    add(c, "q", BF16, s->n_q * s->n_heads * s->d_head, q, NULL, &c->arrays.q);
-    add(c, "k", BF16, n_keys(c) * s->n_kv_heads * s->d_head, k, NULL, &c->arrays.k);
-    add(c, "v", BF16, n_keys(c) * s->n_kv_heads * s->d_head, v, NULL, &c->arrays.v);
-    add(c, "o", WORDS, s->n_q * s->n_heads * s->d_head, NULL, o, &c->arrays.o);
-    add(c, "lse", WORDS, s->n_q * s->n_heads, NULL, lse, &c->arrays.lse);
-}
-
-static void add_index(call *c, const float *qi, const float *ki)
-{
-    add(c, "qi", BF16, c->s->n_q * c->s->n_kv_heads * c->s->d_index, qi, NULL, &c->arrays.qi);
-    add(c, "ki", BF16, n_keys(c) * c->s->d_index, ki, NULL, &c->arrays.ki);
-}
-
-static void add_ids(call *c, const int32_t *in, int32_t *out)
-{
-    add(c, "ids", WORDS, c->s->n_kv_heads * c->s->n_q * c->s->topk, in, out, &c->arrays.ids);
-}
-
-static void add_scores(call *c, const float *in, float *out)
-{
-    add(c, "scores", WORDS, c->s->n_kv_heads * c->s->n_q * msa_n_blocks(c->s), in, out, &c->arrays.scores);
-}
-
-static msa_status run_dense(const msa_device *d, const char *kernel, const msa_shape *s, const float *q,
-                            const float *k, const float *v, float *o, float *lse)
-{
-    if (!s || !q || !k || !v || !o)
-        return MSA_ERR_NULL;
-    call c = begin(s);
-    add_main(&c, q, k, v, o, lse);
-    return run(d, kernel, &c);
-}
-
-static msa_status run_index(const msa_device *d, const char *kernel, const msa_shape *s, const float *qi,
-                            const float *ki, float *scores, int32_t *ids, float *index_lse)
-{
-    if (!s || !qi || !ki)
-        return MSA_ERR_NULL;
-    call c = begin(s);
-    add_index(&c, qi, ki);
-    add_scores(&c, NULL, scores);
-    add_ids(&c, NULL, ids);
-    add(&c, "index_lse", WORDS, s->n_kv_heads * s->n_q, NULL, index_lse, &c.arrays.index_lse);
-    return run(d, kernel, &c);
-}
-
-static msa_status run_topk(const msa_device *d, const char *kernel, const msa_shape *s, const float *scores,
-                           int32_t *ids)
-{
-    if (!s || !scores || !ids)
-        return MSA_ERR_NULL;
-    call c = begin(s);
-    const bool by_block = msa_takes_scores_by_block(kernel);
-    const int64_t n_blocks = msa_n_blocks(s), n = s->n_kv_heads * s->n_q * n_blocks;
-    float *turned = by_block ? malloc((size_t)n * sizeof *turned) : NULL;
-    if (by_block && !turned)
-        return MSA_ERR_SIZE;
-    for (int r = 0; r < s->n_kv_heads && by_block; r++)
-        msa_scores_turn(s, scores, r, 0, n_blocks, turned + r * n_blocks * s->n_q);
-    if (by_block)
-        add(&c, "scores_by_block", WORDS, n, turned, NULL, &c.arrays.scores_by_block);
-    else
-        add_scores(&c, scores, NULL);
-    add_ids(&c, NULL, ids);
-    const msa_status status = run(d, kernel, &c);
-    free(turned);
-    return status;
-}
-
-static msa_status run_reverse(const msa_device *d, const char *kernel, const msa_shape *s, const int32_t *ids,
-                              int32_t *first, uint32_t *entries, msa_item *items)
-{
-    if (!first || !entries || !items)
-        return MSA_ERR_NULL;
-    const msa_status status = msa_check_ids(s, ids);
-    if (status != MSA_OK)
-        return status;
-    call c = begin(s);
-    const int64_t n_first = msa_n_seqs(s) * s->n_kv_heads * (msa_n_blocks(s) + 1);
-    add_ids(&c, ids, NULL);
-    add(&c, "first", WORDS, n_first, NULL, first, &c.arrays.first);
-    add(&c, "entries", WORDS, s->n_kv_heads * s->n_q * s->topk, NULL, entries, &c.arrays.entries);
-    add(&c, "items", WORDS, 4 * msa_first_item(s, msa_n_seqs(s)), NULL, items, &c.arrays.items);
-    return run(d, kernel, &c);
-}
-
-static msa_status run_sparse(const msa_device *d, const char *kernel, const msa_shape *s, const float *q,
-                             const float *k, const float *v, const int32_t *ids, float *o, float *lse)
-{
-    if (!q || !k || !v || !o)
-        return MSA_ERR_NULL;
-    const msa_status status = msa_check_ids(s, ids);
-    if (status != MSA_OK)
-        return status;
-    call c = begin(s);
-    add_main(&c, q, k, v, o, lse);
-    add_ids(&c, ids, NULL);
-    return run(d, kernel, &c);
-}
-
-static msa_status run_prefill(const msa_device *d, const char *kernel, const msa_shape *s, const float *q,
-                              const float *k, const float *v, const float *qi, const float *ki, int32_t *ids,
-                              float *o, float *lse)
-{
-    if (!s || !q || !k || !v || !qi || !ki || !ids || !o)
-        return MSA_ERR_NULL;
-    call c = begin(s);
-    add_main(&c, q, k, v, o, lse);
-    add_index(&c, qi, ki);
-    add_ids(&c, NULL, ids);
-    return run(d, kernel, &c);
-}
+/* ---- The arrays of a stage ------------------------------------------------------------------------ */
 
 /* Of a paged call the pages; the device tells whether it likes them too. */
-static msa_status add_pages(call *c, const msa_pages *p)
+static void add_pages(call *c, const msa_pages *p)
 {
     const msa_shape *s = c->s;
-    const msa_status status = p ? msa_check_pages(s, p) : msa_check_shape(s);
-    if (status != MSA_OK || !p)
-        return status;
     msa_pages *on_device = &c->arrays.pages;
     c->pages = p;
     on_device->n_pages = p->n_pages;
     on_device->page = p->page;
-    const int64_t page = page_tokens(c), piece = page < s->block ? page : s->block;
+    const int64_t page = p->page ? p->page : s->block, piece = page < s->block ? page : s->block;
     add(c, "page table", WORDS, s->n_kv / page, p->table, NULL, &on_device->table);
     add(c, "lengths", WORDS, msa_n_seqs(s), p->lens, NULL, &on_device->lens);
     if (p->ki8) {
-        add(c, "8-bit ki", BYTES, n_keys(c) * s->d_index, p->ki8, NULL, &on_device->ki8);
-        add(c, "scale", WORDS, n_keys(c) / piece, p->scale, NULL, &on_device->scale);
+        add(c, "8-bit ki", BYTES, array_count(s, p, ARRAY_KI), p->ki8, NULL, &on_device->ki8);
+        add(c, "scale", WORDS, p->n_pages * (page / piece), p->scale, NULL, &on_device->scale);
     }
-    return MSA_OK;
 }
 
-static msa_status run_decode(const msa_device *d, const char *kernel, const msa_shape *s, const msa_pages *p,
-                             const float *q, const float *k, const float *v, const float *qi, const float *ki,
-                             int32_t *ids, float *o, float *lse)
+/* What the stage reads and writes, as stages.def has it. O is float32 here. */
+static void add_arrays(call *c, msa_stage stage, const msa_arrays *given)
 {
-    if (!s || !q || !k || !v || !qi || !(ki || (p && p->ki8)) || !ids || !o)
+    const stage_arrays of = arrays_of(stage);
+    for (array_id a = 0; a < ARRAY_N; a++) {
+        void *at = array_get(given, a);
+        if (!HAS(of.in | of.out, a))
+            continue;
+        add(c, array_name(a), array_element(a) == ELEMENT_HALF && a != ARRAY_O ? BF16 : WORDS,
+            array_count(c->s, c->pages, a), HAS(of.in, a) ? at : NULL, HAS(of.out, a) ? at : NULL,
+            array_place(&c->arrays, a));
+    }
+    if (stage == MSA_STAGE_KL)
+        add(c, "loss", WORDS, sizeof *given->loss / 4, NULL, given->loss, &c->arrays.loss);
+    c->arrays.weight = given->weight;
+}
+
+/* Whether something is missing. Kernels recompute nothing of what the forward pass leaves, but for the
+ * index's log-sum-exp. */
+static bool is_missing(msa_stage stage, const msa_arrays *a)
+{
+    const bool gradient = stage == MSA_STAGE_BACKWARD || stage == MSA_STAGE_DENSE_BACKWARD;
+    return arrays_missing(stage, a) || (gradient && (!a->o || !a->lse)) ||
+           (stage == MSA_STAGE_KL && (!a->lse || !a->loss || !a->dqi != !a->dki)) ||
+           (stage == MSA_STAGE_DECODE && !a->ki && !a->pages.ki8);
+}
+
+static msa_status check(msa_stage stage, const msa_shape *s, const msa_arrays *a)
+{
+    if (!s || !a || is_missing(stage, a))
         return MSA_ERR_NULL;
-    call c = begin(s);
-    const msa_status status = add_pages(&c, p);
-    if (status != MSA_OK)
-        return status;
-    add_main(&c, q, k, v, o, lse);
-    add_index(&c, qi, ki);
-    add_ids(&c, NULL, ids);
-    return run(d, kernel, &c);
+    if (HAS(arrays_of(stage).in, ARRAY_IDS) && a->ids)
+        return msa_check_ids(s, a->ids);
+    return a->pages.table ? msa_check_pages(s, &a->pages) : msa_check_shape(s);
 }
 
-static msa_status run_dense_decode(const msa_device *d, const char *kernel, const msa_shape *s,
-                                   const msa_pages *p, const float *q, const float *k, const float *v,
-                                   float *o, float *lse)
+static msa_status run_arrays(const msa_device *device, msa_stage stage, const char *kernel,
+                             const msa_shape *s, const msa_arrays *given)
 {
-    if (!s || !q || !k || !v || !o)
-        return MSA_ERR_NULL;
-    call c = begin(s);
-    const msa_status status = add_pages(&c, p);
-    if (status != MSA_OK)
-        return status;
-    add_main(&c, q, k, v, o, lse);
-    return run(d, kernel, &c);
+    call c = {.s = s};
+    if (given->pages.table)
+        add_pages(&c, &given->pages);
+    add_arrays(&c, stage, given);
+    return run(device, kernel, &c);
 }
 
-/* Full support has no ids. */
-static msa_status check_support(const msa_shape *s, const int32_t *ids)
-{
-    return ids ? msa_check_ids(s, ids) : msa_check_shape(s);
-}
+/* ---- What a kernel takes otherwise than its stage is given -------------------------------------------- */
 
-static msa_status run_backward(const msa_device *d, const char *kernel, const msa_shape *s, const float *q,
-                               const float *k, const float *v, const int32_t *ids, const float *o,
-                               const float *lse, const float *dout, float *dq, float *dk, float *dv)
+static msa_status run_by_block(const msa_device *device, const char *kernel, const msa_shape *s,
+                               const msa_arrays *given)
 {
-    if (!q || !k || !v || !o || !lse || !dout || !dq || !dk || !dv)
-        return MSA_ERR_NULL;
-    const msa_status status = check_support(s, ids);
-    if (status != MSA_OK)
-        return status;
-    call c = begin(s);
-    const int64_t nq = s->n_q * s->n_heads * s->d_head, nk = s->n_kv * s->n_kv_heads * s->d_head;
-    add_main(&c, q, k, v, NULL, NULL);
-    add_ids(&c, ids, NULL);
-    add(&c, "o", WORDS, nq, o, NULL, &c.arrays.o);
-    add(&c, "lse", WORDS, s->n_q * s->n_heads, lse, NULL, &c.arrays.lse);
-    add(&c, "dout", BF16, nq, dout, NULL, &c.arrays.dout);
-    add(&c, "dq", WORDS, nq, NULL, dq, &c.arrays.dq);
-    add(&c, "dk", WORDS, nk, NULL, dk, &c.arrays.dk);
-    add(&c, "dv", WORDS, nk, NULL, dv, &c.arrays.dv);
-    return run(d, kernel, &c);
-}
-
-static msa_status run_dense_backward(const msa_device *d, const char *kernel, const msa_shape *s,
-                                     const float *q, const float *k, const float *v, const float *o,
-                                     const float *lse, const float *dout, float *dq, float *dk, float *dv)
-{
-    return run_backward(d, kernel, s, q, k, v, NULL, o, lse, dout, dq, dk, dv);
+    const int64_t n_blocks = msa_n_blocks(s), n = array_count(s, NULL, ARRAY_SCORES);
+    msa_arrays own = *given;
+    float *turned = malloc((size_t)n * sizeof *turned);
+    if (!turned)
+        return MSA_ERR_SIZE;
+    for (int r = 0; r < s->n_kv_heads; r++)
+        msa_scores_turn(s, given->scores, r, 0, n_blocks, turned + r * n_blocks * s->n_q);
+    own.scores = turned;
+    const msa_status status = run_arrays(device, MSA_STAGE_TOPK, kernel, s, &own);
+    free(turned);
+    return status;
 }
 
 static float *rounded(const float *x, int64_t n)
@@ -366,94 +230,39 @@ static float *rounded(const float *x, int64_t n)
     return y;
 }
 
-/* The index's log-sum-exp over a selection as the device will see its inputs. */
-static msa_status round_index_lse(const msa_shape *s, const float *qi, const float *ki, const int32_t *ids,
-                                  float *index_lse)
+/* With an index LSE of the selection, which a model that trains on the CPU does not keep, as the device will
+ * see its inputs. With full support the device makes it. */
+static msa_status run_with_index_lse(const msa_device *device, const char *kernel, const msa_shape *s,
+                                     const msa_arrays *given)
 {
-    float *qi16 = rounded(qi, s->n_q * s->n_kv_heads * s->d_index), *ki16 = rounded(ki, s->n_kv * s->d_index);
-    const msa_status status =
-        qi16 && ki16 && index_lse ? msa_index_lse(s, qi16, ki16, ids, index_lse) : MSA_ERR_SIZE;
-    free(qi16);
-    free(ki16);
+    msa_arrays own = *given;
+    float *made = malloc((size_t)array_count(s, NULL, ARRAY_INDEX_LSE) * sizeof *made);
+    float *qi = rounded(given->qi, array_count(s, NULL, ARRAY_QI)),
+          *ki = rounded(given->ki, array_count(s, NULL, ARRAY_KI));
+    own.index_lse = made;
+    msa_status status = made && qi && ki ? msa_index_lse(s, qi, ki, given->ids, made) : MSA_ERR_SIZE;
+    free(qi);
+    free(ki);
+    if (status == MSA_OK)
+        status = run_arrays(device, MSA_STAGE_KL, kernel, s, &own);
+    free(made);
     return status;
 }
 
-static msa_status run_kl(const msa_device *d, const char *kernel, const msa_shape *s, const float *q,
-                         const float *k, const float *qi, const float *ki, const int32_t *ids,
-                         const float *lse, const float *index_lse, double weight, double *loss, float *dqi,
-                         float *dki)
+static msa_status run_stage(const msa_device *device, msa_stage stage, const char *kernel, const msa_shape *s,
+                            const msa_arrays *given)
 {
-    if (!q || !k || !qi || !ki || !lse || !loss || !dqi != !dki)
-        return MSA_ERR_NULL;
-    msa_status status = check_support(s, ids);
+    const msa_status status = check(stage, s, given);
     if (status != MSA_OK)
         return status;
-    if (ids &&
-        !index_lse) { /* a model that trains on the CPU keeps none; with full support the device makes it */
-        float *made = malloc((size_t)(s->n_kv_heads * s->n_q) * sizeof *made);
-        status = round_index_lse(s, qi, ki, ids, made);
-        if (status == MSA_OK)
-            status = run_kl(d, kernel, s, q, k, qi, ki, ids, lse, made, weight, loss, dqi, dki);
-        free(made);
-        return status;
-    }
-    call c = begin(s);
-    add_main(&c, q, k, NULL, NULL, NULL);
-    add_index(&c, qi, ki);
-    add_ids(&c, ids, NULL);
-    add(&c, "lse", WORDS, s->n_q * s->n_heads, lse, NULL, &c.arrays.lse);
-    add(&c, "index_lse", WORDS, s->n_kv_heads * s->n_q, index_lse, NULL, &c.arrays.index_lse);
-    add(&c, "loss", WORDS, sizeof *loss / 4, NULL, loss, &c.arrays.loss);
-    add(&c, "dqi", WORDS, s->n_q * s->n_kv_heads * s->d_index, NULL, dqi, &c.arrays.dqi);
-    add(&c, "dki", WORDS, s->n_kv * s->d_index, NULL, dki, &c.arrays.dki);
-    c.arrays.weight = weight;
-    return run(d, kernel, &c);
+    if (plan_takes(plan_find(kernel)) & TAKES_BY_BLOCK)
+        return run_by_block(device, kernel, s, given);
+    if (stage == MSA_STAGE_KL && given->ids && !given->index_lse)
+        return run_with_index_lse(device, kernel, s, given);
+    return run_arrays(device, stage, kernel, s, given);
 }
 
-/* ---- The table: for each kernel of each side a function of its stage's signature --------------------------
- */
-
-#define TAKES_dense                                                                                          \
-    (const msa_shape *s, const float *q, const float *k, const float *v, float *o, float *lse, void *work)
-#define GIVES_dense s, q, k, v, o, lse
-#define TAKES_index                                                                                          \
-    (const msa_shape *s, const float *qi, const float *ki, float *scores, int32_t *ids, float *index_lse,    \
-     void *work)
-#define GIVES_index s, qi, ki, scores, ids, index_lse
-#define TAKES_topk (const msa_shape *s, const float *scores, int32_t *ids, void *work)
-#define GIVES_topk s, scores, ids
-#define TAKES_reverse                                                                                        \
-    (const msa_shape *s, const int32_t *ids, int32_t *first, uint32_t *entries, msa_item *items, void *work)
-#define GIVES_reverse s, ids, first, entries, items
-#define TAKES_sparse                                                                                         \
-    (const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids, float *o,       \
-     float *lse, void *work)
-#define GIVES_sparse s, q, k, v, ids, o, lse
-#define TAKES_prefill                                                                                        \
-    (const msa_shape *s, const float *q, const float *k, const float *v, const float *qi, const float *ki,   \
-     int32_t *ids, float *o, float *lse, void *work)
-#define GIVES_prefill s, q, k, v, qi, ki, ids, o, lse
-#define TAKES_decode                                                                                         \
-    (const msa_shape *s, const msa_pages *p, const float *q, const float *k, const float *v,                 \
-     const float *qi, const float *ki, int32_t *ids, float *o, float *lse, void *work)
-#define GIVES_decode s, p, q, k, v, qi, ki, ids, o, lse
-#define TAKES_dense_decode                                                                                   \
-    (const msa_shape *s, const msa_pages *p, const float *q, const float *k, const float *v, float *o,       \
-     float *lse, void *work)
-#define GIVES_dense_decode s, p, q, k, v, o, lse
-#define TAKES_backward                                                                                       \
-    (const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids, const float *o, \
-     const float *lse, const float *dout, float *dq, float *dk, float *dv, void *work)
-#define GIVES_backward s, q, k, v, ids, o, lse, dout, dq, dk, dv
-#define TAKES_dense_backward                                                                                 \
-    (const msa_shape *s, const float *q, const float *k, const float *v, const float *o, const float *lse,   \
-     const float *dout, float *dq, float *dk, float *dv, void *work)
-#define GIVES_dense_backward s, q, k, v, o, lse, dout, dq, dk, dv
-#define TAKES_kl                                                                                             \
-    (const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,                   \
-     const int32_t *ids, const float *lse, const float *index_lse, double weight, double *loss, float *dqi,  \
-     float *dki, void *work)
-#define GIVES_kl s, q, k, qi, ki, ids, lse, index_lse, weight, loss, dqi, dki
+/* ---- The table: a function for each kernel of each side ----------------------------------------------- */
 
 #define PRECISION_FLOAT32 MSA_BF16_INPUTS
 #define PRECISION_BF16 MSA_BF16_WEIGHTS
@@ -466,44 +275,45 @@ static size_t no_workspace(const msa_shape *s)
 }
 
 #define FUNCTION(side, device, stage, name)                                                                  \
-    static msa_status side##_##stage##_##name TAKES_##stage                                                  \
+    static msa_status side##_##stage##_##name(const msa_shape *s, const msa_arrays *a, void *work)           \
     {                                                                                                        \
         (void)work;                                                                                          \
-        return run_##stage(device, #stage "/" #name, GIVES_##stage);                                         \
+        return run_stage(device, (msa_stage)STAGE_##stage, #stage "/" #name, s, a);                          \
     }
-#define ROW(side, stage_, name_, precision_, idea_)                                                          \
-    {.stage = STAGE_##stage_,                                                                                \
+/* Its text without the comma before the first word. */
+#define T(word) TEXT_##word
+#define ROW(side, stage_, name_, precision_, takes, idea_, best_)                                            \
+    {.stage = (msa_stage)STAGE_##stage_,                                                                     \
      .name = #name_,                                                                                         \
      .backend = #side,                                                                                       \
-     .constraints = TAKEN_##stage_,                                                                          \
+     .constraints = &("" takes)[2],                                                                          \
      .idea = idea_,                                                                                          \
      .precision = PRECISION_##precision_,                                                                    \
+     .best = best_,                                                                                          \
      .workspace = no_workspace,                                                                              \
-     .stage_ = side##_##stage_##_##name_},
+     .run = side##_##stage_##_##name_},
 
 #ifdef HAVE_SIMT
-#define KERNEL(stage, name, sm, precision, idea) FUNCTION(simt, msa_engine(), stage, name)
+#define KERNEL(stage, name, sm, precision, takes, idea) FUNCTION(simt, msa_engine(), stage, name)
 #include "../kernels.def"
-#undef KERNEL
 #endif
 #ifdef HAVE_CUDA
-#define KERNEL(stage, name, sm, precision, idea) FUNCTION(cuda, msa_gpu(), stage, name)
+#define KERNEL(stage, name, sm, precision, takes, idea) FUNCTION(cuda, msa_gpu(), stage, name)
 #include "../kernels.def"
-#undef KERNEL
 #endif
 
 const msa_kernel msa_simt_kernels[] = {
 #ifdef HAVE_SIMT
-#define KERNEL(stage, name, sm, precision, idea) ROW(simt, stage, name, precision, idea)
+#define KERNEL(stage, name, sm, precision, takes, idea) ROW(simt, stage, name, precision, takes, idea, false)
+#define BEST(stage, name, sm, precision, takes, idea) ROW(simt, stage, name, precision, takes, idea, true)
 #include "../kernels.def"
-#undef KERNEL
 #endif
     {.name = NULL}};
 
 const msa_kernel msa_cuda_kernels[] = {
 #ifdef HAVE_CUDA
-#define KERNEL(stage, name, sm, precision, idea) ROW(cuda, stage, name, precision, idea)
+#define KERNEL(stage, name, sm, precision, takes, idea) ROW(cuda, stage, name, precision, takes, idea, false)
+#define BEST(stage, name, sm, precision, takes, idea) ROW(cuda, stage, name, precision, takes, idea, true)
 #include "../kernels.def"
-#undef KERNEL
 #endif
     {.name = NULL}};

@@ -19,51 +19,11 @@
 extern "C" {
 #endif
 
+/* The arrays of a run are msa_arrays (msa.h) with addresses on the device. backward/kv_outer, hopper and deterministic
+ * that are given `loss` too do the work of kl in the same sweep, from its inputs; others refuse it. */
+
 /** Element type of O. */
 typedef enum msa_dtype { MSA_F32, MSA_BF16 } msa_dtype;
-
-/** Device arrays of one call, shapes as in msa.h. A stage uses those that its signature there names; the
- *  others may be NULL, and so may the outputs that it allows to be. backward and kl without ids mean full
- *  support. backward/kv_outer, hopper and deterministic that are given `loss` too do the work of kl in the
- *  same sweep, from its inputs; others refuse it. */
-typedef struct msa_arrays {
-    const uint16_t *q, *k, *v;    /**< bf16 */
-    const uint16_t *qi, *ki;      /**< bf16 */
-    float *scores;                /**< output of index, input of topk */
-    const float *scores_by_block; /**< the same as [Hkv,B,T], input of topk/columns */
-    int32_t *ids; /**< output of index, topk and decode, input of reverse, sparse, backward and kl */
-    /** Of prefill, for benchmarks: blocks that the Main Branch attends to instead of those that the index
-     * chose, which it pays for all the same. NULL: the chosen ones. */
-    const int32_t *instead;
-    float *index_lse; /**< output of index, input of kl */
-    void *o; /**< output of dense, sparse and decode, input of backward and dense_backward: float32 or bf16 */
-    float *lse;     /**< likewise, float32; input of kl too */
-    int32_t *first; /**< outputs of reverse */
-    uint32_t *entries;
-    msa_item *items;
-    /* A padded batch, and a paged one. The lengths are read on the device, so that a run that was captured into a
-     * graph stays right when they change; what the plan's shape says of them sizes nothing. They are also checked
-     * there, and so is every page id that is read: a request with a length out of range counts as one without
-     * queries, page 0 is read for a page that does not exist, and `status` says so. Nothing is read or written
-     * out of bounds; what such a run computed is of no use. */
-    const int32_t *len_q, *len_kv; /**< [R] each; required where the plan's shape has them */
-    int32_t *status; /**< one word, to which a run stores ::MSA_ERR_SEQLENS or, of a step, ::MSA_ERR_PAGES, and
-                      * which it leaves alone otherwise: set it to ::MSA_OK once, and look at it when the work is done. NULL: nobody wants to know (the
-                      * engine then takes it for a program's error, and stops). */
-    msa_pages pages; /**< of decode and dense_decode. table NULL: keys are contiguous; the 8-bit keys are read
-                      * instead of ki */
-    const uint16_t *new_k, *new_v, *new_ki; /**< of the newest tokens, to be stored into the pages first, as
-                                             * msa_append() does, so that these are written and with ki8 ki is
-                                             * read; NULL: they are there already */
-    /** [R] Tokens that stood behind those that were there before this step's, to be taken back first, as
-     * msa_rollback() does: their pages are still in the table. NULL: none. */
-    const int32_t *rejected;
-    const uint16_t *dout;                   /**< bf16, input of backward */
-    float *dq, *dk, *dv;                    /**< outputs of backward, float32 */
-    float *dqi, *dki;                       /**< outputs of kl, float32; see there for those of backward */
-    double *loss;                           /**< output of kl */
-    double weight;                          /**< of the KL loss in dqi and dki */
-} msa_arrays;
 
 /** What a device is. */
 typedef struct msa_about {
@@ -148,7 +108,7 @@ msa_status msa_plan_make(msa_plan *plan, const msa_device *device, const char *k
 void msa_scores_turn(const msa_shape *s, const float *scores, int r, int64_t first, int64_t end,
                      float *by_block);
 
-/** Whether a kernel of topk takes scores_by_block instead of scores. */
+/** Whether a kernel of topk takes its scores as [Hkv,B,T], group by group what msa_scores_turn() makes of them. */
 bool msa_takes_scores_by_block(const char *kernel);
 
 /** Enqueues the kernel. @param work plan->workspace bytes on the device, 128-byte aligned

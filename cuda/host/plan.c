@@ -4,13 +4,28 @@
 #include <string.h>
 
 static const struct {
-    msa_stage stage;
     const char *name;
-} kernel[] = {
-#define KERNEL(stage, name, sm, precision, idea) {STAGE_##stage, #stage "/" #name},
+    unsigned takes;
+} kernels[] = {
+#define T(word) | TAKES_##word
+#define KERNEL(stage, name, sm, precision, takes, idea) {#stage "/" #name, 0 takes},
 #include "../kernels.def"
-#undef KERNEL
+#undef T
 };
+#define N_KERNELS ((int)(sizeof kernels / sizeof *kernels))
+
+int plan_find(const char *name)
+{
+    int i = 0;
+    while (i < N_KERNELS && strcmp(kernels[i].name, name) != 0)
+        i++;
+    return i < N_KERNELS ? i : -1;
+}
+
+unsigned plan_takes(int kernel)
+{
+    return kernels[kernel].takes;
+}
 
 static bool is_width(int d)
 {
@@ -22,42 +37,25 @@ static bool is_block(int n)
     return n == 32 || n == 64 || n == 128;
 }
 
-bool plan_takes(msa_stage stage, const msa_shape *s)
+/* Queries that the longest sequence has room for. */
+static int64_t most_queries(const msa_shape *s)
 {
-    const bool select = s->topk <= 32, group = s->n_heads / s->n_kv_heads <= 16;
-    const bool main_branch = is_width(s->d_head) && group;
-    if (s->n_q > INT32_MAX / 2 || s->n_kv > INT32_MAX / 2)
-        return false;
-    switch (stage) {
-    case MSA_STAGE_DENSE:
-        return main_branch;
-    case MSA_STAGE_INDEX:
-        return is_width(s->d_index) && is_block(s->block) && select;
-    case MSA_STAGE_TOPK:
-        return select;
-    case MSA_STAGE_REVERSE:
-        return select && s->n_q <= 1 << 27 && s->n_q * s->topk <= INT32_MAX;
-    case MSA_STAGE_SPARSE:
-        return main_branch && is_block(s->block) && select;
-    case MSA_STAGE_PREFILL:
-        return main_branch && is_width(s->d_index) && is_block(s->block) && select;
-    case MSA_STAGE_DECODE:
-    case MSA_STAGE_DENSE_DECODE:
-        for (int r = 0; r < msa_n_seqs(s); r++)
-            if ((s->cu_q ? s->cu_q[r + 1] - s->cu_q[r] : s->n_q) >
-                16) // with lengths on the device: room for so many
-                return false;
-        return main_branch && is_block(s->block) &&
-               (stage == MSA_STAGE_DENSE_DECODE || (is_width(s->d_index) && select));
-    case MSA_STAGE_DENSE_BACKWARD:
-        return main_branch && is_block(s->block);
-    case MSA_STAGE_BACKWARD:
-    case MSA_STAGE_KL:
-        return main_branch && (stage == MSA_STAGE_BACKWARD || is_width(s->d_index)) && is_block(s->block) &&
-               plan_takes(MSA_STAGE_REVERSE, s);
-    default:
-        return false;
-    }
+    int64_t most = s->cu_q ? 0 : s->n_q;
+    for (int r = 0; s->cu_q && r < msa_n_seqs(s); r++)
+        most = s->cu_q[r + 1] - s->cu_q[r] > most ? s->cu_q[r + 1] - s->cu_q[r] : most;
+    return most;
+}
+
+/* Whether a kernel takes this (valid) shape. */
+static bool fits(unsigned takes, const msa_shape *s)
+{
+    return s->n_q <= INT32_MAX / 2 && s->n_kv <= INT32_MAX / 2 &&
+           (!(takes & TAKES_FEW) || most_queries(s) <= 16) &&
+           (!(takes & TAKES_WIDTH) || is_width(s->d_head)) &&
+           (!(takes & TAKES_INDEX_WIDTH) || is_width(s->d_index)) &&
+           (!(takes & TAKES_BLOCK) || is_block(s->block)) && (!(takes & TAKES_TOPK) || s->topk <= 32) &&
+           (!(takes & TAKES_GROUP) || s->n_heads / s->n_kv_heads <= 16) &&
+           (!(takes & TAKES_TURNED) || (s->n_q <= 1 << 27 && s->n_q * s->topk <= INT32_MAX));
 }
 
 msa_status msa_plan_make(msa_plan *plan, const msa_device *device, const char *name, const msa_shape *s,
@@ -70,13 +68,12 @@ msa_status msa_plan_make(msa_plan *plan, const msa_device *device, const char *n
         return status;
     if (!device || device->missing())
         return MSA_ERR_DEVICE;
-    for (size_t i = 0; i < sizeof kernel / sizeof *kernel; i++)
-        if (strcmp(kernel[i].name, name) == 0 && plan_takes(kernel[i].stage, s)) {
-            *plan = (msa_plan){.device = device, .entry = device->entries[i], .shape = *s, .out = out};
-            plan->workspace = device->workspace(plan->entry, s, out);
-            return MSA_OK;
-        }
-    return MSA_ERR_UNSUPPORTED;
+    const int kernel = plan_find(name);
+    if (kernel < 0 || !fits(kernels[kernel].takes, s))
+        return MSA_ERR_UNSUPPORTED;
+    *plan = (msa_plan){.device = device, .entry = device->entries[kernel], .shape = *s, .out = out};
+    plan->workspace = device->workspace(plan->entry, s, out);
+    return MSA_OK;
 }
 
 void msa_scores_turn(const msa_shape *s, const float *scores, int r, int64_t first, int64_t end,
@@ -90,7 +87,8 @@ void msa_scores_turn(const msa_shape *s, const float *scores, int r, int64_t fir
 
 bool msa_takes_scores_by_block(const char *name)
 {
-    return strcmp(name, "topk/columns") == 0;
+    const int kernel = plan_find(name);
+    return kernel >= 0 && kernels[kernel].takes & TAKES_BY_BLOCK;
 }
 
 msa_status msa_plan_run(const msa_plan *plan, const msa_arrays *arrays, void *work, void *stream)

@@ -14,14 +14,12 @@
 #include "../kit/padding.cuh"
 #include "../kit/product.cuh"
 
-#define KERNEL(stage, name, sm, precision, idea) extern const msa_entry ON_SIDE(stage, name);
+#define KERNEL(stage, name, sm, precision, takes, idea) extern const msa_entry ON_SIDE(stage, name);
 #include "../kernels.def"
-#undef KERNEL
 
 static const msa_entry *const entries[] = {
-#define KERNEL(stage, name, sm, precision, idea) &ON_SIDE(stage, name),
+#define KERNEL(stage, name, sm, precision, takes, idea) &ON_SIDE(stage, name),
 #include "../kernels.def"
-#undef KERNEL
 };
 
 /* ---- Memory ---------------------------------------------------------------------------------------- */
@@ -311,27 +309,27 @@ static Call part(const msa_shape *shape, msa_dtype out, const msa_arrays *a, int
     c.d_head = s->d_head;
     c.d_index = s->d_index;
     c.out = out;
-    c.a.q = (const bf16 *)shifted(a->q, q * s->n_heads * s->d_head);
-    c.a.k = (const bf16 *)shifted(a->k, kv * s->n_kv_heads * s->d_head);
-    c.a.v = (const bf16 *)shifted(a->v, kv * s->n_kv_heads * s->d_head);
-    c.a.qi = (const bf16 *)shifted(a->qi, q * s->n_kv_heads * s->d_index);
-    c.a.ki = (const bf16 *)shifted(a->ki, kv * s->d_index);
-    c.a.scores = shifted(a->scores, q * n_blocks);
-    c.a.scores_by_block = shifted(a->scores_by_block, q);
-    c.a.ids = shifted(a->ids, q * s->topk);
-    c.a.instead = shifted(a->instead, q * s->topk);
-    c.a.index_lse = shifted(a->index_lse, q);
+    c.a.q = shifted((const bf16 *)a->q, q * s->n_heads * s->d_head);
+    c.a.k = shifted((const bf16 *)a->k, kv * s->n_kv_heads * s->d_head);
+    c.a.v = shifted((const bf16 *)a->v, kv * s->n_kv_heads * s->d_head);
+    c.a.qi = shifted((const bf16 *)a->qi, q * s->n_kv_heads * s->d_index);
+    c.a.ki = shifted((const bf16 *)a->ki, kv * s->d_index);
+    c.a.scores = shifted((float *)a->scores, q * n_blocks);
+    c.a.scores_by_block = shifted((const float *)a->scores, q);
+    c.a.ids = shifted((int32_t *)a->ids, q * s->topk);
+    c.a.forced_ids = shifted(a->forced_ids, q * s->topk);
+    c.a.index_lse = shifted((float *)a->index_lse, q);
     c.a.o = shifted((char *)a->o, q * s->n_heads * s->d_head * (out == MSA_BF16 ? 2 : 4));
-    c.a.lse = shifted(a->lse, q * s->n_heads);
-    c.a.first = shifted(a->first, r * s->n_kv_heads * (n_blocks + 1));
-    c.a.entries = shifted(a->entries, q * s->n_kv_heads * s->topk);
-    c.a.items = shifted(a->items, msa_first_item(shape, r));
-    c.a.dout = (const bf16 *)shifted(a->dout, q * s->n_heads * s->d_head);
-    c.a.dq = shifted(a->dq, q * s->n_heads * s->d_head);
-    c.a.dk = shifted(a->dk, kv * s->n_kv_heads * s->d_head);
-    c.a.dv = shifted(a->dv, kv * s->n_kv_heads * s->d_head);
-    c.a.dqi = shifted(a->dqi, q * s->n_kv_heads * s->d_index);
-    c.a.dki = shifted(a->dki, kv * s->d_index);
+    c.a.lse = shifted((float *)a->lse, q * s->n_heads);
+    c.a.first = shifted((int32_t *)a->first, r * s->n_kv_heads * (n_blocks + 1));
+    c.a.entries = shifted((uint32_t *)a->entries, q * s->n_kv_heads * s->topk);
+    c.a.items = shifted((msa_item *)a->items, msa_first_item(shape, r));
+    c.a.dout = shifted((const bf16 *)a->dout, q * s->n_heads * s->d_head);
+    c.a.dq = shifted((float *)a->dq, q * s->n_heads * s->d_head);
+    c.a.dk = shifted((float *)a->dk, kv * s->n_kv_heads * s->d_head);
+    c.a.dv = shifted((float *)a->dv, kv * s->n_kv_heads * s->d_head);
+    c.a.dqi = shifted((float *)a->dqi, q * s->n_kv_heads * s->d_index);
+    c.a.dki = shifted((float *)a->dki, kv * s->d_index);
     c.a.loss = a->loss; // to which every sequence adds
     c.a.weight = a->weight;
     c.batch = 1;

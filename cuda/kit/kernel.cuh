@@ -15,7 +15,6 @@
 #include "fragment.cuh"
 #include "launch.cuh"
 #include "../host/msa_cuda.h"
-#include "../host/plan.h"
 
 #include <type_traits>
 
@@ -55,9 +54,9 @@ struct Shape {
 struct Arrays {
     const bf16 *q, *k, *v, *qi, *ki;
     float *scores;
-    const float *scores_by_block;
+    const float *scores_by_block; ///< the same array, of a kernel that takes it so
     int32_t *ids;
-    const int32_t *instead;
+    const int32_t *forced_ids;
     float *index_lse;
     void *o;
     float *lse;
@@ -116,9 +115,15 @@ static inline size_t no_workspace(const Call &)
 #else
 #define ON_SIDE(stage, name) simt_##stage##_##name
 #endif
+/// A stage by the name that kernels.def and ENTRY call it.
+enum {
+#define STAGE(NAME, name, ...) OF_##name = MSA_STAGE_##NAME,
+#include "../../ref/stages.def"
+    OF_exercise = MSA_N_STAGES ///< of a kernel that is in no table
+};
 #define ENTRY(stage, name, run, workspace)                                                                   \
     extern const msa_entry ON_SIDE(stage, name);                                                             \
-    const msa_entry ON_SIDE(stage, name) = {#stage "/" #name, STAGE_##stage, workspace, run}
+    const msa_entry ON_SIDE(stage, name) = {#stage "/" #name, (msa_stage)OF_##stage, workspace, run}
 
 /* ---- Where things lie, in elements; 64 bits, since a million tokens times heads times width is more -- */
 

@@ -103,9 +103,9 @@ __global__ void __launch_bounds__(pad_threads)
 /// Enqueues that, after all sequences of the call.
 void launch_mean(const msa_shape *s, const msa_arrays *a, cudaStream_t stream)
 {
-    LAUNCH(mean, dim3(pad_blocks), dim3(pad_threads), 0, stream, s->n_q, a->len_q, msa_n_seqs(s), a->dqi,
-           a->dqi ? s->n_q * s->n_kv_heads * s->d_index : 0, a->dki, a->dki ? s->n_kv * s->d_index : 0,
-           a->loss);
+    float *dqi = (float *)a->dqi, *dki = (float *)a->dki;
+    LAUNCH(mean, dim3(pad_blocks), dim3(pad_threads), 0, stream, s->n_q, a->len_q, msa_n_seqs(s), dqi,
+           dqi ? s->n_q * s->n_kv_heads * s->d_index : 0, dki, dki ? s->n_kv * s->d_index : 0, a->loss);
 }
 
 } // namespace

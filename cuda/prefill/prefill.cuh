@@ -41,8 +41,8 @@ inline msa_status choose_blocks(Call c)
 /// The call of the Main Branch, which only reads ids.
 inline Call main_branch(Call c)
 {
-    if (c.a.instead)
-        c.a.ids = (int32_t *)c.a.instead;
+    if (c.a.forced_ids)
+        c.a.ids = (int32_t *)c.a.forced_ids;
     return c;
 }
 inline msa_status layer(const Call &c, const msa_entry &sparse)

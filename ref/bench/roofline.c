@@ -1,8 +1,9 @@
 /* The least work of every stage, and the ceilings of GPUs. */
 #include "roofline.h"
 
-#include <string.h>
+#include <stdio.h>
 
+#include "../../cuda/host/plan.h"
 #include "../judge/selections.h"
 
 /* NVIDIA's data sheets of the SXM boards. 989.4 TFLOP/s dense bf16 are 132 multiprocessors x 2048
@@ -49,17 +50,15 @@ static sizes sizes_of(const msa_shape *s, msa_dtype out, const int32_t *ids)
     return z;
 }
 
-static roofline_need dense(const msa_shape *s, const sizes *z)
+static roofline_need dense(const sizes *z)
 {
-    return (roofline_need){.fma = selection_pairs(s, NULL) * z->g * 2 * z->d,
-                           .bytes = (2 + z->o) * z->t * z->hq * z->d + 4 * z->s * z->hkv * z->d};
+    return (roofline_need){.bytes = (2 + z->o) * z->t * z->hq * z->d + 4 * z->s * z->hkv * z->d};
 }
 
 static roofline_need index_branch(const msa_shape *s, const sizes *z, bool scores)
 {
     const double row = 4 * (scores ? (double)msa_n_blocks(s) : z->k);
-    return (roofline_need){.fma = selection_pairs(s, NULL) * z->di,
-                           .bytes = (2 * z->di + row) * z->t * z->hkv + 2 * z->s * z->di};
+    return (roofline_need){.bytes = (2 * z->di + row) * z->t * z->hkv + 2 * z->s * z->di};
 }
 
 static roofline_need topk(const msa_shape *s, const sizes *z)
@@ -75,11 +74,9 @@ static roofline_need reverse(const msa_shape *s, const sizes *z)
 }
 
 /* Section 4 with the pairs of this selection in place of N k Hkv, which early queries do not reach. */
-static roofline_need sparse(const msa_kernel *kernel, const msa_shape *s, const sizes *z, const int32_t *ids)
+static roofline_need sparse(bool kv_outer, const sizes *z)
 {
-    roofline_need n = {.fma = selection_pairs(s, ids) * z->g * 2 * z->d,
-                       .bytes = (2 + z->o) * z->t * z->hq * z->d + z->chosen + 4 * z->t * z->hkv * z->k};
-    const bool kv_outer = strcmp(kernel->name, "kv_outer") == 0;
+    roofline_need n = {.bytes = (2 + z->o) * z->t * z->hq * z->d + z->chosen + 4 * z->t * z->hkv * z->k};
     n.formula = kv_outer ? "KV-outer" : "Q-outer";
     n.spec = kv_outer ? 4 * z->hkv * z->s * z->d + 4 * z->g * z->pairs * z->d +
                             2 * (z->g * z->pairs + z->hq * z->t) * z->d
@@ -87,45 +84,74 @@ static roofline_need sparse(const msa_kernel *kernel, const msa_shape *s, const 
     return n;
 }
 
-static roofline_need decode(const msa_shape *s, const sizes *z, const int32_t *ids)
+static roofline_need decode(const sizes *z)
 {
-    roofline_need n = {.fma = selection_pairs(s, NULL) * z->di + selection_pairs(s, ids) * z->g * 2 * z->d};
-    n.bytes = (2 + z->o) * z->t * z->hq * z->d + 2 * (z->t * z->hkv + z->s) * z->di + z->chosen +
-              4 * z->t * z->hkv * z->k;
+    roofline_need n = {.bytes = (2 + z->o) * z->t * z->hq * z->d + 2 * (z->t * z->hkv + z->s) * z->di +
+                                z->chosen + 4 * z->t * z->hkv * z->k};
     n.formula = "decode";
     n.spec = 2 * z->di * z->s + 4 * z->pairs * z->bk * z->d;
     return n;
 }
 
-roofline_need roofline_of(const msa_kernel *kernel, const msa_shape *s, msa_dtype out, const msa_arrays *a)
+double roofline_fma(msa_stage stage, const msa_shape *s, const int32_t *ids)
 {
-    const int32_t *ids = kernel->stage == MSA_STAGE_PREFILL && a->instead ? a->instead : a->ids;
-    const sizes z = sizes_of(s, out, ids);
+    const double g = s->n_heads / s->n_kv_heads, d = s->d_head, di = s->d_index;
+    const double all = selection_pairs(s, NULL), chosen = ids ? selection_pairs(s, ids) : all;
+    switch (stage) {
+    case MSA_STAGE_DENSE:
+    case MSA_STAGE_DENSE_DECODE: /* Q K^T and P V */
+        return all * g * 2 * d;
+    case MSA_STAGE_INDEX:
+        return all * di;
+    case MSA_STAGE_SPARSE:
+        return chosen * g * 2 * d;
+    case MSA_STAGE_PREFILL:
+    case MSA_STAGE_DECODE:
+        return all * di + chosen * g * 2 * d;
+    case MSA_STAGE_BACKWARD:
+    case MSA_STAGE_DENSE_BACKWARD: /* five products where the forward pass has two */
+        return chosen * g * 5 * d;
+    case MSA_STAGE_KL: /* the main scores, and three products of the index */
+        return chosen * (g * d + 3 * di);
+    default:
+        return 0;
+    }
+}
+
+/* Bytes of bf16 inputs, float32 gradients and 4-byte words, O as it is stored. */
+static roofline_need bytes_of(const msa_kernel *kernel, const msa_shape *s, const sizes *z, bool scores)
+{
+    char name[64];
     switch (kernel->stage) {
     case MSA_STAGE_DENSE:
     case MSA_STAGE_DENSE_DECODE:
-        return dense(s, &z);
+        return dense(z);
     case MSA_STAGE_INDEX:
-        return index_branch(s, &z, a->scores != NULL);
+        return index_branch(s, z, scores);
     case MSA_STAGE_TOPK:
-        return topk(s, &z);
+        return topk(s, z);
     case MSA_STAGE_REVERSE:
-        return reverse(s, &z);
+        return reverse(s, z);
     case MSA_STAGE_SPARSE:
-        return sparse(kernel, s, &z, a->ids);
+        snprintf(name, sizeof name, "sparse/%s", kernel->name);
+        return sparse(plan_takes(plan_find(name)) & TAKES_KV_OUTER, z);
     case MSA_STAGE_BACKWARD:
-    case MSA_STAGE_DENSE_BACKWARD: /* five products; Q, O, dO and dQ, K, V, dK and dV */
-        return (roofline_need){.fma = selection_pairs(s, a->ids) * z.g * 5 * z.d,
-                               .bytes = (8 + z.o) * z.t * z.hq * z.d + z.chosen + 8 * z.s * z.hkv * z.d +
-                                        4 * z.t * (z.hq + z.hkv * z.k)};
-    case MSA_STAGE_KL: /* the main scores, and three products of the index */
-        return (roofline_need){.fma = selection_pairs(s, a->ids) * (z.g * z.d + 3 * z.di),
-                               .bytes = 2 * z.t * z.hq * z.d + z.chosen / 2 + 6 * z.t * z.hkv * z.di +
-                                        6 * z.s * z.di + 4 * z.t * (z.hq + z.hkv * (z.k + 1))};
-    case MSA_STAGE_PREFILL:
-    case MSA_STAGE_DECODE:
-        return decode(s, &z, ids);
+    case MSA_STAGE_DENSE_BACKWARD: /* Q, O, dO and dQ, K, V, dK and dV */
+        return (roofline_need){.bytes = (8 + z->o) * z->t * z->hq * z->d + z->chosen +
+                                        8 * z->s * z->hkv * z->d + 4 * z->t * (z->hq + z->hkv * z->k)};
+    case MSA_STAGE_KL:
+        return (roofline_need){.bytes = 2 * z->t * z->hq * z->d + z->chosen / 2 + 6 * z->t * z->hkv * z->di +
+                                        6 * z->s * z->di + 4 * z->t * (z->hq + z->hkv * (z->k + 1))};
     default:
-        return (roofline_need){0};
+        return decode(z);
     }
+}
+
+roofline_need roofline_of(const msa_kernel *kernel, const msa_shape *s, msa_dtype out, const msa_arrays *a)
+{
+    const int32_t *ids = kernel->stage == MSA_STAGE_PREFILL && a->forced_ids ? a->forced_ids : a->ids;
+    const sizes z = sizes_of(s, out, ids);
+    roofline_need n = bytes_of(kernel, s, &z, a->scores != NULL);
+    n.fma = roofline_fma(kernel->stage, s, ids);
+    return n;
 }

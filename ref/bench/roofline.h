@@ -9,11 +9,14 @@
 
 /** The least work of a stage on a shape. */
 typedef struct roofline_need {
-    double fma;   /**< multiply-adds of the visible pairs that are attended or scored */
+    double fma;   /**< as roofline_fma() */
     double bytes; /**< every array once, of K and V the blocks that some query chose */
     double spec;  /**< bytes of the contract's formula (section 4) for the loop order, 0: it has none */
     const char *formula; /**< which */
 } roofline_need;
+
+/** Multiply-adds of the visible pairs that are attended or scored; ids NULL: of all. */
+double roofline_fma(msa_stage stage, const msa_shape *s, const int32_t *ids);
 
 /** @param a the arrays that the kernel read and wrote, on the engine */
 roofline_need roofline_of(const msa_kernel *kernel, const msa_shape *s, msa_dtype out, const msa_arrays *a);

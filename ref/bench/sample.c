@@ -99,31 +99,31 @@ void sample_compare(sample_verdict *v, const char *what, int64_t row, verdict_di
     v->used = fmax(v->used, judged.used);
 }
 
-void sample_compare_query(query *q, verdict_tensor which, verdict_budget budget)
+void sample_compare_query(query *q, array_id which, verdict_budget budget)
 {
-    const verdict_dims dims = verdict_tensor_dims(&q->s, which);
+    const verdict_dims dims = verdict_dims_of(&q->s, which);
     for (int64_t a = 0; a < dims.d0 * dims.d1 * dims.d2; a++)
         q->wide[a] = (double)q->expected[a];
-    sample_compare(q->v, verdict_tensor_name(which), q->i, dims, q->wide, q->found, budget);
+    sample_compare(q->v, array_name(which), q->i, dims, q->wide, q->found, budget);
 }
 
-static verdict_budget budget_of(const query *q, verdict_tensor which)
+static verdict_budget budget_of(const query *q, array_id which)
 {
     return verdict_float32(&q->s, &q->in, which, SUBJECT_KL_WEIGHT);
 }
 
-bool sample_fetch(const subject *t, sample_verdict *v, subject_array a, int64_t first, int64_t n, void *to)
+bool sample_fetch(const subject *t, sample_verdict *v, array_id a, int64_t first, int64_t n, void *to)
 {
     const msa_status status = subject_fetch(t, a, first, n, to);
     if (table_no_memory(t->kernel, status))
         sample_no_memory(v);
     else if (status != MSA_OK)
-        sample_fail(v, "%s: %s", subject_array_name(a), table_trouble(t->kernel));
+        sample_fail(v, "%s: %s", array_name(a), table_trouble(t->kernel));
     return status == MSA_OK;
 }
 
 /* Row i of each group of a tensor [Hkv,T,width], of which the first n elements are wanted. */
-static bool fetch_groups(query *q, subject_array a, int64_t width, int64_t n, void *to)
+static bool fetch_groups(query *q, array_id a, int64_t width, int64_t n, void *to)
 {
     bool ok = true;
     for (int r = 0; r < q->s.n_kv_heads && ok; r++)
@@ -150,7 +150,7 @@ static void compare_main(query *q, const float *lse)
 {
     const msa_shape *s = &q->s;
     const int64_t width = (int64_t)s->n_heads * s->d_head;
-    verdict_budget budget = budget_of(q, VERDICT_O);
+    verdict_budget budget = budget_of(q, ARRAY_O);
     if (q->t->device)
         budget.relative = BF16_FLOOR;
     if (q->t->kernel->precision >= MSA_BF16_WEIGHTS) {
@@ -160,12 +160,12 @@ static void compare_main(query *q, const float *lse)
             sample_no_memory(q->v);
     }
     if (sample_fetch(q->t, q->v, ARRAY_O, q->i * width, width, q->found))
-        sample_compare_query(q, VERDICT_O, budget);
-    if (!SUBJECT_HAS(q->t->out, ARRAY_LSE) ||
+        sample_compare_query(q, ARRAY_O, budget);
+    if (!HAS(q->t->out, ARRAY_LSE) ||
         !sample_fetch(q->t, q->v, ARRAY_LSE, q->i * s->n_heads, s->n_heads, q->found))
         return;
     memcpy(q->expected, lse, (size_t)s->n_heads * sizeof *lse);
-    sample_compare_query(q, VERDICT_LSE, budget_of(q, VERDICT_LSE));
+    sample_compare_query(q, ARRAY_LSE, budget_of(q, ARRAY_LSE));
 }
 
 static void judge_dense(query *q, float *lse)
@@ -204,15 +204,15 @@ static void judge_index(query *q)
     const msa_shape *s = &q->s;
     const int64_t n_blocks = msa_n_blocks(s);
     msa_index(s, q->in.qi, q->in.ki, q->expected, q->ids, NULL, q->work);
-    if (SUBJECT_HAS(q->t->out, ARRAY_SCORES) &&
+    if (HAS(q->t->out, ARRAY_SCORES) &&
         fetch_groups(q, ARRAY_SCORES, msa_n_blocks(q->t->s), n_blocks, q->found))
-        sample_compare_query(q, VERDICT_SCORES, budget_of(q, VERDICT_SCORES));
-    if (SUBJECT_HAS(q->t->out, ARRAY_IDS) && !judge_ids(q))
+        sample_compare_query(q, ARRAY_SCORES, budget_of(q, ARRAY_SCORES));
+    if (HAS(q->t->out, ARRAY_IDS) && !judge_ids(q))
         return;
-    if (!SUBJECT_HAS(q->t->out, ARRAY_INDEX_LSE) || !fetch_groups(q, ARRAY_INDEX_LSE, 1, 1, q->found))
+    if (!HAS(q->t->out, ARRAY_INDEX_LSE) || !fetch_groups(q, ARRAY_INDEX_LSE, 1, 1, q->found))
         return;
     msa_index_lse(s, q->in.qi, q->in.ki, q->ids, q->expected);
-    sample_compare_query(q, VERDICT_INDEX_LSE, budget_of(q, VERDICT_INDEX_LSE));
+    sample_compare_query(q, ARRAY_INDEX_LSE, budget_of(q, ARRAY_INDEX_LSE));
 }
 
 static void judge_topk(query *q)
@@ -257,18 +257,18 @@ static void judge_query(query *q)
             given_ids(q);
         judge_sparse(q, lse);
     }
-    if (SUBJECT_HAS(q->t->out, ARRAY_DQ))
+    if (HAS(q->t->out, ARRAY_DQ))
         sample_backward(q);
-    if (SUBJECT_HAS(q->t->out, ARRAY_DQI))
+    if (HAS(q->t->out, ARRAY_DQI))
         sample_kl(q);
     free(lse);
 }
 
 /* ---- Outputs as a whole ---------------------------------------------------------------------------- */
 
-static void judge_words(subject *t, subject_array a, const int32_t *expected, sample_verdict *v)
+static void judge_words(subject *t, array_id a, const int32_t *expected, sample_verdict *v)
 {
-    const int64_t n = subject_count(t, a);
+    const int64_t n = array_count(t->s, NULL, a);
     int32_t *found = malloc((size_t)n * sizeof *found + 1);
     if (!found)
         sample_no_memory(v);
@@ -276,16 +276,16 @@ static void judge_words(subject *t, subject_array a, const int32_t *expected, sa
         sample_fetch(t, v, a, 0, n, found);
     for (int64_t i = 0; found && v->pass && i < n; i++)
         if (found[i] != expected[i])
-            sample_fail(v, "%s[%lld]: expected %d, found %d", subject_array_name(a), (long long)i,
+            sample_fail(v, "%s[%lld]: expected %d, found %d", array_name(a), (long long)i,
                         expected[i], found[i]);
     free(found);
 }
 
 static void judge_reverse(subject *t, sample_verdict *v)
 {
-    int32_t *first = malloc((size_t)subject_count(t, ARRAY_FIRST) * 4);
-    uint32_t *entries = malloc((size_t)subject_count(t, ARRAY_ENTRIES) * 4);
-    msa_item *items = malloc((size_t)subject_count(t, ARRAY_ITEMS) * 4);
+    int32_t *first = malloc((size_t)array_count(t->s, NULL, ARRAY_FIRST) * 4);
+    uint32_t *entries = malloc((size_t)array_count(t->s, NULL, ARRAY_ENTRIES) * 4);
+    msa_item *items = malloc((size_t)array_count(t->s, NULL, ARRAY_ITEMS) * 4);
     void *work = malloc(msa_workspace(&msa_ref_ops, t->s) + 1);
     if (first && entries && items && work) {
         msa_reverse(t->s, t->given[ARRAY_IDS], first, entries, items, work);
@@ -302,9 +302,9 @@ static void judge_reverse(subject *t, sample_verdict *v)
 
 #define CHUNK (INT64_C(1) << 22)
 
-static void judge_written(subject *t, subject_array a, sample_verdict *v)
+static void judge_written(subject *t, array_id a, sample_verdict *v)
 {
-    const int64_t n = subject_count(t, a);
+    const int64_t n = array_count(t->s, NULL, a);
     float *x = malloc((size_t)min_i64(n, CHUNK) * sizeof *x + 1);
     if (!x)
         sample_no_memory(v);
@@ -313,7 +313,7 @@ static void judge_written(subject *t, subject_array a, sample_verdict *v)
         sample_fetch(t, v, a, first, m, x);
         for (int64_t i = 0; v->pass && i < m; i++)
             if (isnan(x[i]))
-                sample_fail(v, "%s[%lld]: not written, or no number", subject_array_name(a),
+                sample_fail(v, "%s[%lld]: not written, or no number", array_name(a),
                             (long long)(first + i));
     }
     free(x);
@@ -321,7 +321,7 @@ static void judge_written(subject *t, subject_array a, sample_verdict *v)
 
 static void judge_id_rows(subject *t, sample_verdict *v)
 {
-    const int64_t n = subject_count(t, ARRAY_IDS);
+    const int64_t n = array_count(t->s, NULL, ARRAY_IDS);
     int32_t *ids = malloc((size_t)n * sizeof *ids);
     if (!ids)
         sample_no_memory(v);
@@ -333,10 +333,10 @@ static void judge_id_rows(subject *t, sample_verdict *v)
 static void judge_whole(subject *t, sample_verdict *v)
 {
     for (int a = 0; a < ARRAY_N && v->pass; a++)
-        if (SUBJECT_HAS(t->out, a) && a == ARRAY_IDS)
+        if (HAS(t->out, a) && a == ARRAY_IDS)
             judge_id_rows(t, v);
-        else if (SUBJECT_HAS(t->out, a) && t->kernel->stage != MSA_STAGE_REVERSE)
-            judge_written(t, (subject_array)a, v);
+        else if (HAS(t->out, a) && t->kernel->stage != MSA_STAGE_REVERSE)
+            judge_written(t, (array_id)a, v);
     if (v->pass && t->kernel->stage == MSA_STAGE_REVERSE)
         judge_reverse(t, v);
 }
@@ -387,7 +387,7 @@ static void judge_sample(subject *t, sample_verdict *v)
         if (!v->pass)
             continue;
         if (open_query(&q, t, v, sample_pick(a, n, t->s->n_q, t->seed))) {
-            if (SUBJECT_HAS(t->in, ARRAY_IDS))
+            if (HAS(t->in, ARRAY_IDS))
                 given_ids(&q);
             judge_query(&q);
             loss[a] = q.loss;
@@ -395,9 +395,9 @@ static void judge_sample(subject *t, sample_verdict *v)
             sample_no_memory(v);
         close_query(&q);
     }
-    if (v->pass && SUBJECT_HAS(t->out, ARRAY_DKI))
+    if (v->pass && HAS(t->out, ARRAY_DKI))
         sample_loss(t, v, loss, n);
-    if (v->pass && (SUBJECT_HAS(t->out, ARRAY_DK) || SUBJECT_HAS(t->out, ARRAY_DKI)))
+    if (v->pass && (HAS(t->out, ARRAY_DK) || HAS(t->out, ARRAY_DKI)))
         sample_keys(t, v, n);
     free(loss);
     if ((double)v->n_ties > ceil(MAX_TIES * (double)v->n_ids))

@@ -42,7 +42,7 @@ static bool open_own(own_call *c, const query *q, int r)
 {
     const msa_shape *s = &q->s;
     const int group = s->n_heads / s->n_kv_heads, d = s->d_head, di = s->d_index;
-    const int32_t *ids = SUBJECT_HAS(q->t->in, ARRAY_IDS) ? q->ids + r * s->topk : NULL;
+    const int32_t *ids = HAS(q->t->in, ARRAY_IDS) ? q->ids + r * s->topk : NULL;
     int64_t *tokens = malloc((size_t)max_support(s, !ids) * sizeof *tokens);
     *c = (own_call){.s = *s};
     if (!tokens)
@@ -77,7 +77,7 @@ void sample_backward(query *q)
 {
     const msa_shape *s = &q->s;
     const int64_t width = (int64_t)s->n_heads * s->d_head, part = width / s->n_kv_heads;
-    verdict_budget budget = verdict_float32(s, &q->in, VERDICT_DQ, 0);
+    verdict_budget budget = verdict_float32(s, &q->in, ARRAY_DQ, 0);
     budget.noise = q->noise;
     for (int r = 0; r < s->n_kv_heads; r++) {
         own_call c;
@@ -92,7 +92,7 @@ void sample_backward(query *q)
         close_own(&c);
     }
     if (sample_fetch(q->t, q->v, ARRAY_DQ, q->i * width, width, q->found))
-        sample_compare_query(q, VERDICT_DQ, budget);
+        sample_compare_query(q, ARRAY_DQ, budget);
 }
 
 /* The loss is a mean over queries and groups, so that one of each has so small a share of the weight. */
@@ -101,7 +101,7 @@ void sample_kl(query *q)
     const msa_shape *s = &q->s;
     const int64_t width = (int64_t)s->n_kv_heads * s->d_index;
     const double weight = SUBJECT_KL_WEIGHT / (double)q->t->s->n_q;
-    verdict_budget budget = verdict_float32(s, &q->in, VERDICT_DQI, weight);
+    verdict_budget budget = verdict_float32(s, &q->in, ARRAY_DQI, weight);
     if (q->t->kernel->precision >= MSA_BF16_WEIGHTS)
         budget.noise = q->noise;
     for (int r = 0; r < s->n_kv_heads; r++) {
@@ -119,7 +119,7 @@ void sample_kl(query *q)
         close_own(&c);
     }
     if (sample_fetch(q->t, q->v, ARRAY_DQI, q->i * width, width, q->found))
-        sample_compare_query(q, VERDICT_DQI, budget);
+        sample_compare_query(q, ARRAY_DQI, budget);
 }
 
 static inputs whole_inputs(const subject *t)
@@ -225,14 +225,14 @@ static void walk_queries(key *x)
             const int32_t *ids = ids_row(s, x->t->given[ARRAY_IDS], r, row);
             if (ids && !chose(s, ids, x->j / s->block))
                 continue;
-            if (SUBJECT_HAS(x->t->out, ARRAY_DKI))
+            if (HAS(x->t->out, ARRAY_DKI))
                 add_index(x, row, r);
-            for (int h = r * group; SUBJECT_HAS(x->t->out, ARRAY_DK) && h < (r + 1) * group; h++)
+            for (int h = r * group; HAS(x->t->out, ARRAY_DK) && h < (r + 1) * group; h++)
                 add_main(x, row, h, r);
         }
 }
 
-static void compare_key(key *x, subject_array a, verdict_dims dims, const double *expected, double *noise,
+static void compare_key(key *x, array_id a, verdict_dims dims, const double *expected, double *noise,
                         verdict_budget budget)
 {
     const int64_t n = dims.d1 * dims.d2, row = x->seq.kv0 + x->j;
@@ -240,7 +240,7 @@ static void compare_key(key *x, subject_array a, verdict_dims dims, const double
         noise[i] = sqrt(noise[i]);
     budget.noise = noise;
     if (sample_fetch(x->t, x->v, a, row * n, n, x->found))
-        sample_compare(x->v, subject_array_name(a), row, dims, expected, x->found, budget);
+        sample_compare(x->v, array_name(a), row, dims, expected, x->found, budget);
 }
 
 static msa_seq seq_of_key(const msa_shape *s, int64_t j)
@@ -252,9 +252,9 @@ static msa_seq seq_of_key(const msa_shape *s, int64_t j)
 }
 
 static const struct {
-    subject_array array;
-    verdict_tensor tensor;
-} of_keys[3] = {{ARRAY_DK, VERDICT_DK}, {ARRAY_DV, VERDICT_DV}, {ARRAY_DKI, VERDICT_DKI}};
+    array_id array;
+    array_id tensor;
+} of_keys[3] = {{ARRAY_DK, ARRAY_DK}, {ARRAY_DV, ARRAY_DV}, {ARRAY_DKI, ARRAY_DKI}};
 
 static void judge_key(const subject *t, sample_verdict *v, int64_t j, const verdict_budget budget[3])
 {
@@ -274,7 +274,7 @@ static void judge_key(const subject *t, sample_verdict *v, int64_t j, const verd
     else
         sample_no_memory(v);
     for (int a = 0; room && x.found && a < 3; a++)
-        if (SUBJECT_HAS(t->out, of_keys[a].array))
+        if (HAS(t->out, of_keys[a].array))
             compare_key(&x, of_keys[a].array, a < 2 ? main_row : index_row, x.sum[a], x.noise[a], budget[a]);
     free(room);
     free(x.found);
@@ -285,7 +285,7 @@ void sample_keys(const subject *t, sample_verdict *v, int64_t n)
     const inputs in = whole_inputs(t);
     verdict_budget budget[3] = {{0}};
     for (int a = 0; a < 3; a++)
-        if (SUBJECT_HAS(t->out, of_keys[a].array))
+        if (HAS(t->out, of_keys[a].array))
             budget[a] = verdict_float32(t->s, &in, of_keys[a].tensor, SUBJECT_KL_WEIGHT);
     n = n == t->s->n_q ? t->s->n_kv : min_i64(n, t->s->n_kv); /* all if all queries were judged */
 #pragma omp parallel for schedule(dynamic)

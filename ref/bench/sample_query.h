@@ -28,11 +28,11 @@ __attribute__((format(printf, 2, 3)))
 #endif
 void sample_fail(sample_verdict *v, const char *fmt, ...);
 void sample_no_memory(sample_verdict *v);
-bool sample_fetch(const subject *t, sample_verdict *v, subject_array a, int64_t first, int64_t n, void *to);
+bool sample_fetch(const subject *t, sample_verdict *v, array_id a, int64_t first, int64_t n, void *to);
 void sample_compare(sample_verdict *v, const char *what, int64_t row, verdict_dims dims,
                     const double *expected, const float *found, verdict_budget budget);
 /* Compares q->found with q->expected. */
-void sample_compare_query(query *q, verdict_tensor which, verdict_budget budget);
+void sample_compare_query(query *q, array_id which, verdict_budget budget);
 
 /* Gradients: of a query's own tensors, and of n keys' by walking the queries that chose them. */
 void sample_backward(query *q);

@@ -12,96 +12,29 @@
 
 /* ---- Arrays -------------------------------------------------------------------------------------- */
 
-/* What each stage reads and writes; the log-sum-exps are optional. */
-static const struct {
-    unsigned in, out, lse;
-} stages[MSA_N_STAGES] = {
-    [MSA_STAGE_DENSE] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V), BIT(ARRAY_O), BIT(ARRAY_LSE)},
-    [MSA_STAGE_INDEX] = {BIT(ARRAY_QI) | BIT(ARRAY_KI), BIT(ARRAY_IDS), BIT(ARRAY_INDEX_LSE)},
-    [MSA_STAGE_TOPK] = {BIT(ARRAY_SCORES), BIT(ARRAY_IDS), 0},
-    [MSA_STAGE_REVERSE] = {BIT(ARRAY_IDS), BIT(ARRAY_FIRST) | BIT(ARRAY_ENTRIES) | BIT(ARRAY_ITEMS), 0},
-    [MSA_STAGE_SPARSE] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_IDS), BIT(ARRAY_O),
-                          BIT(ARRAY_LSE)},
-    [MSA_STAGE_PREFILL] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_QI) | BIT(ARRAY_KI),
-                           BIT(ARRAY_IDS) | BIT(ARRAY_O), BIT(ARRAY_LSE)},
-    [MSA_STAGE_DECODE] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_QI) | BIT(ARRAY_KI),
-                          BIT(ARRAY_IDS) | BIT(ARRAY_O), BIT(ARRAY_LSE)},
-    [MSA_STAGE_DENSE_DECODE] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V), BIT(ARRAY_O), BIT(ARRAY_LSE)},
-    [MSA_STAGE_BACKWARD] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_IDS) | BIT(ARRAY_O) |
-                                BIT(ARRAY_LSE) | BIT(ARRAY_DOUT),
-                            BIT(ARRAY_DQ) | BIT(ARRAY_DK) | BIT(ARRAY_DV), 0},
-    [MSA_STAGE_DENSE_BACKWARD] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_V) | BIT(ARRAY_O) | BIT(ARRAY_LSE) |
-                                      BIT(ARRAY_DOUT),
-                                  BIT(ARRAY_DQ) | BIT(ARRAY_DK) | BIT(ARRAY_DV), 0},
-    [MSA_STAGE_KL] = {BIT(ARRAY_Q) | BIT(ARRAY_K) | BIT(ARRAY_QI) | BIT(ARRAY_KI) | BIT(ARRAY_IDS) |
-                          BIT(ARRAY_LSE) | BIT(ARRAY_INDEX_LSE),
-                      BIT(ARRAY_DQI) | BIT(ARRAY_DKI), 0},
-};
-
-const char *subject_array_name(subject_array a)
-{
-    static const char *const name[ARRAY_N] = {"q",         "k",  "v",   "qi",    "ki",      "scores", "ids",
-                                              "index_lse", "o",  "lse", "first", "entries", "items",  "dout",
-                                              "dq",        "dk", "dv",  "dqi",   "dki"};
-    return name[a];
-}
-
-int64_t subject_count(const subject *t, subject_array a)
-{
-    const msa_shape *s = t->s;
-    switch (a) {
-    case ARRAY_K:
-    case ARRAY_V:
-    case ARRAY_DK:
-    case ARRAY_DV:
-        return s->n_kv * s->n_kv_heads * s->d_head;
-    case ARRAY_QI:
-    case ARRAY_DQI:
-        return s->n_q * s->n_kv_heads * s->d_index;
-    case ARRAY_KI:
-    case ARRAY_DKI:
-        return s->n_kv * s->d_index;
-    case ARRAY_SCORES:
-        return s->n_kv_heads * s->n_q * msa_n_blocks(s);
-    case ARRAY_IDS:
-    case ARRAY_ENTRIES:
-        return s->n_kv_heads * s->n_q * s->topk;
-    case ARRAY_INDEX_LSE:
-        return s->n_kv_heads * s->n_q;
-    case ARRAY_LSE:
-        return s->n_q * s->n_heads;
-    case ARRAY_FIRST:
-        return msa_n_seqs(s) * s->n_kv_heads * (msa_n_blocks(s) + 1);
-    case ARRAY_ITEMS:
-        return 4 * msa_first_item(s, msa_n_seqs(s));
-    default:
-        return s->n_q * s->n_heads * s->d_head;
-    }
-}
-
 /* On a device the float tensors of msa_arrays that are no log-sum-exps or scores are bf16; on a CPU what a
  * step of generation has stored, if it is to be. */
-static bool is_bf16(const subject *t, subject_array a)
+static bool is_bf16(const subject *t, array_id a)
 {
     if (t->half)
         return a == ARRAY_K || a == ARRAY_V || a == ARRAY_KI;
     return t->device && (a <= ARRAY_KI || a == ARRAY_O || a == ARRAY_DOUT);
 }
 
-static bool is_paged(const subject *t, subject_array a)
+static bool is_paged(const subject *t, array_id a)
 {
     return t->paged && (a == ARRAY_K || a == ARRAY_V || a == ARRAY_KI);
 }
 
 /* Bytes of an element of an array where the kernel runs. */
-static size_t element_bytes(const subject *t, subject_array a)
+static size_t element_bytes(const subject *t, array_id a)
 {
     return t->small && a == ARRAY_KI ? 1 : is_bf16(t, a) ? 2 : 4;
 }
 
-size_t subject_bytes(const subject *t, subject_array a)
+size_t subject_bytes(const subject *t, array_id a)
 {
-    int64_t n = subject_count(t, a);
+    int64_t n = array_count(t->s, NULL, a);
     if (is_paged(t, a))
         n = n / t->s->n_kv * t->g.p.n_pages * t->s->block;
     return (size_t)n * element_bytes(t, a);
@@ -137,7 +70,7 @@ static void draw_scores(const subject *t, float *scores)
 {
     const msa_shape *s = t->s;
     const int64_t n_blocks = msa_n_blocks(s);
-    draw_normal(scores, subject_count(t, ARRAY_SCORES), t->seed, false);
+    draw_normal(scores, array_count(t->s, NULL, ARRAY_SCORES), t->seed, false);
     for (int r = 0; r < s->n_kv_heads; r++)
         for (int n = 0; n < msa_n_seqs(s); n++) {
             const msa_seq seq = msa_get_seq(s, n);
@@ -194,13 +127,17 @@ static msa_status run_forward(subject *t)
     const float *v = t->given[ARRAY_V] ? t->given[ARRAY_V] : k; /* KL needs no O: any values will do */
     void *work = malloc(msa_workspace(&msa_fast_ops, s) + 1);
     if (!o)
-        o = own = malloc((size_t)subject_count(t, ARRAY_O) * sizeof *o);
+        o = own = malloc((size_t)array_count(t->s, NULL, ARRAY_O) * sizeof *o);
     msa_status status = MSA_ERR_SIZE;
     if (work && o && t->given[ARRAY_IDS])
-        status = msa_fast_ops.stage[MSA_STAGE_SPARSE]->sparse(s, q, k, v, t->given[ARRAY_IDS], o,
-                                                              t->given[ARRAY_LSE], work);
+        status = msa_fast_ops.stage[MSA_STAGE_SPARSE]->run(
+            s,
+            &(msa_arrays){
+                .q = q, .k = k, .v = v, .ids = t->given[ARRAY_IDS], .o = o, .lse = t->given[ARRAY_LSE]},
+            work);
     else if (work && o)
-        status = dense_forward(t)->dense(s, q, k, v, o, t->given[ARRAY_LSE], work);
+        status = dense_forward(t)->run(
+            s, &(msa_arrays){.q = q, .k = k, .v = v, .o = o, .lse = t->given[ARRAY_LSE]}, work);
     if (status == MSA_OK && t->given[ARRAY_INDEX_LSE])
         status = index_lses(t);
     free(own);
@@ -211,10 +148,10 @@ static msa_status run_forward(subject *t)
 /* Calls visit(t, page, x, n, ..) for every block of a tensor of keys, x being its n floats. */
 typedef msa_status visit_block(subject *t, int64_t page, float *x, int64_t n, void *to);
 
-static msa_status each_block(subject *t, subject_array a, visit_block *visit, void *to)
+static msa_status each_block(subject *t, array_id a, visit_block *visit, void *to)
 {
     const msa_shape *s = t->s;
-    const int64_t width = subject_count(t, a) / s->n_kv, max_pages = msa_n_blocks(&t->g.s);
+    const int64_t width = array_count(t->s, NULL, a) / s->n_kv, max_pages = msa_n_blocks(&t->g.s);
     msa_status status = MSA_OK;
     for (int r = 0; r < msa_n_seqs(s); r++) {
         const msa_seq seq = msa_get_seq(s, r);
@@ -248,15 +185,15 @@ static msa_status make_small(subject *t)
 static msa_status make_inputs(subject *t)
 {
     for (int a = 0; a < ARRAY_N; a++)
-        if (SUBJECT_HAS(t->in, a)) {
-            t->given[a] = malloc((size_t)subject_count(t, (subject_array)a) * 4);
+        if (HAS(t->in, a)) {
+            t->given[a] = malloc((size_t)array_count(t->s, NULL, (array_id)a) * 4);
             if (!t->given[a])
                 return MSA_ERR_SIZE;
         }
     for (int a = 0; a < ARRAY_N; a++)
-        if (SUBJECT_HAS(t->in, a) && (a <= ARRAY_KI || a == ARRAY_DOUT))
-            draw_normal(t->given[a], subject_count(t, (subject_array)a), t->seed * ARRAY_N + (uint64_t)a,
-                        t->kernel->precision >= MSA_BF16_INPUTS || (t->half && is_bf16(t, (subject_array)a)));
+        if (HAS(t->in, a) && (a <= ARRAY_KI || a == ARRAY_DOUT))
+            draw_normal(t->given[a], array_count(t->s, NULL, (array_id)a), t->seed * ARRAY_N + (uint64_t)a,
+                        t->kernel->precision >= MSA_BF16_INPUTS || (t->half && is_bf16(t, (array_id)a)));
     if (t->given[ARRAY_SCORES])
         draw_scores(t, t->given[ARRAY_SCORES]);
     if (t->small && make_small(t) != MSA_OK)
@@ -330,7 +267,7 @@ static msa_status send_small_page(subject *t, int64_t page, float *x, int64_t n,
     return status;
 }
 
-static msa_status send_pages(subject *t, void *to, subject_array a)
+static msa_status send_pages(subject *t, void *to, array_id a)
 {
     t->device->fill(to, 0xff, subject_bytes(t, a));
     return each_block(t, a, a != ARRAY_KI ? send_page : t->small ? send_small_page : send_index_page, to);
@@ -355,7 +292,7 @@ static void kernel_name(const subject *t, char name[KERNEL_NAME])
     snprintf(name, KERNEL_NAME, "%s/%s", msa_stage_name(t->kernel->stage), t->kernel->name);
 }
 
-static bool takes_by_block(const subject *t, subject_array a)
+static bool takes_by_block(const subject *t, array_id a)
 {
     char name[KERNEL_NAME];
     kernel_name(t, name);
@@ -381,13 +318,13 @@ static msa_status send_by_block(const subject *t, float *to, const float *scores
     return status;
 }
 
-static msa_status fill_copy(subject *t, int c, subject_array a)
+static msa_status fill_copy(subject *t, int c, array_id a)
 {
     void *to = t->copy[c][a] = take(t, subject_bytes(t, a));
     if (!to)
         return MSA_ERR_SIZE;
     if (t->half && is_bf16(t, a))
-        halve(to, t->given[a], subject_count(t, a));
+        halve(to, t->given[a], array_count(t->s, NULL, a));
     else if (!t->device)
         memcpy(to, t->given[a], subject_bytes(t, a));
     else if (c > 0)
@@ -397,7 +334,7 @@ static msa_status fill_copy(subject *t, int c, subject_array a)
     else if (takes_by_block(t, a))
         return send_by_block(t, to, t->given[a]);
     else if (is_bf16(t, a))
-        return send_bf16(t, to, t->given[a], subject_count(t, a));
+        return send_bf16(t, to, t->given[a], array_count(t->s, NULL, a));
     else
         return t->device->upload(to, t->given[a], subject_bytes(t, a));
     return MSA_OK;
@@ -414,7 +351,7 @@ static void drop_copy(subject *t, int c)
 #define MOST_COPIED ((size_t)8 << 30) /* bytes */
 
 /* The most that a run can read of an array: of K and V no more blocks than its queries may choose. */
-static size_t read_bytes(const subject *t, subject_array a)
+static size_t read_bytes(const subject *t, array_id a)
 {
     const msa_shape *s = t->s;
     const msa_stage stage = t->kernel->stage;
@@ -431,16 +368,16 @@ static msa_status make_copies(subject *t)
 {
     size_t bytes = 0, read = 1;
     for (int a = 0; a < ARRAY_N; a++)
-        if (SUBJECT_HAS(t->in, a)) {
-            bytes += subject_bytes(t, (subject_array)a);
-            read += read_bytes(t, (subject_array)a);
+        if (HAS(t->in, a)) {
+            bytes += subject_bytes(t, (array_id)a);
+            read += read_bytes(t, (array_id)a);
         }
     const size_t wanted = 2 * t->cache / read + 1;
     for (size_t c = 0; c < wanted && c < SUBJECT_MAX_COPIES && (c == 0 || c * bytes < MOST_COPIED); c++) {
         msa_status status = MSA_OK;
         for (int a = 0; a < ARRAY_N && status == MSA_OK; a++)
-            if (SUBJECT_HAS(t->in, a))
-                status = fill_copy(t, (int)c, (subject_array)a);
+            if (HAS(t->in, a))
+                status = fill_copy(t, (int)c, (array_id)a);
         if (status != MSA_OK) {
             drop_copy(t, (int)c);
             return t->n_copies > 0 ? MSA_OK : status;
@@ -450,7 +387,7 @@ static msa_status make_copies(subject *t)
     return MSA_OK;
 }
 
-static void drop_output(subject *t, subject_array a)
+static void drop_output(subject *t, array_id a)
 {
     give(t, t->found[a]);
     t->found[a] = NULL;
@@ -461,13 +398,13 @@ static msa_status make_outputs(subject *t)
 {
     const size_t bytes = t->device ? t->plan.workspace : t->kernel->workspace(t->s);
     for (int a = 0; a < ARRAY_N; a++)
-        if (SUBJECT_HAS(t->out, a)) {
-            t->found[a] = take(t, subject_bytes(t, (subject_array)a));
+        if (HAS(t->out, a)) {
+            t->found[a] = take(t, subject_bytes(t, (array_id)a));
             if (!t->found[a])
                 return MSA_ERR_SIZE;
         }
     t->work = take(t, bytes);
-    const bool has_loss = t->device && SUBJECT_HAS(t->out, ARRAY_DKI);
+    const bool has_loss = t->device && HAS(t->out, ARRAY_DKI);
     if (has_loss)
         t->device_loss = take(t, sizeof *t->device_loss);
     return t->work && (t->device_loss || !has_loss) ? MSA_OK : MSA_ERR_SIZE;
@@ -499,16 +436,17 @@ msa_status subject_open(subject *t)
 {
     char name[KERNEL_NAME];
     msa_status status = MSA_OK;
-    t->in = stages[t->kernel->stage].in;
-    t->out = stages[t->kernel->stage].out | (t->lse ? stages[t->kernel->stage].lse : 0);
+    const stage_arrays of = arrays_of(t->kernel->stage), kl = arrays_of(MSA_STAGE_KL);
+    t->in = of.in;
+    t->out = of.out & ~(BIT(ARRAY_SCORES) | (t->lse ? 0 : BIT(ARRAY_LSE) | BIT(ARRAY_INDEX_LSE)));
     t->device = table_device(t->kernel->backend);
     if (t->device && t->kernel->stage == MSA_STAGE_PREFILL)
         t->in |= BIT(ARRAY_IDS); /* of the distribution, in place of its own: see msa_arrays */
     if (t->kl) {
         if (!t->device || t->kernel->stage != MSA_STAGE_BACKWARD)
             return MSA_ERR_UNSUPPORTED;
-        t->in |= stages[MSA_STAGE_KL].in;
-        t->out |= stages[MSA_STAGE_KL].out;
+        t->in |= kl.in;
+        t->out |= kl.out;
     }
     kernel_name(t, name);
     t->paged = t->device && paging_possible(t->s) && subject_is_step(t->kernel);
@@ -549,93 +487,35 @@ void subject_close(subject *t)
 
 /* ---- A run ---------------------------------------------------------------------------------------- */
 
-/* An array that is an input of one stage and an output of another. */
-static void *either(const subject *t, void *const *in, subject_array a)
+static msa_arrays arrays_for_run(subject *t, int copy)
 {
-    return SUBJECT_HAS(t->out, a) ? t->found[a] : in[a];
-}
-
-static msa_status run_on_device(subject *t, void **in)
-{
-    void **out = t->found;
-    const msa_arrays arrays = {.q = in[ARRAY_Q],
-                               .k = in[ARRAY_K],
-                               .v = in[ARRAY_V],
-                               .qi = in[ARRAY_QI],
-                               .ki = in[ARRAY_KI],
-                               .scores = either(t, in, ARRAY_SCORES),
-                               .scores_by_block = in[ARRAY_SCORES],
-                               .ids = either(t, in, ARRAY_IDS),
-                               .instead = in[ARRAY_IDS],
-                               .index_lse = either(t, in, ARRAY_INDEX_LSE),
-                               .o = either(t, in, ARRAY_O),
-                               .lse = either(t, in, ARRAY_LSE),
-                               .first = out[ARRAY_FIRST],
-                               .entries = out[ARRAY_ENTRIES],
-                               .items = out[ARRAY_ITEMS],
-                               .dout = in[ARRAY_DOUT],
-                               .dq = out[ARRAY_DQ],
-                               .dk = out[ARRAY_DK],
-                               .dv = out[ARRAY_DV],
-                               .dqi = out[ARRAY_DQI],
-                               .dki = out[ARRAY_DKI],
-                               .loss = t->device_loss,
-                               .weight = SUBJECT_KL_WEIGHT,
-                               .pages = {.n_pages = t->g.p.n_pages,
-                                         .table = t->table,
-                                         .lens = t->lens,
-                                         .ki8 = t->small ? in[ARRAY_KI] : NULL,
-                                         .scale = t->scale}};
-    return msa_plan_run(&t->plan, &arrays, t->work, NULL);
+    msa_arrays a = {.loss = t->device ? t->device_loss : &t->loss, .weight = SUBJECT_KL_WEIGHT};
+    for (array_id i = 0; i < ARRAY_N; i++) {
+        void *at = HAS(t->out, i) ? t->found[i] : t->copy[copy][i];
+        array_set(&a, i, at);
+    }
+    if (HAS(t->in & t->out, ARRAY_IDS))
+        a.forced_ids = t->copy[copy][ARRAY_IDS];
+    a.pages = (msa_pages){.n_pages = t->g.p.n_pages,
+                          .table = t->table,
+                          .lens = t->lens,
+                          .ki8 = t->small ? t->copy[copy][ARRAY_KI] : NULL,
+                          .scale = t->scale};
+    return a;
 }
 
 msa_status subject_run(subject *t, int copy)
 {
-    const msa_kernel *k = t->kernel;
-    const msa_shape *s = t->s;
-    void **in = t->copy[copy], **out = t->found;
+    const msa_arrays a = arrays_for_run(t, copy);
     if (t->device)
-        return run_on_device(t, in);
-    switch (k->stage) {
-    case MSA_STAGE_DENSE:
-        return k->dense(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], out[ARRAY_O], out[ARRAY_LSE], t->work);
-    case MSA_STAGE_INDEX:
-        return k->index(s, in[ARRAY_QI], in[ARRAY_KI], out[ARRAY_SCORES], out[ARRAY_IDS],
-                        out[ARRAY_INDEX_LSE], t->work);
-    case MSA_STAGE_TOPK:
-        return k->topk(s, in[ARRAY_SCORES], out[ARRAY_IDS], t->work);
-    case MSA_STAGE_REVERSE:
-        return k->reverse(s, in[ARRAY_IDS], out[ARRAY_FIRST], out[ARRAY_ENTRIES], out[ARRAY_ITEMS], t->work);
-    case MSA_STAGE_SPARSE:
-        return k->sparse(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_IDS], out[ARRAY_O],
-                         out[ARRAY_LSE], t->work);
-    case MSA_STAGE_PREFILL:
-        return k->prefill(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_QI], in[ARRAY_KI],
-                          out[ARRAY_IDS], out[ARRAY_O], out[ARRAY_LSE], t->work);
-    case MSA_STAGE_DECODE:
-        if (t->half)
-            return msa_fast_decode_bf16(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_QI], in[ARRAY_KI],
-                                        out[ARRAY_IDS], out[ARRAY_O], out[ARRAY_LSE], t->work);
-        return k->decode(s, NULL, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_QI], in[ARRAY_KI],
-                         out[ARRAY_IDS], out[ARRAY_O], out[ARRAY_LSE], t->work);
-    case MSA_STAGE_DENSE_DECODE:
-        if (t->half)
-            return msa_fast_dense_decode_bf16(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], out[ARRAY_O],
-                                              out[ARRAY_LSE], t->work);
-        return k->dense_decode(s, NULL, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], out[ARRAY_O], out[ARRAY_LSE],
-                               t->work);
-    case MSA_STAGE_BACKWARD:
-        return k->backward(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_IDS], in[ARRAY_O],
-                           in[ARRAY_LSE], in[ARRAY_DOUT], out[ARRAY_DQ], out[ARRAY_DK], out[ARRAY_DV],
-                           t->work);
-    case MSA_STAGE_DENSE_BACKWARD:
-        return k->dense_backward(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_V], in[ARRAY_O], in[ARRAY_LSE],
-                                 in[ARRAY_DOUT], out[ARRAY_DQ], out[ARRAY_DK], out[ARRAY_DV], t->work);
-    default:
-        return k->kl(s, in[ARRAY_Q], in[ARRAY_K], in[ARRAY_QI], in[ARRAY_KI], in[ARRAY_IDS], in[ARRAY_LSE],
-                     in[ARRAY_INDEX_LSE], SUBJECT_KL_WEIGHT, &t->loss, out[ARRAY_DQI], out[ARRAY_DKI],
-                     t->work);
-    }
+        return msa_plan_run(&t->plan, &a, t->work, NULL);
+    if (t->half && t->kernel->stage == MSA_STAGE_DECODE)
+        return msa_fast_decode_bf16(t->s, a.q, a.k, a.v, a.qi, a.ki, t->found[ARRAY_IDS], t->found[ARRAY_O],
+                                    t->found[ARRAY_LSE], t->work);
+    if (t->half)
+        return msa_fast_dense_decode_bf16(t->s, a.q, a.k, a.v, t->found[ARRAY_O], t->found[ARRAY_LSE],
+                                          t->work);
+    return t->kernel->run(t->s, &a, t->work);
 }
 
 /* ---- Outputs -------------------------------------------------------------------------------------- */
@@ -646,9 +526,9 @@ void subject_poison(subject *t)
     for (int a = 0; a < ARRAY_N; a++) {
         const int byte = a == ARRAY_IDS ? 0x7f : 0xff;
         if (t->found[a] && t->device)
-            t->device->fill(t->found[a], byte, subject_bytes(t, (subject_array)a));
+            t->device->fill(t->found[a], byte, subject_bytes(t, (array_id)a));
         else if (t->found[a])
-            memset(t->found[a], byte, subject_bytes(t, (subject_array)a));
+            memset(t->found[a], byte, subject_bytes(t, (array_id)a));
     }
     t->loss = NAN;
 }
@@ -670,7 +550,7 @@ msa_status subject_fetch_loss(subject *t)
     return t->device_loss ? t->device->download(&t->loss, t->device_loss, sizeof t->loss) : MSA_OK;
 }
 
-msa_status subject_fetch(const subject *t, subject_array a, int64_t first, int64_t n, void *to)
+msa_status subject_fetch(const subject *t, array_id a, int64_t first, int64_t n, void *to)
 {
     const size_t size = is_bf16(t, a) ? 2 : 4;
     const unsigned char *from = (const unsigned char *)t->found[a] + (size_t)first * size;

@@ -14,31 +14,8 @@
 #include "../judge/inputs.h"
 #include "../judge/paging.h"
 #include "../judge/selections.h"
+#include "../stages.h"
 
-typedef enum subject_array {
-    ARRAY_Q,
-    ARRAY_K,
-    ARRAY_V,
-    ARRAY_QI,
-    ARRAY_KI,
-    ARRAY_SCORES,
-    ARRAY_IDS,
-    ARRAY_INDEX_LSE,
-    ARRAY_O,
-    ARRAY_LSE,
-    ARRAY_FIRST,
-    ARRAY_ENTRIES,
-    ARRAY_ITEMS,
-    ARRAY_DOUT,
-    ARRAY_DQ,
-    ARRAY_DK,
-    ARRAY_DV,
-    ARRAY_DQI,
-    ARRAY_DKI,
-    ARRAY_N
-} subject_array;
-
-#define SUBJECT_HAS(set, array) ((set) >> (array)&1u)
 #define SUBJECT_MAX_COPIES 128
 #define SUBJECT_KL_WEIGHT 0.75
 
@@ -83,15 +60,13 @@ msa_status subject_run(subject *t, int copy);
 /** The sequence that query i of the call belongs to. */
 msa_seq subject_seq(const msa_shape *s, int64_t i);
 
-const char *subject_array_name(subject_array a);
-int64_t subject_count(const subject *t, subject_array a);
 /** Bytes of an array where the kernel runs. */
-size_t subject_bytes(const subject *t, subject_array a);
+size_t subject_bytes(const subject *t, array_id a);
 
 /** Fills the outputs with what no kernel writes. */
 void subject_poison(subject *t);
 /** Elements first .. first+n-1 of an output: 4-byte words as they are, O as floats. */
-msa_status subject_fetch(const subject *t, subject_array a, int64_t first, int64_t n, void *to);
+msa_status subject_fetch(const subject *t, array_id a, int64_t first, int64_t n, void *to);
 /** Brings the loss of KL from the device to `loss`. */
 msa_status subject_fetch_loss(subject *t);
 

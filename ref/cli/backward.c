@@ -16,9 +16,13 @@ typedef struct backward_options {
 static int full_forward(const char *command, cli_plan *plan, const cli_tensors *t, const cli_output *b,
                         void *work)
 {
-    msa_status status =
-        plan->ops.stage[MSA_STAGE_DENSE]->dense(&t->shape, cli_floats(t, CLI_Q), cli_floats(t, CLI_K),
-                                                cli_floats(t, CLI_V), b[O].data, b[LSE].data, work);
+    msa_status status = plan->ops.stage[MSA_STAGE_DENSE]->run(&t->shape,
+                                                              &(msa_arrays){.q = cli_floats(t, CLI_Q),
+                                                                            .k = cli_floats(t, CLI_K),
+                                                                            .v = cli_floats(t, CLI_V),
+                                                                            .o = b[O].data,
+                                                                            .lse = b[LSE].data},
+                                                              work);
     int bad = cli_ran(command, plan, &t->shape, MSA_STAGE_DENSE, status);
     if (!bad)
         msa_index_lse(&t->shape, cli_floats(t, CLI_QI), cli_floats(t, CLI_KI), NULL, b[INDEX_LSE].data);
@@ -31,9 +35,14 @@ static int sparse_forward(const char *command, cli_plan *plan, const cli_tensors
     int bad = cli_select(command, plan, t, NULL, b[IDS].data, b[INDEX_LSE].data, work);
     if (bad)
         return bad;
-    msa_status status = plan->ops.stage[MSA_STAGE_SPARSE]->sparse(&t->shape, cli_floats(t, CLI_Q),
-                                                                  cli_floats(t, CLI_K), cli_floats(t, CLI_V),
-                                                                  b[IDS].data, b[O].data, b[LSE].data, work);
+    msa_status status = plan->ops.stage[MSA_STAGE_SPARSE]->run(&t->shape,
+                                                               &(msa_arrays){.q = cli_floats(t, CLI_Q),
+                                                                             .k = cli_floats(t, CLI_K),
+                                                                             .v = cli_floats(t, CLI_V),
+                                                                             .ids = b[IDS].data,
+                                                                             .o = b[O].data,
+                                                                             .lse = b[LSE].data},
+                                                               work);
     return cli_ran(command, plan, &t->shape, MSA_STAGE_SPARSE, status);
 }
 
@@ -42,16 +51,36 @@ static int gradients(const char *command, cli_plan *plan, const cli_tensors *t, 
 {
     const float *q = cli_floats(t, CLI_Q), *k = cli_floats(t, CLI_K);
     cli_progress(command, 1, 3, "gradients of the output");
-    msa_status status = plan->ops.stage[MSA_STAGE_BACKWARD]->backward(
-        &t->shape, q, k, cli_floats(t, CLI_V), b[IDS].data, b[O].data, b[LSE].data, cli_floats(t, CLI_DOUT),
-        b[DQ].data, b[DK].data, b[DV].data, work);
+    msa_status status =
+        plan->ops.stage[MSA_STAGE_BACKWARD]->run(&t->shape,
+                                                 &(msa_arrays){.q = q,
+                                                               .k = k,
+                                                               .v = cli_floats(t, CLI_V),
+                                                               .ids = b[IDS].data,
+                                                               .o = b[O].data,
+                                                               .lse = b[LSE].data,
+                                                               .dout = cli_floats(t, CLI_DOUT),
+                                                               .dq = b[DQ].data,
+                                                               .dk = b[DK].data,
+                                                               .dv = b[DV].data},
+                                                 work);
     int bad = cli_ran(command, plan, &t->shape, MSA_STAGE_BACKWARD, status);
     if (bad)
         return bad;
     cli_progress(command, 2, 3, "gradients of the index loss");
-    status = plan->ops.stage[MSA_STAGE_KL]->kl(&t->shape, q, k, cli_floats(t, CLI_QI), cli_floats(t, CLI_KI),
-                                               b[IDS].data, b[LSE].data, b[INDEX_LSE].data, kl_weight, kl,
-                                               b[DQI].data, b[DKI].data, work);
+    status = plan->ops.stage[MSA_STAGE_KL]->run(&t->shape,
+                                                &(msa_arrays){.q = q,
+                                                              .k = k,
+                                                              .qi = cli_floats(t, CLI_QI),
+                                                              .ki = cli_floats(t, CLI_KI),
+                                                              .ids = b[IDS].data,
+                                                              .lse = b[LSE].data,
+                                                              .index_lse = b[INDEX_LSE].data,
+                                                              .weight = kl_weight,
+                                                              .loss = kl,
+                                                              .dqi = b[DQI].data,
+                                                              .dki = b[DKI].data},
+                                                work);
     return cli_ran(command, plan, &t->shape, MSA_STAGE_KL, status);
 }
 

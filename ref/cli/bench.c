@@ -3,11 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../bench/roofline.h"
+#include "../bench/sample.h"
+#include "../judge/table.h"
 #include "cases.h"
 #include "cli.h"
 #include "results.h"
-#include "../bench/sample.h"
-#include "../judge/table.h"
 
 #define MAX_KERNELS 64
 
@@ -149,31 +150,9 @@ static int choose_shape(const bench *b, msa_shape *s, int32_t **owned)
 
 static double useful_flops(const subject *t, const int32_t *ids)
 {
-    const msa_shape *s = t->s;
-    const double all = selection_pairs(s, NULL) / s->n_kv_heads;
-    const double main_branch = 4.0 * s->n_heads / s->n_kv_heads * s->d_head; /* a pair of a group */
-    const double kl = 6.0 * s->d_index;                                      /* three products of the index */
-    const double index = 2.0 * s->n_kv_heads * s->d_index * all;
-    switch (t->kernel->stage) {
-    case MSA_STAGE_DENSE:
-    case MSA_STAGE_DENSE_DECODE:
-        return 4.0 * s->n_heads * s->d_head * all;
-    case MSA_STAGE_INDEX:
-        return index;
-    case MSA_STAGE_SPARSE:
-        return main_branch * selection_pairs(s, ids);
-    case MSA_STAGE_PREFILL:
-    case MSA_STAGE_DECODE:
-        return index + main_branch * selection_pairs(s, ids);
-    case MSA_STAGE_BACKWARD: /* five products where the forward pass has two */
-        return (2.5 * main_branch + (t->kl ? kl : 0)) * selection_pairs(s, ids);
-    case MSA_STAGE_DENSE_BACKWARD:
-        return 2.5 * main_branch * selection_pairs(s, NULL);
-    case MSA_STAGE_KL:
-        return (main_branch / 2 + kl) * selection_pairs(s, ids);
-    default:
-        return 0;
-    }
+    const double kl =
+        t->kl ? 3.0 * t->s->d_index * selection_pairs(t->s, ids) : 0; /* the index's part of it */
+    return 2 * (roofline_fma(t->kernel->stage, t->s, ids) + kl);
 }
 
 /* The share of the scores that belong to blocks with a visible key: nobody has to read the others. */
@@ -195,10 +174,10 @@ static double moved_bytes(const subject *t, const int32_t *ids)
     const double all = (double)selection_blocks(s, NULL);
     const double share =
         ids && t->kernel->stage != MSA_STAGE_TOPK ? (double)selection_blocks(s, ids) / all : 1;
-    const double seen = SUBJECT_HAS(t->in, ARRAY_SCORES) ? visible_scores(s) : 1;
+    const double seen = HAS(t->in, ARRAY_SCORES) ? visible_scores(s) : 1;
     double bytes = 0;
     for (int a = 0; a < ARRAY_N; a++) {
-        const double whole = SUBJECT_HAS(t->in | t->out, a) ? (double)subject_bytes(t, (subject_array)a) : 0;
+        const double whole = HAS(t->in | t->out, a) ? (double)subject_bytes(t, (array_id)a) : 0;
         bytes += a == ARRAY_K || a == ARRAY_V ? share * whole : a == ARRAY_SCORES ? seen * whole : whole;
     }
     return bytes;
@@ -207,14 +186,14 @@ static double moved_bytes(const subject *t, const int32_t *ids)
 /* The ids that the kernel took or left; NULL if it has none. The caller frees them. */
 static msa_status ids_of(const subject *t, int32_t **ids)
 {
-    const int64_t n = subject_count(t, ARRAY_IDS);
+    const int64_t n = array_count(t->s, NULL, ARRAY_IDS);
     *ids = NULL;
-    if (!SUBJECT_HAS(t->in | t->out, ARRAY_IDS))
+    if (!HAS(t->in | t->out, ARRAY_IDS))
         return MSA_OK;
     *ids = malloc((size_t)n * sizeof **ids);
     if (!*ids)
         return MSA_ERR_SIZE;
-    if (!SUBJECT_HAS(t->in, ARRAY_IDS))
+    if (!HAS(t->in, ARRAY_IDS))
         return subject_fetch(t, ARRAY_IDS, 0, n, *ids);
     memcpy(*ids, t->given[ARRAY_IDS], (size_t)n * sizeof **ids);
     return MSA_OK;
@@ -231,8 +210,8 @@ static msa_status describe(const subject *t, result *r)
     r->flops = useful_flops(t, ids);
     r->bytes = moved_bytes(t, ids);
     r->union8 = ids ? selection_union8(t->s, ids) : 0;
-    r->distribution = SUBJECT_HAS(t->in, ARRAY_IDS) ? selection_name(t->kind) : NULL;
-    r->lse = SUBJECT_HAS(t->out, ARRAY_LSE) || SUBJECT_HAS(t->out, ARRAY_INDEX_LSE);
+    r->distribution = HAS(t->in, ARRAY_IDS) ? selection_name(t->kind) : NULL;
+    r->lse = HAS(t->out, ARRAY_LSE) || HAS(t->out, ARRAY_INDEX_LSE);
     free(ids);
     return MSA_OK;
 }
@@ -269,7 +248,7 @@ static const char *trouble(const subject *t, msa_status status)
 /* Whether there was a verdict and, if it was good, a time. */
 static msa_status time_it(const bench *b, subject *t, result *r)
 {
-    if (t->lse && t->kernel->stage == MSA_STAGE_INDEX && !SUBJECT_HAS(t->out, ARRAY_INDEX_LSE))
+    if (t->lse && t->kernel->stage == MSA_STAGE_INDEX && !HAS(t->out, ARRAY_INDEX_LSE))
         printf("index/%s (%s) writes no log-sum-exp\n", t->kernel->name, t->kernel->backend);
     /* [time_it] */
     msa_status status = judge(t, "before timing", &r->verified);
@@ -397,9 +376,10 @@ static void find_ceilings(bench *b)
         return;
     b->results.ceilings = ceilings_of(b->device, wanted < least ? least : wanted < 5 ? wanted : 5);
     if (b->results.ceilings.matmul_tflops <= 0)
-        printf("no ceiling of a matrix product: %s\n",
-               b->device ? "libcublas could not be loaded (LD_LIBRARY_PATH names the folders it is sought in), or failed"
-                         : "no memory");
+        printf("no ceiling of a matrix product: %s\n", b->device
+                                                           ? "libcublas could not be loaded (LD_LIBRARY_PATH "
+                                                             "names the folders it is sought in), or failed"
+                                                           : "no memory");
 }
 
 static int run(bench *b, const msa_shape *s)

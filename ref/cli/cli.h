@@ -152,8 +152,7 @@ typedef struct cli_output {
     void *data;        /**< owned */
 } cli_output;
 
-/** The size a letter stands for, and the sizes of a whole word. Returns the number of elements. */
-int64_t cli_size(const msa_shape *s, char letter);
+/** The sizes of a word of stages.def's letters. Returns the number of elements. */
 int64_t cli_sizes(const msa_shape *s, const char *letters, int64_t *dim);
 
 /** Takes memory, or says on stderr that this machine does not have that much. */

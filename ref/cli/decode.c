@@ -295,10 +295,18 @@ static int compute(const char *command, cli_plan *plan, const step *a, cli_outpu
     void *work = cli_alloc(command, decode->workspace(s));
     if (!work)
         return 2;
-    const msa_status status = decode->decode(
-        s, &a->pages, cli_floats(&a->t, CLI_STEP_Q), cli_floats(&a->t, CLI_K_PAGES),
-        cli_floats(&a->t, CLI_V_PAGES), cli_floats(&a->t, CLI_STEP_QI),
-        a->small ? NULL : cli_floats(&a->t, CLI_KI_PAGES), out[IDS].data, out[O].data, out[LSE].data, work);
+    const msa_status status =
+        decode->run(s,
+                    &(msa_arrays){.pages = a->pages,
+                                  .q = cli_floats(&a->t, CLI_STEP_Q),
+                                  .k = cli_floats(&a->t, CLI_K_PAGES),
+                                  .v = cli_floats(&a->t, CLI_V_PAGES),
+                                  .qi = cli_floats(&a->t, CLI_STEP_QI),
+                                  .ki = a->small ? NULL : cli_floats(&a->t, CLI_KI_PAGES),
+                                  .ids = out[IDS].data,
+                                  .o = out[O].data,
+                                  .lse = out[LSE].data},
+                    work);
     free(work);
     if (status == MSA_ERR_UNSUPPORTED && a->small)
         return cli_fail(command,

@@ -11,8 +11,13 @@ static int compute(const char *command, cli_plan *plan, const cli_tensors *t, cl
     void *work = cli_alloc(command, dense->workspace(&t->shape));
     if (!work)
         return 2;
-    msa_status status = dense->dense(&t->shape, cli_floats(t, CLI_Q), cli_floats(t, CLI_K),
-                                     cli_floats(t, CLI_V), out[O].data, out[LSE].data, work);
+    msa_status status = dense->run(&t->shape,
+                                   &(msa_arrays){.q = cli_floats(t, CLI_Q),
+                                                 .k = cli_floats(t, CLI_K),
+                                                 .v = cli_floats(t, CLI_V),
+                                                 .o = out[O].data,
+                                                 .lse = out[LSE].data},
+                                   work);
     free(work);
     return cli_ran(command, plan, &t->shape, MSA_STAGE_DENSE, status);
 }

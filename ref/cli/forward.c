@@ -16,9 +16,14 @@ static int compute(const char *command, cli_plan *plan, const cli_tensors *t, cl
     int bad = cli_select(command, plan, t, out[SCORES].data, ids, out[INDEX_LSE].data, work);
     if (!bad) {
         cli_progress(command, 1, 2, "attending");
-        msa_status status = plan->ops.stage[MSA_STAGE_SPARSE]->sparse(
-            &t->shape, cli_floats(t, CLI_Q), cli_floats(t, CLI_K), cli_floats(t, CLI_V), ids, out[O].data,
-            out[LSE].data, work);
+        msa_status status = plan->ops.stage[MSA_STAGE_SPARSE]->run(&t->shape,
+                                                                   &(msa_arrays){.q = cli_floats(t, CLI_Q),
+                                                                                 .k = cli_floats(t, CLI_K),
+                                                                                 .v = cli_floats(t, CLI_V),
+                                                                                 .ids = ids,
+                                                                                 .o = out[O].data,
+                                                                                 .lse = out[LSE].data},
+                                                                   work);
         bad = cli_ran(command, plan, &t->shape, MSA_STAGE_SPARSE, status);
     }
     cli_progress_end();

@@ -9,39 +9,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../stages.h"
 #include "cli.h"
-
-int64_t cli_size(const msa_shape *s, char letter)
-{
-    switch (letter) {
-    case 'T':
-        return s->n_q;
-    case 'S':
-        return s->n_kv;
-    case 'H':
-        return s->n_heads;
-    case 'G':
-        return s->n_kv_heads;
-    case 'd':
-        return s->d_head;
-    case 'i':
-        return s->d_index;
-    case 'k':
-        return s->topk;
-    case 'R':
-        return msa_n_seqs(s);
-    case 't':
-        return msa_get_seq(s, 0).n_q;
-    default:
-        return msa_n_blocks(s);
-    }
-}
 
 int64_t cli_sizes(const msa_shape *s, const char *letters, int64_t *dim)
 {
     int64_t count = 1;
     for (int i = 0; letters[i]; i++)
-        count *= dim[i] = cli_size(s, letters[i]);
+        count *= dim[i] = size_of_letter(s, letters[i]);
     return count;
 }
 

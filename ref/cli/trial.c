@@ -5,9 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cases.h"
 #include "../judge/inputs.h"
 #include "../judge/table.h"
+#include "../stages.h"
+#include "cases.h"
 
 /* ---- Options -------------------------------------------------------------------------------------- */
 
@@ -29,101 +30,74 @@ static int read_shape(const char *command, const char *text, msa_shape *s)
 
 /* ---- Inputs --------------------------------------------------------------------------------------- */
 
-static void *room(const trial *t, const char *sizes, size_t element)
-{
-    int64_t dim[IO_MAX_DIMS];
-    return t->engine->alloc((size_t)cli_sizes(&t->shape, sizes, dim) * element);
-}
+#define A(NAME) (1u << ARRAY_##NAME)
+#define LEFT (A(SCORES) | A(IDS) | A(INDEX_LSE) | A(O) | A(LSE)) /* by one stage to another */
 
-static uint16_t *bf16(const trial *t, const char *sizes, const float *x)
+/* The first half of an array's room, where it is bf16, else all of it. */
+static bool take(const trial *t, msa_arrays *of, unsigned set)
 {
-    int64_t dim[IO_MAX_DIMS];
-    const int64_t n = cli_sizes(&t->shape, sizes, dim);
-    uint16_t *y = room(t, sizes, sizeof *y);
-    for (int64_t i = 0; y && i < n; i++)
-        y[i] = msa_bf16_bits(x[i]);
-    return y;
-}
-
-/* What the index would hand to a selection kernel. */
-static float *true_scores(const trial *t, const inputs *in)
-{
-    const msa_kernel *index = msa_fast_ops.stage[MSA_STAGE_INDEX];
-    float *scores = room(t, "GTB", sizeof *scores);
-    void *work = malloc(index->workspace(&t->shape) + 1);
-    const bool ok =
-        scores && work && index->index(&t->shape, in->qi, in->ki, scores, NULL, NULL, work) == MSA_OK;
-    free(work);
-    if (!ok) {
-        free(scores);
-        scores = NULL;
+    bool ok = true;
+    for (array_id a = 0; a < ARRAY_N; a++) {
+        void *p = HAS(set, a) ? t->engine->alloc((size_t)array_count(&t->shape, NULL, a) * 4) : NULL;
+        array_set(of, a, p);
+        ok = ok && (p || !HAS(set, a));
     }
-    return scores;
+    return ok;
 }
 
-static float *turned(const trial *t, const float *scores)
+static void give(const trial *t, const msa_arrays *of)
 {
-    const msa_shape *s = &t->shape;
-    float *by_block = scores ? room(t, "GTB", sizeof *by_block) : NULL;
-    for (int r = 0; by_block && r < s->n_kv_heads; r++)
-        msa_scores_turn(s, scores, r, 0, msa_n_blocks(s), by_block + r * msa_n_blocks(s) * s->n_q);
-    return by_block;
+    for (array_id a = 0; a < ARRAY_N; a++)
+        if (array_get(of, a))
+            t->engine->free(array_get(of, a));
 }
 
-/* What the forward pass leaves for the gradients: O in the trial's type, and the log-sum-exps. */
-static bool forward(trial *t, const inputs *in)
+static void round_to_bf16(uint16_t *to, const float *x,
+                          int64_t n) /* in place too: halves stay behind floats */
+{
+    for (int64_t i = 0; i < n; i++)
+        to[i] = msa_bf16_bits(x[i]);
+}
+
+/* What the forward pass leaves: the scores that the index would hand on, O in the trial's type, log-sum-exps.
+ */
+static bool forward(trial *t, const inputs *in, void *work)
 {
     const msa_shape *s = &t->shape;
-    int64_t dim[IO_MAX_DIMS];
-    const int64_t n = cli_sizes(s, "THd", dim);
-    float *o = room(t, "THd", sizeof *o);
-    void *work = malloc(msa_fast_ops.stage[MSA_STAGE_SPARSE]->workspace(s) + 1);
-    t->in.o = o;
-    t->in.lse = room(t, "TH", sizeof(float));
-    t->in.index_lse = room(t, "GT", sizeof(float));
-    const bool ok = o && work && t->in.lse && t->in.index_lse &&
-                    msa_fast_ops.stage[MSA_STAGE_SPARSE]->sparse(s, in->q, in->k, in->v, t->in.ids, o,
-                                                                 t->in.lse, work) == MSA_OK &&
-                    msa_index_lse(s, in->qi, in->ki, t->in.ids, t->in.index_lse) == MSA_OK;
-    for (int64_t i = 0; ok && t->out == MSA_BF16 && i < n; i++)
-        ((uint16_t *)o)[i] = msa_bf16_bits(o[i]); /* in place: the halves stay behind the floats */
-    free(work);
+    msa_arrays a = inputs_arrays(in);
+    a.scores = t->in.scores;
+    bool ok = msa_fast_ops.stage[MSA_STAGE_INDEX]->run(s, &a, work) == MSA_OK;
+    a.ids = t->in.ids, a.o = t->in.o, a.lse = t->in.lse;
+    ok = ok && msa_fast_ops.stage[MSA_STAGE_SPARSE]->run(s, &a, work) == MSA_OK &&
+         msa_index_lse(s, in->qi, in->ki, t->in.ids, array_get(&t->in, ARRAY_INDEX_LSE)) == MSA_OK;
+    if (ok && t->out == MSA_BF16)
+        round_to_bf16(array_get(&t->in, ARRAY_O), t->in.o, array_count(s, NULL, ARRAY_O));
     return ok;
 }
 
 static bool fill(trial *t, const inputs *in)
 {
     const msa_shape *s = &t->shape;
-    int32_t *ids = room(t, "GTk", sizeof *ids);
-    if (ids)
-        selection_draw(s, t->kind, (uint64_t)t->seed, ids);
-    t->in = (msa_arrays){.q = bf16(t, "THd", in->q),
-                         .k = bf16(t, "SGd", in->k),
-                         .v = bf16(t, "SGd", in->v),
-                         .qi = bf16(t, "TGi", in->qi),
-                         .ki = bf16(t, "Si", in->ki),
-                         .scores = true_scores(t, in),
-                         .ids = ids};
-    t->in.scores_by_block = turned(t, t->in.scores);
-    t->in.dout = bf16(t, "THd", in->dout);
-    const size_t first = (size_t)(msa_n_seqs(s) * s->n_kv_heads * (msa_n_blocks(s) + 1));
-    const size_t items = (size_t)msa_first_item(s, msa_n_seqs(s));
-    t->room = (msa_arrays){.scores = room(t, "GTB", sizeof(float)),
-                           .ids = room(t, "GTk", sizeof(int32_t)),
-                           .o = room(t, "THd", sizeof(float)),
-                           .first = t->engine->alloc(first * sizeof(int32_t)),
-                           .entries = room(t, "GTk", sizeof(uint32_t)),
-                           .items = t->engine->alloc(items * sizeof(msa_item)),
-                           .dq = room(t, "THd", sizeof(float)),
-                           .dk = room(t, "SGd", sizeof(float)),
-                           .dv = room(t, "SGd", sizeof(float)),
-                           .dqi = room(t, "TGi", sizeof(float)),
-                           .dki = room(t, "Si", sizeof(float)),
-                           .loss = t->engine->alloc(sizeof(double))};
-    return t->room.dq && t->room.dk && t->room.dv && t->room.dqi && t->room.dki && t->room.loss &&
-           t->in.dout && ids && forward(t, in) && t->in.q && t->in.k && t->in.v && t->in.qi && t->in.ki &&
-           t->in.scores_by_block && ids && t->room.scores && t->room.ids && t->room.o && t->room.first &&
-           t->room.entries && t->room.items;
+    const msa_arrays given = inputs_arrays(in);
+    const unsigned halves = A(Q) | A(K) | A(V) | A(QI) | A(KI) | A(DOUT);
+    bool ok = take(t, &t->in, halves | LEFT);
+    ok = take(t, &t->room, ~halves & ~(A(LSE) | A(INDEX_LSE))) && ok;
+    t->room.loss = t->engine->alloc(sizeof(double));
+    t->by_block = t->engine->alloc((size_t)array_count(s, NULL, ARRAY_SCORES) * sizeof *t->by_block);
+    void *work = malloc(msa_workspace(&msa_fast_ops, s) + 1);
+    if (ok && t->room.loss && t->by_block && work) {
+        for (array_id a = 0; a < ARRAY_N; a++)
+            if (HAS(halves, a))
+                round_to_bf16(array_get(&t->in, a), array_get(&given, a), array_count(s, NULL, a));
+        selection_draw(s, t->kind, (uint64_t)t->seed, array_get(&t->in, ARRAY_IDS));
+        ok = forward(t, in, work);
+        for (int r = 0; ok && r < s->n_kv_heads; r++)
+            msa_scores_turn(s, t->in.scores, r, 0, msa_n_blocks(s),
+                            t->by_block + r * msa_n_blocks(s) * s->n_q);
+    } else
+        ok = false;
+    free(work);
+    return ok;
 }
 
 int trial_begin(const char *command, const trial_options *options, const msa_shape *standard, trial *t)
@@ -152,17 +126,12 @@ int trial_begin(const char *command, const trial_options *options, const msa_sha
 
 void trial_end(trial *t)
 {
-    void *const all[] = {(void *)t->in.q,  (void *)t->in.k,  (void *)t->in.v,
-                         (void *)t->in.qi, (void *)t->in.ki, (void *)t->in.scores_by_block,
-                         t->in.scores,     t->in.ids,        t->room.scores,
-                         t->room.ids,      t->room.o,        t->room.first,
-                         t->room.entries,  t->room.items,    (void *)t->in.dout,
-                         t->in.o,          t->in.lse,        t->in.index_lse,
-                         t->room.dq,       t->room.dk,       t->room.dv,
-                         t->room.dqi,      t->room.dki,      t->room.loss};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        if (all[i])
-            t->engine->free(all[i]);
+    give(t, &t->in);
+    give(t, &t->room);
+    if (t->room.loss)
+        t->engine->free(t->room.loss);
+    if (t->by_block)
+        t->engine->free(t->by_block);
     *t = (trial){0};
 }
 
@@ -196,56 +165,22 @@ int trial_find(const char *command, const cli_list *names, const msa_kernel **fo
     return 0;
 }
 
-/* The arrays of a kernel's stage; those that the stage does not have stay NULL. */
-static msa_arrays arrays_of(const trial *t, msa_stage stage)
+/* The arrays of a kernel's stage; those that the stage does not have stay NULL, and so do log-sum-exps. */
+static msa_arrays arrays_for(const trial *t, msa_stage stage, const char *name)
 {
-    const msa_arrays *in = &t->in, *to = &t->room;
-    switch (stage) {
-    case MSA_STAGE_DENSE:
-    case MSA_STAGE_DENSE_DECODE:
-        return (msa_arrays){.q = in->q, .k = in->k, .v = in->v, .o = to->o};
-    case MSA_STAGE_INDEX:
-        return (msa_arrays){.qi = in->qi, .ki = in->ki, .ids = to->ids};
-    case MSA_STAGE_TOPK:
-        return (msa_arrays){.scores = in->scores, .scores_by_block = in->scores_by_block, .ids = to->ids};
-    case MSA_STAGE_REVERSE:
-        return (msa_arrays){.ids = in->ids, .first = to->first, .entries = to->entries, .items = to->items};
-    case MSA_STAGE_SPARSE:
-        return (msa_arrays){.q = in->q, .k = in->k, .v = in->v, .ids = in->ids, .o = to->o};
-    case MSA_STAGE_DENSE_BACKWARD:
-    case MSA_STAGE_BACKWARD:
-        return (msa_arrays){.q = in->q,
-                            .k = in->k,
-                            .v = in->v,
-                            .ids = stage == MSA_STAGE_BACKWARD ? in->ids : NULL,
-                            .o = in->o,
-                            .lse = in->lse,
-                            .dout = in->dout,
-                            .dq = to->dq,
-                            .dk = to->dk,
-                            .dv = to->dv};
-    case MSA_STAGE_KL:
-        return (msa_arrays){.q = in->q,
-                            .k = in->k,
-                            .qi = in->qi,
-                            .ki = in->ki,
-                            .ids = in->ids,
-                            .lse = in->lse,
-                            .index_lse = in->index_lse,
-                            .dqi = to->dqi,
-                            .dki = to->dki,
-                            .loss = to->loss,
-                            .weight = 1};
-    default: /* only prefill takes `instead` */
-        return (msa_arrays){.q = in->q,
-                            .k = in->k,
-                            .v = in->v,
-                            .qi = in->qi,
-                            .ki = in->ki,
-                            .ids = to->ids,
-                            .instead = in->ids,
-                            .o = to->o};
+    const stage_arrays of = arrays_of(stage);
+    msa_arrays a = {.weight = 1, .loss = stage == MSA_STAGE_KL ? t->room.loss : NULL};
+    for (array_id i = 0; i < ARRAY_N; i++) {
+        void *at = HAS(of.in, i) ? array_get(&t->in, i) : HAS(of.out, i) ? array_get(&t->room, i) : NULL;
+        array_set(&a, i, at);
     }
+    if (stage == MSA_STAGE_INDEX)
+        a.scores = NULL;
+    if (stage == MSA_STAGE_PREFILL)
+        a.forced_ids = t->in.ids;
+    if (msa_takes_scores_by_block(name))
+        a.scores = t->by_block;
+    return a;
 }
 
 msa_status trial_run(const trial *t, const msa_kernel *kernel, msa_arrays *ran)
@@ -259,7 +194,7 @@ msa_status trial_run(const trial *t, const msa_kernel *kernel, msa_arrays *ran)
     void *work = t->engine->alloc(plan.workspace);
     if (!work)
         return MSA_ERR_SIZE;
-    *ran = arrays_of(t, kernel->stage);
+    *ran = arrays_for(t, kernel->stage, name);
     status = msa_plan_run(&plan, ran, work, NULL);
     if (status == MSA_ERR_UNSUPPORTED && kernel->stage == MSA_STAGE_INDEX) {
         ran->ids = NULL;

@@ -34,6 +34,7 @@ typedef struct trial {
     msa_dtype out;
     const msa_device *engine;
     msa_arrays in, room; /**< inputs, and room for what kernels write, on the engine */
+    float *by_block;     /**< in.scores as msa_takes_scores_by_block() has them */
 } trial;
 
 /** Reads the options over the default shape and makes the inputs. */

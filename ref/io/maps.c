@@ -88,7 +88,8 @@ msa_status maps_compute(maps *m, const msa_ops *ops, const float *q, const float
                         const float *ki, void *work)
 {
     const msa_shape *s = &m->shape;
-    MSA_TRY(ops->stage[MSA_STAGE_INDEX]->index(s, qi, ki, m->scores, m->ids, NULL, work));
+    MSA_TRY(ops->stage[MSA_STAGE_INDEX]->run(
+        s, &(msa_arrays){.qi = qi, .ki = ki, .scores = m->scores, .ids = m->ids}, work));
     if (m->mass) {
         msa_recall_result mean;
         MSA_TRY(msa_block_mass(s, q, k, m->mass, work));

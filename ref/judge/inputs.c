@@ -177,6 +177,11 @@ bool inputs_rounded(inputs *out, const inputs *in, const msa_shape *s)
     return out->q && out->k && out->v && out->qi && out->ki && out->dout;
 }
 
+msa_arrays inputs_arrays(const inputs *in)
+{
+    return (msa_arrays){.q = in->q, .k = in->k, .v = in->v, .qi = in->qi, .ki = in->ki, .dout = in->dout};
+}
+
 void inputs_free(inputs *in)
 {
     free(in->q);

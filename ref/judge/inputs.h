@@ -51,6 +51,8 @@ bool inputs_rounded(inputs *out, const inputs *in, const msa_shape *s);
 /** Padding is NaN. False if memory runs out. */
 bool inputs_new(inputs *in, const msa_shape *s, inputs_pattern p, uint64_t seed);
 void inputs_free(inputs *in);
+/** As the arrays of a call, without any output. */
+msa_arrays inputs_arrays(const inputs *in);
 
 /** Selections for the stages that take ids: far from what the Index Branch would choose. */
 typedef enum inputs_selection {

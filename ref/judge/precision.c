@@ -258,7 +258,7 @@ int precision_judge(const char *command, const precision_request *request, const
     judgement j = {.command = command,
                    .t = t,
                    .theirs = theirs,
-                   .base = derived ? verdict_float32(&t->shape, &in, VERDICT_O, 0)
+                   .base = derived ? verdict_float32(&t->shape, &in, ARRAY_O, 0)
                                    : (verdict_budget){request->tolerance, 0, NULL},
                    .n_classes = derived ? PRECISION_N_CLASSES : 1,
                    .result = result};

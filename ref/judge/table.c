@@ -113,9 +113,10 @@ bool table_ops(const char *backend, msa_ops *ops)
         return false;
     *ops = backends[b].ops ? *backends[b].ops : msa_ref_ops;
     for (int stage = 0; stage < MSA_N_STAGES; stage++) {
-        const msa_kernel *kernel;
+        const msa_kernel *kernel, *best = NULL;
         for (int i = 0; (kernel = of_stage(b, stage, i)) != NULL; i++)
-            ops->stage[stage] = kernel; /* the last is the best */
+            if (!best || kernel->best || !best->best)
+                ops->stage[stage] = best = kernel; /* where it is dropped, the last of the others */
     }
     return true;
 }

@@ -283,32 +283,16 @@ verdict_selection verdict_ids(const msa_shape *s, const float *qi, const float *
 
 /* ---- The outputs --------------------------------------------------------------------------------- */
 
-const char *verdict_tensor_name(verdict_tensor t)
+bool verdict_judges(array_id a)
 {
-    static const char *const name[VERDICT_N_TENSORS] = {"scores", "index_lse", "o",   "lse", "dq",
-                                                        "dk",     "dv",        "dqi", "dki"};
-    return name[t];
+    return a == ARRAY_SCORES || a == ARRAY_INDEX_LSE || a == ARRAY_O || a == ARRAY_LSE || a >= ARRAY_DQ;
 }
 
-verdict_dims verdict_tensor_dims(const msa_shape *s, verdict_tensor t)
+verdict_dims verdict_dims_of(const msa_shape *s, array_id a)
 {
-    switch (t) {
-    case VERDICT_SCORES:
-        return (verdict_dims){s->n_kv_heads, s->n_q, msa_n_blocks(s)};
-    case VERDICT_INDEX_LSE:
-        return (verdict_dims){1, s->n_kv_heads, s->n_q};
-    case VERDICT_LSE:
-        return (verdict_dims){1, s->n_q, s->n_heads};
-    case VERDICT_DK:
-    case VERDICT_DV:
-        return (verdict_dims){s->n_kv, s->n_kv_heads, s->d_head};
-    case VERDICT_DQI:
-        return (verdict_dims){s->n_q, s->n_kv_heads, s->d_index};
-    case VERDICT_DKI:
-        return (verdict_dims){1, s->n_kv, s->d_index};
-    default:
-        return (verdict_dims){s->n_q, s->n_heads, s->d_head};
-    }
+    int64_t dim[3];
+    array_dims(s, a, dim);
+    return (verdict_dims){dim[0], dim[1], dim[2]};
 }
 
 /* ---- What float32 may lose -----------------------------------------------------------------------
@@ -417,7 +401,7 @@ static double key_sum_error(double probability, const float *k, int64_t rows, in
            UNIT * (8 + sqrt((double)rows)) * largest(k, rows * width);
 }
 
-verdict_budget verdict_float32(const msa_shape *s, const inputs *in, verdict_tensor t, double kl_weight)
+verdict_budget verdict_float32(const msa_shape *s, const inputs *in, array_id t, double kl_weight)
 {
     float32_error m = main_error(s, in), x = index_error(s, in);
     int64_t group = s->n_heads / s->n_kv_heads, nq = s->n_q * s->n_heads * s->d_head;
@@ -426,24 +410,24 @@ verdict_budget verdict_float32(const msa_shape *s, const inputs *in, verdict_ten
     double kl = fabs(kl_weight) / (sqrt(s->d_index) * kl_rows(s));
     double both = m.probability + x.probability;
     switch (t) {
-    case VERDICT_SCORES:
+    case ARRAY_SCORES:
         return (verdict_budget){few, x.logit, NULL};
-    case VERDICT_INDEX_LSE:
+    case ARRAY_INDEX_LSE:
         return (verdict_budget){few, x.logit + x.denominator, NULL};
-    case VERDICT_LSE:
+    case ARRAY_LSE:
         return (verdict_budget){few, m.logit + m.denominator, NULL};
-    case VERDICT_O:
+    case ARRAY_O:
         return (verdict_budget){few, m.probability * largest(in->v, nk), NULL};
-    case VERDICT_DQ:
+    case ARRAY_DQ:
         per_root *= fmin(key_sum_error(m.probability, in->k, s->n_kv, s->n_kv_heads * s->d_head),
                          (2 * m.probability + 8 * UNIT) * largest(in->k, nk));
         return (verdict_budget){few, largest_dp(s, in) * per_root, NULL};
-    case VERDICT_DK:
+    case ARRAY_DK:
         column *= (double)group * per_root;
         return (verdict_budget){few, score_gradient_error(s, in, m) * column * largest(in->q, nq), NULL};
-    case VERDICT_DV:
+    case ARRAY_DV:
         return (verdict_budget){few, m.probability * column * (double)group * largest(in->dout, nq), NULL};
-    case VERDICT_DQI:
+    case ARRAY_DQI:
         kl *= fmin(key_sum_error(both / 2, in->ki, s->n_kv, s->d_index),
                    both * largest(in->ki, s->n_kv * s->d_index));
         return (verdict_budget){few, kl, NULL};

@@ -8,7 +8,7 @@
 #ifndef MSA_VERDICT_H
 #define MSA_VERDICT_H
 
-#include "../msa.h"
+#include "../stages.h"
 #include "inputs.h"
 
 /** A tensor [d0,d1,d2]; the last dimension is the row that shares a value scale. Unused ones are 1. */
@@ -84,26 +84,13 @@ verdict_selection verdict_ids(const msa_shape *s, const float *qi, const float *
 void verdict_score_blocks(const msa_shape *s, const float *qi, const float *ki, int64_t position,
                           double *score, double *rounding);
 
-/** The float outputs of the stages. */
-typedef enum verdict_tensor {
-    VERDICT_SCORES,
-    VERDICT_INDEX_LSE,
-    VERDICT_O,
-    VERDICT_LSE,
-    VERDICT_DQ,
-    VERDICT_DK,
-    VERDICT_DV,
-    VERDICT_DQI,
-    VERDICT_DKI,
-    VERDICT_N_TENSORS
-} verdict_tensor;
-
-const char *verdict_tensor_name(verdict_tensor t);
-verdict_dims verdict_tensor_dims(const msa_shape *s, verdict_tensor t);
+/** Whether an array is a float output of a stage: what the next functions are for. */
+bool verdict_judges(array_id a);
+verdict_dims verdict_dims_of(const msa_shape *s, array_id t);
 
 /** What float32 arithmetic with float32 accumulation may lose, derived from the sizes and norms of the
  *  inputs (verdict.c explains). @param kl_weight as passed to the KL stage; of no effect on the others. */
-verdict_budget verdict_float32(const msa_shape *s, const inputs *in, verdict_tensor t, double kl_weight);
+verdict_budget verdict_float32(const msa_shape *s, const inputs *in, array_id t, double kl_weight);
 /** The same for the KL loss, whose exact value is `kl`. */
 verdict_budget verdict_float32_kl(const msa_shape *s, const inputs *in, double kl);
 

@@ -2,6 +2,7 @@
  * another way to fill in the block scores, which the reference's top-k then ranks. */
 #include <string.h>
 
+#include "../call.h"
 #include "../internal.h"
 #include "internal.h"
 #include "random.h"
@@ -103,7 +104,8 @@ static msa_status choose_by(score_rule *rule, bool learned, const msa_shape *s, 
     float *scores = work_take(&work, rows * blocks, sizeof *scores);
     float *means = work_take(&work, blocks * s->d_index, sizeof *means);
     if (learned)
-        MSA_TRY(msa_fast_ops.stage[MSA_STAGE_INDEX]->index(s, qi, ki, scores, NULL, NULL, work));
+        MSA_TRY(msa_fast_ops.stage[MSA_STAGE_INDEX]->run(
+            s, &(msa_arrays){.qi = qi, .ki = ki, .scores = scores}, work));
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
         const index_keys keys = {ki + seq.kv0 * s->d_index, means};
@@ -134,18 +136,19 @@ static size_t choose_workspace(const msa_shape *s)
 CHECKED_WORKSPACE(choose)
 
 #define SELECTOR(rule_name, learned, words)                                                                  \
-    static msa_status index_##rule_name(const msa_shape *s, const float *qi, const float *ki, float *scores, \
-                                        int32_t *ids, float *index_lse, void *work)                          \
+    static msa_status choose_##rule_name(const msa_shape *s, const float *qi, const float *ki,               \
+                                         float *scores, int32_t *ids, float *index_lse, void *work)          \
     {                                                                                                        \
         return choose_by(score_##rule_name, learned, s, qi, ki, scores, ids, index_lse, work);               \
     }                                                                                                        \
+    RUN(index, choose_##rule_name)                                                                           \
     static const msa_kernel rule_name##_kernel = {.stage = MSA_STAGE_INDEX,                                  \
                                                   .name = #rule_name,                                        \
                                                   .backend = "ref",                                          \
                                                   .constraints = "no index LSE",                             \
                                                   .idea = words,                                             \
                                                   .workspace = choose_checked,                               \
-                                                  .index = index_##rule_name}
+                                                  .run = choose_##rule_name##_run}
 
 SELECTOR(mean, false, "mean of a block's index logits in place of their maximum");
 SELECTOR(forced, true, "the first and the previous block always, the rest by MSA's scores");
@@ -153,13 +156,14 @@ SELECTOR(window, false, "the first block and the latest");
 SELECTOR(random, false, "a hash of the index query");
 SELECTOR(sum, true, "sum of a block's exponentials in place of the largest logit");
 
+RUN(kl, msa_kl_reverse)
 static const msa_kernel reverse_kl_kernel = {.stage = MSA_STAGE_KL,
                                              .name = "reverse",
                                              .backend = "ref",
                                              .constraints = "any shape",
                                              .idea = "KL(u || t) in double",
                                              .workspace = kl_workspace,
-                                             .kl = msa_kl_reverse};
+                                             .run = msa_kl_reverse_run};
 
 const msa_ops *variant_ops(const model_config *c, const msa_ops *ops, msa_ops *own)
 {

@@ -49,7 +49,6 @@ static msa_arrays inputs(const msa_shape &s, std::mt19937 &rng)
     a.scores = take<float>(rows * n_blocks);
     for (int64_t i = 0; i < rows * n_blocks; i++)
         a.scores[i] = (float)(rng() % 1000);
-    a.scores_by_block = a.scores; // any numbers will do
     a.ids = take<int32_t>(rows * s.topk);
     for (int64_t row = 0; row < rows; row++) {
         const int64_t local = (s.n_kv - s.n_q + row % s.n_q) / s.block;

@@ -38,15 +38,15 @@ int main(void)
     msa_arrays a;
     memset(&a, 0, sizeof a);
     void *work = device->alloc(plan.workspace + 1);
-    a.scores = (float *)device->alloc(sizeof scores);
-    a.ids = (int32_t *)device->alloc(sizeof found);
-    if (!work || !a.scores || !a.ids || device->upload(a.scores, scores, sizeof scores) != MSA_OK)
+    void *given = device->alloc(sizeof scores), *chosen = device->alloc(sizeof found);
+    a.scores = given, a.ids = chosen;
+    if (!work || !given || !chosen || device->upload(given, scores, sizeof scores) != MSA_OK)
         return fail("upload", MSA_ERR_DEVICE);
     if ((status = msa_plan_run(&plan, &a, work, NULL)) != MSA_OK)
         return fail("msa_plan_run", status);
     if ((status = device->download(found, a.ids, sizeof found)) != MSA_OK)
         return fail("download", status);
-    device->free(work), device->free(a.scores), device->free(a.ids);
+    device->free(work), device->free(given), device->free(chosen);
     work = malloc(msa_ref_ops.stage[MSA_STAGE_TOPK]->workspace(&s));
     status = msa_topk(&s, scores, want, work);
     free(work);

@@ -21,7 +21,7 @@ static void judge(inputs_pattern pattern, touched *seen)
         exercise_take(found + i * d, o, d);
     }
     exercise_tensor("o", (verdict_dims){shape.n_q, 1, shape.d_head}, expected, found,
-                    verdict_float32(&shape, &in, VERDICT_O, 1));
+                    verdict_float32(&shape, &in, ARRAY_O, 1));
 }
 
 int main(int argc, char **argv)

@@ -20,7 +20,7 @@ int main(int argc, char **argv)
         exercise_take(found + i * blocks, m, blocks);
     }
     exercise_tensor("m", (verdict_dims){1, s.n_q, blocks}, expected, found,
-                    verdict_float32(&s, &in, VERDICT_SCORES, 1));
+                    verdict_float32(&s, &in, ARRAY_SCORES, 1));
     const uint64_t pairs = (uint64_t)(s.n_q * (s.n_q + 1) / 2);
     exercise_bar((exercise_count){"index keys read", seen.reads, pairs, pairs, NULL});
     return exercise_end(&seen);

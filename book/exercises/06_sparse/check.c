@@ -36,7 +36,7 @@ static uint64_t judge(inputs_selection kind, touched *seen, touched *values)
         exercise_take(found + i * d, o, d);
     }
     exercise_tensor("o", (verdict_dims){shape.n_q, 1, shape.d_head}, expected, found,
-                    verdict_float32(&shape, &in, VERDICT_O, 1));
+                    verdict_float32(&shape, &in, ARRAY_O, 1));
     return support(ids);
 }
 

@@ -52,7 +52,7 @@ static void judge(inputs_pattern pattern, touched *seen)
                   "loss, %s inputs: expected %.9g, found %.9g", inputs_pattern_name(pattern), expected_loss,
                   loss);
     exercise_tensor("dqi", (verdict_dims){shape.n_q, 1, shape.d_index}, expected, found,
-                    verdict_float32(&shape, &in, VERDICT_DQI, 1));
+                    verdict_float32(&shape, &in, ARRAY_DQI, 1));
 }
 
 int main(int argc, char **argv)

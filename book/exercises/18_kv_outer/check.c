@@ -69,9 +69,9 @@ static void judge(inputs_selection kind, inputs_pattern pattern, reads *seen, ne
                exercise_alloc((int64_t)msa_workspace(NULL, &shape)));
     ANSWER(attend_all(&t, found, lse));
     exercise_tensor("o", (verdict_dims){shape.n_q, 1, shape.d_head}, expected, found,
-                    verdict_float32(&shape, &in, VERDICT_O, 1));
+                    verdict_float32(&shape, &in, ARRAY_O, 1));
     exercise_tensor("lse", (verdict_dims){shape.n_q, 1, 1}, expected_lse, lse,
-                    verdict_float32(&shape, &in, VERDICT_LSE, 1));
+                    verdict_float32(&shape, &in, ARRAY_LSE, 1));
     all->pairs += (uint64_t)pairs;
     for (int64_t b = 0; b < blocks; b++) {
         const int64_t end = b * shape.block + shape.block < shape.n_kv ? b * shape.block + shape.block : shape.n_kv;

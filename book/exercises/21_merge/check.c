@@ -41,9 +41,9 @@ static void judge(inputs_pattern pattern, touched *seen)
         exercise_take(lse + i, log_sum, 1);
     }
     exercise_tensor("o", (verdict_dims){shape.n_q, 1, shape.d_head}, expected, found,
-                    verdict_float32(&shape, &in, VERDICT_O, 1));
+                    verdict_float32(&shape, &in, ARRAY_O, 1));
     exercise_tensor("lse", (verdict_dims){shape.n_q, 1, 1}, expected_lse, lse,
-                    verdict_float32(&shape, &in, VERDICT_LSE, 1));
+                    verdict_float32(&shape, &in, ARRAY_LSE, 1));
 }
 
 int main(int argc, char **argv)

@@ -113,7 +113,7 @@ static void judge(pool *p, int s, inputs_pattern pattern, touched *pages, need *
     snprintf(what, sizeof what, "sequence %d (length %lld, %s inputs), o", s, (long long)p->length[s],
              inputs_pattern_name(pattern));
     exercise_tensor(what, (verdict_dims){1, 1, WIDTH}, expected, found,
-                    verdict_float32(&shape, &in, VERDICT_O, 1));
+                    verdict_float32(&shape, &in, ARRAY_O, 1));
     const int64_t blocks = (p->length[s] + BLOCK - 1) / BLOCK, attended = 2 * WIDTH * support(ids, p->length[s]);
     all->most += 4 * (uint64_t)(INDEX_WIDTH * p->length[s] + attended);
     all->least += 4 * (uint64_t)((blocks > TOPK ? INDEX_WIDTH * (blocks - 1) * BLOCK : 0) + attended);

@@ -46,9 +46,9 @@ static void judge(inputs_pattern pattern, touched *keys, touched *values)
         ANSWER(backward_row(&f, &k, &v, i + 1, one_dq, dk, dv));
         exercise_take(dq + i * d, one_dq, d);
     }
-    exercise_tensor("dv", dims, expected_dv, rounded(dv, n), verdict_float32(&shape, &in, VERDICT_DV, 1));
-    exercise_tensor("dq", dims, expected_dq, dq, verdict_float32(&shape, &in, VERDICT_DQ, 1));
-    exercise_tensor("dk", dims, expected_dk, rounded(dk, n), verdict_float32(&shape, &in, VERDICT_DK, 1));
+    exercise_tensor("dv", dims, expected_dv, rounded(dv, n), verdict_float32(&shape, &in, ARRAY_DV, 1));
+    exercise_tensor("dq", dims, expected_dq, dq, verdict_float32(&shape, &in, ARRAY_DQ, 1));
+    exercise_tensor("dk", dims, expected_dk, rounded(dk, n), verdict_float32(&shape, &in, ARRAY_DK, 1));
 }
 
 int main(int argc, char **argv)

@@ -1,0 +1,124 @@
+/* What stages.def says, as a table. */
+#include "stages.h"
+
+#include <string.h>
+
+static const struct {
+    const char *name, *sizes;
+    element_kind element;
+} arrays[ARRAY_N] = {
+#define ARRAY(NAME, name, sizes, element) {#name, sizes, ELEMENT_##element},
+#include "stages.def"
+};
+
+/* msa_arrays begins with them, in this order. */
+#define ARRAY(NAME, name, sizes, element)                                                                    \
+    _Static_assert(offsetof(msa_arrays, name) == ARRAY_##NAME * sizeof(void *), #name " has another place");
+#include "stages.def"
+
+static const struct {
+    const char *name;
+    stage_arrays arrays;
+} stages[MSA_N_STAGES] = {
+#define A(NAME) 1u << ARRAY_##NAME
+#define STAGE(NAME, name, in, out, optional, ...) {#name, {in, out, optional}},
+#include "stages.def"
+};
+
+const char *msa_stage_name(msa_stage stage)
+{
+    return stage >= 0 && stage < MSA_N_STAGES ? stages[stage].name : "unknown";
+}
+
+const char *msa_array_name(int i)
+{
+    return i >= 0 && i < ARRAY_N ? arrays[i].name : NULL;
+}
+
+const char *array_name(array_id a)
+{
+    return arrays[a].name;
+}
+
+element_kind array_element(array_id a)
+{
+    return arrays[a].element;
+}
+
+int64_t size_of_letter(const msa_shape *s, char letter)
+{
+    switch (letter) {
+    case 'T':
+        return s->n_q;
+    case 'S':
+        return s->n_kv;
+    case 'H':
+        return s->n_heads;
+    case 'G':
+        return s->n_kv_heads;
+    case 'd':
+        return s->d_head;
+    case 'i':
+        return s->d_index;
+    case 'k':
+        return s->topk;
+    case 'B':
+        return msa_n_blocks(s);
+    case 'F':
+        return msa_n_blocks(s) + 1;
+    case 't':
+        return msa_get_seq(s, 0).n_q;
+    case 'R':
+        return msa_n_seqs(s);
+    case 'W':
+        return msa_first_item(s, msa_n_seqs(s));
+    default:
+        return letter - '0';
+    }
+}
+
+void array_dims(const msa_shape *s, array_id a, int64_t dim[3])
+{
+    const int n = (int)strlen(arrays[a].sizes);
+    for (int i = 0; i < 3; i++)
+        dim[i] = i < 3 - n ? 1 : size_of_letter(s, arrays[a].sizes[i - (3 - n)]);
+}
+
+int64_t array_count(const msa_shape *s, const msa_pages *p, array_id a)
+{
+    int64_t n = 1;
+    for (const char *c = arrays[a].sizes; *c; c++)
+        n *= p && *c == 'S' ? p->n_pages * (p->page ? p->page : s->block) : size_of_letter(s, *c);
+    return n;
+}
+
+void *array_get(const msa_arrays *from, array_id a)
+{
+    void *at;
+    memcpy(&at, (const char *)from + (size_t)a * sizeof at, sizeof at);
+    return at;
+}
+
+void *array_place(msa_arrays *of, array_id a)
+{
+    return (char *)of + (size_t)a * sizeof(void *);
+}
+
+void array_set(msa_arrays *to, array_id a, const void *at)
+{
+    memcpy(array_place(to, a), &at, sizeof at);
+}
+
+stage_arrays arrays_of(msa_stage stage)
+{
+    return stages[stage].arrays;
+}
+
+bool arrays_missing(msa_stage stage, const msa_arrays *given)
+{
+    const stage_arrays all = arrays_of(stage);
+    for (array_id a = 0; a < ARRAY_N; a++)
+        if (HAS((all.in | all.out) & ~all.optional, a) && !array_get(given, a))
+            return true;
+    return false;
+}

@@ -1,0 +1,53 @@
+/* The table of stages.def for code that walks it: what there is of an array, and what a stage reads and
+ * writes. */
+#ifndef MSA_STAGES_H
+#define MSA_STAGES_H
+
+#include "msa.h"
+
+typedef enum array_id {
+#define ARRAY(NAME, name, sizes, element) ARRAY_##NAME,
+#include "stages.def"
+    ARRAY_N
+} array_id;
+
+/* A stage by the name that tables of kernels call it. */
+enum {
+#define STAGE(NAME, name, ...) STAGE_##name = MSA_STAGE_##NAME,
+#include "stages.def"
+};
+
+typedef enum element_kind { ELEMENT_HALF, ELEMENT_FLOAT, ELEMENT_INTEGER } element_kind;
+
+const char *array_name(array_id a);
+element_kind array_element(array_id a);
+/* Its sizes; of fewer than three, the first are 1. */
+void array_dims(const msa_shape *s, array_id a, int64_t dim[3]);
+/* How many elements it has in a call; with p, keys lie in pages. */
+int64_t array_count(const msa_shape *s, const msa_pages *p, array_id a);
+/* Where it lies; putting it there; and the member that says so. */
+void *array_get(const msa_arrays *arrays, array_id a);
+void array_set(msa_arrays *arrays, array_id a, const void *at);
+void *array_place(msa_arrays *arrays, array_id a);
+
+/* NULL, as the stages' functions take it, is a call without pages. */
+static inline msa_pages pages_of(const msa_pages *p)
+{
+    const msa_pages none = {0, NULL, NULL, NULL, NULL, 0};
+    return p ? *p : none;
+}
+
+/* The number that a letter of stages.def stands for. */
+int64_t size_of_letter(const msa_shape *s, char letter);
+
+/* Sets of arrays. */
+#define HAS(set, a) ((set) >> (a)&1u)
+typedef struct stage_arrays {
+    unsigned in, out, optional; /* optional: of both, those that may be NULL */
+} stage_arrays;
+stage_arrays arrays_of(msa_stage stage);
+
+/* Whether one that the stage has to have is NULL. */
+bool arrays_missing(msa_stage stage, const msa_arrays *arrays);
+
+#endif
