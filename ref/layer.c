@@ -109,8 +109,21 @@ static msa_status paged_attention(const msa_ops *ops, const msa_shape *s, msa_at
     const msa_pages *p = st->pages;
     MSA_TRY(msa_append(s, p, st->k_raw, v, sparse ? st->ki_raw : NULL, st->k, st->v, st->ki));
     if (sparse)
-        return ops->stage[MSA_STAGE_DECODE]->run(s, &(msa_arrays){.pages = pages_of(p), .q = st->q, .k = st->k, .v = st->v, .qi = st->qi, .ki = st->ki, .ids = st->ids, .o = st->o, .lse = st->lse}, work);
-    return ops->stage[MSA_STAGE_DENSE_DECODE]->run(s, &(msa_arrays){.pages = pages_of(p), .q = st->q, .k = st->k, .v = st->v, .o = st->o, .lse = st->lse}, work);
+        return ops->stage[MSA_STAGE_DECODE]->run(s,
+                                                 &(msa_arrays){.pages = pages_of(p),
+                                                               .q = st->q,
+                                                               .k = st->k,
+                                                               .v = st->v,
+                                                               .qi = st->qi,
+                                                               .ki = st->ki,
+                                                               .ids = st->ids,
+                                                               .o = st->o,
+                                                               .lse = st->lse},
+                                                 work);
+    return ops->stage[MSA_STAGE_DENSE_DECODE]->run(
+        s,
+        &(msa_arrays){.pages = pages_of(p), .q = st->q, .k = st->k, .v = st->v, .o = st->o, .lse = st->lse},
+        work);
 }
 
 /* V of this call's tokens: to their rows of a contiguous cache, or to v. */
@@ -163,7 +176,8 @@ msa_status msa_layer_forward(const msa_ops *ops, const msa_shape *s, const msa_l
         MSA_TRY(msa_forward(ops, s, st->q, st->k, st->v, st->qi, st->ki, NULL, st->ids, st->o, st->lse,
                             st->index_lse, work));
     else
-        MSA_TRY(ops->stage[MSA_STAGE_DENSE]->run(s, &(msa_arrays){.q = st->q, .k = st->k, .v = st->v, .o = st->o, .lse = st->lse}, work));
+        MSA_TRY(ops->stage[MSA_STAGE_DENSE]->run(
+            s, &(msa_arrays){.q = st->q, .k = st->k, .v = st->v, .o = st->o, .lse = st->lse}, work));
     const float *o = st->o;
     if (c->sink) {
         float *sunk = work_take(&work, T * n.q, sizeof *sunk);
@@ -209,7 +223,18 @@ msa_status msa_layer_backward(const msa_ops *ops, const msa_shape *s, const msa_
     ops->gemm(false, true, T, n.q, m, dy, w->wo, 0, d_o);
     if (c->sink)
         sink_backward(s, w->sink, st, d_o, slope, dw->sink);
-    MSA_TRY(ops->stage[MSA_STAGE_BACKWARD]->run(s, &(msa_arrays){.q = st->q, .k = st->k, .v = st->v, .ids = ids, .o = st->o, .lse = st->lse, .dout = d_o, .dq = dq, .dk = dk, .dv = dv}, work));
+    MSA_TRY(ops->stage[MSA_STAGE_BACKWARD]->run(s,
+                                                &(msa_arrays){.q = st->q,
+                                                              .k = st->k,
+                                                              .v = st->v,
+                                                              .ids = ids,
+                                                              .o = st->o,
+                                                              .lse = st->lse,
+                                                              .dout = d_o,
+                                                              .dq = dq,
+                                                              .dk = dk,
+                                                              .dv = dv},
+                                                work));
     if (c->sink)
         MSA_TRY(lse_backward(ops, s, st, ids, slope, dq, dk, work));
     MSA_TRY(norm_rope_backward(s, c, s->n_heads, dh, c->rot, st->q_raw, w->gq, st->pos, dq, dw->gq, channel));
@@ -225,7 +250,19 @@ msa_status msa_layer_backward(const msa_ops *ops, const msa_shape *s, const msa_
     *kl = 0;
     if (mode == MSA_ATTN_DENSE)
         return MSA_OK;
-    MSA_TRY(ops->stage[MSA_STAGE_KL]->run(s, &(msa_arrays){.q = st->q, .k = st->k, .qi = st->qi, .ki = st->ki, .ids = ids, .lse = st->lse, .index_lse = ids ? st->index_lse : NULL, .weight = kl_weight, .loss = kl, .dqi = dqi, .dki = dki}, work));
+    MSA_TRY(ops->stage[MSA_STAGE_KL]->run(s,
+                                          &(msa_arrays){.q = st->q,
+                                                        .k = st->k,
+                                                        .qi = st->qi,
+                                                        .ki = st->ki,
+                                                        .ids = ids,
+                                                        .lse = st->lse,
+                                                        .index_lse = ids ? st->index_lse : NULL,
+                                                        .weight = kl_weight,
+                                                        .loss = kl,
+                                                        .dqi = dqi,
+                                                        .dki = dki},
+                                          work));
     if (c->value_head)
         MSA_TRY(value_head_backward(ops, s, c, w, x, st, dy, dqi, dki, dw, work));
     MSA_TRY(

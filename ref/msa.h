@@ -286,40 +286,43 @@ typedef enum msa_stage {
     MSA_N_STAGES
 } msa_stage;
 
-/** The arrays of one call, whatever its stage, with the shapes above: each stage looks at those that its signature
- *  names, and writes its outputs. They are `const void *` since their elements are float32 on the host and bf16 for a
- *  kernel on a device (msa_cuda.h), and since what one stage writes the next one reads. */
+/** The arrays of one call, whatever its stage, with the shapes above: each stage looks at those that its
+ * signature names, and writes its outputs. They are `const void *` since their elements are float32 on the
+ * host and bf16 for a kernel on a device (msa_cuda.h), and since what one stage writes the next one reads. */
 typedef struct msa_arrays {
-    const void *q, *k, *v;                 /**< queries, keys, values of the Main Branch */
-    const void *qi, *ki;                   /**< of the Index Branch */
-    const void *scores;                    /**< output of index, input of topk */
-    const void *ids;                       /**< int32: output of index, topk, prefill and decode; input of reverse, sparse,
-                                            * backward and kl, for the last two NULL: full support */
-    const void *index_lse;                 /**< output of index, input of kl */
-    const void *o, *lse;                   /**< outputs of dense, sparse, prefill and decode; inputs of the gradients */
-    const void *first, *entries, *items;   /**< int32, uint32, ::msa_item: outputs of reverse */
-    const void *dout;                      /**< input of backward */
-    const void *dq, *dk, *dv, *dqi, *dki;  /**< outputs of backward and of kl */
-    double *loss;                          /**< output of kl */
-    double weight;                         /**< of the KL loss in dqi and dki */
-    msa_pages pages;                       /**< of decode and dense_decode; table NULL: keys are contiguous */
+    const void *q, *k, *v; /**< queries, keys, values of the Main Branch */
+    const void *qi, *ki;   /**< of the Index Branch */
+    const void *scores;    /**< output of index, input of topk */
+    const void *ids;       /**< int32: output of index, topk, prefill and decode; input of reverse, sparse,
+                            * backward and kl, for the last two NULL: full support */
+    const void *index_lse; /**< output of index, input of kl */
+    const void *o, *lse;   /**< outputs of dense, sparse, prefill and decode; inputs of the gradients */
+    const void *first, *entries, *items;  /**< int32, uint32, ::msa_item: outputs of reverse */
+    const void *dout;                     /**< input of backward */
+    const void *dq, *dk, *dv, *dqi, *dki; /**< outputs of backward and of kl */
+    double *loss;                         /**< output of kl */
+    double weight;                        /**< of the KL loss in dqi and dki */
+    msa_pages pages;                      /**< of decode and dense_decode; table NULL: keys are contiguous */
     /* Only of a kernel on a device. */
-    const int32_t *forced_ids; /**< [Hkv,T,k] of prefill, for benchmarks: blocks that the Main Branch attends to instead
-                                * of those that the index chose, which it pays for all the same. NULL: the chosen */
-    /* A padded batch, and a paged one. The lengths are read on the device, so that a run that was captured into a
-     * graph stays right when they change; what the plan's shape says of them sizes nothing. They are also checked
-     * there, and so is every page id that is read: a request with a length out of range counts as one without
-     * queries, page 0 is read for a page that does not exist, and `status` says so. Nothing is read or written
-     * out of bounds; what such a run computed is of no use. */
+    const int32_t
+        *forced_ids; /**< [Hkv,T,k] of prefill, for benchmarks: blocks that the Main Branch attends to instead
+                      * of those that the index chose, which it pays for all the same. NULL: the chosen */
+    /* A padded batch, and a paged one. The lengths are read on the device, so that a run that was captured
+     * into a graph stays right when they change; what the plan's shape says of them sizes nothing. They are
+     * also checked there, and so is every page id that is read: a request with a length out of range counts
+     * as one without queries, page 0 is read for a page that does not exist, and `status` says so. Nothing is
+     * read or written out of bounds; what such a run computed is of no use. */
     const int32_t *len_q, *len_kv; /**< [R] each; required where the plan's shape has them */
-    int32_t *status; /**< one word, to which a run stores ::MSA_ERR_SEQLENS or, of a step, ::MSA_ERR_PAGES, and which it
-                      * leaves alone otherwise: set it to ::MSA_OK once, and look at it when the work is done. NULL:
-                      * nobody wants to know (the engine then takes it for a program's error, and stops) */
-    const uint16_t *new_k, *new_v, *new_ki; /**< bf16 of the newest tokens, to be stored into the pages first, as
-                                             * msa_append() does, so that these are written and with ki8 ki is
-                                             * read; NULL: they are there already */
-    const int32_t *rejected; /**< [R] Tokens that stood behind those that were there before this step's, to be taken
-                              * back first, as msa_rollback() does: their pages are still in the table. NULL: none */
+    int32_t *status; /**< one word, to which a run stores ::MSA_ERR_SEQLENS or, of a step, ::MSA_ERR_PAGES,
+                      * and which it leaves alone otherwise: set it to ::MSA_OK once, and look at it when the
+                      * work is done. NULL: nobody wants to know (the engine then takes it for a program's
+                      * error, and stops) */
+    const uint16_t *new_k, *new_v, *new_ki; /**< bf16 of the newest tokens, to be stored into the pages first,
+                                             * as msa_append() does, so that these are written and with ki8 ki
+                                             * is read; NULL: they are there already */
+    const int32_t
+        *rejected; /**< [R] Tokens that stood behind those that were there before this step's, to be taken
+                    * back first, as msa_rollback() does: their pages are still in the table. NULL: none */
 } msa_arrays;
 
 /** Arithmetic of an implementation, and so how far from the reference it may be. */
@@ -373,8 +376,8 @@ extern const msa_kernel msa_fast_kernels[];
 /** The name of a stage as the command line spells it: "dense", "index", "topk", ... */
 const char *msa_stage_name(msa_stage stage);
 
-/** The names of the first members of msa_arrays, each a pointer to an array, for who builds one in another language;
- *  NULL behind the last. */
+/** The names of the first members of msa_arrays, each a pointer to an array, for who builds one in another
+ * language; NULL behind the last. */
 const char *msa_array_name(int i);
 
 /** Bytes of workspace that suffice for every stage of `ops` on this shape; 0 for a refused one. */

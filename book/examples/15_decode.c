@@ -122,7 +122,16 @@ static void in_pages(const msa_shape *packed, bool small, const char *what)
     int32_t ids[4 * 4], right[4 * 4];
     float o[4 * 16 * 64];
     void *w = room(1, msa_workspace(NULL, &g.s)), *own = room(1, k->workspace(&g.s));
-    must(k->run(&g.s, &(msa_arrays){.pages = g.p, .q = in.q, .k = g.k, .v = g.v, .qi = in.qi, .ki = small ? NULL : g.ki, .ids = ids, .o = o}, own));
+    must(k->run(&g.s,
+                &(msa_arrays){.pages = g.p,
+                              .q = in.q,
+                              .k = g.k,
+                              .v = g.v,
+                              .qi = in.qi,
+                              .ki = small ? NULL : g.ki,
+                              .ids = ids,
+                              .o = o},
+                own));
     const simt_counters n = *simt_counts();
     must(msa_decode(&g.s, &g.p, in.q, g.k, g.v, in.qi, g.ki, right, o, NULL, w)); /* the reference, of the same pages */
     printf("  %-28s %6.0f KiB read, %2d launches, ids %s\n", what, (double)n.load_bytes / KIB, (int)n.launches,

@@ -19,8 +19,9 @@
 extern "C" {
 #endif
 
-/* The arrays of a run are msa_arrays (msa.h) with addresses on the device. backward/kv_outer, hopper and deterministic
- * that are given `loss` too do the work of kl in the same sweep, from its inputs; others refuse it. */
+/* The arrays of a run are msa_arrays (msa.h) with addresses on the device. backward/kv_outer, hopper and
+ * deterministic that are given `loss` too do the work of kl in the same sweep, from its inputs; others refuse
+ * it. */
 
 /** Element type of O. */
 typedef enum msa_dtype { MSA_F32, MSA_BF16 } msa_dtype;
@@ -108,7 +109,8 @@ msa_status msa_plan_make(msa_plan *plan, const msa_device *device, const char *k
 void msa_scores_turn(const msa_shape *s, const float *scores, int r, int64_t first, int64_t end,
                      float *by_block);
 
-/** Whether a kernel of topk takes its scores as [Hkv,B,T], group by group what msa_scores_turn() makes of them. */
+/** Whether a kernel of topk takes its scores as [Hkv,B,T], group by group what msa_scores_turn() makes of
+ * them. */
 bool msa_takes_scores_by_block(const char *kernel);
 
 /** Enqueues the kernel. @param work plan->workspace bytes on the device, 128-byte aligned

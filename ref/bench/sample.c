@@ -276,8 +276,8 @@ static void judge_words(subject *t, array_id a, const int32_t *expected, sample_
         sample_fetch(t, v, a, 0, n, found);
     for (int64_t i = 0; found && v->pass && i < n; i++)
         if (found[i] != expected[i])
-            sample_fail(v, "%s[%lld]: expected %d, found %d", array_name(a), (long long)i,
-                        expected[i], found[i]);
+            sample_fail(v, "%s[%lld]: expected %d, found %d", array_name(a), (long long)i, expected[i],
+                        found[i]);
     free(found);
 }
 
@@ -313,8 +313,7 @@ static void judge_written(subject *t, array_id a, sample_verdict *v)
         sample_fetch(t, v, a, first, m, x);
         for (int64_t i = 0; v->pass && i < m; i++)
             if (isnan(x[i]))
-                sample_fail(v, "%s[%lld]: not written, or no number", array_name(a),
-                            (long long)(first + i));
+                sample_fail(v, "%s[%lld]: not written, or no number", array_name(a), (long long)(first + i));
     }
     free(x);
 }

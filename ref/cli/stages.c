@@ -104,7 +104,13 @@ int cli_ran(const char *command, cli_plan *plan, const msa_shape *s, msa_stage s
 static msa_status index_branch(const cli_plan *plan, const cli_tensors *t, float *scores, int32_t *ids,
                                float *index_lse, void *work)
 {
-    return plan->ops.stage[MSA_STAGE_INDEX]->run(&t->shape, &(msa_arrays){.qi = cli_floats(t, CLI_QI), .ki = cli_floats(t, CLI_KI), .scores = scores, .ids = ids, .index_lse = index_lse}, work);
+    return plan->ops.stage[MSA_STAGE_INDEX]->run(&t->shape,
+                                                 &(msa_arrays){.qi = cli_floats(t, CLI_QI),
+                                                               .ki = cli_floats(t, CLI_KI),
+                                                               .scores = scores,
+                                                               .ids = ids,
+                                                               .index_lse = index_lse},
+                                                 work);
 }
 
 /* The scores. Where the best index kernel of the back end keeps none and nobody asked for it by name, the
@@ -143,8 +149,9 @@ static int select_from_scores(const char *command, cli_plan *plan, const cli_ten
     const bool asked = scores || plan->named[MSA_STAGE_TOPK];
     int bad = m ? write_scores(command, plan, t, m, asked, work) : 2;
     if (!bad)
-        bad = cli_ran(command, plan, &t->shape, MSA_STAGE_TOPK,
-                      plan->ops.stage[MSA_STAGE_TOPK]->run(&t->shape, &(msa_arrays){.scores = m, .ids = ids}, work));
+        bad = cli_ran(
+            command, plan, &t->shape, MSA_STAGE_TOPK,
+            plan->ops.stage[MSA_STAGE_TOPK]->run(&t->shape, &(msa_arrays){.scores = m, .ids = ids}, work));
     free(own);
     return bad;
 }

@@ -29,7 +29,7 @@ static msa_status fast_dense_backward(const msa_shape *s, const float *q, const 
 #include "kernels.def"
 
 #define ROW(stage_, name_, function, idea_, best_)                                                           \
-    {.stage = (msa_stage)STAGE_##stage_,                                                                              \
+    {.stage = (msa_stage)STAGE_##stage_,                                                                     \
      .name = #name_,                                                                                         \
      .backend = "fast",                                                                                      \
      .constraints = "any shape",                                                                             \
@@ -55,7 +55,8 @@ const msa_ops msa_fast_ops = {
 #define KERNEL(stage, name, function, idea)
 #define BEST(stage, name, function, idea) [STAGE_##stage] = &msa_fast_kernels[NUMBER_##stage##_##name],
 #include "kernels.def"
-            [MSA_STAGE_TOPK] = &ref_topk_kernel, [MSA_STAGE_REVERSE] = &ref_reverse_kernel,
+            [MSA_STAGE_TOPK] = &ref_topk_kernel,
+            [MSA_STAGE_REVERSE] = &ref_reverse_kernel,
         },
     .gemm = fast_gemm,
 };

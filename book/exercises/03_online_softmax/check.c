@@ -48,7 +48,8 @@ static void judge_long_text(void)
     exercise_place("a long text: ");
     msa_dense(&text, in.q, in.k, in.v, expected, &expected_lse, exercise_alloc((int64_t)msa_workspace(NULL, &text)));
     exercise_tensor("o", (verdict_dims){1, 1, d}, expected, o, verdict_float32(&text, &in, ARRAY_O, 1));
-    exercise_tensor("lse", (verdict_dims){1, 1, 1}, &expected_lse, lse, verdict_float32(&text, &in, ARRAY_LSE, 1));
+    exercise_tensor("lse", (verdict_dims){1, 1, 1}, &expected_lse, lse,
+                    verdict_float32(&text, &in, ARRAY_LSE, 1));
     exercise_true(keys.reads == EXERCISE_LONG && values.reads == EXERCISE_LONG,
                   "expected %d rows of K and of V to be read, found %llu and %llu", (int)EXERCISE_LONG,
                   (unsigned long long)keys.reads, (unsigned long long)values.reads);
