@@ -16,7 +16,8 @@ enum {
     TAKES_GROUP = 32,
     TAKES_TURNED = 64,    /* a selection that msa_reverse_fn can number */
     TAKES_BY_BLOCK = 128, /* scores as msa_scores_turn() leaves them */
-    TAKES_KV_OUTER = 256  /* key block after key block, whose partial outputs are combined */
+    TAKES_KV_OUTER = 256, /* key block after key block, whose partial outputs are combined */
+    TAKES_SAME_BITS = 512 /* sums in a fixed order, where the others of its stage have none */
 };
 #define TEXT_FEW ", up to 16 queries, 128 paged requests"
 #define TEXT_WIDTH ", dh 64 or 128"
@@ -28,6 +29,7 @@ enum {
 #define TEXT_TURNED ""
 #define TEXT_BY_BLOCK ""
 #define TEXT_KV_OUTER ""
+#define TEXT_SAME_BITS ""
 
 /* The number in kernels.def of the kernel "STAGE/NAME", or -1; and what it takes. */
 int plan_find(const char *name);

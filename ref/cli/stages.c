@@ -121,8 +121,7 @@ static int write_scores(const char *command, cli_plan *plan, const cli_tensors *
     const msa_kernel *best = plan->ops.stage[MSA_STAGE_INDEX], *kernel = best;
     msa_status status = index_branch(plan, t, scores, NULL, NULL, work);
     const bool named = plan->named[MSA_STAGE_INDEX];
-    for (int n = 1; status == MSA_ERR_UNSUPPORTED && !named && (kernel = table_next_best(best, n)) != NULL;
-         n++) {
+    for (int n = 1; status == MSA_ERR_UNSUPPORTED && !named && (kernel = table_below(best, n)) != NULL; n++) {
         void *own = cli_alloc(command, kernel->workspace(&t->shape));
         if (!own)
             return 2;

@@ -295,6 +295,7 @@ static int settle(const char *command, job *j)
     if (table_missing(j->backend))
         return cli_fail(command, "--backend %s: expected a GPU, found %s", j->backend,
                         table_missing(j->backend));
+    table_prefer_same_bits(j->backend, &j->ops); /* who goes on is to end in the same bytes */
     if (strlen(j->out) > sizeof j->state - 16)
         return cli_fail(command, "--out: expected a shorter name, found %zu bytes", strlen(j->out));
     j->shape.sparse = strcmp(j->attention, "msa") == 0;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "../../cuda/host/host.h"
+#include "../../cuda/host/plan.h"
 
 #if !defined(HAVE_SIMT) && !defined(HAVE_CUDA)
 const msa_kernel msa_simt_kernels[] = {{.name = NULL}}, msa_cuda_kernels[] = {{.name = NULL}};
@@ -86,15 +87,15 @@ const msa_kernel *table_find(const char *name, const char *backend)
     return first;
 }
 
-const msa_kernel *table_next_best(const msa_kernel *best, int n)
+const msa_kernel *table_below(const msa_kernel *kernel, int n)
 {
-    const msa_kernel *kernel;
-    int worse = -n; /* kernels of its stage and back end, the best one last, that are not among the n best */
-    for (int i = 0; (kernel = table_at(i)) != NULL; i++)
-        worse += kernel->stage == best->stage && strcmp(kernel->backend, best->backend) == 0;
-    for (int i = 0; (kernel = table_at(i)) != NULL; i++)
-        if (kernel->stage == best->stage && strcmp(kernel->backend, best->backend) == 0 && --worse == 0)
-            return kernel;
+    const msa_kernel *other;
+    int rung = -n; /* from 0 up, of the one that is wanted */
+    for (int i = 0; (other = table_at(i)) != NULL && other != kernel; i++)
+        rung += other->stage == kernel->stage && strcmp(other->backend, kernel->backend) == 0;
+    for (int i = 0; rung >= 0 && (other = table_at(i)) != NULL; i++)
+        if (other->stage == kernel->stage && strcmp(other->backend, kernel->backend) == 0 && rung-- == 0)
+            return other;
     return NULL;
 }
 
@@ -119,6 +120,19 @@ bool table_ops(const char *backend, msa_ops *ops)
                 ops->stage[stage] = best = kernel; /* where it is dropped, the last of the others */
     }
     return true;
+}
+
+void table_prefer_same_bits(const char *backend, msa_ops *ops)
+{
+    const msa_kernel *kernel;
+    char name[64];
+    for (int i = 0; (kernel = table_at(i)) != NULL; i++) {
+        if (strcmp(kernel->backend, backend) != 0 || !table_device(backend))
+            continue;
+        snprintf(name, sizeof name, "%s/%s", msa_stage_name(kernel->stage), kernel->name);
+        if (plan_takes(plan_find(name)) & TAKES_SAME_BITS)
+            ops->stage[kernel->stage] = kernel;
+    }
 }
 
 const char *table_backends(void)

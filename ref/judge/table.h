@@ -18,8 +18,8 @@ const msa_kernel *table_at(int i);
  *  NULL if there is none. */
 const msa_kernel *table_find(const char *name, const char *backend);
 
-/** The n-th best after the best kernel of a stage and back end; NULL if there are no more. */
-const msa_kernel *table_next_best(const msa_kernel *best, int n);
+/** The kernel n rungs below on its stage's ladder, of the same back end; NULL if there are no more. */
+const msa_kernel *table_below(const msa_kernel *kernel, int n);
 
 /** NULL, or why this build has the kernel "STAGE/NAME" on other back ends but not on cuda, where its compiler spoils
  *  it (cuda/nvcc.sh): one line. */
@@ -28,6 +28,9 @@ const char *table_dropped(const char *name);
 /** Fills `ops` with the best kernels of a back end, and the reference where it has none. False if this build
  *  has no such back end. */
 bool table_ops(const char *backend, msa_ops *ops);
+
+/** Replaces those whose bits may differ from run to run by those that add in a fixed order. */
+void table_prefer_same_bits(const char *backend, msa_ops *ops);
 
 /** The names of the back ends of this build: "ref, fast or simt". */
 const char *table_backends(void);
