@@ -3,10 +3,10 @@
 #ifndef MSA_CALL_H
 #define MSA_CALL_H
 
-#include "msa.h"
+#include "stages.h"
 
 #define OUT(name) (void *)(uintptr_t)a->name
-#define PAGES a->pages.table ? &a->pages : NULL
+#define PAGES has_pages(a) ? &a->pages : NULL
 #define STAGE(NAME, name, in, out, optional, ...)                                                            \
     static inline msa_status call_##name(msa_##name##_fn *f, const msa_shape *s, const msa_arrays *a,        \
                                          void *work)                                                         \

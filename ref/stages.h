@@ -37,6 +37,12 @@ static inline msa_pages pages_of(const msa_pages *p)
     return p ? *p : none;
 }
 
+/* Whether a call says anything of pages; then it has to say all of it. */
+static inline bool has_pages(const msa_arrays *a)
+{
+    return a->pages.table || a->pages.lens || a->pages.n_pages;
+}
+
 /* The number that a letter of stages.def stands for. */
 int64_t size_of_letter(const msa_shape *s, char letter);
 

@@ -191,7 +191,7 @@ static msa_status check(msa_stage stage, const msa_shape *s, const msa_arrays *a
         return MSA_ERR_NULL;
     if (HAS(arrays_of(stage).in, ARRAY_IDS) && a->ids)
         return msa_check_ids(s, a->ids);
-    return a->pages.table ? msa_check_pages(s, &a->pages) : msa_check_shape(s);
+    return has_pages(a) ? msa_check_pages(s, &a->pages) : msa_check_shape(s);
 }
 
 static msa_status run_arrays(const msa_device *device, msa_stage stage, const char *kernel,
