@@ -288,9 +288,9 @@ static void generators(void)
         const msa_shape *s = &inputs_shapes[n];
         int64_t n_ids = s->n_kv_heads * s->n_q * s->topk;
         int32_t *ids = check_ints(n_ids), *again = check_ints(n_ids);
-        for (int kind = 0; kind < INPUTS_N_SELECTIONS; kind++) {
-            inputs_ids(s, (inputs_selection)kind, check_seed(3), ids);
-            inputs_ids(s, (inputs_selection)kind, check_seed(3), again);
+        for (int kind = 0; kind <= SELECTION_ENDS; kind++) {
+            selection_draw(s, (selection_kind)kind, check_seed(3), ids);
+            selection_draw(s, (selection_kind)kind, check_seed(3), again);
             valid = valid && msa_check_ids(s, ids) == MSA_OK;
             same = same && memcmp(ids, again, (size_t)n_ids * sizeof *ids) == 0;
         }

@@ -173,7 +173,7 @@ static void against_twin(const msa_shape *s, inputs_pattern pattern, uint64_t sa
     check_true(c, msa_block_mass(s, in.q, in.k, found, work) == MSA_OK, "status of mass");
     check_tensor(c, "mass", (verdict_dims){1, rows, blocks}, mass, found, (verdict_budget){1e-6, 0, NULL});
 
-    inputs_ids(s, INPUTS_IDS_RANDOM, check_seed(salt), ids);
+    selection_draw(s, SELECTION_ANY, check_seed(salt), ids);
     expect_recall(s, mass, ids, per_query, mean, &n);
     msa_recall_result r;
     check_true(c, msa_recall(s, in.q, in.k, ids, found_per_query, &r, work) == MSA_OK, "status of recall");

@@ -245,7 +245,7 @@ static void output_types(const msa_kernel *k, const msa_shape *s, uint64_t seed)
     snprintf(name, sizeof name, "%s/%s", msa_stage_name(k->stage), k->name);
     check_case c = check_begin("%s: O in bf16 is O in float32, rounded", name);
     int32_t *ids = check_ints(n_ids);
-    inputs_ids(s, INPUTS_IDS_RANDOM, seed, ids);
+    selection_draw(s, SELECTION_ANY, seed, ids);
     msa_arrays a = {.q = bf16_on_device(in.q, n),
                     .k = bf16_on_device(in.k, nk),
                     .v = bf16_on_device(in.v, nk),

@@ -448,7 +448,7 @@ static void one_poison(check_case *c, const msa_kernel *k, int shape, int poison
     inputs_shape_name(s, name);
     snprintf(what, sizeof what, "%s %g, %s", poisons[poison].name, (double)x, name);
     int32_t *ids = check_ints(s->n_kv_heads * s->n_q * s->topk);
-    inputs_ids(s, INPUTS_IDS_RANDOM, seed, ids);
+    selection_draw(s, SELECTION_ANY, seed, ids);
     const judge j = {c, k, s, &clean, what};
     const given g = {.s = s, .in = &in, .k = in.k, .v = in.v, .ki = in.ki, .ids = ids};
     if (k->stage == MSA_STAGE_INDEX)

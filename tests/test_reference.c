@@ -142,18 +142,20 @@ static void index_stage(check_case *c, problem *p)
 
 static void all_stages(const msa_shape *s, uint64_t salt)
 {
-    static const char *const drawn[INPUTS_N_SELECTIONS] = {"random ids", "hot ids", "last ids"};
+    static const selection_kind drawn[] = {SELECTION_ANY, SELECTION_ENDS, SELECTION_LOCAL};
     char name[INPUTS_NAME];
     inputs_shape_name(s, name);
     check_case c = check_begin("all stages equal the twin: %s", name);
     for (int pattern = 0; pattern < INPUTS_N_PATTERNS; pattern++) {
         problem p = new_problem(s, (inputs_pattern)pattern, salt);
         index_stage(&c, &p);
-        for (int support = -2; support < INPUTS_N_SELECTIONS; support++) {
+        for (int support = -2; support < 3; support++) {
             if (support >= 0)
-                inputs_ids(s, (inputs_selection)support, check_seed(salt + 1), p.ids);
+                selection_draw(s, drawn[support], check_seed(salt + 1), p.ids);
             const int32_t *ids = support == -1 ? NULL : p.ids;
-            const char *what = support == -2 ? "selection" : support == -1 ? "full support" : drawn[support];
+            const char *what = support == -2   ? "selection"
+                               : support == -1 ? "full support"
+                                               : selection_name(drawn[support]);
             twin_mask(s, ids, p.mask);
             forward(&c, &p, ids, what);
             backward(&c, &p, ids, what);

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../../ref/judge/selections.h"
 #include "../../ref/judge/verdict.h"
 #include "answer.h"
 

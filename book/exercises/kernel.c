@@ -123,7 +123,7 @@ static void give_arrays(kernel_run *r)
     const int64_t rows = s->n_q * s->n_kv_heads, n_ids = rows * s->topk;
     if (r->c->task == KERNEL_ATTEND || r->c->task == KERNEL_DQ) {
         r->ids = exercise_alloc(n_ids * (int64_t)sizeof *r->ids);
-        inputs_ids(s, r->c->selection, exercise_seed(), r->ids);
+        selection_draw(s, r->c->selection, exercise_seed(), r->ids);
         r->a = (msa_arrays){.q = as_bf16(r, r->in.q, s->n_q * s->n_heads * s->d_head, "q"),
                             .k = as_bf16(r, r->in.k, s->n_kv * s->n_kv_heads * s->d_head, "k"),
                             .v = as_bf16(r, r->in.v, s->n_kv * s->n_kv_heads * s->d_head, "v"),

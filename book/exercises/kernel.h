@@ -26,7 +26,7 @@ typedef struct kernel_case {
     msa_shape shape;
     inputs_pattern pattern;
     kernel_task task;
-    inputs_selection selection; /**< of KERNEL_ATTEND and KERNEL_DQ */
+    selection_kind selection; /**< of KERNEL_ATTEND and KERNEL_DQ */
     kernel_timing timing;
     touched *timeline; /**< NULL, or where the first CTA's is drawn: a row a warp, marked where it waits, and in the
                             last row the copies under way, */

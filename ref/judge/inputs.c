@@ -193,53 +193,6 @@ void inputs_free(inputs *in)
     *in = (inputs){0};
 }
 
-/* ---- Selections ---------------------------------------------------------------------------------- */
-
-// A uniformly random ascending choice of `count` out of n blocks (Knuth's algorithm S).
-static void choose(int64_t n, int64_t count, inputs_rng *rng, int32_t *row)
-{
-    for (int64_t b = 0; count > 0; b++)
-        if (inputs_below(rng, n - b) < count) {
-            *row++ = (int32_t)b;
-            count--;
-        }
-}
-
-static void choose_row(inputs_selection kind, int64_t local, int topk, inputs_rng *rng, int32_t *row)
-{
-    int64_t most = local + 1 < topk ? local + 1 : topk;
-    for (int slot = 0; slot < topk; slot++)
-        row[slot] = -1;
-    switch (kind) {
-    case INPUTS_IDS_RANDOM:
-        choose(local + 1, 1 + inputs_below(rng, most), rng, row);
-        break;
-    case INPUTS_IDS_HOT:
-        row[0] = 0;
-        if (most > 1)
-            row[1] = (int32_t)local;
-        break;
-    default:
-        for (int64_t slot = 0; slot < most; slot++)
-            row[slot] = (int32_t)(local + 1 - most + slot);
-    }
-}
-
-void inputs_ids(const msa_shape *s, inputs_selection kind, uint64_t seed, int32_t *ids)
-{
-    inputs_rng rng = {seed};
-    for (int64_t a = 0; a < s->n_kv_heads * s->n_q * s->topk; a++)
-        ids[a] = -1; // rows of padding stay so
-    for (int r = 0; r < s->n_kv_heads; r++)
-        for (int n = 0; n < msa_n_seqs(s); n++) {
-            msa_seq seq = msa_get_seq(s, n);
-            for (int64_t i = 0; i < seq.n_q; i++) {
-                int64_t local = (seq.n_kv - seq.n_q + i) / s->block;
-                choose_row(kind, local, s->topk, &rng, ids + (r * s->n_q + seq.q0 + i) * s->topk);
-            }
-        }
-}
-
 /* ---- Shapes -------------------------------------------------------------------------------------- */
 
 static const int32_t mixed_q[] = {0, 5, 6, 23, 26}, mixed_kv[] = {0, 5, 25, 42, 51};

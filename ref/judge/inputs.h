@@ -54,16 +54,6 @@ void inputs_free(inputs *in);
 /** As the arrays of a call, without any output. */
 msa_arrays inputs_arrays(const inputs *in);
 
-/** Selections for the stages that take ids: far from what the Index Branch would choose. */
-typedef enum inputs_selection {
-    INPUTS_IDS_RANDOM, /**< 1..k random visible blocks; the local one is not always among them */
-    INPUTS_IDS_HOT,    /**< every query takes block 0 and the local one */
-    INPUTS_IDS_LOCAL,  /**< the last k blocks */
-    INPUTS_N_SELECTIONS
-} inputs_selection;
-
-void inputs_ids(const msa_shape *s, inputs_selection kind, uint64_t seed, int32_t *ids);
-
 /** The ragged shapes that every implementation is judged on: inputs_n_shapes small ones, up to
  *  inputs_n_all_shapes such as the kernels of cuda/ take, the padded ones last. */
 extern const msa_shape inputs_shapes[];

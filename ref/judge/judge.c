@@ -13,6 +13,7 @@
 #include "guard.h"
 #include "noise.h"
 #include "paging.h"
+#include "selections.h"
 #include "table.h"
 
 #define KL_WEIGHT 0.75 // not 1, so that a kernel that ignores it is found out
@@ -427,13 +428,13 @@ static void judge_support(judgement *j, const int32_t *ids, const char *support)
 
 static void for_each_support(judgement *j, uint64_t seed)
 {
-    static const char *const name[INPUTS_N_SELECTIONS] = {"random ids", "hot ids", "last ids"};
+    static const selection_kind drawn[] = {SELECTION_ANY, SELECTION_ENDS, SELECTION_LOCAL};
     const stage_arrays of = arrays_of(j->kernel->stage);
     if (HAS(of.in, ARRAY_IDS))
         judge_support(j, j->oracle[ARRAY_IDS], "selected ids");
-    for (int kind = 0; HAS(of.in, ARRAY_IDS) && kind < INPUTS_N_SELECTIONS; kind++) {
-        inputs_ids(j->s, (inputs_selection)kind, seed, j->drawn_ids);
-        judge_support(j, j->drawn_ids, name[kind]);
+    for (int i = 0; HAS(of.in, ARRAY_IDS) && i < 3; i++) {
+        selection_draw(j->s, drawn[i], seed, j->drawn_ids);
+        judge_support(j, j->drawn_ids, selection_name(drawn[i]));
     }
     if (!HAS(of.in & ~of.optional, ARRAY_IDS))
         judge_support(j, NULL, "full support");

@@ -17,7 +17,7 @@
 
 const char *selection_name(selection_kind kind)
 {
-    static const char *const name[SELECTION_N] = {"random", "hot", "local", "structured"};
+    static const char *const name[] = {"random", "hot", "local", "structured", "any", "ends"};
     return name[kind];
 }
 
@@ -113,7 +113,14 @@ static void draw_row(row *r, selection_kind kind, const group *g, uint64_t seed,
                      int64_t i)
 {
     inputs_rng rng = rng_at(seed, which, q0 + i), shared = rng_at(~seed, which, q0 + i / PIECE * PIECE);
-    take(r, r->local);
+    if (kind == SELECTION_ANY)
+        r->most = 1 + (int)inputs_below(&rng, r->most);
+    if (kind == SELECTION_ENDS) {
+        r->most = (int)min_i64(r->most, 2);
+        take(r, 0);
+    }
+    if (kind != SELECTION_ANY)
+        take(r, r->local);
     switch (kind) {
     case SELECTION_HOT:
         for (int a = 0; a < HOT; a++)

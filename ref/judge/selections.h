@@ -1,9 +1,11 @@
 /**
  * @file selections.h
- * @brief Selections to time the stages that take ids with: from none that neighbours share to nearly all.
+ * @brief Selections for the stages that take ids: from none that neighbours share to nearly all, to time them
+ *        with, and two that no Index Branch would make, to judge them with.
  *
- * Every row holds the local block and is full, min(k, local+1) ids, as the contract has it. A row depends on
- * the seed, its group and its query only. The groups' selections differ, except for the local ones.
+ * A row depends on the seed, its group and its query only. The groups' selections differ, except for the
+ * local ones. Those to time with hold the local block and are full, min(k, local+1) ids, as the contract has
+ * it.
  */
 #ifndef MSA_SELECTIONS_H
 #define MSA_SELECTIONS_H
@@ -17,7 +19,9 @@ typedef enum selection_kind {
     SELECTION_STRUCTURED, /**< as in figure 5 of the paper: block 0 with probability 0.9; six distances of the
                                group, drawn once and log-uniform, each taken with probability 0.8; the rest
                                random, redrawn every 32 tokens */
-    SELECTION_N
+    SELECTION_N,          /**< so many to time with */
+    SELECTION_ANY = SELECTION_N, /**< 1..k random visible blocks; the local one is not always among them */
+    SELECTION_ENDS               /**< block 0 and the local one */
 } selection_kind;
 
 const char *selection_name(selection_kind kind);

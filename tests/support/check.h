@@ -8,6 +8,7 @@
 #ifndef MSA_CHECK_H
 #define MSA_CHECK_H
 
+#include "../../ref/judge/selections.h"
 #include "../../ref/judge/verdict.h"
 #include "tap.h"
 

@@ -14,7 +14,7 @@ static uint64_t support(const int32_t *ids)
     return n;
 }
 
-static uint64_t judge(inputs_selection kind, touched *seen, touched *values)
+static uint64_t judge(selection_kind kind, touched *seen, touched *values)
 {
     const int64_t n = shape.n_q * shape.d_head;
     const inputs in = exercise_inputs(&shape, INPUTS_DISTINCT);
@@ -26,7 +26,7 @@ static uint64_t judge(inputs_selection kind, touched *seen, touched *values)
     float *expected = exercise_floats(n), *found = exercise_floats(n);
     int32_t *ids = exercise_alloc(shape.n_q * shape.topk * 4);
     void *work = exercise_alloc((int64_t)msa_workspace(NULL, &shape));
-    inputs_ids(&shape, kind, exercise_seed(), ids);
+    selection_draw(&shape, kind, exercise_seed(), ids);
     msa_sparse(&shape, in.q, in.k, in.v, ids, expected, NULL, work);
     for (int64_t i = 0; i < shape.n_q; i++) {
         seen->row = values->row = i;
@@ -46,8 +46,8 @@ int main(int argc, char **argv)
     touched unseen = touched_new(shape.n_q, shape.n_kv, "", "");
     touched seen = touched_new(shape.n_q, shape.n_kv, "query", "key read");
     touched values = touched_new(shape.n_q, shape.n_kv, "", "");
-    uint64_t pairs = judge(INPUTS_IDS_HOT, &unseen, &values) + judge(INPUTS_IDS_LOCAL, &unseen, &values);
-    pairs += judge(INPUTS_IDS_RANDOM, &seen, &values);
+    uint64_t pairs = judge(SELECTION_ENDS, &unseen, &values) + judge(SELECTION_LOCAL, &unseen, &values);
+    pairs += judge(SELECTION_ANY, &seen, &values);
     exercise_bar((exercise_count){"rows of K read", unseen.reads + seen.reads, pairs, pairs, NULL});
     exercise_bar((exercise_count){"rows of V read", values.reads, pairs, pairs, NULL});
     return exercise_end(&seen);

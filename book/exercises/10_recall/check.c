@@ -44,12 +44,12 @@ int main(int argc, char **argv)
     touched seen = touched_new(shape.n_q, shape.n_kv, "query", "key read");
     touched unseen = touched_new(shape.n_q, shape.n_kv, "", "");
     int32_t *ids = exercise_alloc(shape.n_q * shape.topk * 4);
-    inputs_ids(&shape, INPUTS_IDS_LOCAL, exercise_seed(), ids);
+    selection_draw(&shape, SELECTION_LOCAL, exercise_seed(), ids);
     judge(INPUTS_NORMAL, "the last blocks", ids, &seen);
     judge(INPUTS_CONSTANT, "the last blocks", ids, &unseen);
-    inputs_ids(&shape, INPUTS_IDS_HOT, exercise_seed(), ids);
+    selection_draw(&shape, SELECTION_ENDS, exercise_seed(), ids);
     judge(INPUTS_PEAKED, "block 0 and the local one", ids, &unseen);
-    inputs_ids(&shape, INPUTS_IDS_RANDOM, exercise_seed(), ids);
+    selection_draw(&shape, SELECTION_ANY, exercise_seed(), ids);
     judge(INPUTS_NORMAL, "random blocks", ids, &unseen);
     return exercise_end(&seen);
 }

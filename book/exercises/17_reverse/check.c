@@ -38,7 +38,7 @@ static void compare(const choices *c, const int32_t *first, const uint32_t *entr
 }
 
 /* Returns how many ids there are to be read: behind a -1 there are no more. */
-static uint64_t judge(inputs_selection kind, touched *seen)
+static uint64_t judge(selection_kind kind, touched *seen)
 {
     const int64_t n = shape.n_q * shape.topk, blocks = msa_n_blocks(&shape);
     int32_t *ids = answer_hidden(n * 4, "ids", "chosen(c, query, slot)");
@@ -46,7 +46,7 @@ static uint64_t judge(inputs_selection kind, touched *seen)
     uint32_t *entry[2] = {exercise_alloc(n * 4), answer_wanted(n * 4, "entry")};
     memset(first[1], 0x80, (size_t)(blocks + 1) * 4);
     choices c = {shape.n_q, blocks, shape.topk, ids, seen};
-    inputs_ids(&shape, kind, exercise_seed(), ids);
+    selection_draw(&shape, kind, exercise_seed(), ids);
     answer_offer(&(answer_source){ids, shape.n_q, shape.topk, 4, "chosen(c, %lld, %lld)", note_id, &c});
     msa_reverse(&shape, ids, first[0], entry[0],
                 exercise_alloc(msa_first_item(&shape, 1) * (int64_t)sizeof(msa_item)),
@@ -63,8 +63,8 @@ int main(int argc, char **argv)
     touched seen =
         touched_new(blocks, shape.n_q, "block", "query that chose it, by how often its id was read");
     touched unseen = touched_new(blocks, shape.n_q, "", "");
-    uint64_t used = judge(INPUTS_IDS_HOT, &unseen) + judge(INPUTS_IDS_LOCAL, &unseen);
-    used += judge(INPUTS_IDS_RANDOM, &seen);
+    uint64_t used = judge(SELECTION_ENDS, &unseen) + judge(SELECTION_LOCAL, &unseen);
+    used += judge(SELECTION_ANY, &seen);
     exercise_bar((exercise_count){"ids read", seen.reads + unseen.reads, used,
                                   (uint64_t)(3 * 2 * shape.n_q * shape.topk), "chosen(c, query, slot)"});
     return exercise_end(&seen);

@@ -41,7 +41,7 @@ typedef struct need {
     uint64_t keys, pairs;
 } need;
 
-static void judge(inputs_selection kind, inputs_pattern pattern, reads *seen, need *all)
+static void judge(selection_kind kind, inputs_pattern pattern, reads *seen, need *all)
 {
     const int64_t n = shape.n_q * shape.d_head, blocks = msa_n_blocks(&shape);
     const inputs in = exercise_inputs(&shape, pattern);
@@ -49,7 +49,7 @@ static void judge(inputs_selection kind, inputs_pattern pattern, reads *seen, ne
     float *expected_lse = exercise_floats(shape.n_q), *lse = exercise_wanted(shape.n_q, "lse");
     int32_t *ids = answer_given(shape.n_q * shape.topk * 4, "ids"), *first = answer_given((blocks + 1) * 4, "first");
     int32_t *query = answer_given(shape.n_q * shape.topk * 4, "query");
-    inputs_ids(&shape, kind, exercise_seed(), ids);
+    selection_draw(&shape, kind, exercise_seed(), ids);
     const int32_t pairs = turn_around(ids, first, query);
     const int d = shape.d_head;
     const tensor q = {in.q, 1, d, NULL};
@@ -92,9 +92,9 @@ int main(int argc, char **argv)
     exercise_begin(argc, argv);
     reads seen = new_reads(), unseen = new_reads();
     need all = {0, 0};
-    judge(INPUTS_IDS_RANDOM, INPUTS_DISTINCT, &seen, &all);
-    judge(INPUTS_IDS_HOT, INPUTS_PEAKED, &unseen, &all);
-    judge(INPUTS_IDS_LOCAL, INPUTS_LARGE, &unseen, &all);
+    judge(SELECTION_ANY, INPUTS_DISTINCT, &seen, &all);
+    judge(SELECTION_ENDS, INPUTS_PEAKED, &unseen, &all);
+    judge(SELECTION_LOCAL, INPUTS_LARGE, &unseen, &all);
     const uint64_t rows = (uint64_t)(3 * shape.n_kv), queries = (uint64_t)(3 * shape.n_q);
     exercise_bar((exercise_count){"rows of K read", seen.k.reads + unseen.k.reads, all.keys, rows, "row(&t->k, j, 0)"});
     exercise_bar((exercise_count){"rows of V read", seen.v.reads + unseen.v.reads, all.keys, rows, "row(&t->v, j, 0)"});

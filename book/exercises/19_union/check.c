@@ -21,7 +21,7 @@ static uint64_t keys_of_unions(int64_t tile)
     int32_t *ids = exercise_alloc(shape.n_kv_heads * shape.n_q * shape.topk * (int64_t)sizeof *ids);
     bool *chosen = exercise_alloc(msa_n_blocks(&shape));
     uint64_t keys = 0;
-    inputs_ids(&shape, INPUTS_IDS_RANDOM, exercise_seed(), ids);
+    selection_draw(&shape, SELECTION_ANY, exercise_seed(), ids);
     for (int64_t row = 0; row < shape.n_kv_heads * shape.n_q; row++) {
         if (row % shape.n_q % tile == 0)
             memset(chosen, 0, (size_t)msa_n_blocks(&shape));
@@ -38,15 +38,27 @@ static uint64_t keys_of_unions(int64_t tile)
 int main(int argc, char **argv)
 {
     exercise_begin(argc, argv);
-    const kernel_case scored = {.shape = shape, .pattern = INPUTS_NORMAL, .task = KERNEL_ATTEND, .selection = INPUTS_IDS_RANDOM, .timing = KERNEL_AT_RANDOM};
+    const kernel_case scored = {.shape = shape,
+                                .pattern = INPUTS_NORMAL,
+                                .task = KERNEL_ATTEND,
+                                .selection = SELECTION_ANY,
+                                .timing = KERNEL_AT_RANDOM};
     kernel_view view = {.picture =
                             touched_new((shape.n_q + TILE - 1) / TILE * TILE, msa_n_blocks(&shape),
                                         "warp, 8 a CTA", "key block; colour: reads of its keys, head 0")};
     const simt_counters n = kernel_check(&scored, &view, see).n;
-    kernel_check(&(kernel_case){.shape = shape, .pattern = INPUTS_DISTINCT, .task = KERNEL_ATTEND, .selection = INPUTS_IDS_LOCAL, .timing = KERNEL_LATE}, NULL,
-                 NULL);
-    kernel_check(&(kernel_case){.shape = shape, .pattern = INPUTS_PEAKED, .task = KERNEL_ATTEND, .selection = INPUTS_IDS_HOT, .timing = KERNEL_EARLY}, NULL,
-                 NULL);
+    kernel_check(&(kernel_case){.shape = shape,
+                                .pattern = INPUTS_DISTINCT,
+                                .task = KERNEL_ATTEND,
+                                .selection = SELECTION_LOCAL,
+                                .timing = KERNEL_LATE},
+                 NULL, NULL);
+    kernel_check(&(kernel_case){.shape = shape,
+                                .pattern = INPUTS_PEAKED,
+                                .task = KERNEL_ATTEND,
+                                .selection = SELECTION_ENDS,
+                                .timing = KERNEL_EARLY},
+                 NULL, NULL);
     /* K and V of the unions; each query once; and each of the eight warps may read all ids of its CTA. */
     const uint64_t rows = (uint64_t)(shape.n_q * shape.n_kv_heads);
     /* Nobody can do without each chosen key and value once; of the last block some lie behind all queries. */

@@ -9,7 +9,7 @@ static kernel_case new_token(int64_t n_kv, inputs_pattern pattern)
     return (kernel_case){.shape = {1, n_kv, 2, 2, 64, 64, 32, 8, 1, NULL, NULL, NULL, NULL},
                          .pattern = pattern,
                          .task = KERNEL_ATTEND,
-                         .selection = INPUTS_IDS_LOCAL,
+                         .selection = SELECTION_LOCAL,
                          .timing = KERNEL_AT_RANDOM};
 }
 

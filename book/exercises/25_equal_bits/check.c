@@ -19,7 +19,7 @@ static uint64_t entries(void)
     const int64_t n = shape.n_kv_heads * shape.n_q * shape.topk;
     int32_t *ids = exercise_alloc(n * (int64_t)sizeof *ids);
     uint64_t count = 0;
-    inputs_ids(&shape, INPUTS_IDS_RANDOM, exercise_seed(), ids);
+    selection_draw(&shape, SELECTION_ANY, exercise_seed(), ids);
     for (int64_t a = 0; a < n; a++)
         count += ids[a] >= 0;
     return count;
@@ -28,16 +28,29 @@ static uint64_t entries(void)
 int main(int argc, char **argv)
 {
     exercise_begin(argc, argv);
-    const kernel_case scored = {.shape = shape, .pattern = INPUTS_NORMAL, .task = KERNEL_DQ, .selection = INPUTS_IDS_RANDOM, .timing = KERNEL_AT_RANDOM};
+    const kernel_case scored = {.shape = shape,
+                                .pattern = INPUTS_NORMAL,
+                                .task = KERNEL_DQ,
+                                .selection = SELECTION_ANY,
+                                .timing = KERNEL_AT_RANDOM};
     const uint64_t rows = (uint64_t)(shape.n_q * shape.n_heads), ids = 4 * (uint64_t)(shape.n_q * shape.topk);
     const uint64_t parts = entries() * (uint64_t)(shape.n_heads / shape.n_kv_heads);
     kernel_view view = {.picture =
                             touched_new(shape.n_q, (int64_t)rows / 4, "query", "CTA that writes to its dQ")};
     const simt_counters n = kernel_check(&scored, &view, see).n;
     kernel_repeat(&scored);
-    kernel_check(&(kernel_case){.shape = shape, .pattern = INPUTS_PEAKED, .task = KERNEL_DQ, .selection = INPUTS_IDS_HOT, .timing = KERNEL_LATE}, NULL, NULL);
-    kernel_check(&(kernel_case){.shape = shape, .pattern = INPUTS_DISTINCT, .task = KERNEL_DQ, .selection = INPUTS_IDS_LOCAL, .timing = KERNEL_EARLY}, NULL,
-                 NULL);
+    kernel_check(&(kernel_case){.shape = shape,
+                                .pattern = INPUTS_PEAKED,
+                                .task = KERNEL_DQ,
+                                .selection = SELECTION_ENDS,
+                                .timing = KERNEL_LATE},
+                 NULL, NULL);
+    kernel_check(&(kernel_case){.shape = shape,
+                                .pattern = INPUTS_DISTINCT,
+                                .task = KERNEL_DQ,
+                                .selection = SELECTION_LOCAL,
+                                .timing = KERNEL_EARLY},
+                 NULL, NULL);
     /* K and V once; for each part Q, dO, O and the LSE (by every lane), and the part; the ids for each CTA
      * and for each row of dQ. */
     if (kernel_counts(&n)) {
