@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../bench/roofline.h"
 #include "../bench/sample.h"
+#include "../bench/useful.h"
 #include "../judge/table.h"
 #include "cases.h"
 #include "cli.h"
@@ -148,61 +148,10 @@ static int choose_shape(const bench *b, msa_shape *s, int32_t **owned)
 
 /* ---- What a run does ------------------------------------------------------------------------------- */
 
-static double useful_flops(const subject *t, const int32_t *ids)
-{
-    const double kl =
-        t->kl ? 3.0 * t->s->d_index * selection_pairs(t->s, ids) : 0; /* the index's part of it */
-    return 2 * (roofline_fma(t->kernel->stage, t->s, ids) + kl);
-}
-
-/* The share of the scores that belong to blocks with a visible key: nobody has to read the others. */
-static double visible_scores(const msa_shape *s)
-{
-    double visible = 0;
-    for (int n = 0; n < msa_n_seqs(s); n++) {
-        const msa_seq seq = msa_get_seq(s, n);
-        for (int64_t i = 0; i < seq.n_q; i++)
-            visible += (double)((seq.n_kv - seq.n_q + i) / s->block + 1);
-    }
-    return visible / (double)(s->n_q * msa_n_blocks(s));
-}
-
-/* Keys and values count as far as somebody selected their blocks. */
-static double moved_bytes(const subject *t, const int32_t *ids)
-{
-    const msa_shape *s = t->s;
-    const double all = (double)selection_blocks(s, NULL);
-    const double share =
-        ids && t->kernel->stage != MSA_STAGE_TOPK ? (double)selection_blocks(s, ids) / all : 1;
-    const double seen = HAS(t->in, ARRAY_SCORES) ? visible_scores(s) : 1;
-    double bytes = 0;
-    for (int a = 0; a < ARRAY_N; a++) {
-        const double whole = HAS(t->in | t->out, a) ? (double)subject_bytes(t, (array_id)a) : 0;
-        bytes += a == ARRAY_K || a == ARRAY_V ? share * whole : a == ARRAY_SCORES ? seen * whole : whole;
-    }
-    return bytes;
-}
-
-/* The ids that the kernel took or left; NULL if it has none. The caller frees them. */
-static msa_status ids_of(const subject *t, int32_t **ids)
-{
-    const int64_t n = array_count(t->s, NULL, ARRAY_IDS);
-    *ids = NULL;
-    if (!HAS(t->in | t->out, ARRAY_IDS))
-        return MSA_OK;
-    *ids = malloc((size_t)n * sizeof **ids);
-    if (!*ids)
-        return MSA_ERR_SIZE;
-    if (!HAS(t->in, ARRAY_IDS))
-        return subject_fetch(t, ARRAY_IDS, 0, n, *ids);
-    memcpy(*ids, t->given[ARRAY_IDS], (size_t)n * sizeof **ids);
-    return MSA_OK;
-}
-
 static msa_status describe(const subject *t, result *r)
 {
     int32_t *ids;
-    const msa_status status = ids_of(t, &ids);
+    const msa_status status = useful_ids(t, &ids);
     if (status != MSA_OK) {
         free(ids);
         return status;

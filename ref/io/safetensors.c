@@ -1,6 +1,6 @@
 /**
  * @file safetensors.c
- * @brief Named tensors and text metadata in one file: float32 in and out, and one tensor of any type in.
+ * @brief Named tensors and text metadata in one file, read: float32, or one tensor of any type.
  *
  * The format is https://github.com/huggingface/safetensors#format: a file is the length of the header (8
  * bytes), the header, which is a JSON object such as
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io.h"
+#include "safetensors.h"
 
 const st_tensor *st_find(const st_file *f, const char *name)
 {
@@ -51,13 +51,6 @@ bool st_open(const char *path, const char *name, io_stored *out, io_error err)
                    "cannot read: this build has no safetensors; install libjansson-dev and build again");
 }
 
-bool st_write(const char *path, const st_file *f, io_error err)
-{
-    (void)f;
-    return io_fail(err, path,
-                   "cannot write: this build has no safetensors; install libjansson-dev and build again");
-}
-
 void st_free(st_file *f)
 {
     *f = (st_file){0};
@@ -67,11 +60,8 @@ void st_free(st_file *f)
 
 #include <jansson.h>
 
-#define METADATA "__metadata__"
-#define LENGTH_BYTES 8
 #define MAX_HEADER (1 << 24) /* 150,000 tensors; the format allows 100 MB, which take a minute to parse */
 #define MAX_VALUES (1 << 20) /* of that header; parsed, each takes 80 bytes and more */
-#define MAX_NAME 200         /* keeps every error line whole */
 
 bool st_available(void)
 {
@@ -146,15 +136,15 @@ static size_t count_values(const char *text, size_t n)
 
 static bool read_header(FILE *f, const char *path, size_t left, content *c, io_error err)
 {
-    unsigned char le[LENGTH_BYTES];
-    if (left < LENGTH_BYTES)
+    unsigned char le[ST_LENGTH_BYTES];
+    if (left < ST_LENGTH_BYTES)
         return io_fail(err, path, "not a safetensors file: expected at least %d bytes, found %zu",
-                       LENGTH_BYTES, left);
+                       ST_LENGTH_BYTES, left);
     if (!io_read(f, path, le, sizeof le, err))
         return false;
-    left -= LENGTH_BYTES;
+    left -= ST_LENGTH_BYTES;
     uint64_t length = 0;
-    for (int i = LENGTH_BYTES - 1; i >= 0; i--)
+    for (int i = ST_LENGTH_BYTES - 1; i >= 0; i--)
         length = length << 8 | le[i];
     if (length > MAX_HEADER || length > left)
         return io_fail(err, path,
@@ -185,14 +175,14 @@ static bool parse_metadata(json_t *map, const char *path, st_file *out, io_error
     if (!map)
         return true;
     if (!json_is_object(map))
-        return io_fail(err, path, METADATA ": expected an object of strings");
+        return io_fail(err, path, ST_METADATA ": expected an object of strings");
     out->meta = calloc(json_object_size(map) + 1, sizeof *out->meta);
     if (!out->meta)
         return io_fail(err, path, "no memory for its metadata");
     for (void *at = json_object_iter(map); at; at = json_object_iter_next(map, at)) {
         const char *key = json_object_iter_key(at), *value = json_string_value(json_object_iter_value(at));
         if (!value)
-            return io_fail(err, path, METADATA ": expected a string for '%.*s'", MAX_NAME, key);
+            return io_fail(err, path, ST_METADATA ": expected a string for '%.*s'", ST_MAX_NAME, key);
         out->meta[out->n_meta++] = (st_meta){key, value};
     }
     return true;
@@ -233,8 +223,8 @@ static bool parse_tensor(const char *name, const json_t *info, const char *path,
     st_tensor *t = &e->tensor;
     int64_t offset[2];
     t->name = name;
-    if (strlen(name) > MAX_NAME)
-        return io_fail(err, path, "expected names of at most %d bytes, found '%.40s...'", MAX_NAME, name);
+    if (strlen(name) > ST_MAX_NAME)
+        return io_fail(err, path, "expected names of at most %d bytes, found '%.40s...'", ST_MAX_NAME, name);
     if (!json_is_object(info) || json_object_size(info) != 3 || !json_is_string(dtype))
         return io_fail(err, path, "tensor '%s': expected an object of dtype, shape and data_offsets", name);
     e->dtype = json_string_value(dtype);
@@ -288,7 +278,7 @@ static bool parse_tensors(content *c, const char *path, st_file *out, io_error e
     int n = 0;
     for (void *at = json_object_iter(c->header); at; at = json_object_iter_next(c->header, at)) {
         const char *name = json_object_iter_key(at);
-        if (strcmp(name, METADATA) == 0)
+        if (strcmp(name, ST_METADATA) == 0)
             continue;
         if (!parse_tensor(name, json_object_iter_value(at), path, c->bytes, &c->entries[n++], err))
             return false;
@@ -300,10 +290,10 @@ static bool parse_tensors(content *c, const char *path, st_file *out, io_error e
     return check_tiling(c->entries, n, path, c->bytes, err);
 }
 
-static bool check_finite(const char *path, const st_tensor *t, size_t count, io_error err)
+bool st_check_finite(const char *path, const st_tensor *t, size_t count, io_error err)
 {
-    char what[MAX_NAME + 32];
-    snprintf(what, sizeof what, "tensor '%.*s': ", MAX_NAME, t->name);
+    char what[ST_MAX_NAME + 32];
+    snprintf(what, sizeof what, "tensor '%.*s': ", ST_MAX_NAME, t->name);
     return io_check_finite(path, what, t->ndim, t->dim, t->data, count, err);
 }
 
@@ -321,7 +311,7 @@ static bool read_data(FILE *f, const char *path, content *c, st_file *out, io_er
     for (int i = 0; i < out->n_tensors && ok; i++) {
         const entry *e = &c->entries[i];
         out->tensor[i].data = c->data + e->begin / 4;
-        ok = check_finite(path, &out->tensor[i], e->count, err);
+        ok = st_check_finite(path, &out->tensor[i], e->count, err);
     }
     return ok;
 }
@@ -332,7 +322,7 @@ static FILE *open_header(const char *path, content *c, st_file *out, io_error er
     size_t bytes = 0;
     FILE *f = io_open(path, &bytes, err);
     if (f && read_header(f, path, bytes, c, err) &&
-        parse_metadata(json_object_get(c->header, METADATA), path, out, err) &&
+        parse_metadata(json_object_get(c->header, ST_METADATA), path, out, err) &&
         parse_tensors(c, path, out, err))
         return f;
     if (f)
@@ -401,103 +391,6 @@ bool st_open(const char *path, const char *name, io_stored *out, io_error err)
     if (f && !ok)
         fclose(f);
     st_free(&table);
-    return ok;
-}
-
-/* ---- Writing ------------------------------------------------------------------------------------ */
-
-static bool add_metadata(json_t *header, const char *path, const st_file *f, io_error err)
-{
-    if (!f->n_meta)
-        return true;
-    json_t *map = json_object();
-    json_object_set_new(header, METADATA, map);
-    for (int i = 0; i < f->n_meta; i++) {
-        const st_meta *m = &f->meta[i];
-        if (json_object_get(map, m->key) || json_object_set_new(map, m->key, json_string(m->value)) != 0)
-            return io_fail(err, path,
-                           "cannot write: expected metadata in UTF-8 with distinct keys, found '%.*s'",
-                           MAX_NAME, m->key);
-    }
-    return true;
-}
-
-static json_t *describe(const st_tensor *t, size_t begin, size_t end)
-{
-    json_t *shape = json_array();
-    for (int i = 0; i < t->ndim; i++)
-        json_array_append_new(shape, json_integer(t->dim[i]));
-    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", "F32", "shape", shape, "data_offsets",
-                     (json_int_t)begin, (json_int_t)end);
-}
-
-/* Adds t to the header, its data beginning at *at, which moves on. */
-static bool add_tensor(json_t *header, const char *path, const st_tensor *t, size_t *at, io_error err)
-{
-    size_t count;
-    if (t->ndim < 0 || t->ndim > IO_MAX_DIMS || !io_count(t->ndim, t->dim, &count))
-        return io_fail(err, path,
-                       "cannot write: tensor '%.*s': expected 0 to %d dimensions that fit in memory",
-                       MAX_NAME, t->name, IO_MAX_DIMS);
-    if (!check_finite(path, t, count, err))
-        return false;
-    size_t end = *at + 4 * count;
-    if (strlen(t->name) > MAX_NAME || strcmp(t->name, METADATA) == 0 || json_object_get(header, t->name) ||
-        json_object_set_new(header, t->name, describe(t, *at, end)) != 0)
-        return io_fail(err, path,
-                       "cannot write: expected distinct names in UTF-8 of at most %d bytes, found '%.*s'",
-                       MAX_NAME, MAX_NAME, t->name);
-    *at = end;
-    return true;
-}
-
-/* The header as text, padded with blanks so that the data begins at a multiple of 8. */
-static char *print_header(const json_t *header, size_t *bytes)
-{
-    size_t length = json_dumpb(header, NULL, 0, JSON_COMPACT);
-    *bytes = (length + 7) / 8 * 8;
-    char *text = length ? malloc(*bytes) : NULL;
-    if (text) {
-        json_dumpb(header, text, length, JSON_COMPACT);
-        memset(text + length, ' ', *bytes - length);
-    }
-    return text;
-}
-
-static bool write_chunks(const char *path, const json_t *header, const st_file *f, io_chunk *chunks,
-                         io_error err)
-{
-    size_t bytes;
-    char *text = print_header(header, &bytes);
-    unsigned char le[LENGTH_BYTES];
-    for (int i = 0; i < LENGTH_BYTES; i++)
-        le[i] = (unsigned char)(bytes >> 8 * i);
-    chunks[0] = (io_chunk){le, sizeof le};
-    chunks[1] = (io_chunk){text, bytes};
-    bool ok = text || io_fail(err, path, "cannot write: no memory");
-    ok = ok && io_json_whole() && io_write_file(path, chunks, f->n_tensors + 2, err);
-    free(text);
-    return ok;
-}
-
-bool st_write(const char *path, const st_file *f, io_error err)
-{
-    io_json_begin();
-    json_t *header = json_object();
-    io_chunk *chunks = calloc((size_t)f->n_tensors + 2, sizeof *chunks);
-    bool ok = (header && chunks) || io_fail(err, path, "cannot write: no memory");
-    ok = ok && add_metadata(header, path, f, err);
-    size_t at = 0;
-    for (int i = 0; i < f->n_tensors && ok; i++) {
-        size_t begin = at;
-        ok = add_tensor(header, path, &f->tensor[i], &at, err);
-        chunks[i + 2] = (io_chunk){f->tensor[i].data, at - begin};
-    }
-    ok = ok && write_chunks(path, header, f, chunks, err);
-    if (!io_json_whole()) /* whatever was blamed for it */
-        ok = io_fail(err, path, "cannot write: no memory");
-    json_decref(header);
-    free(chunks);
     return ok;
 }
 

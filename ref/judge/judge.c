@@ -42,30 +42,22 @@ static size_t count(const msa_shape *s, array_id a)
     return (size_t)array_count(s, NULL, a);
 }
 
-/* What a stage writes that roundings to bf16 within it move. */
-static unsigned noisy_arrays(msa_stage stage)
-{
-    return arrays_of(stage).out & (A(O) | A(DQ) | A(DK) | A(DV) | A(DQI) | A(DKI));
-}
-
-/* Beside what the stage writes, what the forward pass leaves. */
-static unsigned oracle_arrays(msa_stage stage)
-{
-    return arrays_of(stage).out | A(SCORES) | A(IDS) | A(INDEX_LSE) | A(O) | A(LSE);
-}
+// What a stage may write that roundings to bf16 within it move; and what the forward pass leaves.
+#define NOISY (A(O) | A(DQ) | A(DK) | A(DV) | A(DQI) | A(DKI))
+#define FORWARD (A(SCORES) | A(IDS) | A(INDEX_LSE) | A(O) | A(LSE))
 
 static bool open_judgement(judgement *j)
 {
     const msa_shape *s = j->s;
-    const msa_stage stage = j->kernel->stage;
+    const unsigned out = arrays_of(j->kernel->stage).out;
     size_t widest = 0;
     bool ok = true;
     for (array_id a = 0; a < ARRAY_N; a++) {
-        if (HAS(oracle_arrays(stage), a))
+        if (HAS(out | FORWARD, a))
             ok = (j->oracle[a] = malloc(count(s, a) * 4)) != NULL && ok;
-        if (HAS(arrays_of(stage).out, a))
+        if (HAS(out, a))
             ok = guard_new(&j->found[a], count(s, a) * 4) && ok;
-        if (j->kernel->precision >= MSA_BF16_WEIGHTS && HAS(noisy_arrays(stage), a))
+        if (j->kernel->precision >= MSA_BF16_WEIGHTS && HAS(out & NOISY, a))
             ok = (j->noise[a] = malloc(count(s, a) * sizeof(double))) != NULL && ok;
         widest = count(s, a) > widest ? count(s, a) : widest;
     }
@@ -228,21 +220,9 @@ static void run_reference(judgement *j, msa_stage stage, msa_arrays arrays)
 // How far the kernel's roundings may move what it writes; false if there is no memory to say it.
 static bool know_noise(judgement *j, const int32_t *ids)
 {
-    const inputs *in = j->in;
-    const bool partials = j->kernel->precision >= MSA_BF16_PARTIALS;
-    double *const *noise = j->noise;
-    bool ok = true;
-    if (noise[ARRAY_O])
-        ok = noise_of_rounding(j->s, in->q, in->k, in->v, ids, partials, noise[ARRAY_O]);
-    if (noise[ARRAY_DQ])
-        ok = noise_of_backward(j->s, in->q, in->k, in->v, ids, in->dout, j->kernel->precision, false,
-                               noise[ARRAY_DQ], noise[ARRAY_DK], noise[ARRAY_DV]);
-    if (noise[ARRAY_DQI])
-        ok = noise_of_kl(j->s, in->q, in->k, in->qi, in->ki, ids, KL_WEIGHT, noise[ARRAY_DQI],
-                         noise[ARRAY_DKI]);
-    if (!ok)
+    if (!noise_of(j->s, j->in, ids, j->kernel->precision, KL_WEIGHT, j->noise))
         j->report.outcome = JUDGE_NO_MEMORY;
-    return ok;
+    return j->report.outcome != JUDGE_NO_MEMORY;
 }
 
 // A random walk has no equal steps, but where inputs repeat themselves so do roundings, and all in one
@@ -295,14 +275,6 @@ static void judge_loss(judgement *j, msa_arrays given, const char *support)
     }
 }
 
-static void judge_dense(judgement *j)
-{
-    judge_given(j, inputs_arrays(j->in), "dense");
-    const msa_arrays run = with_outputs(j, inputs_arrays(j->in), A(O));
-    if (j->report.outcome == JUDGE_PASS && accepted(j, j->kernel->run(j->s, &run, j->work.data)))
-        judge_outputs(j, A(O), "no lse");
-}
-
 // Every output alone, ids with their LSE, and all together, since an index kernel may produce only some of
 // them.
 static void judge_index(judgement *j)
@@ -342,8 +314,8 @@ typedef struct step {
 // The ids first, where there are some; then the output given those ids.
 static void judge_step(judgement *j, const step *a)
 {
-    const bool sparse = j->kernel->stage != MSA_STAGE_DENSE_DECODE;
     const unsigned out = arrays_of(j->kernel->stage).out;
+    const bool sparse = HAS(out, ARRAY_IDS);
     const int least =
         a->given.pages.table ? 1 : 0; // without LSE where keys are contiguous; with pages that is no news
     for (int want_lse = 1; want_lse >= least && j->report.outcome == JUDGE_PASS; want_lse--) {
@@ -401,7 +373,7 @@ static void judge_whole(judgement *j, uint64_t seed)
 {
     const step a = {j->s, inputs_arrays(j->in), j->work.data, msa_stage_name(j->kernel->stage)};
     judge_step(j, &a);
-    if (j->kernel->stage != MSA_STAGE_PREFILL)
+    if (j->kernel->stage == MSA_STAGE_DECODE || j->kernel->stage == MSA_STAGE_DENSE_DECODE)
         judge_pages(j, seed, false);
     if (j->kernel->stage == MSA_STAGE_DECODE)
         judge_pages(j, seed, true);
@@ -446,15 +418,13 @@ static void judge_stage(judgement *j, uint64_t seed)
     msa_arrays scores = {.scores = j->oracle[ARRAY_SCORES]};
     msa_index(j->s, in->qi, in->ki, j->oracle[ARRAY_SCORES], j->oracle[ARRAY_IDS], NULL, j->oracle_work);
     switch (j->kernel->stage) {
-    case MSA_STAGE_DENSE:
-        judge_dense(j);
-        break;
     case MSA_STAGE_INDEX:
         judge_index(j);
         break;
     case MSA_STAGE_TOPK:
         judge_given(j, scores, "topk");
         break;
+    case MSA_STAGE_DENSE:
     case MSA_STAGE_PREFILL:
     case MSA_STAGE_DECODE:
     case MSA_STAGE_DENSE_DECODE:

@@ -288,3 +288,20 @@ bool noise_of_kl(const msa_shape *s, const float *q, const float *k, const float
     free(room);
     return ok;
 }
+
+bool noise_of(const msa_shape *s, const inputs *in, const int32_t *ids, msa_precision precision,
+              double kl_weight, double *const noise[ARRAY_N])
+{
+    bool ok = true;
+    if (noise[ARRAY_O])
+        ok = noise_of_rounding(s, in->q, in->k, in->v, ids, precision >= MSA_BF16_PARTIALS, noise[ARRAY_O]);
+    if (noise[ARRAY_DQ])
+        ok = noise_of_backward(s, in->q, in->k, in->v, ids, in->dout, precision, false, noise[ARRAY_DQ],
+                               noise[ARRAY_DK], noise[ARRAY_DV]) &&
+             ok;
+    if (noise[ARRAY_DQI])
+        ok = noise_of_kl(s, in->q, in->k, in->qi, in->ki, ids, kl_weight, noise[ARRAY_DQI],
+                         noise[ARRAY_DKI]) &&
+             ok;
+    return ok;
+}

@@ -5,7 +5,8 @@
 #ifndef MSA_NOISE_H
 #define MSA_NOISE_H
 
-#include "../msa.h"
+#include "../stages.h"
+#include "inputs.h"
 
 #define NOISE_ROUNDING 0x1p-9 /**< of bf16, relative; above its root mean square, see below */
 
@@ -50,5 +51,10 @@ bool noise_of_backward(const msa_shape *s, const float *q, const float *k, const
  *  Where the KL loss is a mean over more queries than these, `weight` is to carry the ratio. */
 bool noise_of_kl(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
                  const int32_t *ids, double weight, double *dqi, double *dki);
+
+/** All of that which `noise` has room for: of O, dQ dK dV (O not rounded) and dQi dKi; the others are NULL.
+ */
+bool noise_of(const msa_shape *s, const inputs *in, const int32_t *ids, msa_precision precision,
+              double kl_weight, double *const noise[ARRAY_N]);
 
 #endif
