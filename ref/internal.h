@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "msa.h"
+#include "msa_layer.h"
 
 /* Returns from the calling function unless the call succeeded. */
 #define MSA_TRY(call)                                                                                        \

@@ -8,6 +8,7 @@
 
 #include "../ref/call.h"
 #include "../ref/judge/guard.h"
+#include "../ref/msa_layer.h"
 #include "../ref/judge/table.h"
 #include "support/check.h"
 

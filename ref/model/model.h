@@ -10,7 +10,7 @@
 #define MSA_MODEL_H
 
 #include "../io/io.h"
-#include "../msa.h"
+#include "../msa_layer.h"
 
 #define MODEL_VOCAB 256
 #define MODEL_MAX_LAYERS 256

@@ -10,7 +10,7 @@
 #ifndef MSA_TWIN_H
 #define MSA_TWIN_H
 
-#include "../../ref/msa.h"
+#include "../../ref/msa_layer.h"
 
 /** Index scores m [Hkv,T,B] (-inf where no token of the block is visible) and the selection [Hkv,T,k]. */
 void twin_select(const msa_shape *s, const double *qi, const double *ki, double *scores, int32_t *ids);
