@@ -9,12 +9,12 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "../judge/table.h"
 #include "../model/evaluate.h"
 #include "../model/task.h"
 #include "../model/train.h"
 #include "cli.h"
 #include "curve.h"
-#include "../judge/table.h"
 
 #define EVAL_EVERY 250
 #define EVAL_WINDOWS 8
@@ -315,7 +315,45 @@ static int settle(const char *command, job *j)
 
 typedef struct words {
     int64_t layers, d_model, heads, kv_heads, d_head, d_index, d_ff, block, topk, context, seed;
+    bool reverse_kl, attached, sink, value_head;
 } words;
+
+static model_config shape_of(const words *w)
+{
+    const model_config c = model_default_config();
+    return (model_config){.n_layers = (int)w->layers,
+                          .d_model = (int)w->d_model,
+                          .n_heads = (int)w->heads,
+                          .n_kv_heads = (int)w->kv_heads,
+                          .d_head = (int)w->d_head,
+                          .d_index = (int)w->d_index,
+                          .d_ff = (int)w->d_ff,
+                          .block = (int)w->block,
+                          .topk = (int)w->topk,
+                          .context = (int)w->context,
+                          .theta = c.theta,
+                          .eps = c.eps,
+                          .reverse_kl = w->reverse_kl,
+                          .attached = w->attached,
+                          .sink = w->sink,
+                          .value_head = w->value_head};
+}
+
+static int learn(const char *command, job *j)
+{
+    io_error err;
+    unsigned char *bytes = NULL;
+    size_t n = 0;
+    if (!j->task && !io_read_file(j->text_path, MAX_TEXT, &bytes, &n, err))
+        return cli_fail(command, "--text: %s", err);
+    const struct sigaction action = {.sa_handler = on_signal};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    const train_text text = j->task ? (train_text){NULL, 0, 0} : train_split(bytes, (int64_t)n);
+    const int status = train(command, j, &text);
+    free(bytes);
+    return status;
+}
 
 int cmd_train(int argc, char **argv)
 {
@@ -326,9 +364,17 @@ int cmd_train(int argc, char **argv)
              .save_every = 100,
              .train = train_default_config(),
              .shape = c};
-    words w = {c.n_layers, c.d_model, c.n_heads, c.n_kv_heads, c.d_head, c.d_index,
-               c.d_ff,     c.block,   c.topk,    c.context,    1};
-    bool reverse_kl = false, attached = false, sink = false, value_head = false;
+    words w = {.layers = c.n_layers,
+               .d_model = c.d_model,
+               .heads = c.n_heads,
+               .kv_heads = c.n_kv_heads,
+               .d_head = c.d_head,
+               .d_index = c.d_index,
+               .d_ff = c.d_ff,
+               .block = c.block,
+               .topk = c.topk,
+               .context = c.context,
+               .seed = 1};
     const cli_option options[] = {
         {"--text", CLI_TEXT, &j.text_path, 0, 0,
          "FILE to learn from; its last 5 % are held out (needed, or --task)"},
@@ -358,10 +404,10 @@ int cmd_train(int argc, char **argv)
         {"--block", CLI_INT, &w.block, 1, 1 << 20, "N tokens in a key block"},
         {"--topk", CLI_INT, &w.topk, 1, 1 << 20, "N blocks kept"},
         {"--selector", CLI_TEXT, &j.selector, 0, 0, "NAME of a rule: " MODEL_SELECTORS},
-        {"--reverse-kl", CLI_FLAG, &reverse_kl, 0, 0, "the selector learns from KL(u || t)"},
-        {"--attached", CLI_FLAG, &attached, 0, 0, "the KL loss reaches the rest of the network"},
-        {"--sink", CLI_FLAG, &sink, 0, 0, "a learnable sink logit in every head"},
-        {"--value-head", CLI_FLAG, &value_head, 0, 0,
+        {"--reverse-kl", CLI_FLAG, &w.reverse_kl, 0, 0, "the selector learns from KL(u || t)"},
+        {"--attached", CLI_FLAG, &w.attached, 0, 0, "the KL loss reaches the rest of the network"},
+        {"--sink", CLI_FLAG, &w.sink, 0, 0, "a learnable sink logit in every head"},
+        {"--value-head", CLI_FLAG, &w.value_head, 0, 0,
          "values in the Index Branch, trained by the language loss"},
         {"--recall-every", CLI_INT, &j.train.recall_every, 1, 1e9,
          "N steps between recalls and entropies in the loss curve"},
@@ -373,36 +419,8 @@ int cmd_train(int argc, char **argv)
         cli_parse(argc, argv, "trains a byte-level model on a text; stops and resumes", options, NULL);
     if (status)
         return status;
-    j.shape = (model_config){.n_layers = (int)w.layers,
-                             .d_model = (int)w.d_model,
-                             .n_heads = (int)w.heads,
-                             .n_kv_heads = (int)w.kv_heads,
-                             .d_head = (int)w.d_head,
-                             .d_index = (int)w.d_index,
-                             .d_ff = (int)w.d_ff,
-                             .block = (int)w.block,
-                             .topk = (int)w.topk,
-                             .context = (int)w.context,
-                             .theta = c.theta,
-                             .eps = c.eps,
-                             .reverse_kl = reverse_kl,
-                             .attached = attached,
-                             .sink = sink,
-                             .value_head = value_head};
+    j.shape = shape_of(&w);
     j.train.seed = (uint64_t)w.seed;
     status = settle(argv[0], &j);
-    if (status)
-        return status;
-    io_error err;
-    unsigned char *bytes = NULL;
-    size_t n = 0;
-    if (!j.task && !io_read_file(j.text_path, MAX_TEXT, &bytes, &n, err))
-        return cli_fail(argv[0], "--text: %s", err);
-    const struct sigaction action = {.sa_handler = on_signal};
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    const train_text text = j.task ? (train_text){NULL, 0, 0} : train_split(bytes, (int64_t)n);
-    status = train(argv[0], &j, &text);
-    free(bytes);
-    return status;
+    return status ? status : learn(argv[0], &j);
 }
