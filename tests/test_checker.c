@@ -270,6 +270,51 @@ static void faulty_kernels(void)
     inputs_free(&in);
 }
 
+/* ---- A selector with faults ------------------------------------------------------------------------ */
+
+enum { FOLLOWS, STRAYS, PEEKS, N_RULES };
+
+// MSA's scores, or these turned around: where nobody asks for them, or where the last key says so.
+static msa_status faulty_rule(const msa_shape *s, const float *qi, const float *ki, float *scores,
+                              int32_t *ids, float *index_lse, void *work)
+{
+    const int64_t n = s->n_kv_heads * s->n_q * msa_n_blocks(s);
+    const bool turned = fault == STRAYS ? !scores : fault == PEEKS && ki[s->n_kv * s->d_index - 1] > -0.5f;
+    float *own = check_floats(n);
+    int32_t *chosen = check_ints(s->n_kv_heads * s->n_q * s->topk);
+    msa_status status = msa_index(s, qi, ki, own, NULL, NULL, work);
+    for (int64_t i = 0; turned && i < n; i++)
+        own[i] = -own[i];
+    if (status == MSA_OK)
+        status = msa_topk(s, own, chosen, work);
+    if (scores)
+        memcpy(scores, own, (size_t)n * sizeof *own);
+    if (ids)
+        memcpy(ids, chosen, (size_t)(s->n_kv_heads * s->n_q * s->topk) * sizeof *ids);
+    return status == MSA_OK && index_lse ? msa_index_lse(s, qi, ki, chosen, index_lse) : status;
+}
+RUN(index, faulty_rule)
+
+static void faulty_rules(void)
+{
+    static const char *const name[N_RULES] = {"sound", "ids that its scores do not explain",
+                                              "scores that tell of a key behind"};
+    const msa_shape s = {24, 24, 1, 1, 4, 4, 4, 3, 1, NULL, NULL, NULL, NULL};
+    msa_kernel k = *msa_ref_ops.stage[MSA_STAGE_INDEX];
+    k.run = faulty_rule_run, k.own_rule = true;
+    inputs in;
+    if (!inputs_new(&in, &s, INPUTS_NORMAL, check_seed(1)))
+        return;
+    for (int f = 0; f < N_RULES; f++) {
+        fault = f;
+        judge_report report = judge_kernel(&k, &s, &in, check_seed(2));
+        tap(report.outcome == (f == FOLLOWS ? JUDGE_PASS : JUDGE_FAIL), "judging a selector: %s (%s)",
+            name[f], report.text);
+    }
+    inputs_free(&in);
+    check_release(NULL);
+}
+
 /* ---- Inputs -------------------------------------------------------------------------------------- */
 
 static void generators(void)
@@ -318,6 +363,7 @@ int main(int argc, char **argv)
     guards();
     selections();
     faulty_kernels();
+    faulty_rules();
     generators();
     return check_done();
 }
