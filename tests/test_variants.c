@@ -153,7 +153,7 @@ static void (*const follows[N_SELECTORS])(check_case *, const problem *,
 static void judged(check_case *c, const msa_kernel *k)
 {
     for (int n = 0; n < inputs_n_all_shapes; n++)
-        for (int p = 0; p < INPUTS_N_PATTERNS; p++) {
+        for (int p = 0; p < INPUTS_N_PATTERNS && (n < inputs_n_shapes || n >= inputs_first_padded); p++) {
             inputs in;
             if (!inputs_new(&in, &inputs_shapes[n], (inputs_pattern)p, check_seed(1)))
                 return;

@@ -258,7 +258,8 @@ static void judge_query(query *q)
         if (q->t->given[ARRAY_IDS])
             given_ids(q);
         judge_sparse(q, lse);
-    }
+    } else if (!HAS(q->t->out, ARRAY_DQ) && !HAS(q->t->out, ARRAY_DQI) && q->v->pass)
+        sample_fail(q->v, "expected a stage whose samples are judged here");
     if (HAS(q->t->out, ARRAY_DQ))
         sample_backward(q);
     if (HAS(q->t->out, ARRAY_DQI))
