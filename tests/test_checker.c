@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "../ref/call.h"
+#include "../ref/internal.h"
 #include "../ref/judge/guard.h"
 #include "../ref/judge/judge.h"
 #include "support/check.h"
@@ -274,24 +275,26 @@ static void faulty_kernels(void)
 
 enum { FOLLOWS, STRAYS, PEEKS, N_RULES };
 
-// MSA's scores, or these turned around: where nobody asks for them, or where the last key says so.
+// MSA's scores, turned around where the last key says so; or only for the ids, where both are asked for.
 static msa_status faulty_rule(const msa_shape *s, const float *qi, const float *ki, float *scores,
                               int32_t *ids, float *index_lse, void *work)
 {
-    const int64_t n = s->n_kv_heads * s->n_q * msa_n_blocks(s);
-    const bool turned = fault == STRAYS ? !scores : fault == PEEKS && ki[s->n_kv * s->d_index - 1] > -0.5f;
+    const int64_t n = s->n_kv_heads * s->n_q * msa_n_blocks(s), n_ids = s->n_kv_heads * s->n_q * s->topk;
+    const bool peeks = fault == PEEKS && ki[s->n_kv * s->d_index - 1] > -0.5f,
+               strays = fault == STRAYS && scores && ids;
     float *own = check_floats(n);
-    int32_t *chosen = check_ints(s->n_kv_heads * s->n_q * s->topk);
-    msa_status status = msa_index(s, qi, ki, own, NULL, NULL, work);
-    for (int64_t i = 0; turned && i < n; i++)
-        own[i] = -own[i];
-    if (status == MSA_OK)
-        status = msa_topk(s, own, chosen, work);
-    if (scores)
-        memcpy(scores, own, (size_t)n * sizeof *own);
+    int32_t *chosen = check_ints(n_ids);
+    MSA_TRY(msa_index(s, qi, ki, own, NULL, NULL, work));
+    for (int64_t i = 0; i < n; i++) {
+        own[i] *= peeks ? -1 : 1;
+        if (scores)
+            scores[i] = own[i];
+        own[i] *= strays ? -1 : 1;
+    }
+    MSA_TRY(msa_topk(s, own, chosen, work));
     if (ids)
-        memcpy(ids, chosen, (size_t)(s->n_kv_heads * s->n_q * s->topk) * sizeof *ids);
-    return status == MSA_OK && index_lse ? msa_index_lse(s, qi, ki, chosen, index_lse) : status;
+        memcpy(ids, chosen, (size_t)n_ids * sizeof *ids);
+    return index_lse ? msa_index_lse(s, qi, ki, chosen, index_lse) : MSA_OK;
 }
 RUN(index, faulty_rule)
 
