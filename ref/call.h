@@ -7,7 +7,7 @@
 
 #define OUT(name) (void *)(uintptr_t)a->name
 #define PAGES has_pages(a) ? &a->pages : NULL
-#define STAGE(NAME, name, in, out, optional, ...)                                                            \
+#define STAGE(NAME, name, idea, in, out, optional, ...)                                                      \
     static inline msa_status call_##name(msa_##name##_fn *f, const msa_shape *s, const msa_arrays *a,        \
                                          void *work)                                                         \
     {                                                                                                        \

@@ -165,17 +165,9 @@ static inline void *work_take(void **work, int64_t count, size_t size)
     }
 
 /* Workspace sizes of the reference's stages. */
-size_t dense_workspace(const msa_shape *s);
-size_t index_workspace(const msa_shape *s);
-size_t topk_workspace(const msa_shape *s);
-size_t reverse_workspace(const msa_shape *s);
-size_t sparse_workspace(const msa_shape *s);
-size_t prefill_workspace(const msa_shape *s);
-size_t decode_workspace(const msa_shape *s);
-size_t dense_decode_workspace(const msa_shape *s);
-size_t backward_workspace(const msa_shape *s);
-size_t kl_workspace(const msa_shape *s);
 #define dense_backward_workspace backward_workspace
+#define STAGE(NAME, name, ...) size_t name##_workspace(const msa_shape *s);
+#include "stages.def"
 
 /* dW [m,n] += X^T dY over the queries' rows of x [T,m] and dy [T,n]: layer.c. */
 void add_weight_gradient(const msa_ops *ops, const msa_shape *s, int64_t m, const float *x, int64_t n,

@@ -342,7 +342,8 @@ typedef struct msa_kernel {
     const char *constraints; /**< what it does not take, in words; "any shape" */
     const char *idea;        /**< one line */
     msa_precision precision;
-    bool best; /**< what its back end runs unless another is asked for by name */
+    bool best;     /**< what its back end runs unless another is asked for by name */
+    bool own_rule; /**< of index: scores blocks otherwise than MSA; ids follow from its scores by msa_topk() */
     size_t (*workspace)(const msa_shape *s); /**< bytes that `work` must have; 0 for a refused shape */
     /** The stage as its signature above has it, its arguments by name. Every kernel is reached this way. */
     msa_status (*run)(const msa_shape *s, const msa_arrays *arrays, void *work);

@@ -82,7 +82,7 @@ class _Kernel(c.Structure):
     """msa_kernel"""
 
     _fields_ = [("stage", c.c_int), ("name", c.c_char_p), ("backend", c.c_char_p), ("constraints", c.c_char_p),
-                ("idea", c.c_char_p), ("precision", c.c_int), ("best", c.c_bool),
+                ("idea", c.c_char_p), ("precision", c.c_int), ("best", c.c_bool), ("own_rule", c.c_bool),
                 ("workspace", c.CFUNCTYPE(c.c_size_t, c.POINTER(Shape))),
                 ("run", c.CFUNCTYPE(c.c_int, c.POINTER(Shape), c.POINTER(_Arrays), c.c_void_p))]
 

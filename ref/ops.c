@@ -2,7 +2,7 @@
 #include "call.h"
 #include "internal.h"
 
-#define REFERENCE(NAME, field, text)                                                                         \
+#define STAGE(NAME, field, text, ...)                                                                        \
     CHECKED_WORKSPACE(field)                                                                                 \
     RUN(field, msa_##field)                                                                                  \
     const msa_kernel ref_##field##_kernel = {.stage = MSA_STAGE_##NAME,                                      \
@@ -12,19 +12,8 @@
                                              .idea = text,                                                   \
                                              .best = true,                                                   \
                                              .workspace = field##_checked,                                   \
-                                             .run = msa_##field##_run}
-
-REFERENCE(DENSE, dense, "softmax over all visible keys, sums in double");
-REFERENCE(INDEX, index, "dot products in double, block max, ranked unrounded");
-REFERENCE(TOPK, topk, "insertion into a sorted list of k, ties to the lower id");
-REFERENCE(REVERSE, reverse, "count, sum up, scatter: queries of each block in ascending order");
-REFERENCE(SPARSE, sparse, "list the chosen tokens, then attend to them");
-REFERENCE(PREFILL, prefill, "index, then sparse");
-REFERENCE(DECODE, decode, "score, select, attend, each key found through the page table");
-REFERENCE(DENSE_DECODE, dense_decode, "attend to all keys, each found through the page table");
-REFERENCE(BACKWARD, backward, "recompute P, accumulate dK and dV in double");
-REFERENCE(DENSE_BACKWARD, dense_backward, "the same over all visible keys");
-REFERENCE(KL, kl, "teacher and student rows side by side, in double");
+                                             .run = msa_##field##_run};
+#include "stages.def"
 
 static void plain_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const float *a,
                        const float *b, float beta, float *c)

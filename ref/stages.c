@@ -21,7 +21,7 @@ static const struct {
     stage_arrays arrays;
 } stages[MSA_N_STAGES] = {
 #define A(NAME) 1u << ARRAY_##NAME
-#define STAGE(NAME, name, in, out, optional, ...) {#name, {in, out, optional}},
+#define STAGE(NAME, name, idea, in, out, optional, ...) {#name, {in, out, optional}},
 #include "stages.def"
 };
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "../ref/call.h"
+#include "../ref/internal.h"
 #include "../ref/judge/guard.h"
 #include "../ref/judge/judge.h"
 #include "support/check.h"
@@ -270,6 +271,53 @@ static void faulty_kernels(void)
     inputs_free(&in);
 }
 
+/* ---- A selector with faults ------------------------------------------------------------------------ */
+
+enum { FOLLOWS, STRAYS, PEEKS, N_RULES };
+
+// MSA's scores, turned around where the last key says so; or only for the ids, where both are asked for.
+static msa_status faulty_rule(const msa_shape *s, const float *qi, const float *ki, float *scores,
+                              int32_t *ids, float *index_lse, void *work)
+{
+    const int64_t n = s->n_kv_heads * s->n_q * msa_n_blocks(s), n_ids = s->n_kv_heads * s->n_q * s->topk;
+    const bool peeks = fault == PEEKS && ki[s->n_kv * s->d_index - 1] > -0.5f,
+               strays = fault == STRAYS && scores && ids;
+    float *own = check_floats(n);
+    int32_t *chosen = check_ints(n_ids);
+    MSA_TRY(msa_index(s, qi, ki, own, NULL, NULL, work));
+    for (int64_t i = 0; i < n; i++) {
+        own[i] *= peeks ? -1 : 1;
+        if (scores)
+            scores[i] = own[i];
+        own[i] *= strays ? -1 : 1;
+    }
+    MSA_TRY(msa_topk(s, own, chosen, work));
+    if (ids)
+        memcpy(ids, chosen, (size_t)n_ids * sizeof *ids);
+    return index_lse ? msa_index_lse(s, qi, ki, chosen, index_lse) : MSA_OK;
+}
+RUN(index, faulty_rule)
+
+static void faulty_rules(void)
+{
+    static const char *const name[N_RULES] = {"sound", "ids that its scores do not explain",
+                                              "scores that tell of a key behind"};
+    const msa_shape s = {24, 24, 1, 1, 4, 4, 4, 3, 1, NULL, NULL, NULL, NULL};
+    msa_kernel k = *msa_ref_ops.stage[MSA_STAGE_INDEX];
+    k.run = faulty_rule_run, k.own_rule = true;
+    inputs in;
+    if (!inputs_new(&in, &s, INPUTS_NORMAL, check_seed(1)))
+        return;
+    for (int f = 0; f < N_RULES; f++) {
+        fault = f;
+        judge_report report = judge_kernel(&k, &s, &in, check_seed(2));
+        tap(report.outcome == (f == FOLLOWS ? JUDGE_PASS : JUDGE_FAIL), "judging a selector: %s (%s)",
+            name[f], report.text);
+    }
+    inputs_free(&in);
+    check_release(NULL);
+}
+
 /* ---- Inputs -------------------------------------------------------------------------------------- */
 
 static void generators(void)
@@ -318,6 +366,7 @@ int main(int argc, char **argv)
     guards();
     selections();
     faulty_kernels();
+    faulty_rules();
     generators();
     return check_done();
 }

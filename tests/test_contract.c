@@ -605,105 +605,37 @@ static bool next_is_missing(void)
 }
 #define GIVEN(x) (next_is_missing() ? NULL : (x))
 
-// Calls a stage of `ops` with one shape and one set of pointers; every output is `out`.
+// What the stage may do without, and this call may not.
+static bool is_needed(msa_stage stage, array_id a)
+{
+    if (stage == MSA_STAGE_DECODE && a == ARRAY_KI)
+        return true; // its index keys are not of 8 bits
+    if (stage == MSA_STAGE_KL && (a == ARRAY_DQI || a == ARRAY_DKI))
+        return true; // both gradients or neither
+    return !HAS(arrays_of(stage).optional, a);
+}
+
+// Calls a stage of `ops` with one shape and one set of pointers; every output is `out`, with integers behind.
 static msa_status call(const msa_ops *ops, int stage, const msa_shape *s, const float *in, const int32_t *ids,
                        float *out, void *work)
 {
     const msa_kernel *k = ops->stage[stage];
-    int32_t *chosen = (int32_t *)(void *)out;
+    const stage_arrays of = arrays_of(k->stage);
+    msa_arrays a = {.weight = 1};
     double loss;
+    float *integers = out + 500;
     given = 0;
-    switch (k->stage) {
-    case MSA_STAGE_DENSE:
-        return k->run(
-            s, &(msa_arrays){.q = GIVEN(in), .k = GIVEN(in), .v = GIVEN(in), .o = GIVEN(out), .lse = out},
-            GIVEN(work));
-    case MSA_STAGE_INDEX:
-        return k->run(s, &(msa_arrays){.qi = GIVEN(in), .ki = GIVEN(in), .ids = chosen}, GIVEN(work));
-    case MSA_STAGE_TOPK:
-        return k->run(s, &(msa_arrays){.scores = GIVEN(in), .ids = GIVEN(chosen)}, GIVEN(work));
-    case MSA_STAGE_REVERSE:
-        return k->run(s,
-                      &(msa_arrays){.ids = in ? GIVEN(ids) : NULL,
-                                    .first = GIVEN(chosen),
-                                    .entries = GIVEN((uint32_t *)(void *)(out + 300)),
-                                    .items = GIVEN((msa_item *)(void *)(out + 600))},
-                      GIVEN(work));
-    case MSA_STAGE_SPARSE:
-        return k->run(s,
-                      &(msa_arrays){.q = GIVEN(in),
-                                    .k = GIVEN(in),
-                                    .v = GIVEN(in),
-                                    .ids = GIVEN(ids),
-                                    .o = GIVEN(out),
-                                    .lse = out},
-                      GIVEN(work));
-    case MSA_STAGE_PREFILL:
-        return k->run(s,
-                      &(msa_arrays){.q = GIVEN(in),
-                                    .k = GIVEN(in),
-                                    .v = GIVEN(in),
-                                    .qi = GIVEN(in),
-                                    .ki = GIVEN(in),
-                                    .ids = GIVEN(chosen + 800),
-                                    .o = GIVEN(out),
-                                    .lse = out},
-                      GIVEN(work));
-    case MSA_STAGE_DECODE:
-        return k->run(s,
-                      &(msa_arrays){.q = GIVEN(in),
-                                    .k = GIVEN(in),
-                                    .v = GIVEN(in),
-                                    .qi = GIVEN(in),
-                                    .ki = GIVEN(in),
-                                    .ids = GIVEN(chosen + 800),
-                                    .o = GIVEN(out),
-                                    .lse = out},
-                      GIVEN(work));
-    case MSA_STAGE_DENSE_DECODE:
-        return k->run(
-            s, &(msa_arrays){.q = GIVEN(in), .k = GIVEN(in), .v = GIVEN(in), .o = GIVEN(out), .lse = out},
-            GIVEN(work));
-    case MSA_STAGE_BACKWARD:
-        return k->run(s,
-                      &(msa_arrays){.q = GIVEN(in),
-                                    .k = GIVEN(in),
-                                    .v = GIVEN(in),
-                                    .ids = ids,
-                                    .o = in,
-                                    .lse = in,
-                                    .dout = GIVEN(in),
-                                    .dq = GIVEN(out),
-                                    .dk = GIVEN(out),
-                                    .dv = GIVEN(out)},
-                      GIVEN(work));
-    case MSA_STAGE_DENSE_BACKWARD:
-        return k->run(s,
-                      &(msa_arrays){.q = GIVEN(in),
-                                    .k = GIVEN(in),
-                                    .v = GIVEN(in),
-                                    .o = in,
-                                    .lse = in,
-                                    .dout = GIVEN(in),
-                                    .dq = GIVEN(out),
-                                    .dk = GIVEN(out),
-                                    .dv = GIVEN(out)},
-                      GIVEN(work));
-    default: // both gradients or neither
-        return k->run(s,
-                      &(msa_arrays){.q = GIVEN(in),
-                                    .k = GIVEN(in),
-                                    .qi = GIVEN(in),
-                                    .ki = GIVEN(in),
-                                    .ids = ids,
-                                    .lse = in,
-                                    .index_lse = in,
-                                    .weight = 1,
-                                    .loss = GIVEN(&loss),
-                                    .dqi = GIVEN(out),
-                                    .dki = GIVEN(out)},
-                      GIVEN(work));
+    for (array_id i = 0; i < ARRAY_N; i++) {
+        const void *at = HAS(of.out, i) ? out : i == ARRAY_IDS && in ? (const void *)ids : in;
+        if (!HAS(of.in | of.out, i) || (k->stage == MSA_STAGE_INDEX && HAS(of.out, i) && i != ARRAY_IDS))
+            continue;
+        if (HAS(of.out, i) && array_element(i) == ELEMENT_INTEGER)
+            at = integers, integers += 100;
+        array_set(&a, i, is_needed(k->stage, i) ? GIVEN(at) : at);
     }
+    if (k->stage == MSA_STAGE_KL)
+        a.loss = GIVEN(&loss);
+    return k->run(s, &a, GIVEN(work));
 }
 
 // Shapes at which every part of a workspace is larger than what rounding leaves over: behind it is a fence.
@@ -923,8 +855,7 @@ static void errors_touch_nothing(const char *name, const msa_ops *ops)
         expect_status(&c, what, MSA_ERR_NULL, call(ops, stage, &good, NULL, ids, out.data, work.data));
         expect_status(&c, what, MSA_ERR_NULL, call(ops, stage, &good, in, ids, out.data, NULL));
         check_true(&c, untouched(&out), "%s wrote before it failed", what);
-        if (stage == MSA_STAGE_REVERSE || stage == MSA_STAGE_SPARSE || stage == MSA_STAGE_BACKWARD ||
-            stage == MSA_STAGE_KL) {
+        if (HAS(arrays_of((msa_stage)stage).in, ARRAY_IDS)) {
             ids[0] = 77;
             expect_status(&c, what, MSA_ERR_IDS, call(ops, stage, &good, in, ids, out.data, work.data));
             ids[0] = 0;

@@ -88,7 +88,7 @@ turns_down() { # turns_down PATTERN OPTION...: of msa evaluate
     [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 && ! -s $W.out ]] && grep -q -- "$1" "$W.err"
     check $? "msa evaluate, in one line: $1"
 }
-turns_down "--selector: expected max, .* found 'best'" --model "$model" --selector best
+turns_down "--selector: expected the NAME of a rule .*: max, .* found 'best'" --model "$model" --selector best
 turns_down "--fp8: expected no --selector beside it" --model "$model" --selector mean --fp8
 turns_down "--selector: expected a model with an Index Branch" --model data/kjv-gqa.safetensors --selector mean
 sed -i '2s/^window,1,\([0-9]\)/window,1,9\1/' "$W/quick/retrieval.csv"

@@ -563,7 +563,7 @@ static bool is_wanted(const msa_kernel *k, const char *only)
 {
     char name[64];
     snprintf(name, sizeof name, "%s/%s", msa_stage_name(k->stage), k->name);
-    return k->stage <= MSA_STAGE_DENSE_DECODE && !table_missing(k->backend) &&
+    return k->stage <= MSA_STAGE_DENSE_DECODE && !k->own_rule && !table_missing(k->backend) &&
            (!only || strcmp(only, name) == 0);
 }
 

@@ -4,8 +4,11 @@
  * by hand, and the task whose answers are known. (Their gradients: test_model.c.)
  */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
+#include "../ref/judge/judge.h"
+#include "../ref/judge/table.h"
 #include "../ref/model/internal.h"
 #include "../ref/model/task.h"
 #include "support/check.h"
@@ -43,10 +46,6 @@ static problem choose(check_case *c, const msa_shape *s, model_selector selector
     const msa_status status =
         index->run(s, &(msa_arrays){.qi = p.qi, .ki = p.ki, .scores = p.scores, .ids = p.ids}, work);
     check_true(c, status == MSA_OK, "%s", msa_strerror(status));
-    check_true(c,
-               index->run(s, &(msa_arrays){.qi = p.qi, .ki = p.ki, .ids = p.ids, .index_lse = p.qi}, work) ==
-                   MSA_ERR_UNSUPPORTED,
-               "an LSE of the index is left to others");
     check_true(c,
                index->run(s, &(msa_arrays){.ki = p.ki, .ids = p.ids}, work) == MSA_ERR_NULL &&
                    index->run(s, &(msa_arrays){.qi = p.qi, .ids = p.ids}, work) == MSA_ERR_NULL &&
@@ -144,19 +143,46 @@ static void has_forced(check_case *c, const problem *p, const row *w)
     check_true(c, w->local == 0 || p->s.topk < 3 || chosen(p, w, w->local - 1), "the block before the local");
 }
 
-static void selector_follows(model_selector selector,
-                             void (*rule)(check_case *, const problem *, const row *))
+// What is known of a selector's choice, row by row; of random_is_even() only as a whole.
+static void (*const follows[N_SELECTORS])(check_case *, const problem *,
+                                          const row *) = {[SELECT_MEAN] = follows_means,
+                                                          [SELECT_FORCED] = has_forced,
+                                                          [SELECT_WINDOW] = is_window,
+                                                          [SELECT_SUM] = follows_sums};
+
+static void judged(check_case *c, const msa_kernel *k)
 {
-    check_case c = check_begin("selector %s", model_selector_name(selector));
+    for (int n = 0; n < inputs_n_all_shapes; n++)
+        for (int p = 0; p < INPUTS_N_PATTERNS && (n < inputs_n_shapes || n >= inputs_first_padded); p++) {
+            inputs in;
+            if (!inputs_new(&in, &inputs_shapes[n], (inputs_pattern)p, check_seed(1)))
+                return;
+            const judge_report report = judge_kernel(k, &inputs_shapes[n], &in, check_seed(2));
+            check_true(c, report.outcome == JUDGE_PASS, "shape %d, %s: %s", n,
+                       inputs_pattern_name((inputs_pattern)p), report.text);
+            inputs_free(&in);
+        }
+}
+
+static void selector_holds(model_selector selector)
+{
+    const msa_kernel *k = &model_selectors[selector - 1];
+    check_case c = check_begin("selector %s", k->name);
+    char name[64];
+    snprintf(name, sizeof name, "index/%s", k->name);
+    check_true(&c, table_find(name, "ref") == k && model_selector_named(k->name) == selector,
+               "is found by its name");
     for (size_t n = 0; n < sizeof shapes / sizeof *shapes; n++) {
         problem p = choose(&c, &shapes[n], selector);
         for (int r = 0; r < p.s.n_kv_heads; r++)
             for (int64_t q = 0; q < p.s.n_q; q++) {
                 row w = row_of(&p, r, q);
                 check_true(&c, chosen(&p, &w, w.local), "the local block");
-                rule(&c, &p, &w);
+                if (follows[selector])
+                    follows[selector](&c, &p, &w);
             }
     }
+    judged(&c, k);
     check_end(&c);
     check_release(NULL);
 }
@@ -251,10 +277,8 @@ static void task_is_sound(int length)
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
-    selector_follows(SELECT_MEAN, follows_means);
-    selector_follows(SELECT_SUM, follows_sums);
-    selector_follows(SELECT_WINDOW, is_window);
-    selector_follows(SELECT_FORCED, has_forced);
+    for (model_selector selector = SELECT_MAX + 1; selector < N_SELECTORS; selector++)
+        selector_holds(selector);
     random_is_even();
     plain_is_untouched();
     reverse_kl_by_hand();

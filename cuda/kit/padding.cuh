@@ -7,12 +7,13 @@
 #ifndef MSA_PADDING_CUH
 #define MSA_PADDING_CUH
 
+#include "../../ref/stages.h"
 #include "kernel.cuh"
 
 namespace
 {
 
-constexpr int pad_threads = 256, pad_blocks = 132, most_outputs = 3;
+constexpr int pad_threads = 256, pad_blocks = 132, most_outputs = 5;
 
 /// An output in words of 4 bytes: word c of row i is x[i * width + c], in each of `groups` parts that are
 /// `stride` words apart; in the rows of padding it is `value`.
@@ -47,28 +48,29 @@ __global__ void __launch_bounds__(pad_threads)
             st_global(rows.x + r * rows.stride + c, rows.value);
 }
 
-/// The arrays that a stage writes, and what padding is in them: a query that sees nothing.
+/// What each stage writes.
+constexpr unsigned written[] = {
+#define A(NAME) 1u << ARRAY_##NAME
+#define STAGE(NAME, name, idea, in, out, ...) out,
+#include "../../ref/stages.def"
+#undef A
+};
+
+/// What padding is in these arrays: a query that sees nothing.
 Outputs outputs_of(const Call &c, msa_stage stage)
 {
     constexpr uint32_t zero = 0, minus_infinity = 0xff800000, no_block = ~0u;
     const Shape &s = c.s;
-    const bool chooses = stage == MSA_STAGE_INDEX || stage == MSA_STAGE_TOPK || stage == MSA_STAGE_PREFILL;
-    const bool attends = stage == MSA_STAGE_DENSE || stage == MSA_STAGE_SPARSE || stage == MSA_STAGE_PREFILL;
     Outputs out = {};
-    auto add = [&](void *x, int64_t width, uint32_t value, int groups = 1) {
-        if (x)
+    auto add = [&](array_id a, void *x, int64_t width, uint32_t value, int groups = 1) {
+        if (x && HAS(written[stage], a))
             out.rows[out.n++] = {(uint32_t *)x, width, s.rows * width, groups, value};
     };
-    if (attends) {
-        add(c.a.o, (int64_t)s.n_heads * c.d_head / (c.out == MSA_BF16 ? 2 : 1), zero);
-        add(c.a.lse, s.n_heads, minus_infinity);
-    }
-    if (chooses)
-        add(c.a.ids, s.topk, no_block, s.n_kv_heads);
-    if (stage == MSA_STAGE_INDEX) {
-        add(c.a.scores, s.n_scores, minus_infinity, s.n_kv_heads);
-        add(c.a.index_lse, 1, minus_infinity, s.n_kv_heads);
-    }
+    add(ARRAY_O, c.a.o, (int64_t)s.n_heads * c.d_head / (c.out == MSA_BF16 ? 2 : 1), zero);
+    add(ARRAY_LSE, c.a.lse, s.n_heads, minus_infinity);
+    add(ARRAY_IDS, c.a.ids, s.topk, no_block, s.n_kv_heads);
+    add(ARRAY_SCORES, c.a.scores, s.n_scores, minus_infinity, s.n_kv_heads);
+    add(ARRAY_INDEX_LSE, c.a.index_lse, 1, minus_infinity, s.n_kv_heads);
     return out; // gradients begin as zeros everywhere
 }
 

@@ -16,14 +16,11 @@
 #include "../io/io.h"
 #include "../msa.h"
 
-/* ---- Subcommands (main.c has the table) --------------------------------------------------------- */
+/* ---- Subcommands (commands.def lists them) ------------------------------------------------------ */
 
 typedef int cli_command(int argc, char **argv);
-
-cli_command cmd_forward, cmd_backward, cmd_dense, cmd_decode, cmd_kernels;
-cli_command cmd_check, cmd_bench, cmd_results, cmd_verify, cmd_cost, cmd_recall;
-cli_command cmd_count, cmd_timeline;
-cli_command cmd_train, cmd_evaluate, cmd_generate, cmd_dump, cmd_demo;
+#define COMMAND(name, summary) cli_command cmd_##name;
+#include "commands.def"
 
 /* ---- Options (options.c) ------------------------------------------------------------------------ */
 

@@ -173,7 +173,7 @@ static int change_selector(const char *command, const char *name, bool fp8, mode
         return 0;
     m->config.selector = (int)model_selector_named(name);
     if (m->config.selector == N_SELECTORS)
-        return cli_fail(command, "--selector: expected " MODEL_SELECTORS ", found '%s'", name);
+        return cli_fail(command, "--selector: expected the %s, found '%s'", model_selector_help, name);
     if (!m->config.sparse)
         return cli_fail(command, "--selector: expected a model with an Index Branch, found a dense one");
     return fp8 ? cli_fail(command, "--fp8: expected no --selector beside it, found one") : 0;
@@ -193,8 +193,7 @@ int cmd_evaluate(int argc, char **argv)
         {"--windows", CLI_INT, &windows, 1, 1 << 20, "N windows at most for the loss"},
         {"--recall-windows", CLI_INT, &recall_windows, 1, 1 << 20, "N windows at most for the recall"},
         {"--csv", CLI_FLAG, &csv, 0, 0, "everything as a table of one row"},
-        {"--selector", CLI_TEXT, &selector, 0, 0,
-         "NAME of a rule by which blocks are chosen, in place of the model's: " MODEL_SELECTORS},
+        {"--selector", CLI_TEXT, &selector, 0, 0, model_selector_help},
         {"--fp8", CLI_FLAG, &fp8, 0, 0, "also what index keys of 8 bits choose"},
         CLI_OPT_SEED(seed),
         {0}};

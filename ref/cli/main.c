@@ -8,33 +8,13 @@
 
 #include "cli.h"
 
-static cli_command cmd_help, cmd_version;
-
 static const struct {
     const char *name;
     cli_command *run;
     const char *summary;
 } commands[] = {
-    {"forward", cmd_forward, "sparse attention of tensors in files: ids, output, log-sum-exps"},
-    {"backward", cmd_backward, "gradients of the output and of the index loss"},
-    {"dense", cmd_dense, "causal grouped-query attention, what MSA replaces"},
-    {"decode", cmd_decode, "a step of generation over a KV cache in pages: ids, output, log-sum-exp"},
-    {"verify", cmd_verify, "judges the results of another implementation"},
-    {"check", cmd_check, "judges every kernel here against the reference"},
-    {"bench", cmd_bench, "times kernels: a verdict, the time, the verdict again"},
-    {"results", cmd_results, "files of bench as tables"},
-    {"kernels", cmd_kernels, "lists every kernel of every stage"},
-    {"count", cmd_count, "exact work of kernels side by side, on the CPU engine"},
-    {"timeline", cmd_timeline, "draws who waits for whom in one thread block of a kernel"},
-    {"cost", cmd_cost, "the cost model: arithmetic and memory traffic by length"},
-    {"recall", cmd_recall, "how much of the attention the selected blocks hold"},
-    {"train", cmd_train, "trains a byte-level model on a text"},
-    {"evaluate", cmd_evaluate, "loss and recall of a trained model on a text"},
-    {"generate", cmd_generate, "continues a prompt with a trained model"},
-    {"dump", cmd_dump, "pictures of what the index selects, and a page to explore them"},
-    {"demo", cmd_demo, "what MSA selects, loses and saves, on a real text"},
-    {"help", cmd_help, "this list, or the options of a command"},
-    {"version", cmd_version, "the version"},
+#define COMMAND(name, summary) {#name, cmd_##name, summary},
+#include "commands.def"
 };
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 
@@ -51,7 +31,7 @@ static int unknown(const char *name)
     return cli_fail(NULL, "expected a command that 'msa help' lists, found '%s'", name);
 }
 
-static int cmd_version(int argc, char **argv)
+int cmd_version(int argc, char **argv)
 {
     static const cli_option none[] = {{0}};
     int status = cli_parse(argc, argv, "prints the version", none, NULL);
@@ -60,7 +40,7 @@ static int cmd_version(int argc, char **argv)
     return status;
 }
 
-static int cmd_help(int argc, char **argv)
+int cmd_help(int argc, char **argv)
 {
     static const cli_option none[] = {{0}};
     cli_list words = {0};

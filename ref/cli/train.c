@@ -268,7 +268,7 @@ static int settle_subject(const char *command, job *j)
 {
     j->shape.selector = (int)model_selector_named(j->selector);
     if (j->shape.selector == N_SELECTORS)
-        return cli_fail(command, "--selector: expected " MODEL_SELECTORS ", found '%s'", j->selector);
+        return cli_fail(command, "--selector: expected the %s, found '%s'", model_selector_help, j->selector);
     if (!j->text_path == !j->task)
         return cli_fail(command, j->task ? "--task: expected no --text beside it, found one"
                                          : "--text: expected this option, found none (msa help train)");
@@ -403,7 +403,7 @@ int cmd_train(int argc, char **argv)
         {"--d-ff", CLI_INT, &w.d_ff, 1, 1 << 18, "N width of the MLP"},
         {"--block", CLI_INT, &w.block, 1, 1 << 20, "N tokens in a key block"},
         {"--topk", CLI_INT, &w.topk, 1, 1 << 20, "N blocks kept"},
-        {"--selector", CLI_TEXT, &j.selector, 0, 0, "NAME of a rule: " MODEL_SELECTORS},
+        {"--selector", CLI_TEXT, &j.selector, 0, 0, model_selector_help},
         {"--reverse-kl", CLI_FLAG, &w.reverse_kl, 0, 0, "the selector learns from KL(u || t)"},
         {"--attached", CLI_FLAG, &w.attached, 0, 0, "the KL loss reaches the rest of the network"},
         {"--sink", CLI_FLAG, &w.sink, 0, 0, "a learnable sink logit in every head"},

@@ -177,6 +177,23 @@ bool inputs_rounded(inputs *out, const inputs *in, const msa_shape *s)
     return out->q && out->k && out->v && out->qi && out->ki && out->dout;
 }
 
+float *inputs_other_ends(const msa_shape *s, const float *ki)
+{
+    const int64_t n = s->n_kv * s->d_index;
+    float *other = malloc((size_t)n * sizeof *other);
+    if (!other)
+        return NULL;
+    for (int64_t c = 0; c < n; c++)
+        other[c] = ki[c];
+    for (int r = 0; r < msa_n_seqs(s); r++) {
+        const msa_seq seq = msa_get_seq(s, r);
+        const int64_t last = seq.n_kv > 0 ? (seq.n_kv - 1) / s->block * s->block : 0;
+        for (int64_t c = (seq.kv0 + last) * s->d_index; c < (seq.kv0 + seq.n_kv) * s->d_index; c++)
+            other[c] = -1 - ki[c];
+    }
+    return other;
+}
+
 msa_arrays inputs_arrays(const inputs *in)
 {
     return (msa_arrays){.q = in->q, .k = in->k, .v = in->v, .qi = in->qi, .ki = in->ki, .dout = in->dout};

@@ -51,6 +51,9 @@ bool inputs_rounded(inputs *out, const inputs *in, const msa_shape *s);
 /** Padding is NaN. False if memory runs out. */
 bool inputs_new(inputs *in, const msa_shape *s, inputs_pattern p, uint64_t seed);
 void inputs_free(inputs *in);
+/** The index keys, but others in the block where a sequence ends, which is before no query's own: nobody may
+ *  choose otherwise for them. NULL if memory runs out; the caller frees them. */
+float *inputs_other_ends(const msa_shape *s, const float *ki);
 /** As the arrays of a call, without any output. */
 msa_arrays inputs_arrays(const inputs *in);
 

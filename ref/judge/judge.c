@@ -275,6 +275,41 @@ static void judge_loss(judgement *j, msa_arrays given, const char *support)
     }
 }
 
+<<<<<<< HEAD
+=======
+static void judge_dense(judgement *j)
+{
+    judge_given(j, inputs_arrays(j->in), "dense");
+    const msa_arrays run = with_outputs(j, inputs_arrays(j->in), A(O));
+    if (j->report.outcome == JUDGE_PASS && accepted(j, j->kernel->run(j->s, &run, j->work.data)))
+        judge_outputs(j, A(O), "no lse");
+}
+
+// What there is to compare with where a kernel scores blocks in its own way: the scores that it gives alone,
+// and the ids that follow from them. They may not tell of keys that the query does not see. False if there is
+// nothing.
+static bool know_own_scores(judgement *j)
+{
+    float *scores = j->oracle[ARRAY_SCORES], *other = inputs_other_ends(j->s, j->in->ki);
+    const msa_arrays first = with_outputs(j, inputs_arrays(j->in), A(SCORES));
+    bool ok = accepted(j, j->kernel->run(j->s, &first, j->work.data)) &&
+              buffer_is_sound(j, &j->found[ARRAY_SCORES], "scores", "alone");
+    if (ok) {
+        memcpy(scores, first.scores, count(j->s, ARRAY_SCORES) * sizeof *scores);
+        msa_topk(j->s, scores, j->oracle[ARRAY_IDS], j->oracle_work);
+        msa_arrays blind = with_outputs(j, inputs_arrays(j->in), A(IDS));
+        blind.ki = other;
+        ok = other && accepted(j, j->kernel->run(j->s, &blind, j->work.data));
+        if (ok)
+            judge_words(j, ARRAY_IDS, "other keys behind");
+    }
+    if (!other)
+        j->report.outcome = JUDGE_NO_MEMORY;
+    free(other);
+    return ok;
+}
+
+>>>>>>> f63159af655db24a36ba3b7f9e0bf0ff6b2a0d73
 // Every output alone, ids with their LSE, and all together, since an index kernel may produce only some of
 // them.
 static void judge_index(judgement *j)
@@ -283,6 +318,8 @@ static void judge_index(judgement *j)
                                            A(SCORES) | A(IDS) | A(INDEX_LSE)};
     const inputs *in = j->in;
     bool supported = false;
+    if (j->kernel->own_rule && !know_own_scores(j))
+        return;
     for (int n = 0; n < 5 && j->report.outcome == JUDGE_PASS; n++) {
         const bool ids = HAS(combination[n], ARRAY_IDS);
         const msa_arrays run = with_outputs(j, inputs_arrays(in), combination[n]);
@@ -292,8 +329,12 @@ static void judge_index(judgement *j)
         supported = true;
         if (!accepted(j, status))
             return;
-        if (ids && buffer_is_sound(j, &j->found[ARRAY_IDS], "ids", "index"))
-            judge_selection(j);
+        if (ids && buffer_is_sound(j, &j->found[ARRAY_IDS], "ids", "index")) {
+            if (j->kernel->own_rule)
+                judge_words(j, ARRAY_IDS, "by its scores");
+            else
+                judge_selection(j);
+        }
         if (j->report.outcome == JUDGE_PASS)
             msa_index_lse(j->s, in->qi, in->ki, ids ? run.ids : j->oracle[ARRAY_IDS],
                           j->oracle[ARRAY_INDEX_LSE]);

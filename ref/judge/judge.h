@@ -24,7 +24,8 @@ typedef struct judge_report {
 
 /** Judges kernel `k` on one set of inputs. The reference is its oracle, so judging the reference itself
  *  only says that it repeats. Stages that take ids get the reference's selection, three synthetic ones
- *  drawn from `seed`, and (backward, KL) full support. */
+ *  drawn from `seed`, and (backward, KL) full support. An index with a rule of its own is held to the
+ *  scores that it gives. */
 judge_report judge_kernel(const msa_kernel *k, const msa_shape *s, const inputs *in, uint64_t seed);
 
 #endif

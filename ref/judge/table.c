@@ -6,17 +6,18 @@
 
 #include "../../cuda/host/host.h"
 #include "../../cuda/host/plan.h"
+#include "../model/model.h"
 
 #if !defined(HAVE_SIMT) && !defined(HAVE_CUDA)
 const msa_kernel msa_simt_kernels[] = {{.name = NULL}}, msa_cuda_kernels[] = {{.name = NULL}};
 #endif
 
-/* A back end has kernels of the ladder from naive to best; or, like the reference, one a stage. */
+/* A back end has kernels of the ladder from naive to best; the reference has one a stage, and selectors. */
 static const struct {
     const char *name;
     const msa_ops *ops;
     const msa_kernel *ladder;
-} backends[] = {{"ref", &msa_ref_ops, NULL},
+} backends[] = {{"ref", &msa_ref_ops, model_selectors},
                 {"fast", &msa_fast_ops, msa_fast_kernels},
                 {"simt", NULL, msa_simt_kernels},
                 {"cuda", NULL, msa_cuda_kernels}};
@@ -48,8 +49,8 @@ static bool is_dropped(const msa_kernel *kernel)
 /* Kernel i of one stage on one back end. */
 static const msa_kernel *of_stage(int backend, int stage, int i)
 {
-    if (!backends[backend].ladder)
-        return i == 0 ? backends[backend].ops->stage[stage] : NULL;
+    if (backends[backend].ops == &msa_ref_ops && i-- == 0)
+        return msa_ref_ops.stage[stage];
     for (const msa_kernel *k = backends[backend].ladder; k->name; k++)
         if ((int)k->stage == stage && !is_dropped(k) && i-- == 0)
             return k;

@@ -1,6 +1,6 @@
 /**
  * @file table.h
- * @brief The table of implementations: every kernel of every stage, whoever wrote it.
+ * @brief The table of implementations: every kernel of every stage, whoever wrote it, and every selector.
  *
  * Tests, benchmarks and the command line go through this table, so that a new kernel reaches all of them
  * by one entry. The back ends are ref, fast, simt (the kernels of cuda/ on the CPU engine) and cuda.

@@ -29,21 +29,19 @@ typedef struct model_config {
     int value_head; /**< the Index Branch has values of its own, which the language loss trains */
 } model_config;
 
-/** How a query's blocks are chosen: a rule for their scores. The local block is always taken. */
+/** How a query's blocks are chosen: by a rule for their scores. The local block is always taken. */
 typedef enum model_selector {
-    SELECT_MAX,    /**< the largest index logit of the block's tokens: MSA */
-    SELECT_MEAN,   /**< their mean */
-    SELECT_FORCED, /**< MSA, but the first block and the one before the local are always taken */
-    SELECT_WINDOW, /**< the first block and the latest: nothing is learned */
-    SELECT_RANDOM, /**< anything: a hash of the index query */
-    SELECT_SUM,    /**< the sum of exp of the block's index logits: its mass in the index's own softmax */
+    SELECT_MAX, /**< the largest index logit of the block's tokens: MSA */
+#define SELECTOR(NAME, name, learned, idea) SELECT_##NAME,
+#include "selectors.def"
     N_SELECTORS
 } model_selector;
-/** "max", "mean", ... */
-const char *model_selector_name(model_selector selector);
-/** The other way round; N_SELECTORS if none has that name. */
+/** The selector of that name; N_SELECTORS if none has it. */
 model_selector model_selector_named(const char *name);
-#define MODEL_SELECTORS "max, mean, sum, forced, window or random"
+/** What a command expects: "NAME of a rule by which blocks are chosen: max, mean, ..." */
+extern const char model_selector_help[];
+/** All but MSA's, as entries of the table; the name of the last is NULL. */
+extern const msa_kernel model_selectors[];
 
 /** The default shape: what `msa train` builds and data/ ships. */
 model_config model_default_config(void);

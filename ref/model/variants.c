@@ -1,25 +1,11 @@
 /* Departures from MSA, to see what its choices are worth. Each replaces an entry of the table: a selector is
- * another way to fill in the block scores, which the reference's top-k then ranks. */
+ * another way to fill in the block scores, which the reference's top-k then ranks; selectors.def has them. */
 #include <string.h>
 
 #include "../call.h"
 #include "../internal.h"
 #include "internal.h"
 #include "random.h"
-
-const char *model_selector_name(model_selector selector)
-{
-    static const char *const name[N_SELECTORS] = {"max", "mean", "forced", "window", "random", "sum"};
-    return selector >= 0 && selector < N_SELECTORS ? name[selector] : "unknown";
-}
-
-model_selector model_selector_named(const char *name)
-{
-    model_selector selector = 0;
-    while (selector < N_SELECTORS && strcmp(name, model_selector_name(selector)) != 0)
-        selector++;
-    return selector;
-}
 
 /* The index keys of a sequence, [n_kv,di], and their means over blocks, [B,di]. */
 typedef struct index_keys {
@@ -95,14 +81,13 @@ static void mean_keys(const msa_shape *s, const msa_seq *seq, const float *ki, f
 static msa_status choose_by(score_rule *rule, bool learned, const msa_shape *s, const float *qi,
                             const float *ki, float *given_scores, int32_t *ids, float *index_lse, void *work)
 {
-    if (index_lse)
-        return MSA_ERR_UNSUPPORTED;
     MSA_TRY(msa_check_shape(s));
     if (!qi || !ki || !work)
         return MSA_ERR_NULL;
     const int64_t blocks = msa_n_blocks(s), rows = s->n_kv_heads * s->n_q;
     float *scores = work_take(&work, rows * blocks, sizeof *scores);
     float *means = work_take(&work, blocks * s->d_index, sizeof *means);
+    int32_t *chosen = work_take(&work, rows * s->topk, sizeof *chosen);
     if (learned)
         MSA_TRY(msa_fast_ops.stage[MSA_STAGE_INDEX]->run(
             s, &(msa_arrays){.qi = qi, .ki = ki, .scores = scores}, work));
@@ -119,9 +104,13 @@ static msa_status choose_by(score_rule *rule, bool learned, const msa_shape *s, 
             rule(s, qi + ((seq.q0 + i) * s->n_kv_heads + r) * s->d_index, &keys, local, row);
         }
     }
+    pad_queries(s, s->n_kv_heads, blocks, -INFINITY, scores);
     if (given_scores)
         memcpy(given_scores, scores, (size_t)(rows * blocks) * sizeof *scores);
-    return ids ? msa_topk(s, scores, ids, work) : MSA_OK;
+    MSA_TRY(msa_topk(s, scores, chosen, work));
+    if (ids)
+        memcpy(ids, chosen, (size_t)(rows * s->topk) * sizeof *ids);
+    return index_lse ? msa_index_lse(s, qi, ki, chosen, index_lse) : MSA_OK;
 }
 
 static size_t choose_workspace(const msa_shape *s)
@@ -129,32 +118,49 @@ static size_t choose_workspace(const msa_shape *s)
     const int64_t blocks = msa_n_blocks(s);
     return WORK_ALIGN + work_bytes(s->n_kv_heads * s->n_q * blocks, sizeof(float)) +
            work_bytes(blocks * s->d_index, sizeof(float)) +
+           work_bytes(s->n_kv_heads * s->n_q * s->topk, sizeof(int32_t)) +
            (size_t)max_i64((int64_t)topk_workspace(s),
                            (int64_t)msa_fast_ops.stage[MSA_STAGE_INDEX]->workspace(s));
 }
 
 CHECKED_WORKSPACE(choose)
 
-#define SELECTOR(rule_name, learned, words)                                                                  \
-    static msa_status choose_##rule_name(const msa_shape *s, const float *qi, const float *ki,               \
-                                         float *scores, int32_t *ids, float *index_lse, void *work)          \
+#define SELECTOR(NAME, name, learned, words)                                                                 \
+    static msa_status choose_##name(const msa_shape *s, const float *qi, const float *ki, float *scores,     \
+                                    int32_t *ids, float *index_lse, void *work)                              \
     {                                                                                                        \
-        return choose_by(score_##rule_name, learned, s, qi, ki, scores, ids, index_lse, work);               \
+        return choose_by(score_##name, learned, s, qi, ki, scores, ids, index_lse, work);                    \
     }                                                                                                        \
-    RUN(index, choose_##rule_name)                                                                           \
-    static const msa_kernel rule_name##_kernel = {.stage = MSA_STAGE_INDEX,                                  \
-                                                  .name = #rule_name,                                        \
-                                                  .backend = "ref",                                          \
-                                                  .constraints = "no index LSE",                             \
-                                                  .idea = words,                                             \
-                                                  .workspace = choose_checked,                               \
-                                                  .run = choose_##rule_name##_run}
+    RUN(index, choose_##name)
+#include "selectors.def"
 
-SELECTOR(mean, false, "mean of a block's index logits in place of their maximum");
-SELECTOR(forced, true, "the first and the previous block always, the rest by MSA's scores");
-SELECTOR(window, false, "the first block and the latest");
-SELECTOR(random, false, "a hash of the index query");
-SELECTOR(sum, true, "sum of a block's exponentials in place of the largest logit");
+const msa_kernel model_selectors[] = {
+#define SELECTOR(NAME, rule, learned, words)                                                                 \
+    {.stage = MSA_STAGE_INDEX,                                                                               \
+     .name = #rule,                                                                                          \
+     .backend = "ref",                                                                                       \
+     .constraints = "any shape",                                                                             \
+     .idea = words,                                                                                          \
+     .own_rule = true,                                                                                       \
+     .workspace = choose_checked,                                                                            \
+     .run = choose_##rule##_run},
+#include "selectors.def"
+    {.name = NULL}};
+
+const char model_selector_help[] = "NAME of a rule by which blocks are chosen: max"
+#define SELECTOR(NAME, name, learned, words) ", " #name
+#include "selectors.def"
+    ;
+
+model_selector model_selector_named(const char *name)
+{
+    int i = 0;
+    if (strcmp(name, "max") == 0)
+        return SELECT_MAX;
+    while (model_selectors[i].name && strcmp(model_selectors[i].name, name) != 0)
+        i++;
+    return (model_selector)(i + 1);
+}
 
 RUN(kl, msa_kl_reverse)
 static const msa_kernel reverse_kl_kernel = {.stage = MSA_STAGE_KL,
@@ -167,13 +173,11 @@ static const msa_kernel reverse_kl_kernel = {.stage = MSA_STAGE_KL,
 
 const msa_ops *variant_ops(const model_config *c, const msa_ops *ops, msa_ops *own)
 {
-    static const msa_kernel *const selector[N_SELECTORS] = {NULL,           &mean_kernel,   &forced_kernel,
-                                                            &window_kernel, &random_kernel, &sum_kernel};
     if (!c->selector && !c->reverse_kl)
         return ops;
     *own = *ops;
     if (c->selector)
-        own->stage[MSA_STAGE_INDEX] = selector[c->selector];
+        own->stage[MSA_STAGE_INDEX] = &model_selectors[c->selector - 1];
     if (c->reverse_kl)
         own->stage[MSA_STAGE_KL] = &reverse_kl_kernel;
     return own;

@@ -87,6 +87,9 @@ mutant 'departures: attached by the queries alone' ref/layer.c test_model 's/ops
 mutant 'departures: reverse KL without its mean' ref/kl.c test_model 's/(1 - (t\[a\] - sum))/(1 - t[a])/'
 mutant 'departures: window without the first block' ref/model/variants.c test_variants 's/row\[0\] = INFINITY;//'
 mutant 'departures: mean over the wrong block' ref/model/variants.c test_variants 's/means + b \* s->d_index/means/'
+mutant 'selector: padding has scores' ref/model/variants.c test_variants 's/pad_queries(s, s->n_kv_heads, blocks, -INFINITY, scores);//'
+mutant 'selector: held to no scores' ref/judge/judge.c test_checker 's/judge_words(j, ARRAY_IDS, "by its scores");/;/'
+mutant 'selector: may look at keys behind' ref/judge/inputs.c test_checker 's/other\[c\] = -1 - ki\[c\];/;/'
 mutant 'departures: a question before its fact' ref/model/task.c test_variants 's/ \&\& place\[k\] < i//'
 
 # ---- Files ---------------------------------------------------------------------------------------

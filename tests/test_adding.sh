@@ -1,0 +1,206 @@
+#!/usr/bin/env bash
+# "How to add" of README.md, done to the letter in a copy of the tree: a kernel, a selector, a command, a chapter, an
+# exercise and a stage, each with its files and its line. The program, its help, check, count and the book then know it
+# by themselves. Nothing is compiled but what that changes; for a stage, which is everything, unoptimised and
+# without kernels.
+source "$(dirname "$0")/support/tap.sh"
+B=$(realpath "${B:-build}") MAKE=${MAKE:-make} T=$W/tree program=build/msa
+if grep -q fsanitize "$B/flags"; then
+    skip "adding things" "the build without sanitizers does that"
+    finish
+fi
+
+make_in() { # make_in TARGET...: in the copy, as this build was made but for the GPU
+    $MAKE -s -C "$T" B=build DEPS=0 CUDA= COMMIT=none "$@" > "$W.out" 2> "$W.err"
+}
+runs() { # runs STATUS ARGUMENT...: the copy's program
+    (cd "$T" && "$program" "${@:2}") > "$W.out" 2> "$W.err"
+    [[ $? -eq $1 ]]
+}
+says() { grep -qE -- "$1" "$W.out"; }
+warned() { grep -qE ':[0-9]+:.*(warning|error):' "$W.err"; }
+judged() { # judged NAME: by msa check, and well
+    runs 0 check "$1" && says "^$1 +[a-z]+ +T=.* ok" && says '^[1-9][0-9]* ok, 0 failed'
+}
+before() { # before PATTERN FILE: standard input, ahead of the first line that matches
+    awk -v pattern="$1" 'FILENAME == "-" {text = text $0 "\n"; next} !done && $0 ~ pattern {printf "%s", text; done = 1} {print}' - "$T/$2" > "$W/edited" &&
+        cp "$W/edited" "$T/$2"
+}
+
+# The copy: of the book what all chapters and all exercises share.
+mkdir -p "$T"/{build,tests,book/{exercises,examples,figures}}
+cp -a Makefile .ci ref cuda "$T/"
+cp -a tests/{support,test_contract.c,test_kernels.c,test_variants.c} "$T/tests/"
+cp -a book/*.mk book/index.md book/site "$T/book/"
+for room in exercises examples figures; do find book/$room -maxdepth 1 -type f ! -name '[0-9]*' -exec cp -a {} "$T/book/$room/" \;; done
+cp -a "$B"/{cuda,ref,flags,sides} "$T/build/"
+make_in build/flags && touch -r "$B/flags" "$T/build/flags" # other ones, and nothing compiled anew for them
+
+# ---- A kernel --------------------------------------------------------------------------------------------
+
+sed 's/register_list/again/g' cuda/topk/1_register_list.cu > "$T/cuda/topk/10_again.cu"
+before '^BEST.topk' cuda/kernels.def << 'END'
+KERNEL(topk, again, 80, FLOAT32, T(TOPK), "the first once more")
+END
+
+# ---- A selector ------------------------------------------------------------------------------------------
+
+before '^#define SELECTOR' ref/model/variants.c << 'END'
+static void score_early(const msa_shape *s, const float *qi, const index_keys *keys, int64_t local, float *row)
+{
+    (void)s, (void)qi, (void)keys;
+    for (int64_t b = 0; b < local; b++)
+        row[b] = -(float)b;
+}
+
+END
+before '^#undef' ref/model/selectors.def << 'END'
+SELECTOR(EARLY, early, false, "the earliest blocks")
+END
+
+# ---- A command -------------------------------------------------------------------------------------------
+
+cat > "$T/ref/cli/blocks.c" << 'END'
+/* msa blocks: how many blocks so many keys are. */
+#include <stdio.h>
+
+#include "cli.h"
+
+int cmd_blocks(int argc, char **argv)
+{
+    int64_t keys = 1024, block = 128;
+    const cli_option options[] = {{"--keys", CLI_INT, &keys, 1, 1 << 20, "N keys"},
+                                  {"--block", CLI_INT, &block, 1, 1 << 20, "N tokens in a block"},
+                                  {0}};
+    const int status = cli_parse(argc, argv, "how many blocks so many keys are", options, NULL);
+    if (status == 0)
+        printf("%d\n", (int)((keys + block - 1) / block));
+    return status;
+}
+END
+before '^COMMAND.help' ref/cli/commands.def << 'END'
+COMMAND(blocks, "how many blocks so many keys are")
+END
+
+make_in build/msa && ! warned
+check $? "they compile and link without a warning, and without a word elsewhere"
+if grep -q HAVE_SIMT "$T/build/sides"; then
+    runs 0 kernels && says $'^topk/again\tsimt\tk <= 32\tthe first once more$'
+    check $? "a kernel: msa kernels lists it"
+    judged topk/again
+    check $? "... check judges it"
+    runs 0 count topk && head -n 3 "$W.out" | grep -q 'topk/again'
+    check $? "... count counts it beside the others"
+    make_in build/tests/test_kernels && (cd "$T" && build/tests/test_kernels 1 topk/again) > "$W.out" && says '^ok 1 - topk/again agrees'
+    check $? "... its test has it"
+else
+    skip "a kernel" "no C++ compiler here"
+fi
+runs 0 kernels && says $'^index/early\tref\tany shape\tthe earliest blocks$'
+check $? "a selector: msa kernels lists it"
+judged index/early
+check $? "... check judges it"
+runs 0 help evaluate && says 'of a rule .*, early$'
+check $? "... --selector knows its name"
+make_in build/tests/test_variants && (cd "$T" && build/tests/test_variants 1) > "$W.out" && says '^ok [0-9]+ - selector early'
+check $? "... its test has it"
+runs 0 help && says '^  blocks     how many blocks so many keys are$' && runs 0 help blocks && says '^ +--keys' &&
+    runs 0 blocks --keys 1000 && says '^8$' && runs 2 blocks --frobnicate
+check $? "a command: help lists it, and it runs"
+
+# ---- A chapter -------------------------------------------------------------------------------------------
+
+printf '# Chapter 19: Once more {#ch19}\n\n\\snippet 19_again.c all\n' > "$T/book/19_again.md"
+cat > "$T/book/examples/19_again.c" << 'END'
+/* Chapter 19: the program of a chapter. */
+#include "example.h"
+
+int main(void)
+{
+    /* [all] */
+    printf("%s\n", msa_strerror(MSA_OK));
+    /* [all] */
+    return 0;
+}
+END
+cat > "$T/book/figures/19_again.c" << 'END'
+/* A box. */
+#include "draw.h"
+
+int main(void)
+{
+    begin(100, 50, "A box");
+    box(10, 10, 80, 30, BLUE, 1);
+    return finish();
+}
+END
+sed -i 's/^@PART 15 18 /@PART 15 19 /' "$T/book/index.md"
+make_in chapter N=19 && says '^success$'
+check $? "a chapter: make chapter builds and runs its program"
+make_in book-figures && cmp -s "$T/book/examples/19_again.out" <(echo success) && grep -q '<title>A box' "$T/book/figures/19_again.svg"
+check $? "... make book-figures stores what it prints and draws"
+(cd "$T" && book/site/check_chapters.sh build && book/site/check_snippets.sh && book/site/filter_page.sh book/index.md) > "$W.out" 2> "$W.err" && says '^- @ref ch19'
+check $? "... the book checks it, and lists it"
+
+# ---- An exercise -----------------------------------------------------------------------------------------
+
+cp -a book/exercises/01_attention "$T/book/exercises/28_again" && rm -f "$T"/book/exercises/28_again/mine*
+sed -i 's/^\*Chapter 1,/*Chapter 19,/' "$T/book/exercises/28_again/statement.md"
+make_in exercise N=28 && says '^not yet: ' && cp "$T"/book/exercises/28_again/{solution,mine}.c && make_in exercise N=28 && says '^pass '
+check $? "an exercise: its stub is turned down, its solution passes"
+make_in progress && says '28_again' && (cd "$T" && book/site/list_exercises.sh) > "$W.out" && says '@ref ex28 .*@ref ch19'
+check $? "... make progress and the book list it"
+
+# ---- A stage ---------------------------------------------------------------------------------------------
+
+before '^/.. The other direction, KL' ref/msa.h << 'END'
+/** Attention that weighs all visible keys alike: O is the mean of their values. */
+typedef msa_status msa_uniform_fn(const msa_shape *s, const float *v, float *o, void *work);
+msa_uniform_fn msa_uniform; /* uniform.c */
+
+END
+cat > "$T/ref/uniform.c" << 'END'
+/* Attention that weighs all visible keys alike. */
+#include "internal.h"
+
+size_t uniform_workspace(const msa_shape *s)
+{
+    return WORK_ALIGN + work_bytes(s->d_head, sizeof(double));
+}
+
+msa_status msa_uniform(const msa_shape *s, const float *v, float *o, void *work)
+{
+    MSA_TRY(msa_check_shape(s));
+    if (!v || !o || !work)
+        return MSA_ERR_NULL;
+    const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
+    double *sum = work_take(&work, d, sizeof *sum);
+    for (int r = 0; r < msa_n_seqs(s); r++) {
+        const msa_seq seq = msa_get_seq(s, r);
+        for (int64_t a = 0; a < seq.n_q * s->n_heads; a++) {
+            const int64_t n = position(&seq, a / s->n_heads) + 1, g = a % s->n_heads / group;
+            memset(sum, 0, (size_t)d * sizeof *sum);
+            for (int64_t j = seq.kv0; j < seq.kv0 + n; j++)
+                axpy(1 / (double)n, v + (j * s->n_kv_heads + g) * d, d, sum);
+            for (int c = 0; c < d; c++)
+                o[(seq.q0 * s->n_heads + a) * d + c] = (float)sum[c];
+        }
+    }
+    pad_outputs(s, NULL, o, NULL);
+    return MSA_OK;
+}
+END
+before '^#undef ARRAY' ref/stages.def << 'END'
+STAGE(UNIFORM, uniform, "mean of all visible values", A(V), A(O), 0, s, a->v, OUT(o), work)
+
+END
+program=build/bare/msa
+make_in B=build/bare CXX=false CFLAGS=-O0 FASTFLAGS=-Wno-psabi build/bare/msa build/bare/tests/test_contract && ! warned
+check $? "with a stage all compiles without a warning"
+runs 0 kernels && says $'^uniform/reference\tref\tany shape\tmean of all visible values$'
+check $? "a stage: msa kernels lists it"
+judged uniform/reference
+check $? "... check judges it"
+(cd "$T" && build/bare/tests/test_contract 1) > "$W.out" && says '^ok .* every pointer'
+check $? "... its contract is tested"
+finish
