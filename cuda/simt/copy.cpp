@@ -57,16 +57,8 @@ static void take_place(Block &b, Pending &p)
 /// Who waits for a copy by an mbarrier needs not wait for it otherwise.
 void complete(Block &b, std::list<Pending>::iterator it)
 {
-    const bool arrives = it->kind == Pending::cp_arrive, load = it->kind == Pending::load;
-    for (auto p = b.pending.begin(); arrives && p != it;)
-        if (p->kind == Pending::cp_async && p->issuer == it->issuer) { // issued before
-            take_place(b, *p);
-            p = forget(b, p);
-        } else {
-            ++p;
-        }
     take_place(b, *it);
-    if (arrives || load)
+    if (it->kind == Pending::load)
         forget(b, it);
 }
 
@@ -348,24 +340,24 @@ static uint32_t fenced_barrier(Block &b, uint64_t *p, uint32_t bytes, const char
         fail(at, "%s: no fence.mbarrier_init (or fence.proxy.async) followed the mbarrier.init at %s", what,
              text(m.init).c_str());
     const uint32_t address = shared_checked(b, p, 8, 8, what, at);
-    if (&b == self().block)
-        note_load(self(), bytes, m, address - Block::shared_window, at);
+    note_load(self(), bytes, m, address - Block::shared_window, at);
     return address;
 }
 
-/// `counted`: global memory is read once, however many blocks of a cluster receive it.
-static void load_box(Block &b, const Box &x, Range r, uint64_t *p, bool counted, void *pc, Site at)
+void tma_load(void *dst, const CUtensorMap *map, uint64_t *p, const int *c, int rank, Site at)
 {
+    Block &b = *self().block;
+    const Box x = checked_box(map, c, rank, "tensor copy", at);
+    const Range r = checked_tile(x, dst, "tensor copy", at);
+    void *const pc = CALLER;
     const uint32_t barrier = fenced_barrier(b, p, x.bytes(), "tensor copy", at);
     begin_load(b, r, x.map.swizzle, barrier, pc, "tensor copy", at);
     const Mbarrier &m = b.mbarriers.at(barrier);
     shared_rows(x, [&](const void *row, uint64_t bytes) {
         order_load(row, bytes, m.number, (uint32_t)m.phase, "tensor copy", at);
     });
-    auto take_place = [&b, x, r, barrier, counted, pc, at] {
-        uint64_t not_counted;
-        each_chunk(x, counted ? b.count.load_bytes : not_counted,
-                   counted ? b.count.load_sectors : not_counted,
+    auto take_place = [&b, x, r, barrier, pc, at] {
+        each_chunk(x, b.count.load_bytes, b.count.load_sectors,
                    [&](uint32_t offset, const unsigned char *src, int first, int last) {
                        unsigned char chunk[16] = {};
                        if (first < last) {
@@ -378,29 +370,6 @@ static void load_box(Block &b, const Box &x, Range r, uint64_t *p, bool counted,
         mbarrier_complete(b, barrier, x.bytes(), at);
     };
     issue(b, {Pending::load, &self(), 0, r, at, take_place, tsan::Agent(pc)});
-}
-
-void tma_load(void *dst, const CUtensorMap *map, uint64_t *p, const int *c, int rank, Site at)
-{
-    const Box x = checked_box(map, c, rank, "tensor copy", at);
-    load_box(*self().block, x, checked_tile(x, dst, "tensor copy", at), p, true, CALLER, at);
-}
-
-/// Each receiver gets a copy of its own, which comes at a time of its own.
-void tma_multicast(void *dst, const CUtensorMap *map, uint64_t *p, uint16_t mask, const int *c, int rank,
-                   Site at)
-{
-    const char *const what = "multicast tensor copy";
-    const Box x = checked_box(map, c, rank, what, at);
-    const Range r = checked_tile(x, dst, what, at);
-    const uint32_t barrier = shared_address(p, at);
-    if (!mask)
-        fail(at, "%s to nobody: its mask is 0", what);
-    for (unsigned to = 0; to < 16; to++)
-        if (mask >> to & 1) {
-            Block &b = peer(to, what, at);
-            load_box(b, x, r, (uint64_t *)b.at(barrier), to == (unsigned)__builtin_ctz(mask), CALLER, at);
-        }
 }
 
 void bulk_load(void *dst, const void *src, uint32_t bytes, uint64_t *p, Site at)
@@ -481,7 +450,7 @@ static void issue_store(Block &b, Range r, void *pc, Site at, std::function<void
     b.count.bulk_bytes += r.end - r.begin;
     Thread &t = self();
     t.at = at;
-    async_reads(b, r, t.clock, t.id, "bulk store", at);
+    async_reads(b, r, t.clock, t.index, "bulk store", at);
     note_queued(t, Queue::stores, r.end - r.begin, t.bulk_groups, at);
     std::vector<unsigned char> source(b.at(r.begin), b.at(r.begin) + (r.end - r.begin));
     auto take_place = [&b, &t, r, pc, at, source, move] {
@@ -525,7 +494,7 @@ void tma_store(const CUtensorMap *map, const void *src, const int *c, int rank, 
     });
 }
 
-void bulk_store(void *dst, const void *src, uint32_t bytes, Store how, Site at)
+void bulk_store(void *dst, const void *src, uint32_t bytes, Site at)
 {
     Block &b = *self().block;
     const uint32_t address = shared_checked(src, bytes, 16, "bulk store", at);
@@ -533,14 +502,13 @@ void bulk_store(void *dst, const void *src, uint32_t bytes, Store how, Site at)
         fail(at, "bulk store: destination and size must be multiples of 16 bytes");
     check_global(dst, bytes, "bulk store", at);
     const Range r = {address, address + bytes};
-    order_store(dst, bytes, how == Store::add, "bulk store", at);
+    order_store(dst, bytes, false, "bulk store", at);
     void *const pc = CALLER;
-    issue_store(b, r, pc, at, [&b, dst, r, bytes, how, pc, at] {
+    issue_store(b, r, pc, at, [&b, dst, r, bytes, pc, at] {
         for (uint32_t chunk = r.begin; chunk < r.end; chunk += granule)
             check_written(b, {chunk, chunk + granule}, "bulk store", at);
-        store_bytes((unsigned char *)dst, b.at(r.begin), (int)bytes, how, 7);
-        if (how == Store::copy)
-            tsan::writes(dst, bytes, pc);
+        memcpy(dst, b.at(r.begin), bytes);
+        tsan::writes(dst, bytes, pc);
         b.count.store_bytes += bytes;
         b.count.store_sectors += ((uintptr_t)dst + bytes - 1) / 32 - (uintptr_t)dst / 32 + 1;
     });
@@ -611,27 +579,10 @@ void cp_async_wait(int pending, Site at)
     t.at = at;
     if (pending >= (int)t.cp_groups)
         return;
-    const unsigned limit = pending < 0 ? ~0u : t.cp_groups - (unsigned)pending;
+    const unsigned limit = t.cp_groups - (unsigned)pending;
     complete_groups(*t.block, Pending::cp_async, limit);
     tsan::acquire(&t.copied);
     note_wait(t, Did::wait_copy, Queue::cp_async, limit, at);
-}
-
-/// cp.async.mbarrier.arrive.noinc: one of the barrier's arrivals, made when this thread's copies are done.
-void cp_async_arrive(uint64_t *p, Site at)
-{
-    Thread &t = self();
-    Block &b = *t.block;
-    const Mbarrier &m = find_mbarrier(b, p, "cp.async.mbarrier.arrive", at);
-    const uint32_t address = shared_address(p, at);
-    Clock issuer;
-    publish(issuer);
-    note_after_copies(t, m, at);
-    auto take_place = [&b, &t, address, issuer, at] {
-        tsan::acquire(&t.copied);
-        mbarrier_arrive_late(b, address, issuer, at);
-    };
-    issue(b, {Pending::cp_arrive, &t, t.cp_groups, {0, 0}, at, take_place, tsan::Agent(CALLER)});
 }
 
 } // namespace simt

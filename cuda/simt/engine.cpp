@@ -34,7 +34,7 @@ static std::atomic<bool> stop; ///< one block failed: the others give up
 struct Failed { ///< the launch is given up; the report says why
 };
 
-/// The clusters of a grid that run: all, or those with a block that options.only picks. Most have one block.
+/// The blocks of a grid that run: all, or those that options.only picks.
 struct Chosen {
     uint64_t all;
     std::vector<uint64_t> some;
@@ -48,8 +48,7 @@ struct Chosen {
     }
 };
 
-/// One core's share: the blocks it runs now, those of a cluster one after the other, and a stack for each of
-/// their threads.
+/// One core's share: the blocks it runs now, and a stack for each of their threads.
 struct Worker {
     Context home;
     bool failed = false;
@@ -58,7 +57,6 @@ struct Worker {
     std::vector<Fiber *> idle;
     std::vector<std::unique_ptr<Block>> blocks;
 
-    void admit(const Launch &l, uint64_t cluster);
     void start(Block &b);
     void resume(Thread &t);
     void sweep(Block &b, bool &ran, bool &spun);
@@ -113,7 +111,6 @@ static void fiber_main()
         t.block->live--;
         t.block->warps[t.index / 32].left &= ~(1u << t.lane());
         note_exit(t);
-        leave_cluster(t);
         tsan::release(&t.block->ends);
         leave();
     }
@@ -147,13 +144,6 @@ std::string text(Site at)
 std::string name_of(const Block &b)
 {
     return format("block %u,%u,%u", b.index.x, b.index.y, b.index.z);
-}
-
-std::string name_of(const Block &b, unsigned id)
-{
-    const unsigned lanes = ((unsigned)b.threads.size() + 31) / 32 * 32;
-    const std::string thread = format("thread %u", id % lanes);
-    return b.launch->cluster == 1 ? thread : thread + " of " + name_of(*b.cluster->blocks[id / lanes]);
 }
 
 const std::string &report()
@@ -225,8 +215,7 @@ static void deadlock(std::vector<std::unique_ptr<Block>> &blocks, const char *wh
     Site at;
     bool found = false;
     for (auto &b : blocks) {
-        all += "\n  " + name_of(*b) + " of " + b->launch->name +
-               (b->launch->cluster > 1 ? format(", rank %u of its cluster", b->rank) : "") + who_waits(*b);
+        all += "\n  " + name_of(*b) + " of " + b->launch->name + who_waits(*b);
         for (Thread &t : b->threads)
             if (!t.done && !found)
                 at = t.at, found = true;
@@ -240,8 +229,7 @@ static constexpr size_t guard = 1024;
 static constexpr unsigned char guard_byte = 0xa5, poison_byte = 0xff;
 
 Block::Block(const Launch &l, uint64_t linear_index)
-    : launch(&l), launch_number(launches), linear(linear_index), rank(unsigned(linear_index % l.cluster)),
-      retired(false)
+    : launch(&l), launch_number(launches), linear(linear_index)
 {
     index = {unsigned(linear % l.grid.x), unsigned(linear / l.grid.x % l.grid.y),
              unsigned(linear / l.grid.x / l.grid.y)};
@@ -252,13 +240,14 @@ Block::Block(const Launch &l, uint64_t linear_index)
     warps.resize((n + 31) / 32);
     for (unsigned i = 0; i < warps.size(); i++)
         warps[i].here = 0, warps[i].left = n - 32 * i < 32 ? (1u << (n - 32 * i)) - 1 : ~0u;
+    grid_wait = (unsigned)warps.size();
+    numbers = grid_wait + 1;
     warpgroups.resize((n + 127) / 128);
     registers = std::min(65536 / n / 8 * 8, 256u);
     for (Warpgroup &g : warpgroups)
         g.arrived = 0, g.registers = registers;
     if (options.timeline && (options.timeline_block < 0 || (uint64_t)options.timeline_block == linear))
         record.reset(new Record), record->threads.resize(n);
-    cluster_signal = new_signal(*this);
     first_undone = pending.end();
     for (NamedBarrier &b : barriers)
         b.expected = b.arrived = 0, b.phase = 0, b.all_waited = true, b.signal = new_signal(*this);
@@ -372,26 +361,9 @@ void Worker::resume(Thread &t)
         throw Failed();
 }
 
-/// Since clusters lie along x, their blocks have consecutive numbers.
-void Worker::admit(const Launch &l, uint64_t cluster)
-{
-    const auto c = std::make_shared<Cluster>();
-    c->grid_wait = l.cluster * ((l.block.x * l.block.y * l.block.z + 31) / 32);
-    c->numbers = c->grid_wait + 1;
-    for (unsigned rank = 0; rank < l.cluster; rank++) {
-        blocks.emplace_back(new Block(l, cluster * l.cluster + rank));
-        Block &b = *blocks.back();
-        b.cluster = c;
-        introduce(b);
-        c->blocks.push_back(&b);
-        c->live += b.live;
-        start(b);
-    }
-}
-
 void Worker::start(Block &b)
 {
-    const unsigned lanes = ((unsigned)b.threads.size() + 31) / 32 * 32;
+    introduce(b);
     for (unsigned i = 0; i < b.threads.size(); i++) {
         if (idle.empty()) {
             fibers.emplace_back(new Fiber);
@@ -401,13 +373,11 @@ void Worker::start(Block &b)
         Thread &t = b.threads[i];
         t.block = &b;
         t.index = i;
-        t.id = b.rank * lanes + i;
         t.fiber = idle.back();
         idle.pop_back();
         t.done = t.spinning = false;
         t.waiting = nullptr;
         t.at = b.launch->at;
-        t.at_cluster = false;
         t.meeting.what = nullptr;
         t.bulk_groups = t.cp_groups = t.wgmma_groups = 0;
         t.wgmma_fenced = false;
@@ -456,7 +426,7 @@ void Worker::sweep_unfairly(Block &b, bool &ran, bool &spun)
     }
 }
 
-/// Which block is first matters to a cluster as much as which thread does.
+/// Which block is first matters to those that wait for each other as much as which thread does.
 void Worker::sweep_all(bool &ran, bool &spun)
 {
     const bool random = options.order == Order::random;
@@ -478,7 +448,7 @@ static size_t fit(const Launch &l, unsigned registers)
     const size_t by_shared = (228 << 10) / (l.shared_bytes + 1024);
     const size_t each =
         std::min({(size_t)32, (size_t)(2048 / threads), by_shared, (size_t)(65536 / (threads * registers))});
-    return std::max(each * (size_t)options.sms, (size_t)l.cluster);
+    return std::max(each * (size_t)options.sms, (size_t)1);
 }
 
 /// A kernel that moves registers was launched with all that its block can have.
@@ -489,8 +459,6 @@ void occupy(const Block &b)
 
 static void retire(Block &b)
 {
-    b.retired = true;
-    check_visits(b);
     tsan::acquire(&b.ends);
     finish_products(b);
     finish_copies(b);
@@ -506,21 +474,21 @@ static void retire(Block &b)
 
 bool Worker::retire_exited()
 {
-    bool any = false;
-    for (auto &b : blocks)
-        if (!b->live && !b->retired)
-            retire(*b), any = true;
-    for (size_t i = blocks.size(); i-- > 0;) {
-        if (blocks[i]->cluster->live)
+    const size_t before = blocks.size();
+    for (auto b = blocks.begin(); b != blocks.end();) {
+        if ((*b)->live) {
+            ++b;
             continue;
-        for (Thread &t : blocks[i]->threads)
+        }
+        retire(**b);
+        for (Thread &t : (*b)->threads)
             idle.push_back(t.fiber);
-        blocks.erase(blocks.begin() + (ptrdiff_t)i);
+        b = blocks.erase(b);
     }
-    return any;
+    return blocks.size() < before;
 }
 
-/// Runs clusters chosen[first..last-1], with at least `resident` blocks at a time.
+/// Runs blocks chosen[first..last-1], with at least `resident` blocks at a time.
 void Worker::run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t last, unsigned resident)
 {
     constexpr int patience = 20000; // sweeps in which threads only spun
@@ -530,8 +498,10 @@ void Worker::run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t
         while (!stop && (first < last || !blocks.empty())) {
             if (l.dependent && blocks.empty())
                 poison_output();
-            while (first < last && blocks.size() < std::min<size_t>(resident, fitting))
-                admit(l, chosen[first++]);
+            while (first < last && blocks.size() < std::min<size_t>(resident, fitting)) {
+                blocks.emplace_back(new Block(l, chosen[first++]));
+                start(*blocks.back());
+            }
             bool ran = false, spun = false;
             sweep_all(ran, spun);
             ran |= retire_exited();
@@ -586,10 +556,10 @@ void reset()
 static Chosen choose(const Launch &l)
 {
     const uint64_t all = (uint64_t)l.grid.x * l.grid.y * l.grid.z;
-    Chosen c = {all / l.cluster, {}};
+    Chosen c = {all, {}};
     for (uint64_t i = 0; options.only && i < all; i++)
-        if (options.only(l.name, launches, i, l.grid) && (c.some.empty() || c.some.back() != i / l.cluster))
-            c.some.push_back(i / l.cluster);
+        if (options.only(l.name, launches, i, l.grid))
+            c.some.push_back(i);
     return c;
 }
 
@@ -601,10 +571,6 @@ static const char *launch_error(const Launch &l)
     if (l.grid.x < 1 || l.grid.y < 1 || l.grid.z < 1 || l.grid.y > 65535 || l.grid.z > 65535 ||
         l.grid.x > 0x7fffffff)
         return "a grid has 1 to 2^31-1, 65535, 65535 blocks";
-    if (l.cluster < 1 || l.cluster > 8)
-        return "a cluster has 1 to 8 blocks";
-    if (l.grid.x % l.cluster)
-        return "grid.x must be a multiple of the cluster's size";
     if (l.shared_bytes > 232448)
         return "a block has at most 232448 bytes (227 KB) of shared memory";
     return nullptr;

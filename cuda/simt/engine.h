@@ -23,9 +23,9 @@ struct Fiber;
 struct Block;
 
 struct Clock;
-using Clocks = std::map<uint64_t, Clock>; ///< by cluster
+using Clocks = std::map<uint64_t, Clock>; ///< by block
 
-/// What one knows of other clusters, and what will be known after the next memory fence: what relaxed atomics
+/// What one knows of other blocks, and what will be known after the next memory fence: what relaxed atomics
 /// were told by those who had executed one.
 struct Beyond {
     Clocks known, at_fence;
@@ -34,12 +34,12 @@ std::shared_ptr<const Beyond> joined(const std::shared_ptr<const Beyond> &a,
                                      const std::shared_ptr<const Beyond> &b);
 
 /// What a thread, or a barrier for those who pass it, knows of the others: releases seen, by warp of the
-/// cluster, and after the warps phases seen, by mbarrier.
+/// block, and after the warps phases seen, by mbarrier.
 struct Clock {
     uint32_t warp[32] = {};
     unsigned known = 0;                   ///< of these, the first so many: the others are 0
     std::vector<uint32_t> more;           ///< from number 32 on
-    std::shared_ptr<const Beyond> beyond; ///< of other clusters; NULL: nothing
+    std::shared_ptr<const Beyond> beyond; ///< of other blocks; NULL: nothing
 
     uint32_t operator[](unsigned w) const
     {
@@ -97,7 +97,6 @@ struct Condition {
 struct Thread {
     Block *block;
     unsigned index; ///< in the block
-    unsigned id;    ///< in the cluster, where each block takes up whole warps
     Fiber *fiber = nullptr;
     bool done, spinning;
     Condition *waiting; ///< NULL: may run
@@ -110,12 +109,8 @@ struct Thread {
         void *arg;
     } meeting;
 
-    bool at_cluster;         ///< arrived at the cluster's barrier and has not waited
-    uint64_t cluster_phase;  ///< ... in this phase...
-    unsigned cluster_signal; ///< ... which is this in the timeline
-
     unsigned bulk_groups, cp_groups, wgmma_groups; ///< committed so far
-    std::map<unsigned, unsigned> in_flight[4];     ///< copies, by kind and group
+    std::map<unsigned, unsigned> in_flight[3];     ///< copies, by kind and group
     std::vector<std::pair<unsigned, uint32_t>>
         stores;                        ///< groups of bulk stores not waited for: see global.cpp
     unsigned repeats;                  ///< of an atomic that changed nothing, or of a load
@@ -141,7 +136,7 @@ struct Range {
 
 /// A copy that was issued and has not taken place; stores and cp.async stay until their issuer has waited.
 struct Pending {
-    enum Kind { load, store, cp_async, cp_arrive } kind;
+    enum Kind { load, store, cp_async } kind;
     Thread *issuer;
     unsigned group; ///< the issuer's group it belongs to
     Range shared;   ///< what it writes (loads) or reads (stores)
@@ -177,7 +172,7 @@ struct Mbarrier {
     int64_t bytes; ///< expected and not yet arrived
     uint64_t phase;
     bool fenced;          ///< the initialisation was made known to the async proxy
-    unsigned owner;       ///< Thread::id
+    unsigned owner;       ///< Thread::index
     uint32_t initialised; ///< stamp
     Site init, expect;
     Gate gate;
@@ -185,7 +180,6 @@ struct Mbarrier {
     std::vector<uint64_t> passed; ///< by thread: the phases up to the last that it has waited for
     unsigned signal, last;        ///< of the current phase and of the one before, in the timeline
     unsigned number;              ///< in clocks
-    Site remote{nullptr, 0};      ///< of an arrival from another block, if there was one
 };
 
 /// The accumulators of one warpgroup tile while wgmma owns them.
@@ -267,7 +261,7 @@ struct Warp {
     std::pair<const Instruction, Stream> *recent[16] = {}; ///< of its memory instructions, by line
 };
 
-/// Shared memory: what was written by whom, as far as named helpers told. Threads by Thread::id + 1.
+/// Shared memory: what was written by whom, as far as named helpers told. Threads by Thread::index + 1.
 struct Word {
     uint16_t writer = 0, reader[2] = {0, 0};      ///< 0: nobody; the last two readers
     uint16_t author = 0;                          ///< as `writer`, also of a part of the word
@@ -281,7 +275,7 @@ struct Word {
 /// time of the last of those that arrive. Signal 0 was always complete.
 enum class Queue { none, stores, cp_async }; ///< whose groups a thread waits for
 struct Step {
-    enum Kind { role, advance, work, signal_at, copy, after_copies, product, wait_group } kind;
+    enum Kind { role, advance, work, signal_at, copy, product, wait_group } kind;
     Site at;
     Did did = Did::work;
     const char *name = "";
@@ -298,38 +292,16 @@ struct Record {
     std::vector<unsigned> missing{0}; ///< arrivals, by signal
 };
 
-/// Blocks that run together and reach each other's shared memory; most are alone. They stay until all have
-/// exited.
-struct Cluster {
-    std::vector<Block *> blocks; ///< by rank
-    unsigned live = 0;           ///< threads that have not exited...
-    unsigned arrived = 0;        ///< ... and how many of them are at the cluster's barrier
-    uint64_t phase = 0;
-    unsigned numbers = 0;   ///< of warps and mbarriers, in clocks...
-    unsigned grid_wait = 0; ///< ... and of having waited for the grids before
-    Gate gate;
-};
-
-/// An access from another block of the cluster: this block must not exit before.
-struct Visit {
-    const char *what;
-    uint32_t stamp;
-    Site at;
-};
-
 struct Block {
     const Launch *launch;
     uint64_t launch_number;
     uint3 index;
     uint64_t linear;
-    std::shared_ptr<Cluster> cluster;
-    unsigned rank;                    ///< in the cluster
-    std::map<unsigned, Visit> visits; ///< the last one, by warp of the cluster
-    unsigned cluster_signal;          ///< of the current phase of the cluster's barrier, in the timeline
+    unsigned grid_wait; ///< the number, in clocks, of having waited for the grids before...
+    unsigned numbers;   ///< ... after those of the warps; and the next, for an mbarrier
     std::vector<Thread> threads;
     unsigned live;
     unsigned registers; ///< of each thread, as the launch gave them
-    bool retired;       ///< all threads have exited, and what they left was looked at
     std::vector<unsigned> order;
     unsigned favourite = 0; ///< in the unfair order, the warp that runs first
 
@@ -380,7 +352,6 @@ inline Thread &self()
 __attribute__((format(printf, 1, 2))) std::string format(const char *fmt, ...);
 std::string text(Site at);                        ///< file:line
 std::string name_of(const Block &b);              ///< "block x,y,z"
-std::string name_of(const Block &b, unsigned id); ///< a thread of its cluster: "thread 5", perhaps with block
 void wait_for(Condition &c, Site at);
 void occupy(const Block &b); ///< its registers bound how many others run beside it
 void check_guards(Block &b, Site at);
@@ -456,7 +427,7 @@ void learn(Gate &gate, uint64_t phase);
 uint32_t stamp(const Thread &t);                                ///< of what a thread does now
 bool ordered(const Thread &me, unsigned other, uint32_t stamp); ///< whether `me` knows what `other` did then
 bool ordered(const Clock &known, unsigned id, unsigned other, uint32_t stamp);
-const Clock *known_of(const Thread &me, uint64_t cluster); ///< of another cluster; NULL: nothing
+const Clock *known_of(const Thread &me, uint64_t block); ///< of another block; NULL: nothing
 void forget_releases();
 
 /* ---- copy.cpp ------------------------------------------------------------------------------------ */
@@ -471,17 +442,8 @@ uint32_t swizzled(uint32_t address, unsigned swizzle); ///< XORs address bits [6
 
 /* ---- barrier.cpp --------------------------------------------------------------------------------- */
 Mbarrier &find_mbarrier(Block &b, uint64_t *p, const char *what, Site at);
-void mbarrier_arrive_late(Block &b, uint32_t address, const Clock &issuer,
-                          Site at); ///< of cp.async, when its copies took place
 constexpr uint32_t byte_limit_of_barrier = (1 << 20) - 1;
 void mbarrier_complete(Block &b, uint32_t address, int64_t bytes, Site at);
-void arrive_once(Block &b, uint64_t *p, const char *what, Site at);
-
-/* ---- cluster.cpp --------------------------------------------------------------------------------- */
-/// The block of this rank; fails unless it is known to have started, and has not exited.
-Block &peer(unsigned rank, const char *what, Site at);
-void leave_cluster(Thread &t); ///< this thread exits
-void check_visits(const Block &b);
 
 /* ---- timeline.cpp -------------------------------------------------------------------------------- */
 unsigned new_signal(Block &b);
@@ -490,7 +452,6 @@ void note_work(Thread &t, double clk); ///< unnamed: it only takes time
 void note_signal(Thread &t, Did did, unsigned signal, unsigned object, bool arrives, bool waits, Site at);
 void note_load(Thread &t, uint64_t bytes, const Mbarrier &m, unsigned object, Site at);
 void note_queued(Thread &t, Queue queue, uint64_t bytes, unsigned group, Site at);
-void note_after_copies(Thread &t, const Mbarrier &m, Site at); ///< arrives when its cp.async have landed
 void note_product(Thread &t, int fma, unsigned group, Site at);
 void note_wait(Thread &t, Did did, Queue queue, unsigned limit, Site at); ///< for groups below the limit
 void replay(Block &b);

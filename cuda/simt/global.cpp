@@ -54,9 +54,8 @@ template <class T> struct Table {
 
 /// A warp of some block.
 struct Who {
-    uint64_t grid, cluster, block;
-    unsigned warp;                                                 ///< in clocks
-    unsigned index;                                                ///< in the block
+    uint64_t grid, block;
+    unsigned warp;                                                 ///< of the block
     std::unique_ptr<std::array<std::vector<uint32_t>, 32>> fences; ///< stamps of proxy fences, by lane
 };
 static Table<Who> warps;
@@ -176,13 +175,13 @@ void begin_grid(bool is_dependent, bool parallel)
 
 void note_grid_wait(Thread &t)
 {
-    t.clock.set(t.block->cluster->grid_wait, 1);
+    t.clock.set(t.block->grid_wait, 1);
     waited = true;
 }
 
 static bool has_waited(const Thread &t)
 {
-    return t.clock[t.block->cluster->grid_wait];
+    return t.clock[t.block->grid_wait];
 }
 
 void launch_dependents(Site at)
@@ -219,10 +218,8 @@ void introduce(Block &b)
     for (unsigned i = 0; i < n; i++) {
         Who &w = warps[b.first_warp + i];
         w.grid = grid;
-        w.cluster = b.linear / b.launch->cluster;
         w.block = b.linear;
-        w.warp = b.rank * n + i;
-        w.index = i;
+        w.warp = i;
     }
 }
 
@@ -235,9 +232,9 @@ static uint32_t who_is(const Thread &t)
 
 static bool knows(const Thread &me, const Who &w, unsigned number, uint32_t stamp)
 {
-    if (w.cluster == me.block->linear / me.block->launch->cluster)
+    if (w.block == me.block->linear)
         return me.clock[number] > stamp;
-    const Clock *far = known_of(me, w.cluster);
+    const Clock *far = known_of(me, w.block);
     return far && (*far)[number] > stamp;
 }
 
@@ -294,8 +291,8 @@ void fence_proxy_async_global(Site at)
     if (m.how & lands)
         fail(at, "%s: the copy from these bytes, issued at %s, has not been waited for on its mbarrier", what,
              where.c_str());
-    const unsigned thread = w.index * 32 + (m.how & lane_bits);
-    if (w.cluster == me.block->linear / me.block->launch->cluster)
+    const unsigned thread = w.warp * 32 + (m.how & lane_bits);
+    if (w.block == me.block->linear)
         fail(at, "race in global memory: %s, thread %u %s these bytes at %s, and no barrier orders the two",
              what, thread, wrote ? "wrote" : "read", where.c_str());
     fail(at,

@@ -22,9 +22,8 @@
  * on options.sms.
  *
  * It is a checker, not a simulator of time: no clock (but a model of one, see timeline()), no cache, nothing
- * of the memory model but what is ordered, and sums are added in another order than the hardware's. Clusters
- * lie along x; in another block's shared memory a thread may load words and arrive at mbarriers, and into it
- * a copy may be multicast, no more. Grids run one after the other; of programmatic dependent launch a grid
+ * of the memory model but what is ordered, and sums are added in another order than the hardware's.
+ * Grids run one after the other; of programmatic dependent launch a grid
  * sees poison in place of the output of the grid before (of declared buffers, up to options.snapshot bytes)
  * until grid_wait returns, and named accesses that collide with those of a grid that may still run are
  * reported; static __shared__ variables do not compile.
@@ -201,7 +200,7 @@ enum class Did {
     copy,          ///< a bulk copy or cp.async, from issue to landing
     product,       ///< a group of wgmma, from its first issue to its last result; in the first of its warps
     wait_mbarrier, ///< object: the barrier's offset in shared memory
-    wait_barrier,  ///< object: the number of the block's or named barrier; 16: the cluster's
+    wait_barrier,  ///< object: the number of the block's or named barrier
     wait_product,  ///< wgmma.wait_group
     wait_copy,     ///< the wait for groups of bulk stores or cp.async
     wait_lanes     ///< for the other lanes of a warp or warpgroup, at a collective instruction
@@ -244,18 +243,16 @@ struct Launch {
     size_t shared_bytes;
     std::function<void()> body;
     Site at;
-    bool dependent;   ///< until grid_wait, the output of the launch before is poison
-    unsigned cluster; ///< blocks along x that form a cluster
+    bool dependent; ///< until grid_wait, the output of the launch before is poison
 };
 void run(const Launch &launch);
 
 template <class... P, class... A>
 void launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
-            bool dependent, unsigned cluster, Site at, const A &...args)
+            bool dependent, Site at, const A &...args)
 {
     if (!options.dry)
-        run({name, grid, block, shared_bytes, [&] { kernel(static_cast<P>(args)...); }, at, dependent,
-             cluster});
+        run({name, grid, block, shared_bytes, [&] { kernel(static_cast<P>(args)...); }, at, dependent});
 }
 
 /* ---- Bodies of the instructions in ptx.cuh ------------------------------------------------------- */
@@ -300,19 +297,9 @@ void stmatrix(const uint32_t *r, int n, bool trans, void *row, Site at);
 void mma(float *d, const uint32_t *a, const uint32_t *b, Site at);
 
 void mbarrier_init(uint64_t *b, uint32_t count, Site at);
-void mbarrier_inval(uint64_t *b, Site at);
 void mbarrier_fence_init(Site at);
 void mbarrier_arrive(uint64_t *b, uint32_t count, int64_t expected_bytes, Site at);
-void mbarrier_expect(uint64_t *b, int64_t bytes, Site at);
-bool mbarrier_test(uint64_t *b, unsigned parity, Site at);
-void mbarrier_wait(uint64_t *b, unsigned parity, Site at, bool cluster_scope = false);
-
-unsigned cluster_rank(Site at);
-void cluster_arrive(Site at);
-void cluster_wait(Site at);
-uint32_t map_shared(const void *p, unsigned bytes, unsigned rank, Site at); ///< as mapa gives it
-uint32_t load_remote(uint32_t address, Site at);
-void mbarrier_arrive_remote(uint32_t address, Site at);
+void mbarrier_wait(uint64_t *b, unsigned parity, Site at);
 
 /// cuTensorMapEncodeTiled with the driver's rules for its arguments, which are numbered as the driver's.
 /// Returns NULL, or which rule was broken.
@@ -321,17 +308,14 @@ const char *encode_tiled(CUtensorMap *map, int type, int rank, void *base, const
                          int swizzle, int promotion, int fill);
 enum class Store { copy, add };
 void tma_load(void *dst, const CUtensorMap *map, uint64_t *b, const int *c, int rank, Site at);
-void tma_multicast(void *dst, const CUtensorMap *map, uint64_t *b, uint16_t mask, const int *c, int rank,
-                   Site at);
 void tma_store(const CUtensorMap *map, const void *src, const int *c, int rank, Store how, Site at);
 void bulk_load(void *dst, const void *src, uint32_t bytes, uint64_t *b, Site at);
-void bulk_store(void *dst, const void *src, uint32_t bytes, Store how, Site at);
+void bulk_store(void *dst, const void *src, uint32_t bytes, Site at);
 void bulk_commit(Site at);
 void bulk_wait(int pending, bool only_read, Site at); ///< until the sources were read, or all was written
 void cp_async(void *dst, const void *src, unsigned bytes, unsigned src_bytes, Site at);
 void cp_async_commit(Site at);
-void cp_async_wait(int pending, Site at); ///< -1: all, committed or not
-void cp_async_arrive(uint64_t *b, Site at);
+void cp_async_wait(int pending, Site at);
 void fence_proxy_async(Site at);
 void fence_proxy_async_global(Site at);
 

@@ -228,7 +228,7 @@ void check_read(Block &b, Range r, const char *what, Site at)
         for (const auto &read : b.warpgroups[n].read) {
             bool known = !r.meets({read.first.first, read.first.second});
             for (unsigned w = 0; w < 4 && !known; w++)
-                known = ordered(t, b.threads[128 * n + 32 * w].id, read.second.waited[w]);
+                known = ordered(t, (unsigned)(128 * n + 32 * w), read.second.waited[w]);
             if (!known && is_of(read.second.desc, read.second.mn_major, read.second.mn_size, r, at))
                 fail(at,
                      "refill of bytes in use: %s, but the wgmma at %s read them, and no barrier that its "
