@@ -369,8 +369,6 @@ uint32_t shared_checked(const Block &b, const void *p, uint64_t bytes, unsigned 
                         Site at);
 uint32_t shared_checked(const void *p, uint64_t bytes, unsigned align, const char *what, Site at);
 void touch_atomic(void *p, unsigned bytes, bool reads, Site at);
-void count_access(Block &b, Thread &t, Traffic kind, uint64_t address, unsigned bytes, Site at);
-void finish_counts(Block &b);
 bool known_written(Block &b, Range r); ///< by a named store or a copy; plain stores are not known
 void reads_shared(Block &b, Range r, const char *what, Site at);  ///< what a load of at most 16 bytes checks
 void check_written(Block &b, Range r, const char *what, Site at); ///< at most 16 bytes
@@ -391,6 +389,10 @@ struct Global { ///< a declared buffer
     }
 };
 extern std::vector<Global> globals;
+
+/* ---- traffic.cpp --------------------------------------------------------------------------------- */
+void count_access(Block &b, Thread &t, Traffic kind, uint64_t address, unsigned bytes, Site at);
+void finish_counts(Block &b);
 
 /* ---- dependent.cpp ------------------------------------------------------------------------------- */
 void remember_globals(); ///< before a launch...
@@ -431,13 +433,17 @@ const Clock *known_of(const Thread &me, uint64_t block); ///< of another block; 
 void forget_releases();
 
 /* ---- copy.cpp ------------------------------------------------------------------------------------ */
-void complete(Block &b, std::list<Pending>::iterator it);
+void issue(Block &b, Pending &&p);
+void complete_groups(Block &b, Pending::Kind kind, unsigned limit); ///< this thread's, below the limit
+void note_landing(Block &b, Range r, const Landed &l);              ///< of a copy that is issued now
 constexpr uint32_t granule = 16;             ///< bytes of shared memory that are told apart here
 bool any_in_flight(const Block &b, Range r); ///< whether to look closer: some copy is near these bytes
 const Landed *landed_at(const Block &b, uint32_t address); ///< what the last bulk copy left there, or NULL
 bool complete_one(Block &b); ///< some copy whose time has come; false if none is in flight
 void finish_copies(Block &b);
 void check_all_landed(const Block &b);                 ///< somebody waited for each load
+
+/* ---- tma.cpp ------------------------------------------------------------------------------------- */
 uint32_t swizzled(uint32_t address, unsigned swizzle); ///< XORs address bits [6:4] with [9:7], or fewer
 
 /* ---- barrier.cpp --------------------------------------------------------------------------------- */
@@ -457,6 +463,17 @@ void note_wait(Thread &t, Did did, Queue queue, unsigned limit, Site at); ///< f
 void replay(Block &b);
 void sort_timeline();
 void forget_timeline();
+
+/* ---- operand.cpp --------------------------------------------------------------------------------- */
+/// All that can be wrong with reading an operand now: each row by a warp, or all by all of them if there is
+/// only one clock. Returns the bytes from its first to its last.
+Range check_operand(Block &b, uint64_t desc, bool mn_major, int mn_size, const Clock *known, bool by_warp,
+                    const char *name, Site at);
+/// As float32, element (mn, k) to out[mn mn_step + k k_step].
+void gather(Block &b, uint64_t desc, bool mn_major, int mn_size, const char *name, const Product &p,
+            float *out, int mn_step, int k_step);
+/// Operands may be strided: whether bytes between the first and the last of one are its own.
+bool is_of(uint64_t desc, bool mn_major, int mn_size, Range r, Site at);
 
 /* ---- wgmma.cpp ----------------------------------------------------------------------------------- */
 void finish_products(Block &b);
