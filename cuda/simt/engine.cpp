@@ -1,13 +1,11 @@
 /**
  * @file engine.cpp
- * @brief Fibers and the scheduler: runs the blocks of a grid, thread by thread, and tells who waits for what.
+ * @brief Fibers and the scheduler: runs the blocks of a grid, thread by thread.
  */
 #undef _FORTIFY_SOURCE // its longjmp refuses to jump between stacks
 #include "engine.h"
 #include "fiber.h"
 
-#include <atomic>
-#include <cstdarg>
 #include <mutex>
 #ifdef _OPENMP
 #include <omp.h>
@@ -22,17 +20,11 @@ namespace simt
 Options options;
 uintptr_t reach;
 Counters counters;
-
-static uint64_t launches;   ///< since reset()
-static std::string failure; ///< the first since reset()
-static std::mutex report_lock;
-static std::atomic<bool> stop; ///< one block failed: the others give up
+uint64_t launches;
+static std::mutex counters_lock;
 
 /* ---- Threads on fibers ------------------------------------------------------------------------------
  */
-
-struct Failed { ///< the launch is given up; the report says why
-};
 
 /// The blocks of a grid that run: all, or those that options.only picks.
 struct Chosen {
@@ -84,14 +76,6 @@ static void leave() // to the scheduler, until it resumes this thread
     switch_context(running->fiber->context, worker().home, false);
 }
 
-static void record_no_memory() // takes none: so short a string lies in its object
-{
-    std::lock_guard<std::mutex> lock(report_lock);
-    if (failure.empty())
-        failure = "no memory";
-    stop = true;
-}
-
 static void fiber_main()
 {
     arrived(&worker().home);
@@ -122,192 +106,6 @@ static void enter(Context &home, Fiber &f)
     if (fresh)
         f.prepare(fiber_main);
     switch_context(home, f.context, fresh);
-}
-
-/* ---- Reports ------------------------------------------------------------------------------------- */
-
-std::string format(const char *fmt, ...)
-{
-    char line[1024];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(line, sizeof line, fmt, args);
-    va_end(args);
-    return line;
-}
-
-std::string text(Site at)
-{
-    return format("%s:%d", at.file, at.line);
-}
-
-std::string name_of(const Block &b)
-{
-    return format("block %u,%u,%u", b.index.x, b.index.y, b.index.z);
-}
-
-const std::string &report()
-{
-    return failure;
-}
-
-static void record(const std::string &line)
-{
-    std::lock_guard<std::mutex> lock(report_lock);
-    if (failure.empty())
-        failure = line;
-    stop = true;
-}
-
-static std::string seed_text()
-{
-    static const char *const order[] = {"forward", "reverse", "random", "unfair"}, *const timing[] = {
-                                                                                       "late", "early",
-                                                                                       "random"};
-    return format("order %s, timing %s, seed %llu", order[(int)options.order], timing[(int)options.timing],
-                  (unsigned long long)options.seed);
-}
-
-/// Records the failure and gives up the launch. From a thread the exception ends in fiber_main.
-void fail(Site at, const char *fmt, ...)
-{
-    char line[4096];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(line, sizeof line, fmt, args);
-    va_end(args);
-    std::string where;
-    if (running) {
-        const Block &b = *running->block;
-        where = format(" (%s, %s, thread %u; ", b.launch->name, name_of(b).c_str(), running->index);
-    } else {
-        where = " (";
-    }
-    record(text(at) + ": " + line + where + seed_text() + ")");
-    throw Failed();
-}
-
-/// Threads that wait for the same thing at the same place, a line each: "threads 0-127: ... at file:line".
-static std::string who_waits(Block &b)
-{
-    std::map<std::string, std::string> groups;
-    for (unsigned i = 0; i < b.threads.size();) {
-        auto key = [&](unsigned j) {
-            Thread &t = b.threads[j];
-            return t.done ? std::string("exited")
-                          : (t.waiting ? t.waiting->text() : "spins") + " at " + text(t.at);
-        };
-        unsigned first = i;
-        const std::string what = key(i);
-        while (++i < b.threads.size() && key(i) == what)
-            ;
-        groups[what] += first + 1 == i ? format(" %u", first) : format(" %u-%u", first, i - 1);
-    }
-    std::string all;
-    for (const auto &g : groups)
-        all += "\n    threads" + g.second + ": " + g.first;
-    return all;
-}
-
-static void deadlock(std::vector<std::unique_ptr<Block>> &blocks, const char *what)
-{
-    std::string all;
-    Site at;
-    bool found = false;
-    for (auto &b : blocks) {
-        all += "\n  " + name_of(*b) + " of " + b->launch->name + who_waits(*b);
-        for (Thread &t : b->threads)
-            if (!t.done && !found)
-                at = t.at, found = true;
-    }
-    fail(at, "%s:%s\n ", what, all.c_str());
-}
-
-/* ---- Blocks -------------------------------------------------------------------------------------- */
-
-static constexpr size_t guard = 1024;
-static constexpr unsigned char guard_byte = 0xa5, poison_byte = 0xff;
-
-Block::Block(const Launch &l, uint64_t linear_index)
-    : launch(&l), launch_number(launches), linear(linear_index)
-{
-    index = {unsigned(linear % l.grid.x), unsigned(linear / l.grid.x % l.grid.y),
-             unsigned(linear / l.grid.x / l.grid.y)};
-    const unsigned n = l.block.x * l.block.y * l.block.z;
-    threads.resize(n);
-    order.resize(n);
-    live = n;
-    warps.resize((n + 31) / 32);
-    for (unsigned i = 0; i < warps.size(); i++)
-        warps[i].here = 0, warps[i].left = n - 32 * i < 32 ? (1u << (n - 32 * i)) - 1 : ~0u;
-    grid_wait = (unsigned)warps.size();
-    numbers = grid_wait + 1;
-    warpgroups.resize((n + 127) / 128);
-    registers = std::min(65536 / n / 8 * 8, 256u);
-    for (Warpgroup &g : warpgroups)
-        g.arrived = 0, g.registers = registers;
-    if (options.timeline && (options.timeline_block < 0 || (uint64_t)options.timeline_block == linear))
-        record.reset(new Record), record->threads.resize(n);
-    first_undone = pending.end();
-    for (NamedBarrier &b : barriers)
-        b.expected = b.arrived = 0, b.phase = 0, b.all_waited = true, b.signal = new_signal(*this);
-    memory.reset(new unsigned char[l.shared_bytes + 3 * guard]);
-    shared = memory.get() + guard;
-    shared += (guard - (uintptr_t)shared % guard) % guard;
-    memset(shared - guard, guard_byte, guard);
-    memset(shared, poison_byte, l.shared_bytes);
-    memset(shared + l.shared_bytes, guard_byte, guard);
-    random = (options.seed * 0x9e3779b97f4a7c15u) ^ ((linear + 1) * 0xd1b54a32d192ed03u);
-    memset(&count, 0, sizeof count);
-    count.blocks = 1;
-    count.threads = n;
-    memset(releases, 0, sizeof releases);
-    triggered = false;
-}
-
-Block::~Block()
-{
-}
-
-uint32_t Block::below(uint32_t n) // xorshift64*
-{
-    random ^= random >> 12;
-    random ^= random << 25;
-    random ^= random >> 27;
-    return uint32_t((random * 0x2545f4914f6cdd1dull) >> 32) % n;
-}
-
-/// Finds writes up to so many bytes around the shared memory; `at` is the first place where they are seen.
-static void check_around(Block &b, size_t bytes, const char *who, Site at)
-{
-    static const std::vector<unsigned char> intact(guard, guard_byte);
-    const bool low = memcmp(b.shared - bytes, intact.data(), bytes) == 0;
-    if (low && memcmp(b.shared + b.launch->shared_bytes, intact.data(), bytes) == 0)
-        return;
-    Thread &t = self();
-    fail(at, "shared memory of %zu bytes was overrun %s by %s, after %s and not later than here",
-         b.launch->shared_bytes, low ? "at its end" : "before its start", who, text(t.at).c_str());
-}
-
-static void check_edges(Block &b, Site at) // whenever a thread stops
-{
-    check_around(b, 64, "this thread", at);
-}
-
-void check_guards(Block &b, Site at)
-{
-    check_edges(b, at);
-    check_around(b, guard, "some thread", at);
-}
-
-void *shared_base(size_t bytes, Site at)
-{
-    Thread &t = self();
-    if (bytes > t.block->launch->shared_bytes)
-        fail(at, "the kernel's shared memory takes %zu bytes, the launch gave %zu", bytes,
-             t.block->launch->shared_bytes);
-    t.at = at;
-    return t.block->shared;
 }
 
 /* ---- The scheduler ------------------------------------------------------------------------------- */
@@ -464,7 +262,7 @@ static void retire(Block &b)
     finish_copies(b);
     check_all_landed(b);
     finish_counts(b);
-    std::lock_guard<std::mutex> lock(report_lock);
+    std::lock_guard<std::mutex> lock(counters_lock);
     uint64_t *sum = (uint64_t *)&counters;
     const uint64_t *part = (const uint64_t *)&b.count;
     for (size_t i = 0; i < sizeof counters / sizeof *sum; i++)
@@ -547,7 +345,7 @@ void Worker::abandon()
 
 void reset()
 {
-    failure.clear();
+    forget_report();
     memset(&counters, 0, sizeof counters);
     launches = 0;
     forget_timeline();
@@ -603,7 +401,7 @@ static void run_grid(const Launch &l)
             for (int64_t i = 0; i < (int64_t)chosen.size(); i++)
                 worker().run(l, chosen, (uint64_t)i, (uint64_t)i + 1, 1);
         }
-        if (l.dependent && failure.empty() && missing_grid_wait())
+        if (l.dependent && report().empty() && missing_grid_wait())
             record(text(l.at) +
                    ": no block of this dependent launch calls grid_wait, so it may run before its inputs "
                    "are there (" +
@@ -618,15 +416,15 @@ static void run_grid(const Launch &l)
 
 void run(const Launch &l)
 {
-    if (!failure.empty())
+    if (!report().empty())
         return; // as on a GPU: what a failed launch should have written is not there to be read
     try {
         run_grid(l);
     } catch (const std::bad_alloc &) {
         record_no_memory();
     }
-    if (!failure.empty() && !options.keep_going) {
-        fprintf(stderr, "%s\n", failure.c_str());
+    if (!report().empty() && !options.keep_going) {
+        fprintf(stderr, "%s\n", report().c_str());
         exit(1);
     }
 }

@@ -5,10 +5,11 @@
 #ifndef MSA_SIMT_ENGINE_H
 #define MSA_SIMT_ENGINE_H
 
+#include "clock.h"
 #include "simt.h"
 #include "tsan.h"
 
-#include <algorithm>
+#include <atomic>
 #include <deque>
 #include <list>
 #include <map>
@@ -21,69 +22,6 @@ namespace simt
 
 struct Fiber;
 struct Block;
-
-struct Clock;
-using Clocks = std::map<uint64_t, Clock>; ///< by block
-
-/// What one knows of other blocks, and what will be known after the next memory fence: what relaxed atomics
-/// were told by those who had executed one.
-struct Beyond {
-    Clocks known, at_fence;
-};
-std::shared_ptr<const Beyond> joined(const std::shared_ptr<const Beyond> &a,
-                                     const std::shared_ptr<const Beyond> &b);
-
-/// What a thread, or a barrier for those who pass it, knows of the others: releases seen, by warp of the
-/// block, and after the warps phases seen, by mbarrier.
-struct Clock {
-    uint32_t warp[32] = {};
-    unsigned known = 0;                   ///< of these, the first so many: the others are 0
-    std::vector<uint32_t> more;           ///< from number 32 on
-    std::shared_ptr<const Beyond> beyond; ///< of other blocks; NULL: nothing
-
-    uint32_t operator[](unsigned w) const
-    {
-        return w < 32 ? warp[w] : w - 32 < more.size() ? more[w - 32] : 0;
-    }
-    void set(unsigned w, uint32_t count)
-    {
-        if (w >= 32 && w - 32 >= more.size())
-            more.resize(w - 31);
-        (w < 32 ? warp[w] : more[w - 32]) = count;
-        known = std::max(known, std::min(w + 1, 32u));
-    }
-    void join(const Clock &o)
-    {
-        if (o.beyond && o.beyond != beyond)
-            beyond = joined(beyond, o.beyond);
-        known = std::max(known, o.known);
-        for (unsigned i = 0; i < o.known; i++)
-            warp[i] = warp[i] < o.warp[i] ? o.warp[i] : warp[i];
-        if (more.size() < o.more.size())
-            more.resize(o.more.size());
-        for (size_t i = 0; i < o.more.size(); i++)
-            more[i] = more[i] < o.more[i] ? o.more[i] : more[i];
-    }
-    void meet(const Clock &o) ///< leaves what both know
-    {
-        for (unsigned i = 0; i < 32 + more.size(); i++)
-            set(i, (*this)[i] < o[i] ? (*this)[i] : o[i]);
-    }
-    bool knows(const Clock &o) const
-    {
-        bool all = true;
-        for (unsigned i = 0; i < 32 + o.more.size(); i++)
-            all &= (*this)[i] >= o[i];
-        return all;
-    }
-};
-
-/// What those who pass a barrier learn. The sides are ThreadSanitizer's, for phases of even and odd number:
-/// who arrives for the next phase must not be known to those who still pass this one.
-struct Gate {
-    Clock gathering, complete; ///< of arrivals so far; of those up to the last complete phase
-    char side[2];
-};
 
 /// What a thread is parked on. Asked again on every sweep, so whoever makes it true need not know.
 struct Condition {
@@ -342,18 +280,31 @@ struct Block {
     static constexpr uint32_t shared_window = 1024; ///< the first KB is the system's
 };
 
+/* ---- report.cpp ---------------------------------------------------------------------------------- */
+struct Failed { ///< the launch is given up; the report says why
+};
+extern std::atomic<bool> stop; ///< one block failed: the others give up
+/// Records the failure and gives up the launch. From a thread the exception ends in fiber_main.
+[[noreturn]] __attribute__((format(printf, 2, 3))) void fail(Site at, const char *fmt, ...);
+[[noreturn]] void deadlock(std::vector<std::unique_ptr<Block>> &blocks, const char *what);
+void record(const std::string &line); ///< the first is the report
+void record_no_memory();
+void forget_report();
+__attribute__((format(printf, 1, 2))) std::string format(const char *fmt, ...);
+std::string text(Site at); ///< file:line
+
 /* ---- engine.cpp: the scheduler ------------------------------------------------------------------- */
 extern __thread Thread *running; ///< on this core; NULL: the scheduler (__thread: thread_local would ask for initialisers)
 inline Thread &self()
 {
     return *running;
 }
-[[noreturn]] __attribute__((format(printf, 2, 3))) void fail(Site at, const char *fmt, ...);
-__attribute__((format(printf, 1, 2))) std::string format(const char *fmt, ...);
-std::string text(Site at);                        ///< file:line
-std::string name_of(const Block &b);              ///< "block x,y,z"
 void wait_for(Condition &c, Site at);
 void occupy(const Block &b); ///< its registers bound how many others run beside it
+extern uint64_t launches;    ///< since reset()
+
+/* ---- block.cpp ----------------------------------------------------------------------------------- */
+void check_edges(Block &b, Site at); ///< whenever a thread stops
 void check_guards(Block &b, Site at);
 
 /* ---- warp.cpp ------------------------------------------------------------------------------------ */
