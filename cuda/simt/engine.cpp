@@ -393,7 +393,8 @@ static void run_grid(const Launch &l)
         const Chosen chosen = choose(l);
         remember_globals();
         const bool together = options.resident > 1 || l.dependent;
-        begin_grid(l.dependent, !together);
+        begin_grid(l.dependent);
+        begin_marks(l.dependent, !together);
         if (together) {
             worker().run(l, chosen, 0, chosen.size(), (unsigned)options.resident);
         } else {

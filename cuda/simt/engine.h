@@ -7,6 +7,7 @@
 
 #include "clock.h"
 #include "simt.h"
+#include "traffic.h"
 #include "tsan.h"
 
 #include <atomic>
@@ -156,38 +157,6 @@ struct Warpgroup {
     unsigned registers;
     char multiplied;         ///< for ThreadSanitizer: its products are done
     unsigned arrived, first; ///< at a meeting of all 128: how many threads, and which one first
-};
-
-/// One warp-wide memory instruction, put together from its lanes.
-struct Access {
-    uint64_t address[32];
-    uint32_t lanes;
-    unsigned bytes;
-};
-/// The executions of one instruction by one warp, as each lane comes to them: a lane may be thousands ahead.
-struct Stream {
-    std::vector<uint64_t> address[32]; ///< by lane
-    size_t whole = 0;                  ///< so many executions, by all lanes, are counted...
-    unsigned behind = 32;              ///< ... and so many lanes have not come further
-};
-enum class Traffic { shared_load, shared_store, global_load, global_store };
-struct Instruction { ///< of one warp
-    Site at;
-    unsigned warp;
-    Traffic kind;
-    unsigned bytes;
-    bool operator==(const Instruction &o) const
-    {
-        return at.line == o.at.line && at.file == o.at.file && warp == o.warp && kind == o.kind &&
-               bytes == o.bytes;
-    }
-};
-struct InstructionHash {
-    size_t operator()(const Instruction &i) const
-    {
-        return ((size_t)i.at.file ^ (size_t)i.at.line << 20) + (i.warp << 7) + (i.bytes << 2) +
-               (size_t)i.kind;
-    }
 };
 
 /// What the engine looks up for the lanes of a warp again and again.
@@ -341,10 +310,6 @@ struct Global { ///< a declared buffer
 };
 extern std::vector<Global> globals;
 
-/* ---- traffic.cpp --------------------------------------------------------------------------------- */
-void count_access(Block &b, Thread &t, Traffic kind, uint64_t address, unsigned bytes, Site at);
-void finish_counts(Block &b);
-
 /* ---- dependent.cpp ------------------------------------------------------------------------------- */
 void remember_globals(); ///< before a launch...
 void find_output();      ///< ...and after it
@@ -355,11 +320,16 @@ void reveal_output();
 void check_early_store(const void *p, Site at);
 bool missing_grid_wait();
 
-/* ---- global.cpp ---------------------------------------------------------------------------------- */
-void begin_grid(bool dependent, bool parallel);
-void introduce(Block &b);
+/* ---- grids.cpp ----------------------------------------------------------------------------------- */
+extern uint64_t grid; ///< that runs now; they count from 1
+void begin_grid(bool dependent);
 void note_grid_wait(Thread &t);
-void note_exit(const Thread &t); ///< the last thread of a block lets dependent grids begin
+void note_exit(const Thread &t);                 ///< the last thread of a block lets dependent grids begin
+bool overlaps(const Thread &me, uint64_t other); ///< whether that grid may still run, for all this thread knows
+
+/* ---- global.cpp ---------------------------------------------------------------------------------- */
+void begin_marks(bool dependent, bool parallel); ///< of a grid's accesses; parallel: by blocks on several cores
+void introduce(Block &b);
 /// Fails unless this access comes after all that it collides with.
 enum class Does { read, atomic_read, write, atomic };
 /// Stores the value too, if it is given: that two store the same does no harm.

@@ -9,6 +9,7 @@
  * that must have ended are as good as none.
  */
 #include "engine.h"
+#include "table.h"
 
 #include <array>
 #include <atomic>
@@ -17,40 +18,6 @@
 
 namespace simt
 {
-
-/* ---- Tables that grow while others read ------------------------------------------------------------ */
-
-template <class T> struct Table {
-    static constexpr uint32_t part = 4096;
-    std::atomic<T *> parts[1 << 16] = {};
-    std::atomic<uint32_t> n{1}; ///< 0 is nobody
-    std::mutex lock;
-
-    T &operator[](uint32_t i)
-    {
-        return parts[i / part].load(std::memory_order_acquire)[i % part];
-    }
-    uint32_t take(uint32_t count)
-    {
-        std::lock_guard<std::mutex> hold(lock);
-        const uint32_t first = n;
-        for (uint32_t i = first / part; i <= (first + count) / part; i++)
-            if (!parts[i])
-                parts[i].store(new T[part](), std::memory_order_release);
-        n = first + count;
-        return first;
-    }
-    void clear()
-    {
-        for (std::atomic<T *> &p : parts) {
-            if (!p)
-                break;
-            delete[] p.load();
-            p = nullptr;
-        }
-        n = 1;
-    }
-};
 
 /// A warp of some block.
 struct Who {
@@ -126,14 +93,9 @@ static std::string place(const Mark &m)
     return text({files[m.file], m.line});
 }
 
-/* ---- Grids ----------------------------------------------------------------------------------------- */
+/* ---- Grids and blocks -------------------------------------------------------------------------------- */
 
-static uint64_t grid;         ///< that runs now; they count from 1
-static uint64_t oldest_begun; ///< a grid before it that may still run when it begins...
-static uint64_t oldest_ended; ///< ... and when its grid_wait has returned, of those before `last_ended`
-static bool dependent;
-static bool shared_pages;                        ///< blocks run on several cores
-static std::atomic<bool> waited, triggered_late; ///< by a block of this grid: see begin_grid
+static bool shared_pages; ///< blocks run on several cores
 
 /// A workspace as it was before any grid used it.
 struct Spoiled {
@@ -150,64 +112,15 @@ void spoil(void *start, size_t bytes)
     spoiled = {(const unsigned char *)start, bytes, grid};
 }
 
-/// What may overlap a dependent grid: the one before; and those that may overlap that one, unless a block of
-/// it has waited for them before it let this grid begin. After grid_wait the same without the one before,
-/// which has ended, and with it what any of its blocks has waited for.
-void begin_grid(bool is_dependent, bool parallel)
+void begin_marks(bool dependent, bool parallel)
 {
     shared_pages = parallel;
-    const uint64_t before = dependent ? oldest_begun : grid;
-    oldest_begun = !is_dependent ? grid + 1 : triggered_late || !dependent ? grid : before;
-    oldest_ended = !is_dependent || waited || !dependent ? grid : before;
-    dependent = is_dependent;
-    waited = triggered_late = false;
-    grid++;
-    if (is_dependent)
+    if (dependent || (pages.size() <= 1 << 15 && warps.n <= 1 << 24))
         return;
-    forget_releases();
-    if (pages.size() > 1 << 15 || warps.n > 1 << 24) {
-        spoiled = {nullptr, 0, 0}; // who has stored there is forgotten
-        pages.clear();
-        warps.clear();
-        groups.clear();
-    }
-}
-
-void note_grid_wait(Thread &t)
-{
-    t.clock.set(t.block->grid_wait, 1);
-    waited = true;
-}
-
-static bool has_waited(const Thread &t)
-{
-    return t.clock[t.block->grid_wait];
-}
-
-void launch_dependents(Site at)
-{
-    Thread &t = self();
-    t.at = at;
-    if (!t.block->triggered && has_waited(t))
-        triggered_late = true;
-    t.block->triggered = true;
-}
-
-void note_exit(const Thread &t)
-{
-    Block &b = *t.block;
-    if (b.live || b.triggered || !dependent)
-        return;
-    for (const Thread &o : b.threads)
-        if (has_waited(o))
-            triggered_late = true;
-}
-
-static bool overlaps(const Thread &me, uint64_t other)
-{
-    if (!dependent || other < 1)
-        return false;
-    return has_waited(me) ? other >= oldest_ended && other + 1 < grid : other >= oldest_begun;
+    spoiled = {nullptr, 0, 0}; // who has stored there is forgotten
+    pages.clear();
+    warps.clear();
+    groups.clear();
 }
 
 /// The numbers of a block's warps.
