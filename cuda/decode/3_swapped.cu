@@ -3,13 +3,14 @@
  * @brief One step of generation on tensor cores, with the index product's operands swapped, for a whole batch
  *        in three launches chained by programmatic dependent launch.
  *
- * What it does: (1) new tokens go into their pages (begin.cuh). (2) wgmma's M = 64 rows are keys and its N
- * columns are a request's T Hkv index queries, rounded up to 8, 16, 32 or 64. Keys come by TMA, a piece at a
- * time (a page, or a block of it), in stages of 128 through a ring; the largest row of each block is a
- * maximum over accumulators, lanes and warps, and after every 32 blocks the warps offer those to lists of the
- * best, a list a column. All stages of all requests form one line, which is cut into equal pieces, one for
- * each SM; what a piece has of one request is a segment, and leaves k - 1 candidates a row, never scores. (3)
- * Every block of threads that attends to a row first selects from its segments' candidates (any of the best k
+ * What it does: (1) new tokens go into their pages (begin.cuh). (2) (score.cuh) wgmma's M = 64 rows are keys
+ * and its N columns are a request's T Hkv index queries, rounded up to 8, 16, 32 or 64. Keys come by TMA, a
+ * piece at a time (a page, or a block of it), in stages of 128 through a ring; the largest row of each block
+ * is a maximum over accumulators, lanes and warps, and after every 32 blocks the warps offer those to lists
+ * of the best, a list a column. All stages of all requests form one line, which is cut into equal pieces, one
+ * for each SM; what a piece has of one request is a segment, and leaves k - 1 candidates a row, never scores.
+ * (3) Every block of threads that attends to a row first selects from its segments' candidates (any of the
+ * best k
  * - 1 of all is among the best k - 1 of its segment), then takes its part of the chosen tokens, and the last
  * one merges (attend.cuh).
  *
