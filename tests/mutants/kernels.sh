@@ -52,8 +52,8 @@ kernel 'dQ in another slot' backward/tiles.cuh backward/deterministic 's/? (int)
 kernel 'every item owns its rows' backward/tiles.cuh backward/kv_outer 's/const bool alone = .*;/const bool alone = true;/'
 kernel 'the last part of a hot block is not merged' backward/parts.cuh backward/kv_outer 's/at < end; at += limit/at + limit < end; at += limit/'
 kernel 'keys see what comes after' backward/mma_sweep.cuh backward/kv_outer 's/ld_shared(&m.prefix) + (int)i - work.block \* N : -1/N : -1/'
-kernel 'dS where no swizzle put it' backward/4_hopper.cu backward/hopper 's/(chunk ^ row % 8)/chunk/'
-mutant 'heads that are not there' cuda/backward/4_hopper.cu test_gradient_kernels 's/tile_queries \&\& head_of(work, column) < group/tile_queries + 0 * group/'
+kernel 'dS where no swizzle put it' backward/hopper_leave.cuh backward/hopper 's/(chunk ^ row % 8)/chunk/'
+mutant 'heads that are not there' cuda/backward/hopper_leave.cuh test_gradient_kernels 's/tile_queries \&\& head_of(work, column) < group/tile_queries + 0 * group/'
 kernel 'rows that no copy writes and nobody clears' backward/4_hopper.cu backward/hopper 's/? queries(work, i) << work.shift : 0;/? 64 : 64;/'
 mutant 'auto crosses one block early' cuda/prefill/3_auto.cu test_prefill 's/c.s.topk), false/c.s.topk) - 1, false/'
 mutant 'auto counts a block once for each query' cuda/prefill/3_auto.cu test_prefill 's/again |= /again = /'
@@ -68,7 +68,7 @@ kernel 'the index LSE of the warmup without the last key' kl/index_lse.cuh kl/de
 kernel 'full support begins a query too late' backward/tiles.cuh dense_backward/kv_outer 's/before > 0 ? before : 0, s.n_q, 0, 0/before > 0 ? before + 1 : 0, s.n_q, 0, 0/'
 
 # ---- What the engine sees --------------------------------------------------------------------------
-mutant 'dQ overwritten under its copy' cuda/backward/4_hopper.cu test_gradient_kernels 's/^        bulk_wait_read<0>();/        __syncwarp();/'
+mutant 'dQ overwritten under its copy' cuda/backward/hopper_leave.cuh test_gradient_kernels 's/^        bulk_wait_read<0>();/        __syncwarp();/'
 kernel 'keys that nobody has waited for' backward/4_hopper.cu backward/hopper 's/^    mbarrier_wait(&m.keys_full, 0);//'
 kernel 'dS overwritten while the other warpgroup multiplies it' backward/4_hopper.cu backward/hopper 's/bar_sync(1, 2 \* N); .. all are done.*//'
 kernel 'dS of the other warpgroup not waited for' backward/4_hopper.cu backward/hopper 's/bar_sync(1, 2 \* N); .. they are there/__syncwarp();/'
