@@ -44,18 +44,65 @@ namespace
 
 /* ---- A consumer ------------------------------------------------------------------------------------- */
 
+/// dQ and dQi of a tile, from dS and u - t in shared memory, leave while dK is multiplied; who needs dK waits
+/// for it.
 template <int D, int DI, int N, bool kl>
-PTX_INLINE void consume(Smem<D, DI, N, kl> &m, const Shape &s, const Out &out, const CUtensorMap *dq_map)
+PTX_INLINE void multiply_derivatives(Smem<D, DI, N, kl> &m, const Shape &s, const Out &out,
+                                     const CUtensorMap *dq_map, int tile, uint32_t (&left_ds)[4][4],
+                                     float (&dk)[D / 2])
 {
     constexpr int consumers = N / 64, turns = D / 64 > consumers ? D / 64 / consumers : 1;
     constexpr bool spread = D / 64 >= consumers; // else both take all of dQ, and leave it in turns
+    auto &stage = m.stage[recomputed(tile % stages)];
+    const int c = place().consumer;
+    for (int turn = 0; turn < turns; turn++) {
+        const int slab = spread ? turn * consumers + (c + tile) % consumers : 0;
+        float dq[32], dqi[4];
+        wgmma_pin(dq);
+        wgmma_pin(dqi);
+        wgmma_fence();
+        for (int step = 0; step < N / 16; step++) {
+            auto across = [&](const bf16 *from) { // 16 keys of 64 columns, which are the operand's rows
+                return wgmma_descriptor(from + 64 * 16 * step, N * 128, 1024, Swizzle::b128);
+            };
+            wgmma_ss<64, 1, 1>(dq, across(m.ds.slab[0]), across(m.k.slab[slab]), step > 0);
+            if constexpr (kl)
+                wgmma_ss<tile_queries, 1>(
+                    dqi, across(m.ki.slab[slab]),
+                    wgmma_descriptor(&m.g.slab[step / 4][step % 4 * 16], 16, 1024, Swizzle::b128), step > 0);
+        }
+        wgmma_commit();
+        if (turn == 0) {
+            issue_values(dk, left_ds, stage.q, true);
+            wgmma_wait<1>(); // dQ leaves while dK is multiplied
+        } else {
+            wgmma_wait<0>();
+        }
+        wgmma_pin(dq);
+        wgmma_pin(dqi);
+        if (spread || (c + tile) % consumers == 0) {
+            const Work work = work_of(m);
+            const int n = queries(work, tile);
+            const uint32_t entry = ld_shared(&stage.entry[place().lane % tile_queries]);
+            if (const uint32_t centred = ld_shared(&stage.centred))
+                recentre_tile(m, s, work, out, centred, entry, slab, dq);
+            leave_dq(m, s, work, out, dq_map, n, entry, slab, dq);
+            if (kl && out.dqi)
+                leave_dqi(m, s, work, out, n, ld_shared(&stage.index_centred), entry, slab, dqi);
+        }
+    }
+}
+
+template <int D, int DI, int N, bool kl>
+PTX_INLINE void consume(Smem<D, DI, N, kl> &m, const Shape &s, const Out &out, const CUtensorMap *dq_map)
+{
     timeline_role("consumer");
     float dk[D / 2] = {}, dv[D / 2] = {};
     mbarrier_wait(&m.keys_full, 0);
     clear_padding(m, s);
     for (int tile = 0; queries(work_of(m), tile) > 0; tile++) {
         auto &stage = m.stage[recomputed(tile % stages)];
-        const int c = place().consumer, own = 64 * c;
+        const int own = 64 * place().consumer;
         float p[32], dp[32], logits[4];
         uint32_t left_p[4][4], left_ds[4][4];
         mbarrier_wait(&m.full[tile % stages], tile / stages % 2);
@@ -96,43 +143,7 @@ PTX_INLINE void consume(Smem<D, DI, N, kl> &m, const Shape &s, const Out &out, c
             leave_student(m, stage, logits);
         fence_proxy_async();
         bar_sync(1, 2 * N); // they are there
-        for (int turn = 0; turn < turns; turn++) {
-            const int slab = spread ? turn * consumers + (c + tile) % consumers : 0;
-            float dq[32], dqi[4];
-            wgmma_pin(dq);
-            wgmma_pin(dqi);
-            wgmma_fence();
-            for (int step = 0; step < N / 16; step++) {
-                auto across = [&](const bf16 *from) { // 16 keys of 64 columns, which are the operand's rows
-                    return wgmma_descriptor(from + 64 * 16 * step, N * 128, 1024, Swizzle::b128);
-                };
-                wgmma_ss<64, 1, 1>(dq, across(m.ds.slab[0]), across(m.k.slab[slab]), step > 0);
-                if constexpr (kl)
-                    wgmma_ss<tile_queries, 1>(
-                        dqi, across(m.ki.slab[slab]),
-                        wgmma_descriptor(&m.g.slab[step / 4][step % 4 * 16], 16, 1024, Swizzle::b128),
-                        step > 0);
-            }
-            wgmma_commit();
-            if (turn == 0) {
-                issue_values(dk, left_ds, stage.q, true);
-                wgmma_wait<1>(); // dQ leaves while dK is multiplied
-            } else {
-                wgmma_wait<0>();
-            }
-            wgmma_pin(dq);
-            wgmma_pin(dqi);
-            if (spread || (c + tile) % consumers == 0) {
-                const Work work = work_of(m);
-                const int n = queries(work, tile);
-                const uint32_t entry = ld_shared(&stage.entry[place().lane % tile_queries]);
-                if (const uint32_t centred = ld_shared(&stage.centred))
-                    recentre_tile(m, s, work, out, centred, entry, slab, dq);
-                leave_dq(m, s, work, out, dq_map, n, entry, slab, dq);
-                if (kl && out.dqi)
-                    leave_dqi(m, s, work, out, n, ld_shared(&stage.index_centred), entry, slab, dqi);
-            }
-        }
+        multiply_derivatives(m, s, out, dq_map, tile, left_ds, dk);
         if (kl && out.dqi)
             leave_g(m, s, work_of(m), out, tile, queries(work_of(m), tile));
         wgmma_wait<0>();
