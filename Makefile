@@ -57,8 +57,10 @@ T_CXX   := $(if $(CXX17),$(patsubst %.cpp,$(B)/%,$(wildcard tests/test_*.cpp)))
 NVCC_VERSION := $(if $(NVCC),$(shell $(NVCC) --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\),.*/\1/p'))
 NVCC_NEW := $(shell echo $(NVCC_VERSION) | awk -F. '$$1 > 12 || ($$1 == 12 && $$2 >= 4) {print 1}')
 # The kernels run on the engine where there is a C++ compiler, and with CUDA=1 on a GPU too ("make cuda").
-CUDA    ?= $(if $(wildcard $(B)/cuda/host/side.gpu.o),1)
-KERNELS := $(wildcard cuda/*/*.cu cuda/*/*/*.cu)
+CUDA    ?= $(if $(wildcard $(B)/cuda/host/gpu.gpu.o),1)
+KERNELS := $(filter-out cuda/host/%,$(wildcard cuda/*/*.cu cuda/*/*/*.cu))
+ON_ENGINE := $(KERNELS) cuda/host/engine.cu
+ON_GPU  := $(KERNELS) cuda/host/gpu.cu
 KERNEL_HEADERS := $(wildcard cuda/*/*.cuh cuda/*/*/*.cuh)
 ifeq ($(CXX17)$(CUDA),)
 LINK    := $(CC)
@@ -66,7 +68,7 @@ SIDE_OBJ := $(B)/cuda/host/plan.o
 else
 LINK    := $(CXX)
 SIDES   := $(if $(CXX17),-DHAVE_SIMT) $(if $(CUDA),-DHAVE_CUDA)
-SIDE_OBJ := $(B)/cuda/host/plan.o $(B)/cuda/host/host.o $(if $(CXX17),$(KERNELS:%.cu=$(B)/%.o) $(SIMT_OBJ)) $(if $(CUDA),$(KERNELS:%.cu=$(B)/%.gpu.o))
+SIDE_OBJ := $(B)/cuda/host/plan.o $(B)/cuda/host/host.o $(if $(CXX17),$(ON_ENGINE:%.cu=$(B)/%.o) $(SIMT_OBJ)) $(if $(CUDA),$(ON_GPU:%.cu=$(B)/%.gpu.o))
 endif
 CUDA_OBJ := $(if $(SIDES),$(filter-out $(B)/cuda/host/host.o,$(SIDE_OBJ)))# the library of cuda/host/msa_cuda.h
 HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o $(B)/ref/cli/blas.o,$(APP_OBJ))
@@ -328,7 +330,7 @@ $(B)/race/%.o: %.cu
 $(B)/race/%.o: %.cpp
 	@$(call say,c++ $< with ThreadSanitizer)
 	$(Q)$(CXX) $(TSANFLAGS) -O1 -fsanitize=thread -c $< -o $@
-$(B)/race/kernels: $(B)/race/tests/device/race_kernels.o $(KERNELS:%.cu=$(B)/race/%.o) $(B)/race/libsimt.so $(B)/cuda/host/plan.o $(B)/tests/support/tap.o $(LIB_OBJ)
+$(B)/race/kernels: $(B)/race/tests/device/race_kernels.o $(ON_ENGINE:%.cu=$(B)/race/%.o) $(B)/race/libsimt.so $(B)/cuda/host/plan.o $(B)/tests/support/tap.o $(LIB_OBJ)
 	$(Q)$(CXX) -fsanitize=thread $(if $(OPENMP),-fopenmp) $^ -Wl,-rpath,'$$ORIGIN' $(LIBS) -o $@
 
 test-race-barriers: private RACES := tests/test_race.sh "$(B)/race/kernels backward/hopper" "$(B)/race/kernels decode/ dense/hopper sparse/union sparse/kv_outer"

@@ -14,7 +14,7 @@ check $? "... and that search would find it"
 
 # Every function of ptx.cuh and launch.cuh is used in the kernel below.
 : > "$W.err"
-sed -nE 's/.*PTX_INLINE .*[ *&]([a-z0-9_]+)\((.*)/\1/p' cuda/kit/ptx.cuh | sort -u > "$W/functions"
+sed -nE 's/^(template <.*> )?PTX_(INLINE|NAMED) .*[ *&]([a-z0-9_]+)\((.*)/\3/p' cuda/kit/ptx.cuh | sort -u > "$W/functions"
 while read -r f; do
     grep -qE "\b$f\b" tests/device/every_instruction.cu || echo "$f" >> "$W.err"
 done < "$W/functions"

@@ -478,14 +478,15 @@ static bool round_trip(int cols, TensorSwizzle swizzle, int x, int y)
     return misplaced == 0;
 }
 
-/// 4D load, a box that sticks out everywhere, and a float32 reduction on the way out.
+/// 3D load, a box that sticks out everywhere, and a float32 reduction on the way out.
 struct DeepSmem {
-    alignas(128) float tile[2 * 3 * 4 * 8];
+    alignas(128) float tile[3 * 4 * 8];
     alignas(128) float sum[32];
     uint64_t full;
 };
 
-__global__ void deep_kernel(const __grid_constant__ CUtensorMap map, float *tile, float *sum)
+__global__ void deep_kernel(const __grid_constant__ CUtensorMap map, const __grid_constant__ CUtensorMap sum,
+                            float *tile)
 {
     DeepSmem &s = shared<DeepSmem>();
     const unsigned t = threadIdx.x;
@@ -493,7 +494,7 @@ __global__ void deep_kernel(const __grid_constant__ CUtensorMap map, float *tile
         mbarrier_init(&s.full, 1);
         fence_mbarrier_init();
         mbarrier_arrive_expect(&s.full, sizeof s.tile);
-        tma_load_4d(s.tile, &map, &s.full, 4, -1, 1, 0);
+        tma_load_3d(s.tile, &map, &s.full, 4, -1, 1);
     }
     st_shared(&s.sum[t], (float)t);
     fence_proxy_async();
@@ -502,28 +503,30 @@ __global__ void deep_kernel(const __grid_constant__ CUtensorMap map, float *tile
     for (unsigned i = t; i < sizeof s.tile / 4; i += 32)
         st_global(&tile[i], ld_shared(&s.tile[i]));
     if (t == 0) {
-        bulk_reduce_add(sum, s.sum, sizeof s.sum);
+        tma_reduce_add_2d(&sum, s.sum, 0, 0);
         bulk_commit();
         bulk_wait_read<0>();
     }
 }
 
-static bool four_dimensions()
+static bool three_dimensions()
 {
-    vector<float> x(2 * 2 * 3 * 8 + 32), tile(192, NAN), sum_memory(64, 1.0f);
+    vector<float> x(3 * 3 * 8 + 32), tile(96, NAN), sum_memory(64, 1.0f);
     float *const base = aligned(x), *const sum = aligned(sum_memory);
-    for (int i = 0; i < 96; i++)
+    for (int i = 0; i < 72; i++)
         base[i] = (float)i + 1;
-    CUtensorMap map;
-    const uint64_t dim[] = {8, 3, 2, 2}, stride[] = {32, 96, 192};
-    const uint32_t box[] = {8, 4, 3, 2};
-    if (encode_tensor_map(&map, TensorType::float32, 4, base, dim, stride, box, TensorSwizzle::none))
+    CUtensorMap map, sums;
+    const uint64_t dim[] = {8, 3, 3}, stride[] = {32, 96}, sum_dim[] = {32, 1}, sum_stride[] = {128};
+    const uint32_t box[] = {8, 4, 3}, sum_box[] = {32, 1};
+    if (encode_tensor_map(&map, TensorType::float32, 3, base, dim, stride, box, TensorSwizzle::none) ||
+        encode_tensor_map(&sums, TensorType::float32, 2, sum, sum_dim, sum_stride, sum_box,
+                          TensorSwizzle::none))
         return false;
-    LAUNCH(deep_kernel, 2, 32, sizeof(DeepSmem), nullptr, map, tile.data(), sum);
-    for (int i = 0; i < 192; i++) {
-        const int c[] = {4 + i % 8, -1 + i / 8 % 4, 1 + i / 32 % 3, i / 96};
-        const bool inside = c[0] < 8 && c[1] >= 0 && c[1] < 3 && c[2] < 2;
-        if (!(tile[i] == (inside ? base[c[0] + 8 * c[1] + 24 * c[2] + 48 * c[3]] : 0.0f)))
+    LAUNCH(deep_kernel, 2, 32, sizeof(DeepSmem), nullptr, map, sums, tile.data());
+    for (int i = 0; i < 96; i++) {
+        const int c[] = {4 + i % 8, -1 + i / 8 % 4, 1 + i / 32};
+        const bool inside = c[0] < 8 && c[1] >= 0 && c[1] < 3 && c[2] < 3;
+        if (!(tile[i] == (inside ? base[c[0] + 8 * c[1] + 24 * c[2]] : 0.0f)))
             return false;
     }
     for (int i = 0; i < 32; i++)
@@ -754,10 +757,10 @@ __global__ void mask_kernel(uint32_t *out)
     const unsigned t = threadIdx.x;
     out[t] = shfl_up(t, 1);
     if (t < 24)
-        out[t] += warp_add(t, 0xffffff) + warp_max(t, 0xffffff) + shfl_xor(t, 1, 0xffffff) +
-                  (warp_ballot(t % 2, 0xffffff) == 0xaaaaaa);
+        out[t] +=
+            warp_max(t, 0xffffff) + shfl_xor(t, 1, 0xffffff) + (warp_ballot(t % 2, 0xffffff) == 0xaaaaaa);
     else
-        out[t] += warp_min(t, 0xff000000) - shfl(t, 31, 0xff000000) + shfl_down(t, 1, 0xff000000);
+        out[t] += warp_min(t, 0xff000000) - shfl(t, 31, 0xff000000);
 }
 
 static bool masks()
@@ -765,7 +768,7 @@ static bool masks()
     uint32_t out[32];
     LAUNCH(mask_kernel, 1, 32, 0, nullptr, &out[0]);
     for (uint32_t t = 0; t < 32; t++)
-        if (out[t] != (t ? t - 1 : 0) + (t < 24 ? 276 + 23 + (t ^ 1) + 1 : 24 - 31 + (t < 31 ? t + 1 : t)))
+        if (out[t] != (t ? t - 1 : 0) + (t < 24 ? 23 + (t ^ 1) + 1 : 24 - 31))
             return false;
     return true;
 }
@@ -2120,376 +2123,6 @@ static void order_of_grids()
     });
 }
 
-/* ---- Clusters ------------------------------------------------------------------------------------ */
-
-struct ClusterSmem {
-    float part[512];
-    uint64_t full;
-};
-
-/// Every block adds up what all blocks of its cluster hold, twice, with other numbers.
-__global__ void cluster_sum(const float *x, float *sum)
-{
-    ClusterSmem &s = shared<ClusterSmem>();
-    const unsigned t = threadIdx.x, n = blockDim.x;
-    for (unsigned turn = 0; turn < 2; turn++) {
-        st_shared(&s.part[t], ld_global(&x[blockIdx.x * n + t]) + (float)turn);
-        cluster_sync();
-        float v = 0;
-        for (unsigned i = 0; i < 4; i++)
-            v += ld_remote(mapa(&s.part[n - 1 - t], (cluster_rank() + i) % 4));
-        st_global(&sum[(2 * blockIdx.x + turn) * n + t], v);
-        cluster_sync();
-    }
-}
-
-static bool cluster_reduction(unsigned n)
-{
-    vector<float> x(12 * n), sum(2 * 12 * n, NAN);
-    for (size_t i = 0; i < x.size(); i++)
-        x[i] = (float)(i * i % 101);
-    LAUNCH_CLUSTER(cluster_sum, 4, 12, n, sizeof(ClusterSmem), nullptr, x.data(), sum.data());
-    for (size_t i = 0; i < sum.size(); i++) {
-        const size_t block = i / n / 2, turn = i / n % 2, t = n - 1 - i % n;
-        float expected = 4 * (float)turn;
-        for (size_t b = block / 4 * 4; b < block / 4 * 4 + 4; b++)
-            expected += x[b * n + t];
-        if (!(sum[i] == expected))
-            return false;
-    }
-    return true;
-}
-
-/// Two blocks multiply different A by the same tiles of B. Each loads one half of every tile for both, when
-/// the consumers of both have told it that the stage is empty.
-struct MulticastSmem {
-    alignas(1024) bf16 a[ring][64 * 64];
-    alignas(1024) bf16 b[ring][64 * 64];
-    uint64_t full[ring], empty[ring];
-};
-
-PTX_INLINE void start_ring(MulticastSmem &s)
-{
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < ring; i++) {
-            mbarrier_init(&s.full[i], 1);
-            mbarrier_init(&s.empty[i], 2);
-        }
-        fence_mbarrier_init();
-    }
-    cluster_sync();
-}
-
-__global__ void multicast_kernel(const __grid_constant__ CUtensorMap map_a,
-                                 const __grid_constant__ CUtensorMap half_b, float *c, int k)
-{
-    MulticastSmem &s = shared<MulticastSmem>();
-    const int t = (int)threadIdx.x, rank = (int)cluster_rank();
-    start_ring(s);
-    if (t == 128)
-        for (int i = 0; i < k / 64; i++) {
-            const int stage = i % ring;
-            mbarrier_wait_cluster(&s.empty[stage], i / ring % 2 ^ 1);
-            mbarrier_arrive_expect(&s.full[stage], sizeof s.a[0] + sizeof s.b[0]);
-            tma_load_2d(s.a[stage], &map_a, &s.full[stage], i * 64, 64 * (int)blockIdx.x);
-            tma_multicast_2d(s.b[stage] + rank * 32 * 64, &half_b, &s.full[stage], 3, i * 64, rank * 32);
-        }
-    float d[32];
-    for (int i = 0; t < 128 && i < k / 64; i++) {
-        const int stage = i % ring;
-        mbarrier_wait(&s.full[stage], i / ring % 2);
-        wgmma_fence();
-        for (int step = 0; step < 4; step++)
-            wgmma_ss<64>(d, wgmma_descriptor(&s.a[stage][step * 16], 16, 1024, Swizzle::b128),
-                         wgmma_descriptor(&s.b[stage][step * 16], 16, 1024, Swizzle::b128), i + step > 0);
-        wgmma_commit();
-        wgmma_wait<0>();
-        if (t < 2)
-            mbarrier_arrive_remote(mapa(&s.empty[stage], (unsigned)t));
-    }
-    for (int i = 0; t < 128 && i < 32; i++)
-        st_global(&c[(64 * (int)blockIdx.x + fragment_d(t, i).row) * 64 + fragment_d(t, i).col], d[i]);
-    cluster_sync();
-}
-
-static bool multicast_ring()
-{
-    const Tensor a(256, 320, 12), b(64, 320, 13);
-    vector<float> c(256 * 64, NAN);
-    simt::reset();
-    LAUNCH_CLUSTER(multicast_kernel, 2, 4, 160, sizeof(MulticastSmem), nullptr,
-                   a.map(64, 64, TensorSwizzle::b128), b.map(32, 64, TensorSwizzle::b128), c.data(), 320);
-    return equals_product(a, b, c.data()) && simt::counters.load_bytes == 2 * (256 + 2 * 64) * 320;
-}
-
-/// The timeline knows nothing of other blocks, but what it shows of one must not hang on them.
-static bool cluster_timeline()
-{
-    static string first;
-    options.timeline = true;
-    const bool right = multicast_ring();
-    if (first.empty())
-        first = as_text(simt::timeline());
-    return right && first.find('\n') != string::npos && as_text(simt::timeline()) == first;
-}
-
-/// A box of three dimensions for block 1 only, which does not ask for it.
-struct BoxSmem {
-    alignas(128) float box[32];
-    uint64_t full;
-};
-
-__global__ void box_kernel(const __grid_constant__ CUtensorMap map, float *out)
-{
-    BoxSmem &s = shared<BoxSmem>();
-    if (threadIdx.x == 0) {
-        mbarrier_init(&s.full, 1);
-        fence_mbarrier_init();
-        mbarrier_arrive_expect(&s.full, cluster_rank() * (unsigned)sizeof s.box);
-    }
-    cluster_sync();
-    if (cluster_rank() == 0 && threadIdx.x == 0)
-        tma_multicast_3d(s.box, &map, &s.full, 2, 0, 1, 0);
-    mbarrier_wait(&s.full, 0);
-    if (cluster_rank() == 1)
-        st_global(&out[threadIdx.x], ld_shared(&s.box[threadIdx.x]));
-}
-
-static bool multicast_box()
-{
-    vector<float> x(64 + 32), out(32, NAN);
-    float *const base = aligned(x);
-    for (int i = 0; i < 64; i++)
-        base[i] = (float)i;
-    CUtensorMap map;
-    const uint64_t dim[] = {4, 4, 4}, stride[] = {16, 64};
-    const uint32_t box[] = {4, 2, 4};
-    if (encode_tensor_map(&map, TensorType::float32, 3, base, dim, stride, box, TensorSwizzle::none))
-        return false;
-    LAUNCH_CLUSTER(box_kernel, 2, 2, 32, sizeof(BoxSmem), nullptr, map, out.data());
-    for (int i = 0; i < 32; i++)
-        if (!(out[(size_t)i] == (float)(4 + i % 8 + i / 8 * 16)))
-            return false;
-    return true;
-}
-
-/// Warps may exit before the others meet, and a thread that has arrived may exit without waiting.
-__global__ void leavers(uint32_t *met)
-{
-    if (threadIdx.x < 32 && cluster_rank() == 0)
-        return;
-    cluster_arrive();
-    if (threadIdx.x < 64 && cluster_rank() == 1)
-        return;
-    cluster_wait();
-    atomicAdd(met, 1u);
-}
-
-static bool early_leavers()
-{
-    uint32_t met = 0;
-    LAUNCH_CLUSTER(leavers, 2, 2, 96, 0, nullptr, &met);
-    return met == 64 + 32;
-}
-
-__global__ void exits_early(float *out, int barriers)
-{
-    ClusterSmem &s = shared<ClusterSmem>();
-    st_shared(&s.part[threadIdx.x], 1.0f);
-    cluster_sync();
-    for (int i = 0; i < barriers && cluster_rank() == 0; i++)
-        __syncthreads();
-    if (cluster_rank() == 0)
-        out[threadIdx.x] = ld_remote(mapa(&s.part[threadIdx.x], 1)); // BLAME: no cluster barrier before exit
-}
-
-__global__ void starts_late(float *out)
-{
-    ClusterSmem &s = shared<ClusterSmem>();
-    st_shared(&s.part[threadIdx.x], 1.0f);
-    __syncthreads();
-    out[threadIdx.x] =
-        ld_remote(mapa(&s.part[threadIdx.x], cluster_rank() ^ 1)); // BLAME: no cluster barrier before access
-    cluster_sync();
-}
-
-__global__ void remote_race(float *out)
-{
-    ClusterSmem &s = shared<ClusterSmem>();
-    const unsigned t = threadIdx.x;
-    st_shared(&s.part[t], 0.0f);
-    cluster_sync();
-    if (cluster_rank() == 1)
-        st_shared(&s.part[t], 1.0f); // BLAME: remote race, writer last
-    else
-        out[t] = ld_remote(mapa(&s.part[t], 1)); // BLAME: remote race, reader last
-    cluster_sync();
-}
-
-__global__ void remote_uninitialised(int)
-{
-    ClusterSmem &s = shared<ClusterSmem>();
-    if (cluster_rank() == 0 && threadIdx.x == 0)
-        mbarrier_init(&s.full, 1);
-    cluster_sync();
-    if (threadIdx.x == 0 && cluster_rank() == 0)
-        mbarrier_arrive_remote(mapa(&s.full, 1)); // BLAME: remote arrival at no mbarrier
-    cluster_sync();
-}
-
-__global__ void narrow_wait(int)
-{
-    ClusterSmem &s = shared<ClusterSmem>();
-    if (threadIdx.x == 0)
-        mbarrier_init(&s.full, 1);
-    cluster_sync();
-    if (threadIdx.x == 0)
-        mbarrier_arrive_remote(mapa(&s.full, cluster_rank() ^ 1));
-    mbarrier_wait(&s.full, 0); // BLAME: wait with the scope of the block
-    cluster_sync();
-}
-
-/// Block 1 expects `bytes` for a multicast of 4 KB.
-__global__ void unexpected_bytes(const __grid_constant__ CUtensorMap half, unsigned bytes, uint32_t *out)
-{
-    MulticastSmem &s = shared<MulticastSmem>();
-    const unsigned expected = cluster_rank() ? bytes : 4096;
-    start_ring(s);
-    if (threadIdx.x == 0 && cluster_rank() == 0)
-        tma_multicast_2d(s.b[0], &half, &s.full[0], 3, 0, 0);
-    if (threadIdx.x == 0)
-        mbarrier_arrive_expect(&s.full[0], expected); // BLAME: bytes that came unexpected
-    mbarrier_wait(&s.full[0], 0);
-    st_global(&out[threadIdx.x], ld_shared((uint32_t *)s.b[0])); // BLAME: bytes not expected in block 1
-    cluster_sync();                                              // BLAME: block 0 waits for block 1
-}
-
-/// Block 0 loads again for both, though it knows only of its own readers.
-__global__ void remote_refill(const __grid_constant__ CUtensorMap half, uint32_t *out)
-{
-    MulticastSmem &s = shared<MulticastSmem>();
-    start_ring(s);
-    for (unsigned i = 0; i < 2; i++) {
-        if (threadIdx.x == 0)
-            mbarrier_arrive_expect(&s.full[0], 4096);
-        if (threadIdx.x == 0 && cluster_rank() == 0)
-            tma_multicast_2d(s.b[0], &half, &s.full[0], 3, 0, 0); // BLAME: multicast into a stage in use
-        mbarrier_wait(&s.full[0], i % 2);
-        st_global(&out[threadIdx.x], ld_shared((uint32_t *)s.b[0] + threadIdx.x));
-        fence_proxy_async();
-        __syncthreads();
-    }
-    cluster_sync();
-}
-
-__global__ void multicast_to(const __grid_constant__ CUtensorMap half, unsigned mask)
-{
-    MulticastSmem &s = shared<MulticastSmem>();
-    start_ring(s);
-    if (threadIdx.x == 0)
-        tma_multicast_2d(s.b[0], &half, &s.full[0], (uint16_t)mask, 0, 0); // BLAME: multicast to rank 2 of 2
-}
-
-__global__ void divergent_cluster_barrier(int)
-{
-    if (threadIdx.x != 5)
-        cluster_arrive(); // BLAME: divergent cluster barrier
-}
-
-__global__ void partial_cluster_barrier(int)
-{
-    if (threadIdx.x < 32 || cluster_rank() == 0)
-        cluster_sync(); // BLAME: cluster barrier without a warp
-    else
-        bar_sync(1, 64);
-}
-
-__global__ void double_arrival(int)
-{
-    cluster_arrive();
-    cluster_arrive(); // BLAME: second arrival of the cluster
-    cluster_wait();
-}
-
-__global__ void wait_alone(int)
-{
-    cluster_wait(); // BLAME: cluster wait without an arrival
-}
-
-__global__ void distant_rank(int rank)
-{
-    ClusterSmem &s = shared<ClusterSmem>();
-    mapa(&s.full, (unsigned)rank); // BLAME: rank out of range
-}
-
-static void right_clusters()
-{
-    right("a sum through the shared memory of four blocks", [] { return cluster_reduction(64); });
-    right("... of 64 warps together", [] { return cluster_reduction(512); });
-    right("a multicast ring of two blocks", multicast_ring);
-    right("... whose timeline is the same in every order and timing", cluster_timeline);
-    right("a multicast of three dimensions to another block", multicast_box);
-    right("threads that exit before the barrier of the cluster", early_leavers);
-    vector<float> x(12 * 64), sum(2 * 12 * 64, NAN);
-    options.only = [](const char *, uint64_t, uint64_t block, dim3) { return block == 6; };
-    LAUNCH_CLUSTER(cluster_sum, 4, 12, 64, sizeof(ClusterSmem), nullptr, x.data(), sum.data());
-    options.only = nullptr;
-    tap(simt::report().empty() && std::isnan(sum[511]) && sum[512] == 0 && sum[1023] == 4 &&
-            std::isnan(sum[1024]),
-        "all blocks of a cluster run where one is wanted");
-}
-
-static void wrong_clusters()
-{
-    float out_memory[256], *const out = out_memory;
-    uint32_t words_memory[256], *const words = words_memory;
-    const Tensor t(64, 64, 14);
-    const CUtensorMap half = t.map(32, 64, TensorSwizzle::b128);
-    const size_t bytes = sizeof(ClusterSmem), tiles = sizeof(MulticastSmem);
-    auto refill = [&] { LAUNCH_CLUSTER(remote_refill, 2, 2, 64, tiles, nullptr, half, words); };
-    auto unexpected = [&](unsigned n) {
-        return [&, n] { LAUNCH_CLUSTER(unexpected_bytes, 2, 2, 64, tiles, nullptr, half, n, words); };
-    };
-    auto race = [&] { LAUNCH_CLUSTER(remote_race, 2, 2, 64, bytes, nullptr, out); };
-
-    wrong("no cluster barrier before exit", "exited",
-          [&] { LAUNCH_CLUSTER(exits_early, 2, 2, 64, bytes, nullptr, out, 0); });
-    wrong("no cluster barrier before exit", "block 1,0,0 has exited",
-          [&] { LAUNCH_CLUSTER(exits_early, 2, 2, 64, bytes, nullptr, out, 3); });
-    wrong("no cluster barrier before access", "may not have started",
-          [&] { LAUNCH_CLUSTER(starts_late, 2, 2, 64, bytes, nullptr, out); });
-    wrong("remote race, reader last", "of block 1,0,0 wrote", race, false);
-    options.order = Order::reverse;
-    wrong("remote race, writer last", "of block 0,0,0 read", race, false);
-    wrong("remote arrival at no mbarrier", "no mbarrier was initialised",
-          [&] { LAUNCH_CLUSTER(remote_uninitialised, 2, 2, 64, bytes, nullptr, 0); });
-    wrong("wait with the scope of the block", "mbarrier_wait_cluster",
-          [&] { LAUNCH_CLUSTER(narrow_wait, 2, 2, 64, bytes, nullptr, 0); });
-    wrong("bytes not expected in block 1", "has not been waited for", unexpected(0), false);
-    options.timing = Timing::early;
-    wrong("bytes that came unexpected", "4096 bytes more than expected", unexpected(0), false);
-    wrong("block 0 waits for block 1", "16 bytes missing", unexpected(4096 + 16));
-    options.order = Order::reverse;
-    wrong("multicast into a stage in use", "of block 1,0,0 read", refill, false);
-    wrong("multicast to rank 2 of 2", "rank 2 in a cluster of 2",
-          [&] { LAUNCH_CLUSTER(multicast_to, 2, 2, 64, tiles, nullptr, half, 4); });
-    wrong(
-        "divergent cluster barrier", "barrier.cluster.arrive waits for thread 5",
-        [&] { LAUNCH_CLUSTER(divergent_cluster_barrier, 2, 2, 64, 0, nullptr, 0); }, false);
-    wrong("cluster barrier without a warp", "block 1,0,0 of partial_cluster_barrier, rank 1",
-          [&] { LAUNCH_CLUSTER(partial_cluster_barrier, 2, 2, 64, 0, nullptr, 0); });
-    wrong("second arrival of the cluster", "second time",
-          [&] { LAUNCH_CLUSTER(double_arrival, 2, 2, 64, 0, nullptr, 0); });
-    wrong("cluster wait without an arrival", "no barrier.cluster.arrive",
-          [&] { LAUNCH_CLUSTER(wait_alone, 2, 2, 64, 0, nullptr, 0); });
-    wrong("rank out of range", "rank 2 in a cluster of 2",
-          [&] { LAUNCH_CLUSTER(distant_rank, 2, 2, 64, bytes, nullptr, 2); });
-    refused("grid of 3 in clusters of 2", "multiple of the cluster's size",
-            [&] { LAUNCH_CLUSTER(wait_alone, 2, 3, 64, 0, nullptr, 0); });
-    refused("cluster of 9 blocks", "1 to 8 blocks",
-            [&] { LAUNCH_CLUSTER(wait_alone, 9, 9, 64, 0, nullptr, 0); });
-}
-
 static void tensor_map_rules()
 {
     vector<float> memory(64 * 64 + 32);
@@ -2546,7 +2179,7 @@ int main()
     right("... 32-byte swizzle", [] { return round_trip(16, TensorSwizzle::b32, 0, 0); });
     right("... zeros for what lies before the tensor",
           [] { return round_trip(64, TensorSwizzle::b128, -5, -3); });
-    right("4D load that sticks out, float32 reduction", four_dimensions);
+    right("3D load that sticks out, float32 reduction", three_dimensions);
     right("shuffles and reductions of part of a warp", masks);
     chained_blocks();
     filtered_blocks();
@@ -2554,13 +2187,11 @@ int main()
     dependent_launches();
     counters();
     timeline();
-    right_clusters();
     wrong_kernels();
     order_in_a_block();
     order_of_blocks();
     order_of_grids();
     workspaces();
-    wrong_clusters();
     tensor_map_rules();
     return tap_done();
 }

@@ -48,7 +48,7 @@ endef
 # An exercise in C needs no kernel, and one with a kernel none of the ladder, whose entries then lie at address 0:
 # nobody is to wait for them.
 EX_APP    := $(filter-out $(SIDELESS:%=$(B)/%),$(HEADLESS_OBJ)) $(SIDELESS:%=$(B)/sideless/%)
-EX_ENGINE := $(HEADLESS_OBJ) $(LIB_OBJ) $(if $(CUDA),$(SIDE_OBJ),$(filter-out $(KERNELS:%.cu=$(B)/%.o),$(SIDE_OBJ)) $(B)/cuda/host/side.o)
+EX_ENGINE := $(HEADLESS_OBJ) $(LIB_OBJ) $(if $(CUDA),$(SIDE_OBJ),$(filter-out $(KERNELS:%.cu=$(B)/%.o),$(SIDE_OBJ)))
 ladder     = $(shell sed -nE 's/^(KERNEL|BEST).(\w+), (\w+),.*/-Wl,--defsym=$(1)_\2_\3=0/p' cuda/kernels.def)
 EX_LADDER := $(if $(CUDA),,$(call ladder,simt))
 $(EX_B)/app.o: $(EX_APP)
@@ -83,13 +83,13 @@ $(EX_B)/sides/%.o: %.c $(B)/flags
 $(EX_B)/sides/ref/judge/table.o: $(EX_B)/sides/cuda/dropped.inc
 $(EX_B)/sides/cuda/dropped.inc:# of no kernel of the ladder
 	@mkdir -p $(@D) && : > $@
-# Not build/cuda/host/side.gpu.o, by which make knows a build for the GPU.
-$(EX_B)/sides/side.gpu.o: cuda/host/side.cu cuda/kernels.def cuda/nvcc.sh $(KERNEL_HEADERS)
+# Not build/cuda/host/gpu.gpu.o, by which make knows a build for the GPU.
+$(EX_B)/sides/gpu.gpu.o: cuda/host/gpu.cu cuda/kernels.def cuda/nvcc.sh $(KERNEL_HEADERS)
 	@$(call say,nvcc $<)
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 EX_SIDES := cuda/host/host.o cuda/host/plan.o ref/judge/table.o
 $(EX_B)/with_gpu: $(EX_SIDES:%=$(EX_B)/sides/%) $(EX_B)/$(EX_E)/solution.admitted.o $(EX_B)/$(EX_E)/check.o $(EX_KERNEL) $(EX_B)/$(EX_E)/solution.gpu.o \
-		$(EX_B)/sides/side.gpu.o $(filter-out $(EX_SIDES:%=$(B)/%),$(EX_ENGINE))
+		$(EX_B)/sides/gpu.gpu.o $(filter-out $(EX_SIDES:%=$(B)/%),$(EX_ENGINE))
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(call ladder,cuda) $(call ladder,simt) $(CUDALIBS) $(APPLIBS) -o $@
 
 .PHONY: exercise hint progress exercises-check exercise-programs

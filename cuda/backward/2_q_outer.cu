@@ -58,6 +58,71 @@ template <int n, class Row> PTX_INLINE void reduce_rows(const float (&x)[n], flo
     }
 }
 
+/// dQ of the query's rows from the warps' parts, about its centre.
+template <int D>
+PTX_INLINE void merge(const Smem<D> &m, const Shape &s, const Centres &centres, int i, int r, float *dq)
+{
+    const int t = (int)threadIdx.x, row = t * rows / threads; // 8 threads a row, 4 channels each
+    const float rest = excess_of(m.excess, row);
+    for (int c = t % (threads / rows) * 4; c < D && row < s.group; c += 32) {
+        float4 y = make_float4(0, 0, 0, 0);
+        for (int w = 0; w < warps; w++) {
+            const float4 part = ld_shared((const float4 *)&m.part[w].dq[row][c]);
+            y = make_float4(y.x + part.x, y.y + part.y, y.z + part.z, y.w + part.w);
+        }
+        const float4 centre = load_4(centre_of(s, centres, i, r, D) + c);
+        y = make_float4(y.x - rest * centre.x, y.y - rest * centre.y, y.z - rest * centre.z,
+                        y.w - rest * centre.w);
+        const float f = scale<D>;
+        store_4(dq + q_at(s, i, r * s.group + row, D) + c, make_float4(f * y.x, f * y.y, f * y.z, f * y.w));
+    }
+}
+
+/// Of the slice of keys from `first` on: adds dK and dV to memory, dQ to sum, and dS to excess.
+template <int D>
+PTX_INLINE void add_slice(float (&sum)[D / 2], float (&excess)[rows / 4], Smem<D> &m, int stage,
+                          const Shape &s, int first, int position, int r, float *dk, float *dv)
+{
+    const int lane = (int)threadIdx.x % 32;
+    auto &mine = m.part[threadIdx.x / 32].at;
+    float p[rows / 2], ds[rows / 2];
+    uint32_t left[1][4];
+    warp_product<D>(p, mine.k[stage], 0, m.q, 0);
+    warp_product<D>(ds, mine.v[stage], 0, m.dout, 0);
+    for (int a = 0; a < rows / 2; a++) {
+        const Element e = fragment_d(lane, a);
+        const bool sees = first + e.row <= position && e.col < s.group;
+        p[a] = sees ? ex2(p[a] * scale2<D> - ld_shared(&m.lse[e.col])) : 0;
+        ds[a] = p[a] * (ds[a] - ld_shared(&m.delta[e.col]));
+    }
+    auto row = [&](float *x) {
+        return [&s, x, first, lane, r](int half) {
+            const int j = first + fragment_row(lane, half);
+            return j < s.n_kv ? x + kv_at(s, j, r, D) : nullptr;
+        };
+    };
+    {
+        float acc[D / 2] = {};
+        pack_weights(left, p);
+        warp_values(acc, left, m.dout);
+        reduce_rows(acc, 1, row(dv));
+    }
+    {
+        float acc[D / 2] = {};
+        pack_weights(left, ds);
+        add_columns<rows / 2>(excess, left);
+        warp_values(acc, left, m.q);
+        reduce_rows(acc, scale<D>, row(dk));
+    }
+    for (int a = 0; a < rows / 2; a += 2) {
+        const Element e = fragment_d(lane, a);
+        st_shared((uint32_t *)&mine.ds[e.row][e.col], left[0][a / 2]);
+    }
+    __syncwarp();
+    ldmatrix_x4_trans(left[0], &mine.ds[lane % 8 + lane / 16 * 8][lane / 8 % 2 * 8]);
+    warp_values(sum, left, mine.k[stage]);
+}
+
 template <int D>
 __global__ void __launch_bounds__(threads)
     q_outer(Shape s, const bf16 *q, const bf16 *k, const bf16 *v, const int32_t *ids, const bf16 *dout,
@@ -112,42 +177,7 @@ __global__ void __launch_bounds__(threads)
         if (n + warps < slices)
             fetch(n + warps);
         const int first = first_key(n), stage = n / warps % 2;
-        float p[rows / 2], ds[rows / 2];
-        uint32_t left[1][4];
-        warp_product<D>(p, mine.k[stage], 0, m.q, 0);
-        warp_product<D>(ds, mine.v[stage], 0, m.dout, 0);
-        for (int a = 0; a < rows / 2; a++) {
-            const Element e = fragment_d(lane, a);
-            const bool sees = first + e.row <= position && e.col < s.group;
-            p[a] = sees ? ex2(p[a] * scale2<D> - ld_shared(&m.lse[e.col])) : 0;
-            ds[a] = p[a] * (ds[a] - ld_shared(&m.delta[e.col]));
-        }
-        auto row = [&](float *x) {
-            return [&s, x, first, lane, r](int half) {
-                const int j = first + fragment_row(lane, half);
-                return j < s.n_kv ? x + kv_at(s, j, r, D) : nullptr;
-            };
-        };
-        {
-            float acc[D / 2] = {};
-            pack_weights(left, p);
-            warp_values(acc, left, m.dout);
-            reduce_rows(acc, 1, row(dv));
-        }
-        {
-            float acc[D / 2] = {};
-            pack_weights(left, ds);
-            add_columns<rows / 2>(excess, left);
-            warp_values(acc, left, m.q);
-            reduce_rows(acc, scale<D>, row(dk));
-        }
-        for (int a = 0; a < rows / 2; a += 2) {
-            const Element e = fragment_d(lane, a);
-            st_shared((uint32_t *)&mine.ds[e.row][e.col], left[0][a / 2]);
-        }
-        __syncwarp();
-        ldmatrix_x4_trans(left[0], &mine.ds[lane % 8 + lane / 16 * 8][lane / 8 % 2 * 8]);
-        warp_values(sum, left, mine.k[stage]);
+        add_slice(sum, excess, m, stage, s, first, position, r, dk, dv);
     }
     leave_columns<rows / 2>(m.excess[warp], excess);
     __syncwarp(); // all lanes are done with the last slice
@@ -156,20 +186,7 @@ __global__ void __launch_bounds__(threads)
             st_shared((float2 *)&m.part[warp].dq[fragment_row(lane, half)][fragment_d(lane, j).col],
                       make_float2(sum[j], sum[j + 1]));
     __syncthreads();
-    const int row = t * rows / threads; // 8 threads a row, 4 channels each
-    const float rest = excess_of(m.excess, row);
-    for (int c = t % (threads / rows) * 4; c < D && row < s.group; c += 32) {
-        float4 y = make_float4(0, 0, 0, 0);
-        for (int w = 0; w < warps; w++) {
-            const float4 part = ld_shared((const float4 *)&m.part[w].dq[row][c]);
-            y = make_float4(y.x + part.x, y.y + part.y, y.z + part.z, y.w + part.w);
-        }
-        const float4 centre = load_4(centre_of(s, centres, i, r, D) + c);
-        y = make_float4(y.x - rest * centre.x, y.y - rest * centre.y, y.z - rest * centre.z,
-                        y.w - rest * centre.w);
-        const float f = scale<D>;
-        store_4(dq + q_at(s, i, r * s.group + row, D) + c, make_float4(f * y.x, f * y.y, f * y.z, f * y.w));
-    }
+    merge(m, s, centres, i, r, dq);
 }
 
 size_t workspace(const Call &c)

@@ -71,6 +71,53 @@ PTX_INLINE float row_sum(float x)
     return x;
 }
 
+/// From products to P, which goes to shared memory. Row i of the thread's sees the keys up to last + i.
+template <int D>
+PTX_INLINE void weigh(Smem<D> &smem, float (&p)[4][4], float (&m)[4], float (&l)[4], float4 (&acc)[4][D / 64],
+                      float scale, int row, int x, int last)
+{
+    for (int i = 0; i < 4; i++) {
+        float top = minus_infinity();
+        for (int n = 0; n < 4; n++) {
+            const bool visible = x + 16 * n <= last + i;
+            p[i][n] = visible ? p[i][n] * scale : minus_infinity();
+            top = fmaxf(top, p[i][n]);
+        }
+        const float next = fmaxf(m[i], row_max(top)), keep = ex2(m[i] - next);
+        m[i] = next;
+        l[i] *= keep;
+        for (int n = 0; n < 4; n++) {
+            p[i][n] = ex2(p[i][n] - next);
+            l[i] += p[i][n];
+            st_shared(&smem.p[row + i][x + 16 * n], p[i][n]);
+        }
+        for (int c = 0; c < D / 64; c++)
+            acc[i][c] =
+                make_float4(acc[i][c].x * keep, acc[i][c].y * keep, acc[i][c].z * keep, acc[i][c].w * keep);
+    }
+}
+
+/// acc += P V of the thread's rows.
+template <int D> PTX_INLINE void add_values(float4 (&acc)[4][D / 64], const Smem<D> &smem, int row, int x)
+{
+    for (int n = 0; n < tile; n += 4) {
+        float4 weight[4];
+        for (int i = 0; i < 4; i++)
+            weight[i] = load_4(smem.p[row + i][n]);
+        for (int c = 0; c < D / 64; c++) {
+            float4 value[4];
+            for (int e = 0; e < 4; e++)
+                value[e] = load_4(smem.v[n + e][4 * x + 64 * c]);
+            for (int i = 0; i < 4; i++) {
+                add_scaled(acc[i][c], weight[i].x, value[0]);
+                add_scaled(acc[i][c], weight[i].y, value[1]);
+                add_scaled(acc[i][c], weight[i].z, value[2]);
+                add_scaled(acc[i][c], weight[i].w, value[3]);
+            }
+        }
+    }
+}
+
 template <int D, class Out>
 __global__ void __launch_bounds__(threads)
     tiled(Shape s, const bf16 *q, const bf16 *k, const bf16 *v, Out *o, float *lse)
@@ -113,42 +160,9 @@ __global__ void __launch_bounds__(threads)
                     p[i][n] += dot(load_4(smem.q[row + i][c]), b);
             }
         // [outer_product]
-        for (int i = 0; i < 4; i++) {
-            float top = minus_infinity();
-            for (int n = 0; n < 4; n++) {
-                const bool visible = j + x + 16 * n <= s.prefix + first + row + i;
-                p[i][n] = visible ? p[i][n] * scale : minus_infinity();
-                top = fmaxf(top, p[i][n]);
-            }
-            const float next = fmaxf(m[i], row_max(top)), keep = ex2(m[i] - next);
-            m[i] = next;
-            l[i] *= keep;
-            for (int n = 0; n < 4; n++) {
-                p[i][n] = ex2(p[i][n] - next);
-                l[i] += p[i][n];
-                st_shared(&smem.p[row + i][x + 16 * n], p[i][n]);
-            }
-            for (int c = 0; c < D / 64; c++)
-                acc[i][c] = make_float4(acc[i][c].x * keep, acc[i][c].y * keep, acc[i][c].z * keep,
-                                        acc[i][c].w * keep);
-        }
+        weigh(smem, p, m, l, acc, scale, row, x, s.prefix + first + row - j);
         __syncwarp(); // a row's P is its own warp's
-        for (int n = 0; n < tile; n += 4) {
-            float4 weight[4];
-            for (int i = 0; i < 4; i++)
-                weight[i] = load_4(smem.p[row + i][n]);
-            for (int c = 0; c < D / 64; c++) {
-                float4 value[4];
-                for (int e = 0; e < 4; e++)
-                    value[e] = load_4(smem.v[n + e][4 * x + 64 * c]);
-                for (int i = 0; i < 4; i++) {
-                    add_scaled(acc[i][c], weight[i].x, value[0]);
-                    add_scaled(acc[i][c], weight[i].y, value[1]);
-                    add_scaled(acc[i][c], weight[i].z, value[2]);
-                    add_scaled(acc[i][c], weight[i].w, value[3]);
-                }
-            }
-        }
+        add_values(acc, smem, row, x);
     }
     for (int i = 0; i < 4; i++) {
         const float sum = row_sum(l[i]), inverse = 1 / sum;

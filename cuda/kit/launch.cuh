@@ -7,9 +7,6 @@
  *     __global__ void kernel(float *out, int n) { Smem &s = shared<Smem>(); ... }
  *     LAUNCH(kernel, grid, block, sizeof(Smem), stream, out, n);      a template in parentheses: (kernel<64>)
  *
- * LAUNCH_CLUSTER(kernel, cluster_size, grid, ...) makes clusters of up to 8 blocks along x, which run at the
- * same time and reach each other's shared memory. grid.x must be a multiple of their size.
- *
  * LAUNCH_DEPENDENT is programmatic dependent launch: the grid may start while the one before still runs, and
  * must call grid_wait() before it touches what that one stores. On the CPU that is poison until then.
  */
@@ -29,46 +26,34 @@ template <class T> PTX_INLINE T &shared(ONLY_SITE)
 
 #ifdef __CUDACC__
 template <class... P, class... A>
-void launch(bool dependent, unsigned cluster, void (*kernel)(P...), dim3 grid, dim3 block,
-            size_t shared_bytes, cudaStream_t stream, const A &...args)
+void launch(bool dependent, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
+            cudaStream_t stream, const A &...args)
 {
     if (shared_bytes > 48 << 10) // above that a kernel has to ask
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);
-    cudaLaunchAttribute attribute[2] = {};
-    unsigned n = 0;
-    if (dependent) {
-        attribute[n].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-        attribute[n++].val.programmaticStreamSerializationAllowed = 1;
-    }
-    if (cluster > 1) {
-        attribute[n].id = cudaLaunchAttributeClusterDimension;
-        attribute[n++].val.clusterDim = {cluster, 1, 1};
-    }
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config = {};
     config.gridDim = grid;
     config.blockDim = block;
     config.dynamicSmemBytes = shared_bytes;
     config.stream = stream;
-    config.attrs = attribute;
-    config.numAttrs = n;
+    config.attrs = &attribute;
+    config.numAttrs = dependent;
     cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
 }
 #define LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                               \
-    launch(false, 1, kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
-#define LAUNCH_CLUSTER(kernel, cluster_size, grid, block, shared_bytes, stream, ...)                         \
-    launch(false, cluster_size, kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
+    launch(false, kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
 #define LAUNCH_DEPENDENT(kernel, grid, block, shared_bytes, stream, ...)                                     \
-    launch(true, 1, kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
+    launch(true, kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
 #else
 #define LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                               \
     ((void)(stream),                                                                                         \
-     simt::launch(#kernel, kernel, grid, block, shared_bytes, false, 1, simt::Site(), __VA_ARGS__))
-#define LAUNCH_CLUSTER(kernel, cluster_size, grid, block, shared_bytes, stream, ...)                         \
-    ((void)(stream), simt::launch(#kernel, kernel, grid, block, shared_bytes, false, cluster_size,           \
-                                  simt::Site(), __VA_ARGS__))
+     simt::launch(#kernel, kernel, grid, block, shared_bytes, false, simt::Site(), __VA_ARGS__))
 #define LAUNCH_DEPENDENT(kernel, grid, block, shared_bytes, stream, ...)                                     \
     ((void)(stream),                                                                                         \
-     simt::launch(#kernel, kernel, grid, block, shared_bytes, true, 1, simt::Site(), __VA_ARGS__))
+     simt::launch(#kernel, kernel, grid, block, shared_bytes, true, simt::Site(), __VA_ARGS__))
 #endif
 
 #endif

@@ -150,24 +150,13 @@ template <class T> PTX_INLINE T shfl_up(T v, unsigned by, uint32_t mask = ~0u SI
     PTX(return __shfl_up_sync(mask, v, by);)
     CPU(return __shfl_up_sync(mask, v, by, 32, site);)
 }
-/// The value of lane (lane + by), or its own where there is none.
-template <class T> PTX_INLINE T shfl_down(T v, unsigned by, uint32_t mask = ~0u SITE)
-{
-    PTX(return __shfl_down_sync(mask, v, by);)
-    CPU(return __shfl_down_sync(mask, v, by, 32, site);)
-}
 /// Which lanes hold true. "vote.sync".
 PTX_INLINE uint32_t warp_ballot(bool p, uint32_t mask = ~0u SITE)
 {
     PTX(return __ballot_sync(mask, p);)
     CPU(return __ballot_sync(mask, p, site);)
 }
-/// Sum, largest, smallest over the warp. "redux.sync".
-PTX_INLINE uint32_t warp_add(uint32_t v, uint32_t mask = ~0u SITE)
-{
-    PTX(return __reduce_add_sync(mask, v);)
-    CPU(return __reduce_add_sync(mask, v, site);)
-}
+/// Largest, smallest over the warp. "redux.sync".
 PTX_INLINE uint32_t warp_max(uint32_t v, uint32_t mask = ~0u SITE)
 {
     PTX(return __reduce_max_sync(mask, v);)
@@ -203,63 +192,6 @@ PTX_INLINE void bar_arrive(unsigned id, unsigned n SITE)
     CPU(simt::bar_arrive(id, n, site);)
 }
 
-/* ---- Clusters ----------------------------------------------------------------------------------------
- * Blocks of LAUNCH_CLUSTER reach each other's shared memory, but only between two barriers of the cluster:
- * before the first one a block may not have started, after the last one it may have exited. */
-
-/// Which block of its cluster this is. "Special Registers: %cluster_ctarank".
-PTX_INLINE unsigned cluster_rank(ONLY_SITE)
-{
-    uint32_t rank;
-    PTX(asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));)
-    CPU(rank = simt::cluster_rank(site);)
-    return rank;
-}
-/// Counts at the barrier of the cluster and goes on; all threads that have not exited do, warp by warp.
-/// "barrier.cluster".
-PTX_INLINE void cluster_arrive(ONLY_SITE)
-{
-    PTX(asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");)
-    CPU(simt::cluster_arrive(site);)
-}
-/// Then waits there for the others.
-PTX_INLINE void cluster_wait(ONLY_SITE)
-{
-    PTX(asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");)
-    CPU(simt::cluster_wait(site);)
-}
-
-/// Both, as __syncthreads() for the cluster.
-PTX_INLINE void cluster_sync(ONLY_SITE)
-{
-    PTX(cluster_arrive(); cluster_wait();)
-    CPU(simt::cluster_arrive(site); simt::cluster_wait(site);)
-}
-
-/// A T in the shared memory of some block of the cluster.
-template <class T> struct Remote {
-    uint32_t address;
-};
-/// What p points to in this block, in the block `rank`. "mapa".
-template <class T> PTX_INLINE Remote<T> mapa(const T *p, unsigned rank SITE)
-{
-    uint32_t a;
-    PTX(asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(a) : "r"(shared_u32(p)), "r"(rank));)
-    CPU(a = simt::map_shared(p, sizeof(T), rank, site);)
-    return {a};
-}
-/// Loads 4 bytes: "ld", .shared::cluster.
-template <class T> PTX_INLINE T ld_remote(Remote<T> p SITE)
-{
-    static_assert(sizeof(T) == 4, "a word");
-    uint32_t bits;
-    PTX(asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(bits) : "r"(p.address) : "memory");)
-    CPU(bits = simt::load_remote(p.address, site);)
-    T v;
-    memcpy(&v, &bits, 4);
-    return v;
-}
-
 /* ---- mbarrier ---------------------------------------------------------------------------------------
  * "Parallel Synchronization and Communication Instructions: mbarrier". A barrier counts arrivals and bytes; a
  * phase ends when both are complete. A fresh barrier is in phase 0: waiting for parity 1 passes at once. */
@@ -269,12 +201,6 @@ PTX_NAMED void mbarrier_init(uint64_t *b, uint32_t arrivals SITE)
     PTX(asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_u32(b)), "r"(arrivals)
                      : "memory");)
     CPU(INSIDE(b, 8) simt::mbarrier_init(b, arrivals, site);)
-}
-/// Ends a barrier's life, before its bytes are used for something else.
-PTX_NAMED void mbarrier_inval(uint64_t *b SITE)
-{
-    PTX(asm volatile("mbarrier.inval.shared::cta.b64 [%0];" ::"r"(shared_u32(b)) : "memory");)
-    CPU(INSIDE(b, 8) simt::mbarrier_inval(b, site);)
 }
 /// Makes this thread's mbarrier_init known to copies. Then a __syncthreads(). "membar / fence",
 /// .mbarrier_init.
@@ -293,13 +219,6 @@ PTX_NAMED void mbarrier_arrive(uint64_t *b SITE)
     PTX(asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_u32(b)) : "memory");)
     CPU(INSIDE(b, 8) simt::mbarrier_arrive(b, 1, 0, site);)
 }
-/// Arrives at the mbarrier of another block of the cluster, where mbarrier_wait_cluster waits.
-PTX_INLINE void mbarrier_arrive_remote(Remote<uint64_t> b SITE)
-{
-    PTX(asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(b.address)
-                     : "memory");)
-    CPU(simt::mbarrier_arrive_remote(b.address, site);)
-}
 /// Expects `bytes` more in this phase, then arrives.
 PTX_NAMED void mbarrier_arrive_expect(uint64_t *b, uint32_t bytes SITE)
 {
@@ -307,25 +226,7 @@ PTX_NAMED void mbarrier_arrive_expect(uint64_t *b, uint32_t bytes SITE)
                      : "memory");)
     CPU(INSIDE(b, 8) simt::mbarrier_arrive(b, 1, bytes, site);)
 }
-PTX_NAMED void mbarrier_expect(uint64_t *b, uint32_t bytes SITE)
-{
-    PTX(asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(shared_u32(b)),
-                     "r"(bytes)
-                     : "memory");)
-    CPU(INSIDE(b, 8) simt::mbarrier_expect(b, bytes, site);)
-}
-/// Whether the phase of this parity is complete, without waiting.
-PTX_NAMED bool mbarrier_test(uint64_t *b, unsigned parity SITE)
-{
-    PTX(uint32_t p; asm volatile("{\n.reg .pred p;\nmbarrier.test_wait.parity.shared::cta.b64 p, [%1], "
-                                 "%2;\nselp.u32 %0, 1, 0, p;\n}"
-                                 : "=r"(p)
-                                 : "r"(shared_u32(b)), "r"(parity)
-                                 : "memory");
-        return p;)
-    CPU(INSIDE(b, 8) return simt::mbarrier_test(b, parity, site);)
-}
-/// The same, but may wait for a while.
+/// Whether the phase of this parity is complete; may wait for a while before it says no.
 PTX_NAMED bool mbarrier_try_wait(uint64_t *b, unsigned parity SITE)
 {
     PTX(uint32_t p; asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], "
@@ -344,19 +245,6 @@ PTX_NAMED void mbarrier_wait(uint64_t *b, unsigned parity SITE)
     CPU(INSIDE(b, 8) simt::mbarrier_wait(b, parity, site);)
 }
 // [mbarrier_wait]
-
-/// The same where other blocks of the cluster arrive: what they did before is visible after.
-PTX_NAMED void mbarrier_wait_cluster(uint64_t *b, unsigned parity SITE)
-{
-    PTX(uint32_t p;
-        do asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], "
-                        "%2;\nselp.u32 %0, 1, 0, p;\n}"
-                        : "=r"(p)
-                        : "r"(shared_u32(b)), "r"(parity)
-                        : "memory");
-        while (!p);)
-    CPU(INSIDE(b, 8) simt::mbarrier_wait(b, parity, site, true);)
-}
 
 /* ---- Bulk copies (TMA) ------------------------------------------------------------------------------
  * "Data Movement and Conversion Instructions: Bulk copy" and "Tensor copy". One thread issues; coordinates
@@ -379,57 +267,12 @@ PTX_INLINE void tma_load_3d(void *dst, const CUtensorMap *map, uint64_t *b, int 
                      : "memory");)
     CPU(const int c[] = {c0, c1, c2}; simt::tma_load(dst, map, b, c, 3, site);)
 }
-PTX_INLINE void tma_load_4d(void *dst, const CUtensorMap *map, uint64_t *b, int c0, int c1, int c2,
-                            int c3 SITE)
-{
-    PTX(asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, "
-                     "{%2, %3, %4, %5}], [%6];" ::"r"(shared_u32(dst)),
-                     "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(shared_u32(b))
-                     : "memory");)
-    CPU(const int c[] = {c0, c1, c2, c3}; simt::tma_load(dst, map, b, c, 4, site);)
-}
-/// Loads a box into each block of the cluster whose bit is set in the mask: at the same place in its shared
-/// memory, adding to the mbarrier at the same place, where each block expects the bytes for itself.
-PTX_INLINE void tma_multicast_2d(void *dst, const CUtensorMap *map, uint64_t *b, uint16_t mask, int c0,
-                                 int c1 SITE)
-{
-    PTX(asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
-                     ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(shared_u32(dst)),
-                     "l"(map), "r"(c0), "r"(c1), "r"(shared_u32(b)), "h"(mask)
-                     : "memory");)
-    CPU(const int c[] = {c0, c1}; simt::tma_multicast(dst, map, b, mask, c, 2, site);)
-}
-PTX_INLINE void tma_multicast_3d(void *dst, const CUtensorMap *map, uint64_t *b, uint16_t mask, int c0,
-                                 int c1, int c2 SITE)
-{
-    PTX(asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
-                     ".multicast::cluster [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(shared_u32(dst)),
-                     "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(shared_u32(b)), "h"(mask)
-                     : "memory");)
-    CPU(const int c[] = {c0, c1, c2}; simt::tma_multicast(dst, map, b, mask, c, 3, site);)
-}
 PTX_INLINE void tma_store_2d(const CUtensorMap *map, const void *src, int c0, int c1 SITE)
 {
     PTX(asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map),
                      "r"(c0), "r"(c1), "r"(shared_u32(src))
                      : "memory");)
     CPU(const int c[] = {c0, c1}; simt::tma_store(map, src, c, 2, simt::Store::copy, site);)
-}
-PTX_INLINE void tma_store_3d(const CUtensorMap *map, const void *src, int c0, int c1, int c2 SITE)
-{
-    PTX(asm volatile(
-            "cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%1, %2, %3}], [%4];" ::"l"(map),
-            "r"(c0), "r"(c1), "r"(c2), "r"(shared_u32(src))
-            : "memory");)
-    CPU(const int c[] = {c0, c1, c2}; simt::tma_store(map, src, c, 3, simt::Store::copy, site);)
-}
-PTX_INLINE void tma_store_4d(const CUtensorMap *map, const void *src, int c0, int c1, int c2, int c3 SITE)
-{
-    PTX(asm volatile(
-            "cp.async.bulk.tensor.4d.global.shared::cta.bulk_group [%0, {%1, %2, %3, %4}], [%5];" ::"l"(map),
-            "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(shared_u32(src))
-            : "memory");)
-    CPU(const int c[] = {c0, c1, c2, c3}; simt::tma_store(map, src, c, 4, simt::Store::copy, site);)
 }
 /// Adds the tile to the tensor, element by element, in no particular order.
 PTX_INLINE void tma_reduce_add_2d(const CUtensorMap *map, const void *src, int c0, int c1 SITE)
@@ -456,15 +299,7 @@ PTX_INLINE void bulk_store(void *dst, const void *src, uint32_t bytes SITE)
     PTX(asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(dst),
                      "r"(shared_u32(src)), "r"(bytes)
                      : "memory");)
-    CPU(simt::bulk_store(dst, src, bytes, simt::Store::copy, site);)
-}
-/// dst[i] += src[i] in float32.
-PTX_INLINE void bulk_reduce_add(float *dst, const float *src, uint32_t bytes SITE)
-{
-    PTX(asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(dst),
-                     "r"(shared_u32(src)), "r"(bytes)
-                     : "memory");)
-    CPU(simt::bulk_store(dst, src, bytes, simt::Store::add, site);)
+    CPU(simt::bulk_store(dst, src, bytes, site);)
 }
 /// Closes a group of this thread's bulk stores.
 PTX_INLINE void bulk_commit(ONLY_SITE)
@@ -483,12 +318,6 @@ template <int pending> PTX_INLINE void bulk_wait(ONLY_SITE)
 {
     PTX(asm volatile("cp.async.bulk.wait_group %0;" ::"n"(pending) : "memory");)
     CPU(simt::bulk_wait(pending, false, site);)
-}
-/// Fetches the descriptor itself ahead of its first use. "prefetch", .tensormap.
-PTX_INLINE void prefetch_tensor_map(const CUtensorMap *map)
-{
-    PTX(asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");)
-    CPU((void)map;)
 }
 /// Before wgmma or TMA reads what this thread wrote to shared memory with ordinary stores; then a barrier.
 /// "membar / fence", .proxy.async.
@@ -534,33 +363,11 @@ template <int pending> PTX_INLINE void cp_async_wait(ONLY_SITE)
     PTX(asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");)
     CPU(simt::cp_async_wait(pending, site);)
 }
-/// Arrives at b, as one of its count, when all earlier cp.async of this thread are done.
-PTX_INLINE void cp_async_arrive(uint64_t *b SITE)
-{
-    PTX(asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_u32(b)) : "memory");)
-    CPU(simt::cp_async_arrive(b, site);)
-}
 
 /* ---- Matrix fragments, mma.sync ---------------------------------------------------------------------
  * "Warp Level Matrix Instructions". Which register holds which element: fragment.cuh. Matrices of 8 x 8
  * bf16; lanes 8i..8i+7 give the addresses of the rows of matrix i. */
 
-PTX_INLINE void ldmatrix_x1(uint32_t (&r)[1], const void *row SITE)
-{
-    PTX(asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];"
-                     : "=r"(r[0])
-                     : "r"(shared_u32(row))
-                     : "memory");)
-    CPU(simt::ldmatrix(r, 1, false, row, site);)
-}
-PTX_INLINE void ldmatrix_x1_trans(uint32_t (&r)[1], const void *row SITE)
-{
-    PTX(asm volatile("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%0}, [%1];"
-                     : "=r"(r[0])
-                     : "r"(shared_u32(row))
-                     : "memory");)
-    CPU(simt::ldmatrix(r, 1, true, row, site);)
-}
 PTX_INLINE void ldmatrix_x2(uint32_t (&r)[2], const void *row SITE)
 {
     PTX(asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
@@ -593,20 +400,6 @@ PTX_INLINE void ldmatrix_x4_trans(uint32_t (&r)[4], const void *row SITE)
                      : "memory");)
     CPU(simt::ldmatrix(r, 4, true, row, site);)
 }
-PTX_INLINE void stmatrix_x2(void *row, const uint32_t (&r)[2] SITE)
-{
-    PTX(asm volatile("stmatrix.sync.aligned.m8n8.x2.shared.b16 [%0], {%1, %2};" ::"r"(shared_u32(row)),
-                     "r"(r[0]), "r"(r[1])
-                     : "memory");)
-    CPU(simt::stmatrix(r, 2, false, row, site);)
-}
-PTX_INLINE void stmatrix_x2_trans(void *row, const uint32_t (&r)[2] SITE)
-{
-    PTX(asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(shared_u32(row)),
-                     "r"(r[0]), "r"(r[1])
-                     : "memory");)
-    CPU(simt::stmatrix(r, 2, true, row, site);)
-}
 PTX_INLINE void stmatrix_x4(void *row, const uint32_t (&r)[4] SITE)
 {
     PTX(asm volatile(
@@ -614,14 +407,6 @@ PTX_INLINE void stmatrix_x4(void *row, const uint32_t (&r)[4] SITE)
             "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
             : "memory");)
     CPU(simt::stmatrix(r, 4, false, row, site);)
-}
-PTX_INLINE void stmatrix_x4_trans(void *row, const uint32_t (&r)[4] SITE)
-{
-    PTX(asm volatile(
-            "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_u32(row)),
-            "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
-            : "memory");)
-    CPU(simt::stmatrix(r, 4, true, row, site);)
 }
 /// d += a b, 16x16 times 16x8. "mma.sync.aligned.m16n8k16".
 PTX_INLINE void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2] SITE)

@@ -167,8 +167,8 @@ Mbarrier &find_mbarrier(Block &b, uint64_t *p, const char *what, Site at)
              text(found->second.init).c_str());
     Mbarrier &m = found->second;
     if (!ordered(self(), m.owner, m.initialised))
-        fail(at, "%s: %s initialised this mbarrier at %s, with no barrier since", what,
-             name_of(b, m.owner).c_str(), text(m.init).c_str());
+        fail(at, "%s: thread %u initialised this mbarrier at %s, with no barrier since", what, m.owner,
+             text(m.init).c_str());
     return m;
 }
 
@@ -184,36 +184,17 @@ void mbarrier_init(uint64_t *p, uint32_t count, Site at)
              text(b.mbarriers[address].init).c_str());
     const uint64_t bits = cookie(address);
     memcpy(p, &bits, 8);
-    b.mbarriers[address] = {count,
-                            count,
-                            0,
-                            0,
-                            false,
-                            t.id,
-                            stamp(t),
-                            at,
-                            at,
-                            Gate(),
-                            Clock(),
-                            std::vector<uint64_t>(b.threads.size()),
-                            new_signal(b),
-                            0,
-                            b.cluster->numbers++};
-}
-
-void mbarrier_inval(uint64_t *p, Site at)
-{
-    Block &b = *self().block;
-    find_mbarrier(b, p, "mbarrier.inval", at);
-    b.mbarriers.erase(shared_address(p, at));
-    memset((void *)p, 0xff, 8);
+    b.mbarriers[address] = {
+        count,         count, 0,          0,      false,   t.index,
+        stamp(t),      at,    at,         Gate(), Clock(), std::vector<uint64_t>(b.threads.size()),
+        new_signal(b), 0,     b.numbers++};
 }
 
 void mbarrier_fence_init(Site)
 {
     Thread &t = self();
     for (auto &m : t.block->mbarriers)
-        if (m.second.owner == t.id)
+        if (m.second.owner == t.index)
             m.second.fenced = true;
 }
 
@@ -244,11 +225,6 @@ static void expect(Mbarrier &m, int64_t bytes, Site at)
     if (bytes < 0 || m.bytes > byte_limit)
         fail(at, "expect_tx of %lld bytes leaves %lld: the limit is 2^20-1", (long long)bytes,
              (long long)m.bytes);
-}
-
-void mbarrier_expect(uint64_t *p, int64_t bytes, Site at)
-{
-    expect(find_mbarrier(*self().block, p, "mbarrier.expect_tx", at), bytes, at);
 }
 
 /// A thread that arrives knows that the phases before are over.
@@ -286,28 +262,6 @@ void mbarrier_arrive(uint64_t *p, uint32_t count, int64_t expected_bytes, Site a
     arrive(*t.block, m, shared_address(p, at), count, at);
     if (count == m.count && !expected_bytes)
         t.clock.set(m.number, (uint32_t)m.phase); // it needed nobody else
-}
-
-/// An arrival at an mbarrier of any block of the cluster.
-void arrive_once(Block &b, uint64_t *p, const char *what, Site at)
-{
-    Thread &t = self();
-    Mbarrier &m = find_mbarrier(b, p, what, at);
-    publish(m.gate, m.phase);
-    t.at = at;
-    if (&b == t.block)
-        note_signal(t, Did::wait_mbarrier, m.signal, 0, true, false, at);
-    else
-        m.remote = at;
-    arrive(b, m, shared_checked(b, p, 8, 8, what, at), 1, at);
-}
-
-void mbarrier_arrive_late(Block &b, uint32_t address, const Clock &issuer, Site at)
-{
-    Mbarrier &m = b.mbarriers.at(address);
-    m.gate.gathering.join(issuer);
-    tsan::release(&m.gate.side[m.phase & 1]);
-    arrive(b, m, address, 1, at);
 }
 
 void mbarrier_complete(Block &b, uint32_t address, int64_t bytes, Site at)
@@ -363,8 +317,9 @@ static void check_late(const PhaseDone &p, const char *what, Site at)
             (unsigned long long)next);
 }
 
-static PhaseDone wait_condition(uint64_t *p, unsigned parity, const char *what, Site at)
+static PhaseDone wait_condition(uint64_t *p, unsigned parity, Site at)
 {
+    const char *const what = "mbarrier.try_wait";
     if (parity > 1)
         fail(at, "%s with parity %u: expected 0 or 1", what, parity);
     const PhaseDone phase(find_mbarrier(*self().block, p, what, at), shared_address(p, at), parity);
@@ -372,38 +327,16 @@ static PhaseDone wait_condition(uint64_t *p, unsigned parity, const char *what, 
     return phase;
 }
 
-/// Arrivals from another block publish to a wait with the cluster as its scope.
-static void pass(PhaseDone &phase, bool cluster_scope, Site at)
+void mbarrier_wait(uint64_t *p, unsigned parity, Site at)
 {
-    if (phase.m.remote.file && !cluster_scope)
-        fail(at,
-             "this wait has the scope of its block, but another block arrives at %s: mbarrier_wait_cluster",
-             text(phase.m.remote).c_str());
-    learn(phase.m.gate, phase.parity);
-    phase.m.passed[self().index] = phase.m.phase;
-}
-
-bool mbarrier_test(uint64_t *p, unsigned parity, Site at)
-{
-    PhaseDone phase = wait_condition(p, parity, "mbarrier.test_wait", at);
-    if (!phase.ready())
-        yield(at);
-    if (!phase.ready())
-        return false;
-    note_phase(phase, at);
-    pass(phase, false, at);
-    return true;
-}
-
-void mbarrier_wait(uint64_t *p, unsigned parity, Site at, bool cluster_scope)
-{
-    PhaseDone phase = wait_condition(p, parity, "mbarrier.try_wait", at);
+    PhaseDone phase = wait_condition(p, parity, at);
     Counters &count = self().block->count;
     count.mbarrier_waits++;
     count.mbarrier_stalls += !phase.ready();
     note_phase(phase, at);
     wait_for(phase, at);
-    pass(phase, cluster_scope, at);
+    learn(phase.m.gate, phase.parity);
+    phase.m.passed[self().index] = phase.m.phase;
 }
 
 /* ---- setmaxnreg ---------------------------------------------------------------------------------- */

@@ -1,13 +1,11 @@
 /**
  * @file engine.cpp
- * @brief Fibers and the scheduler: runs the blocks of a grid, thread by thread, and tells who waits for what.
+ * @brief Fibers and the scheduler: runs the blocks of a grid, thread by thread.
  */
 #undef _FORTIFY_SOURCE // its longjmp refuses to jump between stacks
 #include "engine.h"
 #include "fiber.h"
 
-#include <atomic>
-#include <cstdarg>
 #include <mutex>
 #ifdef _OPENMP
 #include <omp.h>
@@ -22,19 +20,13 @@ namespace simt
 Options options;
 uintptr_t reach;
 Counters counters;
-
-static uint64_t launches;   ///< since reset()
-static std::string failure; ///< the first since reset()
-static std::mutex report_lock;
-static std::atomic<bool> stop; ///< one block failed: the others give up
+uint64_t launches;
+static std::mutex counters_lock;
 
 /* ---- Threads on fibers ------------------------------------------------------------------------------
  */
 
-struct Failed { ///< the launch is given up; the report says why
-};
-
-/// The clusters of a grid that run: all, or those with a block that options.only picks. Most have one block.
+/// The blocks of a grid that run: all, or those that options.only picks.
 struct Chosen {
     uint64_t all;
     std::vector<uint64_t> some;
@@ -48,8 +40,7 @@ struct Chosen {
     }
 };
 
-/// One core's share: the blocks it runs now, those of a cluster one after the other, and a stack for each of
-/// their threads.
+/// One core's share: the blocks it runs now, and a stack for each of their threads.
 struct Worker {
     Context home;
     bool failed = false;
@@ -58,7 +49,6 @@ struct Worker {
     std::vector<Fiber *> idle;
     std::vector<std::unique_ptr<Block>> blocks;
 
-    void admit(const Launch &l, uint64_t cluster);
     void start(Block &b);
     void resume(Thread &t);
     void sweep(Block &b, bool &ran, bool &spun);
@@ -86,14 +76,6 @@ static void leave() // to the scheduler, until it resumes this thread
     switch_context(running->fiber->context, worker().home, false);
 }
 
-static void record_no_memory() // takes none: so short a string lies in its object
-{
-    std::lock_guard<std::mutex> lock(report_lock);
-    if (failure.empty())
-        failure = "no memory";
-    stop = true;
-}
-
 static void fiber_main()
 {
     arrived(&worker().home);
@@ -113,7 +95,6 @@ static void fiber_main()
         t.block->live--;
         t.block->warps[t.index / 32].left &= ~(1u << t.lane());
         note_exit(t);
-        leave_cluster(t);
         tsan::release(&t.block->ends);
         leave();
     }
@@ -125,200 +106,6 @@ static void enter(Context &home, Fiber &f)
     if (fresh)
         f.prepare(fiber_main);
     switch_context(home, f.context, fresh);
-}
-
-/* ---- Reports ------------------------------------------------------------------------------------- */
-
-std::string format(const char *fmt, ...)
-{
-    char line[1024];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(line, sizeof line, fmt, args);
-    va_end(args);
-    return line;
-}
-
-std::string text(Site at)
-{
-    return format("%s:%d", at.file, at.line);
-}
-
-std::string name_of(const Block &b)
-{
-    return format("block %u,%u,%u", b.index.x, b.index.y, b.index.z);
-}
-
-std::string name_of(const Block &b, unsigned id)
-{
-    const unsigned lanes = ((unsigned)b.threads.size() + 31) / 32 * 32;
-    const std::string thread = format("thread %u", id % lanes);
-    return b.launch->cluster == 1 ? thread : thread + " of " + name_of(*b.cluster->blocks[id / lanes]);
-}
-
-const std::string &report()
-{
-    return failure;
-}
-
-static void record(const std::string &line)
-{
-    std::lock_guard<std::mutex> lock(report_lock);
-    if (failure.empty())
-        failure = line;
-    stop = true;
-}
-
-static std::string seed_text()
-{
-    static const char *const order[] = {"forward", "reverse", "random", "unfair"}, *const timing[] = {
-                                                                                       "late", "early",
-                                                                                       "random"};
-    return format("order %s, timing %s, seed %llu", order[(int)options.order], timing[(int)options.timing],
-                  (unsigned long long)options.seed);
-}
-
-/// Records the failure and gives up the launch. From a thread the exception ends in fiber_main.
-void fail(Site at, const char *fmt, ...)
-{
-    char line[4096];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(line, sizeof line, fmt, args);
-    va_end(args);
-    std::string where;
-    if (running) {
-        const Block &b = *running->block;
-        where = format(" (%s, %s, thread %u; ", b.launch->name, name_of(b).c_str(), running->index);
-    } else {
-        where = " (";
-    }
-    record(text(at) + ": " + line + where + seed_text() + ")");
-    throw Failed();
-}
-
-/// Threads that wait for the same thing at the same place, a line each: "threads 0-127: ... at file:line".
-static std::string who_waits(Block &b)
-{
-    std::map<std::string, std::string> groups;
-    for (unsigned i = 0; i < b.threads.size();) {
-        auto key = [&](unsigned j) {
-            Thread &t = b.threads[j];
-            return t.done ? std::string("exited")
-                          : (t.waiting ? t.waiting->text() : "spins") + " at " + text(t.at);
-        };
-        unsigned first = i;
-        const std::string what = key(i);
-        while (++i < b.threads.size() && key(i) == what)
-            ;
-        groups[what] += first + 1 == i ? format(" %u", first) : format(" %u-%u", first, i - 1);
-    }
-    std::string all;
-    for (const auto &g : groups)
-        all += "\n    threads" + g.second + ": " + g.first;
-    return all;
-}
-
-static void deadlock(std::vector<std::unique_ptr<Block>> &blocks, const char *what)
-{
-    std::string all;
-    Site at;
-    bool found = false;
-    for (auto &b : blocks) {
-        all += "\n  " + name_of(*b) + " of " + b->launch->name +
-               (b->launch->cluster > 1 ? format(", rank %u of its cluster", b->rank) : "") + who_waits(*b);
-        for (Thread &t : b->threads)
-            if (!t.done && !found)
-                at = t.at, found = true;
-    }
-    fail(at, "%s:%s\n ", what, all.c_str());
-}
-
-/* ---- Blocks -------------------------------------------------------------------------------------- */
-
-static constexpr size_t guard = 1024;
-static constexpr unsigned char guard_byte = 0xa5, poison_byte = 0xff;
-
-Block::Block(const Launch &l, uint64_t linear_index)
-    : launch(&l), launch_number(launches), linear(linear_index), rank(unsigned(linear_index % l.cluster)),
-      retired(false)
-{
-    index = {unsigned(linear % l.grid.x), unsigned(linear / l.grid.x % l.grid.y),
-             unsigned(linear / l.grid.x / l.grid.y)};
-    const unsigned n = l.block.x * l.block.y * l.block.z;
-    threads.resize(n);
-    order.resize(n);
-    live = n;
-    warps.resize((n + 31) / 32);
-    for (unsigned i = 0; i < warps.size(); i++)
-        warps[i].here = 0, warps[i].left = n - 32 * i < 32 ? (1u << (n - 32 * i)) - 1 : ~0u;
-    warpgroups.resize((n + 127) / 128);
-    registers = std::min(65536 / n / 8 * 8, 256u);
-    for (Warpgroup &g : warpgroups)
-        g.arrived = 0, g.registers = registers;
-    if (options.timeline && (options.timeline_block < 0 || (uint64_t)options.timeline_block == linear))
-        record.reset(new Record), record->threads.resize(n);
-    cluster_signal = new_signal(*this);
-    first_undone = pending.end();
-    for (NamedBarrier &b : barriers)
-        b.expected = b.arrived = 0, b.phase = 0, b.all_waited = true, b.signal = new_signal(*this);
-    memory.reset(new unsigned char[l.shared_bytes + 3 * guard]);
-    shared = memory.get() + guard;
-    shared += (guard - (uintptr_t)shared % guard) % guard;
-    memset(shared - guard, guard_byte, guard);
-    memset(shared, poison_byte, l.shared_bytes);
-    memset(shared + l.shared_bytes, guard_byte, guard);
-    random = (options.seed * 0x9e3779b97f4a7c15u) ^ ((linear + 1) * 0xd1b54a32d192ed03u);
-    memset(&count, 0, sizeof count);
-    count.blocks = 1;
-    count.threads = n;
-    memset(releases, 0, sizeof releases);
-    triggered = false;
-}
-
-Block::~Block()
-{
-}
-
-uint32_t Block::below(uint32_t n) // xorshift64*
-{
-    random ^= random >> 12;
-    random ^= random << 25;
-    random ^= random >> 27;
-    return uint32_t((random * 0x2545f4914f6cdd1dull) >> 32) % n;
-}
-
-/// Finds writes up to so many bytes around the shared memory; `at` is the first place where they are seen.
-static void check_around(Block &b, size_t bytes, const char *who, Site at)
-{
-    static const std::vector<unsigned char> intact(guard, guard_byte);
-    const bool low = memcmp(b.shared - bytes, intact.data(), bytes) == 0;
-    if (low && memcmp(b.shared + b.launch->shared_bytes, intact.data(), bytes) == 0)
-        return;
-    Thread &t = self();
-    fail(at, "shared memory of %zu bytes was overrun %s by %s, after %s and not later than here",
-         b.launch->shared_bytes, low ? "at its end" : "before its start", who, text(t.at).c_str());
-}
-
-static void check_edges(Block &b, Site at) // whenever a thread stops
-{
-    check_around(b, 64, "this thread", at);
-}
-
-void check_guards(Block &b, Site at)
-{
-    check_edges(b, at);
-    check_around(b, guard, "some thread", at);
-}
-
-void *shared_base(size_t bytes, Site at)
-{
-    Thread &t = self();
-    if (bytes > t.block->launch->shared_bytes)
-        fail(at, "the kernel's shared memory takes %zu bytes, the launch gave %zu", bytes,
-             t.block->launch->shared_bytes);
-    t.at = at;
-    return t.block->shared;
 }
 
 /* ---- The scheduler ------------------------------------------------------------------------------- */
@@ -372,26 +159,9 @@ void Worker::resume(Thread &t)
         throw Failed();
 }
 
-/// Since clusters lie along x, their blocks have consecutive numbers.
-void Worker::admit(const Launch &l, uint64_t cluster)
-{
-    const auto c = std::make_shared<Cluster>();
-    c->grid_wait = l.cluster * ((l.block.x * l.block.y * l.block.z + 31) / 32);
-    c->numbers = c->grid_wait + 1;
-    for (unsigned rank = 0; rank < l.cluster; rank++) {
-        blocks.emplace_back(new Block(l, cluster * l.cluster + rank));
-        Block &b = *blocks.back();
-        b.cluster = c;
-        introduce(b);
-        c->blocks.push_back(&b);
-        c->live += b.live;
-        start(b);
-    }
-}
-
 void Worker::start(Block &b)
 {
-    const unsigned lanes = ((unsigned)b.threads.size() + 31) / 32 * 32;
+    introduce(b);
     for (unsigned i = 0; i < b.threads.size(); i++) {
         if (idle.empty()) {
             fibers.emplace_back(new Fiber);
@@ -401,13 +171,11 @@ void Worker::start(Block &b)
         Thread &t = b.threads[i];
         t.block = &b;
         t.index = i;
-        t.id = b.rank * lanes + i;
         t.fiber = idle.back();
         idle.pop_back();
         t.done = t.spinning = false;
         t.waiting = nullptr;
         t.at = b.launch->at;
-        t.at_cluster = false;
         t.meeting.what = nullptr;
         t.bulk_groups = t.cp_groups = t.wgmma_groups = 0;
         t.wgmma_fenced = false;
@@ -456,7 +224,7 @@ void Worker::sweep_unfairly(Block &b, bool &ran, bool &spun)
     }
 }
 
-/// Which block is first matters to a cluster as much as which thread does.
+/// Which block is first matters to those that wait for each other as much as which thread does.
 void Worker::sweep_all(bool &ran, bool &spun)
 {
     const bool random = options.order == Order::random;
@@ -478,7 +246,7 @@ static size_t fit(const Launch &l, unsigned registers)
     const size_t by_shared = (228 << 10) / (l.shared_bytes + 1024);
     const size_t each =
         std::min({(size_t)32, (size_t)(2048 / threads), by_shared, (size_t)(65536 / (threads * registers))});
-    return std::max(each * (size_t)options.sms, (size_t)l.cluster);
+    return std::max(each * (size_t)options.sms, (size_t)1);
 }
 
 /// A kernel that moves registers was launched with all that its block can have.
@@ -489,14 +257,12 @@ void occupy(const Block &b)
 
 static void retire(Block &b)
 {
-    b.retired = true;
-    check_visits(b);
     tsan::acquire(&b.ends);
     finish_products(b);
     finish_copies(b);
     check_all_landed(b);
     finish_counts(b);
-    std::lock_guard<std::mutex> lock(report_lock);
+    std::lock_guard<std::mutex> lock(counters_lock);
     uint64_t *sum = (uint64_t *)&counters;
     const uint64_t *part = (const uint64_t *)&b.count;
     for (size_t i = 0; i < sizeof counters / sizeof *sum; i++)
@@ -506,21 +272,21 @@ static void retire(Block &b)
 
 bool Worker::retire_exited()
 {
-    bool any = false;
-    for (auto &b : blocks)
-        if (!b->live && !b->retired)
-            retire(*b), any = true;
-    for (size_t i = blocks.size(); i-- > 0;) {
-        if (blocks[i]->cluster->live)
+    const size_t before = blocks.size();
+    for (auto b = blocks.begin(); b != blocks.end();) {
+        if ((*b)->live) {
+            ++b;
             continue;
-        for (Thread &t : blocks[i]->threads)
+        }
+        retire(**b);
+        for (Thread &t : (*b)->threads)
             idle.push_back(t.fiber);
-        blocks.erase(blocks.begin() + (ptrdiff_t)i);
+        b = blocks.erase(b);
     }
-    return any;
+    return blocks.size() < before;
 }
 
-/// Runs clusters chosen[first..last-1], with at least `resident` blocks at a time.
+/// Runs blocks chosen[first..last-1], with at least `resident` blocks at a time.
 void Worker::run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t last, unsigned resident)
 {
     constexpr int patience = 20000; // sweeps in which threads only spun
@@ -530,8 +296,10 @@ void Worker::run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t
         while (!stop && (first < last || !blocks.empty())) {
             if (l.dependent && blocks.empty())
                 poison_output();
-            while (first < last && blocks.size() < std::min<size_t>(resident, fitting))
-                admit(l, chosen[first++]);
+            while (first < last && blocks.size() < std::min<size_t>(resident, fitting)) {
+                blocks.emplace_back(new Block(l, chosen[first++]));
+                start(*blocks.back());
+            }
             bool ran = false, spun = false;
             sweep_all(ran, spun);
             ran |= retire_exited();
@@ -577,7 +345,7 @@ void Worker::abandon()
 
 void reset()
 {
-    failure.clear();
+    forget_report();
     memset(&counters, 0, sizeof counters);
     launches = 0;
     forget_timeline();
@@ -586,10 +354,10 @@ void reset()
 static Chosen choose(const Launch &l)
 {
     const uint64_t all = (uint64_t)l.grid.x * l.grid.y * l.grid.z;
-    Chosen c = {all / l.cluster, {}};
+    Chosen c = {all, {}};
     for (uint64_t i = 0; options.only && i < all; i++)
-        if (options.only(l.name, launches, i, l.grid) && (c.some.empty() || c.some.back() != i / l.cluster))
-            c.some.push_back(i / l.cluster);
+        if (options.only(l.name, launches, i, l.grid))
+            c.some.push_back(i);
     return c;
 }
 
@@ -601,10 +369,6 @@ static const char *launch_error(const Launch &l)
     if (l.grid.x < 1 || l.grid.y < 1 || l.grid.z < 1 || l.grid.y > 65535 || l.grid.z > 65535 ||
         l.grid.x > 0x7fffffff)
         return "a grid has 1 to 2^31-1, 65535, 65535 blocks";
-    if (l.cluster < 1 || l.cluster > 8)
-        return "a cluster has 1 to 8 blocks";
-    if (l.grid.x % l.cluster)
-        return "grid.x must be a multiple of the cluster's size";
     if (l.shared_bytes > 232448)
         return "a block has at most 232448 bytes (227 KB) of shared memory";
     return nullptr;
@@ -629,7 +393,8 @@ static void run_grid(const Launch &l)
         const Chosen chosen = choose(l);
         remember_globals();
         const bool together = options.resident > 1 || l.dependent;
-        begin_grid(l.dependent, !together);
+        begin_grid(l.dependent);
+        begin_marks(l.dependent, !together);
         if (together) {
             worker().run(l, chosen, 0, chosen.size(), (unsigned)options.resident);
         } else {
@@ -637,7 +402,7 @@ static void run_grid(const Launch &l)
             for (int64_t i = 0; i < (int64_t)chosen.size(); i++)
                 worker().run(l, chosen, (uint64_t)i, (uint64_t)i + 1, 1);
         }
-        if (l.dependent && failure.empty() && missing_grid_wait())
+        if (l.dependent && report().empty() && missing_grid_wait())
             record(text(l.at) +
                    ": no block of this dependent launch calls grid_wait, so it may run before its inputs "
                    "are there (" +
@@ -652,15 +417,15 @@ static void run_grid(const Launch &l)
 
 void run(const Launch &l)
 {
-    if (!failure.empty())
+    if (!report().empty())
         return; // as on a GPU: what a failed launch should have written is not there to be read
     try {
         run_grid(l);
     } catch (const std::bad_alloc &) {
         record_no_memory();
     }
-    if (!failure.empty() && !options.keep_going) {
-        fprintf(stderr, "%s\n", failure.c_str());
+    if (!report().empty() && !options.keep_going) {
+        fprintf(stderr, "%s\n", report().c_str());
         exit(1);
     }
 }

@@ -5,10 +5,12 @@
 #ifndef MSA_SIMT_ENGINE_H
 #define MSA_SIMT_ENGINE_H
 
+#include "clock.h"
 #include "simt.h"
+#include "traffic.h"
 #include "tsan.h"
 
-#include <algorithm>
+#include <atomic>
 #include <deque>
 #include <list>
 #include <map>
@@ -22,69 +24,6 @@ namespace simt
 struct Fiber;
 struct Block;
 
-struct Clock;
-using Clocks = std::map<uint64_t, Clock>; ///< by cluster
-
-/// What one knows of other clusters, and what will be known after the next memory fence: what relaxed atomics
-/// were told by those who had executed one.
-struct Beyond {
-    Clocks known, at_fence;
-};
-std::shared_ptr<const Beyond> joined(const std::shared_ptr<const Beyond> &a,
-                                     const std::shared_ptr<const Beyond> &b);
-
-/// What a thread, or a barrier for those who pass it, knows of the others: releases seen, by warp of the
-/// cluster, and after the warps phases seen, by mbarrier.
-struct Clock {
-    uint32_t warp[32] = {};
-    unsigned known = 0;                   ///< of these, the first so many: the others are 0
-    std::vector<uint32_t> more;           ///< from number 32 on
-    std::shared_ptr<const Beyond> beyond; ///< of other clusters; NULL: nothing
-
-    uint32_t operator[](unsigned w) const
-    {
-        return w < 32 ? warp[w] : w - 32 < more.size() ? more[w - 32] : 0;
-    }
-    void set(unsigned w, uint32_t count)
-    {
-        if (w >= 32 && w - 32 >= more.size())
-            more.resize(w - 31);
-        (w < 32 ? warp[w] : more[w - 32]) = count;
-        known = std::max(known, std::min(w + 1, 32u));
-    }
-    void join(const Clock &o)
-    {
-        if (o.beyond && o.beyond != beyond)
-            beyond = joined(beyond, o.beyond);
-        known = std::max(known, o.known);
-        for (unsigned i = 0; i < o.known; i++)
-            warp[i] = warp[i] < o.warp[i] ? o.warp[i] : warp[i];
-        if (more.size() < o.more.size())
-            more.resize(o.more.size());
-        for (size_t i = 0; i < o.more.size(); i++)
-            more[i] = more[i] < o.more[i] ? o.more[i] : more[i];
-    }
-    void meet(const Clock &o) ///< leaves what both know
-    {
-        for (unsigned i = 0; i < 32 + more.size(); i++)
-            set(i, (*this)[i] < o[i] ? (*this)[i] : o[i]);
-    }
-    bool knows(const Clock &o) const
-    {
-        bool all = true;
-        for (unsigned i = 0; i < 32 + o.more.size(); i++)
-            all &= (*this)[i] >= o[i];
-        return all;
-    }
-};
-
-/// What those who pass a barrier learn. The sides are ThreadSanitizer's, for phases of even and odd number:
-/// who arrives for the next phase must not be known to those who still pass this one.
-struct Gate {
-    Clock gathering, complete; ///< of arrivals so far; of those up to the last complete phase
-    char side[2];
-};
-
 /// What a thread is parked on. Asked again on every sweep, so whoever makes it true need not know.
 struct Condition {
     virtual bool ready() = 0;
@@ -97,7 +36,6 @@ struct Condition {
 struct Thread {
     Block *block;
     unsigned index; ///< in the block
-    unsigned id;    ///< in the cluster, where each block takes up whole warps
     Fiber *fiber = nullptr;
     bool done, spinning;
     Condition *waiting; ///< NULL: may run
@@ -110,12 +48,8 @@ struct Thread {
         void *arg;
     } meeting;
 
-    bool at_cluster;         ///< arrived at the cluster's barrier and has not waited
-    uint64_t cluster_phase;  ///< ... in this phase...
-    unsigned cluster_signal; ///< ... which is this in the timeline
-
     unsigned bulk_groups, cp_groups, wgmma_groups; ///< committed so far
-    std::map<unsigned, unsigned> in_flight[4];     ///< copies, by kind and group
+    std::map<unsigned, unsigned> in_flight[3];     ///< copies, by kind and group
     std::vector<std::pair<unsigned, uint32_t>>
         stores;                        ///< groups of bulk stores not waited for: see global.cpp
     unsigned repeats;                  ///< of an atomic that changed nothing, or of a load
@@ -141,7 +75,7 @@ struct Range {
 
 /// A copy that was issued and has not taken place; stores and cp.async stay until their issuer has waited.
 struct Pending {
-    enum Kind { load, store, cp_async, cp_arrive } kind;
+    enum Kind { load, store, cp_async } kind;
     Thread *issuer;
     unsigned group; ///< the issuer's group it belongs to
     Range shared;   ///< what it writes (loads) or reads (stores)
@@ -177,7 +111,7 @@ struct Mbarrier {
     int64_t bytes; ///< expected and not yet arrived
     uint64_t phase;
     bool fenced;          ///< the initialisation was made known to the async proxy
-    unsigned owner;       ///< Thread::id
+    unsigned owner;       ///< Thread::index
     uint32_t initialised; ///< stamp
     Site init, expect;
     Gate gate;
@@ -185,7 +119,6 @@ struct Mbarrier {
     std::vector<uint64_t> passed; ///< by thread: the phases up to the last that it has waited for
     unsigned signal, last;        ///< of the current phase and of the one before, in the timeline
     unsigned number;              ///< in clocks
-    Site remote{nullptr, 0};      ///< of an arrival from another block, if there was one
 };
 
 /// The accumulators of one warpgroup tile while wgmma owns them.
@@ -226,38 +159,6 @@ struct Warpgroup {
     unsigned arrived, first; ///< at a meeting of all 128: how many threads, and which one first
 };
 
-/// One warp-wide memory instruction, put together from its lanes.
-struct Access {
-    uint64_t address[32];
-    uint32_t lanes;
-    unsigned bytes;
-};
-/// The executions of one instruction by one warp, as each lane comes to them: a lane may be thousands ahead.
-struct Stream {
-    std::vector<uint64_t> address[32]; ///< by lane
-    size_t whole = 0;                  ///< so many executions, by all lanes, are counted...
-    unsigned behind = 32;              ///< ... and so many lanes have not come further
-};
-enum class Traffic { shared_load, shared_store, global_load, global_store };
-struct Instruction { ///< of one warp
-    Site at;
-    unsigned warp;
-    Traffic kind;
-    unsigned bytes;
-    bool operator==(const Instruction &o) const
-    {
-        return at.line == o.at.line && at.file == o.at.file && warp == o.warp && kind == o.kind &&
-               bytes == o.bytes;
-    }
-};
-struct InstructionHash {
-    size_t operator()(const Instruction &i) const
-    {
-        return ((size_t)i.at.file ^ (size_t)i.at.line << 20) + (i.warp << 7) + (i.bytes << 2) +
-               (size_t)i.kind;
-    }
-};
-
 /// What the engine looks up for the lanes of a warp again and again.
 struct Warp {
     uint32_t left;                                         ///< lanes that have not exited
@@ -267,7 +168,7 @@ struct Warp {
     std::pair<const Instruction, Stream> *recent[16] = {}; ///< of its memory instructions, by line
 };
 
-/// Shared memory: what was written by whom, as far as named helpers told. Threads by Thread::id + 1.
+/// Shared memory: what was written by whom, as far as named helpers told. Threads by Thread::index + 1.
 struct Word {
     uint16_t writer = 0, reader[2] = {0, 0};      ///< 0: nobody; the last two readers
     uint16_t author = 0;                          ///< as `writer`, also of a part of the word
@@ -281,7 +182,7 @@ struct Word {
 /// time of the last of those that arrive. Signal 0 was always complete.
 enum class Queue { none, stores, cp_async }; ///< whose groups a thread waits for
 struct Step {
-    enum Kind { role, advance, work, signal_at, copy, after_copies, product, wait_group } kind;
+    enum Kind { role, advance, work, signal_at, copy, product, wait_group } kind;
     Site at;
     Did did = Did::work;
     const char *name = "";
@@ -298,38 +199,16 @@ struct Record {
     std::vector<unsigned> missing{0}; ///< arrivals, by signal
 };
 
-/// Blocks that run together and reach each other's shared memory; most are alone. They stay until all have
-/// exited.
-struct Cluster {
-    std::vector<Block *> blocks; ///< by rank
-    unsigned live = 0;           ///< threads that have not exited...
-    unsigned arrived = 0;        ///< ... and how many of them are at the cluster's barrier
-    uint64_t phase = 0;
-    unsigned numbers = 0;   ///< of warps and mbarriers, in clocks...
-    unsigned grid_wait = 0; ///< ... and of having waited for the grids before
-    Gate gate;
-};
-
-/// An access from another block of the cluster: this block must not exit before.
-struct Visit {
-    const char *what;
-    uint32_t stamp;
-    Site at;
-};
-
 struct Block {
     const Launch *launch;
     uint64_t launch_number;
     uint3 index;
     uint64_t linear;
-    std::shared_ptr<Cluster> cluster;
-    unsigned rank;                    ///< in the cluster
-    std::map<unsigned, Visit> visits; ///< the last one, by warp of the cluster
-    unsigned cluster_signal;          ///< of the current phase of the cluster's barrier, in the timeline
+    unsigned grid_wait; ///< the number, in clocks, of having waited for the grids before...
+    unsigned numbers;   ///< ... after those of the warps; and the next, for an mbarrier
     std::vector<Thread> threads;
     unsigned live;
     unsigned registers; ///< of each thread, as the launch gave them
-    bool retired;       ///< all threads have exited, and what they left was looked at
     std::vector<unsigned> order;
     unsigned favourite = 0; ///< in the unfair order, the warp that runs first
 
@@ -370,19 +249,31 @@ struct Block {
     static constexpr uint32_t shared_window = 1024; ///< the first KB is the system's
 };
 
+/* ---- report.cpp ---------------------------------------------------------------------------------- */
+struct Failed { ///< the launch is given up; the report says why
+};
+extern std::atomic<bool> stop; ///< one block failed: the others give up
+/// Records the failure and gives up the launch. From a thread the exception ends in fiber_main.
+[[noreturn]] __attribute__((format(printf, 2, 3))) void fail(Site at, const char *fmt, ...);
+[[noreturn]] void deadlock(std::vector<std::unique_ptr<Block>> &blocks, const char *what);
+void record(const std::string &line); ///< the first is the report
+void record_no_memory();
+void forget_report();
+__attribute__((format(printf, 1, 2))) std::string format(const char *fmt, ...);
+std::string text(Site at); ///< file:line
+
 /* ---- engine.cpp: the scheduler ------------------------------------------------------------------- */
 extern __thread Thread *running; ///< on this core; NULL: the scheduler (__thread: thread_local would ask for initialisers)
 inline Thread &self()
 {
     return *running;
 }
-[[noreturn]] __attribute__((format(printf, 2, 3))) void fail(Site at, const char *fmt, ...);
-__attribute__((format(printf, 1, 2))) std::string format(const char *fmt, ...);
-std::string text(Site at);                        ///< file:line
-std::string name_of(const Block &b);              ///< "block x,y,z"
-std::string name_of(const Block &b, unsigned id); ///< a thread of its cluster: "thread 5", perhaps with block
 void wait_for(Condition &c, Site at);
 void occupy(const Block &b); ///< its registers bound how many others run beside it
+extern uint64_t launches;    ///< since reset()
+
+/* ---- block.cpp ----------------------------------------------------------------------------------- */
+void check_edges(Block &b, Site at); ///< whenever a thread stops
 void check_guards(Block &b, Site at);
 
 /* ---- warp.cpp ------------------------------------------------------------------------------------ */
@@ -398,8 +289,6 @@ uint32_t shared_checked(const Block &b, const void *p, uint64_t bytes, unsigned 
                         Site at);
 uint32_t shared_checked(const void *p, uint64_t bytes, unsigned align, const char *what, Site at);
 void touch_atomic(void *p, unsigned bytes, bool reads, Site at);
-void count_access(Block &b, Thread &t, Traffic kind, uint64_t address, unsigned bytes, Site at);
-void finish_counts(Block &b);
 bool known_written(Block &b, Range r); ///< by a named store or a copy; plain stores are not known
 void reads_shared(Block &b, Range r, const char *what, Site at);  ///< what a load of at most 16 bytes checks
 void check_written(Block &b, Range r, const char *what, Site at); ///< at most 16 bytes
@@ -431,11 +320,16 @@ void reveal_output();
 void check_early_store(const void *p, Site at);
 bool missing_grid_wait();
 
-/* ---- global.cpp ---------------------------------------------------------------------------------- */
-void begin_grid(bool dependent, bool parallel);
-void introduce(Block &b);
+/* ---- grids.cpp ----------------------------------------------------------------------------------- */
+extern uint64_t grid; ///< that runs now; they count from 1
+void begin_grid(bool dependent);
 void note_grid_wait(Thread &t);
-void note_exit(const Thread &t); ///< the last thread of a block lets dependent grids begin
+void note_exit(const Thread &t);                 ///< the last thread of a block lets dependent grids begin
+bool overlaps(const Thread &me, uint64_t other); ///< whether that grid may still run, for all this thread knows
+
+/* ---- global.cpp ---------------------------------------------------------------------------------- */
+void begin_marks(bool dependent, bool parallel); ///< of a grid's accesses; parallel: by blocks on several cores
+void introduce(Block &b);
 /// Fails unless this access comes after all that it collides with.
 enum class Does { read, atomic_read, write, atomic };
 /// Stores the value too, if it is given: that two store the same does no harm.
@@ -456,32 +350,27 @@ void learn(Gate &gate, uint64_t phase);
 uint32_t stamp(const Thread &t);                                ///< of what a thread does now
 bool ordered(const Thread &me, unsigned other, uint32_t stamp); ///< whether `me` knows what `other` did then
 bool ordered(const Clock &known, unsigned id, unsigned other, uint32_t stamp);
-const Clock *known_of(const Thread &me, uint64_t cluster); ///< of another cluster; NULL: nothing
+const Clock *known_of(const Thread &me, uint64_t block); ///< of another block; NULL: nothing
 void forget_releases();
 
 /* ---- copy.cpp ------------------------------------------------------------------------------------ */
-void complete(Block &b, std::list<Pending>::iterator it);
+void issue(Block &b, Pending &&p);
+void complete_groups(Block &b, Pending::Kind kind, unsigned limit); ///< this thread's, below the limit
+void note_landing(Block &b, Range r, const Landed &l);              ///< of a copy that is issued now
 constexpr uint32_t granule = 16;             ///< bytes of shared memory that are told apart here
 bool any_in_flight(const Block &b, Range r); ///< whether to look closer: some copy is near these bytes
 const Landed *landed_at(const Block &b, uint32_t address); ///< what the last bulk copy left there, or NULL
 bool complete_one(Block &b); ///< some copy whose time has come; false if none is in flight
 void finish_copies(Block &b);
 void check_all_landed(const Block &b);                 ///< somebody waited for each load
+
+/* ---- tma.cpp ------------------------------------------------------------------------------------- */
 uint32_t swizzled(uint32_t address, unsigned swizzle); ///< XORs address bits [6:4] with [9:7], or fewer
 
 /* ---- barrier.cpp --------------------------------------------------------------------------------- */
 Mbarrier &find_mbarrier(Block &b, uint64_t *p, const char *what, Site at);
-void mbarrier_arrive_late(Block &b, uint32_t address, const Clock &issuer,
-                          Site at); ///< of cp.async, when its copies took place
 constexpr uint32_t byte_limit_of_barrier = (1 << 20) - 1;
 void mbarrier_complete(Block &b, uint32_t address, int64_t bytes, Site at);
-void arrive_once(Block &b, uint64_t *p, const char *what, Site at);
-
-/* ---- cluster.cpp --------------------------------------------------------------------------------- */
-/// The block of this rank; fails unless it is known to have started, and has not exited.
-Block &peer(unsigned rank, const char *what, Site at);
-void leave_cluster(Thread &t); ///< this thread exits
-void check_visits(const Block &b);
 
 /* ---- timeline.cpp -------------------------------------------------------------------------------- */
 unsigned new_signal(Block &b);
@@ -490,12 +379,22 @@ void note_work(Thread &t, double clk); ///< unnamed: it only takes time
 void note_signal(Thread &t, Did did, unsigned signal, unsigned object, bool arrives, bool waits, Site at);
 void note_load(Thread &t, uint64_t bytes, const Mbarrier &m, unsigned object, Site at);
 void note_queued(Thread &t, Queue queue, uint64_t bytes, unsigned group, Site at);
-void note_after_copies(Thread &t, const Mbarrier &m, Site at); ///< arrives when its cp.async have landed
 void note_product(Thread &t, int fma, unsigned group, Site at);
 void note_wait(Thread &t, Did did, Queue queue, unsigned limit, Site at); ///< for groups below the limit
 void replay(Block &b);
 void sort_timeline();
 void forget_timeline();
+
+/* ---- operand.cpp --------------------------------------------------------------------------------- */
+/// All that can be wrong with reading an operand now: each row by a warp, or all by all of them if there is
+/// only one clock. Returns the bytes from its first to its last.
+Range check_operand(Block &b, uint64_t desc, bool mn_major, int mn_size, const Clock *known, bool by_warp,
+                    const char *name, Site at);
+/// As float32, element (mn, k) to out[mn mn_step + k k_step].
+void gather(Block &b, uint64_t desc, bool mn_major, int mn_size, const char *name, const Product &p,
+            float *out, int mn_step, int k_step);
+/// Operands may be strided: whether bytes between the first and the last of one are its own.
+bool is_of(uint64_t desc, bool mn_major, int mn_size, Range r, Site at);
 
 /* ---- wgmma.cpp ----------------------------------------------------------------------------------- */
 void finish_products(Block &b);

@@ -9,6 +9,7 @@
  * that must have ended are as good as none.
  */
 #include "engine.h"
+#include "table.h"
 
 #include <array>
 #include <atomic>
@@ -18,45 +19,10 @@
 namespace simt
 {
 
-/* ---- Tables that grow while others read ------------------------------------------------------------ */
-
-template <class T> struct Table {
-    static constexpr uint32_t part = 4096;
-    std::atomic<T *> parts[1 << 16] = {};
-    std::atomic<uint32_t> n{1}; ///< 0 is nobody
-    std::mutex lock;
-
-    T &operator[](uint32_t i)
-    {
-        return parts[i / part].load(std::memory_order_acquire)[i % part];
-    }
-    uint32_t take(uint32_t count)
-    {
-        std::lock_guard<std::mutex> hold(lock);
-        const uint32_t first = n;
-        for (uint32_t i = first / part; i <= (first + count) / part; i++)
-            if (!parts[i])
-                parts[i].store(new T[part](), std::memory_order_release);
-        n = first + count;
-        return first;
-    }
-    void clear()
-    {
-        for (std::atomic<T *> &p : parts) {
-            if (!p)
-                break;
-            delete[] p.load();
-            p = nullptr;
-        }
-        n = 1;
-    }
-};
-
 /// A warp of some block.
 struct Who {
-    uint64_t grid, cluster, block;
-    unsigned warp;                                                 ///< in clocks
-    unsigned index;                                                ///< in the block
+    uint64_t grid, block;
+    unsigned warp;                                                 ///< of the block
     std::unique_ptr<std::array<std::vector<uint32_t>, 32>> fences; ///< stamps of proxy fences, by lane
 };
 static Table<Who> warps;
@@ -127,14 +93,9 @@ static std::string place(const Mark &m)
     return text({files[m.file], m.line});
 }
 
-/* ---- Grids ----------------------------------------------------------------------------------------- */
+/* ---- Grids and blocks -------------------------------------------------------------------------------- */
 
-static uint64_t grid;         ///< that runs now; they count from 1
-static uint64_t oldest_begun; ///< a grid before it that may still run when it begins...
-static uint64_t oldest_ended; ///< ... and when its grid_wait has returned, of those before `last_ended`
-static bool dependent;
-static bool shared_pages;                        ///< blocks run on several cores
-static std::atomic<bool> waited, triggered_late; ///< by a block of this grid: see begin_grid
+static bool shared_pages; ///< blocks run on several cores
 
 /// A workspace as it was before any grid used it.
 struct Spoiled {
@@ -151,64 +112,15 @@ void spoil(void *start, size_t bytes)
     spoiled = {(const unsigned char *)start, bytes, grid};
 }
 
-/// What may overlap a dependent grid: the one before; and those that may overlap that one, unless a block of
-/// it has waited for them before it let this grid begin. After grid_wait the same without the one before,
-/// which has ended, and with it what any of its blocks has waited for.
-void begin_grid(bool is_dependent, bool parallel)
+void begin_marks(bool dependent, bool parallel)
 {
     shared_pages = parallel;
-    const uint64_t before = dependent ? oldest_begun : grid;
-    oldest_begun = !is_dependent ? grid + 1 : triggered_late || !dependent ? grid : before;
-    oldest_ended = !is_dependent || waited || !dependent ? grid : before;
-    dependent = is_dependent;
-    waited = triggered_late = false;
-    grid++;
-    if (is_dependent)
+    if (dependent || (pages.size() <= 1 << 15 && warps.n <= 1 << 24))
         return;
-    forget_releases();
-    if (pages.size() > 1 << 15 || warps.n > 1 << 24) {
-        spoiled = {nullptr, 0, 0}; // who has stored there is forgotten
-        pages.clear();
-        warps.clear();
-        groups.clear();
-    }
-}
-
-void note_grid_wait(Thread &t)
-{
-    t.clock.set(t.block->cluster->grid_wait, 1);
-    waited = true;
-}
-
-static bool has_waited(const Thread &t)
-{
-    return t.clock[t.block->cluster->grid_wait];
-}
-
-void launch_dependents(Site at)
-{
-    Thread &t = self();
-    t.at = at;
-    if (!t.block->triggered && has_waited(t))
-        triggered_late = true;
-    t.block->triggered = true;
-}
-
-void note_exit(const Thread &t)
-{
-    Block &b = *t.block;
-    if (b.live || b.triggered || !dependent)
-        return;
-    for (const Thread &o : b.threads)
-        if (has_waited(o))
-            triggered_late = true;
-}
-
-static bool overlaps(const Thread &me, uint64_t other)
-{
-    if (!dependent || other < 1)
-        return false;
-    return has_waited(me) ? other >= oldest_ended && other + 1 < grid : other >= oldest_begun;
+    spoiled = {nullptr, 0, 0}; // who has stored there is forgotten
+    pages.clear();
+    warps.clear();
+    groups.clear();
 }
 
 /// The numbers of a block's warps.
@@ -219,10 +131,8 @@ void introduce(Block &b)
     for (unsigned i = 0; i < n; i++) {
         Who &w = warps[b.first_warp + i];
         w.grid = grid;
-        w.cluster = b.linear / b.launch->cluster;
         w.block = b.linear;
-        w.warp = b.rank * n + i;
-        w.index = i;
+        w.warp = i;
     }
 }
 
@@ -235,9 +145,9 @@ static uint32_t who_is(const Thread &t)
 
 static bool knows(const Thread &me, const Who &w, unsigned number, uint32_t stamp)
 {
-    if (w.cluster == me.block->linear / me.block->launch->cluster)
+    if (w.block == me.block->linear)
         return me.clock[number] > stamp;
-    const Clock *far = known_of(me, w.cluster);
+    const Clock *far = known_of(me, w.block);
     return far && (*far)[number] > stamp;
 }
 
@@ -294,8 +204,8 @@ void fence_proxy_async_global(Site at)
     if (m.how & lands)
         fail(at, "%s: the copy from these bytes, issued at %s, has not been waited for on its mbarrier", what,
              where.c_str());
-    const unsigned thread = w.index * 32 + (m.how & lane_bits);
-    if (w.cluster == me.block->linear / me.block->launch->cluster)
+    const unsigned thread = w.warp * 32 + (m.how & lane_bits);
+    if (w.block == me.block->linear)
         fail(at, "race in global memory: %s, thread %u %s these bytes at %s, and no barrier orders the two",
              what, thread, wrote ? "wrote" : "read", where.c_str());
     fail(at,

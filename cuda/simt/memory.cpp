@@ -1,6 +1,6 @@
 /**
  * @file memory.cpp
- * @brief Memory accesses by named helpers: bounds, races that barriers do not order, proxies, exact traffic.
+ * @brief Memory accesses by named helpers: bounds, races that barriers do not order, proxies.
  */
 #include "engine.h"
 
@@ -100,16 +100,16 @@ static void check_in_flight(Block &b, Range r, bool write, const char *what, Sit
                  text(p.at).c_str());
 }
 
-static void fail_race(const Block &b, unsigned who, const char *did, Site where, Site at)
+static void fail_race(unsigned who, const char *did, Site where, Site at)
 {
-    fail(at, "race: %s %s this shared word at %s, and no barrier orders the two", name_of(b, who - 1).c_str(),
-         did, text(where).c_str());
+    fail(at, "race: thread %u %s this shared word at %s, and no barrier orders the two", who - 1, did,
+         text(where).c_str());
 }
 
 static void check_ordered(const Thread &me, unsigned who, uint32_t when, const char *did, Site where, Site at)
 {
     if (who && !ordered(me, who - 1, when))
-        fail_race(*me.block, who, did, where, at);
+        fail_race(who, did, where, at);
 }
 
 /// What a bulk copy brought belongs to those who waited on its mbarrier, and to those whom they told.
@@ -124,13 +124,13 @@ static void check_landed(const Block &b, const Clock &known, uint32_t address, c
 static void read_word(Thread &t, Word &w, Site at)
 {
     check_ordered(t, w.writer, w.written, "wrote", w.wrote, at);
-    if (w.reader[0] != t.id + 1) {
+    if (w.reader[0] != t.index + 1) {
         w.reader[1] = w.reader[0];
         w.read_fences[1] = w.read_fences[0];
         w.was_read[1] = w.was_read[0];
         w.read[1] = w.read[0];
     }
-    w.reader[0] = uint16_t(t.id + 1);
+    w.reader[0] = uint16_t(t.index + 1);
     w.read_fences[0] = uint16_t(t.fences.size());
     w.was_read[0] = stamp(t);
     w.read[0] = at;
@@ -144,8 +144,9 @@ static void check_readers(const Thread &t, const Word &w, Site at)
 
 static void note_write(const Thread &t, Word &w, bool whole, Site at)
 {
-    w.writer = whole ? uint16_t(t.id + 1) : 0; // the halves of a word may belong to two threads: blame nobody
-    w.author = uint16_t(t.id + 1);
+    w.writer =
+        whole ? uint16_t(t.index + 1) : 0; // the halves of a word may belong to two threads: blame nobody
+    w.author = uint16_t(t.index + 1);
     w.fences = uint16_t(t.fences.size());
     w.written = stamp(t);
     w.wrote = at;
@@ -234,21 +235,19 @@ void fence_proxy_async(Site at)
 /// who know `known` know that it has. Counts are kept in 16 bits.
 static bool fenced(const Block &b, const Clock &known, unsigned id, unsigned who, uint16_t fences)
 {
-    const unsigned lanes = ((unsigned)b.threads.size() + 31) / 32 * 32;
-    const std::vector<uint32_t> &all =
-        b.cluster->blocks[(who - 1) / lanes]->threads[(who - 1) % lanes].fences;
+    const std::vector<uint32_t> &all = b.threads[who - 1].fences;
     const uint16_t since = uint16_t(all.size() - fences);
     return since && ordered(known, id, who - 1, all[all.size() - since]);
 }
 
-static void fail_unfenced(const Block &b, const char *what, const char *does, unsigned who, const char *did,
-                          Site where, Site at)
+static void fail_unfenced(const char *what, const char *does, unsigned who, const char *did, Site where,
+                          Site at)
 {
-    fail(
-        at,
-        "missing proxy fence: %s %s what %s %s at %s, which has not executed fence.proxy.async since, before "
-        "a barrier",
-        what, does, name_of(b, who - 1).c_str(), did, text(where).c_str());
+    fail(at,
+         "missing proxy fence: %s %s what thread %u %s at %s, which has not executed fence.proxy.async "
+         "since, before "
+         "a barrier",
+         what, does, who - 1, did, text(where).c_str());
 }
 
 void async_reads(Block &b, Range r, const Clock &known, unsigned id, const char *what, Site at)
@@ -263,9 +262,9 @@ void async_reads(Block &b, Range r, const Clock &known, unsigned id, const char 
         if (!w[i].author)
             continue;
         if (w[i].writer && !ordered(known, id, w[i].writer - 1u, w[i].written))
-            fail_race(b, w[i].writer, "wrote", w[i].wrote, at);
+            fail_race(w[i].writer, "wrote", w[i].wrote, at);
         if (!fenced(b, known, id, w[i].author, w[i].fences))
-            fail_unfenced(b, what, "reads", w[i].author, "wrote", w[i].wrote, at);
+            fail_unfenced(what, "reads", w[i].author, "wrote", w[i].wrote, at);
     }
 }
 
@@ -275,21 +274,22 @@ static void check_refill(const Block &b, const Thread &t, const Word &w, const c
         if (!w.reader[i])
             continue;
         if (!ordered(t, w.reader[i] - 1u, w.was_read[i]))
-            fail(at, "refill of bytes in use: %s, but %s read them at %s, and no barrier orders the two",
-                 what, name_of(b, w.reader[i] - 1u).c_str(), text(w.read[i]).c_str());
-        if (!fenced(b, t.clock, t.id, w.reader[i], w.read_fences[i]))
-            fail_unfenced(b, what, "overwrites", w.reader[i], "read", w.read[i], at);
+            fail(at,
+                 "refill of bytes in use: %s, but thread %u read them at %s, and no barrier orders the two",
+                 what, w.reader[i] - 1u, text(w.read[i]).c_str());
+        if (!fenced(b, t.clock, t.index, w.reader[i], w.read_fences[i]))
+            fail_unfenced(what, "overwrites", w.reader[i], "read", w.read[i], at);
     }
     check_ordered(t, w.writer, w.written, "wrote", w.wrote, at);
-    if (w.author && !fenced(b, t.clock, t.id, w.author, w.fences))
-        fail_unfenced(b, what, "overwrites", w.author, "wrote", w.wrote, at);
+    if (w.author && !fenced(b, t.clock, t.index, w.author, w.fences))
+        fail_unfenced(what, "overwrites", w.author, "wrote", w.wrote, at);
 }
 
 void async_writes(Block &b, Range r, const char *what, Site at)
 {
     if (any_in_flight(b, r))
         for (const Pending &p : b.pending)
-            if (p.shared.meets(r) && p.kind != Pending::cp_arrive)
+            if (p.shared.meets(r))
                 fail(at, "%s overwrites bytes of the copy issued at %s, which has not been waited for", what,
                      text(p.at).c_str());
     check_products(b, r, what, at);
@@ -352,119 +352,6 @@ void check_stored(const void *value, unsigned bytes, Site at)
         if (is_unset(&bits))
             fail(at, "this stores a register that nobody has set");
     }
-}
-
-/* ---- Traffic ------------------------------------------------------------------------------------- */
-
-/// Passes over the 32 banks of 4 bytes: 8-byte accesses go by half warps, 16-byte ones by quarters.
-static unsigned passes(const Access &a, unsigned *least)
-{
-    const unsigned lanes = a.bytes <= 4 ? 32 : 128 / a.bytes;
-    unsigned sum = 0;
-    *least = 0;
-    for (unsigned first = 0; first < 32; first += lanes) {
-        uint64_t bank[32][32]; // the words that are asked of each
-        unsigned words[32] = {}, most = 0;
-        for (unsigned l = first; l < first + lanes; l++)
-            for (unsigned w = 0; a.lanes >> l & 1 && w < (a.bytes + 3) / 4; w++) {
-                const uint64_t word = a.address[l] / 4 + w;
-                uint64_t *in = bank[word % 32];
-                unsigned &n = words[word % 32];
-                if (std::find(in, in + n, word) == in + n)
-                    in[n++] = word;
-                most = std::max(most, n);
-            }
-        sum += most;
-        *least += most > 0;
-    }
-    return sum;
-}
-
-static unsigned sectors(const Access &a)
-{
-    uint64_t seen[32];
-    unsigned n = 0;
-    for (unsigned l = 0; l < 32; l++) {
-        if (!(a.lanes >> l & 1))
-            continue;
-        bool known = false; // aligned accesses of up to 32 bytes lie in one sector
-        for (unsigned i = 0; i < n; i++)
-            known |= seen[i] == a.address[l] / 32;
-        if (!known)
-            seen[n++] = a.address[l] / 32;
-    }
-    return n;
-}
-
-static void account(Block &b, Traffic kind, const Access &a)
-{
-    Counters &c = b.count;
-    const uint64_t bytes = (uint64_t)__builtin_popcount(a.lanes) * a.bytes;
-    if (kind == Traffic::global_load) {
-        c.load_bytes += bytes;
-        c.load_sectors += sectors(a);
-    } else if (kind == Traffic::global_store) {
-        c.store_bytes += bytes;
-        c.store_sectors += sectors(a);
-    } else {
-        unsigned least;
-        const unsigned taken = passes(a, &least);
-        c.shared_accesses++;
-        c.shared_conflicts += taken - least;
-    }
-}
-
-static Stream &stream_of(Block &b, const Instruction &i)
-{
-    auto *&recent = b.warps[i.warp].recent[((unsigned)i.at.line * 4 + (unsigned)i.kind) % 16];
-    if (!recent || !(recent->first == i))
-        recent = &*b.streams.try_emplace(i).first;
-    return recent->second;
-}
-
-/// The n-th execution by the warp, as far as its lanes have come.
-static Access nth_of(const Stream &s, size_t n, unsigned bytes)
-{
-    Access a;
-    a.lanes = 0;
-    a.bytes = bytes;
-    for (unsigned l = 0; l < 32; l++)
-        if (s.address[l].size() > n) {
-            a.address[l] = s.address[l][n];
-            a.lanes |= 1u << l;
-        }
-    return a;
-}
-
-/// The n-th execution of an instruction by each lane belongs to the n-th execution by the warp.
-void count_access(Block &b, Thread &t, Traffic kind, uint64_t address, unsigned bytes, Site at)
-{
-    if (options.watch)
-        options.watch({address, bytes, kind == Traffic::shared_load || kind == Traffic::shared_store,
-                       kind == Traffic::shared_store || kind == Traffic::global_store, b.linear, t.index});
-    Stream &s = stream_of(b, {at, t.index / 32, kind, bytes});
-    std::vector<uint64_t> &mine = s.address[t.lane()];
-    mine.push_back(address);
-    if (mine.size() != s.whole + 1 || --s.behind > 0)
-        return;
-    account(b, kind, nth_of(s, s.whole++, bytes));
-    for (const auto &lane : s.address)
-        s.behind += lane.size() == s.whole;
-    if (s.behind < 32)
-        return;
-    s.whole = 0;
-    for (auto &lane : s.address)
-        lane.clear();
-}
-
-void finish_counts(Block &b)
-{
-    for (const auto &s : b.streams) {
-        Access a; // what some lanes have not come to
-        for (size_t n = s.second.whole; (a = nth_of(s.second, n, s.first.bytes)).lanes; n++)
-            account(b, s.first.kind, a);
-    }
-    b.streams.clear();
 }
 
 } // namespace simt

@@ -2,7 +2,7 @@
  * @file race.cpp
  * @brief Which thread knows what others did: clocks that barriers carry from thread to thread.
  *
- * A vector clock with one component a warp of the cluster. A release counts up its warp's component, and what
+ * A vector clock with one component a warp of the block. A release counts up its warp's component, and what
  * a thread does bears the count of that moment as a stamp; whoever has learned of a larger count, through a
  * barrier, a meeting of lanes or a fence, comes after it. Lanes that share a count may hide a race between
  * them, but a correct kernel is never blamed.
@@ -23,7 +23,7 @@ uint32_t stamp(const Thread &t)
 // [ordered]
 bool ordered(const Thread &me, unsigned other, uint32_t stamp)
 {
-    return other == me.id || me.clock[other / 32] > stamp;
+    return other == me.index || me.clock[other / 32] > stamp;
 }
 // [ordered]
 
@@ -35,7 +35,7 @@ bool ordered(const Clock &known, unsigned id, unsigned other, uint32_t stamp)
 void publish()
 {
     Thread &t = self();
-    t.clock.set(t.id / 32, ++t.block->releases[t.index / 32]);
+    t.clock.set(t.index / 32, ++t.block->releases[t.index / 32]);
 }
 
 void publish(Clock &object)
@@ -80,11 +80,11 @@ std::shared_ptr<const Beyond> joined(const std::shared_ptr<const Beyond> &a,
     return sum;
 }
 
-const Clock *known_of(const Thread &me, uint64_t cluster)
+const Clock *known_of(const Thread &me, uint64_t block)
 {
     if (!me.clock.beyond)
         return nullptr;
-    const auto found = me.clock.beyond->known.find(cluster);
+    const auto found = me.clock.beyond->known.find(block);
     return found == me.clock.beyond->known.end() ? nullptr : &found->second;
 }
 
@@ -99,11 +99,6 @@ void forget_releases()
     any_released = false;
 }
 
-static uint64_t cluster_of(const Thread &t)
-{
-    return t.block->linear / t.block->launch->cluster;
-}
-
 static Clock alone(Clock c)
 {
     c.beyond.reset();
@@ -115,13 +110,13 @@ static Beyond beyond(const Thread &t)
     return t.clock.beyond ? *t.clock.beyond : Beyond();
 }
 
-/// All that this thread knows, its own cluster included.
+/// All that this thread knows, its own block included.
 static Clocks all_known(Thread &t)
 {
     Clock own;
     publish(own);
     Clocks all = beyond(t).known;
-    all[cluster_of(t)].join(alone(t.clock));
+    all[t.block->linear].join(alone(t.clock));
     return all;
 }
 
@@ -130,8 +125,8 @@ static void learn(Thread &t, const Clocks &what)
     Beyond b = beyond(t);
     join(b.known, what);
     join(b.at_fence, what);
-    const Clock own = b.known[cluster_of(t)];
-    b.known.erase(cluster_of(t));
+    const Clock own = b.known[t.block->linear];
+    b.known.erase(t.block->linear);
     t.clock.beyond = std::make_shared<const Beyond>(b);
     t.clock.join(own);
 }

@@ -22,9 +22,8 @@
  * on options.sms.
  *
  * It is a checker, not a simulator of time: no clock (but a model of one, see timeline()), no cache, nothing
- * of the memory model but what is ordered, and sums are added in another order than the hardware's. Clusters
- * lie along x; in another block's shared memory a thread may load words and arrive at mbarriers, and into it
- * a copy may be multicast, no more. Grids run one after the other; of programmatic dependent launch a grid
+ * of the memory model but what is ordered, and sums are added in another order than the hardware's.
+ * Grids run one after the other; of programmatic dependent launch a grid
  * sees poison in place of the output of the grid before (of declared buffers, up to options.snapshot bytes)
  * until grid_wait returns, and named accesses that collide with those of a grid that may still run are
  * reported; static __shared__ variables do not compile.
@@ -201,7 +200,7 @@ enum class Did {
     copy,          ///< a bulk copy or cp.async, from issue to landing
     product,       ///< a group of wgmma, from its first issue to its last result; in the first of its warps
     wait_mbarrier, ///< object: the barrier's offset in shared memory
-    wait_barrier,  ///< object: the number of the block's or named barrier; 16: the cluster's
+    wait_barrier,  ///< object: the number of the block's or named barrier
     wait_product,  ///< wgmma.wait_group
     wait_copy,     ///< the wait for groups of bulk stores or cp.async
     wait_lanes     ///< for the other lanes of a warp or warpgroup, at a collective instruction
@@ -244,18 +243,16 @@ struct Launch {
     size_t shared_bytes;
     std::function<void()> body;
     Site at;
-    bool dependent;   ///< until grid_wait, the output of the launch before is poison
-    unsigned cluster; ///< blocks along x that form a cluster
+    bool dependent; ///< until grid_wait, the output of the launch before is poison
 };
 void run(const Launch &launch);
 
 template <class... P, class... A>
 void launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
-            bool dependent, unsigned cluster, Site at, const A &...args)
+            bool dependent, Site at, const A &...args)
 {
     if (!options.dry)
-        run({name, grid, block, shared_bytes, [&] { kernel(static_cast<P>(args)...); }, at, dependent,
-             cluster});
+        run({name, grid, block, shared_bytes, [&] { kernel(static_cast<P>(args)...); }, at, dependent});
 }
 
 /* ---- Bodies of the instructions in ptx.cuh ------------------------------------------------------- */
@@ -300,19 +297,9 @@ void stmatrix(const uint32_t *r, int n, bool trans, void *row, Site at);
 void mma(float *d, const uint32_t *a, const uint32_t *b, Site at);
 
 void mbarrier_init(uint64_t *b, uint32_t count, Site at);
-void mbarrier_inval(uint64_t *b, Site at);
 void mbarrier_fence_init(Site at);
 void mbarrier_arrive(uint64_t *b, uint32_t count, int64_t expected_bytes, Site at);
-void mbarrier_expect(uint64_t *b, int64_t bytes, Site at);
-bool mbarrier_test(uint64_t *b, unsigned parity, Site at);
-void mbarrier_wait(uint64_t *b, unsigned parity, Site at, bool cluster_scope = false);
-
-unsigned cluster_rank(Site at);
-void cluster_arrive(Site at);
-void cluster_wait(Site at);
-uint32_t map_shared(const void *p, unsigned bytes, unsigned rank, Site at); ///< as mapa gives it
-uint32_t load_remote(uint32_t address, Site at);
-void mbarrier_arrive_remote(uint32_t address, Site at);
+void mbarrier_wait(uint64_t *b, unsigned parity, Site at);
 
 /// cuTensorMapEncodeTiled with the driver's rules for its arguments, which are numbered as the driver's.
 /// Returns NULL, or which rule was broken.
@@ -321,17 +308,14 @@ const char *encode_tiled(CUtensorMap *map, int type, int rank, void *base, const
                          int swizzle, int promotion, int fill);
 enum class Store { copy, add };
 void tma_load(void *dst, const CUtensorMap *map, uint64_t *b, const int *c, int rank, Site at);
-void tma_multicast(void *dst, const CUtensorMap *map, uint64_t *b, uint16_t mask, const int *c, int rank,
-                   Site at);
 void tma_store(const CUtensorMap *map, const void *src, const int *c, int rank, Store how, Site at);
 void bulk_load(void *dst, const void *src, uint32_t bytes, uint64_t *b, Site at);
-void bulk_store(void *dst, const void *src, uint32_t bytes, Store how, Site at);
+void bulk_store(void *dst, const void *src, uint32_t bytes, Site at);
 void bulk_commit(Site at);
 void bulk_wait(int pending, bool only_read, Site at); ///< until the sources were read, or all was written
 void cp_async(void *dst, const void *src, unsigned bytes, unsigned src_bytes, Site at);
 void cp_async_commit(Site at);
-void cp_async_wait(int pending, Site at); ///< -1: all, committed or not
-void cp_async_arrive(uint64_t *b, Site at);
+void cp_async_wait(int pending, Site at);
 void fence_proxy_async(Site at);
 void fence_proxy_async_global(Site at);
 
@@ -367,154 +351,6 @@ template <class T> T from_bits(uint64_t u)
 
 } // namespace simt
 
-/* ---- CUDA's functions ---------------------------------------------------------------------------- */
-
-inline void __syncthreads(simt::Site at = simt::Site())
-{
-    simt::sync_threads(at);
-}
-inline void __syncwarp(unsigned mask = ~0u, simt::Site at = simt::Site())
-{
-    simt::reduce(simt::Reduce::sync, mask, 0, at);
-}
-inline void __threadfence(simt::Site at = simt::Site())
-{
-    simt::fence_memory(at);
-}
-inline void __nanosleep(unsigned, simt::Site at = simt::Site())
-{
-    simt::yield(at);
-}
-
-template <class T> T __shfl_sync(unsigned mask, T v, int lane, int width = 32, simt::Site at = simt::Site())
-{
-    return simt::from_bits<T>(
-        simt::shuffle(simt::Shuffle::index, mask, simt::to_bits(v), (unsigned)lane, (unsigned)width, at));
-}
-template <class T>
-T __shfl_up_sync(unsigned mask, T v, unsigned by, int width = 32, simt::Site at = simt::Site())
-{
-    return simt::from_bits<T>(
-        simt::shuffle(simt::Shuffle::up, mask, simt::to_bits(v), by, (unsigned)width, at));
-}
-template <class T>
-T __shfl_down_sync(unsigned mask, T v, unsigned by, int width = 32, simt::Site at = simt::Site())
-{
-    return simt::from_bits<T>(
-        simt::shuffle(simt::Shuffle::down, mask, simt::to_bits(v), by, (unsigned)width, at));
-}
-template <class T>
-T __shfl_xor_sync(unsigned mask, T v, int with, int width = 32, simt::Site at = simt::Site())
-{
-    return simt::from_bits<T>(simt::shuffle(simt::Shuffle::exclusive_or, mask, simt::to_bits(v),
-                                            (unsigned)with, (unsigned)width, at));
-}
-inline unsigned __ballot_sync(unsigned mask, int p, simt::Site at = simt::Site())
-{
-    return simt::reduce(simt::Reduce::ballot, mask, p != 0, at);
-}
-inline int __any_sync(unsigned mask, int p, simt::Site at = simt::Site())
-{
-    return simt::reduce(simt::Reduce::ballot, mask, p != 0, at) != 0;
-}
-inline int __all_sync(unsigned mask, int p, simt::Site at = simt::Site())
-{
-    return simt::reduce(simt::Reduce::ballot, mask, p == 0, at) == 0;
-}
-inline unsigned __reduce_add_sync(unsigned mask, unsigned v, simt::Site at = simt::Site())
-{
-    return simt::reduce(simt::Reduce::add, mask, v, at);
-}
-inline unsigned __reduce_max_sync(unsigned mask, unsigned v, simt::Site at = simt::Site())
-{
-    return simt::reduce(simt::Reduce::max_u, mask, v, at);
-}
-inline unsigned __reduce_min_sync(unsigned mask, unsigned v, simt::Site at = simt::Site())
-{
-    return simt::reduce(simt::Reduce::min_u, mask, v, at);
-}
-inline int __reduce_max_sync(unsigned mask, int v, simt::Site at = simt::Site())
-{
-    return (int)simt::reduce(simt::Reduce::max_s, mask, (unsigned)v, at);
-}
-inline int __reduce_min_sync(unsigned mask, int v, simt::Site at = simt::Site())
-{
-    return (int)simt::reduce(simt::Reduce::min_s, mask, (unsigned)v, at);
-}
-inline unsigned __reduce_and_sync(unsigned mask, unsigned v, simt::Site at = simt::Site())
-{
-    return simt::reduce(simt::Reduce::bit_and, mask, v, at);
-}
-inline unsigned __reduce_or_sync(unsigned mask, unsigned v, simt::Site at = simt::Site())
-{
-    return simt::reduce(simt::Reduce::bit_or, mask, v, at);
-}
-inline unsigned __reduce_xor_sync(unsigned mask, unsigned v, simt::Site at = simt::Site())
-{
-    return simt::reduce(simt::Reduce::bit_xor, mask, v, at);
-}
-
-inline int __popc(unsigned v)
-{
-    return __builtin_popcount(v);
-}
-inline int __ffs(int v)
-{
-    return __builtin_ffs(v);
-}
-inline int __clz(int v)
-{
-    return v ? __builtin_clz((unsigned)v) : 32;
-}
-
-// Real atomics, since blocks of one grid run on several cores.
-template <class T> T atomic_update(T *p, T (*f)(T, T), T v, simt::Site at, bool reads = true)
-{
-    simt::atomic_at(p, sizeof(T), at, reads);
-    T old, next;
-    __atomic_load(p, &old, __ATOMIC_RELAXED);
-    do
-        next = f(old, v);
-    while (!__atomic_compare_exchange(p, &old, &next, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
-    if (std::is_integral<T>::value)
-        simt::spins(old != next, at);
-    return old;
-}
-template <class T> T atomicAdd(T *p, typename std::common_type<T>::type v, simt::Site at = simt::Site())
-{
-    return atomic_update<T>(
-        p, [](T a, T b) { return T(a + b); }, v, at);
-}
-template <class T> T atomicMax(T *p, typename std::common_type<T>::type v, simt::Site at = simt::Site())
-{
-    return atomic_update<T>(
-        p, [](T a, T b) { return a < b ? b : a; }, v, at);
-}
-template <class T> T atomicMin(T *p, typename std::common_type<T>::type v, simt::Site at = simt::Site())
-{
-    return atomic_update<T>(
-        p, [](T a, T b) { return b < a ? b : a; }, v, at);
-}
-template <class T> T atomicExch(T *p, typename std::common_type<T>::type v, simt::Site at = simt::Site())
-{
-    return atomic_update<T>(
-        p, [](T, T b) { return b; }, v, at, false);
-}
-template <class T> T atomicOr(T *p, typename std::common_type<T>::type v, simt::Site at = simt::Site())
-{
-    return atomic_update<T>(
-        p, [](T a, T b) { return T(a | b); }, v, at);
-}
-template <class T>
-T atomicCAS(T *p, typename std::common_type<T>::type expected, typename std::common_type<T>::type v,
-            simt::Site at = simt::Site())
-{
-    simt::atomic_at(p, sizeof(T), at);
-    T old = expected;
-    const bool changed =
-        __atomic_compare_exchange(p, &old, &v, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE) && !(v == expected);
-    simt::spins(changed, at);
-    return old;
-}
+#include "intrinsics.h"
 
 #endif

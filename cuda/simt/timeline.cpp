@@ -78,15 +78,6 @@ void note_queued(Thread &t, Queue queue, uint64_t bytes, unsigned group, Site at
     note(t, s);
 }
 
-void note_after_copies(Thread &t, const Mbarrier &m, Site at)
-{
-    Step s(Step::after_copies, at);
-    s.signal = m.signal;
-    s.queue = Queue::cp_async;
-    s.arrives = true;
-    note(t, s);
-}
-
 void note_product(Thread &t, int fma, unsigned group, Site at)
 {
     Step s(Step::product, at);
@@ -306,9 +297,6 @@ struct Replay {
             break;
         case Step::product:
             product(i, s);
-            break;
-        case Step::after_copies:
-            contribute(s.signal, std::max(p.clock, latest(p.landed[(int)s.queue], ~0u)));
             break;
         default:
             break;

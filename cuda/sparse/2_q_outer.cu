@@ -50,6 +50,32 @@ template <int D> struct Smem {
     float lse[warps][rows];
 };
 
+/// O and LSE of the row from what its warps have.
+template <int D, class Out>
+PTX_INLINE void merge(const Smem<D> &smem, const Shape &s, int i, int r, Out *o, float *lse)
+{
+    const int t = (int)threadIdx.x, row = t * rows / threads,
+              column = t % (threads / rows) * 4; // 8 threads a row, 4 columns each
+    if (row >= s.group)
+        return;
+    float top = minus_infinity(), weight[warps], sum = 0;
+    for (int w = 0; w < warps; w++)
+        top = fmaxf(top, ld_shared(&smem.lse[w][row]));
+    for (int w = 0; w < warps; w++)
+        sum += weight[w] = ex2((ld_shared(&smem.lse[w][row]) - top) * log2_e);
+    for (int c = column; c < D; c += 32) {
+        float4 y = make_float4(0, 0, 0, 0);
+        for (int w = 0; w < warps; w++) {
+            const float4 part = ld_shared((const float4 *)&smem.part[w].o[row][c]);
+            const float f = weight[w] / sum;
+            y = make_float4(y.x + f * part.x, y.y + f * part.y, y.z + f * part.z, y.w + f * part.w);
+        }
+        store_4(o + q_at(s, i, r * s.group + row, D) + c, y);
+    }
+    if (lse && column == 0)
+        st_global(lse + lse_at(s, i, r * s.group + row), top + logf(sum));
+}
+
 template <int D, class Out>
 __global__ void __launch_bounds__(threads)
     q_outer(Shape s, const bf16 *q, const bf16 *k, const bf16 *v, const int32_t *ids, Out *o, float *lse)
@@ -118,26 +144,7 @@ __global__ void __launch_bounds__(threads)
                       make_float2(acc[j] * inverse[half], acc[j + 1] * inverse[half]));
     }
     __syncthreads();
-
-    const int row = t * rows / threads, column = t % (threads / rows) * 4; // 8 threads a row, 4 columns each
-    if (row >= s.group)
-        return;
-    float top = minus_infinity(), weight[warps], sum = 0;
-    for (int w = 0; w < warps; w++)
-        top = fmaxf(top, ld_shared(&smem.lse[w][row]));
-    for (int w = 0; w < warps; w++)
-        sum += weight[w] = ex2((ld_shared(&smem.lse[w][row]) - top) * log2_e);
-    for (int c = column; c < D; c += 32) {
-        float4 y = make_float4(0, 0, 0, 0);
-        for (int w = 0; w < warps; w++) {
-            const float4 part = ld_shared((const float4 *)&smem.part[w].o[row][c]);
-            const float f = weight[w] / sum;
-            y = make_float4(y.x + f * part.x, y.y + f * part.y, y.z + f * part.z, y.w + f * part.w);
-        }
-        store_4(o + q_at(s, i, r * s.group + row, D) + c, y);
-    }
-    if (lse && column == 0)
-        st_global(lse + lse_at(s, i, r * s.group + row), top + logf(sum));
+    merge(smem, s, i, r, o, lse);
 }
 
 msa_status run(const Call &c)

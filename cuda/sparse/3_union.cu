@@ -159,11 +159,68 @@ PTX_INLINE void produce(const Shape &s, Smem<D, block> &smem, const CUtensorMap 
 
 /* ---- The consumers: a warpgroup each, a tile each ----------------------------------------------------- */
 
+/// What of the n-th block of the union tile c wants.
+template <int D, int block> PTX_INLINE Choice look_at(Smem<D, block> &smem, int n, int c)
+{
+    constexpr int stages = Smem<D, block>::stages;
+    mbarrier_wait(&smem.full[n % stages], n / stages % 2);
+    const Choice a = ld_shared(&smem.choice[n % stages][c]);
+    // Reductions of equal values, which tell the compiler that branches on them are uniform.
+    return Choice{{warp_max(a.chosen[0]), warp_max(a.chosen[1])}, warp_max(a.block), a.seen};
+}
+
+/// From products in x to P; number: of the query of the thread's rows.
+template <int D, int block>
+PTX_INLINE void weigh(Softmax &softmax, float (&x)[block / 2], float (&keep)[2], const Choice &a,
+                      const int (&number)[2])
+{
+    int sees[2]; // keys of the block that a row sees
+    for (int half = 0; half < 2; half++) {
+        const uint32_t chosen = number[half] < 32 ? a.chosen[0] : a.chosen[1];
+        sees[half] = chosen >> number[half] % 32 & 1 ? a.seen + number[half] : 0;
+    }
+    auto visible = [&](int half, int column) { return column < sees[half]; };
+    if (warp_ballot(sees[0] < block || sees[1] < block))
+        softmax_step<true>(softmax, x, keep, scale2<D>, visible);
+    else
+        softmax_step<false>(softmax, x, keep, scale2<D>, visible);
+}
+
+/// O and LSE of the tile's rows.
+template <int D, class Out>
+PTX_INLINE void leave(const Shape &s, const Rows &mine, int n_q, const Softmax &softmax,
+                      const float (&acc)[D / 2], const int (&number)[2], Out *o, float *lse)
+{
+    const int t = (int)threadIdx.x % 128, r = (int)blockIdx.y;
+    float inverse[2], z[2];
+    softmax_finish(softmax, inverse, z);
+    int64_t at[2]; // number of the row in LSE, -1 for none
+    for (int half = 0; half < 2; half++) {
+        const int i = mine.first + number[half], h = r * s.group + fragment_row(t, half) % s.group;
+        at[half] = number[half] < mine.n_queries && i < n_q ? lse_at(s, i, h) : -1;
+        if (lse && t % 4 == 0 && at[half] >= 0)
+            st_global(lse + at[half], z[half]);
+    }
+    write_rows<Out>(acc, inverse, [&](int half) { return at[half] < 0 ? nullptr : o + at[half] * D; });
+}
+
+/// The two tiles multiply in turns, if there are two.
+PTX_INLINE void take_turn(int c, bool alone)
+{
+    if (!alone)
+        bar_sync(turn(c), 256);
+}
+PTX_INLINE void pass_turn(int c, bool alone)
+{
+    if (!alone)
+        bar_arrive(turn(1 - c), 256);
+}
+
 template <int D, int block, class Out>
 PTX_INLINE void consume(const Shape &s, Smem<D, block> &smem, int c, Out *o, float *lse)
 {
     constexpr int stages = Smem<D, block>::stages;
-    const int t = (int)threadIdx.x % 128, r = (int)blockIdx.y;
+    const int t = (int)threadIdx.x % 128;
     const Rows mine = rows_of(s, c);
     const bool alone = !rows_of(s, 1).any;
     int number[2]; // of the query of the thread's rows
@@ -174,66 +231,41 @@ PTX_INLINE void consume(const Shape &s, Smem<D, block> &smem, int c, Out *o, flo
     float acc[D / 2] = {}, x[block / 2], keep[2];
     uint32_t p[block / 16][4];
 
-    auto look = [&](int n) { // at the n-th block of the union
-        mbarrier_wait(&smem.full[n % stages], n / stages % 2);
-        const Choice a = ld_shared(&smem.choice[n % stages][c]);
-        // Reductions of equal values, which tell the compiler that branches on them are uniform.
-        return Choice{{warp_max(a.chosen[0]), warp_max(a.chosen[1])}, warp_max(a.block), a.seen};
-    };
+    auto look = [&](int n) { return look_at(smem, n, c); };
     auto release = [&](int n) {
         __syncwarp();
         if (t % 32 == 0)
             mbarrier_arrive(&smem.empty[n % stages]);
     };
-    auto take_turn = [&] {
-        if (!alone)
-            bar_sync(turn(c), 256);
-    };
-    auto pass_turn = [&] {
-        if (!alone)
-            bar_arrive(turn(1 - c), 256);
-    };
-    auto weigh = [&](const Choice &a) { // from products in x to P
-        int sees[2];                    // keys of the block that a row sees
-        for (int half = 0; half < 2; half++) {
-            const uint32_t chosen = number[half] < 32 ? a.chosen[0] : a.chosen[1];
-            sees[half] = chosen >> number[half] % 32 & 1 ? a.seen + number[half] : 0;
-        }
-        auto visible = [&](int half, int column) { return column < sees[half]; };
-        if (warp_ballot(sees[0] < block || sees[1] < block))
-            softmax_step<true>(softmax, x, keep, scale2<D>, visible);
-        else
-            softmax_step<false>(softmax, x, keep, scale2<D>, visible);
-    };
 
     mbarrier_wait(&smem.q_full, 0);
     if (c == 1)
-        pass_turn();
+        pass_turn(c, alone);
     for (int n = 0;; n++) {
         Choice a = look(n);
         if (a.block == no_block)
             break;
-        take_turn();
+        take_turn(c, alone);
         if (!(a.chosen[0] | a.chosen[1])) { // the other tile's
-            pass_turn();
+            pass_turn(c, alone);
             release(n);
             continue;
         }
         issue_scores<block>(x, smem.q[c], smem.ring[n % stages].k);
-        pass_turn();
+        pass_turn(c, alone);
         wgmma_wait<0>();
         wgmma_pin(x);
-        weigh(a);
+        weigh<D, block>(softmax, x, keep, a, number);
         rescale(acc, keep);
         pack_weights(p, x);
         while (a = look(n + 1), a.chosen[0] | a.chosen[1]) { // as long as no block is skipped
-            take_turn();
+            take_turn(c, alone);
             issue_scores<block>(x, smem.q[c], smem.ring[(n + 1) % stages].k);
             issue_values(acc, p, smem.ring[n % stages].v, true);
-            pass_turn();
+            pass_turn(c, alone);
             wgmma_wait<1>();
             wgmma_pin(x);
-            weigh(a);
+            weigh<D, block>(softmax, x, keep, a, number);
             wgmma_wait<0>();
             wgmma_pin(acc);
             wgmma_pin(p);
@@ -248,18 +280,8 @@ PTX_INLINE void consume(const Shape &s, Smem<D, block> &smem, int c, Out *o, flo
         release(n);
     }
     if (c == 0)
-        take_turn(); // the last that consumer 1 passes
-
-    float inverse[2], z[2];
-    softmax_finish(softmax, inverse, z);
-    int64_t at[2]; // number of the row in LSE, -1 for none
-    for (int half = 0; half < 2; half++) {
-        const int i = mine.first + number[half], h = r * s.group + fragment_row(t, half) % s.group;
-        at[half] = number[half] < mine.n_queries && i < ld_shared(&smem.n_q) ? lse_at(s, i, h) : -1;
-        if (lse && t % 4 == 0 && at[half] >= 0)
-            st_global(lse + at[half], z[half]);
-    }
-    write_rows<Out>(acc, inverse, [&](int half) { return at[half] < 0 ? nullptr : o + at[half] * D; });
+        take_turn(c, alone); // the last that consumer 1 passes
+    leave<D, Out>(s, mine, ld_shared(&smem.n_q), softmax, acc, number, o, lse);
 }
 
 template <int D, int block, class Out>

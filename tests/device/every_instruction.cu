@@ -19,10 +19,10 @@ __global__ void threads(float *x, uint32_t *flag)
     st_shared(&s.row[t % 64], ld_global(&x[t]));
     bar_sync(0, blockDim.x);
     float v = ex2(ld_shared(&s.row[63 - t % 64])) + lg2(x[t]);
-    v = shfl_xor(v, 1) + shfl(v, 3) + shfl_up(v, 1) + shfl_down(v, 1) + (float)warp_ballot(v > 0);
+    v = shfl_xor(v, 1) + shfl(v, 3) + shfl_up(v, 1) + (float)warp_ballot(v > 0);
     if (t % 32 < 16)
-        v += shfl_xor(v, 1, 0xffff) + (float)warp_add(t, 0xffff);
-    const uint32_t n = warp_add(t) + warp_max(t) + warp_min(t) + shared_u32(&s.row[0]) + pack_bf16(v, 1);
+        v += shfl_xor(v, 1, 0xffff) + (float)warp_max(t, 0xffff);
+    const uint32_t n = warp_max(t) + warp_min(t) + shared_u32(&s.row[0]) + pack_bf16(v, 1);
     if (t / 32 == 0)
         bar_arrive(1, 64);
     else if (t / 32 == 1)
@@ -45,24 +45,17 @@ __global__ void matrices(const bf16 *a, float *out)
     const unsigned t = threadIdx.x;
     cp_async_16(&s.tile[8 * t], a + 8 * t, 16);
     cp_async_4(&s.tile[1024 + 2 * t], a + 2 * t, t % 2 * 4);
-    cp_async_arrive(&s.full);
     cp_async_commit();
     cp_async_wait<0>();
-    uint32_t r1[1], r2[2], r4[4];
+    uint32_t r2[2], r4[4];
     float d[4] = {};
-    ldmatrix_x1(r1, &s.tile[8 * t]);
     ldmatrix_x2(r2, &s.tile[8 * t]);
     ldmatrix_x4(r4, &s.tile[8 * t]);
     mma_m16n8k16(d, r4, r2);
-    ldmatrix_x1_trans(r1, &s.tile[8 * t]);
     ldmatrix_x2_trans(r2, &s.tile[8 * t]);
     ldmatrix_x4_trans(r4, &s.tile[8 * t]);
-    r2[0] ^= r1[0];
     mma_m16n8k16(d, r4, r2);
-    stmatrix_x2(&s.tile[8 * t], r2);
     stmatrix_x4(&s.tile[8 * t], r4);
-    stmatrix_x2_trans(&s.tile[8 * t], r2);
-    stmatrix_x4_trans(&s.tile[8 * t], r4);
     for (int i = 0; i < 4; i++)
         out[4 * t + (unsigned)i] = d[i] + __bfloat162float(s.tile[t]);
 }
@@ -71,20 +64,15 @@ __global__ void copies(const __grid_constant__ CUtensorMap map, float *x)
 {
     Smem &s = shared<Smem>();
     if (threadIdx.x == 0) {
-        prefetch_tensor_map(&map);
         mbarrier_init(&s.full, 2);
         mbarrier_init(&s.empty, 1);
         fence_mbarrier_init();
-        mbarrier_expect(&s.full, 64);
         mbarrier_arrive_expect(&s.full, 4 * sizeof s.tile);
         mbarrier_arrive(&s.full);
         mbarrier_arrive(&s.empty, 1);
         tma_load_2d(s.tile, &map, &s.full, 0, 0);
         tma_load_3d(s.tile, &map, &s.full, 0, 0, 0);
-        tma_load_4d(s.tile, &map, &s.full, 0, 0, 0, 0);
         bulk_load(s.row, x, sizeof s.row, &s.full);
-    }
-    while (!mbarrier_test(&s.full, 0)) {
     }
     while (!mbarrier_try_wait(&s.empty, 0)) {
     }
@@ -94,32 +82,12 @@ __global__ void copies(const __grid_constant__ CUtensorMap map, float *x)
     __syncthreads();
     if (threadIdx.x == 0) {
         tma_store_2d(&map, s.tile, 0, 0);
-        tma_store_3d(&map, s.tile, 0, 0, 0);
-        tma_store_4d(&map, s.tile, 0, 0, 0, 0);
         tma_reduce_add_2d(&map, s.tile, 0, 0);
         bulk_store(x, s.row, sizeof s.row);
-        bulk_reduce_add(x, s.row, sizeof s.row);
         bulk_commit();
         bulk_wait_read<0>();
         bulk_wait<0>();
-        mbarrier_inval(&s.full);
     }
-}
-
-__global__ void clusters(const __grid_constant__ CUtensorMap map, float *x)
-{
-    Smem &s = shared<Smem>();
-    cluster_arrive();
-    cluster_wait();
-    if (threadIdx.x == 0) {
-        const uint16_t both = 3;
-        tma_multicast_2d(s.tile, &map, &s.full, both, 0, 0);
-        tma_multicast_3d(s.tile, &map, &s.full, both, 0, 0, 0);
-        mbarrier_arrive_remote(mapa(&s.empty, cluster_rank() ^ 1));
-    }
-    mbarrier_wait_cluster(&s.empty, 0);
-    x[threadIdx.x] = ld_remote(mapa(&s.row[threadIdx.x], cluster_rank() ^ 1));
-    cluster_sync();
 }
 
 template <int N> __global__ void __launch_bounds__(256, 1) products(float *out, const uint32_t *p)
@@ -157,7 +125,6 @@ void launch_all(CUtensorMap &map, float *x, bf16 *a, uint32_t *flag)
     LAUNCH_DEPENDENT(threads, 1, 128, sizeof(Smem), nullptr, x, flag);
     LAUNCH(matrices, 1, 128, sizeof(Smem), nullptr, a, x);
     LAUNCH(copies, 1, 128, sizeof(Smem), nullptr, map, x);
-    LAUNCH_CLUSTER(clusters, 2, 2, 64, sizeof(Smem), nullptr, map, x);
     LAUNCH(products<8>, 1, 256, sizeof(Smem), nullptr, x, flag);
     LAUNCH(products<16>, 1, 256, sizeof(Smem), nullptr, x, flag);
     LAUNCH(products<32>, 1, 256, sizeof(Smem), nullptr, x, flag);

@@ -325,9 +325,8 @@ PTX_INLINE void gather_lanes(const uint32_t *in, uint32_t *out, unsigned first, 
         st_global(out + 64 * (3 * i + 2) + t, warp_ballot(v >> i & 1, mask));
     }
     out += 64 * 3 * n;
-    st_global(out + t, warp_add(v, mask));
-    st_global(out + 64 + t, warp_max(v, mask));
-    st_global(out + 128 + t, warp_min(v, mask));
+    st_global(out + t, warp_max(v, mask));
+    st_global(out + 64 + t, warp_min(v, mask));
 }
 __global__ void whole_warps(const uint32_t *in, uint32_t *out)
 {
@@ -344,10 +343,8 @@ template <class T> __global__ void shifts(const uint32_t *in, uint32_t *out)
 {
     const unsigned t = threadIdx.x;
     const T v = (T)(int)ld_global(in + t);
-    for (unsigned i = 0; i < 32; i++) {
-        st_global(out + 64 * (2 * i) + t, raw(shfl_up(v, i)));
-        st_global(out + 64 * (2 * i + 1) + t, raw(shfl_down(v, i)));
-    }
+    for (unsigned i = 0; i < 32; i++)
+        st_global(out + 64 * i + t, raw(shfl_up(v, i)));
 }
 __global__ void elections(const uint32_t *, uint32_t *out)
 {
@@ -366,7 +363,7 @@ void expect_lanes(probe &p, unsigned n)
     for (unsigned t = 0; t < 64; t++) {
         const uint32_t *warp = p.in.data() + t / 32 * 32;
         const unsigned first = t % 32 / n * n;
-        uint32_t sum = 0, most = 0, least = ~0u;
+        uint32_t most = 0, least = ~0u;
         for (unsigned i = 0; i < n; i++) {
             uint32_t ballot = 0;
             for (unsigned l = first; l < first + n; l++)
@@ -375,11 +372,10 @@ void expect_lanes(probe &p, unsigned n)
             p.expected[64 * (3 * i + 1) + t] = warp[first + i];
             p.expected[64 * (3 * i + 2) + t] = ballot;
             const uint32_t v = warp[first + i];
-            sum += v, most = v > most ? v : most, least = v < least ? v : least;
+            most = v > most ? v : most, least = v < least ? v : least;
         }
-        p.expected[64 * 3 * n + t] = sum;
-        p.expected[64 * 3 * n + 64 + t] = most;
-        p.expected[64 * 3 * n + 128 + t] = least;
+        p.expected[64 * 3 * n + t] = most;
+        p.expected[64 * 3 * n + 64 + t] = least;
     }
 }
 template <class T> void add_shifts(Made &m, const char *name)
@@ -387,12 +383,10 @@ template <class T> void add_shifts(Made &m, const char *name)
     words in(64);
     for (uint32_t &v : in)
         v = (uint32_t)m.rng.between(-9999, 9999);
-    probe &p = m.add("shfl_up, shfl_down", name, in, 64 * 64, shifts<T>, 64);
+    probe &p = m.add("shfl_up", name, in, 64 * 32, shifts<T>, 64);
     for (uint32_t t = 0; t < 64; t++)
-        for (uint32_t i = 0; i < 32; i++) {
-            p.expected[64 * (2 * i) + t] = raw((T)(int)in[t % 32 >= i ? t - i : t]);
-            p.expected[64 * (2 * i + 1) + t] = raw((T)(int)in[t % 32 + i < 32 ? t + i : t]);
-        }
+        for (uint32_t i = 0; i < 32; i++)
+            p.expected[64 * i + t] = raw((T)(int)in[t % 32 >= i ? t - i : t]);
 }
 /// One leader a warp, the same each time; which one is not promised.
 std::string check_leaders(const words &out)
@@ -414,9 +408,9 @@ std::string check_leaders(const words &out)
 void add_warps(Made &m)
 {
     expect_lanes(
-        m.add("shfl_xor, shfl, ballot, redux", "whole warps", draw(64, m.rng), 64 * 99, whole_warps, 64), 32);
+        m.add("shfl_xor, shfl, ballot, redux", "whole warps", draw(64, m.rng), 64 * 98, whole_warps, 64), 32);
     expect_lanes(
-        m.add("shfl_xor, shfl, ballot, redux", "half warps", draw(64, m.rng), 64 * 51, half_warps, 64), 16);
+        m.add("shfl_xor, shfl, ballot, redux", "half warps", draw(64, m.rng), 64 * 50, half_warps, 64), 16);
     add_shifts<uint32_t>(m, "integers");
     add_shifts<float>(m, "floats");
     m.add("elect_one", "two warps", words(1), 256, elections, 64).fault = check_leaders;
@@ -455,33 +449,19 @@ __global__ void give_and_take(const uint32_t *in, uint32_t *out)
         }
 }
 
-PTX_INLINE void record(uint32_t *out, unsigned &n, uint64_t *b)
-{
-    const uint32_t even = mbarrier_test(b, 0), odd = mbarrier_test(b, 1);
-    st_global(out + n++, even | odd << 1);
-}
-/// What test_wait says of both parities, before and after every arrival of three phases.
-__global__ void truth_table(const uint32_t *, uint32_t *out)
+/// Counts of more than one, and what parity a fresh barrier has passed.
+__global__ void counted(const uint32_t *in, uint32_t *out)
 {
     Row &s = shared<Row>();
-    unsigned n = 0;
     if (threadIdx.x)
         return;
-    mbarrier_init(&s.barrier, 2);
-    fence_mbarrier_init();
-    record(out, n, &s.barrier);
-    for (unsigned i = 0; i < 6; i++) {
-        mbarrier_arrive(&s.barrier);
-        record(out, n, &s.barrier);
-    }
-    mbarrier_inval(&s.barrier);
     mbarrier_init(&s.barrier, 5);
     fence_mbarrier_init();
-    record(out, n, &s.barrier);
+    mbarrier_wait(&s.barrier, 1);
     mbarrier_arrive(&s.barrier, 3);
-    record(out, n, &s.barrier);
     mbarrier_arrive(&s.barrier, 2);
-    record(out, n, &s.barrier);
+    mbarrier_wait(&s.barrier, 0);
+    st_global(out, ld_global(in));
 }
 
 PTX_INLINE void start_barrier(uint64_t *b, unsigned arrivals)
@@ -499,24 +479,21 @@ __global__ void bytes_first(const uint32_t *in, uint32_t *out)
     start_barrier(&s.barrier, 1);
     if (threadIdx.x == 0) {
         bulk_load(s.word, in, 2048, &s.barrier);
-        st_global(out + 512, (uint32_t)mbarrier_test(&s.barrier, 0)); // the arrival is missing
         mbarrier_arrive_expect(&s.barrier, 2048);
     }
     mbarrier_wait(&s.barrier, 0);
     for (unsigned i = threadIdx.x; i < 512; i += 128)
         st_global(out + i, ld_shared(&s.word[i]));
 }
-/// Bytes expected without an arrival; the arrivals come when the bytes may be there.
+/// The other arrivals come when the bytes may be there.
 __global__ void arrivals_last(const uint32_t *in, uint32_t *out)
 {
     Row &s = shared<Row>();
     start_barrier(&s.barrier, 129);
     if (threadIdx.x == 0) {
-        mbarrier_expect(&s.barrier, 2048);
+        mbarrier_arrive_expect(&s.barrier, 2048);
         bulk_load(s.word, in, 1024, &s.barrier);
         bulk_load(s.word + 256, in + 256, 1024, &s.barrier);
-        st_global(out + 512, (uint32_t)mbarrier_test(&s.barrier, 0));
-        mbarrier_arrive(&s.barrier);
     }
     mbarrier_arrive(&s.barrier);
     while (!mbarrier_try_wait(&s.barrier, 0)) {
@@ -560,63 +537,6 @@ __global__ void ring(const uint32_t *in, uint32_t *out)
     }
 }
 
-/* ---- Clusters ------------------------------------------------------------------------------------ */
-
-/// Each block hands its words, and its rank before them, to the next one of its cluster of four.
-__global__ void hand_on(const uint32_t *in, uint32_t *out)
-{
-    Row &s = shared<Row>();
-    const unsigned t = threadIdx.x;
-    st_shared(&s.word[t], t ? ld_global(in + 64 * blockIdx.x + t) : cluster_rank());
-    cluster_arrive();
-    cluster_wait();
-    st_global(out + 64 * blockIdx.x + t, ld_remote(mapa(&s.word[t], (cluster_rank() + 3) % 4)));
-    cluster_sync();
-}
-
-/// Two blocks take turns: each adds 1 to what the other has left.
-__global__ void ping_pong(const uint32_t *in, uint32_t *out)
-{
-    Row &s = shared<Row>();
-    const unsigned t = threadIdx.x, other = cluster_rank() ^ 1;
-    if (t == 0) {
-        mbarrier_init(&s.barrier, 64);
-        fence_mbarrier_init();
-    }
-    st_shared(&s.word[t], ld_global(in + t));
-    cluster_sync();
-    for (unsigned i = 0; i < 6; i++) {
-        if (i % 2 == other) {
-            mbarrier_wait_cluster(&s.barrier, i / 2 % 2);
-            st_shared(&s.word[t], ld_remote(mapa(&s.word[t], other)) + 1);
-        } else {
-            mbarrier_arrive_remote(mapa(&s.barrier, other));
-        }
-    }
-    cluster_sync();
-    st_global(out + 64 * blockIdx.x + t, ld_shared(&s.word[t]));
-}
-
-void add_clusters(Made &m)
-{
-    probe &handed = m.add("clusters", "ld_remote", draw(512, m.rng), 512);
-    handed.launch = [](const uint32_t *in, uint32_t *out) {
-        LAUNCH_CLUSTER(hand_on, 4, 8, 64, sizeof(Row), nullptr, in, out);
-        return (const char *)nullptr;
-    };
-    for (size_t i = 0; i < 512; i++) {
-        const size_t from = i / 256 * 256 + (i + 192) % 256;
-        handed.expected[i] = i % 64 ? handed.in[from] : (uint32_t)(from / 64 % 4);
-    }
-    probe &turns = m.add("clusters", "mbarrier_arrive_remote", draw(64, m.rng), 128);
-    turns.launch = [](const uint32_t *in, uint32_t *out) {
-        LAUNCH_CLUSTER(ping_pong, 2, 2, 64, sizeof(Row), nullptr, in, out);
-        return (const char *)nullptr;
-    };
-    for (uint32_t i = 0; i < 128; i++)
-        turns.expected[i] = turns.in[i % 64] + 6 - i / 64;
-}
-
 void add_barriers(Made &m)
 {
     probe &named = m.add("bar_sync, bar_arrive", "pairs of warps", draw(512, m.rng), 512, named_barriers, 128,
@@ -627,17 +547,13 @@ void add_barriers(Made &m)
                          128, sizeof(Row));
     for (size_t i = 0; i < 256; i++)
         given.expected[i] = given.in[i ^ 63];
-    // Of a barrier in an even phase the parity 1 is complete, in an odd phase 0.
-    m.add("mbarrier", "test_wait, both parities", words(1), 10, truth_table, 32, sizeof(Row)).expected =
-        words{2, 2, 1, 1, 2, 2, 1, 2, 2, 1};
-    probe &late = m.add("mbarrier", "bytes before they are expected", draw(512, m.rng), 513, bytes_first, 128,
+    m.add("mbarrier", "counts", words{7}, 1, counted, 32, sizeof(Row)).expected = words{7};
+    probe &late = m.add("mbarrier", "bytes before they are expected", draw(512, m.rng), 512, bytes_first, 128,
                         sizeof(Row));
     late.expected = late.in;
-    late.expected.push_back(0);
-    probe &last = m.add("mbarrier", "bytes before the arrivals", draw(512, m.rng), 513, arrivals_last, 128,
+    probe &last = m.add("mbarrier", "bytes before the arrivals", draw(512, m.rng), 512, arrivals_last, 128,
                         sizeof(Row));
     last.expected = last.in;
-    last.expected.push_back(0);
     probe &turns = m.add("mbarrier", "a ring of three stages", draw(128 * tiles, m.rng), 128 * tiles, ring,
                          160, sizeof(Ring));
     for (uint32_t i = 0; i < 128 * tiles; i++)
@@ -662,14 +578,9 @@ __global__ void bulk_stores(const uint32_t *in, uint32_t *out)
     bulk_store(out, s.word, 1024);
     bulk_commit();
     bulk_wait_read<0>();
-    for (unsigned i = 0; i < 256; i++)
-        st_global(out + 256 + i, ld_global(out + 256 + i));
-    fence_proxy_async_global(); // what is added to was written by ordinary stores
-    bulk_reduce_add((float *)out + 256, (const float *)s.word, 1024);
-    bulk_commit();
     bulk_wait<0>();
     for (unsigned i = 0; i < 4; i++) // visible to this thread now
-        st_global(out + 512 + i, ld_global(out + 256 + i));
+        st_global(out + 256 + i, ld_global(out + i));
 }
 /// Two buffers in turn: each is filled again when at most one group may still read.
 __global__ void bulk_turns(const uint32_t *in, uint32_t *out)
@@ -708,16 +619,9 @@ __global__ void bulk_after_stores(const uint32_t *in, uint32_t *out)
 
 void add_bulk(Made &m)
 {
-    probe &p = m.add("bulk copies", "store, reduce-add", draw_eighths(256, m.rng), 516, bulk_stores, 64,
-                     sizeof(Row));
-    const words before = draw_eighths(256, m.rng);
-    for (size_t i = 0; i < 256; i++) {
-        p.expected[i] = p.in[i];
-        p.start[256 + i] = before[i];
-        p.expected[256 + i] = raw(number(before[i]) + number(p.in[i]));
-    }
-    for (size_t i = 0; i < 4; i++)
-        p.expected[512 + i] = p.expected[256 + i];
+    probe &p = m.add("bulk copies", "store", draw(256, m.rng), 260, bulk_stores, 64, sizeof(Row));
+    for (size_t i = 0; i < 260; i++)
+        p.expected[i] = p.in[i % 256];
     probe &again =
         m.add("bulk copies", "of ordinary stores", draw(64, m.rng), 128, bulk_after_stores, 64, sizeof(Row));
     for (size_t i = 0; i < 64; i++) {
@@ -731,14 +635,14 @@ void add_bulk(Made &m)
 /* ---- Tensor copies --------------------------------------------------------------------------------- */
 
 struct Corner {
-    int c[4];
+    int c[3];
 };
 /// A tensor without gaps between its rows, and a box in it.
 struct Tensor {
     TensorType type;
     int rank;
-    uint64_t dim[4];
-    uint32_t box[4];
+    uint64_t dim[3];
+    uint32_t box[3];
     TensorSwizzle swizzle;
     Corner at;
     uint32_t offset; ///< bytes from a multiple of 1024 to the box in shared memory
@@ -756,9 +660,7 @@ struct Tensor {
     }
     const char *encode(CUtensorMap *map, const uint32_t *base) const
     {
-        uint64_t stride[3] = {dim[0] * element()};
-        for (int i = 1; i < 3; i++)
-            stride[i] = stride[i - 1] * dim[i];
+        const uint64_t row = dim[0] * element(), stride[] = {row, row * dim[1]};
         return encode_tensor_map(map, type, rank, (void *)base, dim, stride, box, swizzle);
     }
     /// Where element i of the box lies in the tensor: -1 outside.
@@ -793,21 +695,15 @@ template <int rank> PTX_INLINE void load(void *to, const CUtensorMap *map, uint6
 {
     if constexpr (rank == 2)
         tma_load_2d(to, map, b, at.c[0], at.c[1]);
-    else if constexpr (rank == 3)
-        tma_load_3d(to, map, b, at.c[0], at.c[1], at.c[2]);
     else
-        tma_load_4d(to, map, b, at.c[0], at.c[1], at.c[2], at.c[3]);
+        tma_load_3d(to, map, b, at.c[0], at.c[1], at.c[2]);
 }
-template <int rank, bool add> PTX_INLINE void store(const CUtensorMap *map, const void *from, Corner at)
+template <bool add> PTX_INLINE void store(const CUtensorMap *map, const void *from, Corner at)
 {
     if constexpr (add)
         tma_reduce_add_2d(map, from, at.c[0], at.c[1]);
-    else if constexpr (rank == 2)
-        tma_store_2d(map, from, at.c[0], at.c[1]);
-    else if constexpr (rank == 3)
-        tma_store_3d(map, from, at.c[0], at.c[1], at.c[2]);
     else
-        tma_store_4d(map, from, at.c[0], at.c[1], at.c[2], at.c[3]);
+        tma_store_2d(map, from, at.c[0], at.c[1]);
 }
 /// Loads a box and hands out shared memory as it lies there.
 template <int rank>
@@ -816,8 +712,6 @@ __global__ void load_box(const __grid_constant__ CUtensorMap map, uint32_t *out,
 {
     Box &s = shared<Box>();
     uint32_t *tile = s.word + offset / 4;
-    if (threadIdx.x == 0)
-        prefetch_tensor_map(&map);
     start_barrier(&s.full, 1);
     if (threadIdx.x == 0) {
         mbarrier_arrive_expect(&s.full, bytes);
@@ -827,31 +721,8 @@ __global__ void load_box(const __grid_constant__ CUtensorMap map, uint32_t *out,
     for (unsigned i = threadIdx.x; i < bytes / 4; i += 128)
         st_global(out + i, ld_shared(tile + i));
 }
-/// Block 0 of a cluster loads a box for both, which hand out one half each.
-template <int rank>
-__global__ void load_for_both(const __grid_constant__ CUtensorMap map, uint32_t *out, Corner at,
-                              uint32_t offset, uint32_t bytes)
-{
-    Box &s = shared<Box>();
-    uint32_t *tile = s.word + offset / 4;
-    const uint16_t both = 3;
-    start_barrier(&s.full, 1);
-    cluster_sync();
-    if (threadIdx.x == 0)
-        mbarrier_arrive_expect(&s.full, bytes);
-    if (threadIdx.x == 0 && cluster_rank() == 0) {
-        if constexpr (rank == 2)
-            tma_multicast_2d(tile, &map, &s.full, both, at.c[0], at.c[1]);
-        else
-            tma_multicast_3d(tile, &map, &s.full, both, at.c[0], at.c[1], at.c[2]);
-    }
-    mbarrier_wait(&s.full, 0);
-    for (unsigned i = threadIdx.x; i < bytes / 8; i += 128)
-        st_global(out + bytes / 8 * cluster_rank() + i, ld_shared(tile + bytes / 8 * cluster_rank() + i));
-    cluster_sync();
-}
 /// Stores shared memory, filled word for word from `in`, as a box; or adds it.
-template <int rank, bool add>
+template <bool add>
 __global__ void store_box(const __grid_constant__ CUtensorMap map, const uint32_t *in, Corner at,
                           uint32_t offset, uint32_t bytes)
 {
@@ -859,27 +730,21 @@ __global__ void store_box(const __grid_constant__ CUtensorMap map, const uint32_
     uint32_t *tile = s.word + offset / 4;
     stage_words(tile, in, bytes / 4);
     if (threadIdx.x == 0) {
-        store<rank, add>(&map, tile, at);
+        store<add>(&map, tile, at);
         bulk_commit();
         bulk_wait<0>();
     }
 }
 
-template <int rank, bool multicast = false>
-void add_load(Made &m, const char *group, const std::string &name, const Tensor &x)
+template <int rank> void add_load(Made &m, const char *group, const std::string &name, const Tensor &x)
 {
     const uint32_t bytes = x.elements(true) * x.element();
     probe &p = m.add(group, name, draw((x.elements(false) * x.element() + 3) / 4, m.rng), bytes / 4);
     p.launch = [=](const uint32_t *in, uint32_t *out) {
         CUtensorMap map;
         const char *refused = x.encode(&map, in);
-        if constexpr (multicast) {
-            if (!refused)
-                LAUNCH_CLUSTER(load_for_both<rank>, 2, 2, 128, sizeof(Box), nullptr, map, out, x.at, x.offset,
-                               bytes);
-        } else if (!refused) {
+        if (!refused)
             LAUNCH(load_box<rank>, 1, 128, sizeof(Box), nullptr, map, out, x.at, x.offset, bytes);
-        }
         return refused;
     };
     p.expected.assign(p.expected.size(), 0); // what lies outside
@@ -905,8 +770,7 @@ float element_at(const words &w, size_t byte, uint32_t bytes)
     memcpy(&bits, (const char *)w.data() + byte, bytes);
     return number(bytes == 2 ? bits << 16 : bits);
 }
-template <int rank, bool add>
-void add_store(Made &m, const char *group, const std::string &name, const Tensor &x)
+template <bool add> void add_store(Made &m, const char *group, const std::string &name, const Tensor &x)
 {
     const uint32_t es = x.element(), bytes = x.elements(true) * es;
     probe &p = m.add(group, name, draw_elements(x, bytes, m.rng), x.elements(false) * es / 4);
@@ -914,7 +778,7 @@ void add_store(Made &m, const char *group, const std::string &name, const Tensor
         CUtensorMap map;
         const char *refused = x.encode(&map, out);
         if (!refused)
-            LAUNCH((store_box<rank, add>), 1, 128, sizeof(Box), nullptr, map, in, x.at, x.offset, bytes);
+            LAUNCH(store_box<add>, 1, 128, sizeof(Box), nullptr, map, in, x.at, x.offset, bytes);
         return refused;
     };
     p.expected = p.start = draw_elements(x, x.elements(false) * es, m.rng);
@@ -960,7 +824,6 @@ void add_loads(Made &m)
             wide.type = TensorType::float32;
             wide.box[0] = mode.inner / 2;
             add_load<2>(m, "tensor loads, 2D", "bf16, " + name, narrow);
-            add_load<2, true>(m, "tensor loads, multicast", "2D, " + name, narrow);
             add_load<2>(m, "tensor loads, 2D", "float32, " + name, wide);
         }
     for (const Mode &mode : modes)
@@ -969,11 +832,7 @@ void add_loads(Made &m)
                 std::string(mode.name) + (c < 0 ? ", before the start" : ", past the end");
             const Tensor cube = {TensorType::bf16, 3, {72, 9, 5}, {mode.inner, 8, 4}, mode.swizzle,
                                  {{c * 16, c, c}}, 0};
-            const Tensor four = {TensorType::bf16,    4, {72, 5, 4, 3}, {mode.inner, 4, 3, 2}, mode.swizzle,
-                                 {{c * 16, c, c, c}}, 0};
-            add_load<3>(m, "tensor loads, 3D and 4D", "3D, " + name, cube);
-            add_load<3, true>(m, "tensor loads, multicast", "3D, " + name, cube);
-            add_load<4>(m, "tensor loads, 3D and 4D", "4D, " + name, four);
+            add_load<3>(m, "tensor loads, 3D", name, cube);
         }
 }
 
@@ -983,19 +842,13 @@ void add_stores(Made &m)
         for (int c = 0; c < 3; c += 2) {
             const std::string name = std::string(mode.name) + (c ? ", past the end" : ", inside");
             Tensor x = {TensorType::bf16, 2, {88, 40}, {mode.inner, 32}, mode.swizzle, {{c * 34, c * 6}}, 0};
-            add_store<2, false>(m, "tensor stores", "2D, " + name, x);
-            add_store<2, true>(m, "tensor reductions", "bf16, " + name, x);
+            add_store<false>(m, "tensor stores", "2D, " + name, x);
+            add_store<true>(m, "tensor reductions", "bf16, " + name, x);
             x.offset = 384;
-            add_store<2, false>(m, "tensor stores", "2D, 384 B into the pattern, " + name, x);
+            add_store<false>(m, "tensor stores", "2D, 384 B into the pattern, " + name, x);
             x.type = TensorType::float32;
             x.box[0] = mode.inner / 2;
-            add_store<2, true>(m, "tensor reductions", "float32, " + name, x);
-            const Tensor cube = {TensorType::bf16, 3, {72, 9, 5}, {mode.inner, 8, 4}, mode.swizzle,
-                                 {{c * 24, c, c}}, 0};
-            const Tensor four = {TensorType::bf16,    4, {72, 5, 4, 3}, {mode.inner, 4, 3, 2}, mode.swizzle,
-                                 {{c * 24, c, c, c}}, 0};
-            add_store<3, false>(m, "tensor stores", "3D, " + name, cube);
-            add_store<4, false>(m, "tensor stores", "4D, " + name, four);
+            add_store<true>(m, "tensor reductions", "float32, " + name, x);
         }
 }
 
@@ -1019,32 +872,15 @@ __global__ void cp_async_groups(const uint32_t *in, uint32_t *out)
     __syncthreads();
     st_global(out + 4 * cp_threads + t, ld_shared(&s.word[4 * cp_threads + (t ^ 1)]));
 }
-__global__ void cp_async_arrivals(const uint32_t *in, uint32_t *out)
-{
-    Row &s = shared<Row>();
-    const unsigned t = threadIdx.x;
-    start_barrier(&s.barrier, cp_threads);
-    cp_async_16(&s.word[4 * t], in + 4 * t, t % 17);
-    cp_async_4(&s.word[4 * cp_threads + t], in + 4 * cp_threads + t, t % 3 ? 4 : 0);
-    cp_async_arrive(&s.barrier);
-    mbarrier_wait(&s.barrier, 0);
-    for (unsigned i = 0; i < 4; i++)
-        st_global(out + 4 * t + i, ld_shared(&s.word[4 * t + i]));
-    st_global(out + 4 * cp_threads + t, ld_shared(&s.word[4 * cp_threads + (t ^ 1)]));
-}
 void add_cp_async(Made &m)
 {
     const size_t n = 5 * cp_threads;
-    const Kernel kernels[] = {cp_async_groups, cp_async_arrivals};
-    for (Kernel k : kernels) {
-        probe &p = m.add("cp.async", k == kernels[0] ? "groups" : "arriving at an mbarrier", draw(n, m.rng),
-                         n, k, cp_threads, sizeof(Row));
-        p.expected.assign(n, 0);
-        for (size_t t = 0; t < cp_threads; t++) {
-            memcpy(&p.expected[4 * t], &p.in[4 * t], t % 17);
-            if ((t ^ 1) % 3)
-                p.expected[4 * cp_threads + t] = p.in[4 * cp_threads + (t ^ 1)];
-        }
+    probe &p = m.add("cp.async", "groups", draw(n, m.rng), n, cp_async_groups, cp_threads, sizeof(Row));
+    p.expected.assign(n, 0);
+    for (size_t t = 0; t < cp_threads; t++) {
+        memcpy(&p.expected[4 * t], &p.in[4 * t], t % 17);
+        if ((t ^ 1) % 3)
+            p.expected[4 * cp_threads + t] = p.in[4 * cp_threads + (t ^ 1)];
     }
 }
 
@@ -1057,11 +893,7 @@ struct Rows {
 
 template <int n, bool trans> PTX_INLINE void ldmatrix(uint32_t (&r)[n], const void *row)
 {
-    if constexpr (n == 1 && trans)
-        ldmatrix_x1_trans(r, row);
-    else if constexpr (n == 1)
-        ldmatrix_x1(r, row);
-    else if constexpr (n == 2 && trans)
+    if constexpr (n == 2 && trans)
         ldmatrix_x2_trans(r, row);
     else if constexpr (n == 2)
         ldmatrix_x2(r, row);
@@ -1069,17 +901,6 @@ template <int n, bool trans> PTX_INLINE void ldmatrix(uint32_t (&r)[n], const vo
         ldmatrix_x4_trans(r, row);
     else
         ldmatrix_x4(r, row);
-}
-template <int n, bool trans> PTX_INLINE void stmatrix(void *row, const uint32_t (&r)[n])
-{
-    if constexpr (n == 2 && trans)
-        stmatrix_x2_trans(row, r);
-    else if constexpr (n == 2)
-        stmatrix_x2(row, r);
-    else if constexpr (trans)
-        stmatrix_x4_trans(row, r);
-    else
-        stmatrix_x4(row, r);
 }
 template <int n, bool trans> __global__ void load_matrices(const uint32_t *in, uint32_t *out)
 {
@@ -1091,15 +912,15 @@ template <int n, bool trans> __global__ void load_matrices(const uint32_t *in, u
     for (unsigned i = 0; i < n; i++)
         st_global(out + 32 * i + t, r[i]);
 }
-template <int n, bool trans> __global__ void store_matrices(const uint32_t *in, uint32_t *out)
+__global__ void store_matrices(const uint32_t *in, uint32_t *out)
 {
     Rows &s = shared<Rows>();
     const unsigned t = threadIdx.x;
-    uint32_t r[n];
+    uint32_t r[4];
     stage_words(s.word, in, 32 * pitch);
-    for (unsigned i = 0; i < n; i++)
+    for (unsigned i = 0; i < 4; i++)
         r[i] = ld_global(in + 32 * pitch + 32 * i + t);
-    stmatrix<n, trans>(&s.word[t % (8 * n) * pitch], r);
+    stmatrix_x4(&s.word[t * pitch], r);
     __syncwarp();
     for (unsigned i = t; i < 32 * pitch; i += 32)
         st_global(out + i, ld_shared(&s.word[i]));
@@ -1132,13 +953,12 @@ template <int n, bool trans> void add_ldmatrix(Made &m)
         memcpy((char *)p.expected.data() + 2 * reg, (char *)p.in.data() + 2 * row, 2);
     });
 }
-template <int n, bool trans> void add_stmatrix(Made &m)
+void add_stmatrix(Made &m)
 {
     const size_t rows = 32 * pitch;
-    probe &p = m.add("stmatrix", form(n, trans), draw(rows + 32 * n, m.rng), rows, store_matrices<n, trans>,
-                     32, sizeof(Rows));
+    probe &p = m.add("stmatrix", "x4", draw(rows + 32 * 4, m.rng), rows, store_matrices, 32, sizeof(Rows));
     p.expected.assign(p.in.begin(), p.in.begin() + (ptrdiff_t)rows);
-    each_half<n, trans>([&](size_t reg, size_t row) {
+    each_half<4, false>([&](size_t reg, size_t row) {
         memcpy((char *)p.expected.data() + 2 * row, (char *)p.in.data() + 4 * rows + 2 * reg, 2);
     });
 }
@@ -1189,16 +1009,11 @@ int dot(const std::vector<int> &a, int i, const std::vector<int> &b, int j, int 
 
 void add_fragments(Made &m)
 {
-    add_ldmatrix<1, false>(m);
-    add_ldmatrix<1, true>(m);
     add_ldmatrix<2, false>(m);
     add_ldmatrix<2, true>(m);
     add_ldmatrix<4, false>(m);
     add_ldmatrix<4, true>(m);
-    add_stmatrix<2, false>(m);
-    add_stmatrix<2, true>(m);
-    add_stmatrix<4, false>(m);
-    add_stmatrix<4, true>(m);
+    add_stmatrix(m);
     const std::vector<int> a = draw_matrix(16, 16, m.rng), b = draw_matrix(8, 16, m.rng);
     words in;
     append_pairs(in, a);
@@ -1513,7 +1328,6 @@ std::vector<probe> make_probes(uint64_t seed)
     add_rounding(m);
     add_warps(m);
     add_barriers(m);
-    add_clusters(m);
     add_bulk(m);
     add_loads(m);
     add_stores(m);

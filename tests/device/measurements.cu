@@ -183,7 +183,7 @@ std::string ask_cp_async(std::string &answer)
 
 /* ---- Boxes outside the tensor, and smaller than the swizzle's span ------------------------------------- */
 
-constexpr unsigned patience = 1 << 16; ///< polls before a barrier counts as stuck
+constexpr unsigned patience = 1 << 12; ///< polls before a barrier counts as stuck
 
 __global__ void one_box(const __grid_constant__ CUtensorMap map, const uint32_t *in, uint32_t *out, int c0,
                         int c1, uint32_t bytes)
@@ -197,7 +197,7 @@ __global__ void one_box(const __grid_constant__ CUtensorMap map, const uint32_t 
     mbarrier_arrive_expect(&s.full, bytes);
     tma_load_2d(s.a, &map, &s.full, c0, c1);
     unsigned polls = 0;
-    while (polls < patience && !mbarrier_test(&s.full, 0))
+    while (polls < patience && !mbarrier_try_wait(&s.full, 0))
         polls++;
     st_global(out, (uint32_t)(polls < patience));
     for (unsigned i = 0; polls < patience && i < 512; i++)

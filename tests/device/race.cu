@@ -58,31 +58,6 @@ __global__ void right_barriers(float *out)
     out[t] = s.x[t ^ 1] + shfl_xor(s.x[t], 2);
 }
 
-__global__ void missing_cluster_barrier(float *out)
-{
-    Smem &s = shared<Smem>();
-    const unsigned t = threadIdx.x;
-    for (int i = 0; i < 3; i++) {
-        s.x[t] = (float)t; // BLAME: missing_cluster_barrier
-        cluster_sync();
-        out[64 * blockIdx.x + t] +=
-            ld_remote(mapa(&s.x[63 - t], cluster_rank() ^ 1)); // BLAME: missing_cluster_barrier
-    }
-    cluster_sync();
-}
-
-__global__ void right_cluster(float *out)
-{
-    Smem &s = shared<Smem>();
-    const unsigned t = threadIdx.x;
-    for (int i = 0; i < 3; i++) {
-        s.x[t] = (float)t;
-        cluster_sync();
-        out[64 * blockIdx.x + t] += ld_remote(mapa(&s.x[63 - t], cluster_rank() ^ 1));
-        cluster_sync();
-    }
-}
-
 __global__ void same_global_word(float *out)
 {
     __syncthreads();
@@ -219,9 +194,6 @@ static bool run(const std::string &name, const CUtensorMap &map, float *out)
         {"missing_second_barrier",
          [&] { LAUNCH(missing_second_barrier, 1, 64, sizeof(Smem), nullptr, out); }},
         {"right_barriers", [&] { LAUNCH(right_barriers, 3, 64, sizeof(Smem), nullptr, out); }},
-        {"missing_cluster_barrier",
-         [&] { LAUNCH_CLUSTER(missing_cluster_barrier, 2, 2, 64, sizeof(Smem), nullptr, out); }},
-        {"right_cluster", [&] { LAUNCH_CLUSTER(right_cluster, 2, 4, 64, sizeof(Smem), nullptr, out); }},
         {"same_global_word", [&] { LAUNCH(same_global_word, 1, 64, sizeof(Smem), nullptr, out); }},
         {"read_before_wait", [&] { LAUNCH(read_before_wait, 1, 128, sizeof(Smem), nullptr, map, out); }},
         {"refill_too_early", [&] { LAUNCH(refill_too_early, 1, 128, sizeof(Smem), nullptr, map, out); }},

@@ -1,0 +1,224 @@
+/**
+ * @file hopper_leave.cuh
+ * @brief What a consumer of the sweep of 4_hopper.cu, a warpgroup of 64 keys, does between its products: from
+ *        accumulators to operands, to shared memory, to global memory.
+ */
+#ifndef MSA_HOPPER_LEAVE_CUH
+#define MSA_HOPPER_LEAVE_CUH
+
+#include "hopper_fetch.cuh"
+
+namespace
+{
+
+/// A consumer's thread: its warpgroup, its number there, its lane, the first of its warp's 16 keys in the
+/// block.
+struct Place {
+    int consumer, t, lane, key;
+};
+PTX_INLINE Place place() ///< every function finds it out for itself: registers are what is short here
+{
+    const int thread = recomputed((int)threadIdx.x) - 128;
+    return {thread / 128, thread % 128, thread % 32, thread / 32 * 16};
+}
+
+/// Where 16 bytes of a row begin in a slab of 128 bytes a row: the swizzle that TMA and wgmma know.
+template <class T> PTX_INLINE T *swizzled(T *slab, int row, int chunk)
+{
+    return slab + (row * 8 + (chunk ^ row % 8)) * (16 / (int)sizeof(T));
+}
+
+/// P of this warp's keys and the tile's rows, from S.
+template <int D, class Stage>
+PTX_INLINE void weights(float (&p)[32], const Stage &stage, const Work &work, int group)
+{
+    const Place me = place();
+    timeline_mark("softmax", 8 * 32);
+    for (int first = 0; first < 32; first += 4) // 8 columns
+        for (int i = 0; i < 2; i++) {
+            const int column = fragment_d(me.lane, first + i).col, number = query_of(work, column);
+            const float lse = ld_shared(&stage.lse[column]);
+            const bool exists = number < tile_queries && head_of(work, column) < group;
+            const int last = exists ? ld_shared(&stage.limit[number]) : -1; // key that the column sees
+            for (int half = 0; half < 2; half++) {
+                float &x = p[first + 2 * half + i];
+                x = me.key + fragment_row(me.lane, half) <= last ? ex2(x * scale2<D> - lse) : 0;
+            }
+        }
+}
+
+/// dS from P and dP.
+template <class Stage> PTX_INLINE void derivatives(float (&dp)[32], const float (&p)[32], const Stage &stage)
+{
+    const Place me = place();
+    for (int i = 0; i < 32; i++)
+        dp[i] = p[i] * (dp[i] - ld_shared(&stage.delta[fragment_d(me.lane, i).col]));
+}
+
+/// The teacher of this warp's 16 keys, from P, which is spoiled.
+template <int n>
+PTX_INLINE void leave_teacher(float (&teacher)[n][tile_queries], float (&p)[32], const Work &work, int group)
+{
+    const Place me = place();
+    for (int first = 0; first < 32; first += 8) { // 16 rows of the tile
+        sum_heads(part<8>(p, first), work.shift);
+        for (int i = first; i < first + 8; i++) {
+            const Element e = fragment_d(me.lane, i);
+            const int number = query_of(work, e.col);
+            if (head_of(work, e.col) == 0 && number < tile_queries)
+                st_shared(&teacher[me.key + e.row][number], p[i] / (float)group);
+        }
+    }
+}
+
+/// u - t of this consumer's keys and the tile's queries, from index logits: to shared memory, a row a query.
+template <int D, int DI, int N, bool kl>
+PTX_INLINE void leave_student(Smem<D, DI, N, kl> &m, const typename Smem<D, DI, N, kl>::Stage &stage,
+                              const float (&logits)[4])
+{
+    const Place me = place();
+    float loss = 0, excess[2] = {};
+    __syncwarp(); // the teacher is there
+    for (int i = 0; i < 4; i++) {
+        const Element e = fragment_d(me.lane, i);
+        const int j = me.key + e.row;
+        const bool sees = j <= ld_shared(&stage.limit[e.col]);
+        const float t = sees ? ld_shared(&m.teacher[j][e.col]) : 0;
+        const bf16 g =
+            __float2bfloat16_rn(student<DI>(logits[i], ld_shared(&stage.index_lse[e.col]), t, sees, loss));
+        st_shared(swizzled(m.g.slab[j / 64], e.col, j % 64 / 8) + j % 8, g);
+        excess[i % 2] += to_float(g);
+    }
+    if (ld_shared(&stage.index_centred))
+        leave_index_excess(m.index_excess[me.key / 16], make_float2(excess[0], excess[1]));
+    for (int with = 1; with < 32; with *= 2)
+        loss += shfl_xor(loss, with);
+    if (me.lane == 0)
+        st_shared(&m.loss[me.key / 16], ld_shared(&m.loss[me.key / 16]) + (double)loss);
+}
+
+/// dS^T of this warp's keys to shared memory.
+template <int N> PTX_INLINE void leave_ds(Tile<N, 64> &ds, const uint32_t (&left)[4][4])
+{
+    const Place me = place();
+    for (int step = 0; step < 4; step++)
+        stmatrix_x4(swizzled(ds.slab[0], me.key + me.lane % 16, 2 * step + me.lane / 16), left[step]);
+}
+
+/// Takes what keys have in common out of 64 columns of dQ: see centre.cuh.
+template <int D, int DI, int N, bool kl>
+PTX_INLINE void recentre_tile(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, const Out &out,
+                              uint32_t centred, uint32_t entry, int slab, float (&dq)[32])
+{
+    const int t = place().t;
+    for (int half = 0; half < 2; half++) {
+        const int row = fragment_row(t, half), number = query_of(work, row);
+        const uint32_t of = shfl(entry, number % tile_queries);
+        if (centred >> number & 1) // rows past the tile's queries have no bit
+            recentre(dq, half, excess_of(m.excess, row),
+                     centre_at(s, out.w.centres, work, of, D) + 64 * slab);
+    }
+}
+
+/// Adds 64 columns of dQ of the tile to memory, from column 64 slab on. A copy takes 32 columns of a query.
+template <int D, int DI, int N, bool kl>
+PTX_INLINE void add_dq(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, const CUtensorMap *map, int n,
+                       uint32_t entry, int slab, const float (&dq)[32])
+{
+    const Place me = place();
+    const int t = me.t, c = me.consumer;
+    auto &tile = m.dq[c].slab;
+    if (t < 32)
+        bulk_wait_read<0>();
+    bar_sync(2 + (unsigned)c, 128); // the copies before have read the tile
+    for (int i = 0; i < 32; i += 2) {
+        const Element e = fragment_d(t, i);
+        st_shared((float2 *)(swizzled(tile[e.col / 32], e.row, e.col % 32 / 4) + e.col % 4),
+                  make_float2(dq[i] * scale<D>, dq[i + 1] * scale<D>));
+    }
+    fence_proxy_async();
+    bar_sync(2 + (unsigned)c, 128);
+    // [reduce]
+    if (t < n) { // a lane of the first warp a query, whose entry it has
+        const int row = (int)(entry >> 5) * s.n_heads + work.group * s.group;
+        for (int half = 0; half < 2; half++)
+            tma_reduce_add_2d(map, &tile[half][32 * (t << work.shift)], 64 * slab + 32 * half, row);
+        bulk_commit();
+    }
+    // [reduce]
+}
+
+/// 64 columns of dQ of the tile: added to memory, or left as the pairs' parts.
+template <int D, int DI, int N, bool kl>
+PTX_INLINE void leave_dq(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, const Out &out,
+                         const CUtensorMap *map, int n, uint32_t entry, int slab, const float (&dq)[32])
+{
+    const int t = place().t;
+    if (!out.w.part_dq) {
+        add_dq(m, s, work, map, n, entry, slab, dq);
+        return;
+    }
+    bf16 *to[2];
+    for (int half = 0; half < 2; half++) {
+        const int row = fragment_row(t, half), number = query_of(work, row), head = head_of(work, row);
+        const int64_t pair = pair_at(s, out.w, work, shfl(entry, number % 32));
+        to[half] =
+            number < n && head < s.group ? out.w.part_dq + (pair * s.group + head) * D + 64 * slab : nullptr;
+    }
+    write_rows<bf16>(dq, {scale<D>, scale<D>}, [&](int half) { return to[half]; });
+}
+
+/// 64 channels of dQi of the tile, a row a channel and a column a query.
+template <int D, int DI, int N, bool kl>
+PTX_INLINE void leave_dqi(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, const Out &out, int n,
+                          uint32_t centred, uint32_t entry, int slab, const float (&dqi)[4])
+{
+    const int t = place().t;
+    for (int i = 0; i < 4; i++) {
+        const Element e = fragment_d(t, i);
+        const uint32_t of = shfl(entry, e.col);
+        const int channel = 64 * slab + e.row;
+        if (e.col >= n)
+            continue;
+        float x = dqi[i];
+        if (centred >> e.col & 1)
+            x -= excess_of(m.index_excess, e.col) *
+                 to_float(ld_global(centre_at(s, out.w.index_centres, work, of, DI) + channel));
+        if (out.w.part_dqi)
+            st_global(out.w.part_dqi + pair_at(s, out.w, work, of) * DI + channel, x * out.factor);
+        else
+            red_add(out.dqi + qi_at(s, of >> 5, work.group, DI) + channel, x * out.factor);
+    }
+}
+
+/// u - t of the tile's pairs, for dKi.
+template <int D, int DI, int N, bool kl>
+PTX_INLINE void leave_g(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, const Out &out, int tile,
+                        int n)
+{
+    const int e0 = work.begin + tile * work.per_tile;
+    const Place me = place();
+    for (int a = 128 * me.consumer + me.t; a < n * (N / 8); a += 2 * N) {
+        const int q = a / (N / 8), key = a % (N / 8) * 8;
+        bf16 *to = out.w.g + row_of_g(s, out.w, work.group, work.block, e0 + q) * N + key;
+        st_global((uint4 *)to, ld_shared((const uint4 *)swizzled(m.g.slab[key / 64], q, key % 64 / 8)));
+    }
+}
+
+/// Where the block ends in padding, zeros to keys that do not exist: dS of 0 times NaN is NaN.
+template <int D, int DI, int N, bool kl> PTX_INLINE void clear_padding(Smem<D, DI, N, kl> &m, const Shape &s)
+{
+    const int key = work_of(m).block * N;
+    if (!ends_in_padding(s, key, N))
+        return;
+    const int t = (int)threadIdx.x - 128, first = s.n_kv - key;
+    clear_rows<2 * N>(m.k, first, t);
+    clear_rows<2 * N>(m.v, first, t);
+    if constexpr (kl)
+        clear_rows<2 * N>(m.ki, first, t);
+    bar_sync(1, 2 * N);
+}
+
+} // namespace
+
+#endif

@@ -1,0 +1,78 @@
+/**
+ * @file line.cuh
+ * @brief The stages of all requests as one line, cut into equal pieces, whatever the lengths in a batch are.
+ */
+#ifndef MSA_LINE_CUH
+#define MSA_LINE_CUH
+
+#include "decode.cuh"
+
+namespace
+{
+
+constexpr int stage = 128; ///< index keys
+
+/// Request n has stages first[n] .. first[n + 1] - 1 of the line.
+struct Line {
+    int first[most_requests + 1];
+};
+
+PTX_INLINE int stages_of(const Shape &s)
+{
+    return ceil_div(competing_blocks(s) * s.block, stage);
+}
+/// Sums up the requests' stages. Warp 0 calls it, and all meet at a barrier afterwards.
+PTX_INLINE void lay_line(Line &line, const Shape &largest, const Pages &pages, int batch)
+{
+    const int lane = (int)threadIdx.x;
+    int sum = 0;
+    for (int n0 = 0; n0 < batch; n0 += 32) {
+        int x = n0 + lane < batch ? stages_of(request(largest, pages, n0 + lane)) : 0;
+        for (int by = 1; by < 32; by *= 2) {
+            const int before = shfl_up(x, (unsigned)by);
+            x += lane >= by ? before : 0;
+        }
+        if (n0 + lane < batch)
+            st_shared(&line.first[n0 + lane + 1], sum + x);
+        sum += shfl(x, 31);
+    }
+    if (lane == 0)
+        st_shared(&line.first[0], 0);
+}
+
+/// What a piece has of one request: stages begin .. end - 1 of it. Segments of all requests are numbered
+/// piece + request: from one to the next one of the two grows.
+struct Segment {
+    int n, begin, end;
+};
+/// Pieces of a line, of which none is empty: a short line does not need them all.
+PTX_INLINE int pieces_of(int total, int most)
+{
+    return smaller(total, most);
+}
+/// Calls f(segment, how many there were before) for those of this block of threads' piece.
+template <class F> PTX_INLINE void each_segment(const Line &line, int batch, F f)
+{
+    const int64_t total = ld_shared(&line.first[batch]), piece = blockIdx.x;
+    const int pieces = pieces_of((int)total, (int)gridDim.x);
+    if (piece >= pieces)
+        return;
+    const int end = (int)((piece + 1) * total / pieces);
+    int at = (int)(piece * total / pieces), n = 0;
+    for (int number = 0; at < end; number++) {
+        while (ld_shared(&line.first[n + 1]) <= at)
+            n++;
+        const int first = ld_shared(&line.first[n]), stop = smaller(end, ld_shared(&line.first[n + 1]));
+        f(Segment{n, at - first, stop - first}, number);
+        at = stop;
+    }
+}
+/// The piece that has stage `at`.
+PTX_INLINE int piece_of(int64_t at, int64_t total, int pieces)
+{
+    return (int)(((at + 1) * pieces - 1) / total);
+}
+
+} // namespace
+
+#endif
