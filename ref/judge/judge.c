@@ -275,16 +275,6 @@ static void judge_loss(judgement *j, msa_arrays given, const char *support)
     }
 }
 
-<<<<<<< HEAD
-=======
-static void judge_dense(judgement *j)
-{
-    judge_given(j, inputs_arrays(j->in), "dense");
-    const msa_arrays run = with_outputs(j, inputs_arrays(j->in), A(O));
-    if (j->report.outcome == JUDGE_PASS && accepted(j, j->kernel->run(j->s, &run, j->work.data)))
-        judge_outputs(j, A(O), "no lse");
-}
-
 // What there is to compare with where a kernel scores blocks in its own way: the scores that it gives alone,
 // and the ids that follow from them. They may not tell of keys that the query does not see. False if there is
 // nothing.
@@ -309,7 +299,6 @@ static bool know_own_scores(judgement *j)
     return ok;
 }
 
->>>>>>> f63159af655db24a36ba3b7f9e0bf0ff6b2a0d73
 // Every output alone, ids with their LSE, and all together, since an index kernel may produce only some of
 // them.
 static void judge_index(judgement *j)
