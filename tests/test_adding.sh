@@ -201,6 +201,8 @@ runs 0 kernels && says $'^uniform/reference\tref\tany shape\tmean of all visible
 check $? "a stage: msa kernels lists it"
 judged uniform/reference
 check $? "... check judges it"
+runs 1 bench uniform --shape 'T=8 S=16 heads=2:1 width=16:16 block=8 topk=2' --seconds 0.01 && says 'FAILED: expected a stage whose samples are judged here'
+check $? "... bench says that it cannot judge it"
 (cd "$T" && build/bare/tests/test_contract 1) > "$W.out" && says '^ok .* every pointer'
 check $? "... its contract is tested"
 finish
