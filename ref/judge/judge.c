@@ -2,10 +2,9 @@
  * @file judge.c
  * @brief Runs one kernel and the reference on the same inputs and compares what they wrote.
  */
-#include "judge.h"
+#include "judge_outputs.h"
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,169 +14,6 @@
 #include "paging.h"
 #include "selections.h"
 #include "table.h"
-
-#define KL_WEIGHT 0.75 // not 1, so that a kernel that ignores it is found out
-#define MAX_TIES 0.001
-#define A(NAME) (1u << ARRAY_##NAME)
-
-/** One judgement: the reference's results beside the guarded buffers that the kernel writes. */
-typedef struct judgement {
-    const msa_kernel *kernel;
-    const msa_shape *s;
-    const inputs *in;
-    void *oracle[ARRAY_N];
-    guard found[ARRAY_N];
-    int32_t *drawn_ids; // a synthetic selection
-    double oracle_loss, loss;
-    void *oracle_work;
-    guard work;
-    double *wide;           // one oracle tensor in double
-    double *noise[ARRAY_N]; // of the kernel's roundings; NULL where it makes none
-    inputs rounded;         // what a bf16 kernel makes of the inputs
-    judge_report report;
-} judgement;
-
-static size_t count(const msa_shape *s, array_id a)
-{
-    return (size_t)array_count(s, NULL, a);
-}
-
-// What a stage may write that roundings to bf16 within it move; and what the forward pass leaves.
-#define NOISY (A(O) | A(DQ) | A(DK) | A(DV) | A(DQI) | A(DKI))
-#define FORWARD (A(SCORES) | A(IDS) | A(INDEX_LSE) | A(O) | A(LSE))
-
-static bool open_judgement(judgement *j)
-{
-    const msa_shape *s = j->s;
-    const unsigned out = arrays_of(j->kernel->stage).out;
-    size_t widest = 0;
-    bool ok = true;
-    for (array_id a = 0; a < ARRAY_N; a++) {
-        if (HAS(out | FORWARD, a))
-            ok = (j->oracle[a] = malloc(count(s, a) * 4)) != NULL && ok;
-        if (HAS(out, a))
-            ok = guard_new(&j->found[a], count(s, a) * 4) && ok;
-        if (j->kernel->precision >= MSA_BF16_WEIGHTS && HAS(out & NOISY, a))
-            ok = (j->noise[a] = malloc(count(s, a) * sizeof(double))) != NULL && ok;
-        widest = count(s, a) > widest ? count(s, a) : widest;
-    }
-    j->drawn_ids = malloc(count(s, ARRAY_IDS) * sizeof(int32_t));
-    j->oracle_work = malloc(msa_workspace(&msa_ref_ops, s) + 1); // +1: malloc(0) may be NULL
-    j->wide = malloc(widest * sizeof(double));
-    ok = guard_new(&j->work, j->kernel->workspace(s)) && ok;
-    if (j->kernel->precision >= MSA_BF16_INPUTS) {
-        ok = inputs_rounded(&j->rounded, j->in, s) && ok;
-        j->in = &j->rounded;
-    }
-    return ok && j->drawn_ids && j->oracle_work && j->wide;
-}
-
-static void close_judgement(judgement *j)
-{
-    for (array_id a = 0; a < ARRAY_N; a++) {
-        free(j->oracle[a]);
-        guard_free(&j->found[a]);
-        free(j->noise[a]);
-    }
-    free(j->drawn_ids);
-    free(j->oracle_work);
-    free(j->wide);
-    inputs_free(&j->rounded);
-    guard_free(&j->work);
-}
-
-/* ---- Verdicts ------------------------------------------------------------------------------------ */
-
-// Only the first failure is kept: what follows it is often its consequence.
-__attribute__((format(printf, 2, 3))) static void fail(judgement *j, const char *fmt, ...)
-{
-    if (j->report.outcome != JUDGE_PASS)
-        return;
-    j->report.outcome = JUDGE_FAIL;
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(j->report.text, VERDICT_TEXT, fmt, args);
-    va_end(args);
-}
-
-static void weigh(judgement *j, const char *what, const verdict *v)
-{
-    char text[VERDICT_TEXT];
-    verdict_text(what, v, text);
-    if (!v->pass)
-        fail(j, "%s", text);
-    else if (j->report.outcome == JUDGE_PASS && v->used >= j->report.used)
-        snprintf(j->report.text, VERDICT_TEXT, "%s", text);
-    j->report.used = v->used > j->report.used ? v->used : j->report.used;
-}
-
-static bool buffer_is_sound(judgement *j, const guard *g, const char *name, const char *support)
-{
-    if (!guard_intact(g))
-        fail(j, "%s (%s): written outside the buffer", name, support);
-    else if (guard_unwritten(g) >= 0)
-        fail(j, "%s (%s): element %lld not written", name, support, (long long)guard_unwritten(g));
-    return j->report.outcome == JUDGE_PASS;
-}
-
-static void judge_floats(judgement *j, array_id a, const char *support)
-{
-    const float *oracle = j->oracle[a];
-    for (size_t i = 0; i < count(j->s, a); i++)
-        j->wide[i] = (double)oracle[i];
-    char what[VERDICT_TEXT];
-    snprintf(what, sizeof what, "%s (%s)", array_name(a), support);
-    verdict_budget budget = verdict_float32(j->s, j->in, a, KL_WEIGHT);
-    budget.noise = j->noise[a];
-    const verdict v = verdict_compare(verdict_dims_of(j->s, a), j->wide, j->found[a].data, budget);
-    weigh(j, what, &v);
-}
-
-static void judge_words(judgement *j, array_id a, const char *support)
-{
-    const int32_t *found = j->found[a].data, *expected = j->oracle[a];
-    for (size_t i = 0; i < count(j->s, a); i++)
-        if (found[i] != expected[i]) {
-            fail(j, "%s[%zu] (%s): expected %d, found %d", array_name(a), i, support, expected[i], found[i]);
-            return;
-        }
-}
-
-/* A selection by its scores, which leave room for ties. */
-static void judge_selection(judgement *j)
-{
-    const int32_t *ids = j->found[ARRAY_IDS].data;
-    if (msa_check_ids(j->s, ids) != MSA_OK) {
-        fail(j, "ids: %s", msa_strerror(MSA_ERR_IDS));
-        return;
-    }
-    bool ok;
-    const double tolerance = inputs_is_exact(j->in->pattern) ? 0 : 1;
-    const verdict_selection v = verdict_ids(j->s, j->in->qi, j->in->ki, ids, tolerance, MAX_TIES, &ok);
-    j->report.n_ids += v.n_ids;
-    j->report.n_ties += v.n_ties;
-    if (!ok)
-        j->report.outcome = JUDGE_NO_MEMORY;
-    else if (!v.pass)
-        fail(j, "ids: %lld of %lld wrong, %lld ties; first wrong: query %lld, group %d", (long long)v.n_wrong,
-             (long long)v.n_ids, (long long)v.n_ties, (long long)v.query, v.group);
-}
-
-// Compares the outputs of `set` with the oracle, and checks every fence. Of a stage that scores blocks the
-// ids have been judged before.
-static void judge_outputs(judgement *j, unsigned set, const char *support)
-{
-    if (!guard_intact(&j->work))
-        fail(j, "work (%s): written outside the buffer", support);
-    for (array_id a = 0; a < ARRAY_N; a++) {
-        if (!HAS(set, a) || !buffer_is_sound(j, &j->found[a], array_name(a), support))
-            continue;
-        if (array_element(a) == ELEMENT_INTEGER)
-            judge_words(j, a, support);
-        else
-            judge_floats(j, a, support);
-    }
-}
 
 /* ---- Runs ---------------------------------------------------------------------------------------- */
 
@@ -189,7 +25,7 @@ static bool accepted(judgement *j, msa_status status)
     else if (table_no_memory(j->kernel, status))
         j->report.outcome = JUDGE_NO_MEMORY;
     else if (status != MSA_OK)
-        fail(j, "%s", status == MSA_ERR_DEVICE ? table_trouble(j->kernel) : msa_strerror(status));
+        judge_fail(j, "%s", status == MSA_ERR_DEVICE ? table_trouble(j->kernel) : msa_strerror(status));
     return status == MSA_OK;
 }
 
@@ -237,7 +73,7 @@ static void add_reference_noise(judgement *j, const int32_t *ids)
                       j->found[ARRAY_DK].data, j->found[ARRAY_DV].data, j->oracle_work);
     for (array_id a = ARRAY_DQ; a <= ARRAY_DV; a++) {
         const float *rounded = j->found[a].data, *oracle = j->oracle[a];
-        for (size_t i = 0; i < count(j->s, a); i++)
+        for (size_t i = 0; i < judge_count(j->s, a); i++)
             j->noise[a][i] = fmax(j->noise[a][i], fabs((double)rounded[i] - (double)oracle[i]));
     }
 }
@@ -270,8 +106,8 @@ static void judge_loss(judgement *j, msa_arrays given, const char *support)
             judge_given(j, given, support);
         const verdict_budget budget = verdict_float32_kl(j->s, j->in, j->oracle_loss);
         if (j->report.outcome == JUDGE_PASS && !(fabs(j->loss - j->oracle_loss) <= budget.absolute))
-            fail(j, "kl (%s%s): expected %.12g, found %.12g, allowed %.2g", support, alone ? ", alone" : "",
-                 j->oracle_loss, j->loss, budget.absolute);
+            judge_fail(j, "kl (%s%s): expected %.12g, found %.12g, allowed %.2g", support,
+                       alone ? ", alone" : "", j->oracle_loss, j->loss, budget.absolute);
     }
 }
 
@@ -283,9 +119,9 @@ static bool know_own_scores(judgement *j)
     float *scores = j->oracle[ARRAY_SCORES], *other = inputs_other_ends(j->s, j->in->ki);
     const msa_arrays first = with_outputs(j, inputs_arrays(j->in), A(SCORES));
     bool ok = accepted(j, j->kernel->run(j->s, &first, j->work.data)) &&
-              buffer_is_sound(j, &j->found[ARRAY_SCORES], "scores", "alone");
+              judge_is_sound(j, &j->found[ARRAY_SCORES], "scores", "alone");
     if (ok) {
-        memcpy(scores, first.scores, count(j->s, ARRAY_SCORES) * sizeof *scores);
+        memcpy(scores, first.scores, judge_count(j->s, ARRAY_SCORES) * sizeof *scores);
         msa_topk(j->s, scores, j->oracle[ARRAY_IDS], j->oracle_work);
         msa_arrays blind = with_outputs(j, inputs_arrays(j->in), A(IDS));
         blind.ki = other;
@@ -318,7 +154,7 @@ static void judge_index(judgement *j)
         supported = true;
         if (!accepted(j, status))
             return;
-        if (ids && buffer_is_sound(j, &j->found[ARRAY_IDS], "ids", "index")) {
+        if (ids && judge_is_sound(j, &j->found[ARRAY_IDS], "ids", "index")) {
             if (j->kernel->own_rule)
                 judge_words(j, ARRAY_IDS, "by its scores");
             else
@@ -354,7 +190,7 @@ static void judge_step(judgement *j, const step *a)
         msa_arrays whole = inputs_arrays(j->in);
         if (!accepted(j, j->kernel->run(a->s, &run, a->work)))
             return;
-        if (sparse && buffer_is_sound(j, &j->found[ARRAY_IDS], "ids", a->name))
+        if (sparse && judge_is_sound(j, &j->found[ARRAY_IDS], "ids", a->name))
             judge_selection(j);
         if (j->report.outcome != JUDGE_PASS || !know_noise(j, sparse ? run.ids : NULL))
             return;
@@ -391,7 +227,7 @@ static void judge_pages(judgement *j, uint64_t seed, bool small)
         if (j->report.outcome == JUDGE_UNSUPPORTED)
             j->report.outcome = JUDGE_PASS;
         if (!guard_intact(&work))
-            fail(j, "work (%s): written outside the buffer", a.name);
+            judge_fail(j, "work (%s): written outside the buffer", a.name);
         j->in = whole;
     } else
         j->report.outcome = JUDGE_NO_MEMORY;
@@ -468,10 +304,10 @@ static void judge_stage(judgement *j, uint64_t seed)
 judge_report judge_kernel(const msa_kernel *k, const msa_shape *s, const inputs *in, uint64_t seed)
 {
     judgement j = {.kernel = k, .s = s, .in = in};
-    if (open_judgement(&j))
+    if (judge_open(&j))
         judge_stage(&j, seed);
     else
         j.report.outcome = JUDGE_NO_MEMORY;
-    close_judgement(&j);
+    judge_close(&j);
     return j.report;
 }
