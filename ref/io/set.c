@@ -11,25 +11,19 @@
  * Whether the process that made a .msa-XXXXXX lives is told by the lock on it, which the system drops with
  * the process; the next set in that directory removes what the dead have left.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "io.h"
 #include "sha256.h"
+#include "stage.h"
 #include "sums.h"
-
-#define STAGE_PREFIX ".msa-"
-#define STAGE_DIGITS 12
-typedef char stage_name[sizeof STAGE_PREFIX + STAGE_DIGITS];
 
 /* One file of the set. In the stage it is called by its number, so that a signal's handler can remove it. */
 typedef struct member {
@@ -46,30 +40,6 @@ static struct {
     member *file;
     volatile sig_atomic_t n, deferring, caught;
 } set;
-
-/* ---- Names in the stage -------------------------------------------------------------------------------- */
-
-typedef char number_name[32];
-
-/* "17.new" or "17.old"; by hand, since snprintf is not for handlers. */
-static const char *numbered(int i, bool old, number_name to)
-{
-    char *c = to + sizeof(number_name) - 5;
-    memcpy(c, old ? ".old" : ".new", 5);
-    do
-        *--c = (char)('0' + i % 10);
-    while (i /= 10);
-    return c;
-}
-
-static void empty_stage(int stage, int n)
-{
-    number_name name;
-    for (int i = 0; i < n; i++) {
-        unlinkat(stage, numbered(i, false, name), 0);
-        unlinkat(stage, numbered(i, true, name), 0);
-    }
-}
 
 /* ---- Signals ------------------------------------------------------------------------------------------- */
 
@@ -90,7 +60,7 @@ static void on_signal(int number)
     }
     /* Another thread may be about to create one more. */
     for (int trial = 0; trial < 1000; trial++) {
-        empty_stage(set.stage, (int)set.n + 1);
+        stage_empty(set.stage, (int)set.n + 1);
         if (unlinkat(set.dir, set.name, AT_REMOVEDIR) == 0 || errno != ENOTEMPTY)
             break;
     }
@@ -120,110 +90,12 @@ static void release_signals(void)
     set.caught = 0;
 }
 
-/* ---- The stage ------------------------------------------------------------------------------------------
- */
-
-static bool is_stage(const char *name)
-{
-    return strncmp(name, STAGE_PREFIX, sizeof STAGE_PREFIX - 1) == 0 &&
-           strlen(name) == sizeof STAGE_PREFIX - 1 + STAGE_DIGITS;
-}
-
-static bool is_member(const char *name)
-{
-    const size_t digits = strspn(name, "0123456789");
-    return digits && (strcmp(name + digits, ".new") == 0 || strcmp(name + digits, ".old") == 0);
-}
-
-typedef bool name_test(const char *name);
-
-/* Calls remove(dir, name) for what a directory holds under such names. What cannot be listed stays. */
-static void remove_each(int dir, name_test *wanted, void (*remove)(int dir, const char *name))
-{
-    const int again = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *list = again < 0 ? NULL : fdopendir(again);
-    for (struct dirent *e = list ? readdir(list) : NULL; e; e = readdir(list))
-        if (wanted(e->d_name))
-            remove(dir, e->d_name);
-    if (list)
-        closedir(list);
-    else if (again >= 0)
-        close(again);
-}
-
-static void remove_file(int dir, const char *name)
-{
-    unlinkat(dir, name, 0);
-}
-
-static void remove_if_dead(int dir, const char *name)
-{
-    const int stage = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (stage < 0)
-        return;
-    if (flock(stage, LOCK_EX | LOCK_NB) == 0) {
-        remove_each(stage, is_member, remove_file);
-        unlinkat(dir, name, AT_REMOVEDIR);
-    }
-    close(stage);
-}
-
-/* Whether the open directory is still what its name says: somebody may have taken it for a dead one's between
- * its making and its lock. */
-static bool still_named(int dir, const char *name, int stage)
-{
-    struct stat here, there;
-    return fstat(stage, &here) == 0 && fstatat(dir, name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
-           here.st_dev == there.st_dev && here.st_ino == there.st_ino;
-}
-
-/* mkdir(2) is what makes the name ours alone: equal process numbers on two machines only cost a second try.
- */
-static bool make_stage(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    uint64_t x = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-    x ^= (uint64_t)getpid() << 40;
-    for (int trial = 0; trial < 100; trial++) {
-        x = x * 6364136223846793005u + 1442695040888963407u;
-        snprintf(set.name, sizeof set.name, STAGE_PREFIX "%012llx", (unsigned long long)(x >> 16));
-        if (mkdirat(set.dir, set.name, 0700) != 0) {
-            if (errno == EEXIST)
-                continue;
-            return false;
-        }
-        set.stage = openat(set.dir, set.name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        const int why = errno;
-        /* Where there are no locks, nobody removes leftovers either. */
-        if (set.stage >= 0 && (flock(set.stage, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) &&
-            still_named(set.dir, set.name, set.stage))
-            return true;
-        if (set.stage >= 0)
-            close(set.stage);
-        else if (why != ENOENT) { /* or it was taken for a dead one's even sooner */
-            unlinkat(set.dir, set.name, AT_REMOVEDIR);
-            errno = why;
-            return false;
-        }
-        set.stage = -1;
-    }
-    errno = EAGAIN;
-    return false;
-}
-
-/* Some file systems have nothing to flush for a directory, and say so. */
-static bool sync_dir(int dir)
-{
-    return fsync(dir) == 0 || errno == EINVAL;
-}
-
 static bool sync_parent(void)
 {
     const int parent = openat(set.dir, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (parent < 0)
         return errno == EACCES; /* one that we may enter but not list */
-    const bool ok = sync_dir(parent);
+    const bool ok = stage_sync(parent);
     close(parent);
     return ok;
 }
@@ -252,7 +124,7 @@ void io_abandon(void)
     if (!set.open)
         return;
     set.deferring = 1;
-    empty_stage(set.stage, (int)set.n);
+    stage_empty(set.stage, (int)set.n);
     unlinkat(set.dir, set.name, AT_REMOVEDIR);
     if (set.made_dir)
         rmdir(set.path);
@@ -284,11 +156,12 @@ static bool begin(const char *path, const char *label, bool make, const char *ta
         return io_fail(err, target, "expected a directory, found %s", io_kind(st.st_mode));
     const char *why = open_dir(path, label);
     if (!why) {
-        remove_each(set.dir, is_stage, remove_if_dead);
+        stage_remove_dead(set.dir);
         set.made_dir = made;
         watch_signals();
         set.deferring = 1;
-        set.open = make_stage();
+        set.stage = stage_make(set.dir, set.name);
+        set.open = set.stage >= 0;
         why = set.open ? NULL : strerror(errno);
         set.deferring = 0;
         if (!set.open)
@@ -349,7 +222,7 @@ static bool fill(member *m, const io_chunk *chunks, int n)
     number_name room;
     sha256 sum;
     sha256_begin(&sum);
-    const char *name = numbered((int)set.n, false, room);
+    const char *name = stage_numbered((int)set.n, false, room);
     const int fd = openat(set.stage, name, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
     if (fd < 0)
         return false;
@@ -380,10 +253,12 @@ static bool may_replace(int dir, const char *name, const char *path, io_error er
     if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0 || sums_own(dir, name))
         return true;
     if (errno)
-        return io_fail(err, path, "cannot write: a .sha256 file beside it cannot be read: %s", strerror(errno));
-    return io_fail(err, path,
-                   "cannot write: expected no file of that name, or one of an earlier result, which a .sha256 "
-                   "file beside it names");
+        return io_fail(err, path, "cannot write: a .sha256 file beside it cannot be read: %s",
+                       strerror(errno));
+    return io_fail(
+        err, path,
+        "cannot write: expected no file of that name, or one of an earlier result, which a .sha256 "
+        "file beside it names");
 }
 
 bool io_may_replace(const char *dir, const char *name, io_error err)
@@ -464,7 +339,7 @@ static bool keep_old(int i)
     struct stat st;
     member *m = &set.file[i];
     m->had = fstatat(set.dir, m->name, &st, AT_SYMLINK_NOFOLLOW) == 0;
-    m->kept = m->had && linkat(set.dir, m->name, set.stage, numbered(i, true, room), 0) == 0;
+    m->kept = m->had && linkat(set.dir, m->name, set.stage, stage_numbered(i, true, room), 0) == 0;
     return m->kept || !m->had || (errno != EIO && errno != ENOSPC && errno != EDQUOT);
 }
 
@@ -472,7 +347,7 @@ static bool put_in_place(int i)
 {
     number_name room;
     member *m = &set.file[i];
-    m->renamed = renameat(set.stage, numbered(i, false, room), set.dir, m->name) == 0;
+    m->renamed = renameat(set.stage, stage_numbered(i, false, room), set.dir, m->name) == 0;
     return m->renamed;
 }
 
@@ -481,7 +356,7 @@ static void put_back(int i)
     number_name room;
     member *m = &set.file[i];
     if (m->kept)
-        renameat(set.stage, numbered(i, true, room), set.dir, m->name);
+        renameat(set.stage, stage_numbered(i, true, room), set.dir, m->name);
     else if (m->renamed && !m->had)
         unlinkat(set.dir, m->name, 0);
 }
@@ -495,13 +370,13 @@ static bool replace_all(int *at)
         if (!keep_old(*at))
             return false;
     *at = n - 1;
-    if (set.label && (!put_in_place(n - 1) || !sync_dir(set.dir)))
+    if (set.label && (!put_in_place(n - 1) || !stage_sync(set.dir)))
         return false;
     for (*at = 0; *at < (set.label ? n - 1 : n); ++*at)
         if (!put_in_place(*at))
             return false;
     *at = n - 1;
-    return sync_dir(set.dir) && (!set.made_dir || sync_parent());
+    return stage_sync(set.dir) && (!set.made_dir || sync_parent());
 }
 
 /* One set at a time is put in place: of two at once, files of both would stay. Nobody waits for ever for
