@@ -41,16 +41,11 @@ typedef struct unpacked {
     float *k, *v;
 } unpacked;
 
-static size_t unpacked_bytes(const msa_shape *s)
-{
-    return WORK_ALIGN + 2 * work_bytes(HEADS_KEYS * (int64_t)s->d_head, sizeof(float));
-}
-
-static unpacked unpacked_take(const msa_shape *s, void *work)
+static unpacked unpacked_take(const msa_shape *s, arena *a)
 {
     unpacked u;
-    u.k = work_take(&work, HEADS_KEYS * (int64_t)s->d_head, sizeof(float));
-    u.v = work_take(&work, HEADS_KEYS * (int64_t)s->d_head, sizeof(float));
+    u.k = arena_take(a, HEADS_KEYS * (int64_t)s->d_head, sizeof *u.k);
+    u.v = arena_take(a, HEADS_KEYS * (int64_t)s->d_head, sizeof *u.v);
     return u;
 }
 
@@ -124,11 +119,36 @@ static int64_t most_heads(const msa_shape *s, int parts)
     return most_queries(s) * s->n_kv_heads * parts * slabs_of(s);
 }
 
+static size_t place_unpacked(unpacked *u, const msa_shape *s, void *work)
+{
+    arena a = arena_over(work);
+    *u = unpacked_take(s, &a);
+    return arena_bytes(&a);
+}
+
+static size_t unpacked_bytes(const msa_shape *s)
+{
+    unpacked u;
+    return place_unpacked(&u, s, NULL);
+}
+
+typedef struct dense_scratch {
+    heads *h; /* [groups,n,parts,slabs] */
+    void *own;
+} dense_scratch;
+
+static size_t place_dense(dense_scratch *m, const msa_shape *s, void *work)
+{
+    arena a = arena_over(work);
+    m->h = heads_take(s, most_heads(s, PARTS), &a);
+    m->own = arena_take(&a, fast_max_threads(), unpacked_bytes(s));
+    return arena_bytes(&a);
+}
+
 size_t dense_few_workspace(const msa_shape *s)
 {
-    const size_t here =
-        WORK_ALIGN + heads_bytes(s, most_heads(s, PARTS)) + (size_t)fast_max_threads() * unpacked_bytes(s);
-    return max_size(here, attend_again_workspace(s));
+    dense_scratch m;
+    return max_size(place_dense(&m, s, NULL), attend_again_workspace(s));
 }
 
 /* Keys of one part of a dense step, for all queries of all groups. */
@@ -152,10 +172,13 @@ void dense_few(const msa_shape *s, const request *at, const float *q, cached k, 
     const int64_t visible = at->seq.n_kv, step = part_keys(visible), n = at->seq.n_q;
     const int parts = (int)((visible + step - 1) / step);
     const cache x = {s, *at, k, v};
-    heads *h = heads_take(s, most_heads(s, PARTS), &work); /* [groups, n, parts, slabs] */
+    dense_scratch m;
+    place_dense(&m, s, work);
+    heads *h = m.h;
 #pragma omp parallel num_threads(fast_threads())
     {
-        const unpacked u = unpacked_take(s, (char *)work + (size_t)fast_thread() * unpacked_bytes(s));
+        unpacked u;
+        place_unpacked(&u, s, own_part(m.own, unpacked_bytes(s)));
 #pragma omp for schedule(static)
         for (int64_t a = 0; a < groups * n; a++)
             begin(s, h + a * parts * slabs, parts, q, at->seq.q0 + a % n, (int)(a / n));
@@ -212,43 +235,33 @@ typedef struct scorer {
     float *scores; /* [n,groups,B] */
 } scorer;
 
-static size_t scorer_bytes(const msa_shape *s)
+static void scorer_take(scorer *y, const msa_shape *s, arena *a)
 {
     const int64_t rows = most_queries(s) * s->n_kv_heads;
-    return work_bytes(rows * s->d_index, sizeof(float)) + work_bytes(rows, sizeof(fitted)) +
-           work_bytes(rows * msa_n_blocks(s), sizeof(float));
+    y->fitted_qi = arena_take(a, rows * s->d_index, sizeof *y->fitted_qi);
+    y->fit = arena_take(a, rows, sizeof *y->fit);
+    y->scores = arena_take(a, rows * msa_n_blocks(s), sizeof *y->scores);
 }
 
-static scorer scorer_take(const cache *x, const float *qi, cached ki, void **work)
+static void scorer_begin(scorer *y, const cache *x, const float *qi, cached ki)
 {
-    const msa_shape *s = x->s;
-    const int64_t rows = most_queries(s) * s->n_kv_heads;
-    const scorer y = {.s = s,
-                      .at = x->at,
-                      .qi = qi + x->at.seq.q0 * s->n_kv_heads * s->d_index,
-                      .fitted_qi = work_take(work, rows * s->d_index, sizeof(float)),
-                      .fit = work_take(work, rows, sizeof(fitted)),
-                      .ki = ki,
-                      .scores = work_take(work, rows * msa_n_blocks(s), sizeof(float))};
-    for (int64_t a = 0; a < y.at.seq.n_q * s->n_kv_heads; a++)
-        y.fit[a] = fit_query(y.qi + a * s->d_index, s->d_index, y.fitted_qi + a * s->d_index);
-    return y;
+    const int d = x->s->d_index;
+    y->s = x->s;
+    y->at = x->at;
+    y->qi = qi + x->at.seq.q0 * x->s->n_kv_heads * d;
+    y->ki = ki;
+    for (int64_t a = 0; a < y->at.seq.n_q * x->s->n_kv_heads; a++)
+        y->fit[a] = fit_query(y->qi + a * d, d, y->fitted_qi + a * d);
 }
 
-static size_t scorer_room_bytes(const msa_shape *s)
-{
-    return WORK_ALIGN + work_bytes(HEADS_KEYS * (int64_t)s->d_index, sizeof(float)) +
-           work_bytes(most_queries(s) * s->n_kv_heads * HEADS_KEYS, sizeof(float));
-}
-
-static void score_block(const scorer *x, int64_t block, void *work)
+/* `room` and `logits` are for HEADS_KEYS keys. */
+static void score_block(const scorer *x, int64_t block, float *room, float *logits)
 {
     const msa_shape *s = x->s;
     const int d = s->d_index;
     const int64_t rows = x->at.seq.n_q * s->n_kv_heads, blocks = msa_n_blocks(s),
                   end = (block + 1) * s->block;
-    float *room = work_take(&work, HEADS_KEYS * (int64_t)d, sizeof *room);
-    float *logits = work_take(&work, rows * HEADS_KEYS, sizeof *logits), *max = x->scores + block;
+    float *max = x->scores + block;
     for (int64_t a = 0; a < rows; a++)
         max[a * blocks] = -INFINITY;
     for (int64_t j = block * s->block, n = 0; j < end; j += n) {
@@ -317,16 +330,50 @@ static void attend_part(const cache *x, const int32_t *ids, int r, int64_t i, in
     }
 }
 
+/* Of a thread. */
+typedef struct own {
+    unpacked u;
+    float *room, *logits; /* [keys,di], [n,groups,keys] */
+    best_list *best;
+    chooser again;
+} own;
+
+static size_t place_own(own *m, const msa_shape *s, void *work)
+{
+    arena a = arena_over(work);
+    m->u = unpacked_take(s, &a);
+    m->room = arena_take(&a, HEADS_KEYS * (int64_t)s->d_index, sizeof *m->room);
+    m->logits = arena_take(&a, most_queries(s) * s->n_kv_heads * HEADS_KEYS, sizeof *m->logits);
+    m->best = best_take(s, 1, &a);
+    m->again = chooser_take(s, &a);
+    return arena_bytes(&a);
+}
+
 static size_t own_bytes(const msa_shape *s)
 {
-    return unpacked_bytes(s) + scorer_room_bytes(s) + WORK_ALIGN + best_bytes(s, 1) + chooser_bytes(s);
+    own m;
+    return place_own(&m, s, NULL);
+}
+
+typedef struct few_scratch {
+    heads *h; /* [n,groups,parts,slabs] */
+    scorer y;
+    void *own;
+} few_scratch;
+
+static size_t place_few(few_scratch *m, const msa_shape *s, void *work)
+{
+    arena a = arena_over(work);
+    m->h = heads_take(s, most_heads(s, parts_of(s)), &a);
+    scorer_take(&m->y, s, &a);
+    m->own = arena_take(&a, fast_max_threads(), own_bytes(s));
+    return arena_bytes(&a);
 }
 
 static size_t few_workspace(const msa_shape *s)
 {
-    const size_t here = WORK_ALIGN + heads_bytes(s, most_heads(s, parts_of(s))) + scorer_bytes(s) +
-                        (size_t)fast_max_threads() * own_bytes(s);
-    return max_size(here, attend_again_workspace(s));
+    few_scratch m;
+    return max_size(place_few(&m, s, NULL), attend_again_workspace(s));
 }
 
 static void decode_few(const cache *x, const float *q, const float *qi, cached ki, int32_t *ids, float *o,
@@ -336,29 +383,28 @@ static void decode_few(const cache *x, const float *q, const float *qi, cached k
     const msa_seq seq = x->at.seq;
     const int groups = s->n_kv_heads, slabs = slabs_of(s), parts = parts_of(s);
     const int64_t n = seq.n_q;
-    heads *h = heads_take(s, most_heads(s, parts), &work); /* [n, groups, parts, slabs] */
-    const scorer y = scorer_take(x, qi, ki, &work);
+    few_scratch all;
+    place_few(&all, s, work);
+    scorer_begin(&all.y, x, qi, ki);
+    heads *h = all.h;
     const int threads = products_begin();
 #pragma omp parallel num_threads(threads)
     {
-        char *own = (char *)work + (size_t)fast_thread() * own_bytes(s);
-        const unpacked u = unpacked_take(s, own);
-        void *room = own + unpacked_bytes(s), *lists = own + unpacked_bytes(s) + scorer_room_bytes(s);
-        best_list *best = best_take(s, 1, &lists);
-        const chooser again = chooser_take(s, &lists);
+        own m;
+        place_own(&m, s, own_part(all.own, own_bytes(s)));
 #pragma omp for schedule(static)
         for (int64_t b = 0; b < position(&seq, n - 1) / s->block; b++)
-            score_block(&y, b, room);
+            score_block(&all.y, b, m.room, m.logits);
 #pragma omp for schedule(static)
         for (int64_t a = 0; a < n * groups; a++) {
-            select_blocks(&y, a, best, again, ids);
+            select_blocks(&all.y, a, m.best, m.again, ids);
             begin(s, h + a * parts * slabs, parts, q, seq.q0 + a / groups, (int)(a % groups));
         }
 #pragma omp for schedule(dynamic)
         for (int64_t a = 0; a < n * groups * parts; a++) {
             const int64_t i = a / parts / groups;
             const int r = (int)(a / parts % groups), part = (int)(a % parts);
-            attend_part(x, ids_row(s, ids, r, seq.q0 + i), r, i, part, h + a * slabs, u);
+            attend_part(x, ids_row(s, ids, r, seq.q0 + i), r, i, part, h + a * slabs, m.u);
         }
 #pragma omp for schedule(static)
         for (int64_t a = 0; a < n * groups; a++)
@@ -390,11 +436,6 @@ static void set_alone(alone *a, const msa_shape *s, const request *at)
     a->len_kv = at ? (int32_t)at->seq.n_kv : 0;
 }
 
-static int64_t chosen_count(const alone *a)
-{
-    return a->s.n_kv_heads * a->s.n_q * a->s.topk;
-}
-
 #define MOST_GATHERED (INT64_C(1) << 25) /* numbers of K; longer requests go through FEW queries at a time */
 
 static bool worth_gathering(const msa_shape *s, int64_t n_q)
@@ -402,15 +443,9 @@ static bool worth_gathering(const msa_shape *s, int64_t n_q)
     return n_q > FEW && longest_kv(s) <= MOST_GATHERED / s->n_kv_heads / s->d_head;
 }
 
-static size_t gathered_bytes(const msa_shape *s)
-{
-    return WORK_ALIGN + 2 * work_bytes(longest_kv(s) * s->n_kv_heads * s->d_head, sizeof(float));
-}
-
 /* A request's rows of x, `width` numbers each. */
-static float *gather(const msa_shape *s, const request *at, cached x, int width, void **work)
+static void gather(const request *at, cached x, int width, float *to)
 {
-    float *to = work_take(work, longest_kv(s) * width, sizeof *to);
     const int64_t n = at->seq.n_kv, chunks = (n + HEADS_KEYS - 1) / HEADS_KEYS;
 #pragma omp parallel for num_threads(fast_threads())
     for (int64_t c = 0; c < chunks; c++) {
@@ -423,16 +458,32 @@ static float *gather(const msa_shape *s, const request *at, cached x, int width,
                 memcpy(to + j * width, from, (size_t)(keys * width) * sizeof *to);
         }
     }
-    return to;
+}
+
+typedef struct many_scratch {
+    float *k, *v, *ki;
+    int32_t *chosen; /* [groups,n,k] */
+    void *stage;
+} many_scratch;
+
+static size_t place_many(many_scratch *m, const msa_shape *s, void *work)
+{
+    const int64_t n = longest_kv(s), groups = s->n_kv_heads;
+    arena a = arena_over(work);
+    m->k = arena_take(&a, n * groups * s->d_head, sizeof *m->k);
+    m->v = arena_take(&a, n * groups * s->d_head, sizeof *m->v);
+    m->ki = arena_take(&a, n * s->d_index, sizeof *m->ki);
+    m->chosen = arena_take(&a, groups * s->n_q * s->topk, sizeof *m->chosen);
+    m->stage = arena_take(&a, 1, max_size(fast_index_workspace(s), fast_sparse_workspace(s)));
+    return arena_bytes(&a);
 }
 
 static size_t decode_many_workspace(const msa_shape *s)
 {
     alone a;
+    many_scratch m;
     set_alone(&a, s, NULL);
-    const size_t index = fast_index_workspace(&a.s), sparse = fast_sparse_workspace(&a.s);
-    return gathered_bytes(s) + work_bytes(longest_kv(s) * s->d_index, sizeof(float)) +
-           work_bytes(chosen_count(&a), sizeof(int32_t)) + (index > sparse ? index : sparse);
+    return place_many(&m, &a.s, NULL);
 }
 
 static msa_status decode_many(const cache *x, const float *q, const float *qi, cached ki, int32_t *ids,
@@ -441,25 +492,42 @@ static msa_status decode_many(const cache *x, const float *q, const float *qi, c
     const msa_shape *s = x->s;
     const int64_t q0 = x->at.seq.q0, row = (int64_t)s->n_heads * s->d_head;
     alone a;
+    many_scratch m;
     set_alone(&a, s, &x->at);
-    const float *k = gather(s, &x->at, x->k, s->n_kv_heads * s->d_head, &work);
-    const float *v = gather(s, &x->at, x->v, s->n_kv_heads * s->d_head, &work);
-    const float *index_keys = gather(s, &x->at, ki, s->d_index, &work);
-    int32_t *chosen = work_take(&work, chosen_count(&a), sizeof *chosen);
-    MSA_TRY(fast_index(&a.s, qi + q0 * s->n_kv_heads * s->d_index, index_keys, NULL, chosen, NULL, work));
-    MSA_TRY(fast_sparse(&a.s, q + q0 * row, k, v, chosen, o + q0 * row, lse ? lse + q0 * s->n_heads : NULL,
-                        work));
+    place_many(&m, &a.s, work);
+    gather(&x->at, x->k, s->n_kv_heads * s->d_head, m.k);
+    gather(&x->at, x->v, s->n_kv_heads * s->d_head, m.v);
+    gather(&x->at, ki, s->d_index, m.ki);
+    MSA_TRY(fast_index(&a.s, qi + q0 * s->n_kv_heads * s->d_index, m.ki, NULL, m.chosen, NULL, m.stage));
+    MSA_TRY(fast_sparse(&a.s, q + q0 * row, m.k, m.v, m.chosen, o + q0 * row,
+                        lse ? lse + q0 * s->n_heads : NULL, m.stage));
     const int64_t n = a.s.n_q * s->topk;
     for (int r = 0; r < s->n_kv_heads; r++)
-        memcpy(ids + (r * s->n_q + q0) * s->topk, chosen + r * n, (size_t)n * sizeof *ids);
+        memcpy(ids + (r * s->n_q + q0) * s->topk, m.chosen + r * n, (size_t)n * sizeof *ids);
     return MSA_OK;
+}
+
+typedef struct dense_many_scratch {
+    float *k, *v;
+    void *stage;
+} dense_many_scratch;
+
+static size_t place_dense_many(dense_many_scratch *m, const msa_shape *s, void *work)
+{
+    const int64_t n = longest_kv(s) * s->n_kv_heads * s->d_head;
+    arena a = arena_over(work);
+    m->k = arena_take(&a, n, sizeof *m->k);
+    m->v = arena_take(&a, n, sizeof *m->v);
+    m->stage = arena_take(&a, 1, fast_dense_workspace(s));
+    return arena_bytes(&a);
 }
 
 static size_t dense_many_workspace(const msa_shape *s)
 {
     alone a;
+    dense_many_scratch m;
     set_alone(&a, s, NULL);
-    return gathered_bytes(s) + fast_dense_workspace(&a.s);
+    return place_dense_many(&m, &a.s, NULL);
 }
 
 static msa_status dense_many(const cache *x, const float *q, float *o, float *lse, void *work)
@@ -467,10 +535,13 @@ static msa_status dense_many(const cache *x, const float *q, float *o, float *ls
     const msa_shape *s = x->s;
     const int64_t q0 = x->at.seq.q0, row = (int64_t)s->n_heads * s->d_head;
     alone a;
+    dense_many_scratch m;
     set_alone(&a, s, &x->at);
-    const float *k = gather(s, &x->at, x->k, s->n_kv_heads * s->d_head, &work);
-    const float *v = gather(s, &x->at, x->v, s->n_kv_heads * s->d_head, &work);
-    return fast_dense(&a.s, q + q0 * row, k, v, o + q0 * row, lse ? lse + q0 * s->n_heads : NULL, work);
+    place_dense_many(&m, &a.s, work);
+    gather(&x->at, x->k, s->n_kv_heads * s->d_head, m.k);
+    gather(&x->at, x->v, s->n_kv_heads * s->d_head, m.v);
+    return fast_dense(&a.s, q + q0 * row, m.k, m.v, o + q0 * row, lse ? lse + q0 * s->n_heads : NULL,
+                      m.stage);
 }
 
 /* Queries i .. i+FEW-1 of a request, as if its newest tokens were theirs. */
