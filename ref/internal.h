@@ -139,9 +139,9 @@ static inline const int32_t *ids_row(const msa_shape *s, const int32_t *ids, int
 
 /* ---- Workspace ------------------------------------------------------------------------------------- */
 
-/* What a table hands out for a kernel that needs FUNCTION_workspace() bytes: enough wherever the caller's memory
- * starts, and 0 bytes for a shape that the kernel refuses. Of others no size overflows: msa_check_shape() sees to
- * it. */
+/* What a table hands out for a kernel that needs FUNCTION_workspace() bytes: enough wherever the caller's
+ * memory starts, and 0 bytes for a shape that the kernel refuses. Of others no size overflows:
+ * msa_check_shape() sees to it. */
 #define CHECKED_WORKSPACE(function)                                                                          \
     static size_t function##_checked(const msa_shape *s)                                                     \
     {                                                                                                        \
