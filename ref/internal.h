@@ -122,15 +122,8 @@ static inline int64_t position(const msa_seq *seq, int64_t i)
     return seq->n_kv - seq->n_q + i;
 }
 
-/* Query i of a sequence as a call of its own: that query and the keys it sees. */
-static inline msa_shape query_shape(const msa_shape *s, const msa_seq *seq, int64_t i)
-{
-    msa_shape own = *s;
-    own.n_q = own.n_seqs = 1;
-    own.n_kv = position(seq, i) + 1;
-    own.cu_q = own.cu_kv = own.len_q = own.len_kv = NULL;
-    return own;
-}
+/* Query i of a call as a call of its own: that query and the keys it sees, the first of its sequence *seq. */
+msa_shape query_shape(const msa_shape *s, int64_t i, msa_seq *seq);
 
 static inline const int32_t *ids_row(const msa_shape *s, const int32_t *ids, int r, int64_t q)
 {
