@@ -7,12 +7,30 @@
  * double and rounded once. No gradient passes to the ids: a choice has none. */
 #include "internal.h"
 
+typedef struct scratch {
+    int64_t *tokens;
+    double *p, *dp, *acc, *sum_dk, *sum_dv;
+    float *centre;
+} scratch;
+
+static size_t place(scratch *w, const msa_shape *s, void *work)
+{
+    const int64_t n = max_support(s, true), kv_size = s->n_kv * s->n_kv_heads * s->d_head;
+    arena a = arena_over(work);
+    w->tokens = arena_take(&a, n, sizeof *w->tokens);
+    w->p = arena_take(&a, n, sizeof *w->p);
+    w->dp = arena_take(&a, n, sizeof *w->dp);
+    w->acc = arena_take(&a, s->d_head, sizeof *w->acc);
+    w->centre = arena_take(&a, s->d_head, sizeof *w->centre);
+    w->sum_dk = arena_take(&a, kv_size, sizeof *w->sum_dk);
+    w->sum_dv = arena_take(&a, kv_size, sizeof *w->sum_dv);
+    return arena_bytes(&a);
+}
+
 size_t backward_workspace(const msa_shape *s)
 {
-    int64_t n = max_support(s, true), kv = s->n_kv * s->n_kv_heads * s->d_head;
-    return WORK_ALIGN + work_bytes(n, sizeof(int64_t)) + 2 * work_bytes(n, sizeof(double)) +
-           work_bytes(s->d_head, sizeof(double)) + work_bytes(s->d_head, sizeof(float)) +
-           2 * work_bytes(kv, sizeof(double));
+    scratch w;
+    return place(&w, s, NULL);
 }
 
 static msa_status backward(const msa_shape *s, const float *q, const float *k, const float *v,
@@ -23,15 +41,12 @@ static msa_status backward(const msa_shape *s, const float *q, const float *k, c
     if (!q || !k || !v || !dout || !dq || !dk || !dv || !work)
         return MSA_ERR_NULL;
     const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
-    const int64_t n_max = max_support(s, true), kv_size = s->n_kv * s->n_kv_heads * d;
+    const int64_t kv_size = s->n_kv * s->n_kv_heads * d;
     const double scale = 1 / sqrt(d);
-    int64_t *tokens = work_take(&work, n_max, sizeof *tokens);
-    double *p = work_take(&work, n_max, sizeof *p);
-    double *dp = work_take(&work, n_max, sizeof *dp);
-    double *acc = work_take(&work, d, sizeof *acc);
-    float *centre = work_take(&work, d, sizeof *centre);
-    double *sum_dk = work_take(&work, kv_size, sizeof *sum_dk);
-    double *sum_dv = work_take(&work, kv_size, sizeof *sum_dv);
+    scratch w;
+    place(&w, s, work);
+    int64_t *tokens = w.tokens;
+    double *p = w.p, *dp = w.dp, *acc = w.acc, *sum_dk = w.sum_dk, *sum_dv = w.sum_dv;
     memset(sum_dk, 0, (size_t)kv_size * sizeof *sum_dk);
     memset(sum_dv, 0, (size_t)kv_size * sizeof *sum_dv);
 
@@ -76,8 +91,8 @@ static msa_status backward(const msa_shape *s, const float *q, const float *k, c
                 }
                 if (bf16) { /* as such a kernel has to: centre.c */
                     key_centre(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), k + kv * d,
-                               (int64_t)s->n_kv_heads * d, d, centre);
-                    axpy(-excess, centre, d, acc);
+                               (int64_t)s->n_kv_heads * d, d, w.centre);
+                    axpy(-excess, w.centre, d, acc);
                 }
                 for (int c = 0; c < d; c++)
                     dq[row * d + c] = (float)acc[c];

@@ -100,31 +100,26 @@ static void score_blocks(const msa_shape *s, const msa_pages *p, const request *
 
 /* ---- Attention ------------------------------------------------------------------------------------ */
 
-typedef struct room {
+typedef struct scratch {
     double *m, *best, *p, *acc;
     int64_t *rows;
-} room;
+} scratch;
 
-static room take_room(const msa_shape *s, bool full, void *work)
+static size_t place(scratch *w, const msa_shape *s, bool full, void *work)
 {
     const int64_t n = max_support(s, full), blocks = full ? 0 : msa_n_blocks(s);
-    return (room){.p = work_take(&work, n, sizeof(double)),
-                  .acc = work_take(&work, s->d_head, sizeof(double)),
-                  .rows = work_take(&work, n, sizeof(int64_t)),
-                  .m = work_take(&work, blocks, sizeof(double)),
-                  .best = work_take(&work, min_i64(s->topk, blocks), sizeof(double))};
-}
-
-static size_t room_bytes(const msa_shape *s, bool full)
-{
-    const int64_t n = max_support(s, full), blocks = full ? 0 : msa_n_blocks(s);
-    return WORK_ALIGN + 2 * work_bytes(n, sizeof(double)) + work_bytes(s->d_head, sizeof(double)) +
-           work_bytes(blocks, sizeof(double)) + work_bytes(min_i64(s->topk, blocks), sizeof(double));
+    arena a = arena_over(work);
+    w->p = arena_take(&a, n, sizeof *w->p);
+    w->acc = arena_take(&a, s->d_head, sizeof *w->acc);
+    w->rows = arena_take(&a, n, sizeof *w->rows);
+    w->m = arena_take(&a, blocks, sizeof *w->m);
+    w->best = arena_take(&a, min_i64(s->topk, blocks), sizeof *w->best);
+    return arena_bytes(&a);
 }
 
 /* The heads of group r of query i; ids NULL: every visible key. */
 static void attend(const msa_shape *s, const request *a, int64_t i, int r, const float *q, const float *k,
-                   const float *v, const int32_t *ids, float *o, float *lse, const room *w)
+                   const float *v, const int32_t *ids, float *o, float *lse, const scratch *w)
 {
     const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
     const double scale = 1 / sqrt(d);
@@ -154,7 +149,8 @@ static void pad_request(const msa_shape *s, const request *a, int n, int32_t *id
 
 size_t decode_workspace(const msa_shape *s)
 {
-    return room_bytes(s, false);
+    scratch w;
+    return place(&w, s, false, NULL);
 }
 
 msa_status msa_decode(const msa_shape *s, const msa_pages *p, const float *q, const float *k, const float *v,
@@ -163,7 +159,8 @@ msa_status msa_decode(const msa_shape *s, const msa_pages *p, const float *q, co
     MSA_TRY(p ? msa_check_pages(s, p) : msa_check_shape(s));
     if (!q || !k || !v || !qi || !(ki || (p && p->ki8)) || !ids || !o || !work)
         return MSA_ERR_NULL;
-    const room w = take_room(s, false, work);
+    scratch w;
+    place(&w, s, false, work);
     for (int n = 0; n < msa_n_seqs(s); n++) {
         const request a = get_request(s, p, n);
         for (int64_t i = 0; i < a.seq.n_q; i++)
@@ -181,7 +178,8 @@ msa_status msa_decode(const msa_shape *s, const msa_pages *p, const float *q, co
 
 size_t dense_decode_workspace(const msa_shape *s)
 {
-    return room_bytes(s, true);
+    scratch w;
+    return place(&w, s, true, NULL);
 }
 
 msa_status msa_dense_decode(const msa_shape *s, const msa_pages *p, const float *q, const float *k,
@@ -190,7 +188,8 @@ msa_status msa_dense_decode(const msa_shape *s, const msa_pages *p, const float 
     MSA_TRY(p ? msa_check_pages(s, p) : msa_check_shape(s));
     if (!q || !k || !v || !o || !work)
         return MSA_ERR_NULL;
-    const room w = take_room(s, true, work);
+    scratch w;
+    place(&w, s, true, work);
     for (int n = 0; n < msa_n_seqs(s); n++) {
         const request a = get_request(s, p, n);
         for (int64_t i = 0; i < a.seq.n_q; i++)

@@ -4,9 +4,22 @@
  *   LSE[i,h] = log sum_j exp(Q[i,h] . K[j,r] / sqrt(dh)) */
 #include "internal.h"
 
+typedef struct scratch {
+    double *p, *acc;
+} scratch;
+
+static size_t place(scratch *w, const msa_shape *s, void *work)
+{
+    arena a = arena_over(work);
+    w->p = arena_take(&a, longest_kv(s), sizeof *w->p);
+    w->acc = arena_take(&a, s->d_head, sizeof *w->acc);
+    return arena_bytes(&a);
+}
+
 size_t dense_workspace(const msa_shape *s)
 {
-    return WORK_ALIGN + work_bytes(longest_kv(s), sizeof(double)) + work_bytes(s->d_head, sizeof(double));
+    scratch w;
+    return place(&w, s, NULL);
 }
 
 static msa_status dense(const msa_shape *s, const float *q, const float *k, const float *v, float *o,
@@ -17,8 +30,9 @@ static msa_status dense(const msa_shape *s, const float *q, const float *k, cons
         return MSA_ERR_NULL;
     const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
     const double scale = 1 / sqrt(d);
-    double *p = work_take(&work, longest_kv(s), sizeof *p);
-    double *acc = work_take(&work, d, sizeof *acc);
+    scratch w;
+    place(&w, s, work);
+    double *p = w.p, *acc = w.acc;
 
     pad_outputs(s, NULL, o, lse);
     for (int b = 0; b < msa_n_seqs(s); b++) {

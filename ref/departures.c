@@ -15,20 +15,52 @@ static msa_shape index_attention(const msa_shape *s)
     return index;
 }
 
-size_t departures_workspace(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c, size_t stages)
+typedef struct lse_scratch {
+    float *mean_key, *query; /* [T,Hq,dh] sum_j P_j K_j; slope Q */
+    float *unused, *keys;    /* [S,Hkv,dh] */
+    void *stage;
+} lse_scratch;
+
+static size_t place_lse(lse_scratch *l, const msa_ops *ops, const msa_shape *s, void *work)
 {
-    const int64_t q = (int64_t)s->n_heads * s->d_head, kv = (int64_t)s->n_kv_heads * s->d_head,
-                  iq = (int64_t)s->n_kv_heads * s->d_index;
-    if (c->sink)
-        stages += 2 * work_bytes(s->n_q * q, sizeof(float)) + 2 * work_bytes(s->n_kv * kv, sizeof(float)) +
-                  work_bytes(s->n_q * s->n_heads, sizeof(float));
-    if (c->value_head) {
-        const msa_shape index = index_attention(s);
-        stages = (size_t)max_i64((int64_t)stages, (int64_t)msa_workspace(ops, &index)) +
-                 2 * work_bytes(s->n_q * iq, sizeof(float)) +
-                 2 * work_bytes(s->n_kv * s->d_index, sizeof(float));
-    }
-    return stages;
+    const int64_t n_q = s->n_q * s->n_heads * s->d_head, n_k = s->n_kv * s->n_kv_heads * s->d_head;
+    arena a = arena_over(work);
+    l->mean_key = arena_take(&a, n_q, sizeof *l->mean_key);
+    l->query = arena_take(&a, n_q, sizeof *l->query);
+    l->unused = arena_take(&a, n_k, sizeof *l->unused);
+    l->keys = arena_take(&a, n_k, sizeof *l->keys);
+    l->stage = arena_take(&a, 1, msa_workspace(ops, s));
+    return arena_bytes(&a);
+}
+
+size_t lse_backward_workspace(const msa_ops *ops, const msa_shape *s)
+{
+    lse_scratch l;
+    return place_lse(&l, ops, s, NULL);
+}
+
+typedef struct value_scratch {
+    float *doi, *query, *key, *dvi;
+    void *stage;
+} value_scratch;
+
+static size_t place_value_head(value_scratch *v, const msa_ops *ops, const msa_shape *s, void *work)
+{
+    const msa_shape index = index_attention(s);
+    const int64_t n_q = s->n_q * s->n_kv_heads * s->d_index, n_k = s->n_kv * s->d_index;
+    arena a = arena_over(work);
+    v->doi = arena_take(&a, n_q, sizeof *v->doi);
+    v->query = arena_take(&a, n_q, sizeof *v->query);
+    v->key = arena_take(&a, n_k, sizeof *v->key);
+    v->dvi = arena_take(&a, n_k, sizeof *v->dvi);
+    v->stage = arena_take(&a, 1, msa_workspace(ops, &index));
+    return arena_bytes(&a);
+}
+
+size_t value_head_workspace(const msa_ops *ops, const msa_shape *s)
+{
+    value_scratch v;
+    return place_value_head(&v, ops, s, NULL);
 }
 
 static double sink_keeps(const msa_shape *s, const float *sink, const float *lse, int64_t row)
@@ -59,13 +91,12 @@ static msa_status attend(const msa_ops *ops, const msa_shape *s, const float *q,
 msa_status lse_backward(const msa_ops *ops, const msa_shape *s, const msa_layer_state *st, const int32_t *ids,
                         const float *slope, float *dq, float *dk, void *work)
 {
-    const int64_t rows = s->n_q * s->n_heads, n_k = s->n_kv * s->n_kv_heads * s->d_head;
+    const int64_t n_k = s->n_kv * s->n_kv_heads * s->d_head;
     const int d = s->d_head;
-    float *mean_key = work_take(&work, rows * d, sizeof *mean_key); /* sum_j P_j K_j */
-    float *query = work_take(&work, rows * d, sizeof *query);       /* slope Q */
-    float *unused = work_take(&work, n_k, sizeof *unused);
-    float *keys = work_take(&work, n_k, sizeof *keys);
-    MSA_TRY(attend(ops, s, st->q, st->k, st->k, ids, mean_key, NULL, work));
+    lse_scratch l;
+    place_lse(&l, ops, s, work);
+    float *mean_key = l.mean_key, *query = l.query, *keys = l.keys;
+    MSA_TRY(attend(ops, s, st->q, st->k, st->k, ids, mean_key, NULL, l.stage));
     for (int r = 0; r < n_runs(s); r++) {
         const msa_seq run = get_run(s, r);
         const int64_t wide = (int64_t)s->n_heads * d;
@@ -81,9 +112,9 @@ msa_status lse_backward(const msa_ops *ops, const msa_shape *s, const msa_layer_
                                                               .ids = ids,
                                                               .dout = query,
                                                               .dq = mean_key,
-                                                              .dk = unused,
+                                                              .dk = l.unused,
                                                               .dv = keys},
-                                                work));
+                                                l.stage));
     for (int64_t a = 0; a < n_k; a++)
         dk[a] += keys[a];
     return MSA_OK;
@@ -133,20 +164,19 @@ msa_status value_head_backward(const msa_ops *ops, const msa_shape *s, const msa
 {
     const msa_shape index = index_attention(s);
     const int64_t T = s->n_q, m = c->d_model, di = s->d_index, iq = s->n_kv_heads * di;
-    float *doi = work_take(&work, T * iq, sizeof *doi);
-    float *query = work_take(&work, T * iq, sizeof *query);
-    float *key = work_take(&work, T * di, sizeof *key);
-    float *dvi = work_take(&work, T * di, sizeof *dvi);
+    value_scratch v;
+    place_value_head(&v, ops, s, work);
     add_weight_gradient(ops, s, iq, st->oi, m, dy, dw->wio);
-    ops->gemm(false, true, T, iq, m, dy, w->wio, 0, doi);
+    ops->gemm(false, true, T, iq, m, dy, w->wio, 0, v.doi);
     MSA_TRY(ops->stage[MSA_STAGE_BACKWARD]->run(
         &index,
-        &(msa_arrays){.q = st->qi, .k = st->ki, .v = st->vi, .dout = doi, .dq = query, .dk = key, .dv = dvi},
-        work));
-    add_weight_gradient(ops, s, m, x, di, dvi, dw->wiv);
+        &(msa_arrays){
+            .q = st->qi, .k = st->ki, .v = st->vi, .dout = v.doi, .dq = v.query, .dk = v.key, .dv = v.dvi},
+        v.stage));
+    add_weight_gradient(ops, s, m, x, di, v.dvi, dw->wiv);
     for (int64_t a = 0; a < T * iq; a++)
-        dqi[a] += query[a];
+        dqi[a] += v.query[a];
     for (int64_t a = 0; a < T * di; a++)
-        dki[a] += key[a];
+        dki[a] += v.key[a];
     return MSA_OK;
 }

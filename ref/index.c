@@ -8,11 +8,25 @@
 
 #include "internal.h"
 
+typedef struct scratch {
+    double *m, *best;
+    int32_t *ids;
+} scratch;
+
+static size_t place(scratch *w, const msa_shape *s, void *work)
+{
+    const int64_t blocks = msa_n_blocks(s);
+    arena a = arena_over(work);
+    w->m = arena_take(&a, blocks, sizeof *w->m);
+    w->best = arena_take(&a, min_i64(s->topk, blocks), sizeof *w->best);
+    w->ids = arena_take(&a, s->topk, sizeof *w->ids);
+    return arena_bytes(&a);
+}
+
 size_t index_workspace(const msa_shape *s)
 {
-    int64_t blocks = msa_n_blocks(s), kept = min_i64(s->topk, blocks);
-    return WORK_ALIGN + work_bytes(blocks, sizeof(double)) + work_bytes(kept, sizeof(double)) +
-           work_bytes(s->topk, sizeof(int32_t));
+    scratch w;
+    return place(&w, s, NULL);
 }
 
 /* [score_blocks] */
@@ -64,9 +78,9 @@ msa_status msa_index(const msa_shape *s, const float *qi, const float *ki, float
     const int d = s->d_index, k = s->topk;
     const int64_t blocks = msa_n_blocks(s);
     const double scale = 1 / sqrt(d);
-    double *m = work_take(&work, blocks, sizeof *m);
-    double *best = work_take(&work, min_i64(k, blocks), sizeof *best);
-    int32_t *own_ids = work_take(&work, k, sizeof *own_ids);
+    scratch w;
+    place(&w, s, work);
+    double *m = w.m;
 
     pad_queries(s, s->n_kv_heads, blocks, -INFINITY, scores);
     pad_queries(s, s->n_kv_heads, 1, -INFINITY, index_lse);
@@ -81,9 +95,9 @@ msa_status msa_index(const msa_shape *s, const float *qi, const float *ki, float
                 int64_t local = score_blocks(s, query, keys, p, m);
                 for (int64_t c = 0; scores && c < blocks; c++)
                     scores[row * blocks + c] = c <= local ? (float)(m[c] * scale) : -INFINITY;
-                int32_t *chosen = ids ? ids + row * k : own_ids;
+                int32_t *chosen = ids ? ids + row * k : w.ids;
                 if (ids || index_lse)
-                    select_row(m, local, k, best, chosen);
+                    select_row(m, local, k, w.best, chosen);
                 if (index_lse)
                     index_lse[row] = (float)support_lse(s, query, keys, chosen, p);
             }

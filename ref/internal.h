@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "arena.h"
 #include "msa_layer.h"
 
 /* Returns from the calling function unless the call succeeded. */
@@ -121,47 +122,23 @@ static inline int64_t position(const msa_seq *seq, int64_t i)
     return seq->n_kv - seq->n_q + i;
 }
 
-/* Query i of a sequence as a call of its own: that query and the keys it sees. */
-static inline msa_shape query_shape(const msa_shape *s, const msa_seq *seq, int64_t i)
-{
-    msa_shape own = *s;
-    own.n_q = own.n_seqs = 1;
-    own.n_kv = position(seq, i) + 1;
-    own.cu_q = own.cu_kv = own.len_q = own.len_kv = NULL;
-    return own;
-}
+/* Query i of a call as a call of its own: that query and the keys it sees, the first of its sequence *seq. */
+msa_shape query_shape(const msa_shape *s, int64_t i, msa_seq *seq);
 
 static inline const int32_t *ids_row(const msa_shape *s, const int32_t *ids, int r, int64_t q)
 {
     return ids ? ids + ((int64_t)r * s->n_q + q) * s->topk : NULL;
 }
 
-/* ---- Workspace: memory handed out piece by piece -------------------------------------------------- */
+/* ---- Workspace ------------------------------------------------------------------------------------- */
 
-#define WORK_ALIGN 64
-
-/* Bytes that `count` items of `size` take in an arena; saturates instead of wrapping around. */
-static inline size_t work_bytes(int64_t count, size_t size)
-{
-    if ((uint64_t)count > (SIZE_MAX / 4) / size)
-        return SIZE_MAX / 4;
-    return ((size_t)count * size + WORK_ALIGN - 1) / WORK_ALIGN * WORK_ALIGN;
-}
-
-/* The next piece of *work. Starts on a multiple of WORK_ALIGN, whatever the caller's pointer was. */
-static inline void *work_take(void **work, int64_t count, size_t size)
-{
-    uintptr_t at = ((uintptr_t)*work + WORK_ALIGN - 1) / WORK_ALIGN * WORK_ALIGN;
-    *work = (void *)(at + work_bytes(count, size));
-    return (void *)at;
-}
-
-/* What a table hands out for a kernel whose workspace is FUNCTION_workspace: 0 bytes for a shape that the
- * kernel refuses. Of others no size overflows: msa_check_shape() sees to it. */
+/* What a table hands out for a kernel that needs FUNCTION_workspace() bytes: enough wherever the caller's
+ * memory starts, and 0 bytes for a shape that the kernel refuses. Of others no size overflows:
+ * msa_check_shape() sees to it. */
 #define CHECKED_WORKSPACE(function)                                                                          \
     static size_t function##_checked(const msa_shape *s)                                                     \
     {                                                                                                        \
-        return msa_check_shape(s) == MSA_OK ? function##_workspace(s) : 0;                                   \
+        return msa_check_shape(s) == MSA_OK ? function##_workspace(s) + ARENA_ALIGN : 0;                     \
     }
 
 /* Workspace sizes of the reference's stages. */
@@ -173,8 +150,9 @@ static inline void *work_take(void **work, int64_t count, size_t size)
 void add_weight_gradient(const msa_ops *ops, const msa_shape *s, int64_t m, const float *x, int64_t n,
                          const float *dy, float *dw);
 
-/* What the paper left out of a layer: departures.c. `stages` is what the layer's stages need without it. */
-size_t departures_workspace(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c, size_t stages);
+/* What the paper left out of a layer: departures.c. */
+size_t lse_backward_workspace(const msa_ops *ops, const msa_shape *s);
+size_t value_head_workspace(const msa_ops *ops, const msa_shape *s); /* forward or backward */
 void sink_forward(const msa_shape *s, const float *sink, const float *lse, const float *o, float *out);
 void sink_backward(const msa_shape *s, const float *sink, const msa_layer_state *st, float *d_o, float *slope,
                    float *dsink);

@@ -12,11 +12,28 @@
 
 #include "internal.h"
 
+typedef struct scratch {
+    int64_t *tokens;
+    double *t, *u, *p, *acc, *sum_dki;
+} scratch;
+
+static size_t place(scratch *w, const msa_shape *s, void *work)
+{
+    const int64_t n = max_support(s, true);
+    arena a = arena_over(work);
+    w->tokens = arena_take(&a, n, sizeof *w->tokens);
+    w->t = arena_take(&a, n, sizeof *w->t);
+    w->u = arena_take(&a, n, sizeof *w->u);
+    w->p = arena_take(&a, n, sizeof *w->p);
+    w->acc = arena_take(&a, s->d_index, sizeof *w->acc);
+    w->sum_dki = arena_take(&a, s->n_kv * s->d_index, sizeof *w->sum_dki);
+    return arena_bytes(&a);
+}
+
 size_t kl_workspace(const msa_shape *s)
 {
-    int64_t n = max_support(s, true), ki = s->n_kv * s->d_index;
-    return WORK_ALIGN + work_bytes(n, sizeof(int64_t)) + 3 * work_bytes(n, sizeof(double)) +
-           work_bytes(s->d_index, sizeof(double)) + work_bytes(ki, sizeof(double));
+    scratch w;
+    return place(&w, s, NULL);
 }
 
 /* t[n]: mean over the heads of group r of each head's softmax over the listed tokens; p is scratch. */
@@ -58,14 +75,12 @@ static msa_status kl(const msa_shape *s, const float *q, const float *k, const f
     if (!q || !k || !qi || !ki || !loss || !work || !dqi != !dki)
         return MSA_ERR_NULL;
     const int di = s->d_index, groups = s->n_kv_heads;
-    const int64_t n_max = max_support(s, true), ki_size = s->n_kv * di;
+    const int64_t ki_size = s->n_kv * di;
     const double scale = 1 / sqrt(di), share = 1 / kl_rows(s);
-    int64_t *tokens = work_take(&work, n_max, sizeof *tokens);
-    double *t = work_take(&work, n_max, sizeof *t);
-    double *u = work_take(&work, n_max, sizeof *u);
-    double *p = work_take(&work, n_max, sizeof *p);
-    double *acc = work_take(&work, di, sizeof *acc);
-    double *sum_dki = work_take(&work, ki_size, sizeof *sum_dki);
+    scratch w;
+    place(&w, s, work);
+    int64_t *tokens = w.tokens;
+    double *t = w.t, *u = w.u, *p = w.p, *acc = w.acc, *sum_dki = w.sum_dki;
     memset(sum_dki, 0, (size_t)ki_size * sizeof *sum_dki);
 
     double total = 0, total_reverse = 0;

@@ -29,16 +29,58 @@ static msa_status check_layer(const msa_shape *s, const msa_layer_config *c, wid
     return MSA_OK;
 }
 
+typedef struct forward_scratch {
+    float *v, *sunk; /* [T,Hkv,dh] new rows of a cache in pages; [T,Hq,dh] */
+    void *stage, *value_head;
+} forward_scratch;
+
+static size_t place_forward(forward_scratch *f, const msa_ops *ops, const msa_shape *s,
+                            const msa_layer_config *c, const widths *n, void *work)
+{
+    arena a = arena_over(work);
+    f->v = arena_take(&a, s->n_q * n->kv, sizeof *f->v);
+    f->sunk = c->sink ? arena_take(&a, s->n_q * n->q, sizeof *f->sunk) : NULL;
+    f->value_head = c->value_head ? arena_share(&a, value_head_workspace(ops, s)) : NULL;
+    f->stage = arena_take(&a, 1, msa_workspace(ops, s));
+    return arena_bytes(&a);
+}
+
+typedef struct backward_scratch {
+    float *d_o, *dq, *dk, *dv, *dqi, *dki;
+    float *slope;    /* [T,Hq] */
+    double *channel; /* [dh] or [di] */
+    void *stage, *sink, *value_head;
+} backward_scratch;
+
+static size_t place_backward(backward_scratch *b, const msa_ops *ops, const msa_shape *s,
+                             const msa_layer_config *c, const widths *n, void *work)
+{
+    const int64_t T = s->n_q;
+    arena a = arena_over(work);
+    b->d_o = arena_take(&a, T * n->q, sizeof *b->d_o);
+    b->dq = arena_take(&a, T * n->q, sizeof *b->dq);
+    b->dk = arena_take(&a, T * n->kv, sizeof *b->dk);
+    b->dv = arena_take(&a, T * n->kv, sizeof *b->dv);
+    b->dqi = arena_take(&a, T * n->iq, sizeof *b->dqi);
+    b->dki = arena_take(&a, T * n->ik, sizeof *b->dki);
+    b->channel = arena_take(&a, max_i64(s->d_head, s->d_index), sizeof *b->channel);
+    b->value_head = c->value_head ? arena_share(&a, value_head_workspace(ops, s)) : NULL;
+    b->slope = c->sink ? arena_take(&a, T * s->n_heads, sizeof *b->slope) : NULL;
+    b->sink = c->sink ? arena_share(&a, lse_backward_workspace(ops, s)) : NULL;
+    b->stage = arena_take(&a, 1, msa_workspace(ops, s));
+    return arena_bytes(&a);
+}
+
 size_t msa_layer_workspace(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c)
 {
-    widths w;
-    if (check_layer(s, c, &w) != MSA_OK)
+    widths n;
+    forward_scratch f;
+    backward_scratch b;
+    if (check_layer(s, c, &n) != MSA_OK)
         return 0;
-    const size_t stages = departures_workspace(ops, s, c, msa_workspace(ops, s));
-    return WORK_ALIGN + 2 * work_bytes(s->n_q * w.q, sizeof(float)) +
-           2 * work_bytes(s->n_kv * w.kv, sizeof(float)) + work_bytes(s->n_q * w.iq, sizeof(float)) +
-           work_bytes(s->n_kv * s->d_index, sizeof(float)) +
-           work_bytes(max_i64(s->d_head, s->d_index), sizeof(double)) + stages;
+    const size_t forward = place_forward(&f, ops, s, c, &n, NULL);
+    const size_t backward = place_backward(&b, ops, s, c, &n, NULL);
+    return (forward > backward ? forward : backward) + ARENA_ALIGN;
 }
 
 /* Norm and rotary of one projected tensor: raw [T,heads,d] to its rows of out. With `cached`, out is a KV
@@ -149,7 +191,8 @@ msa_status msa_layer_forward(const msa_ops *ops, const msa_shape *s, const msa_l
     const int64_t T = s->n_q, m = c->d_model;
     const int dh = s->d_head, di = s->d_index, Hkv = s->n_kv_heads;
     const bool paged = st->pages != NULL;
-    float *v = paged ? work_take(&work, T * n.kv, sizeof *v) : NULL;
+    forward_scratch f;
+    place_forward(&f, ops, s, c, &n, work);
     MSA_TRY(msa_positions(s, st->pos));
     if (paged) {
         MSA_TRY(mode == MSA_ATTN_WARMUP || c->value_head ? MSA_ERR_UNSUPPORTED
@@ -159,7 +202,7 @@ msa_status msa_layer_forward(const msa_ops *ops, const msa_shape *s, const msa_l
 
     ops->gemm(false, false, T, n.q, m, x, w->wq, 0, st->q_raw);
     ops->gemm(false, false, T, n.kv, m, x, w->wk, 0, st->k_raw);
-    project_v(ops, s, c, x, w->wv, st, v);
+    project_v(ops, s, c, x, w->wv, st, f.v);
     MSA_TRY(norm_rope(s, c, s->n_heads, dh, c->rot, st->q_raw, w->gq, st->pos, false, st->q));
     MSA_TRY(norm_rope(s, c, Hkv, dh, c->rot, st->k_raw, w->gk, st->pos, !paged, paged ? st->k_raw : st->k));
 
@@ -171,21 +214,20 @@ msa_status msa_layer_forward(const msa_ops *ops, const msa_shape *s, const msa_l
                           paged ? st->ki_raw : st->ki));
     }
     if (paged)
-        MSA_TRY(paged_attention(ops, s, mode, st, v, work));
+        MSA_TRY(paged_attention(ops, s, mode, st, f.v, f.stage));
     else if (mode == MSA_ATTN_SPARSE)
         MSA_TRY(msa_forward(ops, s, st->q, st->k, st->v, st->qi, st->ki, NULL, st->ids, st->o, st->lse,
-                            st->index_lse, work));
+                            st->index_lse, f.stage));
     else
         MSA_TRY(ops->stage[MSA_STAGE_DENSE]->run(
-            s, &(msa_arrays){.q = st->q, .k = st->k, .v = st->v, .o = st->o, .lse = st->lse}, work));
+            s, &(msa_arrays){.q = st->q, .k = st->k, .v = st->v, .o = st->o, .lse = st->lse}, f.stage));
     const float *o = st->o;
     if (c->sink) {
-        float *sunk = work_take(&work, T * n.q, sizeof *sunk);
-        sink_forward(s, w->sink, st->lse, o, sunk);
-        o = sunk;
+        sink_forward(s, w->sink, st->lse, o, f.sunk);
+        o = f.sunk;
     }
     ops->gemm(false, false, T, m, n.q, o, w->wo, 0, y);
-    return c->value_head && mode != MSA_ATTN_DENSE ? value_head_forward(ops, s, c, w, x, st, y, work)
+    return c->value_head && mode != MSA_ATTN_DENSE ? value_head_forward(ops, s, c, w, x, st, y, f.value_head)
                                                    : MSA_OK;
 }
 
@@ -202,27 +244,21 @@ msa_status msa_layer_backward(const msa_ops *ops, const msa_shape *s, const msa_
         return MSA_ERR_UNSUPPORTED;
     const int64_t T = s->n_q, m = c->d_model;
     const int dh = s->d_head, di = s->d_index, Hkv = s->n_kv_heads;
-    float *d_o = work_take(&work, T * n.q, sizeof *d_o);
-    float *dq = work_take(&work, T * n.q, sizeof *dq);
-    float *dk = work_take(&work, T * n.kv, sizeof *dk);
-    float *dv = work_take(&work, T * n.kv, sizeof *dv);
-    float *dqi = work_take(&work, T * n.iq, sizeof *dqi);
-    float *dki = work_take(&work, T * n.ik, sizeof *dki);
-    double *channel = work_take(&work, max_i64(dh, di), sizeof *channel);
+    backward_scratch b;
+    place_backward(&b, ops, s, c, &n, work);
+    float *d_o = b.d_o, *dq = b.dq, *dk = b.dk, *dv = b.dv, *dqi = b.dqi, *dki = b.dki;
     const int32_t *ids = mode == MSA_ATTN_SPARSE ? st->ids : NULL;
 
     /* Main Branch: dY to Wo, through the attention, to Wq Wk Wv and X. */
     const float *o = st->o;
-    float *slope = NULL;
     if (c->sink) {
-        slope = work_take(&work, T * s->n_heads, sizeof *slope);
         sink_forward(s, w->sink, st->lse, o, dq); /* dq is free until the attention's backward pass */
         o = dq;
     }
     add_weight_gradient(ops, s, n.q, o, m, dy, dw->wo);
     ops->gemm(false, true, T, n.q, m, dy, w->wo, 0, d_o);
     if (c->sink)
-        sink_backward(s, w->sink, st, d_o, slope, dw->sink);
+        sink_backward(s, w->sink, st, d_o, b.slope, dw->sink);
     MSA_TRY(ops->stage[MSA_STAGE_BACKWARD]->run(s,
                                                 &(msa_arrays){.q = st->q,
                                                               .k = st->k,
@@ -234,11 +270,11 @@ msa_status msa_layer_backward(const msa_ops *ops, const msa_shape *s, const msa_
                                                               .dq = dq,
                                                               .dk = dk,
                                                               .dv = dv},
-                                                work));
+                                                b.stage));
     if (c->sink)
-        MSA_TRY(lse_backward(ops, s, st, ids, slope, dq, dk, work));
-    MSA_TRY(norm_rope_backward(s, c, s->n_heads, dh, c->rot, st->q_raw, w->gq, st->pos, dq, dw->gq, channel));
-    MSA_TRY(norm_rope_backward(s, c, Hkv, dh, c->rot, st->k_raw, w->gk, st->pos, dk, dw->gk, channel));
+        MSA_TRY(lse_backward(ops, s, st, ids, b.slope, dq, dk, b.sink));
+    MSA_TRY(norm_rope_backward(s, c, s->n_heads, dh, c->rot, st->q_raw, w->gq, st->pos, dq, dw->gq, b.channel));
+    MSA_TRY(norm_rope_backward(s, c, Hkv, dh, c->rot, st->k_raw, w->gk, st->pos, dk, dw->gk, b.channel));
     add_weight_gradient(ops, s, m, x, n.q, dq, dw->wq);
     add_weight_gradient(ops, s, m, x, n.kv, dk, dw->wk);
     add_weight_gradient(ops, s, m, x, n.kv, dv, dw->wv);
@@ -262,12 +298,12 @@ msa_status msa_layer_backward(const msa_ops *ops, const msa_shape *s, const msa_
                                                         .loss = kl,
                                                         .dqi = dqi,
                                                         .dki = dki},
-                                          work));
+                                          b.stage));
     if (c->value_head)
-        MSA_TRY(value_head_backward(ops, s, c, w, x, st, dy, dqi, dki, dw, work));
+        MSA_TRY(value_head_backward(ops, s, c, w, x, st, dy, dqi, dki, dw, b.value_head));
     MSA_TRY(
-        norm_rope_backward(s, c, Hkv, di, n.index_rot, st->qi_raw, w->giq, st->pos, dqi, dw->giq, channel));
-    MSA_TRY(norm_rope_backward(s, c, 1, di, n.index_rot, st->ki_raw, w->gik, st->pos, dki, dw->gik, channel));
+        norm_rope_backward(s, c, Hkv, di, n.index_rot, st->qi_raw, w->giq, st->pos, dqi, dw->giq, b.channel));
+    MSA_TRY(norm_rope_backward(s, c, 1, di, n.index_rot, st->ki_raw, w->gik, st->pos, dki, dw->gik, b.channel));
     add_weight_gradient(ops, s, m, x, n.iq, dqi, dw->wiq);
     add_weight_gradient(ops, s, m, x, n.ik, dki, dw->wik);
     if (c->attached) {

@@ -5,13 +5,26 @@
  *   block recall = |I* & I| / |I*|       score recall = mass of (I* & I) / mass of I* */
 #include "internal.h"
 
+typedef struct scratch {
+    double *p, *mass, *best;
+    int32_t *best_ids;
+} scratch;
+
+static size_t place(scratch *w, const msa_shape *s, void *work)
+{
+    const int64_t blocks = msa_n_blocks(s), kept = min_i64(s->topk, blocks);
+    arena a = arena_over(work);
+    w->p = arena_take(&a, longest_kv(s), sizeof *w->p);
+    w->mass = arena_take(&a, blocks, sizeof *w->mass);
+    w->best = arena_take(&a, kept, sizeof *w->best);
+    w->best_ids = arena_take(&a, kept, sizeof *w->best_ids);
+    return arena_bytes(&a);
+}
+
 size_t msa_recall_workspace(const msa_shape *s)
 {
-    if (msa_check_shape(s) != MSA_OK)
-        return 0;
-    int64_t blocks = msa_n_blocks(s), kept = min_i64(s->topk, blocks);
-    return WORK_ALIGN + work_bytes(longest_kv(s), sizeof(double)) + work_bytes(blocks, sizeof(double)) +
-           work_bytes(kept, sizeof(double)) + work_bytes(kept, sizeof(int32_t));
+    scratch w;
+    return msa_check_shape(s) == MSA_OK ? place(&w, s, NULL) + ARENA_ALIGN : 0;
 }
 
 /* P_b of one (query, group) for b = 0..local; `p` is scratch for one row of probabilities. */
@@ -39,18 +52,18 @@ msa_status msa_block_mass(const msa_shape *s, const float *q, const float *k, fl
     if (!q || !k || !mass || !work)
         return MSA_ERR_NULL;
     const int64_t blocks = msa_n_blocks(s);
-    double *p = work_take(&work, longest_kv(s), sizeof *p);
-    double *m = work_take(&work, blocks, sizeof *m);
+    scratch w;
+    place(&w, s, work);
     pad_queries(s, s->n_kv_heads, blocks, 0, mass);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         msa_seq seq = msa_get_seq(s, b);
         for (int r = 0; r < s->n_kv_heads; r++)
             for (int64_t i = 0; i < seq.n_q; i++) {
-                mass_row(s, &seq, i, r, q, k, p, m);
+                mass_row(s, &seq, i, r, q, k, w.p, w.mass);
                 int64_t local = position(&seq, i) / s->block;
                 float *out = mass + ((int64_t)r * s->n_q + seq.q0 + i) * blocks;
                 for (int64_t c = 0; c < blocks; c++)
-                    out[c] = c <= local ? (float)m[c] : 0;
+                    out[c] = c <= local ? (float)w.mass[c] : 0;
             }
     }
     return MSA_OK;
@@ -82,11 +95,11 @@ msa_status msa_recall(const msa_shape *s, const float *q, const float *k, const 
     MSA_TRY(msa_check_ids(s, ids));
     if (!q || !k || !result || !work)
         return MSA_ERR_NULL;
-    const int64_t blocks = msa_n_blocks(s), rows = (int64_t)s->n_kv_heads * s->n_q;
-    double *p = work_take(&work, longest_kv(s), sizeof *p);
-    double *mass = work_take(&work, blocks, sizeof *mass);
-    double *best = work_take(&work, min_i64(s->topk, blocks), sizeof *best);
-    int32_t *best_ids = work_take(&work, min_i64(s->topk, blocks), sizeof *best_ids);
+    const int64_t rows = (int64_t)s->n_kv_heads * s->n_q;
+    scratch w;
+    place(&w, s, work);
+    double *mass = w.mass;
+    int32_t *best_ids = w.best_ids;
 
     msa_recall_result sum = {0, 0, 0};
     pad_queries(s, 2 * (int64_t)s->n_kv_heads, 1, 1, per_query);
@@ -97,8 +110,8 @@ msa_status msa_recall(const msa_shape *s, const float *q, const float *k, const 
                 int64_t local = position(&seq, i) / s->block, row = (int64_t)r * s->n_q + seq.q0 + i;
                 double block_recall = 1, score_recall = 1;
                 if (local + 1 > s->topk) {
-                    mass_row(s, &seq, i, r, q, k, p, mass);
-                    top_blocks(mass, local + 1, s->topk, best, best_ids);
+                    mass_row(s, &seq, i, r, q, k, w.p, mass);
+                    top_blocks(mass, local + 1, s->topk, w.best, best_ids);
                     recall_row(mass, best_ids, s->topk, ids_row(s, ids, r, seq.q0 + i), s->topk,
                                &block_recall, &score_recall);
                     sum.rows++;

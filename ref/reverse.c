@@ -18,9 +18,17 @@ int64_t msa_first_item(const msa_shape *s, int r)
     return n;
 }
 
+static size_t place(int32_t **next, const msa_shape *s, void *work)
+{
+    arena a = arena_over(work);
+    *next = arena_take(&a, msa_n_blocks(s), sizeof **next);
+    return arena_bytes(&a);
+}
+
 size_t reverse_workspace(const msa_shape *s)
 {
-    return WORK_ALIGN + work_bytes(msa_n_blocks(s), sizeof(int32_t));
+    int32_t *next;
+    return place(&next, s, NULL);
 }
 
 /* One group of one sequence: rows of ids in, first[B+1] and entries[n_q*k] out. */
@@ -66,7 +74,8 @@ msa_status msa_reverse(const msa_shape *s, const int32_t *ids, int32_t *first, u
     if (s->topk > 32 || s->n_q > INT64_C(1) << 27 || s->n_q * s->topk > INT32_MAX)
         return MSA_ERR_UNSUPPORTED;
     const int64_t n_blocks = msa_n_blocks(s);
-    int32_t *next = work_take(&work, n_blocks, sizeof *next);
+    int32_t *next;
+    place(&next, s, work);
     for (int a = 0; a < msa_n_seqs(s); a++) {
         const msa_seq seq = room_of(s, a); /* rows of padding hold no block */
         msa_item *item = items + msa_first_item(s, a), *end = items + msa_first_item(s, a + 1);

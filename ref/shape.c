@@ -110,6 +110,19 @@ msa_seq msa_get_seq(const msa_shape *s, int r)
     return seq;
 }
 
+msa_shape query_shape(const msa_shape *s, int64_t i, msa_seq *seq)
+{
+    msa_shape own = *s;
+    int r = 0;
+    while (r + 1 < msa_n_seqs(s) && msa_get_seq(s, r).q0 + msa_get_seq(s, r).n_q <= i)
+        r++;
+    *seq = msa_get_seq(s, r);
+    own.n_q = own.n_seqs = 1;
+    own.n_kv = position(seq, i - seq->q0) + 1;
+    own.cu_q = own.cu_kv = own.len_q = own.len_kv = NULL;
+    return own;
+}
+
 int64_t longest_kv(const msa_shape *s)
 {
     int64_t longest = 0;

@@ -5,11 +5,25 @@
  * Nothing is approximated once the blocks are chosen. All heads of a group share one support A. */
 #include "internal.h"
 
+typedef struct scratch {
+    int64_t *tokens;
+    double *p, *acc;
+} scratch;
+
+static size_t place(scratch *w, const msa_shape *s, void *work)
+{
+    const int64_t n = max_support(s, false);
+    arena a = arena_over(work);
+    w->tokens = arena_take(&a, n, sizeof *w->tokens);
+    w->p = arena_take(&a, n, sizeof *w->p);
+    w->acc = arena_take(&a, s->d_head, sizeof *w->acc);
+    return arena_bytes(&a);
+}
+
 size_t sparse_workspace(const msa_shape *s)
 {
-    int64_t n = max_support(s, false);
-    return WORK_ALIGN + work_bytes(n, sizeof(int64_t)) + work_bytes(n, sizeof(double)) +
-           work_bytes(s->d_head, sizeof(double));
+    scratch w;
+    return place(&w, s, NULL);
 }
 
 static msa_status sparse(const msa_shape *s, const float *q, const float *k, const float *v,
@@ -20,9 +34,10 @@ static msa_status sparse(const msa_shape *s, const float *q, const float *k, con
         return MSA_ERR_NULL;
     const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
     const double scale = 1 / sqrt(d);
-    int64_t *tokens = work_take(&work, max_support(s, false), sizeof *tokens);
-    double *p = work_take(&work, max_support(s, false), sizeof *p);
-    double *acc = work_take(&work, d, sizeof *acc);
+    scratch w;
+    place(&w, s, work);
+    int64_t *tokens = w.tokens;
+    double *p = w.p, *acc = w.acc;
 
     pad_outputs(s, NULL, o, lse);
     for (int b = 0; b < msa_n_seqs(s); b++) {

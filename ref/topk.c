@@ -43,11 +43,23 @@ void select_row(const double *m, int64_t local, int64_t k, double *best, int32_t
 }
 /* [select_row] */
 
+typedef struct scratch {
+    double *m, *best;
+} scratch;
+
+static size_t place(scratch *w, const msa_shape *s, void *work)
+{
+    const int64_t blocks = msa_n_blocks(s);
+    arena a = arena_over(work);
+    w->m = arena_take(&a, blocks, sizeof *w->m);
+    w->best = arena_take(&a, min_i64(s->topk, blocks), sizeof *w->best);
+    return arena_bytes(&a);
+}
+
 size_t topk_workspace(const msa_shape *s)
 {
-    int64_t blocks = msa_n_blocks(s);
-    return WORK_ALIGN + work_bytes(blocks, sizeof(double)) +
-           work_bytes(min_i64(s->topk, blocks), sizeof(double));
+    scratch w;
+    return place(&w, s, NULL);
 }
 
 msa_status msa_topk(const msa_shape *s, const float *scores, int32_t *ids, void *work)
@@ -56,8 +68,8 @@ msa_status msa_topk(const msa_shape *s, const float *scores, int32_t *ids, void 
     if (!scores || !ids || !work)
         return MSA_ERR_NULL;
     const int64_t blocks = msa_n_blocks(s);
-    double *m = work_take(&work, blocks, sizeof *m);
-    double *best = work_take(&work, min_i64(s->topk, blocks), sizeof *best);
+    scratch w;
+    place(&w, s, work);
     pad_outputs(s, ids, NULL, NULL);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         msa_seq seq = msa_get_seq(s, b);
@@ -65,8 +77,8 @@ msa_status msa_topk(const msa_shape *s, const float *scores, int32_t *ids, void 
             for (int64_t i = 0; i < seq.n_q; i++) {
                 int64_t row = (int64_t)r * s->n_q + seq.q0 + i, local = position(&seq, i) / s->block;
                 for (int64_t c = 0; c <= local; c++)
-                    m[c] = (double)scores[row * blocks + c];
-                select_row(m, local, s->topk, best, ids + row * s->topk);
+                    w.m[c] = (double)scores[row * blocks + c];
+                select_row(w.m, local, s->topk, w.best, ids + row * s->topk);
             }
     }
     return MSA_OK;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../ref/judge/guard.h"
 #include "support/check.h"
 #include "support/numeric.h"
 #include "support/twin.h"
@@ -525,6 +526,25 @@ static void padded_equals_packed(const msa_ops *ops, msa_attention mode)
     check_release(NULL);
 }
 
+// Wide index heads over narrow main heads: the value head's attention needs more than all stages of the
+// layer.
+static void stays_within_its_workspace(const msa_ops *ops)
+{
+    const msa_shape s = {64, 64, 8, 2, 4, 64, 8, 2, 1, NULL, NULL, NULL, NULL};
+    check_case c = check_begin("a layer with all departures stays within its workspace: %s",
+                               ops == &msa_ref_ops ? "reference" : "fast");
+    full_layer f = new_full_layer(&s, ops, MSA_ATTN_SPARSE);
+    guard work;
+    if (guard_new(&work, msa_layer_workspace(ops, &s, &f.l.c))) {
+        f.l.work = work.data;
+        run_full_layer(&c, &f);
+        check_true(&c, guard_intact(&work), "written outside the workspace");
+        guard_free(&work);
+    }
+    check_end(&c);
+    check_release(NULL);
+}
+
 static void layer_refusals(const msa_shape *s)
 {
     check_case c = check_begin("a layer refuses what it cannot do");
@@ -594,6 +614,8 @@ int main(int argc, char **argv)
     }
     weights_accumulate(&plain, &msa_ref_ops);
     weights_accumulate(&plain, &msa_fast_ops);
+    stays_within_its_workspace(&msa_ref_ops);
+    stays_within_its_workspace(&msa_fast_ops);
     layer_refusals(&plain);
     return check_done();
 }

@@ -53,10 +53,10 @@ static int64_t largest_row(const msa_shape *s)
 static bool open_query(query *q, const subject *t, sample_verdict *v, int64_t i)
 {
     const msa_shape *s = t->s;
-    const msa_seq seq = subject_seq(s, i);
+    msa_seq seq;
     void *const *x = t->given;
     const int64_t hq = (int64_t)s->n_heads * s->d_head, hkv = (int64_t)s->n_kv_heads * s->d_head;
-    *q = (query){.t = t, .v = v, .i = i, .s = query_shape(s, &seq, i - seq.q0)};
+    *q = (query){.t = t, .v = v, .i = i, .s = query_shape(s, i, &seq)};
     q->in = (inputs){.q = sample_row(x[ARRAY_Q], i, hq),
                      .k = sample_row(x[ARRAY_K], seq.kv0, hkv),
                      .v = sample_row(x[ARRAY_V], seq.kv0, hkv),

@@ -40,14 +40,6 @@ size_t subject_bytes(const subject *t, array_id a)
     return (size_t)n * element_bytes(t, a);
 }
 
-msa_seq subject_seq(const msa_shape *s, int64_t i)
-{
-    int n = 0;
-    while (n + 1 < msa_n_seqs(s) && msa_get_seq(s, n).q0 + msa_get_seq(s, n).n_q <= i)
-        n++;
-    return msa_get_seq(s, n);
-}
-
 /* ---- Where the kernel runs ----------------------------------------------------------------------- */
 
 static void *take(const subject *t, size_t bytes)

@@ -57,9 +57,6 @@ void subject_close(subject *t);
 /** Runs the kernel on one copy of the inputs. On a device it may still be running afterwards. */
 msa_status subject_run(subject *t, int copy);
 
-/** The sequence that query i of the call belongs to. */
-msa_seq subject_seq(const msa_shape *s, int64_t i);
-
 /** Bytes of an array where the kernel runs. */
 size_t subject_bytes(const subject *t, array_id a);
 

@@ -48,8 +48,8 @@ static msa_status index_lses(subject *t)
     bool ok = true;
 #pragma omp parallel for schedule(dynamic, 16)
     for (int64_t i = 0; i < s->n_q; i++) {
-        const msa_seq seq = subject_seq(s, i);
-        const msa_shape own = query_shape(s, &seq, i - seq.q0);
+        msa_seq seq;
+        const msa_shape own = query_shape(s, i, &seq);
         int32_t *ids = malloc((size_t)(s->n_kv_heads * s->topk) * sizeof *ids);
         float *lse = malloc((size_t)s->n_kv_heads * sizeof *lse);
         for (int r = 0; ids && r < s->n_kv_heads; r++)

@@ -62,22 +62,23 @@ static void meet(const meeting *m, void *own)
 }
 /* [meet] */
 
-static size_t own_bytes(const msa_shape *s)
+static size_t place_own(gradients *g, const msa_shape *s, void *work)
 {
     const int64_t rows = meeting_queries(s) * (s->n_heads / s->n_kv_heads);
-    return WORK_ALIGN + 3 * work_bytes(rows * s->d_head, sizeof(float)) +
-           2 * work_bytes(rows * SWEEP_KEYS, sizeof(float)) + work_bytes(rows, sizeof(float));
+    arena a = arena_over(work);
+    g->rows_q = arena_take(&a, rows * s->d_head, sizeof *g->rows_q);
+    g->rows_do = arena_take(&a, rows * s->d_head, sizeof *g->rows_do);
+    g->rows_dq = arena_take(&a, rows * s->d_head, sizeof *g->rows_dq);
+    g->p = arena_take(&a, rows * SWEEP_KEYS, sizeof *g->p);
+    g->dp = arena_take(&a, rows * SWEEP_KEYS, sizeof *g->dp);
+    g->rows_lse = arena_take(&a, rows, sizeof *g->rows_lse);
+    return arena_bytes(&a);
 }
 
-static void own_take(gradients *g, const msa_shape *s, void *work)
+static size_t own_bytes(const msa_shape *s)
 {
-    const int64_t rows = meeting_queries(s) * (s->n_heads / s->n_kv_heads);
-    g->rows_q = work_take(&work, rows * s->d_head, sizeof(float));
-    g->rows_do = work_take(&work, rows * s->d_head, sizeof(float));
-    g->rows_dq = work_take(&work, rows * s->d_head, sizeof(float));
-    g->p = work_take(&work, rows * SWEEP_KEYS, sizeof(float));
-    g->dp = work_take(&work, rows * SWEEP_KEYS, sizeof(float));
-    g->rows_lse = work_take(&work, rows, sizeof(float));
+    gradients g;
+    return place_own(&g, s, NULL);
 }
 
 /* ---- One chunk of queries --------------------------------------------------------------------------------
@@ -124,7 +125,7 @@ static void finish(const sweep *w, const float *k, const int32_t *ids, const flo
 }
 
 static void backward_chunk(const sweep *w, const gradients *shared, const float *o, const int32_t *ids,
-                           float *dq, float *delta, float *pieces, float *excesses, void *work)
+                           float *dq, float *delta, float *pieces, float *excesses, void *own)
 {
     const msa_shape *s = w->s;
     const int parts = parts_of(s);
@@ -133,7 +134,7 @@ static void backward_chunk(const sweep *w, const gradients *shared, const float 
 #pragma omp parallel num_threads(threads)
     {
         gradients g = *shared;
-        own_take(&g, s, (char *)work + (size_t)fast_thread() * own_bytes(s));
+        place_own(&g, s, own_part(own, own_bytes(s)));
         g.delta = delta;
         find_delta(w, o, g.dout, delta);
 #pragma omp for schedule(dynamic)
@@ -154,26 +155,34 @@ static void backward_chunk(const sweep *w, const gradients *shared, const float 
 /* ---- The stage -------------------------------------------------------------------------------------------
  */
 
-/* For callers that do not have the forward's results. */
-static size_t forward_bytes(const msa_shape *s)
-{
-    const size_t dense = fast_dense_workspace(s), sparse = fast_sparse_workspace(s);
-    return WORK_ALIGN + work_bytes(s->n_q * s->n_heads * s->d_head, sizeof(float)) +
-           work_bytes(s->n_q * s->n_heads, sizeof(float)) + (dense > sparse ? dense : sparse);
-}
+typedef struct scratch {
+    float *o, *lse; /* for callers that do not have the forward's results */
+    void *forward;
+    sweep w;
+    float *delta, *pieces, *excesses; /* [n,Hq], [parts,n,Hq,d], [parts,n,Hq] */
+    void *own, *again;
+} scratch;
 
-static size_t sweep_backward_bytes(const msa_shape *s)
+static size_t place(scratch *m, const msa_shape *s, void *work)
 {
-    const int64_t n = queries_at_once(s);
-    return WORK_ALIGN + sweep_bytes(s, n) + work_bytes(n * s->n_heads, sizeof(float)) +
-           work_bytes(parts_of(s) * n * s->n_heads * s->d_head, sizeof(float)) +
-           work_bytes(parts_of(s) * n * s->n_heads, sizeof(float)) +
-           (size_t)fast_max_threads() * own_bytes(s);
+    const int64_t n = queries_at_once(s), rows = n * s->n_heads;
+    arena a = arena_over(work);
+    m->again = arena_share(&a, backward_again_workspace(s));
+    m->o = arena_take(&a, s->n_q * s->n_heads * s->d_head, sizeof *m->o);
+    m->lse = arena_take(&a, s->n_q * s->n_heads, sizeof *m->lse);
+    sweep_take(&m->w, s, n, &a);
+    m->forward = arena_share(&a, max_size(fast_dense_workspace(s), fast_sparse_workspace(s)));
+    m->delta = arena_take(&a, rows, sizeof *m->delta);
+    m->pieces = arena_take(&a, parts_of(s) * rows * s->d_head, sizeof *m->pieces);
+    m->excesses = arena_take(&a, parts_of(s) * rows, sizeof *m->excesses);
+    m->own = arena_take(&a, fast_max_threads(), own_bytes(s));
+    return arena_bytes(&a);
 }
 
 size_t fast_backward_blocks_workspace(const msa_shape *s)
 {
-    return max_size(forward_bytes(s) + sweep_backward_bytes(s), backward_again_workspace(s));
+    scratch m;
+    return place(&m, s, NULL);
 }
 
 msa_status fast_backward_blocks(const msa_shape *s, const float *q, const float *k, const float *v,
@@ -183,35 +192,29 @@ msa_status fast_backward_blocks(const msa_shape *s, const float *q, const float 
     MSA_TRY(ids ? msa_check_ids(s, ids) : msa_check_shape(s));
     if (!q || !k || !v || !dout || !dq || !dk || !dv || !work)
         return MSA_ERR_NULL;
-    void *whole = work;
+    scratch m;
+    place(&m, s, work);
     if (!o || !lse) {
-        float *own_o = work_take(&work, s->n_q * s->n_heads * s->d_head, sizeof *own_o);
-        float *own_lse = work_take(&work, s->n_q * s->n_heads, sizeof *own_lse);
-        MSA_TRY(ids ? fast_sparse(s, q, k, v, ids, own_o, own_lse, work)
-                    : fast_dense(s, q, k, v, own_o, own_lse, work));
-        o = own_o;
-        lse = own_lse;
+        MSA_TRY(ids ? fast_sparse(s, q, k, v, ids, m.o, m.lse, m.forward)
+                    : fast_dense(s, q, k, v, m.o, m.lse, m.forward));
+        o = m.o;
+        lse = m.lse;
     }
     const size_t kv_bytes = (size_t)(s->n_kv * s->n_kv_heads * s->d_head) * sizeof(float);
     const int64_t step = queries_at_once(s);
     const gradients g = {.q = q, .k = k, .v = v, .lse = lse, .dout = dout, .dk = dk, .dv = dv};
-    sweep w;
-    sweep_take(&w, s, step, &work);
-    float *delta = work_take(&work, step * s->n_heads, sizeof *delta);
-    float *pieces = work_take(&work, parts_of(s) * step * s->n_heads * s->d_head, sizeof *pieces);
-    float *excesses = work_take(&work, parts_of(s) * step * s->n_heads, sizeof *excesses);
     memset(dk, 0, kv_bytes);
     memset(dv, 0, kv_bytes);
     pad_queries(s, 1, (int64_t)s->n_heads * s->d_head, 0, dq);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
         for (int64_t i0 = 0; i0 < seq.n_q; i0 += step) {
-            sweep_open(&w, &seq, i0, step, ids);
-            backward_chunk(&w, &g, o, ids, dq, delta, pieces, excesses, work);
+            sweep_open(&m.w, &seq, i0, step, ids);
+            backward_chunk(&m.w, &g, o, ids, dq, m.delta, m.pieces, m.excesses, m.own);
         }
     }
     if (backward_faint(s, q, k, v, dout) || !backward_held(s, dq, dk, dv))
-        backward_again(s, q, k, v, ids, dout, dq, dk, dv, whole);
+        backward_again(s, q, k, v, ids, dout, dq, dk, dv, m.again);
     return MSA_OK;
 }
 

@@ -2,36 +2,35 @@
  * tiles add to them one after another, in the same order on every run. */
 #include "exact.h"
 
-typedef struct room {
+typedef struct scratch {
     tile t;
     float *q, *d_o, *dq, *p, *dp, *denom, *k, *v, *dk, *dv;
-} room;
+} scratch;
 
-static size_t room_bytes(const msa_shape *s)
+static size_t place(scratch *m, const msa_shape *s, bool full, void *work)
 {
-    int64_t rows = tile_queries(s) * (s->n_heads / s->n_kv_heads), cols = tile_max_cols(s, true);
-    return WORK_ALIGN + tile_bytes(s, false) + 3 * work_bytes(rows * s->d_head, sizeof(float)) +
-           2 * work_bytes(rows * cols, sizeof(float)) + work_bytes(rows, sizeof(float)) +
-           4 * work_bytes(cols * s->d_head, sizeof(float));
+    const int64_t rows = tile_queries(s) * (s->n_heads / s->n_kv_heads), cols = tile_max_cols(s, full);
+    const int64_t wide = rows * s->d_head, square = rows * cols, tall = cols * s->d_head;
+    arena a = arena_over(work);
+    tile_take(&m->t, s, full, &a);
+    m->q = arena_take(&a, wide, sizeof *m->q);
+    m->d_o = arena_take(&a, wide, sizeof *m->d_o);
+    m->dq = arena_take(&a, wide, sizeof *m->dq);
+    m->p = arena_take(&a, square, sizeof *m->p);
+    m->dp = arena_take(&a, square, sizeof *m->dp);
+    m->denom = arena_take(&a, rows, sizeof *m->denom);
+    m->k = arena_take(&a, tall, sizeof *m->k);
+    m->v = arena_take(&a, tall, sizeof *m->v);
+    m->dk = arena_take(&a, tall, sizeof *m->dk);
+    m->dv = arena_take(&a, tall, sizeof *m->dv);
+    return arena_bytes(&a);
 }
 
-static room room_take(const msa_shape *s, bool full, void *work)
+/* Enough for either support: a caller need not say which it will ask for. */
+static size_t scratch_bytes(const msa_shape *s)
 {
-    int64_t rows = tile_queries(s) * (s->n_heads / s->n_kv_heads), cols = tile_max_cols(s, full);
-    int64_t wide = rows * s->d_head, square = rows * cols, tall = cols * s->d_head;
-    room m;
-    tile_take(&m.t, s, full, &work);
-    m.q = work_take(&work, wide, sizeof(float));
-    m.d_o = work_take(&work, wide, sizeof(float));
-    m.dq = work_take(&work, wide, sizeof(float));
-    m.p = work_take(&work, square, sizeof(float));
-    m.dp = work_take(&work, square, sizeof(float));
-    m.denom = work_take(&work, rows, sizeof(float));
-    m.k = work_take(&work, tall, sizeof(float));
-    m.v = work_take(&work, tall, sizeof(float));
-    m.dk = work_take(&work, tall, sizeof(float));
-    m.dv = work_take(&work, tall, sizeof(float));
-    return m;
+    scratch m;
+    return max_size(place(&m, s, false, NULL), place(&m, s, true, NULL));
 }
 
 /* p: weights to probabilities; dp: dP to dS = P * (dP - delta), delta = rowsum(dP * P) / rowsum(P). The sums
@@ -69,7 +68,7 @@ static void add_product(const tile *t, int64_t rows, const float *a, const float
     tile_scatter_add(t, part, groups, t->r, d, dx);
 }
 
-static void backward_tile(const msa_shape *s, room *m, const float *q, const float *k, const float *v,
+static void backward_tile(const msa_shape *s, scratch *m, const float *q, const float *k, const float *v,
                           const int32_t *ids, const float *dout, float *dq, float *dk, float *dv)
 {
     const tile *t = &m->t;
@@ -97,7 +96,7 @@ static void backward_tile(const msa_shape *s, room *m, const float *q, const flo
 
 size_t fast_backward_tiles_workspace(const msa_shape *s)
 {
-    return max_size((size_t)fast_max_threads() * room_bytes(s), backward_again_workspace(s));
+    return max_size((size_t)fast_max_threads() * scratch_bytes(s), backward_again_workspace(s));
 }
 
 msa_status fast_backward_tiles(const msa_shape *s, const float *q, const float *k, const float *v,
@@ -116,7 +115,8 @@ msa_status fast_backward_tiles(const msa_shape *s, const float *q, const float *
     const int threads = products_begin();
 #pragma omp parallel num_threads(threads)
     {
-        room m = room_take(s, !ids, (char *)work + (size_t)fast_thread() * room_bytes(s));
+        scratch m;
+        place(&m, s, !ids, own_part(work, scratch_bytes(s)));
 #pragma omp for schedule(dynamic)
         for (int a = 0; a < pieces; a++) {
             const msa_seq seq = msa_get_seq(s, a / s->n_kv_heads);

@@ -16,15 +16,10 @@ int64_t chunk_queries(const msa_shape *s, int64_t wanted, int64_t room)
     return max_i64(LEAST_QUERIES, min_i64(min_i64(wanted, MOST_QUERIES), min_i64(fair, room)));
 }
 
-size_t chunk_bytes(const msa_shape *s, int64_t n)
+void chunk_take(chunk *c, const msa_shape *s, int64_t n, arena *a)
 {
-    return work_bytes(msa_n_blocks(s) + 2, sizeof(int64_t)) + work_bytes(n * s->topk, sizeof(int32_t));
-}
-
-void chunk_take(chunk *c, const msa_shape *s, int64_t n, void **work)
-{
-    c->first = work_take(work, msa_n_blocks(s) + 2, sizeof *c->first);
-    c->entry = work_take(work, n * s->topk, sizeof *c->entry);
+    c->first = arena_take(a, msa_n_blocks(s) + 2, sizeof *c->first);
+    c->entry = arena_take(a, n * s->topk, sizeof *c->entry);
 }
 
 void chunk_open(chunk *c, const msa_seq *seq, int r, int64_t i0, int64_t most)

@@ -16,8 +16,7 @@ typedef struct chunk {
 int64_t block_keys(const msa_shape *s);
 /* `wanted` queries, but neither too many nor more than `room`, nor so many that threads go idle. */
 int64_t chunk_queries(const msa_shape *s, int64_t wanted, int64_t room);
-size_t chunk_bytes(const msa_shape *s, int64_t n);
-void chunk_take(chunk *c, const msa_shape *s, int64_t n, void **work);
+void chunk_take(chunk *c, const msa_shape *s, int64_t n, arena *a);
 void chunk_open(chunk *c, const msa_seq *seq, int r, int64_t i0, int64_t most);
 /* Turns its ids around. */
 void chunk_turn(chunk *c, const msa_shape *s, const int32_t *ids);

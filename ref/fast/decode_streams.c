@@ -1,172 +1,11 @@
-/* A few new queries over a long cache. The keys are cut into parts that the threads share; each part has its
- * own softmax, and the parts are merged in order. Keys and values are float32 or bf16, contiguous or in
- * pages: what is taken at once lies side by side. */
-#include "exact.h"
+/* A step of generation: a few new queries score the blocks of a long cache, choose, and attend to what they
+ * chose. */
+#include "streams.h"
 
-#define PARTS 64        /* of the keys in dense attention, at most .. */
-#define PART_KEYS 1024  /* .. and no shorter than this */
 #define PART_BLOCKS 4   /* selected blocks of a part */
 #define DOT_ROWS 4      /* index queries, and keys, of one step of the dot products */
 #define FAR HEADS_KEYS  /* index keys between what is scored and what is asked for */
 #define MOST_DOT_ROWS 8 /* with more rows a matrix product is faster */
-
-/* ---- Shared: heads of a part, parts of a query ------------------------------------------------------- */
-
-static int count_in(const msa_shape *s, int slab)
-{
-    return (int)min_i64(LANES, s->n_heads / s->n_kv_heads - slab * LANES);
-}
-
-/* The row of q and o where a slab of query `row` begins. */
-static int64_t first_head(const msa_shape *s, int64_t row, int r, int slab)
-{
-    return row * s->n_heads + (int64_t)r * (s->n_heads / s->n_kv_heads) + (int64_t)slab * LANES;
-}
-
-/* Queries that the longest sequence has room for, and those that it may have if they are but few. */
-static int64_t room_queries(const msa_shape *s)
-{
-    int64_t most = 1;
-    for (int b = 0; b < msa_n_seqs(s); b++)
-        most = max_i64(most, room_of(s, b).n_q);
-    return most;
-}
-static int64_t most_queries(const msa_shape *s)
-{
-    return min_i64(FEW, room_queries(s));
-}
-
-/* Where keys and values lie as floats, row after row. */
-typedef struct unpacked {
-    float *k, *v;
-} unpacked;
-
-static size_t unpacked_bytes(const msa_shape *s)
-{
-    return WORK_ALIGN + 2 * work_bytes(HEADS_KEYS * (int64_t)s->d_head, sizeof(float));
-}
-
-static unpacked unpacked_take(const msa_shape *s, void *work)
-{
-    unpacked u;
-    u.k = work_take(&work, HEADS_KEYS * (int64_t)s->d_head, sizeof(float));
-    u.v = work_take(&work, HEADS_KEYS * (int64_t)s->d_head, sizeof(float));
-    return u;
-}
-
-typedef struct cache {
-    const msa_shape *s;
-    request at;
-    cached k, v;
-} cache;
-
-/* Keys that are taken at once: n rows, side by side; n = 0: none. */
-typedef struct run {
-    int64_t row, n;
-} run;
-
-/* The one of keys j, j+1, .. before `end`. */
-static run run_at(const request *at, int64_t j, int64_t end)
-{
-    return j < end ? (run){key_row(at, j), min_i64(HEADS_KEYS, keys_together(at, j, end))} : (run){0, 0};
-}
-
-/* Keys of a group, from key j on, for `queries` queries that begin at h (`apart` heads from one to the next)
- * and see keys up to first, first+1, .. Meanwhile those of group next_r that come next are asked for. */
-static void meet_keys(const cache *x, int r, int64_t j, run keys, heads *h, int64_t queries, int64_t apart,
-                      int64_t first, int next_r, run then, unpacked u)
-{
-    const int d = x->s->d_head, slabs = slabs_of(x->s), groups = x->s->n_kv_heads;
-    const float *k = rows_of(x->k, groups, r, d, keys.row, keys.n, u.k);
-    const float *v = rows_of(x->v, groups, r, d, keys.row, keys.n, u.v);
-    ahead next = rows_ahead(x->k, groups, next_r, d, then.row, then.n);
-    ahead after = rows_ahead(x->v, groups, next_r, d, then.row, then.n);
-    for (int64_t i = 0; i < queries; i++) {
-        const int64_t seen = min_i64(keys.n, first + i + 1 - j);
-        for (int slab = 0; slab < slabs && seen > 0; slab++) {
-            heads_meet(&h[i * apart + slab], d, k, v, seen, next, after);
-            next.n = after.n = 0; /* asked for */
-        }
-    }
-}
-
-/* Merges the parts of a query, slab by slab: parts lie `slabs` heads apart. */
-static void finish(const msa_shape *s, heads *h, int parts, int64_t row, int r, float *o, float *lse)
-{
-    const int slabs = slabs_of(s), d = s->d_head;
-    for (int slab = 0; slab < slabs; slab++) {
-        for (int part = 1; part < parts; part++)
-            heads_merge(&h[slab], &h[part * slabs + slab], d);
-        const int64_t at = first_head(s, row, r, slab);
-        heads_end(&h[slab], s, count_in(s, slab), o + at * d, lse ? lse + at : NULL);
-    }
-}
-
-static void begin(const msa_shape *s, heads *h, int parts, const float *q, int64_t row, int r)
-{
-    const int slabs = slabs_of(s);
-    for (int part = 0; part < parts; part++)
-        for (int slab = 0; slab < slabs; slab++)
-            heads_begin(&h[part * slabs + slab], s, q + first_head(s, row, r, slab) * s->d_head,
-                        count_in(s, slab));
-}
-
-/* ---- Dense ----------------------------------------------------------------------------------------------
- */
-
-static int64_t part_keys(int64_t visible)
-{
-    return max_i64(PART_KEYS, (visible + PARTS - 1) / PARTS);
-}
-
-static int64_t most_heads(const msa_shape *s, int parts)
-{
-    return most_queries(s) * s->n_kv_heads * parts * slabs_of(s);
-}
-
-size_t dense_few_workspace(const msa_shape *s)
-{
-    const size_t here =
-        WORK_ALIGN + heads_bytes(s, most_heads(s, PARTS)) + (size_t)fast_max_threads() * unpacked_bytes(s);
-    return max_size(here, attend_again_workspace(s));
-}
-
-/* Keys of one part of a dense step, for all queries of all groups. */
-static void dense_part(const cache *x, int part, int parts, int64_t begin, int64_t end, heads *h, unpacked u)
-{
-    const int groups = x->s->n_kv_heads, slabs = slabs_of(x->s);
-    const int64_t n = x->at.seq.n_q;
-    run keys = run_at(&x->at, begin, end), next;
-    for (int64_t j = begin; j < end; j += keys.n, keys = next) {
-        next = run_at(&x->at, j + keys.n, end);
-        for (int r = 0; r < groups; r++) /* they lie side by side */
-            meet_keys(x, r, j, keys, h + ((int64_t)r * n * parts + part) * slabs, n, (int64_t)parts * slabs,
-                      position(&x->at.seq, 0), (r + 1) % groups, r + 1 < groups ? keys : next, u);
-    }
-}
-
-void dense_few(const msa_shape *s, const request *at, const float *q, cached k, cached v, float *o,
-               float *lse, void *work)
-{
-    const int groups = s->n_kv_heads, slabs = slabs_of(s);
-    const int64_t visible = at->seq.n_kv, step = part_keys(visible), n = at->seq.n_q;
-    const int parts = (int)((visible + step - 1) / step);
-    const cache x = {s, *at, k, v};
-    heads *h = heads_take(s, most_heads(s, PARTS), &work); /* [groups, n, parts, slabs] */
-#pragma omp parallel num_threads(fast_threads())
-    {
-        const unpacked u = unpacked_take(s, (char *)work + (size_t)fast_thread() * unpacked_bytes(s));
-#pragma omp for schedule(static)
-        for (int64_t a = 0; a < groups * n; a++)
-            begin(s, h + a * parts * slabs, parts, q, at->seq.q0 + a % n, (int)(a / n));
-#pragma omp for schedule(dynamic)
-        for (int part = 0; part < parts; part++)
-            dense_part(&x, part, parts, part * step, min_i64(visible, (part + 1) * step), h, u);
-#pragma omp for schedule(static)
-        for (int64_t a = 0; a < groups * n; a++)
-            finish(s, h + a * parts * slabs, parts, at->seq.q0 + a % n, (int)(a / n), o, lse);
-    }
-}
 
 /* ---- Index ----------------------------------------------------------------------------------------------
  */
@@ -212,43 +51,33 @@ typedef struct scorer {
     float *scores; /* [n,groups,B] */
 } scorer;
 
-static size_t scorer_bytes(const msa_shape *s)
+static void scorer_take(scorer *y, const msa_shape *s, arena *a)
 {
     const int64_t rows = most_queries(s) * s->n_kv_heads;
-    return work_bytes(rows * s->d_index, sizeof(float)) + work_bytes(rows, sizeof(fitted)) +
-           work_bytes(rows * msa_n_blocks(s), sizeof(float));
+    y->fitted_qi = arena_take(a, rows * s->d_index, sizeof *y->fitted_qi);
+    y->fit = arena_take(a, rows, sizeof *y->fit);
+    y->scores = arena_take(a, rows * msa_n_blocks(s), sizeof *y->scores);
 }
 
-static scorer scorer_take(const cache *x, const float *qi, cached ki, void **work)
+static void scorer_begin(scorer *y, const cache *x, const float *qi, cached ki)
 {
-    const msa_shape *s = x->s;
-    const int64_t rows = most_queries(s) * s->n_kv_heads;
-    const scorer y = {.s = s,
-                      .at = x->at,
-                      .qi = qi + x->at.seq.q0 * s->n_kv_heads * s->d_index,
-                      .fitted_qi = work_take(work, rows * s->d_index, sizeof(float)),
-                      .fit = work_take(work, rows, sizeof(fitted)),
-                      .ki = ki,
-                      .scores = work_take(work, rows * msa_n_blocks(s), sizeof(float))};
-    for (int64_t a = 0; a < y.at.seq.n_q * s->n_kv_heads; a++)
-        y.fit[a] = fit_query(y.qi + a * s->d_index, s->d_index, y.fitted_qi + a * s->d_index);
-    return y;
+    const int d = x->s->d_index;
+    y->s = x->s;
+    y->at = x->at;
+    y->qi = qi + x->at.seq.q0 * x->s->n_kv_heads * d;
+    y->ki = ki;
+    for (int64_t a = 0; a < y->at.seq.n_q * x->s->n_kv_heads; a++)
+        y->fit[a] = fit_query(y->qi + a * d, d, y->fitted_qi + a * d);
 }
 
-static size_t scorer_room_bytes(const msa_shape *s)
-{
-    return WORK_ALIGN + work_bytes(HEADS_KEYS * (int64_t)s->d_index, sizeof(float)) +
-           work_bytes(most_queries(s) * s->n_kv_heads * HEADS_KEYS, sizeof(float));
-}
-
-static void score_block(const scorer *x, int64_t block, void *work)
+/* `room` and `logits` are for HEADS_KEYS keys. */
+static void score_block(const scorer *x, int64_t block, float *room, float *logits)
 {
     const msa_shape *s = x->s;
     const int d = s->d_index;
     const int64_t rows = x->at.seq.n_q * s->n_kv_heads, blocks = msa_n_blocks(s),
                   end = (block + 1) * s->block;
-    float *room = work_take(&work, HEADS_KEYS * (int64_t)d, sizeof *room);
-    float *logits = work_take(&work, rows * HEADS_KEYS, sizeof *logits), *max = x->scores + block;
+    float *max = x->scores + block;
     for (int64_t a = 0; a < rows; a++)
         max[a * blocks] = -INFINITY;
     for (int64_t j = block * s->block, n = 0; j < end; j += n) {
@@ -317,16 +146,50 @@ static void attend_part(const cache *x, const int32_t *ids, int r, int64_t i, in
     }
 }
 
+/* Of a thread. */
+typedef struct own {
+    unpacked u;
+    float *room, *logits; /* [keys,di], [n,groups,keys] */
+    best_list *best;
+    chooser again;
+} own;
+
+static size_t place_own(own *m, const msa_shape *s, void *work)
+{
+    arena a = arena_over(work);
+    m->u = unpacked_take(s, &a);
+    m->room = arena_take(&a, HEADS_KEYS * (int64_t)s->d_index, sizeof *m->room);
+    m->logits = arena_take(&a, most_queries(s) * s->n_kv_heads * HEADS_KEYS, sizeof *m->logits);
+    m->best = best_take(s, 1, &a);
+    m->again = chooser_take(s, &a);
+    return arena_bytes(&a);
+}
+
 static size_t own_bytes(const msa_shape *s)
 {
-    return unpacked_bytes(s) + scorer_room_bytes(s) + WORK_ALIGN + best_bytes(s, 1) + chooser_bytes(s);
+    own m;
+    return place_own(&m, s, NULL);
+}
+
+typedef struct few_scratch {
+    heads *h; /* [n,groups,parts,slabs] */
+    scorer y;
+    void *own;
+} few_scratch;
+
+static size_t place_few(few_scratch *m, const msa_shape *s, void *work)
+{
+    arena a = arena_over(work);
+    m->h = heads_take(s, most_heads(s, parts_of(s)), &a);
+    scorer_take(&m->y, s, &a);
+    m->own = arena_take(&a, fast_max_threads(), own_bytes(s));
+    return arena_bytes(&a);
 }
 
 static size_t few_workspace(const msa_shape *s)
 {
-    const size_t here = WORK_ALIGN + heads_bytes(s, most_heads(s, parts_of(s))) + scorer_bytes(s) +
-                        (size_t)fast_max_threads() * own_bytes(s);
-    return max_size(here, attend_again_workspace(s));
+    few_scratch m;
+    return max_size(place_few(&m, s, NULL), attend_again_workspace(s));
 }
 
 static void decode_few(const cache *x, const float *q, const float *qi, cached ki, int32_t *ids, float *o,
@@ -336,103 +199,62 @@ static void decode_few(const cache *x, const float *q, const float *qi, cached k
     const msa_seq seq = x->at.seq;
     const int groups = s->n_kv_heads, slabs = slabs_of(s), parts = parts_of(s);
     const int64_t n = seq.n_q;
-    heads *h = heads_take(s, most_heads(s, parts), &work); /* [n, groups, parts, slabs] */
-    const scorer y = scorer_take(x, qi, ki, &work);
+    few_scratch all;
+    place_few(&all, s, work);
+    scorer_begin(&all.y, x, qi, ki);
+    heads *h = all.h;
     const int threads = products_begin();
 #pragma omp parallel num_threads(threads)
     {
-        char *own = (char *)work + (size_t)fast_thread() * own_bytes(s);
-        const unpacked u = unpacked_take(s, own);
-        void *room = own + unpacked_bytes(s), *lists = own + unpacked_bytes(s) + scorer_room_bytes(s);
-        best_list *best = best_take(s, 1, &lists);
-        const chooser again = chooser_take(s, &lists);
+        own m;
+        place_own(&m, s, own_part(all.own, own_bytes(s)));
 #pragma omp for schedule(static)
         for (int64_t b = 0; b < position(&seq, n - 1) / s->block; b++)
-            score_block(&y, b, room);
+            score_block(&all.y, b, m.room, m.logits);
 #pragma omp for schedule(static)
         for (int64_t a = 0; a < n * groups; a++) {
-            select_blocks(&y, a, best, again, ids);
-            begin(s, h + a * parts * slabs, parts, q, seq.q0 + a / groups, (int)(a % groups));
+            select_blocks(&all.y, a, m.best, m.again, ids);
+            parts_begin(s, h + a * parts * slabs, parts, q, seq.q0 + a / groups, (int)(a % groups));
         }
 #pragma omp for schedule(dynamic)
         for (int64_t a = 0; a < n * groups * parts; a++) {
             const int64_t i = a / parts / groups;
             const int r = (int)(a / parts % groups), part = (int)(a % parts);
-            attend_part(x, ids_row(s, ids, r, seq.q0 + i), r, i, part, h + a * slabs, u);
+            attend_part(x, ids_row(s, ids, r, seq.q0 + i), r, i, part, h + a * slabs, m.u);
         }
 #pragma omp for schedule(static)
         for (int64_t a = 0; a < n * groups; a++)
-            finish(s, h + a * parts * slabs, parts, seq.q0 + a / groups, (int)(a % groups), o, lse);
+            parts_finish(s, h + a * parts * slabs, parts, seq.q0 + a / groups, (int)(a % groups), o, lse);
     }
     products_end();
 }
 
-/* ---- Many queries over pages -----------------------------------------------------------------------------
- * Their products are worth a copy of the request's keys in one piece. */
+/* ---- Many queries over pages ----------------------------------------------------------------------- */
 
-/* Request r of a paged call as a padded sequence of its own: sizes, and so workspaces, do not depend on
- * lengths. */
-typedef struct alone {
-    msa_shape s;
-    int32_t len_q, len_kv;
-} alone;
+typedef struct many_scratch {
+    float *k, *v, *ki;
+    int32_t *chosen; /* [groups,n,k] */
+    void *stage;
+} many_scratch;
 
-static void set_alone(alone *a, const msa_shape *s, const request *at)
+static size_t place_many(many_scratch *m, const msa_shape *s, void *work)
 {
-    a->s = *s;
-    a->s.n_seqs = 1;
-    a->s.cu_q = a->s.cu_kv = NULL;
-    a->s.n_q = room_queries(s);
-    a->s.n_kv = longest_kv(s);
-    a->s.len_q = at ? &a->len_q : NULL;
-    a->s.len_kv = at ? &a->len_kv : NULL;
-    a->len_q = at ? (int32_t)at->seq.n_q : 0;
-    a->len_kv = at ? (int32_t)at->seq.n_kv : 0;
-}
-
-static int64_t chosen_count(const alone *a)
-{
-    return a->s.n_kv_heads * a->s.n_q * a->s.topk;
-}
-
-#define MOST_GATHERED (INT64_C(1) << 25) /* numbers of K; longer requests go through FEW queries at a time */
-
-static bool worth_gathering(const msa_shape *s, int64_t n_q)
-{
-    return n_q > FEW && longest_kv(s) <= MOST_GATHERED / s->n_kv_heads / s->d_head;
-}
-
-static size_t gathered_bytes(const msa_shape *s)
-{
-    return WORK_ALIGN + 2 * work_bytes(longest_kv(s) * s->n_kv_heads * s->d_head, sizeof(float));
-}
-
-/* A request's rows of x, `width` numbers each. */
-static float *gather(const msa_shape *s, const request *at, cached x, int width, void **work)
-{
-    float *to = work_take(work, longest_kv(s) * width, sizeof *to);
-    const int64_t n = at->seq.n_kv, chunks = (n + HEADS_KEYS - 1) / HEADS_KEYS;
-#pragma omp parallel for num_threads(fast_threads())
-    for (int64_t c = 0; c < chunks; c++) {
-        const int64_t end = min_i64(n, (c + 1) * HEADS_KEYS);
-        int64_t keys = 0;
-        for (int64_t j = c * HEADS_KEYS; j < end; j += keys) {
-            keys = keys_together(at, j, end);
-            const float *from = rows_of(x, 1, 0, width, key_row(at, j), keys, to + j * width);
-            if (from != to + j * width)
-                memcpy(to + j * width, from, (size_t)(keys * width) * sizeof *to);
-        }
-    }
-    return to;
+    const int64_t n = longest_kv(s), groups = s->n_kv_heads;
+    arena a = arena_over(work);
+    m->k = arena_take(&a, n * groups * s->d_head, sizeof *m->k);
+    m->v = arena_take(&a, n * groups * s->d_head, sizeof *m->v);
+    m->ki = arena_take(&a, n * s->d_index, sizeof *m->ki);
+    m->chosen = arena_take(&a, groups * s->n_q * s->topk, sizeof *m->chosen);
+    m->stage = arena_take(&a, 1, max_size(fast_index_workspace(s), fast_sparse_workspace(s)));
+    return arena_bytes(&a);
 }
 
 static size_t decode_many_workspace(const msa_shape *s)
 {
     alone a;
+    many_scratch m;
     set_alone(&a, s, NULL);
-    const size_t index = fast_index_workspace(&a.s), sparse = fast_sparse_workspace(&a.s);
-    return gathered_bytes(s) + work_bytes(longest_kv(s) * s->d_index, sizeof(float)) +
-           work_bytes(chosen_count(&a), sizeof(int32_t)) + (index > sparse ? index : sparse);
+    return place_many(&m, &a.s, NULL);
 }
 
 static msa_status decode_many(const cache *x, const float *q, const float *qi, cached ki, int32_t *ids,
@@ -441,58 +263,22 @@ static msa_status decode_many(const cache *x, const float *q, const float *qi, c
     const msa_shape *s = x->s;
     const int64_t q0 = x->at.seq.q0, row = (int64_t)s->n_heads * s->d_head;
     alone a;
+    many_scratch m;
     set_alone(&a, s, &x->at);
-    const float *k = gather(s, &x->at, x->k, s->n_kv_heads * s->d_head, &work);
-    const float *v = gather(s, &x->at, x->v, s->n_kv_heads * s->d_head, &work);
-    const float *index_keys = gather(s, &x->at, ki, s->d_index, &work);
-    int32_t *chosen = work_take(&work, chosen_count(&a), sizeof *chosen);
-    MSA_TRY(fast_index(&a.s, qi + q0 * s->n_kv_heads * s->d_index, index_keys, NULL, chosen, NULL, work));
-    MSA_TRY(fast_sparse(&a.s, q + q0 * row, k, v, chosen, o + q0 * row, lse ? lse + q0 * s->n_heads : NULL,
-                        work));
+    place_many(&m, &a.s, work);
+    gather_rows(&x->at, x->k, s->n_kv_heads * s->d_head, m.k);
+    gather_rows(&x->at, x->v, s->n_kv_heads * s->d_head, m.v);
+    gather_rows(&x->at, ki, s->d_index, m.ki);
+    MSA_TRY(fast_index(&a.s, qi + q0 * s->n_kv_heads * s->d_index, m.ki, NULL, m.chosen, NULL, m.stage));
+    MSA_TRY(fast_sparse(&a.s, q + q0 * row, m.k, m.v, m.chosen, o + q0 * row,
+                        lse ? lse + q0 * s->n_heads : NULL, m.stage));
     const int64_t n = a.s.n_q * s->topk;
     for (int r = 0; r < s->n_kv_heads; r++)
-        memcpy(ids + (r * s->n_q + q0) * s->topk, chosen + r * n, (size_t)n * sizeof *ids);
+        memcpy(ids + (r * s->n_q + q0) * s->topk, m.chosen + r * n, (size_t)n * sizeof *ids);
     return MSA_OK;
 }
 
-static size_t dense_many_workspace(const msa_shape *s)
-{
-    alone a;
-    set_alone(&a, s, NULL);
-    return gathered_bytes(s) + fast_dense_workspace(&a.s);
-}
-
-static msa_status dense_many(const cache *x, const float *q, float *o, float *lse, void *work)
-{
-    const msa_shape *s = x->s;
-    const int64_t q0 = x->at.seq.q0, row = (int64_t)s->n_heads * s->d_head;
-    alone a;
-    set_alone(&a, s, &x->at);
-    const float *k = gather(s, &x->at, x->k, s->n_kv_heads * s->d_head, &work);
-    const float *v = gather(s, &x->at, x->v, s->n_kv_heads * s->d_head, &work);
-    return fast_dense(&a.s, q + q0 * row, k, v, o + q0 * row, lse ? lse + q0 * s->n_heads : NULL, work);
-}
-
-/* Queries i .. i+FEW-1 of a request, as if its newest tokens were theirs. */
-static cache few_of(const cache *x, int64_t i)
-{
-    cache part = *x;
-    part.at.seq.q0 += i;
-    part.at.seq.n_q = min_i64(FEW, x->at.seq.n_q - i);
-    part.at.seq.n_kv = position(&x->at.seq, i + part.at.seq.n_q - 1) + 1;
-    return part;
-}
-
-/* ---- The step: request after request ---------------------------------------------------------------------
- */
-
-static bool all_few(const msa_shape *s)
-{
-    bool few = true;
-    for (int b = 0; b < msa_n_seqs(s); b++)
-        few = few && msa_get_seq(s, b).n_q <= FEW;
-    return few;
-}
+/* ---- The step: request after request --------------------------------------------------------------- */
 
 size_t fast_decode_workspace(const msa_shape *s)
 {
@@ -547,56 +333,4 @@ msa_status msa_fast_decode_bf16(const msa_shape *s, const float *q, const uint16
     if (!all_few(s))
         return MSA_ERR_UNSUPPORTED;
     return decode(s, NULL, q, halves(k), halves(v), qi, halves(ki), ids, o, lse, work);
-}
-
-/* ---- The same step by dense attention --------------------------------------------------------------------
- */
-
-size_t fast_dense_decode_workspace(const msa_shape *s)
-{
-    size_t most = dense_few_workspace(s); /* enough for fewer queries too */
-    if (room_queries(s) > FEW)
-        most = max_size(most, fast_dense_workspace(s));
-    return worth_gathering(s, room_queries(s)) ? max_size(most, dense_many_workspace(s)) : most;
-}
-
-static msa_status dense_decode(const msa_shape *s, const msa_pages *p, const float *q, cached k, cached v,
-                               float *o, float *lse, void *work)
-{
-    for (int b = 0; b < msa_n_seqs(s); b++) {
-        const cache x = {s, get_request(s, p, b), k, v};
-        const msa_seq room = room_of(s, b);
-        const bool gathered = worth_gathering(s, x.at.seq.n_q);
-        if (gathered)
-            MSA_TRY(dense_many(&x, q, o, lse, work));
-        for (int64_t i = 0; i < x.at.seq.n_q && !gathered; i += FEW) {
-            const cache few = few_of(&x, i);
-            dense_few(s, &few.at, q, k, v, o, lse, work);
-        }
-        write_padding(s, room.q0 + x.at.seq.n_q, room.q0 + room.n_q, NULL, o, lse);
-    }
-    attend_again(s, p, q, k, v, NULL, o, lse, work);
-    return MSA_OK;
-}
-
-msa_status fast_dense_decode(const msa_shape *s, const msa_pages *p, const float *q, const float *k,
-                             const float *v, float *o, float *lse, void *work)
-{
-    MSA_TRY(p ? msa_check_pages(s, p) : msa_check_shape(s));
-    if (!q || !k || !v || !o || !work)
-        return MSA_ERR_NULL;
-    if (p || all_few(s))
-        return dense_decode(s, p, q, floats(k), floats(v), o, lse, work);
-    return fast_dense(s, q, k, v, o, lse, work);
-}
-
-msa_status msa_fast_dense_decode_bf16(const msa_shape *s, const float *q, const uint16_t *k,
-                                      const uint16_t *v, float *o, float *lse, void *work)
-{
-    MSA_TRY(msa_check_shape(s));
-    if (!q || !k || !v || !o || !work)
-        return MSA_ERR_NULL;
-    if (!all_few(s))
-        return MSA_ERR_UNSUPPORTED;
-    return dense_decode(s, NULL, q, halves(k), halves(v), o, lse, work);
 }

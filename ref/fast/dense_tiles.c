@@ -5,39 +5,37 @@
 
 #define ROWS 512 /* (query, head) rows of a tile */
 
-typedef struct room {
+typedef struct scratch {
     float *q, *logits, *o, *max, *lse;
     double *sum;
-} room;
+} scratch;
 
 static int64_t queries_at_once(const msa_shape *s)
 {
     return max_i64(1, ROWS / (s->n_heads / s->n_kv_heads));
 }
 
-static room room_take(const msa_shape *s, void **work)
+static size_t place(scratch *m, const msa_shape *s, void *work)
 {
     const int64_t rows = queries_at_once(s) * (s->n_heads / s->n_kv_heads);
-    room m;
-    m.q = work_take(work, rows * s->d_head, sizeof(float));
-    m.o = work_take(work, rows * s->d_head, sizeof(float));
-    m.logits = work_take(work, rows * STREAM_KEYS, sizeof(float));
-    m.max = work_take(work, rows, sizeof(float));
-    m.lse = work_take(work, rows, sizeof(float));
-    m.sum = work_take(work, rows, sizeof(double));
-    return m;
+    arena a = arena_over(work);
+    m->q = arena_take(&a, rows * s->d_head, sizeof *m->q);
+    m->o = arena_take(&a, rows * s->d_head, sizeof *m->o);
+    m->logits = arena_take(&a, rows * STREAM_KEYS, sizeof *m->logits);
+    m->max = arena_take(&a, rows, sizeof *m->max);
+    m->lse = arena_take(&a, rows, sizeof *m->lse);
+    m->sum = arena_take(&a, rows, sizeof *m->sum);
+    return arena_bytes(&a);
 }
 
-static size_t room_bytes(const msa_shape *s)
+static size_t scratch_bytes(const msa_shape *s)
 {
-    const int64_t rows = queries_at_once(s) * (s->n_heads / s->n_kv_heads);
-    return WORK_ALIGN + 2 * work_bytes(rows * s->d_head, sizeof(float)) +
-           work_bytes(rows * STREAM_KEYS, sizeof(float)) + 2 * work_bytes(rows, sizeof(float)) +
-           work_bytes(rows, sizeof(double));
+    scratch m;
+    return place(&m, s, NULL);
 }
 
 /* Logits of the keys j0 .. j0+cols-1 to weights; shrinks O where a row has met a larger logit. */
-static void soften_rows(const tile *t, room *m, int64_t j0, int64_t cols)
+static void soften_rows(const tile *t, scratch *m, int64_t j0, int64_t cols)
 {
     const int d = t->s->d_head, group = t->s->n_heads / t->s->n_kv_heads;
     for (int64_t a = 0; a < t->n * group; a++) {
@@ -51,7 +49,7 @@ static void soften_rows(const tile *t, room *m, int64_t j0, int64_t cols)
     }
 }
 
-static void attend_tile(const tile *t, room *m, const float *q, const float *k, const float *v, float *o,
+static void attend_tile(const tile *t, scratch *m, const float *q, const float *k, const float *v, float *o,
                         float *lse)
 {
     const msa_shape *s = t->s;
@@ -84,7 +82,7 @@ static void attend_tile(const tile *t, room *m, const float *q, const float *k, 
 
 size_t stream_workspace(const msa_shape *s)
 {
-    return (size_t)fast_max_threads() * room_bytes(s);
+    return (size_t)fast_max_threads() * scratch_bytes(s);
 }
 
 void stream_dense(const msa_shape *s, const msa_seq *seq, const float *q, const float *k, const float *v,
@@ -94,8 +92,8 @@ void stream_dense(const msa_shape *s, const msa_seq *seq, const float *q, const 
     const int threads = products_begin();
 #pragma omp parallel num_threads(threads)
     {
-        void *own = (char *)work + (size_t)fast_thread() * room_bytes(s);
-        room m = room_take(s, &own);
+        scratch m;
+        place(&m, s, own_part(work, scratch_bytes(s)));
         /* The last tiles are the longest: they go first. */
 #pragma omp for schedule(dynamic)
         for (int64_t a = 0; a < tiles * s->n_kv_heads; a++) {

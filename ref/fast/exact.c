@@ -34,27 +34,30 @@ float least_of(const float *x, int64_t n)
 /* ---- Attention ------------------------------------------------------------------------------------------
  */
 
-typedef struct room {
+typedef struct scratch {
     double *acc;        /* [d] */
     float *key, *value; /* [d] */
-} room;
+} scratch;
 
-static size_t room_bytes(const msa_shape *s)
+static size_t place(scratch *m, const msa_shape *s, void *work)
 {
-    return WORK_ALIGN + work_bytes(s->d_head, sizeof(double)) + 2 * work_bytes(s->d_head, sizeof(float));
+    arena a = arena_over(work);
+    m->acc = arena_take(&a, s->d_head, sizeof *m->acc);
+    m->key = arena_take(&a, s->d_head, sizeof *m->key);
+    m->value = arena_take(&a, s->d_head, sizeof *m->value);
+    return arena_bytes(&a);
 }
 
-static room room_take(const msa_shape *s, void *work)
+static size_t scratch_bytes(const msa_shape *s)
 {
-    return (room){.acc = work_take(&work, s->d_head, sizeof(double)),
-                  .key = work_take(&work, s->d_head, sizeof(float)),
-                  .value = work_take(&work, s->d_head, sizeof(float))};
+    scratch m;
+    return place(&m, s, NULL);
 }
 
 /* A head's query and the keys first .. last of group r: online softmax in double. A key of weight 0 has
  * its value added too, as in the reference. */
 static void meet(const msa_shape *s, const request *where, int r, int64_t first, int64_t last, const float *q,
-                 cached k, cached v, const room *m, double *max, double *sum)
+                 cached k, cached v, const scratch *m, double *max, double *sum)
 {
     const int d = s->d_head;
     const double scale = 1 / sqrt(d);
@@ -75,7 +78,7 @@ static void meet(const msa_shape *s, const request *where, int r, int64_t first,
 }
 
 static void head_again(const msa_shape *s, const request *where, int64_t i, int h, const float *q, cached k,
-                       cached v, const int32_t *ids, float *o, float *lse, const room *m)
+                       cached v, const int32_t *ids, float *o, float *lse, const scratch *m)
 {
     const int d = s->d_head, r = h / (s->n_heads / s->n_kv_heads), spans = ids ? s->topk : 1;
     const int64_t at = position(&where->seq, i), row = (where->seq.q0 + i) * s->n_heads + h;
@@ -94,7 +97,7 @@ static void head_again(const msa_shape *s, const request *where, int64_t i, int 
 }
 
 /* Found at once where there is one near the beginning. */
-static bool any_value(const msa_shape *s, const request *where, cached v, const room *m)
+static bool any_value(const msa_shape *s, const request *where, cached v, const scratch *m)
 {
     bool any = false;
     for (int64_t j = 0; j < where->seq.n_kv && !any; j++)
@@ -113,7 +116,7 @@ static bool in_doubt(const float *q, const float *o, int d, bool values)
 
 size_t attend_again_workspace(const msa_shape *s)
 {
-    return (size_t)fast_max_threads() * room_bytes(s);
+    return (size_t)fast_max_threads() * scratch_bytes(s);
 }
 
 void attend_again(const msa_shape *s, const msa_pages *p, const float *q, cached k, cached v,
@@ -124,7 +127,8 @@ void attend_again(const msa_shape *s, const msa_pages *p, const float *q, cached
         const request where = get_request(s, p, b);
 #pragma omp parallel num_threads(fast_threads())
         {
-            const room m = room_take(s, (char *)work + (size_t)fast_thread() * room_bytes(s));
+            scratch m;
+            place(&m, s, own_part(work, scratch_bytes(s)));
             const bool values = any_value(s, &where, v, &m);
 #pragma omp for schedule(dynamic, 16)
             for (int64_t i = 0; i < where.seq.n_q; i++)
@@ -188,20 +192,14 @@ bool fit_doubtful(const fitted *f, int64_t most, met_keys *k, int d, float *rows
     return f->least * k->least < FLT_MIN;
 }
 
-size_t chooser_bytes(const msa_shape *s)
+chooser chooser_take(const msa_shape *s, arena *a)
 {
     const int64_t blocks = msa_n_blocks(s);
-    return WORK_ALIGN + work_bytes(blocks, sizeof(double)) +
-           work_bytes(min_i64(s->topk, blocks), sizeof(double)) +
-           work_bytes(HEADS_KEYS * (int64_t)s->d_index, sizeof(float));
-}
-
-chooser chooser_take(const msa_shape *s, void **work)
-{
-    const int64_t blocks = msa_n_blocks(s);
-    return (chooser){.m = work_take(work, blocks, sizeof(double)),
-                     .best = work_take(work, min_i64(s->topk, blocks), sizeof(double)),
-                     .room = work_take(work, HEADS_KEYS * (int64_t)s->d_index, sizeof(float))};
+    chooser c;
+    c.m = arena_take(a, blocks, sizeof *c.m);
+    c.best = arena_take(a, min_i64(s->topk, blocks), sizeof *c.best);
+    c.room = arena_take(a, HEADS_KEYS * (int64_t)s->d_index, sizeof *c.room);
+    return c;
 }
 
 void choose_again(const msa_shape *s, const request *where, int64_t at, const float *qi, cached ki, chooser c,

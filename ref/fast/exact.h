@@ -56,8 +56,7 @@ typedef struct chooser {
     double *m, *best;
     float *room;
 } chooser;
-size_t chooser_bytes(const msa_shape *s);
-chooser chooser_take(const msa_shape *s, void **work);
+chooser chooser_take(const msa_shape *s, arena *a);
 void choose_again(const msa_shape *s, const request *where, int64_t at, const float *qi, cached ki, chooser c,
                   float *scores, int32_t *ids);
 

@@ -90,26 +90,27 @@ typedef struct row_sums {
     double lse, origin, delta; /* origin: taken from every dP, as in the reference */
 } row_sums;
 
-typedef struct room {
+typedef struct scratch {
     int64_t *tokens;
     double *p, *dp, *acc, *more; /* [tokens], [tokens], [d], [d] */
-} room;
+} scratch;
 
-static size_t room_bytes(const msa_shape *s)
+static size_t place(scratch *m, const msa_shape *s, void *work)
 {
     const int64_t n = max_support(s, true), d = max_i64(s->d_head, s->d_index);
-    return WORK_ALIGN + work_bytes(n, sizeof(int64_t)) + 2 * work_bytes(n, sizeof(double)) +
-           2 * work_bytes(d, sizeof(double));
+    arena a = arena_over(work);
+    m->tokens = arena_take(&a, n, sizeof *m->tokens);
+    m->p = arena_take(&a, n, sizeof *m->p);
+    m->dp = arena_take(&a, n, sizeof *m->dp);
+    m->acc = arena_take(&a, d, sizeof *m->acc);
+    m->more = arena_take(&a, d, sizeof *m->more);
+    return arena_bytes(&a);
 }
 
-static room room_take(const msa_shape *s, void *work)
+static size_t scratch_bytes(const msa_shape *s)
 {
-    const int64_t n = max_support(s, true), d = max_i64(s->d_head, s->d_index);
-    return (room){.tokens = work_take(&work, n, sizeof(int64_t)),
-                  .p = work_take(&work, n, sizeof(double)),
-                  .dp = work_take(&work, n, sizeof(double)),
-                  .acc = work_take(&work, d, sizeof(double)),
-                  .more = work_take(&work, d, sizeof(double))};
+    scratch m;
+    return place(&m, s, NULL);
 }
 
 typedef struct tensors {
@@ -118,9 +119,10 @@ typedef struct tensors {
     const int32_t *ids;
     float *dq, *dk, *dv;
     row_sums *sums; /* [T,Hq] */
+    void *own;      /* scratch of every thread */
 } tensors;
 
-static void backward_row(const tensors *x, const msa_seq *seq, int64_t i, int h, const room *m)
+static void backward_row(const tensors *x, const msa_seq *seq, int64_t i, int h, const scratch *m)
 {
     const msa_shape *s = x->s;
     const int d = s->d_head, r = h / (s->n_heads / s->n_kv_heads);
@@ -146,7 +148,7 @@ static void backward_row(const tensors *x, const msa_seq *seq, int64_t i, int h,
     x->sums[row] = sums;
 }
 
-static void backward_key(const tensors *x, const msa_seq *seq, int64_t j, int r, const room *m)
+static void backward_key(const tensors *x, const msa_seq *seq, int64_t j, int r, const scratch *m)
 {
     const msa_shape *s = x->s;
     const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
@@ -170,22 +172,31 @@ static void backward_key(const tensors *x, const msa_seq *seq, int64_t j, int r,
     round_row(m->more, d, x->dv + at);
 }
 
+static size_t place_backward(tensors *x, const msa_shape *s, void *work)
+{
+    arena a = arena_over(work);
+    x->sums = arena_take(&a, s->n_q * s->n_heads, sizeof *x->sums);
+    x->own = arena_take(&a, fast_max_threads(), scratch_bytes(s));
+    return arena_bytes(&a);
+}
+
 size_t backward_again_workspace(const msa_shape *s)
 {
-    return WORK_ALIGN + work_bytes(s->n_q * s->n_heads, sizeof(row_sums)) +
-           (size_t)fast_max_threads() * room_bytes(s);
+    tensors x;
+    return place_backward(&x, s, NULL);
 }
 
 void backward_again(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
                     const float *dout, float *dq, float *dk, float *dv, void *work)
 {
-    const tensors x = {s,   q,  k,  v,  dout,
-                       ids, dq, dk, dv, work_take(&work, s->n_q * s->n_heads, sizeof(row_sums))};
+    tensors x = {.s = s, .q = q, .k = k, .v = v, .dout = dout, .ids = ids, .dq = dq, .dk = dk, .dv = dv};
+    place_backward(&x, s, work);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
 #pragma omp parallel num_threads(fast_threads())
         {
-            const room m = room_take(s, (char *)work + (size_t)fast_thread() * room_bytes(s));
+            scratch m;
+            place(&m, s, own_part(x.own, scratch_bytes(s)));
 #pragma omp for schedule(dynamic)
             for (int64_t a = 0; a < seq.n_q * s->n_heads; a++)
                 backward_row(&x, &seq, a / s->n_heads, (int)(a % s->n_heads), &m);
@@ -206,6 +217,7 @@ typedef struct lesson {
     double share, weight;
     float *dqi, *dki;
     double *loss, *lse, *index_lse; /* [T,Hkv], [T,Hq], [T,Hkv] */
+    void *own;                      /* scratch of every thread */
 } lesson;
 
 /* Mean over the heads of the probability of one key at `at`. */
@@ -218,7 +230,7 @@ static double teacher(const lesson *x, int64_t query, int r, const float *key)
     return t;
 }
 
-static void kl_row(const lesson *x, const msa_seq *seq, int64_t i, int r, const room *m)
+static void kl_row(const lesson *x, const msa_seq *seq, int64_t i, int r, const scratch *m)
 {
     const msa_shape *s = x->s;
     const int d = s->d_head, di = s->d_index, group = s->n_heads / s->n_kv_heads;
@@ -246,7 +258,7 @@ static void kl_row(const lesson *x, const msa_seq *seq, int64_t i, int r, const 
         round_row(m->acc, di, x->dqi + row * di);
 }
 
-static void kl_key(const lesson *x, const msa_seq *seq, int64_t j, const room *m)
+static void kl_key(const lesson *x, const msa_seq *seq, int64_t j, const scratch *m)
 {
     const msa_shape *s = x->s;
     const int di = s->d_index;
@@ -265,11 +277,20 @@ static void kl_key(const lesson *x, const msa_seq *seq, int64_t j, const room *m
     round_row(m->acc, di, x->dki + (seq->kv0 + j) * di);
 }
 
+static size_t place_kl(lesson *x, const msa_shape *s, void *work)
+{
+    arena a = arena_over(work);
+    x->loss = arena_take(&a, s->n_q * s->n_kv_heads, sizeof *x->loss);
+    x->lse = arena_take(&a, s->n_q * s->n_heads, sizeof *x->lse);
+    x->index_lse = arena_take(&a, s->n_q * s->n_kv_heads, sizeof *x->index_lse);
+    x->own = arena_take(&a, fast_max_threads(), scratch_bytes(s));
+    return arena_bytes(&a);
+}
+
 size_t kl_again_workspace(const msa_shape *s)
 {
-    return WORK_ALIGN + work_bytes(s->n_q * s->n_heads, sizeof(double)) +
-           2 * work_bytes(s->n_q * s->n_kv_heads, sizeof(double)) +
-           (size_t)fast_max_threads() * room_bytes(s);
+    lesson x;
+    return place_kl(&x, s, NULL);
 }
 
 void kl_again(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
@@ -279,15 +300,14 @@ void kl_again(const msa_shape *s, const float *q, const float *k, const float *q
     lesson x = {.s = s, .q = q, .k = k, .qi = qi, .ki = ki, .ids = ids, .dqi = dqi, .dki = dki};
     x.share = 1 / kl_rows(s);
     x.weight = weight;
-    x.loss = work_take(&work, s->n_q * groups, sizeof *x.loss);
-    x.lse = work_take(&work, s->n_q * s->n_heads, sizeof *x.lse);
-    x.index_lse = work_take(&work, s->n_q * groups, sizeof *x.index_lse);
+    place_kl(&x, s, work);
     *loss = 0;
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
 #pragma omp parallel num_threads(fast_threads())
         {
-            const room m = room_take(s, (char *)work + (size_t)fast_thread() * room_bytes(s));
+            scratch m;
+            place(&m, s, own_part(x.own, scratch_bytes(s)));
 #pragma omp for schedule(dynamic)
             for (int64_t a = 0; a < seq.n_q * groups; a++)
                 kl_row(&x, &seq, a / groups, (int)(a % groups), &m);

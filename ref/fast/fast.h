@@ -30,6 +30,12 @@ int fast_threads(void);
 int fast_max_threads(void);
 int fast_thread(void);
 
+/* Of memory that has `bytes` for every thread, what is this one's. */
+static inline void *own_part(void *memory, size_t bytes)
+{
+    return (char *)memory + (size_t)fast_thread() * bytes;
+}
+
 static inline size_t max_size(size_t a, size_t b)
 {
     return a > b ? a : b;
@@ -55,9 +61,8 @@ typedef struct tile {
 /* Queries that a tile holds, and the columns it can have. */
 int64_t tile_queries(const msa_shape *s);
 int64_t tile_max_cols(const msa_shape *s, bool full);
-/* Bytes of the two lists above, and taking them. */
-size_t tile_bytes(const msa_shape *s, bool full);
-void tile_take(tile *t, const msa_shape *s, bool full, void **work);
+/* Takes the two lists above. */
+void tile_take(tile *t, const msa_shape *s, bool full, arena *a);
 
 /* Describes tile number `index` of (sequence, group): finds the union of what its queries selected. */
 void tile_open(tile *t, const msa_shape *s, const msa_seq *seq, int r, int64_t index, const int32_t *ids);
@@ -89,8 +94,7 @@ typedef struct best_list {
 } best_list;
 
 /* Lists for `rows` rows, empty; n = 0 empties one again. */
-size_t best_bytes(const msa_shape *s, int64_t rows);
-best_list *best_take(const msa_shape *s, int64_t rows, void **work);
+best_list *best_take(const msa_shape *s, int64_t rows, arena *a);
 /* Blocks come in ascending order; the `most` best stay. */
 void best_insert(best_list *list, int64_t most, float score, int32_t block);
 /* The list and the local block, ascending, then -1: a row of ids. */

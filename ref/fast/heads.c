@@ -48,20 +48,14 @@ int slabs_of(const msa_shape *s)
     return (s->n_heads / s->n_kv_heads + LANES - 1) / LANES;
 }
 
-size_t heads_bytes(const msa_shape *s, int64_t n)
+heads *heads_take(const msa_shape *s, int64_t n, arena *a)
 {
-    return work_bytes(n, sizeof(heads)) + 2 * work_bytes(n * s->d_head, sizeof(lanes)) +
-           work_bytes(n, sizeof(lanes)) + work_bytes(n * LANES, sizeof(double));
-}
-
-heads *heads_take(const msa_shape *s, int64_t n, void **work)
-{
-    heads *h = work_take(work, n, sizeof *h);
-    lanes *q = work_take(work, n * s->d_head, sizeof *q), *o = work_take(work, n * s->d_head, sizeof *o);
-    lanes *max = work_take(work, n, sizeof *max);
-    double *sum = work_take(work, n * LANES, sizeof *sum);
-    for (int64_t a = 0; a < n; a++)
-        h[a] = (heads){q + a * s->d_head, o + a * s->d_head, max + a, sum + a * LANES};
+    heads *h = arena_take(a, n, sizeof *h);
+    lanes *q = arena_take(a, n * s->d_head, sizeof *q), *o = arena_take(a, n * s->d_head, sizeof *o);
+    lanes *max = arena_take(a, n, sizeof *max);
+    double *sum = arena_take(a, n * LANES, sizeof *sum);
+    for (int64_t i = 0; h && i < n; i++)
+        h[i] = (heads){q + i * s->d_head, o + i * s->d_head, max + i, sum + i * LANES};
     return h;
 }
 

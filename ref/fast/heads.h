@@ -54,8 +54,7 @@ typedef struct heads {
 #define HEADS_KEYS 64 /* taken at once */
 
 int slabs_of(const msa_shape *s); /* vectors that hold the heads of a group */
-size_t heads_bytes(const msa_shape *s, int64_t n);
-heads *heads_take(const msa_shape *s, int64_t n, void **work);
+heads *heads_take(const msa_shape *s, int64_t n, arena *a);
 void heads_begin(heads *h, const msa_shape *s, const float *q, int count);
 /* Meets n <= HEADS_KEYS keys, k and v [n,d]. */
 void heads_meet(heads *h, int d, const float *k, const float *v, int64_t n, ahead next, ahead after);

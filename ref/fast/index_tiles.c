@@ -24,19 +24,13 @@ static int64_t places(const msa_shape *s)
     return min_i64(s->topk, msa_n_blocks(s)) - 1;
 }
 
-size_t best_bytes(const msa_shape *s, int64_t rows)
+best_list *best_take(const msa_shape *s, int64_t rows, arena *a)
 {
-    return work_bytes(rows, sizeof(best_list)) + work_bytes(rows * places(s), sizeof(float)) +
-           work_bytes(rows * places(s), sizeof(int32_t));
-}
-
-best_list *best_take(const msa_shape *s, int64_t rows, void **work)
-{
-    best_list *lists = work_take(work, rows, sizeof *lists);
-    float *scores = work_take(work, rows * places(s), sizeof *scores);
-    int32_t *ids = work_take(work, rows * places(s), sizeof *ids);
-    for (int64_t a = 0; a < rows; a++)
-        lists[a] = (best_list){0, scores + a * places(s), ids + a * places(s)};
+    best_list *lists = arena_take(a, rows, sizeof *lists);
+    float *scores = arena_take(a, rows * places(s), sizeof *scores);
+    int32_t *ids = arena_take(a, rows * places(s), sizeof *ids);
+    for (int64_t i = 0; lists && i < rows; i++)
+        lists[i] = (best_list){0, scores + i * places(s), ids + i * places(s)};
     return lists;
 }
 
@@ -70,32 +64,30 @@ void best_write(const msa_shape *s, const best_list *list, int64_t local, int32_
 
 /* ---- A chunk of queries ------------------------------------------------------------------------------ */
 
-typedef struct room {
+typedef struct scratch {
     float *q;        /* [queries, groups, d] */
     fitted *fit;     /* [queries, groups] */
     float *logits;   /* [queries, groups, keys] */
     best_list *best; /* [queries, groups] */
     chooser again;
-} room;
+} scratch;
 
-static size_t room_bytes(const msa_shape *s)
+static size_t place(scratch *m, const msa_shape *s, void *work)
 {
     const int64_t rows = queries_at_once(s) * s->n_kv_heads;
-    return WORK_ALIGN + work_bytes(rows * s->d_index, sizeof(float)) + work_bytes(rows, sizeof(fitted)) +
-           work_bytes(rows * min_i64(keys_at_once(s), longest_kv(s)), sizeof(float)) + best_bytes(s, rows) +
-           chooser_bytes(s);
+    arena a = arena_over(work);
+    m->q = arena_take(&a, rows * s->d_index, sizeof *m->q);
+    m->fit = arena_take(&a, rows, sizeof *m->fit);
+    m->logits = arena_take(&a, rows * min_i64(keys_at_once(s), longest_kv(s)), sizeof *m->logits);
+    m->best = best_take(s, rows, &a);
+    m->again = chooser_take(s, &a);
+    return arena_bytes(&a);
 }
 
-static room room_take(const msa_shape *s, void *work)
+static size_t scratch_bytes(const msa_shape *s)
 {
-    const int64_t rows = queries_at_once(s) * s->n_kv_heads;
-    room m;
-    m.q = work_take(&work, rows * s->d_index, sizeof(float));
-    m.fit = work_take(&work, rows, sizeof(fitted));
-    m.logits = work_take(&work, rows * min_i64(keys_at_once(s), longest_kv(s)), sizeof(float));
-    m.best = best_take(s, rows, &work);
-    m.again = chooser_take(s, &work);
-    return m;
+    scratch m;
+    return place(&m, s, NULL);
 }
 
 /* Block maxima of one row of logits, of the keys j0 .. j0+cols-1, go into its list; `scores` may be NULL. */
@@ -119,7 +111,7 @@ static void pool_row(const msa_shape *s, const float *x, int64_t at, int64_t j0,
 
 /* Queries i0 .. i0+n-1 of all groups. */
 static void index_chunk(const msa_shape *s, const msa_seq *seq, int64_t i0, int64_t n, const float *qi,
-                        const float *ki, room *m, float *scores, int32_t *ids)
+                        const float *ki, scratch *m, float *scores, int32_t *ids)
 {
     const int d = s->d_index, groups = s->n_kv_heads;
     const int64_t blocks = msa_n_blocks(s), visible = position(seq, i0 + n - 1) + 1, step = keys_at_once(s);
@@ -155,7 +147,7 @@ static void index_chunk(const msa_shape *s, const msa_seq *seq, int64_t i0, int6
 
 size_t fast_index_workspace(const msa_shape *s)
 {
-    return (size_t)fast_max_threads() * room_bytes(s);
+    return (size_t)fast_max_threads() * scratch_bytes(s);
 }
 
 msa_status fast_index(const msa_shape *s, const float *qi, const float *ki, float *scores, int32_t *ids,
@@ -175,7 +167,8 @@ msa_status fast_index(const msa_shape *s, const float *qi, const float *ki, floa
         const int threads = products_begin();
 #pragma omp parallel num_threads(threads)
         {
-            room m = room_take(s, (char *)work + (size_t)fast_thread() * room_bytes(s));
+            scratch m;
+            place(&m, s, own_part(work, scratch_bytes(s)));
 #pragma omp for schedule(dynamic)
             for (int64_t a = 0; a < chunks; a++) {
                 const int64_t i0 = (chunks - 1 - a) * step;

@@ -100,23 +100,23 @@ static void meet(const meeting *m, void *own)
     meeting_scatter(m, l->rows_dqi, di, l->dqi + m->r * m->w->n * di);
 }
 
-static size_t own_bytes(const msa_shape *s)
+static size_t place_own(lesson *l, const msa_shape *s, void *work)
 {
     const int64_t n = meeting_queries(s), rows = n * (s->n_heads / s->n_kv_heads);
-    return WORK_ALIGN + work_bytes(rows * s->d_head, sizeof(float)) +
-           2 * work_bytes(n * s->d_index, sizeof(float)) + work_bytes(rows * SWEEP_KEYS, sizeof(float)) +
-           work_bytes(n * SWEEP_KEYS, sizeof(float)) + work_bytes(rows, sizeof(float));
+    arena a = arena_over(work);
+    l->rows_q = arena_take(&a, rows * s->d_head, sizeof *l->rows_q);
+    l->rows_qi = arena_take(&a, n * s->d_index, sizeof *l->rows_qi);
+    l->rows_dqi = arena_take(&a, n * s->d_index, sizeof *l->rows_dqi);
+    l->p = arena_take(&a, rows * SWEEP_KEYS, sizeof *l->p);
+    l->u = arena_take(&a, n * SWEEP_KEYS, sizeof *l->u);
+    l->rows_lse = arena_take(&a, rows, sizeof *l->rows_lse);
+    return arena_bytes(&a);
 }
 
-static void own_take(lesson *l, const msa_shape *s, void *work)
+static size_t own_bytes(const msa_shape *s)
 {
-    const int64_t n = meeting_queries(s), rows = n * (s->n_heads / s->n_kv_heads);
-    l->rows_q = work_take(&work, rows * s->d_head, sizeof(float));
-    l->rows_qi = work_take(&work, n * s->d_index, sizeof(float));
-    l->rows_dqi = work_take(&work, n * s->d_index, sizeof(float));
-    l->p = work_take(&work, rows * SWEEP_KEYS, sizeof(float));
-    l->u = work_take(&work, n * SWEEP_KEYS, sizeof(float));
-    l->rows_lse = work_take(&work, rows, sizeof(float));
+    lesson l;
+    return place_own(&l, s, NULL);
 }
 
 /* ---- One chunk of queries --------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ static void finish(const sweep *w, const float *ki, const int32_t *ids, const fl
 
 /* Returns the chunk's share of T Hkv L_KL. */
 static double kl_chunk(const sweep *w, const lesson *shared, const int32_t *ids, float *dqi, float *pieces,
-                       float *excesses, void *work)
+                       float *excesses, void *own)
 {
     const int groups = w->s->n_kv_heads;
     const int64_t size = groups * w->n * w->s->d_index;
@@ -157,7 +157,7 @@ static double kl_chunk(const sweep *w, const lesson *shared, const int32_t *ids,
 #pragma omp parallel num_threads(threads)
     {
         lesson l = *shared;
-        own_take(&l, w->s, (char *)work + (size_t)fast_thread() * own_bytes(w->s));
+        place_own(&l, w->s, own_part(own, own_bytes(w->s)));
 #pragma omp for schedule(dynamic)
         for (int part = 0; part < PARTS; part++) {
             const int64_t b0 = sweep_cut(w, 0, groups, part, PARTS),
@@ -183,22 +183,34 @@ static double kl_chunk(const sweep *w, const lesson *shared, const int32_t *ids,
 /* ---- The stage -------------------------------------------------------------------------------------------
  */
 
-static size_t lse_bytes(const msa_shape *s, int64_t n)
+typedef struct scratch {
+    sweep w;
+    float *lse, *index_lse;   /* [n,Hq], [n,Hkv] of the chunk */
+    float *pieces, *excesses; /* [parts,Hkv,n,di], [parts,Hkv,n] */
+    void *main, *index, *own; /* of one after the other: the two sweeps for the LSEs, and the threads' */
+    void *again;
+} scratch;
+
+static size_t place(scratch *m, const msa_shape *s, void *work)
 {
-    const size_t main = sweep_lse_bytes(s, n, s->n_heads, s->d_head);
-    const size_t index = sweep_lse_bytes(s, n, s->n_kv_heads, s->d_index);
-    return main > index ? main : index;
+    const int64_t n = queries_at_once(s);
+    arena a = arena_over(work);
+    m->again = arena_share(&a, kl_again_workspace(s));
+    sweep_take(&m->w, s, n, &a);
+    m->lse = arena_take(&a, n * s->n_heads, sizeof *m->lse);
+    m->index_lse = arena_take(&a, n * s->n_kv_heads, sizeof *m->index_lse);
+    m->pieces = arena_take(&a, PARTS * n * s->n_kv_heads * s->d_index, sizeof *m->pieces);
+    m->excesses = arena_take(&a, PARTS * n * s->n_kv_heads, sizeof *m->excesses);
+    m->main = arena_share(&a, sweep_lse_bytes(s, n, s->n_heads, s->d_head));
+    m->index = arena_share(&a, sweep_lse_bytes(s, n, s->n_kv_heads, s->d_index));
+    m->own = arena_take(&a, fast_max_threads(), own_bytes(s));
+    return arena_bytes(&a);
 }
 
 size_t fast_kl_blocks_workspace(const msa_shape *s)
 {
-    const int64_t n = queries_at_once(s);
-    const size_t here = WORK_ALIGN + sweep_bytes(s, n) + work_bytes(n * s->n_heads, sizeof(float)) +
-                        work_bytes(n * s->n_kv_heads, sizeof(float)) +
-                        work_bytes(PARTS * n * s->n_kv_heads * s->d_index, sizeof(float)) +
-                        work_bytes(PARTS * n * s->n_kv_heads, sizeof(float)) + lse_bytes(s, n) +
-                        (size_t)fast_max_threads() * own_bytes(s);
-    return max_size(here, kl_again_workspace(s));
+    scratch m;
+    return place(&m, s, NULL);
 }
 
 /* The log-sum-exps are found here: few callers have those of the index. */
@@ -213,19 +225,14 @@ msa_status fast_kl_blocks(const msa_shape *s, const float *q, const float *k, co
     const int groups = s->n_kv_heads;
     const int64_t step = queries_at_once(s);
     const double share = 1 / kl_rows(s);
-    void *whole = work;
-    sweep w;
-    sweep_take(&w, s, step, &work);
-    float *main_lse = work_take(&work, step * s->n_heads, sizeof *main_lse);
-    float *own_index_lse = work_take(&work, step * groups, sizeof *own_index_lse);
-    float *pieces = work_take(&work, PARTS * step * groups * s->d_index, sizeof *pieces);
-    float *excesses = work_take(&work, PARTS * step * groups, sizeof *excesses);
+    scratch m;
+    place(&m, s, work);
     const lesson l = {.q = q,
                       .k = k,
                       .qi = qi,
                       .ki = ki,
-                      .lse = main_lse,
-                      .index_lse = own_index_lse,
+                      .lse = m.lse,
+                      .index_lse = m.index_lse,
                       .factor = (float)(weight * share),
                       .dki = dki};
     if (dki)
@@ -235,14 +242,14 @@ msa_status fast_kl_blocks(const msa_shape *s, const float *q, const float *k, co
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
         for (int64_t i0 = 0; i0 < seq.n_q; i0 += step) {
-            sweep_open(&w, &seq, i0, step, ids);
-            sweep_lse(&w, q, s->n_heads, k, groups, s->d_head, main_lse, work);
-            sweep_lse(&w, qi, groups, ki, 1, s->d_index, own_index_lse, work);
-            *loss += share * kl_chunk(&w, &l, ids, dqi, pieces, excesses, work);
+            sweep_open(&m.w, &seq, i0, step, ids);
+            sweep_lse(&m.w, q, s->n_heads, k, groups, s->d_head, m.lse, m.main);
+            sweep_lse(&m.w, qi, groups, ki, 1, s->d_index, m.index_lse, m.index);
+            *loss += share * kl_chunk(&m.w, &l, ids, dqi, m.pieces, m.excesses, m.own);
         }
     }
     if (kl_faint(s, qi, ki, weight) || !kl_held(s, *loss, dqi, dki))
-        kl_again(s, q, k, qi, ki, ids, weight, loss, dqi, dki, whole);
+        kl_again(s, q, k, qi, ki, ids, weight, loss, dqi, dki, m.again);
     return MSA_OK;
 }
 

@@ -4,46 +4,43 @@
 #include "exact.h"
 #include "vmath.h"
 
-typedef struct room {
+typedef struct scratch {
     tile t;
     float *q, *p, *denom, *k;                                /* teacher: rows of all heads */
     float *teacher;                                          /* [n,cols] */
     float *qi, *logits, *u, *udenom, *ulse, *ki, *dqi, *dki; /* student: one row a query */
-} room;
+} scratch;
 
-static size_t room_bytes(const msa_shape *s)
+static size_t place_own(scratch *m, const msa_shape *s, bool full, void *work)
 {
-    int64_t n = tile_queries(s), rows = n * (s->n_heads / s->n_kv_heads), cols = tile_max_cols(s, true);
-    return WORK_ALIGN + tile_bytes(s, false) + work_bytes(rows * s->d_head, sizeof(float)) +
-           work_bytes(rows * cols, sizeof(float)) + work_bytes(rows, sizeof(float)) +
-           work_bytes(cols * s->d_head, sizeof(float)) + 3 * work_bytes(n * cols, sizeof(float)) +
-           2 * work_bytes(n * s->d_index, sizeof(float)) + 2 * work_bytes(n, sizeof(float)) +
-           2 * work_bytes(cols * s->d_index, sizeof(float));
+    const int64_t n = tile_queries(s), rows = n * (s->n_heads / s->n_kv_heads), cols = tile_max_cols(s, full);
+    arena a = arena_over(work);
+    tile_take(&m->t, s, full, &a);
+    m->q = arena_take(&a, rows * s->d_head, sizeof *m->q);
+    m->p = arena_take(&a, rows * cols, sizeof *m->p);
+    m->denom = arena_take(&a, rows, sizeof *m->denom);
+    m->k = arena_take(&a, cols * s->d_head, sizeof *m->k);
+    m->teacher = arena_take(&a, n * cols, sizeof *m->teacher);
+    m->qi = arena_take(&a, n * s->d_index, sizeof *m->qi);
+    m->logits = arena_take(&a, n * cols, sizeof *m->logits);
+    m->u = arena_take(&a, n * cols, sizeof *m->u);
+    m->udenom = arena_take(&a, n, sizeof *m->udenom);
+    m->ulse = arena_take(&a, n, sizeof *m->ulse);
+    m->ki = arena_take(&a, cols * s->d_index, sizeof *m->ki);
+    m->dqi = arena_take(&a, n * s->d_index, sizeof *m->dqi);
+    m->dki = arena_take(&a, cols * s->d_index, sizeof *m->dki);
+    return arena_bytes(&a);
 }
 
-static room room_take(const msa_shape *s, bool full, void *work)
+/* Enough for either support: a caller need not say which it will ask for. */
+static size_t own_bytes(const msa_shape *s)
 {
-    int64_t n = tile_queries(s), rows = n * (s->n_heads / s->n_kv_heads), cols = tile_max_cols(s, full);
-    room m;
-    tile_take(&m.t, s, full, &work);
-    m.q = work_take(&work, rows * s->d_head, sizeof(float));
-    m.p = work_take(&work, rows * cols, sizeof(float));
-    m.denom = work_take(&work, rows, sizeof(float));
-    m.k = work_take(&work, cols * s->d_head, sizeof(float));
-    m.teacher = work_take(&work, n * cols, sizeof(float));
-    m.qi = work_take(&work, n * s->d_index, sizeof(float));
-    m.logits = work_take(&work, n * cols, sizeof(float));
-    m.u = work_take(&work, n * cols, sizeof(float));
-    m.udenom = work_take(&work, n, sizeof(float));
-    m.ulse = work_take(&work, n, sizeof(float));
-    m.ki = work_take(&work, cols * s->d_index, sizeof(float));
-    m.dqi = work_take(&work, n * s->d_index, sizeof(float));
-    m.dki = work_take(&work, cols * s->d_index, sizeof(float));
-    return m;
+    scratch m;
+    return max_size(place_own(&m, s, false, NULL), place_own(&m, s, true, NULL));
 }
 
 /* m->teacher = mean over the group's heads of their probabilities. */
-static void teach(const msa_shape *s, room *m, const float *q, const float *k, const int32_t *ids)
+static void teach(const msa_shape *s, scratch *m, const float *q, const float *k, const int32_t *ids)
 {
     const tile *t = &m->t;
     const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
@@ -77,7 +74,7 @@ static double kl_row(int64_t n, const float *t, const float *logits, float lse, 
 }
 
 /* Loss of a tile; its gradients if dqi is not NULL. dki is this group's own. */
-static double kl_tile(const msa_shape *s, room *m, const float *q, const float *k, const float *qi,
+static double kl_tile(const msa_shape *s, scratch *m, const float *q, const float *k, const float *qi,
                       const float *ki, const int32_t *ids, double weight, float *dqi, float *dki)
 {
     const tile *t = &m->t;
@@ -113,13 +110,26 @@ static double kl_tile(const msa_shape *s, room *m, const float *q, const float *
     return loss;
 }
 
+typedef struct shared {
+    double *part;     /* [sequence,Hkv] of the loss */
+    float *group_dki; /* [Hkv,S,di] */
+    void *own, *again;
+} shared;
+
+static size_t place(shared *w, const msa_shape *s, void *work)
+{
+    arena a = arena_over(work);
+    w->again = arena_share(&a, kl_again_workspace(s));
+    w->part = arena_take(&a, (int64_t)msa_n_seqs(s) * s->n_kv_heads, sizeof *w->part);
+    w->group_dki = arena_take(&a, s->n_kv_heads * s->n_kv * s->d_index, sizeof *w->group_dki);
+    w->own = arena_take(&a, fast_max_threads(), own_bytes(s));
+    return arena_bytes(&a);
+}
+
 size_t fast_kl_tiles_workspace(const msa_shape *s)
 {
-    int64_t pieces = (int64_t)msa_n_seqs(s) * s->n_kv_heads;
-    const size_t here = WORK_ALIGN + work_bytes(pieces, sizeof(double)) +
-                        work_bytes(s->n_kv_heads * s->n_kv * s->d_index, sizeof(float)) +
-                        (size_t)fast_max_threads() * room_bytes(s);
-    return max_size(here, kl_again_workspace(s));
+    shared w;
+    return place(&w, s, NULL);
 }
 
 msa_status fast_kl_tiles(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
@@ -132,16 +142,18 @@ msa_status fast_kl_tiles(const msa_shape *s, const float *q, const float *k, con
         return MSA_ERR_NULL;
     const int groups = s->n_kv_heads, pieces = msa_n_seqs(s) * groups;
     const int64_t ki_size = s->n_kv * s->d_index;
-    void *whole = work;
-    double *part = work_take(&work, pieces, sizeof *part);
-    float *group_dki = work_take(&work, groups * ki_size, sizeof *group_dki);
+    shared w;
+    place(&w, s, work);
+    double *part = w.part;
+    float *group_dki = w.group_dki;
     if (dki)
         memset(group_dki, 0, (size_t)(groups * ki_size) * sizeof *group_dki);
     pad_queries(s, 1, (int64_t)groups * s->d_index, 0, dqi);
     const int threads = products_begin();
 #pragma omp parallel num_threads(threads)
     {
-        room m = room_take(s, !ids, (char *)work + (size_t)fast_thread() * room_bytes(s));
+        scratch m;
+        place_own(&m, s, !ids, own_part(w.own, own_bytes(s)));
 #pragma omp for schedule(dynamic)
         for (int a = 0; a < pieces; a++) {
             const msa_seq seq = msa_get_seq(s, a / groups);
@@ -164,6 +176,6 @@ msa_status fast_kl_tiles(const msa_shape *s, const float *q, const float *k, con
         dki[a] = sum;
     }
     if (kl_faint(s, qi, ki, weight) || !kl_held(s, *loss, dqi, dki))
-        kl_again(s, q, k, qi, ki, ids, weight, loss, dqi, dki, whole);
+        kl_again(s, q, k, qi, ki, ids, weight, loss, dqi, dki, w.again);
     return MSA_OK;
 }

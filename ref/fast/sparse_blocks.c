@@ -18,13 +18,13 @@ static int64_t queries_at_once(const msa_shape *s)
     return chunk_queries(s, ROWS * msa_n_blocks(s) / (s->topk * group), MOST_FLOATS / (group * s->d_head));
 }
 
-typedef struct room {
+typedef struct scratch {
     chunk c;
     float *o, *max;          /* [n,group,d], [n,group] */
     double *sum;             /* [n,group] */
     float *q, *logits, *add; /* rows of one product */
     float *shrink;
-} room;
+} scratch;
 
 static int64_t rows_at_once(const msa_shape *s)
 {
@@ -37,28 +37,25 @@ static int64_t keys_at_once(const msa_shape *s)
     return min_i64(KEYS, s->block);
 }
 
-static size_t room_bytes(const msa_shape *s)
+static size_t place(scratch *m, const msa_shape *s, void *work)
 {
     const int64_t n = queries_at_once(s), group = s->n_heads / s->n_kv_heads, rows = rows_at_once(s);
-    return WORK_ALIGN + chunk_bytes(s, n) + work_bytes(n * group * s->d_head, sizeof(float)) +
-           work_bytes(n * group, sizeof(float)) + work_bytes(n * group, sizeof(double)) +
-           2 * work_bytes(rows * s->d_head, sizeof(float)) +
-           work_bytes(rows * keys_at_once(s), sizeof(float)) + work_bytes(rows, sizeof(float));
+    arena a = arena_over(work);
+    chunk_take(&m->c, s, n, &a);
+    m->o = arena_take(&a, n * group * s->d_head, sizeof *m->o);
+    m->max = arena_take(&a, n * group, sizeof *m->max);
+    m->sum = arena_take(&a, n * group, sizeof *m->sum);
+    m->q = arena_take(&a, rows * s->d_head, sizeof *m->q);
+    m->add = arena_take(&a, rows * s->d_head, sizeof *m->add);
+    m->logits = arena_take(&a, rows * keys_at_once(s), sizeof *m->logits);
+    m->shrink = arena_take(&a, rows, sizeof *m->shrink);
+    return arena_bytes(&a);
 }
 
-static room room_take(const msa_shape *s, void *work)
+static size_t scratch_bytes(const msa_shape *s)
 {
-    const int64_t n = queries_at_once(s), group = s->n_heads / s->n_kv_heads, rows = rows_at_once(s);
-    room m;
-    chunk_take(&m.c, s, n, &work);
-    m.o = work_take(&work, n * group * s->d_head, sizeof(float));
-    m.max = work_take(&work, n * group, sizeof(float));
-    m.sum = work_take(&work, n * group, sizeof(double));
-    m.q = work_take(&work, rows * s->d_head, sizeof(float));
-    m.add = work_take(&work, rows * s->d_head, sizeof(float));
-    m.logits = work_take(&work, rows * keys_at_once(s), sizeof(float));
-    m.shrink = work_take(&work, rows, sizeof(float));
-    return m;
+    scratch m;
+    return place(&m, s, NULL);
 }
 
 /* The tensors of a call, from the first row of the sequence and the first channel of the group. */
@@ -71,7 +68,7 @@ typedef struct view {
 } view;
 
 /* Asks for the query and the output of row a of the product that comes next. */
-static void fetch_next(const view *w, const room *m, const int32_t *next, int64_t a)
+static void fetch_next(const view *w, const scratch *m, const int32_t *next, int64_t a)
 {
     const int64_t wide = w->s->d_head, head = a % w->group, query = next[a / w->group];
     const float *q = w->q + (m->c.i0 + query) * w->q_stride + head * wide;
@@ -83,7 +80,8 @@ static void fetch_next(const view *w, const room *m, const int32_t *next, int64_
 }
 
 /* Weights of `rows` logits of keys j0 .. j0+cols-1; keys after a query's own position weigh nothing. */
-static void soften_rows(const view *w, room *m, const int32_t *entry, int64_t rows, int64_t j0, int64_t cols)
+static void soften_rows(const view *w, scratch *m, const int32_t *entry, int64_t rows, int64_t j0,
+                        int64_t cols)
 {
     const int64_t queries = rows / w->group;
     const int32_t *end = m->c.entry + m->c.first[msa_n_blocks(w->s)];
@@ -99,7 +97,7 @@ static void soften_rows(const view *w, room *m, const int32_t *entry, int64_t ro
     }
 }
 
-static void gather(const view *w, room *m, const int32_t *entry, int64_t queries)
+static void gather(const view *w, scratch *m, const int32_t *entry, int64_t queries)
 {
     const int64_t wide = (int64_t)w->group * w->s->d_head;
     const float scale = (float)(LOG2_E / sqrt(w->s->d_head));
@@ -110,7 +108,7 @@ static void gather(const view *w, room *m, const int32_t *entry, int64_t queries
     }
 }
 
-static void scatter(const view *w, room *m, const int32_t *entry, int64_t rows)
+static void scatter(const view *w, scratch *m, const int32_t *entry, int64_t rows)
 {
     const int d = w->s->d_head;
     for (int64_t a = 0; a < rows; a++) {
@@ -122,7 +120,7 @@ static void scatter(const view *w, room *m, const int32_t *entry, int64_t rows)
 }
 
 /* Some queries meet one block. */
-static void meet(const view *w, room *m, int64_t block, const int32_t *entry, int64_t queries)
+static void meet(const view *w, scratch *m, int64_t block, const int32_t *entry, int64_t queries)
 {
     const int d = w->s->d_head;
     const int64_t rows = queries * w->group, begin = block * w->s->block;
@@ -139,7 +137,7 @@ static void meet(const view *w, room *m, int64_t block, const int32_t *entry, in
     }
 }
 
-static void attend_chunk(const view *w, room *m, const int32_t *ids, float *o, float *lse)
+static void attend_chunk(const view *w, scratch *m, const int32_t *ids, float *o, float *lse)
 {
     const int d = w->s->d_head;
     const int64_t rows = m->c.n * w->group, most = rows_at_once(w->s) / w->group;
@@ -165,7 +163,7 @@ static void attend_chunk(const view *w, room *m, const int32_t *ids, float *o, f
 
 size_t fast_blocks_workspace(const msa_shape *s)
 {
-    return max_size((size_t)fast_max_threads() * room_bytes(s), attend_again_workspace(s));
+    return max_size((size_t)fast_max_threads() * scratch_bytes(s), attend_again_workspace(s));
 }
 
 msa_status fast_blocks(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
@@ -183,7 +181,8 @@ msa_status fast_blocks(const msa_shape *s, const float *q, const float *k, const
         const int threads = products_begin();
 #pragma omp parallel num_threads(threads)
         {
-            room m = room_take(s, (char *)work + (size_t)fast_thread() * room_bytes(s));
+            scratch m;
+            place(&m, s, own_part(work, scratch_bytes(s)));
 #pragma omp for schedule(dynamic)
             for (int64_t a = 0; a < chunks * s->n_kv_heads; a++) {
                 const int r = (int)(a % s->n_kv_heads);

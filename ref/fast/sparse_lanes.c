@@ -14,28 +14,27 @@ static int64_t queries_at_once(const msa_shape *s)
     return chunk_queries(s, wanted, MOST_FLOATS / (2 * (int64_t)s->d_head * LANES * slabs_of(s)));
 }
 
-typedef struct room {
+typedef struct scratch {
     chunk c;
     heads *h;     /* [n,slabs] */
     float *k, *v; /* [block,d] */
-} room;
+} scratch;
 
-static size_t room_bytes(const msa_shape *s)
+static size_t place(scratch *m, const msa_shape *s, void *work)
 {
     const int64_t n = queries_at_once(s);
-    return WORK_ALIGN + chunk_bytes(s, n) + heads_bytes(s, n * slabs_of(s)) +
-           2 * work_bytes(block_keys(s) * s->d_head, sizeof(float));
+    arena a = arena_over(work);
+    chunk_take(&m->c, s, n, &a);
+    m->h = heads_take(s, n * slabs_of(s), &a);
+    m->k = arena_take(&a, block_keys(s) * s->d_head, sizeof *m->k);
+    m->v = arena_take(&a, block_keys(s) * s->d_head, sizeof *m->v);
+    return arena_bytes(&a);
 }
 
-static room room_take(const msa_shape *s, void *work)
+static size_t scratch_bytes(const msa_shape *s)
 {
-    const int64_t n = queries_at_once(s);
-    room m;
-    chunk_take(&m.c, s, n, &work);
-    m.h = heads_take(s, n * slabs_of(s), &work);
-    m.k = work_take(&work, block_keys(s) * s->d_head, sizeof(float));
-    m.v = work_take(&work, block_keys(s) * s->d_head, sizeof(float));
-    return m;
+    scratch m;
+    return place(&m, s, NULL);
 }
 
 /* The heads and outputs of a query, as rows to be asked for. */
@@ -44,7 +43,7 @@ static ahead lines_of(const lanes *x, int d)
     return (ahead){(const char *)x, sizeof *x, sizeof *x, d};
 }
 
-static void meet_block(const msa_shape *s, const chunk *c, room *m, int64_t block, cached k, cached v)
+static void meet_block(const msa_shape *s, const chunk *c, scratch *m, int64_t block, cached k, cached v)
 {
     const int d = s->d_head, slabs = slabs_of(s);
     const int64_t begin = block * s->block, last = c->entry[c->first[block + 1] - 1];
@@ -64,8 +63,8 @@ static void meet_block(const msa_shape *s, const chunk *c, room *m, int64_t bloc
     }
 }
 
-static void attend_chunk(const msa_shape *s, room *m, const float *q, cached k, cached v, const int32_t *ids,
-                         float *o, float *lse)
+static void attend_chunk(const msa_shape *s, scratch *m, const float *q, cached k, cached v,
+                         const int32_t *ids, float *o, float *lse)
 {
     const chunk *c = &m->c;
     const int d = s->d_head, slabs = slabs_of(s), group = s->n_heads / s->n_kv_heads;
@@ -88,7 +87,7 @@ static void attend_chunk(const msa_shape *s, room *m, const float *q, cached k, 
 
 size_t fast_lanes_workspace(const msa_shape *s)
 {
-    return max_size((size_t)fast_max_threads() * room_bytes(s), attend_again_workspace(s));
+    return max_size((size_t)fast_max_threads() * scratch_bytes(s), attend_again_workspace(s));
 }
 
 msa_status fast_lanes(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
@@ -104,7 +103,8 @@ msa_status fast_lanes(const msa_shape *s, const float *q, const float *k, const 
         const int64_t chunks = (seq.n_q + step - 1) / step;
 #pragma omp parallel num_threads(fast_threads())
         {
-            room m = room_take(s, (char *)work + (size_t)fast_thread() * room_bytes(s));
+            scratch m;
+            place(&m, s, own_part(work, scratch_bytes(s)));
 #pragma omp for schedule(dynamic)
             for (int64_t a = 0; a < chunks * s->n_kv_heads; a++) {
                 chunk_open(&m.c, &seq, (int)(a % s->n_kv_heads), a / s->n_kv_heads * step, step);

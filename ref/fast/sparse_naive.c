@@ -6,12 +6,17 @@
 
 /* ---- Naive: a query and a head at a time --------------------------------------------------------------- */
 
-/* Weights of a query's tokens, for this thread. */
-static float *row_take(const msa_shape *s, void *work)
+/* Weights of a query's tokens: floats of a row, in whole cache lines, and the rows of all threads. */
+static int64_t row_floats(const msa_shape *s)
 {
-    const size_t bytes = work_bytes(max_support(s, false), sizeof(float));
-    void *own = (char *)work + (size_t)fast_thread() * bytes;
-    return work_take(&own, 0, sizeof(float));
+    return (max_support(s, false) + LANES - 1) / LANES * LANES;
+}
+
+static size_t place_rows(float **rows, const msa_shape *s, void *work)
+{
+    arena a = arena_over(work);
+    *rows = arena_take(&a, fast_max_threads() * row_floats(s), sizeof **rows);
+    return arena_bytes(&a);
 }
 
 /* The query at `row`, head h: logits, softmax, sum of values; p has room for k blocks of weights. */
@@ -48,9 +53,8 @@ static void attend_head(const msa_shape *s, const msa_seq *seq, int64_t i, int h
 
 size_t fast_threaded_workspace(const msa_shape *s)
 {
-    const size_t rows =
-        WORK_ALIGN + (size_t)fast_max_threads() * work_bytes(max_support(s, false), sizeof(float));
-    return max_size(rows, attend_again_workspace(s));
+    float *rows;
+    return max_size(place_rows(&rows, s, NULL), attend_again_workspace(s));
 }
 
 size_t fast_naive_workspace(const msa_shape *s)
@@ -65,13 +69,15 @@ static msa_status attend_heads(const msa_shape *s, const float *q, const float *
     if (!q || !k || !v || !o || !work)
         return MSA_ERR_NULL;
     (void)threads; /* without OpenMP */
+    float *rows;
+    place_rows(&rows, s, work);
     pad_outputs(s, NULL, o, lse);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
         for (int64_t i = 0; i < seq.n_q; i++)
             for (int h = 0; h < s->n_heads; h++)
-                attend_head(s, &seq, i, h, q, k, v, ids, row_take(s, work), o, lse);
+                attend_head(s, &seq, i, h, q, k, v, ids, rows + fast_thread() * row_floats(s), o, lse);
     }
     attend_again(s, NULL, q, floats(k), floats(v), ids, o, lse, work);
     return MSA_OK;
@@ -95,43 +101,42 @@ msa_status fast_threaded(const msa_shape *s, const float *q, const float *k, con
 
 #define QUERIES 256
 
-typedef struct room {
+typedef struct scratch {
     chunk c;
     int64_t keys;      /* of the longest block */
     float *turned, *p; /* [d,keys], [keys] of a block */
     float *o, *max;    /* [n,group,d], [n,group] */
     double *sum;
-} room;
+} scratch;
 
 static int64_t chunk_size(const msa_shape *s)
 {
     return chunk_queries(s, QUERIES, QUERIES);
 }
 
-static size_t room_bytes(const msa_shape *s)
+static size_t place(scratch *m, const msa_shape *s, void *work)
 {
     const int64_t n = chunk_size(s), rows = n * (s->n_heads / s->n_kv_heads);
-    return WORK_ALIGN + chunk_bytes(s, n) + work_bytes(s->d_head * block_keys(s), sizeof(float)) +
-           work_bytes(block_keys(s), sizeof(float)) + work_bytes(rows * s->d_head, sizeof(float)) +
-           work_bytes(rows, sizeof(float)) + work_bytes(rows, sizeof(double));
+    arena a = arena_over(work);
+    m->keys = block_keys(s);
+    chunk_take(&m->c, s, n, &a);
+    m->turned = arena_take(&a, s->d_head * m->keys, sizeof *m->turned);
+    m->p = arena_take(&a, m->keys, sizeof *m->p);
+    m->o = arena_take(&a, rows * s->d_head, sizeof *m->o);
+    m->max = arena_take(&a, rows, sizeof *m->max);
+    m->sum = arena_take(&a, rows, sizeof *m->sum);
+    return arena_bytes(&a);
 }
 
-static room room_take(const msa_shape *s, void *work)
+static size_t scratch_bytes(const msa_shape *s)
 {
-    const int64_t n = chunk_size(s), rows = n * (s->n_heads / s->n_kv_heads);
-    room m = {.keys = block_keys(s)};
-    chunk_take(&m.c, s, n, &work);
-    m.turned = work_take(&work, s->d_head * m.keys, sizeof(float));
-    m.p = work_take(&work, m.keys, sizeof(float));
-    m.o = work_take(&work, rows * s->d_head, sizeof(float));
-    m.max = work_take(&work, rows, sizeof(float));
-    m.sum = work_take(&work, rows, sizeof(double));
-    return m;
+    scratch m;
+    return place(&m, s, NULL);
 }
 
 /* One row meets `seen` keys of a block. */
-static void meet_row(const msa_shape *s, room *m, int64_t at, const float *q, const float *v, int64_t stride,
-                     int64_t seen)
+static void meet_row(const msa_shape *s, scratch *m, int64_t at, const float *q, const float *v,
+                     int64_t stride, int64_t seen)
 {
     const int d = s->d_head;
     const float scale = (float)(LOG2_E / sqrt(d));
@@ -149,7 +154,7 @@ static void meet_row(const msa_shape *s, room *m, int64_t at, const float *q, co
             o[c] += m->p[j] * v[j * stride + c];
 }
 
-static void meet_block(const msa_shape *s, room *m, int64_t block, const float *q, const float *k,
+static void meet_block(const msa_shape *s, scratch *m, int64_t block, const float *q, const float *k,
                        const float *v)
 {
     const chunk *x = &m->c;
@@ -169,7 +174,7 @@ static void meet_block(const msa_shape *s, room *m, int64_t block, const float *
     }
 }
 
-static void attend_chunk(const msa_shape *s, room *m, const float *q, const float *k, const float *v,
+static void attend_chunk(const msa_shape *s, scratch *m, const float *q, const float *k, const float *v,
                          const int32_t *ids, float *o, float *lse)
 {
     const chunk *x = &m->c;
@@ -194,7 +199,7 @@ static void attend_chunk(const msa_shape *s, room *m, const float *q, const floa
 
 size_t fast_blocked_workspace(const msa_shape *s)
 {
-    return max_size((size_t)fast_max_threads() * room_bytes(s), attend_again_workspace(s));
+    return max_size((size_t)fast_max_threads() * scratch_bytes(s), attend_again_workspace(s));
 }
 
 msa_status fast_blocked(const msa_shape *s, const float *q, const float *k, const float *v,
@@ -209,7 +214,8 @@ msa_status fast_blocked(const msa_shape *s, const float *q, const float *k, cons
         const int64_t step = chunk_size(s), chunks = (seq.n_q + step - 1) / step;
 #pragma omp parallel num_threads(fast_threads())
         {
-            room m = room_take(s, (char *)work + (size_t)fast_thread() * room_bytes(s));
+            scratch m;
+            place(&m, s, own_part(work, scratch_bytes(s)));
 #pragma omp for schedule(dynamic)
             for (int64_t a = 0; a < chunks * s->n_kv_heads; a++) {
                 chunk_open(&m.c, &seq, (int)(a % s->n_kv_heads), a / s->n_kv_heads * step, step);

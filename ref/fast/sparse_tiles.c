@@ -1,34 +1,32 @@
 /* Forward attention over tiles, dense and sparse: O = softmax(Q Ku^T / sqrt(dh)) Vu. */
 #include "exact.h"
 
-typedef struct room {
+typedef struct scratch {
     tile t;
     float *rows, *logits, *denom, *lse, *k, *v;
-} room;
+} scratch;
 
-static size_t room_bytes(const msa_shape *s, bool full)
+static size_t place(scratch *m, const msa_shape *s, bool full, void *work)
 {
-    int64_t rows = tile_queries(s) * (s->n_heads / s->n_kv_heads), cols = tile_max_cols(s, full);
-    size_t gathered = full ? 0 : 2 * work_bytes(cols * s->d_head, sizeof(float));
-    return WORK_ALIGN + tile_bytes(s, full) + work_bytes(rows * s->d_head, sizeof(float)) +
-           work_bytes(rows * cols, sizeof(float)) + 2 * work_bytes(rows, sizeof(float)) + gathered;
+    const int64_t rows = tile_queries(s) * (s->n_heads / s->n_kv_heads), cols = tile_max_cols(s, full);
+    arena a = arena_over(work);
+    tile_take(&m->t, s, full, &a);
+    m->rows = arena_take(&a, rows * s->d_head, sizeof *m->rows);
+    m->logits = arena_take(&a, rows * cols, sizeof *m->logits);
+    m->denom = arena_take(&a, rows, sizeof *m->denom);
+    m->lse = arena_take(&a, rows, sizeof *m->lse);
+    m->k = full ? NULL : arena_take(&a, cols * s->d_head, sizeof *m->k);
+    m->v = full ? NULL : arena_take(&a, cols * s->d_head, sizeof *m->v);
+    return arena_bytes(&a);
 }
 
-static room room_take(const msa_shape *s, bool full, void *work)
+static size_t scratch_bytes(const msa_shape *s, bool full)
 {
-    int64_t rows = tile_queries(s) * (s->n_heads / s->n_kv_heads), cols = tile_max_cols(s, full);
-    room m;
-    tile_take(&m.t, s, full, &work);
-    m.rows = work_take(&work, rows * s->d_head, sizeof(float));
-    m.logits = work_take(&work, rows * cols, sizeof(float));
-    m.denom = work_take(&work, rows, sizeof(float));
-    m.lse = work_take(&work, rows, sizeof(float));
-    m.k = full ? NULL : work_take(&work, cols * s->d_head, sizeof(float));
-    m.v = full ? NULL : work_take(&work, cols * s->d_head, sizeof(float));
-    return m;
+    scratch m;
+    return place(&m, s, full, NULL);
 }
 
-static void attend_tile(const msa_shape *s, room *m, const float *q, const float *k, const float *v,
+static void attend_tile(const msa_shape *s, scratch *m, const float *q, const float *k, const float *v,
                         const int32_t *ids, float *o, float *lse)
 {
     const tile *t = &m->t;
@@ -53,7 +51,7 @@ static msa_status attend(const msa_shape *s, const float *q, const float *k, con
                          const int32_t *ids, float *o, float *lse, void *work)
 {
     const bool full = !ids;
-    const size_t each = room_bytes(s, full);
+    const size_t each = scratch_bytes(s, full);
     pad_outputs(s, NULL, o, lse);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
@@ -61,7 +59,8 @@ static msa_status attend(const msa_shape *s, const float *q, const float *k, con
         const int threads = products_begin();
 #pragma omp parallel num_threads(threads)
         {
-            room m = room_take(s, full, (char *)work + (size_t)fast_thread() * each);
+            scratch m;
+            place(&m, s, full, own_part(work, each));
             /* The last tiles are the longest: they go first. */
 #pragma omp for schedule(dynamic)
             for (int64_t a = 0; a < pieces; a++) {
@@ -77,7 +76,7 @@ static msa_status attend(const msa_shape *s, const float *q, const float *k, con
 
 size_t fast_dense_workspace(const msa_shape *s)
 {
-    const size_t here = longest_kv(s) <= STREAM_KEYS ? (size_t)fast_max_threads() * room_bytes(s, true)
+    const size_t here = longest_kv(s) <= STREAM_KEYS ? (size_t)fast_max_threads() * scratch_bytes(s, true)
                                                      : max_size(stream_workspace(s), dense_few_workspace(s));
     return max_size(here, attend_again_workspace(s));
 }
@@ -104,7 +103,7 @@ msa_status fast_dense(const msa_shape *s, const float *q, const float *k, const 
 
 size_t fast_tiles_workspace(const msa_shape *s)
 {
-    return max_size((size_t)fast_max_threads() * room_bytes(s, false), attend_again_workspace(s));
+    return max_size((size_t)fast_max_threads() * scratch_bytes(s, false), attend_again_workspace(s));
 }
 
 msa_status fast_tiles(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
@@ -132,7 +131,8 @@ static bool neighbours_agree(const msa_shape *s, const int32_t *ids, void *work)
 {
     tile t;
     int64_t unions = 0, selections = 0;
-    tile_take(&t, s, false, &work);
+    arena a = arena_over(work);
+    tile_take(&t, s, false, &a);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
         const int64_t tiles = tile_count(s, &seq), step = max_i64(1, tiles / SAMPLE);

@@ -8,16 +8,21 @@
 /* ---- Chunks and parts ------------------------------------------------------------------------------------
  */
 
-size_t sweep_bytes(const msa_shape *s, int64_t n)
+static size_t place_chunk(chunk *c, const msa_shape *s, int64_t n, void *work)
 {
-    return work_bytes(s->n_kv_heads, sizeof(chunk)) + (size_t)s->n_kv_heads * chunk_bytes(s, n);
+    arena a = arena_over(work);
+    chunk_take(c, s, n, &a);
+    return arena_bytes(&a);
 }
 
-void sweep_take(sweep *w, const msa_shape *s, int64_t n, void **work)
+void sweep_take(sweep *w, const msa_shape *s, int64_t n, arena *a)
 {
-    *w = (sweep){.s = s, .group = work_take(work, s->n_kv_heads, sizeof(chunk))};
-    for (int r = 0; r < s->n_kv_heads; r++)
-        chunk_take(&w->group[r], s, n, work);
+    chunk any;
+    const size_t bytes = place_chunk(&any, s, n, NULL);
+    *w = (sweep){.s = s, .group = arena_take(a, s->n_kv_heads, sizeof(chunk))};
+    char *chunks = arena_take(a, s->n_kv_heads, bytes);
+    for (int r = 0; chunks && r < s->n_kv_heads; r++)
+        place_chunk(&w->group[r], s, n, chunks + (size_t)r * bytes);
 }
 
 void sweep_open(sweep *w, const msa_seq *seq, int64_t i0, int64_t most, const int32_t *ids)
@@ -168,36 +173,55 @@ static void meet_to_sum(const meeting *m, void *own)
     }
 }
 
-static size_t summer_bytes(int64_t rows, int d)
+static size_t place_own(summer *u, const msa_shape *s, int heads, int d, void *work)
 {
-    return WORK_ALIGN + work_bytes(rows * d, sizeof(float)) + work_bytes(rows * SWEEP_KEYS, sizeof(float));
+    const int64_t rows = meeting_queries(s) * (heads / s->n_kv_heads);
+    arena a = arena_over(work);
+    u->rows = arena_take(&a, rows * d, sizeof *u->rows);
+    u->logits = arena_take(&a, rows * SWEEP_KEYS, sizeof *u->logits);
+    return arena_bytes(&a);
 }
 
-static int64_t rows_of_meeting(const msa_shape *s, int heads)
+static size_t own_bytes(const msa_shape *s, int heads, int d)
 {
-    return meeting_queries(s) * (heads / s->n_kv_heads);
+    summer u;
+    return place_own(&u, s, heads, d, NULL);
+}
+
+typedef struct sums {
+    float *max; /* [parts,n,heads] */
+    double *sum;
+    void *own;
+} sums;
+
+static size_t place(sums *x, const msa_shape *s, int64_t n, int heads, int d, void *work)
+{
+    arena a = arena_over(work);
+    x->max = arena_take(&a, LSE_PARTS * n * heads, sizeof *x->max);
+    x->sum = arena_take(&a, LSE_PARTS * n * heads, sizeof *x->sum);
+    x->own = arena_take(&a, fast_max_threads(), own_bytes(s, heads, d));
+    return arena_bytes(&a);
 }
 
 size_t sweep_lse_bytes(const msa_shape *s, int64_t n, int heads, int d)
 {
-    return WORK_ALIGN + work_bytes(LSE_PARTS * n * heads, sizeof(float)) +
-           work_bytes(LSE_PARTS * n * heads, sizeof(double)) +
-           (size_t)fast_max_threads() * summer_bytes(rows_of_meeting(s, heads), d);
+    sums x;
+    return place(&x, s, n, heads, d, NULL);
 }
 
 void sweep_lse(const sweep *w, const float *q, int heads, const float *k, int kv_heads, int d, float *lse,
                void *work)
 {
-    const int64_t size = w->n * heads, rows = rows_of_meeting(w->s, heads);
-    float *max = work_take(&work, LSE_PARTS * size, sizeof *max);
-    double *sum = work_take(&work, LSE_PARTS * size, sizeof *sum);
+    const int64_t size = w->n * heads;
+    sums x;
+    place(&x, w->s, w->n, heads, d, work);
+    float *max = x.max;
+    double *sum = x.sum;
     const int threads = products_begin();
 #pragma omp parallel num_threads(threads)
     {
-        void *own = (char *)work + (size_t)fast_thread() * summer_bytes(rows, d);
         summer u = {.q = q, .k = k, .heads = heads, .kv_heads = kv_heads, .d = d};
-        u.rows = work_take(&own, rows * d, sizeof(float));
-        u.logits = work_take(&own, rows * SWEEP_KEYS, sizeof(float));
+        place_own(&u, w->s, heads, d, own_part(x.own, own_bytes(w->s, heads, d)));
 #pragma omp for schedule(dynamic)
         for (int part = 0; part < LSE_PARTS; part++) {
             const int groups = w->s->n_kv_heads;

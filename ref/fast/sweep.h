@@ -29,8 +29,7 @@ typedef struct meeting {
 } meeting;
 typedef void meet_fn(const meeting *m, void *own);
 
-size_t sweep_bytes(const msa_shape *s, int64_t n);
-void sweep_take(sweep *w, const msa_shape *s, int64_t n, void **work);
+void sweep_take(sweep *w, const msa_shape *s, int64_t n, arena *a);
 /* Queries i0 .. of a sequence, `most` at most; ids NULL: full support. Turns the ids of all groups around. */
 void sweep_open(sweep *w, const msa_seq *seq, int64_t i0, int64_t most, const int32_t *ids);
 

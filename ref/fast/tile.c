@@ -35,20 +35,13 @@ int64_t tile_max_cols(const msa_shape *s, bool full)
     return full ? all : min_i64(all, max_union(s) * s->block);
 }
 
-size_t tile_bytes(const msa_shape *s, bool full)
-{
-    return full ? 0
-                : work_bytes(max_union(s), sizeof(int32_t)) + work_bytes(max_union(s), sizeof(int64_t)) +
-                      WORK_ALIGN;
-}
-
-void tile_take(tile *t, const msa_shape *s, bool full, void **work)
+void tile_take(tile *t, const msa_shape *s, bool full, arena *a)
 {
     *t = (tile){.full = full};
     if (full)
         return;
-    t->blocks = work_take(work, max_union(s), sizeof *t->blocks);
-    t->col = work_take(work, max_union(s), sizeof *t->col);
+    t->blocks = arena_take(a, max_union(s), sizeof *t->blocks);
+    t->col = arena_take(a, max_union(s), sizeof *t->col);
 }
 
 /* Merges one ascending row of ids into the ascending union. */

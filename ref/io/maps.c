@@ -64,13 +64,15 @@ static void fate_row(const int32_t *ids, const int32_t *ideal, int64_t n, int64_
         fate[ideal[a]] |= MAPS_IDEAL;
 }
 
-/* Shares and fates of one group, once scores, ids and mass are there. */
+/* Shares and fates of one group, once scores, ids and mass are there; work as for msa_recall(). */
 static void derive_rows(maps *m, int group, void *work)
 {
     const msa_shape *s = &m->shape;
-    double *mass = work_take(&work, m->n_blocks, sizeof *mass);
-    double *best = work_take(&work, min_i64(s->topk, m->n_blocks), sizeof *best);
-    int32_t *ideal = work_take(&work, min_i64(s->topk, m->n_blocks), sizeof *ideal);
+    const int64_t kept = min_i64(s->topk, m->n_blocks);
+    arena a = arena_over(work);
+    double *mass = arena_take(&a, m->n_blocks, sizeof *mass);
+    double *best = arena_take(&a, kept, sizeof *best);
+    int32_t *ideal = arena_take(&a, kept, sizeof *ideal);
     for (int64_t i = 0; i < s->n_q; i++) {
         const size_t row = maps_row(m, group, i);
         const int64_t local = maps_local(s, i), n = min_i64(s->topk, local + 1);

@@ -13,42 +13,33 @@ void must(msa_status status)
     abort();
 }
 
-void *arena_take(arena *a, size_t count, size_t size)
+void place_block(const model_config *c, int64_t n, block_state *b, arena *a)
 {
-    const size_t at = a->used, most = SIZE_MAX / 4;
-    const size_t bytes = count > most / size ? most : (count * size + 63) / 64 * 64;
-    a->used = bytes > most - at ? most : at + bytes;
-    return a->base ? a->base + at : NULL;
-}
-
-void place_block(const model_config *c, size_t n, block_state *b, arena *a)
-{
-    const size_t d = (size_t)c->d_model, ff = (size_t)c->d_ff, q = (size_t)c->n_heads * (size_t)c->d_head,
-                 groups = (size_t)c->n_kv_heads, kv = groups * (size_t)c->d_head,
-                 iq = groups * (size_t)c->d_index, ik = (size_t)c->d_index;
+    const int64_t d = c->d_model, ff = c->d_ff, q = (int64_t)c->n_heads * c->d_head, groups = c->n_kv_heads,
+                  kv = groups * c->d_head, iq = groups * c->d_index, ik = c->d_index;
     msa_layer_state *st = &b->attention;
     const struct {
         float **piece;
-        size_t width;
+        int64_t width;
     } part[] = {{&b->x, d},      {&b->attn_in, d}, {&b->attn_out, d}, {&b->mid, d},
                 {&b->mlp_in, d}, {&b->gate, ff},   {&b->up, ff},      {&b->act, ff},
                 {&st->q_raw, q}, {&st->k_raw, kv}, {&st->qi_raw, iq}, {&st->ki_raw, ik},
-                {&st->q, q},     {&st->qi, iq},    {&st->o, q},       {&st->lse, (size_t)c->n_heads}};
+                {&st->q, q},     {&st->qi, iq},    {&st->o, q},       {&st->lse, c->n_heads}};
     for (size_t i = 0; i < sizeof part / sizeof *part; i++)
         *part[i].piece = arena_take(a, n * part[i].width, sizeof(float));
     st->index_lse = NULL; /* nothing here needs it */
     st->oi = c->value_head ? arena_take(a, n * iq, sizeof(float)) : NULL;
-    st->ids = arena_take(a, n * groups * (size_t)c->topk, sizeof(int32_t));
+    st->ids = arena_take(a, n * groups * c->topk, sizeof(int32_t));
     st->pos = arena_take(a, n, sizeof(int32_t));
 }
 
-void place_cache(const model_config *c, size_t length, msa_layer_state *st, arena *a)
+void place_cache(const model_config *c, int64_t length, msa_layer_state *st, arena *a)
 {
-    const size_t kv = (size_t)c->n_kv_heads * (size_t)c->d_head;
+    const int64_t kv = (int64_t)c->n_kv_heads * c->d_head;
     st->k = arena_take(a, length * kv, sizeof(float));
     st->v = arena_take(a, length * kv, sizeof(float));
-    st->ki = arena_take(a, length * (size_t)c->d_index, sizeof(float));
-    st->vi = c->value_head ? arena_take(a, length * (size_t)c->d_index, sizeof(float)) : NULL;
+    st->ki = arena_take(a, length * c->d_index, sizeof(float));
+    st->vi = c->value_head ? arena_take(a, length * c->d_index, sizeof(float)) : NULL;
 }
 
 msa_shape attention_shape(const model_config *c, int64_t n_q, int64_t n_kv)

@@ -15,6 +15,7 @@ struct model_decoder {
     int32_t *table;         /* the same for every layer */
     float *x, *logits;
     void *work;
+    void *memory; /* of all tensors above */
 };
 
 static int n_pages(const model_decoder *d)
@@ -35,18 +36,20 @@ static msa_shape largest(const model_decoder *d)
     return shape_of(d, d->max_len < CHUNK ? d->max_len : CHUNK);
 }
 
-static void place(model_decoder *dec, arena *a)
+static size_t place(model_decoder *dec, void *memory)
 {
     const model_config *c = &dec->m->config;
     const msa_shape s = largest(dec);
     const msa_layer_config lc = attention_config(c);
-    place_block(c, (size_t)s.n_q, &dec->pass, a);
+    arena a = arena_over(memory);
+    place_block(c, s.n_q, &dec->pass, &a);
     for (int l = 0; l < c->n_layers; l++)
-        place_cache(c, (size_t)s.n_kv, &dec->cache[l], a);
-    dec->table = arena_take(a, (size_t)n_pages(dec), sizeof *dec->table);
-    dec->x = arena_take(a, (size_t)s.n_q * (size_t)c->d_model, sizeof(float));
-    dec->logits = arena_take(a, MODEL_VOCAB, sizeof(float));
-    dec->work = arena_take(a, msa_layer_workspace(dec->ops, &s, &lc), 1);
+        place_cache(c, s.n_kv, &dec->cache[l], &a);
+    dec->table = arena_take(&a, n_pages(dec), sizeof *dec->table);
+    dec->x = arena_take(&a, s.n_q * c->d_model, sizeof(float));
+    dec->logits = arena_take(&a, MODEL_VOCAB, sizeof(float));
+    dec->work = arena_take(&a, 1, msa_layer_workspace(dec->ops, &s, &lc));
+    return arena_bytes(&a);
 }
 
 bool model_decodes(const model_config *c)
@@ -61,18 +64,17 @@ model_decoder *model_decoder_new(const model *m, const msa_ops *ops, int max_len
         return NULL;
     *d = (model_decoder){.m = m, .ops = ops, .max_len = max_len};
     d->cache = calloc((size_t)m->config.n_layers, sizeof *d->cache);
-    arena size = {NULL, 0}, memory = {NULL, 0};
     const msa_shape s = largest(d);
     if (d->cache && msa_check_shape(&s) == MSA_OK) {
-        place(d, &size);
-        if ((double)size.used <= io_memory_left())
-            memory.base = malloc(size.used);
+        const size_t bytes = place(d, NULL);
+        if ((double)bytes <= io_memory_left())
+            d->memory = aligned_alloc(ARENA_ALIGN, bytes);
     }
-    if (!memory.base) {
+    if (!d->memory) {
         model_decoder_free(d);
         return NULL;
     }
-    place(d, &memory);                   /* the first piece is pass.x */
+    place(d, d->memory);
     for (int b = 0; b < n_pages(d); b++) /* any order is a right one */
         d->table[b] = n_pages(d) - 1 - b;
     return d;
@@ -82,7 +84,7 @@ void model_decoder_free(model_decoder *d)
 {
     if (!d)
         return;
-    free(d->pass.x);
+    free(d->memory);
     free(d->cache);
     free(d);
 }

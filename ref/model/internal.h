@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stddef.h>
 
+#include "../arena.h"
 #include "model.h"
 
 /* ---- Parameters of a layer, in the order of the table (parameters.c) --------------------------------- */
@@ -122,15 +123,8 @@ void block_backward(const model *m, int layer, const msa_ops *ops, const msa_sha
 /* A status that only a mistake in this program can cause. */
 void must(msa_status status);
 
-/* One allocation, handed out piece by piece: call once with base = NULL to size it, again to place it.
- * The size saturates instead of wrapping around. */
-typedef struct arena {
-    char *base;
-    size_t used;
-} arena;
-void *arena_take(arena *a, size_t count, size_t size);
-/* Places what a pass over n tokens writes in a block, x first; and a layer's cache for `length` tokens. */
-void place_block(const model_config *c, size_t n, block_state *b, arena *a);
-void place_cache(const model_config *c, size_t length, msa_layer_state *st, arena *a);
+/* Places what a pass over n tokens writes in a block; and a layer's cache for `length` tokens. */
+void place_block(const model_config *c, int64_t n, block_state *b, arena *a);
+void place_cache(const model_config *c, int64_t length, msa_layer_state *st, arena *a);
 
 #endif

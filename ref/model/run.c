@@ -17,31 +17,34 @@ struct model_run {
     float *dlogits, *dx, *grads; /* training only */
     block_scratch scratch;
     void *work;
+    void *memory; /* of all tensors above */
 };
 
-static void place(const model *m, model_run *r, bool train, arena *a)
+static size_t place(const model *m, model_run *r, bool train, void *memory)
 {
     const model_config *c = &m->config;
-    const size_t n = (size_t)r->n, d = (size_t)c->d_model, ff = (size_t)c->d_ff;
+    const int64_t n = r->n, d = c->d_model, ff = c->d_ff;
     const msa_layer_config lc = attention_config(c);
+    arena a = arena_over(memory);
     for (int l = 0; l < c->n_layers; l++) {
-        place_block(c, n, &r->block[l], a);
-        place_cache(c, n, &r->block[l].attention, a);
+        place_block(c, n, &r->block[l], &a);
+        place_cache(c, n, &r->block[l].attention, &a);
     }
-    r->x = arena_take(a, n * d, sizeof(float));
-    r->normed = arena_take(a, n * d, sizeof(float));
-    r->logits = arena_take(a, n * MODEL_VOCAB, sizeof(float));
-    r->work = arena_take(a, msa_layer_workspace(r->ops, &r->shape, &lc), 1);
+    r->x = arena_take(&a, n * d, sizeof(float));
+    r->normed = arena_take(&a, n * d, sizeof(float));
+    r->logits = arena_take(&a, n * MODEL_VOCAB, sizeof(float));
+    r->work = arena_take(&a, 1, msa_layer_workspace(r->ops, &r->shape, &lc));
     if (!train)
-        return;
-    r->dlogits = arena_take(a, n * MODEL_VOCAB, sizeof(float));
-    r->dx = arena_take(a, n * d, sizeof(float));
-    r->grads = arena_take(a, m->n_params, sizeof(float));
-    r->scratch.wide1 = arena_take(a, n * ff, sizeof(float));
-    r->scratch.wide2 = arena_take(a, n * ff, sizeof(float));
-    r->scratch.wide3 = arena_take(a, n * ff, sizeof(float));
-    r->scratch.narrow = arena_take(a, n * d, sizeof(float));
-    r->scratch.channel = arena_take(a, d, sizeof(double));
+        return arena_bytes(&a);
+    r->dlogits = arena_take(&a, n * MODEL_VOCAB, sizeof(float));
+    r->dx = arena_take(&a, n * d, sizeof(float));
+    r->grads = arena_take(&a, (int64_t)m->n_params, sizeof(float));
+    r->scratch.wide1 = arena_take(&a, n * ff, sizeof(float));
+    r->scratch.wide2 = arena_take(&a, n * ff, sizeof(float));
+    r->scratch.wide3 = arena_take(&a, n * ff, sizeof(float));
+    r->scratch.narrow = arena_take(&a, n * d, sizeof(float));
+    r->scratch.channel = arena_take(&a, d, sizeof(double));
+    return arena_bytes(&a);
 }
 
 model_run *model_run_new(const model *m, const msa_ops *ops, int n_seqs, int length, bool train)
@@ -66,18 +69,17 @@ model_run *model_run_new(const model *m, const msa_ops *ops, int n_seqs, int len
     r->shape = attention_shape(&m->config, r->n, r->n);
     r->shape.n_seqs = n_seqs;
     r->shape.cu_q = r->shape.cu_kv = r->cu;
-    arena size = {NULL, 0}, memory = {NULL, 0};
     if (msa_check_shape(&r->shape) == MSA_OK) {
-        place(m, r, train, &size);
+        const size_t bytes = place(m, r, train, NULL);
         const double moments = train ? 2.0 * (double)m->n_params * sizeof(float) : 0; /* come next */
-        if ((double)size.used + moments <= io_memory_left())
-            memory.base = malloc(size.used);
+        if ((double)bytes + moments <= io_memory_left())
+            r->memory = aligned_alloc(ARENA_ALIGN, bytes);
     }
-    if (!memory.base) {
+    if (!r->memory) {
         model_run_free(r);
         return NULL;
     }
-    place(m, r, train, &memory); /* the first piece is block[0].x: what model_run_free() releases */
+    place(m, r, train, r->memory);
     return r;
 }
 
@@ -85,8 +87,7 @@ void model_run_free(model_run *r)
 {
     if (!r)
         return;
-    if (r->block)
-        free(r->block[0].x);
+    free(r->memory);
     free(r->block);
     free(r->cu);
     free(r);

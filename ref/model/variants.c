@@ -77,6 +77,32 @@ static void mean_keys(const msa_shape *s, const msa_seq *seq, const float *ki, f
     }
 }
 
+typedef struct scratch {
+    float *scores, *means; /* [Hkv,T,B]; [B,di] of a sequence */
+    int32_t *chosen;       /* [Hkv,T,k] */
+    void *stage;           /* the index's, then top-k's */
+} scratch;
+
+static size_t place(scratch *w, const msa_shape *s, void *work)
+{
+    const int64_t blocks = msa_n_blocks(s);
+    arena a = arena_over(work);
+    w->scores = arena_take(&a, s->n_kv_heads * s->n_q * blocks, sizeof *w->scores);
+    w->means = arena_take(&a, blocks * s->d_index, sizeof *w->means);
+    w->chosen = arena_take(&a, s->n_kv_heads * s->n_q * s->topk, sizeof *w->chosen);
+    w->stage = arena_share(&a, msa_fast_ops.stage[MSA_STAGE_INDEX]->workspace(s));
+    arena_share(&a, topk_workspace(s));
+    return arena_bytes(&a);
+}
+
+static size_t choose_workspace(const msa_shape *s)
+{
+    scratch w;
+    return place(&w, s, NULL);
+}
+
+CHECKED_WORKSPACE(choose)
+
 /* Ranks what `rule` makes of the scores; with `learned`, they start as MSA's. */
 static msa_status choose_by(score_rule *rule, bool learned, const msa_shape *s, const float *qi,
                             const float *ki, float *given_scores, int32_t *ids, float *index_lse, void *work)
@@ -85,16 +111,16 @@ static msa_status choose_by(score_rule *rule, bool learned, const msa_shape *s, 
     if (!qi || !ki || !work)
         return MSA_ERR_NULL;
     const int64_t blocks = msa_n_blocks(s), rows = s->n_kv_heads * s->n_q;
-    float *scores = work_take(&work, rows * blocks, sizeof *scores);
-    float *means = work_take(&work, blocks * s->d_index, sizeof *means);
-    int32_t *chosen = work_take(&work, rows * s->topk, sizeof *chosen);
+    scratch w;
+    place(&w, s, work);
+    float *scores = w.scores;
     if (learned)
         MSA_TRY(msa_fast_ops.stage[MSA_STAGE_INDEX]->run(
-            s, &(msa_arrays){.qi = qi, .ki = ki, .scores = scores}, work));
+            s, &(msa_arrays){.qi = qi, .ki = ki, .scores = scores}, w.stage));
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
-        const index_keys keys = {ki + seq.kv0 * s->d_index, means};
-        mean_keys(s, &seq, ki, means);
+        const index_keys keys = {ki + seq.kv0 * s->d_index, w.means};
+        mean_keys(s, &seq, ki, w.means);
         for (int64_t a = 0; a < seq.n_q * s->n_kv_heads; a++) {
             const int64_t i = a / s->n_kv_heads, r = a % s->n_kv_heads;
             const int64_t local = position(&seq, i) / s->block;
@@ -107,23 +133,11 @@ static msa_status choose_by(score_rule *rule, bool learned, const msa_shape *s, 
     pad_queries(s, s->n_kv_heads, blocks, -INFINITY, scores);
     if (given_scores)
         memcpy(given_scores, scores, (size_t)(rows * blocks) * sizeof *scores);
-    MSA_TRY(msa_topk(s, scores, chosen, work));
+    MSA_TRY(msa_topk(s, scores, w.chosen, w.stage));
     if (ids)
-        memcpy(ids, chosen, (size_t)(rows * s->topk) * sizeof *ids);
-    return index_lse ? msa_index_lse(s, qi, ki, chosen, index_lse) : MSA_OK;
+        memcpy(ids, w.chosen, (size_t)(rows * s->topk) * sizeof *ids);
+    return index_lse ? msa_index_lse(s, qi, ki, w.chosen, index_lse) : MSA_OK;
 }
-
-static size_t choose_workspace(const msa_shape *s)
-{
-    const int64_t blocks = msa_n_blocks(s);
-    return WORK_ALIGN + work_bytes(s->n_kv_heads * s->n_q * blocks, sizeof(float)) +
-           work_bytes(blocks * s->d_index, sizeof(float)) +
-           work_bytes(s->n_kv_heads * s->n_q * s->topk, sizeof(int32_t)) +
-           (size_t)max_i64((int64_t)topk_workspace(s),
-                           (int64_t)msa_fast_ops.stage[MSA_STAGE_INDEX]->workspace(s));
-}
-
-CHECKED_WORKSPACE(choose)
 
 #define SELECTOR(NAME, name, learned, words)                                                                 \
     static msa_status choose_##name(const msa_shape *s, const float *qi, const float *ki, float *scores,     \
@@ -163,12 +177,13 @@ model_selector model_selector_named(const char *name)
 }
 
 RUN(kl, msa_kl_reverse)
+CHECKED_WORKSPACE(kl)
 static const msa_kernel reverse_kl_kernel = {.stage = MSA_STAGE_KL,
                                              .name = "reverse",
                                              .backend = "ref",
                                              .constraints = "any shape",
                                              .idea = "KL(u || t) in double",
-                                             .workspace = kl_workspace,
+                                             .workspace = kl_checked,
                                              .run = msa_kl_reverse_run};
 
 const msa_ops *variant_ops(const model_config *c, const msa_ops *ops, msa_ops *own)

@@ -25,8 +25,10 @@ void ours_was_called(const char *name)
 OURS(position)
 OURS(dot)
 OURS(axpy)
-OURS(work_take)
-OURS(work_bytes)
+OURS(arena_over)
+OURS(arena_take)
+OURS(arena_share)
+OURS(arena_bytes)
 #ifdef __cplusplus
 }
 #endif

@@ -1,0 +1,132 @@
+/* Shared by the steps of generation: requests, and the parts of a query. */
+#include "streams.h"
+
+int64_t room_queries(const msa_shape *s)
+{
+    int64_t most = 1;
+    for (int b = 0; b < msa_n_seqs(s); b++)
+        most = max_i64(most, room_of(s, b).n_q);
+    return most;
+}
+int64_t most_queries(const msa_shape *s)
+{
+    return min_i64(FEW, room_queries(s));
+}
+
+bool all_few(const msa_shape *s)
+{
+    bool few = true;
+    for (int b = 0; b < msa_n_seqs(s); b++)
+        few = few && msa_get_seq(s, b).n_q <= FEW;
+    return few;
+}
+
+/* ---- Heads of a part, parts of a query ------------------------------------------------------------- */
+
+static int count_in(const msa_shape *s, int slab)
+{
+    return (int)min_i64(LANES, s->n_heads / s->n_kv_heads - slab * LANES);
+}
+
+/* The row of q and o where a slab of query `row` begins. */
+static int64_t first_head(const msa_shape *s, int64_t row, int r, int slab)
+{
+    return row * s->n_heads + (int64_t)r * (s->n_heads / s->n_kv_heads) + (int64_t)slab * LANES;
+}
+
+unpacked unpacked_take(const msa_shape *s, arena *a)
+{
+    unpacked u;
+    u.k = arena_take(a, HEADS_KEYS * (int64_t)s->d_head, sizeof *u.k);
+    u.v = arena_take(a, HEADS_KEYS * (int64_t)s->d_head, sizeof *u.v);
+    return u;
+}
+
+int64_t most_heads(const msa_shape *s, int parts)
+{
+    return most_queries(s) * s->n_kv_heads * parts * slabs_of(s);
+}
+
+void parts_begin(const msa_shape *s, heads *h, int parts, const float *q, int64_t row, int r)
+{
+    const int slabs = slabs_of(s);
+    for (int part = 0; part < parts; part++)
+        for (int slab = 0; slab < slabs; slab++)
+            heads_begin(&h[part * slabs + slab], s, q + first_head(s, row, r, slab) * s->d_head,
+                        count_in(s, slab));
+}
+
+void meet_keys(const cache *x, int r, int64_t j, run keys, heads *h, int64_t queries, int64_t apart,
+               int64_t first, int next_r, run then, unpacked u)
+{
+    const int d = x->s->d_head, slabs = slabs_of(x->s), groups = x->s->n_kv_heads;
+    const float *k = rows_of(x->k, groups, r, d, keys.row, keys.n, u.k);
+    const float *v = rows_of(x->v, groups, r, d, keys.row, keys.n, u.v);
+    ahead next = rows_ahead(x->k, groups, next_r, d, then.row, then.n);
+    ahead after = rows_ahead(x->v, groups, next_r, d, then.row, then.n);
+    for (int64_t i = 0; i < queries; i++) {
+        const int64_t seen = min_i64(keys.n, first + i + 1 - j);
+        for (int slab = 0; slab < slabs && seen > 0; slab++) {
+            heads_meet(&h[i * apart + slab], d, k, v, seen, next, after);
+            next.n = after.n = 0; /* asked for */
+        }
+    }
+}
+
+void parts_finish(const msa_shape *s, heads *h, int parts, int64_t row, int r, float *o, float *lse)
+{
+    const int slabs = slabs_of(s), d = s->d_head;
+    for (int slab = 0; slab < slabs; slab++) {
+        for (int part = 1; part < parts; part++)
+            heads_merge(&h[slab], &h[part * slabs + slab], d);
+        const int64_t at = first_head(s, row, r, slab);
+        heads_end(&h[slab], s, count_in(s, slab), o + at * d, lse ? lse + at : NULL);
+    }
+}
+
+/* ---- Many queries over pages ----------------------------------------------------------------------- */
+
+void set_alone(alone *a, const msa_shape *s, const request *at)
+{
+    a->s = *s;
+    a->s.n_seqs = 1;
+    a->s.cu_q = a->s.cu_kv = NULL;
+    a->s.n_q = room_queries(s);
+    a->s.n_kv = longest_kv(s);
+    a->s.len_q = at ? &a->len_q : NULL;
+    a->s.len_kv = at ? &a->len_kv : NULL;
+    a->len_q = at ? (int32_t)at->seq.n_q : 0;
+    a->len_kv = at ? (int32_t)at->seq.n_kv : 0;
+}
+
+#define MOST_GATHERED (INT64_C(1) << 25) /* numbers of K */
+
+bool worth_gathering(const msa_shape *s, int64_t n_q)
+{
+    return n_q > FEW && longest_kv(s) <= MOST_GATHERED / s->n_kv_heads / s->d_head;
+}
+
+void gather_rows(const request *at, cached x, int width, float *to)
+{
+    const int64_t n = at->seq.n_kv, chunks = (n + HEADS_KEYS - 1) / HEADS_KEYS;
+#pragma omp parallel for num_threads(fast_threads())
+    for (int64_t c = 0; c < chunks; c++) {
+        const int64_t end = min_i64(n, (c + 1) * HEADS_KEYS);
+        int64_t keys = 0;
+        for (int64_t j = c * HEADS_KEYS; j < end; j += keys) {
+            keys = keys_together(at, j, end);
+            const float *from = rows_of(x, 1, 0, width, key_row(at, j), keys, to + j * width);
+            if (from != to + j * width)
+                memcpy(to + j * width, from, (size_t)(keys * width) * sizeof *to);
+        }
+    }
+}
+
+cache few_of(const cache *x, int64_t i)
+{
+    cache part = *x;
+    part.at.seq.q0 += i;
+    part.at.seq.n_q = min_i64(FEW, x->at.seq.n_q - i);
+    part.at.seq.n_kv = position(&x->at.seq, i + part.at.seq.n_q - 1) + 1;
+    return part;
+}
