@@ -154,9 +154,10 @@ static uint64_t cookie(uint32_t address)
     return 0x6261727269657200u + ((uint64_t)address << 40);
 }
 
-Mbarrier &find_mbarrier(Block &b, uint64_t *p, const char *what, Site at)
+Mbarrier &find_mbarrier(uint64_t *p, const char *what, Site at)
 {
-    const uint32_t address = shared_checked(b, p, 8, 8, what, at);
+    Block &b = *self().block;
+    const uint32_t address = shared_checked(p, 8, 8, what, at);
     auto found = b.mbarriers.find(address);
     if (found == b.mbarriers.end())
         fail(at, "%s: no mbarrier was initialised at shared address %u", what, address);
@@ -252,7 +253,7 @@ static void arrive(Block &b, Mbarrier &m, uint32_t address, uint32_t count, Site
 void mbarrier_arrive(uint64_t *p, uint32_t count, int64_t expected_bytes, Site at)
 {
     Thread &t = self();
-    Mbarrier &m = find_mbarrier(*t.block, p, "mbarrier.arrive", at);
+    Mbarrier &m = find_mbarrier(p, "mbarrier.arrive", at);
     check_early(m, shared_address(p, at), at);
     if (expected_bytes)
         expect(m, expected_bytes, at);
@@ -322,7 +323,7 @@ static PhaseDone wait_condition(uint64_t *p, unsigned parity, Site at)
     const char *const what = "mbarrier.try_wait";
     if (parity > 1)
         fail(at, "%s with parity %u: expected 0 or 1", what, parity);
-    const PhaseDone phase(find_mbarrier(*self().block, p, what, at), shared_address(p, at), parity);
+    const PhaseDone phase(find_mbarrier(p, what, at), shared_address(p, at), parity);
     check_late(phase, what, at);
     return phase;
 }

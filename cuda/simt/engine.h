@@ -285,8 +285,6 @@ void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void *
 
 /* ---- memory.cpp ---------------------------------------------------------------------------------- */
 /// The shared address of bytes that lie wholly in the block's shared memory and are aligned; else fails.
-uint32_t shared_checked(const Block &b, const void *p, uint64_t bytes, unsigned align, const char *what,
-                        Site at);
 uint32_t shared_checked(const void *p, uint64_t bytes, unsigned align, const char *what, Site at);
 void touch_atomic(void *p, unsigned bytes, bool reads, Site at);
 bool known_written(Block &b, Range r); ///< by a named store or a copy; plain stores are not known
@@ -368,7 +366,7 @@ void check_all_landed(const Block &b);                 ///< somebody waited for 
 uint32_t swizzled(uint32_t address, unsigned swizzle); ///< XORs address bits [6:4] with [9:7], or fewer
 
 /* ---- barrier.cpp --------------------------------------------------------------------------------- */
-Mbarrier &find_mbarrier(Block &b, uint64_t *p, const char *what, Site at);
+Mbarrier &find_mbarrier(uint64_t *p, const char *what, Site at);
 constexpr uint32_t byte_limit_of_barrier = (1 << 20) - 1;
 void mbarrier_complete(Block &b, uint32_t address, int64_t bytes, Site at);
 

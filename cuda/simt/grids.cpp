@@ -12,7 +12,7 @@ namespace simt
 uint64_t grid;
 
 static uint64_t oldest_begun; ///< a grid before it that may still run when it begins...
-static uint64_t oldest_ended; ///< ... and when its grid_wait has returned, of those before `last_ended`
+static uint64_t oldest_ended; ///< ... and when its grid_wait has returned, of those before that one
 static bool dependent;
 static std::atomic<bool> waited, triggered_late; ///< by a block of this grid: see begin_grid
 

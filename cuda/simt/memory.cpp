@@ -11,9 +11,9 @@ namespace simt
 
 /* ---- Bounds -------------------------------------------------------------------------------------- */
 
-uint32_t shared_checked(const Block &b, const void *p, uint64_t bytes, unsigned align, const char *what,
-                        Site at)
+uint32_t shared_checked(const void *p, uint64_t bytes, unsigned align, const char *what, Site at)
 {
+    const Block &b = *self().block;
     const uint64_t offset = (uint64_t)((const unsigned char *)p - b.shared); // wraps below the start
     if (offset > b.launch->shared_bytes || bytes > b.launch->shared_bytes - offset)
         fail(at, "%s: %llu bytes at offset %lld are not inside the %zu bytes of shared memory", what,
@@ -21,11 +21,6 @@ uint32_t shared_checked(const Block &b, const void *p, uint64_t bytes, unsigned 
     if (offset % align)
         fail(at, "%s: shared offset %llu is not a multiple of %u", what, (unsigned long long)offset, align);
     return (uint32_t)offset + Block::shared_window;
-}
-
-uint32_t shared_checked(const void *p, uint64_t bytes, unsigned align, const char *what, Site at)
-{
-    return shared_checked(*self().block, p, bytes, align, what, at);
 }
 
 uint32_t shared_address(const void *p, Site at)

@@ -191,13 +191,13 @@ static void begin_load(Block &b, Range r, unsigned swizzle, uint32_t barrier, vo
 }
 
 /// The barrier that a load of r completes on.
-static uint32_t fenced_barrier(Block &b, uint64_t *p, uint32_t bytes, const char *what, Site at)
+static uint32_t fenced_barrier(uint64_t *p, uint32_t bytes, const char *what, Site at)
 {
-    const Mbarrier &m = find_mbarrier(b, p, what, at);
+    const Mbarrier &m = find_mbarrier(p, what, at);
     if (!m.fenced)
         fail(at, "%s: no fence.mbarrier_init (or fence.proxy.async) followed the mbarrier.init at %s", what,
              text(m.init).c_str());
-    const uint32_t address = shared_checked(b, p, 8, 8, what, at);
+    const uint32_t address = shared_checked(p, 8, 8, what, at);
     note_load(self(), bytes, m, address - Block::shared_window, at);
     return address;
 }
@@ -208,7 +208,7 @@ void tma_load(void *dst, const CUtensorMap *map, uint64_t *p, const int *c, int 
     const Box x = checked_box(map, c, rank, "tensor copy", at);
     const Range r = checked_tile(x, dst, "tensor copy", at);
     void *const pc = CALLER;
-    const uint32_t barrier = fenced_barrier(b, p, x.bytes(), "tensor copy", at);
+    const uint32_t barrier = fenced_barrier(p, x.bytes(), "tensor copy", at);
     begin_load(b, r, x.map.swizzle, barrier, pc, "tensor copy", at);
     const Mbarrier &m = b.mbarriers.at(barrier);
     shared_rows(x, [&](const void *row, uint64_t bytes) {
@@ -238,7 +238,7 @@ void bulk_load(void *dst, const void *src, uint32_t bytes, uint64_t *p, Site at)
         fail(at, "bulk copy: source and size must be multiples of 16 bytes");
     check_global(src, bytes, "bulk copy", at);
     const Range r = {address, address + bytes};
-    const uint32_t barrier = fenced_barrier(b, p, bytes, "bulk copy", at);
+    const uint32_t barrier = fenced_barrier(p, bytes, "bulk copy", at);
     void *const pc = CALLER;
     begin_load(b, r, 0, barrier, pc, "bulk copy", at);
     const Mbarrier &m = b.mbarriers.at(barrier);

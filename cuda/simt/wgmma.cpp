@@ -95,7 +95,7 @@ void check_read(Block &b, Range r, const char *what, Site at)
 {
     const Thread &t = self();
     for (size_t n = 0; n < b.warpgroups.size(); n++) {
-        if (t.block == &b && t.index / 128 == n)
+        if (t.index / 128 == n)
             continue; // the warpgroup waits as one
         for (const auto &read : b.warpgroups[n].read) {
             bool known = !r.meets({read.first.first, read.first.second});
