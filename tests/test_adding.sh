@@ -163,9 +163,17 @@ cat > "$T/ref/uniform.c" << 'END'
 /* Attention that weighs all visible keys alike. */
 #include "internal.h"
 
+static size_t place(double **sum, const msa_shape *s, void *work)
+{
+    arena a = arena_over(work);
+    *sum = arena_take(&a, s->d_head, sizeof **sum);
+    return arena_bytes(&a);
+}
+
 size_t uniform_workspace(const msa_shape *s)
 {
-    return WORK_ALIGN + work_bytes(s->d_head, sizeof(double));
+    double *sum;
+    return place(&sum, s, NULL);
 }
 
 msa_status msa_uniform(const msa_shape *s, const float *v, float *o, void *work)
@@ -174,7 +182,8 @@ msa_status msa_uniform(const msa_shape *s, const float *v, float *o, void *work)
     if (!v || !o || !work)
         return MSA_ERR_NULL;
     const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
-    double *sum = work_take(&work, d, sizeof *sum);
+    double *sum;
+    place(&sum, s, work);
     for (int r = 0; r < msa_n_seqs(s); r++) {
         const msa_seq seq = msa_get_seq(s, r);
         for (int64_t a = 0; a < seq.n_q * s->n_heads; a++) {
