@@ -259,18 +259,9 @@ msa_status msa_layer_backward(const msa_ops *ops, const msa_shape *s, const msa_
     ops->gemm(false, true, T, n.q, m, dy, w->wo, 0, d_o);
     if (c->sink)
         sink_backward(s, w->sink, st, d_o, b.slope, dw->sink);
-    MSA_TRY(ops->stage[MSA_STAGE_BACKWARD]->run(s,
-                                                &(msa_arrays){.q = st->q,
-                                                              .k = st->k,
-                                                              .v = st->v,
-                                                              .ids = ids,
-                                                              .o = st->o,
-                                                              .lse = st->lse,
-                                                              .dout = d_o,
-                                                              .dq = dq,
-                                                              .dk = dk,
-                                                              .dv = dv},
-                                                b.stage));
+    msa_arrays a = {.q = st->q, .k = st->k, .v = st->v, .qi = st->qi, .ki = st->ki, .ids = ids};
+    a.o = st->o, a.lse = st->lse, a.dout = d_o, a.dq = dq, a.dk = dk, a.dv = dv;
+    MSA_TRY(ops->stage[MSA_STAGE_BACKWARD]->run(s, &a, b.stage));
     if (c->sink)
         MSA_TRY(lse_backward(ops, s, st, ids, b.slope, dq, dk, b.sink));
     MSA_TRY(norm_rope_backward(s, c, s->n_heads, dh, c->rot, st->q_raw, w->gq, st->pos, dq, dw->gq, b.channel));
@@ -286,19 +277,8 @@ msa_status msa_layer_backward(const msa_ops *ops, const msa_shape *s, const msa_
     *kl = 0;
     if (mode == MSA_ATTN_DENSE)
         return MSA_OK;
-    MSA_TRY(ops->stage[MSA_STAGE_KL]->run(s,
-                                          &(msa_arrays){.q = st->q,
-                                                        .k = st->k,
-                                                        .qi = st->qi,
-                                                        .ki = st->ki,
-                                                        .ids = ids,
-                                                        .lse = st->lse,
-                                                        .index_lse = ids ? st->index_lse : NULL,
-                                                        .weight = kl_weight,
-                                                        .loss = kl,
-                                                        .dqi = dqi,
-                                                        .dki = dki},
-                                          b.stage));
+    a.index_lse = ids ? st->index_lse : NULL, a.weight = kl_weight, a.loss = kl, a.dqi = dqi, a.dki = dki;
+    MSA_TRY(ops->stage[MSA_STAGE_KL]->run(s, &a, b.stage));
     if (c->value_head)
         MSA_TRY(value_head_backward(ops, s, c, w, x, st, dy, dqi, dki, dw, b.value_head));
     MSA_TRY(

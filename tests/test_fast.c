@@ -179,8 +179,7 @@ static void gradients_of_many(void)
     gradients_agree("a chunk of queries behind the first", &chunks, false);
 }
 
-/* ---- Requests too long to be gathered -------------------------------------------------------------------
- */
+/* ---- Requests too long to be gathered ------------------------------------------------------------------ */
 
 // More queries than few over more than 2^25 numbers of K, in pages of which all but the last few are the
 // same: each query is to get what it gets alone.

@@ -11,8 +11,7 @@
 
 #include "support/tap.h"
 
-/* ---- The machine that ref/io/memory.c sees --------------------------------------------------------------
- */
+/* ---- The machine that ref/io/memory.c sees ------------------------------------------------------------- */
 
 static struct {
     const char *file[12][2]; // path, text; up to the first NULL
@@ -57,8 +56,7 @@ static long see_conf(int which)
 #define io_memory_idle idle_here
 #include "../ref/io/memory.c"
 
-/* ---- What is left there -----------------------------------------------------------------------------------
- */
+/* ---- What is left there -------------------------------------------------------------------------------- */
 
 #define STATM                                                                                                \
     {                                                                                                        \

@@ -265,8 +265,7 @@ static void output_types(const msa_kernel *k, const msa_shape *s, uint64_t seed)
     check_release(mark);
 }
 
-/* ---- Refusals --------------------------------------------------------------------------------------------
- */
+/* ---- Refusals ------------------------------------------------------------------------------------------ */
 
 static void refusals(void)
 {

@@ -111,8 +111,7 @@ static bool make(Problem &p, const msa_shape &s)
     return true;
 }
 
-/* ---- Expected --------------------------------------------------------------------------------------------
- */
+/* ---- Expected ------------------------------------------------------------------------------------------ */
 
 struct Gradients {
     vector<double> dq, dk, dv, dqi,
@@ -203,8 +202,7 @@ static Gradients expected(Problem &p)
     return g;
 }
 
-/* ---- Running the ends of the grids -----------------------------------------------------------------------
- */
+/* ---- Running the ends of the grids --------------------------------------------------------------------- */
 
 static bool is(const char *kernel, const char *name)
 {

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "../ref/judge/noise.h"
-#include "../ref/judge/precision.h"
+#include "../ref/cli/precision.h"
 #include "../ref/judge/table.h"
 #include "support/check.h"
 

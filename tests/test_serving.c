@@ -300,8 +300,7 @@ static void padded(const struct batch *b, uint64_t seed)
     check_release(mark);
 }
 
-/* ---- Tokens taken back ------------------------------------------------------------------------------------
- */
+/* ---- Tokens taken back --------------------------------------------------------------------------------- */
 
 enum { REQUESTS = 2, ROOM = 256, STEP = 3 }; // STEP: new tokens of a step
 static const msa_shape small_sizes = {
@@ -415,8 +414,7 @@ static void rollback(void)
     check_end(&c);
 }
 
-/* ---- On a device ------------------------------------------------------------------------------------------
- */
+/* ---- On a device --------------------------------------------------------------------------------------- */
 
 static const msa_device *device;
 static void *held[64];
@@ -527,8 +525,7 @@ static void device_rollback(void)
     check_end(&c);
 }
 
-/* ---- Out of range ---------------------------------------------------------------------------------------
- */
+/* ---- Out of range -------------------------------------------------------------------------------------- */
 
 // What goes wrong after the host has looked: the table, lens, len_q or len_kv of two requests of T = 2.
 enum where { TABLE, LENS, LEN_Q, LEN_KV };

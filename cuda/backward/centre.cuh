@@ -109,8 +109,7 @@ template <int width> void launch_centres(const Call &c, const bf16 *k, int heads
            dim3(centre_threads), 0, c.stream, c.s, c.a.ids, k, heads, centres);
 }
 
-/* ---- Scratch of the kernels that own rows of dQ: backward/naive, backward/q_outer -------------------------
- */
+/* ---- Scratch of the kernels that own rows of dQ: backward/naive, backward/q_outer ---------------------- */
 
 struct QueryScratch {
     float *delta; ///< [T,Hq]
@@ -128,8 +127,7 @@ inline QueryScratch query_scratch(const Call &c)
     return w;
 }
 
-/* ---- The excess of rows that are the columns of fragments ------------------------------------------------
- */
+/* ---- The excess of rows that are the columns of fragments ---------------------------------------------- */
 
 PTX_INLINE float2 unpack_bf16(uint32_t x)
 {

@@ -56,8 +56,7 @@ inline void clear_gradients(const Call &c)
     launch_clear(c.a.dki, (int64_t)s.n_kv * c.d_index, c.stream);
 }
 
-/* ---- Four channels at a time ----------------------------------------------------------------------------
- */
+/* ---- Four channels at a time --------------------------------------------------------------------------- */
 
 struct alignas(8) Quad {
     bf16 x[4];
@@ -92,8 +91,7 @@ PTX_INLINE void red_4(float *p, float w, float4 x)
     red_add(p + 3, w * x.w);
 }
 
-/* ---- delta = rowsum(dP * P) = dO . O ---------------------------------------------------------------------
- */
+/* ---- delta = rowsum(dP * P) = dO . O ------------------------------------------------------------------- */
 
 constexpr int delta_threads = 128;
 

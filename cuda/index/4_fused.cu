@@ -292,8 +292,7 @@ __global__ void __launch_bounds__(stream_threads, 1)
     grid_launch_dependents();
 }
 
-/* ---- Rows whose keys were shared: their lists become one ------------------------------------------------
- */
+/* ---- Rows whose keys were shared: their lists become one ----------------------------------------------- */
 
 constexpr int merge_warps = 4;
 
@@ -345,8 +344,7 @@ __global__ void __launch_bounds__(32 * merge_warps) merge(Shape s, Parts parts, 
         st_global(lse + to, x);
 }
 
-/* ---- Host -----------------------------------------------------------------------------------------------
- */
+/* ---- Host ---------------------------------------------------------------------------------------------- */
 
 int parts_of(const Shape &s)
 {

@@ -110,8 +110,7 @@ template <int D> PTX_INLINE uint32_t q_bytes(const Shape &s, int queries)
     return (uint32_t)(queries * s.group * D * sizeof(bf16));
 }
 
-/* ---- Products: each issues one group of wgmma. Then wgmma_wait<>() and wgmma_pin(accumulators) ----------
- */
+/* ---- Products: each issues one group of wgmma. Then wgmma_wait<>() and wgmma_pin(accumulators) --------- */
 
 /// Of such a group: x = A B^T for 64 rows of A and N rows of B, from rows `a_row` and `b_row` of their tiles
 /// on (multiples of 8).

@@ -23,8 +23,7 @@ Counters counters;
 uint64_t launches;
 static std::mutex counters_lock;
 
-/* ---- Threads on fibers ------------------------------------------------------------------------------
- */
+/* ---- Threads on fibers --------------------------------------------------------------------------------- */
 
 /// The blocks of a grid that run: all, or those that options.only picks.
 struct Chosen {

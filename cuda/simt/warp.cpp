@@ -147,8 +147,7 @@ void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void *
             tsan::release(&b.threads[base + i].goes_on);
 }
 
-/* ---- Shuffles and reductions ------------------------------------------------------------------------
- */
+/* ---- Shuffles and reductions --------------------------------------------------------------------------- */
 
 struct ShuffleLane {
     uint64_t in, out;
@@ -248,8 +247,7 @@ bool elect(uint32_t mask, Site at)
     return (int)self().lane() == leader;
 }
 
-/* ---- Matrices ---------------------------------------------------------------------------------------
- */
+/* ---- Matrices ------------------------------------------------------------------------------------------ */
 
 struct MatrixLane {
     uint32_t *r;

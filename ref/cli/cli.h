@@ -135,8 +135,6 @@ void cli_free_tensors(cli_tensors *t);
 /** Brings a row of k ids into our convention, ascending and then -1; returns whether it was not in it. An id
  *  behind a -1 stays there, which no check of a row accepts. */
 bool cli_sort_ids(int32_t *row, int k);
-/** Query i as a call of its own: it sees the first p(i) + 1 keys. */
-msa_shape cli_query_shape(const msa_shape *s, int64_t i);
 /** The floats of a tensor, NULL where it was not given. */
 const float *cli_floats(const cli_tensors *t, cli_tensor which);
 

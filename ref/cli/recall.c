@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../internal.h"
 #include "../model/evaluate.h"
 #include "cli.h"
 
@@ -24,7 +25,8 @@ static void measure(const char *command, const cli_tensors *t, int64_t seed, eva
     const msa_shape *s = &t->shape;
     const float *k = cli_floats(t, CLI_K);
     for (int64_t i = 0; i < s->n_q; i++) {
-        const msa_shape query = cli_query_shape(s, i);
+        msa_seq seq;
+        const msa_shape query = query_shape(s, i, &seq);
         const float *q = cli_floats(t, CLI_Q) + i * s->n_heads * s->d_head;
         msa_recall_result one;
         if (t->path[CLI_IDS])

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../internal.h"
 #include "cli.h"
 
 #define N_LETTERS CLI_N_SIZES
@@ -110,15 +111,6 @@ static int build_shape(const char *command, cli_tensors *t, const cli_size_table
     }
 }
 
-msa_shape cli_query_shape(const msa_shape *s, int64_t i)
-{
-    msa_shape query = *s;
-    query.n_q = query.n_seqs = 1;
-    query.n_kv = s->n_kv - s->n_q + i + 1;
-    query.cu_q = query.cu_kv = query.len_q = query.len_kv = NULL;
-    return query;
-}
-
 /* ---- Ids ------------------------------------------------------------------------------------------ */
 
 static int by_value(const void *a, const void *b)
@@ -146,7 +138,8 @@ static int check_ids(const char *command, cli_tensors *t)
     for (int r = 0; r < s->n_kv_heads; r++)
         for (int64_t i = 0; i < s->n_q; i++, ids += s->topk) {
             const int32_t first = ids[0];
-            msa_shape row = cli_query_shape(s, i);
+            msa_seq seq;
+            msa_shape row = query_shape(s, i, &seq);
             row.n_heads = row.n_kv_heads = 1;
             sorted |= cli_sort_ids(ids, s->topk);
             if (msa_check_ids(&row, ids) != MSA_OK)

@@ -7,8 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../judge/foreign.h"
-#include "../judge/precision.h"
+#include "foreign.h"
+#include "precision.h"
+#include "../internal.h"
 #include "../judge/verdict.h"
 
 #define SHOWN_ROWS 5
@@ -40,7 +41,8 @@ typedef struct verify {
 /* Group r of query i as a call with a single head. */
 static msa_shape row_shape(const verify *v, int64_t i)
 {
-    msa_shape row = cli_query_shape(&v->t.shape, i);
+    msa_seq seq;
+    msa_shape row = query_shape(&v->t.shape, i, &seq);
     row.n_heads = row.n_kv_heads = 1;
     return row;
 }

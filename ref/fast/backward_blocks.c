@@ -19,8 +19,7 @@ static int64_t queries_at_once(const msa_shape *s)
     return min_i64(s->n_q, max_i64(LEAST_QUERIES, min_i64(MOST_QUERIES, most)));
 }
 
-/* ---- One meeting -----------------------------------------------------------------------------------------
- */
+/* ---- One meeting --------------------------------------------------------------------------------------- */
 
 typedef struct gradients {
     const float *q, *k, *v, *lse, *dout, *delta; /* delta [n,Hq] of the chunk */
@@ -81,8 +80,7 @@ static size_t own_bytes(const msa_shape *s)
     return place_own(&g, s, NULL);
 }
 
-/* ---- One chunk of queries --------------------------------------------------------------------------------
- */
+/* ---- One chunk of queries ------------------------------------------------------------------------------ */
 
 /* delta = rowsum(dP * P) = dO . O */
 static void find_delta(const sweep *w, const float *o, const float *dout, float *delta)
@@ -152,8 +150,7 @@ static void backward_chunk(const sweep *w, const gradients *shared, const float 
     products_end();
 }
 
-/* ---- The stage -------------------------------------------------------------------------------------------
- */
+/* ---- The stage ----------------------------------------------------------------------------------------- */
 
 typedef struct scratch {
     float *o, *lse; /* for callers that do not have the forward's results */

@@ -7,8 +7,7 @@
 #define FAR HEADS_KEYS  /* index keys between what is scored and what is asked for */
 #define MOST_DOT_ROWS 8 /* with more rows a matrix product is faster */
 
-/* ---- Index ----------------------------------------------------------------------------------------------
- */
+/* ---- Index --------------------------------------------------------------------------------------------- */
 
 /* max[r * apart] = the largest of it and q[r] . k[j], for DOT_ROWS rows at a time; past the end a row or key
  * repeats, which changes no maximum. Needs d % LANES == 0. */
@@ -114,8 +113,7 @@ static void select_blocks(const scorer *x, int64_t a, best_list *best, chooser a
         choose_again(s, &x->at, position(&x->at.seq, i), x->qi + a * s->d_index, x->ki, again, NULL, row);
 }
 
-/* ---- A step of generation -------------------------------------------------------------------------------
- */
+/* ---- A step of generation ------------------------------------------------------------------------------ */
 
 static int slots_of(const msa_shape *s)
 {

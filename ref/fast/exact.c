@@ -31,8 +31,7 @@ float least_of(const float *x, int64_t n)
     return from_bits((int32_t)(least + 1));
 }
 
-/* ---- Attention ------------------------------------------------------------------------------------------
- */
+/* ---- Attention ----------------------------------------------------------------------------------------- */
 
 typedef struct scratch {
     double *acc;        /* [d] */
@@ -141,8 +140,7 @@ void attend_again(const msa_shape *s, const msa_pages *p, const float *q, cached
     }
 }
 
-/* ---- Index ----------------------------------------------------------------------------------------------
- */
+/* ---- Index --------------------------------------------------------------------------------------------- */
 
 /* d products of the largest query element, below 2^e, with the largest float stay below 2^127. */
 static int fitting_exponent(int d)

@@ -60,8 +60,7 @@ chooser chooser_take(const msa_shape *s, arena *a);
 void choose_again(const msa_shape *s, const request *where, int64_t at, const float *qi, cached ki, chooser c,
                   float *scores, int32_t *ids);
 
-/* ---- Gradients ------------------------------------------------------------------------------------------
- */
+/* ---- Gradients ----------------------------------------------------------------------------------------- */
 
 /* These are sums over many rows, so that the whole call is done again, with a few numbers a row for memory.
  */

@@ -3,8 +3,7 @@
  * then the keys. So it needs little memory, and threads share it. */
 #include "exact.h"
 
-/* ---- Doubt ----------------------------------------------------------------------------------------------
- */
+/* ---- Doubt --------------------------------------------------------------------------------------------- */
 
 #define FAINT_PRODUCT 0x1p-90
 
@@ -62,8 +61,7 @@ bool kl_held(const msa_shape *s, double loss, const float *dqi, const float *dki
                      most_in_keys(s, dki, s->d_index) < INFINITY));
 }
 
-/* ---- Shared ---------------------------------------------------------------------------------------------
- */
+/* ---- Shared -------------------------------------------------------------------------------------------- */
 
 /* Whether query i attends to key j, of the same sequence. */
 static bool attends(const msa_shape *s, const msa_seq *seq, int64_t i, int64_t j, const int32_t *id)
@@ -82,8 +80,7 @@ static void round_row(const double *acc, int d, float *x)
         x[c] = (float)acc[c];
 }
 
-/* ---- Main Branch ----------------------------------------------------------------------------------------
- */
+/* ---- Main Branch --------------------------------------------------------------------------------------- */
 
 /* By which the weights and their gradients of a head's row can be found again. */
 typedef struct row_sums {
@@ -207,8 +204,7 @@ void backward_again(const msa_shape *s, const float *q, const float *k, const fl
     }
 }
 
-/* ---- KL -------------------------------------------------------------------------------------------------
- */
+/* ---- KL ------------------------------------------------------------------------------------------------ */
 
 typedef struct lesson {
     const msa_shape *s;

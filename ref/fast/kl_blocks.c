@@ -15,8 +15,7 @@ static int64_t queries_at_once(const msa_shape *s)
     return min_i64(s->n_q, max_i64(LEAST_QUERIES, min_i64(MOST_QUERIES, most)));
 }
 
-/* ---- One meeting -----------------------------------------------------------------------------------------
- */
+/* ---- One meeting --------------------------------------------------------------------------------------- */
 
 typedef struct lesson {
     const float *q, *k, *qi, *ki, *lse, *index_lse; /* the last two of the chunk: [n,Hq] and [n,Hkv] */
@@ -119,8 +118,7 @@ static size_t own_bytes(const msa_shape *s)
     return place_own(&l, s, NULL);
 }
 
-/* ---- One chunk of queries --------------------------------------------------------------------------------
- */
+/* ---- One chunk of queries ------------------------------------------------------------------------------ */
 
 /* Sums what the parts have of dQi, without what index keys have in common: centre.c. */
 static void finish(const sweep *w, const float *ki, const int32_t *ids, const float *pieces,
@@ -180,8 +178,7 @@ static double kl_chunk(const sweep *w, const lesson *shared, const int32_t *ids,
     return sum;
 }
 
-/* ---- The stage -------------------------------------------------------------------------------------------
- */
+/* ---- The stage ----------------------------------------------------------------------------------------- */
 
 typedef struct scratch {
     sweep w;

@@ -5,8 +5,7 @@
 
 #define LSE_PARTS 16
 
-/* ---- Chunks and parts ------------------------------------------------------------------------------------
- */
+/* ---- Chunks and parts ---------------------------------------------------------------------------------- */
 
 static size_t place_chunk(chunk *c, const msa_shape *s, int64_t n, void *work)
 {
@@ -73,8 +72,7 @@ int64_t sweep_cut(const sweep *w, int r0, int r1, int part, int parts)
     return part == parts ? w->count : b;
 }
 
-/* ---- Meetings --------------------------------------------------------------------------------------------
- */
+/* ---- Meetings ------------------------------------------------------------------------------------------ */
 
 int64_t meeting_queries(const msa_shape *s)
 {
@@ -133,8 +131,7 @@ void meeting_weigh(const meeting *m, int count, const float *lse, float *x)
     }
 }
 
-/* ---- Log-sum-exps ----------------------------------------------------------------------------------------
- */
+/* ---- Log-sum-exps -------------------------------------------------------------------------------------- */
 
 /* What a thread needs to sum up the weights of a part. */
 typedef struct summer {

@@ -102,8 +102,7 @@ static bool sync_parent(void)
     return ok;
 }
 
-/* ---- Begin and end ---------------------------------------------------------------------------------------
- */
+/* ---- Begin and end ------------------------------------------------------------------------------------- */
 
 static void end_set(void)
 {
@@ -180,8 +179,7 @@ static bool begin(const char *path, const char *label, bool make, const char *ta
     return false;
 }
 
-/* ---- Writing ---------------------------------------------------------------------------------------------
- */
+/* ---- Writing ------------------------------------------------------------------------------------------- */
 
 #define PIECE ((size_t)1 << 24) /* what a signal waits for at most */
 
@@ -292,8 +290,7 @@ static bool add(const char *path, const io_chunk *chunks, int n, io_error err)
     return io_fail(err, path, "cannot write: %s", strerror(why));
 }
 
-/* ---- Commit ----------------------------------------------------------------------------------------------
- */
+/* ---- Commit -------------------------------------------------------------------------------------------- */
 
 static bool is_new(const char *name)
 {

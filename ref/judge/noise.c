@@ -113,8 +113,7 @@ bool noise_of_rounding(const msa_shape *s, const float *q, const float *k, const
     return ok;
 }
 
-/* ---- Gradients: squares first, then their roots -----------------------------------------------------------
- */
+/* ---- Gradients: squares first, then their roots -------------------------------------------------------- */
 
 static void to_roots(double *square, int64_t n)
 {

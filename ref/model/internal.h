@@ -90,8 +90,7 @@ st_tensor checkpoint_tensor(const model_tensor *t, const char *name, float *buff
 void config_to_meta(const model_config *c, checkpoint_meta *meta);
 bool config_from_meta(const st_file *f, const char *path, model_config *c, io_error err);
 
-/* ---- One block of the network over n tokens (block.c) ---------------------------------------------------
- */
+/* ---- One block of the network over n tokens (block.c) -------------------------------------------------- */
 
 /* Activations of a block: what it was given and what its backward pass needs again. */
 typedef struct block_state {

@@ -138,8 +138,7 @@ std::string ask_base_offset(std::string &answer)
     return "";
 }
 
-/* ---- cp.async, then wgmma, with no proxy fence between ---------------------------------------------------
- */
+/* ---- cp.async, then wgmma, with no proxy fence between ------------------------------------------------- */
 
 __global__ void __launch_bounds__(128, 1) unfenced(const uint32_t *in, uint32_t *out)
 {
@@ -252,8 +251,7 @@ std::string ask_narrow_box(std::string &answer)
     return trouble;
 }
 
-/* ---- Where a store is cut --------------------------------------------------------------------------------
- */
+/* ---- Where a store is cut ------------------------------------------------------------------------------ */
 
 __global__ void ragged_store(const __grid_constant__ CUtensorMap map, const uint32_t *in)
 {

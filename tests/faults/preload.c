@@ -97,8 +97,7 @@ static bool fails(kind k, int error)
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-/* ---- Where main begins and ends -------------------------------------------------------------------------
- */
+/* ---- Where main begins and ends ------------------------------------------------------------------------ */
 
 typedef int main_fn(int, char **, char **);
 static main_fn *program;
@@ -138,8 +137,7 @@ int __libc_start_main(main_fn *run, int argc, char **argv, void (*init)(void), v
     return REAL(__libc_start_main)(watched, argc, argv, init, fini, rtld_fini, stack_end);
 }
 
-/* ---- Memory ---------------------------------------------------------------------------------------------
- */
+/* ---- Memory -------------------------------------------------------------------------------------------- */
 
 extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t),
     *__libc_memalign(size_t, size_t);
@@ -202,8 +200,7 @@ void *mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset)
     return (void *)syscall(SYS_mmap, at, n, protection, flags, fd, offset);
 }
 
-/* ---- Files ----------------------------------------------------------------------------------------------
- */
+/* ---- Files --------------------------------------------------------------------------------------------- */
 
 static bool unflushed[1024];
 

@@ -6,8 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "eager.h"
-#include "noise.h"
+#include "../internal.h"
+#include "../judge/eager.h"
+#include "../judge/noise.h"
 
 #define HALF 0x1p-12 /* as NOISE_ROUNDING, of float16, which has three bits more than bf16 */
 
@@ -58,13 +59,13 @@ static int class_of(const char *name)
     return a;
 }
 
-int precision_check(const char *command, const precision_request *request)
+int precision_check(const char *command, const precision_request *asked)
 {
-    if (request->name && request->tolerance >= 0)
+    if (asked->name && asked->tolerance >= 0)
         return cli_fail(command, "--precision: expected this option or --tolerance, found both");
-    if (request->name && class_of(request->name) == PRECISION_N_CLASSES)
+    if (asked->name && class_of(asked->name) == PRECISION_N_CLASSES)
         return cli_fail(command, "--precision: expected one of " PRECISION_NAMES ", found '%s'",
-                        request->name);
+                        asked->name);
     return 0;
 }
 
@@ -113,7 +114,8 @@ static void add_class(judgement *j, int a, int64_t i, const oracle *x, const flo
 static int judge_query(judgement *j, int64_t i, const oracle *x)
 {
     const cli_tensors *t = j->t;
-    const msa_shape query = cli_query_shape(&t->shape, i);
+    msa_seq seq;
+    const msa_shape query = query_shape(&t->shape, i, &seq);
     const int64_t width = (int64_t)query.n_heads * query.d_head;
     const float *q = cli_floats(t, CLI_Q) + i * width, *k = cli_floats(t, CLI_K), *v = cli_floats(t, CLI_V);
     for (int r = 0; r < query.n_kv_heads; r++)
@@ -183,7 +185,7 @@ static int tightest(const npy_array *o, const precision_result *r)
     return best;
 }
 
-static void conclude(const judgement *j, const precision_request *request)
+static void conclude(const judgement *j, const precision_request *asked)
 {
     precision_result *r = j->result;
     for (int a = 0; a < j->n_classes; a++)
@@ -191,15 +193,15 @@ static void conclude(const judgement *j, const precision_request *request)
     const int best = j->n_classes > 1 ? tightest(&j->t->array[CLI_O], r) : 0;
     r->name = classes[best].name;
     r->used = r->verdict[best].used;
-    r->pass = r->verdict[request->name ? class_of(request->name) : best].pass;
+    r->pass = r->verdict[asked->name ? class_of(asked->name) : best].pass;
 }
 
 /* ---- Saying so ---------------------------------------------------------------------------------- */
 
-static void print_class(const precision_request *request, const precision_result *r)
+static void print_class(const precision_request *asked, const precision_result *r)
 {
     char text[VERDICT_TEXT];
-    const int best = class_of(r->name), shown = request->name ? class_of(request->name) : best;
+    const int best = class_of(r->name), shown = asked->name ? class_of(asked->name) : best;
     const verdict *v = &r->verdict[shown];
     verdict_text("o", v, text);
     if (r->pass)
@@ -208,18 +210,18 @@ static void print_class(const precision_request *request, const precision_result
         printf("output  FAILED at every precision; %s\n", text);
     else
         printf("output  FAILED, %s precision %s, %.3g times its budget; %s\n",
-               request->name ? "not of" : "of none; nearest is", classes[shown].name, v->used, text);
+               asked->name ? "not of" : "of none; nearest is", classes[shown].name, v->used, text);
     if (best != shown && r->verdict[best].pass)
         printf("  it meets precision %s (%s)\n", classes[best].name, classes[best].words);
 }
 
-void precision_print(const precision_request *request, int64_t n_queries, const precision_result *r)
+void precision_print(const precision_request *asked, int64_t n_queries, const precision_result *r)
 {
     char text[VERDICT_TEXT];
     if (r->n_skipped == n_queries)
         printf("output  FAILED: no query has valid ids to judge it by\n");
-    else if (request->tolerance < 0)
-        print_class(request, r);
+    else if (asked->tolerance < 0)
+        print_class(asked, r);
     else {
         verdict_text("o", &r->verdict[0], text);
         printf("output  %s --tolerance; %s\n", r->pass ? "ok, within" : "FAILED, not within", text);
@@ -246,7 +248,7 @@ static bool oracle_new(const char *command, const msa_shape *s, oracle *x)
     return x->work != NULL;
 }
 
-int precision_judge(const char *command, const precision_request *request, const cli_tensors *t,
+int precision_judge(const char *command, const precision_request *asked, const cli_tensors *t,
                     const foreign_ids *theirs, precision_result *result)
 {
     const inputs in = {.q = t->array[CLI_Q].data,
@@ -254,19 +256,19 @@ int precision_judge(const char *command, const precision_request *request, const
                        .v = t->array[CLI_V].data,
                        .qi = t->array[CLI_QI].data,
                        .ki = t->array[CLI_KI].data};
-    const bool derived = request->tolerance < 0;
+    const bool derived = asked->tolerance < 0;
     judgement j = {.command = command,
                    .t = t,
                    .theirs = theirs,
                    .base = derived ? verdict_float32(&t->shape, &in, ARRAY_O, 0)
-                                   : (verdict_budget){request->tolerance, 0, NULL},
+                                   : (verdict_budget){asked->tolerance, 0, NULL},
                    .n_classes = derived ? PRECISION_N_CLASSES : 1,
                    .result = result};
     oracle x;
     *result = (precision_result){0};
     int bad = oracle_new(command, &t->shape, &x) ? judge_queries(&j, &x) : 2;
     if (!bad)
-        conclude(&j, request);
+        conclude(&j, asked);
     free(x.ids);
     free(x.o);
     free(x.wide);

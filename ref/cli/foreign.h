@@ -5,7 +5,7 @@
 #ifndef MSA_FOREIGN_H
 #define MSA_FOREIGN_H
 
-#include "../cli/cli.h"
+#include "cli.h"
 
 typedef struct foreign_ids {
     npy_array array;

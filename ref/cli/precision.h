@@ -10,7 +10,7 @@
 #define MSA_PRECISION_H
 
 #include "foreign.h"
-#include "verdict.h"
+#include "../judge/verdict.h"
 
 #define PRECISION_N_CLASSES 7
 #define PRECISION_NAMES                                                                                      \
