@@ -6,8 +6,8 @@
  * Races of plain accesses between threads of a block are reported with both places and end the program with
  * an error. Orders and timings change from run to run. Arguments are parts of the names of those that run.
  */
-#include "cuda/kit/kernel.cuh"
 #include "cuda/host/msa_cuda.h"
+#include "cuda/kit/kernel.cuh"
 
 #include <random>
 #include <string>
@@ -18,7 +18,7 @@ extern "C" {
 }
 
 static const char *const kernels[] = {
-#define KERNEL(stage, name, sm, precision, idea) #stage "/" #name,
+#define KERNEL(stage, name, sm, precision, takes, idea) #stage "/" #name,
 #include "cuda/kernels.def"
 #undef KERNEL
 };
@@ -46,28 +46,27 @@ static msa_arrays inputs(const msa_shape &s, std::mt19937 &rng)
     const int64_t rows = s.n_q * s.n_kv_heads, n_blocks = msa_n_blocks(&s);
     a.q = draw(n, rng), a.k = draw(nk, rng), a.v = draw(nk, rng);
     a.qi = draw(rows * s.d_index, rng), a.ki = draw(s.n_kv * s.d_index, rng);
-    a.scores = take<float>(rows * n_blocks);
+    float *scores = take<float>(rows * n_blocks), *index_lse = take<float>(rows), *o = take<float>(n),
+          *lse = take<float>(s.n_q * s.n_heads);
+    int32_t *ids = take<int32_t>(rows * s.topk);
+    a.scores = scores, a.ids = ids, a.index_lse = index_lse, a.o = o, a.lse = lse;
     for (int64_t i = 0; i < rows * n_blocks; i++)
-        a.scores[i] = (float)(rng() % 1000);
-    a.ids = take<int32_t>(rows * s.topk);
+        scores[i] = (float)(rng() % 1000);
     for (int64_t row = 0; row < rows; row++) {
         const int64_t local = (s.n_kv - s.n_q + row % s.n_q) / s.block;
         const int64_t kept = local + 1 < s.topk ? local + 1 : s.topk;
         for (int slot = 0; slot < s.topk; slot++)
-            a.ids[row * s.topk + slot] = slot < kept ? (int32_t)(local + 1 - kept + slot) : -1;
+            ids[row * s.topk + slot] = slot < kept ? (int32_t)(local + 1 - kept + slot) : -1;
     }
-    a.index_lse = take<float>(rows);
-    a.o = take<float>(n);
-    a.lse = take<float>(s.n_q * s.n_heads);
     a.first = take<int32_t>(s.n_kv_heads * (n_blocks + 1));
     a.entries = take<uint32_t>(rows * s.topk);
     a.items = take<msa_item>(msa_first_item(&s, 1));
     for (int64_t i = 0; i < rows; i++)
-        a.index_lse[i] = 3;
+        index_lse[i] = 3;
     for (int64_t i = 0; i < n; i++)
-        ((float *)a.o)[i] = 0.5f;
+        o[i] = 0.5f;
     for (int64_t i = 0; i < s.n_q * s.n_heads; i++)
-        a.lse[i] = 3;
+        lse[i] = 3;
     a.dout = draw(n, rng);
     a.dq = take<float>(n), a.dk = take<float>(nk), a.dv = take<float>(nk);
     a.dqi = take<float>(rows * s.d_index), a.dki = take<float>(s.n_kv * s.d_index);
@@ -121,7 +120,7 @@ static bool run(const char *name, const msa_shape &s, msa_arrays a)
         return false;
     void *work = engine->alloc(plan.workspace);
     const bool index = std::string(name).rfind("index/", 0) == 0;
-    float *scores = a.scores;
+    const void *scores = a.scores;
     if (index)
         a.scores = nullptr;
     status = msa_plan_run(&plan, &a, work, nullptr);
