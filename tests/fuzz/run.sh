@@ -30,7 +30,8 @@ build() { # target
     "$clang" -std=c11 -g -O1 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes \
         -D_POSIX_C_SOURCE=200809L $json_flags \
         -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-        "tests/fuzz/fuzz_$1.c" tests/fuzz/fuzz.c ref/io/check.c ref/io/file.c "ref/io/$1.c" \
+        "tests/fuzz/fuzz_$1.c" tests/fuzz/fuzz.c ref/softmax.c ref/e4m3.c \
+        $(for part in check file set stage sums sha256 json tensor npy safetensors safetensors_write; do echo "ref/io/$part.c"; done) \
         $json_libs -lm -o "$out/fuzz_$1"
 }
 
