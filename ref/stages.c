@@ -1,6 +1,7 @@
 /* What stages.def says, as a table. */
 #include "stages.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const struct {
@@ -121,4 +122,15 @@ bool arrays_missing(msa_stage stage, const msa_arrays *given)
         if (HAS((all.in | all.out) & ~all.optional, a) && !array_get(given, a))
             return true;
     return false;
+}
+
+bool stage_is_step(msa_stage stage)
+{
+    return stage == MSA_STAGE_DECODE || stage == MSA_STAGE_DENSE_DECODE;
+}
+
+const char *kernel_name(const msa_kernel *kernel, char name[KERNEL_NAME])
+{
+    snprintf(name, KERNEL_NAME, "%s/%s", msa_stage_name(kernel->stage), kernel->name);
+    return name;
 }

@@ -53,7 +53,14 @@ typedef struct stage_arrays {
 } stage_arrays;
 stage_arrays arrays_of(msa_stage stage);
 
+/* Whether it is a step of generation, whose keys may lie in pages. */
+bool stage_is_step(msa_stage stage);
+
 /* Whether one that the stage has to have is NULL. */
 bool arrays_missing(msa_stage stage, const msa_arrays *arrays);
+
+/* "STAGE/NAME", which it returns. */
+#define KERNEL_NAME 96
+const char *kernel_name(const msa_kernel *kernel, char name[KERNEL_NAME]);
 
 #endif

@@ -191,14 +191,14 @@ static msa_status check(msa_stage stage, const msa_shape *s, const msa_arrays *a
         return MSA_ERR_NULL;
     if (HAS(arrays_of(stage).in, ARRAY_IDS) && a->ids)
         return msa_check_ids(s, a->ids);
-    return has_pages(a) ? msa_check_pages(s, &a->pages) : msa_check_shape(s);
+    return stage_is_step(stage) && has_pages(a) ? msa_check_pages(s, &a->pages) : msa_check_shape(s);
 }
 
 static msa_status run_arrays(const msa_device *device, msa_stage stage, const char *kernel,
                              const msa_shape *s, const msa_arrays *given)
 {
     call c = {.s = s};
-    if (given->pages.table)
+    if (stage_is_step(stage) && has_pages(given))
         add_pages(&c, &given->pages);
     add_arrays(&c, stage, given);
     return run(device, kernel, &c);
@@ -255,7 +255,7 @@ static msa_status run_stage(const msa_device *device, msa_stage stage, const cha
     const msa_status status = check(stage, s, given);
     if (status != MSA_OK)
         return status;
-    if (plan_takes(plan_find(kernel)) & TAKES_BY_BLOCK)
+    if (plan_takes(kernel) & TAKES_BY_BLOCK)
         return run_by_block(device, kernel, s, given);
     if (stage == MSA_STAGE_KL && given->ids && !given->index_lse)
         return run_with_index_lse(device, kernel, s, given);

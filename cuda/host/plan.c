@@ -14,7 +14,8 @@ static const struct {
 };
 #define N_KERNELS ((int)(sizeof kernels / sizeof *kernels))
 
-int plan_find(const char *name)
+/* The number of a kernel, or -1. */
+static int find(const char *name)
 {
     int i = 0;
     while (i < N_KERNELS && strcmp(kernels[i].name, name) != 0)
@@ -22,9 +23,10 @@ int plan_find(const char *name)
     return i < N_KERNELS ? i : -1;
 }
 
-unsigned plan_takes(int kernel)
+unsigned plan_takes(const char *name)
 {
-    return kernels[kernel].takes;
+    const int kernel = find(name);
+    return kernel < 0 ? 0 : kernels[kernel].takes;
 }
 
 static bool is_width(int d)
@@ -68,7 +70,7 @@ msa_status msa_plan_make(msa_plan *plan, const msa_device *device, const char *n
         return status;
     if (!device || device->missing())
         return MSA_ERR_DEVICE;
-    const int kernel = plan_find(name);
+    const int kernel = find(name);
     if (kernel < 0 || !fits(kernels[kernel].takes, s))
         return MSA_ERR_UNSUPPORTED;
     *plan = (msa_plan){.device = device, .entry = device->entries[kernel], .shape = *s, .out = out};
@@ -87,8 +89,7 @@ void msa_scores_turn(const msa_shape *s, const float *scores, int r, int64_t fir
 
 bool msa_takes_scores_by_block(const char *name)
 {
-    const int kernel = plan_find(name);
-    return kernel >= 0 && kernels[kernel].takes & TAKES_BY_BLOCK;
+    return plan_takes(name) & TAKES_BY_BLOCK;
 }
 
 msa_status msa_plan_run(const msa_plan *plan, const msa_arrays *arrays, void *work, void *stream)

@@ -31,8 +31,7 @@ enum {
 #define TEXT_KV_OUTER ""
 #define TEXT_SAME_BITS ""
 
-/* The number in kernels.def of the kernel "STAGE/NAME", or -1; and what it takes. */
-int plan_find(const char *name);
-unsigned plan_takes(int kernel);
+/* What the kernel "STAGE/NAME" of kernels.def takes; of another, nothing. */
+unsigned plan_takes(const char *name);
 
 #endif

@@ -24,8 +24,7 @@ typedef struct simt_counters {
     uint64_t shared_accesses;            /**< warp-wide shared loads and stores, by named helpers */
     uint64_t shared_conflicts;           /**< extra passes over the banks that these took */
     uint64_t tensor_fma;                 /**< multiply-adds of mma.sync and wgmma */
-    uint64_t bulk_copies, bulk_bytes;    /**< TMA, either direction; whole boxes, as barriers count them:
-                                              a multicast once for each receiver */
+    uint64_t bulk_copies, bulk_bytes;    /**< TMA, either direction; whole boxes, as barriers count them */
     uint64_t barriers;                   /**< warps that passed a block or named barrier */
     uint64_t mbarrier_waits;             /**< threads that waited for an mbarrier phase... */
     uint64_t mbarrier_stalls;            /**< ...and did not find it complete */

@@ -1,8 +1,6 @@
 /* The least work of every stage, and the ceilings of GPUs. */
 #include "roofline.h"
 
-#include <stdio.h>
-
 #include "../../cuda/host/plan.h"
 #include "../judge/selections.h"
 
@@ -121,7 +119,7 @@ double roofline_fma(msa_stage stage, const msa_shape *s, const int32_t *ids)
 /* Bytes of bf16 inputs, float32 gradients and 4-byte words, O as it is stored. */
 static roofline_need bytes_of(const msa_kernel *kernel, const msa_shape *s, const sizes *z, bool scores)
 {
-    char name[64];
+    char name[KERNEL_NAME];
     switch (kernel->stage) {
     case MSA_STAGE_DENSE:
     case MSA_STAGE_DENSE_DECODE:
@@ -133,8 +131,7 @@ static roofline_need bytes_of(const msa_kernel *kernel, const msa_shape *s, cons
     case MSA_STAGE_REVERSE:
         return reverse(s, z);
     case MSA_STAGE_SPARSE:
-        snprintf(name, sizeof name, "sparse/%s", kernel->name);
-        return sparse(plan_takes(plan_find(name)) & TAKES_KV_OUTER, z);
+        return sparse(plan_takes(kernel_name(kernel, name)) & TAKES_KV_OUTER, z);
     case MSA_STAGE_BACKWARD:
     case MSA_STAGE_DENSE_BACKWARD: /* Q, O, dO and dQ, K, V, dK and dV */
         return (roofline_need){.bytes = (8 + z->o) * z->t * z->hq * z->d + z->chosen +

@@ -123,16 +123,10 @@ static msa_status make_pages(subject *t)
     return status == MSA_OK ? t->device->upload(t->lens, t->g.lens, n * sizeof(int32_t)) : status;
 }
 
-#define KERNEL_NAME 96
-static void kernel_name(const subject *t, char name[KERNEL_NAME])
-{
-    snprintf(name, KERNEL_NAME, "%s/%s", msa_stage_name(t->kernel->stage), t->kernel->name);
-}
-
 static bool takes_by_block(const subject *t, array_id a)
 {
     char name[KERNEL_NAME];
-    kernel_name(t, name);
+    kernel_name(t->kernel, name);
     return a == ARRAY_SCORES && t->device && msa_takes_scores_by_block(name);
 }
 
@@ -264,11 +258,6 @@ static msa_status settle_index(subject *t)
     return t->found[ARRAY_SCORES] ? subject_run(t, 0) : MSA_ERR_SIZE;
 }
 
-bool subject_is_step(const msa_kernel *k)
-{
-    return k->stage == MSA_STAGE_DECODE || k->stage == MSA_STAGE_DENSE_DECODE;
-}
-
 msa_status subject_open(subject *t)
 {
     char name[KERNEL_NAME];
@@ -285,8 +274,8 @@ msa_status subject_open(subject *t)
         t->in |= kl.in;
         t->out |= kl.out;
     }
-    kernel_name(t, name);
-    t->paged = t->device && paging_possible(t->s) && subject_is_step(t->kernel);
+    kernel_name(t->kernel, name);
+    t->paged = t->device && paging_possible(t->s) && stage_is_step(t->kernel->stage);
     if (t->small && !(t->paged && t->kernel->stage == MSA_STAGE_DECODE))
         return MSA_ERR_UNSUPPORTED;
     if (t->paged && !paging_layout(&t->g, t->s, 0, 0, t->seed))

@@ -46,9 +46,6 @@ typedef struct subject {
     void *table, *lens, *scale; /**< the same on the device */
 } subject;
 
-/** Whether the kernel computes a step of generation. */
-bool subject_is_step(const msa_kernel *k);
-
 /** Makes the inputs and finds room for everything. ::MSA_ERR_UNSUPPORTED: the kernel does not take the
  *  shape; ::MSA_ERR_SIZE: no memory. Whatever it returns, subject_close() is due. */
 msa_status subject_open(subject *t);

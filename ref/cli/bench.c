@@ -95,7 +95,7 @@ static int choose_kernels(bench *b)
         if (table_device(backend) != b->device)
             return cli_fail(b->command, "expected kernels of one device, found %s and %s (--backend chooses)",
                             b->kernel[0]->backend, backend);
-        if (b->half && (strcmp(backend, "fast") != 0 || !subject_is_step(b->kernel[i])))
+        if (b->half && (strcmp(backend, "fast") != 0 || !stage_is_step(b->kernel[i]->stage)))
             return cli_fail(b->command,
                             "--bf16-keys: expected decode or dense_decode on fast, found %s/%s on %s",
                             msa_stage_name(b->kernel[i]->stage), b->kernel[i]->name, backend);
@@ -340,7 +340,7 @@ static int run(bench *b, const msa_shape *s)
     int lost = cli_flush(b->command);
     for (int i = 0; i < b->n_kernels && !lost; i++) {
         msa_shape own = *s;
-        if (subject_is_step(b->kernel[i]) && !b->shape)
+        if (stage_is_step(b->kernel[i]->stage) && !b->shape)
             own.n_q = 1; /* a step of generation */
         result *r = &b->results.item[b->results.n];
         const int bad = bench_kernel(b, b->kernel[i], &own, r);

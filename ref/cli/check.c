@@ -41,9 +41,9 @@ static void print_case(const msa_kernel *kernel, const msa_shape *s, inputs_patt
                        const judge_report *report)
 {
     static const char *const outcome[] = {"ok", "FAILED", "not supported", "no memory"};
-    char shape[INPUTS_NAME], name[64];
+    char shape[INPUTS_NAME], name[KERNEL_NAME];
     inputs_shape_name(s, shape);
-    snprintf(name, sizeof name, "%s/%s", msa_stage_name(kernel->stage), kernel->name);
+    kernel_name(kernel, name);
     printf("%-20s %-4s %-62s %-8s seed=%lld  %s", name, kernel->backend, shape, inputs_pattern_name(p),
            (long long)seed, outcome[report->outcome]);
     if (report->outcome == JUDGE_PASS)

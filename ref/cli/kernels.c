@@ -4,6 +4,7 @@
 
 #include "cli.h"
 #include "../judge/table.h"
+#include "../stages.h"
 
 static bool same_name(const msa_kernel *a, const msa_kernel *b)
 {
@@ -26,8 +27,8 @@ static void print_line(int i)
     while ((other = table_at(++i)) != NULL)
         if (same_name(kernel, other))
             printf(",%s", other->backend);
-    char name[64];
-    snprintf(name, sizeof name, "%s/%s", msa_stage_name(kernel->stage), kernel->name);
+    char name[KERNEL_NAME];
+    kernel_name(kernel, name);
     printf("\t%s\t%s", kernel->constraints, kernel->idea);
     if (table_dropped(name))
         printf(" (not on cuda: %s)", table_dropped(name));

@@ -27,9 +27,9 @@ static double gflops(const result *r)
 
 static void draw_row(drawing *d, const result *r, double y, double most, double ceiling)
 {
-    char name[96], numbers[128];
+    char name[KERNEL_NAME], numbers[128];
     const double rate = gflops(r), wide = BARS * rate / most;
-    snprintf(name, sizeof name, "%s/%s", msa_stage_name(r->kernel->stage), r->kernel->name);
+    kernel_name(r->kernel, name);
     snprintf(numbers, sizeof numbers, "%.4g ms  %.3g GFLOP/s", r->time.median, rate);
     if (ceiling > 0)
         snprintf(numbers + strlen(numbers), sizeof numbers - strlen(numbers), "  %.0f%%",

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "../judge/table.h"
+#include "../stages.h"
 #include "../model/evaluate.h"
 #include "../model/task.h"
 #include "../model/train.h"
@@ -253,8 +254,8 @@ static int check_device_shape(const char *command, const job *j)
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         const msa_kernel *k = j->ops.stage[all[i]];
         msa_plan plan;
-        char name[96], sizes[CLI_SIZES];
-        snprintf(name, sizeof name, "%s/%s", msa_stage_name(k->stage), k->name);
+        char name[KERNEL_NAME], sizes[CLI_SIZES];
+        kernel_name(k, name);
         if (msa_check_shape(&s) == MSA_OK &&
             msa_plan_make(&plan, table_device(k->backend), name, &s, MSA_F32) == MSA_ERR_UNSUPPORTED)
             return cli_fail(command, "--backend %s: expected a shape that %s takes (%s), found %s",

@@ -185,9 +185,9 @@ static msa_arrays arrays_for(const trial *t, msa_stage stage, const char *name)
 
 msa_status trial_run(const trial *t, const msa_kernel *kernel, msa_arrays *ran)
 {
-    char name[64];
+    char name[KERNEL_NAME];
     msa_plan plan;
-    snprintf(name, sizeof name, "%s/%s", msa_stage_name(kernel->stage), kernel->name);
+    kernel_name(kernel, name);
     msa_status status = msa_plan_make(&plan, t->engine, name, &t->shape, t->out);
     if (status != MSA_OK)
         return status;

@@ -24,7 +24,7 @@
 
 #include "io.h"
 #include "sha256.h"
-#include "stage.h"
+#include "staging.h"
 #include "sums.h"
 
 /* One file of the set. In the stage it is called by its number, so that a signal's handler can remove it. */
@@ -38,7 +38,7 @@ static struct {
     bool open, made_dir;
     char *path, *label;
     int dir, stage; /* descriptors */
-    stage_name name;
+    staging_name name;
     member *file;
     volatile sig_atomic_t n, deferring, caught;
 } set;
@@ -62,7 +62,7 @@ static void on_signal(int number)
     }
     /* Another thread may be about to create one more. */
     for (int trial = 0; trial < 1000; trial++) {
-        stage_empty(set.stage, (int)set.n + 1);
+        staging_empty(set.stage, (int)set.n + 1);
         if (unlinkat(set.dir, set.name, AT_REMOVEDIR) == 0 || errno != ENOTEMPTY)
             break;
     }
@@ -97,7 +97,7 @@ static bool sync_parent(void)
     const int parent = openat(set.dir, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (parent < 0)
         return errno == EACCES; /* one that we may enter but not list */
-    const bool ok = stage_sync(parent);
+    const bool ok = staging_sync(parent);
     close(parent);
     return ok;
 }
@@ -125,7 +125,7 @@ void io_abandon(void)
     if (!set.open)
         return;
     set.deferring = 1;
-    stage_empty(set.stage, (int)set.n);
+    staging_empty(set.stage, (int)set.n);
     unlinkat(set.dir, set.name, AT_REMOVEDIR);
     if (set.made_dir)
         rmdir(set.path);
@@ -157,11 +157,11 @@ static bool begin(const char *path, const char *label, bool make, const char *ta
         return io_fail(err, target, "expected a directory, found %s", io_kind(st.st_mode));
     const char *why = open_dir(path, label);
     if (!why) {
-        stage_remove_dead(set.dir);
+        staging_remove_dead(set.dir);
         set.made_dir = made;
         watch_signals();
         set.deferring = 1;
-        set.stage = stage_make(set.dir, set.name);
+        set.stage = staging_make(set.dir, set.name);
         set.open = set.stage >= 0;
         why = set.open ? NULL : strerror(errno);
         set.deferring = 0;
@@ -222,7 +222,7 @@ static bool fill(member *m, const io_chunk *chunks, int n)
     number_name room;
     sha256 sum;
     sha256_begin(&sum);
-    const char *name = stage_numbered((int)set.n, false, room);
+    const char *name = staging_numbered((int)set.n, false, room);
     const int fd = openat(set.stage, name, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
     if (fd < 0)
         return false;
@@ -338,7 +338,7 @@ static bool keep_old(int i)
     struct stat st;
     member *m = &set.file[i];
     m->had = fstatat(set.dir, m->name, &st, AT_SYMLINK_NOFOLLOW) == 0;
-    m->kept = m->had && linkat(set.dir, m->name, set.stage, stage_numbered(i, true, room), 0) == 0;
+    m->kept = m->had && linkat(set.dir, m->name, set.stage, staging_numbered(i, true, room), 0) == 0;
     return m->kept || !m->had || (errno != EIO && errno != ENOSPC && errno != EDQUOT);
 }
 
@@ -346,7 +346,7 @@ static bool put_in_place(int i)
 {
     number_name room;
     member *m = &set.file[i];
-    m->renamed = renameat(set.stage, stage_numbered(i, false, room), set.dir, m->name) == 0;
+    m->renamed = renameat(set.stage, staging_numbered(i, false, room), set.dir, m->name) == 0;
     return m->renamed;
 }
 
@@ -355,7 +355,7 @@ static void put_back(int i)
     number_name room;
     member *m = &set.file[i];
     if (m->kept)
-        renameat(set.stage, stage_numbered(i, true, room), set.dir, m->name);
+        renameat(set.stage, staging_numbered(i, true, room), set.dir, m->name);
     else if (m->renamed && !m->had)
         unlinkat(set.dir, m->name, 0);
 }
@@ -369,13 +369,13 @@ static bool replace_all(int *at)
         if (!keep_old(*at))
             return false;
     *at = n - 1;
-    if (set.label && (!put_in_place(n - 1) || !stage_sync(set.dir)))
+    if (set.label && (!put_in_place(n - 1) || !staging_sync(set.dir)))
         return false;
     for (*at = 0; *at < (set.label ? n - 1 : n); ++*at)
         if (!put_in_place(*at))
             return false;
     *at = n - 1;
-    return stage_sync(set.dir) && (!set.made_dir || sync_parent());
+    return staging_sync(set.dir) && (!set.made_dir || sync_parent());
 }
 
 /* One set at a time is put in place: of two at once, files of both would stay. Nobody waits for ever for

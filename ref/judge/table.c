@@ -41,9 +41,8 @@ const char *table_dropped(const char *name)
 
 static bool is_dropped(const msa_kernel *kernel)
 {
-    char name[64];
-    snprintf(name, sizeof name, "%s/%s", msa_stage_name(kernel->stage), kernel->name);
-    return strcmp(kernel->backend, "cuda") == 0 && table_dropped(name);
+    char name[KERNEL_NAME];
+    return strcmp(kernel->backend, "cuda") == 0 && table_dropped(kernel_name(kernel, name));
 }
 
 /* Kernel i of one stage on one back end. */
@@ -126,12 +125,11 @@ bool table_ops(const char *backend, msa_ops *ops)
 void table_prefer_same_bits(const char *backend, msa_ops *ops)
 {
     const msa_kernel *kernel;
-    char name[64];
+    char name[KERNEL_NAME];
     for (int i = 0; (kernel = table_at(i)) != NULL; i++) {
         if (strcmp(kernel->backend, backend) != 0 || !table_device(backend))
             continue;
-        snprintf(name, sizeof name, "%s/%s", msa_stage_name(kernel->stage), kernel->name);
-        if (plan_takes(plan_find(name)) & TAKES_SAME_BITS)
+        if (plan_takes(kernel_name(kernel, name)) & TAKES_SAME_BITS)
             ops->stage[kernel->stage] = kernel;
     }
 }

@@ -96,7 +96,7 @@ mutant 'departures: a question before its fact' ref/model/task.c test_variants '
 mutant 'files: a link destroyed' ref/io/set.c test_io_file 's/&st, AT_SYMLINK_NOFOLLOW) == 0 \&\& !S/\&st, 0) == 0 \&\& !S/'
 mutant 'files: two sets put in place at once' ref/io/set.c test_io_file 's/trial < 5000 \&\& flock/trial < 0 \&\& flock/'
 mutant 'files: sums that cannot be read are none' ref/io/sums.c test_io_file 's/text \&\& !ferror(f) ? 0 : errno/0/'
-mutant 'files: a stage that another writer swept away' ref/io/stage.c test_io_file 's/else if (why != ENOENT)/else/'
+mutant 'files: a stage that another writer swept away' ref/io/staging.c test_io_file 's/else if (why != ENOENT)/else/'
 
 # ---- The checker itself --------------------------------------------------------------------------
 mutant 'comparison accepts NaN' ref/judge/verdict.c test_checker 's/if (!(error <= allowed))/if (error > allowed)/'

@@ -1,5 +1,5 @@
 /* The directory where the files of a set wait: made, emptied, and removed when its maker is dead. */
-#include "stage.h"
+#include "staging.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 /* "17.new" or "17.old"; by hand, since snprintf is not for handlers. */
-const char *stage_numbered(int i, bool old, number_name to)
+const char *staging_numbered(int i, bool old, number_name to)
 {
     char *c = to + sizeof(number_name) - 5;
     memcpy(c, old ? ".old" : ".new", 5);
@@ -25,12 +25,12 @@ const char *stage_numbered(int i, bool old, number_name to)
     return c;
 }
 
-void stage_empty(int stage, int n)
+void staging_empty(int stage, int n)
 {
     number_name name;
     for (int i = 0; i < n; i++) {
-        unlinkat(stage, stage_numbered(i, false, name), 0);
-        unlinkat(stage, stage_numbered(i, true, name), 0);
+        unlinkat(stage, staging_numbered(i, false, name), 0);
+        unlinkat(stage, staging_numbered(i, true, name), 0);
     }
 }
 
@@ -88,14 +88,14 @@ static bool still_named(int dir, const char *name, int stage)
            here.st_dev == there.st_dev && here.st_ino == there.st_ino;
 }
 
-void stage_remove_dead(int dir)
+void staging_remove_dead(int dir)
 {
     remove_each(dir, is_stage, remove_if_dead);
 }
 
 /* mkdir(2) is what makes the name ours alone: equal process numbers on two machines only cost a second try.
  */
-int stage_make(int dir, stage_name name)
+int staging_make(int dir, staging_name name)
 {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
@@ -103,7 +103,7 @@ int stage_make(int dir, stage_name name)
     x ^= (uint64_t)getpid() << 40;
     for (int trial = 0; trial < 100; trial++) {
         x = x * 6364136223846793005u + 1442695040888963407u;
-        snprintf(name, sizeof(stage_name), STAGE_PREFIX "%012llx", (unsigned long long)(x >> 16));
+        snprintf(name, sizeof(staging_name), STAGE_PREFIX "%012llx", (unsigned long long)(x >> 16));
         if (mkdirat(dir, name, 0700) != 0) {
             if (errno == EEXIST)
                 continue;
@@ -128,7 +128,7 @@ int stage_make(int dir, stage_name name)
 }
 
 /* Some file systems have nothing to flush for a directory, and say so. */
-bool stage_sync(int dir)
+bool staging_sync(int dir)
 {
     return fsync(dir) == 0 || errno == EINVAL;
 }
