@@ -50,8 +50,9 @@ extern "C" {
 typedef enum msa_status {
     MSA_OK = 0,
     MSA_ERR_NULL,        /**< a required pointer is NULL */
-    MSA_ERR_SIZE,        /**< a size is below 1, T or S above 2^31 - 1, R Hkv, Hq dh or Hq di above 2^30, or a
-                              tensor above 2^44 elements (scores: PTRDIFF_MAX bytes) */
+    /** A size is below 1, T or S above 2^31 - 1, R Hkv, Hq dh or Hq di above 2^30, or a tensor above 2^44 elements
+     *  (scores: PTRDIFF_MAX bytes) */
+    MSA_ERR_SIZE,
     MSA_ERR_HEADS,       /**< n_heads is not a multiple of n_kv_heads */
     MSA_ERR_CAUSAL,      /**< more queries than keys */
     MSA_ERR_SEQLENS,     /**< cu_q or cu_kv does not rise from 0 to n_q or n_kv, or a length does not fit in */
