@@ -119,48 +119,13 @@ static void judge(check_case *c, const msa_kernel *k, const problem *p)
     double loss;
     char name[96];
     void *work = work_of(k, s);
-    msa_status status;
     snprintf(name, sizeof name, "%s/%s (%s)%s", msa_stage_name(k->stage), k->name, k->backend,
              p->ids ? "" : ", full support");
-    if (k->stage == MSA_STAGE_BACKWARD)
-        status = k->run(s,
-                        &(msa_arrays){.q = in->q,
-                                      .k = in->k,
-                                      .v = in->v,
-                                      .ids = p->ids,
-                                      .o = p->o,
-                                      .lse = p->lse,
-                                      .dout = in->dout,
-                                      .dq = x[0],
-                                      .dk = x[1],
-                                      .dv = x[2]},
-                        work);
-    else if (k->stage == MSA_STAGE_DENSE_BACKWARD)
-        status = k->run(s,
-                        &(msa_arrays){.q = in->q,
-                                      .k = in->k,
-                                      .v = in->v,
-                                      .o = p->o,
-                                      .lse = p->lse,
-                                      .dout = in->dout,
-                                      .dq = x[0],
-                                      .dk = x[1],
-                                      .dv = x[2]},
-                        work);
-    else
-        status = k->run(s,
-                        &(msa_arrays){.q = in->q,
-                                      .k = in->k,
-                                      .qi = in->qi,
-                                      .ki = in->ki,
-                                      .ids = p->ids,
-                                      .lse = p->lse,
-                                      .index_lse = p->ids ? p->index_lse : NULL,
-                                      .weight = 1,
-                                      .loss = &loss,
-                                      .dqi = x[0],
-                                      .dki = x[1]},
-                        work);
+    msa_arrays a = inputs_arrays(in);
+    a.ids = p->ids, a.o = p->o, a.lse = p->lse, a.index_lse = p->ids ? p->index_lse : NULL;
+    a.dq = a.dqi = x[0], a.dk = a.dki = x[1], a.dv = x[2], a.weight = 1;
+    a.loss = k->stage == MSA_STAGE_KL ? &loss : NULL;
+    const msa_status status = k->run(s, &a, work);
     check_true(c, status == MSA_OK, "%s: %s", name, msa_strerror(status));
     if (k->stage == MSA_STAGE_KL)
         compare(c, name, p->dqi, x[0], s->n_q * s->n_kv_heads * s->d_index, 1, 1);

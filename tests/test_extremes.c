@@ -243,30 +243,12 @@ static void outputs_are_close(check_case *c, const msa_kernel *k, const msa_shap
     void *work = check_alloc((int64_t)msa_workspace(NULL, s), 1),
          *own = check_alloc((int64_t)k->workspace(s), 1);
     msa_index(s, in->qi, in->ki, NULL, ids, NULL, work);
-    if (k->stage == MSA_STAGE_DENSE) {
-        msa_dense(s, in->q, in->k, in->v, o[0], lse[0], work);
-        k->run(s, &(msa_arrays){.q = in->q, .k = in->k, .v = in->v, .o = o[1], .lse = lse[1]}, own);
-    } else if (k->stage == MSA_STAGE_SPARSE) {
-        msa_sparse(s, in->q, in->k, in->v, ids, o[0], lse[0], work);
-        k->run(s, &(msa_arrays){.q = in->q, .k = in->k, .v = in->v, .ids = ids, .o = o[1], .lse = lse[1]},
-               own);
-    } else if (k->stage == MSA_STAGE_DECODE) {
-        msa_decode(s, NULL, in->q, in->k, in->v, in->qi, in->ki, ids, o[0], lse[0], work);
-        k->run(s,
-               &(msa_arrays){.q = in->q,
-                             .k = in->k,
-                             .v = in->v,
-                             .qi = in->qi,
-                             .ki = in->ki,
-                             .ids = ids,
-                             .o = o[1],
-                             .lse = lse[1]},
-               own);
-    } else if (k->stage == MSA_STAGE_DENSE_DECODE) {
-        msa_dense_decode(s, NULL, in->q, in->k, in->v, o[0], lse[0], work);
-        k->run(s, &(msa_arrays){.q = in->q, .k = in->k, .v = in->v, .o = o[1], .lse = lse[1]}, own);
-    } else {
+    if (k->stage != MSA_STAGE_DENSE && k->stage != MSA_STAGE_SPARSE && !stage_is_step(k->stage))
         return;
+    for (int a = 0; a < 2; a++) {
+        msa_arrays arrays = inputs_arrays(in);
+        arrays.ids = ids, arrays.o = o[a], arrays.lse = lse[a];
+        (a ? k : msa_ref_ops.stage[k->stage])->run(s, &arrays, a ? own : work);
     }
     const verdict_budget budget = {1e-5, 0, NULL};
     char name[192];
@@ -315,44 +297,11 @@ static gradients run_gradients(const msa_kernel *k, const msa_shape *s, const in
         const verdict_dims n = verdict_dims_of(s, (array_id)t);
         g.d[t] = check_floats(n.d0 * n.d1 * n.d2);
     }
-    if (kl)
-        k->run(s,
-               &(msa_arrays){.q = in->q,
-                             .k = in->k,
-                             .qi = in->qi,
-                             .ki = in->ki,
-                             .ids = ids,
-                             .lse = lse,
-                             .weight = 1,
-                             .loss = &g.loss,
-                             .dqi = g.d[ARRAY_DQI],
-                             .dki = g.d[ARRAY_DKI]},
-               work);
-    else if (k->stage == MSA_STAGE_DENSE_BACKWARD)
-        k->run(s,
-               &(msa_arrays){.q = in->q,
-                             .k = in->k,
-                             .v = in->v,
-                             .o = o,
-                             .lse = lse,
-                             .dout = in->dout,
-                             .dq = g.d[ARRAY_DQ],
-                             .dk = g.d[ARRAY_DK],
-                             .dv = g.d[ARRAY_DV]},
-               work);
-    else
-        k->run(s,
-               &(msa_arrays){.q = in->q,
-                             .k = in->k,
-                             .v = in->v,
-                             .ids = ids,
-                             .o = o,
-                             .lse = lse,
-                             .dout = in->dout,
-                             .dq = g.d[ARRAY_DQ],
-                             .dk = g.d[ARRAY_DK],
-                             .dv = g.d[ARRAY_DV]},
-               work);
+    msa_arrays a = inputs_arrays(in);
+    a.ids = ids, a.o = o, a.lse = lse, a.weight = 1, a.loss = &g.loss;
+    for (array_id t = ARRAY_DQ; t <= ARRAY_DKI; t++)
+        array_set(&a, t, g.d[t]);
+    k->run(s, &a, work);
     return g;
 }
 

@@ -109,29 +109,11 @@ static void gradients_of(const msa_kernel *k, const msa_shape *s, const inputs *
 {
     void *work = check_alloc((int64_t)k->workspace(s), 1);
     double loss;
-    if (k->stage == MSA_STAGE_KL)
-        k->run(s,
-               &(msa_arrays){.q = in->q,
-                             .k = in->k,
-                             .qi = in->qi,
-                             .ki = in->ki,
-                             .ids = ids,
-                             .weight = 1,
-                             .loss = &loss,
-                             .dqi = d[ARRAY_DQI],
-                             .dki = d[ARRAY_DKI]},
-               work);
-    else
-        k->run(s,
-               &(msa_arrays){.q = in->q,
-                             .k = in->k,
-                             .v = in->v,
-                             .ids = ids,
-                             .dout = in->dout,
-                             .dq = d[ARRAY_DQ],
-                             .dk = d[ARRAY_DK],
-                             .dv = d[ARRAY_DV]},
-               work);
+    msa_arrays a = inputs_arrays(in);
+    a.ids = ids, a.weight = 1, a.loss = &loss;
+    for (array_id t = ARRAY_DQ; t <= ARRAY_DKI; t++)
+        array_set(&a, t, d[t]);
+    k->run(s, &a, work);
 }
 
 static void gradients_agree(const char *where, const msa_shape *s, bool full)
@@ -675,62 +657,16 @@ static caller caller_new(const msa_shape *s, const inputs *in, int rounds)
 static void *call_all(void *arg)
 {
     caller *x = arg;
-    const inputs *in = x->in;
+    msa_arrays a = inputs_arrays(x->in);
+    a.ids = x->ids, a.o = x->o, a.lse = x->lse, a.weight = 1, a.loss = &x->loss;
+    a.dq = x->d[0], a.dk = x->d[1], a.dv = x->d[2], a.dqi = x->d[3], a.dki = x->d[4];
     for (int n = 0; n < x->rounds; n++) {
-        msa_fast_ops.stage[MSA_STAGE_PREFILL]->run(x->s,
-                                                   &(msa_arrays){.q = in->q,
-                                                                 .k = in->k,
-                                                                 .v = in->v,
-                                                                 .qi = in->qi,
-                                                                 .ki = in->ki,
-                                                                 .ids = x->ids,
-                                                                 .o = x->o,
-                                                                 .lse = x->lse},
-                                                   x->work);
-        msa_fast_ops.stage[MSA_STAGE_DECODE]->run(x->s,
-                                                  &(msa_arrays){.q = in->q,
-                                                                .k = in->k,
-                                                                .v = in->v,
-                                                                .qi = in->qi,
-                                                                .ki = in->ki,
-                                                                .ids = x->ids,
-                                                                .o = x->o,
-                                                                .lse = x->lse},
-                                                  x->work);
+        msa_fast_ops.stage[MSA_STAGE_PREFILL]->run(x->s, &a, x->work);
+        msa_fast_ops.stage[MSA_STAGE_DECODE]->run(x->s, &a, x->work);
         for (const msa_kernel *k = msa_fast_kernels; k->name; k++)
-            if (k->stage == MSA_STAGE_DENSE)
-                k->run(x->s, &(msa_arrays){.q = in->q, .k = in->k, .v = in->v, .o = x->o, .lse = x->lse},
-                       x->work);
-            else if (k->stage == MSA_STAGE_SPARSE)
-                k->run(x->s,
-                       &(msa_arrays){
-                           .q = in->q, .k = in->k, .v = in->v, .ids = x->ids, .o = x->o, .lse = x->lse},
-                       x->work);
-            else if (k->stage == MSA_STAGE_BACKWARD)
-                k->run(x->s,
-                       &(msa_arrays){.q = in->q,
-                                     .k = in->k,
-                                     .v = in->v,
-                                     .ids = x->ids,
-                                     .o = x->o,
-                                     .lse = x->lse,
-                                     .dout = in->dout,
-                                     .dq = x->d[0],
-                                     .dk = x->d[1],
-                                     .dv = x->d[2]},
-                       x->work);
-            else if (k->stage == MSA_STAGE_KL)
-                k->run(x->s,
-                       &(msa_arrays){.q = in->q,
-                                     .k = in->k,
-                                     .qi = in->qi,
-                                     .ki = in->ki,
-                                     .ids = x->ids,
-                                     .weight = 1,
-                                     .loss = &x->loss,
-                                     .dqi = x->d[3],
-                                     .dki = x->d[4]},
-                       x->work);
+            if (k->stage == MSA_STAGE_DENSE || k->stage == MSA_STAGE_SPARSE ||
+                k->stage == MSA_STAGE_BACKWARD || k->stage == MSA_STAGE_KL)
+                k->run(x->s, &a, x->work);
     }
     return NULL;
 }

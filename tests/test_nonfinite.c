@@ -241,51 +241,12 @@ static msa_status run(const msa_kernel *k, const given *g, const results *r)
 {
     const inputs *in = g->in;
     void *work = check_alloc((int64_t)k->workspace(g->s), 1);
-    switch (k->stage) {
-    case MSA_STAGE_DENSE:
-        return k->run(g->s, &(msa_arrays){.q = in->q, .k = g->k, .v = g->v, .o = r->o, .lse = r->lse}, work);
-    case MSA_STAGE_INDEX:
-        return k->run(
-            g->s,
-            &(msa_arrays){
-                .qi = in->qi, .ki = g->ki, .scores = r->scores, .ids = r->ids, .index_lse = r->index_lse},
-            work);
-    case MSA_STAGE_TOPK:
-        return k->run(g->s, &(msa_arrays){.scores = g->scores, .ids = r->ids}, work);
-    case MSA_STAGE_SPARSE:
-        return k->run(
-            g->s, &(msa_arrays){.q = in->q, .k = g->k, .v = g->v, .ids = g->ids, .o = r->o, .lse = r->lse},
-            work);
-    case MSA_STAGE_PREFILL:
-        return k->run(g->s,
-                      &(msa_arrays){.q = in->q,
-                                    .k = g->k,
-                                    .v = g->v,
-                                    .qi = in->qi,
-                                    .ki = g->ki,
-                                    .ids = r->ids,
-                                    .o = r->o,
-                                    .lse = r->lse},
-                      work);
-    case MSA_STAGE_DECODE:
-        return k->run(g->s,
-                      &(msa_arrays){.pages = pages_of(g->p),
-                                    .q = in->q,
-                                    .k = g->k,
-                                    .v = g->v,
-                                    .qi = in->qi,
-                                    .ki = g->ki,
-                                    .ids = r->ids,
-                                    .o = r->o,
-                                    .lse = r->lse},
-                      work);
-    default:
-        return k->run(
-            g->s,
-            &(msa_arrays){
-                .pages = pages_of(g->p), .q = in->q, .k = g->k, .v = g->v, .o = r->o, .lse = r->lse},
-            work);
-    }
+    const bool chosen = HAS(arrays_of(k->stage).in, ARRAY_IDS);
+    msa_arrays a = inputs_arrays(in);
+    a.k = g->k, a.v = g->v, a.ki = g->ki, a.pages = pages_of(g->p);
+    a.scores = k->stage == MSA_STAGE_TOPK ? g->scores : r->scores;
+    a.ids = chosen ? g->ids : r->ids, a.index_lse = r->index_lse, a.o = r->o, a.lse = r->lse;
+    return k->run(g->s, &a, work);
 }
 
 /* ---- Judgement --------------------------------------------------------------------------------------- */

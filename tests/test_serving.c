@@ -212,24 +212,10 @@ static void run_kernel(check_case *c, int which, const msa_shape *s, const pagin
     memset(found.o, 0x7e, (size_t)o_count(s) * sizeof *found.o);
     memset(found.lse, 0x7e, (size_t)(s->n_q * s->n_heads) * sizeof *found.lse);
     void *work = check_alloc((int64_t)k->workspace(s), 1);
-    const float *ki = !g ? in->ki : p->ki8 ? NULL : g->ki;
-    const msa_status status =
-        sparse
-            ? k->run(s,
-                     &(msa_arrays){.pages = pages_of(p),
-                                   .q = in->q,
-                                   .k = keys,
-                                   .v = v,
-                                   .qi = in->qi,
-                                   .ki = ki,
-                                   .ids = found.ids,
-                                   .o = found.o,
-                                   .lse = found.lse},
-                     work)
-            : k->run(s,
-                     &(msa_arrays){
-                         .pages = pages_of(p), .q = in->q, .k = keys, .v = v, .o = found.o, .lse = found.lse},
-                     work);
+    msa_arrays a = inputs_arrays(in);
+    a.pages = pages_of(p), a.k = keys, a.v = v, a.ki = !g ? in->ki : p->ki8 ? NULL : g->ki;
+    a.ids = found.ids, a.o = found.o, a.lse = found.lse;
+    const msa_status status = k->run(s, &a, work);
     const bool leaves =
         device && p && p->ki8 && strcmp(k->name, "swapped") != 0; // not every rung takes these
     char name[128];
@@ -657,19 +643,9 @@ static void refused(void)
                                  .cu_kv = cu[1],
                                  .len_q = len_q};
             const msa_pages p = {.n_pages = 12, .table = table, .lens = lens, .page = calls[i].page};
-            const msa_status status =
-                kernel->stage == MSA_STAGE_DECODE
-                    ? kernel->run(&s,
-                                  &(msa_arrays){.pages = p,
-                                                .q = &in,
-                                                .k = &in,
-                                                .v = &in,
-                                                .qi = &in,
-                                                .ki = &in,
-                                                .ids = ids,
-                                                .o = &o},
-                                  &o)
-                    : kernel->run(&s, &(msa_arrays){.pages = p, .q = &in, .k = &in, .v = &in, .o = &o}, &o);
+            const msa_arrays a = {
+                .pages = p, .q = &in, .k = &in, .v = &in, .qi = &in, .ki = &in, .ids = ids, .o = &o};
+            const msa_status status = kernel->run(&s, &a, &o);
             check_true(&c, status == calls[i].wanted && o == 1 && ids[0] == 7, "%s %s, call %d: %s",
                        kernels[k].name, kernel->backend, (int)i, msa_strerror(status));
         }

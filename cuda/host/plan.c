@@ -1,4 +1,4 @@
-/* Binding a kernel of kernels.def to a device and a shape; what all of them take. */
+/* Binding a kernel of kernels.def to a device and a shape that it takes. */
 #include "plan.h"
 
 #include <string.h>
