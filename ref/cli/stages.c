@@ -3,8 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli.h"
+#include "../../cuda/host/plan.h"
 #include "../judge/table.h"
+#include "cli.h"
 
 /* ---- Choosing ----------------------------------------------------------------------------------- */
 
@@ -65,20 +66,23 @@ unsigned cli_selecting_stages(const cli_tensors *t, bool scores)
 
 char *cli_found_sizes(const msa_kernel *kernel, const msa_shape *s, char text[CLI_SIZES])
 {
+    char name[KERNEL_NAME];
+    const unsigned takes = plan_takes(kernel_name(kernel, name));
     const struct {
-        const char *mentioned, *name;
+        unsigned taken;
+        const char *name;
         int64_t found;
-    } size[] = {{"queries", "queries", s->n_q / msa_n_seqs(s)},
-                {"requests", "requests", msa_n_seqs(s)},
-                {"dh ", "dh", s->d_head},
-                {"di ", "di", s->d_index},
-                {"block ", "block", s->block},
-                {"k <", "k", s->topk},
-                {"Hq/Hkv ", "Hq/Hkv", s->n_heads / s->n_kv_heads}};
+    } size[] = {{TAKES_FEW, "queries", s->n_q / msa_n_seqs(s)},
+                {TAKES_FEW, "requests", msa_n_seqs(s)},
+                {TAKES_WIDTH, "dh", s->d_head},
+                {TAKES_INDEX_WIDTH, "di", s->d_index},
+                {TAKES_BLOCK, "block", s->block},
+                {TAKES_TOPK, "k", s->topk},
+                {TAKES_GROUP, "Hq/Hkv", s->n_heads / s->n_kv_heads}};
     int n = 0;
     text[0] = 0;
     for (size_t i = 0; i < sizeof size / sizeof *size; i++)
-        if (strstr(kernel->constraints, size[i].mentioned))
+        if (takes & size[i].taken)
             n += snprintf(text + n, CLI_SIZES - (size_t)n, "%s%s %lld", n ? ", " : "", size[i].name,
                           (long long)size[i].found);
     return text;
