@@ -104,6 +104,7 @@ void access_run(const launch *l)
     if (blocks > MOST_BLOCKS)
         answer_stop(__builtin_return_address(0), text);
     run(l);
+    n_shared = 0; // it is gone: what launches the next kernel may be given that memory
 }
 
 void access_begin(void)
