@@ -38,9 +38,24 @@ make_in build/flags && touch -r "$B/flags" "$T/build/flags" # other ones, and no
 
 # ---- A kernel --------------------------------------------------------------------------------------------
 
-sed 's/register_list/again/g' cuda/topk/1_register_list.cu > "$T/cuda/topk/10_again.cu"
+kernel() { # kernel N NAME: the first of topk under another name
+    sed "s/register_list/$2/g" cuda/topk/1_register_list.cu > "$T/cuda/topk/$1_$2.cu"
+}
+kernel 10 again
 before '^BEST.topk' cuda/kernels.def << 'END'
 KERNEL(topk, again, 80, FLOAT32, T(TOPK), "the first once more")
+END
+
+# ---- A word for what kernels take; and one that says nothing of what it takes -----------------------------
+
+before '^TAKES.TOPK' cuda/takes.def << 'END'
+TAKES(EVEN, "T even", s->n_q % 2 == 0, {"T", s->n_q})
+END
+kernel 11 even
+kernel 12 anyhow
+before '^BEST.topk' cuda/kernels.def << 'END'
+KERNEL(topk, even, 80, FLOAT32, T(SAME_BITS) T(TOPK) T(EVEN), "the first where T is even")
+KERNEL(topk, anyhow, 80, FLOAT32, , "the first, whatever the shape")
 END
 
 # ---- A selector ------------------------------------------------------------------------------------------
@@ -89,6 +104,10 @@ if grep -q HAVE_SIMT "$T/build/sides"; then
     check $? "a kernel: msa kernels lists it"
     judged topk/again
     check $? "... check judges it"
+    runs 0 kernels && says $'^topk/even\tsimt\tT even, k <= 32\t' && says $'^topk/anyhow\tsimt\tany shape\t'
+    check $? "... what it takes is said by the words of takes.def, and is any shape without one"
+    runs 0 check topk/even && says '^topk/even +[a-z]+ +T=[0-9]*[02468] .* ok' && ! says '^topk/even +[a-z]+ +T=[0-9]*[13579] .* ok'
+    check $? "... a new word keeps it to its shapes"
     runs 0 count topk && head -n 3 "$W.out" | grep -q 'topk/again'
     check $? "... count counts it beside the others"
     make_in build/tests/test_kernels && (cd "$T" && build/tests/test_kernels 1 topk/again) > "$W.out" && says '^ok 1 - topk/again agrees'

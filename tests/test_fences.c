@@ -16,8 +16,7 @@ int main(void)
 static const msa_device *engine;
 static msa_device writer; /* the same, but writes where it should not */
 #define msa_engine() (&writer)
-#define msa_simt_kernels kernels
-#define msa_cuda_kernels no_kernels
+#define host_kernels kernels_of
 #include "../cuda/host/host.c"
 
 static int64_t written; /* this byte of O */
@@ -49,8 +48,8 @@ int main(int argc, char **argv)
         return 2;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         written = cases[i].byte;
-        const msa_status status =
-            kernels[0].run(&s, &(msa_arrays){.q = in.q, .k = in.k, .v = in.v, .o = o, .lse = lse}, NULL);
+        const msa_status status = kernels_of("simt")->run(
+            &s, &(msa_arrays){.q = in.q, .k = in.k, .v = in.v, .o = o, .lse = lse}, NULL);
         check_true(&c, status == cases[i].expected, "byte %lld: %s", (long long)written,
                    msa_strerror(status));
         check_true(&c, status == MSA_OK || strcmp(engine->trouble(), "written outside o") == 0, "%s",

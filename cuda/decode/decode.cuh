@@ -20,7 +20,8 @@
 
 #include "../kit/selection.cuh"
 
-constexpr int most_queries = 16, most_group = 16, most_blocks = 32, most_requests = 128, most_sms = 132;
+constexpr int most_queries = MSA_STEP_QUERIES, most_requests = MSA_STEP_REQUESTS;
+constexpr int most_group = 16, most_blocks = 32, most_sms = 132;
 constexpr int least_piece =
     16; ///< tokens: the rows of one product of mma.sync, whose maxima one scale multiplies
 

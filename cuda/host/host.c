@@ -262,7 +262,7 @@ static msa_status run_stage(const msa_device *device, msa_stage stage, const cha
     return run_arrays(device, stage, kernel, s, given);
 }
 
-/* ---- The table: a function for each kernel of each side ----------------------------------------------- */
+/* ---- The table: a function for each kernel of each device --------------------------------------------- */
 
 #define PRECISION_FLOAT32 MSA_BF16_INPUTS
 #define PRECISION_BF16 MSA_BF16_WEIGHTS
@@ -274,25 +274,13 @@ static size_t no_workspace(const msa_shape *s)
     return 0;
 }
 
-#define FUNCTION(side, device, stage, name)                                                                  \
-    static msa_status side##_##stage##_##name(const msa_shape *s, const msa_arrays *a, void *work)           \
+/* Such as call_simt_index_fused(), for simt_index_fused of kit/kernel.cuh. */
+#define FUNCTION(device, get, stage, name)                                                                   \
+    static msa_status call_##device##_##stage##_##name(const msa_shape *s, const msa_arrays *a, void *work)  \
     {                                                                                                        \
         (void)work;                                                                                          \
-        return run_stage(device, (msa_stage)STAGE_##stage, #stage "/" #name, s, a);                          \
+        return run_stage(get, (msa_stage)STAGE_##stage, #stage "/" #name, s, a);                            \
     }
-/* Its text without the comma before the first word. */
-#define T(word) TEXT_##word
-#define ROW(side, stage_, name_, precision_, takes, idea_, best_)                                            \
-    {.stage = (msa_stage)STAGE_##stage_,                                                                     \
-     .name = #name_,                                                                                         \
-     .backend = #side,                                                                                       \
-     .constraints = &("" takes)[2],                                                                          \
-     .idea = idea_,                                                                                          \
-     .precision = PRECISION_##precision_,                                                                    \
-     .best = best_,                                                                                          \
-     .workspace = no_workspace,                                                                              \
-     .run = side##_##stage_##_##name_},
-
 #ifdef HAVE_SIMT
 #define KERNEL(stage, name, sm, precision, takes, idea) FUNCTION(simt, msa_engine(), stage, name)
 #include "../kernels.def"
@@ -302,18 +290,37 @@ static size_t no_workspace(const msa_shape *s)
 #include "../kernels.def"
 #endif
 
-const msa_kernel msa_simt_kernels[] = {
+#define ROW(device, stage_, name_, precision_, idea_, best_)                                                 \
+    {.stage = (msa_stage)STAGE_##stage_,                                                                     \
+     .name = #name_,                                                                                         \
+     .backend = #device,                                                                                     \
+     .idea = idea_,                                                                                          \
+     .precision = PRECISION_##precision_,                                                                    \
+     .best = best_,                                                                                          \
+     .workspace = no_workspace,                                                                              \
+     .run = call_##device##_##stage_##_##name_},
+
+static msa_kernel simt_kernels[] = {
 #ifdef HAVE_SIMT
-#define KERNEL(stage, name, sm, precision, takes, idea) ROW(simt, stage, name, precision, takes, idea, false)
-#define BEST(stage, name, sm, precision, takes, idea) ROW(simt, stage, name, precision, takes, idea, true)
+#define KERNEL(stage, name, sm, precision, takes, idea) ROW(simt, stage, name, precision, idea, false)
+#define BEST(stage, name, sm, precision, takes, idea) ROW(simt, stage, name, precision, idea, true)
 #include "../kernels.def"
 #endif
     {.name = NULL}};
 
-const msa_kernel msa_cuda_kernels[] = {
+static msa_kernel cuda_kernels[] = {
 #ifdef HAVE_CUDA
-#define KERNEL(stage, name, sm, precision, takes, idea) ROW(cuda, stage, name, precision, takes, idea, false)
-#define BEST(stage, name, sm, precision, takes, idea) ROW(cuda, stage, name, precision, takes, idea, true)
+#define KERNEL(stage, name, sm, precision, takes, idea) ROW(cuda, stage, name, precision, idea, false)
+#define BEST(stage, name, sm, precision, takes, idea) ROW(cuda, stage, name, precision, idea, true)
 #include "../kernels.def"
 #endif
     {.name = NULL}};
+
+const msa_kernel *host_kernels(const char *device)
+{
+    char name[KERNEL_NAME];
+    msa_kernel *const kernels = strcmp(device, "simt") == 0 ? simt_kernels : cuda_kernels;
+    for (msa_kernel *k = kernels; k->name && !k->constraints; k++)
+        k->constraints = plan_text(kernel_name(k, name));
+    return kernels;
+}

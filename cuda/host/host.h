@@ -11,9 +11,9 @@
 
 #include "msa_cuda.h"
 
-/** The kernels on one device, in the order of kernels.def; the name of the last is NULL. Empty for a device
- *  that this build does not have. A kernel whose device is missing, or that failed there, returns
+/** The kernels on the device "simt" or "cuda", in the order of kernels.def; the name of the last is NULL. Empty for
+ *  a device that this build does not have. A kernel whose device is missing, or that failed there, returns
  *  ::MSA_ERR_DEVICE. */
-extern const msa_kernel msa_simt_kernels[], msa_cuda_kernels[];
+const msa_kernel *host_kernels(const char *device);
 
 #endif

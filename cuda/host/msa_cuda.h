@@ -23,6 +23,10 @@ extern "C" {
  * deterministic that are given `loss` too do the work of kl in the same sweep, from its inputs; others refuse
  * it. */
 
+/** What kernels of decode and dense_decode take at most: queries of a sequence, and paged requests. */
+#define MSA_STEP_QUERIES 16
+#define MSA_STEP_REQUESTS 128
+
 /** Element type of O. */
 typedef enum msa_dtype { MSA_F32, MSA_BF16 } msa_dtype;
 

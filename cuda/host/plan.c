@@ -1,14 +1,16 @@
 /* Binding a kernel of kernels.def to a device and a shape that it takes. */
 #include "plan.h"
 
+#include <stdio.h>
 #include <string.h>
 
-static const struct {
+static struct {
     const char *name;
     unsigned takes;
+    char text[256]; /* plan_text(), once somebody has asked */
 } kernels[] = {
 #define T(word) | TAKES_##word
-#define KERNEL(stage, name, sm, precision, takes, idea) {#stage "/" #name, 0 takes},
+#define KERNEL(stage, name, sm, precision, takes, idea) {#stage "/" #name, 0 takes, ""},
 #include "../kernels.def"
 #undef T
 };
@@ -29,6 +31,8 @@ unsigned plan_takes(const char *name)
     return kernel < 0 ? 0 : kernels[kernel].takes;
 }
 
+/* ---- What takes.def says of a shape ------------------------------------------------------------------ */
+
 static bool is_width(int d)
 {
     return d == 64 || d == 128;
@@ -40,7 +44,7 @@ static bool is_block(int n)
 }
 
 /* Queries that the longest sequence has room for. */
-static int64_t most_queries(const msa_shape *s)
+static int64_t longest(const msa_shape *s)
 {
     int64_t most = s->cu_q ? 0 : s->n_q;
     for (int r = 0; s->cu_q && r < msa_n_seqs(s); r++)
@@ -51,14 +55,72 @@ static int64_t most_queries(const msa_shape *s)
 /* Whether a kernel takes this (valid) shape. */
 static bool fits(unsigned takes, const msa_shape *s)
 {
-    return s->n_q <= INT32_MAX / 2 && s->n_kv <= INT32_MAX / 2 &&
-           (!(takes & TAKES_FEW) || most_queries(s) <= 16) &&
-           (!(takes & TAKES_WIDTH) || is_width(s->d_head)) &&
-           (!(takes & TAKES_INDEX_WIDTH) || is_width(s->d_index)) &&
-           (!(takes & TAKES_BLOCK) || is_block(s->block)) && (!(takes & TAKES_TOPK) || s->topk <= 32) &&
-           (!(takes & TAKES_GROUP) || s->n_heads / s->n_kv_heads <= 16) &&
-           (!(takes & TAKES_TURNED) || (s->n_q <= 1 << 27 && s->n_q * s->topk <= INT32_MAX));
+    bool all = s->n_q <= INT32_MAX / 2 && s->n_kv <= INT32_MAX / 2;
+#define TAKES(word, text, fits, ...) all = all && (!(takes & TAKES_##word) || (fits));
+#include "../takes.def"
+    return all;
 }
+
+static void append(char *list, size_t size, const char *part)
+{
+    const size_t n = strlen(list);
+    snprintf(list + n, size - n, "%s%s", n ? ", " : "", part);
+}
+
+#define DIGITS(number) QUOTED(number)
+#define QUOTED(word) #word
+
+const char *plan_text(const char *name)
+{
+    static const struct {
+        unsigned bit;
+        const char *text;
+    } words[] = {
+#define TAKES(word, text, ...) {TAKES_##word, text},
+#include "../takes.def"
+    };
+    const int kernel = find(name);
+    if (kernel < 0)
+        return "any shape";
+    char *text = kernels[kernel].text;
+    if (text[0])
+        return text;
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (kernels[kernel].takes & words[i].bit && words[i].text[0])
+            append(text, sizeof kernels->text, words[i].text);
+    return text[0] ? text : strcpy(text, "any shape");
+}
+
+#define NONE                                                                                                 \
+    {                                                                                                        \
+        NULL, 0                                                                                              \
+    }
+
+char *plan_sizes(const char *name, const msa_shape *s, char *text, size_t size)
+{
+    const struct {
+        unsigned bit;
+        struct {
+            const char *name;
+            int64_t found;
+        } sizes[2];
+    } words[] = {
+#define TAKES(word, text, fits, ...) {TAKES_##word, {__VA_ARGS__}},
+#include "../takes.def"
+    };
+    const unsigned takes = plan_takes(name);
+    text[0] = 0;
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        for (int n = 0; n < 2 && takes & words[i].bit && words[i].sizes[n].name; n++) {
+            char part[64];
+            snprintf(part, sizeof part, "%s %lld", words[i].sizes[n].name,
+                     (long long)words[i].sizes[n].found);
+            append(text, size, part);
+        }
+    return text;
+}
+
+/* ---- A plan ------------------------------------------------------------------------------------------ */
 
 msa_status msa_plan_make(msa_plan *plan, const msa_device *device, const char *name, const msa_shape *s,
                          msa_dtype out)

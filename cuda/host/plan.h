@@ -5,33 +5,22 @@
 #include "../../ref/stages.h"
 #include "msa_cuda.h"
 
-/* What a kernel takes, by the words of kernels.def: each is a bit, and a text that begins with ", ". */
+/* What a kernel takes, a bit for each word of takes.def. */
 enum {
-    TAKES_FEW = 1,         /* queries of a sequence, and requests */
-    TAKES_WIDTH = 2,       /* of a main head */
-    TAKES_INDEX_WIDTH = 4, /* of an index head */
-    TAKES_WIDTHS = 6,
-    TAKES_BLOCK = 8,
-    TAKES_TOPK = 16,
-    TAKES_GROUP = 32,
-    TAKES_TURNED = 64,    /* a selection that msa_reverse_fn can number */
-    TAKES_BY_BLOCK = 128, /* scores as msa_scores_turn() leaves them */
-    TAKES_KV_OUTER = 256, /* key block after key block, whose partial outputs are combined */
-    TAKES_SAME_BITS = 512 /* sums in a fixed order, where the others of its stage have none */
+#define TAKES(word, ...) TAKES_BIT_##word,
+#include "../takes.def"
 };
-#define TEXT_FEW ", up to 16 queries, 128 paged requests"
-#define TEXT_WIDTH ", dh 64 or 128"
-#define TEXT_INDEX_WIDTH ", di 64 or 128"
-#define TEXT_WIDTHS ", dh and di 64 or 128"
-#define TEXT_BLOCK ", block 32, 64 or 128"
-#define TEXT_TOPK ", k <= 32"
-#define TEXT_GROUP ", Hq/Hkv <= 16"
-#define TEXT_TURNED ""
-#define TEXT_BY_BLOCK ""
-#define TEXT_KV_OUTER ""
-#define TEXT_SAME_BITS ""
+enum {
+#define TAKES(word, ...) TAKES_##word = 1 << TAKES_BIT_##word,
+#include "../takes.def"
+};
 
 /* What the kernel "STAGE/NAME" of kernels.def takes; of another, nothing. */
 unsigned plan_takes(const char *name);
+
+/* The same in words: "di 64 or 128, k <= 32", or "any shape" where there is nothing to say. */
+const char *plan_text(const char *name);
+/* Those sizes of a shape that these words speak of: "di 8, k 64". Returns `text`. */
+char *plan_sizes(const char *name, const msa_shape *s, char *text, size_t size);
 
 #endif

@@ -110,6 +110,8 @@ static inline size_t no_workspace(const Call &)
 {
     return 0;
 }
+/// What the kernels of both devices have, of the one that this file is compiled for: simt_index_fused on the engine,
+/// cuda_index_fused on the GPU.
 #ifdef __CUDACC__
 #define ON_SIDE(stage, name) cuda_##stage##_##name
 #else

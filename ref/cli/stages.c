@@ -67,25 +67,7 @@ unsigned cli_selecting_stages(const cli_tensors *t, bool scores)
 char *cli_found_sizes(const msa_kernel *kernel, const msa_shape *s, char text[CLI_SIZES])
 {
     char name[KERNEL_NAME];
-    const unsigned takes = plan_takes(kernel_name(kernel, name));
-    const struct {
-        unsigned taken;
-        const char *name;
-        int64_t found;
-    } size[] = {{TAKES_FEW, "queries", s->n_q / msa_n_seqs(s)},
-                {TAKES_FEW, "requests", msa_n_seqs(s)},
-                {TAKES_WIDTH, "dh", s->d_head},
-                {TAKES_INDEX_WIDTH, "di", s->d_index},
-                {TAKES_BLOCK, "block", s->block},
-                {TAKES_TOPK, "k", s->topk},
-                {TAKES_GROUP, "Hq/Hkv", s->n_heads / s->n_kv_heads}};
-    int n = 0;
-    text[0] = 0;
-    for (size_t i = 0; i < sizeof size / sizeof *size; i++)
-        if (takes & size[i].taken)
-            n += snprintf(text + n, CLI_SIZES - (size_t)n, "%s%s %lld", n ? ", " : "", size[i].name,
-                          (long long)size[i].found);
-    return text;
+    return plan_sizes(kernel_name(kernel, name), s, text, CLI_SIZES);
 }
 
 int cli_ran(const char *command, cli_plan *plan, const msa_shape *s, msa_stage stage, msa_status status)

@@ -9,19 +9,30 @@
 #include "../model/model.h"
 
 #if !defined(HAVE_SIMT) && !defined(HAVE_CUDA)
-const msa_kernel msa_simt_kernels[] = {{.name = NULL}}, msa_cuda_kernels[] = {{.name = NULL}};
+const msa_kernel *host_kernels(const char *device)
+{
+    static const msa_kernel none = {.name = NULL};
+    (void)device;
+    return &none;
+}
 #endif
 
-/* A back end has kernels of the ladder from naive to best; the reference has one a stage, and selectors. */
+/* A back end has kernels of the ladder from naive to best, which a device tells; the reference has one a stage, and
+ * selectors. */
 static const struct {
     const char *name;
     const msa_ops *ops;
     const msa_kernel *ladder;
 } backends[] = {{"ref", &msa_ref_ops, model_selectors},
                 {"fast", &msa_fast_ops, msa_fast_kernels},
-                {"simt", NULL, msa_simt_kernels},
-                {"cuda", NULL, msa_cuda_kernels}};
+                {"simt", NULL, NULL},
+                {"cuda", NULL, NULL}};
 #define N_BACKENDS ((int)(sizeof backends / sizeof *backends))
+
+static const msa_kernel *ladder_of(int backend)
+{
+    return backends[backend].ladder ? backends[backend].ladder : host_kernels(backends[backend].name);
+}
 
 const char *table_dropped(const char *name)
 {
@@ -50,7 +61,7 @@ static const msa_kernel *of_stage(int backend, int stage, int i)
 {
     if (backends[backend].ops == &msa_ref_ops && i-- == 0)
         return msa_ref_ops.stage[stage];
-    for (const msa_kernel *k = backends[backend].ladder; k->name; k++)
+    for (const msa_kernel *k = ladder_of(backend); k->name; k++)
         if ((int)k->stage == stage && !is_dropped(k) && i-- == 0)
             return k;
     return NULL;
@@ -104,7 +115,7 @@ static int find_backend(const char *name)
     int b = 0;
     while (b < N_BACKENDS && strcmp(backends[b].name, name) != 0)
         b++;
-    return b < N_BACKENDS && (backends[b].ops || backends[b].ladder->name) ? b : -1;
+    return b < N_BACKENDS && (backends[b].ops || ladder_of(b)->name) ? b : -1;
 }
 
 bool table_ops(const char *backend, msa_ops *ops)
@@ -138,7 +149,7 @@ const char *table_backends(void)
 {
     static const char *const names[] = {"ref or fast", "ref, fast or simt", "ref, fast or cuda",
                                         "ref, fast, simt or cuda"};
-    return names[(msa_simt_kernels[0].name != NULL) + 2 * (msa_cuda_kernels[0].name != NULL)];
+    return names[(host_kernels("simt")->name != NULL) + 2 * (host_kernels("cuda")->name != NULL)];
 }
 
 const msa_device *table_device(const char *backend)
