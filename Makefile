@@ -174,6 +174,10 @@ $(B)/sideless/%.o: %.c $(B)/flags
 $(B)/ref/cli/blas.o: private FOUND += -DOPENBLAS_DIR='"$(shell pkg-config --variable=libdir openblas)"'
 $(B)/msa: $(APP_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(filter-out $(LIBS),$(APPLIBS)) $(if $(OPENBLAS),-ldl -lpthread) -lm -o $@
+# No kernel is left out of its table.
+$(B)/msa $(B)/headless.o: | $(B)/listed
+$(B)/listed: .ci/listed $(KERNELS) cuda/kernels.def ref/fast/kernels.def $(wildcard ref/fast/*.c)
+	@mkdir -p $(@D) && .ci/listed && touch $@
 # The program without its main, for the many that test it and the book's: one object, without the lines, which take
 # most of a linker's time (the sanitizers and who steps through it want them).
 WHOLE = @mkdir -p $(@D) && $(LD) -r $(if $(SAN)$(filter -g,$(CFLAGS)),,--strip-debug) $^ -o $@

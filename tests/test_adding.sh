@@ -97,6 +97,15 @@ before '^COMMAND.help' ref/cli/commands.def << 'END'
 COMMAND(blocks, "how many blocks so many keys are")
 END
 
+# ---- What is forgotten -----------------------------------------------------------------------------------
+
+kernel 13 forgotten
+printf 'size_t fast_forgotten_workspace(const msa_shape *s)\n' > "$T/ref/fast/topk_forgotten.c"
+! make_in build/listed && grep -q 'topk/13_forgotten.cu: .*KERNEL(topk, forgotten, ' "$W.err" &&
+    grep -q 'topk_forgotten.c: .*KERNEL(STAGE, NAME, fast_forgotten, ' "$W.err"
+check $? "a kernel whose line is forgotten is named"
+rm "$T/cuda/topk/13_forgotten.cu" "$T/ref/fast/topk_forgotten.c"
+
 make_in build/msa && ! warned
 check $? "they compile and link without a warning, and without a word elsewhere"
 if grep -q HAVE_SIMT "$T/build/sides"; then
