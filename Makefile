@@ -70,6 +70,9 @@ LINK    := $(CXX)
 SIDES   := $(if $(CXX17),-DHAVE_SIMT) $(if $(CUDA),-DHAVE_CUDA)
 SIDE_OBJ := $(B)/cuda/host/plan.o $(B)/cuda/host/host.o $(if $(CXX17),$(ON_ENGINE:%.cu=$(B)/%.o) $(SIMT_OBJ)) $(if $(CUDA),$(ON_GPU:%.cu=$(B)/%.gpu.o))
 endif
+# Who asks which of these two there are.
+ASKS_SIDES := $(shell grep -lE 'HAVE_(SIMT|CUDA)' $(wildcard cuda/host/*.c tests/test_*.cpp) $(APP_SRC) $(T_SRC) $(T_SUPPORT))
+SIDELESS := $(patsubst %.c,%.o,$(filter-out cuda/host/host.c tests/%,$(ASKS_SIDES)))
 CUDA_OBJ := $(if $(SIDES),$(filter-out $(B)/cuda/host/host.o,$(SIDE_OBJ)))# the library of cuda/host/msa_cuda.h
 HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o $(B)/ref/cli/blas.o,$(APP_OBJ))
 
@@ -164,7 +167,6 @@ $(B)/libmsa_cuda.so: $(CUDA_OBJ) $(B)/libmsa.so
 	$(Q)$(CXX) $(LINKFLAGS) $(SHARED) -Wl,-rpath,'$$ORIGIN' $^ $(if $(CUDA),$(CUDALIBS)) -o $@
 	@ln -sf $(@F) $@.$(SOVERSION)
 # The program without kernels, which the demo needs none of: nobody is to wait for them.
-SIDELESS := cuda/host/plan.o ref/judge/table.o ref/cli/trial.o
 $(B)/sideless/msa: $(filter-out $(SIDELESS:%=$(B)/%),$(APP_OBJ)) $(SIDELESS:%=$(B)/sideless/%) $(LIB_OBJ)
 	$(Q)$(CC) $(LINKFLAGS) $^ $(filter-out $(LIBS) $(CUDALIBS),$(APPLIBS)) $(if $(OPENBLAS),-ldl -lpthread) -lm -o $@
 $(B)/sideless/%.o: %.c $(B)/flags
@@ -185,9 +187,9 @@ $(B)/headless.o: $(HEADLESS_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
 	$(WHOLE)
 $(B)/tests/%: $(B)/tests/%.o $(T_SUPPORT:%.c=$(B)/%.o) $(B)/headless.o
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(APPLIBS) -o $@
-WITH_SIDES := $(B)/cuda/host/plan.o $(B)/cuda/host/host.o $(B)/ref/judge/table.o $(B)/ref/cli/trial.o $(B)/tests/test_kernels.o $(B)/tests/test_padding.o $(B)/tests/test_decode.o $(B)/tests/test_counters.o $(B)/tests/test_workspace.o $(B)/tests/test_fences.o
+WITH_SIDES := $(patsubst %.c,$(B)/%.o,$(filter %.c,$(ASKS_SIDES)))
 $(WITH_SIDES): private FOUND += $(SIDES)# private: flags, on which they depend, is not to know
-CXX_SIDES := $(B)/tests/test_instructions.o $(B)/tests/test_prefill.o
+CXX_SIDES := $(patsubst %.cpp,$(B)/%.o,$(filter %.cpp,$(ASKS_SIDES)))
 $(WITH_SIDES) $(CXX_SIDES): $(B)/sides
 $(CXX_SIDES): private CXXFLAGS += $(SIDES)
 # Kernels that this nvcc spoils, which the table leaves out: cuda/nvcc.sh says which and why, cuda/dropped.sh what else goes with them.

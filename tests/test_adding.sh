@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# "How to add" of README.md, done to the letter in a copy of the tree: a kernel, a selector, a command, a chapter, an
-# exercise and a stage, each with its files and its line. The program, its help, check, count and the book then know it
-# by themselves. Nothing is compiled but what that changes; for a stage, which is everything, unoptimised and
-# without kernels.
+# "How to add" of README.md, done to the letter in a copy of the tree: a kernel, a selector, a command, a test, a
+# chapter, an exercise and a stage, each with its files and its line. The program, its help, check, count and the book
+# then know it by themselves. Nothing is compiled but what that changes; for a stage, which is everything, unoptimised
+# and without kernels.
 source "$(dirname "$0")/support/tap.sh"
 B=$(realpath "${B:-build}") MAKE=${MAKE:-make} T=$W/tree program=build/msa
 if grep -q fsanitize "$B/flags"; then
@@ -30,7 +30,7 @@ before() { # before PATTERN FILE: standard input, ahead of the first line that m
 # The copy: of the book what all chapters and all exercises share.
 mkdir -p "$T"/{build,tests,book/{exercises,examples,figures}}
 cp -a Makefile .ci ref cuda "$T/"
-cp -a tests/{support,test_contract.c,test_kernels.c,test_variants.c} "$T/tests/"
+cp -a tests/{run.sh,support,test_contract.c,test_kernels.c,test_variants.c} "$T/tests/"
 cp -a book/*.mk book/index.md book/site "$T/book/"
 for room in exercises examples figures; do find book/$room -maxdepth 1 -type f ! -name '[0-9]*' -exec cp -a {} "$T/book/$room/" \;; done
 cp -a "$B"/{cuda,ref,flags,sides} "$T/build/"
@@ -97,6 +97,39 @@ before '^COMMAND.help' ref/cli/commands.def << 'END'
 COMMAND(blocks, "how many blocks so many keys are")
 END
 
+# ---- A test ----------------------------------------------------------------------------------------------
+
+cat > "$T/tests/test_again.c" << 'END'
+/* The first of topk once more. */
+#include <string.h>
+
+#include "../ref/judge/table.h"
+#include "support/check.h"
+
+int main(int argc, char **argv)
+{
+    check_start(argc, argv);
+    check_case c = check_begin("topk/again takes what the first takes");
+#ifdef HAVE_SIMT
+    const msa_kernel *first = table_find("topk/register_list", "simt"), *again = table_find("topk/again", "simt");
+    check_true(&c, again && strcmp(again->constraints, first->constraints) == 0, "another text");
+    check_end(&c);
+#else
+    (void)c;
+    tap_skip("topk/again", "no C++ compiler here");
+#endif
+    return check_done();
+}
+END
+cat > "$T/tests/test_again.sh" << 'END'
+#!/usr/bin/env bash
+# msa kernels lists the first of topk once more.
+source "$(dirname "$0")/support/tap.sh"
+"$MSA" kernels | grep -q '^topk/again'
+check $? "msa kernels lists topk/again"
+finish
+END
+
 # ---- What is forgotten -----------------------------------------------------------------------------------
 
 kernel 13 forgotten
@@ -121,6 +154,8 @@ if grep -q HAVE_SIMT "$T/build/sides"; then
     check $? "... count counts it beside the others"
     make_in build/tests/test_kernels && (cd "$T" && build/tests/test_kernels 1 topk/again) > "$W.out" && says '^ok 1 - topk/again agrees'
     check $? "... its test has it"
+    make_in build/tests/test_again && (cd "$T" && MSA=build/msa SHARE=1/1 tests/run.sh build/tests/test_again tests/test_again.sh) > "$W.out" && says '^2 passed, 0 failed, 0 skipped'
+    check $? "a test: in C it is told of the engine, and run.sh runs both kinds"
 else
     skip "a kernel" "no C++ compiler here"
 fi
