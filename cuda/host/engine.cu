@@ -104,7 +104,7 @@ static msa_status record(const msa_plan *plan, const msa_arrays *a, void *work)
     recorded = {*plan, *a, work};
     return MSA_OK;
 }
-static msa_status replay(void)
+static msa_status replay()
 {
     return recorded.plan.device ? msa_plan_run(&recorded.plan, &recorded.a, recorded.work, nullptr)
                                 : MSA_ERR_NULL;
@@ -142,9 +142,6 @@ extern "C" void msa_engine_resident(int n)
 
 extern "C" const msa_device *msa_engine(void)
 {
-    static const msa_device device = {"simt",  missing, device_alloc, device_free, device_fill,
-                                      declare, upload,  download,     trouble,     blame,
-                                      entries, run,     workspace,    mark,        copy,
-                                      product, between, about,        record,      replay};
+    static const msa_device device = make_device("simt");
     return &device;
 }

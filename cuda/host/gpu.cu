@@ -148,16 +148,13 @@ static msa_status record(const msa_plan *plan, const msa_arrays *a, void *work)
     cudaStreamDestroy(stream);
     return status;
 }
-static msa_status replay(void)
+static msa_status replay()
 {
     return recorded ? ok(cudaGraphLaunch(recorded, nullptr)) : MSA_ERR_NULL;
 }
 
 extern "C" const msa_device *msa_gpu(void)
 {
-    static const msa_device device = {"cuda",  missing, device_alloc, device_free, device_fill,
-                                      declare, upload,  download,     trouble,     blame,
-                                      entries, run,     workspace,    mark,        copy,
-                                      product, between, about,        record,      replay};
+    static const msa_device device = make_device("cuda");
     return &device;
 }

@@ -8,7 +8,7 @@
 
 /* ---- One call -------------------------------------------------------------------------------------- */
 
-/* Float32 here and bf16 there, or 4 bytes or 1 on both sides. */
+/* Float32 here and bf16 there, or 4 bytes or 1 in both places. */
 typedef enum element_type { BF16, WORDS, BYTES } element_type;
 
 /* An array of the call: host memory to read or to write, and where its device address goes. */
@@ -84,7 +84,9 @@ static bool fence_holds(const msa_device *device, const port *p, const unsigned 
     return true;
 }
 
-static msa_status run_on(const msa_device *device, const msa_plan *plan, call *c, unsigned char *base)
+/* Sends what the kernel reads, runs it, fetches what it writes, and looks at the fences. */
+static msa_status call_with_buffers(const msa_device *device, const msa_plan *plan, call *c,
+                                    unsigned char *base)
 {
     msa_status status = MSA_OK;
     void *work = NULL;
@@ -119,24 +121,6 @@ static void add_lengths(call *c)
     add(c, "lengths of keys", WORDS, n, c->s->len_kv, NULL, &c->arrays.len_kv);
     if (c->s->len_q || c->s->len_kv || c->pages)
         add(c, "status", WORDS, 1, &c->status, NULL, &c->arrays.status);
-}
-
-static msa_status run(const msa_device *device, const char *kernel, call *c)
-{
-    msa_plan plan;
-    const msa_status status = msa_plan_make(&plan, device, kernel, c->s, MSA_F32);
-    if (status != MSA_OK)
-        return status;
-    add_lengths(c);
-    add(c, "workspace", WORDS, (int64_t)(plan.workspace + 3) / 4, NULL, c, NULL);
-    const size_t bytes = lay_out(c);
-    unsigned char *base = device->alloc(bytes);
-    if (!base)
-        return MSA_ERR_DEVICE;
-    device->fill(base, 0xff, bytes);
-    const msa_status ran = run_on(device, &plan, c, base);
-    device->free(base);
-    return ran;
 }
 
 /* ---- The arrays of a stage ------------------------------------------------------------------------ */
@@ -194,20 +178,34 @@ static msa_status check(msa_stage stage, const msa_shape *s, const msa_arrays *a
     return stage_is_step(stage) && has_pages(a) ? msa_check_pages(s, &a->pages) : msa_check_shape(s);
 }
 
-static msa_status run_arrays(const msa_device *device, msa_stage stage, const char *kernel,
-                             const msa_shape *s, const msa_arrays *given)
+/* Makes room on the device for all that the call takes, and calls the kernel there. */
+static msa_status call_kernel(const msa_device *device, msa_stage stage, const char *kernel,
+                              const msa_shape *s, const msa_arrays *given)
 {
     call c = {.s = s};
+    msa_plan plan;
+    const msa_status status = msa_plan_make(&plan, device, kernel, s, MSA_F32);
+    if (status != MSA_OK)
+        return status;
     if (stage_is_step(stage) && has_pages(given))
         add_pages(&c, &given->pages);
     add_arrays(&c, stage, given);
-    return run(device, kernel, &c);
+    add_lengths(&c);
+    add(&c, "workspace", WORDS, (int64_t)(plan.workspace + 3) / 4, NULL, &c, NULL);
+    const size_t bytes = lay_out(&c);
+    unsigned char *base = device->alloc(bytes);
+    if (!base)
+        return MSA_ERR_DEVICE;
+    device->fill(base, 0xff, bytes);
+    const msa_status called = call_with_buffers(device, &plan, &c, base);
+    device->free(base);
+    return called;
 }
 
 /* ---- What a kernel takes otherwise than its stage is given -------------------------------------------- */
 
-static msa_status run_by_block(const msa_device *device, const char *kernel, const msa_shape *s,
-                               const msa_arrays *given)
+static msa_status call_by_block(const msa_device *device, const char *kernel, const msa_shape *s,
+                                const msa_arrays *given)
 {
     const int64_t n_blocks = msa_n_blocks(s), n = array_count(s, NULL, ARRAY_SCORES);
     msa_arrays own = *given;
@@ -217,7 +215,7 @@ static msa_status run_by_block(const msa_device *device, const char *kernel, con
     for (int r = 0; r < s->n_kv_heads; r++)
         msa_scores_turn(s, given->scores, r, 0, n_blocks, turned + r * n_blocks * s->n_q);
     own.scores = turned;
-    const msa_status status = run_arrays(device, MSA_STAGE_TOPK, kernel, s, &own);
+    const msa_status status = call_kernel(device, MSA_STAGE_TOPK, kernel, s, &own);
     free(turned);
     return status;
 }
@@ -232,8 +230,8 @@ static float *rounded(const float *x, int64_t n)
 
 /* With an index LSE of the selection, which a model that trains on the CPU does not keep, as the device will
  * see its inputs. With full support the device makes it. */
-static msa_status run_with_index_lse(const msa_device *device, const char *kernel, const msa_shape *s,
-                                     const msa_arrays *given)
+static msa_status call_with_index_lse(const msa_device *device, const char *kernel, const msa_shape *s,
+                                      const msa_arrays *given)
 {
     msa_arrays own = *given;
     float *made = malloc((size_t)array_count(s, NULL, ARRAY_INDEX_LSE) * sizeof *made);
@@ -244,22 +242,22 @@ static msa_status run_with_index_lse(const msa_device *device, const char *kerne
     free(qi);
     free(ki);
     if (status == MSA_OK)
-        status = run_arrays(device, MSA_STAGE_KL, kernel, s, &own);
+        status = call_kernel(device, MSA_STAGE_KL, kernel, s, &own);
     free(made);
     return status;
 }
 
-static msa_status run_stage(const msa_device *device, msa_stage stage, const char *kernel, const msa_shape *s,
-                            const msa_arrays *given)
+static msa_status call_stage(const msa_device *device, msa_stage stage, const char *kernel,
+                             const msa_shape *s, const msa_arrays *given)
 {
     const msa_status status = check(stage, s, given);
     if (status != MSA_OK)
         return status;
     if (plan_takes(kernel) & TAKES_BY_BLOCK)
-        return run_by_block(device, kernel, s, given);
+        return call_by_block(device, kernel, s, given);
     if (stage == MSA_STAGE_KL && given->ids && !given->index_lse)
-        return run_with_index_lse(device, kernel, s, given);
-    return run_arrays(device, stage, kernel, s, given);
+        return call_with_index_lse(device, kernel, s, given);
+    return call_kernel(device, stage, kernel, s, given);
 }
 
 /* ---- The table: a function for each kernel of each device --------------------------------------------- */
@@ -279,7 +277,7 @@ static size_t no_workspace(const msa_shape *s)
     static msa_status call_##device##_##stage##_##name(const msa_shape *s, const msa_arrays *a, void *work)  \
     {                                                                                                        \
         (void)work;                                                                                          \
-        return run_stage(get, (msa_stage)STAGE_##stage, #stage "/" #name, s, a);                            \
+        return call_stage(get, (msa_stage)STAGE_##stage, #stage "/" #name, s, a);                            \
     }
 #ifdef HAVE_SIMT
 #define KERNEL(stage, name, sm, precision, takes, idea) FUNCTION(simt, msa_engine(), stage, name)

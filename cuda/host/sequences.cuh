@@ -27,6 +27,20 @@ static void clear(void *p, size_t bytes, cudaStream_t stream);
 static void start();                         ///< before the launches of a run...
 static void spoil(void *work, size_t bytes); ///< ... whose workspace must not happen to be zero
 static msa_status launched();                ///< whether that went well
+// And of the members of msa_device:
+static const char *missing();
+static void *device_alloc(size_t bytes);
+static void device_free(void *p);
+static void device_fill(void *p, int byte, size_t bytes);
+static void declare(const void *p, size_t bytes, const char *name);
+static msa_status upload(void *device, const void *host, size_t bytes);
+static msa_status download(void *host, const void *device, size_t bytes);
+static msa_status mark(int i, void *stream);
+static msa_status copy(void *to, const void *from, size_t bytes);
+static msa_status between(int i, int j, double *ms);
+static void about(msa_about *about);
+static msa_status record(const msa_plan *plan, const msa_arrays *a, void *work);
+static msa_status replay();
 
 /* ---- What was wrong ------------------------------------------------------------------------------------ */
 
@@ -57,20 +71,21 @@ static Call part(const msa_shape *shape, msa_dtype out, const msa_arrays *a, int
     const msa_seq seq = msa_get_seq(s, r);
     const int64_t q = seq.q0, kv = seq.kv0, n_blocks = msa_n_blocks(shape);
     Call c = {};
-    c.s = {(int)seq.n_q,
-           (int)seq.n_kv,
-           (int)(seq.n_kv - seq.n_q),
-           s->n_heads,
-           s->n_kv_heads,
-           s->n_heads / s->n_kv_heads,
-           s->block,
-           s->topk,
-           (int)ceil_div(seq.n_kv, (int64_t)s->block),
-           s->n_q,
-           n_blocks,
-           {},
-           (int)seq.n_q,
-           {shifted(a->len_q, r), shifted(a->len_kv, r), (int)seq.n_q, (int)seq.n_kv, 0}};
+    c.s.n_q = c.s.room = (int)seq.n_q;
+    c.s.n_kv = (int)seq.n_kv;
+    c.s.prefix = (int)(seq.n_kv - seq.n_q);
+    c.s.n_heads = s->n_heads;
+    c.s.n_kv_heads = s->n_kv_heads;
+    c.s.group = s->n_heads / s->n_kv_heads;
+    c.s.block = s->block;
+    c.s.topk = s->topk;
+    c.s.n_blocks = (int)ceil_div(seq.n_kv, (int64_t)s->block);
+    c.s.rows = s->n_q;
+    c.s.n_scores = n_blocks;
+    c.s.padding.len_q = shifted(a->len_q, r);
+    c.s.padding.len_kv = shifted(a->len_kv, r);
+    c.s.padding.n_q = (int)seq.n_q;
+    c.s.padding.n_kv = (int)seq.n_kv;
     c.d_head = s->d_head;
     c.d_index = s->d_index;
     c.out = out;
@@ -126,9 +141,18 @@ static Call paged(const msa_shape *s, msa_dtype out, const msa_arrays *a)
     const int page = p.page ? p.page : s->block, piece = page < s->block ? page : s->block;
     Call c = step_part(s, out, a, 0);
     c.batch = msa_n_seqs(s);
-    c.pages = {p.table, p.lens,       a->len_q, (int)p.n_pages, c.s.n_kv / page,
-               piece,   page / piece, p.ki8,    p.scale,        a->status};
-    c.fresh = {(const bf16 *)a->new_k, (const bf16 *)a->new_v, (const bf16 *)a->new_ki, a->rejected};
+    c.pages.table = p.table;
+    c.pages.lens = p.lens;
+    c.pages.n_pages = (int)p.n_pages;
+    c.pages.max_pages = c.s.n_kv / page;
+    c.pages.piece = piece;
+    c.pages.pieces = page / piece;
+    c.pages.ki8 = p.ki8;
+    c.pages.scale = p.scale;
+    c.fresh.k = (const bf16 *)a->new_k;
+    c.fresh.v = (const bf16 *)a->new_v;
+    c.fresh.ki = (const bf16 *)a->new_ki;
+    c.fresh.rejected = a->rejected;
     return c;
 }
 
@@ -146,9 +170,9 @@ static size_t workspace(const msa_entry *entry, const msa_shape *s, msa_dtype ou
     return most;
 }
 
-static msa_status run_parts(const msa_entry *entry, const msa_shape *s, msa_dtype out, const msa_arrays *a,
-                            void *work, void *stream)
-{
+static msa_status run_sequences(const msa_entry *entry, const msa_shape *s, msa_dtype out,
+                                const msa_arrays *a, void *work, void *stream)
+try {
     start();
     spoil(work, workspace(entry, s, out));
     if (a->loss)
@@ -172,17 +196,37 @@ static msa_status run_parts(const msa_entry *entry, const msa_shape *s, msa_dtyp
     if (a->loss && a->len_q)
         launch_mean(s, a, (cudaStream_t)stream);
     return launched();
+} catch (const std::bad_alloc &) { // no exception passes through C
+    last_trouble = "no memory";
+    return MSA_ERR_DEVICE;
 }
 
-static msa_status run(const msa_entry *entry, const msa_shape *s, msa_dtype out, const msa_arrays *a,
-                      void *work, void *stream)
+/* ---- The device ---------------------------------------------------------------------------------------- */
+
+static msa_device make_device(const char *name)
 {
-    try {
-        return run_parts(entry, s, out, a, work, stream);
-    } catch (const std::bad_alloc &) { // no exception passes through C
-        last_trouble = "no memory";
-        return MSA_ERR_DEVICE;
-    }
+    msa_device d = {};
+    d.name = name;
+    d.missing = missing;
+    d.alloc = device_alloc;
+    d.free = device_free;
+    d.fill = device_fill;
+    d.declare = declare;
+    d.upload = upload;
+    d.download = download;
+    d.trouble = trouble;
+    d.blame = blame;
+    d.entries = entries;
+    d.run = run_sequences;
+    d.workspace = workspace;
+    d.mark = mark;
+    d.copy = copy;
+    d.product = product;
+    d.between = between;
+    d.about = about;
+    d.record = record;
+    d.replay = replay;
+    return d;
 }
 
 #endif
