@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../../ref/judge/inputs.h"
 #include "plan.h"
 
 /* ---- One call -------------------------------------------------------------------------------------- */
@@ -220,14 +221,6 @@ static msa_status call_by_block(const msa_device *device, const char *kernel, co
     return status;
 }
 
-static float *rounded(const float *x, int64_t n)
-{
-    float *y = malloc((size_t)n * sizeof *y);
-    for (int64_t i = 0; y && i < n; i++)
-        y[i] = msa_bf16(x[i]);
-    return y;
-}
-
 /* With an index LSE of the selection, which a model that trains on the CPU does not keep, as the device will
  * see its inputs. With full support the device makes it. */
 static msa_status call_with_index_lse(const msa_device *device, const char *kernel, const msa_shape *s,
@@ -235,8 +228,8 @@ static msa_status call_with_index_lse(const msa_device *device, const char *kern
 {
     msa_arrays own = *given;
     float *made = malloc((size_t)array_count(s, NULL, ARRAY_INDEX_LSE) * sizeof *made);
-    float *qi = rounded(given->qi, array_count(s, NULL, ARRAY_QI)),
-          *ki = rounded(given->ki, array_count(s, NULL, ARRAY_KI));
+    float *qi = inputs_bf16(given->qi, array_count(s, NULL, ARRAY_QI)),
+          *ki = inputs_bf16(given->ki, array_count(s, NULL, ARRAY_KI));
     own.index_lse = made;
     msa_status status = made && qi && ki ? msa_index_lse(s, qi, ki, given->ids, made) : MSA_ERR_SIZE;
     free(qi);

@@ -156,7 +156,7 @@ bool inputs_new(inputs *in, const msa_shape *s, inputs_pattern p, uint64_t seed)
     return true;
 }
 
-static float *rounded(const float *x, int64_t n)
+float *inputs_bf16(const float *x, int64_t n)
 {
     float *y = malloc((size_t)n * sizeof *y);
     for (int64_t i = 0; y && i < n; i++)
@@ -167,12 +167,12 @@ static float *rounded(const float *x, int64_t n)
 bool inputs_rounded(inputs *out, const inputs *in, const msa_shape *s)
 {
     const int64_t nq = s->n_q * s->n_heads * s->d_head, nk = s->n_kv * s->n_kv_heads * s->d_head;
-    *out = (inputs){.q = rounded(in->q, nq),
-                    .k = rounded(in->k, nk),
-                    .v = rounded(in->v, nk),
-                    .qi = rounded(in->qi, s->n_q * s->n_kv_heads * s->d_index),
-                    .ki = rounded(in->ki, s->n_kv * s->d_index),
-                    .dout = rounded(in->dout, nq),
+    *out = (inputs){.q = inputs_bf16(in->q, nq),
+                    .k = inputs_bf16(in->k, nk),
+                    .v = inputs_bf16(in->v, nk),
+                    .qi = inputs_bf16(in->qi, s->n_q * s->n_kv_heads * s->d_index),
+                    .ki = inputs_bf16(in->ki, s->n_kv * s->d_index),
+                    .dout = inputs_bf16(in->dout, nq),
                     .pattern = in->pattern};
     return out->q && out->k && out->v && out->qi && out->ki && out->dout;
 }
