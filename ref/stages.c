@@ -124,11 +124,6 @@ bool arrays_missing(msa_stage stage, const msa_arrays *given)
     return false;
 }
 
-bool stage_is_step(msa_stage stage)
-{
-    return stage == MSA_STAGE_DECODE || stage == MSA_STAGE_DENSE_DECODE;
-}
-
 const char *kernel_name(const msa_kernel *kernel, char name[KERNEL_NAME])
 {
     snprintf(name, KERNEL_NAME, "%s/%s", msa_stage_name(kernel->stage), kernel->name);

@@ -54,7 +54,10 @@ typedef struct stage_arrays {
 stage_arrays arrays_of(msa_stage stage);
 
 /* Whether it is a step of generation, whose keys may lie in pages. */
-bool stage_is_step(msa_stage stage);
+static inline bool stage_is_step(msa_stage stage)
+{
+    return stage == MSA_STAGE_DECODE || stage == MSA_STAGE_DENSE_DECODE;
+}
 
 /* Whether one that the stage has to have is NULL. */
 bool arrays_missing(msa_stage stage, const msa_arrays *arrays);

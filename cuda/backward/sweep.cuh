@@ -16,7 +16,7 @@ namespace
 constexpr size_t scratch_limit = (size_t)1 << 33; ///< bytes, about, that a chunk of queries may take
 
 /// And how many it may have at most.
-inline int most_queries()
+inline int longest_chunk()
 {
     PTX(return 32768;)
     CPU(return simt::options.chunk;)
@@ -25,7 +25,7 @@ inline int most_queries()
 /// As many queries as the scratch allows: the last of a sequence, which see most.
 inline int chunk_length(const Call &c, const Task &task, bool full)
 {
-    int n = c.s.n_q < most_queries() ? c.s.n_q : most_queries();
+    int n = c.s.n_q < longest_chunk() ? c.s.n_q : longest_chunk();
     while (n > 1 && layout(chunk_of(c, c.s.n_q - n, n), task, full, nullptr).bytes > scratch_limit)
         n = ceil_div(n, 2);
     return n;

@@ -116,12 +116,6 @@ static Call part(const msa_shape *shape, msa_dtype out, const msa_arrays *a, int
     return c;
 }
 
-/// A step of generation, which has its own way with lengths.
-static bool is_step(const msa_entry *entry)
-{
-    return entry->stage == MSA_STAGE_DECODE || entry->stage == MSA_STAGE_DENSE_DECODE;
-}
-
 /// Sequence r of a step.
 static Call step_part(const msa_shape *s, msa_dtype out, const msa_arrays *a, int r)
 {
@@ -161,10 +155,10 @@ static size_t workspace(const msa_entry *entry, const msa_shape *s, msa_dtype ou
     const msa_arrays none = {};
     if (msa_check_shape(s) != MSA_OK)
         return 0;
-    size_t most = is_step(entry) ? entry->workspace(paged(s, out, &none)) : 0;
+    size_t most = stage_is_step(entry->stage) ? entry->workspace(paged(s, out, &none)) : 0;
     for (int r = 0; r < msa_n_seqs(s); r++) {
-        const size_t bytes =
-            entry->workspace(is_step(entry) ? step_part(s, out, &none, r) : part(s, out, &none, r));
+        const size_t bytes = entry->workspace(stage_is_step(entry->stage) ? step_part(s, out, &none, r)
+                                                                          : part(s, out, &none, r));
         most = bytes > most ? bytes : most;
     }
     return most;
@@ -177,7 +171,7 @@ try {
     spoil(work, workspace(entry, s, out));
     if (a->loss)
         clear(a->loss, sizeof *a->loss, (cudaStream_t)stream);
-    const bool step = is_step(entry), in_pages = a->pages.table != nullptr;
+    const bool step = stage_is_step(entry->stage), in_pages = a->pages.table != nullptr;
     for (int r = 0; r < (in_pages ? 1 : msa_n_seqs(s)); r++) {
         Call c = in_pages ? paged(s, out, a) : step ? step_part(s, out, a, r) : part(s, out, a, r);
         c.work = work;
