@@ -21,9 +21,10 @@ static const struct {
     const char *name;
     stage_arrays arrays;
 } stages[MSA_N_STAGES] = {
-#define A(NAME) 1u << ARRAY_##NAME
+#define A ARRAY_BIT
 #define STAGE(NAME, name, idea, in, out, optional, ...) {#name, {in, out, optional}},
 #include "stages.def"
+#undef A
 };
 
 const char *msa_stage_name(msa_stage stage)

@@ -47,6 +47,7 @@ static inline bool has_pages(const msa_arrays *a)
 int64_t size_of_letter(const msa_shape *s, char letter);
 
 /* Sets of arrays. */
+#define ARRAY_BIT(NAME) (1u << ARRAY_##NAME)
 #define HAS(set, a) ((set) >> (a)&1u)
 typedef struct stage_arrays {
     unsigned in, out, optional; /* optional: of both, those that may be NULL */

@@ -166,26 +166,24 @@ static void stage(msa_kernel kernel, unsigned outputs)
     victim = ARRAY_N;
 }
 
-#define BIT(a) (1u << (a))
-
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
-    stage((msa_kernel){.stage = MSA_STAGE_DENSE, .run = dense_run}, BIT(ARRAY_O) | BIT(ARRAY_LSE));
+    stage((msa_kernel){.stage = MSA_STAGE_DENSE, .run = dense_run}, ARRAY_BIT(O) | ARRAY_BIT(LSE));
     stage((msa_kernel){.stage = MSA_STAGE_INDEX, .run = index_branch_run},
-          BIT(ARRAY_IDS) | BIT(ARRAY_INDEX_LSE));
-    stage((msa_kernel){.stage = MSA_STAGE_TOPK, .run = topk_run}, BIT(ARRAY_IDS));
+          ARRAY_BIT(IDS) | ARRAY_BIT(INDEX_LSE));
+    stage((msa_kernel){.stage = MSA_STAGE_TOPK, .run = topk_run}, ARRAY_BIT(IDS));
     stage((msa_kernel){.stage = MSA_STAGE_REVERSE, .run = reverse_run},
-          BIT(ARRAY_FIRST) | BIT(ARRAY_ENTRIES) | BIT(ARRAY_ITEMS));
-    stage((msa_kernel){.stage = MSA_STAGE_SPARSE, .run = sparse_run}, BIT(ARRAY_O) | BIT(ARRAY_LSE));
-    stage((msa_kernel){.stage = MSA_STAGE_DECODE, .run = decode_run}, BIT(ARRAY_IDS) | BIT(ARRAY_O));
+          ARRAY_BIT(FIRST) | ARRAY_BIT(ENTRIES) | ARRAY_BIT(ITEMS));
+    stage((msa_kernel){.stage = MSA_STAGE_SPARSE, .run = sparse_run}, ARRAY_BIT(O) | ARRAY_BIT(LSE));
+    stage((msa_kernel){.stage = MSA_STAGE_DECODE, .run = decode_run}, ARRAY_BIT(IDS) | ARRAY_BIT(O));
     stage((msa_kernel){.stage = MSA_STAGE_DENSE_DECODE, .run = dense_decode_run},
-          BIT(ARRAY_O) | BIT(ARRAY_LSE));
+          ARRAY_BIT(O) | ARRAY_BIT(LSE));
     stage((msa_kernel){.stage = MSA_STAGE_BACKWARD, .run = backward_run},
-          BIT(ARRAY_DQ) | BIT(ARRAY_DK) | BIT(ARRAY_DV));
+          ARRAY_BIT(DQ) | ARRAY_BIT(DK) | ARRAY_BIT(DV));
     stage((msa_kernel){.stage = MSA_STAGE_DENSE_BACKWARD, .run = dense_backward_run},
-          BIT(ARRAY_DQ) | BIT(ARRAY_DK) | BIT(ARRAY_DV));
-    stage((msa_kernel){.stage = MSA_STAGE_KL, .run = kl_run}, BIT(ARRAY_DQI) | BIT(ARRAY_DKI));
+          ARRAY_BIT(DQ) | ARRAY_BIT(DK) | ARRAY_BIT(DV));
+    stage((msa_kernel){.stage = MSA_STAGE_KL, .run = kl_run}, ARRAY_BIT(DQI) | ARRAY_BIT(DKI));
     spoil_loss = true;
     msa_kernel loss = {.stage = MSA_STAGE_KL, .name = "spoiled", .backend = "ref", .run = kl_run};
     loss.workspace = msa_ref_ops.stage[MSA_STAGE_KL]->workspace;

@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(pad_threads)
 
 /// What each stage writes.
 constexpr unsigned written[] = {
-#define A(NAME) 1u << ARRAY_##NAME
+#define A ARRAY_BIT
 #define STAGE(NAME, name, idea, in, out, ...) out,
 #include "../../ref/stages.def"
 #undef A

@@ -8,8 +8,6 @@
 #include "../internal.h"
 #include "../judge/table.h"
 
-#define BIT(a) (1u << (a))
-
 /* ---- Arrays -------------------------------------------------------------------------------------- */
 
 /* On a device the float tensors of msa_arrays that are no log-sum-exps or scores are bf16; on a CPU what a
@@ -222,7 +220,7 @@ static void drop_output(subject *t, array_id a)
 {
     give(t, t->found[a]);
     t->found[a] = NULL;
-    t->out &= ~BIT(a);
+    t->out &= ~(1u << a);
 }
 
 static msa_status make_outputs(subject *t)
@@ -253,7 +251,7 @@ static msa_status settle_index(subject *t)
     if (status != MSA_ERR_UNSUPPORTED)
         return status;
     drop_output(t, ARRAY_IDS);
-    t->out |= BIT(ARRAY_SCORES);
+    t->out |= ARRAY_BIT(SCORES);
     t->found[ARRAY_SCORES] = take(t, subject_bytes(t, ARRAY_SCORES));
     return t->found[ARRAY_SCORES] ? subject_run(t, 0) : MSA_ERR_SIZE;
 }
@@ -264,10 +262,10 @@ msa_status subject_open(subject *t)
     msa_status status = MSA_OK;
     const stage_arrays of = arrays_of(t->kernel->stage), kl = arrays_of(MSA_STAGE_KL);
     t->in = of.in;
-    t->out = of.out & ~(BIT(ARRAY_SCORES) | (t->lse ? 0 : BIT(ARRAY_LSE) | BIT(ARRAY_INDEX_LSE)));
+    t->out = of.out & ~(ARRAY_BIT(SCORES) | (t->lse ? 0 : ARRAY_BIT(LSE) | ARRAY_BIT(INDEX_LSE)));
     t->device = table_device(t->kernel->backend);
     if (t->device && t->kernel->stage == MSA_STAGE_PREFILL)
-        t->in |= BIT(ARRAY_IDS); /* of the distribution, in place of its own: see msa_arrays */
+        t->in |= ARRAY_BIT(IDS); /* of the distribution, in place of its own: see msa_arrays */
     if (t->kl) {
         if (!t->device || t->kernel->stage != MSA_STAGE_BACKWARD)
             return MSA_ERR_UNSUPPORTED;

@@ -7,8 +7,6 @@
 #include "../internal.h"
 #include "../judge/table.h"
 
-#define BIT(a) (1u << (a))
-
 #define PIECE 4096 /* numbers drawn from one seed */
 
 static void draw_normal(float *x, int64_t n, uint64_t seed, bool round)

@@ -30,8 +30,8 @@ static int read_shape(const char *command, const char *text, msa_shape *s)
 
 /* ---- Inputs --------------------------------------------------------------------------------------- */
 
-#define A(NAME) (1u << ARRAY_##NAME)
-#define LEFT (A(SCORES) | A(IDS) | A(INDEX_LSE) | A(O) | A(LSE)) /* by one stage to another */
+/* What one stage leaves to another. */
+#define LEFT (ARRAY_BIT(SCORES) | ARRAY_BIT(IDS) | ARRAY_BIT(INDEX_LSE) | ARRAY_BIT(O) | ARRAY_BIT(LSE))
 
 /* The first half of an array's room, where it is bf16, else all of it. */
 static bool take(const trial *t, msa_arrays *of, unsigned set)
@@ -79,9 +79,10 @@ static bool fill(trial *t, const inputs *in)
 {
     const msa_shape *s = &t->shape;
     const msa_arrays given = inputs_arrays(in);
-    const unsigned halves = A(Q) | A(K) | A(V) | A(QI) | A(KI) | A(DOUT);
+    const unsigned halves =
+        ARRAY_BIT(Q) | ARRAY_BIT(K) | ARRAY_BIT(V) | ARRAY_BIT(QI) | ARRAY_BIT(KI) | ARRAY_BIT(DOUT);
     bool ok = take(t, &t->in, halves | LEFT);
-    ok = take(t, &t->room, ~halves & ~(A(LSE) | A(INDEX_LSE))) && ok;
+    ok = take(t, &t->room, ~halves & ~(ARRAY_BIT(LSE) | ARRAY_BIT(INDEX_LSE))) && ok;
     t->room.loss = t->engine->alloc(sizeof(double));
     t->by_block = t->engine->alloc((size_t)array_count(s, NULL, ARRAY_SCORES) * sizeof *t->by_block);
     void *work = malloc(msa_workspace(&msa_fast_ops, s) + 1);

@@ -117,13 +117,13 @@ static void judge_loss(judgement *j, msa_arrays given, const char *support)
 static bool know_own_scores(judgement *j)
 {
     float *scores = j->oracle[ARRAY_SCORES], *other = inputs_other_ends(j->s, j->in->ki);
-    const msa_arrays first = with_outputs(j, inputs_arrays(j->in), A(SCORES));
+    const msa_arrays first = with_outputs(j, inputs_arrays(j->in), ARRAY_BIT(SCORES));
     bool ok = accepted(j, j->kernel->run(j->s, &first, j->work.data)) &&
               judge_is_sound(j, &j->found[ARRAY_SCORES], "scores", "alone");
     if (ok) {
         memcpy(scores, first.scores, judge_count(j->s, ARRAY_SCORES) * sizeof *scores);
         msa_topk(j->s, scores, j->oracle[ARRAY_IDS], j->oracle_work);
-        msa_arrays blind = with_outputs(j, inputs_arrays(j->in), A(IDS));
+        msa_arrays blind = with_outputs(j, inputs_arrays(j->in), ARRAY_BIT(IDS));
         blind.ki = other;
         ok = other && accepted(j, j->kernel->run(j->s, &blind, j->work.data));
         if (ok)
@@ -139,8 +139,9 @@ static bool know_own_scores(judgement *j)
 // them.
 static void judge_index(judgement *j)
 {
-    static const unsigned combination[] = {A(SCORES), A(IDS), A(INDEX_LSE), A(IDS) | A(INDEX_LSE),
-                                           A(SCORES) | A(IDS) | A(INDEX_LSE)};
+    static const unsigned combination[] = {ARRAY_BIT(SCORES), ARRAY_BIT(IDS), ARRAY_BIT(INDEX_LSE),
+                                           ARRAY_BIT(IDS) | ARRAY_BIT(INDEX_LSE),
+                                           ARRAY_BIT(SCORES) | ARRAY_BIT(IDS) | ARRAY_BIT(INDEX_LSE)};
     const inputs *in = j->in;
     bool supported = false;
     if (j->kernel->own_rule && !know_own_scores(j))
@@ -163,7 +164,7 @@ static void judge_index(judgement *j)
         if (j->report.outcome == JUDGE_PASS)
             msa_index_lse(j->s, in->qi, in->ki, ids ? run.ids : j->oracle[ARRAY_IDS],
                           j->oracle[ARRAY_INDEX_LSE]);
-        judge_outputs(j, combination[n] & ~A(IDS), "index");
+        judge_outputs(j, combination[n] & ~ARRAY_BIT(IDS), "index");
     }
     if (!supported && j->report.outcome == JUDGE_PASS)
         j->report.outcome = JUDGE_UNSUPPORTED;
@@ -185,7 +186,7 @@ static void judge_step(judgement *j, const step *a)
     const int least =
         a->given.pages.table ? 1 : 0; // without LSE where keys are contiguous; with pages that is no news
     for (int want_lse = 1; want_lse >= least && j->report.outcome == JUDGE_PASS; want_lse--) {
-        const unsigned wanted = want_lse ? out : out & ~A(LSE);
+        const unsigned wanted = want_lse ? out : out & ~ARRAY_BIT(LSE);
         const msa_arrays run = with_outputs(j, a->given, wanted);
         msa_arrays whole = inputs_arrays(j->in);
         if (!accepted(j, j->kernel->run(a->s, &run, a->work)))
@@ -196,7 +197,7 @@ static void judge_step(judgement *j, const step *a)
             return;
         whole.ids = run.ids;
         run_reference(j, sparse ? MSA_STAGE_SPARSE : MSA_STAGE_DENSE, whole);
-        judge_outputs(j, wanted & ~A(IDS), a->name);
+        judge_outputs(j, wanted & ~ARRAY_BIT(IDS), a->name);
     }
 }
 

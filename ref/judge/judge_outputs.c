@@ -13,8 +13,8 @@ size_t judge_count(const msa_shape *s, array_id a)
 }
 
 // What a stage may write that roundings to bf16 within it move; and what the forward pass leaves.
-#define NOISY (A(O) | A(DQ) | A(DK) | A(DV) | A(DQI) | A(DKI))
-#define FORWARD (A(SCORES) | A(IDS) | A(INDEX_LSE) | A(O) | A(LSE))
+#define NOISY (ARRAY_BIT(O) | ARRAY_BIT(DQ) | ARRAY_BIT(DK) | ARRAY_BIT(DV) | ARRAY_BIT(DQI) | ARRAY_BIT(DKI))
+#define FORWARD (ARRAY_BIT(SCORES) | ARRAY_BIT(IDS) | ARRAY_BIT(INDEX_LSE) | ARRAY_BIT(O) | ARRAY_BIT(LSE))
 
 bool judge_open(judgement *j)
 {

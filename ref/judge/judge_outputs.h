@@ -6,7 +6,6 @@
 #include "judge.h"
 
 #define KL_WEIGHT 0.75 // not 1, so that a kernel that ignores it is found out
-#define A(NAME) (1u << ARRAY_##NAME)
 
 /** One judgement: the reference's results beside the guarded buffers that the kernel writes. */
 typedef struct judgement {
