@@ -12,11 +12,17 @@
 #ifndef MSA_KERNEL_CUH
 #define MSA_KERNEL_CUH
 
+#include "../../ref/stages.h"
+#include "../host/msa_cuda.h"
 #include "fragment.cuh"
 #include "launch.cuh"
-#include "../host/msa_cuda.h"
 
 #include <type_traits>
+
+// A call has two vocabularies. Whoever calls, in C, has msa_shape, msa_arrays and msa_pages: all sequences, sizes as
+// given. A kernel has Shape, Arrays and Pages, which host/sequences.cuh makes of them: one sequence, what follows from
+// its sizes, and pointers of the types that kernels read and write. So with the table: msa_kernel (msa.h) is a row that
+// takes float32 arrays on the host, and its `run` ends in that of an msa_entry, which takes what lies on the device.
 
 /// A condition that is known on the device only: `sum` not above the limit or, where `above`, above it.
 struct Gate {
@@ -99,7 +105,7 @@ struct Call {
     cudaStream_t stream;
 };
 
-/// An entry of the table on one side.
+/// A kernel on one device: what ENTRY makes, and msa_device lists.
 struct msa_entry {
     const char *name;                   ///< "dense/naive"
     msa_stage stage;
@@ -117,15 +123,11 @@ static inline size_t no_workspace(const Call &)
 #else
 #define ON_SIDE(stage, name) simt_##stage##_##name
 #endif
-/// A stage by the name that kernels.def and ENTRY call it.
-enum {
-#define STAGE(NAME, name, ...) OF_##name = MSA_STAGE_##NAME,
-#include "../../ref/stages.def"
-    OF_exercise = MSA_N_STAGES ///< of a kernel that is in no table
-};
+/// The stage of a kernel that is in no table; of the others, stages.h has STAGE_dense and so on.
+enum { STAGE_exercise = MSA_N_STAGES };
 #define ENTRY(stage, name, run, workspace)                                                                   \
     extern const msa_entry ON_SIDE(stage, name);                                                             \
-    const msa_entry ON_SIDE(stage, name) = {#stage "/" #name, (msa_stage)OF_##stage, workspace, run}
+    const msa_entry ON_SIDE(stage, name) = {#stage "/" #name, (msa_stage)STAGE_##stage, workspace, run}
 
 /* ---- Where things lie, in elements; 64 bits, since a million tokens times heads times width is more -- */
 

@@ -7,7 +7,6 @@
 #ifndef MSA_PADDING_CUH
 #define MSA_PADDING_CUH
 
-#include "../../ref/stages.h"
 #include "kernel.cuh"
 
 namespace
