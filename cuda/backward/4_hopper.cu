@@ -37,7 +37,7 @@
  * accumulators pass from one turn of a loop to the next; and holding dQ until then, for which there is no
  * room. Blocks of 32 keys are half of wgmma's rows, and go to 3_kv_outer's sweep.
  */
-#include "hopper_leave.cuh"
+#include "hopper_consumer.cuh"
 
 namespace
 {

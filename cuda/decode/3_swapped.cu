@@ -3,7 +3,7 @@
  * @brief One step of generation on tensor cores, with the index product's operands swapped, for a whole batch
  *        in three launches chained by programmatic dependent launch.
  *
- * What it does: (1) new tokens go into their pages (begin.cuh). (2) (score.cuh) wgmma's M = 64 rows are keys
+ * What it does: (1) new tokens go into their pages (update_cache.cuh). (2) (score.cuh) wgmma's M = 64 rows are keys
  * and its N columns are a request's T Hkv index queries, rounded up to 8, 16, 32 or 64. Keys come by TMA, a
  * piece at a time (a page, or a block of it), in stages of 128 through a ring; the largest row of each block
  * is a maximum over accumulators, lanes and warps, and after every 32 blocks the warps offer those to lists
@@ -58,7 +58,7 @@
  *    loads (16 + 4 dh) c, and stores O and LSE.
  */
 #include "attend.cuh"
-#include "begin.cuh"
+#include "update_cache.cuh"
 #include "score.cuh"
 
 namespace

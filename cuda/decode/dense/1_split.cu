@@ -21,7 +21,7 @@
  *  - stores (8 + 4 dh) c a head, loads (16 + 4 dh) c a head again, and stores O and LSE.
  */
 #include "../attend.cuh"
-#include "../begin.cuh"
+#include "../update_cache.cuh"
 
 namespace
 {

@@ -1,12 +1,12 @@
 /**
- * @file hopper_leave.cuh
+ * @file hopper_consumer.cuh
  * @brief What a consumer of the sweep of 4_hopper.cu, a warpgroup of 64 keys, does between its products: from
  *        accumulators to operands, to shared memory, to global memory.
  */
-#ifndef MSA_HOPPER_LEAVE_CUH
-#define MSA_HOPPER_LEAVE_CUH
+#ifndef MSA_HOPPER_CONSUMER_CUH
+#define MSA_HOPPER_CONSUMER_CUH
 
-#include "hopper_fetch.cuh"
+#include "hopper_producer.cuh"
 
 namespace
 {

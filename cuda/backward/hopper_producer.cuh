@@ -1,9 +1,9 @@
 /**
- * @file hopper_fetch.cuh
+ * @file hopper_producer.cuh
  * @brief Shared memory of the sweep of 4_hopper.cu, and the two warps that fill it.
  */
-#ifndef MSA_HOPPER_FETCH_CUH
-#define MSA_HOPPER_FETCH_CUH
+#ifndef MSA_HOPPER_PRODUCER_CUH
+#define MSA_HOPPER_PRODUCER_CUH
 
 #include "../kit/attend.cuh"
 #include "sweep.cuh"

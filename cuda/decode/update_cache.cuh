@@ -1,13 +1,13 @@
 /**
- * @file begin.cuh
+ * @file update_cache.cuh
  * @brief The first launch of a step: lengths are checked, rejected tokens leave the pages, the newest go
  * there, and the tickets of the last launch go to zero. The next launch may start meanwhile, and waits before
  * it reads any of these.
  *
  * A ticket counts the parts of a row of attention that are done; who draws the last one merges them.
  */
-#ifndef MSA_BEGIN_CUH
-#define MSA_BEGIN_CUH
+#ifndef MSA_UPDATE_CACHE_CUH
+#define MSA_UPDATE_CACHE_CUH
 
 #include "decode.cuh"
 #include "e4m3.cuh"
