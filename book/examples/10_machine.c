@@ -79,25 +79,25 @@ static void print_products(void)
 
 static void print_ring(void)
 {
-    static const int places[] = {1, 2, 3, 4, 6};
+    static const int stages[] = {1, 2, 3, 4, 6};
     const simt_model model = simt_costs();
     const msa_device *engine = table_device("simt");
     const size_t bytes = MACHINE_TILES * MACHINE_TILE_BYTES;
     float *in = engine->alloc(bytes), *out = engine->alloc(128 * sizeof *out);
     engine->fill(in, 0, bytes);
     printf("\n%d tiles of 8 KiB through a ring, on the engine's model clock\n(copies: %.0f bytes a clock, %.0f clocks until they land)\n"
-           "places   clocks   bytes a clock\n",
+           "stages   clocks   bytes a clock\n",
            MACHINE_TILES, model.copy_bytes, model.copy_latency);
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++) {
         size_t n;
         double end = 0;
         simt_record(0);
-        machine_stream(places[i], in, out);
+        machine_stream(stages[i], in, out);
         simt_record(-1);
         const simt_event *e = simt_events(&n);
         for (size_t a = 0; a < n; a++)
             end = e[a].end > end ? e[a].end : end;
-        printf("%6d %8.0f %15.1f\n", places[i], end, (double)bytes / end);
+        printf("%6d %8.0f %15.1f\n", stages[i], end, (double)bytes / end);
     }
     engine->free(in);
     engine->free(out);

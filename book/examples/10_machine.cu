@@ -51,38 +51,37 @@ template <int n> __global__ void __launch_bounds__(128) product(float *out) // a
 /* [stream] */
 constexpr int tile = MACHINE_TILE_BYTES / sizeof(float); // 2048 numbers
 
-template <int places> struct Ring {
-    alignas(128) float place[places][tile];
-    uint64_t full[places];
+template <int stages> struct Ring {
+    alignas(128) float data[stages][tile];
+    uint64_t full[stages];
 };
 
 /* Asks for tile i. */
-template <int places> PTX_INLINE void request(Ring<places> &s, const float *in, int i)
+template <int stages> PTX_INLINE void request(Ring<stages> &s, const float *in, int i)
 {
-    mbarrier_arrive_expect(&s.full[i % places], sizeof s.place[0]);
-    bulk_load(s.place[i % places], in + i * tile, sizeof s.place[0], &s.full[i % places]);
+    mbarrier_arrive_expect(&s.full[i % stages], sizeof s.data[0]);
+    bulk_load(s.data[i % stages], in + i * tile, sizeof s.data[0], &s.full[i % stages]);
 }
 
-template <int places>
-__global__ void __launch_bounds__(128) stream(const float *in, float *out, int tiles)
+template <int stages> __global__ void __launch_bounds__(128) stream(const float *in, float *out, int tiles)
 {
-    Ring<places> &s = shared<Ring<places>>();
+    Ring<stages> &s = shared<Ring<stages>>();
     const int t = (int)threadIdx.x;
-    for (int i = 0; t == 0 && i < places; i++)
+    for (int i = 0; t == 0 && i < stages; i++)
         mbarrier_init(&s.full[i], 1);
     fence_mbarrier_init();
     __syncthreads();
-    for (int i = 0; t == 0 && i < places; i++)
+    for (int i = 0; t == 0 && i < stages; i++)
         request(s, in, i);
     float sum = 0;
     for (int i = 0; i < tiles; i++) {
-        mbarrier_wait(&s.full[i % places], i / places % 2); // tile i has come
+        mbarrier_wait(&s.full[i % stages], i / stages % 2); // tile i has come
         for (int c = t; c < tile; c += 128)
-            sum += ld_shared(&s.place[i % places][c]);
+            sum += ld_shared(&s.data[i % stages][c]);
         fence_proxy_async(); // what ordinary loads read comes before what a copy writes
-        __syncthreads();     // all have read it: its place may be filled again
-        if (t == 0 && i + places < tiles)
-            request(s, in, i + places);
+        __syncthreads();     // all have read it: its stage may be filled again
+        if (t == 0 && i + stages < tiles)
+            request(s, in, i + stages);
     }
     st_global(out + t, sum);
 }
@@ -120,10 +119,10 @@ void machine_product(int n, float *out)
     });
 }
 
-void machine_stream(int places, const float *in, float *out)
+void machine_stream(int stages, const float *in, float *out)
 {
     CPU(simt::reset();)
-    with_int<1, 2, 3, 4, 6>(places, [&](auto count) {
+    with_int<1, 2, 3, 4, 6>(stages, [&](auto count) {
         constexpr int p = count.value;
         LAUNCH(stream<p>, dim3(1), dim3(128), sizeof(Ring<p>), nullptr, in, out, MACHINE_TILES);
     });

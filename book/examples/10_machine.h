@@ -18,10 +18,10 @@ void machine_strided(int bytes, int stride, const void *in, void *out);
 void machine_banks(int stride, float *out);
 /* A warpgroup multiplies 64 x 16 by 16 x n: n is 8, 64, 128 or 256. */
 void machine_product(int n, float *out);
-/* Four warps add up tiles that copies bring into a ring of 1, 2, 3, 4 or 6 places. */
+/* Four warps add up tiles that copies bring into a ring of 1, 2, 3, 4 or 6 stages. */
 #define MACHINE_TILES 48
 #define MACHINE_TILE_BYTES 8192
-void machine_stream(int places, const float *in, float *out);
+void machine_stream(int stages, const float *in, float *out);
 
 #ifdef __cplusplus
 }

@@ -76,32 +76,32 @@ static void topk_ladder(void)
 
 /* ---- How often a block gets into the list ------------------------------------------------------------ */
 
-enum { SCORES = 1 << 20, PLACES = 15, LANES = 32, PATIENCE = 8 }; /* 16 blocks less the local one */
+enum { SCORES = 1 << 20, ENTRIES = 15, LANES = 32, BUFFER = 8 }; /* 16 blocks less the local one */
 
-/* A row's best scores so far, in no order, and those that wait to be let in. */
+/* A row's best scores so far, in no order, and the candidates that wait for the next insertion. */
 typedef struct row_list {
-    float best[PLACES], worst, waiting[PATIENCE];
+    float best[ENTRIES], worst, buffer[BUFFER];
     int n;
 } row_list;
 
-static void let_in(row_list *row)
+static void flush(row_list *row)
 {
     for (int c = 0; c < row->n; c++) {
-        int at = 0; /* of the worst, which has to leave */
-        for (int a = 1; a < PLACES; a++)
+        int at = 0; /* of the worst, which the candidate may replace */
+        for (int a = 1; a < ENTRIES; a++)
             at = row->best[a] < row->best[at] ? a : at;
-        if (row->waiting[c] > row->best[at])
-            row->best[at] = row->waiting[c];
+        if (row->buffer[c] > row->best[at])
+            row->best[at] = row->buffer[c];
     }
     row->worst = row->best[0];
-    for (int a = 1; a < PLACES; a++)
+    for (int a = 1; a < ENTRIES; a++)
         row->worst = fminf(row->worst, row->best[a]);
     row->n = 0;
 }
 
-/* Rows of so many blocks, `lanes` rows a warp. A warp inserts as soon as one of its rows has `patience`
+/* Rows of so many blocks, `lanes` rows a warp. A warp inserts as soon as one of its rows has `buffer`
  * candidates. */
-static void running(const char *order, const float *score, int blocks, int lanes, int patience)
+static void running(const char *order, const float *score, int blocks, int lanes, int buffer)
 {
     const int warps = SCORES / blocks / lanes;
     long candidates = 0, insertions = 0;
@@ -109,7 +109,7 @@ static void running(const char *order, const float *score, int blocks, int lanes
         row_list row[LANES];
         for (int l = 0; l < lanes; l++) {
             row[l] = (row_list){.worst = -INFINITY};
-            for (int a = 0; a < PLACES; a++)
+            for (int a = 0; a < ENTRIES; a++)
                 row[l].best[a] = -INFINITY;
         }
         for (int b = 0; b < blocks; b++) {
@@ -117,30 +117,30 @@ static void running(const char *order, const float *score, int blocks, int lanes
             for (int l = 0; l < lanes; l++) {
                 const float x = score[(long)(warp * lanes + l) * blocks + b];
                 if (x > row[l].worst) {
-                    row[l].waiting[row[l].n++] = x;
+                    row[l].buffer[row[l].n++] = x;
                     candidates++;
                 }
                 most = row[l].n > most ? row[l].n : most;
             }
-            if (most < patience && !(b + 1 == blocks && most))
+            if (most < buffer && !(b + 1 == blocks && most))
                 continue;
             insertions += most;
             for (int l = 0; l < lanes; l++)
-                let_in(&row[l]);
+                flush(&row[l]);
         }
     }
-    printf("%-11s %6d %13d %9d %11.1f %12.1f\n", order, blocks, lanes, patience,
+    printf("%-11s %6d %13d %9d %11.1f %12.1f\n", order, blocks, lanes, buffer,
            (double)candidates / (warps * lanes), (double)insertions / warps);
 }
 
-/* What running() should find in random order with patience 1. */
+/* What running() should find in random order with buffer 1. */
 static void expected(int blocks, int lanes)
 {
     double enter = 0, stops = 0;
     /* [expected] */
     for (int b = 1; b <= blocks; b++) {
         const double enters =
-            b <= PLACES ? 1 : (double)PLACES / b; /* among the best PLACES of b in random order */
+            b <= ENTRIES ? 1 : (double)ENTRIES / b; /* among the best ENTRIES of b in random order */
         enter += enters;
         stops += 1 - pow(1 - enters, lanes);
     }
@@ -158,14 +158,14 @@ static void threshold(void)
 {
     float *score = room(SCORES, sizeof *score);
     noise(score, SCORES, 1);
-    printf("\na running list of the best %d\n", PLACES);
-    printf("order       blocks  rows of warp  patience  candidates   insertions\n");
+    printf("\na running list of the best %d\n", ENTRIES);
+    printf("order       blocks  rows of warp    buffer  candidates   insertions\n");
     printf("                                             of a row    of a warp\n");
     expected(8192, 8);
     running("random", score, 8192, 8, 1);
     expected(1024, 32);
     running("random", score, 1024, 32, 1);
-    running("random", score, 1024, 32, PATIENCE);
+    running("random", score, 1024, 32, BUFFER);
     for (long first = 0; first < SCORES; first += 8192)
         qsort(score + first, 8192, sizeof *score, ascending);
     running("ascending", score, 8192, 8, 1);

@@ -1,7 +1,7 @@
 /* One row's running list: which block scores get in, and the score that they have to beat. */
 #include "draw.h"
 
-enum { B = 512, KEYS = 128, PLACES = 15 };
+enum { B = 512, KEYS = 128, ENTRIES = 15 };
 
 static double place(double score)
 {
@@ -11,12 +11,12 @@ static double place(double score)
 int main(void)
 {
     static float x[B * KEYS];
-    float list[PLACES];
+    float list[ENTRIES];
     int entered = 0;
     double expected = 0, step = 640.0 / B, from = 0;
     char words[80];
     noise(x, B * KEYS, 5);
-    for (int a = 0; a < PLACES; a++)
+    for (int a = 0; a < ENTRIES; a++)
         list[a] = -INFINITY;
     begin(720, 356, "A running list of the best 15 blocks of 512");
     for (int b = 0; b < B; b++) {
@@ -24,7 +24,7 @@ int main(void)
         int worst = 0;
         for (int j = 1; j < KEYS; j++)
             most = fmaxf(most, x[b * KEYS + j]);
-        for (int a = 1; a < PLACES; a++)
+        for (int a = 1; a < ENTRIES; a++)
             worst = list[a] < list[worst] ? a : worst;
         const double left = 50 + b * step, bar = (double)list[worst], y = place((double)most);
         const int in = most > list[worst];
@@ -33,7 +33,7 @@ int main(void)
         printf("<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%s\" fill=\"%s\"/>\n", left, y, in ? "3.6" : "1.6",
                in ? BLUE : FAINT);
         float next = list[0];
-        for (int a = 1; a < PLACES; a++)
+        for (int a = 1; a < ENTRIES; a++)
             next = fminf(next, list[a]);
         if (bar > -INFINITY && (in || b == B - 1)) {
             line(from, place(bar), left, place(bar), ORANGE, 2);
@@ -42,7 +42,7 @@ int main(void)
         if (in)
             from = left;
         entered += in;
-        expected += b < PLACES ? 1 : (double)PLACES / (b + 1);
+        expected += b < ENTRIES ? 1 : (double)ENTRIES / (b + 1);
     }
     line(50, 310, 690, 310, FAINT, 1);
     for (int b = 0; b <= B; b += 128) {

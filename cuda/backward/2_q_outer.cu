@@ -63,7 +63,7 @@ template <int D>
 PTX_INLINE void merge(const Smem<D> &m, const Shape &s, const Centres &centres, int i, int r, float *dq)
 {
     const int t = (int)threadIdx.x, row = t * rows / threads; // 8 threads a row, 4 channels each
-    const float rest = excess_of(m.excess, row);
+    const float excess = excess_of(m.excess, row);
     for (int c = t % (threads / rows) * 4; c < D && row < s.group; c += 32) {
         float4 y = make_float4(0, 0, 0, 0);
         for (int w = 0; w < warps; w++) {
@@ -71,8 +71,8 @@ PTX_INLINE void merge(const Smem<D> &m, const Shape &s, const Centres &centres, 
             y = make_float4(y.x + part.x, y.y + part.y, y.z + part.z, y.w + part.w);
         }
         const float4 centre = load_4(centre_of(s, centres, i, r, D) + c);
-        y = make_float4(y.x - rest * centre.x, y.y - rest * centre.y, y.z - rest * centre.z,
-                        y.w - rest * centre.w);
+        y = make_float4(y.x - excess * centre.x, y.y - excess * centre.y, y.z - excess * centre.z,
+                        y.w - excess * centre.w);
         const float f = scale<D>;
         store_4(dq + q_at(s, i, r * s.group + row, D) + c, make_float4(f * y.x, f * y.y, f * y.z, f * y.w));
     }
@@ -179,7 +179,7 @@ __global__ void __launch_bounds__(threads)
         const int first = first_key(n), stage = n / warps % 2;
         add_slice(sum, excess, m, stage, s, first, position, r, dk, dv);
     }
-    leave_columns<rows / 2>(m.excess[warp], excess);
+    store_columns<rows / 2>(m.excess[warp], excess);
     __syncwarp(); // all lanes are done with the last slice
     for (int half = 0; half < 2; half++)
         for (int j = 2 * half; j < D / 2; j += 4)

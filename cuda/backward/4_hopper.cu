@@ -54,7 +54,7 @@ PTX_INLINE void multiply_derivatives(Smem<D, DI, N, kl> &m, const Shape &s, cons
     constexpr int consumers = N / 64, turns = D / 64 > consumers ? D / 64 / consumers : 1;
     constexpr bool spread = D / 64 >= consumers; // else both take all of dQ, and leave it in turns
     auto &stage = m.stage[recomputed(tile % stages)];
-    const int c = place().consumer;
+    const int c = thread_index().consumer;
     for (int turn = 0; turn < turns; turn++) {
         const int slab = spread ? turn * consumers + (c + tile) % consumers : 0;
         float dq[32], dqi[4];
@@ -83,12 +83,12 @@ PTX_INLINE void multiply_derivatives(Smem<D, DI, N, kl> &m, const Shape &s, cons
         if (spread || (c + tile) % consumers == 0) {
             const Work work = work_of(m);
             const int n = queries(work, tile);
-            const uint32_t entry = ld_shared(&stage.entry[place().lane % tile_queries]);
+            const uint32_t entry = ld_shared(&stage.entry[thread_index().lane % tile_queries]);
             if (const uint32_t centred = ld_shared(&stage.centred))
                 recentre_tile(m, s, work, out, centred, entry, slab, dq);
-            leave_dq(m, s, work, out, dq_map, n, entry, slab, dq);
+            store_dq(m, s, work, out, dq_map, n, entry, slab, dq);
             if (kl && out.dqi)
-                leave_dqi(m, s, work, out, n, ld_shared(&stage.index_centred), entry, slab, dqi);
+                store_dqi(m, s, work, out, n, ld_shared(&stage.index_centred), entry, slab, dqi);
         }
     }
 }
@@ -102,7 +102,7 @@ PTX_INLINE void consume(Smem<D, DI, N, kl> &m, const Shape &s, const Out &out, c
     clear_padding(m, s);
     for (int tile = 0; queries(work_of(m), tile) > 0; tile++) {
         auto &stage = m.stage[recomputed(tile % stages)];
-        const int own = 64 * place().consumer;
+        const int own = 64 * thread_index().consumer;
         float p[32], dp[32], logits[4];
         uint32_t left_p[4][4], left_ds[4][4];
         mbarrier_wait(&m.full[tile % stages], tile / stages % 2);
@@ -131,33 +131,33 @@ PTX_INLINE void consume(Smem<D, DI, N, kl> &m, const Shape &s, const Out &out, c
         derivatives(dp, p, stage);
         pack_weights(left_ds, dp);
         if constexpr (kl)
-            leave_teacher(m.teacher, p, work_of(m), s.group);
+            store_teacher(m.teacher, p, work_of(m), s.group);
         bar_sync(1, 2 * N); // all are done with dS and u - t of the tile before
-        leave_ds(m.ds, left_ds);
+        store_ds(m.ds, left_ds);
         if (ld_shared(&stage.centred)) {
             float excess[tile_rows / 4] = {};
             add_columns<32>(excess, left_ds);
-            leave_columns<32>(m.excess[place().key / 16], excess);
+            store_columns<32>(m.excess[thread_index().key / 16], excess);
         }
         if constexpr (kl)
-            leave_student(m, stage, logits);
+            store_student(m, stage, logits);
         fence_proxy_async();
         bar_sync(1, 2 * N); // they are there
         multiply_derivatives(m, s, out, dq_map, tile, left_ds, dk);
         if (kl && out.dqi)
-            leave_g(m, s, work_of(m), out, tile, queries(work_of(m), tile));
+            store_g(m, s, work_of(m), out, tile, queries(work_of(m), tile));
         wgmma_wait<0>();
         wgmma_pin(dv);
         wgmma_pin(dk);
         wgmma_pin(left_p);
         wgmma_pin(left_ds);
         __syncwarp();
-        if (place().lane == 0)
+        if (thread_index().lane == 0)
             mbarrier_arrive(&m.empty[tile % stages]);
     }
-    if (place().t < 32)
+    if (thread_index().t < 32)
         bulk_wait_read<0>();
-    leave_block<D, N>(s, out, work_of(m), place().key, dk, dv);
+    store_block<D, N>(s, out, work_of(m), thread_index().key, dk, dv);
     if constexpr (kl) {
         bar_sync(1, 2 * N);
         if (threadIdx.x == 128)

@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(centre_threads)
         add_4(sum, 1, x);
         add_4(square, 1, make_float4(x.x * x.x, x.y * x.y, x.z * x.z, x.w * x.w));
     }
-    Quad centre;
+    bf16x4 centre;
     int exists = 0;
     for (int c = 0; c < 4; c++) { // [mean^2 > 4 (mean of squares - mean^2)]; not where it is NaN
         const bool common = 5 * sum[c] * sum[c] > 4 * count * square[c];
@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(centre_threads)
         exists |= shfl_xor(exists, with);
     if (!there)
         return;
-    st_global((Quad *)(centres.of + row * width + channel), centre);
+    st_global((bf16x4 *)(centres.of + row * width + channel), centre);
     if (channel == 0)
         st_global(centres.exists + row, exists);
 }
@@ -171,7 +171,7 @@ template <int n> PTX_INLINE void fold_columns(float (&sum)[n])
 }
 
 /// A warp's excess of 16 columns (n = 8 accumulators) or 64 (n = 32) to shared memory.
-template <int n> PTX_INLINE void leave_columns(float *to, float (&sum)[n / 2])
+template <int n> PTX_INLINE void store_columns(float *to, float (&sum)[n / 2])
 {
     const int lane = (int)threadIdx.x % 32;
     fold_columns(sum);
@@ -182,7 +182,7 @@ template <int n> PTX_INLINE void leave_columns(float *to, float (&sum)[n / 2])
 }
 
 /// The same of u - t, where a thread has two queries' sums over its keys, and four lanes all 8 of them.
-PTX_INLINE void leave_index_excess(float *to, float2 sum)
+PTX_INLINE void store_index_excess(float *to, float2 sum)
 {
     const int lane = (int)threadIdx.x % 32;
     for (int with = 4; with < 32; with *= 2)

@@ -58,13 +58,10 @@ inline void clear_gradients(const Call &c)
 
 /* ---- Four channels at a time --------------------------------------------------------------------------- */
 
-struct alignas(8) Quad {
-    bf16 x[4];
-};
 PTX_INLINE float4 load_4(const bf16 *p SITE)
 {
-    PTX(const Quad a = ld_global((const Quad *)p);)
-    CPU(const Quad a = ld_global((const Quad *)p, site);)
+    PTX(const bf16x4 a = ld_global((const bf16x4 *)p);)
+    CPU(const bf16x4 a = ld_global((const bf16x4 *)p, site);)
     return make_float4(to_float(a.x[0]), to_float(a.x[1]), to_float(a.x[2]), to_float(a.x[3]));
 }
 PTX_INLINE float4 load_4(const float *p SITE)

@@ -13,10 +13,11 @@ namespace
 
 /// A consumer's thread: its warpgroup, its number there, its lane, the first of its warp's 16 keys in the
 /// block.
-struct Place {
+struct ThreadIndex {
     int consumer, t, lane, key;
 };
-PTX_INLINE Place place() ///< every function finds it out for itself: registers are what is short here
+PTX_INLINE ThreadIndex
+thread_index() ///< every function finds it out for itself: registers are what is short here
 {
     const int thread = recomputed((int)threadIdx.x) - 128;
     return {thread / 128, thread % 128, thread % 32, thread / 32 * 16};
@@ -32,7 +33,7 @@ template <class T> PTX_INLINE T *swizzled(T *slab, int row, int chunk)
 template <int D, class Stage>
 PTX_INLINE void weights(float (&p)[32], const Stage &stage, const Work &work, int group)
 {
-    const Place me = place();
+    const ThreadIndex me = thread_index();
     timeline_mark("softmax", 8 * 32);
     for (int first = 0; first < 32; first += 4) // 8 columns
         for (int i = 0; i < 2; i++) {
@@ -50,16 +51,16 @@ PTX_INLINE void weights(float (&p)[32], const Stage &stage, const Work &work, in
 /// dS from P and dP.
 template <class Stage> PTX_INLINE void derivatives(float (&dp)[32], const float (&p)[32], const Stage &stage)
 {
-    const Place me = place();
+    const ThreadIndex me = thread_index();
     for (int i = 0; i < 32; i++)
         dp[i] = p[i] * (dp[i] - ld_shared(&stage.delta[fragment_d(me.lane, i).col]));
 }
 
 /// The teacher of this warp's 16 keys, from P, which is spoiled.
 template <int n>
-PTX_INLINE void leave_teacher(float (&teacher)[n][tile_queries], float (&p)[32], const Work &work, int group)
+PTX_INLINE void store_teacher(float (&teacher)[n][tile_queries], float (&p)[32], const Work &work, int group)
 {
-    const Place me = place();
+    const ThreadIndex me = thread_index();
     for (int first = 0; first < 32; first += 8) { // 16 rows of the tile
         sum_heads(part<8>(p, first), work.shift);
         for (int i = first; i < first + 8; i++) {
@@ -73,10 +74,10 @@ PTX_INLINE void leave_teacher(float (&teacher)[n][tile_queries], float (&p)[32],
 
 /// u - t of this consumer's keys and the tile's queries, from index logits: to shared memory, a row a query.
 template <int D, int DI, int N, bool kl>
-PTX_INLINE void leave_student(Smem<D, DI, N, kl> &m, const typename Smem<D, DI, N, kl>::Stage &stage,
+PTX_INLINE void store_student(Smem<D, DI, N, kl> &m, const typename Smem<D, DI, N, kl>::Stage &stage,
                               const float (&logits)[4])
 {
-    const Place me = place();
+    const ThreadIndex me = thread_index();
     float loss = 0, excess[2] = {};
     __syncwarp(); // the teacher is there
     for (int i = 0; i < 4; i++) {
@@ -90,7 +91,7 @@ PTX_INLINE void leave_student(Smem<D, DI, N, kl> &m, const typename Smem<D, DI, 
         excess[i % 2] += to_float(g);
     }
     if (ld_shared(&stage.index_centred))
-        leave_index_excess(m.index_excess[me.key / 16], make_float2(excess[0], excess[1]));
+        store_index_excess(m.index_excess[me.key / 16], make_float2(excess[0], excess[1]));
     for (int with = 1; with < 32; with *= 2)
         loss += shfl_xor(loss, with);
     if (me.lane == 0)
@@ -98,9 +99,9 @@ PTX_INLINE void leave_student(Smem<D, DI, N, kl> &m, const typename Smem<D, DI, 
 }
 
 /// dS^T of this warp's keys to shared memory.
-template <int N> PTX_INLINE void leave_ds(Tile<N, 64> &ds, const uint32_t (&left)[4][4])
+template <int N> PTX_INLINE void store_ds(Tile<N, 64> &ds, const uint32_t (&left)[4][4])
 {
-    const Place me = place();
+    const ThreadIndex me = thread_index();
     for (int step = 0; step < 4; step++)
         stmatrix_x4(swizzled(ds.slab[0], me.key + me.lane % 16, 2 * step + me.lane / 16), left[step]);
 }
@@ -110,7 +111,7 @@ template <int D, int DI, int N, bool kl>
 PTX_INLINE void recentre_tile(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, const Out &out,
                               uint32_t centred, uint32_t entry, int slab, float (&dq)[32])
 {
-    const int t = place().t;
+    const int t = thread_index().t;
     for (int half = 0; half < 2; half++) {
         const int row = fragment_row(t, half), number = query_of(work, row);
         const uint32_t of = shfl(entry, number % tile_queries);
@@ -125,7 +126,7 @@ template <int D, int DI, int N, bool kl>
 PTX_INLINE void add_dq(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, const CUtensorMap *map, int n,
                        uint32_t entry, int slab, const float (&dq)[32])
 {
-    const Place me = place();
+    const ThreadIndex me = thread_index();
     const int t = me.t, c = me.consumer;
     auto &tile = m.dq[c].slab;
     if (t < 32)
@@ -150,10 +151,10 @@ PTX_INLINE void add_dq(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, 
 
 /// 64 columns of dQ of the tile: added to memory, or left as the pairs' parts.
 template <int D, int DI, int N, bool kl>
-PTX_INLINE void leave_dq(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, const Out &out,
+PTX_INLINE void store_dq(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, const Out &out,
                          const CUtensorMap *map, int n, uint32_t entry, int slab, const float (&dq)[32])
 {
-    const int t = place().t;
+    const int t = thread_index().t;
     if (!out.w.part_dq) {
         add_dq(m, s, work, map, n, entry, slab, dq);
         return;
@@ -170,10 +171,10 @@ PTX_INLINE void leave_dq(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work
 
 /// 64 channels of dQi of the tile, a row a channel and a column a query.
 template <int D, int DI, int N, bool kl>
-PTX_INLINE void leave_dqi(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, const Out &out, int n,
+PTX_INLINE void store_dqi(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, const Out &out, int n,
                           uint32_t centred, uint32_t entry, int slab, const float (&dqi)[4])
 {
-    const int t = place().t;
+    const int t = thread_index().t;
     for (int i = 0; i < 4; i++) {
         const Element e = fragment_d(t, i);
         const uint32_t of = shfl(entry, e.col);
@@ -193,11 +194,11 @@ PTX_INLINE void leave_dqi(Smem<D, DI, N, kl> &m, const Shape &s, const Work &wor
 
 /// u - t of the tile's pairs, for dKi.
 template <int D, int DI, int N, bool kl>
-PTX_INLINE void leave_g(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, const Out &out, int tile,
+PTX_INLINE void store_g(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, const Out &out, int tile,
                         int n)
 {
     const int e0 = work.begin + tile * work.per_tile;
-    const Place me = place();
+    const ThreadIndex me = thread_index();
     for (int a = 128 * me.consumer + me.t; a < n * (N / 8); a += 2 * N) {
         const int q = a / (N / 8), key = a % (N / 8) * 8;
         bf16 *to = out.w.g + row_of_g(s, out.w, work.group, work.block, e0 + q) * N + key;

@@ -122,7 +122,7 @@ PTX_INLINE void keys_by_rows(Smem<D, DI, N, main, kl> &m, typename Smem<D, DI, N
         warp_values(dk, left, stage.q, row);
         float excess[pass / 4] = {};
         add_columns<pass / 2>(excess, left);
-        leave_columns<pass / 2>(&m.excess[key / 16][row], excess);
+        store_columns<pass / 2>(&m.excess[key / 16][row], excess);
         for (int i = 0; i < pass / 2; i += 2) {
             const Element e = fragment_d(lane, i);
             st_shared((uint32_t *)(chunk(m.ds, key + e.row, (row + e.col) & ~7) + e.col % 8),
@@ -167,7 +167,7 @@ PTX_INLINE double keys_by_queries(Smem<D, DI, N, main, kl> &m,
         st_shared(&m.g[key + fragment_row(lane, half)][lane % 4], both);
         excess = make_float2(excess.x + unpack_bf16(both).x, excess.y + unpack_bf16(both).y);
     }
-    leave_index_excess(m.index_excess[key / 16], excess);
+    store_index_excess(m.index_excess[key / 16], excess);
     return (double)loss;
 }
 
@@ -265,9 +265,9 @@ PTX_INLINE void queries_by_channels(Smem<D, DI, N, main, kl> &m,
 }
 
 template <int D, int DI, int N, bool main, bool kl>
-__global__ void __launch_bounds__(2 * N, 1) sweep(Shape room, Arrays a, Out out)
+__global__ void __launch_bounds__(2 * N, 1) sweep(Shape padded, Arrays a, Out out)
 {
-    const Shape s = actual(room);
+    const Shape s = actual(padded);
     using Shared = Smem<D, DI, N, main, kl>;
     constexpr int threads = 2 * N;
     Shared &m = shared<Shared>();
@@ -297,7 +297,7 @@ __global__ void __launch_bounds__(2 * N, 1) sweep(Shape room, Arrays a, Out out)
         st_shared(&m.n_kv, s.n_kv);
     }
     __syncthreads();
-    fetch(m, room, a, w, work, 0);
+    fetch(m, padded, a, w, work, 0);
 
     float dk[D / 2] = {}, dv[D / 2] = {}; // not there unless main
     double loss = 0;
@@ -306,25 +306,25 @@ __global__ void __launch_bounds__(2 * N, 1) sweep(Shape room, Arrays a, Out out)
         cp_async_wait<0>();
         __syncthreads(); // the tile is there, and all are done with the one before
         if (queries(work, tile + 1) > 0)
-            fetch(m, room, a, w, work, tile + 1);
-        fetch_entries(m, room, w, work, tile + 2);
+            fetch(m, padded, a, w, work, tile + 1);
+        fetch_entries(m, padded, w, work, tile + 2);
         for (int row = 0; row < rows_of(work, tile); row += pass)
-            keys_by_rows(m, stage, row, work, room.group, dk, dv);
+            keys_by_rows(m, stage, row, work, padded.group, dk, dv);
         if constexpr (kl)
             loss += keys_by_queries(m, stage);
         __syncthreads(); // dS and u - t are there
         if constexpr (main)
-            rows_by_channels(m, stage, room, work, out, tile);
+            rows_by_channels(m, stage, padded, work, out, tile);
         if constexpr (kl)
             if (out.dqi)
-                queries_by_channels(m, stage, room, work, out, tile);
+                queries_by_channels(m, stage, padded, work, out, tile);
     }
 
-    room.n_kv = ld_shared(&m.n_kv);
+    padded.n_kv = ld_shared(&m.n_kv);
     if constexpr (main)
-        leave_block<D, N>(room, out, work, 16 * warp, dk, dv);
+        store_block<D, N>(padded, out, work, 16 * warp, dk, dv);
     if constexpr (kl) {
-        leave_warp_loss(m.loss[warp], loss);
+        store_warp_loss(m.loss[warp], loss);
         __syncthreads();
         if (t == 0)
             st_global(w.loss + blockIdx.x, sum_of(m.loss));

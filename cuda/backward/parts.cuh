@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(2 * N)
             copy_rows<threads>(stage.qi, t, [&](int row) {
                 if (e + row >= end)
                     return (const bf16 *)nullptr;
-                const uint32_t *entry = w.entries + (int64_t)r * s.room * s.topk + e + row;
+                const uint32_t *entry = w.entries + (int64_t)r * s.capacity * s.topk + e + row;
                 const int64_t i = w.entries ? ld_global(entry) >> 5 : e + row;
                 return qi + qi_at(s, i, r, DI);
             });
@@ -130,7 +130,7 @@ __global__ void __launch_bounds__(2 * N)
         }
         __syncthreads(); // the next group begins in the first stage again
     }
-    leave_rows<true>(acc, factor, [&](int half) {
+    store_rows<true>(acc, factor, [&](int half) {
         const int64_t j = (int64_t)block * N + 16 * warp + fragment_row(lane, half);
         return j < s.n_kv ? dki + j * DI : nullptr;
     });

@@ -41,7 +41,7 @@ struct Scratch {
 /// Two for each full item: one for it, one for a shorter one that ends a block.
 MSA_BOTH_SIDES inline int64_t n_splits(const Shape &s)
 {
-    return 2 * ((int64_t)s.room * s.topk / item_limit(s) + 1);
+    return 2 * ((int64_t)s.capacity * s.topk / item_limit(s) + 1);
 }
 
 /// Where such an item leaves its dK and dV.
@@ -134,7 +134,8 @@ struct Out {
 /// Query << 5 | slot of the item's entry e; without a list a query is its own entry.
 PTX_INLINE uint32_t entry_at(const Shape &s, const Scratch &w, const Work &work, int e)
 {
-    return w.entries ? ld_global(w.entries + (int64_t)work.group * s.room * s.topk + e) : (uint32_t)e << 5;
+    return w.entries ? ld_global(w.entries + (int64_t)work.group * s.capacity * s.topk + e)
+                     : (uint32_t)e << 5;
 }
 PTX_INLINE int64_t pair_at(const Shape &s, const Scratch &w, const Work &work, uint32_t entry)
 {
@@ -150,7 +151,8 @@ PTX_INLINE const bf16 *centre_at(const Shape &s, const Centres &centres, const W
 /// The rows of g of a group and block are neighbours.
 PTX_INLINE int64_t row_of_g(const Shape &s, const Scratch &w, int group, int block, int e)
 {
-    return w.entries ? (int64_t)group * s.room * s.topk + e : ((int64_t)group * w.width + block) * s.room + e;
+    return w.entries ? (int64_t)group * s.capacity * s.topk + e
+                     : ((int64_t)group * w.width + block) * s.capacity + e;
 }
 
 /// Sums of x over the 2^shift columns of each query, in all of them.
@@ -170,7 +172,7 @@ PTX_INLINE void sum_heads(float (&x)[8], int shift)
 
 /// Adds accumulators of 16 keys by D columns, times `factor`, to rows in memory that only this thread block
 /// owns, or stores them. row(half) is where a thread's row starts, NULL for none.
-template <bool add, int n, class Row> PTX_INLINE void leave_rows(const float (&x)[n], float factor, Row row)
+template <bool add, int n, class Row> PTX_INLINE void store_rows(const float (&x)[n], float factor, Row row)
 {
     const int lane = (int)threadIdx.x % 32;
     for (int half = 0; half < 2; half++) {
@@ -195,7 +197,7 @@ template <int DI> PTX_INLINE float student(float x, float index_lse, float t, bo
 
 /// A warp's 16 keys of dK and dV, from key `key` of the block on.
 template <int D, int N>
-PTX_INLINE void leave_block(const Shape &s, const Out &out, const Work &work, int key,
+PTX_INLINE void store_block(const Shape &s, const Out &out, const Work &work, int key,
                             const float (&dk)[D / 2], const float (&dv)[D / 2])
 {
     // [owner]
@@ -209,19 +211,19 @@ PTX_INLINE void leave_block(const Shape &s, const Out &out, const Work &work, in
                 return j < s.n_kv ? x + kv_at(s, j, work.group, D) : nullptr;
             };
         };
-        leave_rows<true>(dk, scale<D>, row(out.dk));
-        leave_rows<true>(dv, 1, row(out.dv));
+        store_rows<true>(dk, scale<D>, row(out.dk));
+        store_rows<true>(dv, 1, row(out.dv));
     } else { // one of several has a place of its own
         const int64_t place = split_at(s, work.group, work.begin, work.end);
         float *const to = out.w.split + place * 2 * N * D + (int64_t)key * D;
-        leave_rows<false>(dk, scale<D>, [&](int half) { return to + fragment_row(lane, half) * D; });
-        leave_rows<false>(dv, 1, [&](int half) { return to + N * D + fragment_row(lane, half) * D; });
+        store_rows<false>(dk, scale<D>, [&](int half) { return to + fragment_row(lane, half) * D; });
+        store_rows<false>(dv, 1, [&](int half) { return to + N * D + fragment_row(lane, half) * D; });
     }
     // [owner]
 }
 
 /// The loss of a warp's threads; then a barrier, and one thread takes the sum of the warps, in order.
-PTX_INLINE void leave_warp_loss(double &mine, double loss)
+PTX_INLINE void store_warp_loss(double &mine, double loss)
 {
     for (int with = 1; with < 32; with *= 2)
         loss += shfl_xor(loss, with);

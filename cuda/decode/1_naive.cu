@@ -35,9 +35,9 @@ constexpr int warps = 4, threads = 32 * warps;
 
 struct Smem {
     alignas(16) float q[128]; ///< the index query, then a head's query
-    float p[most_blocks * 128];
+    float p[max_blocks * 128];
     float part[warps];
-    int32_t piece[most_blocks * 128 / least_piece]; ///< of the selected blocks
+    int32_t piece[max_blocks * 128 / min_piece]; ///< of the selected blocks
 };
 
 /// q times a row of keys in global memory.

@@ -137,9 +137,9 @@ __global__ void __launch_bounds__(32 * select_warps)
 /* ---- (3) Attention to one block ------------------------------------------------------------------------ */
 
 template <int D> struct AttendSmem {
-    alignas(16) float q[most_group][D];
+    alignas(16) float q[max_group][D];
     Rows<D> rows; ///< keys, then values
-    float p[most_group][128];
+    float p[max_group][128];
     int64_t key[128]; ///< where the block's tokens lie
 };
 
@@ -201,19 +201,19 @@ __global__ void __launch_bounds__(threads) attend(Shape largest, Pages pages, co
     // A thread has two channels of every `step`-th head.
     constexpr int step = 2 * threads / D;
     const int c = t % (D / 2) * 2, h0 = t / (D / 2);
-    float acc[most_group / step][2] = {};
+    float acc[max_group / step][2] = {};
     for (int a = 0; a < n; a++) {
         const uint32_t pair = ld_shared((const uint32_t *)&m.rows.row[a][c]);
         float x[8];
         unpack_8(x, make_uint4(pair, 0, 0, 0));
-        for (int g = 0; g < most_group / step; g++)
+        for (int g = 0; g < max_group / step; g++)
             if (h0 + g * step < s.group) {
                 const float p = ld_shared(&m.p[h0 + g * step][a]);
                 acc[g][0] += p * x[0];
                 acc[g][1] += p * x[1];
             }
     }
-    for (int g = 0; g < most_group / step; g++)
+    for (int g = 0; g < max_group / step; g++)
         if (h0 + g * step < s.group)
             st_global((float2 *)(parts.o + (part + (h0 + g * step) * parts.count) * D + c),
                       make_float2(acc[g][0], acc[g][1]));
@@ -222,7 +222,7 @@ __global__ void __launch_bounds__(threads) attend(Shape largest, Pages pages, co
 /* ---- (4) Merge ------------------------------------------------------------------------------------- */
 
 struct MergeSmem {
-    float weight[warps][most_parts];
+    float weight[warps][max_parts];
 };
 
 /// A warp a head row.
@@ -244,18 +244,18 @@ __global__ void __launch_bounds__(threads)
 
 /* ---- The launches ------------------------------------------------------------------------------------- */
 
-struct Work {
+struct Scratch {
     float *scores;
     Parts parts;
     size_t bytes;
 };
 
-Work lay_out(const Call &c)
+Scratch layout(const Call &c)
 {
     const Shape &s = c.s;
     const int64_t queries = (int64_t)c.batch * s.n_q, heads = queries * s.n_heads;
     Carve carve = {(uintptr_t)c.work};
-    Work w;
+    Scratch w;
     w.scores = carve.take<float>(queries * s.n_kv_heads * competing_blocks(s));
     w.parts.ml = carve.take<float2>(heads * s.topk);
     w.parts.o = carve.take<float>(heads * s.topk * c.d_head);
@@ -266,7 +266,7 @@ Work lay_out(const Call &c)
 
 size_t workspace(const Call &c)
 {
-    return lay_out(c).bytes;
+    return layout(c).bytes;
 }
 
 msa_status run(const Call &c)
@@ -274,21 +274,21 @@ msa_status run(const Call &c)
     const Shape &s = c.s;
     if (!supported(c) || c.pages.ki8 || c.fresh.k || c.fresh.rejected)
         return MSA_ERR_UNSUPPORTED;
-    const Work w = lay_out(c);
-    const int rows = s.n_q * s.n_kv_heads, most = competing_blocks(s);
+    const Scratch w = layout(c);
+    const int rows = s.n_q * s.n_kv_heads, max_competing = competing_blocks(s);
     const unsigned batch = (unsigned)c.batch, queries = batch * (unsigned)s.n_q;
-    if (most > 0)
+    if (max_competing > 0)
         with_int<64, 128>(c.d_index, [&](auto di) {
             with_int<8, 64>(rows <= 8 ? 8 : 64, [&](auto tile) {
-                const dim3 grid((unsigned)ceil_div(most * s.block, chunk),
+                const dim3 grid((unsigned)ceil_div(max_competing * s.block, chunk),
                                 (unsigned)ceil_div(rows, tile.value), batch);
                 LAUNCH((score<di.value, tile.value>), grid, dim3(threads),
                        sizeof(ScoreSmem<di.value, tile.value>), c.stream, s, c.pages, c.a.qi, c.a.ki,
-                       w.scores, most);
+                       w.scores, max_competing);
             });
         });
     LAUNCH(select, dim3((unsigned)rows, batch), dim3(32 * select_warps), sizeof(SelectSmem), c.stream, s,
-           c.pages, w.scores, c.a.ids, most);
+           c.pages, w.scores, c.a.ids, max_competing);
     with_int<64, 128>(c.d_head, [&](auto d) {
         LAUNCH((attend<d.value>), dim3((unsigned)s.topk, (unsigned)s.n_kv_heads, queries), dim3(threads),
                sizeof(AttendSmem<d.value>), c.stream, s, c.pages, c.a.q, c.a.k, c.a.v, c.a.ids, w.parts);

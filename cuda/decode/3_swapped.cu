@@ -73,15 +73,15 @@ template <int D> struct LastSmem {
 
 /// The row's ids, from the candidates of its request's segments; all threads call it.
 template <int D>
-PTX_INLINE void select(LastSmem<D> &m, const Job &job, const Shape &s, int query, int r, int most_pieces)
+PTX_INLINE void select(LastSmem<D> &m, const Job &job, const Shape &s, int query, int r, int max_shares)
 {
     const int n = query / job.largest.n_q, i = query % job.largest.n_q;
     const int row = i * s.n_kv_heads + r, each = s.topk - 1;
     const int total = ld_shared(&m.line.first[job.batch]), first = ld_shared(&m.line.first[n]),
-              end = ld_shared(&m.line.first[n + 1]), pieces = pieces_of(total, most_pieces);
-    const int piece = end > first ? piece_of(first, total, pieces) : 0;
-    const int segments = end > first ? piece_of(end - 1, total, pieces) + 1 - piece : 0;
-    const uint64_t *mine = job.candidates + ((int64_t)(piece + n) * job.rows + row) * each;
+              end = ld_shared(&m.line.first[n + 1]), shares = shares_of(total, max_shares);
+    const int share = end > first ? share_of(first, total, shares) : 0;
+    const int segments = end > first ? share_of(end - 1, total, shares) + 1 - share : 0;
+    const uint64_t *mine = job.candidates + ((int64_t)(share + n) * job.rows + row) * each;
     select_by_block(
         m.attend.lists, s.topk, local_block(s, i), segments * each,
         [&](int c) { return ld_global(mine + (int64_t)(c / each) * job.rows * each + c % each); },
@@ -91,7 +91,7 @@ PTX_INLINE void select(LastSmem<D> &m, const Job &job, const Shape &s, int query
 
 template <int D, class Out>
 __global__ void __launch_bounds__(attend_threads)
-    attend(Job job, int pieces, const bf16 *q, const bf16 *k, const bf16 *v, Parts parts, uint32_t *tickets,
+    attend(Job job, int shares, const bf16 *q, const bf16 *k, const bf16 *v, Parts parts, uint32_t *tickets,
            int32_t *ids, Out *o, float *lse)
 {
     LastSmem<D> &m = shared<LastSmem<D>>();
@@ -107,7 +107,7 @@ __global__ void __launch_bounds__(attend_threads)
         pad_row(s, query, r, D, ids, o, lse);
     if (i >= s.n_q || part.first >= part.n)
         return;
-    select(m, job, s, query, r, pieces);
+    select(m, job, s, query, r, shares);
     if (blockIdx.x == 0 && t < s.topk)
         st_global(ids + row_at(s, query, r) * s.topk + t, ld_shared(&m.attend.ids[t]));
     const int piece = job.pages.piece, each = s.block / piece;
@@ -119,26 +119,27 @@ __global__ void __launch_bounds__(attend_threads)
 
 /* ---- The launches ----------------------------------------------------------------------------------- */
 
-struct Work {
+struct Scratch {
     Job job;
-    int columns, tiles, pieces; ///< columns: wgmma's N
+    int columns, tiles, shares; ///< columns: wgmma's N
     Parts parts;
     uint32_t *tickets;
     size_t bytes;
 };
 
-Work lay_out(const Call &c)
+Scratch layout(const Call &c)
 {
     const Shape &s = c.s;
-    const int64_t queries = (int64_t)c.batch * s.n_q, stages = ceil_div(competing_blocks(s) * s.block, stage);
-    Work w;
+    const int64_t queries = (int64_t)c.batch * s.n_q,
+                  stages = ceil_div(competing_blocks(s) * s.block, stage_keys);
+    Scratch w;
     w.job = {s, c.pages, c.batch, s.n_q * s.n_kv_heads, nullptr};
     w.columns = w.job.rows <= 8 ? 8 : w.job.rows <= 16 ? 16 : w.job.rows <= 32 ? 32 : 64;
     w.tiles = w.job.rows > 0 ? ceil_div(w.job.rows, w.columns) : 1; // a request without queries plans too
-    w.pieces = (int)std::min<int64_t>(c.batch * stages, w.tiles < sms() ? sms() / w.tiles : 1);
+    w.shares = (int)std::min<int64_t>(c.batch * stages, w.tiles < sms() ? sms() / w.tiles : 1);
     w.parts.count = parts_of(c.batch * w.job.rows, smaller(s.n_kv, s.topk * s.block));
     Carve carve = {(uintptr_t)c.work};
-    w.job.candidates = carve.take<uint64_t>((int64_t)(w.pieces + c.batch) * w.job.rows * (s.topk - 1));
+    w.job.candidates = carve.take<uint64_t>((int64_t)(w.shares + c.batch) * w.job.rows * (s.topk - 1));
     w.parts.ml = carve.take<float2>(queries * s.n_heads * w.parts.count);
     w.parts.o = carve.take<float>(queries * s.n_heads * w.parts.count * c.d_head);
     w.tickets = carve.take<uint32_t>(queries * s.n_kv_heads);
@@ -148,7 +149,7 @@ Work lay_out(const Call &c)
 
 size_t workspace(const Call &c)
 {
-    return lay_out(c).bytes;
+    return layout(c).bytes;
 }
 
 /// `n` rows of di channels; a copy takes 64 channels of `box` rows.
@@ -159,21 +160,21 @@ bool encode(CUtensorMap *map, const bf16 *rows, int64_t n, int di, int box)
     return !encode_tensor_map(map, TensorType::bf16, 2, (void *)rows, dim, pitch, size, TensorSwizzle::b128);
 }
 
-msa_status launch_score(const Call &c, const Work &w)
+msa_status launch_score(const Call &c, const Scratch &w)
 {
     const Shape &s = c.s;
-    const bool small = c.pages.ki8 != nullptr;
+    const bool fp8 = c.pages.ki8 != nullptr;
     const int64_t keys_there =
         c.pages.table ? (int64_t)c.pages.n_pages * c.pages.pieces * c.pages.piece : s.n_kv;
     CUtensorMap queries, keys = {};
     if (!encode(&queries, c.a.qi, (int64_t)c.batch * w.job.rows, c.d_index, w.columns) ||
-        (!small && !encode(&keys, c.a.ki, keys_there, c.d_index, c.pages.piece)))
+        (!fp8 && !encode(&keys, c.a.ki, keys_there, c.d_index, c.pages.piece)))
         return MSA_ERR_DEVICE;
     with_int<64, 128>(c.d_index, [&](auto di) {
         with_int<8, 16, 32, 64>(w.columns, [&](auto n) {
-            with_int<0, 1>(small, [&](auto e4m3) {
+            with_int<0, 1>(fp8, [&](auto e4m3) {
                 LAUNCH_DEPENDENT((score<di.value, n.value, e4m3.value>),
-                                 dim3((unsigned)w.pieces, (unsigned)w.tiles), dim3(consumers + 32),
+                                 dim3((unsigned)w.shares, (unsigned)w.tiles), dim3(consumers + 32),
                                  sizeof(ScoreSmem<di.value, n.value, e4m3.value>), c.stream, queries, keys,
                                  w.job);
             });
@@ -187,16 +188,16 @@ msa_status run(const Call &c)
     const Shape &s = c.s;
     if (!supported(c))
         return MSA_ERR_UNSUPPORTED;
-    const Work w = lay_out(c);
+    const Scratch w = layout(c);
     const dim3 grid((unsigned)w.parts.count, (unsigned)s.n_kv_heads, (unsigned)(c.batch * s.n_q));
-    launch_begin(c, w.tickets, c.batch * w.job.rows);
-    const msa_status status = w.pieces > 0 ? launch_score(c, w) : MSA_OK;
+    launch_update_cache(c, w.tickets, c.batch * w.job.rows);
+    const msa_status status = w.shares > 0 ? launch_score(c, w) : MSA_OK;
     if (status != MSA_OK)
         return status;
     with_int<64, 128>(c.d_head, [&](auto d) {
         with_output(c, [&](auto *o) {
             LAUNCH_DEPENDENT((attend<d.value, std::remove_pointer_t<decltype(o)>>), grid,
-                             dim3(attend_threads), sizeof(LastSmem<d.value>), c.stream, w.job, w.pieces,
+                             dim3(attend_threads), sizeof(LastSmem<d.value>), c.stream, w.job, w.shares,
                              c.a.q, c.a.k, c.a.v, w.parts, w.tickets, c.a.ids, o, c.a.lse);
         });
     });

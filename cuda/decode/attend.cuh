@@ -18,13 +18,13 @@ constexpr int attend_warps = 4, attend_threads = 32 * attend_warps;
 constexpr int attend_step = 16 * attend_warps; // tokens at a time
 
 template <int D> struct AttendSmem {
-    WarpTile<most_group, D> q;
+    WarpTile<max_group, D> q;
     WarpTile<attend_step, D> k[2], v[2];
-    alignas(16) float o[attend_warps][most_group][D + 8];
-    float m[attend_warps][most_group], l[attend_warps][most_group];
-    float weight[attend_warps][most_parts];
+    alignas(16) float o[attend_warps][max_group][D + 8];
+    float m[attend_warps][max_group], l[attend_warps][max_group];
+    float weight[attend_warps][max_parts];
     uint64_t lists[attend_warps][32];
-    int32_t ids[most_blocks];
+    int32_t ids[max_blocks];
     uint32_t drawn;
 };
 
@@ -40,14 +40,14 @@ PTX_INLINE Part part_of(int n, int part, int count)
 }
 
 /// What a warp found goes to shared memory.
-template <int D> PTX_INLINE void publish(AttendSmem<D> &m, const Softmax &a, const float (&o)[D / 2])
+template <int D> PTX_INLINE void store_warp(AttendSmem<D> &m, const Softmax &softmax, const float (&o)[D / 2])
 {
     const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
     for (int half = 0; half < 2; half++) {
         const int row = fragment_row(lane, half);
-        const float l = softmax_sum(a, half);
+        const float l = softmax_sum(softmax, half);
         if (lane % 4 == 0) {
-            st_shared(&m.m[warp][row], a.m[half]);
+            st_shared(&m.m[warp][row], softmax.m[half]);
             st_shared(&m.l[warp][row], l);
         }
         for (int i = 2 * half; i < D / 2; i += 4)
@@ -56,7 +56,7 @@ template <int D> PTX_INLINE void publish(AttendSmem<D> &m, const Softmax &a, con
 }
 
 /// The warps' sum goes to part number `part` of head 0 of the group, and so on.
-template <int D> PTX_INLINE void add_up(AttendSmem<D> &m, int group, const Parts &parts, int64_t part)
+template <int D> PTX_INLINE void merge_warps(AttendSmem<D> &m, int group, const Parts &parts, int64_t part)
 {
     for (int a = (int)threadIdx.x; a < group * (D / 4); a += attend_threads) {
         const int h = a / (D / 4), c = a % (D / 4) * 4;
@@ -86,7 +86,7 @@ PTX_INLINE void attend_part(AttendSmem<D> &m, const Shape &s, const Part &part, 
 {
     const int t = (int)threadIdx.x, warp = t / 32, pieces = ceil_div(part.end, piece);
     int base = -32, known = 0;
-    auto fetch = [&](int a, int place) { // tokens a .. a + attend_step - 1; zeros past the end
+    auto fetch = [&](int a, int stage) { // tokens a .. a + attend_step - 1; zeros past the end
         if (a / piece >= base + 32) {    // steps are whole pieces, or pieces whole steps: 32 end with a step
             base = a / piece;
             known = base + t % 32 < pieces ? where(base + t % 32) : 0;
@@ -96,18 +96,18 @@ PTX_INLINE void attend_part(AttendSmem<D> &m, const Shape &s, const Part &part, 
             const int64_t key = (int64_t)shfl(known, token / piece - base) * piece + token % piece;
             return token < part.end ? kv + kv_at(s, key, r, D) : nullptr;
         };
-        copy_rows<attend_threads>(m.k[place], t, [&](int row) { return row_of(k, row); });
-        copy_rows<attend_threads>(m.v[place], t, [&](int row) { return row_of(v, row); });
+        copy_rows<attend_threads>(m.k[stage], t, [&](int row) { return row_of(k, row); });
+        copy_rows<attend_threads>(m.v[stage], t, [&](int row) { return row_of(v, row); });
         cp_async_commit();
     };
     copy_rows<attend_threads>(m.q, t, [&](int row) { return row < s.group ? q + row * D : nullptr; });
     fetch(part.first, 0);
 
-    Softmax softmax = softmax_begin();
+    Softmax softmax = softmax_init();
     float o[D / 2] = {};
-    for (int a = part.first, place = 0; a < part.end; a += attend_step, place ^= 1) {
+    for (int a = part.first, stage = 0; a < part.end; a += attend_step, stage ^= 1) {
         if (a + attend_step < part.end)
-            fetch(a + attend_step, place ^ 1);
+            fetch(a + attend_step, stage ^ 1);
         else
             cp_async_commit();
         cp_async_wait<1>();
@@ -115,15 +115,15 @@ PTX_INLINE void attend_part(AttendSmem<D> &m, const Shape &s, const Part &part, 
         uint32_t my_q[D / 16][4], p[1][4];
         float x[8], keep[2];
         load_queries(my_q, m.q, 0);
-        warp_scores(x, my_q, m.k[place], 16 * warp);
+        warp_scores(x, my_q, m.k[stage], 16 * warp);
         softmax_step<true>(softmax, x, keep, scale2<D>,
                            [&](int, int column) { return a + 16 * warp + column < part.end; });
         rescale(o, keep);
         pack_weights(p, x);
-        warp_values(o, p, m.v[place], 16 * warp);
+        warp_values(o, p, m.v[stage], 16 * warp);
         __syncthreads();
     }
-    publish(m, softmax, o);
+    store_warp(m, softmax, o);
     __syncthreads();
 }
 
@@ -133,7 +133,7 @@ PTX_INLINE void finish_part(AttendSmem<D> &m, const Shape &s, const Part &part, 
                             const Parts &parts, uint32_t *ticket, Out *o, float *lse)
 {
     const int64_t row = lse_at(s, query, r * s.group);
-    add_up(m, s.group, parts, row * parts.count + blockIdx.x);
+    merge_warps(m, s.group, parts, row * parts.count + blockIdx.x);
     __threadfence();
     __syncthreads();
     if (threadIdx.x == 0)

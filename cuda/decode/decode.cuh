@@ -20,9 +20,9 @@
 
 #include "../kit/selection.cuh"
 
-constexpr int most_queries = MSA_STEP_QUERIES, most_requests = MSA_STEP_REQUESTS;
-constexpr int most_group = 16, most_blocks = 32, most_sms = 132;
-constexpr int least_piece =
+constexpr int max_queries = MSA_STEP_QUERIES, max_requests = MSA_STEP_REQUESTS;
+constexpr int max_group = 16, max_blocks = 32, max_sms = 132;
+constexpr int min_piece =
     16; ///< tokens: the rows of one product of mma.sync, whose maxima one scale multiplies
 
 MSA_BOTH_SIDES constexpr int smaller(int a, int b)
@@ -33,8 +33,8 @@ MSA_BOTH_SIDES constexpr int smaller(int a, int b)
 inline bool supported(const Call &c)
 {
     const Shape &s = c.s;
-    return s.n_q <= most_queries && s.group <= most_group && s.block <= 128 && c.batch <= most_requests &&
-           c.pages.piece % least_piece == 0;
+    return s.n_q <= max_queries && s.group <= max_group && s.block <= 128 && c.batch <= max_requests &&
+           c.pages.piece % min_piece == 0;
 }
 
 /// Streaming multiprocessors of the device: what work is shared out among.
@@ -43,7 +43,7 @@ inline int sms()
     PTX(int device = 0, n = 0; cudaGetDevice(&device);
         cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device);)
     CPU(const int n = simt::options.sms;)
-    return n > 0 ? smaller(n, most_sms) : most_sms;
+    return n > 0 ? smaller(n, max_sms) : max_sms;
 }
 
 /* ---- Requests ---------------------------------------------------------------------------------------- */
@@ -68,12 +68,12 @@ PTX_INLINE void check_page(const Pages &p, bool good SITE)
 /// of range, and it has no queries.
 PTX_INLINE bool set_lengths(Shape &s, const Pages &p, int n SITE)
 {
-    const int room = s.n_kv, most = s.n_q;
+    const int max_kv = s.n_kv, max_q = s.n_q;
     PTX(if (p.lens) s.n_kv = ld_global(p.lens + n); if (p.len_q) s.n_q = ld_global(p.len_q + n);)
     CPU(if (p.lens) s.n_kv = ld_global(p.lens + n, site); if (p.len_q) s.n_q = ld_global(p.len_q + n, site);)
     if (p.table && !p.len_q && s.n_kv == 0)
         s.n_q = 0;
-    const bool good = s.n_q >= 0 && s.n_q <= most && s.n_kv >= s.n_q && s.n_kv <= room;
+    const bool good = s.n_q >= 0 && s.n_q <= max_q && s.n_kv >= s.n_q && s.n_kv <= max_kv;
     if (!good || s.n_q == 0)
         s.n_q = s.n_kv = 0;
     s.prefix = s.n_kv - s.n_q;
@@ -210,11 +210,11 @@ struct Parts {
     float *o;
     int count; ///< parts that a row may have
 };
-constexpr int most_parts = 2 * most_sms;
+constexpr int max_parts = 2 * max_sms;
 
 /// O and LSE of a head row from its n parts, by a warp, which has `weight` in shared memory for itself.
 template <int D, class Out>
-PTX_INLINE void merge_row(const Parts &parts, int64_t row, int n, float (&weight)[most_parts], Out *o,
+PTX_INLINE void merge_row(const Parts &parts, int64_t row, int n, float (&weight)[max_parts], Out *o,
                           float *lse)
 {
     const int lane = (int)threadIdx.x % 32;

@@ -40,9 +40,9 @@ PTX_INLINE uint32_t encode_e4m3(float x)
     return sign | (((bits + 0x7ffff + (bits >> 20 & 1)) >> 20) - (120 << 3));
 }
 /// The smallest power of two, of those that have a reciprocal, that brings |x| within 448 = 7/8 2^9.
-PTX_INLINE float scale_e4m3(float most)
+PTX_INLINE float scale_e4m3(float amax)
 {
-    const uint32_t exponent = bits_of(most) >> 23, more = (bits_of(most) & 0x7fffff) > 0x600000;
+    const uint32_t exponent = bits_of(amax) >> 23, more = (bits_of(amax) & 0x7fffff) > 0x600000;
     const uint32_t power = exponent + more;
     return float_of((power > 9 ? power - 8 : 1) << 23);
 }

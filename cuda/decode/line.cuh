@@ -1,6 +1,7 @@
 /**
  * @file line.cuh
- * @brief The stages of all requests as one line, cut into equal pieces, whatever the lengths in a batch are.
+ * @brief The stages of all requests as one line, cut into equal shares, one for each CTA, whatever the lengths in a
+ *        batch are.
  */
 #ifndef MSA_LINE_CUH
 #define MSA_LINE_CUH
@@ -10,18 +11,18 @@
 namespace
 {
 
-constexpr int stage = 128; ///< index keys
+constexpr int stage_keys = 128; ///< index keys
 
 /// Request n has stages first[n] .. first[n + 1] - 1 of the line.
 struct Line {
-    int first[most_requests + 1];
+    int first[max_requests + 1];
 };
 
 PTX_INLINE int stages_of(const Shape &s)
 {
-    return ceil_div(competing_blocks(s) * s.block, stage);
+    return ceil_div(competing_blocks(s) * s.block, stage_keys);
 }
-/// Sums up the requests' stages. Warp 0 calls it, and all meet at a barrier afterwards.
+/// Sums up the requests' stages. Warp 0 calls it; a barrier of all has to follow.
 PTX_INLINE void lay_line(Line &line, const Shape &largest, const Pages &pages, int batch)
 {
     const int lane = (int)threadIdx.x;
@@ -40,25 +41,25 @@ PTX_INLINE void lay_line(Line &line, const Shape &largest, const Pages &pages, i
         st_shared(&line.first[0], 0);
 }
 
-/// What a piece has of one request: stages begin .. end - 1 of it. Segments of all requests are numbered
-/// piece + request: from one to the next one of the two grows.
+/// What a share has of one request: stages begin .. end - 1 of it. Segments of all requests are numbered
+/// share + request: from one to the next one of the two grows.
 struct Segment {
     int n, begin, end;
 };
-/// Pieces of a line, of which none is empty: a short line does not need them all.
-PTX_INLINE int pieces_of(int total, int most)
+/// Shares of a line, of which none is empty: a short line does not need them all.
+PTX_INLINE int shares_of(int total, int max_shares)
 {
-    return smaller(total, most);
+    return smaller(total, max_shares);
 }
-/// Calls f(segment, how many there were before) for those of this block of threads' piece.
+/// Calls f(segment, how many there were before) for those of this CTA's share.
 template <class F> PTX_INLINE void each_segment(const Line &line, int batch, F f)
 {
-    const int64_t total = ld_shared(&line.first[batch]), piece = blockIdx.x;
-    const int pieces = pieces_of((int)total, (int)gridDim.x);
-    if (piece >= pieces)
+    const int64_t total = ld_shared(&line.first[batch]), share = blockIdx.x;
+    const int shares = shares_of((int)total, (int)gridDim.x);
+    if (share >= shares)
         return;
-    const int end = (int)((piece + 1) * total / pieces);
-    int at = (int)(piece * total / pieces), n = 0;
+    const int end = (int)((share + 1) * total / shares);
+    int at = (int)(share * total / shares), n = 0;
     for (int number = 0; at < end; number++) {
         while (ld_shared(&line.first[n + 1]) <= at)
             n++;
@@ -67,10 +68,10 @@ template <class F> PTX_INLINE void each_segment(const Line &line, int batch, F f
         at = stop;
     }
 }
-/// The piece that has stage `at`.
-PTX_INLINE int piece_of(int64_t at, int64_t total, int pieces)
+/// The share that has stage `at`.
+PTX_INLINE int share_of(int64_t at, int64_t total, int shares)
 {
-    return (int)(((at + 1) * pieces - 1) / total);
+    return (int)(((at + 1) * shares - 1) / total);
 }
 
 } // namespace

@@ -15,23 +15,23 @@ namespace
 
 constexpr int warps = 4, consumers = 32 * warps, chunk = 32;
 
-template <int DI, bool small> struct Ring { ///< 160 KB
-    static constexpr int places = 640 / DI;
-    static constexpr uint32_t bytes = sizeof(Tile<stage, DI>);
-    Tile<stage, DI> keys[places];
+template <int DI, bool fp8> struct Ring { ///< 160 KB
+    static constexpr int stages = 640 / DI;
+    static constexpr uint32_t bytes = sizeof(Tile<stage_keys, DI>);
+    Tile<stage_keys, DI> keys[stages];
 };
 template <int DI> struct Ring<DI, true> {
-    static constexpr int places = 1024 / DI;
-    static constexpr uint32_t bytes = stage * DI;
-    alignas(128) uint8_t keys[places][stage * DI]; ///< as in memory
-    Tile<stage, DI> wide;                          ///< of the stage that is multiplied
-    float scale[places][stage / least_piece];      ///< of each piece
+    static constexpr int stages = 1024 / DI;
+    static constexpr uint32_t bytes = stage_keys * DI;
+    alignas(128) uint8_t keys[stages][stage_keys * DI]; ///< as in memory
+    Tile<stage_keys, DI> decoded;                       ///< of the stage that is multiplied
+    float scale[stages][stage_keys / min_piece];        ///< of each piece
 };
 
-template <int DI, int N, bool small> struct ScoreSmem {
-    Ring<DI, small> ring;
+template <int DI, int N, bool fp8> struct ScoreSmem {
+    Ring<DI, fp8> ring;
     Tile<N, DI> queries[2];      ///< of a segment and the next one
-    float top[2][stage / 16][N]; ///< of 16 keys each; two stages in turn
+    float top[2][stage_keys / 16][N]; ///< of 16 keys each; two stages in turn
     float scores[N][chunk + 1];  ///< of blocks that were not offered yet
     uint64_t list[N][32];
     uint64_t full[1024 / DI], empty[1024 / DI], queries_full[2], queries_empty[2];
@@ -43,55 +43,55 @@ struct Job {
     Shape largest;
     Pages pages;
     int batch, rows;      ///< rows of a request: T Hkv
-    uint64_t *candidates; ///< [pieces + batch - 1][rows][k - 1]
+    uint64_t *candidates; ///< [shares + batch - 1][rows][k - 1]
 };
 
 /// Where a stage of bf16 keys comes from: a copy is 64 channels of a piece.
 template <int DI>
 PTX_INLINE void load_piece(Ring<DI, false> &ring, uint64_t *full, const Job &job, const CUtensorMap *keys,
-                           int place, int g, int at)
+                           int stage, int g, int at)
 {
     const int piece = job.pages.piece;
     for (int slab = 0; slab < DI / 64; slab++)
-        tma_load_2d(ring.keys[place].slab[slab] + g * piece * 64, keys, full, 64 * slab, at * piece);
+        tma_load_2d(ring.keys[stage].slab[slab] + g * piece * 64, keys, full, 64 * slab, at * piece);
 }
 template <int DI>
 PTX_INLINE void load_piece(Ring<DI, true> &ring, uint64_t *full, const Job &job, const CUtensorMap *,
-                           int place, int g, int at)
+                           int stage, int g, int at)
 {
     const int bytes = job.pages.piece * DI;
-    bulk_load(ring.keys[place] + g * bytes, job.pages.ki8 + (int64_t)at * bytes, (uint32_t)bytes, full);
+    bulk_load(ring.keys[stage] + g * bytes, job.pages.ki8 + (int64_t)at * bytes, (uint32_t)bytes, full);
 }
 
 template <int DI> PTX_INLINE void put_scale(Ring<DI, false> &, int, int, float)
 {
 }
-template <int DI> PTX_INLINE void put_scale(Ring<DI, true> &ring, int place, int g, float scale)
+template <int DI> PTX_INLINE void put_scale(Ring<DI, true> &ring, int stage, int g, float scale)
 {
     if (threadIdx.x % 32 == 0)
-        st_shared(&ring.scale[place][g], scale);
+        st_shared(&ring.scale[stage][g], scale);
 }
 
 /// Where pieces lie, and scales, come 32 at a time, a lane each; one lane copies. Returns whether all pages
 /// exist.
-template <int DI, int N, bool small>
-PTX_INLINE bool produce(ScoreSmem<DI, N, small> &m, const Job &job, const CUtensorMap *queries,
+template <int DI, int N, bool fp8>
+PTX_INLINE bool produce(ScoreSmem<DI, N, fp8> &m, const Job &job, const CUtensorMap *queries,
                         const CUtensorMap *keys, int row0)
 {
-    const int lane = (int)threadIdx.x % 32, piece = job.pages.piece, pieces = stage / piece;
-    int place = 0, round = 0;
+    const int lane = (int)threadIdx.x % 32, piece = job.pages.piece, pieces = stage_keys / piece;
+    int stage = 0, phase = 0;
     bool waited = false, good = true;
     timeline_role("producer");
     each_segment(m.line, job.batch, [&](const Segment &seg, int number) {
         const Shape s = request(job.largest, job.pages, seg.n);
-        const int all = competing_blocks(s) * (s.block / piece), which = number % 2;
+        const int all = competing_blocks(s) * (s.block / piece), buffer = number % 2;
         int mine = 0;
         float scale = 0;
         if (lane == 0) {
-            mbarrier_wait(&m.queries_empty[which], number / 2 % 2 ^ 1);
-            mbarrier_arrive_expect(&m.queries_full[which], sizeof m.queries[0]);
+            mbarrier_wait(&m.queries_empty[buffer], number / 2 % 2 ^ 1);
+            mbarrier_arrive_expect(&m.queries_full[buffer], sizeof m.queries[0]);
             for (int slab = 0; slab < DI / 64; slab++)
-                tma_load_2d(m.queries[which].slab[slab], queries, &m.queries_full[which], 64 * slab,
+                tma_load_2d(m.queries[buffer].slab[slab], queries, &m.queries_full[buffer], 64 * slab,
                             seg.n * job.rows + row0);
         }
         for (int at = seg.begin; at < seg.end; at++) {
@@ -102,62 +102,63 @@ PTX_INLINE bool produce(ScoreSmem<DI, N, small> &m, const Job &job, const CUtens
                     waited = true;
                 }
                 mine = find_piece(job.pages, seg.n, smaller(at * pieces + lane, all - 1), good);
-                scale = small ? ld_global(job.pages.scale + mine) : 0;
+                scale = fp8 ? ld_global(job.pages.scale + mine) : 0;
             }
             if (lane == 0)
-                mbarrier_wait(&m.empty[place], round ^ 1);
-            for (int g = 0; g < pieces && small; g++)
-                put_scale(m.ring, place, g, shfl(scale, known + g));
+                mbarrier_wait(&m.empty[stage], phase ^ 1);
+            for (int g = 0; g < pieces && fp8; g++)
+                put_scale(m.ring, stage, g, shfl(scale, known + g));
             if (lane == 0)
-                mbarrier_arrive_expect(&m.full[place], m.ring.bytes);
+                mbarrier_arrive_expect(&m.full[stage], m.ring.bytes);
             for (int g = 0; g < pieces; g++) {
                 const int there = shfl(mine, known + g);
                 if (lane == 0)
-                    load_piece(m.ring, &m.full[place], job, keys, place, g, there);
+                    load_piece(m.ring, &m.full[stage], job, keys, stage, g, there);
             }
-            if (++place == m.ring.places)
-                place = 0, round ^= 1;
+            if (++stage == m.ring.stages)
+                stage = 0, phase ^= 1;
         }
     });
     return good;
 }
 
-/// The keys of a place where wgmma finds them.
-template <int DI> PTX_INLINE const Tile<stage, DI> &ready(Ring<DI, false> &ring, int place)
+/// The keys of a stage where wgmma finds them.
+template <int DI> PTX_INLINE const Tile<stage_keys, DI> &operand(Ring<DI, false> &ring, int stage)
 {
-    return ring.keys[place];
+    return ring.keys[stage];
 }
-/// 16 keys' channels at a time are decoded to their swizzled place; all consumers meet.
-template <int DI> PTX_INLINE const Tile<stage, DI> &ready(Ring<DI, true> &ring, int place)
+/// 16 channels of a key at a time are decoded to where the swizzle has them; ends with a barrier of all consumers.
+template <int DI> PTX_INLINE const Tile<stage_keys, DI> &operand(Ring<DI, true> &ring, int stage)
 {
     timeline_mark("decode", 4.0 * DI);
-    for (int c = (int)threadIdx.x; c < stage * DI / 16; c += consumers) {
+    for (int c = (int)threadIdx.x; c < stage_keys * DI / 16; c += consumers) {
         const int row = c / (DI / 16), column = c % (DI / 16) * 16;
         uint4 keys[2];
-        decode_16(keys, ld_shared((const uint4 *)ring.keys[place] + c));
+        decode_16(keys, ld_shared((const uint4 *)ring.keys[stage] + c));
         for (int half = 0; half < 2; half++)
             st_shared(
-                (uint4 *)&ring.wide.slab[column / 64][64 * row + ((column % 64 + 8 * half) ^ row % 8 * 8)],
+                (uint4 *)&ring.decoded.slab[column / 64][64 * row + ((column % 64 + 8 * half) ^ row % 8 * 8)],
                 keys[half]);
     }
     fence_proxy_async();
     bar_sync(1, consumers);
-    return ring.wide;
+    return ring.decoded;
 }
 
-/// Scale of the piece that key `key` of a place belongs to.
+/// Scale of the piece that key `key` of a stage belongs to.
 template <int DI> PTX_INLINE float scale_of(const Ring<DI, false> &, int, int, int)
 {
     return 1;
 }
-template <int DI> PTX_INLINE float scale_of(const Ring<DI, true> &ring, int place, int key, int piece)
+template <int DI> PTX_INLINE float scale_of(const Ring<DI, true> &ring, int stage, int key, int piece)
 {
-    return ld_shared(&ring.scale[place][key / piece]);
+    return ld_shared(&ring.scale[stage][key / piece]);
 }
 
 /// Issues 64 keys times the queries.
 template <int DI, int N>
-PTX_INLINE void issue(float (&d)[N / 2], const Tile<stage, DI> &keys, int key, const Tile<N, DI> &queries)
+PTX_INLINE void issue(float (&d)[N / 2], const Tile<stage_keys, DI> &keys, int key,
+                      const Tile<N, DI> &queries)
 {
     wgmma_pin(d);
     wgmma_fence();
@@ -172,7 +173,7 @@ PTX_INLINE void issue(float (&d)[N / 2], const Tile<stage, DI> &keys, int key, c
 }
 
 /// The largest of each column over this warp's 16 rows.
-template <int n> PTX_INLINE void column_tops(float *top, const float (&d)[n], float scale)
+template <int n> PTX_INLINE void column_maxima(float *top, const float (&d)[n], float scale)
 {
     const int lane = (int)threadIdx.x % 32;
     timeline_mark("maximum", 4 * n);             // 64 n comparisons, 16 a clock
@@ -186,8 +187,8 @@ template <int n> PTX_INLINE void column_tops(float *top, const float (&d)[n], fl
 }
 
 /// Offers the `count` scores of the chunk that starts at block b0; a warp has every fourth column.
-template <int DI, int N, bool small>
-PTX_INLINE void offer_chunk(ScoreSmem<DI, N, small> &m, const Shape &s, int row0, int b0, int count)
+template <int DI, int N, bool fp8>
+PTX_INLINE void offer_chunk(ScoreSmem<DI, N, fp8> &m, const Shape &s, int row0, int b0, int count)
 {
     const int lane = (int)threadIdx.x % 32, rows = s.n_q * s.n_kv_heads;
     for (int column = (int)threadIdx.x / 32; column < N && row0 + column < rows; column += warps) {
@@ -197,18 +198,18 @@ PTX_INLINE void offer_chunk(ScoreSmem<DI, N, small> &m, const Shape &s, int row0
         list.threshold = shfl(list.entry, 31);
         offer(list, lane < count && b0 + lane < local
                         ? rank_key(ld_shared(&m.scores[column][lane]), b0 + lane)
-                        : free_place);
+                        : free_entry);
         st_shared(&m.list[column][lane], list.entry);
     }
 }
 
-template <int DI, int N, bool small>
-PTX_INLINE void consume(ScoreSmem<DI, N, small> &m, const Job &job, int row0)
+template <int DI, int N, bool fp8> PTX_INLINE void consume(ScoreSmem<DI, N, fp8> &m, const Job &job, int row0)
 {
     const int t = (int)threadIdx.x, warp = t / 32, lane = t % 32, block = job.largest.block;
-    const int blocks = stage / block, groups = block / 16; // blocks of a stage, groups of 16 keys of a block
+    const int blocks = stage_keys / block,
+              groups = block / 16; // blocks of a stage, groups of 16 keys of a block
     const int piece = job.pages.piece;
-    int place = 0, round = 0;
+    int stage = 0, phase = 0;
     timeline_role("consumer");
     each_segment(m.line, job.batch, [&](const Segment &seg, int number) {
         const Shape s = request(job.largest, job.pages, seg.n);
@@ -219,23 +220,23 @@ PTX_INLINE void consume(ScoreSmem<DI, N, small> &m, const Job &job, int row0)
 
         for (int n = 0; n < seg.end - seg.begin; n++) {
             float upper[N / 2], lower[N / 2];
-            mbarrier_wait(&m.full[place], round);
-            const float scale[2] = {scale_of(m.ring, place, 16 * warp, piece),
-                                    scale_of(m.ring, place, 64 + 16 * warp, piece)};
-            const Tile<stage, DI> &keys = ready(m.ring, place);
+            mbarrier_wait(&m.full[stage], phase);
+            const float scale[2] = {scale_of(m.ring, stage, 16 * warp, piece),
+                                    scale_of(m.ring, stage, 64 + 16 * warp, piece)};
+            const Tile<stage_keys, DI> &keys = operand(m.ring, stage);
             issue(upper, keys, 0, queries);
             issue(lower, keys, 64, queries);
             wgmma_wait<0>();
             wgmma_pin(upper);
             wgmma_pin(lower);
             if (lane == 0)
-                mbarrier_arrive(&m.empty[place]);
-            if (++place == m.ring.places)
-                place = 0, round ^= 1;
+                mbarrier_arrive(&m.empty[stage]);
+            if (++stage == m.ring.stages)
+                stage = 0, phase ^= 1;
 
-            float(&top)[stage / 16][N] = m.top[n % 2];
-            column_tops(top[warp], upper, scale[0]);
-            column_tops(top[warps + warp], lower, scale[1]);
+            float(&top)[stage_keys / 16][N] = m.top[n % 2];
+            column_maxima(top[warp], upper, scale[0]);
+            column_maxima(top[warps + warp], lower, scale[1]);
             bar_sync(1, consumers);
             const int in_chunk = n * blocks % chunk;
             for (int a = t; a < blocks * N; a += consumers) {
@@ -252,7 +253,7 @@ PTX_INLINE void consume(ScoreSmem<DI, N, small> &m, const Job &job, int row0)
         }
         if (lane == 0)
             mbarrier_arrive(&m.queries_empty[number % 2]);
-        const int fixed = 33 - s.topk; // places of a list that no candidate takes
+        const int fixed = 33 - s.topk; // entries of a list that no candidate takes
         const int64_t first = ((int64_t)blockIdx.x + seg.n) * job.rows + row0;
         for (int column = warp; column < N && row0 + column < job.rows; column += warps)
             if (lane >= fixed)
@@ -261,16 +262,16 @@ PTX_INLINE void consume(ScoreSmem<DI, N, small> &m, const Job &job, int row0)
     });
 }
 
-template <int DI, int N, bool small>
+template <int DI, int N, bool fp8>
 __global__ void __launch_bounds__(consumers + 32, 1)
     score(const __grid_constant__ CUtensorMap queries, const __grid_constant__ CUtensorMap keys, Job job)
 {
-    ScoreSmem<DI, N, small> &m = shared<ScoreSmem<DI, N, small>>();
+    ScoreSmem<DI, N, fp8> &m = shared<ScoreSmem<DI, N, fp8>>();
     const int t = (int)threadIdx.x, row0 = (int)blockIdx.y * N;
     if (t < 32)
         lay_line(m.line, job.largest, job.pages, job.batch);
     if (t == 32) {
-        for (int i = 0; i < m.ring.places; i++) {
+        for (int i = 0; i < m.ring.stages; i++) {
             mbarrier_init(&m.full[i], 1);
             mbarrier_init(&m.empty[i], warps);
         }

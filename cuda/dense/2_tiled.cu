@@ -28,17 +28,13 @@ template <int D> struct Smem {
     alignas(16) float q[tile][D + padding], k[tile][D + padding], v[tile][D], p[tile][tile + padding];
 };
 
-struct alignas(8) Four {
-    bf16 x[4];
-};
-
 /// Copies rows as floats; source(row) is where one is, NULL for zeros.
 template <int D, int pitch, class Source> PTX_INLINE void load_tile(float (&to)[tile][pitch], Source source)
 {
     for (int i = (int)threadIdx.x; i < tile * D / 4; i += threads) {
         const int row = i / (D / 4), column = i % (D / 4) * 4;
         const bf16 *from = source(row);
-        const Four a = from ? ld_global((const Four *)(from + column)) : Four();
+        const bf16x4 a = from ? ld_global((const bf16x4 *)(from + column)) : bf16x4();
         st_shared((float4 *)&to[row][column],
                   make_float4(to_float(a.x[0]), to_float(a.x[1]), to_float(a.x[2]), to_float(a.x[3])));
     }

@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(threads)
 
     uint32_t rows[D / 16][4], p[tile_keys / 16][4];
     float acc[D / 2] = {}, x[tile_keys / 2], keep[2];
-    Softmax softmax = softmax_begin();
+    Softmax softmax = softmax_init();
     for (int j = 0; j < end; j += tile_keys) {
         const int stage = j / tile_keys % 2;
         cp_async_wait<0>();

@@ -49,7 +49,7 @@ template <int D> struct Smem {
     uint64_t full_q, padded_v;
 };
 
-template <int D> PTX_INLINE void init(Ring<D> &ring)
+template <int D> PTX_INLINE void ring_init(Ring<D> &ring)
 {
     for (int i = 0; i < stages; i++) {
         mbarrier_init(&ring.full[i], 1);
@@ -57,19 +57,19 @@ template <int D> PTX_INLINE void init(Ring<D> &ring)
     }
 }
 // [ring]
-template <int D> PTX_INLINE void put(Ring<D> &ring, int j, const CUtensorMap *map, int r)
+template <int D> PTX_INLINE void load_stage(Ring<D> &ring, int j, const CUtensorMap *map, int r)
 {
     mbarrier_wait(&ring.empty[j % stages], j / stages % 2 ^ 1);
     mbarrier_arrive_expect(&ring.full[j % stages], sizeof ring.tile[0]);
     load_kv(ring.tile[j % stages], map, &ring.full[j % stages], r, j * tile_keys);
 }
-template <int D> PTX_INLINE const Tile<tile_keys, D> &get(Ring<D> &ring, int j)
+template <int D> PTX_INLINE const Tile<tile_keys, D> &wait_stage(Ring<D> &ring, int j)
 {
     mbarrier_wait(&ring.full[j % stages], j / stages % 2);
     return ring.tile[j % stages];
 }
 // [ring]
-template <int D> PTX_INLINE void give_back(Ring<D> &ring, int j)
+template <int D> PTX_INLINE void release_stage(Ring<D> &ring, int j)
 {
     if (threadIdx.x % 128 == 0)
         mbarrier_arrive(&ring.empty[j % stages]);
@@ -77,7 +77,7 @@ template <int D> PTX_INLINE void give_back(Ring<D> &ring, int j)
 
 /// Of V the last tile, where it ends in padding. The whole warp calls it.
 template <int D>
-PTX_INLINE void put_last(Smem<D> &smem, int j, const CUtensorMap *map, const Shape &s, int r)
+PTX_INLINE void load_last_stage(Smem<D> &smem, int j, const CUtensorMap *map, const Shape &s, int r)
 {
     mbarrier_wait(&smem.v.empty[j % stages], j / stages % 2 ^ 1);
     load_last_values(smem.v.tile[j % stages], map, &smem.padded_v, r, j * tile_keys, s.n_kv);
@@ -94,13 +94,13 @@ struct Rows {
 
 PTX_INLINE Rows rows_of(const Shape &s, int c)
 {
-    Rows a;
-    a.n_queries = queries_per_tile(s.group);
-    a.first = ((int)(gridDim.x - 1 - blockIdx.x) * consumers + c) * a.n_queries;
-    a.full = s.prefix + a.first + 1;
-    const int end = a.full + a.n_queries - 1;
-    a.tiles = ceil_div(end < s.n_kv ? end : s.n_kv, tile_keys);
-    return a;
+    Rows rows;
+    rows.n_queries = queries_per_tile(s.group);
+    rows.first = ((int)(gridDim.x - 1 - blockIdx.x) * consumers + c) * rows.n_queries;
+    rows.full = s.prefix + rows.first + 1;
+    const int end = rows.full + rows.n_queries - 1;
+    rows.tiles = ceil_div(end < s.n_kv ? end : s.n_kv, tile_keys);
+    return rows;
 }
 
 template <int D>
@@ -118,14 +118,14 @@ PTX_INLINE void produce(const Shape &s, Smem<D> &smem, const CUtensorMap *map_q,
             if (rows_of(s, c).first < s.n_q)
                 load_q(smem.q[c], map_q, &smem.full_q, s, r, rows_of(s, c).first);
         for (int j = 0; j < last.tiles; j++) {
-            put(smem.k, j, map_k, r);
+            load_stage(smem.k, j, map_k, r);
             if (j < padded)
-                put(smem.v, j, map_v, r);
+                load_stage(smem.v, j, map_v, r);
         }
     }
     __syncwarp();
     if (padded < last.tiles)
-        put_last(smem, padded, map_v, s, r);
+        load_last_stage(smem, padded, map_v, s, r);
 }
 
 template <int D, class Out> PTX_INLINE void consume(const Shape &s, Smem<D> &smem, int c, Out *o, float *lse)
@@ -136,7 +136,7 @@ template <int D, class Out> PTX_INLINE void consume(const Shape &s, Smem<D> &sme
     int last[2]; // key that the thread's rows see
     for (int half = 0; half < 2; half++)
         last[half] = s.prefix + mine.first + fragment_row(t, half) / s.group;
-    Softmax softmax = softmax_begin();
+    Softmax softmax = softmax_init();
     float acc[D / 2] = {}, x[tile_keys / 2], keep[2];
     uint32_t p[tile_keys / 16][4];
     auto weigh = [&](int j) {
@@ -150,15 +150,15 @@ template <int D, class Out> PTX_INLINE void consume(const Shape &s, Smem<D> &sme
     if (c == 1 && other.tiles > 1)
         bar_arrive(turn(0), 256); // consumer 0 begins
     mbarrier_wait(&smem.full_q, 0);
-    issue_scores<tile_keys>(x, smem.q[c], get(smem.k, 0));
+    issue_scores<tile_keys>(x, smem.q[c], wait_stage(smem.k, 0));
     wgmma_wait<0>();
     wgmma_pin(x);
-    give_back(smem.k, 0);
+    release_stage(smem.k, 0);
     weigh(0);
     pack_weights(p, x);
     // [turns]
     for (int j = 1; j < mine.tiles; j++) {
-        const Tile<tile_keys, D> &k = get(smem.k, j), &v = get(smem.v, j - 1);
+        const Tile<tile_keys, D> &k = wait_stage(smem.k, j), &v = wait_stage(smem.v, j - 1);
         bar_sync(turn(c), 256);
         issue_scores<tile_keys>(x, smem.q[c], k);
         issue_values(acc, p, v, true);
@@ -166,12 +166,12 @@ template <int D, class Out> PTX_INLINE void consume(const Shape &s, Smem<D> &sme
             bar_arrive(turn(1 - c), 256);
         wgmma_wait<1>();
         wgmma_pin(x);
-        give_back(smem.k, j);
+        release_stage(smem.k, j);
         weigh(j);
         wgmma_wait<0>();
         wgmma_pin(acc);
         wgmma_pin(p);
-        give_back(smem.v, j - 1);
+        release_stage(smem.v, j - 1);
         rescale(acc, keep);
         pack_weights(p, x);
     }
@@ -179,10 +179,10 @@ template <int D, class Out> PTX_INLINE void consume(const Shape &s, Smem<D> &sme
     // Consumer 1 may see one tile more. Nobody waits for that one's places in the ring, but 1 for its turn.
     if (c == 0 && other.tiles > mine.tiles)
         bar_arrive(turn(1), 256);
-    issue_values(acc, p, get(smem.v, mine.tiles - 1), true);
+    issue_values(acc, p, wait_stage(smem.v, mine.tiles - 1), true);
     wgmma_wait<0>();
     wgmma_pin(acc);
-    give_back(smem.v, mine.tiles - 1);
+    release_stage(smem.v, mine.tiles - 1);
 
     float inverse[2], z[2];
     softmax_finish(softmax, inverse, z);
@@ -210,8 +210,8 @@ __global__ void __launch_bounds__(threads, 1)
     if (threadIdx.x == 0) {
         mbarrier_init(&smem.full_q, 1);
         mbarrier_init(&smem.padded_v, 1);
-        init(smem.k);
-        init(smem.v);
+        ring_init(smem.k);
+        ring_init(smem.v);
         fence_mbarrier_init();
     }
     if (c >= 0) {

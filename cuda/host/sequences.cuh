@@ -66,12 +66,12 @@ template <class T> static T *shifted(T *p, int64_t elements)
 /// knows.
 static Call part(const msa_shape *shape, msa_dtype out, const msa_arrays *a, int r)
 {
-    msa_shape room = *shape, *const s = &room;
-    room.len_q = room.len_kv = nullptr;
+    msa_shape padded = *shape, *const s = &padded;
+    padded.len_q = padded.len_kv = nullptr;
     const msa_seq seq = msa_get_seq(s, r);
     const int64_t q = seq.q0, kv = seq.kv0, n_blocks = msa_n_blocks(shape);
     Call c = {};
-    c.s.n_q = c.s.room = (int)seq.n_q;
+    c.s.n_q = c.s.capacity = (int)seq.n_q;
     c.s.n_kv = (int)seq.n_kv;
     c.s.prefix = (int)(seq.n_kv - seq.n_q);
     c.s.n_heads = s->n_heads;

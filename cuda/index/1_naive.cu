@@ -30,16 +30,16 @@ __global__ void __launch_bounds__(threads) naive(Shape s, const bf16 *qi, const 
     const int64_t last = first + s.block - 1 < p ? first + s.block - 1 : p;
     const bf16 *query = qi + row * D;
     // [block_score]
-    float most = minus_infinity();
+    float maximum = minus_infinity();
     for (int64_t j = first; j <= last; j++) {
         const bf16 *key = ki + j * D;
         float dot = 0;
         for (int c = 0; c < D; c++)
             dot += to_float(ld_global(query + c)) * to_float(ld_global(key + c));
-        most = fmaxf(most, dot);
+        maximum = fmaxf(maximum, dot);
     }
     // [block_score]
-    st_global(scores + row_scores_at(s, row) + b, most * scale<D>);
+    st_global(scores + row_scores_at(s, row) + b, maximum * scale<D>);
 }
 
 msa_status run(const Call &c)

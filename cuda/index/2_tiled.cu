@@ -26,18 +26,14 @@ template <int Block> struct Smem {
     alignas(16) float q[depth][tile_rows], k[depth][Block];
 };
 
-struct alignas(16) Channels {
-    bf16 x[8];
-};
-
 /// depth channels of N vectors; those from `n_vectors` on, which do not exist, are zeros.
 template <int N> PTX_INLINE void load_tile(float (&to)[depth][N], const bf16 *from, int64_t n_vectors, int d)
 {
     for (int i = (int)threadIdx.x; i < N * depth / 8; i += (int)blockDim.x) {
         const int vector = i % N, c = i / N * 8; // neighbours write neighbouring floats
-        Channels v = {};
+        bf16x8 v = {};
         if (vector < n_vectors)
-            v = ld_global((const Channels *)(from + (int64_t)vector * d + c));
+            v = ld_global((const bf16x8 *)(from + (int64_t)vector * d + c));
         for (int e = 0; e < 8; e++)
             st_shared(&to[c + e][vector], to_float(v.x[e]));
     }
@@ -86,14 +82,14 @@ __global__ void __launch_bounds__(threads<Block>)
         }
     for (int m = 0; m < micro; m++) {
         const int64_t row = row0 + owned<tile_rows>(ty, m), visible = position_of(s, row) - key0;
-        float most = minus_infinity();
+        float maximum = minus_infinity();
         for (int n = 0; n < micro; n++)
             if (owned<Block>(tx, n) <= visible)
-                most = fmaxf(most, acc[m][n]);
+                maximum = fmaxf(maximum, acc[m][n]);
         for (int with = 1; with < across; with *= 2)
-            most = fmaxf(most, shfl_xor(most, with));
+            maximum = fmaxf(maximum, shfl_xor(maximum, with));
         if (tx == 0 && row < end)
-            st_global(scores + row_scores_at(s, row) + b, most * scale<D>);
+            st_global(scores + row_scores_at(s, row) + b, maximum * scale<D>);
     }
 }
 

@@ -33,30 +33,30 @@ PTX_INLINE void consume(const Shape &s, Smem<D, Block> &m, const Span &span, flo
     timeline_role("consumer");
     int position[2];
     float *out[2]; // the row's scores, NULL for a row past the last
-    for (int which = 0; which < 2; which++) {
-        const int row = span.row0 + 64 * part + fragment_d((int)threadIdx.x % 128, 2 * which).row;
-        position[which] = position_of(s, row);
-        out[which] = row < span.end ? scores + row_scores_at(s, row) : nullptr;
+    for (int half = 0; half < 2; half++) {
+        const int row = span.row0 + 64 * part + fragment_d((int)threadIdx.x % 128, 2 * half).row;
+        position[half] = position_of(s, row);
+        out[half] = row < span.end ? scores + row_scores_at(s, row) : nullptr;
     }
     float x[Block / 2], kept[2] = {};
     mbarrier_wait(&m.full_q, 0);
     for (int b = 0; b < span.n_tiles; b++) {
-        issue_scores<Block>(x, m.q[part], wait_for(m, b));
+        issue_scores<Block>(x, m.q[part], wait_stage(m, b));
         wgmma_wait<0>();
         wgmma_pin(x);
-        give_back(m, b);
-        for (int which = 0; which < 2; which++) {
-            const float most = row_max<Block>(x, which, position[which] - b * Block) * scale<D>;
+        release_stage(m, b);
+        for (int half = 0; half < 2; half++) {
+            const float maximum = row_max<Block>(x, half, position[half] - b * Block) * scale<D>;
             if (b % 4 == lane)
-                kept[which] = most;
-            if ((b % 4 == 3 || b + 1 == span.n_tiles) && lane <= b % 4 && out[which])
-                st_global(out[which] + b - b % 4 + lane, kept[which]);
+                kept[half] = maximum;
+            if ((b % 4 == 3 || b + 1 == span.n_tiles) && lane <= b % 4 && out[half])
+                st_global(out[half] + b - b % 4 + lane, kept[half]);
         }
     }
-    for (int which = 0; which < 2; which++)
-        if (out[which])
+    for (int half = 0; half < 2; half++)
+        if (out[half])
             for (int64_t b = span.n_tiles + lane; b < s.n_scores; b += 4)
-                st_global(out[which] + b, minus_infinity());
+                st_global(out[half] + b, minus_infinity());
 }
 
 template <int D, int Block>
@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(stream_threads, 2)
     const Span span = span_of<rows>(s);
     if (span.row0 >= span.end)
         return;
-    stream_begin(m);
+    stream_init(m);
     if (threadIdx.x < consumer_threads)
         consume<D, Block>(s, m, span, scores);
     else if (elect_one())

@@ -90,40 +90,41 @@ template <bool Lse> PTX_INLINE void store(Lists<Lse> &m, int row, int slot, cons
 struct Rows {
     int row[2];      ///< in the CTA
     int position[2]; ///< the last key that they see
-    float worst[2];  ///< the smallest score of slots 0..k-2, NaN if one is free: what a block has to beat...
+    float
+        threshold[2]; ///< the smallest score of slots 0..k-2, NaN if one is free: what a block has to beat...
     int at[2];       ///< ...and its slot: the first free one, else the last one where there are ties
 };
 
-template <bool Lse> PTX_INLINE Rows rows_begin(Lists<Lse> &lists, const Shape &s, const Span &span, int first)
+template <bool Lse> PTX_INLINE Rows rows_init(Lists<Lse> &lists, const Shape &s, const Span &span, int first)
 {
-    Rows a;
-    for (int which = 0; which < 2; which++) {
-        a.row[which] = first + fragment_d((int)threadIdx.x % 128, 2 * which).row;
-        a.position[which] = position_of(s, span.row0 + a.row[which]);
-        const bool takes = s.topk > 1 && span.row0 + a.row[which] < span.end; // else nothing beats infinity
-        a.worst[which] = takes ? not_a_number() : -minus_infinity();
-        a.at[which] = 0;
+    Rows own;
+    for (int half = 0; half < 2; half++) {
+        own.row[half] = first + fragment_d((int)threadIdx.x % 128, 2 * half).row;
+        own.position[half] = position_of(s, span.row0 + own.row[half]);
+        const bool takes = s.topk > 1 && span.row0 + own.row[half] < span.end; // else nothing beats infinity
+        own.threshold[half] = takes ? not_a_number() : -minus_infinity();
+        own.at[half] = 0;
         for (int slot = (int)threadIdx.x % 4; slot < s.topk; slot += 4)
-            store(lists, a.row[which], slot, {minus_infinity(), -1, 0});
+            store(lists, own.row[half], slot, {minus_infinity(), -1, 0});
     }
     __syncwarp();
-    return a;
+    return own;
 }
 
 /// Where `take`, removes the worst entry of a row, or a free one, and appends this one, the n-th block (from
 /// 0) that the row saw. The whole warp calls it.
 template <bool Lse>
-PTX_INLINE void insert(Lists<Lse> &lists, Rows &a, int which, bool take, const Entry &added, int n, int topk)
+PTX_INLINE void insert(Lists<Lse> &lists, Rows &own, int half, bool take, const Entry &added, int n, int topk)
 {
     float worst = -minus_infinity();
     int at = -1;
     for (int first = 0; first < topk - 1; first += 4) {
-        const int slot = first + (int)threadIdx.x % 4, from = slot + (slot >= a.at[which]);
+        const int slot = first + (int)threadIdx.x % 4, from = slot + (slot >= own.at[half]);
         const bool mine = take && slot < topk - 1;
-        const Entry e = mine && from < topk - 1 ? load(lists, a.row[which], from) : added;
+        const Entry e = mine && from < topk - 1 ? load(lists, own.row[half], from) : added;
         __syncwarp(); // a neighbour reads the slot that this lane is about to write
         if (mine)
-            store(lists, a.row[which], slot, e);
+            store(lists, own.row[half], slot, e);
         if (mine && e.score <= worst)
             worst = e.score, at = slot;
     }
@@ -135,21 +136,21 @@ PTX_INLINE void insert(Lists<Lse> &lists, Rows &a, int which, bool take, const E
     }
     const bool full = n + 1 >= topk - 1; // until then every block got in
     if (take)
-        a.worst[which] = full ? worst : not_a_number(), a.at[which] = full ? at : 0;
+        own.threshold[half] = full ? worst : not_a_number(), own.at[half] = full ? at : 0;
     __syncwarp();
 }
 
 /// The sum over a row's visible products, columns 0..last, of 2^((product - most) * scale2). Where products
 /// are -inf, so may be their maximum.
 template <int D, int Block>
-PTX_INLINE float row_sum(const float (&x)[Block / 2], int which, int last, float most)
+PTX_INLINE float row_sum(const float (&x)[Block / 2], int half, int last, float maximum)
 {
     float sum = 0;
-    most = fmaxf(most, lowest);
+    maximum = fmaxf(maximum, lowest);
     timeline_mark("exponentials", 2 * Block); // 8 Block of them, 4 a clock
-    for (int i = 2 * which; i < Block / 2; i += 4) {
-        sum += column(i) <= last ? ex2((x[i] - most) * scale2<D>) : 0;
-        sum += column(i + 1) <= last ? ex2((x[i + 1] - most) * scale2<D>) : 0;
+    for (int i = 2 * half; i < Block / 2; i += 4) {
+        sum += column(i) <= last ? ex2((x[i] - maximum) * scale2<D>) : 0;
+        sum += column(i + 1) <= last ? ex2((x[i + 1] - maximum) * scale2<D>) : 0;
     }
     sum += shfl_xor(sum, 1);
     return sum + shfl_xor(sum, 2);
@@ -157,21 +158,21 @@ PTX_INLINE float row_sum(const float (&x)[Block / 2], int which, int last, float
 
 /// The products of a part's rows with the n-th block from `first` on are there.
 template <int D, int Block, bool Lse>
-PTX_INLINE void digest(Lists<Lse> &lists, Rows &a, float (&x)[Block / 2], int first, int n, int topk)
+PTX_INLINE void epilogue(Lists<Lse> &lists, Rows &own, float (&x)[Block / 2], int first, int n, int topk)
 {
     const int b = first + n;
     PTX(_Pragma("unroll")) // the body is long, but a loop would index x, which then has to lie in memory
-    for (int which = 0; which < 2; which++) {
+    for (int half = 0; half < 2; half++) {
         // [reject]
-        const int local = a.position[which] / Block, last = a.position[which] - b * Block;
-        const float most = row_max<Block>(x, which, last);
-        const bool better = b < local && !(most <= a.worst[which]);
+        const int local = own.position[half] / Block, last = own.position[half] - b * Block;
+        const float maximum = row_max<Block>(x, half, last);
+        const bool better = b < local && !(maximum <= own.threshold[half]);
         if (!warp_ballot(better || b == local))
             continue;
-        const Entry e = {most, b, Lse ? row_sum<D, Block>(x, which, last, most) : 0};
+        const Entry e = {maximum, b, Lse ? row_sum<D, Block>(x, half, last, maximum) : 0};
         if (b == local && threadIdx.x % 4 == 0)
-            store(lists, a.row[which], topk - 1, e);
-        insert(lists, a, which, better, e, n, topk);
+            store(lists, own.row[half], topk - 1, e);
+        insert(lists, own, half, better, e, n, topk);
         // [reject]
     }
 }
@@ -191,14 +192,14 @@ MSA_BOTH_SIDES inline int64_t part_at(const Shape &s, int part, int row)
 
 /// A row's list as it is, for the kernel that merges.
 template <bool Lse>
-PTX_INLINE void leave(const Lists<Lse> &lists, const Rows &a, const Shape &s, const Span &span,
-                      const Parts &parts)
+PTX_INLINE void store_lists(const Lists<Lse> &lists, const Rows &own, const Shape &s, const Span &span,
+                            const Parts &parts)
 {
     const int part = (int)blockIdx.x % parts.n;
-    for (int which = 0; which < 2; which++) {
-        const int row = span.row0 + a.row[which];
+    for (int half = 0; half < 2; half++) {
+        const int row = span.row0 + own.row[half];
         for (int slot = (int)threadIdx.x % 4; slot < s.topk && row < span.end; slot += 4) {
-            const Entry e = load(lists, a.row[which], slot);
+            const Entry e = load(lists, own.row[half], slot);
             const int64_t to = part_at(s, part, row) + slot;
             st_global(parts.score + to, e.score);
             st_global(parts.id + to, e.id);
@@ -210,27 +211,27 @@ PTX_INLINE void leave(const Lists<Lse> &lists, const Rows &a, const Shape &s, co
 
 /// ids and LSE of a thread's rows.
 template <int D, int Block, bool Lse>
-PTX_INLINE void write(const Lists<Lse> &lists, const Rows &a, const Shape &s, const Span &span, int32_t *ids,
-                      float *lse)
+PTX_INLINE void write(const Lists<Lse> &lists, const Rows &own, const Shape &s, const Span &span,
+                      int32_t *ids, float *lse)
 {
     const int lane = (int)threadIdx.x % 4;
-    for (int which = 0; which < 2; which++) {
-        const int row = span.row0 + a.row[which], n_blocks = a.position[which] / Block + 1;
+    for (int half = 0; half < 2; half++) {
+        const int row = span.row0 + own.row[half], n_blocks = own.position[half] / Block + 1;
         const int n = n_blocks < s.topk ? n_blocks : s.topk, empty = s.topk - n;
         const int64_t to = row_at(s, row / s.n_kv_heads, row % s.n_kv_heads);
         for (int slot = lane; slot < s.topk && row < span.end; slot += 4)
-            st_global(ids + to * s.topk + slot, slot < n ? load(lists, a.row[which], empty + slot).id : -1);
+            st_global(ids + to * s.topk + slot, slot < n ? load(lists, own.row[half], empty + slot).id : -1);
         if (!Lse)
             continue;
-        float most = lowest, sum = 0;
+        float maximum = lowest, sum = 0;
         for (int slot = empty; slot < s.topk; slot++)
-            most = fmaxf(most, load(lists, a.row[which], slot).score);
+            maximum = fmaxf(maximum, load(lists, own.row[half], slot).score);
         for (int slot = empty; slot < s.topk; slot++) {
-            const Entry e = load(lists, a.row[which], slot);
-            sum += e.sum * ex2((e.score - most) * scale2<D>);
+            const Entry e = load(lists, own.row[half], slot);
+            sum += e.sum * ex2((e.score - maximum) * scale2<D>);
         }
         if (lane == 0 && row < span.end)
-            st_global(lse + to, lse_of(most * scale2<D>, sum));
+            st_global(lse + to, lse_of(maximum * scale2<D>, sum));
     }
 }
 
@@ -247,27 +248,26 @@ PTX_INLINE void consume(const Shape &s, Smem<D, Block, Lse> &smem, const Span &s
     auto &m = smem.stream;
     const int part = (int)threadIdx.x / 128 * 2;
     timeline_role("consumer");
-    Rows a0 = rows_begin(smem.lists, s, span, 64 * part),
-         a1 = rows_begin(smem.lists, s, span, 64 * part + 64);
+    Rows a0 = rows_init(smem.lists, s, span, 64 * part), a1 = rows_init(smem.lists, s, span, 64 * part + 64);
     float x0[Block / 2], x1[Block / 2];
     mbarrier_wait(&m.full_q, 0);
     for (int n = 0; n < span.n_tiles; n++) {
-        const Tile<Block, D> &keys = wait_for(m, n);
+        const Tile<Block, D> &keys = wait_stage(m, n);
         // [halves]
         issue_scores<Block>(x0, m.q[part], keys);
         issue_scores<Block>(x1, m.q[part + 1], keys);
         wgmma_wait<1>();
         wgmma_pin(x0);
-        digest<D, Block>(smem.lists, a0, x0, span.first, n, s.topk);
+        epilogue<D, Block>(smem.lists, a0, x0, span.first, n, s.topk);
         wgmma_wait<0>();
         wgmma_pin(x1);
-        give_back(m, n);
-        digest<D, Block>(smem.lists, a1, x1, span.first, n, s.topk);
+        release_stage(m, n);
+        epilogue<D, Block>(smem.lists, a1, x1, span.first, n, s.topk);
         // [halves]
     }
     if (parts.n > 1) {
-        leave(smem.lists, a0, s, span, parts);
-        leave(smem.lists, a1, s, span, parts);
+        store_lists(smem.lists, a0, s, span, parts);
+        store_lists(smem.lists, a1, s, span, parts);
     } else {
         write<D, Block>(smem.lists, a0, s, span, ids, lse);
         write<D, Block>(smem.lists, a1, s, span, ids, lse);
@@ -284,7 +284,7 @@ __global__ void __launch_bounds__(stream_threads, 1)
     const Span span = span_of<rows>(s, parts.n);
     if (span.row0 >= span.end)
         return;
-    stream_begin(smem.stream);
+    stream_init(smem.stream);
     if (threadIdx.x < consumer_threads)
         consume(s, smem, span, parts, ids, lse);
     else if (elect_one())
@@ -300,24 +300,24 @@ constexpr int merge_warps = 4;
 template <int D>
 PTX_INLINE float chosen_lse(const Shape &s, const Parts &parts, int row, int local, uint64_t last)
 {
-    float most = lowest, sum = 0;
+    float maximum = lowest, sum = 0;
     for (int c = (int)threadIdx.x % 32; c < parts.n * s.topk; c += 32) {
         const int64_t from = part_at(s, c / s.topk, row) + c % s.topk;
         const int id = ld_global(parts.id + from);
         const float score = ld_global(parts.score + from);
         if (id < 0 || (id != local && rank_key(score, id) < last))
             continue;
-        const float next = fmaxf(most, score);
-        sum = sum * ex2((most - next) * scale2<D>) +
+        const float next = fmaxf(maximum, score);
+        sum = sum * ex2((maximum - next) * scale2<D>) +
               ld_global(parts.sum + from) * ex2((score - next) * scale2<D>);
-        most = next;
+        maximum = next;
     }
     for (int with = 1; with < 32; with *= 2) {
-        const float other = shfl_xor(most, with), next = fmaxf(most, other), more = shfl_xor(sum, with);
-        sum = sum * ex2((most - next) * scale2<D>) + more * ex2((other - next) * scale2<D>);
-        most = next;
+        const float other = shfl_xor(maximum, with), next = fmaxf(maximum, other), more = shfl_xor(sum, with);
+        sum = sum * ex2((maximum - next) * scale2<D>) + more * ex2((other - next) * scale2<D>);
+        maximum = next;
     }
-    return lse_of(most * scale2<D>, sum);
+    return lse_of(maximum * scale2<D>, sum);
 }
 
 template <int D>
@@ -334,7 +334,7 @@ __global__ void __launch_bounds__(32 * merge_warps) merge(Shape s, Parts parts, 
     offer_all(list, 0, 32, parts.n * s.topk, [&](int c) {
         const int64_t from = part_at(s, c / s.topk, (int)row) + c % s.topk;
         const int id = ld_global(parts.id + from);
-        return id < 0 || id == local ? free_place : rank_key(ld_global(parts.score + from), id);
+        return id < 0 || id == local ? free_entry : rank_key(ld_global(parts.score + from), id);
     });
     write_ids(ids + to * s.topk, list.entry, s.topk);
     if (!lse)
@@ -348,16 +348,17 @@ __global__ void __launch_bounds__(32 * merge_warps) merge(Shape s, Parts parts, 
 
 int parts_of(const Shape &s)
 {
-    const int least = 8, extra = 5; // blocks: of a part, and what one costs beside (start, lists out and in)
+    const int min_blocks = 8,
+              extra = 5; // blocks: of a part, and what one costs beside (start, lists out and in)
     const double tiles = (double)ceil_div(n_rows(s), (int64_t)rows), longest = s.n_blocks,
                  shortest = (s.prefix + fmin(rows, (double)n_rows(s)) / s.n_kv_heads) / s.block,
                  work = tiles * (longest + shortest) / 2;
     int best = 1;
-    double least_time = 0;
-    for (int n = 1; n == 1 || n * least <= s.n_blocks; n++) {
+    double best_time = 0;
+    for (int n = 1; n == 1 || n * min_blocks <= s.n_blocks; n++) {
         const double time = fmax(longest / n, (work + tiles * n * extra) / sms + shortest / n) + extra;
-        if (n == 1 || time < least_time)
-            best = n, least_time = time;
+        if (n == 1 || time < best_time)
+            best = n, best_time = time;
     }
     return best;
 }

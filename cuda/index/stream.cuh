@@ -32,19 +32,19 @@ struct Span {
 };
 template <int Rows> PTX_INLINE Span span_of(const Shape &s, int splits = 1)
 {
-    Span a;
+    Span span;
     const int split = (int)blockIdx.x % splits;
-    a.row0 = (int)((gridDim.x - 1 - blockIdx.x) / splits) * Rows;
-    a.end = a.row0 + Rows < n_rows(s) ? a.row0 + Rows : (int)n_rows(s);
-    const int n = position_of(s, a.end - 1) / s.block + 1;
-    a.first = (int)((int64_t)n * split / splits);
-    a.n_tiles = (int)((int64_t)n * (split + 1) / splits) - a.first;
-    return a;
+    span.row0 = (int)((gridDim.x - 1 - blockIdx.x) / splits) * Rows;
+    span.end = span.row0 + Rows < n_rows(s) ? span.row0 + Rows : (int)n_rows(s);
+    const int n = position_of(s, span.end - 1) / s.block + 1;
+    span.first = (int)((int64_t)n * split / splits);
+    span.n_tiles = (int)((int64_t)n * (split + 1) / splits) - span.first;
+    return span;
 }
 
 /// Barriers of the ring; all threads of the CTA call it.
 template <int D, int Block, int Rows, int RingBytes>
-PTX_INLINE void stream_begin(Stream<D, Block, Rows, RingBytes> &m)
+PTX_INLINE void stream_init(Stream<D, Block, Rows, RingBytes> &m)
 {
     if (threadIdx.x == 0) {
         mbarrier_init(&m.full_q, 1);
@@ -76,14 +76,14 @@ PTX_INLINE void produce(Stream<D, Block, Rows, RingBytes> &m, const CUtensorMap 
 
 /// The CTA's tile n, once it is there.
 template <int D, int Block, int Rows, int RingBytes>
-PTX_INLINE const Tile<Block, D> &wait_for(Stream<D, Block, Rows, RingBytes> &m, int n)
+PTX_INLINE const Tile<Block, D> &wait_stage(Stream<D, Block, Rows, RingBytes> &m, int n)
 {
     mbarrier_wait(&m.full[n % m.stages], n / m.stages % 2);
     return m.k[n % m.stages];
 }
 /// A consumer warp has waited for its products of tile n.
 template <int D, int Block, int Rows, int RingBytes>
-PTX_INLINE void give_back(Stream<D, Block, Rows, RingBytes> &m, int n)
+PTX_INLINE void release_stage(Stream<D, Block, Rows, RingBytes> &m, int n)
 {
     if (threadIdx.x % 32 == 0)
         mbarrier_arrive(&m.empty[n % m.stages]);
@@ -97,21 +97,21 @@ PTX_INLINE int column(int i)
 /// The largest of a row's products with the keys that it sees, columns 0..last, in all four lanes that share
 /// the row (the thread's first or second). Accumulators are only read, never masked in place, so that nothing
 /// here can make ptxas wait for other products under way.
-template <int Block> PTX_INLINE float row_max(const float (&x)[Block / 2], int which, int last)
+template <int Block> PTX_INLINE float row_max(const float (&x)[Block / 2], int half, int last)
 {
-    float most = minus_infinity();
+    float maximum = minus_infinity();
     timeline_mark("maximum", Block / 2); // 8 Block comparisons, 16 a clock
     // [row_max]
     if (last >= Block - 1) // nearly always
-        for (int i = 2 * which; i < Block / 2; i += 4)
-            most = fmaxf(most, fmaxf(x[i], x[i + 1]));
+        for (int i = 2 * half; i < Block / 2; i += 4)
+            maximum = fmaxf(maximum, fmaxf(x[i], x[i + 1]));
     else
-        for (int i = 2 * which; i < Block / 2; i += 4) {
-            most = column(i) <= last ? fmaxf(most, x[i]) : most;
-            most = column(i + 1) <= last ? fmaxf(most, x[i + 1]) : most;
+        for (int i = 2 * half; i < Block / 2; i += 4) {
+            maximum = column(i) <= last ? fmaxf(maximum, x[i]) : maximum;
+            maximum = column(i + 1) <= last ? fmaxf(maximum, x[i + 1]) : maximum;
         }
-    most = fmaxf(most, shfl_xor(most, 1));
-    return fmaxf(most, shfl_xor(most, 2));
+    maximum = fmaxf(maximum, shfl_xor(maximum, 1));
+    return fmaxf(maximum, shfl_xor(maximum, 2));
     // [row_max]
 }
 

@@ -31,11 +31,11 @@ struct Gate {
     bool above;
 };
 
-/// What a sequence has room for in the arrays of a padded batch, and where on the device it says how many queries and
-/// keys there are. The host knows nothing but the room: grids and workspaces are made for that.
+/// What a sequence of a padded batch has in the arrays, its capacity, and where on the device it says how many queries
+/// and keys it uses. The host knows the capacity alone: grids and workspaces are made for that.
 struct Padding {
-    const int32_t *len_q, *len_kv; ///< of this sequence; NULL: as many as there is room for
-    int n_q, n_kv;                 ///< the room of the whole sequence...
+    const int32_t *len_q, *len_kv; ///< of this sequence; NULL: all of the capacity
+    int n_q, n_kv;                 ///< capacity of the whole sequence...
     int first;                     ///< ...and its query with which this part of the call begins
 };
 
@@ -52,7 +52,7 @@ struct Shape {
     int64_t rows;     ///< queries of the whole call: from one group's ids, scores or index LSE to the next's
     int64_t n_scores; ///< blocks of the call's longest sequence: from one query's scores to the next's
     Gate gate;        ///< of the kernels that prefill/auto chooses from
-    int room;         ///< queries that there is room for: n_q, until a kernel knows better
+    int capacity;     ///< queries that the arrays are made for: n_q, until a kernel knows better
     Padding padding;
 };
 
@@ -189,6 +189,14 @@ PTX_INLINE bool closed(const Gate &gate)
 
 /* ---- Small things -------------------------------------------------------------------------------- */
 
+/// Neighbouring elements that one instruction loads or stores.
+struct alignas(8) bf16x4 {
+    bf16 x[4];
+};
+struct alignas(16) bf16x8 {
+    bf16 x[8];
+};
+
 constexpr float log2_e = 1.44269504088896341f, ln_2 = 0.693147180559945309f;
 
 /// 1 / sqrt(d), and the same times log2(e): softmax is computed in base 2, which is what the hardware has.
@@ -279,7 +287,7 @@ static inline Call chunk_of(const Call &c, int q0, int n)
 {
     const int64_t rows = (int64_t)q0 * c.s.n_heads;
     Call part = c;
-    part.s.n_q = part.s.room = n;
+    part.s.n_q = part.s.capacity = n;
     part.s.prefix = c.s.prefix + q0;
     part.s.padding.first = c.s.padding.first + q0;
     if (!c.s.padding.len_q && !c.s.padding.len_kv) { // else its last query may be anywhere

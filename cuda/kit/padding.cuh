@@ -12,7 +12,7 @@
 namespace
 {
 
-constexpr int pad_threads = 256, pad_blocks = 132, most_outputs = 5;
+constexpr int pad_threads = 256, pad_blocks = 132, max_outputs = 5;
 
 /// An output in words of 4 bytes: word c of row i is x[i * width + c], in each of `groups` parts that are
 /// `stride` words apart; in the rows of padding it is `value`.
@@ -23,15 +23,15 @@ struct Rows {
     uint32_t value;
 };
 struct Outputs {
-    Rows rows[most_outputs];
+    Rows rows[max_outputs];
     int n;
 };
 
 __global__ void __launch_bounds__(pad_threads)
-    pad(Shape room, const __grid_constant__ Outputs outputs, int32_t *status)
+    pad(Shape padded, const __grid_constant__ Outputs outputs, int32_t *status)
 {
-    const Shape s = actual(room);
-    const Padding &p = room.padding;
+    const Shape s = actual(padded);
+    const Padding &p = padded.padding;
     const int thread = (int)(blockIdx.x * pad_threads + threadIdx.x);
     const bool good =
         (!p.len_q || s.n_q == ld_global(p.len_q)) && (!p.len_kv || s.n_kv == ld_global(p.len_kv));
@@ -84,15 +84,15 @@ void launch_padding(const Call &c, msa_stage stage, int32_t *status)
 /// L_KL and its gradients are means over queries, which the kernels of a sequence take to be all that the
 /// call has room for: corrects them to those that there are.
 __global__ void __launch_bounds__(pad_threads)
-    mean(int64_t room, const int32_t *len_q, int n_seqs, float *dqi, int64_t n_qi, float *dki, int64_t n_ki,
-         double *loss)
+    mean(int64_t capacity, const int32_t *len_q, int n_seqs, float *dqi, int64_t n_qi, float *dki,
+         int64_t n_ki, double *loss)
 {
     const int64_t first = (int64_t)blockIdx.x * pad_threads + threadIdx.x,
                   step = (int64_t)gridDim.x * pad_threads;
     int64_t n = 0;
     for (int r = 0; r < n_seqs; r++)
         n += ld_global(len_q + r);
-    const double factor = n > 0 ? (double)room / (double)n : 1;
+    const double factor = n > 0 ? (double)capacity / (double)n : 1;
     for (int64_t c = first; c < n_qi; c += step)
         st_global(dqi + c, ld_global(dqi + c) * (float)factor);
     for (int64_t c = first; c < n_ki; c += step)

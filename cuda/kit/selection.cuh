@@ -14,7 +14,7 @@
 
 #include "kernel.cuh"
 
-constexpr uint64_t free_place = 0, closed_place = 0xffffffffull << 32;
+constexpr uint64_t free_entry = 0, closed_entry = 0xffffffffull << 32;
 
 /// A candidate. NaN ranks as -inf, and the two zeros are equal.
 // [rank_key]
@@ -43,9 +43,9 @@ PTX_INLINE uint32_t id_of(uint64_t key)
     return ~(uint32_t)key;
 }
 /// What place `a` of `places` holds before the first candidate.
-PTX_INLINE uint64_t first_entry(int a, int places, int topk, int local)
+PTX_INLINE uint64_t first_entry(int a, int size, int topk, int local)
 {
-    return a == 0 ? closed_place | ~(uint32_t)local : a <= places - topk ? closed_place : free_place;
+    return a == 0 ? closed_entry | ~(uint32_t)local : a <= size - topk ? closed_entry : free_entry;
 }
 /// The local block of query i.
 PTX_INLINE int local_block(const Shape &s, int64_t i)
@@ -54,7 +54,7 @@ PTX_INLINE int local_block(const Shape &s, int64_t i)
 }
 
 /// Calls f(std::integral_constant<int, places>()) for a list of k (host).
-template <class F> static void with_places(int topk, const F &f)
+template <class F> static void with_list_size(int topk, const F &f)
 {
     with_int<8, 16, 32>(topk <= 8 ? 8 : topk <= 16 ? 16 : 32, f);
 }
@@ -106,41 +106,42 @@ template <int K> PTX_INLINE void write_ids(int32_t *ids, const uint64_t (&list)[
 /// memory until some lane has `waiting` of them; then all lanes insert: 170 insertions, for 85 candidates a
 /// row, since the last place is out of date meanwhile (a simulation of 40 warps; of 4096 blocks 228 instead
 /// of 1263).
-constexpr int waiting = 8;
-using WaitingRoom = uint64_t[waiting][32]; ///< of a warp
+constexpr int buffer_size = 8;
+using CandidateBuffer = uint64_t[buffer_size][32]; ///< of a warp
 
-template <int K> struct PatientList {
-    uint64_t place[K];
-    float last; ///< the score of the last place; NaN while that is free
+template <int K> struct BufferedList {
+    uint64_t entry[K];
+    float threshold; ///< the score of the last place; NaN while that is free
     int n;      ///< candidates that wait
 };
 
-template <int K> PTX_INLINE PatientList<K> patient_list(int topk, int local)
+template <int K> PTX_INLINE BufferedList<K> buffered_list(int topk, int local)
 {
-    PatientList<K> list;
+    BufferedList<K> list;
     UNROLL
     for (int a = 0; a < K; a++)
-        list.place[a] = first_entry(a, K, topk, local);
-    list.last = score_of(list.place[K - 1]);
+        list.entry[a] = first_entry(a, K, topk, local);
+    list.threshold = score_of(list.entry[K - 1]);
     list.n = 0;
     return list;
 }
 /// The whole warp calls it.
-template <int K> PTX_INLINE void let_in(PatientList<K> &list, const WaitingRoom &room)
+template <int K> PTX_INLINE void flush(BufferedList<K> &list, const CandidateBuffer &buffer)
 {
-    const int most = (int)warp_max((uint32_t)list.n);
-    for (int a = 0; a < most; a++)
-        insert(list.place, a < list.n ? ld_shared(&room[a][threadIdx.x % 32]) : free_place);
-    list.last = score_of(list.place[K - 1]);
+    const int longest = (int)warp_max((uint32_t)list.n);
+    for (int a = 0; a < longest; a++)
+        insert(list.entry, a < list.n ? ld_shared(&buffer[a][threadIdx.x % 32]) : free_entry);
+    list.threshold = score_of(list.entry[K - 1]);
     list.n = 0;
 }
 /// Offers block b's score, where there is one for this lane. The whole warp calls it.
-template <int K> PTX_INLINE void offer(PatientList<K> &list, WaitingRoom &room, bool there, float x, int b)
+template <int K>
+PTX_INLINE void offer(BufferedList<K> &list, CandidateBuffer &buffer, bool there, float x, int b)
 {
-    if (there && !(x <= list.last)) // where either is NaN the keys decide
-        st_shared(&room[list.n++][threadIdx.x % 32], rank_key(x, b));
-    if (warp_ballot(list.n == waiting))
-        let_in(list, room);
+    if (there && !(x <= list.threshold)) // where either is NaN the keys decide
+        st_shared(&buffer[list.n++][threadIdx.x % 32], rank_key(x, b));
+    if (warp_ballot(list.n == buffer_size))
+        flush(list, buffer);
 }
 
 /* ---- A warp's list: 32 places, lane = rank ----------------------------------------------------------- */
@@ -180,7 +181,7 @@ template <class Key> PTX_INLINE void offer_all(WarpList &list, int first, int st
         uint64_t next[ahead];
         for (int a = 0; a < ahead; a++) {
             const int c = first + a * step + (int)threadIdx.x % 32;
-            next[a] = c < n ? key(c) : free_place;
+            next[a] = c < n ? key(c) : free_entry;
         }
         for (int a = 0; a < ahead; a++)
             offer(list, next[a]);
@@ -192,12 +193,12 @@ template <class Store> PTX_INLINE void store_ids(uint64_t entry, int topk, Store
 {
     const int lane = (int)threadIdx.x % 32;
     const uint32_t id = id_of(entry);
-    int place = 0;
+    int slot = 0;
     for (int other = 0; other < 32; other++)
-        place += shfl(id, other) < id;
+        slot += shfl(id, other) < id;
     const int chosen = __popc(warp_ballot(id != ~0u));
     if (id != ~0u)
-        store(place, (int32_t)id);
+        store(slot, (int32_t)id);
     if (lane >= chosen && lane < topk)
         store(lane, -1);
 }
@@ -221,7 +222,7 @@ PTX_INLINE void select_by_block(uint64_t (&lists)[warps][32], int topk, int loca
         return;
     for (int w = 1; w < warps; w++) {
         const uint64_t entry = ld_shared(&lists[w][lane]);
-        offer(list, entry < closed_place ? entry : free_place);
+        offer(list, entry < closed_entry ? entry : free_entry);
     }
     store_ids(list.entry, topk, store);
 }

@@ -27,7 +27,7 @@ struct Softmax {
     float l[2]; ///< this thread's part of the sum of 2^(x - m), of P before it is rounded
 };
 
-PTX_INLINE Softmax softmax_begin()
+PTX_INLINE Softmax softmax_init()
 {
     return {{lowest, lowest}, {0, 0}};
 }
@@ -36,7 +36,7 @@ PTX_INLINE Softmax softmax_begin()
 /// `keep`: see rescale(). If `masked`, visible(half, column) says what the row sees of the tile; a row may
 /// see nothing, of this tile or of all so far.
 template <bool masked, int n, class Visible>
-PTX_INLINE void softmax_step(Softmax &a, float (&s)[n], float (&keep)[2], float scale, Visible visible)
+PTX_INLINE void softmax_step(Softmax &state, float (&s)[n], float (&keep)[2], float scale, Visible visible)
 {
     const int lane = (int)threadIdx.x % 32;
     timeline_mark("softmax", 8 * n); // a quarter of the SM takes 4 exponentials a clock
@@ -49,15 +49,15 @@ PTX_INLINE void softmax_step(Softmax &a, float (&s)[n], float (&keep)[2], float 
         }
         top = fmaxf(top, shfl_xor(top, 1));
         top = fmaxf(top, shfl_xor(top, 2));
-        const float m = fmaxf(a.m[half], top * scale);
+        const float m = fmaxf(state.m[half], top * scale);
         float sum = 0;
         for (int i = 2 * half; i < n; i += i % 2 ? 3 : 1) {
             s[i] = ex2(s[i] * scale - m);
             sum += s[i];
         }
-        keep[half] = ex2(a.m[half] - m);
-        a.l[half] = a.l[half] * keep[half] + sum;
-        a.m[half] = m;
+        keep[half] = ex2(state.m[half] - m);
+        state.l[half] = state.l[half] * keep[half] + sum;
+        state.m[half] = m;
     }
 }
 
@@ -79,30 +79,30 @@ template <int n> PTX_INLINE void pack_weights(uint32_t (&p)[n / 8][4], const flo
 // [pack_weights]
 
 /// The quad's parts of the sum.
-PTX_INLINE float softmax_sum(const Softmax &a, int half)
+PTX_INLINE float softmax_sum(const Softmax &state, int half)
 {
-    float l = a.l[half];
+    float l = state.l[half];
     l += shfl_xor(l, 1);
     return l + shfl_xor(l, 2);
 }
 /// After the last tile of a row: 1 / l by which to multiply O, and the natural logarithm of the row's sum of
 /// exponentials. Both O and LSE are NaN for a row that saw nothing but logits of -inf.
-PTX_INLINE void softmax_finish(const Softmax &a, float (&inverse)[2], float (&lse)[2])
+PTX_INLINE void softmax_finish(const Softmax &state, float (&inverse)[2], float (&lse)[2])
 {
     for (int half = 0; half < 2; half++) {
-        const float l = softmax_sum(a, half);
+        const float l = softmax_sum(state, half);
         inverse[half] = 1 / l;
-        lse[half] = lse_of(a.m[half], l);
+        lse[half] = lse_of(state.m[half], l);
     }
 }
 /// The same where this was a part of the row, to be weighed against others by its LSE: 0 and -inf for a part
 /// that saw nothing, or nothing but -inf. NaN stays.
-PTX_INLINE void softmax_finish_part(const Softmax &a, float (&inverse)[2], float (&lse)[2])
+PTX_INLINE void softmax_finish_part(const Softmax &state, float (&inverse)[2], float (&lse)[2])
 {
     for (int half = 0; half < 2; half++) {
-        const float l = softmax_sum(a, half);
+        const float l = softmax_sum(state, half);
         inverse[half] = l == 0 ? 0 : 1 / l;
-        lse[half] = a.m[half] * ln_2 + logf(l);
+        lse[half] = state.m[half] * ln_2 + logf(l);
     }
 }
 

@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(threads)
     s = actual(s);
     const int64_t row = (int64_t)blockIdx.x * threads + threadIdx.x;
     if (row >= (int64_t)s.n_q * s.n_kv_heads) {
-        if (row < (int64_t)s.room * s.n_kv_heads) // padding
+        if (row < (int64_t)s.capacity * s.n_kv_heads) // padding
             st_global(part + row, 0.0);
         return;
     }

@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(lse_threads)
     int position[2];
     for (int half = 0; half < 2; half++)
         position[half] = s.prefix + (int)((first + 16 * warp + fragment_row(lane, half)) / s.n_kv_heads);
-    Softmax sum = softmax_begin();
+    Softmax sum = softmax_init();
     float x[lse_keys / 2], keep[2];
     for (int tile = 0; tile * lse_keys < n_keys; tile++) {
         cp_async_wait<0>();

@@ -50,10 +50,10 @@ PTX_INLINE uint32_t size_of_union(const Shape &s, const int32_t *ids, int32_t (&
     uint32_t first = 0; // of its kind
     for (int a = lane; a < n; a += 32) {
         const int id = ld_shared(&seen[a]);
-        bool again = id < 0;
+        bool duplicate = id < 0;
         for (int b = 0; b < a / s.topk * s.topk; b++) // of earlier queries: within one ids differ
-            again |= ld_shared(&seen[b]) == id;
-        first += !again;
+            duplicate |= ld_shared(&seen[b]) == id;
+        first += !duplicate;
     }
     __syncwarp();
     for (int with = 1; with < 32; with *= 2)
@@ -61,9 +61,9 @@ PTX_INLINE uint32_t size_of_union(const Shape &s, const int32_t *ids, int32_t (&
     return first;
 }
 
-__global__ void __launch_bounds__(32 * warps, 1) overlap(Shape room, const int32_t *ids, uint32_t *sum)
+__global__ void __launch_bounds__(32 * warps, 1) overlap(Shape padded, const int32_t *ids, uint32_t *sum)
 {
-    const Shape s = actual(room);
+    const Shape s = actual(padded);
     Smem &m = shared<Smem>();
     const int warp = (int)threadIdx.x / 32;
     uint32_t mine = 0;
@@ -77,7 +77,8 @@ __global__ void __launch_bounds__(32 * warps, 1) overlap(Shape room, const int32
     mine = 0;
     for (int a = 0; a < warps; a++)
         mine += ld_shared(&m.sum[a]);
-    const uint32_t n = (uint32_t)n_samples(s), wanted = (uint32_t)n_samples(room); // the host counts on so many
+    const uint32_t n = (uint32_t)n_samples(s),
+                   wanted = (uint32_t)n_samples(padded); // the host counts on so many
     st_global(sum, n > 0 ? mine * wanted / n : 0);
 }
 

@@ -56,16 +56,16 @@ __global__ void __launch_bounds__(threads)
 {
     s = actual(s);
     const int b = (int)(blockIdx.x * threads + threadIdx.x), r = (int)blockIdx.y, n = s.n_q * s.topk;
-    const int room = s.room * s.topk;
+    const int capacity = s.capacity * s.topk;
     if (b >= s.n_scores)
         return;
     const int32_t *mine = ids + row_at(s, 0, r) * s.topk, *start = first + r * (s.n_scores + 1);
-    uint32_t *out = entries + (int64_t)r * room;
+    uint32_t *out = entries + (int64_t)r * capacity;
     int at = ld_global(start + b);
     for (int a = 0; a < n; a++)
         if (ld_global(mine + a) == b)
             st_global(out + at++, (uint32_t)(a / s.topk) << 5 | (uint32_t)(a % s.topk));
-    for (int64_t a = ld_global(start + s.n_scores) + b; a < room; a += s.n_scores)
+    for (int64_t a = ld_global(start + s.n_scores) + b; a < capacity; a += s.n_scores)
         st_global(out + a, ~0u);
 }
 

@@ -37,7 +37,7 @@ int n_segments(const Shape &s)
 
 /// What the passes hand on, in scratch. B is s.n_scores.
 struct Scratch {
-    int32_t *place;       ///< [Hkv, segments, B]: entries; after pass 2 where the first of them goes
+    int32_t *offset;      ///< [Hkv, segments, B]: entries; after pass 2 where the first of them goes
     int32_t *item;        ///< [Hkv, B]: items of the group before this block
     int32_t *n_items;     ///< [Hkv]
     int segments, length; ///< queries of a segment
@@ -50,7 +50,7 @@ Scratch layout(const Shape &s, void *scratch)
     const int64_t per_segment = s.n_kv_heads * s.n_scores;
     Carve carve = {(uintptr_t)scratch};
     Scratch w;
-    w.place = carve.take<int32_t>(n * per_segment);
+    w.offset = carve.take<int32_t>(n * per_segment);
     w.item = carve.take<int32_t>(per_segment);
     w.n_items = carve.take<int32_t>(s.n_kv_heads);
     w.segments = n;
@@ -59,9 +59,9 @@ Scratch layout(const Shape &s, void *scratch)
     return w;
 }
 
-PTX_INLINE int32_t *place_of(const Shape &s, const Scratch &w, int r, int segment)
+PTX_INLINE int32_t *offsets_of(const Shape &s, const Scratch &w, int r, int segment)
 {
-    return w.place + ((int64_t)r * w.segments + segment) * s.n_scores;
+    return w.offset + ((int64_t)r * w.segments + segment) * s.n_scores;
 }
 /// First query of a segment, or the end of the last.
 PTX_INLINE int segment_start(const Shape &s, const Scratch &w, int segment)
@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(512) count(Shape s, Scratch w, const int32_t *
     }
     __syncthreads();
     for (int b = t; b < blocks; b += threads)
-        st_global(place_of(s, w, r, segment) + b0 + b, ld_shared(&m.n[b]));
+        st_global(offsets_of(s, w, r, segment) + b0 + b, ld_shared(&m.n[b]));
 }
 
 /* ---- Pass 2 ---------------------------------------------------------------------------------------- */
@@ -151,7 +151,7 @@ __global__ void __launch_bounds__(scan_threads, 1) scan(Shape s, Scratch w, int3
         const int segments = b < s.n_scores ? w.segments : 0;
         int n = 0;
         for (int i = 0; i < segments; i++)
-            n += ld_global(place_of(s, w, r, i) + b);
+            n += ld_global(offsets_of(s, w, r, i) + b);
         const Sums mine = (Sums)ceil_div(n, item_limit(s)) << 32 | (unsigned)n;
         Sums total;
         const Sums before = sum + scan_block(mine, m, &total) - mine;
@@ -161,9 +161,9 @@ __global__ void __launch_bounds__(scan_threads, 1) scan(Shape s, Scratch w, int3
             st_global(w.item + r * s.n_scores + b, (int)(before >> 32));
         }
         for (int i = 0; i < segments; i++) {
-            int32_t *place = place_of(s, w, r, i) + b;
-            const int here = ld_global(place);
-            st_global(place, at);
+            int32_t *offset = offsets_of(s, w, r, i) + b;
+            const int here = ld_global(offset);
+            st_global(offset, at);
             at += here;
         }
         sum += total;
@@ -176,7 +176,7 @@ __global__ void __launch_bounds__(scan_threads, 1) scan(Shape s, Scratch w, int3
 
 /* ---- Pass 3 ---------------------------------------------------------------------------------------- */
 
-struct Places {
+struct Offsets {
     int32_t next[range];    ///< where the next entry of each block goes
     uint32_t chosen[range]; ///< which of the 32 queries chose it
 };
@@ -205,7 +205,7 @@ template <class T> __device__ void fill(T *out, int64_t begin, int64_t end, T v 
 __global__ void __launch_bounds__(1024, 1)
     scatter(Shape s, Scratch w, const int32_t *ids, const int32_t *first, uint32_t *entries, int4 *items)
 {
-    Places &m = shared<Places>();
+    Offsets &m = shared<Offsets>();
     if (closed(s.gate))
         return;
     s = actual(s);
@@ -213,11 +213,11 @@ __global__ void __launch_bounds__(1024, 1)
     const int blocks = s.n_scores - b0 < range ? (int)s.n_scores - b0 : range;
     const int t = (int)threadIdx.x, query = t / s.topk, slot = t % s.topk;
     for (int b = t; b < blocks; b += (int)blockDim.x) {
-        st_shared(&m.next[b], ld_global(place_of(s, w, r, segment) + b0 + b));
+        st_shared(&m.next[b], ld_global(offsets_of(s, w, r, segment) + b0 + b));
         st_shared(&m.chosen[b], 0u);
     }
     const int32_t *my_ids = ids + row_at(s, 0, r) * s.topk;
-    uint32_t *my_entries = entries + (int64_t)r * s.room * s.topk;
+    uint32_t *my_entries = entries + (int64_t)r * s.capacity * s.topk;
     const int end = segment_start(s, w, segment + 1);
     const uint32_t bit = 1u << query;
     int i = segment_start(s, w, segment) + query;
@@ -246,7 +246,7 @@ __global__ void __launch_bounds__(1024, 1)
         items_before += ld_global(w.n_items + a);
     if (segment == 0)
         list(s, w, first, items + items_before, r, b0, blocks);
-    fill(my_entries, ld_global(first + r * (s.n_scores + 1) + s.n_scores), (int64_t)s.room * s.topk, ~0u);
+    fill(my_entries, ld_global(first + r * (s.n_scores + 1) + s.n_scores), (int64_t)s.capacity * s.topk, ~0u);
     if (r == s.n_kv_heads - 1)
         fill(items, items_before + ld_global(w.n_items + r), reverse_items(s), no_item());
 }
@@ -279,8 +279,8 @@ void ON_SIDE(reverse, launch)(const Shape &s, const int32_t *ids, int32_t *first
                     (unsigned)s.n_kv_heads);
     LAUNCH(count, grid, dim3(512), sizeof(Counts), stream, s, w, ids);
     LAUNCH(scan, dim3((unsigned)s.n_kv_heads), dim3(scan_threads), sizeof(WarpSums), stream, s, w, first);
-    LAUNCH(scatter, grid, dim3((unsigned)(batch * s.topk)), sizeof(Places), stream, s, w, ids, first, entries,
-           (int4 *)items);
+    LAUNCH(scatter, grid, dim3((unsigned)(batch * s.topk)), sizeof(Offsets), stream, s, w, ids, first,
+           entries, (int4 *)items);
 }
 
 ENTRY(reverse, scan, run, workspace);

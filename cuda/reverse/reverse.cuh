@@ -16,7 +16,7 @@ MSA_BOTH_SIDES inline int item_limit(const Shape &s)
 /// How many items there may be: each block's last, and the full ones before it.
 MSA_BOTH_SIDES inline int64_t reverse_items(const Shape &s)
 {
-    return s.n_kv_heads * (s.n_scores + (int64_t)s.room * s.topk / item_limit(s));
+    return s.n_kv_heads * (s.n_scores + (int64_t)s.capacity * s.topk / item_limit(s));
 }
 
 /// An item is stored as 16 bytes: group, block, begin, end.

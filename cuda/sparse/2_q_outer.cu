@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(threads)
     load_queries(heads, smem.q, 0);
 
     float acc[D / 2] = {}, x[slice / 2], keep[2];
-    Softmax softmax = softmax_begin();
+    Softmax softmax = softmax_init();
     for (int n = warp; n < slices; n += warps) {
         cp_async_wait<0>();
         __syncwarp(); // slice n is there, and all lanes are done with the one before

@@ -58,7 +58,7 @@ template <int D, int block> struct Stage {
     Tile<block, D> k, v;
 };
 template <int D, int block> struct Smem {
-    static constexpr int room = (192 << 10) / sizeof(Stage<D, block>), stages = room < 8 ? room : 8;
+    static constexpr int fitting = (192 << 10) / sizeof(Stage<D, block>), stages = fitting < 8 ? fitting : 8;
     Tile<64, D> q[consumers];
     Stage<D, block> ring[stages];
     Choice choice[stages][consumers];
@@ -160,24 +160,25 @@ PTX_INLINE void produce(const Shape &s, Smem<D, block> &smem, const CUtensorMap 
 /* ---- The consumers: a warpgroup each, a tile each ----------------------------------------------------- */
 
 /// What of the n-th block of the union tile c wants.
-template <int D, int block> PTX_INLINE Choice look_at(Smem<D, block> &smem, int n, int c)
+template <int D, int block> PTX_INLINE Choice wait_stage(Smem<D, block> &smem, int n, int c)
 {
     constexpr int stages = Smem<D, block>::stages;
     mbarrier_wait(&smem.full[n % stages], n / stages % 2);
-    const Choice a = ld_shared(&smem.choice[n % stages][c]);
+    const Choice choice = ld_shared(&smem.choice[n % stages][c]);
     // Reductions of equal values, which tell the compiler that branches on them are uniform.
-    return Choice{{warp_max(a.chosen[0]), warp_max(a.chosen[1])}, warp_max(a.block), a.seen};
+    return Choice{
+        {warp_max(choice.chosen[0]), warp_max(choice.chosen[1])}, warp_max(choice.block), choice.seen};
 }
 
 /// From products in x to P; number: of the query of the thread's rows.
 template <int D, int block>
-PTX_INLINE void weigh(Softmax &softmax, float (&x)[block / 2], float (&keep)[2], const Choice &a,
+PTX_INLINE void weigh(Softmax &softmax, float (&x)[block / 2], float (&keep)[2], const Choice &choice,
                       const int (&number)[2])
 {
     int sees[2]; // keys of the block that a row sees
     for (int half = 0; half < 2; half++) {
-        const uint32_t chosen = number[half] < 32 ? a.chosen[0] : a.chosen[1];
-        sees[half] = chosen >> number[half] % 32 & 1 ? a.seen + number[half] : 0;
+        const uint32_t chosen = number[half] < 32 ? choice.chosen[0] : choice.chosen[1];
+        sees[half] = chosen >> number[half] % 32 & 1 ? choice.seen + number[half] : 0;
     }
     auto visible = [&](int half, int column) { return column < sees[half]; };
     if (warp_ballot(sees[0] < block || sees[1] < block))
@@ -188,8 +189,8 @@ PTX_INLINE void weigh(Softmax &softmax, float (&x)[block / 2], float (&keep)[2],
 
 /// O and LSE of the tile's rows.
 template <int D, class Out>
-PTX_INLINE void leave(const Shape &s, const Rows &mine, int n_q, const Softmax &softmax,
-                      const float (&acc)[D / 2], const int (&number)[2], Out *o, float *lse)
+PTX_INLINE void epilogue(const Shape &s, const Rows &mine, int n_q, const Softmax &softmax,
+                         const float (&acc)[D / 2], const int (&number)[2], Out *o, float *lse)
 {
     const int t = (int)threadIdx.x % 128, r = (int)blockIdx.y;
     float inverse[2], z[2];
@@ -227,11 +228,11 @@ PTX_INLINE void consume(const Shape &s, Smem<D, block> &smem, int c, Out *o, flo
     for (int half = 0; half < 2; half++)
         number[half] = fragment_row(t, half) / s.group;
     timeline_role("consumer");
-    Softmax softmax = softmax_begin();
+    Softmax softmax = softmax_init();
     float acc[D / 2] = {}, x[block / 2], keep[2];
     uint32_t p[block / 16][4];
 
-    auto look = [&](int n) { return look_at(smem, n, c); };
+    auto wait = [&](int n) { return wait_stage(smem, n, c); };
     auto release = [&](int n) {
         __syncwarp();
         if (t % 32 == 0)
@@ -242,11 +243,11 @@ PTX_INLINE void consume(const Shape &s, Smem<D, block> &smem, int c, Out *o, flo
     if (c == 1)
         pass_turn(c, alone);
     for (int n = 0;; n++) {
-        Choice a = look(n);
-        if (a.block == no_block)
+        Choice choice = wait(n);
+        if (choice.block == no_block)
             break;
         take_turn(c, alone);
-        if (!(a.chosen[0] | a.chosen[1])) { // the other tile's
+        if (!(choice.chosen[0] | choice.chosen[1])) { // the other tile's
             pass_turn(c, alone);
             release(n);
             continue;
@@ -255,17 +256,17 @@ PTX_INLINE void consume(const Shape &s, Smem<D, block> &smem, int c, Out *o, flo
         pass_turn(c, alone);
         wgmma_wait<0>();
         wgmma_pin(x);
-        weigh<D, block>(softmax, x, keep, a, number);
+        weigh<D, block>(softmax, x, keep, choice, number);
         rescale(acc, keep);
         pack_weights(p, x);
-        while (a = look(n + 1), a.chosen[0] | a.chosen[1]) { // as long as no block is skipped
+        while (choice = wait(n + 1), choice.chosen[0] | choice.chosen[1]) { // as long as no block is skipped
             take_turn(c, alone);
             issue_scores<block>(x, smem.q[c], smem.ring[(n + 1) % stages].k);
             issue_values(acc, p, smem.ring[n % stages].v, true);
             pass_turn(c, alone);
             wgmma_wait<1>();
             wgmma_pin(x);
-            weigh<D, block>(softmax, x, keep, a, number);
+            weigh<D, block>(softmax, x, keep, choice, number);
             wgmma_wait<0>();
             wgmma_pin(acc);
             wgmma_pin(p);
@@ -281,7 +282,7 @@ PTX_INLINE void consume(const Shape &s, Smem<D, block> &smem, int c, Out *o, flo
     }
     if (c == 0)
         take_turn(c, alone); // the last that consumer 1 passes
-    leave<D, Out>(s, mine, ld_shared(&smem.n_q), softmax, acc, number, o, lse);
+    epilogue<D, Out>(s, mine, ld_shared(&smem.n_q), softmax, acc, number, o, lse);
 }
 
 template <int D, int block, class Out>

@@ -108,7 +108,7 @@ __device__ void produce(Smem<D, N> &m, const Shape &s, const Work &w, const CUte
         mbarrier_arrive_expect(&m.v_full, sizeof m.v);
         load_kv(m.v, v_map, &m.v_full, w.group, w.block * N);
     }
-    const uint32_t *mine = entries + (int64_t)w.group * s.room * s.topk + w.begin;
+    const uint32_t *mine = entries + (int64_t)w.group * s.capacity * s.topk + w.begin;
     for (int tile = 0; queries(w, tile) > 0; tile++, mine += w.per_tile) {
         const int stage = tile % stages, n = queries(w, tile);
         uint32_t entry[2]; // fetched while the stage is still in use
@@ -164,7 +164,7 @@ __device__ void consume(Smem<D, N> &m, const Shape &s, const Work &w, bf16 *part
         __syncwarp();
         if (t % 32 == 0)
             mbarrier_arrive(&m.empty[stage]);
-        Softmax sum = softmax_begin();
+        Softmax sum = softmax_init();
         auto sees = [&](int half, int column) { return column < visible[half]; };
         if (warp_ballot(visible[0] < N || visible[1] < N))
             softmax_step<true>(sum, scores, keep, scale2<D>, sees);
@@ -228,10 +228,6 @@ __global__ void __launch_bounds__(threads, 2)
 
 constexpr int combine_threads = 128;
 
-struct alignas(16) Channels {
-    bf16 x[8];
-};
-
 template <int D, class Out>
 __global__ void __launch_bounds__(combine_threads)
     combine(Shape s, const int32_t *ids, const bf16 *partial, const float *partial_lse, Out *o, float *lse)
@@ -273,7 +269,7 @@ __global__ void __launch_bounds__(combine_threads)
             const float x = shfl(weight[a], leader + b);
             if (a * lanes + b < n) { // whatever its weight: 0 times NaN is NaN
                 const bf16 *source = partial + (at + (a * lanes + b) * s.group) * D;
-                const Channels y = ld_global((const Channels *)source + lane);
+                const bf16x8 y = ld_global((const bf16x8 *)source + lane);
                 for (int e = 0; e < 8; e++)
                     acc[e] += x * to_float(y.x[e]);
             }

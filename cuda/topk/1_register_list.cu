@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(threads) register_list(Shape s, const float *s
                 x[a] = ld_global(my_scores + first + a);
         UNROLL
         for (int a = 0; a < ahead; a++) {
-            const uint64_t key = first + a < local ? rank_key(x[a], first + a) : free_place;
+            const uint64_t key = first + a < local ? rank_key(x[a], first + a) : free_entry;
             if (key > list[K - 1])
                 insert(list, key);
         }
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(threads) register_list(Shape s, const float *s
 msa_status run(const Call &c)
 {
     const dim3 grid((unsigned)ceil_div((int64_t)c.s.n_q * c.s.n_kv_heads, (int64_t)threads));
-    with_places(c.s.topk, [&](auto k) {
+    with_list_size(c.s.topk, [&](auto k) {
         LAUNCH((register_list<k.value>), grid, dim3(threads), 0, c.stream, c.s, c.a.scores, c.a.ids);
     });
     return MSA_OK;

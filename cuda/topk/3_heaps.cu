@@ -37,15 +37,15 @@ template <int K> struct Smem {
 
 /// A lane's heap: the children of place a are 2 a + 1 and 2 a + 2, and no child is less than its parent.
 struct Heap {
-    uint64_t *place; ///< its first; the next is 32 further on
+    uint64_t *entry; ///< its first; the next is 32 further on
 };
 PTX_INLINE uint64_t get(Heap heap, int a)
 {
-    return ld_shared(heap.place + 32 * a);
+    return ld_shared(heap.entry + 32 * a);
 }
 PTX_INLINE void set(Heap heap, int a, uint64_t key)
 {
-    st_shared(heap.place + 32 * a, key);
+    st_shared(heap.entry + 32 * a, key);
 }
 
 /// Replaces the root of a heap of n and restores the order; returns the new root.
@@ -54,16 +54,16 @@ PTX_INLINE uint64_t replace_root(Heap heap, int n, uint64_t key)
     uint64_t root = key;
     int a = 0;
     for (int child = 1; child < n; child = 2 * a + 1) {
-        uint64_t least = get(heap, child);
+        uint64_t smaller = get(heap, child);
         if (child + 1 < n) {
             const uint64_t right = get(heap, child + 1);
-            child += right < least;
-            least = right < least ? right : least;
+            child += right < smaller;
+            smaller = right < smaller ? right : smaller;
         }
-        if (key <= least)
+        if (key <= smaller)
             break;
-        set(heap, a, least);
-        root = a == 0 ? least : root;
+        set(heap, a, smaller);
+        root = a == 0 ? smaller : root;
         a = child;
     }
     set(heap, a, key);
@@ -100,15 +100,15 @@ __global__ void __launch_bounds__(32 * warps) heaps(Shape s, const float *scores
     const Heap heap = {&shared<Smem<K>>().heap[threadIdx.x / 32][0][lane]};
 
     for (int a = 0; a < others; a++)
-        set(heap, a, free_place);
-    uint64_t root = others > 0 ? free_place : closed_place;
+        set(heap, a, free_entry);
+    uint64_t root = others > 0 ? free_entry : closed_entry;
     for (int first = lane; first < local; first += 32 * ahead) {
         float x[ahead];
         for (int a = 0; a < ahead; a++)
             x[a] = first + 32 * a < local ? ld_global(my_scores + first + 32 * a) : 0;
         for (int a = 0; a < ahead; a++) {
             const int b = first + 32 * a;
-            const uint64_t key = b < local ? rank_key(x[a], b) : free_place;
+            const uint64_t key = b < local ? rank_key(x[a], b) : free_entry;
             if (key > root)
                 root = replace_root(heap, others, key);
         }
@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(32 * warps) heaps(Shape s, const float *scores
     uint64_t entry = first_entry(lane, 32, 32, local); // the local block, then free places
     int taken = 0;
     for (int a = 1; a <= others; a++) {
-        const uint64_t head = taken < others ? get(heap, taken) : free_place, best = warp_best(head);
+        const uint64_t head = taken < others ? get(heap, taken) : free_entry, best = warp_best(head);
         taken += head == best;
         entry = lane == a ? best : entry;
     }
@@ -128,7 +128,7 @@ __global__ void __launch_bounds__(32 * warps) heaps(Shape s, const float *scores
 msa_status run(const Call &c)
 {
     const dim3 grid((unsigned)ceil_div((int64_t)c.s.n_q * c.s.n_kv_heads, (int64_t)warps));
-    with_places(c.s.topk, [&](auto k) {
+    with_list_size(c.s.topk, [&](auto k) {
         LAUNCH((heaps<k.value>), grid, dim3(32 * warps), sizeof(Smem<k.value>), c.stream, c.s, c.a.scores,
                c.a.ids);
     });

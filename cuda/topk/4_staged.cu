@@ -34,7 +34,7 @@ constexpr int warps = 4;
 
 struct Smem {
     float tile[warps][2][32][33];
-    WaitingRoom room[warps];
+    CandidateBuffer buffer[warps];
 };
 
 template <int K>
@@ -47,10 +47,10 @@ __global__ void __launch_bounds__(32 * warps) staged(Shape s, const float *score
         return;
     const int lane = (int)threadIdx.x % 32;
     const int r = (int)((row0 + lane) / s.n_q), i = (int)((row0 + lane) % s.n_q);
-    const int local = row0 + lane < rows ? local_block(s, i) : 0, most = (int)warp_max((uint32_t)local);
+    const int local = row0 + lane < rows ? local_block(s, i) : 0, longest = (int)warp_max((uint32_t)local);
     const int64_t my_scores = scores_at(s, i, r);
     float(&tile)[2][32][33] = shared<Smem>().tile[threadIdx.x / 32];
-    WaitingRoom &room = shared<Smem>().room[threadIdx.x / 32];
+    CandidateBuffer &buffer = shared<Smem>().buffer[threadIdx.x / 32];
 
     auto fetch = [&](int first) { // scores first .. first + 31 of every row that has them
         for (int row = 0; row < 32; row++) {
@@ -60,26 +60,26 @@ __global__ void __launch_bounds__(32 * warps) staged(Shape s, const float *score
         }
         cp_async_commit();
     };
-    PatientList<K> list = patient_list<K>(s.topk, local);
+    BufferedList<K> list = buffered_list<K>(s.topk, local);
     fetch(0);
-    for (int first = 0; first < most; first += 32) {
+    for (int first = 0; first < longest; first += 32) {
         fetch(first + 32);
         cp_async_wait<1>();
         __syncwarp();
-        for (int b = first; b < first + 32 && b < most; b++)
-            offer(list, room, b < local, b < local ? ld_shared(&tile[first / 32 % 2][lane][b - first]) : 0,
+        for (int b = first; b < first + 32 && b < longest; b++)
+            offer(list, buffer, b < local, b < local ? ld_shared(&tile[first / 32 % 2][lane][b - first]) : 0,
                   b);
         __syncwarp();
     }
-    let_in(list, room);
+    flush(list, buffer);
     if (row0 + lane < rows)
-        write_ids(ids + row_at(s, i, r) * s.topk, list.place, s.topk);
+        write_ids(ids + row_at(s, i, r) * s.topk, list.entry, s.topk);
 }
 
 msa_status run(const Call &c)
 {
     const dim3 grid((unsigned)ceil_div((int64_t)c.s.n_q * c.s.n_kv_heads, (int64_t)(32 * warps)));
-    with_places(c.s.topk, [&](auto k) {
+    with_list_size(c.s.topk, [&](auto k) {
         LAUNCH((staged<k.value>), grid, dim3(32 * warps), sizeof(Smem), c.stream, c.s, c.a.scores, c.a.ids);
     });
     return MSA_OK;

@@ -30,16 +30,16 @@ template <int K>
 __global__ void __launch_bounds__(32 * warps) columns(Shape s, const float *scores, int32_t *ids)
 {
     s = actual(s);
-    WaitingRoom &room = shared<WaitingRoom[warps]>()[threadIdx.x / 32];
+    CandidateBuffer &buffer = shared<CandidateBuffer[warps]>()[threadIdx.x / 32];
     const int64_t rows = (int64_t)s.n_q * s.n_kv_heads,
                   row = (int64_t)blockIdx.x * (32 * warps) + threadIdx.x;
     if (rows == 0)
         return;
     const int r = (int)(row / s.n_q), i = (int)(row % s.n_q);
-    const int local = row < rows ? local_block(s, i) : 0, most = (int)warp_max((uint32_t)local);
+    const int local = row < rows ? local_block(s, i) : 0, longest = (int)warp_max((uint32_t)local);
     const float *my_scores = scores + (int64_t)r * s.n_scores * s.rows + i;
 
-    PatientList<K> list = patient_list<K>(s.topk, local);
+    BufferedList<K> list = buffered_list<K>(s.topk, local);
     float next[ahead], now[ahead];
     auto fetch = [&](int first) {
         UNROLL
@@ -47,25 +47,25 @@ __global__ void __launch_bounds__(32 * warps) columns(Shape s, const float *scor
             next[a] = first + a < local ? ld_global(my_scores + (first + a) * s.rows) : 0;
     };
     fetch(0);
-    for (int first = 0; first < most; first += ahead) {
+    for (int first = 0; first < longest; first += ahead) {
         UNROLL
         for (int a = 0; a < ahead; a++)
             now[a] = next[a];
         fetch(first + ahead);
         UNROLL
         for (int a = 0; a < ahead; a++)
-            offer(list, room, first + a < local, now[a], first + a);
+            offer(list, buffer, first + a < local, now[a], first + a);
     }
-    let_in(list, room);
+    flush(list, buffer);
     if (row < rows)
-        write_ids(ids + row_at(s, i, r) * s.topk, list.place, s.topk);
+        write_ids(ids + row_at(s, i, r) * s.topk, list.entry, s.topk);
 }
 
 msa_status run(const Call &c)
 {
     const dim3 grid((unsigned)ceil_div((int64_t)c.s.n_q * c.s.n_kv_heads, (int64_t)(32 * warps)));
-    with_places(c.s.topk, [&](auto k) {
-        LAUNCH((columns<k.value>), grid, dim3(32 * warps), sizeof(WaitingRoom[warps]), c.stream, c.s,
+    with_list_size(c.s.topk, [&](auto k) {
+        LAUNCH((columns<k.value>), grid, dim3(32 * warps), sizeof(CandidateBuffer[warps]), c.stream, c.s,
                c.a.scores_by_block, c.a.ids);
     });
     return MSA_OK;

@@ -12,17 +12,17 @@ __global__ void __launch_bounds__(32) block_score(Shape s, const bf16 *qi, const
     const int64_t row = blockIdx.x / s.n_scores, b = blockIdx.x % s.n_scores, first = b * s.block;
     const int64_t p = position_of(s, row), last = first + s.block - 1 < p ? first + s.block - 1 : p;
     const int lane = (int)threadIdx.x;
-    float most = minus_infinity();
+    float maximum = minus_infinity();
     for (int64_t j = first + lane; j <= last; j += 32) {
         float dot = 0;
         for (int c = 0; c < width; c++)
             dot += to_float(ld_global(qi + row * width + c)) * to_float(ki[j * width + c]);
-        most = fmaxf(most, dot);
+        maximum = fmaxf(maximum, dot);
     }
     for (int with = 1; with < 32; with *= 2)
-        most = fmaxf(most, shfl_xor(most, with));
+        maximum = fmaxf(maximum, shfl_xor(maximum, with));
     if (lane == 0)
-        st_global(scores + row_scores_at(s, row) + b, most * scale<width>);
+        st_global(scores + row_scores_at(s, row) + b, maximum * scale<width>);
 }
 
 msa_status run(const Call &c)

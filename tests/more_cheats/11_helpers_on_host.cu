@@ -17,16 +17,16 @@ __global__ void __launch_bounds__(32) block_score(Shape s, const bf16 *qi, const
     const int64_t p = position_of(s, row), last = first + s.block - 1 < p ? first + s.block - 1 : p;
     const int lane = (int)threadIdx.x;
     const Pair q = ld_global((const Pair *)(qi + row * width) + lane);
-    float most = minus_infinity();
+    float maximum = minus_infinity();
     for (int64_t j = first; j <= last; j++) {
         const Pair k = ld_global((const Pair *)(ki + j * width) + lane);
         float dot = to_float(q.x) * to_float(k.x) + to_float(q.y) * to_float(k.y);
         for (int with = 1; with < 32; with *= 2)
             dot += shfl_xor(dot, with);
-        most = fmaxf(most, dot);
+        maximum = fmaxf(maximum, dot);
     }
     if (lane == 0)
-        st_global(scores + row_scores_at(s, row) + b, most * scale<width>);
+        st_global(scores + row_scores_at(s, row) + b, maximum * scale<width>);
 }
 
 msa_status run(const Call &c)
@@ -35,14 +35,14 @@ msa_status run(const Call &c)
         return MSA_ERR_UNSUPPORTED;
     for (int64_t row = 0; row < n_rows(c.s); row++)
         for (int64_t b = 0; b < c.s.n_scores; b++) {
-            float most = minus_infinity();
+            float maximum = minus_infinity();
             for (int64_t j = b * c.s.block; j < (b + 1) * c.s.block && j <= position_of(c.s, row); j++) {
                 float dot = 0;
                 for (int x = 0; x < width; x++)
                     dot += to_float(ld_global(c.a.qi + row * width + x)) * to_float(ld_global(c.a.ki + j * width + x));
-                most = fmaxf(most, dot);
+                maximum = fmaxf(maximum, dot);
             }
-            st_global(c.a.scores + row_scores_at(c.s, row) + b, most * scale<width>);
+            st_global(c.a.scores + row_scores_at(c.s, row) + b, maximum * scale<width>);
         }
     LAUNCH(block_score, dim3((unsigned)(n_rows(c.s) * c.s.n_scores)), dim3(32), 0, c.stream, c.s, c.a.qi,
            c.a.ki, c.a.scores);

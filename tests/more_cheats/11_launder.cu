@@ -18,16 +18,16 @@ __global__ void __launch_bounds__(32) block_score(Shape s, const bf16 *qi, const
     const int64_t p = position_of(s, row), last = first + s.block - 1 < p ? first + s.block - 1 : p;
     const int lane = (int)threadIdx.x;
     const Pair q = ld_global((const Pair *)(qi + row * width) + lane);
-    float most = minus_infinity();
+    float maximum = minus_infinity();
     for (int64_t j = first; j <= last; j++) {
         const Pair k = *std::launder((const Pair *)(ki + j * width) + lane);
         float dot = to_float(q.x) * to_float(k.x) + to_float(q.y) * to_float(k.y);
         for (int with = 1; with < 32; with *= 2)
             dot += shfl_xor(dot, with);
-        most = fmaxf(most, dot);
+        maximum = fmaxf(maximum, dot);
     }
     if (lane == 0)
-        st_global(scores + row_scores_at(s, row) + b, most * scale<width>);
+        st_global(scores + row_scores_at(s, row) + b, maximum * scale<width>);
 }
 
 msa_status run(const Call &c)

@@ -45,11 +45,11 @@ __global__ void __launch_bounds__(32 * warps)
     }
     if (row >= n_rows(s))
         return;
-    float most = first + lane <= position_of(s, row) ? dot : minus_infinity();
+    float maximum = first + lane <= position_of(s, row) ? dot : minus_infinity();
     for (int with = 1; with < 32; with *= 2)
-        most = fmaxf(most, shfl_xor(most, with));
+        maximum = fmaxf(maximum, shfl_xor(maximum, with));
     if (lane == 0)
-        st_global(scores + row_scores_at(s, row) + b, most * scale<width>);
+        st_global(scores + row_scores_at(s, row) + b, maximum * scale<width>);
 }
 
 msa_status run(const Call &c)

@@ -5,9 +5,9 @@ void block_scores(const float *qi, const tensor *ki, int64_t position, int64_t n
 {
     const double scale = 1 / sqrt(ki->width);
     for (int64_t b = 0; b * block < n_kv; b++) {
-        double most = -INFINITY;
+        double maximum = -INFINITY;
         for (int64_t j = b * block; j < (b + 1) * block && j < n_kv; j++)
-            most = fmax(most, scale * dot_product(qi, row(ki, j, 0), ki->width));
-        m[b] = b <= position / block ? (float)most : -INFINITY;
+            maximum = fmax(maximum, scale * dot_product(qi, row(ki, j, 0), ki->width));
+        m[b] = b <= position / block ? (float)maximum : -INFINITY;
     }
 }

@@ -27,15 +27,15 @@ PTX_INLINE void produce(Smem &m, const Shape &s, const bf16 *ki, int b)
 /// The largest product of a query with the first n keys of a tile; all lanes know it.
 PTX_INLINE float best_product(const Pair &q, const Pair (&tile)[block][width / 2], int n)
 {
-    float most = minus_infinity();
+    float maximum = minus_infinity();
     for (int j = 0; j < block && j < n; j++) {
         const Pair k = ld_shared(&tile[j][threadIdx.x % 32]);
         float dot = to_float(q.x) * to_float(k.x) + to_float(q.y) * to_float(k.y);
         for (int with = 1; with < 32; with *= 2)
             dot += shfl_xor(dot, with);
-        most = fmaxf(most, dot);
+        maximum = fmaxf(maximum, dot);
     }
-    return most;
+    return maximum;
 }
 
 __global__ void __launch_bounds__(32 * consumers)
@@ -55,9 +55,9 @@ __global__ void __launch_bounds__(32 * consumers)
             produce(m, s, ki, b);
         mbarrier_wait(&m.full, b % 2);
         if (row < n_rows(s)) {
-            const float most = best_product(q, m.tile, position_of(s, row) + 1 - b * block);
+            const float maximum = best_product(q, m.tile, position_of(s, row) + 1 - b * block);
             if (lane == 0)
-                st_global(scores + row_scores_at(s, row) + b, most * scale<width>);
+                st_global(scores + row_scores_at(s, row) + b, maximum * scale<width>);
         }
         fence_proxy_async(); // what this thread has read, a copy may overwrite,
         __syncthreads();     // and so it may where everybody has come to this

@@ -37,22 +37,22 @@ __global__ void __launch_bounds__(32) tensor_tiles(Shape s, const bf16 *qi, cons
     const int64_t b = blockIdx.x % s.n_scores, row0 = blockIdx.x / s.n_scores * rows;
     const int64_t end = row0 + rows < n_rows(s) ? row0 + rows : n_rows(s);
     const int lane = (int)threadIdx.x, last = position_of(s, end - 1);
-    float most[2] = {minus_infinity(), minus_infinity()}; // of rows lane / 4 and lane / 4 + 8
+    float maximum[2] = {minus_infinity(), minus_infinity()}; // of rows lane / 4 and lane / 4 + 8
     for (int64_t key0 = b * keys; key0 < (b + 1) * keys && key0 <= last; key0 += 8) {
         float d[4] = {};
         product(d, s, qi, ki, row0, key0);
         for (int i = 0; i < 4; i++) {
             const Element e = fragment_d(lane, i);
             if (key0 + e.col <= position_of(s, row0 + e.row))
-                most[i / 2] = fmaxf(most[i / 2], d[i]);
+                maximum[i / 2] = fmaxf(maximum[i / 2], d[i]);
         }
     }
     for (int half = 0; half < 2; half++) {
         const int64_t row = row0 + lane / 4 + 8 * half;
         for (int with = 1; with < 4; with *= 2)
-            most[half] = fmaxf(most[half], shfl_xor(most[half], with));
+            maximum[half] = fmaxf(maximum[half], shfl_xor(maximum[half], with));
         if (lane % 4 == 0 && row < end)
-            st_global(scores + row_scores_at(s, row) + b, most[half] * scale<width>);
+            st_global(scores + row_scores_at(s, row) + b, maximum[half] * scale<width>);
     }
 }
 

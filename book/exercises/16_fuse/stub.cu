@@ -5,19 +5,19 @@
 namespace
 {
 
-constexpr int width = 64, threads = 64, places = 8; // places of the list: k <= 8
+constexpr int width = 64, threads = 64, entries = 8; // entries of the list: k <= 8
 
 /// The best product of an index query with the keys of a block that it sees as a whole.
 PTX_INLINE float best_product(const bf16 *query, const bf16 *keys, int block)
 {
-    float most = minus_infinity();
+    float maximum = minus_infinity();
     for (int j = 0; j < block; j++) {
         float dot = 0;
         for (int c = 0; c < width; c++)
             dot += to_float(ld_global(query + c)) * to_float(ld_global(keys + j * width + c));
-        most = fmaxf(most, dot);
+        maximum = fmaxf(maximum, dot);
     }
-    return most;
+    return maximum;
 }
 
 __global__ void __launch_bounds__(threads) score(Shape s, const bf16 *qi, const bf16 *ki, float *scores)
@@ -36,13 +36,13 @@ __global__ void __launch_bounds__(threads) choose(Shape s, const float *scores, 
     if (row >= n_rows(s))
         return;
     const int local = position_of(s, row) / s.block;
-    uint64_t list[places];
+    uint64_t list[entries];
     UNROLL
-    for (int a = 0; a < places; a++)
-        list[a] = first_entry(a, places, s.topk, local);
+    for (int a = 0; a < entries; a++)
+        list[a] = first_entry(a, entries, s.topk, local);
     for (int b = 0; b < local; b++) {
         const uint64_t key = rank_key(ld_global(scores + row * s.n_scores + b), b);
-        if (key > list[places - 1])
+        if (key > list[entries - 1])
             insert(list, key);
     }
     write_ids(ids + row_at(s, row / s.n_kv_heads, (int)(row % s.n_kv_heads)) * s.topk, list, s.topk);
@@ -55,7 +55,7 @@ size_t workspace(const Call &c)
 
 msa_status run(const Call &c)
 {
-    if (c.s.topk > places)
+    if (c.s.topk > entries)
         return MSA_ERR_UNSUPPORTED;
     float *scores = (float *)c.work;
     const int64_t rows = n_rows(c.s);

@@ -5,7 +5,7 @@
 namespace
 {
 
-constexpr int width = 64, most_keys = 16, warps = 4; // channels; keys of a block; of a CTA
+constexpr int width = 64, max_keys = 16, warps = 4; // channels; keys of a block; of a CTA
 
 struct alignas(4) Pair {
     bf16 x, y;
@@ -16,7 +16,7 @@ PTX_INLINE float2 floats(const Pair &p)
 }
 
 struct Smem {
-    Pair k[most_keys][32], v[most_keys][32];
+    Pair k[max_keys][32], v[max_keys][32];
 };
 
 PTX_INLINE float dot(const float2 &x, const float2 &y)
@@ -110,7 +110,7 @@ size_t workspace(const Call &c)
 msa_status run(const Call &c)
 {
     float *const parts = (float *)c.work;
-    if (c.d_head != width || c.s.block > most_keys)
+    if (c.d_head != width || c.s.block > max_keys)
         return MSA_ERR_UNSUPPORTED;
     LAUNCH(sweep, dim3((unsigned)c.s.n_blocks, (unsigned)c.s.n_kv_heads), dim3(32 * warps), sizeof(Smem),
            c.stream, c.s, c.a, parts);

@@ -5,7 +5,7 @@
 namespace
 {
 
-constexpr int width = 64, most_keys = 16, warps = 4; // channels; keys of a block; of a CTA
+constexpr int width = 64, max_keys = 16, warps = 4; // channels; keys of a block; of a CTA
 
 struct alignas(4) Pair {
     bf16 x, y;
@@ -16,7 +16,7 @@ PTX_INLINE float2 floats(const Pair &p)
 }
 
 struct Smem {
-    Pair k[most_keys][32], v[most_keys][32];
+    Pair k[max_keys][32], v[max_keys][32];
 };
 
 PTX_INLINE float dot(const float2 &x, const float2 &y)
@@ -96,7 +96,7 @@ size_t workspace(const Call &)
 msa_status run(const Call &c)
 {
     const int64_t n = (int64_t)c.s.n_q * c.s.n_heads * width;
-    if (c.d_head != width || c.s.block > most_keys)
+    if (c.d_head != width || c.s.block > max_keys)
         return MSA_ERR_UNSUPPORTED;
     LAUNCH(clear, dim3((unsigned)ceil_div(n, (int64_t)32 * warps)), dim3(32 * warps), 0, c.stream, c.a.dq, n);
     LAUNCH(sweep, dim3((unsigned)c.s.n_blocks, (unsigned)c.s.n_kv_heads), dim3(32 * warps), sizeof(Smem),

@@ -45,18 +45,18 @@ __global__ void __launch_bounds__(attend_threads)
     finish_part(m, s, part, query, r, parts, tickets + (int64_t)query * s.n_kv_heads + r, o, lse);
 }
 
-struct Work {
+struct Scratch {
     Parts parts;
     uint32_t *tickets;
     int n_tickets;
     size_t bytes;
 };
 
-Work lay_out(const Call &c)
+Scratch layout(const Call &c)
 {
     const int64_t queries = (int64_t)c.batch * c.s.n_q;
     Carve carve = {(uintptr_t)c.work};
-    Work w;
+    Scratch w;
     w.n_tickets = (int)queries * c.s.n_kv_heads;
     w.parts.count = parts_of(w.n_tickets, c.s.n_kv);
     w.parts.ml = carve.take<float2>(queries * c.s.n_heads * w.parts.count);
@@ -68,16 +68,16 @@ Work lay_out(const Call &c)
 
 size_t workspace(const Call &c)
 {
-    return lay_out(c).bytes;
+    return layout(c).bytes;
 }
 
 msa_status run(const Call &c)
 {
     if (!supported(c))
         return MSA_ERR_UNSUPPORTED;
-    const Work w = lay_out(c);
+    const Scratch w = layout(c);
     const dim3 grid((unsigned)w.parts.count, (unsigned)c.s.n_kv_heads, (unsigned)(c.batch * c.s.n_q));
-    launch_begin(c, w.tickets, w.n_tickets);
+    launch_update_cache(c, w.tickets, w.n_tickets);
     with_int<64, 128>(c.d_head, [&](auto d) {
         with_output(c, [&](auto *o) {
             LAUNCH_DEPENDENT((attend<d.value, std::remove_pointer_t<decltype(o)>>), grid,
