@@ -2,24 +2,18 @@
  * @file 1_naive.cu
  * @brief The gradient of attention, a thread per row of Q.
  *
- * What it does: the thread of query i, head h recomputes P from the forward pass's log-sum-exp, key after
- * key, keeps its row of dQ in registers and adds what its query gives to dK and dV by reductions in memory:
+ * Idea: the thread of query i, head h recomputes P from the forward pass's log-sum-exp, key after key, keeps
+ * its row of dQ in registers and adds what its query gives to dK and dV by reductions in memory (chapter 16):
  *
  *     P = exp(S - LSE)   dS = P (dO . V - delta)   delta = dO . O   dQ += dS K   dK += dS Q   dV += P dO
  *
- * delta, the sum of P dP over the row, is dO . O, because O is the sum of P V. dQ is taken about what the
- * keys have in common (centre.cuh): the sum of dS, which should be 0, is not where logits are large.
- *
- * Its floor: 10 dh floating-point operations for each visible pair and head, on the CUDA cores.
- *
- * What it wastes: a reduction of 4 bytes for every multiplication of dK and dV, which neighbours send to the
- * same places; the order in which they arrive is nobody's, so dK and dV differ from run to run in their last
- * bits. Bytes, with P pairs (visible key, query, head): 28 dh P (K twice, Q twice, dO twice, V, and 8 dh of
- * reductions, each counted once); the rows of dQ, and once more for zeros; zeros in dK and dV; delta there
- * and back.
- *
- * Estimate, not measured, for 3_kv_outer.cu's example: 18 TB of reductions, 5 s even if they moved at
- * 3.35 TB/s; the products take 0.33 s at 67 TFLOP/s.
+ * Bytes, with P pairs (visible key, query, head): 28 dh P (K twice, Q twice, dO twice, V, and 8 dh of
+ * reductions, each counted once); the rows of dQ, and once more for zeros; zeros in dK and dV; delta there and
+ * back.
+ * Floor: 10 dh operations for each visible pair and head, on the CUDA cores.
+ * Waste: a reduction of 4 bytes for every multiplication of dK and dV, which neighbours send to the same rows,
+ * in no order: their last bits differ from run to run. Estimated for chapter 16's example: 18 TB of
+ * reductions, 5 s.
  */
 #include "centre.cuh"
 

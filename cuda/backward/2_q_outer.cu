@@ -2,23 +2,16 @@
  * @file 2_q_outer.cu
  * @brief The gradient of attention on tensor cores by mma.sync, the query in the outer loop.
  *
- * A CTA owns one query and one group, as in sparse/2_q_outer.cu: its G heads are 16 rows of Q and dO, which
- * share their keys (rows past G are zero). Four warps deal the keys among them in slices of 16, each with its
- * own two buffers. The products are turned around, keys by heads, so that P^T and dS^T are left operands of
- * dV += P^T dO and dK += dS^T Q as they are; dS comes back through shared memory for dQ += dS K. The warps
- * sum their dQ at the end, and take it about the keys' centre (centre.cuh): it is owned, and written once. dK
- * and dV go to memory by reductions.
- *
- * Better than 1_naive: a slice of K and V is read once for the G heads, 16 bytes at a time; products on
- * tensor cores; the G heads are summed before anything is reduced in memory.
- *
- * Bytes, with P pairs (query, group, 16 keys of a block, hidden ones too) and all keys there: 64 dh P of K
- * and V, 128 dh P of reductions; 4 Hq T dh of Q and dO, 4 Hq T dh of dQ; 8 Hq T of LSE and delta, 16 k Hkv T
- * of ids; and delta and zeros as in 1_naive.
- *
- * What it wastes: the reductions, 8 dh bytes for each key of each query and group, where a K and V row have 4
- * dh: the memory's atomic units bound it. So the keys belong in the outer loop. Estimate, not measured, for
- * 3_kv_outer.cu's example: 1.1 TB of them and 0.55 TB of K and V, 0.49 s at 3.35 TB/s.
+ * Idea: a CTA owns one query and one group, as in sparse/2_q_outer.cu, and writes its dQ once; four warps deal
+ * the keys among them in slices of 16. Products are turned around, keys by heads, so that P^T and dS^T are
+ * left operands of dV += P^T dO and dK += dS^T Q as they are; dS comes back through shared memory for dQ += dS
+ * K. dK and dV go to memory by reductions, summed over the G heads before.
+ * Bytes, with P pairs (query, group, 16 keys of a block, hidden ones too) and all keys there: 64 dh P of K and
+ * V, 128 dh P of reductions; 4 Hq T dh of Q and dO, 4 Hq T dh of dQ; 8 Hq T of LSE and delta, 16 k Hkv T of
+ * ids; delta and zeros as in 1_naive.
+ * Floor and waste: the reductions, 8 dh bytes for each key of each query and group, where its K and V have 4
+ * dh; the memory's atomic units bound it. Estimated for chapter 16's example: 1.1 TB of them and 0.55 TB of K
+ * and V, 0.49 s.
  */
 #include "../kit/warp_attend.cuh"
 #include "centre.cuh"

@@ -2,40 +2,18 @@
  * @file 4_hopper.cu
  * @brief The gradient of attention as Hopper wants it: the sweep of 3_kv_outer.cu by TMA and wgmma.
  *
- * Better than 3_kv_outer: wgmma reads an operand from shared memory once for 64 keys, where a warp of
- * mma.sync read it for its 16, and at up to 1.5 times the rate. A CTA still owns an item, a block of keys and
- * queries that chose it, and dK and dV stay in registers; what changed:
- * - Two warps fetch. In one a lane takes a query's entry, then its G rows of Q and of dO by TMA; the other
- * brings what belongs to rows, LSE and delta. Each of N / 64 warpgroups has 64 keys. S^T = K Q^T and dP^T =
- * V dO^T come out of wgmma, P^T and dS^T go as left operands in registers into dV += P^T dO and dK += dS^T Q.
- * - dS^T goes through shared memory once, rows of 128 bytes, swizzled by hand: dQ = dS K then reads both
- * operands across their rows, which wgmma does for 16-bit types. A warpgroup takes 64 columns of dQ.
- * - Only tiles with a query whose keys have a centre (centre.cuh) sum their dS and take dQ about it.
- * - dQ leaves by TMA's reduction: a row of 32 columns is one line of memory, added in L2.
- * - Tensor cores have something to do meanwhile: dP while exponentials are taken, dV while dS is, dK while dQ
- * leaves.
- *
- * With the KL loss: index logits are one more product of 8 columns, dQi^T = Ki^T (u - t)^T another, of 64
- * channels a warpgroup.
- *
- * Bytes: those of 3_kv_outer, but 16 (128 + 2 Bk) a place of the worklist. Operations on tensor cores: 640 Bk
- * d a tile, whole 64 rows; with the KL loss 32 Bk di a tile, and 3_kv_outer's for dKi.
- *
- * Its floor: memory. For 3_kv_outer's example, 69 GB of Q and dO and 69 GB of reductions take 41 ms at 3.35
- * TB/s, if nothing stays in L2. A tile of 4 queries takes 2560 clocks of products; its operands, 256 KB, and
- * what is written and leaves, 112 KB, take 2900 clocks of shared memory at 128 bytes a clock: 27 ms. By this
- * estimate 41 to 50 ms, where 3_kv_outer takes 66 to 73; nothing is measured.
- *
- * What it wastes: at 64 rows a product m64n64 reads as many bytes of shared memory as it has clocks for, so
- * products wait for operands; 128 rows would read K and V half as often and need 64 registers more. K, V, dK
- * and dV once more every chunk. Rows of a group that is no power of two, or below 8. With d 64 and Bk 128
- * both warpgroups multiply all of dQ.
- *
- * Registers at d 128: dK and dV 128, S and dP 64, P as an operand 16, of 240. What is left is for addresses,
- * and is enough only since every step finds out its own (Place, work_of()): what the compiler keeps from tile
- * to tile spills. Dropped: S of the next tile under way while dQ leaves, since ptxas serializes wgmma whose
- * accumulators pass from one turn of a loop to the next; and holding dQ until then, for which there is no
- * room. Blocks of 32 keys are half of wgmma's rows, and go to 3_kv_outer's sweep.
+ * Idea: wgmma reads an operand from shared memory once for 64 keys, where a warp of mma.sync read it for its
+ * 16. Two warps fetch; each of N / 64 warpgroups has 64 keys. P^T and dS^T are left operands in registers of
+ * dV and dK; dS^T goes through shared memory once, and dQ leaves by TMA's reductions. dP, dV and dK run while
+ * exponentials and dS are taken and dQ leaves.
+ * Bytes: those of 3_kv_outer, but 16 (128 + 2 Bk) an item of the worklist. Tensor cores: 640 Bk d operations a
+ * tile.
+ * Floor: memory, 41 ms for 3_kv_outer's example at 3.35 TB/s; shared memory 27 ms. Estimated: 41 to 50 ms.
+ * Waste: at 64 rows products wait for operands from shared memory; 128 rows would need 64 registers more. K,
+ * V, dK and dV once more every chunk; rows of a group that is no power of two, or below 8; with d 64 and Bk
+ * 128 both warpgroups multiply all of dQ. Blocks of 32 keys go to 3_kv_outer's sweep.
+ * Dropped: S of the next tile under way while dQ leaves (ptxas serializes it); holding dQ until then (no
+ * registers).
  */
 #include "hopper_consumer.cuh"
 
@@ -44,15 +22,15 @@ namespace
 
 /* ---- A consumer ------------------------------------------------------------------------------------- */
 
-/// dQ and dQi of a tile, from dS and u - t in shared memory, leave while dK is multiplied; who needs dK waits
-/// for it.
+/// dQ = dS K and dQi = (u - t) Ki of a tile, from dS and u - t in shared memory: stored while dK is multiplied, for
+/// which the caller waits. A warpgroup takes 64 columns of dQ a turn, over all keys of the block.
 template <int D, int DI, int N, bool kl>
 PTX_INLINE void multiply_derivatives(Smem<D, DI, N, kl> &m, const Shape &s, const Out &out,
                                      const CUtensorMap *dq_map, int tile, uint32_t (&left_ds)[4][4],
                                      float (&dk)[D / 2])
 {
     constexpr int consumers = N / 64, turns = D / 64 > consumers ? D / 64 / consumers : 1;
-    constexpr bool spread = D / 64 >= consumers; // else both take all of dQ, and leave it in turns
+    constexpr bool spread = D / 64 >= consumers; // else both take all of dQ, and store it in turns
     auto &stage = m.stage[recomputed(tile % stages)];
     const int c = thread_index().consumer;
     for (int turn = 0; turn < turns; turn++) {
@@ -73,8 +51,8 @@ PTX_INLINE void multiply_derivatives(Smem<D, DI, N, kl> &m, const Shape &s, cons
         }
         wgmma_commit();
         if (turn == 0) {
-            issue_values(dk, left_ds, stage.q, true);
-            wgmma_wait<1>(); // dQ leaves while dK is multiplied
+            issue_values(dk, left_ds, stage.q, true); // dK += dS^T Q
+            wgmma_wait<1>();                          // dQ is stored while dK is multiplied
         } else {
             wgmma_wait<0>();
         }
@@ -98,14 +76,15 @@ PTX_INLINE void consume(Smem<D, DI, N, kl> &m, const Shape &s, const Out &out, c
 {
     timeline_role("consumer");
     float dk[D / 2] = {}, dv[D / 2] = {};
-    mbarrier_wait(&m.keys_full, 0);
+    mbarrier_wait(&m.keys_full, 0); // the block's K and V, and Ki
     clear_padding(m, s);
     for (int tile = 0; queries(work_of(m), tile) > 0; tile++) {
         auto &stage = m.stage[recomputed(tile % stages)];
         const int own = 64 * thread_index().consumer;
         float p[32], dp[32], logits[4];
         uint32_t left_p[4][4], left_ds[4][4];
-        mbarrier_wait(&m.full[tile % stages], tile / stages % 2);
+        mbarrier_wait(&m.full[tile % stages], tile / stages % 2); // Q, dO, and what belongs to their rows
+        // S^T = K Q^T and dP^T = V dO^T, keys by rows; P needs only the first (chapter 16).
         wgmma_pin(p);
         wgmma_fence();
         add_rows_by_rows<64>(p, m.k, own, stage.q, 0);
@@ -114,7 +93,7 @@ PTX_INLINE void consume(Smem<D, DI, N, kl> &m, const Shape &s, const Out &out, c
         wgmma_fence();
         add_rows_by_rows<64>(dp, m.v, own, stage.dout, 0);
         wgmma_commit();
-        wgmma_wait<1>();
+        wgmma_wait<1>(); // S; exponentials are taken while dP is multiplied
         wgmma_pin(p);
         weights<D>(p, stage, work_of(m), s.group);
         pack_weights(left_p, p);
@@ -124,8 +103,8 @@ PTX_INLINE void consume(Smem<D, DI, N, kl> &m, const Shape &s, const Out &out, c
             add_rows_by_rows<tile_queries>(logits, m.ki, own, stage.qi, 0);
             wgmma_commit();
         }
-        issue_values(dv, left_p, stage.dout, true);
-        wgmma_wait<1>();
+        issue_values(dv, left_p, stage.dout, true); // dV += P^T dO, under dS
+        wgmma_wait<1>();                            // dP, and logits
         wgmma_pin(dp);
         wgmma_pin(logits);
         derivatives(dp, p, stage);
@@ -146,17 +125,17 @@ PTX_INLINE void consume(Smem<D, DI, N, kl> &m, const Shape &s, const Out &out, c
         multiply_derivatives(m, s, out, dq_map, tile, left_ds, dk);
         if (kl && out.dqi)
             store_g(m, s, work_of(m), out, tile, queries(work_of(m), tile));
-        wgmma_wait<0>();
+        wgmma_wait<0>(); // dV and dK: nothing reads the stage any more
         wgmma_pin(dv);
         wgmma_pin(dk);
         wgmma_pin(left_p);
         wgmma_pin(left_ds);
         __syncwarp();
         if (thread_index().lane == 0)
-            mbarrier_arrive(&m.empty[tile % stages]);
+            mbarrier_arrive(&m.empty[tile % stages]); // a warp releases it
     }
     if (thread_index().t < 32)
-        bulk_wait_read<0>();
+        bulk_wait_read<0>(); // TMA has read the last dQ out of shared memory
     store_block<D, N>(s, out, work_of(m), thread_index().key, dk, dv);
     if constexpr (kl) {
         bar_sync(1, 2 * N);

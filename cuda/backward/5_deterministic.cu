@@ -2,13 +2,13 @@
  * @file 5_deterministic.cu
  * @brief backward/hopper with equal bits from run to run.
  *
- * What differs: the only sums whose order was nobody's are those of dQ (and dQi). Here each pair (query,
- * group, block) leaves its part of dQ in bf16 in a place of its own, and a second kernel sums the parts of a
+ * Idea: the only sums whose order was nobody's are those of dQ (and dQi). Here each pair (query,
+ * group, block) stores its part of dQ in bf16 in a place of its own, and a second kernel sums the parts of a
  * row in the order of its slots. On every machine with the same instructions the result has the same bits,
  * whatever runs first.
  *
- * What it costs: with P pairs 2 G d P bytes written and as many read, in place of 4 G d P of reductions, and
- * a rounding of each part. Estimate for 3_kv_outer's example, not measured: 34 GB written and 34 GB read for
+ * Bytes: with P pairs 2 G d P bytes written and as many read, in place of 4 G d P of reductions, and
+ * a rounding of each part. Estimated for chapter 16's example: 34 GB written and 34 GB read for
  * 69 GB of reductions, no more through memory; beside hopper's 41 ms the sum by itself takes 10 of them, and
  * loses what the sweep would hide: at most 1.25 times hopper's.
  */

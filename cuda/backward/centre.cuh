@@ -2,19 +2,14 @@
  * @file centre.cuh
  * @brief What the keys that a query attends to have in common, and how it is kept out of dQ.
  *
- *     dQ_i = sum_j dS_ij K_j / sqrt(dh),     sum_j dS_ij = 0
+ *     dQ_i = (sum_j dS_ij K_j - c sum_j dS_ij) / sqrt(dh)     off by sum_j e_j (K_j - c), e_j the error of dS_ij
  *
- * so that what all keys have in common, c, drops out of dQ. In finite precision dS has errors e_j: P = exp(S
- * - LSE) has those of S and of a rounded LSE, which grow with the logits; delta = dO . O has that of a
- * rounded O; and dS is rounded to bf16 for the product. Then dQ is off by sum e_j K_j, of which c sum e_j is
- * by far the most if a channel is about 100 in every key, as it is in models with massive activations. But
- * sum e_j is known: it is the sum of the dS that went into the product, the row's excess. So what is left is
- *
- *     dQ_i = (sum_j dS_ij K_j - c sum_j dS_ij) / sqrt(dh)     off by sum_j e_j (K_j - c),
- *
- * for any c: bf16 will do for it. dQi = sum_j (u - t)_j Ki_j is the same case. Here c is the mean of up to 16
- * keys evenly spaced among those the query attends to (others must not matter), in the channels where it is
- * over twice their standard deviation; elsewhere, and so for most keys everywhere, 0, and nothing is done.
+ * The second sum is 0 but for rounding, so any c is right, and bf16 will do for it. Without it dQ is off by c
+ * sum e_j, which is large where a channel is about 100 in every key (chapter 16). sum e_j is known: the row's
+ * excess, the sum of the dS that went into the product. dQi = sum_j (u - t)_j Ki_j is the same case. Here c is
+ * the mean of up to 16 keys evenly spaced among those the query attends to (others must not matter), in the
+ * channels where it is over twice their standard deviation; elsewhere, and so for most keys everywhere, 0, and
+ * nothing is done.
  *
  * Bytes: of each query and group 2 d for each of its keys here; by each of d / 4 threads, 4 for each id, the
  * one after the last and that of each key; written 2 d + 4.

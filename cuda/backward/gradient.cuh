@@ -119,8 +119,7 @@ template <int D> void launch_deltas(const Call &c, float *delta)
     });
 }
 
-/* ---- The loss: the sum of what each thread block leaves, in a fixed order
- * ------------------------------------ */
+/* ---- The loss: the sum of what each CTA stores, in a fixed order --------------------------------------- */
 
 constexpr int sum_threads = 256;
 
@@ -133,7 +132,7 @@ inline double loss_share(const Shape &s)
 {
     return 1 / ((double)s.rows * s.n_kv_heads);
 }
-/// One thread block. *loss += factor * sum.
+/// One CTA. *loss += factor * sum.
 __global__ void __launch_bounds__(sum_threads)
     add_up(int64_t n, const double *part, double factor, double *loss)
 {

@@ -16,8 +16,8 @@ namespace
 struct ThreadIndex {
     int consumer, t, lane, key;
 };
-PTX_INLINE ThreadIndex
-thread_index() ///< every function finds it out for itself: registers are what is short here
+/// Every function finds it out for itself: registers are what is short here.
+PTX_INLINE ThreadIndex thread_index()
 {
     const int thread = recomputed((int)threadIdx.x) - 128;
     return {thread / 128, thread % 128, thread % 32, thread / 32 * 16};

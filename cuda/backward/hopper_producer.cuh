@@ -83,7 +83,7 @@ PTX_INLINE void produce_tiles(Smem<D, DI, N, kl> &m, const Shape &s, const Scrat
         const uint32_t centred = warp_ballot(exists && centre_exists(s, w.centres, query, work.group));
         const uint32_t index_centred =
             warp_ballot(kl && exists && centre_exists(s, w.index_centres, query, work.group));
-        mbarrier_wait(&m.empty[tile % stages], tile / stages % 2 ^ 1);
+        mbarrier_wait(&m.empty[tile % stages], tile / stages % 2 ^ 1); // all consumer warps have released it
         if (lane < tile_queries) {
             st_shared(&stage.entry[lane], entry);
             st_shared(&stage.limit[lane], exists ? s.prefix + query - work.block * N : -1);

@@ -306,14 +306,14 @@ __global__ void __launch_bounds__(2 * N, 1) sweep(Shape padded, Arrays a, Out ou
         cp_async_wait<0>();
         __syncthreads(); // the tile is there, and all are done with the one before
         if (queries(work, tile + 1) > 0)
-            fetch(m, padded, a, w, work, tile + 1);
+            fetch(m, padded, a, w, work, tile + 1); // arrives under this tile's products
         fetch_entries(m, padded, w, work, tile + 2);
-        for (int row = 0; row < rows_of(work, tile); row += pass)
+        for (int row = 0; row < rows_of(work, tile); row += pass) // P, dS; dV and dK of this warp's keys
             keys_by_rows(m, stage, row, work, padded.group, dk, dv);
         if constexpr (kl)
             loss += keys_by_queries(m, stage);
         __syncthreads(); // dS and u - t are there
-        if constexpr (main)
+        if constexpr (main) // dQ over all keys: of every warp's dS
             rows_by_channels(m, stage, padded, work, out, tile);
         if constexpr (kl)
             if (out.dqi)

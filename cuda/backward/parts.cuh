@@ -15,7 +15,7 @@ namespace
 
 constexpr int merge_threads = 256;
 
-/// dK and dV of a block that several items share: a thread block sums their parts.
+/// dK and dV of a block that several items share: a CTA sums their parts.
 template <int D, int N>
 __global__ void __launch_bounds__(merge_threads)
     merge(Shape s, const int32_t *first, const float *split, float *dk, float *dv)
@@ -77,7 +77,7 @@ void launch_sum_slots(const Call &c, const Scratch &w, int heads, int width, con
            c.stream, c.s, c.a.ids, w.width, heads, width, in, out);
 }
 
-/* ---- dKi: index keys are shared, so a thread block owns a block in all groups ------------------------ */
+/* ---- dKi: index keys are shared, so a CTA owns a block in all groups ------------------------ */
 
 template <int DI, int N> struct KeysSmem {
     struct Stage {
@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(2 * N)
         for (int e = begin; e < end; e += at_once) {
             auto &stage = m.stage[(e - begin) / at_once % 2];
             cp_async_wait<0>();
-            __syncthreads();
+            __syncthreads(); // the step is there, and all are done with the one before
             if (e + at_once < end)
                 fetch_step(e + at_once);
             uint32_t g[at_once / 16][4];

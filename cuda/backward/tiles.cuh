@@ -1,7 +1,7 @@
 /**
  * @file tiles.cuh
- * @brief Scratch of a sweep, the items of the worklist and how their queries fall into tiles, and the places
- * where gradients are left.
+ * @brief Scratch of a sweep, the items of the worklist and how their queries fall into tiles, and where
+ * gradients are stored.
  */
 #ifndef MSA_TILES_CUH
 #define MSA_TILES_CUH
@@ -26,7 +26,7 @@ struct Scratch {
     bf16 *part_dq;    ///< [pairs,G,D]: dQ of a pair
     float *part_dqi;  ///< [pairs,DI]
     bf16 *g;          ///< [pairs,N]: u - t of a pair and its block's keys
-    double *loss;     ///< of each thread block
+    double *loss;     ///< of each CTA
     float *split;     ///< [Hkv,splits,2,N,D]: dK and dV of the items of blocks that have several
     float *index_lse; ///< where none is given
     Centres centres, index_centres;
@@ -44,7 +44,7 @@ MSA_BOTH_SIDES inline int64_t n_splits(const Shape &s)
     return 2 * ((int64_t)s.capacity * s.topk / item_limit(s) + 1);
 }
 
-/// Where such an item leaves its dK and dV.
+/// Where such an item stores its dK and dV.
 PTX_INLINE int64_t split_at(const Shape &s, int group, int begin, int end)
 {
     const int limit = item_limit(s);
@@ -78,7 +78,7 @@ inline Scratch layout(const Call &c, const Task &task, bool full, void *work)
     return w;
 }
 
-/* ---- Items, rows of tiles, and what leaves ------------------------------------------------------------- */
+/* ---- Items, rows of tiles, and how gradients are stored ------------------------------------------------ */
 
 /// An item and how its queries fall into tiles.
 struct Work {
@@ -170,7 +170,7 @@ PTX_INLINE void sum_heads(float (&x)[8], int shift)
             x[i] = x[i + 4] = x[i] + x[i + 4];
 }
 
-/// Adds accumulators of 16 keys by D columns, times `factor`, to rows in memory that only this thread block
+/// Adds accumulators of 16 keys by D columns, times `factor`, to rows in memory that only this CTA
 /// owns, or stores them. row(half) is where a thread's row starts, NULL for none.
 template <bool add, int n, class Row> PTX_INLINE void store_rows(const float (&x)[n], float factor, Row row)
 {

@@ -1,30 +1,18 @@
 /**
  * @file 1_naive.cu
- * @brief One step of generation, a block of threads per query and group that does one thing after the
- * other.
+ * @brief One step of generation, a CTA per query and group that does one thing after the other.
  *
- * What it does: block (i, r) scores the key blocks before the local one (a warp a block, a lane a key)
- * into the workspace, its first warp selects, and then for each head of the group it takes the logits of
- * the selected tokens (a thread a token), their softmax, and the sum of the values (a thread a channel).
- *
- * Its floor: the step's bytes, 2 di N + 2 Hkv dh 2 k Bk (contract, section 4, N = S), which at S = 1M and
- * M3's sizes is 272 MB for one query, and hardly more for 16, since they share index keys.
- *
- * What it wastes: at T = 1 only Hkv of the GPU's SMs work at all. Every (query, group) reads the index
- * keys again (1.07 GB there), each head reads K and V again, and a lane that reads its own key touches a
- * row of its own: 32 rows a load.
- *
- * Estimate there, not measured: 16 heads read 67 MB of K and V and 4 groups 1.07 GB of index keys. If 4 SMs
- * get no more than their share of memory (3.35 TB/s / 132 = 25 GB/s each), that takes 11 ms, and waiting for
- * each load in turn comes on top.
- *
- * Paged, a block (i, r, request) finds each key by its page, and a token of the selection by its piece's.
- *
- * Predicted, with local = p(i) / Bk, c = min(k, local + 1) blocks and n = selected(i) tokens, a row (i,
- * r):
- *  - loads 2 di + local (2 di Bk + 4) + 4 c + G (2 dh + 4 dh n) bytes; the second term only if k > 1;
- *    paged, 4 a thread for the length, 4 local Bk (if k > 1) and 4 c Bk / piece for pages besides;
- *  - stores 4 local (if k > 1) + 4 k bytes, beside O and LSE.
+ * Idea: CTA (i, r) scores the key blocks before the local one (a warp a block, a lane a key) into the
+ * workspace, its first warp selects, and then for each head it takes the logits of the selected tokens (a
+ * thread a token), their softmax, and the sum of the values (a thread a channel). Paged, there is one for each
+ * request too.
+ * Bytes of a row (i, r), with local = p(i) / Bk, c = min(k, local + 1) blocks and n = selected(i) tokens: in 2
+ * di + local (2 di Bk + 4) + 4 c + G (2 dh + 4 dh n), out 4 local + 4 k beside O and LSE; terms of `local`
+ * only if k > 1. Paged, 4 a thread for the length, 4 local Bk (if k > 1) and 4 c Bk / piece for pages besides.
+ * Floor: the step's bytes, 2 di N + 2 Hkv dh 2 k Bk (N = S): 272 MB at S = 1M and M3's sizes.
+ * Waste: at T = 1 only Hkv SMs work at all; each group reads the index keys again (1.07 GB there), each head K
+ * and V; a lane that reads its own key touches a row of its own, 32 rows a load. Estimated there: 11 ms and
+ * more.
  */
 #include "decode.cuh"
 

@@ -2,41 +2,25 @@
  * @file 2_split.cu
  * @brief One step of generation in four kernels, each split so that all SMs have work.
  *
- * What it does: (1) a block of threads scores 128 keys for all queries and groups: it reads them once, 16
- * bytes a thread and in a row, into shared memory; then a thread owns a key and goes through the queries,
- * four at a time. (2) A block of 16 warps selects a row. (3) A block of threads attends to one selected
- * block of one (query, group): all G heads share its keys and values. (4) A warp merges the parts of a
- * head.
- *
- * Why better: key blocks are independent, and splitting over them gives S / 128 blocks of threads instead
- * of T Hkv; index keys are read once, for up to 64 rows, and K and V once for the heads of a group.
- *
- * Its floor: the step's bytes (contract, section 4), or the CUDA cores: T Hkv di S multiply-adds at 128 a
- * clock and SM, more than the bytes take from about 18 rows on.
- *
- * Estimate at S = 1M and M3's sizes, not measured: 268 MB of index keys, 8 MB of queries (1 KB for every 128
- * keys), 4 MB of K and V and 1 MB of parts are 0.084 ms at 3.35 TB/s; the products take 0.017 ms of the CUDA
- * cores (30.9 10^12 multiply-adds a second: 128 x 132 at 1.83 GHz) at T = 1, and 0.28 ms at T = 16. Four
- * launches, each of which begins when the one before has ended, come on top.
- *
- * What it wastes: tensor cores stay idle; every 128 keys the queries are fetched and unpacked again (3%
- * of the keys' bytes at 4 rows, half at 64), and what a block of threads waits for is hidden only by the
- * others on its SM.
- *
- * Predicted of a request, with N = last Bk keys to score (last: the last query's local block; 0 if k = 1), P
- * = ceil(T Hkv / 8) passes up to 8 rows and ceil(T Hkv / 64) beyond, n = selected(i) tokens in c = ceil(n /
- * Bk) blocks, bytes beside lengths and page ids:
- *  - (1) loads 2 di (P N + ceil(N / 128) T Hkv), stores 4 last a row;
- *  - (2) loads 4 local (0 if k = 1) and stores 4 k a row;
- *  - (3) loads c (512 + 2 dh G) + 4 dh n a row, stores (8 + 4 dh) c a head;
- *  - (4) loads (16 + 4 dh) c a head, stores O and LSE.
+ * Idea: (1) a CTA scores 128 keys for all queries and groups, which it reads once, 16 bytes a thread and in a
+ * row, into shared memory; a thread owns a key and goes through the queries, four at a time. (2) A CTA of 16
+ * warps selects a row. (3) A CTA attends to one selected block of one (query, group), whose G heads share its
+ * keys and values. (4) A warp merges the parts of a head.
+ * Bytes: index keys once for up to 64 rows, K and V once for the heads of a group; exactly: chapter 15, design
+ * notes.
+ * Floor: the step's bytes, or from about 18 rows on the CUDA cores: T Hkv di S multiply-adds at 128 a clock
+ * and SM.
+ * Estimated at S = 1M and M3's sizes: 0.084 ms of bytes, and of products 0.017 ms at T = 1, 0.28 ms at T = 16,
+ * and four launches that wait for each other.
+ * Waste: tensor cores; every 128 keys the queries are fetched and unpacked again (3% of the keys' bytes at 4
+ * rows, half at 64); what a CTA waits for is hidden only by the others on its SM.
  */
 #include "decode.cuh"
 
 namespace
 {
 
-constexpr int warps = 4, threads = 32 * warps, chunk = 128; // keys that a block of threads scores
+constexpr int warps = 4, threads = 32 * warps, chunk = 128; // keys that a CTA scores
 
 /// Rows of K, V or index keys in shared memory; 16 bytes more than they need, so that lanes that read a row
 /// each use all banks.

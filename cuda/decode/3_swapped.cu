@@ -3,63 +3,23 @@
  * @brief One step of generation on tensor cores, with the index product's operands swapped, for a whole batch
  *        in three launches chained by programmatic dependent launch.
  *
- * What it does: (1) new tokens go into their pages (update_cache.cuh). (2) (score.cuh) wgmma's M = 64 rows are keys
- * and its N columns are a request's T Hkv index queries, rounded up to 8, 16, 32 or 64. Keys come by TMA, a
- * piece at a time (a page, or a block of it), in stages of 128 through a ring; the largest row of each block
- * is a maximum over accumulators, lanes and warps, and after every 32 blocks the warps offer those to lists
- * of the best, a list a column. All stages of all requests form one line, which is cut into equal pieces, one
- * for each SM; what a piece has of one request is a segment, and leaves k - 1 candidates a row, never scores.
- * (3) Every block of threads that attends to a row first selects from its segments' candidates (any of the
- * best k
- * - 1 of all is among the best k - 1 of its segment), then takes its part of the chosen tokens, and the last
- * one merges (attend.cuh).
- *
- * Why better: with queries as M, T = 1 and 4 groups would use 4 rows of 64; as N they use 4 columns of 8.
- * A stage costs 16 products of about 16 clocks each (reading the keys from shared memory), its 32 KB take
- * about 2300 clocks of memory's time (3.35 TB/s over 132 SMs at 1.8 GHz). Scores never leave the SM. Equal
- * pieces keep all SMs busy to the end whatever the lengths in the batch are. While one launch ends the next
- * has started: it waits only before it reads what the one before stores.
- *
- * 8-bit index keys (E4M3) halve the bytes. A stage of 16 KB comes as it is in memory; the consumers write its
- * keys as bf16, which is exact, to where wgmma reads them, 128 threads 128 keys: about 1150 clocks of
- * memory's time, in which shared memory moves 16 + 32 + 32 KB, 640 clocks. Products add up in float32 as
- * ever, and a warp multiplies its maxima, each of one piece, by the piece's scale.
- *
- * Its floor: the step's bytes, 2 di N + 2 Hkv dh 2 k Bk a request (contract, section 4): at S = 1M and M3's
- * sizes 272 MB, 0.08 ms at 3.35 TB/s, at batch 8 0.65 ms; with 8-bit keys 138 MB, 0.04 and 0.33 ms. Index
- * keys are read once for every 64 rows of selection; all else is under 1% of that at T = 1.
- *
- * Estimates, not measured, at the full rate of an H800 (3.35 TB/s) and an H200 (4.8 TB/s), in ms, beside
- * dense_decode's bytes at the same rate:
- *
- *     S = 1M      bf16 keys      8-bit keys     dense
- *     batch 1     0.081 0.057    0.041 0.029    0.641 0.447
- *     batch 8     0.651 0.454    0.331 0.231    5.128 3.579
- *
- * What is not reading has to fit into what is left: against dense attention at 0.9 of the rate, 0.712 ms, 7x
- * is 0.102 ms, and reading 272 MB at 0.9 takes 0.090: 11 us for the launches, the first stage of the ring,
- * selection and attention. At batch 8 and 7.6x there are 26.
- *
- * What was given up: four launches one after the other, in which a block of threads for each row selected and
- * a warp for each head merged, small grids that wait for each other (the last launch now does both); splits
- * of each request on its own, which leave SMs idle where lengths differ; a barrier between the maxima of two
- * stages, which two buffers in turn make needless.
- *
- * What it wastes: each block of threads of a row repeats its selection, at batch 1 of 132 x 15 candidates;
- * the lists grow one entry at a time, k (1 + ln(n / k)) times a row and segment of n blocks, which the ring
- * hides only as long as it is full; G < 16 heads pad 16 rows; P is rounded to bf16.
- *
- * Predicted, of one tile of up to 64 rows (P = ceil(T Hkv / 64) tiles do the same again), with N = 128
- * ceil(last Bk / 128) keys to score of a request (last: its last query's local block; 0 if k = 1), X segments
- * of it, n = selected(i) tokens in c parts, bytes beside lengths (4 a lane that reads one) and page ids:
- *  - (2) loads 2 di (N + X columns) by TMA (N (di + 4 / Bk) for the keys if they are 8-bit), less where
- *    the last request's queries end before the columns do; stores 8 X (k - 1) a row;
- *  - (3) loads 8 c X (k - 1), stores 4 k a row; loads 2 dh G c + 4 dh n a row; a head stores (8 + 4 dh) c,
- *    loads (16 + 4 dh) c, and stores O and LSE.
+ * Idea: (1) new tokens go into their pages (update_cache.cuh). (2) Keys are the 64 rows of wgmma, a request's
+ * T Hkv index queries its columns; the stages of all requests form one line, cut into equal shares, one for
+ * each SM, and each share leaves k - 1 candidates a row, never scores (score.cuh). (3) Every CTA that attends
+ * to a row first selects from the candidates, then takes its part of the chosen tokens, and the last one
+ * merges (attend.cuh). 8-bit index keys are decoded to bf16 in shared memory.
+ * Bytes: index keys once for every 64 rows; all else is under 1% at T = 1. Exactly: chapter 15, design notes.
+ * Floor: the step's bytes, 2 di N + 2 Hkv dh 2 k Bk a request: 272 MB at S = 1M and M3's sizes, 138 MB with
+ * 8-bit keys.
+ * Estimated there, on an H800 and an H200: 0.081 and 0.057 ms, with 8-bit keys 0.041 and 0.029; dense 0.641
+ * and 0.447.
+ * Waste: each CTA of a row repeats its selection; lists grow one entry at a time, which the ring hides only
+ * while it is full; G < 16 heads pad 16 rows; P is rounded to bf16. What was dropped: chapter 15, design
+ * notes.
  */
 #include "attend.cuh"
-#include "update_cache.cuh"
 #include "score.cuh"
+#include "update_cache.cuh"
 
 namespace
 {
@@ -102,12 +62,12 @@ __global__ void __launch_bounds__(attend_threads)
     if (t < 32)
         lay_line(m.line, job.largest, job.pages, job.batch);
     __syncthreads();
-    grid_wait();
+    grid_wait(); // candidates, tickets and new tokens are there
     if (i >= s.n_q && blockIdx.x == 0)
         pad_row(s, query, r, D, ids, o, lse);
     if (i >= s.n_q || part.first >= part.n)
         return;
-    select(m, job, s, query, r, shares);
+    select(m, job, s, query, r, shares); // every part of a row finds the same ids
     if (blockIdx.x == 0 && t < s.topk)
         st_global(ids + row_at(s, query, r) * s.topk + t, ld_shared(&m.attend.ids[t]));
     const int piece = job.pages.piece, each = s.block / piece;

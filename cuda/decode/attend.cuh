@@ -28,7 +28,7 @@ template <int D> struct AttendSmem {
     uint32_t drawn;
 };
 
-/// A row of attention and the part of it that a block of threads has: tokens first..end-1 of n.
+/// A row of attention and the part of it that a CTA has: tokens first..end-1 of n.
 struct Part {
     int n, first, end;
     int active; ///< parts of the row that have tokens
@@ -109,9 +109,9 @@ PTX_INLINE void attend_part(AttendSmem<D> &m, const Shape &s, const Part &part, 
         if (a + attend_step < part.end)
             fetch(a + attend_step, stage ^ 1);
         else
-            cp_async_commit();
+            cp_async_commit(); // an empty group, so that the wait below always leaves one
         cp_async_wait<1>();
-        __syncthreads();
+        __syncthreads(); // this step's keys and values are there
         uint32_t my_q[D / 16][4], p[1][4];
         float x[8], keep[2];
         load_queries(my_q, m.q, 0);
@@ -121,7 +121,7 @@ PTX_INLINE void attend_part(AttendSmem<D> &m, const Shape &s, const Part &part, 
         rescale(o, keep);
         pack_weights(p, x);
         warp_values(o, p, m.v[stage], 16 * warp);
-        __syncthreads();
+        __syncthreads(); // all are done with the stage: the next fetch may fill it
     }
     store_warp(m, softmax, o);
     __syncthreads();
@@ -134,14 +134,14 @@ PTX_INLINE void finish_part(AttendSmem<D> &m, const Shape &s, const Part &part, 
 {
     const int64_t row = lse_at(s, query, r * s.group);
     merge_warps(m, s.group, parts, row * parts.count + blockIdx.x);
-    __threadfence();
+    __threadfence(); // the part before the ticket, for whoever merges
     __syncthreads();
     if (threadIdx.x == 0)
         st_shared(&m.drawn, atomicAdd(ticket, 1u));
     __syncthreads();
     if (ld_shared(&m.drawn) + 1 < (uint32_t)part.active)
         return;
-    __threadfence();
+    __threadfence(); // the others' parts after their tickets
     const int warp = (int)threadIdx.x / 32;
     for (int h = warp; h < s.group; h += attend_warps)
         merge_row<D>(parts, row + h, part.active, m.weight[warp], o, lse);
@@ -149,7 +149,7 @@ PTX_INLINE void finish_part(AttendSmem<D> &m, const Shape &s, const Part &part, 
 
 /* ---- Launches (host) --------------------------------------------------------------------------------- */
 
-/// How many parts a row of at most `tokens` tokens has: two blocks of threads for each SM, if there are
+/// How many parts a row of at most `tokens` tokens has: two CTAs for each SM, if there are
 /// tokens enough.
 inline int parts_of(int rows, int tokens)
 {

@@ -4,16 +4,14 @@
  *        float32 dot products, and the merge of partial attention.
  *
  * One step of generation has T <= 16 queries a request, the newest tokens. A row of selection is (query i,
- * group r), number i Hkv + r as index queries lie in memory. Only blocks before the local one compete and all
- * of their tokens are visible, so that no rung masks a score; and the local block is the last of its row, so
- * that the visible tokens of a selection are the first selected() of its blocks' tokens.
+ * group r), number i Hkv + r, as index queries lie in memory. Only blocks before the local one compete and all
+ * of their tokens are visible, so that no rung masks a score; the local block is the last of its row, so that
+ * the visible tokens of a selection are the first selected() of its blocks' tokens.
  *
- * A paged call is a batch of requests that the last dimension of a grid counts. Grids depend on the largest
- * shape only: how many queries and keys a request has, every block of threads reads on the device, so that a
- * CUDA graph of the step stays right as requests grow. A call without pages is one request whose page table
- * is b -> b.
- *
- * What is read there is checked there: nothing on the device keeps a table or a length from being wrong.
+ * A paged call is a batch of requests that a dimension of the grid counts. Grids depend on the largest shape
+ * only: how many queries and keys a request has, every CTA reads, and checks, on the device, so that a CUDA
+ * graph of the step stays right as requests grow. A call without pages is one request whose page table is b ->
+ * b.
  */
 #ifndef MSA_DECODE_CUH
 #define MSA_DECODE_CUH
@@ -22,8 +20,8 @@
 
 constexpr int max_queries = MSA_STEP_QUERIES, max_requests = MSA_STEP_REQUESTS;
 constexpr int max_group = 16, max_blocks = 32, max_sms = 132;
-constexpr int min_piece =
-    16; ///< tokens: the rows of one product of mma.sync, whose maxima one scale multiplies
+/// Tokens: the rows of one product of mma.sync, whose maxima one scale multiplies.
+constexpr int min_piece = 16;
 
 MSA_BOTH_SIDES constexpr int smaller(int a, int b)
 {
@@ -37,7 +35,7 @@ inline bool supported(const Call &c)
            c.pages.piece % min_piece == 0;
 }
 
-/// Streaming multiprocessors of the device: what work is shared out among.
+/// SMs of the device: what work is shared out among.
 inline int sms()
 {
     PTX(int device = 0, n = 0; cudaGetDevice(&device);
@@ -132,7 +130,7 @@ template <class Out> PTX_INLINE void pad_head(int64_t row, int d, int threads, O
     if (lse && t == 0)
         st_global(lse + row, minus_infinity());
 }
-/// All of a group's, and its ids, if there are some, by the whole block of threads.
+/// All of a group's, and its ids, if there are some, by the whole CTA.
 template <class Out>
 PTX_INLINE void pad_row(const Shape &s, int query, int r, int d, int32_t *ids, Out *o, float *lse)
 {

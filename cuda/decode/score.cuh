@@ -82,12 +82,12 @@ PTX_INLINE bool produce(ScoreSmem<DI, N, fp8> &m, const Job &job, const CUtensor
     int stage = 0, phase = 0;
     bool waited = false, good = true;
     timeline_role("producer");
-    each_segment(m.line, job.batch, [&](const Segment &seg, int number) {
+    each_segment(m.line, job.batch, [&](const Segment &seg, int number) { // of one request after the other
         const Shape s = request(job.largest, job.pages, seg.n);
         const int all = competing_blocks(s) * (s.block / piece), buffer = number % 2;
         int mine = 0;
         float scale = 0;
-        if (lane == 0) {
+        if (lane == 0) { // the segment's queries, while the one before is still multiplied
             mbarrier_wait(&m.queries_empty[buffer], number / 2 % 2 ^ 1);
             mbarrier_arrive_expect(&m.queries_full[buffer], sizeof m.queries[0]);
             for (int slab = 0; slab < DI / 64; slab++)
@@ -105,7 +105,7 @@ PTX_INLINE bool produce(ScoreSmem<DI, N, fp8> &m, const Job &job, const CUtensor
                 scale = fp8 ? ld_global(job.pages.scale + mine) : 0;
             }
             if (lane == 0)
-                mbarrier_wait(&m.empty[stage], phase ^ 1);
+                mbarrier_wait(&m.empty[stage], phase ^ 1); // all consumer warps have released the stage
             for (int g = 0; g < pieces && fp8; g++)
                 put_scale(m.ring, stage, g, shfl(scale, known + g));
             if (lane == 0)
@@ -206,8 +206,7 @@ PTX_INLINE void offer_chunk(ScoreSmem<DI, N, fp8> &m, const Shape &s, int row0, 
 template <int DI, int N, bool fp8> PTX_INLINE void consume(ScoreSmem<DI, N, fp8> &m, const Job &job, int row0)
 {
     const int t = (int)threadIdx.x, warp = t / 32, lane = t % 32, block = job.largest.block;
-    const int blocks = stage_keys / block,
-              groups = block / 16; // blocks of a stage, groups of 16 keys of a block
+    const int blocks = stage_keys / block, slices = block / 16; // blocks of a stage, 16-key slices of a block
     const int piece = job.pages.piece;
     int stage = 0, phase = 0;
     timeline_role("consumer");
@@ -220,39 +219,41 @@ template <int DI, int N, bool fp8> PTX_INLINE void consume(ScoreSmem<DI, N, fp8>
 
         for (int n = 0; n < seg.end - seg.begin; n++) {
             float upper[N / 2], lower[N / 2];
-            mbarrier_wait(&m.full[stage], phase);
+            mbarrier_wait(&m.full[stage], phase); // the stage's keys have landed
             const float scale[2] = {scale_of(m.ring, stage, 16 * warp, piece),
                                     scale_of(m.ring, stage, 64 + 16 * warp, piece)};
             const Tile<stage_keys, DI> &keys = operand(m.ring, stage);
+            // Keys are the rows of the product, queries its columns (chapter 15).
             issue(upper, keys, 0, queries);
             issue(lower, keys, 64, queries);
             wgmma_wait<0>();
             wgmma_pin(upper);
             wgmma_pin(lower);
             if (lane == 0)
-                mbarrier_arrive(&m.empty[stage]);
+                mbarrier_arrive(&m.empty[stage]); // its products are done: the stage is released
             if (++stage == m.ring.stages)
                 stage = 0, phase ^= 1;
 
             float(&top)[stage_keys / 16][N] = m.top[n % 2];
             column_maxima(top[warp], upper, scale[0]);
             column_maxima(top[warps + warp], lower, scale[1]);
-            bar_sync(1, consumers);
+            bar_sync(1, consumers); // all slices' maxima are there; the next stage has the other buffer
             const int in_chunk = n * blocks % chunk;
-            for (int a = t; a < blocks * N; a += consumers) {
+            for (int a = t; a < blocks * N; a += consumers) { // slices to blocks
                 const int column = a % N, b = a / N;
                 float x = minus_infinity();
-                for (int g = 0; g < groups; g++)
-                    x = fmaxf(x, ld_shared(&top[b * groups + g][column]));
+                for (int g = 0; g < slices; g++)
+                    x = fmaxf(x, ld_shared(&top[b * slices + g][column]));
                 st_shared(&m.scores[column][in_chunk + b], x);
             }
             if (in_chunk + blocks == chunk || n == seg.end - seg.begin - 1) {
-                bar_sync(1, consumers);
+                bar_sync(1, consumers); // a chunk's scores are there: 32 blocks, or the segment's last
                 offer_chunk(m, s, row0, (seg.begin + n) * blocks - in_chunk, in_chunk + blocks);
             }
         }
         if (lane == 0)
             mbarrier_arrive(&m.queries_empty[number % 2]);
+        // Epilogue: what leaves is the segment's best k - 1 of each row, for the selection of the next launch.
         const int fixed = 33 - s.topk; // entries of a list that no candidate takes
         const int64_t first = ((int64_t)blockIdx.x + seg.n) * job.rows + row0;
         for (int column = warp; column < N && row0 + column < job.rows; column += warps)

@@ -92,7 +92,7 @@ PTX_INLINE void append(const Store &a, int n, int j, int64_t from)
                        a.p.scale + g);
 }
 
-/// A block of threads a request. (Told to expect one on an SM, ptxas does not spill to make room for more.)
+/// A CTA a request. (Told to expect one on an SM, ptxas does not spill to make room for more.)
 static __global__ void __launch_bounds__(update_threads, 1)
     update_cache(Shape largest, Store a, uint32_t *tickets, int n_tickets)
 {

@@ -2,12 +2,13 @@
  * @file 1_naive.cu
  * @brief Dense causal GQA, a thread per row of Q.
  *
- * What it does: the thread of query i, head h walks the keys it sees and keeps the online softmax of chapter
- * 3 in registers: the maximum m, the denominator l, and the row of O scaled to m.
- * Its floor: 4 Hq dh floating-point operations a visible pair, on the CUDA cores' 128 multiply-adds a clock.
- * What it wastes: nearly everything. Each thread reads all of K and V for itself, two bytes at a time (heads
- * of a group sit in neighbouring threads, so a warp's reads coincide and the cache serves them); its own row
- * of Q it reads again for every key, since 2 dh registers for Q and O do not fit; tensor cores stay idle.
+ * Idea: the thread of query i, head h walks the keys it sees and keeps the online softmax of chapter 3 in
+ * registers: the maximum m, the denominator l, and the row of O scaled to m.
+ * Bytes: 6 dh for each visible pair and head; O and the LSE once.
+ * Floor: 4 dh operations for each visible pair and head, on the CUDA cores' 128 multiply-adds a clock and SM.
+ * Waste: nearly everything. Each thread reads all of K and V for itself, two bytes at a time (heads of a group
+ * sit in neighbouring threads, so a warp's reads coincide and the cache serves them); its own row of Q it
+ * reads again for every key, since 2 dh registers for Q and O do not fit; tensor cores stay idle.
  */
 #include "../kit/kernel.cuh"
 

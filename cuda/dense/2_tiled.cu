@@ -2,18 +2,13 @@
  * @file 2_tiled.cu
  * @brief Dense causal GQA on CUDA cores, in tiles of 64 queries of a head and 64 keys.
  *
- * Better than 1_naive: 256 threads share a tile of Q and walk the keys together, so that K and V come from
- * global memory once for 64 rows, and each value that a thread takes from shared memory serves four rows or
- * four keys. A thread holds 4 rows x 4 keys of S, and of the same 4 rows D / 16 columns of O, in registers.
- * The 16 threads of a row, half a warp, share its softmax by shuffles and its P through shared memory.
- *
- * Its floor: that of 1_naive, 4 Hq dh operations a visible pair at 128 multiply-adds a clock and SM. Nearer
- * is shared memory: by the engine's count of passes it takes about 1.7 times as long. Global bytes: Q and O
- * once; of K and V, each 64 queries of each head read what they see, in whole tiles. Shared memory: 115 KB at
- * dh 128, so one block an SM.
- *
- * What it wastes: tensor cores, sixteen times as fast; every head of a group reads the same K and V; loads
- * and arithmetic take turns; half of the diagonal tile.
+ * Idea: 256 threads share a tile of Q and walk the keys together. A thread has 4 rows x 4 keys of S, and D /
+ * 16 columns of the same rows of O, in registers: what it takes from shared memory serves four rows or four
+ * keys.
+ * Bytes: Q and O once; of K and V, each 64 queries of each head read what they see, in whole tiles.
+ * Floor: that of 1_naive. Shared memory is nearer: by the engine's count of passes about 1.7 times as long.
+ * Waste: tensor cores, sixteen times as fast; every head of a group reads the same K and V; loads and
+ * arithmetic take turns; half of the diagonal tile. 115 KB of shared memory at dh 128: one CTA an SM.
  */
 #include "../kit/kernel.cuh"
 
@@ -21,8 +16,8 @@ namespace
 {
 
 constexpr int tile = 64, threads = 256; // 16 x 16 threads with 4 rows x 4 keys each
-constexpr int padding =
-    4; // floats at a row's end: the 16 bytes at one column of 8 rows lie in different banks
+/// Floats at a row's end: the 16 bytes at one column of 8 rows lie in different banks.
+constexpr int padding = 4;
 
 template <int D> struct Smem {
     alignas(16) float q[tile][D + padding], k[tile][D + padding], v[tile][D], p[tile][tile + padding];
@@ -67,7 +62,8 @@ PTX_INLINE float row_sum(float x)
     return x;
 }
 
-/// From products to P, which goes to shared memory. Row i of the thread's sees the keys up to last + i.
+/// From products to P, which goes to shared memory: the 16 threads of a row, half a warp, hold each a part of it.
+/// Row i of the thread's sees the keys up to last + i.
 template <int D>
 PTX_INLINE void weigh(Smem<D> &smem, float (&p)[4][4], float (&m)[4], float (&l)[4], float4 (&acc)[4][D / 64],
                       float scale, int row, int x, int last)
@@ -124,8 +120,7 @@ __global__ void __launch_bounds__(threads)
     const int first = tile * (int)(gridDim.x - 1 - blockIdx.x); // query; those with most keys start first
     if (first >= s.n_q)
         return;
-    const int x = (int)threadIdx.x % 16,
-              row = (int)threadIdx.x / 16 * 4; // keys x + 16 n, rows row .. row + 3
+    const int x = (int)threadIdx.x % 16, row = (int)threadIdx.x / 16 * 4; // keys x + 16 n, rows row .. + 3
     const float scale = log2_e / sqrtf((float)D);
     load_tile<D>(smem.q, [&](int i) { return first + i < s.n_q ? q + q_at(s, first + i, h, D) : nullptr; });
 

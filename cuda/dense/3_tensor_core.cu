@@ -2,21 +2,14 @@
  * @file 3_tensor_core.cu
  * @brief Dense causal GQA on tensor cores by mma.sync: a warp owns 16 rows of Q.
  *
- * Better than 2_tiled: products run on tensor cores, in bf16 with float32 sums. A warp holds its rows of Q, S
- * and O in registers; P never leaves them, since the accumulators of S lie as the left operand of P V has to.
- * The heads of a group share their keys, so a tile of 64 rows packs 64 / G queries times G heads, and a tile
- * of K and V is read once for all of them. Copies are asynchronous: tile j + 1 arrives while tile j is worked
- * on, with one barrier a tile. Long rows start first, since a causal grid's work grows along the sequence. A
- * permutation of 16-byte chunks keeps shared memory free of bank conflicts.
- *
- * Its floor: 4 Hq dh operations a visible pair at the rate of mma.sync, about two thirds of wgmma's on
- * Hopper. Nearer is shared memory: a warp reads 32 KB of K and V for 262144 multiply-adds of its 16 rows,
- * 1024 a clock at 128 bytes, half of the tensor cores' peak. Global bytes: Q and O once; of K and V, each 64
- * / G queries read what they see, in whole tiles of 64 keys, once for all heads of a group. Registers (dh
- * 128): 128 for Q, O and S, 16 for P, addresses: 216 in all. Shared memory: 80 KB, so two blocks an SM.
- *
- * What it wastes: a third of the tensor cores; shared memory, since each warp reads all of K and V for its 16
- * rows; the tensor cores again while a warp takes exponentials, unless another warp has products to do.
+ * Idea: a warp keeps its rows of Q, S and O in registers, and P too, since the accumulators of S lie as the
+ * left operand of P V has to. A tile of 64 rows packs 64 / G queries times the G heads that share their keys,
+ * and tile j + 1 arrives by cp.async while tile j is worked on.
+ * Bytes: Q and O once; of K and V, each 64 / G queries read what they see, in whole tiles of 64 keys.
+ * Floor: 4 Hq dh operations a visible pair at mma.sync's rate, about two thirds of wgmma's. Shared memory is
+ * nearer: each warp reads all of K and V for its 16 rows, at half of the tensor cores' peak.
+ * Waste: a third of the tensor cores; shared memory; the tensor cores again while a warp takes exponentials,
+ * unless another warp has products to do. Design notes: chapter 12.
  */
 #include "../kit/warp_attend.cuh"
 
@@ -75,7 +68,7 @@ __global__ void __launch_bounds__(threads)
             load_queries(rows, smem.q, row);
         // [warp_step]
         if (j + tile_keys < end)
-            fetch(j + tile_keys);
+            fetch(j + tile_keys); // into the stage of tile j - 1, while j is multiplied
         warp_scores(x, rows, smem.k[stage]);
         auto visible = [&](int half, int column) { return j + column <= last[half]; };
         if (j + tile_keys > full)

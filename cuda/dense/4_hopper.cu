@@ -2,33 +2,15 @@
  * @file 4_hopper.cu
  * @brief Dense causal GQA as Hopper wants it: TMA, wgmma, warpgroups with different tasks.
  *
- * Better than 3_tensor_core: wgmma reaches the full rate of Hopper's tensor cores, reads K and V from shared
- * memory once for 64 rows instead of 16, and runs while its warpgroup does something else; TMA copies a tile
- * at one thread's word. A block is three warpgroups. One fills a ring of tiles of 128 keys; the two others
- * own 64 rows each, 64 / G queries times the G heads of a group, and share the ring. What is left to hide is
- * the exponentials: those of a tile at dh 128 take half as long as its products. So
- *
- * - a group has S of tile j and O += P V of tile j - 1 under way at once, and takes the exponentials of S
- *   while the tensor cores still work on O;
- * - the groups take turns to issue products: while those of one run, the other takes exponentials.
- *
- * Key tiles past a group's last query are never worked on, and only tiles on the diagonal are masked. Later
- * queries, with longer rows, start first.
- *
- * Its floor: 4 Hq dh operations a visible pair at wgmma's rate, 4096 a clock and SM. For 2 x 64 rows and 128
- * keys at dh 128 that is 2048 clocks, in which 64 KB come from L2: 32 bytes a clock, a little more than an SM
- * can count on, so L2 is the nearer limit. At dh 64 the exponentials are, 1024 clocks beside 1024 of
- * products. Global bytes: Q and O once; of K and V, each 2 (64 / G) queries read what they see, in whole
- * tiles of 128 keys, once for all heads of a group. Registers (dh 128): O 64, S 64, P 32 of a consumer's 240.
- * Shared memory: Q 32 KB, three stages of 64 KB.
- *
- * Estimated at M3's heads, against a product rate of 770 TFLOP/s: 281 TFLOP at N = 128K and 18 PFLOP at 1M
- * take 0.37 s and 23 s if products never wait. They wait for L2, and where exponentials are not covered: at
- * 80 to 85 % of that rate 0.43 to 0.46 s and 28 to 29 s.
- *
- * What it wastes: a block's start and end, which no other block's products cover; the masked part of tiles on
- * the diagonal; rows 64 / G * G .. 63 of a tile where G does not divide 64; most of the GPU if there are few
- * queries, since no row is split along its keys.
+ * Idea: a producer fills a ring of tiles of 128 keys; two consumers own 64 rows each, 64 / G queries times the
+ * G heads of a group. A consumer has S of tile j and O += P V of tile j - 1 under way at once and takes the
+ * exponentials of S meanwhile; the two take turns to issue products (ping-pong).
+ * Bytes: Q and O once; of K and V, each 2 (64 / G) queries read what they see, in whole tiles of 128 keys.
+ * Floor: 4 Hq dh operations a visible pair at wgmma's 4096 a clock and SM. L2 is nearer: 32 bytes a clock at
+ * dh 128.
+ * Estimated at M3's heads, not measured: 0.43 to 0.46 s for 128K tokens, 28 to 29 s for 1M.
+ * Waste: a CTA's start and end, which no other CTA's products cover; the masked part of tiles on the diagonal;
+ * rows 64 / G * G .. 63 of a tile; most of the GPU if queries are few. Design notes: chapter 12.
  */
 #include "../kit/attend.cuh"
 
@@ -37,8 +19,9 @@ namespace
 
 constexpr int tile_keys = 128, stages = 3, consumers = 2, threads = 128 * (1 + consumers);
 
-/// Tiles of K or of V on their way from TMA to the consumers. Tile j uses place j % stages for the j /
-/// stages-th time.
+/// Tiles of K or of V on their way from TMA to the consumers. Tile j uses stage j % stages for the j / stages-th
+/// time, which is what the parities below count: `full` completes when the bytes have landed, `empty` when both
+/// consumers have released the stage.
 template <int D> struct Ring {
     Tile<tile_keys, D> tile[stages];
     uint64_t full[stages], empty[stages];
@@ -59,7 +42,7 @@ template <int D> PTX_INLINE void ring_init(Ring<D> &ring)
 // [ring]
 template <int D> PTX_INLINE void load_stage(Ring<D> &ring, int j, const CUtensorMap *map, int r)
 {
-    mbarrier_wait(&ring.empty[j % stages], j / stages % 2 ^ 1);
+    mbarrier_wait(&ring.empty[j % stages], j / stages % 2 ^ 1); // passes at once in the first round
     mbarrier_arrive_expect(&ring.full[j % stages], sizeof ring.tile[0]);
     load_kv(ring.tile[j % stages], map, &ring.full[j % stages], r, j * tile_keys);
 }
@@ -69,6 +52,7 @@ template <int D> PTX_INLINE const Tile<tile_keys, D> &wait_stage(Ring<D> &ring, 
     return ring.tile[j % stages];
 }
 // [ring]
+/// A consumer's products of tile j have been waited for: one thread arrives for its 128.
 template <int D> PTX_INLINE void release_stage(Ring<D> &ring, int j)
 {
     if (threadIdx.x % 128 == 0)
@@ -117,7 +101,7 @@ PTX_INLINE void produce(const Shape &s, Smem<D> &smem, const CUtensorMap *map_q,
         for (int c = 0; c < consumers; c++)
             if (rows_of(s, c).first < s.n_q)
                 load_q(smem.q[c], map_q, &smem.full_q, s, r, rows_of(s, c).first);
-        for (int j = 0; j < last.tiles; j++) {
+        for (int j = 0; j < last.tiles; j++) { // K before V: S of a tile needs no V yet
             load_stage(smem.k, j, map_k, r);
             if (j < padded)
                 load_stage(smem.v, j, map_v, r);
@@ -149,6 +133,7 @@ template <int D, class Out> PTX_INLINE void consume(const Shape &s, Smem<D> &sme
 
     if (c == 1 && other.tiles > 1)
         bar_arrive(turn(0), 256); // consumer 0 begins
+    // Prologue: S and P of tile 0, with nothing to hide them under.
     mbarrier_wait(&smem.full_q, 0);
     issue_scores<tile_keys>(x, smem.q[c], wait_stage(smem.k, 0));
     wgmma_wait<0>();
@@ -156,30 +141,31 @@ template <int D, class Out> PTX_INLINE void consume(const Shape &s, Smem<D> &sme
     release_stage(smem.k, 0);
     weigh(0);
     pack_weights(p, x);
+    // Tile j's S and tile j - 1's P V are under way together (chapter 12).
     // [turns]
     for (int j = 1; j < mine.tiles; j++) {
         const Tile<tile_keys, D> &k = wait_stage(smem.k, j), &v = wait_stage(smem.v, j - 1);
-        bar_sync(turn(c), 256);
+        bar_sync(turn(c), 256); // until the other has issued its products
         issue_scores<tile_keys>(x, smem.q[c], k);
         issue_values(acc, p, v, true);
         if (j + c < other.tiles)
             bar_arrive(turn(1 - c), 256);
-        wgmma_wait<1>();
+        wgmma_wait<1>(); // S is there, P V may go on
         wgmma_pin(x);
         release_stage(smem.k, j);
-        weigh(j);
-        wgmma_wait<0>();
+        weigh(j);        // exponentials, under P V and under the other's products
+        wgmma_wait<0>(); // P V of tile j - 1
         wgmma_pin(acc);
         wgmma_pin(p);
         release_stage(smem.v, j - 1);
-        rescale(acc, keep);
+        rescale(acc, keep); // O so far, to the maximum with tile j in it
         pack_weights(p, x);
     }
     // [turns]
-    // Consumer 1 may see one tile more. Nobody waits for that one's places in the ring, but 1 for its turn.
+    // Consumer 1 may see one tile more. Nobody waits for that one's stage in the ring, but 1 for its turn.
     if (c == 0 && other.tiles > mine.tiles)
         bar_arrive(turn(1), 256);
-    issue_values(acc, p, wait_stage(smem.v, mine.tiles - 1), true);
+    issue_values(acc, p, wait_stage(smem.v, mine.tiles - 1), true); // P V of the last tile
     wgmma_wait<0>();
     wgmma_pin(acc);
     release_stage(smem.v, mine.tiles - 1);

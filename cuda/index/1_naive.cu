@@ -2,15 +2,13 @@
  * @file 1_naive.cu
  * @brief Block scores, a thread per query, group and block.
  *
- * What it does: the thread multiplies its index query by the block's visible keys, one after the other, and
- * keeps the largest product. Blocks that the query does not see get -inf, up to the width of the array.
- *
- * Its floor: 2 di operations a visible key, query and group, on the CUDA cores' 128 multiply-adds a clock.
- *
- * What it wastes: nearly everything. Each product reads both its vectors again, two bytes at a time: 4 di
- * bytes for 2 di operations. (A warp's threads share their block, so their reads of a key coincide and the
- * cache serves them.) Tensor cores stay idle. The scores, 4 bytes a row and block, are only there to be read
- * back by the top-k.
+ * Idea: the thread multiplies its index query by the block's visible keys, one after the other, and keeps the
+ * largest product. Blocks that the query does not see get -inf, up to the width of the array.
+ * Bytes: 4 di for each visible key, query and group; 4 for each score.
+ * Floor: 2 di operations a visible key, query and group, on the CUDA cores' 128 multiply-adds a clock and SM.
+ * Waste: nearly everything. Each product reads both its vectors again, two bytes at a time. (A warp's threads
+ * share their block, so their reads of a key coincide and the cache serves them.) Tensor cores stay idle. The
+ * scores are only there to be read back by the top-k.
  */
 #include "rows.cuh"
 

@@ -2,16 +2,15 @@
  * @file 2_tiled.cu
  * @brief Block scores in tiles of 128 rows and one block of keys, on CUDA cores.
  *
- * Better than 1_naive: a tile of rows and a block of keys go to shared memory once, 32 channels at a time, as
- * float32 and transposed; a thread keeps 8 rows x 8 keys of products in registers, so that 16 floats from
- * shared memory serve 64 multiply-adds. The maximum over the block happens where the products are: 8 keys in
- * the thread, the rest by shuffles among the Bk/8 threads of a row.
- *
- * Its floor: as before, 2 di operations a visible key, query and group at 128 multiply-adds a clock; shared
- * memory (two float4 of each operand, one of them the same for half a warp) takes about as long.
- *
- * What it wastes: tensor cores, which are 16 times as fast; loads and arithmetic take turns; tiles on the
- * diagonal are computed whole; and the scores still go through memory, 4 bytes at a time.
+ * Idea: a tile of rows and a block of keys go to shared memory once, 32 channels at a time, as float32 and
+ * transposed. A thread keeps 8 rows x 8 keys of products in registers, so that 16 floats from shared memory
+ * serve 64 multiply-adds. The maximum is taken where the products are: 8 keys in the thread, the rest by
+ * shuffles among the Bk/8 threads of a row.
+ * Bytes: 2 di for each of 128 rows and of Bk keys, a tile; 4 for each score.
+ * Floor: that of 1_naive; shared memory (two float4 of each operand, one of them the same for half a warp)
+ * takes about as long.
+ * Waste: tensor cores, 16 times as fast; loads and arithmetic take turns; tiles on the diagonal are computed
+ * whole.
  */
 #include "rows.cuh"
 

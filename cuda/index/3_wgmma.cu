@@ -2,20 +2,16 @@
  * @file 3_wgmma.cu
  * @brief Block scores by Hopper's tensor cores, fed by TMA.
  *
- * Better than 2_tiled: wgmma multiplies 64 rows by a block of keys at a time, 16 times the rate of the CUDA
- * cores, straight from the tiles that TMA wrote. 128 rows (M3: 32 queries x 4 groups) stay in shared memory
- * while a producer warp streams the blocks that their last row sees through a ring; two consumer warpgroups
- * own 64 rows each. A row's products lie in four lanes, so its maximum is 32 numbers in a thread and two
- * shuffles. Only blocks on the diagonal are masked. A quad keeps the maxima of four blocks, one a lane, and
- * writes them together.
- *
- * Its floor: 2 di operations a visible key, query and group at wgmma's rate, 4096 a clock and SM: 1024 clocks
- * for 128 rows and 128 keys at di 128, in which 32 KB come from L2, 32 bytes a clock and SM.
- *
- * What it wastes: a warpgroup's product waits for its own maxima and the other way round, and only the second
- * CTA of the SM (97 KB of shared memory each at M3's sizes) fills the gap. With blocks of 64 or 32 keys wgmma
- * wants 128 or 192 bytes a clock of shared memory, which has 128. And the scores, 4 T Hkv B bytes, are 137 GB
- * at a million tokens.
+ * Idea: wgmma multiplies 64 rows by a block of keys straight from the tiles that TMA wrote. 128 rows (M3: 32
+ * queries x 4 groups) stay in shared memory while a producer warp streams the blocks that their last row sees
+ * through a ring, for two consumer warpgroups of 64 rows each. A row's maximum is 32 numbers in each of four
+ * lanes and two shuffles; only blocks on the diagonal are masked.
+ * Bytes: 2 di a row, 2 di a key for each 128 rows; 4 for each score, 137 GB at a million tokens.
+ * Floor: 2 di operations a visible key, query and group at wgmma's 4096 a clock and SM; L2: 32 bytes a clock
+ * at di 128.
+ * Waste: a warpgroup's products wait for its own maxima and the other way round, and only the second CTA of
+ * the SM fills the gap; blocks of 64 or 32 keys, for which shared memory is too slow; the scores. Design
+ * notes: chapter 13.
  */
 #include "stream.cuh"
 
@@ -47,7 +43,7 @@ PTX_INLINE void consume(const Shape &s, Smem<D, Block> &m, const Span &span, flo
         release_stage(m, b);
         for (int half = 0; half < 2; half++) {
             const float maximum = row_max<Block>(x, half, position[half] - b * Block) * scale<D>;
-            if (b % 4 == lane)
+            if (b % 4 == lane) // a lane keeps one of four blocks, so that the quad writes 16 bytes in a row
                 kept[half] = maximum;
             if ((b % 4 == 3 || b + 1 == span.n_tiles) && lane <= b % 4 && out[half])
                 st_global(out[half] + b - b % 4 + lane, kept[half]);

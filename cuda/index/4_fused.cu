@@ -1,53 +1,20 @@
 /**
  * @file 4_fused.cu
- * @brief The whole Index Branch in one kernel: products, block maxima, the selection and, on request, its
- *        LSE. No score is ever written.
+ * @brief The whole Index Branch in one kernel: products, block maxima, the selection and, on request, its LSE.
  *
- * Better than 3_wgmma:
- * - The best k - 1 blocks of a row are kept while its blocks stream past, so what leaves the kernel is k ids,
- *   4 k bytes a row instead of 4 B, and no top-k has to read scores back.
- * - A consumer owns 128 rows instead of 64 and has two sets of accumulators, one for either half: while it
- *   looks at the first half's products the tensor cores compute the second's, and while it looks at those
- *   they compute the other consumer's.
- * - A tile of keys serves 256 rows, which halves what L2 has to deliver.
- *
- * The running top-k. A block whose maximum does not beat the row's k-1st best so far, one comparison, is
- * forgotten. Blocks come in ascending order, so "beat" is strict: ties go to the lower id. While a place is
- * free the score to beat is NaN and the comparison "not at most": so every block gets in, one of -inf too. Of
- * B blocks in random order only n (1 + ln(B/n)), n = k - 1, get further: 109 of 8192 at k = 16. That is why
- * the lists live in shared memory, and only the score to beat and its slot in registers: in the quad's
- * registers a list would cost 8 to 24 a row, times the four rows of a thread, beside 128 accumulators. A new
- * entry goes to the end of its list and the worst one leaves, so ids are always ascending and nothing has to
- * be sorted. Raw products are compared; the scale, which changes no order, only touches what is written.
- *
- * The LSE, a template option (without it there is no exponential at all): the sum of exp(product - maximum)
- * over a block is taken while its products are in registers, and only when the block enters a list. It
- * travels with the entry, and the end merges k pairs.
- *
- * Few queries, many keys (a chunk of a long prompt): a CTA for 256 rows would leave SMs idle. Then several
- * CTAs share the keys of the same rows, in parts, and a second kernel merges their lists: a warp a row, the k
- * entries of every part offered by (score, id), so the ids do not depend on the number of parts. parts_of()
- * chooses it by a prediction in units of one block's products: `work` is all of them, and since CTAs start in
- * the order of their lengths, the last one to start is the shortest.
- *
- * Its floor: 2 di operations a visible key, query and group at 4096 a clock and SM: 2048 clocks for 256 rows
- * and 128 keys at di 128, in which 32 KB come from L2, 16 bytes a clock, and wgmma reads 96 of the 128 bytes
- * a clock that shared memory has. The maxima are 128 comparisons a thread and tile, a quarter of that time.
- *
- * Predicted at M3's heads, against a product rate of 770 TFLOP/s in the same run: 8.8 TFLOP at N = 128K, 563
- * at 1M, so 11.4 ms and 0.73 s if products never wait. They wait where a consumer's maxima and insertions
- * (the clocks above, and 109 insertions of about 100 clocks a row, which a warp takes for 8 rows at once) are
- * not covered by the other's products: 80 to 90 % of that rate. A CTA's start and end, about 6000 clocks, are
- * 0.6 % of its 512 blocks on average at 128K, which is why the grid is not persistent: one CTA a tile,
- * longest first, ends as evenly, and the hardware hands tiles out. At k = 1 nothing is ever inserted:
- * the difference is the cost of the selection.
- *
- * What it wastes: blocks on the diagonal are computed whole; at a CTA's start and end nothing else runs on
- * its SM (226 KiB of shared memory); blocks of 32 or 64 keys, as in 3_wgmma.
- *
- * Dropped: a sum of every block, kept or not, takes as many exponentials as a dense softmax. Products under
- * way from one block to the next (the first half of b + 1 issued before the second of b is looked at) ptxas
- * serialises (C7514), and likewise a product that a branch issues (C7520).
+ * Idea: the best k - 1 blocks of a row are kept in shared memory while its blocks stream past, and in
+ * registers only the score to beat: so ids leave, and no score is ever written. A consumer owns 128 rows in
+ * two halves and looks at the products of one while the tensor cores compute the other's. If rows are few,
+ * CTAs share a row's keys, and a second kernel merges their lists.
+ * Bytes: 2 di a row, 2 di a key for each 256 rows; 4 k of ids a row, 4 more for the LSE; lists in and out if
+ * merged.
+ * Floor: 2 di operations a visible key, query and group at wgmma's 4096 a clock and SM; L2: 16 bytes a clock.
+ * Predicted at M3's heads: 80 to 90 % of a large product's rate, at which 128K tokens take 11.4 ms, 1M 0.73 s.
+ * Waste: diagonal blocks are computed whole; a CTA's start and end, one CTA an SM; blocks of 64 or 32 keys, as
+ * in 3_wgmma.
+ * Dropped: a sum of every block; products under way between blocks (ptxas C7514), or issued by a branch
+ * (C7520).
+ * Design notes: chapter 13.
  */
 #include "../kit/selection.cuh"
 #include "stream.cuh"
@@ -64,8 +31,10 @@ struct Entry {
     float sum;
 };
 
-/// The rows' lists: slots 0..k-2 the best blocks so far in ascending order, free ones (id -1) first; slot k-1
-/// the local block. The 8 rows x 4 slots that a warp touches at a time lie in 32 banks.
+/// The rows' lists, in shared memory: in the quad's registers they would cost 8 to 24 a row, times the four rows
+/// of a thread, beside 128 accumulators. Slots 0..k-2 have the best blocks so far in ascending order,
+/// free ones (id -1) first; slot k-1 the local block. The 8 rows x 4 slots that a warp touches at a time lie in 32
+/// banks.
 template <bool Lse> struct Lists {
     float score[max_topk / 4][rows][4];
     int32_t id[max_topk / 4][rows][4];
@@ -90,8 +59,7 @@ template <bool Lse> PTX_INLINE void store(Lists<Lse> &m, int row, int slot, cons
 struct Rows {
     int row[2];      ///< in the CTA
     int position[2]; ///< the last key that they see
-    float
-        threshold[2]; ///< the smallest score of slots 0..k-2, NaN if one is free: what a block has to beat...
+    float threshold[2]; ///< what a block has to beat, the least score of slots 0..k-2, NaN if one is free...
     int at[2];       ///< ...and its slot: the first free one, else the last one where there are ties
 };
 
@@ -156,7 +124,8 @@ PTX_INLINE float row_sum(const float (&x)[Block / 2], int half, int last, float 
     return sum + shfl_xor(sum, 2);
 }
 
-/// The products of a part's rows with the n-th block from `first` on are there.
+/// The epilogue of a part's products with the n-th block from `first` on: maxima, and what beats a row's threshold
+/// enters its list. Blocks ascend, so an equal score is turned down: ties go to the lower id (chapter 13).
 template <int D, int Block, bool Lse>
 PTX_INLINE void epilogue(Lists<Lse> &lists, Rows &own, float (&x)[Block / 2], int first, int n, int topk)
 {
@@ -168,7 +137,7 @@ PTX_INLINE void epilogue(Lists<Lse> &lists, Rows &own, float (&x)[Block / 2], in
         const float maximum = row_max<Block>(x, half, last);
         const bool better = b < local && !(maximum <= own.threshold[half]);
         if (!warp_ballot(better || b == local))
-            continue;
+            continue; // nearly always
         const Entry e = {maximum, b, Lse ? row_sum<D, Block>(x, half, last, maximum) : 0};
         if (b == local && threadIdx.x % 4 == 0)
             store(lists, own.row[half], topk - 1, e);
@@ -177,7 +146,7 @@ PTX_INLINE void epilogue(Lists<Lse> &lists, Rows &own, float (&x)[Block / 2], in
     }
 }
 
-/// Where CTAs that share rows leave their lists, [parts][rows][k] in the order of ids; free entries have id
+/// Where CTAs that share rows store their lists, [parts][rows][k] in the order of ids; free entries have id
 /// -1.
 struct Parts {
     int n;
@@ -190,7 +159,7 @@ MSA_BOTH_SIDES inline int64_t part_at(const Shape &s, int part, int row)
     return (part * n_rows(s) + row) * s.topk;
 }
 
-/// A row's list as it is, for the kernel that merges.
+/// The rows' lists as they are, for the kernel that merges.
 template <bool Lse>
 PTX_INLINE void store_lists(const Lists<Lse> &lists, const Rows &own, const Shape &s, const Span &span,
                             const Parts &parts)
@@ -235,7 +204,7 @@ PTX_INLINE void write(const Lists<Lse> &lists, const Rows &own, const Shape &s, 
     }
 }
 
-/// The ring takes what the lists leave of 227 KB (at D 128): three tiles of 128 keys, two with sums.
+/// The ring takes what the lists spare of 227 KB (at D 128): three tiles of 128 keys, two with sums.
 template <int D, int Block, bool Lse> struct Smem {
     Stream<D, Block, rows, (Lse ? 64 : 96) << 10> stream;
     Lists<Lse> lists;
@@ -250,18 +219,18 @@ PTX_INLINE void consume(const Shape &s, Smem<D, Block, Lse> &smem, const Span &s
     timeline_role("consumer");
     Rows a0 = rows_init(smem.lists, s, span, 64 * part), a1 = rows_init(smem.lists, s, span, 64 * part + 64);
     float x0[Block / 2], x1[Block / 2];
-    mbarrier_wait(&m.full_q, 0);
+    mbarrier_wait(&m.full_q, 0); // the rows of Qi have landed
     for (int n = 0; n < span.n_tiles; n++) {
         const Tile<Block, D> &keys = wait_stage(m, n);
         // [halves]
         issue_scores<Block>(x0, m.q[part], keys);
         issue_scores<Block>(x1, m.q[part + 1], keys);
-        wgmma_wait<1>();
+        wgmma_wait<1>(); // the first half; the second is multiplied while this one is looked at
         wgmma_pin(x0);
         epilogue<D, Block>(smem.lists, a0, x0, span.first, n, s.topk);
-        wgmma_wait<0>();
+        wgmma_wait<0>(); // the second; now the other consumer's products cover this one's epilogue
         wgmma_pin(x1);
-        release_stage(m, n);
+        release_stage(m, n); // no product reads the keys any more
         epilogue<D, Block>(smem.lists, a1, x1, span.first, n, s.topk);
         // [halves]
     }
@@ -346,10 +315,12 @@ __global__ void __launch_bounds__(32 * merge_warps) merge(Shape s, Parts parts, 
 
 /* ---- Host ---------------------------------------------------------------------------------------------- */
 
+/// In how many parts the keys are shared out, by a prediction of the time in units of one block's products. CTAs
+/// start in the order of their lengths, so the last one to start is the shortest.
 int parts_of(const Shape &s)
 {
-    const int min_blocks = 8,
-              extra = 5; // blocks: of a part, and what one costs beside (start, lists out and in)
+    // In blocks' products: the least of a part, and what one costs beside (start, lists out and in).
+    const int min_blocks = 8, extra = 5;
     const double tiles = (double)ceil_div(n_rows(s), (int64_t)rows), longest = s.n_blocks,
                  shortest = (s.prefix + fmin(rows, (double)n_rows(s)) / s.n_kv_heads) / s.block,
                  work = tiles * (longest + shortest) / 2;

@@ -16,7 +16,7 @@
 constexpr int consumer_threads = 256, stream_threads = consumer_threads + 32;
 
 /// Rows of Qi in parts of 64, one wgmma high, and a ring of tiles of one block of keys each, as many as fit
-/// in `RingBytes`. Tile n uses place n % stages for the n / stages-th time.
+/// in `RingBytes`. Tile n uses stage n % stages for the n / stages-th time.
 template <int D, int Block, int Rows, int RingBytes> struct Stream {
     static constexpr int stages = RingBytes / (int)sizeof(Tile<Block, D>);
     Tile<64, D> q[Rows / 64];
@@ -63,12 +63,12 @@ PTX_INLINE void produce(Stream<D, Block, Rows, RingBytes> &m, const CUtensorMap 
                         const CUtensorMap *keys, const Span &span)
 {
     timeline_role("producer");
-    mbarrier_arrive_expect(&m.full_q, sizeof m.q);
+    mbarrier_arrive_expect(&m.full_q, sizeof m.q); // resident: loaded once
     for (int part = 0; part < Rows / 64; part++)
         load_kv(m.q[part], rows, &m.full_q, 0, span.row0 + 64 * part);
     for (int n = 0; n < span.n_tiles; n++) {
         const int stage = n % m.stages;
-        mbarrier_wait(&m.empty[stage], n / m.stages % 2 ^ 1);
+        mbarrier_wait(&m.empty[stage], n / m.stages % 2 ^ 1); // all consumer warps have released it
         mbarrier_arrive_expect(&m.full[stage], sizeof m.k[stage]);
         load_kv(m.k[stage], keys, &m.full[stage], 0, (span.first + n) * Block);
     }

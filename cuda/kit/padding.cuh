@@ -1,8 +1,8 @@
 /**
  * @file padding.cuh
  * @brief What is left to do in a padded batch when every kernel looks at what there is alone: checking the
- * lengths, writing the rows of queries that there is room for and that do not exist, and the mean over those
- * that do.
+ * lengths, writing the rows between a sequence's last query and its capacity, and the mean over the queries
+ * that there are.
  */
 #ifndef MSA_PADDING_CUH
 #define MSA_PADDING_CUH
@@ -82,10 +82,10 @@ void launch_padding(const Call &c, msa_stage stage, int32_t *status)
 }
 
 /// L_KL and its gradients are means over queries, which the kernels of a sequence take to be all that the
-/// call has room for: corrects them to those that there are.
+/// call has a capacity for: corrects them to those that there are.
 __global__ void __launch_bounds__(pad_threads)
-    mean(int64_t capacity, const int32_t *len_q, int n_seqs, float *dqi, int64_t n_qi, float *dki,
-         int64_t n_ki, double *loss)
+    mean(int64_t capacity, const int32_t *len_q, int n_seqs, float *dqi, int64_t n_qi, float *dki, int64_t n_ki,
+         double *loss)
 {
     const int64_t first = (int64_t)blockIdx.x * pad_threads + threadIdx.x,
                   step = (int64_t)gridDim.x * pad_threads;

@@ -5,8 +5,8 @@
  * A candidate is one 64-bit number, its key: the score's bits made to ascend with the score, then the
  * complement of the id. So a larger key is better, equal scores prefer the lower id, and no two keys are
  * equal (contract, section 2, step 4). A list starts with its fixed entries, which no candidate beats: the
- * local block and, where the list has more places than k, closed places. What is left is free; closed and
- * free places read as id -1, which as an unsigned number comes after every id. Hence a row of ids is its list
+ * local block and, where the list has more entries than k, closed entries. What is left is free; closed and
+ * free entries read as id -1, which as an unsigned number comes after every id. Hence a row of ids is its list
  * sorted by unsigned id, with no special case.
  */
 #ifndef MSA_SELECTION_CUH
@@ -28,7 +28,7 @@ PTX_INLINE uint64_t rank_key(float score, int id)
     return (uint64_t)bits << 32 | ~(uint32_t)id;
 }
 // [rank_key]
-/// A candidate's score; NaN for a place that is free or closed.
+/// A candidate's score; NaN for an entry that is free or closed.
 PTX_INLINE float score_of(uint64_t key)
 {
     const uint32_t high = (uint32_t)(key >> 32), bits = high >> 31 ? high ^ 1u << 31 : ~high;
@@ -37,12 +37,12 @@ PTX_INLINE float score_of(uint64_t key)
     CPU(memcpy(&x, &bits, 4);)
     return x;
 }
-/// The id of a candidate or of the local block, ~0 of any other place.
+/// The id of a candidate or of the local block, ~0 of any other entry.
 PTX_INLINE uint32_t id_of(uint64_t key)
 {
     return ~(uint32_t)key;
 }
-/// What place `a` of `places` holds before the first candidate.
+/// What entry `a` of a list of `size` holds before the first candidate.
 PTX_INLINE uint64_t first_entry(int a, int size, int topk, int local)
 {
     return a == 0 ? closed_entry | ~(uint32_t)local : a <= size - topk ? closed_entry : free_entry;
@@ -53,18 +53,18 @@ PTX_INLINE int local_block(const Shape &s, int64_t i)
     return (int)((s.prefix + i) / s.block);
 }
 
-/// Calls f(std::integral_constant<int, places>()) for a list of k (host).
+/// Calls f(std::integral_constant<int, size>()) for a list of k (host).
 template <class F> static void with_list_size(int topk, const F &f)
 {
     with_int<8, 16, 32>(topk <= 8 ? 8 : topk <= 16 ? 16 : 32, f);
 }
 
-/* ---- A thread's list: K places in registers, best first ----------------------------------------------- */
+/* ---- A thread's list: K entries in registers, best first ---------------------------------------------- */
 
-// It stays there if every loop over it is unrolled to the end.
+// It stays there if every loop over it is unrolled to the end: so K is 8, 16 or 32, and a smaller k closes entries.
 #define UNROLL PTX(_Pragma("unroll"))
 
-/// Where a candidate that beats the last place belongs; the last falls off.
+/// Puts a candidate that beats the last entry where it belongs; the last falls off.
 template <int K> PTX_INLINE void insert(uint64_t (&list)[K], uint64_t key)
 {
     UNROLL
@@ -99,20 +99,20 @@ template <int K> PTX_INLINE void write_ids(int32_t *ids, const uint64_t (&list)[
             st_global(ids + a, (int32_t)id[a]);
 }
 
-/* ---- A thread's list with a waiting room --------------------------------------------------------------- */
+/* ---- A thread's list with a buffer of candidates ------------------------------------------------------- */
 
 /// An insertion takes a warp's time as soon as one lane wants it: in random order some lane of 32 does at 677
-/// of 1024 blocks (k = 16), though a row needs 78. So a candidate that beats the last place waits in shared
-/// memory until some lane has `waiting` of them; then all lanes insert: 170 insertions, for 85 candidates a
-/// row, since the last place is out of date meanwhile (a simulation of 40 warps; of 4096 blocks 228 instead
+/// of 1024 blocks (k = 16), though a row needs 78. So a candidate that beats the last entry waits in shared
+/// memory until some lane has `buffer_size` of them; then all lanes insert: 170 insertions, for 85 candidates a
+/// row, since the last entry is out of date meanwhile (a simulation of 40 warps; of 4096 blocks 228 instead
 /// of 1263).
 constexpr int buffer_size = 8;
 using CandidateBuffer = uint64_t[buffer_size][32]; ///< of a warp
 
 template <int K> struct BufferedList {
     uint64_t entry[K];
-    float threshold; ///< the score of the last place; NaN while that is free
-    int n;      ///< candidates that wait
+    float threshold; ///< the score of the last entry; NaN while that is free
+    int n;           ///< candidates in the buffer
 };
 
 template <int K> PTX_INLINE BufferedList<K> buffered_list(int topk, int local)
@@ -125,7 +125,7 @@ template <int K> PTX_INLINE BufferedList<K> buffered_list(int topk, int local)
     list.n = 0;
     return list;
 }
-/// The whole warp calls it.
+/// Inserts what the lanes have in their buffers. The whole warp calls it.
 template <int K> PTX_INLINE void flush(BufferedList<K> &list, const CandidateBuffer &buffer)
 {
     const int longest = (int)warp_max((uint32_t)list.n);
@@ -207,7 +207,7 @@ PTX_INLINE void write_ids(int32_t *ids, uint64_t entry, int topk)
     store_ids(entry, topk, [&](int slot, int32_t id) { st_global(ids + slot, id); });
 }
 
-/// The same by a whole block of threads, for a row that is too long for one warp: each warp makes a list of
+/// The same by a whole CTA, for a row that is too long for one warp: each warp makes a list of
 /// its share of the n candidates, then warp 0 merges the lists and stores. `lists` is shared memory.
 template <int warps, class Key, class Store>
 PTX_INLINE void select_by_block(uint64_t (&lists)[warps][32], int topk, int local, int n, Key key,

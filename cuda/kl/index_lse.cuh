@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(lse_threads)
     float x[lse_keys / 2], keep[2];
     for (int tile = 0; tile * lse_keys < n_keys; tile++) {
         cp_async_wait<0>();
-        __syncthreads();
+        __syncthreads(); // the tile is there, and all are done with the one before
         if ((tile + 1) * lse_keys < n_keys)
             fetch(tile + 1);
         warp_product<DI>(x, m.q, 16 * warp, m.k[tile % 2], 0);

@@ -3,18 +3,14 @@
  * @brief The whole attention of a layer: the fused index, then sparse/union or sparse/kv_outer, whichever the
  *        selection is better for.
  *
- * What it does: between the two a single CTA measures how much neighbours agree. union8 is the mean size of
- * the union of the blocks of 8 neighbouring queries, from k where they agree to 8 k where they do not; it is
- * taken over 64 samples, evenly spaced in every group. Both kernels are launched behind a gate that compares
- * it with crossing k (prefill.cuh): the CTAs of one find it closed and return. So the choice costs no
- * synchronisation with the host, and a CUDA graph can hold it. Sequences of a batch choose each for itself.
- *
- * What it wastes, estimated: the measurement, 2 samples a warp, each up to 256 comparisons a lane at k = 16,
- * which 8 warps a scheduler issue in 12,000 clocks, 7 us; and the launches and CTAs of the kernel that is
- * passed over. At 8K tokens these are 5 launches and 66,000 CTAs, of which an SM holds 16 at a time: 0.03 ms
- * of 1.3. At 1M tokens the union's are 0.5 M, one an SM, KV-outer's 320 launches, 1.1 M of partials, two an
- * SM, and 8.4 M that combine, sixteen an SM: at 0.3 us for each turn of the 132 SMs 1.2 ms or 3 ms, of about
- * 1 s.
+ * Idea: between the two a single CTA measures union8, the mean size of the union of the blocks of 8
+ * neighbouring queries, on 64 samples evenly spaced in every group. Both kernels are launched behind a gate
+ * that compares it with crossing k (prefill.cuh): the CTAs of one find it closed and return. So the choice
+ * costs no synchronisation with the host, and a CUDA graph can hold it. Sequences of a batch choose each for
+ * itself.
+ * Bytes, floor: those of the kernel it takes, and the samples' ids.
+ * Waste, estimated: the measurement, 7 us; the launches and CTAs of the kernel that is passed over, 0.03 ms of
+ * 1.3 at 8K tokens, 1.2 or 3 ms of about 1 s at 1M. Design notes: chapter 14.
  */
 #include "prefill.cuh"
 
@@ -77,8 +73,8 @@ __global__ void __launch_bounds__(32 * warps, 1) overlap(Shape padded, const int
     mine = 0;
     for (int a = 0; a < warps; a++)
         mine += ld_shared(&m.sum[a]);
-    const uint32_t n = (uint32_t)n_samples(s),
-                   wanted = (uint32_t)n_samples(padded); // the host counts on so many
+    // The host counts on as many samples as the capacity has.
+    const uint32_t n = (uint32_t)n_samples(s), wanted = (uint32_t)n_samples(padded);
     st_global(sum, n > 0 ? mine * wanted / n : 0);
 }
 

@@ -2,14 +2,14 @@
  * @file 1_naive.cu
  * @brief The selection turned around, a thread per key block.
  *
- * What it does: the thread of (group, block) walks all ids of its group and counts its own; a thread a group
- * sums the counts to `first`; the same walk again writes each block's entries, ascending because the walk is;
- * one thread lists the items.
- * Its floor: the ids read once and the entries written once, 8 Hkv T k bytes.
- * What it wastes: it reads every id 2 B times, once a pass and block (a warp's reads coincide, so the caches
- * serve them), and the sums and the list are single threads.
- * Bytes read: 8 Hkv B T k (ids) + 4 Hkv B (sum) + 8 Hkv B (write) + 8 Hkv B (list);
- * written: 4 Hkv (2 B + 1) (first) + 4 Hkv T k (entries) + 16 per item of the capacity.
+ * Idea: the thread of (group, block) walks all ids of its group and counts its own; a thread a group sums the
+ * counts to `first`; the same walk again writes each block's entries, ascending because the walk is; one
+ * thread lists the items.
+ * Bytes read: 8 Hkv B T k (ids) + 4 Hkv B (sum) + 8 Hkv B (write) + 8 Hkv B (list); written: 4 Hkv (2 B + 1)
+ * (first) + 4 Hkv T k (entries) + 16 per item of the capacity.
+ * Floor: the ids read once and the entries written once, 8 Hkv T k bytes.
+ * Waste: it reads every id 2 B times, once a pass and block (a warp's reads coincide, so the caches serve
+ * them), and the sums and the list are single threads.
  */
 #include "../kit/kernel.cuh"
 #include "reverse.cuh"

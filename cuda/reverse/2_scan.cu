@@ -2,30 +2,24 @@
  * @file 2_scan.cu
  * @brief A counting sort of the ids by block: count, scan, scatter.
  *
- * What it does: the queries are cut into segments. Pass 1 counts, in shared memory, how often each segment
- * chose each block. Pass 2, a thread block a group, turns the counts into the place of each segment's first
- * entry of each block, into `first`, and into the place of each block's first item. Pass 3 walks a segment
- * again, 32 queries at a time with a thread an id: each sets its query's bit in its block's word, and the
- * bits below its own count the entries that go before it. So entries ascend in query without any sorting, and
- * no result depends on the order in which threads run.
- * Why better: ids are read twice in all (once more a pass where there are over 4096 blocks) instead of 2 B
- * times, by as many thread blocks as the card takes; nothing is left to a single thread.
- * Its floor: the ids read once and the entries written once, 8 Hkv T k bytes.
- * Estimated for a chunk of KV-outer (16384 queries, 4 groups, k = 16, 8192 blocks): 12.6 MB of ids and
- * entries are nothing, 4 us at 3.35 TB/s; the time is that of three launches and of pass 3's 32 steps of
- * three barriers each, at about 1500 clocks 27 us: 0.05 ms in all, of 3 ms for the chunk. What it wastes: a
- * second reading of ids (they come from L2 when the call is a chunk of queries), entries stored four bytes at
- * a time to B places at once, three barriers per 32 queries. Bytes, with P = ceil(B / 4096) ranges of blocks
- * and G = min(64, ceil(T / 1024)) segments: read 4 Hkv (2 P T k + 3 G B + 3 B) + 4 * 32 k P G (Hkv (Hkv + 1)
- * / 2 + 1) (each thread of pass 3 the item sums of the groups before, and where the tails start); written 4
- * Hkv (2 G B + 2 B + 2 + T k) + 16 per item of the capacity.
+ * Idea: pass 1 counts in shared memory how often each segment of the queries chose each block; pass 2, a CTA a
+ * group, scans the counts to where each segment's entries and each block's items begin; pass 3 walks a segment
+ * again, 32 queries at a time: an entry's rank is the number of bits below its query's in its block's word. No
+ * entry is sorted, and no result depends on the order of threads.
+ * Bytes, with P = ceil(B / 4096) ranges of blocks and G = min(64, ceil(T / 1024)) segments: read 4 Hkv (2 P T
+ * k + 3 G B + 3 B) + 4 * 32 k P G (Hkv (Hkv + 1) / 2 + 1); written 4 Hkv (2 G B + 2 B + 2 + T k) + 16 per item
+ * of the capacity.
+ * Floor: the ids read once and the entries written once, 8 Hkv T k bytes.
+ * Estimated for a chunk of sparse/4_kv_outer: 0.05 ms, nearly all of it launches and barriers.
+ * Waste: the ids' second reading, from L2 for a chunk; entries are stored 4 bytes at a time to B places at
+ * once; three barriers for 32 queries. Design notes: chapter 14.
  */
 #include "reverse.cuh"
 
 namespace
 {
 
-constexpr int range = 4096; ///< blocks that a thread block counts or scatters
+constexpr int range = 4096; ///< blocks that a CTA counts or scatters
 constexpr int batch = 32;   ///< queries of a step of pass 3, the bits of a word
 constexpr int scan_threads = 1024;
 
@@ -181,7 +175,7 @@ struct Offsets {
     uint32_t chosen[range]; ///< which of the 32 queries chose it
 };
 
-/// The items of this thread block's key blocks, written by the first segment.
+/// The items of this CTA's key blocks, written by the first segment.
 __device__ void list(const Shape &s, const Scratch &w, const int32_t *first, int4 *out, int r, int b0,
                      int blocks)
 {
@@ -191,7 +185,7 @@ __device__ void list(const Shape &s, const Scratch &w, const int32_t *first, int
                    out + ld_global(w.item + r * s.n_scores + b0 + b));
 }
 
-/// Fills out[begin..end-1]; the thread blocks of one group share the work.
+/// Fills out[begin..end-1]; the CTAs of one group share the work.
 template <class T> __device__ void fill(T *out, int64_t begin, int64_t end, T v SITE)
 {
     const int64_t block = (int64_t)blockIdx.y * gridDim.x + blockIdx.x;

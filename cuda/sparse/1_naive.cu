@@ -2,16 +2,13 @@
  * @file 1_naive.cu
  * @brief Sparse attention, a thread per row of Q.
  *
- * What it does: the thread of query i, head h walks the ids of its group and, in each block, the keys it
- * sees, with the online softmax of dense/1_naive.cu in registers. A row of ids ends after k or at the first
- * that is no block, such as -1.
- *
- * Better than dense attention: at most k Bk keys a query instead of up to N.
- *
- * Its floor: 4 dh floating-point operations for each visible pair and head, on the CUDA cores.
- *
- * What it wastes: what dense/1_naive.cu wastes. The bytes that it asks for: 6 dh for each visible pair and
- * head (a row of K, of V, and of Q again), 4 for each id it reads and head; O and the LSE are written once.
+ * Idea: the thread of query i, head h walks the ids of its group and, in each block, the keys it sees, with
+ * the online softmax of dense/1_naive.cu in registers. A row of ids ends after k or at the first that is no
+ * block, such as -1. At most k Bk keys a query instead of up to N.
+ * Bytes asked for: 6 dh for each visible pair and head (a row of K, of V, and of Q again), 4 for each id it
+ * reads and head; O and the LSE are written once.
+ * Floor: 4 dh operations for each visible pair and head, on the CUDA cores.
+ * Waste: what dense/1_naive.cu wastes.
  */
 #include "../kit/kernel.cuh"
 

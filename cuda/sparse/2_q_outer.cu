@@ -2,28 +2,17 @@
  * @file 2_q_outer.cu
  * @brief Sparse attention on tensor cores by mma.sync, the query in the outer loop.
  *
- * A CTA owns one query and one group: its G heads are the 16 rows of mma.sync, which share their keys (rows
- * past G are zero). Four warps deal the query's blocks among them in slices of 16 keys, whatever the block
- * size; each walks its slices with its own softmax and its own two buffers, K and V of the next slice
- * arriving by cp.async while this one is worked on, so that no warp waits for another until they merge their
- * rows at the end.
- *
- * Better than 1_naive: K and V are read once for the G heads instead of once for each, 16 bytes at a time,
- * and multiplied on tensor cores.
- *
- * Bytes, exactly: 2 Hq T dh for Q; as much for O in bf16; 4 Hq T for the LSE; 4 dh for each token of each
- * block of each query and group, all of it, hidden tokens too, up to the last that exists; and 16 k Hkv T for
- * the ids, which every warp reads. This is the paper's Q-outer order (spec, section 4).
- *
- * Its floor: those bytes, since G = 16 heads make 16 operations a byte; the products take a fifth of that
- * time.
- *
- * Estimated (make chapter N=14), a chunk of 16384 of M3's queries at the end of 2^20 tokens: 69.3 GB whatever
- * they chose, 20.7 ms on an H800 and 14.4 ms on an H200 if no cache holds anything, for 1.07 useful TFLOP.
- *
- * What it wastes: neighbouring queries that choose the same block fetch it anew each, from L2 at best; and
- * 16 - G rows of every product.
- *
+ * Idea: a CTA owns one query and one group, whose G heads are the 16 rows of mma.sync and share their keys.
+ * Four warps deal the query's blocks among them in slices of 16 keys, each with its own softmax and its own
+ * two buffers filled by cp.async, so that no warp waits for another until they merge their rows.
+ * Bytes, exactly: 2 Hq T dh of Q, as much of O in bf16, 4 Hq T of LSE; 4 dh for each token that exists of each
+ * block of each query and group, hidden ones too; 16 k Hkv T of ids, which every warp reads. The paper's
+ * Q-outer order.
+ * Floor: those bytes, since G = 16 heads make 16 operations a byte; the products take a fifth of that time.
+ * Estimated (make chapter N=14): 69.3 GB for 16384 of M3's queries at 2^20 tokens, 20.7 ms on an H800, 14.4 on
+ * an H200.
+ * Waste: neighbours that choose the same block fetch it anew each, from L2 at best; 16 - G rows of every
+ * product.
  * Dropped: slices of 32 keys; with twice the shared memory one CTA fits on an SM instead of three.
  */
 #include "../kit/warp_attend.cuh"
@@ -54,8 +43,8 @@ template <int D> struct Smem {
 template <int D, class Out>
 PTX_INLINE void merge(const Smem<D> &smem, const Shape &s, int i, int r, Out *o, float *lse)
 {
-    const int t = (int)threadIdx.x, row = t * rows / threads,
-              column = t % (threads / rows) * 4; // 8 threads a row, 4 columns each
+    // 8 threads a row, 4 columns each
+    const int t = (int)threadIdx.x, row = t * rows / threads, column = t % (threads / rows) * 4;
     if (row >= s.group)
         return;
     float top = minus_infinity(), weight[warps], sum = 0;
@@ -102,6 +91,7 @@ __global__ void __launch_bounds__(threads)
         copy_rows<32>(mine.stage[stage].v, lane, key(v));
         cp_async_commit();
     };
+    // Prologue: the heads' rows of Q, and each warp's first slice.
     copy_rows<threads>(
         smem.q, t, [&](int row) { return row < s.group ? q + q_at(s, i, r * s.group + row, D) : nullptr; });
     cp_async_commit();
@@ -118,7 +108,7 @@ __global__ void __launch_bounds__(threads)
         cp_async_wait<0>();
         __syncwarp(); // slice n is there, and all lanes are done with the one before
         if (n + warps < slices)
-            fetch(n + warps);
+            fetch(n + warps); // arrives while this one is worked on
         auto &stage = mine.stage[n / warps % 2];
         const int first = first_key(n);
         warp_scores(x, heads, stage.k);
@@ -132,6 +122,7 @@ __global__ void __launch_bounds__(threads)
         warp_values(acc, p, stage.v);
     }
 
+    // Epilogue: each warp leaves O and LSE of its slices, and all merge them by LSE (chapter 3).
     float inverse[2], z[2];
     softmax_finish_part(softmax, inverse, z);
     __syncwarp(); // all lanes are done with the last slice

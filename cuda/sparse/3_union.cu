@@ -2,42 +2,19 @@
  * @file 3_union.cu
  * @brief Sparse attention on Hopper: neighbouring queries walk the union of their blocks together.
  *
- * Better than 2_q_outer where neighbours agree on their blocks, as they mostly do: a block that several of
- * them chose is loaded once for all, and the rows of several queries fill a tile of 64 for wgmma. It is
- * dense/hopper with another list of keys. A tile is 64 / G queries times the G heads of a group; a CTA is a
- * producer and two consumers, a tile each, which share one ring of blocks and take turns to issue products.
- * - The producer is a warp that merges ids while it loads: a lane follows the ascending ids of up to four
- *   queries. The smallest id that is left is the next block, a ballot says who chose it, and who did moves
- * on. The answer travels beside the block in its stage of the ring.
- * - Rows whose query did not choose the block see nothing of it. A tile that nobody of chose it passes on: so
- * the bytes are those of both tiles' union, the products those of each tile's own.
- *
- * Bytes, exactly: 2 Hq T dh for Q; as much for O in bf16; 4 Hq T for the LSE; 4 for each id, read once, and
- * for the -1 after a short row; and for each CTA 4 dh a token of its union. With union8 the mean size of the
- * union over the 8 queries of a CTA at G = 16, and union4 that over the 4 of a tile, K and V are T/2 Hkv
- * union8 Bk dh bytes instead of 4 T Hkv k Bk dh, and products union4 / k of what is useful.
- *
- * Its floor: those products at 4096 operations a clock and SM: at dh 128 a block takes both tiles 2048
- * clocks, in which its 64 KB arrive at 32 bytes a clock, from L2 mostly, since the CTAs beside it want the
- * same.
- *
- * Estimated (make chapter N=14), a chunk of 16384 of M3's queries at the end of 2^20 tokens, 1.07 useful
- * TFLOP, on an H800 and an H200 if no cache holds anything: structured selections (union8 18.7) 3.2 and 2.2
- * ms, which is 340 and 480 useful TFLOP/s; local ones (16.0) 2.7 and 1.9 ms, 390 and 560; random ones
- * (120.2) 19.4 and 13.6 ms. The other end, if L2 delivers all of K and V as fast as said: the products, at
- * 989 TFLOP/s 1.3 ms for structured ones, 1.1 ms for local ones, 4.3 ms for random ones. A whole prompt of
- * 2^20 tokens is 64 such chunks, and one of N tokens N / 16384.
- *
- * What it wastes: union4 / k, up to 4 where neighbours disagree: then the keys belong in the outer loop. Rows
- * past 64 / G * G; hidden keys of local blocks; the start of each run of blocks without a gap, which nothing
- * overlaps.
- *
- * Registers at dh 128: O 64, S 64, P 32 of a consumer's 232. Shared memory: Q 32 KB, three stages of 64 KB.
- *
- * Dropped: a ring for each tile: twice the bytes, half the stages. A list of the union before the first load:
- * its 4096 ids and masks at G = 1 do not fit. No exponentials for a warp that nobody of chose the block (a
- * warp is one query at G = 16): spills, for work that hides behind products. Products that stay under way
- * across a gap: ptxas cannot follow them and waits after each.
+ * Idea: dense/hopper with another list of keys. Two tiles of 64 / G queries times G heads share a ring of
+ * blocks; the producer warp merges the queries' ascending ids while it loads, and rows whose query did not
+ * choose a block see nothing of it. A block that several neighbours chose is loaded once, and their rows fill
+ * a tile of 64 for wgmma.
+ * Bytes, exactly: 2 Hq T dh of Q, as much of O in bf16, 4 Hq T of LSE; 4 for each id, read once, and for the
+ * -1 after a short row; for each CTA 4 dh a token of its union: T/2 Hkv union8 Bk dh of K and V at G = 16.
+ * Floor: union4 / k times the useful products at 4096 operations a clock and SM; L2: 32 bytes a clock at dh
+ * 128.
+ * Estimated (make chapter N=14), a chunk of 16384 of M3's queries: structured selections 3.2 ms on an H800,
+ * 2.2 on an H200.
+ * Waste: up to 4 times the products where neighbours disagree; rows past 64 / G * G; hidden keys of local
+ * blocks; the start of each run of blocks without a gap, which nothing overlaps. What was dropped, and why:
+ * chapter 14, design notes.
  */
 #include "../kit/attend.cuh"
 
@@ -139,8 +116,8 @@ PTX_INLINE void produce(const Shape &s, Smem<D, block> &smem, const CUtensorMap 
         Stage<D, block> &stage = smem.ring[n % stages];
         uint64_t *const full = &smem.full[n % stages];
         if (lane > 0 && !padded)
-            continue;
-        mbarrier_wait(&smem.empty[n % stages], n / stages % 2 ^ 1);
+            continue;                                               // one lane loads
+        mbarrier_wait(&smem.empty[n % stages], n / stages % 2 ^ 1); // both tiles have released it
         if (padded)
             load_last_values(stage.v, map_v, &smem.padded_v, r, (int)b * block, ld_shared(&smem.last));
         if (lane > 0)
@@ -149,6 +126,7 @@ PTX_INLINE void produce(const Shape &s, Smem<D, block> &smem, const CUtensorMap 
             choice[c].seen = ld_shared(&smem.seen[c]) - (int)b * block;
             st_shared(&smem.choice[n % stages][c], choice[c]);
         }
+        // The arrival publishes the choices too; after the last block it comes without bytes.
         mbarrier_arrive_expect(full, padded ? sizeof stage.k : more ? sizeof stage : 0);
         if (more)
             load_kv(stage.k, map_k, full, r, (int)b * block);
@@ -159,7 +137,7 @@ PTX_INLINE void produce(const Shape &s, Smem<D, block> &smem, const CUtensorMap 
 
 /* ---- The consumers: a warpgroup each, a tile each ----------------------------------------------------- */
 
-/// What of the n-th block of the union tile c wants.
+/// Waits for the n-th block of the union and says who of tile c chose it.
 template <int D, int block> PTX_INLINE Choice wait_stage(Smem<D, block> &smem, int n, int c)
 {
     constexpr int stages = Smem<D, block>::stages;
@@ -241,18 +219,18 @@ PTX_INLINE void consume(const Shape &s, Smem<D, block> &smem, int c, Out *o, flo
 
     mbarrier_wait(&smem.q_full, 0);
     if (c == 1)
-        pass_turn(c, alone);
-    for (int n = 0;; n++) {
+        pass_turn(c, alone); // consumer 0 begins
+    for (int n = 0;; n++) {  // a run of blocks that this tile wants, one after the other
         Choice choice = wait(n);
         if (choice.block == no_block)
             break;
         take_turn(c, alone);
-        if (!(choice.chosen[0] | choice.chosen[1])) { // the other tile's
+        if (!(choice.chosen[0] | choice.chosen[1])) { // the other tile's: only the turn and the stage pass
             pass_turn(c, alone);
             release(n);
             continue;
         }
-        issue_scores<block>(x, smem.q[c], smem.ring[n % stages].k);
+        issue_scores<block>(x, smem.q[c], smem.ring[n % stages].k); // the run's first S, which nothing hides
         pass_turn(c, alone);
         wgmma_wait<0>();
         wgmma_pin(x);
@@ -260,11 +238,11 @@ PTX_INLINE void consume(const Shape &s, Smem<D, block> &smem, int c, Out *o, flo
         rescale(acc, keep);
         pack_weights(p, x);
         while (choice = wait(n + 1), choice.chosen[0] | choice.chosen[1]) { // as long as no block is skipped
-            take_turn(c, alone);
+            take_turn(c, alone); // from here on as in dense/4_hopper.cu
             issue_scores<block>(x, smem.q[c], smem.ring[(n + 1) % stages].k);
             issue_values(acc, p, smem.ring[n % stages].v, true);
             pass_turn(c, alone);
-            wgmma_wait<1>();
+            wgmma_wait<1>(); // S of block n + 1; P V of block n goes on under the exponentials
             wgmma_pin(x);
             weigh<D, block>(softmax, x, keep, choice, number);
             wgmma_wait<0>();
@@ -274,14 +252,14 @@ PTX_INLINE void consume(const Shape &s, Smem<D, block> &smem, int c, Out *o, flo
             rescale(acc, keep);
             pack_weights(p, x);
         }
-        issue_values(acc, p, smem.ring[n % stages].v, true);
+        issue_values(acc, p, smem.ring[n % stages].v, true); // the run's last P V
         wgmma_wait<0>();
         wgmma_pin(acc);
         wgmma_pin(p);
         release(n);
     }
     if (c == 0)
-        take_turn(c, alone); // the last that consumer 1 passes
+        take_turn(c, alone); // the last that consumer 1 passes: no arrival is left over
     epilogue<D, Out>(s, mine, ld_shared(&smem.n_q), softmax, acc, number, o, lse);
 }
 

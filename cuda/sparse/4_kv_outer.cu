@@ -1,33 +1,21 @@
 /**
  * @file 4_kv_outer.cu
- * @brief Sparse attention with the key blocks outside: a block's K and V are loaded once for all the queries
- *        that chose it.
+ * @brief Sparse attention with the key blocks outside: K and V of a block are loaded once for all queries that
+ *        chose it.
  *
- * What it does: reverse/scan turns the selection around. A thread block takes an item of its worklist, loads
- * K and V of one key block, and runs the item's queries through them, 64 / G queries with their G heads a
- * tile, gathered by TMA. Each (query, block) pair is a softmax of its own: O divided by its own denominator,
- * in bf16, and its LSE go to the pair's place, known from the query's slot, so that nothing is added up in
- * memory and every run gives the same bits. A second kernel weighs the k partial outputs of a query by
- * exp(LSE - max) and writes O; it is launched while the last items still run (programmatic dependent launch).
- * Queries go in chunks, so that partials fit.
- * Why better: a 64-row product is full whatever the queries chose; with the queries outside it is full only
- * where neighbours agree. K and V cross the memory bus once an item instead of once a query: spec, section 4.
- * Its floor: the spec's KV-outer bytes; at M3's sizes and 1M tokens 844 GB, against 70 TFLOP of products.
- * Estimated (make chapter N=14), a chunk of 16384 of M3's queries at the end of 2^20 tokens, 1.07 useful
- * TFLOP: random selections 15.3 GB, 4.6 ms on an H800 and 3.2 ms on an H200, 230 and 330 useful TFLOP/s;
- * structured ones 14.3 GB, 4.3 and 3.0 ms. That is the roofline; the reverse index of a chunk, estimated in
- * its header, comes on top with 0.05 ms. A whole prompt of 2^20 tokens is 64 such chunks: 844 GB and 69 GB
- * for K and V once more every chunk, 0.27 and 0.19 s. What it wastes: partials in memory, 4 Hq k d bytes a
- * query there and back; K and V once more every chunk, 69 GB at 1M; rows 64 / G * G .. 63 of a tile and the
- * end of an item's last one. An item's K and V are not on their way while the one before is multiplied: two
- * thread blocks a multiprocessor do that for each other, which 97 KB of shared memory and 164 registers (d
- * 128, blocks of 128) allow.
- *
- * Bytes of a chunk of T queries with P pairs (query, group, block) and items in a worklist for C: those of
- * reverse/scan, and
- * - read: 16 C for items, 4 P for entries, for each item 4 d times the keys of its block, 2 G d P of Q,
- *   2 G d P of partials, 4 G P of their LSE, 4 k Hq T of ids;
- * - written: 2 G d P of partials, 4 G P of their LSE, O, and 4 Hq T of LSE if asked for.
+ * Idea: reverse/scan turns the selection around. A CTA takes an item of its worklist, loads K and V of one
+ * block, and runs the item's queries through them, gathered by TMA, 64 / G with their G heads a tile. Each
+ * (query, block) pair is a softmax of its own, whose output and LSE go to a fixed place; a second kernel
+ * combines the k partial outputs of a query, so every run gives the same bits. Queries go in chunks, so that
+ * partials fit.
+ * Bytes of a chunk of T queries with P pairs and a worklist for C items: those of reverse/scan; read: 16 C of
+ * items, 4 P of entries, for each item 4 d a key of its block, 2 G d P of Q, 2 G d P + 4 G P of partials and
+ * their LSE, 4 k Hq T of ids; written: 2 G d P + 4 G P of partials and LSE, O, and 4 Hq T of LSE if asked for.
+ * Floor: those bytes; at M3's sizes and 1M tokens 844 GB, against 70 TFLOP of products: 0.27 s on an H800,
+ * 0.19 on an H200.
+ * Waste: partials in memory, 4 Hq k d bytes a query there and back; K and V once more every chunk; the end of
+ * an item's last tile; rows 64 / G * G .. 63; an item's K and V arrive while nothing of it multiplies.
+ * Design notes: chapter 14.
  */
 #include "../kit/attend.cuh"
 #include "../reverse/reverse.cuh"
@@ -72,7 +60,7 @@ PTX_INLINE int64_t pair_at(const Shape &s, int query, int group, int slot)
     return ((int64_t)query * s.n_kv_heads + group) * s.topk + slot;
 }
 
-/* ---- Partials: a thread block an item -------------------------------------------------------------- */
+/* ---- Partials: a CTA an item -------------------------------------------------------------- */
 
 constexpr int stages = 2, consumers = 128, threads = consumers + 32;
 
@@ -95,7 +83,7 @@ PTX_INLINE int queries(const Work &w, int tile)
     return left < w.per_tile ? left : w.per_tile;
 }
 
-/// One warp. A lane fetches a query's entry, then G rows of Q.
+/// One warp. A lane fetches a query's entry, then G rows of Q: the queries of a block lie anywhere in the text.
 template <int D, int N>
 __device__ void produce(Smem<D, N> &m, const Shape &s, const Work &w, const CUtensorMap *q_map,
                         const CUtensorMap *k_map, const CUtensorMap *v_map, const uint32_t *entries)
@@ -114,10 +102,11 @@ __device__ void produce(Smem<D, N> &m, const Shape &s, const Work &w, const CUte
         uint32_t entry[2]; // fetched while the stage is still in use
         for (int i = 0; i < 2; i++)
             entry[i] = lane + 32 * i < n ? ld_global(mine + lane + 32 * i) : 0;
-        mbarrier_wait(&m.empty[stage], tile / stages % 2 ^ 1);
+        mbarrier_wait(&m.empty[stage], tile / stages % 2 ^ 1); // the consumer has multiplied its Q
         for (int i = 0; i < 2; i++)
             if (lane + 32 * i < n)
                 st_shared(&m.entry[stage][lane + 32 * i], entry[i]);
+        // Every lane arrives, with the bytes of its own queries; that publishes the entries too.
         mbarrier_arrive_expect(&m.full[stage], q_bytes<D>(s, (lane < n) + (lane + 32 < n)));
         for (int i = 0; i < 2; i++)
             if (lane + 32 * i < n)
@@ -146,7 +135,7 @@ __device__ void consume(Smem<D, N> &m, const Shape &s, const Work &w, bf16 *part
         float scores[N / 2], o[D / 2], keep[2];
         int64_t row[2]; // of the partials; -1 for none
         int visible[2]; // keys of the block
-        mbarrier_wait(&m.full[stage], tile / stages % 2);
+        mbarrier_wait(&m.full[stage], tile / stages % 2); // the tile's rows of Q and its entries
         for (int half = 0; half < 2; half++) {
             row[half] = -1;
             visible[half] = N;
@@ -163,7 +152,7 @@ __device__ void consume(Smem<D, N> &m, const Shape &s, const Work &w, bf16 *part
         wgmma_pin(scores);
         __syncwarp();
         if (t % 32 == 0)
-            mbarrier_arrive(&m.empty[stage]);
+            mbarrier_arrive(&m.empty[stage]); // S is made: Q's stage is released
         Softmax sum = softmax_init();
         auto sees = [&](int half, int column) { return column < visible[half]; };
         if (warp_ballot(visible[0] < N || visible[1] < N))
@@ -172,14 +161,14 @@ __device__ void consume(Smem<D, N> &m, const Shape &s, const Work &w, bf16 *part
             softmax_step<false>(sum, scores, keep, scale2<D>, sees);
         uint32_t p[N / 16][4];
         pack_weights(p, scores);
-        if (tile == 0) {
+        if (tile == 0) { // V is needed only now
             mbarrier_wait(&m.v_full, 0);
             if (ends_in_padding(s, w.block * N, N)) {
                 clear_rows(m.v, s.n_kv - w.block * N, t);
                 bar_sync(1, consumers);
             }
         }
-        issue_values(o, p, m.v, false);
+        issue_values(o, p, m.v, false); // a softmax of its own: nothing is carried from tile to tile
         float inverse[2], row_lse[2];
         softmax_finish_part(sum, inverse, row_lse);
         wgmma_wait<0>();

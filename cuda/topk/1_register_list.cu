@@ -2,22 +2,16 @@
  * @file 1_register_list.cu
  * @brief Selection from given scores, a thread per row with its list in registers.
  *
- * What it does: the thread of query i, group r reads its blocks' scores in order and keeps the best in a
- * sorted list of K >= k keys (selection.cuh). A score that does not beat the last entry is turned down by
- * one comparison; one that does is put in its place by K steps of min and max without a branch. The list
- * is unrolled so that it stays in registers: that is why K is 8, 16 or 32 and a smaller k closes places.
- *
- * Its floor: every score of the blocks before the local one once, 4 bytes each, and 4 k bytes of ids a
- * row.
- *
- * What it wastes: with scores as [group][query][block], neighbouring threads read addresses a whole row
- * apart: each load of a warp touches 32 sectors for 4 bytes each. The rest of a sector is used by the
- * thread's next 7 loads if the cache keeps it that long (1 KB a warp). And 32 rows share the branch: the
- * warp inserts as often as any of its lanes wants to.
- *
- * Predicted, a row of n = local blocks: 4 n bytes in n sectors instead of n / 8, no shared memory, no
- * shuffle, about 10 instructions a score and 4 K an insertion, of which a row in random order has k (1 +
- * ln(n / k)).
+ * Idea: the thread of query i, group r reads its blocks' scores in order and keeps the best in a sorted list
+ * of K >= k keys (selection.cuh). One comparison with the last entry turns a score down; K steps of min and
+ * max without a branch insert it.
+ * Bytes, a row of n = local blocks: 4 n of scores, in n sectors instead of n / 8; 4 k of ids. Nothing else
+ * moves.
+ * Floor: those bytes. About 10 instructions a score and 4 K an insertion, of which a row in random order has k
+ * (1 + ln(n / k)).
+ * Waste: neighbouring threads read addresses a whole row apart, so each load of a warp touches 32 sectors for
+ * 4 bytes each; the rest of a sector is used by the thread's next 7 loads if the cache keeps it that long (1
+ * KB a warp). And 32 rows share the branch: the warp inserts as often as any of its lanes wants to.
  */
 #include "../kit/selection.cuh"
 

@@ -2,23 +2,16 @@
  * @file 2_warp.cu
  * @brief Selection from given scores, a warp per row with its list spread over the lanes.
  *
- * What it does: the lanes read 32 neighbouring scores at a time, and a ballot says which of them beat the
- * last entry of the list; mostly none. The list has a lane per rank, so that an insertion is a ballot
- * that counts how many are better and a shuffle that moves the rest down (offer() in selection.cuh).
- *
- * Why better than a thread per row: a load of a warp is 128 bytes in a row, 4 sectors of which every byte
- * is used (5 where a row starts inside a sector); a row inserts only for itself; and a call of few
- * queries has 32 times as many threads to hide latency with.
- *
- * Its floor: every score of the blocks before the local one once, 4 bytes each, and 4 k bytes of ids a
- * row.
- *
- * What it wastes: while a warp inserts, its loads wait; a list shorter than 32 leaves lanes idle; and a
- * row is the least unit of work, so that a single query occupies a single warp.
- *
- * Predicted, a row of n = local blocks: 4 n bytes in n / 8 sectors; one ballot and about 12 instructions
- * for 32 scores; an insertion is 6 shuffles of 32 bits and 2 ballots, k (1 + ln(n / k)) times a row in
- * random order; 32 shuffles to sort the ids. No shared memory.
+ * Idea: the lanes read 32 neighbouring scores at a time, and a ballot says which of them beat the list's last
+ * entry; mostly none. A lane holds a rank, so an insertion is a ballot that counts how many are better and a
+ * shuffle that moves the rest down (offer() in selection.cuh). A row inserts only for itself, and few queries
+ * still fill warps.
+ * Bytes, a row of n = local blocks: 4 n of scores in n / 8 sectors (5 for 32 scores where a row starts inside
+ * one); 4 k of ids. No shared memory.
+ * Floor: those bytes. A ballot and about 12 instructions for 32 scores; an insertion, k (1 + ln(n / k)) times
+ * a row in random order, is 6 shuffles of 32 bits and 2 ballots; 32 shuffles sort the ids.
+ * Waste: while a warp inserts, its loads wait; a list shorter than 32 leaves lanes idle; a single query
+ * occupies a single warp.
  */
 #include "../kit/selection.cuh"
 

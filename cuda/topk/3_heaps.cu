@@ -2,27 +2,15 @@
  * @file 3_heaps.cu
  * @brief Selection from given scores as the paper does it: a warp per row, a heap per lane.
  *
- * What it does: lane l keeps the best k - 1 of the blocks l, l + 32, l + 64, ... in a heap of its own,
- * whose root is its worst; the root is also kept in a register, so that a score which does not beat it
- * costs one comparison and no memory. One that does replaces the root and sinks to its place. In the end
- * every lane sorts its heap in place, and k - 1 times the best of the 32 heads is taken.
- *
- * Why it may be better than a list of the warp: 32 insertions go on at once, with no ballot or shuffle in
- * the loop. Why it may not: each lane's bar is that of its own share, n / 32 scores, so the warp inserts
- * 32 k (1 + ln(n / 32 k)) scores a row where the list inserts k (1 + ln(n / k)), and it waits for the
- * deepest sink.
- *
- * Its floor: every score of the blocks before the local one once, 4 bytes each, and 4 k bytes of ids a
- * row.
- *
- * What it wastes: the heaps, 256 bytes of shared memory a place and warp, bound the warps that hide
- * latency: 64, 56 or 28 on an SM for k <= 8, 16 or 32.
- *
- * Predicted, a row of n = local blocks: 4 n bytes in n / 8 sectors; shared accesses of the warp: k - 1
- * stores to clear, up to 3 log2(k) + 1 an insertion, 3 k log2(k) to sort, k to merge, none with a
- * conflict (place a of lane l is the 8 bytes at 256 a + 8 l), in all 444 at n = 1023, k = 16 and 1139 at
- * n = 2047, k = 32 in random order; the merge takes 2 redux a round instead of the paper's 5 shuffles of
- * 64 bits, and 32 shuffles sort the ids.
+ * Idea: lane l keeps the best k - 1 of the blocks l, l + 32, l + 64, ... in a heap whose root is its worst and
+ * lies in a register too: a score that does not beat it costs one comparison. At the end every lane sorts its
+ * heap, and the best of the 32 heads is taken k - 1 times. 32 insertions go on at once, with no ballot or
+ * shuffle in the loop.
+ * Bytes, a row of n = local blocks: 4 n of scores in n / 8 sectors, 4 k of ids.
+ * Floor: those bytes.
+ * Waste: each lane's bar is that of its own n / 32 scores, so a warp inserts 32 k (1 + ln(n / 32 k)) scores a
+ * row where a list of the warp inserts k (1 + ln(n / k)), and waits for the deepest sink; the heaps, 256 bytes
+ * of shared memory an entry and warp, bound the warps that hide latency. Counts: chapter 13, design notes.
  */
 #include "../kit/selection.cuh"
 
@@ -35,7 +23,7 @@ template <int K> struct Smem {
     uint64_t heap[warps][K - 1][32];
 };
 
-/// A lane's heap: the children of place a are 2 a + 1 and 2 a + 2, and no child is less than its parent.
+/// A lane's heap: the children of entry a are 2 a + 1 and 2 a + 2, and no child is less than its parent.
 struct Heap {
     uint64_t *entry; ///< its first; the next is 32 further on
 };
@@ -115,7 +103,7 @@ __global__ void __launch_bounds__(32 * warps) heaps(Shape s, const float *scores
     }
     sort_heap(heap, others);
 
-    uint64_t entry = first_entry(lane, 32, 32, local); // the local block, then free places
+    uint64_t entry = first_entry(lane, 32, 32, local); // the local block, then free entries
     int taken = 0;
     for (int a = 1; a <= others; a++) {
         const uint64_t head = taken < others ? get(heap, taken) : free_entry, best = warp_best(head);

@@ -2,28 +2,16 @@
  * @file 4_staged.cu
  * @brief Selection from given scores, a thread per row, read by the warp and passed on in shared memory.
  *
- * What it does: a warp has 32 rows. It copies 32 scores of each at a time, a row a copy, into a tile in
- * shared memory whose rows are one word longer than 32, and each lane then reads its own row there. The
- * next tile is on its way meanwhile. A score is compared with that of the list's last place, and what beats
- * it waits until insertions are worth the warp's time (selection.cuh).
- *
- * Why better: reads are those of the warp per row, 128 bytes in a row; but one instruction compares for
- * 32 rows, and an insertion serves all lanes that wait.
- *
- * Its floor: every score of the blocks before the local one once, 4 bytes each, and 4 k bytes of ids a
- * row.
- *
- * What it wastes: a warp needs 32 rows, so that a call of few queries leaves the GPU idle. Every score is
- * written to shared memory and read from it: 5_columns does without where scores lie by block.
- *
- * Estimated for 32 rows of n = 1024 at k = 16: 8 instructions to copy, read and compare a block's scores, and
- * 8 K for an insertion, of which there are 170: 30,000 for 128 KB, where an SM gets about 20 bytes a clock
- * from memory and its four schedulers issue 4 instructions: 7,500 clocks of 6,500. Without the waiting room
- * there were 677 insertions, and 24,000 clocks.
- *
- * Predicted, a row of n = local blocks: 4 n bytes in n / 8 sectors (5 instead of 4 for 32 scores where a
- * row starts inside a sector); two shared accesses for 32 scores of a row, nearly free of conflicts, and two
- * for each candidate.
+ * Idea: a warp has 32 rows. It copies 32 scores of each, a row a copy, into a tile in shared memory whose rows
+ * are one word longer than 32, and each lane reads its own row there; the next tile is on its way meanwhile.
+ * Candidates wait in a buffer until an insertion is worth the warp's time (selection.cuh).
+ * Bytes, a row of n = local blocks: 4 n of scores in n / 8 sectors (5 for 32 scores where a row starts inside
+ * one); 4 k of ids. Two shared accesses for 32 scores of a row, nearly free of conflicts, and two for each
+ * candidate.
+ * Floor: those bytes; instructions are nearer: 7,500 clocks where memory takes an SM 6,500 (chapter 13, design
+ * notes).
+ * Waste: a warp needs 32 rows, so that a call of few queries leaves the GPU idle; every score is written to
+ * shared memory and read from it, which 5_columns does without.
  */
 #include "../kit/selection.cuh"
 

@@ -1,23 +1,18 @@
 /**
  * @file 5_columns.cu
  * @brief Selection from scores that lie by block, [Hkv,B,T]: a thread per row, and a warp's rows are
- * neighbours.
+ *        neighbours.
  *
- * What it does: the scores of one block for 32 neighbouring queries are 128 bytes in a row, so every lane
- * reads its own row straight into registers, 16 scores ahead of the one that it compares. The rest is
- * 4_staged: the list in registers, the candidates' waiting room.
- *
- * Better than 4_staged: nothing passes through shared memory but candidates, and reads in flight cost
- * registers only: 2 KB a warp, 32 KB and more an SM. By Little's law 4.8 TB/s at 700 ns of latency want 25
- * KB.
- *
- * Its floor: as 4_staged's: 4 bytes a score before the local block, 4 k a row of ids. The paper's four sizes
- * (N, B, k = 128K, 1024, 16; 128K, 2048, 32; 512K, 4096, 16; 512K, 8192, 32) are 0.54, 1.1, 8.6 and 17.2 GB.
- *
- * What it wastes: ids leave in rows of 4 k bytes, each lane's its own: k stores of 32 scattered words a warp.
- * A producer that writes scores by block has to gather them from 32 queries first.
- *
- * Predicted: 4 n bytes a row of n = local blocks, in n / 8 sectors where T is a multiple of 8.
+ * Idea: the scores of one block for 32 neighbouring queries are 128 bytes in a row, so every lane reads its
+ * own row straight into registers, 16 scores ahead of the one that it compares. The rest is 4_staged: the list
+ * in registers, the buffer of candidates, which alone passes through shared memory.
+ * Bytes, a row of n = local blocks: 4 n of scores, in n / 8 sectors where T is a multiple of 8; 4 k of ids.
+ * The paper's four sizes (N, B, k = 128K, 1024, 16; 128K, 2048, 32; 512K, 4096, 16; 512K, 8192, 32) are 0.54,
+ * 1.1, 8.6 and 17.2 GB.
+ * Floor: those bytes. 32 KB and more an SM are in flight; by Little's law 4.8 TB/s at 700 ns of latency want
+ * 25 KB.
+ * Waste: ids leave in rows of 4 k bytes, each lane's its own: k stores of 32 scattered words a warp. A
+ * producer that writes scores by block has to gather them from 32 queries first.
  */
 #include "../kit/selection.cuh"
 

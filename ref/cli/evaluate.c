@@ -84,8 +84,7 @@ static int evaluate_task(const char *command, const model *m, int count, uint64_
     return 0;
 }
 
-/* ---- The same as one row of a table
- * ------------------------------------------------------------------------- */
+/* ---- The same as one row of a table -------------------------------------------------------------------- */
 
 static void print_header(const model *m, bool task)
 {

@@ -95,9 +95,8 @@ msa_status fast_threaded(const msa_shape *s, const float *q, const float *k, con
     return attend_heads(s, q, k, v, ids, o, lse, work, fast_threads());
 }
 
-/* ---- Blocked: a key block meets all the queries of a chunk that chose it
- * ------------------------------------ The block is turned once, so that the innermost loops run along keys,
- * or channels, that lie side by side. */
+/* ---- Blocked: a key block meets all the queries of a chunk that chose it ----------------------------
+ * The block is turned once, so that the innermost loops run along keys, or channels, that lie side by side. */
 
 #define QUERIES 256
 

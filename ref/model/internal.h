@@ -64,8 +64,7 @@ const msa_ops *variant_ops(const model_config *c, const msa_ops *ops, msa_ops *o
 /* A model of zeros, its sizes checked. */
 bool model_allocate(model *m, const model_config *c, io_error err);
 
-/* ---- Checkpoints: metadata as text, tensors by name (checkpoint.c)
- * --------------------------------------------------- */
+/* ---- Checkpoints: metadata as text, tensors by name (checkpoint.c) ------------------------------------- */
 
 #define CHECKPOINT_META 40
 typedef struct checkpoint_meta {

@@ -285,8 +285,7 @@ std::string ask_clipping(std::string &answer)
     return trouble;
 }
 
-/* ---- How wgmma and mma.sync add
- * ---------------------------------------------------------------------------- */
+/* ---- How wgmma and mma.sync add ------------------------------------------------------------------------ */
 
 /// d = c + A B for k = 16: A [64][16], B [8][16], c [64][8].
 __global__ void __launch_bounds__(128, 1) sums(const uint32_t *in, uint32_t *out)

@@ -2,16 +2,13 @@
  * @file 2_hopper.cu
  * @brief The gradient of dense attention by the sweep of backward/4_hopper.cu: the better baseline.
  *
- * What it does: 1_kv_outer's task; a CTA owns a key block of a group, and all queries from the first that
- * sees it come past.
- *
- * Its floor: 704 TFLOP at N = 131072 and M3's sizes take 0.9 s at the 770 TFLOP/s of a large product.
- * Estimate, not measured: shared memory asks for 2900 clocks a tile beside 2560 of products, 1.0 s and more.
- * FlashAttention-3 reports 1.17 s on an H800.
- *
+ * Idea: 1_kv_outer's task; a CTA owns a key block of a group, and all queries from the first that sees it come
+ * past.
  * Bytes: those of 1_kv_outer.cu.
- *
- * What it wastes: what 4_hopper.cu does.
+ * Floor: 704 TFLOP at 128K tokens of M3 take 0.9 s at the 770 TFLOP/s of a large product. Estimated: 1.0 s and
+ * more, since shared memory asks for 2900 clocks a tile beside 2560 of products. FlashAttention-3 reports 1.17
+ * s on an H800.
+ * Waste: what 4_hopper.cu wastes.
  */
 #include "../sweeps.cuh"
 

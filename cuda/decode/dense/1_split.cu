@@ -2,23 +2,16 @@
  * @file 1_split.cu
  * @brief One step of generation by dense attention: the baseline that MSA's step is compared with.
  *
- * What it does: the split attention of decode/attend.cuh over all visible tokens of a request, in two
- * launches: new tokens into their pages, then attention, whose last part of a row merges.
- *
- * Its floor: all of K and V once, 4 Hkv dh S bytes a request: at S = 1M and M3's sizes 2.15 GB, 0.64 ms
- * at 3.35 TB/s.
- *
- * Estimate there, not measured: 0.64 ms on an H800, 0.45 ms at an H200's 4.8 TB/s; parts are 4 MB more. An SM
- * has room for two blocks of threads (162 registers, 108 KB each), of which each has 32 KB on their way while
- * it computes: 64 KB, where 3.35 TB/s bring an SM 25 bytes a nanosecond, so that 2500 ns of waiting are
- * hidden. Copies go by cp.async; whether TMA would bring more is to be measured.
- *
- * What it wastes: each of T > 1 queries reads K and V again, though they could share the rows of a product;
- * in a batch of unequal lengths the short requests' blocks of threads are done early.
- *
- * Predicted of a row (query, group) of n visible tokens in c parts, t tokens each (all bytes beside lengths):
- *  - loads 4 dh n of K and V, 2 dh G c of Q, 4 bytes a lane and warp for the page of each of its pieces;
- *  - stores (8 + 4 dh) c a head, loads (16 + 4 dh) c a head again, and stores O and LSE.
+ * Idea: the split attention of decode/attend.cuh over all visible tokens of a request, in two launches: new
+ * tokens into their pages, then attention, whose last part of a row merges.
+ * Bytes of a row (query, group) of n visible tokens in c parts, beside lengths: in 4 dh n of K and V, 2 dh G c
+ * of Q, 4 a lane and warp for the page of each of its pieces; a head stores (8 + 4 dh) c, loads (16 + 4 dh) c,
+ * and stores O and LSE.
+ * Floor: all of K and V once, 4 Hkv dh S a request: at S = 1M and M3's sizes 2.15 GB, 0.64 ms on an H800 (3.35
+ * TB/s), 0.45 on an H200 (4.8). Nothing is measured; two CTAs an SM have 64 KB on their way (chapter 15,
+ * design notes).
+ * Waste: each of T > 1 queries reads K and V again, though they could share the rows of a product; in a batch
+ * of unequal lengths the short requests' CTAs are done early.
  */
 #include "../attend.cuh"
 #include "../update_cache.cuh"
