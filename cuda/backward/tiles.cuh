@@ -108,20 +108,20 @@ PTX_INLINE int per_tile_of(int shift)
 /// Item `number` of the worklist, group -1 past its end; with full support a block of a group.
 PTX_INLINE Work work_of(const Shape &s, const Scratch &w, int block, unsigned number)
 {
-    Work a;
+    Work work;
     if (w.items) {
         const int4 item = ld_global((const int4 *)w.items + number);
-        a = {item.x, item.y, item.z, item.w, 0, 0};
+        work = {item.x, item.y, item.z, item.w, 0, 0};
     } else { // all queries from the first that sees the block; padding has blocks, but none that is seen
         const int b = (int)number % w.width, before = b * block - s.prefix;
-        a = {(int)number / w.width, b, before > 0 ? before : 0, s.n_q, 0, 0};
+        work = {(int)number / w.width, b, before > 0 ? before : 0, s.n_q, 0, 0};
         if (b >= s.n_blocks)
-            a.group = -1;
+            work.group = -1;
     }
-    while (1 << a.shift < s.group)
-        a.shift++;
-    a.per_tile = per_tile_of(a.shift);
-    return a;
+    while (1 << work.shift < s.group)
+        work.shift++;
+    work.per_tile = per_tile_of(work.shift);
+    return work;
 }
 
 /// What the kernel is given besides sizes and inputs.

@@ -86,13 +86,13 @@ PTX_INLINE void attend_part(AttendSmem<D> &m, const Shape &s, const Part &part, 
 {
     const int t = (int)threadIdx.x, warp = t / 32, pieces = ceil_div(part.end, piece);
     int base = -32, known = 0;
-    auto fetch = [&](int a, int stage) { // tokens a .. a + attend_step - 1; zeros past the end
-        if (a / piece >= base + 32) {    // steps are whole pieces, or pieces whole steps: 32 end with a step
-            base = a / piece;
+    auto fetch = [&](int first, int stage) { // tokens first .. first + attend_step - 1; zeros past the end
+        if (first / piece >= base + 32) { // steps are whole pieces, or pieces whole steps: 32 end with a step
+            base = first / piece;
             known = base + t % 32 < pieces ? where(base + t % 32) : 0;
         }
         auto row_of = [&](const bf16 *kv, int row) {
-            const int token = a + row;
+            const int token = first + row;
             const int64_t key = (int64_t)shfl(known, token / piece - base) * piece + token % piece;
             return token < part.end ? kv + kv_at(s, key, r, D) : nullptr;
         };
@@ -105,9 +105,9 @@ PTX_INLINE void attend_part(AttendSmem<D> &m, const Shape &s, const Part &part, 
 
     Softmax softmax = softmax_init();
     float o[D / 2] = {};
-    for (int a = part.first, stage = 0; a < part.end; a += attend_step, stage ^= 1) {
-        if (a + attend_step < part.end)
-            fetch(a + attend_step, stage ^ 1);
+    for (int first = part.first, stage = 0; first < part.end; first += attend_step, stage ^= 1) {
+        if (first + attend_step < part.end)
+            fetch(first + attend_step, stage ^ 1);
         else
             cp_async_commit(); // an empty group, so that the wait below always leaves one
         cp_async_wait<1>();
@@ -117,7 +117,7 @@ PTX_INLINE void attend_part(AttendSmem<D> &m, const Shape &s, const Part &part, 
         load_queries(my_q, m.q, 0);
         warp_scores(x, my_q, m.k[stage], 16 * warp);
         softmax_step<true>(softmax, x, keep, scale2<D>,
-                           [&](int, int column) { return a + 16 * warp + column < part.end; });
+                           [&](int, int column) { return first + 16 * warp + column < part.end; });
         rescale(o, keep);
         pack_weights(p, x);
         warp_values(o, p, m.v[stage], 16 * warp);

@@ -337,13 +337,13 @@ int parts_of(const Shape &s)
 Parts layout(const Call &c, size_t *bytes)
 {
     Carve carve = {(uintptr_t)c.work};
-    Parts a = {parts_of(c.s), nullptr, nullptr, nullptr};
-    const int64_t entries = part_at(c.s, a.n, 0);
-    a.score = carve.take_if<float>(a.n > 1, entries);
-    a.sum = carve.take_if<float>(a.n > 1, entries);
-    a.id = carve.take_if<int32_t>(a.n > 1, entries);
+    Parts parts = {parts_of(c.s), nullptr, nullptr, nullptr};
+    const int64_t entries = part_at(c.s, parts.n, 0);
+    parts.score = carve.take_if<float>(parts.n > 1, entries);
+    parts.sum = carve.take_if<float>(parts.n > 1, entries);
+    parts.id = carve.take_if<int32_t>(parts.n > 1, entries);
     *bytes = carve.used;
-    return a;
+    return parts;
 }
 
 size_t workspace(const Call &c)
