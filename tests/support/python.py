@@ -155,7 +155,7 @@ wide = lambda x: x.astype(np.float64)
 check(same(msa.sparse(wide(q), wide(k), wide(v), right, block=np.int64(BLOCK)), want), "float64 becomes float32")
 small = lambda x: x.astype(np.float16)
 check(same(msa.sparse(small(q), k, v, right, block=BLOCK), msa.sparse(small(q).astype(np.float32), k, v, right, block=BLOCK)), "and so does float16")
-check(np.shares_memory(msa._array("q", q, T, HQ, D), q) and not np.shares_memory(msa._array("q", q[::2], "T", HQ, D), q), "C order is not copied")
+check(np.shares_memory(msa._args.array("q", q, T, HQ, D), q) and not np.shares_memory(msa._args.array("q", q[::2], "T", HQ, D), q), "C order is not copied")
 for what, call in {
     "another head width": lambda: msa.dense(q, k[:, :, :8], v),
     "ids of another shape": lambda: msa.sparse(q, k, v, right[:, :9], block=BLOCK),
@@ -210,6 +210,6 @@ except ImportError:
     skip("PyTorch tensors", "no PyTorch here")
 else:
     t = torch.from_numpy(q)
-    check(np.shares_memory(msa._array("t", t, *t.shape), q) and (msa.dense(t, k, v)[0] == msa.dense(q, k, v)[0]).all(), "PyTorch tensors")
+    check(np.shares_memory(msa._args.array("t", t, *t.shape), q) and (msa.dense(t, k, v)[0] == msa.dense(q, k, v)[0]).all(), "PyTorch tensors")
 print(f"1..{n}")
 sys.exit(failed > 0)

@@ -99,7 +99,7 @@ def spoil(function, args):
         args[name] = other_array(x) if isinstance(x, np.ndarray) else scalars[int(rng.integers(len(scalars)))]
     stage = stages[function.__name__]
     if rng.integers(2) and stage in msa.STAGES:
-        names = ["ref", "fast", "", "x", None, 3, [], "dense/tiles"] + [n for n in msa._kernels if n.startswith(stage + "/")] * 3
+        names = ["ref", "fast", "", "x", None, 3, [], "dense/tiles"] + [n for n in msa._library.KERNELS if n.startswith(stage + "/")] * 3
         args["kernel"] = names[int(rng.integers(len(names)))]
     if rng.integers(3) == 0 and function.__name__ not in ("reverse", "rmsnorm", "rope", "decode_pages"):
         for name in ("cu_q", "cu_kv", "len_q", "len_kv")[: int(rng.integers(1, 5))]:
