@@ -146,7 +146,7 @@ static void add_pages(call *c, const msa_pages *p)
 /* What the stage reads and writes, as stages.def has it. O is float32 here. */
 static void add_arrays(call *c, msa_stage stage, const msa_arrays *given)
 {
-    const stage_arrays of = arrays_of(stage);
+    const stage_line of = arrays_of(stage);
     for (array_id a = 0; a < ARRAY_N; a++) {
         void *at = array_get(given, a);
         if (!HAS(of.in | of.out, a))

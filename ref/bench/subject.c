@@ -260,7 +260,7 @@ msa_status subject_open(subject *t)
 {
     char name[KERNEL_NAME];
     msa_status status = MSA_OK;
-    const stage_arrays of = arrays_of(t->kernel->stage), kl = arrays_of(MSA_STAGE_KL);
+    const stage_line of = arrays_of(t->kernel->stage), kl = arrays_of(MSA_STAGE_KL);
     t->in = of.in;
     t->out = of.out & ~(ARRAY_BIT(SCORES) | (t->lse ? 0 : ARRAY_BIT(LSE) | ARRAY_BIT(INDEX_LSE)));
     t->device = table_device(t->kernel->backend);

@@ -169,7 +169,7 @@ int trial_find(const char *command, const cli_list *names, const msa_kernel **fo
 /* The arrays of a kernel's stage; those that the stage does not have stay NULL, and so do log-sum-exps. */
 static msa_arrays arrays_for(const trial *t, msa_stage stage, const char *name)
 {
-    const stage_arrays of = arrays_of(stage);
+    const stage_line of = arrays_of(stage);
     msa_arrays a = {.weight = 1, .loss = stage == MSA_STAGE_KL ? t->room.loss : NULL};
     for (array_id i = 0; i < ARRAY_N; i++) {
         void *at = HAS(of.in, i) ? array_get(&t->in, i) : HAS(of.out, i) ? array_get(&t->room, i) : NULL;

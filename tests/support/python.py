@@ -1,4 +1,5 @@
 """ref/msa.py against formulas written in NumPy, in double. Prints TAP; tests/test_python.sh runs it."""
+import inspect
 import os
 import subprocess
 import sys
@@ -112,6 +113,12 @@ for name in names:
 
 fast, ref = (msa.backward(q, k, v, dout, right, block=BLOCK, kernel=x) for x in ("fast", "ref"))
 check(all(np.abs(a - b).max() <= 1e-4 * np.abs(b).max() for a, b in zip(fast, ref)), "backward: fast and reference")
+dense = msa.dense_backward(q, k, v, dout), msa.backward(q, k, v, dout), msa.dense_backward(q, k, v, dout, *msa.dense(q, k, v), kernel="ref")
+check(all(np.abs(a - b).max() <= 1e-4 * np.abs(b).max() for x in dense[1:] for a, b in zip(dense[0], x)),
+      "dense_backward, made of its line in stages.def alone: backward without ids")
+check(all(callable(getattr(msa, stage)) and getattr(msa, stage).__doc__ for stage in msa.STAGES) and
+      str(inspect.signature(msa.dense_backward)).startswith("(q, k, v, dout, o=None, lse=None, *, block=128, kernel='fast', cu_q=None"),
+      "every stage is a function that says what it takes")
 fast, ref = (msa.kl(q, k, qi, ki, right, block=BLOCK, kernel=x) for x in ("fast", "ref"))
 check(all(np.abs(a - b).max() <= 1e-4 * np.abs(b).max() for a, b in zip(fast, ref)), "kl: fast and reference")
 for name in "tiles", "blocks":
@@ -158,6 +165,8 @@ check(same(msa.sparse(small(q), k, v, right, block=BLOCK), msa.sparse(small(q).a
 check(np.shares_memory(msa._args.array("q", q, T, HQ, D), q) and not np.shares_memory(msa._args.array("q", q[::2], "T", HQ, D), q), "C order is not copied")
 for what, call in {
     "another head width": lambda: msa.dense(q, k[:, :, :8], v),
+    "dout: expected shape (150, 32, 32), found (300, 2, 32)": lambda: msa.dense_backward(q, k, v, v),
+    "lse: expected floats, found int32": lambda: msa.dense_backward(q, k, v, dout, q, np.zeros((T, HQ), np.int32)),
     "ids of another shape": lambda: msa.sparse(q, k, v, right[:, :9], block=BLOCK),
     "more queries than keys": lambda: msa.dense(q, k[:9], v[:9]),
     "an unknown kernel": lambda: msa.dense(q, k, v, kernel="dense/x"),

@@ -57,7 +57,7 @@ functions = [
     (msa.decode_pages, pages), (msa.decode_pages, pages | {"qi": qi[None], "ki": paged(ki), "topk": K, "block": BLOCK}),
     (msa.prefill, main | side | blk | {"topk": K}), (msa.backward, main | {"dout": dout} | sel | blk),
     (msa.backward, main | {"dout": dout, "o": dout, "lse": dout[:, :, 0]}), (msa.kl, {"q": q, "k": k} | side | sel | blk),
-    (msa.reverse, sel | {"n_kv": S} | blk), (msa.recall, {"q": q, "k": k} | sel | blk),
+    (msa.dense_backward, main | {"dout": dout, "lse": dout[:, :, 0]}), (msa.reverse, sel | {"n_kv": S} | blk), (msa.recall, {"q": q, "k": k} | sel | blk),
     (msa.rmsnorm, {"x": q, "gain": fenced(np.zeros(D, np.float32))}), (msa.rope, {"x": q, "rot": 4, "pos": np.arange(T)}),
 ]
 stages = {f.__name__: f.__name__ for f, _ in functions} | {"scores": "index", "decode_pages": "decode"}
