@@ -16,7 +16,7 @@ bool subject_is_bf16(const subject *t, array_id a)
 {
     if (t->half)
         return a == ARRAY_K || a == ARRAY_V || a == ARRAY_KI;
-    return t->device && (a <= ARRAY_KI || a == ARRAY_O || a == ARRAY_DOUT);
+    return t->device && array_element(a) == ELEMENT_HALF;
 }
 
 static bool is_paged(const subject *t, array_id a)
