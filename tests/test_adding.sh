@@ -60,7 +60,7 @@ END
 
 # ---- A selector ------------------------------------------------------------------------------------------
 
-before '^#define SELECTOR' ref/model/variants.c << 'END'
+before '^#define SELECTOR' ref/fast/index_selectors.c << 'END'
 static void score_early(const msa_shape *s, const float *qi, const index_keys *keys, int64_t local, float *row)
 {
     (void)s, (void)qi, (void)keys;
@@ -69,7 +69,7 @@ static void score_early(const msa_shape *s, const float *qi, const index_keys *k
 }
 
 END
-before '^#undef' ref/model/selectors.def << 'END'
+before '^#undef' ref/fast/selectors.def << 'END'
 SELECTOR(EARLY, early, false, "the earliest blocks")
 END
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../ref/fast/selectors.h"
 #include "../ref/judge/judge.h"
 #include "../ref/judge/table.h"
 #include "../ref/model/internal.h"
@@ -166,7 +167,7 @@ static void judged(check_case *c, const msa_kernel *k)
 
 static void selector_holds(model_selector selector)
 {
-    const msa_kernel *k = &model_selectors[selector - 1];
+    const msa_kernel *k = &index_selectors[selector - 1];
     check_case c = check_begin("selector %s", k->name);
     char name[64];
     snprintf(name, sizeof name, "index/%s", k->name);

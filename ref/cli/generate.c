@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "../model/model.h"
-#include "../model/random.h"
+#include "../random.h"
 #include "cli.h"
 
 /* Draws from softmax(logits / temperature); temperature 0 takes the largest. `u` is uniform in [0,1). */
