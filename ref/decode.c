@@ -117,17 +117,24 @@ static size_t place(scratch *w, const msa_shape *s, bool full, void *work)
     return arena_bytes(&a);
 }
 
-/* The heads of group r of query i; ids NULL: every visible key. */
-static void attend(const msa_shape *s, const request *a, int64_t i, int r, const float *q, const float *k,
-                   const float *v, const int32_t *ids, float *o, float *lse, const scratch *w)
+/* The rows of K and V that group r of query i attends to; ids NULL: every visible key. */
+static int64_t list_rows(const msa_shape *s, const request *a, int64_t i, int r, const int32_t *ids,
+                         int64_t *rows)
+{
+    const int64_t n = list_support(s, ids, position(&a->seq, i), rows);
+    for (int64_t t = 0; t < n; t++)
+        rows[t] = key_row(a, rows[t]) * s->n_kv_heads + r;
+    return n;
+}
+
+/* The heads of group r of a query over n rows. */
+static void attend(const msa_shape *s, int64_t query, int r, int64_t n, const float *q, const float *k,
+                   const float *v, float *o, float *lse, const scratch *w)
 {
     const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
     const double scale = 1 / sqrt(d);
-    const int64_t n = list_support(s, ids, position(&a->seq, i), w->rows);
-    for (int64_t t = 0; t < n; t++)
-        w->rows[t] = key_row(a, w->rows[t]) * s->n_kv_heads + r;
     for (int h = r * group; h < (r + 1) * group; h++) {
-        const int64_t head = (a->seq.q0 + i) * s->n_heads + h;
+        const int64_t head = query * s->n_heads + h;
         for (int64_t t = 0; t < n; t++)
             w->p[t] = scale * dot(q + head * d, k + w->rows[t] * d, d);
         double denom, row_lse = softmax_row(w->p, n, false, &denom);
@@ -169,7 +176,7 @@ msa_status msa_decode(const msa_shape *s, const msa_pages *p, const float *q, co
                 int32_t *chosen = ids + (r * s->n_q + query) * s->topk;
                 score_blocks(s, p, &a, qi + (query * s->n_kv_heads + r) * s->d_index, ki, local, w.m);
                 select_row(w.m, local, s->topk, w.best, chosen);
-                attend(s, &a, i, r, q, k, v, chosen, o, lse, &w);
+                attend(s, query, r, list_rows(s, &a, i, r, chosen, w.rows), q, k, v, o, lse, &w);
             }
         pad_request(s, &a, n, ids, o, lse);
     }
@@ -194,7 +201,7 @@ msa_status msa_dense_decode(const msa_shape *s, const msa_pages *p, const float 
         const request a = get_request(s, p, n);
         for (int64_t i = 0; i < a.seq.n_q; i++)
             for (int r = 0; r < s->n_kv_heads; r++)
-                attend(s, &a, i, r, q, k, v, NULL, o, lse, &w);
+                attend(s, a.seq.q0 + i, r, list_rows(s, &a, i, r, NULL, w.rows), q, k, v, o, lse, &w);
         pad_request(s, &a, n, NULL, o, lse);
     }
     return MSA_OK;

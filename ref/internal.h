@@ -161,10 +161,10 @@ msa_status lse_backward(const msa_ops *ops, const msa_shape *s, const msa_layer_
 msa_status value_head_forward(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c,
                               const msa_layer_weights *w, const float *x, msa_layer_state *st, float *y,
                               void *work);
+/* `a` has dqi and dki, to which it adds. */
 msa_status value_head_backward(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c,
                                const msa_layer_weights *w, const float *x, const msa_layer_state *st,
-                               const float *dy, float *dqi, float *dki, const msa_layer_weights *dw,
-                               void *work);
+                               const float *dy, const msa_arrays *a, const msa_layer_weights *dw, void *work);
 
 /* The reference's entries of the table, for tables that borrow one. */
 #define STAGE(NAME, name, ...) extern const msa_kernel ref_##name##_kernel;

@@ -87,4 +87,14 @@ check $? "the scan finds the functions: $(wc -l < "$W/functions")"
 quiet awk '$2 > 70 {print $1 ": " $5 " has " $2 " lines"}' "$W/functions"
 check $? "none has more than 70 lines"
 
+# ---- Parameters: of the public interface, of what others define, and of a table's kernels they are settled ---------
+
+{
+    grep -ohE '\bmsa_\w+' ref/msa.h ref/msa_layer.h cuda/host/msa_cuda.h
+    sed -nE 's/^(KERNEL|BEST).\w+, \w+, (\w+),.*/\2/p' ref/fast/kernels.def
+    printf '%s\n' cblas_sgemm encode_tiled # of BLAS, of the CUDA driver
+} > "$W/settled"
+awk '$3 > 10 && $4 == "function" {print $5 ": " $3 " parameters, in " $1}' "$W/functions" | grep -vwFf "$W/settled" > "$W/many"
+[[ $(cut -d: -f1 "$W/many" | sort -u | wc -l) -le 5 ]] || { cp "$W/many" "$W.out" && false; }
+check $? "at most five functions have more than 10 parameters"
 finish

@@ -82,8 +82,9 @@ void sample_backward(query *q)
     for (int r = 0; r < s->n_kv_heads; r++) {
         own_call c;
         if (open_own(&c, q, r) &&
-            noise_of_backward(&c.s, c.q, c.k, c.v, NULL, c.dout, q->t->kernel->precision,
-                              q->t->device != NULL, c.noise[0], c.noise[1], c.noise[2])) {
+            noise_of_backward(&c.s, &(msa_arrays){.q = c.q, .k = c.k, .v = c.v, .dout = c.dout},
+                              q->t->kernel->precision, q->t->device != NULL, c.noise[0], c.noise[1],
+                              c.noise[2])) {
             msa_backward(&c.s, c.q, c.k, c.v, NULL, NULL, NULL, c.dout, c.dq, c.dk, c.dv, c.work);
             memcpy(q->expected + r * part, c.dq, (size_t)part * sizeof *c.dq);
             memcpy(q->noise + r * part, c.noise[0], (size_t)part * sizeof *c.noise[0]);

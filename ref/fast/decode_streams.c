@@ -139,7 +139,7 @@ static void attend_part(const cache *x, const int32_t *ids, int r, int64_t i, in
         run keys = run_at(&x->at, begin, end), next;
         for (int64_t j = begin; j < end; j += keys.n, keys = next) {
             next = run_at(&x->at, j + keys.n, end);
-            meet_keys(x, r, j, keys, h, 1, 0, at, r, next, u);
+            meet_keys(x, r, keys, at + 1 - j, h, 1, 0, r, next, u);
         }
     }
 }

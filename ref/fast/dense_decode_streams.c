@@ -51,8 +51,9 @@ static void dense_part(const cache *x, int part, int parts, int64_t begin, int64
     for (int64_t j = begin; j < end; j += keys.n, keys = next) {
         next = run_at(&x->at, j + keys.n, end);
         for (int r = 0; r < groups; r++) /* they lie side by side */
-            meet_keys(x, r, j, keys, h + ((int64_t)r * n * parts + part) * slabs, n, (int64_t)parts * slabs,
-                      position(&x->at.seq, 0), (r + 1) % groups, r + 1 < groups ? keys : next, u);
+            meet_keys(x, r, keys, position(&x->at.seq, 0) + 1 - j,
+                      h + ((int64_t)r * n * parts + part) * slabs, n, (int64_t)parts * slabs,
+                      (r + 1) % groups, r + 1 < groups ? keys : next, u);
     }
 }
 

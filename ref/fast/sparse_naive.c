@@ -1,5 +1,6 @@
 /* The rungs below: sparse attention as one would first write it, then on all cores, then by blocks that stay
  * in the cache. No library is used, so that a class can see what each step is worth. */
+#include "../stages.h"
 #include "chunks.h"
 #include "exact.h"
 #include "online.h"
@@ -20,12 +21,14 @@ static size_t place_rows(float **rows, const msa_shape *s, void *work)
 }
 
 /* The query at `row`, head h: logits, softmax, sum of values; p has room for k blocks of weights. */
-static void attend_head(const msa_shape *s, const msa_seq *seq, int64_t i, int h, const float *q,
-                        const float *k, const float *v, const int32_t *ids, float *p, float *o, float *lse)
+static void attend_head(const msa_shape *s, const msa_seq *seq, int64_t i, int h, const msa_arrays *a,
+                        float *p)
 {
+    const float *q = a->q, *k = a->k, *v = a->v;
+    float *o = array_get(a, ARRAY_O), *lse = array_get(a, ARRAY_LSE);
     const int d = s->d_head, groups = s->n_kv_heads, r = h / (s->n_heads / groups);
     const int64_t at = position(seq, i), row = (seq->q0 + i) * s->n_heads + h;
-    const int32_t *id = ids_row(s, ids, r, seq->q0 + i);
+    const int32_t *id = ids_row(s, a->ids, r, seq->q0 + i);
     int64_t n = 0;
     double sum = 0;
     for (int slot = 0; slot < s->topk && id[slot] >= 0; slot++)
@@ -36,8 +39,8 @@ static void attend_head(const msa_shape *s, const msa_seq *seq, int64_t i, int h
             p[n] *= (float)(1 / sqrt(d));
         }
     const float max = row_top(p, n, -INFINITY);
-    for (int64_t a = 0; a < n; a++)
-        sum += (double)(p[a] = expf(p[a] - max));
+    for (int64_t t = 0; t < n; t++)
+        sum += (double)(p[t] = expf(p[t] - max));
     for (int c = 0; c < d; c++)
         o[row * d + c] = 0;
     n = 0;
@@ -69,6 +72,7 @@ static msa_status attend_heads(const msa_shape *s, const float *q, const float *
     if (!q || !k || !v || !o || !work)
         return MSA_ERR_NULL;
     (void)threads; /* without OpenMP */
+    const msa_arrays a = {.q = q, .k = k, .v = v, .ids = ids, .o = o, .lse = lse};
     float *rows;
     place_rows(&rows, s, work);
     pad_outputs(s, NULL, o, lse);
@@ -77,7 +81,7 @@ static msa_status attend_heads(const msa_shape *s, const float *q, const float *
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
         for (int64_t i = 0; i < seq.n_q; i++)
             for (int h = 0; h < s->n_heads; h++)
-                attend_head(s, &seq, i, h, q, k, v, ids, rows + fast_thread() * row_floats(s), o, lse);
+                attend_head(s, &seq, i, h, &a, rows + fast_thread() * row_floats(s));
     }
     attend_again(s, NULL, q, floats(k), floats(v), ids, o, lse, work);
     return MSA_OK;

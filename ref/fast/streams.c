@@ -56,19 +56,19 @@ void parts_begin(const msa_shape *s, heads *h, int parts, const float *q, int64_
                         count_in(s, slab));
 }
 
-void meet_keys(const cache *x, int r, int64_t j, run keys, heads *h, int64_t queries, int64_t apart,
-               int64_t first, int next_r, run then, unpacked u)
+void meet_keys(const cache *x, int r, run keys, int64_t seen, heads *h, int64_t queries, int64_t apart,
+               int next_r, run next, unpacked u)
 {
     const int d = x->s->d_head, slabs = slabs_of(x->s), groups = x->s->n_kv_heads;
     const float *k = rows_of(x->k, groups, r, d, keys.row, keys.n, u.k);
     const float *v = rows_of(x->v, groups, r, d, keys.row, keys.n, u.v);
-    ahead next = rows_ahead(x->k, groups, next_r, d, then.row, then.n);
-    ahead after = rows_ahead(x->v, groups, next_r, d, then.row, then.n);
+    ahead next_k = rows_ahead(x->k, groups, next_r, d, next.row, next.n);
+    ahead next_v = rows_ahead(x->v, groups, next_r, d, next.row, next.n);
     for (int64_t i = 0; i < queries; i++) {
-        const int64_t seen = min_i64(keys.n, first + i + 1 - j);
-        for (int slab = 0; slab < slabs && seen > 0; slab++) {
-            heads_meet(&h[i * apart + slab], d, k, v, seen, next, after);
-            next.n = after.n = 0; /* asked for */
+        const int64_t n = min_i64(keys.n, seen + i);
+        for (int slab = 0; slab < slabs && n > 0; slab++) {
+            heads_meet(&h[i * apart + slab], d, k, v, n, next_k, next_v);
+            next_k.n = next_v.n = 0; /* asked for */
         }
     }
 }

@@ -82,7 +82,7 @@ mutant 'frequency without the prefix' ref/io/maps.c test_maps 's/from = max_i64(
 # ---- Departures from MSA -------------------------------------------------------------------------
 mutant 'departures: no way back through the LSE' ref/departures.c test_model 's/dq\[a\] += slope\[a \/ d\] \* mean_key\[a\];//'
 mutant 'departures: sink not counted' ref/departures.c test_model 's/dsink\[row % s->n_heads\] -= (float)by_lse;//'
-mutant 'departures: index keys learn no values' ref/departures.c test_model 's/dki\[a\] += v.key\[a\];/;/'
+mutant 'departures: index keys learn no values' ref/departures.c test_model 's/dki\[i\] += v.key\[i\];/;/'
 mutant 'departures: attached by the queries alone' ref/layer.c test_model 's/ops->gemm(false, true, T, m, n.ik, dki, w->wik, 1, dx);//'
 mutant 'departures: reverse KL without its mean' ref/kl.c test_model 's/(1 - (t\[a\] - sum))/(1 - t[a])/'
 mutant 'departures: window without the first block' ref/fast/index_selectors.c test_variants 's/row\[0\] = INFINITY;//'
