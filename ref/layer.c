@@ -143,9 +143,9 @@ static bool keys_are_queries(const msa_shape *s)
 static void paged_positions(const msa_shape *s, const msa_pages *p, int32_t *pos)
 {
     for (int r = 0; r < msa_n_seqs(s); r++) {
-        const request a = get_request(s, p, r);
-        for (int64_t i = 0; i < room_of(s, r).n_q; i++)
-            pos[a.seq.q0 + i] = i < a.seq.n_q ? (int32_t)position(&a.seq, i) : 0; /* of padding, any */
+        const request req = get_request(s, p, r);
+        for (int64_t i = 0; i < padded_seq(s, r).n_q; i++)
+            pos[req.seq.q0 + i] = i < req.seq.n_q ? (int32_t)position(&req.seq, i) : 0; /* of padding, any */
     }
 }
 

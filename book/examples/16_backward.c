@@ -205,7 +205,7 @@ static long elements(const msa_shape *s, int array)
 
 static gradients kept(const trial *t)
 {
-    const float *from[ARRAYS] = {t->room.dq, t->room.dk, t->room.dv};
+    const float *from[ARRAYS] = {t->outputs.dq, t->outputs.dk, t->outputs.dv};
     gradients g;
     for (int a = 0; a < ARRAYS; a++) {
         g.x[a] = room(elements(&t->shape, a), sizeof *g.x[a]);

@@ -218,5 +218,5 @@ void choose_again(const msa_shape *s, const request *where, int64_t at, const fl
             scores[b] = (float)(c.m[b] * scale);
     }
     if (ids)
-        select_row(c.m, local, s->topk, c.best, ids);
+        topk_row(c.m, local, s->topk, c.best, ids);
 }

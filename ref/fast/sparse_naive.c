@@ -139,8 +139,8 @@ static size_t scratch_bytes(const msa_shape *s)
 }
 
 /* One row meets `seen` keys of a block. */
-static void meet_row(const msa_shape *s, scratch *m, int64_t at, const float *q, const float *v,
-                     int64_t stride, int64_t seen)
+static void attend_row(const msa_shape *s, scratch *m, int64_t at, const float *q, const float *v,
+                       int64_t stride, int64_t seen)
 {
     const int d = s->d_head;
     const float scale = (float)(LOG2_E / sqrt(d));
@@ -158,8 +158,8 @@ static void meet_row(const msa_shape *s, scratch *m, int64_t at, const float *q,
             o[c] += m->p[j] * v[j * stride + c];
 }
 
-static void meet_block(const msa_shape *s, scratch *m, int64_t block, const float *q, const float *k,
-                       const float *v)
+static void attend_block(const msa_shape *s, scratch *m, int64_t block, const float *q, const float *k,
+                         const float *v)
 {
     const chunk *x = &m->c;
     const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
@@ -172,9 +172,9 @@ static void meet_block(const msa_shape *s, scratch *m, int64_t block, const floa
     for (int64_t e = x->first[block]; e < x->first[block + 1]; e++) {
         const int64_t i = x->i0 + x->entry[e], seen = min_i64(keys, position(&x->seq, i) + 1 - begin);
         for (int h = 0; h < group; h++)
-            meet_row(s, m, (int64_t)x->entry[e] * group + h,
-                     q + ((x->seq.q0 + i) * s->n_heads + (int64_t)x->r * group + h) * d, v + base, stride,
-                     seen);
+            attend_row(s, m, (int64_t)x->entry[e] * group + h,
+                       q + ((x->seq.q0 + i) * s->n_heads + (int64_t)x->r * group + h) * d, v + base, stride,
+                       seen);
     }
 }
 
@@ -191,7 +191,7 @@ static void attend_chunk(const msa_shape *s, scratch *m, const float *q, const f
     }
     for (int64_t b = 0; b < msa_n_blocks(s); b++)
         if (x->first[b] < x->first[b + 1])
-            meet_block(s, m, b, q, k, v);
+            attend_block(s, m, b, q, k, v);
     for (int64_t a = 0; a < x->n * group; a++) {
         const int64_t row = (x->seq.q0 + x->i0 + a / group) * s->n_heads + (int64_t)x->r * group + a % group;
         for (int c = 0; c < d; c++)

@@ -197,9 +197,9 @@ bool noise_of_backward(const msa_shape *s, const msa_arrays *in, msa_precision p
     const size_t most = (size_t)max_support(s, true), width = (size_t)d;
     const int64_t nq = s->n_q * s->n_heads * d, nk = s->n_kv * s->n_kv_heads * d;
     int64_t *tokens = malloc(most * sizeof *tokens);
-    double *room = malloc(2 * (most + width) * sizeof *room);
+    double *buffer = malloc(2 * (most + width) * sizeof *buffer);
     float *centre = malloc(width * sizeof *centre);
-    const bool ok = tokens && room && centre;
+    const bool ok = tokens && buffer && centre;
     memset(dq, 0, (size_t)nq * sizeof *dq);
     memset(dk, 0, (size_t)nk * sizeof *dk);
     memset(dv, 0, (size_t)nk * sizeof *dv);
@@ -218,10 +218,10 @@ bool noise_of_backward(const msa_shape *s, const msa_arrays *in, msa_precision p
                     tokens,
                     list_support(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), tokens),
                     (int64_t)s->n_kv_heads * d,
-                    room,
-                    room + most,
-                    room + 2 * most,
-                    room + 2 * most + width,
+                    buffer,
+                    buffer + most,
+                    buffer + 2 * most,
+                    buffer + 2 * most + width,
                     centre};
                 key_centre(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), x.k, x.stride, d, centre);
                 backward_row(s, &x, precision, rounded_o, dq + row, dk + kv, dv + kv);
@@ -232,7 +232,7 @@ bool noise_of_backward(const msa_shape *s, const msa_arrays *in, msa_precision p
     to_roots(dv, nk);
     free(centre);
     free(tokens);
-    free(room);
+    free(buffer);
     return ok;
 }
 
@@ -257,9 +257,9 @@ bool noise_of_kl(const msa_shape *s, const float *q, const float *k, const float
     const int64_t nq = s->n_q * s->n_kv_heads * di, nk = s->n_kv * di;
     const double f = NOISE_ROUNDING * weight / (sqrt(di) * kl_rows(s));
     int64_t *tokens = malloc(most * sizeof *tokens);
-    double *room = malloc(2 * most * sizeof *room), *g = room + most;
+    double *buffer = malloc(2 * most * sizeof *buffer), *g = buffer + most;
     float *centre = malloc((size_t)di * sizeof *centre);
-    const bool ok = tokens && room && centre;
+    const bool ok = tokens && buffer && centre;
     memset(dqi, 0, (size_t)nq * sizeof *dqi);
     memset(dki, 0, (size_t)nk * sizeof *dki);
     for (int b = 0; ok && b < msa_n_seqs(s); b++) {
@@ -271,7 +271,7 @@ bool noise_of_kl(const msa_shape *s, const float *q, const float *k, const float
                 const int64_t at = ((seq.q0 + i) * s->n_kv_heads + r) * di;
                 key_centre(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), index_keys, di, di, centre);
                 index_gradients(s, q + (seq.q0 + i) * s->n_heads * s->d_head, keys,
-                                qi + (seq.q0 + i) * s->n_kv_heads * di, index_keys, r, tokens, n, room, g);
+                                qi + (seq.q0 + i) * s->n_kv_heads * di, index_keys, r, tokens, n, buffer, g);
                 for (int64_t a = 0; a < n; a++)
                     for (int c = 0; c < di; c++) {
                         const double key = (double)index_keys[tokens[a] * di + c] - (double)centre[c];
@@ -284,7 +284,7 @@ bool noise_of_kl(const msa_shape *s, const float *q, const float *k, const float
     to_roots(dki, nk);
     free(centre);
     free(tokens);
-    free(room);
+    free(buffer);
     return ok;
 }
 

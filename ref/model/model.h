@@ -31,8 +31,8 @@ typedef struct model_config {
 
 /** How a query's blocks are chosen: by a rule for their scores. The local block is always taken. */
 typedef enum model_selector {
-    SELECT_MAX, /**< the largest index logit of the block's tokens: MSA */
-#define SELECTOR(NAME, name, learned, idea) SELECT_##NAME,
+    SELECTOR_MAX, /**< the largest index logit of the block's tokens: MSA */
+#define SELECTOR(NAME, name, learned, idea) SELECTOR_##NAME,
 #include "../fast/selectors.def"
     N_SELECTORS
 } model_selector;

@@ -15,7 +15,7 @@ model_selector model_selector_named(const char *name)
 {
     int i = 0;
     if (strcmp(name, "max") == 0)
-        return SELECT_MAX;
+        return SELECTOR_MAX;
     while (index_selectors[i].name && strcmp(index_selectors[i].name, name) != 0)
         i++;
     return (model_selector)(i + 1);
