@@ -112,6 +112,8 @@ build: $(B)/msa $(B)/libmsa.a $(B)/libmsa.so $(if $(CUDA_OBJ),$(B)/libmsa_cuda.a
 # What is done again in double meets the same logit twice, and it has to be the same number: large ones differ by more
 # than any exponential can hold when one is fused and the other is not.
 $(patsubst %.c,$(B)/%.o,$(wildcard ref/fast/exact*.c)): private FASTFLAGS += -ffp-contract=off
+# By these models were trained, whose results are stored: the same bits on every machine.
+$(B)/ref/fast/index_selectors.o: private FASTFLAGS :=
 $(B)/ref/fast/%.o: ref/fast/%.c $(B)/flags
 	@$(call say,cc $<)
 	$(Q)$(CC) $(ALLFLAGS) $(FASTFLAGS) -c $< -o $@

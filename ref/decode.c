@@ -30,15 +30,15 @@ request get_request(const msa_shape *s, const msa_pages *p, int r)
 }
 
 /* [paged_row] */
-int64_t key_row(const request *a, int64_t j)
+int64_t key_row(const request *req, int64_t j)
 {
-    return a->table ? a->table[j / a->page] * a->page + j % a->page : a->seq.kv0 + j;
+    return req->table ? req->table[j / req->page] * req->page + j % req->page : req->seq.kv0 + j;
 }
 /* [paged_row] */
 
-int64_t keys_together(const request *a, int64_t j, int64_t end)
+int64_t keys_together(const request *req, int64_t j, int64_t end)
 {
-    return a->table ? min_i64(end - j, a->page - j % a->page) : end - j;
+    return req->table ? min_i64(end - j, req->page - j % req->page) : end - j;
 }
 
 static bool pages_in_range(const int32_t *table, int64_t n, int64_t n_pages)
@@ -57,15 +57,15 @@ msa_status msa_check_pages(const msa_shape *s, const msa_pages *p)
     const int64_t page = page_tokens(s, p);
     if (p->n_pages < 1 || p->n_pages > INT32_MAX || page < 1 || (page % s->block && s->block % page))
         return MSA_ERR_SIZE;
-    const msa_seq first = room_of(s, 0);
+    const msa_seq first = padded_seq(s, 0);
     for (int r = 0; r < msa_n_seqs(s); r++) {
-        const msa_seq room = room_of(s, r);
-        if (s->len_kv || room.n_q != first.n_q || room.n_kv != first.n_kv || room.n_kv % page)
+        const msa_seq padded = padded_seq(s, r);
+        if (s->len_kv || padded.n_q != first.n_q || padded.n_kv != first.n_kv || padded.n_kv % page)
             return MSA_ERR_SEQLENS;
-        const request a = get_request(s, p, r);
-        const int64_t n = a.seq.n_kv;
-        if (n < a.seq.n_q || n < 0 || n > room.n_kv ||
-            !pages_in_range(a.table, n / page + (n % page != 0), p->n_pages))
+        const request req = get_request(s, p, r);
+        const int64_t n = req.seq.n_kv;
+        if (n < req.seq.n_q || n < 0 || n > padded.n_kv ||
+            !pages_in_range(req.table, n / page + (n % page != 0), p->n_pages))
             return MSA_ERR_PAGES;
     }
     return MSA_OK;
@@ -86,13 +86,13 @@ static double index_dot(const msa_shape *s, const msa_pages *p, const float *q, 
 }
 
 /* Maxima of the blocks that compete, those before the local one, where every key is visible. */
-static void score_blocks(const msa_shape *s, const msa_pages *p, const request *a, const float *q,
+static void score_blocks(const msa_shape *s, const msa_pages *p, const request *req, const float *q,
                          const float *ki, int64_t local, double *m)
 {
     for (int64_t b = 0; b < local; b++) {
         m[b] = -INFINITY;
         for (int64_t j = b * s->block; j < (b + 1) * s->block; j++) {
-            const double x = index_dot(s, p, q, ki, key_row(a, j));
+            const double x = index_dot(s, p, q, ki, key_row(req, j));
             m[b] = x > m[b] ? x : m[b];
         }
     }
@@ -117,17 +117,24 @@ static size_t place(scratch *w, const msa_shape *s, bool full, void *work)
     return arena_bytes(&a);
 }
 
-/* The heads of group r of query i; ids NULL: every visible key. */
-static void attend(const msa_shape *s, const request *a, int64_t i, int r, const float *q, const float *k,
-                   const float *v, const int32_t *ids, float *o, float *lse, const scratch *w)
+/* The rows of K and V that group r of query i attends to; ids NULL: every visible key. */
+static int64_t list_rows(const msa_shape *s, const request *req, int64_t i, int r, const int32_t *ids,
+                         int64_t *rows)
+{
+    const int64_t n = list_support(s, ids, position(&req->seq, i), rows);
+    for (int64_t t = 0; t < n; t++)
+        rows[t] = key_row(req, rows[t]) * s->n_kv_heads + r;
+    return n;
+}
+
+/* The heads of group r of a query over n rows. */
+static void attend(const msa_shape *s, int64_t query, int r, int64_t n, const float *q, const float *k,
+                   const float *v, float *o, float *lse, const scratch *w)
 {
     const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
     const double scale = 1 / sqrt(d);
-    const int64_t n = list_support(s, ids, position(&a->seq, i), w->rows);
-    for (int64_t t = 0; t < n; t++)
-        w->rows[t] = key_row(a, w->rows[t]) * s->n_kv_heads + r;
     for (int h = r * group; h < (r + 1) * group; h++) {
-        const int64_t head = (a->seq.q0 + i) * s->n_heads + h;
+        const int64_t head = query * s->n_heads + h;
         for (int64_t t = 0; t < n; t++)
             w->p[t] = scale * dot(q + head * d, k + w->rows[t] * d, d);
         double denom, row_lse = softmax_row(w->p, n, false, &denom);
@@ -142,9 +149,9 @@ static void attend(const msa_shape *s, const request *a, int64_t i, int r, const
 }
 
 /* What follows the queries of request n. */
-static void pad_request(const msa_shape *s, const request *a, int n, int32_t *ids, float *o, float *lse)
+static void pad_request(const msa_shape *s, const request *req, int n, int32_t *ids, float *o, float *lse)
 {
-    write_padding(s, a->seq.q0 + a->seq.n_q, a->seq.q0 + room_of(s, n).n_q, ids, o, lse);
+    write_padding(s, req->seq.q0 + req->seq.n_q, req->seq.q0 + padded_seq(s, n).n_q, ids, o, lse);
 }
 
 size_t decode_workspace(const msa_shape *s)
@@ -162,16 +169,16 @@ msa_status msa_decode(const msa_shape *s, const msa_pages *p, const float *q, co
     scratch w;
     place(&w, s, false, work);
     for (int n = 0; n < msa_n_seqs(s); n++) {
-        const request a = get_request(s, p, n);
-        for (int64_t i = 0; i < a.seq.n_q; i++)
+        const request req = get_request(s, p, n);
+        for (int64_t i = 0; i < req.seq.n_q; i++)
             for (int r = 0; r < s->n_kv_heads; r++) {
-                const int64_t query = a.seq.q0 + i, local = position(&a.seq, i) / s->block;
+                const int64_t query = req.seq.q0 + i, local = position(&req.seq, i) / s->block;
                 int32_t *chosen = ids + (r * s->n_q + query) * s->topk;
-                score_blocks(s, p, &a, qi + (query * s->n_kv_heads + r) * s->d_index, ki, local, w.m);
-                select_row(w.m, local, s->topk, w.best, chosen);
-                attend(s, &a, i, r, q, k, v, chosen, o, lse, &w);
+                score_blocks(s, p, &req, qi + (query * s->n_kv_heads + r) * s->d_index, ki, local, w.m);
+                topk_row(w.m, local, s->topk, w.best, chosen);
+                attend(s, query, r, list_rows(s, &req, i, r, chosen, w.rows), q, k, v, o, lse, &w);
             }
-        pad_request(s, &a, n, ids, o, lse);
+        pad_request(s, &req, n, ids, o, lse);
     }
     return MSA_OK;
 }
@@ -191,11 +198,11 @@ msa_status msa_dense_decode(const msa_shape *s, const msa_pages *p, const float 
     scratch w;
     place(&w, s, true, work);
     for (int n = 0; n < msa_n_seqs(s); n++) {
-        const request a = get_request(s, p, n);
-        for (int64_t i = 0; i < a.seq.n_q; i++)
+        const request req = get_request(s, p, n);
+        for (int64_t i = 0; i < req.seq.n_q; i++)
             for (int r = 0; r < s->n_kv_heads; r++)
-                attend(s, &a, i, r, q, k, v, NULL, o, lse, &w);
-        pad_request(s, &a, n, NULL, o, lse);
+                attend(s, req.seq.q0 + i, r, list_rows(s, &req, i, r, NULL, w.rows), q, k, v, o, lse, &w);
+        pad_request(s, &req, n, NULL, o, lse);
     }
     return MSA_OK;
 }
@@ -203,10 +210,10 @@ msa_status msa_dense_decode(const msa_shape *s, const msa_pages *p, const float 
 /* ---- New tokens, and tokens taken back ----------------------------------------------------------------- */
 
 /* Makes the codes of the piece that key j of a request completes. */
-static void complete_piece(const msa_shape *s, const msa_pages *p, const request *a, int64_t j,
+static void complete_piece(const msa_shape *s, const msa_pages *p, const request *req, int64_t j,
                            const float *ki)
 {
-    const int64_t n = piece_tokens(s, p), first = key_row(a, j + 1 - n), d = s->d_index;
+    const int64_t n = piece_tokens(s, p), first = key_row(req, j + 1 - n), d = s->d_index;
     msa_e4m3_block(ki + first * d, n * d, p->ki8 + first * d, &p->scale[first / n]);
 }
 
@@ -218,27 +225,27 @@ msa_status msa_append(const msa_shape *s, const msa_pages *p, const float *new_k
         return MSA_ERR_NULL;
     const size_t kv = (size_t)s->n_kv_heads * (size_t)s->d_head, di = (size_t)s->d_index;
     for (int n = 0; n < msa_n_seqs(s); n++) {
-        const request a = get_request(s, p, n);
-        for (int64_t i = 0; i < a.seq.n_q; i++) {
-            const int64_t j = position(&a.seq, i);
-            const size_t row = (size_t)key_row(&a, j), from = (size_t)(a.seq.q0 + i);
+        const request req = get_request(s, p, n);
+        for (int64_t i = 0; i < req.seq.n_q; i++) {
+            const int64_t j = position(&req.seq, i);
+            const size_t row = (size_t)key_row(&req, j), from = (size_t)(req.seq.q0 + i);
             memcpy(k + row * kv, new_k + from * kv, kv * sizeof *k);
             memcpy(v + row * kv, new_v + from * kv, kv * sizeof *v);
             if (new_ki)
                 memcpy(ki + row * di, new_ki + from * di, di * sizeof *ki);
             if (new_ki && p->ki8 && (j + 1) % piece_tokens(s, p) == 0)
-                complete_piece(s, p, &a, j, ki);
+                complete_piece(s, p, &req, j, ki);
         }
     }
     return MSA_OK;
 }
 
 /* Key j goes, and with it the codes of its piece, if the piece was complete. */
-static void take_back(const msa_shape *s, const msa_pages *p, const request *a, int64_t j, float *k, float *v,
-                      float *ki)
+static void take_back(const msa_shape *s, const msa_pages *p, const request *req, int64_t j, float *k,
+                      float *v, float *ki)
 {
     const size_t kv = (size_t)s->n_kv_heads * (size_t)s->d_head, di = (size_t)s->d_index;
-    const size_t row = (size_t)key_row(a, j), n = (size_t)piece_tokens(s, p), first = row - row % n;
+    const size_t row = (size_t)key_row(req, j), n = (size_t)piece_tokens(s, p), first = row - row % n;
     memset(k + row * kv, 0, kv * sizeof *k);
     memset(v + row * kv, 0, kv * sizeof *v);
     if (ki)
@@ -259,9 +266,9 @@ msa_status msa_rollback(const msa_shape *s, const msa_pages *p, const int32_t *k
         if (keep[n] < 0 || keep[n] > p->lens[n])
             return MSA_ERR_PAGES;
     for (int n = 0; n < msa_n_seqs(s); n++) {
-        const request a = get_request(s, p, n);
-        for (int64_t j = keep[n]; j < a.seq.n_kv; j++)
-            take_back(s, p, &a, j, k, v, ki);
+        const request req = get_request(s, p, n);
+        for (int64_t j = keep[n]; j < req.seq.n_kv; j++)
+            take_back(s, p, &req, j, k, v, ki);
     }
     return MSA_OK;
 }

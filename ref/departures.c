@@ -4,6 +4,7 @@
  *   O' = g O     dO = g dO'     dL/dLSE = g (1-g) dO'.O = -dL/ds
  * and since dLSE/dQ = sum_j P_j K_j / sqrt(dh), the way back through the LSE is an attention with K for V. */
 #include "internal.h"
+#include "stages.h"
 
 /* The value head's attention: the index query heads over the one index key head. */
 static msa_shape index_attention(const msa_shape *s)
@@ -159,9 +160,9 @@ msa_status value_head_forward(const msa_ops *ops, const msa_shape *s, const msa_
 /* Its gradients, added to dqi, dki and the weights'; the value head reads sg(X), so dX is left alone. */
 msa_status value_head_backward(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c,
                                const msa_layer_weights *w, const float *x, const msa_layer_state *st,
-                               const float *dy, float *dqi, float *dki, const msa_layer_weights *dw,
-                               void *work)
+                               const float *dy, const msa_arrays *a, const msa_layer_weights *dw, void *work)
 {
+    float *dqi = array_get(a, ARRAY_DQI), *dki = array_get(a, ARRAY_DKI);
     const msa_shape index = index_attention(s);
     const int64_t T = s->n_q, m = c->d_model, di = s->d_index, iq = s->n_kv_heads * di;
     value_scratch v;
@@ -174,9 +175,9 @@ msa_status value_head_backward(const msa_ops *ops, const msa_shape *s, const msa
             .q = st->qi, .k = st->ki, .v = st->vi, .dout = v.doi, .dq = v.query, .dk = v.key, .dv = v.dvi},
         v.stage));
     add_weight_gradient(ops, s, m, x, di, v.dvi, dw->wiv);
-    for (int64_t a = 0; a < T * iq; a++)
-        dqi[a] += v.query[a];
-    for (int64_t a = 0; a < T * di; a++)
-        dki[a] += v.key[a];
+    for (int64_t i = 0; i < T * iq; i++)
+        dqi[i] += v.query[i];
+    for (int64_t i = 0; i < T * di; i++)
+        dki[i] += v.key[i];
     return MSA_OK;
 }

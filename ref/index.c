@@ -97,7 +97,7 @@ msa_status msa_index(const msa_shape *s, const float *qi, const float *ki, float
                     scores[row * blocks + c] = c <= local ? (float)(m[c] * scale) : -INFINITY;
                 int32_t *chosen = ids ? ids + row * k : w.ids;
                 if (ids || index_lse)
-                    select_row(m, local, k, w.best, chosen);
+                    topk_row(m, local, k, w.best, chosen);
                 if (index_lse)
                     index_lse[row] = (float)support_lse(s, query, keys, chosen, p);
             }

@@ -74,9 +74,9 @@ typedef struct request {
 } request;
 request get_request(const msa_shape *s, const msa_pages *p, int r);
 /* The row of K, V and index keys that holds key j. */
-int64_t key_row(const request *a, int64_t j);
+int64_t key_row(const request *req, int64_t j);
 /* Keys of j .. end-1 that lie side by side from j on. */
-int64_t keys_together(const request *a, int64_t j, int64_t end);
+int64_t keys_together(const request *req, int64_t j, int64_t end);
 /* Tokens that share a scale of 8-bit keys: a page, or a block of it. */
 int64_t piece_tokens(const msa_shape *s, const msa_pages *p);
 
@@ -85,12 +85,12 @@ int64_t piece_tokens(const msa_shape *s, const msa_pages *p);
 void top_blocks(const double *m, int64_t n, int64_t keep, double *best, int32_t *ids);
 
 /* The selection rule on one row of block scores: ids[k] for a query whose local block is `local`. */
-void select_row(const double *m, int64_t local, int64_t k, double *best, int32_t *ids);
+void topk_row(const double *m, int64_t local, int64_t k, double *best, int32_t *ids);
 
 /* ---- Padding (padding.c) -------------------------------------------------------------------------- */
 
 /* Sequence r's part of the arrays, padding included. */
-msa_seq room_of(const msa_shape *s, int r);
+msa_seq padded_seq(const msa_shape *s, int r);
 
 /* Query rows first .. end-1 are padding: those of a query that sees nothing. Outputs that are NULL are left
  * out. */
@@ -161,10 +161,10 @@ msa_status lse_backward(const msa_ops *ops, const msa_shape *s, const msa_layer_
 msa_status value_head_forward(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c,
                               const msa_layer_weights *w, const float *x, msa_layer_state *st, float *y,
                               void *work);
+/* `a` has dqi and dki, to which it adds. */
 msa_status value_head_backward(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c,
                                const msa_layer_weights *w, const float *x, const msa_layer_state *st,
-                               const float *dy, float *dqi, float *dki, const msa_layer_weights *dw,
-                               void *work);
+                               const float *dy, const msa_arrays *a, const msa_layer_weights *dw, void *work);
 
 /* The reference's entries of the table, for tables that borrow one. */
 #define STAGE(NAME, name, ...) extern const msa_kernel ref_##name##_kernel;

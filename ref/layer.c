@@ -83,32 +83,38 @@ size_t msa_layer_workspace(const msa_ops *ops, const msa_shape *s, const msa_lay
     return (forward > backward ? forward : backward) + ARENA_ALIGN;
 }
 
-/* Norm and rotary of one projected tensor: raw [T,heads,d] to its rows of out. With `cached`, out is a KV
+/* A projected tensor [T,heads,d] that is normed and turned. */
+typedef struct projection {
+    int heads, d, rot;
+    const float *raw, *gain;
+} projection;
+
+/* Norm and rotary of one projected tensor to its rows of out. With `cached`, out is a KV
  * cache whose rows of this call follow each sequence's prefix; else out is [T,heads,d] as well. */
-static msa_status norm_rope(const msa_shape *s, const msa_layer_config *c, int heads, int d, int rot,
-                            const float *raw, const float *gain, const int32_t *pos, bool cached, float *out)
+static msa_status norm_rope(const msa_shape *s, const msa_layer_config *c, projection p, const int32_t *pos,
+                            bool cached, float *out)
 {
+    const int64_t width = (int64_t)p.heads * p.d;
     for (int b = 0; b < msa_n_seqs(s); b++) {
         msa_seq seq = msa_get_seq(s, b);
         int64_t to = cached ? seq.kv0 + position(&seq, 0) : seq.q0;
-        float *rows = out + to * heads * d;
-        MSA_TRY(msa_rmsnorm(seq.n_q * heads, d, c->eps, raw + seq.q0 * heads * d, gain, rows));
-        MSA_TRY(msa_rope(seq.n_q, heads, d, rot, c->theta, pos + seq.q0, false, rows));
+        float *rows = out + to * width;
+        MSA_TRY(msa_rmsnorm(seq.n_q * p.heads, p.d, c->eps, p.raw + seq.q0 * width, p.gain, rows));
+        MSA_TRY(msa_rope(seq.n_q, p.heads, p.d, p.rot, c->theta, pos + seq.q0, false, rows));
     }
     return MSA_OK;
 }
 
 /* Its gradient for T = S: from d(out), in place, to d(raw). Of padding d(out) is 0 and stays so. */
-static msa_status norm_rope_backward(const msa_shape *s, const msa_layer_config *c, int heads, int d, int rot,
-                                     const float *raw, const float *gain, const int32_t *pos, float *grad,
-                                     float *dgain, double *work)
+static msa_status norm_rope_backward(const msa_shape *s, const msa_layer_config *c, projection p,
+                                     const int32_t *pos, float *grad, float *dgain, double *work)
 {
     for (int a = 0; a < n_runs(s); a++) {
         const msa_seq run = get_run(s, a);
-        const int64_t at = run.q0 * heads * d;
-        MSA_TRY(msa_rope(run.n_q, heads, d, rot, c->theta, pos + run.q0, true, grad + at));
-        MSA_TRY(msa_rmsnorm_backward(run.n_q * heads, d, c->eps, raw + at, gain, grad + at, grad + at, dgain,
-                                     work));
+        const int64_t at = run.q0 * p.heads * p.d;
+        MSA_TRY(msa_rope(run.n_q, p.heads, p.d, p.rot, c->theta, pos + run.q0, true, grad + at));
+        MSA_TRY(msa_rmsnorm_backward(run.n_q * p.heads, p.d, c->eps, p.raw + at, p.gain, grad + at, grad + at,
+                                     dgain, work));
     }
     return MSA_OK;
 }
@@ -137,9 +143,9 @@ static bool keys_are_queries(const msa_shape *s)
 static void paged_positions(const msa_shape *s, const msa_pages *p, int32_t *pos)
 {
     for (int r = 0; r < msa_n_seqs(s); r++) {
-        const request a = get_request(s, p, r);
-        for (int64_t i = 0; i < room_of(s, r).n_q; i++)
-            pos[a.seq.q0 + i] = i < a.seq.n_q ? (int32_t)position(&a.seq, i) : 0; /* of padding, any */
+        const request req = get_request(s, p, r);
+        for (int64_t i = 0; i < padded_seq(s, r).n_q; i++)
+            pos[req.seq.q0 + i] = i < req.seq.n_q ? (int32_t)position(&req.seq, i) : 0; /* of padding, any */
     }
 }
 
@@ -203,14 +209,16 @@ msa_status msa_layer_forward(const msa_ops *ops, const msa_shape *s, const msa_l
     ops->gemm(false, false, T, n.q, m, x, w->wq, 0, st->q_raw);
     ops->gemm(false, false, T, n.kv, m, x, w->wk, 0, st->k_raw);
     project_v(ops, s, c, x, w->wv, st, f.v);
-    MSA_TRY(norm_rope(s, c, s->n_heads, dh, c->rot, st->q_raw, w->gq, st->pos, false, st->q));
-    MSA_TRY(norm_rope(s, c, Hkv, dh, c->rot, st->k_raw, w->gk, st->pos, !paged, paged ? st->k_raw : st->k));
+    MSA_TRY(norm_rope(s, c, (projection){s->n_heads, dh, c->rot, st->q_raw, w->gq}, st->pos, false, st->q));
+    MSA_TRY(norm_rope(s, c, (projection){Hkv, dh, c->rot, st->k_raw, w->gk}, st->pos, !paged,
+                      paged ? st->k_raw : st->k));
 
     if (mode != MSA_ATTN_DENSE) {
         ops->gemm(false, false, T, n.iq, m, x, w->wiq, 0, st->qi_raw);
         ops->gemm(false, false, T, n.ik, m, x, w->wik, 0, st->ki_raw);
-        MSA_TRY(norm_rope(s, c, Hkv, di, n.index_rot, st->qi_raw, w->giq, st->pos, false, st->qi));
-        MSA_TRY(norm_rope(s, c, 1, di, n.index_rot, st->ki_raw, w->gik, st->pos, !paged,
+        MSA_TRY(
+            norm_rope(s, c, (projection){Hkv, di, n.index_rot, st->qi_raw, w->giq}, st->pos, false, st->qi));
+        MSA_TRY(norm_rope(s, c, (projection){1, di, n.index_rot, st->ki_raw, w->gik}, st->pos, !paged,
                           paged ? st->ki_raw : st->ki));
     }
     if (paged)
@@ -264,8 +272,10 @@ msa_status msa_layer_backward(const msa_ops *ops, const msa_shape *s, const msa_
     MSA_TRY(ops->stage[MSA_STAGE_BACKWARD]->run(s, &a, b.stage));
     if (c->sink)
         MSA_TRY(lse_backward(ops, s, st, ids, b.slope, dq, dk, b.sink));
-    MSA_TRY(norm_rope_backward(s, c, s->n_heads, dh, c->rot, st->q_raw, w->gq, st->pos, dq, dw->gq, b.channel));
-    MSA_TRY(norm_rope_backward(s, c, Hkv, dh, c->rot, st->k_raw, w->gk, st->pos, dk, dw->gk, b.channel));
+    MSA_TRY(norm_rope_backward(s, c, (projection){s->n_heads, dh, c->rot, st->q_raw, w->gq}, st->pos, dq,
+                               dw->gq, b.channel));
+    MSA_TRY(norm_rope_backward(s, c, (projection){Hkv, dh, c->rot, st->k_raw, w->gk}, st->pos, dk, dw->gk,
+                               b.channel));
     add_weight_gradient(ops, s, m, x, n.q, dq, dw->wq);
     add_weight_gradient(ops, s, m, x, n.kv, dk, dw->wk);
     add_weight_gradient(ops, s, m, x, n.kv, dv, dw->wv);
@@ -280,10 +290,11 @@ msa_status msa_layer_backward(const msa_ops *ops, const msa_shape *s, const msa_
     a.index_lse = ids ? st->index_lse : NULL, a.weight = kl_weight, a.loss = kl, a.dqi = dqi, a.dki = dki;
     MSA_TRY(ops->stage[MSA_STAGE_KL]->run(s, &a, b.stage));
     if (c->value_head)
-        MSA_TRY(value_head_backward(ops, s, c, w, x, st, dy, dqi, dki, dw, b.value_head));
-    MSA_TRY(
-        norm_rope_backward(s, c, Hkv, di, n.index_rot, st->qi_raw, w->giq, st->pos, dqi, dw->giq, b.channel));
-    MSA_TRY(norm_rope_backward(s, c, 1, di, n.index_rot, st->ki_raw, w->gik, st->pos, dki, dw->gik, b.channel));
+        MSA_TRY(value_head_backward(ops, s, c, w, x, st, dy, &a, dw, b.value_head));
+    MSA_TRY(norm_rope_backward(s, c, (projection){Hkv, di, n.index_rot, st->qi_raw, w->giq}, st->pos, dqi,
+                               dw->giq, b.channel));
+    MSA_TRY(norm_rope_backward(s, c, (projection){1, di, n.index_rot, st->ki_raw, w->gik}, st->pos, dki,
+                               dw->gik, b.channel));
     add_weight_gradient(ops, s, m, x, n.iq, dqi, dw->wiq);
     add_weight_gradient(ops, s, m, x, n.ik, dki, dw->wik);
     if (c->attached) {

@@ -5,6 +5,8 @@
     o, lse = msa.sparse(q, k, v, ids, block=128)
     o, lse = msa.sparse(q, k, v, ids, block=128, kernel="sparse/blocks")
 
+Each stage of stages.def is a function; help(msa.sparse) says what it takes and gives.
+
 Arrays are token-major as in msa.h: q [T,Hq,dh]  k,v [S,Hkv,dh]  qi [T,Hkv,di]  ki [S,di]. A C-ordered float32
 array, or a PyTorch tensor that is one, is used where it lies. Others are copied into one first: float64, float16
 and bfloat16 become float32, and integers of any width (ids, lengths, page tables) int32; what does not fit there,
@@ -19,206 +21,25 @@ or where `make install` put this file, in the directory above it.
 """
 
 import ctypes as c
-import math
-import numbers
-import operator
-import os
-from pathlib import Path
+import inspect
 
 import numpy as np
 
-class Error(ValueError):
-    """An argument that is not what it should be, or what msa_strerror() says of a call that failed."""
+import msa_arguments as _args
+import msa_library as _library
+from msa_arguments import Error
+from msa_library import Shape
 
-
-class Shape(c.Structure):
-    """msa_shape"""
-
-    _fields_ = [("n_q", c.c_int64), ("n_kv", c.c_int64), ("n_heads", c.c_int), ("n_kv_heads", c.c_int),
-                ("d_head", c.c_int), ("d_index", c.c_int), ("block", c.c_int), ("topk", c.c_int),
-                ("n_seqs", c.c_int), ("cu_q", c.c_void_p), ("cu_kv", c.c_void_p), ("len_q", c.c_void_p),
-                ("len_kv", c.c_void_p)]
-
-
-class _Pages(c.Structure):
-    """msa_pages"""
-
-    _fields_ = [("n_pages", c.c_int64), ("table", c.c_void_p), ("lens", c.c_void_p), ("ki8", c.c_void_p),
-                ("scale", c.c_void_p), ("page", c.c_int)]
-
-
-def _load():
-    here = Path(__file__).resolve().parent.parent  # the project, or the lib/ of an installation
-    built, installed = here / "build" / "libmsa.so", here / "libmsa.so"
-    lib = c.CDLL(os.environ.get("MSA_LIBRARY") or str(installed if installed.exists() else built))
-    lib.msa_strerror.restype = lib.msa_stage_name.restype = lib.msa_array_name.restype = c.c_char_p
-    lib.msa_n_blocks.restype = lib.msa_first_item.restype = c.c_int64
-    lib.msa_recall_workspace.restype = lib.msa_workspace.restype = c.c_size_t
-    return lib
-
-
-_lib = _load()
-
-
-def _names(name):
-    """The stages, or the arrays, that the library knows."""
-    i = 0
-    while (text := name(i)) not in (None, b"unknown"):
-        yield text.decode()
-        i += 1
-
-
-STAGES = list(_names(_lib.msa_stage_name))
-
-
-class _Arrays(c.Structure):
-    """msa_arrays; what only a device reads is left out"""
-
-    _fields_ = [(name, c.c_void_p) for name in _names(_lib.msa_array_name)] + [
-        ("loss", c.c_void_p), ("weight", c.c_double), ("pages", _Pages), ("of_devices", c.c_void_p * 8)]
-
-
-class _Kernel(c.Structure):
-    """msa_kernel"""
-
-    _fields_ = [("stage", c.c_int), ("name", c.c_char_p), ("backend", c.c_char_p), ("constraints", c.c_char_p),
-                ("idea", c.c_char_p), ("precision", c.c_int), ("best", c.c_bool), ("own_rule", c.c_bool),
-                ("workspace", c.CFUNCTYPE(c.c_size_t, c.POINTER(Shape))),
-                ("run", c.CFUNCTYPE(c.c_int, c.POINTER(Shape), c.POINTER(_Arrays), c.c_void_p))]
-
-
-class _Ops(c.Structure):
-    """msa_ops"""
-
-    _fields_ = [("stage", c.POINTER(_Kernel) * len(STAGES)), ("gemm", c.c_void_p)]
-
-
-_REF, _FAST = _Ops.in_dll(_lib, "msa_ref_ops"), _Ops.in_dll(_lib, "msa_fast_ops")
-
-
-def _table():
-    """Name -> kernel, for every kernel of the library; the reference's are called STAGE/reference."""
-    table = {f"{STAGES[i]}/{k.contents.name.decode()}": k.contents for i, k in enumerate(_REF.stage)}
-    at = c.addressof(_Kernel.in_dll(_lib, "msa_fast_kernels"))
-    while (k := _Kernel.from_address(at)).name:
-        table[f"{STAGES[k.stage]}/{k.name.decode()}"] = k
-        at += c.sizeof(_Kernel)
-    return table
-
-
-_kernels = _table()
+_lib = _library.lib
+STAGES = list(_library.STAGES)
 
 
 def kernels():
     """[(name, back end, idea)]"""
-    return [(name, k.backend.decode(), k.idea.decode()) for name, k in _kernels.items()]
+    return [(name, k.backend.decode(), k.idea.decode()) for name, k in _library.KERNELS.items()]
 
 
-# ---- Arguments -------------------------------------------------------------------------------------------
-#
-# C would read past the end of an array of another shape: everything is looked at here.
-
-
-def _refuse(what, expected, found):
-    raise Error(f"{what}: expected {expected}, found {found}")
-
-
-def _int(what, x, low=1):
-    """An integer, of Python or NumPy, that C's int holds."""
-    try:
-        value = low - 1 if isinstance(x, (bool, np.bool_)) else operator.index(x)
-    except TypeError:
-        value = low - 1
-    if not low <= value < 2**31:
-        _refuse(what, f"an integer from {low} to 2^31 - 1", repr(x))
-    return value
-
-
-def _number(what, x):
-    if isinstance(x, bool) or not isinstance(x, numbers.Real) or not math.isfinite(x):
-        _refuse(what, "a finite number", repr(x))
-    return c.c_double(x)
-
-
-def _plain(what, x):
-    """x as an array of whatever type it has; a tensor shares its memory."""
-    if np.ma.is_masked(x):
-        _refuse(what, "an array without a mask, which nothing here looks at", "masked elements")
-    try:
-        if hasattr(x, "detach"):
-            x = x.detach()
-            x = (x.float() if x.is_floating_point() else x).cpu().numpy()
-        return np.asarray(x)
-    except (ValueError, TypeError, RuntimeError) as e:
-        raise Error(f"{what}: expected an array, found {type(x).__name__}: {e}") from e
-
-
-def _fits(what, x, *sizes):
-    """A size is a number, or the letter of a dimension that may be any."""
-    if x.ndim != len(sizes) or any(isinstance(n, int) and n != m for n, m in zip(sizes, x.shape)):
-        _refuse(what, f"shape ({', '.join(map(str, sizes))})", x.shape)
-    for m in x.shape:
-        _int(f"{what}: a dimension", m)
-    return x
-
-
-def _array(what, x, *sizes):
-    """A float32 array of this shape, C-ordered: x itself where it is one."""
-    x = _plain(what, x)
-    if x.dtype.kind != "f":
-        _refuse(what, "floats", x.dtype)
-    _fits(what, x, *sizes)
-    with np.errstate(over="ignore"):
-        y = np.require(x, np.float32, "CA")
-    if x.dtype.itemsize > 4 and (np.isinf(y) & ~np.isinf(x)).any():
-        _refuse(what, "numbers within the range of float32", f"{np.abs(x[np.isinf(y) & ~np.isinf(x)]).max()}")
-    return y
-
-
-def _integers(what, x, *sizes):
-    """The same for int32."""
-    x = _plain(what, x)
-    if x.dtype.kind not in "iu":
-        _refuse(what, "integers", x.dtype)
-    _fits(what, x, *sizes)
-    if x.size and not -2**31 <= int(x.min()) <= int(x.max()) < 2**31:
-        _refuse(what, "integers that 32 bits hold", f"{x.min()} to {x.max()}")
-    return np.require(x, np.int32, "CA")
-
-
-def _bits(what, x, *sizes):
-    """bf16 as its 16 bits."""
-    x = _plain(what, x)
-    if x.dtype != np.uint16:
-        _refuse(what, "uint16, as k has", x.dtype)
-    return np.require(_fits(what, x, *sizes), np.uint16, "CA")
-
-
-def _pair(q, k, half=False):
-    q = _array("q", q, "T", "Hq", "dh")
-    return q, (_bits if half else _array)("k", k, "S", "Hkv", q.shape[2])
-
-
-def _main(q, k, v, half=False):
-    q, k = _pair(q, k, half)
-    return q, k, (_bits if half else _array)("v", v, *k.shape)
-
-
-def _index(qi, ki, n_q="T", n_kv="S", groups="Hkv", half=False):
-    ki = (_bits if half else _array)("ki", ki, n_kv, "di")
-    return _array("qi", qi, n_q, groups, ki.shape[1]), ki
-
-
-def _ids(ids, groups="Hkv", n_q="T"):
-    return None if ids is None else _integers("ids", ids, groups, n_q, "k")
-
-
-def _blocks(ids):
-    return 1 if ids is None else ids.shape[2]
-
-
-def _optional(what, x, *sizes):
-    return None if x is None else _array(what, x, *sizes)
+# ---- Calls -----------------------------------------------------------------------------------------------
 
 
 def _pointer(x):
@@ -235,229 +56,222 @@ def _check(status, s=None):
 def _shape(n_q, n_kv, heads, groups, d_head, d_index, block, topk, cu_q=None, cu_kv=None, len_q=None, len_kv=None):
     """A checked msa_shape; its arrays live as long as it does."""
     n_q, n_kv, heads, groups, d_head, d_index, block, topk = map(
-        _int, ("T", "S", "Hq", "Hkv", "dh", "di", "block", "topk"),
+        _args.integer, ("T", "S", "Hq", "Hkv", "dh", "di", "block", "topk"),
         (n_q, n_kv, heads, groups, d_head, d_index, block, topk))
     s = Shape(n_q, n_kv, heads, groups, d_head, d_index, block, topk, 1)
     if (cu_q is None) != (cu_kv is None):
-        _refuse("cu_q and cu_kv", "both or none", "one of them")
+        _args.refuse("cu_q and cu_kv", "both or none", "one of them")
     s.arrays = {}
     if cu_q is not None:
-        s.arrays["cu_q"] = _integers("cu_q", cu_q, "R+1")
-        s.n_seqs = _int("cu_q: sequences", len(s.arrays["cu_q"]) - 1)
-        s.arrays["cu_kv"] = _integers("cu_kv", cu_kv, s.n_seqs + 1)
+        s.arrays["cu_q"] = _args.integers("cu_q", cu_q, "R+1")
+        s.n_seqs = _args.integer("cu_q: sequences", len(s.arrays["cu_q"]) - 1)
+        s.arrays["cu_kv"] = _args.integers("cu_kv", cu_kv, s.n_seqs + 1)
     for name, x in ("len_q", len_q), ("len_kv", len_kv):
         if x is not None:
-            s.arrays[name] = _integers(name, x, s.n_seqs)
+            s.arrays[name] = _args.integers(name, x, s.n_seqs)
     for name, x in s.arrays.items():
         setattr(s, name, x.ctypes.data)
     _check(_lib.msa_check_shape(c.byref(s)), s)
     return s
 
 
-def _main_shape(q, k, block, topk, qi=None, seqs={}):
-    """That of the Main Branch; without index tensors their width is as good as any."""
-    return _shape(*q.shape[:1], *k.shape[:1], q.shape[1], k.shape[1], q.shape[2], (q if qi is None else qi).shape[2],
-                  block, topk, **seqs)
+def _take(names, given, bits=()):
+    """The arrays, checked: the first that mentions a size sets it, the others agree. Those in `bits` are bf16."""
+    arrays, sizes = {}, {}
+    for name in names:
+        a, x = _library.ARRAYS[name], given.get(name)
+        expected = [sizes.get(letter, _library.size_name(letter)) for letter in a.sizes]
+        check = _args.integers if a.is_integer else _args.bits if name in bits else _args.array
+        arrays[name] = x = check(name, x, *expected)
+        for letter, n in zip(a.sizes, x.shape):
+            sizes.setdefault(letter, n)
+    return arrays, sizes
 
 
-def _index_shape(qi, ki, block, topk, seqs):
-    return _shape(qi.shape[0], ki.shape[0], qi.shape[1], qi.shape[1], ki.shape[1], ki.shape[1], block, topk, **seqs)
+_LETTER = {"n_q": "T", "n_kv": "S", "n_heads": "H", "n_kv_heads": "G", "d_head": "d", "d_index": "i", "topk": "k"}
 
 
-def _new_ids(s):
-    return np.empty((s.n_kv_heads, s.n_q, s.topk), np.int32)
+def _shape_of(sizes, block, seqs={}, **untold):
+    """That of a call, whose arrays tell some sizes by their letter; what nothing says is as good as any."""
+    get = (sizes | {_LETTER[field]: n for field, n in untold.items()}).get
+    groups = get("G", get("H", 1))
+    return _shape(get("T"), get("S"), get("H", groups), groups, get("d", get("i", 1)), get("i", get("d", 1)), block,
+                  get("k", 1), **seqs)
+
+
+def _empty(s, name):
+    a = _library.ARRAYS[name]
+    return np.empty([_library.size(s, letter) for letter in a.sizes], np.int32 if a.is_integer else np.float32)
 
 
 def _find(stage, kernel):
-    i = STAGES.index(stage)
-    if kernel == "fast" or kernel == "ref":
-        return (_FAST if kernel == "fast" else _REF).stage[i].contents
-    if isinstance(kernel, str) and kernel in _kernels and _kernels[kernel].stage == i:
-        return _kernels[kernel]
-    _refuse("kernel", f"fast, ref or {stage}/NAME", repr(kernel))
+    if isinstance(kernel, str) and kernel in ("fast", "ref"):
+        return (_library.FAST if kernel == "fast" else _library.REF).stage[STAGES.index(stage)].contents
+    if isinstance(kernel, str) and kernel.startswith(stage + "/") and kernel in _library.KERNELS:
+        return _library.KERNELS[kernel]
+    _args.refuse("kernel", f"fast, ref or {stage}/NAME", repr(kernel))
 
 
-def _run(stage, kernel, s, *, weight=0.0, pages=None, **arrays):
+def _run(stage, kernel, s, arrays, pages=None, weight=0.0, loss=None):
     k = _find(stage, kernel)
     work = np.empty(k.workspace(s), np.uint8)
-    a = _Arrays(weight=weight, **{name: x if x is None else x.ctypes.data for name, x in arrays.items()})
+    a = _library.Arrays(weight=weight, **{name: x.ctypes.data for name, x in arrays.items()})
     if pages is not None:
         a.pages = pages
+    if loss is not None:
+        a.loss = loss.ctypes.data
     _check(k.run(c.byref(s), c.byref(a), _pointer(work)), s)
+
+
+def _prepare(stage, given, outputs=None, *, block=128, seqs={}, bits=(), **untold):
+    """The shape, the inputs and the outputs of a stage; of what may be left out, inputs that are None are."""
+    line = _library.STAGES[stage]
+    arrays, sizes = _take([a for a in line.inputs if a not in line.optional or given.get(a) is not None], given, bits)
+    s = _shape_of(sizes, block, seqs, **untold)
+    for name, x in arrays.items():
+        _args.fits(name, x, *(_library.size(s, letter) for letter in _library.ARRAYS[name].sizes))
+    if "ids" in arrays:
+        _check(_lib.msa_check_ids(c.byref(s), _pointer(arrays["ids"])), s)
+    return s, arrays, {name: _empty(s, name) for name in (line.outputs if outputs is None else outputs)}
+
+
+def _stage(stage, given, outputs=None, *, kernel="fast", weight=0.0, loss=None, **rest):
+    """Calls a stage as stages.def has it: its outputs, or those that are named, a tuple unless it is one."""
+    s, arrays, found = _prepare(stage, given, outputs, **rest)
+    _run(stage, kernel, s, arrays | found, weight=weight, loss=loss)
+    return tuple(found.values()) if len(found) != 1 else next(iter(found.values()))
 
 
 # ---- Stages ----------------------------------------------------------------------------------------------
 #
-# `seqs`: cu_q, cu_kv, len_q, len_kv.
+# `seqs` are these four.
+
+_SEQS = "cu_q", "cu_kv", "len_q", "len_kv"
 
 
-def dense(q, k, v, *, kernel="fast", **seqs):
-    """Causal grouped-query attention: o [T,Hq,dh], lse [T,Hq]."""
-    q, k, v = _main(q, k, v)
-    s = _main_shape(q, k, 128, 1, seqs=seqs)
-    o, lse = np.empty_like(q), np.empty(q.shape[:2], np.float32)
-    _run("dense", kernel, s, q=q, k=k, v=v, o=o, lse=lse)
-    return o, lse
+def _text(names):
+    return ", ".join(f"{a} [{','.join(map(_library.size_name, _library.ARRAYS[a].sizes))}]" for a in names)
+
+
+def _function(stage):
+    """Of a stage's arrays those that it has to have, then the others, and by name what these do not tell."""
+    line = _library.STAGES[stage]
+    needed = [a for a in line.inputs if a not in line.optional]
+    spare = [a for a in line.inputs if a not in needed]
+    letters = lambda names: set("".join(_library.ARRAYS[a].sizes for a in names))
+    told, asked = letters(needed), letters(needed + line.outputs)
+    untold = (asked | set("TS")) - told
+    named = {field: inspect.Parameter.empty for field, letter in _LETTER.items() if letter in untold}
+    named |= {"block": inspect.Parameter.empty if asked & set("kBFW") else 128, "kernel": "fast"} | dict.fromkeys(_SEQS)
+    signature = inspect.Signature(
+        [inspect.Parameter(a, inspect.Parameter.POSITIONAL_OR_KEYWORD) for a in needed] +
+        [inspect.Parameter(a, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for a in spare] +
+        [inspect.Parameter(a, inspect.Parameter.KEYWORD_ONLY, default=x) for a, x in named.items()])
+
+    def call(*args, **named):
+        rest = signature.bind(*args, **named).arguments
+        given = {a: rest.pop(a) for a in line.inputs if a in rest}
+        seqs = {a: rest.pop(a) for a in _SEQS if a in rest}
+        return _stage(stage, given, seqs=seqs, **rest)
+
+    call.__name__ = call.__qualname__ = stage
+    call.__signature__ = signature
+    call.__doc__ = (f"{_text(line.outputs)} from {_text(needed)}{'; may be None: ' if spare else ''}{_text(spare)}. "
+                    f"Reference: {_library.KERNELS[stage + '/reference'].idea.decode()}.")
+    return call
+
+
+globals().update({stage: _function(stage) for stage in STAGES})
+
+# What is more, or another thing, than its line of stages.def.
 
 
 def scores(qi, ki, *, block, kernel="fast", **seqs):
     """Block scores [Hkv,T,B] of the Index Branch."""
-    qi, ki = _index(qi, ki)
-    s = _index_shape(qi, ki, block, 1, seqs)
-    m = np.empty((s.n_kv_heads, s.n_q, _lib.msa_n_blocks(c.byref(s))), np.float32)
-    _run("index", kernel, s, qi=qi, ki=ki, scores=m)
-    return m
+    return _stage("index", {"qi": qi, "ki": ki}, ["scores"], block=block, kernel=kernel, seqs=seqs)
 
 
 def index(qi, ki, *, block, topk, kernel="fast", **seqs):
     """The selection of the Index Branch: ids [Hkv,T,k], ascending, then -1."""
-    qi, ki = _index(qi, ki)
-    s = _index_shape(qi, ki, block, topk, seqs)
-    ids = _new_ids(s)
-    _run("index", kernel, s, qi=qi, ki=ki, ids=ids)
-    return ids
+    return _stage("index", {"qi": qi, "ki": ki}, ["ids"], block=block, topk=topk, kernel=kernel, seqs=seqs)
 
 
 def index_lse(qi, ki, ids=None, *, block, **seqs):
     """[Hkv,T]: log-sum-exp of the index logits over the selection, or over all visible tokens."""
-    qi, ki = _index(qi, ki)
-    ids = _ids(ids, qi.shape[1], qi.shape[0])
-    s = _index_shape(qi, ki, block, _blocks(ids), seqs)
-    lse = np.empty((s.n_kv_heads, s.n_q), np.float32)
-    _check(_lib.msa_index_lse(c.byref(s), _pointer(qi), _pointer(ki), _pointer(ids), _pointer(lse)), s)
+    a, sizes = _take(("qi", "ki") if ids is None else ("qi", "ki", "ids"), {"qi": qi, "ki": ki, "ids": ids})
+    s = _shape_of(sizes, block, seqs)
+    lse = _empty(s, "index_lse")
+    _check(_lib.msa_index_lse(c.byref(s), *map(_pointer, (a["qi"], a["ki"], a.get("ids"), lse))), s)
     return lse
 
 
 def topk(m, *, n_kv, block, topk, kernel="fast", **seqs):
     """The selection from scores [Hkv,T,B]."""
-    m = _array("scores", m, "Hkv", "T", "B")
-    s = _shape(m.shape[1], n_kv, m.shape[0], m.shape[0], 1, 1, block, topk, **seqs)
-    _fits("scores", m, s.n_kv_heads, s.n_q, _lib.msa_n_blocks(c.byref(s)))
-    ids = _new_ids(s)
-    _run("topk", kernel, s, scores=m, ids=ids)
-    return ids
+    return _stage("topk", {"scores": m}, n_kv=n_kv, block=block, topk=topk, kernel=kernel, seqs=seqs)
 
 
-def sparse(q, k, v, ids, *, block, kernel="fast", **seqs):
-    """Attention over the selected blocks: o [T,Hq,dh], lse [T,Hq]."""
-    q, k, v = _main(q, k, v)
-    ids = _integers("ids", ids, k.shape[1], q.shape[0], "k")
-    s = _main_shape(q, k, block, ids.shape[2], seqs=seqs)
-    o, lse = np.empty_like(q), np.empty(q.shape[:2], np.float32)
-    _run("sparse", kernel, s, q=q, k=k, v=v, ids=ids, o=o, lse=lse)
-    return o, lse
-
-
-def _is_half(k, kernel):
-    half = getattr(k, "dtype", None) == np.uint16
-    if half and kernel != "fast":
-        _refuse("kernel", "fast, which alone reads bf16", repr(kernel))
-    return half
-
-
-def _run_half(run, stage, s, *arrays):
+def _step(stage, run_half, given, kernel, **rest):
+    """A step of generation; where k is uint16, so are all keys and values."""
+    if getattr(given["k"], "dtype", None) != np.uint16:
+        return _stage(stage, given, kernel=kernel, **rest)
+    if kernel != "fast":
+        _args.refuse("kernel", "fast, which alone reads bf16", repr(kernel))
+    s, arrays, found = _prepare(stage, given, bits=("k", "v", "ki"), **rest)
     work = np.empty(_find(stage, "fast").workspace(s), np.uint8)
-    _check(run(c.byref(s), *map(_pointer, arrays), _pointer(work)), s)
+    _check(run_half(c.byref(s), *map(_pointer, (arrays | found).values()), _pointer(work)), s)
+    return tuple(found.values())
 
 
 def decode(q, k, v, qi, ki, *, block, topk, kernel="fast", **seqs):
     """A step of generation: ids, o, lse. Keys, values and index keys may be uint16, the bits of bf16."""
-    half = _is_half(k, kernel)
-    q, k, v = _main(q, k, v, half)
-    qi, ki = _index(qi, ki, q.shape[0], k.shape[0], k.shape[1], half)
-    s = _main_shape(q, k, block, topk, qi, seqs)
-    ids, o, lse = _new_ids(s), np.empty_like(q), np.empty(q.shape[:2], np.float32)
-    if half:
-        _run_half(_lib.msa_fast_decode_bf16, "decode", s, q, k, v, qi, ki, ids, o, lse)
-    else:
-        _run("decode", kernel, s, q=q, k=k, v=v, qi=qi, ki=ki, ids=ids, o=o, lse=lse)
-    return ids, o, lse
+    if ki is None:
+        _args.refuse("ki", "index keys [S,di]", "None")
+    return _step("decode", _lib.msa_fast_decode_bf16, {"q": q, "k": k, "v": v, "qi": qi, "ki": ki}, kernel, block=block,
+                 topk=topk, seqs=seqs)
 
 
 def dense_decode(q, k, v, *, block=128, kernel="fast", **seqs):
     """The same step by dense attention: o, lse. Keys and values may be uint16, as for decode."""
-    half = _is_half(k, kernel)
-    q, k, v = _main(q, k, v, half)
-    s = _main_shape(q, k, block, 1, seqs=seqs)
-    o, lse = np.empty_like(q), np.empty(q.shape[:2], np.float32)
-    if half:
-        _run_half(_lib.msa_fast_dense_decode_bf16, "dense_decode", s, q, k, v, o, lse)
-    else:
-        _run("dense_decode", kernel, s, q=q, k=k, v=v, o=o, lse=lse)
-    return o, lse
+    return _step("dense_decode", _lib.msa_fast_dense_decode_bf16, {"q": q, "k": k, "v": v}, kernel, block=block, seqs=seqs)
 
 
 def decode_pages(q, k, v, table, lens, qi=None, ki=None, *, topk=None, block=None, len_q=None, kernel="fast"):
     """A step of generation over pages: q [R,Tq,Hq,dh], qi [R,Tq,Hkv,di], k and v [P,page,Hkv,dh], ki [P,page,di],
     table [R,max_pages], lens [R] with the new tokens, which the pages hold already, or 0; len_q [R] where not all of
     the Tq are. A page divides the block or is divided by it; block None: a page. ids [Hkv,R*Tq,k], o, lse; without topk dense attention: o, lse."""
-    q, k = _array("q", q, "R", "Tq", "Hq", "dh"), _array("k", k, "P", "page", "Hkv", "dh")
+    q, k = _args.array("q", q, "R", "Tq", "Hq", "dh"), _args.array("k", k, "P", "page", "Hkv", "dh")
     requests, n, heads, d = q.shape
-    pages, page, groups, _ = _fits("k", k, "P", "page", "Hkv", d).shape
-    v, table = _array("v", v, *k.shape), _integers("table", table, requests, "max_pages")
-    lens = _integers("lens", lens, requests)
+    pages, page, groups, _ = _args.fits("k", k, "P", "page", "Hkv", d).shape
+    v, table = _args.array("v", v, *k.shape), _args.integers("table", table, requests, "max_pages")
+    lens = _args.integers("lens", lens, requests)
     if topk is not None:
-        ki = _array("ki", ki, pages, page, "di")
-        qi = _array("qi", qi, requests, n, groups, ki.shape[2])
+        ki = _args.array("ki", ki, pages, page, "di")
+        qi = _args.array("qi", qi, requests, n, groups, ki.shape[2])
     most = table.shape[1] * page  # keys that a request has room for
     cu = np.arange(requests + 1, dtype=np.int64)
     s = _shape(requests * n, requests * most, heads, groups, d, d if topk is None else ki.shape[2],
                page if block is None else block, 1 if topk is None else topk, cu * n, cu * most, len_q)
-    p = _Pages(pages, table.ctypes.data, lens.ctypes.data, None, None, page)
+    p = _library.Pages(pages, table.ctypes.data, lens.ctypes.data, None, None, page)
     _check(_lib.msa_check_pages(c.byref(s), c.byref(p)), s)
-    o, lse = np.empty_like(q), np.empty(q.shape[:3], np.float32)
-    if topk is None:
-        _run("dense_decode", kernel, s, pages=p, q=q, k=k, v=v, o=o, lse=lse)
-        return o, lse
-    ids = _new_ids(s)
-    _run("decode", kernel, s, pages=p, q=q, k=k, v=v, qi=qi, ki=ki, ids=ids, o=o, lse=lse)
-    return ids, o, lse
-
-
-def prefill(q, k, v, qi, ki, *, block, topk, kernel="fast", **seqs):
-    """The whole attention, index and sparse: ids, o, lse."""
-    q, k, v = _main(q, k, v)
-    qi, ki = _index(qi, ki, q.shape[0], k.shape[0], k.shape[1])
-    s = _main_shape(q, k, block, topk, qi, seqs)
-    ids, o, lse = _new_ids(s), np.empty_like(q), np.empty(q.shape[:2], np.float32)
-    _run("prefill", kernel, s, q=q, k=k, v=v, qi=qi, ki=ki, ids=ids, o=o, lse=lse)
-    return ids, o, lse
-
-
-def backward(q, k, v, dout, ids=None, *, o=None, lse=None, block=128, kernel="fast", **seqs):
-    """dq, dk, dv of the Main Branch; ids None: dense attention."""
-    q, k, v = _main(q, k, v)
-    dout, ids = _array("dout", dout, *q.shape), _ids(ids, k.shape[1], q.shape[0])
-    o, lse = _optional("o", o, *q.shape), _optional("lse", lse, *q.shape[:2])
-    s = _main_shape(q, k, block, _blocks(ids), seqs=seqs)
-    dq, dk, dv = np.empty_like(q), np.empty_like(k), np.empty_like(v)
-    _run("backward", kernel, s, q=q, k=k, v=v, ids=ids, o=o, lse=lse, dout=dout, dq=dq, dk=dk, dv=dv)
-    return dq, dk, dv
+    found = {"ids": _empty(s, "ids")} if topk is not None else {}
+    found |= {"o": np.empty_like(q), "lse": np.empty(q.shape[:3], np.float32)}
+    index = {"qi": qi, "ki": ki} if topk is not None else {}
+    _run("decode" if index else "dense_decode", kernel, s, {"q": q, "k": k, "v": v} | index | found, pages=p)
+    return tuple(found.values())
 
 
 def kl(q, k, qi, ki, ids=None, *, block=128, weight=1.0, kernel="fast", **seqs):
     """The selector's loss and its gradients: loss, dqi, dki; ids None: over all visible tokens."""
-    q, k = _pair(q, k)
-    qi, ki = _index(qi, ki, q.shape[0], k.shape[0], k.shape[1])
-    ids, loss = _ids(ids, k.shape[1], q.shape[0]), np.zeros(())
-    s = _main_shape(q, k, block, _blocks(ids), qi, seqs)
-    dqi, dki = np.empty_like(qi), np.empty_like(ki)
-    _run("kl", kernel, s, q=q, k=k, qi=qi, ki=ki, ids=ids, weight=_number("weight", weight), loss=loss, dqi=dqi,
-         dki=dki)
+    loss = np.zeros(())
+    given = {"q": q, "k": k, "qi": qi, "ki": ki, "ids": ids}
+    dqi, dki = _stage("kl", given, block=block, weight=_args.number("weight", weight), loss=loss, kernel=kernel, seqs=seqs)
     return float(loss), dqi, dki
 
 
 def reverse(ids, *, n_kv, block, kernel="fast"):
     """first [Hkv,B+1], entries [Hkv,T*k] and items [n,4] of one sequence: which queries chose a block."""
-    ids = _integers("ids", ids, "Hkv", "T", "k")
-    groups, n_q, k = ids.shape
-    s = _shape(n_q, n_kv, groups, groups, 1, 1, block, k)
-    _check(_lib.msa_check_ids(c.byref(s), _pointer(ids)), s)
-    first = np.empty((groups, _lib.msa_n_blocks(c.byref(s)) + 1), np.int32)
-    entries = np.empty((groups, n_q * k), np.uint32)
-    items = np.empty((_lib.msa_first_item(c.byref(s), 1), 4), np.int32)
-    _run("reverse", kernel, s, ids=ids, first=first, entries=entries, items=items)
-    return first, entries, items
+    first, entries, items = _stage("reverse", {"ids": ids}, n_kv=n_kv, block=block, kernel=kernel)
+    return first[0], entries.reshape(len(entries), -1).view(np.uint32), items
 
 
 class _Recall(c.Structure):
@@ -466,11 +280,10 @@ class _Recall(c.Structure):
 
 def recall(q, k, ids, *, block, **seqs):
     """(pairs, block recall, score recall) of a selection against what full attention weighs most."""
-    q, k = _pair(q, k)
-    ids, found = _integers("ids", ids, k.shape[1], q.shape[0], "k"), _Recall()
-    s = _main_shape(q, k, block, ids.shape[2], seqs=seqs)
+    a, sizes = _take(("q", "k", "ids"), {"q": q, "k": k, "ids": ids})
+    s, found = _shape_of(sizes, block, seqs), _Recall()
     work = np.empty(_lib.msa_recall_workspace(c.byref(s)), np.uint8)
-    _check(_lib.msa_recall(c.byref(s), *map(_pointer, (q, k, ids)), None, c.byref(found), _pointer(work)), s)
+    _check(_lib.msa_recall(c.byref(s), *map(_pointer, a.values()), None, c.byref(found), _pointer(work)), s)
     return found.rows, found.block_recall, found.score_recall
 
 
@@ -479,20 +292,20 @@ def recall(q, k, ids, *, block, **seqs):
 
 def rmsnorm(x, gain, eps=1e-6):
     """Gemma-form RMSNorm over the last axis: x / rms(x) * (1 + gain)."""
-    x = _plain("x", x)
-    x = _array("x", x, *x.shape) if x.ndim else _fits("x", x, "...", "d")
-    gain, y = _array("gain", gain, x.shape[-1]), np.empty_like(x)
-    _check(_lib.msa_rmsnorm(c.c_int64(x.size // x.shape[-1]), x.shape[-1], _number("eps", eps), _pointer(x),
+    x = _args.plain("x", x)
+    x = _args.array("x", x, *x.shape) if x.ndim else _args.fits("x", x, "...", "d")
+    gain, y = _args.array("gain", gain, x.shape[-1]), np.empty_like(x)
+    _check(_lib.msa_rmsnorm(c.c_int64(x.size // x.shape[-1]), x.shape[-1], _args.number("eps", eps), _pointer(x),
                             _pointer(gain), _pointer(y)))
     return y
 
 
 def rope(x, rot, theta=5e6, pos=None):
     """Partial rotary embedding of x [n,heads,d] (or [n,d]), half-split pairs; pos counts from 0 unless given."""
-    x = _plain("x", x)
-    y = np.array(_array("x", x, "n", "d") if x.ndim == 2 else _array("x", x, "n", "heads", "d"))
-    pos = np.arange(len(y), dtype=np.int32) if pos is None else _integers("pos", pos, len(y))
+    x = _args.plain("x", x)
+    y = np.array(_args.array("x", x, "n", "d") if x.ndim == 2 else _args.array("x", x, "n", "heads", "d"))
+    pos = np.arange(len(y), dtype=np.int32) if pos is None else _args.integers("pos", pos, len(y))
     heads = y.shape[1] if y.ndim == 3 else 1
-    _check(_lib.msa_rope(c.c_int64(len(y)), heads, y.shape[-1], _int("rot", rot, 0), _number("theta", theta),
+    _check(_lib.msa_rope(c.c_int64(len(y)), heads, y.shape[-1], _args.integer("rot", rot, 0), _args.number("theta", theta),
                          _pointer(pos), c.c_bool(False), _pointer(y)))
     return y

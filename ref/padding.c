@@ -8,9 +8,9 @@ void pad_queries(const msa_shape *s, int64_t outer, int64_t width, float value, 
 {
     for (int64_t a = 0; a < outer && s->len_q && x; a++)
         for (int r = 0; r < msa_n_seqs(s); r++) {
-            const msa_seq room = room_of(s, r);
-            float *rows = x + (a * s->n_q + room.q0) * width;
-            for (int64_t c = msa_get_seq(s, r).n_q * width; c < room.n_q * width; c++)
+            const msa_seq padded = padded_seq(s, r);
+            float *rows = x + (a * s->n_q + padded.q0) * width;
+            for (int64_t c = msa_get_seq(s, r).n_q * width; c < padded.n_q * width; c++)
                 rows[c] = value;
         }
 }
@@ -30,8 +30,8 @@ void write_padding(const msa_shape *s, int64_t first, int64_t end, int32_t *ids,
 void pad_outputs(const msa_shape *s, int32_t *ids, float *o, float *lse)
 {
     for (int r = 0; r < msa_n_seqs(s) && s->len_q; r++) {
-        const msa_seq room = room_of(s, r);
-        write_padding(s, room.q0 + msa_get_seq(s, r).n_q, room.q0 + room.n_q, ids, o, lse);
+        const msa_seq padded = padded_seq(s, r);
+        write_padding(s, padded.q0 + msa_get_seq(s, r).n_q, padded.q0 + padded.n_q, ids, o, lse);
     }
 }
 

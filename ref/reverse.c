@@ -14,7 +14,7 @@ int64_t msa_first_item(const msa_shape *s, int r)
     if (msa_check_shape(s) != MSA_OK)
         return 0;
     for (int a = 0; a < r && a < msa_n_seqs(s); a++)
-        n += s->n_kv_heads * (msa_n_blocks(s) + room_of(s, a).n_q * s->topk / msa_item_limit(s));
+        n += s->n_kv_heads * (msa_n_blocks(s) + padded_seq(s, a).n_q * s->topk / msa_item_limit(s));
     return n;
 }
 
@@ -77,7 +77,7 @@ msa_status msa_reverse(const msa_shape *s, const int32_t *ids, int32_t *first, u
     int32_t *next;
     place(&next, s, work);
     for (int a = 0; a < msa_n_seqs(s); a++) {
-        const msa_seq seq = room_of(s, a); /* rows of padding hold no block */
+        const msa_seq seq = padded_seq(s, a); /* rows of padding hold no block */
         msa_item *item = items + msa_first_item(s, a), *end = items + msa_first_item(s, a + 1);
         for (int r = 0; r < s->n_kv_heads; r++) {
             turn_around(ids_row(s, ids, r, seq.q0), seq.n_q, s->topk, n_blocks, first, entries, next);

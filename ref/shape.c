@@ -31,10 +31,10 @@ const char *msa_strerror(msa_status status)
     return "unknown status";
 }
 
-/* Whether a b c <= room, all being >= 1. */
-static bool within(int64_t room, int64_t a, int64_t b, int64_t c)
+/* Whether a b c <= most, all being >= 1. */
+static bool within(int64_t most, int64_t a, int64_t b, int64_t c)
 {
-    return a <= room && b <= room / a && c <= room / a / b;
+    return a <= most && b <= most / a && c <= most / a / b;
 }
 
 /* Elements of the largest tensor. Every size that a workspace is made of, a few rows of logits or the pieces
@@ -54,7 +54,7 @@ static bool sizes_fit(const msa_shape *s)
            within(MOST_ELEMENTS, s->n_q, s->n_kv_heads, s->topk) && within(MOST_ELEMENTS, s->block, wide, 1);
 }
 
-msa_seq room_of(const msa_shape *s, int r)
+msa_seq padded_seq(const msa_shape *s, int r)
 {
     if (!s->cu_q || !s->cu_kv)
         return (msa_seq){0, s->n_q, 0, s->n_kv};
@@ -70,9 +70,9 @@ static msa_status check_seqlens(const msa_shape *s)
     if (s->cu_q && (s->cu_q[0] != 0 || s->cu_kv[0] != 0 || s->cu_q[n] != s->n_q || s->cu_kv[n] != s->n_kv))
         return MSA_ERR_SEQLENS;
     for (int r = 0; r < n; r++) {
-        const msa_seq room = room_of(s, r), seq = msa_get_seq(s, r);
-        if (room.n_q < 0 || room.n_kv < 0 || seq.n_q < 0 || seq.n_kv < 0 || seq.n_q > room.n_q ||
-            seq.n_kv > room.n_kv)
+        const msa_seq padded = padded_seq(s, r), seq = msa_get_seq(s, r);
+        if (padded.n_q < 0 || padded.n_kv < 0 || seq.n_q < 0 || seq.n_kv < 0 || seq.n_q > padded.n_q ||
+            seq.n_kv > padded.n_kv)
             return MSA_ERR_SEQLENS;
         if (seq.n_q > seq.n_kv)
             return MSA_ERR_CAUSAL;
@@ -104,7 +104,7 @@ msa_seq msa_get_seq(const msa_shape *s, int r)
 {
     if (!s || r < 0 || r >= msa_n_seqs(s))
         return (msa_seq){0};
-    msa_seq seq = room_of(s, r);
+    msa_seq seq = padded_seq(s, r);
     seq.n_q = s->len_q ? s->len_q[r] : seq.n_q;
     seq.n_kv = s->len_kv ? s->len_kv[r] : seq.n_kv;
     return seq;
@@ -127,7 +127,7 @@ int64_t longest_kv(const msa_shape *s)
 {
     int64_t longest = 0;
     for (int r = 0; r < (s->cu_kv ? msa_n_seqs(s) : 1); r++)
-        longest = max_i64(longest, room_of(s, r).n_kv);
+        longest = max_i64(longest, padded_seq(s, r).n_kv);
     return longest;
 }
 
@@ -160,9 +160,9 @@ msa_status msa_check_ids(const msa_shape *s, const int32_t *ids)
     if (!ids)
         return MSA_ERR_NULL;
     for (int b = 0; b < msa_n_seqs(s); b++) {
-        const msa_seq seq = msa_get_seq(s, b), room = room_of(s, b);
+        const msa_seq seq = msa_get_seq(s, b), padded = padded_seq(s, b);
         for (int r = 0; r < s->n_kv_heads; r++)
-            for (int64_t i = 0; i < room.n_q; i++) {
+            for (int64_t i = 0; i < padded.n_q; i++) {
                 const int64_t local = i < seq.n_q ? position(&seq, i) / s->block : -1;
                 if (!valid_row(ids_row(s, ids, r, seq.q0 + i), s->topk, local))
                     return MSA_ERR_IDS;
@@ -204,8 +204,8 @@ msa_status msa_positions(const msa_shape *s, int32_t *pos)
     if (s->n_kv > INT32_MAX)
         return MSA_ERR_SIZE;
     for (int b = 0; b < msa_n_seqs(s); b++) {
-        const msa_seq seq = msa_get_seq(s, b), room = room_of(s, b);
-        for (int64_t i = 0; i < room.n_q; i++)
+        const msa_seq seq = msa_get_seq(s, b), padded = padded_seq(s, b);
+        for (int64_t i = 0; i < padded.n_q; i++)
             pos[seq.q0 + i] = i < seq.n_q ? (int32_t)position(&seq, i) : 0;
     }
     return MSA_OK;

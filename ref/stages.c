@@ -4,10 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct {
-    const char *name, *sizes;
-    element_kind element;
-} arrays[ARRAY_N] = {
+const array_line msa_array_lines[ARRAY_N + 1] = {
 #define ARRAY(NAME, name, sizes, element) {#name, sizes, ELEMENT_##element},
 #include "stages.def"
 };
@@ -17,37 +14,39 @@ static const struct {
     _Static_assert(offsetof(msa_arrays, name) == ARRAY_##NAME * sizeof(void *), #name " has another place");
 #include "stages.def"
 
-static const struct {
-    const char *name;
-    stage_arrays arrays;
-} stages[MSA_N_STAGES] = {
+const stage_line msa_stage_lines[MSA_N_STAGES + 1] = {
 #define A ARRAY_BIT
-#define STAGE(NAME, name, idea, in, out, optional, ...) {#name, {in, out, optional}},
+#define STAGE(NAME, name, idea, in, out, optional, ...) {#name, in, out, optional},
 #include "stages.def"
 #undef A
 };
 
 const char *msa_stage_name(msa_stage stage)
 {
-    return stage >= 0 && stage < MSA_N_STAGES ? stages[stage].name : "unknown";
+    return stage >= 0 && stage < MSA_N_STAGES ? msa_stage_lines[stage].name : "unknown";
 }
 
 const char *msa_array_name(int i)
 {
-    return i >= 0 && i < ARRAY_N ? arrays[i].name : NULL;
+    return i >= 0 && i < ARRAY_N ? msa_array_lines[i].name : NULL;
 }
 
 const char *array_name(array_id a)
 {
-    return arrays[a].name;
+    return msa_array_lines[a].name;
+}
+
+const char *array_sizes(array_id a)
+{
+    return msa_array_lines[a].sizes;
 }
 
 element_kind array_element(array_id a)
 {
-    return arrays[a].element;
+    return msa_array_lines[a].element;
 }
 
-int64_t size_of_letter(const msa_shape *s, char letter)
+int64_t msa_size_of_letter(const msa_shape *s, char letter)
 {
     switch (letter) {
     case 'T':
@@ -79,18 +78,31 @@ int64_t size_of_letter(const msa_shape *s, char letter)
     }
 }
 
+const char *msa_name_of_letter(char letter)
+{
+    static const struct {
+        char letter;
+        const char *name;
+    } names[] = {{'H', "Hq"}, {'G', "Hkv"}, {'d', "dh"}, {'i', "di"}, {'t', "Tq"},  {'T', "T"}, {'S', "S"},
+                 {'k', "k"},  {'B', "B"},   {'R', "R"},  {'W', "W"},  {'F', "B+1"}, {'4', "4"}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (names[i].letter == letter)
+            return names[i].name;
+    return NULL;
+}
+
 void array_dims(const msa_shape *s, array_id a, int64_t dim[3])
 {
-    const int n = (int)strlen(arrays[a].sizes);
+    const int n = (int)strlen(msa_array_lines[a].sizes);
     for (int i = 0; i < 3; i++)
-        dim[i] = i < 3 - n ? 1 : size_of_letter(s, arrays[a].sizes[i - (3 - n)]);
+        dim[i] = i < 3 - n ? 1 : msa_size_of_letter(s, msa_array_lines[a].sizes[i - (3 - n)]);
 }
 
 int64_t array_count(const msa_shape *s, const msa_pages *p, array_id a)
 {
     int64_t n = 1;
-    for (const char *c = arrays[a].sizes; *c; c++)
-        n *= p && *c == 'S' ? p->n_pages * (p->page ? p->page : s->block) : size_of_letter(s, *c);
+    for (const char *c = msa_array_lines[a].sizes; *c; c++)
+        n *= p && *c == 'S' ? p->n_pages * (p->page ? p->page : s->block) : msa_size_of_letter(s, *c);
     return n;
 }
 
@@ -111,14 +123,14 @@ void array_set(msa_arrays *to, array_id a, const void *at)
     memcpy(array_place(to, a), &at, sizeof at);
 }
 
-stage_arrays arrays_of(msa_stage stage)
+stage_line arrays_of(msa_stage stage)
 {
-    return stages[stage].arrays;
+    return msa_stage_lines[stage];
 }
 
 bool arrays_missing(msa_stage stage, const msa_arrays *given)
 {
-    const stage_arrays all = arrays_of(stage);
+    const stage_line all = arrays_of(stage);
     for (array_id a = 0; a < ARRAY_N; a++)
         if (HAS((all.in | all.out) & ~all.optional, a) && !array_get(given, a))
             return true;

@@ -19,7 +19,22 @@ enum {
 
 typedef enum element_kind { ELEMENT_HALF, ELEMENT_FLOAT, ELEMENT_INTEGER } element_kind;
 
+/* What there is of an array and of a stage. The library shows both tables, from which ref/msa.py makes a function a
+ * stage: they end with an entry without a name. */
+typedef struct array_line {
+    const char *name, *sizes;
+    element_kind element;
+} array_line;
+typedef struct stage_line {
+    const char *name;
+    unsigned in, out, optional; /* sets of arrays; optional: of both, those that may be NULL */
+} stage_line;
+extern const array_line msa_array_lines[ARRAY_N + 1];
+extern const stage_line msa_stage_lines[MSA_N_STAGES + 1];
+
 const char *array_name(array_id a);
+/* A letter a dimension. */
+const char *array_sizes(array_id a);
 element_kind array_element(array_id a);
 /* Its sizes; of fewer than three, the first are 1. */
 void array_dims(const msa_shape *s, array_id a, int64_t dim[3]);
@@ -43,16 +58,14 @@ static inline bool has_pages(const msa_arrays *a)
     return a->pages.table || a->pages.lens || a->pages.n_pages;
 }
 
-/* The number that a letter of stages.def stands for. */
-int64_t size_of_letter(const msa_shape *s, char letter);
+/* The number that a letter of stages.def stands for, and what it is called where sizes are shown: "Hq". */
+int64_t msa_size_of_letter(const msa_shape *s, char letter);
+const char *msa_name_of_letter(char letter);
 
 /* Sets of arrays. */
 #define ARRAY_BIT(NAME) (1u << ARRAY_##NAME)
 #define HAS(set, a) ((set) >> (a)&1u)
-typedef struct stage_arrays {
-    unsigned in, out, optional; /* optional: of both, those that may be NULL */
-} stage_arrays;
-stage_arrays arrays_of(msa_stage stage);
+stage_line arrays_of(msa_stage stage);
 
 /* Whether it is a step of generation, whose keys may lie in pages. */
 static inline bool stage_is_step(msa_stage stage)

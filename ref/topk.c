@@ -32,8 +32,8 @@ void top_blocks(const double *m, int64_t n, int64_t keep, double *best, int32_t 
     }
 }
 
-/* [select_row] */
-void select_row(const double *m, int64_t local, int64_t k, double *best, int32_t *ids)
+/* [topk_row] */
+void topk_row(const double *m, int64_t local, int64_t k, double *best, int32_t *ids)
 {
     int64_t others = min_i64(k - 1, local);
     top_blocks(m, local, others, best, ids);
@@ -41,7 +41,7 @@ void select_row(const double *m, int64_t local, int64_t k, double *best, int32_t
     for (int64_t a = others + 1; a < k; a++)
         ids[a] = -1;
 }
-/* [select_row] */
+/* [topk_row] */
 
 typedef struct scratch {
     double *m, *best;
@@ -78,7 +78,7 @@ msa_status msa_topk(const msa_shape *s, const float *scores, int32_t *ids, void 
                 int64_t row = (int64_t)r * s->n_q + seq.q0 + i, local = position(&seq, i) / s->block;
                 for (int64_t c = 0; c <= local; c++)
                     w.m[c] = (double)scores[row * blocks + c];
-                select_row(w.m, local, s->topk, w.best, ids + row * s->topk);
+                topk_row(w.m, local, s->topk, w.best, ids + row * s->topk);
             }
     }
     return MSA_OK;

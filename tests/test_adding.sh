@@ -60,7 +60,7 @@ END
 
 # ---- A selector ------------------------------------------------------------------------------------------
 
-before '^#define SELECTOR' ref/model/variants.c << 'END'
+before '^#define SELECTOR' ref/fast/index_selectors.c << 'END'
 static void score_early(const msa_shape *s, const float *qi, const index_keys *keys, int64_t local, float *row)
 {
     (void)s, (void)qi, (void)keys;
@@ -69,7 +69,7 @@ static void score_early(const msa_shape *s, const float *qi, const index_keys *k
 }
 
 END
-before '^#undef' ref/model/selectors.def << 'END'
+before '^#undef' ref/fast/selectors.def << 'END'
 SELECTOR(EARLY, early, false, "the earliest blocks")
 END
 
@@ -217,8 +217,8 @@ check $? "... make progress and the book list it"
 # ---- A stage ---------------------------------------------------------------------------------------------
 
 before '^/.. The other direction, KL' ref/msa.h << 'END'
-/** Attention that weighs all visible keys alike: O is the mean of their values. */
-typedef msa_status msa_uniform_fn(const msa_shape *s, const float *v, float *o, void *work);
+/** Attention that weighs all visible keys alike: O is the mean of their values; seen [S] what each key was given. */
+typedef msa_status msa_uniform_fn(const msa_shape *s, const float *v, float *o, float *seen, void *work);
 msa_uniform_fn msa_uniform; /* uniform.c */
 
 END
@@ -239,11 +239,12 @@ size_t uniform_workspace(const msa_shape *s)
     return place(&sum, s, NULL);
 }
 
-msa_status msa_uniform(const msa_shape *s, const float *v, float *o, void *work)
+msa_status msa_uniform(const msa_shape *s, const float *v, float *o, float *seen, void *work)
 {
     MSA_TRY(msa_check_shape(s));
-    if (!v || !o || !work)
+    if (!v || !o || !seen || !work)
         return MSA_ERR_NULL;
+    memset(seen, 0, (size_t)s->n_kv * sizeof *seen);
     const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
     double *sum;
     place(&sum, s, work);
@@ -253,7 +254,7 @@ msa_status msa_uniform(const msa_shape *s, const float *v, float *o, void *work)
             const int64_t n = position(&seq, a / s->n_heads) + 1, g = a % s->n_heads / group;
             memset(sum, 0, (size_t)d * sizeof *sum);
             for (int64_t j = seq.kv0; j < seq.kv0 + n; j++)
-                axpy(1 / (double)n, v + (j * s->n_kv_heads + g) * d, d, sum);
+                axpy(1 / (double)n, v + (j * s->n_kv_heads + g) * d, d, sum), seen[j] += 1 / (float)n;
             for (int c = 0; c < d; c++)
                 o[(seq.q0 * s->n_heads + a) * d + c] = (float)sum[c];
         }
@@ -262,8 +263,15 @@ msa_status msa_uniform(const msa_shape *s, const float *v, float *o, void *work)
     return MSA_OK;
 }
 END
+before '^STAGE.DENSE,' ref/stages.def << 'END'
+ARRAY(SEEN, seen, "S", FLOAT)
+
+END
+before '^    double .loss;' ref/msa.h << 'END'
+    const void *seen; /**< output of uniform */
+END
 before '^#undef ARRAY' ref/stages.def << 'END'
-STAGE(UNIFORM, uniform, "mean of all visible values", A(V), A(O), 0, s, a->v, OUT(o), work)
+STAGE(UNIFORM, uniform, "mean of all visible values", A(V), A(O) | A(SEEN), 0, s, a->v, OUT(o), OUT(seen), work)
 
 END
 program=build/bare/msa
@@ -273,8 +281,26 @@ runs 0 kernels && says $'^uniform/reference\tref\tany shape\tmean of all visible
 check $? "a stage: msa kernels lists it"
 judged uniform/reference
 check $? "... check judges it"
-runs 1 bench uniform --shape 'T=8 S=16 heads=2:1 width=16:16 block=8 topk=2' --seconds 0.01 && says 'FAILED: expected a stage whose samples are judged here'
-check $? "... bench says that it cannot judge it"
+runs 0 bench uniform/reference --shape 'T=8 S=16 heads=2:1 width=16:16 block=8 topk=2' --seconds 0.01 --json "$W/uniform.json" &&
+    says '^uniform/reference .* ok' && grep -q '"stage": "uniform"' "$W/uniform.json"
+check $? "... bench judges, times and stores it"
+runs 0 results --roofline "$W/uniform.svg" "$W/uniform.json" && says '^[*][*]uniform[*][*], ' && grep -q uniform "$W/uniform.svg"
+check $? "... it stands under the roof of its run"
 (cd "$T" && build/bare/tests/test_contract 1) > "$W.out" && says '^ok .* every pointer'
 check $? "... its contract is tested"
+PYTHON=${PYTHON:-python3}
+if "$PYTHON" -c 'import numpy' 2> /dev/null; then
+    make_in B=build/bare CXX=false CFLAGS=-O0 FASTFLAGS=-Wno-psabi build/bare/libmsa.so
+    MSA_LIBRARY=$T/build/bare/libmsa.so PYTHONPATH=$T/ref PYTHONDONTWRITEBYTECODE=1 "$PYTHON" -c '
+import msa, numpy as np
+v = np.arange(12, dtype=np.float32).reshape(3, 1, 4)
+o, seen = msa.uniform(v, n_q=2, n_heads=1)
+print(o[:, 0].tolist(), seen.tolist(), msa.uniform.__doc__)
+msa.uniform(v[0], n_q=2, n_heads=1)' > "$W.out" 2> "$W.err"
+    says '^\[\[2.0, 3.0, 4.0, 5.0\], \[4.0, 5.0, 6.0, 7.0\]\] \[0.83.*, 0.83.*, 0.33.*\] o \[T,Hq,dh\], seen \[S\] from v \[S,Hkv,dh\]\. .*mean of all' &&
+        grep -qF 'msa_arguments.Error: v: expected shape (S, Hkv, dh), found (1, 4)' "$W.err"
+    check $? "... ref/msa.py has it, with its checks"
+else
+    skip "a stage in ref/msa.py" "no Python with NumPy here"
+fi
 finish

@@ -620,7 +620,7 @@ static msa_status call(const msa_ops *ops, int stage, const msa_shape *s, const 
                        float *out, void *work)
 {
     const msa_kernel *k = ops->stage[stage];
-    const stage_arrays of = arrays_of(k->stage);
+    const stage_line of = arrays_of(k->stage);
     msa_arrays a = {.weight = 1};
     double loss;
     float *integers = out + 500;

@@ -348,7 +348,7 @@ static void test_drawing_svg(void)
         "and many more of them");
     free(data);
     drawing_free(&d);
-    tap(!d.mark && d.n == 0 && d.room == 0, "a freed list is empty");
+    tap(!d.mark && d.n == 0 && d.capacity == 0, "a freed list is empty");
     d.incomplete = true;
     tap(!drawing_write_svg(&d, scratch("less.svg"), NULL, 0, err) && strstr(err, "no memory") &&
             !drawing_write_png(&d, scratch("less.png"), NULL, 0, NULL, err) && strstr(err, "no memory"),

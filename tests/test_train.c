@@ -249,7 +249,7 @@ static void resumes(void)
     changed[4].d_head = 12, changed[5].d_index = 8, changed[6].d_ff = 16, changed[7].block = 8,
     changed[8].topk = 3;
     changed[9].context = CONTEXT - 1, changed[10].sparse = 0, changed[11].theta = 101, changed[12].eps = 2e-5;
-    changed[13].selector = SELECT_MEAN, changed[14].reverse_kl = 1, changed[15].attached = 1,
+    changed[13].selector = SELECTOR_MEAN, changed[14].reverse_kl = 1, changed[15].attached = 1,
     changed[16].sink = 1;
     changed[17].value_head = 1;
     for (int a = 0; a < CONFIGS; a++)
@@ -263,7 +263,7 @@ static void resumes(void)
                        strstr(err, "another run"),
                    "size %d: %s", a, err);
     model_config departure = tiny;
-    departure.selector = SELECT_MEAN;
+    departure.selector = SELECTOR_MEAN;
     trainer_free(t);
     t = trainer_new(&departure, &eight_steps, &text, &msa_ref_ops, err);
     check_true(&c, t && trainer_save(t, path, err), "saved");

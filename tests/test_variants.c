@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../ref/fast/selectors.h"
 #include "../ref/judge/judge.h"
 #include "../ref/judge/table.h"
 #include "../ref/model/internal.h"
@@ -145,10 +146,10 @@ static void has_forced(check_case *c, const problem *p, const row *w)
 
 // What is known of a selector's choice, row by row; of random_is_even() only as a whole.
 static void (*const follows[N_SELECTORS])(check_case *, const problem *,
-                                          const row *) = {[SELECT_MEAN] = follows_means,
-                                                          [SELECT_FORCED] = has_forced,
-                                                          [SELECT_WINDOW] = is_window,
-                                                          [SELECT_SUM] = follows_sums};
+                                          const row *) = {[SELECTOR_MEAN] = follows_means,
+                                                          [SELECTOR_FORCED] = has_forced,
+                                                          [SELECTOR_WINDOW] = is_window,
+                                                          [SELECTOR_SUM] = follows_sums};
 
 static void judged(check_case *c, const msa_kernel *k)
 {
@@ -166,7 +167,7 @@ static void judged(check_case *c, const msa_kernel *k)
 
 static void selector_holds(model_selector selector)
 {
-    const msa_kernel *k = &model_selectors[selector - 1];
+    const msa_kernel *k = &index_selectors[selector - 1];
     check_case c = check_begin("selector %s", k->name);
     char name[64];
     snprintf(name, sizeof name, "index/%s", k->name);
@@ -193,7 +194,7 @@ static void random_is_even(void)
     check_case c = check_begin("selector random takes every block about as often");
     const msa_shape s = {512, 1024, 2,    2,    4,    8,   64,
                          5,   1,    NULL, NULL, NULL, NULL}; // blocks 0..7 come before every local one
-    problem p = choose(&c, &s, SELECT_RANDOM);
+    problem p = choose(&c, &s, SELECTOR_RANDOM);
     int taken[8] = {0}, rows = 0;
     double expected = 0;
     for (int r = 0; r < s.n_kv_heads; r++)
@@ -277,7 +278,7 @@ static void task_is_sound(int length)
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
-    for (model_selector selector = SELECT_MAX + 1; selector < N_SELECTORS; selector++)
+    for (model_selector selector = SELECTOR_MAX + 1; selector < N_SELECTORS; selector++)
         selector_holds(selector);
     random_is_even();
     plain_is_untouched();

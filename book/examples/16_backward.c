@@ -205,7 +205,7 @@ static long elements(const msa_shape *s, int array)
 
 static gradients kept(const trial *t)
 {
-    const float *from[ARRAYS] = {t->room.dq, t->room.dk, t->room.dv};
+    const float *from[ARRAYS] = {t->outputs.dq, t->outputs.dk, t->outputs.dv};
     gradients g;
     for (int a = 0; a < ARRAYS; a++) {
         g.x[a] = room(elements(&t->shape, a), sizeof *g.x[a]);
@@ -253,8 +253,9 @@ static void compare(const trial *t, const inputs *in, const char *kernel)
     long changed[ARRAYS] = {0};
     for (int a = 0; a < ARRAYS; a++)
         bf16_noise[a] = room(elements(s, a), sizeof *bf16_noise[a]);
-    noise_of_backward(s, in->q, in->k, in->v, t->in.ids, in->dout, table_find(kernel, "simt")->precision,
-                      true, bf16_noise[TO_DQ], bf16_noise[TO_DK], bf16_noise[TO_DV]);
+    const msa_arrays given = {.q = in->q, .k = in->k, .v = in->v, .ids = t->in.ids, .dout = in->dout};
+    noise_of_backward(s, &given, table_find(kernel, "simt")->precision, true, bf16_noise[TO_DQ],
+                      bf16_noise[TO_DK], bf16_noise[TO_DV]);
     run_gradient(t, kernel, MAIN, 0, NULL);
     gradients first = kept(t);
     for (int order = 1; order < ORDERS; order++) {

@@ -57,11 +57,11 @@ static inline msa_arrays arrays_for(const trial *t, int task)
     msa_arrays a = {.q = t->in.q, .k = t->in.k, .ids = t->in.ids, .lse = t->in.lse};
     if (task & MAIN) {
         a.v = t->in.v, a.o = t->in.o, a.dout = t->in.dout;
-        a.dq = t->room.dq, a.dk = t->room.dk, a.dv = t->room.dv;
+        a.dq = t->outputs.dq, a.dk = t->outputs.dk, a.dv = t->outputs.dv;
     }
     if (task & KL) {
         a.qi = t->in.qi, a.ki = t->in.ki, a.index_lse = t->in.index_lse;
-        a.dqi = t->room.dqi, a.dki = t->room.dki, a.loss = t->room.loss, a.weight = 1;
+        a.dqi = t->outputs.dqi, a.dki = t->outputs.dki, a.loss = t->outputs.loss, a.weight = 1;
     }
     return a;
 }
@@ -88,7 +88,7 @@ static inline written *watch_gradient(const trial *t, const char *kernel)
 {
     const msa_shape *s = &t->shape;
     written *w = room(1, sizeof *w);
-    const float *array[ARRAYS] = {t->room.dq, t->room.dk, t->room.dv};
+    const float *array[ARRAYS] = {t->outputs.dq, t->outputs.dk, t->outputs.dv};
     for (int x = 0; x < ARRAYS; x++) {
         long row = (x == TO_DQ ? s->n_heads : s->n_kv_heads) * s->d_head * (long)sizeof(float);
         w->begin[x] = (uint64_t)(uintptr_t)array[x];

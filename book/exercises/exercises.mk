@@ -19,8 +19,8 @@ EX_LISTS := $(call compiles_cxx,-fdump-tree-optimized-lineno=/dev/null)
 EX_LIST   = $(if $(EX_LISTS),-fdump-tree-optimized-lineno=$@.gimple)
 EX_CXX    = $(filter-out $(SAN),$(ALLCXXFLAGS)) $(EX_UNSET) -g -U_FORTIFY_SOURCE -fsanitize=thread $(EX_BOUNDS) \
   $(foreach f,$(EX_CALLS),-fno-builtin-$f -D__builtin_$f=$f) -include cstring -x c++
-EX_HELP  := $(EX_B)/exercise.o $(EX_B)/answer.o
-EX_KERNEL := $(EX_HELP) $(EX_B)/kernel.o $(EX_B)/access.o
+EX_HELP  := $(patsubst $(EX)/%.c,$(EX_B)/%.o,$(EX)/exercise.c $(wildcard $(EX)/answer*.c))
+EX_KERNEL := $(EX_HELP) $(patsubst $(EX)/%.c,$(EX_B)/%.o,$(EX)/access.c $(wildcard $(EX)/kernel*.c))
 
 $(EX_B)/%.o: $(EX)/%.c $(EX)/exercises.mk $(B)/flags
 	@$(call say,cc $<)
@@ -32,7 +32,7 @@ $(EX_B)/%.gpu.o: $(EX)/%.cu cuda/nvcc.sh $(KERNEL_HEADERS)
 	@$(call say,nvcc $<)
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 
-# The reference in a section of its own, which is closed in an answer's process (answer.c). So nothing of it
+# The reference in a section of its own, which is closed in an answer's process (answer_child.c). So nothing of it
 # may run where a program ends: sanitizers would, for each file.
 $(EX_B)/reference.o: $(LIB_OBJ) $(EX)/exercises.mk
 	@mkdir -p $(@D)

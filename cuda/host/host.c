@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../ref/judge/inputs.h"
+#include "../../ref/bf16.h"
 #include "plan.h"
 
 /* ---- One call -------------------------------------------------------------------------------------- */
@@ -146,7 +146,7 @@ static void add_pages(call *c, const msa_pages *p)
 /* What the stage reads and writes, as stages.def has it. O is float32 here. */
 static void add_arrays(call *c, msa_stage stage, const msa_arrays *given)
 {
-    const stage_arrays of = arrays_of(stage);
+    const stage_line of = arrays_of(stage);
     for (array_id a = 0; a < ARRAY_N; a++) {
         void *at = array_get(given, a);
         if (!HAS(of.in | of.out, a))
@@ -228,8 +228,8 @@ static msa_status call_with_index_lse(const msa_device *device, const char *kern
 {
     msa_arrays own = *given;
     float *made = malloc((size_t)array_count(s, NULL, ARRAY_INDEX_LSE) * sizeof *made);
-    float *qi = inputs_bf16(given->qi, array_count(s, NULL, ARRAY_QI)),
-          *ki = inputs_bf16(given->ki, array_count(s, NULL, ARRAY_KI));
+    float *qi = bf16_copy(given->qi, array_count(s, NULL, ARRAY_QI)),
+          *ki = bf16_copy(given->ki, array_count(s, NULL, ARRAY_KI));
     own.index_lse = made;
     msa_status status = made && qi && ki ? msa_index_lse(s, qi, ki, given->ids, made) : MSA_ERR_SIZE;
     free(qi);

@@ -154,16 +154,16 @@ static double cpu_read(double seconds)
 /* ---- A device -------------------------------------------------------------------------------------- */
 
 /* A piece of work for a device to do in turn. */
-typedef msa_status device_work(const msa_device *device, void *const *room, size_t bytes);
+typedef msa_status device_work(const msa_device *device, void *const *buffer, size_t bytes);
 
 /* Seconds a piece when n follow each other; negative if one failed. */
-static double device_seconds(const msa_device *device, device_work *work, void *const *room, size_t bytes,
+static double device_seconds(const msa_device *device, device_work *work, void *const *buffer, size_t bytes,
                              int n)
 {
     double ms = 0;
     msa_status status = device->mark(0, NULL);
     for (int i = 0; i < n && status == MSA_OK; i++)
-        status = work(device, room, bytes);
+        status = work(device, buffer, bytes);
     if (status == MSA_OK)
         status = device->mark(1, NULL);
     if (status == MSA_OK)
@@ -171,30 +171,30 @@ static double device_seconds(const msa_device *device, device_work *work, void *
     return status == MSA_OK ? 1e-3 * ms / n : -1;
 }
 
-static double sustained(const msa_device *device, device_work *work, void *const *room, size_t bytes,
+static double sustained(const msa_device *device, device_work *work, void *const *buffer, size_t bytes,
                         double seconds)
 {
-    double once = device_seconds(device, work, room, bytes, 1); /* the first loads the library */
-    once = once > 0 ? device_seconds(device, work, room, bytes, 3) : once;
+    double once = device_seconds(device, work, buffer, bytes, 1); /* the first loads the library */
+    once = once > 0 ? device_seconds(device, work, buffer, bytes, 3) : once;
     if (once <= 0)
         return 0;
     const double n = seconds / once;
-    return device_seconds(device, work, room, bytes, n < 3 ? 3 : (int)n);
+    return device_seconds(device, work, buffer, bytes, n < 3 ? 3 : (int)n);
 }
 
-static msa_status work_copy(const msa_device *device, void *const *room, size_t bytes)
+static msa_status work_copy(const msa_device *device, void *const *buffer, size_t bytes)
 {
-    return device->copy(room[0], room[1], bytes);
+    return device->copy(buffer[0], buffer[1], bytes);
 }
 
-static msa_status work_product(const msa_device *device, void *const *room, size_t bytes)
+static msa_status work_product(const msa_device *device, void *const *buffer, size_t bytes)
 {
     (void)bytes;
-    return device->product(GPU_SIZE, room[0], room[1], room[2]);
+    return device->product(GPU_SIZE, buffer[0], buffer[1], buffer[2]);
 }
 
 /* Normal numbers in bf16 for the first two matrices. */
-static bool draw_matrices(const msa_device *device, void *const *room, size_t bytes)
+static bool draw_matrices(const msa_device *device, void *const *buffer, size_t bytes)
 {
     uint16_t *x = malloc(bytes);
     inputs_rng rng = {1};
@@ -202,7 +202,7 @@ static bool draw_matrices(const msa_device *device, void *const *room, size_t by
     for (int a = 0; a < 2 && ok; a++) {
         for (size_t i = 0; i < bytes / 2; i++)
             x[i] = msa_bf16_bits(inputs_normal(&rng));
-        ok = device->upload(room[a], x, bytes) == MSA_OK;
+        ok = device->upload(buffer[a], x, bytes) == MSA_OK;
     }
     free(x);
     return ok;
@@ -212,23 +212,24 @@ static ceilings device_ceilings(const msa_device *device, double seconds)
 {
     const size_t matrix = (size_t)GPU_SIZE * GPU_SIZE * 2, copy = (size_t)1 << 30;
     ceilings c = {0, 0, 0};
-    void *room[3];
+    void *buffer[3];
     bool ok = true;
     for (int a = 0; a < 3; a++) {
-        room[a] = device->alloc(a < 2 ? copy : matrix);
-        ok = ok && room[a];
+        buffer[a] = device->alloc(a < 2 ? copy : matrix);
+        ok = ok && buffer[a];
     }
     if (ok) {
-        device->fill(room[1], 1, copy);
-        const double copying = sustained(device, work_copy, room, copy, seconds);
+        device->fill(buffer[1], 1, copy);
+        const double copying = sustained(device, work_copy, buffer, copy, seconds);
         c.copy_gbps = copying > 0 ? 2e-9 * (double)copy / copying : 0;
-        const double product =
-            draw_matrices(device, room, matrix) ? sustained(device, work_product, room, matrix, seconds) : 0;
+        const double product = draw_matrices(device, buffer, matrix)
+                                   ? sustained(device, work_product, buffer, matrix, seconds)
+                                   : 0;
         c.matmul_tflops = product > 0 ? 2e-12 * GPU_SIZE * GPU_SIZE * (double)GPU_SIZE / product : 0;
     }
     for (int a = 0; a < 3; a++)
-        if (room[a])
-            device->free(room[a]);
+        if (buffer[a])
+            device->free(buffer[a]);
     return c;
 }
 

@@ -48,107 +48,74 @@ static sizes sizes_of(const msa_shape *s, msa_dtype out, const int32_t *ids)
     return z;
 }
 
-static roofline_need dense(const sizes *z)
-{
-    return (roofline_need){.bytes = (2 + z->o) * z->t * z->hq * z->d + 4 * z->s * z->hkv * z->d};
-}
-
-static roofline_need index_branch(const msa_shape *s, const sizes *z, bool scores)
-{
-    const double row = 4 * (scores ? (double)msa_n_blocks(s) : z->k);
-    return (roofline_need){.bytes = (2 * z->di + row) * z->t * z->hkv + 2 * z->s * z->di};
-}
-
-static roofline_need topk(const msa_shape *s, const sizes *z)
-{
-    return (roofline_need){.bytes = 4 * z->t * z->hkv * ((double)msa_n_blocks(s) + z->k)};
-}
-
-static roofline_need reverse(const msa_shape *s, const sizes *z)
-{
-    const double first = (double)msa_n_seqs(s) * z->hkv * ((double)msa_n_blocks(s) + 1);
-    const double items = (double)msa_first_item(s, msa_n_seqs(s));
-    return (roofline_need){.bytes = 8 * z->t * z->hkv * z->k + 4 * first + sizeof(msa_item) * items};
-}
-
-/* Section 4 with the pairs of this selection in place of N k Hkv, which early queries do not reach. */
-static roofline_need sparse(bool kv_outer, const sizes *z)
-{
-    roofline_need n = {.bytes = (2 + z->o) * z->t * z->hq * z->d + z->chosen + 4 * z->t * z->hkv * z->k};
-    n.formula = kv_outer ? "KV-outer" : "Q-outer";
-    n.spec = kv_outer ? 4 * z->hkv * z->s * z->d + 4 * z->g * z->pairs * z->d +
-                            2 * (z->g * z->pairs + z->hq * z->t) * z->d
-                      : 4 * z->hq * z->t * z->d + 4 * z->pairs * z->bk * z->d;
-    return n;
-}
-
-static roofline_need decode(const sizes *z)
-{
-    roofline_need n = {.bytes = (2 + z->o) * z->t * z->hq * z->d + 2 * (z->t * z->hkv + z->s) * z->di +
-                                z->chosen + 4 * z->t * z->hkv * z->k};
-    n.formula = "decode";
-    n.spec = 2 * z->di * z->s + 4 * z->pairs * z->bk * z->d;
-    return n;
-}
-
-double roofline_fma(msa_stage stage, const msa_shape *s, const int32_t *ids)
-{
-    const double g = s->n_heads / s->n_kv_heads, d = s->d_head, di = s->d_index;
-    const double all = selection_pairs(s, NULL), chosen = ids ? selection_pairs(s, ids) : all;
-    switch (stage) {
-    case MSA_STAGE_DENSE:
-    case MSA_STAGE_DENSE_DECODE: /* Q K^T and P V */
-        return all * g * 2 * d;
-    case MSA_STAGE_INDEX:
-        return all * di;
-    case MSA_STAGE_SPARSE:
-        return chosen * g * 2 * d;
-    case MSA_STAGE_PREFILL:
-    case MSA_STAGE_DECODE:
-        return all * di + chosen * g * 2 * d;
-    case MSA_STAGE_BACKWARD:
-    case MSA_STAGE_DENSE_BACKWARD: /* five products where the forward pass has two */
-        return chosen * g * 5 * d;
-    case MSA_STAGE_KL: /* the main scores, and three products of the index */
-        return chosen * (g * d + 3 * di);
-    default:
-        return 0;
-    }
-}
-
-/* Bytes of bf16 inputs, float32 gradients and 4-byte words, O as it is stored. */
-static roofline_need bytes_of(const msa_kernel *kernel, const msa_shape *s, const sizes *z, bool scores)
+/* The contract's formulas, section 4, with the pairs of this selection in place of N k Hkv, which early queries do not
+ * reach. */
+static roofline_need formula_of(const msa_kernel *kernel, const sizes *z)
 {
     char name[KERNEL_NAME];
     switch (kernel->stage) {
-    case MSA_STAGE_DENSE:
-    case MSA_STAGE_DENSE_DECODE:
-        return dense(z);
-    case MSA_STAGE_INDEX:
-        return index_branch(s, z, scores);
-    case MSA_STAGE_TOPK:
-        return topk(s, z);
-    case MSA_STAGE_REVERSE:
-        return reverse(s, z);
     case MSA_STAGE_SPARSE:
-        return sparse(plan_takes(kernel_name(kernel, name)) & TAKES_KV_OUTER, z);
-    case MSA_STAGE_BACKWARD:
-    case MSA_STAGE_DENSE_BACKWARD: /* Q, O, dO and dQ, K, V, dK and dV */
-        return (roofline_need){.bytes = (8 + z->o) * z->t * z->hq * z->d + z->chosen +
-                                        8 * z->s * z->hkv * z->d + 4 * z->t * (z->hq + z->hkv * z->k)};
-    case MSA_STAGE_KL:
-        return (roofline_need){.bytes = 2 * z->t * z->hq * z->d + z->chosen / 2 + 6 * z->t * z->hkv * z->di +
-                                        6 * z->s * z->di + 4 * z->t * (z->hq + z->hkv * (z->k + 1))};
+        if (plan_takes(kernel_name(kernel, name)) & TAKES_KV_OUTER)
+            return (roofline_need){.formula = "KV-outer",
+                                   .spec = 4 * z->hkv * z->s * z->d + 4 * z->g * z->pairs * z->d +
+                                           2 * (z->g * z->pairs + z->hq * z->t) * z->d};
+        return (roofline_need){.formula = "Q-outer",
+                               .spec = 4 * z->hq * z->t * z->d + 4 * z->pairs * z->bk * z->d};
+    case MSA_STAGE_PREFILL:
+    case MSA_STAGE_DECODE:
+        return (roofline_need){.formula = "decode", .spec = 2 * z->di * z->s + 4 * z->pairs * z->bk * z->d};
     default:
-        return decode(z);
+        return (roofline_need){0};
     }
+}
+
+/* What the arrays of a stage say of its products. The index scores all visible pairs, the others go to those that are
+ * attended: Q K^T and P V; three more in a gradient, whose forward pass is done again; three of KL's. */
+double roofline_fma(msa_stage stage, const msa_shape *s, const int32_t *ids)
+{
+    const stage_line of = arrays_of(stage);
+    const double g = s->n_heads / s->n_kv_heads, d = s->d_head, di = s->d_index;
+    const double all = selection_pairs(s, NULL);
+    const double attended = ids && HAS(of.in | of.out, ARRAY_IDS) ? selection_pairs(s, ids) : all;
+    const double products =
+        (HAS(of.in, ARRAY_Q) & HAS(of.in, ARRAY_K)) + HAS(of.in, ARRAY_V) + 3 * HAS(of.in, ARRAY_DOUT);
+    const bool scores = HAS(of.in, ARRAY_QI) && HAS(of.out, ARRAY_IDS);
+    return attended * (products * g * d + 3 * di * HAS(of.out, ARRAY_DQI)) + scores * all * di;
+}
+
+/* Whether its bytes are among the least: log-sum-exps and ids beside scores are left only where somebody asks. */
+static bool counts(const msa_arrays *a, stage_line of, array_id i)
+{
+    if (HAS(of.out, i) && (i == ARRAY_LSE || i == ARRAY_INDEX_LSE))
+        return false;
+    if (HAS(of.out & of.optional, i) && (i == ARRAY_SCORES || i == ARRAY_IDS))
+        return (i == ARRAY_SCORES) == (a->scores != NULL);
+    return HAS(of.in | of.out, i);
+}
+
+/* Every array once: bf16 inputs, float32 gradients and 4-byte words, O as it is stored; of K and V the blocks that some
+ * query chose. */
+static double bytes_of(const msa_shape *s, const sizes *z, stage_line of, const msa_arrays *a)
+{
+    double bytes = 0;
+    for (array_id i = 0; i < ARRAY_N; i++) {
+        const double element = i == ARRAY_O ? z->o : array_element(i) == ELEMENT_HALF ? 2 : 4;
+        if (!counts(a, of, i))
+            continue;
+        if (HAS(of.in | of.out, ARRAY_IDS) && (i == ARRAY_K || i == ARRAY_V))
+            bytes += z->chosen / 2;
+        else
+            bytes += element * (double)array_count(s, NULL, i);
+    }
+    return bytes;
 }
 
 roofline_need roofline_of(const msa_kernel *kernel, const msa_shape *s, msa_dtype out, const msa_arrays *a)
 {
     const int32_t *ids = kernel->stage == MSA_STAGE_PREFILL && a->forced_ids ? a->forced_ids : a->ids;
     const sizes z = sizes_of(s, out, ids);
-    roofline_need n = bytes_of(kernel, s, &z, a->scores != NULL);
+    roofline_need n = formula_of(kernel, &z);
+    n.bytes = bytes_of(s, &z, arrays_of(kernel->stage), a);
     n.fma = roofline_fma(kernel->stage, s, ids);
     return n;
 }

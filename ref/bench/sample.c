@@ -44,10 +44,14 @@ float *sample_row(void *x, int64_t i, int64_t width)
     return x ? (float *)x + i * width : NULL;
 }
 
+/* Elements of the largest array that is the query's own. */
 static int64_t largest_row(const msa_shape *s)
 {
-    const int64_t o = (int64_t)s->n_heads * s->d_head, qi = (int64_t)s->n_kv_heads * s->d_index;
-    return max_i64(max_i64(o, qi), s->n_kv_heads * max_i64(msa_n_blocks(s), s->topk));
+    int64_t n = 1;
+    for (array_id a = 0; a < ARRAY_N; a++)
+        if (strchr(array_sizes(a), 'T'))
+            n = max_i64(n, array_count(s, NULL, a));
+    return n;
 }
 
 static bool open_query(query *q, const subject *t, sample_verdict *v, int64_t i)
@@ -57,6 +61,7 @@ static bool open_query(query *q, const subject *t, sample_verdict *v, int64_t i)
     void *const *x = t->given;
     const int64_t hq = (int64_t)s->n_heads * s->d_head, hkv = (int64_t)s->n_kv_heads * s->d_head;
     *q = (query){.t = t, .v = v, .i = i, .s = query_shape(s, i, &seq)};
+    q->kv0 = seq.kv0;
     q->in = (inputs){.q = sample_row(x[ARRAY_Q], i, hq),
                      .k = sample_row(x[ARRAY_K], seq.kv0, hkv),
                      .v = sample_row(x[ARRAY_V], seq.kv0, hkv),
@@ -122,12 +127,16 @@ bool sample_fetch(const subject *t, sample_verdict *v, array_id a, int64_t first
     return status == MSA_OK;
 }
 
-/* Row i of each group of a tensor [Hkv,T,width], of which the first n elements are wanted. */
-static bool fetch_groups(query *q, array_id a, int64_t width, int64_t n, void *to)
+bool sample_fetch_query(query *q, array_id a, void *to)
 {
+    const int64_t n = array_count(&q->s, NULL, a), width = array_count(q->t->s, NULL, a) / q->t->s->n_q;
+    if (array_sizes(a)[0] == 'T')
+        return sample_fetch(q->t, q->v, a, q->i * width, n, to);
+    const int64_t groups = q->s.n_kv_heads, own = n / groups;
     bool ok = true;
-    for (int r = 0; r < q->s.n_kv_heads && ok; r++)
-        ok = sample_fetch(q->t, q->v, a, (r * q->t->s->n_q + q->i) * width, n, (float *)to + r * n);
+    for (int64_t r = 0; r < groups && ok; r++)
+        ok = sample_fetch(q->t, q->v, a, (r * q->t->s->n_q + q->i) * (width / groups), own,
+                          (float *)to + r * own);
     return ok;
 }
 
@@ -141,49 +150,82 @@ static void given_ids(query *q)
 
 /* ---- What each stage wrote for a query ------------------------------------------------------------- */
 
-static bool is_dense(msa_stage stage)
+/* Of O, which leaves a device as bf16 and may be a sum of rounded weights. */
+static verdict_budget budget_of_output(query *q, array_id a)
 {
-    return stage == MSA_STAGE_DENSE || stage == MSA_STAGE_DENSE_DECODE;
-}
-
-static void compare_main(query *q, const float *lse)
-{
-    const msa_shape *s = &q->s;
-    const int64_t width = (int64_t)s->n_heads * s->d_head;
-    verdict_budget budget = budget_of(q, ARRAY_O);
+    verdict_budget budget = budget_of(q, a);
+    if (a != ARRAY_O)
+        return budget;
     if (q->t->device)
         budget.relative = BF16_FLOOR;
-    if (q->t->kernel->precision >= MSA_BF16_WEIGHTS) {
+    if (q->t->kernel->precision >= MSA_BF16_WEIGHTS && q->in.q) {
+        const stage_line of = arrays_of(q->t->kernel->stage);
         budget.noise = q->noise;
-        if (!noise_of_rounding(s, q->in.q, q->in.k, q->in.v, is_dense(q->t->kernel->stage) ? NULL : q->ids,
+        if (!noise_of_rounding(&q->s, q->in.q, q->in.k, q->in.v,
+                               HAS(of.in | of.out, ARRAY_IDS) ? q->ids : NULL,
                                q->t->kernel->precision >= MSA_BF16_PARTIALS, q->noise))
             sample_no_memory(q->v);
     }
-    if (sample_fetch(q->t, q->v, ARRAY_O, q->i * width, width, q->found))
-        sample_compare_query(q, ARRAY_O, budget);
-    if (!HAS(q->t->out, ARRAY_LSE) ||
-        !sample_fetch(q->t, q->v, ARRAY_LSE, q->i * s->n_heads, s->n_heads, q->found))
+    return budget;
+}
+
+/* Against q->expected. */
+static void compare_output(query *q, array_id a)
+{
+    const int32_t *expected = (const int32_t *)q->expected, *found = (const int32_t *)q->found;
+    if (!sample_fetch_query(q, a, q->found))
         return;
-    memcpy(q->expected, lse, (size_t)s->n_heads * sizeof *lse);
-    sample_compare_query(q, ARRAY_LSE, budget_of(q, ARRAY_LSE));
+    if (array_element(a) != ELEMENT_INTEGER) {
+        sample_compare_query(q, a, budget_of_output(q, a));
+        return;
+    }
+    const int64_t n = array_count(&q->s, NULL, a);
+    for (int64_t i = 0; i < n; i++)
+        if (found[i] != expected[i]) {
+            const int64_t group = i * q->s.n_kv_heads / n;
+            sample_fail(q->v, "%s of query %lld, group %lld: expected %d, found %d", array_name(a),
+                        (long long)q->i, (long long)group, expected[i], found[i]);
+            return;
+        }
 }
 
-static void judge_dense(query *q, float *lse)
+/* The reference's stage on the query alone; of a whole layer the Main Branch, from the ids that have been judged. */
+static void judge_by_reference(query *q, msa_stage stage)
 {
-    msa_dense(&q->s, q->in.q, q->in.k, q->in.v, q->expected, lse, q->work);
-    compare_main(q, lse);
-}
-
-static void judge_sparse(query *q, float *lse)
-{
-    msa_sparse(&q->s, q->in.q, q->in.k, q->in.v, q->ids, q->expected, lse, q->work);
-    compare_main(q, lse);
+    const stage_line of = arrays_of(stage);
+    const unsigned out = q->t->out & of.out;
+    float *expected[ARRAY_N] = {0}, *given[ARRAY_N] = {0};
+    msa_arrays a = {0};
+    bool ok = true;
+    for (array_id i = 0; i < ARRAY_N; i++)
+        if (HAS(out, i)) {
+            expected[i] = malloc((size_t)array_count(&q->s, NULL, i) * sizeof **expected + 1);
+            array_set(&a, i, expected[i]);
+            ok = ok && expected[i];
+        } else if (HAS(of.in, i) && (i == ARRAY_IDS || q->t->given[i])) {
+            const void *at = i == ARRAY_IDS ? q->ids : sample_given(q, i, &given[i]);
+            array_set(&a, i, at);
+            ok = ok && at;
+        }
+    const msa_status status = ok ? msa_ref_ops.stage[stage]->run(&q->s, &a, q->work) : MSA_ERR_SIZE;
+    if (!ok)
+        sample_no_memory(q->v);
+    else if (status != MSA_OK)
+        sample_fail(q->v, "the reference on query %lld alone: %s", (long long)q->i, msa_strerror(status));
+    for (array_id i = 0; i < ARRAY_N; i++) {
+        if (status == MSA_OK && expected[i]) {
+            memcpy(q->expected, expected[i], (size_t)array_count(&q->s, NULL, i) * sizeof **expected);
+            compare_output(q, i);
+        }
+        free(expected[i]);
+        free(given[i]);
+    }
 }
 
 static bool judge_ids(query *q)
 {
     bool ok;
-    if (!fetch_groups(q, ARRAY_IDS, q->s.topk, q->s.topk, q->ids))
+    if (!sample_fetch_query(q, ARRAY_IDS, q->ids))
         return false;
     const verdict_selection v = verdict_ids(&q->s, q->in.qi, q->in.ki, q->ids, 1, 1, &ok);
     if (!ok)
@@ -202,106 +244,38 @@ static bool judge_ids(query *q)
 static void judge_index(query *q)
 {
     const msa_shape *s = &q->s;
-    const int64_t n_blocks = msa_n_blocks(s);
     msa_index(s, q->in.qi, q->in.ki, q->expected, q->ids, NULL, q->work);
-    if (HAS(q->t->out, ARRAY_SCORES) &&
-        fetch_groups(q, ARRAY_SCORES, msa_n_blocks(q->t->s), n_blocks, q->found))
-        sample_compare_query(q, ARRAY_SCORES, budget_of(q, ARRAY_SCORES));
-    if (HAS(q->t->out, ARRAY_IDS) && !judge_ids(q))
-        return;
-    if (!HAS(q->t->out, ARRAY_INDEX_LSE) || !fetch_groups(q, ARRAY_INDEX_LSE, 1, 1, q->found))
+    if (HAS(q->t->out, ARRAY_SCORES))
+        compare_output(q, ARRAY_SCORES);
+    if ((HAS(q->t->out, ARRAY_IDS) && !judge_ids(q)) || !HAS(q->t->out, ARRAY_INDEX_LSE))
         return;
     msa_index_lse(s, q->in.qi, q->in.ki, q->ids, q->expected);
-    sample_compare_query(q, ARRAY_INDEX_LSE, budget_of(q, ARRAY_INDEX_LSE));
+    compare_output(q, ARRAY_INDEX_LSE);
 }
 
-static void judge_topk(query *q)
-{
-    const msa_shape *s = &q->s;
-    const int64_t n = msa_n_blocks(s), width = msa_n_blocks(q->t->s);
-    int32_t *found = (int32_t *)q->found;
-    for (int r = 0; r < s->n_kv_heads; r++)
-        memcpy(q->expected + r * n, (float *)q->t->given[ARRAY_SCORES] + (r * q->t->s->n_q + q->i) * width,
-               (size_t)n * sizeof *q->expected);
-    msa_topk(s, q->expected, q->ids, q->work);
-    if (!fetch_groups(q, ARRAY_IDS, s->topk, s->topk, found))
-        return;
-    for (int a = 0; a < s->n_kv_heads * s->topk; a++)
-        if (found[a] != q->ids[a]) {
-            sample_fail(q->v, "ids of query %lld, group %d: expected %d, found %d", (long long)q->i,
-                        a / s->topk, q->ids[a], found[a]);
-            return;
-        }
-}
-
-static bool is_whole_layer(msa_stage stage)
-{
-    return stage == MSA_STAGE_PREFILL || stage == MSA_STAGE_DECODE;
-}
-
+/* Ids that are chosen here are judged as such, and what is computed from them given these. */
 static void judge_query(query *q)
 {
-    float *lse = malloc((size_t)q->s.n_heads * sizeof *lse);
-    if (!lse)
-        sample_no_memory(q->v);
-    else if (is_dense(q->t->kernel->stage))
-        judge_dense(q, lse);
-    else if (q->t->kernel->own_rule)
-        ; /* only itself knows what its ids should be; judge_whole() looks at their form */
-    else if (q->t->kernel->stage == MSA_STAGE_INDEX)
+    const msa_stage stage = q->t->kernel->stage;
+    if (q->t->kernel->own_rule)
+        return; /* only itself knows what its ids should be; judge_whole() looks at their form */
+    if (stage == MSA_STAGE_INDEX)
         judge_index(q);
-    else if (q->t->kernel->stage == MSA_STAGE_TOPK)
-        judge_topk(q);
-    else if (q->t->kernel->stage == MSA_STAGE_SPARSE)
-        judge_sparse(q, lse);
-    else if (is_whole_layer(q->t->kernel->stage) && judge_ids(q)) {
+    else if (stage == MSA_STAGE_PREFILL || stage == MSA_STAGE_DECODE) {
+        if (!judge_ids(q))
+            return;
         if (q->t->given[ARRAY_IDS])
             given_ids(q);
-        judge_sparse(q, lse);
-    } else if (!HAS(q->t->out, ARRAY_DQ) && !HAS(q->t->out, ARRAY_DQI) && q->v->pass)
-        sample_fail(q->v, "expected a stage whose samples are judged here");
+        judge_by_reference(q, MSA_STAGE_SPARSE);
+    } else if (!HAS(q->t->out, ARRAY_DQ) && !HAS(q->t->out, ARRAY_DQI))
+        judge_by_reference(q, stage);
     if (HAS(q->t->out, ARRAY_DQ))
         sample_backward(q);
     if (HAS(q->t->out, ARRAY_DQI))
         sample_kl(q);
-    free(lse);
 }
 
 /* ---- Outputs as a whole ---------------------------------------------------------------------------- */
-
-static void judge_words(subject *t, array_id a, const int32_t *expected, sample_verdict *v)
-{
-    const int64_t n = array_count(t->s, NULL, a);
-    int32_t *found = malloc((size_t)n * sizeof *found + 1);
-    if (!found)
-        sample_no_memory(v);
-    else
-        sample_fetch(t, v, a, 0, n, found);
-    for (int64_t i = 0; found && v->pass && i < n; i++)
-        if (found[i] != expected[i])
-            sample_fail(v, "%s[%lld]: expected %d, found %d", array_name(a), (long long)i, expected[i],
-                        found[i]);
-    free(found);
-}
-
-static void judge_reverse(subject *t, sample_verdict *v)
-{
-    int32_t *first = malloc((size_t)array_count(t->s, NULL, ARRAY_FIRST) * 4);
-    uint32_t *entries = malloc((size_t)array_count(t->s, NULL, ARRAY_ENTRIES) * 4);
-    msa_item *items = malloc((size_t)array_count(t->s, NULL, ARRAY_ITEMS) * 4);
-    void *work = malloc(msa_workspace(&msa_ref_ops, t->s) + 1);
-    if (first && entries && items && work) {
-        msa_reverse(t->s, t->given[ARRAY_IDS], first, entries, items, work);
-        judge_words(t, ARRAY_FIRST, first, v);
-        judge_words(t, ARRAY_ENTRIES, (const int32_t *)entries, v);
-        judge_words(t, ARRAY_ITEMS, (const int32_t *)items, v);
-    } else
-        sample_no_memory(v);
-    free(first);
-    free(entries);
-    free(items);
-    free(work);
-}
 
 #define CHUNK (INT64_C(1) << 22)
 
@@ -334,38 +308,33 @@ static void judge_id_rows(subject *t, sample_verdict *v)
 
 static void judge_whole(subject *t, sample_verdict *v)
 {
-    for (int a = 0; a < ARRAY_N && v->pass; a++)
+    for (array_id a = 0; a < ARRAY_N && v->pass; a++)
         if (HAS(t->out, a) && a == ARRAY_IDS)
             judge_id_rows(t, v);
-        else if (HAS(t->out, a) && t->kernel->stage != MSA_STAGE_REVERSE)
-            judge_written(t, (array_id)a, v);
-    if (v->pass && t->kernel->stage == MSA_STAGE_REVERSE)
-        judge_reverse(t, v);
+        else if (HAS(t->out, a) && array_element(a) != ELEMENT_INTEGER)
+            judge_written(t, a, v);
+    if (v->pass && sample_is_whole(t))
+        sample_whole(t, v);
 }
 
 /* ---- The sample ------------------------------------------------------------------------------------ */
 
-/* Multiplications that one query costs the reference. */
+/* Multiplications that one query costs the reference, by the arrays that it reads. */
 static double cost_of_query(const subject *t)
 {
     const msa_shape *s = t->s;
+    const stage_line of = arrays_of(t->kernel->stage);
     const double keys = (double)s->n_kv, index = keys * s->n_kv_heads * s->d_index;
     const double kept = fmin(keys, (double)s->topk * s->block), wide = (double)s->n_heads * s->d_head;
-    switch (t->kernel->stage) {
-    case MSA_STAGE_DENSE:
-    case MSA_STAGE_DENSE_DECODE:
-    case MSA_STAGE_DENSE_BACKWARD:
-        return 4 * keys * wide;
-    case MSA_STAGE_INDEX:
-        return 2 * index;
-    case MSA_STAGE_TOPK:
-        return (double)msa_n_blocks(s) * s->n_kv_heads * s->topk;
-    case MSA_STAGE_PREFILL:
-    case MSA_STAGE_DECODE:
-        return index + 4 * kept * wide;
-    default:
-        return 4 * kept * wide;
-    }
+    double cost = 0;
+    if (HAS(of.in, ARRAY_K) || HAS(of.in, ARRAY_V))
+        cost += 4 * (HAS(of.in | of.out, ARRAY_IDS) ? kept : keys) * wide;
+    if (HAS(of.out, ARRAY_IDS) &&
+        HAS(of.in, ARRAY_QI)) /* once for their verdict, once for the other outputs */
+        cost += HAS(of.out, ARRAY_SCORES) ? 2 * index : index;
+    if (HAS(of.in, ARRAY_SCORES))
+        cost += (double)msa_n_blocks(s) * s->n_kv_heads * s->topk;
+    return fmax(1, cost);
 }
 
 int64_t sample_pick(int64_t a, int64_t n, int64_t n_rows, uint64_t seed)
@@ -420,7 +389,7 @@ sample_verdict sample_judge(subject *t)
         sample_fail(&v, "%s", status == MSA_ERR_DEVICE ? table_trouble(t->kernel) : msa_strerror(status));
     else
         judge_whole(t, &v);
-    if (v.pass && t->kernel->stage == MSA_STAGE_REVERSE)
+    if (v.pass && sample_is_whole(t))
         v.n_judged = t->s->n_q;
     else if (v.pass)
         judge_sample(t, &v);

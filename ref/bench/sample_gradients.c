@@ -82,8 +82,9 @@ void sample_backward(query *q)
     for (int r = 0; r < s->n_kv_heads; r++) {
         own_call c;
         if (open_own(&c, q, r) &&
-            noise_of_backward(&c.s, c.q, c.k, c.v, NULL, c.dout, q->t->kernel->precision,
-                              q->t->device != NULL, c.noise[0], c.noise[1], c.noise[2])) {
+            noise_of_backward(&c.s, &(msa_arrays){.q = c.q, .k = c.k, .v = c.v, .dout = c.dout},
+                              q->t->kernel->precision, q->t->device != NULL, c.noise[0], c.noise[1],
+                              c.noise[2])) {
             msa_backward(&c.s, c.q, c.k, c.v, NULL, NULL, NULL, c.dout, c.dq, c.dk, c.dv, c.work);
             memcpy(q->expected + r * part, c.dq, (size_t)part * sizeof *c.dq);
             memcpy(q->noise + r * part, c.noise[0], (size_t)part * sizeof *c.noise[0]);
@@ -263,20 +264,20 @@ static void judge_key(const subject *t, sample_verdict *v, int64_t j, const verd
     const size_t n = (size_t)s->n_kv_heads * (size_t)s->d_head + (size_t)s->d_index;
     key x = {.t = t, .v = v, .seq = seq_of_key(s, j)};
     x.j = j - x.seq.kv0;
-    double *room = calloc(6 * n, sizeof *room);
+    double *sums = calloc(6 * n, sizeof *sums);
     x.found = malloc(n * sizeof *x.found);
-    for (int a = 0; room && a < 3; a++) {
-        x.sum[a] = room + (size_t)a * n;
-        x.noise[a] = room + (size_t)(3 + a) * n;
+    for (int a = 0; sums && a < 3; a++) {
+        x.sum[a] = sums + (size_t)a * n;
+        x.noise[a] = sums + (size_t)(3 + a) * n;
     }
-    if (room && x.found)
+    if (sums && x.found)
         walk_queries(&x);
     else
         sample_no_memory(v);
-    for (int a = 0; room && x.found && a < 3; a++)
+    for (int a = 0; sums && x.found && a < 3; a++)
         if (HAS(t->out, of_keys[a].array))
             compare_key(&x, of_keys[a].array, a < 2 ? main_row : index_row, x.sum[a], x.noise[a], budget[a]);
-    free(room);
+    free(sums);
     free(x.found);
 }
 

@@ -16,7 +16,7 @@ bool subject_is_bf16(const subject *t, array_id a)
 {
     if (t->half)
         return a == ARRAY_K || a == ARRAY_V || a == ARRAY_KI;
-    return t->device && (a <= ARRAY_KI || a == ARRAY_O || a == ARRAY_DOUT);
+    return t->device && array_element(a) == ELEMENT_HALF;
 }
 
 static bool is_paged(const subject *t, array_id a)
@@ -260,7 +260,7 @@ msa_status subject_open(subject *t)
 {
     char name[KERNEL_NAME];
     msa_status status = MSA_OK;
-    const stage_arrays of = arrays_of(t->kernel->stage), kl = arrays_of(MSA_STAGE_KL);
+    const stage_line of = arrays_of(t->kernel->stage), kl = arrays_of(MSA_STAGE_KL);
     t->in = of.in;
     t->out = of.out & ~(ARRAY_BIT(SCORES) | (t->lse ? 0 : ARRAY_BIT(LSE) | ARRAY_BIT(INDEX_LSE)));
     t->device = table_device(t->kernel->backend);

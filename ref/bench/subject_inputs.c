@@ -136,6 +136,13 @@ static msa_status make_small(subject *t)
     return status;
 }
 
+/* Not what an index or a forward pass leaves. */
+static bool is_drawn(array_id a)
+{
+    return array_element(a) != ELEMENT_INTEGER && a != ARRAY_SCORES && a != ARRAY_O && a != ARRAY_LSE &&
+           a != ARRAY_INDEX_LSE;
+}
+
 msa_status subject_draw(subject *t)
 {
     for (int a = 0; a < ARRAY_N; a++)
@@ -145,7 +152,7 @@ msa_status subject_draw(subject *t)
                 return MSA_ERR_SIZE;
         }
     for (int a = 0; a < ARRAY_N; a++)
-        if (HAS(t->in, a) && (a <= ARRAY_KI || a == ARRAY_DOUT))
+        if (HAS(t->in, a) && is_drawn((array_id)a))
             draw_normal(t->given[a], array_count(t->s, NULL, (array_id)a), t->seed * ARRAY_N + (uint64_t)a,
                         t->kernel->precision >= MSA_BF16_INPUTS ||
                             (t->half && subject_is_bf16(t, (array_id)a)));
@@ -155,5 +162,5 @@ msa_status subject_draw(subject *t)
         return MSA_ERR_SIZE;
     if (t->given[ARRAY_IDS])
         selection_draw(t->s, t->kind, t->seed, t->given[ARRAY_IDS]);
-    return t->given[ARRAY_LSE] ? run_forward(t) : MSA_OK;
+    return t->given[ARRAY_O] || t->given[ARRAY_LSE] || t->given[ARRAY_INDEX_LSE] ? run_forward(t) : MSA_OK;
 }

@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "../cli/cli.h"
-
 #define LEAST 3
 #define ENOUGH 20
 #define MOST 10000
@@ -63,14 +61,15 @@ static bool is_enough(int n, double elapsed, double seconds)
     return n >= LEAST && (elapsed >= seconds || (n >= ENOUGH && elapsed >= MOMENT));
 }
 
-static void show(const subject *t, int n, double elapsed, double seconds)
+static void tell(const subject *t, int n, double elapsed, double seconds, timing_show *show)
 {
     const double by_time = elapsed / seconds, by_count = (double)n / ENOUGH,
                  share = by_time > by_count ? by_time : by_count;
-    cli_progress(t->kernel->name, (int64_t)(1000 * (share < 1 ? share : 1)), 1000, "timing");
+    if (show)
+        show(t->kernel->name, (int64_t)(1000 * (share < 1 ? share : 1)), 1000, "timing");
 }
 
-msa_status timing_of(subject *t, double seconds, timing *found)
+msa_status timing_of(subject *t, double seconds, timing_show *show, timing *found)
 {
     double *ms = malloc((MOST + MSA_MARKS) * sizeof *ms), start = timing_now();
     msa_status status = ms ? MSA_OK : MSA_ERR_SIZE;
@@ -83,7 +82,7 @@ msa_status timing_of(subject *t, double seconds, timing *found)
          status == MSA_OK && n < MOST && !is_enough(n, timing_now() - start, seconds);) {
         status = run_some(t, n, batch, ms + n);
         n += batch;
-        show(t, n, timing_now() - start, seconds);
+        tell(t, n, timing_now() - start, seconds, show);
     }
     if (status == MSA_OK)
         *found = timing_summary(ms, n);

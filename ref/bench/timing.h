@@ -12,9 +12,12 @@ typedef struct timing {
     int repeats;
 } timing;
 
+/** Draws how far something is. */
+typedef void timing_show(const char *what, int64_t done, int64_t total, const char *note);
+
 /** Warms up, then runs at least 20 times and for a moment, but no longer than `seconds`, and never fewer than
- * 3 times. On a device by its own marks, else by the clock. */
-msa_status timing_of(subject *t, double seconds, timing *found);
+ * 3 times. On a device by its own marks, else by the clock. @param show may be NULL */
+msa_status timing_of(subject *t, double seconds, timing_show *show, timing *found);
 
 /** Median, smallest and largest; sorts ms[n]. */
 timing timing_summary(double *ms, int n);

@@ -32,7 +32,7 @@ static int full_forward(const char *command, cli_plan *plan, const cli_tensors *
 static int sparse_forward(const char *command, cli_plan *plan, const cli_tensors *t, const cli_output *b,
                           void *work)
 {
-    int bad = cli_select(command, plan, t, NULL, b[IDS].data, b[INDEX_LSE].data, work);
+    int bad = cli_selection(command, plan, t, NULL, b[IDS].data, b[INDEX_LSE].data, work);
     if (bad)
         return bad;
     msa_status status = plan->ops.stage[MSA_STAGE_SPARSE]->run(&t->shape,
@@ -129,7 +129,7 @@ static int choose_kernels(const char *command, const cli_tensors *t, const backw
     if (opt->full_support && t->path[CLI_IDS])
         return cli_fail(command, "--full-support: expected no --ids with it, found %s", t->path[CLI_IDS]);
     unsigned forward =
-        opt->full_support ? 1u << MSA_STAGE_DENSE : cli_selecting_stages(t, false) | 1u << MSA_STAGE_SPARSE;
+        opt->full_support ? 1u << MSA_STAGE_DENSE : cli_selection_stages(t, false) | 1u << MSA_STAGE_SPARSE;
     return cli_choose_kernels(command, opt->backend, kernels,
                               forward | 1u << MSA_STAGE_BACKWARD | 1u << MSA_STAGE_KL, plan);
 }

@@ -203,7 +203,7 @@ static msa_status time_it(const bench *b, subject *t, result *r)
     msa_status status = judge(t, "before timing", &r->verified);
     if (status != MSA_OK || !r->verified)
         return status;
-    status = timing_of(t, b->seconds, &r->time);
+    status = timing_of(t, b->seconds, cli_progress, &r->time);
     cli_progress_end();
     if (status == MSA_OK)
         status = describe(t, r);
@@ -247,7 +247,7 @@ static double foresee(const bench *b, const msa_kernel *kernel, const msa_shape 
     if (part.n_q > s->n_q / msa_n_seqs(s) / 2)
         return 0;
     subject t = subject_of(b, kernel, &part);
-    if (subject_open(&t) == MSA_OK && timing_of(&t, 1e-6, &found) != MSA_OK)
+    if (subject_open(&t) == MSA_OK && timing_of(&t, 1e-6, cli_progress, &found) != MSA_OK)
         found.min = 0;
     cli_progress_end();
     subject_close(&t);

@@ -184,7 +184,7 @@ int cli_choose_kernels(const char *command, const char *backend, const cli_list 
 int cli_choose_kernel(const char *command, const char *backend, const char *kernel, msa_stage stage,
                       cli_plan *plan);
 /** The set of stages that choosing blocks can run: none of them where --ids tells. */
-unsigned cli_selecting_stages(const cli_tensors *t, bool scores);
+unsigned cli_selection_stages(const cli_tensors *t, bool scores);
 /** Those sizes of a shape that the constraints of a kernel name, as they name them: "di 8, block 16". */
 #define CLI_SIZES 128
 char *cli_found_sizes(const msa_kernel *kernel, const msa_shape *s, char text[CLI_SIZES]);
@@ -192,8 +192,8 @@ char *cli_found_sizes(const msa_kernel *kernel, const msa_shape *s, char text[CL
 int cli_ran(const char *command, cli_plan *plan, const msa_shape *s, msa_stage stage, msa_status status);
 /** The selection: copied from --ids where that was given, else by the Index Branch; and its index LSE.
  *  `scores` may be NULL. */
-int cli_select(const char *command, cli_plan *plan, const cli_tensors *t, float *scores, int32_t *ids,
-               float *index_lse, void *work);
+int cli_selection(const char *command, cli_plan *plan, const cli_tensors *t, float *scores, int32_t *ids,
+                  float *index_lse, void *work);
 /** Prints a line for each stage that ran, `ran STAGE/NAME (back end)`, and where given ids came from. */
 void cli_print_plan(const cli_plan *plan);
 

@@ -243,7 +243,7 @@ static void print_notes(const column *c, int n)
 
 typedef struct csv {
     char *text;
-    size_t n, room;
+    size_t n, capacity;
 } csv;
 
 #if defined(__GNUC__)
@@ -254,9 +254,9 @@ put(csv *f, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    const int n = vsnprintf(f->text + f->n, f->room - f->n, format, args);
+    const int n = vsnprintf(f->text + f->n, f->capacity - f->n, format, args);
     va_end(args);
-    f->n = (size_t)n < f->room - f->n ? f->n + (size_t)n : f->room - 1;
+    f->n = (size_t)n < f->capacity - f->n ? f->n + (size_t)n : f->capacity - 1;
 }
 
 static void put_head(csv *f)
@@ -298,9 +298,9 @@ static void put_row(csv *f, const column *c, const trial *t)
 
 static int write_csv(const char *command, const char *path, const column *c, int n, const trial *t)
 {
-    csv f = {.room = CSV_LINE * ((size_t)n + 1)};
+    csv f = {.capacity = CSV_LINE * ((size_t)n + 1)};
     io_error err;
-    f.text = cli_begin_output(command, "--csv", path) ? NULL : cli_alloc(command, f.room);
+    f.text = cli_begin_output(command, "--csv", path) ? NULL : cli_alloc(command, f.capacity);
     if (!f.text)
         return 2;
     put_head(&f);

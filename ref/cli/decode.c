@@ -90,8 +90,8 @@ static int build_shape(const char *command, step *a, const cli_size_table *table
 static int check_pages(const char *command, const step *a)
 {
     const msa_shape *s = &a->t.shape;
-    const msa_seq room = msa_get_seq(s, 0);
-    const int64_t page = a->pages.page, width = room.n_kv / page, n_q = room.n_q;
+    const msa_seq first = msa_get_seq(s, 0);
+    const int64_t page = a->pages.page, width = first.n_kv / page, n_q = first.n_q;
     for (int r = 0; r < msa_n_seqs(s); r++) {
         const int32_t length = a->pages.lens[r], *row = a->pages.table + r * width;
         const int64_t needed = (length + page - 1) / page;
@@ -99,11 +99,11 @@ static int check_pages(const char *command, const step *a)
             return cli_fail(command,
                             "%s: request %d: expected 0 tokens, or %lld new ones and those before, found %d",
                             a->t.path[CLI_LENS], r, (long long)n_q, length);
-        if (length > room.n_kv)
+        if (length > first.n_kv)
             return cli_fail(command,
                             "%s: request %d: expected at most the %lld tokens that fit into a row of %s, "
                             "found %d: they take %lld pages of %lld, and a row has %lld",
-                            a->t.path[CLI_LENS], r, (long long)room.n_kv, a->t.path[CLI_TABLE], length,
+                            a->t.path[CLI_LENS], r, (long long)first.n_kv, a->t.path[CLI_TABLE], length,
                             (long long)needed, (long long)page, (long long)width);
         for (int64_t b = 0; b < needed; b++)
             if (row[b] == -1)

@@ -13,7 +13,7 @@ static int compute(const char *command, cli_plan *plan, const cli_tensors *t, cl
         return 2;
     int32_t *ids = out[IDS].data;
     cli_progress(command, 0, 2, "selecting blocks");
-    int bad = cli_select(command, plan, t, out[SCORES].data, ids, out[INDEX_LSE].data, work);
+    int bad = cli_selection(command, plan, t, out[SCORES].data, ids, out[INDEX_LSE].data, work);
     if (!bad) {
         cli_progress(command, 1, 2, "attending");
         msa_status status = plan->ops.stage[MSA_STAGE_SPARSE]->run(&t->shape,
@@ -76,7 +76,7 @@ int cmd_forward(int argc, char **argv)
     int status = cli_parse(argc, argv, "sparse attention of tensors in files", options, NULL);
     if (!status)
         status = cli_choose_kernels(argv[0], backend, &kernels,
-                                    cli_selecting_stages(&t, scores) | 1 << MSA_STAGE_SPARSE, &plan);
+                                    cli_selection_stages(&t, scores) | 1 << MSA_STAGE_SPARSE, &plan);
     if (!status)
         status = cli_read_tensors(argv[0], &t);
     if (!status)

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "../model/model.h"
-#include "../model/random.h"
+#include "../random.h"
 #include "cli.h"
 
 /* Draws from softmax(logits / temperature); temperature 0 takes the largest. `u` is uniform in [0,1). */
@@ -29,10 +29,10 @@ static uint8_t sample(const float *logits, double temperature, double u)
 static int generate(const char *command, const model *m, const char *prompt, int64_t tokens,
                     double temperature, uint64_t seed)
 {
-    const int64_t n = (int64_t)strlen(prompt), room = n + tokens;
-    model_decoder *d = model_decoder_new(m, &msa_fast_ops, (int)room);
+    const int64_t n = (int64_t)strlen(prompt), capacity = n + tokens;
+    model_decoder *d = model_decoder_new(m, &msa_fast_ops, (int)capacity);
     if (!d)
-        return cli_fail(command, "expected memory for %lld tokens, found too little", (long long)room);
+        return cli_fail(command, "expected memory for %lld tokens, found too little", (long long)capacity);
     fwrite(prompt, 1, (size_t)n, stdout);
     const float *logits = model_decode(d, (const uint8_t *)prompt, (int)n);
     int bad = 0;

@@ -186,9 +186,9 @@ static void draw_work(picture *p, const simt_event *e, int y)
     const io_rgb c = colour_of_work(p, e->name);
     snprintf(note, sizeof note, "%s, %.0f clocks from %.0f on", e->name, e->end - e->begin, e->begin);
     span(p, false, e->begin, e->end, y, DOING, c, note);
-    const double x = at(p, e->begin), room = at(p, e->end) - x;
-    if (e->begin >= p->from && e->end <= p->to && room > io_text_width(e->name, TEXT) + 6)
-        drawing_words(&p->d, x + (room - io_text_width(e->name, TEXT)) / 2,
+    const double x = at(p, e->begin), width = at(p, e->end) - x;
+    if (e->begin >= p->from && e->end <= p->to && width > io_text_width(e->name, TEXT) + 6)
+        drawing_words(&p->d, x + (width - io_text_width(e->name, TEXT)) / 2,
                       y + (DOING - io_text_height(TEXT)) / 2.0 + 2, TEXT, ink, e->name);
 }
 

@@ -16,7 +16,7 @@ int64_t cli_sizes(const msa_shape *s, const char *letters, int64_t *dim)
 {
     int64_t count = 1;
     for (int i = 0; letters[i]; i++)
-        count *= dim[i] = size_of_letter(s, letters[i]);
+        count *= dim[i] = msa_size_of_letter(s, letters[i]);
     return count;
 }
 

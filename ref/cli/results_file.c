@@ -21,31 +21,33 @@ static const field gpu_fields[] = {
     {"matmul_bf16_tflops", 'R', NULL}, {"copy_gbps", 'R', NULL}, {NULL, 0, NULL}};
 static const field cpu_fields[] = {
     {"matmul_f32_gflops", 'R', NULL}, {"copy_gbps", 'R', NULL}, {"read_gbps", 'R', NULL}, {NULL, 0, NULL}};
-static const field result_fields[] = {
-    {"stage", 's',
-     "|dense|index|topk|reverse|sparse|prefill|decode|dense_decode|backward|dense_backward|kl|"},
-    {"kernel", 's', NULL},
-    {"n", 'i', NULL},
-    {"n_q", 'i', NULL},
-    {"batch", 'i', NULL},
-    {"n_heads", 'i', NULL},
-    {"n_kv_heads", 'i', NULL},
-    {"d_head", 'i', NULL},
-    {"block", 'i', NULL},
-    {"topk", 'i', NULL},
-    {"distribution", 'S', "|random|hot|local|structured|learned|"},
-    {"union8", 'R', NULL},
-    {"index_dtype", 'S', "|bf16|fp8|f32|"},
-    {"lse", 'b', NULL},
-    {"deterministic", 'B', NULL},
-    {"ms_median", 'r', NULL},
-    {"ms_min", 'r', NULL},
-    {"ms_max", 'r', NULL},
-    {"repeats", 'i', NULL},
-    {"useful_tflops", 'R', NULL},
-    {"gbps", 'R', NULL},
-    {"verified", 'b', NULL},
-    {NULL, 0, NULL}};
+#define STAGE(NAME, name, ...) #name "|"
+static const char stages[] = "|"
+#include "../stages.def"
+    ;
+static const field result_fields[] = {{"stage", 's', stages},
+                                      {"kernel", 's', NULL},
+                                      {"n", 'i', NULL},
+                                      {"n_q", 'i', NULL},
+                                      {"batch", 'i', NULL},
+                                      {"n_heads", 'i', NULL},
+                                      {"n_kv_heads", 'i', NULL},
+                                      {"d_head", 'i', NULL},
+                                      {"block", 'i', NULL},
+                                      {"topk", 'i', NULL},
+                                      {"distribution", 'S', "|random|hot|local|structured|learned|"},
+                                      {"union8", 'R', NULL},
+                                      {"index_dtype", 'S', "|bf16|fp8|f32|"},
+                                      {"lse", 'b', NULL},
+                                      {"deterministic", 'B', NULL},
+                                      {"ms_median", 'r', NULL},
+                                      {"ms_min", 'r', NULL},
+                                      {"ms_max", 'r', NULL},
+                                      {"repeats", 'i', NULL},
+                                      {"useful_tflops", 'R', NULL},
+                                      {"gbps", 'R', NULL},
+                                      {"verified", 'b', NULL},
+                                      {NULL, 0, NULL}};
 
 static char why[512];
 

@@ -58,7 +58,7 @@ int cli_choose_kernel(const char *command, const char *backend, const char *kern
     return cli_choose_kernels(command, backend, &kernels, 1u << stage, plan);
 }
 
-unsigned cli_selecting_stages(const cli_tensors *t, bool scores)
+unsigned cli_selection_stages(const cli_tensors *t, bool scores)
 {
     const bool given = t->path[CLI_IDS] != NULL;
     return (given && !scores ? 0u : 1u << MSA_STAGE_INDEX) | (given ? 0u : 1u << MSA_STAGE_TOPK);
@@ -123,10 +123,10 @@ static int write_scores(const char *command, cli_plan *plan, const cli_tensors *
     return cli_ran(command, plan, &t->shape, MSA_STAGE_INDEX, status);
 }
 
-/* Scores first, then the selection kernel on those: for an index kernel that does not select itself, or a
- * selection kernel asked for by name. */
-static int select_from_scores(const char *command, cli_plan *plan, const cli_tensors *t, float *scores,
-                              int32_t *ids, void *work)
+/* Scores first, then the top-k kernel on those: for an index kernel that does not select itself, or a
+ * top-k kernel asked for by name. */
+static int topk_from_scores(const char *command, cli_plan *plan, const cli_tensors *t, float *scores,
+                            int32_t *ids, void *work)
 {
     int64_t dim[IO_MAX_DIMS];
     float *own = scores ? NULL : cli_alloc(command, (size_t)cli_sizes(&t->shape, "GTB", dim) * sizeof *own);
@@ -141,8 +141,8 @@ static int select_from_scores(const char *command, cli_plan *plan, const cli_ten
     return bad;
 }
 
-int cli_select(const char *command, cli_plan *plan, const cli_tensors *t, float *scores, int32_t *ids,
-               float *index_lse, void *work)
+int cli_selection(const char *command, cli_plan *plan, const cli_tensors *t, float *scores, int32_t *ids,
+                  float *index_lse, void *work)
 {
     int bad = 0;
     msa_status status = MSA_ERR_UNSUPPORTED;
@@ -158,7 +158,7 @@ int cli_select(const char *command, cli_plan *plan, const cli_tensors *t, float 
             return cli_ran(command, plan, &t->shape, MSA_STAGE_INDEX, status);
         if (!plan->named[MSA_STAGE_TOPK])
             status = index_branch(plan, t, scores, ids, NULL, work);
-        bad = status == MSA_ERR_UNSUPPORTED ? select_from_scores(command, plan, t, scores, ids, work)
+        bad = status == MSA_ERR_UNSUPPORTED ? topk_from_scores(command, plan, t, scores, ids, work)
                                             : cli_ran(command, plan, &t->shape, MSA_STAGE_INDEX, status);
     }
     if (bad)

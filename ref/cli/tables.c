@@ -19,16 +19,12 @@ int cmd_results(int argc, char **argv)
 #include <jansson.h>
 #include <stdlib.h>
 
-static const char *const stages[] = {"dense",    "index",          "topk",   "reverse",
-                                     "sparse",   "prefill",        "decode", "dense_decode",
-                                     "backward", "dense_backward", "kl"};
 #define MAX_FILE ((size_t)1 << 24)
-#define N_STAGES (sizeof stages / sizeof *stages)
 
 static int stage_number(const json_t *r)
 {
     int n = 0;
-    while (n < (int)N_STAGES && strcmp(stages[n], json_string_value(json_object_get(r, "stage"))) != 0)
+    while (n < MSA_N_STAGES && strcmp(msa_stage_name(n), json_string_value(json_object_get(r, "stage"))) != 0)
         n++;
     return n;
 }
@@ -132,7 +128,7 @@ static void print_stage(json_t *const *file, int n, int stage, const char *devic
                 printf("**%s**, %s\n\n| kernel | keys | queries | batch | heads | block, k | ids | ms | %s | "
                        "of the product | "
                        "GB/s | of the copy |\n|:--|--:|--:|--:|--:|--:|:--|--:|--:|--:|--:|--:|\n",
-                       stages[stage], device,
+                       msa_stage_name(stage), device,
                        charts_number(json_object_get(file[f], "ceilings"), "matmul_f32_gflops") > 0
                            ? "GFLOP/s"
                            : "TFLOP/s");
@@ -146,7 +142,7 @@ static void print_stage(json_t *const *file, int n, int stage, const char *devic
 
 static void print_all(json_t *const *file, int n)
 {
-    for (int stage = 0; stage < (int)N_STAGES; stage++)
+    for (int stage = 0; stage < MSA_N_STAGES; stage++)
         for (int f = 0; f < n; f++) {
             bool again = false;
             for (int before = 0; before < f; before++)

@@ -6,34 +6,74 @@
 #include <string.h>
 
 #include "../internal.h"
+#include "../stages.h"
 #include "cli.h"
 
 #define N_LETTERS CLI_N_SIZES
 static const char letters[N_LETTERS + 1] = "TSHGdikRtPbM";
-static const char *const letter_name[N_LETTERS] = {"T", "S", "Hq", "Hkv", "dh",    "di",
-                                                   "k", "R", "Tq", "P",   "page", "max_pages"};
 
+/* How the arrays of stages.def lie in the files: as there, or of a step over pages with the queries of each request in
+ * a row, and keys in pages whose heads come first. */
+typedef enum arrangement { WHOLE, STEP, PAGES } arrangement;
 static const struct {
-    npy_type type;
-    const char *sizes, *layout;
+    array_id array;
+    arrangement as;
+    const char *sizes; /* of one that is no array of stages.def; int32 */
     bool any; /* NaN too: their output is judged whatever it holds, and of pages only some tokens are read */
 } spec[CLI_N_TENSORS] = {
-    [CLI_Q] = {NPY_F32, "THd", "[T,Hq,dh]"},
-    [CLI_K] = {NPY_F32, "SGd", "[S,Hkv,dh]"},
-    [CLI_V] = {NPY_F32, "SGd", "[S,Hkv,dh]"},
-    [CLI_QI] = {NPY_F32, "TGi", "[T,Hkv,di]"},
-    [CLI_KI] = {NPY_F32, "Si", "[S,di]"},
-    [CLI_IDS] = {NPY_I32, "GTk", "[Hkv,T,k]"},
-    [CLI_O] = {NPY_F32, "THd", "[T,Hq,dh]", true},
-    [CLI_DOUT] = {NPY_F32, "THd", "[T,Hq,dh]"},
-    [CLI_STEP_Q] = {NPY_F32, "RtHd", "[R,Tq,Hq,dh]"},
-    [CLI_STEP_QI] = {NPY_F32, "RtGi", "[R,Tq,Hkv,di]"},
-    [CLI_K_PAGES] = {NPY_F32, "PGbd", "[P,Hkv,page,dh]", true},
-    [CLI_V_PAGES] = {NPY_F32, "PGbd", "[P,Hkv,page,dh]", true},
-    [CLI_KI_PAGES] = {NPY_F32, "Pbi", "[P,page,di]", true},
-    [CLI_TABLE] = {NPY_I32, "RM", "[R,max_pages]"},
-    [CLI_LENS] = {NPY_I32, "R", "[R]"},
+    [CLI_Q] = {ARRAY_Q},
+    [CLI_K] = {ARRAY_K},
+    [CLI_V] = {ARRAY_V},
+    [CLI_QI] = {ARRAY_QI},
+    [CLI_KI] = {ARRAY_KI},
+    [CLI_IDS] = {ARRAY_IDS},
+    [CLI_O] = {ARRAY_O, .any = true},
+    [CLI_DOUT] = {ARRAY_DOUT},
+    [CLI_STEP_Q] = {ARRAY_Q, STEP},
+    [CLI_STEP_QI] = {ARRAY_QI, STEP},
+    [CLI_K_PAGES] = {ARRAY_K, PAGES, .any = true},
+    [CLI_V_PAGES] = {ARRAY_V, PAGES, .any = true},
+    [CLI_KI_PAGES] = {ARRAY_KI, PAGES, .any = true},
+    [CLI_TABLE] = {.sizes = "RM"},
+    [CLI_LENS] = {.sizes = "R"},
 };
+
+/* A letter a dimension. */
+static void spell(int t, char sizes[static 8])
+{
+    const char *c = spec[t].sizes ? spec[t].sizes : array_sizes(spec[t].array);
+    for (; *c; c++) {
+        if (spec[t].as == PAGES && !c[1])
+            *sizes++ = 'b';
+        if (spec[t].as == STEP && *c == 'T')
+            *sizes++ = 'R', *sizes++ = 't';
+        else
+            *sizes++ = (char)(spec[t].as == PAGES && *c == 'S' ? 'P' : *c);
+    }
+    *sizes = 0;
+}
+
+static npy_type type_of(int t)
+{
+    return spec[t].sizes || array_element(spec[t].array) == ELEMENT_INTEGER ? NPY_I32 : NPY_F32;
+}
+
+static const char *letter_name(char letter)
+{
+    return letter == 'P'   ? "P"
+           : letter == 'b' ? "page"
+           : letter == 'M' ? "max_pages"
+                           : msa_name_of_letter(letter);
+}
+
+/* "[T,Hq,dh]" */
+static void print_layout(const char *sizes, char text[static 96])
+{
+    int at = 0;
+    for (int i = 0; sizes[i]; i++)
+        at += snprintf(text + at, (size_t)(96 - at), "%s%s", i ? "," : "[", letter_name(sizes[i]));
+    snprintf(text + at, (size_t)(96 - at), "]");
+}
 
 static void print_sizes(const npy_array *a, char text[static 96])
 {
@@ -47,23 +87,25 @@ static void print_sizes(const npy_array *a, char text[static 96])
 static int enter_sizes(const char *command, const cli_tensors *in, int t, cli_size_table *table)
 {
     const npy_array *a = &in->array[t];
-    char found[96], other[96];
+    char sizes[8], layout[96], found[96], other[96];
+    spell(t, sizes);
+    print_layout(sizes, layout);
     print_sizes(a, found);
     for (int i = 0; i < a->ndim; i++) {
-        int at = (int)(strchr(letters, spec[t].sizes[i]) - letters);
+        int at = (int)(strchr(letters, sizes[i]) - letters);
         if (a->dim[i] < 1)
             return cli_fail(command, "%s: expected %s with every size at least 1, found %s", in->path[t],
-                            spec[t].layout, found);
+                            layout, found);
         if (a->dim[i] > INT_MAX && !strchr("TS", letters[at]))
             return cli_fail(command, "%s: expected %s with heads and widths below 2^31, found %s",
-                            in->path[t], spec[t].layout, found);
+                            in->path[t], layout, found);
         if (table->from[at] < 0) {
             table->value[at] = a->dim[i];
             table->from[at] = t;
         } else if (table->value[at] != a->dim[i]) {
             print_sizes(&in->array[table->from[at]], other);
             return cli_fail(command, "%s: expected %s with %s = %lld as in %s %s, found %s", in->path[t],
-                            spec[t].layout, letter_name[at], (long long)table->value[at],
+                            layout, letter_name(letters[at]), (long long)table->value[at],
                             in->path[table->from[at]], other, found);
         }
     }
@@ -165,9 +207,11 @@ int cli_read_files(const char *command, cli_tensors *t, cli_size_table *table)
         table->from[i] = -1;
     for (int i = 0; i < CLI_N_TENSORS; i++) {
         io_error err;
+        char sizes[8];
         if (!t->path[i])
             continue;
-        if (!io_read_tensor(t->path[i], spec[i].type, (int)strlen(spec[i].sizes), !spec[i].any, &t->array[i],
+        spell(i, sizes);
+        if (!io_read_tensor(t->path[i], type_of(i), (int)strlen(sizes), !spec[i].any, &t->array[i],
                             t->note[i], err))
             return cli_fail(command, "%s", err);
         int bad = enter_sizes(command, t, i, table);

@@ -82,11 +82,11 @@ static bool fill(trial *t, const inputs *in)
     const unsigned halves =
         ARRAY_BIT(Q) | ARRAY_BIT(K) | ARRAY_BIT(V) | ARRAY_BIT(QI) | ARRAY_BIT(KI) | ARRAY_BIT(DOUT);
     bool ok = take(t, &t->in, halves | LEFT);
-    ok = take(t, &t->room, ~halves & ~(ARRAY_BIT(LSE) | ARRAY_BIT(INDEX_LSE))) && ok;
-    t->room.loss = t->engine->alloc(sizeof(double));
+    ok = take(t, &t->outputs, ~halves & ~(ARRAY_BIT(LSE) | ARRAY_BIT(INDEX_LSE))) && ok;
+    t->outputs.loss = t->engine->alloc(sizeof(double));
     t->by_block = t->engine->alloc((size_t)array_count(s, NULL, ARRAY_SCORES) * sizeof *t->by_block);
     void *work = malloc(msa_workspace(&msa_fast_ops, s) + 1);
-    if (ok && t->room.loss && t->by_block && work) {
+    if (ok && t->outputs.loss && t->by_block && work) {
         for (array_id a = 0; a < ARRAY_N; a++)
             if (HAS(halves, a))
                 round_to_bf16(array_get(&t->in, a), array_get(&given, a), array_count(s, NULL, a));
@@ -128,9 +128,9 @@ int trial_begin(const char *command, const trial_options *options, const msa_sha
 void trial_end(trial *t)
 {
     give(t, &t->in);
-    give(t, &t->room);
-    if (t->room.loss)
-        t->engine->free(t->room.loss);
+    give(t, &t->outputs);
+    if (t->outputs.loss)
+        t->engine->free(t->outputs.loss);
     if (t->by_block)
         t->engine->free(t->by_block);
     *t = (trial){0};
@@ -169,10 +169,10 @@ int trial_find(const char *command, const cli_list *names, const msa_kernel **fo
 /* The arrays of a kernel's stage; those that the stage does not have stay NULL, and so do log-sum-exps. */
 static msa_arrays arrays_for(const trial *t, msa_stage stage, const char *name)
 {
-    const stage_arrays of = arrays_of(stage);
-    msa_arrays a = {.weight = 1, .loss = stage == MSA_STAGE_KL ? t->room.loss : NULL};
+    const stage_line of = arrays_of(stage);
+    msa_arrays a = {.weight = 1, .loss = stage == MSA_STAGE_KL ? t->outputs.loss : NULL};
     for (array_id i = 0; i < ARRAY_N; i++) {
-        void *at = HAS(of.in, i) ? array_get(&t->in, i) : HAS(of.out, i) ? array_get(&t->room, i) : NULL;
+        void *at = HAS(of.in, i) ? array_get(&t->in, i) : HAS(of.out, i) ? array_get(&t->outputs, i) : NULL;
         array_set(&a, i, at);
     }
     if (stage == MSA_STAGE_INDEX)
@@ -199,7 +199,7 @@ msa_status trial_run(const trial *t, const msa_kernel *kernel, msa_arrays *ran)
     status = msa_plan_run(&plan, ran, work, NULL);
     if (status == MSA_ERR_UNSUPPORTED && kernel->stage == MSA_STAGE_INDEX) {
         ran->ids = NULL;
-        ran->scores = t->room.scores;
+        ran->scores = t->outputs.scores;
         status = msa_plan_run(&plan, ran, work, NULL);
     }
     t->engine->free(work);

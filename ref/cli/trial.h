@@ -33,7 +33,7 @@ typedef struct trial {
     int64_t seed;
     msa_dtype out;
     const msa_device *engine;
-    msa_arrays in, room; /**< inputs, and room for what kernels write, on the engine */
+    msa_arrays in, outputs; /**< where they lie on the engine */
     float *by_block;     /**< in.scores as msa_takes_scores_by_block() has them */
 } trial;
 

@@ -19,7 +19,7 @@ static int64_t queries_at_once(const msa_shape *s)
     return min_i64(s->n_q, max_i64(LEAST_QUERIES, min_i64(MOST_QUERIES, most)));
 }
 
-/* ---- One meeting --------------------------------------------------------------------------------------- */
+/* ---- One visit --------------------------------------------------------------------------------------- */
 
 typedef struct gradients {
     const float *q, *k, *v, *lse, *dout, *delta; /* delta [n,Hq] of the chunk */
@@ -29,20 +29,20 @@ typedef struct gradients {
     float *p, *dp, *rows_lse, *rows_delta; /* [rows,keys], [rows] */
 } gradients;
 
-/* [meet] */
-static void meet(const meeting *m, void *own)
+/* [visit_block] */
+static void visit_block(const block_visit *m, void *own)
 {
     const gradients *g = own;
     const msa_shape *s = m->w->s;
     const int d = s->d_head, group = s->n_heads / s->n_kv_heads, head = m->r * group;
     const int64_t rows = m->queries * group, stride = (int64_t)s->n_kv_heads * d;
     const int64_t at = (m->w->seq.kv0 + m->j0) * stride + (int64_t)m->r * d;
-    meeting_gather(m, g->q, s->n_heads, head, group, d, (float)(1 / sqrt(d)), g->rows_q);
-    meeting_gather(m, g->dout, s->n_heads, head, group, d, 1, g->rows_do);
-    meeting_gather(m, g->lse, s->n_heads, head, group, 1, 1, g->rows_lse);
+    visit_gather(m, g->q, s->n_heads, head, group, d, (float)(1 / sqrt(d)), g->rows_q);
+    visit_gather(m, g->dout, s->n_heads, head, group, d, 1, g->rows_do);
+    visit_gather(m, g->lse, s->n_heads, head, group, 1, 1, g->rows_lse);
     small_gemm(false, true, rows, m->cols, d, g->rows_q, d, g->k + at, stride, 0, g->p, m->cols);
     small_gemm(false, true, rows, m->cols, d, g->rows_do, d, g->v + at, stride, 0, g->dp, m->cols);
-    meeting_weigh(m, group, g->rows_lse, g->p);
+    visit_weigh(m, group, g->rows_lse, g->p);
     for (int64_t a = 0; a < rows; a++) { /* dS = P * (dP - delta) */
         const float delta = g->delta[m->entry[a / group] * s->n_heads + head + a % group];
         float *dp = g->dp + a * m->cols, excess = 0;
@@ -57,13 +57,13 @@ static void meet(const meeting *m, void *own)
     small_gemm(true, false, m->cols, d, rows, g->p, m->cols, g->rows_do, d, 1, g->dv + at, stride);
     small_gemm(true, false, m->cols, d, rows, g->dp, m->cols, g->rows_q, d, 1, g->dk + at, stride);
     small_gemm(false, false, rows, d, m->cols, g->dp, m->cols, g->k + at, stride, 0, g->rows_dq, d);
-    meeting_scatter(m, g->rows_dq, (int64_t)group * d, g->dq);
+    visit_scatter(m, g->rows_dq, (int64_t)group * d, g->dq);
 }
-/* [meet] */
+/* [visit_block] */
 
 static size_t place_own(gradients *g, const msa_shape *s, void *work)
 {
-    const int64_t rows = meeting_queries(s) * (s->n_heads / s->n_kv_heads);
+    const int64_t rows = visit_queries(s) * (s->n_heads / s->n_kv_heads);
     arena a = arena_over(work);
     g->rows_q = arena_take(&a, rows * s->d_head, sizeof *g->rows_q);
     g->rows_do = arena_take(&a, rows * s->d_head, sizeof *g->rows_do);
@@ -143,7 +143,7 @@ static void backward_chunk(const sweep *w, const gradients *shared, const float 
             memset(g.dq, 0, (size_t)size * sizeof *g.dq);
             memset(g.excess, 0, (size_t)rows * sizeof *g.excess);
             sweep_walk(w, r, sweep_cut(w, r, r + 1, part, parts), sweep_cut(w, r, r + 1, part + 1, parts),
-                       meet, &g);
+                       visit_block, &g);
         }
         finish(w, g.k, ids, pieces, excesses, g.rows_q, dq);
     }

@@ -10,10 +10,10 @@ int64_t block_keys(const msa_shape *s)
     return min_i64(s->block, longest_kv(s));
 }
 
-int64_t chunk_queries(const msa_shape *s, int64_t wanted, int64_t room)
+int64_t chunk_queries(const msa_shape *s, int64_t wanted, int64_t most)
 {
     const int64_t fair = s->n_q * s->n_kv_heads / LEAST_PIECES;
-    return max_i64(LEAST_QUERIES, min_i64(min_i64(wanted, MOST_QUERIES), min_i64(fair, room)));
+    return max_i64(LEAST_QUERIES, min_i64(min_i64(wanted, MOST_QUERIES), min_i64(fair, most)));
 }
 
 void chunk_take(chunk *c, const msa_shape *s, int64_t n, arena *a)

@@ -14,8 +14,8 @@ typedef struct chunk {
 
 /* Keys of the longest block: a block may be longer than any sequence. */
 int64_t block_keys(const msa_shape *s);
-/* `wanted` queries, but neither too many nor more than `room`, nor so many that threads go idle. */
-int64_t chunk_queries(const msa_shape *s, int64_t wanted, int64_t room);
+/* `wanted` queries, but neither too many nor more than `most`, nor so many that threads go idle. */
+int64_t chunk_queries(const msa_shape *s, int64_t wanted, int64_t most);
 void chunk_take(chunk *c, const msa_shape *s, int64_t n, arena *a);
 void chunk_open(chunk *c, const msa_seq *seq, int r, int64_t i0, int64_t most);
 /* Turns its ids around. */

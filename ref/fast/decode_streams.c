@@ -69,8 +69,8 @@ static void scorer_begin(scorer *y, const cache *x, const float *qi, cached ki)
         y->fit[a] = fit_query(y->qi + a * d, d, y->fitted_qi + a * d);
 }
 
-/* `room` and `logits` are for HEADS_KEYS keys. */
-static void score_block(const scorer *x, int64_t block, float *room, float *logits)
+/* `buffer` and `logits` are for HEADS_KEYS keys. */
+static void score_block(const scorer *x, int64_t block, float *buffer, float *logits)
 {
     const msa_shape *s = x->s;
     const int d = s->d_index;
@@ -81,7 +81,7 @@ static void score_block(const scorer *x, int64_t block, float *room, float *logi
         max[a * blocks] = -INFINITY;
     for (int64_t j = block * s->block, n = 0; j < end; j += n) {
         const run keys = run_at(&x->at, j, end);
-        const float *k = rows_of(x->ki, 1, 0, d, keys.row, n = keys.n, room);
+        const float *k = rows_of(x->ki, 1, 0, d, keys.row, n = keys.n, buffer);
         if (rows <= MOST_DOT_ROWS && d % LANES == 0) {
             const run far = run_at(&x->at, j + FAR, x->at.seq.n_kv);
             dot_max(x->fitted_qi, rows, k, n, d, max, blocks,
@@ -96,7 +96,7 @@ static void score_block(const scorer *x, int64_t block, float *room, float *logi
 }
 
 /* Only blocks before the local one compete, and all of their keys are visible. */
-static void select_blocks(const scorer *x, int64_t a, best_list *best, chooser again, int32_t *ids)
+static void topk_blocks(const scorer *x, int64_t a, best_list *best, chooser again, int32_t *ids)
 {
     const msa_shape *s = x->s;
     const int64_t i = a / s->n_kv_heads, r = a % s->n_kv_heads, local = position(&x->at.seq, i) / s->block;
@@ -139,7 +139,7 @@ static void attend_part(const cache *x, const int32_t *ids, int r, int64_t i, in
         run keys = run_at(&x->at, begin, end), next;
         for (int64_t j = begin; j < end; j += keys.n, keys = next) {
             next = run_at(&x->at, j + keys.n, end);
-            meet_keys(x, r, j, keys, h, 1, 0, at, r, next, u);
+            attend_keys(x, r, keys, at + 1 - j, h, 1, 0, r, next, u);
         }
     }
 }
@@ -147,7 +147,7 @@ static void attend_part(const cache *x, const int32_t *ids, int r, int64_t i, in
 /* Of a thread. */
 typedef struct own {
     unpacked u;
-    float *room, *logits; /* [keys,di], [n,groups,keys] */
+    float *buffer, *logits; /* [keys,di], [n,groups,keys] */
     best_list *best;
     chooser again;
 } own;
@@ -156,7 +156,7 @@ static size_t place_own(own *m, const msa_shape *s, void *work)
 {
     arena a = arena_over(work);
     m->u = unpacked_take(s, &a);
-    m->room = arena_take(&a, HEADS_KEYS * (int64_t)s->d_index, sizeof *m->room);
+    m->buffer = arena_take(&a, HEADS_KEYS * (int64_t)s->d_index, sizeof *m->buffer);
     m->logits = arena_take(&a, most_queries(s) * s->n_kv_heads * HEADS_KEYS, sizeof *m->logits);
     m->best = best_take(s, 1, &a);
     m->again = chooser_take(s, &a);
@@ -208,10 +208,10 @@ static void decode_few(const cache *x, const float *q, const float *qi, cached k
         place_own(&m, s, own_part(all.own, own_bytes(s)));
 #pragma omp for schedule(static)
         for (int64_t b = 0; b < position(&seq, n - 1) / s->block; b++)
-            score_block(&all.y, b, m.room, m.logits);
+            score_block(&all.y, b, m.buffer, m.logits);
 #pragma omp for schedule(static)
         for (int64_t a = 0; a < n * groups; a++) {
-            select_blocks(&all.y, a, m.best, m.again, ids);
+            topk_blocks(&all.y, a, m.best, m.again, ids);
             parts_begin(s, h + a * parts * slabs, parts, q, seq.q0 + a / groups, (int)(a % groups));
         }
 #pragma omp for schedule(dynamic)
@@ -282,9 +282,9 @@ size_t fast_decode_workspace(const msa_shape *s)
 {
     const size_t index = fast_index_workspace(s), sparse = fast_sparse_workspace(s);
     size_t most = few_workspace(s);
-    if (room_queries(s) > FEW)
+    if (padded_queries(s) > FEW)
         most = max_size(most, max_size(index, sparse));
-    return worth_gathering(s, room_queries(s)) ? max_size(most, decode_many_workspace(s)) : most;
+    return worth_gathering(s, padded_queries(s)) ? max_size(most, decode_many_workspace(s)) : most;
 }
 
 static msa_status decode(const msa_shape *s, const msa_pages *p, const float *q, cached k, cached v,
@@ -292,7 +292,7 @@ static msa_status decode(const msa_shape *s, const msa_pages *p, const float *q,
 {
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const cache x = {s, get_request(s, p, b), k, v};
-        const msa_seq room = room_of(s, b);
+        const msa_seq padded = padded_seq(s, b);
         const bool gathered = worth_gathering(s, x.at.seq.n_q);
         if (gathered)
             MSA_TRY(decode_many(&x, q, qi, ki, ids, o, lse, work));
@@ -300,7 +300,7 @@ static msa_status decode(const msa_shape *s, const msa_pages *p, const float *q,
             const cache few = few_of(&x, i);
             decode_few(&few, q, qi, ki, ids, o, lse, work);
         }
-        write_padding(s, room.q0 + x.at.seq.n_q, room.q0 + room.n_q, ids, o, lse);
+        write_padding(s, padded.q0 + x.at.seq.n_q, padded.q0 + padded.n_q, ids, o, lse);
     }
     attend_again(s, p, q, k, v, ids, o, lse, work);
     return MSA_OK;

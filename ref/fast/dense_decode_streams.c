@@ -51,8 +51,9 @@ static void dense_part(const cache *x, int part, int parts, int64_t begin, int64
     for (int64_t j = begin; j < end; j += keys.n, keys = next) {
         next = run_at(&x->at, j + keys.n, end);
         for (int r = 0; r < groups; r++) /* they lie side by side */
-            meet_keys(x, r, j, keys, h + ((int64_t)r * n * parts + part) * slabs, n, (int64_t)parts * slabs,
-                      position(&x->at.seq, 0), (r + 1) % groups, r + 1 < groups ? keys : next, u);
+            attend_keys(x, r, keys, position(&x->at.seq, 0) + 1 - j,
+                        h + ((int64_t)r * n * parts + part) * slabs, n, (int64_t)parts * slabs,
+                        (r + 1) % groups, r + 1 < groups ? keys : next, u);
     }
 }
 
@@ -126,9 +127,9 @@ static msa_status dense_many(const cache *x, const float *q, float *o, float *ls
 size_t fast_dense_decode_workspace(const msa_shape *s)
 {
     size_t most = dense_few_workspace(s); /* enough for fewer queries too */
-    if (room_queries(s) > FEW)
+    if (padded_queries(s) > FEW)
         most = max_size(most, fast_dense_workspace(s));
-    return worth_gathering(s, room_queries(s)) ? max_size(most, dense_many_workspace(s)) : most;
+    return worth_gathering(s, padded_queries(s)) ? max_size(most, dense_many_workspace(s)) : most;
 }
 
 static msa_status dense_decode(const msa_shape *s, const msa_pages *p, const float *q, cached k, cached v,
@@ -136,7 +137,7 @@ static msa_status dense_decode(const msa_shape *s, const msa_pages *p, const flo
 {
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const cache x = {s, get_request(s, p, b), k, v};
-        const msa_seq room = room_of(s, b);
+        const msa_seq padded = padded_seq(s, b);
         const bool gathered = worth_gathering(s, x.at.seq.n_q);
         if (gathered)
             MSA_TRY(dense_many(&x, q, o, lse, work));
@@ -144,7 +145,7 @@ static msa_status dense_decode(const msa_shape *s, const msa_pages *p, const flo
             const cache few = few_of(&x, i);
             dense_few(s, &few.at, q, k, v, o, lse, work);
         }
-        write_padding(s, room.q0 + x.at.seq.n_q, room.q0 + room.n_q, NULL, o, lse);
+        write_padding(s, padded.q0 + x.at.seq.n_q, padded.q0 + padded.n_q, NULL, o, lse);
     }
     attend_again(s, p, q, k, v, NULL, o, lse, work);
     return MSA_OK;

@@ -1,5 +1,6 @@
 /* Rows in doubt, once more in double. */
 #include "exact.h"
+#include "streams.h"
 
 #include <float.h>
 
@@ -55,39 +56,40 @@ static size_t scratch_bytes(const msa_shape *s)
 
 /* A head's query and the keys first .. last of group r: online softmax in double. A key of weight 0 has
  * its value added too, as in the reference. */
-static void meet(const msa_shape *s, const request *where, int r, int64_t first, int64_t last, const float *q,
-                 cached k, cached v, const scratch *m, double *max, double *sum)
+static void attend_to(const cache *x, int r, int64_t first, int64_t last, const float *q, const scratch *m,
+                      double *max, double *sum)
 {
-    const int d = s->d_head;
+    const int d = x->s->d_head, groups = x->s->n_kv_heads;
     const double scale = 1 / sqrt(d);
     for (int64_t j = first; j <= last; j++) {
-        const int64_t row = key_row(where, j);
-        const double x = scale * dot(q, rows_of(k, s->n_kv_heads, r, d, row, 1, m->key), d);
-        if (x > *max) {
-            const double shrink = exp(*max - x);
+        const int64_t row = key_row(&x->at, j);
+        const double logit = scale * dot(q, rows_of(x->k, groups, r, d, row, 1, m->key), d);
+        if (logit > *max) {
+            const double shrink = exp(*max - logit);
             *sum *= shrink;
             for (int c = 0; c < d; c++)
                 m->acc[c] *= shrink;
-            *max = x;
+            *max = logit;
         }
-        const double p = x > -INFINITY || isnan(x) ? exp(x - *max) : 0;
+        const double p = logit > -INFINITY || isnan(logit) ? exp(logit - *max) : 0;
         *sum += p;
-        axpy(p, rows_of(v, s->n_kv_heads, r, d, row, 1, m->value), d, m->acc);
+        axpy(p, rows_of(x->v, groups, r, d, row, 1, m->value), d, m->acc);
     }
 }
 
-static void head_again(const msa_shape *s, const request *where, int64_t i, int h, const float *q, cached k,
-                       cached v, const int32_t *ids, float *o, float *lse, const scratch *m)
+static void head_again(const cache *x, int64_t i, int h, const float *q, const int32_t *ids, float *o,
+                       float *lse, const scratch *m)
 {
+    const msa_shape *s = x->s;
     const int d = s->d_head, r = h / (s->n_heads / s->n_kv_heads), spans = ids ? s->topk : 1;
-    const int64_t at = position(&where->seq, i), row = (where->seq.q0 + i) * s->n_heads + h;
-    const int32_t *id = ids_row(s, ids, r, where->seq.q0 + i);
+    const int64_t at = position(&x->at.seq, i), row = (x->at.seq.q0 + i) * s->n_heads + h;
+    const int32_t *id = ids_row(s, ids, r, x->at.seq.q0 + i);
     double max = -INFINITY, sum = 0;
     memset(m->acc, 0, (size_t)d * sizeof *m->acc);
     for (int a = 0; a < spans && (!id || id[a] >= 0); a++) {
         const int64_t first = id ? (int64_t)id[a] * s->block : 0;
         const int64_t last = id ? min_i64(first + s->block - 1, at) : at;
-        meet(s, where, r, first, last, q + row * d, k, v, m, &max, &sum);
+        attend_to(x, r, first, last, q + row * d, m, &max, &sum);
     }
     for (int c = 0; c < d; c++)
         o[row * d + c] = (float)(m->acc[c] / sum);
@@ -96,13 +98,13 @@ static void head_again(const msa_shape *s, const request *where, int64_t i, int 
 }
 
 /* Found at once where there is one near the beginning. */
-static bool any_value(const msa_shape *s, const request *where, cached v, const scratch *m)
+static bool any_value(const cache *x, const scratch *m)
 {
+    const int d = x->s->d_head, groups = x->s->n_kv_heads;
     bool any = false;
-    for (int64_t j = 0; j < where->seq.n_kv && !any; j++)
-        for (int r = 0; r < s->n_kv_heads && !any; r++)
-            any = most_of(rows_of(v, s->n_kv_heads, r, s->d_head, key_row(where, j), 1, m->value),
-                          s->d_head) > 0;
+    for (int64_t j = 0; j < x->at.seq.n_kv && !any; j++)
+        for (int r = 0; r < groups && !any; r++)
+            any = most_of(rows_of(x->v, groups, r, d, key_row(&x->at, j), 1, m->value), d) > 0;
     return any;
 }
 
@@ -123,18 +125,18 @@ void attend_again(const msa_shape *s, const msa_pages *p, const float *q, cached
 {
     const int d = s->d_head;
     for (int b = 0; b < msa_n_seqs(s); b++) {
-        const request where = get_request(s, p, b);
+        const cache x = {s, get_request(s, p, b), k, v};
 #pragma omp parallel num_threads(fast_threads())
         {
             scratch m;
             place(&m, s, own_part(work, scratch_bytes(s)));
-            const bool values = any_value(s, &where, v, &m);
+            const bool values = any_value(&x, &m);
 #pragma omp for schedule(dynamic, 16)
-            for (int64_t i = 0; i < where.seq.n_q; i++)
+            for (int64_t i = 0; i < x.at.seq.n_q; i++)
                 for (int h = 0; h < s->n_heads; h++) {
-                    const int64_t row = (where.seq.q0 + i) * s->n_heads + h;
+                    const int64_t row = (x.at.seq.q0 + i) * s->n_heads + h;
                     if (in_doubt(q + row * d, o + row * d, d, values))
-                        head_again(s, &where, i, h, q, k, v, ids, o, lse, &m);
+                        head_again(&x, i, h, q, ids, o, lse, &m);
                 }
         }
     }
@@ -216,5 +218,5 @@ void choose_again(const msa_shape *s, const request *where, int64_t at, const fl
             scores[b] = (float)(c.m[b] * scale);
     }
     if (ids)
-        select_row(c.m, local, s->topk, c.best, ids);
+        topk_row(c.m, local, s->topk, c.best, ids);
 }

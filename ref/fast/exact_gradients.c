@@ -206,7 +206,7 @@ void backward_again(const msa_shape *s, const float *q, const float *k, const fl
 
 /* ---- KL ------------------------------------------------------------------------------------------------ */
 
-typedef struct lesson {
+typedef struct kl_call {
     const msa_shape *s;
     const float *q, *k, *qi, *ki;
     const int32_t *ids;
@@ -214,10 +214,10 @@ typedef struct lesson {
     float *dqi, *dki;
     double *loss, *lse, *index_lse; /* [T,Hkv], [T,Hq], [T,Hkv] */
     void *own;                      /* scratch of every thread */
-} lesson;
+} kl_call;
 
 /* Mean over the heads of the probability of one key at `at`. */
-static double teacher(const lesson *x, int64_t query, int r, const float *key)
+static double teacher(const kl_call *x, int64_t query, int r, const float *key)
 {
     const int d = x->s->d_head, group = x->s->n_heads / x->s->n_kv_heads;
     double t = 0;
@@ -226,7 +226,7 @@ static double teacher(const lesson *x, int64_t query, int r, const float *key)
     return t;
 }
 
-static void kl_row(const lesson *x, const msa_seq *seq, int64_t i, int r, const scratch *m)
+static void kl_row(const kl_call *x, const msa_seq *seq, int64_t i, int r, const scratch *m)
 {
     const msa_shape *s = x->s;
     const int d = s->d_head, di = s->d_index, group = s->n_heads / s->n_kv_heads;
@@ -254,7 +254,7 @@ static void kl_row(const lesson *x, const msa_seq *seq, int64_t i, int r, const 
         round_row(m->acc, di, x->dqi + row * di);
 }
 
-static void kl_key(const lesson *x, const msa_seq *seq, int64_t j, const scratch *m)
+static void kl_key(const kl_call *x, const msa_seq *seq, int64_t j, const scratch *m)
 {
     const msa_shape *s = x->s;
     const int di = s->d_index;
@@ -273,7 +273,7 @@ static void kl_key(const lesson *x, const msa_seq *seq, int64_t j, const scratch
     round_row(m->acc, di, x->dki + (seq->kv0 + j) * di);
 }
 
-static size_t place_kl(lesson *x, const msa_shape *s, void *work)
+static size_t place_kl(kl_call *x, const msa_shape *s, void *work)
 {
     arena a = arena_over(work);
     x->loss = arena_take(&a, s->n_q * s->n_kv_heads, sizeof *x->loss);
@@ -285,7 +285,7 @@ static size_t place_kl(lesson *x, const msa_shape *s, void *work)
 
 size_t kl_again_workspace(const msa_shape *s)
 {
-    lesson x;
+    kl_call x;
     return place_kl(&x, s, NULL);
 }
 
@@ -293,7 +293,7 @@ void kl_again(const msa_shape *s, const float *q, const float *k, const float *q
               const int32_t *ids, double weight, double *loss, float *dqi, float *dki, void *work)
 {
     const int groups = s->n_kv_heads;
-    lesson x = {.s = s, .q = q, .k = k, .qi = qi, .ki = ki, .ids = ids, .dqi = dqi, .dki = dki};
+    kl_call x = {.s = s, .q = q, .k = k, .qi = qi, .ki = ki, .ids = ids, .dqi = dqi, .dki = dki};
     x.share = 1 / kl_rows(s);
     x.weight = weight;
     place_kl(&x, s, work);

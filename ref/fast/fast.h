@@ -70,8 +70,8 @@ void tile_open(tile *t, const msa_shape *s, const msa_seq *seq, int r, int64_t i
 int64_t tile_count(const msa_shape *s, const msa_seq *seq);
 
 /* The rows of the union's tokens in x [S,heads,d], head `head`. Full support: x itself, with its stride in
- * *ld; else a copy in `room` [cols,d]. */
-const float *tile_gather(const tile *t, const float *x, int heads, int head, int d, float *room, int64_t *ld);
+ * *ld; else a copy in `copy` [cols,d]. */
+const float *tile_gather(const tile *t, const float *x, int heads, int head, int d, float *copy, int64_t *ld);
 /* dx += the columns' gradients, the way tile_gather read them. `grad` [cols,d]. */
 void tile_scatter_add(const tile *t, const float *grad, int heads, int head, int d, float *dx);
 

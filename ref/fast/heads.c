@@ -26,14 +26,14 @@ static void unpack_row(cached x, int64_t at, int d, float *row)
         row[c] = from_bits((int32_t)((uint32_t)from[c] << 16));
 }
 
-const float *rows_of(cached x, int n_heads, int head, int d, int64_t first, int64_t n, float *room)
+const float *rows_of(cached x, int n_heads, int head, int d, int64_t first, int64_t n, float *buffer)
 {
     const int64_t stride = (int64_t)n_heads * d, begin = first * stride + (int64_t)head * d;
     if (!x.bf16 && !x.scale && n_heads == 1)
         return (const float *)x.data + begin;
     for (int64_t j = 0; j < n; j++)
-        unpack_row(x, begin + j * stride, d, room + j * d);
-    return room;
+        unpack_row(x, begin + j * stride, d, buffer + j * d);
+    return buffer;
 }
 
 ahead rows_ahead(cached x, int n_heads, int head, int d, int64_t first, int64_t n)
@@ -138,7 +138,7 @@ static void add_values(heads *h, int d, const float *v, int64_t n, const lanes *
     }
 }
 
-void heads_meet(heads *h, int d, const float *k, const float *v, int64_t n, ahead next, ahead after)
+void heads_attend(heads *h, int d, const float *k, const float *v, int64_t n, ahead next, ahead after)
 {
     lanes p[HEADS_KEYS + AT_ONCE];
     logits_of(h, d, k, n, p, next);

@@ -24,8 +24,8 @@ static inline cached halves(const uint16_t *x)
 }
 
 /* Rows first .. first+n-1 of x [.,n_heads,d], head `head`, as floats [n,d]: in place where they lie so, else
- * in `room`. */
-const float *rows_of(cached x, int n_heads, int head, int d, int64_t first, int64_t n, float *room);
+ * in `buffer`. */
+const float *rows_of(cached x, int n_heads, int head, int d, int64_t first, int64_t n, float *buffer);
 
 /* Rows that will be read next, to be asked for while something else is computed: memory is too slow to wait
  * for, and rows too short for the machine to guess. */
@@ -57,7 +57,7 @@ int slabs_of(const msa_shape *s); /* vectors that hold the heads of a group */
 heads *heads_take(const msa_shape *s, int64_t n, arena *a);
 void heads_begin(heads *h, const msa_shape *s, const float *q, int count);
 /* Meets n <= HEADS_KEYS keys, k and v [n,d]. */
-void heads_meet(heads *h, int d, const float *k, const float *v, int64_t n, ahead next, ahead after);
+void heads_attend(heads *h, int d, const float *k, const float *v, int64_t n, ahead next, ahead after);
 /* `into` goes on where `h` ends. */
 void heads_merge(heads *into, const heads *h, int d);
 void heads_end(const heads *h, const msa_shape *s, int count, float *o, float *lse);

@@ -15,9 +15,9 @@ static int64_t queries_at_once(const msa_shape *s)
     return min_i64(s->n_q, max_i64(LEAST_QUERIES, min_i64(MOST_QUERIES, most)));
 }
 
-/* ---- One meeting --------------------------------------------------------------------------------------- */
+/* ---- One visit --------------------------------------------------------------------------------------- */
 
-typedef struct lesson {
+typedef struct kl_call {
     const float *q, *k, *qi, *ki, *lse, *index_lse; /* the last two of the chunk: [n,Hq] and [n,Hkv] */
     float factor;                                   /* of a gradient */
     float *dki;                                     /* NULL: the loss alone */
@@ -25,10 +25,10 @@ typedef struct lesson {
     double loss;                                    /* of the part */
     float *rows_q, *rows_qi, *rows_dqi;             /* [rows,d], [queries,di] */
     float *p, *u, *rows_lse;                        /* [rows,keys], [queries,keys], [rows] */
-} lesson;
+} kl_call;
 
-/* LSEs of the rows of a meeting, from those of the chunk. */
-static void pick(const meeting *m, const float *lse, int n_heads, float *rows)
+/* LSEs of the rows of a visit, from those of the chunk. */
+static void pick(const block_visit *m, const float *lse, int n_heads, float *rows)
 {
     const int count = n_heads / m->w->s->n_kv_heads;
     for (int64_t a = 0; a < m->queries * count; a++)
@@ -64,20 +64,20 @@ static double compare(int64_t n, const float *t, float lse, float factor, float 
     return (double)sum;
 }
 
-static void meet(const meeting *m, void *own)
+static void visit_block(const block_visit *m, void *own)
 {
-    lesson *l = own;
+    kl_call *l = own;
     const msa_shape *s = m->w->s;
     const int d = s->d_head, di = s->d_index, groups = s->n_kv_heads, group = s->n_heads / groups;
     const int64_t rows = m->queries * group, stride = (int64_t)groups * d, key = m->w->seq.kv0 + m->j0;
-    meeting_gather(m, l->q, s->n_heads, m->r * group, group, d, (float)(1 / sqrt(d)), l->rows_q);
+    visit_gather(m, l->q, s->n_heads, m->r * group, group, d, (float)(1 / sqrt(d)), l->rows_q);
     small_gemm(false, true, rows, m->cols, d, l->rows_q, d, l->k + key * stride + (int64_t)m->r * d, stride,
                0, l->p, m->cols);
     pick(m, l->lse, s->n_heads, l->rows_lse);
-    meeting_weigh(m, group, l->rows_lse, l->p);
+    visit_weigh(m, group, l->rows_lse, l->p);
     average(group, m->queries, m->cols, l->p);
 
-    meeting_gather(m, l->qi, groups, m->r, 1, di, (float)(1 / sqrt(di)), l->rows_qi);
+    visit_gather(m, l->qi, groups, m->r, 1, di, (float)(1 / sqrt(di)), l->rows_qi);
     small_gemm(false, true, m->queries, m->cols, di, l->rows_qi, di, l->ki + key * di, di, 0, l->u, m->cols);
     pick(m, l->index_lse, groups, l->rows_lse);
     for (int64_t e = 0; e < m->queries; e++) {
@@ -96,12 +96,12 @@ static void meet(const meeting *m, void *own)
     small_gemm(true, false, m->cols, di, m->queries, l->u, m->cols, l->rows_qi, di, 1, l->dki + key * di, di);
     small_gemm(false, false, m->queries, di, m->cols, l->u, m->cols, l->ki + key * di, di, 0, l->rows_dqi,
                di);
-    meeting_scatter(m, l->rows_dqi, di, l->dqi + m->r * m->w->n * di);
+    visit_scatter(m, l->rows_dqi, di, l->dqi + m->r * m->w->n * di);
 }
 
-static size_t place_own(lesson *l, const msa_shape *s, void *work)
+static size_t place_own(kl_call *l, const msa_shape *s, void *work)
 {
-    const int64_t n = meeting_queries(s), rows = n * (s->n_heads / s->n_kv_heads);
+    const int64_t n = visit_queries(s), rows = n * (s->n_heads / s->n_kv_heads);
     arena a = arena_over(work);
     l->rows_q = arena_take(&a, rows * s->d_head, sizeof *l->rows_q);
     l->rows_qi = arena_take(&a, n * s->d_index, sizeof *l->rows_qi);
@@ -114,7 +114,7 @@ static size_t place_own(lesson *l, const msa_shape *s, void *work)
 
 static size_t own_bytes(const msa_shape *s)
 {
-    lesson l;
+    kl_call l;
     return place_own(&l, s, NULL);
 }
 
@@ -145,7 +145,7 @@ static void finish(const sweep *w, const float *ki, const int32_t *ids, const fl
 }
 
 /* Returns the chunk's share of T Hkv L_KL. */
-static double kl_chunk(const sweep *w, const lesson *shared, const int32_t *ids, float *dqi, float *pieces,
+static double kl_chunk(const sweep *w, const kl_call *shared, const int32_t *ids, float *dqi, float *pieces,
                        float *excesses, void *own)
 {
     const int groups = w->s->n_kv_heads;
@@ -154,7 +154,7 @@ static double kl_chunk(const sweep *w, const lesson *shared, const int32_t *ids,
     const int threads = products_begin();
 #pragma omp parallel num_threads(threads)
     {
-        lesson l = *shared;
+        kl_call l = *shared;
         place_own(&l, w->s, own_part(own, own_bytes(w->s)));
 #pragma omp for schedule(dynamic)
         for (int part = 0; part < PARTS; part++) {
@@ -166,7 +166,7 @@ static double kl_chunk(const sweep *w, const lesson *shared, const int32_t *ids,
             memset(l.dqi, 0, (size_t)size * sizeof *l.dqi);
             memset(l.excess, 0, (size_t)(groups * w->n) * sizeof *l.excess);
             for (int r = 0; r < groups; r++)
-                sweep_walk(w, r, b0, b1, meet, &l);
+                sweep_walk(w, r, b0, b1, visit_block, &l);
             loss[part] = l.loss;
         }
         if (dqi)
@@ -224,14 +224,14 @@ msa_status fast_kl_blocks(const msa_shape *s, const float *q, const float *k, co
     const double share = 1 / kl_rows(s);
     scratch m;
     place(&m, s, work);
-    const lesson l = {.q = q,
-                      .k = k,
-                      .qi = qi,
-                      .ki = ki,
-                      .lse = m.lse,
-                      .index_lse = m.index_lse,
-                      .factor = (float)(weight * share),
-                      .dki = dki};
+    const kl_call l = {.q = q,
+                       .k = k,
+                       .qi = qi,
+                       .ki = ki,
+                       .lse = m.lse,
+                       .index_lse = m.index_lse,
+                       .factor = (float)(weight * share),
+                       .dki = dki};
     if (dki)
         memset(dki, 0, (size_t)(s->n_kv * s->d_index) * sizeof *dki);
     pad_queries(s, 1, (int64_t)groups * s->d_index, 0, dqi);

@@ -120,7 +120,7 @@ static void scatter(const view *w, scratch *m, const int32_t *entry, int64_t row
 }
 
 /* Some queries meet one block. */
-static void meet(const view *w, scratch *m, int64_t block, const int32_t *entry, int64_t queries)
+static void attend_block(const view *w, scratch *m, int64_t block, const int32_t *entry, int64_t queries)
 {
     const int d = w->s->d_head;
     const int64_t rows = queries * w->group, begin = block * w->s->block;
@@ -149,7 +149,7 @@ static void attend_chunk(const view *w, scratch *m, const int32_t *ids, float *o
     }
     for (int64_t b = 0; b < msa_n_blocks(w->s); b++)
         for (int64_t e = m->c.first[b]; e < m->c.first[b + 1]; e += most)
-            meet(w, m, b, m->c.entry + e, min_i64(most, m->c.first[b + 1] - e));
+            attend_block(w, m, b, m->c.entry + e, min_i64(most, m->c.first[b + 1] - e));
     for (int64_t a = 0; a < rows; a++) {
         const int64_t query = a / w->group, head = a % w->group;
         const float inverse = (float)(1 / m->sum[a]);

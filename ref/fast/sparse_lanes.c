@@ -43,7 +43,7 @@ static ahead lines_of(const lanes *x, int d)
     return (ahead){(const char *)x, sizeof *x, sizeof *x, d};
 }
 
-static void meet_block(const msa_shape *s, const chunk *c, scratch *m, int64_t block, cached k, cached v)
+static void attend_block(const msa_shape *s, const chunk *c, scratch *m, int64_t block, cached k, cached v)
 {
     const int d = s->d_head, slabs = slabs_of(s);
     const int64_t begin = block * s->block, last = c->entry[c->first[block + 1] - 1];
@@ -53,11 +53,12 @@ static void meet_block(const msa_shape *s, const chunk *c, scratch *m, int64_t b
     for (int64_t e = c->first[block]; e < c->first[block + 1]; e++) {
         const int64_t seen = min_i64(keys, position(&c->seq, c->i0 + c->entry[e]) + 1 - begin);
         heads *h = m->h + (int64_t)c->entry[e] * slabs;
-        const heads *then = m->h + (int64_t)c->entry[e + 1 < c->first[msa_n_blocks(s)] ? e + 1 : e] * slabs;
-        ahead next = lines_of(then->q, d), after = lines_of(then->o, d);
+        const heads *next_heads =
+            m->h + (int64_t)c->entry[e + 1 < c->first[msa_n_blocks(s)] ? e + 1 : e] * slabs;
+        ahead next = lines_of(next_heads->q, d), after = lines_of(next_heads->o, d);
         for (int64_t j = 0; j < seen; j += HEADS_KEYS)
             for (int slab = 0; slab < slabs; slab++) {
-                heads_meet(&h[slab], d, kb + j * d, vb + j * d, min_i64(HEADS_KEYS, seen - j), next, after);
+                heads_attend(&h[slab], d, kb + j * d, vb + j * d, min_i64(HEADS_KEYS, seen - j), next, after);
                 next.n = after.n = 0;
             }
     }
@@ -76,7 +77,7 @@ static void attend_chunk(const msa_shape *s, scratch *m, const float *q, cached 
     }
     for (int64_t b = 0; b < msa_n_blocks(s); b++)
         if (c->first[b] < c->first[b + 1])
-            meet_block(s, c, m, b, k, v);
+            attend_block(s, c, m, b, k, v);
     for (int64_t a = 0; a < c->n * slabs; a++) {
         const int64_t row = (c->seq.q0 + c->i0 + a / slabs) * s->n_heads + (int64_t)c->r * group;
         const int64_t slab = a % slabs, head = slab * LANES;

@@ -1,5 +1,6 @@
 /* The rungs below: sparse attention as one would first write it, then on all cores, then by blocks that stay
  * in the cache. No library is used, so that a class can see what each step is worth. */
+#include "../stages.h"
 #include "chunks.h"
 #include "exact.h"
 #include "online.h"
@@ -20,12 +21,14 @@ static size_t place_rows(float **rows, const msa_shape *s, void *work)
 }
 
 /* The query at `row`, head h: logits, softmax, sum of values; p has room for k blocks of weights. */
-static void attend_head(const msa_shape *s, const msa_seq *seq, int64_t i, int h, const float *q,
-                        const float *k, const float *v, const int32_t *ids, float *p, float *o, float *lse)
+static void attend_head(const msa_shape *s, const msa_seq *seq, int64_t i, int h, const msa_arrays *a,
+                        float *p)
 {
+    const float *q = a->q, *k = a->k, *v = a->v;
+    float *o = array_get(a, ARRAY_O), *lse = array_get(a, ARRAY_LSE);
     const int d = s->d_head, groups = s->n_kv_heads, r = h / (s->n_heads / groups);
     const int64_t at = position(seq, i), row = (seq->q0 + i) * s->n_heads + h;
-    const int32_t *id = ids_row(s, ids, r, seq->q0 + i);
+    const int32_t *id = ids_row(s, a->ids, r, seq->q0 + i);
     int64_t n = 0;
     double sum = 0;
     for (int slot = 0; slot < s->topk && id[slot] >= 0; slot++)
@@ -36,8 +39,8 @@ static void attend_head(const msa_shape *s, const msa_seq *seq, int64_t i, int h
             p[n] *= (float)(1 / sqrt(d));
         }
     const float max = row_top(p, n, -INFINITY);
-    for (int64_t a = 0; a < n; a++)
-        sum += (double)(p[a] = expf(p[a] - max));
+    for (int64_t t = 0; t < n; t++)
+        sum += (double)(p[t] = expf(p[t] - max));
     for (int c = 0; c < d; c++)
         o[row * d + c] = 0;
     n = 0;
@@ -69,6 +72,7 @@ static msa_status attend_heads(const msa_shape *s, const float *q, const float *
     if (!q || !k || !v || !o || !work)
         return MSA_ERR_NULL;
     (void)threads; /* without OpenMP */
+    const msa_arrays a = {.q = q, .k = k, .v = v, .ids = ids, .o = o, .lse = lse};
     float *rows;
     place_rows(&rows, s, work);
     pad_outputs(s, NULL, o, lse);
@@ -77,7 +81,7 @@ static msa_status attend_heads(const msa_shape *s, const float *q, const float *
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
         for (int64_t i = 0; i < seq.n_q; i++)
             for (int h = 0; h < s->n_heads; h++)
-                attend_head(s, &seq, i, h, q, k, v, ids, rows + fast_thread() * row_floats(s), o, lse);
+                attend_head(s, &seq, i, h, &a, rows + fast_thread() * row_floats(s));
     }
     attend_again(s, NULL, q, floats(k), floats(v), ids, o, lse, work);
     return MSA_OK;
@@ -134,8 +138,8 @@ static size_t scratch_bytes(const msa_shape *s)
 }
 
 /* One row meets `seen` keys of a block. */
-static void meet_row(const msa_shape *s, scratch *m, int64_t at, const float *q, const float *v,
-                     int64_t stride, int64_t seen)
+static void attend_row(const msa_shape *s, scratch *m, int64_t at, const float *q, const float *v,
+                       int64_t stride, int64_t seen)
 {
     const int d = s->d_head;
     const float scale = (float)(LOG2_E / sqrt(d));
@@ -153,8 +157,8 @@ static void meet_row(const msa_shape *s, scratch *m, int64_t at, const float *q,
             o[c] += m->p[j] * v[j * stride + c];
 }
 
-static void meet_block(const msa_shape *s, scratch *m, int64_t block, const float *q, const float *k,
-                       const float *v)
+static void attend_block(const msa_shape *s, scratch *m, int64_t block, const float *q, const float *k,
+                         const float *v)
 {
     const chunk *x = &m->c;
     const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
@@ -167,9 +171,9 @@ static void meet_block(const msa_shape *s, scratch *m, int64_t block, const floa
     for (int64_t e = x->first[block]; e < x->first[block + 1]; e++) {
         const int64_t i = x->i0 + x->entry[e], seen = min_i64(keys, position(&x->seq, i) + 1 - begin);
         for (int h = 0; h < group; h++)
-            meet_row(s, m, (int64_t)x->entry[e] * group + h,
-                     q + ((x->seq.q0 + i) * s->n_heads + (int64_t)x->r * group + h) * d, v + base, stride,
-                     seen);
+            attend_row(s, m, (int64_t)x->entry[e] * group + h,
+                       q + ((x->seq.q0 + i) * s->n_heads + (int64_t)x->r * group + h) * d, v + base, stride,
+                       seen);
     }
 }
 
@@ -186,7 +190,7 @@ static void attend_chunk(const msa_shape *s, scratch *m, const float *q, const f
     }
     for (int64_t b = 0; b < msa_n_blocks(s); b++)
         if (x->first[b] < x->first[b + 1])
-            meet_block(s, m, b, q, k, v);
+            attend_block(s, m, b, q, k, v);
     for (int64_t a = 0; a < x->n * group; a++) {
         const int64_t row = (x->seq.q0 + x->i0 + a / group) * s->n_heads + (int64_t)x->r * group + a % group;
         for (int c = 0; c < d; c++)

@@ -1,16 +1,16 @@
 /* Shared by the steps of generation: requests, and the parts of a query. */
 #include "streams.h"
 
-int64_t room_queries(const msa_shape *s)
+int64_t padded_queries(const msa_shape *s)
 {
     int64_t most = 1;
     for (int b = 0; b < msa_n_seqs(s); b++)
-        most = max_i64(most, room_of(s, b).n_q);
+        most = max_i64(most, padded_seq(s, b).n_q);
     return most;
 }
 int64_t most_queries(const msa_shape *s)
 {
-    return min_i64(FEW, room_queries(s));
+    return min_i64(FEW, padded_queries(s));
 }
 
 bool all_few(const msa_shape *s)
@@ -56,19 +56,19 @@ void parts_begin(const msa_shape *s, heads *h, int parts, const float *q, int64_
                         count_in(s, slab));
 }
 
-void meet_keys(const cache *x, int r, int64_t j, run keys, heads *h, int64_t queries, int64_t apart,
-               int64_t first, int next_r, run then, unpacked u)
+void attend_keys(const cache *x, int r, run keys, int64_t seen, heads *h, int64_t queries, int64_t apart,
+                 int next_r, run next, unpacked u)
 {
     const int d = x->s->d_head, slabs = slabs_of(x->s), groups = x->s->n_kv_heads;
     const float *k = rows_of(x->k, groups, r, d, keys.row, keys.n, u.k);
     const float *v = rows_of(x->v, groups, r, d, keys.row, keys.n, u.v);
-    ahead next = rows_ahead(x->k, groups, next_r, d, then.row, then.n);
-    ahead after = rows_ahead(x->v, groups, next_r, d, then.row, then.n);
+    ahead next_k = rows_ahead(x->k, groups, next_r, d, next.row, next.n);
+    ahead next_v = rows_ahead(x->v, groups, next_r, d, next.row, next.n);
     for (int64_t i = 0; i < queries; i++) {
-        const int64_t seen = min_i64(keys.n, first + i + 1 - j);
-        for (int slab = 0; slab < slabs && seen > 0; slab++) {
-            heads_meet(&h[i * apart + slab], d, k, v, seen, next, after);
-            next.n = after.n = 0; /* asked for */
+        const int64_t n = min_i64(keys.n, seen + i);
+        for (int slab = 0; slab < slabs && n > 0; slab++) {
+            heads_attend(&h[i * apart + slab], d, k, v, n, next_k, next_v);
+            next_k.n = next_v.n = 0; /* asked for */
         }
     }
 }
@@ -91,7 +91,7 @@ void set_alone(alone *a, const msa_shape *s, const request *at)
     a->s = *s;
     a->s.n_seqs = 1;
     a->s.cu_q = a->s.cu_kv = NULL;
-    a->s.n_q = room_queries(s);
+    a->s.n_q = padded_queries(s);
     a->s.n_kv = longest_kv(s);
     a->s.len_q = at ? &a->len_q : NULL;
     a->s.len_kv = at ? &a->len_kv : NULL;

@@ -7,7 +7,7 @@
 #include "exact.h"
 
 /* Queries that the longest sequence has room for, and those that it may have if they are but few. */
-int64_t room_queries(const msa_shape *s);
+int64_t padded_queries(const msa_shape *s);
 int64_t most_queries(const msa_shape *s);
 /* Whether no request has more than FEW. */
 bool all_few(const msa_shape *s);
@@ -42,10 +42,10 @@ unpacked unpacked_take(const msa_shape *s, arena *a);
 int64_t most_heads(const msa_shape *s, int parts);
 
 void parts_begin(const msa_shape *s, heads *h, int parts, const float *q, int64_t row, int r);
-/* Keys of a group, from key j on, for `queries` queries that begin at h (`apart` heads from one to the next)
- * and see keys up to first, first+1, .. Meanwhile those of group next_r that come next are asked for. */
-void meet_keys(const cache *x, int r, int64_t j, run keys, heads *h, int64_t queries, int64_t apart,
-               int64_t first, int next_r, run then, unpacked u);
+/* Keys of a group for `queries` queries that begin at h (`apart` heads from one to the next), of which the first sees
+ * the first `seen`, the others one more each. Meanwhile those of group next_r that come next are asked for. */
+void attend_keys(const cache *x, int r, run keys, int64_t seen, heads *h, int64_t queries, int64_t apart,
+                 int next_r, run next, unpacked u);
 /* Merges the parts of query `row` and writes what comes of them. */
 void parts_finish(const msa_shape *s, heads *h, int parts, int64_t row, int r, float *o, float *lse);
 

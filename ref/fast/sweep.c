@@ -74,31 +74,31 @@ int64_t sweep_cut(const sweep *w, int r0, int r1, int part, int parts)
 
 /* ---- Meetings ------------------------------------------------------------------------------------------ */
 
-int64_t meeting_queries(const msa_shape *s)
+int64_t visit_queries(const msa_shape *s)
 {
     return max_i64(1, SWEEP_ROWS / (s->n_heads / s->n_kv_heads));
 }
 
-void sweep_walk(const sweep *w, int r, int64_t b0, int64_t b1, meet_fn *meet, void *own)
+void sweep_walk(const sweep *w, int r, int64_t b0, int64_t b1, visit_fn *visit, void *own)
 {
-    const int64_t most = meeting_queries(w->s);
+    const int64_t most = visit_queries(w->s);
     for (int64_t b = b0; b < b1; b++) {
         int64_t n;
         const int32_t *entry = entries_of(w, r, b, &n);
         for (int64_t e = 0; e < n; e += most) {
-            meeting m = {.w = w, .r = r, .entry = entry + e, .queries = min_i64(most, n - e)};
+            block_visit m = {.w = w, .r = r, .entry = entry + e, .queries = min_i64(most, n - e)};
             const int64_t last = position(&w->seq, w->i0 + m.entry[m.queries - 1]);
             const int64_t end = min_i64((b + 1) * w->width, last + 1);
             for (m.j0 = b * w->width; m.j0 < end; m.j0 += SWEEP_KEYS) {
                 m.cols = min_i64(SWEEP_KEYS, end - m.j0);
-                meet(&m, own);
+                visit(&m, own);
             }
         }
     }
 }
 
-void meeting_gather(const meeting *m, const float *x, int heads, int head, int count, int d, float scale,
-                    float *rows)
+void visit_gather(const block_visit *m, const float *x, int heads, int head, int count, int d, float scale,
+                  float *rows)
 {
     const int64_t wide = (int64_t)count * d;
     for (int64_t e = 0; e < m->queries; e++) {
@@ -108,7 +108,7 @@ void meeting_gather(const meeting *m, const float *x, int heads, int head, int c
     }
 }
 
-void meeting_scatter(const meeting *m, const float *rows, int64_t wide, float *to)
+void visit_scatter(const block_visit *m, const float *rows, int64_t wide, float *to)
 {
     for (int64_t e = 0; e < m->queries; e++) {
         float *at = to + m->entry[e] * wide;
@@ -117,7 +117,7 @@ void meeting_scatter(const meeting *m, const float *rows, int64_t wide, float *t
     }
 }
 
-void meeting_weigh(const meeting *m, int count, const float *lse, float *x)
+void visit_weigh(const block_visit *m, int count, const float *lse, float *x)
 {
     for (int64_t a = 0; a < m->queries * count; a++, x += m->cols) {
         const int64_t seen = seen_by(m, a / count);
@@ -134,12 +134,12 @@ void meeting_weigh(const meeting *m, int count, const float *lse, float *x)
 /* ---- Log-sum-exps -------------------------------------------------------------------------------------- */
 
 /* What a thread needs to sum up the weights of a part. */
-typedef struct summer {
+typedef struct lse_sums {
     const float *q, *k;
     int heads, kv_heads, d;
     float *rows, *logits, *max; /* max, sum: [n,heads] of the part */
     double *sum;
-} summer;
+} lse_sums;
 
 /* One more piece of a row: logits x[n] to the sum of exp(x - max). Not in base 2: these are the very logits
  * that are weighed later, and a row of one key is to weigh exactly 1. */
@@ -154,13 +154,13 @@ static void sum_up(const float *x, int64_t n, float *max, double *sum)
     *max = most;
 }
 
-static void meet_to_sum(const meeting *m, void *own)
+static void visit_to_sum(const block_visit *m, void *own)
 {
-    const summer *u = own;
+    const lse_sums *u = own;
     const int d = u->d, count = u->heads / m->w->s->n_kv_heads;
     const int64_t stride = (int64_t)u->kv_heads * d, key = m->w->seq.kv0 + m->j0;
     const float *k = u->k + key * stride + (u->kv_heads > 1 ? m->r * d : 0);
-    meeting_gather(m, u->q, u->heads, m->r * count, count, d, (float)(1 / sqrt(d)), u->rows);
+    visit_gather(m, u->q, u->heads, m->r * count, count, d, (float)(1 / sqrt(d)), u->rows);
     small_gemm(false, true, m->queries * count, m->cols, d, u->rows, d, k, stride, 0, u->logits, m->cols);
     for (int64_t a = 0; a < m->queries * count; a++) {
         const int64_t at = m->entry[a / count] * u->heads + m->r * count + a % count,
@@ -170,9 +170,9 @@ static void meet_to_sum(const meeting *m, void *own)
     }
 }
 
-static size_t place_own(summer *u, const msa_shape *s, int heads, int d, void *work)
+static size_t place_own(lse_sums *u, const msa_shape *s, int heads, int d, void *work)
 {
-    const int64_t rows = meeting_queries(s) * (heads / s->n_kv_heads);
+    const int64_t rows = visit_queries(s) * (heads / s->n_kv_heads);
     arena a = arena_over(work);
     u->rows = arena_take(&a, rows * d, sizeof *u->rows);
     u->logits = arena_take(&a, rows * SWEEP_KEYS, sizeof *u->logits);
@@ -181,7 +181,7 @@ static size_t place_own(summer *u, const msa_shape *s, int heads, int d, void *w
 
 static size_t own_bytes(const msa_shape *s, int heads, int d)
 {
-    summer u;
+    lse_sums u;
     return place_own(&u, s, heads, d, NULL);
 }
 
@@ -217,7 +217,7 @@ void sweep_lse(const sweep *w, const float *q, int heads, const float *k, int kv
     const int threads = products_begin();
 #pragma omp parallel num_threads(threads)
     {
-        summer u = {.q = q, .k = k, .heads = heads, .kv_heads = kv_heads, .d = d};
+        lse_sums u = {.q = q, .k = k, .heads = heads, .kv_heads = kv_heads, .d = d};
         place_own(&u, w->s, heads, d, own_part(x.own, own_bytes(w->s, heads, d)));
 #pragma omp for schedule(dynamic)
         for (int part = 0; part < LSE_PARTS; part++) {
@@ -231,7 +231,7 @@ void sweep_lse(const sweep *w, const float *q, int heads, const float *k, int kv
                 u.sum[a] = 0;
             }
             for (int r = 0; r < groups; r++)
-                sweep_walk(w, r, b0, b1, meet_to_sum, &u);
+                sweep_walk(w, r, b0, b1, visit_to_sum, &u);
         }
 #pragma omp for schedule(static)
         for (int64_t a = 0; a < size; a++) {

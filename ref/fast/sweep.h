@@ -21,13 +21,13 @@ typedef struct sweep {
 } sweep;
 
 /* Some queries of a group meet some keys of a block. */
-typedef struct meeting {
+typedef struct block_visit {
     const sweep *w;
     int r;
     const int32_t *entry; /* [queries] numbers within the chunk, ascending */
     int64_t queries, j0, cols;
-} meeting;
-typedef void meet_fn(const meeting *m, void *own);
+} block_visit;
+typedef void visit_fn(const block_visit *m, void *own);
 
 void sweep_take(sweep *w, const msa_shape *s, int64_t n, arena *a);
 /* Queries i0 .. of a sequence, `most` at most; ids NULL: full support. Turns the ids of all groups around. */
@@ -37,23 +37,23 @@ void sweep_open(sweep *w, const msa_seq *seq, int64_t i0, int64_t most, const in
  * end. */
 int64_t sweep_cut(const sweep *w, int r0, int r1, int part, int parts);
 /* Calls meet() for all meetings of group r and blocks b0 .. b1-1, which are visible in part at least. */
-void sweep_walk(const sweep *w, int r, int64_t b0, int64_t b1, meet_fn *meet, void *own);
-/* Keys of a meeting that its query number e sees. */
-static inline int64_t seen_by(const meeting *m, int64_t e)
+void sweep_walk(const sweep *w, int r, int64_t b0, int64_t b1, visit_fn *visit, void *own);
+/* Keys of a visit that its query number e sees. */
+static inline int64_t seen_by(const block_visit *m, int64_t e)
 {
     const int64_t last = position(&m->w->seq, m->w->i0 + m->entry[e]);
     return max_i64(0, min_i64(m->cols, last + 1 - m->j0));
 }
 
-/* Queries of a meeting at most; it has SWEEP_KEYS keys at most. */
-int64_t meeting_queries(const msa_shape *s);
+/* Queries of a visit at most; it has SWEEP_KEYS keys at most. */
+int64_t visit_queries(const msa_shape *s);
 /* Heads head .. head+count-1 of its queries from x [T,heads,d], times scale, to rows [queries*count,d]. */
-void meeting_gather(const meeting *m, const float *x, int heads, int head, int count, int d, float scale,
-                    float *rows);
+void visit_gather(const block_visit *m, const float *x, int heads, int head, int count, int d, float scale,
+                  float *rows);
 /* to [n,wide] += rows [queries,wide] at its queries. */
-void meeting_scatter(const meeting *m, const float *rows, int64_t wide, float *to);
+void visit_scatter(const block_visit *m, const float *rows, int64_t wide, float *to);
 /* Row a of logits x [queries*count,cols] becomes probabilities exp(x - lse[a]); 0 where a key is not seen. */
-void meeting_weigh(const meeting *m, int count, const float *lse, float *x);
+void visit_weigh(const block_visit *m, int count, const float *lse, float *x);
 
 /* LSE of the chunk's logits q.k/sqrt(d) over its support, for all `heads` heads of q [T,heads,d], to
  * lse [n,heads] of the chunk; k [S,kv_heads,d]. */

@@ -92,7 +92,7 @@ void tile_open(tile *t, const msa_shape *s, const msa_seq *seq, int r, int64_t i
     }
 }
 
-const float *tile_gather(const tile *t, const float *x, int heads, int head, int d, float *room, int64_t *ld)
+const float *tile_gather(const tile *t, const float *x, int heads, int head, int d, float *copy, int64_t *ld)
 {
     const float *base = x + (t->seq.kv0 * heads + head) * d;
     const int64_t stride = (int64_t)heads * d;
@@ -102,9 +102,9 @@ const float *tile_gather(const tile *t, const float *x, int heads, int head, int
     for (int a = 0; a < t->n_blocks; a++) {
         const float *from = base + (int64_t)t->blocks[a] * t->s->block * stride;
         for (int64_t j = 0; j < tokens_in(t, t->blocks[a]); j++)
-            memcpy(room + (t->col[a] + j) * d, from + j * stride, (size_t)d * sizeof *room);
+            memcpy(copy + (t->col[a] + j) * d, from + j * stride, (size_t)d * sizeof *copy);
     }
-    return room;
+    return copy;
 }
 
 void tile_scatter_add(const tile *t, const float *grad, int heads, int head, int d, float *dx)

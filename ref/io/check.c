@@ -60,12 +60,12 @@ void io_make_printable(char *line)
 bool io_count(int ndim, const int64_t *dim, size_t *count)
 {
     /* An axis of length 0 empties the array but does not excuse the others from fitting. */
-    size_t room = PTRDIFF_MAX / sizeof(float), product = 1;
+    size_t most = PTRDIFF_MAX / sizeof(float), product = 1;
     bool empty = false;
     for (int i = 0; i < ndim; i++) {
         empty |= dim[i] == 0;
         size_t length = dim[i] > 0 ? (size_t)dim[i] : 1;
-        if (dim[i] < 0 || length > room / product)
+        if (dim[i] < 0 || length > most / product)
             return false;
         product *= length;
     }

@@ -15,15 +15,15 @@
 
 static void add(drawing *d, drawing_mark m, const char *text)
 {
-    if (d->n == d->room) {
-        const size_t room = 2 * d->room + 256;
-        drawing_mark *grown = realloc(d->mark, room * sizeof *grown);
+    if (d->n == d->capacity) {
+        const size_t capacity = 2 * d->capacity + 256;
+        drawing_mark *grown = realloc(d->mark, capacity * sizeof *grown);
         if (!grown) {
             d->incomplete = true;
             return;
         }
         d->mark = grown;
-        d->room = room;
+        d->capacity = capacity;
     }
     snprintf(m.text, sizeof m.text, "%s", text ? text : "");
     d->mark[d->n++] = m;
@@ -50,7 +50,7 @@ void drawing_free(drawing *d)
 {
     free(d->mark);
     d->mark = NULL;
-    d->n = d->room = 0;
+    d->n = d->capacity = 0;
 }
 
 /* ---- PNG ------------------------------------------------------------------------------------------ */
@@ -93,7 +93,7 @@ bool drawing_write_png(const drawing *d, const char *path, const st_meta *text, 
 
 typedef struct sink {
     char *text;
-    size_t n, room;
+    size_t n, capacity;
     bool failed;
 } sink;
 
@@ -109,15 +109,15 @@ put(sink *s, const char *format, ...)
     const int n = vsnprintf(line, sizeof line, format, args);
     va_end(args);
     const size_t bytes = n < (int)sizeof line ? (size_t)n : sizeof line - 1;
-    if (s->n + bytes > s->room) {
-        const size_t room = 2 * s->room + 65536;
-        char *grown = realloc(s->text, room);
+    if (s->n + bytes > s->capacity) {
+        const size_t capacity = 2 * s->capacity + 65536;
+        char *grown = realloc(s->text, capacity);
         if (!grown) {
             s->failed = true;
             return;
         }
         s->text = grown;
-        s->room = room;
+        s->capacity = capacity;
     }
     memcpy(s->text + s->n, line, bytes);
     s->n += bytes;

@@ -23,7 +23,7 @@ typedef struct drawing {
     int width, height;
     io_rgb background;
     drawing_mark *mark;
-    size_t n, room;
+    size_t n, capacity;
     bool incomplete; /**< memory ran out; writing will fail */
 } drawing;
 

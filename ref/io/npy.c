@@ -71,13 +71,13 @@ static bool accept_word(parser *p, const char *word)
     return true;
 }
 
-static bool parse_string(parser *p, const char *expected, char *text, size_t room)
+static bool parse_string(parser *p, const char *expected, char *text, size_t size)
 {
     skip_space(p);
     char quote = *p->at;
     const char *from = p->at + 1;
     const char *close = quote == '\'' || quote == '"' ? memchr(from, quote, (size_t)(p->end - from)) : NULL;
-    if (!close || (size_t)(close - from) >= room || memchr(from, 0, (size_t)(close - from)))
+    if (!close || (size_t)(close - from) >= size || memchr(from, 0, (size_t)(close - from)))
         return unexpected(p, expected);
     memcpy(text, from, (size_t)(close - from));
     text[close - from] = 0;

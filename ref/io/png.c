@@ -16,7 +16,7 @@ _Static_assert(sizeof(io_rgb) == 3, "libpng reads the pixels in place");
 /* The file in memory while libpng writes it: it goes to disk in one atomic step. */
 typedef struct sink {
     unsigned char *data;
-    size_t bytes, room;
+    size_t bytes, capacity;
     const char *path;
     char *err;
 } sink;
@@ -32,13 +32,13 @@ static void stop(png_structp png, png_const_charp why)
 static void append(png_structp png, png_bytep data, size_t bytes)
 {
     sink *s = png_get_io_ptr(png);
-    if (bytes > s->room - s->bytes) {
-        size_t room = 2 * s->room + bytes;
-        unsigned char *grown = realloc(s->data, room);
+    if (bytes > s->capacity - s->bytes) {
+        size_t capacity = 2 * s->capacity + bytes;
+        unsigned char *grown = realloc(s->data, capacity);
         if (!grown)
             png_error(png, "no memory");
         s->data = grown;
-        s->room = room;
+        s->capacity = capacity;
     }
     memcpy(s->data + s->bytes, data, bytes);
     s->bytes += bytes;

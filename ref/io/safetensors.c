@@ -270,9 +270,9 @@ static bool check_tiling(const entry *e, int n, const char *path, size_t bytes, 
 
 static bool parse_tensors(content *c, const char *path, st_file *out, io_error err)
 {
-    size_t room = json_object_size(c->header) + 1;
-    c->entries = calloc(room, sizeof *c->entries);
-    out->tensor = calloc(room, sizeof *out->tensor);
+    size_t most = json_object_size(c->header) + 1;
+    c->entries = calloc(most, sizeof *c->entries);
+    out->tensor = calloc(most, sizeof *out->tensor);
     if (!c->entries || !out->tensor)
         return io_fail(err, path, "no memory for its table of tensors");
     int n = 0;

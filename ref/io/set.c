@@ -219,10 +219,10 @@ static member *new_member(const char *name)
 /* Writes the next file of the stage and flushes it to disk; errno says why not. */
 static bool fill(member *m, const io_chunk *chunks, int n)
 {
-    number_name room;
+    number_name buffer;
     sha256 sum;
     sha256_begin(&sum);
-    const char *name = staging_numbered((int)set.n, false, room);
+    const char *name = staging_numbered((int)set.n, false, buffer);
     const int fd = openat(set.stage, name, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
     if (fd < 0)
         return false;
@@ -313,16 +313,16 @@ static bool add_sums(io_error err)
         free(path);
         return false;
     }
-    size_t room = 1 + (earlier ? 3 * strlen(earlier) : 0), used = 0;
+    size_t capacity = 1 + (earlier ? 3 * strlen(earlier) : 0), used = 0;
     for (int i = 0; i < set.n; i++)
-        room += SHA256_TEXT + 2 + strlen(set.file[i].name);
-    char *text = malloc(room);
+        capacity += SHA256_TEXT + 2 + strlen(set.file[i].name);
+    char *text = malloc(capacity);
     bool ok = text || io_fail(err, set.path, "cannot write: no memory");
     for (int i = 0; i < set.n && ok; i++)
-        used += (size_t)snprintf(text + used, room - used, "%s  %s\n", set.file[i].sum, set.file[i].name);
+        used += (size_t)snprintf(text + used, capacity - used, "%s  %s\n", set.file[i].sum, set.file[i].name);
     while (ok && earlier && (name = sums_next(&rest)) != NULL)
         if (!is_new(name))
-            used += (size_t)snprintf(text + used, room - used, "# %s\n", name);
+            used += (size_t)snprintf(text + used, capacity - used, "# %s\n", name);
     ok = ok && add(path, &(io_chunk){text, used}, 1, err);
     free(earlier);
     free(text);
@@ -334,28 +334,28 @@ static bool add_sums(io_error err)
  * the middle leaves a set without its sums, which is as visible. */
 static bool keep_old(int i)
 {
-    number_name room;
+    number_name buffer;
     struct stat st;
     member *m = &set.file[i];
     m->had = fstatat(set.dir, m->name, &st, AT_SYMLINK_NOFOLLOW) == 0;
-    m->kept = m->had && linkat(set.dir, m->name, set.stage, staging_numbered(i, true, room), 0) == 0;
+    m->kept = m->had && linkat(set.dir, m->name, set.stage, staging_numbered(i, true, buffer), 0) == 0;
     return m->kept || !m->had || (errno != EIO && errno != ENOSPC && errno != EDQUOT);
 }
 
 static bool put_in_place(int i)
 {
-    number_name room;
+    number_name buffer;
     member *m = &set.file[i];
-    m->renamed = renameat(set.stage, staging_numbered(i, false, room), set.dir, m->name) == 0;
+    m->renamed = renameat(set.stage, staging_numbered(i, false, buffer), set.dir, m->name) == 0;
     return m->renamed;
 }
 
 static void put_back(int i)
 {
-    number_name room;
+    number_name buffer;
     member *m = &set.file[i];
     if (m->kept)
-        renameat(set.stage, staging_numbered(i, true, room), set.dir, m->name);
+        renameat(set.stage, staging_numbered(i, true, buffer), set.dir, m->name);
     else if (m->renamed && !m->had)
         unlinkat(set.dir, m->name, 0);
 }

@@ -24,7 +24,7 @@ struct viewer {
     int decades, views;
     bool failed; /* memory ran out */
     char *json;
-    size_t used, room;
+    size_t used, capacity;
     unsigned char *packed; /* [visible] one map on its way to base64 */
 };
 
@@ -32,13 +32,13 @@ struct viewer {
 
 static char *reserve(viewer *v, size_t bytes)
 {
-    if (!v->failed && v->room - v->used < bytes) {
-        size_t room = 2 * v->room + bytes;
-        char *grown = realloc(v->json, room);
+    if (!v->failed && v->capacity - v->used < bytes) {
+        size_t capacity = 2 * v->capacity + bytes;
+        char *grown = realloc(v->json, capacity);
         v->failed = !grown;
         if (grown) {
             v->json = grown;
-            v->room = room;
+            v->capacity = capacity;
         }
     }
     return v->failed ? NULL : v->json + v->used;

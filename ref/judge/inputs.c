@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "../bf16.h"
+
 /* ---- Random numbers ------------------------------------------------------------------------------ */
 
 uint64_t inputs_u64(inputs_rng *rng)
@@ -156,23 +158,15 @@ bool inputs_new(inputs *in, const msa_shape *s, inputs_pattern p, uint64_t seed)
     return true;
 }
 
-float *inputs_bf16(const float *x, int64_t n)
-{
-    float *y = malloc((size_t)n * sizeof *y);
-    for (int64_t i = 0; y && i < n; i++)
-        y[i] = msa_bf16(x[i]);
-    return y;
-}
-
 bool inputs_rounded(inputs *out, const inputs *in, const msa_shape *s)
 {
     const int64_t nq = s->n_q * s->n_heads * s->d_head, nk = s->n_kv * s->n_kv_heads * s->d_head;
-    *out = (inputs){.q = inputs_bf16(in->q, nq),
-                    .k = inputs_bf16(in->k, nk),
-                    .v = inputs_bf16(in->v, nk),
-                    .qi = inputs_bf16(in->qi, s->n_q * s->n_kv_heads * s->d_index),
-                    .ki = inputs_bf16(in->ki, s->n_kv * s->d_index),
-                    .dout = inputs_bf16(in->dout, nq),
+    *out = (inputs){.q = bf16_copy(in->q, nq),
+                    .k = bf16_copy(in->k, nk),
+                    .v = bf16_copy(in->v, nk),
+                    .qi = bf16_copy(in->qi, s->n_q * s->n_kv_heads * s->d_index),
+                    .ki = bf16_copy(in->ki, s->n_kv * s->d_index),
+                    .dout = bf16_copy(in->dout, nq),
                     .pattern = in->pattern};
     return out->q && out->k && out->v && out->qi && out->ki && out->dout;
 }

@@ -45,8 +45,6 @@ typedef struct inputs {
     inputs_pattern pattern;
 } inputs;
 
-/** A copy rounded to bf16; NULL if memory runs out. */
-float *inputs_bf16(const float *x, int64_t n);
 /** The same inputs rounded to bf16. False if memory runs out. */
 bool inputs_rounded(inputs *out, const inputs *in, const msa_shape *s);
 

@@ -268,7 +268,7 @@ static void judge_support(judgement *j, const int32_t *ids, const char *support)
 static void for_each_support(judgement *j, uint64_t seed)
 {
     static const selection_kind drawn[] = {SELECTION_ANY, SELECTION_ENDS, SELECTION_LOCAL};
-    const stage_arrays of = arrays_of(j->kernel->stage);
+    const stage_line of = arrays_of(j->kernel->stage);
     if (HAS(of.in, ARRAY_IDS))
         judge_support(j, j->oracle[ARRAY_IDS], "selected ids");
     for (int i = 0; HAS(of.in, ARRAY_IDS) && i < 3; i++) {

@@ -188,17 +188,18 @@ static void backward_row(const msa_shape *s, const gradient_row *x, msa_precisio
         dq[c] += error2 * x->mean[c] * x->mean[c] / d;
 }
 
-bool noise_of_backward(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
-                       const float *dout, msa_precision precision, bool rounded_o, double *dq, double *dk,
-                       double *dv)
+bool noise_of_backward(const msa_shape *s, const msa_arrays *in, msa_precision precision, bool rounded_o,
+                       double *dq, double *dk, double *dv)
 {
+    const float *q = in->q, *k = in->k, *v = in->v, *dout = in->dout;
+    const int32_t *ids = in->ids;
     const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
     const size_t most = (size_t)max_support(s, true), width = (size_t)d;
     const int64_t nq = s->n_q * s->n_heads * d, nk = s->n_kv * s->n_kv_heads * d;
     int64_t *tokens = malloc(most * sizeof *tokens);
-    double *room = malloc(2 * (most + width) * sizeof *room);
+    double *buffer = malloc(2 * (most + width) * sizeof *buffer);
     float *centre = malloc(width * sizeof *centre);
-    const bool ok = tokens && room && centre;
+    const bool ok = tokens && buffer && centre;
     memset(dq, 0, (size_t)nq * sizeof *dq);
     memset(dk, 0, (size_t)nk * sizeof *dk);
     memset(dv, 0, (size_t)nk * sizeof *dv);
@@ -217,10 +218,10 @@ bool noise_of_backward(const msa_shape *s, const float *q, const float *k, const
                     tokens,
                     list_support(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), tokens),
                     (int64_t)s->n_kv_heads * d,
-                    room,
-                    room + most,
-                    room + 2 * most,
-                    room + 2 * most + width,
+                    buffer,
+                    buffer + most,
+                    buffer + 2 * most,
+                    buffer + 2 * most + width,
                     centre};
                 key_centre(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), x.k, x.stride, d, centre);
                 backward_row(s, &x, precision, rounded_o, dq + row, dk + kv, dv + kv);
@@ -231,20 +232,18 @@ bool noise_of_backward(const msa_shape *s, const float *q, const float *k, const
     to_roots(dv, nk);
     free(centre);
     free(tokens);
-    free(room);
+    free(buffer);
     return ok;
 }
 
 /* u - t of query row `row` (of the call) and group r, in g; p is scratch. */
 static void index_gradients(const msa_shape *s, const float *q, const float *k, const float *qi,
-                            const float *ki, int64_t row, int r, const int64_t *tokens, int64_t n, double *p,
-                            double *g)
+                            const float *ki, int r, const int64_t *tokens, int64_t n, double *p, double *g)
 {
     const int d = s->d_head, di = s->d_index, group = s->n_heads / s->n_kv_heads;
-    weights_of(qi + (row * s->n_kv_heads + r) * di, ki, di, tokens, n, di, g);
+    weights_of(qi + r * di, ki, di, tokens, n, di, g);
     for (int h = r * group; h < (r + 1) * group; h++) {
-        weights_of(q + (row * s->n_heads + h) * d, k + (int64_t)r * d, (int64_t)s->n_kv_heads * d, tokens, n,
-                   d, p);
+        weights_of(q + h * d, k + (int64_t)r * d, (int64_t)s->n_kv_heads * d, tokens, n, d, p);
         for (int64_t a = 0; a < n; a++)
             g[a] -= p[a] / group;
     }
@@ -258,9 +257,9 @@ bool noise_of_kl(const msa_shape *s, const float *q, const float *k, const float
     const int64_t nq = s->n_q * s->n_kv_heads * di, nk = s->n_kv * di;
     const double f = NOISE_ROUNDING * weight / (sqrt(di) * kl_rows(s));
     int64_t *tokens = malloc(most * sizeof *tokens);
-    double *room = malloc(2 * most * sizeof *room), *g = room + most;
+    double *buffer = malloc(2 * most * sizeof *buffer), *g = buffer + most;
     float *centre = malloc((size_t)di * sizeof *centre);
-    const bool ok = tokens && room && centre;
+    const bool ok = tokens && buffer && centre;
     memset(dqi, 0, (size_t)nq * sizeof *dqi);
     memset(dki, 0, (size_t)nk * sizeof *dki);
     for (int b = 0; ok && b < msa_n_seqs(s); b++) {
@@ -271,7 +270,8 @@ bool noise_of_kl(const msa_shape *s, const float *q, const float *k, const float
                 const int64_t n = list_support(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), tokens);
                 const int64_t at = ((seq.q0 + i) * s->n_kv_heads + r) * di;
                 key_centre(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), index_keys, di, di, centre);
-                index_gradients(s, q, keys, qi, index_keys, seq.q0 + i, r, tokens, n, room, g);
+                index_gradients(s, q + (seq.q0 + i) * s->n_heads * s->d_head, keys,
+                                qi + (seq.q0 + i) * s->n_kv_heads * di, index_keys, r, tokens, n, buffer, g);
                 for (int64_t a = 0; a < n; a++)
                     for (int c = 0; c < di; c++) {
                         const double key = (double)index_keys[tokens[a] * di + c] - (double)centre[c];
@@ -284,7 +284,7 @@ bool noise_of_kl(const msa_shape *s, const float *q, const float *k, const float
     to_roots(dki, nk);
     free(centre);
     free(tokens);
-    free(room);
+    free(buffer);
     return ok;
 }
 
@@ -295,8 +295,9 @@ bool noise_of(const msa_shape *s, const inputs *in, const int32_t *ids, msa_prec
     if (noise[ARRAY_O])
         ok = noise_of_rounding(s, in->q, in->k, in->v, ids, precision >= MSA_BF16_PARTIALS, noise[ARRAY_O]);
     if (noise[ARRAY_DQ])
-        ok = noise_of_backward(s, in->q, in->k, in->v, ids, in->dout, precision, false, noise[ARRAY_DQ],
-                               noise[ARRAY_DK], noise[ARRAY_DV]) &&
+        ok = noise_of_backward(
+                 s, &(msa_arrays){.q = in->q, .k = in->k, .v = in->v, .ids = ids, .dout = in->dout},
+                 precision, false, noise[ARRAY_DQ], noise[ARRAY_DK], noise[ARRAY_DV]) &&
              ok;
     if (noise[ARRAY_DQI])
         ok = noise_of_kl(s, in->q, in->k, in->qi, in->ki, ids, kl_weight, noise[ARRAY_DQI],

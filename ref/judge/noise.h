@@ -36,15 +36,15 @@ bool noise_by_cause(const msa_shape *s, const float *q, const float *k, const fl
 /** The same for the gradients of the Main Branch, whose products take P and dS in bf16:
  *      dv: 2^-9 sqrt(sum (P dO[c])^2) over the queries and heads of a key
  *      dk: 2^-9 sqrt(sum (dS Q[c])^2 / dh)     dq: 2^-9 sqrt(sum (dS K[c])^2 / dh) over the keys of a query
+ *  @param in q, k, v, ids and dout
  *  @param precision below MSA_BF16_WEIGHTS nothing of this; MSA_BF16_PARTIALS: each block's part of dq is
  * rounded too, which adds 2^-9 of it
  *  @param rounded_o whether the kernel is given O in bf16: delta = dO . O then errs by
  *      e = 2^-9 sqrt(sum (dO[c] O[c])^2) in all of a row's dS = P (dP - delta): adds e sum P K[c] to dq and,
  * for each query and head, e P Q[c] to dk, both over sqrt(dh)
  *  @param dq,dk,dv  as the gradients */
-bool noise_of_backward(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
-                       const float *dout, msa_precision precision, bool rounded_o, double *dq, double *dk,
-                       double *dv);
+bool noise_of_backward(const msa_shape *s, const msa_arrays *in, msa_precision precision, bool rounded_o,
+                       double *dq, double *dk, double *dv);
 
 /** And for the selector's, where u - t is in bf16: with f = weight / (sqrt(di) T Hkv)
  *      dqi: 2^-9 f sqrt(sum ((u - t) Ki[c])^2)     dki: 2^-9 f sqrt(sum ((u - t) Qi[c])^2)

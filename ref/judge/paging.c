@@ -29,14 +29,14 @@ int64_t paging_row(const paging *g, int r, int64_t j)
     return (int64_t)g->table[r * width_of(g) + j / g->p.page] * g->p.page + j % g->p.page;
 }
 
-static void set_shape(paging *g, const msa_shape *s, int64_t room)
+static void set_shape(paging *g, const msa_shape *s, int64_t capacity)
 {
     const int n = msa_n_seqs(s);
     g->s = *s;
-    g->s.n_kv = n * room;
+    g->s.n_kv = n * capacity;
     for (int r = 0; r <= n; r++) {
         g->cu[r] = (int32_t)(r * (s->n_q / n));
-        g->cu[n + 1 + r] = (int32_t)(r * room);
+        g->cu[n + 1 + r] = (int32_t)(r * capacity);
     }
     g->s.cu_q = g->cu;
     g->s.cu_kv = g->cu + n + 1;

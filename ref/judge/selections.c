@@ -145,8 +145,8 @@ static void draw_row(row *r, selection_kind kind, const group *g, uint64_t seed,
 void selection_draw(const msa_shape *s, selection_kind kind, uint64_t seed, int32_t *ids)
 {
     for (int n = 0; n < msa_n_seqs(s); n++) {
-        const msa_seq seq = msa_get_seq(s, n), room = room_of(s, n);
-        write_padding(s, room.q0 + seq.n_q, room.q0 + room.n_q, ids, NULL, NULL);
+        const msa_seq seq = msa_get_seq(s, n), padded = padded_seq(s, n);
+        write_padding(s, padded.q0 + seq.n_q, padded.q0 + padded.n_q, ids, NULL, NULL);
         for (int r = 0; r < s->n_kv_heads && seq.n_q > 0; r++) {
             const group g = draw_group(seed, s, (seq.n_kv + s->block - 1) / s->block, r);
 #pragma omp parallel for schedule(static)
@@ -164,29 +164,29 @@ void selection_draw(const msa_shape *s, selection_kind kind, uint64_t seed, int3
 
 /* ---- Counting ----------------------------------------------------------------------------------- */
 
-/* Different blocks in n rows of ids, copied to `room` first. */
-static int64_t distinct(const int32_t *ids, int64_t n, int32_t *room)
+/* Different blocks in n rows of ids, copied to `sorted` first. */
+static int64_t distinct(const int32_t *ids, int64_t n, int32_t *sorted)
 {
     int64_t count = 0;
-    memcpy(room, ids, (size_t)n * sizeof *room);
-    qsort(room, (size_t)n, sizeof *room, by_id);
+    memcpy(sorted, ids, (size_t)n * sizeof *sorted);
+    qsort(sorted, (size_t)n, sizeof *sorted, by_id);
     for (int64_t a = 0; a < n; a++)
-        count += room[a] >= 0 && (a == 0 || room[a] != room[a - 1]);
+        count += sorted[a] >= 0 && (a == 0 || sorted[a] != sorted[a - 1]);
     return count;
 }
 
 double selection_union8(const msa_shape *s, const int32_t *ids)
 {
     double sum = 0, n_unions = 0;
-    int32_t *room = malloc(8 * (size_t)s->topk * sizeof *room);
-    for (int n = 0; room && n < msa_n_seqs(s); n++) {
+    int32_t *sorted = malloc(8 * (size_t)s->topk * sizeof *sorted);
+    for (int n = 0; sorted && n < msa_n_seqs(s); n++) {
         const msa_seq seq = msa_get_seq(s, n);
         for (int r = 0; r < s->n_kv_heads; r++)
             for (int64_t i = 0; i < seq.n_q && (i == 0 || i + 8 <= seq.n_q); i += 8, n_unions++)
-                sum +=
-                    (double)distinct(ids_row(s, ids, r, seq.q0 + i), min_i64(8, seq.n_q - i) * s->topk, room);
+                sum += (double)distinct(ids_row(s, ids, r, seq.q0 + i), min_i64(8, seq.n_q - i) * s->topk,
+                                        sorted);
     }
-    free(room);
+    free(sorted);
     return n_unions > 0 ? sum / n_unions : 0;
 }
 

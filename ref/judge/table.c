@@ -6,7 +6,7 @@
 
 #include "../../cuda/host/host.h"
 #include "../../cuda/host/plan.h"
-#include "../model/model.h"
+#include "../fast/selectors.h"
 
 #if !defined(HAVE_SIMT) && !defined(HAVE_CUDA)
 const msa_kernel *host_kernels(const char *device)
@@ -23,7 +23,7 @@ static const struct {
     const char *name;
     const msa_ops *ops;
     const msa_kernel *ladder;
-} backends[] = {{"ref", &msa_ref_ops, model_selectors},
+} backends[] = {{"ref", &msa_ref_ops, index_selectors},
                 {"fast", &msa_fast_ops, msa_fast_kernels},
                 {"simt", NULL, NULL},
                 {"cuda", NULL, NULL}};

@@ -131,10 +131,11 @@ void block_forward(const model *m, int l, const msa_ops *ops, const msa_shape *s
 }
 
 void block_backward(const model *m, int l, const msa_ops *ops, const msa_shape *s, msa_attention mode,
-                    const block_state *st, double lambda, float *dout, float *grads, double *kl,
-                    const block_scratch *scratch, void *work)
+                    const block_state *st, double lambda, float *dout, double *kl,
+                    const block_scratch *scratch)
 {
     const model_config *c = &m->config;
+    float *grads = scratch->grads;
     const int64_t n = s->n_q, d = c->d_model, ff = c->d_ff;
     const msa_layer_config lc = attention_config(c);
     const msa_layer_weights w = attention_weights(m, m->params, l), dw = attention_weights(m, grads, l);
@@ -154,7 +155,7 @@ void block_backward(const model *m, int l, const msa_ops *ops, const msa_shape *
 
     /* Attention */
     must(msa_layer_backward(ops, s, &lc, mode, &w, st->attn_in, &st->attention, dout, lambda, dx, &dw, kl,
-                            work));
+                            scratch->work));
     must(msa_rmsnorm_backward(n, c->d_model, c->eps, st->x, layer_part(m, m->params, l, ATTN_NORM), dx, dx,
                               layer_part(m, grads, l, ATTN_NORM), scratch->channel));
     add(n * d, dout, dx, dout);

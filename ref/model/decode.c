@@ -54,7 +54,7 @@ static size_t place(model_decoder *dec, void *memory)
 
 bool model_decodes(const model_config *c)
 {
-    return c->selector == SELECT_MAX && !c->value_head;
+    return c->selector == SELECTOR_MAX && !c->value_head;
 }
 
 model_decoder *model_decoder_new(const model *m, const msa_ops *ops, int max_len)

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../random.h"
 #include "internal.h"
-#include "random.h"
 
 eval_windows eval_windows_of(const model *m, const uint8_t *bytes, int64_t n, int most)
 {

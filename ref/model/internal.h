@@ -108,15 +108,17 @@ msa_layer_weights attention_weights(const model *m, float *buffer, int layer);
 void block_forward(const model *m, int layer, const msa_ops *ops, const msa_shape *s, msa_attention mode,
                    block_state *st, float *out, void *work);
 
-/* dout is the gradient of the block's output; becomes that of its input. Adds to the gradients `grads`. */
+/* dout is the gradient of the block's output; becomes that of its input. Adds to the gradients of the parameters. */
 typedef struct block_scratch {
     float *wide1, *wide2, *wide3; /* [n,ff] */
     float *narrow;                /* [n,d] */
     double *channel;              /* [d] */
+    float *grads;                 /* of all parameters, laid out as they are */
+    void *work;                   /* the layer's */
 } block_scratch;
 void block_backward(const model *m, int layer, const msa_ops *ops, const msa_shape *s, msa_attention mode,
-                    const block_state *st, double lambda, float *dout, float *grads, double *kl,
-                    const block_scratch *scratch, void *work);
+                    const block_state *st, double lambda, float *dout, double *kl,
+                    const block_scratch *scratch);
 
 /* A status that only a mistake in this program can cause. */
 void must(msa_status status);

@@ -31,17 +31,15 @@ typedef struct model_config {
 
 /** How a query's blocks are chosen: by a rule for their scores. The local block is always taken. */
 typedef enum model_selector {
-    SELECT_MAX, /**< the largest index logit of the block's tokens: MSA */
-#define SELECTOR(NAME, name, learned, idea) SELECT_##NAME,
-#include "selectors.def"
+    SELECTOR_MAX, /**< the largest index logit of the block's tokens: MSA */
+#define SELECTOR(NAME, name, learned, idea) SELECTOR_##NAME,
+#include "../fast/selectors.def"
     N_SELECTORS
 } model_selector;
 /** The selector of that name; N_SELECTORS if none has it. */
 model_selector model_selector_named(const char *name);
 /** What a command expects: "NAME of a rule by which blocks are chosen: max, mean, ..." */
 extern const char model_selector_help[];
-/** All but MSA's, as entries of the table; the name of the last is NULL. */
-extern const msa_kernel model_selectors[];
 
 /** The default shape: what `msa train` builds and data/ ships. */
 model_config model_default_config(void);

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../random.h"
 #include "internal.h"
-#include "random.h"
 
 model_config model_default_config(void)
 {

@@ -44,6 +44,8 @@ static size_t place(const model *m, model_run *r, bool train, void *memory)
     r->scratch.wide3 = arena_take(&a, n * ff, sizeof(float));
     r->scratch.narrow = arena_take(&a, n * d, sizeof(float));
     r->scratch.channel = arena_take(&a, d, sizeof(double));
+    r->scratch.grads = r->grads;
+    r->scratch.work = r->work;
     return arena_bytes(&a);
 }
 
@@ -174,8 +176,8 @@ void model_backward(const model *m, model_run *r, msa_attention mode, const uint
     must(msa_rmsnorm_backward(n, c->d_model, c->eps, r->x, final_norm(m, m->params), r->dx, r->dx,
                               final_norm(m, r->grads), r->scratch.channel));
     for (int l = c->n_layers - 1; l >= 0; l--)
-        block_backward(m, l, r->ops, &r->shape, effective(m, mode), &r->block[l], lambda, r->dx, r->grads,
-                       &kl[l], &r->scratch, r->work);
+        block_backward(m, l, r->ops, &r->shape, effective(m, mode), &r->block[l], lambda, r->dx, &kl[l],
+                       &r->scratch);
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < d; j++)
             r->grads[tokens[i] * d + j] += r->dx[i * d + j];

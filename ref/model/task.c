@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../random.h"
 #include "internal.h"
-#include "random.h"
 
 #define HELD_OUT 0x6a75646765u /* mixed into the seed: what training does not see */
 

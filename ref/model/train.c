@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../random.h"
 #include "internal.h"
-#include "random.h"
 #include "task.h"
 
 struct trainer {

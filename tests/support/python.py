@@ -1,4 +1,5 @@
 """ref/msa.py against formulas written in NumPy, in double. Prints TAP; tests/test_python.sh runs it."""
+import inspect
 import os
 import subprocess
 import sys
@@ -112,6 +113,12 @@ for name in names:
 
 fast, ref = (msa.backward(q, k, v, dout, right, block=BLOCK, kernel=x) for x in ("fast", "ref"))
 check(all(np.abs(a - b).max() <= 1e-4 * np.abs(b).max() for a, b in zip(fast, ref)), "backward: fast and reference")
+dense = msa.dense_backward(q, k, v, dout), msa.backward(q, k, v, dout), msa.dense_backward(q, k, v, dout, *msa.dense(q, k, v), kernel="ref")
+check(all(np.abs(a - b).max() <= 1e-4 * np.abs(b).max() for x in dense[1:] for a, b in zip(dense[0], x)),
+      "dense_backward, made of its line in stages.def alone: backward without ids")
+check(all(callable(getattr(msa, stage)) and getattr(msa, stage).__doc__ for stage in msa.STAGES) and
+      str(inspect.signature(msa.dense_backward)).startswith("(q, k, v, dout, o=None, lse=None, *, block=128, kernel='fast', cu_q=None"),
+      "every stage is a function that says what it takes")
 fast, ref = (msa.kl(q, k, qi, ki, right, block=BLOCK, kernel=x) for x in ("fast", "ref"))
 check(all(np.abs(a - b).max() <= 1e-4 * np.abs(b).max() for a, b in zip(fast, ref)), "kl: fast and reference")
 for name in "tiles", "blocks":
@@ -155,9 +162,11 @@ wide = lambda x: x.astype(np.float64)
 check(same(msa.sparse(wide(q), wide(k), wide(v), right, block=np.int64(BLOCK)), want), "float64 becomes float32")
 small = lambda x: x.astype(np.float16)
 check(same(msa.sparse(small(q), k, v, right, block=BLOCK), msa.sparse(small(q).astype(np.float32), k, v, right, block=BLOCK)), "and so does float16")
-check(np.shares_memory(msa._array("q", q, T, HQ, D), q) and not np.shares_memory(msa._array("q", q[::2], "T", HQ, D), q), "C order is not copied")
+check(np.shares_memory(msa._args.array("q", q, T, HQ, D), q) and not np.shares_memory(msa._args.array("q", q[::2], "T", HQ, D), q), "C order is not copied")
 for what, call in {
     "another head width": lambda: msa.dense(q, k[:, :, :8], v),
+    "dout: expected shape (150, 32, 32), found (300, 2, 32)": lambda: msa.dense_backward(q, k, v, v),
+    "lse: expected floats, found int32": lambda: msa.dense_backward(q, k, v, dout, q, np.zeros((T, HQ), np.int32)),
     "ids of another shape": lambda: msa.sparse(q, k, v, right[:, :9], block=BLOCK),
     "more queries than keys": lambda: msa.dense(q, k[:9], v[:9]),
     "an unknown kernel": lambda: msa.dense(q, k, v, kernel="dense/x"),
@@ -210,6 +219,6 @@ except ImportError:
     skip("PyTorch tensors", "no PyTorch here")
 else:
     t = torch.from_numpy(q)
-    check(np.shares_memory(msa._array("t", t, *t.shape), q) and (msa.dense(t, k, v)[0] == msa.dense(q, k, v)[0]).all(), "PyTorch tensors")
+    check(np.shares_memory(msa._args.array("t", t, *t.shape), q) and (msa.dense(t, k, v)[0] == msa.dense(q, k, v)[0]).all(), "PyTorch tensors")
 print(f"1..{n}")
 sys.exit(failed > 0)

@@ -57,7 +57,7 @@ functions = [
     (msa.decode_pages, pages), (msa.decode_pages, pages | {"qi": qi[None], "ki": paged(ki), "topk": K, "block": BLOCK}),
     (msa.prefill, main | side | blk | {"topk": K}), (msa.backward, main | {"dout": dout} | sel | blk),
     (msa.backward, main | {"dout": dout, "o": dout, "lse": dout[:, :, 0]}), (msa.kl, {"q": q, "k": k} | side | sel | blk),
-    (msa.reverse, sel | {"n_kv": S} | blk), (msa.recall, {"q": q, "k": k} | sel | blk),
+    (msa.dense_backward, main | {"dout": dout, "lse": dout[:, :, 0]}), (msa.reverse, sel | {"n_kv": S} | blk), (msa.recall, {"q": q, "k": k} | sel | blk),
     (msa.rmsnorm, {"x": q, "gain": fenced(np.zeros(D, np.float32))}), (msa.rope, {"x": q, "rot": 4, "pos": np.arange(T)}),
 ]
 stages = {f.__name__: f.__name__ for f, _ in functions} | {"scores": "index", "decode_pages": "decode"}
@@ -99,7 +99,7 @@ def spoil(function, args):
         args[name] = other_array(x) if isinstance(x, np.ndarray) else scalars[int(rng.integers(len(scalars)))]
     stage = stages[function.__name__]
     if rng.integers(2) and stage in msa.STAGES:
-        names = ["ref", "fast", "", "x", None, 3, [], "dense/tiles"] + [n for n in msa._kernels if n.startswith(stage + "/")] * 3
+        names = ["ref", "fast", "", "x", None, 3, [], "dense/tiles"] + [n for n in msa._library.KERNELS if n.startswith(stage + "/")] * 3
         args["kernel"] = names[int(rng.integers(len(names)))]
     if rng.integers(3) == 0 and function.__name__ not in ("reverse", "rmsnorm", "rope", "decode_pages"):
         for name in ("cu_q", "cu_kv", "len_q", "len_kv")[: int(rng.integers(1, 5))]:
