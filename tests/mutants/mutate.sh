@@ -1,22 +1,30 @@
 # Sourced by the lists of mutants: wrong variants of the code, each of which a named test must catch. A check
 # that no mistake can fail is worth nothing, and this is the proof that these can.
 #
-# A mutant is a sed script on one file of a copy of the tree. It must change the file, compile, and make the
-# test print "not ok" or crash; TEST is a program, or a program and the kernel that it is to judge alone.
-# A WORD takes those whose names contain it, PIECE=2/5 in the environment the second of five shares.
+# A mutant is named by the function that it is in and says which tokens there others take the place of, as
+# mutate.pl explains: no file and no layout, so that it stays the same mistake when code is moved, reformatted or
+# names its variables otherwise. It must apply, compile, and make the test print "not ok" or crash; TEST is a
+# program, or a program and the kernel that it is to judge alone.
+# A WORD takes those whose names contain it, PIECE=2/5 in the environment the second of five shares; APPLY=1 only
+# asks whether they apply to the code as it is.
 # TREES copies of the tree work side by side; afterwards each gets back what the mutant changed, compiled too.
 source "$(dirname "${BASH_SOURCE[0]}")/../support/tap.sh"
+if ! command -v perl > /dev/null; then
+    skip "mutants" "no perl here"
+    finish
+fi
 
 MAKE=${MAKE:-make}
 B=${B:-build}
-COMMIT=$(sed -n 's/.*"\(.*\)"$/\1/p' "$B/commit.inc") # else a tree without a repository would compile it anew
 TREES=$(($(nproc) < 4 ? $(nproc) : 4))
-names=() files=() tests=() scripts=()
+names=() tests=() edits=()
 only=${1:-} piece=${PIECE:-1/1} met=0
 
-mutant() { # mutant NAME FILE TEST SED-SCRIPT
+mutant() { # mutant NAME FUNCTION TEST WHAT INSTEAD [WHAT INSTEAD]...
     [[ $1 == *"$only"* ]] && ((met++ % ${piece#*/} == ${piece%/*} - 1)) || return
-    names+=("$1") files+=("$2") tests+=("$3") scripts+=("$4")
+    names+=("$1") tests+=("$3")
+    set -- "$2" "${@:4}"
+    edits+=("${*@Q}")
 }
 
 plant_tree() { # with what is built already, but nothing of other builds
@@ -61,10 +69,11 @@ restore() { # restore TREE: whatever is newer than the tree
 }
 
 try() { # try TREE NUMBER: the first line of $W/verdict.NUMBER is "0" (caught) or "1", the second what to print
-    local tree=$1 file=${files[$2]} test=${tests[$2]} status=1 says first
-    sed "${scripts[$2]}" "$file" > "$tree/$file"
-    if cmp -s "$file" "$tree/$file"; then
-        says="$file has changed, and the mutant does not apply any more"
+    local tree=$1 test=${tests[$2]} status=1 says first
+    : > "$tree.err"
+    eval "local edit=(${edits[$2]})"
+    if ! says=$(tests/mutants/mutate.pl "$tree" "${edit[@]}" 2>&1); then
+        :
     elif ! build "$tree" "$test"; then
         says="does not compile"
     elif first=$(catches "$tree" "$test"); [[ -z $first ]]; then
@@ -83,7 +92,17 @@ work() { # work TREE: tries what nobody has taken yet
     done
 }
 
+apply_all() { # all at once: each that does not apply is a line
+    local all=()
+    eval "all=($(printf -- '-- %s ' "${edits[@]}"))"
+    tests/mutants/mutate.pl '' "${all[@]:1}" 2> "$W.err"
+    check $? "all ${#names[@]} mutants apply"
+    finish
+}
+
 try_all() {
+    [[ -z ${APPLY:-} ]] || apply_all
+    COMMIT=$(sed -n 's/.*"\(.*\)"$/\1/p' "$B/commit.inc") # else a tree without a repository would compile it anew
     for ((t = 0; t < TREES; t++)); do
         work "$W/tree.$t" &
     done
