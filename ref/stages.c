@@ -47,6 +47,11 @@ element_kind array_element(array_id a)
     return arrays[a].element;
 }
 
+bool array_is_half(array_id a)
+{
+    return array_element(a) == ELEMENT_HALF && a != ARRAY_O;
+}
+
 int64_t size_of_letter(const msa_shape *s, char letter)
 {
     switch (letter) {

@@ -302,7 +302,7 @@ static msa_status decode(const msa_shape *s, const msa_pages *p, const float *q,
         }
         write_padding(s, room.q0 + x.at.seq.n_q, room.q0 + room.n_q, ids, o, lse);
     }
-    attend_again(s, p, q, k, v, ids, o, lse, work);
+    attend_again(s, p, floats(q), k, v, ids, o, lse, work);
     return MSA_OK;
 }
 

@@ -146,7 +146,7 @@ static msa_status dense_decode(const msa_shape *s, const msa_pages *p, const flo
         }
         write_padding(s, room.q0 + x.at.seq.n_q, room.q0 + room.n_q, NULL, o, lse);
     }
-    attend_again(s, p, q, k, v, NULL, o, lse, work);
+    attend_again(s, p, floats(q), k, v, NULL, o, lse, work);
     return MSA_OK;
 }
 

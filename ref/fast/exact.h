@@ -21,8 +21,8 @@ float least_of(const float *x, int64_t n);
 /* ---- Attention ---------------------------------------------------------------------------------------- */
 
 /* Looks through the outputs of a call and does again what is in doubt. ids NULL: every visible token. */
-void attend_again(const msa_shape *s, const msa_pages *p, const float *q, cached k, cached v,
-                  const int32_t *ids, float *o, float *lse, void *work);
+void attend_again(const msa_shape *s, const msa_pages *p, cached q, cached k, cached v, const int32_t *ids,
+                  float *o, float *lse, void *work);
 size_t attend_again_workspace(const msa_shape *s);
 
 /* ---- Index -------------------------------------------------------------------------------------------- */
