@@ -63,12 +63,12 @@ void amx_choose(bool tiles)
 /* ---- The bodies ------------------------------------------------------------------------------------------------- */
 
 typedef struct body {
-    msa_status (*dense)(const msa_shape *s, const msa_arrays *a, void *work);
+    msa_half_fn *dense, *index;
 } body;
 
-static const body plain = {.dense = dense_plain};
+static const body plain = {dense_plain, index_plain};
 #ifdef HAVE_TILES
-static const body tiled = {.dense = dense_tiles};
+static const body tiled = {dense_tiles, index_tiles};
 #else
 #define tiled plain
 #endif
@@ -99,4 +99,19 @@ msa_status fast_dense_amx(const msa_shape *s, const msa_arrays *a, void *work)
     MSA_TRY(the_body()->dense(s, a, work));
     attend_again(s, NULL, halves(a->q), halves(a->k), halves(a->v), NULL, o, lse, work);
     return MSA_OK;
+}
+
+size_t fast_index_amx_workspace(const msa_shape *s)
+{
+    return index_plain_workspace(s);
+}
+
+msa_status fast_index_amx(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    MSA_TRY(begin(MSA_STAGE_INDEX, s, a, work));
+    if (a->index_lse)
+        return MSA_ERR_UNSUPPORTED;
+    pad_queries(s, s->n_kv_heads, msa_n_blocks(s), -INFINITY, writable(a->scores));
+    pad_outputs(s, writable(a->ids), NULL, NULL);
+    return the_body()->index(s, a, work);
 }

@@ -19,6 +19,7 @@ void amx_choose(bool tiles);
     size_t name##_tiles_workspace(const msa_shape *s);
 
 AMX_KERNEL(dense)
+AMX_KERNEL(index)
 
 /* An output of a call. */
 static inline void *writable(const void *x)

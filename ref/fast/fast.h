@@ -119,7 +119,7 @@ typedef msa_status msa_half_fn(const msa_shape *s, const msa_arrays *a, void *wo
 /* ---- Stages ------------------------------------------------------------------------------------------ */
 
 msa_dense_fn fast_dense;
-msa_half_fn fast_dense_amx; /* amx.c */
+msa_half_fn fast_dense_amx, fast_index_amx; /* amx.c */
 msa_sparse_fn fast_naive, fast_threaded, fast_blocked; /* sparse_naive.c */
 msa_sparse_fn fast_tiles, fast_blocks, fast_lanes, fast_sparse;
 msa_index_fn fast_index;
@@ -129,6 +129,7 @@ msa_backward_fn fast_backward_tiles, fast_backward_blocks, fast_backward;
 msa_kl_fn fast_kl_tiles, fast_kl_blocks, fast_kl;
 size_t fast_dense_workspace(const msa_shape *s);
 size_t fast_dense_amx_workspace(const msa_shape *s);
+size_t fast_index_amx_workspace(const msa_shape *s);
 size_t fast_naive_workspace(const msa_shape *s);
 size_t fast_threaded_workspace(const msa_shape *s);
 size_t fast_blocked_workspace(const msa_shape *s);
