@@ -63,12 +63,12 @@ void amx_choose(bool tiles)
 /* ---- The bodies ------------------------------------------------------------------------------------------------- */
 
 typedef struct body {
-    msa_half_fn *dense, *index;
+    msa_half_fn *dense, *index, *sparse, *sparse_queries, *sparse_blocks;
 } body;
 
-static const body plain = {dense_plain, index_plain};
+static const body plain = {dense_plain, index_plain, sparse_plain, sparse_queries_plain, sparse_blocks_plain};
 #ifdef HAVE_TILES
-static const body tiled = {dense_tiles, index_tiles};
+static const body tiled = {dense_tiles, index_tiles, sparse_tiles, sparse_queries_tiles, sparse_blocks_tiles};
 #else
 #define tiled plain
 #endif
@@ -114,4 +114,49 @@ msa_status fast_index_amx(const msa_shape *s, const msa_arrays *a, void *work)
     pad_queries(s, s->n_kv_heads, msa_n_blocks(s), -INFINITY, writable(a->scores));
     pad_outputs(s, writable(a->ids), NULL, NULL);
     return the_body()->index(s, a, work);
+}
+
+size_t fast_sparse_amx_workspace(const msa_shape *s)
+{
+    return max_size(sparse_plain_workspace(s), attend_again_workspace(s));
+}
+
+static msa_status sparse(const msa_shape *s, const msa_arrays *a, msa_half_fn *in_order, void *work)
+{
+    float *o = writable(a->o), *lse = writable(a->lse);
+    MSA_TRY(begin(MSA_STAGE_SPARSE, s, a, work));
+    MSA_TRY(msa_check_ids(s, a->ids));
+    pad_outputs(s, NULL, o, lse);
+    MSA_TRY(in_order(s, a, work));
+    attend_again(s, NULL, halves(a->q), halves(a->k), halves(a->v), a->ids, o, lse, work);
+    return MSA_OK;
+}
+
+msa_status fast_sparse_amx(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    return sparse(s, a, the_body()->sparse, work);
+}
+
+msa_status fast_sparse_amx_queries(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    return sparse(s, a, the_body()->sparse_queries, work);
+}
+
+msa_status fast_sparse_amx_blocks(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    return sparse(s, a, the_body()->sparse_blocks, work);
+}
+
+size_t fast_prefill_amx_workspace(const msa_shape *s)
+{
+    return max_size(fast_index_amx_workspace(s), fast_sparse_amx_workspace(s));
+}
+
+msa_status fast_prefill_amx(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    msa_arrays chosen = *a;
+    chosen.scores = chosen.index_lse = NULL;
+    MSA_TRY(begin(MSA_STAGE_PREFILL, s, a, work));
+    MSA_TRY(fast_index_amx(s, &chosen, work));
+    return fast_sparse_amx(s, &chosen, work);
 }

@@ -12,14 +12,13 @@ bool amx_vectors(void);
 /* For tests: which body is to run from now on. */
 void amx_choose(bool tiles);
 
-#define AMX_KERNEL(name)                                                                                     \
-    msa_status name##_plain(const msa_shape *s, const msa_arrays *a, void *work);                            \
-    size_t name##_plain_workspace(const msa_shape *s);                                                       \
-    msa_status name##_tiles(const msa_shape *s, const msa_arrays *a, void *work);                            \
-    size_t name##_tiles_workspace(const msa_shape *s);
-
-AMX_KERNEL(dense)
-AMX_KERNEL(index)
+msa_half_fn dense_plain, dense_tiles, index_plain, index_tiles;
+msa_half_fn sparse_plain, sparse_tiles; /* by the rule of sparse_amx.c; */
+msa_half_fn sparse_queries_plain, sparse_queries_tiles, sparse_blocks_plain, sparse_blocks_tiles; /* one order */
+/* The same for both. */
+size_t dense_plain_workspace(const msa_shape *s), dense_tiles_workspace(const msa_shape *s);
+size_t index_plain_workspace(const msa_shape *s), index_tiles_workspace(const msa_shape *s);
+size_t sparse_plain_workspace(const msa_shape *s), sparse_tiles_workspace(const msa_shape *s);
 
 /* An output of a call. */
 static inline void *writable(const void *x)

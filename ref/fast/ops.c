@@ -66,6 +66,9 @@ static msa_status run_rounded(msa_stage stage, msa_half_fn *f, const msa_shape *
     return f(s, &half, (char *)arena_over(work).base + used);
 }
 
+/* Kernels of one stage may share a workspace. */
+#define fast_sparse_amx_queries_workspace fast_sparse_amx_workspace
+#define fast_sparse_amx_blocks_workspace fast_sparse_amx_workspace
 #define RUN_ROUNDED(stage, function)                                                                         \
     static msa_status function##_run(const msa_shape *s, const msa_arrays *a, void *work)                    \
     {                                                                                                        \
@@ -79,7 +82,7 @@ static msa_status run_rounded(msa_stage stage, msa_half_fn *f, const msa_shape *
 /* ---- The table ------------------------------------------------------------------------------------------ */
 
 #define KERNEL(stage, name, function, idea) RUN(stage, function) CHECKED_WORKSPACE(function)
-#define HALF(stage, name, function, idea) RUN_ROUNDED(stage, function) CHECKED_WORKSPACE(function##_rounded)
+#define HALF(stage, name, precision_, function, idea) RUN_ROUNDED(stage, function) CHECKED_WORKSPACE(function##_rounded)
 #include "kernels.def"
 
 #define ROW(stage_, name_, function, checked, idea_, ...)                                                    \
@@ -95,8 +98,8 @@ static msa_status run_rounded(msa_stage stage, msa_half_fn *f, const msa_shape *
 const msa_kernel msa_fast_kernels[] = {
 #define KERNEL(stage, name, function, idea) ROW(stage, name, function, function, idea, .best = false)
 #define BEST(stage, name, function, idea) ROW(stage, name, function, function, idea, .best = true)
-#define HALF(stage, name, function, idea)                                                                    \
-    ROW(stage, name, function, function##_rounded, idea, .precision = MSA_BF16_WEIGHTS, .run_half = function)
+#define HALF(stage, name, precision_, function, idea)                                                                    \
+    ROW(stage, name, function, function##_rounded, idea, .precision = MSA_##precision_, .run_half = function)
 #include "kernels.def"
     {.name = NULL}};
 
@@ -113,7 +116,7 @@ const msa_ops msa_fast_ops = {
 #define STAGE(NAME, name, ...) [MSA_STAGE_##NAME] = &ref_##name##_kernel,
 #include "../stages.def"
 #define KERNEL(stage, name, function, idea)
-#define HALF(stage, name, function, idea)
+#define HALF(stage, name, precision_, function, idea)
 #define BEST(stage, name, function, idea) [STAGE_##stage] = &msa_fast_kernels[NUMBER_##stage##_##name],
 #include "kernels.def"
         },
