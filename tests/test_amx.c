@@ -95,7 +95,7 @@ static void products(void)
 /* ---- Kernels ------------------------------------------------------------------------------------------------------- */
 
 // Instructions that are emulated take a microsecond: products of so many tiles are enough for each kernel.
-#define MOST_WORK 3e6 /* multiplications of one shape */
+#define MOST_WORK 1e6 /* multiplications of one shape */
 
 static void judged(const msa_kernel *k, bool tiled)
 {
@@ -105,7 +105,7 @@ static void judged(const msa_kernel *k, bool tiled)
     for (int n = 0; n < inputs_n_all_shapes; n++) {
         const msa_shape *s = &inputs_shapes[n];
         const double work = (double)s->n_q * (double)s->n_kv * s->n_heads * s->d_head;
-        if (work > MOST_WORK && !tap_full())
+        if (work > (tiled ? MOST_WORK : 4 * MOST_WORK) && !tap_full())
             continue;
         inputs in;
         char name[INPUTS_NAME];

@@ -29,12 +29,30 @@ static inline void put_right(tile_rows *to, int column, const uint16_t *x, int d
     }
 }
 
-/* Its row is column `column` of a left factor [d,32]: tiles [steps_of(d)][2], 16 channels each. */
-static inline void put_turned(tile_rows *to, int column, const uint16_t *x, int d)
+typedef uint16_t half_lanes __attribute__((vector_size(LANES * sizeof(uint16_t))));
+
+/* Channels c .. c+15 of a row as words; 0 where there is none. */
+static inline int_lanes widened(const uint16_t *x, int c, int d)
 {
-    for (int c = 0; c < d; c++) {
-        uint16_t *row = (uint16_t *)to[c / TILE_ROWS].word[c % TILE_ROWS];
-        row[column] = x[c];
+    half_lanes y = {0};
+    if (x && c + LANES <= d)
+        memcpy(&y, x + c, sizeof y);
+    else
+        for (int l = 0; x && c + l < d; l++)
+            y[l] = x[c + l];
+    return __builtin_convertvector(y, int_lanes);
+}
+
+/* Rows x[0 .. 31], each of d channels or NULL, are the columns of a left factor [d,32]: tiles [steps_of(d)][2] of 16
+ * channels. Two rows interleaved are a row of a right factor; that, turned, is what is wanted. */
+static inline void put_turned(tile_rows *to, const uint16_t *const x[TILE_HALVES], int d)
+{
+    for (int c = 0; c < steps_of(d) * TILE_HALVES; c += TILE_ROWS, to++) {
+        int_lanes pairs[16];
+        for (int j = 0; j < 16; j++)
+            pairs[j] = widened(x[2 * j], c, d) | widened(x[2 * j + 1], c, d) << 16;
+        transpose(pairs);
+        memcpy(to, pairs, sizeof pairs);
     }
 }
 

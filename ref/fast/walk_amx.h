@@ -84,14 +84,16 @@ static inline void pack_piece(const panels *x, int64_t piece, const msa_shape *s
                               const uint16_t *k, const uint16_t *v)
 {
     const int d = s->d_head, steps = steps_of(d);
-    tile_rows *keys = x->k + piece * 2 * steps, *values = x->v + piece * 2 * steps;
-    memset(keys, 0, (size_t)(2 * steps) * sizeof *keys);
-    memset(values, 0, (size_t)(2 * steps) * sizeof *values);
+    const uint16_t *values[TILE_HALVES] = {NULL};
+    tile_rows *keys = x->k + piece * 2 * steps;
+    if (n < TILE_HALVES || d % TILE_HALVES != 0)
+        memset(keys, 0, (size_t)(2 * steps) * sizeof *keys);
     for (int a = 0; a < n; a++) {
         const int64_t from = ((row + a) * s->n_kv_heads + r) * d;
         put_left(keys + a / TILE_ROWS * steps, a % TILE_ROWS, k + from, d);
-        put_turned(values, a, v + from, d);
+        values[a] = v + from;
     }
+    put_turned(x->v + piece * 2 * steps, values, d);
 }
 
 /* ---- Columns -------------------------------------------------------------------------------------------------------- */

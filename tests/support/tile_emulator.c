@@ -27,25 +27,34 @@ static float flushed(float x)
     return fabsf(x) < 0x1p-126f ? copysignf(0, x) : x;
 }
 
-static float half_of(uint32_t pair, int which)
+/* The first or second numbers of a tile's pairs. */
+static void take_halves(int tile, int which, float x[16][16])
 {
-    const uint32_t bits = which ? pair & 0xffff0000u : pair << 16;
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return flushed(x);
+    for (int row = 0; row < 16; row++)
+        for (int n = 0; n < 16; n++) {
+            const uint32_t pair = state.tile[tile][row][n], bits = which ? pair & 0xffff0000u : pair << 16;
+            memcpy(&x[row][n], &bits, sizeof bits);
+            x[row][n] = flushed(x[row][n]);
+        }
 }
 
+/* First and second numbers are summed apart. A product of two bf16 is exact, so that it is fused is not seen. */
 static void multiply_halves(int c, int a, int b)
 {
+    float left[16][16], right[16][16], sum[2][16][16] = {0};
+    for (int which = 0; which < 2; which++) {
+        take_halves(a, which, left);
+        take_halves(b, which, right);
+        for (int m = 0; m < 16; m++)
+            for (int k = 0; k < 16; k++)
+                for (int n = 0; n < 16; n++)
+                    sum[which][m][n] = flushed(sum[which][m][n] + left[m][k] * right[k][n]);
+    }
     for (int m = 0; m < 16; m++)
         for (int n = 0; n < 16; n++) {
-            float sum[2] = {0, 0}, old;
-            for (int k = 0; k < 16; k++)
-                for (int which = 0; which < 2; which++)
-                    sum[which] = flushed(fmaf(half_of(state.tile[a][m][k], which),
-                                              half_of(state.tile[b][k][n], which), sum[which]));
+            float old;
             memcpy(&old, &state.tile[c][m][n], sizeof old);
-            old = flushed(flushed(old) + flushed(sum[0] + sum[1]));
+            old = flushed(flushed(old) + flushed(sum[0][m][n] + sum[1][m][n]));
             memcpy(&state.tile[c][m][n], &old, sizeof old);
         }
 }
