@@ -47,9 +47,11 @@ APPLIBS   = $(if $(CUDA),$(CUDALIBS)) $(if $(PNG),$(shell pkg-config --libs libp
 # ---- Sources: a library (ref, fast) and what only the program needs -----------------------------
 LIB_SRC := $(wildcard ref/*.c ref/fast/*.c)
 APP_SRC := $(wildcard $(patsubst %,ref/%/*.c,judge bench model io cli))
-LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
+# Kernels on tiles are compiled once more, for the processors that have them: amx.h.
+TILES   := $(shell printf 'int main(void){__asm__("tilezero %%tmm0");return 0;}\n' | $(CC) -march=x86-64-v4 -x c - -o /dev/null 2>/dev/null && echo 1)
+LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(if $(TILES),$(patsubst %.c,$(B)/%.tiles.o,$(wildcard ref/fast/*_amx.c)))
 APP_OBJ := $(APP_SRC:%.c=$(B)/%.o)
-T_SUPPORT := $(wildcard tests/support/*.c)
+T_SUPPORT := $(filter-out %_amx.c,$(wildcard tests/support/*.c))
 T_SRC   := $(wildcard tests/test_*.c)
 T_BIN   := $(T_SRC:%.c=$(B)/%)
 SIMT_OBJ := $(patsubst %.cpp,$(B)/%.o,$(wildcard cuda/simt/*.cpp))
@@ -114,6 +116,10 @@ build: $(B)/msa $(B)/libmsa.a $(B)/libmsa.so $(if $(CUDA_OBJ),$(B)/libmsa_cuda.a
 $(patsubst %.c,$(B)/%.o,$(wildcard ref/fast/exact*.c)): private FASTFLAGS += -ffp-contract=off
 # By these models were trained, whose results are stored: the same bits on every machine.
 $(B)/ref/fast/index_selectors.o: private FASTFLAGS :=
+$(B)/ref/fast/amx.o $(B)/tests/test_amx.o: private FOUND += $(if $(TILES),-DHAVE_TILES)
+$(B)/%.tiles.o: %.c $(B)/flags
+	@$(call say,cc $< (tiles))
+	$(Q)$(CC) $(ALLFLAGS) $(FASTFLAGS) -march=x86-64-v4 -DTILES -c $< -o $@
 $(B)/ref/fast/%.o: ref/fast/%.c $(B)/flags
 	@$(call say,cc $<)
 	$(Q)$(CC) $(ALLFLAGS) $(FASTFLAGS) -c $< -o $@
@@ -147,6 +153,9 @@ $(B)/tests/%.gpu.o: tests/%.cu tests/device/side.cuh tests/device/instructions.h
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 PROBES := instructions measurements
 $(B)/tests/test_instructions: $(PROBES:%=$(B)/tests/device/%.o) $(if $(CUDA),$(PROBES:%=$(B)/tests/device/%.gpu.o))
+# Every tile instruction, in both bodies.
+$(B)/tests/support/steps_amx.o: private CFLAGS += $(FASTFLAGS)
+$(B)/tests/test_amx: $(B)/tests/support/steps_amx.o $(if $(TILES),$(B)/tests/support/steps_amx.tiles.o)
 $(B)/tests/test_simt: $(B)/tests/test_simt.o $(SIMT_OBJ) $(B)/tests/support/tap.o # the engine alone
 	$(Q)$(CXX) $(LINKFLAGS) $^ -o $@
 # The libraries show msa_* and nothing else: a caller may have a softmax_row of its own. A static one is a single

@@ -46,6 +46,11 @@ element_kind array_element(array_id a)
     return msa_array_lines[a].element;
 }
 
+bool array_is_half(array_id a)
+{
+    return array_element(a) == ELEMENT_HALF && a != ARRAY_O;
+}
+
 int64_t msa_size_of_letter(const msa_shape *s, char letter)
 {
     switch (letter) {

@@ -36,6 +36,8 @@ const char *array_name(array_id a);
 /* A letter a dimension. */
 const char *array_sizes(array_id a);
 element_kind array_element(array_id a);
+/* Whether an implementation of bf16 tensors reads it as bf16: all but O, which it may leave as float32. */
+bool array_is_half(array_id a);
 /* Its sizes; of fewer than three, the first are 1. */
 void array_dims(const msa_shape *s, array_id a, int64_t dim[3]);
 /* How many elements it has in a call; with p, keys lie in pages. */

@@ -5,17 +5,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../internal.h"
+#include "../fast/fast.h"
 #include "../judge/table.h"
 
 /* ---- Arrays -------------------------------------------------------------------------------------- */
 
 /* On a device the float tensors of msa_arrays that are no log-sum-exps or scores are bf16; on a CPU what a
- * step of generation has stored, if it is to be. */
+ * step of generation has stored, if it is to be, and what a kernel of bf16 tensors reads. */
 bool subject_is_bf16(const subject *t, array_id a)
 {
     if (t->half)
         return a == ARRAY_K || a == ARRAY_V || a == ARRAY_KI;
+    if (!t->device && t->kernel->run_half)
+        return array_is_half(a);
     return t->device && array_element(a) == ELEMENT_HALF;
 }
 
@@ -55,21 +57,13 @@ static void give(const subject *t, void *p)
 
 #define CHUNK (INT64_C(1) << 22) /* elements that go up or down at once */
 
-/* Floats that are bf16 already, by their upper halves. */
-static void halve(uint16_t *to, const float *x, int64_t n)
-{
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < n; i++)
-        to[i] = msa_bf16_bits(x[i]);
-}
-
 static msa_status send_bf16(const subject *t, void *to, const float *x, int64_t n)
 {
     uint16_t *half = malloc((size_t)min_i64(n, CHUNK) * sizeof *half + 1);
     msa_status status = half ? MSA_OK : MSA_ERR_SIZE;
     for (int64_t first = 0; first < n && status == MSA_OK; first += CHUNK) {
         const int64_t m = min_i64(CHUNK, n - first);
-        halve(half, x + first, m);
+        round_halves(half, x + first, m);
         status = t->device->upload((uint16_t *)to + first, half, (size_t)m * sizeof *half);
     }
     free(half);
@@ -152,8 +146,8 @@ static msa_status fill_copy(subject *t, int c, array_id a)
     void *to = t->copy[c][a] = take(t, subject_bytes(t, a));
     if (!to)
         return MSA_ERR_SIZE;
-    if (t->half && subject_is_bf16(t, a))
-        halve(to, t->given[a], array_count(t->s, NULL, a));
+    if (!t->device && subject_is_bf16(t, a))
+        round_halves(to, t->given[a], array_count(t->s, NULL, a));
     else if (!t->device)
         memcpy(to, t->given[a], subject_bytes(t, a));
     else if (c > 0)
@@ -339,7 +333,7 @@ msa_status subject_run(subject *t, int copy)
     if (t->half)
         return msa_fast_dense_decode_bf16(t->s, a.q, a.k, a.v, t->found[ARRAY_O], t->found[ARRAY_LSE],
                                           t->work);
-    return t->kernel->run(t->s, &a, t->work);
+    return t->kernel->run_half ? t->kernel->run_half(t->s, &a, t->work) : t->kernel->run(t->s, &a, t->work);
 }
 
 /* ---- Outputs -------------------------------------------------------------------------------------- */

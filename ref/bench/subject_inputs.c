@@ -155,7 +155,7 @@ msa_status subject_draw(subject *t)
         if (HAS(t->in, a) && is_drawn((array_id)a))
             draw_normal(t->given[a], array_count(t->s, NULL, (array_id)a), t->seed * ARRAY_N + (uint64_t)a,
                         t->kernel->precision >= MSA_BF16_INPUTS ||
-                            (t->half && subject_is_bf16(t, (array_id)a)));
+                            (!t->device && subject_is_bf16(t, (array_id)a)));
     if (t->given[ARRAY_SCORES])
         draw_scores(t, t->given[ARRAY_SCORES]);
     if (t->small && make_small(t) != MSA_OK)

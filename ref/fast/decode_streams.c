@@ -302,7 +302,7 @@ static msa_status decode(const msa_shape *s, const msa_pages *p, const float *q,
         }
         write_padding(s, padded.q0 + x.at.seq.n_q, padded.q0 + padded.n_q, ids, o, lse);
     }
-    attend_again(s, p, q, k, v, ids, o, lse, work);
+    attend_again(s, p, floats(q), k, v, ids, o, lse, work);
     return MSA_OK;
 }
 

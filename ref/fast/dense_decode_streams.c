@@ -147,7 +147,7 @@ static msa_status dense_decode(const msa_shape *s, const msa_pages *p, const flo
         }
         write_padding(s, padded.q0 + x.at.seq.n_q, padded.q0 + padded.n_q, NULL, o, lse);
     }
-    attend_again(s, p, q, k, v, NULL, o, lse, work);
+    attend_again(s, p, floats(q), k, v, NULL, o, lse, work);
     return MSA_OK;
 }
 

@@ -35,14 +35,15 @@ float least_of(const float *x, int64_t n)
 /* ---- Attention ----------------------------------------------------------------------------------------- */
 
 typedef struct scratch {
-    double *acc;        /* [d] */
-    float *key, *value; /* [d] */
+    double *acc;                /* [d] */
+    float *query, *key, *value; /* [d] */
 } scratch;
 
 static size_t place(scratch *m, const msa_shape *s, void *work)
 {
     arena a = arena_over(work);
     m->acc = arena_take(&a, s->d_head, sizeof *m->acc);
+    m->query = arena_take(&a, s->d_head, sizeof *m->query);
     m->key = arena_take(&a, s->d_head, sizeof *m->key);
     m->value = arena_take(&a, s->d_head, sizeof *m->value);
     return arena_bytes(&a);
@@ -77,19 +78,20 @@ static void attend_to(const cache *x, int r, int64_t first, int64_t last, const 
     }
 }
 
-static void head_again(const cache *x, int64_t i, int h, const float *q, const int32_t *ids, float *o,
-                       float *lse, const scratch *m)
+static void head_again(const cache *x, int64_t i, int h, cached q, const int32_t *ids, float *o, float *lse,
+                       const scratch *m)
 {
     const msa_shape *s = x->s;
     const int d = s->d_head, r = h / (s->n_heads / s->n_kv_heads), spans = ids ? s->topk : 1;
     const int64_t at = position(&x->at.seq, i), row = (x->at.seq.q0 + i) * s->n_heads + h;
     const int32_t *id = ids_row(s, ids, r, x->at.seq.q0 + i);
+    const float *query = rows_of(q, 1, 0, d, row, 1, m->query);
     double max = -INFINITY, sum = 0;
     memset(m->acc, 0, (size_t)d * sizeof *m->acc);
     for (int a = 0; a < spans && (!id || id[a] >= 0); a++) {
         const int64_t first = id ? (int64_t)id[a] * s->block : 0;
         const int64_t last = id ? min_i64(first + s->block - 1, at) : at;
-        attend_to(x, r, first, last, q + row * d, m, &max, &sum);
+        attend_to(x, r, first, last, query, m, &max, &sum);
     }
     for (int c = 0; c < d; c++)
         o[row * d + c] = (float)(m->acc[c] / sum);
@@ -109,10 +111,11 @@ static bool any_value(const cache *x, const scratch *m)
 }
 
 /* Nothing finite comes of a query that is not finite itself. */
-static bool in_doubt(const float *q, const float *o, int d, bool values)
+static bool in_doubt(cached q, int64_t row, const float *o, int d, bool values, const scratch *m)
 {
-    const float most = most_of(o, d);
-    return most < INFINITY ? values && most < FAINT : most_of(q, d) < INFINITY;
+    const float most = most_of(o + row * d, d);
+    return most < INFINITY ? values && most < FAINT
+                           : most_of(rows_of(q, 1, 0, d, row, 1, m->query), d) < INFINITY;
 }
 
 size_t attend_again_workspace(const msa_shape *s)
@@ -120,8 +123,8 @@ size_t attend_again_workspace(const msa_shape *s)
     return (size_t)fast_max_threads() * scratch_bytes(s);
 }
 
-void attend_again(const msa_shape *s, const msa_pages *p, const float *q, cached k, cached v,
-                  const int32_t *ids, float *o, float *lse, void *work)
+void attend_again(const msa_shape *s, const msa_pages *p, cached q, cached k, cached v, const int32_t *ids,
+                  float *o, float *lse, void *work)
 {
     const int d = s->d_head;
     for (int b = 0; b < msa_n_seqs(s); b++) {
@@ -135,7 +138,7 @@ void attend_again(const msa_shape *s, const msa_pages *p, const float *q, cached
             for (int64_t i = 0; i < x.at.seq.n_q; i++)
                 for (int h = 0; h < s->n_heads; h++) {
                     const int64_t row = (x.at.seq.q0 + i) * s->n_heads + h;
-                    if (in_doubt(q + row * d, o + row * d, d, values))
+                    if (in_doubt(q, row, o, d, values, &m))
                         head_again(&x, i, h, q, ids, o, lse, &m);
                 }
         }

@@ -21,8 +21,8 @@ float least_of(const float *x, int64_t n);
 /* ---- Attention ---------------------------------------------------------------------------------------- */
 
 /* Looks through the outputs of a call and does again what is in doubt. ids NULL: every visible token. */
-void attend_again(const msa_shape *s, const msa_pages *p, const float *q, cached k, cached v,
-                  const int32_t *ids, float *o, float *lse, void *work);
+void attend_again(const msa_shape *s, const msa_pages *p, cached q, cached k, cached v, const int32_t *ids,
+                  float *o, float *lse, void *work);
 size_t attend_again_workspace(const msa_shape *s);
 
 /* ---- Index -------------------------------------------------------------------------------------------- */
@@ -59,6 +59,11 @@ typedef struct chooser {
 chooser chooser_take(const msa_shape *s, arena *a);
 void choose_again(const msa_shape *s, const request *where, int64_t at, const float *qi, cached ki, chooser c,
                   float *scores, int32_t *ids);
+
+/* Row a of a sequence, query a / groups of group a % groups, has met its keys: what its list says is written, after a
+ * second look where that is in doubt. q [d]; index_tiles.c. */
+void end_row(const msa_shape *s, const msa_seq *seq, int64_t a, const float *q, const best_list *best,
+             const fitted *fit, met_keys *keys, chooser again, float *scores, int32_t *ids);
 
 /* ---- Gradients ----------------------------------------------------------------------------------------- */
 

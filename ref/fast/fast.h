@@ -44,6 +44,9 @@ static inline size_t max_size(size_t a, size_t b)
 /* Keys up to which the gradients' and the sparse rows of logits are taken whole; beyond, block by block. */
 #define SHORT 2048
 
+/* x [n] as bf16, rounded to nearest even, on all threads: msa_bf16_bits() of each (heads.c). */
+void round_halves(uint16_t *to, const float *x, int64_t n);
+
 /* ---- Tiles (tile.c) ---------------------------------------------------------------------------------- */
 
 typedef struct tile {
@@ -110,9 +113,14 @@ void stream_dense(const msa_shape *s, const msa_seq *seq, const float *q, const 
                   float *o, float *lse, void *work);
 size_t stream_workspace(const msa_shape *s);
 
+/* A stage of bf16 tensors: the run_half of a table's entry. */
+typedef msa_status msa_half_fn(const msa_shape *s, const msa_arrays *a, void *work);
+
 /* ---- Stages ------------------------------------------------------------------------------------------ */
 
 msa_dense_fn fast_dense;
+msa_half_fn fast_dense_amx, fast_index_amx, fast_prefill_amx; /* amx.c */
+msa_half_fn fast_sparse_amx, fast_sparse_amx_queries, fast_sparse_amx_blocks;
 msa_sparse_fn fast_naive, fast_threaded, fast_blocked; /* sparse_naive.c */
 msa_sparse_fn fast_tiles, fast_blocks, fast_lanes, fast_sparse;
 msa_index_fn fast_index;
@@ -121,6 +129,10 @@ msa_dense_decode_fn fast_dense_decode;
 msa_backward_fn fast_backward_tiles, fast_backward_blocks, fast_backward;
 msa_kl_fn fast_kl_tiles, fast_kl_blocks, fast_kl;
 size_t fast_dense_workspace(const msa_shape *s);
+size_t fast_dense_amx_workspace(const msa_shape *s);
+size_t fast_index_amx_workspace(const msa_shape *s);
+size_t fast_prefill_amx_workspace(const msa_shape *s);
+size_t fast_sparse_amx_workspace(const msa_shape *s);
 size_t fast_naive_workspace(const msa_shape *s);
 size_t fast_threaded_workspace(const msa_shape *s);
 size_t fast_blocked_workspace(const msa_shape *s);

@@ -26,6 +26,16 @@ static void unpack_row(cached x, int64_t at, int d, float *row)
         row[c] = from_bits((int32_t)((uint32_t)from[c] << 16));
 }
 
+void round_halves(uint16_t *to, const float *x, int64_t n)
+{
+#pragma omp parallel for simd num_threads(fast_threads()) schedule(static)
+    for (int64_t i = 0; i < n; i++) {
+        const uint32_t bits = (uint32_t)to_bits(x[i]), magnitude = bits & 0x7fffffffu;
+        const uint32_t up = magnitude > 0x7f800000u ? 0x00400000u : 0x7fffu + ((bits >> 16) & 1u);
+        to[i] = (uint16_t)((magnitude > 0x7f800000u ? bits | up : bits + up) >> 16);
+    }
+}
+
 const float *rows_of(cached x, int n_heads, int head, int d, int64_t first, int64_t n, float *buffer)
 {
     const int64_t stride = (int64_t)n_heads * d, begin = first * stride + (int64_t)head * d;

@@ -109,6 +109,20 @@ static void pool_row(const msa_shape *s, const float *x, int64_t at, int64_t j0,
     }
 }
 
+void end_row(const msa_shape *s, const msa_seq *seq, int64_t a, const float *q, const best_list *best,
+             const fitted *fit, met_keys *keys, chooser again, float *scores, int32_t *ids)
+{
+    const int64_t i = a / s->n_kv_heads, row = a % s->n_kv_heads * s->n_q + seq->q0 + i;
+    const int64_t blocks = msa_n_blocks(s), local = position(seq, i) / s->block;
+    for (int64_t b = local + 1; scores && b < blocks; b++)
+        scores[row * blocks + b] = -INFINITY;
+    if (ids)
+        best_write(s, best, local, ids + row * s->topk);
+    if (fit_doubtful(fit, scores ? 0 : 1, keys, s->d_index, again.room))
+        choose_again(s, keys->at, position(seq, i), q, keys->ki, again, scores ? scores + row * blocks : NULL,
+                     ids ? ids + row * s->topk : NULL);
+}
+
 /* Queries i0 .. i0+n-1 of all groups. */
 static void index_chunk(const msa_shape *s, const msa_seq *seq, int64_t i0, int64_t n, const float *qi,
                         const float *ki, scratch *m, float *scores, int32_t *ids)
@@ -132,17 +146,8 @@ static void index_chunk(const msa_shape *s, const msa_seq *seq, int64_t i0, int6
                      scores ? scores + row * blocks : NULL);
         }
     }
-    for (int64_t a = 0; a < n * groups; a++) {
-        const int64_t i = i0 + a / groups, row = a % groups * s->n_q + seq->q0 + i;
-        const int64_t local = position(seq, i) / s->block;
-        for (int64_t b = local + 1; scores && b < blocks; b++)
-            scores[row * blocks + b] = -INFINITY;
-        if (ids)
-            best_write(s, &m->best[a], local, ids + row * s->topk);
-        if (fit_doubtful(&m->fit[a], scores ? 0 : 1, &keys, d, m->again.room))
-            choose_again(s, &whole, position(seq, i), queries + a * d, keys.ki, m->again,
-                         scores ? scores + row * blocks : NULL, ids ? ids + row * s->topk : NULL);
-    }
+    for (int64_t a = 0; a < n * groups; a++)
+        end_row(s, seq, i0 * groups + a, queries + a * d, &m->best[a], &m->fit[a], &keys, m->again, scores, ids);
 }
 
 size_t fast_index_workspace(const msa_shape *s)

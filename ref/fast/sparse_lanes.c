@@ -113,6 +113,6 @@ msa_status fast_lanes(const msa_shape *s, const float *q, const float *k, const 
             }
         }
     }
-    attend_again(s, NULL, q, floats(k), floats(v), ids, o, lse, work);
+    attend_again(s, NULL, floats(q), floats(k), floats(v), ids, o, lse, work);
     return MSA_OK;
 }

@@ -83,7 +83,7 @@ static msa_status attend_heads(const msa_shape *s, const float *q, const float *
             for (int h = 0; h < s->n_heads; h++)
                 attend_head(s, &seq, i, h, &a, rows + fast_thread() * row_floats(s));
     }
-    attend_again(s, NULL, q, floats(k), floats(v), ids, o, lse, work);
+    attend_again(s, NULL, floats(q), floats(k), floats(v), ids, o, lse, work);
     return MSA_OK;
 }
 
@@ -226,6 +226,6 @@ msa_status fast_blocked(const msa_shape *s, const float *q, const float *k, cons
             }
         }
     }
-    attend_again(s, NULL, q, floats(k), floats(v), ids, o, lse, work);
+    attend_again(s, NULL, floats(q), floats(k), floats(v), ids, o, lse, work);
     return MSA_OK;
 }

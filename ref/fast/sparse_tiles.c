@@ -70,7 +70,7 @@ static msa_status attend(const msa_shape *s, const float *q, const float *k, con
         }
         products_end();
     }
-    attend_again(s, NULL, q, floats(k), floats(v), ids, o, lse, work);
+    attend_again(s, NULL, floats(q), floats(k), floats(v), ids, o, lse, work);
     return MSA_OK;
 }
 
@@ -97,7 +97,7 @@ msa_status fast_dense(const msa_shape *s, const float *q, const float *k, const 
         else
             stream_dense(s, &at.seq, q, k, v, o, lse, work);
     }
-    attend_again(s, NULL, q, floats(k), floats(v), NULL, o, lse, work);
+    attend_again(s, NULL, floats(q), floats(k), floats(v), NULL, o, lse, work);
     return MSA_OK;
 }
 

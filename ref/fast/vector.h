@@ -59,6 +59,36 @@ static inline lanes exp2_lanes(lanes x)
                                      10 ^ n, 11 ^ n, 12 ^ n, 13 ^ n, 14 ^ n, 15 ^ n})
 #endif
 
+/* Lanes of x, numbered from 0, and of y, from 16. */
+#ifdef __clang__
+#define PICKED(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
+#else
+#define PICKED(x, y, ...) __builtin_shuffle(x, y, (int_lanes){__VA_ARGS__})
+#endif
+
+/* One step of a transposition: of each pair of rows n apart, lanes n apart change places. */
+#define OWN(l, n) ((l) & (n) ? 16 + ((l) ^ (n)) : (l))
+#define OTHER(l, n) ((l) & (n) ? 16 + (l) : ((l) | (n)))
+#define EACH_LANE(f, n)                                                                                      \
+    f(0, n), f(1, n), f(2, n), f(3, n), f(4, n), f(5, n), f(6, n), f(7, n), f(8, n), f(9, n), f(10, n),      \
+        f(11, n), f(12, n), f(13, n), f(14, n), f(15, n)
+#define EXCHANGE(x, n)                                                                                       \
+    for (int i = 0; i < 16; i++)                                                                             \
+        if (!(i & (n))) {                                                                                    \
+            const int_lanes upper = (x)[i], lower = (x)[i | (n)];                                            \
+            (x)[i] = PICKED(upper, lower, EACH_LANE(OWN, n));                                                \
+            (x)[i | (n)] = PICKED(upper, lower, EACH_LANE(OTHER, n));                                        \
+        }
+
+/* Rows become columns. */
+static inline void transpose(int_lanes x[16])
+{
+    EXCHANGE(x, 1)
+    EXCHANGE(x, 2)
+    EXCHANGE(x, 4)
+    EXCHANGE(x, 8)
+}
+
 static inline float sum_of(lanes x)
 {
     x += TURNED(x, 8);

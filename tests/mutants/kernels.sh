@@ -94,7 +94,7 @@ kernel 'no barrier after clearing' count reverse/scan 'st_shared(&$m.n[$b], 0); 
 kernel 'sums of warps read too early' scan_block reverse/scan 'scan_warp(...)); __syncthreads();' 'scan_warp(...));'
 kernel 'choices counted without atomics' count reverse/scan 'atomicAdd(&$m.n[$b], 1);' 'st_shared(&$m.n[$b], ld_shared(&$m.n[$b]) + 1);'
 kernel 'the maxima of two stages in one place' consume decode/swapped '= $m.top[$n % 2];' '= $m.top[0];'
-kernel 'a stage past the end of the ring' wait_stage dense/hopper 'mbarrier_wait(&$ring.full[$j % $stages]' 'mbarrier_wait(&$ring.full[$j % ($stages + 1)]'
+kernel 'a stage past the end of the ring' wait_stage dense/hopper 'mbarrier_wait(&$ring.full[$j % $stages], ...); return $ring.tile[' 'mbarrier_wait(&$ring.full[$j % ($stages + 1)], ...); return $ring.tile['
 kernel 'products that are not committed' issue_scores index/wgmma 'wgmma_commit();' ''
 kernel 'rows of an operand over each other' add_rows_by_rows index/wgmma 'wgmma_ss<$N>($x, wgmma_descriptor(..., 16, 1024' 'wgmma_ss<$N>($x, wgmma_descriptor(..., 16, 512'
 kernel 'no barrier after counting' count reverse/scan '__syncthreads(); for (' 'for ('

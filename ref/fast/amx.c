@@ -1,0 +1,162 @@
+/* Kernels on tiles: which body of theirs this machine runs, and what is the same for both. */
+#define _DEFAULT_SOURCE /* syscall */
+#ifdef __x86_64__
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+#include "../stages.h"
+#include "amx_kernels.h"
+#include "exact.h"
+
+#ifdef __x86_64__
+bool amx_vectors(void)
+{
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512cd");
+}
+#else
+bool amx_vectors(void)
+{
+    return false;
+}
+#endif
+
+/* ---- The processor ---------------------------------------------------------------------------------------------- */
+
+#if defined __x86_64__ && defined HAVE_TILES
+#define ASK_FOR 0x1023 /* arch_prctl: may this process use .. */
+#define TILE_DATA 18   /* .. the tiles? The system saves 8 KB more a thread then */
+
+/* CPUID's leaf 7 has tiles, their products of bf16 and of bytes; the compiler may use AVX-512 beside them. */
+static bool has_tiles(void)
+{
+    const unsigned wanted = 1u << 22 | 1u << 24 | 1u << 25;
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & wanted) == wanted && amx_vectors() &&
+           syscall(SYS_arch_prctl, ASK_FOR, TILE_DATA) == 0;
+}
+#else
+static bool has_tiles(void)
+{
+    return false;
+}
+#endif
+
+bool amx_at_hand(void)
+{
+    static int known = -1;
+    if (known < 0)
+        known = has_tiles();
+    return known > 0;
+}
+
+static enum { ASK, PLAIN, TILED } choice;
+
+void amx_choose(bool tiles)
+{
+    choice = tiles ? TILED : PLAIN;
+}
+
+/* ---- The bodies ------------------------------------------------------------------------------------------------- */
+
+typedef struct body {
+    msa_half_fn *dense, *index, *sparse, *sparse_queries, *sparse_blocks;
+} body;
+
+static const body plain = {dense_plain, index_plain, sparse_plain, sparse_queries_plain, sparse_blocks_plain};
+#ifdef HAVE_TILES
+static const body tiled = {dense_tiles, index_tiles, sparse_tiles, sparse_queries_tiles, sparse_blocks_tiles};
+#else
+#define tiled plain
+#endif
+
+static const body *the_body(void)
+{
+    return choice == TILED || (choice == ASK && amx_at_hand()) ? &tiled : &plain;
+}
+
+/* ---- Stages ------------------------------------------------------------------------------------------------------ */
+
+static msa_status begin(msa_stage stage, const msa_shape *s, const msa_arrays *a, const void *work)
+{
+    MSA_TRY(msa_check_shape(s));
+    return !work || arrays_missing(stage, a) ? MSA_ERR_NULL : MSA_OK;
+}
+
+size_t fast_dense_amx_workspace(const msa_shape *s)
+{
+    return max_size(dense_plain_workspace(s), attend_again_workspace(s));
+}
+
+msa_status fast_dense_amx(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    float *o = writable(a->o), *lse = writable(a->lse);
+    MSA_TRY(begin(MSA_STAGE_DENSE, s, a, work));
+    pad_outputs(s, NULL, o, lse);
+    MSA_TRY(the_body()->dense(s, a, work));
+    attend_again(s, NULL, halves(a->q), halves(a->k), halves(a->v), NULL, o, lse, work);
+    return MSA_OK;
+}
+
+size_t fast_index_amx_workspace(const msa_shape *s)
+{
+    return index_plain_workspace(s);
+}
+
+msa_status fast_index_amx(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    MSA_TRY(begin(MSA_STAGE_INDEX, s, a, work));
+    if (a->index_lse)
+        return MSA_ERR_UNSUPPORTED;
+    pad_queries(s, s->n_kv_heads, msa_n_blocks(s), -INFINITY, writable(a->scores));
+    pad_outputs(s, writable(a->ids), NULL, NULL);
+    return the_body()->index(s, a, work);
+}
+
+size_t fast_sparse_amx_workspace(const msa_shape *s)
+{
+    return max_size(sparse_plain_workspace(s), attend_again_workspace(s));
+}
+
+static msa_status sparse(const msa_shape *s, const msa_arrays *a, msa_half_fn *in_order, void *work)
+{
+    float *o = writable(a->o), *lse = writable(a->lse);
+    MSA_TRY(begin(MSA_STAGE_SPARSE, s, a, work));
+    MSA_TRY(msa_check_ids(s, a->ids));
+    pad_outputs(s, NULL, o, lse);
+    MSA_TRY(in_order(s, a, work));
+    attend_again(s, NULL, halves(a->q), halves(a->k), halves(a->v), a->ids, o, lse, work);
+    return MSA_OK;
+}
+
+msa_status fast_sparse_amx(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    return sparse(s, a, the_body()->sparse, work);
+}
+
+msa_status fast_sparse_amx_queries(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    return sparse(s, a, the_body()->sparse_queries, work);
+}
+
+msa_status fast_sparse_amx_blocks(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    return sparse(s, a, the_body()->sparse_blocks, work);
+}
+
+size_t fast_prefill_amx_workspace(const msa_shape *s)
+{
+    return max_size(fast_index_amx_workspace(s), fast_sparse_amx_workspace(s));
+}
+
+msa_status fast_prefill_amx(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    msa_arrays chosen = *a;
+    chosen.scores = chosen.index_lse = NULL;
+    MSA_TRY(begin(MSA_STAGE_PREFILL, s, a, work));
+    MSA_TRY(fast_index_amx(s, &chosen, work));
+    return fast_sparse_amx(s, &chosen, work);
+}

@@ -1,0 +1,173 @@
+/* The tile instructions of a CPU (Intel AMX), one function each; all that is special to that processor is in this
+ * file, as all of a GPU's is in cuda/kit/ptx.cuh.
+ *
+ * A tile is a register of 16 rows of 64 bytes; there are eight. One instruction multiplies two of them and adds to a
+ * third: 16 x 16 sums over 32 bf16 or 64 bytes, in 16 clocks. The left factor lies as in memory, 16 rows of the sum's
+ * axis. The right one has two rows of it (four, of bytes) in each of its own, neighbours side by side:
+ *
+ *     right.row[j] = x[2j][0] x[2j+1][0]  x[2j][1] x[2j+1][1]  ..  x[2j][15] x[2j+1][15]
+ *
+ * so that a column of 4 bytes is multiplied by 4 bytes of a row of the left one.
+ *
+ * Files named STAGE_amx.c are compiled twice: with TILES for that processor, where a tile is a register, and for
+ * ARCH, where it is memory and the products are loops over vectors. The two agree bit by bit but in subnormal
+ * numbers, which the instructions take for 0. BODY(name) is a function's name in one of them; amx.c asks the
+ * processor which it is to be. */
+#ifndef MSA_AMX_H
+#define MSA_AMX_H
+
+#include "vector.h"
+
+#define TILE_ROWS 16
+#define TILE_BYTES 64
+#define TILE_HALVES 32 /* bf16 in a row */
+
+/* What a tile instruction multiplies, in memory: 1024 bytes, row after row. */
+typedef struct tile_rows {
+    _Alignas(64) uint32_t word[TILE_ROWS][16];
+} tile_rows;
+
+#ifdef TILES
+
+#define BODY(name) name##_tiles
+#define BODY_WORKSPACE(name) name##_tiles_workspace
+
+typedef struct tiles {
+    char none;
+} tiles;
+
+/* Before the first tile instruction of a thread: all eight have 16 rows of 64 bytes. */
+static inline void tiles_begin(tiles *t)
+{
+    (void)t;
+    _Alignas(64) uint8_t config[64] = {1}; /* the only palette there is */
+    for (int n = 0; n < 8; n++) {
+        config[16 + 2 * n] = TILE_BYTES;
+        config[48 + n] = TILE_ROWS;
+    }
+    __asm__ volatile("ldtilecfg %0" : : "m"(config));
+}
+/* After the last: the system need not save them any more. */
+static inline void tiles_end(tiles *t)
+{
+    (void)t;
+    __asm__ volatile("tilerelease");
+}
+
+/* The number of a tile is part of the instruction: `n`, `c`, `a` and `b` are constants. That memory is read and
+ * written has to be said, or the compiler keeps what is to be loaded in a register. */
+#define TILE_INSTRUCTION(t, text, ...)                                                                       \
+    do {                                                                                                     \
+        (void)(t);                                                                                           \
+        __asm__ volatile(text : : __VA_ARGS__ : "memory");                                                   \
+    } while (0)
+#define TILE_PRODUCT(t, name, c, a, b)                                                                       \
+    do {                                                                                                     \
+        (void)(t);                                                                                           \
+        __asm__ volatile(name " %tmm" #b ", %tmm" #a ", %tmm" #c);                                           \
+    } while (0)
+
+#define tile_zero(t, n)                                                                                      \
+    do {                                                                                                     \
+        (void)(t);                                                                                           \
+        __asm__ volatile("tilezero %tmm" #n);                                                                \
+    } while (0)
+#define tile_load(t, n, from, stride)                                                                        \
+    TILE_INSTRUCTION(t, "tileloadd (%0,%1,1), %%tmm" #n, "r"((const void *)(from)), "r"((int64_t)(stride)))
+#define tile_store(t, n, to, stride)                                                                         \
+    TILE_INSTRUCTION(t, "tilestored %%tmm" #n ", (%0,%1,1)", "r"((void *)(to)), "r"((int64_t)(stride)))
+/* c += a b, of bf16 in float32 */
+#define tile_bf16(t, c, a, b) TILE_PRODUCT(t, "tdpbf16ps", c, a, b)
+/* c += a b, of signed bytes in int32 */
+#define tile_int8(t, c, a, b) TILE_PRODUCT(t, "tdpbssd", c, a, b)
+
+#else
+
+#define BODY(name) name##_plain
+#define BODY_WORKSPACE(name) name##_plain_workspace
+
+typedef struct tiles {
+    tile_rows tile[8];
+} tiles;
+
+static inline void tiles_begin(tiles *t)
+{
+    (void)t;
+}
+static inline void tiles_end(tiles *t)
+{
+    (void)t;
+}
+static inline void tile_zero(tiles *t, int n)
+{
+    memset(&t->tile[n], 0, sizeof t->tile[n]);
+}
+static inline void tile_load(tiles *t, int n, const void *from, int64_t stride)
+{
+    for (int row = 0; row < TILE_ROWS; row++)
+        memcpy(t->tile[n].word[row], (const char *)from + row * stride, TILE_BYTES);
+}
+static inline void tile_store(const tiles *t, int n, void *to, int64_t stride)
+{
+    for (int row = 0; row < TILE_ROWS; row++)
+        memcpy((char *)to + row * stride, t->tile[n].word[row], TILE_BYTES);
+}
+
+/* Of 16 pairs of bf16 the first numbers, and the second. */
+static inline lanes first_halves(const uint32_t *pairs)
+{
+    int_lanes x;
+    memcpy(&x, pairs, sizeof x);
+    return (lanes)(x << 16);
+}
+static inline lanes second_halves(const uint32_t *pairs)
+{
+    int_lanes x;
+    memcpy(&x, pairs, sizeof x);
+    return (lanes)(x & (int32_t)0xffff0000);
+}
+
+#define ROWS_AT_ONCE 4 /* with two sums each, what 16 registers of 512 bits hold besides b */
+
+static inline void tile_bf16(tiles *t, int c, int a, int b)
+{
+    float left[2][TILE_ROWS][16];
+    for (int row = 0; row < TILE_ROWS; row++) {
+        store(left[0][row], first_halves(t->tile[a].word[row]));
+        store(left[1][row], second_halves(t->tile[a].word[row]));
+    }
+    for (int row = 0; row < TILE_ROWS; row += ROWS_AT_ONCE) {
+        lanes even[ROWS_AT_ONCE] = {0}, odd[ROWS_AT_ONCE] = {0};
+        for (int k = 0; k < 16; k++) {
+            const lanes first = first_halves(t->tile[b].word[k]), second = second_halves(t->tile[b].word[k]);
+            for (int n = 0; n < ROWS_AT_ONCE; n++) {
+                even[n] += left[0][row + n][k] * first;
+                odd[n] += left[1][row + n][k] * second;
+            }
+        }
+        for (int n = 0; n < ROWS_AT_ONCE; n++) {
+            float *sum = (float *)t->tile[c].word[row + n];
+            store(sum, load(sum) + (even[n] + odd[n]));
+        }
+    }
+}
+
+static inline int32_t dot_of_bytes(uint32_t x, uint32_t y)
+{
+    int32_t sum = 0;
+    for (int n = 0; n < 32; n += 8)
+        sum += (int8_t)(x >> n) * (int8_t)(y >> n);
+    return sum;
+}
+
+static inline void tile_int8(tiles *t, int c, int a, int b)
+{
+    for (int row = 0; row < TILE_ROWS; row++)
+        for (int k = 0; k < 16; k++)
+            for (int column = 0; column < 16; column++)
+                t->tile[c].word[row][column] +=
+                    (uint32_t)dot_of_bytes(t->tile[a].word[row][k], t->tile[b].word[k][column]);
+}
+
+#endif
+#endif

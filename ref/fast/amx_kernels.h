@@ -1,0 +1,29 @@
+/* The kernels on tiles, twice: see amx.h. They take bf16 tensors, have been given what the stage needs, and leave
+ * padding, and rows that float32 cannot hold, to amx.c. */
+#ifndef MSA_AMX_KERNELS_H
+#define MSA_AMX_KERNELS_H
+
+#include "fast.h"
+
+/* Whether this machine has tiles, and the system lets us use them. */
+bool amx_at_hand(void);
+/* Whether it has the vectors that the body for tiles is compiled for. */
+bool amx_vectors(void);
+/* For tests: which body is to run from now on. */
+void amx_choose(bool tiles);
+
+msa_half_fn dense_plain, dense_tiles, index_plain, index_tiles;
+msa_half_fn sparse_plain, sparse_tiles; /* by the rule of sparse_amx.c; */
+msa_half_fn sparse_queries_plain, sparse_queries_tiles, sparse_blocks_plain, sparse_blocks_tiles; /* one order */
+/* The same for both. */
+size_t dense_plain_workspace(const msa_shape *s), dense_tiles_workspace(const msa_shape *s);
+size_t index_plain_workspace(const msa_shape *s), index_tiles_workspace(const msa_shape *s);
+size_t sparse_plain_workspace(const msa_shape *s), sparse_tiles_workspace(const msa_shape *s);
+
+/* An output of a call. */
+static inline void *writable(const void *x)
+{
+    return (void *)(uintptr_t)x;
+}
+
+#endif

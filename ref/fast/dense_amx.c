@@ -1,0 +1,126 @@
+/* Dense attention on tiles of bf16: walk_amx.h has the idea. A task is 512 rows of a group, 32 columns. It walks the
+ * keys in chunks of 512, which stay in the L2 cache while its columns pass, four at a time. */
+#include "walk_amx.h"
+
+#define TASK (32 * TILE_ROWS)
+#define CHUNK (4 * KEYS)
+#define STRIPS (TASK / TILE_ROWS / COLUMNS)
+
+typedef struct scratch {
+    walk w;
+    column *column; /* [TASK/16] */
+} scratch;
+
+static size_t place(scratch *m, const msa_shape *s, void *work)
+{
+    arena a = arena_over(work);
+    walk_take(&m->w, s->d_head, &a);
+    m->column = columns_take(TASK / TILE_ROWS, s->d_head, &a);
+    return arena_bytes(&a);
+}
+
+static size_t scratch_bytes(const msa_shape *s)
+{
+    scratch m;
+    return place(&m, s, NULL);
+}
+
+static int64_t pieces_of(int64_t keys)
+{
+    return (keys + TILE_HALVES - 1) / TILE_HALVES;
+}
+
+size_t BODY_WORKSPACE(dense)(const msa_shape *s)
+{
+    panels x;
+    arena a = arena_over(NULL);
+    panels_take(&x, pieces_of(longest_kv(s)), s->d_head, &a);
+    return arena_bytes(&a) + (size_t)fast_max_threads() * scratch_bytes(s);
+}
+
+/* Row a of a group is head a % group of query a / group; this is where it lies in q and o. */
+static int64_t row_of(const msa_shape *s, const msa_seq *seq, int r, int64_t a)
+{
+    const int group = s->n_heads / s->n_kv_heads;
+    return (seq->q0 + a / group) * s->n_heads + r * group + a % group;
+}
+
+/* Rows first .. first + n - 1; what the last column has left over copies the last. */
+static int begin_task(const msa_shape *s, scratch *m, const msa_seq *seq, int r, int64_t first, int64_t n,
+                      const uint16_t *q)
+{
+    const int d = s->d_head, group = s->n_heads / s->n_kv_heads, columns = (int)((n + TILE_ROWS - 1) / TILE_ROWS);
+    for (int a = 0; a < columns * TILE_ROWS; a++) {
+        const int64_t row = first + min_i64(a, n - 1);
+        column *c = &m->column[a / TILE_ROWS];
+        if (a % TILE_ROWS == 0)
+            column_begin(c, d);
+        column_row(c, a % TILE_ROWS, q + row_of(s, seq, r, row) * d, d, position(seq, row / group));
+    }
+    return columns;
+}
+
+/* The items of keys j0 .. j0 + CHUNK - 1, strip by strip. */
+static int list_items(const scratch *m, const panels *x, int columns, int64_t j0, item *items)
+{
+    int n = 0;
+    for (int c = 0; c < columns; c += COLUMNS) {
+        const int wide = (int)min_i64(COLUMNS, columns - c);
+        const int64_t end = min_i64(j0 + CHUNK, m->column[c + wide - 1].last[TILE_ROWS - 1] + 1);
+        for (int64_t j = j0; j < end; j += KEYS) {
+            const int64_t piece = j / TILE_HALVES * 2 * m->w.steps;
+            items[n] = (item){x->k + piece, x->v + piece, j, (int)min_i64(KEYS, end - j), wide, {0}};
+            for (int a = 0; a < wide; a++)
+                items[n].of[a] = &m->column[c + a];
+            n++;
+        }
+    }
+    return n;
+}
+
+static void attend(const msa_shape *s, const msa_seq *seq, int r, const msa_arrays *a, const panels *x, void *work)
+{
+    const int64_t rows = seq->n_q * (s->n_heads / s->n_kv_heads), tasks = (rows + TASK - 1) / TASK;
+    float *o = writable(a->o), *lse = writable(a->lse);
+#pragma omp parallel num_threads(fast_threads())
+    {
+        scratch m;
+        tiles t;
+        item items[STRIPS * (CHUNK / KEYS)];
+        place(&m, s, own_part(work, scratch_bytes(s)));
+        tiles_begin(&t);
+#pragma omp for schedule(static)
+        for (int64_t n = 0; n < pieces_of(seq->n_kv); n++)
+            pack_piece(x, n, s, r, seq->kv0 + n * TILE_HALVES, min_i64(TILE_HALVES, seq->n_kv - n * TILE_HALVES), a->k,
+                       a->v);
+        /* The last tasks are the longest: they go first. */
+#pragma omp for schedule(dynamic)
+        for (int64_t n = 0; n < tasks; n++) {
+            const int64_t first = (tasks - 1 - n) * TASK, count = min_i64(TASK, rows - first);
+            const int columns = begin_task(s, &m, seq, r, first, count, a->q);
+            for (int64_t j0 = 0; j0 <= m.column[columns - 1].last[TILE_ROWS - 1]; j0 += CHUNK)
+                walk_items(&t, &m.w, items, list_items(&m, x, columns, j0, items));
+            for (int64_t b = 0; b < count; b++) {
+                const int64_t row = row_of(s, seq, r, first + b);
+                const float found = column_end(&m.column[b / TILE_ROWS], (int)(b % TILE_ROWS), s->d_head,
+                                               o + row * s->d_head);
+                if (lse)
+                    lse[row] = found;
+            }
+        }
+        tiles_end(&t);
+    }
+}
+
+msa_status BODY(dense)(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    panels x;
+    arena all = arena_over(work);
+    panels_take(&x, pieces_of(longest_kv(s)), s->d_head, &all);
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        const msa_seq seq = msa_get_seq(s, b);
+        for (int r = 0; r < s->n_kv_heads; r++)
+            attend(s, &seq, r, a, &x, all.base + all.used);
+    }
+    return MSA_OK;
+}

@@ -1,0 +1,294 @@
+/* Index Branch on tiles of bf16.
+ *
+ * The logits are turned, a key in each row and 16 (query, group) rows in the lanes: a block's maximum is taken lane by
+ * lane as the products leave their tiles, and no logit is kept. There is no exponential: what is beside the products
+ * is a load and a maximum for every 16 of them.
+ *
+ * A task is 512 rows. It walks the keys in chunks that stay in the L2 cache while its strips of 64 rows pass. A block
+ * begins with a tile of its own; a block's maximum is offered to a row's list only if it exceeds the least in it, 16
+ * rows in one comparison. */
+#include "amx_kernels.h"
+#include "exact.h"
+#include "panels.h"
+#include "vector.h"
+
+#define TASK 512
+#define STRIP 64
+#define COLUMNS (STRIP / TILE_ROWS)
+#define CHUNK 1024 /* keys */
+
+typedef struct scratch {
+    tile_rows *q;    /* [TASK/STRIP][COLUMNS][steps] */
+    float *query;    /* [2][di], one as it is, one fitted */
+    uint16_t *half;  /* [di] */
+    float *logits;   /* [16][STRIP] */
+    float *least;    /* [TASK]: what a block has to exceed to enter a row's list; NaN: nothing */
+    int32_t *faint;  /* [TASK] */
+    int64_t *last;   /* [TASK], the last key that a row sees */
+    fitted *fit;     /* [TASK] */
+    best_list *best; /* [TASK] */
+    chooser again;
+} scratch;
+
+static size_t place(scratch *m, const msa_shape *s, void *work)
+{
+    const int steps = steps_of(s->d_index);
+    arena a = arena_over(work);
+    m->q = arena_take(&a, TASK / TILE_ROWS * steps, sizeof *m->q);
+    m->query = arena_take(&a, 2 * (int64_t)s->d_index, sizeof *m->query);
+    m->half = arena_take(&a, s->d_index, sizeof *m->half);
+    m->logits = arena_take(&a, TILE_ROWS * STRIP, sizeof *m->logits);
+    m->least = arena_take(&a, TASK, sizeof *m->least);
+    m->faint = arena_take(&a, TASK, sizeof *m->faint);
+    m->last = arena_take(&a, TASK, sizeof *m->last);
+    m->fit = arena_take(&a, TASK, sizeof *m->fit);
+    m->best = best_take(s, TASK, &a);
+    m->again = chooser_take(s, &a);
+    return arena_bytes(&a);
+}
+
+static size_t scratch_bytes(const msa_shape *s)
+{
+    scratch m;
+    return place(&m, s, NULL);
+}
+
+/* Tiles that a block of keys is high. */
+static int64_t tiles_of_block(const msa_shape *s)
+{
+    return (s->block + TILE_ROWS - 1) / TILE_ROWS;
+}
+
+/* Keys of the longest sequence, block by block: tiles [B][tiles_of_block][steps]. */
+static int64_t panel_tiles(const msa_shape *s)
+{
+    return msa_n_blocks(s) * tiles_of_block(s) * steps_of(s->d_index);
+}
+
+size_t BODY_WORKSPACE(index)(const msa_shape *s)
+{
+    arena a = arena_over(NULL);
+    arena_take(&a, panel_tiles(s), sizeof(tile_rows));
+    return arena_bytes(&a) + (size_t)fast_max_threads() * scratch_bytes(s);
+}
+
+typedef struct task {
+    const msa_shape *s;
+    const msa_seq *seq;
+    const tile_rows *keys;
+    scratch *m;
+    int steps;
+    int64_t first, rows; /* rows first .. first + rows - 1 of the sequence */
+    float *scores;       /* NULL: not asked for */
+} task;
+
+/* Products of 16 keys and a strip. */
+static void multiply(tiles *t, const tile_rows *keys, const tile_rows *q, int steps, float *to)
+{
+    tile_zero(t, 0);
+    tile_zero(t, 1);
+    tile_zero(t, 2);
+    tile_zero(t, 3);
+    for (int step = 0; step < steps; step++) {
+        tile_load(t, 4, keys + step, TILE_BYTES);
+        tile_load(t, 5, q + step, TILE_BYTES);
+        tile_load(t, 6, q + steps + step, TILE_BYTES);
+        tile_bf16(t, 0, 4, 5);
+        tile_bf16(t, 1, 4, 6);
+        tile_load(t, 5, q + 2 * steps + step, TILE_BYTES);
+        tile_load(t, 6, q + 3 * steps + step, TILE_BYTES);
+        tile_bf16(t, 2, 4, 5);
+        tile_bf16(t, 3, 4, 6);
+    }
+    tile_store(t, 0, to, STRIP * sizeof *to);
+    tile_store(t, 1, to + 16, STRIP * sizeof *to);
+    tile_store(t, 2, to + 32, STRIP * sizeof *to);
+    tile_store(t, 3, to + 48, STRIP * sizeof *to);
+}
+
+/* What a row does not see of `keys` keys from key j on counts for nothing. */
+static void hide_future(const int64_t *last, int64_t j, int64_t keys, float *logits)
+{
+    for (int row = 0; row < STRIP; row++)
+        for (int64_t a = max_i64(0, last[row] + 1 - j); a < keys; a++)
+            logits[a * STRIP + row] = -INFINITY;
+}
+
+/* The maxima of a block for a strip. */
+static void block_maxima(tiles *t, const task *k, int strip, int64_t block, float *max)
+{
+    const int64_t tiles_high = tiles_of_block(k->s), *last = k->m->last + strip * STRIP;
+    const tile_rows *keys = k->keys + block * tiles_high * k->steps, *q = k->m->q + strip * COLUMNS * k->steps;
+    for (int n = 0; n < STRIP; n++)
+        max[n] = -INFINITY;
+    for (int64_t at = 0; at < tiles_high; at++, keys += k->steps) {
+        const int64_t j = block * k->s->block + at * TILE_ROWS;
+        const int64_t rows = min_i64(TILE_ROWS, (block + 1) * k->s->block - j);
+        multiply(t, keys, q, k->steps, k->m->logits);
+        if (j + rows - 1 > last[0])
+            hide_future(last, j, rows, k->m->logits);
+        for (int n = 0; n < STRIP; n += LANES) {
+            lanes most = load(max + n);
+            for (int64_t a = 0; a < rows; a++)
+                most = larger(most, load(k->m->logits + a * STRIP + n));
+            store(max + n, most);
+        }
+    }
+}
+
+#define FAINT_SCORE 0x1p-27f /* below 2^-95 products that the tiles take for 0 may count: see fit_count() */
+
+/* A block's maximum for row a of the task. */
+static void offer(const task *k, int a, int64_t block, float max)
+{
+    const msa_shape *s = k->s;
+    const int64_t local = k->m->last[a] / s->block, most = min_i64(s->topk - 1, local);
+    best_list *best = &k->m->best[a];
+    if (block >= local)
+        return;
+    best_insert(best, most, max, (int32_t)block);
+    k->m->least[a] = best->n == most ? (most > 0 ? best->score[most - 1] : INFINITY) : NAN;
+}
+
+static bool any_of(int_lanes x)
+{
+    int32_t any = 0;
+    for (int l = 0; l < LANES; l++)
+        any |= x[l];
+    return any != 0;
+}
+
+static void offer_strip(const task *k, int strip, int64_t block, const float *max)
+{
+    for (int n = 0; n < STRIP; n += LANES) {
+        const int a = strip * STRIP + n;
+        const int_lanes take = ~(load(max + n) <= load(k->m->least + a));
+        for (int l = 0; any_of(take) && l < LANES; l++)
+            if (take[l])
+                offer(k, a + l, block, max[n + l]);
+    }
+}
+
+static void note_scores(const task *k, int strip, int64_t block, const float *max)
+{
+    const msa_shape *s = k->s;
+    for (int n = 0; n < STRIP && strip * STRIP + n < k->rows; n++) {
+        const int a = strip * STRIP + n;
+        const int64_t of = k->first + a, query = k->seq->q0 + of / s->n_kv_heads;
+        const int64_t at = (of % s->n_kv_heads * s->n_q + query) * msa_n_blocks(s) + block;
+        if (block <= k->m->last[a] / s->block)
+            k->scores[at] = (float)((double)max[n] * k->m->fit[a].unit / sqrt(s->d_index));
+    }
+}
+
+/* A strip meets a block that some of its rows may choose. */
+static void meet_block(tiles *t, const task *k, int strip, int64_t block)
+{
+    float max[STRIP];
+    block_maxima(t, k, strip, block, max);
+    for (int n = 0; n < STRIP; n++)
+        k->m->faint[strip * STRIP + n] += fabsf(max[n] * FAINT_SCORE) < 0x1p-122f;
+    offer_strip(k, strip, block, max);
+    if (k->scores)
+        note_scores(k, strip, block, max);
+}
+
+static void floats_of(const uint16_t *x, int d, float *to)
+{
+    for (int c = 0; c < d; c++)
+        to[c] = from_bits((int32_t)((uint32_t)x[c] << 16));
+}
+
+/* Row a of the task, from row `row` of the sequence: fitted, which is exact in bf16 but for what is as good as 0. */
+static void begin_row(const task *k, int a, int64_t row, const uint16_t *qi)
+{
+    const int d = k->s->d_index;
+    float *query = k->m->query, *fits = query + d;
+    floats_of(qi + (k->seq->q0 * k->s->n_kv_heads + row) * d, d, query);
+    k->m->fit[a] = fit_query(query, d, fits);
+    for (int c = 0; c < d; c++)
+        k->m->half[c] = (uint16_t)((uint32_t)to_bits(fits[c]) >> 16);
+    put_right(k->m->q + a / TILE_ROWS * k->steps, a % TILE_ROWS, k->m->half, d);
+    k->m->best[a].n = 0;
+    k->m->faint[a] = 0;
+    k->m->last[a] = position(k->seq, row / k->s->n_kv_heads);
+    k->m->least[a] = min_i64(k->s->topk - 1, k->m->last[a] / k->s->block) > 0 ? NAN : INFINITY;
+}
+
+static void run_task(tiles *t, const task *k, const uint16_t *qi, const uint16_t *ki, int32_t *ids)
+{
+    const msa_shape *s = k->s;
+    const int strips = (int)((k->rows + STRIP - 1) / STRIP);
+    const int64_t step = max_i64(1, CHUNK / s->block);
+    const request whole = {.seq = *k->seq};
+    memset(k->m->q, 0, (size_t)(strips * COLUMNS * k->steps) * sizeof *k->m->q);
+    for (int a = 0; a < strips * STRIP; a++)
+        begin_row(k, a, k->first + min_i64(a, k->rows - 1), qi);
+    const int64_t blocks = k->m->last[k->rows - 1] / s->block + (k->scores != NULL);
+    for (int64_t b0 = 0; b0 < blocks; b0 += step)
+        for (int strip = 0; strip < strips; strip++) {
+            const int64_t own = k->m->last[strip * STRIP + STRIP - 1] / s->block + (k->scores != NULL);
+            for (int64_t b = b0; b < min_i64(b0 + step, own); b++)
+                meet_block(t, k, strip, b);
+        }
+    met_keys keys = {.ki = halves(ki), .at = &whole, .n = k->m->last[k->rows - 1] + 1};
+    for (int a = 0; a < k->rows; a++) {
+        floats_of(qi + (k->seq->q0 * s->n_kv_heads + k->first + a) * s->d_index, s->d_index, k->m->query);
+        k->m->fit[a].faint = k->m->faint[a];
+        end_row(s, k->seq, k->first + a, k->m->query, &k->m->best[a], &k->m->fit[a], &keys, k->m->again, k->scores,
+                ids);
+    }
+}
+
+static void pack_block(const msa_shape *s, const msa_seq *seq, int64_t block, const uint16_t *ki, tile_rows *to)
+{
+    const int steps = steps_of(s->d_index), d = s->d_index;
+    tile_rows *keys = to + block * tiles_of_block(s) * steps;
+    memset(keys, 0, (size_t)(tiles_of_block(s) * steps) * sizeof *keys);
+    for (int64_t a = 0; a < s->block && block * s->block + a < seq->n_kv; a++)
+        put_left(keys + a / TILE_ROWS * steps, (int)(a % TILE_ROWS),
+                 ki + (seq->kv0 + block * s->block + a) * d, d);
+}
+
+static void index_sequence(const msa_shape *s, const msa_seq *seq, const msa_arrays *a, tile_rows *keys, void *work)
+{
+    const int64_t rows = seq->n_q * s->n_kv_heads, tasks = (rows + TASK - 1) / TASK;
+    const int64_t blocks = (seq->n_kv + s->block - 1) / s->block;
+#pragma omp parallel num_threads(fast_threads())
+    {
+        scratch m;
+        tiles t;
+        place(&m, s, own_part(work, scratch_bytes(s)));
+        tiles_begin(&t);
+#pragma omp for schedule(static)
+        for (int64_t b = 0; b < blocks; b++)
+            pack_block(s, seq, b, a->ki, keys);
+        /* The last tasks are the longest: they go first. */
+#pragma omp for schedule(dynamic)
+        for (int64_t n = 0; n < tasks; n++) {
+            const int64_t first = (tasks - 1 - n) * TASK;
+            const task k = {.s = s,
+                            .seq = seq,
+                            .keys = keys,
+                            .m = &m,
+                            .steps = steps_of(s->d_index),
+                            .first = first,
+                            .rows = min_i64(TASK, rows - first),
+                            .scores = writable(a->scores)};
+            run_task(&t, &k, a->qi, a->ki, writable(a->ids));
+        }
+        tiles_end(&t);
+    }
+}
+
+msa_status BODY(index)(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    arena all = arena_over(work);
+    tile_rows *keys = arena_take(&all, panel_tiles(s), sizeof *keys);
+    void *rest = all.base + all.used;
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        const msa_seq seq = msa_get_seq(s, b);
+        index_sequence(s, &seq, a, keys, rest);
+    }
+    return MSA_OK;
+}

@@ -1,0 +1,330 @@
+/* Sparse attention on tiles of bf16: walk_amx.h has the idea. A query's heads of a group fill a column (16 heads
+ * exactly, as MiniMax-M3 has; of fewer the rest of the lanes is lost, more take several columns), so that a column
+ * meets the blocks that its query chose and no other, and nothing is masked but the future.
+ *
+ * Four columns should meet a block at once. By queries: four neighbours walk the union of what they chose, and those
+ * that did not choose a block sit it out; their outputs stay in the L1 cache. By blocks: whoever of a task's queries
+ * chose a block meets it, four at a time; outputs come and go between the caches, 16 KB a visit and 1024 clocks of
+ * products. The rule takes neighbours where they fill 3 of 4 columns. */
+#include "walk_amx.h"
+
+#define TASK 256 /* columns: their queries and outputs are 3 MB of 128 channels */
+#define BATCH 64 /* items */
+#define FILLED 0.75
+
+typedef enum order { BY_RULE, BY_QUERIES, BY_BLOCKS } order;
+
+typedef struct scratch {
+    walk w;
+    column *column;  /* [TASK] */
+    item *items;     /* [BATCH] */
+    int32_t *begin;  /* [B+1]: of a block's entries */
+    int32_t *entry;  /* [TASK k]: queries of the task, block by block */
+} scratch;
+
+static int slabs_per_query(const msa_shape *s)
+{
+    return (s->n_heads / s->n_kv_heads + TILE_ROWS - 1) / TILE_ROWS;
+}
+
+/* Queries of a task: at least those of one strip. */
+static int64_t queries_at_once(const msa_shape *s)
+{
+    return max_i64(COLUMNS, TASK / slabs_per_query(s));
+}
+
+static size_t place(scratch *m, const msa_shape *s, void *work)
+{
+    const int64_t queries = queries_at_once(s);
+    arena a = arena_over(work);
+    walk_take(&m->w, s->d_head, &a);
+    m->column = columns_take(queries * slabs_per_query(s), s->d_head, &a);
+    m->items = arena_take(&a, BATCH, sizeof *m->items);
+    m->begin = arena_take(&a, msa_n_blocks(s) + 1, sizeof *m->begin);
+    m->entry = arena_take(&a, queries * s->topk, sizeof *m->entry);
+    return arena_bytes(&a);
+}
+
+static size_t scratch_bytes(const msa_shape *s)
+{
+    scratch m;
+    return place(&m, s, NULL);
+}
+
+/* Pieces of 32 keys in a block, which begins with one of its own. */
+static int64_t pieces_of_block(const msa_shape *s)
+{
+    return (s->block + TILE_HALVES - 1) / TILE_HALVES;
+}
+
+typedef struct shared {
+    panels x;
+    uint8_t *chosen; /* [B], by somebody */
+} shared;
+
+static size_t place_shared(shared *h, const msa_shape *s, arena *a)
+{
+    panels_take(&h->x, msa_n_blocks(s) * pieces_of_block(s), s->d_head, a);
+    h->chosen = arena_take(a, msa_n_blocks(s), sizeof *h->chosen);
+    return arena_bytes(a);
+}
+
+size_t BODY_WORKSPACE(sparse)(const msa_shape *s)
+{
+    shared h;
+    arena a = arena_over(NULL);
+    return place_shared(&h, s, &a) + (size_t)fast_max_threads() * scratch_bytes(s);
+}
+
+/* ---- A task: queries i0 .. i0 + n - 1 of a group --------------------------------------------------------------------- */
+
+typedef struct task {
+    const msa_shape *s;
+    const msa_seq *seq;
+    const shared *h;
+    const int32_t *ids;
+    scratch *m;
+    tiles *t;
+    int r;
+    int64_t i0, n;
+    int waiting; /* items */
+} task;
+
+/* What query a of the task chose. */
+static const int32_t *choice_of(const task *k, int64_t a)
+{
+    return ids_row(k->s, k->ids, k->r, k->seq->q0 + k->i0 + a);
+}
+
+static void flush(task *k)
+{
+    walk_items(k->t, &k->m->w, k->m->items, k->waiting);
+    k->waiting = 0;
+}
+
+/* Columns of[0 .. n-1] meet a block. */
+static void meet(task *k, int64_t block, column *const *of, int n)
+{
+    const msa_shape *s = k->s;
+    const int64_t end = min_i64((block + 1) * s->block, k->seq->n_kv);
+    for (int64_t j = block * s->block; j < end; j += KEYS) {
+        const int64_t piece = block * pieces_of_block(s) + (j - block * s->block) / TILE_HALVES;
+        if (k->waiting == BATCH)
+            flush(k);
+        item *e = &k->m->items[k->waiting++];
+        *e = (item){k->h->x.k + piece * 2 * k->m->w.steps, k->h->x.v + piece * 2 * k->m->w.steps, j,
+                    (int)min_i64(KEYS, end - j), n, {0}};
+        memcpy(e->of, of, (size_t)n * sizeof *of);
+    }
+}
+
+/* The blocks that queries a .. a + n - 1 chose, ascending, and who chose them: `who` has a bit a query. */
+static int64_t next_block(const task *k, int64_t a, int n, const int *at, unsigned *who)
+{
+    int64_t least = INT64_MAX;
+    for (int b = 0; b < n; b++) {
+        const int32_t *id = choice_of(k, a + b);
+        if (at[b] < k->s->topk && id[at[b]] >= 0) {
+            *who = id[at[b]] < least ? 0 : *who;
+            least = min_i64(least, id[at[b]]);
+            *who |= id[at[b]] == least ? 1u << b : 0;
+        }
+    }
+    return least;
+}
+
+/* Neighbours walk the union of what they chose. */
+static void by_queries(task *k)
+{
+    const int slabs = slabs_per_query(k->s), wide = (int)max_i64(1, COLUMNS / slabs);
+    for (int64_t a = 0; a < k->n; a += wide) {
+        const int n = (int)min_i64(wide, k->n - a);
+        int at[COLUMNS] = {0};
+        unsigned who = 0;
+        for (int64_t block; (block = next_block(k, a, n, at, &who)) < INT64_MAX;) {
+            column *of[COLUMNS];
+            int filled = 0;
+            for (int b = 0; b < n; b++) {
+                at[b] += (int)(who >> b & 1);
+                for (int slab = 0; (who >> b & 1) && slab < slabs; slab++) {
+                    of[filled++] = &k->m->column[(a + b) * slabs + slab];
+                    if (filled == COLUMNS) {
+                        meet(k, block, of, filled);
+                        filled = 0;
+                    }
+                }
+            }
+            if (filled > 0)
+                meet(k, block, of, filled);
+        }
+        flush(k);
+    }
+}
+
+/* Queries of each block of the task: a count, sums, then each in its place. */
+static void list_entries(const task *k)
+{
+    const int64_t blocks = msa_n_blocks(k->s);
+    int32_t *begin = k->m->begin;
+    memset(begin, 0, (size_t)(blocks + 1) * sizeof *begin);
+    for (int64_t a = 0; a < k->n; a++)
+        for (int n = 0; n < k->s->topk && choice_of(k, a)[n] >= 0; n++)
+            begin[choice_of(k, a)[n] + 1]++;
+    for (int64_t b = 0; b < blocks; b++)
+        begin[b + 1] += begin[b];
+    for (int64_t a = 0; a < k->n; a++)
+        for (int n = 0; n < k->s->topk && choice_of(k, a)[n] >= 0; n++)
+            k->m->entry[begin[choice_of(k, a)[n]]++] = (int32_t)a;
+}
+
+static void by_blocks(task *k)
+{
+    const int slabs = slabs_per_query(k->s);
+    list_entries(k); /* begin[b] is where b ends now */
+    int32_t at = 0;
+    for (int64_t block = 0; block < msa_n_blocks(k->s); block++) {
+        column *of[COLUMNS];
+        int filled = 0;
+        for (; at < k->m->begin[block]; at++)
+            for (int slab = 0; slab < slabs; slab++) {
+                of[filled++] = &k->m->column[k->m->entry[at] * slabs + slab];
+                if (filled == COLUMNS) {
+                    meet(k, block, of, filled);
+                    filled = 0;
+                }
+            }
+        if (filled > 0)
+            meet(k, block, of, filled);
+    }
+    flush(k);
+}
+
+/* Whether neighbours fill their columns: visits of the union's blocks over what they could be. */
+static bool neighbours_agree(const task *k)
+{
+    const int wide = (int)max_i64(1, COLUMNS / slabs_per_query(k->s));
+    int64_t visits = 0, places = 0;
+    for (int64_t a = 0; a < k->n; a += wide) {
+        const int n = (int)min_i64(wide, k->n - a);
+        int at[COLUMNS] = {0};
+        unsigned who = 0;
+        while (next_block(k, a, n, at, &who) < INT64_MAX) {
+            for (int b = 0; b < n; b++) {
+                at[b] += (int)(who >> b & 1);
+                visits += who >> b & 1;
+            }
+            places += wide;
+        }
+    }
+    return (double)visits >= FILLED * (double)places;
+}
+
+/* The row of q and o of query a's head in lane `lane` of a slab; lanes past the group's heads repeat the last. */
+static int64_t row_of(const task *k, int64_t a, int slab, int lane)
+{
+    const int group = k->s->n_heads / k->s->n_kv_heads;
+    return (k->seq->q0 + k->i0 + a) * k->s->n_heads + (int64_t)k->r * group +
+           min_i64(group - 1, slab * TILE_ROWS + lane);
+}
+
+static void begin_columns(const task *k, const uint16_t *q)
+{
+    const int d = k->s->d_head, slabs = slabs_per_query(k->s);
+    for (int64_t c = 0; c < k->n * slabs; c++) {
+        column_begin(&k->m->column[c], d);
+        for (int lane = 0; lane < TILE_ROWS; lane++)
+            column_row(&k->m->column[c], lane, q + row_of(k, c / slabs, (int)(c % slabs), lane) * d, d,
+                       position(k->seq, k->i0 + c / slabs));
+    }
+}
+
+static void end_columns(const task *k, float *o, float *lse)
+{
+    const int d = k->s->d_head, slabs = slabs_per_query(k->s), group = k->s->n_heads / k->s->n_kv_heads;
+    for (int64_t c = 0; c < k->n * slabs; c++)
+        for (int lane = 0; lane < min_i64(TILE_ROWS, group - c % slabs * TILE_ROWS); lane++) {
+            const int64_t row = row_of(k, c / slabs, (int)(c % slabs), lane);
+            const float found = column_end(&k->m->column[c], lane, d, o + row * d);
+            if (lse)
+                lse[row] = found;
+        }
+}
+
+/* ---- A call -------------------------------------------------------------------------------------------------------------- */
+
+static void mark_chosen(const msa_shape *s, const msa_seq *seq, int r, const int32_t *ids, uint8_t *chosen)
+{
+    memset(chosen, 0, (size_t)msa_n_blocks(s));
+    for (int64_t i = 0; i < seq->n_q; i++) {
+        const int32_t *id = ids_row(s, ids, r, seq->q0 + i);
+        for (int a = 0; a < s->topk && id[a] >= 0; a++)
+            chosen[id[a]] = 1;
+    }
+}
+
+static void pack_block(const msa_shape *s, const msa_seq *seq, int r, int64_t block, const msa_arrays *a,
+                       const panels *x)
+{
+    const int64_t end = min_i64((block + 1) * s->block, seq->n_kv);
+    int64_t piece = block * pieces_of_block(s);
+    for (int64_t j = block * s->block; j < end; j += TILE_HALVES)
+        pack_piece(x, piece++, s, r, seq->kv0 + j, min_i64(TILE_HALVES, end - j), a->k, a->v);
+}
+
+static void attend(const msa_shape *s, const msa_seq *seq, int r, const msa_arrays *a, const shared *h, order by,
+                   void *work)
+{
+    const int64_t step = queries_at_once(s), tasks = (seq->n_q + step - 1) / step;
+    mark_chosen(s, seq, r, a->ids, h->chosen);
+#pragma omp parallel num_threads(fast_threads())
+    {
+        scratch m;
+        tiles t;
+        place(&m, s, own_part(work, scratch_bytes(s)));
+        tiles_begin(&t);
+#pragma omp for schedule(dynamic, 16)
+        for (int64_t b = 0; b < msa_n_blocks(s); b++)
+            if (h->chosen[b])
+                pack_block(s, seq, r, b, a, &h->x);
+#pragma omp for schedule(dynamic)
+        for (int64_t n = 0; n < tasks; n++) {
+            task k = {.s = s, .seq = seq, .h = h, .ids = a->ids, .m = &m, .t = &t, .r = r, .i0 = n * step};
+            k.n = min_i64(step, seq->n_q - k.i0);
+            begin_columns(&k, a->q);
+            if (by == BY_QUERIES || (by == BY_RULE && neighbours_agree(&k)))
+                by_queries(&k);
+            else
+                by_blocks(&k);
+            end_columns(&k, writable(a->o), writable(a->lse));
+        }
+        tiles_end(&t);
+    }
+}
+
+static msa_status attend_all(const msa_shape *s, const msa_arrays *a, order by, void *work)
+{
+    shared h;
+    arena all = arena_over(work);
+    place_shared(&h, s, &all);
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        const msa_seq seq = msa_get_seq(s, b);
+        for (int r = 0; r < s->n_kv_heads; r++)
+            attend(s, &seq, r, a, &h, by, all.base + all.used);
+    }
+    return MSA_OK;
+}
+
+msa_status BODY(sparse)(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    return attend_all(s, a, BY_RULE, work);
+}
+
+msa_status BODY(sparse_queries)(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    return attend_all(s, a, BY_QUERIES, work);
+}
+
+msa_status BODY(sparse_blocks)(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    return attend_all(s, a, BY_BLOCKS, work);
+}
