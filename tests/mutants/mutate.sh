@@ -29,7 +29,7 @@ mutant() { # mutant NAME FUNCTION TEST WHAT INSTEAD [WHAT INSTEAD]...
 
 plant_tree() { # with what is built already, but nothing of other builds
     mkdir -p "$1/build"
-    cp -a Makefile book ref cuda tests data README.md "$1/"
+    cp -a .ci Makefile book ref cuda tests data README.md "$1/"
     cp -a "$B"/{cuda,ref,tests,flags,sides,commit.inc} "$1/build/"
     make_in "$1" build/flags && touch -r "$B/flags" "$1/build/flags" # other ones, and nothing compiled anew for them
     touch "$1/planted"
