@@ -232,10 +232,11 @@ static int reads(msa_stage stage)
 /* ---- Verdicts ----------------------------------------------------------------------------------------- */
 
 /* Logits past float32 leave the ordinary budget without a bound; but then weights are 0 or 1, and the outputs
- * are the reference's to a few roundings. */
+ * are the reference's to a few roundings, of weights too where they are bf16. */
 static void outputs_are_close(check_case *c, const msa_kernel *k, const msa_shape *s, const inputs *in,
                               const char *what)
 {
+    const double close = k->precision >= MSA_BF16_WEIGHTS ? 0x1p-7 : 1e-5;
     const int64_t n_o = s->n_q * s->n_heads * s->d_head, n_lse = s->n_q * s->n_heads;
     float *o[2] = {check_floats(n_o), check_floats(n_o)},
           *lse[2] = {check_floats(n_lse), check_floats(n_lse)};
@@ -250,7 +251,7 @@ static void outputs_are_close(check_case *c, const msa_kernel *k, const msa_shap
         arrays.ids = ids, arrays.o = o[a], arrays.lse = lse[a];
         (a ? k : msa_ref_ops.stage[k->stage])->run(s, &arrays, a ? own : work);
     }
-    const verdict_budget budget = {1e-5, 0, NULL};
+    const verdict_budget budget = {close, 0, NULL};
     char name[192];
     snprintf(name, sizeof name, "o (%s)", what);
     check_tensor(c, name, verdict_dims_of(s, ARRAY_O), check_widen(o[0], n_o), o[1], budget);
@@ -273,7 +274,11 @@ static void one_spoil(check_case *c, const msa_kernel *k, const msa_shape *s, in
     spoils[spoil].apply(t, &rng);
     const judge_report report = judge_kernel(k, s, &in, check_seed(salt + 1));
     check_true(c, report.outcome == JUDGE_PASS, "%s: %s", what, report.text);
-    if (spoils[spoil].close)
+    inputs rounded;
+    if (spoils[spoil].close && k->precision >= MSA_BF16_INPUTS && inputs_rounded(&rounded, &in, s)) {
+        outputs_are_close(c, k, s, &rounded, what);
+        inputs_free(&rounded);
+    } else if (spoils[spoil].close)
         outputs_are_close(c, k, s, &in, what);
     inputs_free(&in);
     check_release(mark);

@@ -25,11 +25,6 @@ static size_t scratch_bytes(const msa_shape *s)
     return place(&m, s, NULL);
 }
 
-static int64_t pieces_of(int64_t keys)
-{
-    return (keys + TILE_HALVES - 1) / TILE_HALVES;
-}
-
 size_t BODY_WORKSPACE(dense)(const msa_shape *s)
 {
     panels x;
@@ -67,12 +62,10 @@ static int list_items(const scratch *m, const panels *x, int columns, int64_t j0
     for (int c = 0; c < columns; c += COLUMNS) {
         const int wide = (int)min_i64(COLUMNS, columns - c);
         const int64_t end = min_i64(j0 + CHUNK, m->column[c + wide - 1].last[TILE_ROWS - 1] + 1);
-        for (int64_t j = j0; j < end; j += KEYS) {
-            const int64_t piece = j / TILE_HALVES * 2 * m->w.steps;
-            items[n] = (item){x->k + piece, x->v + piece, j, (int)min_i64(KEYS, end - j), wide, {0}};
-            for (int a = 0; a < wide; a++)
-                items[n].of[a] = &m->column[c + a];
-            n++;
+        for (int64_t j = j0; j < end; n++) {
+            j = item_begin(&items[n], x, m->w.steps, j, end);
+            for (items[n].columns = 0; items[n].columns < wide; items[n].columns++)
+                items[n].of[items[n].columns] = &m->column[c + items[n].columns];
         }
     }
     return n;
@@ -91,9 +84,8 @@ static void attend(const msa_shape *s, const msa_seq *seq, int r, const msa_arra
         tiles_begin(&t);
 #pragma omp for schedule(static)
         for (int64_t n = 0; n < pieces_of(seq->n_kv); n++)
-            pack_piece(x, n, s, r, seq->kv0 + n * TILE_HALVES, min_i64(TILE_HALVES, seq->n_kv - n * TILE_HALVES), a->k,
-                       a->v);
-        /* The last tasks are the longest: they go first. */
+            pack_piece(x, n, s, seq, r, a->k, a->v);
+            /* The last tasks are the longest: they go first. */
 #pragma omp for schedule(dynamic)
         for (int64_t n = 0; n < tasks; n++) {
             const int64_t first = (tasks - 1 - n) * TASK, count = min_i64(TASK, rows - first);

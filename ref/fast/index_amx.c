@@ -4,9 +4,9 @@
  * lane as the products leave their tiles, and no logit is kept. There is no exponential: what is beside the products
  * is a load and a maximum for every 16 of them.
  *
- * A task is 512 rows. It walks the keys in chunks that stay in the L2 cache while its strips of 64 rows pass. A block
- * begins with a tile of its own; a block's maximum is offered to a row's list only if it exceeds the least in it, 16
- * rows in one comparison. */
+ * A task is 512 rows. It walks the keys in chunks that stay in the L2 cache while its strips of 64 rows pass. A block's
+ * maximum is offered to a row's list only if it exceeds the least in it, 16 rows in one comparison. Where blocks are
+ * no multiple of 16 keys, a tile of keys that two share is multiplied for both. */
 #include "amx_kernels.h"
 #include "exact.h"
 #include "panels.h"
@@ -53,16 +53,10 @@ static size_t scratch_bytes(const msa_shape *s)
     return place(&m, s, NULL);
 }
 
-/* Tiles that a block of keys is high. */
-static int64_t tiles_of_block(const msa_shape *s)
-{
-    return (s->block + TILE_ROWS - 1) / TILE_ROWS;
-}
-
-/* Keys of the longest sequence, block by block: tiles [B][tiles_of_block][steps]. */
+/* Keys of the longest sequence: tiles [S/16][steps]. */
 static int64_t panel_tiles(const msa_shape *s)
 {
-    return msa_n_blocks(s) * tiles_of_block(s) * steps_of(s->d_index);
+    return (longest_kv(s) + TILE_ROWS - 1) / TILE_ROWS * steps_of(s->d_index);
 }
 
 size_t BODY_WORKSPACE(index)(const msa_shape *s)
@@ -106,30 +100,29 @@ static void multiply(tiles *t, const tile_rows *keys, const tile_rows *q, int st
     tile_store(t, 3, to + 48, STRIP * sizeof *to);
 }
 
-/* What a row does not see of `keys` keys from key j on counts for nothing. */
-static void hide_future(const int64_t *last, int64_t j, int64_t keys, float *logits)
+/* What a row does not see of the 16 keys from key j on counts for nothing. */
+static void hide_future(const int64_t *last, int64_t j, float *logits)
 {
     for (int row = 0; row < STRIP; row++)
-        for (int64_t a = max_i64(0, last[row] + 1 - j); a < keys; a++)
+        for (int64_t a = max_i64(0, last[row] + 1 - j); a < TILE_ROWS; a++)
             logits[a * STRIP + row] = -INFINITY;
 }
 
 /* The maxima of a block for a strip. */
 static void block_maxima(tiles *t, const task *k, int strip, int64_t block, float *max)
 {
-    const int64_t tiles_high = tiles_of_block(k->s), *last = k->m->last + strip * STRIP;
-    const tile_rows *keys = k->keys + block * tiles_high * k->steps, *q = k->m->q + strip * COLUMNS * k->steps;
+    const int64_t begin = block * k->s->block, end = min_i64(begin + k->s->block, k->seq->n_kv);
+    const int64_t *last = k->m->last + strip * STRIP;
+    const tile_rows *q = k->m->q + strip * COLUMNS * k->steps;
     for (int n = 0; n < STRIP; n++)
         max[n] = -INFINITY;
-    for (int64_t at = 0; at < tiles_high; at++, keys += k->steps) {
-        const int64_t j = block * k->s->block + at * TILE_ROWS;
-        const int64_t rows = min_i64(TILE_ROWS, (block + 1) * k->s->block - j);
-        multiply(t, keys, q, k->steps, k->m->logits);
-        if (j + rows - 1 > last[0])
-            hide_future(last, j, rows, k->m->logits);
+    for (int64_t j = begin / TILE_ROWS * TILE_ROWS; j < end; j += TILE_ROWS) {
+        multiply(t, k->keys + j / TILE_ROWS * k->steps, q, k->steps, k->m->logits);
+        if (j + TILE_ROWS - 1 > last[0])
+            hide_future(last, j, k->m->logits);
         for (int n = 0; n < STRIP; n += LANES) {
             lanes most = load(max + n);
-            for (int64_t a = 0; a < rows; a++)
+            for (int64_t a = max_i64(0, begin - j); a < min_i64(TILE_ROWS, end - j); a++)
                 most = larger(most, load(k->m->logits + a * STRIP + n));
             store(max + n, most);
         }
@@ -240,20 +233,19 @@ static void run_task(tiles *t, const task *k, const uint16_t *qi, const uint16_t
     }
 }
 
-static void pack_block(const msa_shape *s, const msa_seq *seq, int64_t block, const uint16_t *ki, tile_rows *to)
+/* Keys 16 n .. 16 n + 15. */
+static void pack_keys(const msa_shape *s, const msa_seq *seq, int64_t n, const uint16_t *ki, tile_rows *to)
 {
     const int steps = steps_of(s->d_index), d = s->d_index;
-    tile_rows *keys = to + block * tiles_of_block(s) * steps;
-    memset(keys, 0, (size_t)(tiles_of_block(s) * steps) * sizeof *keys);
-    for (int64_t a = 0; a < s->block && block * s->block + a < seq->n_kv; a++)
-        put_left(keys + a / TILE_ROWS * steps, (int)(a % TILE_ROWS),
-                 ki + (seq->kv0 + block * s->block + a) * d, d);
+    tile_rows *keys = to + n * steps;
+    memset(keys, 0, (size_t)steps * sizeof *keys);
+    for (int64_t j = n * TILE_ROWS; j < min_i64((n + 1) * TILE_ROWS, seq->n_kv); j++)
+        put_left(keys, (int)(j % TILE_ROWS), ki + (seq->kv0 + j) * d, d);
 }
 
 static void index_sequence(const msa_shape *s, const msa_seq *seq, const msa_arrays *a, tile_rows *keys, void *work)
 {
     const int64_t rows = seq->n_q * s->n_kv_heads, tasks = (rows + TASK - 1) / TASK;
-    const int64_t blocks = (seq->n_kv + s->block - 1) / s->block;
 #pragma omp parallel num_threads(fast_threads())
     {
         scratch m;
@@ -261,9 +253,9 @@ static void index_sequence(const msa_shape *s, const msa_seq *seq, const msa_arr
         place(&m, s, own_part(work, scratch_bytes(s)));
         tiles_begin(&t);
 #pragma omp for schedule(static)
-        for (int64_t b = 0; b < blocks; b++)
-            pack_block(s, seq, b, a->ki, keys);
-        /* The last tasks are the longest: they go first. */
+        for (int64_t n = 0; n < (seq->n_kv + TILE_ROWS - 1) / TILE_ROWS; n++)
+            pack_keys(s, seq, n, a->ki, keys);
+            /* The last tasks are the longest: they go first. */
 #pragma omp for schedule(dynamic)
         for (int64_t n = 0; n < tasks; n++) {
             const int64_t first = (tasks - 1 - n) * TASK;

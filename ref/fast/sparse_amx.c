@@ -51,21 +51,16 @@ static size_t scratch_bytes(const msa_shape *s)
     return place(&m, s, NULL);
 }
 
-/* Pieces of 32 keys in a block, which begins with one of its own. */
-static int64_t pieces_of_block(const msa_shape *s)
-{
-    return (s->block + TILE_HALVES - 1) / TILE_HALVES;
-}
-
 typedef struct shared {
     panels x;
-    uint8_t *chosen; /* [B], by somebody */
+    uint8_t *chosen; /* pieces in blocks that somebody chose */
 } shared;
 
 static size_t place_shared(shared *h, const msa_shape *s, arena *a)
 {
-    panels_take(&h->x, msa_n_blocks(s) * pieces_of_block(s), s->d_head, a);
-    h->chosen = arena_take(a, msa_n_blocks(s), sizeof *h->chosen);
+    const int64_t pieces = pieces_of(longest_kv(s));
+    panels_take(&h->x, pieces, s->d_head, a);
+    h->chosen = arena_take(a, pieces, sizeof *h->chosen);
     return arena_bytes(a);
 }
 
@@ -107,13 +102,12 @@ static void meet(task *k, int64_t block, column *const *of, int n)
 {
     const msa_shape *s = k->s;
     const int64_t end = min_i64((block + 1) * s->block, k->seq->n_kv);
-    for (int64_t j = block * s->block; j < end; j += KEYS) {
-        const int64_t piece = block * pieces_of_block(s) + (j - block * s->block) / TILE_HALVES;
+    for (int64_t j = block * s->block; j < end;) {
         if (k->waiting == BATCH)
             flush(k);
         item *e = &k->m->items[k->waiting++];
-        *e = (item){k->h->x.k + piece * 2 * k->m->w.steps, k->h->x.v + piece * 2 * k->m->w.steps, j,
-                    (int)min_i64(KEYS, end - j), n, {0}};
+        j = item_begin(e, &k->h->x, k->m->w.steps, j, end);
+        e->columns = n;
         memcpy(e->of, of, (size_t)n * sizeof *of);
     }
 }
@@ -254,21 +248,15 @@ static void end_columns(const task *k, float *o, float *lse)
 
 static void mark_chosen(const msa_shape *s, const msa_seq *seq, int r, const int32_t *ids, uint8_t *chosen)
 {
-    memset(chosen, 0, (size_t)msa_n_blocks(s));
+    memset(chosen, 0, (size_t)pieces_of(seq->n_kv));
     for (int64_t i = 0; i < seq->n_q; i++) {
         const int32_t *id = ids_row(s, ids, r, seq->q0 + i);
-        for (int a = 0; a < s->topk && id[a] >= 0; a++)
-            chosen[id[a]] = 1;
+        for (int a = 0; a < s->topk && id[a] >= 0; a++) {
+            const int64_t first = id[a] * (int64_t)s->block / TILE_HALVES;
+            const int64_t last = (min_i64((id[a] + INT64_C(1)) * s->block, seq->n_kv) - 1) / TILE_HALVES;
+            memset(chosen + first, 1, (size_t)(last - first + 1));
+        }
     }
-}
-
-static void pack_block(const msa_shape *s, const msa_seq *seq, int r, int64_t block, const msa_arrays *a,
-                       const panels *x)
-{
-    const int64_t end = min_i64((block + 1) * s->block, seq->n_kv);
-    int64_t piece = block * pieces_of_block(s);
-    for (int64_t j = block * s->block; j < end; j += TILE_HALVES)
-        pack_piece(x, piece++, s, r, seq->kv0 + j, min_i64(TILE_HALVES, end - j), a->k, a->v);
 }
 
 static void attend(const msa_shape *s, const msa_seq *seq, int r, const msa_arrays *a, const shared *h, order by,
@@ -283,9 +271,9 @@ static void attend(const msa_shape *s, const msa_seq *seq, int r, const msa_arra
         place(&m, s, own_part(work, scratch_bytes(s)));
         tiles_begin(&t);
 #pragma omp for schedule(dynamic, 16)
-        for (int64_t b = 0; b < msa_n_blocks(s); b++)
-            if (h->chosen[b])
-                pack_block(s, seq, r, b, a, &h->x);
+        for (int64_t piece = 0; piece < pieces_of(seq->n_kv); piece++)
+            if (h->chosen[piece])
+                pack_piece(&h->x, piece, s, seq, r, a->k, a->v);
 #pragma omp for schedule(dynamic)
         for (int64_t n = 0; n < tasks; n++) {
             task k = {.s = s, .seq = seq, .h = h, .ids = a->ids, .m = &m, .t = &t, .r = r, .i0 = n * step};

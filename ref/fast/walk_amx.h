@@ -34,12 +34,12 @@ typedef struct column {
     int64_t last[LANES]; /* the last key that a row sees */
 } column;
 
-/* Keys j .. j + n - 1, and who meets them. */
+/* Keys j .. j + n - 1, of which the first `before` are another item's, and who meets them. */
 typedef struct item {
     const tile_rows *k; /* [..][steps], 16 keys each: an even number of those */
     const tile_rows *v; /* [..][2 steps], 32 keys each */
     int64_t j;
-    int n, columns;
+    int before, n, columns;
     column *of[COLUMNS];
 } item;
 
@@ -67,7 +67,7 @@ static inline void walk_take(walk *w, int d, arena *a)
 
 /* ---- Keys and values of a group ------------------------------------------------------------------------------------ */
 
-/* Pieces of 32 keys; each is packed by itself. */
+/* Pieces of 32 keys from a sequence's first on; each is packed by itself. */
 typedef struct panels {
     tile_rows *k; /* [..][2][steps] */
     tile_rows *v; /* [..][steps][2] */
@@ -79,11 +79,18 @@ static inline void panels_take(panels *x, int64_t pieces, int d, arena *a)
     x->v = arena_take(a, pieces * 2 * steps_of(d), sizeof *x->v);
 }
 
-/* Rows row .. row + n - 1 of K and V, n <= 32, become piece `piece`. */
-static inline void pack_piece(const panels *x, int64_t piece, const msa_shape *s, int r, int64_t row, int64_t n,
+static inline int64_t pieces_of(int64_t keys)
+{
+    return (keys + TILE_HALVES - 1) / TILE_HALVES;
+}
+
+/* Piece `piece` of group r. */
+static inline void pack_piece(const panels *x, int64_t piece, const msa_shape *s, const msa_seq *seq, int r,
                               const uint16_t *k, const uint16_t *v)
 {
     const int d = s->d_head, steps = steps_of(d);
+    const int64_t row = seq->kv0 + piece * TILE_HALVES,
+                  n = min_i64(TILE_HALVES, seq->n_kv - piece * TILE_HALVES);
     const uint16_t *values[TILE_HALVES] = {NULL};
     tile_rows *keys = x->k + piece * 2 * steps;
     if (n < TILE_HALVES || d % TILE_HALVES != 0)
@@ -94,6 +101,19 @@ static inline void pack_piece(const panels *x, int64_t piece, const msa_shape *s
         values[a] = v + from;
     }
     put_turned(x->v + piece * 2 * steps, values, d);
+}
+
+/* The first of the items that keys j .. end - 1 are, for nobody yet: it begins with the piece that has key j. Returns
+ * the key that follows it. */
+static inline int64_t item_begin(item *e, const panels *x, int steps, int64_t j, int64_t end)
+{
+    const int64_t piece = j / TILE_HALVES, first = piece * TILE_HALVES, after = min_i64(first + KEYS, end);
+    *e = (item){.k = x->k + piece * 2 * steps,
+                .v = x->v + piece * 2 * steps,
+                .j = first,
+                .before = (int)(j - first),
+                .n = (int)(after - first)};
+    return after;
 }
 
 /* ---- Columns -------------------------------------------------------------------------------------------------------- */
@@ -210,6 +230,8 @@ static inline float *logits_of(tile_rows *logits, int n, int key)
  * could not hold. */
 static inline void hide(const item *e, int n, tile_rows *logits)
 {
+    for (int key = 0; key < e->before; key++)
+        store(logits_of(logits, n, key), all(-FLT_MAX));
     int_lanes seen;
     int32_t least = e->n;
     for (int l = 0; l < LANES; l++) {
