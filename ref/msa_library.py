@@ -84,7 +84,8 @@ class Kernel(c.Structure):
     _fields_ = [("stage", c.c_int), ("_name", c.c_char_p), ("backend", c.c_char_p), ("constraints", c.c_char_p),
                 ("idea", c.c_char_p), ("precision", c.c_int), ("best", c.c_bool), ("own_rule", c.c_bool),
                 ("workspace", c.CFUNCTYPE(c.c_size_t, c.POINTER(Shape))),
-                ("run", c.CFUNCTYPE(c.c_int, c.POINTER(Shape), c.POINTER(Arrays), c.c_void_p))]
+                ("run", c.CFUNCTYPE(c.c_int, c.POINTER(Shape), c.POINTER(Arrays), c.c_void_p)),
+                ("run_half", c.c_void_p)]
     name = property(lambda self: self._name.decode())
 
 

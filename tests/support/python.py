@@ -8,6 +8,7 @@ import numpy as np
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "ref"))
 import msa
+import msa_library
 
 T, S, HQ, HKV, D, DI, BLOCK, K = 150, 300, 32, 2, 32, 16, 16, 4
 G = HQ // HKV
@@ -109,7 +110,9 @@ names = [name for name, _, _ in msa.kernels() if name.startswith("sparse/")]
 check(len(names) >= 6, f"{len(msa.kernels())} kernels")
 for name in names:
     o, lse = msa.sparse(q, k, v, right, block=BLOCK, kernel=name)
-    check(close(o, o2, abs(v).max()) and close(lse, lse2), name)
+    half = msa_library.KERNELS[name].precision > 0  # q, k, v and the weights rounded to bf16
+    check(np.allclose(o, o2, atol=0.02 * abs(v).max()) and np.allclose(lse, lse2, atol=0.02) if half else
+          close(o, o2, abs(v).max()) and close(lse, lse2), name)
 
 fast, ref = (msa.backward(q, k, v, dout, right, block=BLOCK, kernel=x) for x in ("fast", "ref"))
 check(all(np.abs(a - b).max() <= 1e-4 * np.abs(b).max() for a, b in zip(fast, ref)), "backward: fast and reference")
