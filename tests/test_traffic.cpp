@@ -204,7 +204,7 @@ static Tiles tiles_of(const Problem &p)
     return sum;
 }
 
-/// What finding the centres of keys of a width takes, as the head of backward/centre.cuh has it.
+/// What finding the centres of keys of a width takes, as the head of sweep/centre.cuh has it.
 static double centre_bytes(const Problem &p, bool ids, double width)
 {
     const msa_shape &s = p.s;

@@ -15,7 +15,7 @@
  * in no order: their last bits differ from run to run. Estimated for chapter 16's example: 18 TB of
  * reductions, 5 s.
  */
-#include "centre.cuh"
+#include "../sweep/centre.cuh"
 
 namespace
 {

@@ -14,7 +14,7 @@
  * and V, 0.49 s.
  */
 #include "../kit/warp_attend.cuh"
-#include "centre.cuh"
+#include "../sweep/centre.cuh"
 
 namespace
 {

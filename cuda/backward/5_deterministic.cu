@@ -12,7 +12,7 @@
  * 69 GB of reductions, no more through memory; beside hopper's 41 ms the sum by itself takes 10 of them, and
  * loses what the sweep would hide: at most 1.25 times hopper's.
  */
-#include "sweeps.cuh"
+#include "../sweep/task.cuh"
 
 namespace
 {

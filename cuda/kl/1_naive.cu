@@ -12,8 +12,8 @@
  * Waste: G dot products one after the other in a single thread; a reduction for every multiplication of dKi.
  * Estimated at 128K tokens of M3, k = 16: 0.55 TB of reductions, 0.16 s at 3.35 TB/s.
  */
-#include "../backward/centre.cuh"
-#include "index_lse.cuh"
+#include "../sweep/centre.cuh"
+#include "../sweep/index_lse.cuh"
 
 namespace
 {

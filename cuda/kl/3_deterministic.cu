@@ -5,7 +5,7 @@
  * Estimate, not measured, for 2_kv_outer.cu's example: 4.3 GB written and read again, 1.3 ms more at 3.35
  * TB/s.
  */
-#include "../backward/sweeps.cuh"
+#include "../sweep/task.cuh"
 
 namespace
 {

@@ -14,7 +14,7 @@
  * an H800; ratios are taken against the best dense backward pass of a run, this one or a library's.
  * Waste: what 3_kv_outer.cu wastes.
  */
-#include "../sweeps.cuh"
+#include "../../sweep/task.cuh"
 
 static msa_status run(const Call &c)
 {

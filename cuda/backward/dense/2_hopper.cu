@@ -10,7 +10,7 @@
  * s on an H800.
  * Waste: what 4_hopper.cu wastes.
  */
-#include "../sweeps.cuh"
+#include "../../sweep/task.cuh"
 
 static msa_status run(const Call &c)
 {

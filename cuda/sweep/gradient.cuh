@@ -127,7 +127,7 @@ struct Sums {
     double of[sum_threads];
 };
 
-/// L_KL is a mean over the queries of all sequences and their groups; ../padding.cuh corrects it for padding.
+/// L_KL is a mean over the queries of all sequences and their groups; ../kit/padding.cuh corrects it for padding.
 inline double loss_share(const Shape &s)
 {
     return 1 / ((double)s.rows * s.n_kv_heads);

@@ -1,10 +1,10 @@
 /**
- * @file sweep.cuh
- * @brief The launches around a sweep over key blocks, whichever instruction multiplies (mma_sweep.cuh,
- * 4_hopper.cu), for one chunk of queries after the other.
+ * @file chunks.cuh
+ * @brief The launches around a sweep over key blocks, whichever instruction multiplies (mma_sync.cuh,
+ * backward/4_hopper.cu), for one chunk of queries after the other.
  */
-#ifndef MSA_SWEEP_CUH
-#define MSA_SWEEP_CUH
+#ifndef MSA_CHUNKS_CUH
+#define MSA_CHUNKS_CUH
 
 #include "parts.cuh"
 

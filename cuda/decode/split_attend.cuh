@@ -1,5 +1,5 @@
 /**
- * @file attend.cuh
+ * @file split_attend.cuh
  * @brief The last launch of a step: attention of a query's group to its keys by mma.sync, split over blocks
  *        of threads of which the last one to finish merges the parts.
  *
@@ -8,8 +8,8 @@
  * gets none leaves at once. Parts are merged in their order, whoever merges, so the result is the same each
  * time.
  */
-#ifndef MSA_DECODE_ATTEND_CUH
-#define MSA_DECODE_ATTEND_CUH
+#ifndef MSA_SPLIT_ATTEND_CUH
+#define MSA_SPLIT_ATTEND_CUH
 
 #include "../kit/warp_attend.cuh"
 #include "decode.cuh"
