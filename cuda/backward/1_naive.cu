@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(threads)
     for_each_key(s, ids, i, r, [&](int j) {
         const int64_t at = kv_at(s, j, r, D);
         float x = 0, dp = 0;
-        PTX(_Pragma("unroll 4")) // or loads take the registers that acc needs
+        UNROLL_BY_4 // or loads take the registers that acc needs
         for (int c = 0; c < D; c += 4) {
             x += dot_4(load_4(my_q + c), load_4(k + at + c));
             dp += dot_4(load_4(my_dout + c), load_4(v + at + c));

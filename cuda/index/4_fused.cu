@@ -130,7 +130,7 @@ template <int D, int Block, bool Lse>
 PTX_INLINE void epilogue(Lists<Lse> &lists, Rows &own, float (&x)[Block / 2], int first, int n, int topk)
 {
     const int b = first + n;
-    PTX(_Pragma("unroll")) // the body is long, but a loop would index x, which then has to lie in memory
+    UNROLL // the body is long, but a loop would index x, which then has to lie in memory
     for (int half = 0; half < 2; half++) {
         // [reject]
         const int local = own.position[half] / Block, last = own.position[half] - b * Block;

@@ -190,10 +190,8 @@ template <class T> __device__ void fill(T *out, int64_t begin, int64_t end, T v 
 {
     const int64_t block = (int64_t)blockIdx.y * gridDim.x + blockIdx.x;
     const int64_t step = (int64_t)gridDim.x * gridDim.y * blockDim.x;
-    for (int64_t a = begin + block * blockDim.x + threadIdx.x; a < end; a += step) {
-        PTX(st_global(out + a, v);)
-        CPU(st_global(out + a, v, site);)
-    }
+    for (int64_t a = begin + block * blockDim.x + threadIdx.x; a < end; a += step)
+        st_global(out + a, v PASS_SITE);
 }
 
 __global__ void __launch_bounds__(1024, 1)

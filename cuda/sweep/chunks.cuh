@@ -15,13 +15,6 @@ namespace
 
 constexpr size_t scratch_limit = (size_t)1 << 33; ///< bytes, about, that a chunk of queries may take
 
-/// And how many it may have at most.
-inline int longest_chunk()
-{
-    PTX(return 32768;)
-    CPU(return simt::options.chunk;)
-}
-
 /// As many queries as the scratch allows: the last of a sequence, which see most.
 inline int chunk_length(const Call &c, const Task &task, bool full)
 {
