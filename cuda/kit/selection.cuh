@@ -4,7 +4,7 @@
  *
  * A candidate is one 64-bit number, its key: the score's bits made to ascend with the score, then the
  * complement of the id. So a larger key is better, equal scores prefer the lower id, and no two keys are
- * equal (contract, section 2, step 4). A list starts with its fixed entries, which no candidate beats: the
+ * equal (chapter 5). A list starts with its fixed entries, which no candidate beats: the
  * local block and, where the list has more entries than k, closed entries. What is left is free; closed and
  * free entries read as id -1, which as an unsigned number comes after every id. Hence a row of ids is its list
  * sorted by unsigned id, with no special case.
