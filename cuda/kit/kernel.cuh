@@ -8,6 +8,10 @@
  *     ENTRY(dense, naive, run, no_workspace);
  *
  * The same file is compiled by nvcc for the GPU and by a C++ compiler for the engine.
+ *
+ * M3's sizes, in the heads of kernel files: 64 query and 4 key-value heads of 128, 4 index heads of 128, blocks
+ * of 128 keys, k = 16 (book/notation.md); with a number of tokens, T = S = that many. An estimate is arithmetic,
+ * never a measurement.
  */
 #ifndef MSA_KERNEL_CUH
 #define MSA_KERNEL_CUH

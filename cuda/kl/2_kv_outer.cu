@@ -9,8 +9,8 @@
  * Bytes of a chunk with P pairs and U tokens in its blocks, the largest: 2 (d + di) U of K and Ki, 2 G d P of
  * Q, 2 Bk P of u - t there and back. All of them: chapter 16, design notes.
  * Floor: 2 G d operations for each key of a pair, the main scores. Beside a backward pass they are there
- * already: backward/3_kv_outer.cu does both. Estimated at 128K tokens of M3, k = 16: 25 ms of shared memory
- * beside 10 ms of Q.
+ * already: backward/3_kv_outer.cu does both.
+ * Estimate: at M3's sizes and 128K tokens 25 ms of shared memory beside 10 ms of Q.
  * Waste: half of the narrow products' 16 rows; a hot block's dKi is one CTA's work.
  */
 #include "../sweep/mma_sync.cuh"
