@@ -1,7 +1,7 @@
 /**
  * @file split_attend.cuh
- * @brief The last launch of a step: attention of a query's group to its keys by mma.sync, split over blocks
- *        of threads of which the last one to finish merges the parts.
+ * @brief The last launch of a step: attention of a query's group to its keys by mma.sync, split over CTAs,
+ *        of which the last one to finish merges the parts.
  *
  * The G heads of a group are the 16 rows of a product. Four warps take 16 keys each of 64, and add their
  * results up. The parts of a row share its tokens evenly, 64 at a time, however long the row is; a part that
