@@ -138,7 +138,7 @@ $(B)/cuda/%.o: cuda/%.cpp $(B)/flags
 $(B)/cuda/%.o: cuda/%.cu $(B)/flags
 	@$(call say,c++ $<)
 	$(Q)$(CXX) $(ALLCXXFLAGS) $(UNSET) -x c++ -c $< -o $@
-$(B)/cuda/%.gpu.o: cuda/%.cu cuda/kernels.def cuda/nvcc.sh $(KERNEL_HEADERS)
+$(B)/cuda/%.gpu.o: cuda/%.cu cuda/kernels.def cuda/kernel.sed cuda/nvcc.sh $(KERNEL_HEADERS)
 	@$(call say,nvcc $<)
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
 $(B)/tests/%.o: tests/%.cpp $(B)/flags
@@ -189,7 +189,7 @@ $(B)/msa: $(APP_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(filter-out $(LIBS),$(APPLIBS)) $(if $(OPENBLAS),-ldl -lpthread) -lm -o $@
 # No kernel is left out of its table.
 $(B)/msa $(B)/headless.o: | $(B)/listed
-$(B)/listed: .ci/listed $(KERNELS) cuda/kernels.def ref/fast/kernels.def $(wildcard ref/fast/*.c)
+$(B)/listed: .ci/listed $(KERNELS) cuda/kernels.def cuda/kernel.sed ref/fast/kernels.def $(wildcard ref/fast/*.c)
 	@mkdir -p $(@D) && .ci/listed && touch $@
 # The program without its main, for the many that test it and the book's: one object, without the lines, which take
 # most of a linker's time (the sanitizers and who steps through it want them).

@@ -16,7 +16,7 @@
 set -u
 file=$1 object=$2 log=$2.log
 old=
-kernel=$(echo "$file" | sed -nE 's,^(.*/)?cuda/([a-z]+)/[0-9]+_([a-z_0-9]+)\.cu$,\2/\3,p; s,^(.*/)?cuda/([a-z]+)/dense/[0-9]+_([a-z_0-9]+)\.cu$,dense_\2/\3,p')
+kernel=$(echo "$file" | sed -Ef cuda/kernel.sed)
 line=$(grep -E "^(KERNEL|BEST)\(${kernel%/*}, ${kernel#*/}, " cuda/kernels.def)
 case $file,$line in
 *cuda/host/*,* | *", 80, "*) old="-gencode arch=compute_80,code=[sm_80,compute_80]" ;;

@@ -56,11 +56,11 @@ row 'multiply-adds' 131,072 524,288 -
 row 'of them useful' '100\.0%' '25\.0%' -
 row 'bytes read' 18,464 18,432 '[0-9,]+'
 row 'bytes written' 2,048 2,048 2,048
-row "times the contract's formula" '1\.00' - -
+row "times the loop order's bytes" '1\.00' - -
 runs "O in float32" count sparse/q_outer --output f32 --shape 'T=1 S=64 heads=16:1 width=64:64 block=32 topk=2'
 row 'bytes written' 4,096
 
-# kv_outer's header says what it moves; the formula leaves out LSE, ids and the worklist.
+# kv_outer's header says what it moves; the loop order's formula leaves out LSE, ids and the worklist.
 runs "a ladder, one kernel a column" count sparse --shape 'T=16 S=256 heads=16:1 width=64:64 block=32 topk=4'
 head -n 3 "$W.out" | grep -qE '^ +sparse/naive +sparse/q_outer +sparse/union +sparse/kv_outer'
 check $? "... from naive to best"

@@ -40,6 +40,9 @@ frame 384 0 0 > "$SAYS"
 compile $kernel && dropped 'DROPPED("dense/hopper", "nvcc 12.4: variables on the stack in 1 of its variants")'
 check $? "a kernel with a stack frame is left out"
 
+compile cuda/decode/dense/1_split.cu && dropped 'DROPPED("dense_decode/split", "nvcc 12.4: variables on the stack in 1 of its variants")'
+check $? "... by the name of its stage where that lies inside another's room"
+
 frame 0 0 0 > "$SAYS"
 compile $kernel && [[ ! -e $W/o.dropped ]]
 check $? "and is offered again when it compiles cleanly"

@@ -12,6 +12,10 @@ check $? "no inline assembly outside cuda/kit/ptx.cuh and ref/fast/amx.h"
 grep -qE '\basm volatile\(' cuda/kit/ptx.cuh
 check $? "... and that search would find it"
 
+! grep -rnE '\b(PTX|CPU)\(' cuda --include='*.cu*' | grep -v '^cuda/kit/' > "$W.out"
+[[ ! -s $W.out ]] && grep -qE '\bCPU\(' cuda/kit/launch.cuh
+check $? "no kernel has a body for the GPU and one for the engine: what differs is a function of cuda/kit"
+
 # Every function of ptx.cuh and launch.cuh is used in the kernel below.
 : > "$W.err"
 sed -nE 's/^(template <.*> )?PTX_(INLINE|NAMED) .*[ *&]([a-z0-9_]+)\((.*)/\3/p' cuda/kit/ptx.cuh | sort -u > "$W/functions"

@@ -1,9 +1,9 @@
 /**
  * @file test_traffic.cpp
  * @brief The bytes that kernels move, counted by the engine, are those that the design says. Sparse kernels:
- * the IO formulas of spec section 4, evaluated on the pairs (query, group, block) of the run, plus terms that
- * have a name. The fused index: Q once and each tile of keys once for 256 rows, k ids out. Steps of
- * generation: the index keys of every request once, in 2 or in 1 byte, and the chosen blocks. By the same
+ * the formulas of the loop orders (chapter 14), evaluated on the pairs (query, group, block) of the run, plus
+ * terms that have a name. The fused index: Q once and each tile of keys once for 256 rows, k ids out. Steps
+ * of generation: the index keys of every request once, in 2 or in 1 byte, and the chosen blocks. By the same
  * counts prefill/auto is seen to choose.
  */
 #include "cuda/host/msa_cuda.h"
@@ -204,7 +204,7 @@ static Tiles tiles_of(const Problem &p)
     return sum;
 }
 
-/// What finding the centres of keys of a width takes, as the head of backward/centre.cuh has it.
+/// What finding the centres of keys of a width takes, as the head of sweep/centre.cuh has it.
 static double centre_bytes(const Problem &p, bool ids, double width)
 {
     const msa_shape &s = p.s;

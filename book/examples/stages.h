@@ -32,14 +32,15 @@ static inline void stages_of(stage_point p[STAGES])
                                roofline_of(&index, &s, MSA_BF16, &none),     roofline_of(&query, &s, MSA_BF16, &chosen),
                                roofline_of(&key, &s, MSA_BF16, &chosen),     roofline_of(&dense, &one, MSA_BF16, &none),
                                roofline_of(&decode, &one, MSA_BF16, &decoding)};
-    const stage_point all[STAGES] = {{"dense prefill, arrays once", 2 * n[0].fma, n[0].bytes},
-                                     {"index, scores written", 2 * n[1].fma, n[1].bytes},
-                                     {"index, only ids written", 2 * n[2].fma, n[2].bytes},
-                                     {"sparse prefill, blocks read per query", 2 * n[3].fma, n[3].spec},
-                                     {"sparse prefill, queries gathered per block", 2 * n[4].fma, n[4].spec},
-                                     {"sparse prefill, arrays once", 2 * n[3].fma, n[3].bytes},
-                                     {"decode, dense", 2 * n[5].fma, n[5].bytes},
-                                     {"decode, MSA", 2 * n[6].fma, n[6].spec}};
+    const stage_point all[STAGES] = {
+        {"dense prefill, arrays once", 2 * n[0].fma, n[0].bytes},
+        {"index, scores written", 2 * n[1].fma, n[1].bytes},
+        {"index, only ids written", 2 * n[2].fma, n[2].bytes},
+        {"sparse prefill, blocks read per query", 2 * n[3].fma, n[3].order_bytes},
+        {"sparse prefill, queries gathered per block", 2 * n[4].fma, n[4].order_bytes},
+        {"sparse prefill, arrays once", 2 * n[3].fma, n[3].bytes},
+        {"decode, dense", 2 * n[5].fma, n[5].bytes},
+        {"decode, MSA", 2 * n[6].fma, n[6].order_bytes}};
     memcpy(p, all, sizeof all);
     free(ids);
 }

@@ -5,19 +5,20 @@
  *
  * Idea: dK and dV are owned. reverse/scan turns the ids around; a CTA takes an item of the worklist, keeps its
  * block's K and V in shared memory and dK and dV in registers, and the queries that chose it come past in
- * tiles (mma_sweep.cuh). dQ leaves by float32 reductions; parts of blocks with several items are summed in
- * order (parts.cuh). Without ids an item is a block, with all queries that see it: dense attention's backward
- * pass.
+ * tiles (sweep/mma_sync.cuh). dQ leaves by float32 reductions; parts of blocks with several items are summed
+ * in order (sweep/parts.cuh). Without ids an item is a block, with all queries that see it: dense attention's
+ * backward pass.
  * Bytes of a chunk with P pairs and U tokens in its blocks, the largest: 4 d U of K and V, 4 G d P of Q and
  * dO, 4 G d P of dQ reduced, 16 d U of dK and dV. All of them: chapter 16, design notes.
- * Floor: 10 G d operations for each key of a pair. Estimated at 128K tokens of M3, k = 16: 34 ms at mma.sync's
- * 650 TFLOP/s, 66 ms of shared memory, 41 ms of bytes at 3.35 TB/s.
+ * Floor: 10 G d operations for each key of a pair.
+ * Estimate: at M3's sizes and 128K tokens 34 ms at mma.sync's 650 TFLOP/s, 66 ms of shared memory, 41 ms of
+ * bytes at 3.35 TB/s.
  * Waste: shared memory's bandwidth: each warp loads its operands itself, Q and dO twice for its 16 keys, K and
  * V for every 16 rows; K, V, dK and dV once more every chunk; rows of a group that is no power of two.
  * Dropped: 32 rows of a tile at a time, which spills; dKi in registers too, 192 before anything else.
  */
-#include "mma_sweep.cuh"
-#include "sweeps.cuh"
+#include "../sweep/mma_sync.cuh"
+#include "../sweep/task.cuh"
 
 namespace
 {

@@ -8,7 +8,8 @@
  * exponentials and dS are taken and dQ leaves.
  * Bytes: those of 3_kv_outer, but 16 (128 + 2 Bk) an item of the worklist. Tensor cores: 640 Bk d operations a
  * tile.
- * Floor: memory, 41 ms for 3_kv_outer's example at 3.35 TB/s; shared memory 27 ms. Estimated: 41 to 50 ms.
+ * Floor: memory, at M3's sizes and 128K tokens 41 ms at 3.35 TB/s; shared memory 27 ms.
+ * Estimate: there 41 to 50 ms.
  * Waste: at 64 rows products wait for operands from shared memory; 128 rows would need 64 registers more. K,
  * V, dK and dV once more every chunk; rows of a group that is no power of two, or below 8; with d 64 and Bk
  * 128 both warpgroups multiply all of dQ. Blocks of 32 keys go to 3_kv_outer's sweep.

@@ -7,12 +7,13 @@
  * row in the order of its slots. On every machine with the same instructions the result has the same bits,
  * whatever runs first.
  *
- * Bytes: with P pairs 2 G d P bytes written and as many read, in place of 4 G d P of reductions, and
- * a rounding of each part. Estimated for chapter 16's example: 34 GB written and 34 GB read for
- * 69 GB of reductions, no more through memory; beside hopper's 41 ms the sum by itself takes 10 of them, and
- * loses what the sweep would hide: at most 1.25 times hopper's.
+ * Bytes: with P pairs 2 G d P bytes written and as many read, in place of 4 G d P of reductions, and a
+ * rounding of each part.
+ * Estimate: at M3's sizes and 128K tokens 34 GB written and 34 GB read for 69 GB of reductions, no more
+ * through memory; beside hopper's 41 ms the sum by itself takes 10 of them, and loses what the sweep would
+ * hide: at most 1.25 times hopper's.
  */
-#include "sweeps.cuh"
+#include "../sweep/task.cuh"
 
 namespace
 {

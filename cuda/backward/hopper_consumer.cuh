@@ -106,7 +106,7 @@ template <int N> PTX_INLINE void store_ds(Tile<N, 64> &ds, const uint32_t (&left
         stmatrix_x4(swizzled(ds.slab[0], me.key + me.lane % 16, 2 * step + me.lane / 16), left[step]);
 }
 
-/// Takes what keys have in common out of 64 columns of dQ: see centre.cuh.
+/// Takes what keys have in common out of 64 columns of dQ: see ../sweep/centre.cuh.
 template <int D, int DI, int N, bool kl>
 PTX_INLINE void recentre_tile(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, const Out &out,
                               uint32_t centred, uint32_t entry, int slab, float (&dq)[32])

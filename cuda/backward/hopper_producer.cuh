@@ -6,7 +6,7 @@
 #define MSA_HOPPER_PRODUCER_CUH
 
 #include "../kit/attend.cuh"
-#include "sweep.cuh"
+#include "../sweep/chunks.cuh"
 
 namespace
 {

@@ -11,8 +11,8 @@
  * only if k > 1. Paged, 4 a thread for the length, 4 local Bk (if k > 1) and 4 c Bk / piece for pages besides.
  * Floor: the step's bytes, 2 di N + 2 Hkv dh 2 k Bk (N = S): 272 MB at S = 1M and M3's sizes.
  * Waste: at T = 1 only Hkv SMs work at all; each group reads the index keys again (1.07 GB there), each head K
- * and V; a lane that reads its own key touches a row of its own, 32 rows a load. Estimated there: 11 ms and
- * more.
+ * and V; a lane that reads its own key touches a row of its own, 32 rows a load.
+ * Estimate: at S = 1M and M3's sizes 11 ms and more.
  */
 #include "decode.cuh"
 

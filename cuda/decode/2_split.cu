@@ -10,7 +10,7 @@
  * notes.
  * Floor: the step's bytes, or from about 18 rows on the CUDA cores: T Hkv di S multiply-adds at 128 a clock
  * and SM.
- * Estimated at S = 1M and M3's sizes: 0.084 ms of bytes, and of products 0.017 ms at T = 1, 0.28 ms at T = 16,
+ * Estimate: at S = 1M and M3's sizes 0.084 ms of bytes, and of products 0.017 ms at T = 1, 0.28 ms at T = 16,
  * and four launches that wait for each other.
  * Waste: tensor cores; every 128 keys the queries are fetched and unpacked again (3% of the keys' bytes at 4
  * rows, half at 64); what a CTA waits for is hidden only by the others on its SM.

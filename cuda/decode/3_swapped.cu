@@ -7,18 +7,18 @@
  * T Hkv index queries its columns; the stages of all requests form one line, cut into equal shares, one for
  * each SM, and each share leaves k - 1 candidates a row, never scores (score.cuh). (3) Every CTA that attends
  * to a row first selects from the candidates, then takes its part of the chosen tokens, and the last one
- * merges (attend.cuh). 8-bit index keys are decoded to bf16 in shared memory.
+ * merges (split_attend.cuh). 8-bit index keys are decoded to bf16 in shared memory.
  * Bytes: index keys once for every 64 rows; all else is under 1% at T = 1. Exactly: chapter 15, design notes.
  * Floor: the step's bytes, 2 di N + 2 Hkv dh 2 k Bk a request: 272 MB at S = 1M and M3's sizes, 138 MB with
  * 8-bit keys.
- * Estimated there, on an H800 and an H200: 0.081 and 0.057 ms, with 8-bit keys 0.041 and 0.029; dense 0.641
- * and 0.447.
+ * Estimate: at S = 1M and M3's sizes, on an H800 and an H200, 0.081 and 0.057 ms, with 8-bit keys 0.041 and
+ * 0.029; dense 0.641 and 0.447.
  * Waste: each CTA of a row repeats its selection; lists grow one entry at a time, which the ring hides only
  * while it is full; G < 16 heads pad 16 rows; P is rounded to bf16. What was dropped: chapter 15, design
  * notes.
  */
-#include "attend.cuh"
 #include "score.cuh"
+#include "split_attend.cuh"
 #include "update_cache.cuh"
 
 namespace

@@ -38,9 +38,7 @@ inline bool supported(const Call &c)
 /// SMs of the device: what work is shared out among.
 inline int sms()
 {
-    PTX(int device = 0, n = 0; cudaGetDevice(&device);
-        cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device);)
-    CPU(const int n = simt::options.sms;)
+    const int n = device_sms();
     return n > 0 ? smaller(n, max_sms) : max_sms;
 }
 
@@ -51,15 +49,13 @@ PTX_INLINE bool in_range(const Pages &p, bool good, const char *what SITE)
 {
     if (!good && p.status)
         atomicMax(p.status, (int32_t)MSA_ERR_PAGES);
-    PTX((void)what;)
-    CPU(simt::require(good || p.status, what, site);)
+    engine_require(good || p.status, what PASS_SITE);
     return good;
 }
 
 PTX_INLINE void check_page(const Pages &p, bool good SITE)
 {
-    PTX(in_range(p, good, "");)
-    CPU(in_range(p, good, "a page id is one of P", site);)
+    in_range(p, good, "a page id is one of P" PASS_SITE);
 }
 
 /// Makes request n of the largest there may be; without queries it has no keys either. False: a length is out
@@ -67,8 +63,10 @@ PTX_INLINE void check_page(const Pages &p, bool good SITE)
 PTX_INLINE bool set_lengths(Shape &s, const Pages &p, int n SITE)
 {
     const int max_kv = s.n_kv, max_q = s.n_q;
-    PTX(if (p.lens) s.n_kv = ld_global(p.lens + n); if (p.len_q) s.n_q = ld_global(p.len_q + n);)
-    CPU(if (p.lens) s.n_kv = ld_global(p.lens + n, site); if (p.len_q) s.n_q = ld_global(p.len_q + n, site);)
+    if (p.lens)
+        s.n_kv = ld_global(p.lens + n PASS_SITE);
+    if (p.len_q)
+        s.n_q = ld_global(p.len_q + n PASS_SITE);
     if (p.table && !p.len_q && s.n_kv == 0)
         s.n_q = 0;
     const bool good = s.n_q >= 0 && s.n_q <= max_q && s.n_kv >= s.n_q && s.n_kv <= max_kv;
@@ -81,15 +79,13 @@ PTX_INLINE bool set_lengths(Shape &s, const Pages &p, int n SITE)
 /// others.
 PTX_INLINE Shape checked_request(Shape s, const Pages &p, int n SITE)
 {
-    PTX(in_range(p, set_lengths(s, p, n), "");)
-    CPU(in_range(p, set_lengths(s, p, n, site),
-                 "a length is at least the number of queries and at most what there is room for", site);)
+    in_range(p, set_lengths(s, p, n PASS_SITE),
+             "a length is at least the number of queries and at most what there is room for" PASS_SITE);
     return s;
 }
 PTX_INLINE Shape request(Shape s, const Pages &p, int n SITE)
 {
-    PTX(set_lengths(s, p, n);)
-    CPU(set_lengths(s, p, n, site);)
+    set_lengths(s, p, n PASS_SITE);
     return s;
 }
 
@@ -100,9 +96,7 @@ PTX_INLINE int find_piece(const Pages &p, int n, int g, bool &good SITE)
     if (!p.table)
         return g;
     const int32_t *const at = p.table + (int64_t)n * p.max_pages + g / p.pieces;
-    int page;
-    PTX(page = ld_global(at);)
-    CPU(page = ld_global(at, site);)
+    int page = ld_global(at PASS_SITE);
     if (page < 0 || page >= p.n_pages)
         page = 0, good = false;
     return page * p.pieces + g % p.pieces;
@@ -110,15 +104,14 @@ PTX_INLINE int find_piece(const Pages &p, int n, int g, bool &good SITE)
 PTX_INLINE int piece_of(const Pages &p, int n, int g SITE)
 {
     bool good = true;
-    PTX(const int piece = find_piece(p, n, g, good); check_page(p, good);)
-    CPU(const int piece = find_piece(p, n, g, good, site); check_page(p, good, site);)
+    const int piece = find_piece(p, n, g, good PASS_SITE);
+    check_page(p, good PASS_SITE);
     return piece;
 }
 /// The row of K, V or index keys that holds key j of request n.
 PTX_INLINE int64_t key_row(const Pages &p, int n, int j SITE)
 {
-    PTX(return (int64_t)piece_of(p, n, j / p.piece) * p.piece + j % p.piece;)
-    CPU(return (int64_t)piece_of(p, n, j / p.piece, site) * p.piece + j % p.piece;)
+    return (int64_t)piece_of(p, n, j / p.piece PASS_SITE) * p.piece + j % p.piece;
 }
 
 /// O and LSE of a head row of a query that is padding, by `threads` threads: 0 and -inf.
@@ -159,18 +152,14 @@ MSA_BOTH_SIDES constexpr int selected(const Shape &s, int i)
 PTX_INLINE void unpack_8(float (&x)[8], uint4 v)
 {
     const uint32_t pair[4] = {v.x, v.y, v.z, v.w};
-    for (int a = 0; a < 8; a++) {
-        const uint32_t bits = a % 2 ? pair[a / 2] & 0xffff0000u : pair[a / 2] << 16;
-        PTX(x[a] = __uint_as_float(bits);)
-        CPU(memcpy(&x[a], &bits, 4);)
-    }
+    for (int a = 0; a < 8; a++)
+        x[a] = float_of(a % 2 ? pair[a / 2] & 0xffff0000u : pair[a / 2] << 16);
 }
 /// dot + eight products; q is shared memory.
 PTX_INLINE float dot_8(float dot, const float *q, const float (&x)[8] SITE)
 {
     for (int half = 0; half < 2; half++) {
-        PTX(const float4 y = ld_shared((const float4 *)q + half);)
-        CPU(const float4 y = ld_shared((const float4 *)q + half, site);)
+        const float4 y = ld_shared((const float4 *)q + half PASS_SITE);
         dot += y.x * x[4 * half] + y.y * x[4 * half + 1] + y.z * x[4 * half + 2] + y.w * x[4 * half + 3];
     }
     return dot;

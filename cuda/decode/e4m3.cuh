@@ -9,22 +9,7 @@
 #ifndef MSA_E4M3_CUH
 #define MSA_E4M3_CUH
 
-#include "../kit/kernel.cuh"
-
-PTX_INLINE uint32_t bits_of(float x)
-{
-    uint32_t bits;
-    PTX(bits = __float_as_uint(x);)
-    CPU(memcpy(&bits, &x, 4);)
-    return bits;
-}
-PTX_INLINE float float_of(uint32_t bits)
-{
-    float x;
-    PTX(x = __uint_as_float(bits);)
-    CPU(memcpy(&x, &bits, 4);)
-    return x;
-}
+#include "../kit/bits.cuh"
 
 /// The lowest byte's value. There are no NaNs in a cache.
 PTX_INLINE float decode_e4m3(uint32_t byte)

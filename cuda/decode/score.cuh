@@ -13,7 +13,7 @@
 namespace
 {
 
-constexpr int warps = 4, consumers = 32 * warps, chunk = 32;
+constexpr int warps = 4, consumers = 32 * warps, score_chunk = 32;
 
 template <int DI, bool fp8> struct Ring { ///< 160 KB
     static constexpr int stages = 640 / DI;
@@ -32,7 +32,7 @@ template <int DI, int N, bool fp8> struct ScoreSmem {
     Ring<DI, fp8> ring;
     Tile<N, DI> queries[2];      ///< of a segment and the next one
     float top[2][stage_keys / 16][N]; ///< of 16 keys each; two stages in turn
-    float scores[N][chunk + 1];  ///< of blocks that were not offered yet
+    float scores[N][score_chunk + 1];  ///< of blocks that were not offered yet
     uint64_t list[N][32];
     uint64_t full[1024 / DI], empty[1024 / DI], queries_full[2], queries_empty[2];
     Line line;
@@ -238,7 +238,7 @@ template <int DI, int N, bool fp8> PTX_INLINE void consume(ScoreSmem<DI, N, fp8>
             column_maxima(top[warp], upper, scale[0]);
             column_maxima(top[warps + warp], lower, scale[1]);
             bar_sync(1, consumers); // all slices' maxima are there; the next stage has the other buffer
-            const int in_chunk = n * blocks % chunk;
+            const int in_chunk = n * blocks % score_chunk;
             for (int a = t; a < blocks * N; a += consumers) { // slices to blocks
                 const int column = a % N, b = a / N;
                 float x = minus_infinity();
@@ -246,7 +246,7 @@ template <int DI, int N, bool fp8> PTX_INLINE void consume(ScoreSmem<DI, N, fp8>
                     x = fmaxf(x, ld_shared(&top[b * slices + g][column]));
                 st_shared(&m.scores[column][in_chunk + b], x);
             }
-            if (in_chunk + blocks == chunk || n == seg.end - seg.begin - 1) {
+            if (in_chunk + blocks == score_chunk || n == seg.end - seg.begin - 1) {
                 bar_sync(1, consumers); // a chunk's scores are there: 32 blocks, or the segment's last
                 offer_chunk(m, s, row0, (seg.begin + n) * blocks - in_chunk, in_chunk + blocks);
             }

@@ -8,7 +8,7 @@
  * Bytes: Q and O once; of K and V, each 2 (64 / G) queries read what they see, in whole tiles of 128 keys.
  * Floor: 4 Hq dh operations a visible pair at wgmma's 4096 a clock and SM. L2 is nearer: 32 bytes a clock at
  * dh 128.
- * Estimated at M3's heads, not measured: 0.43 to 0.46 s for 128K tokens, 28 to 29 s for 1M.
+ * Estimate: at M3's sizes 0.43 to 0.46 s for 128K tokens, 28 to 29 s for 1M.
  * Waste: a CTA's start and end, which no other CTA's products cover; the masked part of tiles on the diagonal;
  * rows 64 / G * G .. 63 of a tile; most of the GPU if queries are few. Design notes: chapter 12.
  */

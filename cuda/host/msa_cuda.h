@@ -76,7 +76,7 @@ const msa_device *msa_engine(void);
  *  ahead of the others as it can (0, 1, 2, 3), copies and products as late as allowed, at once or at random
  *  (0, 1, 2). A right kernel cannot tell. */
 void msa_engine_mode(int order, int timing, uint64_t seed);
-/** How many multiprocessors it pretends to have, at most 132, as before the first call: with few, a small
+/** How many SMs it pretends to have, at most 132, as before the first call: with few, a small
  *  problem gives each a long piece of work. A plan is good for the number at which it was made. */
 void msa_engine_sms(int n);
 /** How many queries at most the kernels of backward and kl take in one go, 32768 before the first call, as on
@@ -86,7 +86,7 @@ void msa_engine_chunk(int queries);
 void msa_engine_dry(bool dry);
 /** The furthest address that kernels have carved out of a workspace since this was last asked. */
 uintptr_t msa_engine_reach(void);
-/** How many CTAs of a launch it runs in turns, as those on a GPU's multiprocessors do: which one reaches
+/** How many CTAs of a launch it runs in turns, as those on a GPU's SMs do: which one reaches
  * memory first then follows from order and seed alone. 1, as before the first call: each by itself, and which
  * comes first is left to the host's threads. */
 void msa_engine_resident(int n);

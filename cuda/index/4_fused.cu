@@ -9,7 +9,7 @@
  * Bytes: 2 di a row, 2 di a key for each 256 rows; 4 k of ids a row, 4 more for the LSE; lists in and out if
  * merged.
  * Floor: 2 di operations a visible key, query and group at wgmma's 4096 a clock and SM; L2: 16 bytes a clock.
- * Predicted at M3's heads: 80 to 90 % of a large product's rate, at which 128K tokens take 11.4 ms, 1M 0.73 s.
+ * Estimate: at M3's sizes 80 to 90 % of a large product's rate, at which 128K tokens take 11.4 ms, 1M 0.73 s.
  * Waste: diagonal blocks are computed whole; a CTA's start and end, one CTA an SM; blocks of 64 or 32 keys, as
  * in 3_wgmma.
  * Dropped: a sum of every block; products under way between blocks (ptxas C7514), or issued by a branch
@@ -130,7 +130,7 @@ template <int D, int Block, bool Lse>
 PTX_INLINE void epilogue(Lists<Lse> &lists, Rows &own, float (&x)[Block / 2], int first, int n, int topk)
 {
     const int b = first + n;
-    PTX(_Pragma("unroll")) // the body is long, but a loop would index x, which then has to lie in memory
+    UNROLL // the body is long, but a loop would index x, which then has to lie in memory
     for (int half = 0; half < 2; half++) {
         // [reject]
         const int local = own.position[half] / Block, last = own.position[half] - b * Block;

@@ -8,6 +8,10 @@
  *     ENTRY(dense, naive, run, no_workspace);
  *
  * The same file is compiled by nvcc for the GPU and by a C++ compiler for the engine.
+ *
+ * M3's sizes, in the heads of kernel files: 64 query and 4 key-value heads of 128, 4 index heads of 128, blocks
+ * of 128 keys, k = 16 (book/notation.md); with a number of tokens, T = S = that many. An estimate is arithmetic,
+ * never a measurement.
  */
 #ifndef MSA_KERNEL_CUH
 #define MSA_KERNEL_CUH
@@ -233,26 +237,32 @@ PTX_INLINE float to_float(bf16 x)
 /// Stores one element of O, which is float32 or bf16.
 PTX_INLINE void store(float *p, float x SITE)
 {
-    PTX(st_global(p, x);)
-    CPU(st_global(p, x, site);)
+    st_global(p, x PASS_SITE);
 }
 PTX_INLINE void store(bf16 *p, float x SITE)
 {
-    PTX(st_global(p, __float2bfloat16_rn(x));)
-    CPU(st_global(p, __float2bfloat16_rn(x), site);)
+    st_global(p, __float2bfloat16_rn(x) PASS_SITE);
 }
 
 /// Stores four neighbouring elements of O.
 PTX_INLINE void store_4(float *p, float4 x SITE)
 {
-    PTX(st_global((float4 *)p, x);)
-    CPU(st_global((float4 *)p, x, site);)
+    st_global((float4 *)p, x PASS_SITE);
 }
 PTX_INLINE void store_4(bf16 *p, float4 x SITE)
 {
     const uint2 packed = {pack_bf16(x.x, x.y), pack_bf16(x.z, x.w)};
-    PTX(st_global((uint2 *)p, packed);)
-    CPU(st_global((uint2 *)p, packed, site);)
+    st_global((uint2 *)p, packed PASS_SITE);
+}
+/// Loads four neighbouring channels.
+PTX_INLINE float4 load_4(const bf16 *p SITE)
+{
+    const bf16x4 a = ld_global((const bf16x4 *)p PASS_SITE);
+    return make_float4(to_float(a.x[0]), to_float(a.x[1]), to_float(a.x[2]), to_float(a.x[3]));
+}
+PTX_INLINE float4 load_4(const float *p SITE)
+{
+    return ld_global((const float4 *)p PASS_SITE);
 }
 
 template <class T> MSA_BOTH_SIDES constexpr T ceil_div(T a, T b)
@@ -281,6 +291,13 @@ struct Carve {
 };
 
 /* ---- A part of a call; from run-time sizes to template arguments (host) ------------------------------ */
+
+/// Queries that a chunk may have at most.
+inline int longest_chunk()
+{
+    PTX(return 32768;)
+    CPU(return simt::options.chunk;)
+}
 
 /// Queries q0 .. q0 + n - 1 as a call of their own: a sequence that ends with the last of them.
 static inline Call chunk_of(const Call &c, int q0, int n)

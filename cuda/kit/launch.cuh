@@ -24,6 +24,21 @@ template <class T> PTX_INLINE T &shared(ONLY_SITE)
     CPU(return *static_cast<T *>(simt::shared_base(sizeof(T), site));)
 }
 
+/// On the CPU the engine ends the run where this does not hold, and says so; nothing on the GPU.
+PTX_INLINE void engine_require(bool holds, const char *what SITE)
+{
+    PTX((void)holds; (void)what;)
+    CPU(simt::require(holds, what, site);)
+}
+
+/// SMs of the device (host).
+inline int device_sms()
+{
+    PTX(int device = 0, n = 0; cudaGetDevice(&device);
+        cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device); return n;)
+    CPU(return simt::options.sms;)
+}
+
 #ifdef __CUDACC__
 template <class... P, class... A>
 void launch(bool dependent, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,

@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(pad_threads)
         (!p.len_q || s.n_q == ld_global(p.len_q)) && (!p.len_kv || s.n_kv == ld_global(p.len_kv));
     if (!good && status && thread == 0 && blockIdx.y == 0)
         atomicMax(status, (int32_t)MSA_ERR_SEQLENS);
-    CPU(simt::require(good || status, "lengths are in their rooms, no more queries than keys", simt::Site());)
+    engine_require(good || status, "lengths are in their rooms, no more queries than keys");
     if (outputs.n == 0)
         return;
     const Rows &rows = outputs.rows[blockIdx.y];

@@ -3,10 +3,11 @@
  * @brief The Hopper instructions that kernels use, each behind one named function.
  *
  * PTX(...) is the body for nvcc, one instruction; CPU(...) is the body for the engine in simt/, which does
- * what the instruction does and checks that it may be done. This is the only file with inline assembly.
+ * what the instruction does and checks that it may be done. This is the only file with inline assembly,
+ * and outside kit/ nothing has two bodies.
  * Sections are those of the PTX ISA 9.0, chapter 9.7 ("Instruction Set / Instructions").
  *
- * SITE is the caller's file and line on the CPU, nothing on the GPU.
+ * SITE is the caller's file and line on the CPU, nothing on the GPU; PASS_SITE hands it on.
  */
 #ifndef MSA_PTX_CUH
 #define MSA_PTX_CUH
@@ -20,6 +21,9 @@
 #define CPU(...)
 #define SITE
 #define ONLY_SITE
+#define PASS_SITE
+#define UNROLL _Pragma("unroll")
+#define UNROLL_BY_4 _Pragma("unroll 4")
 #define PTX_INLINE static __device__ __forceinline__
 #define PTX_NAMED PTX_INLINE
 #else
@@ -28,6 +32,10 @@
 #define CPU(...) __VA_ARGS__
 #define SITE , simt::Site site = simt::Site()
 #define ONLY_SITE simt::Site site = simt::Site()
+#define PASS_SITE , site
+/// Before a loop; of nvcc alone.
+#define UNROLL
+#define UNROLL_BY_4
 #define PTX_INLINE inline
 /// Of functions that ask how their caller names a place in shared memory, which only those in line can.
 #define PTX_NAMED inline __attribute__((always_inline))

@@ -4,7 +4,7 @@
  *
  * A candidate is one 64-bit number, its key: the score's bits made to ascend with the score, then the
  * complement of the id. So a larger key is better, equal scores prefer the lower id, and no two keys are
- * equal (contract, section 2, step 4). A list starts with its fixed entries, which no candidate beats: the
+ * equal (chapter 5). A list starts with its fixed entries, which no candidate beats: the
  * local block and, where the list has more entries than k, closed entries. What is left is free; closed and
  * free entries read as id -1, which as an unsigned number comes after every id. Hence a row of ids is its list
  * sorted by unsigned id, with no special case.
@@ -12,6 +12,7 @@
 #ifndef MSA_SELECTION_CUH
 #define MSA_SELECTION_CUH
 
+#include "bits.cuh"
 #include "kernel.cuh"
 
 constexpr uint64_t free_entry = 0, closed_entry = 0xffffffffull << 32;
@@ -21,9 +22,7 @@ constexpr uint64_t free_entry = 0, closed_entry = 0xffffffffull << 32;
 PTX_INLINE uint64_t rank_key(float score, int id)
 {
     const float x = score == score ? score + 0.0f : minus_infinity();
-    uint32_t bits;
-    PTX(bits = __float_as_uint(x);)
-    CPU(memcpy(&bits, &x, 4);)
+    uint32_t bits = bits_of(x);
     bits ^= bits >> 31 ? ~0u : 1u << 31;
     return (uint64_t)bits << 32 | ~(uint32_t)id;
 }
@@ -32,10 +31,7 @@ PTX_INLINE uint64_t rank_key(float score, int id)
 PTX_INLINE float score_of(uint64_t key)
 {
     const uint32_t high = (uint32_t)(key >> 32), bits = high >> 31 ? high ^ 1u << 31 : ~high;
-    float x;
-    PTX(x = __uint_as_float(bits);)
-    CPU(memcpy(&x, &bits, 4);)
-    return x;
+    return float_of(bits);
 }
 /// The id of a candidate or of the local block, ~0 of any other entry.
 PTX_INLINE uint32_t id_of(uint64_t key)
@@ -62,7 +58,6 @@ template <class F> static void with_list_size(int topk, const F &f)
 /* ---- A thread's list: K entries in registers, best first ---------------------------------------------- */
 
 // It stays there if every loop over it is unrolled to the end: so K is 8, 16 or 32, and a smaller k closes entries.
-#define UNROLL PTX(_Pragma("unroll"))
 
 /// Puts a candidate that beats the last entry where it belongs; the last falls off.
 template <int K> PTX_INLINE void insert(uint64_t (&list)[K], uint64_t key)

@@ -5,16 +5,16 @@
  * Idea: the sweep of backward/3_kv_outer.cu without dO, V and their products. A CTA keeps a block's K and Ki,
  * and the queries that chose it come past; S of a group's heads, averaged as probabilities, is the teacher.
  * dQi leaves by reductions, u - t in bf16 for index_keys(), which owns dKi. Without ids the index's
- * log-sum-exp is made here (index_lse.cuh), and a panel of u - t holds a chunk's queries, never N x N.
+ * log-sum-exp is made here (sweep/index_lse.cuh), and a panel of u - t holds a chunk's queries, never N x N.
  * Bytes of a chunk with P pairs and U tokens in its blocks, the largest: 2 (d + di) U of K and Ki, 2 G d P of
  * Q, 2 Bk P of u - t there and back. All of them: chapter 16, design notes.
  * Floor: 2 G d operations for each key of a pair, the main scores. Beside a backward pass they are there
- * already: backward/3_kv_outer.cu does both. Estimated at 128K tokens of M3, k = 16: 25 ms of shared memory
- * beside 10 ms of Q.
+ * already: backward/3_kv_outer.cu does both.
+ * Estimate: at M3's sizes and 128K tokens 25 ms of shared memory beside 10 ms of Q.
  * Waste: half of the narrow products' 16 rows; a hot block's dKi is one CTA's work.
  */
-#include "../backward/mma_sweep.cuh"
-#include "../backward/sweeps.cuh"
+#include "../sweep/mma_sync.cuh"
+#include "../sweep/task.cuh"
 
 namespace
 {

@@ -10,7 +10,7 @@
  * k + 3 G B + 3 B) + 4 * 32 k P G (Hkv (Hkv + 1) / 2 + 1); written 4 Hkv (2 G B + 2 B + 2 + T k) + 16 per item
  * of the capacity.
  * Floor: the ids read once and the entries written once, 8 Hkv T k bytes.
- * Estimated for a chunk of sparse/4_kv_outer: 0.05 ms, nearly all of it launches and barriers.
+ * Estimate: for a chunk of sparse/4_kv_outer 0.05 ms, nearly all of it launches and barriers.
  * Waste: the ids' second reading, from L2 for a chunk; entries are stored 4 bytes at a time to B places at
  * once; three barriers for 32 queries. Design notes: chapter 14.
  */
@@ -190,10 +190,8 @@ template <class T> __device__ void fill(T *out, int64_t begin, int64_t end, T v 
 {
     const int64_t block = (int64_t)blockIdx.y * gridDim.x + blockIdx.x;
     const int64_t step = (int64_t)gridDim.x * gridDim.y * blockDim.x;
-    for (int64_t a = begin + block * blockDim.x + threadIdx.x; a < end; a += step) {
-        PTX(st_global(out + a, v);)
-        CPU(st_global(out + a, v, site);)
-    }
+    for (int64_t a = begin + block * blockDim.x + threadIdx.x; a < end; a += step)
+        st_global(out + a, v PASS_SITE);
 }
 
 __global__ void __launch_bounds__(1024, 1)

@@ -1,6 +1,6 @@
 /**
  * @file barrier.cpp
- * @brief Block and named barriers, mbarriers, and the pool of registers.
+ * @brief A CTA's barrier, named ones, mbarriers, and the pool of registers.
  */
 #include "engine.h"
 
@@ -120,7 +120,7 @@ void bar_arrive(unsigned id, unsigned n, Site at)
 }
 
 /// Barrier 0 for all, from one place in the source: CUDA asks that a __syncthreads() in a branch be taken by
-/// the whole block or by nobody.
+/// the whole CTA or by nobody.
 void sync_threads(Site at)
 {
     Block &b = *self().block;

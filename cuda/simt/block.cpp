@@ -1,6 +1,6 @@
 /**
  * @file block.cpp
- * @brief A block before its first thread runs, and the guards around its shared memory.
+ * @brief A CTA before its first thread runs, and the guards around its shared memory.
  */
 #include "engine.h"
 

@@ -15,9 +15,9 @@ namespace simt
 {
 
 struct Clock;
-using Clocks = std::map<uint64_t, Clock>; ///< by block
+using Clocks = std::map<uint64_t, Clock>; ///< by CTA
 
-/// What one knows of other blocks, and what will be known after the next memory fence: what relaxed atomics
+/// What one knows of other CTAs, and what will be known after the next memory fence: what relaxed atomics
 /// were told by those who had executed one.
 struct Beyond {
     Clocks known, at_fence;
@@ -26,12 +26,12 @@ std::shared_ptr<const Beyond> joined(const std::shared_ptr<const Beyond> &a,
                                      const std::shared_ptr<const Beyond> &b);
 
 /// What a thread, or a barrier for those who pass it, knows of the others: releases seen, by warp of the
-/// block, and after the warps phases seen, by mbarrier.
+/// CTA, and after the warps phases seen, by mbarrier.
 struct Clock {
     uint32_t warp[32] = {};
     unsigned known = 0;                   ///< of these, the first so many: the others are 0
     std::vector<uint32_t> more;           ///< from number 32 on
-    std::shared_ptr<const Beyond> beyond; ///< of other blocks; NULL: nothing
+    std::shared_ptr<const Beyond> beyond; ///< of other CTAs; NULL: nothing
 
     uint32_t operator[](unsigned w) const
     {

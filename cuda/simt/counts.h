@@ -18,14 +18,14 @@ extern "C" {
 typedef struct simt_counters {
     uint64_t launches;
     uint64_t blocks, threads;            /**< CUDA's blocks (CTAs), and threads of all of them */
-    uint64_t shared_bytes;               /**< dynamic shared memory of a block, the most of any launch */
+    uint64_t shared_bytes;               /**< dynamic shared memory of a CTA, the most of any launch */
     uint64_t load_bytes, load_sectors;   /**< global memory: bytes asked for, 32-byte sectors moved */
     uint64_t store_bytes, store_sectors; /**< reductions included */
     uint64_t shared_accesses;            /**< warp-wide shared loads and stores, by named helpers */
     uint64_t shared_conflicts;           /**< extra passes over the banks that these took */
     uint64_t tensor_fma;                 /**< multiply-adds of mma.sync and wgmma */
     uint64_t bulk_copies, bulk_bytes;    /**< TMA, either direction; whole boxes, as barriers count them */
-    uint64_t barriers;                   /**< warps that passed a block or named barrier */
+    uint64_t barriers;                   /**< warps that passed a CTA or named barrier */
     uint64_t mbarrier_waits;             /**< threads that waited for an mbarrier phase... */
     uint64_t mbarrier_stalls;            /**< ...and did not find it complete */
 } simt_counters;
@@ -35,14 +35,14 @@ const simt_counters *simt_counts(void);
 
 /** One load or store by a named helper. */
 typedef struct simt_access {
-    uint64_t address; /**< in global memory, or in the block's shared window, which starts at bank 0 */
+    uint64_t address; /**< in global memory, or in the CTA's shared window, which starts at bank 0 */
     unsigned bytes;
     bool shared, write;
     uint64_t block; /**< of the grid, counted along x first */
     unsigned thread;
 } simt_access;
 
-/** Shows every access from now on to see(context, access); NULL: to nobody. Blocks of one launch may call it
+/** Shows every access from now on to see(context, access); NULL: to nobody. CTAs of one launch may call it
  *  at the same time. Bulk copies and products are not shown. */
 void simt_watch(void (*see)(void *context, const simt_access *access), void *context);
 
@@ -70,9 +70,9 @@ typedef struct simt_event {
     double busy, served, begin, end;
 } simt_event;
 
-/** Records a timeline of this block of every launch from now on; a negative one: of none. */
+/** Records a timeline of this CTA of every launch from now on; a negative one: of none. */
 void simt_record(int64_t block);
-/** The record of the last run, ordered by launch, block, warp and begin; valid until the next run. NULL: no
+/** The record of the last run, ordered by launch, CTA, warp and begin; valid until the next run. NULL: no
  *  memory for it. */
 const simt_event *simt_events(size_t *n);
 

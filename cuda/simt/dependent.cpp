@@ -3,7 +3,7 @@
  * @brief Programmatic dependent launch: until grid_wait returns, the output of the grid before is poison.
  *
  * Output is what changed in the declared buffers while that grid ran, in words of 4 bytes. grid_wait returns
- * as late as possible: when nobody in the block can go on without it and no copy is in flight.
+ * as late as possible: when nobody in the CTA can go on without it and no copy is in flight.
  */
 #include "engine.h"
 
@@ -127,7 +127,7 @@ bool reveal_if_wanted()
     return true;
 }
 
-/// The blocks have ended, or failed.
+/// The CTAs have ended, or failed.
 void reveal_output()
 {
     if (poisoned)

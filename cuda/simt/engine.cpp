@@ -1,6 +1,6 @@
 /**
  * @file engine.cpp
- * @brief Fibers and the scheduler: runs the blocks of a grid, thread by thread.
+ * @brief Fibers and the scheduler: runs the CTAs of a grid, thread by thread.
  */
 #undef _FORTIFY_SOURCE // its longjmp refuses to jump between stacks
 #include "engine.h"
@@ -25,7 +25,7 @@ static std::mutex counters_lock;
 
 /* ---- Threads on fibers --------------------------------------------------------------------------------- */
 
-/// The blocks of a grid that run: all, or those that options.only picks.
+/// The CTAs of a grid that run: all, or those that options.only picks.
 struct Chosen {
     uint64_t all;
     std::vector<uint64_t> some;
@@ -39,11 +39,11 @@ struct Chosen {
     }
 };
 
-/// One core's share: the blocks it runs now, and a stack for each of their threads.
+/// One core's share: the CTAs it runs now, and a stack for each of their threads.
 struct Worker {
     Context home;
     bool failed = false;
-    size_t fitting = 0; ///< how many of the blocks may run at the same time
+    size_t fitting = 0; ///< how many of the CTAs may run at the same time
     std::vector<std::unique_ptr<Fiber>> fibers;
     std::vector<Fiber *> idle;
     std::vector<std::unique_ptr<Block>> blocks;
@@ -223,7 +223,7 @@ void Worker::sweep_unfairly(Block &b, bool &ran, bool &spun)
     }
 }
 
-/// Which block is first matters to those that wait for each other as much as which thread does.
+/// Which CTA is first matters to those that wait for each other as much as which thread does.
 void Worker::sweep_all(bool &ran, bool &spun)
 {
     const bool random = options.order == Order::random;
@@ -238,7 +238,7 @@ void Worker::sweep_all(bool &ran, bool &spun)
     }
 }
 
-/// How many blocks of a launch the GPU has room for at the same time, by the registers that each thread has.
+/// How many CTAs of a launch the GPU has room for at the same time, by the registers that each thread has.
 static size_t fit(const Launch &l, unsigned registers)
 {
     const unsigned threads = (l.block.x * l.block.y * l.block.z + 31) / 32 * 32;
@@ -248,7 +248,7 @@ static size_t fit(const Launch &l, unsigned registers)
     return std::max(each * (size_t)options.sms, (size_t)1);
 }
 
-/// A kernel that moves registers was launched with all that its block can have.
+/// A kernel that moves registers was launched with all that its CTA can have.
 void occupy(const Block &b)
 {
     worker().fitting = std::min(worker().fitting, fit(*b.launch, b.registers));
@@ -285,7 +285,7 @@ bool Worker::retire_exited()
     return blocks.size() < before;
 }
 
-/// Runs blocks chosen[first..last-1], with at least `resident` blocks at a time.
+/// Runs CTAs chosen[first..last-1], with at least `resident` CTAs at a time.
 void Worker::run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t last, unsigned resident)
 {
     constexpr int patience = 20000; // sweeps in which threads only spun

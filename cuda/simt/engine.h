@@ -1,6 +1,6 @@
 /**
  * @file engine.h
- * @brief Inside the engine: threads, blocks, what they wait for, and what is still in flight.
+ * @brief Inside the engine: threads, CTAs, what they wait for, and what is still in flight.
  */
 #ifndef MSA_SIMT_ENGINE_H
 #define MSA_SIMT_ENGINE_H
@@ -35,7 +35,7 @@ struct Condition {
 
 struct Thread {
     Block *block;
-    unsigned index; ///< in the block
+    unsigned index; ///< in the CTA
     Fiber *fiber = nullptr;
     bool done, spinning;
     Condition *waiting; ///< NULL: may run
@@ -252,7 +252,7 @@ struct Block {
 /* ---- report.cpp ---------------------------------------------------------------------------------- */
 struct Failed { ///< the launch is given up; the report says why
 };
-extern std::atomic<bool> stop; ///< one block failed: the others give up
+extern std::atomic<bool> stop; ///< one CTA failed: the others give up
 /// Records the failure and gives up the launch. From a thread the exception ends in fiber_main.
 [[noreturn]] __attribute__((format(printf, 2, 3))) void fail(Site at, const char *fmt, ...);
 [[noreturn]] void deadlock(std::vector<std::unique_ptr<Block>> &blocks, const char *what);
@@ -284,7 +284,7 @@ void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void *
               bool apart = false);
 
 /* ---- memory.cpp ---------------------------------------------------------------------------------- */
-/// The shared address of bytes that lie wholly in the block's shared memory and are aligned; else fails.
+/// The shared address of bytes that lie wholly in the CTA's shared memory and are aligned; else fails.
 uint32_t shared_checked(const void *p, uint64_t bytes, unsigned align, const char *what, Site at);
 void touch_atomic(void *p, unsigned bytes, bool reads, Site at);
 bool known_written(Block &b, Range r); ///< by a named store or a copy; plain stores are not known
@@ -322,11 +322,11 @@ bool missing_grid_wait();
 extern uint64_t grid; ///< that runs now; they count from 1
 void begin_grid(bool dependent);
 void note_grid_wait(Thread &t);
-void note_exit(const Thread &t);                 ///< the last thread of a block lets dependent grids begin
+void note_exit(const Thread &t);                 ///< the last thread of a CTA lets dependent grids begin
 bool overlaps(const Thread &me, uint64_t other); ///< whether that grid may still run, for all this thread knows
 
 /* ---- global.cpp ---------------------------------------------------------------------------------- */
-void begin_marks(bool dependent, bool parallel); ///< of a grid's accesses; parallel: by blocks on several cores
+void begin_marks(bool dependent, bool parallel); ///< of a grid's accesses; parallel: by CTAs on several cores
 void introduce(Block &b);
 /// Fails unless this access comes after all that it collides with.
 enum class Does { read, atomic_read, write, atomic };
@@ -348,7 +348,7 @@ void learn(Gate &gate, uint64_t phase);
 uint32_t stamp(const Thread &t);                                ///< of what a thread does now
 bool ordered(const Thread &me, unsigned other, uint32_t stamp); ///< whether `me` knows what `other` did then
 bool ordered(const Clock &known, unsigned id, unsigned other, uint32_t stamp);
-const Clock *known_of(const Thread &me, uint64_t block); ///< of another block; NULL: nothing
+const Clock *known_of(const Thread &me, uint64_t block); ///< of another CTA; NULL: nothing
 void forget_releases();
 
 /* ---- copy.cpp ------------------------------------------------------------------------------------ */

@@ -1,11 +1,11 @@
 /**
  * @file global.cpp
- * @brief Who touched global memory last: races between warps, blocks and grids that overlap, by ordinary
+ * @brief Who touched global memory last: races between warps, CTAs and grids that overlap, by ordinary
  *        accesses, atomics and copies.
  *
  * Every 16 bytes that a named helper or a copy touches keep marks of the last writers and readers. A mark is
- * ordered before an access by what the accessing thread has learned: of its own block through barriers, of
- * other blocks through releases and acquires (race.cpp), of the grids before by grid_wait. Marks of grids
+ * ordered before an access by what the accessing thread has learned: of its own CTA through barriers, of
+ * other CTAs through releases and acquires (race.cpp), of the grids before by grid_wait. Marks of grids
  * that must have ended are as good as none.
  */
 #include "engine.h"
@@ -19,10 +19,10 @@
 namespace simt
 {
 
-/// A warp of some block.
+/// A warp of some CTA.
 struct Who {
     uint64_t grid, block;
-    unsigned warp;                                                 ///< of the block
+    unsigned warp;                                                 ///< of the CTA
     std::unique_ptr<std::array<std::vector<uint32_t>, 32>> fences; ///< stamps of proxy fences, by lane
 };
 static Table<Who> warps;
@@ -93,9 +93,9 @@ static std::string place(const Mark &m)
     return text({files[m.file], m.line});
 }
 
-/* ---- Grids and blocks -------------------------------------------------------------------------------- */
+/* ---- Grids and CTAs ---------------------------------------------------------------------------------- */
 
-static bool shared_pages; ///< blocks run on several cores
+static bool shared_pages; ///< CTAs run on several cores
 
 /// A workspace as it was before any grid used it.
 struct Spoiled {
@@ -123,7 +123,7 @@ void begin_marks(bool dependent, bool parallel)
     groups.clear();
 }
 
-/// The numbers of a block's warps.
+/// The numbers of a CTA's warps.
 void introduce(Block &b)
 {
     const unsigned n = ((unsigned)b.threads.size() + 31) / 32;
@@ -305,7 +305,7 @@ static void in_granule(const Touch &a, Page &p, unsigned g, uint16_t bytes)
     leave_mark(into->of[g], m, a.write);
 }
 
-struct Busy { ///< others run blocks of this grid
+struct Busy { ///< others run CTAs of this grid
     Page &p;
     explicit Busy(Page &page) : p(page)
     {

@@ -14,11 +14,11 @@ uint64_t grid;
 static uint64_t oldest_begun; ///< a grid before it that may still run when it begins...
 static uint64_t oldest_ended; ///< ... and when its grid_wait has returned, of those before that one
 static bool dependent;
-static std::atomic<bool> waited, triggered_late; ///< by a block of this grid: see begin_grid
+static std::atomic<bool> waited, triggered_late; ///< by a CTA of this grid: see begin_grid
 
-/// What may overlap a dependent grid: the one before; and those that may overlap that one, unless a block of
+/// What may overlap a dependent grid: the one before; and those that may overlap that one, unless a CTA of
 /// it has waited for them before it let this grid begin. After grid_wait the same without the one before,
-/// which has ended, and with it what any of its blocks has waited for.
+/// which has ended, and with it what any of its CTAs has waited for.
 void begin_grid(bool is_dependent)
 {
     const uint64_t before = dependent ? oldest_begun : grid;

@@ -105,7 +105,7 @@ inline int __clz(int v)
     return v ? __builtin_clz((unsigned)v) : 32;
 }
 
-// Real atomics, since blocks of one grid run on several cores.
+// Real atomics, since CTAs of one grid run on several cores.
 template <class T> T atomic_update(T *p, T (*f)(T, T), T v, simt::Site at, bool reads = true)
 {
     simt::atomic_at(p, sizeof(T), at, reads);

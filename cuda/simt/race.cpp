@@ -2,7 +2,7 @@
  * @file race.cpp
  * @brief Which thread knows what others did: clocks that barriers carry from thread to thread.
  *
- * A vector clock with one component a warp of the block. A release counts up its warp's component, and what
+ * A vector clock with one component a warp of the CTA. A release counts up its warp's component, and what
  * a thread does bears the count of that moment as a stamp; whoever has learned of a larger count, through a
  * barrier, a meeting of lanes or a fence, comes after it. Lanes that share a count may hide a race between
  * them, but a correct kernel is never blamed.
@@ -61,7 +61,7 @@ void learn(Gate &gate, uint64_t phase)
     tsan::acquire(&gate.side[phase & 1]);
 }
 
-/* ---- Across blocks --------------------------------------------------------------------------------- */
+/* ---- Across CTAs ----------------------------------------------------------------------------------- */
 
 static void join(Clocks &into, const Clocks &from)
 {
@@ -110,7 +110,7 @@ static Beyond beyond(const Thread &t)
     return t.clock.beyond ? *t.clock.beyond : Beyond();
 }
 
-/// All that this thread knows, its own block included.
+/// All that this thread knows, its own CTA included.
 static Clocks all_known(Thread &t)
 {
     Clock own;

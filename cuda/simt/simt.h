@@ -13,12 +13,12 @@
  *   and are only seen by their effects: NaNs, broken guards; or by ThreadSanitizer (tsan.h). What wgmma or
  *   TMA will read must be written by the named ones.
  * - wgmma's accumulators must be a named array that lives until the wait.
- * - A loop that waits for another block spins on ld_acquire (and the launch needs resident blocks), never
+ * - A loop that waits for another CTA spins on ld_acquire (and the launch needs resident CTAs), never
  *   on a plain variable.
  *
  * Whether one access comes after another is asked of vector clocks, which barriers, mbarriers, fences,
- * releases and acquires carry from thread to thread and from block to block; so a missing one is found in
- * most orders, and not only where it does harm. Atomics are relaxed. Only as many blocks are resident as fit
+ * releases and acquires carry from thread to thread and from CTA to CTA; so a missing one is found in
+ * most orders, and not only where it does harm. Atomics are relaxed. Only as many CTAs are resident as fit
  * on options.sms.
  *
  * It is a checker, not a simulator of time: no clock (but a model of one, see timeline()), no cache, nothing
@@ -143,14 +143,14 @@ struct Site {
 
 /* ---- Running a kernel ---------------------------------------------------------------------------- */
 
-/// In which threads of a block run. unfair: a warp, and of several blocks one, runs as far ahead as it can.
+/// In which threads of a CTA run. unfair: a warp, and of several CTAs one, runs as far ahead as it can.
 enum class Order { forward, reverse, random, unfair };
 enum class Timing { late, early, random }; ///< when asynchronous copies and products take place
 
 /// What instructions cost in the timeline's model: nominal clocks of an H100's SM, not measurements.
 struct Costs {
     double copy_latency = 600; ///< from a copy's turn on the path to its landing
-    double copy_bytes = 24;    ///< bytes a clock, of all copies of a block together
+    double copy_bytes = 24;    ///< bytes a clock, of all copies of a CTA together
     double tensor_fma = 2048;  ///< multiply-adds a clock of wgmma, of all warpgroups together
     double mma_fma = 340;      ///< ... of one warp's mma.sync
     double shared_bytes = 128; ///< bytes a clock of a warp's named loads and stores
@@ -162,22 +162,21 @@ struct Options {
     Order order = Order::forward;
     Timing timing = Timing::late;
     uint64_t seed = 1; ///< of both random modes; printed with every failure
-    int resident =
-        1; ///< blocks that run interleaved; more than one for kernels whose blocks wait for each other
+    int resident = 1; ///< CTAs that run interleaved; more than one for kernels whose CTAs wait for each other
     int chunk = 32768;       ///< queries at most that the kernels of backward and kl take in one go
-    int sms = 132;           ///< what a kernel that asks for the number of multiprocessors is told
-    bool dry = false;        ///< run no block at all: for who asks what a call would take
+    int sms = 132;           ///< what a kernel that asks for the number of SMs is told
+    bool dry = false;        ///< run no CTA at all: for who asks what a call would take
     bool keep_going = false; ///< leave a failure in report() instead of ending the program
     bool unwritten = false;  ///< let wgmma read shared memory that nobody has written
-    /// Which blocks of a grid run; all, if empty. Launches count from 0 at reset(). Called by one thread.
+    /// Which CTAs of a grid run; all, if empty. Launches count from 0 at reset(). Called by one thread.
     /// `block` counts along x first.
     std::function<bool(const char *kernel, uint64_t launch, uint64_t block, dim3 grid)> only;
-    /// Shown every access by a named helper, by all blocks that run at the same time.
+    /// Shown every access by a named helper, by all CTAs that run at the same time.
     std::function<void(const simt_access &)> watch;
     size_t snapshot =
         64 << 20;          ///< LAUNCH_DEPENDENT: bytes of declared buffers up to which output is poisoned
     bool timeline = false; ///< record what timeline() hands out
-    int64_t timeline_block = -1; ///< only of this block of each launch, unless negative
+    int64_t timeline_block = -1; ///< only of this CTA of each launch, unless negative
     Costs costs;                 ///< its clocks
 };
 extern Options options;
@@ -189,18 +188,18 @@ extern Counters counters;
 void reset(); ///< counters to zero, launches count from 0 again, no timeline
 
 /* The timeline is a model, not a measurement. The engine has no clock, so each thread gets one that advances
- * by the nominal options.costs. Products share the block's tensor cores in order of issue, copies share one
- * path to memory, and whoever waits goes on when the last arrival or landing has come. A block has an SM
+ * by the nominal options.costs. Products share the CTA's tensor cores in order of issue, copies share one
+ * path to memory, and whoever waits goes on when the last arrival or landing has come. A CTA has an SM
  * for itself, and starts at clock 0. Ordinary arithmetic is not seen: a kernel declares it by
  * timeline_mark("softmax", clk), which gives the warp its quarter of the SM for so long. Order and timing of
- * the run have no influence; waiting for other blocks takes no time. */
+ * the run have no influence; waiting for other CTAs takes no time. */
 
 enum class Did {
     work,          ///< what timeline_mark declared
     copy,          ///< a bulk copy or cp.async, from issue to landing
     product,       ///< a group of wgmma, from its first issue to its last result; in the first of its warps
     wait_mbarrier, ///< object: the barrier's offset in shared memory
-    wait_barrier,  ///< object: the number of the block's or named barrier
+    wait_barrier,  ///< object: the number of the CTA's or named barrier
     wait_product,  ///< wgmma.wait_group
     wait_copy,     ///< the wait for groups of bulk stores or cp.async
     wait_lanes     ///< for the other lanes of a warp or warpgroup, at a collective instruction
@@ -222,7 +221,7 @@ struct Event {
     double begin, end;
     Site at;
 };
-/// All launches since reset() with options.timeline, ordered by launch, block, warp and begin.
+/// All launches since reset() with options.timeline, ordered by launch, CTA, warp and begin.
 const std::vector<Event> &timeline();
 
 /// What was wrong with the first launch since reset() that failed: "file:line: what (kernel, block, thread)"; empty
@@ -257,7 +256,7 @@ void launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_
 
 /* ---- Bodies of the instructions in ptx.cuh ------------------------------------------------------- */
 
-void *shared_base(size_t bytes, Site at); ///< start of the block's dynamic shared memory, 1024-byte aligned
+void *shared_base(size_t bytes, Site at); ///< start of the CTA's dynamic shared memory, 1024-byte aligned
 uint32_t shared_address(const void *p, Site at); ///< as cvta.to.shared gives it
 void yield(Site at);                             ///< lets all others run; for loops that spin
 

@@ -1,6 +1,6 @@
 /**
  * @file timeline.cpp
- * @brief The timeline: what threads did is recorded while a block runs, and replayed on a model clock after.
+ * @brief The timeline: what threads did is recorded while a CTA runs, and replayed on a model clock after.
  *
  * The record holds only what does not depend on when the engine ran a thread or let a copy take place: the
  * steps of each thread, and which phase of which barrier they belong to. The replay always goes on with the

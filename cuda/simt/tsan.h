@@ -1,6 +1,6 @@
 /**
  * @file tsan.h
- * @brief What ThreadSanitizer is told, so that it sees races of plain accesses between threads of a block.
+ * @brief What ThreadSanitizer is told, so that it sees races of plain accesses between threads of a CTA.
  *
  * To it each thread is a fiber, and so is each copy or product in flight: an agent that comes after its
  * issue and before those who wait for it. Switching between them orders nothing; barriers do, by what they

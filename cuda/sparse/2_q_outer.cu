@@ -9,8 +9,8 @@
  * block of each query and group, hidden ones too; 16 k Hkv T of ids, which every warp reads. The paper's
  * Q-outer order.
  * Floor: those bytes, since G = 16 heads make 16 operations a byte; the products take a fifth of that time.
- * Estimated (make chapter N=14): 69.3 GB for 16384 of M3's queries at 2^20 tokens, 20.7 ms on an H800, 14.4 on
- * an H200.
+ * Estimate: for 16384 queries at M3's sizes and 2^20 tokens 69.3 GB, 20.7 ms on an H800, 14.4 on an H200 (make
+ * chapter N=14).
  * Waste: neighbours that choose the same block fetch it anew each, from L2 at best; 16 - G rows of every
  * product.
  * Dropped: slices of 32 keys; with twice the shared memory one CTA fits on an SM instead of three.

@@ -10,8 +10,8 @@
  * -1 after a short row; for each CTA 4 dh a token of its union: T/2 Hkv union8 Bk dh of K and V at G = 16.
  * Floor: union4 / k times the useful products at 4096 operations a clock and SM; L2: 32 bytes a clock at dh
  * 128.
- * Estimated (make chapter N=14), a chunk of 16384 of M3's queries: structured selections 3.2 ms on an H800,
- * 2.2 on an H200.
+ * Estimate: for 16384 queries at M3's sizes, structured selections, 3.2 ms on an H800, 2.2 on an H200 (make
+ * chapter N=14).
  * Waste: up to 4 times the products where neighbours disagree; rows past 64 / G * G; hidden keys of local
  * blocks; the start of each run of blocks without a gap, which nothing overlaps. What was dropped, and why:
  * chapter 14, design notes.

@@ -4,13 +4,13 @@
 #include "../../cuda/host/plan.h"
 #include "../judge/selections.h"
 
-/* NVIDIA's data sheets of the SXM boards. 989.4 TFLOP/s dense bf16 are 132 multiprocessors x 2048
+/* NVIDIA's data sheets of the SXM boards. 989.4 TFLOP/s dense bf16 are 132 SMs x 2048
  * multiply-adds a clock x 1.83 GHz. H800 and H100 differ in what neither of these shows: the links between
  * GPUs, and float64. */
 const roofline_gpu roofline_gpus[ROOFLINE_GPUS] = {{"H800, H100", 989.4e12, 3.35e12},
                                                    {"H200", 989.4e12, 4.8e12}};
 
-/* Sizes as the contract's formulas name them. */
+/* Sizes as the book's formulas name them. */
 typedef struct sizes {
     double t, s, hq, hkv, g, d, di, bk, k, o; /* o: bytes of an element of O */
     double pairs;                             /* (query, group, block chosen) */
@@ -48,22 +48,23 @@ static sizes sizes_of(const msa_shape *s, msa_dtype out, const int32_t *ids)
     return z;
 }
 
-/* The contract's formulas, section 4, with the pairs of this selection in place of N k Hkv, which early queries do not
- * reach. */
-static roofline_need formula_of(const msa_kernel *kernel, const sizes *z)
+/* The formulas of the loop orders (chapter 14) and of a token's decoding (cost.c), with the pairs of this selection in
+ * place of N k Hkv, which early queries do not reach. */
+static roofline_need order_of(const msa_kernel *kernel, const sizes *z)
 {
     char name[KERNEL_NAME];
     switch (kernel->stage) {
     case MSA_STAGE_SPARSE:
         if (plan_takes(kernel_name(kernel, name)) & TAKES_KV_OUTER)
-            return (roofline_need){.formula = "KV-outer",
-                                   .spec = 4 * z->hkv * z->s * z->d + 4 * z->g * z->pairs * z->d +
-                                           2 * (z->g * z->pairs + z->hq * z->t) * z->d};
-        return (roofline_need){.formula = "Q-outer",
-                               .spec = 4 * z->hq * z->t * z->d + 4 * z->pairs * z->bk * z->d};
+            return (roofline_need){.order = "KV-outer",
+                                   .order_bytes = 4 * z->hkv * z->s * z->d + 4 * z->g * z->pairs * z->d +
+                                                  2 * (z->g * z->pairs + z->hq * z->t) * z->d};
+        return (roofline_need){.order = "Q-outer",
+                               .order_bytes = 4 * z->hq * z->t * z->d + 4 * z->pairs * z->bk * z->d};
     case MSA_STAGE_PREFILL:
     case MSA_STAGE_DECODE:
-        return (roofline_need){.formula = "decode", .spec = 2 * z->di * z->s + 4 * z->pairs * z->bk * z->d};
+        return (roofline_need){.order = "decode",
+                               .order_bytes = 2 * z->di * z->s + 4 * z->pairs * z->bk * z->d};
     default:
         return (roofline_need){0};
     }
@@ -114,7 +115,7 @@ roofline_need roofline_of(const msa_kernel *kernel, const msa_shape *s, msa_dtyp
 {
     const int32_t *ids = kernel->stage == MSA_STAGE_PREFILL && a->forced_ids ? a->forced_ids : a->ids;
     const sizes z = sizes_of(s, out, ids);
-    roofline_need n = formula_of(kernel, &z);
+    roofline_need n = order_of(kernel, &z);
     n.bytes = bytes_of(s, &z, arrays_of(kernel->stage), a);
     n.fma = roofline_fma(kernel->stage, s, ids);
     return n;

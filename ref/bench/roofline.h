@@ -11,8 +11,8 @@
 typedef struct roofline_need {
     double fma;   /**< as roofline_fma() */
     double bytes; /**< every array once, of K and V the blocks that some query chose */
-    double spec;  /**< bytes of the contract's formula (section 4) for the loop order, 0: it has none */
-    const char *formula; /**< which */
+    double order_bytes; /**< what its loop order moves (chapters 7 and 14), 0: it has no such formula */
+    const char *order;  /**< which */
 } roofline_need;
 
 /** Multiply-adds of the visible pairs that are attended or scored; ids NULL: of all. */

@@ -62,9 +62,9 @@ static double over_least(const column *c)
 {
     return traffic(c) / c->need.bytes;
 }
-static double over_spec(const column *c)
+static double over_order(const column *c)
 {
-    return c->need.spec > 0 ? traffic(c) / c->need.spec : NAN;
+    return c->need.order_bytes > 0 ? traffic(c) / c->need.order_bytes : NAN;
 }
 
 /* Seconds: the slower of the tensor cores and the memory. */
@@ -106,7 +106,7 @@ static const struct {
     {"TMA copies", "tma_copies", COUNT(bulk_copies), NULL, NULL},
     {"bytes of their boxes", "tma_bytes", COUNT(bulk_bytes), NULL, NULL},
     {"times the arrays' size", "bytes_over_least", 0, over_least, "%.2f"},
-    {"times the contract's formula", "bytes_over_formula", 0, over_spec, "%.2f"},
+    {"times the loop order's bytes", "bytes_over_formula", 0, over_order, "%.2f"},
     {"tensor FLOP per byte", "flop_per_byte", 0, intensity, "%.1f"},
     {"Shared memory and waiting", NULL, 0, NULL, NULL},
     {"shared accesses of warps", "shared_accesses", COUNT(shared_accesses), NULL, NULL},
@@ -223,8 +223,7 @@ static void print_notes(const column *c, int n)
         "Useful: 2 d multiply-adds for each head, query and key that it attends to (index: d for each "
         "group).\n"
         "The arrays' size: each input and output once; of K and V the blocks that some query chose.\n"
-        "The contract's formula: bytes of the Q-outer, KV-outer or decode order (spec, section 4) for this "
-        "selection.\n"
+        "The loop order's bytes: Q-outer or KV-outer (chapter 14) or decoding (chapter 7), this selection.\n"
         "Not yet complete: when the engine, which lets copies land as late as allowed, came to them.\n"
         "Estimate: the longer of tensor work at the peak rate (t) and bytes at the memory's full rate (m):\n"
         "each array once if caches hold everything, every sector moved if they hold nothing. Latencies,\n"

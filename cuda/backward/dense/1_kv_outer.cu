@@ -9,12 +9,13 @@
  * group, the mean of n keys (up to 16), (2 n + 2) d + 4, and 4 P for who has one; read 4 dh U of K and V, 4 G
  * dh P of Q and dO, 8 G P of LSE and delta; reduced 4 G dh P of dQ; read and written 16 dh U of dK and dV;
  * zeros 4 Hq T dh + 8 Hkv S dh once.
- * Floor: 10 Hq dh operations a visible pair: 704 TFLOP at 128K tokens of M3, 1.1 s at mma.sync's 650 TFLOP/s.
- * Estimated: 2.1 s, as operands come from shared memory at half that rate. FlashAttention-3 reports 1.17 s on
- * an H800; ratios are taken against the best dense backward pass of a run, this one or a library's.
+ * Floor: 10 Hq dh operations a visible pair: at M3's sizes and 128K tokens 704 TFLOP, 1.1 s at mma.sync's 650
+ * TFLOP/s.
+ * Estimate: there 2.1 s, as operands come from shared memory at half that rate. FlashAttention-3 reports 1.17
+ * s on an H800; ratios are taken against the best dense backward pass of a run, this one or a library's.
  * Waste: what 3_kv_outer.cu wastes.
  */
-#include "../sweeps.cuh"
+#include "../../sweep/task.cuh"
 
 static msa_status run(const Call &c)
 {

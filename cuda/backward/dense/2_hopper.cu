@@ -5,12 +5,12 @@
  * Idea: 1_kv_outer's task; a CTA owns a key block of a group, and all queries from the first that sees it come
  * past.
  * Bytes: those of 1_kv_outer.cu.
- * Floor: 704 TFLOP at 128K tokens of M3 take 0.9 s at the 770 TFLOP/s of a large product. Estimated: 1.0 s and
- * more, since shared memory asks for 2900 clocks a tile beside 2560 of products. FlashAttention-3 reports 1.17
- * s on an H800.
+ * Floor: at M3's sizes and 128K tokens 704 TFLOP, 0.9 s at the 770 TFLOP/s of a large product.
+ * Estimate: there 1.0 s and more, since shared memory asks for 2900 clocks a tile beside 2560 of products.
+ * FlashAttention-3 reports 1.17 s on an H800.
  * Waste: what 4_hopper.cu wastes.
  */
-#include "../sweeps.cuh"
+#include "../../sweep/task.cuh"
 
 static msa_status run(const Call &c)
 {

@@ -2,7 +2,7 @@
  * @file 1_split.cu
  * @brief One step of generation by dense attention: the baseline that MSA's step is compared with.
  *
- * Idea: the split attention of decode/attend.cuh over all visible tokens of a request, in two launches: new
+ * Idea: the split attention of split_attend.cuh over all visible tokens of a request, in two launches: new
  * tokens into their pages, then attention, whose last part of a row merges.
  * Bytes of a row (query, group) of n visible tokens in c parts, beside lengths: in 4 dh n of K and V, 2 dh G c
  * of Q, 4 a lane and warp for the page of each of its pieces; a head stores (8 + 4 dh) c, loads (16 + 4 dh) c,
@@ -13,7 +13,7 @@
  * Waste: each of T > 1 queries reads K and V again, though they could share the rows of a product; in a batch
  * of unequal lengths the short requests' CTAs are done early.
  */
-#include "../attend.cuh"
+#include "../split_attend.cuh"
 #include "../update_cache.cuh"
 
 namespace

@@ -1,10 +1,10 @@
 /**
- * @file sweeps.cuh
- * @brief The sweeps of 3_kv_outer.cu, 4_hopper.cu and ../kl/2_kv_outer.cu as functions, for the entries that
- * share them.
+ * @file task.cuh
+ * @brief What a sweep over key blocks may be asked for, and the three there are as functions, for the entries
+ * that share them: backward/3_kv_outer.cu, backward/4_hopper.cu, kl/2_kv_outer.cu.
  */
-#ifndef MSA_SWEEPS_CUH
-#define MSA_SWEEPS_CUH
+#ifndef MSA_TASK_CUH
+#define MSA_TASK_CUH
 
 #include "../kit/kernel.cuh"
 

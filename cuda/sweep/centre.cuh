@@ -17,6 +17,7 @@
 #ifndef MSA_CENTRE_CUH
 #define MSA_CENTRE_CUH
 
+#include "../kit/bits.cuh"
 #include "gradient.cuh"
 
 namespace
@@ -126,11 +127,8 @@ inline QueryScratch query_scratch(const Call &c)
 
 PTX_INLINE float2 unpack_bf16(uint32_t x)
 {
-    const uint32_t bits[2] = {x << 16, x & 0xffff0000u};
-    float2 y;
-    PTX(y = make_float2(__uint_as_float(bits[0]), __uint_as_float(bits[1]));)
-    CPU(memcpy(&y, bits, sizeof y);)
-    return y;
+    const uint32_t low = x << 16, high = x & 0xffff0000u;
+    return make_float2(float_of(low), float_of(high));
 }
 /// Two neighbouring channels.
 PTX_INLINE float2 load_2(const bf16 *p)

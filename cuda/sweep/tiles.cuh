@@ -7,10 +7,10 @@
 #define MSA_TILES_CUH
 
 #include "../kit/warp_attend.cuh"
-#include "../kl/index_lse.cuh"
 #include "../reverse/reverse.cuh"
 #include "centre.cuh"
-#include "sweeps.cuh"
+#include "index_lse.cuh"
+#include "task.cuh"
 
 namespace
 {

@@ -58,18 +58,6 @@ inline void clear_gradients(const Call &c)
 
 /* ---- Four channels at a time --------------------------------------------------------------------------- */
 
-PTX_INLINE float4 load_4(const bf16 *p SITE)
-{
-    PTX(const bf16x4 a = ld_global((const bf16x4 *)p);)
-    CPU(const bf16x4 a = ld_global((const bf16x4 *)p, site);)
-    return make_float4(to_float(a.x[0]), to_float(a.x[1]), to_float(a.x[2]), to_float(a.x[3]));
-}
-PTX_INLINE float4 load_4(const float *p SITE)
-{
-    PTX(return ld_global((const float4 *)p);)
-    CPU(return ld_global((const float4 *)p, site);)
-}
-
 PTX_INLINE float dot_4(float4 a, float4 b)
 {
     return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w;
@@ -127,7 +115,7 @@ struct Sums {
     double of[sum_threads];
 };
 
-/// L_KL is a mean over the queries of all sequences and their groups; ../padding.cuh corrects it for padding.
+/// L_KL is a mean over the queries of all sequences and their groups; ../kit/padding.cuh corrects it for padding.
 inline double loss_share(const Shape &s)
 {
     return 1 / ((double)s.rows * s.n_kv_heads);

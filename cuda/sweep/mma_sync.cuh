@@ -1,12 +1,12 @@
 /**
- * @file mma_sweep.cuh
- * @brief The sweep over key blocks by mma.sync: 3_kv_outer.cu describes it, kl/2_kv_outer.cu is the loss
- * alone.
+ * @file mma_sync.cuh
+ * @brief The sweep over key blocks by mma.sync, a CTA an item: backward/3_kv_outer.cu describes it,
+ * kl/2_kv_outer.cu is the loss alone. That by wgmma is backward/4_hopper.cu.
  */
-#ifndef MSA_MMA_SWEEP_CUH
-#define MSA_MMA_SWEEP_CUH
+#ifndef MSA_MMA_SYNC_CUH
+#define MSA_MMA_SYNC_CUH
 
-#include "sweep.cuh"
+#include "chunks.cuh"
 
 namespace
 {

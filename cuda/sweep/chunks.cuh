@@ -1,10 +1,10 @@
 /**
- * @file sweep.cuh
- * @brief The launches around a sweep over key blocks, whichever instruction multiplies (mma_sweep.cuh,
- * 4_hopper.cu), for one chunk of queries after the other.
+ * @file chunks.cuh
+ * @brief The launches around a sweep over key blocks, whichever instruction multiplies (mma_sync.cuh,
+ * backward/4_hopper.cu), for one chunk of queries after the other.
  */
-#ifndef MSA_SWEEP_CUH
-#define MSA_SWEEP_CUH
+#ifndef MSA_CHUNKS_CUH
+#define MSA_CHUNKS_CUH
 
 #include "parts.cuh"
 
@@ -14,13 +14,6 @@ namespace
 /* ---- Chunks ---------------------------------------------------------------------------------------- */
 
 constexpr size_t scratch_limit = (size_t)1 << 33; ///< bytes, about, that a chunk of queries may take
-
-/// And how many it may have at most.
-inline int longest_chunk()
-{
-    PTX(return 32768;)
-    CPU(return simt::options.chunk;)
-}
 
 /// As many queries as the scratch allows: the last of a sequence, which see most.
 inline int chunk_length(const Call &c, const Task &task, bool full)

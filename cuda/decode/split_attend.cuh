@@ -1,15 +1,15 @@
 /**
- * @file attend.cuh
- * @brief The last launch of a step: attention of a query's group to its keys by mma.sync, split over blocks
- *        of threads of which the last one to finish merges the parts.
+ * @file split_attend.cuh
+ * @brief The last launch of a step: attention of a query's group to its keys by mma.sync, split over CTAs,
+ *        of which the last one to finish merges the parts.
  *
  * The G heads of a group are the 16 rows of a product. Four warps take 16 keys each of 64, and add their
  * results up. The parts of a row share its tokens evenly, 64 at a time, however long the row is; a part that
  * gets none leaves at once. Parts are merged in their order, whoever merges, so the result is the same each
  * time.
  */
-#ifndef MSA_DECODE_ATTEND_CUH
-#define MSA_DECODE_ATTEND_CUH
+#ifndef MSA_SPLIT_ATTEND_CUH
+#define MSA_SPLIT_ATTEND_CUH
 
 #include "../kit/warp_attend.cuh"
 #include "decode.cuh"
