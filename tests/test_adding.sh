@@ -138,6 +138,10 @@ printf 'size_t fast_forgotten_workspace(const msa_shape *s)\n' > "$T/ref/fast/to
     grep -q 'topk_forgotten.c: .*KERNEL(STAGE, NAME, fast_forgotten, ' "$W.err"
 check $? "a kernel whose line is forgotten is named"
 rm "$T/cuda/topk/13_forgotten.cu" "$T/ref/fast/topk_forgotten.c"
+mv "$T/ref/fast/sparse_lanes.c" "$T/ref/fast/lanes.c"
+! make_in build/listed && grep -q 'sparse/lanes: expected fast_sparse_lanes() in ref/fast/sparse_lanes.c' "$W.err"
+check $? "one that is not in the file of its stage and name is named"
+mv "$T/ref/fast/lanes.c" "$T/ref/fast/sparse_lanes.c"
 
 make_in build/msa && ! warned
 check $? "they compile and link without a warning, and without a word elsewhere"

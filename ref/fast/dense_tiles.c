@@ -1,8 +1,12 @@
 /* Dense attention at any length: a tile of queries walks the keys chunk by chunk with an online softmax, so
- * that its logits stay in the cache. */
-#include "fast.h"
+ * that its logits stay in the cache. Keys that fill no chunk are one tile's columns, as in sparse_tiles.c; few queries
+ * are a step of generation, dense_decode_streams.c. */
+#include "exact.h"
 #include "online.h"
 
+/* Keys of a chunk: products of 512 x 512 x 128 run at 95% of a large product's rate, and a row that is no
+ * longer has nothing to stream. */
+#define STREAM_KEYS 512
 #define ROWS 512 /* (query, head) rows of a tile */
 
 typedef struct scratch {
@@ -49,7 +53,7 @@ static void soften_rows(const tile *t, scratch *m, int64_t j0, int64_t cols)
     }
 }
 
-static void attend_tile(const tile *t, scratch *m, const float *q, const float *k, const float *v, float *o,
+static void stream_tile(const tile *t, scratch *m, const float *q, const float *k, const float *v, float *o,
                         float *lse)
 {
     const msa_shape *s = t->s;
@@ -80,13 +84,13 @@ static void attend_tile(const tile *t, scratch *m, const float *q, const float *
         tile_unpack(t, m->lse, s->n_heads, head, group, 1, lse);
 }
 
-size_t stream_workspace(const msa_shape *s)
+static size_t stream_workspace(const msa_shape *s)
 {
     return (size_t)fast_max_threads() * scratch_bytes(s);
 }
 
-void stream_dense(const msa_shape *s, const msa_seq *seq, const float *q, const float *k, const float *v,
-                  float *o, float *lse, void *work)
+static void stream_dense(const msa_shape *s, const msa_seq *seq, const float *q, const float *k,
+                         const float *v, float *o, float *lse, void *work)
 {
     const int64_t step = queries_at_once(s), tiles = (seq->n_q + step - 1) / step;
     const int threads = products_begin();
@@ -104,8 +108,35 @@ void stream_dense(const msa_shape *s, const msa_seq *seq, const float *q, const 
                             .i0 = i0,
                             .n = n,
                             .cols = position(seq, i0 + n - 1) + 1};
-            attend_tile(&t, &m, q, k, v, o, lse);
+            stream_tile(&t, &m, q, k, v, o, lse);
         }
     }
     products_end();
+}
+
+size_t fast_dense_workspace(const msa_shape *s)
+{
+    if (longest_kv(s) <= STREAM_KEYS)
+        return attend_tiles_workspace(s, true);
+    return max_size(max_size(stream_workspace(s), dense_few_workspace(s)), attend_again_workspace(s));
+}
+
+msa_status fast_dense(const msa_shape *s, const float *q, const float *k, const float *v, float *o,
+                      float *lse, void *work)
+{
+    MSA_TRY(msa_check_shape(s));
+    if (!q || !k || !v || !o || !work)
+        return MSA_ERR_NULL;
+    if (longest_kv(s) <= STREAM_KEYS)
+        return attend_tiles(s, q, k, v, NULL, o, lse, work);
+    pad_outputs(s, NULL, o, lse);
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        const request at = get_request(s, NULL, b);
+        if (at.seq.n_q <= FEW)
+            dense_few(s, &at, q, floats(k), floats(v), o, lse, work);
+        else
+            stream_dense(s, &at.seq, q, k, v, o, lse, work);
+    }
+    attend_again(s, NULL, floats(q), floats(k), floats(v), NULL, o, lse, work);
+    return MSA_OK;
 }
