@@ -103,7 +103,7 @@ cat > "$T/tests/test_again.c" << 'END'
 /* The first of topk once more. */
 #include <string.h>
 
-#include "../ref/judge/table.h"
+#include "../ref/table/table.h"
 #include "support/check.h"
 
 int main(int argc, char **argv)

@@ -8,7 +8,7 @@
 
 #include "../ref/cli/lanes.h"
 #include "../ref/bench/roofline.h"
-#include "../ref/judge/table.h"
+#include "../ref/table/table.h"
 #include "../ref/cli/trial.h"
 #include "support/check.h"
 

@@ -18,7 +18,7 @@ int main(void)
 #include <unistd.h>
 
 #include "../cuda/host/msa_cuda.h"
-#include "../ref/judge/table.h"
+#include "../ref/table/table.h"
 #include "../ref/cli/trial.h"
 
 #define SHAPES 1500

@@ -2,7 +2,7 @@
 #ifndef EXAMPLE_ENGINE_H
 #define EXAMPLE_ENGINE_H
 
-#include "../../ref/judge/table.h"
+#include "../../ref/table/table.h"
 #include "../../ref/cli/trial.h"
 #include "example.h"
 

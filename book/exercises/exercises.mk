@@ -80,14 +80,14 @@ EX_E := $(firstword $(EX_CU))
 $(EX_B)/sides/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) -I$(EX_B)/sides $(ALLFLAGS) -DHAVE_SIMT -DHAVE_CUDA -c $< -o $@
-$(EX_B)/sides/ref/judge/table.o: $(EX_B)/sides/cuda/dropped.inc
+$(EX_B)/sides/ref/table/table.o: $(EX_B)/sides/cuda/dropped.inc
 $(EX_B)/sides/cuda/dropped.inc:# of no kernel of the ladder
 	@mkdir -p $(@D) && : > $@
 # Not build/cuda/host/gpu.gpu.o, by which make knows a build for the GPU.
 $(EX_B)/sides/gpu.gpu.o: cuda/host/gpu.cu cuda/kernels.def cuda/nvcc.sh $(KERNEL_HEADERS)
 	@$(call say,nvcc $<)
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
-EX_SIDES := cuda/host/host.o cuda/host/plan.o ref/judge/table.o
+EX_SIDES := cuda/host/host.o cuda/host/plan.o ref/table/table.o
 $(EX_B)/with_gpu: $(EX_SIDES:%=$(EX_B)/sides/%) $(EX_B)/$(EX_E)/solution.admitted.o $(EX_B)/$(EX_E)/check.o $(EX_KERNEL) $(EX_B)/$(EX_E)/solution.gpu.o \
 		$(EX_B)/sides/gpu.gpu.o $(filter-out $(EX_SIDES:%=$(B)/%),$(EX_ENGINE))
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(call ladder,cuda) $(call ladder,simt) $(CUDALIBS) $(APPLIBS) -o $@

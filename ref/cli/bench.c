@@ -5,7 +5,7 @@
 
 #include "../bench/sample.h"
 #include "../bench/useful.h"
-#include "../judge/table.h"
+#include "../table/table.h"
 #include "cases.h"
 #include "cli.h"
 #include "results.h"

@@ -6,7 +6,7 @@
 #include "cases.h"
 #include "cli.h"
 #include "../judge/judge.h"
-#include "../judge/table.h"
+#include "../table/table.h"
 
 typedef struct tally {
     int n[JUDGE_NO_MEMORY + 1];

@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../io/maps.h"
-#include "../io/panels.h"
-#include "../io/viewer.h"
 #include "../model/model.h"
+#include "../picture/maps.h"
+#include "../picture/panels.h"
+#include "../picture/viewer.h"
 #include "cli.h"
 
 #define MAX_LAYERS 256
@@ -102,7 +102,7 @@ static int write_array(const request *q, const char *name, npy_type type, int nd
     return npy_write(path, type, ndim, dim, data, err) ? 0 : cli_fail(q->name, "%s", err);
 }
 
-static int write_picture(const request *q, const capture *c, const char *name, io_image *im)
+static int write_picture(const request *q, const capture *c, const char *name, canvas *im)
 {
     char path[MAX_NAME + 128];
     io_error err;
@@ -111,8 +111,8 @@ static int write_picture(const request *q, const capture *c, const char *name, i
                             {"Command", c->command},
                             {"Seed", "none: nothing in a dump is drawn at random"}};
     snprintf(path, sizeof path, "%s/%s.png", q->out, name);
-    bool ok = io_write_png(path, im, text, sizeof text / sizeof *text, NULL, err);
-    io_image_free(im);
+    bool ok = canvas_write_png(path, im, text, sizeof text / sizeof *text, NULL, err);
+    canvas_free(im);
     return ok ? 0 : cli_fail(q->name, "%s", err);
 }
 
@@ -159,7 +159,7 @@ static int write_layer(const request *q, const capture *c, const maps *m, int la
     for (int r = 0; r < m->shape.n_kv_heads && !bad; r++) {
         char name[64];
         snprintf(name, sizeof name, "layer%02d_group%d", layer, r);
-        io_image im = panels_draw(m, layer, r, c->source);
+        canvas im = panels_draw(m, layer, r, c->source);
         bad = write_picture(q, c, name, &im);
         print_recall(m, layer, r);
     }
@@ -170,7 +170,7 @@ static int write_summary(const request *q, const capture *c, const float *freque
 {
     const msa_shape *s = &c->shape;
     const int64_t dim[] = {c->n_layers, s->n_kv_heads, maps_query_blocks(s), msa_n_blocks(s)};
-    io_image im = panels_frequency(
+    canvas im = panels_frequency(
         &(panels_grid){c->n_layers, s->n_kv_heads, c->layer, dim[2], dim[3], frequency}, c->source);
     char path[MAX_NAME + 128];
     io_error err;

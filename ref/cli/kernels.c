@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "cli.h"
-#include "../judge/table.h"
+#include "../table/table.h"
 #include "../stages.h"
 
 static bool same_name(const msa_kernel *a, const msa_kernel *b)

@@ -7,7 +7,7 @@
 #define MSA_LANES_H
 
 #include "../../cuda/simt/counts.h"
-#include "../io/drawing.h"
+#include "../picture/drawing.h"
 
 #define LANES_ACTORS 36 /* 32 warps and some to spare */
 #define LANES_ROWS 4    /* bars of one kind that overlap */

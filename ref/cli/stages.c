@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "../../cuda/host/plan.h"
-#include "../judge/table.h"
+#include "../table/table.h"
 #include "cli.h"
 
 /* ---- Choosing ----------------------------------------------------------------------------------- */

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "../judge/table.h"
+#include "../table/table.h"
 #include "../stages.h"
 #include "../model/evaluate.h"
 #include "../model/task.h"

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "../judge/inputs.h"
-#include "../judge/table.h"
+#include "../table/table.h"
 #include "../stages.h"
 #include "cases.h"
 
