@@ -225,7 +225,7 @@ cuda-report: cuda ## registers, shared memory, spills and key instructions of ev
 
 # What is being timed, for the files of `msa bench`; COMMIT=... where there is no repository.
 COMMIT ?= $(or $(shell git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null),unknown)
-$(B)/ref/cli/results.o: $(B)/commit.inc
+$(B)/ref/cli/bench_results.o: $(B)/commit.inc
 $(B)/commit.inc: FORCE
 	@mkdir -p $(@D)
 	@echo '#define MSA_COMMIT "$(COMMIT)"' | cmp -s - $@ || echo '#define MSA_COMMIT "$(COMMIT)"' > $@

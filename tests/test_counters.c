@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../ref/cli/lanes.h"
+#include "../ref/cli/timeline_lanes.h"
 #include "../ref/bench/roofline.h"
 #include "../ref/table/table.h"
 #include "../ref/cli/trial.h"

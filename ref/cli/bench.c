@@ -8,7 +8,7 @@
 #include "../table/table.h"
 #include "cases.h"
 #include "cli.h"
-#include "results.h"
+#include "bench_results.h"
 
 #define MAX_KERNELS 64
 

@@ -166,7 +166,7 @@ void cli_free_outputs(cli_output *out, int n);
 /** Makes sure that a file could be written there, before the work whose result it is to hold. */
 int cli_check_writable(const char *command, const char *option, const char *path);
 
-/* ---- Kernels and the stages that subcommands share (stages.c) ----------------------------------- */
+/* ---- Kernels and the stages that subcommands share (choose.c) ----------------------------------- */
 
 /** Which implementation runs each stage. */
 typedef struct cli_plan {

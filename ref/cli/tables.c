@@ -2,9 +2,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "charts.h"
+#include "results_charts.h"
 #include "cli.h"
-#include "results.h"
+#include "bench_results.h"
 
 #ifndef HAVE_JANSSON
 

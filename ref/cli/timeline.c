@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "../judge/inputs.h"
-#include "lanes.h"
+#include "timeline_lanes.h"
 #include "trial.h"
 
 #define WINDOW 16000 /* clocks that are readable at 1600 pixels */

@@ -26,7 +26,7 @@ typedef char io_error[IO_ERR];
 
 #define IO_MAX_DIMS 8
 
-/* ---- Checks that all readers share (check.c) ----------------------------------------------------- */
+/* ---- Checks that all readers share (error.c) ----------------------------------------------------- */
 
 /** Writes "PATH: message" into err, control characters replaced; returns false. */
 #if defined(__GNUC__)

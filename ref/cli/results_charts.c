@@ -1,7 +1,7 @@
 /* Pictures of files of results, both axes logarithmic. */
 #ifdef HAVE_JANSSON
 
-#include "charts.h"
+#include "results_charts.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
-/* Pictures of files of results: see charts.c. Only in builds with jansson. */
-#ifndef MSA_CHARTS_H
-#define MSA_CHARTS_H
+/* Pictures of files of results: see results_charts.c. Only in builds with jansson. */
+#ifndef MSA_RESULTS_CHARTS_H
+#define MSA_RESULTS_CHARTS_H
 
 #include <jansson.h>
 

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "lanes.h"
+#include "timeline_lanes.h"
 
 #define WIDTH 1600
 #define MARGIN 28

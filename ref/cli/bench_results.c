@@ -1,5 +1,5 @@
 /* The table and the file of `msa bench`. */
-#include "results.h"
+#include "bench_results.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -4,7 +4,7 @@
 
 #include "../picture/drawing.h"
 #include "cli.h"
-#include "results.h"
+#include "bench_results.h"
 
 #define NAMES 230 /* pixels */
 #define BARS 520
