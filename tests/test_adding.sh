@@ -87,7 +87,7 @@ int cmd_blocks(int argc, char **argv)
     const cli_option options[] = {{"--keys", CLI_INT, &keys, 1, 1 << 20, "N keys"},
                                   {"--block", CLI_INT, &block, 1, 1 << 20, "N tokens in a block"},
                                   {0}};
-    const int status = cli_parse(argc, argv, "how many blocks so many keys are", options, NULL);
+    const int status = cli_parse(argc, argv, options, NULL);
     if (status == 0)
         printf("%d\n", (int)((keys + block - 1) / block));
     return status;

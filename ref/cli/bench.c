@@ -435,11 +435,7 @@ int cmd_bench(int argc, char **argv)
         {"--picture", CLI_TEXT, &b.picture, 0, 0, "F.svg or F.png receives a bar a kernel"},
         {0}};
     b.results = (results){.argc = argc, .argv = argv, .item = items};
-    int status =
-        cli_parse(argc, argv,
-                  "times kernels, named STAGE/NAME or STAGE (none: the best of each stage), and judges "
-                  "them before and after",
-                  options, &b.names);
+    int status = cli_parse(argc, argv, options, &b.names);
     if (!status)
         status = prepare(&b, &s, &owned);
     if (!status)

@@ -50,9 +50,9 @@ typedef struct cli_option {
 } cli_option;
 
 /** Parses argv[1..]; words that are no option go to `words` (NULL: they are refused).
- *  Returns 0 to go on, 2 after an error line, and -1 after --help has printed the table (main exits with 0).
- */
-int cli_parse(int argc, char **argv, const char *summary, const cli_option *options, cli_list *words);
+ *  Returns 0 to go on, 2 after an error line, and -1 after --help has printed the table, below the
+ *  summary that commands.def has (main exits with 0). */
+int cli_parse(int argc, char **argv, const cli_option *options, cli_list *words);
 
 /** Prints "msa COMMAND: message" (NULL: "msa: message") as one line on stderr and returns 2. */
 #if defined(__GNUC__)

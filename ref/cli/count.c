@@ -383,9 +383,7 @@ int cmd_count(int argc, char **argv)
     const cli_option options[] = {
         TRIAL_OPTIONS(given), {"--csv", CLI_TEXT, &path, 0, 0, "FILE receives a row a kernel"}, {0}};
     trial t;
-    int status =
-        cli_parse(argc, argv, "exact work of kernels (STAGE/NAME or STAGE) side by side, on the CPU engine",
-                  options, &names);
+    int status = cli_parse(argc, argv, options, &names);
     if (!status)
         status = trial_find(argv[0], &names, kernel, MAX_KERNELS, &n);
     if (!status && path)

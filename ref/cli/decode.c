@@ -360,8 +360,7 @@ int cmd_decode(int argc, char **argv)
         CLI_OPT_BACKEND(backend),
         {"--out", CLI_NEEDED, &dir, 0, 0, "DIR receives ids.npy [Hkv,R,Tq,k], o.npy, lse.npy"},
         {0}};
-    int status = cli_parse(argc, argv, "a step of generation over a KV cache in pages, from tensors in files",
-                           options, NULL);
+    int status = cli_parse(argc, argv, options, NULL);
     if (status)
         return status;
     a.small = strcmp(keys, "fp8") == 0;

@@ -117,7 +117,7 @@ int cmd_demo(int argc, char **argv)
         {"--held-out", CLI_FLAG, &held_out, 0, 0, "only its last 5 %, which training does not see"},
         {"--out", CLI_NEEDED, &out, 0, 0, "DIR for the pictures"},
         {0}};
-    int status = cli_parse(argc, argv, "what MSA selects, loses and saves on a text", options, NULL);
+    int status = cli_parse(argc, argv, options, NULL);
     if (status)
         return status;
     io_error err;

@@ -403,8 +403,7 @@ int cmd_dump(int argc, char **argv)
         {"--topk", CLI_INT, &q.files.topk, 1, CLI_MAX_TOPK, "N blocks kept of the tensors (default 16)"},
         {"--out", CLI_NEEDED, &q.out, 0, 0, "DIR receives pictures, arrays and index.html"},
         {0}};
-    int status = cli_parse(argc, argv, "pictures of what the index selects, and a page to explore them",
-                           options, NULL);
+    int status = cli_parse(argc, argv, options, NULL);
     status = status ? status : check_request(&q);
     if (status)
         return status;

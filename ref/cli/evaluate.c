@@ -196,8 +196,7 @@ int cmd_evaluate(int argc, char **argv)
         {"--fp8", CLI_FLAG, &fp8, 0, 0, "also what index keys of 8 bits choose"},
         CLI_OPT_SEED(seed),
         {0}};
-    int status =
-        cli_parse(argc, argv, "loss of a model on a text, and recall of its selector", options, NULL);
+    int status = cli_parse(argc, argv, options, NULL);
     if (status)
         return status;
     if (!text_path == !task)

@@ -162,9 +162,7 @@ int cmd_results(int argc, char **argv)
         {0}};
     cli_list paths = {0};
     json_t *file[CLI_MAX_LIST];
-    int n = 0,
-        bad = cli_parse(argc, argv, "checks files of 'msa bench --json' and prints them as Markdown tables",
-                        options, &paths);
+    int n = 0, bad = cli_parse(argc, argv, options, &paths);
     for (; n < paths.n && !bad; n++)
         bad = read_file(argv[0], paths.item[n], &file[n]);
     if (!bad && speedup)

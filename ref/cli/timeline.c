@@ -160,8 +160,7 @@ int cmd_timeline(int argc, char **argv)
         TRIAL_OPTIONS(given),
         {0}};
     trial t;
-    int status = cli_parse(argc, argv, "draws who waits for whom in one thread block of a kernel, STAGE/NAME",
-                           options, &names);
+    int status = cli_parse(argc, argv, options, &names);
     if (!status)
         status = trial_find(argv[0], &names, kernel, CLI_MAX_LIST, &n);
     if (!status && n != 1)

@@ -416,8 +416,7 @@ int cmd_train(int argc, char **argv)
         {"--backend", CLI_TEXT, &j.backend, 0, 0, "NAME of the attention's kernels: ref, fast, simt or cuda"},
         CLI_OPT_SEED(w.seed),
         {0}};
-    int status =
-        cli_parse(argc, argv, "trains a byte-level model on a text; stops and resumes", options, NULL);
+    int status = cli_parse(argc, argv, options, NULL);
     if (status)
         return status;
     j.shape = shape_of(&w);
