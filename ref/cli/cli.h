@@ -59,6 +59,13 @@ int cli_parse(int argc, char **argv, const cli_option *options, cli_list *words)
 __attribute__((format(printf, 2, 3)))
 #endif
 int cli_fail(const char *command, const char *format, ...);
+
+/** Appends to a text of `size` bytes as far as there is room. */
+#if defined(__GNUC__)
+__attribute__((format(printf, 3, 4)))
+#endif
+void cli_append(char *to, size_t size, const char *format, ...);
+
 #define CLI_STDOUT_LOST "standard output: expected to write there, found it closed or full"
 
 /* ---- Tensors from and to files (tensors.c, outputs.c) ------------------------------------------- */

@@ -1,6 +1,5 @@
 /* msa dump: what the index selects, as pictures, arrays and a page to explore. The tensors come from a model
  * that reads a text, or from files that anybody captured anywhere. */
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,16 +50,6 @@ static layer_tensors tensors_of(const capture *c, int layer)
 
 /* ---- Words about the dump ------------------------------------------------------------------------- */
 
-/* Appends to `to` (size MAX_NAME) as far as there is room. */
-static void append(char *to, const char *format, ...)
-{
-    const size_t used = strlen(to);
-    va_list args;
-    va_start(args, format);
-    vsnprintf(to + used, MAX_NAME - used, format, args);
-    va_end(args);
-}
-
 static const char *base_name(const char *path)
 {
     const char *slash = strrchr(path, '/');
@@ -71,24 +60,24 @@ static const char *base_name(const char *path)
 static void describe_command(char *to, int argc, char **argv)
 {
     static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./,=+:@";
-    append(to, "msa");
+    cli_append(to, MAX_NAME, "msa");
     for (int a = 0; a < argc; a++) {
         if (*argv[a] && strspn(argv[a], plain) == strlen(argv[a])) {
-            append(to, " %s", argv[a]);
+            cli_append(to, MAX_NAME, " %s", argv[a]);
             continue;
         }
-        append(to, " '");
+        cli_append(to, MAX_NAME, " '");
         for (const char *c = argv[a]; *c; c++)
-            append(to, *c == '\'' ? "'\\''" : "%c", *c);
-        append(to, "'");
+            cli_append(to, MAX_NAME, *c == '\'' ? "'\\''" : "%c", *c);
+        cli_append(to, MAX_NAME, "'");
     }
 }
 
 static void describe_shape(char *to, const msa_shape *s)
 {
     const int64_t blocks = msa_n_blocks(s);
-    append(to, "; %lld block%s of %d keys, top %d", (long long)blocks, blocks == 1 ? "" : "s", s->block,
-           s->topk);
+    cli_append(to, MAX_NAME, "; %lld block%s of %d keys, top %d", (long long)blocks, blocks == 1 ? "" : "s",
+               s->block, s->topk);
 }
 
 /* ---- Results -------------------------------------------------------------------------------------- */
@@ -252,7 +241,7 @@ static int dump_files(request *q, capture *c)
     c->files = &q->files;
     for (size_t a = 0; a < sizeof order / sizeof *order; a++)
         if (q->files.path[order[a]])
-            append(c->source, "%s%s", a ? " " : "", base_name(q->files.path[order[a]]));
+            cli_append(c->source, MAX_NAME, "%s%s", a ? " " : "", base_name(q->files.path[order[a]]));
     describe_shape(c->source, &c->shape);
     return dump(q, c);
 }
@@ -319,8 +308,8 @@ static int read_text(const request *q, const model *m, capture *c, const uint8_t
     c->ops = &msa_fast_ops;
     c->run = run;
     c->text = text + q->offset;
-    append(c->source, "%s, bytes %lld to %lld, read by %s", base_name(q->text), (long long)q->offset,
-           (long long)(q->offset + tokens - 1), base_name(q->model));
+    cli_append(c->source, MAX_NAME, "%s, bytes %lld to %lld, read by %s", base_name(q->text),
+               (long long)q->offset, (long long)(q->offset + tokens - 1), base_name(q->model));
     describe_shape(c->source, &c->shape);
     bad = dump(q, c);
     model_run_free(run);

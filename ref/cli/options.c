@@ -22,6 +22,15 @@ int cli_fail(const char *command, const char *format, ...)
     return 2;
 }
 
+void cli_append(char *to, size_t size, const char *format, ...)
+{
+    const size_t used = strlen(to);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(to + used, size - used, format, args);
+    va_end(args);
+}
+
 static const cli_option *find(const cli_option *options, const char *name)
 {
     for (const cli_option *o = options; o->name; o++)
