@@ -43,9 +43,8 @@ typedef struct cli_list {
 typedef struct cli_option {
     const char *name; /**< "--topk" */
     cli_kind kind;
-    void *target; /**< bool, int64_t, double, const char * or cli_list, holding the default */
-    double min,
-        max; /**< accepted range of CLI_INT and CLI_REAL; a default outside is not shown in the help */
+    void *target;     /**< bool, int64_t, double, const char * or cli_list, holding the default */
+    double min, max;  /**< range of CLI_INT and CLI_REAL; a default outside is not shown in the help */
     const char *help; /**< one line; starts with the metavariable if the option takes a value */
 } cli_option;
 
@@ -98,7 +97,7 @@ typedef struct cli_tensors {
     int64_t block, topk;             /**< likewise; topk 0: the width of --ids, or 16 */
     npy_array array[CLI_N_TENSORS];
     io_error note[CLI_N_TENSORS]; /**< what was converted to read it; empty: nothing */
-    msa_shape shape; /**< what the files say; sizes that no file tells are 1, Hq without --q is Hkv */
+    msa_shape shape;              /**< what the files say; other sizes are 1, Hq without --q is Hkv */
 } cli_tensors;
 
 /* The rows of an option table that name them, and options that mean the same everywhere. */
@@ -183,8 +182,8 @@ typedef struct cli_plan {
     const char *ids_from; /**< the file of --ids, or NULL */
 } cli_plan;
 
-/** Fills the plan from --backend and --kernel; `stages` is the set (1 << stage) that the subcommand can run.
- */
+/** Fills the plan from --backend and --kernel; `stages` is the set (1 << stage) that the subcommand can
+ *  run. */
 int cli_choose_kernels(const char *command, const char *backend, const cli_list *kernels, unsigned stages,
                        cli_plan *plan);
 /** The same for a command of one stage, whose name may be left out of `kernel` (NULL: the back end's). */

@@ -1,9 +1,9 @@
 /**
- * @file engine.h
+ * @file cli/engine.h
  * @brief What `msa count` and `msa timeline` share: options for a trial on the CPU engine, and its kernels.
  */
-#ifndef MSA_ENGINE_H
-#define MSA_ENGINE_H
+#ifndef MSA_CLI_ENGINE_H
+#define MSA_CLI_ENGINE_H
 
 #include "../bench/trial.h"
 #include "cli.h"

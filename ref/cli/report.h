@@ -1,4 +1,7 @@
-/* Lines that several of `msa evaluate`, `demo` and `train` print (evaluate.c). */
+/**
+ * @file report.h
+ * @brief Lines that several of `msa evaluate`, `demo` and `train` print (evaluate.c).
+ */
 #ifndef MSA_REPORT_H
 #define MSA_REPORT_H
 

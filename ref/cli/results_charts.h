@@ -1,4 +1,7 @@
-/* Pictures of files of results: see results_charts.c. Only in builds with jansson. */
+/**
+ * @file results_charts.h
+ * @brief Pictures of files of results. Only in builds with jansson.
+ */
 #ifndef MSA_RESULTS_CHARTS_H
 #define MSA_RESULTS_CHARTS_H
 

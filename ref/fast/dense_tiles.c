@@ -39,13 +39,13 @@ static size_t scratch_bytes(const msa_shape *s)
 }
 
 /* Logits of the keys j0 .. j0+cols-1 to weights; shrinks O where a row has met a larger logit. */
-static void soften_rows(const tile *t, scratch *m, int64_t j0, int64_t cols)
+static void online_softmax_rows(const tile *t, scratch *m, int64_t j0, int64_t cols)
 {
     const int d = t->s->d_head, group = t->s->n_heads / t->s->n_kv_heads;
     for (int64_t a = 0; a < t->n * group; a++) {
         const int64_t seen = min_i64(cols, position(&t->seq, t->i0 + a / group) + 1 - j0);
         float *x = m->logits + a * cols, *o = m->o + a * d;
-        const float shrink = seen > 0 ? soften(x, seen, &m->max[a], &m->sum[a]) : 1;
+        const float shrink = seen > 0 ? online_softmax(x, seen, &m->max[a], &m->sum[a]) : 1;
         for (int64_t c = max_i64(0, seen); c < cols; c++)
             x[c] = 0;
         for (int c = 0; shrink < 1 && c < d; c++)
@@ -70,7 +70,7 @@ static void stream_tile(const tile *t, scratch *m, const float *q, const float *
     for (int64_t j0 = 0; j0 < t->cols; j0 += STREAM_KEYS) {
         const int64_t cols = min_i64(STREAM_KEYS, t->cols - j0);
         small_gemm(false, true, rows, cols, d, m->q, d, kr + j0 * stride, stride, 0, m->logits, cols);
-        soften_rows(t, m, j0, cols);
+        online_softmax_rows(t, m, j0, cols);
         small_gemm(false, false, rows, d, cols, m->logits, cols, vr + j0 * stride, stride, 1, m->o, d);
     }
     for (int64_t a = 0; a < rows; a++) {

@@ -51,7 +51,7 @@ static void attend_row(const msa_shape *s, scratch *m, int64_t at, const float *
     for (int c = 0; c < d; c++)
         for (int64_t j = 0; j < seen; j++)
             m->p[j] += scale * q[c] * m->turned[c * m->keys + j];
-    const float shrink = soften(m->p, seen, &m->max[at], &m->sum[at]);
+    const float shrink = online_softmax(m->p, seen, &m->max[at], &m->sum[at]);
     for (int c = 0; c < d; c++)
         o[c] *= shrink;
     for (int64_t j = 0; j < seen; j++)
