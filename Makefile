@@ -46,7 +46,7 @@ APPLIBS   = $(if $(CUDA),$(CUDALIBS)) $(if $(PNG),$(shell pkg-config --libs libp
 
 # ---- Sources: a library (ref, fast) and what only the program needs -----------------------------
 LIB_SRC := $(wildcard ref/*.c ref/fast/*.c)
-APP_SRC := $(wildcard $(patsubst %,ref/%/*.c,judge bench model io cli))
+APP_SRC := $(wildcard $(patsubst %,ref/%/*.c,judge bench model io picture table cli))
 # Kernels on tiles are compiled once more, for the processors that have them: amx.h.
 TILES   := $(shell printf 'int main(void){__asm__("tilezero %%tmm0");return 0;}\n' | $(CC) -march=x86-64-v4 -x c - -o /dev/null 2>/dev/null && echo 1)
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(if $(TILES),$(patsubst %.c,$(B)/%.tiles.o,$(wildcard ref/fast/*_amx.c)))
@@ -205,14 +205,14 @@ $(WITH_SIDES) $(CXX_SIDES): $(B)/sides
 $(CXX_SIDES): private CXXFLAGS += $(SIDES)
 # Kernels that this nvcc spoils, which the table leaves out: cuda/nvcc.sh says which and why, cuda/dropped.sh what else goes with them.
 ifneq ($(CUDA),)
-$(B)/ref/judge/table.o: $(B)/cuda/dropped.inc
+$(B)/ref/table/table.o: $(B)/cuda/dropped.inc
 $(B)/cuda/dropped.inc: $(KERNELS:%.cu=$(B)/%.gpu.o) cuda/dropped.sh
 	@cuda/dropped.sh $$(find $(B)/cuda -name '*.gpu.o.dropped' | sort) > $@
 endif
 
 # The page of `msa dump` goes into the program as a C array.
-$(B)/ref/io/viewer.o: $(B)/ref/io/viewer.inc
-$(B)/ref/io/viewer.inc: ref/io/viewer.html
+$(B)/ref/picture/viewer.o: $(B)/ref/picture/viewer.inc
+$(B)/ref/picture/viewer.inc: ref/picture/viewer.html
 	@mkdir -p $(@D)
 	$(Q)od -An -v -tu1 $< | sed 's/[0-9][0-9]*/&,/g' > $@
 
@@ -225,7 +225,7 @@ cuda-report: cuda ## registers, shared memory, spills and key instructions of ev
 
 # What is being timed, for the files of `msa bench`; COMMIT=... where there is no repository.
 COMMIT ?= $(or $(shell git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null),unknown)
-$(B)/ref/cli/results.o: $(B)/commit.inc
+$(B)/ref/cli/bench_results.o: $(B)/commit.inc
 $(B)/commit.inc: FORCE
 	@mkdir -p $(@D)
 	@echo '#define MSA_COMMIT "$(COMMIT)"' | cmp -s - $@ || echo '#define MSA_COMMIT "$(COMMIT)"' > $@

@@ -50,9 +50,8 @@ extern "C" {
 typedef enum msa_status {
     MSA_OK = 0,
     MSA_ERR_NULL,        /**< a required pointer is NULL */
-    /** A size is below 1, T or S above 2^31 - 1, R Hkv, Hq dh or Hq di above 2^30, or a tensor above 2^44 elements
-     *  (scores: PTRDIFF_MAX bytes) */
-    MSA_ERR_SIZE,
+    MSA_ERR_SIZE,        /**< a size is below 1, T or S above 2^31 - 1, R Hkv, Hq dh or Hq di above 2^30, or a
+                          *   tensor above 2^44 elements (scores: PTRDIFF_MAX bytes) */
     MSA_ERR_HEADS,       /**< n_heads is not a multiple of n_kv_heads */
     MSA_ERR_CAUSAL,      /**< more queries than keys */
     MSA_ERR_SEQLENS,     /**< cu_q or cu_kv does not rise from 0 to n_q or n_kv, or a length does not fit in */
@@ -76,17 +75,17 @@ const char *msa_strerror(msa_status status);
  *  queries are written as those of a query that sees nothing: ids -1, O and gradients 0, LSE and scores -inf.
  *  A stage that takes ids wants -1 in those rows. Means over queries (the KL loss, recall) do not count them. */
 typedef struct msa_shape {
-    int64_t n_q;          /**< T: queries, of all sequences together */
-    int64_t n_kv;         /**< S: keys, of all sequences together; S >= T */
-    int n_heads;          /**< Hq: query heads */
-    int n_kv_heads;       /**< Hkv: key-value heads = GQA groups = index query heads */
-    int d_head;           /**< dh: width of a main head */
-    int d_index;          /**< di: width of an index head */
-    int block;            /**< Bk: tokens in a key block */
-    int topk;             /**< k: blocks kept per query and group, the local one included */
-    int n_seqs;           /**< R: packed sequences */
-    const int32_t *cu_q;  /**< [R+1] first query of each sequence, then n_q */
-    const int32_t *cu_kv; /**< [R+1] first key of each sequence, then n_kv */
+    int64_t n_q;           /**< T: queries, of all sequences together */
+    int64_t n_kv;          /**< S: keys, of all sequences together; S >= T */
+    int n_heads;           /**< Hq: query heads */
+    int n_kv_heads;        /**< Hkv: key-value heads = GQA groups = index query heads */
+    int d_head;            /**< dh: width of a main head */
+    int d_index;           /**< di: width of an index head */
+    int block;             /**< Bk: tokens in a key block */
+    int topk;              /**< k: blocks kept per query and group, the local one included */
+    int n_seqs;            /**< R: packed sequences */
+    const int32_t *cu_q;   /**< [R+1] first query of each sequence, then n_q */
+    const int32_t *cu_kv;  /**< [R+1] first key of each sequence, then n_kv */
     const int32_t *len_q;  /**< [R] queries of each sequence, or NULL: all that cu_q has room for */
     const int32_t *len_kv; /**< [R] keys of each sequence, or NULL: all that cu_kv has room for */
 } msa_shape;
@@ -166,9 +165,18 @@ float msa_e4m3(uint8_t bits);
  *  448: then no scale costs a bit, and products with it are exact. */
 void msa_e4m3_block(const float *x, int64_t n, uint8_t *bits, float *scale);
 
-/* ---- Stages: one signature each, whoever implements it ---------------------------------------- */
+/* ---- Stages: one signature each, whoever implements it ----------------------------------------
+ *
+ * Every stage returns ::MSA_ERR_NULL where a required pointer is NULL, what msa_check_shape() finds, what
+ * msa_check_ids() finds where it reads ids and msa_check_pages() where it reads pages, and
+ * ::MSA_ERR_UNSUPPORTED for a shape that an implementation does not take. */
 
-/** Dense causal GQA: O = softmax(Q K^T / sqrt(dh)) V over all visible keys. `lse` may be NULL. */
+/** Dense causal GQA: O = softmax(Q K^T / sqrt(dh)) V over all visible keys.
+ *  @param q   [T,Hq,dh]; k and v [S,Hkv,dh]
+ *  @param o   [T,Hq,dh]
+ *  @param lse [T,Hq] log sum exp of a head's logits; may be NULL
+ *  @param work as many bytes as the entry's workspace says, and so in every stage
+ *  @return ::MSA_OK, or the error of the shape or of a pointer */
 typedef msa_status msa_dense_fn(const msa_shape *s, const float *q, const float *k, const float *v, float *o,
                                 float *lse, void *work);
 
@@ -206,19 +214,37 @@ int64_t msa_first_item(const msa_shape *s, int r);
 typedef msa_status msa_reverse_fn(const msa_shape *s, const int32_t *ids, int32_t *first, uint32_t *entries,
                                   msa_item *items, void *work);
 
-/** Main Branch: exact softmax attention over the visible tokens of the selected blocks. `lse` may be NULL. */
+/** Main Branch: exact softmax attention over the visible tokens of the selected blocks.
+ *  @param q   [T,Hq,dh]; k and v [S,Hkv,dh]
+ *  @param ids [Hkv,T,k] the selection, of each group its own
+ *  @param o   [T,Hq,dh]
+ *  @param lse [T,Hq] log sum exp over the selection; may be NULL
+ *  @return ::MSA_OK; ::MSA_ERR_IDS where a row of ids is not as msa_check_ids() wants it */
 typedef msa_status msa_sparse_fn(const msa_shape *s, const float *q, const float *k, const float *v,
                                  const int32_t *ids, float *o, float *lse, void *work);
 
-/** The whole attention of a layer in one call: index, selection and Main Branch. `lse` may be NULL. */
+/** The whole attention of a layer in one call: index, selection and Main Branch.
+ *  @param q   [T,Hq,dh]; k and v [S,Hkv,dh]
+ *  @param qi  [T,Hkv,di] index queries; ki [S,di] index keys
+ *  @param ids [Hkv,T,k] the selection, written
+ *  @param o   [T,Hq,dh]
+ *  @param lse [T,Hq]; may be NULL
+ *  @return ::MSA_OK, or the error of the shape or of a pointer */
 typedef msa_status msa_prefill_fn(const msa_shape *s, const float *q, const float *k, const float *v,
                                   const float *qi, const float *ki, int32_t *ids, float *o, float *lse,
                                   void *work);
 
 /** One step of generation, the whole attention for the newest tokens of each sequence: index, selection and
- *  Main Branch. `lse` may be NULL. Implementations may limit the queries of a sequence (to 16).
- *  @param p NULL: keys, values and index keys are contiguous, as everywhere else
- *  @param ki may be NULL where p has 8-bit index keys */
+ *  Main Branch. Implementations may limit the queries of a sequence (to 16).
+ *  @param p   NULL: keys, values and index keys are contiguous, as everywhere else
+ *  @param q   [T,Hq,dh] of the newest tokens
+ *  @param k   and v [S,Hkv,dh], or pages [P,page,Hkv,dh]
+ *  @param qi  [T,Hkv,di]
+ *  @param ki  [S,di], or pages [P,page,di]; may be NULL where p has 8-bit index keys
+ *  @param ids [Hkv,T,k] the selection, written
+ *  @param o   [T,Hq,dh]
+ *  @param lse [T,Hq]; may be NULL
+ *  @return ::MSA_OK; ::MSA_ERR_PAGES where msa_check_pages() refuses a length or a page */
 typedef msa_status msa_decode_fn(const msa_shape *s, const msa_pages *p, const float *q, const float *k,
                                  const float *v, const float *qi, const float *ki, int32_t *ids, float *o,
                                  float *lse, void *work);
@@ -306,25 +332,25 @@ typedef struct msa_arrays {
     double weight;                        /**< of the KL loss in dqi and dki */
     msa_pages pages;                      /**< of decode and dense_decode; table NULL: keys are contiguous */
     /* Only of a kernel on a device. */
-    const int32_t
-        *forced_ids; /**< [Hkv,T,k] of prefill, for benchmarks: blocks that the Main Branch attends to instead
-                      * of those that the index chose, which it pays for all the same. NULL: the chosen */
+    /** [Hkv,T,k] of prefill, for benchmarks: blocks that the Main Branch attends to instead of those that the
+     *  index chose, which it pays for all the same. NULL: the chosen */
+    const int32_t *forced_ids;
     /* A padded batch, and a paged one. The lengths are read on the device, so that a run that was captured
      * into a graph stays right when they change; what the plan's shape says of them sizes nothing. They are
      * also checked there, and so is every page id that is read: a request with a length out of range counts
      * as one without queries, page 0 is read for a page that does not exist, and `status` says so. Nothing is
      * read or written out of bounds; what such a run computed is of no use. */
     const int32_t *len_q, *len_kv; /**< [R] each; required where the plan's shape has them */
-    int32_t *status; /**< one word, to which a run stores ::MSA_ERR_SEQLENS or, of a step, ::MSA_ERR_PAGES,
-                      * and which it leaves alone otherwise: set it to ::MSA_OK once, and look at it when the
-                      * work is done. NULL: nobody wants to know (the engine then takes it for a program's
-                      * error, and stops) */
-    const uint16_t *new_k, *new_v, *new_ki; /**< bf16 of the newest tokens, to be stored into the pages first,
-                                             * as msa_append() does, so that these are written and with ki8 ki
-                                             * is read; NULL: they are there already */
-    const int32_t
-        *rejected; /**< [R] Tokens that stood behind those that were there before this step's, to be taken
-                    * back first, as msa_rollback() does: their pages are still in the table. NULL: none */
+    /** One word, to which a run stores ::MSA_ERR_SEQLENS or, of a step, ::MSA_ERR_PAGES, and which it leaves
+     *  alone otherwise: set it to ::MSA_OK once, and look at it when the work is done. NULL: nobody wants to
+     *  know (the engine then takes it for a program's error, and stops) */
+    int32_t *status;
+    /** bf16 of the newest tokens, to be stored into the pages first, as msa_append() does, so that these are
+     *  written and with ki8 ki is read; NULL: they are there already */
+    const uint16_t *new_k, *new_v, *new_ki;
+    /** [R] Tokens that stood behind those that were there before this step's, to be taken back first, as
+     *  msa_rollback() does: their pages are still in the table. NULL: none */
+    const int32_t *rejected;
 } msa_arrays;
 
 /** Arithmetic of an implementation, and so how far from the reference it may be. */
@@ -345,7 +371,8 @@ typedef struct msa_kernel {
     msa_precision precision;
     bool best;     /**< what its back end runs unless another is asked for by name */
     bool own_rule; /**< of index: scores blocks otherwise than MSA; ids follow from its scores by msa_topk() */
-    size_t (*workspace)(const msa_shape *s); /**< bytes that `work` must have; 0 for a refused shape */
+    /** Bytes that `work` must have; 0 for a refused shape. */
+    size_t (*workspace)(const msa_shape *s);
     /** The stage as its signature above has it, its arguments by name. Every kernel is reached this way. */
     msa_status (*run)(const msa_shape *s, const msa_arrays *arrays, void *work);
     /** The same where Q, K, V, Qi, Ki and dO lie in memory as bf16 already, which run() would round them to;
@@ -389,11 +416,20 @@ const char *msa_array_name(int i);
 /** Bytes of workspace that suffice for every stage of `ops` on this shape; 0 for a refused one. */
 size_t msa_workspace(const msa_ops *ops, const msa_shape *s);
 
-/** The whole attention: index, selection, Main Branch. @param ops NULL means the reference.
+/** The whole attention: index, selection, Main Branch. Where the index entry writes no index LSE,
+ *  msa_index_lse() does.
+ *  @param ops    NULL means the reference
+ *  @param q      [T,Hq,dh]; k and v [S,Hkv,dh]
+ *  @param qi     [T,Hkv,di]; ki [S,di]
  *  @param scores [Hkv,T,B], needed only where the index entry of `ops` cannot write ids itself, else may be
- * NULL
- *  @param ids,o  required; @param lse,index_lse may be NULL.
- *  Where the index entry writes no index LSE, msa_index_lse() does. */
+ *      NULL
+ *  @param ids    [Hkv,T,k] the selection, written
+ *  @param o      [T,Hq,dh]
+ *  @param lse    [T,Hq]; may be NULL
+ *  @param index_lse [Hkv,T]; may be NULL
+ *  @param work   msa_workspace() bytes
+ *  @return ::MSA_OK; ::MSA_ERR_NULL; what msa_check_shape() finds; ::MSA_ERR_UNSUPPORTED where an entry does not
+ *      take the shape, or where ids would need scores that are NULL */
 msa_status msa_forward(const msa_ops *ops, const msa_shape *s, const float *q, const float *k, const float *v,
                        const float *qi, const float *ki, float *scores, int32_t *ids, float *o, float *lse,
                        float *index_lse, void *work);

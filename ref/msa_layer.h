@@ -41,8 +41,8 @@ typedef struct msa_layer_config {
     int d_model;
     int rot;       /**< rotated channels of a main head */
     int index_rot; /**< rotated channels of an index head; 0: as many as of a main head, as in MiniMax-M3 */
-    double theta; /**< rotary base; 5e6 in MiniMax-M3 */
-    double eps;   /**< of every RMSNorm; 1e-6 */
+    double theta;  /**< rotary base; 5e6 in MiniMax-M3 */
+    double eps;    /**< of every RMSNorm; 1e-6 */
     /* What the paper tried and left out of MSA; false in MSA. */
     bool attached;   /**< the Index Branch reads X, not sg(X): the KL loss reaches dX too */
     bool sink;       /**< a learnable logit beside the keys' in every head's softmax; it has no value */
@@ -73,7 +73,7 @@ typedef struct msa_layer_state {
     float *o, *lse, *index_lse;             /**< outputs of the attention, before the sink takes its part */
     float *vi, *oi;                         /**< [S,di], [T,Hkv,di] of the value head; else unused */
     int32_t *ids, *pos;                     /**< [Hkv,T,k], [T] */
-    const msa_pages *pages; /**< NULL, or how k, v and ki are paged; forward only, no warmup */
+    const msa_pages *pages;                 /**< NULL, or how k, v and ki are paged; forward only, no warmup */
 } msa_layer_state;
 
 /** Y = Attention(X) Wo. x, y [T,d_model]. @param x is what the caller's norm made of the residual stream.

@@ -47,7 +47,8 @@ size_t msa_workspace(const msa_ops *ops, const msa_shape *s)
     return most;
 }
 
-/* The selection and, if asked for, its LSE: in one go where the index entry can, else step by step. */
+/* The selection and, if asked for, its LSE: in one go where the index entry can, else step by step. The program has its own,
+ * cli_selection() of cli/choose.c: there --ids and --kernel take part, and what ran is said. */
 static msa_status choose(const msa_ops *ops, const msa_shape *s, const float *qi, const float *ki,
                          float *scores, int32_t *ids, float *index_lse, void *work)
 {

@@ -87,7 +87,7 @@ int cmd_blocks(int argc, char **argv)
     const cli_option options[] = {{"--keys", CLI_INT, &keys, 1, 1 << 20, "N keys"},
                                   {"--block", CLI_INT, &block, 1, 1 << 20, "N tokens in a block"},
                                   {0}};
-    const int status = cli_parse(argc, argv, "how many blocks so many keys are", options, NULL);
+    const int status = cli_parse(argc, argv, options, NULL);
     if (status == 0)
         printf("%d\n", (int)((keys + block - 1) / block));
     return status;
@@ -103,7 +103,7 @@ cat > "$T/tests/test_again.c" << 'END'
 /* The first of topk once more. */
 #include <string.h>
 
-#include "../ref/judge/table.h"
+#include "../ref/table/table.h"
 #include "support/check.h"
 
 int main(int argc, char **argv)
@@ -138,6 +138,10 @@ printf 'size_t fast_forgotten_workspace(const msa_shape *s)\n' > "$T/ref/fast/to
     grep -q 'topk_forgotten.c: .*KERNEL(STAGE, NAME, fast_forgotten, ' "$W.err"
 check $? "a kernel whose line is forgotten is named"
 rm "$T/cuda/topk/13_forgotten.cu" "$T/ref/fast/topk_forgotten.c"
+mv "$T/ref/fast/sparse_lanes.c" "$T/ref/fast/lanes.c"
+! make_in build/listed && grep -q 'sparse/lanes: expected fast_sparse_lanes() in ref/fast/sparse_lanes.c' "$W.err"
+check $? "one that is not in the file of its stage and name is named"
+mv "$T/ref/fast/lanes.c" "$T/ref/fast/sparse_lanes.c"
 
 make_in build/msa && ! warned
 check $? "they compile and link without a warning, and without a word elsewhere"

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../ref/cli/results.h"
+#include "../ref/cli/bench_results.h"
 #include "support/tap.h"
 
 #ifndef HAVE_JANSSON

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../ref/judge/table.h"
+#include "../ref/table/table.h"
 #include "../ref/internal.h"
 #include "support/check.h"
 

@@ -9,7 +9,7 @@
 #include "../ref/call.h"
 #include "../ref/judge/guard.h"
 #include "../ref/msa_layer.h"
-#include "../ref/judge/table.h"
+#include "../ref/table/table.h"
 #include "support/check.h"
 
 static const msa_shape good = {4, 10, 4, 2, 8, 6, 4, 2, 1, NULL, NULL, NULL, NULL};

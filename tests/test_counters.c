@@ -6,10 +6,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../ref/cli/lanes.h"
 #include "../ref/bench/roofline.h"
-#include "../ref/judge/table.h"
-#include "../ref/cli/trial.h"
+#include "../ref/bench/trial.h"
+#include "../ref/cli/timeline_lanes.h"
+#include "../ref/table/table.h"
 #include "support/check.h"
 
 #ifndef HAVE_SIMT
@@ -111,10 +111,9 @@ int main(int argc, char **argv)
 {
     check_start(argc, argv);
     const msa_shape small = {12, 300, 8, 2, 64, 64, 32, 3, 1, NULL, NULL, NULL, NULL};
-    const trial_options options = {.seed = 3};
     const msa_kernel *k;
     trial t;
-    if (trial_begin("test", &options, &small, &t))
+    if (!trial_begin(&t, &small, SELECTION_RANDOM, 3, MSA_BF16))
         return 1;
     for (int i = 0; (k = table_at(i)) != NULL; i++)
         if (strcmp(k->backend, "simt") == 0)

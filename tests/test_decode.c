@@ -14,7 +14,7 @@
 #include "../cuda/simt/counts.h"
 #include "../ref/judge/judge.h"
 #include "../ref/judge/paging.h"
-#include "../ref/judge/table.h"
+#include "../ref/table/table.h"
 #include "../ref/model/model.h"
 #include "support/check.h"
 

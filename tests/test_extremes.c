@@ -13,7 +13,7 @@
 #include <string.h>
 
 #include "../ref/judge/judge.h"
-#include "../ref/judge/table.h"
+#include "../ref/table/table.h"
 #include "support/check.h"
 
 static const int32_t steps_q[] = {0, 2, 4, 6}, steps_kv[] = {0, 70, 103, 240};

@@ -18,7 +18,7 @@
 #include "../ref/judge/guard.h"
 #include "../ref/judge/judge.h"
 #include "../ref/judge/selections.h"
-#include "../ref/judge/table.h"
+#include "../ref/table/table.h"
 #include "support/check.h"
 
 // Past the tiles of the fast path: many queries, keys in several chunks, borders just before and after.

@@ -7,13 +7,15 @@ source "$(dirname "$0")/support/tap.sh"
 cat > "$W/stairs" << 'END'
 ref
 io ref
+picture io ref
 fast ref
 cuda ref
 cuda/host cuda ref
-judge fast cuda/host cuda ref
+table fast cuda/host cuda ref
+judge table fast cuda/host cuda ref
 model fast io ref
-bench judge fast cuda/host cuda ref
-cli bench judge model fast io cuda/host cuda ref
+bench judge table fast cuda/host cuda ref
+cli bench judge table model fast picture io cuda/host cuda ref
 END
 up() { # up DIRECTORY: its includes that point up the stairs
     (cd "$1" && find ref cuda -name '*.[ch]' -o -path 'cuda/*' -name '*.c*' | sort | xargs awk -v stairs="$W/stairs" '

@@ -13,25 +13,25 @@
 #include <png.h>
 #endif
 
-#include "../ref/io/drawing.h"
-#include "../ref/io/io.h"
+#include "../ref/picture/canvas.h"
+#include "../ref/picture/drawing.h"
 #include "support/scratch.h"
 #include "support/tap.h"
 
-static const io_rgb white = {255, 255, 255}, black = {0, 0, 0}, red = {200, 10, 20};
+static const rgb white = {255, 255, 255}, black = {0, 0, 0}, red = {200, 10, 20};
 
-static bool same_colour(io_rgb a, io_rgb b)
+static bool same_colour(rgb a, rgb b)
 {
     return a.r == b.r && a.g == b.g && a.b == b.b;
 }
 
-static io_rgb at(const io_image *im, int x, int y)
+static rgb at(const canvas *im, int x, int y)
 {
     return im->pixel[y * im->width + x];
 }
 
 /* The pixels of this colour. */
-static int count(const io_image *im, io_rgb c)
+static int count(const canvas *im, rgb c)
 {
     int n = 0;
     for (int i = 0; i < im->width * im->height; i++)
@@ -43,35 +43,35 @@ static int count(const io_image *im, io_rgb c)
 
 static void test_fill(void)
 {
-    io_image im = io_image_new(7, 5, white);
+    canvas im = canvas_new(7, 5, white);
     tap(im.pixel && count(&im, white) == 35, "a canvas of one colour");
-    io_fill(&im, 1, 2, 3, 2, red);
+    canvas_fill(&im, 1, 2, 3, 2, red);
     tap(count(&im, red) == 6 && same_colour(at(&im, 1, 2), red) && same_colour(at(&im, 3, 3), red),
         "a rectangle where it belongs");
-    io_fill(&im, -2, -3, 4, 5, black);
+    canvas_fill(&im, -2, -3, 4, 5, black);
     tap(count(&im, black) == 4, "clipped at the top left");
-    io_fill(&im, 6, 4, 100, 100, black);
-    io_fill(&im, 7, 0, 1, 5, black);
-    io_fill(&im, 2, 2, 0, 3, black);
-    io_fill(&im, 2, 2, -1, -1, black);
+    canvas_fill(&im, 6, 4, 100, 100, black);
+    canvas_fill(&im, 7, 0, 1, 5, black);
+    canvas_fill(&im, 2, 2, 0, 3, black);
+    canvas_fill(&im, 2, 2, -1, -1, black);
     tap(count(&im, black) == 5, "clipped at the bottom right; outside or empty draws nothing");
-    io_fill(&im, INT_MIN, INT_MIN, INT_MAX, INT_MAX, red);
-    io_fill(&im, INT_MAX, INT_MAX, INT_MAX, INT_MAX, red);
+    canvas_fill(&im, INT_MIN, INT_MIN, INT_MAX, INT_MAX, red);
+    canvas_fill(&im, INT_MAX, INT_MAX, INT_MAX, INT_MAX, red);
     tap(count(&im, black) == 5, "far outside draws nothing");
-    io_fill(&im, 5, 4, INT_MAX, INT_MAX, red);
+    canvas_fill(&im, 5, 4, INT_MAX, INT_MAX, red);
     tap(count(&im, black) == 4 && same_colour(at(&im, 5, 4), red) && same_colour(at(&im, 6, 4), red),
         "a huge rectangle covers the corner");
-    io_fill(&im, -5, -5, INT_MAX, INT_MAX, red);
+    canvas_fill(&im, -5, -5, INT_MAX, INT_MAX, red);
     tap(count(&im, red) == 35, "a huge rectangle covers all");
-    io_image_free(&im);
+    canvas_free(&im);
     tap(!im.pixel && im.width == 0, "a freed canvas is empty");
-    io_fill(&im, 0, 0, 5, 5, red);
-    io_text(&im, 0, 0, 1, false, red, "text");
+    canvas_fill(&im, 0, 0, 5, 5, red);
+    canvas_text(&im, 0, 0, 1, false, red, "text");
     tap(true, "drawing on an empty canvas does nothing");
     const int bad[][2] = {{0, 5}, {5, 0}, {-1, 5}, {5, -1}, {INT_MIN, INT_MIN}};
     bool empty = true;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        empty &= !io_image_new(bad[i][0], bad[i][1], white).pixel;
+        empty &= !canvas_new(bad[i][0], bad[i][1], white).pixel;
     tap(empty, "sizes below 1 give an empty canvas");
 }
 
@@ -81,7 +81,7 @@ static bool same_glyph(int a, int b)
 {
     for (int row = 0; row < FONT_ROWS; row++)
         for (int column = 0; column < FONT_COLUMNS; column++)
-            if (io_font_dot((unsigned char)a, row, column) != io_font_dot((unsigned char)b, row, column))
+            if (font_dot((unsigned char)a, row, column) != font_dot((unsigned char)b, row, column))
                 return false;
     return true;
 }
@@ -103,8 +103,7 @@ static void test_font(void)
     uint64_t sum = 1; // of every dot; whoever draws a letter anew looks at it, then puts the new sum here
     for (int c = ' '; c <= 0x7f; c++)
         for (int dot = 0; dot < FONT_ROWS * FONT_COLUMNS; dot++)
-            sum = (sum ^ io_font_dot((unsigned char)c, dot / FONT_COLUMNS, dot % FONT_COLUMNS)) *
-                  0x100000001b3u;
+            sum = (sum ^ font_dot((unsigned char)c, dot / FONT_COLUMNS, dot % FONT_COLUMNS)) * 0x100000001b3u;
     tap(sum == 0x464261f08ea66fc1, "the letters are those that were drawn (%#" PRIx64 ")", sum);
 }
 
@@ -112,15 +111,15 @@ static void test_text(void)
 {
     static const char text[] = "Msa_|#";
     for (int scale = 1; scale <= 3; scale++) {
-        const int width = io_text_width(text, scale), height = io_text_height(scale), margin = 4;
-        io_image flat = io_image_new(width + 2 * margin, height + 2 * margin, white);
-        io_image tall = io_image_new(height + 2 * margin, width + 2 * margin, white);
-        io_text(&flat, margin, margin, scale, false, black, text);
-        io_text(&tall, margin, margin + width, scale, true, black, text);
+        const int width = canvas_text_width(text, scale), height = canvas_text_height(scale), margin = 4;
+        canvas flat = canvas_new(width + 2 * margin, height + 2 * margin, white);
+        canvas tall = canvas_new(height + 2 * margin, width + 2 * margin, white);
+        canvas_text(&flat, margin, margin, scale, false, black, text);
+        canvas_text(&tall, margin, margin + width, scale, true, black, text);
         bool turned = true, inside = true;
         for (int y = 0; y < flat.height; y++)
             for (int x = 0; x < flat.width; x++) {
-                io_rgb c = at(&flat, x, y);
+                rgb c = at(&flat, x, y);
                 turned &= same_colour(c, at(&tall, y, flat.width - 1 - x));
                 bool in_box = x >= margin && x < margin + width && y >= margin && y < margin + height;
                 inside &= in_box || same_colour(c, white);
@@ -128,21 +127,21 @@ static void test_text(void)
         int dots = 0;
         for (const char *c = text; *c; c++)
             for (int i = 0; i < FONT_ROWS * FONT_COLUMNS; i++)
-                dots += io_font_dot((unsigned char)*c, i / FONT_COLUMNS, i % FONT_COLUMNS);
+                dots += font_dot((unsigned char)*c, i / FONT_COLUMNS, i % FONT_COLUMNS);
         tap(count(&flat, black) == dots * scale * scale, "every dot is drawn at scale %d", scale);
         tap(inside, "text stays in its box at scale %d", scale);
         tap(turned, "vertical text is a quarter turn to the left at scale %d", scale);
-        io_image_free(&flat);
-        io_image_free(&tall);
+        canvas_free(&flat);
+        canvas_free(&tall);
     }
-    tap(io_text_width("", 2) == 0 && io_text_width("a", 2) == 10 && io_text_width("ab", 2) == 22,
+    tap(canvas_text_width("", 2) == 0 && canvas_text_width("a", 2) == 10 && canvas_text_width("ab", 2) == 22,
         "the width leaves out the last gap");
 }
 
 /* ---- Colours ---------------------------------------------------------------------------------------- */
 
 /* Relative luminance of sRGB to CIE lightness, 0..100. */
-static double lightness(io_rgb c)
+static double lightness(rgb c)
 {
     const double v[3] = {c.r / 255.0, c.g / 255.0, c.b / 255.0}, part[3] = {0.2126, 0.7152, 0.0722};
     double y = 0;
@@ -153,19 +152,19 @@ static double lightness(io_rgb c)
 
 static void test_colormap(void)
 {
-    const io_rgb first = io_colormap(0), last = io_colormap(1), none = io_colormap(NAN);
-    tap(same_colour(first, (io_rgb){68, 1, 84}) && same_colour(last, (io_rgb){253, 231, 37}),
+    const rgb first = colormap(0), last = colormap(1), none = colormap(NAN);
+    tap(same_colour(first, (rgb){68, 1, 84}) && same_colour(last, (rgb){253, 231, 37}),
         "from dark violet to yellow");
-    tap(same_colour(io_colormap(-1), first) && same_colour(io_colormap(-INFINITY), first) &&
-            same_colour(io_colormap(2), last) && same_colour(io_colormap(INFINITY), last),
+    tap(same_colour(colormap(-1), first) && same_colour(colormap(-INFINITY), first) &&
+            same_colour(colormap(2), last) && same_colour(colormap(INFINITY), last),
         "values outside are clamped");
     tap(none.r == none.g && none.g == none.b, "NaN is grey");
     const double from = lightness(first), to = lightness(last);
     double off = 0;
     bool rises = true;
     for (int i = 0; i <= 64; i++) {
-        double l = lightness(io_colormap(i / 64.0));
-        rises &= i == 0 || l > lightness(io_colormap((i - 1) / 64.0));
+        double l = lightness(colormap(i / 64.0));
+        rises &= i == 0 || l > lightness(colormap((i - 1) / 64.0));
         off = fmax(off, fabs(l - (from + (to - from) * i / 64.0)));
     }
     tap(rises && off <= 2, "lightness rises evenly: off a straight line by at most 2 of 100 (%.2f)", off);
@@ -173,12 +172,12 @@ static void test_colormap(void)
 
 /* ---- Files -------------------------------------------------------------------------------------------- */
 
-static io_image sample(void)
+static canvas sample(void)
 {
-    io_image im = io_image_new(40, 30, white);
+    canvas im = canvas_new(40, 30, white);
     for (int x = 0; x < 40; x++)
-        io_fill(&im, x, 0, 1, 15, io_colormap(x / 39.0));
-    io_text(&im, 1, 18, 1, false, black, "sample");
+        canvas_fill(&im, x, 0, 1, 15, colormap(x / 39.0));
+    canvas_text(&im, 1, 18, 1, false, black, "sample");
     return im;
 }
 
@@ -196,7 +195,7 @@ static bool contains(const unsigned char *data, size_t bytes, const char *what, 
 #ifdef HAVE_PNG
 #define SUFFIX ".png"
 
-static bool same_pixels(const char *path, const io_image *im)
+static bool same_pixels(const char *path, const canvas *im)
 {
     png_image png = {.version = PNG_IMAGE_VERSION};
     if (!png_image_begin_read_from_file(&png, path))
@@ -221,7 +220,7 @@ static bool has_texts(const unsigned char *data, size_t bytes)
 #else
 #define SUFFIX ".ppm"
 
-static bool same_pixels(const char *path, const io_image *im)
+static bool same_pixels(const char *path, const canvas *im)
 {
     unsigned char *data;
     size_t bytes, pixels = (size_t)im->width * (size_t)im->height * 3;
@@ -245,50 +244,50 @@ static bool has_texts(const unsigned char *data, size_t bytes)
 
 static void test_picture_file(void)
 {
-    io_image im = sample();
+    canvas im = sample();
     io_error err = "";
     char written[IO_ERR] = "";
     unsigned char *data = NULL;
     size_t bytes = 0;
     const char *expected = scratch("sample" SUFFIX);
-    bool ok =
-        io_write_png(scratch("sample.png"), &im, texts, 3, written, err) && strcmp(written, expected) == 0;
+    bool ok = canvas_write_png(scratch("sample.png"), &im, texts, 3, written, err) &&
+              strcmp(written, expected) == 0;
     tap(scratch_no_error(ok, err), "a picture is written, and its name told");
     tap(ok && same_pixels(written, &im), "it holds the pixels");
     ok = ok && io_read_file(written, 1 << 20, &data, &bytes, err);
     tap(ok && has_texts(data, bytes), "it holds the texts");
-    ok = ok && io_write_png(scratch("again.png"), &im, texts, 3, written, err);
+    ok = ok && canvas_write_png(scratch("again.png"), &im, texts, 3, written, err);
     tap(ok && scratch_holds(written, data, bytes), "the same picture is the same bytes");
-    tap(scratch_no_error(io_write_png(scratch("plain.png"), &im, NULL, 0, NULL, err), err),
+    tap(scratch_no_error(canvas_write_png(scratch("plain.png"), &im, NULL, 0, NULL, err), err),
         "without texts or a name back");
     free(data);
-    io_image_free(&im);
+    canvas_free(&im);
 }
 
 static void test_refused_pictures(void)
 {
-    io_image im = sample(), none = {0, 0, NULL};
+    canvas im = sample(), none = {0, 0, NULL};
     io_error err = "";
     int before = scratch_count();
-    tap(!io_write_png(scratch("none.png"), &none, NULL, 0, NULL, err) &&
+    tap(!canvas_write_png(scratch("none.png"), &none, NULL, 0, NULL, err) &&
             scratch_one_line(err, scratch("none.png"), "the picture is empty"),
         "an empty canvas");
-    tap(!io_write_png(scratch("absent/x.png"), &im, texts, 3, NULL, err) &&
+    tap(!canvas_write_png(scratch("absent/x.png"), &im, texts, 3, NULL, err) &&
             scratch_one_line(err, scratch("absent/x" SUFFIX), "No such file"),
         "a directory that is not there");
     char longest[IO_ERR + 8];
     memset(longest, 'n', sizeof longest - 1);
     longest[sizeof longest - 1] = 0;
-    tap(!io_write_png(longest, &im, NULL, 0, NULL, err) && strstr(err, "expected a name of at most"),
+    tap(!canvas_write_png(longest, &im, NULL, 0, NULL, err) && strstr(err, "expected a name of at most"),
         "a name that is too long");
 #ifdef HAVE_PNG
     const st_meta nameless = {"", "text"};
-    tap(!io_write_png(scratch("key.png"), &im, &nameless, 1, NULL, err) &&
+    tap(!canvas_write_png(scratch("key.png"), &im, &nameless, 1, NULL, err) &&
             scratch_one_line(err, scratch("key.png"), "cannot make a PNG"),
         "a text without a key");
 #endif
     tap(scratch_count() == before, "nothing is left behind");
-    io_image_free(&im);
+    canvas_free(&im);
 }
 
 /* ---- Lists of marks --------------------------------------------------------------------------------- */
@@ -358,25 +357,25 @@ static void test_drawing_svg(void)
 static void test_drawing_png(void)
 {
     drawing d = marks();
-    io_image im = io_image_new(30, 20, white);
-    io_fill(&im, 1, 3, 4, 3, red);
-    io_fill(&im, 10, 2, 1, 1, black);
+    canvas im = canvas_new(30, 20, white);
+    canvas_fill(&im, 1, 3, 4, 3, red);
+    canvas_fill(&im, 10, 2, 1, 1, black);
     for (int y = 2; y < 9; y++)
         for (int x = 12; x < 20; x++)
             if ((x + y) % 6 < 2)
-                io_fill(&im, x, y, 1, 1, black);
+                canvas_fill(&im, x, y, 1, 1, black);
     for (int y = 2; y < 4; y++)
         for (int x = 21; x < 26; x++)
             if (x != 23 && (x + y) % 6 < 2)
-                io_fill(&im, x, y, 1, 1, x < 23 ? black : red);
-    io_text(&im, 1, 10, 1, false, black, "<x>");
+                canvas_fill(&im, x, y, 1, 1, x < 23 ? black : red);
+    canvas_text(&im, 1, 10, 1, false, black, "<x>");
     char written[IO_ERR];
     io_error err;
     const bool ok = drawing_write_png(&d, scratch("marks.png"), NULL, 0, written, err);
     unsigned char *found = NULL, *expected = NULL;
     size_t n_found = 0, n_expected = 1;
     char by_hand[IO_ERR];
-    tap(scratch_no_error(ok && io_write_png(scratch("hand.png"), &im, NULL, 0, by_hand, err) &&
+    tap(scratch_no_error(ok && canvas_write_png(scratch("hand.png"), &im, NULL, 0, by_hand, err) &&
                              io_read_file(written, 1 << 20, &found, &n_found, err) &&
                              io_read_file(by_hand, 1 << 20, &expected, &n_expected, err),
                          err) &&
@@ -384,7 +383,7 @@ static void test_drawing_png(void)
         "marks as pixels");
     free(found);
     free(expected);
-    io_image_free(&im);
+    canvas_free(&im);
     drawing_free(&d);
 }
 

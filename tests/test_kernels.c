@@ -15,7 +15,7 @@
 
 #include "../cuda/host/host.h"
 #include "../ref/judge/judge.h"
-#include "../ref/judge/table.h"
+#include "../ref/table/table.h"
 #include "../ref/io/io.h"
 #include "../ref/model/model.h"
 #include "support/check.h"

@@ -12,8 +12,8 @@
 #include <string.h>
 
 #include "../ref/judge/inputs.h"
-#include "../ref/io/panels.h"
-#include "../ref/io/viewer.h"
+#include "../ref/picture/panels.h"
+#include "../ref/picture/viewer.h"
 #include "support/check.h"
 #include "support/scratch.h"
 
@@ -175,20 +175,20 @@ static void looks_as_it_did(const char *name, uint64_t found, uint64_t expected)
     tap(found == expected, "%s looks as it did: %#" PRIx64 " (found %#" PRIx64 ")", name, expected, found);
 }
 
-static void picture(const char *name, io_image im, uint64_t expected)
+static void picture(const char *name, canvas im, uint64_t expected)
 {
     const int size[] = {im.width, im.height};
     if (write_to) {
         char path[IO_ERR], written[IO_ERR];
         io_error err;
         snprintf(path, sizeof path, "%s/%s.png", write_to, name);
-        tap(io_write_png(path, &im, NULL, 0, written, err), "%s", path);
+        tap(canvas_write_png(path, &im, NULL, 0, written, err), "%s", path);
     }
     looks_as_it_did(
         name,
         sum_of(im.pixel, (size_t)(im.width * im.height) * sizeof *im.pixel, sum_of(size, sizeof size, 1)),
         expected);
-    io_image_free(&im);
+    canvas_free(&im);
 }
 
 static void pictures(void)

@@ -14,7 +14,7 @@
 
 #include "../ref/judge/noise.h"
 #include "../ref/judge/paging.h"
-#include "../ref/judge/table.h"
+#include "../ref/table/table.h"
 #include "support/check.h"
 
 static const int32_t steps_q[] = {0, 2, 4, 6}, steps_kv[] = {0, 70, 103, 173};

@@ -12,7 +12,7 @@
 
 #include "../cuda/host/host.h"
 #include "../ref/judge/judge.h"
-#include "../ref/judge/table.h"
+#include "../ref/table/table.h"
 #include "support/check.h"
 
 static const char *backend;

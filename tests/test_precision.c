@@ -8,7 +8,7 @@
 
 #include "../ref/judge/noise.h"
 #include "../ref/cli/precision.h"
-#include "../ref/judge/table.h"
+#include "../ref/table/table.h"
 #include "support/check.h"
 
 enum { T = 24, S = 300, HQ = 4, G = 2, D = 64, BLOCK = 32, TOPK = 4, N = T * HQ * D };

@@ -47,6 +47,14 @@ missing=
 for file in $(grep -oE '\]\([a-zA-Z][^):]*\)' README.md | tr -d '()]'); do [[ -e $file ]] || missing+=" $file"; done
 [[ -z $missing ]]
 check $? "every file it links to exists$missing"
+sed -n '/^## The map/,/^## /p' README.md > "$W/map"
+missing=
+for room in */ .ci/ ref/*/ cuda/*/ tests/*/; do
+    room=$(basename "$room")
+    [[ $room == build || $room == __pycache__ ]] || grep -qF "$room/" "$W/map" || missing+=" $room"
+done
+[[ -z $missing ]]
+check $? "its map names every room$missing"
 missing=
 for target in $(grep -oE '\bmake [a-z][a-z-]*' README.md | sort -u | cut -d ' ' -f 2); do grep -q "^$target:" Makefile book/book.mk book/exercises/exercises.mk || missing+=" $target"; done
 [[ -z $missing ]]

@@ -14,7 +14,7 @@
 
 #include "../cuda/host/msa_cuda.h"
 #include "../ref/judge/paging.h"
-#include "../ref/judge/table.h"
+#include "../ref/table/table.h"
 #include "support/check.h"
 
 #define MOST 6 // requests

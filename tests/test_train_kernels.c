@@ -15,7 +15,7 @@
 #include <string.h>
 
 #include "../ref/call.h"
-#include "../ref/judge/table.h"
+#include "../ref/table/table.h"
 #include "../ref/model/train.h"
 #include "support/check.h"
 

@@ -9,7 +9,7 @@
 
 #include "../ref/fast/selectors.h"
 #include "../ref/judge/judge.h"
-#include "../ref/judge/table.h"
+#include "../ref/table/table.h"
 #include "../ref/model/internal.h"
 #include "../ref/model/task.h"
 #include "support/check.h"

@@ -8,7 +8,7 @@ bare() { # bare PROGRAM FILE...: builds and runs a test of these files alone
         "$W/$1" > "$W.out" 2>> "$W.err"
     check $? "$1 without a library"
 }
-mapfile -t io < <(ls ref/io/*.c | grep -vE "/(maps|panels|viewer)\.c") # all that needs no library of ours
+mapfile -t io < <(ls ref/io/*.c ref/picture/{canvas,colormap,drawing,font,png}.c) # all that needs no library of ours
 io+=(tests/support/scratch.c)
 bare test_products ref/fast/gemm.c
 bare test_io_picture "${io[@]}"

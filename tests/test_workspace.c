@@ -18,8 +18,8 @@ int main(void)
 #include <unistd.h>
 
 #include "../cuda/host/msa_cuda.h"
-#include "../ref/judge/table.h"
-#include "../ref/cli/trial.h"
+#include "../ref/bench/trial.h"
+#include "../ref/table/table.h"
 
 #define SHAPES 1500
 
@@ -171,12 +171,11 @@ static void within_guards(check_case *c, const trial *t, const msa_kernel *k)
 static void in_chunks(void)
 {
     static const msa_shape shape = {10, 100, 4, 2, 64, 64, 64, 2, 1, NULL, NULL, NULL, NULL};
-    const trial_options options = {.seed = 3};
     const msa_kernel *k;
     trial t;
     check_case c = check_begin("kernels in chunks of 3 queries leave the page behind their workspace alone");
     msa_engine_chunk(3);
-    if (!trial_begin("test", &options, &shape, &t)) {
+    if (trial_begin(&t, &shape, SELECTION_RANDOM, 3, MSA_BF16)) {
         for (int i = 0; (k = table_at(i)) != NULL; i++)
             if (strcmp(k->backend, "simt") == 0)
                 within_guards(&c, &t, k);

@@ -2,8 +2,8 @@
 #ifndef EXAMPLE_ENGINE_H
 #define EXAMPLE_ENGINE_H
 
-#include "../../ref/judge/table.h"
-#include "../../ref/cli/trial.h"
+#include "../../ref/bench/trial.h"
+#include "../../ref/table/table.h"
 #include "example.h"
 
 /* Ends the program with status 77 in a build without the engine, which needs a C++ compiler. */
@@ -18,12 +18,13 @@ static inline void engine_needed(void)
 /* The inputs of every stage for a shape, on the engine, with O in bf16. */
 static inline trial engine_inputs(const msa_shape *shape, const char *distribution)
 {
-    trial_options options = TRIAL_DEFAULTS;
+    selection_kind kind;
     trial t;
-    options.distribution = distribution;
     engine_needed();
-    if (trial_begin("chapter", &options, shape, &t) != 0)
+    if (!selection_named(distribution, &kind) || !trial_begin(&t, shape, kind, 1, MSA_BF16)) {
+        fprintf(stderr, "expected one of the selections, and memory for the inputs\n");
         exit(1);
+    }
     return t;
 }
 

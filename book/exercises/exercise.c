@@ -12,7 +12,7 @@
 #include <omp.h>
 #endif
 
-#include "../../ref/io/io.h"
+#include "../../ref/picture/canvas.h"
 
 static uint64_t seed;
 static const char *picture_path, *json_path, *program;
@@ -277,25 +277,26 @@ static void draw(const touched *t)
     const int64_t longer = t->rows > t->columns ? t->rows : t->columns;
     const int cell = longer < SIZE ? (int)(SIZE / longer) : 1;
     const int width = cell * (int)t->columns, height = cell * (int)t->rows;
-    const io_rgb paper = {255, 255, 255}, ink = {30, 30, 30};
+    const rgb paper = {255, 255, 255}, ink = {30, 30, 30};
     char title[160], written[IO_ERR];
     io_error err;
     float most = fmaxf(1, t->brightest);
     for (int64_t i = 0; i < t->rows * t->columns && t->brightest <= 0; i++)
         most = fmaxf(most, t->count[i]);
     snprintf(title, sizeof title, "across: %s   dark 0, yellow %.0f", t->across, (double)most);
-    io_image im = io_image_new(larger(width, io_text_width(title, 1)) + 2 * EDGE,
-                               larger(height, io_text_width(t->down, 1)) + 2 * EDGE, paper);
+    canvas im = canvas_new(larger(width, canvas_text_width(title, 1)) + 2 * EDGE,
+                           larger(height, canvas_text_width(t->down, 1)) + 2 * EDGE, paper);
     for (int64_t i = 0; i < t->rows * t->columns; i++)
-        io_fill(&im, EDGE + cell * (int)(i % t->columns), EDGE + cell * (int)(i / t->columns),
-                cell - (cell > 3), cell - (cell > 3), io_colormap(fmin(1, sqrt((double)(t->count[i] / most)))));
-    io_text(&im, EDGE, 6, 1, false, ink, title);
-    io_text(&im, 8, EDGE + io_text_width(t->down, 1), 1, true, ink, t->down);
-    if (io_write_png(picture_path, &im, NULL, 0, written, err))
+        canvas_fill(&im, EDGE + cell * (int)(i % t->columns), EDGE + cell * (int)(i / t->columns),
+                    cell - (cell > 3), cell - (cell > 3),
+                    colormap(fmin(1, sqrt((double)(t->count[i] / most)))));
+    canvas_text(&im, EDGE, 6, 1, false, ink, title);
+    canvas_text(&im, 8, EDGE + canvas_text_width(t->down, 1), 1, true, ink, t->down);
+    if (canvas_write_png(picture_path, &im, NULL, 0, written, err))
         printf("  picture: %s (down: %s; across: %s)\n", written, t->down, t->across);
     else
         printf("  no picture: %s\n", err);
-    io_image_free(&im);
+    canvas_free(&im);
 }
 
 /* ---- The end ---------------------------------------------------------------------------------------- */

@@ -62,8 +62,8 @@ ex_cu = $(call EX_PROGRAM,$(1),$(2),$(3),$(EX_CXXPP) $(4),$(EX_KERNEL) $(5) $(EX
 $(foreach e,$(EX_C),$(foreach p,stub solution mine,$(eval $(call ex_c,$(e),$(p),$(EX)/$(e)/$(p).c))))
 $(foreach e,$(EX_CU),$(foreach p,stub solution mine,$(eval $(call ex_cu,$(e),$(p),$(EX)/$(e)/$(p).cu,,$(if $(CUDA),$(EX_B)/$(e)/$(p).gpu.o)))))
 
-# Answers that cheat or crash, tests/cheats/NN_what: tests/test_exercises.sh wants each to be refused.
-CHEATS   := $(wildcard tests/cheats/*.c $(if $(CXX17),tests/cheats/*.cu) $(if $(FULL),tests/more_cheats/*.c $(if $(CXX17),tests/more_cheats/*.cu)))
+# Answers that cheat or crash, tests/exercises/refused/NN_what: tests/test_exercises.sh wants each to be refused.
+CHEATS   := $(wildcard tests/exercises/refused/*.c $(if $(CXX17),tests/exercises/refused/*.cu) $(if $(FULL),tests/exercises/refused_full/*.c $(if $(CXX17),tests/exercises/refused_full/*.cu)))
 ex_of     = $(patsubst %/,%,$(subst $(EX)/,,$(wildcard $(EX)/$(firstword $(subst _, ,$(notdir $(1))))_*/)))
 define EX_CHEAT
 $(EX_B)/$(2)/$(basename $(notdir $(1))).o: $(1) $(EX)/exercises.mk $(B)/flags
@@ -80,14 +80,14 @@ EX_E := $(firstword $(EX_CU))
 $(EX_B)/sides/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) -I$(EX_B)/sides $(ALLFLAGS) -DHAVE_SIMT -DHAVE_CUDA -c $< -o $@
-$(EX_B)/sides/ref/judge/table.o: $(EX_B)/sides/cuda/dropped.inc
+$(EX_B)/sides/ref/table/table.o: $(EX_B)/sides/cuda/dropped.inc
 $(EX_B)/sides/cuda/dropped.inc:# of no kernel of the ladder
 	@mkdir -p $(@D) && : > $@
 # Not build/cuda/host/gpu.gpu.o, by which make knows a build for the GPU.
 $(EX_B)/sides/gpu.gpu.o: cuda/host/gpu.cu cuda/kernels.def cuda/nvcc.sh $(KERNEL_HEADERS)
 	@$(call say,nvcc $<)
 	$(Q)NVCC="$(NVCC)" cuda/nvcc.sh $< $@
-EX_SIDES := cuda/host/host.o cuda/host/plan.o ref/judge/table.o
+EX_SIDES := cuda/host/host.o cuda/host/plan.o ref/table/table.o
 $(EX_B)/with_gpu: $(EX_SIDES:%=$(EX_B)/sides/%) $(EX_B)/$(EX_E)/solution.admitted.o $(EX_B)/$(EX_E)/check.o $(EX_KERNEL) $(EX_B)/$(EX_E)/solution.gpu.o \
 		$(EX_B)/sides/gpu.gpu.o $(filter-out $(EX_SIDES:%=$(B)/%),$(EX_ENGINE))
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(call ladder,cuda) $(call ladder,simt) $(CUDALIBS) $(APPLIBS) -o $@

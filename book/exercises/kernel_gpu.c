@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "../../ref/bench/timing.h"
-#include "../../ref/judge/table.h"
+#include "../../ref/table/table.h"
 
 /* The student's kernel there, in builds by `make cuda`. */
 extern const struct msa_entry cuda_exercise_kernel __attribute__((weak));

@@ -9,7 +9,7 @@
 #include "../internal.h"
 #include "../judge/noise.h"
 #include "sample_query.h"
-#include "../judge/table.h"
+#include "../table/table.h"
 
 #define WORK 4e9          /* multiplications that a verdict may cost, about */
 #define LEAST 8           /* but so many queries at least */

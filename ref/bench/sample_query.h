@@ -1,4 +1,7 @@
-/* What sample.c (forward stages), sample_gradients.c and sample_whole.c share. */
+/**
+ * @file sample_query.h
+ * @brief What sample.c (forward stages), sample_gradients.c and sample_whole.c share.
+ */
 #ifndef MSA_SAMPLE_QUERY_H
 #define MSA_SAMPLE_QUERY_H
 

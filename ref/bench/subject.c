@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "../fast/fast.h"
-#include "../judge/table.h"
+#include "../table/table.h"
 
 /* ---- Arrays -------------------------------------------------------------------------------------- */
 

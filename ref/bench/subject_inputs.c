@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "../internal.h"
-#include "../judge/table.h"
+#include "../table/table.h"
 
 #define PIECE 4096 /* numbers drawn from one seed */
 

@@ -1,4 +1,7 @@
-/* What subject.c and subject_inputs.c share. */
+/**
+ * @file subject_inputs.h
+ * @brief What subject.c and subject_inputs.c share.
+ */
 #ifndef MSA_SUBJECT_INPUTS_H
 #define MSA_SUBJECT_INPUTS_H
 

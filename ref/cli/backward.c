@@ -157,8 +157,7 @@ int cmd_backward(int argc, char **argv)
         {"--out", CLI_NEEDED, &opt.dir, 0, 0, "DIR receives dq dk dv dqi dki, each .npy"},
         {0}};
     cli_plan plan;
-    int status =
-        cli_parse(argc, argv, "gradients for tensors in files; prints the index loss", options, NULL);
+    int status = cli_parse(argc, argv, options, NULL);
     if (!status)
         status = choose_kernels(argv[0], &t, &opt, &kernels, &plan);
     if (!status)

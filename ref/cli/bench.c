@@ -5,10 +5,10 @@
 
 #include "../bench/sample.h"
 #include "../bench/useful.h"
-#include "../judge/table.h"
+#include "../table/table.h"
 #include "cases.h"
 #include "cli.h"
-#include "results.h"
+#include "bench_results.h"
 
 #define MAX_KERNELS 64
 
@@ -435,11 +435,7 @@ int cmd_bench(int argc, char **argv)
         {"--picture", CLI_TEXT, &b.picture, 0, 0, "F.svg or F.png receives a bar a kernel"},
         {0}};
     b.results = (results){.argc = argc, .argv = argv, .item = items};
-    int status =
-        cli_parse(argc, argv,
-                  "times kernels, named STAGE/NAME or STAGE (none: the best of each stage), and judges "
-                  "them before and after",
-                  options, &b.names);
+    int status = cli_parse(argc, argv, options, &b.names);
     if (!status)
         status = prepare(&b, &s, &owned);
     if (!status)

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "../judge/inputs.h"
-#include "../judge/table.h"
+#include "../table/table.h"
 
 /* ---- Names -------------------------------------------------------------------------------------- */
 
@@ -120,10 +120,7 @@ int case_check_shape(const char *command, const char *text, const msa_shape *s)
 
 int case_read_distribution(const char *command, const char *name, selection_kind *kind)
 {
-    for (int n = 0; n < SELECTION_N; n++)
-        if (strcmp(name, selection_name((selection_kind)n)) == 0) {
-            *kind = (selection_kind)n;
-            return 0;
-        }
+    if (selection_named(name, kind))
+        return 0;
     return cli_fail(command, "--distribution: expected random, hot, local or structured, found '%s'", name);
 }

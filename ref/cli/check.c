@@ -6,7 +6,7 @@
 #include "cases.h"
 #include "cli.h"
 #include "../judge/judge.h"
-#include "../judge/table.h"
+#include "../table/table.h"
 
 typedef struct tally {
     int n[JUDGE_NO_MEMORY + 1];
@@ -120,8 +120,7 @@ int cmd_check(int argc, char **argv)
                                   {"--shape", CLI_TEXT, &text, 0, 0,
                                    "WORDS that name a case, as printed: 'T=13 S=45 heads=4:2 ... topk=3'"},
                                   {0}};
-    int status =
-        cli_parse(argc, argv, "judges every kernel, or those named, against the reference", options, &names);
+    int status = cli_parse(argc, argv, options, &names);
     if (!status)
         status = case_check_names(argv[0], &names);
     if (!status && backend)

@@ -43,22 +43,28 @@ typedef struct cli_list {
 typedef struct cli_option {
     const char *name; /**< "--topk" */
     cli_kind kind;
-    void *target; /**< bool, int64_t, double, const char * or cli_list, holding the default */
-    double min,
-        max; /**< accepted range of CLI_INT and CLI_REAL; a default outside is not shown in the help */
+    void *target;     /**< bool, int64_t, double, const char * or cli_list, holding the default */
+    double min, max;  /**< range of CLI_INT and CLI_REAL; a default outside is not shown in the help */
     const char *help; /**< one line; starts with the metavariable if the option takes a value */
 } cli_option;
 
 /** Parses argv[1..]; words that are no option go to `words` (NULL: they are refused).
- *  Returns 0 to go on, 2 after an error line, and -1 after --help has printed the table (main exits with 0).
- */
-int cli_parse(int argc, char **argv, const char *summary, const cli_option *options, cli_list *words);
+ *  Returns 0 to go on, 2 after an error line, and -1 after --help has printed the table, below the
+ *  summary that commands.def has (main exits with 0). */
+int cli_parse(int argc, char **argv, const cli_option *options, cli_list *words);
 
 /** Prints "msa COMMAND: message" (NULL: "msa: message") as one line on stderr and returns 2. */
 #if defined(__GNUC__)
 __attribute__((format(printf, 2, 3)))
 #endif
 int cli_fail(const char *command, const char *format, ...);
+
+/** Appends to a text of `size` bytes as far as there is room. */
+#if defined(__GNUC__)
+__attribute__((format(printf, 3, 4)))
+#endif
+void cli_append(char *to, size_t size, const char *format, ...);
+
 #define CLI_STDOUT_LOST "standard output: expected to write there, found it closed or full"
 
 /* ---- Tensors from and to files (tensors.c, outputs.c) ------------------------------------------- */
@@ -91,7 +97,7 @@ typedef struct cli_tensors {
     int64_t block, topk;             /**< likewise; topk 0: the width of --ids, or 16 */
     npy_array array[CLI_N_TENSORS];
     io_error note[CLI_N_TENSORS]; /**< what was converted to read it; empty: nothing */
-    msa_shape shape; /**< what the files say; sizes that no file tells are 1, Hq without --q is Hkv */
+    msa_shape shape;              /**< what the files say; other sizes are 1, Hq without --q is Hkv */
 } cli_tensors;
 
 /* The rows of an option table that name them, and options that mean the same everywhere. */
@@ -166,7 +172,7 @@ void cli_free_outputs(cli_output *out, int n);
 /** Makes sure that a file could be written there, before the work whose result it is to hold. */
 int cli_check_writable(const char *command, const char *option, const char *path);
 
-/* ---- Kernels and the stages that subcommands share (stages.c) ----------------------------------- */
+/* ---- Kernels and the stages that subcommands share (choose.c) ----------------------------------- */
 
 /** Which implementation runs each stage. */
 typedef struct cli_plan {
@@ -176,8 +182,8 @@ typedef struct cli_plan {
     const char *ids_from; /**< the file of --ids, or NULL */
 } cli_plan;
 
-/** Fills the plan from --backend and --kernel; `stages` is the set (1 << stage) that the subcommand can run.
- */
+/** Fills the plan from --backend and --kernel; `stages` is the set (1 << stage) that the subcommand can
+ *  run. */
 int cli_choose_kernels(const char *command, const char *backend, const cli_list *kernels, unsigned stages,
                        cli_plan *plan);
 /** The same for a command of one stage, whose name may be left out of `kernel` (NULL: the back end's). */

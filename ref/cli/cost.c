@@ -111,9 +111,7 @@ int cmd_cost(int argc, char **argv)
         {"--csv", CLI_TEXT, &csv, 0, 0, "FILE receives the table with operations and bytes"},
         {0}};
     lengths l = {0};
-    int status =
-        cli_parse(argc, argv, "arithmetic and memory traffic of MSA against dense GQA, by context length",
-                  options, NULL);
+    int status = cli_parse(argc, argv, options, NULL);
     if (!status)
         status = read_lengths(argv[0], list, &l);
     if (!status && heads % kv_heads != 0)

@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../judge/inputs.h"
 #include "../bench/roofline.h"
-#include "trial.h"
+#include "../judge/inputs.h"
+#include "engine.h"
 
 #define MAX_KERNELS 64
 #define CELL 40
@@ -347,7 +347,7 @@ static int count_all(const char *command, const trial *t, const msa_kernel *cons
         const msa_status status = trial_run(t, kernel[i], &a);
         c[i] = (column){.kernel = kernel[i], .ran = status == MSA_OK};
         if (status != MSA_OK && (status != MSA_ERR_UNSUPPORTED || n == 1))
-            return trial_failed(command, kernel[i], status);
+            return engine_failed(command, kernel[i], status);
         if (!c[i].ran)
             continue;
         c[i].n = *simt_counts();
@@ -356,7 +356,7 @@ static int count_all(const char *command, const trial *t, const msa_kernel *cons
         ran++;
     }
     cli_progress_end();
-    return ran ? 0 : trial_failed(command, kernel[0], MSA_ERR_UNSUPPORTED);
+    return ran ? 0 : engine_failed(command, kernel[0], MSA_ERR_UNSUPPORTED);
 }
 
 static void print_table(const trial *t, const column *c, int n)
@@ -373,26 +373,24 @@ static void print_table(const trial *t, const column *c, int n)
 
 int cmd_count(int argc, char **argv)
 {
-    trial_options given = TRIAL_DEFAULTS;
+    engine_options given = ENGINE_DEFAULTS;
     const char *path = NULL;
     cli_list names = {0};
     const msa_kernel *kernel[MAX_KERNELS];
     static column c[MAX_KERNELS];
     int n = 0;
     const cli_option options[] = {
-        TRIAL_OPTIONS(given), {"--csv", CLI_TEXT, &path, 0, 0, "FILE receives a row a kernel"}, {0}};
+        ENGINE_OPTIONS(given), {"--csv", CLI_TEXT, &path, 0, 0, "FILE receives a row a kernel"}, {0}};
     trial t;
-    int status =
-        cli_parse(argc, argv, "exact work of kernels (STAGE/NAME or STAGE) side by side, on the CPU engine",
-                  options, &names);
+    int status = cli_parse(argc, argv, options, &names);
     if (!status)
-        status = trial_find(argv[0], &names, kernel, MAX_KERNELS, &n);
+        status = engine_find(argv[0], &names, kernel, MAX_KERNELS, &n);
     if (!status && path)
         status = cli_check_writable(argv[0], "--csv", path);
     if (status)
         return status;
     const msa_shape standard = standard_shape(kernel, n);
-    status = trial_begin(argv[0], &given, &standard, &t);
+    status = engine_begin(argv[0], &given, &standard, &t);
     if (status)
         return status;
     status = count_all(argv[0], &t, kernel, n, c);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../internal.h"
 #include "../model/evaluate.h"
 #include "cli.h"
 
@@ -138,20 +139,14 @@ static int turn_pages(const char *command, const step *a, npy_array *x)
     return 0;
 }
 
-/* The row of the pages that holds key j of request r. */
-static int64_t row_of(const step *a, int r, int64_t j)
-{
-    const int64_t page = a->pages.page, width = msa_get_seq(&a->t.shape, 0).n_kv / page;
-    return a->pages.table[r * width + j / page] * page + j % page;
-}
-
 /* The tokens of the requests have to be finite; what the rest of a cache holds, nobody has written. */
 static int check_finite(const char *command, const step *a, cli_tensor which, int ndim, const int64_t *dim)
 {
     const int64_t width = ndim == 2 ? dim[0] * dim[1] : dim[0];
-    for (int r = 0; r < msa_n_seqs(&a->t.shape); r++)
+    for (int r = 0; r < msa_n_seqs(&a->t.shape); r++) {
+        const request at = get_request(&a->t.shape, &a->pages, r);
         for (int64_t j = 0; j < a->pages.lens[r]; j++) {
-            const int64_t row = row_of(a, r, j);
+            const int64_t row = key_row(&at, j);
             char token[64];
             io_error err;
             snprintf(token, sizeof token, "page %lld, token %lld: ", (long long)(row / a->pages.page),
@@ -160,6 +155,7 @@ static int check_finite(const char *command, const step *a, cli_tensor which, in
                                  (size_t)width, err))
                 return cli_fail(command, "%s", err);
         }
+    }
     return 0;
 }
 
@@ -190,21 +186,24 @@ static int encode_keys(const char *command, step *a)
     memset(a->pages.scale, 0, n / (size_t)(piece * d) * sizeof(float));
     for (size_t i = 0; i < n; i++)
         keys[i] = msa_bf16(keys[i]);
-    for (int r = 0; r < msa_n_seqs(s); r++)
+    for (int r = 0; r < msa_n_seqs(s); r++) {
+        const request at = get_request(s, &a->pages, r);
         for (int64_t j = 0; j + piece <= a->pages.lens[r]; j += piece) {
-            const int64_t row = row_of(a, r, j);
+            const int64_t row = key_row(&at, j);
             msa_e4m3_block(keys + row * d, piece * d, a->pages.ki8 + row * d, &a->pages.scale[row / piece]);
         }
+    }
     return 0;
 }
 
 /* The first n tokens of request r out of their pages of `width` floats a token. */
 static float *gather(const char *command, const step *a, int r, int64_t n, cli_tensor which, int64_t width)
 {
+    const request at = get_request(&a->t.shape, &a->pages, r);
     const float *from = a->t.array[which].data;
     float *to = cli_alloc(command, (size_t)(n * width) * sizeof *to);
     for (int64_t j = 0; to && j < n; j++)
-        memcpy(to + j * width, from + row_of(a, r, j) * width, (size_t)width * sizeof *to);
+        memcpy(to + j * width, from + key_row(&at, j) * width, (size_t)width * sizeof *to);
     return to;
 }
 
@@ -360,8 +359,7 @@ int cmd_decode(int argc, char **argv)
         CLI_OPT_BACKEND(backend),
         {"--out", CLI_NEEDED, &dir, 0, 0, "DIR receives ids.npy [Hkv,R,Tq,k], o.npy, lse.npy"},
         {0}};
-    int status = cli_parse(argc, argv, "a step of generation over a KV cache in pages, from tensors in files",
-                           options, NULL);
+    int status = cli_parse(argc, argv, options, NULL);
     if (status)
         return status;
     a.small = strcmp(keys, "fp8") == 0;

@@ -13,16 +13,11 @@
 #define LOSS_WINDOWS 40
 #define RECALL_WINDOWS 6
 
-static int no_memory(const char *command)
-{
-    return cli_fail(command, "expected memory for one window, found too little");
-}
-
 static int agreement(const char *command, const model *m, const eval_windows *t)
 {
     double gap;
     if (!eval_dense_agreement(m, t, &gap))
-        return no_memory(command);
+        return report_no_memory(command);
     bool agrees = gap <= 1e-3; /* float32 sums in another order, through every layer */
     printf("1. With every block selected MSA is dense attention\n"
            "   largest difference between its logits and those of the dense reference: %.2g  %s\n\n",
@@ -36,7 +31,7 @@ static int losses(const char *command, const model *m, const model *twin, const 
     if (!eval_bits_per_byte(m, &msa_fast_ops, t, MSA_ATTN_SPARSE, &msa) ||
         !eval_bits_per_byte(m, &msa_fast_ops, t, MSA_ATTN_DENSE, &dense) ||
         (twin && !eval_bits_per_byte(twin, &msa_fast_ops, t, MSA_ATTN_DENSE, &other)))
-        return no_memory(command);
+        return report_no_memory(command);
     printf("2. What is lost when each query sees %d blocks of %d tokens instead of up to %d tokens\n",
            m->config.topk, m->config.block, t->length);
     printf("   %-52s %.4f bits per byte\n", "MSA", msa);
@@ -58,7 +53,7 @@ static int recall(const char *command, const model *m, const eval_windows *t)
         printf("\n");
     }
     free(layer);
-    return ok ? 0 : no_memory(command);
+    return ok ? 0 : report_no_memory(command);
 }
 
 static int costs(void)
@@ -117,7 +112,7 @@ int cmd_demo(int argc, char **argv)
         {"--held-out", CLI_FLAG, &held_out, 0, 0, "only its last 5 %, which training does not see"},
         {"--out", CLI_NEEDED, &out, 0, 0, "DIR for the pictures"},
         {0}};
-    int status = cli_parse(argc, argv, "what MSA selects, loses and saves on a text", options, NULL);
+    int status = cli_parse(argc, argv, options, NULL);
     if (status)
         return status;
     io_error err;

@@ -51,7 +51,7 @@ int cmd_dense(int argc, char **argv)
         CLI_OPT_BACKEND(backend),
         {"--out", CLI_NEEDED, &dir, 0, 0, "DIR receives o.npy lse.npy"},
         {0}};
-    int status = cli_parse(argc, argv, "causal grouped-query attention of tensors in files", options, NULL);
+    int status = cli_parse(argc, argv, options, NULL);
     if (status)
         return status;
 

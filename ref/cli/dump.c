@@ -1,14 +1,13 @@
 /* msa dump: what the index selects, as pictures, arrays and a page to explore. The tensors come from a model
  * that reads a text, or from files that anybody captured anywhere. */
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "../io/maps.h"
-#include "../io/panels.h"
-#include "../io/viewer.h"
 #include "../model/model.h"
+#include "../picture/maps.h"
+#include "../picture/panels.h"
+#include "../picture/viewer.h"
 #include "cli.h"
 
 #define MAX_LAYERS 256
@@ -51,16 +50,6 @@ static layer_tensors tensors_of(const capture *c, int layer)
 
 /* ---- Words about the dump ------------------------------------------------------------------------- */
 
-/* Appends to `to` (size MAX_NAME) as far as there is room. */
-static void append(char *to, const char *format, ...)
-{
-    const size_t used = strlen(to);
-    va_list args;
-    va_start(args, format);
-    vsnprintf(to + used, MAX_NAME - used, format, args);
-    va_end(args);
-}
-
 static const char *base_name(const char *path)
 {
     const char *slash = strrchr(path, '/');
@@ -71,24 +60,24 @@ static const char *base_name(const char *path)
 static void describe_command(char *to, int argc, char **argv)
 {
     static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./,=+:@";
-    append(to, "msa");
+    cli_append(to, MAX_NAME, "msa");
     for (int a = 0; a < argc; a++) {
         if (*argv[a] && strspn(argv[a], plain) == strlen(argv[a])) {
-            append(to, " %s", argv[a]);
+            cli_append(to, MAX_NAME, " %s", argv[a]);
             continue;
         }
-        append(to, " '");
+        cli_append(to, MAX_NAME, " '");
         for (const char *c = argv[a]; *c; c++)
-            append(to, *c == '\'' ? "'\\''" : "%c", *c);
-        append(to, "'");
+            cli_append(to, MAX_NAME, *c == '\'' ? "'\\''" : "%c", *c);
+        cli_append(to, MAX_NAME, "'");
     }
 }
 
 static void describe_shape(char *to, const msa_shape *s)
 {
     const int64_t blocks = msa_n_blocks(s);
-    append(to, "; %lld block%s of %d keys, top %d", (long long)blocks, blocks == 1 ? "" : "s", s->block,
-           s->topk);
+    cli_append(to, MAX_NAME, "; %lld block%s of %d keys, top %d", (long long)blocks, blocks == 1 ? "" : "s",
+               s->block, s->topk);
 }
 
 /* ---- Results -------------------------------------------------------------------------------------- */
@@ -102,7 +91,7 @@ static int write_array(const request *q, const char *name, npy_type type, int nd
     return npy_write(path, type, ndim, dim, data, err) ? 0 : cli_fail(q->name, "%s", err);
 }
 
-static int write_picture(const request *q, const capture *c, const char *name, io_image *im)
+static int write_picture(const request *q, const capture *c, const char *name, canvas *im)
 {
     char path[MAX_NAME + 128];
     io_error err;
@@ -111,8 +100,8 @@ static int write_picture(const request *q, const capture *c, const char *name, i
                             {"Command", c->command},
                             {"Seed", "none: nothing in a dump is drawn at random"}};
     snprintf(path, sizeof path, "%s/%s.png", q->out, name);
-    bool ok = io_write_png(path, im, text, sizeof text / sizeof *text, NULL, err);
-    io_image_free(im);
+    bool ok = canvas_write_png(path, im, text, sizeof text / sizeof *text, NULL, err);
+    canvas_free(im);
     return ok ? 0 : cli_fail(q->name, "%s", err);
 }
 
@@ -159,7 +148,7 @@ static int write_layer(const request *q, const capture *c, const maps *m, int la
     for (int r = 0; r < m->shape.n_kv_heads && !bad; r++) {
         char name[64];
         snprintf(name, sizeof name, "layer%02d_group%d", layer, r);
-        io_image im = panels_draw(m, layer, r, c->source);
+        canvas im = panels_draw(m, layer, r, c->source);
         bad = write_picture(q, c, name, &im);
         print_recall(m, layer, r);
     }
@@ -170,7 +159,7 @@ static int write_summary(const request *q, const capture *c, const float *freque
 {
     const msa_shape *s = &c->shape;
     const int64_t dim[] = {c->n_layers, s->n_kv_heads, maps_query_blocks(s), msa_n_blocks(s)};
-    io_image im = panels_frequency(
+    canvas im = panels_frequency(
         &(panels_grid){c->n_layers, s->n_kv_heads, c->layer, dim[2], dim[3], frequency}, c->source);
     char path[MAX_NAME + 128];
     io_error err;
@@ -252,7 +241,7 @@ static int dump_files(request *q, capture *c)
     c->files = &q->files;
     for (size_t a = 0; a < sizeof order / sizeof *order; a++)
         if (q->files.path[order[a]])
-            append(c->source, "%s%s", a ? " " : "", base_name(q->files.path[order[a]]));
+            cli_append(c->source, MAX_NAME, "%s%s", a ? " " : "", base_name(q->files.path[order[a]]));
     describe_shape(c->source, &c->shape);
     return dump(q, c);
 }
@@ -319,8 +308,8 @@ static int read_text(const request *q, const model *m, capture *c, const uint8_t
     c->ops = &msa_fast_ops;
     c->run = run;
     c->text = text + q->offset;
-    append(c->source, "%s, bytes %lld to %lld, read by %s", base_name(q->text), (long long)q->offset,
-           (long long)(q->offset + tokens - 1), base_name(q->model));
+    cli_append(c->source, MAX_NAME, "%s, bytes %lld to %lld, read by %s", base_name(q->text),
+               (long long)q->offset, (long long)(q->offset + tokens - 1), base_name(q->model));
     describe_shape(c->source, &c->shape);
     bad = dump(q, c);
     model_run_free(run);
@@ -403,8 +392,7 @@ int cmd_dump(int argc, char **argv)
         {"--topk", CLI_INT, &q.files.topk, 1, CLI_MAX_TOPK, "N blocks kept of the tensors (default 16)"},
         {"--out", CLI_NEEDED, &q.out, 0, 0, "DIR receives pictures, arrays and index.html"},
         {0}};
-    int status = cli_parse(argc, argv, "pictures of what the index selects, and a page to explore them",
-                           options, NULL);
+    int status = cli_parse(argc, argv, options, NULL);
     status = status ? status : check_request(&q);
     if (status)
         return status;

@@ -34,7 +34,7 @@ static void report_small(const eval_small *layer, int layers)
     }
 }
 
-static int no_memory(const char *command)
+int report_no_memory(const char *command)
 {
     return cli_fail(command, "expected memory for one window, found too little");
 }
@@ -45,7 +45,7 @@ static int evaluate(const char *command, const model *m, const eval_windows *t, 
     double bits, dense = NAN;
     if (!eval_bits_per_byte(m, &msa_fast_ops, t, MSA_ATTN_SPARSE, &bits) ||
         (m->config.sparse && !eval_bits_per_byte(m, &msa_fast_ops, t, MSA_ATTN_DENSE, &dense)))
-        return no_memory(command);
+        return report_no_memory(command);
     printf("%d windows of %d bytes\n", t->count, t->length);
     printf("bits per byte %.4f\n", bits);
     if (!m->config.sparse)
@@ -69,14 +69,14 @@ static int evaluate(const char *command, const model *m, const eval_windows *t, 
     if (small && ok)
         report_small(small, m->config.n_layers);
     free(small);
-    return ok ? 0 : no_memory(command);
+    return ok ? 0 : report_no_memory(command);
 }
 
 static int evaluate_task(const char *command, const model *m, int count, uint64_t seed)
 {
     task_result r;
     if (!task_judge(m, &msa_fast_ops, seed, count, &r))
-        return no_memory(command);
+        return report_no_memory(command);
     printf("%d sequences of %d tokens\n", count, m->config.context);
     printf("answers right %.4f, bits per answer %.4f\n", r.accuracy, r.bits);
     for (int b = 0; b < TASK_BINS; b++)
@@ -146,7 +146,7 @@ static int evaluate_row(const char *command, const model *m, const eval_windows 
 {
     print_header(m, task);
     if (!print_quality(m, t, task, seed) || !print_selection(m, recalled, seed))
-        return no_memory(command);
+        return report_no_memory(command);
     putchar('\n');
     return 0;
 }
@@ -196,8 +196,7 @@ int cmd_evaluate(int argc, char **argv)
         {"--fp8", CLI_FLAG, &fp8, 0, 0, "also what index keys of 8 bits choose"},
         CLI_OPT_SEED(seed),
         {0}};
-    int status =
-        cli_parse(argc, argv, "loss of a model on a text, and recall of its selector", options, NULL);
+    int status = cli_parse(argc, argv, options, NULL);
     if (status)
         return status;
     if (!text_path == !task)

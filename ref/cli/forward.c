@@ -73,7 +73,7 @@ int cmd_forward(int argc, char **argv)
         {"--out", CLI_NEEDED, &dir, 0, 0, "DIR receives ids.npy o.npy lse.npy index_lse.npy"},
         {0}};
     cli_plan plan;
-    int status = cli_parse(argc, argv, "sparse attention of tensors in files", options, NULL);
+    int status = cli_parse(argc, argv, options, NULL);
     if (!status)
         status = cli_choose_kernels(argv[0], backend, &kernels,
                                     cli_selection_stages(&t, scores) | 1 << MSA_STAGE_SPARSE, &plan);

@@ -59,7 +59,7 @@ int cmd_generate(int argc, char **argv)
         {"--temperature", CLI_REAL, &temperature, 0, 100, "X 0 always takes the likeliest byte"},
         CLI_OPT_SEED(seed),
         {0}};
-    int status = cli_parse(argc, argv, "continues a prompt with a trained model", options, NULL);
+    int status = cli_parse(argc, argv, options, NULL);
     if (status)
         return status;
     if (!*prompt)

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "cli.h"
-#include "../judge/table.h"
+#include "../table/table.h"
 #include "../stages.h"
 
 static bool same_name(const msa_kernel *a, const msa_kernel *b)
@@ -38,8 +38,7 @@ static void print_line(int i)
 int cmd_kernels(int argc, char **argv)
 {
     static const cli_option none[] = {{0}};
-    int status = cli_parse(
-        argc, argv, "STAGE/NAME, back ends, constraints and idea of every kernel, tab-separated", none, NULL);
+    int status = cli_parse(argc, argv, none, NULL);
     const msa_kernel *kernel;
     for (int i = 0; !status && (kernel = table_at(i)) != NULL; i++)
         if (is_first_of_its_name(i))

@@ -34,7 +34,7 @@ static int unknown(const char *name)
 int cmd_version(int argc, char **argv)
 {
     static const cli_option none[] = {{0}};
-    int status = cli_parse(argc, argv, "prints the version", none, NULL);
+    int status = cli_parse(argc, argv, none, NULL);
     if (status == 0)
         printf("msa %s\n", MSA_VERSION);
     return status;
@@ -44,7 +44,7 @@ int cmd_help(int argc, char **argv)
 {
     static const cli_option none[] = {{0}};
     cli_list words = {0};
-    int status = cli_parse(argc, argv, "lists the commands, or the options of those named", none, &words);
+    int status = cli_parse(argc, argv, none, &words);
     if (status)
         return status;
     for (int i = 0; i < words.n; i++)

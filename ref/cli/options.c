@@ -22,6 +22,15 @@ int cli_fail(const char *command, const char *format, ...)
     return 2;
 }
 
+void cli_append(char *to, size_t size, const char *format, ...)
+{
+    const size_t used = strlen(to);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(to + used, size - used, format, args);
+    va_end(args);
+}
+
 static const cli_option *find(const cli_option *options, const char *name)
 {
     for (const cli_option *o = options; o->name; o++)
@@ -106,10 +115,19 @@ static void print_default(const cli_option *o)
     }
 }
 
-static void print_help(const char *command, const char *summary, const cli_option *options, bool words)
+static const char *summary_of(const char *command)
 {
-    printf("msa %s: %s\n\nusage: msa %s%s%s\n", command, summary, command, words ? " [NAME...]" : "",
-           options->name ? " [OPTION...]" : "");
+#define COMMAND(name, summary)                                                                               \
+    if (strcmp(command, #name) == 0)                                                                         \
+        return summary;
+#include "commands.def"
+    return "";
+}
+
+static void print_help(const char *command, const cli_option *options, bool words)
+{
+    printf("msa %s: %s\n\nusage: msa %s%s%s\n", command, summary_of(command), command,
+           words ? " [NAME...]" : "", options->name ? " [OPTION...]" : "");
     for (const cli_option *o = options; o->name; o++) {
         int metavariable = o->kind == CLI_FLAG ? 0 : (int)strcspn(o->help, " ");
         char left[64];
@@ -143,7 +161,7 @@ static int take_option(int argc, char **argv, int *a, const cli_option *options,
     return read_value(argv[0], o, next);
 }
 
-int cli_parse(int argc, char **argv, const char *summary, const cli_option *options, cli_list *words)
+int cli_parse(int argc, char **argv, const cli_option *options, cli_list *words)
 {
     const char *command = argv[0];
     uint64_t seen = 0; /* a bit for each option */
@@ -151,7 +169,7 @@ int cli_parse(int argc, char **argv, const char *summary, const cli_option *opti
         const char *word = argv[a];
         const cli_option *o = find(options, word);
         if (strcmp(word, "--help") == 0) {
-            print_help(command, summary, options, words != NULL);
+            print_help(command, options, words != NULL);
             return -1;
         }
         if (!o && (word[0] == '-' || !words))

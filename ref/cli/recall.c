@@ -115,8 +115,7 @@ int cmd_recall(int argc, char **argv)
                                   CLI_OPT_SEED(seed),
                                   {"--fp8", CLI_FLAG, &fp8, 0, 0, "also what index keys of 8 bits choose"},
                                   {0}};
-    int status = cli_parse(
-        argc, argv, "how much of dense attention's blocks and mass the selected blocks hold", options, NULL);
+    int status = cli_parse(argc, argv, options, NULL);
     if (!status && !t.path[CLI_IDS] && (!t.path[CLI_QI] || !t.path[CLI_KI]))
         status = cli_fail(argv[0], "%s: expected this option, or --ids, found none",
                           t.path[CLI_QI] ? "--ki" : "--qi");

@@ -1,4 +1,7 @@
-/* Lines that `msa evaluate` and `msa demo` both print. */
+/**
+ * @file report.h
+ * @brief Lines that several of `msa evaluate`, `demo` and `train` print (evaluate.c).
+ */
 #ifndef MSA_REPORT_H
 #define MSA_REPORT_H
 
@@ -8,5 +11,8 @@
 
 /* Recall of every layer and their mean, beside random blocks. */
 void report_recall(const eval_recall *layer, int layers);
+
+/* Not even one window fits. Returns the exit status. */
+int report_no_memory(const char *command);
 
 #endif

@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "../judge/inputs.h"
-#include "lanes.h"
-#include "trial.h"
+#include "engine.h"
+#include "timeline_lanes.h"
 
 #define WINDOW 16000 /* clocks that are readable at 1600 pixels */
 #define MAX_CLOCKS 1e12
@@ -128,7 +128,7 @@ static int record(const request *q, const trial *t)
     const msa_status status = trial_run(t, q->kernel, &a);
     simt_record(-1);
     if (status != MSA_OK)
-        return trial_failed(q->command, q->kernel, status);
+        return engine_failed(q->command, q->kernel, status);
     const simt_event *event = simt_events(&n);
     if (!event)
         return cli_fail(q->command, "no memory for the timeline");
@@ -146,7 +146,7 @@ static int record(const request *q, const trial *t)
 
 int cmd_timeline(int argc, char **argv)
 {
-    trial_options given = TRIAL_DEFAULTS;
+    engine_options given = ENGINE_DEFAULTS;
     request q = {.command = argv[0], .launch = -1, .to = UNTIL_END};
     cli_list names = {0};
     const msa_kernel *kernel[CLI_MAX_LIST];
@@ -157,13 +157,12 @@ int cmd_timeline(int argc, char **argv)
         {"--launch", CLI_INT, &q.launch, 0, 1 << 20, "N of the kernel's launches (default: most products)"},
         {"--from", CLI_REAL, &q.from, 0, MAX_CLOCKS, "CLOCK at which the picture starts"},
         {"--to", CLI_REAL, &q.to, 0, MAX_CLOCKS, "CLOCK at which it ends (default: a readable window)"},
-        TRIAL_OPTIONS(given),
+        ENGINE_OPTIONS(given),
         {0}};
     trial t;
-    int status = cli_parse(argc, argv, "draws who waits for whom in one thread block of a kernel, STAGE/NAME",
-                           options, &names);
+    int status = cli_parse(argc, argv, options, &names);
     if (!status)
-        status = trial_find(argv[0], &names, kernel, CLI_MAX_LIST, &n);
+        status = engine_find(argv[0], &names, kernel, CLI_MAX_LIST, &n);
     if (!status && n != 1)
         status = cli_fail(argv[0], "expected one kernel, STAGE/NAME, found %d", n);
     if (!status && !ends_with(q.path, ".png") && !ends_with(q.path, ".svg"))
@@ -175,7 +174,7 @@ int cmd_timeline(int argc, char **argv)
     q.kernel = kernel[0];
     join(argc, argv, q.line, sizeof q.line);
     const msa_shape standard = standard_shape(q.kernel);
-    status = trial_begin(argv[0], &given, &standard, &t);
+    status = engine_begin(argv[0], &given, &standard, &t);
     if (status)
         return status;
     status = record(&q, &t);

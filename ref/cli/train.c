@@ -3,19 +3,19 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#include "../judge/table.h"
-#include "../stages.h"
 #include "../model/evaluate.h"
 #include "../model/task.h"
 #include "../model/train.h"
+#include "../stages.h"
+#include "../table/table.h"
 #include "cli.h"
 #include "curve.h"
+#include "report.h"
 
 #define EVAL_EVERY 250
 #define EVAL_WINDOWS 8
@@ -59,15 +59,6 @@ static bool validate(const job *j, const trainer *t, const train_text *text, int
 
 typedef char row_text[512];
 
-static void append(row_text row, const char *format, ...)
-{
-    const size_t used = strlen(row);
-    va_list args;
-    va_start(args, format);
-    vsnprintf(row + used, sizeof(row_text) - used, format, args);
-    va_end(args);
-}
-
 /* Recall and entropy, means over the layers, on a few windows of the held-out text. */
 static bool add_recall(const job *j, const trainer *t, const train_text *text, row_text row)
 {
@@ -83,13 +74,8 @@ static bool add_recall(const job *j, const trainer *t, const train_text *text, r
     double entropy = 0;
     for (int l = 0; l < layers; l++)
         entropy += look[l].entropy / layers;
-    append(row, ",%.4f,%.4f,%.4f", mean.block_recall, mean.score_recall, entropy);
+    cli_append(row, sizeof(row_text), ",%.4f,%.4f,%.4f", mean.block_recall, mean.score_recall, entropy);
     return true;
-}
-
-static int no_memory(const char *command)
-{
-    return cli_fail(command, "expected memory for one window, found too little");
 }
 
 static int add_row(const char *command, job *j, const trainer *t, const train_text *text, const train_step *s)
@@ -98,18 +84,18 @@ static int add_row(const char *command, job *j, const trainer *t, const train_te
     const bool last = s->step == j->train.steps;
     io_error err;
     row_text row = "";
-    append(row, "%" PRId64 ",%.5g,%.5g,%.5g,", s->step, s->loss, s->kl, s->lr);
+    cli_append(row, sizeof(row_text), "%" PRId64 ",%.5g,%.5g,%.5g,", s->step, s->loss, s->kl, s->lr);
     if (s->step % EVAL_EVERY == 0 || last) {
         double bits;
         if (!validate(j, t, text, EVAL_WINDOWS, &bits))
-            return no_memory(command);
-        append(row, "%.5g", bits);
+            return report_no_memory(command);
+        cli_append(row, sizeof(row_text), "%.5g", bits);
     }
     if (every && (s->step % every != 0 && !last))
-        append(row, ",,,");
+        cli_append(row, sizeof(row_text), ",,,");
     else if (every && !add_recall(j, t, text, row))
-        return no_memory(command);
-    append(row, "\n");
+        return report_no_memory(command);
+    cli_append(row, sizeof(row_text), "\n");
     return curve_add(&j->curve, row, err) ? 0 : cli_fail(command, "%s", err);
 }
 
@@ -175,7 +161,7 @@ static int finish(const char *command, const job *j, const trainer *t, const tra
     io_error err;
     double bits;
     if (!validate(j, t, text, INT32_MAX, &bits))
-        return no_memory(command);
+        return report_no_memory(command);
     if (exists(j->out) && !is_written(j, t))
         return not_free(command, j);
     if (cli_begin_output(command, "--out", j->out))
@@ -416,8 +402,7 @@ int cmd_train(int argc, char **argv)
         {"--backend", CLI_TEXT, &j.backend, 0, 0, "NAME of the attention's kernels: ref, fast, simt or cuda"},
         CLI_OPT_SEED(w.seed),
         {0}};
-    int status =
-        cli_parse(argc, argv, "trains a byte-level model on a text; stops and resumes", options, NULL);
+    int status = cli_parse(argc, argv, options, NULL);
     if (status)
         return status;
     j.shape = shape_of(&w);

@@ -241,8 +241,7 @@ int cmd_verify(int argc, char **argv)
         {"--tolerance", CLI_REAL, &v.output.tolerance, 0, 1,
          "X error of --o allowed instead, relative to the largest value of a row"},
         {0}};
-    int status = cli_parse(argc, argv, "judges the block ids, and the output, of another implementation",
-                           options, NULL);
+    int status = cli_parse(argc, argv, options, NULL);
     if (!status)
         status = check_options(&v);
     if (!status)

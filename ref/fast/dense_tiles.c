@@ -1,8 +1,12 @@
 /* Dense attention at any length: a tile of queries walks the keys chunk by chunk with an online softmax, so
- * that its logits stay in the cache. */
-#include "fast.h"
+ * that its logits stay in the cache. Keys that fill no chunk are one tile's columns, as in sparse_tiles.c; few queries
+ * are a step of generation, dense_decode_streams.c. */
+#include "exact.h"
 #include "online.h"
 
+/* Keys of a chunk: products of 512 x 512 x 128 run at 95% of a large product's rate, and a row that is no
+ * longer has nothing to stream. */
+#define STREAM_KEYS 512
 #define ROWS 512 /* (query, head) rows of a tile */
 
 typedef struct scratch {
@@ -35,13 +39,13 @@ static size_t scratch_bytes(const msa_shape *s)
 }
 
 /* Logits of the keys j0 .. j0+cols-1 to weights; shrinks O where a row has met a larger logit. */
-static void soften_rows(const tile *t, scratch *m, int64_t j0, int64_t cols)
+static void online_softmax_rows(const tile *t, scratch *m, int64_t j0, int64_t cols)
 {
     const int d = t->s->d_head, group = t->s->n_heads / t->s->n_kv_heads;
     for (int64_t a = 0; a < t->n * group; a++) {
         const int64_t seen = min_i64(cols, position(&t->seq, t->i0 + a / group) + 1 - j0);
         float *x = m->logits + a * cols, *o = m->o + a * d;
-        const float shrink = seen > 0 ? soften(x, seen, &m->max[a], &m->sum[a]) : 1;
+        const float shrink = seen > 0 ? online_softmax(x, seen, &m->max[a], &m->sum[a]) : 1;
         for (int64_t c = max_i64(0, seen); c < cols; c++)
             x[c] = 0;
         for (int c = 0; shrink < 1 && c < d; c++)
@@ -49,7 +53,7 @@ static void soften_rows(const tile *t, scratch *m, int64_t j0, int64_t cols)
     }
 }
 
-static void attend_tile(const tile *t, scratch *m, const float *q, const float *k, const float *v, float *o,
+static void stream_tile(const tile *t, scratch *m, const float *q, const float *k, const float *v, float *o,
                         float *lse)
 {
     const msa_shape *s = t->s;
@@ -66,7 +70,7 @@ static void attend_tile(const tile *t, scratch *m, const float *q, const float *
     for (int64_t j0 = 0; j0 < t->cols; j0 += STREAM_KEYS) {
         const int64_t cols = min_i64(STREAM_KEYS, t->cols - j0);
         small_gemm(false, true, rows, cols, d, m->q, d, kr + j0 * stride, stride, 0, m->logits, cols);
-        soften_rows(t, m, j0, cols);
+        online_softmax_rows(t, m, j0, cols);
         small_gemm(false, false, rows, d, cols, m->logits, cols, vr + j0 * stride, stride, 1, m->o, d);
     }
     for (int64_t a = 0; a < rows; a++) {
@@ -80,13 +84,13 @@ static void attend_tile(const tile *t, scratch *m, const float *q, const float *
         tile_unpack(t, m->lse, s->n_heads, head, group, 1, lse);
 }
 
-size_t stream_workspace(const msa_shape *s)
+static size_t stream_workspace(const msa_shape *s)
 {
     return (size_t)fast_max_threads() * scratch_bytes(s);
 }
 
-void stream_dense(const msa_shape *s, const msa_seq *seq, const float *q, const float *k, const float *v,
-                  float *o, float *lse, void *work)
+static void stream_dense(const msa_shape *s, const msa_seq *seq, const float *q, const float *k,
+                         const float *v, float *o, float *lse, void *work)
 {
     const int64_t step = queries_at_once(s), tiles = (seq->n_q + step - 1) / step;
     const int threads = products_begin();
@@ -104,8 +108,35 @@ void stream_dense(const msa_shape *s, const msa_seq *seq, const float *q, const 
                             .i0 = i0,
                             .n = n,
                             .cols = position(seq, i0 + n - 1) + 1};
-            attend_tile(&t, &m, q, k, v, o, lse);
+            stream_tile(&t, &m, q, k, v, o, lse);
         }
     }
     products_end();
+}
+
+size_t fast_dense_workspace(const msa_shape *s)
+{
+    if (longest_kv(s) <= STREAM_KEYS)
+        return attend_tiles_workspace(s, true);
+    return max_size(max_size(stream_workspace(s), dense_few_workspace(s)), attend_again_workspace(s));
+}
+
+msa_status fast_dense(const msa_shape *s, const float *q, const float *k, const float *v, float *o,
+                      float *lse, void *work)
+{
+    MSA_TRY(msa_check_shape(s));
+    if (!q || !k || !v || !o || !work)
+        return MSA_ERR_NULL;
+    if (longest_kv(s) <= STREAM_KEYS)
+        return attend_tiles(s, q, k, v, NULL, o, lse, work);
+    pad_outputs(s, NULL, o, lse);
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        const request at = get_request(s, NULL, b);
+        if (at.seq.n_q <= FEW)
+            dense_few(s, &at, q, floats(k), floats(v), o, lse, work);
+        else
+            stream_dense(s, &at.seq, q, k, v, o, lse, work);
+    }
+    attend_again(s, NULL, floats(q), floats(k), floats(v), NULL, o, lse, work);
+    return MSA_OK;
 }

@@ -103,15 +103,12 @@ void best_insert(best_list *list, int64_t most, float score, int32_t block);
 /* The list and the local block, ascending, then -1: a row of ids. */
 void best_write(const msa_shape *s, const best_list *list, int64_t local, int32_t *ids);
 
-/* ---- Dense attention of one sequence in chunks of keys (dense_tiles.c) ------------------------------------ */
+/* ---- Attention over tiles, sparse and dense (sparse_tiles.c) ------------------------------------------------- */
 
-/* Keys of a chunk: products of 512 x 512 x 128 run at 95% of a large product's rate, and a row that is no
- * longer has nothing to stream. */
-#define STREAM_KEYS 512
-
-void stream_dense(const msa_shape *s, const msa_seq *seq, const float *q, const float *k, const float *v,
-                  float *o, float *lse, void *work);
-size_t stream_workspace(const msa_shape *s);
+/* ids NULL, full: every visible key. */
+msa_status attend_tiles(const msa_shape *s, const float *q, const float *k, const float *v,
+                        const int32_t *ids, float *o, float *lse, void *work);
+size_t attend_tiles_workspace(const msa_shape *s, bool full);
 
 /* A stage of bf16 tensors: the run_half of a table's entry. */
 typedef msa_status msa_half_fn(const msa_shape *s, const msa_arrays *a, void *work);
@@ -121,31 +118,35 @@ typedef msa_status msa_half_fn(const msa_shape *s, const msa_arrays *a, void *wo
 msa_dense_fn fast_dense;
 msa_half_fn fast_dense_amx, fast_index_amx, fast_prefill_amx; /* amx.c */
 msa_half_fn fast_sparse_amx, fast_sparse_amx_queries, fast_sparse_amx_blocks;
-msa_sparse_fn fast_naive, fast_threaded, fast_blocked; /* sparse_naive.c */
-msa_sparse_fn fast_tiles, fast_blocks, fast_lanes, fast_sparse;
+msa_sparse_fn fast_sparse_naive, fast_sparse_threaded, fast_sparse_blocked, fast_sparse_tiles,
+    fast_sparse_blocks, fast_sparse_lanes, fast_sparse;
+msa_prefill_fn fast_prefill;
 msa_index_fn fast_index;
 msa_decode_fn fast_decode;
 msa_dense_decode_fn fast_dense_decode;
 msa_backward_fn fast_backward_tiles, fast_backward_blocks, fast_backward;
+msa_dense_backward_fn fast_dense_backward;
 msa_kl_fn fast_kl_tiles, fast_kl_blocks, fast_kl;
 size_t fast_dense_workspace(const msa_shape *s);
 size_t fast_dense_amx_workspace(const msa_shape *s);
 size_t fast_index_amx_workspace(const msa_shape *s);
 size_t fast_prefill_amx_workspace(const msa_shape *s);
 size_t fast_sparse_amx_workspace(const msa_shape *s);
-size_t fast_naive_workspace(const msa_shape *s);
-size_t fast_threaded_workspace(const msa_shape *s);
-size_t fast_blocked_workspace(const msa_shape *s);
-size_t fast_tiles_workspace(const msa_shape *s);
-size_t fast_blocks_workspace(const msa_shape *s);
-size_t fast_lanes_workspace(const msa_shape *s);
+size_t fast_sparse_naive_workspace(const msa_shape *s);
+size_t fast_sparse_threaded_workspace(const msa_shape *s);
+size_t fast_sparse_blocked_workspace(const msa_shape *s);
+size_t fast_sparse_tiles_workspace(const msa_shape *s);
+size_t fast_sparse_blocks_workspace(const msa_shape *s);
+size_t fast_sparse_lanes_workspace(const msa_shape *s);
 size_t fast_sparse_workspace(const msa_shape *s);
 size_t fast_index_workspace(const msa_shape *s);
+size_t fast_prefill_workspace(const msa_shape *s);
 size_t fast_decode_workspace(const msa_shape *s);
 size_t fast_dense_decode_workspace(const msa_shape *s);
 size_t fast_backward_tiles_workspace(const msa_shape *s);
 size_t fast_backward_blocks_workspace(const msa_shape *s);
 size_t fast_backward_workspace(const msa_shape *s);
+size_t fast_dense_backward_workspace(const msa_shape *s);
 size_t fast_kl_tiles_workspace(const msa_shape *s);
 size_t fast_kl_blocks_workspace(const msa_shape *s);
 size_t fast_kl_workspace(const msa_shape *s);

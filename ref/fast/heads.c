@@ -105,7 +105,7 @@ static void logits_of(const heads *h, int d, const float *k, int64_t n, lanes *p
 }
 
 /* Logits to weights; returns how much earlier weights shrink. */
-static lanes soften_lanes(heads *h, lanes *p, int64_t n)
+static lanes online_softmax_lanes(heads *h, lanes *p, int64_t n)
 {
     lanes most = *h->max, least = all(INFINITY), sum = {0}, shrink;
     for (int64_t j = 0; j < n; j++) {
@@ -152,7 +152,7 @@ void heads_attend(heads *h, int d, const float *k, const float *v, int64_t n, ah
 {
     lanes p[HEADS_KEYS + AT_ONCE];
     logits_of(h, d, k, n, p, next);
-    const lanes shrink = soften_lanes(h, p, n);
+    const lanes shrink = online_softmax_lanes(h, p, n);
     add_values(h, d, v, n, p, shrink, after);
 }
 

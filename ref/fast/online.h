@@ -14,7 +14,7 @@
 /* One more piece of a row: its logits x[n] become weights 2^(x - max). Updates max and sum, which begin as
  * -inf and 0; returns the factor by which earlier weights shrink. The sum of a piece is float32, that of a
  * row double: of a million equal weights nothing is lost. */
-static inline float soften(float *x, int64_t n, float *max, double *sum)
+static inline float online_softmax(float *x, int64_t n, float *max, double *sum)
 {
     const float most = row_top(x, n, *max);
     lanes parts = {0};

@@ -3,28 +3,6 @@
 #include "../stages.h"
 #include "fast.h"
 
-static msa_status fast_prefill(const msa_shape *s, const float *q, const float *k, const float *v,
-                               const float *qi, const float *ki, int32_t *ids, float *o, float *lse,
-                               void *work)
-{
-    if (!q || !k || !v || !o)
-        return MSA_ERR_NULL;
-    MSA_TRY(fast_index(s, qi, ki, NULL, ids, NULL, work));
-    return fast_sparse(s, q, k, v, ids, o, lse, work);
-}
-static size_t fast_prefill_workspace(const msa_shape *s)
-{
-    return (size_t)max_i64((int64_t)fast_index_workspace(s), (int64_t)fast_sparse_workspace(s));
-}
-
-static msa_status fast_dense_backward(const msa_shape *s, const float *q, const float *k, const float *v,
-                                      const float *o, const float *lse, const float *dout, float *dq,
-                                      float *dk, float *dv, void *work)
-{
-    return fast_backward(s, q, k, v, NULL, o, lse, dout, dq, dk, dv, work);
-}
-#define fast_dense_backward_workspace fast_backward_workspace
-
 /* ---- bf16 from float32 -------------------------------------------------------------------------------- */
 
 static unsigned halved(msa_stage stage)

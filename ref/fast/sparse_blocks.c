@@ -80,8 +80,8 @@ static void fetch_next(const view *w, const scratch *m, const int32_t *next, int
 }
 
 /* Weights of `rows` logits of keys j0 .. j0+cols-1; keys after a query's own position weigh nothing. */
-static void soften_rows(const view *w, scratch *m, const int32_t *entry, int64_t rows, int64_t j0,
-                        int64_t cols)
+static void online_softmax_rows(const view *w, scratch *m, const int32_t *entry, int64_t rows, int64_t j0,
+                                int64_t cols)
 {
     const int64_t queries = rows / w->group;
     const int32_t *end = m->c.entry + m->c.first[msa_n_blocks(w->s)];
@@ -91,7 +91,7 @@ static void soften_rows(const view *w, scratch *m, const int32_t *entry, int64_t
         float *x = m->logits + a * cols;
         if (entry + queries + a / w->group < end)
             fetch_next(w, m, entry + queries, a);
-        m->shrink[a] = seen > 0 ? soften(x, seen, &m->max[at], &m->sum[at]) : 1;
+        m->shrink[a] = seen > 0 ? online_softmax(x, seen, &m->max[at], &m->sum[at]) : 1;
         for (int64_t c = max_i64(0, seen); c < cols; c++)
             x[c] = 0;
     }
@@ -130,7 +130,7 @@ static void attend_block(const view *w, scratch *m, int64_t block, const int32_t
         const int64_t cols = min_i64(KEYS, end - j0);
         small_gemm(false, true, rows, cols, d, m->q, d, w->k + j0 * w->kv_stride, w->kv_stride, 0, m->logits,
                    cols);
-        soften_rows(w, m, entry, rows, j0, cols);
+        online_softmax_rows(w, m, entry, rows, j0, cols);
         small_gemm(false, false, rows, d, cols, m->logits, cols, w->v + j0 * w->kv_stride, w->kv_stride, 0,
                    m->add, d);
         scatter(w, m, entry, rows);
@@ -161,13 +161,13 @@ static void attend_chunk(const view *w, scratch *m, const int32_t *ids, float *o
     }
 }
 
-size_t fast_blocks_workspace(const msa_shape *s)
+size_t fast_sparse_blocks_workspace(const msa_shape *s)
 {
     return max_size((size_t)fast_max_threads() * scratch_bytes(s), attend_again_workspace(s));
 }
 
-msa_status fast_blocks(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
-                       float *o, float *lse, void *work)
+msa_status fast_sparse_blocks(const msa_shape *s, const float *q, const float *k, const float *v,
+                              const int32_t *ids, float *o, float *lse, void *work)
 {
     MSA_TRY(msa_check_ids(s, ids));
     if (!q || !k || !v || !o || !work)

@@ -86,13 +86,13 @@ static void attend_chunk(const msa_shape *s, scratch *m, const float *q, cached 
     }
 }
 
-size_t fast_lanes_workspace(const msa_shape *s)
+size_t fast_sparse_lanes_workspace(const msa_shape *s)
 {
     return max_size((size_t)fast_max_threads() * scratch_bytes(s), attend_again_workspace(s));
 }
 
-msa_status fast_lanes(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
-                      float *o, float *lse, void *work)
+msa_status fast_sparse_lanes(const msa_shape *s, const float *q, const float *k, const float *v,
+                             const int32_t *ids, float *o, float *lse, void *work)
 {
     MSA_TRY(msa_check_ids(s, ids));
     if (!q || !k || !v || !o || !work)

@@ -47,8 +47,13 @@ static void attend_tile(const msa_shape *s, scratch *m, const float *q, const fl
         tile_unpack(t, m->lse, s->n_heads, head, group, 1, lse);
 }
 
-static msa_status attend(const msa_shape *s, const float *q, const float *k, const float *v,
-                         const int32_t *ids, float *o, float *lse, void *work)
+size_t attend_tiles_workspace(const msa_shape *s, bool full)
+{
+    return max_size((size_t)fast_max_threads() * scratch_bytes(s, full), attend_again_workspace(s));
+}
+
+msa_status attend_tiles(const msa_shape *s, const float *q, const float *k, const float *v,
+                        const int32_t *ids, float *o, float *lse, void *work)
 {
     const bool full = !ids;
     const size_t each = scratch_bytes(s, full);
@@ -74,106 +79,16 @@ static msa_status attend(const msa_shape *s, const float *q, const float *k, con
     return MSA_OK;
 }
 
-size_t fast_dense_workspace(const msa_shape *s)
+size_t fast_sparse_tiles_workspace(const msa_shape *s)
 {
-    const size_t here = longest_kv(s) <= STREAM_KEYS ? (size_t)fast_max_threads() * scratch_bytes(s, true)
-                                                     : max_size(stream_workspace(s), dense_few_workspace(s));
-    return max_size(here, attend_again_workspace(s));
+    return attend_tiles_workspace(s, false);
 }
 
-msa_status fast_dense(const msa_shape *s, const float *q, const float *k, const float *v, float *o,
-                      float *lse, void *work)
-{
-    MSA_TRY(msa_check_shape(s));
-    if (!q || !k || !v || !o || !work)
-        return MSA_ERR_NULL;
-    if (longest_kv(s) <= STREAM_KEYS)
-        return attend(s, q, k, v, NULL, o, lse, work);
-    pad_outputs(s, NULL, o, lse);
-    for (int b = 0; b < msa_n_seqs(s); b++) {
-        const request at = get_request(s, NULL, b);
-        if (at.seq.n_q <= FEW)
-            dense_few(s, &at, q, floats(k), floats(v), o, lse, work);
-        else
-            stream_dense(s, &at.seq, q, k, v, o, lse, work);
-    }
-    attend_again(s, NULL, floats(q), floats(k), floats(v), NULL, o, lse, work);
-    return MSA_OK;
-}
-
-size_t fast_tiles_workspace(const msa_shape *s)
-{
-    return max_size((size_t)fast_max_threads() * scratch_bytes(s, false), attend_again_workspace(s));
-}
-
-msa_status fast_tiles(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
-                      float *o, float *lse, void *work)
+msa_status fast_sparse_tiles(const msa_shape *s, const float *q, const float *k, const float *v,
+                             const int32_t *ids, float *o, float *lse, void *work)
 {
     MSA_TRY(msa_check_ids(s, ids));
     if (!q || !k || !v || !o || !work)
         return MSA_ERR_NULL;
-    return attend(s, q, k, v, ids, o, lse, work);
-}
-
-/* ---- Which loop order ------------------------------------------------------------------------------------
- * Where the heads of a group fill at least half a vector they are its lanes, key blocks outside: no product
- * has to be filled, whatever the queries choose. Smaller groups need rows from many queries. A tile
- * multiplies with the union of its queries' blocks, of which a query wants but k; key blocks outside have no
- * such waste, but bring queries and outputs to every block. So: tiles where all rows are short and a union of
- * all blocks is small anyway, as in the shipped model, and where a sample shows that neighbours agree; else
- * key blocks. */
-
-#define FEW_BLOCKS 4 /* all blocks together are at most so many selections */
-#define AGREEMENT 1.25
-#define SAMPLE 16 /* tiles of each group of a sequence */
-
-static bool neighbours_agree(const msa_shape *s, const int32_t *ids, void *work)
-{
-    tile t;
-    int64_t unions = 0, selections = 0;
-    arena a = arena_over(work);
-    tile_take(&t, s, false, &a);
-    for (int b = 0; b < msa_n_seqs(s); b++) {
-        const msa_seq seq = msa_get_seq(s, b);
-        const int64_t tiles = tile_count(s, &seq), step = max_i64(1, tiles / SAMPLE);
-        for (int r = 0; r < s->n_kv_heads; r++) {
-            for (int64_t i = tiles - 1; i >= 0; i -= step) {
-                tile_open(&t, s, &seq, r, i, ids);
-                unions += t.n_blocks;
-                selections += min_i64(s->topk, position(&seq, t.i0) / s->block + 1);
-            }
-        }
-    }
-    return (double)unions <= AGREEMENT * (double)selections;
-}
-
-static bool blocks_are_few(const msa_shape *s)
-{
-    return longest_kv(s) <= SHORT && msa_n_blocks(s) <= (int64_t)FEW_BLOCKS * s->topk;
-}
-
-static bool lanes_fill(const msa_shape *s)
-{
-    return 2 * (s->n_heads / s->n_kv_heads) >= LANES * slabs_of(s);
-}
-
-size_t fast_sparse_workspace(const msa_shape *s)
-{
-    if (lanes_fill(s))
-        return fast_lanes_workspace(s);
-    const size_t tiles = fast_tiles_workspace(s), blocks = fast_blocks_workspace(s);
-    return blocks_are_few(s) || tiles > blocks ? tiles : blocks;
-}
-
-msa_status fast_sparse(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
-                       float *o, float *lse, void *work)
-{
-    MSA_TRY(msa_check_ids(s, ids));
-    if (!work)
-        return MSA_ERR_NULL;
-    if (lanes_fill(s))
-        return fast_lanes(s, q, k, v, ids, o, lse, work);
-    if (blocks_are_few(s) || neighbours_agree(s, ids, work))
-        return fast_tiles(s, q, k, v, ids, o, lse, work);
-    return fast_blocks(s, q, k, v, ids, o, lse, work);
+    return attend_tiles(s, q, k, v, ids, o, lse, work);
 }

@@ -1,6 +1,6 @@
 /**
  * @file io.h
- * @brief Files in and out: NumPy arrays, safetensors, pictures.
+ * @brief Files in and out: NumPy arrays, safetensors.
  *
  * Readers trust nothing: every size is checked against the file's length before memory is taken.
  * Writers are atomic: a file is written aside, flushed to disk and renamed, so that a target is either its
@@ -26,7 +26,7 @@ typedef char io_error[IO_ERR];
 
 #define IO_MAX_DIMS 8
 
-/* ---- Checks that all readers share (check.c) ----------------------------------------------------- */
+/* ---- Checks that all readers share (error.c) ----------------------------------------------------- */
 
 /** Writes "PATH: message" into err, control characters replaced; returns false. */
 #if defined(__GNUC__)
@@ -203,40 +203,5 @@ const char *st_get_meta(const st_file *f, const char *key);
 /** Between the two, what is built with jansson is whole if no memory was lacking. */
 void io_json_begin(void);
 bool io_json_whole(void);
-
-/* ---- Pictures (image.c, png.c, font.c, colormap.c) ------------------------------------------------ */
-
-typedef struct io_rgb {
-    uint8_t r, g, b;
-} io_rgb;
-
-/** width x height pixels, row by row from the top. */
-typedef struct io_image {
-    int width, height;
-    io_rgb *pixel;
-} io_image;
-
-/** A canvas of one colour. If memory runs out it is empty (pixel NULL): drawing does nothing, writing
- *  fails. */
-io_image io_image_new(int width, int height, io_rgb background);
-void io_image_free(io_image *im);
-/** Drawing clips at the canvas. */
-void io_fill(io_image *im, int x, int y, int width, int height, io_rgb c);
-/** Text in the built-in font, `scale` pixels a dot. (x,y) is the top left corner of the text. Vertical text
- *  is turned a quarter to the left: it reads upwards and fills the rows y - io_text_width() .. y - 1 and
- *  the columns x .. x + io_text_height() - 1. Bytes outside of printable ASCII show as a box. */
-void io_text(io_image *im, int x, int y, int scale, bool vertical, io_rgb c, const char *text);
-int io_text_width(const char *text, int scale);
-int io_text_height(int scale);
-/** The font (font.c): whether the dot at (row, column) of the glyph of c is set. */
-#define FONT_ROWS 9
-#define FONT_COLUMNS 5
-bool io_font_dot(unsigned char c, int row, int column);
-/** A perceptually uniform colour map (dark violet to yellow) at t in [0,1]; clamps, NaN is grey. */
-io_rgb io_colormap(double t);
-/** Writes a PNG with the given text chunks; where libpng is absent a PPM (chunks as comments) whose
- *  name ends in .ppm instead of .png. `written`, if not NULL, receives the name (size IO_ERR). */
-bool io_write_png(const char *path, const io_image *im, const st_meta *text, int n_text, char *written,
-                  io_error err);
 
 #endif

@@ -1,4 +1,7 @@
-/* What reading and writing of safetensors share. Only in builds with jansson. */
+/**
+ * @file safetensors.h
+ * @brief What reading and writing of safetensors share. Only in builds with jansson.
+ */
 #ifndef MSA_SAFETENSORS_H
 #define MSA_SAFETENSORS_H
 

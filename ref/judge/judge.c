@@ -13,7 +13,7 @@
 #include "noise.h"
 #include "paging.h"
 #include "selections.h"
-#include "table.h"
+#include "../table/table.h"
 
 /* ---- Runs ---------------------------------------------------------------------------------------- */
 

@@ -1,4 +1,7 @@
-/* What judge.c and judge_outputs.c share. */
+/**
+ * @file judge_outputs.h
+ * @brief What judge.c and judge_outputs.c share.
+ */
 #ifndef MSA_JUDGE_OUTPUTS_H
 #define MSA_JUDGE_OUTPUTS_H
 

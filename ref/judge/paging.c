@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../internal.h"
+
 bool paging_possible(const msa_shape *s)
 {
     const int n = msa_n_seqs(s);
@@ -22,11 +24,6 @@ static int64_t pages_of(const paging *g, const msa_shape *s, int r)
 static int64_t width_of(const paging *g)
 {
     return g->s.n_kv / msa_n_seqs(&g->s) / g->p.page;
-}
-
-int64_t paging_row(const paging *g, int r, int64_t j)
-{
-    return (int64_t)g->table[r * width_of(g) + j / g->p.page] * g->p.page + j % g->p.page;
 }
 
 static void set_shape(paging *g, const msa_shape *s, int64_t capacity)
@@ -69,9 +66,9 @@ static void scatter(const paging *g, const msa_shape *s, const float *from, int6
     memset(to, 0xff, (size_t)(g->p.n_pages * g->p.page * width) * sizeof *to);
     for (int r = 0; r < msa_n_seqs(s); r++) {
         const msa_seq seq = msa_get_seq(s, r);
+        const request at = get_request(&g->s, &g->p, r);
         for (int64_t j = 0; j < seq.n_kv; j++)
-            memcpy(to + paging_row(g, r, j) * width, from + (seq.kv0 + j) * width,
-                   (size_t)width * sizeof *to);
+            memcpy(to + key_row(&at, j) * width, from + (seq.kv0 + j) * width, (size_t)width * sizeof *to);
     }
 }
 
@@ -84,8 +81,9 @@ static void encode(paging *g, const msa_shape *s, const float *ki)
     memcpy(g->decoded, ki, (size_t)(s->n_kv * s->d_index) * sizeof *ki);
     for (int r = 0; r < msa_n_seqs(s); r++) {
         const msa_seq seq = msa_get_seq(s, r);
+        const request where = get_request(&g->s, &g->p, r);
         for (int64_t j = 0; j + piece <= seq.n_kv; j += piece) {
-            const int64_t row = paging_row(g, r, j), at = (seq.kv0 + j) * s->d_index;
+            const int64_t row = key_row(&where, j), at = (seq.kv0 + j) * s->d_index;
             uint8_t *bits = g->p.ki8 + row * s->d_index;
             float *scale = &g->p.scale[row / piece];
             msa_e4m3_block(ki + at, n, bits, scale);

@@ -23,8 +23,6 @@ bool paging_possible(const msa_shape *s);
 bool paging_layout(paging *g, const msa_shape *s, int page, int spare, uint64_t seed);
 /** @param small 8-bit index keys beside ki. False if memory runs out; paging_free() is due anyway. */
 bool paging_new(paging *g, const msa_shape *s, const inputs *in, int page, uint64_t seed, bool small);
-/** The row of the pages that holds key j of sequence r. */
-int64_t paging_row(const paging *g, int r, int64_t j);
 void paging_free(paging *g);
 
 #endif

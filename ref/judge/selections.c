@@ -21,6 +21,16 @@ const char *selection_name(selection_kind kind)
     return name[kind];
 }
 
+bool selection_named(const char *name, selection_kind *kind)
+{
+    int n = 0;
+    while (n < SELECTION_N && strcmp(name, selection_name((selection_kind)n)) != 0)
+        n++;
+    if (n < SELECTION_N)
+        *kind = (selection_kind)n;
+    return n < SELECTION_N;
+}
+
 /* ---- Random numbers that depend on where they are used ------------------------------------------ */
 
 static inputs_rng rng_at(uint64_t seed, int64_t group, int64_t query)

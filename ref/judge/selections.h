@@ -25,6 +25,8 @@ typedef enum selection_kind {
 } selection_kind;
 
 const char *selection_name(selection_kind kind);
+/** One of those to time with, by its name; false if there is none. */
+bool selection_named(const char *name, selection_kind *kind);
 
 /** @param ids [Hkv,T,k] */
 void selection_draw(const msa_shape *s, selection_kind kind, uint64_t seed, int32_t *ids);

@@ -1,4 +1,7 @@
-/* What the files of the model share. */
+/**
+ * @file model/internal.h
+ * @brief What the files of the model share.
+ */
 #ifndef MSA_MODEL_INTERNAL_H
 #define MSA_MODEL_INTERNAL_H
 

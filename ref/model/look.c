@@ -2,15 +2,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "../internal.h"
 #include "evaluate.h"
-
-static double dot_product(const float *a, const float *b, int n)
-{
-    double sum = 0;
-    for (int c = 0; c < n; c++)
-        sum += (double)a[c] * (double)b[c];
-    return sum;
-}
 
 /* Entropy of one head's full softmax at query i of one sequence, and its mass on the first block. */
 static double row_entropy(const msa_shape *s, const msa_layer_state *st, int64_t i, int h, double *p,
@@ -20,7 +13,7 @@ static double row_entropy(const msa_shape *s, const msa_layer_state *st, int64_t
     const float *q = st->q + (i * s->n_heads + h) * d;
     double max = -INFINITY, sum = 0, weighted = 0, begin = 0;
     for (int64_t j = 0; j <= i; j++) {
-        p[j] = dot_product(q, st->k + (j * s->n_kv_heads + r) * d, d) / sqrt(d);
+        p[j] = dot(q, st->k + (j * s->n_kv_heads + r) * d, d) / sqrt(d);
         max = fmax(max, p[j]);
     }
     for (int64_t j = 0; j <= i; j++) {

@@ -1,4 +1,5 @@
-/* Departures from MSA, to see what its choices are worth: each replaces an entry of the table. */
+/* Departures from MSA, to see what its choices are worth: each replaces an entry of the table. The selectors are
+ * ref/fast/index_selectors.c. */
 #include <string.h>
 
 #include "../call.h"

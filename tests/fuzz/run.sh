@@ -31,7 +31,7 @@ build() { # target
         -D_POSIX_C_SOURCE=200809L $json_flags \
         -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
         "tests/fuzz/fuzz_$1.c" tests/fuzz/fuzz.c ref/softmax.c ref/e4m3.c \
-        $(for part in check file set staging sums sha256 json tensor npy safetensors safetensors_write; do echo "ref/io/$part.c"; done) \
+        $(for part in error file set staging sums sha256 json tensor npy safetensors safetensors_write; do echo "ref/io/$part.c"; done) \
         $json_libs -lm -o "$out/fuzz_$1"
 }
 

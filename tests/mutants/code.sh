@@ -54,7 +54,7 @@ mutant 'cost without the values' msa_cost test_cost '4 * $heads * $N * $kept' '2
 # ---- The fast path -------------------------------------------------------------------------------
 mutant 'fast index sees the future' pool_row test_fast 'min_i64(min_i64($s->block, $cols - $c), ...)' 'min_i64($s->block, $cols - $c)'
 mutant 'fast selection prefers the later of equals' best_insert test_fast '$rank > $list->score[$at - 1]' '$rank >= $list->score[$at - 1]'
-mutant 'fast dense forgets to shrink' soften_rows test_fast '$shrink < 1 && $c < $d' 'false && $c < $d'
+mutant 'fast dense forgets to shrink' online_softmax_rows test_fast '$shrink < 1 && $c < $d' 'false && $c < $d'
 mutant 'fast KV-outer forgets to shrink' scatter test_fast '$o[$c] * $shrink + $add' '$o[$c] + $add'
 mutant 'fast lanes see a key too many' attend_block test_fast '$c->entry[$e]) + 1 - $begin' '$c->entry[$e]) + 2 - $begin'
 mutant 'fast decode loses the last block' topk_blocks test_fast '$b < $local; $b++' '$b + 1 < $local; $b++'

@@ -1,13 +1,13 @@
 /**
- * @file lanes.h
+ * @file timeline_lanes.h
  * @brief The engine's timeline of one thread block, sorted into what a picture shows: who does something
  *        (warps that do the same are one), groups of products, copies.
  */
-#ifndef MSA_LANES_H
-#define MSA_LANES_H
+#ifndef MSA_TIMELINE_LANES_H
+#define MSA_TIMELINE_LANES_H
 
 #include "../../cuda/simt/counts.h"
-#include "../io/drawing.h"
+#include "../picture/drawing.h"
 
 #define LANES_ACTORS 36 /* 32 warps and some to spare */
 #define LANES_ROWS 4    /* bars of one kind that overlap */
@@ -46,7 +46,7 @@ typedef struct lanes {
 bool lanes_sort(const simt_event *event, size_t n, int64_t launch, uint64_t block, lanes *out);
 void lanes_free(lanes *l);
 
-/** The picture of clocks from..to, 1600 pixels wide (lanes_picture.c). @param lines of text below the title
+/** The picture of clocks from..to, 1600 pixels wide (timeline_picture.c). @param lines of text below the title
  */
 drawing lanes_draw(const lanes *l, double from, double to, const char *title, const char *const *lines,
                    int n_lines);

@@ -1,13 +1,13 @@
 /* Pictures of files of results, both axes logarithmic. */
 #ifdef HAVE_JANSSON
 
-#include "charts.h"
+#include "results_charts.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "../io/drawing.h"
+#include "../picture/drawing.h"
 #include "cli.h"
 
 #define WIDTH 1000
@@ -20,10 +20,10 @@
 #define TEXT 2 /* scale */
 #define MAX_POINTS 512
 
-static const io_rgb white = {255, 255, 255}, ink = {20, 20, 20}, grid = {220, 224, 228}, paper = {213, 94, 0};
+static const rgb white = {255, 255, 255}, ink = {20, 20, 20}, grid = {220, 224, 228}, paper = {213, 94, 0};
 /* Told apart without colour vision (Okabe and Ito); names stand beside the last dot too. */
-static const io_rgb colours[] = {{0, 114, 178},   {0, 158, 115},  {230, 159, 0},
-                                 {204, 121, 167}, {86, 180, 233}, {20, 20, 20}};
+static const rgb colours[] = {{0, 114, 178},   {0, 158, 115},  {230, 159, 0},
+                              {204, 121, 167}, {86, 180, 233}, {20, 20, 20}};
 #define N_COLOURS (sizeof colours / sizeof *colours)
 
 typedef struct point {

@@ -1,9 +1,9 @@
 /**
- * @file results.h
+ * @file bench_results.h
  * @brief What `msa bench` found: a table for people, a file for everything else.
  */
-#ifndef MSA_RESULTS_H
-#define MSA_RESULTS_H
+#ifndef MSA_BENCH_RESULTS_H
+#define MSA_BENCH_RESULTS_H
 
 #include "../bench/timing.h"
 

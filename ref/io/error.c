@@ -1,5 +1,5 @@
 /**
- * @file check.c
+ * @file error.c
  * @brief What every reader and writer shares: one clear line for what is wrong, sizes that cannot
  *        overflow, and the search for values that are not numbers.
  */

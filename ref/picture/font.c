@@ -5,7 +5,7 @@
  * Capitals stand on row 6 of 0..8; rows 7 and 8 are for descenders. The table is ASCII's own, 16 glyphs a
  * bank, one column between them; the last place (delete) holds the box that stands for any other byte.
  */
-#include "io.h"
+#include "canvas.h"
 
 #define PER_BANK 16
 
@@ -84,7 +84,7 @@ static const char *const bank[][FONT_ROWS] = {
     },
 };
 
-bool io_font_dot(unsigned char c, int row, int column)
+bool font_dot(unsigned char c, int row, int column)
 {
     int place = c >= ' ' && c < 0x7f ? c - ' ' : 0x7f - ' ';
     return bank[place / PER_BANK][row][place % PER_BANK * (FONT_COLUMNS + 1) + column] == '#';

@@ -1,5 +1,5 @@
 /* From events of warps to the rows of a picture. */
-#include "lanes.h"
+#include "timeline_lanes.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "lanes.h"
+#include "timeline_lanes.h"
 
 #define WIDTH 1600
 #define MARGIN 28
@@ -18,13 +18,12 @@
 #define SPACE 22 /* between lanes */
 #define NEAR 16  /* groups of products that may be under way at once */
 
-static const io_rgb ink = {29, 29, 34}, soft = {96, 96, 106}, faint = {232, 232, 236},
-                    white = {255, 255, 255};
+static const rgb ink = {29, 29, 34}, soft = {96, 96, 106}, faint = {232, 232, 236}, white = {255, 255, 255};
 /* After Okabe and Ito, as in panels.c: apart for every common kind of colour blindness. */
-static const io_rgb actor_colour[] = {{0, 114, 178}, {213, 94, 0}, {120, 94, 160}, {90, 90, 90}};
-static const io_rgb work_colour[] = {{240, 196, 25}, {230, 159, 0}, {204, 121, 167}};
-static const io_rgb copy_colour = {0, 158, 115};
-static const io_rgb for_data = {120, 200, 175}, for_turn = {170, 170, 178}, for_product = {150, 180, 215};
+static const rgb actor_colour[] = {{0, 114, 178}, {213, 94, 0}, {120, 94, 160}, {90, 90, 90}};
+static const rgb work_colour[] = {{240, 196, 25}, {230, 159, 0}, {204, 121, 167}};
+static const rgb copy_colour = {0, 158, 115};
+static const rgb for_data = {120, 200, 175}, for_turn = {170, 170, 178}, for_product = {150, 180, 215};
 
 #define N_OF(a) ((int)(sizeof(a) / sizeof *(a)))
 #define MAX_WORKS 8
@@ -38,10 +37,10 @@ typedef struct picture {
     bool waits[3];               /* for data, a turn, a product: those that the legend explains */
 } picture;
 
-static io_rgb pale(io_rgb c)
+static rgb pale(rgb c)
 {
-    return (io_rgb){(uint8_t)(255 - (255 - c.r) * 3 / 10), (uint8_t)(255 - (255 - c.g) * 3 / 10),
-                    (uint8_t)(255 - (255 - c.b) * 3 / 10)};
+    return (rgb){(uint8_t)(255 - (255 - c.r) * 3 / 10), (uint8_t)(255 - (255 - c.g) * 3 / 10),
+                 (uint8_t)(255 - (255 - c.b) * 3 / 10)};
 }
 
 static double at(const picture *p, double clock)
@@ -50,7 +49,7 @@ static double at(const picture *p, double clock)
 }
 
 /* A piece of time in the window. */
-static void span(picture *p, bool hatch, double begin, double end, double y, double height, io_rgb c,
+static void span(picture *p, bool hatch, double begin, double end, double y, double height, rgb c,
                  const char *text)
 {
     const double x0 = at(p, fmax(begin, p->from)), x1 = at(p, fmin(end, p->to));
@@ -81,15 +80,16 @@ static void draw_grid(picture *p, int top, int foot)
         char label[32];
         snprintf(label, sizeof label, "%.0f", clock);
         drawing_fill(&p->d, at(p, clock), top, 1, foot - top, faint, NULL);
-        drawing_words(&p->d, at(p, clock) - io_text_width(label, TEXT) / 2.0, foot + 8, TEXT, soft, label);
+        drawing_words(&p->d, at(p, clock) - canvas_text_width(label, TEXT) / 2.0, foot + 8, TEXT, soft,
+                      label);
     }
     drawing_fill(&p->d, LEFT, foot, PLOT, 1, soft, NULL);
     drawing_words(&p->d, MARGIN, foot + 8, TEXT, soft, "model clocks");
 }
 
-static void label(picture *p, int y, int height, io_rgb c, const char *text)
+static void label(picture *p, int y, int height, rgb c, const char *text)
 {
-    drawing_words(&p->d, MARGIN, y + (height - io_text_height(TEXT)) / 2.0 + 1, TEXT, c, text);
+    drawing_words(&p->d, MARGIN, y + (height - canvas_text_height(TEXT)) / 2.0 + 1, TEXT, c, text);
 }
 
 /* ---- Copies --------------------------------------------------------------------------------------- */
@@ -131,7 +131,7 @@ static int draw_copies(picture *p, int y)
         char size[32] = "";
         if (i < l->n_copies)
             size_text(l->copy[i].bytes, size, sizeof size);
-        drawing_words(&p->d, LEFT - 10 - io_text_width(size, TEXT), y + row * (BAR + GAP) - 1, TEXT, soft,
+        drawing_words(&p->d, LEFT - 10 - canvas_text_width(size, TEXT), y + row * (BAR + GAP) - 1, TEXT, soft,
                       size);
     }
     return y + l->copy_rows * (BAR + GAP) + SPACE;
@@ -139,7 +139,7 @@ static int draw_copies(picture *p, int y)
 
 /* ---- Actors --------------------------------------------------------------------------------------- */
 
-static io_rgb colour_of(const lanes *l, int actor)
+static rgb colour_of(const lanes *l, int actor)
 {
     int with_products = 0;
     for (int a = 0; a < actor; a++)
@@ -147,7 +147,7 @@ static io_rgb colour_of(const lanes *l, int actor)
     return actor_colour[with_products % N_OF(actor_colour)];
 }
 
-static io_rgb colour_of_work(picture *p, const char *name)
+static rgb colour_of_work(picture *p, const char *name)
 {
     int i = 0;
     while (i < p->n_works && strcmp(p->work[i], name) != 0)
@@ -168,7 +168,7 @@ static void draw_wait(picture *p, const simt_event *e, int y)
         [SIMT_WAIT_PRODUCT] = {2, "waits for its products"},
         [SIMT_WAIT_COPY] = {0, "waits for its copies"},
     };
-    static const io_rgb *const colour[] = {&for_data, &for_turn, &for_product};
+    static const rgb *const colour[] = {&for_data, &for_turn, &for_product};
     const int kind = waits[e->did].kind;
     char note[DRAWING_TEXT];
     snprintf(note, sizeof note, "%s", waits[e->did].text);
@@ -183,18 +183,18 @@ static void draw_wait(picture *p, const simt_event *e, int y)
 static void draw_work(picture *p, const simt_event *e, int y)
 {
     char note[DRAWING_TEXT];
-    const io_rgb c = colour_of_work(p, e->name);
+    const rgb c = colour_of_work(p, e->name);
     snprintf(note, sizeof note, "%s, %.0f clocks from %.0f on", e->name, e->end - e->begin, e->begin);
     span(p, false, e->begin, e->end, y, DOING, c, note);
     const double x = at(p, e->begin), width = at(p, e->end) - x;
-    if (e->begin >= p->from && e->end <= p->to && width > io_text_width(e->name, TEXT) + 6)
-        drawing_words(&p->d, x + (width - io_text_width(e->name, TEXT)) / 2,
-                      y + (DOING - io_text_height(TEXT)) / 2.0 + 2, TEXT, ink, e->name);
+    if (e->begin >= p->from && e->end <= p->to && width > canvas_text_width(e->name, TEXT) + 6)
+        drawing_words(&p->d, x + (width - canvas_text_width(e->name, TEXT)) / 2,
+                      y + (DOING - canvas_text_height(TEXT)) / 2.0 + 2, TEXT, ink, e->name);
 }
 
 static void draw_products(picture *p, int actor, int y)
 {
-    const io_rgb c = colour_of(p->l, actor);
+    const rgb c = colour_of(p->l, actor);
     for (size_t i = 0; i < p->l->n_products; i++) {
         const lanes_bar *b = &p->l->product[i];
         char note[DRAWING_TEXT];
@@ -229,8 +229,8 @@ static int draw_actor(picture *p, int actor, int y)
             draw_work(p, e, y);
     label(p, y, DOING, a->product_rows ? colour_of(p->l, actor) : ink, a->role[0] ? a->role : "warps");
     snprintf(text, sizeof text, a->first == a->last ? "warp %u" : "%u-%u", a->first, a->last);
-    drawing_words(&p->d, LEFT - 10 - io_text_width(text, TEXT), y + (DOING - io_text_height(TEXT)) / 2.0 + 1,
-                  TEXT, soft, text);
+    drawing_words(&p->d, LEFT - 10 - canvas_text_width(text, TEXT),
+                  y + (DOING - canvas_text_height(TEXT)) / 2.0 + 1, TEXT, soft, text);
     y += DOING + GAP;
     draw_products(p, actor, y);
     if (a->product_rows)
@@ -286,22 +286,22 @@ static int draw_tensor_cores(picture *p, int y)
 
 /* ---- The whole ------------------------------------------------------------------------------------ */
 
-static int swatch(picture *p, int x, int y, bool hatch, io_rgb c, const char *name)
+static int swatch(picture *p, int x, int y, bool hatch, rgb c, const char *name)
 {
-    const double height = io_text_height(TEXT);
+    const double height = canvas_text_height(TEXT);
     if (hatch)
         drawing_hatch(&p->d, x, y, 34, height, c, NULL);
     else
         drawing_fill(&p->d, x, y, 34, height, c, NULL);
     drawing_words(&p->d, x + 42, y, TEXT, ink, name);
-    return x + 42 + io_text_width(name, TEXT) + 34;
+    return x + 42 + canvas_text_width(name, TEXT) + 34;
 }
 
 static int draw_legend(picture *p, int y)
 {
     static const char *const waits[] = {"waits for data or room", "waits at a barrier",
                                         "waits for its products"};
-    const io_rgb colour[] = {for_data, for_turn, for_product};
+    const rgb colour[] = {for_data, for_turn, for_product};
     int x = LEFT;
     if (p->l->n_copies) {
         x = swatch(p, x, y, false, pale(copy_colour), "copy issued, lands at the black edge");

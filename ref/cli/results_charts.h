@@ -1,6 +1,9 @@
-/* Pictures of files of results: see charts.c. Only in builds with jansson. */
-#ifndef MSA_CHARTS_H
-#define MSA_CHARTS_H
+/**
+ * @file results_charts.h
+ * @brief Pictures of files of results. Only in builds with jansson.
+ */
+#ifndef MSA_RESULTS_CHARTS_H
+#define MSA_RESULTS_CHARTS_H
 
 #include <jansson.h>
 

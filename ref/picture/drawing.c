@@ -29,19 +29,17 @@ static void add(drawing *d, drawing_mark m, const char *text)
     d->mark[d->n++] = m;
 }
 
-void drawing_fill(drawing *d, double x, double y, double width, double height, io_rgb colour,
-                  const char *text)
+void drawing_fill(drawing *d, double x, double y, double width, double height, rgb colour, const char *text)
 {
     add(d, (drawing_mark){DRAWING_FILL, x, y, width, height, colour, 0, ""}, text);
 }
 
-void drawing_hatch(drawing *d, double x, double y, double width, double height, io_rgb colour,
-                   const char *text)
+void drawing_hatch(drawing *d, double x, double y, double width, double height, rgb colour, const char *text)
 {
     add(d, (drawing_mark){DRAWING_HATCH, x, y, width, height, colour, 0, ""}, text);
 }
 
-void drawing_words(drawing *d, double x, double y, int scale, io_rgb colour, const char *text)
+void drawing_words(drawing *d, double x, double y, int scale, rgb colour, const char *text)
 {
     add(d, (drawing_mark){DRAWING_WORDS, x, y, 0, 0, colour, scale, ""}, text);
 }
@@ -55,25 +53,25 @@ void drawing_free(drawing *d)
 
 /* ---- PNG ------------------------------------------------------------------------------------------ */
 
-static void paint_hatch(io_image *im, int x, int y, int width, int height, io_rgb c)
+static void paint_hatch(canvas *im, int x, int y, int width, int height, rgb c)
 {
     for (int row = y; row < y + height; row++)
         for (int column = x; column < x + width; column++)
             if ((column + row) % STRIPE < STRIPE / 3)
-                io_fill(im, column, row, 1, 1, c);
+                canvas_fill(im, column, row, 1, 1, c);
 }
 
-static void paint(io_image *im, const drawing_mark *m)
+static void paint(canvas *im, const drawing_mark *m)
 {
     const int x = (int)lround(m->x), y = (int)lround(m->y);
     const int right = (int)lround(m->x + m->width), foot = (int)lround(m->y + m->height);
     const int width = right > x ? right - x : 1, height = foot > y ? foot - y : 1;
     if (m->kind == DRAWING_FILL)
-        io_fill(im, x, y, width, height, m->colour);
+        canvas_fill(im, x, y, width, height, m->colour);
     else if (m->kind == DRAWING_HATCH)
         paint_hatch(im, x, y, width, height, m->colour);
     else
-        io_text(im, x, y, m->scale, false, m->colour, m->text);
+        canvas_text(im, x, y, m->scale, false, m->colour, m->text);
 }
 
 bool drawing_write_png(const drawing *d, const char *path, const st_meta *text, int n_text, char *written,
@@ -81,11 +79,11 @@ bool drawing_write_png(const drawing *d, const char *path, const st_meta *text, 
 {
     if (d->incomplete)
         return io_fail(err, path, "no memory for the picture");
-    io_image im = io_image_new(d->width, d->height, d->background);
+    canvas im = canvas_new(d->width, d->height, d->background);
     for (size_t i = 0; i < d->n; i++)
         paint(&im, &d->mark[i]);
-    const bool ok = io_write_png(path, &im, text, n_text, written, err);
-    io_image_free(&im);
+    const bool ok = canvas_write_png(path, &im, text, n_text, written, err);
+    canvas_free(&im);
     return ok;
 }
 
@@ -138,7 +136,7 @@ static void put_escaped(sink *s, const char *text)
     }
 }
 
-static bool same_colour(io_rgb a, io_rgb b)
+static bool same_colour(rgb a, rgb b)
 {
     return a.r == b.r && a.g == b.g && a.b == b.b;
 }
@@ -148,7 +146,7 @@ static void put_patterns(sink *s, const drawing *d)
 {
     put(s, "<defs>\n");
     for (size_t i = 0; i < d->n; i++) {
-        const io_rgb c = d->mark[i].colour;
+        const rgb c = d->mark[i].colour;
         bool known = d->mark[i].kind != DRAWING_HATCH;
         for (size_t k = 0; k < i && !known; k++)
             known = d->mark[k].kind == DRAWING_HATCH && same_colour(d->mark[k].colour, c);
@@ -183,8 +181,8 @@ static void put_words(sink *s, const drawing_mark *m)
     put(s,
         "<text x=\"%.2f\" y=\"%.2f\" font-size=\"%d\" textLength=\"%d\" lengthAdjust=\"spacingAndGlyphs\" "
         "fill=\"#%02x%02x%02x\">",
-        m->x, m->y + 7 * m->scale, 10 * m->scale, io_text_width(m->text, m->scale), m->colour.r, m->colour.g,
-        m->colour.b);
+        m->x, m->y + 7 * m->scale, 10 * m->scale, canvas_text_width(m->text, m->scale), m->colour.r,
+        m->colour.g, m->colour.b);
     put_escaped(s, m->text);
     put(s, "</text>\n");
 }

@@ -7,13 +7,13 @@
 #ifndef MSA_PANELS_H
 #define MSA_PANELS_H
 
-#include "io.h"
+#include "canvas.h"
 #include "maps.h"
 
 /** Four panels over (query, key block), or the first two where there is no mass: index scores, chosen
  *  blocks, mass, and chosen against ideal. `source` is a line for the reader. pixel is NULL if memory ran
  * out. */
-io_image panels_draw(const maps *m, int layer, int group, const char *source);
+canvas panels_draw(const maps *m, int layer, int group, const char *source);
 
 /** What panels_frequency() draws. */
 typedef struct panels_grid {
@@ -24,6 +24,6 @@ typedef struct panels_grid {
 } panels_grid;
 
 /** How often every query block chose every key block: one small map a layer (across) and group (down). */
-io_image panels_frequency(const panels_grid *grid, const char *source);
+canvas panels_frequency(const panels_grid *grid, const char *source);
 
 #endif

@@ -1,5 +1,5 @@
 /* Whether a text is a file of results, field by field. */
-#include "results.h"
+#include "bench_results.h"
 
 #ifdef HAVE_JANSSON
 

@@ -5,13 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io.h"
+#include "canvas.h"
 
 #ifdef HAVE_PNG
 
 #include <png.h>
 
-_Static_assert(sizeof(io_rgb) == 3, "libpng reads the pixels in place");
+_Static_assert(sizeof(rgb) == 3, "libpng reads the pixels in place");
 
 /* The file in memory while libpng writes it: it goes to disk in one atomic step. */
 typedef struct sink {
@@ -63,7 +63,7 @@ static void put_text(png_structp png, png_infop info, const st_meta *m)
 }
 
 /* libpng leaves by longjmp: nothing here is changed after setjmp and read after the jump. */
-static bool encode(png_structp png, png_infop info, const io_image *im, const st_meta *text, int n_text)
+static bool encode(png_structp png, png_infop info, const canvas *im, const st_meta *text, int n_text)
 {
     if (setjmp(png_jmpbuf(png)))
         return false;
@@ -78,7 +78,7 @@ static bool encode(png_structp png, png_infop info, const io_image *im, const st
     return true;
 }
 
-static bool write_image(const char *path, const io_image *im, const st_meta *text, int n_text, io_error err)
+static bool write_image(const char *path, const canvas *im, const st_meta *text, int n_text, io_error err)
 {
     sink s = {.path = path, .err = err};
     png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &s, stop, stop);
@@ -102,7 +102,7 @@ static void name_for(const char *path, char *name)
 #else
 
 /* The header of a PPM; a line break in a text begins a new comment. */
-static bool print_header(const io_image *im, const st_meta *text, int n_text, char **header, size_t *bytes)
+static bool print_header(const canvas *im, const st_meta *text, int n_text, char **header, size_t *bytes)
 {
     FILE *f = open_memstream(header, bytes);
     if (!f)
@@ -121,7 +121,7 @@ static bool print_header(const io_image *im, const st_meta *text, int n_text, ch
     return fclose(f) == 0;
 }
 
-static bool write_image(const char *path, const io_image *im, const st_meta *text, int n_text, io_error err)
+static bool write_image(const char *path, const canvas *im, const st_meta *text, int n_text, io_error err)
 {
     char *header = NULL;
     size_t bytes = 0;
@@ -143,8 +143,8 @@ static void name_for(const char *path, char *name)
 
 #endif
 
-bool io_write_png(const char *path, const io_image *im, const st_meta *text, int n_text, char *written,
-                  io_error err)
+bool canvas_write_png(const char *path, const canvas *im, const st_meta *text, int n_text, char *written,
+                      io_error err)
 {
     char name[IO_ERR];
     if (strlen(path) + sizeof ".ppm" > sizeof name)

@@ -9,12 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "canvas.h"
 #include "viewer.h"
 
 #define MAX_ROWS 2048 /* of more queries the page shows every second, third, ... */
 
 static const unsigned char page_html[] = {
-#include "ref/io/viewer.inc"
+#include "ref/picture/viewer.inc"
 };
 static const char marker[] = "@DATA@";
 
@@ -170,7 +171,7 @@ static void put_head(viewer *v)
     const msa_shape *s = &v->page.shape;
     unsigned char colours[3 * 256];
     for (int i = 0; i < 256; i++) {
-        const io_rgb c = io_colormap(i / 255.0);
+        const rgb c = colormap(i / 255.0);
         memcpy(colours + 3 * i, (unsigned char[]){c.r, c.g, c.b}, 3);
     }
     put(v, "{\"source\":");

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "../../cuda/host/plan.h"
-#include "../judge/table.h"
+#include "../table/table.h"
 #include "cli.h"
 
 /* ---- Choosing ----------------------------------------------------------------------------------- */
@@ -141,6 +141,7 @@ static int topk_from_scores(const char *command, cli_plan *plan, const cli_tenso
     return bad;
 }
 
+/* As choose() of ref/ops.c, which msa_forward() calls: index LSE and ids, else ids, else scores and their top-k. */
 int cli_selection(const char *command, cli_plan *plan, const cli_tensors *t, float *scores, int32_t *ids,
                   float *index_lse, void *work)
 {

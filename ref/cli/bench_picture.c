@@ -2,9 +2,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../io/drawing.h"
+#include "../picture/drawing.h"
 #include "cli.h"
-#include "results.h"
+#include "bench_results.h"
 
 #define NAMES 230 /* pixels */
 #define BARS 520
@@ -13,7 +13,7 @@
 #define TOP 64
 #define SCALE 2 /* of text */
 
-static const io_rgb white = {255, 255, 255}, ink = {20, 20, 20}, bar = {0, 114, 178}, limit = {213, 94, 0};
+static const rgb white = {255, 255, 255}, ink = {20, 20, 20}, bar = {0, 114, 178}, limit = {213, 94, 0};
 
 static bool is_drawn(const result *r)
 {

@@ -1,32 +1,12 @@
 /* Kernels on the CPU engine, on inputs that all of them share. */
 #include "trial.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../judge/inputs.h"
-#include "../judge/table.h"
 #include "../stages.h"
-#include "cases.h"
-
-/* ---- Options -------------------------------------------------------------------------------------- */
-
-static int read_output(const char *command, const char *text, msa_dtype *out)
-{
-    *out = MSA_BF16;
-    if (text && strcmp(text, "f32") == 0)
-        *out = MSA_F32;
-    else if (text && strcmp(text, "bf16") != 0)
-        return cli_fail(command, "--output: expected bf16 or f32, found '%s'", text);
-    return 0;
-}
-
-static int read_shape(const char *command, const char *text, msa_shape *s)
-{
-    int bad = text ? case_read_shape(command, text, s) : 0;
-    return bad ? bad : case_check_shape(command, text, s);
-}
+#include "../table/table.h"
 
 /* ---- Inputs --------------------------------------------------------------------------------------- */
 
@@ -101,28 +81,18 @@ static bool fill(trial *t, const inputs *in)
     return ok;
 }
 
-int trial_begin(const char *command, const trial_options *options, const msa_shape *standard, trial *t)
+bool trial_begin(trial *t, const msa_shape *s, selection_kind kind, int64_t seed, msa_dtype out)
 {
     inputs in;
-    *t = (trial){.shape = *standard, .seed = options->seed, .engine = table_device("simt")};
-    int bad = read_shape(command, options->shape, &t->shape);
-    if (!bad)
-        bad = case_read_distribution(command, options->distribution ? options->distribution : "random",
-                                     &t->kind);
-    if (!bad)
-        bad = read_output(command, options->output, &t->out);
-    if (bad)
-        return bad;
-    bool ok = inputs_new(&in, &t->shape, INPUTS_NORMAL, (uint64_t)options->seed);
+    *t = (trial){.shape = *s, .kind = kind, .seed = seed, .out = out, .engine = table_device("simt")};
+    bool ok = inputs_new(&in, s, INPUTS_NORMAL, (uint64_t)seed);
     if (ok) {
         ok = fill(t, &in);
         inputs_free(&in);
     }
-    if (!ok) {
+    if (!ok)
         trial_end(t);
-        return cli_fail(command, "expected memory for the inputs, found too little");
-    }
-    return 0;
+    return ok;
 }
 
 void trial_end(trial *t)
@@ -137,34 +107,6 @@ void trial_end(trial *t)
 }
 
 /* ---- Running -------------------------------------------------------------------------------------- */
-
-int trial_find(const char *command, const cli_list *names, const msa_kernel **found, int most, int *n)
-{
-    const msa_kernel *kernel;
-    if (!table_device("simt"))
-        return cli_fail(command, "expected the CPU engine, found a build without a C++ compiler");
-    if (names->n == 0)
-        return cli_fail(command,
-                        "expected a STAGE/NAME or STAGE that 'msa kernels' lists with simt, found none");
-    for (int a = 0; a < names->n; a++) {
-        const int before = *n;
-        bool known = false;
-        for (int i = 0; (kernel = table_at(i)) != NULL; i++)
-            if (strcmp(kernel->backend, "simt") == 0 && case_means(names->item[a], kernel)) {
-                known = true;
-                bool again = false;
-                for (int b = 0; b < before; b++)
-                    again = again || found[b] == kernel;
-                if (!again && *n < most)
-                    found[(*n)++] = kernel;
-            }
-        if (!known)
-            return cli_fail(command,
-                            "expected a STAGE/NAME or STAGE that 'msa kernels' lists with simt, found '%s'",
-                            names->item[a]);
-    }
-    return 0;
-}
 
 /* The arrays of a kernel's stage; those that the stage does not have stay NULL, and so do log-sum-exps. */
 static msa_arrays arrays_for(const trial *t, msa_stage stage, const char *name)
@@ -205,7 +147,8 @@ msa_status trial_run(const trial *t, const msa_kernel *kernel, msa_arrays *ran)
     t->engine->free(work);
     return status;
 }
-#ifndef HAVE_SIMT /* trial_find() has said so: nobody calls these */
+
+#ifndef HAVE_SIMT /* Nobody calls these: table_device() has no engine. */
 const simt_counters *simt_counts(void)
 {
     static const simt_counters none;
@@ -225,12 +168,3 @@ simt_model simt_costs(void)
     return (simt_model){0};
 }
 #endif
-
-int trial_failed(const char *command, const msa_kernel *kernel, msa_status status)
-{
-    if (status == MSA_ERR_DEVICE)
-        return cli_fail(command, "%s/%s: %s", msa_stage_name(kernel->stage), kernel->name,
-                        table_trouble(kernel));
-    return cli_fail(command, "%s/%s: expected a shape that it takes (%s), found: %s",
-                    msa_stage_name(kernel->stage), kernel->name, kernel->constraints, msa_strerror(status));
-}

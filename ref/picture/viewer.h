@@ -7,7 +7,7 @@
 #ifndef MSA_VIEWER_H
 #define MSA_VIEWER_H
 
-#include "io.h"
+#include "../io/io.h"
 #include "maps.h"
 
 /** What all maps of a page have in common. */
