@@ -1,7 +1,8 @@
 /**
  * @file msa.h
  * @brief MiniMax Sparse Attention (arXiv 2606.13392): the public C interface. msa_layer.h has what surrounds the
- *        attention: norm, rotary embedding, the whole layer.
+ *        attention: norm, rotary embedding, the whole layer; msa_quality.h, which this includes, what a selection saves
+ *        and loses.
  *
  * MSA is causal grouped-query attention in which every query attends to `topk` blocks of `block`
  * keys instead of to all keys. A small Index Branch scores the blocks, each GQA group keeps its own,
@@ -50,8 +51,7 @@ extern "C" {
 typedef enum msa_status {
     MSA_OK = 0,
     MSA_ERR_NULL,        /**< a required pointer is NULL */
-    MSA_ERR_SIZE,        /**< a size is below 1, T or S above 2^31 - 1, R Hkv, Hq dh or Hq di above 2^30, or a
-                          *   tensor above 2^44 elements (scores: PTRDIFF_MAX bytes) */
+    MSA_ERR_SIZE,        /**< a size is below 1, or larger than msa_check_shape() admits */
     MSA_ERR_HEADS,       /**< n_heads is not a multiple of n_kv_heads */
     MSA_ERR_CAUSAL,      /**< more queries than keys */
     MSA_ERR_SEQLENS,     /**< cu_q or cu_kv does not rise from 0 to n_q or n_kv, or a length does not fit in */
@@ -95,7 +95,8 @@ typedef struct msa_seq {
     int64_t q0, n_q, kv0, n_kv;
 } msa_seq;
 
-/** Checks sizes, divisibility, causality, cu_seqlens and lengths. */
+/** Checks sizes, divisibility, causality, cu_seqlens and lengths. T and S may be up to 2^31 - 1, R Hkv, Hq dh and
+ *  Hq di up to 2^30, a tensor up to 2^44 elements (scores: PTRDIFF_MAX bytes). */
 msa_status msa_check_shape(const msa_shape *s);
 
 /* Sizes and workspaces may be asked for before the shape is checked: of one that msa_check_shape() refuses, NULL
@@ -438,45 +439,10 @@ msa_status msa_forward(const msa_ops *ops, const msa_shape *s, const float *q, c
 msa_status msa_index_lse(const msa_shape *s, const float *qi, const float *ki, const int32_t *ids,
                          float *index_lse);
 
-/* ---- Cost and quality --------------------------------------------------------------------------- */
-
-/** The cost model for one causal prefill of n tokens and one decoded token at length n: the paper's. */
-typedef struct msa_cost_row {
-    double flop_gqa;      /**< 2 Hq dh N^2 */
-    double flop_msa;      /**< Hkv di N^2 + 4 Hq dh N k Bk */
-    double flop_ratio;    /**< flop_gqa / flop_msa */
-    double index_share;   /**< the index term's share of flop_msa */
-    double bytes_gqa;     /**< decode reads, 2-byte elements: 2 Hkv dh 2 N */
-    double bytes_msa;     /**< 2 di N + 2 Hkv dh 2 k Bk */
-    double bytes_ratio;   /**< bytes_gqa / bytes_msa */
-    double bytes_ratio_8; /**< the same with 1-byte index keys */
-} msa_cost_row;
-
-/** Evaluates the cost model at length n; reads only the head counts, widths, block and topk of `s`. */
-msa_status msa_cost(const msa_shape *s, int64_t n, msa_cost_row *row);
-
-/** mass[r,i,b]: probability of block b under the full causal softmax of the Main Branch, averaged over
- *  the heads of group r; 0 where nothing is visible. @param mass [Hkv,T,B]
- *  @param work msa_recall_workspace() bytes */
-msa_status msa_block_mass(const msa_shape *s, const float *q, const float *k, float *mass, void *work);
-
-/** Averages over the (query, group) pairs with local+1 > k. */
-typedef struct msa_recall_result {
-    int64_t rows;        /**< how many pairs that was; the averages are NaN if 0 */
-    double block_recall; /**< |I* & I| / |I*| */
-    double score_recall; /**< mass of (I* & I) / mass of I* */
-} msa_recall_result;
-
-/** Compares a selection with I*, the min(k, local+1) blocks of largest mass (ties to the lower id).
- *  @param per_query NULL, or [2,Hkv,T]: block recall, then score recall, of every pair (1 where local < k, and
- *      of padding)
- *  @param work msa_recall_workspace() bytes */
-msa_status msa_recall(const msa_shape *s, const float *q, const float *k, const int32_t *ids,
-                      float *per_query, msa_recall_result *result, void *work);
-
-size_t msa_recall_workspace(const msa_shape *s);
-
 #ifdef __cplusplus
 }
 #endif
+
+#include "msa_quality.h"
+
 #endif
