@@ -49,6 +49,19 @@ echo '#include "../host/plan.h"' > "$W/copy/cuda/kit/d.cuh"
 [[ $(up "$W/copy" | wc -l) -eq 4 ]]
 check $? "... and one that points up is found"
 
+# Rooms of kernels: no two include each other, whether at once or by way of a third.
+circle() { # circle DIRECTORY: of its stages' rooms and what these share; a room inside another is that one's
+    (cd "$1" && grep -rE '^#include "(\.\./)+[a-z]+/' cuda | sed -nE 's,^cuda/([a-z]+)/.*"(\.\./)+([a-z]+)/.*,\1 \3,p' |
+        grep -vE '\<(kit|host|simt|ref)\>' | awk '$1 != $2' | tsort 2>&1 > /dev/null)
+}
+quiet circle .
+check $? "no room of kernels is included by one that it includes"
+mkdir -p "$W/copy/cuda/kl" "$W/copy/cuda/sweep"
+echo '#include "../sweep/b.cuh"' > "$W/copy/cuda/kl/1_a.cu"
+echo '#include "../kl/c.cuh"' > "$W/copy/cuda/sweep/b.cuh"
+[[ -n $(circle "$W/copy") ]]
+check $? "... and a circle is found"
+
 # ---- Lengths ---------------------------------------------------------------------------------------------
 
 # Lists: an instruction, an option or an entry after the other.
