@@ -26,4 +26,20 @@ static inline void *writable(const void *x)
     return (void *)(uintptr_t)x;
 }
 
+/* The next of the blocks that n queries chose, ascending, and who chose it: a bit a query. at[n] begins with zeros. */
+static inline int64_t next_block(const int32_t *const *row, int topk, int n, int *at, uint32_t *who)
+{
+    int64_t least = INT64_MAX;
+    for (int b = 0; b < n; b++)
+        if (at[b] < topk && row[b][at[b]] >= 0)
+            least = min_i64(least, row[b][at[b]]);
+    *who = 0;
+    for (int b = 0; b < n; b++)
+        if (at[b] < topk && row[b][at[b]] == least) {
+            *who |= 1u << b;
+            at[b]++;
+        }
+    return least;
+}
+
 #endif
