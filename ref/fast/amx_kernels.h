@@ -15,10 +15,16 @@ void amx_choose(bool tiles);
 msa_half_fn dense_plain, dense_tiles, index_plain, index_tiles;
 msa_half_fn sparse_plain, sparse_tiles; /* by the rule of sparse_amx.c; */
 msa_half_fn sparse_queries_plain, sparse_queries_tiles, sparse_blocks_plain, sparse_blocks_tiles; /* one order */
+/* Up to FEW queries of a request, that is x->at, of which the arrays are those of the call: step_amx.h. */
+struct cache;
+typedef void amx_step_fn(const struct cache *x, const msa_arrays *a, void *work);
+amx_step_fn decode_plain, decode_tiles, dense_decode_plain, dense_decode_tiles;
 /* The same for both. */
 size_t dense_plain_workspace(const msa_shape *s), dense_tiles_workspace(const msa_shape *s);
 size_t index_plain_workspace(const msa_shape *s), index_tiles_workspace(const msa_shape *s);
 size_t sparse_plain_workspace(const msa_shape *s), sparse_tiles_workspace(const msa_shape *s);
+size_t decode_plain_workspace(const msa_shape *s), decode_tiles_workspace(const msa_shape *s);
+size_t dense_decode_plain_workspace(const msa_shape *s), dense_decode_tiles_workspace(const msa_shape *s);
 
 /* An output of a call. */
 static inline void *writable(const void *x)
