@@ -98,12 +98,10 @@ static size_t place(scratch *k, const msa_shape *s, void *work)
     k->qi = arena_take(&a, n * s->n_kv_heads * s->d_index, sizeof *k->qi);
     k->right = arena_take(&a, index_columns(s, n) * steps_of(s->d_index), sizeof *k->right);
     k->of = arena_take(&a, s->n_kv_heads, sizeof *k->of);
-    for (int r = 0; r < s->n_kv_heads; r++) {
-        united of = {.block = arena_take(&a, most_blocks(s), sizeof *of.block)};
-        of.who = arena_take(&a, most_blocks(s), sizeof *of.who);
-        if (k->of)
-            k->of[r] = of;
-    }
+    int32_t *block = arena_take(&a, s->n_kv_heads * most_blocks(s), sizeof *block);
+    uint32_t *who = arena_take(&a, s->n_kv_heads * most_blocks(s), sizeof *who);
+    for (int r = 0; k->of && r < s->n_kv_heads; r++)
+        k->of[r] = (united){0, block + r * most_blocks(s), who + r * most_blocks(s)};
     k->c = columns_take(part_columns(s), most_parts(s), s->d_head, &a);
     k->own = arena_take(&a, fast_max_threads(), own_bytes(s));
     return arena_bytes(&a);

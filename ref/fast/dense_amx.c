@@ -30,7 +30,8 @@ size_t BODY_WORKSPACE(dense)(const msa_shape *s)
     panels x;
     arena a = arena_over(NULL);
     panels_take(&x, pieces_of(longest_kv(s)), s->d_head, &a);
-    return arena_bytes(&a) + (size_t)fast_max_threads() * scratch_bytes(s);
+    arena_take(&a, fast_max_threads(), scratch_bytes(s));
+    return arena_bytes(&a);
 }
 
 /* The items of keys j0 .. j0 + CHUNK - 1, strip by strip. */

@@ -63,7 +63,8 @@ size_t BODY_WORKSPACE(index)(const msa_shape *s)
 {
     arena a = arena_over(NULL);
     arena_take(&a, panel_tiles(s), sizeof(tile_rows));
-    return arena_bytes(&a) + (size_t)fast_max_threads() * scratch_bytes(s);
+    arena_take(&a, fast_max_threads(), scratch_bytes(s));
+    return arena_bytes(&a);
 }
 
 typedef struct task {

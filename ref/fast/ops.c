@@ -44,7 +44,8 @@ typedef struct rounded {
     void *rest;
 } rounded;
 
-static size_t place_rounded(rounded *to, msa_stage stage, const msa_shape *s, void *work)
+/* `own` bytes are for the kernel itself. */
+static size_t place_rounded(rounded *to, msa_stage stage, const msa_shape *s, size_t own, void *work)
 {
     arena all = arena_over(work);
     for (array_id a = 0; a < ARRAY_N; a++)
@@ -52,14 +53,14 @@ static size_t place_rounded(rounded *to, msa_stage stage, const msa_shape *s, vo
             array_set(&to->a, a, arena_take(&all, array_count(s, NULL, a), sizeof(uint16_t)));
     to->table = arena_take(&all, stage_is_step(stage) ? s->n_kv : 0, sizeof *to->table);
     to->scale = arena_take(&all, stage == MSA_STAGE_DECODE ? s->n_kv : 0, sizeof *to->scale);
-    to->rest = all.base + all.used;
+    to->rest = arena_take(&all, 1, own);
     return arena_bytes(&all);
 }
 
-static size_t rounded_workspace(msa_stage stage, const msa_shape *s)
+static size_t rounded_workspace(msa_stage stage, const msa_shape *s, size_t own)
 {
     rounded none = {0};
-    return place_rounded(&none, stage, s, NULL);
+    return place_rounded(&none, stage, s, own, NULL);
 }
 
 /* Page `to` is page `from`, rounded; 8-bit index keys go where others would. */
@@ -113,7 +114,7 @@ static msa_status run_rounded(msa_stage stage, msa_half_fn *f, const msa_shape *
     if (paged)
         MSA_TRY(msa_check_pages(s, &a->pages));
     rounded half = {.a = *a};
-    place_rounded(&half, stage, s, work);
+    place_rounded(&half, stage, s, 0, work);
     for (array_id x = 0; x < ARRAY_N; x++) {
         const bool in_pages = paged && (x == ARRAY_K || x == ARRAY_V || x == ARRAY_KI);
         if (HAS(halved(stage), x) && !in_pages && array_get(a, x))
@@ -136,7 +137,7 @@ static msa_status run_rounded(msa_stage stage, msa_half_fn *f, const msa_shape *
     }                                                                                                        \
     static size_t function##_rounded_workspace(const msa_shape *s)                                           \
     {                                                                                                        \
-        return rounded_workspace((msa_stage)STAGE_##stage, s) + function##_workspace(s);                     \
+        return rounded_workspace((msa_stage)STAGE_##stage, s, function##_workspace(s));                      \
     }
 
 /* ---- The table ------------------------------------------------------------------------------------------ */

@@ -56,19 +56,20 @@ typedef struct shared {
     uint8_t *chosen; /* pieces in blocks that somebody chose */
 } shared;
 
-static size_t place_shared(shared *h, const msa_shape *s, arena *a)
+static void place_shared(shared *h, const msa_shape *s, arena *a)
 {
     const int64_t pieces = pieces_of(longest_kv(s));
     panels_take(&h->x, pieces, s->d_head, a);
     h->chosen = arena_take(a, pieces, sizeof *h->chosen);
-    return arena_bytes(a);
 }
 
 size_t BODY_WORKSPACE(sparse)(const msa_shape *s)
 {
     shared h;
     arena a = arena_over(NULL);
-    return place_shared(&h, s, &a) + (size_t)fast_max_threads() * scratch_bytes(s);
+    place_shared(&h, s, &a);
+    arena_take(&a, fast_max_threads(), scratch_bytes(s));
+    return arena_bytes(&a);
 }
 
 /* ---- A task: queries i0 .. i0 + n - 1 of a group --------------------------------------------------------------------- */
