@@ -376,8 +376,8 @@ typedef struct msa_kernel {
     size_t (*workspace)(const msa_shape *s);
     /** The stage as its signature above has it, its arguments by name. Every kernel is reached this way. */
     msa_status (*run)(const msa_shape *s, const msa_arrays *arrays, void *work);
-    /** The same where Q, K, V, Qi, Ki and dO lie in memory as bf16 already, which run() would round them to;
-     *  all else is float32 as ever. NULL for a kernel that computes in float32. */
+    /** The same where Q, K, V, Qi, Ki and dO lie in memory as bf16 already, in pages or not, which run() would
+     *  round them to; all else is float32 as ever. NULL for a kernel that computes in float32. */
     msa_status (*run_half)(const msa_shape *s, const msa_arrays *arrays, void *work);
 } msa_kernel;
 

@@ -6,9 +6,16 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#else
+#define omp_set_num_threads(n) (void)(n)
+#endif
 
 #include "../ref/fast/amx_kernels.h"
 #include "../ref/judge/judge.h"
+#include "../ref/judge/paging.h"
+#include "../ref/stages.h"
 #include "support/check.h"
 #include "support/steps_amx.h"
 #include "support/tile_emulator.h"
@@ -124,6 +131,171 @@ static void judged(const msa_kernel *k, bool tiled)
     check_end(&c);
 }
 
+/* ---- Steps of generation over pages -------------------------------------------------------------------------------- */
+
+#define MOST_REQUESTS 4
+
+// Requests of n_q queries each, of these lengths, of which the first has len_q queries if that is not 0.
+typedef struct steps {
+    msa_shape s;
+    int page, n_q, n, len_q, length[MOST_REQUESTS];
+} steps;
+
+static const steps steps_of_all_kinds[] = {
+    // pages that are no multiple of 32; more heads of a group than a tile has rows; widths that fill no tile
+    {{.n_heads = 17, .n_kv_heads = 1, .d_head = 20, .d_index = 12, .block = 24, .topk = 3},
+     48,
+     3,
+     2,
+     0,
+     {130, 299}},
+    {{.n_heads = 34, .n_kv_heads = 2, .d_head = 12, .d_index = 20, .block = 40, .topk = 2},
+     20,
+     1,
+     3,
+     0,
+     {1, 161, 80}},
+    // items that cross pages; index keys that lie as tiles want them, and those of a page that is shorter
+    {{.n_heads = 16, .n_kv_heads = 1, .d_head = 32, .d_index = 32, .block = 128, .topk = 2},
+     16,
+     1,
+     2,
+     0,
+     {300, 129}},
+    {{.n_heads = 4, .n_kv_heads = 2, .d_head = 40, .d_index = 64, .block = 32, .topk = 6},
+     8,
+     5,
+     2,
+     0,
+     {205, 64}},
+    // as many queries as there may be, more rows of the index than four columns hold
+    {{.n_heads = 5, .n_kv_heads = 5, .d_head = 8, .d_index = 8, .block = 16, .topk = 5}, 16, 16, 1, 0, {117}},
+    // parts: keys that every query sees end with one, or in one; and those of a row of ids
+    {{.n_heads = 2, .n_kv_heads = 1, .d_head = 8, .d_index = 8, .block = 64, .topk = 11},
+     64,
+     5,
+     2,
+     0,
+     {1028, 2100}},
+    {{.n_heads = 1, .n_kv_heads = 1, .d_head = 1, .d_index = 1, .block = 8, .topk = 6}, 16, 16, 1, 0, {1030}},
+    // more blocks of all queries together than parts of four
+    {{.n_heads = 2, .n_kv_heads = 1, .d_head = 4, .d_index = 4, .block = 4, .topk = 24}, 8, 16, 1, 0, {1603}},
+    // a padded batch with a place that is not used
+    {{.n_heads = 6, .n_kv_heads = 2, .d_head = 16, .d_index = 16, .block = 16, .topk = 3},
+     32,
+     4,
+     3,
+     2,
+     {77, 0, 33}},
+};
+
+typedef struct batch {
+    msa_shape s;
+    int32_t cu[2][MOST_REQUESTS + 1], len[2][MOST_REQUESTS];
+} batch;
+
+// A place that is not used has room for as many keys as queries.
+static void make_batch(batch *b, const steps *of)
+{
+    b->s = of->s;
+    b->cu[0][0] = b->cu[1][0] = 0;
+    for (int r = 0; r < of->n; r++) {
+        const int length = of->length[r];
+        b->cu[0][r + 1] = b->cu[0][r] + of->n_q;
+        b->cu[1][r + 1] = b->cu[1][r] + (length > of->n_q ? length : of->n_q);
+        b->len[0][r] = length == 0 ? 0 : r == 0 ? of->len_q : of->n_q;
+        b->len[1][r] = length;
+    }
+    b->s.n_q = b->cu[0][of->n];
+    b->s.n_kv = b->cu[1][of->n];
+    b->s.n_seqs = of->n;
+    b->s.cu_q = b->cu[0];
+    b->s.cu_kv = b->cu[1];
+    b->s.len_q = of->len_q ? b->len[0] : NULL;
+    b->s.len_kv = of->len_q ? b->len[1] : NULL;
+}
+
+static uint16_t *rounded(const float *x, int64_t n)
+{
+    uint16_t *half = check_alloc(n, sizeof *half);
+    for (int64_t i = 0; i < n; i++)
+        half[i] = msa_bf16_bits(x[i]);
+    return half;
+}
+
+// Outputs that every element of has to be written.
+static msa_arrays with_outputs(const msa_shape *s, msa_arrays a)
+{
+    const int64_t n_ids = s->n_kv_heads * s->n_q * s->topk, n_lse = s->n_q * s->n_heads,
+                  n_o = n_lse * s->d_head;
+    a.ids = memset(check_ints(n_ids), 0x7f, (size_t)n_ids * 4);
+    a.o = memset(check_floats(n_o), 0xff, (size_t)n_o * 4);
+    a.lse = memset(check_floats(n_lse), 0xff, (size_t)n_lse * 4);
+    return a;
+}
+
+// A step over pages of bf16 leaves the bits of the contiguous one, whatever the number of threads; `small`: with 8-bit
+// index keys, which are exact in bf16.
+static void paged_is_contiguous(check_case *c, const msa_kernel *k, const batch *b, const inputs *in,
+                                int page, bool small)
+{
+    const msa_shape *s = &b->s;
+    const int64_t kv = s->n_kv_heads * s->d_head, di = s->d_index;
+    paging g;
+    if (!paging_new(&g, s, in, page, check_seed(30), small))
+        return;
+    const int64_t rows = g.p.n_pages * g.p.page, lse = s->n_q * s->n_heads;
+    msa_arrays flat = {.q = rounded(in->q, lse * s->d_head),
+                       .qi = rounded(in->qi, s->n_q * s->n_kv_heads * di)};
+    msa_arrays paged = flat;
+    flat.k = rounded(in->k, s->n_kv * kv), flat.v = rounded(in->v, s->n_kv * kv);
+    flat.ki = rounded(small ? g.decoded : in->ki, s->n_kv * di);
+    paged.k = rounded(g.k, rows * kv), paged.v = rounded(g.v, rows * kv), paged.pages = g.p;
+    paged.ki = small ? NULL : rounded(g.ki, rows * di);
+    flat = with_outputs(s, flat);
+    void *work = check_alloc((int64_t)k->workspace(s), 1),
+         *paged_work = check_alloc((int64_t)k->workspace(&g.s), 1);
+    check_true(c, k->run_half(s, &flat, work) == MSA_OK, "contiguous");
+    for (int threads = 1; threads <= 3; threads++) {
+        omp_set_num_threads(threads);
+        paged = with_outputs(s, paged);
+        check_true(c, k->run_half(&g.s, &paged, paged_work) == MSA_OK, "pages, %d threads", threads);
+        if (k->stage == MSA_STAGE_DECODE)
+            check_same(c, "ids", flat.ids, paged.ids, (size_t)(s->n_kv_heads * s->n_q * s->topk) * 4);
+        check_same(c, "o", flat.o, paged.o, (size_t)(lse * s->d_head) * 4);
+        check_same(c, "lse", flat.lse, paged.lse, (size_t)lse * 4);
+    }
+    omp_set_num_threads(1);
+    paging_free(&g);
+}
+
+static void over_pages(const msa_kernel *k, bool tiled)
+{
+    check_case c = check_begin("%s/%s over pages of bf16, on 1, 2 and 3 threads, %s",
+                               msa_stage_name(k->stage), k->name, tiled ? "on tiles" : "without tiles");
+    amx_choose(tiled);
+    for (size_t n = 0; n < sizeof steps_of_all_kinds / sizeof *steps_of_all_kinds; n++) {
+        const steps *of = &steps_of_all_kinds[n];
+        const void *mark = check_mark();
+        const inputs_pattern p = (inputs_pattern)((n + check_seed(20)) % INPUTS_N_PATTERNS);
+        batch b;
+        inputs in;
+        char name[INPUTS_NAME];
+        make_batch(&b, of);
+        inputs_shape_name(&b.s, name);
+        if (!inputs_new(&in, &b.s, p, check_seed(21 + (uint64_t)n)))
+            return;
+        const judge_report report = judge_kernel(k, &b.s, &in, check_seed(22 + (uint64_t)n));
+        check_true(&c, report.outcome == JUDGE_PASS, "%s, %s: %s", name, inputs_pattern_name(p), report.text);
+        paged_is_contiguous(&c, k, &b, &in, of->page, false);
+        if (k->stage == MSA_STAGE_DECODE)
+            paged_is_contiguous(&c, k, &b, &in, of->page, true);
+        inputs_free(&in);
+        check_release(mark);
+    }
+    check_end(&c);
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
@@ -140,6 +312,11 @@ int main(int argc, char **argv)
         judged(k, false);
         if (tiled)
             judged(k, true);
+        if (!stage_is_step(k->stage))
+            continue;
+        over_pages(k, false);
+        if (tiled)
+            over_pages(k, true);
     }
     if (tiled)
         tap_note(real ? "on this processor's own tiles" : "%ld tile instructions emulated", tile_emulator_count());

@@ -14,10 +14,10 @@
  * step of generation has stored, if it is to be, and what a kernel of bf16 tensors reads. */
 bool subject_is_bf16(const subject *t, array_id a)
 {
-    if (t->half)
-        return a == ARRAY_K || a == ARRAY_V || a == ARRAY_KI;
     if (!t->device && t->kernel->run_half)
         return array_is_half(a);
+    if (t->half)
+        return a == ARRAY_K || a == ARRAY_V || a == ARRAY_KI;
     return t->device && array_element(a) == ELEMENT_HALF;
 }
 
@@ -327,13 +327,15 @@ msa_status subject_run(subject *t, int copy)
     const msa_arrays a = arrays_for_run(t, copy);
     if (t->device)
         return msa_plan_run(&t->plan, &a, t->work, NULL);
+    if (t->kernel->run_half)
+        return t->kernel->run_half(t->s, &a, t->work);
     if (t->half && t->kernel->stage == MSA_STAGE_DECODE)
         return msa_fast_decode_bf16(t->s, a.q, a.k, a.v, a.qi, a.ki, t->found[ARRAY_IDS], t->found[ARRAY_O],
                                     t->found[ARRAY_LSE], t->work);
     if (t->half)
         return msa_fast_dense_decode_bf16(t->s, a.q, a.k, a.v, t->found[ARRAY_O], t->found[ARRAY_LSE],
                                           t->work);
-    return t->kernel->run_half ? t->kernel->run_half(t->s, &a, t->work) : t->kernel->run(t->s, &a, t->work);
+    return t->kernel->run(t->s, &a, t->work);
 }
 
 /* ---- Outputs -------------------------------------------------------------------------------------- */

@@ -8,7 +8,7 @@
 
 #include "../stages.h"
 #include "amx_kernels.h"
-#include "exact.h"
+#include "streams.h"
 
 #ifdef __x86_64__
 bool amx_vectors(void)
@@ -64,11 +64,14 @@ void amx_choose(bool tiles)
 
 typedef struct body {
     msa_half_fn *dense, *index, *sparse, *sparse_queries, *sparse_blocks;
+    amx_step_fn *decode, *dense_decode;
 } body;
 
-static const body plain = {dense_plain, index_plain, sparse_plain, sparse_queries_plain, sparse_blocks_plain};
+static const body plain = {dense_plain,         index_plain,  sparse_plain,      sparse_queries_plain,
+                           sparse_blocks_plain, decode_plain, dense_decode_plain};
 #ifdef HAVE_TILES
-static const body tiled = {dense_tiles, index_tiles, sparse_tiles, sparse_queries_tiles, sparse_blocks_tiles};
+static const body tiled = {dense_tiles,         index_tiles,  sparse_tiles,      sparse_queries_tiles,
+                           sparse_blocks_tiles, decode_tiles, dense_decode_tiles};
 #else
 #define tiled plain
 #endif
@@ -159,4 +162,61 @@ msa_status fast_prefill_amx(const msa_shape *s, const msa_arrays *a, void *work)
     MSA_TRY(begin(MSA_STAGE_PREFILL, s, a, work));
     MSA_TRY(fast_index_amx(s, &chosen, work));
     return fast_sparse_amx(s, &chosen, work);
+}
+
+/* ---- Steps of generation --------------------------------------------------------------------------------------------- */
+
+/* With ids or, NULL, to all keys. More queries than a few go through few by few, unless keys are contiguous. */
+static msa_status steps(const msa_shape *s, const msa_arrays *a, int32_t *ids, amx_step_fn *step, void *work)
+{
+    const msa_pages *p = has_pages(a) ? &a->pages : NULL;
+    float *o = writable(a->o), *lse = writable(a->lse);
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        const cache x = {s, get_request(s, p, b), halves(a->k), halves(a->v)};
+        const msa_seq padded = padded_seq(s, b);
+        for (int64_t i = 0; i < x.at.seq.n_q; i += FEW) {
+            const cache few = few_of(&x, i);
+            step(&few, a, work);
+        }
+        write_padding(s, padded.q0 + x.at.seq.n_q, padded.q0 + padded.n_q, ids, o, lse);
+    }
+    attend_again(s, p, halves(a->q), halves(a->k), halves(a->v), ids, o, lse, work);
+    return MSA_OK;
+}
+
+static msa_status begin_step(msa_stage stage, const msa_shape *s, const msa_arrays *a, const void *work)
+{
+    if (has_pages(a))
+        MSA_TRY(msa_check_pages(s, &a->pages));
+    return begin(stage, s, a, work);
+}
+
+size_t fast_dense_decode_amx_workspace(const msa_shape *s)
+{
+    const size_t few = max_size(dense_decode_plain_workspace(s), attend_again_workspace(s));
+    return padded_queries(s) > FEW ? max_size(few, fast_dense_amx_workspace(s)) : few;
+}
+
+msa_status fast_dense_decode_amx(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    MSA_TRY(begin_step(MSA_STAGE_DENSE_DECODE, s, a, work));
+    if (!has_pages(a) && !all_few(s))
+        return fast_dense_amx(s, a, work);
+    return steps(s, a, NULL, the_body()->dense_decode, work);
+}
+
+size_t fast_decode_amx_workspace(const msa_shape *s)
+{
+    const size_t few = max_size(decode_plain_workspace(s), attend_again_workspace(s));
+    return padded_queries(s) > FEW ? max_size(few, fast_prefill_amx_workspace(s)) : few;
+}
+
+msa_status fast_decode_amx(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    MSA_TRY(begin_step(MSA_STAGE_DECODE, s, a, work));
+    if (!a->ki && !(has_pages(a) && a->pages.ki8))
+        return MSA_ERR_NULL;
+    if (!has_pages(a) && !all_few(s))
+        return fast_prefill_amx(s, a, work);
+    return steps(s, a, writable(a->ids), the_body()->decode, work);
 }

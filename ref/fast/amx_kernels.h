@@ -15,15 +15,37 @@ void amx_choose(bool tiles);
 msa_half_fn dense_plain, dense_tiles, index_plain, index_tiles;
 msa_half_fn sparse_plain, sparse_tiles; /* by the rule of sparse_amx.c; */
 msa_half_fn sparse_queries_plain, sparse_queries_tiles, sparse_blocks_plain, sparse_blocks_tiles; /* one order */
+/* Up to FEW queries of a request, that is x->at, of which the arrays are those of the call: step_amx.h. */
+struct cache;
+typedef void amx_step_fn(const struct cache *x, const msa_arrays *a, void *work);
+amx_step_fn decode_plain, decode_tiles, dense_decode_plain, dense_decode_tiles;
 /* The same for both. */
 size_t dense_plain_workspace(const msa_shape *s), dense_tiles_workspace(const msa_shape *s);
 size_t index_plain_workspace(const msa_shape *s), index_tiles_workspace(const msa_shape *s);
 size_t sparse_plain_workspace(const msa_shape *s), sparse_tiles_workspace(const msa_shape *s);
+size_t decode_plain_workspace(const msa_shape *s), decode_tiles_workspace(const msa_shape *s);
+size_t dense_decode_plain_workspace(const msa_shape *s), dense_decode_tiles_workspace(const msa_shape *s);
 
 /* An output of a call. */
 static inline void *writable(const void *x)
 {
     return (void *)(uintptr_t)x;
+}
+
+/* The next of the blocks that n queries chose, ascending, and who chose it: a bit a query. at[n] begins with zeros. */
+static inline int64_t next_block(const int32_t *const *row, int topk, int n, int *at, uint32_t *who)
+{
+    int64_t least = INT64_MAX;
+    for (int b = 0; b < n; b++)
+        if (at[b] < topk && row[b][at[b]] >= 0)
+            least = min_i64(least, row[b][at[b]]);
+    *who = 0;
+    for (int b = 0; b < n; b++)
+        if (at[b] < topk && row[b][at[b]] == least) {
+            *who |= 1u << b;
+            at[b]++;
+        }
+    return least;
 }
 
 #endif

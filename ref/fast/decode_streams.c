@@ -2,7 +2,6 @@
  * chose. */
 #include "streams.h"
 
-#define PART_BLOCKS 4   /* selected blocks of a part */
 #define DOT_ROWS 4      /* index queries, and keys, of one step of the dot products */
 #define FAR HEADS_KEYS  /* index keys between what is scored and what is asked for */
 #define MOST_DOT_ROWS 8 /* with more rows a matrix product is faster */
@@ -39,36 +38,6 @@ static void dot_max(const float *q, int64_t rows, const float *k, int64_t keys, 
     }
 }
 
-/* The index keys of a decode, and what scores them. */
-typedef struct scorer {
-    const msa_shape *s;
-    request at;
-    const float *qi; /* [n,groups,di] */
-    float *fitted_qi;
-    fitted *fit; /* [n,groups] */
-    cached ki;
-    float *scores; /* [n,groups,B] */
-} scorer;
-
-static void scorer_take(scorer *y, const msa_shape *s, arena *a)
-{
-    const int64_t rows = most_queries(s) * s->n_kv_heads;
-    y->fitted_qi = arena_take(a, rows * s->d_index, sizeof *y->fitted_qi);
-    y->fit = arena_take(a, rows, sizeof *y->fit);
-    y->scores = arena_take(a, rows * msa_n_blocks(s), sizeof *y->scores);
-}
-
-static void scorer_begin(scorer *y, const cache *x, const float *qi, cached ki)
-{
-    const int d = x->s->d_index;
-    y->s = x->s;
-    y->at = x->at;
-    y->qi = qi + x->at.seq.q0 * x->s->n_kv_heads * d;
-    y->ki = ki;
-    for (int64_t a = 0; a < y->at.seq.n_q * x->s->n_kv_heads; a++)
-        y->fit[a] = fit_query(y->qi + a * d, d, y->fitted_qi + a * d);
-}
-
 /* `buffer` and `logits` are for HEADS_KEYS keys. */
 static void score_block(const scorer *x, int64_t block, float *buffer, float *logits)
 {
@@ -95,30 +64,7 @@ static void score_block(const scorer *x, int64_t block, float *buffer, float *lo
     }
 }
 
-/* Only blocks before the local one compete, and all of their keys are visible. */
-static void topk_blocks(const scorer *x, int64_t a, best_list *best, chooser again, int32_t *ids)
-{
-    const msa_shape *s = x->s;
-    const int64_t i = a / s->n_kv_heads, r = a % s->n_kv_heads, local = position(&x->at.seq, i) / s->block;
-    const float *scores = x->scores + a * msa_n_blocks(s);
-    met_keys keys = {.ki = x->ki, .at = &x->at, .n = local * s->block};
-    int32_t *row = ids + (r * s->n_q + x->at.seq.q0 + i) * s->topk;
-    best->n = 0;
-    for (int64_t b = 0; b < local; b++) {
-        fit_count(&x->fit[a], scores[b]);
-        best_insert(best, min_i64(s->topk - 1, local), scores[b], (int32_t)b);
-    }
-    best_write(s, best, local, row);
-    if (fit_doubtful(&x->fit[a], 1, &keys, s->d_index, again.room))
-        choose_again(s, &x->at, position(&x->at.seq, i), x->qi + a * s->d_index, x->ki, again, NULL, row);
-}
-
 /* ---- A step of generation ------------------------------------------------------------------------------ */
-
-static int slots_of(const msa_shape *s)
-{
-    return (int)min_i64(s->topk, msa_n_blocks(s));
-}
 
 /* Slots of a row of ids that make a part, and the parts of a row. */
 static int part_slots(const msa_shape *s)
@@ -126,7 +72,7 @@ static int part_slots(const msa_shape *s)
     return (int)max_i64(PART_BLOCKS, (slots_of(s) + FEW - 1) / FEW);
 }
 
-static int parts_of(const msa_shape *s)
+static int row_parts(const msa_shape *s)
 {
     return (slots_of(s) + part_slots(s) - 1) / part_slots(s);
 }
@@ -178,7 +124,7 @@ typedef struct few_scratch {
 static size_t place_few(few_scratch *m, const msa_shape *s, void *work)
 {
     arena a = arena_over(work);
-    m->h = heads_take(s, most_heads(s, parts_of(s)), &a);
+    m->h = heads_take(s, most_heads(s, row_parts(s)), &a);
     scorer_take(&m->y, s, &a);
     m->own = arena_take(&a, fast_max_threads(), own_bytes(s));
     return arena_bytes(&a);
@@ -195,11 +141,11 @@ static void decode_few(const cache *x, const float *q, const float *qi, cached k
 {
     const msa_shape *s = x->s;
     const msa_seq seq = x->at.seq;
-    const int groups = s->n_kv_heads, slabs = slabs_of(s), parts = parts_of(s);
+    const int groups = s->n_kv_heads, slabs = slabs_of(s), parts = row_parts(s);
     const int64_t n = seq.n_q;
     few_scratch all;
     place_few(&all, s, work);
-    scorer_begin(&all.y, x, qi, ki);
+    scorer_begin(&all.y, x, qi + seq.q0 * groups * s->d_index, ki, 1);
     heads *h = all.h;
     const int threads = products_begin();
 #pragma omp parallel num_threads(threads)

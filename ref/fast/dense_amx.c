@@ -15,7 +15,7 @@ static size_t place(scratch *m, const msa_shape *s, void *work)
 {
     arena a = arena_over(work);
     walk_take(&m->w, s->d_head, &a);
-    m->column = columns_take(TASK / TILE_ROWS, s->d_head, &a);
+    m->column = columns_take(TASK / TILE_ROWS, 1, s->d_head, &a);
     return arena_bytes(&a);
 }
 
@@ -30,29 +30,8 @@ size_t BODY_WORKSPACE(dense)(const msa_shape *s)
     panels x;
     arena a = arena_over(NULL);
     panels_take(&x, pieces_of(longest_kv(s)), s->d_head, &a);
-    return arena_bytes(&a) + (size_t)fast_max_threads() * scratch_bytes(s);
-}
-
-/* Row a of a group is head a % group of query a / group; this is where it lies in q and o. */
-static int64_t row_of(const msa_shape *s, const msa_seq *seq, int r, int64_t a)
-{
-    const int group = s->n_heads / s->n_kv_heads;
-    return (seq->q0 + a / group) * s->n_heads + r * group + a % group;
-}
-
-/* Rows first .. first + n - 1; what the last column has left over copies the last. */
-static int begin_task(const msa_shape *s, scratch *m, const msa_seq *seq, int r, int64_t first, int64_t n,
-                      const uint16_t *q)
-{
-    const int d = s->d_head, group = s->n_heads / s->n_kv_heads, columns = (int)((n + TILE_ROWS - 1) / TILE_ROWS);
-    for (int a = 0; a < columns * TILE_ROWS; a++) {
-        const int64_t row = first + min_i64(a, n - 1);
-        column *c = &m->column[a / TILE_ROWS];
-        if (a % TILE_ROWS == 0)
-            column_begin(c, d);
-        column_row(c, a % TILE_ROWS, q + row_of(s, seq, r, row) * d, d, position(seq, row / group));
-    }
-    return columns;
+    arena_take(&a, fast_max_threads(), scratch_bytes(s));
+    return arena_bytes(&a);
 }
 
 /* The items of keys j0 .. j0 + CHUNK - 1, strip by strip. */
@@ -74,7 +53,6 @@ static int list_items(const scratch *m, const panels *x, int columns, int64_t j0
 static void attend(const msa_shape *s, const msa_seq *seq, int r, const msa_arrays *a, const panels *x, void *work)
 {
     const int64_t rows = seq->n_q * (s->n_heads / s->n_kv_heads), tasks = (rows + TASK - 1) / TASK;
-    float *o = writable(a->o), *lse = writable(a->lse);
 #pragma omp parallel num_threads(fast_threads())
     {
         scratch m;
@@ -89,16 +67,10 @@ static void attend(const msa_shape *s, const msa_seq *seq, int r, const msa_arra
 #pragma omp for schedule(dynamic)
         for (int64_t n = 0; n < tasks; n++) {
             const int64_t first = (tasks - 1 - n) * TASK, count = min_i64(TASK, rows - first);
-            const int columns = begin_task(s, &m, seq, r, first, count, a->q);
+            const int columns = begin_rows(m.column, s, seq, r, first, count, a->q);
             for (int64_t j0 = 0; j0 <= m.column[columns - 1].last[TILE_ROWS - 1]; j0 += CHUNK)
                 walk_items(&t, &m.w, items, list_items(&m, x, columns, j0, items));
-            for (int64_t b = 0; b < count; b++) {
-                const int64_t row = row_of(s, seq, r, first + b);
-                const float found = column_end(&m.column[b / TILE_ROWS], (int)(b % TILE_ROWS), s->d_head,
-                                               o + row * s->d_head);
-                if (lse)
-                    lse[row] = found;
-            }
+            end_rows(m.column, s, seq, r, first, count, writable(a->o), writable(a->lse));
         }
         tiles_end(&t);
     }

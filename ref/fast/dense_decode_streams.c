@@ -2,14 +2,6 @@
  * they lie side by side. */
 #include "streams.h"
 
-#define PARTS 64       /* of the keys, at most .. */
-#define PART_KEYS 1024 /* .. and no shorter than this */
-
-static int64_t part_keys(int64_t visible)
-{
-    return max_i64(PART_KEYS, (visible + PARTS - 1) / PARTS);
-}
-
 static size_t place_unpacked(unpacked *u, const msa_shape *s, void *work)
 {
     arena a = arena_over(work);
@@ -31,7 +23,7 @@ typedef struct scratch {
 static size_t place(scratch *m, const msa_shape *s, void *work)
 {
     arena a = arena_over(work);
-    m->h = heads_take(s, most_heads(s, PARTS), &a);
+    m->h = heads_take(s, most_heads(s, KEY_PARTS), &a);
     m->own = arena_take(&a, fast_max_threads(), unpacked_bytes(s));
     return arena_bytes(&a);
 }

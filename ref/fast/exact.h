@@ -37,7 +37,9 @@ typedef struct fitted {
 } fitted;
 
 fitted fit_query(const float *q, int d, float *rows);
-/* Counts a block's score. */
+/* Counts a block's score. Tiles take what is below 2^-126 for 0, products included, which may matter to scores below 2^-95:
+ * times TILES_HELD these are as faint as float32's. */
+#define TILES_HELD 0x1p-27f
 void fit_count(fitted *f, float score);
 
 /* The keys that it met. */

@@ -46,13 +46,6 @@ const float *rows_of(cached x, int n_heads, int head, int d, int64_t first, int6
     return buffer;
 }
 
-ahead rows_ahead(cached x, int n_heads, int head, int d, int64_t first, int64_t n)
-{
-    const size_t size = x.scale ? 1 : x.bf16 ? sizeof(uint16_t) : sizeof(float), row = (size_t)d * size;
-    return (ahead){(const char *)x.data + ((size_t)first * (size_t)n_heads + (size_t)head) * row,
-                   (size_t)n_heads * row, row, max_i64(0, n)};
-}
-
 int slabs_of(const msa_shape *s)
 {
     return (s->n_heads / s->n_kv_heads + LANES - 1) / LANES;

@@ -34,7 +34,12 @@ typedef struct ahead {
     size_t stride, bytes; /* of a row */
     int64_t n;
 } ahead;
-ahead rows_ahead(cached x, int n_heads, int head, int d, int64_t first, int64_t n);
+static inline ahead rows_ahead(cached x, int n_heads, int head, int d, int64_t first, int64_t n)
+{
+    const size_t size = x.scale ? 1 : x.bf16 ? sizeof(uint16_t) : sizeof(float), row = (size_t)d * size;
+    return (ahead){(const char *)x.data + ((size_t)first * (size_t)n_heads + (size_t)head) * row,
+                   (size_t)n_heads * row, row, max_i64(0, n)};
+}
 
 /* Asks for the rows from .. to-1. */
 static inline void fetch(ahead x, int64_t from, int64_t to)

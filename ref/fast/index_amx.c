@@ -63,7 +63,8 @@ size_t BODY_WORKSPACE(index)(const msa_shape *s)
 {
     arena a = arena_over(NULL);
     arena_take(&a, panel_tiles(s), sizeof(tile_rows));
-    return arena_bytes(&a) + (size_t)fast_max_threads() * scratch_bytes(s);
+    arena_take(&a, fast_max_threads(), scratch_bytes(s));
+    return arena_bytes(&a);
 }
 
 typedef struct task {
@@ -129,8 +130,6 @@ static void block_maxima(tiles *t, const task *k, int strip, int64_t block, floa
     }
 }
 
-#define FAINT_SCORE 0x1p-27f /* below 2^-95 products that the tiles take for 0 may count: see fit_count() */
-
 /* A block's maximum for row a of the task. */
 static void offer(const task *k, int a, int64_t block, float max)
 {
@@ -180,7 +179,7 @@ static void meet_block(tiles *t, const task *k, int strip, int64_t block)
     float max[STRIP];
     block_maxima(t, k, strip, block, max);
     for (int n = 0; n < STRIP; n++)
-        k->m->faint[strip * STRIP + n] += fabsf(max[n] * FAINT_SCORE) < 0x1p-122f;
+        k->m->faint[strip * STRIP + n] += fabsf(max[n] * TILES_HELD) < 0x1p-122f;
     offer_strip(k, strip, block, max);
     if (k->scores)
         note_scores(k, strip, block, max);
@@ -199,8 +198,7 @@ static void begin_row(const task *k, int a, int64_t row, const uint16_t *qi)
     float *query = k->m->query, *fits = query + d;
     floats_of(qi + (k->seq->q0 * k->s->n_kv_heads + row) * d, d, query);
     k->m->fit[a] = fit_query(query, d, fits);
-    for (int c = 0; c < d; c++)
-        k->m->half[c] = (uint16_t)((uint32_t)to_bits(fits[c]) >> 16);
+    upper_halves(k->m->half, fits, d);
     put_right(k->m->q + a / TILE_ROWS * k->steps, a % TILE_ROWS, k->m->half, d);
     k->m->best[a].n = 0;
     k->m->faint[a] = 0;

@@ -14,20 +14,72 @@ static unsigned halved(msa_stage stage)
     return set;
 }
 
-/* Where a call's bf16 tensors lie in work. */
-static size_t place_halves(msa_stage stage, const msa_shape *s, msa_arrays *to, void *work)
+/* Where a call's bf16 tensors lie in work, and of a step with pages their table and scales. */
+typedef struct rounded {
+    msa_arrays a;
+    int32_t *table;
+    float *scale;
+    void *rest;
+} rounded;
+
+/* `own` bytes are for the kernel itself. */
+static size_t place_rounded(rounded *to, msa_stage stage, const msa_shape *s, size_t own, void *work)
 {
     arena all = arena_over(work);
     for (array_id a = 0; a < ARRAY_N; a++)
         if (HAS(halved(stage), a))
-            array_set(to, a, arena_take(&all, array_count(s, NULL, a), sizeof(uint16_t)));
+            array_set(&to->a, a, arena_take(&all, array_count(s, NULL, a), sizeof(uint16_t)));
+    to->table = arena_take(&all, stage_is_step(stage) ? s->n_kv : 0, sizeof *to->table);
+    to->scale = arena_take(&all, stage == MSA_STAGE_DECODE ? s->n_kv : 0, sizeof *to->scale);
+    to->rest = arena_take(&all, 1, own);
     return arena_bytes(&all);
 }
 
-static size_t halves_workspace(msa_stage stage, const msa_shape *s)
+static size_t rounded_workspace(msa_stage stage, const msa_shape *s, size_t own)
 {
-    msa_arrays none = {0};
-    return place_halves(stage, s, &none, NULL);
+    rounded none = {0};
+    return place_rounded(&none, stage, s, own, NULL);
+}
+
+/* Page `to` is page `from`, rounded; 8-bit index keys go where others would. */
+static void round_page(const msa_shape *s, const msa_arrays *a, const rounded *half, int64_t page,
+                       int64_t from, int64_t to)
+{
+    static const array_id of_pages[] = {ARRAY_K, ARRAY_V, ARRAY_KI};
+    const int64_t codes = page * s->d_index, pieces = page / piece_tokens(s, &a->pages);
+    for (int n = 0; n < 3; n++) {
+        const float *x = array_get(a, of_pages[n]);
+        const int64_t count = array_count(s, NULL, of_pages[n]) / s->n_kv * page;
+        if (x && array_get(&half->a, of_pages[n]) && !(a->pages.ki8 && of_pages[n] == ARRAY_KI))
+            round_halves((uint16_t *)array_get(&half->a, of_pages[n]) + to * count, x + from * count, count);
+    }
+    if (!a->pages.ki8 || !array_get(&half->a, ARRAY_KI))
+        return;
+    memcpy((uint8_t *)array_get(&half->a, ARRAY_KI) + to * codes, a->pages.ki8 + from * codes, (size_t)codes);
+    memcpy(half->scale + to * pieces, a->pages.scale + from * pieces, (size_t)pieces * sizeof *half->scale);
+}
+
+/* The pages that requests use, one request's after the other's: how many there are in all no shape tells. */
+static void round_pages(const msa_shape *s, const msa_arrays *a, rounded *half)
+{
+    const int64_t room = s->n_kv / msa_n_seqs(s);
+    msa_pages *p = &half->a.pages;
+    for (int r = 0; r < msa_n_seqs(s); r++) {
+        const request at = get_request(s, &a->pages, r);
+        const int64_t first = r * (room / at.page);
+        for (int64_t n = 0; n * at.page < at.seq.n_kv; n++) {
+            half->table[first + n] = (int32_t)(first + n);
+            if (at.seq.n_q > 0)
+                round_page(s, a, half, at.page, at.table[n], first + n);
+        }
+        p->n_pages = first + room / at.page;
+    }
+    p->table = half->table;
+    if (p->ki8) {
+        p->ki8 = array_get(&half->a, ARRAY_KI);
+        p->scale = half->scale;
+        half->a.ki = NULL;
+    }
 }
 
 static msa_status run_rounded(msa_stage stage, msa_half_fn *f, const msa_shape *s, const msa_arrays *a,
@@ -36,12 +88,21 @@ static msa_status run_rounded(msa_stage stage, msa_half_fn *f, const msa_shape *
     MSA_TRY(msa_check_shape(s));
     if (!a || !work || arrays_missing(stage, a))
         return MSA_ERR_NULL;
-    msa_arrays half = *a;
-    const size_t used = place_halves(stage, s, &half, work);
-    for (array_id x = 0; x < ARRAY_N; x++)
-        if (HAS(halved(stage), x))
-            round_halves(array_get(&half, x), array_get(a, x), array_count(s, NULL, x));
-    return f(s, &half, (char *)arena_over(work).base + used);
+    const bool paged = stage_is_step(stage) && has_pages(a);
+    if (paged)
+        MSA_TRY(msa_check_pages(s, &a->pages));
+    rounded half = {.a = *a};
+    place_rounded(&half, stage, s, 0, work);
+    for (array_id x = 0; x < ARRAY_N; x++) {
+        const bool in_pages = paged && (x == ARRAY_K || x == ARRAY_V || x == ARRAY_KI);
+        if (HAS(halved(stage), x) && !in_pages && array_get(a, x))
+            round_halves(array_get(&half.a, x), array_get(a, x), array_count(s, NULL, x));
+        else if (HAS(halved(stage), x) && !in_pages)
+            array_set(&half.a, x, NULL);
+    }
+    if (paged)
+        round_pages(s, a, &half);
+    return f(s, &half.a, half.rest);
 }
 
 /* Kernels of one stage may share a workspace. */
@@ -54,7 +115,7 @@ static msa_status run_rounded(msa_stage stage, msa_half_fn *f, const msa_shape *
     }                                                                                                        \
     static size_t function##_rounded_workspace(const msa_shape *s)                                           \
     {                                                                                                        \
-        return halves_workspace((msa_stage)STAGE_##stage, s) + function##_workspace(s);                      \
+        return rounded_workspace((msa_stage)STAGE_##stage, s, function##_workspace(s));                      \
     }
 
 /* ---- The table ------------------------------------------------------------------------------------------ */

@@ -29,6 +29,13 @@ static inline void put_right(tile_rows *to, int column, const uint16_t *x, int d
     }
 }
 
+/* The upper halves of floats: what they are in bf16, cut off. */
+static inline void upper_halves(uint16_t *to, const float *x, int n)
+{
+    for (int c = 0; c < n; c++)
+        to[c] = (uint16_t)((uint32_t)to_bits(x[c]) >> 16);
+}
+
 typedef uint16_t half_lanes __attribute__((vector_size(LANES * sizeof(uint16_t))));
 
 /* Channels c .. c+15 of a row as words; 0 where there is none. */

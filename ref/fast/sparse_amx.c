@@ -38,7 +38,7 @@ static size_t place(scratch *m, const msa_shape *s, void *work)
     const int64_t queries = queries_at_once(s);
     arena a = arena_over(work);
     walk_take(&m->w, s->d_head, &a);
-    m->column = columns_take(queries * slabs_per_query(s), s->d_head, &a);
+    m->column = columns_take(queries * slabs_per_query(s), 1, s->d_head, &a);
     m->items = arena_take(&a, BATCH, sizeof *m->items);
     m->begin = arena_take(&a, msa_n_blocks(s) + 1, sizeof *m->begin);
     m->entry = arena_take(&a, queries * s->topk, sizeof *m->entry);
@@ -56,19 +56,20 @@ typedef struct shared {
     uint8_t *chosen; /* pieces in blocks that somebody chose */
 } shared;
 
-static size_t place_shared(shared *h, const msa_shape *s, arena *a)
+static void place_shared(shared *h, const msa_shape *s, arena *a)
 {
     const int64_t pieces = pieces_of(longest_kv(s));
     panels_take(&h->x, pieces, s->d_head, a);
     h->chosen = arena_take(a, pieces, sizeof *h->chosen);
-    return arena_bytes(a);
 }
 
 size_t BODY_WORKSPACE(sparse)(const msa_shape *s)
 {
     shared h;
     arena a = arena_over(NULL);
-    return place_shared(&h, s, &a) + (size_t)fast_max_threads() * scratch_bytes(s);
+    place_shared(&h, s, &a);
+    arena_take(&a, fast_max_threads(), scratch_bytes(s));
+    return arena_bytes(&a);
 }
 
 /* ---- A task: queries i0 .. i0 + n - 1 of a group --------------------------------------------------------------------- */
@@ -112,19 +113,11 @@ static void meet(task *k, int64_t block, column *const *of, int n)
     }
 }
 
-/* The blocks that queries a .. a + n - 1 chose, ascending, and who chose them: `who` has a bit a query. */
-static int64_t next_block(const task *k, int64_t a, int n, const int *at, unsigned *who)
+/* What queries a .. a + n - 1 chose. */
+static void choices_of(const task *k, int64_t a, int n, const int32_t *row[COLUMNS])
 {
-    int64_t least = INT64_MAX;
-    for (int b = 0; b < n; b++) {
-        const int32_t *id = choice_of(k, a + b);
-        if (at[b] < k->s->topk && id[at[b]] >= 0) {
-            *who = id[at[b]] < least ? 0 : *who;
-            least = min_i64(least, id[at[b]]);
-            *who |= id[at[b]] == least ? 1u << b : 0;
-        }
-    }
-    return least;
+    for (int b = 0; b < n; b++)
+        row[b] = choice_of(k, a + b);
 }
 
 /* Neighbours walk the union of what they chose. */
@@ -133,13 +126,14 @@ static void by_queries(task *k)
     const int slabs = slabs_per_query(k->s), wide = (int)max_i64(1, COLUMNS / slabs);
     for (int64_t a = 0; a < k->n; a += wide) {
         const int n = (int)min_i64(wide, k->n - a);
+        const int32_t *row[COLUMNS];
         int at[COLUMNS] = {0};
-        unsigned who = 0;
-        for (int64_t block; (block = next_block(k, a, n, at, &who)) < INT64_MAX;) {
+        uint32_t who = 0;
+        choices_of(k, a, n, row);
+        for (int64_t block; (block = next_block(row, k->s->topk, n, at, &who)) < INT64_MAX;) {
             column *of[COLUMNS];
             int filled = 0;
-            for (int b = 0; b < n; b++) {
-                at[b] += (int)(who >> b & 1);
+            for (int b = 0; b < n; b++)
                 for (int slab = 0; (who >> b & 1) && slab < slabs; slab++) {
                     of[filled++] = &k->m->column[(a + b) * slabs + slab];
                     if (filled == COLUMNS) {
@@ -147,7 +141,6 @@ static void by_queries(task *k)
                         filled = 0;
                     }
                 }
-            }
             if (filled > 0)
                 meet(k, block, of, filled);
         }
@@ -200,48 +193,31 @@ static bool neighbours_agree(const task *k)
     int64_t visits = 0, places = 0;
     for (int64_t a = 0; a < k->n; a += wide) {
         const int n = (int)min_i64(wide, k->n - a);
+        const int32_t *row[COLUMNS];
         int at[COLUMNS] = {0};
-        unsigned who = 0;
-        while (next_block(k, a, n, at, &who) < INT64_MAX) {
-            for (int b = 0; b < n; b++) {
-                at[b] += (int)(who >> b & 1);
+        uint32_t who = 0;
+        choices_of(k, a, n, row);
+        while (next_block(row, k->s->topk, n, at, &who) < INT64_MAX) {
+            for (int b = 0; b < n; b++)
                 visits += who >> b & 1;
-            }
             places += wide;
         }
     }
     return (double)visits >= FILLED * (double)places;
 }
 
-/* The row of q and o of query a's head in lane `lane` of a slab; lanes past the group's heads repeat the last. */
-static int64_t row_of(const task *k, int64_t a, int slab, int lane)
-{
-    const int group = k->s->n_heads / k->s->n_kv_heads;
-    return (k->seq->q0 + k->i0 + a) * k->s->n_heads + (int64_t)k->r * group +
-           min_i64(group - 1, slab * TILE_ROWS + lane);
-}
-
 static void begin_columns(const task *k, const uint16_t *q)
 {
-    const int d = k->s->d_head, slabs = slabs_per_query(k->s);
-    for (int64_t c = 0; c < k->n * slabs; c++) {
-        column_begin(&k->m->column[c], d);
-        for (int lane = 0; lane < TILE_ROWS; lane++)
-            column_row(&k->m->column[c], lane, q + row_of(k, c / slabs, (int)(c % slabs), lane) * d, d,
-                       position(k->seq, k->i0 + c / slabs));
-    }
+    const int slabs = slabs_per_query(k->s), group = k->s->n_heads / k->s->n_kv_heads;
+    for (int64_t a = 0; a < k->n; a++)
+        begin_rows(&k->m->column[a * slabs], k->s, k->seq, k->r, (k->i0 + a) * group, group, q);
 }
 
 static void end_columns(const task *k, float *o, float *lse)
 {
-    const int d = k->s->d_head, slabs = slabs_per_query(k->s), group = k->s->n_heads / k->s->n_kv_heads;
-    for (int64_t c = 0; c < k->n * slabs; c++)
-        for (int lane = 0; lane < min_i64(TILE_ROWS, group - c % slabs * TILE_ROWS); lane++) {
-            const int64_t row = row_of(k, c / slabs, (int)(c % slabs), lane);
-            const float found = column_end(&k->m->column[c], lane, d, o + row * d);
-            if (lse)
-                lse[row] = found;
-        }
+    const int slabs = slabs_per_query(k->s), group = k->s->n_heads / k->s->n_kv_heads;
+    for (int64_t a = 0; a < k->n; a++)
+        end_rows(&k->m->column[a * slabs], k->s, k->seq, k->r, (k->i0 + a) * group, group, o, lse);
 }
 
 /* ---- A call -------------------------------------------------------------------------------------------------------------- */

@@ -21,6 +21,61 @@ bool all_few(const msa_shape *s)
     return few;
 }
 
+/* ---- Index --------------------------------------------------------------------------------------------- */
+
+void scorer_take(scorer *y, const msa_shape *s, arena *a)
+{
+    const int64_t rows = most_queries(s) * s->n_kv_heads;
+    y->fitted_qi = arena_take(a, rows * s->d_index, sizeof *y->fitted_qi);
+    y->fit = arena_take(a, rows, sizeof *y->fit);
+    y->scores = arena_take(a, rows * msa_n_blocks(s), sizeof *y->scores);
+}
+
+void scorer_begin(scorer *y, const cache *x, const float *qi, cached ki, float held)
+{
+    const int d = x->s->d_index;
+    y->s = x->s;
+    y->at = x->at;
+    y->qi = qi;
+    y->ki = ki;
+    y->held = held;
+    for (int64_t a = 0; a < y->at.seq.n_q * x->s->n_kv_heads; a++)
+        y->fit[a] = fit_query(y->qi + a * d, d, y->fitted_qi + a * d);
+}
+
+void topk_blocks(const scorer *x, int64_t a, best_list *best, chooser again, int32_t *ids)
+{
+    const msa_shape *s = x->s;
+    const int64_t i = a / s->n_kv_heads, r = a % s->n_kv_heads, local = position(&x->at.seq, i) / s->block;
+    const float *scores = x->scores + a * msa_n_blocks(s);
+    met_keys keys = {.ki = x->ki, .at = &x->at, .n = local * s->block};
+    int32_t *row = ids + (r * s->n_q + x->at.seq.q0 + i) * s->topk;
+    best->n = 0;
+    for (int64_t b = 0; b < local; b++) {
+        fit_count(&x->fit[a], scores[b] * x->held);
+        best_insert(best, min_i64(s->topk - 1, local), scores[b], (int32_t)b);
+    }
+    best_write(s, best, local, row);
+    if (fit_doubtful(&x->fit[a], 1, &keys, s->d_index, again.room))
+        choose_again(s, &x->at, position(&x->at.seq, i), x->qi + a * s->d_index, x->ki, again, NULL, row);
+}
+
+/* ---- Parts --------------------------------------------------------------------------------------------- */
+
+#define PART_KEYS 1024
+#define ROUND_KEYS 128
+
+int64_t part_keys(int64_t visible)
+{
+    const int64_t keys = (visible + KEY_PARTS - 1) / KEY_PARTS;
+    return max_i64(PART_KEYS, (keys + ROUND_KEYS - 1) / ROUND_KEYS * ROUND_KEYS);
+}
+
+int slots_of(const msa_shape *s)
+{
+    return (int)min_i64(s->topk, msa_n_blocks(s));
+}
+
 /* ---- Heads of a part, parts of a query ------------------------------------------------------------- */
 
 static int count_in(const msa_shape *s, int slab)

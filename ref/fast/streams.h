@@ -29,6 +29,36 @@ static inline run run_at(const request *at, int64_t j, int64_t end)
     return j < end ? (run){key_row(at, j), min_i64(HEADS_KEYS, keys_together(at, j, end))} : (run){0, 0};
 }
 
+/* ---- Index: the scores of a request's blocks, and what follows from them ------------------------------- */
+
+typedef struct scorer {
+    const msa_shape *s;
+    request at;
+    const float *qi; /* [n,groups,di] */
+    float *fitted_qi;
+    fitted *fit; /* [n,groups] */
+    cached ki;
+    float held;    /* a score times this is faint where one of float32 is */
+    float *scores; /* [n,groups,B] */
+} scorer;
+
+void scorer_take(scorer *y, const msa_shape *s, arena *a);
+/* qi: those of the request. */
+void scorer_begin(scorer *y, const cache *x, const float *qi, cached ki, float held);
+/* Row a of ids, query a / groups of group a % groups, from its scores. Only blocks before the local one compete, and
+ * all of their keys are visible. */
+void topk_blocks(const scorer *x, int64_t a, best_list *best, chooser again, int32_t *ids);
+
+/* ---- Parts --------------------------------------------------------------------------------------------- */
+
+/* Of a request's keys, at most. */
+#define KEY_PARTS 64
+/* Keys of one: a multiple of 128, and no fewer than 1024. */
+int64_t part_keys(int64_t visible);
+/* Chosen blocks of one, at least, and slots of a row of ids that can hold some. */
+#define PART_BLOCKS 4
+int slots_of(const msa_shape *s);
+
 /* ---- Heads of a part, parts of a query (slab by slab: parts lie slabs_of() heads apart) -------------- */
 
 /* Where keys and values lie as floats, row after row. */

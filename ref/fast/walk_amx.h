@@ -84,23 +84,32 @@ static inline int64_t pieces_of(int64_t keys)
     return (keys + TILE_HALVES - 1) / TILE_HALVES;
 }
 
-/* Piece `piece` of group r. */
-static inline void pack_piece(const panels *x, int64_t piece, const msa_shape *s, const msa_seq *seq, int r,
-                              const uint16_t *k, const uint16_t *v)
+/* Rows row[0 .. n-1] of K and V, n <= 32, become piece `piece`. */
+static inline void pack_rows(const panels *x, int64_t piece, const msa_shape *s, int r, const int64_t *row,
+                             int n, const uint16_t *k, const uint16_t *v)
 {
     const int d = s->d_head, steps = steps_of(d);
-    const int64_t row = seq->kv0 + piece * TILE_HALVES,
-                  n = min_i64(TILE_HALVES, seq->n_kv - piece * TILE_HALVES);
     const uint16_t *values[TILE_HALVES] = {NULL};
     tile_rows *keys = x->k + piece * 2 * steps;
     if (n < TILE_HALVES || d % TILE_HALVES != 0)
         memset(keys, 0, (size_t)(2 * steps) * sizeof *keys);
     for (int a = 0; a < n; a++) {
-        const int64_t from = ((row + a) * s->n_kv_heads + r) * d;
+        const int64_t from = (row[a] * s->n_kv_heads + r) * d;
         put_left(keys + a / TILE_ROWS * steps, a % TILE_ROWS, k + from, d);
         values[a] = v + from;
     }
     put_turned(x->v + piece * 2 * steps, values, d);
+}
+
+/* Piece `piece` of group r. */
+static inline void pack_piece(const panels *x, int64_t piece, const msa_shape *s, const msa_seq *seq, int r,
+                              const uint16_t *k, const uint16_t *v)
+{
+    const int64_t first = piece * TILE_HALVES, n = min_i64(TILE_HALVES, seq->n_kv - first);
+    int64_t row[TILE_HALVES];
+    for (int a = 0; a < n; a++)
+        row[a] = seq->kv0 + first + a;
+    pack_rows(x, piece, s, r, row, (int)n, k, v);
 }
 
 /* The first of the items that keys j .. end - 1 are, for nobody yet: it begins with the piece that has key j. Returns
@@ -118,14 +127,14 @@ static inline int64_t item_begin(item *e, const panels *x, int steps, int64_t j,
 
 /* ---- Columns -------------------------------------------------------------------------------------------------------- */
 
-/* Columns with memory for q and o. */
-static inline column *columns_take(int64_t n, int d, arena *a)
+/* Columns [parts][n] with memory for q, which the parts share, and o. */
+static inline column *columns_take(int64_t n, int parts, int d, arena *a)
 {
     const int steps = steps_of(d);
-    column *c = arena_take(a, n, sizeof *c);
-    tile_rows *q = arena_take(a, n * steps, sizeof *q), *o = arena_take(a, n * 2 * steps, sizeof *o);
-    for (int64_t i = 0; c && i < n; i++) {
-        c[i].q = q + i * steps;
+    column *c = arena_take(a, n * parts, sizeof *c);
+    tile_rows *q = arena_take(a, n * steps, sizeof *q), *o = arena_take(a, n * parts * 2 * steps, sizeof *o);
+    for (int64_t i = 0; c && i < n * parts; i++) {
+        c[i].q = q + i % n * steps;
         c[i].o = o + i * 2 * steps;
     }
     return c;
@@ -158,6 +167,41 @@ static inline float column_end(const column *c, int lane, int d, float *o)
     return online_lse(c->max[lane], c->sum[lane]);
 }
 
+/* Row a of a group is head a % group of query a / group; this is where it lies in q and o. */
+static inline int64_t row_of(const msa_shape *s, const msa_seq *seq, int r, int64_t a)
+{
+    const int group = s->n_heads / s->n_kv_heads;
+    return (seq->q0 + a / group) * s->n_heads + r * group + a % group;
+}
+
+/* Rows first .. first + n - 1 into so many columns; what the last one has left over copies the last. */
+static inline int begin_rows(column *c, const msa_shape *s, const msa_seq *seq, int r, int64_t first,
+                             int64_t n, const uint16_t *q)
+{
+    const int d = s->d_head, group = s->n_heads / s->n_kv_heads,
+              columns = (int)((n + TILE_ROWS - 1) / TILE_ROWS);
+    for (int a = 0; a < columns * TILE_ROWS; a++) {
+        const int64_t row = first + min_i64(a, n - 1);
+        if (a % TILE_ROWS == 0)
+            column_begin(&c[a / TILE_ROWS], d);
+        column_row(&c[a / TILE_ROWS], a % TILE_ROWS, q + row_of(s, seq, r, row) * d, d,
+                   position(seq, row / group));
+    }
+    return columns;
+}
+
+static inline void end_rows(const column *c, const msa_shape *s, const msa_seq *seq, int r, int64_t first,
+                            int64_t n, float *o, float *lse)
+{
+    for (int64_t a = 0; a < n; a++) {
+        const int64_t row = row_of(s, seq, r, first + a);
+        const float found =
+            column_end(&c[a / TILE_ROWS], (int)(a % TILE_ROWS), s->d_head, o + row * s->d_head);
+        if (lse)
+            lse[row] = found;
+    }
+}
+
 /* ---- An item ---------------------------------------------------------------------------------------------------------- */
 
 /* Tiles of 16 keys that an item has, the last ones' missing keys included. */
@@ -177,26 +221,42 @@ static inline int parts_of(const item *e)
             what(3);                                                                                         \
     } while (0)
 
+/* Where 16 keys lie as left factors: bytes from row to row, and from one tile of 32 channels to the next. */
+typedef struct left_rows {
+    const void *at;
+    int64_t row, step;
+} left_rows;
+
+/* Their products with up to four right factors [steps]. */
+static inline void multiply_columns(tiles *t, int steps, left_rows keys, const tile_rows *const q[COLUMNS],
+                                    int columns, tile_rows *to)
+{
+#define CLEAR(n) tile_zero(t, n)
+    FOUR(columns, CLEAR);
+#undef CLEAR
+    for (int step = 0; step < steps; step++) {
+        tile_load(t, 4, (const char *)keys.at + step * keys.step, keys.row);
+#define MULTIPLY(n)                                                                                          \
+    do {                                                                                                     \
+        tile_load(t, 5, q[n] + step, TILE_BYTES);                                                            \
+        tile_bf16(t, n, 4, 5);                                                                               \
+    } while (0)
+        FOUR(columns, MULTIPLY);
+#undef MULTIPLY
+    }
+#define KEEP(n) tile_store(t, n, to + n, TILE_BYTES)
+    FOUR(columns, KEEP);
+#undef KEEP
+}
+
 /* Logits of keys 16 part .. 16 part + 15. */
 static inline void multiply_keys(tiles *t, const walk *w, const item *e, int part, tile_rows *logits)
 {
-    const tile_rows *keys = e->k + part * w->steps;
-#define CLEAR(n) tile_zero(t, n)
-    FOUR(e->columns, CLEAR);
-#undef CLEAR
-    for (int step = 0; step < w->steps; step++) {
-        tile_load(t, 4, keys + step, TILE_BYTES);
-#define MULTIPLY(n)                                                                                          \
-    do {                                                                                                     \
-        tile_load(t, 5, e->of[n]->q + step, TILE_BYTES);                                                     \
-        tile_bf16(t, n, 4, 5);                                                                               \
-    } while (0)
-        FOUR(e->columns, MULTIPLY);
-#undef MULTIPLY
-    }
-#define KEEP(n) tile_store(t, n, logits + part * COLUMNS + n, TILE_BYTES)
-    FOUR(e->columns, KEEP);
-#undef KEEP
+    const left_rows keys = {e->k + part * w->steps, TILE_BYTES, sizeof *e->k};
+    const tile_rows *q[COLUMNS] = {NULL};
+    for (int n = 0; n < e->columns; n++)
+        q[n] = e->of[n]->q;
+    multiply_columns(t, w->steps, keys, q, e->columns, logits + part * COLUMNS);
 }
 
 /* Adds weights times values to channels 16 c .. 16 c + 15 of O. */
@@ -341,15 +401,42 @@ static inline void turn(tiles *t, const walk *w, const item *before, const item 
             now->of[n]->sum[l] += (double)sum[n][l];
 }
 
+/* Items that come one by one: the last three of them, and how many there were. */
+typedef struct pipeline {
+    item e[3];
+    int64_t n;
+} pipeline;
+
+/* The next one. Its keys are read now, its values until two more have come, or the walk has ended. */
+static inline void walk_on(tiles *t, const walk *w, pipeline *p, const item *next)
+{
+    const int64_t a = p->n++;
+    const item *after = &p->e[a % 3];
+    p->e[a % 3] = *next;
+    for (int part = 0; a == 0 && part < parts_of(after); part++)
+        multiply_keys(t, w, after, part, w->at[0].logits);
+    if (a > 0)
+        turn(t, w, a > 1 ? &p->e[(a - 2) % 3] : NULL, &p->e[(a - 1) % 3], after, (int)((a - 1) % 2));
+}
+
+static inline void walk_end(tiles *t, const walk *w, pipeline *p)
+{
+    const int64_t a = p->n - 1;
+    if (a < 0)
+        return;
+    turn(t, w, a > 0 ? &p->e[(a - 1) % 3] : NULL, &p->e[a % 3], NULL, (int)(a % 2));
+    for (int c = 0; c < 2 * w->steps; c++)
+        multiply_values(t, w, &p->e[a % 3], c, w->at[a % 2].p);
+    p->n = 0;
+}
+
 /* All items, in this order. */
 static inline void walk_items(tiles *t, const walk *w, const item *items, int64_t n)
 {
-    for (int part = 0; n > 0 && part < parts_of(&items[0]); part++)
-        multiply_keys(t, w, &items[0], part, w->at[0].logits);
+    pipeline p = {.n = 0};
     for (int64_t a = 0; a < n; a++)
-        turn(t, w, a > 0 ? &items[a - 1] : NULL, &items[a], a + 1 < n ? &items[a + 1] : NULL, (int)(a % 2));
-    for (int c = 0; n > 0 && c < 2 * w->steps; c++)
-        multiply_values(t, w, &items[n - 1], c, w->at[(n - 1) % 2].p);
+        walk_on(t, w, &p, &items[a]);
+    walk_end(t, w, &p);
 }
 
 #endif
