@@ -84,13 +84,11 @@ static inline int64_t pieces_of(int64_t keys)
     return (keys + TILE_HALVES - 1) / TILE_HALVES;
 }
 
-/* Piece `piece` of group r. */
-static inline void pack_piece(const panels *x, int64_t piece, const msa_shape *s, const msa_seq *seq, int r,
-                              const uint16_t *k, const uint16_t *v)
+/* Rows row .. row + n - 1 of K and V, n <= 32, become piece `piece`. */
+static inline void pack_rows(const panels *x, int64_t piece, const msa_shape *s, int r, int64_t row,
+                             int64_t n, const uint16_t *k, const uint16_t *v)
 {
     const int d = s->d_head, steps = steps_of(d);
-    const int64_t row = seq->kv0 + piece * TILE_HALVES,
-                  n = min_i64(TILE_HALVES, seq->n_kv - piece * TILE_HALVES);
     const uint16_t *values[TILE_HALVES] = {NULL};
     tile_rows *keys = x->k + piece * 2 * steps;
     if (n < TILE_HALVES || d % TILE_HALVES != 0)
@@ -101,6 +99,14 @@ static inline void pack_piece(const panels *x, int64_t piece, const msa_shape *s
         values[a] = v + from;
     }
     put_turned(x->v + piece * 2 * steps, values, d);
+}
+
+/* Piece `piece` of group r. */
+static inline void pack_piece(const panels *x, int64_t piece, const msa_shape *s, const msa_seq *seq, int r,
+                              const uint16_t *k, const uint16_t *v)
+{
+    pack_rows(x, piece, s, r, seq->kv0 + piece * TILE_HALVES,
+              min_i64(TILE_HALVES, seq->n_kv - piece * TILE_HALVES), k, v);
 }
 
 /* The first of the items that keys j .. end - 1 are, for nobody yet: it begins with the piece that has key j. Returns
@@ -275,15 +281,6 @@ static inline void shrink(const walk *w, column *c, lanes factor)
         float *o = (float *)c->o[x / TILE_ROWS].word[x % TILE_ROWS];
         store(o, load(o) * factor);
     }
-}
-
-/* Two rows of floats to pairs of bf16, rounded to nearest even. */
-static inline int_lanes pairs_of(lanes x, lanes y)
-{
-    int_lanes a = (int_lanes)x, b = (int_lanes)y;
-    a += 0x7fff + ((a >> 16) & 1);
-    b += 0x7fff + ((b >> 16) & 1);
-    return ((a >> 16) & 0xffff) | (b & (int32_t)0xffff0000);
 }
 
 /* Weights of a column for keys 16 part .. 16 part + 15; their sums are added to `sum`. */
