@@ -10,20 +10,23 @@
  * spaced among those attended to, in the channels where it is over twice their standard deviation; else 0. */
 #include "internal.h"
 
-#define SAMPLES 16
-
-void key_centre(const msa_shape *s, const int32_t *ids, int64_t p, const float *k, int64_t stride, int d,
-                float *centre)
+int key_samples(const msa_shape *s, const int32_t *ids, int64_t p, int64_t at[KEY_SAMPLES])
 {
-    int64_t n = ids ? 0 : p + 1, used = 0, at[SAMPLES];
+    int64_t n = ids ? 0 : p + 1;
+    int used = 0;
     for (int slot = 0; ids && slot < s->topk && ids[slot] >= 0; slot++) /* whole but for the last, if local */
         n += min_i64(s->block, p + 1 - (int64_t)ids[slot] * s->block);
-    const int64_t step = (n + SAMPLES - 1) / SAMPLES;
+    const int64_t step = (n + KEY_SAMPLES - 1) / KEY_SAMPLES;
     for (int64_t a = step / 2; a < n; a += step)
         at[used++] = ids ? (int64_t)ids[a / s->block] * s->block + a % s->block : a;
+    return used;
+}
+
+static void centre_of(const int64_t *at, int used, const float *k, int64_t stride, int d, float *centre)
+{
     for (int c = 0; c < d; c++) {
         double sum = 0, square = 0;
-        for (int64_t a = 0; a < used; a++) {
+        for (int a = 0; a < used; a++) {
             const double x = (double)k[at[a] * stride + c];
             sum += x;
             square += x * x;
@@ -31,4 +34,20 @@ void key_centre(const msa_shape *s, const int32_t *ids, int64_t p, const float *
         /* mean^2 > 4 (mean of squares - mean^2), and false where it is NaN */
         centre[c] = 5 * sum * sum > 4 * (double)used * square ? (float)(sum / (double)used) : 0;
     }
+}
+
+void sample_centre(const float *keys, int used, int d, float *centre)
+{
+    int64_t at[KEY_SAMPLES];
+    for (int a = 0; a < used; a++)
+        at[a] = a;
+    centre_of(at, used, keys, d, d, centre);
+}
+
+void key_centre(const msa_shape *s, const int32_t *ids, int64_t p, const float *k, int64_t stride, int d,
+                float *centre)
+{
+    int64_t at[KEY_SAMPLES];
+    const int used = key_samples(s, ids, p, at);
+    centre_of(at, used, k, stride, d, centre);
 }

@@ -62,6 +62,10 @@ int64_t max_support(const msa_shape *s, bool full);
  * the sequence's first, keys lie `stride` floats apart. */
 void key_centre(const msa_shape *s, const int32_t *ids, int64_t p, const float *k, int64_t stride, int d,
                 float *centre);
+/* The same in two steps: which keys it is found by, and how many; and what `used` of them, [used,d], have in common. */
+#define KEY_SAMPLES 16
+int key_samples(const msa_shape *s, const int32_t *ids, int64_t p, int64_t at[KEY_SAMPLES]);
+void sample_centre(const float *keys, int used, int d, float *centre);
 
 /* Keys of the longest sequence. */
 int64_t longest_kv(const msa_shape *s);

@@ -104,6 +104,19 @@ static void products(void)
 // Instructions that are emulated take a microsecond: products of so many tiles are enough for each kernel.
 #define MOST_WORK 1e6 /* multiplications of one shape */
 
+static void judge_one(check_case *c, const msa_kernel *k, const msa_shape *s, const inputs *in, uint64_t seed)
+{
+    char name[INPUTS_NAME];
+    inputs_shape_name(s, name);
+    const judge_report report = judge_kernel(k, s, in, seed);
+    check_true(c, report.outcome == JUDGE_PASS, "%s, %s: %s", name, inputs_pattern_name(in->pattern),
+               report.text);
+    if (report.used >= c->used) {
+        c->used = report.used;
+        snprintf(c->worst, sizeof c->worst, "%s of %s", inputs_pattern_name(in->pattern), name);
+    }
+}
+
 static void judged(const msa_kernel *k, bool tiled)
 {
     check_case c = check_begin("%s/%s agrees with the reference, %s", msa_stage_name(k->stage), k->name,
@@ -115,17 +128,9 @@ static void judged(const msa_kernel *k, bool tiled)
         if (work > (tiled ? MOST_WORK : 4 * MOST_WORK) && !tap_full())
             continue;
         inputs in;
-        char name[INPUTS_NAME];
-        const inputs_pattern p = (inputs_pattern)(n % INPUTS_N_PATTERNS);
-        inputs_shape_name(s, name);
-        if (!inputs_new(&in, s, p, check_seed(10 + (uint64_t)n)))
+        if (!inputs_new(&in, s, (inputs_pattern)(n % INPUTS_N_PATTERNS), check_seed(10 + (uint64_t)n)))
             return;
-        const judge_report report = judge_kernel(k, s, &in, check_seed(11 + (uint64_t)n));
-        check_true(&c, report.outcome == JUDGE_PASS, "%s, %s: %s", name, inputs_pattern_name(p), report.text);
-        if (report.used >= c.used) {
-            c.used = report.used;
-            snprintf(c.worst, sizeof c.worst, "%s of %s", inputs_pattern_name(p), name);
-        }
+        judge_one(&c, k, s, &in, check_seed(11 + (uint64_t)n));
         inputs_free(&in);
     }
     check_end(&c);
@@ -296,6 +301,118 @@ static void over_pages(const msa_kernel *k, bool tiled)
     check_end(&c);
 }
 
+/* ---- Gradients ----------------------------------------------------------------------------------------------------- */
+
+static bool is_gradient(const msa_kernel *k)
+{
+    return k->run_half && HAS(arrays_of(k->stage).out, k->stage == MSA_STAGE_KL ? ARRAY_DQI : ARRAY_DQ);
+}
+
+// Queries and keys past what the gradients take at once.
+static void gradients_of_many(const msa_kernel *k)
+{
+    static const msa_shape many[] = {{1100, 1100, 2, 1, 4, 4, 16, 3, 1, NULL, NULL, NULL, NULL},
+                                     {4170, 4200, 1, 1, 4, 4, 16, 2, 1, NULL, NULL, NULL, NULL},
+                                     {20, 1300, 2, 1, 8, 8, 600, 2, 1, NULL, NULL, NULL, NULL}};
+    check_case c = check_begin("%s/%s of more queries, and blocks of more keys, than it takes at once",
+                               msa_stage_name(k->stage), k->name);
+    for (size_t n = 0; n < sizeof many / sizeof *many; n++) {
+        inputs in;
+        if (!inputs_new(&in, &many[n], INPUTS_NORMAL, check_seed(100 + (uint64_t)n)))
+            return;
+        judge_one(&c, k, &many[n], &in, check_seed(110 + (uint64_t)n));
+        inputs_free(&in);
+    }
+    check_end(&c);
+}
+
+static void multiply(float *x, int64_t n, float factor)
+{
+    for (int64_t i = 0; i < n; i++)
+        x[i] *= factor;
+}
+
+// What float32 cannot hold on the way though it could hold the gradients, and what tiles would take for 0.
+static void gradients_of_extremes(const msa_kernel *k)
+{
+    static const struct {
+        float q, v;
+    } factor[] = {{0x1p-20f, 0x1p66f}, {1, 0x1p-70f}};
+    const msa_shape *s = &inputs_shapes[3];
+    check_case c =
+        check_begin("%s/%s of tensors that overflow and that vanish", msa_stage_name(k->stage), k->name);
+    for (size_t n = 0; n < sizeof factor / sizeof *factor; n++) {
+        inputs in;
+        if (!inputs_new(&in, s, INPUTS_NORMAL, check_seed(120 + (uint64_t)n)))
+            return;
+        multiply(in.q, array_count(s, NULL, ARRAY_Q), factor[n].q);
+        multiply(in.k, array_count(s, NULL, ARRAY_K), factor[n].q);
+        multiply(in.v, array_count(s, NULL, ARRAY_V), factor[n].v);
+        multiply(in.dout, array_count(s, NULL, ARRAY_DOUT), factor[n].v);
+        multiply(in.qi, array_count(s, NULL, ARRAY_QI), factor[n].v);
+        multiply(in.ki, array_count(s, NULL, ARRAY_KI), 1 / factor[n].v);
+        judge_one(&c, k, s, &in, check_seed(130 + (uint64_t)n));
+        inputs_free(&in);
+    }
+    check_end(&c);
+}
+
+/** A call of its own outputs, of `threads` threads. */
+static msa_arrays run_on(const msa_kernel *k, const msa_shape *s, const inputs *in, const int32_t *ids,
+                         int threads)
+{
+    msa_arrays a = inputs_arrays(in);
+    double *loss = check_alloc(1, sizeof *loss);
+    a.ids = ids;
+    a.weight = 1;
+    a.loss = loss;
+    for (array_id x = 0; x < ARRAY_N; x++)
+        if (HAS(arrays_of(k->stage).out, x))
+            array_set(&a, x, check_floats(array_count(s, NULL, x)));
+    omp_set_num_threads(threads);
+    k->run(s, &a, check_alloc((int64_t)k->workspace(s), 1));
+    return a;
+}
+
+// Without what the forward pass leaves, so that is on any number of threads too.
+static void gradients_on_any_threads(const msa_kernel *k)
+{
+    check_case c =
+        check_begin("%s/%s: 1, 2 and 3 threads give the same bits", msa_stage_name(k->stage), k->name);
+    for (int n = 10; n < 14; n++) {
+        const msa_shape *s = &inputs_shapes[n];
+        inputs in;
+        if (!inputs_new(&in, s, INPUTS_NORMAL, check_seed(140 + (uint64_t)n)))
+            return;
+        int32_t *ids = check_ints(array_count(s, NULL, ARRAY_IDS));
+        msa_index(s, in.qi, in.ki, NULL, ids, NULL, check_alloc((int64_t)msa_workspace(NULL, s), 1));
+        const msa_arrays one = run_on(k, s, &in, ids, 1);
+        for (int threads = 2; threads <= 3; threads++) {
+            const msa_arrays more = run_on(k, s, &in, ids, threads);
+            for (array_id x = 0; x < ARRAY_N; x++)
+                if (HAS(arrays_of(k->stage).out, x))
+                    check_same(&c, array_name(x), array_get(&one, x), array_get(&more, x),
+                               (size_t)array_count(s, NULL, x) * sizeof(float));
+            check_same(&c, "loss", one.loss, more.loss, sizeof *one.loss);
+        }
+        inputs_free(&in);
+        check_release(NULL);
+    }
+    check_end(&c);
+}
+
+static void gradients(void)
+{
+    amx_choose(false);
+    for (const msa_kernel *k = msa_fast_kernels; k->name; k++)
+        if (is_gradient(k)) {
+            gradients_of_many(k);
+            gradients_of_extremes(k);
+            gradients_on_any_threads(k);
+        }
+    omp_set_num_threads(1);
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
@@ -318,6 +435,7 @@ int main(int argc, char **argv)
         if (tiled)
             over_pages(k, true);
     }
+    gradients();
     if (tiled)
         tap_note(real ? "on this processor's own tiles" : "%ld tile instructions emulated", tile_emulator_count());
     return check_done();

@@ -134,8 +134,8 @@ static void gradients_agree(const char *where, const msa_shape *s, bool full)
     gradients_of(msa_ref_ops.stage[MSA_STAGE_BACKWARD], s, &in, ids, right);
     gradients_of(msa_ref_ops.stage[MSA_STAGE_KL], s, &in, ids, right);
     for (const msa_kernel *k = msa_fast_kernels; k->name; k++) {
-        if (k->stage != MSA_STAGE_BACKWARD && k->stage != MSA_STAGE_KL)
-            continue;
+        if ((k->stage != MSA_STAGE_BACKWARD && k->stage != MSA_STAGE_KL) || k->precision != MSA_FLOAT32)
+            continue; // those of bf16 are test_amx's
         gradients_of(k, s, &in, ids, found);
         const array_id first = k->stage == MSA_STAGE_KL ? ARRAY_DQI : ARRAY_DQ,
                        last = k->stage == MSA_STAGE_KL ? ARRAY_DKI : ARRAY_DV;

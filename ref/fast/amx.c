@@ -63,15 +63,18 @@ void amx_choose(bool tiles)
 /* ---- The bodies ------------------------------------------------------------------------------------------------- */
 
 typedef struct body {
-    msa_half_fn *dense, *index, *sparse, *sparse_queries, *sparse_blocks;
+    msa_half_fn *dense, *index, *sparse, *sparse_queries, *sparse_blocks, *backward;
     amx_step_fn *decode, *dense_decode;
+    const kl_way *kl;
 } body;
 
-static const body plain = {dense_plain,         index_plain,  sparse_plain,      sparse_queries_plain,
-                           sparse_blocks_plain, decode_plain, dense_decode_plain};
+static const body plain = {dense_plain,         index_plain,    sparse_plain, sparse_queries_plain,
+                           sparse_blocks_plain, backward_plain, decode_plain, dense_decode_plain,
+                           &kl_plain};
 #ifdef HAVE_TILES
-static const body tiled = {dense_tiles,         index_tiles,  sparse_tiles,      sparse_queries_tiles,
-                           sparse_blocks_tiles, decode_tiles, dense_decode_tiles};
+static const body tiled = {dense_tiles,         index_tiles,    sparse_tiles, sparse_queries_tiles,
+                           sparse_blocks_tiles, backward_tiles, decode_tiles, dense_decode_tiles,
+                           &kl_tiles};
 #else
 #define tiled plain
 #endif
@@ -219,4 +222,71 @@ msa_status fast_decode_amx(const msa_shape *s, const msa_arrays *a, void *work)
     if (!has_pages(a) && !all_few(s))
         return fast_prefill_amx(s, a, work);
     return steps(s, a, writable(a->ids), the_body()->decode, work);
+}
+
+/* ---- Gradients ---------------------------------------------------------------------------------------------------- */
+
+typedef struct scratch {
+    float *o, *lse; /* for callers that do not have the forward's results */
+    void *forward, *backward, *again;
+} scratch;
+
+static size_t place(scratch *m, const msa_shape *s, void *work)
+{
+    arena a = arena_over(work);
+    m->o = arena_take(&a, s->n_q * s->n_heads * s->d_head, sizeof *m->o);
+    m->lse = arena_take(&a, s->n_q * s->n_heads, sizeof *m->lse);
+    m->forward = arena_share(&a, max_size(fast_dense_amx_workspace(s), fast_sparse_amx_workspace(s)));
+    m->backward = arena_share(&a, backward_plain_workspace(s));
+    m->again = arena_share(&a, backward_again_workspace(s));
+    return arena_bytes(&a);
+}
+
+size_t fast_backward_amx_workspace(const msa_shape *s)
+{
+    scratch m;
+    return place(&m, s, NULL);
+}
+
+msa_status fast_backward_amx(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    const size_t kv_bytes = (size_t)(s->n_kv * s->n_kv_heads * s->d_head) * sizeof(float);
+    float *dq = writable(a->dq), *dk = writable(a->dk), *dv = writable(a->dv);
+    msa_arrays known = *a;
+    scratch m;
+    MSA_TRY(begin(MSA_STAGE_BACKWARD, s, a, work));
+    MSA_TRY(a->ids ? msa_check_ids(s, a->ids) : MSA_OK);
+    place(&m, s, work);
+    if (!a->o || !a->lse) {
+        known.o = m.o;
+        known.lse = m.lse;
+        MSA_TRY((a->ids ? fast_sparse_amx : fast_dense_amx)(s, &known, m.forward));
+    }
+    memset(dk, 0, kv_bytes);
+    memset(dv, 0, kv_bytes);
+    pad_queries(s, 1, (int64_t)s->n_heads * s->d_head, 0, dq);
+    MSA_TRY(the_body()->backward(s, &known, m.backward));
+    const cached q = halves(a->q), k = halves(a->k), v = halves(a->v), dout = halves(a->dout);
+    if (backward_faint(s, q, k, v, dout) || !backward_held(s, dq, dk, dv))
+        backward_again(s, q, k, v, a->ids, dout, dq, dk, dv, m.again);
+    return MSA_OK;
+}
+
+msa_status fast_dense_backward_amx(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    msa_arrays whole = *a;
+    whole.ids = NULL;
+    return fast_backward_amx(s, &whole, work);
+}
+
+size_t fast_kl_amx_workspace(const msa_shape *s)
+{
+    return kl_by_blocks_workspace(s, &kl_plain);
+}
+
+msa_status fast_kl_amx(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    MSA_TRY(begin(MSA_STAGE_KL, s, a, work));
+    MSA_TRY(a->ids ? msa_check_ids(s, a->ids) : MSA_OK);
+    return !a->loss || !a->dqi != !a->dki ? MSA_ERR_NULL : kl_by_blocks(the_body()->kl, s, a, work);
 }

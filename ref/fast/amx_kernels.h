@@ -4,6 +4,7 @@
 #define MSA_AMX_KERNELS_H
 
 #include "fast.h"
+#include "kl_way.h"
 
 /* Whether this machine has tiles, and the system lets us use them. */
 bool amx_at_hand(void);
@@ -19,12 +20,15 @@ msa_half_fn sparse_queries_plain, sparse_queries_tiles, sparse_blocks_plain, spa
 struct cache;
 typedef void amx_step_fn(const struct cache *x, const msa_arrays *a, void *work);
 amx_step_fn decode_plain, decode_tiles, dense_decode_plain, dense_decode_tiles;
+msa_half_fn backward_plain, backward_tiles; /* add to dK and dV; without ids: full support */
+extern const kl_way kl_plain, kl_tiles;
 /* The same for both. */
 size_t dense_plain_workspace(const msa_shape *s), dense_tiles_workspace(const msa_shape *s);
 size_t index_plain_workspace(const msa_shape *s), index_tiles_workspace(const msa_shape *s);
 size_t sparse_plain_workspace(const msa_shape *s), sparse_tiles_workspace(const msa_shape *s);
 size_t decode_plain_workspace(const msa_shape *s), decode_tiles_workspace(const msa_shape *s);
 size_t dense_decode_plain_workspace(const msa_shape *s), dense_decode_tiles_workspace(const msa_shape *s);
+size_t backward_plain_workspace(const msa_shape *s), backward_tiles_workspace(const msa_shape *s);
 
 /* An output of a call. */
 static inline void *writable(const void *x)

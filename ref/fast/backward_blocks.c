@@ -1,7 +1,7 @@
 /* Backward with the key blocks outside, and the rule that chooses between it and the tiles. */
 #include "exact.h"
+#include "online.h"
 #include "sweep.h"
-#include "vmath.h"
 
 #define PIECES 16                       /* (group, part) of a chunk, at least: for the threads to share */
 #define MOST_FLOATS ((int64_t)64 << 20) /* of dQ that all pieces add up: 256 MB */
@@ -29,6 +29,21 @@ typedef struct gradients {
     float *p, *dp, *rows_lse, *rows_delta; /* [rows,keys], [rows] */
 } gradients;
 
+/* Row a of logits x [queries*count,cols] becomes probabilities exp(x - lse[a]); 0 where a key is not seen. */
+static void weigh(const block_visit *m, int count, const float *lse, float *x)
+{
+    for (int64_t a = 0; a < m->queries * count; a++, x += m->cols) {
+        const int64_t seen = seen_by(m, a / count);
+        /* What float32 could not hold has to show: -inf less anything weighs nothing. */
+        const bool held = row_top(x, seen, -INFINITY) < INFINITY && fabsf(lse[a]) < INFINITY;
+        const float base = held ? lse[a] : NAN;
+        for (int64_t c = 0; c < seen; c++)
+            x[c] = exp2_nonpositive((float)LOG2_E * (x[c] - base));
+        for (int64_t c = seen; c < m->cols; c++)
+            x[c] = 0;
+    }
+}
+
 /* [visit_block] */
 static void visit_block(const block_visit *m, void *own)
 {
@@ -42,7 +57,7 @@ static void visit_block(const block_visit *m, void *own)
     visit_gather(m, g->lse, s->n_heads, head, group, 1, 1, g->rows_lse);
     small_gemm(false, true, rows, m->cols, d, g->rows_q, d, g->k + at, stride, 0, g->p, m->cols);
     small_gemm(false, true, rows, m->cols, d, g->rows_do, d, g->v + at, stride, 0, g->dp, m->cols);
-    visit_weigh(m, group, g->rows_lse, g->p);
+    weigh(m, group, g->rows_lse, g->p);
     for (int64_t a = 0; a < rows; a++) { /* dS = P * (dP - delta) */
         const float delta = g->delta[m->entry[a / group] * s->n_heads + head + a % group];
         float *dp = g->dp + a * m->cols, excess = 0;
@@ -95,7 +110,7 @@ static void find_delta(const sweep *w, const float *o, const float *dout, float 
 /* Sums what the parts have of dQ, without what keys have in common: a saved LSE of large logits is rounded,
  * and rows of dS do not sum to 0 (centre.c). */
 static void finish(const sweep *w, const float *k, const int32_t *ids, const float *pieces,
-                   const float *excesses, float *centre, float *dq)
+                   const float *excesses, float *buffer, float *centre, float *dq)
 {
     const msa_shape *s = w->s;
     const int parts = parts_of(s), d = s->d_head, group = s->n_heads / s->n_kv_heads;
@@ -106,8 +121,8 @@ static void finish(const sweep *w, const float *k, const int32_t *ids, const flo
         const int64_t i = a / s->n_kv_heads, r = a % s->n_kv_heads;
         const float *from = pieces + r * parts * size + i * wide;
         float *to = dq + ((w->seq.q0 + w->i0 + i) * s->n_kv_heads + r) * wide;
-        key_centre(s, ids_row(s, ids, (int)r, w->seq.q0 + w->i0 + i), position(&w->seq, w->i0 + i),
-                   k + (w->seq.kv0 * s->n_kv_heads + r) * d, (int64_t)s->n_kv_heads * d, d, centre);
+        cached_centre(s, ids_row(s, ids, (int)r, w->seq.q0 + w->i0 + i), position(&w->seq, w->i0 + i),
+                      floats(k), s->n_kv_heads, (int)r, w->seq.kv0, d, buffer, centre);
         for (int h = 0; h < group; h++) {
             float excess = 0;
             for (int part = 0; part < parts; part++)
@@ -145,7 +160,7 @@ static void backward_chunk(const sweep *w, const gradients *shared, const float 
             sweep_walk(w, r, sweep_cut(w, r, r + 1, part, parts), sweep_cut(w, r, r + 1, part + 1, parts),
                        visit_block, &g);
         }
-        finish(w, g.k, ids, pieces, excesses, g.rows_q, dq);
+        finish(w, g.k, ids, pieces, excesses, g.rows_q, g.rows_do, dq); /* rows are many more than samples */
     }
     products_end();
 }
@@ -210,7 +225,7 @@ msa_status fast_backward_blocks(const msa_shape *s, const float *q, const float 
             backward_chunk(&m.w, &g, o, ids, dq, m.delta, m.pieces, m.excesses, m.own);
         }
     }
-    if (backward_faint(s, q, k, v, dout) || !backward_held(s, dq, dk, dv))
-        backward_again(s, q, k, v, ids, dout, dq, dk, dv, m.again);
+    if (backward_faint(s, floats(q), floats(k), floats(v), floats(dout)) || !backward_held(s, dq, dk, dv))
+        backward_again(s, floats(q), floats(k), floats(v), ids, floats(dout), dq, dk, dv, m.again);
     return MSA_OK;
 }

@@ -127,7 +127,7 @@ msa_status fast_backward_tiles(const msa_shape *s, const float *q, const float *
         }
     }
     products_end();
-    if (backward_faint(s, q, k, v, dout) || !backward_held(s, dq, dk, dv))
-        backward_again(s, q, k, v, ids, dout, dq, dk, dv, work);
+    if (backward_faint(s, floats(q), floats(k), floats(v), floats(dout)) || !backward_held(s, dq, dk, dv))
+        backward_again(s, floats(q), floats(k), floats(v), ids, floats(dout), dq, dk, dv, work);
     return MSA_OK;
 }

@@ -4,7 +4,7 @@
 
 #include <float.h>
 
-/* ---- Magnitudes: floats without their signs rank as integers do, NaN last --------------------- */
+/* ---- Magnitudes: floats, of 32 bits or 16, without their signs rank as integers do, NaN last --------------------- */
 
 #define MAGNITUDE 0x7fffffff
 #define INFINITE 0x7f800000
@@ -18,6 +18,17 @@ float most_of(const float *x, int64_t n)
         most = bits > most ? bits : most;
     }
     return from_bits(most < INFINITE ? most : INFINITE);
+}
+
+float most_of_halves(const uint16_t *x, int64_t n)
+{
+    uint16_t most = 0;
+#pragma omp simd reduction(max : most)
+    for (int64_t a = 0; a < n; a++) {
+        const uint16_t bits = (uint16_t)(x[a] & MAGNITUDE >> 16);
+        most = bits > most ? bits : most;
+    }
+    return from_bits(most < INFINITE >> 16 ? most << 16 : INFINITE);
 }
 
 /* 0 less 1 is the largest of all as an unsigned number. */

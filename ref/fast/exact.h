@@ -15,6 +15,7 @@
 
 /* The largest |x|; infinity if one is NaN. */
 float most_of(const float *x, int64_t n);
+float most_of_halves(const uint16_t *x, int64_t n); /* bf16 */
 /* The smallest |x| that is not 0; infinity where there is none. */
 float least_of(const float *x, int64_t n);
 
@@ -73,17 +74,17 @@ void end_row(const msa_shape *s, const msa_seq *seq, int64_t a, const float *q, 
  */
 
 /* Whether what is to be multiplied is so small that products vanish. */
-bool backward_faint(const msa_shape *s, const float *q, const float *k, const float *v, const float *dout);
-bool kl_faint(const msa_shape *s, const float *qi, const float *ki, double weight);
+bool backward_faint(const msa_shape *s, cached q, cached k, cached v, cached dout);
+bool kl_faint(const msa_shape *s, cached qi, cached ki, double weight);
 /* Whether float32 held the results. */
 bool backward_held(const msa_shape *s, const float *dq, const float *dk, const float *dv);
 bool kl_held(const msa_shape *s, double loss, const float *dqi, const float *dki);
 
-void backward_again(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
-                    const float *dout, float *dq, float *dk, float *dv, void *work);
+void backward_again(const msa_shape *s, cached q, cached k, cached v, const int32_t *ids, cached dout,
+                    float *dq, float *dk, float *dv, void *work);
 size_t backward_again_workspace(const msa_shape *s);
-void kl_again(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
-              const int32_t *ids, double weight, double *loss, float *dqi, float *dki, void *work);
+void kl_again(const msa_shape *s, cached q, cached k, cached qi, cached ki, const int32_t *ids, double weight,
+              double *loss, float *dqi, float *dki, void *work);
 size_t kl_again_workspace(const msa_shape *s);
 
 #endif

@@ -7,22 +7,28 @@
 
 #define FAINT_PRODUCT 0x1p-90
 
-static double most_in_queries(const msa_shape *s, const float *x, int64_t width)
+static double most_between(cached x, int64_t first, int64_t n)
+{
+    return (double)(x.bf16 ? most_of_halves((const uint16_t *)x.data + first, n)
+                           : most_of((const float *)x.data + first, n));
+}
+
+static double most_in_queries(const msa_shape *s, cached x, int64_t width)
 {
     double most = 0;
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
-        most = fmax(most, (double)most_of(x + seq.q0 * width, seq.n_q * width));
+        most = fmax(most, most_between(x, seq.q0 * width, seq.n_q * width));
     }
     return most;
 }
 
-static double most_in_keys(const msa_shape *s, const float *x, int64_t width)
+static double most_in_keys(const msa_shape *s, cached x, int64_t width)
 {
     double most = 0;
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
-        most = fmax(most, (double)most_of(x + seq.kv0 * width, seq.n_kv * width));
+        most = fmax(most, most_between(x, seq.kv0 * width, seq.n_kv * width));
     }
     return most;
 }
@@ -32,7 +38,7 @@ static bool faint(double x)
     return x > 0 && x < FAINT_PRODUCT;
 }
 
-bool backward_faint(const msa_shape *s, const float *q, const float *k, const float *v, const float *dout)
+bool backward_faint(const msa_shape *s, cached q, cached k, cached v, cached dout)
 {
     const int64_t wide_q = (int64_t)s->n_heads * s->d_head, wide_kv = (int64_t)s->n_kv_heads * s->d_head;
     const double most_dout = most_in_queries(s, dout, wide_q), ds = most_dout * most_in_keys(s, v, wide_kv);
@@ -40,7 +46,7 @@ bool backward_faint(const msa_shape *s, const float *q, const float *k, const fl
            faint(ds * most_in_queries(s, q, wide_q));
 }
 
-bool kl_faint(const msa_shape *s, const float *qi, const float *ki, double weight)
+bool kl_faint(const msa_shape *s, cached qi, cached ki, double weight)
 {
     const double factor = fabs(weight) / kl_rows(s);
     return faint(factor) || faint(factor * most_in_keys(s, ki, s->d_index)) ||
@@ -50,15 +56,15 @@ bool kl_faint(const msa_shape *s, const float *qi, const float *ki, double weigh
 bool backward_held(const msa_shape *s, const float *dq, const float *dk, const float *dv)
 {
     const int64_t wide_q = (int64_t)s->n_heads * s->d_head, wide_kv = (int64_t)s->n_kv_heads * s->d_head;
-    return most_in_queries(s, dq, wide_q) < INFINITY && most_in_keys(s, dk, wide_kv) < INFINITY &&
-           most_in_keys(s, dv, wide_kv) < INFINITY;
+    return most_in_queries(s, floats(dq), wide_q) < INFINITY &&
+           most_in_keys(s, floats(dk), wide_kv) < INFINITY && most_in_keys(s, floats(dv), wide_kv) < INFINITY;
 }
 
 bool kl_held(const msa_shape *s, double loss, const float *dqi, const float *dki)
 {
     return isfinite(loss) &&
-           (!dqi || (most_in_queries(s, dqi, (int64_t)s->n_kv_heads * s->d_index) < INFINITY &&
-                     most_in_keys(s, dki, s->d_index) < INFINITY));
+           (!dqi || (most_in_queries(s, floats(dqi), (int64_t)s->n_kv_heads * s->d_index) < INFINITY &&
+                     most_in_keys(s, floats(dki), s->d_index) < INFINITY));
 }
 
 /* ---- Shared -------------------------------------------------------------------------------------------- */
@@ -89,7 +95,8 @@ typedef struct row_sums {
 
 typedef struct scratch {
     int64_t *tokens;
-    double *p, *dp, *acc, *more; /* [tokens], [tokens], [d], [d] */
+    double *p, *dp, *acc, *more;         /* [tokens], [tokens], [d], [d] */
+    float *query, *key, *value, *output; /* [d]: rows that do not lie as floats */
 } scratch;
 
 static size_t place(scratch *m, const msa_shape *s, void *work)
@@ -101,6 +108,10 @@ static size_t place(scratch *m, const msa_shape *s, void *work)
     m->dp = arena_take(&a, n, sizeof *m->dp);
     m->acc = arena_take(&a, d, sizeof *m->acc);
     m->more = arena_take(&a, d, sizeof *m->more);
+    m->query = arena_take(&a, d, sizeof *m->query);
+    m->key = arena_take(&a, d, sizeof *m->key);
+    m->value = arena_take(&a, d, sizeof *m->value);
+    m->output = arena_take(&a, d, sizeof *m->output);
     return arena_bytes(&a);
 }
 
@@ -110,9 +121,15 @@ static size_t scratch_bytes(const msa_shape *s)
     return place(&m, s, NULL);
 }
 
+/* Row `row` of x [.,d], in place or in `buffer`. */
+static const float *row_of(cached x, int64_t row, int d, float *buffer)
+{
+    return rows_of(x, 1, 0, d, row, 1, buffer);
+}
+
 typedef struct tensors {
     const msa_shape *s;
-    const float *q, *k, *v, *dout;
+    cached q, k, v, dout;
     const int32_t *ids;
     float *dq, *dk, *dv;
     row_sums *sums; /* [T,Hq] */
@@ -125,13 +142,14 @@ static void backward_row(const tensors *x, const msa_seq *seq, int64_t i, int h,
     const int d = s->d_head, r = h / (s->n_heads / s->n_kv_heads);
     const int64_t row = (seq->q0 + i) * s->n_heads + h, kv = seq->kv0 * s->n_kv_heads + r;
     const int64_t n = list_support(s, ids_row(s, x->ids, r, seq->q0 + i), position(seq, i), m->tokens);
+    const float *q = row_of(x->q, row, d, m->query), *dout = row_of(x->dout, row, d, m->output);
     const double scale = 1 / sqrt(d);
     int64_t peak = 0;
     double denom;
     for (int64_t a = 0; a < n; a++) {
-        const int64_t at = (kv + m->tokens[a] * s->n_kv_heads) * d;
-        m->p[a] = scale * dot(x->q + row * d, x->k + at, d);
-        m->dp[a] = dot(x->dout + row * d, x->v + at, d);
+        const int64_t at = kv + m->tokens[a] * s->n_kv_heads;
+        m->p[a] = scale * dot(q, row_of(x->k, at, d, m->key), d);
+        m->dp[a] = dot(dout, row_of(x->v, at, d, m->value), d);
         peak = m->p[a] > m->p[peak] ? a : peak;
     }
     row_sums sums = {softmax_row(m->p, n, false, &denom), m->dp[peak], 0};
@@ -140,7 +158,7 @@ static void backward_row(const tensors *x, const msa_seq *seq, int64_t i, int h,
     memset(m->acc, 0, (size_t)d * sizeof *m->acc);
     for (int64_t a = 0; a < n; a++)
         axpy(scale * (m->p[a] / denom) * (m->dp[a] - sums.origin - sums.delta),
-             x->k + (kv + m->tokens[a] * s->n_kv_heads) * d, d, m->acc);
+             row_of(x->k, kv + m->tokens[a] * s->n_kv_heads, d, m->key), d, m->acc);
     round_row(m->acc, d, x->dq + row * d);
     x->sums[row] = sums;
 }
@@ -149,7 +167,8 @@ static void backward_key(const tensors *x, const msa_seq *seq, int64_t j, int r,
 {
     const msa_shape *s = x->s;
     const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
-    const int64_t at = ((seq->kv0 + j) * s->n_kv_heads + r) * d;
+    const int64_t at = (seq->kv0 + j) * s->n_kv_heads + r;
+    const float *k = row_of(x->k, at, d, m->key), *v = row_of(x->v, at, d, m->value);
     const double scale = 1 / sqrt(d);
     memset(m->acc, 0, (size_t)d * sizeof *m->acc);
     memset(m->more, 0, (size_t)d * sizeof *m->more);
@@ -159,14 +178,14 @@ static void backward_key(const tensors *x, const msa_seq *seq, int64_t j, int r,
         for (int h = r * group; h < (r + 1) * group; h++) {
             const int64_t row = (seq->q0 + i) * s->n_heads + h;
             const row_sums *sums = &x->sums[row];
-            const double p = exp(scale * dot(x->q + row * d, x->k + at, d) - sums->lse);
-            const double dp = dot(x->dout + row * d, x->v + at, d);
-            axpy(scale * p * (dp - sums->origin - sums->delta), x->q + row * d, d, m->acc);
-            axpy(p, x->dout + row * d, d, m->more);
+            const float *q = row_of(x->q, row, d, m->query), *dout = row_of(x->dout, row, d, m->output);
+            const double p = exp(scale * dot(q, k, d) - sums->lse), dp = dot(dout, v, d);
+            axpy(scale * p * (dp - sums->origin - sums->delta), q, d, m->acc);
+            axpy(p, dout, d, m->more);
         }
     }
-    round_row(m->acc, d, x->dk + at);
-    round_row(m->more, d, x->dv + at);
+    round_row(m->acc, d, x->dk + at * d);
+    round_row(m->more, d, x->dv + at * d);
 }
 
 static size_t place_backward(tensors *x, const msa_shape *s, void *work)
@@ -183,8 +202,8 @@ size_t backward_again_workspace(const msa_shape *s)
     return place_backward(&x, s, NULL);
 }
 
-void backward_again(const msa_shape *s, const float *q, const float *k, const float *v, const int32_t *ids,
-                    const float *dout, float *dq, float *dk, float *dv, void *work)
+void backward_again(const msa_shape *s, cached q, cached k, cached v, const int32_t *ids, cached dout,
+                    float *dq, float *dk, float *dv, void *work)
 {
     tensors x = {.s = s, .q = q, .k = k, .v = v, .dout = dout, .ids = ids, .dq = dq, .dk = dk, .dv = dv};
     place_backward(&x, s, work);
@@ -208,7 +227,7 @@ void backward_again(const msa_shape *s, const float *q, const float *k, const fl
 
 typedef struct kl_call {
     const msa_shape *s;
-    const float *q, *k, *qi, *ki;
+    cached q, k, qi, ki;
     const int32_t *ids;
     double share, weight;
     float *dqi, *dki;
@@ -216,13 +235,14 @@ typedef struct kl_call {
     void *own;                      /* scratch of every thread */
 } kl_call;
 
-/* Mean over the heads of the probability of one key at `at`. */
-static double teacher(const kl_call *x, int64_t query, int r, const float *key)
+/* Mean over the heads of the probability of the key in row `at` of K. */
+static double teacher(const kl_call *x, int64_t query, int r, int64_t at, const scratch *m)
 {
     const int d = x->s->d_head, group = x->s->n_heads / x->s->n_kv_heads;
+    const float *key = row_of(x->k, at, d, m->value);
     double t = 0;
     for (int64_t row = query * x->s->n_heads + r * group, h = 0; h < group; h++)
-        t += exp(dot(x->q + (row + h) * d, key, d) / sqrt(d) - x->lse[row + h]) / group;
+        t += exp(dot(row_of(x->q, row + h, d, m->output), key, d) / sqrt(d) - x->lse[row + h]) / group;
     return t;
 }
 
@@ -232,23 +252,26 @@ static void kl_row(const kl_call *x, const msa_seq *seq, int64_t i, int r, const
     const int d = s->d_head, di = s->d_index, group = s->n_heads / s->n_kv_heads;
     const int64_t query = seq->q0 + i, row = query * s->n_kv_heads + r;
     const int64_t n = list_support(s, ids_row(s, x->ids, r, query), position(seq, i), m->tokens);
-    const float *keys = x->k + (seq->kv0 * s->n_kv_heads + r) * d, *keys_i = x->ki + seq->kv0 * di;
+    const int64_t kv = seq->kv0 * s->n_kv_heads + r;
     double denom;
     for (int64_t h = query * s->n_heads + r * group, last = h + group; h < last; h++) {
+        const float *q = row_of(x->q, h, d, m->query);
         for (int64_t a = 0; a < n; a++)
-            m->p[a] = dot(x->q + h * d, keys + m->tokens[a] * s->n_kv_heads * d, d) / sqrt(d);
+            m->p[a] = dot(q, row_of(x->k, kv + m->tokens[a] * s->n_kv_heads, d, m->key), d) / sqrt(d);
         x->lse[h] = softmax_row(m->p, n, false, &denom);
     }
+    const float *qi = row_of(x->qi, row, di, m->query);
     for (int64_t a = 0; a < n; a++)
-        m->p[a] = m->dp[a] = dot(x->qi + row * di, keys_i + m->tokens[a] * di, di) / sqrt(di);
+        m->p[a] = m->dp[a] = dot(qi, row_of(x->ki, seq->kv0 + m->tokens[a], di, m->key), di) / sqrt(di);
     x->index_lse[row] = softmax_row(m->p, n, false, &denom);
     x->loss[row] = 0;
     memset(m->acc, 0, (size_t)di * sizeof *m->acc);
     for (int64_t a = 0; a < n; a++) {
-        const double t = teacher(x, query, r, keys + m->tokens[a] * s->n_kv_heads * d);
+        const double t = teacher(x, query, r, kv + m->tokens[a] * s->n_kv_heads, m);
         if (t != 0) /* 0 log 0 = 0 */
             x->loss[row] += x->share * t * (log(t) - (m->dp[a] - x->index_lse[row]));
-        axpy(x->weight * x->share / sqrt(di) * (m->p[a] / denom - t), keys_i + m->tokens[a] * di, di, m->acc);
+        axpy(x->weight * x->share / sqrt(di) * (m->p[a] / denom - t),
+             row_of(x->ki, seq->kv0 + m->tokens[a], di, m->key), di, m->acc);
     }
     if (x->dqi)
         round_row(m->acc, di, x->dqi + row * di);
@@ -258,16 +281,16 @@ static void kl_key(const kl_call *x, const msa_seq *seq, int64_t j, const scratc
 {
     const msa_shape *s = x->s;
     const int di = s->d_index;
-    const float *key = x->ki + (seq->kv0 + j) * di;
+    const float *key = row_of(x->ki, seq->kv0 + j, di, m->key);
     memset(m->acc, 0, (size_t)di * sizeof *m->acc);
     for (int64_t i = max_i64(0, j - position(seq, 0)); i < seq->n_q; i++)
         for (int r = 0; r < s->n_kv_heads; r++) {
             const int64_t query = seq->q0 + i, row = query * s->n_kv_heads + r;
             if (!attends(s, seq, i, j, ids_row(s, x->ids, r, query)))
                 continue;
-            const float *qi = x->qi + row * di;
+            const float *qi = row_of(x->qi, row, di, m->query);
             const double u = exp(dot(qi, key, di) / sqrt(di) - x->index_lse[row]);
-            const double t = teacher(x, query, r, x->k + ((seq->kv0 + j) * s->n_kv_heads + r) * s->d_head);
+            const double t = teacher(x, query, r, (seq->kv0 + j) * s->n_kv_heads + r, m);
             axpy(x->weight * x->share / sqrt(di) * (u - t), qi, di, m->acc);
         }
     round_row(m->acc, di, x->dki + (seq->kv0 + j) * di);
@@ -289,8 +312,8 @@ size_t kl_again_workspace(const msa_shape *s)
     return place_kl(&x, s, NULL);
 }
 
-void kl_again(const msa_shape *s, const float *q, const float *k, const float *qi, const float *ki,
-              const int32_t *ids, double weight, double *loss, float *dqi, float *dki, void *work)
+void kl_again(const msa_shape *s, cached q, cached k, cached qi, cached ki, const int32_t *ids, double weight,
+              double *loss, float *dqi, float *dki, void *work)
 {
     const int groups = s->n_kv_heads;
     kl_call x = {.s = s, .q = q, .k = k, .qi = qi, .ki = ki, .ids = ids, .dqi = dqi, .dki = dki};

@@ -118,6 +118,7 @@ typedef msa_status msa_half_fn(const msa_shape *s, const msa_arrays *a, void *wo
 msa_dense_fn fast_dense;
 msa_half_fn fast_dense_amx, fast_index_amx, fast_prefill_amx; /* amx.c */
 msa_half_fn fast_sparse_amx, fast_sparse_amx_queries, fast_sparse_amx_blocks;
+msa_half_fn fast_backward_amx, fast_dense_backward_amx, fast_kl_amx;
 msa_half_fn fast_decode_amx, fast_dense_decode_amx;
 msa_sparse_fn fast_sparse_naive, fast_sparse_threaded, fast_sparse_blocked, fast_sparse_tiles,
     fast_sparse_blocks, fast_sparse_lanes, fast_sparse;
@@ -133,6 +134,8 @@ size_t fast_dense_amx_workspace(const msa_shape *s);
 size_t fast_index_amx_workspace(const msa_shape *s);
 size_t fast_prefill_amx_workspace(const msa_shape *s);
 size_t fast_sparse_amx_workspace(const msa_shape *s);
+size_t fast_backward_amx_workspace(const msa_shape *s);
+size_t fast_kl_amx_workspace(const msa_shape *s);
 size_t fast_decode_amx_workspace(const msa_shape *s);
 size_t fast_dense_decode_amx_workspace(const msa_shape *s);
 size_t fast_sparse_naive_workspace(const msa_shape *s);

@@ -46,6 +46,17 @@ const float *rows_of(cached x, int n_heads, int head, int d, int64_t first, int6
     return buffer;
 }
 
+void cached_centre(const msa_shape *s, const int32_t *ids, int64_t p, cached k, int n_heads, int head,
+                   int64_t first, int d, float *buffer, float *centre)
+{
+    int64_t at[KEY_SAMPLES];
+    const int used = key_samples(s, ids, p, at);
+    for (int a = 0; a < used; a++)
+        memmove(buffer + a * d, rows_of(k, n_heads, head, d, first + at[a], 1, buffer + a * d),
+                (size_t)d * sizeof *buffer);
+    sample_centre(buffer, used, d, centre);
+}
+
 int slabs_of(const msa_shape *s)
 {
     return (s->n_heads / s->n_kv_heads + LANES - 1) / LANES;

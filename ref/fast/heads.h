@@ -27,6 +27,11 @@ static inline cached halves(const uint16_t *x)
  * in `buffer`. */
 const float *rows_of(cached x, int n_heads, int head, int d, int64_t first, int64_t n, float *buffer);
 
+/* What the keys of a query at position p have in common, centre [d]: key_centre() of those of head `head` from row
+ * `first` on. `buffer` [KEY_SAMPLES,d]. */
+void cached_centre(const msa_shape *s, const int32_t *ids, int64_t p, cached k, int n_heads, int head,
+                   int64_t first, int d, float *buffer, float *centre);
+
 /* Rows that will be read next, to be asked for while something else is computed: memory is too slow to wait
  * for, and rows too short for the machine to guess. */
 typedef struct ahead {

@@ -175,7 +175,7 @@ msa_status fast_kl_tiles(const msa_shape *s, const float *q, const float *k, con
             sum += group_dki[r * ki_size + a];
         dki[a] = sum;
     }
-    if (kl_faint(s, qi, ki, weight) || !kl_held(s, *loss, dqi, dki))
-        kl_again(s, q, k, qi, ki, ids, weight, loss, dqi, dki, w.again);
+    if (kl_faint(s, floats(qi), floats(ki), weight) || !kl_held(s, *loss, dqi, dki))
+        kl_again(s, floats(q), floats(k), floats(qi), floats(ki), ids, weight, loss, dqi, dki, w.again);
     return MSA_OK;
 }

@@ -108,6 +108,7 @@ static msa_status run_rounded(msa_stage stage, msa_half_fn *f, const msa_shape *
 /* Kernels of one stage may share a workspace. */
 #define fast_sparse_amx_queries_workspace fast_sparse_amx_workspace
 #define fast_sparse_amx_blocks_workspace fast_sparse_amx_workspace
+#define fast_dense_backward_amx_workspace fast_backward_amx_workspace
 #define RUN_ROUNDED(stage, function)                                                                         \
     static msa_status function##_run(const msa_shape *s, const msa_arrays *a, void *work)                    \
     {                                                                                                        \

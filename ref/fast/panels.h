@@ -50,6 +50,48 @@ static inline int_lanes widened(const uint16_t *x, int c, int d)
     return __builtin_convertvector(y, int_lanes);
 }
 
+/* Rounded to bf16, to nearest even, which is the upper half of each word; the lower one is 0. */
+static inline int_lanes halved(lanes x)
+{
+    int_lanes a = (int_lanes)x;
+    a += 0x7fff + ((a >> 16) & 1);
+    return a & (int32_t)0xffff0000;
+}
+
+/* Two rows of those, word by word. */
+static inline int_lanes joined(int_lanes x, int_lanes y)
+{
+    return ((x >> 16) & 0xffff) | y;
+}
+
+/* Two rows of floats to pairs of bf16. */
+static inline int_lanes pairs_of(lanes x, lanes y)
+{
+    return joined(halved(x), halved(y));
+}
+
+/* Rows of a left factor [16,d] become the columns of a right one [d,16]. */
+static inline void left_to_right(tile_rows *x, int steps)
+{
+    for (int step = 0; step < steps; step++) {
+        int_lanes words[16];
+        memcpy(words, &x[step], sizeof words);
+        transpose(words);
+        memcpy(&x[step], words, sizeof words);
+    }
+}
+
+/* Channels c .. c+15 of rows x[0 .. 15] and y[0 .. 15], each of d channels or NULL: a right factor [32,16] whose rows
+ * are x[0] y[0] x[1] y[1] .. */
+static inline void put_beside(tile_rows *to, const uint16_t *const x[TILE_ROWS],
+                              const uint16_t *const y[TILE_ROWS], int c, int d)
+{
+    for (int row = 0; row < TILE_ROWS; row++) {
+        const int_lanes pairs = widened(x[row], c, d) | widened(y[row], c, d) << 16;
+        memcpy(to->word[row], &pairs, sizeof pairs);
+    }
+}
+
 /* Rows x[0 .. 31], each of d channels or NULL, are the columns of a left factor [d,32]: tiles [steps_of(d)][2] of 16
  * channels. Two rows interleaved are a row of a right factor; that, turned, is what is wanted. */
 static inline void put_turned(tile_rows *to, const uint16_t *const x[TILE_HALVES], int d)

@@ -42,8 +42,7 @@ void sweep_open(sweep *w, const msa_seq *seq, int64_t i0, int64_t most, const in
     }
 }
 
-/* The queries of group r that attend to a block. */
-static const int32_t *entries_of(const sweep *w, int r, int64_t block, int64_t *n)
+const int32_t *sweep_entries(const sweep *w, int r, int64_t block, int64_t *n)
 {
     const chunk *c = &w->group[r];
     const int64_t blind = max_i64(0, block * w->width - position(&w->seq, w->i0)); /* full: see none of it */
@@ -56,7 +55,7 @@ static int64_t work_of(const sweep *w, int r0, int r1, int64_t block)
     int64_t work = 0;
     for (int r = r0; r < r1; r++) {
         int64_t n;
-        entries_of(w, r, block, &n);
+        sweep_entries(w, r, block, &n);
         work += n;
     }
     return work;
@@ -84,7 +83,7 @@ void sweep_walk(const sweep *w, int r, int64_t b0, int64_t b1, visit_fn *visit, 
     const int64_t most = visit_queries(w->s);
     for (int64_t b = b0; b < b1; b++) {
         int64_t n;
-        const int32_t *entry = entries_of(w, r, b, &n);
+        const int32_t *entry = sweep_entries(w, r, b, &n);
         for (int64_t e = 0; e < n; e += most) {
             block_visit m = {.w = w, .r = r, .entry = entry + e, .queries = min_i64(most, n - e)};
             const int64_t last = position(&w->seq, w->i0 + m.entry[m.queries - 1]);
@@ -117,27 +116,34 @@ void visit_scatter(const block_visit *m, const float *rows, int64_t wide, float 
     }
 }
 
-void visit_weigh(const block_visit *m, int count, const float *lse, float *x)
+/* ---- Logits -------------------------------------------------------------------------------------------- */
+
+static size_t floats_bytes(const msa_shape *s, int n_heads, int d)
 {
-    for (int64_t a = 0; a < m->queries * count; a++, x += m->cols) {
-        const int64_t seen = seen_by(m, a / count);
-        /* What float32 could not hold has to show: -inf less anything weighs nothing. */
-        const bool held = row_top(x, seen, -INFINITY) < INFINITY && fabsf(lse[a]) < INFINITY;
-        const float base = held ? lse[a] : NAN;
-        for (int64_t c = 0; c < seen; c++)
-            x[c] = exp2_nonpositive((float)LOG2_E * (x[c] - base));
-        for (int64_t c = seen; c < m->cols; c++)
-            x[c] = 0;
-    }
+    return (size_t)(visit_queries(s) * (n_heads / s->n_kv_heads) * d) * sizeof(float);
 }
+
+static void make_logits(const block_visit *m, const void *q, int n_heads, const void *k, int kv_heads, int d,
+                        void *buffer, float *logits)
+{
+    const int count = n_heads / m->w->s->n_kv_heads;
+    const int64_t stride = (int64_t)kv_heads * d, key = m->w->seq.kv0 + m->j0;
+    const float *keys = (const float *)k + key * stride + (kv_heads > 1 ? m->r * d : 0);
+    visit_gather(m, q, n_heads, m->r * count, count, d, (float)(1 / sqrt(d)), buffer);
+    small_gemm(false, true, m->queries * count, m->cols, d, buffer, d, keys, stride, 0, logits, m->cols);
+}
+
+const logits_way sweep_floats = {floats_bytes, make_logits};
 
 /* ---- Log-sum-exps -------------------------------------------------------------------------------------- */
 
 /* What a thread needs to sum up the weights of a part. */
 typedef struct lse_sums {
-    const float *q, *k;
+    const logits_way *by;
+    const void *q, *k;
     int heads, kv_heads, d;
-    float *rows, *logits, *max; /* max, sum: [n,heads] of the part */
+    void *buffer;
+    float *logits, *max; /* max, sum: [n,heads] of the part */
     double *sum;
 } lse_sums;
 
@@ -157,11 +163,8 @@ static void sum_up(const float *x, int64_t n, float *max, double *sum)
 static void visit_to_sum(const block_visit *m, void *own)
 {
     const lse_sums *u = own;
-    const int d = u->d, count = u->heads / m->w->s->n_kv_heads;
-    const int64_t stride = (int64_t)u->kv_heads * d, key = m->w->seq.kv0 + m->j0;
-    const float *k = u->k + key * stride + (u->kv_heads > 1 ? m->r * d : 0);
-    visit_gather(m, u->q, u->heads, m->r * count, count, d, (float)(1 / sqrt(d)), u->rows);
-    small_gemm(false, true, m->queries * count, m->cols, d, u->rows, d, k, stride, 0, u->logits, m->cols);
+    const int count = u->heads / m->w->s->n_kv_heads;
+    u->by->make(m, u->q, u->heads, u->k, u->kv_heads, u->d, u->buffer, u->logits);
     for (int64_t a = 0; a < m->queries * count; a++) {
         const int64_t at = m->entry[a / count] * u->heads + m->r * count + a % count,
                       seen = seen_by(m, a / count);
@@ -170,19 +173,19 @@ static void visit_to_sum(const block_visit *m, void *own)
     }
 }
 
-static size_t place_own(lse_sums *u, const msa_shape *s, int heads, int d, void *work)
+static size_t place_own(lse_sums *u, const msa_shape *s, const logits_way *by, int heads, int d, void *work)
 {
     const int64_t rows = visit_queries(s) * (heads / s->n_kv_heads);
     arena a = arena_over(work);
-    u->rows = arena_take(&a, rows * d, sizeof *u->rows);
+    u->buffer = arena_take(&a, 1, by->bytes(s, heads, d));
     u->logits = arena_take(&a, rows * SWEEP_KEYS, sizeof *u->logits);
     return arena_bytes(&a);
 }
 
-static size_t own_bytes(const msa_shape *s, int heads, int d)
+static size_t own_bytes(const msa_shape *s, const logits_way *by, int heads, int d)
 {
     lse_sums u;
-    return place_own(&u, s, heads, d, NULL);
+    return place_own(&u, s, by, heads, d, NULL);
 }
 
 typedef struct sums {
@@ -191,34 +194,35 @@ typedef struct sums {
     void *own;
 } sums;
 
-static size_t place(sums *x, const msa_shape *s, int64_t n, int heads, int d, void *work)
+static size_t place(sums *x, const msa_shape *s, int64_t n, const logits_way *by, int heads, int d,
+                    void *work)
 {
     arena a = arena_over(work);
     x->max = arena_take(&a, LSE_PARTS * n * heads, sizeof *x->max);
     x->sum = arena_take(&a, LSE_PARTS * n * heads, sizeof *x->sum);
-    x->own = arena_take(&a, fast_max_threads(), own_bytes(s, heads, d));
+    x->own = arena_take(&a, fast_max_threads(), own_bytes(s, by, heads, d));
     return arena_bytes(&a);
 }
 
-size_t sweep_lse_bytes(const msa_shape *s, int64_t n, int heads, int d)
+size_t sweep_lse_bytes(const msa_shape *s, int64_t n, const logits_way *by, int heads, int d)
 {
     sums x;
-    return place(&x, s, n, heads, d, NULL);
+    return place(&x, s, n, by, heads, d, NULL);
 }
 
-void sweep_lse(const sweep *w, const float *q, int heads, const float *k, int kv_heads, int d, float *lse,
-               void *work)
+void sweep_lse(const sweep *w, const logits_way *by, const void *q, int heads, const void *k, int kv_heads,
+               int d, float *lse, void *work)
 {
     const int64_t size = w->n * heads;
     sums x;
-    place(&x, w->s, w->n, heads, d, work);
+    place(&x, w->s, w->n, by, heads, d, work);
     float *max = x.max;
     double *sum = x.sum;
     const int threads = products_begin();
 #pragma omp parallel num_threads(threads)
     {
-        lse_sums u = {.q = q, .k = k, .heads = heads, .kv_heads = kv_heads, .d = d};
-        place_own(&u, w->s, heads, d, own_part(x.own, own_bytes(w->s, heads, d)));
+        lse_sums u = {.by = by, .q = q, .k = k, .heads = heads, .kv_heads = kv_heads, .d = d};
+        place_own(&u, w->s, by, heads, d, own_part(x.own, own_bytes(w->s, by, heads, d)));
 #pragma omp for schedule(dynamic)
         for (int part = 0; part < LSE_PARTS; part++) {
             const int groups = w->s->n_kv_heads;

@@ -33,6 +33,9 @@ void sweep_take(sweep *w, const msa_shape *s, int64_t n, arena *a);
 /* Queries i0 .. of a sequence, `most` at most; ids NULL: full support. Turns the ids of all groups around. */
 void sweep_open(sweep *w, const msa_seq *seq, int64_t i0, int64_t most, const int32_t *ids);
 
+/* The *n queries of group r that attend to a block, ascending. */
+const int32_t *sweep_entries(const sweep *w, int r, int64_t block, int64_t *n);
+
 /* The first block of a part, where groups r0 .. r1-1 are cut into `parts` of equal work; of part `parts`, the
  * end. */
 int64_t sweep_cut(const sweep *w, int r0, int r1, int part, int parts);
@@ -52,13 +55,20 @@ void visit_gather(const block_visit *m, const float *x, int heads, int head, int
                   float *rows);
 /* to [n,wide] += rows [queries,wide] at its queries. */
 void visit_scatter(const block_visit *m, const float *rows, int64_t wide, float *to);
-/* Row a of logits x [queries*count,cols] becomes probabilities exp(x - lse[a]); 0 where a key is not seen. */
-void visit_weigh(const block_visit *m, int count, const float *lse, float *x);
 
-/* LSE of the chunk's logits q.k/sqrt(d) over its support, for all `heads` heads of q [T,heads,d], to
- * lse [n,heads] of the chunk; k [S,kv_heads,d]. */
-size_t sweep_lse_bytes(const msa_shape *s, int64_t n, int heads, int d);
-void sweep_lse(const sweep *w, const float *q, int heads, const float *k, int kv_heads, int d, float *lse,
-               void *work);
+/* How the logits q.k/sqrt(d) of a visit are made: rows [queries*count,cols] of its heads, `count` of the n_heads for
+ * each group, of q [T,n_heads,d] with k [S,kv_heads,d], of which a group has one or all share one. What q and k are
+ * made of the way says. */
+typedef struct logits_way {
+    size_t (*bytes)(const msa_shape *s, int n_heads, int d);
+    void (*make)(const block_visit *m, const void *q, int n_heads, const void *k, int kv_heads, int d,
+                 void *buffer, float *logits);
+} logits_way;
+extern const logits_way sweep_floats; /* float32, products by OpenBLAS */
+
+/* LSE of the chunk's logits over its support, for all n_heads heads, to lse [n,n_heads] of the chunk. */
+size_t sweep_lse_bytes(const msa_shape *s, int64_t n, const logits_way *by, int n_heads, int d);
+void sweep_lse(const sweep *w, const logits_way *by, const void *q, int n_heads, const void *k, int kv_heads,
+               int d, float *lse, void *work);
 
 #endif

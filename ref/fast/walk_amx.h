@@ -101,15 +101,22 @@ static inline void pack_rows(const panels *x, int64_t piece, const msa_shape *s,
     put_turned(x->v + piece * 2 * steps, values, d);
 }
 
+/* The same of n rows that lie together. */
+static inline void pack_run(const panels *x, int64_t piece, const msa_shape *s, int r, int64_t first, int64_t n,
+                            const uint16_t *k, const uint16_t *v)
+{
+    int64_t row[TILE_HALVES];
+    for (int a = 0; a < n; a++)
+        row[a] = first + a;
+    pack_rows(x, piece, s, r, row, (int)n, k, v);
+}
+
 /* Piece `piece` of group r. */
 static inline void pack_piece(const panels *x, int64_t piece, const msa_shape *s, const msa_seq *seq, int r,
                               const uint16_t *k, const uint16_t *v)
 {
-    const int64_t first = piece * TILE_HALVES, n = min_i64(TILE_HALVES, seq->n_kv - first);
-    int64_t row[TILE_HALVES];
-    for (int a = 0; a < n; a++)
-        row[a] = seq->kv0 + first + a;
-    pack_rows(x, piece, s, r, row, (int)n, k, v);
+    const int64_t first = piece * TILE_HALVES;
+    pack_run(x, piece, s, r, seq->kv0 + first, min_i64(TILE_HALVES, seq->n_kv - first), k, v);
 }
 
 /* The first of the items that keys j .. end - 1 are, for nobody yet: it begins with the piece that has key j. Returns
@@ -335,15 +342,6 @@ static inline void shrink(const walk *w, column *c, lanes factor)
         float *o = (float *)c->o[x / TILE_ROWS].word[x % TILE_ROWS];
         store(o, load(o) * factor);
     }
-}
-
-/* Two rows of floats to pairs of bf16, rounded to nearest even. */
-static inline int_lanes pairs_of(lanes x, lanes y)
-{
-    int_lanes a = (int_lanes)x, b = (int_lanes)y;
-    a += 0x7fff + ((a >> 16) & 1);
-    b += 0x7fff + ((b >> 16) & 1);
-    return ((a >> 16) & 0xffff) | (b & (int32_t)0xffff0000);
 }
 
 /* Weights of a column for keys 16 part .. 16 part + 15; their sums are added to `sum`. */

@@ -67,7 +67,10 @@ mutant 'tiles: 8-bit index keys without their scale' block_maxima test_amx 'y->k
 mutant 'fast softmax keeps unselected blocks' mask_row test_fast '$chosen ? $p + 1' 'true ? $p + 1'
 mutant 'fast product strides' fast_gemm test_fast '$a + ($trans_a ? $i : $i * $lda)' '$a + $i * $lda'
 mutant 'fast logit of -inf weighs nothing' row_top test_extremes '$least > -INFINITY ? $most : NAN' '$most'
-mutant 'fast sweep of full support: queries of the first block' entries_of test_fast '$w->full ? $blind : $c->first' '$w->full ? 0 : $c->first'
+mutant 'fast sweep of full support: queries of the first block' sweep_entries test_fast '$w->full ? $blind : $c->first' '$w->full ? 0 : $c->first'
+mutant 'backward on tiles sees the future' turn_visits test_amx 'hide(&$now->logits, $c, $here->logits)' '(void)$here'
+mutant 'backward on tiles: dK of P' step_of_visit test_amx '$x->ds + $part * PAIRS' '$x->p + $part * PAIRS'
+mutant 'backward on tiles loses a part of dQ' end_ask test_amx '$part = 1; $part < $h->parts' '$part = 2; $part < $h->parts'
 
 # ---- Model, training -----------------------------------------------------------------------------
 mutant 'SwiGLU gradient without its second term' swiglu_backward test_model '* (1 + $gate[$i] * (1 - $s))' ''
