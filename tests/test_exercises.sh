@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Exercises of the book: every stub is turned down by its check, with a verdict and not by a crash; every
-# solution passes, whatever the seed; answers that cheat or crash are refused, with words that help (tests/exercises/refused;
-# FULL=1 adds tests/exercises/refused_full and seeds); each has all its parts; refusals; a student's file is never overwritten.
+# solution passes, whatever the seed; answers that cheat or crash are refused, with words that help (tests/refused;
+# FULL=1 adds tests/refused_full and seeds); each has all its parts; refusals; a student's file is never overwritten.
 source "$(dirname "$0")/support/tap.sh"
 EX=book/exercises P=${B:-build}/exercises
 
@@ -53,7 +53,7 @@ played() { # played FILE: the last line that a student reads
     refused=$(program_of "$1").admitted.o.refused
     if [[ -s $refused ]]; then echo "not yet: was not run, since $(cat "$refused")"; else ran "$1"; fi
 }
-for file in tests/exercises/refused/*.c* ${FULL:+tests/exercises/refused_full/*.c*}; do
+for file in tests/refused/*.c* ${FULL:+tests/refused_full/*.c*}; do
     [[ $file == *.cu && ! -x $P/11_coalesce/stub ]] && skip "$file" "no C++ compiler here" && continue
     [[ $file == *_@(by_value|returned).cu && ! -e $P/11_coalesce/stub.o.gimple ]] && skip "$file" "this compiler does not list what calls pass" && continue
     wants=$(sed -nE '1s,^/[*] wants: (.*) [*]/$,\1,p' "$file")
@@ -72,21 +72,21 @@ behind() { # behind FILE WORDS
     [[ -s $(program_of "$1").admitted.o.refused && $(ran "$1") =~ ^'not yet: '.*$2 ]]
     check $? "${1#tests/}, run all the same: $2"
 }
-behind tests/exercises/refused/01_exit.c 'the answer ended the program .status 0. instead of returning'
-behind tests/exercises/refused/01_reference.c 'it calls the reference'
-behind tests/exercises/refused/07_file.c 'flop_dense at'
-behind tests/exercises/refused/10_constructor.c 'block recall'
+behind tests/refused/01_exit.c 'the answer ended the program .status 0. instead of returning'
+behind tests/refused/01_reference.c 'it calls the reference'
+behind tests/refused/07_file.c 'flop_dense at'
+behind tests/refused/10_constructor.c 'block recall'
 if [[ -n ${FULL:-} ]]; then
     for file in 01_fork 01__exit 01_sleep 01_raise 01_pthread_create 01_ptrace 01_system; do
-        behind "tests/exercises/refused_full/$file.c" '(it calls the system|the answer ended the program|Bad system call)'
+        behind "tests/refused_full/$file.c" '(it calls the system|the answer ended the program|Bad system call)'
     done
     if grep -q fsanitize "${B:-build}/flags"; then
         skip "refused_full/01_pipe.c, run all the same" "UBSan asks the system for pipes in an answer's process"
     else
-        behind tests/exercises/refused_full/01_pipe.c 'it calls the system'
+        behind tests/refused_full/01_pipe.c 'it calls the system'
     fi
 fi
-[[ -n ${FULL:-} ]] || skip "tests/exercises/refused_full, and more seeds" "only with FULL=1"
+[[ -n ${FULL:-} ]] || skip "tests/refused_full, and more seeds" "only with FULL=1"
 
 # ---- Seeds, and the result for scripts ------------------------------------------------------------------------
 

@@ -62,8 +62,8 @@ ex_cu = $(call EX_PROGRAM,$(1),$(2),$(3),$(EX_CXXPP) $(4),$(EX_KERNEL) $(5) $(EX
 $(foreach e,$(EX_C),$(foreach p,stub solution mine,$(eval $(call ex_c,$(e),$(p),$(EX)/$(e)/$(p).c))))
 $(foreach e,$(EX_CU),$(foreach p,stub solution mine,$(eval $(call ex_cu,$(e),$(p),$(EX)/$(e)/$(p).cu,,$(if $(CUDA),$(EX_B)/$(e)/$(p).gpu.o)))))
 
-# Answers that cheat or crash, tests/exercises/refused/NN_what: tests/test_exercises.sh wants each to be refused.
-CHEATS   := $(wildcard tests/exercises/refused/*.c $(if $(CXX17),tests/exercises/refused/*.cu) $(if $(FULL),tests/exercises/refused_full/*.c $(if $(CXX17),tests/exercises/refused_full/*.cu)))
+# Answers that cheat or crash, tests/refused/NN_what: tests/test_exercises.sh wants each to be refused.
+CHEATS   := $(wildcard tests/refused/*.c $(if $(CXX17),tests/refused/*.cu) $(if $(FULL),tests/refused_full/*.c $(if $(CXX17),tests/refused_full/*.cu)))
 ex_of     = $(patsubst %/,%,$(subst $(EX)/,,$(wildcard $(EX)/$(firstword $(subst _, ,$(notdir $(1))))_*/)))
 define EX_CHEAT
 $(EX_B)/$(2)/$(basename $(notdir $(1))).o: $(1) $(EX)/exercises.mk $(B)/flags

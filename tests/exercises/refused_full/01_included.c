@@ -1,3 +1,0 @@
-/* wants: was not run, since it includes */
-#include "task.h"
-#include "../../../tests/exercises/refused_full/01_text_without_ending"
