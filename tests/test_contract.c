@@ -559,8 +559,9 @@ static void absurd_shapes(void)
         const msa_status status = msa_check_shape(&s);
         accepted += status == MSA_OK;
         const msa_kernel *k;
+        char name[KERNEL_NAME];
         for (int n = 0; (k = table_at(n)) != NULL; n++)
-            one_size(&c, k->name, &s, status, k->workspace(&s));
+            one_size(&c, kernel_name(k, name), &s, status, k->workspace(&s));
         for (int a = 0; a < 2; a++) {
             const msa_ops *ops = a ? &msa_fast_ops : &msa_ref_ops;
             const msa_layer_config layer = {

@@ -34,7 +34,7 @@ static size_t place(scratch *m, const msa_shape *s, void *work)
 {
     const int steps = steps_of(s->d_index);
     arena a = arena_over(work);
-    m->q = arena_take(&a, TASK / TILE_ROWS * steps, sizeof *m->q);
+    m->q = arena_take(&a, INT64_C(1) * TASK / TILE_ROWS * steps, sizeof *m->q);
     m->query = arena_take(&a, 2 * (int64_t)s->d_index, sizeof *m->query);
     m->half = arena_take(&a, s->d_index, sizeof *m->half);
     m->logits = arena_take(&a, TILE_ROWS * STRIP, sizeof *m->logits);

@@ -29,7 +29,7 @@ typedef struct factors {
 static size_t place_factors(factors *x, int d, void *work)
 {
     arena a = arena_over(work);
-    x->keys = arena_take(&a, SWEEP_KEYS / TILE_ROWS * steps_of(d), sizeof *x->keys);
+    x->keys = arena_take(&a, INT64_C(1) * SWEEP_KEYS / TILE_ROWS * steps_of(d), sizeof *x->keys);
     x->rows = arena_take(&a, steps_of(d), sizeof *x->rows);
     x->logits = arena_take(&a, TILE_ROWS * WIDE, sizeof *x->logits);
     return arena_bytes(&a);
@@ -148,12 +148,12 @@ static size_t place_slopes(slopes *x, const msa_shape *s, void *work)
     const int steps = steps_of(s->d_index);
     arena a = arena_over(work);
     x->queries = arena_take(&a, 2 * steps, sizeof *x->queries);
-    x->keys = arena_take(&a, SWEEP_KEYS / TILE_HALVES * 2 * steps, sizeof *x->keys);
+    x->keys = arena_take(&a, INT64_C(2) * SWEEP_KEYS / TILE_HALVES * steps, sizeof *x->keys);
     x->u.high = arena_take(&a, 2 * SWEEP_KEYS / TILE_HALVES, sizeof *x->u.high);
     x->u.low = arena_take(&a, 2 * SWEEP_KEYS / TILE_HALVES, sizeof *x->u.low);
     x->turned.high = arena_take(&a, SWEEP_KEYS / TILE_ROWS, sizeof *x->turned.high);
     x->turned.low = arena_take(&a, SWEEP_KEYS / TILE_ROWS, sizeof *x->turned.low);
-    x->sum = arena_take(&a, TILE_ROWS * 2 * steps * TILE_ROWS, sizeof *x->sum);
+    x->sum = arena_take(&a, INT64_C(2) * TILE_ROWS * TILE_ROWS * steps, sizeof *x->sum);
     return arena_bytes(&a);
 }
 
