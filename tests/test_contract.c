@@ -788,6 +788,13 @@ static void no_pointer_may_be_missing(void)
         } while (missing < given);
         missing = -1;
         guard_poison(&out);
+        const msa_arrays none = {0};
+        if (k->run_half)
+            check_true(&c,
+                       k->run_half(NULL, &none, work) == MSA_ERR_NULL &&
+                           k->run_half(&good, NULL, work) == MSA_ERR_NULL &&
+                           k->run_half(&good, &none, work) == MSA_ERR_NULL,
+                       "%s/%s of bf16 tensors without them", msa_stage_name(k->stage), k->name);
     }
     for (int which = 0; which < N_PUBLIC; which++)
         for (missing = 0; missing == 0 || missing < given; missing++) {

@@ -1,6 +1,6 @@
 /* Kernels on tiles: which body of theirs this machine runs, and what is the same for both. */
 #define _DEFAULT_SOURCE /* syscall */
-#ifdef __x86_64__
+#if defined __x86_64__ && defined __linux__
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -26,7 +26,7 @@ bool amx_vectors(void)
 
 /* ---- The processor ---------------------------------------------------------------------------------------------- */
 
-#if defined __x86_64__ && defined HAVE_TILES
+#if defined __x86_64__ && defined __linux__ && defined HAVE_TILES
 #define ASK_FOR 0x1023 /* arch_prctl: may this process use .. */
 #define TILE_DATA 18   /* .. the tiles? The system saves 8 KB more a thread then */
 
@@ -84,13 +84,7 @@ static const body *the_body(void)
     return choice == TILED || (choice == ASK && amx_at_hand()) ? &tiled : &plain;
 }
 
-/* ---- Stages ------------------------------------------------------------------------------------------------------ */
-
-static msa_status begin(msa_stage stage, const msa_shape *s, const msa_arrays *a, const void *work)
-{
-    MSA_TRY(msa_check_shape(s));
-    return !work || arrays_missing(stage, a) ? MSA_ERR_NULL : MSA_OK;
-}
+/* ---- Stages: their calls have been checked --------------------------------------------------------------------- */
 
 size_t fast_dense_amx_workspace(const msa_shape *s)
 {
@@ -100,7 +94,6 @@ size_t fast_dense_amx_workspace(const msa_shape *s)
 msa_status fast_dense_amx(const msa_shape *s, const msa_arrays *a, void *work)
 {
     float *o = writable(a->o), *lse = writable(a->lse);
-    MSA_TRY(begin(MSA_STAGE_DENSE, s, a, work));
     pad_outputs(s, NULL, o, lse);
     MSA_TRY(the_body()->dense(s, a, work));
     attend_again(s, NULL, halves(a->q), halves(a->k), halves(a->v), NULL, o, lse, work);
@@ -114,7 +107,6 @@ size_t fast_index_amx_workspace(const msa_shape *s)
 
 msa_status fast_index_amx(const msa_shape *s, const msa_arrays *a, void *work)
 {
-    MSA_TRY(begin(MSA_STAGE_INDEX, s, a, work));
     if (a->index_lse)
         return MSA_ERR_UNSUPPORTED;
     pad_queries(s, s->n_kv_heads, msa_n_blocks(s), -INFINITY, writable(a->scores));
@@ -130,7 +122,6 @@ size_t fast_sparse_amx_workspace(const msa_shape *s)
 static msa_status sparse(const msa_shape *s, const msa_arrays *a, msa_half_fn *in_order, void *work)
 {
     float *o = writable(a->o), *lse = writable(a->lse);
-    MSA_TRY(begin(MSA_STAGE_SPARSE, s, a, work));
     MSA_TRY(msa_check_ids(s, a->ids));
     pad_outputs(s, NULL, o, lse);
     MSA_TRY(in_order(s, a, work));
@@ -162,7 +153,6 @@ msa_status fast_prefill_amx(const msa_shape *s, const msa_arrays *a, void *work)
 {
     msa_arrays chosen = *a;
     chosen.scores = chosen.index_lse = NULL;
-    MSA_TRY(begin(MSA_STAGE_PREFILL, s, a, work));
     MSA_TRY(fast_index_amx(s, &chosen, work));
     return fast_sparse_amx(s, &chosen, work);
 }
@@ -187,13 +177,6 @@ static msa_status steps(const msa_shape *s, const msa_arrays *a, int32_t *ids, a
     return MSA_OK;
 }
 
-static msa_status begin_step(msa_stage stage, const msa_shape *s, const msa_arrays *a, const void *work)
-{
-    if (has_pages(a))
-        MSA_TRY(msa_check_pages(s, &a->pages));
-    return begin(stage, s, a, work);
-}
-
 size_t fast_dense_decode_amx_workspace(const msa_shape *s)
 {
     const size_t few = max_size(dense_decode_plain_workspace(s), attend_again_workspace(s));
@@ -202,7 +185,6 @@ size_t fast_dense_decode_amx_workspace(const msa_shape *s)
 
 msa_status fast_dense_decode_amx(const msa_shape *s, const msa_arrays *a, void *work)
 {
-    MSA_TRY(begin_step(MSA_STAGE_DENSE_DECODE, s, a, work));
     if (!has_pages(a) && !all_few(s))
         return fast_dense_amx(s, a, work);
     return steps(s, a, NULL, the_body()->dense_decode, work);
@@ -216,7 +198,6 @@ size_t fast_decode_amx_workspace(const msa_shape *s)
 
 msa_status fast_decode_amx(const msa_shape *s, const msa_arrays *a, void *work)
 {
-    MSA_TRY(begin_step(MSA_STAGE_DECODE, s, a, work));
     if (!a->ki && !(has_pages(a) && a->pages.ki8))
         return MSA_ERR_NULL;
     if (!has_pages(a) && !all_few(s))
@@ -254,7 +235,6 @@ msa_status fast_backward_amx(const msa_shape *s, const msa_arrays *a, void *work
     float *dq = writable(a->dq), *dk = writable(a->dk), *dv = writable(a->dv);
     msa_arrays known = *a;
     scratch m;
-    MSA_TRY(begin(MSA_STAGE_BACKWARD, s, a, work));
     MSA_TRY(a->ids ? msa_check_ids(s, a->ids) : MSA_OK);
     place(&m, s, work);
     if (!a->o || !a->lse) {
@@ -286,7 +266,6 @@ size_t fast_kl_amx_workspace(const msa_shape *s)
 
 msa_status fast_kl_amx(const msa_shape *s, const msa_arrays *a, void *work)
 {
-    MSA_TRY(begin(MSA_STAGE_KL, s, a, work));
     MSA_TRY(a->ids ? msa_check_ids(s, a->ids) : MSA_OK);
     return !a->loss || !a->dqi != !a->dki ? MSA_ERR_NULL : kl_by_blocks(the_body()->kl, s, a, work);
 }

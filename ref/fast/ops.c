@@ -82,15 +82,20 @@ static void round_pages(const msa_shape *s, const msa_arrays *a, rounded *half)
     }
 }
 
-static msa_status run_rounded(msa_stage stage, msa_half_fn *f, const msa_shape *s, const msa_arrays *a,
-                              void *work)
+/* What every call of a kernel of bf16 tensors has to have, and what is in pages. */
+static msa_status check_call(msa_stage stage, const msa_shape *s, const msa_arrays *a, const void *work)
 {
     MSA_TRY(msa_check_shape(s));
     if (!a || !work || arrays_missing(stage, a))
         return MSA_ERR_NULL;
+    return stage_is_step(stage) && has_pages(a) ? msa_check_pages(s, &a->pages) : MSA_OK;
+}
+
+static msa_status run_rounded(msa_stage stage, msa_half_fn *f, const msa_shape *s, const msa_arrays *a,
+                              void *work)
+{
+    MSA_TRY(check_call(stage, s, a, work));
     const bool paged = stage_is_step(stage) && has_pages(a);
-    if (paged)
-        MSA_TRY(msa_check_pages(s, &a->pages));
     rounded half = {.a = *a};
     place_rounded(&half, stage, s, 0, work);
     for (array_id x = 0; x < ARRAY_N; x++) {
@@ -113,6 +118,11 @@ static msa_status run_rounded(msa_stage stage, msa_half_fn *f, const msa_shape *
     static msa_status function##_run(const msa_shape *s, const msa_arrays *a, void *work)                    \
     {                                                                                                        \
         return run_rounded((msa_stage)STAGE_##stage, function, s, a, work);                                  \
+    }                                                                                                        \
+    static msa_status function##_half(const msa_shape *s, const msa_arrays *a, void *work)                   \
+    {                                                                                                        \
+        MSA_TRY(check_call((msa_stage)STAGE_##stage, s, a, work));                                           \
+        return function(s, a, work);                                                                         \
     }                                                                                                        \
     static size_t function##_rounded_workspace(const msa_shape *s)                                           \
     {                                                                                                        \
@@ -138,8 +148,9 @@ static msa_status run_rounded(msa_stage stage, msa_half_fn *f, const msa_shape *
 const msa_kernel msa_fast_kernels[] = {
 #define KERNEL(stage, name, function, idea) ROW(stage, name, function, function, idea, .best = false)
 #define BEST(stage, name, function, idea) ROW(stage, name, function, function, idea, .best = true)
-#define HALF(stage, name, precision_, function, idea)                                                                    \
-    ROW(stage, name, function, function##_rounded, idea, .precision = MSA_##precision_, .run_half = function)
+#define HALF(stage, name, precision_, function, idea)                                                        \
+    ROW(stage, name, function, function##_rounded, idea, .precision = MSA_##precision_,                      \
+        .run_half = function##_half)
 #include "kernels.def"
     {.name = NULL}};
 

@@ -39,7 +39,7 @@ const int32_t *sweep_entries(const sweep *w, int r, int64_t block, int64_t *n);
 /* The first block of a part, where groups r0 .. r1-1 are cut into `parts` of equal work; of part `parts`, the
  * end. */
 int64_t sweep_cut(const sweep *w, int r0, int r1, int part, int parts);
-/* Calls meet() for all meetings of group r and blocks b0 .. b1-1, which are visible in part at least. */
+/* Calls `visit` for all visits of group r to blocks b0 .. b1-1, which are visible in part at least. */
 void sweep_walk(const sweep *w, int r, int64_t b0, int64_t b1, visit_fn *visit, void *own);
 /* Keys of a visit that its query number e sees. */
 static inline int64_t seen_by(const block_visit *m, int64_t e)
