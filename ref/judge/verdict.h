@@ -65,6 +65,7 @@ typedef struct verdict_selection {
     int64_t n_ids;   /**< ids in the oracle's selection */
     int64_t n_ties;  /**< of those, replaced by a block whose score differs by less than rounding can */
     int64_t n_wrong; /**< of those, replaced by a worse block; or rows that break the ids contract */
+    double expected_ties; /**< how many float32 rounding makes on average of scores as close as these */
     int64_t query;   /**< the first wrong row, -1 if none */
     int group;
 } verdict_selection;
@@ -73,7 +74,8 @@ typedef struct verdict_selection {
  *  @param tolerance 0: exact, as on dyadic inputs. Otherwise blocks whose unscaled scores differ by at
  *      most tolerance * 2 di 2^-24 * max over the two of sum |q||k| may be swapped: 1 is float32
  *      accumulation.
- *  @param max_ties the share of the ids that may be swapped so, rounded up: 0.001 on random data
+ *  @param max_ties the share of the ids that may be swapped so, rounded up: 0.001 on random data; more
+ *      where so many scores are closer than their rounding, as behind a channel that is large in every row
  *  Allocates; *ok is false if memory ran out. */
 verdict_selection verdict_ids(const msa_shape *s, const float *qi, const float *ki, const int32_t *ids,
                               double tolerance, double max_ties, bool *ok);
