@@ -154,6 +154,8 @@ static void train_to_meta(const trainer *t, checkpoint_meta *meta)
     checkpoint_put_real(meta, "train.lambda", c->lambda);
     if (c->backend)
         checkpoint_put(meta, "train.backend", c->backend);
+    if (c->precision)
+        checkpoint_put(meta, "train.precision", c->precision);
     if (c->recall_every)
         checkpoint_put_int(meta, "train.recall_every", c->recall_every);
 }
