@@ -142,6 +142,7 @@ END { print "| change | the paper | difference here | |\n|---|---|---|---|"
   row("sliding window and first block, equal arithmetic", "window", "msa", "worse", "worse")
   row("mean instead of max over a block", "mean", "msa", "left out", "")
   row("sum of a block'"'"'s exponentials instead of its max", "sum", "msa", "left out", "")
+  row("attention in bf16", "bf16", "msa", "left out", "")
   row("KL in the other direction", "reverse-kl", "msa", "left out", "")
   row("k = 2 instead of 6", "k-2", "msa", "left out", "")
   row("k = 4", "k-4", "msa", "left out", "")
