@@ -394,8 +394,7 @@ typedef struct msa_ops {
 
 extern const msa_ops msa_ref_ops;  /* ops.c: the table full of references */
 extern const msa_ops msa_fast_ops; /* fast/ops.c: OpenBLAS (where found) and OpenMP */
-/** The same with the kernels of bf16 tensors: run() rounds what it is given, as part of the call. A layer's cache
- *  in pages is then bf16 itself (msa_layer.h). */
+/** The same with kernels of bf16 tensors, to which run() rounds; a layer's cache in pages is bf16 itself. */
 extern const msa_ops msa_fast_bf16_ops;
 
 /** A step of generation of at most 16 queries a sequence, with keys, values and index keys stored as bf16:
