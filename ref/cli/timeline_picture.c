@@ -1,4 +1,4 @@
-/* Draws the timeline of a thread block: who waits for whom, and what hides behind what. */
+/* Draws the timeline of a CTA: who waits for whom, and what hides behind what. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
