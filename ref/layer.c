@@ -126,8 +126,8 @@ static msa_status norm_rope(const msa_shape *s, const msa_layer_config *c, proje
 static msa_status norm_rope_backward(const msa_shape *s, const msa_layer_config *c, projection p,
                                      const int32_t *pos, float *grad, float *dgain, double *work)
 {
-    for (int a = 0; a < n_runs(s); a++) {
-        const msa_seq run = get_run(s, a);
+    for (int r = 0; r < n_runs(s); r++) {
+        const msa_seq run = get_run(s, r);
         const int64_t at = run.q0 * p.heads * p.d;
         MSA_TRY(msa_rope(run.n_q, p.heads, p.d, p.rot, c->theta, pos + run.q0, true, grad + at));
         MSA_TRY(msa_rmsnorm_backward(run.n_q * p.heads, p.d, c->eps, p.raw + at, p.gain, grad + at, grad + at,
@@ -139,8 +139,8 @@ static msa_status norm_rope_backward(const msa_shape *s, const msa_layer_config 
 void add_weight_gradient(const msa_ops *ops, const msa_shape *s, int64_t m, const float *x, int64_t n,
                          const float *dy, float *dw)
 {
-    for (int a = 0; a < n_runs(s); a++) {
-        const msa_seq run = get_run(s, a);
+    for (int r = 0; r < n_runs(s); r++) {
+        const msa_seq run = get_run(s, r);
         ops->gemm(true, false, m, n, run.n_q, x + run.q0 * m, dy + run.q0 * n, 1, dw);
     }
 }
