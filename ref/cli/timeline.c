@@ -72,9 +72,9 @@ static int write_picture(const request *q, const drawing *d)
 static void join(int argc, char **argv, char *line, size_t size)
 {
     size_t n = (size_t)snprintf(line, size, "msa");
-    for (int a = 0; a < argc && n < size; a++) {
-        const char *quote = strchr(argv[a], ' ') ? "'" : "";
-        n += (size_t)snprintf(line + n, size - n, " %s%s%s", quote, argv[a], quote);
+    for (int i = 0; i < argc && n < size; i++) {
+        const char *quote = strchr(argv[i], ' ') ? "'" : "";
+        n += (size_t)snprintf(line + n, size - n, " %s%s%s", quote, argv[i], quote);
     }
 }
 

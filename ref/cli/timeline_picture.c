@@ -142,8 +142,8 @@ static int draw_copies(picture *p, int y)
 static rgb colour_of(const lanes *l, int actor)
 {
     int with_products = 0;
-    for (int a = 0; a < actor; a++)
-        with_products += l->actor[a].product_rows > 0;
+    for (int before = 0; before < actor; before++)
+        with_products += l->actor[before].product_rows > 0;
     return actor_colour[with_products % N_OF(actor_colour)];
 }
 
