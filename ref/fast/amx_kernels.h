@@ -3,6 +3,7 @@
 #ifndef MSA_AMX_KERNELS_H
 #define MSA_AMX_KERNELS_H
 
+#include "amx_counts.h"
 #include "fast.h"
 #include "kl_way.h"
 
