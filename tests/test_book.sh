@@ -10,7 +10,7 @@ check $? "outputs and figures of all chapters are what their programs print"
 book/site/check_snippets.sh > "$W.out" 2> "$W.err"
 check $? "every listing names a file and a label that are there"
 
-for page in book/[0-9][0-9]_*.md; do
+for page in book/[0-9][0-9]*_*.md; do
     name=$(basename "$page" .md)
     missing=
     for file in "examples/$name.c" "examples/$name.out" "figures/$name.c" "figures/$name.svg"; do

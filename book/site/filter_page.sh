@@ -7,15 +7,15 @@ site=$(cd "$(dirname "$0")" && pwd)
 cd "$(dirname "$1")" || exit 1
 name=$(basename "$1")
 case $name in
-[0-9][0-9]_*)
-    before=$(ls [0-9][0-9]_*.md | sed -n "/^$name\$/q;p" | tail -n 1)
-    after=$(ls [0-9][0-9]_*.md | sed "1,/^$name\$/d" | head -n 1)
+[0-9][0-9]*_*)
+    before=$(ls [0-9][0-9]*_*.md | sed -n "/^$name\$/q;p" | tail -n 1)
+    after=$(ls [0-9][0-9]*_*.md | sed "1,/^$name\$/d" | head -n 1)
     ;;
-index.md) after=$(ls [0-9][0-9]_*.md | head -n 1) ;;
+index.md) after=$(ls [0-9][0-9]*_*.md | head -n 1) ;;
 esac
 title() { sed -n '1s/^# *\(.*[^ ]\) *{#.*/\1/p' "$1"; }
 label() { sed -n '1s/.*{#\(.*\)}.*/\1/p' "$1"; }
-case $name in [0-9][0-9]_*) exercises=$("$site/list_exercises.sh" "$(echo "$name" | sed 's/_.*//; s/^0//')") ;; esac
+case $name in [0-9][0-9]*_*) exercises=$("$site/list_exercises.sh" "$(echo "$name" | sed 's/_.*//; s/^0//')") ;; esac
 export exercises
 awk '
 $0 == "## Sources" && ENVIRON["exercises"] != "" { print ENVIRON["exercises"] "\n" } # they end the section before
@@ -45,7 +45,7 @@ $0 == "## Sources" && ENVIRON["exercises"] != "" { print ENVIRON["exercises"] "\
 }
 /^@PART [0-9]+ [0-9]+ .*@$/ { # the chapters that are there, below the name of their part
     heading = $0; sub(/^@PART [0-9]+ [0-9]+ /, "", heading); sub(/@$/, "", heading); begun = 0
-    first = $2 + 0; last = $3 + 0; command = "sed -sn 1p [0-9][0-9]_*.md"
+    first = $2 + 0; last = $3 + 0; command = "sed -sn 1p [0-9][0-9]*_*.md"
     while ((command | getline entry) > 0) {
         sub(/.*[{]#/, "", entry); sub(/[}].*/, "", entry); number = substr(entry, 3) + 0
         if (number < first || number > last) continue

@@ -2,6 +2,7 @@
 #ifndef MSA_AMX_COUNTS_H
 #define MSA_AMX_COUNTS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct tile_counts {
@@ -14,5 +15,7 @@ typedef struct tile_counts {
 void amx_add_counts(const tile_counts *n);
 /* What all have done since this was called last. Nobody is to be at work meanwhile. */
 tile_counts amx_take_counts(void);
+/* For tests, and for whoever wants counts: which body is to run from now on. */
+void amx_choose(bool tiles);
 
 #endif
