@@ -3,6 +3,7 @@
 # its neighbours in reading order (that of the file names). `@TABLE FILE TEXT@` becomes the first table of a generated
 # FILE, seen from here, below a line that holds TEXT, so that no number of it is written down twice.
 # `@TABLE FILE TEXT~ROW~NAME,NAME@` takes the rows that hold ROW, and the columns of these names.
+export LC_ALL=C # 10_machine.md before 10b_tiles.md
 site=$(cd "$(dirname "$0")" && pwd)
 cd "$(dirname "$1")" || exit 1
 name=$(basename "$1")
@@ -28,7 +29,7 @@ $0 == "## Sources" && ENVIRON["exercises"] != "" { print ENVIRON["exercises"] "\
 }
 !code && !/^    / {
     gsub(/Softmax/, "%Softmax"); sub(/^- [*][*]Tile/, "- **%Tile") # words here, structs in cuda/
-    while (match($0, /@ref ch0*[0-9]+/) && substr($0, RSTART - 2, 2) != "- ") { # in a sentence: "chapter 3"
+    while (match($0, /@ref ch0*[0-9]+b?/) && substr($0, RSTART - 2, 2) != "- ") { # in a sentence: "chapter 3"
         label = substr($0, RSTART + 5, RLENGTH - 5); number = label; sub(/ch0*/, "", number)
         $0 = substr($0, 1, RSTART - 1) "@REF " label " \"chapter " number "\"" substr($0, RSTART + RLENGTH)
     }

@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../exercises" || exit 2
 number() { echo "${1:0:2}"; }
 title() { sed -n '1s/^# *//p' "$1/statement.md"; }
 about() { sed -n '3s/^\*\(.*\)\*$/\1/p' "$1/statement.md"; } # "Chapter 1, about 15 minutes. Implement a formula."
-chapter() { about "$1" | sed -n 's/^Chapter \([0-9]*\),.*/\1/p'; }
+chapter() { about "$1" | sed -n 's/^Chapter \([0-9]*b\{0,1\}\),.*/\1/p'; }
 kind() { if [[ -f $1/stub.cu ]]; then echo kernel; else echo C; fi; }
 
 chapter_line() {
@@ -51,7 +51,8 @@ no error to `make`, whose status is then 0; the script `book/exercises/exercise.
 END
     for dir in [0-9]*/; do
         dir=${dir%/} n=$(number "$dir") ref=$(chapter "$dir")
-        compgen -G "../$(printf %02d "$ref")_*.md" > /dev/null && ref="@ref ch$(printf %02d "$ref")" || ref="chapter $ref"
+        [[ $ref =~ ^[0-9]b?$ ]] && ref=0$ref
+        compgen -G "../${ref}_*.md" > /dev/null && ref="@ref ch$ref" || ref="chapter ${ref#0}"
         echo "| $n | @ref ex$n \"$(title "$dir")\" | $ref | $(kind "$dir") | $(about "$dir" | sed -n 's/.*about \([0-9]*\) minutes.*/\1/p') |"
     done
     for dir in [0-9]*/; do
