@@ -29,8 +29,8 @@ static void cells(double x, int column, int row, int columns, int rows, const ch
 static void word(double x, double y, const char *first, const char *second, const char *colour)
 {
     for (int half = 0; half < 2; half++) {
-        box(x + 82 * half, y, 80, 24, colour, 0.2);
-        text(x + 82 * half + 40, y + 17, "middle", colour, half ? second : first);
+        box(x + 89 * half, y, 87, 24, colour, 0.2);
+        text(x + 89 * half + 43.5, y + 17, "middle", colour, half ? second : first);
     }
 }
 
@@ -82,7 +82,7 @@ static void parts(double y, const char *name, const tally *t, bool index)
 
 int main(void)
 {
-    const msa_shape s = one_group(128, 2048, 16);
+    const msa_shape s = one_group(256, 4096, 16);
     tensors x = tensors_new(&s, SELECTION_RANDOM);
     const tally dense = tally_of("dense/amx", &x), index = tally_of("index/amx", &x);
     begin(720, 520, "Above, a product of two tiles; below, the clocks that parts of a core are at work for a pair, by counts");

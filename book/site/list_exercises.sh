@@ -38,7 +38,7 @@ read or wrote, and says *pass* or *not yet* within seconds. The counts are exact
 **How an answer is judged.** It runs in a process of its own, and its judge is another. What it prints is shown with a bar before
 it and means nothing; neither does how it ends. The judge looks at the arrays that the answer has written, and at its own counts.
 Keys, values and whatever else is counted are not in the answer's memory: `row(k, j, 0)` asks the judge for a row, and the judge
-counts. A kernel has its arrays, but an ordinary load or store of them, or of shared memory, is no count, so it ends the run with
+counts; where there are tiles, a machine in the judge's process loads, multiplies and counts. A kernel has its arrays, but an ordinary load or store of them, or of shared memory, is no count, so it ends the run with
 its line and with the helper to write. Nor has it any other memory: no static variable, and nothing of another thread's. A count has a bar, and a floor that no answer can do without. An answer may call what its
 task gives it, mathematics, `malloc` and `printf`; it cannot reach the reference, files or other processes. It is compiled with
 AddressSanitizer and UBSan where these exist (of a kernel, array bounds are checked), so that a crash names its line, and what it

@@ -14,13 +14,13 @@ static void note(unit_event what, int64_t key, uint32_t columns)
     touched_mark(seen, (int64_t)what, key / UNIT_STEP);
 }
 
-/* Logits of 32 more keys are about 4 powers of 2 higher. */
+/* Logits of 32 more keys are about 2 powers of 2 higher. */
 static void rise(const inputs *in)
 {
     for (int h = 0; h < shape.n_heads; h++)
         in->q[h * shape.d_head] = 8;
     for (int64_t j = 0; j < shape.n_kv; j++)
-        in->k[j * shape.d_head] = 4.0f * 0.6931472f / UNIT_STEP * (float)j;
+        in->k[j * shape.d_head] = 2.0f * 0.6931472f / UNIT_STEP * (float)j;
 }
 
 static void round_all(const inputs *in)
