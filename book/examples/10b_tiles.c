@@ -24,13 +24,14 @@ static float value(bf16 x)
     return y;
 }
 
-/* c += a b; what a tile instruction does: 4 bytes of a's row times 4 bytes of the tile's column. */
+/* c += a b, as the instruction has it: 4 bytes of a row times 4 bytes of a column. */
 static void multiply(float c[16][16], bf16 a[16][32], bf16 tile[16][32])
 {
     for (int m = 0; m < 16; m++)
         for (int n = 0; n < 16; n++)
             for (int j = 0; j < 16; j++)
-                c[m][n] += value(a[m][2 * j]) * value(tile[j][2 * n]) + value(a[m][2 * j + 1]) * value(tile[j][2 * n + 1]);
+                for (int half = 0; half < 2; half++)
+                    c[m][n] += value(a[m][2 * j + half]) * value(tile[j][2 * n + half]);
 }
 /* [product] */
 
@@ -53,8 +54,8 @@ static void smallest(void)
                 sum += (double)value(a[m][k]) * (double)value(b[k][n]);
             most = fmaxf(most, fabsf((float)(sum - (double)c[m][n])));
         }
-    printf("16 x 32 times 32 x 16: %d multiply-adds, 3 tiles of 1024 bytes; off by less than 1e-5: %s\n", FMA_A_PRODUCT,
-           most < 1e-5f ? "yes" : "no");
+    printf("16 x 32 times 32 x 16: %d multiply-adds, 3 tiles of 1024 bytes; off by less than 1e-5: %s\n",
+           FMA_A_PRODUCT, most < 1e-5f ? "yes" : "no");
 }
 
 /* ---- Kernels ----------------------------------------------------------------------------------------------------- */
@@ -62,16 +63,17 @@ static void smallest(void)
 static void show(const char *what, const tally *t)
 {
     const tile_counts *n = &t->n;
-    printf("%-34s %8ld %8ld %7ld %9.2f %8.1f %% %9ld\n", what, (long)n->products, (long)n->loads, (long)n->stores,
-           (double)n->loads / (double)n->products, 100 * t->needed / ((double)n->products * FMA_A_PRODUCT), (long)n->exponentials);
+    printf("%-24s %8ld %8ld %7ld %9.2f %8.1f %% %9ld\n", what, (long)n->products, (long)n->loads,
+           (long)n->stores, (double)n->loads / (double)n->products,
+           100 * t->needed / ((double)n->products * FMA_A_PRODUCT), (long)n->exponentials);
 }
 
 static void show_clocks(const char *what, const tally *t, int steps, bool index)
 {
     const clocks c = clocks_of(t, steps, index);
     const double pairs = t->needed / (index ? 128 : 256), vectors = c.maxima + c.powers + c.factors;
-    printf("%-34s %8.2f %8.2f %8.2f %8.2f %8.2f %8.2f %10.2f\n", what, c.products / pairs, c.memory / pairs, c.maxima / pairs,
-           c.powers / pairs, c.factors / pairs, vectors / pairs, vectors / c.products);
+    printf("%-24s %8.2f %8.2f %8.2f %8.2f %8.2f %8.2f %10.2f\n", what, c.products / pairs, c.memory / pairs,
+           c.maxima / pairs, c.powers / pairs, c.factors / pairs, vectors / pairs, vectors / c.products);
 }
 
 static void kernels(void)
@@ -80,22 +82,22 @@ static void kernels(void)
     tensors random = tensors_new(&s, SELECTION_RANDOM), local = tensors_new(&s, SELECTION_LOCAL);
     const tally dense = tally_of("dense/amx", &random), index = tally_of("index/amx", &random);
     const tally scattered = tally_of("sparse/amx", &random), together = tally_of("sparse/amx", &local);
-    printf("\n256 queries at the end of 4096 tokens, one group of 16 heads\n%-34s %8s %8s %7s %9s %10s %9s\n", "", "products", "loads",
-           "stores", "loads a", "useful", "vectors");
-    printf("%-34s %8s %8s %7s %9s %10s %9s\n", "", "", "", "", "product", "share", "of powers");
+    printf("\n256 queries at the end of 4096 tokens, one group of 16 heads\n%-24s %8s %8s %7s %9s %10s %9s\n",
+           "", "products", "loads", "stores", "loads a", "useful", "vectors");
+    printf("%-24s %8s %8s %7s %9s %10s %9s\n", "", "", "", "", "product", "share", "of powers");
     show("dense", &dense);
     show("index", &index);
     show("sparse, random blocks", &scattered);
     show("sparse, the last blocks", &together);
-    printf("\nclocks for a visible pair, by these counts   %s\n%-34s %8s %8s %8s %8s %8s %8s %10s\n", "(vectors: 16 pairs, two instructions a clock)",
-           "", "products", "memory", "maxima", "powers", "factors", "vectors", "over");
-    printf("%-34s %8s %8s %8s %8s %8s %8s %10s\n", "", "", "", "", "", "", "in all", "products");
+    printf("\nclocks for a visible pair, by these counts\n%-24s %8s %8s %8s %8s %8s %8s %10s\n", "",
+           "products", "memory", "maxima", "powers", "factors", "vectors", "over");
+    printf("%-24s %8s %8s %8s %8s %8s %8s %10s\n", "", "", "", "", "", "", "in all", "products");
     show_clocks("dense", &dense, 4, false);
     show_clocks("index", &index, 4, true);
     show_clocks("sparse, random blocks", &scattered, 4, false);
     show_clocks("sparse, the last blocks", &together, 4, false);
-    printf("\nO was scaled %ld times by dense, of %ld times that 16 rows met 128 keys\n", (long)dense.n.shrinks,
-           (long)(dense.n.exponentials / 128));
+    printf("\nO was scaled %ld times by dense, of %ld times that 16 rows met 128 keys\n",
+           (long)dense.n.shrinks, (long)(dense.n.exponentials / 128));
     tensors_free(&random);
     tensors_free(&local);
 }
@@ -127,7 +129,9 @@ static void orders(void)
     static const struct {
         selection_kind kind;
         const char *name;
-    } selection[] = {{SELECTION_RANDOM, "random blocks"}, {SELECTION_STRUCTURED, "as in the paper"}, {SELECTION_LOCAL, "the last blocks"}};
+    } selection[] = {{SELECTION_RANDOM, "random blocks"},
+                     {SELECTION_STRUCTURED, "as in the paper"},
+                     {SELECTION_LOCAL, "the last blocks"}};
     const msa_shape s = one_group(256, 16384, 16);
     printf("\nloads a product  by queries (Q-outer)  by blocks (KV-outer)  by the rule\n");
     for (int n = 0; n < 3; n++) {
@@ -163,7 +167,8 @@ static void rounding(void)
         error += ((double)x.o[i] - (double)exact[i]) * ((double)x.o[i] - (double)exact[i]);
         size += (double)exact[i] * (double)exact[i];
     }
-    printf("\nO of dense against the reference on the same bf16 tensors: %.2f / 1000 apart; LSE: less than 1e-5: %s\n",
+    printf("\ndense against the reference, on the same bf16 tensors: O is %.2f / 1000 off, LSE less than "
+           "1e-5: %s\n",
            1000 * sqrt(error / size), distance(lse, x.lse, (long)s.n_q * s.n_heads) < 1e-5 ? "yes" : "no");
     free(work);
     free(exact);

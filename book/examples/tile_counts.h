@@ -28,8 +28,9 @@ static inline tensors tensors_new(const msa_shape *s, selection_kind chosen)
 {
     const long nq = (long)s->n_q * s->n_heads * s->d_head, nk = (long)s->n_kv * s->n_kv_heads * s->d_head,
                nqi = (long)s->n_q * s->n_kv_heads * s->d_index, nki = (long)s->n_kv * s->d_index;
-    tensors t = {*s, room(nq, 4), room(nk, 4), room(nk, 4), room(nqi, 4), room(nki, 4), room(nq, 4), room(nq, 4),
-                 room((long)s->n_q * s->n_kv_heads * s->topk, 4)};
+    tensors t = {*s,          room(nq, 4),  room(nk, 4),
+                 room(nk, 4), room(nqi, 4), room(nki, 4),
+                 room(nq, 4), room(nq, 4),  room((long)s->n_q * s->n_kv_heads * s->topk, 4)};
     noise(t.q, nq, 1);
     noise(t.k, nk, 2);
     noise(t.v, nk, 3);
@@ -58,8 +59,15 @@ static inline tally tally_of(const char *kernel, const tensors *t)
     const msa_kernel *k = table_find(kernel, "fast");
     if (!k)
         must(MSA_ERR_UNSUPPORTED);
-    int32_t *chosen = room((long)t->s.n_q * t->s.n_kv_heads * t->s.topk, 4); /* the index writes ids of its own */
-    const msa_arrays a = {.q = t->q, .k = t->k, .v = t->v, .qi = t->qi, .ki = t->ki, .o = t->o, .lse = t->lse,
+    int32_t *chosen =
+        room((long)t->s.n_q * t->s.n_kv_heads * t->s.topk, 4); /* the index writes ids of its own */
+    const msa_arrays a = {.q = t->q,
+                          .k = t->k,
+                          .v = t->v,
+                          .qi = t->qi,
+                          .ki = t->ki,
+                          .o = t->o,
+                          .lse = t->lse,
                           .ids = k->stage == MSA_STAGE_INDEX ? chosen : t->ids};
     void *work = room((long)k->workspace(&t->s), 1);
     amx_choose(false); /* also where there are tiles: those do not count */
@@ -67,7 +75,8 @@ static inline tally tally_of(const char *kernel, const tensors *t)
     must(k->run(&t->s, &a, work));
     free(work);
     free(chosen);
-    return (tally){amx_take_counts(), roofline_fma(k->stage, &t->s, k->stage == MSA_STAGE_SPARSE ? t->ids : NULL)};
+    return (tally){amx_take_counts(),
+                   roofline_fma(k->stage, &t->s, k->stage == MSA_STAGE_SPARSE ? t->ids : NULL)};
 }
 
 /* The clocks that each part of a core is at work, at least. */
@@ -79,7 +88,8 @@ static inline clocks clocks_of(const tally *t, int steps, bool index)
 {
     const tile_counts *n = &t->n;
     /* [clocks] */
-    const double logits = index ? 16.0 * (double)n->products / steps : (double)n->exponentials; /* vectors of 16 */
+    const double logits =
+        index ? 16.0 * (double)n->products / steps : (double)n->exponentials; /* vectors of 16 */
     const double loads = (double)n->loads * clocks_a_load, stores = (double)n->stores * clocks_a_store;
     return (clocks){.products = (double)n->products * clocks_a_product,
                     .memory = loads > stores ? loads : stores, /* they have ways of their own */

@@ -39,8 +39,8 @@ typedef struct machine {
     int steps;
     int64_t keys, queries, heads, width;
     uint16_t *q;
-    tile_rows *k, *v;              /* [keys/16][steps], [keys/32][2 steps] */
-    tile_rows *panel, *output;     /* [UNIT_PANELS][steps], [2 steps] */
+    tile_rows *k, *v;          /* [keys/16][steps], [keys/32][2 steps] */
+    tile_rows *panel, *output; /* [UNIT_PANELS][steps], [2 steps] */
     tile_rows logits[2], weights;
     uint64_t exponentials, scaled, read;
     int64_t key; /* near which it is at work */
@@ -57,7 +57,8 @@ static bool fits(const char *what, int64_t x, int64_t n, int of)
     if (of == 1)
         exercise_true(ok, "%s: expected 0 to %lld, found %lld", what, (long long)n - 1, (long long)x);
     else
-        exercise_true(ok, "%s: expected a multiple of %d below %lld, found %lld", what, of, (long long)n, (long long)x);
+        exercise_true(ok, "%s: expected a multiple of %d below %lld, found %lld", what, of, (long long)n,
+                      (long long)x);
     return ok;
 }
 
@@ -84,7 +85,8 @@ static void product(machine *m, const int64_t *x)
 {
     if (!is_tile(x[0]) || !is_tile(x[1]) || !is_tile(x[2]))
         return;
-    exercise_true(x[0] != x[1] && x[0] != x[2] && x[1] != x[2], "unit_product(): expected three different tiles");
+    exercise_true(x[0] != x[1] && x[0] != x[2] && x[1] != x[2],
+                  "unit_product(): expected three different tiles");
     tile_bf16(&m->t, (int)x[0], (int)x[1], (int)x[2]);
     m->note(UNIT_PRODUCT, m->key, m->filled[x[2]]);
 }
@@ -144,13 +146,16 @@ static void scale_output(machine *m)
 /* Loads and stores of memory that has a place; x[0] is the tile. */
 static void move(machine *m, order_kind kind, const int64_t *x)
 {
-    if (kind == LOAD_KEYS && fits("unit_load_keys(), key", x[1], m->keys, 16) && fits("its step", x[2], m->steps, 1)) {
+    if (kind == LOAD_KEYS && fits("unit_load_keys(), key", x[1], m->keys, 16) &&
+        fits("its step", x[2], m->steps, 1)) {
         m->key = x[1];
         load_tile(m, x[0], m->k + x[1] / 16 * m->steps + x[2], 0);
     }
-    if (kind == LOAD_QUERIES && fits("unit_load_queries(), panel", x[1], UNIT_PANELS, 1) && fits("its step", x[2], m->steps, 1))
+    if (kind == LOAD_QUERIES && fits("unit_load_queries(), panel", x[1], UNIT_PANELS, 1) &&
+        fits("its step", x[2], m->steps, 1))
         load_tile(m, x[0], m->panel + x[1] * m->steps + x[2], m->put[x[1]]);
-    if (kind == LOAD_VALUES && fits("unit_load_values(), key", x[1], m->keys, 32) && fits("its part", x[2], 2 * m->steps, 1)) {
+    if (kind == LOAD_VALUES && fits("unit_load_values(), key", x[1], m->keys, 32) &&
+        fits("its part", x[2], 2 * m->steps, 1)) {
         m->key = x[1];
         load_tile(m, x[0], m->v + x[1] / 32 * 2 * m->steps + x[2], 0);
     }
@@ -222,7 +227,8 @@ void unit_open(const msa_shape *s, const inputs *in, unit_note_fn *note)
     if (!mail)
         mail = answer_shared(sizeof *mail);
     here = memset(exercise_alloc(sizeof *here), 0, sizeof *here);
-    *here = (machine){.steps = steps, .keys = s->n_kv, .queries = s->n_q, .heads = s->n_heads, .width = d, .note = note};
+    *here = (machine){
+        .steps = steps, .keys = s->n_kv, .queries = s->n_q, .heads = s->n_heads, .width = d, .note = note};
     tiles_begin(&here->t);
     here->q = halves_of(in->q, s->n_q * s->n_heads * d);
     here->k = tiles_of((s->n_kv + 15) / 16 * steps);
@@ -244,7 +250,8 @@ void unit_open(const msa_shape *s, const inputs *in, unit_note_fn *note)
 unit_counts unit_counted(void)
 {
     const tile_counts *n = &here->t.n;
-    return (unit_counts){(uint64_t)n->products, (uint64_t)n->loads, here->read, here->exponentials, here->scaled};
+    return (unit_counts){(uint64_t)n->products, (uint64_t)n->loads, here->read, here->exponentials,
+                         here->scaled};
 }
 
 /* ---- The answer's process ----------------------------------------------------------------------------------------- */

@@ -85,9 +85,12 @@ int main(void)
     const msa_shape s = one_group(256, 4096, 16);
     tensors x = tensors_new(&s, SELECTION_RANDOM);
     const tally dense = tally_of("dense/amx", &x), index = tally_of("index/amx", &x);
-    begin(720, 520, "Above, a product of two tiles; below, the clocks that parts of a core are at work for a pair, by counts");
+    begin(720, 520,
+          "Above, a product of two tiles; below, the clocks that parts of a core are at work for a pair, by "
+          "counts");
     product();
-    text(20, 328, "start", FAINT, "clocks for each visible pair, at least: computed from counts, not measured");
+    text(20, 328, "start", FAINT,
+         "clocks for each visible pair, at least: computed from counts, not measured");
     parts(344, "dense", &dense, false);
     parts(434, "index", &index, true);
     tensors_free(&x);

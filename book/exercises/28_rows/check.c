@@ -35,7 +35,8 @@ int main(int argc, char **argv)
     filled = touched_new((shape.n_kv + UNIT_ROWS - 1) / UNIT_ROWS, UNIT_ROWS, "block",
                          "column of the right factor: products in which a row filled it");
     int32_t *ids = answer_given(n_ids * 4, "ids"), *drawn = exercise_alloc(n_ids * 4);
-    float *lse = exercise_wanted(rows, "lse"), *found = exercise_floats(rows), *expected = exercise_floats(rows);
+    float *lse = exercise_wanted(rows, "lse"), *found = exercise_floats(rows),
+          *expected = exercise_floats(rows);
     float *o = exercise_floats(rows * shape.d_head);
     for (int n = 0; n < 2; n++) {
         const inputs in = exercise_inputs(&shape, pattern[n]);
@@ -45,7 +46,8 @@ int main(int argc, char **argv)
             in.k[i] = msa_bf16(in.k[i]);
         selection_draw(&shape, kind[n], exercise_seed(), drawn);
         memcpy(ids, drawn, (size_t)n_ids * 4);
-        msa_sparse(&shape, in.q, in.k, in.v, drawn, o, expected, exercise_alloc((int64_t)msa_workspace(NULL, &shape)));
+        msa_sparse(&shape, in.q, in.k, in.v, drawn, o, expected,
+                   exercise_alloc((int64_t)msa_workspace(NULL, &shape)));
         unit_open(&shape, &in, note);
         ANSWER(lse_of_blocks(&shape, ids, lse));
         exercise_take(found, lse, rows);

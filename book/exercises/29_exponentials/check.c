@@ -43,7 +43,8 @@ static uint64_t raises(const inputs *in)
         for (int h = 0; h < UNIT_ROWS; h++) {
             double most = -INFINITY;
             for (int64_t j = key; j < key + UNIT_STEP; j++)
-                most = fmax(most, dot_product(in->q + h * shape.d_head, in->k + j * shape.d_head, shape.d_head));
+                most =
+                    fmax(most, dot_product(in->q + h * shape.d_head, in->k + j * shape.d_head, shape.d_head));
             most *= 1.4426950408889634 / sqrt(shape.d_head);
             if (key > 0 && most <= max[h] + SLACK)
                 continue;
@@ -65,7 +66,8 @@ static void judge(const char *place, const inputs *in, unit_counts *n)
         o = exercise_wanted(UNIT_ROWS * d, "o"), lse = exercise_wanted(UNIT_ROWS, "lse");
     msa_dense(&shape, in->q, in->k, in->v, expected, expected_lse,
               exercise_alloc((int64_t)msa_workspace(NULL, &shape)));
-    exercise_true(noise_of_rounding(&shape, in->q, in->k, in->v, NULL, false, noise), "no memory for the budget");
+    exercise_true(noise_of_rounding(&shape, in->q, in->k, in->v, NULL, false, noise),
+                  "no memory for the budget");
     unit_open(&shape, in, note);
     ANSWER(attend_on_tiles(shape.n_kv, d, o, lse));
     verdict_budget budget = verdict_float32(&shape, in, ARRAY_O, 1);
@@ -90,7 +92,8 @@ int main(int argc, char **argv)
     unit_counts n = {0};
     uint64_t scaled = 0;
     exercise_begin(argc, argv);
-    const uint64_t pieces = KINDS * (uint64_t)shape.n_kv / UNIT_STEP, steps = (uint64_t)shape.d_head / UNIT_STEP;
+    const uint64_t pieces = KINDS * (uint64_t)shape.n_kv / UNIT_STEP,
+                   steps = (uint64_t)shape.d_head / UNIT_STEP;
     work = touched_new(UNIT_EVENTS, shape.n_kv / UNIT_STEP, "loads, products, exponentials, scalings of O",
                        "32 keys of rising logits: how often");
     none = touched_new(1, 1, "", "");
@@ -106,11 +109,12 @@ int main(int argc, char **argv)
     /* 32 keys: Q and K, K being loaded, twice; V and the weights; O once a scaling. */
     const uint64_t products = 4 * steps * pieces, keys_and_values = 4 * steps * pieces;
     exercise_bar((exercise_count){"products of tiles", n.products, products, products, "unit_product()"});
-    exercise_bar((exercise_count){"vectors of exponentials", n.exponentials, pieces * UNIT_STEP, pieces * UNIT_STEP,
-                                  "unit_weigh()"});
+    exercise_bar((exercise_count){"vectors of exponentials", n.exponentials, pieces * UNIT_STEP,
+                                  pieces * UNIT_STEP, "unit_weigh()"});
     exercise_bar((exercise_count){"times that O was scaled", n.scaled, 0, scaled, NULL});
     exercise_bar((exercise_count){"tiles loaded", n.loads, keys_and_values + pieces,
-                                  keys_and_values + pieces + KINDS * steps + 2 * steps * scaled, "unit_load_keys()"});
+                                  keys_and_values + pieces + KINDS * steps + 2 * steps * scaled,
+                                  "unit_load_keys()"});
     exercise_bar((exercise_count){"tiles given to the answer", n.read, 0, KINDS * 2 * steps, NULL});
     return exercise_end(&work);
 }
