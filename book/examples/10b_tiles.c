@@ -167,8 +167,7 @@ static void rounding(void)
         error += ((double)x.o[i] - (double)exact[i]) * ((double)x.o[i] - (double)exact[i]);
         size += (double)exact[i] * (double)exact[i];
     }
-    printf("\ndense against the reference, on the same bf16 tensors: O is %.2f / 1000 off, LSE less than "
-           "1e-5: %s\n",
+    printf("\ndense and the reference, same bf16 tensors: O is %.2f / 1000 off, LSE less than 1e-5: %s\n",
            1000 * sqrt(error / size), distance(lse, x.lse, (long)s.n_q * s.n_heads) < 1e-5 ? "yes" : "no");
     free(work);
     free(exact);
