@@ -60,6 +60,29 @@ void amx_choose(bool tiles)
     choice = tiles ? TILED : PLAIN;
 }
 
+/* ---- What plain bodies count -------------------------------------------------------------------------------------- */
+
+static tile_counts counted;
+
+void amx_add_counts(const tile_counts *n)
+{
+#pragma omp critical(tile_counts)
+    {
+        counted.products += n->products;
+        counted.loads += n->loads;
+        counted.stores += n->stores;
+        counted.exponentials += n->exponentials;
+        counted.shrinks += n->shrinks;
+    }
+}
+
+tile_counts amx_take_counts(void)
+{
+    const tile_counts n = counted;
+    counted = (tile_counts){0};
+    return n;
+}
+
 /* ---- The bodies ------------------------------------------------------------------------------------------------- */
 
 typedef struct body {

@@ -11,11 +11,12 @@
  *
  * Files named STAGE_amx.c are compiled twice: with TILES for that processor, where a tile is a register, and for
  * ARCH, where it is memory and the products are loops over vectors. The two agree bit by bit but in subnormal
- * numbers, which the instructions take for 0. BODY(name) is a function's name in one of them; amx.c asks the
+ * numbers, which the instructions take for 0. The latter counts what it does: amx_counts.h. BODY(name) is a function's name in one of them; amx.c asks the
  * processor which it is to be. */
 #ifndef MSA_AMX_H
 #define MSA_AMX_H
 
+#include "amx_counts.h"
 #include "vector.h"
 
 #define TILE_ROWS 16
@@ -80,6 +81,8 @@ static inline void tiles_end(tiles *t)
 #define tile_bf16(t, c, a, b) TILE_PRODUCT(t, "tdpbf16ps", c, a, b)
 /* c += a b, of signed bytes in int32 */
 #define tile_int8(t, c, a, b) TILE_PRODUCT(t, "tdpbssd", c, a, b)
+/* So many more of what amx_counts.h has: nothing here. */
+#define count_tiles(t, what, number) (void)(t)
 
 #else
 
@@ -88,15 +91,18 @@ static inline void tiles_end(tiles *t)
 
 typedef struct tiles {
     tile_rows tile[8];
+    tile_counts n;
 } tiles;
+
+#define count_tiles(t, what, number) ((t)->n.what += (number))
 
 static inline void tiles_begin(tiles *t)
 {
-    (void)t;
+    memset(&t->n, 0, sizeof t->n);
 }
 static inline void tiles_end(tiles *t)
 {
-    (void)t;
+    amx_add_counts(&t->n);
 }
 static inline void tile_zero(tiles *t, int n)
 {
@@ -106,11 +112,13 @@ static inline void tile_load(tiles *t, int n, const void *from, int64_t stride)
 {
     for (int row = 0; row < TILE_ROWS; row++)
         memcpy(t->tile[n].word[row], (const char *)from + row * stride, TILE_BYTES);
+    count_tiles(t, loads, 1);
 }
-static inline void tile_store(const tiles *t, int n, void *to, int64_t stride)
+static inline void tile_store(tiles *t, int n, void *to, int64_t stride)
 {
     for (int row = 0; row < TILE_ROWS; row++)
         memcpy((char *)to + row * stride, t->tile[n].word[row], TILE_BYTES);
+    count_tiles(t, stores, 1);
 }
 
 /* Of 16 pairs of bf16 the first numbers, and the second. */
@@ -150,6 +158,7 @@ static inline void tile_bf16(tiles *t, int c, int a, int b)
             store(sum, load(sum) + (even[n] + odd[n]));
         }
     }
+    count_tiles(t, products, 1);
 }
 
 static inline int32_t dot_of_bytes(uint32_t x, uint32_t y)
@@ -167,6 +176,7 @@ static inline void tile_int8(tiles *t, int c, int a, int b)
             for (int column = 0; column < 16; column++)
                 t->tile[c].word[row][column] +=
                     (uint32_t)dot_of_bytes(t->tile[a].word[row][k], t->tile[b].word[k][column]);
+    count_tiles(t, products, 1);
 }
 
 #endif

@@ -3,6 +3,7 @@
 #ifndef MSA_AMX_KERNELS_H
 #define MSA_AMX_KERNELS_H
 
+#include "amx_counts.h"
 #include "fast.h"
 #include "kl_way.h"
 
@@ -10,8 +11,6 @@
 bool amx_at_hand(void);
 /* Whether it has the vectors that the body for tiles is compiled for. */
 bool amx_vectors(void);
-/* For tests: which body is to run from now on. */
-void amx_choose(bool tiles);
 
 msa_half_fn dense_plain, dense_tiles, index_plain, index_tiles;
 msa_half_fn sparse_plain, sparse_tiles; /* by the rule of sparse_amx.c; */

@@ -117,6 +117,7 @@ static void block_maxima(tiles *t, const task *k, int strip, int64_t block, floa
     const tile_rows *q = k->m->q + strip * COLUMNS * k->steps;
     for (int n = 0; n < STRIP; n++)
         max[n] = -INFINITY;
+    /* [maxima] */
     for (int64_t j = begin / TILE_ROWS * TILE_ROWS; j < end; j += TILE_ROWS) {
         multiply(t, k->keys + j / TILE_ROWS * k->steps, q, k->steps, k->m->logits);
         if (j + TILE_ROWS - 1 > last[0])
@@ -128,6 +129,7 @@ static void block_maxima(tiles *t, const task *k, int strip, int64_t block, floa
             store(max + n, most);
         }
     }
+    /* [maxima] */
 }
 
 /* A block's maximum for row a of the task. */
