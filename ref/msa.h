@@ -1,8 +1,8 @@
 /**
  * @file msa.h
  * @brief MiniMax Sparse Attention (arXiv 2606.13392): the public C interface. msa_layer.h has what surrounds the
- *        attention: norm, rotary embedding, the whole layer; msa_quality.h, which this includes, what a selection saves
- *        and loses.
+ *        attention: norm, rotary embedding, the whole layer. This includes msa_quality.h, what a selection saves and
+ *        loses, and msa_index8.h, the selection from 8-bit index keys.
  *
  * MSA is causal grouped-query attention in which every query attends to `topk` blocks of `block`
  * keys instead of to all keys. A small Index Branch scores the blocks, each GQA group keeps its own,
@@ -443,6 +443,7 @@ msa_status msa_index_lse(const msa_shape *s, const float *qi, const float *ki, c
 }
 #endif
 
+#include "msa_index8.h"
 #include "msa_quality.h"
 
 #endif
