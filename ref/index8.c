@@ -17,14 +17,12 @@
  * - who evaluates the bound in float32 rounds t s X thrice, at most 3 2^-24 |t a| N, and eps four times; |t a| and
  *   eps itself are less than 2 |q'| (N + E).
  *
- * The last two are (d + 14) 2^-24 |q'| (N + E); `ROUNDINGS` leaves room for what is of second order. */
+ * The last two are (d + 14) 2^-24 |q'| (N + E); index8_slack() leaves room for what is of second order. */
 #include "msa_index8.h"
 
 #include "internal.h"
 
 #define MOST 127
-#define ROUNDINGS(d) (1.01 * (d) + 16)
-#define UNIT 0x1p-24 /* of float32 */
 
 static bool rotates(int d)
 {
@@ -49,6 +47,7 @@ static void rotate(const float *x, int d, double *y)
         return;
     for (int half = 1; half < d; half *= 2)
         for (int c = 0; c < d; c += 2 * half)
+#pragma omp simd
             for (int n = c; n < c + half; n++) {
                 const double sum = y[n] + y[n + half];
                 y[n + half] = y[n] - y[n + half];
@@ -63,16 +62,25 @@ static void rotate(const float *x, int d, double *y)
 /* The largest |y|; infinity if one is NaN. */
 static double most_of(const double *y, int d)
 {
-    double most = 0;
-    for (int c = 0; c < d; c++)
-        most = isnan(y[c]) ? INFINITY : fmax(most, fabs(y[c]));
-    return most;
+    double most = 0, sum = 0;
+    for (int c = 0; c < d; c++) {
+        most = fabs(y[c]) > most ? fabs(y[c]) : most;
+        sum += y[c]; /* NaN if one is, or infinite */
+    }
+    return isnan(sum) ? INFINITY : most;
 }
 
 /* A float that is larger than x by more than what sums of squares in double lose. */
 static float above(double x)
 {
     return x > 0 ? nextafterf((float)x, INFINITY) : (float)x;
+}
+
+/* The nearest integer from -127 to 127, of equally near ones the even one: a double of 2^52 has no fraction. */
+static double nearest(double x)
+{
+    const double most = x > MOST ? MOST : x < -MOST ? -MOST : x;
+    return most + 0x1.8p52 - 0x1.8p52;
 }
 
 /* How far from it the numbers y[d] are as multiples of a step: the codes, what those say in norm, and the distance. */
@@ -84,8 +92,9 @@ typedef struct rounded {
 static rounded round_row(const double *y, int d, double step, int8_t *codes)
 {
     double norm = 0, reach = 0, rest = 0;
+#pragma omp simd reduction(+ : norm, reach, rest)
     for (int c = 0; c < d; c++) {
-        const double code = step > 0 ? fmax(-MOST, fmin(MOST, rint(y[c] / step))) : 0;
+        const double code = step > 0 ? nearest(y[c] / step) : 0;
         codes[c] = (int8_t)code;
         norm += y[c] * y[c];
         reach += step * code * step * code;
@@ -179,8 +188,7 @@ void msa_index8_bounds(const msa_shape *s, const msa_index8 *copy, int r, int64_
                      error = (double)copy->error[first + b], norm = (double)q->norm;
         const int64_t x = best_product(codes, copy->codes + (kv0 + b * s->block) * d, s->block, d);
         const double score = (double)q->step * scale * (double)x;
-        const double eps =
-            (double)q->rest * reach + norm * error + ROUNDINGS(d) * UNIT * norm * (reach + error);
+        const double eps = (double)q->rest * reach + norm * error + index8_slack(d) * norm * (reach + error);
         lower[b] = score - eps;
         upper[b] = score + eps;
     }

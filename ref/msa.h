@@ -332,6 +332,10 @@ typedef struct msa_arrays {
     double *loss;                         /**< output of kl */
     double weight;                        /**< of the KL loss in dqi and dki */
     msa_pages pages;                      /**< of decode and dense_decode; table NULL: keys are contiguous */
+    /** Of a kernel that screens blocks by 8-bit index keys: those of all complete blocks, NULL: it makes them; and
+     *  what it did, NULL: nobody wants to know */
+    const struct msa_index8 *index8;
+    struct msa_screening *screening;
     /* Only of a kernel on a device. */
     /** [Hkv,T,k] of prefill, for benchmarks: blocks that the Main Branch attends to instead of those that the
      *  index chose, which it pays for all the same. NULL: the chosen */

@@ -259,6 +259,98 @@ static void every_kind(void)
     }
 }
 
+/* ---- The kernels of the fast path -------------------------------------------------------------------------------------- */
+
+static const msa_kernel *kernel_of(msa_stage stage, const char *name)
+{
+    const msa_kernel *k = msa_fast_kernels;
+    while (k->name && (k->stage != stage || strcmp(k->name, name) != 0))
+        k++;
+    return k;
+}
+
+static uint16_t *halves_of(const float *x, int64_t n)
+{
+    uint16_t *half = check_alloc(n, sizeof *half);
+    for (int64_t i = 0; i < n; i++)
+        half[i] = msa_bf16_bits(x[i]);
+    return half;
+}
+
+static int32_t *ids_of(const char *name, const problem *p, const msa_index8 *copy, msa_screening *done)
+{
+    const msa_shape *s = p->s;
+    const msa_kernel *k = kernel_of(MSA_STAGE_INDEX, name);
+    int32_t *ids = check_ints(s->n_kv_heads * s->n_q * s->topk);
+    const msa_arrays a = {.qi = halves_of(p->qi, s->n_q * s->n_kv_heads * s->d_index),
+                          .ki = halves_of(p->ki, s->n_kv * s->d_index),
+                          .ids = ids,
+                          .index8 = copy,
+                          .screening = done};
+    return k->run_half(s, &a, check_alloc((int64_t)k->workspace(s), 1)) == MSA_OK ? ids : NULL;
+}
+
+/* Its keys as bf16 has them, and their copy. */
+static void halve(problem *p)
+{
+    const int64_t n = p->s->n_kv * p->s->d_index;
+    for (int64_t i = 0; i < n; i++)
+        p->ki[i] = msa_bf16(p->ki[i]);
+    msa_index8_keys(p->s, p->ki, NULL, &p->copy, p->room);
+}
+
+static void same_ids(check_case *c, problem *p, const char *name)
+{
+    const size_t bytes = (size_t)(p->s->n_kv_heads * p->s->n_q * p->s->topk) * sizeof(int32_t);
+    msa_screening made, given;
+    halve(p);
+    const int32_t *right = ids_of("amx", p, NULL, NULL), *found = ids_of("screened_amx", p, NULL, &made),
+                  *again = ids_of("screened_amx", p, &p->copy, &given);
+    check_true(c, right && found && again, "%s: all run", name);
+    check_same(c, name, right, found, bytes);
+    check_same(c, "with a copy that was made before", right, again, bytes);
+    check_true(c, made.settled == given.settled && made.rows == given.rows && made.blocks == given.blocks,
+               "%s: the same work with a copy", name);
+}
+
+static void fast_kernels(void)
+{
+    for (kind k = 0; k < N_KINDS; k++) {
+        check_case c = check_begin("index/screened_amx: ids of %s keys are those of index/amx", kind_name[k]);
+        for (int n = 0; n < N_SHAPES; n++)
+            for (int q = 0; q < 2; q++) {
+                char name[INPUTS_NAME];
+                inputs_shape_name(&shapes[n], name);
+                problem p = pose(&shapes[n], k, q ? k : NORMAL,
+                                 check_seed((uint64_t)(5000 + 100 * (int)k + 2 * n + q)));
+                same_ids(&c, &p, name);
+                check_release(NULL);
+            }
+        check_end(&c);
+    }
+}
+
+// More candidates than a list holds: of equal keys all are, and each row falls back.
+static void long_lists(void)
+{
+    static const msa_shape s = {70, 4 * 1500, 4, 2, 4, 32, 4, 6, 1, NULL, NULL, NULL, NULL};
+    check_case c = check_begin("rows with too many candidates fall back, and have the same ids");
+    for (int k = 0; k < 3; k++) {
+        static const kind of[] = {CONSTANT, CLOSE, NORMAL};
+        problem p = pose(&s, of[k], NORMAL, check_seed(6000 + (uint64_t)k));
+        msa_screening done;
+        same_ids(&c, &p, kind_name[of[k]]);
+        check_true(&c, ids_of("screened_amx", &p, &p.copy, &done) != NULL && done.rows == 140, "it runs");
+        check_true(&c,
+                   of[k] == NORMAL ? done.fell_back == 0 && done.settled * 2 < done.blocks
+                                   : done.fell_back == done.rows && done.settled == done.blocks,
+                   "%s: %lld of %lld rows fell back", kind_name[of[k]], (long long)done.fell_back,
+                   (long long)done.rows);
+        check_release(NULL);
+    }
+    check_end(&c);
+}
+
 /* ---- Candidates are few ------------------------------------------------------------------------------------------------ */
 
 static double settled_share(kind k, bool rotated)
@@ -346,6 +438,8 @@ int main(int argc, char **argv)
 {
     check_start(argc, argv);
     every_kind();
+    fast_kernels();
+    long_lists();
     few_candidates();
     grows_and_shrinks();
     refusals();
