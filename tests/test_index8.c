@@ -304,8 +304,8 @@ static void same_ids(check_case *c, problem *p, const char *name)
     const size_t bytes = (size_t)(p->s->n_kv_heads * p->s->n_q * p->s->topk) * sizeof(int32_t);
     msa_screening made, given;
     halve(p);
-    const int32_t *right = ids_of("amx", p, NULL, NULL), *found = ids_of("screened_amx", p, NULL, &made),
-                  *again = ids_of("screened_amx", p, &p->copy, &given);
+    const int32_t *right = ids_of("amx_full", p, NULL, NULL), *found = ids_of("amx_screened", p, NULL, &made),
+                  *again = ids_of("amx_screened", p, &p->copy, &given);
     check_true(c, right && found && again, "%s: all run", name);
     check_same(c, name, right, found, bytes);
     check_same(c, "with a copy that was made before", right, again, bytes);
@@ -316,7 +316,8 @@ static void same_ids(check_case *c, problem *p, const char *name)
 static void fast_kernels(void)
 {
     for (kind k = 0; k < N_KINDS; k++) {
-        check_case c = check_begin("index/screened_amx: ids of %s keys are those of index/amx", kind_name[k]);
+        check_case c =
+            check_begin("index/amx_screened: ids of %s keys are those of index/amx_full", kind_name[k]);
         for (int n = 0; n < N_SHAPES; n++)
             for (int q = 0; q < 2; q++) {
                 char name[INPUTS_NAME];
@@ -340,7 +341,7 @@ static void long_lists(void)
         problem p = pose(&s, of[k], NORMAL, check_seed(6000 + (uint64_t)k));
         msa_screening done;
         same_ids(&c, &p, kind_name[of[k]]);
-        check_true(&c, ids_of("screened_amx", &p, &p.copy, &done) != NULL && done.rows == 140, "it runs");
+        check_true(&c, ids_of("amx_screened", &p, &p.copy, &done) != NULL && done.rows == 140, "it runs");
         check_true(&c,
                    of[k] == NORMAL ? done.fell_back == 0 && done.settled * 2 < done.blocks
                                    : done.fell_back == done.rows && done.settled == done.blocks,

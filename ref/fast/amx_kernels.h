@@ -22,6 +22,8 @@ typedef void amx_step_fn(const struct cache *x, const msa_arrays *a, void *work)
 amx_step_fn decode_plain, decode_tiles, dense_decode_plain, dense_decode_tiles;
 msa_half_fn backward_plain, backward_tiles; /* add to dK and dV; without ids: full support */
 extern const kl_way kl_plain, kl_tiles;
+extern const bool screens_fast_plain,
+    screens_fast_tiles; /* whether integer products are faster than those of bf16 */
 /* The same for both. */
 size_t dense_plain_workspace(const msa_shape *s), dense_tiles_workspace(const msa_shape *s);
 size_t index_plain_workspace(const msa_shape *s), index_tiles_workspace(const msa_shape *s);

@@ -469,6 +469,8 @@ static float least_key(const msa_shape *s, const msa_seq *seq, const uint16_t *k
     return least;
 }
 
+const bool BODY(screens_fast) = FAST_INT8;
+
 /* ---- The stage ------------------------------------------------------------------------------------------------------------ */
 
 static void add_done(msa_screening *sum, const msa_screening *own)
