@@ -30,6 +30,7 @@ typedef struct tile_rows {
 
 #ifdef TILES
 
+#define FAST_INT8 true /* twice the rate of bf16 */
 #define BODY(name) name##_tiles
 #define BODY_WORKSPACE(name) name##_tiles_workspace
 
@@ -161,21 +162,63 @@ static inline void tile_bf16(tiles *t, int c, int a, int b)
     count_tiles(t, products, 1);
 }
 
-static inline int32_t dot_of_bytes(uint32_t x, uint32_t y)
+/* sum + the products of four unsigned bytes of x and four signed ones of y, lane by lane. */
+#ifdef __AVX512VNNI__
+#define FAST_INT8 true
+static inline int_lanes add_products(int_lanes sum, int_lanes x, int_lanes y)
 {
-    int32_t sum = 0;
-    for (int n = 0; n < 32; n += 8)
-        sum += (int8_t)(x >> n) * (int8_t)(y >> n);
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(y));
     return sum;
 }
+#elif defined __AVXVNNI__
+#define FAST_INT8 true
+typedef int32_t half_of_lanes __attribute__((vector_size(LANES / 2 * sizeof(int32_t))));
+static inline int_lanes add_products(int_lanes sum, int_lanes x, int_lanes y)
+{
+    half_of_lanes s[2], a[2], b[2];
+    memcpy(s, &sum, sizeof s);
+    memcpy(a, &x, sizeof a);
+    memcpy(b, &y, sizeof b);
+    for (int n = 0; n < 2; n++)
+        __asm__("{vex} vpdpbusd %2, %1, %0" : "+x"(s[n]) : "x"(a[n]), "x"(b[n]));
+    memcpy(&sum, s, sizeof sum);
+    return sum;
+}
+#else
+#define FAST_INT8 false
+static inline int_lanes add_products(int_lanes sum, int_lanes x, int_lanes y)
+{
+    for (int n = 0; n < 32; n += 8)
+        sum += (x >> n & 0xff) * (y << (24 - n) >> 24);
+    return sum;
+}
+#endif
 
+/* a is taken for unsigned bytes, 128 more than they are; 128 times a column's sum is what that adds. */
 static inline void tile_int8(tiles *t, int c, int a, int b)
 {
-    for (int row = 0; row < TILE_ROWS; row++)
-        for (int k = 0; k < 16; k++)
-            for (int column = 0; column < 16; column++)
-                t->tile[c].word[row][column] +=
-                    (uint32_t)dot_of_bytes(t->tile[a].word[row][k], t->tile[b].word[k][column]);
+    const int_lanes high = (int_lanes){0} + (int32_t)0x80808080;
+    int_lanes left[TILE_ROWS], right[16], excess = {0};
+    memcpy(left, &t->tile[a], sizeof left);
+    memcpy(right, &t->tile[b], sizeof right);
+    for (int n = 0; n < 16; n++) {
+        left[n] ^= high;
+        excess = add_products(excess, high, right[n]);
+    }
+    for (int row = 0; row < TILE_ROWS; row += ROWS_AT_ONCE) {
+        int_lanes even[ROWS_AT_ONCE], odd[ROWS_AT_ONCE];
+        memcpy(even, t->tile[c].word[row], sizeof even);
+        for (int n = 0; n < ROWS_AT_ONCE; n++)
+            odd[n] = -excess;
+        for (int k = 0; k < 16; k += 2)
+            for (int n = 0; n < ROWS_AT_ONCE; n++) {
+                even[n] = add_products(even[n], (int_lanes){0} + left[row + n][k], right[k]);
+                odd[n] = add_products(odd[n], (int_lanes){0} + left[row + n][k + 1], right[k + 1]);
+            }
+        for (int n = 0; n < ROWS_AT_ONCE; n++)
+            even[n] += odd[n];
+        memcpy(t->tile[c].word[row], even, sizeof even);
+    }
     count_tiles(t, products, 1);
 }
 
