@@ -1,8 +1,7 @@
 /**
  * @file msa.h
  * @brief MiniMax Sparse Attention (arXiv 2606.13392): the public C interface. msa_layer.h has what surrounds the
- *        attention: norm, rotary embedding, the whole layer. This includes msa_quality.h, what a selection saves and
- *        loses, and msa_index8.h, the selection from 8-bit index keys.
+ *        attention: norm, rotary embedding, the whole layer. Part of this: msa_quality.h and msa_index8.h.
  *
  * MSA is causal grouped-query attention in which every query attends to `topk` blocks of `block`
  * keys instead of to all keys. A small Index Branch scores the blocks, each GQA group keeps its own,
@@ -332,10 +331,8 @@ typedef struct msa_arrays {
     double *loss;                         /**< output of kl */
     double weight;                        /**< of the KL loss in dqi and dki */
     msa_pages pages;                      /**< of decode and dense_decode; table NULL: keys are contiguous */
-    /** Of a kernel that screens blocks by 8-bit index keys: those of all complete blocks, NULL: it makes them; and
-     *  what it did, NULL: nobody wants to know */
-    const struct msa_index8 *index8;
-    struct msa_screening *screening;
+    const struct msa_index8 *index8; /**< of a kernel that screens by 8-bit index keys; NULL: it makes them */
+    struct msa_screening *screening; /**< what that one did; NULL: nobody wants to know */
     /* Only of a kernel on a device. */
     /** [Hkv,T,k] of prefill, for benchmarks: blocks that the Main Branch attends to instead of those that the
      *  index chose, which it pays for all the same. NULL: the chosen */
