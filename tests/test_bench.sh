@@ -94,8 +94,8 @@ fi
 # ---- The ladder ------------------------------------------------------------------------------------------
 
 runs 0 "all kernels of a stage, drawn" sparse --shape "$S" --seconds 0.01 --picture "$W/ladder.svg"
-for kernel in naive threaded blocked tiles blocks lanes ruled; do
-    says "^sparse/$kernel +fast .* yes$"
+for kernel in naive threaded blocked tiles blocks lanes ruled amx_queries amx_blocks amx; do
+    says "^sparse/$kernel +fast +$([[ $kernel == amx* ]] && echo bf16 || echo f32) .* yes$"
     grep -q "sparse/$kernel" "$W/ladder.svg"
     check $? "... with a bar for $kernel"
 done
@@ -106,9 +106,24 @@ refuses "--picture: expected kernels" "a picture of kernels without a rate" topk
 
 if [[ $has_json -eq 1 ]]; then
     runs 0 "a file of results" dense/tiles sparse/ruled topk decode/streams --shape "$S" --seconds 0.05 --json "$W/results.json"
-    "$MSA" bench dense --shape "$S" --seconds 0.05 > "$W.out" 2> "$W.err"
+    "$MSA" bench dense --shape "$S" --seconds 0.05 --json "$W/types.json" --picture "$W/types.svg" > "$W.out" 2> "$W.err"
     check $? "what the machine can do"
-    says 'float32 product [0-9.]+ TFLOP/s; copy [0-9.e+]+ GB/s; read [0-9.e+]+ GB/s$'
+    says 'float32 product [0-9.]+ TFLOP/s; bf16 product [0-9.]+ TFLOP/s, in registers [0-9.]+( \(no tiles here: the portable body\))?; copy [0-9.e+]+ GB/s; read [0-9.e+]+ GB/s$'
+    says '^dense/tiles +fast +f32 .* yes$'
+    says '^dense/amx +fast +bf16 .* yes$'
+    grep -q "dense/tiles" "$W/types.svg" && [[ $(grep -oE "% of (f32|bf16)'s" "$W/types.svg" | sort -u | wc -l) -eq 2 ]]
+    check $? "... and draws it, each kernel's share of its own type's product"
+    grep -qE '"tiles": (true|false)' "$W/types.json" && [[ $(grep -cE '"matmul_f32_gflops": [0-9]|"(matmul|register)_bf16_tflops": [0-9]|"dtype": "(f32|bf16)"' "$W/types.json") -eq 5 ]]
+    check $? "... the file says of which type, and whether on tiles"
+    awk '/matmul_f32/ {sub(/: [^,]*/, ": null")} /matmul_bf16/ {sub(/: [^,]*/, ": 1e-9")} {print}' "$W/types.json" > "$W/other.json"
+    "$MSA" results "$W/other.json" > "$W.out" 2> "$W.err"
+    [[ $(grep -cE '^\*\*dense.*, (float32|bf16( without tiles)?)$' "$W.out") -eq 2 ]] && grep -qE '^\| amx .* [1-9][0-9]{3,} % \|' "$W.out" &&
+        [[ $(grep '^| tiles ' "$W.out" | tr -cd % | wc -c) -le 1 ]]
+    check $? "... float32 and bf16 stand in tables of their own, each beside its own product"
+    sed -e '/"dtype"/d' -e '/"tiles": /d' -e '/_bf16_tflops/d' "$W/types.json" > "$W/other.json"
+    "$MSA" results "$W/other.json" > "$W.out" 2> "$W.err" && [[ $(grep -cE '^\*\*dense.*, (float32|bf16)$' "$W.out") -eq 2 ]]
+    check $? "... even where an older file does not say it"
+    rm "$W"/types.* "$W/other.json"
     [[ $(ls "$W") == results.json ]]
     check $? "... and nothing else is written"
     "$MSA" results "$W/results.json" > "$W.out" 2> "$W.err" && [[ $(grep -c '^\*\*' "$W.out") -eq 4 && $(grep -c '| random |' "$W.out") -eq 1 ]]

@@ -66,15 +66,17 @@ typedef struct body {
     msa_half_fn *dense, *index, *sparse, *sparse_queries, *sparse_blocks, *backward;
     amx_step_fn *decode, *dense_decode;
     const kl_way *kl;
+    tile_products_fn *products;
+    tile_matrices_fn *matrices;
 } body;
 
-static const body plain = {dense_plain,         index_plain,    sparse_plain, sparse_queries_plain,
-                           sparse_blocks_plain, backward_plain, decode_plain, dense_decode_plain,
-                           &kl_plain};
+static const body plain = {dense_plain,         index_plain,    sparse_plain,  sparse_queries_plain,
+                           sparse_blocks_plain, backward_plain, decode_plain,  dense_decode_plain,
+                           &kl_plain,           products_plain, matrices_plain};
 #ifdef HAVE_TILES
-static const body tiled = {dense_tiles,         index_tiles,    sparse_tiles, sparse_queries_tiles,
-                           sparse_blocks_tiles, backward_tiles, decode_tiles, dense_decode_tiles,
-                           &kl_tiles};
+static const body tiled = {dense_tiles,         index_tiles,    sparse_tiles,  sparse_queries_tiles,
+                           sparse_blocks_tiles, backward_tiles, decode_tiles,  dense_decode_tiles,
+                           &kl_tiles,           products_tiles, matrices_tiles};
 #else
 #define tiled plain
 #endif
@@ -82,6 +84,18 @@ static const body tiled = {dense_tiles,         index_tiles,    sparse_tiles, sp
 static const body *the_body(void)
 {
     return choice == TILED || (choice == ASK && amx_at_hand()) ? &tiled : &plain;
+}
+
+/* ---- What they are measured by ------------------------------------------------------------------------------------ */
+
+void amx_products(int64_t n, const struct tile_rows *factor, struct tile_rows *sum)
+{
+    the_body()->products(n, factor, sum);
+}
+
+void amx_matrices(int64_t n, const struct tile_rows *a, const struct tile_rows *b, float *c)
+{
+    the_body()->matrices(n, a, b, c);
 }
 
 /* ---- Stages: their calls have been checked --------------------------------------------------------------------- */
