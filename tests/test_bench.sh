@@ -216,6 +216,41 @@ done
 check $? "... by names that are in the table$bad"
 rm -r "$W/plan"
 
+# ---- What make bench-cpu would run -----------------------------------------------------------------------
+
+mkdir "$W/plan"
+cat > "$W/plan/msa" << END
+#!/bin/sh
+case \$1 in
+help) echo --json ;;
+bench) echo "\$@" >> "$W/plan/runs" ;;
+esac
+END
+chmod +x "$W/plan/msa"
+NAMES="16k 32k 64k gradients-16k decode-1m decode-1m-bf16 decode-8x1m-bf16 chunk-1m ladder peers-16k peers-64k peers-chunk-1m" \
+    MSA=$W/plan/msa PYTHON=false data/bench/cpu.sh "$W/plan/files" > "$W.out" 2> "$W.err"
+[[ $? -eq 0 && ! -s $W.err && $(grep -c '^peers-.*: skipped: no Python with PyTorch' "$W.out") -eq 3 ]]
+check $? "make bench-cpu, with nothing behind it; without PyTorch it says so, in a line each"
+bad=
+for tokens in 16384 32768 65536; do
+    grep -qE "^bench dense index .*sparse/ruled .*sparse/amx .*prefill --backend fast --shape T=$tokens S=$tokens heads=16:1 .*" "$W/plan/runs" || bad+=" $tokens"
+done
+grep -qE '^bench index sparse/ruled sparse/amx prefill .*--shape T=4096 S=1048576 ' "$W/plan/runs" || bad+=" chunk"
+for shape in 'T=1 S=1048576 heads=64:4 ' 'T=8 S=8388608 seqs=8 '; do
+    grep -qE "^bench decode dense_decode .*--shape $shape.*--bf16-keys" "$W/plan/runs" || bad+=" decode/$shape"
+done
+for kernel in backward/ruled backward/amx dense_backward kl/ruled kl/amx; do
+    grep -qE "^bench .*$kernel .*--shape T=16384 S=16384 heads=16:1 " "$W/plan/runs" || bad+=" $kernel"
+done
+[[ -z $bad ]]
+check $? "... float32 and bf16 at 16K to 64K, the chunk, decode of 1 and 8 requests, gradients$bad"
+for name in $(sed -e 's/^bench //' -e 's/ --backend .*//' "$W/plan/runs" | tr ' ' '\n' | sort -u); do
+    "$MSA" kernels | awk -F '\t' '$2 ~ /fast/ {print $1; sub(/\/.*/, "", $1); print $1}' | grep -qx "$name" || bad+=" $name"
+done
+[[ -z $bad ]]
+check $? "... by names that are in the table$bad"
+rm -r "$W/plan"
+
 # ---- What there is no time for ---------------------------------------------------------------------------
 
 runs 0 "a shape that all kernels of a stage have time for" sparse/naive sparse/lanes --shape 'T=512 S=512 heads=2:1' --seconds 0.02
