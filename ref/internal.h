@@ -91,6 +91,12 @@ void top_blocks(const double *m, int64_t n, int64_t keep, double *best, int32_t 
 /* The selection rule on one row of block scores: ids[k] for a query whose local block is `local`. */
 void topk_row(const double *m, int64_t local, int64_t k, double *best, int32_t *ids);
 
+/* What float32 arithmetic rounds, in the score and in the bound of index8.c, is at most so many |q'| (N + E). */
+static inline double index8_slack(int d)
+{
+    return (1.01 * d + 16) * 0x1p-24;
+}
+
 /* ---- Padding (padding.c) -------------------------------------------------------------------------- */
 
 /* Sequence r's part of the arrays, padding included. */

@@ -1,8 +1,7 @@
 /**
  * @file msa.h
  * @brief MiniMax Sparse Attention (arXiv 2606.13392): the public C interface. msa_layer.h has what surrounds the
- *        attention: norm, rotary embedding, the whole layer; msa_quality.h, which this includes, what a selection saves
- *        and loses.
+ *        attention: norm, rotary embedding, the whole layer. Part of this: msa_quality.h and msa_index8.h.
  *
  * MSA is causal grouped-query attention in which every query attends to `topk` blocks of `block`
  * keys instead of to all keys. A small Index Branch scores the blocks, each GQA group keeps its own,
@@ -332,6 +331,8 @@ typedef struct msa_arrays {
     double *loss;                         /**< output of kl */
     double weight;                        /**< of the KL loss in dqi and dki */
     msa_pages pages;                      /**< of decode and dense_decode; table NULL: keys are contiguous */
+    const struct msa_index8 *index8; /**< of a kernel that screens by 8-bit index keys; NULL: it makes them */
+    struct msa_screening *screening; /**< what that one did; NULL: nobody wants to know */
     /* Only of a kernel on a device. */
     /** [Hkv,T,k] of prefill, for benchmarks: blocks that the Main Branch attends to instead of those that the
      *  index chose, which it pays for all the same. NULL: the chosen */
@@ -443,6 +444,7 @@ msa_status msa_index_lse(const msa_shape *s, const float *qi, const float *ki, c
 }
 #endif
 
+#include "msa_index8.h"
 #include "msa_quality.h"
 
 #endif
