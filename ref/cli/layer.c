@@ -1,0 +1,407 @@
+/* msa layer: an attention layer of a checkpoint of MiniMax-M3, from hidden states in a file.
+ *
+ *   x = norm(hidden) or hidden   q, k, v, qi, ki = x W^T   norm and rotation of all but v   y = attention W_o^T
+ *
+ * Weights are read as they are needed, a tile of rows at a time; memory holds activations and one tile. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../checkpoint/checkpoint.h"
+#include "cli.h"
+#include "dump.h"
+
+enum {
+    OUT_Q,
+    OUT_K,
+    OUT_V,
+    OUT_O,
+    OUT_LSE,
+    OUT_Y,
+    OUT_RESIDUAL,
+    OUT_QI,
+    OUT_KI,
+    OUT_IDS,
+    OUT_INDEX_LSE,
+    N_OUTPUTS
+};
+
+typedef struct request {
+    const char *name, *dir, *hidden, *positions, *out, *backend;
+    int64_t layer, index_rot;
+    bool residual, dump;
+    cli_list kernels;
+    cli_tensors t; /* --ids, and the tensors of the attention once they are computed */
+} request;
+
+typedef struct layer_run {
+    const request *q;
+    checkpoint c;
+    checkpoint_layer layer;
+    npy_array hidden, positions;
+    int32_t *pos; /* [T] */
+    cli_plan plan;
+    cli_output out[N_OUTPUTS];
+} layer_run;
+
+/* ---- What is given ---------------------------------------------------------------------------------- */
+
+/* [T, d_model], or [1, T, d_model] as models hold it. */
+static int read_hidden(layer_run *r, int64_t *tokens)
+{
+    const request *q = r->q;
+    const int64_t *dim = r->hidden.dim;
+    io_error note, err;
+    if (!io_read_tensor(q->hidden, NPY_F32, -1, true, &r->hidden, note, err))
+        return cli_fail(q->name, "--hidden %s", err);
+    const int n = r->hidden.ndim;
+    char shape[IO_PLACE];
+    io_shape(n, dim, shape);
+    if ((n != 2 && !(n == 3 && dim[0] == 1)) || dim[n - 2] < 1 || dim[n - 1] != r->c.config.d_model)
+        return cli_fail(q->name, "--hidden %s: expected [T,%d], the hidden_size of %s, found %s", q->hidden,
+                        r->c.config.d_model, q->dir, shape);
+    *tokens = dim[n - 2];
+    if (*note)
+        fprintf(stderr, "msa %s: %s\n", q->name, note);
+    return 0;
+}
+
+static int read_positions(layer_run *r, int64_t tokens)
+{
+    const request *q = r->q;
+    io_error note, err;
+    if (!(r->pos = cli_alloc(q->name, (size_t)tokens * sizeof *r->pos)))
+        return 2;
+    for (int64_t i = 0; i < tokens; i++)
+        r->pos[i] = (int32_t)i;
+    if (!q->positions)
+        return 0;
+    if (!io_read_tensor(q->positions, NPY_I32, 1, true, &r->positions, note, err))
+        return cli_fail(q->name, "--positions %s", err);
+    if (r->positions.dim[0] != tokens)
+        return cli_fail(q->name, "--positions %s: expected one for each of the %lld tokens, found %lld",
+                        q->positions, (long long)tokens, (long long)r->positions.dim[0]);
+    memcpy(r->pos, r->positions.data, (size_t)tokens * sizeof *r->pos);
+    for (int64_t i = 0; i < tokens; i++)
+        if (r->pos[i] < 0)
+            return cli_fail(q->name, "--positions %s: expected numbers from 0 up, found %d at [%lld]",
+                            q->positions, r->pos[i], (long long)i);
+    return 0;
+}
+
+static int make_shape(const layer_run *r, int64_t tokens, msa_shape *s)
+{
+    const checkpoint_config *c = &r->c.config;
+    *s = (msa_shape){.n_q = tokens,
+                     .n_kv = tokens,
+                     .n_heads = c->n_heads,
+                     .n_kv_heads = c->n_kv_heads,
+                     .d_head = c->d_head,
+                     .d_index = c->d_index,
+                     .block = c->block,
+                     .topk = c->topk,
+                     .n_seqs = 1};
+    const msa_status status = msa_check_shape(s);
+    return status == MSA_OK
+               ? 0
+               : cli_fail(r->q->name, "--checkpoint %s: expected sizes that memory can hold, found %s",
+                          r->q->dir, msa_strerror(status));
+}
+
+/* Those of --ids, which say how many a row has. */
+static int read_ids(request *q, msa_shape *s)
+{
+    cli_size_table table;
+    int bad = cli_read_files(q->name, &q->t, &table);
+    if (bad || !q->t.path[CLI_IDS])
+        return bad;
+    const int64_t groups = cli_size_or(&table, 'G', 0), tokens = cli_size_or(&table, 'T', 0);
+    if (groups != s->n_kv_heads || tokens != s->n_q)
+        return cli_fail(q->name, "%s: expected [Hkv,T,k] with Hkv %d and T %lld, found [%lld,%lld,%lld]",
+                        q->t.path[CLI_IDS], s->n_kv_heads, (long long)s->n_q, (long long)groups,
+                        (long long)tokens, (long long)cli_size_or(&table, 'k', 0));
+    s->topk = (int)cli_size_or(&table, 'k', 0);
+    q->t.shape = *s;
+    bad = cli_check_ids(q->name, &q->t);
+    if (!bad)
+        cli_say_notes(q->name, &q->t);
+    return bad;
+}
+
+static int check_options(const layer_run *r)
+{
+    const request *q = r->q;
+    const char *option = q->t.path[CLI_IDS]  ? "--ids"
+                         : q->dump           ? "--dump"
+                         : q->index_rot >= 0 ? "--index-rot"
+                                             : NULL;
+    if (!r->layer.sparse && option)
+        return cli_fail(q->name, "%s: expected a sparse layer, found that layer %lld of %s is dense", option,
+                        (long long)q->layer, q->dir);
+    if (q->index_rot >= 0 && (q->index_rot > r->c.config.d_index || q->index_rot % 2 != 0))
+        return cli_fail(q->name, "--index-rot: expected an even number up to the index width %d, found %lld",
+                        r->c.config.d_index, (long long)q->index_rot);
+    return 0;
+}
+
+/* ---- From hidden states to y ------------------------------------------------------------------------ */
+
+static int say(const layer_run *r, msa_status status)
+{
+    return status == MSA_OK
+               ? 0
+               : cli_fail(r->q->name, "layer %lld: %s", (long long)r->q->layer, msa_strerror(status));
+}
+
+static int project(const layer_run *r, checkpoint_part part, const float *x, float *y)
+{
+    static const char *const names[CHECKPOINT_N_PARTS] = {[CHECKPOINT_Q] = "q_proj",
+                                                          [CHECKPOINT_K] = "k_proj",
+                                                          [CHECKPOINT_V] = "v_proj",
+                                                          [CHECKPOINT_O] = "o_proj",
+                                                          [CHECKPOINT_INDEX_Q] = "index q_proj",
+                                                          [CHECKPOINT_INDEX_K] = "index k_proj"};
+    io_error err;
+    cli_progress(r->q->name, part, CHECKPOINT_N_PARTS, names[part]);
+    return checkpoint_project(&r->layer.weight[part], r->q->t.shape.n_q, x, y, err)
+               ? 0
+               : cli_fail(r->q->name, "%s", err);
+}
+
+/* y = x / rms(x) (1 + w), rows of `heads` heads a token. */
+static int norm(const layer_run *r, checkpoint_part part, int heads, const float *x, float *y)
+{
+    const checkpoint_weight *w = &r->layer.weight[part];
+    io_error err;
+    float *gain = cli_alloc(r->q->name, (size_t)w->cols * sizeof *gain);
+    if (!gain)
+        return 2;
+    int bad = checkpoint_read_gain(w, gain, err) ? 0 : cli_fail(r->q->name, "%s", err);
+    if (!bad)
+        bad = say(r, msa_rmsnorm(r->q->t.shape.n_q * heads, (int)w->cols, r->c.config.eps, x, gain, y));
+    free(gain);
+    return bad;
+}
+
+/* Projection, norm and rotation of main heads. */
+static int main_heads(const layer_run *r, checkpoint_part part, int heads, const float *x, float *y)
+{
+    const checkpoint_config *c = &r->c.config;
+    const checkpoint_part gain = part == CHECKPOINT_Q ? CHECKPOINT_Q_NORM : CHECKPOINT_K_NORM;
+    int bad = project(r, part, x, y);
+    bad = bad ? bad : norm(r, gain, heads, y, y);
+    return bad ? bad
+               : say(r, msa_rope(r->q->t.shape.n_q, heads, c->d_head, c->rot, c->theta, r->pos, false, y));
+}
+
+/* Of index heads, by the table of the main heads unless a width of its own was asked for. */
+static int index_heads(const layer_run *r, checkpoint_part part, int heads, const float *x, float *y)
+{
+    const checkpoint_config *c = &r->c.config;
+    const int64_t own = r->q->index_rot, n = r->q->t.shape.n_q;
+    const checkpoint_part gain =
+        part == CHECKPOINT_INDEX_Q ? CHECKPOINT_INDEX_Q_NORM : CHECKPOINT_INDEX_K_NORM;
+    int bad = project(r, part, x, y);
+    bad = bad ? bad : norm(r, gain, heads, y, y);
+    if (bad)
+        return bad;
+    return say(r, own >= 0 ? msa_rope(n, heads, c->d_index, (int)own, c->theta, r->pos, false, y)
+                           : checkpoint_turn(n, heads, c->d_index, c->rot, c->theta, r->pos, y));
+}
+
+static int attend(layer_run *r)
+{
+    const request *q = r->q;
+    const cli_output *out = r->out;
+    const msa_kernel *dense = r->plan.ops.stage[MSA_STAGE_DENSE];
+    const bool sparse = r->layer.sparse;
+    void *work =
+        cli_alloc(q->name, sparse ? msa_workspace(&r->plan.ops, &q->t.shape) : dense->workspace(&q->t.shape));
+    if (!work)
+        return 2;
+    int bad;
+    if (sparse) {
+        bad = cli_attend(q->name, &r->plan, &q->t,
+                         &(cli_attended){.ids = out[OUT_IDS].data,
+                                         .index_lse = out[OUT_INDEX_LSE].data,
+                                         .o = out[OUT_O].data,
+                                         .lse = out[OUT_LSE].data},
+                         work);
+    } else {
+        const msa_arrays a = {.q = out[OUT_Q].data,
+                              .k = out[OUT_K].data,
+                              .v = out[OUT_V].data,
+                              .o = out[OUT_O].data,
+                              .lse = out[OUT_LSE].data};
+        bad = cli_ran(q->name, &r->plan, &q->t.shape, MSA_STAGE_DENSE, dense->run(&q->t.shape, &a, work));
+    }
+    free(work);
+    return bad;
+}
+
+static int project_inputs(const layer_run *r, const float *x)
+{
+    const checkpoint_config *c = &r->c.config;
+    const cli_output *out = r->out;
+    int bad = main_heads(r, CHECKPOINT_Q, c->n_heads, x, out[OUT_Q].data);
+    bad = bad ? bad : main_heads(r, CHECKPOINT_K, c->n_kv_heads, x, out[OUT_K].data);
+    bad = bad ? bad : project(r, CHECKPOINT_V, x, out[OUT_V].data);
+    if (bad || !r->layer.sparse)
+        return bad;
+    bad = index_heads(r, CHECKPOINT_INDEX_Q, c->n_kv_heads, x, out[OUT_QI].data);
+    return bad ? bad : index_heads(r, CHECKPOINT_INDEX_K, 1, x, out[OUT_KI].data);
+}
+
+/* Hands what was computed to the stages, as if it had come from files. */
+static void name_tensors(cli_tensors *t, const cli_output *out, bool sparse)
+{
+    static const struct {
+        cli_tensor tensor;
+        int output;
+    } pair[] = {{CLI_Q, OUT_Q}, {CLI_K, OUT_K}, {CLI_V, OUT_V}, {CLI_QI, OUT_QI}, {CLI_KI, OUT_KI}};
+    for (size_t i = 0; i < (sparse ? 5 : 3); i++) {
+        t->path[pair[i].tensor] = out[pair[i].output].name;
+        t->array[pair[i].tensor].data = out[pair[i].output].data;
+    }
+}
+
+static int compute(layer_run *r)
+{
+    const request *q = r->q;
+    const size_t count = (size_t)q->t.shape.n_q * (size_t)r->c.config.d_model;
+    float *x = r->hidden.data, *y = r->out[OUT_Y].data, *sum = r->out[OUT_RESIDUAL].data;
+    float *normed = q->residual ? cli_alloc(q->name, count * sizeof *normed) : NULL;
+    int bad = q->residual && !normed ? 2 : 0;
+    if (normed && !bad)
+        bad = norm(r, CHECKPOINT_INPUT_NORM, 1, x, normed);
+    bad = bad ? bad : project_inputs(r, normed ? normed : x);
+    free(normed);
+    bad = bad ? bad : attend(r);
+    bad = bad ? bad : project(r, CHECKPOINT_O, r->out[OUT_O].data, y);
+    for (size_t i = 0; q->residual && !bad && i < count; i++)
+        sum[i] = x[i] + y[i];
+    cli_progress_end();
+    return bad;
+}
+
+/* ---- The command line ------------------------------------------------------------------------------- */
+
+/* Of what this layer has not: one number that no file receives. */
+static cli_output optional(bool there, cli_output out)
+{
+    return there ? out : (cli_output){NULL, NPY_I32, "", NULL, 0};
+}
+
+static int open_outputs(layer_run *r)
+{
+    const int64_t m = r->c.config.d_model;
+    const bool sparse = r->layer.sparse;
+    const cli_output out[N_OUTPUTS] = {
+        [OUT_Q] = {"q.npy", NPY_F32, "THd", NULL, 0},
+        [OUT_K] = {"k.npy", NPY_F32, "SGd", NULL, 0},
+        [OUT_V] = {"v.npy", NPY_F32, "SGd", NULL, 0},
+        [OUT_O] = {"o.npy", NPY_F32, "THd", NULL, 0},
+        [OUT_LSE] = {"lse.npy", NPY_F32, "TH", NULL, 0},
+        [OUT_Y] = {"y.npy", NPY_F32, "T", NULL, m},
+        [OUT_RESIDUAL] = optional(r->q->residual, (cli_output){"residual.npy", NPY_F32, "T", NULL, m}),
+        [OUT_QI] = optional(sparse, (cli_output){"qi.npy", NPY_F32, "TGi", NULL, 0}),
+        [OUT_KI] = optional(sparse, (cli_output){"ki.npy", NPY_F32, "Si", NULL, 0}),
+        [OUT_IDS] = optional(sparse, (cli_output){"ids.npy", NPY_I32, "GTk", NULL, 0}),
+        [OUT_INDEX_LSE] = optional(sparse, (cli_output){"index_lse.npy", NPY_F32, "GT", NULL, 0})};
+    memcpy(r->out, out, sizeof out);
+    return cli_open_outputs(r->q->name, r->q->out, &r->q->t.shape, r->out, N_OUTPUTS);
+}
+
+static void print_layer(const layer_run *r)
+{
+    const checkpoint_config *c = &r->c.config;
+    char index[64];
+    snprintf(index, sizeof index, "the first %d channels of that table", c->d_index);
+    if (r->q->index_rot >= 0)
+        snprintf(index, sizeof index, "%lld channels", (long long)r->q->index_rot);
+    else if (c->rot <= c->d_index)
+        snprintf(index, sizeof index, "%d channels", c->rot);
+    printf("layer %lld (%s): %s, %s\n", (long long)r->q->layer, r->layer.sparse ? "sparse" : "dense",
+           r->layer.weight[CHECKPOINT_Q].name, r->q->residual ? "input norm applied" : "no input norm");
+    printf("rotation: %d of %d channels (%s)%s%s\n", c->rot, c->d_head, c->rule,
+           r->layer.sparse ? "; index: " : "", r->layer.sparse ? index : "");
+}
+
+static int write_results(layer_run *r, int argc, char **argv)
+{
+    const request *q = r->q;
+    int bad = 0;
+    if (q->dump)
+        bad = dump_layer(q->name, &(dump_subject){q->out, q->dir, (int)q->layer, argc, argv}, &q->t);
+    if (!bad)
+        bad = cli_write_outputs(q->name, q->out, &q->t.shape, r->out, N_OUTPUTS);
+    if (bad)
+        return bad;
+    print_layer(r);
+    cli_print_plan(&r->plan);
+    return cli_commit_outputs(q->name);
+}
+
+static int run(request *q, layer_run *r, int argc, char **argv)
+{
+    io_error err;
+    int64_t tokens = 0;
+    msa_shape s;
+    if (!checkpoint_open(q->dir, &r->c, err) ||
+        !checkpoint_find_layer(&r->c, (int)q->layer, q->residual, &r->layer, err))
+        return cli_fail(q->name, "--checkpoint %s", err);
+    const unsigned stages =
+        r->layer.sparse ? cli_selection_stages(&q->t, false) | 1u << MSA_STAGE_SPARSE : 1u << MSA_STAGE_DENSE;
+    int bad = check_options(r);
+    bad = bad ? bad : cli_choose_kernels(q->name, q->backend, &q->kernels, stages, &r->plan);
+    bad = bad ? bad : read_hidden(r, &tokens);
+    bad = bad ? bad : make_shape(r, tokens, &s);
+    bad = bad ? bad : read_positions(r, tokens);
+    bad = bad ? bad : read_ids(q, &s);
+    q->t.shape = s;
+    bad = bad ? bad : open_outputs(r);
+    if (bad)
+        return bad;
+    name_tensors(&q->t, r->out, r->layer.sparse);
+    bad = compute(r);
+    return bad ? bad : write_results(r, argc, argv);
+}
+
+int cmd_layer(int argc, char **argv)
+{
+    request q = {.name = argv[0], .layer = -1, .index_rot = -1, .backend = "fast"};
+    const cli_option options[] = {
+        {"--checkpoint", CLI_NEEDED, &q.dir, 0, 0, "DIR with config.json and safetensors"},
+        {"--layer", CLI_INT, &q.layer, 0, CHECKPOINT_MAX_LAYERS - 1, "N of the layer"},
+        {"--hidden", CLI_NEEDED, &q.hidden, 0, 0, "F hidden states [T,d_model]"},
+        {"--residual", CLI_FLAG, &q.residual, 0, 0,
+         "they are the residual stream: applies the input norm first, and writes residual.npy, their sum "
+         "with y, too"},
+        {"--positions", CLI_TEXT, &q.positions, 0, 0, "F positions [T] that rotate (default: 0, 1, ...)"},
+        CLI_OPT_IDS(q.t),
+        {"--index-rot", CLI_INT, &q.index_rot, 0, 1 << 20,
+         "N rotated channels of an index head (default: by the main heads' table, as transformers does)"},
+        {"--dump", CLI_FLAG, &q.dump, 0, 0, "also draws what the index selects, and a page to explore it"},
+        CLI_OPT_KERNEL(q.kernels),
+        CLI_OPT_BACKEND(q.backend),
+        {"--out", CLI_NEEDED, &q.out, 0, 0, "DIR receives q k v qi ki ids o lse index_lse y .npy"},
+        {0}};
+    int status = cli_parse(argc, argv, options, NULL);
+    if (!status && q.layer < 0)
+        status = cli_fail(q.name, "--layer: expected this option, found none (msa help %s)", q.name);
+    layer_run *r = status ? NULL : calloc(1, sizeof *r);
+    if (!status && !r)
+        status = cli_fail(q.name, "memory: expected a few kilobytes, found none");
+    if (status)
+        return status;
+    r->q = &q;
+    status = run(&q, r, argc, argv);
+    npy_free(&r->hidden);
+    npy_free(&r->positions);
+    npy_free(&q.t.array[CLI_IDS]);
+    free(r->pos);
+    cli_free_outputs(r->out, N_OUTPUTS);
+    checkpoint_close(&r->c);
+    free(r);
+    return status;
+}
