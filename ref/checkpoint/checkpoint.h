@@ -112,9 +112,18 @@ bool checkpoint_project(const checkpoint_weight *w, int64_t n, const float *x, f
 
 /* ---- Rotation (rotation.c) ------------------------------------------------------------------------ */
 
-/** Turns index heads x [n,heads,d] as Hugging Face transformers does: by the table of the main heads, whose `rot`
- *  channels are cut off at d. Up to rot = d that is msa_rope(). Beyond, the two channels of a pair are turned by
- *  different angles, which is no rotation. */
-msa_status checkpoint_turn(int64_t n, int heads, int d, int rot, double theta, const int32_t *pos, float *x);
+/** Pairs (i, i + rot/2) turn by pos theta^(-2i/rot). Models hold these angles in float32, an ulp of which is 2^-12
+ *  for positions around 4096: `exact` leaves that rounding out. */
+typedef struct checkpoint_rotation {
+    int rot;
+    double theta;
+    bool exact;
+} checkpoint_rotation;
+
+/** Turns heads x [n,heads,d] in place. Of heads narrower than rot the table of angles is cut off at d, as in
+ *  transformers: the two channels of a pair (i, i + d/2) are then turned by different angles, which is no
+ *  rotation. @param pos [n] */
+msa_status checkpoint_turn(const checkpoint_rotation *r, int64_t n, int heads, int d, const int32_t *pos,
+                           float *x);
 
 #endif

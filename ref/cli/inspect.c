@@ -124,8 +124,10 @@ static int inspect(const char *command, checkpoint *c)
         return bad;
     print_geometry(c);
     printf("%d file%s, %lld tensors", c->n_shards, c->n_shards == 1 ? "" : "s", (long long)all.tensors);
-    print_amount(&all);
-    printf("\n");
+    if (all.missing)
+        printf(" (%lld in files that are not here)", (long long)all.missing);
+    printf(": %.0f parameters, %.0f bytes%s%s\n", all.parameters, all.bytes, *all.types ? ", " : "",
+           all.types);
     bad = print_layers(command, c);
     return bad ? bad : cli_flush(command);
 }

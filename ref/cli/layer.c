@@ -26,10 +26,13 @@ enum {
     N_OUTPUTS
 };
 
+/* The KV cache. */
+enum { PAST_K, PAST_V, PAST_KI, N_PAST };
+
 typedef struct request {
-    const char *name, *dir, *hidden, *positions, *out, *backend;
+    const char *name, *dir, *hidden, *positions, *past, *out, *backend;
     int64_t layer, index_rot;
-    bool residual, dump;
+    bool residual, dump, exact;
     cli_list kernels;
     cli_tensors t; /* --ids, and the tensors of the attention once they are computed */
 } request;
@@ -39,7 +42,8 @@ typedef struct layer_run {
     checkpoint c;
     checkpoint_layer layer;
     npy_array hidden, positions;
-    int32_t *pos; /* [T] */
+    npy_array past[N_PAST]; /* rows of earlier tokens; empty without --past */
+    int32_t *pos;           /* [T] */
     cli_plan plan;
     cli_output out[N_OUTPUTS];
 } layer_run;
@@ -66,6 +70,30 @@ static int read_hidden(layer_run *r, int64_t *tokens)
     return 0;
 }
 
+/* k, v and ki of an earlier call's directory. */
+static int read_past(layer_run *r)
+{
+    static const char *const names[N_PAST] = {"k.npy", "v.npy", "ki.npy"};
+    const request *q = r->q;
+    const checkpoint_config *c = &r->c.config;
+    for (int i = 0; i < (r->layer.sparse ? N_PAST : PAST_KI) && q->past; i++) {
+        npy_array *a = &r->past[i];
+        const int ndim = i == PAST_KI ? 2 : 3;
+        io_error note, err;
+        char path[4096], shape[IO_PLACE];
+        snprintf(path, sizeof path, "%s/%s", q->past, names[i]);
+        if (!io_read_tensor(path, NPY_F32, ndim, true, a, note, err))
+            return cli_fail(q->name, "--past %s", err);
+        io_shape(ndim, a->dim, shape);
+        const int64_t rows = i == PAST_K ? a->dim[0] : r->past[PAST_K].dim[0];
+        if (i == PAST_KI ? a->dim[0] != rows || a->dim[1] != c->d_index
+                         : a->dim[0] != rows || a->dim[1] != c->n_kv_heads || a->dim[2] != c->d_head)
+            return cli_fail(q->name, "--past %s: expected what this layer leaves of %lld tokens, found %s",
+                            path, (long long)rows, shape);
+    }
+    return 0;
+}
+
 static int read_positions(layer_run *r, int64_t tokens)
 {
     const request *q = r->q;
@@ -73,7 +101,7 @@ static int read_positions(layer_run *r, int64_t tokens)
     if (!(r->pos = cli_alloc(q->name, (size_t)tokens * sizeof *r->pos)))
         return 2;
     for (int64_t i = 0; i < tokens; i++)
-        r->pos[i] = (int32_t)i;
+        r->pos[i] = (int32_t)(r->past[PAST_K].dim[0] + i);
     if (!q->positions)
         return 0;
     if (!io_read_tensor(q->positions, NPY_I32, 1, true, &r->positions, note, err))
@@ -93,7 +121,7 @@ static int make_shape(const layer_run *r, int64_t tokens, msa_shape *s)
 {
     const checkpoint_config *c = &r->c.config;
     *s = (msa_shape){.n_q = tokens,
-                     .n_kv = tokens,
+                     .n_kv = r->past[PAST_K].dim[0] + tokens,
                      .n_heads = c->n_heads,
                      .n_kv_heads = c->n_kv_heads,
                      .d_head = c->d_head,
@@ -183,30 +211,18 @@ static int norm(const layer_run *r, checkpoint_part part, int heads, const float
     return bad;
 }
 
-/* Projection, norm and rotation of main heads. */
-static int main_heads(const layer_run *r, checkpoint_part part, int heads, const float *x, float *y)
+/* Projection, norm and rotation of heads of one kind. The index's turn by the table of the main heads, unless a
+ * width of their own was asked for. */
+static int project_heads(const layer_run *r, checkpoint_part part, checkpoint_part gain, const float *x,
+                         float *y)
 {
     const checkpoint_config *c = &r->c.config;
-    const checkpoint_part gain = part == CHECKPOINT_Q ? CHECKPOINT_Q_NORM : CHECKPOINT_K_NORM;
+    const bool own = r->q->index_rot >= 0 && part >= CHECKPOINT_INDEX_Q;
+    const checkpoint_rotation turn = {own ? (int)r->q->index_rot : c->rot, c->theta, r->q->exact};
+    const int d = (int)r->layer.weight[gain].cols, heads = (int)(r->layer.weight[part].rows / d);
     int bad = project(r, part, x, y);
     bad = bad ? bad : norm(r, gain, heads, y, y);
-    return bad ? bad
-               : say(r, msa_rope(r->q->t.shape.n_q, heads, c->d_head, c->rot, c->theta, r->pos, false, y));
-}
-
-/* Of index heads, by the table of the main heads unless a width of its own was asked for. */
-static int index_heads(const layer_run *r, checkpoint_part part, int heads, const float *x, float *y)
-{
-    const checkpoint_config *c = &r->c.config;
-    const int64_t own = r->q->index_rot, n = r->q->t.shape.n_q;
-    const checkpoint_part gain =
-        part == CHECKPOINT_INDEX_Q ? CHECKPOINT_INDEX_Q_NORM : CHECKPOINT_INDEX_K_NORM;
-    int bad = project(r, part, x, y);
-    bad = bad ? bad : norm(r, gain, heads, y, y);
-    if (bad)
-        return bad;
-    return say(r, own >= 0 ? msa_rope(n, heads, c->d_index, (int)own, c->theta, r->pos, false, y)
-                           : checkpoint_turn(n, heads, c->d_index, c->rot, c->theta, r->pos, y));
+    return bad ? bad : say(r, checkpoint_turn(&turn, r->q->t.shape.n_q, heads, d, r->pos, y));
 }
 
 static int attend(layer_run *r)
@@ -239,17 +255,28 @@ static int attend(layer_run *r)
     return bad;
 }
 
+/* Where the rows of this call's tokens begin, behind those of earlier ones. */
+static float *after_past(const layer_run *r, int past, int output)
+{
+    const npy_array *a = &r->past[past];
+    float *rows = r->out[output].data;
+    if (a->count)
+        memcpy(rows, a->data, a->count * sizeof *rows);
+    return rows + a->count;
+}
+
 static int project_inputs(const layer_run *r, const float *x)
 {
-    const checkpoint_config *c = &r->c.config;
-    const cli_output *out = r->out;
-    int bad = main_heads(r, CHECKPOINT_Q, c->n_heads, x, out[OUT_Q].data);
-    bad = bad ? bad : main_heads(r, CHECKPOINT_K, c->n_kv_heads, x, out[OUT_K].data);
-    bad = bad ? bad : project(r, CHECKPOINT_V, x, out[OUT_V].data);
+    float *k = after_past(r, PAST_K, OUT_K), *v = after_past(r, PAST_V, OUT_V);
+    int bad = project_heads(r, CHECKPOINT_Q, CHECKPOINT_Q_NORM, x, r->out[OUT_Q].data);
+    bad = bad ? bad : project_heads(r, CHECKPOINT_K, CHECKPOINT_K_NORM, x, k);
+    bad = bad ? bad : project(r, CHECKPOINT_V, x, v);
     if (bad || !r->layer.sparse)
         return bad;
-    bad = index_heads(r, CHECKPOINT_INDEX_Q, c->n_kv_heads, x, out[OUT_QI].data);
-    return bad ? bad : index_heads(r, CHECKPOINT_INDEX_K, 1, x, out[OUT_KI].data);
+    bad = project_heads(r, CHECKPOINT_INDEX_Q, CHECKPOINT_INDEX_Q_NORM, x, r->out[OUT_QI].data);
+    return bad ? bad
+               : project_heads(r, CHECKPOINT_INDEX_K, CHECKPOINT_INDEX_K_NORM, x,
+                               after_past(r, PAST_KI, OUT_KI));
 }
 
 /* Hands what was computed to the stages, as if it had come from files. */
@@ -323,8 +350,9 @@ static void print_layer(const layer_run *r)
         snprintf(index, sizeof index, "%d channels", c->rot);
     printf("layer %lld (%s): %s, %s\n", (long long)r->q->layer, r->layer.sparse ? "sparse" : "dense",
            r->layer.weight[CHECKPOINT_Q].name, r->q->residual ? "input norm applied" : "no input norm");
-    printf("rotation: %d of %d channels (%s)%s%s\n", c->rot, c->d_head, c->rule,
-           r->layer.sparse ? "; index: " : "", r->layer.sparse ? index : "");
+    printf("rotation: %d of %d channels (%s), %s angles%s%s\n", c->rot, c->d_head, c->rule,
+           r->q->exact ? "exact" : "float32", r->layer.sparse ? "; index: " : "",
+           r->layer.sparse ? index : "");
 }
 
 static int write_results(layer_run *r, int argc, char **argv)
@@ -355,6 +383,7 @@ static int run(request *q, layer_run *r, int argc, char **argv)
     int bad = check_options(r);
     bad = bad ? bad : cli_choose_kernels(q->name, q->backend, &q->kernels, stages, &r->plan);
     bad = bad ? bad : read_hidden(r, &tokens);
+    bad = bad ? bad : read_past(r);
     bad = bad ? bad : make_shape(r, tokens, &s);
     bad = bad ? bad : read_positions(r, tokens);
     bad = bad ? bad : read_ids(q, &s);
@@ -378,9 +407,12 @@ int cmd_layer(int argc, char **argv)
          "they are the residual stream: applies the input norm first, and writes residual.npy, their sum "
          "with y, too"},
         {"--positions", CLI_TEXT, &q.positions, 0, 0, "F positions [T] that rotate (default: 0, 1, ...)"},
+        {"--past", CLI_TEXT, &q.past, 0, 0, "DIR of an earlier call, whose k v ki .npy these tokens follow"},
         CLI_OPT_IDS(q.t),
         {"--index-rot", CLI_INT, &q.index_rot, 0, 1 << 20,
          "N rotated channels of an index head (default: by the main heads' table, as transformers does)"},
+        {"--exact-angles", CLI_FLAG, &q.exact, 0, 0,
+         "rotates by exact angles (default: rounded to float32, as models do)"},
         {"--dump", CLI_FLAG, &q.dump, 0, 0, "also draws what the index selects, and a page to explore it"},
         CLI_OPT_KERNEL(q.kernels),
         CLI_OPT_BACKEND(q.backend),
@@ -398,6 +430,8 @@ int cmd_layer(int argc, char **argv)
     status = run(&q, r, argc, argv);
     npy_free(&r->hidden);
     npy_free(&r->positions);
+    for (int i = 0; i < N_PAST; i++)
+        npy_free(&r->past[i]);
     npy_free(&q.t.array[CLI_IDS]);
     free(r->pos);
     cli_free_outputs(r->out, N_OUTPUTS);
