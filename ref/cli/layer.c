@@ -46,6 +46,7 @@ typedef struct layer_run {
     int32_t *pos;           /* [T] */
     cli_plan plan;
     cli_output out[N_OUTPUTS];
+    io_error notes[2]; /* what was converted of the two files above */
 } layer_run;
 
 /* ---- What is given ---------------------------------------------------------------------------------- */
@@ -55,8 +56,8 @@ static int read_hidden(layer_run *r, int64_t *tokens)
 {
     const request *q = r->q;
     const int64_t *dim = r->hidden.dim;
-    io_error note, err;
-    if (!io_read_tensor(q->hidden, NPY_F32, -1, true, &r->hidden, note, err))
+    io_error err;
+    if (!io_read_tensor(q->hidden, NPY_F32, -1, true, &r->hidden, r->notes[0], err))
         return cli_fail(q->name, "--hidden %s", err);
     const int n = r->hidden.ndim;
     char shape[IO_PLACE];
@@ -65,8 +66,6 @@ static int read_hidden(layer_run *r, int64_t *tokens)
         return cli_fail(q->name, "--hidden %s: expected [T,%d], the hidden_size of %s, found %s", q->hidden,
                         r->c.config.d_model, q->dir, shape);
     *tokens = dim[n - 2];
-    if (*note)
-        fprintf(stderr, "msa %s: %s\n", q->name, note);
     return 0;
 }
 
@@ -97,14 +96,14 @@ static int read_past(layer_run *r)
 static int read_positions(layer_run *r, int64_t tokens)
 {
     const request *q = r->q;
-    io_error note, err;
+    io_error err;
     if (!(r->pos = cli_alloc(q->name, (size_t)tokens * sizeof *r->pos)))
         return 2;
     for (int64_t i = 0; i < tokens; i++)
         r->pos[i] = (int32_t)(r->past[PAST_K].dim[0] + i);
     if (!q->positions)
         return 0;
-    if (!io_read_tensor(q->positions, NPY_I32, 1, true, &r->positions, note, err))
+    if (!io_read_tensor(q->positions, NPY_I32, 1, true, &r->positions, r->notes[1], err))
         return cli_fail(q->name, "--positions %s", err);
     if (r->positions.dim[0] != tokens)
         return cli_fail(q->name, "--positions %s: expected one for each of the %lld tokens, found %lld",
@@ -150,10 +149,7 @@ static int read_ids(request *q, msa_shape *s)
                         (long long)tokens, (long long)cli_size_or(&table, 'k', 0));
     s->topk = (int)cli_size_or(&table, 'k', 0);
     q->t.shape = *s;
-    bad = cli_check_ids(q->name, &q->t);
-    if (!bad)
-        cli_say_notes(q->name, &q->t);
-    return bad;
+    return cli_check_ids(q->name, &q->t);
 }
 
 static int check_options(const layer_run *r)
@@ -365,6 +361,10 @@ static int write_results(layer_run *r, int argc, char **argv)
         bad = cli_write_outputs(q->name, q->out, &q->t.shape, r->out, N_OUTPUTS);
     if (bad)
         return bad;
+    cli_say_notes(q->name, &q->t);
+    for (int i = 0; i < 2; i++)
+        if (*r->notes[i])
+            fprintf(stderr, "msa %s: %s\n", q->name, r->notes[i]);
     print_layer(r);
     cli_print_plan(&r->plan);
     return cli_commit_outputs(q->name);

@@ -30,8 +30,9 @@ build() { # target
     "$clang" -std=c11 -g -O1 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes \
         -D_POSIX_C_SOURCE=200809L $json_flags \
         -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-        "tests/fuzz/fuzz_$1.c" tests/fuzz/fuzz.c ref/softmax.c ref/e4m3.c \
+        "tests/fuzz/fuzz_$1.c" tests/fuzz/fuzz.c ref/softmax.c ref/e4m3.c ref/fast/gemm.c \
         $(for part in error file set staging sums sha256 json tensor npy safetensors safetensors_write; do echo "ref/io/$part.c"; done) \
+        $(for part in config directory names weights; do echo "ref/checkpoint/$part.c"; done) \
         $json_libs -lm -o "$out/fuzz_$1"
 }
 
@@ -74,6 +75,39 @@ seeds_safetensors() { # directory
     safetensors_seed "{\"a\":{$t:[0],$o:[0,0]},\"b\":{\"dtype\":\"BF16\",\"shape\":[1],$o:[0,2]}}" 2 >"$1/refused"
 }
 
+seeds_checkpoint() { # directory
+    sizes='"hidden_size":2,"num_hidden_layers":2,"num_attention_heads":1,"num_key_value_heads":1,"head_dim":2,"index_n_heads":1,"index_head_dim":2'
+    flat="{\"model_type\":\"minimax_m3_vl\",$sizes,\"partial_rotary_factor\":1,\"layer_types\":[\"full_attention\",\"minimax_m3_sparse\"]}"
+    nested="{\"model_type\":\"minimax_m3_vl\",\"text_config\":{$sizes,\"rotary_dim\":2,\"sparse_attention_config\":{\"sparse_attention_freq\":[0,1]}}}"
+    header='' map='' at=0
+    for layer in 0 1; do
+        parts="input_layernorm self_attn.q_norm self_attn.k_norm self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj"
+        [ "$layer" -eq 0 ] || parts="$parts self_attn.index_q_norm self_attn.index_k_norm self_attn.index_q_proj self_attn.index_k_proj"
+        for part in $parts; do
+            shape='[2,2]' bytes=8
+            case $part in *norm) shape='[2]' bytes=4 ;; esac
+            name=model.layers.$layer.$part.weight
+            header="$header${header:+,}\"$name\":{\"dtype\":\"BF16\",\"shape\":$shape,\"data_offsets\":[$at,$((at + bytes))]}"
+            map="$map${map:+,}\"$name\":\"a.safetensors\""
+            at=$((at + bytes))
+        done
+    done
+    index="{\"weight_map\":{$map}}"
+    {
+        little_endian "${#flat}" 2
+        printf '%s' "$flat"
+        little_endian 0 2
+        safetensors_seed "{$header}" "$at"
+    } >"$1/alone"
+    {
+        little_endian "${#nested}" 2
+        printf '%s' "$nested"
+        little_endian "${#index}" 2
+        printf '%s' "$index"
+        safetensors_seed "{$header}" "$at"
+    } >"$1/sharded"
+}
+
 # ---- Run -----------------------------------------------------------------------------------------
 if [ -d /dev/shm ] && [ -w /dev/shm ]; then
     scratch=$(mktemp -d /dev/shm/msa-fuzz-XXXXXX)
@@ -88,7 +122,7 @@ run() { # target word... (the words are offered to the mutator)
     shift
     printf '"%s"\n' "$@" >"$out/$target.dict"
     if TMPDIR=$scratch "$out/fuzz_$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 \
-        -malloc_limit_mb=64 -max_len=4096 -print_final_stats=1 -dict="$out/$target.dict" \
+        -malloc_limit_mb=64 -max_len="${max_len:-4096}" -print_final_stats=1 -dict="$out/$target.dict" \
         -artifact_prefix="$out/$target-" "$out/corpus_$target" >"$log" 2>&1; then
         echo "ok fuzz $target: $(sed -n 's/^stat::number_of_executed_units: *//p' "$log") executions" \
             "in $seconds s, $(find "$out/corpus_$target" -type f | wc -l) inputs kept, nothing found"
@@ -99,7 +133,7 @@ run() { # target word... (the words are offered to the mutator)
     fi
 }
 
-mkdir -p "$out/corpus_npy" "$out/corpus_safetensors"
+mkdir -p "$out/corpus_npy" "$out/corpus_safetensors" "$out/corpus_checkpoint"
 build npy
 seeds_npy "$out/corpus_npy"
 run npy "{'" "'}" "'descr'" "'fortran_order'" "'shape'" : , '(' ')' '<f4' '<i4' '>f4' True False \
@@ -109,7 +143,11 @@ if [ -n "$json_flags" ]; then
     seeds_safetensors "$out/corpus_safetensors"
     run safetensors '{' '}' '[' ']' __metadata__ dtype F32 shape data_offsets : , '\\u0000' -1 \
         9223372036854775807
+    build checkpoint
+    seeds_checkpoint "$out/corpus_checkpoint"
+    max_len=8192 run checkpoint '{' '}' '[' ']' text_config sparse_attention_config rope_parameters rope_type layer_types \
+        weight_map F8_E4M3 U8 F16 F32 _scale_inv indexer. index_ -1 9223372036854775807 1e999
 else
-    echo "SKIP fuzz safetensors: libjansson-dev is not installed"
+    echo "SKIP fuzz safetensors, checkpoint: libjansson-dev is not installed"
 fi
 exit "$found"
