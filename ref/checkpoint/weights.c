@@ -126,6 +126,7 @@ static void multiply(const reader *r, int64_t first, int64_t rows, int64_t n, co
 {
     const checkpoint_weight *w = r->w;
     const int threads = products_begin();
+    (void)threads; /* without OpenMP */
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < n; i += PIECE_ROWS)
         small_gemm(false, true, min_i64(PIECE_ROWS, n - i), rows, w->cols, x + i * w->cols, w->cols, r->tile,
