@@ -37,14 +37,7 @@ build() { # target
 }
 
 # ---- Good files to start from --------------------------------------------------------------------
-little_endian() { # number bytes
-    value=$1 left=$2
-    while [ "$left" -gt 0 ]; do
-        # shellcheck disable=SC2059 # the format is the byte
-        printf "\\$(printf %03o $((value % 256)))"
-        value=$((value / 256)) left=$((left - 1))
-    done
-}
+. tests/support/published.sh
 
 npy_seed() { # version length-bytes dict data-bytes
     printf '\223NUMPY'
@@ -52,12 +45,6 @@ npy_seed() { # version length-bytes dict data-bytes
     little_endian "${#3}" "$2"
     printf '%s' "$3"
     head -c "$4" /dev/zero
-}
-
-safetensors_seed() { # json data-bytes
-    little_endian "${#1}" 8
-    printf '%s' "$1"
-    head -c "$2" /dev/zero
 }
 
 seeds_npy() { # directory
@@ -75,37 +62,17 @@ seeds_safetensors() { # directory
     safetensors_seed "{\"a\":{$t:[0],$o:[0,0]},\"b\":{\"dtype\":\"BF16\",\"shape\":[1],$o:[0,2]}}" 2 >"$1/refused"
 }
 
+checkpoint_seed() { # config index: its three files in a row
+    little_endian "${#1}" 2
+    printf '%s' "$1"
+    little_endian "${#2}" 2
+    printf '%s' "$2"
+    safetensors_seed "$m3_header" "$m3_bytes"
+}
+
 seeds_checkpoint() { # directory
-    sizes='"hidden_size":2,"num_hidden_layers":2,"num_attention_heads":1,"num_key_value_heads":1,"head_dim":2,"index_n_heads":1,"index_head_dim":2'
-    flat="{\"model_type\":\"minimax_m3_vl\",$sizes,\"partial_rotary_factor\":1,\"layer_types\":[\"full_attention\",\"minimax_m3_sparse\"]}"
-    nested="{\"model_type\":\"minimax_m3_vl\",\"text_config\":{$sizes,\"rotary_dim\":2,\"sparse_attention_config\":{\"sparse_attention_freq\":[0,1]}}}"
-    header='' map='' at=0
-    for layer in 0 1; do
-        parts="input_layernorm self_attn.q_norm self_attn.k_norm self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj"
-        [ "$layer" -eq 0 ] || parts="$parts self_attn.index_q_norm self_attn.index_k_norm self_attn.index_q_proj self_attn.index_k_proj"
-        for part in $parts; do
-            shape='[2,2]' bytes=8
-            case $part in *norm) shape='[2]' bytes=4 ;; esac
-            name=model.layers.$layer.$part.weight
-            header="$header${header:+,}\"$name\":{\"dtype\":\"BF16\",\"shape\":$shape,\"data_offsets\":[$at,$((at + bytes))]}"
-            map="$map${map:+,}\"$name\":\"a.safetensors\""
-            at=$((at + bytes))
-        done
-    done
-    index="{\"weight_map\":{$map}}"
-    {
-        little_endian "${#flat}" 2
-        printf '%s' "$flat"
-        little_endian 0 2
-        safetensors_seed "{$header}" "$at"
-    } >"$1/alone"
-    {
-        little_endian "${#nested}" 2
-        printf '%s' "$nested"
-        little_endian "${#index}" 2
-        printf '%s' "$index"
-        safetensors_seed "{$header}" "$at"
-    } >"$1/sharded"
+    checkpoint_seed "$m3_flat" '' >"$1/alone"
+    checkpoint_seed "$m3_nested" "$m3_index" >"$1/sharded"
 }
 
 # ---- Run -----------------------------------------------------------------------------------------
