@@ -161,6 +161,15 @@ static void compare_attention(check_case *c, const published *p, int layer, cons
 
 // ---- Commands -------------------------------------------------------------------------------------------------------
 
+static int layer_status(const char *const *words)
+{
+    char *argv[24];
+    int n = 0;
+    for (; words[n]; n++)
+        argv[n] = (char *)(uintptr_t)words[n];
+    return cmd_layer(n, argv);
+}
+
 // Runs `msa layer`, with further words, into a directory of its own: what a run has read is not written by the next.
 // NULL where it fails.
 static const char *run_layer(check_case *c, const char *dir, int layer, const char *hidden,
@@ -173,13 +182,9 @@ static const char *run_layer(check_case *c, const char *dir, int layer, const ch
     const char *out = kept(name);
     const char *word[24] = {"layer",    "--checkpoint", dir,     "--layer", number,
                             "--hidden", hidden,         "--out", out};
-    char *argv[24];
-    int n = 9;
     for (int i = 0; more[i]; i++)
-        word[n++] = more[i];
-    for (int i = 0; i < n; i++)
-        argv[i] = (char *)(uintptr_t)word[i];
-    const bool ran = cmd_layer(n, argv) == 0;
+        word[9 + i] = more[i];
+    const bool ran = layer_status(word) == 0;
     check_true(c, ran, "layer %d runs", layer);
     return ran ? out : NULL;
 }
@@ -502,6 +507,45 @@ static void refusals(void)
     }
 }
 
+// What `msa layer` is not to do: 2, and no directory.
+static void command_refusals(void)
+{
+    check_case c = check_begin("options that do not fit the layer are refused, and nothing is written");
+    published p = tiny;
+    const char *dir = kept("model"), *x = kept("x.npy"), *wide = kept("wide.npy"), *out = kept("none");
+    const char *pos = kept("pos.npy"), *ids = kept("ids.npy");
+    static const int32_t numbers[12] = {0, -1, 2};
+    static const int64_t three = 3;
+    io_error err;
+    published_write(&p, dir);
+    draw_hidden(x, 3, p.d_model, 1);
+    draw_hidden(wide, 3, p.d_model + 1, 1);
+    check_true(&c,
+               npy_write(pos, NPY_I32, 1, &three, numbers, err) &&
+                   npy_write(ids, NPY_I32, 3, (const int64_t[]){1, 3, 1}, numbers, err),
+               "%s", err);
+    const char *const cases[][4] = {{"0", x, "--dump"},
+                                    {"0", x, "--index-rot", "2"},
+                                    {"0", x, "--ids", ids},
+                                    {"1", x, "--ids", ids},
+                                    {"1", x, "--index-rot", "3"},
+                                    {"1", x, "--index-rot", "10"},
+                                    {"1", x, "--positions", pos},
+                                    {"1", x, "--positions", x},
+                                    {"1", x, "--past", dir},
+                                    {"1", x, "--kernel", "dense/tiles"},
+                                    {"1", x, "--backend", "slow"},
+                                    {"1", wide, NULL},
+                                    {"2", x, NULL}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *word[12] = {"layer",     "--checkpoint", dir, "--layer",   cases[i][0], "--hidden",
+                                cases[i][1], "--out",        out, cases[i][2], cases[i][3]};
+        check_true(&c, layer_status(word) == 2 && access(out, F_OK) != 0, "%s %s",
+                   word[9] ? word[9] : word[6], word[9] && word[10] ? word[10] : "");
+    }
+    check_end(&c);
+}
+
 static void values(void)
 {
     check_case c =
@@ -593,6 +637,7 @@ int main(int argc, char **argv)
     continued();
     rotation();
     refusals();
+    command_refusals();
     values();
     spoiled();
     return check_done();
