@@ -253,6 +253,10 @@ static void layers(void)
          {32, 4, 2, 16, 8, 4, 3, 16, "model.layers.", false, false, "BF16", 2, NULL, 5, {{0}}},
          6,
          50},
+        {"weights of two tiles",
+         {1536, 24, 2, 64, 32, 4, 2, 32, "model.layers.", true, false, "BF16", 2, NULL, 7, {{0}}},
+         0,
+         9},
         {"one token",
          {32, 2, 2, 8, 4, 4, 3, 0, "language_model.layers.", false, true, "F32", 0, NULL, 6, {{0}}},
          0,
@@ -588,7 +592,7 @@ static void spoiled(void)
     const char *dir = kept("spoiled");
     p.shards = 2, p.dtype = "F8_E4M3";
     published_write(&p, dir);
-    const int rounds = tap_full() ? 5000 : 500;
+    const int rounds = tap_full() ? 5000 : 200;
     int refused = 0;
     for (int round = 0; round < rounds; round++) {
         char path[600];

@@ -10,7 +10,7 @@
 #include "../fast/fast.h"
 #include "checkpoint.h"
 
-#define TILE ((int64_t)1 << 22) /* floats: 682 rows of MiniMax-M3's projections */
+#define TILE ((int64_t)1 << 21) /* floats: 341 rows of MiniMax-M3's projections */
 #define PIECE_ROWS 256          /* of x that one thread multiplies at a time */
 
 /* Files open at a weight, and memory for a tile of it. */

@@ -46,6 +46,14 @@ mutant 'stop-gradient missing' msa_layer_backward test_layer 'if ($c->attached)'
 mutant 'rotary not turned back' norm_rope_backward test_layer '$pos + $run.q0, true,' '$pos + $run.q0, false,'
 mutant 'V written over the prefix' project_v test_layer '$st->v + ($seq.kv0 + position(&$seq, 0)) * $width' '$st->v + $seq.kv0 * $width'
 
+# ---- Checkpoints -----------------------------------------------------------------------------------
+mutant 'scales of MXFP8 off by one' from_mx test_checkpoint '$s - 127' '$s - 126'
+mutant 'gains without their file' checkpoint_find_layer test_checkpoint '$part < $end' '$part < $end && $part != CHECKPOINT_K_NORM'
+mutant 'every tile in the first one'"'"'s place' multiply test_checkpoint '* $w->rows + $first' '* $w->rows'
+mutant 'narrow heads turn by one angle' checkpoint_turn test_checkpoint '($i + $half) % ($r->rot / 2)' '$i'
+mutant 'angles of a model are exact' angle test_checkpoint '$exact ?' 'true ?'
+mutant 'a bias is left out without a word' check_complete test_checkpoint 'if (!$known)' 'if (false)'
+
 # ---- Quality and cost ----------------------------------------------------------------------------
 mutant 'mass of a sum, not of a mean' mass_row test_cost '$p[$j] / $denom / $group' '$p[$j] / $denom'
 mutant 'local block cannot be best' msa_recall test_cost 'top_blocks($mass, $local + 1,' 'top_blocks($mass, $local,'
