@@ -138,12 +138,14 @@ bool checkpoint_project(const checkpoint_weight *w, int64_t n, const float *x, f
 {
     reader r;
     bool ok = open_reader(w, &r, err);
+    /* [by_tiles] */
     for (int64_t first = 0, rows; ok && first < w->rows; first += rows) {
         rows = min_i64(tile_rows_of(w), w->rows - first);
         ok = read_tile(&r, first, rows, err);
         if (ok)
             multiply(&r, first, rows, n, x, y);
     }
+    /* [by_tiles] */
     close_reader(&r);
     return ok;
 }
