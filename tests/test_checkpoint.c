@@ -331,7 +331,7 @@ static void positions(void)
     for (int64_t i = 0; i < p.kv_heads * n; i++) // block 0 and the local one
         for (int j = 0; j < p.topk; j++)
             ids[i * p.topk + j] = j == 0 ? (int32_t)(i % n / p.block) : j == 1 && i % n >= p.block ? 0 : -1;
-    check_true(&c, npy_write(pos, NPY_I32, 1, &n, numbers, err), "%s", err);
+    check_true(&c, npy_write(pos, NPY_I32, 2, (const int64_t[]){1, n}, numbers, err), "%s", err);
     check_true(&c, npy_write(chosen, NPY_I32, 3, (const int64_t[]){p.kv_heads, n, p.topk}, ids, err), "%s",
                err);
     const char *moved =

@@ -207,13 +207,11 @@ static bool read_index(const section *text, checkpoint_config *c, io_error err)
 
 /* ---- The file --------------------------------------------------------------------------------------- */
 
+/* Of a file that does not say so, the tensors' shapes will tell. */
 static bool read_type(const section *s, checkpoint_config *c, io_error err)
 {
     static const char family[] = "minimax_m3";
-    const char *type = json_string_value(field(s, "model_type"));
-    if (!field(s, "model_type"))
-        return io_fail(err, s->path, "%smodel_type: expected one that begins with %s, found none", s->name,
-                       family);
+    const char *type = field(s, "model_type") ? json_string_value(field(s, "model_type")) : "minimax_m3";
     if (!type || strncmp(type, family, sizeof family - 1) != 0 || strlen(type) >= sizeof c->model_type)
         return wrong(s, "model_type", "one that begins with minimax_m3", err);
     snprintf(c->model_type, sizeof c->model_type, "%s", type);

@@ -103,11 +103,11 @@ static int read_positions(layer_run *r, int64_t tokens)
         r->pos[i] = (int32_t)(r->past[PAST_K].dim[0] + i);
     if (!q->positions)
         return 0;
-    if (!io_read_tensor(q->positions, NPY_I32, 1, true, &r->positions, r->notes[1], err))
+    if (!io_read_tensor(q->positions, NPY_I32, -1, true, &r->positions, r->notes[1], err))
         return cli_fail(q->name, "--positions %s", err);
-    if (r->positions.dim[0] != tokens)
-        return cli_fail(q->name, "--positions %s: expected one for each of the %lld tokens, found %lld",
-                        q->positions, (long long)tokens, (long long)r->positions.dim[0]);
+    if ((int64_t)r->positions.count != tokens) /* [T], or [1, T] as models hold them */
+        return cli_fail(q->name, "--positions %s: expected one for each of the %lld tokens, found %zu",
+                        q->positions, (long long)tokens, r->positions.count);
     memcpy(r->pos, r->positions.data, (size_t)tokens * sizeof *r->pos);
     for (int64_t i = 0; i < tokens; i++)
         if (r->pos[i] < 0)
