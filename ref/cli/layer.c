@@ -1,60 +1,17 @@
-/* msa layer: an attention layer of a checkpoint of MiniMax-M3, from hidden states in a file.
- *
- *   x = norm(hidden) or hidden   q, k, v, qi, ki = x W^T   norm and rotation of all but v   y = attention W_o^T
- *
- * Weights are read as they are needed, a tile of rows at a time; memory holds activations and one tile. */
+/* msa layer: an attention layer of a checkpoint of MiniMax-M3, from hidden states in a file. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "../checkpoint/checkpoint.h"
-#include "cli.h"
 #include "dump.h"
-
-enum {
-    OUT_Q,
-    OUT_K,
-    OUT_V,
-    OUT_O,
-    OUT_LSE,
-    OUT_Y,
-    OUT_RESIDUAL,
-    OUT_QI,
-    OUT_KI,
-    OUT_IDS,
-    OUT_INDEX_LSE,
-    N_OUTPUTS
-};
-
-/* The KV cache. */
-enum { PAST_K, PAST_V, PAST_KI, N_PAST };
-
-typedef struct request {
-    const char *name, *dir, *hidden, *positions, *past, *out, *backend;
-    int64_t layer, index_rot;
-    bool residual, dump, exact;
-    cli_list kernels;
-    cli_tensors t; /* --ids, and the tensors of the attention once they are computed */
-} request;
-
-typedef struct layer_run {
-    const request *q;
-    checkpoint c;
-    checkpoint_layer layer;
-    npy_array hidden, positions;
-    npy_array past[N_PAST]; /* rows of earlier tokens; empty without --past */
-    int32_t *pos;           /* [T] */
-    cli_plan plan;
-    cli_output out[N_OUTPUTS];
-    io_error notes[2]; /* what was converted of the two files above */
-} layer_run;
+#include "layer.h"
 
 /* ---- What is given ---------------------------------------------------------------------------------- */
 
 /* [T, d_model], or [1, T, d_model] as models hold it. */
 static int read_hidden(layer_run *r, int64_t *tokens)
 {
-    const request *q = r->q;
+    const layer_request *q = &r->q;
     const int64_t *dim = r->hidden.dim;
     io_error err;
     if (!io_read_tensor(q->hidden, NPY_F32, -1, true, &r->hidden, r->notes[0], err))
@@ -73,7 +30,7 @@ static int read_hidden(layer_run *r, int64_t *tokens)
 static int read_past(layer_run *r)
 {
     static const char *const names[N_PAST] = {"k.npy", "v.npy", "ki.npy"};
-    const request *q = r->q;
+    const layer_request *q = &r->q;
     const checkpoint_config *c = &r->c.config;
     for (int i = 0; i < (r->layer.sparse ? N_PAST : PAST_KI) && q->past; i++) {
         npy_array *a = &r->past[i];
@@ -95,7 +52,7 @@ static int read_past(layer_run *r)
 
 static int read_positions(layer_run *r, int64_t tokens)
 {
-    const request *q = r->q;
+    const layer_request *q = &r->q;
     io_error err;
     if (!(r->pos = cli_alloc(q->name, (size_t)tokens * sizeof *r->pos)))
         return 2;
@@ -131,31 +88,32 @@ static int make_shape(const layer_run *r, int64_t tokens, msa_shape *s)
     const msa_status status = msa_check_shape(s);
     return status == MSA_OK
                ? 0
-               : cli_fail(r->q->name, "--checkpoint %s: expected sizes that memory can hold, found %s",
-                          r->q->dir, msa_strerror(status));
+               : cli_fail(r->q.name, "--checkpoint %s: expected sizes that memory can hold, found %s",
+                          r->q.dir, msa_strerror(status));
 }
 
 /* Those of --ids, which say how many a row has. */
-static int read_ids(request *q, msa_shape *s)
+static int read_ids(layer_run *r, msa_shape *s)
 {
+    const layer_request *q = &r->q;
     cli_size_table table;
-    int bad = cli_read_files(q->name, &q->t, &table);
-    if (bad || !q->t.path[CLI_IDS])
+    int bad = cli_read_files(q->name, &r->t, &table);
+    if (bad || !r->t.path[CLI_IDS])
         return bad;
     const int64_t groups = cli_size_or(&table, 'G', 0), tokens = cli_size_or(&table, 'T', 0);
     if (groups != s->n_kv_heads || tokens != s->n_q)
         return cli_fail(q->name, "%s: expected [Hkv,T,k] with Hkv %d and T %lld, found [%lld,%lld,%lld]",
-                        q->t.path[CLI_IDS], s->n_kv_heads, (long long)s->n_q, (long long)groups,
+                        r->t.path[CLI_IDS], s->n_kv_heads, (long long)s->n_q, (long long)groups,
                         (long long)tokens, (long long)cli_size_or(&table, 'k', 0));
     s->topk = (int)cli_size_or(&table, 'k', 0);
-    q->t.shape = *s;
-    return cli_check_ids(q->name, &q->t);
+    r->t.shape = *s;
+    return cli_check_ids(q->name, &r->t);
 }
 
 static int check_options(const layer_run *r)
 {
-    const request *q = r->q;
-    const char *option = q->t.path[CLI_IDS]  ? "--ids"
+    const layer_request *q = &r->q;
+    const char *option = r->t.path[CLI_IDS]  ? "--ids"
                          : q->dump           ? "--dump"
                          : q->index_rot >= 0 ? "--index-rot"
                                              : NULL;
@@ -166,145 +124,6 @@ static int check_options(const layer_run *r)
         return cli_fail(q->name, "--index-rot: expected an even number up to the index width %d, found %lld",
                         r->c.config.d_index, (long long)q->index_rot);
     return 0;
-}
-
-/* ---- From hidden states to y ------------------------------------------------------------------------ */
-
-static int say(const layer_run *r, msa_status status)
-{
-    return status == MSA_OK
-               ? 0
-               : cli_fail(r->q->name, "layer %lld: %s", (long long)r->q->layer, msa_strerror(status));
-}
-
-static int project(const layer_run *r, checkpoint_part part, const float *x, float *y)
-{
-    static const char *const names[CHECKPOINT_N_PARTS] = {[CHECKPOINT_Q] = "q_proj",
-                                                          [CHECKPOINT_K] = "k_proj",
-                                                          [CHECKPOINT_V] = "v_proj",
-                                                          [CHECKPOINT_O] = "o_proj",
-                                                          [CHECKPOINT_INDEX_Q] = "index q_proj",
-                                                          [CHECKPOINT_INDEX_K] = "index k_proj"};
-    io_error err;
-    cli_progress(r->q->name, part, CHECKPOINT_N_PARTS, names[part]);
-    return checkpoint_project(&r->layer.weight[part], r->q->t.shape.n_q, x, y, err)
-               ? 0
-               : cli_fail(r->q->name, "%s", err);
-}
-
-/* y = x / rms(x) (1 + w), rows of `heads` heads a token. */
-static int norm(const layer_run *r, checkpoint_part part, int heads, const float *x, float *y)
-{
-    const checkpoint_weight *w = &r->layer.weight[part];
-    io_error err;
-    float *gain = cli_alloc(r->q->name, (size_t)w->cols * sizeof *gain);
-    if (!gain)
-        return 2;
-    int bad = checkpoint_read_gain(w, gain, err) ? 0 : cli_fail(r->q->name, "%s", err);
-    if (!bad)
-        bad = say(r, msa_rmsnorm(r->q->t.shape.n_q * heads, (int)w->cols, r->c.config.eps, x, gain, y));
-    free(gain);
-    return bad;
-}
-
-/* Projection, norm and rotation of heads of one kind. The index's turn by the table of the main heads, unless a
- * width of their own was asked for. */
-static int project_heads(const layer_run *r, checkpoint_part part, checkpoint_part gain, const float *x,
-                         float *y)
-{
-    const checkpoint_config *c = &r->c.config;
-    const bool own = r->q->index_rot >= 0 && part >= CHECKPOINT_INDEX_Q;
-    const checkpoint_rotation turn = {own ? (int)r->q->index_rot : c->rot, c->theta, r->q->exact};
-    const int d = (int)r->layer.weight[gain].cols, heads = (int)(r->layer.weight[part].rows / d);
-    int bad = project(r, part, x, y);
-    bad = bad ? bad : norm(r, gain, heads, y, y);
-    return bad ? bad : say(r, checkpoint_turn(&turn, r->q->t.shape.n_q, heads, d, r->pos, y));
-}
-
-static int attend(layer_run *r)
-{
-    const request *q = r->q;
-    const cli_output *out = r->out;
-    const msa_kernel *dense = r->plan.ops.stage[MSA_STAGE_DENSE];
-    const bool sparse = r->layer.sparse;
-    void *work =
-        cli_alloc(q->name, sparse ? msa_workspace(&r->plan.ops, &q->t.shape) : dense->workspace(&q->t.shape));
-    if (!work)
-        return 2;
-    int bad;
-    if (sparse) {
-        bad = cli_attend(q->name, &r->plan, &q->t,
-                         &(cli_attended){.ids = out[OUT_IDS].data,
-                                         .index_lse = out[OUT_INDEX_LSE].data,
-                                         .o = out[OUT_O].data,
-                                         .lse = out[OUT_LSE].data},
-                         work);
-    } else {
-        const msa_arrays a = {.q = out[OUT_Q].data,
-                              .k = out[OUT_K].data,
-                              .v = out[OUT_V].data,
-                              .o = out[OUT_O].data,
-                              .lse = out[OUT_LSE].data};
-        bad = cli_ran(q->name, &r->plan, &q->t.shape, MSA_STAGE_DENSE, dense->run(&q->t.shape, &a, work));
-    }
-    free(work);
-    return bad;
-}
-
-/* Where the rows of this call's tokens begin, behind those of earlier ones. */
-static float *after_past(const layer_run *r, int past, int output)
-{
-    const npy_array *a = &r->past[past];
-    float *rows = r->out[output].data;
-    if (a->count)
-        memcpy(rows, a->data, a->count * sizeof *rows);
-    return rows + a->count;
-}
-
-static int project_inputs(const layer_run *r, const float *x)
-{
-    float *k = after_past(r, PAST_K, OUT_K), *v = after_past(r, PAST_V, OUT_V);
-    int bad = project_heads(r, CHECKPOINT_Q, CHECKPOINT_Q_NORM, x, r->out[OUT_Q].data);
-    bad = bad ? bad : project_heads(r, CHECKPOINT_K, CHECKPOINT_K_NORM, x, k);
-    bad = bad ? bad : project(r, CHECKPOINT_V, x, v);
-    if (bad || !r->layer.sparse)
-        return bad;
-    bad = project_heads(r, CHECKPOINT_INDEX_Q, CHECKPOINT_INDEX_Q_NORM, x, r->out[OUT_QI].data);
-    return bad ? bad
-               : project_heads(r, CHECKPOINT_INDEX_K, CHECKPOINT_INDEX_K_NORM, x,
-                               after_past(r, PAST_KI, OUT_KI));
-}
-
-/* Hands what was computed to the stages, as if it had come from files. */
-static void name_tensors(cli_tensors *t, const cli_output *out, bool sparse)
-{
-    static const struct {
-        cli_tensor tensor;
-        int output;
-    } pair[] = {{CLI_Q, OUT_Q}, {CLI_K, OUT_K}, {CLI_V, OUT_V}, {CLI_QI, OUT_QI}, {CLI_KI, OUT_KI}};
-    for (size_t i = 0; i < (sparse ? 5 : 3); i++) {
-        t->path[pair[i].tensor] = out[pair[i].output].name;
-        t->array[pair[i].tensor].data = out[pair[i].output].data;
-    }
-}
-
-static int compute(layer_run *r)
-{
-    const request *q = r->q;
-    const size_t count = (size_t)q->t.shape.n_q * (size_t)r->c.config.d_model;
-    float *x = r->hidden.data, *y = r->out[OUT_Y].data, *sum = r->out[OUT_RESIDUAL].data;
-    float *normed = q->residual ? cli_alloc(q->name, count * sizeof *normed) : NULL;
-    int bad = q->residual && !normed ? 2 : 0;
-    if (normed && !bad)
-        bad = norm(r, CHECKPOINT_INPUT_NORM, 1, x, normed);
-    bad = bad ? bad : project_inputs(r, normed ? normed : x);
-    free(normed);
-    bad = bad ? bad : attend(r);
-    bad = bad ? bad : project(r, CHECKPOINT_O, r->out[OUT_O].data, y);
-    for (size_t i = 0; q->residual && !bad && i < count; i++)
-        sum[i] = x[i] + y[i];
-    cli_progress_end();
-    return bad;
 }
 
 /* ---- The command line ------------------------------------------------------------------------------- */
@@ -326,13 +145,13 @@ static int open_outputs(layer_run *r)
         [OUT_O] = {"o.npy", NPY_F32, "THd", NULL, 0},
         [OUT_LSE] = {"lse.npy", NPY_F32, "TH", NULL, 0},
         [OUT_Y] = {"y.npy", NPY_F32, "T", NULL, m},
-        [OUT_RESIDUAL] = optional(r->q->residual, (cli_output){"residual.npy", NPY_F32, "T", NULL, m}),
+        [OUT_RESIDUAL] = optional(r->q.residual, (cli_output){"residual.npy", NPY_F32, "T", NULL, m}),
         [OUT_QI] = optional(sparse, (cli_output){"qi.npy", NPY_F32, "TGi", NULL, 0}),
         [OUT_KI] = optional(sparse, (cli_output){"ki.npy", NPY_F32, "Si", NULL, 0}),
         [OUT_IDS] = optional(sparse, (cli_output){"ids.npy", NPY_I32, "GTk", NULL, 0}),
         [OUT_INDEX_LSE] = optional(sparse, (cli_output){"index_lse.npy", NPY_F32, "GT", NULL, 0})};
     memcpy(r->out, out, sizeof out);
-    return cli_open_outputs(r->q->name, r->q->out, &r->q->t.shape, r->out, N_OUTPUTS);
+    return cli_open_outputs(r->q.name, r->q.out, &r->t.shape, r->out, N_OUTPUTS);
 }
 
 static void print_layer(const layer_run *r)
@@ -340,28 +159,28 @@ static void print_layer(const layer_run *r)
     const checkpoint_config *c = &r->c.config;
     char index[64];
     snprintf(index, sizeof index, "the first %d channels of that table", c->d_index);
-    if (r->q->index_rot >= 0)
-        snprintf(index, sizeof index, "%lld channels", (long long)r->q->index_rot);
+    if (r->q.index_rot >= 0)
+        snprintf(index, sizeof index, "%lld channels", (long long)r->q.index_rot);
     else if (c->rot <= c->d_index)
         snprintf(index, sizeof index, "%d channels", c->rot);
-    printf("layer %lld (%s): %s, %s\n", (long long)r->q->layer, r->layer.sparse ? "sparse" : "dense",
-           r->layer.weight[CHECKPOINT_Q].name, r->q->residual ? "input norm applied" : "no input norm");
+    printf("layer %lld (%s): %s, %s\n", (long long)r->q.layer, r->layer.sparse ? "sparse" : "dense",
+           r->layer.weight[CHECKPOINT_Q].name, r->q.residual ? "input norm applied" : "no input norm");
     printf("rotation: %d of %d channels (%s), %s angles%s%s\n", c->rot, c->d_head, c->rule,
-           r->q->exact ? "exact" : "float32", r->layer.sparse ? "; index: " : "",
+           r->q.exact ? "exact" : "float32", r->layer.sparse ? "; index: " : "",
            r->layer.sparse ? index : "");
 }
 
 static int write_results(layer_run *r, int argc, char **argv)
 {
-    const request *q = r->q;
+    const layer_request *q = &r->q;
     int bad = 0;
     if (q->dump)
-        bad = dump_layer(q->name, &(dump_subject){q->out, q->dir, (int)q->layer, argc, argv}, &q->t);
+        bad = dump_layer(q->name, &(dump_subject){q->out, q->dir, (int)q->layer, argc, argv}, &r->t);
     if (!bad)
-        bad = cli_write_outputs(q->name, q->out, &q->t.shape, r->out, N_OUTPUTS);
+        bad = cli_write_outputs(q->name, q->out, &r->t.shape, r->out, N_OUTPUTS);
     if (bad)
         return bad;
-    cli_say_notes(q->name, &q->t);
+    cli_say_notes(q->name, &r->t);
     for (int i = 0; i < 2; i++)
         if (*r->notes[i])
             fprintf(stderr, "msa %s: %s\n", q->name, r->notes[i]);
@@ -370,8 +189,9 @@ static int write_results(layer_run *r, int argc, char **argv)
     return cli_commit_outputs(q->name);
 }
 
-static int run(request *q, layer_run *r, int argc, char **argv)
+static int run(layer_run *r, int argc, char **argv)
 {
+    const layer_request *q = &r->q;
     io_error err;
     int64_t tokens = 0;
     msa_shape s;
@@ -379,63 +199,57 @@ static int run(request *q, layer_run *r, int argc, char **argv)
         !checkpoint_find_layer(&r->c, (int)q->layer, q->residual, &r->layer, err))
         return cli_fail(q->name, "--checkpoint %s", err);
     const unsigned stages =
-        r->layer.sparse ? cli_selection_stages(&q->t, false) | 1u << MSA_STAGE_SPARSE : 1u << MSA_STAGE_DENSE;
+        r->layer.sparse ? cli_selection_stages(&r->t, false) | 1u << MSA_STAGE_SPARSE : 1u << MSA_STAGE_DENSE;
     int bad = check_options(r);
     bad = bad ? bad : cli_choose_kernels(q->name, q->backend, &q->kernels, stages, &r->plan);
     bad = bad ? bad : read_hidden(r, &tokens);
     bad = bad ? bad : read_past(r);
     bad = bad ? bad : make_shape(r, tokens, &s);
     bad = bad ? bad : read_positions(r, tokens);
-    bad = bad ? bad : read_ids(q, &s);
-    q->t.shape = s;
+    bad = bad ? bad : read_ids(r, &s);
+    r->t.shape = s;
     bad = bad ? bad : open_outputs(r);
     if (bad)
         return bad;
-    name_tensors(&q->t, r->out, r->layer.sparse);
-    bad = compute(r);
+    bad = layer_compute(r);
     return bad ? bad : write_results(r, argc, argv);
 }
 
 int cmd_layer(int argc, char **argv)
 {
-    request q = {.name = argv[0], .layer = -1, .index_rot = -1, .backend = "fast"};
+    layer_run r = {.q = {.name = argv[0], .layer = -1, .index_rot = -1, .backend = "fast"}};
     const cli_option options[] = {
-        {"--checkpoint", CLI_NEEDED, &q.dir, 0, 0, "DIR with config.json and safetensors"},
-        {"--layer", CLI_INT, &q.layer, 0, CHECKPOINT_MAX_LAYERS - 1, "N of the layer"},
-        {"--hidden", CLI_NEEDED, &q.hidden, 0, 0, "F hidden states [T,d_model]"},
-        {"--residual", CLI_FLAG, &q.residual, 0, 0,
+        {"--checkpoint", CLI_NEEDED, &r.q.dir, 0, 0, "DIR with config.json and safetensors"},
+        {"--layer", CLI_INT, &r.q.layer, 0, CHECKPOINT_MAX_LAYERS - 1, "N of the layer (needed)"},
+        {"--hidden", CLI_NEEDED, &r.q.hidden, 0, 0, "F hidden states [T,d_model]"},
+        {"--residual", CLI_FLAG, &r.q.residual, 0, 0,
          "they are the residual stream: applies the input norm first, and writes residual.npy, their sum "
          "with y, too"},
-        {"--positions", CLI_TEXT, &q.positions, 0, 0, "F positions [T] that rotate (default: 0, 1, ...)"},
-        {"--past", CLI_TEXT, &q.past, 0, 0, "DIR of an earlier call, whose k v ki .npy these tokens follow"},
-        CLI_OPT_IDS(q.t),
-        {"--index-rot", CLI_INT, &q.index_rot, 0, 1 << 20,
+        {"--positions", CLI_TEXT, &r.q.positions, 0, 0, "F positions [T] that rotate (default: 0, 1, ...)"},
+        {"--past", CLI_TEXT, &r.q.past, 0, 0,
+         "DIR of an earlier call, whose k v ki .npy these tokens follow"},
+        CLI_OPT_IDS(r.t),
+        {"--index-rot", CLI_INT, &r.q.index_rot, 0, 1 << 20,
          "N rotated channels of an index head (default: by the main heads' table, as transformers does)"},
-        {"--exact-angles", CLI_FLAG, &q.exact, 0, 0,
+        {"--exact-angles", CLI_FLAG, &r.q.exact, 0, 0,
          "rotates by exact angles (default: rounded to float32, as models do)"},
-        {"--dump", CLI_FLAG, &q.dump, 0, 0, "also draws what the index selects, and a page to explore it"},
-        CLI_OPT_KERNEL(q.kernels),
-        CLI_OPT_BACKEND(q.backend),
-        {"--out", CLI_NEEDED, &q.out, 0, 0, "DIR receives q k v qi ki ids o lse index_lse y .npy"},
+        {"--dump", CLI_FLAG, &r.q.dump, 0, 0, "also draws what the index selects, and a page to explore it"},
+        CLI_OPT_KERNEL(r.q.kernels),
+        CLI_OPT_BACKEND(r.q.backend),
+        {"--out", CLI_NEEDED, &r.q.out, 0, 0, "DIR receives q k v qi ki ids o lse index_lse y .npy"},
         {0}};
     int status = cli_parse(argc, argv, options, NULL);
-    if (!status && q.layer < 0)
-        status = cli_fail(q.name, "--layer: expected this option, found none (msa help %s)", q.name);
-    layer_run *r = status ? NULL : calloc(1, sizeof *r);
-    if (!status && !r)
-        status = cli_fail(q.name, "memory: expected a few kilobytes, found none");
-    if (status)
-        return status;
-    r->q = &q;
-    status = run(&q, r, argc, argv);
-    npy_free(&r->hidden);
-    npy_free(&r->positions);
+    if (!status && r.q.layer < 0)
+        status = cli_fail(argv[0], "--layer: expected this option, found none (msa help %s)", argv[0]);
+    if (!status)
+        status = run(&r, argc, argv);
+    npy_free(&r.hidden);
+    npy_free(&r.positions);
     for (int i = 0; i < N_PAST; i++)
-        npy_free(&r->past[i]);
-    npy_free(&q.t.array[CLI_IDS]);
-    free(r->pos);
-    cli_free_outputs(r->out, N_OUTPUTS);
-    checkpoint_close(&r->c);
-    free(r);
+        npy_free(&r.past[i]);
+    npy_free(&r.t.array[CLI_IDS]);
+    free(r.pos);
+    cli_free_outputs(r.out, N_OUTPUTS);
+    checkpoint_close(&r.c);
     return status;
 }
