@@ -321,8 +321,10 @@ static void positions(void)
     published p = tiny;
     const char *dir = kept("model"), *hidden = kept("x.npy"), *pos = kept("pos.npy"),
                *chosen = kept("ids.npy");
+    const char *turned = kept("thk.npy");
     const int64_t n = 40;
     int32_t *numbers = check_ints(n), *ids = check_ints(p.kv_heads * n * p.topk);
+    int32_t *by_token = check_ints(p.kv_heads * n * p.topk);
     io_error err;
     published_write(&p, dir);
     draw_hidden(hidden, n, p.d_model, 9);
@@ -331,6 +333,10 @@ static void positions(void)
     for (int64_t i = 0; i < p.kv_heads * n; i++) // block 0 and the local one
         for (int j = 0; j < p.topk; j++)
             ids[i * p.topk + j] = j == 0 ? (int32_t)(i % n / p.block) : j == 1 && i % n >= p.block ? 0 : -1;
+    for (int64_t i = 0; i < p.kv_heads * n; i++)
+        memcpy(by_token + (i % n * p.kv_heads + i / n) * p.topk, ids + i * p.topk, (size_t)p.topk * 4);
+    check_true(&c, npy_write(turned, NPY_I32, 4, (const int64_t[]){1, n, p.kv_heads, p.topk}, by_token, err),
+               "%s", err);
     check_true(&c, npy_write(pos, NPY_I32, 2, (const int64_t[]){1, n}, numbers, err), "%s", err);
     check_true(&c, npy_write(chosen, NPY_I32, 3, (const int64_t[]){p.kv_heads, n, p.topk}, ids, err), "%s",
                err);
@@ -338,7 +344,9 @@ static void positions(void)
         run_layer(&c, dir, 1, hidden, (const char *[]){"--exact-angles", "--positions", pos, NULL});
     const char *plain = run_layer(&c, dir, 1, hidden, (const char *[]){"--exact-angles", NULL});
     const char *given = run_layer(&c, dir, 1, hidden, (const char *[]){"--ids", chosen, NULL});
-    if (moved && plain && given) {
+    const char *other = run_layer(&c, dir, 1, hidden, (const char *[]){"--ids", turned, NULL});
+    if (moved && plain && given && other) {
+        compare_runs(&c, "y", given, 0, other);
         npy_array qi = read_array(&c, moved, "qi", NPY_F32), at_0 = read_array(&c, plain, "qi", NPY_F32);
         npy_array kept_ids = read_array(&c, given, "ids", NPY_I32);
         for (int64_t i = 0; i < n; i++)
@@ -465,6 +473,8 @@ static void refusals(void)
         {config, "minimax_m3_sparse", "some_other_thing!", "only minimax_m3_sparse and full_attention",
          false},
         {config, "\"default\"", "\"yarn\"   ", "rope_type: expected \"default\", found \"yarn\"", false},
+        {config, "\"rope_type\":\"default\"", "\"sparse\":{\"theta\":1 }",
+         "sparse: expected one rotation for all layers", false},
         {config, "_rotary_factor\":0.5", "_rotary_factor\":9.5",
          "partial_rotary_factor: expected a number from 0 to 1", false},
         {config, "_rotary_factor\":0.5", "_rotary_factor\":0.4", "rotated channels: expected an even number",

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "dump.h"
+#include "foreign.h"
 #include "layer.h"
 
 /* ---- What is given ---------------------------------------------------------------------------------- */
@@ -73,8 +74,9 @@ static int read_positions(layer_run *r, int64_t tokens)
     return 0;
 }
 
-static int make_shape(const layer_run *r, int64_t tokens, msa_shape *s)
+static int make_shape(layer_run *r, int64_t tokens)
 {
+    msa_shape *s = &r->t.shape;
     const checkpoint_config *c = &r->c.config;
     *s = (msa_shape){.n_q = tokens,
                      .n_kv = r->past[PAST_K].dim[0] + tokens,
@@ -92,22 +94,44 @@ static int make_shape(const layer_run *r, int64_t tokens, msa_shape *s)
                           r->q.dir, msa_strerror(status));
 }
 
-/* Those of --ids, which say how many a row has. */
-static int read_ids(layer_run *r, msa_shape *s)
+/* [Hkv,T,k] or [T,Hkv,k], or one of them in a batch of one. */
+static int open_ids(layer_run *r, foreign_ids *f)
 {
-    const layer_request *q = &r->q;
-    cli_size_table table;
-    int bad = cli_read_files(q->name, &r->t, &table);
-    if (bad || !r->t.path[CLI_IDS])
-        return bad;
-    const int64_t groups = cli_size_or(&table, 'G', 0), tokens = cli_size_or(&table, 'T', 0);
-    if (groups != s->n_kv_heads || tokens != s->n_q)
-        return cli_fail(q->name, "%s: expected [Hkv,T,k] with Hkv %d and T %lld, found [%lld,%lld,%lld]",
-                        r->t.path[CLI_IDS], s->n_kv_heads, (long long)s->n_q, (long long)groups,
-                        (long long)tokens, (long long)cli_size_or(&table, 'k', 0));
-    s->topk = (int)cli_size_or(&table, 'k', 0);
-    r->t.shape = *s;
-    return cli_check_ids(q->name, &r->t);
+    const char *path = r->t.path[CLI_IDS];
+    npy_array *a = &f->array;
+    io_error err;
+    char shape[IO_PLACE];
+    if (!io_read_tensor(path, NPY_I32, -1, true, a, r->t.note[CLI_IDS], err))
+        return cli_fail(r->q.name, "--ids %s", err);
+    io_shape(a->ndim, a->dim, shape);
+    if (a->ndim == 4 && a->dim[0] == 1)
+        memmove(a->dim, a->dim + 1, (size_t)--a->ndim * sizeof *a->dim);
+    if (a->ndim != 3 || a->dim[2] < 1 || a->dim[2] > CLI_MAX_TOPK)
+        return cli_fail(r->q.name, "--ids %s: expected [Hkv,T,k] or [T,Hkv,k] with k from 1 to %d, found %s",
+                        path, CLI_MAX_TOPK, shape);
+    return foreign_match(r->q.name, path, NULL, &r->t.shape, f);
+}
+
+/* Those of --ids, which say how many a row has, in our layout and order. */
+static int read_ids(layer_run *r)
+{
+    foreign_ids f = {.token_major = false};
+    msa_shape *s = &r->t.shape;
+    if (!r->t.path[CLI_IDS])
+        return 0;
+    int bad = open_ids(r, &f);
+    if (!bad) {
+        s->topk = (int)f.array.dim[2];
+        r->t.array[CLI_IDS].count = f.array.count;
+        r->t.array[CLI_IDS].data = cli_alloc(r->q.name, f.array.count * sizeof(int32_t));
+        bad = r->t.array[CLI_IDS].data ? 0 : 2;
+    }
+    int32_t *to = r->t.array[CLI_IDS].data;
+    for (int g = 0; g < s->n_kv_heads && !bad; g++)
+        for (int64_t i = 0; i < s->n_q; i++, to += s->topk)
+            memcpy(to, foreign_row(&f, s, g, i), (size_t)s->topk * sizeof *to);
+    npy_free(&f.array);
+    return bad ? bad : cli_check_ids(r->q.name, &r->t);
 }
 
 static int check_options(const layer_run *r)
@@ -194,7 +218,6 @@ static int run(layer_run *r, int argc, char **argv)
     const layer_request *q = &r->q;
     io_error err;
     int64_t tokens = 0;
-    msa_shape s;
     if (!checkpoint_open(q->dir, &r->c, err) ||
         !checkpoint_find_layer(&r->c, (int)q->layer, q->residual, &r->layer, err))
         return cli_fail(q->name, "--checkpoint %s", err);
@@ -204,10 +227,9 @@ static int run(layer_run *r, int argc, char **argv)
     bad = bad ? bad : cli_choose_kernels(q->name, q->backend, &q->kernels, stages, &r->plan);
     bad = bad ? bad : read_hidden(r, &tokens);
     bad = bad ? bad : read_past(r);
-    bad = bad ? bad : make_shape(r, tokens, &s);
+    bad = bad ? bad : make_shape(r, tokens);
     bad = bad ? bad : read_positions(r, tokens);
-    bad = bad ? bad : read_ids(r, &s);
-    r->t.shape = s;
+    bad = bad ? bad : read_ids(r);
     bad = bad ? bad : open_outputs(r);
     if (bad)
         return bad;
@@ -228,7 +250,8 @@ int cmd_layer(int argc, char **argv)
         {"--positions", CLI_TEXT, &r.q.positions, 0, 0, "F positions [T] that rotate (default: 0, 1, ...)"},
         {"--past", CLI_TEXT, &r.q.past, 0, 0,
          "DIR of an earlier call, whose k v ki .npy these tokens follow"},
-        CLI_OPT_IDS(r.t),
+        {"--ids", CLI_TEXT, &r.t.path[CLI_IDS], 0, 0,
+         "F these blocks [Hkv,T,k] or [T,Hkv,k], in any order, instead of choosing"},
         {"--index-rot", CLI_INT, &r.q.index_rot, 0, 1 << 20,
          "N rotated channels of an index head (default: by the main heads' table, as transformers does)"},
         {"--exact-angles", CLI_FLAG, &r.q.exact, 0, 0,
