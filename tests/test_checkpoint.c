@@ -363,6 +363,21 @@ static void positions(void)
     check_end(&c);
 }
 
+static void own_width(void)
+{
+    check_case c = check_begin("--rot is another width than config.json's");
+    published p = tiny;
+    const char *dir = kept("model"), *hidden = kept("x.npy");
+    published_write(&p, dir);
+    const float *x = draw_hidden(hidden, 30, p.d_model, 9);
+    const char *out = run_layer(&c, dir, 1, hidden, (const char *[]){"--exact-angles", "--rot", "8", NULL});
+    p.rot = 8;
+    const expected e = run_reference(&c, &p, 1, 0, 30, x);
+    if (out)
+        compare_attention(&c, &p, 1, &e, out);
+    check_end(&c);
+}
+
 static void continued(void)
 {
     check_case c = check_begin("--past: tokens in three calls are those of one");
@@ -542,6 +557,8 @@ static void command_refusals(void)
                                     {"0", x, "--index-rot", "2"},
                                     {"0", x, "--ids", ids},
                                     {"1", x, "--ids", ids},
+                                    {"1", x, "--rot", "5"},
+                                    {"1", x, "--rot", "10"},
                                     {"1", x, "--index-rot", "3"},
                                     {"1", x, "--index-rot", "10"},
                                     {"1", x, "--positions", pos},
@@ -648,6 +665,7 @@ int main(int argc, char **argv)
     layers();
     input_norm();
     positions();
+    own_width();
     continued();
     rotation();
     refusals();

@@ -139,18 +139,26 @@ static bool read_width(const section *text, const section *rope, checkpoint_conf
     return true;
 }
 
+/* Whether every layer turns the same way: no object within the object. */
+static bool check_flat(const section *rope, io_error err)
+{
+    json_t *object = (json_t *)(uintptr_t)rope->object; /* jansson's iterators take no const */
+    for (void *at = json_object_iter(object); at; at = json_object_iter_next(object, at))
+        if (json_is_object(json_object_iter_value(at)))
+            return wrong(rope, json_object_iter_key(at), "one rotation for all layers", err);
+    return true;
+}
+
 static bool read_rotation(const section *text, checkpoint_config *c, io_error err)
 {
     section rope;
-    const bool scaling = field(text, "rope_scaling") && json_object_size(field(text, "rope_scaling")) > 0;
-    if (!open_section(text, scaling ? "rope_scaling" : "rope_parameters",
-                      scaling ? "rope_scaling." : "rope_parameters.", &rope, err))
+    const json_t *scaling = field(text, "rope_scaling");
+    const bool older = scaling && !(json_is_object(scaling) && json_object_size(scaling) == 0);
+    if (!open_section(text, older ? "rope_scaling" : "rope_parameters",
+                      older ? "rope_scaling." : "rope_parameters.", &rope, err) ||
+        !check_flat(&rope, err))
         return false;
-    const char *key = field(&rope, "rope_type") ? "rope_type" : "type", *name;
-    json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)rope.object, name,
-                        value) if (json_is_object(value)) return wrong(&rope, name,
-                                                                       "one rotation for all layers", err);
+    const char *key = field(&rope, "rope_type") ? "rope_type" : "type";
     const char *type = json_string_value(field(&rope, key));
     if (field(&rope, key) && (!type || strcmp(type, "default") != 0))
         return wrong(&rope, key, "\"default\"", err);

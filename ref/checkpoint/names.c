@@ -191,8 +191,8 @@ bool checkpoint_find_layer(checkpoint *c, int layer, bool input_norm, checkpoint
     const char *prefix = checkpoint_prefix(c, layer, err);
     if (!prefix)
         return false;
-    const int end = out->sparse ? CHECKPOINT_N_PARTS : CHECKPOINT_INDEX_Q;
-    for (int part = input_norm ? CHECKPOINT_INPUT_NORM : CHECKPOINT_Q; part < end; part++)
+    const checkpoint_part end = out->sparse ? CHECKPOINT_N_PARTS : CHECKPOINT_INDEX_Q;
+    for (checkpoint_part part = input_norm ? CHECKPOINT_INPUT_NORM : CHECKPOINT_Q; part < end; part++)
         if (!find_part(c, prefix, layer, part, &out->weight[part], err))
             return false;
     return check_complete(c, prefix, layer, out, err);

@@ -144,6 +144,9 @@ static int check_options(const layer_run *r)
     if (!r->layer.sparse && option)
         return cli_fail(q->name, "%s: expected a sparse layer, found that layer %lld of %s is dense", option,
                         (long long)q->layer, q->dir);
+    if (q->rot >= 0 && (q->rot > r->c.config.d_head || q->rot % 2 != 0))
+        return cli_fail(q->name, "--rot: expected an even number up to head_dim, %d, found %lld",
+                        r->c.config.d_head, (long long)q->rot);
     if (q->index_rot >= 0 && (q->index_rot > r->c.config.d_index || q->index_rot % 2 != 0))
         return cli_fail(q->name, "--index-rot: expected an even number up to the index width %d, found %lld",
                         r->c.config.d_index, (long long)q->index_rot);
@@ -224,6 +227,10 @@ static int run(layer_run *r, int argc, char **argv)
     const unsigned stages =
         r->layer.sparse ? cli_selection_stages(&r->t, false) | 1u << MSA_STAGE_SPARSE : 1u << MSA_STAGE_DENSE;
     int bad = check_options(r);
+    if (q->rot >= 0) {
+        r->c.config.rot = (int)q->rot;
+        snprintf(r->c.config.rule, sizeof r->c.config.rule, "--rot");
+    }
     bad = bad ? bad : cli_choose_kernels(q->name, q->backend, &q->kernels, stages, &r->plan);
     bad = bad ? bad : read_hidden(r, &tokens);
     bad = bad ? bad : read_past(r);
@@ -239,7 +246,7 @@ static int run(layer_run *r, int argc, char **argv)
 
 int cmd_layer(int argc, char **argv)
 {
-    layer_run r = {.q = {.name = argv[0], .layer = -1, .index_rot = -1, .backend = "fast"}};
+    layer_run r = {.q = {.name = argv[0], .layer = -1, .rot = -1, .index_rot = -1, .backend = "fast"}};
     const cli_option options[] = {
         {"--checkpoint", CLI_NEEDED, &r.q.dir, 0, 0, "DIR with config.json and safetensors"},
         {"--layer", CLI_INT, &r.q.layer, 0, CHECKPOINT_MAX_LAYERS - 1, "N of the layer (needed)"},
@@ -252,6 +259,8 @@ int cmd_layer(int argc, char **argv)
          "DIR of an earlier call, whose k v ki .npy these tokens follow"},
         {"--ids", CLI_TEXT, &r.t.path[CLI_IDS], 0, 0,
          "F these blocks [Hkv,T,k] or [T,Hkv,k], in any order, instead of choosing"},
+        {"--rot", CLI_INT, &r.q.rot, 0, 1 << 20,
+         "N rotated channels of a main head (default: as config.json says)"},
         {"--index-rot", CLI_INT, &r.q.index_rot, 0, 1 << 20,
          "N rotated channels of an index head (default: by the main heads' table, as transformers does)"},
         {"--exact-angles", CLI_FLAG, &r.q.exact, 0, 0,

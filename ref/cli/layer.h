@@ -29,7 +29,7 @@ enum { PAST_K, PAST_V, PAST_KI, N_PAST };
 
 typedef struct layer_request {
     const char *name, *dir, *hidden, *positions, *past, *out, *backend;
-    int64_t layer, index_rot;
+    int64_t layer, rot, index_rot; /**< -1: not given */
     bool residual, dump, exact;
     cli_list kernels;
 } layer_request;
