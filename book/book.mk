@@ -1,6 +1,7 @@
-# The book, for the Makefile. A chapter is book/NN_name.md, a program book/examples/NN_name.c (if it brings
-# kernels of its own, NN_name.cu beside it), what that prints (.out), and a figure with the program that draws it.
-CHAPTERS := $(patsubst book/%.md,%,$(wildcard book/[0-9][0-9]_*.md))
+# The book, for the Makefile. A chapter is book/NN_name.md, or NNb_name.md if it stands beside another, a program
+# book/examples/NN_name.c (if it brings kernels of its own, NN_name.cu beside it), what that prints (.out), and a figure
+# with the program that draws it.
+CHAPTERS := $(patsubst book/%.md,%,$(wildcard book/[0-9][0-9]*_*.md))
 EXAMPLES := $(CHAPTERS:%=$(B)/examples/%)
 DRAWINGS := $(CHAPTERS:%=$(B)/figures/%)
 BOOK_PACKAGES := doxygen doxygen-awesome-css nodejs katex

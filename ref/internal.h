@@ -81,6 +81,8 @@ request get_request(const msa_shape *s, const msa_pages *p, int r);
 int64_t key_row(const request *req, int64_t j);
 /* Keys of j .. end-1 that lie side by side from j on. */
 int64_t keys_together(const request *req, int64_t j, int64_t end);
+/* Writes rows of the newest tokens, of so many bytes, to where their keys lie: of K, V or index keys, float32 or bf16. */
+void append_rows(const msa_shape *s, const msa_pages *p, size_t bytes, const void *new_rows, void *rows);
 /* Tokens that share a scale of 8-bit keys: a page, or a block of it. */
 int64_t piece_tokens(const msa_shape *s, const msa_pages *p);
 
@@ -90,6 +92,12 @@ void top_blocks(const double *m, int64_t n, int64_t keep, double *best, int32_t 
 
 /* The selection rule on one row of block scores: ids[k] for a query whose local block is `local`. */
 void topk_row(const double *m, int64_t local, int64_t k, double *best, int32_t *ids);
+
+/* What float32 arithmetic rounds, in the score and in the bound of index8.c, is at most so many |q'| (N + E). */
+static inline double index8_slack(int d)
+{
+    return (1.01 * d + 16) * 0x1p-24;
+}
 
 /* ---- Padding (padding.c) -------------------------------------------------------------------------- */
 

@@ -303,6 +303,33 @@ static void over_pages(const msa_kernel *k, bool tiled)
     check_end(&c);
 }
 
+// One column of 16 heads meets 128 keys of 32 channels: what the body without tiles counts, and the other does not.
+static void counts(bool tiled)
+{
+    check_case c =
+        check_begin("what is counted of a kernel, %s", tiled ? "on tiles: nothing" : "without tiles");
+    const msa_shape s = {1, 128, 16, 1, 32, 32, 128, 1, 1, NULL, NULL, NULL, NULL};
+    inputs in;
+    if (!inputs_new(&in, &s, INPUTS_NORMAL, check_seed(4)))
+        return;
+    msa_arrays a = {.q = rounded(in.q, 16 * 32), .k = rounded(in.k, 128 * 32), .v = rounded(in.v, 128 * 32)};
+    a.o = check_floats(16 * 32);
+    amx_choose(tiled);
+    amx_take_counts();
+    check_true(&c, fast_dense_amx(&s, &a, check_alloc((int64_t)fast_dense_amx_workspace(&s), 1)) == MSA_OK,
+               "dense");
+    const tile_counts n = amx_take_counts();
+    // 8 parts of keys: K, Q, a product, logits; 2 parts of channels: O, 4 pieces of V and P, a product each, O
+    const int64_t expected[] = {8 + 2 * 4, 8 * 2 + 2 * (1 + 4 * 2), 8 + 2, 128, 1},
+                  found[] = {n.products, n.loads, n.stores, n.exponentials, n.shrinks};
+    for (int i = 0; i < 5; i++)
+        check_true(&c, found[i] == (tiled ? 0 : expected[i]), "%d: expected %lld, found %lld", i,
+                   tiled ? 0LL : (long long)expected[i], (long long)found[i]);
+    check_true(&c, amx_take_counts().products == 0, "counts are taken once");
+    inputs_free(&in);
+    check_end(&c);
+}
+
 /* ---- Gradients ----------------------------------------------------------------------------------------------------- */
 
 static bool is_gradient(const msa_kernel *k)
@@ -437,6 +464,9 @@ int main(int argc, char **argv)
         if (tiled)
             over_pages(k, true);
     }
+    counts(false);
+    if (tiled)
+        counts(true);
     gradients();
     if (tiled)
         tap_note(real ? "on this processor's own tiles" : "%ld tile instructions emulated", tile_emulator_count());

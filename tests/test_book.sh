@@ -10,7 +10,7 @@ check $? "outputs and figures of all chapters are what their programs print"
 book/site/check_snippets.sh > "$W.out" 2> "$W.err"
 check $? "every listing names a file and a label that are there"
 
-for page in book/[0-9][0-9]_*.md; do
+for page in book/[0-9][0-9]*_*.md; do
     name=$(basename "$page" .md)
     missing=
     for file in "examples/$name.c" "examples/$name.out" "figures/$name.c" "figures/$name.svg"; do
@@ -42,7 +42,7 @@ fi
 mkdir "$W/site"
 book/site/build.sh "$W/site" > "$W.out" 2> "$W.err" # with check_links and check_pages
 check $? "the site builds; its links and pages pass"
-for page in index exercises teacher notation glossary bibliography $(sed -sn '1s/.*{#\(ch[0-9]*\)}.*/\1/p' book/[0-9]*.md); do
+for page in index exercises teacher notation glossary bibliography $(sed -sn '1s/.*{#\(ch[0-9]*b*\)}.*/\1/p' book/[0-9]*.md); do
     [[ -s $W/site/book/$page.html ]] || { echo "no $page.html" > "$W.err"; false; } || break
 done
 check $? "every page is there"

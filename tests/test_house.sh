@@ -106,7 +106,7 @@ check $? "none has more than 70 lines"
 # ---- Parameters: of the public interface, of what others define, and of a table's kernels they are settled ---------
 
 {
-    grep -ohE '\bmsa_\w+' ref/msa.h ref/msa_layer.h ref/msa_quality.h cuda/host/msa_cuda.h
+    grep -ohE '\bmsa_\w+' ref/msa.h ref/msa_index8.h ref/msa_layer.h ref/msa_quality.h cuda/host/msa_cuda.h
     sed -nE 's/^(KERNEL|BEST).\w+, \w+, (\w+),.*/\2/p' ref/fast/kernels.def
     printf '%s\n' cblas_sgemm encode_tiled # of BLAS, of the CUDA driver
 } > "$W/settled"

@@ -22,6 +22,7 @@ EX_CXX    = $(filter-out $(SAN),$(ALLCXXFLAGS)) $(EX_UNSET) -g -U_FORTIFY_SOURCE
 EX_HELP  := $(patsubst $(EX)/%.c,$(EX_B)/%.o,$(EX)/exercise.c $(wildcard $(EX)/answer*.c))
 EX_KERNEL := $(EX_HELP) $(patsubst $(EX)/%.c,$(EX_B)/%.o,$(EX)/access.c $(wildcard $(EX)/kernel*.c))
 
+$(EX_B)/unit.o: private ALLFLAGS += $(FASTFLAGS)# vectors, as in amx.h
 $(EX_B)/%.o: $(EX)/%.c $(EX)/exercises.mk $(B)/flags
 	@$(call say,cc $<)
 	$(Q)$(CC) $(if $(filter stub mine solution,$(notdir $*)),$(EX_FLAGS),$(ALLFLAGS) $(if $(SAN),-DSANITIZED)) -c $< -o $@
@@ -57,7 +58,7 @@ $(EX_B)/app.o $(EX_B)/engine.o:
 	$(WHOLE)
 EX_CPP   := $(CC) $(filter-out -MMD -MP,$(EX_FLAGS)) -E
 EX_CXXPP := $(CXX) $(filter-out -MMD -MP,$(EX_CXX)) -Wpedantic -E
-ex_c  = $(call EX_PROGRAM,$(1),$(2),$(3),$(EX_CPP) $(4),$(EX_HELP) $(EX_B)/reference.o $(EX_B)/app.o,$(EX_SAN))
+ex_c  = $(call EX_PROGRAM,$(1),$(2),$(3),$(EX_CPP) $(4),$(EX_HELP) $(EX_B)/unit.o $(EX_B)/reference.o $(EX_B)/app.o,$(EX_SAN))
 ex_cu = $(call EX_PROGRAM,$(1),$(2),$(3),$(EX_CXXPP) $(4),$(EX_KERNEL) $(5) $(EX_B)/engine.o,$(EX_LADDER))
 $(foreach e,$(EX_C),$(foreach p,stub solution mine,$(eval $(call ex_c,$(e),$(p),$(EX)/$(e)/$(p).c))))
 $(foreach e,$(EX_CU),$(foreach p,stub solution mine,$(eval $(call ex_cu,$(e),$(p),$(EX)/$(e)/$(p).cu,,$(if $(CUDA),$(EX_B)/$(e)/$(p).gpu.o)))))

@@ -21,7 +21,7 @@ hold() { # hold PROGRAM FILE
         diff -u "$2" "$new" >&2 || { echo "$2 is not what $1 prints" >&2 && status=1; }
     fi
 }
-for page in book/[0-9][0-9]_*.md; do
+for page in book/[0-9][0-9]*_*.md; do
     name=$(basename "$page" .md)
     hold "$build/examples/$name" "book/examples/$name.out"
     hold "$build/figures/$name" "book/figures/$name.svg"

@@ -3,19 +3,20 @@
 # its neighbours in reading order (that of the file names). `@TABLE FILE TEXT@` becomes the first table of a generated
 # FILE, seen from here, below a line that holds TEXT, so that no number of it is written down twice.
 # `@TABLE FILE TEXT~ROW~NAME,NAME@` takes the rows that hold ROW, and the columns of these names.
+export LC_ALL=C # 10_machine.md before 10b_tiles.md
 site=$(cd "$(dirname "$0")" && pwd)
 cd "$(dirname "$1")" || exit 1
 name=$(basename "$1")
 case $name in
-[0-9][0-9]_*)
-    before=$(ls [0-9][0-9]_*.md | sed -n "/^$name\$/q;p" | tail -n 1)
-    after=$(ls [0-9][0-9]_*.md | sed "1,/^$name\$/d" | head -n 1)
+[0-9][0-9]*_*)
+    before=$(ls [0-9][0-9]*_*.md | sed -n "/^$name\$/q;p" | tail -n 1)
+    after=$(ls [0-9][0-9]*_*.md | sed "1,/^$name\$/d" | head -n 1)
     ;;
-index.md) after=$(ls [0-9][0-9]_*.md | head -n 1) ;;
+index.md) after=$(ls [0-9][0-9]*_*.md | head -n 1) ;;
 esac
 title() { sed -n '1s/^# *\(.*[^ ]\) *{#.*/\1/p' "$1"; }
 label() { sed -n '1s/.*{#\(.*\)}.*/\1/p' "$1"; }
-case $name in [0-9][0-9]_*) exercises=$("$site/list_exercises.sh" "$(echo "$name" | sed 's/_.*//; s/^0//')") ;; esac
+case $name in [0-9][0-9]*_*) exercises=$("$site/list_exercises.sh" "$(echo "$name" | sed 's/_.*//; s/^0//')") ;; esac
 export exercises
 awk '
 $0 == "## Sources" && ENVIRON["exercises"] != "" { print ENVIRON["exercises"] "\n" } # they end the section before
@@ -28,7 +29,7 @@ $0 == "## Sources" && ENVIRON["exercises"] != "" { print ENVIRON["exercises"] "\
 }
 !code && !/^    / {
     gsub(/Softmax/, "%Softmax"); sub(/^- [*][*]Tile/, "- **%Tile") # words here, structs in cuda/
-    while (match($0, /@ref ch0*[0-9]+/) && substr($0, RSTART - 2, 2) != "- ") { # in a sentence: "chapter 3"
+    while (match($0, /@ref ch0*[0-9]+b?/) && substr($0, RSTART - 2, 2) != "- ") { # in a sentence: "chapter 3"
         label = substr($0, RSTART + 5, RLENGTH - 5); number = label; sub(/ch0*/, "", number)
         $0 = substr($0, 1, RSTART - 1) "@REF " label " \"chapter " number "\"" substr($0, RSTART + RLENGTH)
     }
@@ -45,7 +46,7 @@ $0 == "## Sources" && ENVIRON["exercises"] != "" { print ENVIRON["exercises"] "\
 }
 /^@PART [0-9]+ [0-9]+ .*@$/ { # the chapters that are there, below the name of their part
     heading = $0; sub(/^@PART [0-9]+ [0-9]+ /, "", heading); sub(/@$/, "", heading); begun = 0
-    first = $2 + 0; last = $3 + 0; command = "sed -sn 1p [0-9][0-9]_*.md"
+    first = $2 + 0; last = $3 + 0; command = "sed -sn 1p [0-9][0-9]*_*.md"
     while ((command | getline entry) > 0) {
         sub(/.*[{]#/, "", entry); sub(/[}].*/, "", entry); number = substr(entry, 3) + 0
         if (number < first || number > last) continue

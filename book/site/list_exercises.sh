@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../exercises" || exit 2
 number() { echo "${1:0:2}"; }
 title() { sed -n '1s/^# *//p' "$1/statement.md"; }
 about() { sed -n '3s/^\*\(.*\)\*$/\1/p' "$1/statement.md"; } # "Chapter 1, about 15 minutes. Implement a formula."
-chapter() { about "$1" | sed -n 's/^Chapter \([0-9]*\),.*/\1/p'; }
+chapter() { about "$1" | sed -n 's/^Chapter \([0-9]*b\{0,1\}\),.*/\1/p'; }
 kind() { if [[ -f $1/stub.cu ]]; then echo kernel; else echo C; fi; }
 
 chapter_line() {
@@ -38,7 +38,7 @@ read or wrote, and says *pass* or *not yet* within seconds. The counts are exact
 **How an answer is judged.** It runs in a process of its own, and its judge is another. What it prints is shown with a bar before
 it and means nothing; neither does how it ends. The judge looks at the arrays that the answer has written, and at its own counts.
 Keys, values and whatever else is counted are not in the answer's memory: `row(k, j, 0)` asks the judge for a row, and the judge
-counts. A kernel has its arrays, but an ordinary load or store of them, or of shared memory, is no count, so it ends the run with
+counts; where there are tiles, a machine in the judge's process loads, multiplies and counts. A kernel has its arrays, but an ordinary load or store of them, or of shared memory, is no count, so it ends the run with
 its line and with the helper to write. Nor has it any other memory: no static variable, and nothing of another thread's. A count has a bar, and a floor that no answer can do without. An answer may call what its
 task gives it, mathematics, `malloc` and `printf`; it cannot reach the reference, files or other processes. It is compiled with
 AddressSanitizer and UBSan where these exist (of a kernel, array bounds are checked), so that a crash names its line, and what it
@@ -51,7 +51,8 @@ no error to `make`, whose status is then 0; the script `book/exercises/exercise.
 END
     for dir in [0-9]*/; do
         dir=${dir%/} n=$(number "$dir") ref=$(chapter "$dir")
-        compgen -G "../$(printf %02d "$ref")_*.md" > /dev/null && ref="@ref ch$(printf %02d "$ref")" || ref="chapter $ref"
+        [[ $ref =~ ^[0-9]b?$ ]] && ref=0$ref
+        compgen -G "../${ref}_*.md" > /dev/null && ref="@ref ch$ref" || ref="chapter ${ref#0}"
         echo "| $n | @ref ex$n \"$(title "$dir")\" | $ref | $(kind "$dir") | $(about "$dir" | sed -n 's/.*about \([0-9]*\) minutes.*/\1/p') |"
     done
     for dir in [0-9]*/; do

@@ -60,21 +60,61 @@ void amx_choose(bool tiles)
     choice = tiles ? TILED : PLAIN;
 }
 
+/* ---- What plain bodies count -------------------------------------------------------------------------------------- */
+
+static tile_counts counted;
+
+void amx_add_counts(const tile_counts *n)
+{
+#pragma omp critical(tile_counts)
+    {
+        counted.products += n->products;
+        counted.loads += n->loads;
+        counted.stores += n->stores;
+        counted.exponentials += n->exponentials;
+        counted.shrinks += n->shrinks;
+    }
+}
+
+tile_counts amx_take_counts(void)
+{
+    const tile_counts n = counted;
+    counted = (tile_counts){0};
+    return n;
+}
+
 /* ---- The bodies ------------------------------------------------------------------------------------------------- */
 
 typedef struct body {
-    msa_half_fn *dense, *index, *sparse, *sparse_queries, *sparse_blocks, *backward;
+    msa_half_fn *dense, *index, *index_screened, *sparse, *sparse_queries, *sparse_blocks, *backward;
     amx_step_fn *decode, *dense_decode;
     const kl_way *kl;
+    const bool *screens_fast;
 } body;
 
-static const body plain = {dense_plain,         index_plain,    sparse_plain, sparse_queries_plain,
-                           sparse_blocks_plain, backward_plain, decode_plain, dense_decode_plain,
-                           &kl_plain};
+static const body plain = {.dense = dense_plain,
+                           .index = index_plain,
+                           .index_screened = index_screened_plain,
+                           .sparse = sparse_plain,
+                           .sparse_queries = sparse_queries_plain,
+                           .sparse_blocks = sparse_blocks_plain,
+                           .backward = backward_plain,
+                           .decode = decode_plain,
+                           .dense_decode = dense_decode_plain,
+                           .kl = &kl_plain,
+                           .screens_fast = &screens_fast_plain};
 #ifdef HAVE_TILES
-static const body tiled = {dense_tiles,         index_tiles,    sparse_tiles, sparse_queries_tiles,
-                           sparse_blocks_tiles, backward_tiles, decode_tiles, dense_decode_tiles,
-                           &kl_tiles};
+static const body tiled = {.dense = dense_tiles,
+                           .index = index_tiles,
+                           .index_screened = index_screened_tiles,
+                           .sparse = sparse_tiles,
+                           .sparse_queries = sparse_queries_tiles,
+                           .sparse_blocks = sparse_blocks_tiles,
+                           .backward = backward_tiles,
+                           .decode = decode_tiles,
+                           .dense_decode = dense_decode_tiles,
+                           .kl = &kl_tiles,
+                           .screens_fast = &screens_fast_tiles};
 #else
 #define tiled plain
 #endif
@@ -100,18 +140,51 @@ msa_status fast_dense_amx(const msa_shape *s, const msa_arrays *a, void *work)
     return MSA_OK;
 }
 
-size_t fast_index_amx_workspace(const msa_shape *s)
+size_t fast_index_amx_full_workspace(const msa_shape *s)
 {
     return index_plain_workspace(s);
 }
 
-msa_status fast_index_amx(const msa_shape *s, const msa_arrays *a, void *work)
+msa_status fast_index_amx_full(const msa_shape *s, const msa_arrays *a, void *work)
 {
     if (a->index_lse)
         return MSA_ERR_UNSUPPORTED;
     pad_queries(s, s->n_kv_heads, msa_n_blocks(s), -INFINITY, writable(a->scores));
     pad_outputs(s, writable(a->ids), NULL, NULL);
+    if (a->screening)
+        *a->screening = (msa_screening){0};
     return the_body()->index(s, a, work);
+}
+
+size_t fast_index_amx_screened_workspace(const msa_shape *s)
+{
+    return index_screened_plain_workspace(s);
+}
+
+msa_status fast_index_amx_screened(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    if (a->index_lse || a->scores)
+        return MSA_ERR_UNSUPPORTED;
+    pad_outputs(s, writable(a->ids), NULL, NULL);
+    return the_body()->index_screened(s, a, work);
+}
+
+/* Of few blocks most would be settled. */
+#define SCREEN_FROM 256 /* blocks */
+
+static bool screens(const msa_shape *s, const msa_arrays *a)
+{
+    return *the_body()->screens_fast && msa_n_blocks(s) >= SCREEN_FROM && !a->scores;
+}
+
+size_t fast_index_amx_workspace(const msa_shape *s)
+{
+    return max_size(fast_index_amx_full_workspace(s), fast_index_amx_screened_workspace(s));
+}
+
+msa_status fast_index_amx(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    return (screens(s, a) ? fast_index_amx_screened : fast_index_amx_full)(s, a, work);
 }
 
 size_t fast_sparse_amx_workspace(const msa_shape *s)

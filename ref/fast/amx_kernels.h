@@ -3,6 +3,7 @@
 #ifndef MSA_AMX_KERNELS_H
 #define MSA_AMX_KERNELS_H
 
+#include "amx_counts.h"
 #include "fast.h"
 #include "kl_way.h"
 
@@ -10,10 +11,8 @@
 bool amx_at_hand(void);
 /* Whether it has the vectors that the body for tiles is compiled for. */
 bool amx_vectors(void);
-/* For tests: which body is to run from now on. */
-void amx_choose(bool tiles);
 
-msa_half_fn dense_plain, dense_tiles, index_plain, index_tiles;
+msa_half_fn dense_plain, dense_tiles, index_plain, index_tiles, index_screened_plain, index_screened_tiles;
 msa_half_fn sparse_plain, sparse_tiles; /* by the rule of sparse_amx.c; */
 msa_half_fn sparse_queries_plain, sparse_queries_tiles, sparse_blocks_plain, sparse_blocks_tiles; /* one order */
 /* Up to FEW queries of a request, that is x->at, of which the arrays are those of the call: step_amx.h. */
@@ -22,9 +21,12 @@ typedef void amx_step_fn(const struct cache *x, const msa_arrays *a, void *work)
 amx_step_fn decode_plain, decode_tiles, dense_decode_plain, dense_decode_tiles;
 msa_half_fn backward_plain, backward_tiles; /* add to dK and dV; without ids: full support */
 extern const kl_way kl_plain, kl_tiles;
+extern const bool screens_fast_plain,
+    screens_fast_tiles; /* whether integer products are faster than those of bf16 */
 /* The same for both. */
 size_t dense_plain_workspace(const msa_shape *s), dense_tiles_workspace(const msa_shape *s);
 size_t index_plain_workspace(const msa_shape *s), index_tiles_workspace(const msa_shape *s);
+size_t index_screened_plain_workspace(const msa_shape *s), index_screened_tiles_workspace(const msa_shape *s);
 size_t sparse_plain_workspace(const msa_shape *s), sparse_tiles_workspace(const msa_shape *s);
 size_t decode_plain_workspace(const msa_shape *s), decode_tiles_workspace(const msa_shape *s);
 size_t dense_decode_plain_workspace(const msa_shape *s), dense_decode_tiles_workspace(const msa_shape *s);

@@ -116,7 +116,8 @@ typedef msa_status msa_half_fn(const msa_shape *s, const msa_arrays *a, void *wo
 /* ---- Stages ------------------------------------------------------------------------------------------ */
 
 msa_dense_fn fast_dense;
-msa_half_fn fast_dense_amx, fast_index_amx, fast_prefill_amx; /* amx.c */
+msa_half_fn fast_dense_amx, fast_prefill_amx; /* amx.c */
+msa_half_fn fast_index_amx, fast_index_amx_full, fast_index_amx_screened;
 msa_half_fn fast_sparse_amx, fast_sparse_amx_queries, fast_sparse_amx_blocks;
 msa_half_fn fast_backward_amx, fast_dense_backward_amx, fast_kl_amx;
 msa_half_fn fast_decode_amx, fast_dense_decode_amx;
@@ -132,6 +133,8 @@ msa_kl_fn fast_kl_tiles, fast_kl_blocks, fast_kl;
 size_t fast_dense_workspace(const msa_shape *s);
 size_t fast_dense_amx_workspace(const msa_shape *s);
 size_t fast_index_amx_workspace(const msa_shape *s);
+size_t fast_index_amx_full_workspace(const msa_shape *s);
+size_t fast_index_amx_screened_workspace(const msa_shape *s);
 size_t fast_prefill_amx_workspace(const msa_shape *s);
 size_t fast_sparse_amx_workspace(const msa_shape *s);
 size_t fast_backward_amx_workspace(const msa_shape *s);

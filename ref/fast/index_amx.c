@@ -7,7 +7,8 @@
  * A task is 512 rows. It walks the keys in chunks that stay in the L2 cache while its strips of 64 rows pass. A block's
  * maximum is offered to a row's list only if it exceeds the least in it, 16 rows in one comparison. Where blocks are
  * no multiple of 16 keys, a tile of keys that two share is multiplied for both. */
-#include "amx_kernels.h"
+#include "index_amx.h"
+
 #include "exact.h"
 #include "panels.h"
 #include "vector.h"
@@ -24,6 +25,7 @@ typedef struct scratch {
     float *logits;   /* [16][STRIP] */
     float *least;    /* [TASK]: what a block has to exceed to enter a row's list; NaN: nothing */
     int32_t *faint;  /* [TASK] */
+    int64_t *row;    /* [TASK], of the sequence: query row / groups of group row % groups */
     int64_t *last;   /* [TASK], the last key that a row sees */
     fitted *fit;     /* [TASK] */
     best_list *best; /* [TASK] */
@@ -40,6 +42,7 @@ static size_t place(scratch *m, const msa_shape *s, void *work)
     m->logits = arena_take(&a, TILE_ROWS * STRIP, sizeof *m->logits);
     m->least = arena_take(&a, TASK, sizeof *m->least);
     m->faint = arena_take(&a, TASK, sizeof *m->faint);
+    m->row = arena_take(&a, TASK, sizeof *m->row);
     m->last = arena_take(&a, TASK, sizeof *m->last);
     m->fit = arena_take(&a, TASK, sizeof *m->fit);
     m->best = best_take(s, TASK, &a);
@@ -53,17 +56,16 @@ static size_t scratch_bytes(const msa_shape *s)
     return place(&m, s, NULL);
 }
 
-/* Keys of the longest sequence: tiles [S/16][steps]. */
-static int64_t panel_tiles(const msa_shape *s)
+size_t BODY_WORKSPACE(index_rows)(const msa_shape *s)
 {
-    return (longest_kv(s) + TILE_ROWS - 1) / TILE_ROWS * steps_of(s->d_index);
+    return (size_t)fast_max_threads() * scratch_bytes(s);
 }
 
 size_t BODY_WORKSPACE(index)(const msa_shape *s)
 {
     arena a = arena_over(NULL);
-    arena_take(&a, panel_tiles(s), sizeof(tile_rows));
-    arena_take(&a, fast_max_threads(), scratch_bytes(s));
+    arena_take(&a, index_key_tiles(s), sizeof(tile_rows));
+    arena_take(&a, 1, BODY_WORKSPACE(index_rows)(s));
     return arena_bytes(&a);
 }
 
@@ -73,7 +75,7 @@ typedef struct task {
     const tile_rows *keys;
     scratch *m;
     int steps;
-    int64_t first, rows; /* rows first .. first + rows - 1 of the sequence */
+    int64_t rows;        /* of the task, ascending */
     float *scores;       /* NULL: not asked for */
 } task;
 
@@ -117,6 +119,7 @@ static void block_maxima(tiles *t, const task *k, int strip, int64_t block, floa
     const tile_rows *q = k->m->q + strip * COLUMNS * k->steps;
     for (int n = 0; n < STRIP; n++)
         max[n] = -INFINITY;
+    /* [maxima] */
     for (int64_t j = begin / TILE_ROWS * TILE_ROWS; j < end; j += TILE_ROWS) {
         multiply(t, k->keys + j / TILE_ROWS * k->steps, q, k->steps, k->m->logits);
         if (j + TILE_ROWS - 1 > last[0])
@@ -128,6 +131,7 @@ static void block_maxima(tiles *t, const task *k, int strip, int64_t block, floa
             store(max + n, most);
         }
     }
+    /* [maxima] */
 }
 
 /* A block's maximum for row a of the task. */
@@ -140,14 +144,6 @@ static void offer(const task *k, int a, int64_t block, float max)
         return;
     best_insert(best, most, max, (int32_t)block);
     k->m->least[a] = best->n == most ? (most > 0 ? best->score[most - 1] : INFINITY) : NAN;
-}
-
-static bool any_of(int_lanes x)
-{
-    int32_t any = 0;
-    for (int l = 0; l < LANES; l++)
-        any |= x[l];
-    return any != 0;
 }
 
 static void offer_strip(const task *k, int strip, int64_t block, const float *max)
@@ -166,7 +162,7 @@ static void note_scores(const task *k, int strip, int64_t block, const float *ma
     const msa_shape *s = k->s;
     for (int n = 0; n < STRIP && strip * STRIP + n < k->rows; n++) {
         const int a = strip * STRIP + n;
-        const int64_t of = k->first + a, query = k->seq->q0 + of / s->n_kv_heads;
+        const int64_t of = k->m->row[a], query = k->seq->q0 + of / s->n_kv_heads;
         const int64_t at = (of % s->n_kv_heads * s->n_q + query) * msa_n_blocks(s) + block;
         if (block <= k->m->last[a] / s->block)
             k->scores[at] = (float)((double)max[n] * k->m->fit[a].unit / sqrt(s->d_index));
@@ -185,16 +181,11 @@ static void meet_block(tiles *t, const task *k, int strip, int64_t block)
         note_scores(k, strip, block, max);
 }
 
-static void floats_of(const uint16_t *x, int d, float *to)
-{
-    for (int c = 0; c < d; c++)
-        to[c] = from_bits((int32_t)((uint32_t)x[c] << 16));
-}
-
-/* Row a of the task, from row `row` of the sequence: fitted, which is exact in bf16 but for what is as good as 0. */
-static void begin_row(const task *k, int a, int64_t row, const uint16_t *qi)
+/* Row a of the task: fitted, which is exact in bf16 but for what is as good as 0. */
+static void begin_row(const task *k, int a, const uint16_t *qi)
 {
     const int d = k->s->d_index;
+    const int64_t row = k->m->row[a];
     float *query = k->m->query, *fits = query + d;
     floats_of(qi + (k->seq->q0 * k->s->n_kv_heads + row) * d, d, query);
     k->m->fit[a] = fit_query(query, d, fits);
@@ -213,8 +204,10 @@ static void run_task(tiles *t, const task *k, const uint16_t *qi, const uint16_t
     const int64_t step = max_i64(1, CHUNK / s->block);
     const request whole = {.seq = *k->seq};
     memset(k->m->q, 0, (size_t)(strips * COLUMNS * k->steps) * sizeof *k->m->q);
-    for (int a = 0; a < strips * STRIP; a++)
-        begin_row(k, a, k->first + min_i64(a, k->rows - 1), qi);
+    for (int a = 0; a < strips * STRIP; a++) {
+        k->m->row[a] = k->m->row[min_i64(a, k->rows - 1)];
+        begin_row(k, a, qi);
+    }
     const int64_t blocks = k->m->last[k->rows - 1] / s->block + (k->scores != NULL);
     for (int64_t b0 = 0; b0 < blocks; b0 += step)
         for (int strip = 0; strip < strips; strip++) {
@@ -222,17 +215,19 @@ static void run_task(tiles *t, const task *k, const uint16_t *qi, const uint16_t
             for (int64_t b = b0; b < min_i64(b0 + step, own); b++)
                 meet_block(t, k, strip, b);
         }
-    met_keys keys = {.ki = halves(ki), .at = &whole, .n = k->m->last[k->rows - 1] + 1};
+    /* Whether a row is in doubt depends on no other row: all keys that one of the sequence may ask for count. */
+    const int64_t asked_for = k->scores ? k->seq->n_kv : k->seq->n_kv / s->block * s->block;
+    met_keys keys = {.ki = halves(ki), .at = &whole, .n = asked_for};
     for (int a = 0; a < k->rows; a++) {
-        floats_of(qi + (k->seq->q0 * s->n_kv_heads + k->first + a) * s->d_index, s->d_index, k->m->query);
+        floats_of(qi + (k->seq->q0 * s->n_kv_heads + k->m->row[a]) * s->d_index, s->d_index, k->m->query);
         k->m->fit[a].faint = k->m->faint[a];
-        end_row(s, k->seq, k->first + a, k->m->query, &k->m->best[a], &k->m->fit[a], &keys, k->m->again, k->scores,
-                ids);
+        end_row(s, k->seq, k->m->row[a], k->m->query, &k->m->best[a], &k->m->fit[a], &keys, k->m->again,
+                k->scores, ids);
     }
 }
 
 /* Keys 16 n .. 16 n + 15. */
-static void pack_keys(const msa_shape *s, const msa_seq *seq, int64_t n, const uint16_t *ki, tile_rows *to)
+static void pack_tile(const msa_shape *s, const msa_seq *seq, int64_t n, const uint16_t *ki, tile_rows *to)
 {
     const int steps = steps_of(s->d_index), d = s->d_index;
     tile_rows *keys = to + n * steps;
@@ -241,30 +236,36 @@ static void pack_keys(const msa_shape *s, const msa_seq *seq, int64_t n, const u
         put_left(keys, (int)(j % TILE_ROWS), ki + (seq->kv0 + j) * d, d);
 }
 
-static void index_sequence(const msa_shape *s, const msa_seq *seq, const msa_arrays *a, tile_rows *keys, void *work)
+void BODY(pack_index_keys)(const msa_shape *s, const msa_seq *seq, const uint16_t *ki, tile_rows *to)
 {
-    const int64_t rows = seq->n_q * s->n_kv_heads, tasks = (rows + TASK - 1) / TASK;
+#pragma omp parallel for schedule(static) num_threads(fast_threads())
+    for (int64_t n = 0; n < (seq->n_kv + TILE_ROWS - 1) / TILE_ROWS; n++)
+        pack_tile(s, seq, n, ki, to);
+}
+
+void BODY(index_rows)(const msa_shape *s, const msa_seq *seq, const msa_arrays *a, const tile_rows *keys,
+                      const int64_t *rows, int64_t n, void *work)
+{
+    const int64_t tasks = (n + TASK - 1) / TASK;
 #pragma omp parallel num_threads(fast_threads())
     {
         scratch m;
         tiles t;
         place(&m, s, own_part(work, scratch_bytes(s)));
         tiles_begin(&t);
-#pragma omp for schedule(static)
-        for (int64_t n = 0; n < (seq->n_kv + TILE_ROWS - 1) / TILE_ROWS; n++)
-            pack_keys(s, seq, n, a->ki, keys);
-            /* The last tasks are the longest: they go first. */
+        /* The last tasks are the longest: they go first. */
 #pragma omp for schedule(dynamic)
-        for (int64_t n = 0; n < tasks; n++) {
-            const int64_t first = (tasks - 1 - n) * TASK;
+        for (int64_t i = 0; i < tasks; i++) {
+            const int64_t first = (tasks - 1 - i) * TASK;
             const task k = {.s = s,
                             .seq = seq,
                             .keys = keys,
                             .m = &m,
                             .steps = steps_of(s->d_index),
-                            .first = first,
-                            .rows = min_i64(TASK, rows - first),
+                            .rows = min_i64(TASK, n - first),
                             .scores = writable(a->scores)};
+            for (int64_t row = 0; row < k.rows; row++)
+                m.row[row] = rows ? rows[first + row] : first + row;
             run_task(&t, &k, a->qi, a->ki, writable(a->ids));
         }
         tiles_end(&t);
@@ -274,11 +275,12 @@ static void index_sequence(const msa_shape *s, const msa_seq *seq, const msa_arr
 msa_status BODY(index)(const msa_shape *s, const msa_arrays *a, void *work)
 {
     arena all = arena_over(work);
-    tile_rows *keys = arena_take(&all, panel_tiles(s), sizeof *keys);
+    tile_rows *keys = arena_take(&all, index_key_tiles(s), sizeof *keys);
     void *rest = all.base + all.used;
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
-        index_sequence(s, &seq, a, keys, rest);
+        BODY(pack_index_keys)(s, &seq, a->ki, keys);
+        BODY(index_rows)(s, &seq, a, keys, NULL, seq.n_q * s->n_kv_heads, rest);
     }
     return MSA_OK;
 }

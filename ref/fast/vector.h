@@ -34,6 +34,12 @@ static inline lanes larger(lanes x, lanes y)
     return (lanes)(((int_lanes)y & take) | ((int_lanes)x & ~take));
 }
 
+static inline int_lanes larger_integer(int_lanes x, int_lanes y)
+{
+    const int_lanes take = y > x;
+    return (y & take) | (x & ~take);
+}
+
 /* Lane by lane the smaller one; x where y is NaN. */
 static inline lanes smaller(lanes x, lanes y)
 {

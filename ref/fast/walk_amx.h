@@ -385,15 +385,19 @@ static inline void turn(tiles *t, const walk *w, const item *before, const item 
         for (; same && done < channels; done++)
             multiply_values(t, w, before, done, there->p);
         shrink(w, now->of[n], factor);
+        count_tiles(t, shrinks, 1);
     }
+    /* [woven] */
     for (int part = 0; part < KEYS / TILE_ROWS; part++) {
         if (after && part < parts_of(after))
             multiply_keys(t, w, after, part, there->logits);
         for (int n = 0; part < parts && n < now->columns; n++)
             weigh(w, now, n, part, here, &sum[n]);
+        count_tiles(t, exponentials, part < parts ? now->columns * TILE_ROWS : 0);
         for (; done < (part + 1) * channels / (KEYS / TILE_ROWS); done++)
             multiply_values(t, w, before, done, there->p);
     }
+    /* [woven] */
     for (int n = 0; n < now->columns; n++)
         for (int l = 0; l < LANES; l++)
             now->of[n]->sum[l] += (double)sum[n][l];

@@ -1,0 +1,445 @@
+/* Index Branch in 8 bits on tiles, exact: ../index8.c has the mathematics and the proof.
+ *
+ * Screen: the walk of index_amx.c with integer products, at twice the rate, of codes. A block's maximum X gives 16 rows
+ * at once their bounds t s X -+ eps. A row keeps its best lower bounds, the least of which, tau, rises as blocks come,
+ * and a list of the blocks whose upper bound was not below it. A list that is full is filtered by the tau of the moment;
+ * one that stays full makes its row one for index_amx.c: slower, never wrong.
+ *
+ * Settle: turned around. The rows of a task that ask for a block are gathered, 16 at a time, and meet its full keys in
+ * the very products that index_amx.c would have computed, so that ids are equal bit for bit. A task is many rows, that
+ * many ask for the same block.
+ *
+ * screen_amx.h has the bounds. */
+#include "candidates.h"
+#include "index_amx.h"
+#include "screen_amx.h"
+
+#define TASK 2048
+#define STRIP 64
+#define COLUMNS (STRIP / TILE_ROWS)
+#define CHUNK 1024 /* keys */
+#define MOST 512   /* candidates of a row */
+
+typedef struct scratch {
+    tile_rows *q;      /* [TASK/16][bytes' steps], codes: right factors */
+    tile_rows *asks;   /* [steps], 16 rows that ask for a block */
+    uint16_t *full;    /* [TASK][steps 32], fitted as in index_amx.c */
+    float *query;      /* [2][di] */
+    double *room;      /* [di] */
+    int8_t *codes;     /* [di] */
+    int32_t *products; /* [16][STRIP] */
+    float *logits;     /* [16][16] */
+    screened rows;     /* [TASK] */
+    float *tau;      /* [TASK]: what an upper bound may not be below; NaN: nothing is, infinity: everything */
+    int64_t *last;   /* [TASK], the last key that a row sees */
+    fitted *fit;     /* [TASK] */
+    best_list *best; /* [TASK]: lower bounds; then scores */
+    int32_t *n;      /* [TASK]: candidates; -1: too many */
+    candidate *list; /* [TASK][MOST] */
+    int64_t *first;  /* [B + 1]: candidates of blocks before this one */
+    uint32_t *asking; /* [TASK MOST]: places in list, block by block */
+    float *block;     /* [block,di] */
+} scratch;
+
+static int64_t most_candidates(const msa_shape *s)
+{
+    return min_i64(MOST, msa_n_blocks(s));
+}
+
+static size_t place(scratch *m, const msa_shape *s, void *work)
+{
+    const int steps = steps_of(s->d_index), steps8 = steps8_of(s->d_index);
+    arena a = arena_over(work);
+    m->q = arena_take(&a, INT64_C(1) * TASK / TILE_ROWS * steps8, sizeof *m->q);
+    m->asks = arena_take(&a, steps, sizeof *m->asks);
+    m->full = arena_take(&a, INT64_C(1) * TASK * steps * TILE_HALVES, sizeof *m->full);
+    m->query = arena_take(&a, 2 * (int64_t)s->d_index, sizeof *m->query);
+    m->room = arena_take(&a, s->d_index, sizeof *m->room);
+    m->codes = arena_take(&a, s->d_index, sizeof *m->codes);
+    m->products = arena_take(&a, TILE_ROWS * STRIP, sizeof *m->products);
+    m->logits = arena_take(&a, TILE_ROWS * TILE_ROWS, sizeof *m->logits);
+    m->rows = screened_take(TASK, &a);
+    m->tau = arena_take(&a, TASK, sizeof *m->tau);
+    m->last = arena_take(&a, TASK, sizeof *m->last);
+    m->fit = arena_take(&a, TASK, sizeof *m->fit);
+    m->best = best_take(s, TASK, &a);
+    m->n = arena_take(&a, TASK, sizeof *m->n);
+    m->list = arena_take(&a, TASK * most_candidates(s), sizeof *m->list);
+    m->first = arena_take(&a, msa_n_blocks(s) + 1, sizeof *m->first);
+    m->asking = arena_take(&a, TASK * most_candidates(s), sizeof *m->asking);
+    return arena_bytes(&a);
+}
+
+static size_t scratch_bytes(const msa_shape *s)
+{
+    scratch m;
+    return place(&m, s, NULL);
+}
+
+/* What all tasks of a call share. */
+typedef struct shared {
+    tile_rows *keys;  /* [S/16][steps] of the longest sequence */
+    tile_rows *codes; /* [S/16][bytes' steps] */
+    float *bound;     /* [B]: what a row's length is multiplied with in eps */
+    msa_index8 copy;  /* of a call that brings none */
+    int64_t *row;     /* [T groups]: those that fell back */
+    bool *fell;       /* [T groups] */
+    float least;      /* magnitude of a key of the sequence */
+    void *own; /* scratch of every thread; before, room to make the copy; after, for rows that fell back */
+} shared;
+
+static size_t take_shared(shared *h, const msa_shape *s, void *work)
+{
+    const int64_t rows = s->n_q * s->n_kv_heads, blocks = msa_n_seqs(s) * msa_n_blocks(s);
+    arena a = arena_over(work);
+    h->keys = arena_take(&a, index_key_tiles(s), sizeof *h->keys);
+    h->codes =
+        arena_take(&a, index_key_tiles(s) / steps_of(s->d_index) * steps8_of(s->d_index), sizeof *h->codes);
+    h->bound = arena_take(&a, msa_n_blocks(s), sizeof *h->bound);
+    h->copy.codes = arena_take(&a, s->n_kv * s->d_index, 1);
+    h->copy.scale = arena_take(&a, blocks, sizeof *h->copy.scale);
+    h->copy.reach = arena_take(&a, blocks, sizeof *h->copy.reach);
+    h->copy.error = arena_take(&a, blocks, sizeof *h->copy.error);
+    h->copy.least = arena_take(&a, blocks, sizeof *h->copy.least);
+    h->row = arena_take(&a, rows, sizeof *h->row);
+    h->fell = arena_take(&a, rows, sizeof *h->fell);
+    h->own = arena_share(&a, (size_t)fast_max_threads() * scratch_bytes(s));
+    arena_share(&a, screen_copy_workspace(s));
+    arena_share(&a, BODY_WORKSPACE(index_rows)(s));
+    return arena_bytes(&a);
+}
+
+size_t BODY_WORKSPACE(index_screened)(const msa_shape *s)
+{
+    shared h;
+    return take_shared(&h, s, NULL);
+}
+
+/* Of one sequence. */
+typedef struct task {
+    const msa_shape *s;
+    const msa_seq *seq;
+    const msa_arrays *a;
+    const shared *h;
+    const float *scale, *reach; /* [B] */
+    scratch *m;
+    int steps, steps8;
+    int64_t first, rows; /* rows first .. first + rows - 1 of the sequence */
+    msa_screening done;
+} task;
+
+/* ---- Screen -------------------------------------------------------------------------------------------------------- */
+
+/* Products of 16 keys' codes and a strip. */
+static void multiply(tiles *t, const tile_rows *keys, const tile_rows *q, int steps, int32_t *to)
+{
+    tile_zero(t, 0);
+    tile_zero(t, 1);
+    tile_zero(t, 2);
+    tile_zero(t, 3);
+    for (int step = 0; step < steps; step++) {
+        tile_load(t, 4, keys + step, TILE_BYTES);
+        tile_load(t, 5, q + step, TILE_BYTES);
+        tile_load(t, 6, q + steps + step, TILE_BYTES);
+        tile_int8(t, 0, 4, 5);
+        tile_int8(t, 1, 4, 6);
+        tile_load(t, 5, q + 2 * steps + step, TILE_BYTES);
+        tile_load(t, 6, q + 3 * steps + step, TILE_BYTES);
+        tile_int8(t, 2, 4, 5);
+        tile_int8(t, 3, 4, 6);
+    }
+    tile_store(t, 0, to, STRIP * sizeof *to);
+    tile_store(t, 1, to + 16, STRIP * sizeof *to);
+    tile_store(t, 2, to + 32, STRIP * sizeof *to);
+    tile_store(t, 3, to + 48, STRIP * sizeof *to);
+}
+
+/* X of a complete block for a strip. */
+static void best_products(tiles *t, const task *k, int strip, int64_t block, int_lanes best[COLUMNS])
+{
+    const int64_t begin = block * k->s->block, end = begin + k->s->block;
+    for (int n = 0; n < COLUMNS; n++)
+        best[n] = (int_lanes){0} + INT32_MIN;
+    for (int64_t j = begin / TILE_ROWS * TILE_ROWS; j < end; j += TILE_ROWS) {
+        multiply(t, k->h->codes + j / TILE_ROWS * k->steps8, k->m->q + strip * COLUMNS * k->steps8, k->steps8,
+                 k->m->products);
+        for (int64_t row = max_i64(0, begin - j); row < min_i64(TILE_ROWS, end - j); row++)
+            for (int n = 0; n < COLUMNS; n++) {
+                int_lanes x;
+                memcpy(&x, k->m->products + row * STRIP + n * LANES, sizeof x);
+                best[n] = larger_integer(best[n], x);
+            }
+    }
+}
+
+static void offer(const task *k, int64_t row, int64_t block, float lower, float upper)
+{
+    const int64_t local = k->m->last[row] / k->s->block, keep = k->s->topk - 1;
+    best_list *best = &k->m->best[row];
+    if (block >= local || k->m->n[row] < 0)
+        return;
+    best_insert(best, keep, lower, (int32_t)block);
+    if (best->n == keep)
+        k->m->tau[row] = best->score[keep - 1];
+    const int64_t most = most_candidates(k->s);
+    candidates_add(k->m->list + row * most, &k->m->n[row], most, &k->m->tau[row], block, upper);
+}
+
+/* [screen] */
+static void screen_block(tiles *t, const task *k, int strip, int64_t block)
+{
+    const scratch *m = k->m;
+    int_lanes best[COLUMNS];
+    best_products(t, k, strip, block, best);
+    for (int n = 0; n < COLUMNS; n++) {
+        const int row = strip * STRIP + n * LANES;
+        lanes lower, upper;
+        bounds_of(m->rows, row, best[n], k->scale[block], k->reach[block], k->h->bound[block], &lower,
+                  &upper);
+        const int_lanes take = ~(upper < load(m->tau + row));
+        for (int l = 0; any_of(take) && l < LANES; l++)
+            if (take[l])
+                offer(k, row + l, block, lower[l], upper[l]);
+    }
+}
+/* [screen] */
+
+static void screen(tiles *t, const task *k, int strips)
+{
+    const msa_shape *s = k->s;
+    const int64_t step = max_i64(1, CHUNK / s->block), blocks = k->m->last[k->rows - 1] / s->block;
+    for (int64_t b0 = 0; b0 < blocks; b0 += step)
+        for (int strip = 0; strip < strips; strip++) {
+            const int64_t own = k->m->last[strip * STRIP + STRIP - 1] / s->block;
+            for (int64_t b = b0; b < min_i64(b0 + step, own); b++)
+                screen_block(t, k, strip, b);
+        }
+}
+
+/* ---- Settle --------------------------------------------------------------------------------------------------------- */
+
+/* Candidates in the order of their blocks. */
+static void sort_asking(const task *k, int64_t blocks)
+{
+    const int64_t most = most_candidates(k->s);
+    int64_t *first = k->m->first;
+    memset(first, 0, (size_t)(blocks + 1) * sizeof *first);
+    for (int64_t row = 0; row < k->rows; row++)
+        for (int32_t n = 0; n < k->m->n[row]; n++)
+            first[k->m->list[row * most + n].block + 1]++;
+    for (int64_t b = 0; b < blocks; b++)
+        first[b + 1] += first[b];
+    for (int64_t row = 0; row < k->rows; row++)
+        for (int32_t n = 0; n < k->m->n[row]; n++)
+            k->m->asking[first[k->m->list[row * most + n].block]++] = (uint32_t)(row * most + n);
+    memmove(first + 1, first, (size_t)blocks * sizeof *first);
+    first[0] = 0;
+}
+
+/* The scores of a block for n <= 16 rows that ask for it: one column of index_amx.c's products. */
+static void settle_few(tiles *t, const task *k, int64_t block, const uint32_t *asking, int n)
+{
+    const int64_t most = most_candidates(k->s), begin = block * k->s->block, end = begin + k->s->block;
+    const int64_t halves_of_row = (int64_t)k->steps * TILE_HALVES;
+    tile_rows *q = k->m->asks;
+    lanes max = all(-INFINITY);
+    for (int a = 0; a < TILE_ROWS; a++)
+        for (int step = 0; step < k->steps; step++)
+            memcpy(q[step].word[a],
+                   k->m->full + asking[a < n ? a : 0] / most * halves_of_row + step * TILE_HALVES,
+                   TILE_BYTES);
+    left_to_right(q, k->steps);
+    for (int64_t j = begin / TILE_ROWS * TILE_ROWS; j < end; j += TILE_ROWS) {
+        const tile_rows *keys = k->h->keys + j / TILE_ROWS * k->steps;
+        tile_zero(t, 0);
+        for (int step = 0; step < k->steps; step++) {
+            tile_load(t, 4, keys + step, TILE_BYTES);
+            tile_load(t, 5, q + step, TILE_BYTES);
+            tile_bf16(t, 0, 4, 5);
+        }
+        tile_store(t, 0, k->m->logits, TILE_ROWS * sizeof *k->m->logits);
+        for (int64_t a = max_i64(0, begin - j); a < min_i64(TILE_ROWS, end - j); a++)
+            max = larger(max, load(k->m->logits + a * TILE_ROWS));
+    }
+    for (int a = 0; a < n; a++)
+        k->m->list[asking[a]].value = max[a];
+}
+
+static void settle(tiles *t, task *k)
+{
+    const int64_t blocks = k->m->last[k->rows - 1] / k->s->block;
+    for (int64_t row = 0; row < k->rows; row++)
+        if (k->m->n[row] > 0)
+            k->m->n[row] =
+                candidates_filter(k->m->list + row * most_candidates(k->s), k->m->n[row], k->m->tau[row]);
+    sort_asking(k, blocks);
+    k->done.settled += k->m->first[blocks];
+    for (int64_t b = 0; b < blocks; b++)
+        for (int64_t a = k->m->first[b]; a < k->m->first[b + 1]; a += TILE_ROWS)
+            settle_few(t, k, b, k->m->asking + a, (int)min_i64(TILE_ROWS, k->m->first[b + 1] - a));
+}
+
+/* ---- Rows ------------------------------------------------------------------------------------------------------------- */
+
+static const uint16_t *query_of(const task *k, int64_t row)
+{
+    return (const uint16_t *)k->a->qi + (k->seq->q0 * k->s->n_kv_heads + k->first + row) * k->s->d_index;
+}
+
+static void begin_row(task *k, int64_t row)
+{
+    scratch *m = k->m;
+    const int d = k->s->d_index;
+    const int64_t keep = k->s->topk - 1;
+    m->last[row] = position(k->seq, (k->first + row) / k->s->n_kv_heads);
+    const int64_t local = m->last[row] / k->s->block;
+    m->best[row].n = 0;
+    m->n[row] = 0;
+    floats_of(query_of(k, row), d, m->query);
+    screened_row(m->rows, row, m->query, d, m->codes, m->room);
+    put_codes(m->q + row / TILE_ROWS * k->steps8, row % TILE_ROWS, m->codes, d);
+    m->fit[row] = fit_query(m->query, d, m->query + d);
+    upper_halves(m->full + row * k->steps * TILE_HALVES, m->query + d, d);
+    const bool chooses = keep > 0 && local > keep;
+    if (!chooses || may_vanish(&m->fit[row], k->h->least))
+        m->n[row] = chooses ? FELL : TAKES_ALL;
+    m->tau[row] = m->n[row] == 0 ? NAN : INFINITY;
+    k->done.rows += chooses;
+    k->done.blocks += chooses ? local : 0;
+}
+
+static void write_row(task *k, int64_t row)
+{
+    const msa_shape *s = k->s;
+    scratch *m = k->m;
+    const int64_t of = k->first + row, query = k->seq->q0 + of / s->n_kv_heads;
+    const int64_t local = m->last[row] / s->block, keep = min_i64(s->topk - 1, local);
+    const candidate *list = m->list + row * most_candidates(s);
+    best_list *best = &m->best[row];
+    k->h->fell[of] = m->n[row] == FELL;
+    k->done.fell_back += m->n[row] == FELL;
+    k->done.settled += m->n[row] == FELL ? local : 0;
+    best->n = 0;
+    for (int64_t b = 0; m->n[row] == TAKES_ALL && b < keep; b++)
+        best_insert(best, keep, 0, (int32_t)b);
+    for (int32_t n = 0; n < m->n[row]; n++)
+        best_insert(best, keep, list[n].value, list[n].block);
+    if (m->n[row] != FELL)
+        best_write(s, best, local,
+                   (int32_t *)writable(k->a->ids) + (of % s->n_kv_heads * s->n_q + query) * s->topk);
+}
+
+static void run_task(tiles *t, task *k)
+{
+    const int strips = (int)((k->rows + STRIP - 1) / STRIP);
+    memset(k->m->q, 0, (size_t)(strips * COLUMNS * k->steps8) * sizeof *k->m->q);
+    memset(k->m->full, 0, (size_t)(k->rows * k->steps * TILE_HALVES) * sizeof *k->m->full);
+    for (int64_t row = 0; row < k->rows; row++)
+        begin_row(k, row);
+    for (int64_t row = k->rows; row < (int64_t)strips * STRIP; row++) {
+        k->m->last[row] = k->m->last[k->rows - 1];
+        k->m->tau[row] = INFINITY;
+        k->m->rows.step[row] = k->m->rows.norm[row] = k->m->rows.rest[row] = 0;
+    }
+    screen(t, k, strips);
+    settle(t, k);
+    for (int64_t row = 0; row < k->rows; row++)
+        write_row(k, row);
+}
+
+/* ---- Keys ---------------------------------------------------------------------------------------------------------------- */
+
+/* Codes as left factors, and of a block's numbers what a row's length is multiplied with, rounded up. */
+static void pack_copy(const msa_shape *s, const msa_seq *seq, int r, const msa_index8 *copy, const shared *h)
+{
+    const int64_t d = s->d_index, at = r * msa_n_blocks(s), blocks = seq->n_kv / s->block;
+    const int steps8 = steps8_of(s->d_index);
+#pragma omp parallel for schedule(static) num_threads(fast_threads())
+    for (int64_t n = 0; n < (blocks * s->block + TILE_ROWS - 1) / TILE_ROWS; n++) {
+        tile_rows *to = h->codes + n * steps8;
+        memset(to, 0, (size_t)steps8 * sizeof *to);
+        for (int64_t j = n * TILE_ROWS; j < min_i64((n + 1) * TILE_ROWS, blocks * s->block); j++)
+            put_key_codes(to, j % TILE_ROWS, copy->codes + (seq->kv0 + j) * d, s->d_index);
+    }
+    for (int64_t b = 0; b < blocks; b++)
+        h->bound[b] = bound_of(copy->reach[at + b], copy->error[at + b], s->d_index);
+}
+
+const bool BODY(screens_fast) = FAST_INT8;
+
+/* ---- The stage ------------------------------------------------------------------------------------------------------------ */
+
+/* Rows of a task: many, but so that every thread has one. */
+static int64_t rows_at_once(int64_t rows)
+{
+    const int64_t share = (rows + fast_threads() - 1) / fast_threads();
+    return min_i64(TASK, (share + STRIP - 1) / STRIP * STRIP);
+}
+
+static void screen_sequence(const task *like, msa_screening *sum)
+{
+    const msa_shape *s = like->s;
+    const int64_t rows = like->seq->n_q * s->n_kv_heads, step = rows_at_once(rows),
+                  tasks = step > 0 ? (rows + step - 1) / step : 0;
+#pragma omp parallel num_threads(fast_threads())
+    {
+        scratch m;
+        tiles t;
+        msa_screening own = {0};
+        place(&m, s, own_part(like->h->own, scratch_bytes(s)));
+        tiles_begin(&t);
+        /* The last tasks are the longest: they go first. */
+#pragma omp for schedule(dynamic)
+        for (int64_t n = 0; n < tasks; n++) {
+            task k = *like;
+            k.m = &m;
+            k.first = (tasks - 1 - n) * step;
+            k.rows = min_i64(step, rows - k.first);
+            run_task(&t, &k);
+            screening_add(&own, &k.done);
+        }
+        tiles_end(&t);
+#pragma omp critical(screening)
+        screening_add(sum, &own);
+    }
+}
+
+static void rows_that_fell(const task *k, void *work)
+{
+    const int64_t rows = k->seq->n_q * k->s->n_kv_heads;
+    int64_t n = 0;
+    for (int64_t row = 0; row < rows; row++)
+        if (k->h->fell[row])
+            k->h->row[n++] = row;
+    if (n > 0)
+        BODY(index_rows)(k->s, k->seq, k->a, k->h->keys, k->h->row, n, work);
+}
+
+msa_status BODY(index_screened)(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    msa_screening sum = {0};
+    shared h;
+    take_shared(&h, s, work);
+    const msa_index8 *copy = a->index8 ? a->index8 : &h.copy;
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        const msa_seq seq = msa_get_seq(s, b);
+        if (!a->index8)
+            screen_copy(s, b, a->ki, &h.copy, h.own);
+        pack_copy(s, &seq, b, copy, &h);
+        BODY(pack_index_keys)(s, &seq, a->ki, h.keys);
+        h.least = screen_least(s, b, copy);
+        const task k = {.s = s,
+                        .seq = &seq,
+                        .a = a,
+                        .h = &h,
+                        .scale = copy->scale + b * msa_n_blocks(s),
+                        .reach = copy->reach + b * msa_n_blocks(s),
+                        .steps = steps_of(s->d_index),
+                        .steps8 = steps8_of(s->d_index)};
+        screen_sequence(&k, &sum);
+        rows_that_fell(&k, h.own);
+    }
+    if (a->screening)
+        *a->screening = sum;
+    return MSA_OK;
+}

@@ -1,0 +1,449 @@
+/**
+ * @file test_index8.c
+ * @brief The selection from 8-bit index keys: no score outside its bounds, and the ids of the full keys, whatever the
+ *        numbers are.
+ */
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "../ref/judge/inputs.h"
+#include "support/check.h"
+
+/* ---- Keys and queries of every kind -------------------------------------------------------------------------------- */
+
+typedef enum kind {
+    NORMAL,
+    TIED,      // few distinct keys
+    CONSTANT,  // all the same
+    DYADIC,    // small integers: codes may be exact
+    HUGE_ONES, // 1e30
+    EXTREME,   // near the largest float: a score overflows
+    DENORMAL,  // 1e-40
+    SPREAD,    // magnitudes from 2^-60 to 2^60, row by row
+    OUTLIERS,  // four channels a hundred times the others
+    LOW_RANK,  // all rows in a plane
+    CLOSE,     // keys that differ by less than a code: all are candidates
+    HALFWAY,   // each channel half a code from the next, on the side that the query's sign says
+    ALONE,     // one channel of a row is not 0: a scale for the others
+    ZEROS,     // and some blocks of nothing
+    NOT_FINITE,
+    N_KINDS
+} kind;
+
+static const char *const kind_name[N_KINDS] = {"normal",  "tied",    "constant", "dyadic",   "1e30",
+                                               "extreme", "tiny",    "spread",   "outliers", "low rank",
+                                               "close",   "halfway", "alone",    "zeros",    "not finite"};
+
+static float element(kind k, int64_t c, inputs_rng *rng)
+{
+    const float x = inputs_normal(rng);
+    switch (k) {
+    case CONSTANT:
+        return 0.7f;
+    case DYADIC:
+        return (float)(inputs_below(rng, 7) - 3);
+    case HUGE_ONES:
+        return 1e30f * x;
+    case EXTREME:
+        return 5e37f * x;
+    case DENORMAL:
+        return 1e-40f * x;
+    case OUTLIERS:
+        return c % 32 == 5 ? 100 * x : x;
+    case CLOSE:
+        return 1 + 0.0005f * x;
+    case HALFWAY:
+        return (x > 0 ? 63.5f : 62.5f) / 127;
+    default:
+        return x;
+    }
+}
+
+static void fill_row(kind k, float *row, int64_t d, inputs_rng *rng)
+{
+    const float unit = k == SPREAD ? ldexpf(1, (int)inputs_below(rng, 121) - 60) : 1;
+    const float a = inputs_normal(rng), b = inputs_normal(rng);
+    const int64_t only = inputs_below(rng, d);
+    for (int64_t c = 0; c < d; c++) {
+        row[c] = unit * element(k, c, rng);
+        if (k == LOW_RANK)
+            row[c] = a * (float)cos((double)c) + b * (float)sin(3 * (double)c);
+        if (k == ALONE && c != only)
+            row[c] = 0;
+        if (k == NOT_FINITE && inputs_below(rng, 40 * d) == 0)
+            row[c] = (float[]){NAN, INFINITY, -INFINITY}[inputs_below(rng, 3)];
+    }
+    row[0] = k == HALFWAY ? 1 : row[0];
+}
+
+static void fill(kind k, float *x, int64_t rows, int64_t d, int64_t block, inputs_rng *rng)
+{
+    for (int64_t j = 0; j < rows; j++) {
+        fill_row(k, x + j * d, d, rng);
+        if (k == TIED && j > 3)
+            memcpy(x + j * d, x + inputs_below(rng, 3) * d, (size_t)d * sizeof *x);
+        if (k == ZEROS && j / block % 3 == 1)
+            memset(x + j * d, 0, (size_t)d * sizeof *x);
+    }
+}
+
+/* ---- Sizes ------------------------------------------------------------------------------------------------------------ */
+
+static const int32_t packed_q[] = {0, 7, 7, 20}, packed_kv[] = {0, 40, 175, 330};
+static const int32_t padded_q[] = {0, 9, 30}, padded_kv[] = {0, 200, 400}, some_q[] = {4, 21},
+                     some_kv[] = {150, 187};
+static const msa_shape shapes[] = {
+    {60, 60, 2, 2, 4, 64, 4, 4, 1, NULL, NULL, NULL, NULL},
+    {9, 1100, 2, 2, 4, 128, 16, 5, 1, NULL, NULL, NULL, NULL}, // a prefix; the last block is not complete
+    {3, 2900, 2, 1, 4, 64, 256, 3, 1, NULL, NULL, NULL, NULL},
+    {5, 900, 2, 2, 4, 96, 32, 6, 1, NULL, NULL, NULL, NULL}, // not rotated
+    {5, 200, 2, 1, 4, 1, 8, 4, 1, NULL, NULL, NULL, NULL},
+    {6, 300, 2, 2, 4, 2, 16, 3, 1, NULL, NULL, NULL, NULL},
+    {4, 260, 2, 1, 4, 33, 20, 4, 1, NULL, NULL, NULL, NULL},
+    {30, 40, 2, 2, 4, 32, 1, 7, 1, NULL, NULL, NULL, NULL},    // blocks of one key
+    {30, 150, 2, 2, 4, 16, 16, 1, 1, NULL, NULL, NULL, NULL},  // nothing to choose
+    {30, 150, 2, 2, 4, 16, 16, 12, 1, NULL, NULL, NULL, NULL}, // all are taken
+    {20, 330, 4, 2, 4, 64, 16, 3, 3, packed_q, packed_kv, NULL, NULL},
+    {30, 400, 4, 2, 4, 32, 16, 3, 2, padded_q, padded_kv, some_q, some_kv},
+};
+#define N_SHAPES ((int)(sizeof shapes / sizeof *shapes))
+
+typedef struct problem {
+    const msa_shape *s;
+    float *qi, *ki;
+    msa_index8 copy;
+    double *room;
+} problem;
+
+static msa_index8 empty_copy(const msa_shape *s)
+{
+    const int64_t blocks = msa_n_seqs(s) * msa_n_blocks(s);
+    return (msa_index8){check_alloc(s->n_kv * s->d_index, 1), check_floats(blocks), check_floats(blocks),
+                        check_floats(blocks), check_floats(blocks)};
+}
+
+static problem pose(const msa_shape *s, kind keys, kind queries, uint64_t seed)
+{
+    inputs_rng rng = {seed};
+    problem p = {s, check_floats(s->n_q * s->n_kv_heads * s->d_index), check_floats(s->n_kv * s->d_index),
+                 empty_copy(s), check_doubles(s->d_index)};
+    fill(keys, p.ki, s->n_kv, s->d_index, s->block, &rng);
+    fill(queries, p.qi, s->n_q * s->n_kv_heads, s->d_index, s->block, &rng);
+    msa_index8_keys(s, NULL, p.ki, NULL, &p.copy, p.room);
+    return p;
+}
+
+/* ---- Bounds ------------------------------------------------------------------------------------------------------------ */
+
+// A sum of products as float32 has it, in one of three orders.
+static float product32(const float *x, const float *y, int d, int order)
+{
+    float sum = 0, part[4] = {0};
+    if (order == 2) {
+        for (int c = 0; c < d; c++)
+            part[c % 4] += x[c] * y[c];
+        return (part[0] + part[1]) + (part[2] + part[3]);
+    }
+    for (int c = 0; c < d; c++)
+        sum += order ? x[d - 1 - c] * y[d - 1 - c] : x[c] * y[c];
+    return sum;
+}
+
+static double product64(const float *x, const float *y, int d)
+{
+    double sum = 0;
+    for (int c = 0; c < d; c++)
+        sum += (double)x[c] * (double)y[c];
+    return sum;
+}
+
+// Units of bounds: 1, or 1/2 where log2 d is odd.
+static double unit_of(int d)
+{
+    int l = 0;
+    while (d >> (l + 1))
+        l++;
+    return d == 1 << l && l % 2 ? 0.5 : 1;
+}
+
+// The scores of a block lie between its bounds: in double, and, where float32 neither overflows nor underflows, in that.
+static bool encloses(const problem *p, const float *q, const float *keys, double lower, double upper)
+{
+    const int d = p->s->d_index;
+    for (int order = -1; order < 3; order++) {
+        double most = -INFINITY;
+        for (int64_t j = 0; j < p->s->block; j++) {
+            const float *k = keys + j * d;
+            const double right = product64(q, k, d),
+                         x = order < 0 ? right : (double)product32(q, k, d, order);
+            if (order >= 0 && !(fabs(right) > 1e-25 && fabs(right) < 1e30))
+                return true;
+            most = x > most ? x : most;
+        }
+        most *= unit_of(d);
+        if (most < lower || most > upper)
+            return false;
+    }
+    return true;
+}
+
+static void check_bounds(check_case *c, const problem *p, const char *name)
+{
+    const msa_shape *s = p->s;
+    int8_t *codes = check_alloc(s->d_index, 1);
+    double *lower = check_doubles(msa_n_blocks(s)), *upper = check_doubles(msa_n_blocks(s));
+    int64_t outside = -1;
+    for (int b = 0; b < msa_n_seqs(s) && outside < 0; b++) {
+        const msa_seq seq = msa_get_seq(s, b);
+        const int64_t n = seq.n_kv / s->block;
+        for (int64_t row = 0; row < seq.n_q * s->n_kv_heads && outside < 0; row++) {
+            const float *q = p->qi + (seq.q0 * s->n_kv_heads + row) * s->d_index;
+            const msa_index8_query query = msa_index8_round(q, s->d_index, codes, p->room);
+            msa_index8_bounds(s, &p->copy, b, n, codes, &query, lower, upper);
+            for (int64_t k = 0; k < n && outside < 0; k++)
+                if (!encloses(p, q, p->ki + (seq.kv0 + k * s->block) * s->d_index, lower[k], upper[k]))
+                    outside = k;
+        }
+    }
+    if (outside < 0)
+        check_true(c, true, "%s", name);
+    else
+        check_true(c, false, "%s: a score of block %lld outside [%g, %g]", name, (long long)outside,
+                   lower[outside], upper[outside]);
+}
+
+/* ---- Ids --------------------------------------------------------------------------------------------------------------- */
+
+static void check_ids(check_case *c, const problem *p, const char *name, msa_screening *sum)
+{
+    const msa_shape *s = p->s;
+    const int64_t n = s->n_kv_heads * s->n_q * s->topk;
+    int32_t *right = check_ints(n), *found = check_ints(n);
+    msa_screening done;
+    msa_index(s, p->qi, p->ki, NULL, right, NULL, check_alloc((int64_t)msa_workspace(NULL, s), 1));
+    const msa_status status = msa_index8_select(s, p->qi, p->ki, &p->copy, found, &done,
+                                                check_alloc((int64_t)msa_index8_workspace(s), 1));
+    check_true(c, status == MSA_OK, "%s: %s", name, msa_strerror(status));
+    check_same(c, name, right, found, (size_t)n * sizeof *found);
+    check_true(c, done.settled <= done.blocks && done.fell_back <= done.rows && done.rows <= done.blocks,
+               "%s: %lld of %lld blocks settled, %lld of %lld rows fell back", name, (long long)done.settled,
+               (long long)done.blocks, (long long)done.fell_back, (long long)done.rows);
+    sum->blocks += done.blocks;
+    sum->settled += done.settled;
+}
+
+static void every_kind(void)
+{
+    for (kind k = 0; k < N_KINDS; k++) {
+        msa_screening sum = {0};
+        check_case bounds = check_begin("scores of %s keys are within their bounds", kind_name[k]);
+        check_case ids = check_begin("ids of %s keys are those of the full keys", kind_name[k]);
+        for (int n = 0; n < N_SHAPES; n++)
+            for (int q = 0; q < 2; q++) {
+                const kind queries = q ? k : NORMAL;
+                char name[160], shape[INPUTS_NAME];
+                inputs_shape_name(&shapes[n], shape);
+                snprintf(name, sizeof name, "%s, %s queries", shape, kind_name[queries]);
+                const problem p =
+                    pose(&shapes[n], k, queries, check_seed((uint64_t)(100 * (int)k + 2 * n + q)));
+                check_bounds(&bounds, &p, name);
+                check_ids(&ids, &p, name, &sum);
+                check_release(NULL);
+            }
+        check_end(&bounds);
+        check_end(&ids);
+        tap_note("%s: %lld of %lld blocks settled", kind_name[k], (long long)sum.settled,
+                 (long long)sum.blocks);
+    }
+}
+
+/* ---- The kernels of the fast path -------------------------------------------------------------------------------------- */
+
+static const msa_kernel *kernel_of(msa_stage stage, const char *name)
+{
+    const msa_kernel *k = msa_fast_kernels;
+    while (k->name && (k->stage != stage || strcmp(k->name, name) != 0))
+        k++;
+    return k;
+}
+
+static uint16_t *halves_of(const float *x, int64_t n)
+{
+    uint16_t *half = check_alloc(n, sizeof *half);
+    for (int64_t i = 0; i < n; i++)
+        half[i] = msa_bf16_bits(x[i]);
+    return half;
+}
+
+static int32_t *ids_of(const char *name, const problem *p, const msa_index8 *copy, msa_screening *done)
+{
+    const msa_shape *s = p->s;
+    const msa_kernel *k = kernel_of(MSA_STAGE_INDEX, name);
+    int32_t *ids = check_ints(s->n_kv_heads * s->n_q * s->topk);
+    const msa_arrays a = {.qi = halves_of(p->qi, s->n_q * s->n_kv_heads * s->d_index),
+                          .ki = halves_of(p->ki, s->n_kv * s->d_index),
+                          .ids = ids,
+                          .index8 = copy,
+                          .screening = done};
+    return k->run_half(s, &a, check_alloc((int64_t)k->workspace(s), 1)) == MSA_OK ? ids : NULL;
+}
+
+/* Its keys as bf16 has them, and their copy. */
+static void halve(problem *p)
+{
+    const int64_t n = p->s->n_kv * p->s->d_index;
+    for (int64_t i = 0; i < n; i++)
+        p->ki[i] = msa_bf16(p->ki[i]);
+    msa_index8_keys(p->s, NULL, p->ki, NULL, &p->copy, p->room);
+}
+
+static void same_ids(check_case *c, problem *p, const char *name)
+{
+    const size_t bytes = (size_t)(p->s->n_kv_heads * p->s->n_q * p->s->topk) * sizeof(int32_t);
+    msa_screening made, given;
+    halve(p);
+    const int32_t *right = ids_of("amx_full", p, NULL, NULL), *found = ids_of("amx_screened", p, NULL, &made),
+                  *again = ids_of("amx_screened", p, &p->copy, &given);
+    check_true(c, right && found && again, "%s: all run", name);
+    check_same(c, name, right, found, bytes);
+    check_same(c, "with a copy that was made before", right, again, bytes);
+    check_true(c, made.settled == given.settled && made.rows == given.rows && made.blocks == given.blocks,
+               "%s: the same work with a copy", name);
+}
+
+static void fast_kernels(void)
+{
+    for (kind k = 0; k < N_KINDS; k++) {
+        check_case c =
+            check_begin("index/amx_screened: ids of %s keys are those of index/amx_full", kind_name[k]);
+        for (int n = 0; n < N_SHAPES; n++)
+            for (int q = 0; q < 2; q++) {
+                char name[INPUTS_NAME];
+                inputs_shape_name(&shapes[n], name);
+                problem p = pose(&shapes[n], k, q ? k : NORMAL,
+                                 check_seed((uint64_t)(5000 + 100 * (int)k + 2 * n + q)));
+                same_ids(&c, &p, name);
+                check_release(NULL);
+            }
+        check_end(&c);
+    }
+}
+
+// More candidates than a list holds: of equal keys all are, and each row falls back.
+static void long_lists(void)
+{
+    static const msa_shape s = {70, 4 * 1500, 4, 2, 4, 32, 4, 6, 1, NULL, NULL, NULL, NULL};
+    check_case c = check_begin("rows with too many candidates fall back, and have the same ids");
+    for (int k = 0; k < 3; k++) {
+        static const kind of[] = {CONSTANT, CLOSE, NORMAL};
+        problem p = pose(&s, of[k], NORMAL, check_seed(6000 + (uint64_t)k));
+        msa_screening done;
+        same_ids(&c, &p, kind_name[of[k]]);
+        check_true(&c, ids_of("amx_screened", &p, &p.copy, &done) != NULL && done.rows == 140, "it runs");
+        check_true(&c,
+                   of[k] == NORMAL ? done.fell_back == 0 && done.settled * 2 < done.blocks
+                                   : done.fell_back == done.rows && done.settled == done.blocks,
+                   "%s: %lld of %lld rows fell back", kind_name[of[k]], (long long)done.fell_back,
+                   (long long)done.rows);
+        check_release(NULL);
+    }
+    check_end(&c);
+}
+
+/* ---- Candidates are few ------------------------------------------------------------------------------------------------ */
+
+static double settled_share(kind k, bool rotated)
+{
+    const msa_shape s = {8, 128 * 512, 4, 4, 4, rotated ? 128 : 127, 128, 16, 1, NULL, NULL, NULL, NULL};
+    const problem p = pose(&s, k, NORMAL, check_seed(7000 + k));
+    int32_t *ids = check_ints(s.n_kv_heads * s.n_q * s.topk);
+    msa_screening done;
+    msa_index8_select(&s, p.qi, p.ki, &p.copy, ids, &done, check_alloc((int64_t)msa_index8_workspace(&s), 1));
+    check_release(NULL);
+    return (double)done.settled / (double)done.blocks;
+}
+
+// exact8.md's table: 65 of 512 for Gaussian keys. Rotation spreads a channel that stands out; without, it takes the codes.
+static void few_candidates(void)
+{
+    const double normal = settled_share(NORMAL, true), spread = settled_share(OUTLIERS, true),
+                 plain = settled_share(OUTLIERS, false);
+    tap_note("of 511 blocks before the local one: normal %.3f, outliers %.3f, these not rotated %.3f", normal,
+             spread, plain);
+    tap(normal < 0.2, "of 64K Gaussian keys less than a fifth of the blocks is settled");
+    tap(spread < 0.5 * plain, "rotation halves what channels that stand out leave to settle");
+}
+
+/* ---- A cache that grows and shrinks ---------------------------------------------------------------------------------------- */
+
+static void same_copy(check_case *c, const char *what, const msa_shape *s, const msa_index8 *right,
+                      const msa_index8 *found)
+{
+    const size_t blocks = (size_t)(msa_n_seqs(s) * msa_n_blocks(s)) * sizeof(float);
+    check_same(c, what, right->codes, found->codes, (size_t)(s->n_kv * s->d_index));
+    check_same(c, what, right->scale, found->scale, blocks);
+    check_same(c, what, right->reach, found->reach, blocks);
+    check_same(c, what, right->error, found->error, blocks);
+    check_same(c, what, right->least, found->least, blocks);
+}
+
+static void grows_and_shrinks(void)
+{
+    enum { KEYS = 100, BLOCK = 16 };
+    check_case c = check_begin("a copy that grew key by key, or lost some, is the one that is made at once");
+    const msa_shape whole = {1, KEYS, 1, 1, 4, 32, BLOCK, 3, 1, NULL, NULL, NULL, NULL};
+    const problem p = pose(&whole, NORMAL, NORMAL, check_seed(8000));
+    const msa_index8 grown = empty_copy(&whole);
+    msa_index8 fewer = empty_copy(&whole);
+    for (int32_t n = 1; n <= KEYS; n++) {
+        const int32_t q[2] = {0, 1}, kv[2] = {0, KEYS};
+        const msa_shape part = {1, KEYS, 1, 1, 4, 32, BLOCK, 3, 1, q, kv, q + 1, &n};
+        const int64_t had = n - 1;
+        msa_index8_keys(&part, NULL, p.ki, &had, &grown, p.room);
+    }
+    same_copy(&c, "grown", &whole, &p.copy, &grown);
+    for (int32_t n = KEYS; n >= 1; n -= 7) {
+        const int32_t q[2] = {0, 1}, kv[2] = {0, KEYS};
+        const msa_shape part = {1, KEYS, 1, 1, 4, 32, BLOCK, 3, 1, q, kv, q + 1, &n};
+        const int64_t had = KEYS < n + 7 ? KEYS : n + 7;
+        msa_index8_keys(&part, NULL, p.ki, &had, &grown, p.room);
+        fewer = empty_copy(&whole);
+        msa_index8_keys(&part, NULL, p.ki, NULL, &fewer, p.room);
+        same_copy(&c, "taken back", &whole, &fewer, &grown);
+    }
+    check_end(&c);
+    check_release(NULL);
+}
+
+static void refusals(void)
+{
+    const msa_shape s = shapes[0];
+    problem p = pose(&s, NORMAL, NORMAL, check_seed(9000));
+    int32_t *ids = check_ints(s.n_kv_heads * s.n_q * s.topk);
+    void *work = check_alloc((int64_t)msa_index8_workspace(&s), 1);
+    msa_shape bad = s;
+    bad.block = 0;
+    tap(msa_index8_select(&bad, p.qi, p.ki, &p.copy, ids, NULL, work) == MSA_ERR_SIZE &&
+            msa_index8_workspace(&bad) == 0,
+        "a shape that is none is refused");
+    tap(msa_index8_select(&s, p.qi, p.ki, NULL, ids, NULL, work) == MSA_ERR_NULL &&
+            msa_index8_keys(&s, NULL, NULL, NULL, &p.copy, p.room) == MSA_ERR_NULL,
+        "what is NULL is refused");
+    tap(msa_index8_select(&s, p.qi, p.ki, &p.copy, ids, NULL, work) == MSA_OK,
+        "nobody has to know what was done");
+    check_release(NULL);
+}
+
+int main(int argc, char **argv)
+{
+    check_start(argc, argv);
+    every_kind();
+    fast_kernels();
+    long_lists();
+    few_candidates();
+    grows_and_shrinks();
+    refusals();
+    return check_done();
+}
