@@ -98,7 +98,7 @@ help:
 	@printf '  %-10s %s\n' OpenMP "$(if $(OPENMP),yes,no: one thread)"
 	@printf '  %-10s %s\n' OpenBLAS "$(if $(OPENBLAS),$(shell pkg-config --modversion openblas 2>/dev/null),no: plain loops instead)"
 	@printf '  %-10s %s\n' libpng "$(if $(PNG),$(shell pkg-config --modversion libpng 2>/dev/null),no: pictures as PPM)"
-	@printf '  %-10s %s\n' jansson "$(if $(JSON),$(shell pkg-config --modversion jansson 2>/dev/null),no: train generate and dump --model are left out)"
+	@printf '  %-10s %s\n' jansson "$(if $(JSON),$(shell pkg-config --modversion jansson 2>/dev/null),no: train generate layer inspect and dump --model are left out)"
 	@printf '  %-10s %s\n' nvcc "$(if $(NVCC_VERSION),$(NVCC_VERSION)$(if $(NVCC_NEW),,: left alone$(comma) 12.4 or newer is needed),no)"
 	@printf '  %-10s %s\n' GPU "$$( (nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null || echo no) | head -n 1)"
 

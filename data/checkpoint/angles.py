@@ -11,6 +11,7 @@ import tempfile
 
 import numpy as np
 
+sys.dont_write_bytecode = True
 import random_m3
 
 TOKENS, GROUPS = 2048, 2
