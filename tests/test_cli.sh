@@ -851,6 +851,11 @@ if has_models; then
     [ -s "$W/sparse/index.html" ] && grep -qa 'layer 1 of m3' "$W"/sparse/layer01_group0.p*
     check $? "... and its maps have the layer's name"
     refuses "--layer: expected this option, found none" "layer without a number" "${layer[@]}" --out "$W/none"
+    printf '%s' "${m3_nested/\"index_n_heads\":1/\"index_n_heads\":2}" >"$W/m3/config.json"
+    refuses "index heads: expected as many as num_key_value_heads, 1, found 2" "a selector of another kind" "${layer[@]}" --layer 1 --out "$W/none"
+    runs 0 "... whose dense layers run" "${layer[@]}" --layer 0 --out "$W/dense2"
+    runs 0 "... and which inspect lists" inspect "$W/m3"
+    says '^sparse layers do not run here: .*index heads: expected as many'
 else
     skip "tensors of safetensors files" "no jansson here"
     skip "checkpoints" "no jansson here"
