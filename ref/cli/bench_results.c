@@ -138,7 +138,7 @@ int results_write(const char *command, const char *path, const results *all)
 
 #else
 
-#include <jansson.h>
+#include "../io/json.h"
 #include <stdlib.h>
 #include <time.h>
 

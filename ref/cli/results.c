@@ -16,7 +16,7 @@ int cmd_results(int argc, char **argv)
 
 #else
 
-#include <jansson.h>
+#include "../io/json.h"
 #include <stdlib.h>
 
 #define MAX_FILE ((size_t)1 << 24)
