@@ -21,6 +21,18 @@ mutant 'local block not forced' topk_row test_reference 'min_i64($k - 1, $local)
 mutant 'ids not ascending' top_blocks test_reference '$a = 1; $a < $kept;' '$a = 1; $a < 0;'
 mutant 'NaN ranks first' top_blocks test_contract '? -INFINITY : $m[$b]' '? INFINITY : $m[$b]'
 
+# ---- Selection from 8-bit keys ---------------------------------------------------------------------
+mutant '8 bits: keys have no error' msa_index8_bounds test_index8 '+ $norm * $error +' '+'
+mutant '8 bits: the query has no error' msa_index8_bounds test_index8 '(double)$q->rest * $reach' '0'
+mutant '8 bits: float32 does not round' index8_slack test_index8 '(1.01 * $d + 16) * 0x1p-24' '(void)$d, 0'
+mutant '8 bits: errors are rounded down' above test_index8 'nextafterf((float)$x, INFINITY)' 'nextafterf((float)$x, 0)'
+mutant '8 bits: a bound that ties is out' select_row test_index8 '$w->upper[$b] < $least' '$w->upper[$b] <= $least + 1e-3 * fabs($least)'
+mutant '8 bits: NaN is no candidate' msa_index8_block test_index8 '*$to.error = INFINITY;' '*$to.error = 0;'
+mutant '8 bits: a full list forgets' candidates_add test_index8 '*$n = FELL;' ';'
+mutant '8 bits: small products never vanish' may_vanish test_index8 '$fit->least < FLT_MIN || $fit->least * $least < FLT_MIN' 'false'
+mutant '8 bits: pieces of a block count once' screen_columns test_index8 '(int_lanes)larger($upper[$b], $high) | ($high != $high)' '(int_lanes)$high'
+mutant '8 bits: codes of a key taken back stay' msa_index8_keys test_index8 'memset($to.codes, 0, ...);' ';'
+
 # ---- Supports, sparse attention ------------------------------------------------------------------
 mutant 'last block skipped' list_support test_reference '$a < $s->topk && $ids[$a] >= 0' '$a < $s->topk - 1 && $ids[$a] >= 0'
 mutant 'support loses its last token' list_support test_reference 'min_i64($first + $s->block - 1, $p)' 'min_i64($first + $s->block - 1, max_i64($first, $p - 1))'
