@@ -204,6 +204,7 @@ static void run_task(tiles *t, task *k)
     for (int64_t row = k->rows; row < (int64_t)strips * STRIP; row++) {
         k->m->last[row] = k->m->last[k->rows - 1];
         k->m->tau[row] = INFINITY;
+        k->m->n[row] = TAKES_ALL;
         k->m->rows.step[row] = k->m->rows.norm[row] = k->m->rows.rest[row] = 0;
     }
     screen(t, k, strips);

@@ -9,7 +9,7 @@ typedef struct scratch {
 static size_t place(scratch *m, const msa_shape *s, void *work)
 {
     arena a = arena_over(work);
-    m->keys = arena_take(&a, s->block * s->d_index, sizeof *m->keys);
+    m->keys = arena_take(&a, min_i64(s->block, longest_kv(s)) * s->d_index, sizeof *m->keys);
     m->room = arena_take(&a, s->d_index, sizeof *m->room);
     return arena_bytes(&a);
 }
@@ -28,7 +28,7 @@ size_t screen_copy_workspace(const msa_shape *s)
 void screen_copy(const msa_shape *s, int r, cached ki, const msa_index8 *to, void *work)
 {
     const msa_seq seq = msa_get_seq(s, r);
-    const int64_t n = s->block * s->d_index, at = r * msa_n_blocks(s);
+    const int64_t n = (int64_t)s->block * s->d_index, at = r * msa_n_blocks(s);
 #pragma omp parallel num_threads(fast_threads())
     {
         scratch m;
