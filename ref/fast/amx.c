@@ -66,7 +66,7 @@ static tile_counts counted;
 
 void amx_add_counts(const tile_counts *n)
 {
-#pragma omp critical(tile_counts)
+#pragma omp critical
     {
         counted.products += n->products;
         counted.loads += n->loads;

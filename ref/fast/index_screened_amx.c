@@ -265,7 +265,7 @@ static void screen_sequence(const task *like, msa_screening *sum)
             screening_add(&own, &k.done);
         }
         tiles_end(&t);
-#pragma omp critical(screening)
+#pragma omp critical
         screening_add(sum, &own);
     }
 }
