@@ -50,6 +50,7 @@ mutant 'V written over the prefix' project_v test_layer '$st->v + ($seq.kv0 + po
 mutant 'mass of a sum, not of a mean' mass_row test_cost '$p[$j] / $denom / $group' '$p[$j] / $denom'
 mutant 'local block cannot be best' msa_recall test_cost 'top_blocks($mass, $local + 1,' 'top_blocks($mass, $local,'
 mutant 'cost without the values' msa_cost test_cost '4 * $heads * $N * $kept' '2 * $heads * $N * $kept'
+mutant 'settled blocks without an end' msa_cost test_cost 'fmin(OPEN_DECODE * $wanted, $blocks)' 'OPEN_DECODE * $wanted'
 
 # ---- The fast path -------------------------------------------------------------------------------
 mutant 'fast index sees the future' pool_row test_fast 'min_i64(min_i64($s->block, $cols - $c), ...)' 'min_i64($s->block, $cols - $c)'
