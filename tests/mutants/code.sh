@@ -82,6 +82,7 @@ mutant 'decay coupled to the gradient' adamw test_train 'float *$p = $t->m.param
 mutant 'no clipping' trainer_step test_train '$done.norm > $c->clip ? $c->clip / $done.norm : 1' '1'
 
 mutant 'answers in the wrong quarter of distances' task_judge test_evaluate '($distance[$i] - 1) * TASK_BINS' '$distance[$i] * TASK_BINS'
+mutant 'only the first layer chooses' shared_index test_evaluate '$layer % sharing.period == 0' '$layer == 0'
 mutant 'agreement of groups with their local blocks' row_agreement test_evaluate '$x < $k - 1 && $y < $k - 1' '$x < $k && $y < $k'
 
 # ---- Pictures ------------------------------------------------------------------------------------
