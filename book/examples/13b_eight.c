@@ -102,11 +102,11 @@ static void report(const row_of_blocks *row, int n)
                 lost += exact[b] && !other[b];
         }
     }
-    printf("%6d %2d / %d %7.3f %7.3f %6.3f    ", n, equal, QUERIES, (double)common / QUERIES / (K - 1),
-           recall[0], recall[1]);
+    printf("%6d %2d / %d %6.3f %6.3f %6.3f", n, equal, QUERIES, (double)common / QUERIES / (K - 1), recall[0],
+           recall[1]);
     for (int w = 0; w < WAYS; w++)
-        printf(" %7.0f", open[w]);
-    printf(" %6d\n", lost);
+        printf(w ? "%7.0f" : "%8.0f", open[w]);
+    printf("%5d\n", lost);
     free(exact);
     free(other);
 }
@@ -114,9 +114,9 @@ static void report(const row_of_blocks *row, int n)
 static void random_keys(int outliers)
 {
     printf("%s\n"
-           "        E4M3 keys, query in full          blocks that a bound leaves open\n"
-           "blocks   equal  ids in  score recall of     int8,   query   int8,   E4M3,\n"
-           "          sets  common   exact   E4M3     rotated  in full  plain   plain    ball   lost\n",
+           "        E4M3 keys, query whole       blocks that a bound leaves open\n"
+           "blocks   equal ids in score recall    int8,  query  int8,  E4M3,\n"
+           "          sets common  exact   E4M3 rotated  whole  plain  plain   ball lost\n",
            outliers ? "\nthe same, four channels of every key 6 times as large"
                     : "random keys, 15 of so many blocks wanted, 16 queries");
     query *q = room(QUERIES, sizeof *q);
@@ -161,7 +161,7 @@ static void settled(const char *what, int keys_differ)
     must(msa_index8_keys(&s, ki, NULL, &copy, one_row));
     must(msa_index(&s, qi, ki, NULL, expected, NULL, work));
     must(msa_index8_select(&s, qi, ki, &copy, ids, &done, work));
-    printf("%-19s %3ld of %ld blocks settled, %ld of %ld rows wholly; ids of msa_index(): %s\n", what,
+    printf("%-18s %3ld of %ld blocks settled, %ld of %ld rows wholly; ids right: %s\n", what,
            (long)done.settled, (long)done.blocks, (long)done.fell_back, (long)done.rows,
            memcmp(ids, expected, sizeof ids) ? "no" : "yes");
     free(ki);

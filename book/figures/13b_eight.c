@@ -10,6 +10,41 @@ static double place(double score)
     return 290 - 5.5 * (score - 16);
 }
 
+static void draw(const bounds *b, const float *score, const char *open, const char *chosen, int count,
+                 double tau)
+{
+    char words[96];
+    const double step = 656.0 / B;
+    begin(720, 350, "Bounds of one query's block scores");
+    for (int i = 0; i < B; i++) {
+        const double x = 48 + i * step, y = place(b[i].upper), high = place(b[i].lower) - y;
+        box(x, y, step - 1, high, open[i] ? BLUE : FAINT, open[i] ? 0.5 : 0.3);
+        box(x, place((double)score[i] * sqrt(D)) - 1, step - 1, 2,
+            chosen[i] ? ORANGE
+            : open[i] ? INK
+                      : FAINT,
+            1);
+        if (chosen[i])
+            printf("<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\" fill=\"%s\"/>\n", x + (step - 1) / 2, y - 6,
+                   ORANGE);
+    }
+    line(48, place(tau), 704, place(tau), GREEN, 1.5);
+    for (int y = 20; y <= 60; y += 10) {
+        snprintf(words, sizeof words, "%d", y);
+        text(40, place(y) + 5, "end", FAINT, words);
+    }
+    line(48, 306, 704, 306, FAINT, 1);
+    for (int i = 0; i < B; i += 40) {
+        snprintf(words, sizeof words, "%d", i);
+        text(48 + i * step, 324, "middle", FAINT, words);
+    }
+    text(376, 342, "middle", FAINT, "blocks, and the bounds of their scores");
+    snprintf(words, sizeof words, "blue: %d of %d are candidates", count, B);
+    text(48, 20, "start", BLUE, words);
+    text(376, 20, "middle", ORANGE, "dots: the 15 chosen");
+    text(704, 20, "end", GREEN, "line: the 15th largest lower bound");
+}
+
 int main(void)
 {
     const msa_shape s = {.n_q = 1,
@@ -46,36 +81,7 @@ int main(void)
         lower[i] = b[i].lower;
     const double tau = choose(lower, B, K - 1, top);
 
-    char words[96];
-    const double step = 656.0 / B;
-    begin(720, 350, "Bounds of one query's block scores");
-    for (int i = 0; i < B; i++) {
-        const double x = 48 + i * step, y = place(b[i].upper), high = place(b[i].lower) - y;
-        box(x, y, step - 1, high, open[i] ? BLUE : FAINT, open[i] ? 0.5 : 0.3);
-        box(x, place((double)score[i] * sqrt(D)) - 1, step - 1, 2,
-            chosen[i] ? ORANGE
-            : open[i] ? INK
-                      : FAINT,
-            1);
-        if (chosen[i])
-            printf("<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\" fill=\"%s\"/>\n", x + (step - 1) / 2, y - 6,
-                   ORANGE);
-    }
-    line(48, place(tau), 704, place(tau), GREEN, 1.5);
-    for (int y = 20; y <= 60; y += 10) {
-        snprintf(words, sizeof words, "%d", y);
-        text(40, place(y) + 5, "end", FAINT, words);
-    }
-    line(48, 306, 704, 306, FAINT, 1);
-    for (int i = 0; i < B; i += 40) {
-        snprintf(words, sizeof words, "%d", i);
-        text(48 + i * step, 324, "middle", FAINT, words);
-    }
-    text(376, 342, "middle", FAINT, "blocks, and the bounds of their scores");
-    snprintf(words, sizeof words, "blue: %d of %d are candidates", count, B);
-    text(48, 20, "start", BLUE, words);
-    text(376, 20, "middle", ORANGE, "dots: the 15 chosen");
-    text(704, 20, "end", GREEN, "line: the 15th largest lower bound");
+    draw(b, score, open, chosen, count, tau);
     free(keys);
     free(numbers);
     free(codes);
