@@ -27,6 +27,7 @@ class Array(c.Structure):
     _fields_ = [("_name", c.c_char_p), ("_sizes", c.c_char_p), ("element", c.c_int)]
     name, sizes = (property(lambda self, at=at: getattr(self, at).decode()) for at in ("_name", "_sizes"))
     is_integer = property(lambda self: self.element == 2)
+    is_half = property(lambda self: self.element == 0 and self.name != "o")  # array_is_half()
 
 
 class Stage(c.Structure):
@@ -75,7 +76,8 @@ class Arrays(c.Structure):
     """msa_arrays; what only a device reads is left out"""
 
     _fields_ = [(name, c.c_void_p) for name in ARRAYS] + [
-        ("loss", c.c_void_p), ("weight", c.c_double), ("pages", Pages), ("of_devices", c.c_void_p * 8)]
+        ("loss", c.c_void_p), ("weight", c.c_double), ("pages", Pages),
+        ("screening", c.c_void_p * 2), ("of_devices", c.c_void_p * 8)]
 
 
 class Kernel(c.Structure):
@@ -85,7 +87,7 @@ class Kernel(c.Structure):
                 ("idea", c.c_char_p), ("precision", c.c_int), ("best", c.c_bool), ("own_rule", c.c_bool),
                 ("workspace", c.CFUNCTYPE(c.c_size_t, c.POINTER(Shape))),
                 ("run", c.CFUNCTYPE(c.c_int, c.POINTER(Shape), c.POINTER(Arrays), c.c_void_p)),
-                ("run_half", c.c_void_p)]
+                ("run_half", c.CFUNCTYPE(c.c_int, c.POINTER(Shape), c.POINTER(Arrays), c.c_void_p))]
     name = property(lambda self: self._name.decode())
 
 
