@@ -383,12 +383,12 @@ static void screened_keys(void)
     for (int l = 0; l < LAYERS; l++) {
         const msa_layer_state *st = model_run_layer(run, l);
         int8_t codes[CONTEXT * D], code[D];
-        float scale[B], reach[B], error[B], keys[CONTEXT * D];
+        float scale[B], reach[B], error[B], least[B], keys[CONTEXT * D];
         double room[D], lower[B], upper[B];
-        const msa_index8 copy = {codes, scale, reach, error};
+        const msa_index8 copy = {codes, scale, reach, error, least};
         for (int i = 0; i < CONTEXT * D; i++)
             keys[i] = msa_bf16(st->ki[i]);
-        msa_index8_keys(&s, keys, NULL, &copy, room);
+        msa_index8_keys(&s, NULL, keys, NULL, &copy, room);
         int64_t rows = 0, blocks = 0, settled = 0, whole = 0;
         for (int row = 0; row < CONTEXT * GROUPS; row++) {
             const int local = row / GROUPS / BLOCK;

@@ -149,8 +149,9 @@ static void settled(const char *what, int keys_differ)
                          .d_index = D,
                          .block = BLOCK,
                          .topk = K};
-    float *ki = room(s.n_kv * D, sizeof *ki), qi[ASKED * D], *numbers = room(3 * BLOCKS, sizeof *numbers);
-    const msa_index8 copy = {room(s.n_kv, D), numbers, numbers + BLOCKS, numbers + 2 * BLOCKS};
+    float *ki = room(s.n_kv * D, sizeof *ki), qi[ASKED * D], *numbers = room(4 * BLOCKS, sizeof *numbers);
+    const msa_index8 copy = {room(s.n_kv, D), numbers, numbers + BLOCKS, numbers + 2 * BLOCKS,
+                             numbers + 3 * BLOCKS};
     int32_t ids[ASKED * K], expected[ASKED * K];
     double one_row[D];
     msa_screening done;
@@ -158,7 +159,7 @@ static void settled(const char *what, int keys_differ)
     draw_rows(qi, ASKED * D, 2, 0, 0);
     for (int64_t j = 0; j < s.n_kv; j++)
         draw_rows(ki + j * D, D, 1, keys_differ ? (uint64_t)(j * D) : 0, 0);
-    must(msa_index8_keys(&s, ki, NULL, &copy, one_row));
+    must(msa_index8_keys(&s, NULL, ki, NULL, &copy, one_row));
     must(msa_index(&s, qi, ki, NULL, expected, NULL, work));
     must(msa_index8_select(&s, qi, ki, &copy, ids, &done, work));
     printf("%-18s %3ld of %ld blocks settled, %ld of %ld rows wholly; ids right: %s\n", what,

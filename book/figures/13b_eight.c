@@ -55,7 +55,7 @@ int main(void)
                          .d_index = D,
                          .block = BLOCK,
                          .topk = K};
-    float *keys = room(s.n_kv * D, sizeof *keys), q[D], *numbers = room(3 * (B + 1), sizeof *numbers);
+    float *keys = room(s.n_kv * D, sizeof *keys), q[D], *numbers = room(4 * (B + 1), sizeof *numbers);
     float score[B + 1];
     int8_t *codes = room(s.n_kv, D), code[D];
     int32_t ids[K];
@@ -67,9 +67,9 @@ int main(void)
 
     /* What the reference says: scores, ids and bounds, whose unit is half of q.k at this width. */
     void *index = room(1, msa_workspace(NULL, &s));
-    const msa_index8 copy = {codes, numbers, numbers + B + 1, numbers + 2 * (B + 1)};
+    const msa_index8 copy = {codes, numbers, numbers + B + 1, numbers + 2 * (B + 1), numbers + 3 * (B + 1)};
     must(msa_index(&s, q, keys, score, ids, NULL, index));
-    must(msa_index8_keys(&s, keys, NULL, &copy, work));
+    must(msa_index8_keys(&s, NULL, keys, NULL, &copy, work));
     const msa_index8_query query = msa_index8_round(q, D, code, work);
     msa_index8_bounds(&s, &copy, 0, B, code, &query, lower, upper);
     for (int i = 0; i < B; i++)

@@ -209,14 +209,15 @@ static bool small_screened(eval_small *a, const msa_shape *s, const float *qi, i
 {
     const size_t blocks = (size_t)msa_n_seqs(s) * (size_t)msa_n_blocks(s),
                  n = (size_t)s->n_q * (size_t)s->n_kv_heads;
-    float *numbers = malloc(3 * blocks * sizeof *numbers);
+    float *numbers = malloc(4 * blocks * sizeof *numbers);
     int8_t *codes = malloc((size_t)s->n_kv * (size_t)s->d_index);
     double *room = malloc((size_t)s->d_index * sizeof *room);
     void *work = malloc(msa_index8_workspace(s));
     const bool ok = numbers && codes && room && work;
     if (ok) {
-        const msa_index8 copy = {codes, numbers, numbers + blocks, numbers + 2 * blocks};
-        must(msa_index8_keys(s, a->ki[0], NULL, &copy, room));
+        const msa_index8 copy = {codes, numbers, numbers + blocks, numbers + 2 * blocks,
+                                 numbers + 3 * blocks};
+        must(msa_index8_keys(s, NULL, a->ki[0], NULL, &copy, room));
         int32_t *found = ids + n * (size_t)s->topk;
         must(msa_index8_select(s, qi, a->ki[0], &copy, found, &a->exact, work));
         for (size_t i = 0; i < n * (size_t)s->topk; i++)
