@@ -72,6 +72,7 @@ mutant 'a bias is left out without a word' check_complete test_checkpoint 'if (!
 mutant 'mass of a sum, not of a mean' mass_row test_cost '$p[$j] / $denom / $group' '$p[$j] / $denom'
 mutant 'local block cannot be best' msa_recall test_cost 'top_blocks($mass, $local + 1,' 'top_blocks($mass, $local,'
 mutant 'cost without the values' msa_cost test_cost '4 * $heads * $N * $kept' '2 * $heads * $N * $kept'
+mutant 'settled blocks without an end' msa_cost test_cost 'fmin(OPEN_DECODE * $wanted, $blocks)' 'OPEN_DECODE * $wanted'
 
 # ---- The fast path -------------------------------------------------------------------------------
 mutant 'fast index sees the future' pool_row test_fast 'min_i64(min_i64($s->block, $cols - $c), ...)' 'min_i64($s->block, $cols - $c)'
@@ -105,6 +106,7 @@ mutant 'decay coupled to the gradient' adamw test_train 'float *$p = $t->m.param
 mutant 'no clipping' trainer_step test_train '$done.norm > $c->clip ? $c->clip / $done.norm : 1' '1'
 
 mutant 'answers in the wrong quarter of distances' task_judge test_evaluate '($distance[$i] - 1) * TASK_BINS' '$distance[$i] * TASK_BINS'
+mutant 'only the first layer chooses' shared_index test_evaluate '$layer % sharing.period == 0' '$layer == 0'
 mutant 'agreement of groups with their local blocks' row_agreement test_evaluate '$x < $k - 1 && $y < $k - 1' '$x < $k && $y < $k'
 
 # ---- Pictures ------------------------------------------------------------------------------------
