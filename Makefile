@@ -244,7 +244,7 @@ figures: build ## rebuild the pictures of figures/gallery
 	@data/text.sh $(B) kjv > $(B)/text
 	@figures/gallery.sh $(B)
 
-ladder: deps ## sparse attention on this CPU, from naive loops to the best, against its ceiling; draws build/ladder.svg
+ladder: deps ## sparse attention on this CPU, from naive loops to bf16 tiles, each against the product of its type; draws build/ladder.svg
 	+@$(ALL_CORES) build
 	$(B)/msa bench sparse --backend fast --shape 'T=1024 S=16384 heads=16:1' --seconds 4 --picture $(B)/ladder.svg
 
@@ -375,7 +375,7 @@ bench-cuda: build ## verify, then time every kernel on this GPU, into data/bench
 	+@$(call FOR_CUDA)
 	@MSA=$(B)/msa NO_CUDA="$(NO_CUDA)" data/bench/cuda.sh
 
-bench-cpu: build $(B)/tests/test_memory ## verify, then time the fast path on this CPU, into data/bench (three quarters of an hour)
+bench-cpu: build $(B)/tests/test_memory ## verify, then time the fast path on this CPU, float32 and bf16, into data/bench (an hour with tiles, more without)
 	@B=$(B) MSA=$(B)/msa data/bench/cpu.sh
 
 soak: build ## long versions: training killed and resumed 100 times, a stored row of the experiments trained again

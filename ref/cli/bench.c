@@ -324,7 +324,7 @@ static void find_ceilings(bench *b)
     if (engine || b->no_ceilings)
         return;
     b->results.ceilings = ceilings_of(b->device, wanted < least ? least : wanted < 5 ? wanted : 5);
-    if (b->results.ceilings.matmul_tflops <= 0)
+    if ((b->device ? b->results.ceilings.bf16_tflops : b->results.ceilings.f32_tflops) <= 0)
         printf("no ceiling of a matrix product: %s\n", b->device
                                                            ? "libcublas could not be loaded (LD_LIBRARY_PATH "
                                                              "names the folders it is sought in), or failed"

@@ -25,13 +25,18 @@ typedef struct result {
 
 typedef struct results {
     msa_about about; /**< the machine */
-    bool on_cpu;     /**< which product the ceiling is of */
+    bool on_cpu;     /**< or on the engine */
     ceilings ceilings;
     int argc;
     char **argv; /**< of the subcommand */
     int n;
     result *item;
 } results;
+
+/** Of which type what it multiplies is: "f32" or "bf16". */
+const char *result_dtype(const result *r);
+/** TFLOP/s of a large product of that type; 0: unknown. */
+double result_ceiling(const results *all, const result *r);
 
 /** Whether this build writes files of results (it needs the JSON library jansson). */
 bool results_have_json(void);
