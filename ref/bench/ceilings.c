@@ -294,6 +294,11 @@ ceilings ceilings_of(const msa_device *device, double seconds)
 {
     if (device)
         return device_ceilings(device, seconds);
-    return (ceilings){cpu_product(seconds), cpu_tile_product(seconds), cpu_tile_rate(seconds),
-                      amx_at_hand(),        cpu_copy(seconds),         cpu_read(seconds)};
+    ceilings c = {.tiles = amx_at_hand()}; /* asked for before threads use them */
+    c.f32_tflops = cpu_product(seconds);
+    c.bf16_tflops = cpu_tile_product(seconds);
+    c.register_tflops = cpu_tile_rate(seconds);
+    c.copy_gbps = cpu_copy(seconds);
+    c.read_gbps = cpu_read(seconds);
+    return c;
 }

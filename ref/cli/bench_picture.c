@@ -9,7 +9,7 @@
 
 #define NAMES 230 /* pixels */
 #define BARS 520
-#define NUMBERS 440
+#define NUMBERS 470
 #define ROW 34
 #define TOP 64
 #define SCALE 2 /* of text */

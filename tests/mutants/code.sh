@@ -71,6 +71,8 @@ mutant 'fast sweep of full support: queries of the first block' sweep_entries te
 mutant 'backward on tiles sees the future' turn_visits test_amx 'hide(&$now->logits, $c, $here->logits)' '(void)$here'
 mutant 'backward on tiles: dK of P' step_of_visit test_amx '$x->ds + $part * PAIRS' '$x->p + $part * PAIRS'
 mutant 'backward on tiles loses a part of dQ' end_ask test_amx '$part = 1; $part < $h->parts' '$part = 2; $part < $h->parts'
+mutant 'tiles: a product of matrices takes a column of B twice' square test_amx 'tile_load($t, 7, $b + $steps + $k' 'tile_load($t, 7, $b + $k'
+mutant 'files of results: newer fields may hold anything' has_fields test_bench_files '$later->name) && !are_there($o, $later, $what, &$n)' '$later->name) && (are_there($o, $later, $what, &$n), false)'
 
 # ---- Model, training -----------------------------------------------------------------------------
 mutant 'SwiGLU gradient without its second term' swiglu_backward test_model '* (1 + $gate[$i] * (1 - $s))' ''
