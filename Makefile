@@ -393,7 +393,7 @@ include book/book.mk book/exercises/exercises.mk
 
 # ---- Install ------------------------------------------------------------------------------------
 INSTALL = B="$(B)" VERSION=$(VERSION) SOVERSION=$(SOVERSION) DESTDIR='$(subst ','\'',$(DESTDIR))' PREFIX='$(subst ','\'',$(PREFIX))' .ci/install
-install: build ## headers, libraries, program, msa.py and pkg-config files under PREFIX
+install: build ## headers, libraries, program, Python package and pkg-config files under PREFIX
 	@LIBS="$(LIBS) $(if $(OPENMP),-fopenmp)" CUDALIBS="$(if $(CUDA_OBJ),-lstdc++) $(if $(CUDA),$(CUDALIBS))" $(INSTALL) $(if $(CUDA_OBJ),cuda)
 uninstall: ## what make install put there
 	@$(INSTALL) remove

@@ -1,4 +1,4 @@
-"""ref/msa.py against formulas written in NumPy, in double. Prints TAP; tests/test_python.sh runs it."""
+"""msa for Python against formulas written in NumPy, in double. Prints TAP; tests/test_python.sh runs it."""
 import inspect
 import os
 import subprocess
@@ -6,9 +6,9 @@ import sys
 
 import numpy as np
 
-sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "ref"))
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "ref", "python"))
 import msa
-import msa_library
+from msa import _library as msa_library
 
 T, S, HQ, HKV, D, DI, BLOCK, K = 150, 300, 32, 2, 32, 16, 16, 4
 G = HQ // HKV

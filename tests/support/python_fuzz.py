@@ -1,4 +1,4 @@
-"""Calls every function of ref/msa.py with arguments of which some do not fit: python_fuzz.py SEED CALLS
+"""Calls every function of msa with arguments of which some do not fit: python_fuzz.py SEED CALLS
 
 Every call has to return or to raise msa.Error; tests/support/python.py sees whether the process lives. Arrays end where
 memory that nobody may read begins."""
@@ -12,7 +12,7 @@ import warnings
 
 import numpy as np
 
-sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "ref"))
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "ref", "python"))
 import msa
 
 faulthandler.enable()

@@ -1,6 +1,6 @@
 """What one attention layer of MiniMax-M3 computes while Hugging Face transformers runs it, for `msa` to read.
 
-    from capture import capture, save            # needs PyTorch and NumPy, nothing of this library
+    from msa.capture import capture, save        # needs PyTorch
     attn = model.model.layers[5].self_attn       # vision-language: model.model.language_model.layers[5].self_attn
     with capture(attn) as calls:
         model.generate(tokens, max_new_tokens=8) # a batch of one
