@@ -280,10 +280,11 @@ def decode_pages(q, k, v, table, lens, qi=None, ki=None, *, topk=None, block=Non
     return tuple(found.values())
 
 
-def kl(q, k, qi, ki, ids=None, *, block=128, weight=1.0, kernel="fast", **seqs):
-    """The selector's loss and its gradients: loss, dqi, dki; ids None: over all visible tokens."""
+def kl(q, k, qi, ki, ids=None, lse=None, index_lse=None, *, block=128, weight=1.0, kernel="fast", **seqs):
+    """The selector's loss and its gradients: loss, dqi, dki; ids None: over all visible tokens. lse and index_lse are
+    those of the same tokens, if they are known."""
     loss = np.zeros(())
-    given = {"q": q, "k": k, "qi": qi, "ki": ki, "ids": ids}
+    given = {"q": q, "k": k, "qi": qi, "ki": ki, "ids": ids, "lse": lse, "index_lse": index_lse}
     dqi, dki = _stage("kl", given, block=block, weight=_args.number("weight", weight), loss=loss, kernel=kernel, seqs=seqs)
     return float(loss), dqi, dki
 
