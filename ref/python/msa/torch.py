@@ -141,3 +141,60 @@ def attention(q: Tensor, k: Tensor, v: Tensor, qi: Tensor, ki: Tensor, block: in
     if kl_weight == 0:
         return o, torch.zeros((), device=q.device)
     return o, kl_weight * _kl(q, k, qi, ki, ids, lse, block, cu_q, cu_kv)[0]
+
+
+# ---- A layer -----------------------------------------------------------------------------------------------
+
+
+def _norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
+    return nn.functional.rms_norm(x, gain.shape, 1 + gain, eps)
+
+
+def _rotate(x: Tensor, rot: int, theta: float) -> Tensor:
+    """The first `rot` channels of x [B,T,heads,d] turned by their token's position, channel i with i + rot/2."""
+    angle = torch.outer(torch.arange(x.shape[1], dtype=torch.float64), theta ** -(torch.arange(0, rot, 2, dtype=torch.float64) / rot))
+    cos, sin = (f(angle)[:, None].to(x) for f in (torch.cos, torch.sin))
+    a, b, rest = x.split([rot // 2, rot // 2, x.shape[-1] - rot], -1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1)
+
+
+class MSAttention(nn.Module):
+    """An attention layer of MSA: x [B,T,d_model] -> y of that shape, and kl_weight * L_KL to be added to the loss.
+
+    Training has two stages: at first `layer(x, warmup=True)`, where both branches see all tokens and the selector learns
+    where attention looks; then `layer(x)`, which attends to the blocks that it chooses. The selector reads x without a
+    gradient, so that nothing but its own loss trains it, and that trains nothing else. Parameters have the names, the
+    shapes and the meaning of those of a checkpoint of `msa train`: row vectors times matrices, norms scale by 1 + gain.
+    `rot` and `index_rot` channels of a head are rotated: half of them, if not given.
+    """
+
+    def __init__(self, d_model: int, n_heads: int, n_kv_heads: int, d_head: int, d_index: int, block: int = 128, topk: int = 16,
+                 rot: Optional[int] = None, index_rot: Optional[int] = None, theta: float = 5e6, eps: float = 1e-6,
+                 kl_weight: float = 1.0):
+        super().__init__()
+        self.d_head, self.d_index, self.block, self.topk, self.theta, self.eps = d_head, d_index, block, topk, theta, eps
+        self.rot = d_head // 2 if rot is None else rot
+        self.index_rot = d_index // 2 if index_rot is None else index_rot
+        self.kl_weight = kl_weight
+        matrix = lambda rows, columns: nn.Parameter(torch.randn(rows, columns) / rows**0.5)
+        self.wq, self.wo = matrix(d_model, n_heads * d_head), matrix(n_heads * d_head, d_model)
+        self.wk, self.wv = matrix(d_model, n_kv_heads * d_head), matrix(d_model, n_kv_heads * d_head)
+        self.wiq, self.wik = matrix(d_model, n_kv_heads * d_index), matrix(d_model, d_index)
+        self.q_norm, self.k_norm = nn.Parameter(torch.zeros(d_head)), nn.Parameter(torch.zeros(d_head))
+        self.iq_norm, self.ik_norm = nn.Parameter(torch.zeros(d_index)), nn.Parameter(torch.zeros(d_index))
+
+    def _heads(self, x: Tensor, weight: Tensor, gain: Tensor, rot: int) -> Tensor:
+        """[B*T,heads,d]: projected, normed, rotated."""
+        x = _norm((x @ weight).unflatten(-1, (-1, len(gain))), gain, self.eps)
+        return _rotate(x, rot, self.theta).flatten(0, 1)
+
+    def forward(self, x: Tensor, warmup: bool = False) -> Tuple[Tensor, Tensor]:
+        batch, length, _ = x.shape
+        cu = torch.arange(batch + 1, dtype=torch.int32) * length
+        q, k = self._heads(x, self.wq, self.q_norm, self.rot), self._heads(x, self.wk, self.k_norm, self.rot)
+        v = (x @ self.wv).view(k.shape)
+        read = x.detach()
+        qi = self._heads(read, self.wiq, self.iq_norm, self.index_rot)
+        ki = self._heads(read, self.wik, self.ik_norm, self.index_rot)[:, 0]
+        o, kl = attention(q, k, v, qi, ki, self.block, None if warmup else self.topk, self.kl_weight, cu, cu)
+        return o.view(batch, length, -1) @ self.wo, kl
