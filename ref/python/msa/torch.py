@@ -22,6 +22,8 @@ import msa
 
 def _cpu(**tensors: Optional[Tensor]) -> None:
     for name, x in tensors.items():
+        if x is not None and not isinstance(x, Tensor):
+            raise msa.Error(f"{name}: expected a tensor, found {type(x).__name__}")
         if x is not None and x.device.type not in ("cpu", "meta"):
             raise msa.Error(f"{name}: expected a tensor on the CPU, found one on {x.device}: CUDA tensors are not taken yet")
 
@@ -31,8 +33,7 @@ def _seqs(cu_q: Optional[Tensor], cu_kv: Optional[Tensor]) -> dict:
 
 
 def _tensor(x: np.ndarray, like: Optional[Tensor] = None) -> Tensor:
-    x = torch.from_numpy(x)
-    return x if like is None else x.to(like.dtype)
+    return torch.from_numpy(x) if like is None else torch.from_numpy(x).to(like.dtype)
 
 
 # ---- Operators -------------------------------------------------------------------------------------------
