@@ -1,8 +1,7 @@
 /**
  * @file msa.h
  * @brief MiniMax Sparse Attention (arXiv 2606.13392): the public C interface. msa_layer.h has what surrounds the
- *        attention: norm, rotary embedding, the whole layer. This includes msa_quality.h, what a selection saves and
- *        loses, and msa_index8.h, the selection from 8-bit index keys.
+ *        attention: norm, rotary embedding, the whole layer. Part of this: msa_quality.h and msa_index8.h.
  *
  * MSA is causal grouped-query attention in which every query attends to `topk` blocks of `block`
  * keys instead of to all keys. A small Index Branch scores the blocks, each GQA group keeps its own,
@@ -332,10 +331,8 @@ typedef struct msa_arrays {
     double *loss;                         /**< output of kl */
     double weight;                        /**< of the KL loss in dqi and dki */
     msa_pages pages;                      /**< of decode and dense_decode; table NULL: keys are contiguous */
-    /** Of a kernel that screens blocks by 8-bit index keys: those of all complete blocks, NULL: it makes them; and
-     *  what it did, NULL: nobody wants to know */
-    const struct msa_index8 *index8;
-    struct msa_screening *screening;
+    const struct msa_index8 *index8; /**< of a kernel that screens by 8-bit index keys; NULL: it makes them */
+    struct msa_screening *screening; /**< what that one did; NULL: nobody wants to know */
     /* Only of a kernel on a device. */
     /** [Hkv,T,k] of prefill, for benchmarks: blocks that the Main Branch attends to instead of those that the
      *  index chose, which it pays for all the same. NULL: the chosen */
@@ -396,8 +393,8 @@ typedef struct msa_ops {
     msa_gemm_fn *gemm;
 } msa_ops;
 
-extern const msa_ops msa_ref_ops;  /* ops.c: the table full of references */
-extern const msa_ops msa_fast_ops; /* fast/ops.c: OpenBLAS (where found) and OpenMP */
+/** References: ops.c. The fast path: fast/ops.c, OpenBLAS and OpenMP; and its kernels of bf16, to which run() rounds. */
+extern const msa_ops msa_ref_ops, msa_fast_ops, msa_fast_bf16_ops;
 
 /** A step of generation of at most 16 queries a sequence, with keys, values and index keys stored as bf16:
  *  half the bytes to read. Workspace: msa_fast_ops' decode entry tells. */

@@ -121,7 +121,7 @@ static msa_index8 empty_copy(const msa_shape *s)
 {
     const int64_t blocks = msa_n_seqs(s) * msa_n_blocks(s);
     return (msa_index8){check_alloc(s->n_kv * s->d_index, 1), check_floats(blocks), check_floats(blocks),
-                        check_floats(blocks)};
+                        check_floats(blocks), check_floats(blocks)};
 }
 
 static problem pose(const msa_shape *s, kind keys, kind queries, uint64_t seed)
@@ -131,7 +131,7 @@ static problem pose(const msa_shape *s, kind keys, kind queries, uint64_t seed)
                  empty_copy(s), check_doubles(s->d_index)};
     fill(keys, p.ki, s->n_kv, s->d_index, s->block, &rng);
     fill(queries, p.qi, s->n_q * s->n_kv_heads, s->d_index, s->block, &rng);
-    msa_index8_keys(s, p.ki, NULL, &p.copy, p.room);
+    msa_index8_keys(s, NULL, p.ki, NULL, &p.copy, p.room);
     return p;
 }
 
@@ -296,7 +296,7 @@ static void halve(problem *p)
     const int64_t n = p->s->n_kv * p->s->d_index;
     for (int64_t i = 0; i < n; i++)
         p->ki[i] = msa_bf16(p->ki[i]);
-    msa_index8_keys(p->s, p->ki, NULL, &p->copy, p->room);
+    msa_index8_keys(p->s, NULL, p->ki, NULL, &p->copy, p->room);
 }
 
 static void same_ids(check_case *c, problem *p, const char *name)
@@ -386,6 +386,7 @@ static void same_copy(check_case *c, const char *what, const msa_shape *s, const
     check_same(c, what, right->scale, found->scale, blocks);
     check_same(c, what, right->reach, found->reach, blocks);
     check_same(c, what, right->error, found->error, blocks);
+    check_same(c, what, right->least, found->least, blocks);
 }
 
 static void grows_and_shrinks(void)
@@ -400,16 +401,16 @@ static void grows_and_shrinks(void)
         const int32_t q[2] = {0, 1}, kv[2] = {0, KEYS};
         const msa_shape part = {1, KEYS, 1, 1, 4, 32, BLOCK, 3, 1, q, kv, q + 1, &n};
         const int64_t had = n - 1;
-        msa_index8_keys(&part, p.ki, &had, &grown, p.room);
+        msa_index8_keys(&part, NULL, p.ki, &had, &grown, p.room);
     }
     same_copy(&c, "grown", &whole, &p.copy, &grown);
     for (int32_t n = KEYS; n >= 1; n -= 7) {
         const int32_t q[2] = {0, 1}, kv[2] = {0, KEYS};
         const msa_shape part = {1, KEYS, 1, 1, 4, 32, BLOCK, 3, 1, q, kv, q + 1, &n};
         const int64_t had = KEYS < n + 7 ? KEYS : n + 7;
-        msa_index8_keys(&part, p.ki, &had, &grown, p.room);
+        msa_index8_keys(&part, NULL, p.ki, &had, &grown, p.room);
         fewer = empty_copy(&whole);
-        msa_index8_keys(&part, p.ki, NULL, &fewer, p.room);
+        msa_index8_keys(&part, NULL, p.ki, NULL, &fewer, p.room);
         same_copy(&c, "taken back", &whole, &fewer, &grown);
     }
     check_end(&c);
@@ -428,7 +429,7 @@ static void refusals(void)
             msa_index8_workspace(&bad) == 0,
         "a shape that is none is refused");
     tap(msa_index8_select(&s, p.qi, p.ki, NULL, ids, NULL, work) == MSA_ERR_NULL &&
-            msa_index8_keys(&s, NULL, NULL, &p.copy, p.room) == MSA_ERR_NULL,
+            msa_index8_keys(&s, NULL, NULL, NULL, &p.copy, p.room) == MSA_ERR_NULL,
         "what is NULL is refused");
     tap(msa_index8_select(&s, p.qi, p.ki, &p.copy, ids, NULL, work) == MSA_OK,
         "nobody has to know what was done");

@@ -5,7 +5,7 @@
 #   cpu-16k .. cpu-chunk-1m.json   msa bench: stages against the ceilings measured in the same run
 #   cpu-peers-*.json               data/bench/peers/cpu.py: PyTorch beside ours on the same tensors (PYTHON has PyTorch)
 #   cpu-memory.txt                 peak memory of a chunk of 4096 queries over a million keys (10 GB)
-#   cpu-train.txt                  a training step of the small model with the plain reference and with fast
+#   cpu-train.txt                  a training step of the small model with the plain reference, with fast, and in bf16
 # Kernels of bf16 (STAGE/amx) run on tiles where the processor has some; without, the files say "tiles": false, and it
 # takes longer. Dense attention at 64K takes most of the time. NAMES picks some; SECONDS_EACH is for the repeats of a
 # kernel, of which there are 3 at least.
@@ -47,29 +47,32 @@ peers() { # peers NAME OPTION...
     fi
 }
 
-# Seconds of $2 steps with back end $1; the losses stay in the curve. The text is short: so is the last judgement.
-training() { # training BACKEND STEPS
+# Seconds of $2 steps; the losses stay in $1.losses. The text is short: so is the last judgement.
+training() { # training NAME STEPS OPTION...
     local begin=$EPOCHREALTIME
-    "$MSA" train --text "$W/text" --out "$W/$1.safetensors" --steps "$2" --index-warmup 0 --backend "$1" > "$W/log" || return 1
+    "$MSA" train --text "$W/text" --out "$W/$1.safetensors" --steps "$2" --index-warmup 0 "${@:3}" > "$W/log" || return 1
     awk -v a="$begin" -v b="$EPOCHREALTIME" 'BEGIN {print b - a}'
     cut -d , -f 1-3 "$W/$1.csv" > "$W/$1.losses"
     rm -f "$W/$1.safetensors" "$W/$1.csv"
 }
 # What a step takes is the difference of two runs, so that setting up and judging cancel.
+step() { # step NAME FEW MANY OPTION...
+    local few many
+    few=$(training "$1" "$2" "${@:4}") && many=$(training "$1" "$3" "${@:4}") &&
+        awk -v a="$few" -v b="$many" -v n=$(($3 - $2)) 'BEGIN {print (b - a) / n}'
+}
 train() {
-    local W few many time=() backend
+    local W tiles=without
     wanted train || return
     W=$(mktemp -d)
     head -c 60000 "$(data/text.sh "$B" kjv)" > "$W/text"
-    for backend in ref fast; do
-        [[ $backend == ref ]] && few=1 many=3 || few=1 many=11
-        time+=("$(awk -v a="$(training $backend $few)" -v b="$(training $backend $many)" -v n=$((many - few)) 'BEGIN {print (b - a) / n}')")
-    done
+    ! grep -qs amx_bf16 /proc/cpuinfo || tiles=with
     {
-        awk -v r="${time[0]}" -v f="${time[1]}" 'BEGIN {
-            printf "training step of the small model: reference %.3f s, fast %.3f s, ratio %.1f\n", r, f, r / f}'
-        echo "step, bits per byte and KL of the reference, and of fast:"
-        join -t , <(tail -n +2 "$W/ref.losses") <(tail -n +2 "$W/fast.losses")
+        awk -v r="$(step ref 1 3 --backend ref)" -v f="$(step fast 1 11)" -v h="$(step bf16 1 11 --precision bf16)" -v t=$tiles 'BEGIN {
+            printf "training step of the small model: reference %.3f s, fast %.3f s, ratio %.1f\n", r, f, r / f
+            printf "its attention in bf16, %s tiles: %.3f s, %.2f of fast\n", t, h, h / f}'
+        echo "step, bits per byte and KL of the reference, of fast, and of bf16:"
+        join -t , <(tail -n +2 "$W/ref.losses") <(tail -n +2 "$W/fast.losses") | join -t , - <(tail -n +2 "$W/bf16.losses")
     } | tee "$DIR/cpu-train.txt"
     rm -r "$W"
 }

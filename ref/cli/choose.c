@@ -58,6 +58,19 @@ int cli_choose_kernel(const char *command, const char *backend, const char *kern
     return cli_choose_kernels(command, backend, &kernels, 1u << stage, plan);
 }
 
+int cli_choose_precision(const char *command, const char *backend, const char *precision, msa_ops *ops)
+{
+    if (!precision)
+        return 0;
+    if (strcmp(precision, "float32") != 0 && strcmp(precision, "bf16") != 0)
+        return cli_fail(command, "--precision: expected float32 or bf16, found '%s'", precision);
+    if (!table_prefer_precision(backend, precision, ops))
+        return cli_fail(command,
+                        "--precision %s: expected a back end with such kernels, found %s, whose are %s",
+                        precision, backend, table_precision(ops));
+    return 0;
+}
+
 unsigned cli_selection_stages(const cli_tensors *t, bool scores)
 {
     const bool given = t->path[CLI_IDS] != NULL;

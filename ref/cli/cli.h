@@ -117,6 +117,8 @@ typedef struct cli_tensors {
     {"--kernel", CLI_LIST, &(k), 0, 0, "STAGE/NAME runs that stage; 'msa kernels' lists them"}
 #define CLI_OPT_BACKEND(b) \
     {"--backend", CLI_TEXT, &(b), 0, 0, "NAME runs the stages that --kernel does not: ref, fast, simt or cuda"}
+#define CLI_OPT_PRECISION(p) \
+    {"--precision", CLI_TEXT, &(p), 0, 0, "TYPE that attention multiplies: float32 (default of ref and fast) or bf16"}
 /* clang-format on */
 
 /** Reads every file that has a path, and builds the shape from those that agree with each other. Rows of ids
@@ -189,6 +191,8 @@ int cli_choose_kernels(const char *command, const char *backend, const cli_list 
 /** The same for a command of one stage, whose name may be left out of `kernel` (NULL: the back end's). */
 int cli_choose_kernel(const char *command, const char *backend, const char *kernel, msa_stage stage,
                       cli_plan *plan);
+/** Makes a back end's table one of --precision; NULL: it was not given, and the table stays. */
+int cli_choose_precision(const char *command, const char *backend, const char *precision, msa_ops *ops);
 /** The set of stages that choosing blocks can run: none of them where --ids tells. */
 unsigned cli_selection_stages(const cli_tensors *t, bool scores);
 /** Those sizes of a shape that the constraints of a kernel name, as they name them: "di 8, block 16". */

@@ -70,8 +70,8 @@ void foreign_sort(const int32_t *row, int k, int32_t *ids)
 static bool scores_fall(const int32_t *row, int n, const double *score, const double *rounding, int64_t local)
 {
     int32_t lowest = -1;
-    for (int a = 0; a < n; a++) {
-        const int32_t b = row[a];
+    for (int slot = 0; slot < n; slot++) {
+        const int32_t b = row[slot];
         if (b < 0 || b >= local)
             continue;
         if (lowest >= 0 && !(score[b] - score[lowest] <= 2 * fmax(rounding[b], rounding[lowest])))
@@ -86,8 +86,8 @@ void foreign_note_order(foreign_order *o, const int32_t *row, int k, const doubl
                         const double *rounding, int64_t local)
 {
     int n = count_ids(row, k);
-    for (int a = 1; a < n; a++)
-        o->ascending &= row[a] > row[a - 1];
+    for (int slot = 1; slot < n; slot++)
+        o->ascending &= row[slot] > row[slot - 1];
     o->by_score = o->by_score && scores_fall(row, n, score, rounding, local);
     o->local_last &= n > 0 && row[n - 1] == local;
     o->local_first &= n > 0 && row[0] == local;

@@ -133,16 +133,16 @@ static int first_of(const chart *c, const char *series)
 static int series_of(const chart *c, int i)
 {
     int n = 0;
-    for (int a = 0; a < first_of(c, c->p[i].series); a++)
-        n += first_of(c, c->p[a].series) == a;
+    for (int other = 0; other < first_of(c, c->p[i].series); other++)
+        n += first_of(c, c->p[other].series) == other;
     return n;
 }
 
 static bool is_last(const chart *c, int i)
 {
-    for (int a = 0; a < c->n; a++)
-        if (strcmp(c->p[a].series, c->p[i].series) == 0 &&
-            (c->p[a].x > c->p[i].x || (c->p[a].x == c->p[i].x && a > i)))
+    for (int other = 0; other < c->n; other++)
+        if (strcmp(c->p[other].series, c->p[i].series) == 0 &&
+            (c->p[other].x > c->p[i].x || (c->p[other].x == c->p[i].x && other > i)))
             return false;
     return true;
 }

@@ -44,6 +44,8 @@ mutant 'rotary pairs interleaved' msa_rope test_layer 'rotate(..., $rot / 2, $i,
 mutant 'rotary frequencies of the wrong width' msa_rope test_layer '* $i / $rot)' '* $i / ($rot + 2))'
 mutant 'stop-gradient missing' msa_layer_backward test_layer 'if ($c->attached)' 'if (true)'
 mutant 'rotary not turned back' norm_rope_backward test_layer '$pos + $run.q0, true,' '$pos + $run.q0, false,'
+mutant 'cache of bf16 without index keys' paged_attention test_layer 'append_rounded($s, $p, $n->ik, ...);' ''
+mutant 'cache of bf16 with values for keys' paged_attention test_layer 'append_rounded($s, $p, $n->kv, $st->k_raw, $f->in_turn' 'append_rounded($s, $p, $n->kv, $f->v, $f->in_turn'
 mutant 'V written over the prefix' project_v test_layer '$st->v + ($seq.kv0 + position(&$seq, 0)) * $width' '$st->v + $seq.kv0 * $width'
 
 # ---- Quality and cost ----------------------------------------------------------------------------

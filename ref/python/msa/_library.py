@@ -89,7 +89,8 @@ class Arrays(c.Structure):
     """msa_arrays; what only a device reads is left out"""
 
     _fields_ = [(name, c.c_void_p) for name in ARRAYS] + [
-        ("loss", c.c_void_p), ("weight", c.c_double), ("pages", Pages), ("of_devices", c.c_void_p * 8)]
+        ("loss", c.c_void_p), ("weight", c.c_double), ("pages", Pages),
+        ("screening", c.c_void_p * 2), ("of_devices", c.c_void_p * 8)]
 
 
 class Kernel(c.Structure):
