@@ -22,11 +22,11 @@ request get_request(const msa_shape *s, const msa_pages *p, int r)
 {
     msa_seq seq = msa_get_seq(s, r);
     if (!p)
-        return (request){seq, NULL, 0};
+        return (request){seq, NULL, 0, r};
     const int64_t page = page_tokens(s, p), max_pages = seq.n_kv / page;
     seq.n_q = s->len_q || p->lens[r] > 0 ? seq.n_q : 0;
     seq.n_kv = p->lens[r];
-    return (request){seq, p->table + r * max_pages, page};
+    return (request){seq, p->table + r * max_pages, page, r};
 }
 
 /* [paged_row] */

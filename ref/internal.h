@@ -75,6 +75,7 @@ typedef struct request {
     msa_seq seq;
     const int32_t *table; /* its row of the page table; NULL: contiguous, from seq.kv0 on */
     int64_t page;         /* tokens of a page */
+    int number;           /* r */
 } request;
 request get_request(const msa_shape *s, const msa_pages *p, int r);
 /* The row of K, V and index keys that holds key j. */

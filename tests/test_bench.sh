@@ -91,6 +91,13 @@ else
     skip "the engine" "this build has none"
 fi
 
+runs 0 "index keys screened by an 8-bit copy" index/amx_screened prefill/amx decode/amx dense --index-keys int8 --shape 'T=4 S=600 heads=4:2 width=16:16 block=16 topk=4' --seconds 0.02
+says '^dense/tiles \(fast\) does not take this shape, or no 8-bit index keys'
+for kernel in index/amx_screened prefill/amx decode/amx; do
+    says "^$kernel \(fast\) after timing: ok"
+done
+refuses "--index-keys: expected bf16, fp8 or int8" "an unknown kind of keys on the CPU" decode --index-keys int4
+
 # ---- The ladder ------------------------------------------------------------------------------------------
 
 runs 0 "all kernels of a stage, drawn" sparse --shape "$S" --seconds 0.01 --picture "$W/ladder.svg"
@@ -106,6 +113,12 @@ refuses "--picture: expected kernels" "a picture of kernels without a rate" topk
 
 if [[ $has_json -eq 1 ]]; then
     runs 0 "a file of results" dense/tiles sparse/ruled topk decode/streams --shape "$S" --seconds 0.05 --json "$W/results.json"
+    "$MSA" bench decode/amx --index-keys int8 --shape 'T=1 S=2000 heads=4:2 width=16:16 block=16 topk=4' --seconds 0.02 --json "$W/screened.json" > "$W.out" 2> "$W.err" &&
+        grep -q '"index_dtype": "int8"' "$W/screened.json" && grep -q '"settled_share": 0\.[0-9]' "$W/screened.json" &&
+        grep -q '"fell_back_share": 0' "$W/screened.json" && grep -q '"copy_ms": [0-9]' "$W/screened.json" &&
+        "$MSA" results "$W/screened.json" | grep -q 'amx, screened by int8'
+    check $? "what screening left to settle, in the file and in its table"
+    rm -f "$W/screened.json"
     "$MSA" bench dense --shape "$S" --seconds 0.05 --json "$W/types.json" --picture "$W/types.svg" > "$W.out" 2> "$W.err"
     check $? "what the machine can do"
     says 'float32 product [0-9.]+ TFLOP/s; bf16 product [0-9.]+ TFLOP/s, in registers [0-9.]+( \(no tiles here: the portable body\))?; copy [0-9.e+]+ GB/s; read [0-9.e+]+ GB/s$'

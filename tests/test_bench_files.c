@@ -44,7 +44,11 @@ static json_t *newer_file(void)
         json_loads("{\"matmul_f32_gflops\": 290, \"copy_gbps\": 20, \"read_gbps\": null, "
                    "\"matmul_bf16_tflops\": 1.9, \"register_bf16_tflops\": 3.5, \"tiles\": true}",
                    0, NULL));
-    json_object_set_new(json_array_get(json_object_get(o, "results"), 0), "dtype", json_string("bf16"));
+    json_t *first = json_array_get(json_object_get(o, "results"), 0);
+    json_object_set_new(first, "dtype", json_string("bf16"));
+    json_object_set_new(first, "settled_share", json_real(0.01));
+    json_object_set_new(first, "fell_back_share", json_integer(0));
+    json_object_set_new(first, "copy_ms", json_null());
     json_object_set_new(o, "ratios",
                         json_loads("[{\"of\": \"prefill/fast\", \"over\": \"dense/peer:sdpa\", \"dtype\": "
                                    "\"bf16\", \"n\": 9, \"n_q\": 9, \"n_heads\": 16, \"n_kv_heads\": 1, "
@@ -117,6 +121,10 @@ static void check_newer_files(void)
 {
     static const char *const bad[][2] = {{"dtype", "\"f16\""},
                                          {"dtype", "null"},
+                                         {"settled_share", NULL},
+                                         {"settled_share", "-0.1"},
+                                         {"fell_back_share", "null"},
+                                         {"copy_ms", "0"},
                                          {"tiles", "null"},
                                          {"tiles", NULL},
                                          {"register_bf16_tflops", NULL},

@@ -8,6 +8,7 @@ if ! "$PYTHON" -c 'import numpy' 2> /dev/null; then
 elif grep -q fsanitize "$B/flags"; then
     skip "msa.capture" "Python does not load a library with sanitizers"
 else
-    MSA=$MSA MSA_LIBRARY=$(realpath "$B/libmsa.so") PYTHONDONTWRITEBYTECODE=1 exec "$PYTHON" tests/support/capture.py
+    MSA=$MSA MSA_LIBRARY=$(realpath "$B/libmsa.so") PYTHONDONTWRITEBYTECODE=1 "$PYTHON" tests/support/capture.py # no exec: $W is removed
+    exit
 fi
 finish

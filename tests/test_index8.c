@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../ref/judge/inputs.h"
+#include "../ref/judge/paging.h"
 #include "support/check.h"
 
 /* ---- Keys and queries of every kind -------------------------------------------------------------------------------- */
@@ -352,6 +352,102 @@ static void long_lists(void)
     check_end(&c);
 }
 
+/* ---- Steps of generation -------------------------------------------------------------------------------------------- */
+
+static const int32_t steps_q[] = {0, 2, 4, 6}, steps_kv[] = {0, 320, 640, 960}, steps_lens[] = {320, 211, 48};
+static const msa_shape step_shapes[] = {
+    {2, 900, 4, 2, 8, 64, 16, 4, 1, NULL, NULL, NULL, NULL},
+    {1, 2900, 4, 4, 8, 128, 128, 3, 1, NULL, NULL, NULL, NULL},
+    {16, 600, 10, 5, 8, 32, 8, 5, 1, NULL, NULL, NULL, NULL}, // more rows than four columns hold
+    {3, 500, 2, 1, 8, 96, 20, 3, 1, NULL, NULL, NULL, NULL},
+    {6, 960, 4, 2, 8, 64, 32, 4, 3, steps_q, steps_kv, NULL, steps_lens},
+    {4, 400, 2, 2, 8, 16, 16, 1, 1, NULL, NULL, NULL, NULL}, // nothing to choose
+};
+#define N_STEPS ((int)(sizeof step_shapes / sizeof *step_shapes))
+
+typedef struct generation {
+    msa_shape s;
+    msa_arrays a;
+    const float *ki; // as floats, and where they lie
+    const msa_pages *p;
+} generation;
+
+/* Ids and O of a step, O behind the ids. */
+static int32_t *outputs_of(const generation *g, const msa_index8 *copy, msa_screening *done, size_t *bytes)
+{
+    const msa_kernel *k = kernel_of(MSA_STAGE_DECODE, "amx");
+    const int64_t n_ids = g->s.n_kv_heads * g->s.n_q * g->s.topk, n_o = g->s.n_q * g->s.n_heads * g->s.d_head;
+    int32_t *ids = check_ints(n_ids + n_o);
+    msa_arrays a = g->a;
+    a.ids = ids, a.o = ids + n_ids;
+    a.index8 = copy, a.screening = done;
+    *bytes = (size_t)(n_ids + n_o) * sizeof *ids;
+    return k->run_half(&g->s, &a, check_alloc((int64_t)k->workspace(&g->s), 1)) == MSA_OK ? ids : NULL;
+}
+
+static void same_step(check_case *c, const generation *g, int64_t numbers, const char *name)
+{
+    const msa_index8 copy = {check_alloc(g->s.n_kv * g->s.d_index * 2, 1), check_floats(numbers),
+                             check_floats(numbers), check_floats(numbers), check_floats(numbers)};
+    double *room = check_doubles(g->s.d_index);
+    msa_screening done;
+    size_t bytes;
+    check_true(c, msa_index8_keys(&g->s, g->p, g->ki, NULL, &copy, room) == MSA_OK, "%s: copied", name);
+    const int32_t *right = outputs_of(g, NULL, NULL, &bytes), *found = outputs_of(g, &copy, &done, &bytes);
+    check_true(c, right && found, "%s: both run", name);
+    check_same(c, name, right, found, bytes);
+    check_true(c, done.settled <= done.blocks && done.fell_back <= done.rows,
+               "%s: %lld of %lld blocks settled", name, (long long)done.settled, (long long)done.blocks);
+}
+
+/* Keys where they are, then in pages of half a block, of one and of two. */
+static void step_of(check_case *c, const msa_shape *s, kind k, uint64_t seed)
+{
+    inputs in;
+    inputs_rng rng = {seed};
+    if (!inputs_new(&in, s, INPUTS_NORMAL, seed))
+        return;
+    fill(k, in.ki, s->n_kv, s->d_index, s->block, &rng);
+    for (int64_t i = 0; i < s->n_kv * s->d_index; i++)
+        in.ki[i] = msa_bf16(in.ki[i]);
+    const int64_t q = s->n_q * s->n_heads * s->d_head, kv = s->n_kv * s->n_kv_heads * s->d_head,
+                  qi = s->n_q * s->n_kv_heads * s->d_index;
+    generation g = {*s, {.q = halves_of(in.q, q), .qi = halves_of(in.qi, qi)}, in.ki, NULL};
+    g.a.k = halves_of(in.k, kv), g.a.v = halves_of(in.v, kv), g.a.ki = halves_of(in.ki, s->n_kv * s->d_index);
+    same_step(c, &g, msa_n_seqs(s) * msa_n_blocks(s), "contiguous");
+    for (int part = -1; part < 2 && paging_possible(s); part++) {
+        const int page = part < 0 ? s->block / 2 : s->block << part;
+        paging at;
+        if (!paging_new(&at, s, &in, page, seed, false))
+            break;
+        const int64_t rows = at.p.n_pages * page, pieces = rows / (page < s->block ? page : s->block);
+        generation paged = {at.s, g.a, at.ki, &at.p};
+        paged.a.pages = at.p;
+        paged.a.k = halves_of(at.k, rows * s->n_kv_heads * s->d_head);
+        paged.a.v = halves_of(at.v, rows * s->n_kv_heads * s->d_head);
+        paged.a.ki = halves_of(at.ki, rows * s->d_index);
+        same_step(c, &paged, pieces, "in pages");
+        paging_free(&at);
+    }
+    inputs_free(&in);
+}
+
+static void steps(void)
+{
+    static const kind kinds[] = {NORMAL, TIED,      CONSTANT, OUTLIERS,  CLOSE,
+                                 ZEROS,  HUGE_ONES, DENORMAL, NOT_FINITE};
+    for (int n = 0; n < N_STEPS; n++) {
+        char name[INPUTS_NAME];
+        inputs_shape_name(&step_shapes[n], name);
+        check_case c = check_begin("decode/amx with an 8-bit copy chooses what it chooses without, %s", name);
+        for (int k = 0; k < (int)(sizeof kinds / sizeof *kinds); k++) {
+            step_of(&c, &step_shapes[n], kinds[k], check_seed((uint64_t)(9500 + 10 * n + k)));
+            check_release(NULL);
+        }
+        check_end(&c);
+    }
+}
+
 /* ---- Candidates are few ------------------------------------------------------------------------------------------------ */
 
 static double settled_share(kind k, bool rotated)
@@ -442,6 +538,7 @@ int main(int argc, char **argv)
     every_kind();
     fast_kernels();
     long_lists();
+    steps();
     few_candidates();
     grows_and_shrinks();
     refusals();

@@ -7,6 +7,7 @@ if ! "$PYTHON" -c 'import numpy' 2> /dev/null; then
 elif grep -q fsanitize "$B/flags"; then
     skip "msa for Python" "Python does not load a library with sanitizers"
 else
-    MSA_LIBRARY=$(realpath "$B/libmsa.so") PYTHONDONTWRITEBYTECODE=1 exec "$PYTHON" tests/support/python.py
+    MSA_LIBRARY=$(realpath "$B/libmsa.so") PYTHONDONTWRITEBYTECODE=1 "$PYTHON" tests/support/python.py # no exec: $W is removed
+    exit
 fi
 finish

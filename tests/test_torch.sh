@@ -7,6 +7,7 @@ if ! "$PYTHON" -c 'import torch' 2> /dev/null; then
 elif grep -q fsanitize "$B/flags"; then
     skip "msa.torch" "Python does not load a library with sanitizers"
 else
-    MSA=$MSA MSA_LIBRARY=$(realpath "$B/libmsa.so") PYTHONDONTWRITEBYTECODE=1 exec "$PYTHON" tests/support/python_torch.py
+    MSA=$MSA MSA_LIBRARY=$(realpath "$B/libmsa.so") PYTHONDONTWRITEBYTECODE=1 "$PYTHON" tests/support/python_torch.py # no exec: $W is removed
+    exit
 fi
 finish

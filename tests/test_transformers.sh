@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# msa.transformers, where there is a Python with transformers that knows MiniMax-M3 (PYTHON names another than python3).
+# `msa layer` against Hugging Face transformers, where a Python has it and PyTorch (PYTHON names another than python3).
+# FULL: also 4096 tokens.
 source "$(dirname "$0")/support/tap.sh"
-PYTHON=${PYTHON:-python3} B=${B:-build}
-if ! "$PYTHON" -c 'import torch, transformers.models.minimax_m3_vl' 2> /dev/null; then
-    skip "msa.transformers" "no Python with PyTorch and a transformers that has minimax_m3_vl here"
-elif grep -q fsanitize "$B/flags"; then
-    skip "msa.transformers" "Python does not load a library with sanitizers"
+PYTHON=${PYTHON:-python3}
+if ! has_models; then
+    skip "layers of transformers" "no jansson here"
+elif ! "$PYTHON" -c 'import numpy, torch, transformers.models.minimax_m3_vl' 2> /dev/null; then
+    skip "layers of transformers" "no Python with PyTorch and a transformers that has MiniMax-M3 here"
 else
-    MSA_LIBRARY=$(realpath "$B/libmsa.so") PYTHONDONTWRITEBYTECODE=1 exec "$PYTHON" tests/support/python_transformers.py
+    export MSA PYTHONDONTWRITEBYTECODE=1
+    "$PYTHON" tests/support/published.py # no exec: $W is removed
+    exit
 fi
 finish

@@ -42,7 +42,7 @@ static const field result_fields[] = {{"stage", 's', stages},
                                       {"topk", 'i', NULL},
                                       {"distribution", 'S', "|random|hot|local|structured|learned|"},
                                       {"union8", 'R', NULL},
-                                      {"index_dtype", 'S', "|bf16|fp8|f32|"},
+                                      {"index_dtype", 'S', "|bf16|fp8|int8|f32|"},
                                       {"lse", 'b', NULL},
                                       {"deterministic", 'B', NULL},
                                       {"ms_median", 'r', NULL},
@@ -54,6 +54,9 @@ static const field result_fields[] = {{"stage", 's', stages},
                                       {"verified", 'b', NULL},
                                       {NULL, 0, NULL}};
 static const field result_later[] = {{"dtype", 's', "|f32|bf16|"}, {NULL, 0, NULL}};
+/* Of a kernel that screened blocks by 8-bit index keys. */
+static const field result_screened[] = {
+    {"settled_share", 'z', NULL}, {"fell_back_share", 'z', NULL}, {"copy_ms", 'R', NULL}, {NULL, 0, NULL}};
 /* How many times faster a result of the run was than another of its type, pair by pair. */
 static const field ratio_fields[] = {
     {"of", 's', NULL},  {"over", 's', NULL},    {"dtype", 's', "|f32|bf16|"}, {"n", 'i', NULL},
@@ -80,6 +83,8 @@ static bool has_type(const json_t *x, const field *f)
     case 'R':
     case 'r':
         return json_is_number(x) && json_number_value(x) > 0;
+    case 'z':
+        return json_is_number(x) && json_number_value(x) >= 0;
     case 'B':
     case 'b':
         return json_is_boolean(x);
@@ -104,20 +109,29 @@ static bool are_there(const json_t *o, const field *fields, const char *what, si
     return true;
 }
 
-/* And no other, but for those that older files do not have; NULL: there are none of these. */
-static bool has_fields(const json_t *o, const field *fields, const field *later, const char *what)
+/* And no other, but for two groups of which each may be missing, as in older files; NULL: there are none of these. */
+static bool has_fields_or(const json_t *o, const field *fields, const field *later, const field *more,
+                          const char *what)
 {
+    const field *const group[] = {later, more};
     size_t n = 0;
     if (!json_is_object(o)) {
         snprintf(why, sizeof why, "%s: not an object", what);
         return false;
     }
-    if (!are_there(o, fields, what, &n) ||
-        (later && json_object_get(o, later->name) && !are_there(o, later, what, &n)))
+    if (!are_there(o, fields, what, &n))
         return false;
+    for (int i = 0; i < 2; i++)
+        if (group[i] && json_object_get(o, group[i]->name) && !are_there(o, group[i], what, &n))
+            return false;
     if (json_object_size(o) != n)
         snprintf(why, sizeof why, "%s: a field that nobody knows", what);
     return json_object_size(o) == n;
+}
+
+static bool has_fields(const json_t *o, const field *fields, const field *later, const char *what)
+{
+    return has_fields_or(o, fields, later, NULL, what);
 }
 
 static double number(const json_t *o, const char *name)
@@ -127,7 +141,7 @@ static double number(const json_t *o, const char *name)
 
 static bool is_result(const json_t *r)
 {
-    if (!has_fields(r, result_fields, result_later, "a result"))
+    if (!has_fields_or(r, result_fields, result_later, result_screened, "a result"))
         return false;
     const double min = number(r, "ms_min"), median = number(r, "ms_median"), max = number(r, "ms_max");
     const bool ok =

@@ -138,7 +138,7 @@ int results_write(const char *command, const char *path, const results *all)
 
 #else
 
-#include <jansson.h>
+#include "../io/json.h"
 #include <stdlib.h>
 #include <time.h>
 
@@ -187,7 +187,10 @@ static json_t *result_json(const result *r)
     const msa_shape *s = &r->shape;
     const int batch = msa_n_seqs(s);
     char name[NAME];
-    const char *index = r->small ? "fp8" : r->half ? "bf16" : result_dtype(r);
+    const char *index = r->small                ? "fp8"
+                        : r->screening.rows > 0 ? "int8"
+                        : r->half               ? "bf16"
+                                                : result_dtype(r);
     json_t *o = json_object();
     json_object_set_new(o, "stage", json_string(stage_of(r)));
     json_object_set_new(o, "kernel", json_string(name_of(r, name)));
@@ -214,6 +217,12 @@ static json_t *result_json(const result *r)
     json_object_set_new(o, "useful_tflops", real_or_null(tflops(r)));
     json_object_set_new(o, "gbps", real_or_null(gbps(r)));
     json_object_set_new(o, "verified", json_boolean(r->verified));
+    if (r->screening.rows > 0) {
+        const msa_screening *done = &r->screening;
+        json_object_set_new(o, "settled_share", json_real((double)done->settled / (double)done->blocks));
+        json_object_set_new(o, "fell_back_share", json_real((double)done->fell_back / (double)done->rows));
+        json_object_set_new(o, "copy_ms", real_or_null(r->copy_ms));
+    }
     return o;
 }
 

@@ -181,6 +181,23 @@ int cli_selection(const char *command, cli_plan *plan, const cli_tensors *t, flo
     return status == MSA_OK ? 0 : cli_fail(command, "index log-sum-exp: %s", msa_strerror(status));
 }
 
+int cli_attend(const char *command, cli_plan *plan, const cli_tensors *t, const cli_attended *out, void *work)
+{
+    cli_progress(command, 0, 2, "selecting blocks");
+    int bad = cli_selection(command, plan, t, out->scores, out->ids, out->index_lse, work);
+    if (bad)
+        return bad;
+    cli_progress(command, 1, 2, "attending");
+    const msa_arrays attended = {.q = cli_floats(t, CLI_Q),
+                                 .k = cli_floats(t, CLI_K),
+                                 .v = cli_floats(t, CLI_V),
+                                 .ids = out->ids,
+                                 .o = out->o,
+                                 .lse = out->lse};
+    return cli_ran(command, plan, &t->shape, MSA_STAGE_SPARSE,
+                   plan->ops.stage[MSA_STAGE_SPARSE]->run(&t->shape, &attended, work));
+}
+
 void cli_print_plan(const cli_plan *plan)
 {
     for (int i = 0; i < MSA_N_STAGES; i++)

@@ -9,6 +9,7 @@
 #include "../picture/panels.h"
 #include "../picture/viewer.h"
 #include "cli.h"
+#include "dump.h"
 
 #define MAX_LAYERS 256
 #define MAX_TOKENS 16384
@@ -224,6 +225,22 @@ static int dump(const request *q, const capture *c)
     free(frequency);
     free(work);
     return status;
+}
+
+int dump_layer(const char *command, const dump_subject *subject, const cli_tensors *t)
+{
+    const request q = {.name = command, .out = subject->out};
+    capture *c = calloc(1, sizeof *c);
+    if (!c)
+        return cli_fail(command, "memory: expected a few kilobytes, found none");
+    *c = (capture){
+        .shape = t->shape, .ops = &msa_fast_ops, .n_layers = 1, .layer = {subject->layer}, .files = t};
+    cli_append(c->source, MAX_NAME, "layer %d of %s", subject->layer, base_name(subject->source));
+    describe_shape(c->source, &c->shape);
+    describe_command(c->command, subject->argc, subject->argv);
+    const int bad = dump(&q, c);
+    free(c);
+    return bad;
 }
 
 /* ---- Tensors from files --------------------------------------------------------------------------- */

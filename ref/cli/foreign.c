@@ -6,8 +6,8 @@
 #include <math.h>
 #include <string.h>
 
-static int match_layout(const char *command, const char *path, const char *layout, const msa_shape *s,
-                        foreign_ids *f)
+int foreign_match(const char *command, const char *path, const char *layout, const msa_shape *s,
+                  foreign_ids *f)
 {
     const int64_t *dim = f->array.dim, groups = s->n_kv_heads;
     bool htk = dim[0] == groups && dim[1] == s->n_q && (!layout || strcmp(layout, "htk") == 0);
@@ -39,7 +39,7 @@ int foreign_read(const char *command, const char *path, const char *layout, cli_
     t->topk = width;
     int bad = cli_read_quietly(command, t);
     if (!bad)
-        bad = match_layout(command, path, layout, &t->shape, f);
+        bad = foreign_match(command, path, layout, &t->shape, f);
     if (!bad)
         cli_say_notes(command, t);
     return bad;

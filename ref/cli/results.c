@@ -16,7 +16,7 @@ int cmd_results(int argc, char **argv)
 
 #else
 
-#include <jansson.h>
+#include "../io/json.h"
 #include <stdlib.h>
 
 #define MAX_FILE ((size_t)1 << 24)
@@ -81,6 +81,8 @@ static const char *keys_kept(const json_t *file, const json_t *r)
 {
     if (strcmp(charts_words(r, "index_dtype"), "fp8") == 0)
         return ", fp8 index keys";
+    if (strcmp(charts_words(r, "index_dtype"), "int8") == 0)
+        return ", screened by int8";
     const bool only =
         strstr(charts_words(file, "command"), " --bf16-keys") && strcmp(charts_kind(file, r), "float32") == 0;
     return only ? ", bf16 keys" : "";

@@ -293,6 +293,8 @@ msa_status fast_decode_amx(const msa_shape *s, const msa_arrays *a, void *work)
         return MSA_ERR_NULL;
     if (!has_pages(a) && !all_few(s))
         return fast_prefill_amx(s, a, work);
+    if (a->screening)
+        *a->screening = (msa_screening){0};
     return steps(s, a, writable(a->ids), the_body()->decode, work);
 }
 

@@ -13,7 +13,7 @@
 #include "screen.h"
 
 #define TINY 0x1p-140f
-#define SLACK 0x1.00001p0f /* for eight roundings of eps */
+#define ROUNDINGS 0x1.00001p0f /* eight of eps */
 
 /* Tiles side by side that hold d codes. */
 static inline int steps8_of(int d)
@@ -21,11 +21,11 @@ static inline int steps8_of(int d)
     return (d + TILE_BYTES - 1) / TILE_BYTES;
 }
 
-/* Codes of a row are column `column` of a right factor, tiles [steps8_of(d)]. */
-static inline void put_codes(tile_rows *to, int64_t column, const int8_t *codes, int d)
+/* Codes of a row are column n of a right factor, tiles [steps8_of(d)]. */
+static inline void put_codes(tile_rows *to, int64_t n, const int8_t *codes, int d)
 {
     for (int c = 0; c < d; c += 4)
-        memcpy(&to[c / TILE_BYTES].word[c % TILE_BYTES / 4][column], codes + c, (size_t)min_i64(4, d - c));
+        memcpy(&to[c / TILE_BYTES].word[c % TILE_BYTES / 4][n], codes + c, (size_t)min_i64(4, d - c));
 }
 
 /* Codes of a key are row `row` of a left factor. */
@@ -57,8 +57,8 @@ static inline void screened_row(screened x, int64_t row, const float *q, int d, 
     if (isfinite(y.norm))
         frexpf(y.norm, &exponent);
     x.step[row] = ldexpf(y.step, -exponent - 1);
-    x.norm[row] = ldexpf(y.norm, -exponent - 1) * SLACK;
-    x.rest[row] = ldexpf(y.rest, -exponent - 1) * SLACK;
+    x.norm[row] = ldexpf(y.norm, -exponent - 1) * ROUNDINGS;
+    x.rest[row] = ldexpf(y.rest, -exponent - 1) * ROUNDINGS;
 }
 
 /* What a row's length is multiplied with in eps, rounded up: E and what float32 rounds. */

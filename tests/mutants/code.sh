@@ -48,6 +48,14 @@ mutant 'cache of bf16 without index keys' paged_attention test_layer 'append_rou
 mutant 'cache of bf16 with values for keys' paged_attention test_layer 'append_rounded($s, $p, $n->kv, $st->k_raw, $f->in_turn' 'append_rounded($s, $p, $n->kv, $f->v, $f->in_turn'
 mutant 'V written over the prefix' project_v test_layer '$st->v + ($seq.kv0 + position(&$seq, 0)) * $width' '$st->v + $seq.kv0 * $width'
 
+# ---- Checkpoints -----------------------------------------------------------------------------------
+mutant 'scales of MXFP8 off by one' from_mx test_checkpoint '$s - 127' '$s - 126'
+mutant 'gains without their file' checkpoint_find_layer test_checkpoint '$part < $end' '$part < $end && $part != CHECKPOINT_K_NORM'
+mutant 'every tile in the first one'"'"'s place' multiply test_checkpoint '* $w->rows + $first' '* $w->rows'
+mutant 'narrow heads turn by one angle' checkpoint_turn test_checkpoint '($i + $half) % ($r->rot / 2)' '$i'
+mutant 'angles of a model are exact' angle test_checkpoint '$exact ?' '$exact || true ?'
+mutant 'a bias is left out without a word' check_complete test_checkpoint 'if (!$known)' 'if (false)'
+
 # ---- Quality and cost ----------------------------------------------------------------------------
 mutant 'mass of a sum, not of a mean' mass_row test_cost '$p[$j] / $denom / $group' '$p[$j] / $denom'
 mutant 'local block cannot be best' msa_recall test_cost 'top_blocks($mass, $local + 1,' 'top_blocks($mass, $local,'

@@ -1,5 +1,5 @@
 """msa.transformers beside the model's own attention, on a small MiniMax-M3 of random weights. Prints TAP;
-tests/test_transformers.sh runs it."""
+tests/test_python_m3.sh runs it."""
 import os
 import sys
 
