@@ -7,6 +7,7 @@ import tempfile
 
 import numpy as np
 import torch
+from torch._subclasses import FakeTensorMode
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 sys.path.insert(0, os.path.join(ROOT, "ref", "python"))
@@ -155,8 +156,11 @@ def test_operators():
 
 def test_refusals():
     q, k, v, qi, ki = (x.detach() for x in draw(20, 20, 4, 2, 16, 8))
+    with FakeTensorMode():
+        far = torch.empty(20, 4, 16, device="cuda")
     for what, call in {
         "k: expected shape (S, Hkv, 16), found (20, 2, 8)": lambda: msa.torch.attention(q, k[:, :, :8], v, qi, ki, 8, 3),
+        "q: expected a tensor on the CPU, found one on cuda:0": lambda: msa.torch.attend(far, k, v),
         "q: expected a tensor, found ndarray": lambda: msa.torch.attention(q.numpy(), k, v, qi, ki, 8, 3),
         "q: expected shape (T, Hq, dh), found (1, 20, 4, 16)": lambda: msa.torch.attend(q[None], k, v),
         "qi: expected shape (T, Hkv, di)": lambda: msa.torch.select(qi[None], ki, 8, 3),

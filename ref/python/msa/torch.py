@@ -153,7 +153,8 @@ def _norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
 
 def _rotate(x: Tensor, rot: int, theta: float) -> Tensor:
     """The first `rot` channels of x [B,T,heads,d] turned by their token's position, channel i with i + rot/2."""
-    angle = torch.outer(torch.arange(x.shape[1], dtype=torch.float64), theta ** -(torch.arange(0, rot, 2, dtype=torch.float64) / rot))
+    count = lambda *range_: torch.arange(*range_, dtype=torch.float64)
+    angle = torch.outer(count(x.shape[1]), theta ** -(count(0, rot, 2) / rot))
     cos, sin = (f(angle)[:, None].to(x) for f in (torch.cos, torch.sin))
     a, b, rest = x.split([rot // 2, rot // 2, x.shape[-1] - rot], -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1)
