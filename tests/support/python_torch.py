@@ -193,9 +193,10 @@ def test_training():
             check(True, "the losses of msa train # SKIP no jansson here")
             return
         train("--out end.safetensors --steps 20 --index-warmup 10")
-        said = subprocess.run([sys.executable, os.path.join(ROOT, "ref", "python", "examples", "train.py"), "--text", "text", "--model",
-                               "start.safetensors", *"--steps 20 --index-warmup 10 --seed 7".split()], cwd=d, capture_output=True, text=True,
-                              env=os.environ | {"PYTHONPATH": os.path.join(ROOT, "ref", "python")})
+        example = lambda words: subprocess.run([sys.executable, os.path.join(ROOT, "ref", "python", "examples", "train.py"), *words.split()],
+                                               cwd=d, capture_output=True, text=True,
+                                               env=os.environ | {"PYTHONPATH": os.path.join(ROOT, "ref", "python")})
+        said = example("--text text --model start.safetensors --steps 20 --index-warmup 10 --seed 7")
         print("#", said.stderr.replace("\n", "\n# "))
         ours, theirs = (np.array([line.split(",")[1:3] for line in text.split()[1:]], float)
                         for text in (said.stdout, open(f"{d}/end.csv").read()))
@@ -204,6 +205,11 @@ def test_training():
         print(f"# bits a byte {error[0]:.2g}, KL {error[1]:.2g}")
         check(same and error[0] < 1e-4 and theirs[-1, 0] < theirs[0, 0], "the example's losses are those of msa train, through both stages")
         check(same and error[1] < 1e-3, "and so are the selectors'")
+        with open(f"{d}/short", "wb") as f:
+            f.write(b"a" * 90)
+        for words, says in {"--text text --model text": "text: expected a model by `msa train`, found another file\n",
+                            "--text short --model start.safetensors": "short: expected a text longer than the model's context of 96 bytes, found 90\n"}.items():
+            check(example(words).stderr == says, f"the example refuses: {says.strip()}")
 
 
 def test_layer():

@@ -65,9 +65,12 @@ class Model(nn.Module):
 def read(path):
     """The metadata and the tensors of a safetensors file."""
     with open(path, "rb") as f:
-        header = json.loads(f.read(int.from_bytes(f.read(8), "little")))
+        try:
+            header = json.loads(f.read(min(int.from_bytes(f.read(8), "little"), 2**24)))
+        except ValueError:
+            raise SystemExit(f"{path}: expected a model by `msa train`, found another file")
         data = f.read()
-    c = header.pop("__metadata__")
+    c = header.pop("__metadata__", {})
     odd = {"selector", "reverse_kl", "attached", "sink", "value_head"} & set(c)
     if c.get("format") != "msa-model-1" or odd:
         raise SystemExit(f"{path}: expected a model of plain MSA by `msa train`, found {', '.join(sorted(odd)) or 'another'}")
@@ -108,6 +111,8 @@ def main():
     a = p.parse_args()
     c, weights = read(a.model)
     text = torch.from_numpy(np.fromfile(a.text, np.uint8))
+    if len(text) - len(text) // 20 <= int(c["context"]):
+        raise SystemExit(f"{a.text}: expected a text longer than the model's context of {c['context']} bytes, found {len(text)}")
     model = Model(c, weights)
     decayed = [[w for w in model.parameters() if (w.ndim > 1) == matrix] for matrix in (True, False)]
     optimizer = torch.optim.AdamW([{"params": decayed[0], "weight_decay": 0.1}, {"params": decayed[1], "weight_decay": 0}],
