@@ -63,7 +63,7 @@ mutant 'V written over the prefix' project_v test_layer '$st->v + ($seq.kv0 + po
 # ---- Checkpoints -----------------------------------------------------------------------------------
 mutant 'scales of MXFP8 off by one' from_mx test_checkpoint '$s - 127' '$s - 126'
 mutant 'gains without their file' checkpoint_find_layer test_checkpoint '$part < $end' '$part < $end && $part != CHECKPOINT_K_NORM'
-mutant 'every tile in the first one'"'"'s place' multiply test_checkpoint '* $w->rows + $first' '* $w->rows'
+mutant 'every tile where the first one goes' multiply test_checkpoint '* $w->rows + $first' '* $w->rows'
 mutant 'narrow heads turn by one angle' checkpoint_turn test_checkpoint '($i + $half) % ($r->rot / 2)' '$i'
 mutant 'angles of a model are exact' angle test_checkpoint '$exact ?' '$exact || true ?'
 mutant 'a bias is left out without a word' check_complete test_checkpoint 'if (!$known)' 'if (false)'
