@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# check_answers [BOOK]: every question of a chapter has an answer and every answer a question; an answer names only values
+# that its program prints, and all of them; and a number with a decimal point that it types stands in the chapter too.
+set -u
+book=${1:-$(dirname "$0")/..}
+site=$(dirname "$0")
+status=0
+complain() { echo "$*" >&2 && status=1; }
+numbers() { sed -nE 's/^([0-9]+)\. .*/\1/p' "$1" | tr '\n' ' '; } # of a list that is numbered by hand
+
+for page in "$book"/[0-9][0-9]*_*.md; do
+    answers=$book/answers/$(basename "$page")
+    [[ -e $answers ]] || { complain "$answers: expected the answers to a chapter, found no file" && continue; }
+    asked=$(numbers <(sed -n '/^## Exercises/,$p' "$page")) given=$(numbers "$answers")
+    [[ -n $asked && $asked == "$given" ]] || complain "$answers: expected answers to ${asked}found ${given:-none}"
+    ANSWERS=1 "$site/fold_answers.sh" "$page" > /dev/null || status=1
+
+    values=${answers%.md}.out
+    [[ -e ${answers%.md}.c ]] || values=/dev/null
+    while read -r name _; do
+        grep -qF "[[$name]]" "$answers" || complain "$values: expected every value in an answer, found no [[$name]]"
+    done < "$values"
+    for number in $(grep -oE '[0-9]+\.[0-9]+' "$answers"); do
+        cat "$page" "$book/examples/$(basename "$page" .md).out" | grep -qF -e "$number" ||
+            complain "$answers: expected [[name]] or a number of the chapter, found $number"
+    done
+done
+exit $status
