@@ -18,14 +18,15 @@ function filled(line,    name) { # with each [[name]] replaced
 }
 function fold() { # the answer to question n, if one is open
     if (n && !(n in answer)) fail(answers ": expected an answer to question " n ", found none")
-    if (n) printf "   <details class=\"answer\"><summary>Answer %d</summary>\n%s   </details>\n", n, answer[n]
+    if (n) printf "   <details class=\"answer\"><summary>Answer %d</summary>\n  %s\n   </details>\n", n, answer[n]
     n = 0
 }
 BEGIN {
     while ((getline line < values) > 0) { name = line; sub(/ .*/, "", name); sub(/^[^ ]+ +/, "", line); value[name] = line }
     while ((getline line < answers) > 0) {
-        if (match(line, /^[0-9]+\. /)) { at = line + 0; line = "   " substr(line, RLENGTH + 1) }
-        if (at && line != "") answer[at] = answer[at] filled(line) "\n"
+        if (match(line, /^[0-9]+\. /)) { at = line + 0; line = substr(line, RLENGTH + 1) }
+        sub(/^ +/, "", line)
+        if (at && line != "") answer[at] = answer[at] " " filled(line) # one line: a value at the left might look like a list
     }
 }
 /^## / { inside = $0 == "## Exercises" }
