@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # check_answers [BOOK]: every question of a chapter has an answer and every answer a question; an answer names only values
-# that its program prints, and all of them; and a number with a decimal point that it types stands in the chapter too.
+# that its program prints, and all of them; a number with a decimal point that it types stands in the chapter too; and an
+# exercise that it sends to is there.
 set -u
 book=${1:-$(dirname "$0")/..}
 site=$(dirname "$0")
@@ -20,6 +21,9 @@ for page in "$book"/[0-9][0-9]*_*.md; do
     while read -r name _; do
         grep -qF "[[$name]]" "$answers" || complain "$values: expected every value in an answer, found no [[$name]]"
     done < "$values"
+    for name in $(grep -oE 'make exercise N=[a-z_]+' "$answers" | sed 's/.*=//'); do
+        compgen -G "$site/../exercises/*_$name" > /dev/null || complain "$answers: expected the name of an exercise, found $name"
+    done
     for number in $(grep -oE '[0-9]+\.[0-9]+' "$answers"); do
         cat "$page" "$book/examples/$(basename "$page" .md).out" | grep -qF -e "$number" ||
             complain "$answers: expected [[name]] or a number of the chapter, found $number"
