@@ -11,6 +11,7 @@ numbers() { sed -nE 's/^([0-9]+)\. .*/\1/p' "$1" | tr '\n' ' '; } # of a list th
 
 for page in "$book"/[0-9][0-9]*_*.md; do
     answers=$book/answers/$(basename "$page")
+    grep -q '^## Exercises' "$page" || continue
     [[ -e $answers ]] || { complain "$answers: expected the answers to a chapter, found no file" && continue; }
     asked=$(numbers <(sed -n '/^## Exercises/,$p' "$page")) given=$(numbers "$answers")
     [[ -n $asked && $asked == "$given" ]] || complain "$answers: expected answers to ${asked}found ${given:-none}"
