@@ -44,6 +44,10 @@ check $? "answers are folded in the page"
 [[ $(ANSWERS=0 book/site/filter_page.sh book/01_attention.md | grep -c '<details') -eq 0 ]]
 check $? "ANSWERS=0 leaves them out"
 
+broken "a check without a right choice" '0,/^   + /s//   - /' check_2.md
+[[ $(book/site/filter_page.sh book/check_1.md | grep -c '<details') -eq 30 && $(ANSWERS=0 book/site/filter_page.sh book/check_1.md | grep -c '<details') -eq 0 ]]
+check $? "three choices a question, folded or bare"
+
 # A page that takes tables of another.
 printf '## One\n| a | b |\n|--|--|\n| 1 | 2 |\n| 3 | 4 |\n\n| c |\n' > "$W/tables.md"
 page() { printf '%s\n' "$1" > "$W/page.md" && book/site/filter_page.sh "$W/page.md" 2> "$W.err"; }
@@ -64,7 +68,7 @@ fi
 mkdir "$W/site"
 book/site/build.sh "$W/site" > "$W.out" 2> "$W.err" # with check_links and check_pages
 check $? "the site builds; its links and pages pass"
-for page in index exercises teacher notation glossary bibliography $(sed -sn '1s/.*{#\(ch[0-9]*b*\)}.*/\1/p' book/[0-9]*.md); do
+for page in index check1 check2 check3 check4 exercises teacher notation glossary bibliography $(sed -sn '1s/.*{#\(ch[0-9]*b*\)}.*/\1/p' book/[0-9]*.md); do
     [[ -s $W/site/book/$page.html ]] || { echo "no $page.html" > "$W.err"; false; } || break
 done
 check $? "every page is there"

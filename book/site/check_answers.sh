@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # check_answers [BOOK]: every question of a chapter has an answer and every answer a question; an answer names only values
 # that its program prints, and all of them; a number with a decimal point that it types stands in the chapter too; and an
-# exercise that it sends to is there.
+# exercise that it sends to is there. The checks of the parts have ten questions of three choices.
 set -u
 book=${1:-$(dirname "$0")/..}
 site=$(dirname "$0")
@@ -28,6 +28,13 @@ for page in "$book"/[0-9][0-9]*_*.md; do
     for number in $(grep -oE '[0-9]+\.[0-9]+' "$answers"); do
         cat "$page" "$book/examples/$(basename "$page" .md).out" | grep -qF -e "$number" ||
             complain "$answers: expected [[name]] or a number of the chapter, found $number"
+    done
+done
+for page in "$book"/check_*.md; do # ten questions, three choices each, of which the first one is right
+    shape=$(sed -nE 's/^[0-9]+\. .*/?/p; s/^   ([+-]) .+ \| .+/\1/p' "$page" | tr -d '\n')
+    [[ $shape == "$(printf '?+--%.0s' {1..10})" ]] || complain "$page: expected ten questions of a right and two wrong choices, found $shape"
+    for number in $(grep -oE '[0-9]+\.[0-9]+' "$page"); do
+        cat "$book"/[0-9]*.md "$book"/examples/*.out | grep -qF -e "$number" || complain "$page: expected a number of a chapter, found $number"
     done
 done
 exit $status

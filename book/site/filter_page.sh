@@ -18,7 +18,8 @@ title() { sed -n '1s/^# *\(.*[^ ]\) *{#.*/\1/p' "$1"; }
 label() { sed -n '1s/.*{#\(.*\)}.*/\1/p' "$1"; }
 case $name in [0-9][0-9]*_*) exercises=$("$site/list_exercises.sh" "$(echo "$name" | sed 's/_.*//; s/^0//')") ;; esac
 export exercises
-page=$("$site/fold_answers.sh" "$name") || exit 1 # the answers below the questions
+case $name in check_*) fold=fold_choices.sh ;; *) fold=fold_answers.sh ;; esac
+page=$("$site/$fold" "$name") || exit 1 # with the answers below the questions
 printf '%s\n' "$page" | awk -v page="$name" '
 $0 == "## Sources" && ENVIRON["exercises"] != "" { print ENVIRON["exercises"] "\n" } # they end the section before
 /^```/ { code = !code }
