@@ -4,7 +4,8 @@
 enum { N = 1024, D = 64 };
 
 static float q[N * D], k[N * D], v[N * D], o[N * D], other[N * D], lse[N];
-static msa_shape s = {.n_q = N, .n_kv = N, .n_heads = 1, .n_kv_heads = 1, .d_head = D, .d_index = 1, .block = 1, .topk = 1};
+static msa_shape s = {
+    .n_q = N, .n_kv = N, .n_heads = 1, .n_kv_heads = 1, .d_head = D, .d_index = 1, .block = 1, .topk = 1};
 
 static void attend(const float *keys, const float *values, float *out, float *sums)
 {
@@ -69,7 +70,8 @@ int main(void)
     int n = 1;
     while (1.0 / (n + 1) >= 0.001)
         n++;
-    printf("operations %d\nmultiply_adds %d\nmiss %.2f\nfrom %d\n", 2 * D * 128 * 129, D * 128 * 129, 100.0 / 129, n);
+    printf("operations %d\nmultiply_adds %d\nmiss %.2f\nfrom %d\n", 2 * D * 128 * 129, D * 128 * 129,
+           100.0 / 129, n);
     same_vector_on_all_keys();
     long_key();
     shuffled();

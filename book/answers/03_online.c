@@ -54,7 +54,8 @@ int main(void)
 {
     const piece a = {8.4, 0.3}, b = {9.3, -1.2}, c = {10, 0.7};
     const piece left = merge(merge(a, b), c), right = merge(a, merge(b, c));
-    printf("merged %s\n", fabs(left.lse - right.lse) + fabs(left.o - right.o) < 1e-12 ? "equal" : "DIFFERENT");
+    printf("merged %s\n",
+           fabs(left.lse - right.lse) + fabs(left.o - right.o) < 1e-12 ? "equal" : "DIFFERENT");
 
     printf("oldest_first %.1f\nnewest_first %.1f\n", mean_rises(6, 0, 0, 1), mean_rises(6, 1, 0, 1));
 

@@ -9,7 +9,8 @@ static void two_heads(double high)
 {
     const double one = exp(high) / (exp(high) + TOKENS - 1), other = 1 / (exp(high) + TOKENS - 1);
     const double mean_logit = exp(high / 2) / (2 * exp(high / 2) + TOKENS - 2);
-    printf("high %.0f\ntokens %d\nmean_of_probabilities %.2f\nof_mean_logits %.2f\n", high, TOKENS, (one + other) / 2, mean_logit);
+    printf("high %.0f\ntokens %d\nmean_of_probabilities %.2f\nof_mean_logits %.2f\n", high, TOKENS,
+           (one + other) / 2, mean_logit);
 }
 
 int main(void)
@@ -23,7 +24,8 @@ int main(void)
     }
     tiny_select(&t);
     const msa_recall_result found = tiny_recall(&t);
-    printf("block %.2f\nscore %.2f\nloss %.2f\n", found.block_recall, found.score_recall, tiny_loss(&t, NULL));
+    printf("block %.2f\nscore %.2f\nloss %.2f\n", found.block_recall, found.score_recall,
+           tiny_loss(&t, NULL));
     free(t.work);
     return 0;
 }

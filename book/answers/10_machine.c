@@ -31,7 +31,8 @@ static void strides(void)
         else if (stride % 2 == 0)
             wide_other += passes(stride, 2, 16) == 1;
     }
-    printf("odd_free %d of 32\neven_free %d\nwide_free %d of 16\nwide_other %d\n", odd_free, even_free, wide_free, wide_other);
+    printf("odd_free %d of 32\neven_free %d\nwide_free %d of 16\nwide_other %d\n", odd_free, even_free,
+           wide_free, wide_other);
 }
 
 /* One step of decoding for `tokens` new tokens after 131072: operations a byte. Returns the bytes of MSA. */
@@ -39,14 +40,16 @@ static double decoding(int tokens)
 {
     const double n = 131072, kept = 2048, kv = 4 * 4 * 128; /* bytes of K and V of a token */
     const double dense_flop = tokens * 4.0 * 64 * 128 * n, dense_bytes = kv * n;
-    const double flop = tokens * (2.0 * 4 * 128 * n + 4.0 * 64 * 128 * kept), bytes = 2 * 128 * n + tokens * kv * kept;
+    const double flop = tokens * (2.0 * 4 * 128 * n + 4.0 * 64 * 128 * kept),
+                 bytes = 2 * 128 * n + tokens * kv * kept;
     printf("dense_%d %.0f\nmsa_%d %.1f\n", tokens, dense_flop / dense_bytes, tokens, flop / bytes);
     return bytes;
 }
 
 int main(void)
 {
-    const double flop = 2.0 * 64 * 128, bytes = 2.0 * 2 * 64 * 128 + 2.0 * 2 * 4 * 128; /* of a token: N + 1 times; Q, O, K, V */
+    const double flop = 2.0 * 64 * 128,
+                 bytes = 2.0 * 2 * 64 * 128 + 2.0 * 2 * 4 * 128; /* of a token: N + 1 times; Q, O, K, V */
     printf("bytes_a_token %.0f\ntokens %.0f\n", bytes, ceil(295 * bytes / flop - 1));
     const double one = decoding(1);
     printf("together %.2f\n", decoding(4) / one);

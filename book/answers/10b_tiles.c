@@ -9,17 +9,20 @@ static double vector_clocks(double instructions)
 
 int main(void)
 {
-    const double all = for_maxima + for_powers + for_factors, products = 2 * 128 / (FMA_A_PRODUCT / clocks_a_product);
+    const double all = for_maxima + for_powers + for_factors,
+                 products = 2 * 128 / (FMA_A_PRODUCT / clocks_a_product);
     printf("rows_12 %.0f\nrows_24 %.0f\n", 100 * 12.0 / 16, 100 * 24.0 / 32);
 
     const double rounding = 12 / 2.0, shorter = all - rounding + 1 / 2.0; /* of two vectors */
-    printf("now %.2f\nbusy_now %.0f\ninstructions %.1f\nthen %.2f\nbusy_then %.0f\n", vector_clocks(all), 100 * products / vector_clocks(all),
-           shorter, vector_clocks(shorter), 100 * products / vector_clocks(shorter));
+    printf("now %.2f\nbusy_now %.0f\ninstructions %.1f\nthen %.2f\nbusy_then %.0f\n", vector_clocks(all),
+           100 * products / vector_clocks(all), shorter, vector_clocks(shorter),
+           100 * products / vector_clocks(shorter));
 
-    printf("products_64 %.2f\nvectors_64 %.2f\neven %.0f\n", products / 2, vector_clocks(all), 128 * vector_clocks(all) / products);
+    printf("products_64 %.2f\nvectors_64 %.2f\neven %.0f\n", products / 2, vector_clocks(all),
+           128 * vector_clocks(all) / products);
 
     const double column = 16 * 128 * vector_clocks(for_powers), all_of_it = 16 * 128 * vector_clocks(all);
-    printf("column %.0f\ncolumns %.0f\nmore_than %.0f\nall_of_it %.0f\nwith_all %.1f\n", column, 3072 / column, floor(3072 / column) + 1, all_of_it,
-           3072 / all_of_it);
+    printf("column %.0f\ncolumns %.0f\nmore_than %.0f\nall_of_it %.0f\nwith_all %.1f\n", column,
+           3072 / column, floor(3072 / column) + 1, all_of_it, 3072 / all_of_it);
     return 0;
 }

@@ -59,14 +59,22 @@ static void buffers(const float *score, int buffer)
                 flush(&row[l]);
         }
     }
-    printf("candidates_%d %.0f\ninsertions_%d %.0f\n", buffer, (double)candidates / ROWS, buffer, (double)insertions / (ROWS / LANES));
+    printf("candidates_%d %.0f\ninsertions_%d %.0f\n", buffer, (double)candidates / ROWS, buffer,
+           (double)insertions / (ROWS / LANES));
 }
 
 /* What `fused` writes for 64 queries at the end of so many keys. */
 static simt_counters fused(int n_kv)
 {
-    const msa_shape s = {
-        .n_q = 64, .n_kv = n_kv, .n_heads = 4, .n_kv_heads = 4, .d_head = 64, .d_index = 128, .block = 128, .topk = 4, .n_seqs = 1};
+    const msa_shape s = {.n_q = 64,
+                         .n_kv = n_kv,
+                         .n_heads = 4,
+                         .n_kv_heads = 4,
+                         .d_head = 64,
+                         .d_index = 128,
+                         .block = 128,
+                         .topk = 4,
+                         .n_seqs = 1};
     trial t = engine_inputs(&s, "random");
     const simt_counters n = engine_count(&t, "index/fused");
     trial_end(&t);
@@ -85,7 +93,8 @@ int main(void)
     const simt_counters alone = fused(1920), shared = fused(4096);
     printf("written %ld\nlaunches %ld\n", (long)shared.store_bytes, (long)shared.launches);
     const long ids = 64 * 4 * 4 * (long)sizeof(int32_t); /* queries, groups, k */
-    printf("ids %ld\nids_alone %ld\nids_launches %ld\nentries %ld\n", ids, (long)alone.store_bytes, (long)alone.launches, (long)shared.store_bytes - ids);
+    printf("ids %ld\nids_alone %ld\nids_launches %ld\nentries %ld\n", ids, (long)alone.store_bytes,
+           (long)alone.launches, (long)shared.store_bytes - ids);
     printf("three %.0f\n", 3 * enter(8192 / 3.0, 15));
     return 0;
 }

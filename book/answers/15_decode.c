@@ -37,14 +37,17 @@ int main(void)
     engine_needed();
     const int rows = 8 * 4, parts = (132 + rows - 1) / rows;
     printf("rows %d\nparts %d\nctas %d\n", rows, parts, rows * parts);
-    const double dense = 4 * groups * width, index = 2 * index_width, blocks = dense * kept; /* bytes: of a token, of a token, of a step */
-    printf("merge_kib %.0f\nmerge_share %.1f\nat_32k %.1f\n", merge_bytes(parts) / 1024, 100 * merge_bytes(parts) / blocks,
-           100 * merge_bytes(parts) / (index * 32768 + blocks));
+    const double dense = 4 * groups * width, index = 2 * index_width,
+                 blocks = dense * kept; /* bytes: of a token, of a token, of a step */
+    printf("merge_kib %.0f\nmerge_share %.1f\nat_32k %.1f\n", merge_bytes(parts) / 1024,
+           100 * merge_bytes(parts) / blocks, 100 * merge_bytes(parts) / (index * 32768 + blocks));
     printf("even %.0f\nworse_below %.0f\n", blocks / index, ceil(blocks / (dense - index)));
     printf("limit_8 %.0f\n", 4 * 8 * width / index);
 
-    static const int32_t unequal[] = {100, 100, 100, 4096}, chapter[] = {100, 500, 1200, 4096}, equal[] = {1200, 1200, 1200, 1200};
-    printf("packed %.0f\npadded %.0f\ntimes %.1f\n", read_kib(unequal, 0), read_kib(unequal, 1), read_kib(unequal, 1) / read_kib(unequal, 0));
+    static const int32_t unequal[] = {100, 100, 100, 4096}, chapter[] = {100, 500, 1200, 4096},
+                         equal[] = {1200, 1200, 1200, 1200};
+    printf("packed %.0f\npadded %.0f\ntimes %.1f\n", read_kib(unequal, 0), read_kib(unequal, 1),
+           read_kib(unequal, 1) / read_kib(unequal, 0));
     printf("chapter_times %.1f\n", read_kib(chapter, 1) / read_kib(chapter, 0));
     printf("equal_times %.1f\n", read_kib(equal, 1) / read_kib(equal, 0));
     return 0;

@@ -30,9 +30,10 @@ int main(void)
     const double block = 128, width = 128, k = 16, kib = 1024, entries = 131072.0 * 4 * k;
     printf("ratio %.0f\nequal %.0f\n", 1.5 * block / 1, 1.5 * block);
     const double alone = 12 * block * width / kib;
-    printf("alone %.0f\nlocal %.0f\nstructured %.0f\nrandom %.0f\n", alone, alone * 16.0 / (8 * k), alone * 18.7 / (8 * k), alone * 120.2 / (8 * k));
+    printf("alone %.0f\nlocal %.0f\nstructured %.0f\nrandom %.0f\n", alone, alone * 16.0 / (8 * k),
+           alone * 18.7 / (8 * k), alone * 120.2 / (8 * k));
     const double part = 16 * width; /* numbers of a group's row of dQ */
-    printf("half_kib %.0f\nfloat_kib %.0f\nhalf_gb %.0f\nfloat_gb %.0f\n", 2 * 2 * part / kib, 2 * 4 * part / kib, 2 * part * entries / 1e9,
-           4 * part * entries / 1e9);
+    printf("half_kib %.0f\nfloat_kib %.0f\nhalf_gb %.0f\nfloat_gb %.0f\n", 2 * 2 * part / kib,
+           2 * 4 * part / kib, 2 * part * entries / 1e9, 4 * part * entries / 1e9);
     return 0;
 }

@@ -44,7 +44,8 @@ static double unrounded(const trial_case *t)
         const int i = row / HEADS;
         float sum = 0, out[D] = {0};
         for (int slot = 0; slot < TOPK; slot++)
-            for (int64_t j = (int64_t)t->ids[i * TOPK + slot] * BLOCK; j < (t->ids[i * TOPK + slot] + 1) * BLOCK && j <= KEYS - QUERIES + i; j++) {
+            for (int64_t j = (int64_t)t->ids[i * TOPK + slot] * BLOCK;
+                 j < (t->ids[i * TOPK + slot] + 1) * BLOCK && j <= KEYS - QUERIES + i; j++) {
                 const float p = expf((float)(dot(t->in.q + row * D, t->in.k + j * D, D) / sqrt(D)));
                 sum += p;
                 for (int c = 0; c < D; c++)
