@@ -1,7 +1,8 @@
 /* Answers to chapter 13: longer lists, other buffers, and CTAs that share the keys of a row. */
 #include "../examples/engine.h"
+#include "../examples/running_list.h"
 
-enum { BLOCKS = 1024, ROWS = 1024, LANES = 32, PLACES = 15, MOST = 16 };
+enum { BLOCKS = 1024, ROWS = 1024 };
 
 static double enter(double blocks, double places)
 {
@@ -9,58 +10,6 @@ static double enter(double blocks, double places)
     for (double b = 1; b <= blocks; b++)
         sum += fmin(1, places / b);
     return sum;
-}
-
-typedef struct row_list {
-    float best[PLACES], worst, buffer[MOST];
-    int n;
-} row_list;
-
-static void flush(row_list *row)
-{
-    for (int c = 0; c < row->n; c++) {
-        int at = 0;
-        for (int a = 1; a < PLACES; a++)
-            at = row->best[a] < row->best[at] ? a : at;
-        row->best[at] = fmaxf(row->best[at], row->buffer[c]);
-    }
-    row->worst = row->best[0];
-    for (int a = 1; a < PLACES; a++)
-        row->worst = fminf(row->worst, row->best[a]);
-    row->n = 0;
-}
-
-/* Warps of 32 rows insert as soon as a row has `buffer` candidates: candidates a row, insertions a warp. */
-static void buffers(const float *score, int buffer)
-{
-    long candidates = 0, insertions = 0;
-    for (int warp = 0; warp < ROWS / LANES; warp++) {
-        row_list row[LANES];
-        for (int l = 0; l < LANES; l++) {
-            for (int a = 0; a < PLACES; a++)
-                row[l].best[a] = -INFINITY;
-            row[l].worst = -INFINITY;
-            row[l].n = 0;
-        }
-        for (int b = 0; b < BLOCKS; b++) {
-            int most = 0;
-            for (int l = 0; l < LANES; l++) {
-                const float x = score[(warp * LANES + l) * BLOCKS + b];
-                if (x > row[l].worst) {
-                    row[l].buffer[row[l].n++] = x;
-                    candidates++;
-                }
-                most = row[l].n > most ? row[l].n : most;
-            }
-            if (most < buffer && !(b + 1 == BLOCKS && most))
-                continue;
-            insertions += most;
-            for (int l = 0; l < LANES; l++)
-                flush(&row[l]);
-        }
-    }
-    printf("candidates_%d %.0f\ninsertions_%d %.0f\n", buffer, (double)candidates / ROWS, buffer,
-           (double)insertions / (ROWS / LANES));
 }
 
 /* What `fused` writes for 64 queries at the end of so many keys. */
@@ -87,8 +36,10 @@ int main(void)
     printf("enter_16 %.0f\nenter_32 %.0f\n", enter(8192, 15), enter(8192, 31));
     float *score = room((long)ROWS * BLOCKS, sizeof *score);
     noise(score, (long)ROWS * BLOCKS, 1);
-    for (int buffer = 4; buffer <= 16; buffer *= 2)
-        buffers(score, buffer);
+    for (int buffer = 4; buffer <= BUFFER; buffer *= 2) {
+        const list_touches n = touch_lists(score, ROWS / LANES, BLOCKS, LANES, buffer);
+        printf("candidates_%d %.0f\ninsertions_%d %.0f\n", buffer, n.candidates, buffer, n.insertions);
+    }
     free(score);
     const simt_counters alone = fused(1920), shared = fused(4096);
     printf("written %ld\nlaunches %ld\n", (long)shared.store_bytes, (long)shared.launches);
