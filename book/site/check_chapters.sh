@@ -27,6 +27,7 @@ for page in book/[0-9][0-9]*_*.md; do
     hold "$build/figures/$name" "book/figures/$name.svg"
 done
 for program in book/answers/*.c; do
+    [[ -e $program ]] || continue
     name=$(basename "$program" .c)
     hold "$build/answers/$name" "book/answers/$name.out"
 done
