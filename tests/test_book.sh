@@ -22,6 +22,32 @@ for page in book/[0-9][0-9]*_*.md; do
     check $? "$name: program, output and figure, without a warning$missing"
 done
 
+# Every question has an answer, and an answer's numbers are printed by a program.
+book/site/check_answers.sh > "$W.out" 2> "$W.err"
+check $? "every question has an answer, every number of one a program"
+for file in book/answers/*.c; do
+    $CC -std=c11 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes -Werror -Wno-unknown-pragmas \
+        -D_POSIX_C_SOURCE=200809L -Iref -fsyntax-only "$file" > "$W.out" 2> "$W.err" || break
+done
+check $? "programs of answers, without a warning"
+broken() { # broken WHAT SED-SCRIPT FILE: a book whose FILE is changed so is refused
+    rm -rf "$W/book" && mkdir "$W/book" && cp -r book/*.md book/answers book/examples "$W/book" && sed -i "$2" "$W/book/$3"
+    ! book/site/check_answers.sh "$W/book" > "$W.out" 2> "$W.err" && grep -q "$(basename "$3" .md)" "$W.err"
+    check $? "$1 is refused"
+}
+broken "a question without an answer" 's/^5\. .*/5. What else?\n6. Nothing more?/' 01_attention.md
+broken "an answer that is missing" '/^2\. /,/^3\. /d' answers/01_attention.md
+broken "a value that no program prints" 's/\[\[miss\]\]/[[missed]]/' answers/01_attention.md
+broken "a number that was typed" 's/\[\[miss\]\]/0.79/' answers/01_attention.md
+[[ $(book/site/filter_page.sh book/01_attention.md | grep -c '<details class="answer">') -eq 5 ]]
+check $? "answers are folded in the page"
+[[ $(ANSWERS=0 book/site/filter_page.sh book/01_attention.md | grep -c '<details') -eq 0 ]]
+check $? "ANSWERS=0 leaves them out"
+
+broken "a check without a right choice" '0,/^   + /s//   - /' check_2.md
+[[ $(book/site/filter_page.sh book/check_1.md | grep -c '<details') -eq 30 && $(ANSWERS=0 book/site/filter_page.sh book/check_1.md | grep -c '<details') -eq 0 ]]
+check $? "three choices a question, folded or bare"
+
 # A page that takes tables of another.
 printf '## One\n| a | b |\n|--|--|\n| 1 | 2 |\n| 3 | 4 |\n\n| c |\n' > "$W/tables.md"
 page() { printf '%s\n' "$1" > "$W/page.md" && book/site/filter_page.sh "$W/page.md" 2> "$W.err"; }
@@ -42,7 +68,7 @@ fi
 mkdir "$W/site"
 book/site/build.sh "$W/site" > "$W.out" 2> "$W.err" # with check_links and check_pages
 check $? "the site builds; its links and pages pass"
-for page in index exercises teacher notation glossary bibliography $(sed -sn '1s/.*{#\(ch[0-9]*b*\)}.*/\1/p' book/[0-9]*.md); do
+for page in index check1 check2 check3 check4 exercises teacher notation glossary bibliography $(sed -sn '1s/.*{#\(ch[0-9]*b*\)}.*/\1/p' book/[0-9]*.md); do
     [[ -s $W/site/book/$page.html ]] || { echo "no $page.html" > "$W.err"; false; } || break
 done
 check $? "every page is there"

@@ -1,6 +1,7 @@
 /* Chapter 13: the index ladder and top-k, counted by the engine; and how often a running list is touched.
  */
 #include "engine.h"
+#include "running_list.h"
 
 /* ---- The ladders ------------------------------------------------------------------------------------ */
 
@@ -76,61 +77,12 @@ static void topk_ladder(void)
 
 /* ---- How often a block gets into the list ------------------------------------------------------------ */
 
-enum { SCORES = 1 << 20, ENTRIES = 15, LANES = 32, BUFFER = 8 }; /* 16 blocks less the local one */
+enum { SCORES = 1 << 20 };
 
-/* A row's best scores so far, in no order, and the candidates that wait for the next insertion. */
-typedef struct row_list {
-    float best[ENTRIES], worst, buffer[BUFFER];
-    int n;
-} row_list;
-
-static void flush(row_list *row)
-{
-    for (int c = 0; c < row->n; c++) {
-        int at = 0; /* of the worst, which the candidate may replace */
-        for (int a = 1; a < ENTRIES; a++)
-            at = row->best[a] < row->best[at] ? a : at;
-        if (row->buffer[c] > row->best[at])
-            row->best[at] = row->buffer[c];
-    }
-    row->worst = row->best[0];
-    for (int a = 1; a < ENTRIES; a++)
-        row->worst = fminf(row->worst, row->best[a]);
-    row->n = 0;
-}
-
-/* Rows of so many blocks, `lanes` rows a warp. A warp inserts as soon as one of its rows has `buffer`
- * candidates. */
 static void running(const char *order, const float *score, int blocks, int lanes, int buffer)
 {
-    const int warps = SCORES / blocks / lanes;
-    long candidates = 0, insertions = 0;
-    for (int warp = 0; warp < warps; warp++) {
-        row_list row[LANES];
-        for (int l = 0; l < lanes; l++) {
-            row[l] = (row_list){.worst = -INFINITY};
-            for (int a = 0; a < ENTRIES; a++)
-                row[l].best[a] = -INFINITY;
-        }
-        for (int b = 0; b < blocks; b++) {
-            int most = 0;
-            for (int l = 0; l < lanes; l++) {
-                const float x = score[(long)(warp * lanes + l) * blocks + b];
-                if (x > row[l].worst) {
-                    row[l].buffer[row[l].n++] = x;
-                    candidates++;
-                }
-                most = row[l].n > most ? row[l].n : most;
-            }
-            if (most < buffer && !(b + 1 == blocks && most))
-                continue;
-            insertions += most;
-            for (int l = 0; l < lanes; l++)
-                flush(&row[l]);
-        }
-    }
-    printf("%-11s %6d %13d %9d %11.1f %12.1f\n", order, blocks, lanes, buffer,
-           (double)candidates / (warps * lanes), (double)insertions / warps);
+    const list_touches n = touch_lists(score, SCORES / blocks / lanes, blocks, lanes, buffer);
+    printf("%-11s %6d %13d %9d %11.1f %12.1f\n", order, blocks, lanes, buffer, n.candidates, n.insertions);
 }
 
 /* What running() should find in random order with buffer 1. */
@@ -165,7 +117,7 @@ static void threshold(void)
     running("random", score, 8192, 8, 1);
     expected(1024, 32);
     running("random", score, 1024, 32, 1);
-    running("random", score, 1024, 32, BUFFER);
+    running("random", score, 1024, 32, 8);
     for (long first = 0; first < SCORES; first += 8192)
         qsort(score + first, 8192, sizeof *score, ascending);
     running("ascending", score, 8192, 8, 1);

@@ -1,5 +1,6 @@
 /* Chapter 17: wrong kernels that look right, what poison and a second verdict catch, and times that scatter. */
 #include "mistakes.h"
+#include "scatter.h"
 
 #include "../../ref/judge/guard.h"
 #include "../../ref/bench/timing.h"
@@ -84,22 +85,6 @@ static void poison(const trial_case *t)
 }
 
 /* ---- Times that scatter --------------------------------------------------------------------------------- */
-
-/* [series] */
-/* An invented kernel of 1 ms: 1 % of one-sided jitter; one run in 12 is disturbed, one in
- * 30 meets a higher clock; the first three find cold caches. */
-static double invented_ms(inputs_rng *rng, int run)
-{
-    static const double cold[] = {1.8, 1.3, 1.1};
-    const double z = (double)inputs_normal(rng);
-    double ms = 1 + 0.01 * z * z;
-    if (inputs_below(rng, 12) == 0)
-        ms += 0.4 * z * z;
-    if (inputs_below(rng, 30) == 0)
-        ms -= 0.06;
-    return run < 3 ? cold[run] * ms : ms;
-}
-/* [series] */
 
 static double mean(const double *ms, int n)
 {

@@ -148,7 +148,7 @@ static verdict judge(const trial_case *t, const float *o, bool as_bf16)
 /* [judge] */
 
 /* [cosine] */
-static double one_minus_cosine(const float *a, const float *b, long n)
+static inline double one_minus_cosine(const float *a, const float *b, long n)
 {
     double ab = 0, aa = 0, bb = 0;
     for (long i = 0; i < n; i++) {

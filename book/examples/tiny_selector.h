@@ -8,7 +8,10 @@
 
 #include "example.h"
 
-enum { T = 128, BLOCK = 4, K = 4, HQ = 4, HKV = 2, DH = 8, DI = 8, D = 16, SUBJECTS = 8 };
+#ifndef TINY_DI
+#define TINY_DI 8 /* channels of the index; an answer asks for fewer */
+#endif
+enum { T = 128, BLOCK = 4, K = 4, HQ = 4, HKV = 2, DH = 8, DI = TINY_DI, D = 16, SUBJECTS = 8 };
 
 typedef struct tiny {
     msa_shape shape;

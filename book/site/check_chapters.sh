@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# check_chapters BUILD: every chapter's program prints its stored output, and its figure is what the program
-# beside it draws. With --store, stores what they print instead. A program that ends with status 77 has said
+# check_chapters BUILD: every chapter's program prints its stored output, so does the one that computes its answers, and
+# its figure is what the program beside it draws. With --store, stores what they print instead. A program that ends with status 77 has said
 # what it misses here.
 set -u
 build=$1 store=${2:-}
@@ -25,5 +25,10 @@ for page in book/[0-9][0-9]*_*.md; do
     name=$(basename "$page" .md)
     hold "$build/examples/$name" "book/examples/$name.out"
     hold "$build/figures/$name" "book/figures/$name.svg"
+done
+for program in book/answers/*.c; do
+    [[ -e $program ]] || continue
+    name=$(basename "$program" .c)
+    hold "$build/answers/$name" "book/answers/$name.out"
 done
 exit $status

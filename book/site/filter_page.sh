@@ -1,6 +1,6 @@
 #!/bin/sh
-# What doxygen reads of a page: $x$ and $$x$$ become its formulas, a chapter gets links to its exercises and to
-# its neighbours in reading order (that of the file names). `@TABLE FILE TEXT@` becomes the first table of a generated
+# What doxygen reads of a page: $x$ and $$x$$ become its formulas, a chapter gets the answers to its questions
+# (fold_answers.sh), links to its exercises and to its neighbours in reading order (that of the file names). `@TABLE FILE TEXT@` becomes the first table of a generated
 # FILE, seen from here, below a line that holds TEXT, so that no number of it is written down twice.
 # `@TABLE FILE TEXT~ROW~NAME,NAME@` takes the rows that hold ROW, and the columns of these names.
 export LC_ALL=C # 10_machine.md before 10b_tiles.md
@@ -18,7 +18,9 @@ title() { sed -n '1s/^# *\(.*[^ ]\) *{#.*/\1/p' "$1"; }
 label() { sed -n '1s/.*{#\(.*\)}.*/\1/p' "$1"; }
 case $name in [0-9][0-9]*_*) exercises=$("$site/list_exercises.sh" "$(echo "$name" | sed 's/_.*//; s/^0//')") ;; esac
 export exercises
-awk '
+case $name in check_*) fold=fold_choices.sh ;; *) fold=fold_answers.sh ;; esac
+page=$("$site/$fold" "$name") || exit 1 # with the answers below the questions
+printf '%s\n' "$page" | awk -v page="$name" '
 $0 == "## Sources" && ENVIRON["exercises"] != "" { print ENVIRON["exercises"] "\n" } # they end the section before
 /^```/ { code = !code }
 !code && /^!\[.*\]\((\.\.\/)?figures\/.*\)$/ { # doxygen would make an SVG an <object> without an alternative text
@@ -42,7 +44,7 @@ $0 == "## Sources" && ENVIRON["exercises"] != "" { print ENVIRON["exercises"] "\
         rest = substr(rest, at + 1)
     }
     $0 = out rest
-    if (inside) { print FILENAME ": a lone $ in line " NR > "/dev/stderr"; exit 1 }
+    if (inside) { print page ": a lone $ in line " NR > "/dev/stderr"; exit 1 }
 }
 /^@PART [0-9]+ [0-9]+ .*@$/ { # the chapters that are there, below the name of their part
     heading = $0; sub(/^@PART [0-9]+ [0-9]+ /, "", heading); sub(/@$/, "", heading); begun = 0
@@ -66,16 +68,16 @@ $0 == "## Sources" && ENVIRON["exercises"] != "" { print ENVIRON["exercises"] "\
         cells = split(entry, cell, "|"); printed++
         for (c = 1; line == 1 && c <= cells; c++) { plain = cell[c]; gsub(/^ +| +$/, "", plain); place[plain] = c }
         for (c = 1; c <= columns; c++) {
-            if (!(name[c] in place)) { print FILENAME ": " file " has no column " name[c] > "/dev/stderr"; exit 1 }
+            if (!(name[c] in place)) { print page ": " file " has no column " name[c] > "/dev/stderr"; exit 1 }
             printf "|%s", cell[place[name[c]]]
         }
         print columns ? "|" : entry
     }
     close(file)
-    if (printed < 3) { print FILENAME ": no such table in " file ": " part[1] > "/dev/stderr"; exit 1 }
+    if (printed < 3) { print page ": no such table in " file ": " part[1] > "/dev/stderr"; exit 1 }
     next
 }
-{ print }' "$name" || exit 1
+{ print }' || exit 1
 [ -n "${before:-}${after:-}" ] || exit 0
 echo
 echo '<div class="turn">'

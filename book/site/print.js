@@ -8,7 +8,7 @@ const sections = labels.map(label => {
     const title = page.match(/<h1 class="title">([\s\S]*?)<\/h1>/)[1].trim();
     const begin = page.indexOf('<div class="textblock">') + 23;
     const end = page.indexOf("</div><!-- contents -->");
-    let body = page.slice(begin, end).replace(/<div class="turn">[\s\S]*$/, "").replace(/(<\/div>\s*)$/, "");
+    let body = page.slice(begin, end).replace(/<div class="turn">[\s\S]*$/, "").replace(/(<\/div>\s*)$/, "").replace(/<details\b/g, "<details open");
     body = body.replace(/\b(id|name)="([^"]+)"/g, (_, what, id) => `${what}="${label}-${id}"`)
         .replace(/href="([^"#:]*)(?:#([^"]*))?"/g, (whole, file, anchor) => {
             const to = file === "" ? label : file.replace(/\.html$/, "");
