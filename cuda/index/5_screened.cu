@@ -71,7 +71,8 @@ PTX_INLINE void screen_rows(const Shape &s, Screen<D, Block> &m, const Span &spa
         if (n % 32 == 0 && n + lane < span.n_tiles) // a lane has those of one of 32 blocks
             next = {ld_global(copy.scale + n + lane), ld_global(copy.reach + n + lane),
                     ld_global(copy.error + n + lane)};
-        const Numbers numbers = {shfl(next.scale, n % 32), shfl(next.reach, n % 32), shfl(next.error, n % 32)};
+        const Numbers numbers = {shfl(next.scale, n % 32), shfl(next.reach, n % 32),
+                                 shfl(next.error, n % 32)};
         const CodeTile<Block, D> &keys = wait_stage(m, n);
         issue_codes(x0, m.q[part], keys);
         issue_codes(x1, m.q[part + 1], keys);
@@ -207,8 +208,8 @@ template <int D, int Block> msa_status run_chunk(const Call &c, const Scratch &w
     const Shape &s = c.s;
     const int64_t n = n_rows(s);
     const auto ctas = [](int64_t things, int64_t each) { return dim3((unsigned)ceil_div(things, each)); };
-    LAUNCH_DEPENDENT((screen<D, Block>), ctas(n, rows), dim3(stream_threads), sizeof(Screen<D, Block>), c.stream,
-                     s, maps.codes, maps.at, c.a.qi, w.copy, w.lists);
+    LAUNCH_DEPENDENT((screen<D, Block>), ctas(n, rows), dim3(stream_threads), sizeof(Screen<D, Block>),
+                     c.stream, s, maps.codes, maps.at, c.a.qi, w.copy, w.lists);
     LAUNCH_DEPENDENT(allot, ctas(s.n_blocks, turn_threads), dim3(turn_threads), 0, c.stream, s, w.lists,
                      w.turned);
     LAUNCH_DEPENDENT(turn, ctas(n, turn_threads / 32), dim3(turn_threads), 0, c.stream, s, w.lists, w.turned);

@@ -4,7 +4,7 @@
  *        A warp has a row, D / 32 neighbouring channels a lane.
  *
  * The codes and scales are those of index8.c, bit for bit: sums of the rotation in double in its order, the same
- * division. Norms add squares in another order: that is covered as what it rounds itself is, by rounding up.
+ * quotients. Norms add squares in another order: that is covered as what it rounds itself is, by rounding up.
  */
 #ifndef MSA_INDEX_CODES_CUH
 #define MSA_INDEX_CODES_CUH
@@ -92,6 +92,14 @@ PTX_INLINE double warp_sum(double x)
     return x;
 }
 
+/// x / y, correctly rounded, 1 / y being so: without the call that a division is on a GPU. Two steps of Newton's method,
+/// the second from less than an ulp away (Markstein).
+PTX_INLINE double quotient(double x, double y, double one_over_y)
+{
+    const double about = x * one_over_y, near = fma(fma(-about, y, x), one_over_y, about);
+    return fma(fma(-near, y, x), one_over_y, near);
+}
+
 /// A row as multiples of a step, and how long it is, as its codes say, and how far it is from that.
 struct Rounded {
     uint32_t codes; ///< this lane's, the first one lowest
@@ -100,11 +108,10 @@ struct Rounded {
 template <int D> PTX_INLINE Rounded round_row(const double (&y)[D / 32], double step)
 {
     Rounded row = {0, 0, 0, 0};
-    double times[D / 32];
-    for (int c = 0; c < D / 32; c++) // by themselves: where a division is a call, nothing else is alive meanwhile
-        times[c] = step > 0 ? y[c] / step : 0;
+    const double inverse = 1 / step;
     for (int c = 0; c < D / 32; c++) {
-        const double code = (times[c] > 127 ? 127 : times[c] < -127 ? -127 : times[c]) + 0x1.8p52 - 0x1.8p52;
+        const double times = step > 0 ? quotient(y[c], step, inverse) : 0;
+        const double code = (times > 127 ? 127 : times < -127 ? -127 : times) + 0x1.8p52 - 0x1.8p52;
         row.codes |= ((uint32_t)(int)code & 255u) << 8 * c;
         row.norm += y[c] * y[c];
         row.reach += step * code * (step * code);
@@ -115,13 +122,12 @@ template <int D> PTX_INLINE Rounded round_row(const double (&y)[D / 32], double 
     row.rest = sqrt(warp_sum(row.rest)) + (D == 64 ? 6 : 7) * 0x1p-52 * row.norm;
     return row;
 }
-/// The lane's codes, to its place in a row.
+/// The lane's codes, to its place in a row; two at a time, since the engine takes four that are -2 for a register
+/// that nobody has set.
 template <int D> PTX_INLINE void store_codes(int8_t *to, uint32_t codes)
 {
-    if (D == 128)
-        st_global((uint32_t *)to, codes);
-    else
-        st_global((uint16_t *)to, (uint16_t)codes);
+    for (int n = 0; n < D / 64; n++)
+        st_global((uint16_t *)to + n, (uint16_t)(codes >> 16 * n));
 }
 
 /* ---- In shared memory ------------------------------------------------------------------------------- */
@@ -142,10 +148,8 @@ PTX_INLINE void load_kv(CodeTile<rows, D> &tile, const CUtensorMap *map, uint64_
 template <int rows, int D> PTX_INLINE void store_codes(CodeTile<rows, D> &tile, int row, uint32_t codes)
 {
     const int at = row * D + D / 32 * (int)(threadIdx.x % 32), to = at ^ (at >> 7 & (D / 16 - 1)) << 4;
-    if (D == 128)
-        st_shared((uint32_t *)&tile.x[to], codes);
-    else
-        st_shared((uint16_t *)&tile.x[to], (uint16_t)codes);
+    for (int n = 0; n < D / 64; n++)
+        st_shared((uint16_t *)&tile.x[to] + n, (uint16_t)(codes >> 16 * n));
 }
 
 /// x = A B^T of codes, issued as one group.

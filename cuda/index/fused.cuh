@@ -46,10 +46,10 @@ template <bool Lse> PTX_INLINE void store(Lists<Lse> &m, int row, int slot, cons
 
 /// A thread's two rows of a 64-row part, which it shares with the other lanes of its quad.
 struct Rows {
-    int row[2];      ///< in the CTA
-    int position[2]; ///< the last key that they see
+    int row[2];         ///< in the CTA
+    int position[2];    ///< the last key that they see
     float threshold[2]; ///< what a block has to beat, the least score of slots 0..k-2, NaN if one is free...
-    int at[2];       ///< ...and its slot: the first free one, else the last one where there are ties
+    int at[2];          ///< ...and its slot: the first free one, else the last one where there are ties
 };
 
 /// Which row of the call the CTA's is: of all rows, or of some, which are listed.
@@ -128,7 +128,8 @@ PTX_INLINE void epilogue(Lists<Lse> &lists, Rows &own, float (&x)[Block / 2], in
 {
     const int b = first + n;
     UNROLL // the body is long, but a loop would index x, which then has to lie in memory
-    for (int half = 0; half < 2; half++) {
+        for (int half = 0; half < 2; half++)
+    {
         // [reject]
         const int local = own.position[half] / Block, last = own.position[half] - b * Block;
         const float maximum = row_max<Block>(x, half, last);

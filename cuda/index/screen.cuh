@@ -196,7 +196,8 @@ PTX_INLINE void screen_block(Screen<D, Block> &m, const Lists8 &lists, Screened 
     UNROLL
     for (int half = 0; half < 2; half++) {
         // [screen]
-        const Bounds bound = bounds<D>(ld_shared(&m.numbers[own.row[half]]), numbers, best_product<Block>(x, half));
+        const Bounds bound =
+            bounds<D>(ld_shared(&m.numbers[own.row[half]]), numbers, best_product<Block>(x, half));
         const bool take = b < own.local[half] && !(bound.upper < own.tau[half]);
         if (!warp_ballot(take))
             continue;
