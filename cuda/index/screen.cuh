@@ -195,13 +195,13 @@ PTX_INLINE void screen_block(Screen<D, Block> &m, const Lists8 &lists, Screened 
 {
     UNROLL
     for (int half = 0; half < 2; half++) {
-        // [screen]
+        // [bounds]
         const Bounds bound =
             bounds<D>(ld_shared(&m.numbers[own.row[half]]), numbers, best_product<Block>(x, half));
         const bool take = b < own.local[half] && !(bound.upper < own.tau[half]);
         if (!warp_ballot(take))
             continue;
-        // [screen]
+        // [bounds]
         const bool better = take && bound.lower > own.tau[half];
         if (warp_ballot(better))
             raise(m, own, half, better, bound.lower, keep);

@@ -95,7 +95,10 @@ __global__ void __launch_bounds__(settle_threads, 2)
     const int tiles = ld_global(lists.totals + total_tiles);
     unsigned parity = 0;
     for (int n = (int)blockIdx.x; n < tiles; n += (int)gridDim.x, parity ^= 1) {
-        const int4 tile = ld_global(turned.tiles + n);
+        int4 tile = {};
+        if (t % 32 == 0)
+            tile = ld_global(turned.tiles + n);
+        tile = {shfl(tile.x, 0), shfl(tile.y, 0), shfl(tile.z, 0), 0};
         if (t == 0) {
             mbarrier_arrive_expect(&m.full, sizeof m.k);
             load_kv(m.k, &key_map, &m.full, 0, tile.x * Block);
