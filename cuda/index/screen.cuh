@@ -2,11 +2,11 @@
  * @file screen.cuh
  * @brief Which blocks a row's codes cannot rule out: integer products, bounds, and lists of candidates.
  *
- * A block's score is within eps of t s X (ref/index8.c), so above or below what the row has to beat, or neither. That
- * is of the score as it is computed. Hopper's wgmma, as it was measured (MMA-Sim), cuts 16 products and the sum so far to
- * 2^-25 of the largest and their sum to a float: for each 16 channels (17 / 2 + 2) 2^-24 |q| |k|, and index8_slack() has 1.01
- * of these for every channel. What vanishes below 2^-126, in inputs, products or sums, is in `vanished` and `tiny`. What may
- * overflow in a product of full keys has no bound, and is a candidate.
+ * A block's score is within eps of t s X (ref/index8.c), so above or below what the row has to beat, or neither. That is
+ * of the score as it is computed. Hopper's wgmma, as it was measured (MMA-Sim), cuts 16 products and the sum so far to
+ * 2^-25 of the largest of them, and their sum to a float: for every 16 channels it is off by (17 / 2 + 2) 2^-24 |q| |k|,
+ * where index8_slack() allows 16. What vanishes below 2^-126, in inputs, products or sums, is in `vanished` and `tiny`.
+ * What may overflow in a product of full keys has no bound, and is a candidate.
  */
 #ifndef MSA_INDEX_SCREEN_CUH
 #define MSA_INDEX_SCREEN_CUH
