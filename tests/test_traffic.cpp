@@ -397,7 +397,7 @@ static void judge_screened(const msa_shape &s, std::mt19937 &rng)
     const double formula = 5 * di * (double)complete * n + 12 * (double)complete + 2 * di * 256 * ctas +
                            (di * n + 96) * codes + (48 + 2 * di) * pairs + 2 * di * n * tiles +
                            4 * s.topk * (double)rows,
-                 settlers = std::min(264.0, std::floor(pairs / 128) + (double)blocks);
+                 settlers = (double)std::min<int64_t>(264, rows * blocks / 128 + blocks);
     // Counters of blocks, who fell, how many candidates a row has (which all lanes read), worklists.
     within_one_percent("screened", (double)(c.load_bytes + c.store_bytes), formula,
                        12 * (double)blocks + 4 * some + 24 + (4 + 128 + 128) * (double)rows + 8 * some +

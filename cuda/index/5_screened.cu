@@ -3,17 +3,18 @@
  * @brief The selection of 4_fused.cu, id by id, from products of 8-bit codes: full keys only where these do not decide.
  *
  * Idea: ref/index8.c. Codes stream past in 4_fused's ring, at twice its rate; of a block's products a row needs the
- * largest, by integer maxima of three. What its bounds do not rule out goes to the row's list; at the end a list is
- * filtered by the last tau. Then lists are turned around: a block's full keys once for 128 rows that ask for them, in
- * 4_fused's products. A list that stays full makes its row one for 4_fused's way.
- * Bytes: codes: 4 di + di a key, 12 a block; screening: 2 di a row, di a key and 96 a block for each 256 rows. For
- * each candidate: 8 to store it, 8 to filter, 16 to turn, 4 + 2 di to settle and 4 for its score, 8 to choose; 2 di
- * a key of a block for each 128 of its candidates. 4 k of ids a row.
- * Floor: 2 di operations a visible key, query and group at 8192 a clock and SM: at M3's sizes and 1M tokens half of
- * 4_fused's 0.7 s; there 1 % of the blocks are candidates, and settling takes a tenth of that.
- * Waste: rotations in double where the tensor cores wait; candidates of a tau that was still low, five for each that
- * stays; few rows leave SMs idle, since no CTAs share a row's keys: below 64K tokens 4_fused is the faster one.
- * Dropped: a list in shared memory; turning by a sort, where only who is side by side matters, not in which order.
+ * largest. What its bounds do not rule out goes to the row's list, which is filtered when it is full and by the last tau.
+ * Then lists are turned around: a block's full keys once for 128 rows that ask for them, in 4_fused's products. A row
+ * whose list stays full goes 4_fused's way.
+ * Bytes: codes: 4 di + di a key, 12 a block; screening: 2 di a row, di a key and 96 a block for each 256 rows. A
+ * candidate: 8 to store it, 8 to filter, 16 to turn, 4 + 2 di to settle, 4 for its score, 8 to choose; 2 di a key of
+ * a block for each 128 of its candidates. 4 k of ids a row.
+ * Floor: 2 di operations a visible key, query and group at 8192 a clock and SM, half of 4_fused's time.
+ * Estimate: at M3's sizes 0.47 s for 1M tokens, where 4_fused takes 0.73 and 1 % of the blocks are candidates: 0.42 to
+ * screen, 0.04 to settle, by L2. At 128K, where 8 % are, about its 11 ms, and below that more.
+ * Waste: rotations in double while no tensor core works, 1 % at 128K; five candidates of an early tau for each that stays;
+ * few rows leave SMs idle, since no CTAs share a row's keys; scores and LSE are not to be had.
+ * Dropped: settling by a CTA for its own 256 rows: 2 or 3 ask for a block, and its keys cost more than screening does.
  */
 #include "../kit/selection.cuh"
 #include "settle.cuh"
