@@ -46,7 +46,7 @@ APPLIBS   = $(if $(CUDA),$(CUDALIBS)) $(if $(PNG),$(shell pkg-config --libs libp
 
 # ---- Sources: a library (ref, fast) and what only the program needs -----------------------------
 LIB_SRC := $(wildcard ref/*.c ref/fast/*.c)
-APP_SRC := $(wildcard $(patsubst %,ref/%/*.c,judge bench model io picture table cli))
+APP_SRC := $(wildcard $(patsubst %,ref/%/*.c,judge bench model io checkpoint picture table cli))
 # Kernels on tiles are compiled once more, for the processors that have them: amx.h.
 TILES   := $(shell printf 'int main(void){__asm__("tilezero %%tmm0");return 0;}\n' | $(CC) -march=x86-64-v4 -x c - -o /dev/null 2>/dev/null && echo 1)
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(if $(TILES),$(patsubst %.c,$(B)/%.tiles.o,$(wildcard ref/fast/*_amx.c)))
@@ -98,7 +98,7 @@ help:
 	@printf '  %-10s %s\n' OpenMP "$(if $(OPENMP),yes,no: one thread)"
 	@printf '  %-10s %s\n' OpenBLAS "$(if $(OPENBLAS),$(shell pkg-config --modversion openblas 2>/dev/null),no: plain loops instead)"
 	@printf '  %-10s %s\n' libpng "$(if $(PNG),$(shell pkg-config --modversion libpng 2>/dev/null),no: pictures as PPM)"
-	@printf '  %-10s %s\n' jansson "$(if $(JSON),$(shell pkg-config --modversion jansson 2>/dev/null),no: train generate and dump --model are left out)"
+	@printf '  %-10s %s\n' jansson "$(if $(JSON),$(shell pkg-config --modversion jansson 2>/dev/null),no: train generate layer inspect and dump --model are left out)"
 	@printf '  %-10s %s\n' nvcc "$(if $(NVCC_VERSION),$(NVCC_VERSION)$(if $(NVCC_NEW),,: left alone$(comma) 12.4 or newer is needed),no)"
 	@printf '  %-10s %s\n' GPU "$$( (nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null || echo no) | head -n 1)"
 
@@ -244,7 +244,7 @@ figures: build ## rebuild the pictures of figures/gallery
 	@data/text.sh $(B) kjv > $(B)/text
 	@figures/gallery.sh $(B)
 
-ladder: deps ## sparse attention on this CPU, from naive loops to the best, against its ceiling; draws build/ladder.svg
+ladder: deps ## sparse attention on this CPU, from naive loops to bf16 tiles, each against the product of its type; draws build/ladder.svg
 	+@$(ALL_CORES) build
 	$(B)/msa bench sparse --backend fast --shape 'T=1024 S=16384 heads=16:1' --seconds 4 --picture $(B)/ladder.svg
 
@@ -375,7 +375,7 @@ bench-cuda: build ## verify, then time every kernel on this GPU, into data/bench
 	+@$(call FOR_CUDA)
 	@MSA=$(B)/msa NO_CUDA="$(NO_CUDA)" data/bench/cuda.sh
 
-bench-cpu: build $(B)/tests/test_memory ## verify, then time the fast path on this CPU, into data/bench (three quarters of an hour)
+bench-cpu: build $(B)/tests/test_memory ## verify, then time the fast path on this CPU, float32 and bf16, into data/bench (an hour with tiles, more without)
 	@B=$(B) MSA=$(B)/msa data/bench/cpu.sh
 
 soak: build ## long versions: training killed and resumed 100 times, a stored row of the experiments trained again

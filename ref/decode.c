@@ -22,11 +22,11 @@ request get_request(const msa_shape *s, const msa_pages *p, int r)
 {
     msa_seq seq = msa_get_seq(s, r);
     if (!p)
-        return (request){seq, NULL, 0};
+        return (request){seq, NULL, 0, r};
     const int64_t page = page_tokens(s, p), max_pages = seq.n_kv / page;
     seq.n_q = s->len_q || p->lens[r] > 0 ? seq.n_q : 0;
     seq.n_kv = p->lens[r];
-    return (request){seq, p->table + r * max_pages, page};
+    return (request){seq, p->table + r * max_pages, page, r};
 }
 
 /* [paged_row] */
@@ -217,25 +217,33 @@ static void complete_piece(const msa_shape *s, const msa_pages *p, const request
     msa_e4m3_block(ki + first * d, n * d, p->ki8 + first * d, &p->scale[first / n]);
 }
 
+void append_rows(const msa_shape *s, const msa_pages *p, size_t bytes, const void *new_rows, void *rows)
+{
+    for (int n = 0; n < msa_n_seqs(s); n++) {
+        const request req = get_request(s, p, n);
+        for (int64_t i = 0; i < req.seq.n_q; i++)
+            memcpy((char *)rows + (size_t)key_row(&req, position(&req.seq, i)) * bytes,
+                   (const char *)new_rows + (size_t)(req.seq.q0 + i) * bytes, bytes);
+    }
+}
+
 msa_status msa_append(const msa_shape *s, const msa_pages *p, const float *new_k, const float *new_v,
                       const float *new_ki, float *k, float *v, float *ki)
 {
     MSA_TRY(msa_check_pages(s, p));
     if (!new_k || !new_v || !k || !v || (new_ki && !ki))
         return MSA_ERR_NULL;
-    const size_t kv = (size_t)s->n_kv_heads * (size_t)s->d_head, di = (size_t)s->d_index;
-    for (int n = 0; n < msa_n_seqs(s); n++) {
+    const size_t kv = (size_t)s->n_kv_heads * (size_t)s->d_head;
+    append_rows(s, p, kv * sizeof *k, new_k, k);
+    append_rows(s, p, kv * sizeof *v, new_v, v);
+    if (!new_ki)
+        return MSA_OK;
+    append_rows(s, p, (size_t)s->d_index * sizeof *ki, new_ki, ki);
+    for (int n = 0; p->ki8 && n < msa_n_seqs(s); n++) {
         const request req = get_request(s, p, n);
-        for (int64_t i = 0; i < req.seq.n_q; i++) {
-            const int64_t j = position(&req.seq, i);
-            const size_t row = (size_t)key_row(&req, j), from = (size_t)(req.seq.q0 + i);
-            memcpy(k + row * kv, new_k + from * kv, kv * sizeof *k);
-            memcpy(v + row * kv, new_v + from * kv, kv * sizeof *v);
-            if (new_ki)
-                memcpy(ki + row * di, new_ki + from * di, di * sizeof *ki);
-            if (new_ki && p->ki8 && (j + 1) % piece_tokens(s, p) == 0)
+        for (int64_t j = position(&req.seq, 0); j < req.seq.n_kv; j++)
+            if ((j + 1) % piece_tokens(s, p) == 0)
                 complete_piece(s, p, &req, j, ki);
-        }
     }
     return MSA_OK;
 }

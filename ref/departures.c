@@ -101,9 +101,9 @@ msa_status lse_backward(const msa_ops *ops, const msa_shape *s, const msa_layer_
     for (int r = 0; r < n_runs(s); r++) {
         const msa_seq run = get_run(s, r);
         const int64_t wide = (int64_t)s->n_heads * d;
-        for (int64_t a = run.q0 * wide; a < (run.q0 + run.n_q) * wide; a++) {
-            dq[a] += slope[a / d] * mean_key[a];
-            query[a] = slope[a / d] * st->q[a];
+        for (int64_t i = run.q0 * wide; i < (run.q0 + run.n_q) * wide; i++) {
+            dq[i] += slope[i / d] * mean_key[i];
+            query[i] = slope[i / d] * st->q[i];
         }
     }
     MSA_TRY(ops->stage[MSA_STAGE_BACKWARD]->run(s,
@@ -116,8 +116,8 @@ msa_status lse_backward(const msa_ops *ops, const msa_shape *s, const msa_layer_
                                                               .dk = l.unused,
                                                               .dv = keys},
                                                 l.stage));
-    for (int64_t a = 0; a < n_k; a++)
-        dk[a] += keys[a];
+    for (int64_t i = 0; i < n_k; i++)
+        dk[i] += keys[i];
     return MSA_OK;
 }
 

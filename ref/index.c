@@ -52,8 +52,8 @@ static double support_lse(const msa_shape *s, const float *qi, const float *ki, 
     const double scale = 1 / sqrt(s->d_index);
     double max = -DBL_MAX, sum = 0; /* a logit may be -inf, and -inf minus -inf is not a number */
     int64_t spans = ids ? s->topk : 1;
-    for (int64_t a = 0; a < spans && (!ids || ids[a] >= 0); a++) {
-        int64_t first = ids ? (int64_t)ids[a] * s->block : 0;
+    for (int64_t slot = 0; slot < spans && (!ids || ids[slot] >= 0); slot++) {
+        int64_t first = ids ? (int64_t)ids[slot] * s->block : 0;
         int64_t last = ids ? min_i64(first + s->block - 1, p) : p;
         /* [online_lse] */
         for (int64_t j = first; j <= last; j++) {

@@ -105,48 +105,70 @@ static rounded round_row(const double *y, int d, double step, int8_t *codes)
 }
 /* [round_row] */
 
-void msa_index8_block(const float *ki, int64_t n, int di, int8_t *codes, float *scale, float *reach,
-                      float *error, double *room)
+static float least_of(const float *x, int64_t n)
+{
+    float least = INFINITY;
+    for (int64_t i = 0; i < n; i++)
+        least = x[i] != 0 && fabsf(x[i]) < least ? fabsf(x[i]) : least;
+    return least;
+}
+
+void msa_index8_block(const float *ki, int64_t n, int di, msa_index8 to, double *room)
 {
     double most = 0, longest = 0, farthest = 0;
     for (int64_t j = 0; j < n; j++) {
         rotate(ki + j * di, di, room);
         most = fmax(most, most_of(room, di));
     }
-    *scale = (float)(most / MOST);
-    if (!isfinite(*scale)) {
-        memset(codes, 0, (size_t)(n * di));
-        *scale = *reach = 0;
-        *error = INFINITY;
+    *to.least = least_of(ki, n * di);
+    *to.scale = (float)(most / MOST);
+    if (!isfinite(*to.scale)) {
+        memset(to.codes, 0, (size_t)(n * di));
+        *to.scale = *to.reach = 0;
+        *to.error = INFINITY;
         return;
     }
     for (int64_t j = 0; j < n; j++) {
         rotate(ki + j * di, di, room);
-        const rounded row = round_row(room, di, (double)*scale, codes + j * di);
+        const rounded row = round_row(room, di, (double)*to.scale, to.codes + j * di);
         longest = fmax(longest, row.reach);
         farthest = fmax(farthest, row.rest);
     }
-    *reach = above(longest);
-    *error = above(farthest);
+    *to.reach = above(longest);
+    *to.error = above(farthest);
 }
 
-msa_status msa_index8_keys(const msa_shape *s, const float *ki, const int64_t *had, const msa_index8 *copy,
-                           double *room)
+static bool complete_copy(const msa_index8 *c)
 {
-    MSA_TRY(msa_check_shape(s));
-    if (!ki || !copy || !copy->codes || !copy->scale || !copy->reach || !copy->error || !room)
+    return c && c->codes && c->scale && c->reach && c->error && c->least;
+}
+
+/* Where a block's, or a piece's, part of the copy is. */
+static msa_index8 part_of(const msa_index8 *c, int64_t first_code, int64_t number)
+{
+    return (msa_index8){c->codes + first_code, c->scale + number, c->reach + number, c->error + number,
+                        c->least + number};
+}
+
+msa_status msa_index8_keys(const msa_shape *s, const msa_pages *p, const float *ki, const int64_t *had,
+                           const msa_index8 *copy, double *room)
+{
+    MSA_TRY(p ? msa_check_pages(s, p) : msa_check_shape(s));
+    if (!ki || !complete_copy(copy) || !room)
         return MSA_ERR_NULL;
-    const int64_t blocks = msa_n_blocks(s), d = s->d_index;
+    const int64_t n = p ? piece_tokens(s, p) : s->block, d = s->d_index;
     for (int r = 0; r < msa_n_seqs(s); r++) {
-        const msa_seq seq = msa_get_seq(s, r);
-        const int64_t complete = seq.n_kv / s->block, known = had ? had[r] / s->block : 0;
-        for (int64_t b = known; b < complete; b++)
-            msa_index8_block(ki + (seq.kv0 + b * s->block) * d, s->block, s->d_index,
-                             copy->codes + (seq.kv0 + b * s->block) * d, &copy->scale[r * blocks + b],
-                             &copy->reach[r * blocks + b], &copy->error[r * blocks + b], room);
-        for (int64_t b = complete; b < known; b++) {
-            memset(copy->codes + (seq.kv0 + b * s->block) * d, 0, (size_t)(s->block * d));
-            copy->scale[r * blocks + b] = copy->reach[r * blocks + b] = copy->error[r * blocks + b] = 0;
+        const request req = get_request(s, p, r);
+        const int64_t complete = req.seq.n_kv / n, known = had ? had[r] / n : 0;
+        for (int64_t b = min_i64(known, complete); b < max_i64(known, complete); b++) {
+            const int64_t row = key_row(&req, b * n);
+            const msa_index8 to = part_of(copy, row * d, p ? row / n : r * msa_n_blocks(s) + b);
+            if (b < complete) {
+                msa_index8_block(ki + row * d, n, s->d_index, to, room);
+            } else {
+                memset(to.codes, 0, (size_t)(n * d));
+                *to.scale = *to.reach = *to.error = *to.least = 0;
+            }
         }
     }
     return MSA_OK;
@@ -268,7 +290,7 @@ msa_status msa_index8_select(const msa_shape *s, const float *qi, const float *k
                              int32_t *ids, msa_screening *done, void *work)
 {
     MSA_TRY(msa_check_shape(s));
-    if (!qi || !ki || !copy || !copy->codes || !copy->scale || !copy->reach || !copy->error || !ids || !work)
+    if (!qi || !ki || !complete_copy(copy) || !ids || !work)
         return MSA_ERR_NULL;
     msa_screening all = {0};
     scratch w;

@@ -75,12 +75,15 @@ typedef struct request {
     msa_seq seq;
     const int32_t *table; /* its row of the page table; NULL: contiguous, from seq.kv0 on */
     int64_t page;         /* tokens of a page */
+    int number;           /* r */
 } request;
 request get_request(const msa_shape *s, const msa_pages *p, int r);
 /* The row of K, V and index keys that holds key j. */
 int64_t key_row(const request *req, int64_t j);
 /* Keys of j .. end-1 that lie side by side from j on. */
 int64_t keys_together(const request *req, int64_t j, int64_t end);
+/* Writes rows of the newest tokens, of so many bytes, to where their keys lie: of K, V or index keys, float32 or bf16. */
+void append_rows(const msa_shape *s, const msa_pages *p, size_t bytes, const void *new_rows, void *rows);
 /* Tokens that share a scale of 8-bit keys: a page, or a block of it. */
 int64_t piece_tokens(const msa_shape *s, const msa_pages *p);
 

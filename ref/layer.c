@@ -29,8 +29,19 @@ static msa_status check_layer(const msa_shape *s, const msa_layer_config *c, wid
     return MSA_OK;
 }
 
+static const msa_kernel *step_of(const msa_ops *ops, msa_attention mode)
+{
+    return ops->stage[mode == MSA_ATTN_SPARSE ? MSA_STAGE_DECODE : MSA_STAGE_DENSE_DECODE];
+}
+
+bool msa_layer_caches_bf16(const msa_ops *ops, msa_attention mode)
+{
+    return ops && step_of(ops, mode)->run_half;
+}
+
 typedef struct forward_scratch {
-    float *v, *sunk; /* [T,Hkv,dh] new rows of a cache in pages; [T,Hq,dh] */
+    float *v, *sunk;            /* [T,Hkv,dh] new rows of a cache in pages; [T,Hq,dh] */
+    uint16_t *q, *qi, *in_turn; /* of a cache that is bf16: [T,Hq,dh], [T,Hkv,di], new rows of K, V, Ki */
     void *stage, *value_head;
 } forward_scratch;
 
@@ -41,6 +52,12 @@ static size_t place_forward(forward_scratch *f, const msa_ops *ops, const msa_sh
     f->v = arena_take(&a, s->n_q * n->kv, sizeof *f->v);
     f->sunk = c->sink ? arena_take(&a, s->n_q * n->q, sizeof *f->sunk) : NULL;
     f->value_head = c->value_head ? arena_share(&a, value_head_workspace(ops, s)) : NULL;
+    const bool half =
+        msa_layer_caches_bf16(ops, MSA_ATTN_DENSE) || msa_layer_caches_bf16(ops, MSA_ATTN_SPARSE);
+    const int64_t rows = half ? s->n_q : 0;
+    f->q = arena_take(&a, rows * n->q, sizeof *f->q);
+    f->qi = arena_take(&a, rows * n->iq, sizeof *f->qi);
+    f->in_turn = arena_take(&a, rows * max_i64(n->kv, n->ik), sizeof *f->in_turn);
     f->stage = arena_take(&a, 1, msa_workspace(ops, s));
     return arena_bytes(&a);
 }
@@ -109,8 +126,8 @@ static msa_status norm_rope(const msa_shape *s, const msa_layer_config *c, proje
 static msa_status norm_rope_backward(const msa_shape *s, const msa_layer_config *c, projection p,
                                      const int32_t *pos, float *grad, float *dgain, double *work)
 {
-    for (int a = 0; a < n_runs(s); a++) {
-        const msa_seq run = get_run(s, a);
+    for (int r = 0; r < n_runs(s); r++) {
+        const msa_seq run = get_run(s, r);
         const int64_t at = run.q0 * p.heads * p.d;
         MSA_TRY(msa_rope(run.n_q, p.heads, p.d, p.rot, c->theta, pos + run.q0, true, grad + at));
         MSA_TRY(msa_rmsnorm_backward(run.n_q * p.heads, p.d, c->eps, p.raw + at, p.gain, grad + at, grad + at,
@@ -122,8 +139,8 @@ static msa_status norm_rope_backward(const msa_shape *s, const msa_layer_config 
 void add_weight_gradient(const msa_ops *ops, const msa_shape *s, int64_t m, const float *x, int64_t n,
                          const float *dy, float *dw)
 {
-    for (int a = 0; a < n_runs(s); a++) {
-        const msa_seq run = get_run(s, a);
+    for (int r = 0; r < n_runs(s); r++) {
+        const msa_seq run = get_run(s, r);
         ops->gemm(true, false, m, n, run.n_q, x + run.q0 * m, dy + run.q0 * n, 1, dw);
     }
 }
@@ -149,29 +166,47 @@ static void paged_positions(const msa_shape *s, const msa_pages *p, int32_t *pos
     }
 }
 
-/* A step over pages: the new rows are st->k_raw, v and st->ki_raw. */
-static msa_status paged_attention(const msa_ops *ops, const msa_shape *s, msa_attention mode,
-                                  msa_layer_state *st, const float *v, void *work)
+/* x [n] as bf16, in `to`, which it returns. */
+static const uint16_t *rounded(int64_t n, const float *x, uint16_t *to)
+{
+    for (int64_t c = 0; c < n; c++)
+        to[c] = msa_bf16_bits(x[c]);
+    return to;
+}
+
+/* The same of new rows [T,width], to the cache. */
+static void append_rounded(const msa_shape *s, const msa_pages *p, int64_t width, const float *rows,
+                           uint16_t *in_turn, void *cache)
+{
+    append_rows(s, p, (size_t)width * sizeof *in_turn, rounded(s->n_q * width, rows, in_turn), cache);
+}
+
+/* A step over pages: the new rows are st->k_raw, f->v and st->ki_raw. */
+static msa_status paged_attention(const msa_ops *ops, const msa_shape *s, msa_attention mode, const widths *n,
+                                  const msa_layer_state *st, const forward_scratch *f)
 {
     const bool sparse = mode == MSA_ATTN_SPARSE;
+    const msa_kernel *step = step_of(ops, mode);
     const msa_pages *p = st->pages;
-    MSA_TRY(msa_append(s, p, st->k_raw, v, sparse ? st->ki_raw : NULL, st->k, st->v, st->ki));
+    msa_arrays a = {.pages = pages_of(p), .q = st->q, .k = st->k, .v = st->v, .o = st->o, .lse = st->lse};
     if (sparse)
-        return ops->stage[MSA_STAGE_DECODE]->run(s,
-                                                 &(msa_arrays){.pages = pages_of(p),
-                                                               .q = st->q,
-                                                               .k = st->k,
-                                                               .v = st->v,
-                                                               .qi = st->qi,
-                                                               .ki = st->ki,
-                                                               .ids = st->ids,
-                                                               .o = st->o,
-                                                               .lse = st->lse},
-                                                 work);
-    return ops->stage[MSA_STAGE_DENSE_DECODE]->run(
-        s,
-        &(msa_arrays){.pages = pages_of(p), .q = st->q, .k = st->k, .v = st->v, .o = st->o, .lse = st->lse},
-        work);
+        a.qi = st->qi, a.ki = st->ki, a.ids = st->ids;
+    if (!step->run_half) {
+        MSA_TRY(msa_append(s, p, st->k_raw, f->v, sparse ? st->ki_raw : NULL, st->k, st->v, st->ki));
+        return step->run(s, &a, f->stage);
+    }
+    if (p->ki8)
+        return MSA_ERR_UNSUPPORTED;
+    if (arrays_missing(step->stage, &a) || (sparse && !st->ki))
+        return MSA_ERR_NULL;
+    append_rounded(s, p, n->kv, st->k_raw, f->in_turn, st->k);
+    append_rounded(s, p, n->kv, f->v, f->in_turn, st->v);
+    a.q = rounded(s->n_q * n->q, st->q, f->q);
+    if (sparse) {
+        append_rounded(s, p, n->ik, st->ki_raw, f->in_turn, st->ki);
+        a.qi = rounded(s->n_q * n->iq, st->qi, f->qi);
+    }
+    return step->run_half(s, &a, f->stage);
 }
 
 /* V of this call's tokens: to their rows of a contiguous cache, or to v. */
@@ -222,7 +257,7 @@ msa_status msa_layer_forward(const msa_ops *ops, const msa_shape *s, const msa_l
                           paged ? st->ki_raw : st->ki));
     }
     if (paged)
-        MSA_TRY(paged_attention(ops, s, mode, st, f.v, f.stage));
+        MSA_TRY(paged_attention(ops, s, mode, &n, st, &f));
     else if (mode == MSA_ATTN_SPARSE)
         MSA_TRY(msa_forward(ops, s, st->q, st->k, st->v, st->qi, st->ki, NULL, st->ids, st->o, st->lse,
                             st->index_lse, f.stage));

@@ -393,8 +393,8 @@ typedef struct msa_ops {
     msa_gemm_fn *gemm;
 } msa_ops;
 
-extern const msa_ops msa_ref_ops;  /* ops.c: the table full of references */
-extern const msa_ops msa_fast_ops; /* fast/ops.c: OpenBLAS (where found) and OpenMP */
+/** References: ops.c. The fast path: fast/ops.c, OpenBLAS and OpenMP; and its kernels of bf16, to which run() rounds. */
+extern const msa_ops msa_ref_ops, msa_fast_ops, msa_fast_bf16_ops;
 
 /** A step of generation of at most 16 queries a sequence, with keys, values and index keys stored as bf16:
  *  half the bytes to read. Workspace: msa_fast_ops' decode entry tells. */

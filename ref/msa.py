@@ -14,6 +14,10 @@ or is of another kind, is refused, as is every shape that does not belong to the
 says which argument it is, what was expected and what was found. Results are NumPy arrays; torch.from_numpy() makes
 tensors of them, again without a copy.
 
+Where q, k, v, qi, ki and dout, all that a call is given of them, are bf16 (tensors of torch.bfloat16, or uint16
+arrays, their bits), "fast" is the kernel of bf16 tensors, STAGE/amx: it multiplies bf16 where it lies, adds up
+float32, and its results are float32 as ever. tensor.float() asks for float32's arithmetic.
+
 `kernel` is "fast" (the default: the best on a CPU), "ref" (the reference) or the name of a kernel, "STAGE/NAME";
 kernels() lists them. cu_q and cu_kv [R+1] pack several sequences; len_q and len_kv [R] say how many of the queries
 and keys of each are no padding. The library is the file that MSA_LIBRARY names, or libmsa.so in build/ beside ref/,
@@ -104,7 +108,15 @@ def _empty(s, name):
     return np.empty([_library.size(s, letter) for letter in a.sizes], np.int32 if a.is_integer else np.float32)
 
 
-def _find(stage, kernel):
+def _halves(names, given):
+    """The tensors of a call that may be bf16, if all that are given are; else none of them."""
+    names = [a for a in names if _library.ARRAYS[a].is_half and given.get(a) is not None]
+    return names if all(_args.is_half(given[a]) for a in names) else []
+
+
+def _find(stage, kernel, halves=()):
+    if halves and isinstance(kernel, str) and kernel == "fast":
+        kernel = stage + "/amx"
     if isinstance(kernel, str) and kernel in ("fast", "ref"):
         return (_library.FAST if kernel == "fast" else _library.REF).stage[STAGES.index(stage)].contents
     if isinstance(kernel, str) and kernel.startswith(stage + "/") and kernel in _library.KERNELS:
@@ -112,15 +124,14 @@ def _find(stage, kernel):
     _args.refuse("kernel", f"fast, ref or {stage}/NAME", repr(kernel))
 
 
-def _run(stage, kernel, s, arrays, pages=None, weight=0.0, loss=None):
-    k = _find(stage, kernel)
+def _run(k, s, arrays, half, pages=None, weight=0.0, loss=None):
     work = np.empty(k.workspace(s), np.uint8)
     a = _library.Arrays(weight=weight, **{name: x.ctypes.data for name, x in arrays.items()})
     if pages is not None:
         a.pages = pages
     if loss is not None:
         a.loss = loss.ctypes.data
-    _check(k.run(c.byref(s), c.byref(a), _pointer(work)), s)
+    _check((k.run_half if half else k.run)(c.byref(s), c.byref(a), _pointer(work)), s)
 
 
 def _prepare(stage, given, outputs=None, *, block=128, seqs={}, bits=(), **untold):
@@ -137,8 +148,11 @@ def _prepare(stage, given, outputs=None, *, block=128, seqs={}, bits=(), **untol
 
 def _stage(stage, given, outputs=None, *, kernel="fast", weight=0.0, loss=None, **rest):
     """Calls a stage as stages.def has it: its outputs, or those that are named, a tuple unless it is one."""
-    s, arrays, found = _prepare(stage, given, outputs, **rest)
-    _run(stage, kernel, s, arrays | found, weight=weight, loss=loss)
+    halves = _halves(_library.STAGES[stage].inputs, given)
+    k = _find(stage, kernel, halves)
+    halves = halves if k.run_half else []
+    s, arrays, found = _prepare(stage, given, outputs, bits=halves, **rest)
+    _run(k, s, arrays | found, bool(halves), weight=weight, loss=loss)
     return tuple(found.values()) if len(found) != 1 else next(iter(found.values()))
 
 
@@ -211,11 +225,9 @@ def topk(m, *, n_kv, block, topk, kernel="fast", **seqs):
 
 
 def _step(stage, run_half, given, kernel, **rest):
-    """A step of generation; where k is uint16, so are all keys and values."""
-    if getattr(given["k"], "dtype", None) != np.uint16:
+    """A step of generation. Where k is bf16 and q float32, so are all keys and values: these are widened."""
+    if kernel != "fast" or _args.is_half(given["q"]) or not _args.is_half(given["k"]):
         return _stage(stage, given, kernel=kernel, **rest)
-    if kernel != "fast":
-        _args.refuse("kernel", "fast, which alone reads bf16", repr(kernel))
     s, arrays, found = _prepare(stage, given, bits=("k", "v", "ki"), **rest)
     work = np.empty(_find(stage, "fast").workspace(s), np.uint8)
     _check(run_half(c.byref(s), *map(_pointer, (arrays | found).values()), _pointer(work)), s)
@@ -223,7 +235,7 @@ def _step(stage, run_half, given, kernel, **rest):
 
 
 def decode(q, k, v, qi, ki, *, block, topk, kernel="fast", **seqs):
-    """A step of generation: ids, o, lse. Keys, values and index keys may be uint16, the bits of bf16."""
+    """A step of generation: ids, o, lse. Keys, values and index keys may be bf16 beside float32 queries."""
     if ki is None:
         _args.refuse("ki", "index keys [S,di]", "None")
     return _step("decode", _lib.msa_fast_decode_bf16, {"q": q, "k": k, "v": v, "qi": qi, "ki": ki}, kernel, block=block,
@@ -231,7 +243,7 @@ def decode(q, k, v, qi, ki, *, block, topk, kernel="fast", **seqs):
 
 
 def dense_decode(q, k, v, *, block=128, kernel="fast", **seqs):
-    """The same step by dense attention: o, lse. Keys and values may be uint16, as for decode."""
+    """The same step by dense attention: o, lse. Keys and values may be bf16, as for decode."""
     return _step("dense_decode", _lib.msa_fast_dense_decode_bf16, {"q": q, "k": k, "v": v}, kernel, block=block, seqs=seqs)
 
 
@@ -239,14 +251,19 @@ def decode_pages(q, k, v, table, lens, qi=None, ki=None, *, topk=None, block=Non
     """A step of generation over pages: q [R,Tq,Hq,dh], qi [R,Tq,Hkv,di], k and v [P,page,Hkv,dh], ki [P,page,di],
     table [R,max_pages], lens [R] with the new tokens, which the pages hold already, or 0; len_q [R] where not all of
     the Tq are. A page divides the block or is divided by it; block None: a page. ids [Hkv,R*Tq,k], o, lse; without topk dense attention: o, lse."""
-    q, k = _args.array("q", q, "R", "Tq", "Hq", "dh"), _args.array("k", k, "P", "page", "Hkv", "dh")
+    stage = "dense_decode" if topk is None else "decode"
+    halves = _halves(_library.STAGES[stage].inputs, {"q": q, "k": k, "v": v, "qi": qi, "ki": ki})
+    run = _find(stage, kernel, halves)
+    half = bool(halves and run.run_half)
+    take = _args.bits if half else _args.array
+    q, k = take("q", q, "R", "Tq", "Hq", "dh"), take("k", k, "P", "page", "Hkv", "dh")
     requests, n, heads, d = q.shape
     pages, page, groups, _ = _args.fits("k", k, "P", "page", "Hkv", d).shape
-    v, table = _args.array("v", v, *k.shape), _args.integers("table", table, requests, "max_pages")
+    v, table = take("v", v, *k.shape), _args.integers("table", table, requests, "max_pages")
     lens = _args.integers("lens", lens, requests)
     if topk is not None:
-        ki = _args.array("ki", ki, pages, page, "di")
-        qi = _args.array("qi", qi, requests, n, groups, ki.shape[2])
+        ki = take("ki", ki, pages, page, "di")
+        qi = take("qi", qi, requests, n, groups, ki.shape[2])
     most = table.shape[1] * page  # keys that a request has room for
     cu = np.arange(requests + 1, dtype=np.int64)
     s = _shape(requests * n, requests * most, heads, groups, d, d if topk is None else ki.shape[2],
@@ -254,9 +271,9 @@ def decode_pages(q, k, v, table, lens, qi=None, ki=None, *, topk=None, block=Non
     p = _library.Pages(pages, table.ctypes.data, lens.ctypes.data, None, None, page)
     _check(_lib.msa_check_pages(c.byref(s), c.byref(p)), s)
     found = {"ids": _empty(s, "ids")} if topk is not None else {}
-    found |= {"o": np.empty_like(q), "lse": np.empty(q.shape[:3], np.float32)}
+    found |= {"o": np.empty(q.shape, np.float32), "lse": np.empty(q.shape[:3], np.float32)}
     index = {"qi": qi, "ki": ki} if topk is not None else {}
-    _run("decode" if index else "dense_decode", kernel, s, {"q": q, "k": k, "v": v} | index | found, pages=p)
+    _run(run, s, {"q": q, "k": k, "v": v} | index | found, half, pages=p)
     return tuple(found.values())
 
 

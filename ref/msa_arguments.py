@@ -33,13 +33,25 @@ def number(what, x):
     return c.c_double(x)
 
 
-def plain(what, x):
-    """x as an array of whatever type it has; a tensor shares its memory."""
+def is_half(x):
+    """Whether x says that it is bf16: a tensor of that type, or its bits as uint16."""
+    return str(getattr(x, "dtype", None)) in ("torch.bfloat16", "uint16")
+
+
+def _bits_of(tensor):
+    import torch
+    return tensor.view(torch.int16).cpu().numpy().view(np.uint16)
+
+
+def plain(what, x, bits=False):
+    """x as an array of whatever type it has; a tensor shares its memory, one of bf16 only as bits."""
     if np.ma.is_masked(x):
         refuse(what, "an array without a mask, which nothing here looks at", "masked elements")
     try:
         if hasattr(x, "detach"):
             x = x.detach()
+            if bits and is_half(x):
+                return _bits_of(x)
             x = (x.float() if x.is_floating_point() else x).cpu().numpy()
         return np.asarray(x)
     except (ValueError, TypeError, RuntimeError) as e:
@@ -80,8 +92,8 @@ def integers(what, x, *sizes):
 
 
 def bits(what, x, *sizes):
-    """bf16 as its 16 bits."""
-    x = plain(what, x)
+    """bf16 as its 16 bits, C-ordered: where they lie if they are so."""
+    x = plain(what, x, bits=True)
     if x.dtype != np.uint16:
-        refuse(what, "uint16, as k has", x.dtype)
+        refuse(what, "bf16, as k is", x.dtype)
     return np.require(fits(what, x, *sizes), np.uint16, "CA")

@@ -18,7 +18,9 @@ extern "C" {
 #endif
 
 /** The copy. Only complete blocks have one: it is made once, from all keys of the block, so that no scale grows. A
- *  query asks only for blocks before its local one, which are complete. B is msa_n_blocks(), R sequences. */
+ *  query asks only for blocks before its local one, which are complete. B is msa_n_blocks(), R sequences. In a cache
+ *  in pages it lies in pages too: codes [P,page,di], and each number [P, page / n] of pieces of n = min(page, block)
+ *  tokens, which stand for blocks then. */
 typedef struct msa_index8 {
     int8_t *codes; /**< [S,di] keys, rotated (index8.c), as multiples -127 .. 127 of their block's scale */
     float *scale;  /**< [R,B] */
@@ -26,6 +28,9 @@ typedef struct msa_index8 {
     float *
         error; /**< [R,B] E: no key of the block is farther from what its codes say; infinite where one is not
                     *   finite, which makes the block a candidate always */
+    float *
+        least; /**< [R,B] the smallest magnitude in the keys that is not 0, infinite where there is none: tells
+                    *   whether float32 products may vanish */
 } msa_index8;
 
 /** What a call did. Rows are pairs of query and group that had to choose: more than k - 1 blocks before the local. */
@@ -36,20 +41,20 @@ typedef struct msa_screening {
     int64_t fell_back; /**< rows in which all blocks were */
 } msa_screening;
 
-/** The codes of one complete block: what a cache stores when its last token comes.
- *  @param ki    [n,di] its keys
- *  @param codes [n,di]; scale, reach and error one number each
- *  @param room  [di] */
-void msa_index8_block(const float *ki, int64_t n, int di, int8_t *codes, float *scale, float *reach,
-                      float *error, double *room);
+/** The copy of one complete block: what a cache stores when its last token comes.
+ *  @param ki   [n,di] its keys
+ *  @param to   where its codes [n,di] and its four numbers go
+ *  @param room [di] */
+void msa_index8_block(const float *ki, int64_t n, int di, msa_index8 to, double *room);
 
 /** Those of all complete blocks of a call. Where a sequence holds fewer keys than `had` says, tokens were taken back:
  *  the block that is no longer complete, and those behind it, get zeros, as if their last token had never come.
+ *  @param p    NULL: keys are contiguous
  *  @param had  [R] how many keys of each sequence the copy knows already: their blocks stay; NULL: none
  *  @param room [di]
- *  @return ::MSA_OK; ::MSA_ERR_NULL; what msa_check_shape() finds */
-msa_status msa_index8_keys(const msa_shape *s, const float *ki, const int64_t *had, const msa_index8 *copy,
-                           double *room);
+ *  @return ::MSA_OK; ::MSA_ERR_NULL; what msa_check_shape() or msa_check_pages() finds */
+msa_status msa_index8_keys(const msa_shape *s, const msa_pages *p, const float *ki, const int64_t *had,
+                           const msa_index8 *copy, double *room);
 
 /** A query in 8 bits. */
 typedef struct msa_index8_query {

@@ -65,7 +65,8 @@ typedef struct msa_layer_weights {
 
 /** What the forward pass of a layer keeps. Everything [T,..] is per call; k, v, ki [S,..] are the KV
  *  cache: rows of the prefix hold earlier tokens, the layer fills the rows of its own T tokens. With `pages`
- *  the call is a paged one and the layer appends to them. */
+ *  the call is a paged one and the layer appends to them; the cache in pages is bf16, uint16_t behind these
+ *  pointers and no 8-bit index keys, where msa_layer_caches_bf16() says so. */
 typedef struct msa_layer_state {
     float *q_raw, *k_raw, *qi_raw, *ki_raw; /**< [T,..] projections before norm and rotary */
     float *q, *qi;                          /**< [T,..] after */
@@ -89,6 +90,10 @@ msa_status msa_layer_backward(const msa_ops *ops, const msa_shape *s, const msa_
                               msa_attention mode, const msa_layer_weights *w, const float *x,
                               const msa_layer_state *st, const float *dy, double kl_weight, float *dx,
                               const msa_layer_weights *dw, double *kl, void *work);
+
+/** Whether `ops`, NULL: the reference, has a step for that mode which takes bf16 tensors (run_half). Then a cache in
+ *  pages is bf16. */
+bool msa_layer_caches_bf16(const msa_ops *ops, msa_attention mode);
 
 /** Bytes of `work` for the two functions above; 0 for what they refuse. */
 size_t msa_layer_workspace(const msa_ops *ops, const msa_shape *s, const msa_layer_config *c);

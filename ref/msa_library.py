@@ -27,6 +27,7 @@ class Array(c.Structure):
     _fields_ = [("_name", c.c_char_p), ("_sizes", c.c_char_p), ("element", c.c_int)]
     name, sizes = (property(lambda self, at=at: getattr(self, at).decode()) for at in ("_name", "_sizes"))
     is_integer = property(lambda self: self.element == 2)
+    is_half = property(lambda self: self.element == 0 and self.name != "o")  # array_is_half()
 
 
 class Stage(c.Structure):
@@ -86,7 +87,7 @@ class Kernel(c.Structure):
                 ("idea", c.c_char_p), ("precision", c.c_int), ("best", c.c_bool), ("own_rule", c.c_bool),
                 ("workspace", c.CFUNCTYPE(c.c_size_t, c.POINTER(Shape))),
                 ("run", c.CFUNCTYPE(c.c_int, c.POINTER(Shape), c.POINTER(Arrays), c.c_void_p)),
-                ("run_half", c.c_void_p)]
+                ("run_half", c.CFUNCTYPE(c.c_int, c.POINTER(Shape), c.POINTER(Arrays), c.c_void_p))]
     name = property(lambda self: self._name.decode())
 
 

@@ -6,10 +6,10 @@
 
 void pad_queries(const msa_shape *s, int64_t outer, int64_t width, float value, float *x)
 {
-    for (int64_t a = 0; a < outer && s->len_q && x; a++)
+    for (int64_t n = 0; n < outer && s->len_q && x; n++)
         for (int r = 0; r < msa_n_seqs(s); r++) {
             const msa_seq padded = padded_seq(s, r);
-            float *rows = x + (a * s->n_q + padded.q0) * width;
+            float *rows = x + (n * s->n_q + padded.q0) * width;
             for (int64_t c = msa_get_seq(s, r).n_q * width; c < padded.n_q * width; c++)
                 rows[c] = value;
         }
@@ -18,8 +18,8 @@ void pad_queries(const msa_shape *s, int64_t outer, int64_t width, float value, 
 void write_padding(const msa_shape *s, int64_t first, int64_t end, int32_t *ids, float *o, float *lse)
 {
     for (int64_t i = first; i < end; i++) {
-        for (int64_t a = 0; ids && a < (int64_t)s->n_kv_heads * s->topk; a++)
-            ids[(a / s->topk * s->n_q + i) * s->topk + a % s->topk] = -1;
+        for (int64_t slot = 0; ids && slot < (int64_t)s->n_kv_heads * s->topk; slot++)
+            ids[(slot / s->topk * s->n_q + i) * s->topk + slot % s->topk] = -1;
         for (int64_t h = i * s->n_heads; lse && h < (i + 1) * s->n_heads; h++)
             lse[h] = -INFINITY;
         if (o)

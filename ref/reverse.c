@@ -13,8 +13,8 @@ int64_t msa_first_item(const msa_shape *s, int r)
     int64_t n = 0;
     if (msa_check_shape(s) != MSA_OK)
         return 0;
-    for (int a = 0; a < r && a < msa_n_seqs(s); a++)
-        n += s->n_kv_heads * (msa_n_blocks(s) + padded_seq(s, a).n_q * s->topk / msa_item_limit(s));
+    for (int before = 0; before < r && before < msa_n_seqs(s); before++)
+        n += s->n_kv_heads * (msa_n_blocks(s) + padded_seq(s, before).n_q * s->topk / msa_item_limit(s));
     return n;
 }
 
@@ -37,9 +37,9 @@ static void turn_around(const int32_t *ids, int64_t n_q, int topk, int64_t n_blo
 {
     /* [turn_around] */
     memset(next, 0, (size_t)n_blocks * sizeof *next);
-    for (int64_t a = 0; a < n_q * topk; a++)
-        if (ids[a] >= 0)
-            next[ids[a]]++;
+    for (int64_t i = 0; i < n_q * topk; i++)
+        if (ids[i] >= 0)
+            next[ids[i]]++;
     first[0] = 0;
     for (int64_t b = 0; b < n_blocks; b++) {
         first[b + 1] = first[b] + next[b];
@@ -52,8 +52,8 @@ static void turn_around(const int32_t *ids, int64_t n_q, int topk, int64_t n_blo
                 entries[next[block]++] = (uint32_t)i << 5 | (uint32_t)slot;
         }
     /* [turn_around] */
-    for (int64_t a = first[n_blocks]; a < n_q * topk; a++)
-        entries[a] = ~UINT32_C(0);
+    for (int64_t e = first[n_blocks]; e < n_q * topk; e++)
+        entries[e] = ~UINT32_C(0);
 }
 
 static msa_item *list_items(const msa_shape *s, int group, const int32_t *first, msa_item *item)
@@ -76,9 +76,9 @@ msa_status msa_reverse(const msa_shape *s, const int32_t *ids, int32_t *first, u
     const int64_t n_blocks = msa_n_blocks(s);
     int32_t *next;
     place(&next, s, work);
-    for (int a = 0; a < msa_n_seqs(s); a++) {
-        const msa_seq seq = padded_seq(s, a); /* rows of padding hold no block */
-        msa_item *item = items + msa_first_item(s, a), *end = items + msa_first_item(s, a + 1);
+    for (int n = 0; n < msa_n_seqs(s); n++) {
+        const msa_seq seq = padded_seq(s, n); /* rows of padding hold no block */
+        msa_item *item = items + msa_first_item(s, n), *end = items + msa_first_item(s, n + 1);
         for (int r = 0; r < s->n_kv_heads; r++) {
             turn_around(ids_row(s, ids, r, seq.q0), seq.n_q, s->topk, n_blocks, first, entries, next);
             item = list_items(s, r, first, item);

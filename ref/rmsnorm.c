@@ -10,11 +10,11 @@ msa_status msa_rmsnorm(int64_t rows, int d, double eps, const float *x, const fl
     if (rows < 0 || d < 1)
         return MSA_ERR_SIZE;
 #pragma omp parallel for schedule(static) /* rows are independent: threads change nothing but the time */
-    for (int64_t a = 0; a < rows; a++) {
-        const float *row = x + a * d;
+    for (int64_t i = 0; i < rows; i++) {
+        const float *row = x + i * d;
         double inv = 1 / sqrt(dot(row, row, d) / d + eps);
         for (int c = 0; c < d; c++)
-            y[a * d + c] = (float)((double)row[c] * inv * (1 + (double)w[c]));
+            y[i * d + c] = (float)((double)row[c] * inv * (1 + (double)w[c]));
     }
     return MSA_OK;
 }
@@ -28,7 +28,7 @@ msa_status msa_rmsnorm_backward(int64_t rows, int d, double eps, const float *x,
     if (rows < 0 || d < 1)
         return MSA_ERR_SIZE;
     memset(work, 0, (size_t)d * sizeof *work);
-    for (int64_t a = 0; a < rows; a++, x += d, dy += d, dx += d) {
+    for (int64_t i = 0; i < rows; i++, x += d, dy += d, dx += d) {
         double inv = 1 / sqrt(dot(x, x, d) / d + eps), mean = 0;
         for (int c = 0; c < d; c++)
             mean += (double)dy[c] * (1 + (double)w[c]) * (double)x[c] * inv / d;

@@ -148,8 +148,8 @@ static bool valid_row(const int32_t *ids, int k, int64_t local)
             return false;
         n++;
     }
-    for (int a = n; a < k; a++)
-        if (ids[a] != -1)
+    for (int slot = n; slot < k; slot++)
+        if (ids[slot] != -1)
             return false;
     return (n > 0) == (local >= 0);
 }
@@ -186,8 +186,8 @@ int64_t list_support(const msa_shape *s, const int32_t *ids, int64_t p, int64_t 
             tokens[n++] = j;
         return n;
     }
-    for (int a = 0; a < s->topk && ids[a] >= 0; a++) {
-        int64_t first = (int64_t)ids[a] * s->block;
+    for (int slot = 0; slot < s->topk && ids[slot] >= 0; slot++) {
+        int64_t first = (int64_t)ids[slot] * s->block;
         int64_t last = min_i64(first + s->block - 1, p);
         for (int64_t j = first; j <= last; j++)
             tokens[n++] = j;

@@ -23,9 +23,9 @@ void top_blocks(const double *m, int64_t n, int64_t keep, double *best, int32_t 
         ids[at] = (int32_t)b;
     }
 /* [top_blocks] */
-    for (int64_t a = 1; a < kept; a++) { /* ascending ids; k is small */
-        int32_t id = ids[a];
-        int64_t at = a;
+    for (int64_t i = 1; i < kept; i++) { /* ascending ids; k is small */
+        int32_t id = ids[i];
+        int64_t at = i;
         for (; at > 0 && ids[at - 1] > id; at--)
             ids[at] = ids[at - 1];
         ids[at] = id;
@@ -38,8 +38,8 @@ void topk_row(const double *m, int64_t local, int64_t k, double *best, int32_t *
     int64_t others = min_i64(k - 1, local);
     top_blocks(m, local, others, best, ids);
     ids[others] = (int32_t)local;
-    for (int64_t a = others + 1; a < k; a++)
-        ids[a] = -1;
+    for (int64_t slot = others + 1; slot < k; slot++)
+        ids[slot] = -1;
 }
 /* [topk_row] */
 

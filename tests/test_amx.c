@@ -99,6 +99,81 @@ static void products(void)
     check_end(&c);
 }
 
+/* ---- What kernels are measured by: of whole numbers, so that sums are exact ------------------------------------------ */
+
+static void fill_whole(step_tile *x, int n, inputs_rng *rng)
+{
+    for (size_t a = 0; a < (size_t)n * sizeof *x / 2; a++)
+        ((uint16_t *)x)[a] = msa_bf16_bits(floorf(4 * inputs_normal(rng)));
+}
+
+static float whole(const step_tile *x, int row, int half)
+{
+    const uint32_t bits = (uint32_t)((const uint16_t *)x->word[row])[half] << 16;
+    float y;
+    memcpy(&y, &bits, sizeof y);
+    return y;
+}
+
+// Row m of a left factor times column n of a right one.
+static float dot_of_tiles(const step_tile *a, const step_tile *b, int m, int n)
+{
+    float sum = 0;
+    for (int k = 0; k < 32; k++)
+        sum += whole(a, m, k) * whole(b, k / 2, 2 * n + k % 2);
+    return sum;
+}
+
+static void in_registers(bool tiled)
+{
+    check_case c = check_begin("products in registers, %s", tiled ? "on tiles" : "without tiles");
+    enum { TIMES = 3 };
+    static step_tile factor[4], sum[4];
+    inputs_rng rng = {check_seed(4)};
+    amx_choose(tiled);
+    fill_whole(factor, 4, &rng);
+    amx_products(TIMES, (void *)factor, (void *)sum);
+    for (int t = 0; t < 4; t++)
+        for (int m = 0; m < 16; m++)
+            for (int n = 0; n < 16; n++) {
+                const float right = TIMES * dot_of_tiles(&factor[t / 2], &factor[2 + t % 2], m, n);
+                float found;
+                memcpy(&found, &sum[t].word[m][n], sizeof found);
+                check_true(&c, found == right, "product %d: expected %g, found %g", t, (double)right,
+                           (double)found);
+            }
+    check_end(&c);
+}
+
+static void over_memory(bool tiled)
+{
+    check_case c = check_begin("a product of matrices, %s", tiled ? "on tiles" : "without tiles");
+    enum {
+        SIDE = 544,
+        STEPS = SIDE / 32,
+        TILES_IN_ALL = SIDE / 16 * STEPS
+    }; // no multiple of what a cache is given
+    static step_tile a[TILES_IN_ALL], b[TILES_IN_ALL];
+    static float product[SIDE][SIDE];
+    inputs_rng rng = {check_seed(5)};
+    amx_choose(tiled);
+    fill_whole(a, TILES_IN_ALL, &rng);
+    fill_whole(b, TILES_IN_ALL, &rng);
+    for (int i = 0; i < SIDE; i++)
+        for (int j = 0; j < SIDE; j++)
+            product[i][j] = (float)(i - j);
+    amx_matrices(SIDE, (void *)a, (void *)b, product[0]);
+    for (int i = 0; i < SIDE; i += 5)
+        for (int j = 0; j < SIDE; j += 7) {
+            float right = (float)(i - j);
+            for (int k = 0; k < STEPS; k++)
+                right += dot_of_tiles(&a[i / 16 * STEPS + k], &b[j / 16 * STEPS + k], i % 16, j % 16);
+            check_true(&c, product[i][j] == right, "row %d, column %d: expected %g, found %g", i, j,
+                       (double)right, (double)product[i][j]);
+        }
+    check_end(&c);
+}
+
 /* ---- Kernels ------------------------------------------------------------------------------------------------------- */
 
 // Instructions that are emulated take ten microseconds: a third of the shapes is enough, for each seed another.
@@ -448,9 +523,13 @@ int main(int argc, char **argv)
     products();
     const bool real = amx_at_hand();
     const bool tiled = built && amx_vectors() && (real || tile_emulator_begin());
-    if (tiled)
+    in_registers(false);
+    over_memory(false);
+    if (tiled) {
         every_instruction();
-    else
+        in_registers(true);
+        over_memory(true);
+    } else
         tap_skip("tile instructions", built ? "no AVX-512 here, which their kernels use too" : "an assembler without them");
     for (const msa_kernel *k = msa_fast_kernels; k->name; k++) {
         if (!k->run_half)

@@ -91,11 +91,18 @@ else
     skip "the engine" "this build has none"
 fi
 
+runs 0 "index keys screened by an 8-bit copy" index/amx_screened prefill/amx decode/amx dense --index-keys int8 --shape 'T=4 S=600 heads=4:2 width=16:16 block=16 topk=4' --seconds 0.02
+says '^dense/tiles \(fast\) does not take this shape, or no 8-bit index keys'
+for kernel in index/amx_screened prefill/amx decode/amx; do
+    says "^$kernel \(fast\) after timing: ok"
+done
+refuses "--index-keys: expected bf16, fp8 or int8" "an unknown kind of keys on the CPU" decode --index-keys int4
+
 # ---- The ladder ------------------------------------------------------------------------------------------
 
 runs 0 "all kernels of a stage, drawn" sparse --shape "$S" --seconds 0.01 --picture "$W/ladder.svg"
-for kernel in naive threaded blocked tiles blocks lanes ruled; do
-    says "^sparse/$kernel +fast .* yes$"
+for kernel in naive threaded blocked tiles blocks lanes ruled amx_queries amx_blocks amx; do
+    says "^sparse/$kernel +fast +$([[ $kernel == amx* ]] && echo bf16 || echo f32) .* yes$"
     grep -q "sparse/$kernel" "$W/ladder.svg"
     check $? "... with a bar for $kernel"
 done
@@ -106,9 +113,30 @@ refuses "--picture: expected kernels" "a picture of kernels without a rate" topk
 
 if [[ $has_json -eq 1 ]]; then
     runs 0 "a file of results" dense/tiles sparse/ruled topk decode/streams --shape "$S" --seconds 0.05 --json "$W/results.json"
-    "$MSA" bench dense --shape "$S" --seconds 0.05 > "$W.out" 2> "$W.err"
+    "$MSA" bench decode/amx --index-keys int8 --shape 'T=1 S=2000 heads=4:2 width=16:16 block=16 topk=4' --seconds 0.02 --json "$W/screened.json" > "$W.out" 2> "$W.err" &&
+        grep -q '"index_dtype": "int8"' "$W/screened.json" && grep -q '"settled_share": 0\.[0-9]' "$W/screened.json" &&
+        grep -q '"fell_back_share": 0' "$W/screened.json" && grep -q '"copy_ms": [0-9]' "$W/screened.json" &&
+        "$MSA" results "$W/screened.json" | grep -q 'amx, screened by int8'
+    check $? "what screening left to settle, in the file and in its table"
+    rm -f "$W/screened.json"
+    "$MSA" bench dense --shape "$S" --seconds 0.05 --json "$W/types.json" --picture "$W/types.svg" > "$W.out" 2> "$W.err"
     check $? "what the machine can do"
-    says 'float32 product [0-9.]+ TFLOP/s; copy [0-9.e+]+ GB/s; read [0-9.e+]+ GB/s$'
+    says 'float32 product [0-9.]+ TFLOP/s; bf16 product [0-9.]+ TFLOP/s, in registers [0-9.]+( \(no tiles here: the portable body\))?; copy [0-9.e+]+ GB/s; read [0-9.e+]+ GB/s$'
+    says '^dense/tiles +fast +f32 .* yes$'
+    says '^dense/amx +fast +bf16 .* yes$'
+    grep -q "dense/tiles" "$W/types.svg" && [[ $(grep -oE "% of (f32|bf16)'s" "$W/types.svg" | sort -u | wc -l) -eq 2 ]]
+    check $? "... and draws it, each kernel's share of its own type's product"
+    grep -qE '"tiles": (true|false)' "$W/types.json" && [[ $(grep -cE '"matmul_f32_gflops": [0-9]|"(matmul|register)_bf16_tflops": [0-9]|"dtype": "(f32|bf16)"' "$W/types.json") -eq 5 ]]
+    check $? "... the file says of which type, and whether on tiles"
+    awk '/matmul_f32/ {sub(/: [^,]*/, ": null")} /matmul_bf16/ {sub(/: [^,]*/, ": 1e-9")} {print}' "$W/types.json" > "$W/other.json"
+    "$MSA" results "$W/other.json" > "$W.out" 2> "$W.err"
+    [[ $(grep -cE '^\*\*dense.*, (float32|bf16( without tiles)?)$' "$W.out") -eq 2 ]] && grep -qE '^\| amx .* [1-9][0-9]{3,} % \|' "$W.out" &&
+        [[ $(grep '^| tiles ' "$W.out" | tr -cd % | wc -c) -le 1 ]]
+    check $? "... float32 and bf16 stand in tables of their own, each beside its own product"
+    sed -e '/"dtype"/d' -e '/"tiles": /d' -e '/_bf16_tflops/d' "$W/types.json" > "$W/other.json"
+    "$MSA" results "$W/other.json" > "$W.out" 2> "$W.err" && [[ $(grep -cE '^\*\*dense.*, (float32|bf16)$' "$W.out") -eq 2 ]]
+    check $? "... even where an older file does not say it"
+    rm "$W"/types.* "$W/other.json"
     [[ $(ls "$W") == results.json ]]
     check $? "... and nothing else is written"
     "$MSA" results "$W/results.json" > "$W.out" 2> "$W.err" && [[ $(grep -c '^\*\*' "$W.out") -eq 4 && $(grep -c '| random |' "$W.out") -eq 1 ]]
@@ -196,6 +224,41 @@ check $? "... dense, reverse, sparse and prefill at 8K to 1M, all selections$bad
 check $? "... each into a file of its own"
 for name in $(sed 's/ --backend .*//' "$W/plan/runs" | tr ' ' '\n' | sort -u); do
     "$MSA" kernels | cut -f 1 | grep -qx "$name" || bad+=" $name"
+done
+[[ -z $bad ]]
+check $? "... by names that are in the table$bad"
+rm -r "$W/plan"
+
+# ---- What make bench-cpu would run -----------------------------------------------------------------------
+
+mkdir "$W/plan"
+cat > "$W/plan/msa" << END
+#!/bin/sh
+case \$1 in
+help) echo --json ;;
+bench) echo "\$@" >> "$W/plan/runs" ;;
+esac
+END
+chmod +x "$W/plan/msa"
+NAMES="16k 32k 64k gradients-16k decode-1m decode-1m-bf16 decode-8x1m-bf16 chunk-1m ladder peers-16k peers-64k peers-chunk-1m" \
+    MSA=$W/plan/msa PYTHON=false data/bench/cpu.sh "$W/plan/files" > "$W.out" 2> "$W.err"
+[[ $? -eq 0 && ! -s $W.err && $(grep -c '^peers-.*: skipped: no Python with PyTorch' "$W.out") -eq 3 ]]
+check $? "make bench-cpu, with nothing behind it; without PyTorch it says so, in a line each"
+bad=
+for tokens in 16384 32768 65536; do
+    grep -qE "^bench dense index .*sparse/ruled .*sparse/amx .*prefill --backend fast --shape T=$tokens S=$tokens heads=16:1 .*" "$W/plan/runs" || bad+=" $tokens"
+done
+grep -qE '^bench index sparse/ruled sparse/amx prefill .*--shape T=4096 S=1048576 ' "$W/plan/runs" || bad+=" chunk"
+for shape in 'T=1 S=1048576 heads=64:4 ' 'T=8 S=8388608 seqs=8 '; do
+    grep -qE "^bench decode dense_decode .*--shape $shape.*--bf16-keys" "$W/plan/runs" || bad+=" decode/$shape"
+done
+for kernel in backward/ruled backward/amx dense_backward kl/ruled kl/amx; do
+    grep -qE "^bench .*$kernel .*--shape T=16384 S=16384 heads=16:1 " "$W/plan/runs" || bad+=" $kernel"
+done
+[[ -z $bad ]]
+check $? "... float32 and bf16 at 16K to 64K, the chunk, decode of 1 and 8 requests, gradients$bad"
+for name in $(sed -e 's/^bench //' -e 's/ --backend .*//' "$W/plan/runs" | tr ' ' '\n' | sort -u); do
+    "$MSA" kernels | awk -F '\t' '$2 ~ /fast/ {print $1; sub(/\/.*/, "", $1); print $1}' | grep -qx "$name" || bad+=" $name"
 done
 [[ -z $bad ]]
 check $? "... by names that are in the table$bad"

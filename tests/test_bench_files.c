@@ -34,13 +34,36 @@ static const char good[] = "{\"device\": \"d\", \"driver\": \"1\", \"cuda\": \"1
                            "\"ms_max\": 3.0, \"repeats\": 20, "
                            "\"useful_tflops\": 3.5, \"gbps\": null, \"verified\": true}]}";
 
-// The good file with one value replaced by another (JSON text; NULL: the field is taken away).
-static bool passes_with(const char *field_name, const char *value)
+// That of a CPU, whose ceilings and results say of which type; and with ratios.
+static json_t *newer_file(void)
 {
-    json_t *o = json_loads(good, 0, NULL), *first = json_array_get(json_object_get(o, "results"), 0);
-    json_t *places[] = {o, json_object_get(o, "ceilings"), first};
+    json_t *o = json_loads(good, 0, NULL);
+    json_object_set_new(o, "cuda", json_null());
+    json_object_set_new(
+        o, "ceilings",
+        json_loads("{\"matmul_f32_gflops\": 290, \"copy_gbps\": 20, \"read_gbps\": null, "
+                   "\"matmul_bf16_tflops\": 1.9, \"register_bf16_tflops\": 3.5, \"tiles\": true}",
+                   0, NULL));
+    json_t *first = json_array_get(json_object_get(o, "results"), 0);
+    json_object_set_new(first, "dtype", json_string("bf16"));
+    json_object_set_new(first, "settled_share", json_real(0.01));
+    json_object_set_new(first, "fell_back_share", json_integer(0));
+    json_object_set_new(first, "copy_ms", json_null());
+    json_object_set_new(o, "ratios",
+                        json_loads("[{\"of\": \"prefill/fast\", \"over\": \"dense/peer:sdpa\", \"dtype\": "
+                                   "\"bf16\", \"n\": 9, \"n_q\": 9, \"n_heads\": 16, \"n_kv_heads\": 1, "
+                                   "\"median\": 9, \"min\": 8, \"max\": 9.5, \"pairs\": 5}]",
+                                   0, NULL));
+    return o;
+}
+
+// The file, which is freed, with one value replaced by another (JSON text; NULL: the field is taken away).
+static bool passes_with(json_t *o, const char *field_name, const char *value)
+{
+    json_t *places[] = {o, json_object_get(o, "ceilings"), json_array_get(json_object_get(o, "results"), 0),
+                        json_array_get(json_object_get(o, "ratios"), 0)};
     json_t *x = value ? json_loads(value, JSON_DECODE_ANY, NULL) : NULL;
-    for (int i = 0; field_name && i < 3; i++)
+    for (int i = 0; field_name && i < 4; i++)
         if (json_object_get(places[i], field_name) || (i == 2 && strcmp(field_name, "extra") == 0)) {
             if (value)
                 json_object_set(places[i], field_name, x);
@@ -53,6 +76,11 @@ static bool passes_with(const char *field_name, const char *value)
     json_decref(x);
     json_decref(o);
     return ok;
+}
+
+static bool good_with(const char *field_name, const char *value)
+{
+    return passes_with(json_loads(good, 0, NULL), field_name, value);
 }
 
 static void check_the_check(void)
@@ -83,16 +111,47 @@ static void check_the_check(void)
                                          {"index_dtype", "\"f16\""},
                                          {"extra", "1"},
                                          {"cuda", "null"}};
-    tap(passes_with(NULL, NULL), "a right file passes");
-    tap(passes_with("distribution", "null") && passes_with("union8", "null"), "what is unknown may be null");
+    tap(good_with(NULL, NULL), "a right file passes");
+    tap(good_with("distribution", "null") && good_with("union8", "null"), "what is unknown may be null");
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        tap(!passes_with(bad[i][0], bad[i][1]), "refused: %s %s", bad[i][0],
+        tap(!good_with(bad[i][0], bad[i][1]), "refused: %s %s", bad[i][0], bad[i][1] ? bad[i][1] : "missing");
+}
+
+static void check_newer_files(void)
+{
+    static const char *const bad[][2] = {{"dtype", "\"f16\""},
+                                         {"dtype", "null"},
+                                         {"settled_share", NULL},
+                                         {"settled_share", "-0.1"},
+                                         {"fell_back_share", "null"},
+                                         {"copy_ms", "0"},
+                                         {"tiles", "null"},
+                                         {"tiles", NULL},
+                                         {"register_bf16_tflops", NULL},
+                                         {"register_bf16_tflops", "0"},
+                                         {"matmul_bf16_tflops", NULL},
+                                         {"matmul_f32_gflops", NULL},
+                                         {"ratios", "[]"},
+                                         {"of", NULL},
+                                         {"over", "\"\""},
+                                         {"median", "7"},
+                                         {"median", "10"},
+                                         {"pairs", "0"},
+                                         {"cuda", "\"12.4\""}};
+    tap(passes_with(newer_file(), NULL, NULL), "a file with types, tiles and ratios passes");
+    tap(passes_with(newer_file(), "ratios", NULL), "... and without ratios");
+    tap(passes_with(newer_file(), "ceilings",
+                    "{\"matmul_f32_gflops\": 290, \"copy_gbps\": 20, \"read_gbps\": 20}"),
+        "... and with the ceilings of an older one");
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        tap(!passes_with(newer_file(), bad[i][0], bad[i][1]), "refused: %s %s", bad[i][0],
             bad[i][1] ? bad[i][1] : "missing");
 }
 
 int main(void)
 {
     check_the_check();
+    check_newer_files();
     return tap_done();
 }
 

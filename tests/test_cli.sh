@@ -3,6 +3,7 @@
 # exit status 2 and nothing written. TAP on stdout; MSA names the program.
 source "$(dirname "$0")/support/tap.sh"
 source tests/support/npy.sh
+source tests/support/published.sh
 V=$PWD/data/vectors
 
 # ---- Good input ------------------------------------------------------------------------------------
@@ -821,8 +822,43 @@ if has_models; then
         --ids "$all:ids"
     refuses "as in FILE:NAME" "a file of tensors without a name" verify --qi "$all" --ki "$all:ki" --block 1 --ids "$all:ids"
     refuses "tensor 'qi': expected 2 dimensions, found 3" "a refusal is one line" verify --qi "$all:qi" --ki "$all:qi" --block 1 --ids "$all:ids"
+
+    # A checkpoint of MiniMax-M3, whose second layer is sparse.
+    mkdir "$W/m3"
+    printf '%s' "$m3_nested" >"$W/m3/config.json"
+    printf '%s' "$m3_index" >"$W/m3/model.safetensors.index.json"
+    refuses "m3/a.safetensors: cannot read: No such file or directory" "a checkpoint without its shard" layer --checkpoint "$W/m3" --layer 1 \
+        --hidden "$W/qi.npy" --out "$W/none"
+    runs 0 "inspect without the shard" inspect "$W/m3"
+    says '^1 file, 18 tensors \(18 in files that are not here\): 0 parameters'
+    safetensors_seed "$m3_header" "$m3_bytes" >"$W/m3/a.safetensors"
+    runs 0 "inspect" inspect "$W/m3"
+    says '^minimax_m3_vl: 2 layers, 1 sparse and 1 dense$'
+    says '^geometry: d_model 2, 1 query heads and 1 KV heads of 2 \(G 1\), index heads of 2, block 128, top 16$'
+    says '^rotation: 2 of 2 channels \(rotary_dim\), base 5e\+06; norms: eps 1e-06, gains 1 \+ w$'
+    says '^1 file, 18 tensors: 56 parameters, 112 bytes, BF16$'
+    says $'^0\tdense\t20\t40\tBF16\t22\t44\tBF16$'
+    says $'^1\tsparse\t32\t64\tBF16\t34\t68\tBF16$'
+    refuses "expected one directory with config.json and safetensors, found 0 names" "inspect of nothing" inspect
+    refuses "/config.json: cannot read: No such file or directory" "inspect of no checkpoint" inspect "$W"
+    zeros 6 | npy "$W/hidden.npy" '<f4' '(3, 2)'
+    layer=(layer --checkpoint "$W/m3" --hidden "$W/hidden.npy")
+    runs 0 "layer: dense" "${layer[@]}" --layer 0 --out "$W/dense"
+    says '^layer 0 \(dense\): model.layers.0.self_attn.q_proj.weight, no input norm$'
+    wrote "$W/dense" layer k.npy lse.npy o.npy q.npy v.npy y.npy
+    runs 0 "layer: sparse, with maps" "${layer[@]}" --layer 1 --residual --dump --out "$W/sparse"
+    says '^rotation: 2 of 2 channels \(rotary_dim\), float32 angles; index: 2 channels$'
+    [ -s "$W/sparse/index.html" ] && grep -qa 'layer 1 of m3' "$W"/sparse/layer01_group0.p*
+    check $? "... and its maps have the layer's name"
+    refuses "--layer: expected this option, found none" "layer without a number" "${layer[@]}" --out "$W/none"
+    printf '%s' "${m3_nested/\"index_n_heads\":1/\"index_n_heads\":2}" >"$W/m3/config.json"
+    refuses "index heads: expected as many as num_key_value_heads, 1, found 2" "a selector of another kind" "${layer[@]}" --layer 1 --out "$W/none"
+    runs 0 "... whose dense layers run" "${layer[@]}" --layer 0 --out "$W/dense2"
+    runs 0 "... and which inspect lists" inspect "$W/m3"
+    says '^sparse layers do not run here: .*index heads: expected as many'
 else
     skip "tensors of safetensors files" "no jansson here"
+    skip "checkpoints" "no jansson here"
 fi
 
 finish

@@ -498,7 +498,7 @@ static void appending(void)
     check_end(&c);
 }
 
-// What a graph keeps must not depend on lengths: launches, at most so many, and their thread blocks.
+// What a graph keeps must not depend on lengths: launches, at most so many, and their CTAs.
 static void expect_same_grids(check_case *c, const char *kernel, bool first, uint64_t most)
 {
 #ifdef HAVE_SIMT
@@ -508,7 +508,7 @@ static void expect_same_grids(check_case *c, const char *kernel, bool first, uin
     check_true(c,
                device != msa_engine() ||
                    (n->launches == before.launches && n->blocks == before.blocks && n->launches <= most),
-               "%s: %d launches of %d thread blocks", kernel, (int)n->launches, (int)n->blocks);
+               "%s: %d launches of %d CTAs", kernel, (int)n->launches, (int)n->blocks);
 #else
     (void)c, (void)kernel, (void)first, (void)most;
 #endif

@@ -55,4 +55,7 @@ done
 check $? "the model continues a prompt"
 cmp -s "$W/one" "$W/two" && [[ $(head -c 12 "$W/one") == "And God said" && $(wc -c < "$W/one") -eq 73 ]]
 check $? "the same way every time at temperature 0"
+"$MSA" generate --model data/kjv-msa.safetensors --prompt "And God said" --tokens 60 --temperature 0 --precision bf16 > "$W/bf16" &&
+    cmp -s "$W/one" "$W/bf16"
+check $? "and with the same words where attention multiplies bf16"
 finish

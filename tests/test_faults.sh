@@ -7,6 +7,7 @@
 # (1/5 also has what is not walked).
 source "$(dirname "$0")/support/tap.sh"
 source tests/support/npy.sh
+source tests/support/published.sh
 all=${FULL-} piece=${PIECE:-1/1}
 inject=$PWD/${B:-build}/tests/faults.so
 export OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
@@ -40,9 +41,14 @@ train() { # train OUT
         --d-head 4 --d-index 4 --d-ff 8 --block 4 --topk 2 --index-warmup 1 --save-every 1 --recall-every 2
 }
 commands=(forward backward dense decode decode-fp8 verify recall cost dump)
+mkdir "$W/m3"
+printf '%s' "$m3_nested" > "$W/m3/config.json"
+printf '%s' "$m3_index" > "$W/m3/model.safetensors.index.json"
+safetensors_seed "$m3_header" "$m3_bytes" > "$W/m3/a.safetensors"
+zeros 6 | npy "$W/hidden.npy" '<f4' '(3, 2)'
 if has_models; then
     train "$W/model.safetensors" > "$W.out"
-    commands+=(train resume evaluate evaluate-task generate dump-model demo)
+    commands+=(train resume evaluate evaluate-task generate dump-model demo layer inspect)
 fi
 if "$MSA" kernels | grep -q '^dense/naive.*simt'; then
     commands+=(forward-simt backward-simt count timeline)
@@ -64,6 +70,8 @@ run() { # run COMMAND DIR: everything it writes goes below DIR, which exists
     cost) "$MSA" cost --csv "$2/cost.csv" ;;
     dump) "$MSA" dump "${in[@]:0:4}" "${in[@]:6}" --out "$2/out" ;;
     dump-model) "$MSA" dump "${model[@]}" --out "$2/out" ;;
+    layer) "$MSA" layer --checkpoint "$W/m3" --layer 1 --hidden "$W/hidden.npy" --residual --out "$2/out" ;;
+    inspect) "$MSA" inspect "$W/m3" ;;
     demo) "$MSA" demo "${model[@]}" --out "$2/out" ;;
     train) train "$2/m.safetensors" ;;
     resume) train "$2/m.safetensors" ;;

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../ref/judge/paging.h"
 #include "support/check.h"
 #include "support/index_keys.h"
 
@@ -43,7 +44,7 @@ static msa_index8 empty_copy(const msa_shape *s)
 {
     const int64_t blocks = msa_n_seqs(s) * msa_n_blocks(s);
     return (msa_index8){check_alloc(s->n_kv * s->d_index, 1), check_floats(blocks), check_floats(blocks),
-                        check_floats(blocks)};
+                        check_floats(blocks), check_floats(blocks)};
 }
 
 static problem pose(const msa_shape *s, kind keys, kind queries, uint64_t seed)
@@ -53,7 +54,7 @@ static problem pose(const msa_shape *s, kind keys, kind queries, uint64_t seed)
                  empty_copy(s), check_doubles(s->d_index)};
     fill(keys, p.ki, s->n_kv, s->d_index, s->block, &rng);
     fill(queries, p.qi, s->n_q * s->n_kv_heads, s->d_index, s->block, &rng);
-    msa_index8_keys(s, p.ki, NULL, &p.copy, p.room);
+    msa_index8_keys(s, NULL, p.ki, NULL, &p.copy, p.room);
     return p;
 }
 
@@ -218,7 +219,7 @@ static void halve(problem *p)
     const int64_t n = p->s->n_kv * p->s->d_index;
     for (int64_t i = 0; i < n; i++)
         p->ki[i] = msa_bf16(p->ki[i]);
-    msa_index8_keys(p->s, p->ki, NULL, &p->copy, p->room);
+    msa_index8_keys(p->s, NULL, p->ki, NULL, &p->copy, p->room);
 }
 
 static void same_ids(check_case *c, problem *p, const char *name)
@@ -274,6 +275,102 @@ static void long_lists(void)
     check_end(&c);
 }
 
+/* ---- Steps of generation -------------------------------------------------------------------------------------------- */
+
+static const int32_t steps_q[] = {0, 2, 4, 6}, steps_kv[] = {0, 320, 640, 960}, steps_lens[] = {320, 211, 48};
+static const msa_shape step_shapes[] = {
+    {2, 900, 4, 2, 8, 64, 16, 4, 1, NULL, NULL, NULL, NULL},
+    {1, 2900, 4, 4, 8, 128, 128, 3, 1, NULL, NULL, NULL, NULL},
+    {16, 600, 10, 5, 8, 32, 8, 5, 1, NULL, NULL, NULL, NULL}, // more rows than four columns hold
+    {3, 500, 2, 1, 8, 96, 20, 3, 1, NULL, NULL, NULL, NULL},
+    {6, 960, 4, 2, 8, 64, 32, 4, 3, steps_q, steps_kv, NULL, steps_lens},
+    {4, 400, 2, 2, 8, 16, 16, 1, 1, NULL, NULL, NULL, NULL}, // nothing to choose
+};
+#define N_STEPS ((int)(sizeof step_shapes / sizeof *step_shapes))
+
+typedef struct generation {
+    msa_shape s;
+    msa_arrays a;
+    const float *ki; // as floats, and where they lie
+    const msa_pages *p;
+} generation;
+
+/* Ids and O of a step, O behind the ids. */
+static int32_t *outputs_of(const generation *g, const msa_index8 *copy, msa_screening *done, size_t *bytes)
+{
+    const msa_kernel *k = kernel_of(MSA_STAGE_DECODE, "amx");
+    const int64_t n_ids = g->s.n_kv_heads * g->s.n_q * g->s.topk, n_o = g->s.n_q * g->s.n_heads * g->s.d_head;
+    int32_t *ids = check_ints(n_ids + n_o);
+    msa_arrays a = g->a;
+    a.ids = ids, a.o = ids + n_ids;
+    a.index8 = copy, a.screening = done;
+    *bytes = (size_t)(n_ids + n_o) * sizeof *ids;
+    return k->run_half(&g->s, &a, check_alloc((int64_t)k->workspace(&g->s), 1)) == MSA_OK ? ids : NULL;
+}
+
+static void same_step(check_case *c, const generation *g, int64_t numbers, const char *name)
+{
+    const msa_index8 copy = {check_alloc(g->s.n_kv * g->s.d_index * 2, 1), check_floats(numbers),
+                             check_floats(numbers), check_floats(numbers), check_floats(numbers)};
+    double *room = check_doubles(g->s.d_index);
+    msa_screening done;
+    size_t bytes;
+    check_true(c, msa_index8_keys(&g->s, g->p, g->ki, NULL, &copy, room) == MSA_OK, "%s: copied", name);
+    const int32_t *right = outputs_of(g, NULL, NULL, &bytes), *found = outputs_of(g, &copy, &done, &bytes);
+    check_true(c, right && found, "%s: both run", name);
+    check_same(c, name, right, found, bytes);
+    check_true(c, done.settled <= done.blocks && done.fell_back <= done.rows,
+               "%s: %lld of %lld blocks settled", name, (long long)done.settled, (long long)done.blocks);
+}
+
+/* Keys where they are, then in pages of half a block, of one and of two. */
+static void step_of(check_case *c, const msa_shape *s, kind k, uint64_t seed)
+{
+    inputs in;
+    inputs_rng rng = {seed};
+    if (!inputs_new(&in, s, INPUTS_NORMAL, seed))
+        return;
+    fill(k, in.ki, s->n_kv, s->d_index, s->block, &rng);
+    for (int64_t i = 0; i < s->n_kv * s->d_index; i++)
+        in.ki[i] = msa_bf16(in.ki[i]);
+    const int64_t q = s->n_q * s->n_heads * s->d_head, kv = s->n_kv * s->n_kv_heads * s->d_head,
+                  qi = s->n_q * s->n_kv_heads * s->d_index;
+    generation g = {*s, {.q = halves_of(in.q, q), .qi = halves_of(in.qi, qi)}, in.ki, NULL};
+    g.a.k = halves_of(in.k, kv), g.a.v = halves_of(in.v, kv), g.a.ki = halves_of(in.ki, s->n_kv * s->d_index);
+    same_step(c, &g, msa_n_seqs(s) * msa_n_blocks(s), "contiguous");
+    for (int part = -1; part < 2 && paging_possible(s); part++) {
+        const int page = part < 0 ? s->block / 2 : s->block << part;
+        paging at;
+        if (!paging_new(&at, s, &in, page, seed, false))
+            break;
+        const int64_t rows = at.p.n_pages * page, pieces = rows / (page < s->block ? page : s->block);
+        generation paged = {at.s, g.a, at.ki, &at.p};
+        paged.a.pages = at.p;
+        paged.a.k = halves_of(at.k, rows * s->n_kv_heads * s->d_head);
+        paged.a.v = halves_of(at.v, rows * s->n_kv_heads * s->d_head);
+        paged.a.ki = halves_of(at.ki, rows * s->d_index);
+        same_step(c, &paged, pieces, "in pages");
+        paging_free(&at);
+    }
+    inputs_free(&in);
+}
+
+static void steps(void)
+{
+    static const kind kinds[] = {NORMAL, TIED,      CONSTANT, OUTLIERS,  CLOSE,
+                                 ZEROS,  HUGE_ONES, DENORMAL, NOT_FINITE};
+    for (int n = 0; n < N_STEPS; n++) {
+        char name[INPUTS_NAME];
+        inputs_shape_name(&step_shapes[n], name);
+        check_case c = check_begin("decode/amx with an 8-bit copy chooses what it chooses without, %s", name);
+        for (int k = 0; k < (int)(sizeof kinds / sizeof *kinds); k++) {
+            step_of(&c, &step_shapes[n], kinds[k], check_seed((uint64_t)(9500 + 10 * n + k)));
+            check_release(NULL);
+        }
+        check_end(&c);
+    }
+}
+
 /* ---- Candidates are few ------------------------------------------------------------------------------------------------ */
 
 static double settled_share(kind k, bool rotated)
@@ -308,6 +405,7 @@ static void same_copy(check_case *c, const char *what, const msa_shape *s, const
     check_same(c, what, right->scale, found->scale, blocks);
     check_same(c, what, right->reach, found->reach, blocks);
     check_same(c, what, right->error, found->error, blocks);
+    check_same(c, what, right->least, found->least, blocks);
 }
 
 static void grows_and_shrinks(void)
@@ -322,16 +420,16 @@ static void grows_and_shrinks(void)
         const int32_t q[2] = {0, 1}, kv[2] = {0, KEYS};
         const msa_shape part = {1, KEYS, 1, 1, 4, 32, BLOCK, 3, 1, q, kv, q + 1, &n};
         const int64_t had = n - 1;
-        msa_index8_keys(&part, p.ki, &had, &grown, p.room);
+        msa_index8_keys(&part, NULL, p.ki, &had, &grown, p.room);
     }
     same_copy(&c, "grown", &whole, &p.copy, &grown);
     for (int32_t n = KEYS; n >= 1; n -= 7) {
         const int32_t q[2] = {0, 1}, kv[2] = {0, KEYS};
         const msa_shape part = {1, KEYS, 1, 1, 4, 32, BLOCK, 3, 1, q, kv, q + 1, &n};
         const int64_t had = KEYS < n + 7 ? KEYS : n + 7;
-        msa_index8_keys(&part, p.ki, &had, &grown, p.room);
+        msa_index8_keys(&part, NULL, p.ki, &had, &grown, p.room);
         fewer = empty_copy(&whole);
-        msa_index8_keys(&part, p.ki, NULL, &fewer, p.room);
+        msa_index8_keys(&part, NULL, p.ki, NULL, &fewer, p.room);
         same_copy(&c, "taken back", &whole, &fewer, &grown);
     }
     check_end(&c);
@@ -350,7 +448,7 @@ static void refusals(void)
             msa_index8_workspace(&bad) == 0,
         "a shape that is none is refused");
     tap(msa_index8_select(&s, p.qi, p.ki, NULL, ids, NULL, work) == MSA_ERR_NULL &&
-            msa_index8_keys(&s, NULL, NULL, &p.copy, p.room) == MSA_ERR_NULL,
+            msa_index8_keys(&s, NULL, NULL, NULL, &p.copy, p.room) == MSA_ERR_NULL,
         "what is NULL is refused");
     tap(msa_index8_select(&s, p.qi, p.ki, &p.copy, ids, NULL, work) == MSA_OK,
         "nobody has to know what was done");
@@ -363,6 +461,7 @@ int main(int argc, char **argv)
     every_kind();
     fast_kernels();
     long_lists();
+    steps();
     few_candidates();
     grows_and_shrinks();
     refusals();

@@ -532,7 +532,9 @@ static void stays_within_its_workspace(const msa_ops *ops)
 {
     const msa_shape s = {64, 64, 8, 2, 4, 64, 8, 2, 1, NULL, NULL, NULL, NULL};
     check_case c = check_begin("a layer with all departures stays within its workspace: %s",
-                               ops == &msa_ref_ops ? "reference" : "fast");
+                               ops == &msa_ref_ops    ? "reference"
+                               : ops == &msa_fast_ops ? "fast"
+                                                      : "fast in bf16");
     full_layer f = new_full_layer(&s, ops, MSA_ATTN_SPARSE);
     guard work;
     if (guard_new(&work, msa_layer_workspace(ops, &s, &f.l.c))) {
@@ -541,6 +543,57 @@ static void stays_within_its_workspace(const msa_ops *ops)
         check_true(&c, guard_intact(&work), "written outside the workspace");
         guard_free(&work);
     }
+    check_end(&c);
+    check_release(NULL);
+}
+
+// A cache in pages of bf16 holds what a contiguous one of floats does, rounded, each token in its row; workspace and
+// cache are not left.
+static void cache_of_bf16(msa_attention mode)
+{
+    enum { T = 9, ROOM = 10, HEADS = 2, WIDTH = 6, INDEX = 3 };
+    static const int32_t table[ROOM / 2] = {4, 2, 0, 1, 3}, lens[] = {T};
+    const msa_shape whole = {T, T, 4, HEADS, WIDTH, INDEX, 2, 2, 1, NULL, NULL, NULL, NULL};
+    msa_shape s = whole;
+    s.n_kv = ROOM;
+    check_case c = check_begin("%s layer: a cache in pages of bf16", mode_name(mode));
+    msa_pages p = {.n_pages = ROOM / 2, .table = table, .lens = lens};
+    layer l = new_layer(&whole, &msa_fast_bf16_ops, mode, 19);
+    forward(&c, &l);
+    const float *from[] = {l.st.k, l.st.v, l.st.ki};
+    const int64_t width[] = {HEADS * WIDTH, HEADS * WIDTH, INDEX};
+    guard work, half[3];
+    check_true(&c, guard_new(&work, msa_layer_workspace(l.ops, &s, &l.c)), "memory");
+    for (int n = 0; n < 3; n++)
+        check_true(&c, guard_new(&half[n], (size_t)(ROOM * width[n]) * sizeof(uint16_t)), "memory");
+    msa_layer_state st = l.st;
+    st.k = half[0].data, st.v = half[1].data, st.ki = half[2].data, st.pages = &p;
+    const msa_layer_weights w = weights_of(l.w);
+    uint8_t codes[ROOM * INDEX];
+    float scales[ROOM / 2];
+    p.ki8 = codes, p.scale = scales;
+    check_true(&c,
+               msa_layer_forward(l.ops, &s, &l.c, mode, &w, l.x, &st, l.y, work.data) ==
+                       MSA_ERR_UNSUPPORTED &&
+                   guard_unwritten(&half[0]) == 0,
+               "8-bit index keys beside it are refused, and nothing is written");
+    p.ki8 = NULL;
+    check_true(&c, msa_layer_forward(l.ops, &s, &l.c, mode, &w, l.x, &st, l.y, work.data) == MSA_OK,
+               "a step");
+    check_true(&c, guard_intact(&work), "written outside the workspace");
+    for (int n = 0; n < (mode == MSA_ATTN_SPARSE ? 3 : 2); n++) {
+        const uint16_t *rows = half[n].data;
+        for (int64_t j = 0; j < T; j++)
+            for (int64_t x = 0; x < width[n]; x++)
+                check_true(&c,
+                           rows[(table[j / 2] * 2 + j % 2) * width[n] + x] ==
+                               msa_bf16_bits(from[n][j * width[n] + x]),
+                           "tensor %d, token %d", n, (int)j);
+        check_true(&c, guard_intact(&half[n]), "written outside cache %d", n);
+    }
+    guard_free(&work);
+    for (int n = 0; n < 3; n++)
+        guard_free(&half[n]);
     check_end(&c);
     check_release(NULL);
 }
@@ -616,6 +669,9 @@ int main(int argc, char **argv)
     weights_accumulate(&plain, &msa_fast_ops);
     stays_within_its_workspace(&msa_ref_ops);
     stays_within_its_workspace(&msa_fast_ops);
+    stays_within_its_workspace(&msa_fast_bf16_ops);
+    cache_of_bf16(MSA_ATTN_DENSE);
+    cache_of_bf16(MSA_ATTN_SPARSE);
     layer_refusals(&plain);
     return check_done();
 }

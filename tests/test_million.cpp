@@ -1,7 +1,7 @@
 /**
  * @file test_million.cpp
  * @brief Index arithmetic at a million tokens: arrays of more than 2^31 elements, of which only the pages
- * that a kernel's first and last thread blocks touch ever exist.
+ * that a kernel's first and last CTAs touch ever exist.
  *
  * 4096 heads at 4104 tokens take as many elements as MiniMax-M3's 64 heads at 262,656, and every tensor, the
  * scores too, passes 2^31. The rows of the last query and head are judged against sums in double over the

@@ -209,7 +209,7 @@ static bool is(const char *kernel, const char *name)
     return strstr(kernel, name) != nullptr;
 }
 
-/// Whether a thread block works on what is judged, in a launch that does.
+/// Whether a CTA works on what is judged, in a launch that does.
 static bool matters(const Problem &p, const char *kernel, uint64_t b, dim3 grid)
 {
     const uint64_t x = b % grid.x, y = b / grid.x, items = (uint64_t)p.s.n_kv_heads * (uint64_t)p.s.topk;

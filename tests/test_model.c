@@ -303,64 +303,6 @@ static void loss_from_logits(void)
 
 /* ---- Decoding ------------------------------------------------------------------------------------ */
 
-static const int chunkings[][12] = {
-    {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
-    {3, 1, 4, 1, 5, 9, 2, 6, 5, 3},
-    {4, 4, 4, 4, 1, 1, 1, 1},
-    {31, 1, 1, 1, 1, 1},
-    {17, 16, 15},
-    {300, 1, 1},
-};
-
-// Logits of float32 kernels differ by what a few dozen roundings make of values of this size.
-static void compare_logits(check_case *c, const msa_ops *ops, const float *expected, const float *found,
-                           int at)
-{
-    char what[64];
-    snprintf(what, sizeof what, "logits after %d tokens", at);
-    double allowed = ops == &msa_ref_ops ? 0 : 2e-5;
-    check_tensor(c, what, (verdict_dims){1, 1, MODEL_VOCAB}, check_widen(expected, MODEL_VOCAB), found,
-                 (verdict_budget){allowed, 0, NULL});
-}
-
-// The fast path may break a near-tie of the selection otherwise than in prefill, where its products have
-// other shapes; so it gets a fixed model that has none.
-static void decode_equals_prefill(const msa_ops *ops, int sparse)
-{
-    enum { N = 302 };
-    const char *name = ops == &msa_ref_ops ? "reference, the same bits" : "fast";
-    check_case c = check_begin("decoding equals prefill, %s, %s", sparse ? "MSA" : "dense", name);
-    model_config config = tiny;
-    config.sparse = sparse;
-    model m = new_model(&config, ops == &msa_ref_ops ? check_seed(10) : 10);
-    uint8_t *tokens = draw_tokens(N, 11);
-    for (int i = 0; ops != &msa_ref_ops && i < N; i++)
-        tokens[i] = (uint8_t)(i * i % 251);
-    model_run *run = model_run_new(&m, ops, 1, N, false);
-    model_forward(&m, run, MSA_ATTN_SPARSE, tokens);
-    const float *prefill = model_run_logits(run);
-    for (size_t n = 0; n < sizeof chunkings / sizeof *chunkings; n++) {
-        model_decoder *d = model_decoder_new(&m, ops, N);
-        int done = 0;
-        for (int part = 0; part < 12 && chunkings[n][part]; part++) {
-            const float *logits = model_decode(d, tokens + done, chunkings[n][part]);
-            done += chunkings[n][part];
-            check_true(&c, logits != NULL, "decoded up to %d", done);
-            if (logits)
-                compare_logits(&c, ops, prefill + (done - 1) * MODEL_VOCAB, logits, done);
-        }
-        check_true(&c, !model_decode(d, tokens, N + 1 - done) && !model_decode(d, tokens, 0),
-                   "no more than the cache holds, and not nothing");
-        model_decoder_free(d);
-    }
-    model_run_free(run);
-    model_free(&m);
-    check_end(&c);
-    check_release(NULL);
-}
-
-/* ---- Twins and repeats --------------------------------------------------------------------------- */
-
 static float *forward_logits(const model *m, const msa_ops *ops, msa_attention mode, int seqs, int length,
                              const uint8_t *tokens)
 {
@@ -372,6 +314,76 @@ static float *forward_logits(const model *m, const msa_ops *ops, msa_attention m
     model_run_free(run);
     return logits;
 }
+
+static const int chunkings[][12] = {
+    {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+    {3, 1, 4, 1, 5, 9, 2, 6, 5, 3},
+    {4, 4, 4, 4, 1, 1, 1, 1},
+    {31, 1, 1, 1, 1, 1},
+    {17, 16, 15},
+    {300, 1, 1},
+};
+
+static void compare_logits(check_case *c, double allowed, const float *expected, const float *found, int at)
+{
+    char what[64];
+    snprintf(what, sizeof what, "logits after %d tokens", at);
+    check_tensor(c, what, (verdict_dims){1, 1, MODEL_VOCAB}, check_widen(expected, MODEL_VOCAB), found,
+                 (verdict_budget){allowed, 0, NULL});
+}
+
+// How far bf16 is from float32 where nothing is chosen: what rounding Q, K, V and P does to a logit.
+static double rounding_of_logits(const model *m, int n, const uint8_t *tokens)
+{
+    const float *wide = forward_logits(m, &msa_fast_ops, MSA_ATTN_DENSE, 1, n, tokens),
+                *half = forward_logits(m, &msa_fast_bf16_ops, MSA_ATTN_DENSE, 1, n, tokens);
+    double most = 0;
+    for (int64_t i = 0; i < (int64_t)n * MODEL_VOCAB; i++)
+        most = fmax(most, fabs((double)wide[i] - (double)half[i]));
+    return most;
+}
+
+// The fast path may break a near-tie of the selection otherwise than in prefill, where its products have
+// other shapes; so it gets a fixed model that has none. Logits of float32 kernels differ by what a few dozen
+// roundings make of values of this size; those of bf16, which prefill and step round the same way but for P, by
+// no more than they differ from float32.
+static void decode_equals_prefill(const msa_ops *ops, int sparse)
+{
+    enum { N = 302 };
+    const bool exact = ops == &msa_ref_ops, half = ops == &msa_fast_bf16_ops;
+    check_case c = check_begin("decoding equals prefill, %s, %s", sparse ? "MSA" : "dense",
+                               exact  ? "reference, the same bits"
+                               : half ? "fast in bf16"
+                                      : "fast");
+    model_config config = tiny;
+    config.sparse = sparse;
+    model m = new_model(&config, exact ? check_seed(10) : 10);
+    uint8_t *tokens = draw_tokens(N, 11);
+    for (int i = 0; !exact && i < N; i++)
+        tokens[i] = (uint8_t)(i * i % 251);
+    const float *prefill = forward_logits(&m, ops, MSA_ATTN_SPARSE, 1, N, tokens);
+    const double allowed = exact ? 0 : half ? rounding_of_logits(&m, N, tokens) : 2e-5;
+    check_true(&c, !half || allowed > 2e-5, "bf16 is not float32: %.3g apart", allowed);
+    for (size_t n = 0; n < sizeof chunkings / sizeof *chunkings; n++) {
+        model_decoder *d = model_decoder_new(&m, ops, N);
+        int done = 0;
+        for (int part = 0; part < 12 && chunkings[n][part]; part++) {
+            const float *logits = model_decode(d, tokens + done, chunkings[n][part]);
+            done += chunkings[n][part];
+            check_true(&c, logits != NULL, "decoded up to %d", done);
+            if (logits)
+                compare_logits(&c, allowed, prefill + (done - 1) * MODEL_VOCAB, logits, done);
+        }
+        check_true(&c, !model_decode(d, tokens, N + 1 - done) && !model_decode(d, tokens, 0),
+                   "no more than the cache holds, and not nothing");
+        model_decoder_free(d);
+    }
+    model_free(&m);
+    check_end(&c);
+    check_release(NULL);
+}
+
+/* ---- Twins and repeats --------------------------------------------------------------------------- */
 
 static void everything_selected_is_dense(void)
 {
@@ -571,6 +583,7 @@ int main(int argc, char **argv)
     for (int sparse = 0; sparse < 2; sparse++) {
         decode_equals_prefill(&msa_ref_ops, sparse);
         decode_equals_prefill(&msa_fast_ops, sparse);
+        decode_equals_prefill(&msa_fast_bf16_ops, sparse);
     }
     everything_selected_is_dense();
     sequences_are_independent();

@@ -87,6 +87,8 @@ interrupt_in_time
 if [[ -e $cut.train ]]; then
     before=$(cksum < "$cut.train")
     expect_refusal "a state of another learning rate" "another run: expected train.lr" train "$cut" --lr 0.001
+    expect_refusal "a state of another precision" "another run: expected train.precision = bf16, found float32" \
+        train "$cut" --precision bf16
     expect_refusal "a state of another kind of attention" "another run: expected sparse" train "$cut" --attention gqa
     echo "one more line" >> "$W/text"
     expect_refusal "a state of another text" "another run: expected train.text" train "$cut"
@@ -109,6 +111,9 @@ expect_refusal "neither" "--text: expected this option" "$MSA" train --out "$W/t
 expect_refusal "a task that does not fit" "the task: expected a context of at least" \
     "$MSA" train --task --out "$W/tiny.safetensors" --context 16
 expect_refusal "recall of a dense model" "--recall-every" train "$W/tiny.safetensors" --attention gqa --recall-every 5
+expect_refusal "an unknown precision" "--precision: expected float32 or bf16, found 'half'" train "$W/tiny.safetensors" --precision half
+expect_refusal "a back end without kernels of bf16" "--precision bf16: expected a back end with such kernels, found ref" \
+    train "$W/tiny.safetensors" --backend ref --precision bf16
 expect_refusal "heads that do not divide" "multiple of n_kv_heads" \
     "$MSA" train --text "$W/text" --out "$W/tiny.safetensors" --kv-heads 2 --heads 3
 [[ ! -e $W/tiny.safetensors && ! -e $W/tiny.csv ]]
@@ -117,6 +122,8 @@ train "$W/mean.safetensors" --selector mean > "$W.out" &&
     "$MSA" generate --model "$W/mean.safetensors" --prompt a > "$W.out" 2> "$W.err"
 [[ $? -eq 2 ]] && grep -q "expected MSA's selector" "$W.err"
 check $? "a decoding step chooses by MSA's rule, and generate refuses another"
+expect_refusal "generate refuses an unknown precision" "--precision: expected float32 or bf16" \
+    "$MSA" generate --model "$whole" --prompt a --precision float16
 rm -f "$W"/cut.*
 exec=exec train "$cut" > "$W.out" 2>&1 &
 pid=$!
@@ -157,6 +164,10 @@ check $? "what cannot be printed does not get into the curve"
 train b.safetensors > "$W.out" && cmp -s a.csv b.csv && cmp -s a.safetensors b.safetensors
 check $? "... and the model comes with what can be"
 
+train h.safetensors --precision bf16 > "$W.out" && OMP_NUM_THREADS=1 train i.safetensors --precision bf16 > "$W.out" &&
+    cmp -s h.safetensors i.safetensors && cmp -s h.csv i.csv && ! cmp -s h.safetensors a.safetensors
+check $? "attention in bf16 ends elsewhere than in float32, and in the same bytes on one thread"
+
 # A run that stops after some rows that its state does not know of: rows of a smaller number, torn ones, none.
 cut() { # cut OUT [OPTION...]: stops in step 4, before its state is saved
     FAULT=rename:6 LD_PRELOAD=$inject train "$@" > "$W.out" 2>&1
@@ -192,6 +203,11 @@ if [[ -e $inject ]]; then
     rm c.safetensors
     train c.safetensors > "$W.out" && cmp -s c.csv a.csv
     check $? "the same words go on"
+    cut j.safetensors --precision bf16
+    check $? "a run in bf16 that stops on its way"
+    expect_refusal "float32 does not go on with what bf16 began" "expected train.precision = float32, found bf16" train j.safetensors
+    train j.safetensors --precision bf16 > "$W.out" && cmp -s j.safetensors h.safetensors && cmp -s j.csv h.csv
+    check $? "bf16 does, and ends in the same bytes"
     FAULT=rename:8 LD_PRELOAD=$inject train d.safetensors > "$W.out" 2> "$W.err"
     grep -q '^msa train: \./d.safetensors: cannot write' "$W.err" && [[ -e d.safetensors.train && ! -e d.safetensors ]] && cp d.safetensors.train state && train d.safetensors > "$W.out" &&
         grep -q "continuing after step 6" "$W.out" && cmp -s d.csv a.csv && cmp -s d.safetensors a.safetensors

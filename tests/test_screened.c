@@ -47,12 +47,13 @@ static problem pose(const msa_shape *s, kind keys, kind queries, uint64_t seed)
                  aligned(2 * n_kv),
                  check_floats(n_q),
                  check_floats(n_kv),
-                 {aligned(n_kv), check_floats(blocks), check_floats(blocks), check_floats(blocks)}};
+                 {aligned(n_kv), check_floats(blocks), check_floats(blocks), check_floats(blocks),
+                  check_floats(blocks)}};
     fill(keys, p.k, s->n_kv, s->d_index, s->block, &rng);
     fill(queries, p.q, s->n_q * s->n_kv_heads, s->d_index, s->block, &rng);
     round_all(p.q, p.qi, n_q);
     round_all(p.k, p.ki, n_kv);
-    msa_index8_keys(s, p.k, NULL, &p.copy, check_doubles(s->d_index));
+    msa_index8_keys(s, NULL, p.k, NULL, &p.copy, check_doubles(s->d_index));
     return p;
 }
 

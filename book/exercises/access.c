@@ -43,7 +43,7 @@ typedef struct span {
 
 #define BLOCKS 256
 #define STACK (256 << 10) // bytes of a fiber's stack
-static span announced, shared[BLOCKS]; // of all thread blocks that were alive at a time
+static span announced, shared[BLOCKS]; // of all CTAs that were alive at a time
 static int n_shared;
 static const unsigned char *host; // where on its stack the host's code runs
 static simt_counters atomics;
@@ -100,7 +100,7 @@ void access_run(const launch *l)
 {
     const double blocks = (double)l->grid[0] * l->grid[1] * l->grid[2];
     char text[80];
-    snprintf(text, sizeof text, "a grid of %.0f thread blocks: expected at most %d", blocks, MOST_BLOCKS);
+    snprintf(text, sizeof text, "a grid of %.0f CTAs: expected at most %d", blocks, MOST_BLOCKS);
     if (blocks > MOST_BLOCKS)
         answer_stop(__builtin_return_address(0), text);
     run(l);

@@ -99,7 +99,7 @@ static void describe_signal(char *text, size_t size)
     case SIGXCPU:
         if (answer_counted && answer_mail->seconds < ANSWER_MOST_SECONDS)
             snprintf(text, size,
-                     "no thread block has ended in %d seconds of processor time: an endless loop?",
+                     "no CTA has ended in %d seconds of processor time: an endless loop?",
                      ANSWER_PATIENCE);
         else
             snprintf(text, size, "no result after %d seconds of processor time: an endless loop?",

@@ -59,7 +59,7 @@ int main(void)
 {
     msa_shape s = small_shape();
     trial t = engine_inputs(&s, "random");
-    begin(720, 260, "Which thread blocks write to which rows of the gradients");
+    begin(720, 260, "Which CTAs write to which rows of the gradients");
     panel(&t, "backward/q_outer", 64, "queries outside: a CTA for each query");
     panel(&t, "backward/kv_outer", 420, "blocks outside: a CTA for each block");
     trial_end(&t);

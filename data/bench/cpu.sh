@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
-# Measures the fast path on this CPU, judged before and after, and leaves its files in DIR (data/bench):
-# data/bench/cpu.sh [DIR]. One KV group of MiniMax-M3's heads, but all four for decode and memory.
+# Measures the fast path on this CPU, float32 and bf16, judged before and after, and leaves its files in DIR
+# (data/bench): data/bench/cpu.sh [DIR]. One KV group of MiniMax-M3's heads, but all four for decode (of one request)
+# and memory. All of it fits 24 GB.
 #   cpu-16k .. cpu-chunk-1m.json   msa bench: stages against the ceilings measured in the same run
 #   cpu-peers-*.json               data/bench/peers/cpu.py: PyTorch beside ours on the same tensors (PYTHON has PyTorch)
 #   cpu-memory.txt                 peak memory of a chunk of 4096 queries over a million keys (10 GB)
-#   cpu-train.txt                  a training step of the small model with the plain reference and with fast
-# Dense attention at 64K takes most of the time. NAMES picks some; SECONDS_EACH is for the repeats of a kernel,
-# of which there are 3 at least.
+#   cpu-train.txt                  a training step of the small model with the plain reference, with fast, and in bf16
+# Kernels of bf16 (STAGE/amx) run on tiles where the processor has some; without, the files say "tiles": false, and it
+# takes longer. Dense attention at 64K takes most of the time. NAMES picks some; SECONDS_EACH is for the repeats of a
+# kernel, of which there are 3 at least.
 set -u
 export LC_ALL=C
 cd "$(dirname "$0")/../.." || exit 2
 B=${B:-build} MSA=${MSA:-$B/msa} PYTHON=${PYTHON:-python3}
 DIR=${1:-data/bench}
 EACH=${SECONDS_EACH:-1}
-NAMES=${NAMES:-16k 32k 64k gradients-16k decode-1m decode-1m-bf16 chunk-1m ladder peers-16k peers-64k memory train}
+NAMES=${NAMES:-16k 32k 64k gradients-16k decode-1m decode-1m-bf16 decode-8x1m-bf16 chunk-1m ladder peers-16k peers-64k peers-chunk-1m memory train}
 ONE='heads=16:1 width=128:128 block=128 topk=16'
 ALL='heads=64:4 width=128:128 block=128 topk=16'
 
@@ -33,53 +35,62 @@ run() { # run NAME KERNELS SHAPE [OPTION...]
 has_torch() {
     "$PYTHON" -c 'import torch, numpy' 2> /dev/null
 }
-peers() { # peers NAME N
-    wanted "peers-$1" || return
+peers() { # peers NAME OPTION...
+    local name=$1
+    shift
+    wanted "peers-$name" || return
     if has_torch; then
-        MSA_LIBRARY=$(realpath "$B/libmsa.so") "$PYTHON" data/bench/peers/cpu.py --n "$2" --seconds "$EACH" \
-            --json "$DIR/cpu-peers-$1.json" || failed=1
+        MSA=$MSA MSA_LIBRARY=$(realpath "$B/libmsa.so") "$PYTHON" data/bench/peers/cpu.py "$@" --seconds "$EACH" \
+            --json "$DIR/cpu-peers-$name.json" || failed=1
     else
-        echo "peers-$1: skipped: no Python with PyTorch here (PYTHON names another than $PYTHON)"
+        echo "peers-$name: skipped: no Python with PyTorch here (PYTHON names another than $PYTHON)"
     fi
 }
 
-# Seconds of $2 steps with back end $1; the losses stay in the curve. The text is short: so is the last judgement.
-training() { # training BACKEND STEPS
+# Seconds of $2 steps; the losses stay in $1.losses. The text is short: so is the last judgement.
+training() { # training NAME STEPS OPTION...
     local begin=$EPOCHREALTIME
-    "$MSA" train --text "$W/text" --out "$W/$1.safetensors" --steps "$2" --index-warmup 0 --backend "$1" > "$W/log" || return 1
+    "$MSA" train --text "$W/text" --out "$W/$1.safetensors" --steps "$2" --index-warmup 0 "${@:3}" > "$W/log" || return 1
     awk -v a="$begin" -v b="$EPOCHREALTIME" 'BEGIN {print b - a}'
     cut -d , -f 1-3 "$W/$1.csv" > "$W/$1.losses"
     rm -f "$W/$1.safetensors" "$W/$1.csv"
 }
 # What a step takes is the difference of two runs, so that setting up and judging cancel.
+step() { # step NAME FEW MANY OPTION...
+    local few many
+    few=$(training "$1" "$2" "${@:4}") && many=$(training "$1" "$3" "${@:4}") &&
+        awk -v a="$few" -v b="$many" -v n=$(($3 - $2)) 'BEGIN {print (b - a) / n}'
+}
 train() {
-    local W few many time=() backend
+    local W tiles=without
     wanted train || return
     W=$(mktemp -d)
     head -c 60000 "$(data/text.sh "$B" kjv)" > "$W/text"
-    for backend in ref fast; do
-        [[ $backend == ref ]] && few=1 many=3 || few=1 many=11
-        time+=("$(awk -v a="$(training $backend $few)" -v b="$(training $backend $many)" -v n=$((many - few)) 'BEGIN {print (b - a) / n}')")
-    done
+    ! grep -qs amx_bf16 /proc/cpuinfo || tiles=with
     {
-        awk -v r="${time[0]}" -v f="${time[1]}" 'BEGIN {
-            printf "training step of the small model: reference %.3f s, fast %.3f s, ratio %.1f\n", r, f, r / f}'
-        echo "step, bits per byte and KL of the reference, and of fast:"
-        join -t , <(tail -n +2 "$W/ref.losses") <(tail -n +2 "$W/fast.losses")
+        awk -v r="$(step ref 1 3 --backend ref)" -v f="$(step fast 1 11)" -v h="$(step bf16 1 11 --precision bf16)" -v t=$tiles 'BEGIN {
+            printf "training step of the small model: reference %.3f s, fast %.3f s, ratio %.1f\n", r, f, r / f
+            printf "its attention in bf16, %s tiles: %.3f s, %.2f of fast\n", t, h, h / f}'
+        echo "step, bits per byte and KL of the reference, of fast, and of bf16:"
+        join -t , <(tail -n +2 "$W/ref.losses") <(tail -n +2 "$W/fast.losses") | join -t , - <(tail -n +2 "$W/bf16.losses")
     } | tee "$DIR/cpu-train.txt"
     rm -r "$W"
 }
 
-run 16k 'dense index sparse/blocks sparse/ruled prefill' "T=16384 S=16384 $ONE"
-run gradients-16k 'backward/ruled kl/ruled' "T=16384 S=16384 $ONE"
-run 32k 'dense index sparse/ruled prefill' "T=32768 S=32768 $ONE"
-run 64k 'dense index sparse/blocks sparse/ruled prefill' "T=65536 S=65536 $ONE"
-run decode-1m 'decode dense_decode' "T=1 S=1048576 $ALL"
+# A stage's name alone means its kernels of both types.
+run 16k 'dense index sparse/blocks sparse/ruled sparse/amx_queries sparse/amx_blocks sparse/amx prefill' "T=16384 S=16384 $ONE"
+run gradients-16k 'backward/ruled backward/amx dense_backward kl/ruled kl/amx' "T=16384 S=16384 $ONE"
+run 32k 'dense index sparse/ruled sparse/amx prefill' "T=32768 S=32768 $ONE"
+run 64k 'dense index sparse/blocks sparse/ruled sparse/amx prefill' "T=65536 S=65536 $ONE"
+run decode-1m 'decode/streams dense_decode/streams' "T=1 S=1048576 $ALL"
 run decode-1m-bf16 'decode dense_decode' "T=1 S=1048576 $ALL" --bf16-keys
-run chunk-1m 'index sparse/ruled prefill' "T=4096 S=1048576 $ONE"
+run decode-8x1m-bf16 'decode dense_decode' "T=8 S=8388608 seqs=8 $ONE" --bf16-keys
+run chunk-1m 'index sparse/ruled sparse/amx prefill' "T=4096 S=1048576 $ONE"
 run ladder sparse "T=1024 S=16384 $ONE"
-peers 16k 16384
-peers 64k 65536
+peers 16k --n 16384 --flex
+peers 64k --n 65536
+# Float32, or a mask of a billion pairs, would take half an hour more.
+peers chunk-1m --n 1048576 --queries 4096 --types bf16
 if wanted memory; then
     MSA_LARGE=1 "$B/tests/test_memory" 1 > "$DIR/cpu-memory.txt" || failed=1
     cat "$DIR/cpu-memory.txt"

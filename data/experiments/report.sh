@@ -186,6 +186,20 @@ END { print "| rule | seeds | answers right | lowest | highest | block recall | 
     printf "| %s | %d | %.1f %% | %.1f %% | %.1f %% | %.3f | %.3f |\n", a, n[a], 100 * mean(a, "accuracy"), 100 * least[a, "accuracy"],
       100 * most[a, "accuracy"], mean(a, "block_recall"), mean(a, "score_recall") } }'
 printf '\nAssociative recall, 512 tokens.\n'
+cat << 'END'
+
+## Attention in bf16
+
+The small model after a few hundred steps, whose attention multiplied float32 or bf16 (`msa train --precision bf16`); both are
+judged in float32. A Xeon without tiles made these rows, so bf16 is that of the portable bodies.
+
+END
+table precision.csv '
+END { print "| attention | seeds | held-out bits per byte | spread | against float32 | block recall |\n|---|---|---|---|---|---|"
+  for (i = 1; i <= arms; i++) { a = arm[i]; pair(a, "float32", "bits_per_byte"); allowed = wider(a, "float32", "bits_per_byte")
+    printf "| %s | %d | %.4f | %.4f | %s | %.3f |\n", a, n[a], mean(a, "bits_per_byte"), spread(a, "bits_per_byte"),
+      a == "float32" ? "" : sprintf("%+.4f ± %.4f, %s the spread", gap, half, (gap <= allowed && gap >= -allowed ? "within" : "outside")),
+      mean(a, "block_recall") } }'
 printf '\n## What the selector looks like\n\nEntropy of the full softmax of the Main Branch in nats, its mass on the first block, how often the first block is\nchosen, and how alike the choices of the two groups are (intersection over union), layer by layer.\n\n'
 table text.csv '
 END { layers = 0; while (("entropy_" layers) in column) layers++

@@ -8,6 +8,7 @@
 #include <omp.h>
 #endif
 
+#include "../fast/amx_kernels.h"
 #include "../internal.h"
 #include "timing.h"
 
@@ -87,6 +88,62 @@ static double cpu_product(double seconds)
     const double elapsed = timing_now() - start;
     free(a);
     return 2e-12 * (double)n * (double)n * (double)n * runs / elapsed;
+}
+
+#define TILE_SIZE 1024                  /* bytes */
+#define TILE_FLOPS (2.0 * 16 * 16 * 32) /* of a product of two */
+#define AT_ONCE 1000                    /* times four products before the clock is asked */
+
+/* Tiles of normal numbers in bf16. */
+static void *draw_tiles(size_t bytes)
+{
+    uint16_t *x = aligned_alloc(64, bytes);
+    inputs_rng rng = {1};
+    for (size_t i = 0; x && i < bytes / sizeof *x; i++)
+        x[i] = msa_bf16_bits(inputs_normal(&rng));
+    return x;
+}
+
+/* Over memory. */
+static double cpu_tile_product(double seconds)
+{
+    const int64_t n = CPU_SIZE;
+    const size_t bytes = (size_t)(n * n) * sizeof(uint16_t);
+    void *a = draw_tiles(bytes), *b = draw_tiles(bytes);
+    float *c = calloc((size_t)(n * n), sizeof *c);
+    double tflops = 0;
+    int runs = 0;
+    if (a && b && c) {
+        amx_matrices(n, a, b, c);
+        const double start = timing_now();
+        for (; runs < 3 || timing_now() - start < seconds; runs++)
+            amx_matrices(n, a, b, c);
+        tflops = 2e-12 * (double)n * (double)n * (double)n * runs / (timing_now() - start);
+    }
+    free(a);
+    free(b);
+    free(c);
+    return tflops;
+}
+
+/* In registers, on all cores. */
+static double cpu_tile_rate(double seconds)
+{
+    void *factor = draw_tiles(4 * TILE_SIZE);
+    double tflops = 0;
+    if (factor) {
+        int64_t done = 0;
+        const double start = timing_now();
+#pragma omp parallel reduction(+ : done)
+        {
+            _Alignas(64) unsigned char sum[4 * TILE_SIZE];
+            for (; done == 0 || timing_now() - start < seconds; done += 4 * AT_ONCE)
+                amx_products(AT_ONCE, factor, (void *)sum);
+        }
+        tflops = 1e-12 * TILE_FLOPS * (double)done / (timing_now() - start);
+    }
+    free(factor);
+    return tflops;
 }
 
 /* Every thread copies a part. */
@@ -211,7 +268,7 @@ static bool draw_matrices(const msa_device *device, void *const *buffer, size_t 
 static ceilings device_ceilings(const msa_device *device, double seconds)
 {
     const size_t matrix = (size_t)GPU_SIZE * GPU_SIZE * 2, copy = (size_t)1 << 30;
-    ceilings c = {0, 0, 0};
+    ceilings c = {0};
     void *buffer[3];
     bool ok = true;
     for (int a = 0; a < 3; a++) {
@@ -225,7 +282,7 @@ static ceilings device_ceilings(const msa_device *device, double seconds)
         const double product = draw_matrices(device, buffer, matrix)
                                    ? sustained(device, work_product, buffer, matrix, seconds)
                                    : 0;
-        c.matmul_tflops = product > 0 ? 2e-12 * GPU_SIZE * GPU_SIZE * (double)GPU_SIZE / product : 0;
+        c.bf16_tflops = product > 0 ? 2e-12 * GPU_SIZE * GPU_SIZE * (double)GPU_SIZE / product : 0;
     }
     for (int a = 0; a < 3; a++)
         if (buffer[a])
@@ -237,5 +294,11 @@ ceilings ceilings_of(const msa_device *device, double seconds)
 {
     if (device)
         return device_ceilings(device, seconds);
-    return (ceilings){cpu_product(seconds), cpu_copy(seconds), cpu_read(seconds)};
+    ceilings c = {.tiles = amx_at_hand()}; /* asked for before threads use them */
+    c.f32_tflops = cpu_product(seconds);
+    c.bf16_tflops = cpu_tile_product(seconds);
+    c.register_tflops = cpu_tile_rate(seconds);
+    c.copy_gbps = cpu_copy(seconds);
+    c.read_gbps = cpu_read(seconds);
+    return c;
 }

@@ -165,6 +165,7 @@ static msa_status fill_copy(subject *t, int c, array_id a)
 
 static void drop_copy(subject *t, int c)
 {
+    subject_drop_code(t, c);
     for (int a = 0; a < ARRAY_N; a++) {
         give(t, t->copy[c][a]);
         t->copy[c][a] = NULL;
@@ -201,6 +202,8 @@ static msa_status make_copies(subject *t)
         for (int a = 0; a < ARRAY_N && status == MSA_OK; a++)
             if (HAS(t->in, a))
                 status = fill_copy(t, (int)c, (array_id)a);
+        if (status == MSA_OK && t->codes)
+            status = subject_code(t, (int)c);
         if (status != MSA_OK) {
             drop_copy(t, (int)c);
             return t->n_copies > 0 ? MSA_OK : status;
@@ -270,6 +273,8 @@ msa_status subject_open(subject *t)
     t->paged = t->device && paging_possible(t->s) && stage_is_step(t->kernel->stage);
     if (t->small && !(t->paged && t->kernel->stage == MSA_STAGE_DECODE))
         return MSA_ERR_UNSUPPORTED;
+    if (t->codes && (t->device || !t->kernel->run_half || !HAS(t->in, ARRAY_KI) || HAS(t->in, ARRAY_IDS)))
+        return MSA_ERR_UNSUPPORTED;
     if (t->paged && !paging_layout(&t->g, t->s, 0, 0, t->seed))
         status = MSA_ERR_SIZE;
     if (t->device && status == MSA_OK)
@@ -312,6 +317,8 @@ static msa_arrays arrays_for_run(subject *t, int copy)
         void *at = HAS(t->out, i) ? t->found[i] : t->copy[copy][i];
         array_set(&a, i, at);
     }
+    a.index8 = t->codes ? &t->index8[copy] : NULL;
+    a.screening = &t->screening;
     if (HAS(t->in & t->out, ARRAY_IDS))
         a.forced_ids = t->copy[copy][ARRAY_IDS];
     a.pages = (msa_pages){.n_pages = t->g.p.n_pages,

@@ -26,6 +26,8 @@ typedef struct subject {
     bool kl;    /**< the KL loss and its gradients in the sweep of backward; on a device */
     bool small; /**< 8-bit index keys for a step of generation; on a device */
     bool half;  /**< keys, values and index keys stored as bf16 for a step of generation; of fast */
+    bool
+        codes; /**< an 8-bit copy of the index keys beside them; of a kernel on the host that may screen by it */
     uint64_t seed;
     selection_kind kind; /**< of the ids, for the stages that take some */
     size_t cache;        /**< bytes of the cache that the copies have to outgrow */
@@ -36,6 +38,9 @@ typedef struct subject {
     void *given[ARRAY_N]; /**< inputs as the reference takes them, rounded to what the kernel reads */
     void *copy[SUBJECT_MAX_COPIES][ARRAY_N];
     int n_copies;
+    msa_index8 index8[SUBJECT_MAX_COPIES]; /**< with `codes` */
+    double copy_ms;                        /**< what it took to make the first, on one thread */
+    msa_screening screening;               /**< what the last run says that it did */
     void *found[ARRAY_N]; /**< outputs, where the kernel runs */
     void *work;
     double loss;         /**< of KL, once subject_fetch_loss() has been called for a kernel on a device */
@@ -63,5 +68,9 @@ void subject_poison(subject *t);
 msa_status subject_fetch(const subject *t, array_id a, int64_t first, int64_t n, void *to);
 /** Brings the loss of KL from the device to `loss`. */
 msa_status subject_fetch_loss(subject *t);
+
+/** The 8-bit copy of copy c: made, or copied from the first. ::MSA_ERR_SIZE: no memory. */
+msa_status subject_code(subject *t, int c);
+void subject_drop_code(subject *t, int c);
 
 #endif

@@ -22,11 +22,14 @@ msa_status timing_of(subject *t, double seconds, timing_show *show, timing *foun
 /** Median, smallest and largest; sorts ms[n]. */
 timing timing_summary(double *ms, int n);
 
-/** Ceilings of the machine; 0 where they could not be measured. */
+/** Ceilings of the machine; 0 where they could not be measured, or are none of this machine's. */
 typedef struct ceilings {
-    double matmul_tflops; /**< float32 of 2048 cubed on a CPU, bf16 of 8192 cubed on a GPU */
-    double copy_gbps;     /**< bytes read plus bytes written */
-    double read_gbps;     /**< bytes that are only read; 0 on a GPU, where it is not measured */
+    double f32_tflops;      /**< float32 product of 2048 cubed; of a CPU */
+    double bf16_tflops;     /**< bf16 product: of 8192 cubed on a GPU, of 2048 cubed by a CPU's tiles */
+    double register_tflops; /**< tiles that are multiplied again and again, on all cores; of a CPU */
+    bool tiles;             /**< a CPU's bf16 products run on tiles; if not, on their portable body */
+    double copy_gbps;       /**< bytes read plus bytes written */
+    double read_gbps;       /**< bytes that are only read; of a CPU */
 } ceilings;
 
 /** @param device  NULL: the CPU

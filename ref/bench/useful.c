@@ -27,6 +27,14 @@ static double visible_scores(const msa_shape *s)
 }
 
 /* Keys and values count as far as somebody selected their blocks. */
+/* Screened by their 8-bit copy, half as large, keys of bf16 are read where they are settled; copies of a call's own
+ * are made from all of them. */
+static double key_share(const subject *t)
+{
+    const msa_screening *done = &t->screening;
+    return t->codes && done->rows > 0 ? 0.5 + (double)done->settled / (double)done->blocks : 1;
+}
+
 double moved_bytes(const subject *t, const int32_t *ids)
 {
     const msa_shape *s = t->s;
@@ -37,7 +45,11 @@ double moved_bytes(const subject *t, const int32_t *ids)
     double bytes = 0;
     for (int a = 0; a < ARRAY_N; a++) {
         const double whole = HAS(t->in | t->out, a) ? (double)subject_bytes(t, (array_id)a) : 0;
-        bytes += a == ARRAY_K || a == ARRAY_V ? share * whole : a == ARRAY_SCORES ? seen * whole : whole;
+        const double part = a == ARRAY_K || a == ARRAY_V ? share
+                            : a == ARRAY_SCORES          ? seen
+                            : a == ARRAY_KI              ? key_share(t)
+                                                         : 1;
+        bytes += part * whole;
     }
     return bytes;
 }

@@ -17,7 +17,7 @@ typedef struct bench {
     cli_list names;
     int64_t seed;
     double seconds, limit;
-    bool lse, kl, no_ceilings, small, half;
+    bool lse, kl, no_ceilings, small, codes, half;
     selection_kind kind;
     const msa_kernel *kernel[MAX_KERNELS];
     int n_kernels;
@@ -156,6 +156,8 @@ static msa_status describe(const subject *t, result *r)
         free(ids);
         return status;
     }
+    r->screening = t->screening;
+    r->copy_ms = t->copy_ms;
     r->flops = useful_flops(t, ids);
     r->bytes = moved_bytes(t, ids);
     r->union8 = ids ? selection_union8(t->s, ids) : 0;
@@ -226,6 +228,7 @@ static subject subject_of(const bench *b, const msa_kernel *kernel, const msa_sh
                      .lse = b->lse,
                      .kl = b->kl && kernel->stage == MSA_STAGE_BACKWARD,
                      .small = b->small,
+                     .codes = b->codes,
                      .half = b->half,
                      .seed = (uint64_t)b->seed,
                      .kind = b->kind,
@@ -296,9 +299,9 @@ static int bench_kernel(const bench *b, const msa_kernel *kernel, const msa_shap
     } else if (status == MSA_ERR_UNSUPPORTED && b->n_kernels > 1)
         printf("%s/%s (%s) does not take this shape%s (%s)\n", msa_stage_name(kernel->stage), kernel->name,
                kernel->backend,
-               b->small ? ", or no 8-bit index keys"
-               : t.kl   ? ", or no KL loss in its sweep"
-                        : "",
+               b->small || b->codes ? ", or no 8-bit index keys"
+               : t.kl               ? ", or no KL loss in its sweep"
+                                    : "",
                kernel->constraints);
     else
         bad = refuse(b, &t, status);
@@ -324,7 +327,7 @@ static void find_ceilings(bench *b)
     if (engine || b->no_ceilings)
         return;
     b->results.ceilings = ceilings_of(b->device, wanted < least ? least : wanted < 5 ? wanted : 5);
-    if (b->results.ceilings.matmul_tflops <= 0)
+    if ((b->device ? b->results.ceilings.bf16_tflops : b->results.ceilings.f32_tflops) <= 0)
         printf("no ceiling of a matrix product: %s\n", b->device
                                                            ? "libcublas could not be loaded (LD_LIBRARY_PATH "
                                                              "names the folders it is sought in), or failed"
@@ -384,8 +387,9 @@ static int prepare(bench *b, msa_shape *s, int32_t **owned)
     if (!bad)
         bad = case_read_distribution(b->command, b->distribution, &b->kind);
     b->small = strcmp(b->index_keys, "fp8") == 0;
-    if (!bad && !b->small && strcmp(b->index_keys, "bf16") != 0)
-        bad = cli_fail(b->command, "--index-keys: expected bf16 or fp8, found '%s'", b->index_keys);
+    b->codes = strcmp(b->index_keys, "int8") == 0;
+    if (!bad && !b->small && !b->codes && strcmp(b->index_keys, "bf16") != 0)
+        bad = cli_fail(b->command, "--index-keys: expected bf16, fp8 or int8, found '%s'", b->index_keys);
     if (bad)
         return bad;
     b->results.on_cpu = !b->device || strcmp(b->device->name, "simt") == 0;
@@ -420,7 +424,9 @@ int cmd_bench(int argc, char **argv)
         {"--distribution", CLI_TEXT, &b.distribution, 0, 0,
          "NAME of the ids for stages that take some: random, hot, local or structured"},
         {"--index-keys", CLI_TEXT, &b.index_keys, 0, 0,
-         "KIND bf16 (the default) or fp8: 8-bit ones, for decode on a device that takes them"},
+         "KIND bf16 (the default); fp8: 8-bit ones, for decode on a device that takes them; int8: an exact "
+         "8-bit copy "
+         "beside them, made before, for kernels of fast that screen by it"},
         {"--bf16-keys", CLI_FLAG, &b.half, 0, 0,
          "stores keys, values and index keys as bf16 for decode and dense_decode of the back end fast"},
         {"--kl", CLI_FLAG, &b.kl, 0, 0,

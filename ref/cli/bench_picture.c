@@ -1,4 +1,5 @@
-/* The picture of `msa bench`: a bar a kernel, as long as its rate, against the rate of a large product. */
+/* The picture of `msa bench`: a bar a kernel, as long as its rate, against the rate of a large product of its type. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -8,7 +9,7 @@
 
 #define NAMES 230 /* pixels */
 #define BARS 520
-#define NUMBERS 400
+#define NUMBERS 470
 #define ROW 34
 #define TOP 64
 #define SCALE 2 /* of text */
@@ -25,37 +26,43 @@ static double gflops(const result *r)
     return r->flops / r->time.median * 1e-6;
 }
 
-static void draw_row(drawing *d, const result *r, double y, double most, double ceiling)
+/* A bar, and a mark where the product's rate is. */
+static void draw_row(drawing *d, const results *all, const result *r, double y, double most)
 {
     char name[KERNEL_NAME], numbers[128];
-    const double rate = gflops(r), wide = BARS * rate / most;
+    const double rate = gflops(r), wide = BARS * rate / most, ceiling = 1e3 * result_ceiling(all, r);
     kernel_name(r->kernel, name);
     snprintf(numbers, sizeof numbers, "%.4g ms  %.3g GFLOP/s", r->time.median, rate);
     if (ceiling > 0)
-        snprintf(numbers + strlen(numbers), sizeof numbers - strlen(numbers), "  %.0f%%",
-                 100 * rate / ceiling);
+        snprintf(numbers + strlen(numbers), sizeof numbers - strlen(numbers), "  %.0f%% of %s's",
+                 100 * rate / ceiling, result_dtype(r));
     drawing_words(d, 10, y + 6, SCALE, ink, name);
     drawing_fill(d, NAMES, y, wide, ROW - 10, bar, numbers);
+    if (ceiling > 0)
+        drawing_fill(d, NAMES + BARS * ceiling / most, y - 6, 2, ROW + 2, limit, numbers);
     drawing_words(d, NAMES + BARS + 12, y + 6, SCALE, ink, numbers);
 }
 
-/* Bars, and a line where the product's rate is. */
-static void draw(drawing *d, const results *all, int rows)
+static void draw(drawing *d, const results *all)
 {
-    const double ceiling = 1e3 * all->ceilings.matmul_tflops;
-    double most = ceiling, y = TOP;
+    const ceilings *of = &all->ceilings;
+    double most = 0, y = TOP;
     char title[DRAWING_TEXT];
     for (int i = 0; i < all->n; i++)
-        most = is_drawn(&all->item[i]) && gflops(&all->item[i]) > most ? gflops(&all->item[i]) : most;
+        if (is_drawn(&all->item[i]))
+            most = fmax(most, fmax(gflops(&all->item[i]), 1e3 * result_ceiling(all, &all->item[i])));
     drawing_words(d, 10, 12, SCALE, ink, all->about.name);
-    if (ceiling > 0) {
-        snprintf(title, sizeof title, "the line: a large matrix product, %.4g GFLOP/s", ceiling);
+    if (of->bf16_tflops > 0) {
+        int n = snprintf(title, sizeof title, "line: a large product of the same type, GFLOP/s:");
+        if (of->f32_tflops > 0)
+            n += snprintf(title + n, sizeof title - (size_t)n, " f32 %.4g,", 1e3 * of->f32_tflops);
+        snprintf(title + n, sizeof title - (size_t)n, " bf16 %.4g%s", 1e3 * of->bf16_tflops,
+                 all->on_cpu && !of->tiles ? " without tiles" : "");
         drawing_words(d, 10, 36, SCALE, limit, title);
-        drawing_fill(d, NAMES + BARS * ceiling / most, TOP - 6, 2, rows * ROW + 2, limit, title);
     }
     for (int i = 0; i < all->n; i++)
         if (is_drawn(&all->item[i])) {
-            draw_row(d, &all->item[i], y, most, ceiling);
+            draw_row(d, all, &all->item[i], y, most);
             y += ROW;
         }
 }
@@ -73,7 +80,7 @@ int results_draw(const char *command, const char *path, const results *all)
     char written[IO_ERR];
     if (cli_begin_output(command, "--picture", path))
         return 2;
-    draw(&d, all, rows);
+    draw(&d, all);
     const size_t n = strlen(path);
     const bool svg = n > 4 && strcmp(path + n - 4, ".svg") == 0;
     const bool ok =

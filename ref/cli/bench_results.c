@@ -19,11 +19,22 @@ static double gbps(const result *r)
     return r->time.repeats ? r->bytes / r->time.median * 1e-6 : 0;
 }
 
+/* A kernel with its keys in bf16 may widen them and multiply float32. */
+const char *result_dtype(const result *r)
+{
+    return r->kernel->precision >= MSA_BF16_INPUTS ? "bf16" : "f32";
+}
+
+double result_ceiling(const results *all, const result *r)
+{
+    return strcmp(result_dtype(r), "bf16") == 0 ? all->ceilings.bf16_tflops : all->ceilings.f32_tflops;
+}
+
 /* Of whichever ceiling it is nearer to; where reading was measured by itself, it is the memory's. */
 static double share(const results *all, const result *r)
 {
     const double memory = all->ceilings.read_gbps > 0 ? all->ceilings.read_gbps : all->ceilings.copy_gbps;
-    const double product = all->ceilings.matmul_tflops > 0 ? tflops(r) / all->ceilings.matmul_tflops : 0;
+    const double product = result_ceiling(all, r) > 0 ? tflops(r) / result_ceiling(all, r) : 0;
     const double moved = memory > 0 ? gbps(r) / memory : 0;
     return product > moved ? product : moved;
 }
@@ -68,7 +79,7 @@ static void print_row(const results *all, const result *r)
 {
     char name[96], own[NAME];
     snprintf(name, sizeof name, "%s/%s", msa_stage_name(r->kernel->stage), name_of(r, own));
-    printf("%-22s %-5s", name, r->kernel->backend);
+    printf("%-22s %-5s %-5s", name, r->kernel->backend, result_dtype(r));
     if (!r->time.repeats)
         printf(" %10s %-25s", "-", "");
     else {
@@ -88,17 +99,23 @@ static void print_row(const results *all, const result *r)
 
 void results_print(const results *all)
 {
-    printf("\n%-22s %-5s %10s %-25s %8s %8s %7s  %s\n", "stage/kernel", "on", "ms median", "(min..max)",
-           "TFLOP/s", "GB/s", "ceiling", "verified");
+    printf("\n%-22s %-5s %-5s %10s %-25s %8s %8s %7s  %s\n", "stage/kernel", "on", "type", "ms median",
+           "(min..max)", "TFLOP/s", "GB/s", "ceiling", "verified");
     for (int i = 0; i < all->n; i++)
         print_row(all, &all->item[i]);
+    const ceilings *of = &all->ceilings;
     printf("\n%s", all->about.name);
-    if (all->ceilings.matmul_tflops > 0)
-        printf("; %s product %.4g TFLOP/s", all->on_cpu ? "float32" : "bf16", all->ceilings.matmul_tflops);
-    if (all->ceilings.copy_gbps > 0)
-        printf("; copy %.4g GB/s", all->ceilings.copy_gbps);
-    if (all->ceilings.read_gbps > 0)
-        printf("; read %.4g GB/s", all->ceilings.read_gbps);
+    if (of->f32_tflops > 0)
+        printf("; float32 product %.4g TFLOP/s", of->f32_tflops);
+    if (of->bf16_tflops > 0)
+        printf("; bf16 product %.4g TFLOP/s", of->bf16_tflops);
+    if (of->register_tflops > 0)
+        printf(", in registers %.4g%s", of->register_tflops,
+               of->tiles ? "" : " (no tiles here: the portable body)");
+    if (of->copy_gbps > 0)
+        printf("; copy %.4g GB/s", of->copy_gbps);
+    if (of->read_gbps > 0)
+        printf("; read %.4g GB/s", of->read_gbps);
     printf("\n");
 }
 
@@ -121,7 +138,7 @@ int results_write(const char *command, const char *path, const results *all)
 
 #else
 
-#include <jansson.h>
+#include "../io/json.h"
 #include <stdlib.h>
 #include <time.h>
 
@@ -170,12 +187,14 @@ static json_t *result_json(const result *r)
     const msa_shape *s = &r->shape;
     const int batch = msa_n_seqs(s);
     char name[NAME];
-    const char *dtype = r->small                                             ? "fp8"
-                        : r->half || r->kernel->precision >= MSA_BF16_INPUTS ? "bf16"
-                                                                             : "f32";
+    const char *index = r->small                ? "fp8"
+                        : r->screening.rows > 0 ? "int8"
+                        : r->half               ? "bf16"
+                                                : result_dtype(r);
     json_t *o = json_object();
     json_object_set_new(o, "stage", json_string(stage_of(r)));
     json_object_set_new(o, "kernel", json_string(name_of(r, name)));
+    json_object_set_new(o, "dtype", json_string(result_dtype(r)));
     json_object_set_new(o, "n", json_integer(s->n_kv / batch));
     json_object_set_new(o, "n_q", json_integer(s->n_q / batch));
     json_object_set_new(o, "batch", json_integer(batch));
@@ -186,7 +205,7 @@ static json_t *result_json(const result *r)
     json_object_set_new(o, "topk", json_integer(s->topk));
     json_object_set_new(o, "distribution", text_or_null(r->distribution));
     json_object_set_new(o, "union8", real_or_null(r->union8));
-    json_object_set_new(o, "index_dtype", text_or_null(has_index(r) ? dtype : NULL));
+    json_object_set_new(o, "index_dtype", text_or_null(has_index(r) ? index : NULL));
     json_object_set_new(o, "lse", json_boolean(r->lse));
     json_object_set_new(o, "deterministic",
                         is_gradient(r->kernel->stage) ? json_boolean(is_deterministic(r->kernel))
@@ -198,6 +217,12 @@ static json_t *result_json(const result *r)
     json_object_set_new(o, "useful_tflops", real_or_null(tflops(r)));
     json_object_set_new(o, "gbps", real_or_null(gbps(r)));
     json_object_set_new(o, "verified", json_boolean(r->verified));
+    if (r->screening.rows > 0) {
+        const msa_screening *done = &r->screening;
+        json_object_set_new(o, "settled_share", json_real((double)done->settled / (double)done->blocks));
+        json_object_set_new(o, "fell_back_share", json_real((double)done->fell_back / (double)done->rows));
+        json_object_set_new(o, "copy_ms", real_or_null(r->copy_ms));
+    }
     return o;
 }
 
@@ -224,21 +249,31 @@ static json_t *date_json(void)
     return json_string(text);
 }
 
+static json_t *ceilings_json(const results *all)
+{
+    const ceilings *of = &all->ceilings;
+    json_t *o = json_object();
+    json_object_set_new(o, "matmul_bf16_tflops", real_or_null(of->bf16_tflops));
+    json_object_set_new(o, "copy_gbps", real_or_null(of->copy_gbps));
+    if (!all->on_cpu)
+        return o;
+    json_object_set_new(o, "matmul_f32_gflops", real_or_null(1e3 * of->f32_tflops));
+    json_object_set_new(o, "register_bf16_tflops", real_or_null(of->register_tflops));
+    json_object_set_new(o, "tiles", json_boolean(of->tiles));
+    json_object_set_new(o, "read_gbps", real_or_null(of->read_gbps));
+    return o;
+}
+
 static json_t *file_json(const results *all)
 {
-    json_t *o = json_object(), *limits = json_object(), *list = json_array();
+    json_t *o = json_object(), *list = json_array();
     json_object_set_new(o, "device", text_or_null(all->about.name));
     json_object_set_new(o, "driver", text_or_null(all->about.driver));
     json_object_set_new(o, "cuda", text_or_null(all->about.cuda));
     json_object_set_new(o, "commit", json_string(MSA_COMMIT));
     json_object_set_new(o, "date", date_json());
     json_object_set_new(o, "command", command_json(all));
-    json_object_set_new(limits, all->on_cpu ? "matmul_f32_gflops" : "matmul_bf16_tflops",
-                        real_or_null(all->ceilings.matmul_tflops * (all->on_cpu ? 1e3 : 1)));
-    json_object_set_new(limits, "copy_gbps", real_or_null(all->ceilings.copy_gbps));
-    if (all->on_cpu)
-        json_object_set_new(limits, "read_gbps", real_or_null(all->ceilings.read_gbps));
-    json_object_set_new(o, "ceilings", limits);
+    json_object_set_new(o, "ceilings", ceilings_json(all));
     for (int i = 0; i < all->n; i++)
         if (!all->item[i].engine && all->item[i].time.repeats)
             json_array_append_new(list, result_json(&all->item[i]));

@@ -17,6 +17,8 @@ typedef struct result {
     bool kl;      /**< of backward, with the KL loss in its sweep */
     bool small;   /**< 8-bit index keys */
     bool half;    /**< keys, values and index keys stored as bf16 */
+    msa_screening screening; /**< by 8-bit index keys; no rows: there was none */
+    double copy_ms;          /**< what their copy took to make, on one thread; 0: the kernel made it */
     bool engine;  /**< ran on the CPU engine, whose time says nothing about a GPU */
     timing time;  /**< 0 repeats: it was not timed */
     double flops; /**< of the visible pairs it attended to; 0: unknown */
@@ -25,13 +27,18 @@ typedef struct result {
 
 typedef struct results {
     msa_about about; /**< the machine */
-    bool on_cpu;     /**< which product the ceiling is of */
+    bool on_cpu;     /**< or on the engine */
     ceilings ceilings;
     int argc;
     char **argv; /**< of the subcommand */
     int n;
     result *item;
 } results;
+
+/** Of which type what it multiplies is: "f32" or "bf16". */
+const char *result_dtype(const result *r);
+/** TFLOP/s of a large product of that type; 0: unknown. */
+double result_ceiling(const results *all, const result *r);
 
 /** Whether this build writes files of results (it needs the JSON library jansson). */
 bool results_have_json(void);

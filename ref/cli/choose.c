@@ -58,6 +58,19 @@ int cli_choose_kernel(const char *command, const char *backend, const char *kern
     return cli_choose_kernels(command, backend, &kernels, 1u << stage, plan);
 }
 
+int cli_choose_precision(const char *command, const char *backend, const char *precision, msa_ops *ops)
+{
+    if (!precision)
+        return 0;
+    if (strcmp(precision, "float32") != 0 && strcmp(precision, "bf16") != 0)
+        return cli_fail(command, "--precision: expected float32 or bf16, found '%s'", precision);
+    if (!table_prefer_precision(backend, precision, ops))
+        return cli_fail(command,
+                        "--precision %s: expected a back end with such kernels, found %s, whose are %s",
+                        precision, backend, table_precision(ops));
+    return 0;
+}
+
 unsigned cli_selection_stages(const cli_tensors *t, bool scores)
 {
     const bool given = t->path[CLI_IDS] != NULL;
@@ -166,6 +179,23 @@ int cli_selection(const char *command, cli_plan *plan, const cli_tensors *t, flo
         return bad;
     status = msa_index_lse(&t->shape, cli_floats(t, CLI_QI), cli_floats(t, CLI_KI), ids, index_lse);
     return status == MSA_OK ? 0 : cli_fail(command, "index log-sum-exp: %s", msa_strerror(status));
+}
+
+int cli_attend(const char *command, cli_plan *plan, const cli_tensors *t, const cli_attended *out, void *work)
+{
+    cli_progress(command, 0, 2, "selecting blocks");
+    int bad = cli_selection(command, plan, t, out->scores, out->ids, out->index_lse, work);
+    if (bad)
+        return bad;
+    cli_progress(command, 1, 2, "attending");
+    const msa_arrays attended = {.q = cli_floats(t, CLI_Q),
+                                 .k = cli_floats(t, CLI_K),
+                                 .v = cli_floats(t, CLI_V),
+                                 .ids = out->ids,
+                                 .o = out->o,
+                                 .lse = out->lse};
+    return cli_ran(command, plan, &t->shape, MSA_STAGE_SPARSE,
+                   plan->ops.stage[MSA_STAGE_SPARSE]->run(&t->shape, &attended, work));
 }
 
 void cli_print_plan(const cli_plan *plan)

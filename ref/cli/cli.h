@@ -117,6 +117,8 @@ typedef struct cli_tensors {
     {"--kernel", CLI_LIST, &(k), 0, 0, "STAGE/NAME runs that stage; 'msa kernels' lists them"}
 #define CLI_OPT_BACKEND(b) \
     {"--backend", CLI_TEXT, &(b), 0, 0, "NAME runs the stages that --kernel does not: ref, fast, simt or cuda"}
+#define CLI_OPT_PRECISION(p) \
+    {"--precision", CLI_TEXT, &(p), 0, 0, "TYPE that attention multiplies: float32 (default of ref and fast) or bf16"}
 /* clang-format on */
 
 /** Reads every file that has a path, and builds the shape from those that agree with each other. Rows of ids
@@ -138,6 +140,8 @@ typedef struct cli_size_table {
 int cli_read_files(const char *command, cli_tensors *t, cli_size_table *table);
 int64_t cli_size_or(const cli_size_table *table, char letter, int64_t otherwise);
 void cli_free_tensors(cli_tensors *t);
+/** Sorts the ids of t, which fit its shape, and refuses by its row what is no selection. */
+int cli_check_ids(const char *command, cli_tensors *t);
 /** Brings a row of k ids into our convention, ascending and then -1; returns whether it was not in it. An id
  *  behind a -1 stays there, which no check of a row accepts. */
 bool cli_sort_ids(int32_t *row, int k);
@@ -151,6 +155,7 @@ typedef struct cli_output {
     npy_type type;
     const char *sizes; /**< "THd" */
     void *data;        /**< owned */
+    int64_t last;      /**< a size behind those, which no letter stands for; 0: none */
 } cli_output;
 
 /** The sizes of a word of stages.def's letters. Returns the number of elements. */
@@ -189,6 +194,8 @@ int cli_choose_kernels(const char *command, const char *backend, const cli_list 
 /** The same for a command of one stage, whose name may be left out of `kernel` (NULL: the back end's). */
 int cli_choose_kernel(const char *command, const char *backend, const char *kernel, msa_stage stage,
                       cli_plan *plan);
+/** Makes a back end's table one of --precision; NULL: it was not given, and the table stays. */
+int cli_choose_precision(const char *command, const char *backend, const char *precision, msa_ops *ops);
 /** The set of stages that choosing blocks can run: none of them where --ids tells. */
 unsigned cli_selection_stages(const cli_tensors *t, bool scores);
 /** Those sizes of a shape that the constraints of a kernel name, as they name them: "di 8, block 16". */
@@ -200,6 +207,14 @@ int cli_ran(const char *command, cli_plan *plan, const msa_shape *s, msa_stage s
  *  `scores` may be NULL. */
 int cli_selection(const char *command, cli_plan *plan, const cli_tensors *t, float *scores, int32_t *ids,
                   float *index_lse, void *work);
+/** What sparse attention leaves; `scores` may be NULL. */
+typedef struct cli_attended {
+    int32_t *ids;
+    float *scores, *index_lse, *o, *lse;
+} cli_attended;
+/** The sparse attention of t's tensors: cli_selection(), and the stage that attends. */
+int cli_attend(const char *command, cli_plan *plan, const cli_tensors *t, const cli_attended *out,
+               void *work);
 /** Prints a line for each stage that ran, `ran STAGE/NAME (back end)`, and where given ids came from. */
 void cli_print_plan(const cli_plan *plan);
 

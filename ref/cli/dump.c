@@ -9,6 +9,7 @@
 #include "../picture/panels.h"
 #include "../picture/viewer.h"
 #include "cli.h"
+#include "dump.h"
 
 #define MAX_LAYERS 256
 #define MAX_TOKENS 16384
@@ -61,13 +62,13 @@ static void describe_command(char *to, int argc, char **argv)
 {
     static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./,=+:@";
     cli_append(to, MAX_NAME, "msa");
-    for (int a = 0; a < argc; a++) {
-        if (*argv[a] && strspn(argv[a], plain) == strlen(argv[a])) {
-            cli_append(to, MAX_NAME, " %s", argv[a]);
+    for (int i = 0; i < argc; i++) {
+        if (*argv[i] && strspn(argv[i], plain) == strlen(argv[i])) {
+            cli_append(to, MAX_NAME, " %s", argv[i]);
             continue;
         }
         cli_append(to, MAX_NAME, " '");
-        for (const char *c = argv[a]; *c; c++)
+        for (const char *c = argv[i]; *c; c++)
             cli_append(to, MAX_NAME, *c == '\'' ? "'\\''" : "%c", *c);
         cli_append(to, MAX_NAME, "'");
     }
@@ -120,10 +121,10 @@ static int write_arrays(const request *q, const maps *m, int layer)
         {"mass", NPY_F32, {s->n_kv_heads, s->n_q, m->n_blocks}, m->mass},
         {"recall", NPY_F32, {2, s->n_kv_heads, s->n_q}, m->recall},
     };
-    for (size_t a = 0; a < sizeof array / sizeof *array; a++) {
+    for (size_t i = 0; i < sizeof array / sizeof *array; i++) {
         char name[64];
-        snprintf(name, sizeof name, "layer%02d_%s", layer, array[a].name);
-        int bad = array[a].data ? write_array(q, name, array[a].type, 3, array[a].dim, array[a].data) : 0;
+        snprintf(name, sizeof name, "layer%02d_%s", layer, array[i].name);
+        int bad = array[i].data ? write_array(q, name, array[i].type, 3, array[i].dim, array[i].data) : 0;
         if (bad)
             return bad;
     }
@@ -184,17 +185,17 @@ static int dump_layers(const request *q, const capture *c, maps *m, float *frequ
     io_error err;
     if (!io_begin(q->out, "dump", err))
         return cli_fail(q->name, "--out %s", err);
-    for (int a = 0; a < c->n_layers; a++) {
-        const layer_tensors t = tensors_of(c, c->layer[a]);
-        cli_progress(q->name, a, c->n_layers, "layers");
+    for (int n = 0; n < c->n_layers; n++) {
+        const layer_tensors t = tensors_of(c, c->layer[n]);
+        cli_progress(q->name, n, c->n_layers, "layers");
         msa_status status = maps_compute(m, c->ops, t.q, t.k, t.qi, t.ki, work);
-        int bad = status ? cli_fail(q->name, "layer %d: %s", c->layer[a], msa_strerror(status)) : 0;
+        int bad = status ? cli_fail(q->name, "layer %d: %s", c->layer[n], msa_strerror(status)) : 0;
         cli_progress_end();
-        bad = bad ? bad : write_layer(q, c, m, c->layer[a]);
+        bad = bad ? bad : write_layer(q, c, m, c->layer[n]);
         if (bad)
             return bad;
-        maps_frequency(m, frequency + (size_t)a * step);
-        viewer_add(page, m, c->layer[a]);
+        maps_frequency(m, frequency + (size_t)n * step);
+        viewer_add(page, m, c->layer[n]);
     }
     return write_summary(q, c, frequency, page);
 }
@@ -226,6 +227,22 @@ static int dump(const request *q, const capture *c)
     return status;
 }
 
+int dump_layer(const char *command, const dump_subject *subject, const cli_tensors *t)
+{
+    const request q = {.name = command, .out = subject->out};
+    capture *c = calloc(1, sizeof *c);
+    if (!c)
+        return cli_fail(command, "memory: expected a few kilobytes, found none");
+    *c = (capture){
+        .shape = t->shape, .ops = &msa_fast_ops, .n_layers = 1, .layer = {subject->layer}, .files = t};
+    cli_append(c->source, MAX_NAME, "layer %d of %s", subject->layer, base_name(subject->source));
+    describe_shape(c->source, &c->shape);
+    describe_command(c->command, subject->argc, subject->argv);
+    const int bad = dump(&q, c);
+    free(c);
+    return bad;
+}
+
 /* ---- Tensors from files --------------------------------------------------------------------------- */
 
 static int dump_files(request *q, capture *c)
@@ -239,9 +256,9 @@ static int dump_files(request *q, capture *c)
     c->ops = &msa_ref_ops;
     c->n_layers = 1;
     c->files = &q->files;
-    for (size_t a = 0; a < sizeof order / sizeof *order; a++)
-        if (q->files.path[order[a]])
-            cli_append(c->source, MAX_NAME, "%s%s", a ? " " : "", base_name(q->files.path[order[a]]));
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++)
+        if (q->files.path[order[i]])
+            cli_append(c->source, MAX_NAME, "%s%s", i ? " " : "", base_name(q->files.path[order[i]]));
     describe_shape(c->source, &c->shape);
     return dump(q, c);
 }
@@ -361,15 +378,15 @@ static int check_request(const request *q)
         {"--topk", q->files.topk != 0, false, false},
     };
     const bool of_model = q->model || q->text;
-    for (size_t a = 0; a < sizeof option / sizeof *option; a++) {
-        if (option[a].given && option[a].of_model != of_model)
-            return cli_fail(q->name, "%s: expected %s, found this option too", option[a].name,
+    for (size_t i = 0; i < sizeof option / sizeof *option; i++) {
+        if (option[i].given && option[i].of_model != of_model)
+            return cli_fail(q->name, "%s: expected %s, found this option too", option[i].name,
                             of_model ? "nothing of tensors beside --model and --text"
                                      : "--model and --text with it");
-        if (!option[a].given && option[a].needed && option[a].of_model == of_model)
+        if (!option[i].given && option[i].needed && option[i].of_model == of_model)
             return cli_fail(q->name,
                             "%s: expected this option, found none (--model with --text, or --qi with --ki)",
-                            option[a].name);
+                            option[i].name);
     }
     return 0;
 }

@@ -126,7 +126,7 @@ static bool print_selection(const model *m, const eval_windows *t, uint64_t seed
     eval_recall recall[MODEL_MAX_LAYERS];
     eval_look look[MODEL_MAX_LAYERS];
     if (!m->config.sparse || t->length <= m->config.topk * m->config.block) {
-        for (int a = 0; a < 4 + 4 * layers; a++)
+        for (int n = 0; n < 4 + 4 * layers; n++)
             putchar(',');
         return true;
     }

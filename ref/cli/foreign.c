@@ -6,8 +6,8 @@
 #include <math.h>
 #include <string.h>
 
-static int match_layout(const char *command, const char *path, const char *layout, const msa_shape *s,
-                        foreign_ids *f)
+int foreign_match(const char *command, const char *path, const char *layout, const msa_shape *s,
+                  foreign_ids *f)
 {
     const int64_t *dim = f->array.dim, groups = s->n_kv_heads;
     bool htk = dim[0] == groups && dim[1] == s->n_q && (!layout || strcmp(layout, "htk") == 0);
@@ -39,7 +39,7 @@ int foreign_read(const char *command, const char *path, const char *layout, cli_
     t->topk = width;
     int bad = cli_read_quietly(command, t);
     if (!bad)
-        bad = match_layout(command, path, layout, &t->shape, f);
+        bad = foreign_match(command, path, layout, &t->shape, f);
     if (!bad)
         cli_say_notes(command, t);
     return bad;
@@ -70,8 +70,8 @@ void foreign_sort(const int32_t *row, int k, int32_t *ids)
 static bool scores_fall(const int32_t *row, int n, const double *score, const double *rounding, int64_t local)
 {
     int32_t lowest = -1;
-    for (int a = 0; a < n; a++) {
-        const int32_t b = row[a];
+    for (int slot = 0; slot < n; slot++) {
+        const int32_t b = row[slot];
         if (b < 0 || b >= local)
             continue;
         if (lowest >= 0 && !(score[b] - score[lowest] <= 2 * fmax(rounding[b], rounding[lowest])))
@@ -86,8 +86,8 @@ void foreign_note_order(foreign_order *o, const int32_t *row, int k, const doubl
                         const double *rounding, int64_t local)
 {
     int n = count_ids(row, k);
-    for (int a = 1; a < n; a++)
-        o->ascending &= row[a] > row[a - 1];
+    for (int slot = 1; slot < n; slot++)
+        o->ascending &= row[slot] > row[slot - 1];
     o->by_score = o->by_score && scores_fall(row, n, score, rounding, local);
     o->local_last &= n > 0 && row[n - 1] == local;
     o->local_first &= n > 0 && row[0] == local;

@@ -21,6 +21,10 @@ typedef struct foreign_order {
 /** Reads ids of either layout and the tensors they belong to; `layout` is NULL, "htk" or "thk". */
 int foreign_read(const char *command, const char *path, const char *layout, cli_tensors *t, foreign_ids *f);
 
+/** Finds out in which layout an array of three sizes, which was read, is that of this shape. */
+int foreign_match(const char *command, const char *path, const char *layout, const msa_shape *s,
+                  foreign_ids *f);
+
 /** The row of (group, query) as it stands in the file. */
 const int32_t *foreign_row(const foreign_ids *f, const msa_shape *s, int r, int64_t i);
 

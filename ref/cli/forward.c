@@ -11,21 +11,13 @@ static int compute(const char *command, cli_plan *plan, const cli_tensors *t, cl
     void *work = cli_alloc(command, msa_workspace(&plan->ops, &t->shape));
     if (!work)
         return 2;
-    int32_t *ids = out[IDS].data;
-    cli_progress(command, 0, 2, "selecting blocks");
-    int bad = cli_selection(command, plan, t, out[SCORES].data, ids, out[INDEX_LSE].data, work);
-    if (!bad) {
-        cli_progress(command, 1, 2, "attending");
-        msa_status status = plan->ops.stage[MSA_STAGE_SPARSE]->run(&t->shape,
-                                                                   &(msa_arrays){.q = cli_floats(t, CLI_Q),
-                                                                                 .k = cli_floats(t, CLI_K),
-                                                                                 .v = cli_floats(t, CLI_V),
-                                                                                 .ids = ids,
-                                                                                 .o = out[O].data,
-                                                                                 .lse = out[LSE].data},
-                                                                   work);
-        bad = cli_ran(command, plan, &t->shape, MSA_STAGE_SPARSE, status);
-    }
+    const int bad = cli_attend(command, plan, t,
+                               &(cli_attended){.scores = out[SCORES].data,
+                                               .ids = out[IDS].data,
+                                               .index_lse = out[INDEX_LSE].data,
+                                               .o = out[O].data,
+                                               .lse = out[LSE].data},
+                               work);
     cli_progress_end();
     free(work);
     return bad;

@@ -26,11 +26,11 @@ static uint8_t sample(const float *logits, double temperature, double u)
     return (uint8_t)best; /* rounding ate the last weight */
 }
 
-static int generate(const char *command, const model *m, const char *prompt, int64_t tokens,
-                    double temperature, uint64_t seed)
+static int generate(const char *command, const model *m, const msa_ops *ops, const char *prompt,
+                    int64_t tokens, double temperature, uint64_t seed)
 {
     const int64_t n = (int64_t)strlen(prompt), capacity = n + tokens;
-    model_decoder *d = model_decoder_new(m, &msa_fast_ops, (int)capacity);
+    model_decoder *d = model_decoder_new(m, ops, (int)capacity);
     if (!d)
         return cli_fail(command, "expected memory for %lld tokens, found too little", (long long)capacity);
     fwrite(prompt, 1, (size_t)n, stdout);
@@ -49,7 +49,8 @@ static int generate(const char *command, const model *m, const char *prompt, int
 
 int cmd_generate(int argc, char **argv)
 {
-    const char *path = NULL, *prompt = NULL;
+    const char *path = NULL, *prompt = NULL, *precision = NULL;
+    msa_ops ops = msa_fast_ops;
     int64_t tokens = 400, seed = 1;
     double temperature = 0.8;
     const cli_option options[] = {
@@ -57,6 +58,7 @@ int cmd_generate(int argc, char **argv)
         {"--prompt", CLI_NEEDED, &prompt, 0, 0, "TEXT to continue"},
         {"--tokens", CLI_INT, &tokens, 1, 1 << 20, "N bytes to add"},
         {"--temperature", CLI_REAL, &temperature, 0, 100, "X 0 always takes the likeliest byte"},
+        CLI_OPT_PRECISION(precision),
         CLI_OPT_SEED(seed),
         {0}};
     int status = cli_parse(argc, argv, options, NULL);
@@ -64,6 +66,9 @@ int cmd_generate(int argc, char **argv)
         return status;
     if (!*prompt)
         return cli_fail(argv[0], "--prompt: expected at least one byte, found none");
+    status = cli_choose_precision(argv[0], "fast", precision, &ops);
+    if (status)
+        return status;
     io_error err;
     model m;
     if (!model_load(&m, path, err))
@@ -74,7 +79,7 @@ int cmd_generate(int argc, char **argv)
             "--model %s: expected MSA's selector and no value head, which a decoding step has, found others",
             path);
     else
-        status = generate(argv[0], &m, prompt, tokens, temperature, (uint64_t)seed);
+        status = generate(argv[0], &m, &ops, prompt, tokens, temperature, (uint64_t)seed);
     model_free(&m);
     return status;
 }

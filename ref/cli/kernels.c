@@ -13,8 +13,8 @@ static bool same_name(const msa_kernel *a, const msa_kernel *b)
 
 static bool is_first_of_its_name(int i)
 {
-    for (int a = 0; a < i; a++)
-        if (same_name(table_at(a), table_at(i)))
+    for (int before = 0; before < i; before++)
+        if (same_name(table_at(before), table_at(i)))
             return false;
     return true;
 }

@@ -20,6 +20,16 @@ int64_t cli_sizes(const msa_shape *s, const char *letters, int64_t *dim)
     return count;
 }
 
+/* Those of an output. Returns the number of elements, and through `ndim` of dimensions. */
+static int64_t output_sizes(const msa_shape *s, const cli_output *out, int *ndim, int64_t *dim)
+{
+    const int64_t count = cli_sizes(s, out->sizes, dim);
+    *ndim = (int)strlen(out->sizes);
+    if (out->last)
+        dim[(*ndim)++] = out->last;
+    return out->last ? count * out->last : count;
+}
+
 void *cli_alloc(const char *command, size_t bytes)
 {
     const double left = io_memory_left(), mib = 1 << 20;
@@ -110,8 +120,9 @@ int cli_open_outputs(const char *command, const char *dir, const msa_shape *s, c
 {
     int bad = check_dir(command, dir, out, n);
     for (int i = 0; i < n && !bad; i++) {
+        int ndim;
         int64_t dim[IO_MAX_DIMS];
-        out[i].data = cli_alloc(command, (size_t)cli_sizes(s, out[i].sizes, dim) * 4);
+        out[i].data = cli_alloc(command, (size_t)output_sizes(s, &out[i], &ndim, dim) * 4);
         bad = out[i].data ? 0 : 2;
     }
     return bad;
@@ -121,15 +132,16 @@ int cli_open_outputs(const char *command, const char *dir, const msa_shape *s, c
  * on the way. */
 static int check_numbers(const char *command, const msa_shape *s, const cli_output *out)
 {
+    int ndim;
     int64_t dim[IO_MAX_DIMS];
     char place[IO_PLACE];
-    const int64_t count = cli_sizes(s, out->sizes, dim);
+    const int64_t count = output_sizes(s, out, &ndim, dim);
     const float *x = out->data;
     if (out->type != NPY_F32)
         return 0;
     for (int64_t i = 0; i < count; i++)
         if (isnan(x[i])) {
-            io_place((int)strlen(out->sizes), dim, (size_t)i, place);
+            io_place(ndim, dim, (size_t)i, place);
             return cli_fail(command,
                             "%s at %s: expected a number, found nan: on the way to it these inputs go beyond what this "
                             "kernel's arithmetic holds (--backend ref is in double precision)",
@@ -149,13 +161,14 @@ int cli_write_outputs(const char *command, const char *dir, const msa_shape *s, 
     if (!io_begin(dir, command, err))
         return cli_fail(command, "--out %s", err);
     for (int i = 0; i < n; i++) {
+        int ndim;
         int64_t dim[IO_MAX_DIMS];
         char path[PATH_MAX];
         if (!out[i].name)
             continue;
-        cli_sizes(s, out[i].sizes, dim);
+        output_sizes(s, &out[i], &ndim, dim);
         snprintf(path, sizeof path, "%s/%s", dir, out[i].name);
-        if (!npy_write(path, out[i].type, (int)strlen(out[i].sizes), dim, out[i].data, err))
+        if (!npy_write(path, out[i].type, ndim, dim, out[i].data, err))
             return cli_fail(command, "%s", err);
     }
     return 0;

@@ -53,10 +53,10 @@ typedef struct judgement {
 
 static int class_of(const char *name)
 {
-    int a = 0;
-    while (a < PRECISION_N_CLASSES && strcmp(name, classes[a].name) != 0)
-        a++;
-    return a;
+    int c = 0;
+    while (c < PRECISION_N_CLASSES && strcmp(name, classes[c].name) != 0)
+        c++;
+    return c;
 }
 
 int precision_check(const char *command, const precision_request *asked)
@@ -98,16 +98,16 @@ static void find_noise(const struct class *c, const msa_shape *s, const oracle *
         x->noise[i] = fmax(x->noise[i], fabs((double)x->eager[i] - x->wide[i]));
 }
 
-static void add_class(judgement *j, int a, int64_t i, const oracle *x, const float *found)
+static void add_class(judgement *j, int n, int64_t i, const oracle *x, const float *found)
 {
     const msa_shape *s = &j->t->shape;
     verdict_budget budget = j->base;
-    if (classes[a].weights > 0) {
-        find_noise(&classes[a], s, x);
+    if (classes[n].weights > 0) {
+        find_noise(&classes[n], s, x);
         budget.noise = x->noise;
     }
-    verdict_add(&j->result->verdict[a], i, (verdict_dims){1, s->n_heads, s->d_head}, x->wide, found, budget,
-                classes[a].store);
+    verdict_add(&j->result->verdict[n], i, (verdict_dims){1, s->n_heads, s->d_head}, x->wide, found, budget,
+                classes[n].store);
 }
 
 /* Adds query i to the verdict of every class, or notes that its ids name no valid blocks. */
@@ -132,8 +132,8 @@ static int judge_query(judgement *j, int64_t i, const oracle *x)
         x->wide[c] = (double)x->o[c];
         j->result->eager2 += pow((double)found[c] - (double)x->eager[c], 2);
     }
-    for (int a = 0; a < j->n_classes; a++)
-        add_class(j, a, i, x, found);
+    for (int n = 0; n < j->n_classes; n++)
+        add_class(j, n, i, x, found);
     return 0;
 }
 
@@ -174,12 +174,12 @@ static int tightest(const npy_array *o, const precision_result *r)
     int best = 0, best_fit = 0;
     if (!v[0].pass && v[LOGITS].pass && r->eager2 < v[LOGITS].error2 / 4)
         return LOGITS;
-    for (int a = 1; a < PRECISION_N_CLASSES && !v[0].pass; a++) {
-        const int fit_a = v[a].pass ? fit(o, &classes[a]) : -1;
-        if (!v[best].pass ? v[a].pass || nearer(&v[a], &v[best])
-                          : fit_a > best_fit || (fit_a == best_fit && v[a].used > v[best].used)) {
-            best = a;
-            best_fit = fit_a;
+    for (int c = 1; c < PRECISION_N_CLASSES && !v[0].pass; c++) {
+        const int fit_c = v[c].pass ? fit(o, &classes[c]) : -1;
+        if (!v[best].pass ? v[c].pass || nearer(&v[c], &v[best])
+                          : fit_c > best_fit || (fit_c == best_fit && v[c].used > v[best].used)) {
+            best = c;
+            best_fit = fit_c;
         }
     }
     return best;
@@ -188,8 +188,8 @@ static int tightest(const npy_array *o, const precision_result *r)
 static void conclude(const judgement *j, const precision_request *asked)
 {
     precision_result *r = j->result;
-    for (int a = 0; a < j->n_classes; a++)
-        verdict_close(&r->verdict[a], j->base);
+    for (int c = 0; c < j->n_classes; c++)
+        verdict_close(&r->verdict[c], j->base);
     const int best = j->n_classes > 1 ? tightest(&j->t->array[CLI_O], r) : 0;
     r->name = classes[best].name;
     r->used = r->verdict[best].used;

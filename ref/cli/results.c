@@ -16,7 +16,7 @@ int cmd_results(int argc, char **argv)
 
 #else
 
-#include <jansson.h>
+#include "../io/json.h"
 #include <stdlib.h>
 
 #define MAX_FILE ((size_t)1 << 24)
@@ -81,15 +81,17 @@ static const char *keys_kept(const json_t *file, const json_t *r)
 {
     if (strcmp(charts_words(r, "index_dtype"), "fp8") == 0)
         return ", fp8 index keys";
-    return strstr(charts_words(file, "command"), " --bf16-keys") ? ", bf16 keys" : "";
+    if (strcmp(charts_words(r, "index_dtype"), "int8") == 0)
+        return ", screened by int8";
+    const bool only =
+        strstr(charts_words(file, "command"), " --bf16-keys") && strcmp(charts_kind(file, r), "float32") == 0;
+    return only ? ", bf16 keys" : "";
 }
 
 static void print_result(const json_t *file, const json_t *r)
 {
     const json_t *limits = json_object_get(file, "ceilings");
-    const double gflops = charts_number(limits, "matmul_f32_gflops"),
-                 tflops = charts_number(r, "useful_tflops");
-    const double product = gflops > 0 ? 1e-3 * gflops : charts_number(limits, "matmul_bf16_tflops");
+    const double tflops = charts_number(r, "useful_tflops");
     printf("| %s%s |", charts_words(r, "kernel"), keys_kept(file, r));
     print_length(json_integer_value(json_object_get(r, "n")));
     print_length(json_integer_value(json_object_get(r, "n_q")));
@@ -101,18 +103,25 @@ static void print_result(const json_t *file, const json_t *r)
            (long long)json_integer_value(json_object_get(r, "topk")), charts_words(r, "distribution"),
            json_is_true(json_object_get(r, "lse")) ? " +LSE" : "");
     print_cell(charts_number(r, "ms_median"));
-    if (gflops > 0)
-        print_cell(1e3 * tflops);
-    else
-        print_cell(tflops);
-    print_share(tflops, product);
+    print_cell(tflops * (charts_is_gpu(file) ? 1 : 1e3));
+    print_share(tflops, charts_product(file, r));
     print_cell(charts_number(r, "gbps"));
-    print_share(charts_number(r, "gbps"), charts_number(limits, "copy_gbps"));
+    print_share(charts_number(r, "gbps"),
+                charts_number(limits, charts_is_gpu(file) ? "copy_gbps" : "read_gbps"));
     printf("\n");
 }
 
-/* A stage's results on one device, under a heading where there are any. */
-static void print_stage(json_t *const *file, int n, int stage, const char *device)
+static void print_heading(const json_t *file, const char *stage, const char *kind)
+{
+    printf("**%s**, %s, %s\n\n| kernel | keys | queries | batch | heads | block, k | ids | ms | %s | of the "
+           "product | "
+           "GB/s | of the %s |\n|:--|--:|--:|--:|--:|--:|:--|--:|--:|--:|--:|--:|\n",
+           stage, charts_words(file, "device"), kind, charts_is_gpu(file) ? "TFLOP/s" : "GFLOP/s",
+           charts_is_gpu(file) ? "copy" : "read");
+}
+
+/* A stage's results of one kind on one device, under a heading where there are any. */
+static void print_stage(json_t *const *file, int n, int stage, const char *device, const char *kind)
 {
     bool any = false;
     for (int f = 0; f < n; f++) {
@@ -122,16 +131,10 @@ static void print_stage(json_t *const *file, int n, int stage, const char *devic
             continue;
         json_array_foreach(json_object_get(file[f], "results"), i, r)
         {
-            if (stage_number(r) != stage)
+            if (stage_number(r) != stage || strcmp(charts_kind(file[f], r), kind) != 0)
                 continue;
             if (!any)
-                printf("**%s**, %s\n\n| kernel | keys | queries | batch | heads | block, k | ids | ms | %s | "
-                       "of the product | "
-                       "GB/s | of the copy |\n|:--|--:|--:|--:|--:|--:|:--|--:|--:|--:|--:|--:|\n",
-                       msa_stage_name(stage), device,
-                       charts_number(json_object_get(file[f], "ceilings"), "matmul_f32_gflops") > 0
-                           ? "GFLOP/s"
-                           : "TFLOP/s");
+                print_heading(file[f], msa_stage_name(stage), kind);
             any = true;
             print_result(file[f], r);
         }
@@ -140,17 +143,48 @@ static void print_stage(json_t *const *file, int n, int stage, const char *devic
         printf("\n");
 }
 
+/* What was measured in turn with something else. */
+static void print_ratios(json_t *const *file, int n)
+{
+    bool any = false;
+    for (int f = 0; f < n; f++) {
+        size_t i;
+        json_t *r;
+        json_array_foreach(json_object_get(file[f], "ratios"), i, r)
+        {
+            if (!any)
+                printf("**pair by pair**\n\n| on | type | | over | keys | queries | heads | times faster | "
+                       "least | most | "
+                       "pairs |\n|:--|:--|:--|:--|--:|--:|--:|--:|--:|--:|--:|\n");
+            any = true;
+            printf("| %s | %s | %s | %s |", charts_words(file[f], "device"), charts_kind(file[f], r),
+                   charts_words(r, "of"), charts_words(r, "over"));
+            print_length(json_integer_value(json_object_get(r, "n")));
+            print_length(json_integer_value(json_object_get(r, "n_q")));
+            printf(" %.0f:%.0f |", charts_number(r, "n_heads"), charts_number(r, "n_kv_heads"));
+            print_cell(charts_number(r, "median"));
+            print_cell(charts_number(r, "min"));
+            print_cell(charts_number(r, "max"));
+            printf(" %.0f |\n", charts_number(r, "pairs"));
+        }
+    }
+    if (any)
+        printf("\n");
+}
+
 static void print_all(json_t *const *file, int n)
 {
+    static const char *const kinds[] = {"float32", "bf16", "bf16 without tiles"};
     for (int stage = 0; stage < MSA_N_STAGES; stage++)
         for (int f = 0; f < n; f++) {
             bool again = false;
             for (int before = 0; before < f; before++)
                 again = again ||
                         strcmp(charts_words(file[before], "device"), charts_words(file[f], "device")) == 0;
-            if (!again)
-                print_stage(file, n, stage, charts_words(file[f], "device"));
+            for (int kind = 0; kind < 3 && !again; kind++)
+                print_stage(file, n, stage, charts_words(file[f], "device"), kinds[kind]);
         }
+    print_ratios(file, n);
 }
 
 int cmd_results(int argc, char **argv)

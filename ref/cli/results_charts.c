@@ -40,6 +40,35 @@ typedef struct chart {
     drawing d;
 } chart;
 
+/* ---- Types ---------------------------------------------------------------------------------------------- */
+
+bool charts_is_gpu(const json_t *file)
+{
+    return *charts_words(file, "cuda");
+}
+
+/* Older files do not say: on a CPU their kernels of bf16 are those called amx. */
+static bool is_bf16(const json_t *file, const json_t *r)
+{
+    const char *dtype = charts_words(r, "dtype");
+    if (*dtype)
+        return strcmp(dtype, "bf16") == 0;
+    return charts_is_gpu(file) || strncmp(charts_words(r, "kernel"), "amx", 3) == 0;
+}
+
+const char *charts_kind(const json_t *file, const json_t *r)
+{
+    const json_t *tiles = json_object_get(json_object_get(file, "ceilings"), "tiles");
+    return !is_bf16(file, r) ? "float32" : json_is_false(tiles) ? "bf16 without tiles" : "bf16";
+}
+
+double charts_product(const json_t *file, const json_t *r)
+{
+    const json_t *of = json_object_get(file, "ceilings");
+    return is_bf16(file, r) ? charts_number(of, "matmul_bf16_tflops")
+                            : 1e-3 * charts_number(of, "matmul_f32_gflops");
+}
+
 /* ---- Drawing ------------------------------------------------------------------------------------------- */
 
 static double place_x(const chart *c, double x)
@@ -104,16 +133,16 @@ static int first_of(const chart *c, const char *series)
 static int series_of(const chart *c, int i)
 {
     int n = 0;
-    for (int a = 0; a < first_of(c, c->p[i].series); a++)
-        n += first_of(c, c->p[a].series) == a;
+    for (int other = 0; other < first_of(c, c->p[i].series); other++)
+        n += first_of(c, c->p[other].series) == other;
     return n;
 }
 
 static bool is_last(const chart *c, int i)
 {
-    for (int a = 0; a < c->n; a++)
-        if (strcmp(c->p[a].series, c->p[i].series) == 0 &&
-            (c->p[a].x > c->p[i].x || (c->p[a].x == c->p[i].x && a > i)))
+    for (int other = 0; other < c->n; other++)
+        if (strcmp(c->p[other].series, c->p[i].series) == 0 &&
+            (c->p[other].x > c->p[i].x || (c->p[other].x == c->p[i].x && other > i)))
             return false;
     return true;
 }
@@ -184,11 +213,12 @@ static bool same(const json_t *a, const json_t *b, const char *field)
     return json_equal(json_object_get(a, field), json_object_get(b, field));
 }
 
-/* The fastest kernel of a stage, ours or a peer's, for the same prompt on the same device, and for prefill
- * the same selection; NULL: there is none. */
-static const json_t *fastest(json_t *const *file, int n, const char *stage, const char *device,
+/* The fastest kernel of a stage, ours or a peer's, for the same prompt on the same device in the same type, and for
+ * prefill the same selection; NULL: there is none. */
+static const json_t *fastest(json_t *const *file, int n, const char *stage, const json_t *like_file,
                              const json_t *like)
 {
+    const char *device = charts_words(like_file, "device"), *kind = charts_kind(like_file, like);
     const json_t *best = NULL;
     const bool any_ids = strcmp(stage, "dense") == 0;
     for (int f = 0; f < n; f++) {
@@ -201,7 +231,7 @@ static const json_t *fastest(json_t *const *file, int n, const char *stage, cons
             if (strcmp(charts_words(r, "stage"), stage) == 0 &&
                 json_is_true(json_object_get(r, "verified")) && same(r, like, "n") && same(r, like, "n_q") &&
                 same(r, like, "n_heads") && same(r, like, "batch") &&
-                (any_ids || same(r, like, "distribution")) &&
+                strcmp(charts_kind(file[f], r), kind) == 0 && (any_ids || same(r, like, "distribution")) &&
                 (!best || charts_number(r, "ms_median") < charts_number(best, "ms_median")))
                 best = r;
         }
@@ -220,16 +250,16 @@ int charts_speedup(const char *command, const char *path, json_t *const *file, i
         json_array_foreach(json_object_get(file[f], "results"), i, r)
         {
             const char *device = charts_words(file[f], "device");
-            const json_t *other = fastest(file, n, "dense", device, r);
+            const json_t *other = fastest(file, n, "dense", file[f], r);
             char text[DRAWING_TEXT];
-            if (!other || fastest(file, n, "prefill", device, r) != r)
+            if (!other || fastest(file, n, "prefill", file[f], r) != r)
                 continue;
             const double dense = charts_number(other, "ms_median"), ms = charts_number(r, "ms_median");
-            snprintf(text, sizeof text, "%.80s: dense/%.40s %.4g ms, MSA %.40s %.4g ms: %.2f", device,
-                     charts_words(other, "kernel"), dense, charts_words(r, "kernel"), ms, dense / ms);
+            snprintf(text, sizeof text, "%.80s, %s: dense/%.40s %.4g ms, MSA %.40s %.4g ms: %.2f", device,
+                     charts_kind(file[f], r), charts_words(other, "kernel"), dense, charts_words(r, "kernel"),
+                     ms, dense / ms);
             add(&c,
-                *charts_words(r, "distribution") ? charts_words(r, "distribution")
-                                                 : charts_words(r, "kernel"),
+                *charts_words(r, "distribution") ? charts_words(r, "distribution") : charts_kind(file[f], r),
                 charts_number(r, "n"), dense / ms, text);
         }
     }
@@ -246,17 +276,31 @@ int charts_speedup(const char *command, const char *path, json_t *const *file, i
 
 /* ---- Roofline ------------------------------------------------------------------------------------------ */
 
-/* The roof of a run as short steps: the copy's rate times intensity, up to the product's rate. */
-static void draw_roof(chart *c, const json_t *file)
+/* The roof over a result as short steps: the copy's rate times intensity, up to the product's rate. */
+static void draw_roof(chart *c, const json_t *file, const json_t *r)
 {
-    const json_t *limits = json_object_get(file, "ceilings");
-    const double copy = charts_number(limits, "copy_gbps") * 1e-3,
-                 gflops = charts_number(limits, "matmul_f32_gflops");
-    const double product = gflops > 0 ? 1e-3 * gflops : charts_number(limits, "matmul_bf16_tflops");
+    const double copy = charts_number(json_object_get(file, "ceilings"), "copy_gbps") * 1e-3,
+                 product = charts_product(file, r);
     for (double x = c->x0; x <= c->x1 && copy > 0 && product > 0; x += 0.01) {
         const double rate = fmin(copy * exp2(x), product);
         if (log2(rate) >= c->y0 && log2(rate) <= c->y1)
             drawing_fill(&c->d, place_x(c, exp2(x)), place_y(c, rate), 3, 3, paper, NULL);
+    }
+}
+
+/* One of each type. */
+static void draw_roofs(chart *c, const json_t *file)
+{
+    const json_t *list = json_object_get(file, "results");
+    size_t i;
+    json_t *r;
+    bool drawn[2] = {false, false};
+    json_array_foreach(list, i, r)
+    {
+        bool *one = &drawn[is_bf16(file, r)];
+        if (!*one)
+            draw_roof(c, file, r);
+        *one = true;
     }
 }
 
@@ -272,9 +316,10 @@ int charts_roofline(const char *command, const char *path, json_t *const *file, 
         {
             const double tflops = charts_number(r, "useful_tflops"), gbps = charts_number(r, "gbps");
             char text[DRAWING_TEXT];
-            snprintf(text, sizeof text, "%.80s, %.20s/%.60s %.20s n=%.0f: %.4g TFLOP/s",
-                     charts_words(file[f], "device"), charts_words(r, "stage"), charts_words(r, "kernel"),
-                     charts_words(r, "distribution"), charts_number(r, "n"), tflops);
+            snprintf(text, sizeof text, "%.80s, %s, %.20s/%.60s %.20s n=%.0f: %.4g TFLOP/s",
+                     charts_words(file[f], "device"), charts_kind(file[f], r), charts_words(r, "stage"),
+                     charts_words(r, "kernel"), charts_words(r, "distribution"), charts_number(r, "n"),
+                     tflops);
             if (tflops > 0 && gbps > 0 && json_is_true(json_object_get(r, "verified")))
                 add(&c, charts_words(r, "stage"), 1e3 * tflops / gbps, tflops, text);
         }
@@ -285,7 +330,7 @@ int charts_roofline(const char *command, const char *path, json_t *const *file, 
     c.y1 += 1;
     draw_axes(&c);
     for (int f = 0; f < n; f++)
-        draw_roof(&c, file[f]);
+        draw_roofs(&c, file[f]);
     draw_points(&c);
     return write_chart(command, "--roofline", path, &c);
 }

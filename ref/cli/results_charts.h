@@ -6,6 +6,7 @@
 #define MSA_RESULTS_CHARTS_H
 
 #include <jansson.h>
+#include <stdbool.h>
 
 /* A field of a result or of a file; 0 or "" for null or nothing. */
 static inline double charts_number(const json_t *o, const char *name)
@@ -17,6 +18,13 @@ static inline const char *charts_words(const json_t *o, const char *name)
     const char *text = json_string_value(json_object_get(o, name));
     return text ? text : "";
 }
+
+/* A file of `msa bench` on a GPU. */
+bool charts_is_gpu(const json_t *file);
+/* In which type a result was computed, in words; results of different kinds stand in no table together. */
+const char *charts_kind(const json_t *file, const json_t *r);
+/* TFLOP/s of its run's large product of that type; 0: unknown. */
+double charts_product(const json_t *file, const json_t *r);
 
 /* How many times faster a whole MSA prefill is than the best dense kernel, by length; the paper's figure
  * beside it. Returns the exit status. */

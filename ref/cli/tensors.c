@@ -172,7 +172,7 @@ bool cli_sort_ids(int32_t *row, int k)
 }
 
 /* Sorts and checks the ids row by row, each as a call with a single head, to name the first bad one. */
-static int check_ids(const char *command, cli_tensors *t)
+int cli_check_ids(const char *command, cli_tensors *t)
 {
     const msa_shape *s = &t->shape;
     int32_t *ids = t->array[CLI_IDS].data;
@@ -235,7 +235,7 @@ int cli_read_quietly(const char *command, cli_tensors *t)
     if (!bad)
         bad = build_shape(command, t, &table);
     if (!bad && t->path[CLI_IDS])
-        bad = check_ids(command, t);
+        bad = cli_check_ids(command, t);
     return bad;
 }
 

@@ -1,4 +1,4 @@
-/* msa timeline: one thread block of a kernel, as the CPU engine's model of an SM sees it, as a picture. */
+/* msa timeline: one CTA of a kernel, as the CPU engine's model of an SM sees it, as a picture. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -72,9 +72,9 @@ static int write_picture(const request *q, const drawing *d)
 static void join(int argc, char **argv, char *line, size_t size)
 {
     size_t n = (size_t)snprintf(line, size, "msa");
-    for (int a = 0; a < argc && n < size; a++) {
-        const char *quote = strchr(argv[a], ' ') ? "'" : "";
-        n += (size_t)snprintf(line + n, size - n, " %s%s%s", quote, argv[a], quote);
+    for (int i = 0; i < argc && n < size; i++) {
+        const char *quote = strchr(argv[i], ' ') ? "'" : "";
+        n += (size_t)snprintf(line + n, size - n, " %s%s%s", quote, argv[i], quote);
     }
 }
 
@@ -135,7 +135,7 @@ static int record(const request *q, const trial *t)
     if (!lanes_sort(event, n, q->launch, (uint64_t)q->cta, &l)) {
         lanes_free(&l);
         return cli_fail(q->command,
-                        "--cta %lld: expected a thread block that copies, multiplies or does declared work, "
+                        "--cta %lld: expected a CTA that copies, multiplies or does declared work, "
                         "found none (see --launch)",
                         (long long)q->cta);
     }
@@ -153,7 +153,7 @@ int cmd_timeline(int argc, char **argv)
     int n = 0;
     const cli_option options[] = {
         {"--out", CLI_NEEDED, &q.path, 0, 0, "FILE.png or FILE.svg receives the picture"},
-        {"--cta", CLI_INT, &q.cta, 0, 0x7fffffff, "N of the grid's thread blocks"},
+        {"--cta", CLI_INT, &q.cta, 0, 0x7fffffff, "N of the grid's CTAs"},
         {"--launch", CLI_INT, &q.launch, 0, 1 << 20, "N of the kernel's launches (default: most products)"},
         {"--from", CLI_REAL, &q.from, 0, MAX_CLOCKS, "CLOCK at which the picture starts"},
         {"--to", CLI_REAL, &q.to, 0, MAX_CLOCKS, "CLOCK at which it ends (default: a readable window)"},

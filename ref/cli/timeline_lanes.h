@@ -1,6 +1,6 @@
 /**
  * @file timeline_lanes.h
- * @brief The engine's timeline of one thread block, sorted into what a picture shows: who does something
+ * @brief The engine's timeline of one CTA, sorted into what a picture shows: who does something
  *        (warps that do the same are one), groups of products, copies.
  */
 #ifndef MSA_TIMELINE_LANES_H

@@ -1,4 +1,4 @@
-/* Draws the timeline of a thread block: who waits for whom, and what hides behind what. */
+/* Draws the timeline of a CTA: who waits for whom, and what hides behind what. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -142,8 +142,8 @@ static int draw_copies(picture *p, int y)
 static rgb colour_of(const lanes *l, int actor)
 {
     int with_products = 0;
-    for (int a = 0; a < actor; a++)
-        with_products += l->actor[a].product_rows > 0;
+    for (int before = 0; before < actor; before++)
+        with_products += l->actor[before].product_rows > 0;
     return actor_colour[with_products % N_OF(actor_colour)];
 }
 

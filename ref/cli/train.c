@@ -24,7 +24,7 @@
 #define MAX_TEXT ((size_t)1 << 31)
 
 typedef struct job {
-    const char *text_path, *out, *attention, *backend, *selector;
+    const char *text_path, *out, *attention, *backend, *selector, *precision;
     int64_t save_every;
     train_config train;
     model_config shape;
@@ -282,6 +282,9 @@ static int settle(const char *command, job *j)
     if (table_missing(j->backend))
         return cli_fail(command, "--backend %s: expected a GPU, found %s", j->backend,
                         table_missing(j->backend));
+    const int bad_precision = cli_choose_precision(command, j->backend, j->precision, &j->ops);
+    if (bad_precision)
+        return bad_precision;
     table_prefer_same_bits(j->backend, &j->ops); /* who goes on is to end in the same bytes */
     if (strlen(j->out) > sizeof j->state - 16)
         return cli_fail(command, "--out: expected a shorter name, found %zu bytes", strlen(j->out));
@@ -297,6 +300,7 @@ static int settle(const char *command, job *j)
     snprintf(j->state, sizeof j->state, "%s.train", j->out);
     curve_name(&j->curve, j->out);
     j->train.backend = j->backend;
+    j->train.precision = table_precision(&j->ops);
     return cli_check_writable(command, "--out", j->out);
 }
 
@@ -400,6 +404,7 @@ int cmd_train(int argc, char **argv)
          "N steps between recalls and entropies in the loss curve"},
         {"--save-every", CLI_INT, &j.save_every, 1, 1e9, "N steps between saved states"},
         {"--backend", CLI_TEXT, &j.backend, 0, 0, "NAME of the attention's kernels: ref, fast, simt or cuda"},
+        CLI_OPT_PRECISION(j.precision),
         CLI_OPT_SEED(w.seed),
         {0}};
     int status = cli_parse(argc, argv, options, NULL);

@@ -112,8 +112,8 @@ static int judge_layouts(verify *v, tally *sum)
 
 static void print_ids(const int32_t *ids, int k)
 {
-    for (int a = 0; a < k && a < SHOWN_IDS; a++)
-        printf(" %d", ids[a]);
+    for (int slot = 0; slot < k && slot < SHOWN_IDS; slot++)
+        printf(" %d", ids[slot]);
     printf("%s", k > SHOWN_IDS ? " ..." : "");
 }
 
@@ -148,8 +148,8 @@ static bool report_ids(const verify *v, const tally *sum)
            (long long)rows);
     printf("ties    of %lld ids %lld swapped for an equal score, %lld for one within float32 rounding\n",
            (long long)sum->n_ids, (long long)sum->n_ties, (long long)sum->n_near_ties);
-    for (int a = 0; a < SHOWN_ROWS && a < sum->n_wrong_rows; a++)
-        print_wrong_row(v, sum->wrong[a]);
+    for (int i = 0; i < SHOWN_ROWS && i < sum->n_wrong_rows; i++)
+        print_wrong_row(v, sum->wrong[i]);
     return pass;
 }
 
@@ -160,13 +160,13 @@ static void print_hint(const verify *v)
 {
     static const cli_tensor read[] = {CLI_Q, CLI_K, CLI_V, CLI_QI, CLI_KI};
     const verdict_store bf16 = {8, -126};
-    for (int a = 0; a < 5; a++) {
-        const npy_array *x = &v->t.array[read[a]];
-        if (v->t.path[read[a]] && !verdict_is_stored(x->data, x->count, &bf16)) {
+    for (int i = 0; i < 5; i++) {
+        const npy_array *x = &v->t.array[read[i]];
+        if (v->t.path[read[i]] && !verdict_is_stored(x->data, x->count, &bf16)) {
             printf("note    %s holds more than bf16 does: what a kernel that takes bf16 makes of it is to be "
                    "judged "
                    "by the rounded tensor\n",
-                   v->t.path[read[a]]);
+                   v->t.path[read[i]]);
             return;
         }
     }
@@ -212,9 +212,9 @@ static int check_options(const verify *v)
 {
     static const cli_tensor wanted[] = {CLI_Q, CLI_K, CLI_V};
     static const char *const name[] = {"--q", "--k", "--v"};
-    for (int a = 0; a < 3; a++)
-        if (v->t.path[CLI_O] && !v->t.path[wanted[a]])
-            return cli_fail(v->command, "%s: expected this option with --o, found none", name[a]);
+    for (int i = 0; i < 3; i++)
+        if (v->t.path[CLI_O] && !v->t.path[wanted[i]])
+            return cli_fail(v->command, "%s: expected this option with --o, found none", name[i]);
     if (!v->t.path[CLI_O] && (v->output.name || v->output.tolerance >= 0))
         return cli_fail(v->command, "--o: expected this option with --%s, found none",
                         v->output.name ? "precision" : "tolerance");

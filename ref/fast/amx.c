@@ -90,6 +90,8 @@ typedef struct body {
     amx_step_fn *decode, *dense_decode;
     const kl_way *kl;
     const bool *screens_fast;
+    tile_products_fn *products;
+    tile_matrices_fn *matrices;
 } body;
 
 static const body plain = {.dense = dense_plain,
@@ -102,7 +104,9 @@ static const body plain = {.dense = dense_plain,
                            .decode = decode_plain,
                            .dense_decode = dense_decode_plain,
                            .kl = &kl_plain,
-                           .screens_fast = &screens_fast_plain};
+                           .screens_fast = &screens_fast_plain,
+                           .products = products_plain,
+                           .matrices = matrices_plain};
 #ifdef HAVE_TILES
 static const body tiled = {.dense = dense_tiles,
                            .index = index_tiles,
@@ -114,7 +118,9 @@ static const body tiled = {.dense = dense_tiles,
                            .decode = decode_tiles,
                            .dense_decode = dense_decode_tiles,
                            .kl = &kl_tiles,
-                           .screens_fast = &screens_fast_tiles};
+                           .screens_fast = &screens_fast_tiles,
+                           .products = products_tiles,
+                           .matrices = matrices_tiles};
 #else
 #define tiled plain
 #endif
@@ -122,6 +128,18 @@ static const body tiled = {.dense = dense_tiles,
 static const body *the_body(void)
 {
     return choice == TILED || (choice == ASK && amx_at_hand()) ? &tiled : &plain;
+}
+
+/* ---- What they are measured by ------------------------------------------------------------------------------------ */
+
+void amx_products(int64_t n, const struct tile_rows *factor, struct tile_rows *sum)
+{
+    the_body()->products(n, factor, sum);
+}
+
+void amx_matrices(int64_t n, const struct tile_rows *a, const struct tile_rows *b, float *c)
+{
+    the_body()->matrices(n, a, b, c);
 }
 
 /* ---- Stages: their calls have been checked --------------------------------------------------------------------- */
@@ -275,6 +293,8 @@ msa_status fast_decode_amx(const msa_shape *s, const msa_arrays *a, void *work)
         return MSA_ERR_NULL;
     if (!has_pages(a) && !all_few(s))
         return fast_prefill_amx(s, a, work);
+    if (a->screening)
+        *a->screening = (msa_screening){0};
     return steps(s, a, writable(a->ids), the_body()->decode, work);
 }
 

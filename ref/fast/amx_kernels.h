@@ -23,6 +23,14 @@ msa_half_fn backward_plain, backward_tiles; /* add to dK and dV; without ids: fu
 extern const kl_way kl_plain, kl_tiles;
 extern const bool screens_fast_plain,
     screens_fast_tiles; /* whether integer products are faster than those of bf16 */
+/* What these kernels are measured by (product_amx.c), in the body that runs. All four products of two left factors
+ * and two right ones, n times, on this thread: their sums. */
+struct tile_rows;
+typedef void tile_products_fn(int64_t n, const struct tile_rows *factor, struct tile_rows *sum);
+/* C [n,n] += A B on all threads, n a multiple of 32: rows of A as left factors [n/16][n/32], columns of B as right ones. */
+typedef void tile_matrices_fn(int64_t n, const struct tile_rows *a, const struct tile_rows *b, float *c);
+tile_products_fn amx_products, products_plain, products_tiles;
+tile_matrices_fn amx_matrices, matrices_plain, matrices_tiles;
 /* The same for both. */
 size_t dense_plain_workspace(const msa_shape *s), dense_tiles_workspace(const msa_shape *s);
 size_t index_plain_workspace(const msa_shape *s), index_tiles_workspace(const msa_shape *s);

@@ -10,6 +10,7 @@
  * Keys of 8 bits (E4M3) are exact in bf16 without their scale, by which the logits are multiplied. */
 #include "../stages.h"
 #include "step_amx.h"
+#include "step_screen_amx.h"
 
 #define FAR HEADS_KEYS /* index keys between what is scored and what is asked for */
 
@@ -52,8 +53,11 @@ typedef struct united {
 
 typedef struct scratch {
     scorer y;
+    screener by8;     /* where the cache has an 8-bit copy */
     float *qi;        /* [n,groups,di], the request's */
     tile_rows *right; /* the same fitted, right factors [columns][steps] */
+    float least;      /* of the request's index keys, and how many blocks its rows asked for */
+    int64_t settled;
     united *of;       /* [groups] */
     column *c;        /* [parts][n,groups,slabs] */
     void *own;
@@ -95,6 +99,7 @@ static size_t place(scratch *k, const msa_shape *s, void *work)
     const int64_t n = most_queries(s);
     arena a = arena_over(work);
     scorer_take(&k->y, s, &a);
+    screener_take(&k->by8, s, &a);
     k->qi = arena_take(&a, n * s->n_kv_heads * s->d_index, sizeof *k->qi);
     k->right = arena_take(&a, index_columns(s, n) * steps_of(s->d_index), sizeof *k->right);
     k->of = arena_take(&a, s->n_kv_heads, sizeof *k->of);
@@ -175,7 +180,7 @@ static void block_maxima(tiles *t, const scorer *y, const tile_rows *right, int 
         const float scale = y->ki.scale ? y->ki.scale[keys.row / y->ki.piece] : 1;
         n = min_i64(TILE_ROWS, keys.n);
         fetch(rows_ahead(y->ki, 1, 0, d, far.row, far.n), 0, n);
-        multiply_columns(t, steps, index_keys(y, keys.row, n, o), q, wide, o->logits);
+        multiply_columns(t, steps, index_keys(y, keys.row, n, o), q, wide, false, o->logits);
         for (int b = 0; b < wide; b++)
             for (int64_t a = 0; a < n; a++)
                 max[b] = larger(max[b], load((const float *)o->logits[b].word[a]) * scale);
@@ -193,6 +198,21 @@ static void score_block(tiles *t, const scorer *y, const tile_rows *right, int64
         for (int64_t a = 0; a < n; a++)
             y->scores[(first + a) * blocks + block] = max[a / TILE_ROWS][a % TILE_ROWS];
     }
+}
+
+/* A block that a row asks for is scored for all; to a row that did not ask it is none. Returns how many asked. */
+static int settle_block(tiles *t, const scratch *k, int64_t block, const own *o)
+{
+    const int64_t blocks = msa_n_blocks(k->y.s);
+    int asked = 0;
+    for (int64_t row = 0; row < k->by8.rows; row++)
+        asked += asks_for(&k->by8, row, block);
+    if (asked > 0)
+        score_block(t, &k->y, k->right, block, o);
+    for (int64_t row = 0; row < k->by8.rows; row++)
+        if (!asks_for(&k->by8, row, block))
+            k->y.scores[row * blocks + block] = -INFINITY;
+    return asked;
 }
 
 /* ---- Attention ------------------------------------------------------------------------------------------------------- */
@@ -291,6 +311,43 @@ static cached index_cache(const msa_shape *s, const msa_arrays *a)
     return has_pages(a) && p->ki8 ? (cached){p->ki8, false, p->scale, piece_tokens(s, p)} : halves(a->ki);
 }
 
+/* Scores of all blocks before the last row's own, for whom they may matter. All threads call this. */
+static void score_blocks(tiles *t, const cache *x, const msa_arrays *a, scratch *k, const own *o)
+{
+    const msa_shape *s = x->s;
+    const int64_t end = position(&x->at.seq, x->at.seq.n_q - 1) / s->block;
+    if (!a->index8 || k->y.ki.scale) {
+#pragma omp for schedule(static)
+        for (int64_t b = 0; b < end; b++)
+            score_block(t, &k->y, k->right, b, o);
+        return;
+    }
+#pragma omp single
+    {
+        screener_begin(&k->by8, x, a, k->y.qi);
+        k->least = least_before(&k->by8, end);
+        k->settled = 0;
+    }
+#pragma omp for schedule(static)
+    for (int64_t b = 0; b < end; b++)
+        screen_block(t, &k->by8, b, FAR, o->keys, o->logits);
+#pragma omp for schedule(static)
+    for (int64_t row = 0; row < k->by8.rows; row++)
+        find_tau(&k->by8, row, &k->y.fit[row], k->least, o->best);
+    int64_t settled = 0;
+#pragma omp for schedule(static)
+    for (int64_t b = 0; b < end; b++)
+        settled += settle_block(t, k, b, o);
+#pragma omp atomic
+    k->settled += settled;
+#pragma omp barrier
+#pragma omp single
+    if (a->screening) {
+        const msa_screening done = screened_rows(&k->by8, k->settled);
+        screening_add(a->screening, &done);
+    }
+}
+
 void BODY(decode)(const cache *x, const msa_arrays *a, void *work)
 {
     const msa_shape *s = x->s;
@@ -308,9 +365,7 @@ void BODY(decode)(const cache *x, const msa_arrays *a, void *work)
         tiles_begin(&t);
 #pragma omp single
         begin_scores(&k, x, a->qi, index_cache(s, a), o.half);
-#pragma omp for schedule(static)
-        for (int64_t b = 0; b < position(seq, seq->n_q - 1) / s->block; b++)
-            score_block(&t, &k.y, k.right, b, &o);
+        score_blocks(&t, x, a, &k, &o);
 #pragma omp for schedule(static)
         for (int64_t n = 0; n < rows; n++) {
             topk_blocks(&k.y, n, o.best, o.again, ids);

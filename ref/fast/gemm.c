@@ -128,6 +128,7 @@ void fast_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, cons
 {
     const int64_t lda = trans_a ? m : k, ldb = trans_b ? k : n, piece = n * k >= LARGE_B ? TALL_PIECE : PIECE;
     const int threads = products_begin();
+    (void)threads; /* without OpenMP */
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < m; i += piece)
         small_gemm(trans_a, trans_b, min_i64(piece, m - i), n, k, a + (trans_a ? i : i * lda), lda, b, ldb,

@@ -215,7 +215,9 @@ static void run_task(tiles *t, const task *k, const uint16_t *qi, const uint16_t
             for (int64_t b = b0; b < min_i64(b0 + step, own); b++)
                 meet_block(t, k, strip, b);
         }
-    met_keys keys = {.ki = halves(ki), .at = &whole, .n = k->m->last[k->rows - 1] + 1};
+    /* Whether a row is in doubt depends on no other row: all keys that one of the sequence may ask for count. */
+    const int64_t asked_for = k->scores ? k->seq->n_kv : k->seq->n_kv / s->block * s->block;
+    met_keys keys = {.ki = halves(ki), .at = &whole, .n = asked_for};
     for (int a = 0; a < k->rows; a++) {
         floats_of(qi + (k->seq->q0 * s->n_kv_heads + k->m->row[a]) * s->d_index, s->d_index, k->m->query);
         k->m->fit[a].faint = k->m->faint[a];

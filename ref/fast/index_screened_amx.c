@@ -9,13 +9,10 @@
  * the very products that index_amx.c would have computed, so that ids are equal bit for bit. A task is many rows, that
  * many ask for the same block.
  *
- * Bounds are evaluated in float32, the row brought to a length below 1/2 by a power of two, so that only keys
- * can make something overflow, which leaves a bound that rules out nothing, or vanish, for which there is TINY. */
+ * screen_amx.h has the bounds. */
+#include "candidates.h"
 #include "index_amx.h"
-
-#include <float.h>
-
-#include "exact.h"
+#include "screen_amx.h"
 
 #define TASK 2048
 #define STRIP 64
@@ -23,26 +20,16 @@
 #define CHUNK 1024 /* keys */
 #define MOST 512   /* candidates of a row */
 
-#define TINY 0x1p-140f
-#define SLACK 0x1.00001p0f /* for eight roundings of eps */
-
-enum { FELL = -1, TAKES_ALL = -2 }; /* a row of index_amx.c; one that has nothing to choose */
-
-typedef struct candidate {
-    int32_t block;
-    float value; /* its upper bound; then its score */
-} candidate;
-
 typedef struct scratch {
-    tile_rows *q;              /* [TASK/16][bytes' steps], codes: right factors */
-    tile_rows *asks;           /* [steps], 16 rows that ask for a block */
-    uint16_t *full;            /* [TASK][steps 32], fitted as in index_amx.c */
-    float *query;              /* [2][di] */
-    double *room;              /* [di] */
-    int8_t *codes;             /* [di] */
-    int32_t *products;         /* [16][STRIP] */
-    float *logits;             /* [16][16] */
-    float *step, *norm, *rest; /* [TASK]: msa_index8_query, fitted */
+    tile_rows *q;      /* [TASK/16][bytes' steps], codes: right factors */
+    tile_rows *asks;   /* [steps], 16 rows that ask for a block */
+    uint16_t *full;    /* [TASK][steps 32], fitted as in index_amx.c */
+    float *query;      /* [2][di] */
+    double *room;      /* [di] */
+    int8_t *codes;     /* [di] */
+    int32_t *products; /* [16][STRIP] */
+    float *logits;     /* [16][16] */
+    screened rows;     /* [TASK] */
     float *tau;      /* [TASK]: what an upper bound may not be below; NaN: nothing is, infinity: everything */
     int64_t *last;   /* [TASK], the last key that a row sees */
     fitted *fit;     /* [TASK] */
@@ -59,11 +46,6 @@ static int64_t most_candidates(const msa_shape *s)
     return min_i64(MOST, msa_n_blocks(s));
 }
 
-static inline int steps8_of(int d)
-{
-    return (d + TILE_BYTES - 1) / TILE_BYTES;
-}
-
 static size_t place(scratch *m, const msa_shape *s, void *work)
 {
     const int steps = steps_of(s->d_index), steps8 = steps8_of(s->d_index);
@@ -76,9 +58,7 @@ static size_t place(scratch *m, const msa_shape *s, void *work)
     m->codes = arena_take(&a, s->d_index, sizeof *m->codes);
     m->products = arena_take(&a, TILE_ROWS * STRIP, sizeof *m->products);
     m->logits = arena_take(&a, TILE_ROWS * TILE_ROWS, sizeof *m->logits);
-    m->step = arena_take(&a, TASK, sizeof *m->step);
-    m->norm = arena_take(&a, TASK, sizeof *m->norm);
-    m->rest = arena_take(&a, TASK, sizeof *m->rest);
+    m->rows = screened_take(TASK, &a);
     m->tau = arena_take(&a, TASK, sizeof *m->tau);
     m->last = arena_take(&a, TASK, sizeof *m->last);
     m->fit = arena_take(&a, TASK, sizeof *m->fit);
@@ -87,7 +67,6 @@ static size_t place(scratch *m, const msa_shape *s, void *work)
     m->list = arena_take(&a, TASK * most_candidates(s), sizeof *m->list);
     m->first = arena_take(&a, msa_n_blocks(s) + 1, sizeof *m->first);
     m->asking = arena_take(&a, TASK * most_candidates(s), sizeof *m->asking);
-    m->block = arena_take(&a, s->block * s->d_index, sizeof *m->block);
     return arena_bytes(&a);
 }
 
@@ -106,7 +85,7 @@ typedef struct shared {
     int64_t *row;     /* [T groups]: those that fell back */
     bool *fell;       /* [T groups] */
     float least;      /* magnitude of a key of the sequence */
-    void *own;
+    void *own; /* scratch of every thread; before, room to make the copy; after, for rows that fell back */
 } shared;
 
 static size_t take_shared(shared *h, const msa_shape *s, void *work)
@@ -121,9 +100,11 @@ static size_t take_shared(shared *h, const msa_shape *s, void *work)
     h->copy.scale = arena_take(&a, blocks, sizeof *h->copy.scale);
     h->copy.reach = arena_take(&a, blocks, sizeof *h->copy.reach);
     h->copy.error = arena_take(&a, blocks, sizeof *h->copy.error);
+    h->copy.least = arena_take(&a, blocks, sizeof *h->copy.least);
     h->row = arena_take(&a, rows, sizeof *h->row);
     h->fell = arena_take(&a, rows, sizeof *h->fell);
     h->own = arena_share(&a, (size_t)fast_max_threads() * scratch_bytes(s));
+    arena_share(&a, screen_copy_workspace(s));
     arena_share(&a, BODY_WORKSPACE(index_rows)(s));
     return arena_bytes(&a);
 }
@@ -191,30 +172,6 @@ static void best_products(tiles *t, const task *k, int strip, int64_t block, int
     }
 }
 
-/* Keeps the candidates that tau has not yet passed. */
-static void filter(const task *k, int64_t row)
-{
-    candidate *list = k->m->list + row * most_candidates(k->s);
-    int32_t n = 0;
-    for (int32_t at = 0; at < k->m->n[row]; at++)
-        if (!(list[at].value < k->m->tau[row]))
-            list[n++] = list[at];
-    k->m->n[row] = n;
-}
-
-static void add_candidate(const task *k, int64_t row, int64_t block, float upper)
-{
-    const int64_t most = most_candidates(k->s);
-    if (k->m->n[row] == most)
-        filter(k, row);
-    if (k->m->n[row] == most) {
-        k->m->n[row] = FELL;
-        k->m->tau[row] = INFINITY;
-        return;
-    }
-    k->m->list[row * most + k->m->n[row]++] = (candidate){(int32_t)block, upper};
-}
-
 static void offer(const task *k, int64_t row, int64_t block, float lower, float upper)
 {
     const int64_t local = k->m->last[row] / k->s->block, keep = k->s->topk - 1;
@@ -224,7 +181,8 @@ static void offer(const task *k, int64_t row, int64_t block, float lower, float 
     best_insert(best, keep, lower, (int32_t)block);
     if (best->n == keep)
         k->m->tau[row] = best->score[keep - 1];
-    add_candidate(k, row, block, upper);
+    const int64_t most = most_candidates(k->s);
+    candidates_add(k->m->list + row * most, &k->m->n[row], most, &k->m->tau[row], block, upper);
 }
 
 /* [screen] */
@@ -235,10 +193,9 @@ static void screen_block(tiles *t, const task *k, int strip, int64_t block)
     best_products(t, k, strip, block, best);
     for (int n = 0; n < COLUMNS; n++) {
         const int row = strip * STRIP + n * LANES;
-        const lanes score = __builtin_convertvector(best[n], lanes) * load(m->step + row) * k->scale[block];
-        const lanes eps =
-            load(m->rest + row) * k->reach[block] + load(m->norm + row) * k->h->bound[block] + TINY;
-        const lanes lower = score - eps, upper = score + eps;
+        lanes lower, upper;
+        bounds_of(m->rows, row, best[n], k->scale[block], k->reach[block], k->h->bound[block], &lower,
+                  &upper);
         const int_lanes take = ~(upper < load(m->tau + row));
         for (int l = 0; any_of(take) && l < LANES; l++)
             if (take[l])
@@ -313,7 +270,8 @@ static void settle(tiles *t, task *k)
     const int64_t blocks = k->m->last[k->rows - 1] / k->s->block;
     for (int64_t row = 0; row < k->rows; row++)
         if (k->m->n[row] > 0)
-            filter(k, row);
+            k->m->n[row] =
+                candidates_filter(k->m->list + row * most_candidates(k->s), k->m->n[row], k->m->tau[row]);
     sort_asking(k, blocks);
     k->done.settled += k->m->first[blocks];
     for (int64_t b = 0; b < blocks; b++)
@@ -328,30 +286,6 @@ static const uint16_t *query_of(const task *k, int64_t row)
     return (const uint16_t *)k->a->qi + (k->seq->q0 * k->s->n_kv_heads + k->first + row) * k->s->d_index;
 }
 
-/* A row's codes and what its bounds take, by a power of two that makes its length 1/4 to 1/2. */
-static void round_query(const task *k, int64_t row)
-{
-    scratch *m = k->m;
-    int exponent = 0;
-    const msa_index8_query q = msa_index8_round(m->query, k->s->d_index, m->codes, m->room);
-    if (isfinite(q.norm))
-        frexpf(q.norm, &exponent);
-    m->step[row] = ldexpf(q.step, -exponent - 1);
-    m->norm[row] = ldexpf(q.norm, -exponent - 1) * SLACK;
-    m->rest[row] = ldexpf(q.rest, -exponent - 1) * SLACK;
-    tile_rows *to = m->q + row / TILE_ROWS * k->steps8;
-    for (int c = 0; c < k->s->d_index; c += 4)
-        memcpy(&to[c / TILE_BYTES].word[c % TILE_BYTES / 4][row % TILE_ROWS], m->codes + c,
-               (size_t)min_i64(4, k->s->d_index - c));
-}
-
-/* Whether products with its keys may vanish: then index_amx.c looks at all of them. */
-static bool may_vanish(const task *k, int64_t row)
-{
-    const float least = k->m->fit[row].least;
-    return least < FLT_MIN || least * k->h->least < FLT_MIN;
-}
-
 static void begin_row(task *k, int64_t row)
 {
     scratch *m = k->m;
@@ -362,11 +296,12 @@ static void begin_row(task *k, int64_t row)
     m->best[row].n = 0;
     m->n[row] = 0;
     floats_of(query_of(k, row), d, m->query);
-    round_query(k, row);
+    screened_row(m->rows, row, m->query, d, m->codes, m->room);
+    put_codes(m->q + row / TILE_ROWS * k->steps8, row % TILE_ROWS, m->codes, d);
     m->fit[row] = fit_query(m->query, d, m->query + d);
     upper_halves(m->full + row * k->steps * TILE_HALVES, m->query + d, d);
     const bool chooses = keep > 0 && local > keep;
-    if (!chooses || may_vanish(k, row))
+    if (!chooses || may_vanish(&m->fit[row], k->h->least))
         m->n[row] = chooses ? FELL : TAKES_ALL;
     m->tau[row] = m->n[row] == 0 ? NAN : INFINITY;
     k->done.rows += chooses;
@@ -404,7 +339,7 @@ static void run_task(tiles *t, task *k)
     for (int64_t row = k->rows; row < (int64_t)strips * STRIP; row++) {
         k->m->last[row] = k->m->last[k->rows - 1];
         k->m->tau[row] = INFINITY;
-        k->m->step[row] = k->m->norm[row] = k->m->rest[row] = 0;
+        k->m->rows.step[row] = k->m->rows.norm[row] = k->m->rows.rest[row] = 0;
     }
     screen(t, k, strips);
     settle(t, k);
@@ -413,24 +348,6 @@ static void run_task(tiles *t, task *k)
 }
 
 /* ---- Keys ---------------------------------------------------------------------------------------------------------------- */
-
-/* The 8-bit copy of a sequence's complete blocks, for a call that brings none. */
-static void make_copy(const msa_shape *s, const msa_seq *seq, int r, const uint16_t *ki, const shared *h)
-{
-    const int64_t d = s->d_index, at = r * msa_n_blocks(s);
-#pragma omp parallel num_threads(fast_threads())
-    {
-        scratch m;
-        place(&m, s, own_part(h->own, scratch_bytes(s)));
-#pragma omp for schedule(static)
-        for (int64_t b = 0; b < seq->n_kv / s->block; b++) {
-            const int64_t j = seq->kv0 + b * s->block;
-            floats_of(ki + j * d, (int)(s->block * d), m.block);
-            msa_index8_block(m.block, s->block, s->d_index, h->copy.codes + j * d, &h->copy.scale[at + b],
-                             &h->copy.reach[at + b], &h->copy.error[at + b], m.room);
-        }
-    }
-}
 
 /* Codes as left factors, and of a block's numbers what a row's length is multiplied with, rounded up. */
 static void pack_copy(const msa_shape *s, const msa_seq *seq, int r, const msa_index8 *copy, const shared *h)
@@ -442,44 +359,15 @@ static void pack_copy(const msa_shape *s, const msa_seq *seq, int r, const msa_i
         tile_rows *to = h->codes + n * steps8;
         memset(to, 0, (size_t)steps8 * sizeof *to);
         for (int64_t j = n * TILE_ROWS; j < min_i64((n + 1) * TILE_ROWS, blocks * s->block); j++)
-            for (int64_t c = 0; c < d; c += TILE_BYTES)
-                memcpy(to[c / TILE_BYTES].word[j % TILE_ROWS], copy->codes + (seq->kv0 + j) * d + c,
-                       (size_t)min_i64(TILE_BYTES, d - c));
+            put_key_codes(to, j % TILE_ROWS, copy->codes + (seq->kv0 + j) * d, s->d_index);
     }
-    for (int64_t b = 0; b < blocks; b++) {
-        const double reach = (double)copy->reach[at + b], error = (double)copy->error[at + b];
-        h->bound[b] = nextafterf((float)(error + index8_slack(s->d_index) * (reach + error)), INFINITY);
-    }
-}
-
-/* The smallest magnitude of a sequence's keys that is not 0. */
-static float least_key(const msa_shape *s, const msa_seq *seq, const uint16_t *ki, const shared *h)
-{
-    float least = INFINITY;
-#pragma omp parallel num_threads(fast_threads()) reduction(min : least)
-    {
-        scratch m;
-        place(&m, s, own_part(h->own, scratch_bytes(s)));
-#pragma omp for schedule(static)
-        for (int64_t j = 0; j < seq->n_kv; j++) {
-            floats_of(ki + (seq->kv0 + j) * s->d_index, s->d_index, m.query);
-            least = fminf(least, least_of(m.query, s->d_index));
-        }
-    }
-    return least;
+    for (int64_t b = 0; b < blocks; b++)
+        h->bound[b] = bound_of(copy->reach[at + b], copy->error[at + b], s->d_index);
 }
 
 const bool BODY(screens_fast) = FAST_INT8;
 
 /* ---- The stage ------------------------------------------------------------------------------------------------------------ */
-
-static void add_done(msa_screening *sum, const msa_screening *own)
-{
-    sum->rows += own->rows;
-    sum->blocks += own->blocks;
-    sum->settled += own->settled;
-    sum->fell_back += own->fell_back;
-}
 
 /* Rows of a task: many, but so that every thread has one. */
 static int64_t rows_at_once(int64_t rows)
@@ -508,11 +396,11 @@ static void screen_sequence(const task *like, msa_screening *sum)
             k.first = (tasks - 1 - n) * step;
             k.rows = min_i64(step, rows - k.first);
             run_task(&t, &k);
-            add_done(&own, &k.done);
+            screening_add(&own, &k.done);
         }
         tiles_end(&t);
 #pragma omp critical(screening)
-        add_done(sum, &own);
+        screening_add(sum, &own);
     }
 }
 
@@ -536,10 +424,10 @@ msa_status BODY(index_screened)(const msa_shape *s, const msa_arrays *a, void *w
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
         if (!a->index8)
-            make_copy(s, &seq, b, a->ki, &h);
+            screen_copy(s, b, a->ki, &h.copy, h.own);
         pack_copy(s, &seq, b, copy, &h);
         BODY(pack_index_keys)(s, &seq, a->ki, h.keys);
-        h.least = least_key(s, &seq, a->ki, &h);
+        h.least = screen_least(s, b, copy);
         const task k = {.s = s,
                         .seq = &seq,
                         .a = a,

@@ -159,16 +159,27 @@ enum {
 #include "kernels.def"
 };
 
-/* The reference's entries, and over them those of this path. */
+/* The reference's entries, and over them those of this path: the best, or of bf16 tensors a stage's last. */
 #pragma GCC diagnostic ignored "-Woverride-init"
+#define ENTRY(stage, name) [STAGE_##stage] = &msa_fast_kernels[NUMBER_##stage##_##name],
 const msa_ops msa_fast_ops = {
     .stage =
         {
 #define STAGE(NAME, name, ...) [MSA_STAGE_##NAME] = &ref_##name##_kernel,
 #include "../stages.def"
 #define KERNEL(stage, name, function, idea)
-#define HALF(stage, name, precision_, function, idea)
-#define BEST(stage, name, function, idea) [STAGE_##stage] = &msa_fast_kernels[NUMBER_##stage##_##name],
+#define BEST(stage, name, function, idea) ENTRY(stage, name)
+#include "kernels.def"
+        },
+    .gemm = fast_gemm,
+};
+const msa_ops msa_fast_bf16_ops = {
+    .stage =
+        {
+#define STAGE(NAME, name, ...) [MSA_STAGE_##NAME] = &ref_##name##_kernel,
+#include "../stages.def"
+#define KERNEL(stage, name, function, idea)
+#define HALF(stage, name, precision_, function, idea) ENTRY(stage, name)
 #include "kernels.def"
         },
     .gemm = fast_gemm,

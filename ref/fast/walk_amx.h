@@ -234,9 +234,9 @@ typedef struct left_rows {
     int64_t row, step;
 } left_rows;
 
-/* Their products with up to four right factors [steps]. */
+/* Their products with up to four right factors [steps], of bf16 or of bytes. */
 static inline void multiply_columns(tiles *t, int steps, left_rows keys, const tile_rows *const q[COLUMNS],
-                                    int columns, tile_rows *to)
+                                    int columns, bool bytes, tile_rows *to)
 {
 #define CLEAR(n) tile_zero(t, n)
     FOUR(columns, CLEAR);
@@ -246,7 +246,10 @@ static inline void multiply_columns(tiles *t, int steps, left_rows keys, const t
 #define MULTIPLY(n)                                                                                          \
     do {                                                                                                     \
         tile_load(t, 5, q[n] + step, TILE_BYTES);                                                            \
-        tile_bf16(t, n, 4, 5);                                                                               \
+        if (bytes)                                                                                           \
+            tile_int8(t, n, 4, 5);                                                                           \
+        else                                                                                                 \
+            tile_bf16(t, n, 4, 5);                                                                           \
     } while (0)
         FOUR(columns, MULTIPLY);
 #undef MULTIPLY
@@ -263,7 +266,7 @@ static inline void multiply_keys(tiles *t, const walk *w, const item *e, int par
     const tile_rows *q[COLUMNS] = {NULL};
     for (int n = 0; n < e->columns; n++)
         q[n] = e->of[n]->q;
-    multiply_columns(t, w->steps, keys, q, e->columns, logits + part * COLUMNS);
+    multiply_columns(t, w->steps, keys, q, e->columns, false, logits + part * COLUMNS);
 }
 
 /* Adds weights times values to channels 16 c .. 16 c + 15 of O. */

@@ -118,6 +118,8 @@ typedef enum io_element {
 
 /** Bytes of one element. */
 size_t io_element_bytes(io_element e);
+/** n stored elements of a type of floats as floats; a float64 is rounded. */
+void io_to_floats(io_element e, const unsigned char *from, size_t n, float *to);
 
 /** A tensor that was found in a file but not read: the file stands at its first element. */
 typedef struct io_stored {
@@ -187,6 +189,26 @@ typedef struct st_file {
 bool st_available(void);
 /** Finds one tensor among those of a file, whose whole header is checked; the others may be of any type. */
 bool st_open(const char *path, const char *name, io_stored *out, io_error err);
+/** Where a tensor's data lie in its file. */
+typedef struct st_place {
+    const char *name, *dtype;
+    io_element element;
+    int ndim;
+    int64_t dim[IO_MAX_DIMS];
+    size_t count;     /**< product of dim */
+    size_t at, bytes; /**< first byte, from the file's beginning; so many do follow */
+} st_place;
+
+/** What a file holds, in the order of the data; st_list_free() releases it. */
+typedef struct st_listing {
+    int n;
+    st_place *place;
+    void *owned;
+} st_listing;
+
+/** Reads and checks a file's header, as st_open() does, and none of its data. */
+bool st_list(const char *path, st_listing *out, io_error err);
+void st_list_free(st_listing *l);
 /** Reads the tensors in the order of their data. Refuses another type than F32, tensors that overlap or
  *  leave holes, repeated names, and values that are not finite. */
 bool st_read(const char *path, st_file *out, io_error err);
@@ -197,11 +219,5 @@ void st_free(st_file *f);
 /** The tensor or metadata value of that name, or NULL. */
 const st_tensor *st_find(const st_file *f, const char *name);
 const char *st_get_meta(const st_file *f, const char *key);
-
-/* ---- JSON (json.c), for those who have jansson ---------------------------------------------------- */
-
-/** Between the two, what is built with jansson is whole if no memory was lacking. */
-void io_json_begin(void);
-bool io_json_whole(void);
 
 #endif

@@ -36,19 +36,34 @@ bool st_available(void)
     return false;
 }
 
+static bool without(const char *path, io_error err)
+{
+    return io_fail(err, path,
+                   "cannot read: this build has no safetensors; install libjansson-dev and build again");
+}
+
 bool st_read(const char *path, st_file *out, io_error err)
 {
     *out = (st_file){0};
-    return io_fail(err, path,
-                   "cannot read: this build has no safetensors; install libjansson-dev and build again");
+    return without(path, err);
 }
 
 bool st_open(const char *path, const char *name, io_stored *out, io_error err)
 {
     (void)name;
     *out = (io_stored){.path = path};
-    return io_fail(err, path,
-                   "cannot read: this build has no safetensors; install libjansson-dev and build again");
+    return without(path, err);
+}
+
+bool st_list(const char *path, st_listing *out, io_error err)
+{
+    *out = (st_listing){0};
+    return without(path, err);
+}
+
+void st_list_free(st_listing *l)
+{
+    *l = (st_listing){0};
 }
 
 void st_free(st_file *f)
@@ -58,10 +73,7 @@ void st_free(st_file *f)
 
 #else
 
-#include <jansson.h>
-
-#define MAX_HEADER (1 << 24) /* 150,000 tensors; the format allows 100 MB, which take a minute to parse */
-#define MAX_VALUES (1 << 20) /* of that header; parsed, each takes 80 bytes and more */
+#include "json.h"
 
 bool st_available(void)
 {
@@ -107,7 +119,7 @@ typedef struct content {
     json_t *header;
     entry *entries;
     float *data;
-    size_t bytes; /* of data */
+    size_t start, bytes; /* of all data in the file */
 } content;
 
 void st_free(st_file *f)
@@ -124,16 +136,6 @@ void st_free(st_file *f)
     *f = (st_file){0};
 }
 
-/* An upper bound of how many values the JSON holds, found without taking memory: what is parsed grows far
- * beyond its text. Commas and brackets within strings count too, which no real name has many of. */
-static size_t count_values(const char *text, size_t n)
-{
-    size_t values = 1;
-    for (size_t i = 0; i < n; i++)
-        values += text[i] == ',' || text[i] == '[' || text[i] == '{';
-    return values;
-}
-
 static bool read_header(FILE *f, const char *path, size_t left, content *c, io_error err)
 {
     unsigned char le[ST_LENGTH_BYTES];
@@ -146,28 +148,19 @@ static bool read_header(FILE *f, const char *path, size_t left, content *c, io_e
     uint64_t length = 0;
     for (int i = ST_LENGTH_BYTES - 1; i >= 0; i--)
         length = length << 8 | le[i];
-    if (length > MAX_HEADER || length > left)
+    if (length > IO_MAX_JSON || length > left)
         return io_fail(err, path,
                        "expected a safetensors header of at most %zu bytes, found a length of %llu",
-                       left < MAX_HEADER ? left : (size_t)MAX_HEADER, (unsigned long long)length);
+                       left < IO_MAX_JSON ? left : (size_t)IO_MAX_JSON, (unsigned long long)length);
     char *text = malloc(length + 1);
     if (!text)
         return io_fail(err, path, "no memory for a header of %llu bytes", (unsigned long long)length);
-    json_error_t why;
-    bool ok = io_read(f, path, text, length, err);
-    if (ok && count_values(text, length) > MAX_VALUES)
-        ok = io_fail(err, path, "safetensors header: expected at most %d values, found %zu", MAX_VALUES,
-                     count_values(text, length));
-    io_json_begin();
-    if (ok && !(c->header = json_loadb(text, length, JSON_REJECT_DUPLICATES, &why)))
-        ok = io_fail(err, path, "safetensors header: expected JSON, found an error at byte %d: %s",
-                     why.position, why.text);
-    if (!io_json_whole())
-        ok = io_fail(err, path, "no memory for its header");
+    if (io_read(f, path, text, length, err))
+        c->header = io_json_parse(path, "safetensors header: ", text, length, err);
     free(text);
+    c->start = ST_LENGTH_BYTES + length;
     c->bytes = left - length;
-    return ok &&
-           (json_is_object(c->header) || io_fail(err, path, "safetensors header: expected a JSON object"));
+    return c->header != NULL;
 }
 
 static bool parse_metadata(json_t *map, const char *path, st_file *out, io_error err)
@@ -342,6 +335,46 @@ bool st_read(const char *path, st_file *out, io_error err)
         fclose(f);
     if (!ok)
         st_free(out);
+    return ok;
+}
+
+/* ---- All names ------------------------------------------------------------------------------------- */
+
+void st_list_free(st_listing *l)
+{
+    st_file names = {.owned = l->owned};
+    st_free(&names);
+    free(l->place);
+    *l = (st_listing){0};
+}
+
+bool st_list(const char *path, st_listing *out, io_error err)
+{
+    content *c = calloc(1, sizeof *c);
+    st_file table = {.owned = c};
+    *out = (st_listing){.owned = c};
+    if (!c)
+        return io_fail(err, path, "cannot read: no memory");
+    FILE *f = open_header(path, c, &table, err);
+    if (f)
+        fclose(f);
+    out->place = f ? calloc((size_t)table.n_tensors + 1, sizeof *out->place) : NULL;
+    if (f && !out->place)
+        io_fail(err, path, "no memory for its table of tensors");
+    out->n = out->place ? table.n_tensors : 0;
+    for (int i = 0; i < out->n; i++) {
+        const entry *e = &c->entries[i];
+        st_place *p = &out->place[i];
+        *p = (st_place){
+            .name = e->tensor.name, .dtype = e->dtype, .element = e->element, .ndim = e->tensor.ndim};
+        memcpy(p->dim, e->tensor.dim, sizeof p->dim);
+        p->count = e->count, p->at = c->start + e->begin, p->bytes = e->end - e->begin;
+    }
+    const bool ok = out->place != NULL;
+    table.owned = NULL; /* the names are the listing's now */
+    st_free(&table);
+    if (!ok)
+        st_list_free(out);
     return ok;
 }
 

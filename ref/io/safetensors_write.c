@@ -18,7 +18,7 @@ bool st_write(const char *path, const st_file *f, io_error err)
 
 #else
 
-#include <jansson.h>
+#include "json.h"
 
 static bool add_metadata(json_t *header, const char *path, const st_file *f, io_error err)
 {

@@ -64,6 +64,12 @@ static double real_at(io_element e, const unsigned char *from)
     }
 }
 
+void io_to_floats(io_element e, const unsigned char *from, size_t n, float *to)
+{
+    for (size_t i = 0; i < n; i++)
+        to[i] = (float)real_at(e, from + i * elements[e].bytes);
+}
+
 /* Little-endian two's complement of any width: shifted up, and down again with its sign. */
 static int64_t integer_at(io_element e, const unsigned char *from)
 {

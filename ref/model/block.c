@@ -33,13 +33,13 @@ void place_block(const model_config *c, int64_t n, block_state *b, arena *a)
     st->pos = arena_take(a, n, sizeof(int32_t));
 }
 
-void place_cache(const model_config *c, int64_t length, msa_layer_state *st, arena *a)
+void place_cache(const model_config *c, int64_t length, size_t size, msa_layer_state *st, arena *a)
 {
     const int64_t kv = (int64_t)c->n_kv_heads * c->d_head;
-    st->k = arena_take(a, length * kv, sizeof(float));
-    st->v = arena_take(a, length * kv, sizeof(float));
-    st->ki = arena_take(a, length * c->d_index, sizeof(float));
-    st->vi = c->value_head ? arena_take(a, length * c->d_index, sizeof(float)) : NULL;
+    st->k = arena_take(a, length * kv, size);
+    st->v = arena_take(a, length * kv, size);
+    st->ki = arena_take(a, length * c->d_index, size);
+    st->vi = c->value_head ? arena_take(a, length * c->d_index, size) : NULL;
 }
 
 msa_shape attention_shape(const model_config *c, int64_t n_q, int64_t n_kv)

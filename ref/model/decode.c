@@ -11,7 +11,7 @@ struct model_decoder {
     const msa_ops *ops;
     int length, max_len;
     block_state pass;       /* activations of a chunk; the same for every layer but for the cache */
-    msa_layer_state *cache; /* [n_layers]: k, v, ki, in pages */
+    msa_layer_state *cache; /* [n_layers]: k, v, ki, in pages, of bf16 with a table of that */
     int32_t *table;         /* the same for every layer */
     float *x, *logits;
     void *work;
@@ -36,15 +36,21 @@ static msa_shape largest(const model_decoder *d)
     return shape_of(d, d->max_len < CHUNK ? d->max_len : CHUNK);
 }
 
+static msa_attention mode_of(const model_config *c)
+{
+    return c->sparse ? MSA_ATTN_SPARSE : MSA_ATTN_DENSE;
+}
+
 static size_t place(model_decoder *dec, void *memory)
 {
     const model_config *c = &dec->m->config;
     const msa_shape s = largest(dec);
     const msa_layer_config lc = attention_config(c);
+    const size_t element = msa_layer_caches_bf16(dec->ops, mode_of(c)) ? sizeof(uint16_t) : sizeof(float);
     arena a = arena_over(memory);
     place_block(c, s.n_q, &dec->pass, &a);
     for (int l = 0; l < c->n_layers; l++)
-        place_cache(c, s.n_kv, &dec->cache[l], &a);
+        place_cache(c, s.n_kv, element, &dec->cache[l], &a);
     dec->table = arena_take(&a, n_pages(dec), sizeof *dec->table);
     dec->x = arena_take(&a, s.n_q * c->d_model, sizeof(float));
     dec->logits = arena_take(&a, MODEL_VOCAB, sizeof(float));
@@ -106,8 +112,7 @@ static void append(model_decoder *d, const uint8_t *tokens, int n)
         d->pass.attention.v = d->cache[l].v;
         d->pass.attention.ki = d->cache[l].ki;
         memcpy(d->pass.x, d->x, (size_t)n * width * sizeof(float));
-        block_forward(m, l, d->ops, &s, c->sparse ? MSA_ATTN_SPARSE : MSA_ATTN_DENSE, &d->pass, d->x,
-                      d->work);
+        block_forward(m, l, d->ops, &s, mode_of(c), &d->pass, d->x, d->work);
     }
     d->length += n;
 }

@@ -126,8 +126,8 @@ void block_backward(const model *m, int layer, const msa_ops *ops, const msa_sha
 /* A status that only a mistake in this program can cause. */
 void must(msa_status status);
 
-/* Places what a pass over n tokens writes in a block; and a layer's cache for `length` tokens. */
+/* Places what a pass over n tokens writes in a block; and a layer's cache for `length` tokens, of elements of `size` bytes. */
 void place_block(const model_config *c, int64_t n, block_state *b, arena *a);
-void place_cache(const model_config *c, int64_t length, msa_layer_state *st, arena *a);
+void place_cache(const model_config *c, int64_t length, size_t size, msa_layer_state *st, arena *a);
 
 #endif

@@ -65,10 +65,10 @@ static void add_layer(model *m, int layer)
         {"w_up", d, c->d_ff, false},
         {"w_down", c->d_ff, d, false},
     };
-    for (int a = 0; a < LAYER_TENSORS; a++) {
+    for (int i = 0; i < LAYER_TENSORS; i++) {
         char name[sizeof m->tensor->name];
-        snprintf(name, sizeof name, "layers.%d.%s", layer, part[a].name);
-        add(m, name, part[a].rows, part[a].cols, part[a].index);
+        snprintf(name, sizeof name, "layers.%d.%s", layer, part[i].name);
+        add(m, name, part[i].rows, part[i].cols, part[i].index);
     }
 }
 
@@ -106,10 +106,10 @@ static bool check_config(const model_config *c, io_error err)
         {"topk", c->topk, 1 << 20},
         {"context", c->context, 1 << 24},
     };
-    for (size_t a = 0; a < sizeof size / sizeof *size; a++)
-        if (size[a].value < 1 || size[a].value > size[a].most) {
-            snprintf(err, IO_ERR, "model: %s must be 1..%d, found %d", size[a].name, size[a].most,
-                     size[a].value);
+    for (size_t i = 0; i < sizeof size / sizeof *size; i++)
+        if (size[i].value < 1 || size[i].value > size[i].most) {
+            snprintf(err, IO_ERR, "model: %s must be 1..%d, found %d", size[i].name, size[i].most,
+                     size[i].value);
             return false;
         }
     if (c->n_heads % c->n_kv_heads != 0) {
@@ -172,13 +172,13 @@ bool model_new(model *m, const model_config *c, uint64_t seed, io_error err)
 {
     if (!model_allocate(m, c, err))
         return false;
-    for (int a = 0; a < m->n_tensors; a++) {
-        const model_tensor *t = &m->tensor[a];
+    for (int n = 0; n < m->n_tensors; n++) {
+        const model_tensor *t = &m->tensor[n];
         if (t->ndim == 1)
             continue;
         const char *leaf = strrchr(t->name, '.');
         double std = 1 / sqrt((double)t->dim[0]);
-        if (a == 0)
+        if (n == 0)
             std = 0.5;
         else if (leaf &&
                  (strcmp(leaf, ".wo") == 0 || strcmp(leaf, ".wio") == 0 || strcmp(leaf, ".w_down") == 0))

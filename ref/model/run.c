@@ -28,7 +28,7 @@ static size_t place(const model *m, model_run *r, bool train, void *memory)
     arena a = arena_over(memory);
     for (int l = 0; l < c->n_layers; l++) {
         place_block(c, n, &r->block[l], &a);
-        place_cache(c, n, &r->block[l].attention, &a);
+        place_cache(c, n, sizeof(float), &r->block[l].attention, &a);
     }
     r->x = arena_take(&a, n * d, sizeof(float));
     r->normed = arena_take(&a, n * d, sizeof(float));

@@ -56,9 +56,9 @@ bool task_judge(const model *m, const msa_ops *ops, uint64_t seed, int count, ta
     float *nats = malloc((size_t)n * sizeof *nats);
     const bool ok = run && tokens && distance && nats;
     double asked[TASK_BINS] = {0}, right[TASK_BINS] = {0}, bits = 0;
-    for (int a = 0; ok && a < count; a++) {
+    for (int sequence = 0; ok && sequence < count; sequence++) {
         uint8_t *targets = tokens + n;
-        task_draw(seed ^ HELD_OUT, (uint64_t)a, n, tokens, targets, distance);
+        task_draw(seed ^ HELD_OUT, (uint64_t)sequence, n, tokens, targets, distance);
         model_forward(m, run, MSA_ATTN_SPARSE, tokens);
         model_loss(run, targets, nats);
         for (int i = 0; i < n; i++) {
@@ -91,8 +91,8 @@ bool task_text(const model *m, uint64_t seed, int count, uint8_t *bytes)
     uint8_t *targets = malloc(n);
     int *distance = malloc(n * sizeof *distance);
     const bool ok = targets && distance;
-    for (int a = 0; ok && a < count; a++)
-        task_draw(seed ^ HELD_OUT, (uint64_t)a, (int)n, bytes + (size_t)a * n, targets, distance);
+    for (int i = 0; ok && i < count; i++)
+        task_draw(seed ^ HELD_OUT, (uint64_t)i, (int)n, bytes + (size_t)i * n, targets, distance);
     bytes[(size_t)count * n] = TASK_NOISE;
     free(targets);
     free(distance);

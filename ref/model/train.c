@@ -154,6 +154,8 @@ static void train_to_meta(const trainer *t, checkpoint_meta *meta)
     checkpoint_put_real(meta, "train.lambda", c->lambda);
     if (c->backend)
         checkpoint_put(meta, "train.backend", c->backend);
+    if (c->precision)
+        checkpoint_put(meta, "train.precision", c->precision);
     if (c->recall_every)
         checkpoint_put_int(meta, "train.recall_every", c->recall_every);
 }
@@ -184,10 +186,10 @@ bool trainer_save(const trainer *t, const char *path, io_error err)
     bool ok = list && name;
     if (!ok)
         snprintf(err, IO_ERR, "%s: no memory to write it", path);
-    for (int a = 0; ok && a < 3 * n; a++) {
-        const model_tensor *tensor = &t->m.tensor[a % n];
-        snprintf(name[a], sizeof name[a], "%s%s", copy_prefix[a / n], tensor->name);
-        list[a] = checkpoint_tensor(tensor, name[a], copy_buffer(t, a / n));
+    for (int i = 0; ok && i < 3 * n; i++) {
+        const model_tensor *tensor = &t->m.tensor[i % n];
+        snprintf(name[i], sizeof name[i], "%s%s", copy_prefix[i / n], tensor->name);
+        list[i] = checkpoint_tensor(tensor, name[i], copy_buffer(t, i / n));
     }
     st_file f = {.n_tensors = 3 * n, .tensor = list, .n_meta = meta.n, .meta = meta.item};
     ok = ok && st_write(path, &f, err);
@@ -204,11 +206,11 @@ static bool same_run(const trainer *t, const st_file *f, const char *path, io_er
     checkpoint_meta want = {.n = 0};
     config_to_meta(&t->m.config, &want);
     train_to_meta(t, &want);
-    for (int a = 0; a < want.n; a++) {
-        const char *found = st_get_meta(f, want.item[a].key);
-        if (!found || strcmp(found, want.item[a].value) != 0) {
+    for (int i = 0; i < want.n; i++) {
+        const char *found = st_get_meta(f, want.item[i].key);
+        if (!found || strcmp(found, want.item[i].value) != 0) {
             snprintf(err, IO_ERR, "%s: belongs to another run: expected %s = %s, found %.40s", path,
-                     want.item[a].key, want.item[a].value, found ? found : "none");
+                     want.item[i].key, want.item[i].value, found ? found : "none");
             return false;
         }
     }
@@ -234,9 +236,9 @@ trainer *trainer_resume(const char *path, const model_config *c, const train_con
         const char *hash = st_get_meta(&f, "train.curve_hash");
         t->curve.hash = hash ? strtoull(hash, NULL, 16) : 0;
     }
-    for (int a = 0; ok && a < 3 * t->m.n_tensors; a++) {
-        const model_tensor *tensor = &t->m.tensor[a % t->m.n_tensors];
-        int copy = a / t->m.n_tensors;
+    for (int i = 0; ok && i < 3 * t->m.n_tensors; i++) {
+        const model_tensor *tensor = &t->m.tensor[i % t->m.n_tensors];
+        int copy = i / t->m.n_tensors;
         tensor_name name;
         snprintf(name, sizeof name, "%s%s", copy_prefix[copy], tensor->name);
         ok = checkpoint_read_tensor(&f, path, name, tensor, copy_buffer(t, copy) + tensor->offset, err);
@@ -290,8 +292,8 @@ static void adamw(trainer *t, const float *grads, double lr, double scale)
 {
     const double beta1 = 0.9, beta2 = 0.95;
     const double fix1 = 1 - pow(beta1, (double)(t->step + 1)), fix2 = 1 - pow(beta2, (double)(t->step + 1));
-    for (int a = 0; a < t->m.n_tensors; a++) {
-        const model_tensor *tensor = &t->m.tensor[a];
+    for (int n = 0; n < t->m.n_tensors; n++) {
+        const model_tensor *tensor = &t->m.tensor[n];
         const float shrink = (float)(1 - (tensor->decay ? lr * t->config.decay : 0));
         const float rate = (float)(lr / fix1), inv2 = (float)(1 / fix2);
         float *p = t->m.params + tensor->offset, *m1 = t->moment1 + tensor->offset,

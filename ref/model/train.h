@@ -22,9 +22,10 @@ typedef struct train_config {
     double lambda;        /**< weight of the KL loss. The Index Branch has no other gradient and AdamW divides
                                by its size, so lambda acts through the clipping norm only */
     uint64_t seed;
-    const char
-        *backend; /**< who computes, and how often the curve tells recall: noted in the state, so that */
-    int64_t recall_every; /**< a run goes on as it began; NULL and 0 are not noted */
+    /* Noted in the state, so that a run goes on as it began; NULL and 0 are not. */
+    const char *backend;   /**< who computes */
+    const char *precision; /**< the type of attention's tensors */
+    int64_t recall_every;  /**< how often the curve tells recall */
 } train_config;
 
 train_config train_default_config(void);

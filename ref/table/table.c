@@ -133,6 +133,18 @@ bool table_ops(const char *backend, msa_ops *ops)
     return true;
 }
 
+const char *table_precision(const msa_ops *ops)
+{
+    return ops->stage[MSA_STAGE_SPARSE]->precision == MSA_FLOAT32 ? "float32" : "bf16";
+}
+
+bool table_prefer_precision(const char *backend, const char *precision, msa_ops *ops)
+{
+    if (strcmp(precision, "bf16") == 0 && strcmp(backend, "fast") == 0)
+        *ops = msa_fast_bf16_ops;
+    return strcmp(precision, table_precision(ops)) == 0;
+}
+
 void table_prefer_same_bits(const char *backend, msa_ops *ops)
 {
     const msa_kernel *kernel;

@@ -29,6 +29,11 @@ const char *table_dropped(const char *name);
  *  has no such back end. */
 bool table_ops(const char *backend, msa_ops *ops);
 
+/** "float32" or "bf16": the type of the tensors that a table's attention multiplies. */
+const char *table_precision(const msa_ops *ops);
+/** Replaces a back end's table by its table of that type. False if it has none. */
+bool table_prefer_precision(const char *backend, const char *precision, msa_ops *ops);
+
 /** Replaces those whose bits may differ from run to run by those that add in a fixed order. */
 void table_prefer_same_bits(const char *backend, msa_ops *ops);
 

@@ -30,20 +30,14 @@ build() { # target
     "$clang" -std=c11 -g -O1 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes \
         -D_POSIX_C_SOURCE=200809L $json_flags \
         -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-        "tests/fuzz/fuzz_$1.c" tests/fuzz/fuzz.c ref/softmax.c ref/e4m3.c \
+        "tests/fuzz/fuzz_$1.c" tests/fuzz/fuzz.c ref/softmax.c ref/e4m3.c ref/fast/gemm.c \
         $(for part in error file set staging sums sha256 json tensor npy safetensors safetensors_write; do echo "ref/io/$part.c"; done) \
+        $(for part in config directory names weights; do echo "ref/checkpoint/$part.c"; done) \
         $json_libs -lm -o "$out/fuzz_$1"
 }
 
 # ---- Good files to start from --------------------------------------------------------------------
-little_endian() { # number bytes
-    value=$1 left=$2
-    while [ "$left" -gt 0 ]; do
-        # shellcheck disable=SC2059 # the format is the byte
-        printf "\\$(printf %03o $((value % 256)))"
-        value=$((value / 256)) left=$((left - 1))
-    done
-}
+. tests/support/published.sh
 
 npy_seed() { # version length-bytes dict data-bytes
     printf '\223NUMPY'
@@ -51,12 +45,6 @@ npy_seed() { # version length-bytes dict data-bytes
     little_endian "${#3}" "$2"
     printf '%s' "$3"
     head -c "$4" /dev/zero
-}
-
-safetensors_seed() { # json data-bytes
-    little_endian "${#1}" 8
-    printf '%s' "$1"
-    head -c "$2" /dev/zero
 }
 
 seeds_npy() { # directory
@@ -74,6 +62,19 @@ seeds_safetensors() { # directory
     safetensors_seed "{\"a\":{$t:[0],$o:[0,0]},\"b\":{\"dtype\":\"BF16\",\"shape\":[1],$o:[0,2]}}" 2 >"$1/refused"
 }
 
+checkpoint_seed() { # config index: its three files in a row
+    little_endian "${#1}" 2
+    printf '%s' "$1"
+    little_endian "${#2}" 2
+    printf '%s' "$2"
+    safetensors_seed "$m3_header" "$m3_bytes"
+}
+
+seeds_checkpoint() { # directory
+    checkpoint_seed "$m3_flat" '' >"$1/alone"
+    checkpoint_seed "$m3_nested" "$m3_index" >"$1/sharded"
+}
+
 # ---- Run -----------------------------------------------------------------------------------------
 if [ -d /dev/shm ] && [ -w /dev/shm ]; then
     scratch=$(mktemp -d /dev/shm/msa-fuzz-XXXXXX)
@@ -88,7 +89,7 @@ run() { # target word... (the words are offered to the mutator)
     shift
     printf '"%s"\n' "$@" >"$out/$target.dict"
     if TMPDIR=$scratch "$out/fuzz_$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 \
-        -malloc_limit_mb=64 -max_len=4096 -print_final_stats=1 -dict="$out/$target.dict" \
+        -malloc_limit_mb=64 -max_len="${max_len:-4096}" -print_final_stats=1 -dict="$out/$target.dict" \
         -artifact_prefix="$out/$target-" "$out/corpus_$target" >"$log" 2>&1; then
         echo "ok fuzz $target: $(sed -n 's/^stat::number_of_executed_units: *//p' "$log") executions" \
             "in $seconds s, $(find "$out/corpus_$target" -type f | wc -l) inputs kept, nothing found"
@@ -99,7 +100,7 @@ run() { # target word... (the words are offered to the mutator)
     fi
 }
 
-mkdir -p "$out/corpus_npy" "$out/corpus_safetensors"
+mkdir -p "$out/corpus_npy" "$out/corpus_safetensors" "$out/corpus_checkpoint"
 build npy
 seeds_npy "$out/corpus_npy"
 run npy "{'" "'}" "'descr'" "'fortran_order'" "'shape'" : , '(' ')' '<f4' '<i4' '>f4' True False \
@@ -109,7 +110,11 @@ if [ -n "$json_flags" ]; then
     seeds_safetensors "$out/corpus_safetensors"
     run safetensors '{' '}' '[' ']' __metadata__ dtype F32 shape data_offsets : , '\\u0000' -1 \
         9223372036854775807
+    build checkpoint
+    seeds_checkpoint "$out/corpus_checkpoint"
+    max_len=8192 run checkpoint '{' '}' '[' ']' text_config sparse_attention_config rope_parameters rope_type layer_types \
+        weight_map F8_E4M3 U8 F16 F32 _scale_inv indexer. index_ -1 9223372036854775807 1e999
 else
-    echo "SKIP fuzz safetensors: libjansson-dev is not installed"
+    echo "SKIP fuzz safetensors, checkpoint: libjansson-dev is not installed"
 fi
 exit "$found"

@@ -44,7 +44,17 @@ mutant 'rotary pairs interleaved' msa_rope test_layer 'rotate(..., $rot / 2, $i,
 mutant 'rotary frequencies of the wrong width' msa_rope test_layer '* $i / $rot)' '* $i / ($rot + 2))'
 mutant 'stop-gradient missing' msa_layer_backward test_layer 'if ($c->attached)' 'if (true)'
 mutant 'rotary not turned back' norm_rope_backward test_layer '$pos + $run.q0, true,' '$pos + $run.q0, false,'
+mutant 'cache of bf16 without index keys' paged_attention test_layer 'append_rounded($s, $p, $n->ik, ...);' ''
+mutant 'cache of bf16 with values for keys' paged_attention test_layer 'append_rounded($s, $p, $n->kv, $st->k_raw, $f->in_turn' 'append_rounded($s, $p, $n->kv, $f->v, $f->in_turn'
 mutant 'V written over the prefix' project_v test_layer '$st->v + ($seq.kv0 + position(&$seq, 0)) * $width' '$st->v + $seq.kv0 * $width'
+
+# ---- Checkpoints -----------------------------------------------------------------------------------
+mutant 'scales of MXFP8 off by one' from_mx test_checkpoint '$s - 127' '$s - 126'
+mutant 'gains without their file' checkpoint_find_layer test_checkpoint '$part < $end' '$part < $end && $part != CHECKPOINT_K_NORM'
+mutant 'every tile in the first one'"'"'s place' multiply test_checkpoint '* $w->rows + $first' '* $w->rows'
+mutant 'narrow heads turn by one angle' checkpoint_turn test_checkpoint '($i + $half) % ($r->rot / 2)' '$i'
+mutant 'angles of a model are exact' angle test_checkpoint '$exact ?' '$exact || true ?'
+mutant 'a bias is left out without a word' check_complete test_checkpoint 'if (!$known)' 'if (false)'
 
 # ---- Quality and cost ----------------------------------------------------------------------------
 mutant 'mass of a sum, not of a mean' mass_row test_cost '$p[$j] / $denom / $group' '$p[$j] / $denom'
@@ -71,6 +81,8 @@ mutant 'fast sweep of full support: queries of the first block' sweep_entries te
 mutant 'backward on tiles sees the future' turn_visits test_amx 'hide(&$now->logits, $c, $here->logits)' '(void)$here'
 mutant 'backward on tiles: dK of P' step_of_visit test_amx '$x->ds + $part * PAIRS' '$x->p + $part * PAIRS'
 mutant 'backward on tiles loses a part of dQ' end_ask test_amx '$part = 1; $part < $h->parts' '$part = 2; $part < $h->parts'
+mutant 'tiles: a product of matrices takes a column of B twice' square test_amx 'tile_load($t, 7, $b + $steps + $k' 'tile_load($t, 7, $b + $k'
+mutant 'files of results: newer fields may hold anything' has_fields test_bench_files '$later->name) && !are_there($o, $later, $what, &$n)' '$later->name) && (are_there($o, $later, $what, &$n), false)'
 
 # ---- Model, training -----------------------------------------------------------------------------
 mutant 'SwiGLU gradient without its second term' swiglu_backward test_model '* (1 + $gate[$i] * (1 - $s))' ''

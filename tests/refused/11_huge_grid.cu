@@ -1,4 +1,4 @@
-/* wants: 11_huge_grid.cu:[0-9]+, in run: a grid of 2147483647 thread blocks: expected at most 1048576 */
+/* wants: 11_huge_grid.cu:[0-9]+, in run: a grid of 2147483647 CTAs: expected at most 1048576 */
 /* Block scores, a warp per index query and block. Each lane owns a key and walks its channels. */
 #include "../../../cuda/index/rows.cuh"
 

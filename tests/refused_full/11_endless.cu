@@ -1,4 +1,4 @@
-/* wants: 11_endless.cu:[0-9]+, in (block_score|run): no thread block has ended in 10 seconds of processor time: an endless loop */
+/* wants: 11_endless.cu:[0-9]+, in (block_score|run): no CTA has ended in 10 seconds of processor time: an endless loop */
 /* Block scores, a warp per index query and block. Each lane owns a key and walks its channels. */
 #include "../../../cuda/index/rows.cuh"
 

@@ -141,6 +141,37 @@ same = msa.decode(q[-1:], cut(k), cut(v), qi[-1:], cut(ki), block=BLOCK, topk=K)
 check(all((a == b).all() for a, b in zip(half, same)), "bf16 keys: the bits of the same numbers in float32")
 half, same = msa.dense_decode(q[-1:], bits(k), bits(v)), msa.dense_decode(q[-1:], cut(k), cut(v))
 check(all((a == b).all() for a, b in zip(half, same)), "... and in dense decoding")
+
+# Tensors of bf16: the kernels that read them leave what they leave of the same numbers in float32.
+tensors = {"q": q, "k": k, "v": v, "qi": qi, "ki": ki, "dout": dout}
+calls = {
+    "dense": lambda x, **kernel: msa.dense(x["q"], x["k"], x["v"], **kernel),
+    "index": lambda x, **kernel: [msa.index(x["qi"], x["ki"], block=BLOCK, topk=K, **kernel),
+                                  msa.scores(x["qi"], x["ki"], block=BLOCK, **kernel)],
+    "sparse": lambda x, **kernel: msa.sparse(x["q"], x["k"], x["v"], right, block=BLOCK, **kernel),
+    "prefill": lambda x, **kernel: msa.prefill(x["q"], x["k"], x["v"], x["qi"], x["ki"], block=BLOCK, topk=K, **kernel),
+    "decode": lambda x, **kernel: [*msa.decode(x["q"][-3:], x["k"], x["v"], x["qi"][-3:], x["ki"], block=BLOCK, topk=K, **kernel),
+                                   *msa.decode_pages(x["q"][None, -3:], paged(x["k"]), paged(x["v"]), *cache[1],
+                                                     x["qi"][None, -3:], paged(x["ki"]), topk=K, **kernel)],
+    "dense_decode": lambda x, **kernel: [*msa.dense_decode(x["q"][-3:], x["k"], x["v"], **kernel),
+                                         *msa.decode_pages(x["q"][None, -3:], paged(x["k"]), paged(x["v"]), *cache[1], **kernel)],
+    "backward": lambda x, **kernel: msa.backward(x["q"], x["k"], x["v"], x["dout"], right, block=BLOCK, **kernel),
+    "dense_backward": lambda x, **kernel: msa.dense_backward(x["q"], x["k"], x["v"], x["dout"], **kernel),
+    "kl": lambda x, **kernel: msa.kl(x["q"], x["k"], x["qi"], x["ki"], right, block=BLOCK, **kernel),
+}
+as_bits, as_cut = ({name: f(x) for name, x in tensors.items()} for f in (bits, cut))
+equal = lambda a, b: all((np.asarray(x) == np.asarray(y)).all() for x, y in zip(a, b))
+amx = {stage: call(as_cut, kernel=stage + "/amx") for stage, call in calls.items()}
+for stage, call in calls.items():
+    found = call(as_bits)
+    check(equal(found, amx[stage]) and all(np.asarray(x).dtype != np.uint16 for x in found), f"{stage} of bf16")
+check(equal(calls["sparse"](as_bits, kernel="sparse/amx_blocks"), calls["sparse"](as_cut, kernel="sparse/amx_blocks")),
+      "... by name, another kernel of these")
+check(any((a != b).any() for a, b in zip(amx["dense"], calls["dense"](as_cut))), "... which is not the one of float32")
+x = as_bits["q"]
+check(np.shares_memory(msa._args.bits("q", x, T, HQ, D), x) and msa._halves(["q", "k", "v"], as_bits) == ["q", "k", "v"] and
+      msa._halves(["q", "k", "v"], as_bits | {"v": v}) == [], "... where they lie, if all of them are")
+
 cu = [0, 50, 150], [0, 100, 300]
 packed = msa.dense(q, k, v, cu_q=cu[0], cu_kv=cu[1])[0]
 check((packed[:50] == msa.dense(q[:50], k[:100], v[:100])[0]).all(), "packed sequences")
@@ -196,7 +227,12 @@ for what, call in {
     "cu_q: expected integers that": lambda: msa.dense(q, k, v, cu_q=np.array([0, 150]) + 2**32, cu_kv=[0, 300]),
     "cumulative sequence lengths": lambda: msa.dense(q[:3], k[:6], v[:6], cu_q=[0, 3], cu_kv=[0, 4]),
     "len_q: expected shape (1)": lambda: msa.dense(q, k, v, len_q=[1, 2]),
-    "v: expected uint16": lambda: msa.decode(q[-1:], bits(k), v, qi[-1:], bits(ki), block=BLOCK, topk=K),
+    "v: expected bf16": lambda: msa.decode(q[-1:], bits(k), v, qi[-1:], bits(ki), block=BLOCK, topk=K),
+    "q: expected floats, found uint16": lambda: msa.dense(bits(q), k, v),
+    "v: expected floats, found uint16|k: expected floats, found uint16": lambda: msa.dense(q, bits(k), bits(v)),
+    "dense of bits by the reference": lambda: msa.dense(bits(q), bits(k), bits(v), kernel="ref"),
+    "k: expected floats, found uint16": lambda: msa.decode(q[-1:], bits(k), bits(v), qi[-1:], bits(ki), block=BLOCK, topk=K, kernel="ref"),
+    "k: expected shape (S, Hkv, 32), found (300, 2, 8)": lambda: msa.dense(bits(q), bits(k)[:, :, :8], bits(v)),
     "x: expected shape (n, heads, d)": lambda: msa.rope(q[None], 16),
     "table: expected shape (2, max_pages)": lambda: msa.decode_pages(q[:2, None], k[None], v[None], [[0]], [5, 5]),
 }.items():
@@ -223,5 +259,17 @@ except ImportError:
 else:
     t = torch.from_numpy(q)
     check(np.shares_memory(msa._args.array("t", t, *t.shape), q) and (msa.dense(t, k, v)[0] == msa.dense(q, k, v)[0]).all(), "PyTorch tensors")
+    as_halves = {name: torch.from_numpy(x).to(torch.bfloat16).requires_grad_() for name, x in as_cut.items()}
+    paged = lambda x: torch.stack([torch.cat([x, x])[list(order).index(b) * BLOCK:][:BLOCK] if b in order else x[:BLOCK]
+                                   for b in range(blocks + 2)])
+    for stage, call in calls.items():
+        check(equal(call(as_halves), amx[stage]), f"{stage} of PyTorch tensors of bf16")
+    t = as_halves["q"]
+    check(msa._args.bits("q", t, T, HQ, D).ctypes.data == t.data_ptr(), "... where they lie")
+    check(equal(calls["dense"](as_halves, kernel="ref"), calls["dense"](as_cut, kernel="ref")) and
+          equal(calls["dense"](as_halves | {"v": as_cut["v"]}), calls["dense"](as_cut)),
+          "... become float32 for the kernels of that, and beside a tensor of it")
+    check(equal(msa.decode(q[-1:], as_halves["k"], as_halves["v"], qi[-1:], as_halves["ki"], block=BLOCK, topk=K),
+                msa.decode(q[-1:], bits(k), bits(v), qi[-1:], bits(ki), block=BLOCK, topk=K)), "keys of PyTorch in bf16")
 print(f"1..{n}")
 sys.exit(failed > 0)

@@ -93,6 +93,8 @@ def other_array(x):
 
 def spoil(function, args):
     args = dict(args)
+    if rng.integers(4) == 0:
+        args = {name: bits(x) if isinstance(x, np.ndarray) and x.dtype == np.float32 else x for name, x in args.items()}
     for _ in range(int(rng.integers(1, 3))):
         name = list(args)[int(rng.integers(len(args)))]
         x = args[name]

@@ -1,0 +1,187 @@
+/* A step of generation screens a cache by its 8-bit copy: the codes stream by instead of the keys, half the bytes, and
+ * each row learns below what upper bound a block is none of its business. The blocks that are left are scored in full
+ * by decode_amx.c, for all rows at once; a row that did not ask takes no notice.
+ *
+ * In pages a block may lie in pieces, each with numbers of its own: the largest of their bounds are the block's. */
+#ifndef MSA_STEP_SCREEN_AMX_H
+#define MSA_STEP_SCREEN_AMX_H
+
+#include "screen_amx.h"
+#include "step_amx.h"
+
+typedef struct screener {
+    const msa_shape *s;
+    const msa_index8 *copy;
+    request at;
+    int64_t piece,
+        first;        /* tokens that share a number; contiguous: the number of the request's first block */
+    int64_t rows;     /* n groups */
+    tile_rows *right; /* [columns][bytes' steps]: the rows' codes */
+    screened of;      /* [16 columns] */
+    float *lower, *upper; /* [rows][B] */
+    float *tau;           /* [rows] */
+    int8_t *codes;        /* [di] */
+    double *room;         /* [di] */
+} screener;
+
+static inline void screener_take(screener *y, const msa_shape *s, arena *a)
+{
+    const int64_t rows = most_queries(s) * s->n_kv_heads, columns = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    y->right = arena_take(a, columns * steps8_of(s->d_index), sizeof *y->right);
+    y->of = screened_take(columns * TILE_ROWS, a);
+    y->lower = arena_take(a, rows * msa_n_blocks(s), sizeof *y->lower);
+    y->upper = arena_take(a, rows * msa_n_blocks(s), sizeof *y->upper);
+    y->tau = arena_take(a, rows, sizeof *y->tau);
+    y->codes = arena_take(a, s->d_index, sizeof *y->codes);
+    y->room = arena_take(a, s->d_index, sizeof *y->room);
+}
+
+/* The number of the piece that begins with this key. */
+static inline int64_t number_of(const screener *y, int64_t j)
+{
+    return y->at.table ? key_row(&y->at, j) / y->piece : y->first + j / y->piece;
+}
+
+/* A request; qi [rows,di] as floats. */
+static inline void screener_begin(screener *y, const cache *x, const msa_arrays *a, const float *qi)
+{
+    const int d = x->s->d_index, steps8 = steps8_of(d);
+    const int64_t rows = x->at.seq.n_q * x->s->n_kv_heads, columns = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    y->s = x->s;
+    y->copy = a->index8;
+    y->at = x->at;
+    y->piece = x->at.table ? piece_tokens(x->s, &a->pages) : x->s->block;
+    y->first = x->at.number * msa_n_blocks(x->s);
+    y->rows = rows;
+    memset(y->right, 0, (size_t)(columns * steps8) * sizeof *y->right);
+    for (int64_t row = 0; row < columns * TILE_ROWS; row++)
+        if (row < rows) {
+            screened_row(y->of, row, qi + row * d, d, y->codes, y->room);
+            put_codes(y->right + row / TILE_ROWS * steps8, row % TILE_ROWS, y->codes, d);
+        } else {
+            y->of.step[row] = y->of.norm[row] = y->of.rest[row] = 0;
+        }
+}
+
+/* n <= 16 keys' codes, as left factors: where they lie if that is possible. */
+static inline left_rows codes_of(const screener *y, int64_t row, int64_t n, tile_rows *room)
+{
+    const int d = y->s->d_index;
+    const int8_t *codes = y->copy->codes + row * d;
+    if (n == TILE_ROWS && d % TILE_BYTES == 0)
+        return (left_rows){codes, d, TILE_BYTES};
+    memset(room, 0, (size_t)steps8_of(d) * sizeof *room);
+    for (int64_t j = 0; j < n; j++)
+        put_key_codes(room, j, codes + j * d, d);
+    return (left_rows){room, TILE_BYTES, sizeof *room};
+}
+
+/* X of a piece for `wide` columns. `far`: codes so many keys on are asked for. */
+static inline void piece_products(tiles *t, const screener *y, int64_t j, const tile_rows *const q[COLUMNS],
+                                  int wide, int64_t far, tile_rows *room, tile_rows *products,
+                                  int_lanes best[COLUMNS])
+{
+    const int d = y->s->d_index;
+    const int64_t row = key_row(&y->at, j);
+    for (int b = 0; b < wide; b++)
+        best[b] = (int_lanes){0} + INT32_MIN;
+    for (int64_t k = 0, n; k < y->piece; k += n) {
+        n = min_i64(TILE_ROWS, y->piece - k);
+        if (j + k + far < y->at.seq.n_kv)
+            for (int64_t at = 0; at < n * d; at += 64)
+                __builtin_prefetch(y->copy->codes + key_row(&y->at, j + k + far) * d + at, 0, 2);
+        multiply_columns(t, steps8_of(d), codes_of(y, row + k, n, room), q, wide, true, products);
+        for (int b = 0; b < wide; b++)
+            for (int64_t a = 0; a < n; a++) {
+                int_lanes x;
+                memcpy(&x, products[b].word[a], sizeof x);
+                best[b] = larger_integer(best[b], x);
+            }
+    }
+}
+
+/* The bounds of a complete block for columns first .. first + wide - 1. */
+static inline void screen_columns(tiles *t, const screener *y, int64_t block, int64_t first, int wide,
+                                  int64_t far, tile_rows *room, tile_rows *products)
+{
+    const int64_t blocks = msa_n_blocks(y->s);
+    const tile_rows *q[COLUMNS] = {NULL};
+    lanes lower[COLUMNS], upper[COLUMNS];
+    for (int b = 0; b < wide; b++) {
+        q[b] = y->right + (first + b) * steps8_of(y->s->d_index);
+        lower[b] = upper[b] = all(-INFINITY);
+    }
+    for (int64_t j = block * y->s->block; j < (block + 1) * y->s->block; j += y->piece) {
+        const int64_t number = number_of(y, j);
+        const float reach = y->copy->reach[number],
+                    bound = bound_of(reach, y->copy->error[number], y->s->d_index);
+        int_lanes best[COLUMNS];
+        piece_products(t, y, j, q, wide, far, room, products, best);
+        for (int b = 0; b < wide; b++) {
+            lanes low, high;
+            bounds_of(y->of, (first + b) * TILE_ROWS, best[b], y->copy->scale[number], reach, bound, &low,
+                      &high);
+            lower[b] = larger(lower[b], low);
+            upper[b] = (lanes)((int_lanes)larger(upper[b], high) | (high != high)); /* NaN stays */
+        }
+    }
+    for (int64_t row = first * TILE_ROWS; row < min_i64(y->rows, (first + wide) * TILE_ROWS); row++) {
+        y->lower[row * blocks + block] = lower[row / TILE_ROWS - first][row % TILE_ROWS];
+        y->upper[row * blocks + block] = upper[row / TILE_ROWS - first][row % TILE_ROWS];
+    }
+}
+
+static inline void screen_block(tiles *t, const screener *y, int64_t block, int64_t far, tile_rows *room,
+                                tile_rows *products)
+{
+    const int64_t columns = (y->rows + TILE_ROWS - 1) / TILE_ROWS;
+    for (int64_t first = 0; first < columns; first += COLUMNS)
+        screen_columns(t, y, block, first, (int)min_i64(COLUMNS, columns - first), far, room, products);
+}
+
+/* The smallest magnitude in the blocks before block `end`. */
+static inline float least_before(const screener *y, int64_t end)
+{
+    float least = INFINITY;
+    for (int64_t j = 0; j < end * y->s->block; j += y->piece)
+        least = fminf(least, y->copy->least[number_of(y, j)]);
+    return least;
+}
+
+/* What a row's upper bounds may not be below: the (k-1)-th largest of its lower ones. NaN: all of its blocks are
+ * scored. */
+static inline void find_tau(const screener *y, int64_t row, const fitted *fit, float least, best_list *best)
+{
+    const int64_t local = position(&y->at.seq, row / y->s->n_kv_heads) / y->s->block, keep = y->s->topk - 1;
+    const float *lower = y->lower + row * msa_n_blocks(y->s);
+    y->tau[row] = NAN;
+    if (keep == 0 || local <= keep || may_vanish(fit, least))
+        return;
+    best->n = 0;
+    for (int64_t b = 0; b < local; b++)
+        best_insert(best, keep, lower[b], (int32_t)b);
+    y->tau[row] = best->score[keep - 1];
+}
+
+static inline bool asks_for(const screener *y, int64_t row, int64_t block)
+{
+    return y->s->topk > 1 && block < position(&y->at.seq, row / y->s->n_kv_heads) / y->s->block &&
+           !(y->upper[row * msa_n_blocks(y->s) + block] < y->tau[row]);
+}
+
+/* What became of the request's rows; `settled` blocks were scored in full, row by row. */
+static inline msa_screening screened_rows(const screener *y, int64_t settled)
+{
+    msa_screening sum = {.settled = settled};
+    for (int64_t row = 0; row < y->rows; row++) {
+        const int64_t local = position(&y->at.seq, row / y->s->n_kv_heads) / y->s->block;
+        const bool chooses = y->s->topk > 1 && local >= y->s->topk;
+        sum.rows += chooses;
+        sum.blocks += chooses ? local : 0;
+        sum.fell_back += chooses && isnan(y->tau[row]);
+        sum.settled -= chooses ? 0 : local;
+    }
+    return sum;
+}
+
+#endif
