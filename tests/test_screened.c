@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "../cuda/host/msa_cuda.h"
+#include "../ref/table/table.h"
 #include "support/check.h"
 #include "support/index_keys.h"
 
@@ -270,9 +271,41 @@ static void few_candidates(void)
     check_release(NULL);
 }
 
+// Through the table, from memory of the host: the copy goes along, and what was done comes back.
+static void from_the_host(void)
+{
+    check_case c = check_begin("a call from the host brings a copy, and hears what was done");
+    const msa_kernel *screened = table_find("index/screened", "simt"),
+                     *fused = table_find("index/fused", "simt");
+    const msa_shape *s = &shapes[N_SHAPES - 1]; // packed
+    const problem p = pose(s, NORMAL, NORMAL, check_seed(8000));
+    const int64_t n = s->n_kv_heads * s->n_q * s->topk;
+    for (int b = 0; b < msa_n_seqs(s) * msa_n_blocks(s); b++)
+        p.copy.error[b] = INFINITY; // nothing is known
+    msa_screening done = {0}, made = {0};
+    msa_arrays a = {.qi = p.q, .ki = p.k, .ids = check_ints(n), .index8 = &p.copy, .screening = &done},
+               own = a;
+    own.ids = check_ints(n), own.index8 = NULL, own.screening = &made;
+    msa_arrays right = {.qi = p.q, .ki = p.k, .ids = check_ints(n)};
+    check_true(&c,
+               screened && fused && screened->run(s, &a, NULL) == MSA_OK &&
+                   screened->run(s, &own, NULL) == MSA_OK && fused->run(s, &right, NULL) == MSA_OK,
+               "all run");
+    check_same(&c, "ids by a copy", right.ids, a.ids, (size_t)n * sizeof(int32_t));
+    check_same(&c, "ids without", right.ids, own.ids, (size_t)n * sizeof(int32_t));
+    check_true(&c,
+               done.rows > 0 && done.rows == made.rows && done.settled == done.blocks &&
+                   made.settled < made.blocks,
+               "%lld of %lld settled, and %lld", (long long)done.settled, (long long)done.blocks,
+               (long long)made.settled);
+    check_end(&c);
+    check_release(NULL);
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
+    from_the_host();
     codes();
     maxima();
     ids();
