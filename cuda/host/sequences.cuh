@@ -95,10 +95,8 @@ static Call part(const msa_shape *shape, msa_dtype out, const msa_arrays *a, int
     c.a.qi = shifted((const bf16 *)a->qi, q * s->n_kv_heads * s->d_index);
     c.a.ki = shifted((const bf16 *)a->ki, kv * s->d_index);
     if (a->index8)
-        c.a.copy = {shifted((const int8_t *)a->index8->codes, kv * s->d_index),
-                    shifted((const float *)a->index8->scale, r * n_blocks),
-                    shifted((const float *)a->index8->reach, r * n_blocks),
-                    shifted((const float *)a->index8->error, r * n_blocks)};
+        c.a.copy = {shifted(a->index8->codes, kv * s->d_index), shifted(a->index8->scale, r * n_blocks),
+                    shifted(a->index8->reach, r * n_blocks), shifted(a->index8->error, r * n_blocks)};
     c.a.screening = a->screening;
     c.a.scores = shifted((float *)a->scores, q * n_blocks);
     c.a.scores_by_block = shifted((const float *)a->scores, q);

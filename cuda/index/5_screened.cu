@@ -36,7 +36,7 @@ PTX_INLINE void reset(const Lists8 &lists, int n_blocks)
 /// A CTA a block.
 template <int D>
 __global__ void __launch_bounds__(32 * code_warps)
-    prepare(Shape s, const bf16 *ki, Copy copy, bool make, Lists8 lists)
+    prepare(Shape s, const bf16 *ki, Copy8 copy, bool make, Lists8 lists)
 {
     s = actual(s);
     reset(lists, s.n_blocks);
@@ -61,7 +61,7 @@ PTX_INLINE void make_queries(Screen<D, Block> &m, const Span &span, const bf16 *
 }
 
 template <int D, int Block>
-PTX_INLINE void screen_rows(const Shape &s, Screen<D, Block> &m, const Span &span, const Copy &copy,
+PTX_INLINE void screen_rows(const Shape &s, Screen<D, Block> &m, const Span &span, const Copy8 &copy,
                             const Lists8 &lists)
 {
     const int part = (int)threadIdx.x / 128 * 2, lane = (int)threadIdx.x % 32, keep = s.topk - 1;
@@ -91,7 +91,7 @@ PTX_INLINE void screen_rows(const Shape &s, Screen<D, Block> &m, const Span &spa
 
 template <int D, int Block>
 __global__ void __launch_bounds__(stream_threads, 1)
-    screen(Shape s, const __grid_constant__ CUtensorMap code_map, int at, const bf16 *qi, Copy copy,
+    screen(Shape s, const __grid_constant__ CUtensorMap code_map, int at, const bf16 *qi, Copy8 copy,
            Lists8 lists)
 {
     s = actual(s);
@@ -157,7 +157,7 @@ __global__ void __launch_bounds__(32 * select_warps)
 /* ---- Host ------------------------------------------------------------------------------------------------ */
 
 struct Scratch {
-    Copy copy;
+    Copy8 copy;
     Lists8 lists;
     Turned turned;
     size_t bytes;
@@ -204,7 +204,7 @@ template <int D, int Block> struct Maps8 {
     int at;
 };
 
-template <int D, int Block> msa_status run_chunk(const Call &c, const Scratch &w, const Maps8<D, Block> &maps)
+template <int D, int Block> void run_chunk(const Call &c, const Scratch &w, const Maps8<D, Block> &maps)
 {
     const Shape &s = c.s;
     const int64_t n = n_rows(s);
@@ -222,26 +222,23 @@ template <int D, int Block> msa_status run_chunk(const Call &c, const Scratch &w
                      sizeof(Smem<D, Block, false>), c.stream, s, maps.keys, c.a.qi, w.lists, c.a.ids);
     LAUNCH_DEPENDENT(choose, ctas(n, select_warps), dim3(32 * select_warps), 0, c.stream, s, w.lists, c.a.ids,
                      c.a.screening);
-    return MSA_OK;
 }
 
 template <int D, int Block> msa_status run_chunks(const Call &c, Scratch w)
 {
     Maps8<D, Block> maps;
     if (c.a.copy.codes)
-        w.copy = {(int8_t *)c.a.copy.codes, (float *)c.a.copy.scale, (float *)c.a.copy.reach,
-                  (float *)c.a.copy.error};
+        w.copy = c.a.copy;
     maps.at = (int)((uintptr_t)w.copy.codes % 128 / D);
     if (codes_map<D>(&maps.codes, w.copy.codes - maps.at * D, (int64_t)c.s.n_kv + maps.at, Block) != MSA_OK ||
         vectors_map(&maps.keys, c.a.ki, c.s.n_kv, D, Block) != MSA_OK)
         return MSA_ERR_DEVICE;
     LAUNCH((prepare<D>), dim3((unsigned)c.s.n_blocks), dim3(32 * code_warps), sizeof(BlockNumbers), c.stream,
            c.s, c.a.ki, w.copy, !c.a.copy.codes, w.lists);
-    msa_status status = MSA_OK;
     const int step = chunk_length(c.s);
-    for (int q0 = 0; q0 < c.s.n_q && status == MSA_OK; q0 += step)
-        status = run_chunk<D, Block>(chunk_of(c, q0, c.s.n_q - q0 < step ? c.s.n_q - q0 : step), w, maps);
-    return status;
+    for (int q0 = 0; q0 < c.s.n_q; q0 += step)
+        run_chunk<D, Block>(chunk_of(c, q0, c.s.n_q - q0 < step ? c.s.n_q - q0 : step), w, maps);
+    return MSA_OK;
 }
 
 msa_status run(const Call &c)

@@ -12,12 +12,6 @@
 #include "../kit/attend.cuh"
 #include "../kit/bits.cuh"
 
-/// The copy of one sequence's keys: msa_index8, whose comments say what the numbers are.
-struct Copy {
-    int8_t *codes;
-    float *scale, *reach, *error;
-};
-
 PTX_INLINE double infinite()
 {
     return (double)-minus_infinity();
@@ -192,7 +186,7 @@ PTX_INLINE double most_of_warps(const double (&x)[code_warps])
 
 /// The copy of block b, by a whole CTA. [msa_index8_block]
 template <int D>
-PTX_INLINE void make_codes(BlockNumbers &m, const Shape &s, int b, const bf16 *ki, const Copy &copy)
+PTX_INLINE void make_codes(BlockNumbers &m, const Shape &s, int b, const bf16 *ki, const Copy8 &copy)
 {
     const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
     const bf16 *keys = ki + (int64_t)b * s.block * D;

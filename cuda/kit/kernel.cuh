@@ -62,8 +62,8 @@ struct Shape {
 
 /// An 8-bit copy of index keys, of one sequence: msa_index8.
 struct Copy8 {
-    const int8_t *codes; ///< NULL: the kernel makes its own
-    const float *scale, *reach, *error;
+    int8_t *codes; ///< NULL: the kernel makes its own
+    float *scale, *reach, *error;
 };
 
 /// One sequence's arrays: they start at its first query or key.
