@@ -215,7 +215,7 @@ static void ids(void)
 {
     for (int k = 0; k < N_KINDS; k++) {
         check_case c = check_begin("ids of %s keys are those of index/fused", kind_name[k]);
-        for (int n = tap_full() ? 0 : k % 3; n < N_SHAPES; n += tap_full() ? 1 : 3)
+        for (int n = tap_full() ? 0 : k % 5; n < N_SHAPES; n += tap_full() ? 1 : 5)
             for (int q = 0; q < (tap_full() ? 2 : 1); q++) {
                 char name[INPUTS_NAME];
                 inputs_shape_name(&shapes[n], name);
