@@ -236,25 +236,21 @@ static void long_lists(void)
 {
     static const msa_shape s = {3, 32 * 530, 4, 2, 4, 64, 32, 6, 1, NULL, NULL, NULL, NULL};
     check_case c = check_begin("rows with too many candidates fall back, and have the same ids");
-    for (int k = 0; k < 2; k++) {
-        static const kind of[] = {CLOSE, NORMAL};
-        const problem p = pose(&s, of[k], NORMAL, check_seed(6000 + (uint64_t)k));
-        msa_screening done = {0};
-        set_mode(k + 1);
-        same_ids(&c, &p, kind_name[of[k]], &done);
-        check_true(&c, done.rows == 6 && done.fell_back == (of[k] == CLOSE ? 6 : 0),
-                   "%s: %lld of %lld rows fell back", kind_name[of[k]], (long long)done.fell_back,
-                   (long long)done.rows);
-        check_release(NULL);
-    }
+    const problem p = pose(&s, CLOSE, NORMAL, check_seed(6000));
+    msa_screening done = {0};
+    set_mode(1);
+    same_ids(&c, &p, kind_name[CLOSE], &done);
+    check_true(&c, done.rows == 6 && done.fell_back == 6, "%lld of %lld rows fell back",
+               (long long)done.fell_back, (long long)done.rows);
+    check_release(NULL);
     check_end(&c);
 }
 
 // The bounds are the reference's but for what float32 rounds: so are the candidates.
 static void few_candidates(void)
 {
-    const msa_shape s = {4, 128 * 256, 4, 4, 4, 128, 128, 16, 1, NULL, NULL, NULL, NULL};
-    check_case c = check_begin("of 32K Gaussian keys it settles about as many blocks as the reference");
+    const msa_shape s = {4, 128 * 80, 4, 4, 4, 128, 128, 16, 1, NULL, NULL, NULL, NULL};
+    check_case c = check_begin("of 10K Gaussian keys it settles about as many blocks as the reference");
     const problem p = pose(&s, NORMAL, NORMAL, check_seed(7000));
     msa_screening done = {0}, right = {0};
     int32_t *wanted = check_ints(s.n_kv_heads * s.n_q * s.topk);
