@@ -2,7 +2,7 @@
 # What ptxas made of every kernel, after `make cuda`: cuda/report.sh BUILD
 # Registers, spills and barriers come from its log; where cuobjdump and nvdisasm are found (the toolkit has
 # them, and so does the wheel of Python's triton: CUOBJDUMP=path) the machine code is searched for
-#   HGMMA wgmma    UTMALDG tensor copies    UBLKCP other bulk copies    LDGSTS cp.async    HMMA mma.sync
+#   HGMMA wgmma, IGMMA of integers too    UTMALDG tensor copies    UBLKCP other bulk copies    LDGSTS cp.async    HMMA mma.sync
 #   LDL/STL spilled or indexed registers
 # Shared memory is asked for at launch, so it comes from a run of each kernel on the engine.
 set -u
@@ -24,7 +24,7 @@ instructions() {
     [ -n "$CUOBJDUMP" ] || return
     "$CUOBJDUMP" -sass -arch sm_90a "$1" | awk '
         /Function :/ {name = $NF}
-        / HGMMA/ {n[name, 1]++} / UTMALDG/ {n[name, 2]++} / UBLKCP/ {n[name, 3]++} / LDGSTS/ {n[name, 4]++}
+        / [HI]GMMA/ {n[name, 1]++} / UTMALDG/ {n[name, 2]++} / UBLKCP/ {n[name, 3]++} / LDGSTS/ {n[name, 4]++}
         / HMMA/ {n[name, 5]++} / LDL/ {n[name, 6]++} / STL/ {n[name, 7]++} {seen[name]}
         END {for (f in seen) if (f != "") print f, n[f,1]+0, n[f,2]+0, n[f,3]+0, n[f,4]+0, n[f,5]+0, n[f,6]+0, n[f,7]+0}'
 }

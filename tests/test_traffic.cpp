@@ -71,7 +71,8 @@ static simt::Counters count(Problem &p, const char *kernel, bool with_kl = false
     msa_arrays a = {};
     a.q = aligned(p.q), a.k = aligned(p.k), a.v = aligned(p.v), a.o = aligned(p.o);
     a.ids = p.ids.data(), a.forced_ids = p.instead.empty() ? nullptr : p.instead.data(), a.lse = p.lse.data();
-    a.qi = aligned(p.qi), a.ki = aligned(p.ki), a.index_lse = p.index_lse.data();
+    a.qi = aligned(p.qi), a.ki = aligned(p.ki);
+    a.index_lse = p.index_lse.empty() ? nullptr : p.index_lse.data();
     if (!p.table.empty()) {
         const bool small = !p.scale.empty();
         uint8_t *ki8 = small ? (uint8_t *)(((uintptr_t)p.ki8.data() + 127) / 128 * 128) : nullptr;
@@ -364,6 +365,47 @@ static void judge_index(const msa_shape &s, int parts, std::mt19937 &rng)
                        12 * entries + 4 * entries + 4 * offered + 8 * entries + 4 * chosen);
 }
 
+/// Of equal keys every block before the local one is a candidate: what screening, turning and settling move is known.
+static void judge_screened(const msa_shape &s, std::mt19937 &rng)
+{
+    Problem p;
+    const int64_t rows = s.n_q * s.n_kv_heads, blocks = msa_n_blocks(&s), complete = s.n_kv / s.block;
+    const double di = s.d_index, n = s.block;
+    p.s = s;
+    p.qi = draw((size_t)(rows * s.d_index), rng);
+    p.ki.assign((size_t)(s.n_kv * s.d_index) + 128, p.qi[0]);
+    p.ids.resize((size_t)(rows * s.topk));
+    double codes = 0, pairs = 0, tiles = 0, ctas = 0; // tiles of codes; of full keys
+    vector<int64_t> asked((size_t)blocks);
+    for (int64_t row0 = 0; row0 < rows; row0 += 256) {
+        int64_t local = 0;
+        for (int64_t row = row0; row < std::min(row0 + 256, rows); row++) {
+            local = (s.n_kv - s.n_q + row / s.n_kv_heads) / s.block;
+            pairs += (double)local;
+            for (int64_t b = 0; b < local; b++)
+                asked[(size_t)b]++;
+        }
+        codes += (double)local;
+        ctas++;
+    }
+    double some = 0; // blocks that somebody asks for
+    for (int64_t of : asked)
+        tiles += (double)ceil_div(of, (int64_t)128), some += of > 0;
+    tap_note("screened: T=%lld S=%lld heads=%d:%d di=%d block=%d k=%d", (long long)s.n_q, (long long)s.n_kv,
+             s.n_heads, s.n_kv_heads, s.d_index, s.block, s.topk);
+    const simt::Counters c = count(p, "index/screened");
+    const double formula = 5 * di * (double)complete * n + 12 * (double)complete + 2 * di * 256 * ctas +
+                           (di * n + 96) * codes + (48 + 2 * di) * pairs + 2 * di * n * tiles +
+                           4 * s.topk * (double)rows,
+                 settlers = (double)std::min<int64_t>(264, rows * blocks / 128 + blocks);
+    // Counters of blocks, who fell, how many candidates a row has (which all lanes read), worklists.
+    within_one_percent("screened", (double)(c.load_bytes + c.store_bytes), formula,
+                       12 * (double)blocks + 4 * some + 24 + (4 + 128 + 128) * (double)rows + 8 * some +
+                           (16 + 8 * 16) * tiles + 1024 * settlers + 4 * 288 * ctas);
+    exactly("screened, in 8 bits", c.tensor_int8, 256 * codes * n * di);
+    exactly("screened, settled", c.tensor_fma, 128 * tiles * n * di);
+}
+
 /* ---- Steps of generation ------------------------------------------------------------------------------- */
 
 /// A batch of requests of t queries each, with as many pages as their table has entries.
@@ -543,6 +585,8 @@ int main()
     judge_index({96, 1500, 64, 4, 128, 128, 128, 16, 1, nullptr, nullptr, nullptr, nullptr}, 1, rng);
     judge_index({40, 3000, 4, 2, 64, 64, 32, 4, 1, nullptr, nullptr, nullptr, nullptr}, 11, rng);
     judge_index({9, 4100, 16, 1, 128, 128, 128, 16, 1, nullptr, nullptr, nullptr, nullptr}, 4, rng);
+    judge_screened({300, 400, 8, 2, 64, 64, 32, 4, 1, nullptr, nullptr, nullptr, nullptr}, rng);
+    judge_screened({96, 1500, 64, 4, 128, 128, 128, 5, 1, nullptr, nullptr, nullptr, nullptr}, rng);
     const int eights = 8, k = 4; // as in judge_choice()
     judge_choice(eights * crossing * k, rng);
     judge_choice(eights * crossing * k + 1, rng);

@@ -23,7 +23,7 @@ typedef struct port {
     size_t at;    /* offset on the device */
 } port;
 
-#define MAX_PORTS (ARRAY_N + 9) /* and of pages, lengths, loss, workspace */
+#define MAX_PORTS (ARRAY_N + 15) /* and of pages, lengths, loss, 8-bit copy, screening, workspace */
 #define ALIGN 128
 #define FENCE 256
 
@@ -32,6 +32,7 @@ typedef struct call {
     const msa_pages *pages; /* NULL: keys are contiguous */
     int32_t status;         /* what the device says of lengths and pages */
     msa_arrays arrays;
+    msa_index8 copy; /* on the device */
     port port[MAX_PORTS];
     int n;
 } call;
@@ -143,6 +144,21 @@ static void add_pages(call *c, const msa_pages *p)
     }
 }
 
+/* What a kernel that screens reads beside its keys, and what it did. */
+static void add_screening(call *c, const msa_arrays *given)
+{
+    const int64_t n = msa_n_seqs(c->s) * msa_n_blocks(c->s);
+    const msa_index8 *copy = given->index8;
+    if (copy) {
+        c->arrays.index8 = &c->copy;
+        add(c, "8-bit copy", BYTES, c->s->n_kv * c->s->d_index, copy->codes, NULL, &c->copy.codes);
+        add(c, "its scales", WORDS, n, copy->scale, NULL, &c->copy.scale);
+        add(c, "its reach", WORDS, n, copy->reach, NULL, &c->copy.reach);
+        add(c, "its error", WORDS, n, copy->error, NULL, &c->copy.error);
+    }
+    add(c, "screening", WORDS, sizeof *given->screening / 4, NULL, given->screening, &c->arrays.screening);
+}
+
 /* What the stage reads and writes, as stages.def has it. O is float32 here. */
 static void add_arrays(call *c, msa_stage stage, const msa_arrays *given)
 {
@@ -155,6 +171,8 @@ static void add_arrays(call *c, msa_stage stage, const msa_arrays *given)
             array_count(c->s, c->pages, a), HAS(of.in, a) ? at : NULL, HAS(of.out, a) ? at : NULL,
             array_place(&c->arrays, a));
     }
+    if (stage == MSA_STAGE_INDEX)
+        add_screening(c, given);
     if (stage == MSA_STAGE_KL)
         add(c, "loss", WORDS, sizeof *given->loss / 4, NULL, given->loss, &c->arrays.loss);
     c->arrays.weight = given->weight;

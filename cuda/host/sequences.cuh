@@ -94,6 +94,10 @@ static Call part(const msa_shape *shape, msa_dtype out, const msa_arrays *a, int
     c.a.v = shifted((const bf16 *)a->v, kv * s->n_kv_heads * s->d_head);
     c.a.qi = shifted((const bf16 *)a->qi, q * s->n_kv_heads * s->d_index);
     c.a.ki = shifted((const bf16 *)a->ki, kv * s->d_index);
+    if (a->index8)
+        c.a.copy = {shifted(a->index8->codes, kv * s->d_index), shifted(a->index8->scale, r * n_blocks),
+                    shifted(a->index8->reach, r * n_blocks), shifted(a->index8->error, r * n_blocks)};
+    c.a.screening = a->screening;
     c.a.scores = shifted((float *)a->scores, q * n_blocks);
     c.a.scores_by_block = shifted((const float *)a->scores, q);
     c.a.ids = shifted((int32_t *)a->ids, q * s->topk);
@@ -171,6 +175,8 @@ try {
     spoil(work, workspace(entry, s, out));
     if (a->loss)
         clear(a->loss, sizeof *a->loss, (cudaStream_t)stream);
+    if (a->screening)
+        clear(a->screening, sizeof *a->screening, (cudaStream_t)stream);
     const bool step = stage_is_step(entry->stage), in_pages = a->pages.table != nullptr;
     for (int r = 0; r < (in_pages ? 1 : msa_n_seqs(s)); r++) {
         Call c = in_pages ? paged(s, out, a) : step ? step_part(s, out, a, r) : part(s, out, a, r);

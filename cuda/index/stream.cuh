@@ -18,7 +18,7 @@ constexpr int consumer_threads = 256, stream_threads = consumer_threads + 32;
 /// Rows of Qi in parts of 64, one wgmma high, and a ring of tiles of one block of keys each, as many as fit
 /// in `RingBytes`. Tile n uses stage n % stages for the n / stages-th time.
 template <int D, int Block, int Rows, int RingBytes> struct Stream {
-    static constexpr int stages = RingBytes / (int)sizeof(Tile<Block, D>);
+    static constexpr int block = Block, stages = RingBytes / (int)sizeof(Tile<Block, D>);
     Tile<64, D> q[Rows / 64];
     Tile<Block, D> k[stages];
     uint64_t full_q, full[stages], empty[stages];
@@ -42,12 +42,10 @@ template <int Rows> PTX_INLINE Span span_of(const Shape &s, int splits = 1)
     return span;
 }
 
-/// Barriers of the ring; all threads of the CTA call it.
-template <int D, int Block, int Rows, int RingBytes>
-PTX_INLINE void stream_init(Stream<D, Block, Rows, RingBytes> &m)
+/// Barriers of a ring, k of stages with full and empty; all threads of the CTA call it.
+template <class M> PTX_INLINE void ring_init(M &m)
 {
     if (threadIdx.x == 0) {
-        mbarrier_init(&m.full_q, 1);
         for (int i = 0; i < m.stages; i++) {
             mbarrier_init(&m.full[i], 1);
             mbarrier_init(&m.empty[i], consumer_threads / 32);
@@ -56,8 +54,26 @@ PTX_INLINE void stream_init(Stream<D, Block, Rows, RingBytes> &m)
     }
     __syncthreads();
 }
+/// The same, and of the rows.
+template <class M> PTX_INLINE void stream_init(M &m)
+{
+    if (threadIdx.x == 0)
+        mbarrier_init(&m.full_q, 1);
+    ring_init(m);
+}
 
-/// One thread's work: the CTA's rows, then its tiles of keys.
+/// One thread's work: the CTA's tiles of keys, row `at` of the map being the first.
+template <class M> PTX_INLINE void produce_keys(M &m, const CUtensorMap *keys, const Span &span, int at = 0)
+{
+    timeline_role("producer");
+    for (int n = 0; n < span.n_tiles; n++) {
+        const int stage = n % m.stages;
+        mbarrier_wait(&m.empty[stage], n / m.stages % 2 ^ 1); // all consumer warps have released it
+        mbarrier_arrive_expect(&m.full[stage], sizeof m.k[stage]);
+        load_kv(m.k[stage], keys, &m.full[stage], 0, at + (span.first + n) * m.block);
+    }
+}
+/// The same after the CTA's rows.
 template <int D, int Block, int Rows, int RingBytes>
 PTX_INLINE void produce(Stream<D, Block, Rows, RingBytes> &m, const CUtensorMap *rows,
                         const CUtensorMap *keys, const Span &span)
@@ -66,24 +82,17 @@ PTX_INLINE void produce(Stream<D, Block, Rows, RingBytes> &m, const CUtensorMap 
     mbarrier_arrive_expect(&m.full_q, sizeof m.q); // resident: loaded once
     for (int part = 0; part < Rows / 64; part++)
         load_kv(m.q[part], rows, &m.full_q, 0, span.row0 + 64 * part);
-    for (int n = 0; n < span.n_tiles; n++) {
-        const int stage = n % m.stages;
-        mbarrier_wait(&m.empty[stage], n / m.stages % 2 ^ 1); // all consumer warps have released it
-        mbarrier_arrive_expect(&m.full[stage], sizeof m.k[stage]);
-        load_kv(m.k[stage], keys, &m.full[stage], 0, (span.first + n) * Block);
-    }
+    produce_keys(m, keys, span);
 }
 
 /// The CTA's tile n, once it is there.
-template <int D, int Block, int Rows, int RingBytes>
-PTX_INLINE const Tile<Block, D> &wait_stage(Stream<D, Block, Rows, RingBytes> &m, int n)
+template <class M> PTX_INLINE const auto &wait_stage(M &m, int n)
 {
     mbarrier_wait(&m.full[n % m.stages], n / m.stages % 2);
     return m.k[n % m.stages];
 }
 /// A consumer warp has waited for its products of tile n.
-template <int D, int Block, int Rows, int RingBytes>
-PTX_INLINE void release_stage(Stream<D, Block, Rows, RingBytes> &m, int n)
+template <class M> PTX_INLINE void release_stage(M &m, int n)
 {
     if (threadIdx.x % 32 == 0)
         mbarrier_arrive(&m.empty[n % m.stages]);

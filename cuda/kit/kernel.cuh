@@ -60,9 +60,17 @@ struct Shape {
     Padding padding;
 };
 
+/// An 8-bit copy of index keys, of one sequence: msa_index8.
+struct Copy8 {
+    int8_t *codes; ///< NULL: the kernel makes its own
+    float *scale, *reach, *error;
+};
+
 /// One sequence's arrays: they start at its first query or key.
 struct Arrays {
     const bf16 *q, *k, *v, *qi, *ki;
+    Copy8 copy;
+    msa_screening *screening; ///< to which every sequence adds
     float *scores;
     const float *scores_by_block; ///< the same array, of a kernel that takes it so
     int32_t *ids;

@@ -137,6 +137,13 @@ PTX_INLINE uint32_t pack_bf16(float lo, float hi)
     return r;
 }
 
+/// The largest of three: one instruction on Hopper. "max" twice, which ptxas joins.
+PTX_INLINE int max3(int a, int b, int c)
+{
+    PTX(return __vimax3_s32(a, b, c);)
+    CPU(const int m = a < b ? b : a; return m < c ? c : m;)
+}
+
 /* ---- Warps --------------------------------------------------------------------------------------- */
 
 /// The value of lane (lane ^ with). "shfl.sync". Here and below only the lanes of the mask take part, and
@@ -455,6 +462,12 @@ template <int n> PTX_INLINE void wgmma_pin(float (&d)[n])
     PTX(for (int i = 0; i < n; i++) asm volatile("" : "+f"(d[i])::"memory");)
     CPU((void)d;)
 }
+/// Of integers.
+template <int n> PTX_INLINE void wgmma_pin(int32_t (&d)[n])
+{
+    PTX(for (int i = 0; i < n; i++) asm volatile("" : "+r"(d[i])::"memory");)
+    CPU((void)d;)
+}
 /// The same for A in registers.
 template <int n> PTX_INLINE void wgmma_pin(uint32_t (&a)[n][4])
 {
@@ -493,6 +506,11 @@ template <int pending> PTX_INLINE void wgmma_wait(ONLY_SITE)
 #define D32(i) D16(i), D16(i + 16)
 #define D64(i) D32(i), D32(i + 32)
 #define D128(i) D64(i), D64(i + 64)
+#define I4(i) "+r"(d[i]), "+r"(d[i + 1]), "+r"(d[i + 2]), "+r"(d[i + 3])
+#define I8(i) I4(i), I4(i + 4)
+#define I16(i) I8(i), I8(i + 8)
+#define I32(i) I16(i), I16(i + 16)
+#define I64(i) I32(i), I32(i + 32)
 // `x` operands follow the accumulators; the predicate says whether D is added to.
 #define WGMMA_SS(N, regs, x0, x1, x2, x3, x4)                                                                \
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " x2 ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N         \
@@ -506,6 +524,12 @@ template <int pending> PTX_INLINE void wgmma_wait(ONLY_SITE)
                                                ";\n}"                                                        \
                  : D##regs(0)                                                                                \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)accumulate), "n"(trans_b)    \
+                 : "memory")
+#define WGMMA_INT8(N, regs, x0, x1, x2)                                                                      \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " x2 ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N         \
+                 "k32.s32.s8.s8 {" R##regs "}, " x0 ", " x1 ", p;\n}"                                        \
+                 : I##regs(0)                                                                                \
+                 : "l"(a), "l"(b), "r"((int)accumulate)                                                      \
                  : "memory")
 #endif
 
@@ -536,6 +560,16 @@ PTX_INLINE void wgmma_rs(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, 
             WGMMA_RS(256, 128, "%128", "%129", "%130", "%131", "%132", "%133", "%134");)
     CPU(simt::wgmma(d, N, a, 0, b, accumulate, false, trans_b, site);)
 }
+/// d (64 x N) = A B or d += A B of 8-bit integers, exactly, for k = 32: both K-major, in shared memory.
+template <int N>
+PTX_INLINE void wgmma_ss_int8(int32_t (&d)[N / 2], uint64_t a, uint64_t b, bool accumulate SITE)
+{
+    static_assert(N == 32 || N == 64 || N == 128, "add this N here");
+    PTX(if constexpr (N == 32) WGMMA_INT8(32, 16, "%16", "%17", "%18");)
+    PTX(else if constexpr (N == 64) WGMMA_INT8(64, 32, "%32", "%33", "%34");)
+    PTX(else if constexpr (N == 128) WGMMA_INT8(128, 64, "%64", "%65", "%66");)
+    CPU(simt::wgmma_int8(d, N, a, b, accumulate, site);)
+}
 #ifdef __CUDACC__
 #undef R4
 #undef R8
@@ -549,8 +583,14 @@ PTX_INLINE void wgmma_rs(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, 
 #undef D32
 #undef D64
 #undef D128
+#undef I4
+#undef I8
+#undef I16
+#undef I32
+#undef I64
 #undef WGMMA_SS
 #undef WGMMA_RS
+#undef WGMMA_INT8
 #endif
 
 /* ---- The timeline ------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@
 #endif
 
 /// Element types and swizzles, with the driver's values.
-enum class TensorType { float32 = 7, bf16 = 9 };
+enum class TensorType { int8 = 0, float32 = 7, bf16 = 9 };
 enum class TensorSwizzle { none = 0, b32 = 1, b64 = 2, b128 = 3 };
 
 /// A tensor of `rank` dimensions, innermost first: sizes in elements, strides in bytes of dimensions 1, 2,

@@ -23,7 +23,8 @@ typedef struct simt_counters {
     uint64_t store_bytes, store_sectors; /**< reductions included */
     uint64_t shared_accesses;            /**< warp-wide shared loads and stores, by named helpers */
     uint64_t shared_conflicts;           /**< extra passes over the banks that these took */
-    uint64_t tensor_fma;                 /**< multiply-adds of mma.sync and wgmma */
+    uint64_t tensor_fma;                 /**< multiply-adds of mma.sync and wgmma in bf16... */
+    uint64_t tensor_int8;                /**< ... and of wgmma in 8-bit integers, which take half the time */
     uint64_t bulk_copies, bulk_bytes;    /**< TMA, either direction; whole boxes, as barriers count them */
     uint64_t barriers;                   /**< warps that passed a CTA or named barrier */
     uint64_t mbarrier_waits;             /**< threads that waited for an mbarrier phase... */

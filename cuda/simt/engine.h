@@ -125,7 +125,7 @@ struct Mbarrier {
 struct Accumulators {
     float *lane[128];
     int n;
-    std::vector<float> value; ///< [64][n]
+    std::vector<float> value; ///< [64][n]; of integer products their bits
     unsigned in_flight;
     Site at;
 };
@@ -133,7 +133,7 @@ struct Accumulators {
 /// One wgmma between issue and wait.
 struct Product {
     std::shared_ptr<Accumulators> d;
-    bool from_registers, accumulate, trans_a, trans_b, done;
+    bool from_registers, accumulate, trans_a, trans_b, integers, done;
     uint64_t desc_a, desc_b;
     std::vector<float> a; ///< [64][16], where it came from registers
     Range reads[2];
@@ -391,6 +391,8 @@ Range check_operand(Block &b, uint64_t desc, bool mn_major, int mn_size, const C
 /// As float32, element (mn, k) to out[mn mn_step + k k_step].
 void gather(Block &b, uint64_t desc, bool mn_major, int mn_size, const char *name, const Product &p,
             float *out, int mn_step, int k_step);
+/// As integers, 32 a row, from an operand whose 32 bytes a row are as those of 16 bf16.
+void gather_int8(Block &b, uint64_t desc, int mn_size, const char *name, const Product &p, int8_t *out);
 /// Operands may be strided: whether bytes between the first and the last of one are its own.
 bool is_of(uint64_t desc, bool mn_major, int mn_size, Range r, Site at);
 

@@ -104,23 +104,40 @@ Range check_operand(Block &b, uint64_t desc, bool mn_major, int mn_size, const C
     return all;
 }
 
-void gather(Block &b, uint64_t desc, bool mn_major, int mn_size, const char *name, const Product &p,
-            float *out, int mn_step, int k_step)
+/// Calls f(mn, k, word) with the four words of each chunk, once it is known that somebody wrote them.
+template <class F>
+static void each_written(Block &b, uint64_t desc, bool mn_major, int mn_size, const char *name,
+                         const Product &p, F f)
 {
     each_chunk(desc, mn_major, mn_size, name, p.at, [&](int mn, int k, uint32_t address) {
         tsan::reads(b.at(address), 16, p.agent.pc);
         uint32_t word[4];
         memcpy(word, b.at(address), 16);
-        float *to = out + mn * mn_step + k * k_step;
-        const int step = mn_major ? mn_step : k_step;
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < 4; i++)
             if (word[i] == ~0u && !options.unwritten && !known_written(b, {address, address + 16}))
                 fail(p.at, "wgmma: element (%d,%d) of %s lies at offset %u, where nobody has written", mn, k,
                      name, address - Block::shared_window);
+        f(mn, k, word);
+    });
+}
+
+void gather(Block &b, uint64_t desc, bool mn_major, int mn_size, const char *name, const Product &p,
+            float *out, int mn_step, int k_step)
+{
+    const int step = mn_major ? mn_step : k_step;
+    each_written(b, desc, mn_major, mn_size, name, p, [&](int mn, int k, const uint32_t *word) {
+        float *to = out + mn * mn_step + k * k_step;
+        for (int i = 0; i < 4; i++) {
             to[2 * i * step] = from_bits<float>(word[i] << 16);
             to[(2 * i + 1) * step] = from_bits<float>(word[i] & 0xffff0000u);
         }
     });
+}
+
+void gather_int8(Block &b, uint64_t desc, int mn_size, const char *name, const Product &p, int8_t *out)
+{
+    each_written(b, desc, false, mn_size, name, p,
+                 [&](int mn, int k, const uint32_t *word) { memcpy(out + 32 * mn + 2 * k, word, 16); });
 }
 
 bool is_of(uint64_t desc, bool mn_major, int mn_size, Range r, Site at)

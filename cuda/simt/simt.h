@@ -326,6 +326,8 @@ void wgmma_wait(int pending, Site at);
 /// a: four registers, or NULL for descriptor desc_a.
 void wgmma(float *d, int n, const uint32_t *a, uint64_t desc_a, uint64_t desc_b, bool accumulate,
            bool trans_a, bool trans_b, Site at);
+/// k = 32 of 8-bit integers, both operands K-major.
+void wgmma_int8(int32_t *d, int n, uint64_t desc_a, uint64_t desc_b, bool accumulate, Site at);
 void setmaxnreg(unsigned n, bool increase, Site at);
 void grid_wait(Site at);
 void launch_dependents(Site at);

@@ -31,9 +31,8 @@ static void add_rows(float *__restrict d, const float *a, const float *b, int n)
         d[j] = d[j] + a[0] * b[j] + a[1] * b1[j] + a[2] * b2[j] + a[3] * b3[j];
 }
 
-static void multiply(Block &b, Warpgroup &g, Product &p)
+static void multiply_floats(Block &b, Product &p)
 {
-    const tsan::Acting acting(p.agent);
     const int n = p.d->n;
     std::vector<float> a_shared(p.from_registers ? 0 : 64 * 16), bs(16 * (size_t)n);
     if (!p.from_registers)
@@ -46,9 +45,37 @@ static void multiply(Block &b, Warpgroup &g, Product &p)
     for (int m = 0; m < 64; m++)
         for (int k = 0; k < 16; k += 4)
             add_rows(d + (size_t)m * n, a + m * 16 + k, bs.data() + (size_t)k * n, n);
+    b.count.tensor_fma += 64 * 16 * (uint64_t)n;
+}
+
+static void multiply_integers(Block &b, Product &p)
+{
+    const int n = p.d->n;
+    std::vector<int8_t> x(64 * 32), y(32 * (size_t)n);
+    gather_int8(b, p.desc_a, 64, "A", p, x.data());
+    gather_int8(b, p.desc_b, n, "B", p, y.data());
+    for (int m = 0; m < 64; m++)
+        for (int j = 0; j < n; j++) {
+            float &d = p.d->value[(size_t)(m * n + j)];
+            int32_t sum = 0, before;
+            for (int k = 0; k < 32; k++)
+                sum += x[(size_t)(32 * m + k)] * y[(size_t)(32 * j + k)];
+            memcpy(&before, &d, 4);
+            sum += p.accumulate ? before : 0;
+            memcpy(&d, &sum, 4);
+        }
+    b.count.tensor_int8 += 64 * 32 * (uint64_t)n;
+}
+
+static void multiply(Block &b, Warpgroup &g, Product &p)
+{
+    const tsan::Acting acting(p.agent);
+    if (p.integers)
+        multiply_integers(b, p);
+    else
+        multiply_floats(b, p);
     p.done = true;
     tsan::release(&g.multiplied);
-    b.count.tensor_fma += 64 * 16 * (uint64_t)n;
 }
 
 /// Products of a warpgroup take place in order.
@@ -183,7 +210,7 @@ struct WgmmaLane {
     int n;
     const uint32_t *a;
     uint64_t desc_a, desc_b;
-    bool accumulate, trans_a, trans_b;
+    bool accumulate, trans_a, trans_b, integers;
     Site at;
     void *pc;
 };
@@ -231,9 +258,8 @@ static void issue(void **args)
         if (o.desc_a != l.desc_a || o.desc_b != l.desc_b || o.accumulate != l.accumulate)
             fail(l.at, "wgmma: threads 0 and %d of the warpgroup pass different descriptors or scale-d", t);
     }
-    Product p = {nullptr, l.a != nullptr, l.accumulate,     l.trans_a, l.trans_b,
-                 false,   l.desc_a,       l.desc_b,         {},        {{0, 0}, {0, 0}},
-                 groups,  l.at,           tsan::Agent(l.pc)};
+    Product p = {nullptr,  l.a != nullptr, l.accumulate, l.trans_a, l.trans_b, l.integers, false,
+                 l.desc_a, l.desc_b,       {},           {},        groups,    l.at,       tsan::Agent(l.pc)};
     for (const Product &o : g.products)
         if (o.d->lane[0] == l.d)
             p.d = o.d;
@@ -267,7 +293,7 @@ static void issue(void **args)
     } else {
         p.reads[0] = check_operand(b, l.desc_a, l.trans_a, 64, known, true, "A", l.at);
     }
-    note_product(b.threads[first], l.n * 64 * 16, groups, l.at);
+    note_product(b.threads[first], l.n * 64 * 16, groups, l.at); // k = 32 of integers takes as long
     p.reads[1] = check_operand(b, l.desc_b, l.trans_b, l.n, &all, false, "B", l.at);
     g.products.push_back(std::move(p));
     if (options.timing == Timing::early)
@@ -277,7 +303,13 @@ static void issue(void **args)
 void wgmma(float *d, int n, const uint32_t *a, uint64_t desc_a, uint64_t desc_b, bool accumulate,
            bool trans_a, bool trans_b, Site at)
 {
-    WgmmaLane l = {d, n, a, desc_a, desc_b, accumulate, trans_a, trans_b, at, CALLER};
+    WgmmaLane l = {d, n, a, desc_a, desc_b, accumulate, trans_a, trans_b, false, at, CALLER};
+    converge("wgmma", 0, &l, issue, at, true);
+}
+
+void wgmma_int8(int32_t *d, int n, uint64_t desc_a, uint64_t desc_b, bool accumulate, Site at)
+{
+    WgmmaLane l = {(float *)d, n, nullptr, desc_a, desc_b, accumulate, false, false, true, at, CALLER};
     converge("wgmma", 0, &l, issue, at, true);
 }
 

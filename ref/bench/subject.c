@@ -318,7 +318,7 @@ static msa_arrays arrays_for_run(subject *t, int copy)
         array_set(&a, i, at);
     }
     a.index8 = t->codes ? &t->index8[copy] : NULL;
-    a.screening = &t->screening;
+    a.screening = t->device ? NULL : &t->screening; /* which a device cannot write to */
     if (HAS(t->in & t->out, ARRAY_IDS))
         a.forced_ids = t->copy[copy][ARRAY_IDS];
     a.pages = (msa_pages){.n_pages = t->g.p.n_pages,

@@ -19,6 +19,7 @@ __global__ void threads(float *x, uint32_t *flag)
     st_shared(&s.row[t % 64], ld_global(&x[t]));
     bar_sync(0, blockDim.x);
     float v = ex2(ld_shared(&s.row[63 - t % 64])) + lg2(x[t]);
+    v += (float)max3((int)t, (int)v, 7);
     v = shfl_xor(v, 1) + shfl(v, 3) + shfl_up(v, 1) + (float)warp_ballot(v > 0);
     if (t % 32 < 16)
         v += shfl_xor(v, 1, 0xffff) + (float)warp_max(t, 0xffff);
@@ -115,6 +116,21 @@ template <int N> __global__ void __launch_bounds__(256, 1) products(float *out, 
         out[128 * i + (int)threadIdx.x] = d[i];
 }
 
+template <int N> __global__ void __launch_bounds__(128, 1) integer_products(uint32_t *out)
+{
+    Smem &s = shared<Smem>();
+    int32_t d[N / 2] = {};
+    const uint64_t k_major = wgmma_descriptor(s.tile, 16, 1024, Swizzle::b128);
+    wgmma_pin(d);
+    wgmma_fence();
+    wgmma_ss_int8<N>(d, k_major, k_major, true);
+    wgmma_commit();
+    wgmma_wait<0>();
+    wgmma_pin(d);
+    for (int i = 0; i < N / 2; i++)
+        out[128 * i + (int)threadIdx.x] = (uint32_t)d[i];
+}
+
 void launch_all(CUtensorMap &map, float *x, bf16 *a, uint32_t *flag)
 {
     const uint64_t dim[] = {64, 64}, stride[] = {128};
@@ -131,4 +147,7 @@ void launch_all(CUtensorMap &map, float *x, bf16 *a, uint32_t *flag)
     LAUNCH(products<64>, 1, 256, sizeof(Smem), nullptr, x, flag);
     LAUNCH(products<128>, 1, 256, sizeof(Smem), nullptr, x, flag);
     LAUNCH(products<256>, 1, 256, sizeof(Smem), nullptr, x, flag);
+    LAUNCH(integer_products<32>, 1, 128, sizeof(Smem), nullptr, flag);
+    LAUNCH(integer_products<64>, 1, 128, sizeof(Smem), nullptr, flag);
+    LAUNCH(integer_products<128>, 1, 128, sizeof(Smem), nullptr, flag);
 }

@@ -223,6 +223,12 @@ __global__ void roundings(const uint32_t *in, uint32_t *out)
     const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
     st_global(out + i, pack_bf16(number(ld_global(in + 2 * i)), number(ld_global(in + 2 * i + 1))));
 }
+__global__ void maxima_of_three(const uint32_t *in, uint32_t *out)
+{
+    const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    st_global(out + i, (uint32_t)max3((int)ld_global(in + 3 * i), (int)ld_global(in + 3 * i + 1),
+                                      (int)ld_global(in + 3 * i + 2)));
+}
 
 constexpr double smallest_normal = 0x1p-126;
 
@@ -286,6 +292,13 @@ void add_functions(Made &m)
     p.fault = [x](const words &out) { return check_each(x, out, is_power); };
     probe &l = m.add("lg2", "any bits, then near 1", any, n, logarithms, 128, 0, n / 128);
     l.fault = [any](const words &out) { return check_each(any, out, is_logarithm); };
+    words three = draw(3 * 2048, m.rng);
+    for (size_t i = 0; i < 1536; i++) // equal ones, and neighbours
+        three[i] = (uint32_t)m.rng.between(-2, 2);
+    probe &t = m.add("max3", "any bits, and small numbers", three, 2048, maxima_of_three, 128, 0, 16);
+    for (size_t i = 0; i < 2048; i++)
+        t.expected[i] =
+            (uint32_t)std::max({(int)three[3 * i], (int)three[3 * i + 1], (int)three[3 * i + 2]});
 }
 
 /// Nearest, ties to even, by comparing distances.
@@ -1112,6 +1125,36 @@ __global__ void __launch_bounds__(128, 1)
     }
 }
 
+template <int N>
+__global__ void __launch_bounds__(128, 1)
+    product_int8(const uint32_t *in, uint32_t *out, Layout a, Layout b, int steps, int keep)
+{
+    Operands &s = shared<Operands>();
+    const int t = (int)threadIdx.x;
+    stage_words(s.a, in, a.size / 4);
+    stage_words(s.b, in + a.size / 4, b.size / 4);
+    int32_t d[N / 2];
+    for (int i = 0; i < N / 2; i++) {
+        const Element e = fragment_d(t, i);
+        d[i] = (e.row * 3 + e.col * 5) % 17 - 8;
+    }
+    const uint64_t at = wgmma_descriptor(s.a, a.leading, a.stride, a.swizzle),
+                   bt = wgmma_descriptor(s.b, b.leading, b.stride, b.swizzle);
+    for (int k = 0; k < steps; k++) {
+        wgmma_pin(d);
+        wgmma_fence();
+        wgmma_ss_int8<N>(d, at + (uint64_t)((uint32_t)k * a.step >> 4),
+                         bt + (uint64_t)((uint32_t)k * b.step >> 4), keep || k > 0);
+        wgmma_commit();
+        wgmma_wait<0>();
+        wgmma_pin(d);
+    }
+    for (int i = 0; i < N / 2; i++) {
+        const Element e = fragment_d(t, i);
+        st_global(out + e.row * N + e.col, (uint32_t)d[i]);
+    }
+}
+
 /// How an operand of `rows` rows (M or N) lies in shared memory. PTX ISA, "Strides".
 struct Arrangement {
     const char *name;
@@ -1168,16 +1211,30 @@ Layout layout_of(const Arrangement &x, uint32_t rows)
         l.leading = (uint32_t)x.k / 8 * s.columns, l.stride = s.columns, l.size = slabs * l.leading;
     return l;
 }
-/// Puts a [rows][k] matrix (k columns of the tile's x.k) where the layout wants it. Gaps are huge numbers.
-void append_tile(words &to, const Arrangement &x, const std::vector<int> &matrix, int rows, int k)
+/// Puts [rows][k] halves of words (k columns of the tile's x.k) where the layout wants them. Gaps are huge numbers.
+void append_halves(words &to, const Arrangement &x, const std::vector<uint16_t> &half, int rows, int k)
 {
     words tile(layout_of(x, (uint32_t)rows).size / 4, 0x7f7f7f7f);
     for (int mn = 0; mn < rows; mn++)
-        for (int e = 0; e < k; e++) {
-            const uint16_t v = (uint16_t)small_bf16(matrix[(size_t)(mn * k + e)]);
-            memcpy((char *)tile.data() + byte_of(x, (uint32_t)rows, (uint32_t)mn, (uint32_t)e), &v, 2);
-        }
+        for (int e = 0; e < k; e++)
+            memcpy((char *)tile.data() + byte_of(x, (uint32_t)rows, (uint32_t)mn, (uint32_t)e),
+                   &half[(size_t)(mn * k + e)], 2);
     to.insert(to.end(), tile.begin(), tile.end());
+}
+void append_tile(words &to, const Arrangement &x, const std::vector<int> &matrix, int rows, int k)
+{
+    std::vector<uint16_t> half;
+    for (const int v : matrix)
+        half.push_back((uint16_t)small_bf16(v));
+    append_halves(to, x, half, rows, k);
+}
+/// Of 8-bit integers two lie where one bf16 would.
+void append_int8(words &to, const Arrangement &x, const std::vector<int> &matrix, int rows, int k)
+{
+    std::vector<uint16_t> half;
+    for (size_t i = 0; i < matrix.size(); i += 2)
+        half.push_back((uint16_t)((matrix[i] & 255) | (matrix[i + 1] & 255) << 8));
+    append_halves(to, x, half, rows, k / 2);
 }
 void expect_product(probe &p, const std::vector<int> &a, const std::vector<int> &b, int n, int k, bool keep)
 {
@@ -1212,6 +1269,31 @@ void add_ss(Made &m, const char *group, const Arrangement &xa, const Arrangement
     };
     expect_product(p, a, b, N, k, keep);
 }
+/// The largest codes there are, and any.
+template <int N>
+void add_int8(Made &m, const char *group, const Arrangement &xa, const Arrangement &xb, int keep)
+{
+    const int k = 2 * (xa.k < xb.k ? xa.k : xb.k);
+    std::vector<int> a((size_t)(64 * k)), b((size_t)(N * k));
+    for (int &v : a)
+        v = m.rng.between(-128, 127);
+    for (int &v : b)
+        v = m.rng.between(0, 3) ? m.rng.between(-128, 127) : -128;
+    words in;
+    append_int8(in, xa, a, 64, k);
+    append_int8(in, xb, b, N, k);
+    const Layout la = layout_of(xa, 64), lb = layout_of(xb, N);
+    probe &p =
+        m.add(group, std::string("A ") + xa.name + ", B " + xb.name + (keep ? ", added" : ""), in, 64 * N);
+    p.launch = [=](const uint32_t *from, uint32_t *to) {
+        LAUNCH((product_int8<N>), 1, 128, sizeof(Operands), nullptr, from, to, la, lb, k / 32, keep);
+        return (const char *)nullptr;
+    };
+    for (int i = 0; i < 64; i++)
+        for (int j = 0; j < N; j++)
+            p.expected[(size_t)(i * N + j)] =
+                (uint32_t)(dot(a, i, b, j, k) + (keep ? (i * 3 + j * 5) % 17 - 8 : 0));
+}
 template <int N> void add_rs(Made &m, const char *group, const Arrangement &x, int keep)
 {
     const std::vector<int> a = draw_matrix(64, x.k, m.rng), b = draw_matrix(N, x.k, m.rng);
@@ -1240,6 +1322,16 @@ template <int N> void add_products(Made &m, const char *ss, const char *rs)
         add_ss<N>(m, ss, arrangements[i], arrangements[i], i % 2);
         add_ss<N>(m, ss, arrangements[(3 * i + 4) % n], arrangements[i], (i + 1) % 2);
         add_rs<N>(m, rs, arrangements[i], i % 2);
+    }
+}
+
+/// Every K-major arrangement, which is all that integers may have.
+template <int N> void add_int8_products(Made &m, const char *group)
+{
+    const size_t n = 5;
+    for (size_t i = 0; i < n; i++) {
+        add_int8<N>(m, group, arrangements[i], arrangements[i], i % 2);
+        add_int8<N>(m, group, arrangements[(i + 3) % n], arrangements[i], (i + 1) % 2);
     }
 }
 
@@ -1287,6 +1379,9 @@ void add_wgmma(Made &m)
     add_products<64>(m, "wgmma_ss, N = 64", "wgmma_rs, N = 64");
     add_products<128>(m, "wgmma_ss, N = 128", "wgmma_rs, N = 128");
     add_products<256>(m, "wgmma_ss, N = 256", "wgmma_rs, N = 256");
+    add_int8_products<32>(m, "wgmma_ss_int8, N = 32");
+    add_int8_products<64>(m, "wgmma_ss_int8, N = 64");
+    add_int8_products<128>(m, "wgmma_ss_int8, N = 128");
 
     const Arrangement &x = arrangements[4];
     const std::vector<int> a = draw_matrix(64, 64, m.rng);

@@ -1,0 +1,227 @@
+/**
+ * @file codes.cuh
+ * @brief Index keys and queries in 8 bits, as ref/index8.c makes them: rotated, then rounded to multiples of a scale.
+ *        A warp has a row, D / 32 neighbouring channels a lane.
+ *
+ * The codes and scales are those of index8.c, bit for bit: sums of the rotation in double in its order, the same
+ * quotients. Norms add squares in another order: that is covered as what it rounds itself is, by rounding up.
+ */
+#ifndef MSA_INDEX_CODES_CUH
+#define MSA_INDEX_CODES_CUH
+
+#include "../kit/attend.cuh"
+#include "../kit/bits.cuh"
+
+PTX_INLINE double infinite()
+{
+    return (double)-minus_infinity();
+}
+
+template <int D> PTX_INLINE void load_channels(double (&y)[D / 32], const bf16 *row)
+{
+    const uint32_t *mine = (const uint32_t *)row + D / 64 * (threadIdx.x % 32);
+    for (int n = 0; n < D / 64; n++) {
+        const uint32_t two = ld_global(mine + n);
+        y[2 * n] = (double)float_of(two << 16);
+        y[2 * n + 1] = (double)float_of(two & 0xffff0000u);
+    }
+}
+
+/// The butterflies of index8.c: first those within a lane.
+template <int D> PTX_INLINE void rotate(double (&y)[D / 32])
+{
+    UNROLL
+    for (int half = 1; half < D / 32; half *= 2)
+        UNROLL
+    for (int c = 0; c < D / 32; c++)
+        if ((c & half) == 0) {
+            const double sum = y[c] + y[c + half];
+            y[c + half] = y[c] - y[c + half];
+            y[c] = sum;
+        }
+    for (int with = 1; with < 32; with *= 2)
+        for (int c = 0; c < D / 32; c++) {
+            const double other = shfl_xor(y[c], with);
+            y[c] = threadIdx.x & (unsigned)with ? other - y[c] : y[c] + other;
+        }
+    for (int c = 0; c < D / 32; c++)
+        y[c] *= D == 64 ? 0x1p-3 : 0x1p-4;
+}
+
+/// The largest |y| of the row; infinity if one is NaN.
+template <int D> PTX_INLINE double most_of(const double (&y)[D / 32])
+{
+    double most = 0;
+    bool finite = true;
+    for (int c = 0; c < D / 32; c++) {
+        finite = finite && fabs(y[c]) < infinite();
+        most = fabs(y[c]) > most ? fabs(y[c]) : most;
+    }
+    if (warp_ballot(!finite))
+        return infinite();
+    for (int with = 1; with < 32; with *= 2) {
+        const double other = shfl_xor(most, with);
+        most = other > most ? other : most;
+    }
+    return most;
+}
+
+/// A scale: what the code 127 stands for is `most`. Infinite if that is.
+PTX_INLINE float scale_of(double most)
+{
+    return (float)(most / 127);
+}
+
+/// A float above x >= 0, by more than what sums of squares in double lose.
+PTX_INLINE float above(double x)
+{
+    const float nearest = (float)x;
+    return x > 0 && nearest < -minus_infinity() ? float_of(bits_of(nearest) + 1) : nearest;
+}
+
+PTX_INLINE double warp_sum(double x)
+{
+    for (int with = 1; with < 32; with *= 2)
+        x += shfl_xor(x, with);
+    return x;
+}
+
+/// x / y, correctly rounded, 1 / y being so: without the call that a division is on a GPU. Two steps of Newton's method,
+/// the second from less than an ulp away (Markstein).
+PTX_INLINE double quotient(double x, double y, double one_over_y)
+{
+    const double about = x * one_over_y, near = fma(fma(-about, y, x), one_over_y, about);
+    return fma(fma(-near, y, x), one_over_y, near);
+}
+
+/// A row as multiples of a step, and how long it is, as its codes say, and how far it is from that.
+struct Rounded {
+    uint32_t codes; ///< this lane's, the first one lowest
+    double norm, reach, rest;
+};
+template <int D> PTX_INLINE Rounded round_row(const double (&y)[D / 32], double step)
+{
+    Rounded row = {0, 0, 0, 0};
+    const double inverse = 1 / step;
+    for (int c = 0; c < D / 32; c++) {
+        const double times = step > 0 ? quotient(y[c], step, inverse) : 0;
+        const double code = (times > 127 ? 127 : times < -127 ? -127 : times) + 0x1.8p52 - 0x1.8p52;
+        row.codes |= ((uint32_t)(int)code & 255u) << 8 * c;
+        row.norm += y[c] * y[c];
+        row.reach += step * code * (step * code);
+        row.rest += (y[c] - step * code) * (y[c] - step * code);
+    }
+    row.norm = sqrt(warp_sum(row.norm));
+    row.reach = sqrt(warp_sum(row.reach));
+    row.rest = sqrt(warp_sum(row.rest)) + (D == 64 ? 6 : 7) * 0x1p-52 * row.norm;
+    return row;
+}
+/// The lane's codes, to its place in a row; two at a time, since the engine takes four that are -2 for a register
+/// that nobody has set.
+template <int D> PTX_INLINE void store_codes(int8_t *to, uint32_t codes)
+{
+    for (int n = 0; n < D / 64; n++)
+        st_global((uint16_t *)to + n, (uint16_t)(codes >> 16 * n));
+}
+
+/* ---- In shared memory ------------------------------------------------------------------------------- */
+
+/// Rows of codes as TMA writes them and wgmma reads them, swizzled over their length.
+template <int rows, int D> struct alignas(1024) CodeTile {
+    int8_t x[rows * D];
+};
+template <int D> constexpr Swizzle code_swizzle = D == 128 ? Swizzle::b128 : Swizzle::b64;
+
+template <int rows, int D>
+PTX_INLINE void load_kv(CodeTile<rows, D> &tile, const CUtensorMap *map, uint64_t *full, int, int key)
+{
+    tma_load_2d(tile.x, map, full, 0, key);
+}
+
+/// The lane's codes of a row, in ordinary stores: then fence_proxy_async() and a barrier.
+template <int rows, int D> PTX_INLINE void store_codes(CodeTile<rows, D> &tile, int row, uint32_t codes)
+{
+    const int at = row * D + D / 32 * (int)(threadIdx.x % 32), to = at ^ (at >> 7 & (D / 16 - 1)) << 4;
+    for (int n = 0; n < D / 64; n++)
+        st_shared((uint16_t *)&tile.x[to] + n, (uint16_t)(codes >> 16 * n));
+}
+
+/// x = A B^T of codes, issued as one group.
+template <int N, int D>
+PTX_INLINE void issue_codes(int32_t (&x)[N / 2], const CodeTile<64, D> &a, const CodeTile<N, D> &b)
+{
+    wgmma_pin(x);
+    wgmma_fence();
+    for (int step = 0; step < D / 32; step++)
+        wgmma_ss_int8<N>(x, wgmma_descriptor(&a.x[32 * step], 16, 8 * D, code_swizzle<D>),
+                         wgmma_descriptor(&b.x[32 * step], 16, 8 * D, code_swizzle<D>), step > 0);
+    wgmma_commit();
+}
+
+/// Codes of n keys; a copy takes those of `box_rows` (host).
+template <int D> msa_status codes_map(CUtensorMap *map, const int8_t *codes, int64_t n, int box_rows)
+{
+    const uint64_t dim[] = {(uint64_t)D, (uint64_t)n}, stride[] = {D};
+    const uint32_t box[] = {D, (uint32_t)box_rows};
+    return encode_tensor_map(map, TensorType::int8, 2, (void *)codes, dim, stride, box,
+                             D == 128 ? TensorSwizzle::b128 : TensorSwizzle::b64)
+               ? MSA_ERR_DEVICE
+               : MSA_OK;
+}
+
+/* ---- A block's keys ----------------------------------------------------------------------------------- */
+
+constexpr int code_warps = 8;
+
+struct BlockNumbers {
+    double most[code_warps], reach[code_warps], error[code_warps];
+};
+PTX_INLINE double most_of_warps(const double (&x)[code_warps])
+{
+    double most = 0;
+    for (int warp = 0; warp < code_warps; warp++)
+        most = ld_shared(&x[warp]) > most ? ld_shared(&x[warp]) : most;
+    return most;
+}
+
+/// The copy of block b, by a whole CTA. [msa_index8_block]
+template <int D>
+PTX_INLINE void make_codes(BlockNumbers &m, const Shape &s, int b, const bf16 *ki, const Copy8 &copy)
+{
+    const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+    const bf16 *keys = ki + (int64_t)b * s.block * D;
+    int8_t *codes = copy.codes + (int64_t)b * s.block * D + D / 32 * lane;
+    double y[D / 32], most = 0, reach = 0, error = 0;
+    for (int row = warp; row < s.block; row += code_warps) {
+        load_channels<D>(y, keys + row * D);
+        rotate<D>(y);
+        const double own = most_of<D>(y);
+        most = own > most ? own : most;
+    }
+    if (lane == 0)
+        st_shared(&m.most[warp], most);
+    __syncthreads();
+    most = most_of_warps(m.most);
+    const bool finite = most < infinite();
+    const float scale = finite ? scale_of(most) : 0;
+    for (int row = warp; row < s.block; row += code_warps) {
+        load_channels<D>(y, keys + row * D);
+        rotate<D>(y);
+        const Rounded rounded = round_row<D>(y, (double)scale);
+        store_codes<D>(codes + row * D, finite ? rounded.codes : 0);
+        reach = rounded.reach > reach ? rounded.reach : reach;
+        error = rounded.rest > error ? rounded.rest : error;
+    }
+    if (lane == 0) {
+        st_shared(&m.reach[warp], reach);
+        st_shared(&m.error[warp], error);
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        st_global(copy.scale + b, scale);
+        st_global(copy.reach + b, finite ? above(most_of_warps(m.reach)) : 0);
+        st_global(copy.error + b, finite ? above(most_of_warps(m.error)) : -minus_infinity());
+    }
+}
+
+#endif

@@ -1,0 +1,90 @@
+/**
+ * @file index_keys.h
+ * @brief Index keys and queries of every kind, for tests of the selection from 8 bits.
+ */
+#ifndef MSA_INDEX_KEYS_H
+#define MSA_INDEX_KEYS_H
+
+#include <math.h>
+#include <string.h>
+
+#include "../../ref/judge/inputs.h"
+
+typedef enum kind {
+    NORMAL,
+    TIED,      // few distinct keys
+    CONSTANT,  // all the same
+    DYADIC,    // small integers: codes may be exact
+    HUGE_ONES, // 1e30
+    EXTREME,   // near the largest float: a score overflows
+    DENORMAL,  // 1e-40
+    SPREAD,    // magnitudes from 2^-60 to 2^60, row by row
+    OUTLIERS,  // four channels a hundred times the others
+    LOW_RANK,  // all rows in a plane
+    CLOSE,     // keys that differ by less than a code: all are candidates
+    HALFWAY,   // each channel half a code from the next, on the side that the query's sign says
+    ALONE,     // one channel of a row is not 0: a scale for the others
+    ZEROS,     // and some blocks of nothing
+    NOT_FINITE,
+    N_KINDS
+} kind;
+
+static const char *const kind_name[N_KINDS] = {"normal",  "tied",    "constant", "dyadic",   "1e30",
+                                               "extreme", "tiny",    "spread",   "outliers", "low rank",
+                                               "close",   "halfway", "alone",    "zeros",    "not finite"};
+
+static inline float element(kind k, int64_t c, inputs_rng *rng)
+{
+    const float x = inputs_normal(rng);
+    switch (k) {
+    case CONSTANT:
+        return 0.7f;
+    case DYADIC:
+        return (float)(inputs_below(rng, 7) - 3);
+    case HUGE_ONES:
+        return 1e30f * x;
+    case EXTREME:
+        return 5e37f * x;
+    case DENORMAL:
+        return 1e-40f * x;
+    case OUTLIERS:
+        return c % 32 == 5 ? 100 * x : x;
+    case CLOSE:
+        return 1 + 0.0005f * x;
+    case HALFWAY:
+        return (x > 0 ? 63.5f : 62.5f) / 127;
+    default:
+        return x;
+    }
+}
+
+static inline void fill_row(kind k, float *row, int64_t d, inputs_rng *rng)
+{
+    const float unit = k == SPREAD ? ldexpf(1, (int)inputs_below(rng, 121) - 60) : 1;
+    const float a = inputs_normal(rng), b = inputs_normal(rng);
+    const int64_t only = inputs_below(rng, d);
+    for (int64_t c = 0; c < d; c++) {
+        row[c] = unit * element(k, c, rng);
+        if (k == LOW_RANK)
+            row[c] = a * (float)cos((double)c) + b * (float)sin(3 * (double)c);
+        if (k == ALONE && c != only)
+            row[c] = 0;
+        if (k == NOT_FINITE && inputs_below(rng, 40 * d) == 0)
+            row[c] = (float[]){NAN, INFINITY, -INFINITY}[inputs_below(rng, 3)];
+    }
+    row[0] = k == HALFWAY ? 1 : row[0];
+}
+
+/** `rows` of them, [rows,d], in blocks of `block`. */
+static inline void fill(kind k, float *x, int64_t rows, int64_t d, int64_t block, inputs_rng *rng)
+{
+    for (int64_t j = 0; j < rows; j++) {
+        fill_row(k, x + j * d, d, rng);
+        if (k == TIED && j > 3)
+            memcpy(x + j * d, x + inputs_below(rng, 3) * d, (size_t)d * sizeof *x);
+        if (k == ZEROS && j / block % 3 == 1)
+            memset(x + j * d, 0, (size_t)d * sizeof *x);
+    }
+}
+
+#endif

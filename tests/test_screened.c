@@ -1,0 +1,321 @@
+/**
+ * @file test_screened.c
+ * @brief index/screened on the CPU engine: its codes are the reference's, its maxima those of the integers, its ids
+ *        those of index/fused, whatever the keys are, and what it settles is about as much as the reference does.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "../cuda/host/msa_cuda.h"
+#include "../ref/table/table.h"
+#include "support/check.h"
+#include "support/index_keys.h"
+
+#ifdef HAVE_SIMT
+
+/* ---- A call ---------------------------------------------------------------------------------------------------------- */
+
+typedef struct problem {
+    const msa_shape *s;
+    uint16_t *qi, *ki;
+    float *q, *k; // the same numbers
+    msa_index8 copy;
+} problem;
+
+// Memory of a device starts at a multiple of 128 bytes.
+static void *aligned(int64_t bytes)
+{
+    return (void *)(((uintptr_t)check_alloc(bytes + 128, 1) + 127) / 128 * 128);
+}
+
+static void round_all(float *x, uint16_t *bits, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        bits[i] = msa_bf16_bits(x[i]);
+        x[i] = msa_bf16(x[i]);
+    }
+}
+
+// A call's tensors in bf16, and the reference's copy of its keys.
+static problem pose(const msa_shape *s, kind keys, kind queries, uint64_t seed)
+{
+    inputs_rng rng = {seed};
+    const int64_t n_q = s->n_q * s->n_kv_heads * s->d_index, n_kv = s->n_kv * s->d_index,
+                  blocks = msa_n_seqs(s) * msa_n_blocks(s);
+    problem p = {s,
+                 aligned(2 * n_q),
+                 aligned(2 * n_kv),
+                 check_floats(n_q),
+                 check_floats(n_kv),
+                 {aligned(n_kv), check_floats(blocks), check_floats(blocks), check_floats(blocks),
+                  check_floats(blocks)}};
+    fill(keys, p.k, s->n_kv, s->d_index, s->block, &rng);
+    fill(queries, p.q, s->n_q * s->n_kv_heads, s->d_index, s->block, &rng);
+    round_all(p.q, p.qi, n_q);
+    round_all(p.k, p.ki, n_kv);
+    msa_index8_keys(s, NULL, p.k, NULL, &p.copy, check_doubles(s->d_index));
+    return p;
+}
+
+// The ids, NULL if it did not run; *work receives the workspace.
+static int32_t *ids_of(check_case *c, const char *name, const problem *p, const msa_index8 *copy,
+                       msa_screening *done, char **work)
+{
+    msa_plan plan;
+    int32_t *ids = check_ints(p->s->n_kv_heads * p->s->n_q * p->s->topk);
+    const msa_arrays a = {.qi = p->qi, .ki = p->ki, .ids = ids, .index8 = copy, .screening = done};
+    msa_status status = msa_plan_make(&plan, msa_engine(), name, p->s, MSA_F32);
+    char *own = aligned((int64_t)plan.workspace);
+    if (status == MSA_OK)
+        status = msa_plan_run(&plan, &a, own, NULL);
+    check_true(c, status == MSA_OK, "%s: %s", name, msa_engine()->trouble());
+    if (work)
+        *work = own;
+    return status == MSA_OK ? ids : NULL;
+}
+
+static const int32_t packed_q[] = {0, 7, 7, 20}, packed_kv[] = {0, 41, 175, 330};
+static const msa_shape shapes[] = {
+    {60, 60, 2, 2, 4, 64, 32, 2, 1, NULL, NULL, NULL, NULL},
+    {9, 1100, 2, 2, 4, 128, 32, 5, 1, NULL, NULL, NULL, NULL}, // a prefix; the last block is not complete
+    {70, 1500, 4, 4, 4, 64, 64, 6, 1, NULL, NULL, NULL, NULL}, // two CTAs
+    {6, 2900, 2, 1, 4, 128, 128, 16, 1, NULL, NULL, NULL, NULL},
+    {30, 330, 2, 2, 4, 128, 64, 1, 1, NULL, NULL, NULL, NULL},         // nothing to choose
+    {30, 330, 2, 2, 4, 64, 32, 12, 1, NULL, NULL, NULL, NULL},         // all are taken
+    {20, 330, 4, 2, 4, 64, 32, 3, 3, packed_q, packed_kv, NULL, NULL}, // codes that start at 64 of 128 bytes
+};
+#define N_SHAPES ((int)(sizeof shapes / sizeof *shapes))
+
+static void set_mode(int n)
+{
+    msa_engine_mode(n % 4, n % 3, check_seed(9000 + (uint64_t)n));
+    msa_engine_chunk(n % 2 ? 32768 : 11);
+    msa_engine_sms(n % 5 ? 132 : 1);
+}
+
+/* ---- Codes ------------------------------------------------------------------------------------------------------------ */
+
+// x, or the next float: norms are rounded up from sums in another order.
+static bool is_near(float x, float y)
+{
+    return x == y || nextafterf(x, y) == y;
+}
+
+// The kernel's copy is what its workspace begins with.
+static void same_copy(check_case *c, const problem *p, const char *work)
+{
+    const msa_shape *s = p->s;
+    const int64_t complete = s->n_kv / s->block, blocks = (msa_n_blocks(s) * 4 + 127) / 128 * 128;
+    const char *numbers = work + (s->n_kv * s->d_index + 127) / 128 * 128;
+    const float *scale = (const float *)(const void *)numbers,
+                *reach = (const float *)(const void *)(numbers + blocks),
+                *error = (const float *)(const void *)(numbers + 2 * blocks);
+    check_same(c, "codes", p->copy.codes, work, (size_t)(complete * s->block * s->d_index));
+    check_same(c, "scales", p->copy.scale, scale, (size_t)complete * sizeof *scale);
+    for (int64_t b = 0; b < complete; b++)
+        check_true(c, is_near(p->copy.reach[b], reach[b]) && is_near(p->copy.error[b], error[b]),
+                   "block %lld: reach %a and error %a, found %a and %a", (long long)b,
+                   (double)p->copy.reach[b], (double)p->copy.error[b], (double)reach[b], (double)error[b]);
+}
+
+static void codes(void)
+{
+    check_case c = check_begin("codes and scales are the reference's, bit for bit");
+    for (int k = 0; k < N_KINDS; k++)
+        for (int n = k % 2; n < 4; n += 2) {
+            msa_shape s = shapes[n];
+            s.topk = 1; // codes are made, and nothing is chosen
+            const problem p = pose(&s, (kind)k, NORMAL, check_seed((uint64_t)(100 * k + n)));
+            char *work;
+            if (ids_of(&c, "index/screened", &p, NULL, NULL, &work))
+                same_copy(&c, &p, work);
+            check_release(NULL);
+        }
+    check_end(&c);
+}
+
+/* ---- Maxima -------------------------------------------------------------------------------------------------------------- */
+
+static int64_t best_product(const int8_t *query, const int8_t *keys, int64_t n, int d)
+{
+    int64_t best = INT64_MIN;
+    for (int64_t j = 0; j < n; j++) {
+        int64_t x = 0;
+        for (int c = 0; c < d; c++)
+            x += query[c] * keys[j * d + c];
+        best = x > best ? x : best;
+    }
+    return best;
+}
+
+// How many of the row's blocks have no k - 1 better ones.
+static int64_t not_worse(const problem *p, int64_t query, int64_t row, double *room)
+{
+    const msa_shape *s = p->s;
+    const int64_t local = (s->n_kv - s->n_q + query) / s->block, keep = s->topk - 1;
+    int8_t code[128];
+    int64_t x[64], n = 0;
+    msa_index8_round(p->q + row * s->d_index, s->d_index, code, room);
+    for (int64_t b = 0; b < local; b++)
+        x[b] = best_product(code, p->copy.codes + b * s->block * s->d_index, s->block, s->d_index);
+    for (int64_t b = 0; b < local; b++) {
+        int64_t better = 0;
+        for (int64_t o = 0; o < local; o++)
+            better += x[o] > x[b];
+        n += better < keep;
+    }
+    return local > keep ? n : 0;
+}
+
+// A copy that claims to be exact: then a block's two bounds are one number, its maximum of integers, and those are
+// settled that are not below the (k-1)-th.
+static void maxima(void)
+{
+    check_case c = check_begin("of an exact copy as many blocks are settled as the integers say");
+    for (int k = 0; k < 3; k++)
+        for (int n = 1; n < 4; n++) {
+            static const kind of[] = {NORMAL, DYADIC, TIED};
+            const msa_shape *s = &shapes[n];
+            const problem p = pose(s, of[k], NORMAL, check_seed((uint64_t)(3000 + 10 * k + n)));
+            for (int64_t b = 0; b < msa_n_blocks(s); b++)
+                p.copy.scale[b] = 1, p.copy.reach[b] = p.copy.error[b] = 0;
+            msa_screening done;
+            int64_t right = 0;
+            double *room = check_doubles(s->d_index);
+            for (int64_t row = 0; row < s->n_q * s->n_kv_heads; row++)
+                right += not_worse(&p, row / s->n_kv_heads, row, room);
+            set_mode(k + n);
+            ids_of(&c, "index/screened", &p, &p.copy, &done, NULL);
+            check_true(&c, done.settled == right, "%s keys: %lld settled, expected %lld of %lld",
+                       kind_name[of[k]], (long long)done.settled, (long long)right, (long long)done.blocks);
+            check_release(NULL);
+        }
+    check_end(&c);
+}
+
+/* ---- Ids ------------------------------------------------------------------------------------------------------------------ */
+
+static void same_ids(check_case *c, const problem *p, const char *name, msa_screening *done)
+{
+    const size_t bytes = (size_t)(p->s->n_kv_heads * p->s->n_q * p->s->topk) * sizeof(int32_t);
+    msa_screening made = {0};
+    const int32_t *right = ids_of(c, "index/fused", p, NULL, NULL, NULL),
+                  *found = ids_of(c, "index/screened", p, NULL, &made, NULL),
+                  *again = ids_of(c, "index/screened", p, &p->copy, done, NULL);
+    if (!right || !found || !again)
+        return;
+    check_same(c, name, right, found, bytes);
+    check_same(c, "with a copy that was made before", right, again, bytes);
+    check_true(c, made.rows == done->rows && made.blocks == done->blocks && made.settled <= made.blocks,
+               "%s: the same work with a copy", name);
+}
+
+static void ids(void)
+{
+    for (int k = 0; k < N_KINDS; k++) {
+        check_case c = check_begin("ids of %s keys are those of index/fused", kind_name[k]);
+        for (int n = tap_full() ? 0 : k % 5; n < N_SHAPES; n += tap_full() ? 1 : 5)
+            for (int q = 0; q < (tap_full() ? 2 : 1); q++) {
+                char name[INPUTS_NAME];
+                inputs_shape_name(&shapes[n], name);
+                set_mode(k + n + q);
+                const bool alike = tap_full() ? q : (k + n) % 2;
+                const problem p = pose(&shapes[n], (kind)k, alike ? (kind)k : NORMAL,
+                                       check_seed((uint64_t)(5000 + 100 * k + 2 * n + q)));
+                msa_screening done = {0};
+                same_ids(&c, &p, name, &done);
+                check_release(NULL);
+            }
+        check_end(&c);
+    }
+}
+
+// More candidates than a list holds: of equal keys all are, and each row goes another way.
+static void long_lists(void)
+{
+    static const msa_shape s = {3, 32 * 530, 4, 2, 4, 64, 32, 6, 1, NULL, NULL, NULL, NULL};
+    check_case c = check_begin("rows with too many candidates fall back, and have the same ids");
+    const problem p = pose(&s, CLOSE, NORMAL, check_seed(6000));
+    msa_screening done = {0};
+    set_mode(1);
+    same_ids(&c, &p, kind_name[CLOSE], &done);
+    check_true(&c, done.rows == 6 && done.fell_back == 6, "%lld of %lld rows fell back",
+               (long long)done.fell_back, (long long)done.rows);
+    check_release(NULL);
+    check_end(&c);
+}
+
+// The bounds are the reference's but for what float32 rounds: so are the candidates.
+static void few_candidates(void)
+{
+    const msa_shape s = {4, 128 * 80, 4, 4, 4, 128, 128, 16, 1, NULL, NULL, NULL, NULL};
+    check_case c = check_begin("of 10K Gaussian keys it settles about as many blocks as the reference");
+    const problem p = pose(&s, NORMAL, NORMAL, check_seed(7000));
+    msa_screening done = {0}, right = {0};
+    int32_t *wanted = check_ints(s.n_kv_heads * s.n_q * s.topk);
+    msa_index8_select(&s, p.q, p.k, &p.copy, wanted, &right,
+                      check_alloc((int64_t)msa_index8_workspace(&s), 1));
+    ids_of(&c, "index/screened", &p, NULL, &done, NULL);
+    check_true(&c,
+               done.rows == right.rows && done.blocks == right.blocks && done.settled >= right.settled &&
+                   (double)done.settled < 1.01 * (double)right.settled + 2,
+               "%lld settled, the reference %lld, of %lld", (long long)done.settled, (long long)right.settled,
+               (long long)right.blocks);
+    check_end(&c);
+    tap_note("%lld of %lld blocks", (long long)done.settled, (long long)done.blocks);
+    check_release(NULL);
+}
+
+// Through the table, from memory of the host: the copy goes along, and what was done comes back.
+static void from_the_host(void)
+{
+    check_case c = check_begin("a call from the host brings a copy, and hears what was done");
+    const msa_kernel *screened = table_find("index/screened", "simt"),
+                     *fused = table_find("index/fused", "simt");
+    const msa_shape *s = &shapes[N_SHAPES - 1]; // packed
+    const problem p = pose(s, NORMAL, NORMAL, check_seed(8000));
+    const int64_t n = s->n_kv_heads * s->n_q * s->topk;
+    for (int b = 0; b < msa_n_seqs(s) * msa_n_blocks(s); b++)
+        p.copy.error[b] = INFINITY; // nothing is known
+    msa_screening done = {0}, made = {0};
+    msa_arrays a = {.qi = p.q, .ki = p.k, .ids = check_ints(n), .index8 = &p.copy, .screening = &done},
+               own = a;
+    own.ids = check_ints(n), own.index8 = NULL, own.screening = &made;
+    msa_arrays right = {.qi = p.q, .ki = p.k, .ids = check_ints(n)};
+    check_true(&c,
+               screened && fused && screened->run(s, &a, NULL) == MSA_OK &&
+                   screened->run(s, &own, NULL) == MSA_OK && fused->run(s, &right, NULL) == MSA_OK,
+               "all run");
+    check_same(&c, "ids by a copy", right.ids, a.ids, (size_t)n * sizeof(int32_t));
+    check_same(&c, "ids without", right.ids, own.ids, (size_t)n * sizeof(int32_t));
+    check_true(&c,
+               done.rows > 0 && done.rows == made.rows && done.settled == done.blocks &&
+                   made.settled < made.blocks,
+               "%lld of %lld settled, and %lld", (long long)done.settled, (long long)done.blocks,
+               (long long)made.settled);
+    check_end(&c);
+    check_release(NULL);
+}
+
+int main(int argc, char **argv)
+{
+    check_start(argc, argv);
+    from_the_host();
+    codes();
+    maxima();
+    ids();
+    long_lists();
+    few_candidates();
+    return check_done();
+}
+
+#else
+
+int main(void)
+{
+    tap_skip("index/screened", "no C++ compiler here");
+    return tap_done();
+}
+
+#endif
