@@ -221,7 +221,7 @@ check $? "... and a slow dense step counts as what its bytes take: 1800 of 0.9 x
 is figures "peers prefill-128k.dense-hopper" ok
 afresh
 gpu blind PRODUCT=null ONLY='^prefill-128k$' GPU_BUDGET=30
-says '^NO CEILING in [1-9][0-9]* files: libcublas could not be loaded'
+says '^- NO CEILING in [1-9][0-9]* files: libcublas could not be loaded'
 grep -qE '^\| fused index at 128K.* \|  \| not measured \|' "$P/blind/cuda.md"
 check $? "... a share of it is not measured then"
 
@@ -253,9 +253,9 @@ is bad "bench layer-128k-hot.prefill-auto" ok
 check $? "... a file for what is right, none for what is not"
 ! grep -qE '^bench (topk/columns|reverse/(scan|naive))' "$P/runs" && grep -q '^bench topk/staged' "$P/runs"
 check $? "... what does not agree is not timed; the others of its stage are"
-says '^NOT PASSED: agree topk/columns: wrong: topk/columns FAILED: it differs$'
-says '^NOT PASSED: agree reverse/scan: hung: no end within 2 s$'
-says '^NOT PASSED: bench layer-128k-hot.sparse-union: crashed: exit status 139'
+says '^- NOT PASSED: agree topk/columns: wrong: topk/columns FAILED: it differs$'
+says '^- NOT PASSED: agree reverse/scan: hung: no end within 2 s$'
+says '^- NOT PASSED: bench layer-128k-hot.sparse-union: crashed: exit status 139'
 says '^left: 0 steps$'
 
 afresh
@@ -266,7 +266,7 @@ check $? "a device that is lost ends the run"
 says '^gpu: stopped: the GPU does not answer after: bench layer-128k-random.prefill-auto$'
 is lost "bench prefill-128k.dense-hopper" ok
 gpu lost ONLY='^(prefill-128k|layer-128k-random)$' GPU_BUDGET=30
-[[ $? -eq 1 ]] && grep -q '^gpu: stopped: the GPU does not answer' "$W.out" && grep -q '^bench: 1 kernels' "$W.out"
+[[ $? -eq 1 ]] && grep -q '^gpu: stopped: the GPU does not answer' "$W.out" && grep -q '^- kernels and shapes timed.*: 1; ' "$W.out"
 check $? "... while it is away, the page says what there is"
 rm "$P/gone"
 gpu lost ONLY='^(prefill-128k|layer-128k-random)$' GPU_BUDGET=30
@@ -282,7 +282,7 @@ gpu budget ONLY='^prefill-128k$' GPU_BUDGET=0
 check $? "without time nothing is begun, and the page says what is left"
 echo hang > "$P/bench.prefill-128k.dense-hopper"
 gpu budget ONLY='^prefill-128k$' GPU_BUDGET=0.15 LIMIT=60
-[[ $? -eq 0 && -z $(ended budget "bench prefill-128k.dense-hopper") ]] && grep -q '^CUT SHORT: bench prefill-128k.dense-hopper$' "$W.out"
+[[ $? -eq 0 && -z $(ended budget "bench prefill-128k.dense-hopper") ]] && grep -q '^- CUT SHORT: bench prefill-128k.dense-hopper$' "$W.out"
 check $? "what the budget cuts off has not failed"
 rm "$P/bench.prefill-128k.dense-hopper"
 gpu budget ONLY='^prefill-128k$' GPU_BUDGET=30
@@ -319,7 +319,7 @@ for _ in {1..100}; do
 done
 kill -TERM $script
 wait $script
-[[ $? -eq 130 ]] && grep -q '^CUT SHORT: agree dense/hopper$' "$W.out" && flock -w 5 "$P/term/.cuda/lock" true
+[[ $? -eq 130 ]] && grep -q '^- CUT SHORT: agree dense/hopper$' "$W.out" && flock -w 5 "$P/term/.cuda/lock" true
 check $? "a run that is told to end takes its process along, and leaves its page"
 
 # ---- Another program -----------------------------------------------------------------------------------------------

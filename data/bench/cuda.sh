@@ -38,8 +38,9 @@ for p in sys.path:
 
 W=$(mktemp -d) || exit 2
 child='' guard='' steps=()
-trap 'rm -rf "$W"' EXIT
-trap 'kill $child $guard 2> /dev/null; [[ ${#steps[@]} -eq 0 ]] || finish; exit 130' INT TERM
+# A child that has not become its command yet has these traps too.
+trap '[[ $BASHPID != $$ ]] || rm -rf "$W"' EXIT
+trap '[[ $BASHPID == $$ ]] || exit; kill $child $guard 2> /dev/null; [[ ${#steps[@]} -eq 0 ]] || finish; exit 130' INT TERM
 
 limited() { # limited SECONDS COMMAND...: what it says in $W/log; the exit status, 124 where it did not end
     local status limit=$1
@@ -76,7 +77,7 @@ device=$(timeout 20 nvidia-smi --query-gpu=name --format=csv,noheader 2> /dev/nu
 id="$(cksum < "$MSA" | cut -d ' ' -f 1) ${device:-GPU}"
 
 record() { # record STEP OUTCOME SECONDS WHAT
-    printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$id" "$(date -u +%FT%TZ)" "$1" "$2" "$3" "$(tr '\t\n' '  ' <<< "$4")" >> "$table"
+    printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$id" "$(date -u +%FT%TZ)" "$1" "$2" "$3" "${4//[$'\t\n']/ }" >> "$table"
 }
 declare -A outcome=() begun=() shape=() ids=() also=() keys=() limits=()
 touch "$table"

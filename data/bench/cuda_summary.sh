@@ -36,30 +36,31 @@ echo
 heads
 echo
 awk -F '\t' -v id="$id" '
-    function show(kind, word, n, text, step, i) {
-        for (i = 1; i <= count; i++) {
-            step = order[i]
-            if (index(step, kind " ") != 1 || outcome[step] != "ok") continue
-            n++
-        }
-        printf "%s: %d %s\n", kind, n, word
+    function starts(step, kind) { return index(step, kind " ") == 1 }
+    function passed(kind, n, i) {
+        for (i = 1; i <= count; i++) n += starts(order[i], kind) && outcome[order[i]] == "ok"
+        return n + 0
     }
+    function list(text) { if (++listed <= 30) print text }
     NF == 6 && $1 == id { if (!($3 in outcome)) order[++count] = $3; outcome[$3] = $4; said[$3] = $6 }
     END {
-        show("instructions", "groups or runs equal the engine bit for bit")
-        show("agree", "kernels agree with the reference")
-        show("bench", "kernels and shapes timed, judged before and after")
-        show("peers", "files with peers")
+        print "- instructions: " (outcome["instructions all"] == "ok" ? "all equal the engine bit for bit" : passed("instructions") " groups equal the engine bit for bit, not all")
+        print "- kernels that agree with the reference: " passed("agree")
+        print "- kernels and shapes timed, judged before and after: " passed("bench") "; with peers: " passed("peers")
         for (i = 1; i <= count; i++) {
             step = order[i]
-            if (outcome[step] == "begun") printf "CUT SHORT: %s\n", step
-            else if (outcome[step] != "ok" && outcome[step] != "reported") printf "NOT PASSED: %s: %s: %s\n", step, outcome[step], said[step]
+            if (outcome[step] == "reported") { reports++; clean += said[step] ~ / 0 errors/ }
+            else if (outcome[step] == "begun") list("- CUT SHORT: " step)
+            else if (outcome[step] == "left out") list("- left out: " step ": " said[step])
+            else if (outcome[step] != "ok") list("- NOT PASSED: " step ": " outcome[step] ": " said[step])
         }
-        for (i = 1; i <= count; i++) if (outcome[order[i]] == "reported") printf "report of %s: %s\n", order[i], said[order[i]]
+        for (i = 1; i <= count; i++) if (outcome[order[i]] == "reported" && said[order[i]] !~ / 0 errors/) list("- report of " order[i] ": " said[order[i]])
+        if (listed > 30) print "- and " listed - 30 " more, in cuda.tsv"
+        if (reports) print "- reports of compute-sanitizer, which judge nothing: " reports ", of them without errors: " clean + 0
     }' "$dir/cuda.tsv"
 if [[ ${#files[@]} -gt 0 ]]; then
     without=$(grep -l '"matmul_bf16_tflops": null' "${files[@]}" 2> /dev/null | wc -l)
-    [[ $without -eq 0 ]] || echo "NO CEILING in $without files: libcublas could not be loaded, so nothing says what share of a matrix product their kernels reach"
+    [[ $without -eq 0 ]] || echo "- NO CEILING in $without files: libcublas could not be loaded, so nothing says what share of a matrix product their kernels reach"
 fi
 
 printf '\n| target | goal | measured | | source |\n|:--|--:|--:|:--|:--|\n'
