@@ -322,6 +322,57 @@ wait $script
 [[ $? -eq 130 ]] && grep -q '^- CUT SHORT: agree dense/hopper$' "$W.out" && flock -w 5 "$P/term/.cuda/lock" true
 check $? "a run that is told to end takes its process along, and leaves its page"
 
+# ---- On the engine -------------------------------------------------------------------------------------------------
+
+# The real program, whose GPU is the engine, with small shapes: it understands all that it is asked, and the page its files.
+cat > "$P/msa_engine" << END
+#!/usr/bin/env bash
+case \$1 in
+kernels) cat "$P/kernels" ;;
+check) exec "$MSA" check --backend simt "\$4" --shape "T=\$([[ \$4 == *decode* ]] && echo 3 || echo 40) S=70 heads=4:2 width=64:64 block=32 topk=2" ;;
+bench)
+    words=() shape='T=40 S=70 heads=4:2 width=64:64 block=32 topk=2'
+    [[ \$2 != *decode* ]] || shape='T=2 S=200 heads=2:1 width=64:64 block=32 topk=2 seqs=2'
+    for word do
+        case \$last in
+        --shape) words+=("\$shape") ;;
+        --backend) words+=(simt) ;;
+        --seconds) words+=(0.01) ;;
+        --json) unset 'words[-1]' ;;
+        *) words+=("\$word") ;;
+        esac
+        last=\$word
+    done
+    "$MSA" "\${words[@]}" || exit
+    "$MSA" bench dense/tiles --no-ceilings --shape "T=40 S=70" --seconds 0.02 --json "\$word" > "$P/file" || exit
+    sed -i 's,"stage": "dense","stage": "'"\${2%/*}"'",; s,"kernel": "tiles","kernel": "'"\${2#*/}"'",' "\$word"
+    echo timed ;;
+esac
+END
+chmod +x "$P/msa_engine"
+if [[ $("$MSA" kernels | cut -f 2) == *simt* ]] && "$MSA" results > /dev/null 2>&1; then
+    gpu engine MSA="$P/msa_engine" ONLY='^(prefill-128k(-lse|-k1)?|1024k-b8-fp8|train-512k-kl)$' LIMIT=200 GPU_BUDGET=30
+    check $? "the engine in the place of a GPU: every kind of run is understood, agrees and is judged"
+    says '^left: 0 steps$'
+    grep -qE '^\| selection inside the fused index, 128K.* \| <= 1.05 \| [0-9.e+-]+ \| (met|MISSED) ' "$P/engine/cuda.md"
+    check $? "... and the page reads the program's own files"
+else
+    skip "the engine in the place of a GPU" "this build has no engine, or no jansson"
+fi
+
+# ---- What is carried to another machine ----------------------------------------------------------------------------
+
+if command -v ldd > /dev/null; then
+    mkdir -p "$W/pack/tests" && cp "$MSA" "$W/pack/" && cp "$P/build/tests/test_instructions" "$W/pack/tests/" &&
+        B=$W/pack data/bench/cuda_pack.sh > "$W.out" 2> "$W.err" && tar -C "$W" -xf "$W/pack/msa-gpu.tar"
+    check $? "make gpu-pack packs"
+    (cd "$W/msa-gpu" && ls build/lib/* && env -u MSA -u B PYTHON=false data/bench/cuda.sh) > "$W.out" 2> "$W.err" &&
+        grep -q '^gpu: nothing measured: ' "$W.out"
+    check $? "... and what is unpacked starts"
+else
+    skip "make gpu-pack packs" "no ldd here"
+fi
+
 # ---- Another program -----------------------------------------------------------------------------------------------
 
 afresh

@@ -159,6 +159,12 @@ steps+=("${late[@]}")
 
 # ---- A step --------------------------------------------------------------------------------------------------------
 
+well() { # whether nothing failed
+    local step
+    for step in "${!outcome[@]}"; do
+        [[ ${outcome[$step]} =~ ^(ok|reported|begun|'left out')$ ]] || return 1
+    done
+}
 stop() { # stop STATUS WHY: nothing more can be done now
     echo "gpu: stopped: $2"
     finish
@@ -226,7 +232,10 @@ sanitize() { # sanitize STEP TOOL STAGE: a small shape
 [[ $found -le 1 ]] || stop 1 "the GPU does not answer: $(tail -n 1 "$W/log")"
 for step in "${steps[@]}"; do
     ready "$step" || continue
-    [[ $((deadline - SECONDS)) -ge 5 ]] || stop 0 "its time is over (GPU_BUDGET=$budget minutes); the same command goes on"
+    if [[ $((deadline - SECONDS)) -lt 5 ]]; then
+        well
+        stop $? "its time is over (GPU_BUDGET=$budget minutes); the same command goes on"
+    fi
     echo "== $step"
     # shellcheck disable=SC2086
     case $step in
@@ -238,6 +247,4 @@ for step in "${steps[@]}"; do
     esac
 done
 finish
-for step in "${!outcome[@]}"; do
-    [[ ${outcome[$step]} =~ ^(ok|reported|left out)$ ]] || exit 1
-done
+well

@@ -11,7 +11,6 @@ mkdir -p "$to/build/tests" "$to/build/lib" "$to/data/bench/peers"
 cp "$B/msa" "$to/build/"
 cp "$B/tests/test_instructions" "$to/build/tests/"
 ldd "$B/msa" | sed -nE '/\/(libc|libm|libdl|librt|libpthread|ld-linux[^/]*)\.so/!s/.*=> (\/[^ ]*) .*/\1/p' | xargs -r cp -Lt "$to/build/lib"
-touch "$to/build/carried"
 cp data/bench/cuda*.sh data/bench/cuda_targets.txt "$to/data/bench/"
 cp data/bench/peers/gpu.py "$to/data/bench/peers/"
 # Where it was broken off there, it goes on there.
