@@ -111,8 +111,9 @@ cat > "$P/bin/timeout" << 'END'
 [[ $* != *"--backend cuda reverse/naive" ]] || exec sleep 14
 exec /usr/bin/timeout "$@"
 END
+printf '#!/bin/sh\n[ ! -e "%s/gone" ] || { echo "Unable to determine the device handle" && exit 15; }\necho "H200, played"\n' "$P" > "$P/bin/nvidia-smi"
 printf '#!/bin/sh\necho "========= ERROR SUMMARY: 3 errors"\nexit 9\n' > "$P/sanitizer"
-chmod +x "$P/msa" "$P/python" "$P/build/tests/test_instructions" "$P/bin/timeout" "$P/sanitizer"
+chmod +x "$P/msa" "$P/python" "$P/build/tests/test_instructions" "$P"/bin/* "$P/sanitizer"
 
 gpu() { # gpu DIR [NAME=VALUE...]: a run of the script
     local dir=$P/$1
@@ -260,19 +261,22 @@ says '^left: 0 steps$'
 
 afresh
 echo lost > "$P/bench.layer-128k-random.prefill-auto"
-gpu lost ONLY='^(prefill-128k|layer-128k-random)$' GPU_BUDGET=30
+gpu lost PATH="$P/bin:$PATH" ONLY='^(prefill-128k|layer-128k-random)$' GPU_BUDGET=30
 [[ $? -eq 1 ]]
 check $? "a device that is lost ends the run"
 says '^gpu: stopped: the GPU does not answer after: bench layer-128k-random.prefill-auto$'
 is lost "bench prefill-128k.dense-hopper" ok
-gpu lost ONLY='^(prefill-128k|layer-128k-random)$' GPU_BUDGET=30
+gpu lost PATH="$P/bin:$PATH" ONLY='^(prefill-128k|layer-128k-random)$' GPU_BUDGET=30
 [[ $? -eq 1 ]] && grep -q '^gpu: stopped: the GPU does not answer' "$W.out" && grep -q '^- kernels and shapes timed.*: 1; ' "$W.out"
 check $? "... while it is away, the page says what there is"
 rm "$P/gone"
-gpu lost ONLY='^(prefill-128k|layer-128k-random)$' GPU_BUDGET=30
+gpu lost PATH="$P/bin:$PATH" ONLY='^(prefill-128k|layer-128k-random)$' GPU_BUDGET=30
 is lost "bench layer-128k-random.sparse-union" ok
 [[ $(grep -c '^bench prefill/auto' "$P/runs") -eq 1 ]]
 check $? "... when it is back the rest is done, and not what lost it"
+
+[[ $(cut -f 1 "$P/lost/cuda.tsv" | sort -u) == *" H200, played" ]]
+check $? "... all of it on record as one device's"
 
 # ---- The budget ----------------------------------------------------------------------------------------------------
 
@@ -309,6 +313,15 @@ check $? "killed at $kills moments, it goes on each time, and loses no file"
 check $? "... no step ends twice"
 [[ -z $(awk -F '\t' '$4 == "ok" && $3 ~ /^bench/ {print substr($3, 7)}' "$P/killed/cuda.tsv" | while read -r name; do [[ -e $P/killed/$name.json ]] || echo "$name"; done) ]]
 check $? "... what is on record is there"
+grep -qx 'half a li' "$P/killed/cuda.tsv"
+check $? "... and a line that was cut off spoils no other"
+afresh
+mkdir -p "$P/two/.cuda"
+(flock 8 && sleep 2 && [[ ! -e $P/runs ]] && touch "$P/alone") 8> "$P/two/.cuda/lock" &
+until ! flock -n "$P/two/.cuda/lock" true; do sleep 0.05; done
+gpu two ONLY='^prefill-128k$' GPU_BUDGET=30
+[[ $? -eq 0 && -e $P/alone ]] && grep -q '^gpu: waiting' "$W.out" && grep -q '^bench dense/hopper' "$P/runs"
+check $? "what an earlier run left at work is waited for"
 afresh
 echo hang > "$P/check.dense-hopper"
 env MSA="$P/msa" PYTHON=false SANITIZER="$P/sanitizer" LIMIT=100 ONLY='^prefill-128k$' data/bench/cuda.sh "$P/term" > "$W.out" 2> "$W.err" &
@@ -379,6 +392,10 @@ afresh
 gpu killed ONLY='^prefill-128k$' GPU_BUDGET=30
 [[ ! -e $P/runs ]]
 check $? "the same program: nothing to do"
+rm "$P/killed/prefill-128k.index-fused.json"
+gpu killed ONLY='^prefill-128k$' GPU_BUDGET=30
+[[ $(cut -d ' ' -f 1-2 "$P/runs") == "bench index/fused" ]]
+check $? "... but for a file that is gone"
 echo '# another build' >> "$P/msa"
 gpu killed ONLY='^prefill-128k$' GPU_BUDGET=30
 grep -q '^bench dense/hopper' "$P/runs"

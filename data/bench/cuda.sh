@@ -62,7 +62,7 @@ probe() { # whether a small kernel runs
     limited 60 "$MSA" check --backend cuda topk/warp --shape 'T=40 S=70 heads=4:2 width=64:64 block=32 topk=2'
 }
 probe
-found=$? why=$(sed -n 's/.*expected a GPU, found //p' "$W/log")
+found=$? why=$(sed -n 's/.*expected a GPU, found //p' "$W/log") answer=$(tail -n 1 "$W/log")
 [[ -z $why ]] || nothing "$why"
 
 # ---- What is known already -----------------------------------------------------------------------------------------
@@ -72,18 +72,24 @@ exec 9> "$DIR/.cuda/lock" # which a process left over from a killed run holds un
 flock -n 9 || { echo "gpu: waiting for what another run has at work" && flock -w $((LIMIT + 60)) 9; } || { echo "gpu: $DIR: another run does not end" >&2 && exit 1; }
 rm -rf "$DIR/.cuda/part" && mkdir "$DIR/.cuda/part" || exit 2
 table=$DIR/cuda.tsv
+touch "$table" || exit 2
 [[ ! -s $table || -z $(tail -c 1 "$table") ]] || echo >> "$table" # a line that a kill cut off
-device=$(timeout 20 nvidia-smi --query-gpu=name --format=csv,noheader 2> /dev/null | head -n 1)
-id="$(cksum < "$MSA" | cut -d ' ' -f 1) ${device:-GPU}"
+program=$(cksum < "$MSA" | cut -d ' ' -f 1)
+if limited 20 nvidia-smi --query-gpu=name --format=csv,noheader && [[ -s $W/log ]]; then
+    device=$(head -n 1 "$W/log")
+else # it is not to be had, or lost: the one that this program has met last
+    device=$(awk -F '\t' -v of="$program " 'NF == 6 && index($1, of) == 1 { name = substr($1, length(of) + 1) } END { print name }' "$table")
+fi
+id="$program ${device:-GPU}"
 
 record() { # record STEP OUTCOME SECONDS WHAT
     printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$id" "$(date -u +%FT%TZ)" "$1" "$2" "$3" "${4//[$'\t\n']/ }" >> "$table"
 }
 declare -A outcome=() begun=() shape=() ids=() also=() keys=() limits=()
-touch "$table"
 while IFS=$'\t' read -r of _ step what _ _; do
     [[ $of == "$id" ]] || continue
     outcome[$step]=$what
+    [[ $what == ok && $step == bench* && ! -e $DIR/${step#bench }.json ]] && outcome[$step]=begun # its file is gone
     [[ $what != begun ]] || begun[$step]=$((${begun[$step]:-0} + 1))
 done < <(awk -F '\t' 'NF == 6' "$table")
 
@@ -229,7 +235,7 @@ sanitize() { # sanitize STEP TOOL STAGE: a small shape
 
 # ---- One after the other -------------------------------------------------------------------------------------------
 
-[[ $found -le 1 ]] || stop 1 "the GPU does not answer: $(tail -n 1 "$W/log")"
+[[ $found -le 1 ]] || stop 1 "the GPU does not answer: $answer"
 for step in "${steps[@]}"; do
     ready "$step" || continue
     if [[ $((deadline - SECONDS)) -lt 5 ]]; then
