@@ -85,7 +85,7 @@ over  = $(if $(MAKE_TERMOUT),printf '\033[K',:)
 ALL_CORES = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 comma   := ,
 .DEFAULT_GOAL := help
-.PHONY: help deps build cuda cuda-report demo figures results ladder train train-dense train-cuda experiments experiments-report experiments-cost test test-all parts test-full test-faults check-programs test-simt test-race test-race-barriers test-cuda check-cuda-programs gpu gpu-pack bench-cpu test-mutants test-asan soak fuzz install uninstall clean FORCE
+.PHONY: help deps build cuda cuda-report demo figures results ladder train train-dense train-cuda experiments experiments-report experiments-cost test test-all parts test-full test-faults check-programs test-simt test-race test-race-barriers test-cuda check-cuda-programs gpu gpu-pack bench-cpu test-mutants test-asan soak fuzz install wheel uninstall clean FORCE
 
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
@@ -399,8 +399,10 @@ include book/book.mk book/exercises/exercises.mk
 
 # ---- Install ------------------------------------------------------------------------------------
 INSTALL = B="$(B)" VERSION=$(VERSION) SOVERSION=$(SOVERSION) DESTDIR='$(subst ','\'',$(DESTDIR))' PREFIX='$(subst ','\'',$(PREFIX))' .ci/install
-install: build ## headers, libraries, program, msa.py and pkg-config files under PREFIX
+install: build ## headers, libraries, program, Python package and pkg-config files under PREFIX
 	@LIBS="$(LIBS) $(if $(OPENMP),-fopenmp)" CUDALIBS="$(if $(CUDA_OBJ),-lstdc++) $(if $(CUDA),$(CUDALIBS))" $(INSTALL) $(if $(CUDA_OBJ),cuda)
+wheel: $(B)/libmsa.so ## the Python package with the library, a file for pip, in build/wheel
+	@MSA_LIBRARY="$(abspath $<)" .ci/wheel "$(B)/wheel"
 uninstall: ## what make install put there
 	@$(INSTALL) remove
 

@@ -1,6 +1,11 @@
 /* The cost model: how many operations a causal prefill takes, how many bytes a decoded token reads. */
 #include "internal.h"
 
+/* Blocks that 8-bit keys leave open for each one wanted, of 8192 blocks of random keys: book/examples/13b_eight.c counts
+ * 86 for 15. In decode bytes count, so that the query may be in full: 43. */
+#define OPEN_PREFILL (86 / 15.0)
+#define OPEN_DECODE (43 / 15.0)
+
 msa_status msa_cost(const msa_shape *s, int64_t n, msa_cost_row *row)
 {
     if (!s || !row)
@@ -24,5 +29,18 @@ msa_status msa_cost(const msa_shape *s, int64_t n, msa_cost_row *row)
     row->bytes_ratio = row->bytes_gqa / row->bytes_msa;
     row->bytes_ratio_8 = row->bytes_gqa / (s->d_index * N + chosen);
     /* [cost] */
+
+    /* [cost8] */
+    const double blocks = N / s->block, wanted = s->topk - 1, keys = (double)s->d_index * s->block;
+    const double settle = fmin(OPEN_PREFILL * wanted, blocks),
+                 settle_one = fmin(OPEN_DECODE * wanted, blocks);
+    const double halved = row->flop_msa - index / 2; /* products of 8 bits at twice the rate */
+
+    row->flop_settle = 2 * keys * s->n_kv_heads * settle * N;
+    row->flop_ratio_8 = row->flop_gqa / halved;
+    row->flop_ratio_exact8 = row->flop_gqa / (halved + row->flop_settle);
+    row->bytes_settle = 2 * keys * s->n_kv_heads * settle_one;
+    row->bytes_ratio_exact8 = row->bytes_gqa / (s->d_index * N + row->bytes_settle + chosen);
+    /* [cost8] */
     return MSA_OK;
 }

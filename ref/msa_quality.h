@@ -20,7 +20,16 @@ typedef struct msa_cost_row {
     double bytes_gqa;     /**< decode reads, 2-byte elements: 2 Hkv dh 2 N */
     double bytes_msa;     /**< 2 di N + 2 Hkv dh 2 k Bk */
     double bytes_ratio;   /**< bytes_gqa / bytes_msa */
-    double bytes_ratio_8; /**< the same with 1-byte index keys */
+    double bytes_ratio_8; /**< the same with 1-byte index keys: what they choose may differ */
+    double flop_ratio_8;  /**< flop_ratio with index products of 8 bits counted half: twice the rate */
+    /** The same ids from 8 bits: blocks that a bound leaves open are scored again in full (msa_index8.h). How many
+     *  that are is measured at 8192 blocks of random keys, 86 for 15 wanted, 43 in decode; never more than there are.
+     *  @{ */
+    double flop_settle;        /**< 2 Hkv di Bk N 86/15 (k-1) */
+    double flop_ratio_exact8;  /**< flop_ratio_8 with that */
+    double bytes_settle;       /**< 2 Hkv di Bk 43/15 (k-1) */
+    double bytes_ratio_exact8; /**< bytes_ratio_8 with that */
+    /** @} */
 } msa_cost_row;
 
 /** Evaluates the cost model at length n; reads only the head counts, widths, block and topk of `s`. */

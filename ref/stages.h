@@ -19,7 +19,7 @@ enum {
 
 typedef enum element_kind { ELEMENT_HALF, ELEMENT_FLOAT, ELEMENT_INTEGER } element_kind;
 
-/* What there is of an array and of a stage. The library shows both tables, from which ref/msa.py makes a function a
+/* What there is of an array and of a stage. The library shows both tables, from which ref/python makes a function a
  * stage: they end with an entry without a name. */
 typedef struct array_line {
     const char *name, *sizes;

@@ -295,16 +295,16 @@ check $? "... its contract is tested"
 PYTHON=${PYTHON:-python3}
 if "$PYTHON" -c 'import numpy' 2> /dev/null; then
     make_in B=build/bare CXX=false CFLAGS=-O0 FASTFLAGS=-Wno-psabi build/bare/libmsa.so
-    MSA_LIBRARY=$T/build/bare/libmsa.so PYTHONPATH=$T/ref PYTHONDONTWRITEBYTECODE=1 "$PYTHON" -c '
+    MSA_LIBRARY=$T/build/bare/libmsa.so PYTHONPATH=$T/ref/python PYTHONDONTWRITEBYTECODE=1 "$PYTHON" -c '
 import msa, numpy as np
 v = np.arange(12, dtype=np.float32).reshape(3, 1, 4)
 o, seen = msa.uniform(v, n_q=2, n_heads=1)
 print(o[:, 0].tolist(), seen.tolist(), msa.uniform.__doc__)
 msa.uniform(v[0], n_q=2, n_heads=1)' > "$W.out" 2> "$W.err"
     says '^\[\[2.0, 3.0, 4.0, 5.0\], \[4.0, 5.0, 6.0, 7.0\]\] \[0.83.*, 0.83.*, 0.33.*\] o \[T,Hq,dh\], seen \[S\] from v \[S,Hkv,dh\]\. .*mean of all' &&
-        grep -qF 'msa_arguments.Error: v: expected shape (S, Hkv, dh), found (1, 4)' "$W.err"
-    check $? "... ref/msa.py has it, with its checks"
+        grep -qF 'msa.Error: v: expected shape (S, Hkv, dh), found (1, 4)' "$W.err"
+    check $? "... msa for Python has it, with its checks"
 else
-    skip "a stage in ref/msa.py" "no Python with NumPy here"
+    skip "a stage in Python" "no Python with NumPy here"
 fi
 finish

@@ -123,12 +123,15 @@ runs 0 "recall: nothing to measure" recall "${in[@]:0:4}" "${in[@]:6}"
 says '^no query has more than 16 visible blocks'
 
 runs 0 "cost" cost --csv "$W/cost.csv"
-for row in '32K +6\.40 +20% +5\.33 +8\.0' '64K +10\.67 +33% +6\.40 +10\.7' '128K +16\.00 +50% +7\.11 +12\.8' \
-    '256K +21\.33 +67% +7\.53 +14\.2' '512K +25\.60 +80% +7\.76 +15\.1' '1M +28\.44 +89% +7\.88 +15\.5'; do
+for row in '32K +6\.40 +20% +5\.33 +8\.0 +7\.11 +6\.19 +4\.8' '64K +10\.67 +33% +6\.40 +10\.7 +12\.80 +11\.28 +7\.4' \
+    '128K +16\.00 +50% +7\.11 +12\.8 +21\.33 +19\.19 +10\.1' '256K +21\.33 +67% +7\.53 +14\.2 +32\.00 +29\.52 +12\.4' \
+    '512K +25\.60 +80% +7\.76 +15\.1 +42\.67 +40\.40 +14\.0' '1M +28\.44 +89% +7\.88 +15\.5 +51\.20 +49\.54 +14\.9'; do
     says "^ +$row\$"
 done
 [ "$(wc -l <"$W/cost.csv")" -eq 7 ]
 check $? "... and writes six lengths and a head to the CSV"
+awk -F , 'NF != 14 { bad = 1 } NR == 7 { bad = bad || $13 / 5636096 < 0.999999 || $13 / 5636096 > 1.000001 } END { exit bad }' "$W/cost.csv"
+check $? "... with the bytes that are settled"
 runs 0 "cost: lengths and sizes of one's own" cost --n 1000,4K --heads 8 --kv-heads 2 --topk 4
 says '^ +1000 '
 

@@ -17,10 +17,11 @@ static const msa_shape m3 = {1, 1, 64, 4, 128, 128, 128, 16, 1, NULL, NULL, NULL
 static void table_row(check_case *c, int64_t n, const char *expected)
 {
     msa_cost_row row;
-    char found[64];
+    char found[96];
     check_true(c, msa_cost(&m3, n, &row) == MSA_OK, "status");
-    snprintf(found, sizeof found, "%.2f %.0f%% %.2f %.1f", row.flop_ratio, 100 * row.index_share,
-             row.bytes_ratio, row.bytes_ratio_8);
+    snprintf(found, sizeof found, "%.2f %.0f%% %.2f %.1f, exact %.2f %.2f %.1f", row.flop_ratio,
+             100 * row.index_share, row.bytes_ratio, row.bytes_ratio_8, row.flop_ratio_8,
+             row.flop_ratio_exact8, row.bytes_ratio_exact8);
     check_true(c, strcmp(expected, found) == 0, "n = %lld: expected \"%s\", found \"%s\"", (long long)n,
                expected, found);
 }
@@ -28,12 +29,12 @@ static void table_row(check_case *c, int64_t n, const char *expected)
 static void cost_table(void)
 {
     check_case c = check_begin("the cost model gives the paper's table to the printed digits");
-    table_row(&c, 32768, "6.40 20% 5.33 8.0");
-    table_row(&c, 65536, "10.67 33% 6.40 10.7");
-    table_row(&c, 131072, "16.00 50% 7.11 12.8");
-    table_row(&c, 262144, "21.33 67% 7.53 14.2");
-    table_row(&c, 524288, "25.60 80% 7.76 15.1");
-    table_row(&c, 1048576, "28.44 89% 7.88 15.5");
+    table_row(&c, 32768, "6.40 20% 5.33 8.0, exact 7.11 6.19 4.8");
+    table_row(&c, 65536, "10.67 33% 6.40 10.7, exact 12.80 11.28 7.4");
+    table_row(&c, 131072, "16.00 50% 7.11 12.8, exact 21.33 19.19 10.1");
+    table_row(&c, 262144, "21.33 67% 7.53 14.2, exact 32.00 29.52 12.4");
+    table_row(&c, 524288, "25.60 80% 7.76 15.1, exact 42.67 40.40 14.0");
+    table_row(&c, 1048576, "28.44 89% 7.88 15.5, exact 51.20 49.54 14.9");
     msa_cost_row row;
     msa_cost(&m3, 1000, &row);
     check_true(&c, row.flop_gqa == 2.0 * 64 * 128 * 1e6 && row.bytes_gqa == 2.0 * 4 * 128 * 2 * 1000,
@@ -42,7 +43,20 @@ static void cost_table(void)
                row.flop_msa == 4.0 * 128 * 1e6 + 4.0 * 64 * 128 * 1000 * 2048 &&
                    row.bytes_msa == 2.0 * 128 * 1000 + 2.0 * 4 * 128 * 2 * 2048,
                "absolute numbers of MSA");
+    msa_cost(&m3, 1 << 20, &row);
+    check_true(&c, fabs(row.flop_settle / (2.0 * 4 * 128 * 128 * 86 * (1 << 20)) - 1) < 1e-12,
+               "settled: 86 of 8192 blocks");
+    check_true(&c, fabs(row.bytes_settle / (2.0 * 4 * 128 * 128 * 43) - 1) < 1e-12, "in decode 43");
+    msa_cost(&m3, 4096, &row);
+    check_true(&c,
+               row.flop_settle == 2.0 * 4 * 128 * 128 * 32 * 4096 &&
+                   row.bytes_settle == 2.0 * 4 * 128 * 128 * 32,
+               "settled: no more than there are, 32");
     msa_shape bad = m3;
+    bad.topk = 1;
+    msa_cost(&bad, 1 << 20, &row);
+    check_true(&c, row.flop_settle == 0 && row.bytes_settle == 0,
+               "with k = 1 nothing is chosen, nothing settled");
     bad.topk = 0;
     check_true(&c, msa_cost(&bad, 1000, &row) == MSA_ERR_SIZE && msa_cost(&m3, 0, &row) == MSA_ERR_SIZE,
                "sizes below 1 are refused");

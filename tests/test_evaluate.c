@@ -366,6 +366,135 @@ static void small_keys(void)
     check_release(NULL);
 }
 
+// What a bound leaves open, counted without it: the same keys screened by the library's own bounds.
+static void screened_keys(void)
+{
+    check_case c =
+        check_begin("8-bit index keys with a bound: no id is another, and the blocks that are settled");
+    model m = new_model(43);
+    const uint8_t *text = draw_text(CONTEXT + 1, 44);
+    const eval_windows t = {text, CONTEXT + 1, CONTEXT, 1};
+    eval_small found[LAYERS];
+    model_run *run = model_run_new(&m, &msa_fast_ops, 1, CONTEXT, false);
+    check_true(&c, run && eval_small_layers(&m, &msa_fast_ops, &t, found), "memory");
+    model_forward(&m, run, MSA_ATTN_SPARSE, text);
+    const msa_shape s = model_run_shape(run);
+    enum { B = CONTEXT / BLOCK, D = 4 };
+    for (int l = 0; l < LAYERS; l++) {
+        const msa_layer_state *st = model_run_layer(run, l);
+        int8_t codes[CONTEXT * D], code[D];
+        float scale[B], reach[B], error[B], least[B], keys[CONTEXT * D];
+        double room[D], lower[B], upper[B];
+        const msa_index8 copy = {codes, scale, reach, error, least};
+        for (int i = 0; i < CONTEXT * D; i++)
+            keys[i] = msa_bf16(st->ki[i]);
+        msa_index8_keys(&s, NULL, keys, NULL, &copy, room);
+        int64_t rows = 0, blocks = 0, settled = 0, whole = 0;
+        for (int row = 0; row < CONTEXT * GROUPS; row++) {
+            const int local = row / GROUPS / BLOCK;
+            if (local < TOPK)
+                continue;
+            const msa_index8_query q = msa_index8_round(st->qi + row * D, D, code, room);
+            msa_index8_bounds(&s, &copy, 0, local, code, &q, lower, upper);
+            int open = 0;
+            for (int b = 0; b < local; b++) { // fewer than k - 1 are above it for certain
+                int above = 0;
+                for (int a = 0; a < local; a++)
+                    above += lower[a] > upper[b];
+                open += above < TOPK - 1;
+            }
+            rows++, blocks += local, settled += open, whole += open == local;
+        }
+        const msa_screening *e = &found[l].exact;
+        check_true(&c, found[l].wrong == 0, "layer %d: %lld ids are others", l, (long long)found[l].wrong);
+        check_true(
+            &c, e->rows == rows && e->blocks == blocks && e->settled == settled && e->fell_back == whole,
+            "layer %d: %lld of %lld settled in %lld rows, %lld wholly, expected %lld of %lld in %lld, %lld",
+            l, (long long)e->settled, (long long)e->blocks, (long long)e->rows, (long long)e->fell_back,
+            (long long)settled, (long long)blocks, (long long)rows, (long long)whole);
+        check_true(&c, settled >= rows * (TOPK - 1) && settled < blocks, "a bound that rules something out");
+    }
+    model_run_free(run);
+    model_free(&m);
+    check_end(&c);
+    check_release(NULL);
+}
+
+/* ---- One selection for several layers ------------------------------------------------------------------ */
+
+enum { IDS = GROUPS * CONTEXT * TOPK };
+static int32_t layer0[IDS];
+static int attended, of_layer0;
+
+static msa_status watch_sparse(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    if (attended++ % LAYERS == 0)
+        memcpy(layer0, a->ids, sizeof layer0);
+    else
+        of_layer0 += memcmp(layer0, a->ids, sizeof layer0) == 0;
+    return msa_fast_ops.stage[MSA_STAGE_SPARSE]->run(s, a, work);
+}
+
+static void reuse(void)
+{
+    check_case c = check_begin(
+        "ids of an earlier layer: recall by them, and bits where only every second layer chooses");
+    model m = new_model(45);
+    const uint8_t *text = draw_text(2 * CONTEXT + 1, 46);
+    const eval_windows t = {text, 2 * CONTEXT + 1, CONTEXT, 2};
+    msa_recall_result found[LAYERS][EVAL_FARTHEST + 1];
+    double every = NAN, own = NAN, second = NAN;
+    msa_kernel sparse = *msa_fast_ops.stage[MSA_STAGE_SPARSE];
+    msa_ops watched = msa_fast_ops;
+    sparse.run = watch_sparse;
+    watched.stage[MSA_STAGE_SPARSE] = &sparse;
+    check_true(&c,
+               eval_reuse_recalls(&m, &msa_fast_ops, &t, found) &&
+                   eval_bits_per_byte(&m, &msa_fast_ops, &t, MSA_ATTN_SPARSE, &own) &&
+                   eval_reuse_bits(&m, &watched, &t, 1, &every),
+               "memory");
+    check_true(&c, attended == 2 * LAYERS && of_layer0 == 0,
+               "every layer chooses: %d attend, %d by ids of the first", attended, of_layer0);
+    check_true(&c, own >= every && own <= every, "%.17g, without sharing %.17g", every, own);
+    check_true(&c, eval_reuse_bits(&m, &watched, &t, 2, &second), "memory");
+    check_true(&c, attended == 4 * LAYERS && of_layer0 == 2, "shared: %d attend, %d by ids of the first",
+               attended, of_layer0);
+    check_true(&c, fabs(second - own) > 1e-6, "shared: %.17g, not %.17g", second, own);
+    model_run *run = model_run_new(&m, &msa_fast_ops, 1, CONTEXT, false);
+    const msa_shape s = model_run_shape(run);
+    void *work = check_alloc((int64_t)msa_recall_workspace(&s), 1);
+    msa_recall_result sum[LAYERS][LAYERS] = {{{0}}};
+    double loss = 0;
+    for (int w = 0; w < 2; w++) {
+        model_forward(&m, run, MSA_ATTN_SPARSE, eval_window(&t, w));
+        for (int l = 0; l < LAYERS; l++)
+            for (int from = 0; from <= l; from++) {
+                msa_recall_result one;
+                const msa_layer_state *st = model_run_layer(run, l);
+                msa_recall(&s, st->q, st->k, model_run_layer(run, from)->ids, NULL, &one, work);
+                eval_add_recall(&sum[l][from], &one);
+            }
+        loss += model_loss(run, eval_window(&t, w) + 1, NULL) / 2 / log(2);
+    }
+    check_true(&c, fabs(loss - own) < 1e-9, "bits %.9g, %.9g", loss, own);
+    for (int l = 0; l < LAYERS; l++)
+        for (int before = 0; before <= EVAL_FARTHEST; before++) {
+            if (before > l) {
+                check_true(&c, isnan(found[l][before].score_recall), "no layer %d before layer %d", before,
+                           l);
+                continue;
+            }
+            const msa_recall_result *e = &sum[l][l - before];
+            const double oracle[] = {e->block_recall / (double)e->rows, e->score_recall / (double)e->rows},
+                         is[] = {found[l][before].block_recall, found[l][before].score_recall};
+            check_doubles_near(&c, "recall", 2, oracle, is, close);
+        }
+    model_run_free(run);
+    model_free(&m);
+    check_end(&c);
+    check_release(NULL);
+}
+
 /* ---- Agreement with dense attention ------------------------------------------------------------------- */
 
 static void agreement_with_dense(void)
@@ -447,6 +576,8 @@ int main(int argc, char **argv)
     recall_of_layers();
     looks();
     small_keys();
+    screened_keys();
+    reuse();
     agreement_with_dense();
     task_by_hand();
     return check_done();

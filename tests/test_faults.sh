@@ -75,7 +75,7 @@ run() { # run COMMAND DIR: everything it writes goes below DIR, which exists
     demo) "$MSA" demo "${model[@]}" --out "$2/out" ;;
     train) train "$2/m.safetensors" ;;
     resume) train "$2/m.safetensors" ;;
-    evaluate) "$MSA" evaluate "${model[@]}" --fp8 --windows 2 --recall-windows 1 ;;
+    evaluate) "$MSA" evaluate "${model[@]}" --fp8 --reuse --windows 2 --recall-windows 1 ;;
     evaluate-task) "$MSA" evaluate --model "$W/model.safetensors" --task --csv --windows 2 --recall-windows 1 ;;
     generate) "$MSA" generate --model "$W/model.safetensors" --prompt abc --tokens 3 ;;
     count) "$MSA" count dense/naive index/naive "${small[@]}" --csv "$2/count.csv" ;;

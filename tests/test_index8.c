@@ -290,6 +290,20 @@ static int32_t *ids_of(const char *name, const problem *p, const msa_index8 *cop
     return k->run_half(s, &a, check_alloc((int64_t)k->workspace(s), 1)) == MSA_OK ? ids : NULL;
 }
 
+/* Of float32 the reference's. */
+static void same_as_reference(check_case *c, const problem *p, const char *name)
+{
+    const msa_shape *s = p->s;
+    const msa_kernel *k = kernel_of(MSA_STAGE_INDEX, "screened");
+    const int64_t n = s->n_kv_heads * s->n_q * s->topk;
+    int32_t *right = check_ints(n), *found = check_ints(n);
+    const msa_arrays a = {.qi = p->qi, .ki = p->ki, .ids = found};
+    msa_index(s, p->qi, p->ki, NULL, right, NULL, check_alloc((int64_t)msa_workspace(NULL, s), 1));
+    check_true(c, k->run(s, &a, check_alloc((int64_t)k->workspace(s), 1)) == MSA_OK,
+               "%s: index/screened runs", name);
+    check_same(c, name, right, found, (size_t)n * sizeof *found);
+}
+
 /* Its keys as bf16 has them, and their copy. */
 static void halve(problem *p)
 {
@@ -316,14 +330,16 @@ static void same_ids(check_case *c, problem *p, const char *name)
 static void fast_kernels(void)
 {
     for (kind k = 0; k < N_KINDS; k++) {
-        check_case c =
-            check_begin("index/amx_screened: ids of %s keys are those of index/amx_full", kind_name[k]);
+        check_case c = check_begin(
+            "screened ids of %s keys: of float32 the reference's, of bf16 those of index/amx_full",
+            kind_name[k]);
         for (int n = 0; n < N_SHAPES; n++)
             for (int q = 0; q < 2; q++) {
                 char name[INPUTS_NAME];
                 inputs_shape_name(&shapes[n], name);
                 problem p = pose(&shapes[n], k, q ? k : NORMAL,
                                  check_seed((uint64_t)(5000 + 100 * (int)k + 2 * n + q)));
+                same_as_reference(&c, &p, name);
                 same_ids(&c, &p, name);
                 check_release(NULL);
             }
@@ -340,6 +356,7 @@ static void long_lists(void)
         static const kind of[] = {CONSTANT, CLOSE, NORMAL};
         problem p = pose(&s, of[k], NORMAL, check_seed(6000 + (uint64_t)k));
         msa_screening done;
+        same_as_reference(&c, &p, kind_name[of[k]]);
         same_ids(&c, &p, kind_name[of[k]]);
         check_true(&c, ids_of("amx_screened", &p, &p.copy, &done) != NULL && done.rows == 140, "it runs");
         check_true(&c,

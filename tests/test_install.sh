@@ -8,7 +8,7 @@ read -r -a CC <<< "$CC $san"
 read -r -a CXX <<< "$CXX -std=c++17 $san"
 
 install_to() { make --no-print-directory "$1" DEPS=0 B="$B" "${@:2}" > "$W.out" 2> "$W.err"; }
-install_to install PREFIX="$P" && [[ -x $P/bin/msa && -s $P/include/msa.h && -s $P/lib/libmsa.a && -s $P/lib/python/msa.py ]]
+install_to install PREFIX="$P" && [[ -x $P/bin/msa && -s $P/include/msa.h && -s $P/lib/libmsa.a && -s $P/lib/python/msa/__init__.py ]]
 check $? "make install into a prefix with a space and quotes"
 version=$("$P/bin/msa" version) version=${version#msa }
 [[ $(readlink "$P/lib/libmsa.so") == "libmsa.so.$version" ]] && readelf -d "$P/lib/libmsa.so" | grep -q "soname: \[libmsa.so.${version%.*}\]" && [[ -s $P/lib/libmsa.so.${version%.*} ]]
@@ -66,16 +66,16 @@ fi
 
 PYTHON=${PYTHON:-python3}
 if ! "$PYTHON" -c 'import numpy' 2> /dev/null; then
-    skip "the installed msa.py" "no Python with NumPy here"
+    skip "the installed Python package" "no Python with NumPy here"
 elif [[ $san ]]; then
-    skip "the installed msa.py" "Python does not load a library with sanitizers"
+    skip "the installed Python package" "Python does not load a library with sanitizers"
 else
     (cd "$W" && PYTHONPATH=$P/lib/python PYTHONDONTWRITEBYTECODE=1 "$PYTHON" -c '
 import msa, numpy as np
 q = np.ones((5, 2, 8), np.float32)
 print(msa.__file__, msa._lib._name, msa.dense(q, q, q)[0].sum())' > "$W.out" 2> "$W.err")
-    grep -qxF "$P/lib/python/msa.py $P/lib/libmsa.so 80.0" "$W.out"
-    check $? "msa.py finds the libmsa.so beside it"
+    grep -qxF "$P/lib/python/msa/__init__.py $P/lib/libmsa.so 80.0" "$W.out"
+    check $? "the Python package finds the libmsa.so above it"
 fi
 
 install_to uninstall PREFIX="$P" && [[ -z $(find "$P" ! -type d) ]]

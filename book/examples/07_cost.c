@@ -41,8 +41,19 @@ int main(void)
     }
     /* [exact] */
 
-    printf("\nbytes read to decode one token at 1048576, one layer\n");
+    printf("\ndense over MSA    prefill, by operations           decode, by bytes\n"
+           "index keys of  16 bits   8 bits  same ids    16 bits   8 bits  same ids\n");
     msa_cost_row row;
+    for (long n = 1L << 15; n <= 1L << 20; n *= 2) {
+        must(msa_cost(&s, n, &row));
+        printf("%7ld %14.2f %8.2f %9.2f %10.2f %8.2f %9.2f\n", n, row.flop_ratio, row.flop_ratio_8,
+               row.flop_ratio_exact8, row.bytes_ratio, row.bytes_ratio_8, row.bytes_ratio_exact8);
+    }
+    printf("scored again at 1048576: %.1f TFLOP beside %.0f of the index; %.1f MB beside %.0f\n",
+           row.flop_settle / 1e12, row.flop_msa * row.index_share / 2e12, row.bytes_settle / 1e6,
+           128 * 1048576 / 1e6);
+
+    printf("\nbytes read to decode one token at 1048576, one layer\n");
     must(msa_cost(&s, 1L << 20, &row));
     printf("  dense GQA %10.1f MiB\n  MSA       %10.1f MiB, of which index keys %.1f\n  ratio %.2f; with index keys of one byte %.2f\n",
            row.bytes_gqa / 1048576, row.bytes_msa / 1048576, 2.0 * 128, row.bytes_ratio, row.bytes_ratio_8);

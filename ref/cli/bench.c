@@ -416,8 +416,7 @@ int cmd_bench(int argc, char **argv)
     const cli_option options[] = {
         {"--shape", CLI_TEXT, &b.shape, 0, 0,
          "WORDS that name a shape, as in msa check; those left out are T=4096 S=4096 heads=64:4 "
-         "width=128:128 "
-         "block=128 topk=16 seqs=1 (the engine: a small one), and T=1 for decode"},
+         "width=128:128 block=128 topk=16 seqs=1 (the engine: a small one), and T=1 for decode"},
         {"--backend", CLI_TEXT, &b.backend, 0, 0,
          "NAME times its kernels: ref, fast, simt or cuda; no names: the best of each stage (default fast)"},
         CLI_OPT_SEED(b.seed),

@@ -32,6 +32,43 @@ static void report_small(const eval_small *layer, int layers)
                (double)a->in_both / (double)a->ids, a->bits[0].score_recall / n[0],
                a->bits[1].score_recall / n[1]);
     }
+    printf("index keys of 8 bits (int8) with a bound, and what it leaves open in 16\n");
+    printf("  %-8s %14s %14s   %s\n", "layer", "wrong ids", "blocks", "of these settled in 16 bits");
+    for (int l = 0; l < layers; l++) {
+        const msa_screening *e = &layer[l].exact;
+        const double rows = (double)e->rows;
+        printf("  %-8d %14lld %14.1f   %.1f\n", l, (long long)layer[l].wrong, (double)e->blocks / rows,
+               (double)e->settled / rows);
+    }
+}
+
+/* One selection for several layers. */
+static bool report_reuse(const model *m, const eval_windows *t, const eval_windows *recalled)
+{
+    const int layers = m->config.n_layers;
+    msa_recall_result recall[MODEL_MAX_LAYERS][EVAL_FARTHEST + 1];
+    if (!eval_reuse_recalls(m, &msa_fast_ops, recalled, recall))
+        return false;
+    printf("score recall by ids of an earlier layer\n");
+    printf("  %-8s %14s %14s %14s\n", "layer", "its own", "the one before", "two before");
+    for (int l = 0; l < layers; l++) {
+        printf("  %-8d", l);
+        for (int before = 0; before <= EVAL_FARTHEST && before <= l; before++)
+            printf(" %14.3f", recall[l][before].score_recall);
+        printf("\n");
+    }
+    for (int period = 2; period <= layers; period++) {
+        double bits;
+        if (!eval_reuse_bits(m, &msa_fast_ops, t, period, &bits))
+            return false;
+        printf("bits per byte %.4f where layer 0 and every %d%s after it choose, and the others take their "
+               "ids\n",
+               bits, period,
+               period == 2   ? "nd"
+               : period == 3 ? "rd"
+                             : "th");
+    }
+    return true;
 }
 
 int report_no_memory(const char *command)
@@ -40,7 +77,7 @@ int report_no_memory(const char *command)
 }
 
 static int evaluate(const char *command, const model *m, const eval_windows *t, const eval_windows *recalled,
-                    uint64_t seed, bool fp8)
+                    uint64_t seed, bool fp8, bool reuse)
 {
     double bits, dense = NAN;
     if (!eval_bits_per_byte(m, &msa_fast_ops, t, MSA_ATTN_SPARSE, &bits) ||
@@ -69,6 +106,8 @@ static int evaluate(const char *command, const model *m, const eval_windows *t, 
     if (small && ok)
         report_small(small, m->config.n_layers);
     free(small);
+    if (ok && reuse)
+        ok = report_reuse(m, t, recalled);
     return ok ? 0 : report_no_memory(command);
 }
 
@@ -166,7 +205,7 @@ static bool read_subject(const model *m, const char *path, bool task, uint64_t s
 }
 
 /* Another rule than the one that the model was trained with, if one is named. */
-static int change_selector(const char *command, const char *name, bool fp8, model *m)
+static int change_selector(const char *command, const char *name, const char *beside, model *m)
 {
     if (!name)
         return 0;
@@ -175,14 +214,14 @@ static int change_selector(const char *command, const char *name, bool fp8, mode
         return cli_fail(command, "--selector: expected the %s, found '%s'", model_selector_help, name);
     if (!m->config.sparse)
         return cli_fail(command, "--selector: expected a model with an Index Branch, found a dense one");
-    return fp8 ? cli_fail(command, "--fp8: expected no --selector beside it, found one") : 0;
+    return beside ? cli_fail(command, "%s: expected no --selector beside it, found one", beside) : 0;
 }
 
 int cmd_evaluate(int argc, char **argv)
 {
     const char *path = NULL, *text_path = NULL, *selector = NULL;
     int64_t windows = 40, recall_windows = 4, seed = 1;
-    bool held_out = false, task = false, csv = false, fp8 = false;
+    bool held_out = false, task = false, csv = false, fp8 = false, reuse = false;
     const cli_option options[] = {
         {"--model", CLI_NEEDED, &path, 0, 0, "FILE.safetensors of 'msa train'"},
         {"--text", CLI_TEXT, &text_path, 0, 0, "FILE to predict (needed, or --task)"},
@@ -194,6 +233,7 @@ int cmd_evaluate(int argc, char **argv)
         {"--csv", CLI_FLAG, &csv, 0, 0, "everything as a table of one row"},
         {"--selector", CLI_TEXT, &selector, 0, 0, model_selector_help},
         {"--fp8", CLI_FLAG, &fp8, 0, 0, "also what index keys of 8 bits choose"},
+        {"--reuse", CLI_FLAG, &reuse, 0, 0, "also what a layer's selection is worth in the layers after it"},
         CLI_OPT_SEED(seed),
         {0}};
     int status = cli_parse(argc, argv, options, NULL);
@@ -208,7 +248,7 @@ int cmd_evaluate(int argc, char **argv)
     size_t n = 0;
     if (!model_load(&m, path, err))
         return cli_fail(argv[0], "--model: %s", err);
-    status = change_selector(argv[0], selector, fp8, &m);
+    status = change_selector(argv[0], selector, fp8 ? "--fp8" : reuse ? "--reuse" : NULL, &m);
     if (!status && task && m.config.context < TASK_MIN_LENGTH) {
         status = cli_fail(argv[0], "--task: expected a model with a context of at least %d, found %d",
                           TASK_MIN_LENGTH, m.config.context);
@@ -233,7 +273,7 @@ int cmd_evaluate(int argc, char **argv)
     else if (task)
         status = evaluate_task(argv[0], &m, t.count, (uint64_t)seed);
     else
-        status = evaluate(argv[0], &m, &t, &recalled, (uint64_t)seed, fp8);
+        status = evaluate(argv[0], &m, &t, &recalled, (uint64_t)seed, fp8, reuse);
     free(bytes);
     model_free(&m);
     return status;

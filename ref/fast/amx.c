@@ -66,7 +66,7 @@ static tile_counts counted;
 
 void amx_add_counts(const tile_counts *n)
 {
-#pragma omp critical(tile_counts)
+#pragma omp critical
     {
         counted.products += n->products;
         counted.loads += n->loads;
@@ -86,7 +86,8 @@ tile_counts amx_take_counts(void)
 /* ---- The bodies ------------------------------------------------------------------------------------------------- */
 
 typedef struct body {
-    msa_half_fn *dense, *index, *index_screened, *sparse, *sparse_queries, *sparse_blocks, *backward;
+    msa_half_fn *dense, *index, *index_screened, *index_floats, *sparse, *sparse_queries, *sparse_blocks,
+        *backward;
     amx_step_fn *decode, *dense_decode;
     const kl_way *kl;
     const bool *screens_fast;
@@ -97,6 +98,7 @@ typedef struct body {
 static const body plain = {.dense = dense_plain,
                            .index = index_plain,
                            .index_screened = index_screened_plain,
+                           .index_floats = index_floats_plain,
                            .sparse = sparse_plain,
                            .sparse_queries = sparse_queries_plain,
                            .sparse_blocks = sparse_blocks_plain,
@@ -111,6 +113,7 @@ static const body plain = {.dense = dense_plain,
 static const body tiled = {.dense = dense_tiles,
                            .index = index_tiles,
                            .index_screened = index_screened_tiles,
+                           .index_floats = index_floats_tiles,
                            .sparse = sparse_tiles,
                            .sparse_queries = sparse_queries_tiles,
                            .sparse_blocks = sparse_blocks_tiles,
@@ -183,8 +186,15 @@ msa_status fast_index_amx_screened(const msa_shape *s, const msa_arrays *a, void
 {
     if (a->index_lse || a->scores)
         return MSA_ERR_UNSUPPORTED;
+    if (!a->ids)
+        return MSA_OK;
     pad_outputs(s, writable(a->ids), NULL, NULL);
     return the_body()->index_screened(s, a, work);
+}
+
+msa_status amx_index_floats(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    return the_body()->index_floats(s, a, work);
 }
 
 /* Of few blocks most would be settled. */

@@ -13,6 +13,7 @@ bool amx_at_hand(void);
 bool amx_vectors(void);
 
 msa_half_fn dense_plain, dense_tiles, index_plain, index_tiles, index_screened_plain, index_screened_tiles;
+msa_half_fn index_floats_plain, index_floats_tiles, amx_index_floats; /* the same of float32; the last chooses */
 msa_half_fn sparse_plain, sparse_tiles; /* by the rule of sparse_amx.c; */
 msa_half_fn sparse_queries_plain, sparse_queries_tiles, sparse_blocks_plain, sparse_blocks_tiles; /* one order */
 /* Up to FEW queries of a request, that is x->at, of which the arrays are those of the call: step_amx.h. */

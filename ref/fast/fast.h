@@ -124,7 +124,7 @@ msa_half_fn fast_decode_amx, fast_dense_decode_amx;
 msa_sparse_fn fast_sparse_naive, fast_sparse_threaded, fast_sparse_blocked, fast_sparse_tiles,
     fast_sparse_blocks, fast_sparse_lanes, fast_sparse;
 msa_prefill_fn fast_prefill;
-msa_index_fn fast_index;
+msa_index_fn fast_index, fast_index_screened;
 msa_decode_fn fast_decode;
 msa_dense_decode_fn fast_dense_decode;
 msa_backward_fn fast_backward_tiles, fast_backward_blocks, fast_backward;
@@ -149,6 +149,7 @@ size_t fast_sparse_blocks_workspace(const msa_shape *s);
 size_t fast_sparse_lanes_workspace(const msa_shape *s);
 size_t fast_sparse_workspace(const msa_shape *s);
 size_t fast_index_workspace(const msa_shape *s);
+size_t fast_index_screened_workspace(const msa_shape *s);
 size_t fast_prefill_workspace(const msa_shape *s);
 size_t fast_decode_workspace(const msa_shape *s);
 size_t fast_dense_decode_workspace(const msa_shape *s);

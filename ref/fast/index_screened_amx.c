@@ -9,84 +9,10 @@
  * the very products that index_amx.c would have computed, so that ids are equal bit for bit. A task is many rows, that
  * many ask for the same block.
  *
- * screen_amx.h has the bounds. */
-#include "candidates.h"
-#include "index_amx.h"
-#include "screen_amx.h"
-
-#define TASK 2048
-#define STRIP 64
-#define COLUMNS (STRIP / TILE_ROWS)
-#define CHUNK 1024 /* keys */
-#define MOST 512   /* candidates of a row */
-
-typedef struct scratch {
-    tile_rows *q;      /* [TASK/16][bytes' steps], codes: right factors */
-    tile_rows *asks;   /* [steps], 16 rows that ask for a block */
-    uint16_t *full;    /* [TASK][steps 32], fitted as in index_amx.c */
-    float *query;      /* [2][di] */
-    double *room;      /* [di] */
-    int8_t *codes;     /* [di] */
-    int32_t *products; /* [16][STRIP] */
-    float *logits;     /* [16][16] */
-    screened rows;     /* [TASK] */
-    float *tau;      /* [TASK]: what an upper bound may not be below; NaN: nothing is, infinity: everything */
-    int64_t *last;   /* [TASK], the last key that a row sees */
-    fitted *fit;     /* [TASK] */
-    best_list *best; /* [TASK]: lower bounds; then scores */
-    int32_t *n;      /* [TASK]: candidates; -1: too many */
-    candidate *list; /* [TASK][MOST] */
-    int64_t *first;  /* [B + 1]: candidates of blocks before this one */
-    uint32_t *asking; /* [TASK MOST]: places in list, block by block */
-    float *block;     /* [block,di] */
-} scratch;
-
-static int64_t most_candidates(const msa_shape *s)
-{
-    return min_i64(MOST, msa_n_blocks(s));
-}
-
-static size_t place(scratch *m, const msa_shape *s, void *work)
-{
-    const int steps = steps_of(s->d_index), steps8 = steps8_of(s->d_index);
-    arena a = arena_over(work);
-    m->q = arena_take(&a, INT64_C(1) * TASK / TILE_ROWS * steps8, sizeof *m->q);
-    m->asks = arena_take(&a, steps, sizeof *m->asks);
-    m->full = arena_take(&a, INT64_C(1) * TASK * steps * TILE_HALVES, sizeof *m->full);
-    m->query = arena_take(&a, 2 * (int64_t)s->d_index, sizeof *m->query);
-    m->room = arena_take(&a, s->d_index, sizeof *m->room);
-    m->codes = arena_take(&a, s->d_index, sizeof *m->codes);
-    m->products = arena_take(&a, TILE_ROWS * STRIP, sizeof *m->products);
-    m->logits = arena_take(&a, TILE_ROWS * TILE_ROWS, sizeof *m->logits);
-    m->rows = screened_take(TASK, &a);
-    m->tau = arena_take(&a, TASK, sizeof *m->tau);
-    m->last = arena_take(&a, TASK, sizeof *m->last);
-    m->fit = arena_take(&a, TASK, sizeof *m->fit);
-    m->best = best_take(s, TASK, &a);
-    m->n = arena_take(&a, TASK, sizeof *m->n);
-    m->list = arena_take(&a, TASK * most_candidates(s), sizeof *m->list);
-    m->first = arena_take(&a, msa_n_blocks(s) + 1, sizeof *m->first);
-    m->asking = arena_take(&a, TASK * most_candidates(s), sizeof *m->asking);
-    return arena_bytes(&a);
-}
-
-static size_t scratch_bytes(const msa_shape *s)
-{
-    scratch m;
-    return place(&m, s, NULL);
-}
-
-/* What all tasks of a call share. */
-typedef struct shared {
-    tile_rows *keys;  /* [S/16][steps] of the longest sequence */
-    tile_rows *codes; /* [S/16][bytes' steps] */
-    float *bound;     /* [B]: what a row's length is multiplied with in eps */
-    msa_index8 copy;  /* of a call that brings none */
-    int64_t *row;     /* [T groups]: those that fell back */
-    bool *fell;       /* [T groups] */
-    float least;      /* magnitude of a key of the sequence */
-    void *own; /* scratch of every thread; before, room to make the copy; after, for rows that fell back */
-} shared;
+ * Of float32 keys the candidates of a row are scored in double, as the reference does it: its ids are the reference's.
+ *
+ * screen_amx.h has the bounds, screen_walk_amx.h the walk. */
+#include "screen_walk_amx.h"
 
 static size_t take_shared(shared *h, const msa_shape *s, void *work)
 {
@@ -113,107 +39,6 @@ size_t BODY_WORKSPACE(index_screened)(const msa_shape *s)
 {
     shared h;
     return take_shared(&h, s, NULL);
-}
-
-/* Of one sequence. */
-typedef struct task {
-    const msa_shape *s;
-    const msa_seq *seq;
-    const msa_arrays *a;
-    const shared *h;
-    const float *scale, *reach; /* [B] */
-    scratch *m;
-    int steps, steps8;
-    int64_t first, rows; /* rows first .. first + rows - 1 of the sequence */
-    msa_screening done;
-} task;
-
-/* ---- Screen -------------------------------------------------------------------------------------------------------- */
-
-/* Products of 16 keys' codes and a strip. */
-static void multiply(tiles *t, const tile_rows *keys, const tile_rows *q, int steps, int32_t *to)
-{
-    tile_zero(t, 0);
-    tile_zero(t, 1);
-    tile_zero(t, 2);
-    tile_zero(t, 3);
-    for (int step = 0; step < steps; step++) {
-        tile_load(t, 4, keys + step, TILE_BYTES);
-        tile_load(t, 5, q + step, TILE_BYTES);
-        tile_load(t, 6, q + steps + step, TILE_BYTES);
-        tile_int8(t, 0, 4, 5);
-        tile_int8(t, 1, 4, 6);
-        tile_load(t, 5, q + 2 * steps + step, TILE_BYTES);
-        tile_load(t, 6, q + 3 * steps + step, TILE_BYTES);
-        tile_int8(t, 2, 4, 5);
-        tile_int8(t, 3, 4, 6);
-    }
-    tile_store(t, 0, to, STRIP * sizeof *to);
-    tile_store(t, 1, to + 16, STRIP * sizeof *to);
-    tile_store(t, 2, to + 32, STRIP * sizeof *to);
-    tile_store(t, 3, to + 48, STRIP * sizeof *to);
-}
-
-/* X of a complete block for a strip. */
-static void best_products(tiles *t, const task *k, int strip, int64_t block, int_lanes best[COLUMNS])
-{
-    const int64_t begin = block * k->s->block, end = begin + k->s->block;
-    for (int n = 0; n < COLUMNS; n++)
-        best[n] = (int_lanes){0} + INT32_MIN;
-    for (int64_t j = begin / TILE_ROWS * TILE_ROWS; j < end; j += TILE_ROWS) {
-        multiply(t, k->h->codes + j / TILE_ROWS * k->steps8, k->m->q + strip * COLUMNS * k->steps8, k->steps8,
-                 k->m->products);
-        for (int64_t row = max_i64(0, begin - j); row < min_i64(TILE_ROWS, end - j); row++)
-            for (int n = 0; n < COLUMNS; n++) {
-                int_lanes x;
-                memcpy(&x, k->m->products + row * STRIP + n * LANES, sizeof x);
-                best[n] = larger_integer(best[n], x);
-            }
-    }
-}
-
-static void offer(const task *k, int64_t row, int64_t block, float lower, float upper)
-{
-    const int64_t local = k->m->last[row] / k->s->block, keep = k->s->topk - 1;
-    best_list *best = &k->m->best[row];
-    if (block >= local || k->m->n[row] < 0)
-        return;
-    best_insert(best, keep, lower, (int32_t)block);
-    if (best->n == keep)
-        k->m->tau[row] = best->score[keep - 1];
-    const int64_t most = most_candidates(k->s);
-    candidates_add(k->m->list + row * most, &k->m->n[row], most, &k->m->tau[row], block, upper);
-}
-
-/* [screen] */
-static void screen_block(tiles *t, const task *k, int strip, int64_t block)
-{
-    const scratch *m = k->m;
-    int_lanes best[COLUMNS];
-    best_products(t, k, strip, block, best);
-    for (int n = 0; n < COLUMNS; n++) {
-        const int row = strip * STRIP + n * LANES;
-        lanes lower, upper;
-        bounds_of(m->rows, row, best[n], k->scale[block], k->reach[block], k->h->bound[block], &lower,
-                  &upper);
-        const int_lanes take = ~(upper < load(m->tau + row));
-        for (int l = 0; any_of(take) && l < LANES; l++)
-            if (take[l])
-                offer(k, row + l, block, lower[l], upper[l]);
-    }
-}
-/* [screen] */
-
-static void screen(tiles *t, const task *k, int strips)
-{
-    const msa_shape *s = k->s;
-    const int64_t step = max_i64(1, CHUNK / s->block), blocks = k->m->last[k->rows - 1] / s->block;
-    for (int64_t b0 = 0; b0 < blocks; b0 += step)
-        for (int strip = 0; strip < strips; strip++) {
-            const int64_t own = k->m->last[strip * STRIP + STRIP - 1] / s->block;
-            for (int64_t b = b0; b < min_i64(b0 + step, own); b++)
-                screen_block(t, k, strip, b);
-        }
 }
 
 /* ---- Settle --------------------------------------------------------------------------------------------------------- */
@@ -272,8 +97,11 @@ static void settle(tiles *t, task *k)
         if (k->m->n[row] > 0)
             k->m->n[row] =
                 candidates_filter(k->m->list + row * most_candidates(k->s), k->m->n[row], k->m->tau[row]);
+    for (int64_t row = 0; row < k->rows; row++)
+        k->done.settled += max_i64(0, k->m->n[row]);
+    if (k->floats)
+        return; /* row by row, where they are written */
     sort_asking(k, blocks);
-    k->done.settled += k->m->first[blocks];
     for (int64_t b = 0; b < blocks; b++)
         for (int64_t a = k->m->first[b]; a < k->m->first[b + 1]; a += TILE_ROWS)
             settle_few(t, k, b, k->m->asking + a, (int)min_i64(TILE_ROWS, k->m->first[b + 1] - a));
@@ -281,9 +109,14 @@ static void settle(tiles *t, task *k)
 
 /* ---- Rows ------------------------------------------------------------------------------------------------------------- */
 
-static const uint16_t *query_of(const task *k, int64_t row)
+static void read_query(const task *k, int64_t row, float *to)
 {
-    return (const uint16_t *)k->a->qi + (k->seq->q0 * k->s->n_kv_heads + k->first + row) * k->s->d_index;
+    const int d = k->s->d_index;
+    const int64_t at = (k->seq->q0 * k->s->n_kv_heads + k->first + row) * d;
+    if (k->floats)
+        memcpy(to, (const float *)k->a->qi + at, (size_t)d * sizeof *to);
+    else
+        floats_of((const uint16_t *)k->a->qi + at, d, to);
 }
 
 static void begin_row(task *k, int64_t row)
@@ -295,38 +128,70 @@ static void begin_row(task *k, int64_t row)
     const int64_t local = m->last[row] / k->s->block;
     m->best[row].n = 0;
     m->n[row] = 0;
-    floats_of(query_of(k, row), d, m->query);
+    read_query(k, row, m->query);
     screened_row(m->rows, row, m->query, d, m->codes, m->room);
     put_codes(m->q + row / TILE_ROWS * k->steps8, row % TILE_ROWS, m->codes, d);
     m->fit[row] = fit_query(m->query, d, m->query + d);
     upper_halves(m->full + row * k->steps * TILE_HALVES, m->query + d, d);
     const bool chooses = keep > 0 && local > keep;
-    if (!chooses || may_vanish(&m->fit[row], k->h->least))
+    if (!chooses || (!k->floats && may_vanish(&m->fit[row], k->h->least)))
         m->n[row] = chooses ? FELL : TAKES_ALL;
     m->tau[row] = m->n[row] == 0 ? NAN : INFINITY;
     k->done.rows += chooses;
     k->done.blocks += chooses ? local : 0;
 }
 
-static void write_row(task *k, int64_t row)
+/* A row's ids, by the settled scores of its candidates. */
+static void write_row(const task *k, int64_t row, int64_t local, int32_t *ids)
+{
+    const candidate *list = k->m->list + row * most_candidates(k->s);
+    const int64_t keep = min_i64(k->s->topk - 1, local);
+    best_list *best = &k->m->best[row];
+    best->n = 0;
+    for (int64_t b = 0; k->m->n[row] == TAKES_ALL && b < keep; b++)
+        best_insert(best, keep, 0, (int32_t)b);
+    for (int32_t n = 0; n < k->m->n[row]; n++)
+        best_insert(best, keep, list[n].value, list[n].block);
+    if (k->m->n[row] != FELL)
+        best_write(k->s, best, local, ids);
+}
+
+/* The same where keys are float32. */
+static void write_row_of_floats(const task *k, int64_t row, int64_t local, int32_t *ids)
 {
     const msa_shape *s = k->s;
-    scratch *m = k->m;
-    const int64_t of = k->first + row, query = k->seq->q0 + of / s->n_kv_heads;
-    const int64_t local = m->last[row] / s->block, keep = min_i64(s->topk - 1, local);
-    const candidate *list = m->list + row * most_candidates(s);
-    best_list *best = &m->best[row];
-    k->h->fell[of] = m->n[row] == FELL;
-    k->done.fell_back += m->n[row] == FELL;
-    k->done.settled += m->n[row] == FELL ? local : 0;
-    best->n = 0;
-    for (int64_t b = 0; m->n[row] == TAKES_ALL && b < keep; b++)
-        best_insert(best, keep, 0, (int32_t)b);
-    for (int32_t n = 0; n < m->n[row]; n++)
-        best_insert(best, keep, list[n].value, list[n].block);
-    if (m->n[row] != FELL)
-        best_write(s, best, local,
-                   (int32_t *)writable(k->a->ids) + (of % s->n_kv_heads * s->n_q + query) * s->topk);
+    const float *keys = (const float *)k->a->ki + k->seq->kv0 * s->d_index;
+    const candidate *list = k->m->list + row * most_candidates(s);
+    const int64_t n = k->m->n[row], keep = min_i64(s->topk - 1, local);
+    const request whole = {.seq = *k->seq};
+    read_query(k, row, k->m->query);
+    if (n < 0) {
+        choose_again(s, &whole, k->m->last[row], k->m->query, floats(k->a->ki), k->m->again, NULL, ids);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        k->m->m[i] = -INFINITY;
+        for (int64_t j = list[i].block * (int64_t)s->block; j < (list[i].block + INT64_C(1)) * s->block;
+             j++) {
+            const double x = dot(k->m->query, keys + j * s->d_index, s->d_index);
+            k->m->m[i] = x > k->m->m[i] ? x : k->m->m[i];
+        }
+    }
+    top_blocks(k->m->m, n, keep, k->m->top, ids);
+    for (int64_t slot = 0; slot < s->topk; slot++)
+        ids[slot] = slot < keep ? list[ids[slot]].block : slot == keep ? (int32_t)local : -1;
+}
+
+static void finish_row(task *k, int64_t row)
+{
+    const msa_shape *s = k->s;
+    const int64_t of = k->first + row, query = k->seq->q0 + of / s->n_kv_heads,
+                  local = k->m->last[row] / s->block;
+    int32_t *ids = (int32_t *)writable(k->a->ids) + (of % s->n_kv_heads * s->n_q + query) * s->topk;
+    k->h->fell[of] = k->m->n[row] == FELL;
+    k->done.fell_back += k->m->n[row] == FELL;
+    k->done.settled += k->m->n[row] == FELL ? local : 0;
+    (k->floats ? write_row_of_floats : write_row)(k, row, local, ids);
 }
 
 static void run_task(tiles *t, task *k)
@@ -339,12 +204,13 @@ static void run_task(tiles *t, task *k)
     for (int64_t row = k->rows; row < (int64_t)strips * STRIP; row++) {
         k->m->last[row] = k->m->last[k->rows - 1];
         k->m->tau[row] = INFINITY;
+        k->m->n[row] = TAKES_ALL;
         k->m->rows.step[row] = k->m->rows.norm[row] = k->m->rows.rest[row] = 0;
     }
     screen(t, k, strips);
     settle(t, k);
     for (int64_t row = 0; row < k->rows; row++)
-        write_row(k, row);
+        finish_row(k, row);
 }
 
 /* ---- Keys ---------------------------------------------------------------------------------------------------------------- */
@@ -399,11 +265,12 @@ static void screen_sequence(const task *like, msa_screening *sum)
             screening_add(&own, &k.done);
         }
         tiles_end(&t);
-#pragma omp critical(screening)
+#pragma omp critical
         screening_add(sum, &own);
     }
 }
 
+/* Of bf16 keys: in full, as index_amx.c does it. */
 static void rows_that_fell(const task *k, void *work)
 {
     const int64_t rows = k->seq->n_q * k->s->n_kv_heads;
@@ -415,7 +282,7 @@ static void rows_that_fell(const task *k, void *work)
         BODY(index_rows)(k->s, k->seq, k->a, k->h->keys, k->h->row, n, work);
 }
 
-msa_status BODY(index_screened)(const msa_shape *s, const msa_arrays *a, void *work)
+static msa_status index_all(const msa_shape *s, const msa_arrays *a, bool floats, void *work)
 {
     msa_screening sum = {0};
     shared h;
@@ -424,22 +291,35 @@ msa_status BODY(index_screened)(const msa_shape *s, const msa_arrays *a, void *w
     for (int b = 0; b < msa_n_seqs(s); b++) {
         const msa_seq seq = msa_get_seq(s, b);
         if (!a->index8)
-            screen_copy(s, b, a->ki, &h.copy, h.own);
+            screen_copy(s, b, floats ? (cached){.data = a->ki} : halves(a->ki), &h.copy, h.own);
         pack_copy(s, &seq, b, copy, &h);
-        BODY(pack_index_keys)(s, &seq, a->ki, h.keys);
         h.least = screen_least(s, b, copy);
         const task k = {.s = s,
                         .seq = &seq,
                         .a = a,
+                        .floats = floats,
                         .h = &h,
                         .scale = copy->scale + b * msa_n_blocks(s),
                         .reach = copy->reach + b * msa_n_blocks(s),
                         .steps = steps_of(s->d_index),
                         .steps8 = steps8_of(s->d_index)};
+        if (!floats)
+            BODY(pack_index_keys)(s, &seq, a->ki, h.keys);
         screen_sequence(&k, &sum);
-        rows_that_fell(&k, h.own);
+        if (!floats)
+            rows_that_fell(&k, h.own);
     }
     if (a->screening)
         *a->screening = sum;
     return MSA_OK;
+}
+
+msa_status BODY(index_screened)(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    return index_all(s, a, false, work);
+}
+
+msa_status BODY(index_floats)(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    return index_all(s, a, true, work);
 }

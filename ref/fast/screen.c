@@ -1,8 +1,6 @@
 /* The 8-bit copy of index keys, for a call that brings none. */
 #include "screen.h"
 
-#include "vector.h"
-
 typedef struct scratch {
     float *keys;  /* [block,di] */
     double *room; /* [di] */
@@ -11,7 +9,7 @@ typedef struct scratch {
 static size_t place(scratch *m, const msa_shape *s, void *work)
 {
     arena a = arena_over(work);
-    m->keys = arena_take(&a, s->block * s->d_index, sizeof *m->keys);
+    m->keys = arena_take(&a, min_i64(s->block, longest_kv(s)) * s->d_index, sizeof *m->keys);
     m->room = arena_take(&a, s->d_index, sizeof *m->room);
     return arena_bytes(&a);
 }
@@ -27,10 +25,10 @@ size_t screen_copy_workspace(const msa_shape *s)
     return (size_t)fast_max_threads() * scratch_bytes(s);
 }
 
-void screen_copy(const msa_shape *s, int r, const uint16_t *ki, const msa_index8 *to, void *work)
+void screen_copy(const msa_shape *s, int r, cached ki, const msa_index8 *to, void *work)
 {
     const msa_seq seq = msa_get_seq(s, r);
-    const int64_t n = s->block * s->d_index, at = r * msa_n_blocks(s);
+    const int64_t n = (int64_t)s->block * s->d_index, at = r * msa_n_blocks(s);
 #pragma omp parallel num_threads(fast_threads())
     {
         scratch m;
@@ -40,9 +38,8 @@ void screen_copy(const msa_shape *s, int r, const uint16_t *ki, const msa_index8
             const int64_t first = seq.kv0 * s->d_index + b * n;
             const msa_index8 part = {to->codes + first, to->scale + at + b, to->reach + at + b,
                                      to->error + at + b, to->least + at + b};
-            for (int64_t i = 0; i < n; i++)
-                m.keys[i] = from_bits((int32_t)((uint32_t)ki[first + i] << 16));
-            msa_index8_block(m.keys, s->block, s->d_index, part, m.room);
+            const float *keys = rows_of(ki, 1, 0, s->d_index, seq.kv0 + b * s->block, s->block, m.keys);
+            msa_index8_block(keys, s->block, s->d_index, part, m.room);
         }
     }
 }

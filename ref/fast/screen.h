@@ -2,10 +2,10 @@
 #ifndef MSA_SCREEN_H
 #define MSA_SCREEN_H
 
-#include "fast.h"
+#include "heads.h"
 
-/* The copy of sequence r's complete blocks, on all threads; ki of bf16. */
-void screen_copy(const msa_shape *s, int r, const uint16_t *ki, const msa_index8 *to, void *work);
+/* The copy of sequence r's complete blocks, on all threads; ki [S,di]. */
+void screen_copy(const msa_shape *s, int r, cached ki, const msa_index8 *to, void *work);
 size_t screen_copy_workspace(const msa_shape *s);
 
 /* The smallest magnitude in sequence r's complete blocks that is not 0: no row asks for other keys. */

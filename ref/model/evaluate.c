@@ -197,6 +197,37 @@ void eval_small_sum(eval_small *sum, const eval_small *one)
     sum->equal += one->equal;
     sum->ids += one->ids;
     sum->in_both += one->in_both;
+    sum->exact.rows += one->exact.rows;
+    sum->exact.blocks += one->exact.blocks;
+    sum->exact.settled += one->exact.settled;
+    sum->exact.fell_back += one->exact.fell_back;
+    sum->wrong += one->wrong;
+}
+
+/* The keys of 16 bits once more, screened by a copy of 8. @param ids [2,Hkv,T,k]: theirs; room for others */
+static bool small_screened(eval_small *a, const msa_shape *s, const float *qi, int32_t *ids)
+{
+    const size_t blocks = (size_t)msa_n_seqs(s) * (size_t)msa_n_blocks(s),
+                 n = (size_t)s->n_q * (size_t)s->n_kv_heads;
+    float *numbers = malloc(4 * blocks * sizeof *numbers);
+    int8_t *codes = malloc((size_t)s->n_kv * (size_t)s->d_index);
+    double *room = malloc((size_t)s->d_index * sizeof *room);
+    void *work = malloc(msa_index8_workspace(s));
+    const bool ok = numbers && codes && room && work;
+    if (ok) {
+        const msa_index8 copy = {codes, numbers, numbers + blocks, numbers + 2 * blocks,
+                                 numbers + 3 * blocks};
+        must(msa_index8_keys(s, NULL, a->ki[0], NULL, &copy, room));
+        int32_t *found = ids + n * (size_t)s->topk;
+        must(msa_index8_select(s, qi, a->ki[0], &copy, found, &a->exact, work));
+        for (size_t i = 0; i < n * (size_t)s->topk; i++)
+            a->wrong += found[i] != ids[i];
+    }
+    free(numbers);
+    free(codes);
+    free(room);
+    free(work);
+    return ok;
 }
 
 static bool layer_small(const model_run *run, int layer, eval_small *sum)
@@ -207,9 +238,10 @@ static bool layer_small(const model_run *run, int layer, eval_small *sum)
     int32_t *ids = malloc(2 * (size_t)s.n_kv_heads * (size_t)s.n_q * (size_t)s.topk * sizeof *ids);
     void *work = malloc(recall > index ? recall : index);
     eval_small one;
-    const bool ok = eval_small_new(&one, &s, st->ki) && ids && work;
+    bool ok = eval_small_new(&one, &s, st->ki) && ids && work;
     if (ok) {
         eval_small_add(&one, &s, st->q, st->k, st->qi, ids, work);
+        ok = small_screened(&one, &s, st->qi, ids);
         eval_small_sum(sum, &one);
     }
     eval_small_free(&one);

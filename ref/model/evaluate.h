@@ -5,6 +5,7 @@
 #ifndef MSA_EVALUATE_H
 #define MSA_EVALUATE_H
 
+#include "../msa_index8.h"
 #include "model.h"
 
 /** A text as evenly spaced windows of `length` tokens. */
@@ -63,6 +64,8 @@ typedef struct eval_small {
     msa_recall_result bits[2]; /**< sums, as eval_add_recall() makes them */
     int64_t rows, equal;       /**< pairs (query, group); those whose selections are equal sets */
     int64_t ids, in_both;      /**< ids by 16 bits; those that 8 bits choose too */
+    msa_screening exact; /**< of int8 keys with a bound, which choose what 16 bits do (eval_small_layers) */
+    int64_t wrong;       /**< their ids that are not those of 16 bits: 0 */
 } eval_small;
 
 /** For keys [S,di] of one sequence. False if memory runs out; eval_small_free() is due anyway. */
@@ -77,6 +80,15 @@ void eval_small_free(eval_small *a);
 
 /** The same for every layer of a model, over the windows, into out[n_layers] without keys. */
 bool eval_small_layers(const model *m, const msa_ops *ops, const eval_windows *t, eval_small *out);
+
+/** What a layer's ids are worth in the layers after it: recall in layer l, by its own q and k, of the ids of layer
+ *  l - n, into out[l][n]; NaN where there is no such layer. False if memory runs out. */
+enum { EVAL_FARTHEST = 2 };
+bool eval_reuse_recalls(const model *m, const msa_ops *ops, const eval_windows *t,
+                        msa_recall_result (*out)[EVAL_FARTHEST + 1]);
+/** Bits per byte where only every `period`-th layer chooses, the first one too, and those behind it take its ids. MSA's
+ *  own selector only; not by two threads at a time. */
+bool eval_reuse_bits(const model *m, const msa_ops *ops, const eval_windows *t, int period, double *bits);
 
 /** The largest difference between the logits of MSA with every block selected and those of dense attention
  *  by the double-precision reference: same weights, first window. False if memory runs out. */

@@ -21,6 +21,18 @@ mutant 'local block not forced' topk_row test_reference 'min_i64($k - 1, $local)
 mutant 'ids not ascending' top_blocks test_reference '$a = 1; $a < $kept;' '$a = 1; $a < 0;'
 mutant 'NaN ranks first' top_blocks test_contract '? -INFINITY : $m[$b]' '? INFINITY : $m[$b]'
 
+# ---- Selection from 8-bit keys ---------------------------------------------------------------------
+mutant '8 bits: keys have no error' msa_index8_bounds test_index8 '+ $norm * $error +' '+'
+mutant '8 bits: the query has no error' msa_index8_bounds test_index8 '(double)$q->rest * $reach' '0'
+mutant '8 bits: float32 does not round' index8_slack test_index8 '(1.01 * $d + 16) * 0x1p-24' '(void)$d, 0'
+mutant '8 bits: errors are rounded down' above test_index8 'nextafterf((float)$x, INFINITY)' 'nextafterf((float)$x, 0)'
+mutant '8 bits: a bound that ties is out' select_row test_index8 '$w->upper[$b] < $least' '$w->upper[$b] <= $least + 1e-3 * fabs($least)'
+mutant '8 bits: NaN is no candidate' msa_index8_block test_index8 '*$to.error = INFINITY;' '*$to.error = 0;'
+mutant '8 bits: a full list forgets' candidates_add test_index8 '*$n = FELL;' ';'
+mutant '8 bits: small products never vanish' may_vanish test_index8 '$fit->least < FLT_MIN || $fit->least * $least < FLT_MIN' 'false'
+mutant '8 bits: pieces of a block count once' screen_columns test_index8 '(int_lanes)larger($upper[$b], $high) | ($high != $high)' '(int_lanes)$high'
+mutant '8 bits: codes of a key taken back stay' msa_index8_keys test_index8 'memset($to.codes, 0, ...);' ';'
+
 # ---- Supports, sparse attention ------------------------------------------------------------------
 mutant 'last block skipped' list_support test_reference '$a < $s->topk && $ids[$a] >= 0' '$a < $s->topk - 1 && $ids[$a] >= 0'
 mutant 'support loses its last token' list_support test_reference 'min_i64($first + $s->block - 1, $p)' 'min_i64($first + $s->block - 1, max_i64($first, $p - 1))'
@@ -51,7 +63,7 @@ mutant 'V written over the prefix' project_v test_layer '$st->v + ($seq.kv0 + po
 # ---- Checkpoints -----------------------------------------------------------------------------------
 mutant 'scales of MXFP8 off by one' from_mx test_checkpoint '$s - 127' '$s - 126'
 mutant 'gains without their file' checkpoint_find_layer test_checkpoint '$part < $end' '$part < $end && $part != CHECKPOINT_K_NORM'
-mutant 'every tile in the first one'"'"'s place' multiply test_checkpoint '* $w->rows + $first' '* $w->rows'
+mutant 'every tile where the first one goes' multiply test_checkpoint '* $w->rows + $first' '* $w->rows'
 mutant 'narrow heads turn by one angle' checkpoint_turn test_checkpoint '($i + $half) % ($r->rot / 2)' '$i'
 mutant 'angles of a model are exact' angle test_checkpoint '$exact ?' '$exact || true ?'
 mutant 'a bias is left out without a word' check_complete test_checkpoint 'if (!$known)' 'if (false)'
@@ -60,6 +72,7 @@ mutant 'a bias is left out without a word' check_complete test_checkpoint 'if (!
 mutant 'mass of a sum, not of a mean' mass_row test_cost '$p[$j] / $denom / $group' '$p[$j] / $denom'
 mutant 'local block cannot be best' msa_recall test_cost 'top_blocks($mass, $local + 1,' 'top_blocks($mass, $local,'
 mutant 'cost without the values' msa_cost test_cost '4 * $heads * $N * $kept' '2 * $heads * $N * $kept'
+mutant 'settled blocks without an end' msa_cost test_cost 'fmin(OPEN_DECODE * $wanted, $blocks)' 'OPEN_DECODE * $wanted'
 
 # ---- The fast path -------------------------------------------------------------------------------
 mutant 'fast index sees the future' pool_row test_fast 'min_i64(min_i64($s->block, $cols - $c), ...)' 'min_i64($s->block, $cols - $c)'
@@ -82,7 +95,7 @@ mutant 'backward on tiles sees the future' turn_visits test_amx 'hide(&$now->log
 mutant 'backward on tiles: dK of P' step_of_visit test_amx '$x->ds + $part * PAIRS' '$x->p + $part * PAIRS'
 mutant 'backward on tiles loses a part of dQ' end_ask test_amx '$part = 1; $part < $h->parts' '$part = 2; $part < $h->parts'
 mutant 'tiles: a product of matrices takes a column of B twice' square test_amx 'tile_load($t, 7, $b + $steps + $k' 'tile_load($t, 7, $b + $k'
-mutant 'files of results: newer fields may hold anything' has_fields test_bench_files '$later->name) && !are_there($o, $later, $what, &$n)' '$later->name) && (are_there($o, $later, $what, &$n), false)'
+mutant 'files of results: newer fields may hold anything' has_fields_or test_bench_files '!are_there($o, $group[$i], $what, &$n)' '(are_there($o, $group[$i], $what, &$n), false)'
 
 # ---- Model, training -----------------------------------------------------------------------------
 mutant 'SwiGLU gradient without its second term' swiglu_backward test_model '* (1 + $gate[$i] * (1 - $s))' ''
@@ -93,6 +106,7 @@ mutant 'decay coupled to the gradient' adamw test_train 'float *$p = $t->m.param
 mutant 'no clipping' trainer_step test_train '$done.norm > $c->clip ? $c->clip / $done.norm : 1' '1'
 
 mutant 'answers in the wrong quarter of distances' task_judge test_evaluate '($distance[$i] - 1) * TASK_BINS' '$distance[$i] * TASK_BINS'
+mutant 'only the first layer chooses' shared_index test_evaluate '$layer % sharing.period == 0' '$layer == 0'
 mutant 'agreement of groups with their local blocks' row_agreement test_evaluate '$x < $k - 1 && $y < $k - 1' '$x < $k && $y < $k'
 
 # ---- Pictures ------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""ref/capture.py: TAP on stdout. A layer in NumPy with the names and the order of calls of MiniMax-M3's in Hugging
+"""msa.capture: TAP on stdout. A layer in NumPy with the names and the order of calls of MiniMax-M3's in Hugging
 Face transformers; and that layer itself, in bfloat16, where transformers is installed."""
 
 import os
@@ -7,11 +7,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "ref"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "ref" / "python"))
 
 import numpy as np
 
-import capture as c
+from msa import capture as c
 
 n = failed = 0
 

@@ -1,4 +1,5 @@
-"""ref/msa.py against formulas written in NumPy, in double. Prints TAP; tests/test_python.sh runs it."""
+"""msa for Python against formulas written in NumPy, in double. Prints TAP; tests/test_python.sh runs it."""
+import ast
 import inspect
 import os
 import subprocess
@@ -6,9 +7,9 @@ import sys
 
 import numpy as np
 
-sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "ref"))
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "ref", "python"))
 import msa
-import msa_library
+from msa import _library as msa_library
 
 T, S, HQ, HKV, D, DI, BLOCK, K = 150, 300, 32, 2, 32, 16, 16, 4
 G = HQ // HKV
@@ -122,8 +123,28 @@ check(all(np.abs(a - b).max() <= 1e-4 * np.abs(b).max() for x in dense[1:] for a
 check(all(callable(getattr(msa, stage)) and getattr(msa, stage).__doc__ for stage in msa.STAGES) and
       str(inspect.signature(msa.dense_backward)).startswith("(q, k, v, dout, o=None, lse=None, *, block=128, kernel='fast', cu_q=None"),
       "every stage is a function that says what it takes")
+with open(os.path.splitext(msa.__file__)[0] + ".pyi") as f:
+    typed = {node.name: node.args for node in ast.parse(f.read()).body if isinstance(node, ast.FunctionDef)}
+
+
+def as_typed(name):
+    """Whether a function takes what its types say: these arguments, by place or name, these of them with a default."""
+    a, by_name = typed[name], {}
+    for x in inspect.signature(getattr(msa, name)).parameters.values():
+        for word in msa._SEQS if x.kind == x.VAR_KEYWORD else [x.name]:
+            by_name[word] = (x.kind == x.POSITIONAL_OR_KEYWORD, x.kind == x.VAR_KEYWORD or x.default is not x.empty)
+    places = [(x.arg, (True, i >= len(a.args) - len(a.defaults))) for i, x in enumerate(a.args)]
+    names = [(x.arg, (False, default is not None)) for x, default in zip(a.kwonlyargs, a.kw_defaults)]
+    return list(by_name.items())[: len(places)] == places and by_name == dict(places + names)
+
+
+public = [name for name in vars(msa) if inspect.isfunction(getattr(msa, name)) and not name.startswith("_")]
+check(sorted(typed) == sorted(public) and all(map(as_typed, typed)), "__init__.pyi has types of every function and its arguments")
+
 fast, ref = (msa.kl(q, k, qi, ki, right, block=BLOCK, kernel=x) for x in ("fast", "ref"))
 check(all(np.abs(a - b).max() <= 1e-4 * np.abs(b).max() for a, b in zip(fast, ref)), "kl: fast and reference")
+given = msa.kl(q, k, qi, ki, right, lse2, msa.index_lse(qi, ki, right, block=BLOCK), block=BLOCK)
+check(all(np.abs(a - b).max() <= 1e-4 * np.abs(b).max() for a, b in zip(given, ref)), "... the same where both LSE are given")
 for name in "tiles", "blocks":
     found = msa.backward(q, k, v, dout, right, o=o2, lse=lse2, block=BLOCK, kernel="backward/" + name)
     want = msa.backward(q, k, v, dout, right, block=BLOCK, kernel="ref")
@@ -242,6 +263,11 @@ for what, call in {
     except msa.Error as e:
         print(f"# {e}")
         check(not any(":" in w for w in what.split("|")) or any(w in str(e) for w in what.split("|")), f"refused: {what}")
+
+for path, says in {"/nowhere.so": "/nowhere.so: expected a library that loads here", __file__: "invalid ELF header"}.items():
+    said = subprocess.run([sys.executable, "-c", "import msa"], capture_output=True, text=True,
+                          env=os.environ | {"MSA_LIBRARY": path, "PYTHONPATH": os.path.dirname(os.path.dirname(msa.__file__))})
+    check(said.returncode == 1 and "ImportError: " in said.stderr and says in said.stderr, f"a library that is none: {says}")
 
 # Arguments of any type and shape, in a process of their own: none may end it.
 seed = os.environ.get("MSA_SEED", str(int.from_bytes(os.urandom(4), "little")))

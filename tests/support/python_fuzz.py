@@ -1,4 +1,4 @@
-"""Calls every function of ref/msa.py with arguments of which some do not fit: python_fuzz.py SEED CALLS
+"""Calls every function of msa with arguments of which some do not fit: python_fuzz.py SEED CALLS
 
 Every call has to return or to raise msa.Error; tests/support/python.py sees whether the process lives. Arrays end where
 memory that nobody may read begins."""
@@ -12,7 +12,7 @@ import warnings
 
 import numpy as np
 
-sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "ref"))
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "ref", "python"))
 import msa
 
 faulthandler.enable()
@@ -56,7 +56,7 @@ functions = [
     (msa.decode, halves | {"qi": qi[-1:], "ki": bits(ki)} | blk | {"topk": K}), (msa.dense_decode, halves),
     (msa.decode_pages, pages), (msa.decode_pages, pages | {"qi": qi[None], "ki": paged(ki), "topk": K, "block": BLOCK}),
     (msa.prefill, main | side | blk | {"topk": K}), (msa.backward, main | {"dout": dout} | sel | blk),
-    (msa.backward, main | {"dout": dout, "o": dout, "lse": dout[:, :, 0]}), (msa.kl, {"q": q, "k": k} | side | sel | blk),
+    (msa.backward, main | {"dout": dout, "o": dout, "lse": dout[:, :, 0]}), (msa.kl, {"q": q, "k": k} | side | sel | blk), (msa.kl, {"q": q, "k": k} | side | sel | blk | {"lse": dout[:, :, 0]}),
     (msa.dense_backward, main | {"dout": dout, "lse": dout[:, :, 0]}), (msa.reverse, sel | {"n_kv": S} | blk), (msa.recall, {"q": q, "k": k} | sel | blk),
     (msa.rmsnorm, {"x": q, "gain": fenced(np.zeros(D, np.float32))}), (msa.rope, {"x": q, "rot": 4, "pos": np.arange(T)}),
 ]

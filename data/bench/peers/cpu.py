@@ -33,7 +33,7 @@ except ImportError as e:
     refuse(f"expected a Python with NumPy and PyTorch, found one without: {e}")
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..")
-sys.path.insert(0, os.path.join(ROOT, "ref"))
+sys.path.insert(0, os.path.join(ROOT, "ref", "python"))
 import msa
 
 D, BLOCK, K = 128, 128, 16

@@ -1,6 +1,6 @@
 """MSA from Python: every stage and kernel of libmsa.so on NumPy arrays or PyTorch CPU tensors.
 
-    import msa                                   # with ref/ or PREFIX/lib/python on sys.path
+    import msa                                   # pip install ./ref/python, or PREFIX/lib/python on sys.path
     ids = msa.index(qi, ki, block=128, topk=16)  # int32 [Hkv,T,k]
     o, lse = msa.sparse(q, k, v, ids, block=128)
     o, lse = msa.sparse(q, k, v, ids, block=128, kernel="sparse/blocks")
@@ -20,8 +20,11 @@ float32, and its results are float32 as ever. tensor.float() asks for float32's 
 
 `kernel` is "fast" (the default: the best on a CPU), "ref" (the reference) or the name of a kernel, "STAGE/NAME";
 kernels() lists them. cu_q and cu_kv [R+1] pack several sequences; len_q and len_kv [R] say how many of the queries
-and keys of each are no padding. The library is the file that MSA_LIBRARY names, or libmsa.so in build/ beside ref/,
-or where `make install` put this file, in the directory above it.
+and keys of each are no padding.
+
+msa.torch has operators of PyTorch with gradients, msa.transformers lets a model of Hugging Face attend by them,
+msa.capture keeps what a layer of one computes. The library is the file that MSA_LIBRARY names, or libmsa.so beside this
+file, as pip puts it there, or of the installation or the build that this file is a part of.
 """
 
 import ctypes as c
@@ -29,10 +32,10 @@ import inspect
 
 import numpy as np
 
-import msa_arguments as _args
-import msa_library as _library
-from msa_arguments import Error
-from msa_library import Shape
+from . import _arguments as _args
+from . import _library
+from ._arguments import Error
+from ._library import Shape
 
 _lib = _library.lib
 STAGES = list(_library.STAGES)
@@ -277,10 +280,11 @@ def decode_pages(q, k, v, table, lens, qi=None, ki=None, *, topk=None, block=Non
     return tuple(found.values())
 
 
-def kl(q, k, qi, ki, ids=None, *, block=128, weight=1.0, kernel="fast", **seqs):
-    """The selector's loss and its gradients: loss, dqi, dki; ids None: over all visible tokens."""
+def kl(q, k, qi, ki, ids=None, lse=None, index_lse=None, *, block=128, weight=1.0, kernel="fast", **seqs):
+    """The selector's loss and its gradients: loss, dqi, dki; ids None: over all visible tokens. lse and index_lse are
+    those of the same tokens, if they are known."""
     loss = np.zeros(())
-    given = {"q": q, "k": k, "qi": qi, "ki": ki, "ids": ids}
+    given = {"q": q, "k": k, "qi": qi, "ki": ki, "ids": ids, "lse": lse, "index_lse": index_lse}
     dqi, dki = _stage("kl", given, block=block, weight=_args.number("weight", weight), loss=loss, kernel=kernel, seqs=seqs)
     return float(loss), dqi, dki
 

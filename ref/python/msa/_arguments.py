@@ -1,4 +1,4 @@
-"""Arguments of msa.py: what C would read past the end of, if it had another shape, is looked at here."""
+"""Arguments of the calls: what C would read past the end of, if it had another shape, is looked at here."""
 
 import ctypes as c
 import math
@@ -10,6 +10,8 @@ import numpy as np
 
 class Error(ValueError):
     """An argument that is not what it should be, or what msa_strerror() says of a call that failed."""
+
+    __module__ = "msa"
 
 
 def refuse(what, expected, found):

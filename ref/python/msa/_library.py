@@ -1,4 +1,4 @@
-"""libmsa.so for msa.py: its structures, and its kernels."""
+"""libmsa.so: its structures, and its kernels."""
 
 import ctypes as c
 import os
@@ -39,10 +39,23 @@ class Stage(c.Structure):
                                  for at in ("_inputs", "_outputs", "_optional"))
 
 
+def _find():
+    """The library: named, in the wheel, in PREFIX/lib above lib/python/msa, or in build/ of the project."""
+    here = Path(__file__).resolve().parent
+    places = [here / "libmsa.so", here.parent.parent / "libmsa.so", here.parent.parent.parent / "build" / "libmsa.so"]
+    named = os.environ.get("MSA_LIBRARY")
+    found = [named] if named else [str(place) for place in places if place.exists()]
+    if not found:
+        raise ImportError(f"libmsa.so: expected it beside {here}, found none; `make build` makes it in {places[-1].parent}")
+    return found[0]
+
+
 def _load():
-    here = Path(__file__).resolve().parent.parent  # the project, or the lib/ of an installation
-    built, installed = here / "build" / "libmsa.so", here / "libmsa.so"
-    lib = c.CDLL(os.environ.get("MSA_LIBRARY") or str(installed if installed.exists() else built))
+    path = _find()
+    try:
+        lib = c.CDLL(path)
+    except OSError as e:
+        raise ImportError(f"{path}: expected a library that loads here, found: {e}") from e
     lib.msa_strerror.restype = lib.msa_name_of_letter.restype = c.c_char_p
     lib.msa_n_blocks.restype = lib.msa_first_item.restype = lib.msa_size_of_letter.restype = c.c_int64
     lib.msa_recall_workspace.restype = lib.msa_workspace.restype = c.c_size_t

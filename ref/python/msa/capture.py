@@ -1,6 +1,6 @@
 """What one attention layer of MiniMax-M3 computes while Hugging Face transformers runs it, for `msa` to read.
 
-    from capture import capture, save            # needs PyTorch and NumPy, nothing of this library
+    from msa.capture import capture, save        # needs PyTorch
     attn = model.model.layers[5].self_attn       # vision-language: model.model.language_model.layers[5].self_attn
     with capture(attn) as calls:
         model.generate(tokens, max_new_tokens=8) # a batch of one
@@ -15,6 +15,7 @@ every bfloat16; ids stay integers. A dense layer (attn.indexer is None) has no q
 
 import sys
 from pathlib import Path
+from typing import Any, Dict, List, Union
 
 import numpy as np
 
@@ -29,8 +30,9 @@ def _array(x):
 class capture:
     """The list of the calls of `attn`, a dictionary of arrays each."""
 
-    def __init__(self, attn):
-        self.attn, self.calls, self.now = attn, [], None
+    def __init__(self, attn: Any):
+        self.attn, self.now = attn, None
+        self.calls: List[Dict[str, np.ndarray]] = []
         self.home = sys.modules[type(attn).__module__]
         self.rotate = self.home.apply_rotary_pos_emb
 
@@ -57,7 +59,7 @@ class capture:
             call["ki"] = call["ki"][:, 0]
         self.calls.append(call)
 
-    def __enter__(self):
+    def __enter__(self) -> List[Dict[str, np.ndarray]]:
         attn = self.attn
         self.home.apply_rotary_pos_emb = self._rotated
         self.hooks = [attn.register_forward_pre_hook(self._begin), attn.register_forward_hook(self._end),
@@ -67,13 +69,13 @@ class capture:
             self.hooks.append(attn.indexer.register_forward_hook(lambda _, inputs, ids: self._keep("ids", ids)))
         return self.calls
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> None:
         self.home.apply_rotary_pos_emb = self.rotate
         for hook in self.hooks:
             hook.remove()
 
 
-def join(calls):
+def join(calls: List[Dict[str, np.ndarray]]) -> Dict[str, np.ndarray]:
     """All calls as one: tokens one after the other, rows of ids as wide as the widest, then -1."""
     whole = {name: np.concatenate([call[name] for call in calls]) for name in calls[0] if name != "ids"}
     if "ids" in calls[0]:
@@ -83,7 +85,7 @@ def join(calls):
     return whole
 
 
-def save(calls, directory):
+def save(calls: List[Dict[str, np.ndarray]], directory: Union[str, Path]) -> None:
     """Writes the joined calls as directory/NAME.npy."""
     Path(directory).mkdir(parents=True, exist_ok=True)
     for name, x in join(calls).items():
