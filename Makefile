@@ -85,7 +85,7 @@ over  = $(if $(MAKE_TERMOUT),printf '\033[K',:)
 ALL_CORES = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 comma   := ,
 .DEFAULT_GOAL := help
-.PHONY: help deps build cuda cuda-report demo figures results ladder train train-dense train-cuda experiments experiments-report experiments-cost test test-all parts test-full test-faults check-programs test-simt test-race test-race-barriers test-cuda check-cuda-programs bench-cuda bench-cpu test-mutants test-asan soak fuzz install wheel uninstall clean FORCE
+.PHONY: help deps build cuda cuda-report demo figures results ladder train train-dense train-cuda experiments experiments-report experiments-cost test test-all parts test-full test-faults check-programs test-simt test-race test-race-barriers test-cuda check-cuda-programs gpu gpu-pack bench-cpu test-mutants test-asan soak fuzz install wheel uninstall clean FORCE
 
 help:
 	@echo "MiniMax Sparse Attention: reference in C, kernels for Hopper, a book"
@@ -371,9 +371,15 @@ test-cuda: build ## what needs a GPU: instructions, every kernel, the program, c
 
 check-cuda-programs: $(addprefix $(B)/tests/,test_instructions test_kernels test_padding test_decode test_prefill test_train_kernels)
 
-bench-cuda: build ## verify, then time every kernel on this GPU, into data/bench
-	+@$(call FOR_CUDA)
-	@MSA=$(B)/msa NO_CUDA="$(NO_CUDA)" data/bench/cuda.sh
+# Without nvcc a program that was built before, or elsewhere, will do.
+gpu: ## all that a Hopper GPU has to tell, the most valuable first, held against the targets: GPU_BUDGET=12 minutes; again, it goes on
+	+@$(call FOR_CUDA,$(B)/tests/test_instructions)
+	@MSA=$(B)/msa B=$(B) NO_CUDA="$(if $(wildcard $(B)/msa),,$(NO_CUDA))" data/bench/cuda.sh
+
+gpu-pack: ## what make gpu needs on a machine that has the driver alone: build/msa-gpu.tar, for any x86-64 with AVX2
+	@$(if $(NVCC_NEW),,echo "make gpu-pack: expected nvcc 12.4 or newer$(comma) found $(or $(NVCC_VERSION),none)" >&2; exit 2)
+	+@$(ALL_CORES) build $(B)/tests/test_instructions CUDA=1 ARCH=x86-64-v3
+	@B=$(B) data/bench/cuda_pack.sh
 
 bench-cpu: build $(B)/tests/test_memory ## verify, then time the fast path on this CPU, float32 and bf16, into data/bench (an hour with tiles, more without)
 	@B=$(B) MSA=$(B)/msa data/bench/cpu.sh

@@ -174,61 +174,6 @@ else
     refuses "jansson" "--json without jansson" topk --shape "$S" --json "$W/x.json"
 fi
 
-# ---- What make bench-cuda would run ----------------------------------------------------------------------
-
-# A program in the place of msa that says it has a GPU, and takes down what it is asked to time. The kernels of
-# $WRONG fail to agree, hang, or crash when they are timed beside others.
-mkdir "$W/plan"
-cat > "$W/plan/msa" << END
-#!/bin/sh
-command=\$1
-shift
-case \$command in
-kernels) "$MSA" kernels | awk -F '\\t' '\$2 ~ /simt/ {print \$1 "\\tcuda"}' ;;
-check)
-    case \$3 in
-    topk/heaps) echo "topk/heaps FAILED: ids differ"; exit 1 ;;
-    topk/staged) sleep 60 ;;
-    esac ;;
-bench)
-    echo "\$@" >> "$W/plan/runs"
-    case "\$*" in
-    sparse/naive\ --backend* | sparse/q_outer\ --backend* | sparse/union\ --backend*) ;;
-    *sparse/q_outer*) kill -ILL \$\$ ;;
-    esac
-    for json do :; done
-    echo '"matmul_bf16_tflops": null' > "\$json" ;;
-esac
-END
-chmod +x "$W/plan/msa"
-MSA=$W/plan/msa PYTHON=false LIMIT=3 data/bench/cuda.sh "$W/plan/files" > "$W.out" 2> "$W.err"
-[[ $? -eq 1 ]] && grep -q "NOT MEASURED: topk/heaps: topk/heaps FAILED: ids differ" "$W.err" && grep -q "NOT MEASURED: topk/staged: no end within 3 s" "$W.err"
-check $? "make bench-cuda, with nothing behind it: a kernel that is wrong and one that hangs are named"
-! grep -qE 'topk/(heaps|staged)' "$W/plan/runs" && grep -q 'topk/columns' "$W/plan/runs"
-check $? "... and not measured; the others of their stage are"
-grep -q 'prefill-4k: exit status 132' "$W.err" && [[ ! -e $W/plan/files/prefill-4k.json && -e $W/plan/files/prefill-4k-with-sparse-q_outer.json ]]
-check $? "... a run that crashes is taken again, kernel by kernel"
-grep -q "NO CEILING in [1-9][0-9]* files" "$W.err"
-check $? "... a missing libcublas is said aloud"
-bad=
-for tokens in 8192 16384 32768 65536 131072 262144 524288 1048576; do
-    grep -qE "^.*dense/hopper.* --shape T=$tokens S=$tokens heads=64:4 .*" "$W/plan/runs" || bad+=" dense/$tokens"
-    for kind in random hot local structured; do
-        grep -qE "^reverse/scan sparse/union sparse/kv_outer prefill/union prefill/kv_outer prefill/auto .*--shape T=$tokens S=$tokens heads=64:4 .*--distribution $kind" "$W/plan/runs" ||
-            bad+=" prefill/$tokens/$kind"
-    done
-done
-[[ -z $bad ]]
-check $? "... dense, reverse, sparse and prefill at 8K to 1M, all selections$bad"
-[[ $(sed 's/.*--json //' "$W/plan/runs" | sort | uniq -d | wc -l) -eq 0 ]]
-check $? "... each into a file of its own"
-for name in $(sed 's/ --backend .*//' "$W/plan/runs" | tr ' ' '\n' | sort -u); do
-    "$MSA" kernels | cut -f 1 | grep -qx "$name" || bad+=" $name"
-done
-[[ -z $bad ]]
-check $? "... by names that are in the table$bad"
-rm -r "$W/plan"
-
 # ---- What make bench-cpu would run -----------------------------------------------------------------------
 
 mkdir "$W/plan"

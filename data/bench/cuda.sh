@@ -1,170 +1,256 @@
 #!/usr/bin/env bash
-# Measures every kernel on this machine's GPU and leaves a file a run in DIR (data/bench): data/bench/cuda.sh [DIR];
-# ONLY=REGEX: the runs whose names match. A kernel is measured if it has agreed with the reference. Without a GPU the
-# script says what is missing, in one line, and writes nothing.
+# What a GPU has to tell, in as many minutes as there are: data/bench/cuda.sh [DIR] (`make gpu`; DIR is data/bench). First the
+# instructions, bit for bit against the engine; then, in the order of cuda_plan.sh, every kernel against the reference and on
+# the clock; at the end a page, DIR/cuda.md, that holds what was found against cuda_targets.txt.
 #
-# An illegal access spoils a process for all kernels after it, and a kernel that hangs ends nothing by itself. So each is
-# verified in a process of its own, for LIMIT seconds at most; a run that does not end well is taken again, kernel by
-# kernel, each with a file of its own.
+#     GPU_BUDGET=12   minutes, after which it stops          LIMIT=150   seconds that one process may take
+#     ONLY=REGEX      the runs whose names match             PYTHON      one with PyTorch and Triton, for peers
+#
+# Each step is a process of its own with a limit: an illegal access spoils a process for all kernels after it, and a kernel
+# that hangs ends nothing by itself. What a step found is written at once, a line of DIR/cuda.tsv and its file of results; the
+# same command then goes on with the rest, also after a kill. A step that ended, well or not, is not done again with the
+# same program on the same kind of device. Without a GPU the script says what is missing, in one line, and writes nothing.
 set -u
 export LC_ALL=C
 cd "$(dirname "$0")/../.." || exit 2
-MSA=${MSA:-build/msa}
+B=${B:-build} MSA=${MSA:-build/msa} PYTHON=${PYTHON:-python3}
 DIR=${1:-data/bench}
-SECONDS_EACH=${SECONDS_EACH:-2}
-LIMIT=${LIMIT:-900}
-PYTHON=${PYTHON:-python3}
+SECONDS_EACH=${SECONDS_EACH:-2} LIMIT=${LIMIT:-150} REST=${REST:-5}
+budget=${GPU_BUDGET:-12}
+[[ $budget =~ ^[0-9]{1,5}(\.[0-9]+)?$ ]] || { echo "gpu: GPU_BUDGET: expected minutes, found '$budget'" >&2 && exit 2; }
+deadline=$((SECONDS + $(awk -v m="$budget" 'BEGIN {printf "%d", 60 * m}')))
 
 nothing() {
-    echo "bench-cuda: nothing measured: $1"
+    echo "gpu: nothing measured: $1"
     exit 0
 }
 [[ -z ${NO_CUDA:-} ]] || nothing "$NO_CUDA"
+# Libraries that came along with a program built elsewhere, where this machine has none.
+[[ ! -d $B/lib ]] || ! ldd "$MSA" 2> /dev/null | grep -q 'not found' || export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$PWD/$B/lib
 "$MSA" kernels | cut -f 2 | grep -qw cuda || nothing "$MSA was built without nvcc: make cuda"
-err=$("$MSA" check --backend cuda topk/warp --shape 'T=40 S=70 heads=4:2 width=64:64 block=32 topk=2' 2>&1 > /dev/null)
-[[ $err != *"expected a GPU"* ]] || nothing "${err#*found }"
-
-# A name, the kernels, the shape and the selection, "lse" for log-sum-exps or "kl" for the KL loss in backward's sweep, "fp8" for index keys. M3 is MiniMax-M3's layer: 64 query and
-# 4 KV heads of 128. With topk=1 nothing ever enters a list: the fused index with its selection switched off. The
-# paper's table 1 has top-k of all N x B scores, so the prefix is so long that every query sees (nearly) all blocks.
-M3='heads=64:4 width=128:128 block=128 topk=16'
-ONE='heads=1:1 width=64:64'
-RUNS=(
-    "prefill-4k|dense index topk reverse sparse prefill|T=4096 S=4096 $M3|random"
-    "prefill-32k|dense index topk reverse sparse|T=32768 S=32768 $M3|random"
-    "prefill-32k-hot|reverse sparse|T=32768 S=32768 $M3|hot"
-    "chunk-128k|index topk reverse sparse|T=2048 S=131072 $M3|random"
-    "prefill-128k|dense/hopper index/fused reverse/scan|T=131072 S=131072 $M3|random"
-    "prefill-128k-k1|index/fused|T=131072 S=131072 ${M3/topk=16/topk=1}|random"
-    "prefill-128k-lse|index/fused|T=131072 S=131072 $M3|random|lse"
-    "prefill-1024k|dense/hopper index/fused reverse/scan|T=1048576 S=1048576 $M3|random"
-    "prefill-1024k-k1|index/fused|T=1048576 S=1048576 ${M3/topk=16/topk=1}|random"
-    "chunk-1m|index/fused|T=4096 S=1048576 $M3|random"
-    "paper-1024|topk|T=131072 S=67108864 $ONE block=65536 topk=16|random"
-    "paper-2048|topk|T=131072 S=134217728 $ONE block=65536 topk=32|random"
-    "paper-4096|topk|T=524288 S=268435456 $ONE block=65536 topk=16|random"
-    "paper-8192|topk|T=524288 S=536870912 $ONE block=65536 topk=32|random"
-    "train-8k-ladder|backward kl|T=8192 S=8192 $M3|random"
-)
-
-# The training side: gradients alone and with the KL loss in their sweep, the selector's alone, and dense. 512 K
-# tokens take 58 GB with the KL loss, a million 110 GB: of an H200.
-for n in 8 32 128; do
-    shape="T=$((n * 1024)) S=$((n * 1024)) $M3"
-    RUNS+=("train-${n}k-dense|dense_backward|$shape|random")
-    for ids in random hot local structured; do
-        RUNS+=("train-${n}k-$ids|backward/kv_outer backward/hopper backward/deterministic kl/kv_outer kl/deterministic|$shape|$ids"
-            "train-${n}k-$ids-kl|backward/kv_outer backward/hopper backward/deterministic|$shape|$ids|kl")
-    done
-done
-for n in 512 1024; do
-    shape="T=$((n * 1024)) S=$((n * 1024)) $M3"
-    RUNS+=("train-${n}k|backward/hopper|$shape|structured" "train-${n}k-kl|backward/hopper|$shape|structured|kl"
-        "train-${n}k-det|backward/deterministic|$shape|structured" "train-${n}k-index|kl/kv_outer|$shape|structured")
-done
-
-# Steps of generation, one token a request: by MSA with bf16 and with 8-bit index keys, and dense. Inputs are
-# copied until they outgrow the cache twice, so every step finds it cold. 8 M tokens in all take 17 GB of bf16 K
-# and V.
-for n in 8 32 128 512 1024; do
-    for batch in 1 8 32; do
-        ((n * batch <= 8192)) || continue
-        shape="T=$batch S=$((n * batch * 1024)) $M3 seqs=$batch"
-        RUNS+=("${n}k-b$batch|decode dense_decode|$shape|random"
-            "${n}k-b$batch-fp8|decode/swapped|$shape|random||fp8")
-    done
-done
-
 # cuBLAS may have come with PyTorch, where the loader does not look.
 blas=$("$PYTHON" -c 'import glob, sys
 for p in sys.path:
     print(*glob.glob(p + "/nvidia/*/lib/libcublas.so.*"), sep="\n")' 2> /dev/null | grep -m1 .)
 [[ -z $blas ]] || export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}${blas%/*}
 
-bad=0
-log=$(mktemp) && started=$(mktemp) || exit 2
-trap 'rm -f "$log" "$started"' EXIT
+# ---- A process and its limit ---------------------------------------------------------------------------------------
 
-limited() { # limited COMMAND...: what it says in $log; the exit status, and $ended says how it came to that
-    timeout -k 10 "$LIMIT" "$@" > "$log" 2>&1
-    local status=$?
-    case $status in
-    124 | 137) ended="no end within $LIMIT s" ;;
-    *) ended=$(grep -m1 -E 'FAILED|^msa ' "$log") && [[ $status -le 2 ]] || ended="exit status $status" ;;
-    esac
-    return $status
-}
+W=$(mktemp -d) || exit 2
+child='' guard='' steps=()
+# A child that has not become its command yet has these traps too.
+trap '[[ $BASHPID != $$ ]] || rm -rf "$W"' EXIT
+trap '[[ $BASHPID == $$ ]] || exit; kill $child $guard 2> /dev/null; [[ ${#steps[@]} -eq 0 ]] || finish; exit 130' INT TERM
 
-echo "verifying: msa check --backend cuda, each kernel by itself"
-passing=()
-for kernel in $("$MSA" kernels | awk -F '\t' '$2 ~ /cuda/ {print $1}'); do
-    if limited "$MSA" check --backend cuda "$kernel"; then
-        passing+=("$kernel")
+limited() { # limited SECONDS COMMAND...: what it says in $W/log; the exit status, 124 where it did not end
+    local status limit=$1
+    timeout -k 5 "$@" > "$W/log" 2>&1 < /dev/null &
+    child=$!
+    sleep $((limit + 10)) > /dev/null 2>&1 9>&- & # a process that waits for a lost device cannot even be killed
+    guard=$!
+    wait -n "$child" "$guard" 2> /dev/null
+    status=$?
+    if kill "$guard" 2> /dev/null; then
+        wait "$guard" 2> /dev/null
     else
-        echo "bench-cuda: NOT MEASURED: $kernel: $ended" >&2
-        bad=1
+        status=124
     fi
-done
-echo "${#passing[@]} kernels agree with the reference"
-
-verified() { # verified NAME...: the kernels of these stages and of these names that may be measured
-    local name kernel
-    for name in "$@"; do
-        for kernel in "${passing[@]}"; do
-            [[ $kernel != "$name" && $kernel != "$name"/* ]] || echo "$kernel"
-        done
-    done
+    child='' guard=''
+    return $((status == 137 ? 124 : status))
 }
-
-# A layer's prefill and its parts, and what it is compared with: every length, every selection.
-for n in 8 16 32 64 128 256 512 1024; do
-    shape="T=$((n * 1024)) S=$((n * 1024)) $M3"
-    [[ " ${RUNS[*]}" == *" prefill-${n}k|"* ]] || RUNS+=("prefill-${n}k|dense/hopper|$shape|random")
-    for ids in random hot local structured; do
-        RUNS+=("layer-${n}k-$ids|reverse/scan sparse/union sparse/kv_outer prefill|$shape|$ids")
-    done
-done
-# Where union and KV-outer meet: 16 of the 24 to 96 blocks that the last query sees, so union8 goes from 1.0 k to 4.3 k.
-for s in 3 4 5 6 8 12; do
-    RUNS+=("crossing-${s}k|sparse/union sparse/kv_outer prefill|T=2048 S=$((s * 1024)) $M3|random")
-done
-
-measure() { # measure FILE KERNEL...: as $shape, $ids, $also and $keys of the run say
-    local file=$1
-    shift
-    limited "$MSA" bench "$@" --backend cuda --shape "$shape" --distribution "$ids" --seconds "$SECONDS_EACH" \
-        ${also:+--$also} ${keys:+--index-keys "$keys"} --json "$file"
-    local status=$?
-    cat "$log"
-    return $status
+probe() { # whether a small kernel runs
+    limited 60 "$MSA" check --backend cuda topk/warp --shape 'T=40 S=70 heads=4:2 width=64:64 block=32 topk=2'
 }
+probe
+found=$? why=$(sed -n 's/.*expected a GPU, found //p' "$W/log") answer=$(tail -n 1 "$W/log")
+[[ -z $why ]] || nothing "$why"
 
-mkdir -p "$DIR" || exit 2
-for run in "${RUNS[@]}"; do
-    IFS='|' read -r name names shape ids also keys <<< "$run"
-    [[ $name =~ ${ONLY:-.} ]] || continue
-    # shellcheck disable=SC2086
-    mapfile -t kernels < <(verified $names)
-    [[ ${#kernels[@]} -gt 0 ]] || continue
-    echo "== $name: ${kernels[*]}"
-    touch "$started"
-    measure "$DIR/$name.json" "${kernels[@]}" || {
-        grep -q 'no memory for this shape' "$log" && continue
-        bad=1
-        echo "bench-cuda: $name: $ended" >&2
-        [[ ! $DIR/$name.json -nt $started && ${#kernels[@]} -gt 1 ]] || continue
-        for kernel in "${kernels[@]}"; do
-            measure "$DIR/$name-with-${kernel/\//-}.json" "$kernel" || echo "bench-cuda: $name, $kernel: $ended" >&2
-        done
-    }
-done
-without=$(grep -l '"matmul_bf16_tflops": null' "$DIR"/*.json 2> /dev/null | wc -l)
-[[ $without -eq 0 ]] || echo "bench-cuda: NO CEILING in $without files of $DIR: libcublas could not be loaded, so nothing says what share of a matrix product their kernels reach" >&2
+# ---- What is known already -----------------------------------------------------------------------------------------
 
-# Other people's kernels, in the same files.
-if "$PYTHON" -c 'import torch, triton' 2> /dev/null; then
-    "$PYTHON" data/bench/peers/gpu.py "$DIR"/*.json || bad=1
-else
-    echo "bench-cuda: no peers: $PYTHON has no PyTorch and Triton"
+mkdir -p "$DIR/.cuda" || exit 2
+exec 9> "$DIR/.cuda/lock" # which a process left over from a killed run holds until its limit
+flock -n 9 || { echo "gpu: waiting for what another run has at work" && flock -w $((LIMIT + 60)) 9; } || { echo "gpu: $DIR: another run does not end" >&2 && exit 1; }
+rm -rf "$DIR/.cuda/part" && mkdir "$DIR/.cuda/part" || exit 2
+table=$DIR/cuda.tsv
+touch "$table" || exit 2
+[[ ! -s $table || -z $(tail -c 1 "$table") ]] || echo >> "$table" # a line that a kill cut off
+program=$(cksum < "$MSA" | cut -d ' ' -f 1)
+if limited 20 nvidia-smi --query-gpu=name --format=csv,noheader && [[ -s $W/log ]]; then
+    device=$(head -n 1 "$W/log")
+else # it is not to be had, or lost: the one that this program has met last
+    device=$(awk -F '\t' -v of="$program " 'NF == 6 && index($1, of) == 1 { name = substr($1, length(of) + 1) } END { print name }' "$table")
 fi
-exit $bad
+id="$program ${device:-GPU}"
+
+record() { # record STEP OUTCOME SECONDS WHAT
+    printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$id" "$(date -u +%FT%TZ)" "$1" "$2" "$3" "${4//[$'\t\n']/ }" >> "$table"
+}
+declare -A outcome=() begun=() shape=() ids=() also=() keys=() limits=()
+while IFS=$'\t' read -r of _ step what _ _; do
+    [[ $of == "$id" ]] || continue
+    outcome[$step]=$what
+    [[ $what == ok && $step == bench* && ! -e $DIR/${step#bench }.json ]] && outcome[$step]=begun # its file is gone
+    [[ $what != begun ]] || begun[$step]=$((${begun[$step]:-0} + 1))
+done < <(awk -F '\t' 'NF == 6' "$table")
+
+# A step waits for what it needs: a kernel is timed if it agrees, and a peer beside a kernel that was timed.
+declare -A needs=()
+over() { # over STEP: whether it has ended, or cannot begin any more
+    local need=${needs[$1]:-}
+    [[ ${outcome[$1]:-begun} == begun ]] || return 0
+    [[ -n $need ]] && over "$need" && [[ ${outcome[$need]:-} != ok ]]
+}
+ready() { # ready STEP
+    ! over "$1" && [[ -z ${needs[$1]:-} || ${outcome[${needs[$1]}]:-} == ok ]]
+}
+finish() { # the page
+    local step
+    for step in "${steps[@]}"; do
+        over "$step" || echo "$step"
+    done > "$W/left"
+    data/bench/cuda_summary.sh "$DIR" "$id" "$W/left" > "$W/page" && cp "$W/page" "$DIR/.cuda/part/page" && mv "$DIR/.cuda/part/page" "$DIR/cuda.md"
+    cat "$W/page"
+}
+
+# ---- The steps, in their order -------------------------------------------------------------------------------------
+
+add() { # add STEP [NEEDS [LIMIT]]: once
+    [[ -z ${limits[$1]:-} ]] || return 0
+    steps+=("$1") needs[$1]=${2:-} limits[$1]=${3:-$LIMIT}
+}
+add_peers() { # add_peers RUN.STAGE-NAME, or all: for the best kernels' files
+    local step best='\.(dense-hopper|dense_backward-hopper|topk-columns|sparse-union)$'
+    for step in "${steps[@]}"; do
+        [[ $step == "bench $1" || $1 == all && $step == bench* && $step =~ $best ]] && add "peers ${step#bench }" "$step" 600
+    done
+}
+add_kernels() { # add_kernels NAME...: as the run's line says
+    local name kernel step
+    for name in "$@"; do
+        for kernel in "${kernels[@]}"; do
+            [[ $kernel == "$name" || $kernel == "$name"/* ]] || continue
+            step="bench $run.${kernel/\//-}"
+            [[ -z ${shape[$step]:-} ]] || continue
+            shape[$step]=$words ids[$step]=$kind also[$step]=$more keys[$step]=$store
+            add "agree $kernel"
+            add "$step" "agree $kernel" "$limit"
+        done
+    done
+}
+mapfile -t kernels < <("$MSA" kernels | awk -F '\t' '$2 ~ /cuda/ {print $1}')
+SANITIZER=${SANITIZER:-$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2> /dev/null)}
+[[ -n $SANITIZER ]] || echo "gpu: no report of a sanitizer: no compute-sanitizer here"
+torch=1
+"$PYTHON" -c 'import torch, triton' 2> /dev/null || { torch='' && echo "gpu: no peers: $PYTHON has no PyTorch and Triton"; }
+
+add "instructions all"
+[[ ! ${outcome["instructions all"]:-} =~ hung|crashed ]] || add "instructions each"
+while IFS='|' read -r run names words kind more store limit; do
+    [[ $run =~ ${ONLY:-.} ]] || continue
+    # shellcheck disable=SC2086
+    case $names in
+    sanitizer) [[ -z $SANITIZER ]] || add "sanitizer $words" ;;
+    peers) [[ -z $torch ]] || add_peers "$words" ;;
+    *) add_kernels $names ;;
+    esac
+done < <(data/bench/cuda_plan.sh)
+# What was begun twice and never ended may be what stops the machine: last.
+late=()
+for i in "${!steps[@]}"; do
+    [[ ${outcome[${steps[i]}]:-} == begun && ${begun[${steps[i]}]} -ge 2 ]] || continue
+    late+=("${steps[i]}")
+    unset "steps[i]"
+done
+steps+=("${late[@]}")
+
+# ---- A step --------------------------------------------------------------------------------------------------------
+
+well() { # whether nothing failed
+    local step
+    for step in "${!outcome[@]}"; do
+        [[ ${outcome[$step]} =~ ^(ok|reported|begun|'left out')$ ]] || return 1
+    done
+}
+stop() { # stop STATUS WHY: nothing more can be done now
+    echo "gpu: stopped: $2"
+    finish
+    exit "$1"
+}
+judge() { # judge STEP STATUS LIMIT: its outcome, and what it said
+    said=$(grep -m1 -E 'FAILED|^not ok|^msa ' "$W/log" || tail -n 1 "$W/log")
+    case $2 in
+    0) outcome[$1]=ok said=$(tail -n 1 "$W/log") ;;
+    1) outcome[$1]=wrong ;;
+    2) [[ $said =~ 'no memory'|'in the time of --limit' ]] && outcome[$1]='left out' || outcome[$1]=refused ;;
+    124) outcome[$1]=hung said="no end within $3 s" ;;
+    *) outcome[$1]=crashed said="exit status $2${said:+: $said}" ;;
+    esac
+    [[ $1 != sanitizer* ]] || said="${outcome[$1]}: $(grep -m1 'ERROR SUMMARY' "$W/log" || echo "$said")" outcome[$1]=reported
+}
+attempt() { # attempt STEP COMMAND...: its outcome on record; none where the budget cut it off
+    local step=$1 start=$SECONDS limit=${limits[$1]:-$LIMIT} rest=$((deadline - SECONDS)) status said
+    shift
+    record "$step" begun 0 ""
+    outcome[$step]=begun
+    limited $((limit < rest ? limit : rest)) "$@"
+    status=$?
+    [[ $step != bench* ]] || cat "$W/log"
+    [[ $status -ne 124 || $limit -lt $rest ]] || return 0
+    judge "$step" $status "$limit"
+    # The file comes before the line that says that it is there.
+    [[ $step != bench* || ${outcome[$step]} != ok ]] || mv "$part" "$DIR/${step#bench }.json" || outcome[$step]=refused
+    record "$step" "${outcome[$step]}" $((SECONDS - start)) "$said"
+    echo "   ${outcome[$step]}, $((SECONDS - start)) s: $said"
+    [[ ! ${outcome[$step]} =~ hung|crashed|refused ]] || probe || { sleep "$REST" && probe; } || stop 1 "the GPU does not answer after: $step"
+}
+
+instructions() { # instructions STEP: in one process; where that does not end, in one for each group
+    local program=$B/tests/test_instructions group bad=ok
+    [[ -x $program ]] || { echo "   left out: no $program here" && return; }
+    if [[ $1 == *all ]]; then
+        attempt "$1" "$program" 1 cuda
+        [[ ${outcome[$1]} =~ hung|crashed ]] || return
+        add "instructions each"
+    fi
+    timeout "$LIMIT" "$program" 1 2> /dev/null | sed -nE 's/^ok [0-9]+ - engine: (.*) \([0-9]+ verdicts\)$/\1/p' > "$W/groups"
+    while IFS= read -r group; do
+        [[ ${outcome["instructions $group"]:-begun} != begun || $SECONDS -ge $deadline ]] || attempt "instructions $group" "$program" 1 cuda "$group"
+        [[ ${outcome["instructions $group"]:-begun} != begun ]] || return # the budget
+        [[ ${outcome["instructions $group"]} == ok ]] || bad=wrong
+    done < "$W/groups"
+    outcome["instructions each"]=$bad
+    record "instructions each" $bad 0 "each group in a process of its own"
+}
+bench() { # bench STEP
+    local kernel=${1##*.}
+    part=$DIR/.cuda/part/${1#bench }.json
+    attempt "$1" "$MSA" bench "${kernel/-/\/}" --backend cuda --shape "${shape[$1]}" --distribution "${ids[$1]}" --seconds "$SECONDS_EACH" \
+        --limit "${limits[$1]}" ${also[$1]:+--${also[$1]}} ${keys[$1]:+--index-keys "${keys[$1]}"} --json "$part"
+}
+sanitize() { # sanitize STEP TOOL STAGE: a small shape
+    local few=40
+    [[ $3 != *decode ]] || few=3
+    attempt "$1" "$SANITIZER" --tool "$2" --error-exitcode 9 "$MSA" check --backend cuda "$3" --shape "T=$few S=70 heads=4:2 width=64:64 block=32 topk=2"
+}
+
+# ---- One after the other -------------------------------------------------------------------------------------------
+
+[[ $found -le 1 ]] || stop 1 "the GPU does not answer: $answer"
+for step in "${steps[@]}"; do
+    ready "$step" || continue
+    if [[ $((deadline - SECONDS)) -lt 5 ]]; then
+        well
+        stop $? "its time is over (GPU_BUDGET=$budget minutes); the same command goes on"
+    fi
+    echo "== $step"
+    # shellcheck disable=SC2086
+    case $step in
+    instructions*) instructions "$step" ;;
+    agree*) attempt "$step" "$MSA" check --backend cuda "${step#agree }" ;;
+    bench*) bench "$step" ;;
+    peers*) attempt "$step" "$PYTHON" data/bench/peers/gpu.py "$DIR/${step#peers }.json" ;;
+    sanitizer*) sanitize "$step" ${step#sanitizer } ;;
+    esac
+done
+finish
+well

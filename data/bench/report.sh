@@ -11,7 +11,7 @@ files=(data/bench/*.json)
 if [[ -e ${files[0]} ]]; then
     "$msa" results "${files[@]}" > "$new.tables" || exit 2
 else
-    printf 'None yet: `make bench-cuda` on a machine with a Hopper GPU writes `data/bench/*.json`.\n\n' > "$new.tables"
+    printf 'None yet: `make gpu` on a machine with a Hopper GPU writes `data/bench/*.json`.\n\n' > "$new.tables"
 fi
 awk -v tables="$new.tables" '
     $0 == "<!-- end of results -->" { skip = 0 }

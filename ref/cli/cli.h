@@ -33,7 +33,7 @@ typedef enum cli_kind {
     CLI_LIST    /**< a text that may be given again and again */
 } cli_kind;
 
-#define CLI_MAX_LIST 256
+#define CLI_MAX_LIST 1024
 typedef struct cli_list {
     int n;
     const char *item[CLI_MAX_LIST];
