@@ -21,7 +21,7 @@
 
 #define STEPS 20
 #define CONTEXT 80
-#define SAMPLES 6
+#define SAMPLES 12
 
 static const model_config small = {.n_layers = 2,
                                    .d_model = 16,
