@@ -165,13 +165,14 @@ static inline void column_row(column *c, int lane, const uint16_t *q, int d, int
 /* What row `lane` has found: o [d], and its log-sum-exp. */
 static inline float column_end(const column *c, int lane, int d, float *o)
 {
-    const float inverse = (float)(1 / c->sum[lane]);
+    const float lse = online_lse(c->max[lane], c->sum[lane]);
+    const float inverse = isnan(lse) ? NAN : (float)(1 / c->sum[lane]); /* what float32 could not hold shows in O */
     for (int x = 0; x < d; x++) {
         float sum;
         memcpy(&sum, &c->o[x / TILE_ROWS].word[x % TILE_ROWS][lane], sizeof sum);
         o[x] = sum * inverse;
     }
-    return online_lse(c->max[lane], c->sum[lane]);
+    return lse;
 }
 
 /* Row a of a group is head a % group of query a / group; this is where it lies in q and o. */
