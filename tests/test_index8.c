@@ -292,6 +292,20 @@ static void long_lists(void)
     check_end(&c);
 }
 
+// Rows so wide that a sum of products of codes does not fit in 32 bits: block b is b + 1 everywhere, all codes 127.
+static void wide_rows(void)
+{
+    static const msa_shape s = {1, 40, 1, 1, 4, 140000, 4, 3, 1, NULL, NULL, NULL, NULL};
+    check_case c = check_begin("rows of 140000 channels fall back, and have the same ids");
+    problem p = pose(&s, CONSTANT, CONSTANT, check_seed(6100));
+    for (int64_t i = 0; i < s.n_kv * s.d_index; i++)
+        p.ki[i] = (float)(i / (s.block * s.d_index) + 1);
+    same_as_reference(&c, &p, "float32");
+    same_ids(&c, &p, "bf16");
+    check_end(&c);
+    check_release(NULL);
+}
+
 /* ---- Steps of generation -------------------------------------------------------------------------------------------- */
 
 static const int32_t steps_q[] = {0, 2, 4, 6}, steps_kv[] = {0, 320, 640, 960}, steps_lens[] = {320, 211, 48};
@@ -478,6 +492,7 @@ int main(int argc, char **argv)
     every_kind();
     fast_kernels();
     long_lists();
+    wide_rows();
     steps();
     few_candidates();
     grows_and_shrinks();

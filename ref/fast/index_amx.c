@@ -14,9 +14,6 @@
 #include "vector.h"
 
 #define TASK 512
-#define STRIP 64
-#define COLUMNS (STRIP / TILE_ROWS)
-#define CHUNK 1024 /* keys */
 
 typedef struct scratch {
     tile_rows *q;    /* [TASK/STRIP][COLUMNS][steps] */
@@ -79,30 +76,6 @@ typedef struct task {
     float *scores;       /* NULL: not asked for */
 } task;
 
-/* Products of 16 keys and a strip. */
-static void multiply(tiles *t, const tile_rows *keys, const tile_rows *q, int steps, float *to)
-{
-    tile_zero(t, 0);
-    tile_zero(t, 1);
-    tile_zero(t, 2);
-    tile_zero(t, 3);
-    for (int step = 0; step < steps; step++) {
-        tile_load(t, 4, keys + step, TILE_BYTES);
-        tile_load(t, 5, q + step, TILE_BYTES);
-        tile_load(t, 6, q + steps + step, TILE_BYTES);
-        tile_bf16(t, 0, 4, 5);
-        tile_bf16(t, 1, 4, 6);
-        tile_load(t, 5, q + 2 * steps + step, TILE_BYTES);
-        tile_load(t, 6, q + 3 * steps + step, TILE_BYTES);
-        tile_bf16(t, 2, 4, 5);
-        tile_bf16(t, 3, 4, 6);
-    }
-    tile_store(t, 0, to, STRIP * sizeof *to);
-    tile_store(t, 1, to + 16, STRIP * sizeof *to);
-    tile_store(t, 2, to + 32, STRIP * sizeof *to);
-    tile_store(t, 3, to + 48, STRIP * sizeof *to);
-}
-
 /* What a row does not see of the 16 keys from key j on counts for nothing. */
 static void hide_future(const int64_t *last, int64_t j, float *logits)
 {
@@ -121,7 +94,7 @@ static void block_maxima(tiles *t, const task *k, int strip, int64_t block, floa
         max[n] = -INFINITY;
     /* [maxima] */
     for (int64_t j = begin / TILE_ROWS * TILE_ROWS; j < end; j += TILE_ROWS) {
-        multiply(t, k->keys + j / TILE_ROWS * k->steps, q, k->steps, k->m->logits);
+        multiply_strip(t, k->keys + j / TILE_ROWS * k->steps, q, k->steps, false, k->m->logits);
         if (j + TILE_ROWS - 1 > last[0])
             hide_future(last, j, k->m->logits);
         for (int n = 0; n < STRIP; n += LANES) {

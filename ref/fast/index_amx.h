@@ -7,6 +7,44 @@
 #include "panels.h"
 #include "vector.h"
 
+#define STRIP 64 /* rows whose products with a tile of keys are taken at once */
+#define COLUMNS (STRIP / TILE_ROWS)
+#define CHUNK 1024 /* keys that stay in the L2 cache while strips pass */
+
+/* Products of 16 keys and a strip, of bytes in int32 or of bf16 in float32: to [16][STRIP]. */
+static inline void multiply_strip(tiles *t, const tile_rows *keys, const tile_rows *q, int steps, bool bytes,
+                                  void *to)
+{
+#define MULTIPLY(c, b)                                                                                       \
+    do {                                                                                                     \
+        if (bytes)                                                                                           \
+            tile_int8(t, c, 4, b);                                                                           \
+        else                                                                                                 \
+            tile_bf16(t, c, 4, b);                                                                           \
+    } while (0)
+    tile_zero(t, 0);
+    tile_zero(t, 1);
+    tile_zero(t, 2);
+    tile_zero(t, 3);
+    for (int step = 0; step < steps; step++) {
+        tile_load(t, 4, keys + step, TILE_BYTES);
+        tile_load(t, 5, q + step, TILE_BYTES);
+        tile_load(t, 6, q + steps + step, TILE_BYTES);
+        MULTIPLY(0, 5);
+        MULTIPLY(1, 6);
+        tile_load(t, 5, q + 2 * steps + step, TILE_BYTES);
+        tile_load(t, 6, q + 3 * steps + step, TILE_BYTES);
+        MULTIPLY(2, 5);
+        MULTIPLY(3, 6);
+    }
+#undef MULTIPLY
+    const int64_t row = STRIP * (int64_t)sizeof(float);
+    tile_store(t, 0, to, row);
+    tile_store(t, 1, (char *)to + TILE_BYTES, row);
+    tile_store(t, 2, (char *)to + 2 * TILE_BYTES, row);
+    tile_store(t, 3, (char *)to + 3 * TILE_BYTES, row);
+}
+
 static inline void floats_of(const uint16_t *x, int d, float *to)
 {
     for (int c = 0; c < d; c++)

@@ -134,7 +134,7 @@ static void begin_row(task *k, int64_t row)
     m->fit[row] = fit_query(m->query, d, m->query + d);
     upper_halves(m->full + row * k->steps * TILE_HALVES, m->query + d, d);
     const bool chooses = keep > 0 && local > keep;
-    if (!chooses || (!k->floats && may_vanish(&m->fit[row], k->h->least)))
+    if (!chooses || d > WIDEST || (!k->floats && may_vanish(&m->fit[row], k->h->least)))
         m->n[row] = chooses ? FELL : TAKES_ALL;
     m->tau[row] = m->n[row] == 0 ? NAN : INFINITY;
     k->done.rows += chooses;

@@ -78,6 +78,9 @@ static inline void bounds_of(screened x, int64_t row, int_lanes best, float scal
     *upper = score + eps;
 }
 
+/* Channels of which a sum of products of codes fits in 32 bits, 2^17 127^2 < 2^31: wider rows are scored in full. */
+#define WIDEST (1 << 17)
+
 /* Whether products of a row with keys of such least magnitude may vanish in float32, or on tiles. */
 static inline bool may_vanish(const fitted *fit, float least)
 {

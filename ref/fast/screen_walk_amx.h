@@ -8,9 +8,6 @@
 #include "screen_amx.h"
 
 #define TASK 2048
-#define STRIP 64
-#define COLUMNS (STRIP / TILE_ROWS)
-#define CHUNK 1024 /* keys */
 #define MOST 512   /* candidates of a row */
 
 typedef struct scratch {
@@ -101,30 +98,6 @@ typedef struct task {
 
 /* ---- Screen -------------------------------------------------------------------------------------------------------- */
 
-/* Products of 16 keys' codes and a strip. */
-static inline void multiply(tiles *t, const tile_rows *keys, const tile_rows *q, int steps, int32_t *to)
-{
-    tile_zero(t, 0);
-    tile_zero(t, 1);
-    tile_zero(t, 2);
-    tile_zero(t, 3);
-    for (int step = 0; step < steps; step++) {
-        tile_load(t, 4, keys + step, TILE_BYTES);
-        tile_load(t, 5, q + step, TILE_BYTES);
-        tile_load(t, 6, q + steps + step, TILE_BYTES);
-        tile_int8(t, 0, 4, 5);
-        tile_int8(t, 1, 4, 6);
-        tile_load(t, 5, q + 2 * steps + step, TILE_BYTES);
-        tile_load(t, 6, q + 3 * steps + step, TILE_BYTES);
-        tile_int8(t, 2, 4, 5);
-        tile_int8(t, 3, 4, 6);
-    }
-    tile_store(t, 0, to, STRIP * sizeof *to);
-    tile_store(t, 1, to + 16, STRIP * sizeof *to);
-    tile_store(t, 2, to + 32, STRIP * sizeof *to);
-    tile_store(t, 3, to + 48, STRIP * sizeof *to);
-}
-
 /* X of a complete block for a strip. */
 static inline void best_products(tiles *t, const task *k, int strip, int64_t block, int_lanes best[COLUMNS])
 {
@@ -132,8 +105,8 @@ static inline void best_products(tiles *t, const task *k, int strip, int64_t blo
     for (int n = 0; n < COLUMNS; n++)
         best[n] = (int_lanes){0} + INT32_MIN;
     for (int64_t j = begin / TILE_ROWS * TILE_ROWS; j < end; j += TILE_ROWS) {
-        multiply(t, k->h->codes + j / TILE_ROWS * k->steps8, k->m->q + strip * COLUMNS * k->steps8, k->steps8,
-                 k->m->products);
+        multiply_strip(t, k->h->codes + j / TILE_ROWS * k->steps8, k->m->q + strip * COLUMNS * k->steps8,
+                       k->steps8, true, k->m->products);
         for (int64_t row = max_i64(0, begin - j); row < min_i64(TILE_ROWS, end - j); row++)
             for (int n = 0; n < COLUMNS; n++) {
                 int_lanes x;

@@ -155,7 +155,7 @@ static inline void find_tau(const screener *y, int64_t row, const fitted *fit, f
     const int64_t local = position(&y->at.seq, row / y->s->n_kv_heads) / y->s->block, keep = y->s->topk - 1;
     const float *lower = y->lower + row * msa_n_blocks(y->s);
     y->tau[row] = NAN;
-    if (keep == 0 || local <= keep || may_vanish(fit, least))
+    if (keep == 0 || local <= keep || y->s->d_index > WIDEST || may_vanish(fit, least))
         return;
     best->n = 0;
     for (int64_t b = 0; b < local; b++)
