@@ -12,7 +12,7 @@ fi
 
 for i in $(seq 2500); do echo "line $i of a text that is the same on every machine: $((i * i % 1009))"; done > "$W/text"
 train() { # train OUT [OPTION...]; in the background `exec` makes $! the program itself
-    ${exec-} "$MSA" train --text "$W/text" --out "$1" --steps 120 --context 64 --layers 2 --d-model 16 --heads 2 \
+    ${exec-} "$MSA" train --text "${text-$W/text}" --out "$1" --steps "${steps-120}" --context 64 --layers 2 --d-model 16 --heads 2 \
         --kv-heads 1 --d-head 8 --d-index 8 --d-ff 24 --block 8 --topk 3 --index-warmup 30 --save-every 2 "${@:2}"
 }
 whole=$W/whole.safetensors cut=$W/cut.safetensors
@@ -37,13 +37,13 @@ interrupt() { # interrupt SIGNAL SECONDS-AFTER-THE-FIRST-STEPS
     wait $pid 2> /dev/null
 }
 
-# On a busy machine the run may end before the signal comes: then once more.
+# On a busy machine the run may have done its steps before the signal comes: then once more.
 interrupt_in_time() {
     local tries
     for tries in {1..50}; do
         interrupt INT 0.02
         status=$?
-        [[ -e $cut ]] || return
+        ! grep -q "stopped after step" "$W.out" || return
         rm -f "$W"/cut.*
     done
 }
@@ -54,6 +54,19 @@ train "$cut" > "$W.out" && same
 check $? "going on after an interrupt ends in the same bytes"
 [[ ! -e $cut.train ]]
 check $? "a finished run leaves no state behind"
+
+# All steps done, a signal ends the judgement of a long held-out text at once. curve: a row a step, and its head.
+for i in {1..60}; do cat "$W/text"; done > "$W/long"
+exec=exec text=$W/long steps=2 train "$W/judged.safetensors" --backend ref > "$W.out" 2>&1 &
+pid=$!
+until [[ $(wc -l < "$W/judged.csv" 2> /dev/null) -eq 3 ]] || ! kill -0 $pid 2> /dev/null; do sleep 0.05; done
+sleep 0.5
+kill -TERM $pid
+SECONDS=0
+wait $pid 2> /dev/null
+[[ $? -eq 143 && $SECONDS -lt 5 && -e $W/judged.safetensors.train && ! -e $W/judged.safetensors ]]
+check $? "a signal ends the last judgement, and the state is there"
+rm -f "$W"/judged.* "$W/long"
 
 killed=0 wrong=0 finished=0
 rm -f "$W"/cut.*

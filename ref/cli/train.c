@@ -156,10 +156,24 @@ static bool is_written(const job *j, const trainer *t)
     return same;
 }
 
+static void at_signals(void (*handler)(int))
+{
+    const struct sigaction action = {.sa_handler = handler};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+/* All steps are in the state, and the last judgement takes a while: a signal ends it, and the same command judges
+ * again. */
 static int finish(const char *command, const job *j, const trainer *t, const train_text *text)
 {
     io_error err;
     double bits;
+    at_signals(SIG_DFL);
+    if (stop) {
+        printf("stopped before the last judgement; the same command goes on from there\n");
+        return 130;
+    }
     if (!validate(j, t, text, INT32_MAX, &bits))
         return report_no_memory(command);
     if (exists(j->out) && !is_written(j, t))
@@ -337,9 +351,7 @@ static int learn(const char *command, job *j)
     size_t n = 0;
     if (!j->task && !io_read_file(j->text_path, MAX_TEXT, &bytes, &n, err))
         return cli_fail(command, "--text: %s", err);
-    const struct sigaction action = {.sa_handler = on_signal};
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    at_signals(on_signal);
     const train_text text = j->task ? (train_text){NULL, 0, 0} : train_split(bytes, (int64_t)n);
     const int status = train(command, j, &text);
     free(bytes);
