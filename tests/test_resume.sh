@@ -21,6 +21,8 @@ same() { cmp -s "$whole" "$cut" && cmp -s "$W/whole.csv" "$W/cut.csv"; }
 echo "seed $seed (MSA_SEED=$seed replays it)"
 train "$whole" > "$W.out"
 check $? "a run from start to end"
+grep -q "^MSA in float32 on " "$W.out"
+check $? "... says of which type"
 
 OMP_NUM_THREADS=1 train "$cut" > "$W.out"
 same

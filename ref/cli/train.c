@@ -220,10 +220,11 @@ static int train(const char *command, job *j, const train_text *text)
     if (!status)
         status = open_curve(command, j, t, resume);
     if (!status) {
-        printf("%s on %s: %zu parameters, %" PRId64 " steps of %" PRId64 " x %d bytes, seed %" PRIu64 "%s\n",
-               j->shape.sparse ? "MSA" : "GQA", text->bytes ? j->text_path : "associative recall",
-               trainer_model(t)->n_params, j->train.steps, j->train.batch, j->shape.context, j->train.seed,
-               resume ? "" : ", from the start");
+        printf("%s in %s on %s: %zu parameters, %" PRId64 " steps of %" PRId64 " x %d bytes, seed %" PRIu64
+               "%s\n",
+               j->shape.sparse ? "MSA" : "GQA", j->train.precision,
+               text->bytes ? j->text_path : "associative recall", trainer_model(t)->n_params, j->train.steps,
+               j->train.batch, j->shape.context, j->train.seed, resume ? "" : ", from the start");
         if (resume)
             printf("continuing after step %" PRId64 "\n", trainer_steps(t));
         fflush(stdout);
