@@ -180,7 +180,7 @@ static inline int_lanes add_products(int_lanes sum, int_lanes x, int_lanes y)
     memcpy(a, &x, sizeof a);
     memcpy(b, &y, sizeof b);
     for (int n = 0; n < 2; n++)
-        __asm__("{vex} vpdpbusd %2, %1, %0" : "+x"(s[n]) : "x"(a[n]), "x"(b[n]));
+        __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(s[n]) : "x"(a[n]), "x"(b[n]));
     memcpy(&sum, s, sizeof sum);
     return sum;
 }
