@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What is built where a library is missing, built here without OpenBLAS, libpng and jansson: products by plain loops,
-# pictures as PPM, refusals that name the package.
+# pictures as PPM, refusals that name the package; and the kernels on tiles for processors that this one may not be.
 source "$(dirname "$0")/support/tap.sh"
 CC=${CC:-cc}
 bare() { # bare PROGRAM FILE...: builds and runs a test of these files alone
@@ -13,4 +13,12 @@ io+=(tests/support/scratch.c)
 bare test_products ref/fast/gemm.c
 bare test_io_picture "${io[@]}"
 bare test_io_safetensors "${io[@]}"
+for arch in x86-64 haswell alderlake icelake-server; do # integer products by loops, by AVX-VNNI, by AVX-512 VNNI
+    if ! echo 'int x;' | $CC -march=$arch -x c -c - -o /dev/null 2> /dev/null; then
+        skip "kernels on tiles for $arch" "this compiler does not know it"
+        continue
+    fi
+    $CC -std=c11 -O1 -D_POSIX_C_SOURCE=200809L -fopenmp-simd -Wno-psabi -march=$arch -c ref/fast/index_screened_amx.c -o "$W/$arch.o" > "$W.out" 2>&1
+    check $? "kernels on tiles for $arch"
+done
 finish

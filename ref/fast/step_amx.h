@@ -13,7 +13,7 @@
  *     exponentials  about 1300 clocks a column, beside the products: 128 vectors, 20 instructions each, two a clock
  *
  * With one column, a query of up to 16 heads a group, that is 4900 clocks, or 13 bytes a clock. Memory shared by many
- * cores gives each of them less, so it sets the pace; from about 5 columns a group the exponentials do. */
+ * cores gives each of them less, so it sets the pace; from about 3 columns a group the exponentials outweigh the packing. */
 #ifndef MSA_STEP_AMX_H
 #define MSA_STEP_AMX_H
 
