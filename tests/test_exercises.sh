@@ -74,7 +74,7 @@ behind() { # behind FILE WORDS
 }
 behind tests/refused/01_exit.c 'the answer ended the program .status 0. instead of returning'
 behind tests/refused/01_reference.c 'it calls the reference'
-behind tests/refused/07_file.c 'flop_dense at'
+behind tests/refused/07_file.c 'pairs_dense at'
 behind tests/refused/10_constructor.c 'block recall'
 if [[ -n ${FULL:-} ]]; then
     for file in 01_fork 01__exit 01_sleep 01_raise 01_pthread_create 01_ptrace 01_system; do
