@@ -93,12 +93,13 @@ $(EX_B)/with_gpu: $(EX_SIDES:%=$(EX_B)/sides/%) $(EX_B)/$(EX_E)/solution.admitte
 		$(EX_B)/sides/gpu.gpu.o $(filter-out $(EX_SIDES:%=$(B)/%),$(EX_ENGINE))
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(call ladder,cuda) $(call ladder,simt) $(CUDALIBS) $(APPLIBS) -o $@
 
-.PHONY: exercise hint progress exercises-check exercise-programs
+.PHONY: exercise hint progress scores exercises-check exercise-programs
 N    ?=#                   which exercise
 SEED ?=#                   of its inputs; without one, each run has other inputs, and its verdict names them
 RESULT ?=#                   a file for the verdict, the seed and the counts, as one JSON object
+DIR ?=#                   of a class: a folder with the results of each student
 # What a student types reaches the script as it was typed, whatever it would mean to make or to a shell.
-unexport N SEED RESULT
+unexport N SEED RESULT DIR
 quoted = '$(subst ','\'',$(value $(1)))'
 EXERCISE = MAKE="$(MAKE)" B="$(B)" CXX17="$(CXX17)" SEED=$(call quoted,SEED) RESULT=$(call quoted,RESULT) $(EX)/exercise.sh
 
@@ -108,6 +109,8 @@ hint: ## N=03: the next hint for an exercise
 	@$(EXERCISE) hint $(call quoted,N)
 progress: ## all exercises, and how far you are
 	@$(EXERCISE) progress
+scores: ## DIR=class: a table of a class, from the results in a folder a student
+	@$(EX)/scores.sh $(call quoted,DIR)
 exercises-check: exercise-programs ## prove that every stub fails and every solution passes
 	@B=$(B) NVCC="$(NVCC)" tests/run.sh tests/test_exercises.sh
 exercise-programs: $(foreach e,$(EX_C) $(EX_CU),$(EX_B)/$(e)/stub $(EX_B)/$(e)/solution) $(CHEAT_PROGRAMS) $(EX_GPU)
