@@ -82,8 +82,8 @@ static int run(const char *command, const cli_list *names, const char *backend, 
     const msa_kernel *kernel;
     int bad = 0;
     for (int i = 0; (kernel = table_at(i)) != NULL && !bad; i++)
-        for (int a = 0; a < n_shapes && !bad && is_wanted(names, backend, kernel); a++)
-            bad = judge_patterns(command, kernel, &shapes[a], seed, &sum);
+        for (int e = 0; e < n_shapes && !bad && is_wanted(names, backend, kernel); e++)
+            bad = judge_patterns(command, kernel, &shapes[e], seed, &sum);
     if (bad)
         return bad;
     printf("\n%d ok, %d failed, %d not supported; the percentage is the share of the error budget that was "

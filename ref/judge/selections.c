@@ -56,8 +56,8 @@ typedef struct row {
 
 static bool has(const row *r, int64_t block)
 {
-    for (int a = 0; a < r->n; a++)
-        if (r->ids[a] == block)
+    for (int i = 0; i < r->n; i++)
+        if (r->ids[i] == block)
             return true;
     return false;
 }
@@ -80,8 +80,8 @@ static void fill(row *r, inputs_rng *rng)
 {
     for (int tries = 0; r->n < r->most && tries < 4 * r->most; tries++)
         take(r, inputs_below(rng, r->local + 1));
-    for (int64_t a = 0, start = inputs_below(rng, r->local + 1); r->n < r->most; a++)
-        take(r, (start + a) % (r->local + 1));
+    for (int64_t i = 0, start = inputs_below(rng, r->local + 1); r->n < r->most; i++)
+        take(r, (start + i) % (r->local + 1));
 }
 
 /* ---- What a group's rows have in common ----------------------------------------------------------- */
@@ -95,8 +95,8 @@ static void draw_hot(group *g, int64_t n_blocks, int r, int n_groups, inputs_rng
 {
     const int64_t wanted = (int64_t)HOT * n_groups, tenth = max_i64(n_blocks / 10, wanted);
     const int64_t span = max_i64(1, min_i64(tenth, n_blocks) / wanted);
-    for (int a = 0; a < HOT; a++)
-        g->hot[a] = (int64_t)(a * n_groups + r) * span % n_blocks + inputs_below(rng, span);
+    for (int i = 0; i < HOT; i++)
+        g->hot[i] = (int64_t)(i * n_groups + r) * span % n_blocks + inputs_below(rng, span);
 }
 
 static group draw_group(uint64_t seed, const msa_shape *s, int64_t n_blocks, int r)
@@ -104,8 +104,8 @@ static group draw_group(uint64_t seed, const msa_shape *s, int64_t n_blocks, int
     group g;
     inputs_rng rng = rng_at(seed, r, -1);
     draw_hot(&g, n_blocks, r, s->n_kv_heads, &rng);
-    for (int a = 0; a < OFFSETS; a++)
-        g.offset[a] = (int64_t)exp(uniform(&rng) * log((double)n_blocks));
+    for (int i = 0; i < OFFSETS; i++)
+        g.offset[i] = (int64_t)exp(uniform(&rng) * log((double)n_blocks));
     return g;
 }
 
@@ -113,9 +113,9 @@ static void take_structured(row *r, const group *g, inputs_rng *rng)
 {
     if (uniform(rng) < SINK_SHARE)
         take(r, 0);
-    for (int a = 0; a < OFFSETS; a++)
+    for (int i = 0; i < OFFSETS; i++)
         if (uniform(rng) < OFFSET_SHARE)
-            take(r, r->local - g->offset[a]);
+            take(r, r->local - g->offset[i]);
 }
 
 /* Query i at position p of its sequence, whose first query is q0. */
@@ -133,9 +133,9 @@ static void draw_row(row *r, selection_kind kind, const group *g, uint64_t seed,
         take(r, r->local);
     switch (kind) {
     case SELECTION_HOT:
-        for (int a = 0; a < HOT; a++)
+        for (int j = 0; j < HOT; j++)
             if (uniform(&rng) < HOT_SHARE)
-                take(r, g->hot[a]);
+                take(r, g->hot[j]);
         break;
     case SELECTION_LOCAL:
         for (int64_t b = r->local - 1; r->n < r->most; b--)
@@ -180,8 +180,8 @@ static int64_t distinct(const int32_t *ids, int64_t n, int32_t *sorted)
     int64_t count = 0;
     memcpy(sorted, ids, (size_t)n * sizeof *sorted);
     qsort(sorted, (size_t)n, sizeof *sorted, by_id);
-    for (int64_t a = 0; a < n; a++)
-        count += sorted[a] >= 0 && (a == 0 || sorted[a] != sorted[a - 1]);
+    for (int64_t i = 0; i < n; i++)
+        count += sorted[i] >= 0 && (i == 0 || sorted[i] != sorted[i - 1]);
     return count;
 }
 
@@ -203,8 +203,8 @@ double selection_union8(const msa_shape *s, const int32_t *ids)
 static int64_t pairs_of_row(const msa_shape *s, const int32_t *ids, int64_t p)
 {
     int64_t pairs = 0;
-    for (int a = 0; a < s->topk && ids[a] >= 0; a++)
-        pairs += min_i64(s->block, p + 1 - (int64_t)ids[a] * s->block);
+    for (int entry = 0; entry < s->topk && ids[entry] >= 0; entry++)
+        pairs += min_i64(s->block, p + 1 - (int64_t)ids[entry] * s->block);
     return pairs;
 }
 
@@ -231,9 +231,9 @@ static int64_t blocks_of_group(const msa_shape *s, const int32_t *ids, const msa
     memset(seen, 0, (size_t)n_blocks * sizeof *seen);
     for (int64_t i = 0; i < seq->n_q; i++) {
         const int32_t *row_ids = ids_row(s, ids, r, seq->q0 + i);
-        for (int a = 0; a < s->topk && row_ids[a] >= 0; a++) {
-            count += !seen[row_ids[a]];
-            seen[row_ids[a]] = true;
+        for (int entry = 0; entry < s->topk && row_ids[entry] >= 0; entry++) {
+            count += !seen[row_ids[entry]];
+            seen[row_ids[entry]] = true;
         }
     }
     return count;
