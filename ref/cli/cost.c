@@ -169,8 +169,8 @@ static void print_crossing(const msa_shape *s, const machines *m, bool dense)
 static void print_machines(const msa_shape *s, const lengths *l, const machines *m)
 {
     printf(
-        "bytes that each of %lld ranks sends for one layer, 2 an element, and ms at %g GB/s; queries of the "
-        "last\n'chunk' of N tokens\n\n",
+        "mean bytes that each of %lld ranks sends for one layer, 2 an element, where the queries are the last\n"
+        "'chunk' of N tokens, and ms of the rank that sends most, at %g GB/s\n\n",
         (long long)m->ranks, m->link);
     printf("%10s%10s%10s%10s%10s%10s%10s  %-8s%9s%9s\n", "N", "chunk", "dense KV", "dense Q", "MSA KV",
            "8-bit", "MSA Q", "moves", "ms KV", "ms Q");
