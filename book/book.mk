@@ -10,7 +10,7 @@ BOOK_PACKAGES := doxygen doxygen-awesome-css nodejs katex clang lld wasi-libc
 # Figures that book/lab makes live call the reference itself, compiled for the browser. The C library comes along, the
 # compiler's own need not: nothing here takes more than 64 bits.
 LAB := $(and $(wildcard book/lab/lab.c),$(shell command -v clang),$(shell command -v wasm-ld),$(wildcard /usr/lib/wasm32-wasi/libc.a),$(B)/lab/msa.wasm)
-LAB_CALLS := malloc free msa_strerror msa_workspace msa_index msa_topk
+LAB_CALLS := malloc free msa_strerror msa_workspace msa_index msa_index_lse msa_topk msa_block_mass msa_recall_workspace
 
 CHAPTER_NUMBERS := $(foreach c,$(CHAPTERS),$(firstword $(subst _, ,$(c))))
 # The one that N means, with or without a leading zero (exercises.mk ends where there is none).

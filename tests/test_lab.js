@@ -7,7 +7,7 @@
 const fs = require("fs"), path = require("path");
 const [, , module_, what, ...files] = process.argv;
 require("../book/lab/lab.js");
-for (const file of fs.readdirSync(path.join(__dirname, "../book/lab")).filter(f => /^[0-9].*\.js$/.test(f))) require("../book/lab/" + file);
+for (const file of fs.readdirSync(path.join(__dirname, "../book/lab")).filter(f => /\.js$/.test(f)).sort().reverse()) require("../book/lab/" + file);
 
 const write = (file, array, ...shape) => {
     const header = `{'descr': '${array instanceof Int32Array ? "<i4" : "<f4"}', 'fortran_order': False, 'shape': (${shape.join(", ")},), }`;
@@ -19,6 +19,7 @@ const read = file => {
     return all.subarray(10, at).includes("<i4") ? new Int32Array(body) : new Float32Array(body);
 };
 const same = (a, b) => a.length === b.length && [...a].every((v, i) => Object.is(v, b[i]));
+const near = (a, b) => Math.abs(a - b) <= 2 ** -22 * Math.max(Math.abs(a), Math.abs(b), 2 ** -10); // exp and log of two libraries, rounded to float32
 const at = (name, changes) => {
     const figure = lab.figures[name], x = { ...lab.settings(figure), ...changes };
     return lab.compute(figure, x);
@@ -33,6 +34,11 @@ const checks = {
         write(`${dir}/qi5.npy`, noise(96 * 16, 21), 96, 1, 16);
         write(`${dir}/ki5.npy`, noise(96 * 16, 22), 96, 16);
         write(`${dir}/one5.npy`, new Float32Array(96), 96, 1, 1);
+        write(`${dir}/q1.npy`, noise(24 * 32, 5), 24, 1, 32);
+        write(`${dir}/k1.npy`, noise(24 * 32, 6), 24, 1, 32);
+        write(`${dir}/v1.npy`, new Float32Array(24 * 32).map((_, a) => Math.floor(a / 32) === a % 32 ? 1 : 0), 24, 1, 32); // whose outputs are the weights
+        write(`${dir}/q3.npy`, new Float32Array(48).fill(1), 48, 1, 1);
+        write(`${dir}/k3.npy`, noise(48, 9), 48, 1, 1);
     },
     says() {
         for (const [name, f] of Object.entries(lab.figures)) {
@@ -40,7 +46,27 @@ const checks = {
             console.log(`${name}\t${JSON.stringify(f.say(lab.compute(f, x), x).map(pair => pair.map(String)))}`);
         }
     },
+    // FILE: a directory of `msa dense`
+    weights(dir) {
+        const p = at("01_attention", { d: "32" }).p, o = read(`${dir}/o.npy`);
+        check(p.length === 24 * 24 && p.every((v, a) => near(v, o[Math.floor(a / 24) * 32 + a % 24])), "the weights of all queries are those of msa dense");
+    },
+    online(dir) {
+        const r = at("03_online"), lse = read(`${dir}/lse.npy`);
+        check(lse.length === 48 && r.lse.every((v, j) => near(v, lse[j])), "the LSE of the keys so far is that of msa dense");
+        const merged = Array.from({ length: 47 }, (_, a) => at("03_online", { cut: a + 1 }).pieces);
+        check(merged.every(([a, b]) => Math.abs(Math.log(Math.exp(a) + Math.exp(b)) - lse[47]) < 1e-6), "... and so is that of two pieces merged, wherever it is cut");
+    },
     // FILE: a directory of `msa forward` with these blocks
+    scores(dir, block) {
+        const scores = read(`${dir}/scores.npy`), blocks = scores.length / 96;
+        let ok = blocks === Math.ceil(96 / block);
+        for (let query = 0; query < 96; query++) {
+            const line = at("04_index", { query, block }).line;
+            ok = ok && same(line, scores.slice(query * blocks, query * blocks + line.length));
+        }
+        check(ok, `blocks of ${block}: the best visible token is the score that msa forward writes`);
+    },
     choose(dir, block, k) {
         const ids = read(`${dir}/ids.npy`), scores = read(`${dir}/scores.npy`), blocks = scores.length / 96;
         let ok = ids.length === 96 * k;

@@ -46,8 +46,13 @@ forward() { # forward CHECK ARGUMENT...: of the reference
 for shape in "12 4" "4 12" "32 1" "6 8"; do
     read -r block k <<< "$shape"
     forward choose --q "$W/one5.npy" --k "$W/one5.npy" --v "$W/one5.npy" --qi "$W/qi5.npy" --ki "$W/ki5.npy" --block "$block" --topk "$k" --scores
+    in_node scores "$W/forward" "$block"
     in_node choose "$W/forward" "$block" "$k"
 done
+"$MSA" dense --kernel reference --q "$W/q1.npy" --k "$W/k1.npy" --v "$W/v1.npy" --out "$W/dense" > "$W.out" 2> "$W.err" || check 1 "msa dense"
+in_node weights "$W/dense"
+"$MSA" dense --kernel reference --q "$W/q3.npy" --k "$W/k3.npy" --v "$W/k3.npy" --out "$W/dense" > "$W.out" 2> "$W.err" || check 1 "msa dense"
+in_node online "$W/dense"
 lengths=$(awk 'BEGIN { for (v = 0; v <= 36; v++) printf "%s%d", v ? "," : "", int(2 ^ (11 + v / 4) + 0.5) }')
 for shape in "4 128 128 16" "1 64 32 64" "64 32 256 1"; do
     read -r groups d_index block k <<< "$shape"
@@ -114,6 +119,7 @@ addEventListener("load", async () => {
         const inputs = [...root.querySelectorAll("input, select")], said = () => [...root.querySelectorAll("dl div")].map(d => [d.children[0].textContent, d.children[1].textContent]);
         expect(JSON.stringify(said()) === JSON.stringify(SAYS[name]), `${name} says what it says in node`);
         expect(inputs.length > 0 && inputs.every(e => e.labels.length === 1 && e.labels[0].textContent.trim().length > 1 && e.tabIndex === 0 && e.getBoundingClientRect().height >= 24), `${name}: ${inputs.length} native controls, labelled, that a keyboard and a thumb reach`);
+        root.querySelector("button").click(); // now that the page has its width
         const first = root.querySelector(".lab-picture").innerHTML, limit = 10 * pace();
         let slowest = 0, moved = 0;
         for (const e of inputs) {
@@ -145,7 +151,7 @@ addEventListener("load", async () => {
 END
     echo "const FIGURES = $(ls book/lab/[0-9]*.js | wc -l), SAYS = {$(sed 's/^\([^\t]*\)\t\(.*\)/"\1": \2,/' "$W/says")};"
     echo '</script>'
-    for script in "$W"/book/lab.js "$W"/book/[0-9]*.js "$W"/book/lab_msa.js; do echo "<script src=\"$(basename "$script")\" defer></script>"; done
+    for script in "$W"/book/lab.js "$W"/book/blocks.js "$W"/book/[0-9]*.js "$W"/book/lab_msa.js; do echo "<script src=\"$(basename "$script")\" defer></script>"; done
     echo '</body></html>'
 } > "$W/book/all.html"
 cat > "$W/book/frames.html" << 'END'

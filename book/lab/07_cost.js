@@ -12,9 +12,9 @@
         controls: {
             n: { label: "tokens, N", min: 0, max: top, value: top, show: v => short(power(v)) },
             k: { label: "blocks kept, k", min: 1, max: 64, value: 16 },
-            block: { label: "tokens in a block", options: { 32: 32, 64: 64, 128: 128, 256: 256 }, value: "128" },
-            groups: { label: "groups, of 64 heads", options: { 1: 1, 2: 2, 4: 4, 8: 8, 16: 16, 64: 64 }, value: "4" },
-            d_index: { label: "index width", options: { 32: 32, 64: 64, 128: 128 }, value: "128" },
+            block: { label: "tokens in a block", options: lab.list([32, 64, 128, 256]), value: "128" },
+            groups: { label: "groups, of 64 heads", options: lab.list([1, 2, 4, 8, 16, 64]), value: "4" },
+            d_index: { label: "index width", options: lab.list([32, 64, 128]), value: "128" },
         },
         compute(c, x, msa) {
             const s = c.shape({ n_q: 1, n_heads: heads, n_kv_heads: Number(x.groups), d_head: 128, d_index: Number(x.d_index), block: Number(x.block), topk: x.k });

@@ -8,12 +8,13 @@ if [[ ! -s $module ]]; then
     exit 0
 fi
 cp "$lab"/*.js "$lab/lab.css" "$site/"
+shared="lab.js $(cd "$lab" && ls [a-z]*.js | grep -vx lab.js)"
 printf 'lab.load("%s");\n' "$(base64 -w0 "$module")" > "$site/lab_msa.js"
 live=0
 for figure in "$lab"/[0-9]*.js; do
     name=$(basename "$figure" .js) scripts=
     page=$site/$(sed -n '1s/.*{#\(.*\)}.*/\1/p' "$lab/../$name.md").html
-    for script in lab.js $name.js lab_msa.js; do scripts+="<script src=\"$script\" defer></script>"; done
+    for script in $shared $name.js lab_msa.js; do scripts+="<script src=\"$script\" defer></script>"; done
     sed -i -e 's#</head>#<link href="lab.css" rel="stylesheet"/>\n&#' -e "s#</body>#$scripts\n&#" "$page"
     live=$((live + 1))
 done

@@ -12,7 +12,7 @@
 // Where the page cannot run it, the still figure stays. Node reads the same files to test them.
 "use strict";
 globalThis.lab = (() => {
-    const figures = {}, data = {};
+    const figures = {};
     let msa; // what the module exports
 
     // ---- Calls. What a round of them allocates is freed behind it. ----
@@ -147,14 +147,15 @@ globalThis.lab = (() => {
             throw error;
         }
         still.parentElement.hidden = true;
-        new ResizeObserver(draw).observe(root);
+        new ResizeObserver(() => requestAnimationFrame(draw)).observe(root);
     };
     const start = () => { if (msa) for (const name in figures) if (!figures[name].shown) figures[name].shown = true, live(name, figures[name]); };
 
     // Nothing of a system is there: what the C library would ask of one fails.
     const imports = { wasi_snapshot_preview1: new Proxy({}, { get: () => () => 52 }) };
     return {
-        figures, data, settings, compute,
+        figures, settings, compute,
+        list: values => Object.fromEntries(values.map(v => [v, v])), // options that are their own labels
         get msa() { return msa; },
         figure: (name, figure) => { figures[name] = figure; if (globalThis.document) start(); },
         load: async bytes => {
