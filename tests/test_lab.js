@@ -37,6 +37,12 @@ const checks = {
         write(`${dir}/q1.npy`, noise(24 * 32, 5), 24, 1, 32);
         write(`${dir}/k1.npy`, noise(24 * 32, 6), 24, 1, 32);
         write(`${dir}/v1.npy`, new Float32Array(24 * 32).map((_, a) => Math.floor(a / 32) === a % 32 ? 1 : 0), 24, 1, 32); // whose outputs are the weights
+        const index = noise(96 * 8, 32);
+        write(`${dir}/q6.npy`, noise(96 * 2 * 8, 31), 96, 2, 8);
+        write(`${dir}/ki6.npy`, index, 96, 8);
+        write(`${dir}/k6.npy`, Float32Array.from({ length: 96 * 2 * 8 }, (_, a) => index[Math.floor(a / 16) * 8 + a % 8]), 96, 2, 8);
+        write(`${dir}/v6.npy`, noise(96 * 2 * 8, 33), 96, 2, 8);
+        for (const kind of ["random", "local", "structured"]) write(`${dir}/${kind}6.npy`, at("06_sparse", { kind }).ids, 2, 96, 4);
         write(`${dir}/q3.npy`, new Float32Array(48).fill(1), 48, 1, 1);
         write(`${dir}/k3.npy`, noise(48, 9), 48, 1, 1);
     },
@@ -75,6 +81,14 @@ const checks = {
             ok = ok && same(r.kept, ids.slice(query * k, (query + 1) * k)) && same(r.row, scores.slice(query * blocks, query * blocks + r.row.length));
         }
         check(ok, `blocks of ${block}, k = ${k}: scores and choice of all queries are those of msa forward`);
+    },
+    // FILE: directories of `msa forward` and of `msa dense`
+    sparse(forward, dense, kind, block, k) {
+        const r = at("06_sparse", { kind, block, k: Number(k) });
+        const close = (name, ours) => [...read(name)].every((v, a) => near(v, ours[a])) && ours.length > 0;
+        const ok = same(r.ids, read(`${forward}/ids.npy`)) && close(`${forward}/o.npy`, r.sparse.o) && close(`${forward}/lse.npy`, r.sparse.lse) &&
+            close(`${dense}/o.npy`, r.dense.o) && close(`${dense}/lse.npy`, r.dense.lse);
+        check(ok, `${k} blocks of ${block}, chosen by ${kind}: ids, outputs and LSE are those of msa forward and msa dense`);
     },
     // FILE: a table of `msa cost --csv`
     cost(csv, groups, d_index, block, k) {

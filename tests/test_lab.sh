@@ -53,6 +53,15 @@ done
 in_node weights "$W/dense"
 "$MSA" dense --kernel reference --q "$W/q3.npy" --k "$W/k3.npy" --v "$W/k3.npy" --out "$W/dense" > "$W.out" 2> "$W.err" || check 1 "msa dense"
 in_node online "$W/dense"
+six=(--q "$W/q6.npy" --k "$W/k6.npy" --v "$W/v6.npy")
+"$MSA" dense --kernel reference "${six[@]}" --out "$W/dense" > "$W.out" 2> "$W.err" || check 1 "msa dense"
+for choice in "index 8 4" "index 6 9" "random 8 4" "local 8 4" "structured 8 4"; do
+    read -r kind block k <<< "$choice"
+    ids=(--ids "$W/$kind"6.npy)
+    [[ $kind != index ]] || ids=(--topk "$k")
+    forward sparse "${six[@]}" --qi "$W/q6.npy" --ki "$W/ki6.npy" --block "$block" "${ids[@]}"
+    in_node sparse "$W/forward" "$W/dense" "$kind" "$block" "$k"
+done
 lengths=$(awk 'BEGIN { for (v = 0; v <= 36; v++) printf "%s%d", v ? "," : "", int(2 ^ (11 + v / 4) + 0.5) }')
 for shape in "4 128 128 16" "1 64 32 64" "64 32 256 1"; do
     read -r groups d_index block k <<< "$shape"
