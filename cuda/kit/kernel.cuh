@@ -155,7 +155,7 @@ PTX_INLINE int64_t qi_at(const Shape &s, int64_t i, int r, int d) ///< index que
 {
     return (i * s.n_kv_heads + r) * d;
 }
-PTX_INLINE int64_t lse_at(const Shape &s, int64_t i, int h)
+PTX_INLINE int64_t lse_at(const Shape &s, int64_t i, int h) ///< LSE
 {
     return i * s.n_heads + h;
 }
@@ -163,7 +163,7 @@ PTX_INLINE int64_t row_at(const Shape &s, int64_t i, int r) ///< index LSE; time
 {
     return r * s.rows + i;
 }
-PTX_INLINE int64_t scores_at(const Shape &s, int64_t i, int r)
+PTX_INLINE int64_t scores_at(const Shape &s, int64_t i, int r) ///< a query's first score
 {
     return row_at(s, i, r) * s.n_scores;
 }
@@ -215,6 +215,7 @@ constexpr float log2_e = 1.44269504088896341f, ln_2 = 0.693147180559945309f;
 template <int D> constexpr float scale = D == 64 ? 0.125f : 0.0883883476483184406f;
 template <int D> constexpr float scale2 = scale<D> *log2_e;
 
+/// The two floats that are no numbers to compute with.
 PTX_INLINE float minus_infinity()
 {
     PTX(return __int_as_float((int)0xff800000);)
@@ -238,6 +239,7 @@ PTX_INLINE float lse_of(float m, float l)
     return l == 0 ? not_a_number() : m * ln_2 + logf(l);
 }
 
+/// The same number: float32 holds every bf16.
 PTX_INLINE float to_float(bf16 x)
 {
     return __bfloat162float(x);
@@ -273,6 +275,7 @@ PTX_INLINE float4 load_4(const float *p SITE)
     return ld_global((const float4 *)p PASS_SITE);
 }
 
+/// a / b, rounded up.
 template <class T> MSA_BOTH_SIDES constexpr T ceil_div(T a, T b)
 {
     return (a + b - 1) / b;
