@@ -22,7 +22,8 @@ float32, and its results are float32 as ever. tensor.float() asks for float32's 
 kernels() lists them. cu_q and cu_kv [R+1] pack several sequences; len_q and len_kv [R] say how many of the queries
 and keys of each are no padding.
 
-layer() runs an attention layer of a checkpoint of MiniMax-M3, watch() looks at what the index of such a model chooses.
+layer() runs an attention layer of a checkpoint of MiniMax-M3, watch() looks at what the index of such a model chooses; both
+run the program `msa` that lies beside the library, or that MSA_PROGRAM names.
 msa.torch has operators of PyTorch with gradients, msa.transformers lets a model of Hugging Face attend by them,
 msa.capture keeps what a layer of one computes. The library is the file that MSA_LIBRARY names, or libmsa.so beside this
 file, as pip puts it there, or of the installation or the build that this file is a part of.
