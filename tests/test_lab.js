@@ -42,7 +42,8 @@ const checks = {
         write(`${dir}/ki6.npy`, index, 96, 8);
         write(`${dir}/k6.npy`, Float32Array.from({ length: 96 * 2 * 8 }, (_, a) => index[Math.floor(a / 16) * 8 + a % 8]), 96, 2, 8);
         write(`${dir}/v6.npy`, noise(96 * 2 * 8, 33), 96, 2, 8);
-        for (const kind of ["random", "local", "structured"]) write(`${dir}/${kind}6.npy`, at("06_sparse", { kind }).ids, 2, 96, 4);
+        for (const kind of ["random", "local", "structured"])
+            write(`${dir}/${kind}6.npy`, at("06_sparse", {kind}).ids, 2, 96, 4);
         write(`${dir}/q3.npy`, new Float32Array(48).fill(1), 48, 1, 1);
         write(`${dir}/k3.npy`, noise(48, 9), 48, 1, 1);
     },
@@ -89,6 +90,23 @@ const checks = {
         const ok = same(r.ids, read(`${forward}/ids.npy`)) && close(`${forward}/o.npy`, r.sparse.o) && close(`${forward}/lse.npy`, r.sparse.lse) &&
             close(`${dense}/o.npy`, r.dense.o) && close(`${dense}/lse.npy`, r.dense.lse);
         check(ok, `${k} blocks of ${block}, chosen by ${kind}: ids, outputs and LSE are those of msa forward and msa dense`);
+    },
+    // FILE: what the program of chapter 14 prints, whose last table this is
+    orders(out) {
+        const lines = fs.readFileSync(out, "utf8").split("\n"),
+              first = lines.findIndex(line => /^M3's sizes/.test(line)) + 3;
+        for (const [a, kind] of ["random", "hot", "local", "structured"].entries()) {
+            const {orders, union8} = at("14_orders", {kind}),
+                           rows = lines.slice(first + 3 * a, first + 3 * a + 3);
+            const right = rows.every((line, order) => {
+                const [gb, share] = line.split(/(?:Q-outer|union|KV-outer) +/)[1].split(/\s+/),
+                           o = orders[order];
+                return (o.bytes / 1e9).toFixed(1) === gb && (100 * o.share).toFixed(0) === share &&
+                       line.includes(` ${o.intensity.toFixed(0)} `) && line.endsWith(o.ms.toFixed(1));
+            });
+            check(right && rows[0].startsWith(kind) && rows[0].includes(` ${union8.toFixed(1)} `),
+                  `${kind}: unions, bytes, products and estimates are those of the chapter's table`);
+        }
     },
     // FILE: a table of `msa cost --csv`
     cost(csv, groups, d_index, block, k) {

@@ -62,6 +62,7 @@ for choice in "index 8 4" "index 6 9" "random 8 4" "local 8 4" "structured 8 4";
     forward sparse "${six[@]}" --qi "$W/q6.npy" --ki "$W/ki6.npy" --block "$block" "${ids[@]}"
     in_node sparse "$W/forward" "$W/dense" "$kind" "$block" "$k"
 done
+in_node orders book/examples/14_orders.out
 lengths=$(awk 'BEGIN { for (v = 0; v <= 36; v++) printf "%s%d", v ? "," : "", int(2 ^ (11 + v / 4) + 0.5) }')
 for shape in "4 128 128 16" "1 64 32 64" "64 32 256 1"; do
     read -r groups d_index block k <<< "$shape"
