@@ -7,6 +7,7 @@
 const fs = require("fs"), path = require("path");
 const [, , module_, what, ...files] = process.argv;
 require("../book/lab/lab.js");
+for (const file of fs.readdirSync(path.dirname(module_)).filter(f => /\.data\.js$/.test(f))) require(path.resolve(path.dirname(module_), file));
 for (const file of fs.readdirSync(path.join(__dirname, "../book/lab")).filter(f => /\.js$/.test(f)).sort().reverse()) require("../book/lab/" + file);
 
 const write = (file, array, ...shape) => {
@@ -106,6 +107,17 @@ const checks = {
             });
             check(right && rows[0].startsWith(kind) && rows[0].includes(` ${union8.toFixed(1)} `),
                   `${kind}: unions, bytes, products and estimates are those of the chapter's table`);
+        }
+    },
+    // FILE: what the program of chapter 11 prints, with the engine's reports
+    engine(out) {
+        const words = fs.readFileSync(out, "utf8").replace(/\s+/g, " "), figure = lab.figures["11_engine"];
+        const all = run => Array.from({ length: figure.controls.turn.max({ run }) }, (_, a) => at("11_engine", { run, turn: a + 1 }));
+        for (const [run, title] of Object.entries(figure.controls.run.options)) {
+            const turns = all(run), last = turns.pop();
+            check(turns.every(r => r.race.length === 0) && (last.race.length > 0) === (last.report !== "") && (last.report === "") === title.startsWith("right"),
+                `${title}: by the clocks ${last.report ? "the last turn alone is a race" : "there is no race"}, as the engine says`);
+            if (last.report) check(words.includes(last.report.replace(/\s+/g, " ")), "... in the words that the chapter prints");
         }
     },
     // FILE: a table of `msa cost --csv`
