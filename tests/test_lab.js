@@ -7,6 +7,7 @@
 const fs = require("fs"), path = require("path");
 const [, , module_, what, ...files] = process.argv;
 require("../book/lab/lab.js");
+for (const file of fs.readdirSync(path.dirname(module_)).filter(f => /\.data\.js$/.test(f))) require(path.resolve(path.dirname(module_), file));
 for (const file of fs.readdirSync(path.join(__dirname, "../book/lab")).filter(f => /\.js$/.test(f)).sort().reverse()) require("../book/lab/" + file);
 
 const write = (file, array, ...shape) => {
@@ -42,7 +43,8 @@ const checks = {
         write(`${dir}/ki6.npy`, index, 96, 8);
         write(`${dir}/k6.npy`, Float32Array.from({ length: 96 * 2 * 8 }, (_, a) => index[Math.floor(a / 16) * 8 + a % 8]), 96, 2, 8);
         write(`${dir}/v6.npy`, noise(96 * 2 * 8, 33), 96, 2, 8);
-        for (const kind of ["random", "local", "structured"]) write(`${dir}/${kind}6.npy`, at("06_sparse", { kind }).ids, 2, 96, 4);
+        for (const kind of ["random", "local", "structured"])
+            write(`${dir}/${kind}6.npy`, at("06_sparse", {kind}).ids, 2, 96, 4);
         write(`${dir}/q3.npy`, new Float32Array(48).fill(1), 48, 1, 1);
         write(`${dir}/k3.npy`, noise(48, 9), 48, 1, 1);
     },
@@ -89,6 +91,34 @@ const checks = {
         const ok = same(r.ids, read(`${forward}/ids.npy`)) && close(`${forward}/o.npy`, r.sparse.o) && close(`${forward}/lse.npy`, r.sparse.lse) &&
             close(`${dense}/o.npy`, r.dense.o) && close(`${dense}/lse.npy`, r.dense.lse);
         check(ok, `${k} blocks of ${block}, chosen by ${kind}: ids, outputs and LSE are those of msa forward and msa dense`);
+    },
+    // FILE: what the program of chapter 14 prints, whose last table this is
+    orders(out) {
+        const lines = fs.readFileSync(out, "utf8").split("\n"),
+              first = lines.findIndex(line => /^M3's sizes/.test(line)) + 3;
+        for (const [a, kind] of ["random", "hot", "local", "structured"].entries()) {
+            const {orders, union8} = at("14_orders", {kind}),
+                           rows = lines.slice(first + 3 * a, first + 3 * a + 3);
+            const right = rows.every((line, order) => {
+                const [gb, share] = line.split(/(?:Q-outer|union|KV-outer) +/)[1].split(/\s+/),
+                           o = orders[order];
+                return (o.bytes / 1e9).toFixed(1) === gb && (100 * o.share).toFixed(0) === share &&
+                       line.includes(` ${o.intensity.toFixed(0)} `) && line.endsWith(o.ms.toFixed(1));
+            });
+            check(right && rows[0].startsWith(kind) && rows[0].includes(` ${union8.toFixed(1)} `),
+                  `${kind}: unions, bytes, products and estimates are those of the chapter's table`);
+        }
+    },
+    // FILE: what the program of chapter 11 prints, with the engine's reports
+    engine(out) {
+        const words = fs.readFileSync(out, "utf8").replace(/\s+/g, " "), figure = lab.figures["11_engine"];
+        const all = run => Array.from({ length: figure.controls.turn.max({ run }) }, (_, a) => at("11_engine", { run, turn: a + 1 }));
+        for (const [run, title] of Object.entries(figure.controls.run.options)) {
+            const turns = all(run), last = turns.pop();
+            check(turns.every(r => r.race.length === 0) && (last.race.length > 0) === (last.report !== "") && (last.report === "") === title.startsWith("right"),
+                `${title}: by the clocks ${last.report ? "the last turn alone is a race" : "there is no race"}, as the engine says`);
+            if (last.report) check(words.includes(last.report.replace(/\s+/g, " ")), "... in the words that the chapter prints");
+        }
     },
     // FILE: a table of `msa cost --csv`
     cost(csv, groups, d_index, block, k) {

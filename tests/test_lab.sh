@@ -62,6 +62,12 @@ for choice in "index 8 4" "index 6 9" "random 8 4" "local 8 4" "structured 8 4";
     forward sparse "${six[@]}" --qi "$W/q6.npy" --ki "$W/ki6.npy" --block "$block" "${ids[@]}"
     in_node sparse "$W/forward" "$W/dense" "$kind" "$block" "$k"
 done
+in_node orders book/examples/14_orders.out
+if [[ -s ${module%/*}/11_engine.data.js ]]; then
+    in_node engine book/examples/11_engine.out
+else
+    skip "chapter 11's recording" "its program needs a C++ compiler"
+fi
 lengths=$(awk 'BEGIN { for (v = 0; v <= 36; v++) printf "%s%d", v ? "," : "", int(2 ^ (11 + v / 4) + 0.5) }')
 for shape in "4 128 128 16" "1 64 32 64" "64 32 256 1"; do
     read -r groups d_index block k <<< "$shape"
@@ -87,11 +93,11 @@ END
 
 # ---- The pages -----------------------------------------------------------------------------------------------
 
-mkdir -p "$W/lab" && cp "$module" "$W/lab/"
+mkdir -p "$W/lab" && cp "$module" "${module%/*}"/*.data.js "$W/lab/"
 book/lab/embed.sh "$W" > "$W.out" 2> "$W.err"
 check $? "the module goes into the pages"
 for page in "$W"/book/*.html; do
-    diff "$W/still/$(basename "$page")" "$page" | grep '^[<>]' | grep -vE '^> <(script src="[a-z0-9_]+\.js" defer></script>|link href="lab.css" rel="stylesheet"/>)*' > "$W.out"
+    diff "$W/still/$(basename "$page")" "$page" | grep '^[<>]' | grep -vE '^> <(script src="[a-z0-9_]+(\.data)?\.js" defer></script>|link href="lab.css" rel="stylesheet"/>)*' > "$W.out"
     [[ ! -s $W.out && $(cat "$page" "$W"/book/*.js "$W/book/lab.css" | wc -c) -lt 3000000 ]]
     check $? "$(basename "$page"): nothing but scripts and a style is added, all below 3 MB"
 done
@@ -110,6 +116,7 @@ fi
 const lines = [], expect = (ok, name) => lines.push(`${ok ? "ok" : "not ok"} ${name}`);
 const errors = [];
 addEventListener("error", event => errors.push(event.message));
+const name_of = image => image.src.replace(/.*\/|\.svg$/g, "");
 const wait = ms => new Promise(done => setTimeout(done, ms));
 const change = (input, value) => { input.value = value; input.dispatchEvent(new Event("input", { bubbles: true })); };
 const pace = () => { // this machine's milliseconds for what takes 10 where it is quick
@@ -122,13 +129,13 @@ addEventListener("load", async () => {
     for (let i = 0; i < 100 && document.querySelectorAll("div.lab").length < FIGURES; i++) await wait(50);
     const stills = [...document.images], roots = [...document.querySelectorAll("div.lab")];
     expect(roots.length === stills.length, `${roots.length} of ${stills.length} figures are live`);
-    expect(stills.every(s => s.parentElement.hidden), "the still ones are hidden");
+    expect(stills.every(s => s.parentElement.hidden === !lab.figures[name_of(s)].beside), "still ones are hidden unless they show something else");
     roots.forEach((root, i) => {
-        const name = stills[i].src.replace(/.*\/|\.svg$/g, "");
+        const name = name_of(stills[i]);
         const inputs = [...root.querySelectorAll("input, select")], said = () => [...root.querySelectorAll("dl div")].map(d => [d.children[0].textContent, d.children[1].textContent]);
         expect(JSON.stringify(said()) === JSON.stringify(SAYS[name]), `${name} says what it says in node`);
         expect(inputs.length > 0 && inputs.every(e => e.labels.length === 1 && e.labels[0].textContent.trim().length > 1 && e.tabIndex === 0 && e.getBoundingClientRect().height >= 24), `${name}: ${inputs.length} native controls, labelled, that a keyboard and a thumb reach`);
-        root.querySelector("button").click(); // now that the page has its width
+        root.querySelector("form > button").click(); // now that the page has its width
         const first = root.querySelector(".lab-picture").innerHTML, limit = 10 * pace();
         let slowest = 0, moved = 0;
         for (const e of inputs) {
@@ -149,7 +156,7 @@ addEventListener("load", async () => {
         expect(slowest < limit, `${name}: answers within ${limit <= 100 ? "100 ms" : "100 ms, in a quick machine's time"}`);
         const picture = root.querySelector(".lab-picture"), box = picture.getBoundingClientRect(), held = { clientX: box.left + box.width / 3, clientY: box.top + box.height / 3, buttons: 1, bubbles: true };
         picture.dispatchEvent(new PointerEvent("pointerdown", held));
-        root.querySelector("button").click();
+        root.querySelector("form > button").click();
         expect(picture.innerHTML === first && JSON.stringify(said()) === JSON.stringify(SAYS[name]), `${name}: a button brings back what the text shows`);
         expect(picture.getAttribute("aria-label").length > 40, `${name}: a text for who does not see it`);
     });
@@ -160,7 +167,7 @@ addEventListener("load", async () => {
 END
     echo "const FIGURES = $(ls book/lab/[0-9]*.js | wc -l), SAYS = {$(sed 's/^\([^\t]*\)\t\(.*\)/"\1": \2,/' "$W/says")};"
     echo '</script>'
-    for script in "$W"/book/lab.js "$W"/book/blocks.js "$W"/book/[0-9]*.js "$W"/book/lab_msa.js; do echo "<script src=\"$(basename "$script")\" defer></script>"; done
+    for script in "$W"/book/lab.js "$W"/book/blocks.js "$W"/book/*.data.js $(ls "$W"/book/[0-9]*.js | grep -v data) "$W"/book/lab_msa.js; do echo "<script src=\"$(basename "$script")\" defer></script>"; done
     echo '</body></html>'
 } > "$W/book/all.html"
 cat > "$W/book/frames.html" << 'END'

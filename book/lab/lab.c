@@ -44,12 +44,12 @@ void LAB(lab_select)(const msa_shape *s, int kind, unsigned seed, int32_t *ids)
 }
 
 /* What three loop orders take for a selection, as chapter 14 counts it: of each bytes and multiply-adds, then the useful
- * multiply-adds and the mean union of 8 neighbours. */
+ * multiply-adds and the sum of the unions of 8 neighbours. */
 void LAB(lab_orders)(const msa_shape *s, const int32_t *ids, double counts[2 * ORDERS + 2])
 {
     work of[ORDERS];
     count_orders(s, ids, of);
     memcpy(counts, of, sizeof of);
     counts[2 * ORDERS] = useful_fma(s, ids);
-    counts[2 * ORDERS + 1] = selection_union8(s, ids);
+    counts[2 * ORDERS + 1] = unions(s, ids, 8);
 }

@@ -3,11 +3,13 @@
 //
 //     lab.figure(NAME, { title, controls, compute(c, x), draw(g, r, x), say(r, x), point(at, r, x) })
 //
-// controls   each { label, value } and either { min, max, show } of a slider or { options } of a list
+// controls   each { label, value } and either { min, max, show, step } of a slider or { options } of a list; max may be a
+//            function of the settings before it, show says a value, step: buttons for one less and one more
 // compute    the numbers at the settings x, by calls of the reference; without them nothing is drawn
 // draw       a picture of them with the pen g, which is as wide as the page allows
 // say        what they are, in words: [name, value] pairs
-// point      settings that a place in the picture stands for, at = { x, y } there; may be left out
+// point      settings that a place in the picture stands for, at = { x, y, width }; may be left out
+// beside     the still figure shows something else, and stays; the title and a note then tell what this one shows
 //
 // Where the page cannot run it, the still figure stays. Node reads the same files to test them.
 "use strict";
@@ -73,7 +75,7 @@ globalThis.lab = (() => {
                 let x = 8;
                 for (const [words, colour] of pairs) {
                     this.box(x, y - 11, 12, 12, colour);
-                    this.text(x + 16, y, "start", colour, words);
+                    this.text(x + 16, y, "start", "ink", words);
                     x += 28 + 7.4 * words.length;
                 }
             },
@@ -88,22 +90,31 @@ globalThis.lab = (() => {
         e.append(...inside);
         return e;
     };
+    const most = (c, x) => typeof c.max === "function" ? c.max(x) : c.max;
     const control = (id, c) => {
         const input = c.options
             ? make("select", { name: id }, ...Object.entries(c.options).map(([value, label]) => make("option", { value }, label)))
-            : make("input", { name: id, type: "range", min: c.min, max: c.max });
-        input.value = c.value;
+            : make("input", { name: id, type: "range", min: c.min });
         const number = make("output");
-        return { input, number, label: make("label", {}, make("span", {}, c.label), input, ...(c.options ? [] : [number])) };
+        const label = make("label", {}, make("span", {}, c.label), input, ...(c.options ? [] : [number]));
+        const step = (words, by) => {
+            const button = make("button", { type: "button", "aria-label": `${c.label}: ${words}` }, by < 0 ? "‹" : "›");
+            button.addEventListener("click", () => {
+                input.value = Number(input.value) + by;
+                input.dispatchEvent(new Event("input", { bubbles: true }));
+            });
+            return button;
+        };
+        return { input, number, row: c.step ? make("div", { class: "lab-step" }, label, step("one less", -1), step("one more", 1)) : label };
     };
     const live = (name, figure) => {
         const still = document.querySelector(`img[src$="${name}.svg"]`);
         if (!still) return;
         const controls = Object.entries(figure.controls).map(([id, c]) => [id, c, control(id, c)]);
         const picture = make("div", { class: "lab-picture", role: "img" }), says = make("dl", { "aria-live": "polite" });
-        const reset = make("button", { type: "button" }, "As in the text");
-        const root = make("div", { class: "lab", role: "group", "aria-label": figure.title }, picture,
-            make("form", {}, ...controls.map(([, , e]) => e.label), reset), says);
+        const reset = make("button", { type: "button" }, figure.beside ? "As at first" : "As in the text");
+        const root = make("div", { class: "lab", role: "group", "aria-label": figure.title }, ...(figure.beside ? [make("p", {}, make("b", {}, figure.title)), make("p", {}, figure.note)] : []), picture,
+            make("form", {}, ...controls.map(([, , e]) => e.row), reset), says);
         let x, r;
         const draw = () => {
             const g = pen(Math.max(picture.clientWidth, 280));
@@ -112,7 +123,11 @@ globalThis.lab = (() => {
         };
         const refresh = () => {
             const begin = performance.now();
-            x = Object.fromEntries(controls.map(([id, c, e]) => [id, c.options ? e.input.value : Number(e.input.value)]));
+            x = {};
+            for (const [id, c, e] of controls) {
+                if (!c.options) e.input.max = most(c, x); // the browser moves what lies above it
+                x[id] = c.options ? e.input.value : Number(e.input.value);
+            }
             r = compute(figure, x);
             for (const [, c, e] of controls) {
                 e.number.textContent = c.show ? c.show(x[e.input.name], x) : x[e.input.name];
@@ -120,12 +135,16 @@ globalThis.lab = (() => {
             }
             draw();
             const said = figure.say(r, x);
-            says.replaceChildren(...said.map(([term, value]) => make("div", {}, make("dt", {}, term), make("dd", {}, value))));
+            says.replaceChildren(...said.map(([term, value]) => make("div", String(value).length > 40 ? { class: "wide" } : {}, make("dt", {}, term), make("dd", {}, value))));
             picture.setAttribute("aria-label", `${figure.title}. ${said.map(pair => pair.join(": ")).join("; ")}`);
             root.dataset.ms = Math.round(performance.now() - begin);
         };
         const set = to => {
-            for (const [id, , e] of controls) if (id in to) e.input.value = to[id];
+            const all = { ...x, ...to };
+            for (const [id, c, e] of controls) {
+                if (!c.options) e.input.max = most(c, all);
+                e.input.value = all[id];
+            }
             refresh();
         };
         root.addEventListener("input", refresh);
@@ -141,12 +160,12 @@ globalThis.lab = (() => {
         }
         still.parentElement.after(root);
         try {
-            refresh();
+            set(settings(figure));
         } catch (error) { // the still figure stays
             root.remove();
             throw error;
         }
-        still.parentElement.hidden = true;
+        still.parentElement.hidden = !figure.beside;
         new ResizeObserver(() => requestAnimationFrame(draw)).observe(root);
     };
     const start = () => { if (msa) for (const name in figures) if (!figures[name].shown) figures[name].shown = true, live(name, figures[name]); };
@@ -155,6 +174,7 @@ globalThis.lab = (() => {
     const imports = { wasi_snapshot_preview1: new Proxy({}, { get: () => () => 52 }) };
     return {
         figures, settings, compute,
+        recordings: {}, // what programs beside the declarations recorded, by the figure's name
         list: values => Object.fromEntries(values.map(v => [v, v])), // options that are their own labels
         get msa() { return msa; },
         figure: (name, figure) => { figures[name] = figure; if (globalThis.document) start(); },

@@ -62,16 +62,15 @@ static bool has(const row *r, int64_t block)
     return false;
 }
 
+/* Rows ascend at any time: most are so short that to sort them would take longest of all. */
 static void take(row *r, int64_t block)
 {
-    if (r->n < r->most && block >= 0 && block <= r->local && !has(r, block))
-        r->ids[r->n++] = (int32_t)block;
-}
-
-static int by_id(const void *a, const void *b)
-{
-    const int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
-    return (x > y) - (x < y);
+    if (r->n == r->most || block < 0 || block > r->local || has(r, block))
+        return;
+    int at = r->n++;
+    for (; at > 0 && r->ids[at - 1] > block; at--)
+        r->ids[at] = r->ids[at - 1];
+    r->ids[at] = (int32_t)block;
 }
 
 /* Random blocks until the row is full; where most are taken it would be long until a free one comes, so the
@@ -149,7 +148,6 @@ static void draw_row(row *r, selection_kind kind, const group *g, uint64_t seed,
         break;
     }
     fill(r, &rng);
-    qsort(r->ids, (size_t)r->n, sizeof *r->ids, by_id);
 }
 
 void selection_draw(const msa_shape *s, selection_kind kind, uint64_t seed, int32_t *ids)
@@ -173,6 +171,12 @@ void selection_draw(const msa_shape *s, selection_kind kind, uint64_t seed, int3
 }
 
 /* ---- Counting ----------------------------------------------------------------------------------- */
+
+static int by_id(const void *a, const void *b)
+{
+    const int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+    return (x > y) - (x < y);
+}
 
 /* Different blocks in n rows of ids, copied to `sorted` first. */
 static int64_t distinct(const int32_t *ids, int64_t n, int32_t *sorted)
