@@ -273,7 +273,7 @@ msa_status subject_open(subject *t)
     t->paged = t->device && paging_possible(t->s) && stage_is_step(t->kernel->stage);
     if (t->small && !(t->paged && t->kernel->stage == MSA_STAGE_DECODE))
         return MSA_ERR_UNSUPPORTED;
-    if (t->codes && (t->device || !t->kernel->run_half || !HAS(t->in, ARRAY_KI) || HAS(t->in, ARRAY_IDS)))
+    if (t->codes && !subject_takes_codes(t))
         return MSA_ERR_UNSUPPORTED;
     if (t->paged && !paging_layout(&t->g, t->s, 0, 0, t->seed))
         status = MSA_ERR_SIZE;
@@ -343,6 +343,19 @@ msa_status subject_run(subject *t, int copy)
         return msa_fast_dense_decode_bf16(t->s, a.q, a.k, a.v, t->found[ARRAY_O], t->found[ARRAY_LSE],
                                           t->work);
     return t->kernel->run(t->s, &a, t->work);
+}
+
+msa_status subject_screening(subject *t)
+{
+    if (!t->device || !t->codes)
+        return MSA_OK;
+    msa_arrays a = arrays_for_run(t, 0);
+    a.screening = t->device->alloc(sizeof *a.screening);
+    msa_status status = a.screening ? msa_plan_run(&t->plan, &a, t->work, NULL) : MSA_ERR_SIZE;
+    if (status == MSA_OK)
+        status = t->device->download(&t->screening, a.screening, sizeof t->screening);
+    give(t, a.screening);
+    return status;
 }
 
 /* ---- Outputs -------------------------------------------------------------------------------------- */
