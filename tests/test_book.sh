@@ -39,7 +39,7 @@ broken "a question without an answer" 's/^5\. .*/5. What else?\n6. Nothing more?
 broken "an answer that is missing" '/^2\. /,/^3\. /d' answers/01_attention.md
 broken "a value that no program prints" 's/\[\[miss\]\]/[[missed]]/' answers/01_attention.md
 broken "a number that was typed" 's/\[\[miss\]\]/0.79/' answers/01_attention.md
-[[ $(book/site/filter_page.sh book/01_attention.md | grep -c '<details class="answer">') -eq 5 ]]
+[[ $(book/site/filter_page.sh book/01_attention.md | grep -c '<summary>Answer [1-5]<') -eq 5 ]]
 check $? "answers are folded in the page"
 [[ $(ANSWERS=0 book/site/filter_page.sh book/01_attention.md | grep -c '<details') -eq 0 ]]
 check $? "ANSWERS=0 leaves them out"

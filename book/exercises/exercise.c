@@ -417,7 +417,7 @@ static void write_json(void)
 
 int exercise_end(const touched *picture)
 {
-    if (picture_path)
+    if (picture_path && picture)
         draw(picture);
     if (json_path)
         write_json();

@@ -90,7 +90,7 @@ void exercise_ladder(const char *what, uint64_t found, int n, const exercise_run
 enum { EXERCISE_LONG = 1 << 15 };
 void exercise_keep_nothing(const tensor *x, const tensor *y);
 void exercise_bar_memory(uint64_t nothing, uint64_t found);
-/** Draws the picture, says the verdict; returns the exit status. */
+/** Draws the picture, if there is one, and says the verdict; returns the exit status. */
 int exercise_end(const touched *picture);
 
 /** The judge's memory for the length of the program; floats are NaN until they are written. */

@@ -56,6 +56,7 @@ node book/site/mathematics.js $pages
 labels=$(for page in $(ls book/*.md | grep -v '^book/index.md') $made; do sed -n '1s/.*{#\(.*\)}.*/\1/p' "$page"; done)
 node book/site/print.js "$build/book" $labels > "$work/print.html" # all on one page, for paper
 mv "$work/print.html" "$build/book/" && cp book/site/print.css "$build/book/"
+book/lab/embed.sh "$build" # after the page for paper, whose figures stay still
 book/site/check_links.js "$build/book"
 book/site/check_pages.js "$build/book" $pages "$build/book/print.html"
 rm -rf "$work"

@@ -310,6 +310,24 @@ inline int longest_chunk()
     CPU(return simt::options.chunk;)
 }
 
+/// Blocks of the longest sequence from which on the 8-bit copy that a call brings is used to screen. On a GPU an estimate
+/// (index/5_screened.cu; chapter 13b): of 512 blocks an eighth is a candidate of a row, a prefill's saving is spent on
+/// settling them, and four rows of a step of generation ask for a third; at 1024 both gain.
+inline int screen_from()
+{
+    PTX(return 1024;)
+    CPU(return simt::options.screen_from;)
+}
+/// The rule of length: whether a call that brings a copy is screened. A workspace is made for both ways.
+static inline bool may_screen(const Call &c)
+{
+    return c.s.n_blocks >= screen_from();
+}
+static inline bool screens(const Call &c)
+{
+    return c.a.copy.codes && may_screen(c);
+}
+
 /// Queries q0 .. q0 + n - 1 as a call of their own: a sequence that ends with the last of them.
 static inline Call chunk_of(const Call &c, int q0, int n)
 {

@@ -573,8 +573,10 @@ PTX_INLINE void wgmma_rs(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, 
 template <int N>
 PTX_INLINE void wgmma_ss_int8(int32_t (&d)[N / 2], uint64_t a, uint64_t b, bool accumulate SITE)
 {
-    static_assert(N == 32 || N == 64 || N == 128, "add this N here");
-    PTX(if constexpr (N == 32) WGMMA_INT8(32, 16, "%16", "%17", "%18");)
+    static_assert(N == 8 || N == 16 || N == 32 || N == 64 || N == 128, "add this N here");
+    PTX(if constexpr (N == 8) WGMMA_INT8(8, 4, "%4", "%5", "%6");)
+    PTX(else if constexpr (N == 16) WGMMA_INT8(16, 8, "%8", "%9", "%10");)
+    PTX(else if constexpr (N == 32) WGMMA_INT8(32, 16, "%16", "%17", "%18");)
     PTX(else if constexpr (N == 64) WGMMA_INT8(64, 32, "%32", "%33", "%34");)
     PTX(else if constexpr (N == 128) WGMMA_INT8(128, 64, "%64", "%65", "%66");)
     CPU(simt::wgmma_int8(d, N, a, b, accumulate, site);)
