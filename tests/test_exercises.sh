@@ -213,8 +213,11 @@ check $? "the next run leaves it alone"
 student progress >"$W.out" && grep -q ' passed$' "$W.out"
 check $? "progress tells of a pass"
 STATUS=139 student run 1 >"$W.out"
-[[ $? -eq 1 ]] && tail -n 2 "$W.out" | head -n 1 | grep -qx 'not yet: the check ended with status 139 before its verdict'
-check $? "a check that does not come to its end is no pass"
+[[ $? -eq 1 ]] && tail -n 2 "$W.out" | head -n 1 | grep -qx 'not yet: the check ended by SIGSEGV before its verdict'
+check $? "a check that does not come to its end is no pass, and the signal is named"
+STATUS=3 student run 1 | grep -qx 'not yet: the check ended with status 3 before its verdict'
+check $? "a status that is no signal's"
+STATUS=139 student run 1 >"$W.out"
 student progress | grep -q ' not yet: the check ended'
 check $? "progress does not call it one either"
 RESULT=$W/none/json student run 1 >"$W.out" 2>"$W.err"
