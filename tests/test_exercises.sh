@@ -10,7 +10,7 @@ verdict() { # verdict STATUS LINE NAME PROGRAM [SEED]: the exit status, how the 
     "$P/$4" ${5:+--seed "$5"} --picture "$W/touched.png" >"$W.out" 2>"$W.err"
     [[ $? -eq $1 && $(said "$W.out") == "$2"* && -s $(echo "$W"/touched.p[np][gm]) ]]
     check $? "$3 $(tail -n 1 "$W.out" | grep -oE '.seed [0-9]+.$')"
-    rm -f "$W"/touched.*
+    mv -f "$W"/touched.p[np][gm] "$W/picture" 2>/dev/null
 }
 
 ladders=
@@ -23,7 +23,8 @@ for dir in "$EX"/[0-9]*/; do
         skip "$e" "no C++ compiler here"
         continue
     fi
-    verdict 1 "not yet: " "$e: its stub fails" "$e/stub"
+    verdict 1 "not yet: " "$e: its stub fails" "$e/stub" ${FULL:+1}
+    mv -f "$W/picture" "$W/of_stub"
     if grep -q "share of the stub's:" "$W.out"; then
         ladders+=" $e"
         awk '/^    the stub / {stub = $(NF - 1)} /^    you/ {bad += $(NF - 1) != stub; n++} END {exit bad || !n}' "$W.out"
@@ -36,6 +37,9 @@ for dir in "$EX"/[0-9]*/; do
     fi
     for seed in '' ${FULL:+1 2 3 4 5 6 7 8}; do
         verdict 0 "pass (seed " "$e: its solution passes" "$e/solution" $seed
+        [[ $seed == 1 ]] || continue
+        ! cmp -s "$W/picture" "$W/of_stub"
+        check $? "$e: the picture of its stub is another"
     done
     ! grep -E '(OVER|NOT COUNTED)$' "$W.out"
     check $? "$e: its counts lie between floor and bar"

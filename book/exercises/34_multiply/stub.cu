@@ -6,8 +6,8 @@ namespace
 
 constexpr int width = 64, rows = 16, keys = 32; // channels; queries and keys of a warp
 
-/// Two neighbouring channels of a vector; zeros, if there is no such vector.
-PTX_INLINE uint32_t pair(const bf16 *x, int64_t vector, int64_t n_vectors, int c)
+/// Two neighbouring channels of a vector; zeros, if there is no such vector. Yours to use.
+[[maybe_unused]] PTX_INLINE uint32_t pair(const bf16 *x, int64_t vector, int64_t n_vectors, int c)
 {
     return vector < n_vectors ? ld_global((const uint32_t *)(x + vector * width + c)) : 0;
 }
@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(32) tensor_tiles(Shape s, const bf16 *qi, cons
         for (int i = 0; i < 4; i++) {
             const Element e = fragment_d(lane, i);
             if (key0 + e.col <= position_of(s, row0 + e.row))
-                maximum[e.row / 8] = fmaxf(maximum[e.row / 8], d[i]);
+                maximum[i / 2] = fmaxf(maximum[i / 2], d[i]);
         }
     }
     for (int half = 0; half < 2; half++) {
