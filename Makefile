@@ -46,7 +46,7 @@ APPLIBS   = $(if $(CUDA),$(CUDALIBS)) $(if $(PNG),$(shell pkg-config --libs libp
 
 # ---- Sources: a library (ref, fast) and what only the program needs -----------------------------
 LIB_SRC := $(wildcard ref/*.c ref/fast/*.c)
-APP_SRC := $(wildcard $(patsubst %,ref/%/*.c,judge bench model io checkpoint picture table cli))
+APP_SRC := $(wildcard $(patsubst %,ref/%/*.c,judge bench model parallel io checkpoint picture table cli))
 # Kernels on tiles are compiled once more, for the processors that have them: amx.h.
 TILES   := $(shell printf 'int main(void){__asm__("tilezero %%tmm0");return 0;}\n' | $(CC) -march=x86-64-v4 -x c - -o /dev/null 2>/dev/null && echo 1)
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(if $(TILES),$(patsubst %.c,$(B)/%.tiles.o,$(wildcard ref/fast/*_amx.c)))

@@ -84,6 +84,10 @@ int64_t key_row(const request *req, int64_t j);
 int64_t keys_together(const request *req, int64_t j, int64_t end);
 /* Writes rows of the newest tokens, of so many bytes, to where their keys lie: of K, V or index keys, float32 or bf16. */
 void append_rows(const msa_shape *s, const msa_pages *p, size_t bytes, const void *new_rows, void *rows);
+/* m[n]: the maxima of q . key in the first n blocks of a request, each complete and visible: of a step, those before the
+ * local one. */
+void score_request(const msa_shape *s, const msa_pages *p, const request *req, const float *q, const float *ki,
+                   int64_t n, double *m);
 /* Tokens that share a scale of 8-bit keys: a page, or a block of it. */
 int64_t piece_tokens(const msa_shape *s, const msa_pages *p);
 

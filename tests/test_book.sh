@@ -39,7 +39,7 @@ broken "a question without an answer" 's/^5\. .*/5. What else?\n6. Nothing more?
 broken "an answer that is missing" '/^2\. /,/^3\. /d' answers/01_attention.md
 broken "a value that no program prints" 's/\[\[miss\]\]/[[missed]]/' answers/01_attention.md
 broken "a number that was typed" 's/\[\[miss\]\]/0.79/' answers/01_attention.md
-[[ $(book/site/filter_page.sh book/01_attention.md | grep -c '<details class="answer">') -eq 5 ]]
+[[ $(book/site/filter_page.sh book/01_attention.md | grep -c '<summary>Answer [1-5]<') -eq 5 ]]
 check $? "answers are folded in the page"
 [[ $(ANSWERS=0 book/site/filter_page.sh book/01_attention.md | grep -c '<details') -eq 0 ]]
 check $? "ANSWERS=0 leaves them out"
@@ -60,6 +60,17 @@ done
 
 [[ $(book/site/list_exercises.sh | grep -c '^## ') -eq $(ls -d book/exercises/[0-9]*/ | wc -l) ]]
 check $? "the page of exercises has all of them"
+# The sheet of what a kernel may call.
+book/site/list_functions.sh > "$W/sheet.md" 2> "$W.err" &&
+    for name in $(cat cuda/kit/{ptx,launch,fragment}.cuh | grep -oE '^(template <.*> )?(PTX_INLINE|PTX_NAMED|MSA_BOTH_SIDES constexpr) [^(]*\(' | grep -oE '\w+\($'); do
+        grep -qF "$name" "$W/sheet.md" || { echo "no $name" > "$W.err"; false; } || break
+    done
+check $? "the sheet has every function of ptx.cuh, launch.cuh and fragment.cuh"
+mkdir -p "$W/kit/book/site" "$W/kit/cuda/kit" && cp book/site/list_functions.sh "$W/kit/book/site" && cp cuda/kit/*.cuh "$W/kit/cuda/kit"
+sed -i '/^\/\/\/ Expects `bytes` more/d' "$W/kit/cuda/kit/ptx.cuh"
+! "$W/kit/book/site/list_functions.sh" > "$W.out" 2> "$W.err" && grep -q 'cuda/kit/ptx.cuh:[0-9]*: expected a comment' "$W.err"
+check $? "a function without a comment is refused"
+
 if ! command -v doxygen > /dev/null || ! command -v node > /dev/null ||
     [[ ! -e /usr/share/nodejs/katex/katex.js || ! -e /usr/share/doxygen-awesome-css/doxygen-awesome.css ]]; then
     skip "the site" "doxygen, doxygen-awesome-css, nodejs and katex are not all here (make book-deps)"
@@ -68,7 +79,7 @@ fi
 mkdir "$W/site"
 book/site/build.sh "$W/site" > "$W.out" 2> "$W.err" # with check_links and check_pages
 check $? "the site builds; its links and pages pass"
-for page in index check1 check2 check3 check4 exercises teacher notation glossary bibliography $(sed -sn '1s/.*{#\(ch[0-9]*b*\)}.*/\1/p' book/[0-9]*.md); do
+for page in index check1 check2 check3 check4 exercises sheet teacher notation glossary bibliography $(sed -sn '1s/.*{#\(ch[0-9]*b*\)}.*/\1/p' book/[0-9]*.md); do
     [[ -s $W/site/book/$page.html ]] || { echo "no $page.html" > "$W.err"; false; } || break
 done
 check $? "every page is there"

@@ -15,8 +15,9 @@ table fast cuda/host cuda ref
 judge table fast cuda/host cuda ref
 model fast io ref
 checkpoint fast io ref
+parallel fast ref
 bench judge table fast cuda/host cuda ref
-cli bench judge table model checkpoint fast picture io cuda/host cuda ref
+cli bench judge table model parallel checkpoint fast picture io cuda/host cuda ref
 END
 up() { # up DIRECTORY: its includes that point up the stairs
     (cd "$1" && find ref cuda -name '*.[ch]' -o -path 'cuda/*' -name '*.c*' | sort | xargs awk -v stairs="$W/stairs" '

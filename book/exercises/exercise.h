@@ -26,6 +26,7 @@ typedef struct touched {
     uint64_t reads;            /**< all of them */
     float *count;              /**< [rows,columns] */
     float brightest;           /**< the count that is drawn brightest; 0: the largest of all */
+    const char *const *names;  /**< NULL, or [rows] what stands beside each row */
 } touched;
 
 touched touched_new(int64_t rows, int64_t columns, const char *down, const char *across);
@@ -76,12 +77,20 @@ typedef struct exercise_count {
     const char *how;
 } exercise_count;
 void exercise_bar(exercise_count n);
+/** Another way to do the same, and what it takes of a count on the same inputs. */
+typedef struct exercise_rung {
+    const char *way; /**< "index/tiled": a kernel of the ladder, as `msa count` counts it */
+    uint64_t count;
+} exercise_rung;
+/** A table of `n` ways and the answer, which is part of the result; the first is the stub, the measure of all. To be
+ *  called before the bars: what is not right by then is no way to do it. */
+void exercise_ladder(const char *what, uint64_t found, int n, const exercise_rung *rung);
 /** The bar of an answer that streams EXERCISE_LONG keys: the memory that it touched, less what it takes to read
  *  them and keep nothing. A number a key is over it, even one of two bytes. */
 enum { EXERCISE_LONG = 1 << 15 };
 void exercise_keep_nothing(const tensor *x, const tensor *y);
 void exercise_bar_memory(uint64_t nothing, uint64_t found);
-/** Draws the picture, says the verdict; returns the exit status. */
+/** Draws the picture, if there is one, and says the verdict; returns the exit status. */
 int exercise_end(const touched *picture);
 
 /** The judge's memory for the length of the program; floats are NaN until they are written. */

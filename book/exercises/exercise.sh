@@ -3,6 +3,7 @@
 # student's files are book/exercises/NN_name/mine.*, which git ignores and `make clean` leaves alone: the
 # answer mine.c or mine.cu, the hints shown so far, and the answer's last verdict. "run" takes SEED and RESULT, a
 # file for the result, from the environment; it ends with 0 for a pass, 1 for "not yet" and 2 for a bad call.
+# make own: exercise.sh own, the same for own/mine.c and its first STEP steps; PROMPT is for the last of them.
 set -u
 export LC_ALL=C
 B=${B:-build} EX=book/exercises
@@ -23,6 +24,7 @@ find_exercise() {
     elif [[ $n =~ ^[0-9]{2}_[a-z_]+$ && -d $EX/$n ]]; then
         echo "$EX/$n" && return
     fi
+    [[ $n == own ]] && echo "$EX/own" && return
     local all=("$EX"/[0-9]*/)
     refuse "expected N=01 to N=$(basename "${all[-1]}" | cut -c1-2) or a name that 'make progress' lists, found N=$1"
 }
@@ -43,8 +45,9 @@ not_yet() { # not_yet NAME WHY
     echo "not yet: $2"
 }
 
-judge() { # judge NAME ANSWER OUT: the last line is the verdict
+judge() { # judge NAME ANSWER OUT [ARGUMENT...]: the last line is the verdict
     local name=$1 answer=$2 out=$3
+    shift 3
     $MAKE --no-print-directory "$out/mine.admitted.o" 2>&1 | grep -vE '^make'
     [[ ${PIPESTATUS[0]} -eq 0 && -e $out/mine.admitted.o ]] || { not_yet "$name" "$answer does not compile" && return 1; }
     if [[ -s $out/mine.admitted.o.refused ]]; then
@@ -52,37 +55,51 @@ judge() { # judge NAME ANSWER OUT: the last line is the verdict
     fi
     $MAKE --no-print-directory "$out/mine" 2>&1 | grep -vE '^make'
     [[ ${PIPESTATUS[0]} -eq 0 ]] || { not_yet "$name" "$answer does not link with its check" && return 1; }
-    "$out/mine" ${SEED:+--seed "$SEED"} ${RESULT:+--json "$RESULT"} --picture "$out/touched.png"
+    "$out/mine" "$@" ${SEED:+--seed "$SEED"} ${RESULT:+--json "$RESULT"} --picture "$out/touched.png"
 }
 
 ready() { # the directory of an exercise that can be run as asked
     local dir
     dir=$(find_exercise "$1") || exit
     [[ $(answer_of "$dir") == *.cu && -z ${CXX17:-} ]] && refuse "$(basename "$dir") is a kernel and needs a C++ compiler"
+    [[ ${STEP:-9} =~ ^[1-9]$ ]] || refuse "expected STEP=1 to STEP=9, found STEP=$STEP"
     [[ -z ${SEED:-} || $SEED =~ ^[0-9]+$ ]] || refuse "expected SEED to be a number, found '$SEED'"
     [[ -z ${RESULT:-} ]] || { : >"$RESULT"; } 2>/dev/null || refuse "cannot write the result to RESULT=$RESULT"
     echo "$dir"
 }
 
-run() {
+task_of() { # where it is told what to do
+    if [[ ${1##*/} == own ]]; then echo "$1/own.h"; else echo "$1/statement.md"; fi
+}
+
+run() { # run N [ARGUMENT...]: the arguments of the judge
     local dir name answer out status number
     dir=$(ready "$1") || exit
+    shift
     name=$(basename "$dir") number=${name%%_*}
     answer=$(answer_of "$dir") out=$B/exercises/$name
     if [[ ! -e $answer ]]; then
         cp -n "$dir/stub.${answer##*.}" "$answer" || exit 2
-        echo "made $answer: edit this file (git ignores it, make clean keeps it); the task is in $dir/statement.md"
+        echo "made $answer: edit this file (git ignores it, make clean keeps it); the task is in $(task_of "$dir")"
     fi
     mkdir -p "$out" && rm -f "$out/mine.admitted.o" || exit 2
     echo "$name"
-    judge "$name" "$answer" "$out" | tee "$out/said"
+    judge "$name" "$answer" "$out" "$@" | tee "$out/said"
     status=${PIPESTATUS[0]}
     [[ $status -le 1 ]] || { not_yet "$name" "the check ended with status $status before its verdict" | tee -a "$out/said"; }
     echo "$(cksum <"$answer") $(grep -E '^(pass|not yet: )' "$out/said" | tail -n 1 | sed 's/^pass .*/pass/')" >"$dir/mine.verdict"
     [[ $status -eq 0 ]] && return
     status=$(sed -nE '$s/.*\(seed ([0-9]+)\)$/\1/p' "$out/said")
-    echo "  again: make exercise N=$number${status:+ SEED=$status}     a hint: make hint N=$number"
+    if [[ $name == own ]]; then
+        echo "  again: make own STEP=$3${status:+ SEED=$status}"
+    else
+        echo "  again: make exercise N=$number${status:+ SEED=$status}     a hint: make hint N=$number"
+    fi
     return 1
+}
+
+own() { # the first STEP steps of the reader's own MSA, or all
+    run own --steps 1 "${STEP:-9}" ${PROMPT:+--prompt "$PROMPT"}
 }
 
 hint() {
@@ -120,6 +137,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
 case ${1:-} in
 find) find_exercise "${2:-}" ;;
 run | hint | ready) "$1" "${2:-}" ;;
-progress) progress ;;
-*) refuse "expected run, hint, ready, find or progress, found '${1:-}'" ;;
+progress | own) "$1" ;;
+*) refuse "expected run, hint, ready, find, own or progress, found '${1:-}'" ;;
 esac

@@ -63,6 +63,18 @@ ex_cu = $(call EX_PROGRAM,$(1),$(2),$(3),$(EX_CXXPP) $(4),$(EX_KERNEL) $(5) $(EX
 $(foreach e,$(EX_C),$(foreach p,stub solution mine,$(eval $(call ex_c,$(e),$(p),$(EX)/$(e)/$(p).c))))
 $(foreach e,$(EX_CU),$(foreach p,stub solution mine,$(eval $(call ex_cu,$(e),$(p),$(EX)/$(e)/$(p).cu,,$(if $(CUDA),$(EX_B)/$(e)/$(p).gpu.o)))))
 
+# The reader's own MSA, which grows with the chapters: as an exercise, in nine steps. Mistakes in its solution are
+# tests/own/*.sed, each of which tests/test_own.sh wants to be found.
+OWN_WRONG := $(patsubst tests/own/%.sed,wrong_%,$(wildcard tests/own/*.sed))
+ex_own = $(call EX_PROGRAM,own,$(1),$(2),$(EX_CPP) -I$(EX)/own,$(EX_B)/own/check_text.o $(EX_HELP) $(EX_B)/unit.o $(EX_B)/reference.o $(EX_B)/app.o,$(EX_SAN))
+$(foreach p,stub solution mine,$(eval $(call ex_own,$(p),$(EX)/own/$(p).c)))
+$(foreach p,$(OWN_WRONG),$(eval $(call ex_own,$(p),$(EX_B)/own/$(p).c)))
+$(EX_B)/own/wrong_%.c: tests/own/%.sed $(EX)/own/solution.c
+	@mkdir -p $(@D) && sed -f $^ > $@
+$(OWN_WRONG:%=$(EX_B)/own/%.o): %.o: %.c $(EX)/exercises.mk $(B)/flags
+	@echo "  answer $<"
+	$(Q)$(CC) $(EX_FLAGS) -w -I$(EX)/own -c $< -o $@
+
 # Answers that cheat or crash, tests/refused/NN_what: tests/test_exercises.sh wants each to be refused.
 CHEATS   := $(wildcard tests/refused/*.c $(if $(CXX17),tests/refused/*.cu) $(if $(FULL),tests/refused_full/*.c $(if $(CXX17),tests/refused_full/*.cu)))
 ex_of     = $(patsubst %/,%,$(subst $(EX)/,,$(wildcard $(EX)/$(firstword $(subst _, ,$(notdir $(1))))_*/)))
@@ -93,31 +105,36 @@ $(EX_B)/with_gpu: $(EX_SIDES:%=$(EX_B)/sides/%) $(EX_B)/$(EX_E)/solution.admitte
 		$(EX_B)/sides/gpu.gpu.o $(filter-out $(EX_SIDES:%=$(B)/%),$(EX_ENGINE))
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(call ladder,cuda) $(call ladder,simt) $(CUDALIBS) $(APPLIBS) -o $@
 
-.PHONY: exercise hint progress exercises-check exercise-programs
+.PHONY: exercise hint own progress exercises-check exercise-programs
 N    ?=#                   which exercise
 SEED ?=#                   of its inputs; without one, each run has other inputs, and its verdict names them
 RESULT ?=#                   a file for the verdict, the seed and the counts, as one JSON object
+STEP ?=#                   of make own: up to which
+PROMPT ?=#                 of make own: what its model goes on from
 # What a student types reaches the script as it was typed, whatever it would mean to make or to a shell.
-unexport N SEED RESULT
+unexport N SEED RESULT STEP PROMPT
 quoted = '$(subst ','\'',$(value $(1)))'
-EXERCISE = MAKE="$(MAKE)" B="$(B)" CXX17="$(CXX17)" SEED=$(call quoted,SEED) RESULT=$(call quoted,RESULT) $(EX)/exercise.sh
+EXERCISE = MAKE="$(MAKE)" B="$(B)" CXX17="$(CXX17)" SEED=$(call quoted,SEED) RESULT=$(call quoted,RESULT) STEP=$(call quoted,STEP) PROMPT=$(call quoted,PROMPT) $(EX)/exercise.sh
 
 exercise: ## N=03: build your answer to an exercise and judge it (SEED=7 replays, RESULT=FILE for scripts)
 	@$(EXERCISE) run $(call quoted,N) || [ $$? -eq 1 ] # "not yet" is no error; exercise.sh itself ends with 1
 hint: ## N=03: the next hint for an exercise
 	@$(EXERCISE) hint $(call quoted,N)
+own: ## STEP=3: judge the first steps of your own MSA, all without STEP (PROMPT="And God said": goes on from there)
+	@$(EXERCISE) own || [ $$? -eq 1 ]
 progress: ## all exercises, and how far you are
 	@$(EXERCISE) progress
 exercises-check: exercise-programs ## prove that every stub fails and every solution passes
 	@B=$(B) NVCC="$(NVCC)" tests/run.sh tests/test_exercises.sh
-exercise-programs: $(foreach e,$(EX_C) $(EX_CU),$(EX_B)/$(e)/stub $(EX_B)/$(e)/solution) $(CHEAT_PROGRAMS) $(EX_GPU)
+exercise-programs: $(foreach e,$(EX_C) $(EX_CU),$(EX_B)/$(e)/stub $(EX_B)/$(e)/solution) $(patsubst %,$(EX_B)/own/%,stub solution $(OWN_WRONG)) $(CHEAT_PROGRAMS) $(EX_GPU)
 
 # What cannot be done is said by make itself, in one line and with exit status 2: it adds a line to a recipe that fails.
 # And by a target without one, which make does not name in front.
 cannot_exercise = $(shell $(EXERCISE) ready $(call quoted,N) 2>&1 >/dev/null)
+cannot_own      = $(shell $(EXERCISE) ready own 2>&1 >/dev/null)
 cannot_hint     = $(shell $(EXERCISE) find $(call quoted,N) 2>&1 >/dev/null)
 cannot_chapter  = $(if $(CHAPTER),,chapter: expected N=$(firstword $(CHAPTER_NUMBERS)) to N=$(lastword $(CHAPTER_NUMBERS)), found N=$(value N))
 .PHONY: possible
-exercise hint chapter: possible
+exercise hint own chapter: possible
 .SECONDEXPANSION:
-possible: $$(foreach g,$$(filter exercise hint chapter,$$(MAKECMDGOALS)),$$(if $$(cannot_$$(g)),$$(error $$(cannot_$$(g)))))
+possible: $$(foreach g,$$(filter exercise hint own chapter,$$(MAKECMDGOALS)),$$(if $$(cannot_$$(g)),$$(error $$(cannot_$$(g)))))

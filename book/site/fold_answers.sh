@@ -1,9 +1,10 @@
 #!/bin/sh
 # fold_answers PAGE: a chapter, and below each of its questions the answer of answers/PAGE, folded. [[name]] in an answer
 # is the value that its program printed below that name (answers/*.out), so that no number of it is typed. With ANSWERS=0
-# in the environment the chapter as it is, for a class.
+# in the environment the chapter without these and without the answers that it folds itself, for a class.
 answers=$(dirname "$1")/answers/$(basename "$1")
-[ "${ANSWERS:-1}" != 0 ] && [ -e "$answers" ] || exec cat "$1"
+[ "${ANSWERS:-1}" != 0 ] || exec sed '/^<details class="answer">/,/^<\/details>/d' "$1"
+[ -e "$answers" ] || exec cat "$1"
 values=${answers%.md}.out
 [ -e "$values" ] || values=/dev/null
 awk -v values="$values" -v answers="$answers" '

@@ -33,6 +33,8 @@ PTX_INLINE void reset(const Lists8 &lists, int n_blocks)
         st_global(lists.totals + first, 0);
 }
 
+constexpr int code_warps = 8;
+
 /// A CTA a block.
 template <int D>
 __global__ void __launch_bounds__(32 * code_warps)
@@ -40,8 +42,10 @@ __global__ void __launch_bounds__(32 * code_warps)
 {
     s = actual(s);
     reset(lists, s.n_blocks);
+    const int64_t first = (int64_t)blockIdx.x * s.block * D;
     if (make && ((int)blockIdx.x + 1) * s.block <= s.n_kv) // only complete blocks have codes
-        make_codes<D>(shared<BlockNumbers>(), s, (int)blockIdx.x, ki, copy);
+        make_codes<D>(shared<BlockNumbers<code_warps>>(), ki + first, s.block, copy.codes + first, copy,
+                      blockIdx.x);
 }
 
 /* ---- Screening ------------------------------------------------------------------------------------------- */
@@ -52,7 +56,7 @@ PTX_INLINE void make_queries(Screen<D, Block> &m, const Span &span, const bf16 *
     const int warp = (int)threadIdx.x / 32;
     for (int row = 32 * warp; row < 32 * warp + 32; row++) { // of the consumer that the warp belongs to
         const int of = span.row0 + row < span.end ? span.row0 + row : span.row0;
-        const RowNumbers numbers = make_query<D>(m.q[row / 64], row % 64, qi + (int64_t)of * D);
+        const RowNumbers numbers = make_query(m.q[row / 64], row % 64, qi + (int64_t)of * D);
         if (threadIdx.x % 32 == 0)
             st_shared(&m.numbers[row], numbers);
     }
@@ -75,8 +79,8 @@ PTX_INLINE void screen_rows(const Shape &s, Screen<D, Block> &m, const Span &spa
         const Numbers numbers = {shfl(next.scale, n % 32), shfl(next.reach, n % 32),
                                  shfl(next.error, n % 32)};
         const CodeTile<Block, D> &keys = wait_stage(m, n);
-        issue_codes(x0, m.q[part], keys);
-        issue_codes(x1, m.q[part + 1], keys);
+        issue_codes<Block, D>(x0, m.q[part].x, keys.x);
+        issue_codes<Block, D>(x1, m.q[part + 1].x, keys.x);
         wgmma_wait<1>(); // as in keep_best()
         wgmma_pin(x0);
         screen_block<D, Block>(m, lists, a0, x0, numbers, n, span.row0, keep);
@@ -118,18 +122,6 @@ __global__ void __launch_bounds__(stream_threads, 1)
 /* ---- Choosing -------------------------------------------------------------------------------------------- */
 
 constexpr int select_warps = 4;
-
-/// What the call did, for who asks.
-PTX_INLINE void count_row(const Shape &s, int local, int n, msa_screening *done)
-{
-    if (s.topk == 1 || local <= s.topk - 1)
-        return;
-    using Sum = unsigned long long;
-    atomicAdd((Sum *)&done->rows, (Sum)1);
-    atomicAdd((Sum *)&done->blocks, (Sum)local);
-    atomicAdd((Sum *)&done->settled, (Sum)(n < 0 ? local : n));
-    atomicAdd((Sum *)&done->fell_back, (Sum)(n < 0 || n == local));
-}
 
 /// A warp a row: the best of its candidates, now that these have scores.
 __global__ void __launch_bounds__(32 * select_warps)
@@ -198,7 +190,7 @@ size_t workspace(const Call &c)
     return layout(c).bytes;
 }
 
-/// Its maps: of codes, whose array may start inside the 128 bytes that a map needs, `at` rows from there, and of keys.
+/// Its maps: of codes, which start with row `at`, and of keys.
 template <int D, int Block> struct Maps8 {
     CUtensorMap codes, keys;
     int at;
@@ -229,11 +221,10 @@ template <int D, int Block> msa_status run_chunks(const Call &c, Scratch w)
     Maps8<D, Block> maps;
     if (c.a.copy.codes)
         w.copy = c.a.copy;
-    maps.at = (int)((uintptr_t)w.copy.codes % 128 / D);
-    if (codes_map<D>(&maps.codes, w.copy.codes - maps.at * D, (int64_t)c.s.n_kv + maps.at, Block) != MSA_OK ||
+    if (codes_map<D>(&maps.codes, &maps.at, w.copy.codes, c.s.n_kv, Block) != MSA_OK ||
         vectors_map(&maps.keys, c.a.ki, c.s.n_kv, D, Block) != MSA_OK)
         return MSA_ERR_DEVICE;
-    LAUNCH((prepare<D>), dim3((unsigned)c.s.n_blocks), dim3(32 * code_warps), sizeof(BlockNumbers), c.stream,
+    LAUNCH((prepare<D>), dim3((unsigned)c.s.n_blocks), dim3(32 * code_warps), sizeof(BlockNumbers<code_warps>), c.stream,
            c.s, c.a.ki, w.copy, !c.a.copy.codes, w.lists);
     const int step = chunk_length(c.s);
     for (int q0 = 0; q0 < c.s.n_q; q0 += step)

@@ -1,7 +1,9 @@
 /* msa forward: sparse attention of tensors in files. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "../table/table.h"
 #include "cli.h"
 
 enum { IDS, O, LSE, INDEX_LSE, SCORES, N_OUTPUTS };
@@ -44,10 +46,32 @@ static int run(const char *command, cli_plan *plan, const cli_tensors *t, const 
     return bad;
 }
 
+/* "int8": the index that screens by an 8-bit copy of its keys, which it makes; its ids are those of 16 bits. */
+static int choose_index_keys(const char *command, const char *keys, const char *backend, const cli_tensors *t,
+                             bool scores, cli_list *kernels)
+{
+    static char screened[] = "index/screened";
+    if (strcmp(keys, "full") == 0)
+        return 0;
+    if (strcmp(keys, "int8") != 0)
+        return cli_fail(command, "--index-keys: expected full or int8, found '%s'", keys);
+    if (scores || t->path[CLI_IDS])
+        return cli_fail(command, "--index-keys int8: expected to choose blocks and no more, found %s",
+                        scores ? "--scores" : "--ids");
+    const msa_kernel *kernel = table_find(screened, backend);
+    if (!kernel || strcmp(kernel->backend, backend) != 0)
+        return cli_fail(command, "--index-keys int8: expected a back end with index/screened, found %s",
+                        backend);
+    if (kernels->n == CLI_MAX_LIST)
+        return cli_fail(command, "--kernel: expected fewer than %d, found %d", CLI_MAX_LIST, kernels->n);
+    kernels->item[kernels->n++] = screened;
+    return 0;
+}
+
 int cmd_forward(int argc, char **argv)
 {
     cli_tensors t = {.block = 128};
-    const char *dir = NULL, *backend = "fast";
+    const char *dir = NULL, *backend = "fast", *keys = "full";
     cli_list kernels = {0};
     bool scores = false;
     const cli_option options[] = {
@@ -62,10 +86,14 @@ int cmd_forward(int argc, char **argv)
         {"--scores", CLI_FLAG, &scores, 0, 0, "also writes scores.npy [Hkv,T,B]"},
         CLI_OPT_KERNEL(kernels),
         CLI_OPT_BACKEND(backend),
+        {"--index-keys", CLI_TEXT, &keys, 0, 0,
+         "KIND full: as they are; int8: an 8-bit copy rules blocks out by a bound, the same ids"},
         {"--out", CLI_NEEDED, &dir, 0, 0, "DIR receives ids.npy o.npy lse.npy index_lse.npy"},
         {0}};
     cli_plan plan;
     int status = cli_parse(argc, argv, options, NULL);
+    if (!status)
+        status = choose_index_keys(argv[0], keys, backend, &t, scores, &kernels);
     if (!status)
         status = cli_choose_kernels(argv[0], backend, &kernels,
                                     cli_selection_stages(&t, scores) | 1 << MSA_STAGE_SPARSE, &plan);
