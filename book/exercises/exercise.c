@@ -16,7 +16,7 @@
 
 static uint64_t seed;
 static const char *picture_path, *json_path, *program;
-static int failures;
+static int failures, over; // all of them, and those of bars
 static const char *place = "";
 static char failure[4 * VERDICT_TEXT]; // the engine's story of a deadlock has several lines
 
@@ -259,6 +259,7 @@ void exercise_ids(const msa_shape *s, const int32_t *expected, const int32_t *fo
 void exercise_bar(exercise_count n)
 {
     typedef unsigned long long count;
+    const int before = failures;
     const char *word = answer_lost() ? "stopped" : n.found > n.bar ? "OVER" : n.found < n.floor ? "NOT COUNTED" : "met";
     printf("  %-28s %12llu   floor %10llu   bar %10llu   %s\n", n.what, (count)n.found, (count)n.floor,
            (count)n.bar, word);
@@ -267,6 +268,7 @@ void exercise_bar(exercise_count n)
                   "%s: found %llu, but no answer can do with less than %llu: something is read or written past "
                   "the count, or not at all; write %s",
                   n.what, (count)n.found, (count)n.floor, n.how ? n.how : "row(k, j, 0) for each row that you use");
+    over += failures - before;
     if (n_bars < MOST_BARS)
         bars[n_bars++] = n;
 }
@@ -281,7 +283,7 @@ void exercise_ladder(const char *what, uint64_t found, int n, const exercise_run
     if (answer_lost() || n_ladders == MOST_BARS || n > MOST_WAYS)
         return;
     ladder *l = &ladders[n_ladders++];
-    *l = (ladder){.what = what, .found = found, .right = failures == 0, .n = n};
+    *l = (ladder){.what = what, .found = found, .right = failures == over, .n = n};
     memcpy(l->rung, rung, (size_t)n * sizeof *rung);
     printf("  %s, and as a share of the stub's:\n", what);
     for (int i = 0; i < n; i++)

@@ -82,8 +82,8 @@ typedef struct exercise_rung {
     const char *way; /**< "index/tiled": a kernel of the ladder, as `msa count` counts it */
     uint64_t count;
 } exercise_rung;
-/** A table of `n` ways and the answer, which is part of the result; the first is the stub, the measure of all. To be
- *  called before the bars: what is not right by then is no way to do it. */
+/** A table of `n` ways and the answer, which is part of the result; the first is the stub, the measure of all. Of an answer
+ *  that is not right by then, bars aside, it says so. */
 void exercise_ladder(const char *what, uint64_t found, int n, const exercise_rung *rung);
 /** The bar of an answer that streams EXERCISE_LONG keys: the memory that it touched, less what it takes to read
  *  them and keep nothing. A number a key is over it, even one of two bytes. */

@@ -18,7 +18,7 @@ struct Smem {
 
 /* [load] */
 /// Brings the first `keys` keys from `from` on into the tile. One thread's work.
-PTX_INLINE void load(Smem &m, const bf16 *from, int keys)
+PTX_INLINE void load(Smem &m, const bf16 *from, int)
 {
     const uint32_t bytes = (uint32_t)block * width * sizeof(bf16);
     mbarrier_arrive_expect(&m.full, bytes);
