@@ -31,6 +31,8 @@ template <bool Lse> struct Lists {
     float sum[Lse ? 2 : 1][Lse ? max_topk / 2 : 1][consumer_threads];     ///< part, slot of the lane's, thread
     Local local[Lse ? rows : 1];
 };
+constexpr uint64_t no_slot = (uint64_t)0xff800000 << 32; ///< its score is infinity, its id no block's
+
 /// Whether the lower row is this lane's, and what of two things, one for each row, is that of the lane's.
 PTX_INLINE bool owns_lower()
 {
@@ -78,15 +80,15 @@ template <bool Lse> PTX_INLINE uint64_t worst_of(const Lists<Lse> &m, int part, 
 /// A key's block; ~0 where the slot is free or none.
 PTX_INLINE uint32_t block_of(uint64_t key)
 {
-    return (uint32_t)(key >> 32) + 1 > 1 ? id_of(key) >> 5 : ~0u;
+    return key >> 32 && (uint32_t)key ? id_of(key) >> 5 : ~0u;
 }
 
 /// A thread's two rows of a 64-row part, and what it knows of the one that is its own.
 struct Rows {
     int row;         ///< the upper one in the CTA; the lower one is row + 8
     int position[2]; ///< the last key that they see
-    float threshold; ///< what a block has to beat, the least score of slots 0..k-2, NaN if one is free...
-    unsigned at;     ///< ...and its slot: of equal scores that of the highest block
+    float threshold; ///< what a block has to beat: the least score in the lane's half of the list, NaN if a slot is free.
+    unsigned at;     ///< Slot of the worst in both halves, whose lane has the lower threshold: it decides.
 };
 PTX_INLINE int own_row(const Rows &own)
 {
@@ -118,7 +120,7 @@ PTX_INLINE Rows rows_init(Lists<Lse> &lists, const Shape &s, const Span &span, i
     own.at = 0;
     each_slot(s.topk, [&](int slot, int i) {
         st_shared(&lists.pair[part][i / 2][threadIdx.x].key[i % 2],
-                  slot < s.topk - 1 ? (uint64_t)~(uint32_t)slot : ~(uint64_t)0);
+                  slot < s.topk - 1 ? (uint64_t)~(uint32_t)slot : no_slot);
     });
     if (Lse && threadIdx.x % 2 == 0)
         st_shared(&lists.local[Lse ? mine : 0], Local{minus_infinity(), 0});
@@ -145,8 +147,7 @@ PTX_INLINE void insert(Lists<Lse> &lists, int part, Rows &own, bool take, float 
     }
     // [insert]
     const uint64_t other = shfl_xor(worst, 1);
-    const float threshold[2] = {score_of(worst), score_of(other)}; // the first while the other is on its way
-    own.threshold = other < worst ? threshold[1] : threshold[0];   // as it was, where nothing was put in
+    own.threshold = score_of(worst);
     own.at = id_of(other < worst ? other : worst) % 32;
     // [insert]
 }

@@ -20,7 +20,7 @@ kernel 'every partial in slot 0' consume sparse/kv_outer 'pair_at($s, $query, $w
 kernel 'partials averaged without their LSE' combine sparse/kv_outer 'ex2($weight[$a] - $top)' '($weight[$a] > minus_infinity() ? 1.0f : 0.0f)'
 kernel 'ties go to the higher block' epilogue index/fused '!($maximum <= $own.threshold)' '!($maximum < $own.threshold)'
 kernel 'the last visible key is masked' thread_max index/wgmma '$column($i) <= $last' '$column($i) < $last'
-kernel 'the LSE forgets to shift' list_lse index/fused '$one * ex2(...)' '$one'
+kernel 'the LSE forgets to shift' list_lse index/fused '$sum += $one * ex2(...)' '$sum += $one'
 kernel 'the last part of the keys is not merged' merge index/fused 'offer_all($list, 0, 32, $parts.n * $s.topk' 'offer_all($list, 0, 32, ($parts.n - 1) * $s.topk'
 kernel 'the LSE of what was not chosen' merge index/fused '$local, $list.threshold)' '$local, 0)'
 mutant 'free places that a score of -inf does not take' rows_init "test_nonfinite index/fused" '$takes ? not_a_number()' '$takes ? minus_infinity()'
