@@ -54,7 +54,7 @@ on() {
             "$@" $command "${args[@]}" --backend $backend --move $move --out "$W/found" > "$W.out" 2> "$W.err" && [[ ! -s $W.err ]] &&
                 { [[ $command == dense ]] || cmp -s "$W/$command/ids.npy" "$W/found/ids.npy"; } &&
                 near "$W/$command/o.npy" "$W/found/o.npy" && near "$W/$command/lse.npy" "$W/found/lse.npy" &&
-                awk '/^sent/ { sub(",", "", $7); seen = $2 + 0 == $7 + 0 && ('"$ranks"' == 1 || $2 > 0) } END { exit !seen }' "$W.out" &&
+                awk '/^sent/ { seen = $2 + 0 == $7 + 0 && ('"$ranks"' == 1 || $2 > 0) } END { exit !seen }' "$W.out" &&
                 grep -qE "^$ranks ranks?, $move travel" "$W.out"
             check $? "$command on $ranks $what, $move travel"
         done
@@ -69,6 +69,27 @@ threads() {
 for ranks in 1 2 3 4 7; do
     on threads $ranks threads $ranks
 done
+# Gradients, sparse and of the warmup: rows to the bit, sums of ranks' parts within float32's rounding; the loss as printed.
+tensor dout 11 '150, 4, 16'
+gradients() { # gradients WHAT PROGRAM...
+    local what=$1 support name ok
+    shift
+    for support in "" --full-support; do
+        args=("${in[@]}" "${index[@]}" --dout "$W/dout.npy" --kl-weight 0.5 --backend ref $support)
+        [[ -e $W/backward$support ]] || "$MSA" backward "${args[@]}" --out "$W/backward$support" > "$W/backward$support.kl" 2> "$W.err"
+        rm -rf "$W/found"
+        "$@" backward "${args[@]}" --out "$W/found" > "$W.out" 2> "$W.err" && [[ ! -s $W.err ]] &&
+            [[ $(sed -n 's/^kl \(.\{10\}\).*/\1/p' "$W.out") == $(sed -n 's/^kl \(.\{10\}\).*/\1/p' "$W/backward$support.kl") ]] &&
+            awk '/^sent/ { seen = $2 + 0 == $7 + 0 && $2 > 0 } END { exit !seen }' "$W.out"
+        ok=$?
+        for name in dq dk dv dqi dki; do
+            near "$W/backward$support/$name.npy" "$W/found/$name.npy" || ok=1
+        done
+        check $ok "backward $support on $what"
+    done
+}
+gradients "3 threads" threads 3
+gradients "4 threads" threads 4
 "$MSA" decode "${step[@]}" --ranks 2 --out "$W/found" > "$W.out" 2> "$W.err" && grep -q '^ran dense_decode/[a-z]* (fast)$' "$W.out"
 check $? "the cheaper way is taken: a step moves queries"
 "$MSA" forward "${in[@]}" "${index[@]}" --ranks 2 --out "$W/found" > "$W.out" 2> "$W.err" && grep -q '^ran index/' "$W.out"
@@ -105,6 +126,7 @@ processes() {
 for ranks in $([[ -n ${FULL:-} ]] && echo 1 2 3 4 7 || echo 1 4); do
     on processes $ranks processes $ranks
 done
+gradients "2 processes" processes 2
 processes 2 forward "${in[@]}" "${index[@]}" --backend ref --out "$W/found" > "$W.out" 2> "$W.err" &&
     cmp -s "$W/forward/o.npy" "$W/found/o.npy" && (cd "$W/found" && sha256sum --quiet -c forward.sha256)
 check $? "keys that travel leave no other bits; one rank writes all of it"

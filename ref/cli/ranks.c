@@ -28,7 +28,7 @@ void cli_start_ranks(void)
 
 bool cli_takes_ranks(const char *name)
 {
-    static const char *const takes[] = {"forward", "dense", "decode", "help", "version"};
+    static const char *const takes[] = {"forward", "backward", "dense", "decode", "help", "version"};
     for (size_t i = 0; i < sizeof takes / sizeof *takes; i++)
         if (strcmp(name, takes[i]) == 0)
             return true;
@@ -142,7 +142,7 @@ static bool new_home(home *h, const transport *t, const cli_dealt *call)
     if (!h->q || !h->o || !h->lse || !h->qi || !h->ids || !(h->turned || t->rank))
         return false;
     deal_take(&h->rows, t->rank, q * sizeof *h->q, call->q, h->q);
-    if (!call->dense)
+    if (call->qi)
         deal_take(&h->rows, t->rank, kv * (size_t)s->d_index * sizeof *h->qi, call->qi, h->qi);
     return true;
 }
@@ -199,31 +199,73 @@ static double now_ms(void)
     return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
 }
 
+/* The backward pass: buffers of this rank, and what comes of them. */
+static msa_status differentiate(transport *t, const job *j, home *h, parallel_call *c)
+{
+    const cli_dealt_gradients *all = j->call->gradients;
+    const msa_shape *s = j->call->s;
+    const size_t q = (size_t)s->n_heads * (size_t)s->d_head, qi = (size_t)s->n_kv_heads * (size_t)s->d_index;
+    const size_t own = (size_t)(h->rows.first[t->rank + 1] - h->rows.first[t->rank]) + 1;
+    const size_t tokens = (size_t)h->keys.n_pages * (size_t)s->block,
+                 width = (size_t)s->n_kv_heads * (size_t)s->d_head;
+    float *dout = malloc(own * q * sizeof *dout);
+    parallel_gradients g = {.dout = dout,
+                            .weight = all->weight,
+                            .full = all->full,
+                            .dq = malloc(own * q * sizeof *g.dq),
+                            .dqi = malloc(own * qi * sizeof *g.dqi),
+                            .dk = malloc(tokens * width * sizeof *g.dk),
+                            .dv = malloc(tokens * width * sizeof *g.dv),
+                            .dki = malloc(tokens * (size_t)s->d_index * sizeof *g.dki)};
+    msa_status status = dout && g.dq && g.dqi && g.dk && g.dv && g.dki ? MSA_OK : MSA_ERR_DEVICE;
+    if (status == MSA_OK) {
+        deal_take(&h->rows, t->rank, q * sizeof *dout, all->dout, dout);
+        status = parallel_backward(t, c, &g);
+    }
+    if (status == MSA_OK)
+        status = parallel_collect(t, &h->rows, q * sizeof *g.dq, g.dq, all->dq);
+    if (status == MSA_OK)
+        status = parallel_collect(t, &h->rows, qi * sizeof *g.dqi, g.dqi, all->dqi);
+    if (status == MSA_OK)
+        status = parallel_collect_keys(t, &h->keys, &g, all->dk, all->dv, all->dki);
+    if (t->rank == 0)
+        *all->loss = g.loss;
+    free(dout), free(g.dq), free(g.dqi), free(g.dk), free(g.dv), free(g.dki);
+    return status;
+}
+
+static msa_status work(transport *t, job *j, home *h)
+{
+    parallel_call c = {j->ops, &h->keys, &h->rows, j->call->dense, h->q, h->qi, h->ids, h->o, h->lse, 0};
+    traffic_call model = parallel_traffic(&c);
+    const bool queries = j->move ? strcmp(j->move, "queries") == 0 : traffic_moves_queries(&model);
+    transport_part part[CLI_MOST_RANKS];
+    account dump;
+    memset(t->sent, 0, sizeof t->sent);
+    t->waited = 0;
+    const double start = now_ms();
+    MSA_TRY(queries ? parallel_pass_q(t, &c) : parallel_pass_kv(t, &c));
+    if (j->call->gradients)
+        MSA_TRY(differentiate(t, j, h, &c));
+    const account mine = account_of(t, h, &c, now_ms() - start);
+    for (int r = 0; r < t->ranks; r++) /* the others' copies are of no use */
+        part[r] = (transport_part){t->rank == 0 ? &j->all[r] : &dump, sizeof mine};
+    if (!transport_gather(t, TRAFFIC_OTHER, (transport_part){(void *)(uintptr_t)&mine, sizeof mine}, part))
+        return MSA_ERR_DEVICE;
+    if (t->rank == 0)
+        model.s = j->call->s, j->model = model, j->queries = queries; /* the home goes */
+    return collect(t, j->call, h);
+}
+
 static void run_rank(transport *t, void *context)
 {
     job *j = context;
     home h;
-    bool ok = new_home(&h, t, j->call);
-    transport_part part[CLI_MOST_RANKS];
-    if (ok) {
-        memset(t->sent, 0, sizeof t->sent);
-        t->waited = 0;
-        parallel_call c = {j->ops, &h.keys, &h.rows, j->call->dense, h.q, h.qi, h.ids, h.o, h.lse, 0};
-        traffic_call model = parallel_traffic(&c);
-        const bool queries = j->move ? strcmp(j->move, "queries") == 0 : traffic_moves_queries(&model);
-        const double start = now_ms();
-        ok = (queries ? parallel_pass_q(t, &c) : parallel_pass_kv(t, &c)) == MSA_OK;
-        account mine = account_of(t, &h, &c, now_ms() - start), dump;
-        for (int r = 0; r < t->ranks; r++) /* the others' copies are of no use */
-            part[r] = (transport_part){t->rank == 0 ? &j->all[r] : &dump, sizeof mine};
-        ok = ok && transport_gather(t, TRAFFIC_OTHER, (transport_part){&mine, sizeof mine}, part) &&
-             collect(t, j->call, &h) == MSA_OK;
-        if (t->rank == 0)
-            model.s = j->call->s, j->model = model, j->queries = queries; /* h goes */
-    }
-    if (!ok) {
-        cli_fail(j->command, "rank %d of %d: expected memory for its part, found too little", t->rank,
-                 t->ranks);
+    const msa_status status = new_home(&h, t, j->call) ? work(t, j, &h) : MSA_ERR_DEVICE;
+    if (status != MSA_OK) {
+        cli_fail(j->command,
+                 "rank %d of %d: expected memory for its part, and sizes that its kernels take, found: %s",
+                 t->rank, t->ranks, msa_strerror(status));
         t->end(t, 2);
     }
     free_home(&h);
@@ -251,9 +293,16 @@ static void print_ranks(const job *j, int ranks)
     }
     traffic_pass_q(&j->model, pairs, model[0]);
     traffic_pass_kv(&j->model, model[1]);
+    double expected = traffic_sum(model[!j->queries]);
+    if (j->call->gradients) { /* they take index keys too, and have no other way */
+        traffic_call backward = j->model;
+        backward.dense = false;
+        traffic_backward(&backward, model[0]);
+        expected += traffic_sum(model[0]);
+    }
     printf("\n\nsent %.0f bytes, by the model %.0f; keys that the fullest rank's queries see: %.3f of the "
            "mean\n",
-           sent, traffic_sum(model[!j->queries]), work > 0 ? most * ranks / work : 1);
+           sent, expected, work > 0 ? most * ranks / work : 1);
 }
 
 int cli_run_ranks(const char *command, cli_plan *plan, const cli_ranks *r, const cli_dealt *call)
@@ -278,6 +327,7 @@ int cli_run_ranks(const char *command, cli_plan *plan, const cli_ranks *r, const
         plan->ran[MSA_STAGE_DENSE_DECODE] = j.queries;
         plan->ran[MSA_STAGE_DENSE] = !j.queries && call->dense;
         plan->ran[MSA_STAGE_INDEX] = plan->ran[MSA_STAGE_SPARSE] = !j.queries && !call->dense;
+        plan->ran[MSA_STAGE_BACKWARD] = plan->ran[MSA_STAGE_KL] = call->gradients;
         print_ranks(&j, ranks);
     }
     free(all);

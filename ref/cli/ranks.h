@@ -36,14 +36,24 @@ bool cli_wants_ranks(const cli_ranks *r);
 /** Checks the options, together with the back end, whose kernels are to run in several threads. */
 int cli_check_ranks(const char *command, const cli_ranks *r, const char *backend);
 
+/** What a backward pass adds to a call, of one sequence. */
+typedef struct cli_dealt_gradients {
+    const float *dout;
+    double weight; /**< of the KL loss */
+    bool full;     /**< full support; the forward pass is then dense */
+    float *dq, *dk, *dv, *dqi, *dki;
+    double *loss;
+} cli_dealt_gradients;
+
 /** The whole call, as one process has it. */
 typedef struct cli_dealt {
     const msa_shape *s; /**< with lengths */
     deal_source keys;
     bool dense;
-    const float *q, *qi;
-    int32_t *ids; /**< [Hkv,T,k] */
+    const float *q, *qi; /**< qi NULL: there is no index */
+    int32_t *ids;        /**< [Hkv,T,k] */
     float *o, *lse;
+    const cli_dealt_gradients *gradients; /**< NULL: none are wanted */
 } cli_dealt;
 
 /** Runs it, with all outputs on the first rank, which prints what the ranks did. */
