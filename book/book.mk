@@ -19,7 +19,7 @@ CHAPTER_NUMBERS := $(foreach c,$(CHAPTERS),$(firstword $(subst _, ,$(c))))
 # The one that N means, with or without a leading zero (exercises.mk ends where there is none).
 CHAPTER = $(shell n=$(call quoted,N); for c in $(CHAPTERS); do case $$c in ("$$n"_* | "0$$n"_*) echo $$c ;; esac; done)
 
-.PHONY: book book-pdf book-deps book-programs book-figures chapter
+.PHONY: class class-solutions book book-pdf book-deps book-programs book-figures chapter
 book-deps:
 	@.ci/deps $(DEPS) $(BOOK_PACKAGES)
 
@@ -32,6 +32,11 @@ book-pdf: book ## the book as a PDF: build/book/book.pdf (needs chromium)
 	@chromium=$$(command -v chromium || command -v chromium-browser) || { echo "make book-pdf: skipped: no chromium here"; exit 0; }; \
 	  "$$chromium" --headless --no-sandbox --no-pdf-header-footer --print-to-pdf=$(B)/book/book.pdf "file://$(abspath $(B))/book/print.html" > /dev/null 2>&1 && \
 	  echo "$(B)/book/book.pdf"
+
+CLASS ?= $(B)/class#          where make class writes
+class: deps book-deps ## what a class needs, in build/class or CLASS=DIR: exercises without solutions, judge, slides, plan; solutions apart
+	+@$(ALL_CORES) class-solutions
+	@book/class/make_class.sh $(B) '$(subst ','\'',$(CLASS))'
 
 book-programs: $(EXAMPLES) $(DRAWINGS) $(ANSWERERS) $(LAB) $(if $(LAB),$(RECORDERS:%=%.data.js))
 

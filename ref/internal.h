@@ -98,6 +98,10 @@ void top_blocks(const double *m, int64_t n, int64_t keep, double *best, int32_t 
 /* The selection rule on one row of block scores: ids[k] for a query whose local block is `local`. */
 void topk_row(const double *m, int64_t local, int64_t k, double *best, int32_t *ids);
 
+/* Block and score recall of one row of k ids against the n best blocks; both lists ascend: recall.c. */
+void recall_row(const double *mass, const int32_t *best, int64_t n, const int32_t *ids, int k,
+                double *block_recall, double *score_recall);
+
 /* What float32 arithmetic rounds, in the score and in the bound of index8.c, is at most so many |q'| (N + E). */
 static inline double index8_slack(int d)
 {

@@ -69,9 +69,8 @@ msa_status msa_block_mass(const msa_shape *s, const float *q, const float *k, fl
     return MSA_OK;
 }
 
-/* Block and score recall of one row of ids against the n best blocks; both lists ascend. */
-static void recall_row(const double *mass, const int32_t *best, int64_t n, const int32_t *ids, int k,
-                       double *block_recall, double *score_recall)
+void recall_row(const double *mass, const int32_t *best, int64_t n, const int32_t *ids, int k,
+                double *block_recall, double *score_recall)
 {
     double hit_mass = 0, all_mass = 0;
     int64_t hits = 0;

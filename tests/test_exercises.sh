@@ -125,7 +125,10 @@ fi
 # ---- Seeds, and the result for scripts ------------------------------------------------------------------------
 
 online=$P/03_online_softmax
-for result in a b; do "$online/stub" --seed 5 --json "$W/$result" >"$W.out"; done
+for result in a b; do # pages of equal processes differ now and then
+    "$online/stub" --seed 5 --json "$W/$result" >"$W.out"
+    sed -i 's/\("bytes kept of a long text", "floor": 0, "found": \)[0-9]*/\1N/' "$W/$result"
+done
 cmp -s "$W/a" "$W/b" && grep -qxE '[{]"exercise": "03_online_softmax", "passed": false, "verdict": "rows of K read: expected at most 2460, found 4920", "seed": 5, "bars": \[[{]"what": "rows of K read", "floor": 2460, "found": 4920, "bar": 2460[}], .*\][}]' "$W/a"
 check $? "a seed replays, and the result is one JSON object"
 [[ $("$online/solution" | tail -n 1) != "$("$online/solution" | tail -n 1)" ]]

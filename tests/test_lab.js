@@ -117,14 +117,48 @@ const checks = {
             const turns = all(run), last = turns.pop();
             check(turns.every(r => r.race.length === 0) && (last.race.length > 0) === (last.report !== "") && (last.report === "") === title.startsWith("right"),
                 `${title}: by the clocks ${last.report ? "the last turn alone is a race" : "there is no race"}, as the engine says`);
-            if (last.report) check(words.includes(last.report.replace(/\s+/g, " ")), "... in the words that the chapter prints");
+            if (last.report)
+                check(words.includes(last.report.replace(/\s+/g, " ")),
+                      "... in the words that the chapter prints");
+        }
+    },
+    // FILE: what the program of chapter 9 prints, a table and maps
+    watch(out) {
+        const lines = fs.readFileSync(out, "utf8").split("\n"), {blocks, block} = lab.figures["09_watch"];
+        for (const line of lines.filter(l => /^ +\d +\d +\d\./.test(l))) {
+            const [layer, group, ...table] = line.trim().split(/ +/),
+                                 means = kind =>
+                                     at("09_watch", {layer, group, kind}).mean.map(v => v.toFixed(2)).join();
+            check(means("index") === table.slice(0, 2).join() && means("local") === table.slice(4).join(),
+                  `layer ${layer}, group ${
+                      group}: recall of the index and of the nearest blocks is the table's`);
+        }
+        for (const layer of ["0", "2"]) {
+            const from = lines.findIndex(l => l.startsWith(`layer ${layer}  `)) + 1,
+                  ids = [ "0", "1" ].map(group => at("09_watch", {layer, group}).ids);
+            const map = (row, group) =>
+                Array
+                    .from({length : blocks},
+                          (_, b) => {
+                              const count = ids[group]
+                                                .slice(row * block * 8, (row + 1) * block * 8)
+                                                .filter(id => id === b)
+                                                .length;
+                              return " .:o#"[Math.floor((count * 4 + block - 1) / block)];
+                          })
+                    .join("");
+            const same_rows = Array.from(
+                {length : blocks - 8},
+                (_, a) => lines[from + a] ===
+                          `queries ${String(a + 8).padStart(2)} ${map(a + 8, 0)}    ${map(a + 8, 1)}`);
+            check(same_rows.every(Boolean), `layer ${layer}: the maps of both groups are the program's`);
         }
     },
     // FILE: a table of `msa cost --csv`
     cost(csv, groups, d_index, block, k) {
-        const [, ...rows] = fs.readFileSync(csv, "utf8").trim().split("\n").map(line => line.split(","));
+        const [[, ...head], ...rows] = fs.readFileSync(csv, "utf8").trim().split("\n").map(line => line.split(","));
         const columns = lab.figures["07_cost"].columns, curve = at("07_cost", { groups, d_index, block, k: Number(k) }).curve;
-        const ok = rows.length === curve.length && rows.every((row, v) => columns.every((name, c) => printed(row[c + 1], curve[v][name])));
+        const ok = head.map(name => name.replace(/_(1byte|8bit)_index$/, "_8")).join() === columns.join() && rows.length === curve.length && rows.every((row, v) => columns.every((name, c) => printed(row[c + 1], curve[v][name])));
         check(ok, `${groups} groups, index ${d_index} wide, ${k} blocks of ${block}: the whole curve is that of msa cost`);
     },
 };

@@ -68,6 +68,11 @@ if [[ -s ${module%/*}/11_engine.data.js ]]; then
 else
     skip "chapter 11's recording" "its program needs a C++ compiler"
 fi
+if [[ -s ${module%/*}/09_watch.data.js ]]; then
+    in_node watch book/examples/09_watch.out
+else
+    skip "chapter 9's recording" "this build has no jansson, so no models"
+fi
 lengths=$(awk 'BEGIN { for (v = 0; v <= 36; v++) printf "%s%d", v ? "," : "", int(2 ^ (11 + v / 4) + 0.5) }')
 for shape in "4 128 128 16" "1 64 32 64" "64 32 256 1"; do
     read -r groups d_index block k <<< "$shape"
@@ -130,13 +135,14 @@ addEventListener("load", async () => {
     const stills = [...document.images], roots = [...document.querySelectorAll("div.lab")];
     expect(roots.length === stills.length, `${roots.length} of ${stills.length} figures are live`);
     expect(stills.every(s => s.parentElement.hidden === !lab.figures[name_of(s)].beside), "still ones are hidden unless they show something else");
+    const limit = 10 * pace();
     roots.forEach((root, i) => {
         const name = name_of(stills[i]);
         const inputs = [...root.querySelectorAll("input, select")], said = () => [...root.querySelectorAll("dl div")].map(d => [d.children[0].textContent, d.children[1].textContent]);
         expect(JSON.stringify(said()) === JSON.stringify(SAYS[name]), `${name} says what it says in node`);
         expect(inputs.length > 0 && inputs.every(e => e.labels.length === 1 && e.labels[0].textContent.trim().length > 1 && e.tabIndex === 0 && e.getBoundingClientRect().height >= 24), `${name}: ${inputs.length} native controls, labelled, that a keyboard and a thumb reach`);
         root.querySelector("form > button").click(); // now that the page has its width
-        const first = root.querySelector(".lab-picture").innerHTML, limit = 10 * pace();
+        const first = root.querySelector(".lab-picture").innerHTML;
         let slowest = 0, moved = 0;
         for (const e of inputs) {
             const before = e.value, text = root.textContent + root.querySelector(".lab-picture").innerHTML;

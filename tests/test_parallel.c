@@ -286,6 +286,142 @@ static void by_fast_kernels(void)
     check_end(&c);
 }
 
+// ---- Gradients ------------------------------------------------------------------------------------------------
+
+enum { DQ, DK, DV, DQI, DKI, GRADIENTS };
+static const array_id gradient_of[GRADIENTS] = {ARRAY_DQ, ARRAY_DK, ARRAY_DV, ARRAY_DQI, ARRAY_DKI};
+
+typedef struct gradient_job {
+    const msa_shape *s;
+    const inputs *in;
+    bool full;
+    const int32_t *ids; // [T,Hkv,k]
+    const float *o, *lse;
+    float *found[GRADIENTS];
+    double loss, sent[TRAFFIC_N_KINDS], model[TRAFFIC_N_KINDS];
+} gradient_job;
+
+// Own pages to where the tokens lie in the call: ranks write different ones.
+static void place_pages(const deal_shard *keys, int heads, int d, const float *pages, float *to)
+{
+    const msa_shape *s = &keys->s;
+    for (int n = 0; n < msa_n_seqs(s); n++)
+        for (int64_t at = keys->first[n]; at < keys->first[n + 1]; at++) {
+            const msa_seq seq = msa_get_seq(s, n);
+            const int64_t b = deal_block(keys->rank, keys->ranks, n, at - keys->first[n]);
+            for (int64_t t = 0; t < s->block && b * s->block + t < seq.n_kv; t++)
+                for (int r = 0; r < heads; r++)
+                    memcpy(to + ((seq.kv0 + b * s->block + t) * heads + r) * d,
+                           pages + ((keys->page[at] * heads + r) * s->block + t) * d, (size_t)d * 4);
+        }
+}
+
+static void run_gradients(transport *t, void *context)
+{
+    gradient_job *j = context;
+    const msa_shape *s = j->s;
+    const int kv = s->n_kv_heads;
+    const size_t q_row = (size_t)(s->n_heads * s->d_head), qi_row = (size_t)(kv * s->d_index),
+                 ids_row = (size_t)(kv * s->topk), lse_row = (size_t)s->n_heads, room = (size_t)s->n_q + 1;
+    const deal_source source = {s, NULL, j->in->k, j->in->v, j->in->ki};
+    deal_shard keys;
+    deal_rows rows;
+    bool ok = deal_new_shard(&keys, t->rank, t->ranks, s, &source);
+    ok = deal_new_rows(&rows, t->ranks, s) && ok;
+    scatter(&keys);
+    const size_t pages = (size_t)keys.n_pages * (size_t)s->block, width = (size_t)(kv * s->d_head);
+    float *q = malloc(room * q_row * 4), *qi = malloc(room * qi_row * 4), *o = malloc(room * q_row * 4),
+          *lse = malloc(room * lse_row * 4), *dout = malloc(room * q_row * 4), *dq = malloc(room * q_row * 4),
+          *dqi = malloc(room * qi_row * 4), *dk = malloc(pages * width * 4), *dv = malloc(pages * width * 4),
+          *dki = malloc(pages * (size_t)s->d_index * 4);
+    int32_t *ids = malloc(room * ids_row * 4);
+    deal_take(&rows, t->rank, q_row * 4, j->in->q, q);
+    deal_take(&rows, t->rank, qi_row * 4, j->in->qi, qi);
+    deal_take(&rows, t->rank, q_row * 4, j->in->dout, dout);
+    deal_take(&rows, t->rank, q_row * 4, j->o, o);
+    deal_take(&rows, t->rank, lse_row * 4, j->lse, lse);
+    deal_take(&rows, t->rank, ids_row * 4, j->ids, ids);
+    parallel_call c = {&msa_ref_ops, &keys, &rows, false, q, qi, ids, o, lse, 0};
+    parallel_gradients g = {dout, 0.7, j->full, dq, dqi, dk, dv, dki, 0};
+    if (!ok || parallel_backward(t, &c, &g) != MSA_OK)
+        t->end(t, 1);
+    pthread_mutex_lock(&summing);
+    for (int kind = 0; kind < TRAFFIC_OTHER; kind++)
+        j->sent[kind] += t->sent[kind];
+    j->loss = g.loss;
+    const traffic_call model = parallel_traffic(&c);
+    traffic_backward(&model, j->model);
+    pthread_mutex_unlock(&summing);
+    parallel_collect(t, &rows, q_row * 4, dq, j->found[DQ]);
+    parallel_collect(t, &rows, qi_row * 4, dqi, j->found[DQI]);
+    place_pages(&keys, kv, s->d_head, dk, j->found[DK]);
+    place_pages(&keys, kv, s->d_head, dv, j->found[DV]);
+    place_pages(&keys, 1, s->d_index, dki, j->found[DKI]);
+    free(q), free(qi), free(o), free(lse), free(dout), free(dq), free(dqi), free(dk), free(dv), free(dki),
+        free(ids);
+    deal_free_rows(&rows), deal_free_shard(&keys);
+}
+
+static int64_t elements(const msa_shape *s, array_id a)
+{
+    const verdict_dims d = verdict_dims_of(s, a);
+    return d.d0 * d.d1 * d.d2;
+}
+
+static void gradients_of(check_case *c, const msa_shape *s, inputs_pattern pattern, bool full)
+{
+    inputs in;
+    if (!inputs_new(&in, s, pattern, check_seed(31)))
+        return;
+    const int64_t kv = s->n_kv_heads, k = s->topk;
+    int32_t *ids = check_ints(s->n_q * kv * k), *turned = check_ints(s->n_q * kv * k);
+    float *o = check_floats(s->n_q * s->n_heads * s->d_head), *lse = check_floats(s->n_q * s->n_heads),
+          *wanted[GRADIENTS];
+    void *work = check_alloc((int64_t)msa_workspace(NULL, s), 1);
+    double loss = 0;
+    msa_forward(NULL, s, in.q, in.k, in.v, in.qi, in.ki, NULL, ids, o, lse, NULL, work);
+    if (full)
+        msa_dense(s, in.q, in.k, in.v, o, lse, work);
+    for (int64_t row = 0; row < s->n_q * kv; row++)
+        memcpy(turned + row * k, ids + (row % kv * s->n_q + row / kv) * k, (size_t)k * sizeof *ids);
+    gradient_job j = {.s = s, .in = &in, .full = full, .ids = turned, .o = o, .lse = lse};
+    for (int a = 0; a < GRADIENTS; a++) {
+        wanted[a] = check_floats(elements(s, gradient_of[a]));
+        j.found[a] = check_floats(elements(s, gradient_of[a]));
+    }
+    msa_backward(s, in.q, in.k, in.v, full ? NULL : ids, o, lse, in.dout, wanted[DQ], wanted[DK], wanted[DV],
+                 work);
+    msa_kl(s, in.q, in.k, in.qi, in.ki, full ? NULL : ids, lse, NULL, 0.7, &loss, wanted[DQI], wanted[DKI],
+           work);
+    for (size_t r = 0; r < sizeof some_ranks / sizeof *some_ranks; r++) {
+        memset(j.sent, 0, sizeof j.sent);
+        check_true(c, transport_threads(some_ranks[r], run_gradients, &j), "threads");
+        for (int a = 0; a < GRADIENTS; a++)
+            check_tensor(c, array_name(gradient_of[a]), verdict_dims_of(s, gradient_of[a]),
+                         check_widen(wanted[a], elements(s, gradient_of[a])), j.found[a],
+                         verdict_float32(s, &in, gradient_of[a], 0.7));
+        check_true(c, fabs(j.loss - loss) <= 1e-12 * (1 + loss), "loss %.15g, expected %.15g", j.loss, loss);
+        for (int kind = 0; kind < TRAFFIC_OTHER; kind++)
+            check_true(c, j.model[kind] == j.sent[kind], "%s: the model says %.0f bytes, %.0f were sent",
+                       traffic_name(kind), j.model[kind], j.sent[kind]);
+    }
+    inputs_free(&in);
+}
+
+static void gradients(void)
+{
+    for (int n = 0; n < inputs_n_all_shapes; n += n < inputs_n_shapes || tap_full() ? 1 : 3) {
+        char name[INPUTS_NAME];
+        inputs_shape_name(&inputs_shapes[n], name);
+        check_case c = check_begin("gradients on 1, 2, 3, 4 and 7 ranks: %s", name);
+        const void *mark = check_mark();
+        gradients_of(&c, &inputs_shapes[n], INPUTS_NORMAL, false);
+        gradients_of(&c, &inputs_shapes[n], INPUTS_PEAKED, true);
+        check_release(mark);
+        check_end(&c);
+    }
+}
+
 // ---- The choice, balance, a million tokens ------------------------------------------------------------------------
 
 static double moved_by(check_case *c, job *j, way_fn *way, int ranks)
@@ -438,6 +574,7 @@ int main(int argc, char **argv)
     equal_to_one_process();
     over_pages();
     by_fast_kernels();
+    gradients();
     cheaper_way();
     balance();
     a_million();

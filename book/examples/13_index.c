@@ -113,14 +113,14 @@ static void threshold(void)
     printf("\na running list of the best %d\n", ENTRIES);
     printf("order       blocks  rows of warp    buffer  candidates   insertions\n");
     printf("                                             of a row    of a warp\n");
-    expected(8192, 8);
-    running("random", score, 8192, 8, 1);
+    expected(8192, 16);
+    running("random", score, 8192, 16, 1);
     expected(1024, 32);
     running("random", score, 1024, 32, 1);
     running("random", score, 1024, 32, 8);
     for (long first = 0; first < SCORES; first += 8192)
         qsort(score + first, 8192, sizeof *score, ascending);
-    running("ascending", score, 8192, 8, 1);
+    running("ascending", score, 8192, 16, 1);
     free(score);
 }
 

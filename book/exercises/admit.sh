@@ -7,6 +7,7 @@
 set -u
 export LC_ALL=C
 source=$1 object=$2 out=$3 built=${2%/*}
+task=book/exercises/${built##*/}
 
 LIBRARY='malloc|calloc|realloc|free|memcpy|memmove|memset|memcmp|abs|labs|abort|__assert_fail|row|dot_product|__stack_chk_fail'
 LIBRARY+='|printf|puts|putchar|stdout'
@@ -34,6 +35,12 @@ WORDS+='|\b__atomic_(clear|test_and_set)\b|\batomic_flag\w*|\b_mm[0-9]*_\w+|\bv(
 undefined() { nm -uC "$1" | sed -E 's/^ +[Uwv] //'; }
 # The files that its own lines, or those of what it includes, name; not the C library's.
 included() { tr -s ' \\\n' '\n' <"${1%.o}.d" | grep -v ':$' | grep -vxF "$2" | sort -u; }
+# What the solution calls and includes; in a class's copy, which has none, a list of that (book/class/uses.sh).
+solution() { # solution include|call
+    if [[ -e $task/uses ]]; then sed -n "s/^$1 //p" "$task/uses"
+    elif [[ $1 == call ]]; then undefined "$built/solution.o"
+    else included "$built/solution.o" "$task/solution.${source##*.}"; fi
+}
 
 # The lines of its own as the preprocessor leaves them. Those of a file that it includes lie between a mark that ends
 # with 1 and one with 2; what #line says counts for nothing, and marks of the answer's own are what compilers warn of.
@@ -65,14 +72,14 @@ as_written() { # as_written NAME
 }
 
 why() { # the first reason to refuse it
-    local found name end=${source##*.} task=book/exercises/${built##*/}
+    local found name
     found=$(own_text | grep -oE "$WORDS" | head -n 1)
     [[ -z $found ]] || { echo "it says '$found': an answer is plain code" && return; }
-    found=$(included "$object" "$source" | grep -vxF "$(included "$built/stub.o" "$task/stub.$end"; included "$built/solution.o" "$task/solution.$end")" | head -n 1)
+    found=$(included "$object" "$source" | grep -vxF "$(included "$built/stub.o" "$task/stub.${source##*.}"; solution include)" | head -n 1)
     [[ -z $found ]] || { echo "it includes $found: an answer may include what the stub includes, and the C library" && return; }
     while read -r name; do
         [[ $name =~ ^($MAY)$ ]] && continue
-        { undefined "$built/stub.o"; undefined "$built/solution.o"; } | grep -qxF "$name" && continue
+        { undefined "$built/stub.o"; solution call; } | grep -qxF "$name" && continue
         echo "it uses $(as_written "$name"): an answer may call what its task gives it, mathematics, malloc and printf" && return
     done < <(undefined "$object")
     found=$(by_value)

@@ -113,7 +113,7 @@ hint() {
     total=$(grep -c '^## ' "$dir/hints.md")
     shown=$((shown < total ? shown + 1 : total))
     awk -v n="$shown" '/^## /{i++} i==n' "$dir/hints.md"
-    echo "(hint $shown of $total$([[ $shown -eq $total ]] && echo ": the last; the answer is in $dir/solution.md"))"
+    echo "(hint $shown of $total$([[ $shown -eq $total ]] && echo ": the last$([[ ! -e $dir/solution.md ]] || echo "; the answer is in $dir/solution.md")"))"
     echo "$shown" >"$dir/mine.hints"
 }
 

@@ -41,7 +41,7 @@ $(EX_B)/reference.o: $(LIB_OBJ) $(EX)/exercises.mk
 
 # EX_PROGRAM exercise, who, source, preprocessor, the rest of the program, flags
 define EX_PROGRAM
-$(EX_B)/$(1)/$(2).admitted.o: $(EX_B)/$(1)/$(2).o $(EX_B)/$(1)/stub.o $(EX_B)/$(1)/solution.o $(EX)/admit.sh
+$(EX_B)/$(1)/$(2).admitted.o: $(EX_B)/$(1)/$(2).o $(EX_B)/$(1)/stub.o $(if $(wildcard $(EX)/$(1)/uses),,$(EX_B)/$(1)/solution.o) $(EX)/admit.sh
 	$(Q)PREPROCESS='$(4)' LD="$(LD)" OBJCOPY="$(OBJCOPY)" $(EX)/admit.sh $(3) $$< $$@
 $(EX_B)/$(1)/$(2): $(EX_B)/$(1)/$(2).admitted.o $(EX_B)/$(1)/check.o $(5)
 	$(Q)$(LINK) $(LINKFLAGS) -Wl,-z,now $(6) $$^ $(APPLIBS) -o $$@
@@ -130,6 +130,7 @@ scores: ## DIR=class: a table of a class, from the results in a folder a student
 exercises-check: exercise-programs ## prove that every stub fails and every solution passes
 	@B=$(B) NVCC="$(NVCC)" tests/run.sh tests/test_exercises.sh
 exercise-programs: $(foreach e,$(EX_C) $(EX_CU),$(EX_B)/$(e)/stub $(EX_B)/$(e)/solution) $(patsubst %,$(EX_B)/own/%,stub solution $(OWN_WRONG)) $(CHEAT_PROGRAMS) $(EX_GPU)
+class-solutions: $(foreach e,$(EX_C) $(EX_CU) own,$(EX_B)/$(e)/solution.o)# what they call: make class
 
 # What cannot be done is said by make itself, in one line and with exit status 2: it adds a line to a recipe that fails.
 # And by a target without one, which make does not name in front.

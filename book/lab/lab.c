@@ -2,6 +2,7 @@
  * bits. The rest are the functions of msa.h, exported as they are (LAB_CALLS in book/book.mk). */
 #include <string.h>
 
+#include "../../ref/internal.h"
 #include "../examples/orders.h"
 
 #define LAB(name) __attribute__((export_name(#name))) name
@@ -52,4 +53,23 @@ void LAB(lab_orders)(const msa_shape *s, const int32_t *ids, double counts[2 * O
     memcpy(counts, of, sizeof of);
     counts[2 * ORDERS] = useful_fma(s, ids);
     counts[2 * ORDERS + 1] = unions(s, ids, 8);
+}
+
+/* Block and score recall of one group's queries, [2,T], from the weights [T,B] that msa_block_mass() found: what
+ * msa_recall() does where queries and keys are at hand. False if memory ran out. */
+bool LAB(lab_recall)(const msa_shape *s, const float *mass, const int32_t *ids, double *per_query)
+{
+    const int64_t blocks = msa_n_blocks(s);
+    double *p = malloc((size_t)(2 * blocks) * sizeof *p);
+    int32_t *best = malloc((size_t)blocks * sizeof *best);
+    for (int64_t i = 0; p && best && i < s->n_q; i++) {
+        const int64_t seen = i / s->block + 1, kept = min_i64(s->topk, seen);
+        for (int64_t b = 0; b < seen; b++)
+            p[b] = (double)mass[i * blocks + b];
+        top_blocks(p, seen, kept, p + blocks, best);
+        recall_row(p, best, kept, ids + i * s->topk, s->topk, &per_query[i], &per_query[s->n_q + i]);
+    }
+    const bool done = p && best;
+    free(p), free(best);
+    return done;
 }

@@ -65,12 +65,24 @@ globalThis.lab = (() => {
     const pen = width => {
         const out = [], n = v => Math.round(10 * v) / 10;
         return {
-            width, height: 0,
-            box: (x, y, w, h, colour, opacity = 1) => out.push(`<rect x="${n(x)}" y="${n(y)}" width="${n(Math.max(w, 0))}" height="${n(Math.max(h, 0))}" style="fill:var(--lab-${colour})" fill-opacity="${n(10 * opacity) / 10}"/>`),
-            line: (x, y, x2, y2, colour, w = 1) => out.push(`<line x1="${n(x)}" y1="${n(y)}" x2="${n(x2)}" y2="${n(y2)}" style="stroke:var(--lab-${colour})" stroke-width="${w}"/>`),
-            path: (points, colour, w = 2) => out.push(`<polyline fill="none" points="${points.map(p => p.map(n)).join(" ")}" style="stroke:var(--lab-${colour})" stroke-width="${w}"/>`),
-            dot: (x, y, r, colour) => out.push(`<circle cx="${n(x)}" cy="${n(y)}" r="${r}" style="fill:var(--lab-${colour})"/>`),
-            text: (x, y, anchor, colour, words) => out.push(`<text x="${n(x)}" y="${n(y)}" text-anchor="${anchor}" style="fill:var(--lab-${colour})">${escape(words)}</text>`),
+            width,
+            height : 0,
+            box : (x, y, w, h, colour, opacity = 1) => out.push(`<rect x="${n(x)}" y="${n(y)}" width="${
+                n(Math.max(w, 0))}" height="${n(Math.max(h, 0))}" style="fill:var(--lab-${
+                colour})" fill-opacity="${n(10 * opacity) / 10}"/>`),
+            line : (x, y, x2, y2, colour, w = 1) => out.push(`<line x1="${n(x)}" y1="${n(y)}" x2="${
+                n(x2)}" y2="${n(y2)}" style="stroke:var(--lab-${colour})" stroke-width="${w}"/>`),
+            path : (points, colour, w = 2) => out.push(`<polyline fill="none" points="${
+                points.map(p => p.map(n)).join(" ")}" style="stroke:var(--lab-${colour})" stroke-width="${
+                w}"/>`),
+            dot : (x, y, r, colour) =>
+                out.push(`<circle cx="${n(x)}" cy="${n(y)}" r="${r}" style="fill:var(--lab-${colour})"/>`),
+            text : (x, y, anchor, colour, words) => out.push(`<text x="${n(x)}" y="${n(y)}" text-anchor="${
+                anchor}" style="fill:var(--lab-${colour})">${escape(words)}</text>`),
+            letters : (x, y, step, colour, words) => out.push(`<text x="${
+                    [...words].map((_, i) => n(x + (i + 0.5) * step)).join(" ")}" y="${
+                n(y)}" text-anchor="middle" xml:space="preserve" style="fill:var(--lab-${
+                colour});font-family:var(--font-family-monospace);font-size:13px">${escape(words)}</text>`),
             legend(y, pairs) { // what the colours mean: [words, colour] pairs
                 let x = 8;
                 for (const [words, colour] of pairs) {
@@ -79,7 +91,7 @@ globalThis.lab = (() => {
                     x += 28 + 7.4 * words.length;
                 }
             },
-            html: () => out.join(""),
+            html : () => out.join(""),
         };
     };
 

@@ -2,7 +2,8 @@
 # What doxygen reads of a page: $x$ and $$x$$ become its formulas, a chapter gets the answers to its questions
 # (fold_answers.sh), links to its exercises and to its neighbours in reading order (that of the file names). `@TABLE FILE TEXT@` becomes the first table of a generated
 # FILE, seen from here, below a line that holds TEXT, so that no number of it is written down twice.
-# `@TABLE FILE TEXT~ROW~NAME,NAME@` takes the rows that hold ROW, and the columns of these names.
+# `@TABLE FILE TEXT~ROW~NAME,NAME@` takes the rows that hold ROW, and the columns of these names. `@TIMES 1 2 10b@`
+# becomes what these chapters take (times.sh): "1 h 10 min to read, 2 h of exercises".
 export LC_ALL=C # 10_machine.md before 10b_tiles.md
 site=$(cd "$(dirname "$0")" && pwd)
 cd "$(dirname "$1")" || exit 1
@@ -20,7 +21,7 @@ case $name in [0-9][0-9]*_*) exercises=$("$site/list_exercises.sh" "$(echo "$nam
 export exercises
 case $name in check_*) fold=fold_choices.sh ;; *) fold=fold_answers.sh ;; esac
 page=$("$site/$fold" "$name") || exit 1 # with the answers below the questions
-printf '%s\n' "$page" | awk -v page="$name" '
+printf '%s\n' "$page" | awk -v page="$name" -v site="$site" '
 $0 == "## Sources" && ENVIRON["exercises"] != "" { print ENVIRON["exercises"] "\n" } # they end the section before
 /^```/ { code = !code }
 !code && /^!\[.*\]\((\.\.\/)?figures\/.*\)$/ { # doxygen would make an SVG an <object> without an alternative text
@@ -45,6 +46,17 @@ $0 == "## Sources" && ENVIRON["exercises"] != "" { print ENVIRON["exercises"] "\
     }
     $0 = out rest
     if (inside) { print page ": a lone $ in line " NR > "/dev/stderr"; exit 1 }
+}
+function span(minutes,    hours) { # to 5 minutes
+    minutes = 5 * int(minutes / 5 + 0.5); hours = int(minutes / 60); minutes -= 60 * hours
+    return (hours ? hours " h" : "") (hours && minutes ? " " : "") (minutes || !hours ? minutes " min" : "")
+}
+/@TIMES [0-9b ]+@/ {
+    match($0, /@TIMES [0-9b ]+@/)
+    command = site "/times.sh " substr($0, RSTART + 7, RLENGTH - 8)
+    if ((command | getline entry) < 1 || split(entry, sum, " ") != 2) { print page ": no times" > "/dev/stderr"; exit 1 }
+    close(command)
+    $0 = substr($0, 1, RSTART - 1) span(sum[1]) " to read, " span(sum[2]) " of exercises" substr($0, RSTART + RLENGTH)
 }
 /^@PART [0-9]+ [0-9]+ .*@$/ { # the chapters that are there, below the name of their part
     heading = $0; sub(/^@PART [0-9]+ [0-9]+ /, "", heading); sub(/@$/, "", heading); begun = 0

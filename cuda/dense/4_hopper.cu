@@ -126,7 +126,9 @@ template <int D, class Out> PTX_INLINE void consume(const Shape &s, Smem<D> &sme
     auto weigh = [&](int j) {
         auto visible = [&](int half, int column) { return j * tile_keys + column <= last[half]; };
         if ((j + 1) * tile_keys > mine.full)
+            // [masked]
             softmax_step<true>(softmax, x, keep, scale2<D>, visible);
+            // [masked]
         else
             softmax_step<false>(softmax, x, keep, scale2<D>, visible);
     };

@@ -160,8 +160,8 @@ __global__ void __launch_bounds__(stream_threads, 1)
          a1 = rows_init(smem.lists, s, span, first + 64, lists.fallen);
     keep_best(s, smem, span, a0, a1);
     span = fallen_span(s, lists); // rather than kept in registers meanwhile
-    write<D, Block>(smem.lists, a0, s, span, ids, nullptr, lists.fallen);
-    write<D, Block>(smem.lists, a1, s, span, ids, nullptr, lists.fallen);
+    write<D, Block>(smem.lists, 0, a0, s, span, ids, nullptr, lists.fallen);
+    write<D, Block>(smem.lists, 1, a1, s, span, ids, nullptr, lists.fallen);
 }
 
 } // namespace

@@ -24,6 +24,7 @@
 #define PASS_SITE
 #define UNROLL _Pragma("unroll")
 #define UNROLL_BY_4 _Pragma("unroll 4")
+#define ROLLED _Pragma("unroll 1")
 #define PTX_INLINE static __device__ __forceinline__
 #define PTX_NAMED PTX_INLINE
 #else
@@ -36,6 +37,7 @@
 /// Before a loop; of nvcc alone.
 #define UNROLL
 #define UNROLL_BY_4
+#define ROLLED
 #define PTX_INLINE inline
 /// Of functions that ask how their caller names a place in shared memory, which only those in line can.
 #define PTX_NAMED inline __attribute__((always_inline))
@@ -73,6 +75,14 @@ template <class T> PTX_NAMED void st_shared(T *p, T v SITE)
     CPU(INSIDE(p, sizeof(T)) simt::touch_shared(p, sizeof(T), true, site);
         simt::check_stored(&v, sizeof(T), site);)
     *p = v;
+}
+/// The same store where `take`, as one instruction and no branch: what it stores is computed in any case.
+PTX_NAMED void st_shared_if(bool take, uint64_t *p, uint64_t v SITE)
+{
+    PTX(asm volatile("{\n.reg .pred p;\nsetp.ne.u32 p, %0, 0;\n@p st.shared.b64 [%1], %2;\n}" ::"r"((int)take),
+                     "r"(shared_u32(p)), "l"(v)
+                     : "memory");)
+    CPU(if (take) st_shared(p, v, site);)
 }
 template <class T> PTX_INLINE T ld_global(const T *p SITE)
 {
@@ -142,6 +152,13 @@ PTX_INLINE int max3(int a, int b, int c)
 {
     PTX(return __vimax3_s32(a, b, c);)
     CPU(const int m = a < b ? b : a; return m < c ? c : m;)
+}
+
+/// The smallest of three, the same.
+PTX_INLINE uint32_t min3(uint32_t a, uint32_t b, uint32_t c)
+{
+    PTX(return __vimin3_u32(a, b, c);)
+    CPU(const uint32_t m = a < b ? a : b; return m < c ? m : c;)
 }
 
 /* ---- Warps --------------------------------------------------------------------------------------- */

@@ -34,6 +34,26 @@ msa_status parallel_pass_q(transport *t, parallel_call *c);
  *  those kernels give for it: with the reference the same bits for any number of ranks. */
 msa_status parallel_pass_kv(transport *t, parallel_call *c);
 
+/** What a backward pass of a call gets, of rows at home, and gives. */
+typedef struct parallel_gradients {
+    const float *dout;    /**< [rows,Hq,dh] */
+    double weight;        /**< of the KL loss in dqi and dki */
+    bool full;            /**< full support, as in the warmup: c->ids is not read */
+    float *dq, *dqi;      /**< [rows,Hq,dh] and [rows,Hkv,di] */
+    float *dk, *dv, *dki; /**< of this rank's blocks, in pages as those of deal_shard */
+    double loss;          /**< L_KL of the whole call, the same on all ranks */
+} parallel_gradients;
+
+/** Gradients of the Main Branch and of the KL loss, from what the forward pass left in ids, o and lse. Keys travel, and the
+ *  parts of their gradients go to the owners. Rows of dQ and dQi are what the kernels give for them; dK, dV, dKi and the
+ *  loss are sums of one part a rank, in the order of ranks, so that another number of ranks may round them otherwise. */
+msa_status parallel_backward(transport *t, parallel_call *c, parallel_gradients *g);
+
+/** Gradients of keys from their owners to rank 0, whose dk, dv and dki are the call's: of sequences that have queries, one
+ *  after the other. */
+msa_status parallel_collect_keys(transport *t, const deal_shard *keys, const parallel_gradients *g, float *dk,
+                                 float *dv, float *dki);
+
 /** The call as the model sees it. */
 traffic_call parallel_traffic(const parallel_call *c);
 

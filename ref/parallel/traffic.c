@@ -24,6 +24,9 @@
  *
  *     P = T Hkv (R-1) (1 - (1 - 1/R)^k)     R = 4, k = 16: 2.97 of 3 others.  R = 64: 14.0 of 63
  *
+ * The backward pass of a whole prompt moves keys as pass-KV does; each rank then has a part of the gradient of every key that
+ * its rows see, and sends S (R-1) (2 Hkv dh + di) floats to the owners, which add up.
+ *
  * Pass-Q grows with T and pass-KV with S, so that they cross at a fixed ratio T/S:
  *
  *     dense, many ranks:  T/S = 2 Hkv dh e / (Hq (2 dh e + 4)), nearly Hkv/Hq: the K and V of a token against its G times
@@ -37,8 +40,8 @@
 
 const char *traffic_name(traffic_kind kind)
 {
-    static const char *const name[] = {"index queries", "candidates", "winners", "queries",
-                                       "partials",      "index keys", "keys",    "other"};
+    static const char *const name[] = {"index queries", "candidates", "winners",   "queries", "partials",
+                                       "index keys",    "keys",       "gradients", "other"};
     return name[kind];
 }
 
@@ -79,6 +82,13 @@ void traffic_pass_kv(const traffic_call *c, double bytes[TRAFFIC_N_KINDS])
     bytes[TRAFFIC_INDEX_KEYS] = c->dense ? 0 : copies * (s->d_index * c->index_key + scale);
 }
 /* [pass_kv] */
+
+void traffic_backward(const traffic_call *c, double bytes[TRAFFIC_N_KINDS])
+{
+    const double width = 2.0 * c->s->n_kv_heads * c->s->d_head + (c->dense ? 0 : c->s->d_index);
+    traffic_pass_kv(c, bytes);
+    bytes[TRAFFIC_GRADIENTS] = c->keys * (c->ranks - 1) * width * (double)sizeof(float);
+}
 
 double traffic_sum(const double bytes[TRAFFIC_N_KINDS])
 {

@@ -16,6 +16,7 @@ typedef enum traffic_kind {
     TRAFFIC_PARTIALS,      /**< O and LSE of those blocks, back */
     TRAFFIC_INDEX_KEYS,    /**< Ki, to everyone */
     TRAFFIC_KEYS,          /**< K and V, to everyone */
+    TRAFFIC_GRADIENTS,     /**< of K, V and Ki, to their owners */
     TRAFFIC_OTHER,         /**< results for who writes them down, and whether all goes well */
     TRAFFIC_N_KINDS
 } traffic_kind;
@@ -47,6 +48,9 @@ void traffic_pass_q(const traffic_call *c, double pairs, double bytes[TRAFFIC_N_
 
 /** Keys travel to the queries (pass-KV): the same. */
 void traffic_pass_kv(const traffic_call *c, double bytes[TRAFFIC_N_KINDS]);
+
+/** A backward pass: keys travel, and their gradients, in float32, back to the owners. */
+void traffic_backward(const traffic_call *c, double bytes[TRAFFIC_N_KINDS]);
 
 /** The sum over all kinds. */
 double traffic_sum(const double bytes[TRAFFIC_N_KINDS]);

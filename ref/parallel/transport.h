@@ -41,4 +41,10 @@ typedef void transport_task(transport *t, void *context);
  *  threads cannot be had; then nothing has run. */
 bool transport_threads(int ranks, transport_task *task, void *context);
 
+/** The rank that this process is, of those that were started together: NULL in build/msa, which is one process; in
+ *  build/msa-mpi, which has mpi/world.c in place of world.c, that of mpirun. The first call joins the others. */
+transport *transport_world(void);
+/** Leaves them; after the last exchange. */
+void transport_leave(void);
+
 #endif

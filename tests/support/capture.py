@@ -174,9 +174,9 @@ def made(sees=False):
         num_experts_per_tok=2, index_n_heads=2, index_head_dim=64, index_block_size=16, index_topk_blocks=4, rotary_dim=32,
         layer_types=["full_attention", "minimax_m3_sparse", "minimax_m3_sparse"], bos_token_id=1, eos_token_id=2, pad_token_id=0)
     if sees:
-        vision = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28)
-        both = config.MiniMaxM3VLConfig(text_config=text.to_dict(), vision_config=vision, projector_hidden_size=64, image_token_id=510,
-                                        video_token_id=511)
+        vision = dict(hidden_size=48, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=56)
+        both = config.MiniMaxM3VLConfig(text_config=text.to_dict(), vision_config=vision, projector_hidden_size=64, image_token_index=510,
+                                        video_token_index=511)
         model = m3.MiniMaxM3SparseForConditionalGeneration._from_config(both, attn_implementation="eager")
     else:
         model = m3.MiniMaxM3VLForCausalLM._from_config(text, attn_implementation="eager")
@@ -222,7 +222,10 @@ def the_explorer():
         layers = model.model.language_model.layers if sees else model.model.layers
         with tempfile.TemporaryDirectory() as d:
             with c.capture(layers[2].self_attn) as calls:
-                watched = msa.watch(model, text, out=d + "/out")
+                if sees:  # 4 x 4 patches, merged to 4 tokens
+                    text[50:54] = 510
+                image = dict(pixel_values=torch.randn(16, 3 * 2 * 14 * 14).bfloat16(), image_grid_thw=torch.tensor([[1, 4, 4]])) if sees else {}
+                watched = msa.watch(model, text, out=d + "/out", **image)
             check([g[:2] for g in watched.groups] == [(1, 0), (1, 1), (2, 0), (2, 1)], f"msa.watch, {name}: groups of all sparse layers")
             check(len(calls) == 1 and agree(watched, calls, 2), "... with the recalls and the mass of what was captured apart")
             page = watched.page.read_text()

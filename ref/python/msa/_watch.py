@@ -37,7 +37,8 @@ class Watched:
         self.page = out / "index.html"
 
     def maps(self, layer):
-        """scores, ids, fate, mass and recall of a layer, as `msa dump` writes them: README of this file's project."""
+        """Of a layer, as arrays: "scores" and "mass" [Hkv,T,B] of every block, "ids" [Hkv,T,k], "recall" [2,Hkv,T] of blocks and
+        of their weight, "fate" [Hkv,T,B]: 1 chosen, 2 among those of the largest mass, 3 both, 0 neither, -1 behind the query."""
         files = sorted(self.out.glob(f"layer{layer:02d}_*.npy"))
         return {file.stem.split("_", 1)[1]: np.load(file) for file in files}
 
@@ -47,7 +48,8 @@ class Watched:
 
 
 def _sparse_layers(model, layers):
-    found = {attn.layer_idx: attn for attn in model.modules() if getattr(attn, "indexer", None) is not None and hasattr(attn, "layer_idx")}
+    modules = model.modules() if hasattr(model, "modules") else []
+    found = {attn.layer_idx: attn for attn in modules if getattr(attn, "indexer", None) is not None and hasattr(attn, "layer_idx")}
     if not found:
         _args.refuse("model", "MiniMax-M3 of Hugging Face transformers, whose sparse layers have an indexer", type(model).__name__)
     wanted = sorted(found if layers is None else set(layers))
