@@ -148,6 +148,9 @@ if command -v jq >/dev/null; then
         [[ $(jq -c '[.students[] | [.student, (.passed | length)]]' "$class/scores.json") == '[["ada",1],["bob o",0]]' &&
             $(grep -A4 '^03_online_softmax: rows of K read' "$W.out" | tail -n 4 | tr '\n' ';') == '  0.500  - online;  0.500  ada  2460;  1.000  - the stub;  1.000  bob o  4920;' ]]
     check $? "make scores: the best of a student's results, between the rungs"
+    mkdir "$W/graded" && printf '{"submission": "eve", "seeds": 1, "exercises": [%s]}' "$(cat "$class/ada/3.json")" >"$W/graded/eve.json"
+    $EX/scores.sh "$W/graded" >"$W.out" 2>"$W.err" && $EX/scores.sh "$W/graded" | cmp -s - "$W.out" && grep -qE '^eve  +0 +-$' "$W.out"
+    check $? "and of what grade.sh writes, again and again"
 else
     skip "make scores" "no jq here"
 fi
@@ -162,7 +165,7 @@ no_scores 'nowhere: expected a folder' "$W/nowhere"
 if command -v jq >/dev/null; then
     no_scores 'empty: expected results' "$W/empty"
     echo '{"exercise": 3}' >"$class/bob o/x.json"
-    no_scores 'x.json: expected the result of an exercise' "$class"
+    no_scores 'x.json: expected a submission' "$class"
 fi
 
 # ---- The same files for a GPU: no warning, no spill, nothing for ptxas to repair ------------------------
