@@ -37,6 +37,8 @@ in_node() { # in_node ARGUMENT...: the checks that it prints
         check $? "${line#*ok }"
     done < "$W/lines"
 }
+! grep -qE '(transition|animation)[a-z-]*:|setInterval|setTimeout' book/lab/*.css book/lab/*.js
+check $? "nothing moves by itself, whatever motion a reader prefers"
 in_node colours book/site/book.css book/lab/lab.css
 node tests/test_lab.js "$module" inputs "$W" 2> "$W.err"
 check $? "the inputs of the figures"
