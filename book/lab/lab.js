@@ -168,7 +168,7 @@ globalThis.lab = (() => {
                 set(figure.point({ x: event.clientX - box.left, y: event.clientY - box.top, width: box.width }, r, x));
             };
             picture.addEventListener("pointerdown", at);
-            picture.addEventListener("pointermove", event => { if (event.buttons || event.pointerType === "mouse" && figure.hover) at(event); });
+            picture.addEventListener("pointermove", event => { if (event.buttons) at(event); });
         }
         let place = still.parentElement; // below the still figure or, beside it, below what is said of it
         if (figure.beside) {
