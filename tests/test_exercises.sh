@@ -10,7 +10,7 @@ verdict() { # verdict STATUS LINE NAME PROGRAM [SEED]: the exit status, how the 
     "$P/$4" ${5:+--seed "$5"} --picture "$W/touched.png" >"$W.out" 2>"$W.err"
     [[ $? -eq $1 && $(said "$W.out") == "$2"* && -s $(echo "$W"/touched.p[np][gm]) ]]
     check $? "$3 $(tail -n 1 "$W.out" | grep -oE '.seed [0-9]+.$')"
-    rm -f "$W"/touched.*
+    mv -f "$W"/touched.p[np][gm] "$W/picture" 2>/dev/null
 }
 
 ladders=
@@ -23,7 +23,8 @@ for dir in "$EX"/[0-9]*/; do
         skip "$e" "no C++ compiler here"
         continue
     fi
-    verdict 1 "not yet: " "$e: its stub fails" "$e/stub"
+    verdict 1 "not yet: " "$e: its stub fails" "$e/stub" ${FULL:+1}
+    mv -f "$W/picture" "$W/of_stub"
     if grep -q "share of the stub's:" "$W.out"; then
         ladders+=" $e"
         awk '/^    the stub / {stub = $(NF - 1)} /^    you/ {bad += $(NF - 1) != stub; n++} END {exit bad || !n}' "$W.out"
@@ -36,6 +37,9 @@ for dir in "$EX"/[0-9]*/; do
     fi
     for seed in '' ${FULL:+1 2 3 4 5 6 7 8}; do
         verdict 0 "pass (seed " "$e: its solution passes" "$e/solution" $seed
+        [[ $seed == 1 ]] || continue
+        ! cmp -s "$W/picture" "$W/of_stub"
+        check $? "$e: the picture of its stub is another"
     done
     ! grep -E '(OVER|NOT COUNTED)$' "$W.out"
     check $? "$e: its counts lie between floor and bar"
@@ -144,6 +148,9 @@ if command -v jq >/dev/null; then
         [[ $(jq -c '[.students[] | [.student, (.passed | length)]]' "$class/scores.json") == '[["ada",1],["bob o",0]]' &&
             $(grep -A4 '^03_online_softmax: rows of K read' "$W.out" | tail -n 4 | tr '\n' ';') == '  0.500  - online;  0.500  ada  2460;  1.000  - the stub;  1.000  bob o  4920;' ]]
     check $? "make scores: the best of a student's results, between the rungs"
+    mkdir "$W/graded" && printf '{"submission": "eve", "seeds": 1, "exercises": [%s]}' "$(cat "$class/ada/3.json")" >"$W/graded/eve.json"
+    $EX/scores.sh "$W/graded" >"$W.out" 2>"$W.err" && $EX/scores.sh "$W/graded" | cmp -s - "$W.out" && grep -qE '^eve  +0 +-$' "$W.out"
+    check $? "and of what grade.sh writes, again and again"
 else
     skip "make scores" "no jq here"
 fi
@@ -158,7 +165,7 @@ no_scores 'nowhere: expected a folder' "$W/nowhere"
 if command -v jq >/dev/null; then
     no_scores 'empty: expected results' "$W/empty"
     echo '{"exercise": 3}' >"$class/bob o/x.json"
-    no_scores 'x.json: expected the result of an exercise' "$class"
+    no_scores 'x.json: expected a submission' "$class"
 fi
 
 # ---- The same files for a GPU: no warning, no spill, nothing for ptxas to repair ------------------------
@@ -216,8 +223,11 @@ check $? "the next run leaves it alone"
 student progress >"$W.out" && grep -q ' passed$' "$W.out"
 check $? "progress tells of a pass"
 STATUS=139 student run 1 >"$W.out"
-[[ $? -eq 1 ]] && tail -n 2 "$W.out" | head -n 1 | grep -qx 'not yet: the check ended with status 139 before its verdict'
-check $? "a check that does not come to its end is no pass"
+[[ $? -eq 1 ]] && tail -n 2 "$W.out" | head -n 1 | grep -qx 'not yet: the check ended by SIGSEGV before its verdict'
+check $? "a check that does not come to its end is no pass, and the signal is named"
+STATUS=3 student run 1 | grep -qx 'not yet: the check ended with status 3 before its verdict'
+check $? "a status that is no signal's"
+STATUS=139 student run 1 >"$W.out"
 student progress | grep -q ' not yet: the check ended'
 check $? "progress does not call it one either"
 RESULT=$W/none/json student run 1 >"$W.out" 2>"$W.err"

@@ -111,7 +111,7 @@ SEED ?=#                   of its inputs; without one, each run has other inputs
 RESULT ?=#                   a file for the verdict, the seed and the counts, as one JSON object
 STEP ?=#                   of make own: up to which
 PROMPT ?=#                 of make own: what its model goes on from
-DIR ?=#                   of a class: a folder with the results of each student
+DIR ?=#                   of make scores: a folder with the results of a class
 # What a student types reaches the script as it was typed, whatever it would mean to make or to a shell.
 unexport N SEED RESULT STEP PROMPT DIR
 quoted = '$(subst ','\'',$(value $(1)))'
@@ -125,7 +125,7 @@ own: ## STEP=3: judge the first steps of your own MSA, all without STEP (PROMPT=
 	@$(EXERCISE) own || [ $$? -eq 1 ]
 progress: ## all exercises, and how far you are
 	@$(EXERCISE) progress
-scores: ## DIR=class: a table of a class, from the results in a folder a student
+scores: ## DIR=results: a table of a class, from what grade.sh has written there, or from a folder of results a student
 	@$(EX)/scores.sh $(call quoted,DIR)
 exercises-check: exercise-programs ## prove that every stub fails and every solution passes
 	@B=$(B) NVCC="$(NVCC)" tests/run.sh tests/test_exercises.sh

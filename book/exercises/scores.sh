@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# make scores DIR=class: a table of a class, from the results that RESULT=FILE of make exercise has written. DIR holds a folder a
-# student, with that student's results as .json files anywhere in it. Prints the table, and writes it to DIR/scores.txt and
+# make scores DIR=results: a table of a class. DIR holds what class/grade.sh writes, a .json file a submission, or a folder a student
+# with results of make exercise RESULT=FILE, .json files anywhere in it. Prints the table, and writes it to DIR/scores.txt and
 # DIR/scores.json: students by exercises passed, then by what their answers take; and for each count that has a ladder (exercise.h) the
 # answers between the rungs, as shares of the stub. Several results of an exercise: one that passed, the least of them.
 set -u
@@ -10,15 +10,18 @@ refuse() {
     exit 2
 }
 dir=${1:-}
-[[ -n $dir ]] || refuse "expected DIR=FOLDER, with a folder for each student, found none"
+[[ -n $dir ]] || refuse "expected DIR=FOLDER, with results of a class, found none"
 dir=${dir%/}
-[[ -d $dir ]] || refuse "$dir: expected a folder, with a folder for each student, found none"
+[[ -d $dir ]] || refuse "$dir: expected a folder with results of a class, found none"
 command -v jq >/dev/null || refuse "the package jq is missing"
-mapfile -d '' -t files < <(find "$dir" -mindepth 2 -name '*.json' -type f -print0 | sort -z)
-[[ ${#files[@]} -gt 0 ]] || refuse "$dir: expected results, $dir/STUDENT/NAME.json, found none"
+mapfile -d '' -t files < <(find "$dir" -name '*.json' ! -path "$dir/scores.json" -type f -print0 | sort -z)
+[[ ${#files[@]} -gt 0 ]] || refuse "$dir: expected results, SUBMISSION.json or STUDENT/NAME.json, found none"
 for file in "${files[@]}"; do
-    jq -e '(.exercise | type == "string") and (.passed | type == "boolean") and (.ladders // [] | all(.you and (.rungs | length > 0)))' \
-        "$file" >/dev/null 2>&1 || refuse "$file: expected the result of an exercise, as RESULT= writes it, found something else"
+    # shellcheck disable=SC2016 # $ is jq's
+    jq -e --argjson inside "$([[ ${file#"$dir"/} == */* ]] && echo true || echo false)" '
+        def result: (.exercise | type == "string") and (.passed | type == "boolean") and (.ladders // [] | all(.you and (.rungs | length > 0)));
+        if .submission then (.submission | type == "string") and (.exercises | all(result)) else $inside and result end' \
+        "$file" >/dev/null 2>&1 || refuse "$file: expected a submission of grade.sh, or a result in a student's folder, found something else"
 done
 
 new=$(mktemp -d) || exit 2
@@ -27,7 +30,8 @@ trap 'rm -rf "$new"' EXIT
 jq -n --arg dir "$dir/" '
 def mean: if length == 0 then null else add / length end;
 def share($l): $l.you / $l.rungs[0].count;
-[inputs | . + {student: (input_filename[($dir | length):] | split("/")[0]), ladders: (.ladders // [])}]
+[inputs | (if .submission then .submission as $student | .exercises[] | . + {student: $student}
+           else . + {student: (input_filename[($dir | length):] | split("/")[0])} end) | . + {ladders: (.ladders // [])}]
 | group_by([.student, .exercise])
 | map(sort_by([(.passed | not), ([.ladders[] | share(.)] | mean)])[0])
 | {students: (group_by(.student) | map({student: .[0].student, passed: [.[] | select(.passed) | .exercise],

@@ -1,4 +1,4 @@
-/* Block scores, a warp per 16 index queries and block of 32 keys: every lane multiplies for itself. */
+/* Block scores, a warp per 16 index queries and block of 32 keys, on tensor cores. */
 #include "../../../cuda/index/rows.cuh"
 
 namespace
@@ -12,19 +12,23 @@ PTX_INLINE uint32_t pair(const bf16 *x, int64_t vector, int64_t n_vectors, int c
     return vector < n_vectors ? ld_global((const uint32_t *)(x + vector * width + c)) : 0;
 }
 
-/* [product] */
 /// d = the products of 16 queries from row0 on with 8 keys from key0 on, in the places of fragment_d().
 PTX_INLINE void product(float (&d)[4], const Shape &s, const bf16 *qi, const bf16 *ki, int64_t row0, int64_t key0)
 {
     const int lane = (int)threadIdx.x;
-    for (int i = 0; i < 4; i++) {
-        const Element e = fragment_d(lane, i); // query e.row, key e.col
-        for (int c = 0; c < width && row0 + e.row < n_rows(s) && key0 + e.col < s.n_kv; c++)
-            d[i] += to_float(ld_global(qi + (row0 + e.row) * width + c)) *
-                    to_float(ld_global(ki + (key0 + e.col) * width + c));
+    for (int c = 0; c < width; c += 16) {
+        uint32_t a[4], b[2];
+        for (int i = 0; i < 4; i++) {
+            const Element e = fragment_a(lane, 2 * i); // query e.row, channels e.col and the next
+            a[i] = pair(qi, row0 + e.row, n_rows(s), c + e.col);
+        }
+        for (int i = 0; i < 2; i++) {
+            const Element e = fragment_b(lane, 2 * i); // channels e.row and the next, key e.col
+            b[i] = pair(ki, key0 + e.col, s.n_kv, c + e.row);
+        }
+        mma_m16n8k16(d, a, b);
     }
 }
-/* [product] */
 
 __global__ void __launch_bounds__(32) tensor_tiles(Shape s, const bf16 *qi, const bf16 *ki, float *scores)
 {
@@ -37,7 +41,7 @@ __global__ void __launch_bounds__(32) tensor_tiles(Shape s, const bf16 *qi, cons
         for (int i = 0; i < 4; i++) {
             const Element e = fragment_d(lane, i);
             if (key0 + e.col <= position_of(s, row0 + e.row))
-                maximum[e.row / 8] = fmaxf(maximum[e.row / 8], d[i]);
+                maximum[i / 2] = fmaxf(maximum[i / 2], d[i]);
         }
     }
     for (int half = 0; half < 2; half++) {

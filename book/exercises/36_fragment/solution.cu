@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(32) tensor_tiles(Shape s, const bf16 *qi, cons
         for (int i = 0; i < 4; i++) {
             const Element e = fragment_d(lane, i);
             if (key0 + e.col <= position_of(s, row0 + e.row))
-                maximum[e.row / 8] = fmaxf(maximum[e.row / 8], d[i]);
+                maximum[i / 2] = fmaxf(maximum[i / 2], d[i]);
         }
     }
     for (int half = 0; half < 2; half++) {
