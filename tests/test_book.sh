@@ -65,9 +65,29 @@ if ! command -v doxygen > /dev/null || ! command -v node > /dev/null ||
     skip "the site" "doxygen, doxygen-awesome-css, nodejs and katex are not all here (make book-deps)"
     finish
 fi
+# Links of listings: what a name means there stays, a local name and a namesake in another file do not.
+cat > "$W/tags" << 'XML'
+<compound kind="file"><name>internal.h</name><path>ref/</path><filename>internal_8h.html</filename>
+<member kind="function" static="yes"><name>dot</name><anchorfile>internal_8h.html</anchorfile><anchor>a1</anchor></member></compound>
+<compound kind="file"><name>kernel.cuh</name><path>cuda/kit/</path><filename>kernel_8cuh.html</filename>
+<member kind="function"><name>scale</name><anchorfile>kernel_8cuh.html</anchorfile><anchor>a2</anchor></member></compound>
+<compound kind="file"><name>decode.c</name><path>ref/</path><filename>decode_8c.html</filename>
+<member kind="function" static="yes"><name>dot</name><anchorfile>decode_8c.html</anchorfile><anchor>a3</anchor></member></compound>
+XML
+link() { echo "<a class=\"$1\" href=\"$2\">$3</a>"; }
+listing="double $(link code kernel_8cuh.html#a2 scale) = $(link code internal_8h.html#a1 dot)(q), $(link code decode_8c.html#a3 dot)(k), $(link code internal_8h.html#a1 dot);"
+echo "<!-- listing ref/dense.c --> <div class=\"fragment\"><div class=\"line\">$listing</div></div><!-- fragment --> $(link el decode_8c.html#a3 'dot()')" > "$W/page.html"
+node book/site/link_listings.js "$W/tags" --count "$W/page.html" > "$W.out"
+[[ $? -eq 1 ]] && grep -q ' 1 links, 4 wrong' "$W.out"
+check $? "wrong links of a listing are counted"
+node book/site/link_listings.js "$W/tags" "$W/page.html" > "$W.out" && [[ $(grep -o '<a [^>]*>[^<]*' "$W/page.html") == "$(link code internal_8h.html#a1 dot | sed 's,</a>,,')" ]]
+check $? "and taken away, the right one left"
+
 mkdir "$W/site"
 book/site/build.sh "$W/site" > "$W.out" 2> "$W.err" # with check_links and check_pages
 check $? "the site builds; its links and pages pass"
+grep -qE 'listings: [1-9][0-9]+ links, 0 wrong' "$W.out" && ! grep -hoE '<a class="code[^>]*>(scale|attend|max|sum|width|key)</a>' "$W/site/book"/ch[01]*.html > "$W.out"
+check $? "listings link what they mean, and no local name"
 for page in index check1 check2 check3 check4 exercises teacher notation glossary bibliography $(sed -sn '1s/.*{#\(ch[0-9]*b*\)}.*/\1/p' book/[0-9]*.md); do
     [[ -s $W/site/book/$page.html ]] || { echo "no $page.html" > "$W.err"; false; } || break
 done

@@ -50,11 +50,13 @@ done
 # only woff2 came along: the css names the other formats too
 sed -i -E 's#, ?url\([^)]*\.(woff|ttf)\) ?format\(["'\'']?[a-z]+["'\'']?\)##g' "$build/book/katex/katex.min.css"
 pages=$(for page in book/*.md "$work/exercises.md"; do label=$(sed -n '1s/.*{#\(.*\)}.*/\1/p' "$page"); echo "$build/book/${label:-index}.html"; done)
+node book/site/link_listings.js "$work/tags" $pages
 node book/site/mathematics.js $pages
 labels=$(for page in $(ls book/*.md | grep -v '^book/index.md') "$work/exercises.md"; do sed -n '1s/.*{#\(.*\)}.*/\1/p' "$page"; done)
 node book/site/print.js "$build/book" $labels > "$work/print.html" # all on one page, for paper
 mv "$work/print.html" "$build/book/" && cp book/site/print.css "$build/book/"
 book/site/check_links.js "$build/book"
 book/site/check_pages.js "$build/book" $pages "$build/book/print.html"
+node book/site/link_listings.js "$work/tags" --count $pages "$build/book/print.html"
 rm -rf "$work"
 echo "$build/book/index.html"

@@ -58,6 +58,15 @@ function span(minutes,    hours) { # to 5 minutes
     close(command)
     $0 = substr($0, 1, RSTART - 1) span(sum[1]) " to read, " span(sum[2]) " of exercises" substr($0, RSTART + RLENGTH)
 }
+/^\\snippet / { # of which file, for link_listings.js
+    split("examples/ ../ref/ ../", folder, " ")
+    for (i = 1; i <= 3; i++) {
+        file = folder[i] $2
+        if ((getline entry < file) >= 0) { close(file); break }
+    }
+    sub(/^\.\.\//, "", file); sub(/^examples/, "book/examples", file)
+    print "\\htmlonly[block]<!-- listing " file " -->\\endhtmlonly"
+}
 /^@PART [0-9]+ [0-9]+ .*@$/ { # the chapters that are there, below the name of their part
     heading = $0; sub(/^@PART [0-9]+ [0-9]+ /, "", heading); sub(/@$/, "", heading); begun = 0
     first = $2 + 0; last = $3 + 0; command = "sed -sn 1p [0-9][0-9]*_*.md"
