@@ -58,6 +58,17 @@ for bad in '## Two' '## One~5' '## One~3~c'; do
     check $? "no table '$bad', and one line says so"
 done
 
+# Minutes to read and of exercises, a path a line: of the page and of the README, which need not follow every new exercise.
+minutes() {
+    grep -oE '[0-9][^|]* to read, [^|]* of exercises' "$1" | sed -E 's/([0-9]+) h/60 * \1 +/g; s/([0-9]+) min/\1/g; s/ to read,/ ,/; s/\+ +,/+ 0 ,/; s/ of exercises//; s/\+ *$/+ 0/' |
+        tr ',' '\n' | while read -r sum; do echo $((sum)); done
+}
+book/site/filter_page.sh book/index.md > "$W/paths"
+paste <(minutes "$W/paths") <(minutes README.md) > "$W.out"
+awk 'NF != 2 || $1 < 0.8 * $2 || $1 > 1.25 * $2 { bad = 1 } END { exit bad || NR != 8 }' "$W.out"
+check $? "the README's paths take about as long as the book's"
+[[ $(data/pair.sh --sum) == *"msa 1.8841, twin 1.8749, difference +0.49 +- 0.37 %"*"40 windows: +- 0.88 %" ]] && grep -q '+0.49 ± 0.37 %' README.md && grep -q '+0.49 \\pm 0.37' book/18_found.md
+check $? "what the twins' windows say is what README and chapter 18 say"
 [[ $(book/site/list_exercises.sh | grep -c '^## ') -eq $(ls -d book/exercises/[0-9]*/ | wc -l) ]]
 check $? "the page of exercises has all of them"
 if ! command -v doxygen > /dev/null || ! command -v node > /dev/null ||

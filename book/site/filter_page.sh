@@ -47,8 +47,9 @@ $0 == "## Sources" && ENVIRON["exercises"] != "" { print ENVIRON["exercises"] "\
     $0 = out rest
     if (inside) { print page ": a lone $ in line " NR > "/dev/stderr"; exit 1 }
 }
-function span(minutes,    hours) { # to 5 minutes
-    minutes = 5 * int(minutes / 5 + 0.5); hours = int(minutes / 60); minutes -= 60 * hours
+function span(minutes,    step, hours) { # to 10 minutes, or half hours
+    step = minutes < 120 ? 10 : 30
+    minutes = step * int(minutes / step + 0.5); hours = int(minutes / 60); minutes -= 60 * hours
     return (hours ? hours " h" : "") (hours && minutes ? " " : "") (minutes || !hours ? minutes " min" : "")
 }
 /@TIMES [0-9b ]+@/ {
