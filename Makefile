@@ -18,7 +18,8 @@ compiles  = $(shell printf 'int main(void){return 0;}\n' | $(CC) $(1) -x c - -o 
 OPENBLAS := $(call has,openblas)
 PNG      := $(call has,libpng)
 JSON     := $(call has,jansson)
-MPI      := $(firstword $(foreach p,ompi-c mpich,$(if $(call has,$(p)),$(p))))# the name of its pkg-config file
+MPI       = $(if $(SAN),,$(FOUND_MPI))# the name of its pkg-config file; sanitizers would find its leaks
+FOUND_MPI := $(firstword $(foreach p,ompi-c mpich,$(if $(call has,$(p)),$(p))))
 OPENMP   := $(call compiles,-fopenmp)
 compiles_cxx = $(shell printf 'int main(){return 0;}\n' | $(CXX) $(1) -x c++ - -o /dev/null 2>/dev/null && echo 1)
 CXX17    := $(call compiles_cxx,-std=c++17)

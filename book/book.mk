@@ -71,5 +71,5 @@ $(EXAMPLES) $(DRAWINGS) $(ANSWERERS) $(RECORDERS): %: %.o $(B)/headless.o
 
 $(B)/lab/msa.wasm: book/lab/lab.c $(wildcard ref/*.c) $(addprefix ref/judge/,selections.c inputs.c) $(wildcard ref/*.h ref/*.def) $(addprefix book/,examples/example.h examples/orders.h book.mk)
 	@mkdir -p $(@D) && $(call say,clang --target=wasm32 ref/*.c)
-	$(Q)clang --target=wasm32-wasi --sysroot=/usr -mexec-model=reactor -std=c11 -O2 -Iref $(filter %.c,$^) \
+	$(Q)clang --target=wasm32-wasi --sysroot=/usr -mexec-model=reactor $(STRICT) -Wno-shorten-64-to-32 -Wno-unknown-pragmas -O2 -Iref $(filter %.c,$^) \
 	  $(LAB_CALLS:%=-Wl,--export=%) -Wl,--strip-all -nodefaultlibs -lc -lm -o $@

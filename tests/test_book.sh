@@ -58,6 +58,17 @@ for bad in '## Two' '## One~5' '## One~3~c'; do
     check $? "no table '$bad', and one line says so"
 done
 
+# Minutes to read and of exercises, a path a line: of the page and of the README, which need not follow every new exercise.
+minutes() {
+    grep -oE '[0-9][^|]* to read, [^|]* of exercises' "$1" | sed -E 's/([0-9]+) h/60 * \1 +/g; s/([0-9]+) min/\1/g; s/ to read,/ ,/; s/\+ +,/+ 0 ,/; s/ of exercises//; s/\+ *$/+ 0/' |
+        tr ',' '\n' | while read -r sum; do echo $((sum)); done
+}
+book/site/filter_page.sh book/index.md > "$W/paths"
+paste <(minutes "$W/paths") <(minutes README.md) > "$W.out"
+awk 'NF != 2 || $1 < 0.8 * $2 || $1 > 1.25 * $2 { bad = 1 } END { exit bad || NR != 8 }' "$W.out"
+check $? "the README's paths take about as long as the book's"
+[[ $(data/pair.sh --sum) == *"msa 1.8841, twin 1.8749, difference +0.49 +- 0.37 %"*"40 windows: +- 0.88 %" ]] && grep -q '+0.49 ± 0.37 %' README.md && grep -q '+0.49 \\pm 0.37' book/18_found.md
+check $? "what the twins' windows say is what README and chapter 18 say"
 [[ $(book/site/list_exercises.sh | grep -c '^## ') -eq $(ls -d book/exercises/[0-9]*/ | wc -l) ]]
 check $? "the page of exercises has all of them"
 # The sheet of what a kernel may call.
@@ -76,9 +87,29 @@ if ! command -v doxygen > /dev/null || ! command -v node > /dev/null ||
     skip "the site" "doxygen, doxygen-awesome-css, nodejs and katex are not all here (make book-deps)"
     finish
 fi
+# Links of listings: what a name means there stays, a local name and a namesake in another file do not.
+cat > "$W/tags" << 'XML'
+<compound kind="file"><name>internal.h</name><path>ref/</path><filename>internal_8h.html</filename>
+<member kind="function" static="yes"><name>dot</name><anchorfile>internal_8h.html</anchorfile><anchor>a1</anchor></member></compound>
+<compound kind="file"><name>kernel.cuh</name><path>cuda/kit/</path><filename>kernel_8cuh.html</filename>
+<member kind="function"><name>scale</name><anchorfile>kernel_8cuh.html</anchorfile><anchor>a2</anchor></member></compound>
+<compound kind="file"><name>decode.c</name><path>ref/</path><filename>decode_8c.html</filename>
+<member kind="function" static="yes"><name>dot</name><anchorfile>decode_8c.html</anchorfile><anchor>a3</anchor></member></compound>
+XML
+link() { echo "<a class=\"$1\" href=\"$2\">$3</a>"; }
+listing="double $(link code kernel_8cuh.html#a2 scale) = $(link code internal_8h.html#a1 dot)(q), $(link code decode_8c.html#a3 dot)(k), $(link code internal_8h.html#a1 dot);"
+echo "<!-- listing ref/dense.c --> <div class=\"fragment\"><div class=\"line\">$listing</div></div><!-- fragment --> $(link el decode_8c.html#a3 'dot()')" > "$W/page.html"
+node book/site/link_listings.js "$W/tags" --count "$W/page.html" > "$W.out"
+[[ $? -eq 1 ]] && grep -q ' 1 links, 4 wrong' "$W.out"
+check $? "wrong links of a listing are counted"
+node book/site/link_listings.js "$W/tags" "$W/page.html" > "$W.out" && [[ $(grep -o '<a [^>]*>[^<]*' "$W/page.html") == "$(link code internal_8h.html#a1 dot | sed 's,</a>,,')" ]]
+check $? "and taken away, the right one left"
+
 mkdir "$W/site"
 book/site/build.sh "$W/site" > "$W.out" 2> "$W.err" # with check_links and check_pages
 check $? "the site builds; its links and pages pass"
+grep -qE 'listings: [1-9][0-9]+ links, 0 wrong' "$W.out" && ! grep -hoE '<a class="code[^>]*>(scale|attend|max|sum|width|key)</a>' "$W/site/book"/ch[01]*.html > "$W.out"
+check $? "listings link what they mean, and no local name"
 for page in index check1 check2 check3 check4 exercises sheet teacher notation glossary bibliography $(sed -sn '1s/.*{#\(ch[0-9]*b*\)}.*/\1/p' book/[0-9]*.md); do
     [[ -s $W/site/book/$page.html ]] || { echo "no $page.html" > "$W.err"; false; } || break
 done

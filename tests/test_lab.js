@@ -54,6 +54,19 @@ const checks = {
             console.log(`${name}\t${JSON.stringify(f.say(lab.compute(f, x), x).map(pair => pair.map(String)))}`);
         }
     },
+    // FILE: book.css, whose background the colours lie on, and lab.css
+    colours(...styles) {
+        const blocks = file => [...fs.readFileSync(file, "utf8").matchAll(/\n(html(?:\.dark-mode)?) \{([^}]*)\}/g)]
+            .map(([, name, inside]) => [name, Object.fromEntries([...inside.matchAll(/(--[a-z-]+): *(#[0-9a-f]{6})/g)].map(m => [m[1], m[2]]))]);
+        const [page, lab_] = styles.map(file => Object.fromEntries(blocks(file)));
+        const channel = c => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+        const light = hex => [0.2126, 0.7152, 0.0722].reduce((sum, part, i) => sum + part * channel(parseInt(hex.slice(1 + 2 * i, 3 + 2 * i), 16)), 0.05);
+        for (const name of ["html", "html.dark-mode"]) {
+            const background = light(page[name]["--page-background-color"]), read = Object.entries(lab_[name]).filter(([colour]) => colour !== "--lab-pale");
+            const contrast = read.map(([, hex]) => Math.max(light(hex), background) / Math.min(light(hex), background));
+            check(read.length >= 4 && Math.min(...contrast) >= 4.5, `${name}: ${read.length} colours of 4.5:1 or more`);
+        }
+    },
     // FILE: a directory of `msa dense`
     weights(dir) {
         const p = at("01_attention", { d: "32" }).p, o = read(`${dir}/o.npy`);

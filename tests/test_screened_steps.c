@@ -183,8 +183,10 @@ static void one_case(check_case *c, int n, kind keys, kind queries, uint64_t see
 static void ids(void)
 {
     for (int k = 0; k < N_KINDS; k++) {
+        if (!tap_full() && ((uint64_t)k + check_seed(1)) % 2) // every second kind, as the seed says
+            continue;
         check_case c = check_begin("steps over %s keys are those of the full keys", kind_name[k]);
-        for (int n = tap_full() ? 0 : k % N_CASES; n < N_CASES; n += tap_full() ? 1 : N_CASES) {
+        for (int n = tap_full() ? 0 : k / 2 % N_CASES; n < N_CASES; n += tap_full() ? 1 : N_CASES) {
             set_mode(k + n);
             one_case(&c, n, (kind)k, (k + n) % 2 ? (kind)k : NORMAL, check_seed((uint64_t)(100 * k + n)));
             check_release(NULL);

@@ -399,13 +399,18 @@ static void judge_screened(const msa_shape &s, std::mt19937 &rng)
     tap_note("screened: T=%lld S=%lld heads=%d:%d di=%d block=%d k=%d", (long long)s.n_q, (long long)s.n_kv,
              s.n_heads, s.n_kv_heads, s.d_index, s.block, s.topk);
     const simt::Counters c = count(p, "index/screened");
-    const double formula = 5 * di * (double)complete * n + 12 * (double)complete + 2 * di * 256 * ctas +
-                           (di * n + 96) * codes + (48 + 2 * di) * pairs + 2 * di * n * tiles +
-                           4 * s.topk * (double)rows,
-                 settlers = (double)std::min<int64_t>(264, rows * blocks / 128 + blocks);
-    // Counters of blocks, who fell, how many candidates a row has (which all lanes read), worklists.
+    // CTAs that share the keys of 256 rows, and what their lists cost until they are one.
+    const double parts = (double)std::max<int64_t>(1, std::min<int64_t>(132 / (int64_t)ctas, blocks / 16)),
+                 keep = s.topk - 1, lists = parts * (double)rows,
+                 united = parts > 1 ? lists * (8 * keep + 128 + 128 + 4) : 0;
+    tap_note("%.0f CTAs share a row's keys", parts);
+    const double formula = 5 * di * (double)complete * n + 12 * (double)complete +
+                           2 * di * 256 * ctas * parts + (di * n + 96) * codes + (48 + 2 * di) * pairs +
+                           2 * di * n * tiles + 4 * s.topk * (double)rows,
+                 settlers = (double)std::min<int64_t>(264, (int64_t)lists * blocks / 128 + blocks);
+    // Counters of blocks, who fell, how many candidates a list has (which all lanes read), worklists.
     within_one_percent("screened", (double)(c.load_bytes + c.store_bytes), formula,
-                       12 * (double)blocks + 4 * some + 24 + (4 + 128 + 128) * (double)rows + 8 * some +
+                       12 * (double)blocks + 4 * some + 24 + (4 + 128 + 128) * lists + united + 8 * some +
                            (16 + 8 * 16) * tiles + 1024 * settlers + 4 * 288 * ctas);
     exactly("screened, in 8 bits", c.tensor_int8, 256 * codes * n * di);
     exactly("screened, settled", c.tensor_fma, 128 * tiles * n * di);
@@ -669,6 +674,7 @@ int main()
     judge_index({9, 4100, 16, 1, 128, 128, 128, 16, 1, nullptr, nullptr, nullptr, nullptr}, 4, rng);
     judge_screened({300, 400, 8, 2, 64, 64, 32, 4, 1, nullptr, nullptr, nullptr, nullptr}, rng);
     judge_screened({96, 1500, 64, 4, 128, 128, 128, 5, 1, nullptr, nullptr, nullptr, nullptr}, rng);
+    judge_screened({40, 3000, 4, 2, 64, 64, 32, 4, 1, nullptr, nullptr, nullptr, nullptr}, rng);
     const int eights = 8, k = 4; // as in judge_choice()
     judge_choice(eights * crossing * k, rng);
     judge_choice(eights * crossing * k + 1, rng);

@@ -6,8 +6,8 @@
 /* ---- The ladders ------------------------------------------------------------------------------------ */
 
 static const char *const rungs[] = {"index/naive", "index/tiled", "index/wgmma", "index/fused"};
-static const char *const selections[] = {"topk/register_list", "topk/warp", "topk/heaps", "topk/staged",
-                                         "topk/columns"};
+static const char *const selections[] = {"topk/register_list", "topk/warp",      "topk/heaps",
+                                         "topk/staged",        "topk/threshold", "topk/columns"};
 
 /* Multiply-adds that are needed: d for each visible pair of query and key, in each group. */
 static double needed(const msa_shape *s)
@@ -67,7 +67,7 @@ static void topk_ladder(void)
     trial t = engine_inputs(&s, "random");
     printf("\n64 rows of about 511 scores, the best 16\n                     bytes read  sectors read  "
            "sectors written  shared accesses\n");
-    for (int r = 0; r < 5; r++) {
+    for (int r = 0; r < 6; r++) {
         const simt_counters n = engine_count(&t, selections[r]);
         printf("%-18s %12ld %13ld %16ld %16ld\n", selections[r], (long)n.load_bytes, (long)n.load_sectors,
                (long)n.store_sectors, (long)n.shared_accesses);

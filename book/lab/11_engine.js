@@ -19,7 +19,7 @@
 
     lab.figure("11_engine", {
         title: "A recorded run, turn by turn: what the thread at work knows of who wrote each score",
-        note: "A thread knows of a write if it knows of more releases of the writer's warp than that had made before. Barriers tell it of them.",
+        note: "A thread knows of a write if it knows of more releases of the writer's warp than that warp had made when it wrote. Barriers tell.",
         beside: true,
         controls: {
             run: { label: "the kernel", options: Object.fromEntries(runs.map((run, a) => [a, run.title])), value: "3" },

@@ -168,9 +168,15 @@ globalThis.lab = (() => {
                 set(figure.point({ x: event.clientX - box.left, y: event.clientY - box.top, width: box.width }, r, x));
             };
             picture.addEventListener("pointerdown", at);
-            picture.addEventListener("pointermove", event => { if (event.buttons || event.pointerType === "mouse" && figure.hover) at(event); });
+            picture.addEventListener("pointermove", event => { if (event.buttons) at(event); });
         }
-        still.parentElement.after(root);
+        let place = still.parentElement; // below the still figure or, beside it, below what is said of it
+        if (figure.beside) {
+            let next = place.nextElementSibling;
+            while (next && next.textContent.trim() === "") next = next.nextElementSibling;
+            if (next?.firstElementChild?.tagName === "EM") place = next;
+        }
+        place.after(root);
         try {
             set(settings(figure));
         } catch (error) { // the still figure stays

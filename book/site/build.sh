@@ -52,6 +52,7 @@ done
 # only woff2 came along: the css names the other formats too
 sed -i -E 's#, ?url\([^)]*\.(woff|ttf)\) ?format\(["'\'']?[a-z]+["'\'']?\)##g' "$build/book/katex/katex.min.css"
 pages=$(for page in book/*.md $made; do label=$(sed -n '1s/.*{#\(.*\)}.*/\1/p' "$page"); echo "$build/book/${label:-index}.html"; done)
+node book/site/link_listings.js "$work/tags" $pages
 node book/site/mathematics.js $pages
 labels=$(for page in $(ls book/*.md | grep -v '^book/index.md') $made; do sed -n '1s/.*{#\(.*\)}.*/\1/p' "$page"; done)
 node book/site/print.js "$build/book" $labels > "$work/print.html" # all on one page, for paper
@@ -59,5 +60,6 @@ mv "$work/print.html" "$build/book/" && cp book/site/print.css "$build/book/"
 book/lab/embed.sh "$build" # after the page for paper, whose figures stay still
 book/site/check_links.js "$build/book"
 book/site/check_pages.js "$build/book" $pages "$build/book/print.html"
+node book/site/link_listings.js "$work/tags" --count $pages "$build/book/print.html"
 rm -rf "$work"
 echo "$build/book/index.html"

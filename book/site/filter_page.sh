@@ -47,8 +47,9 @@ $0 == "## Sources" && ENVIRON["exercises"] != "" { print ENVIRON["exercises"] "\
     $0 = out rest
     if (inside) { print page ": a lone $ in line " NR > "/dev/stderr"; exit 1 }
 }
-function span(minutes,    hours) { # to 5 minutes
-    minutes = 5 * int(minutes / 5 + 0.5); hours = int(minutes / 60); minutes -= 60 * hours
+function span(minutes,    step, hours) { # to 10 minutes, or half hours
+    step = minutes < 120 ? 10 : 30
+    minutes = step * int(minutes / step + 0.5); hours = int(minutes / 60); minutes -= 60 * hours
     return (hours ? hours " h" : "") (hours && minutes ? " " : "") (minutes || !hours ? minutes " min" : "")
 }
 /@TIMES [0-9b ]+@/ {
@@ -57,6 +58,15 @@ function span(minutes,    hours) { # to 5 minutes
     if ((command | getline entry) < 1 || split(entry, sum, " ") != 2) { print page ": no times" > "/dev/stderr"; exit 1 }
     close(command)
     $0 = substr($0, 1, RSTART - 1) span(sum[1]) " to read, " span(sum[2]) " of exercises" substr($0, RSTART + RLENGTH)
+}
+/^\\snippet / { # of which file, for link_listings.js
+    split("examples/ ../ref/ ../", folder, " ")
+    for (i = 1; i <= 3; i++) {
+        file = folder[i] $2
+        if ((getline entry < file) >= 0) { close(file); break }
+    }
+    sub(/^\.\.\//, "", file); sub(/^examples/, "book/examples", file)
+    print "\\htmlonly[block]<!-- listing " file " -->\\endhtmlonly"
 }
 /^@PART [0-9]+ [0-9]+ .*@$/ { # the chapters that are there, below the name of their part
     heading = $0; sub(/^@PART [0-9]+ [0-9]+ /, "", heading); sub(/@$/, "", heading); begun = 0

@@ -55,6 +55,7 @@ paper() { # paper KERNELS
     echo "paper-8192|$1|T=524288 S=536870912 $one topk=32|random"
 }
 paper topk/columns
+paper topk/threshold
 
 # 512 K tokens take 58 GB with the KL loss, a million 110 GB: of an H200.
 echo "train-128k-dense|dense_backward/hopper|$(length 128)|random"

@@ -35,6 +35,7 @@ mutant 'a partial of no weight left out' combine "test_nonfinite sparse/kv_outer
 mutant 'a maximum that starts at -inf' softmax_init "test_nonfinite decode/swapped" '{lowest, lowest}' '{minus_infinity(), minus_infinity()}'
 mutant 'ids of others believed' q_outer "test_nonfinite sparse/q_outer" 'warp_ballot(is_block($s, $id))' 'warp_ballot($id >= 0)'
 kernel 'who waits at the end is forgotten' columns topk/columns 'flush($list, $buffer);' ''
+kernel 'a bound that more than the list can hold have to reach' remaining topk/threshold '$topk - 2' '0'
 kernel 'a heap that does not sink' replace_root topk/heaps 'if ($key <= $least)' 'if ($key >= $least)'
 kernel 'entries of the bits above' scatter reverse/scan '$chosen & ($bit - 1)' '$chosen & ~$bit'
 kernel 'parts of a row weigh the same' merge_row decode/split 'ex2($part.x - $m)' '1.0f'
