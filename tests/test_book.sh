@@ -78,7 +78,7 @@ book/site/list_functions.sh > "$W/sheet.md" 2> "$W.err" &&
     done
 check $? "the sheet has every function of ptx.cuh, launch.cuh and fragment.cuh"
 mkdir -p "$W/kit/book/site" "$W/kit/cuda/kit" && cp book/site/list_functions.sh "$W/kit/book/site" && cp cuda/kit/*.cuh "$W/kit/cuda/kit"
-sed -i '/^\/\/\/ Expects `bytes` more/d' "$W/kit/cuda/kit/ptx.cuh"
+sed -i '/^\/\/\/ A new barrier, whose phases/d' "$W/kit/cuda/kit/ptx.cuh"
 ! "$W/kit/book/site/list_functions.sh" > "$W.out" 2> "$W.err" && grep -q 'cuda/kit/ptx.cuh:[0-9]*: expected a comment' "$W.err"
 check $? "a function without a comment is refused"
 
