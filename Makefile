@@ -18,6 +18,8 @@ compiles  = $(shell printf 'int main(void){return 0;}\n' | $(CC) $(1) -x c - -o 
 OPENBLAS := $(call has,openblas)
 PNG      := $(call has,libpng)
 JSON     := $(call has,jansson)
+MPI       = $(if $(SAN),,$(FOUND_MPI))# the name of its pkg-config file; sanitizers would find its leaks
+FOUND_MPI := $(firstword $(foreach p,ompi-c mpich,$(if $(call has,$(p)),$(p))))
 OPENMP   := $(call compiles,-fopenmp)
 compiles_cxx = $(shell printf 'int main(){return 0;}\n' | $(CXX) $(1) -x c++ - -o /dev/null 2>/dev/null && echo 1)
 CXX17    := $(call compiles_cxx,-std=c++17)
@@ -46,7 +48,7 @@ APPLIBS   = $(if $(CUDA),$(CUDALIBS)) $(if $(PNG),$(shell pkg-config --libs libp
 
 # ---- Sources: a library (ref, fast) and what only the program needs -----------------------------
 LIB_SRC := $(wildcard ref/*.c ref/fast/*.c)
-APP_SRC := $(wildcard $(patsubst %,ref/%/*.c,judge bench model io checkpoint picture table cli))
+APP_SRC := $(wildcard $(patsubst %,ref/%/*.c,judge bench model parallel io checkpoint picture table cli))
 # Kernels on tiles are compiled once more, for the processors that have them: amx.h.
 TILES   := $(shell printf 'int main(void){__asm__("tilezero %%tmm0");return 0;}\n' | $(CC) -march=x86-64-v4 -x c - -o /dev/null 2>/dev/null && echo 1)
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(if $(TILES),$(patsubst %.c,$(B)/%.tiles.o,$(wildcard ref/fast/*_amx.c)))
@@ -99,6 +101,7 @@ help:
 	@printf '  %-10s %s\n' OpenBLAS "$(if $(OPENBLAS),$(shell pkg-config --modversion openblas 2>/dev/null),no: plain loops instead)"
 	@printf '  %-10s %s\n' libpng "$(if $(PNG),$(shell pkg-config --modversion libpng 2>/dev/null),no: pictures as PPM)"
 	@printf '  %-10s %s\n' jansson "$(if $(JSON),$(shell pkg-config --modversion jansson 2>/dev/null),no: train generate layer inspect and dump --model are left out)"
+	@printf '  %-10s %s\n' MPI "$(if $(MPI),$(shell pkg-config --modversion $(MPI) 2>/dev/null),no: no build/msa-mpi; --ranks are threads)"
 	@printf '  %-10s %s\n' nvcc "$(if $(NVCC_VERSION),$(NVCC_VERSION)$(if $(NVCC_NEW),,: left alone$(comma) 12.4 or newer is needed),no)"
 	@printf '  %-10s %s\n' GPU "$$( (nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null || echo no) | head -n 1)"
 
@@ -108,7 +111,7 @@ deps: ## install the distribution packages that are missing (DEPS=0: only name t
 	@.ci/deps $(DEPS) $(PACKAGES)
 
 # ---- Build --------------------------------------------------------------------------------------
-build: $(B)/msa $(B)/libmsa.a $(B)/libmsa.so $(if $(CUDA_OBJ),$(B)/libmsa_cuda.a $(B)/libmsa_cuda.so) ## build/msa, the libraries build/libmsa.{a,so} and, with the kernels, build/libmsa_cuda.{a,so}
+build: $(B)/msa $(if $(MPI),$(B)/msa-mpi) $(B)/libmsa.a $(B)/libmsa.so $(if $(CUDA_OBJ),$(B)/libmsa_cuda.a $(B)/libmsa_cuda.so) ## build/msa, the libraries build/libmsa.{a,so} and, with the kernels, build/libmsa_cuda.{a,so}
 	@$(over)
 
 # What is done again in double meets the same logit twice, and it has to be the same number: large ones differ by more
@@ -187,6 +190,10 @@ $(B)/sideless/%.o: %.c $(B)/flags
 $(B)/ref/cli/blas.o: private FOUND += -DOPENBLAS_DIR='"$(shell pkg-config --variable=libdir openblas)"'
 $(B)/msa: $(APP_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(filter-out $(LIBS),$(APPLIBS)) $(if $(OPENBLAS),-ldl -lpthread) -lm -o $@
+# The same program as one of the processes that mpirun starts.
+$(B)/ref/parallel/mpi/%.o: private FOUND += $(shell pkg-config --cflags $(MPI) 2>/dev/null)
+$(B)/msa-mpi: $(filter-out %/parallel/world.o,$(APP_OBJ)) $(B)/ref/parallel/mpi/world.o $(SIDE_OBJ) $(LIB_OBJ)
+	$(Q)$(LINK) $(LINKFLAGS) $^ $(filter-out $(LIBS),$(APPLIBS)) $(shell pkg-config --libs $(MPI)) $(if $(OPENBLAS),-ldl -lpthread) -lm -o $@
 # No kernel is left out of its table.
 $(B)/msa $(B)/headless.o: | $(B)/listed
 $(B)/listed: .ci/listed $(KERNELS) cuda/kernels.def cuda/kernel.sed ref/fast/kernels.def $(wildcard ref/fast/*.c)

@@ -59,30 +59,30 @@ static msa_status backward(const msa_shape *s, const float *q, const float *k, c
                 int64_t n = list_support(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), tokens);
                 int64_t row = (seq.q0 + i) * s->n_heads + h;
                 int64_t kv = seq.kv0 * s->n_kv_heads + r;
-                for (int64_t a = 0; a < n; a++)
-                    p[a] = scale * dot(q + row * d, k + (kv + tokens[a] * s->n_kv_heads) * d, d);
+                for (int64_t j = 0; j < n; j++)
+                    p[j] = scale * dot(q + row * d, k + (kv + tokens[j] * s->n_kv_heads) * d, d);
                 double denom;
                 softmax_row(p, n, false, &denom);
 
                 int64_t peak = 0;
-                for (int64_t a = 0; a < n; a++) {
-                    p[a] /= denom;
-                    dp[a] = dot(dout + row * d, v + (kv + tokens[a] * s->n_kv_heads) * d, d);
-                    peak = p[a] > p[peak] ? a : peak;
+                for (int64_t j = 0; j < n; j++) {
+                    p[j] /= denom;
+                    dp[j] = dot(dout + row * d, v + (kv + tokens[j] * s->n_kv_heads) * d, d);
+                    peak = p[j] > p[peak] ? j : peak;
                 }
                 /* dS does not change if a constant is taken from dP. Taking the value at the peak leaves
                  * something of dP - delta where P is nearly one-hot and the two would cancel. */
                 double origin = dp[peak], delta = 0; /* delta = rowsum(dP * P) */
-                for (int64_t a = 0; a < n; a++) {
-                    dp[a] -= origin;
-                    delta += dp[a] * p[a];
+                for (int64_t j = 0; j < n; j++) {
+                    dp[j] -= origin;
+                    delta += dp[j] * p[j];
                 }
                 memset(acc, 0, (size_t)d * sizeof *acc);
                 double excess = 0;
-                for (int64_t a = 0; a < n; a++) {
-                    int64_t at = (kv + tokens[a] * s->n_kv_heads) * d;
-                    double ds = p[a] * (dp[a] - delta);
-                    double pv = bf16 ? (double)msa_bf16((float)p[a]) : p[a];
+                for (int64_t j = 0; j < n; j++) {
+                    int64_t at = (kv + tokens[j] * s->n_kv_heads) * d;
+                    double ds = p[j] * (dp[j] - delta);
+                    double pv = bf16 ? (double)msa_bf16((float)p[j]) : p[j];
                     double dsv = scale * (bf16 ? (double)msa_bf16((float)ds) : ds);
                     excess += dsv;
                     axpy(dsv, k + at, d, acc);
@@ -99,9 +99,9 @@ static msa_status backward(const msa_shape *s, const float *q, const float *k, c
             }
         }
     }
-    for (int64_t a = 0; a < kv_size; a++) {
-        dk[a] = (float)sum_dk[a];
-        dv[a] = (float)sum_dv[a];
+    for (int64_t i = 0; i < kv_size; i++) {
+        dk[i] = (float)sum_dk[i];
+        dv[i] = (float)sum_dv[i];
     }
     return MSA_OK;
 }

@@ -17,8 +17,8 @@ int key_samples(const msa_shape *s, const int32_t *ids, int64_t p, int64_t at[KE
     for (int slot = 0; ids && slot < s->topk && ids[slot] >= 0; slot++) /* whole but for the last, if local */
         n += min_i64(s->block, p + 1 - (int64_t)ids[slot] * s->block);
     const int64_t step = (n + KEY_SAMPLES - 1) / KEY_SAMPLES;
-    for (int64_t a = step / 2; a < n; a += step)
-        at[used++] = ids ? (int64_t)ids[a / s->block] * s->block + a % s->block : a;
+    for (int64_t i = step / 2; i < n; i += step)
+        at[used++] = ids ? (int64_t)ids[i / s->block] * s->block + i % s->block : i;
     return used;
 }
 
@@ -26,8 +26,8 @@ static void centre_of(const int64_t *at, int used, const float *k, int64_t strid
 {
     for (int c = 0; c < d; c++) {
         double sum = 0, square = 0;
-        for (int a = 0; a < used; a++) {
-            const double x = (double)k[at[a] * stride + c];
+        for (int i = 0; i < used; i++) {
+            const double x = (double)k[at[i] * stride + c];
             sum += x;
             square += x * x;
         }
@@ -39,8 +39,8 @@ static void centre_of(const int64_t *at, int used, const float *k, int64_t strid
 void sample_centre(const float *keys, int used, int d, float *centre)
 {
     int64_t at[KEY_SAMPLES];
-    for (int a = 0; a < used; a++)
-        at[a] = a;
+    for (int i = 0; i < used; i++)
+        at[i] = i;
     centre_of(at, used, keys, d, d, centre);
 }
 

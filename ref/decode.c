@@ -85,11 +85,10 @@ static double index_dot(const msa_shape *s, const msa_pages *p, const float *q, 
     return sum * (double)p->scale[row / piece_tokens(s, p)];
 }
 
-/* Maxima of the blocks that compete, those before the local one, where every key is visible. */
-static void score_blocks(const msa_shape *s, const msa_pages *p, const request *req, const float *q,
-                         const float *ki, int64_t local, double *m)
+void score_request(const msa_shape *s, const msa_pages *p, const request *req, const float *q, const float *ki,
+                   int64_t n, double *m)
 {
-    for (int64_t b = 0; b < local; b++) {
+    for (int64_t b = 0; b < n; b++) {
         m[b] = -INFINITY;
         for (int64_t j = b * s->block; j < (b + 1) * s->block; j++) {
             const double x = index_dot(s, p, q, ki, key_row(req, j));
@@ -174,7 +173,7 @@ msa_status msa_decode(const msa_shape *s, const msa_pages *p, const float *q, co
             for (int r = 0; r < s->n_kv_heads; r++) {
                 const int64_t query = req.seq.q0 + i, local = position(&req.seq, i) / s->block;
                 int32_t *chosen = ids + (r * s->n_q + query) * s->topk;
-                score_blocks(s, p, &req, qi + (query * s->n_kv_heads + r) * s->d_index, ki, local, w.m);
+                score_request(s, p, &req, qi + (query * s->n_kv_heads + r) * s->d_index, ki, local, w.m);
                 topk_row(w.m, local, s->topk, w.best, chosen);
                 attend(s, query, r, list_rows(s, &req, i, r, chosen, w.rows), q, k, v, o, lse, &w);
             }

@@ -84,6 +84,10 @@ int64_t key_row(const request *req, int64_t j);
 int64_t keys_together(const request *req, int64_t j, int64_t end);
 /* Writes rows of the newest tokens, of so many bytes, to where their keys lie: of K, V or index keys, float32 or bf16. */
 void append_rows(const msa_shape *s, const msa_pages *p, size_t bytes, const void *new_rows, void *rows);
+/* m[n]: the maxima of q . key in the first n blocks of a request, each complete and visible: of a step, those before the
+ * local one. */
+void score_request(const msa_shape *s, const msa_pages *p, const request *req, const float *q, const float *ki,
+                   int64_t n, double *m);
 /* Tokens that share a scale of 8-bit keys: a page, or a block of it. */
 int64_t piece_tokens(const msa_shape *s, const msa_pages *p);
 
@@ -93,6 +97,10 @@ void top_blocks(const double *m, int64_t n, int64_t keep, double *best, int32_t 
 
 /* The selection rule on one row of block scores: ids[k] for a query whose local block is `local`. */
 void topk_row(const double *m, int64_t local, int64_t k, double *best, int32_t *ids);
+
+/* Block and score recall of one row of k ids against the n best blocks; both lists ascend: recall.c. */
+void recall_row(const double *mass, const int32_t *best, int64_t n, const int32_t *ids, int k,
+                double *block_recall, double *score_recall);
 
 /* What float32 arithmetic rounds, in the score and in the bound of index8.c, is at most so many |q'| (N + E). */
 static inline double index8_slack(int d)

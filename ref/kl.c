@@ -44,12 +44,12 @@ static void teacher(const msa_shape *s, int r, const float *q, const float *k, c
     const double scale = 1 / sqrt(d);
     memset(t, 0, (size_t)n * sizeof *t);
     for (int h = r * group; h < (r + 1) * group; h++) {
-        for (int64_t a = 0; a < n; a++)
-            p[a] = scale * dot(q + (int64_t)h * d, k + (tokens[a] * s->n_kv_heads + r) * d, d);
+        for (int64_t i = 0; i < n; i++)
+            p[i] = scale * dot(q + (int64_t)h * d, k + (tokens[i] * s->n_kv_heads + r) * d, d);
         double denom;
         softmax_row(p, n, false, &denom);
-        for (int64_t a = 0; a < n; a++)
-            t[a] += p[a] / denom / group;
+        for (int64_t i = 0; i < n; i++)
+            t[i] += p[i] / denom / group;
     }
 }
 
@@ -58,12 +58,12 @@ static void teacher(const msa_shape *s, int r, const float *q, const float *k, c
 static double reverse_row(int64_t n, const double *logits, double lse, double *t)
 {
     double sum = 0;
-    for (int64_t a = 0; a < n; a++) {
-        t[a] = logits[a] - lse - log(t[a] < DBL_MIN ? DBL_MIN : t[a]);
-        sum += exp(logits[a] - lse) * t[a];
+    for (int64_t i = 0; i < n; i++) {
+        t[i] = logits[i] - lse - log(t[i] < DBL_MIN ? DBL_MIN : t[i]);
+        sum += exp(logits[i] - lse) * t[i];
     }
-    for (int64_t a = 0; a < n; a++)
-        t[a] = exp(logits[a] - lse) * (1 - (t[a] - sum));
+    for (int64_t i = 0; i < n; i++)
+        t[i] = exp(logits[i] - lse) * (1 - (t[i] - sum));
     return sum;
 }
 
@@ -93,13 +93,13 @@ static msa_status kl(const msa_shape *s, const float *q, const float *k, const f
                 int64_t n = list_support(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), tokens);
                 int64_t row = (seq.q0 + i) * groups + r;
                 teacher(s, r, q + (seq.q0 + i) * s->n_heads * s->d_head, keys, tokens, n, p, t);
-                for (int64_t a = 0; a < n; a++)
-                    p[a] = u[a] = scale * dot(qi + row * di, index_keys + tokens[a] * di, di);
+                for (int64_t j = 0; j < n; j++)
+                    p[j] = u[j] = scale * dot(qi + row * di, index_keys + tokens[j] * di, di);
                 double denom, row_lse = softmax_row(u, n, false, &denom);
                 /* [loss] */
-                for (int64_t a = 0; a < n; a++)
-                    if (t[a] != 0) /* 0 log 0 = 0; NaN stays */
-                        total += share * t[a] * (log(t[a]) - (p[a] - row_lse));
+                for (int64_t j = 0; j < n; j++)
+                    if (t[j] != 0) /* 0 log 0 = 0; NaN stays */
+                        total += share * t[j] * (log(t[j]) - (p[j] - row_lse));
                 /* [loss] */
                 if (reverse)
                     total_reverse += share * reverse_row(n, p, row_lse, t);
@@ -107,10 +107,10 @@ static msa_status kl(const msa_shape *s, const float *q, const float *k, const f
                     continue;
                 memset(acc, 0, (size_t)di * sizeof *acc);
                 /* [gradient] */
-                for (int64_t a = 0; a < n; a++) {
-                    double g = weight * share * scale * (u[a] / denom - t[a]);
-                    axpy(g, index_keys + tokens[a] * di, di, acc);
-                    axpy(g, qi + row * di, di, sum_dki + (seq.kv0 + tokens[a]) * di);
+                for (int64_t j = 0; j < n; j++) {
+                    double g = weight * share * scale * (u[j] / denom - t[j]);
+                    axpy(g, index_keys + tokens[j] * di, di, acc);
+                    axpy(g, qi + row * di, di, sum_dki + (seq.kv0 + tokens[j]) * di);
                 }
                 /* [gradient] */
                 for (int c = 0; c < di; c++)
@@ -119,8 +119,8 @@ static msa_status kl(const msa_shape *s, const float *q, const float *k, const f
         }
     }
     *loss = reverse ? total_reverse : total;
-    for (int64_t a = 0; dki && a < ki_size; a++)
-        dki[a] = (float)sum_dki[a];
+    for (int64_t i = 0; dki && i < ki_size; i++)
+        dki[i] = (float)sum_dki[i];
     return MSA_OK;
 }
 

@@ -69,20 +69,19 @@ msa_status msa_block_mass(const msa_shape *s, const float *q, const float *k, fl
     return MSA_OK;
 }
 
-/* Block and score recall of one row of ids against the n best blocks; both lists ascend. */
-static void recall_row(const double *mass, const int32_t *best, int64_t n, const int32_t *ids, int k,
-                       double *block_recall, double *score_recall)
+void recall_row(const double *mass, const int32_t *best, int64_t n, const int32_t *ids, int k,
+                double *block_recall, double *score_recall)
 {
     double hit_mass = 0, all_mass = 0;
     int64_t hits = 0;
     int at = 0;
-    for (int64_t a = 0; a < n; a++) {
-        all_mass += mass[best[a]];
-        while (at < k && ids[at] >= 0 && ids[at] < best[a])
+    for (int64_t i = 0; i < n; i++) {
+        all_mass += mass[best[i]];
+        while (at < k && ids[at] >= 0 && ids[at] < best[i])
             at++;
-        if (at < k && ids[at] == best[a]) {
+        if (at < k && ids[at] == best[i]) {
             hits++;
-            hit_mass += mass[best[a]];
+            hit_mass += mass[best[i]];
         }
     }
     *block_recall = (double)hits / (double)n;

@@ -26,16 +26,16 @@ uint16_t msa_bf16_bits(float x)
 double softmax_row(double *x, int64_t n, bool bf16, double *denom)
 {
     double max = -INFINITY;
-    for (int64_t a = 0; a < n; a++)
-        max = x[a] > max ? x[a] : max;
+    for (int64_t i = 0; i < n; i++)
+        max = x[i] > max ? x[i] : max;
     double sum = 0;
     float sum32 = 0;
-    for (int64_t a = 0; a < n; a++) {
-        x[a] = exp(x[a] - max);
-        sum += x[a];
-        sum32 += (float)x[a];
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = exp(x[i] - max);
+        sum += x[i];
+        sum32 += (float)x[i];
         if (bf16)
-            x[a] = (double)msa_bf16((float)x[a]);
+            x[i] = (double)msa_bf16((float)x[i]);
     }
     *denom = bf16 ? (double)sum32 : sum;
     return max + log(*denom);

@@ -49,13 +49,13 @@ static msa_status sparse(const msa_shape *s, const float *q, const float *k, con
                 int64_t kv = seq.kv0 * s->n_kv_heads + r; /* row of key 0 for this group */
                 for (int h = r * group; h < (r + 1) * group; h++) {
                     int64_t row = (seq.q0 + i) * s->n_heads + h;
-                    for (int64_t a = 0; a < n; a++)
-                        p[a] = scale * dot(q + row * d, k + (kv + tokens[a] * s->n_kv_heads) * d, d);
+                    for (int64_t j = 0; j < n; j++)
+                        p[j] = scale * dot(q + row * d, k + (kv + tokens[j] * s->n_kv_heads) * d, d);
                     double denom, row_lse = softmax_row(p, n, bf16, &denom);
 
                     memset(acc, 0, (size_t)d * sizeof *acc);
-                    for (int64_t a = 0; a < n; a++)
-                        axpy(p[a], v + (kv + tokens[a] * s->n_kv_heads) * d, d, acc);
+                    for (int64_t j = 0; j < n; j++)
+                        axpy(p[j], v + (kv + tokens[j] * s->n_kv_heads) * d, d, acc);
                     for (int c = 0; c < d; c++)
                         o[row * d + c] = (float)(acc[c] / denom);
                 /* [sparse_row] */

@@ -71,6 +71,17 @@ check $? "the README's paths take about as long as the book's"
 check $? "what the twins' windows say is what README and chapter 18 say"
 [[ $(book/site/list_exercises.sh | grep -c '^## ') -eq $(ls -d book/exercises/[0-9]*/ | wc -l) ]]
 check $? "the page of exercises has all of them"
+# The sheet of what a kernel may call.
+book/site/list_functions.sh > "$W/sheet.md" 2> "$W.err" &&
+    for name in $(cat cuda/kit/{ptx,launch,fragment}.cuh | grep -oE '^(template <.*> )?(PTX_INLINE|PTX_NAMED|MSA_BOTH_SIDES constexpr) [^(]*\(' | grep -oE '\w+\($'); do
+        grep -qF "$name" "$W/sheet.md" || { echo "no $name" > "$W.err"; false; } || break
+    done
+check $? "the sheet has every function of ptx.cuh, launch.cuh and fragment.cuh"
+mkdir -p "$W/kit/book/site" "$W/kit/cuda/kit" && cp book/site/list_functions.sh "$W/kit/book/site" && cp cuda/kit/*.cuh "$W/kit/cuda/kit"
+sed -i '/^\/\/\/ Expects `bytes` more/d' "$W/kit/cuda/kit/ptx.cuh"
+! "$W/kit/book/site/list_functions.sh" > "$W.out" 2> "$W.err" && grep -q 'cuda/kit/ptx.cuh:[0-9]*: expected a comment' "$W.err"
+check $? "a function without a comment is refused"
+
 if ! command -v doxygen > /dev/null || ! command -v node > /dev/null ||
     [[ ! -e /usr/share/nodejs/katex/katex.js || ! -e /usr/share/doxygen-awesome-css/doxygen-awesome.css ]]; then
     skip "the site" "doxygen, doxygen-awesome-css, nodejs and katex are not all here (make book-deps)"
@@ -99,7 +110,7 @@ book/site/build.sh "$W/site" > "$W.out" 2> "$W.err" # with check_links and check
 check $? "the site builds; its links and pages pass"
 grep -qE 'listings: [1-9][0-9]+ links, 0 wrong' "$W.out" && ! grep -hoE '<a class="code[^>]*>(scale|attend|max|sum|width|key)</a>' "$W/site/book"/ch[01]*.html > "$W.out"
 check $? "listings link what they mean, and no local name"
-for page in index check1 check2 check3 check4 exercises teacher notation glossary bibliography $(sed -sn '1s/.*{#\(ch[0-9]*b*\)}.*/\1/p' book/[0-9]*.md); do
+for page in index check1 check2 check3 check4 exercises sheet teacher notation glossary bibliography $(sed -sn '1s/.*{#\(ch[0-9]*b*\)}.*/\1/p' book/[0-9]*.md); do
     [[ -s $W/site/book/$page.html ]] || { echo "no $page.html" > "$W.err"; false; } || break
 done
 check $? "every page is there"

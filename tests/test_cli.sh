@@ -134,6 +134,12 @@ awk -F , 'NF != 14 { bad = 1 } NR == 7 { bad = bad || $13 / 5636096 < 0.999999 |
 check $? "... with the bytes that are settled"
 runs 0 "cost: lengths and sizes of one's own" cost --n 1000,4K --heads 8 --kv-heads 2 --topk 4
 says '^ +1000 '
+runs 0 "cost: between machines" cost --ranks 4 --n 1M --chunk 1,1M --link 25 --csv "$W/ranks.csv"
+says '^ +1M +1 +1\.61 GB +24\.8 kB +1\.81 GB +1\.71 GB .* queries '
+says '^ +1M +1M .* keys '
+says '^MSA: queries travel cheaper in chunks of up to 0\.'
+awk -F , 'NF != 9 { bad = 1 } $2 == 1 && $6 != 3 * 2304 * 1048576 / 4 { bad = 1 } END { exit bad || NR != 3 }' "$W/ranks.csv"
+check $? "... with the bytes in the CSV"
 
 runs 0 "kernels" kernels
 awk -F '\t' 'NF != 4 || $1 !~ "^[a-z_]+/[a-z0-9_]+$" { bad = 1 } END { exit bad || NR < 6 }' "$W.out"
@@ -609,6 +615,8 @@ refuses "'--out'" "recall with --out" recall "${in[@]:0:4}" "${in[@]:6}" --out "
 for lengths in 0 -1 x '' , 1K, ,1K 1k 1KK 1.5M 1G 99999999999999999999 2000000M '1K 2K'; do
     refuses "--n:" "cost: --n '$lengths'" cost --n "$lengths"
 done
+refuses "--chunk:" "cost: --chunk 0" cost --ranks 2 --chunk 0
+refuses "--ranks:" "cost: one rank" cost --ranks 1
 refuses "--heads:" "cost: heads that do not divide" cost --heads 7 --kv-heads 2
 refuses "--topk:" "cost: --topk 0" cost --topk 0
 

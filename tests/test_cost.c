@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../ref/parallel/traffic.h"
 #include "support/check.h"
 #include "support/twin.h"
 
@@ -62,6 +63,62 @@ static void cost_table(void)
                "sizes below 1 are refused");
     check_true(&c, msa_cost(NULL, 1, &row) == MSA_ERR_NULL && msa_cost(&m3, 1, NULL) == MSA_ERR_NULL,
                "NULL is refused");
+    check_end(&c);
+}
+
+/* ---- Between machines ------------------------------------------------------------------------------- */
+
+// Pairs by trying: k blocks that fall on R ranks with equal chance, the home being rank 0.
+static double tried_pairs(int ranks, int k, int tries)
+{
+    inputs_rng rng = {check_seed(77)};
+    double pairs = 0;
+    for (int t = 0; t < tries; t++) {
+        bool asked[64] = {false};
+        for (int b = 0; b < k; b++)
+            asked[inputs_below(&rng, ranks)] = true;
+        for (int r = 1; r < ranks; r++)
+            pairs += asked[r];
+    }
+    return pairs / tries;
+}
+
+static void machines(void)
+{
+    check_case c =
+        check_begin("the model of what moves between machines: by hand, by trying, at its crossing");
+    double bytes[TRAFFIC_N_KINDS];
+    const traffic_call one = {&m3, 4, 1, 1 << 20, 4, 4, false}; // a token at 1M, float32, 4 ranks
+    traffic_pass_q(&one, 4 * 3, bytes);
+    check_true(&c, bytes[TRAFFIC_INDEX_QUERIES] == 3 * 4 * 128 * 4, "index queries");
+    check_true(&c, bytes[TRAFFIC_CANDIDATES] == 3 * 4 * 15 * 12, "candidates");
+    check_true(&c, bytes[TRAFFIC_WINNERS] == 3 * 4 * 16 * 4, "winners");
+    check_true(&c, bytes[TRAFFIC_QUERIES] == 3 * 64 * 128 * 4, "queries");
+    check_true(&c, bytes[TRAFFIC_PARTIALS] == 3 * 64 * 129 * 4, "partials");
+    check_true(&c, traffic_most_q(&one) > 100e3 && traffic_most_q(&one) < 200e3, "a token at 1M: %.0f",
+               traffic_most_q(&one));
+    traffic_pass_kv(&one, bytes);
+    check_true(&c, bytes[TRAFFIC_KEYS] == 3.0 * 2 * 4 * 128 * 4 * (1 << 20), "keys");
+    check_true(&c, bytes[TRAFFIC_INDEX_KEYS] == 3.0 * 128 * 4 * (1 << 20), "index keys");
+    traffic_call small = one;
+    small.index_key = 1;
+    traffic_pass_kv(&small, bytes);
+    check_true(&c, bytes[TRAFFIC_INDEX_KEYS] == 3.0 * (128 * (1 << 20) + 4 * 8192),
+               "8-bit index keys, scales");
+
+    for (int ranks = 2; ranks <= 64; ranks *= 2) {
+        traffic_call at = {&m3, ranks, 1, 1 << 20, 2, 2, false};
+        const double expected = traffic_expected_pairs(&at) / 4, tried = tried_pairs(ranks, 16, 20000);
+        check_true(&c, fabs(expected - tried) < 0.1, "%d ranks: %g pairs, by trying %g", ranks, expected,
+                   tried);
+        at.rows = floor(traffic_crossing(&at));
+        check_true(&c, traffic_moves_queries(&at), "%d ranks: queries below the crossing", ranks);
+        at.rows += 1;
+        check_true(&c, !traffic_moves_queries(&at), "%d ranks: keys above it", ranks);
+    }
+    const traffic_call dense = {&m3, 1000000, 1, 1 << 20, 2, 2, true};
+    check_true(&c, fabs(traffic_crossing(&dense) / (1 << 20) - 2048.0 / (64 * 516)) < 1e-9,
+               "dense, many ranks");
     check_end(&c);
 }
 
@@ -206,6 +263,7 @@ int main(int argc, char **argv)
 {
     check_start(argc, argv);
     cost_table();
+    machines();
     recall_by_hand();
     nothing_to_average();
     for (int n = 0; n < inputs_n_shapes; n++) {

@@ -88,6 +88,11 @@ turns_down() { # turns_down PATTERN OPTION...: of msa evaluate
     [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 && ! -s $W.out ]] && grep -q -- "$1" "$W.err"
     check $? "msa evaluate, in one line: $1"
 }
+"$MSA" evaluate --task --model "$model" --windows 2 --recall-windows 2 --csv --fp8 > "$W.out" 2> "$W.err" &&
+    awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i; n = NF }
+        NR == 2 { blocks = $at["blocks_0"]; open = $at["settled_0"]; exit !(NF == n && "equal_sets_0" in at && open > 0 && open <= blocks) }
+        END { if (NR < 2) exit 1 }' "$W.out"
+check $? "a row says what index keys of 8 bits choose, and how many blocks they leave open"
 turns_down "--selector: expected the NAME of a rule .*: max, .* found 'best'" --model "$model" --selector best
 turns_down "--fp8: expected no --selector beside it" --model "$model" --selector mean --fp8
 turns_down "--reuse: expected no --selector beside it" --model "$model" --selector mean --reuse

@@ -40,7 +40,9 @@ train() { # train OUT
     "$MSA" train --text "$W/text" --out "$1" --steps 3 --context 32 --layers 1 --d-model 8 --heads 2 --kv-heads 1 \
         --d-head 4 --d-index 4 --d-ff 8 --block 4 --topk 2 --index-warmup 1 --save-every 1 --recall-every 2
 }
-commands=(forward backward dense decode decode-fp8 verify recall cost dump)
+commands=(forward backward dense decode decode-fp8 verify recall cost dump dump-captured)
+mkdir -p "$W/captured/layer00" "$W/captured/layer01"
+for x in q k qi ki; do cp "$V/$x.npy" "$W/captured/layer00" && cp "$V/$x.npy" "$W/captured/layer01"; done
 mkdir "$W/m3"
 printf '%s' "$m3_nested" > "$W/m3/config.json"
 printf '%s' "$m3_index" > "$W/m3/model.safetensors.index.json"
@@ -69,6 +71,7 @@ run() { # run COMMAND DIR: everything it writes goes below DIR, which exists
     recall) "$MSA" recall "${in[@]:0:4}" "${in[@]:6}" --fp8 ;;
     cost) "$MSA" cost --csv "$2/cost.csv" ;;
     dump) "$MSA" dump "${in[@]:0:4}" "${in[@]:6}" --out "$2/out" ;;
+    dump-captured) "$MSA" dump --captured "$W/captured" --layers 0,1 --block 8 --topk 3 --out "$2/out" ;;
     dump-model) "$MSA" dump "${model[@]}" --out "$2/out" ;;
     layer) "$MSA" layer --checkpoint "$W/m3" --layer 1 --hidden "$W/hidden.npy" --residual --out "$2/out" ;;
     inspect) "$MSA" inspect "$W/m3" ;;

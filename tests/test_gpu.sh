@@ -168,6 +168,7 @@ done
 [[ -z $bad ]]
 check $? "... dense, reverse, sparse and prefill at 8K to 1M, all selections$bad"
 for line in 'decode/swapped .* T=32 S=33554432 .* seqs=32 ' 'dense_decode/split .* T=8 S=8388608 ' 'decode/swapped .* T=8 S=8388608 .*--index-keys fp8' \
+    'decode/swapped .* T=8 S=8388608 .*--index-keys int8' 'prefill/auto .* T=1048576 .*--distribution structured .*--index-keys int8' \
     'index/fused .* T=131072 .* topk=1 ' 'backward/deterministic .* T=131072 .*--kl' 'topk/columns .* T=524288 S=536870912 '; do
     grep -qE "^bench $line" "$P/benches"
     check $? "... and $line"

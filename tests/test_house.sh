@@ -15,8 +15,9 @@ table fast cuda/host cuda ref
 judge table fast cuda/host cuda ref
 model fast io ref
 checkpoint fast io ref
+parallel fast ref
 bench judge table fast cuda/host cuda ref
-cli bench judge table model checkpoint fast picture io cuda/host cuda ref
+cli bench judge table model parallel checkpoint fast picture io cuda/host cuda ref
 END
 up() { # up DIRECTORY: its includes that point up the stairs
     (cd "$1" && find ref cuda -name '*.[ch]' -o -path 'cuda/*' -name '*.c*' | sort | xargs awk -v stairs="$W/stairs" '
@@ -67,7 +68,7 @@ check $? "... and a circle is found"
 
 # Lists: an instruction, an option or an entry after the other.
 LISTS='cuda/kit/ptx.cuh'
-sources() { find ref cuda book/{answers,examples,exercises,figures,site} data .ci -type f | grep -E '\.(c|h|cu|cuh|cpp|def|py|sh|awk|mk)$|^.ci/' | sort; }
+sources() { find ref cuda book/{answers,examples,exercises,figures,lab,site} data .ci -type f | grep -E '\.(c|h|cu|cuh|cpp|def|py|sh|awk|mk)$|^.ci/' | sort; }
 long_files() { sources | grep -vxF "$LISTS" | xargs wc -l | awk '$2 != "total" && $1 > 450 {print $2 " has " $1 " lines"}'; }
 quiet long_files
 check $? "no file outside tests has more than 450 lines, but lists"

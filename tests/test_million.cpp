@@ -419,7 +419,8 @@ int main()
         judge_index(kernel, a, m);
     turn(a);
     for (const char *kernel :
-         chosen({"topk/register_list", "topk/warp", "topk/heaps", "topk/staged"}, {"topk/columns", "index/fused"}))
+         chosen({"topk/register_list", "topk/warp", "topk/heaps", "topk/staged", "topk/threshold"},
+                {"topk/columns", "index/fused"}))
         judge_ids(kernel, a, m);
 
     if (!tap_full()) {
@@ -427,9 +428,9 @@ int main()
         return tap_done();
     }
 
-    // KV-outer goes through its queries in chunks of 16384: here the third chunk has 8 of them. Its launches
+    // KV-outer goes through its queries in chunks of 4096: here the ninth chunk has 8 of them. Its launches
     // are the last five, three of reverse, the partials and the combination.
-    tokens = 2 * 16384 + 8, heads = 512, block = 128;
+    tokens = 8 * 4096 + 8, heads = 512, block = 128;
     a = reserve_all(1);
     if (complete(a)) {
         fill(a);

@@ -104,6 +104,7 @@ if [[ -e $cut.train ]]; then
     expect_refusal "a state of another learning rate" "another run: expected train.lr" train "$cut" --lr 0.001
     expect_refusal "a state of another precision" "another run: expected train.precision = bf16, found float32" \
         train "$cut" --precision bf16
+    expect_refusal "a state of other gains" "another run: expected train.index_gain = 2, found none" train "$cut" --index-gain 2
     expect_refusal "a state of another kind of attention" "another run: expected sparse" train "$cut" --attention gqa
     echo "one more line" >> "$W/text"
     expect_refusal "a state of another text" "another run: expected train.text" train "$cut"

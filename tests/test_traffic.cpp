@@ -28,6 +28,8 @@ struct Problem {
     vector<int32_t> table, lens; ///< of a paged call
     vector<uint8_t> ki8;
     vector<float> scale;
+    vector<int8_t> codes; ///< an 8-bit copy, which claims to be exact, with scales of 1
+    vector<float> ones, zeros;
 };
 
 static vector<uint16_t> draw(size_t n, std::mt19937 &rng)
@@ -78,6 +80,9 @@ static simt::Counters count(Problem &p, const char *kernel, bool with_kl = false
         uint8_t *ki8 = small ? (uint8_t *)(((uintptr_t)p.ki8.data() + 127) / 128 * 128) : nullptr;
         a.pages = {(int64_t)p.table.size(), p.table.data(), p.lens.data(), ki8, p.scale.data(), 0};
     }
+    const msa_index8 copy = {(int8_t *)(((uintptr_t)p.codes.data() + 127) / 128 * 128), p.ones.data(),
+                             p.zeros.data(), p.zeros.data(), nullptr};
+    a.index8 = p.codes.empty() ? nullptr : &copy;
     double loss = 0;
     const bool kl = with_kl || strncmp(kernel, "kl/", 3) == 0,
                backward = strstr(kernel, "backward/") != nullptr;
@@ -394,13 +399,18 @@ static void judge_screened(const msa_shape &s, std::mt19937 &rng)
     tap_note("screened: T=%lld S=%lld heads=%d:%d di=%d block=%d k=%d", (long long)s.n_q, (long long)s.n_kv,
              s.n_heads, s.n_kv_heads, s.d_index, s.block, s.topk);
     const simt::Counters c = count(p, "index/screened");
-    const double formula = 5 * di * (double)complete * n + 12 * (double)complete + 2 * di * 256 * ctas +
-                           (di * n + 96) * codes + (48 + 2 * di) * pairs + 2 * di * n * tiles +
-                           4 * s.topk * (double)rows,
-                 settlers = (double)std::min<int64_t>(264, rows * blocks / 128 + blocks);
-    // Counters of blocks, who fell, how many candidates a row has (which all lanes read), worklists.
+    // CTAs that share the keys of 256 rows, and what their lists cost until they are one.
+    const double parts = (double)std::max<int64_t>(1, std::min<int64_t>(132 / (int64_t)ctas, blocks / 16)),
+                 keep = s.topk - 1, lists = parts * (double)rows,
+                 united = parts > 1 ? lists * (8 * keep + 128 + 128 + 4) : 0;
+    tap_note("%.0f CTAs share a row's keys", parts);
+    const double formula = 5 * di * (double)complete * n + 12 * (double)complete +
+                           2 * di * 256 * ctas * parts + (di * n + 96) * codes + (48 + 2 * di) * pairs +
+                           2 * di * n * tiles + 4 * s.topk * (double)rows,
+                 settlers = (double)std::min<int64_t>(264, (int64_t)lists * blocks / 128 + blocks);
+    // Counters of blocks, who fell, how many candidates a list has (which all lanes read), worklists.
     within_one_percent("screened", (double)(c.load_bytes + c.store_bytes), formula,
-                       12 * (double)blocks + 4 * some + 24 + (4 + 128 + 128) * (double)rows + 8 * some +
+                       12 * (double)blocks + 4 * some + 24 + (4 + 128 + 128) * lists + united + 8 * some +
                            (16 + 8 * 16) * tiles + 1024 * settlers + 4 * 288 * ctas);
     exactly("screened, in 8 bits", c.tensor_int8, 256 * codes * n * di);
     exactly("screened, settled", c.tensor_fma, 128 * tiles * n * di);
@@ -528,6 +538,80 @@ static void judge_step(const msa_shape &sizes, int t, const vector<int32_t> &len
     tap(c.launches == 2, "... in %d launches", (int)c.launches);
 }
 
+/// A step of one query a request that screens: codes once, then the full keys of stages that some row asks for. Its copy
+/// claims to be exact: either all blocks tie and all are settled, or the first k - 1 of each request are better.
+static void judge_screened_step(const msa_shape &sizes, const vector<int32_t> &lens, bool all_tie,
+                                std::mt19937 &rng)
+{
+    vector<int32_t> cu[2];
+    Problem p = batch(sizes, 1, lens, cu, false, rng);
+    const msa_shape &s = p.s;
+    const int n = (int)lens.size();
+    const int64_t rows = s.n_kv_heads, capacity = s.n_kv / n, width = capacity / s.block, di = s.d_index,
+                  keep = s.topk - 1;
+    for (uint16_t &x : p.qi)
+        x = __float2bfloat16_rn(1.0f).bits; // of which the rotation leaves one channel
+    p.codes.assign((size_t)(s.n_kv * di) + 128, 1);
+    p.ones.assign(p.table.size(), 1.0f), p.zeros.assign(p.table.size(), 0.0f);
+    int8_t *codes = (int8_t *)(((uintptr_t)p.codes.data() + 127) / 128 * 128);
+    for (int r = 0; r < n && !all_tie; r++)
+        for (int b = 0; b < keep; b++)
+            memset(codes + p.table[(size_t)(r * width + b)] * s.block * di, 10 + b, (size_t)(s.block * di));
+    const int64_t columns = rows <= 8 ? 8 : 16, most = (capacity - 1) / s.block,
+                  shares = std::min<int64_t>(n * most, 132);
+    const int64_t most_parts = std::min(ceil_div(std::min(capacity, (int64_t)s.topk * s.block), (int64_t)64),
+                                        std::max<int64_t>(264 / (n * rows), 1));
+    vector<int64_t> stages;
+    int64_t total = 0;
+    for (int32_t length : lens)
+        total += stages.emplace_back((length - 1) / s.block); // a block is a stage
+    const int64_t pieces = std::min(shares, total);
+
+    double keys = 0, chosen = 0, main_branch = 0, settled_stages = 0, settled = 0;
+    double screened = 4.0 * n * (double)(shares) + 640.0 * n + 8.0 * (double)(n * rows); // lengths; tickets
+    double settling = 4.0 * n * (double)shares, selecting = 0;
+    for (int64_t r = 0, first = 0; r < n; first += stages[(size_t)r++]) {
+        double segments = 0;
+        const int64_t of = stages[(size_t)r], asked = all_tie ? of : keep;
+        for (int64_t c = 0; c < pieces; c++) {
+            const int64_t begin = std::max(first, c * total / pieces),
+                          end = std::min(first + of, (c + 1) * total / pieces);
+            if (begin >= end)
+                continue;
+            segments++;
+            screened +=
+                640 + 128 * 4 * (double)ceil_div(end - begin, (int64_t)32) + 2.0 * (double)(di * columns);
+            settling += 640 + 2.0 * (double)(di * std::min(columns, (n - r) * rows));
+        }
+        keys += (double)(of * 128 * di + asked * 128 * 2 * di);
+        settled_stages += (double)asked, settled += (double)(asked * rows);
+        screened += 8 * segments * (double)(keep * rows) + 4.0 * (double)(of * rows);
+        settling += 8 * segments * segments * (double)(keep * rows); // lower bounds
+        // An upper bound for who asks, or all of who do not; pages; once more for each row; a place in its list, and that.
+        settling += 4.0 * (double)(asked + (of - asked) * rows) + 4.0 * (double)asked +
+                    4.0 * (double)(asked * rows) + 8.0 * (double)(asked * rows);
+        const int64_t position = lens[(size_t)r] - 1, local = position / s.block;
+        const int64_t tokens = std::min<int64_t>(local, keep) * s.block + position % s.block + 1;
+        double parts;
+        main_branch += (double)rows * row_costs(s, tokens, most_parts, &parts);
+        selecting += (double)rows * (parts * (512 + 8.0 * (double)asked) +
+                                     (double)most_parts * (512 + 4 * n) + 4 * s.topk + 4);
+        chosen += (double)rows * 4.0 * s.d_head * (double)tokens;
+    }
+    tap_note("step that screens: %d requests, heads=%d:%d width=%d:%d block=%d k=%d, %s", n, s.n_heads,
+             s.n_kv_heads, s.d_head, s.d_index, s.block, s.topk,
+             all_tie ? "all blocks tie" : "k - 1 blocks are better");
+    Problem full = p;
+    full.codes.clear();
+    const simt::Counters unscreened = count(full, "decode/swapped"), c = count(p, "decode/swapped");
+    within_one_percent("decode", (double)(c.load_bytes + c.store_bytes), keys + chosen,
+                       screened + settling + selecting + main_branch);
+    tap(c.launches == 3, "... in %d launches", (int)c.launches);
+    exactly("screened, in 8 bits", c.tensor_int8, (double)(128 * columns * di * total));
+    exactly("settled, less than in full by", unscreened.tensor_fma - c.tensor_fma,
+            (double)(128 * columns * di) * ((double)total - settled_stages));
+}
+
 /// prefill/auto does what the union does up to the documented overlap and what KV-outer does from one block
 /// more on: `blocks` is the sum of the unions of the 8 samples of 8 queries, in which the least is 7 and the
 /// most 14.
@@ -581,12 +665,16 @@ int main()
             judge_step(m3, 1, lens, small, rng);
         }
     }
+    for (int all_tie = 0; all_tie < 2; all_tie++)
+        judge_screened_step({0, 0, 16, 2, 64, 128, 128, 4, 1, nullptr, nullptr, nullptr, nullptr},
+                            {4100, 1700, 777}, all_tie, rng);
     judge_index({300, 400, 8, 2, 64, 64, 32, 4, 1, nullptr, nullptr, nullptr, nullptr}, 1, rng);
     judge_index({96, 1500, 64, 4, 128, 128, 128, 16, 1, nullptr, nullptr, nullptr, nullptr}, 1, rng);
     judge_index({40, 3000, 4, 2, 64, 64, 32, 4, 1, nullptr, nullptr, nullptr, nullptr}, 11, rng);
     judge_index({9, 4100, 16, 1, 128, 128, 128, 16, 1, nullptr, nullptr, nullptr, nullptr}, 4, rng);
     judge_screened({300, 400, 8, 2, 64, 64, 32, 4, 1, nullptr, nullptr, nullptr, nullptr}, rng);
     judge_screened({96, 1500, 64, 4, 128, 128, 128, 5, 1, nullptr, nullptr, nullptr, nullptr}, rng);
+    judge_screened({40, 3000, 4, 2, 64, 64, 32, 4, 1, nullptr, nullptr, nullptr, nullptr}, rng);
     const int eights = 8, k = 4; // as in judge_choice()
     judge_choice(eights * crossing * k, rng);
     judge_choice(eights * crossing * k + 1, rng);

@@ -143,6 +143,36 @@ static void steps_follow_adamw(void)
     check_release(NULL);
 }
 
+/* Gains begin at 1, a parameter of 0, and leave it at once where nothing holds them. */
+static void holds_index_gains(void)
+{
+    check_case c = check_begin("gains of the index norms stay within what was asked for");
+    train_text text = one_window(check_seed(1));
+    static const double most[] = {0, 1, 1.001};
+    double farthest[3] = {0};
+    for (int n = 0; n < 3; n++) {
+        train_config config = eight_steps;
+        config.index_gain = most[n];
+        trainer *t = start(&config, &text);
+        for (int64_t step = 0; step < config.steps; step++)
+            trainer_step(t);
+        const model *m = trainer_model(t);
+        for (int i = 0; i < m->n_tensors; i++) {
+            const model_tensor *x = &m->tensor[i];
+            const bool held = strstr(x->name, ".iq_norm") || strstr(x->name, ".ik_norm");
+            for (size_t p = x->offset; held && p < x->offset + x->count; p++)
+                farthest[n] = fmax(farthest[n], fabs(log1p((double)m->params[p])));
+        }
+        trainer_free(t);
+    }
+    check_true(&c, farthest[0] > 2 * log(1.001), "free ones move: %.3g", farthest[0]);
+    check_true(&c, farthest[1] == 0, "held at 1 they do not: %.3g", farthest[1]);
+    check_true(&c, farthest[2] > 0.9 * log(1.001) && farthest[2] < log(1.001) + 1e-6,
+               "held to a factor of 1.001 they end there: %.3g", farthest[2]);
+    check_end(&c);
+    check_release(NULL);
+}
+
 static void schedule(void)
 {
     check_case c = check_begin("the learning rate rises linearly and falls to its end");
@@ -319,6 +349,7 @@ int main(int argc, char **argv)
 {
     check_start(argc, argv);
     steps_follow_adamw();
+    holds_index_gains();
     schedule();
     learns();
     resumes();

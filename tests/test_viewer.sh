@@ -131,6 +131,31 @@ else
     skip "the shipped model" "there is none in data/"
 fi
 
+# ---- From several layers ------------------------------------------------------------------------------------
+
+for layer in 01 03; do
+    mkdir -p "$W/captured/layer$layer"
+    cp "$P"/{q,k,qi,ki}.npy "$W/captured/layer$layer"
+done
+captured=(--captured "$W/captured" --block 8 --topk 3)
+runs "layers that were captured" "${captured[@]}" --layers 1,3 --out "$W/layers"
+says '^layer 3 group 1: block recall 0\.[0-9]+, score recall 0\.[0-9]+$'
+"$MSA" dump "${tensors[@]}" --q "$P/q.npy" --k "$P/k.npy" --block 8 --topk 3 --out "$W/alone" >"$W.out" 2>"$W.err"
+for name in ids fate mass recall; do
+    cmp -s "$W/layers/layer03_$name.npy" "$W/alone/layer00_$name.npy"
+    check $? "... layer03_$name.npy is that of its tensors alone"
+done
+shape_is "$W/layers/frequency.npy" "2, 2, 2, 6"
+self_contained "$W/layers/index.html"
+[[ $(grep -o '"layer":[0-9]*,"group":[0-9]*' "$W/layers/index.html" | tr '\n' ' ') == \
+    '"layer":1,"group":0 "layer":1,"group":1 "layer":3,"group":0 "layer":3,"group":1 ' ]]
+check $? "... and the page has both"
+mkdir -p "$W/captured/layer04"
+cp "$V"/dense/{q,k,qi,ki}.npy "$W/captured/layer04"
+"$MSA" dump "${captured[@]}" --layers 1,4 --out "$W/unlike" >"$W.out" 2>"$W.err"
+[[ $? -eq 2 && $(wc -l <"$W.err") -eq 1 && ! -e $W/unlike/index.html ]] && grep -q "layer04: expected the sizes" "$W.err"
+check $? "layers that differ: exit 2, one line, nothing written"
+
 # ---- Refusals ---------------------------------------------------------------------------------------------
 
 refuses() { # refuses WORD NAME ARGUMENT...: status 2, one line on stderr that holds WORD, nothing else anywhere
@@ -154,6 +179,10 @@ refuses "--model:" "a text without a model" --text "$P/qi.npy" "${out[@]}"
 refuses "--qi:" "a model and tensors" --model x --text y "${tensors[@]}" "${out[@]}"
 refuses "--block:" "a block size for a model" --model x --text y --block 8 "${out[@]}"
 refuses "--layers:" "layers of tensors" "${tensors[@]}" --layers 0 "${out[@]}"
+refuses "--qi:" "captured layers and tensors" "${captured[@]}" --layers 1 "${tensors[@]}" "${out[@]}"
+refuses "--layers:" "captured layers without their numbers" "${captured[@]}" "${out[@]}"
+refuses "--captured:" "captured layers and a model" --model x --text y --captured "$W/captured" "${out[@]}"
+refuses "layer02/q.npy" "a layer that was not captured" "${captured[@]}" --layers 2 "${out[@]}"
 refuses "--block:" "a block of nothing" "${tensors[@]}" --block 0 "${out[@]}"
 refuses "--topk:" "no blocks" "${tensors[@]}" --topk 0 "${out[@]}"
 refuses "absent" "no such file" --qi "$W/absent" --ki "$P/ki.npy" "${out[@]}"

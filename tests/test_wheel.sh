@@ -38,6 +38,10 @@ check $? "making it leaves nothing beside the sources"
 MSA_LIBRARY=$W/nowhere.so PYTHON=$maker .ci/wheel "$W/none" > "$W.out" 2>&1
 [[ $? -ne 0 ]] && grep -qF "$W/nowhere.so: expected the library, found none; \`make build\` makes it" "$W.out"
 check $? "without the library there is no wheel"
+mkdir "$W/alone" && cp "$MSA_LIBRARY" "$W/alone/libmsa.so"
+MSA_LIBRARY=$W/alone/libmsa.so PYTHON=$maker .ci/wheel "$W/none" > "$W.out" 2>&1
+[[ $? -ne 0 ]] && grep -qF "$W/alone/msa: expected the program, found none; \`make build\` makes it" "$W.out"
+check $? "... nor without the program"
 
 if ! numpy=$("$PYTHON" -c 'import numpy, os; print(os.path.dirname(os.path.dirname(numpy.__file__)))' 2> /dev/null); then
     skip "installing it" "no Python with NumPy here"
@@ -64,6 +68,16 @@ grep -qxF "$site/msa $site/msa/libmsa.so 80.0" "$W.out"
 check $? "the package finds the library that it carries"
 (cd ref/python/msa && ls) | while read -r name; do grep -qF "'$name'" "$W.out" || [[ $name == __pycache__ ]] || exit 1; done
 check $? "... and has all its files"
+[[ $(inside msa version 2> "$W.err") == "$("$MSA" version)" ]]
+check $? "the command msa is the program that it carries"
+if has_models; then
+    "$PYTHON" data/checkpoint/random_m3.py "$W/m3" --tokens 50 > "$W.out" 2> "$W.err"
+    inside python -c 'import msa, numpy as np; print(msa.layer("m3", 1, np.load("m3/x.npy"))["y"].shape)' > "$W.out" 2> "$W.err"
+    grep -qxF '(50, 64)' "$W.out"
+    check $? "... which runs a layer of a checkpoint"
+else
+    skip "a layer of a checkpoint" "no jansson here"
+fi
 
 # README's blocks that import msa: the second and, where there is PyTorch, the third of its Python.
 block() { awk -v want="$1" '/^```/ { if (on) exit; if ($0 == "```python" && ++k == want) { on = 1; next } } on' README.md; }

@@ -9,17 +9,24 @@ static void count(int block)
     const long blocks = msa_n_blocks(&s);
     float *ki = room((long)KEYS * D, sizeof *ki), *qi = room(QUERIES * D, sizeof *qi);
     float *numbers = room(4 * blocks, sizeof *numbers);
-    const msa_index8 copy = {room((long)KEYS * D, 1), numbers, numbers + blocks, numbers + 2 * blocks,
-                             numbers + 3 * blocks};
+    int8_t *codes = room((long)KEYS * D, 1);
+    int32_t *ids = room(QUERIES * K, sizeof *ids);
+    void *work = room((long)msa_index8_workspace(&s), 1);
+    const msa_index8 copy = {codes, numbers, numbers + blocks, numbers + 2 * blocks, numbers + 3 * blocks};
     double own[D];
     msa_screening done;
     draw_rows(ki, (long)KEYS * D, 1, 0, 0);
     draw_rows(qi, QUERIES * D, 2, 0, 0);
     msa_index8_keys(&s, NULL, ki, NULL, &copy, own);
-    msa_index8_select(&s, qi, ki, &copy, room(QUERIES * K, sizeof(int32_t)), &done,
-                      room((long)msa_index8_workspace(&s), 1));
+    msa_index8_select(&s, qi, ki, &copy, ids, &done, work);
     printf("open_%d %.0f\nblocks_%d %.0f\n", block, (double)done.settled / (double)done.rows, block,
            (double)done.blocks / (double)done.rows);
+    free(ki);
+    free(qi);
+    free(numbers);
+    free(codes);
+    free(ids);
+    free(work);
 }
 
 int main(void)

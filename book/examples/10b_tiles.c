@@ -96,7 +96,7 @@ static void kernels(void)
     show_clocks("index", &index, 4, true);
     show_clocks("sparse, random blocks", &scattered, 4, false);
     show_clocks("sparse, the last blocks", &together, 4, false);
-    printf("\nO was scaled %ld times by dense, of %ld times that 16 rows met 128 keys\n",
+    printf("\nO was scaled %ld times by dense, whose columns of 16 rows met %ld x 128 keys\n",
            (long)dense.n.shrinks, (long)(dense.n.exponentials / 128));
     tensors_free(&random);
     tensors_free(&local);

@@ -6,8 +6,8 @@
 /* ---- The ladders ------------------------------------------------------------------------------------ */
 
 static const char *const rungs[] = {"index/naive", "index/tiled", "index/wgmma", "index/fused"};
-static const char *const selections[] = {"topk/register_list", "topk/warp", "topk/heaps", "topk/staged",
-                                         "topk/columns"};
+static const char *const selections[] = {"topk/register_list", "topk/warp",      "topk/heaps",
+                                         "topk/staged",        "topk/threshold", "topk/columns"};
 
 /* Multiply-adds that are needed: d for each visible pair of query and key, in each group. */
 static double needed(const msa_shape *s)
@@ -67,7 +67,7 @@ static void topk_ladder(void)
     trial t = engine_inputs(&s, "random");
     printf("\n64 rows of about 511 scores, the best 16\n                     bytes read  sectors read  "
            "sectors written  shared accesses\n");
-    for (int r = 0; r < 5; r++) {
+    for (int r = 0; r < 6; r++) {
         const simt_counters n = engine_count(&t, selections[r]);
         printf("%-18s %12ld %13ld %16ld %16ld\n", selections[r], (long)n.load_bytes, (long)n.load_sectors,
                (long)n.store_sectors, (long)n.shared_accesses);
@@ -113,14 +113,14 @@ static void threshold(void)
     printf("\na running list of the best %d\n", ENTRIES);
     printf("order       blocks  rows of warp    buffer  candidates   insertions\n");
     printf("                                             of a row    of a warp\n");
-    expected(8192, 8);
-    running("random", score, 8192, 8, 1);
+    expected(8192, 16);
+    running("random", score, 8192, 16, 1);
     expected(1024, 32);
     running("random", score, 1024, 32, 1);
     running("random", score, 1024, 32, 8);
     for (long first = 0; first < SCORES; first += 8192)
         qsort(score + first, 8192, sizeof *score, ascending);
-    running("ascending", score, 8192, 8, 1);
+    running("ascending", score, 8192, 16, 1);
     free(score);
 }
 

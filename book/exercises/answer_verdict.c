@@ -119,7 +119,7 @@ static void describe_signal(char *text, size_t size)
                  answer_mail->call);
         break;
     default:
-        snprintf(text, size, "%s", strsignal(answer_mail->signal));
+        snprintf(text, size, "signal %d (%s)", answer_mail->signal, strsignal(answer_mail->signal));
     }
 }
 
@@ -136,7 +136,8 @@ void answer_judge_end(int status)
     else if (answer_mail->fate == RETURNED)
         return;
     else if (WIFSIGNALED(status))
-        exercise_true(false, "the answer was ended by a signal: %s", strsignal(WTERMSIG(status)));
+        exercise_true(false, "the answer was ended by signal %d (%s)", WTERMSIG(status),
+                      strsignal(WTERMSIG(status)));
     else
         exercise_true(false,
                       "the answer ended the program (status %d) instead of returning from its function",

@@ -16,13 +16,26 @@
 
 static uint64_t seed;
 static const char *picture_path, *json_path, *program;
-static int failures;
+static int failures, over; // all of them, and those of bars
 static const char *place = "";
 static char failure[4 * VERDICT_TEXT]; // the engine's story of a deadlock has several lines
 
 #define MOST_BARS 8
 static exercise_count bars[MOST_BARS];
 static int n_bars;
+
+#define MOST_WAYS 8
+typedef struct ladder {
+    const char *what;
+    uint64_t found;
+    bool right;
+    int n;
+    exercise_rung rung[MOST_WAYS];
+} ladder;
+static ladder ladders[MOST_BARS];
+static int n_ladders;
+
+static const char *kind_of_inputs; // the latest
 
 /* ---- Memory ---------------------------------------------------------------------------------------- */
 
@@ -71,6 +84,7 @@ static void hide(float **x, int64_t n)
 inputs exercise_inputs(const msa_shape *s, inputs_pattern pattern)
 {
     inputs in;
+    kind_of_inputs = inputs_pattern_name(pattern);
     if (!inputs_new(&in, s, pattern, seed)) {
         fprintf(stderr, "exercise: out of memory\n");
         exit(2);
@@ -89,7 +103,8 @@ inputs exercise_inputs(const msa_shape *s, inputs_pattern pattern)
 touched touched_new(int64_t rows, int64_t columns, const char *down, const char *across)
 {
     const int64_t bytes = rows * columns * (int64_t)sizeof(float);
-    return (touched){rows, columns, down, across, 0, 0, memset(exercise_alloc(bytes), 0, (size_t)bytes), 0};
+    return (touched){rows, columns, down, across, 0, 0, memset(exercise_alloc(bytes), 0, (size_t)bytes),
+                     0,    NULL};
 }
 
 void touched_mark(touched *t, int64_t at_row, int64_t column)
@@ -209,6 +224,15 @@ void exercise_place(const char *text)
     place = text;
 }
 
+/* ", peaked inputs", or nothing where no inputs were drawn. */
+static const char *on_which(char text[48])
+{
+    text[0] = 0;
+    if (kind_of_inputs)
+        snprintf(text, 48, ", on %s inputs", kind_of_inputs);
+    return text;
+}
+
 void exercise_tensor(const char *what, verdict_dims n, const float *expected, const float *found,
                      verdict_budget budget)
 {
@@ -217,23 +241,25 @@ void exercise_tensor(const char *what, verdict_dims n, const float *expected, co
     for (int64_t i = 0; i < count; i++)
         oracle[i] = (double)expected[i];
     const verdict v = verdict_compare(n, oracle, found, budget);
-    char text[VERDICT_TEXT];
+    char text[VERDICT_TEXT], which[48];
     verdict_text(what, &v, text);
-    exercise_true(v.pass, "%s", text);
+    exercise_true(v.pass, "%s%s", text, on_which(which));
 }
 
 void exercise_ids(const msa_shape *s, const int32_t *expected, const int32_t *found)
 {
     const int64_t n = s->n_kv_heads * s->n_q * s->topk;
+    char which[48];
     for (int64_t i = 0; i < n; i++)
-        exercise_true(found[i] == expected[i], "ids[%lld,%lld,%lld]: expected %d, found %d",
+        exercise_true(found[i] == expected[i], "ids[%lld,%lld,%lld]: expected %d, found %d%s",
                       (long long)(i / s->topk / s->n_q), (long long)(i / s->topk % s->n_q),
-                      (long long)(i % s->topk), expected[i], found[i]);
+                      (long long)(i % s->topk), expected[i], found[i], on_which(which));
 }
 
 void exercise_bar(exercise_count n)
 {
     typedef unsigned long long count;
+    const int before = failures;
     const char *word = answer_lost() ? "stopped" : n.found > n.bar ? "OVER" : n.found < n.floor ? "NOT COUNTED" : "met";
     printf("  %-28s %12llu   floor %10llu   bar %10llu   %s\n", n.what, (count)n.found, (count)n.floor,
            (count)n.bar, word);
@@ -242,8 +268,27 @@ void exercise_bar(exercise_count n)
                   "%s: found %llu, but no answer can do with less than %llu: something is read or written past "
                   "the count, or not at all; write %s",
                   n.what, (count)n.found, (count)n.floor, n.how ? n.how : "row(k, j, 0) for each row that you use");
+    over += failures - before;
     if (n_bars < MOST_BARS)
         bars[n_bars++] = n;
+}
+
+static void print_way(const char *way, uint64_t count, uint64_t naive)
+{
+    printf("    %-26s %12llu   %.3f\n", way, (unsigned long long)count, (double)count / (double)naive);
+}
+
+void exercise_ladder(const char *what, uint64_t found, int n, const exercise_rung *rung)
+{
+    if (answer_lost() || n_ladders == MOST_BARS || n > MOST_WAYS)
+        return;
+    ladder *l = &ladders[n_ladders++];
+    *l = (ladder){.what = what, .found = found, .right = failures == over, .n = n};
+    memcpy(l->rung, rung, (size_t)n * sizeof *rung);
+    printf("  %s, and as a share of the stub's:\n", what);
+    for (int i = 0; i < n; i++)
+        print_way(rung[i].way, rung[i].count, rung[0].count);
+    print_way(l->right ? "you" : "you (not right yet)", found, rung[0].count);
 }
 
 void exercise_keep_nothing(const tensor *x, const tensor *y)
@@ -272,11 +317,20 @@ static int larger(int a, int b)
     return a > b ? a : b;
 }
 
+/* Of the names beside the rows, and a gap. */
+static int names_width(const touched *t)
+{
+    int width = 0;
+    for (int64_t i = 0; t->names && i < t->rows; i++)
+        width = larger(width, canvas_text_width(t->names[i], 1) + 6);
+    return width;
+}
+
 static void draw(const touched *t)
 {
     const int64_t longer = t->rows > t->columns ? t->rows : t->columns;
-    const int cell = longer < SIZE ? (int)(SIZE / longer) : 1;
-    const int width = cell * (int)t->columns, height = cell * (int)t->rows;
+    const int cell = longer < SIZE ? (int)(SIZE / longer) : 1, high = t->names ? larger(cell, 16) : cell;
+    const int width = cell * (int)t->columns, height = high * (int)t->rows, left = EDGE + names_width(t);
     const rgb paper = {255, 255, 255}, ink = {30, 30, 30};
     char title[160], written[IO_ERR];
     io_error err;
@@ -284,12 +338,14 @@ static void draw(const touched *t)
     for (int64_t i = 0; i < t->rows * t->columns && t->brightest <= 0; i++)
         most = fmaxf(most, t->count[i]);
     snprintf(title, sizeof title, "across: %s   dark 0, yellow %.0f", t->across, (double)most);
-    canvas im = canvas_new(larger(width, canvas_text_width(title, 1)) + 2 * EDGE,
+    canvas im = canvas_new(larger(left - EDGE + width, canvas_text_width(title, 1)) + 2 * EDGE,
                            larger(height, canvas_text_width(t->down, 1)) + 2 * EDGE, paper);
     for (int64_t i = 0; i < t->rows * t->columns; i++)
-        canvas_fill(&im, EDGE + cell * (int)(i % t->columns), EDGE + cell * (int)(i / t->columns),
-                    cell - (cell > 3), cell - (cell > 3),
+        canvas_fill(&im, left + cell * (int)(i % t->columns), EDGE + high * (int)(i / t->columns),
+                    cell - (cell > 3), high - (high > 3),
                     colormap(fmin(1, sqrt((double)(t->count[i] / most)))));
+    for (int i = 0; t->names && i < (int)t->rows; i++)
+        canvas_text(&im, EDGE, EDGE + high * i + (high - 7) / 2, 1, false, ink, t->names[i]);
     canvas_text(&im, EDGE, 6, 1, false, ink, title);
     canvas_text(&im, 8, EDGE + canvas_text_width(t->down, 1), 1, true, ink, t->down);
     if (canvas_write_png(picture_path, &im, NULL, 0, written, err))
@@ -314,6 +370,23 @@ static void quote(FILE *to, const char *text)
     fputc('"', to);
 }
 
+static void write_ladders(FILE *to)
+{
+    for (int i = 0; i < n_ladders; i++) {
+        const ladder *l = &ladders[i];
+        fprintf(to, "%s{\"what\": ", i ? ", " : "");
+        quote(to, l->what);
+        fprintf(to, ", \"right\": %s, \"you\": %llu, \"rungs\": [", l->right ? "true" : "false",
+                (unsigned long long)l->found);
+        for (int way = 0; way < l->n; way++) {
+            fprintf(to, "%s{\"way\": ", way ? ", " : "");
+            quote(to, l->rung[way].way);
+            fprintf(to, ", \"count\": %llu}", (unsigned long long)l->rung[way].count);
+        }
+        fprintf(to, "]}");
+    }
+}
+
 /* One object; its name is that of the directory the program lies in. */
 static void write_json(void)
 {
@@ -335,6 +408,8 @@ static void write_json(void)
         fprintf(to, ", \"floor\": %llu, \"found\": %llu, \"bar\": %llu}", (unsigned long long)bars[i].floor,
                 (unsigned long long)bars[i].found, (unsigned long long)bars[i].bar);
     }
+    fprintf(to, "], \"ladders\": [");
+    write_ladders(to);
     fprintf(to, "]}\n");
     if (fclose(to) != 0)
         exit(2);

@@ -26,6 +26,7 @@ typedef struct touched {
     uint64_t reads;            /**< all of them */
     float *count;              /**< [rows,columns] */
     float brightest;           /**< the count that is drawn brightest; 0: the largest of all */
+    const char *const *names;  /**< NULL, or [rows] what stands beside each row */
 } touched;
 
 touched touched_new(int64_t rows, int64_t columns, const char *down, const char *across);
@@ -76,6 +77,14 @@ typedef struct exercise_count {
     const char *how;
 } exercise_count;
 void exercise_bar(exercise_count n);
+/** Another way to do the same, and what it takes of a count on the same inputs. */
+typedef struct exercise_rung {
+    const char *way; /**< "index/tiled": a kernel of the ladder, as `msa count` counts it */
+    uint64_t count;
+} exercise_rung;
+/** A table of `n` ways and the answer, which is part of the result; the first is the stub, the measure of all. Of an answer
+ *  that is not right by then, bars aside, it says so. */
+void exercise_ladder(const char *what, uint64_t found, int n, const exercise_rung *rung);
 /** The bar of an answer that streams EXERCISE_LONG keys: the memory that it touched, less what it takes to read
  *  them and keep nothing. A number a key is over it, even one of two bytes. */
 enum { EXERCISE_LONG = 1 << 15 };

@@ -45,6 +45,10 @@ not_yet() { # not_yet NAME WHY
     echo "not yet: $2"
 }
 
+by_what() { # a shell's status is 128 and more where a signal ended a program
+    if [[ $1 -gt 128 ]] && kill -l $(($1 - 128)) >/dev/null 2>&1; then echo "by SIG$(kill -l $(($1 - 128)))"; else echo "with status $1"; fi
+}
+
 judge() { # judge NAME ANSWER OUT [ARGUMENT...]: the last line is the verdict
     local name=$1 answer=$2 out=$3
     shift 3
@@ -86,7 +90,7 @@ run() { # run N [ARGUMENT...]: the arguments of the judge
     echo "$name"
     judge "$name" "$answer" "$out" "$@" | tee "$out/said"
     status=${PIPESTATUS[0]}
-    [[ $status -le 1 ]] || { not_yet "$name" "the check ended with status $status before its verdict" | tee -a "$out/said"; }
+    [[ $status -le 1 ]] || { not_yet "$name" "the check ended $(by_what "$status") before its verdict" | tee -a "$out/said"; }
     echo "$(cksum <"$answer") $(grep -E '^(pass|not yet: )' "$out/said" | tail -n 1 | sed 's/^pass .*/pass/')" >"$dir/mine.verdict"
     [[ $status -eq 0 ]] && return
     status=$(sed -nE '$s/.*\(seed ([0-9]+)\)$/\1/p' "$out/said")

@@ -105,14 +105,15 @@ $(EX_B)/with_gpu: $(EX_SIDES:%=$(EX_B)/sides/%) $(EX_B)/$(EX_E)/solution.admitte
 		$(EX_B)/sides/gpu.gpu.o $(filter-out $(EX_SIDES:%=$(B)/%),$(EX_ENGINE))
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(call ladder,cuda) $(call ladder,simt) $(CUDALIBS) $(APPLIBS) -o $@
 
-.PHONY: exercise hint own progress exercises-check exercise-programs
+.PHONY: exercise hint own progress scores exercises-check exercise-programs
 N    ?=#                   which exercise
 SEED ?=#                   of its inputs; without one, each run has other inputs, and its verdict names them
 RESULT ?=#                   a file for the verdict, the seed and the counts, as one JSON object
 STEP ?=#                   of make own: up to which
 PROMPT ?=#                 of make own: what its model goes on from
+DIR ?=#                   of make scores: a folder with the results of a class
 # What a student types reaches the script as it was typed, whatever it would mean to make or to a shell.
-unexport N SEED RESULT STEP PROMPT
+unexport N SEED RESULT STEP PROMPT DIR
 quoted = '$(subst ','\'',$(value $(1)))'
 EXERCISE = MAKE="$(MAKE)" B="$(B)" CXX17="$(CXX17)" SEED=$(call quoted,SEED) RESULT=$(call quoted,RESULT) STEP=$(call quoted,STEP) PROMPT=$(call quoted,PROMPT) $(EX)/exercise.sh
 
@@ -124,6 +125,8 @@ own: ## STEP=3: judge the first steps of your own MSA, all without STEP (PROMPT=
 	@$(EXERCISE) own || [ $$? -eq 1 ]
 progress: ## all exercises, and how far you are
 	@$(EXERCISE) progress
+scores: ## DIR=results: a table of a class, from what grade.sh has written there, or from a folder of results a student
+	@$(EX)/scores.sh $(call quoted,DIR)
 exercises-check: exercise-programs ## prove that every stub fails and every solution passes
 	@B=$(B) NVCC="$(NVCC)" tests/run.sh tests/test_exercises.sh
 exercise-programs: $(foreach e,$(EX_C) $(EX_CU),$(EX_B)/$(e)/stub $(EX_B)/$(e)/solution) $(patsubst %,$(EX_B)/own/%,stub solution $(OWN_WRONG)) $(CHEAT_PROGRAMS) $(EX_GPU)

@@ -17,8 +17,10 @@ work=$build/book.work
 rm -rf "$work" "$build/book"
 mkdir -p "$work"
 book/site/list_exercises.sh > "$work/exercises.md" # a page like the others, made of the statements
+book/site/list_functions.sh > "$work/sheet.md"     # and one of the comments in cuda/kit
+made="$work/exercises.md $work/sheet.md"
 
-for page in book/*.md "$work/exercises.md"; do book/site/filter_page.sh "$page" > /dev/null; done # doxygen does not ask whether a filter failed
+for page in book/*.md $made; do book/site/filter_page.sh "$page" > /dev/null; done # doxygen does not ask whether a filter failed
 book/site/check_snippets.sh # doxygen passes over a label that is not there
 
 doxygen -w html "$work/header.html" "$work/f.html" "$work/s.css" > /dev/null 2>&1
@@ -49,12 +51,13 @@ for font in $(grep -oE 'KaTeX_[A-Za-z0-9]+-[A-Za-z]+\.woff2' "$katex/katex.min.c
 done
 # only woff2 came along: the css names the other formats too
 sed -i -E 's#, ?url\([^)]*\.(woff|ttf)\) ?format\(["'\'']?[a-z]+["'\'']?\)##g' "$build/book/katex/katex.min.css"
-pages=$(for page in book/*.md "$work/exercises.md"; do label=$(sed -n '1s/.*{#\(.*\)}.*/\1/p' "$page"); echo "$build/book/${label:-index}.html"; done)
+pages=$(for page in book/*.md $made; do label=$(sed -n '1s/.*{#\(.*\)}.*/\1/p' "$page"); echo "$build/book/${label:-index}.html"; done)
 node book/site/link_listings.js "$work/tags" $pages
 node book/site/mathematics.js $pages
-labels=$(for page in $(ls book/*.md | grep -v '^book/index.md') "$work/exercises.md"; do sed -n '1s/.*{#\(.*\)}.*/\1/p' "$page"; done)
+labels=$(for page in $(ls book/*.md | grep -v '^book/index.md') $made; do sed -n '1s/.*{#\(.*\)}.*/\1/p' "$page"; done)
 node book/site/print.js "$build/book" $labels > "$work/print.html" # all on one page, for paper
 mv "$work/print.html" "$build/book/" && cp book/site/print.css "$build/book/"
+book/lab/embed.sh "$build" # after the page for paper, whose figures stay still
 book/site/check_links.js "$build/book"
 book/site/check_pages.js "$build/book" $pages "$build/book/print.html"
 node book/site/link_listings.js "$work/tags" --count $pages "$build/book/print.html"

@@ -47,6 +47,9 @@ has not set is not zero by luck. A call that takes more than 10
 seconds of processor time, or 120 for a kernel, counts as an endless loop; how fast an answer is counts for nothing. "Not yet" is
 no error to `make`, whose status is then 0; the script `book/exercises/exercise.sh run N` ends with 1.
 
+**Where an answer stands.** Twelve exercises begin with a naive version and print a table: what the stub takes, what the kernels of the
+ladder or other ways take on the same inputs, and what you take, as counts and as shares of the stub.
+
 | | exercise | chapter | kind | minutes |
 |--:|:--|:--|:--|--:|
 END

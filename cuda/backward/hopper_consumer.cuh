@@ -115,7 +115,7 @@ PTX_INLINE void recentre_tile(Smem<D, DI, N, kl> &m, const Shape &s, const Work 
     for (int half = 0; half < 2; half++) {
         const int row = fragment_row(t, half), number = query_of(work, row);
         const uint32_t of = shfl(entry, number % tile_queries);
-        if (centred >> number & 1) // rows past the tile's queries have no bit
+        if (number < tile_queries && (centred >> number & 1))
             recentre(dq, half, excess_of(m.excess, row),
                      centre_at(s, out.w.centres, work, of, D) + 64 * slab);
     }

@@ -17,9 +17,8 @@
  * while it is full; G < 16 heads pad 16 rows; P is rounded to bf16. What was dropped: chapter 15, design
  * notes.
  */
-#include "score.cuh"
+#include "settle_blocks.cuh"
 #include "split_attend.cuh"
-#include "update_cache.cuh"
 
 namespace
 {
@@ -31,27 +30,36 @@ template <int D> struct LastSmem {
     Line line;
 };
 
-/// The row's ids, from the candidates of its request's segments; all threads call it.
+/// The row's ids, from the candidates of its request's segments or, of a step that screens, from its settled ones; all
+/// threads call it.
 template <int D>
-PTX_INLINE void select(LastSmem<D> &m, const Job &job, const Shape &s, int query, int r, int max_shares)
+PTX_INLINE void select(LastSmem<D> &m, const Job &job, const Screening &x, const Shape &s, int query, int r,
+                       int max_shares)
 {
     const int n = query / job.largest.n_q, i = query % job.largest.n_q;
-    const int row = i * s.n_kv_heads + r, each = s.topk - 1;
-    const int total = ld_shared(&m.line.first[job.batch]), first = ld_shared(&m.line.first[n]),
-              end = ld_shared(&m.line.first[n + 1]), shares = shares_of(total, max_shares);
-    const int share = end > first ? share_of(first, total, shares) : 0;
-    const int segments = end > first ? share_of(end - 1, total, shares) + 1 - share : 0;
-    const uint64_t *mine = job.candidates + ((int64_t)(share + n) * job.rows + row) * each;
-    select_by_block(
-        m.attend.lists, s.topk, local_block(s, i), segments * each,
-        [&](int c) { return ld_global(mine + (int64_t)(c / each) * job.rows * each + c % each); },
-        [&](int slot, int32_t id) { st_shared(&m.attend.ids[slot], id); });
+    const int row = i * s.n_kv_heads + r, each = s.topk - 1, local = local_block(s, i);
+    const auto keep = [&](int slot, int32_t id) { st_shared(&m.attend.ids[slot], id); };
+    if (x.copy.codes) {
+        const int64_t list = (int64_t)n * job.rows + row;
+        const int settled = (int)ld_global(x.n_settled + list);
+        if (x.done && blockIdx.x == 0 && threadIdx.x == 0)
+            count_row(s, local, settled, x.done);
+        select_by_block(
+            m.attend.lists, s.topk, local, settled,
+            [&](int c) { return ld_global(x.settled + list * x.blocks + c); }, keep);
+    } else {
+        const SharesOf of = shares_of_request(m.line, job.batch, max_shares, n);
+        select_by_block(
+            m.attend.lists, s.topk, local, of.n * each,
+            [&](int c) { return ld_global(candidates_of(job, of.first + c / each, n, row) + c % each); },
+            keep);
+    }
     __syncthreads();
 }
 
 template <int D, class Out>
 __global__ void __launch_bounds__(attend_threads)
-    attend(Job job, int shares, const bf16 *q, const bf16 *k, const bf16 *v, Parts parts, uint32_t *tickets,
+    attend(Job job, Screening x, int shares, const bf16 *q, const bf16 *k, const bf16 *v, Parts parts, uint32_t *tickets,
            int32_t *ids, Out *o, float *lse)
 {
     LastSmem<D> &m = shared<LastSmem<D>>();
@@ -67,7 +75,7 @@ __global__ void __launch_bounds__(attend_threads)
         pad_row(s, query, r, D, ids, o, lse);
     if (i >= s.n_q || part.first >= part.n)
         return;
-    select(m, job, s, query, r, shares); // every part of a row finds the same ids
+    select(m, job, x, s, query, r, shares); // every part of a row finds the same ids
     if (blockIdx.x == 0 && t < s.topk)
         st_global(ids + row_at(s, query, r) * s.topk + t, ld_shared(&m.attend.ids[t]));
     const int piece = job.pages.piece, each = s.block / piece;
@@ -81,9 +89,11 @@ __global__ void __launch_bounds__(attend_threads)
 
 struct Scratch {
     Job job;
+    Screening screening;
     int columns, tiles, shares; ///< columns: wgmma's N
     Parts parts;
-    uint32_t *tickets;
+    uint32_t *tickets; ///< of rows of attention; behind them the counts of what is settled
+    int n_tickets;
     size_t bytes;
 };
 
@@ -93,7 +103,9 @@ Scratch layout(const Call &c)
     const int64_t queries = (int64_t)c.batch * s.n_q,
                   stages = ceil_div(competing_blocks(s) * s.block, stage_keys);
     Scratch w;
+    const bool may = may_screen(c) && !c.pages.ki8;
     w.job = {s, c.pages, c.batch, s.n_q * s.n_kv_heads, nullptr};
+    w.screening = {may ? c.a.copy : Copy8{}, 0, nullptr, nullptr, nullptr, competing_blocks(s), c.a.screening};
     w.columns = w.job.rows <= 8 ? 8 : w.job.rows <= 16 ? 16 : w.job.rows <= 32 ? 32 : 64;
     w.tiles = w.job.rows > 0 ? ceil_div(w.job.rows, w.columns) : 1; // a request without queries plans too
     w.shares = (int)std::min<int64_t>(c.batch * stages, w.tiles < sms() ? sms() / w.tiles : 1);
@@ -102,7 +114,11 @@ Scratch layout(const Call &c)
     w.job.candidates = carve.take<uint64_t>((int64_t)(w.shares + c.batch) * w.job.rows * (s.topk - 1));
     w.parts.ml = carve.take<float2>(queries * s.n_heads * w.parts.count);
     w.parts.o = carve.take<float>(queries * s.n_heads * w.parts.count * c.d_head);
-    w.tickets = carve.take<uint32_t>(queries * s.n_kv_heads);
+    w.n_tickets = (may ? 2 : 1) * (int)queries * s.n_kv_heads;
+    w.tickets = carve.take<uint32_t>(w.n_tickets);
+    w.screening.n_settled = w.tickets + queries * s.n_kv_heads;
+    w.screening.upper = carve.take_if<float>(may, c.batch * w.job.rows * (int64_t)w.screening.blocks);
+    w.screening.settled = carve.take_if<uint64_t>(may, c.batch * w.job.rows * (int64_t)w.screening.blocks);
     w.bytes = carve.used;
     return w;
 }
@@ -120,15 +136,18 @@ bool encode(CUtensorMap *map, const bf16 *rows, int64_t n, int di, int box)
     return !encode_tensor_map(map, TensorType::bf16, 2, (void *)rows, dim, pitch, size, TensorSwizzle::b128);
 }
 
+/// Rows of the array of index keys.
+int64_t keys_there(const Call &c)
+{
+    return c.pages.table ? (int64_t)c.pages.n_pages * c.pages.pieces * c.pages.piece : c.s.n_kv;
+}
+
 msa_status launch_score(const Call &c, const Scratch &w)
 {
-    const Shape &s = c.s;
     const bool fp8 = c.pages.ki8 != nullptr;
-    const int64_t keys_there =
-        c.pages.table ? (int64_t)c.pages.n_pages * c.pages.pieces * c.pages.piece : s.n_kv;
     CUtensorMap queries, keys = {};
     if (!encode(&queries, c.a.qi, (int64_t)c.batch * w.job.rows, c.d_index, w.columns) ||
-        (!fp8 && !encode(&keys, c.a.ki, keys_there, c.d_index, c.pages.piece)))
+        (!fp8 && !encode(&keys, c.a.ki, keys_there(c), c.d_index, c.pages.piece)))
         return MSA_ERR_DEVICE;
     with_int<64, 128>(c.d_index, [&](auto di) {
         with_int<8, 16, 32, 64>(w.columns, [&](auto n) {
@@ -143,22 +162,53 @@ msa_status launch_score(const Call &c, const Scratch &w)
     return MSA_OK;
 }
 
+/// The first two launches of a step that screens.
+msa_status launch_screened(const Call &c, Scratch &w)
+{
+    CUtensorMap queries, keys, codes;
+    if (!encode(&queries, c.a.qi, (int64_t)c.batch * w.job.rows, c.d_index, w.columns) ||
+        !encode(&keys, c.a.ki, keys_there(c), c.d_index, c.pages.piece))
+        return MSA_ERR_DEVICE;
+    msa_status status = MSA_OK;
+    const dim3 shares((unsigned)w.shares, (unsigned)w.tiles),
+        and_updates((unsigned)(w.shares + c.batch), (unsigned)w.tiles);
+    with_int<64, 128>(c.d_index, [&](auto di) {
+        status = codes_map<di.value>(&codes, &w.screening.code_at, c.a.copy.codes, keys_there(c), c.pages.piece);
+        with_int<8, 16, 32, 64>(status == MSA_OK ? w.columns : 0, [&](auto n) {
+            LAUNCH((screen<di.value, n.value>), and_updates, dim3(screen_threads),
+                   sizeof(ScreenSmem<di.value, n.value>), c.stream, codes, w.job, w.screening, c.a.qi, w.shares,
+                   store_of(c), w.tickets, w.n_tickets);
+            LAUNCH_DEPENDENT((settle<di.value, n.value>), shares, dim3(screen_threads),
+                             sizeof(SettleSmem<di.value, n.value>), c.stream, queries, keys, w.job, w.screening);
+        });
+    });
+    return status;
+}
+
+/// Those of one that does not.
+msa_status launch_full(const Call &c, const Scratch &w)
+{
+    launch_update_cache(c, w.tickets, w.n_tickets);
+    return w.shares > 0 ? launch_score(c, w) : MSA_OK;
+}
+
 msa_status run(const Call &c)
 {
     const Shape &s = c.s;
     if (!supported(c))
         return MSA_ERR_UNSUPPORTED;
-    const Scratch w = layout(c);
+    Scratch w = layout(c);
     const dim3 grid((unsigned)w.parts.count, (unsigned)s.n_kv_heads, (unsigned)(c.batch * s.n_q));
-    launch_update_cache(c, w.tickets, c.batch * w.job.rows);
-    const msa_status status = w.shares > 0 ? launch_score(c, w) : MSA_OK;
+    if (w.shares == 0)
+        w.screening.copy.codes = nullptr; // no block competes
+    const msa_status status = w.screening.copy.codes ? launch_screened(c, w) : launch_full(c, w);
     if (status != MSA_OK)
         return status;
     with_int<64, 128>(c.d_head, [&](auto d) {
         with_output(c, [&](auto *o) {
             LAUNCH_DEPENDENT((attend<d.value, std::remove_pointer_t<decltype(o)>>), grid,
-                             dim3(attend_threads), sizeof(LastSmem<d.value>), c.stream, w.job, w.shares,
-                             c.a.q, c.a.k, c.a.v, w.parts, w.tickets, c.a.ids, o, c.a.lse);
+                             dim3(attend_threads), sizeof(LastSmem<d.value>), c.stream, w.job, w.screening,
+                             w.shares, c.a.q, c.a.k, c.a.v, w.parts, w.tickets, c.a.ids, o, c.a.lse);
         });
     });
     return MSA_OK;

@@ -51,11 +51,11 @@ PTX_INLINE int shares_of(int total, int max_shares)
 {
     return smaller(total, max_shares);
 }
-/// Calls f(segment, how many there were before) for those of this CTA's share.
-template <class F> PTX_INLINE void each_segment(const Line &line, int batch, F f)
+/// Calls f(segment, how many there were before) for those of the share of this CTA, of which there are `max_shares`.
+template <class F> PTX_INLINE void each_segment(const Line &line, int batch, int max_shares, F f)
 {
     const int64_t total = ld_shared(&line.first[batch]), share = blockIdx.x;
-    const int shares = shares_of((int)total, (int)gridDim.x);
+    const int shares = shares_of((int)total, max_shares);
     if (share >= shares)
         return;
     const int end = (int)((share + 1) * total / shares);
@@ -72,6 +72,20 @@ template <class F> PTX_INLINE void each_segment(const Line &line, int batch, F f
 PTX_INLINE int share_of(int64_t at, int64_t total, int shares)
 {
     return (int)(((at + 1) * shares - 1) / total);
+}
+
+/// The shares that have a part of request n: the first one, and how many.
+struct SharesOf {
+    int first, n;
+};
+PTX_INLINE SharesOf shares_of_request(const Line &line, int batch, int max_shares, int n)
+{
+    const int total = ld_shared(&line.first[batch]), shares = shares_of(total, max_shares);
+    const int first = ld_shared(&line.first[n]), end = ld_shared(&line.first[n + 1]);
+    if (first == end)
+        return {0, 0};
+    const int share = share_of(first, total, shares);
+    return {share, share_of(end - 1, total, shares) + 1 - share};
 }
 
 } // namespace

@@ -46,6 +46,12 @@ struct Job {
     uint64_t *candidates; ///< [shares + batch - 1][rows][k - 1]
 };
 
+/// What share `share` leaves of a row of request n.
+PTX_INLINE uint64_t *candidates_of(const Job &job, int share, int n, int row)
+{
+    return job.candidates + ((int64_t)(share + n) * job.rows + row) * (job.largest.topk - 1);
+}
+
 /// Where a stage of bf16 keys comes from: a copy is 64 channels of a piece.
 template <int DI>
 PTX_INLINE void load_piece(Ring<DI, false> &ring, uint64_t *full, const Job &job, const CUtensorMap *keys,
@@ -82,7 +88,7 @@ PTX_INLINE bool produce(ScoreSmem<DI, N, fp8> &m, const Job &job, const CUtensor
     int stage = 0, phase = 0;
     bool waited = false, good = true;
     timeline_role("producer");
-    each_segment(m.line, job.batch, [&](const Segment &seg, int number) { // of one request after the other
+    each_segment(m.line, job.batch, (int)gridDim.x, [&](const Segment &seg, int number) { // of one request after the other
         const Shape s = request(job.largest, job.pages, seg.n);
         const int all = competing_blocks(s) * (s.block / piece), buffer = number % 2;
         int mine = 0;
@@ -186,9 +192,15 @@ template <int n> PTX_INLINE void column_maxima(float *top, const float (&d)[n], 
     }
 }
 
+/// An empty list for each column.
+template <int N, class M> PTX_INLINE void clear_lists(M &m, int topk)
+{
+    const int lane = (int)threadIdx.x % 32;
+    for (int column = (int)threadIdx.x / 32; column < N; column += warps)
+        st_shared(&m.list[column][lane], first_entry(lane, 32, topk, 0));
+}
 /// Offers the `count` scores of the chunk that starts at block b0; a warp has every fourth column.
-template <int DI, int N, bool fp8>
-PTX_INLINE void offer_chunk(ScoreSmem<DI, N, fp8> &m, const Shape &s, int row0, int b0, int count)
+template <int N, class M> PTX_INLINE void offer_chunk(M &m, const Shape &s, int row0, int b0, int count)
 {
     const int lane = (int)threadIdx.x % 32, rows = s.n_q * s.n_kv_heads;
     for (int column = (int)threadIdx.x / 32; column < N && row0 + column < rows; column += warps) {
@@ -203,6 +215,15 @@ PTX_INLINE void offer_chunk(ScoreSmem<DI, N, fp8> &m, const Shape &s, int row0, 
     }
 }
 
+template <int N, class M> PTX_INLINE void store_lists(M &m, const Job &job, int n, int row0)
+{
+    const int lane = (int)threadIdx.x % 32, fixed = 33 - job.largest.topk; // entries that no candidate takes
+    for (int column = (int)threadIdx.x / 32; column < N && row0 + column < job.rows; column += warps)
+        if (lane >= fixed)
+            st_global(candidates_of(job, (int)blockIdx.x, n, row0 + column) + lane - fixed,
+                      ld_shared(&m.list[column][lane]));
+}
+
 template <int DI, int N, bool fp8> PTX_INLINE void consume(ScoreSmem<DI, N, fp8> &m, const Job &job, int row0)
 {
     const int t = (int)threadIdx.x, warp = t / 32, lane = t % 32, block = job.largest.block;
@@ -210,11 +231,10 @@ template <int DI, int N, bool fp8> PTX_INLINE void consume(ScoreSmem<DI, N, fp8>
     const int piece = job.pages.piece;
     int stage = 0, phase = 0;
     timeline_role("consumer");
-    each_segment(m.line, job.batch, [&](const Segment &seg, int number) {
+    each_segment(m.line, job.batch, (int)gridDim.x, [&](const Segment &seg, int number) {
         const Shape s = request(job.largest, job.pages, seg.n);
         const Tile<N, DI> &queries = m.queries[number % 2];
-        for (int column = warp; column < N; column += warps)
-            st_shared(&m.list[column][lane], first_entry(lane, 32, s.topk, 0));
+        clear_lists<N>(m, s.topk);
         mbarrier_wait(&m.queries_full[number % 2], number / 2 % 2);
 
         for (int n = 0; n < seg.end - seg.begin; n++) {
@@ -248,18 +268,13 @@ template <int DI, int N, bool fp8> PTX_INLINE void consume(ScoreSmem<DI, N, fp8>
             }
             if (in_chunk + blocks == score_chunk || n == seg.end - seg.begin - 1) {
                 bar_sync(1, consumers); // a chunk's scores are there: 32 blocks, or the segment's last
-                offer_chunk(m, s, row0, (seg.begin + n) * blocks - in_chunk, in_chunk + blocks);
+                offer_chunk<N>(m, s, row0, (seg.begin + n) * blocks - in_chunk, in_chunk + blocks);
             }
         }
         if (lane == 0)
             mbarrier_arrive(&m.queries_empty[number % 2]);
         // Epilogue: what leaves is the segment's best k - 1 of each row, for the selection of the next launch.
-        const int fixed = 33 - s.topk; // entries of a list that no candidate takes
-        const int64_t first = ((int64_t)blockIdx.x + seg.n) * job.rows + row0;
-        for (int column = warp; column < N && row0 + column < job.rows; column += warps)
-            if (lane >= fixed)
-                st_global(job.candidates + (first + column) * (s.topk - 1) + lane - fixed,
-                          ld_shared(&m.list[column][lane]));
+        store_lists<N>(m, job, seg.n, row0);
     });
 }
 

@@ -126,7 +126,9 @@ template <int D, class Out> PTX_INLINE void consume(const Shape &s, Smem<D> &sme
     auto weigh = [&](int j) {
         auto visible = [&](int half, int column) { return j * tile_keys + column <= last[half]; };
         if ((j + 1) * tile_keys > mine.full)
+            // [masked]
             softmax_step<true>(softmax, x, keep, scale2<D>, visible);
+            // [masked]
         else
             softmax_step<false>(softmax, x, keep, scale2<D>, visible);
     };
@@ -169,7 +171,6 @@ template <int D, class Out> PTX_INLINE void consume(const Shape &s, Smem<D> &sme
     wgmma_wait<0>();
     wgmma_pin(acc);
     release_stage(smem.v, mine.tiles - 1);
-
     float inverse[2], z[2];
     softmax_finish(softmax, inverse, z);
     int64_t at[2]; // number of the row in LSE, -1 for none

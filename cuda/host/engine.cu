@@ -120,6 +120,10 @@ extern "C" void msa_engine_chunk(int queries)
 {
     simt::options.chunk = queries;
 }
+extern "C" void msa_engine_screen_from(int blocks)
+{
+    simt::options.screen_from = blocks;
+}
 
 extern "C" void msa_engine_dry(bool dry)
 {

@@ -127,6 +127,12 @@ static void add_lengths(call *c)
 
 /* ---- The arrays of a stage ------------------------------------------------------------------------ */
 
+/* A page, or the blocks of one, have numbers of their own. */
+static int64_t pieces_of_page(const msa_shape *s, const msa_pages *p)
+{
+    return p->page > s->block ? p->page / s->block : 1;
+}
+
 /* Of a paged call the pages; the device tells whether it likes them too. */
 static void add_pages(call *c, const msa_pages *p)
 {
@@ -135,23 +141,24 @@ static void add_pages(call *c, const msa_pages *p)
     c->pages = p;
     on_device->n_pages = p->n_pages;
     on_device->page = p->page;
-    const int64_t page = p->page ? p->page : s->block, piece = page < s->block ? page : s->block;
+    const int64_t page = p->page ? p->page : s->block;
     add(c, "page table", WORDS, s->n_kv / page, p->table, NULL, &on_device->table);
     add(c, "lengths", WORDS, msa_n_seqs(s), p->lens, NULL, &on_device->lens);
     if (p->ki8) {
         add(c, "8-bit ki", BYTES, array_count(s, p, ARRAY_KI), p->ki8, NULL, &on_device->ki8);
-        add(c, "scale", WORDS, p->n_pages * (page / piece), p->scale, NULL, &on_device->scale);
+        add(c, "scale", WORDS, p->n_pages * pieces_of_page(s, p), p->scale, NULL, &on_device->scale);
     }
 }
 
 /* What a kernel that screens reads beside its keys, and what it did. */
 static void add_screening(call *c, const msa_arrays *given)
 {
-    const int64_t n = msa_n_seqs(c->s) * msa_n_blocks(c->s);
+    const msa_pages *p = c->pages;
+    const int64_t n = p ? p->n_pages * pieces_of_page(c->s, p) : msa_n_seqs(c->s) * msa_n_blocks(c->s);
     const msa_index8 *copy = given->index8;
     if (copy) {
         c->arrays.index8 = &c->copy;
-        add(c, "8-bit copy", BYTES, c->s->n_kv * c->s->d_index, copy->codes, NULL, &c->copy.codes);
+        add(c, "8-bit copy", BYTES, array_count(c->s, p, ARRAY_KI), copy->codes, NULL, &c->copy.codes);
         add(c, "its scales", WORDS, n, copy->scale, NULL, &c->copy.scale);
         add(c, "its reach", WORDS, n, copy->reach, NULL, &c->copy.reach);
         add(c, "its error", WORDS, n, copy->error, NULL, &c->copy.error);
@@ -171,7 +178,7 @@ static void add_arrays(call *c, msa_stage stage, const msa_arrays *given)
             array_count(c->s, c->pages, a), HAS(of.in, a) ? at : NULL, HAS(of.out, a) ? at : NULL,
             array_place(&c->arrays, a));
     }
-    if (stage == MSA_STAGE_INDEX)
+    if (HAS(of.in, ARRAY_KI) && HAS(of.out, ARRAY_IDS))
         add_screening(c, given);
     if (stage == MSA_STAGE_KL)
         add(c, "loss", WORDS, sizeof *given->loss / 4, NULL, given->loss, &c->arrays.loss);

@@ -82,6 +82,10 @@ void msa_engine_sms(int n);
 /** How many queries at most the kernels of backward and kl take in one go, 32768 before the first call, as on
  * a GPU: with few, a small problem goes through in many chunks. Again, plans are to follow. */
 void msa_engine_chunk(int queries);
+/** From how many blocks on kernels that may screen by an 8-bit copy of the index keys do so, where a call brings one: 1
+ * before the first call, so that small problems show it; on a GPU where it is expected to pay (kit/kernel.cuh). Again,
+ * plans are to follow. */
+void msa_engine_screen_from(int blocks);
 /** Dry, it runs no CTA: only what a call does on the host, so that arrays may be addresses of nothing. */
 void msa_engine_dry(bool dry);
 /** The furthest address that kernels have carved out of a workspace since this was last asked. */

@@ -2,21 +2,22 @@
  * @file 4_fused.cu
  * @brief The whole Index Branch in one kernel: products, block maxima, the selection and, on request, its LSE.
  *
- * Idea: the best k - 1 blocks of a row are kept in shared memory while its blocks stream past, and in
- * registers only the score to beat: so ids leave, and no score is ever written. A consumer owns 128 rows in
+ * Idea: the best k - 1 blocks of a row are kept in shared memory, in no order, while its blocks stream past, and in
+ * registers only the score to beat and its slot: so ids leave, and no score is ever written. A consumer owns 128 rows in
  * two halves and looks at the products of one while the tensor cores compute the other's. If rows are few,
  * CTAs share a row's keys, and a second kernel merges their lists.
  * Bytes: 2 di a row, 2 di a key for each 256 rows; 4 k of ids a row, 4 more for the LSE; lists in and out if
  * merged.
  * Floor: 2 di operations a visible key, query and group at wgmma's 4096 a clock and SM; L2: 16 bytes a clock.
- * Estimate: at M3's sizes 80 to 90 % of a large product's rate, at which 128K tokens take 11.4 ms, 1M 0.73 s.
+ * Estimate: at M3's sizes 80 to 90 % of a large product's rate, at which 128K tokens take 11.4 ms, 1M 0.73 s. An
+ * insertion, for 16 rows at once, is 56 instructions and about 165 clocks of a warp (cuda/clocks.def), so that a
+ * tile's 2048 clocks of products hide 1.8 of them for each consumer, as in a prompt of 32K.
  * Waste: diagonal blocks are computed whole; a CTA's start and end, one CTA an SM; blocks of 64 or 32 keys, as
  * in 3_wgmma.
- * Dropped: a sum of every block; products under way between blocks (ptxas C7514), or issued by a branch
- * (C7520).
+ * Dropped: lists in the order of ids, a row at a time (188 instructions and some 500 clocks for 8 rows); a sum of
+ * every block; products under way between blocks (ptxas C7514), or issued by a branch (C7520).
  * Design notes: chapter 13.
  */
-#include "../kit/selection.cuh"
 #include "fused.cuh"
 
 namespace
@@ -24,8 +25,7 @@ namespace
 
 constexpr int sms = 132;
 
-/// Where CTAs that share rows store their lists, [parts][rows][k] in the order of ids; free entries have id
-/// -1.
+/// Where CTAs that share rows store their lists, [parts][rows][k] in no order; free entries have id -1.
 struct Parts {
     int n;
     float *score;
@@ -37,22 +37,32 @@ MSA_BOTH_SIDES inline int64_t part_at(const Shape &s, int part, int row)
     return (part * n_rows(s) + row) * s.topk;
 }
 
-/// The rows' lists as they are, for the kernel that merges.
-template <bool Lse>
-PTX_INLINE void store_lists(const Lists<Lse> &lists, const Rows &own, const Shape &s, const Span &span,
-                            const Parts &parts)
+/// The lists of a lane's row as they are, for the kernel that merges.
+template <int Block, bool Lse>
+PTX_INLINE void store_lists(const Lists<Lse> &lists, int part, const Rows &own, const Shape &s,
+                            const Span &span, const Parts &parts)
 {
-    const int part = (int)blockIdx.x % parts.n;
-    for (int half = 0; half < 2; half++) {
-        const int row = span.row0 + own.row[half];
-        for (int slot = (int)threadIdx.x % 4; slot < s.topk && row < span.end; slot += 4) {
-            const Entry e = load(lists, own.row[half], slot);
-            const int64_t to = part_at(s, part, row) + slot;
-            st_global(parts.score + to, e.score);
-            st_global(parts.id + to, e.id);
-            if (Lse)
-                st_global(parts.sum + to, e.sum);
-        }
+    const int mine = own_row(own), row = span.row0 + mine;
+    const int64_t to = part_at(s, (int)blockIdx.x % parts.n, row);
+    if (row >= span.end)
+        return;
+    auto store = [&](int slot, float score, uint32_t id, float sum) {
+        st_global(parts.score + to + slot, score);
+        st_global(parts.id + to + slot, (int32_t)id);
+        if (Lse)
+            st_global(parts.sum + to + slot, sum);
+    };
+    each_slot(s.topk, [&](int slot, int i) {
+        const uint64_t key = key_at(lists, part, i);
+        const bool taken = block_of(key) != ~0u;
+        if (slot < s.topk - 1)
+            store(slot, score_of(key), block_of(key),
+                  Lse && taken ? ld_shared(&lists.sum[Lse ? part : 0][Lse ? i : 0][threadIdx.x]) : 0);
+    });
+    if (threadIdx.x % 2 == 0) {
+        const int b = own_position(own) / Block - span.first;
+        const Local local = Lse ? ld_shared(&lists.local[Lse ? mine : 0]) : Local{};
+        store(s.topk - 1, local.score, b < span.n_tiles && b >= 0 ? (uint32_t)(b + span.first) : ~0u, local.sum);
     }
 }
 
@@ -66,11 +76,11 @@ PTX_INLINE void consume(const Shape &s, Smem<D, Block, Lse> &smem, const Span &s
     mbarrier_wait(&smem.stream.full_q, 0); // the rows of Qi have landed
     keep_best(s, smem, span, a0, a1);
     if (parts.n > 1) {
-        store_lists(smem.lists, a0, s, span, parts);
-        store_lists(smem.lists, a1, s, span, parts);
+        store_lists<Block>(smem.lists, 0, a0, s, span, parts);
+        store_lists<Block>(smem.lists, 1, a1, s, span, parts);
     } else {
-        write<D, Block>(smem.lists, a0, s, span, ids, lse);
-        write<D, Block>(smem.lists, a1, s, span, ids, lse);
+        write<D, Block>(smem.lists, 0, a0, s, span, ids, lse);
+        write<D, Block>(smem.lists, 1, a1, s, span, ids, lse);
     }
 }
 

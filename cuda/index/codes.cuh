@@ -146,24 +146,26 @@ template <int rows, int D> PTX_INLINE void store_codes(CodeTile<rows, D> &tile, 
         st_shared((uint16_t *)&tile.x[to] + n, (uint16_t)(codes >> 16 * n));
 }
 
-/// x = A B^T of codes, issued as one group.
-template <int N, int D>
-PTX_INLINE void issue_codes(int32_t (&x)[N / 2], const CodeTile<64, D> &a, const CodeTile<N, D> &b)
+/// x = A B^T of 64 and N rows of codes in tiles, issued as one group.
+template <int N, int D> PTX_INLINE void issue_codes(int32_t (&x)[N / 2], const int8_t *a, const int8_t *b)
 {
     wgmma_pin(x);
     wgmma_fence();
     for (int step = 0; step < D / 32; step++)
-        wgmma_ss_int8<N>(x, wgmma_descriptor(&a.x[32 * step], 16, 8 * D, code_swizzle<D>),
-                         wgmma_descriptor(&b.x[32 * step], 16, 8 * D, code_swizzle<D>), step > 0);
+        wgmma_ss_int8<N>(x, wgmma_descriptor(a + 32 * step, 16, 8 * D, code_swizzle<D>),
+                         wgmma_descriptor(b + 32 * step, 16, 8 * D, code_swizzle<D>), step > 0);
     wgmma_commit();
 }
 
-/// Codes of n keys; a copy takes those of `box_rows` (host).
-template <int D> msa_status codes_map(CUtensorMap *map, const int8_t *codes, int64_t n, int box_rows)
+/// Codes of n keys, of which a copy takes those of `box_rows`. The array may start inside the 128 bytes that a map needs:
+/// its first row is the map's row *at (host).
+template <int D>
+msa_status codes_map(CUtensorMap *map, int *at, const int8_t *codes, int64_t n, int box_rows)
 {
-    const uint64_t dim[] = {(uint64_t)D, (uint64_t)n}, stride[] = {D};
+    *at = (int)((uintptr_t)codes % 128 / D);
+    const uint64_t dim[] = {(uint64_t)D, (uint64_t)(n + *at)}, stride[] = {D};
     const uint32_t box[] = {D, (uint32_t)box_rows};
-    return encode_tensor_map(map, TensorType::int8, 2, (void *)codes, dim, stride, box,
+    return encode_tensor_map(map, TensorType::int8, 2, (void *)(codes - *at * D), dim, stride, box,
                              D == 128 ? TensorSwizzle::b128 : TensorSwizzle::b64)
                ? MSA_ERR_DEVICE
                : MSA_OK;
@@ -171,28 +173,27 @@ template <int D> msa_status codes_map(CUtensorMap *map, const int8_t *codes, int
 
 /* ---- A block's keys ----------------------------------------------------------------------------------- */
 
-constexpr int code_warps = 8;
-
-struct BlockNumbers {
-    double most[code_warps], reach[code_warps], error[code_warps];
+template <int warps> struct BlockNumbers {
+    double most[warps], reach[warps], error[warps];
 };
-PTX_INLINE double most_of_warps(const double (&x)[code_warps])
+template <int warps> PTX_INLINE double most_of_warps(const double (&x)[warps])
 {
     double most = 0;
-    for (int warp = 0; warp < code_warps; warp++)
+    for (int warp = 0; warp < warps; warp++)
         most = ld_shared(&x[warp]) > most ? ld_shared(&x[warp]) : most;
     return most;
 }
 
-/// The copy of block b, by a whole CTA. [msa_index8_block]
-template <int D>
-PTX_INLINE void make_codes(BlockNumbers &m, const Shape &s, int b, const bf16 *ki, const Copy8 &copy)
+/// The copy of a block of n keys, or of a piece of one, by a whole CTA: its codes, and its numbers in place b.
+/// [msa_index8_block]
+template <int D, int warps>
+PTX_INLINE void make_codes(BlockNumbers<warps> &m, const bf16 *keys, int n, int8_t *to, const Copy8 &copy,
+                           int64_t b)
 {
     const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
-    const bf16 *keys = ki + (int64_t)b * s.block * D;
-    int8_t *codes = copy.codes + (int64_t)b * s.block * D + D / 32 * lane;
+    int8_t *codes = to + D / 32 * lane;
     double y[D / 32], most = 0, reach = 0, error = 0;
-    for (int row = warp; row < s.block; row += code_warps) {
+    for (int row = warp; row < n; row += warps) {
         load_channels<D>(y, keys + row * D);
         rotate<D>(y);
         const double own = most_of<D>(y);
@@ -204,7 +205,7 @@ PTX_INLINE void make_codes(BlockNumbers &m, const Shape &s, int b, const bf16 *k
     most = most_of_warps(m.most);
     const bool finite = most < infinite();
     const float scale = finite ? scale_of(most) : 0;
-    for (int row = warp; row < s.block; row += code_warps) {
+    for (int row = warp; row < n; row += warps) {
         load_channels<D>(y, keys + row * D);
         rotate<D>(y);
         const Rounded rounded = round_row<D>(y, (double)scale);

@@ -1,21 +1,17 @@
 /**
  * @file screen.cuh
  * @brief Which blocks a row's codes cannot rule out: integer products, bounds, and lists of candidates.
- *
- * A block's score is within eps of t s X (ref/index8.c), so above or below what the row has to beat, or neither. That is
- * of the score as it is computed. Hopper's wgmma, as it was measured (MMA-Sim), cuts 16 products and the sum so far to
- * 2^-25 of the largest of them, and their sum to a float: for every 16 channels it is off by (17 / 2 + 2) 2^-24 |q| |k|,
- * where index8_slack() allows 16. What vanishes below 2^-126, in inputs, products or sums, is in `vanished` and `tiny`.
- * What may overflow in a product of full keys has no bound, and is a candidate.
  */
 #ifndef MSA_INDEX_SCREEN_CUH
 #define MSA_INDEX_SCREEN_CUH
 
-#include "codes.cuh"
+#include "bounds.cuh"
 #include "fused.cuh"
 
 namespace
 {
+
+/* ---- Lists of candidates --------------------------------------------------------------------------------- */
 
 constexpr int most_candidates = 512; ///< of a row
 
@@ -25,57 +21,18 @@ struct alignas(8) Candidate {
     float value; ///< its upper bound; then its score
 };
 
-/// What is stored for the rows of a chunk.
+/// What is stored for the rows of a chunk. Where few rows would leave SMs idle, `parts` CTAs share a row's blocks, each
+/// with a list of its own: list number part * rows + row.
 struct Lists8 {
-    int most;             ///< candidates of a row
-    Candidate *candidate; ///< [rows][most]
-    int32_t *n;           ///< [rows] of them; -1: too many, the row needs all its blocks
+    int most, parts, rows; ///< candidates of a list; rows of the chunk
+    Candidate *candidate;  ///< [parts][rows][most]
+    int32_t *n;            ///< [parts][rows] of them; -1: too many, the row needs all its blocks
+    float *low;            ///< [parts][rows][k-1] lower bounds, of more parts than one
     int32_t *fallen;      ///< [rows]: which those are
     int32_t *asked;       ///< [B]: how many rows have a block for a candidate
     int32_t *totals;      ///< [3]: see below
 };
 enum { total_fallen, total_pairs, total_tiles };
-
-/* ---- Bounds --------------------------------------------------------------------------------------------- */
-
-constexpr float slack = 1.00001f, vanished = 0x1p-120f, tiny = 0x1p-117f, may_overflow = 0x1p126f;
-
-/// A row, as its bounds need it: t, |q|, |q - t a|.
-struct alignas(16) RowNumbers {
-    float step, norm, rest, unused;
-};
-/// A block: s, N, E.
-struct Numbers {
-    float scale, reach, error;
-};
-struct Bounds {
-    float lower, upper;
-};
-
-/// Of a block whose best product of codes is x; without one where something is infinite, or NaN.
-template <int D> PTX_INLINE Bounds bounds(const RowNumbers &q, const Numbers &block, int x)
-{
-    constexpr float rounding = (1.01f * D + 16) * 0x1p-24f; // index8_slack()
-    const float size = block.reach + block.error, score = (float)x * (q.step * block.scale);
-    float eps = q.rest * block.reach + q.norm * (block.error + rounding * size + vanished) + tiny;
-    eps = q.norm * size < may_overflow ? eps : -minus_infinity();
-    return {score - eps, score + eps};
-}
-
-/// A row's codes, by a warp, and its numbers.
-template <int D> PTX_INLINE RowNumbers make_query(CodeTile<64, D> &tile, int row, const bf16 *query)
-{
-    double y[D / 32];
-    load_channels<D>(y, query);
-    rotate<D>(y);
-    const double most = most_of<D>(y);
-    const bool finite = most < infinite();
-    const float step = finite ? scale_of(most) : 0;
-    const Rounded rounded = round_row<D>(y, (double)step);
-    store_codes(tile, row, finite ? rounded.codes : 0);
-    return {step, finite ? above(rounded.norm) * slack + vanished : -minus_infinity(),
-            finite ? above(rounded.rest) * slack + vanished : -minus_infinity(), 0};
-}
 
 /// The largest of a row's products in all four lanes that share the row.
 template <int Block> PTX_INLINE int best_product(const int32_t (&x)[Block / 2], int half)
@@ -97,31 +54,37 @@ template <int D, int Block> struct Screen {
     CodeTile<Block, D> k[stages];
     float low[max_topk / 4][rows][4]; ///< of each row the best k - 1 lower bounds, in no order
     RowNumbers numbers[rows];
+    // What is needed now and then is no register's.
+    int32_t at[rows], n[rows]; ///< of each row the least bound's slot; candidates so far, -1: too many
+    alignas(16) Span span;
+    float4 next[consumer_threads / 32][32]; ///< s, N and E of the 32 blocks that a warp is at
     uint64_t full[stages], empty[stages];
 };
 
 /// A thread's two rows of a 64-row part, which it shares with the other lanes of its quad.
 struct Screened {
-    int row[2];   ///< in the CTA
-    int local[2]; ///< blocks before this one may be chosen; 0: none, or no more
-    float tau[2]; ///< the least of the row's lower bounds: who is surely below it is out...
-    int at[2];    ///< ...and its slot
-    int n[2];     ///< candidates so far; -1: too many
+    int row;      ///< of the first in the CTA; the second is 8 further down
+    int local[2]; ///< as many of the CTA's blocks may be chosen; 0: none, or no more
+    float tau[2]; ///< the least of the row's lower bounds: who is surely below it is out
 };
 
 template <int D, int Block>
 PTX_INLINE Screened screened_init(Screen<D, Block> &m, const Shape &s, const Span &span, int first)
 {
     Screened own;
+    own.row = first + fragment_d((int)threadIdx.x % 128, 0).row;
     for (int half = 0; half < 2; half++) {
-        own.row[half] = first + fragment_d((int)threadIdx.x % 128, 2 * half).row;
-        const int row = span.row0 + own.row[half];
-        own.local[half] = row < span.end && s.topk > 1 ? position_of(s, row) / Block : 0;
+        const int row = span.row0 + own.row + 8 * half;
+        own.local[half] = row < span.end && s.topk > 1 ? position_of(s, row) / Block - span.first : 0;
         own.tau[half] = minus_infinity();
-        own.at[half] = own.n[half] = 0;
+        if (threadIdx.x % 4 == 0) {
+            st_shared(&m.at[own.row + 8 * half], 0);
+            st_shared(&m.n[own.row + 8 * half], 0);
+        }
         for (int slot = (int)threadIdx.x % 4; slot < s.topk - 1; slot += 4)
-            st_shared(&m.low[slot / 4][own.row[half]][slot % 4], minus_infinity());
+            st_shared(&m.low[slot / 4][own.row + 8 * half][slot % 4], minus_infinity());
     }
+    __syncwarp(); // lanes of a quad read what one has written
     return own;
 }
 
@@ -129,12 +92,12 @@ PTX_INLINE Screened screened_init(Screen<D, Block> &m, const Shape &s, const Spa
 template <int D, int Block>
 PTX_INLINE void raise(Screen<D, Block> &m, Screened &own, int half, bool better, float lower, int keep)
 {
-    const int lane = (int)threadIdx.x % 4;
+    const int lane = (int)threadIdx.x % 4, old = ld_shared(&m.at[own.row + 8 * half]);
     float least = -minus_infinity();
     int at = -1;
     for (int slot = lane; better && slot < keep; slot += 4) {
-        float *place = &m.low[slot / 4][own.row[half]][lane];
-        if (slot == own.at[half])
+        float *place = &m.low[slot / 4][own.row + 8 * half][lane];
+        if (slot == old)
             st_shared(place, lower);
         const float bound = ld_shared(place);
         if (bound < least)
@@ -147,7 +110,10 @@ PTX_INLINE void raise(Screen<D, Block> &m, Screened &own, int half, bool better,
             least = other, at = other_at;
     }
     if (better)
-        own.tau[half] = least, own.at[half] = at;
+        own.tau[half] = least;
+    if (better && lane == 0)
+        st_shared(&m.at[own.row + 8 * half], at);
+    __syncwarp();
 }
 
 /// Keeps those of n candidates that tau has not passed; with `asked`, counts each at its block. By a warp.
@@ -172,65 +138,90 @@ PTX_INLINE int filter(Candidate *list, int n, float tau, int32_t *asked)
     return kept;
 }
 
-/// Room for one more candidate where `take`: full lists are filtered, and where that does not help their rows fall.
-PTX_INLINE void make_room(const Lists8 &lists, Screened &own, int half, bool take, int row0)
+/// A row's list, in the part of the CTA.
+PTX_INLINE int64_t list_at(const Lists8 &lists, int row)
 {
-    uint32_t full = warp_ballot(take && own.n[half] == lists.most);
+    return (int64_t)((int)blockIdx.x % lists.parts) * lists.rows + row;
+}
+
+/// Room for one more candidate where `take`: full lists are filtered, and where that does not help their rows fall.
+/// Returns how many there are.
+template <int D, int Block>
+PTX_INLINE int make_room(Screen<D, Block> &m, const Lists8 &lists, Screened &own, int half, bool take)
+{
+    const int mine = own.row + 8 * half;
+    int count = ld_shared(&m.n[mine]);
+    uint32_t full = warp_ballot(take && count == lists.most);
     while (full) {
-        const int quad = (__ffs((int)full) - 1) / 4, row = shfl(own.row[half], 4 * quad);
-        const int n = filter(lists.candidate + (int64_t)(row0 + row) * lists.most, lists.most,
+        const int quad = (__ffs((int)full) - 1) / 4, row = ld_shared(&m.span).row0 + shfl(mine, 4 * quad);
+        const int n = filter(lists.candidate + list_at(lists, row) * lists.most, lists.most,
                              shfl(own.tau[half], 4 * quad), nullptr);
         if (quad == (int)threadIdx.x % 32 / 4) {
-            own.n[half] = n < lists.most ? n : -1;
+            count = n < lists.most ? n : -1;
             own.local[half] = n < lists.most ? own.local[half] : 0;
         }
         full &= ~(15u << 4 * quad);
     }
+    return count;
 }
 
-/// What a part's products with block b say.
+/// What 64 rows' products with the CTA's n-th block say.
 template <int D, int Block>
 PTX_INLINE void screen_block(Screen<D, Block> &m, const Lists8 &lists, Screened &own,
-                             const int32_t (&x)[Block / 2], const Numbers &numbers, int b, int row0, int keep)
+                             const int32_t (&x)[Block / 2], const float4 &next, int n, int keep)
 {
+    const float4 numbers = ld_shared(&next);
     UNROLL
     for (int half = 0; half < 2; half++) {
         // [bounds]
         const Bounds bound =
-            bounds<D>(ld_shared(&m.numbers[own.row[half]]), numbers, best_product<Block>(x, half));
-        const bool take = b < own.local[half] && !(bound.upper < own.tau[half]);
+            bounds<D>(ld_shared(&m.numbers[own.row + 8 * half]), {numbers.x, numbers.y, numbers.z},
+                      best_product<Block>(x, half));
+        const bool take = n < own.local[half] && !(bound.upper < own.tau[half]);
         if (!warp_ballot(take))
             continue;
         // [bounds]
         const bool better = take && bound.lower > own.tau[half];
         if (warp_ballot(better))
             raise(m, own, half, better, bound.lower, keep);
-        make_room(lists, own, half, take, row0);
-        if (take && own.n[half] >= 0) {
-            if (threadIdx.x % 4 == 0)
-                st_global(lists.candidate + (int64_t)(row0 + own.row[half]) * lists.most + own.n[half],
-                          Candidate{b, bound.upper});
-            own.n[half]++;
+        const int count = make_room(m, lists, own, half, take), row = own.row + 8 * half;
+        if (take && threadIdx.x % 4 == 0) {
+            const Span span = ld_shared(&m.span);
+            if (count >= 0)
+                st_global(lists.candidate + list_at(lists, span.row0 + row) * lists.most + count,
+                          Candidate{span.first + n, bound.upper});
+            st_shared(&m.n[row], count < 0 ? count : count + 1);
         }
+        __syncwarp();
     }
 }
 
-/// The end of a part's rows, which a warp goes through one by one: candidates by the last tau, and who fell.
-PTX_INLINE void finish(const Lists8 &lists, const Screened &own, const Span &span)
+PTX_INLINE void fall(const Lists8 &lists, int row)
 {
+    st_global(lists.fallen + atomicAdd(lists.totals + total_fallen, 1), row);
+}
+
+/// The end of 64 rows, which a warp goes through one by one: candidates by the last tau, and who fell. Where parts share
+/// a row, unite() does that when all have left their lower bounds.
+template <int D, int Block>
+PTX_INLINE void finish(Screen<D, Block> &m, const Lists8 &lists, const Screened &own, int keep)
+{
+    const Span span = ld_shared(&m.span);
     for (int i = 0; i < 16; i++) {
-        const int quad = i % 8, half = i / 8, from = 4 * quad;
-        const int row = span.row0 + shfl(half ? own.row[1] : own.row[0], from);
+        const int half = i / 8, from = 4 * (i % 8), place = shfl(own.row, from) + 8 * half, row = span.row0 + place;
         const float tau = shfl(half ? own.tau[1] : own.tau[0], from);
-        int n = shfl(half ? own.n[1] : own.n[0], from);
+        int n = ld_shared(&m.n[place]);
         if (row >= span.end)
             continue;
-        if (n >= 0)
-            n = filter(lists.candidate + (int64_t)row * lists.most, n, tau, lists.asked);
+        const int64_t list = list_at(lists, row);
+        for (int slot = (int)threadIdx.x % 32; lists.low && slot < keep; slot += 32)
+            st_global(lists.low + list * keep + slot, ld_shared(&m.low[slot / 4][place][slot % 4]));
+        if (n >= 0 && !lists.low)
+            n = filter(lists.candidate + list * lists.most, n, tau, lists.asked);
         if (threadIdx.x % 32 == 0) {
-            st_global(lists.n + row, n);
-            if (n < 0)
-                st_global(lists.fallen + atomicAdd(lists.totals + total_fallen, 1), row);
+            st_global(lists.n + list, n);
+            if (n < 0 && !lists.low)
+                fall(lists, row);
         }
     }
 }

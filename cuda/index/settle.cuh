@@ -11,7 +11,7 @@
 namespace
 {
 
-/// A pair of a row and a candidate of it is numbered row * most + place.
+/// A pair of a row and a candidate of it is numbered list * most + place.
 struct Turned {
     int32_t *next;   ///< [B]: where the next pair of a block goes
     uint32_t *pairs; ///< those of one block side by side
@@ -43,17 +43,18 @@ __global__ void __launch_bounds__(turn_threads) allot(Shape s, Lists8 lists, Tur
     }
 }
 
-/// A warp a row.
+/// A warp a list.
 __global__ void __launch_bounds__(turn_threads) turn(Shape s, Lists8 lists, Turned turned)
 {
     s = actual(s);
-    const int row = (int)(blockIdx.x * (turn_threads / 32) + threadIdx.x / 32);
+    const int number = (int)(blockIdx.x * (turn_threads / 32) + threadIdx.x / 32);
     grid_wait();
-    const int n = row < n_rows(s) ? ld_global(lists.n + row) : 0;
-    const Candidate *list = lists.candidate + (int64_t)row * lists.most;
+    const bool there = number < lists.parts * lists.rows && number % lists.rows < n_rows(s);
+    const int n = there ? ld_global(lists.n + number) : 0;
+    const Candidate *list = lists.candidate + (int64_t)number * lists.most;
     for (int i = (int)threadIdx.x % 32; i < n; i += 32)
         st_global(turned.pairs + atomicAdd(turned.next + ld_global(&list[i].block), 1),
-                  (uint32_t)row * (uint32_t)lists.most + (uint32_t)i);
+                  (uint32_t)number * (uint32_t)lists.most + (uint32_t)i);
 }
 
 /// Rows row(0 .. n-1) of x [.., D] to tiles of 64, the rest zeros, by `threads` threads t; then fence_proxy_async() of
@@ -107,7 +108,9 @@ __global__ void __launch_bounds__(settle_threads, 2)
             st_shared(&m.pair[t], ld_global(turned.pairs + tile.y + t));
         __syncthreads();
         gather_rows<settle_threads, tile_pairs / 64>(
-            m.q, qi, tile.z, t, [&](int row) { return ld_shared(&m.pair[row]) / (uint32_t)lists.most; });
+            m.q, qi, tile.z, t, [&](int row) {
+                return ld_shared(&m.pair[row]) / (uint32_t)lists.most % (uint32_t)lists.rows;
+            });
         __syncthreads();
         mbarrier_wait(&m.full, parity);
         float x[Block / 2];
@@ -160,8 +163,8 @@ __global__ void __launch_bounds__(stream_threads, 1)
          a1 = rows_init(smem.lists, s, span, first + 64, lists.fallen);
     keep_best(s, smem, span, a0, a1);
     span = fallen_span(s, lists); // rather than kept in registers meanwhile
-    write<D, Block>(smem.lists, a0, s, span, ids, nullptr, lists.fallen);
-    write<D, Block>(smem.lists, a1, s, span, ids, nullptr, lists.fallen);
+    write<D, Block>(smem.lists, 0, a0, s, span, ids, nullptr, lists.fallen);
+    write<D, Block>(smem.lists, 1, a1, s, span, ids, nullptr, lists.fallen);
 }
 
 } // namespace

@@ -103,26 +103,34 @@ PTX_INLINE int column(int i)
 {
     return fragment_d((int)threadIdx.x % 128, i).col;
 }
-/// The largest of a row's products with the keys that it sees, columns 0..last, in all four lanes that share
-/// the row (the thread's first or second). Accumulators are only read, never masked in place, so that nothing
-/// here can make ptxas wait for other products under way.
-template <int Block> PTX_INLINE float row_max(const float (&x)[Block / 2], int half, int last)
+/// The largest of this thread's products with the keys that one of its rows (the first or second) sees, columns
+/// 0..last. Accumulators are only read, never masked in place, so that nothing here can make ptxas wait for other
+/// products under way.
+// [row_max]
+template <int Block> PTX_INLINE float thread_max(const float (&x)[Block / 2], int half, int last)
 {
     float maximum = minus_infinity();
-    timeline_mark("maximum", Block / 2); // 8 Block comparisons, 16 a clock
-    // [row_max]
     if (last >= Block - 1) // nearly always
         for (int i = 2 * half; i < Block / 2; i += 4)
             maximum = fmaxf(maximum, fmaxf(x[i], x[i + 1]));
     else
+        // [diagonal]
         for (int i = 2 * half; i < Block / 2; i += 4) {
             maximum = column(i) <= last ? fmaxf(maximum, x[i]) : maximum;
             maximum = column(i + 1) <= last ? fmaxf(maximum, x[i + 1]) : maximum;
         }
+    // [diagonal]
+    return maximum;
+}
+/// The row's, in all four lanes that share it.
+template <int Block> PTX_INLINE float row_max(const float (&x)[Block / 2], int half, int last)
+{
+    timeline_mark("maximum", Block / 2); // 8 Block comparisons, 16 a clock
+    float maximum = thread_max<Block>(x, half, last);
     maximum = fmaxf(maximum, shfl_xor(maximum, 1));
     return fmaxf(maximum, shfl_xor(maximum, 2));
-    // [row_max]
 }
+// [row_max]
 
 /// n vectors of d channels, one after the other: a copy takes 64 channels of `box_rows` of them (host).
 inline msa_status vectors_map(CUtensorMap *map, const bf16 *vectors, int64_t n, int d, int box_rows)

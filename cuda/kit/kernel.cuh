@@ -155,7 +155,7 @@ PTX_INLINE int64_t qi_at(const Shape &s, int64_t i, int r, int d) ///< index que
 {
     return (i * s.n_kv_heads + r) * d;
 }
-PTX_INLINE int64_t lse_at(const Shape &s, int64_t i, int h)
+PTX_INLINE int64_t lse_at(const Shape &s, int64_t i, int h) ///< LSE
 {
     return i * s.n_heads + h;
 }
@@ -163,7 +163,7 @@ PTX_INLINE int64_t row_at(const Shape &s, int64_t i, int r) ///< index LSE; time
 {
     return r * s.rows + i;
 }
-PTX_INLINE int64_t scores_at(const Shape &s, int64_t i, int r)
+PTX_INLINE int64_t scores_at(const Shape &s, int64_t i, int r) ///< a query's first score
 {
     return row_at(s, i, r) * s.n_scores;
 }
@@ -215,6 +215,7 @@ constexpr float log2_e = 1.44269504088896341f, ln_2 = 0.693147180559945309f;
 template <int D> constexpr float scale = D == 64 ? 0.125f : 0.0883883476483184406f;
 template <int D> constexpr float scale2 = scale<D> *log2_e;
 
+/// The two floats that are no numbers to compute with.
 PTX_INLINE float minus_infinity()
 {
     PTX(return __int_as_float((int)0xff800000);)
@@ -238,6 +239,7 @@ PTX_INLINE float lse_of(float m, float l)
     return l == 0 ? not_a_number() : m * ln_2 + logf(l);
 }
 
+/// The same number: float32 holds every bf16.
 PTX_INLINE float to_float(bf16 x)
 {
     return __bfloat162float(x);
@@ -273,6 +275,7 @@ PTX_INLINE float4 load_4(const float *p SITE)
     return ld_global((const float4 *)p PASS_SITE);
 }
 
+/// a / b, rounded up.
 template <class T> MSA_BOTH_SIDES constexpr T ceil_div(T a, T b)
 {
     return (a + b - 1) / b;
@@ -305,6 +308,24 @@ inline int longest_chunk()
 {
     PTX(return 32768;)
     CPU(return simt::options.chunk;)
+}
+
+/// Blocks of the longest sequence from which on the 8-bit copy that a call brings is used to screen. On a GPU an estimate
+/// (index/5_screened.cu; chapter 13b): of 512 blocks an eighth is a candidate of a row, a prefill's saving is spent on
+/// settling them, and four rows of a step of generation ask for a third; at 1024 both gain.
+inline int screen_from()
+{
+    PTX(return 1024;)
+    CPU(return simt::options.screen_from;)
+}
+/// The rule of length: whether a call that brings a copy is screened. A workspace is made for both ways.
+static inline bool may_screen(const Call &c)
+{
+    return c.s.n_blocks >= screen_from();
+}
+static inline bool screens(const Call &c)
+{
+    return c.a.copy.codes && may_screen(c);
 }
 
 /// Queries q0 .. q0 + n - 1 as a call of their own: a sequence that ends with the last of them.

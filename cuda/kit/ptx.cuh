@@ -24,6 +24,7 @@
 #define PASS_SITE
 #define UNROLL _Pragma("unroll")
 #define UNROLL_BY_4 _Pragma("unroll 4")
+#define ROLLED _Pragma("unroll 1")
 #define PTX_INLINE static __device__ __forceinline__
 #define PTX_NAMED PTX_INLINE
 #else
@@ -36,6 +37,7 @@
 /// Before a loop; of nvcc alone.
 #define UNROLL
 #define UNROLL_BY_4
+#define ROLLED
 #define PTX_INLINE inline
 /// Of functions that ask how their caller names a place in shared memory, which only those in line can.
 #define PTX_NAMED inline __attribute__((always_inline))
@@ -74,6 +76,14 @@ template <class T> PTX_NAMED void st_shared(T *p, T v SITE)
         simt::check_stored(&v, sizeof(T), site);)
     *p = v;
 }
+/// The same store where `take`, as one instruction and no branch: what it stores is computed in any case.
+PTX_NAMED void st_shared_if(bool take, uint64_t *p, uint64_t v SITE)
+{
+    PTX(asm volatile("{\n.reg .pred p;\nsetp.ne.u32 p, %0, 0;\n@p st.shared.b64 [%1], %2;\n}" ::"r"((int)take),
+                     "r"(shared_u32(p)), "l"(v)
+                     : "memory");)
+    CPU(if (take) st_shared(p, v, site);)
+}
 template <class T> PTX_INLINE T ld_global(const T *p SITE)
 {
     CPU(simt::touch_global(p, sizeof(T), false, site);)
@@ -94,7 +104,7 @@ PTX_INLINE uint32_t ld_acquire(const uint32_t *p SITE)
     return v;
 }
 
-/// "st", .release.gpu.
+/// Sets a flag, after all that this thread did before: "st", .release.gpu.
 PTX_INLINE void st_release(uint32_t *p, uint32_t v SITE)
 {
     PTX(asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");)
@@ -142,6 +152,13 @@ PTX_INLINE int max3(int a, int b, int c)
 {
     PTX(return __vimax3_s32(a, b, c);)
     CPU(const int m = a < b ? b : a; return m < c ? c : m;)
+}
+
+/// The smallest of three, the same.
+PTX_INLINE uint32_t min3(uint32_t a, uint32_t b, uint32_t c)
+{
+    PTX(return __vimin3_u32(a, b, c);)
+    CPU(const uint32_t m = a < b ? a : b; return m < c ? m : c;)
 }
 
 /* ---- Warps --------------------------------------------------------------------------------------- */
@@ -211,6 +228,7 @@ PTX_INLINE void bar_arrive(unsigned id, unsigned n SITE)
  * "Parallel Synchronization and Communication Instructions: mbarrier". A barrier counts arrivals and bytes; a
  * phase ends when both are complete. A fresh barrier is in phase 0: waiting for parity 1 passes at once. */
 
+/// A new barrier, whose phases end with so many arrivals. One thread's work. "mbarrier.init".
 PTX_NAMED void mbarrier_init(uint64_t *b, uint32_t arrivals SITE)
 {
     PTX(asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_u32(b)), "r"(arrivals)
@@ -224,6 +242,7 @@ PTX_INLINE void fence_mbarrier_init(ONLY_SITE)
     PTX(asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");)
     CPU(simt::mbarrier_fence_init(site);)
 }
+/// n arrivals, or one: what this thread did before is known to whoever waits for this phase. "mbarrier.arrive".
 PTX_NAMED void mbarrier_arrive(uint64_t *b, uint32_t n SITE)
 {
     PTX(asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], %1;" ::"r"(shared_u32(b)), "r"(n) : "memory");)
@@ -266,6 +285,7 @@ PTX_NAMED void mbarrier_wait(uint64_t *b, unsigned parity SITE)
  * are in elements, innermost first. Loads add their bytes to an mbarrier, whole boxes even where they stick
  * out of the tensor (zeros there); stores are waited for by groups of the issuing thread. */
 
+/// Asks for a box of a tensor, whose upper left element has these coordinates. "cp.async.bulk.tensor".
 PTX_INLINE void tma_load_2d(void *dst, const CUtensorMap *map, uint64_t *b, int c0, int c1 SITE)
 {
     PTX(asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, "
@@ -282,6 +302,7 @@ PTX_INLINE void tma_load_3d(void *dst, const CUtensorMap *map, uint64_t *b, int 
                      : "memory");)
     CPU(const int c[] = {c0, c1, c2}; simt::tma_load(dst, map, b, c, 3, site);)
 }
+/// The way back: what of the box lies in the tensor is written. "cp.async.bulk.tensor".
 PTX_INLINE void tma_store_2d(const CUtensorMap *map, const void *src, int c0, int c1 SITE)
 {
     PTX(asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map),
@@ -299,7 +320,7 @@ PTX_INLINE void tma_reduce_add_2d(const CUtensorMap *map, const void *src, int c
             : "memory");)
     CPU(const int c[] = {c0, c1}; simt::tma_store(map, src, c, 2, simt::Store::add, site);)
 }
-/// Contiguous bytes; both addresses and the size are multiples of 16.
+/// Asks for contiguous bytes, which the barrier counts; both addresses and the size are multiples of 16.
 PTX_INLINE void bulk_load(void *dst, const void *src, uint32_t bytes, uint64_t *b SITE)
 {
     PTX(asm volatile(
@@ -309,6 +330,7 @@ PTX_INLINE void bulk_load(void *dst, const void *src, uint32_t bytes, uint64_t *
             : "memory");)
     CPU(simt::bulk_load(dst, src, bytes, b, site);)
 }
+/// The way back, for contiguous bytes. "cp.async.bulk".
 PTX_INLINE void bulk_store(void *dst, const void *src, uint32_t bytes SITE)
 {
     PTX(asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(dst),
@@ -367,6 +389,7 @@ PTX_NAMED void cp_async_4(void *dst, const void *src, unsigned src_bytes SITE)
                      : "memory");)
     CPU(INSIDE(dst, 4) simt::cp_async(dst, src, 4, src_bytes, site);)
 }
+/// Closes a group of this thread's copies. "cp.async.commit_group".
 PTX_INLINE void cp_async_commit(ONLY_SITE)
 {
     PTX(asm volatile("cp.async.commit_group;" ::: "memory");)
@@ -383,6 +406,7 @@ template <int pending> PTX_INLINE void cp_async_wait(ONLY_SITE)
  * "Warp Level Matrix Instructions". Which register holds which element: fragment.cuh. Matrices of 8 x 8
  * bf16; lanes 8i..8i+7 give the addresses of the rows of matrix i. */
 
+/// Loads 2 or 4 matrices, as fragments of mma, or transposed. "ldmatrix".
 PTX_INLINE void ldmatrix_x2(uint32_t (&r)[2], const void *row SITE)
 {
     PTX(asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
@@ -415,6 +439,7 @@ PTX_INLINE void ldmatrix_x4_trans(uint32_t (&r)[4], const void *row SITE)
                      : "memory");)
     CPU(simt::ldmatrix(r, 4, true, row, site);)
 }
+/// Stores 4 of them. "stmatrix".
 PTX_INLINE void stmatrix_x4(void *row, const uint32_t (&r)[4] SITE)
 {
     PTX(asm volatile(
@@ -462,7 +487,7 @@ template <int n> PTX_INLINE void wgmma_pin(float (&d)[n])
     PTX(for (int i = 0; i < n; i++) asm volatile("" : "+f"(d[i])::"memory");)
     CPU((void)d;)
 }
-/// Of integers.
+/// The same for sums of integers.
 template <int n> PTX_INLINE void wgmma_pin(int32_t (&d)[n])
 {
     PTX(for (int i = 0; i < n; i++) asm volatile("" : "+r"(d[i])::"memory");)
@@ -474,6 +499,7 @@ template <int n> PTX_INLINE void wgmma_pin(uint32_t (&a)[n][4])
     PTX(for (int i = 0; i < 4 * n; i++) asm volatile("" : "+r"(a[i / 4][i % 4])::"memory");)
     CPU((void)a;)
 }
+/// Closes a group of this warpgroup's products. "wgmma.commit_group".
 PTX_INLINE void wgmma_commit(ONLY_SITE)
 {
     PTX(asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");)
@@ -564,8 +590,10 @@ PTX_INLINE void wgmma_rs(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, 
 template <int N>
 PTX_INLINE void wgmma_ss_int8(int32_t (&d)[N / 2], uint64_t a, uint64_t b, bool accumulate SITE)
 {
-    static_assert(N == 32 || N == 64 || N == 128, "add this N here");
-    PTX(if constexpr (N == 32) WGMMA_INT8(32, 16, "%16", "%17", "%18");)
+    static_assert(N == 8 || N == 16 || N == 32 || N == 64 || N == 128, "add this N here");
+    PTX(if constexpr (N == 8) WGMMA_INT8(8, 4, "%4", "%5", "%6");)
+    PTX(else if constexpr (N == 16) WGMMA_INT8(16, 8, "%8", "%9", "%10");)
+    PTX(else if constexpr (N == 32) WGMMA_INT8(32, 16, "%16", "%17", "%18");)
     PTX(else if constexpr (N == 64) WGMMA_INT8(64, 32, "%32", "%33", "%34");)
     PTX(else if constexpr (N == 128) WGMMA_INT8(128, 64, "%64", "%65", "%66");)
     CPU(simt::wgmma_int8(d, N, a, b, accumulate, site);)

@@ -27,11 +27,17 @@ PTX_INLINE uint64_t rank_key(float score, int id)
     return (uint64_t)bits << 32 | ~(uint32_t)id;
 }
 // [rank_key]
+/// The same of a score that is not NaN, and in fewer steps one after the other.
+PTX_INLINE uint64_t rank_key_of_number(float score, int id)
+{
+    const uint32_t bits = bits_of(score + 0.0f), sign = (uint32_t)((int32_t)bits >> 31);
+    return (uint64_t)(bits ^ (sign | 1u << 31)) << 32 | ~(uint32_t)id;
+}
 /// A candidate's score; NaN for an entry that is free or closed.
 PTX_INLINE float score_of(uint64_t key)
 {
-    const uint32_t high = (uint32_t)(key >> 32), bits = high >> 31 ? high ^ 1u << 31 : ~high;
-    return float_of(bits);
+    const uint32_t high = (uint32_t)(key >> 32), negative = (uint32_t)((int32_t)~high >> 31);
+    return float_of(high ^ (negative | 1u << 31));
 }
 /// The id of a candidate or of the local block, ~0 of any other entry.
 PTX_INLINE uint32_t id_of(uint64_t key)

@@ -1,14 +1,16 @@
 /**
  * @file prefill.cuh
- * @brief A layer's attention for a prompt or a chunk of one, in one call: the fused index, then a kernel of
- * the Main Branch. Everything that a caller pays for a layer; nothing waits for the host.
+ * @brief A layer's attention for a prompt or a chunk of one, in one call: the fused index, or the screened one, whose ids
+ * are the same, where the call brings an 8-bit copy of the index keys and is long enough; then a kernel of the Main Branch. Everything that a caller pays for a layer; nothing waits for the host.
  */
 #ifndef MSA_PREFILL_CUH
 #define MSA_PREFILL_CUH
 
 #include "../kit/kernel.cuh"
 
-extern const msa_entry ON_SIDE(index, fused), ON_SIDE(sparse, union), ON_SIDE(sparse, kv_outer);
+#include <algorithm>
+
+extern const msa_entry ON_SIDE(index, fused), ON_SIDE(index, screened), ON_SIDE(sparse, union), ON_SIDE(sparse, kv_outer);
 
 /// prefill/auto takes the union while union8, the mean size of the union of the blocks of 8 neighbouring
 /// queries, is at most this many times k, and KV-outer above.
@@ -30,13 +32,17 @@ constexpr uint32_t crossing = 2;
 /// Both pieces use the same workspace, one after the other.
 inline size_t layer_workspace(const Call &c, const msa_entry &sparse)
 {
-    const size_t first = ON_SIDE(index, fused).workspace(c), second = sparse.workspace(c);
-    return first > second ? first : second;
+    size_t most = sparse.workspace(c);
+    const auto also = [&](const msa_entry &index) { most = std::max(most, index.workspace(c)); };
+    also(ON_SIDE(index, fused));
+    if (may_screen(c))
+        also(ON_SIDE(index, screened));
+    return most;
 }
 inline msa_status choose_blocks(Call c)
 {
     c.a.scores = nullptr; // are not asked for
-    return ON_SIDE(index, fused).run(c);
+    return (screens(c) ? ON_SIDE(index, screened) : ON_SIDE(index, fused)).run(c);
 }
 /// The call of the Main Branch, which only reads ids.
 inline Call main_branch(Call c)

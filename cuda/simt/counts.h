@@ -41,10 +41,13 @@ typedef struct simt_access {
     bool shared, write;
     uint64_t block; /**< of the grid, counted along x first */
     unsigned thread;
+    unsigned line;         /**< of the kernel's source */
+    uint32_t stamp;        /**< how many releases its warp counts; who comes after knows of more */
+    const uint32_t *clock; /**< [32] how many releases of each warp the thread knows of */
 } simt_access;
 
-/** Shows every access from now on to see(context, access); NULL: to nobody. CTAs of one launch may call it
- *  at the same time. Bulk copies and products are not shown. */
+/** Shows every access from now on to see(context, access), a shared one that is refused too; NULL: to nobody.
+ *  CTAs of one launch may call it at the same time. Bulk copies and products are not shown. */
 void simt_watch(void (*see)(void *context, const simt_access *access), void *context);
 
 /** simt::Did, in its order. */

@@ -210,11 +210,11 @@ void touch_shared(const void *p, unsigned bytes, bool write, Site at)
     const char *what = write ? "shared store" : "shared load";
     const uint32_t address = shared_checked(p, bytes, bytes, what, at);
     const Range r = {address, address + bytes};
+    count_access(b, t, write ? Traffic::shared_store : Traffic::shared_load, address, bytes, at);
     if (write)
         writes_shared(b, r, false, what, at);
     else
         reads_shared(b, r, what, at);
-    count_access(b, t, write ? Traffic::shared_store : Traffic::shared_load, address, bytes, at);
     note_work(t, 32 * bytes / options.costs.shared_bytes);
 }
 

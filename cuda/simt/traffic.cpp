@@ -95,7 +95,8 @@ void count_access(Block &b, Thread &t, Traffic kind, uint64_t address, unsigned 
 {
     if (options.watch)
         options.watch({address, bytes, kind == Traffic::shared_load || kind == Traffic::shared_store,
-                       kind == Traffic::shared_store || kind == Traffic::global_store, b.linear, t.index});
+                       kind == Traffic::shared_store || kind == Traffic::global_store, b.linear, t.index,
+                       (unsigned)at.line, stamp(t), t.clock.warp});
     Stream &s = stream_of(b, {at, t.index / 32, kind, bytes});
     std::vector<uint64_t> &mine = s.address[t.lane()];
     mine.push_back(address);

@@ -160,7 +160,9 @@ PTX_INLINE void weigh(Softmax &softmax, float (&x)[block / 2], float (&keep)[2],
     }
     auto visible = [&](int half, int column) { return column < sees[half]; };
     if (warp_ballot(sees[0] < block || sees[1] < block))
+        // [masked]
         softmax_step<true>(softmax, x, keep, scale2<D>, visible);
+        // [masked]
     else
         softmax_step<false>(softmax, x, keep, scale2<D>, visible);
 }

@@ -15,14 +15,11 @@
  * 0.19 on an H200.
  * Waste: partials in memory, 4 Hq k d bytes a query there and back; K and V once more every chunk; the end of
  * an item's last tile; rows 64 / G * G .. 63; an item's K and V arrive while nothing of it multiplies.
+ * Machine code: a thread of the combination has up to 8 loads under way; it had one, which kept memory idle.
  * Design notes: chapter 14.
  */
 #include "../kit/attend.cuh"
 #include "../reverse/reverse.cuh"
-
-#ifndef KV_OUTER_CHUNK
-#define KV_OUTER_CHUNK 16384 // queries; their partials take 4.3 GB at 64 heads of 128, k = 16
-#endif
 
 namespace
 {
@@ -156,7 +153,9 @@ __device__ void consume(Smem<D, N> &m, const Shape &s, const Work &w, bf16 *part
         Softmax sum = softmax_init();
         auto sees = [&](int half, int column) { return column < visible[half]; };
         if (warp_ballot(visible[0] < N || visible[1] < N))
+            // [masked]
             softmax_step<true>(sum, scores, keep, scale2<D>, sees);
+            // [masked]
         else
             softmax_step<false>(sum, scores, keep, scale2<D>, sees);
         uint32_t p[N / 16][4];
@@ -223,6 +222,7 @@ __global__ void __launch_bounds__(combine_threads)
 {
     s = actual(s);
     constexpr int lanes = D / 8, slots = 32 / lanes; // a lane holds 8 channels and the weights of some slots
+    constexpr int together = 8;                      // partials that a thread waits for at once
     const int64_t row = ((int64_t)blockIdx.x * combine_threads + threadIdx.x) / lanes;
     const int lane = (int)threadIdx.x % lanes, leader = (int)threadIdx.x % 32 - lane;
     const bool exists = row < (int64_t)s.n_q * s.n_heads;
@@ -253,16 +253,27 @@ __global__ void __launch_bounds__(combine_threads)
     for (int with = 1; with < lanes; with *= 2)
         sum += shfl_xor(sum, with);
     float acc[8] = {};
+    UNROLL
     for (int a = 0; a < slots; a++)
-        for (int b = 0; b < lanes; b++) {
-            const float x = shfl(weight[a], leader + b);
-            if (a * lanes + b < n) { // whatever its weight: 0 times NaN is NaN
-                const bf16 *source = partial + (at + (a * lanes + b) * s.group) * D;
-                const bf16x8 y = ld_global((const bf16x8 *)source + lane);
-                for (int e = 0; e < 8; e++)
-                    acc[e] += x * to_float(y.x[e]);
-            }
+        UNROLL
+    for (int first = 0; first < lanes; first += together) {
+        if (a * lanes + first >= s.topk)
+            break;
+        bf16x8 y[together]; // all on their way before the first is needed
+        UNROLL
+        for (int b = 0; b < together; b++) {
+            const int slot = a * lanes + first + b;
+            const bf16 *source = partial + (at + slot * s.group) * D;
+            y[b] = slot < n ? ld_global((const bf16x8 *)source + lane) : bf16x8{};
         }
+        UNROLL
+        for (int b = 0; b < together; b++) { // whatever its weight: 0 times NaN is NaN
+            const float x = shfl(weight[a], leader + first + b);
+            UNROLL
+            for (int e = 0; e < 8; e++)
+                acc[e] += x * to_float(y[b].x[e]);
+        }
+    }
     // [combine]
     if (!exists)
         return;
@@ -296,9 +307,14 @@ template <int D, int N> msa_status run_chunk(const Call &c)
     return MSA_OK;
 }
 
+/// Queries of a chunk. Those of one group, 16 MB at 16 heads of 128 and 4096 queries, are read from L2 by all blocks
+/// but the first; a chunk reads K and V again, so long prompts have longer ones. Partials of 16384 queries take 4.3 GB
+/// at 64 heads, k = 16.
 int chunk_length(const Call &c)
 {
-    return c.s.n_q < KV_OUTER_CHUNK ? c.s.n_q : KV_OUTER_CHUNK;
+    const int shortest = 4096, longest = 16384, wanted = c.s.n_kv / 64,
+              step = wanted < shortest ? shortest : wanted < longest ? wanted : longest;
+    return c.s.n_q < step ? c.s.n_q : step;
 }
 
 size_t workspace(const Call &c) // of the largest chunk: the last

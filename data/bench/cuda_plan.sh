@@ -36,6 +36,8 @@ echo "prefill-128k-k1|index/fused|$(first_k "$(length 128)")|random"
 for batch in 1 8; do
     echo "1024k-b$batch|decode/swapped dense_decode/split|$(steps 1024 $batch)|random"
 done
+# int8: exact, by an 8-bit copy beside the bf16 keys and a bound; fp8: rounded keys, other ids.
+echo "1024k-b8-int8|decode/swapped|$(steps 1024 8)|random||int8"
 echo "1024k-b8-fp8|decode/swapped|$(steps 1024 8)|random||fp8"
 echo "1024k-b32|decode/swapped dense_decode/split|$(steps 1024 32)|random"
 echo "prefill-1024k|index/fused|$(length 1024)|random"
@@ -53,6 +55,7 @@ paper() { # paper KERNELS
     echo "paper-8192|$1|T=524288 S=536870912 $one topk=32|random"
 }
 paper topk/columns
+paper topk/threshold
 
 # 512 K tokens take 58 GB with the KL loss, a million 110 GB: of an H200.
 echo "train-128k-dense|dense_backward/hopper|$(length 128)|random"
@@ -61,8 +64,10 @@ for ids in structured random; do
     echo "train-128k-$ids|backward/deterministic backward/hopper|$(length 128)|$ids"
 done
 for ids in structured random; do
+    echo "layer-1024k-$ids-int8|prefill/auto|$(length 1024)|$ids||int8"
     echo "layer-1024k-$ids|prefill/auto|$(length 1024)|$ids"
 done
+echo "prefill-1024k-int8|index/screened|$(length 1024)|random||int8"
 echo "prefill-1024k|dense/hopper|$(length 1024)|random|||400" # 18 PFLOP a run, of which there are six
 for files in prefill-128k.dense-hopper paper-1024.topk-columns train-128k-dense.dense_backward-hopper layer-128k-structured.sparse-union; do
     echo "peers|peers|$files"
@@ -80,6 +85,11 @@ done
 echo "prefill-128k-lse|index/fused|$(length 128)|random|lse"
 echo "chunk-128k|index topk reverse sparse|T=2048 S=131072 $M3|random"
 echo "chunk-1m|index/fused|T=4096 S=1048576 $M3|random"
+echo "chunk-1m-int8|index/screened|T=4096 S=1048576 $M3|random||int8"
+# From which length on a copy pays: kit/kernel.cuh, screen_from().
+for n in 64 128 256 512; do
+    echo "prefill-${n}k-int8|index/screened|$(length $n)|random||int8"
+done
 paper topk
 
 # Where union and KV-outer meet: 16 of the 24 to 96 blocks that the last query sees, so union8 goes from 1.0 k to 4.3 k.
@@ -100,12 +110,13 @@ for n in 512 1024; do
     echo "train-${n}k-kl|backward/hopper|$(length $n)|structured|kl"
 done
 
-# Steps of generation: by MSA with bf16 and with 8-bit index keys, and dense.
+# Steps of generation: by MSA with bf16 index keys, with an 8-bit copy of them and with 8-bit ones, and dense.
 for n in 8 32 128 512 1024; do
     for batch in 1 8 32; do
         ((n * batch <= 8192)) || continue
         echo "${n}k-b$batch|decode dense_decode|$(steps $n $batch)|random"
         echo "${n}k-b$batch-fp8|decode/swapped|$(steps $n $batch)|random||fp8"
+        ((n < 128)) || echo "${n}k-b$batch-int8|decode/swapped|$(steps $n $batch)|random||int8" # shorter ones are not screened
     done
 done
 

@@ -200,6 +200,21 @@ END { print "| attention | seeds | held-out bits per byte | spread | against flo
     printf "| %s | %d | %.4f | %.4f | %s | %.3f |\n", a, n[a], mean(a, "bits_per_byte"), spread(a, "bits_per_byte"),
       a == "float32" ? "" : sprintf("%+.4f ± %.4f, %s the spread", gap, half, (gap <= allowed && gap >= -allowed ? "within" : "outside")),
       mean(a, "block_recall") } }'
+cat << 'END'
+
+## Index keys of 8 bits
+
+What 8-bit index keys do to models of 64 blocks of 16 tokens, 5 of them wanted besides the local one. E4M3 alone: the share of sets that stay as they are. int8
+with a bound (chapter 13b of the book): the ids stay, and so many of a query's blocks before the local one are left open. The
+bound is by lengths; `free` may stretch channels of index queries and keys, `gain-2` by a factor of 2 at most, `gain-1` not at all.
+
+END
+table bound.csv '
+function all(a, what,   l, x) { for (l = 0; (what "_" l) in column; l++) x += mean(a, what "_" l); return l ? x / l : 0 }
+END { print "| gains | seeds | held-out bits per byte | against free | block recall | E4M3: equal sets | int8: blocks open | of |\n|---|---|---|---|---|---|---|---|"
+  for (i = 1; i <= arms; i++) { a = arm[i]; pair(a, "free", "bits_per_byte")
+    printf "| %s | %d | %.4f | %s | %.3f | %.1f %% | %.2f | %.2f |\n", a, n[a], mean(a, "bits_per_byte"),
+      a == "free" ? "" : sprintf("%+.4f ± %.4f", gap, half), mean(a, "block_recall"), 100 * all(a, "equal_sets"), all(a, "settled"), all(a, "blocks") } }'
 printf '\n## What the selector looks like\n\nEntropy of the full softmax of the Main Branch in nats, its mass on the first block, how often the first block is\nchosen, and how alike the choices of the two groups are (intersection over union), layer by layer.\n\n'
 table text.csv '
 END { layers = 0; while (("entropy_" layers) in column) layers++

@@ -256,10 +256,10 @@ static bool draw_matrices(const msa_device *device, void *const *buffer, size_t 
     uint16_t *x = malloc(bytes);
     inputs_rng rng = {1};
     bool ok = x != NULL;
-    for (int a = 0; a < 2 && ok; a++) {
+    for (int j = 0; j < 2 && ok; j++) {
         for (size_t i = 0; i < bytes / 2; i++)
             x[i] = msa_bf16_bits(inputs_normal(&rng));
-        ok = device->upload(buffer[a], x, bytes) == MSA_OK;
+        ok = device->upload(buffer[j], x, bytes) == MSA_OK;
     }
     free(x);
     return ok;
@@ -271,9 +271,9 @@ static ceilings device_ceilings(const msa_device *device, double seconds)
     ceilings c = {0};
     void *buffer[3];
     bool ok = true;
-    for (int a = 0; a < 3; a++) {
-        buffer[a] = device->alloc(a < 2 ? copy : matrix);
-        ok = ok && buffer[a];
+    for (int i = 0; i < 3; i++) {
+        buffer[i] = device->alloc(i < 2 ? copy : matrix);
+        ok = ok && buffer[i];
     }
     if (ok) {
         device->fill(buffer[1], 1, copy);
@@ -284,9 +284,9 @@ static ceilings device_ceilings(const msa_device *device, double seconds)
                                    : 0;
         c.bf16_tflops = product > 0 ? 2e-12 * GPU_SIZE * GPU_SIZE * (double)GPU_SIZE / product : 0;
     }
-    for (int a = 0; a < 3; a++)
-        if (buffer[a])
-            device->free(buffer[a]);
+    for (int i = 0; i < 3; i++)
+        if (buffer[i])
+            device->free(buffer[i]);
     return c;
 }
 

@@ -107,8 +107,8 @@ void sample_compare(sample_verdict *v, const char *what, int64_t row, verdict_di
 void sample_compare_query(query *q, array_id which, verdict_budget budget)
 {
     const verdict_dims dims = verdict_dims_of(&q->s, which);
-    for (int64_t a = 0; a < dims.d0 * dims.d1 * dims.d2; a++)
-        q->wide[a] = (double)q->expected[a];
+    for (int64_t j = 0; j < dims.d0 * dims.d1 * dims.d2; j++)
+        q->wide[j] = (double)q->expected[j];
     sample_compare(q->v, array_name(which), q->i, dims, q->wide, q->found, budget);
 }
 
@@ -353,15 +353,15 @@ static void judge_sample(subject *t, sample_verdict *v)
     if (!loss)
         sample_no_memory(v);
 #pragma omp parallel for schedule(dynamic)
-    for (int64_t a = 0; a < n; a++) {
+    for (int64_t i = 0; i < n; i++) {
         query q;
         if (!v->pass)
             continue;
-        if (open_query(&q, t, v, sample_pick(a, n, t->s->n_q, t->seed))) {
+        if (open_query(&q, t, v, sample_pick(i, n, t->s->n_q, t->seed))) {
             if (HAS(t->in, ARRAY_IDS))
                 given_ids(&q);
             judge_query(&q);
-            loss[a] = q.loss;
+            loss[i] = q.loss;
         } else
             sample_no_memory(v);
         close_query(&q);

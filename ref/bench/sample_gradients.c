@@ -25,8 +25,8 @@ typedef struct own_call {
 static float *gathered(const float *x, int64_t stride, const int64_t *tokens, int64_t n, int width)
 {
     float *y = x ? malloc((size_t)(n * width) * sizeof *y) : NULL;
-    for (int64_t a = 0; y && a < n; a++)
-        memcpy(y + a * width, x + tokens[a] * stride, (size_t)width * sizeof *y);
+    for (int64_t i = 0; y && i < n; i++)
+        memcpy(y + i * width, x + tokens[i] * stride, (size_t)width * sizeof *y);
     return y;
 }
 
@@ -139,10 +139,10 @@ void sample_loss(const subject *t, sample_verdict *v, const double *loss, int64_
 {
     const inputs in = whole_inputs(t);
     double mean = 0, square = 0;
-    for (int64_t a = 0; a < n; a++)
-        mean += loss[a] / (double)n;
-    for (int64_t a = 0; a < n; a++)
-        square += (loss[a] - mean) * (loss[a] - mean);
+    for (int64_t i = 0; i < n; i++)
+        mean += loss[i] / (double)n;
+    for (int64_t i = 0; i < n; i++)
+        square += (loss[i] - mean) * (loss[i] - mean);
     double allowed = verdict_float32_kl(t->s, &in, mean).absolute;
     if (n < t->s->n_q)
         allowed += MOST_ERRORS * sqrt(square / ((double)n * (double)(n - 1)));
@@ -164,8 +164,8 @@ typedef struct key {
 
 static bool chose(const msa_shape *s, const int32_t *ids, int64_t block)
 {
-    for (int a = 0; a < s->topk; a++)
-        if (ids[a] == block)
+    for (int entry = 0; entry < s->topk; entry++)
+        if (ids[entry] == block)
             return true;
     return false;
 }
@@ -266,17 +266,17 @@ static void judge_key(const subject *t, sample_verdict *v, int64_t j, const verd
     x.j = j - x.seq.kv0;
     double *sums = calloc(6 * n, sizeof *sums);
     x.found = malloc(n * sizeof *x.found);
-    for (int a = 0; sums && a < 3; a++) {
-        x.sum[a] = sums + (size_t)a * n;
-        x.noise[a] = sums + (size_t)(3 + a) * n;
+    for (int i = 0; sums && i < 3; i++) {
+        x.sum[i] = sums + (size_t)i * n;
+        x.noise[i] = sums + (size_t)(3 + i) * n;
     }
     if (sums && x.found)
         walk_queries(&x);
     else
         sample_no_memory(v);
-    for (int a = 0; sums && x.found && a < 3; a++)
-        if (HAS(t->out, of_keys[a].array))
-            compare_key(&x, of_keys[a].array, a < 2 ? main_row : index_row, x.sum[a], x.noise[a], budget[a]);
+    for (int i = 0; sums && x.found && i < 3; i++)
+        if (HAS(t->out, of_keys[i].array))
+            compare_key(&x, of_keys[i].array, i < 2 ? main_row : index_row, x.sum[i], x.noise[i], budget[i]);
     free(sums);
     free(x.found);
 }
@@ -285,11 +285,11 @@ void sample_keys(const subject *t, sample_verdict *v, int64_t n)
 {
     const inputs in = whole_inputs(t);
     verdict_budget budget[3] = {{0}};
-    for (int a = 0; a < 3; a++)
-        if (HAS(t->out, of_keys[a].array))
-            budget[a] = verdict_float32(t->s, &in, of_keys[a].tensor, SUBJECT_KL_WEIGHT);
+    for (int i = 0; i < 3; i++)
+        if (HAS(t->out, of_keys[i].array))
+            budget[i] = verdict_float32(t->s, &in, of_keys[i].tensor, SUBJECT_KL_WEIGHT);
     n = n == t->s->n_q ? t->s->n_kv : min_i64(n, t->s->n_kv); /* all if all queries were judged */
 #pragma omp parallel for schedule(dynamic)
-    for (int64_t a = 0; a < n; a++)
-        judge_key(t, v, sample_pick(a, n, t->s->n_kv, ~t->seed), budget);
+    for (int64_t i = 0; i < n; i++)
+        judge_key(t, v, sample_pick(i, n, t->s->n_kv, ~t->seed), budget);
 }

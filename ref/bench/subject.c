@@ -132,8 +132,8 @@ static msa_status send_by_block(const subject *t, float *to, const float *scores
         for (int64_t b = 0; b < n_blocks && status == MSA_OK; b += step) {
             const int64_t n = min_i64(step, n_blocks - b);
 #pragma omp parallel for
-            for (int64_t a = 0; a < n; a++)
-                msa_scores_turn(s, scores, r, b + a, b + a + 1, turned + a * s->n_q);
+            for (int64_t i = 0; i < n; i++)
+                msa_scores_turn(s, scores, r, b + i, b + i + 1, turned + i * s->n_q);
             status = t->device->upload(to + (r * n_blocks + b) * s->n_q, turned,
                                        (size_t)(n * s->n_q) * sizeof *to);
         }
@@ -166,9 +166,9 @@ static msa_status fill_copy(subject *t, int c, array_id a)
 static void drop_copy(subject *t, int c)
 {
     subject_drop_code(t, c);
-    for (int a = 0; a < ARRAY_N; a++) {
-        give(t, t->copy[c][a]);
-        t->copy[c][a] = NULL;
+    for (int i = 0; i < ARRAY_N; i++) {
+        give(t, t->copy[c][i]);
+        t->copy[c][i] = NULL;
     }
 }
 
@@ -191,17 +191,17 @@ static size_t read_bytes(const subject *t, array_id a)
 static msa_status make_copies(subject *t)
 {
     size_t bytes = 0, read = 1;
-    for (int a = 0; a < ARRAY_N; a++)
-        if (HAS(t->in, a)) {
-            bytes += subject_bytes(t, (array_id)a);
-            read += read_bytes(t, (array_id)a);
+    for (int i = 0; i < ARRAY_N; i++)
+        if (HAS(t->in, i)) {
+            bytes += subject_bytes(t, (array_id)i);
+            read += read_bytes(t, (array_id)i);
         }
     const size_t wanted = 2 * t->cache / read + 1;
     for (size_t c = 0; c < wanted && c < SUBJECT_MAX_COPIES && (c == 0 || c * bytes < MOST_COPIED); c++) {
         msa_status status = MSA_OK;
-        for (int a = 0; a < ARRAY_N && status == MSA_OK; a++)
-            if (HAS(t->in, a))
-                status = fill_copy(t, (int)c, (array_id)a);
+        for (int i = 0; i < ARRAY_N && status == MSA_OK; i++)
+            if (HAS(t->in, i))
+                status = fill_copy(t, (int)c, (array_id)i);
         if (status == MSA_OK && t->codes)
             status = subject_code(t, (int)c);
         if (status != MSA_OK) {
@@ -223,10 +223,10 @@ static void drop_output(subject *t, array_id a)
 static msa_status make_outputs(subject *t)
 {
     const size_t bytes = t->device ? t->plan.workspace : t->kernel->workspace(t->s);
-    for (int a = 0; a < ARRAY_N; a++)
-        if (HAS(t->out, a)) {
-            t->found[a] = take(t, subject_bytes(t, (array_id)a));
-            if (!t->found[a])
+    for (int i = 0; i < ARRAY_N; i++)
+        if (HAS(t->out, i)) {
+            t->found[i] = take(t, subject_bytes(t, (array_id)i));
+            if (!t->found[i])
                 return MSA_ERR_SIZE;
         }
     t->work = take(t, bytes);
@@ -273,7 +273,7 @@ msa_status subject_open(subject *t)
     t->paged = t->device && paging_possible(t->s) && stage_is_step(t->kernel->stage);
     if (t->small && !(t->paged && t->kernel->stage == MSA_STAGE_DECODE))
         return MSA_ERR_UNSUPPORTED;
-    if (t->codes && (t->device || !t->kernel->run_half || !HAS(t->in, ARRAY_KI) || HAS(t->in, ARRAY_IDS)))
+    if (t->codes && !subject_takes_codes(t))
         return MSA_ERR_UNSUPPORTED;
     if (t->paged && !paging_layout(&t->g, t->s, 0, 0, t->seed))
         status = MSA_ERR_SIZE;
@@ -294,9 +294,9 @@ msa_status subject_open(subject *t)
 
 void subject_close(subject *t)
 {
-    for (int a = 0; a < ARRAY_N; a++) {
-        free(t->given[a]);
-        give(t, t->found[a]);
+    for (int i = 0; i < ARRAY_N; i++) {
+        free(t->given[i]);
+        give(t, t->found[i]);
     }
     for (int c = 0; c < t->n_copies; c++)
         drop_copy(t, c);
@@ -345,17 +345,30 @@ msa_status subject_run(subject *t, int copy)
     return t->kernel->run(t->s, &a, t->work);
 }
 
+msa_status subject_screening(subject *t)
+{
+    if (!t->device || !t->codes)
+        return MSA_OK;
+    msa_arrays a = arrays_for_run(t, 0);
+    a.screening = t->device->alloc(sizeof *a.screening);
+    msa_status status = a.screening ? msa_plan_run(&t->plan, &a, t->work, NULL) : MSA_ERR_SIZE;
+    if (status == MSA_OK)
+        status = t->device->download(&t->screening, a.screening, sizeof t->screening);
+    give(t, a.screening);
+    return status;
+}
+
 /* ---- Outputs -------------------------------------------------------------------------------------- */
 
 /* As a float all ones is a NaN, but as an id it is -1, which belongs there. */
 void subject_poison(subject *t)
 {
-    for (int a = 0; a < ARRAY_N; a++) {
-        const int byte = a == ARRAY_IDS ? 0x7f : 0xff;
-        if (t->found[a] && t->device)
-            t->device->fill(t->found[a], byte, subject_bytes(t, (array_id)a));
-        else if (t->found[a])
-            memset(t->found[a], byte, subject_bytes(t, (array_id)a));
+    for (int i = 0; i < ARRAY_N; i++) {
+        const int byte = i == ARRAY_IDS ? 0x7f : 0xff;
+        if (t->found[i] && t->device)
+            t->device->fill(t->found[i], byte, subject_bytes(t, (array_id)i));
+        else if (t->found[i])
+            memset(t->found[i], byte, subject_bytes(t, (array_id)i));
     }
     t->loss = NAN;
 }

@@ -26,8 +26,7 @@ typedef struct subject {
     bool kl;    /**< the KL loss and its gradients in the sweep of backward; on a device */
     bool small; /**< 8-bit index keys for a step of generation; on a device */
     bool half;  /**< keys, values and index keys stored as bf16 for a step of generation; of fast */
-    bool
-        codes; /**< an 8-bit copy of the index keys beside them; of a kernel on the host that may screen by it */
+    bool codes; /**< an 8-bit copy of the index keys beside them; of a kernel that may screen by it */
     uint64_t seed;
     selection_kind kind; /**< of the ids, for the stages that take some */
     size_t cache;        /**< bytes of the cache that the copies have to outgrow */
@@ -39,8 +38,8 @@ typedef struct subject {
     void *copy[SUBJECT_MAX_COPIES][ARRAY_N];
     int n_copies;
     msa_index8 index8[SUBJECT_MAX_COPIES]; /**< with `codes` */
-    double copy_ms;                        /**< what it took to make the first, on one thread */
-    msa_screening screening;               /**< what the last run says that it did */
+    double copy_ms;          /**< what it took to make the first, on one thread of the host that reads it */
+    msa_screening screening; /**< what the last run says that it did; on a device subject_screening() asks */
     void *found[ARRAY_N]; /**< outputs, where the kernel runs */
     void *work;
     double loss;         /**< of KL, once subject_fetch_loss() has been called for a kernel on a device */
@@ -69,6 +68,11 @@ msa_status subject_fetch(const subject *t, array_id a, int64_t first, int64_t n,
 /** Brings the loss of KL from the device to `loss`. */
 msa_status subject_fetch_loss(subject *t);
 
+/** Learns what a run on a device screened, by another one: counting takes it time. */
+msa_status subject_screening(subject *t);
+
+/** Whether the kernel may screen by an 8-bit copy. */
+bool subject_takes_codes(const subject *t);
 /** The 8-bit copy of copy c: made, or copied from the first. ::MSA_ERR_SIZE: no memory. */
 msa_status subject_code(subject *t, int c);
 void subject_drop_code(subject *t, int c);

@@ -145,17 +145,17 @@ static bool is_drawn(array_id a)
 
 msa_status subject_draw(subject *t)
 {
-    for (int a = 0; a < ARRAY_N; a++)
-        if (HAS(t->in, a)) {
-            t->given[a] = malloc((size_t)array_count(t->s, NULL, (array_id)a) * 4);
-            if (!t->given[a])
+    for (int i = 0; i < ARRAY_N; i++)
+        if (HAS(t->in, i)) {
+            t->given[i] = malloc((size_t)array_count(t->s, NULL, (array_id)i) * 4);
+            if (!t->given[i])
                 return MSA_ERR_SIZE;
         }
-    for (int a = 0; a < ARRAY_N; a++)
-        if (HAS(t->in, a) && is_drawn((array_id)a))
-            draw_normal(t->given[a], array_count(t->s, NULL, (array_id)a), t->seed * ARRAY_N + (uint64_t)a,
+    for (int i = 0; i < ARRAY_N; i++)
+        if (HAS(t->in, i) && is_drawn((array_id)i))
+            draw_normal(t->given[i], array_count(t->s, NULL, (array_id)i), t->seed * ARRAY_N + (uint64_t)i,
                         t->kernel->precision >= MSA_BF16_INPUTS ||
-                            (!t->device && subject_is_bf16(t, (array_id)a)));
+                            (!t->device && subject_is_bf16(t, (array_id)i)));
     if (t->given[ARRAY_SCORES])
         draw_scores(t, t->given[ARRAY_SCORES]);
     if (t->small && make_small(t) != MSA_OK)

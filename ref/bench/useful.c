@@ -43,11 +43,11 @@ double moved_bytes(const subject *t, const int32_t *ids)
         ids && t->kernel->stage != MSA_STAGE_TOPK ? (double)selection_blocks(s, ids) / all : 1;
     const double seen = HAS(t->in, ARRAY_SCORES) ? visible_scores(s) : 1;
     double bytes = 0;
-    for (int a = 0; a < ARRAY_N; a++) {
-        const double whole = HAS(t->in | t->out, a) ? (double)subject_bytes(t, (array_id)a) : 0;
-        const double part = a == ARRAY_K || a == ARRAY_V ? share
-                            : a == ARRAY_SCORES          ? seen
-                            : a == ARRAY_KI              ? key_share(t)
+    for (int i = 0; i < ARRAY_N; i++) {
+        const double whole = HAS(t->in | t->out, i) ? (double)subject_bytes(t, (array_id)i) : 0;
+        const double part = i == ARRAY_K || i == ARRAY_V ? share
+                            : i == ARRAY_SCORES          ? seen
+                            : i == ARRAY_KI              ? key_share(t)
                                                          : 1;
         bytes += part * whole;
     }

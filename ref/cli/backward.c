@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "cli.h"
+#include "ranks.h"
 
 /* The files first, then what the forward pass leaves for the backward pass. */
 enum { DQ, DK, DV, DQI, DKI, N_OUTPUTS, O = N_OUTPUTS, LSE, INDEX_LSE, IDS, N_BUFFERS };
@@ -11,6 +11,7 @@ typedef struct backward_options {
     const char *dir, *backend;
     double kl_weight;
     bool full_support;
+    cli_ranks ranks;
 } backward_options;
 
 static int full_forward(const char *command, cli_plan *plan, const cli_tensors *t, const cli_output *b,
@@ -99,6 +100,31 @@ static int compute(const char *command, cli_plan *plan, const cli_tensors *t, co
     return bad;
 }
 
+static int compute_on_ranks(const char *command, cli_plan *plan, const cli_tensors *t,
+                            const backward_options *opt, const cli_output *b, double *kl)
+{
+    const cli_dealt_gradients gradients = {.dout = cli_floats(t, CLI_DOUT),
+                                           .weight = opt->kl_weight,
+                                           .full = opt->full_support,
+                                           .dq = b[DQ].data,
+                                           .dk = b[DK].data,
+                                           .dv = b[DV].data,
+                                           .dqi = b[DQI].data,
+                                           .dki = b[DKI].data,
+                                           .loss = kl};
+    return cli_run_ranks(command, plan, &opt->ranks,
+                         &(cli_dealt){.s = &t->shape,
+                                      .keys = {&t->shape, NULL, cli_floats(t, CLI_K), cli_floats(t, CLI_V),
+                                               cli_floats(t, CLI_KI)},
+                                      .dense = opt->full_support,
+                                      .q = cli_floats(t, CLI_Q),
+                                      .qi = cli_floats(t, CLI_QI),
+                                      .ids = b[IDS].data,
+                                      .o = b[O].data,
+                                      .lse = b[LSE].data,
+                                      .gradients = &gradients});
+}
+
 static int run(const char *command, cli_plan *plan, const cli_tensors *t, const backward_options *opt)
 {
     cli_output b[N_BUFFERS] = {
@@ -110,11 +136,13 @@ static int run(const char *command, cli_plan *plan, const cli_tensors *t, const 
     int n = opt->full_support ? IDS : N_BUFFERS; /* without ids every visible token is in the support */
     double kl = 0;
     int bad = cli_open_outputs(command, opt->dir, &t->shape, b, n);
-    if (!bad)
+    if (!bad && cli_wants_ranks(&opt->ranks))
+        bad = compute_on_ranks(command, plan, t, opt, b, &kl);
+    else if (!bad)
         bad = compute(command, plan, t, opt, b, &kl);
-    if (!bad)
+    if (!bad && cli_is_first())
         bad = cli_write_outputs(command, opt->dir, &t->shape, b, n);
-    if (!bad) {
+    if (!bad && cli_is_first()) {
         cli_print_plan(plan);
         printf("kl %.12g\n", kl);
         bad = cli_commit_outputs(command);
@@ -126,6 +154,11 @@ static int run(const char *command, cli_plan *plan, const cli_tensors *t, const 
 static int choose_kernels(const char *command, const cli_tensors *t, const backward_options *opt,
                           const cli_list *kernels, cli_plan *plan)
 {
+    const int bad = cli_check_ranks(command, &opt->ranks, opt->backend);
+    if (bad)
+        return bad;
+    if (cli_wants_ranks(&opt->ranks) && t->path[CLI_IDS])
+        return cli_fail(command, "--ranks: expected no --ids with it, found %s", t->path[CLI_IDS]);
     if (opt->full_support && t->path[CLI_IDS])
         return cli_fail(command, "--full-support: expected no --ids with it, found %s", t->path[CLI_IDS]);
     unsigned forward =
@@ -154,6 +187,7 @@ int cmd_backward(int argc, char **argv)
          "the warmup stage: every visible token, no selection"},
         CLI_OPT_KERNEL(kernels),
         CLI_OPT_BACKEND(opt.backend),
+        CLI_OPT_RANKS(opt.ranks),
         {"--out", CLI_NEEDED, &opt.dir, 0, 0, "DIR receives dq dk dv dqi dki, each .npy"},
         {0}};
     cli_plan plan;

@@ -148,10 +148,11 @@ static int choose_shape(const bench *b, msa_shape *s, int32_t **owned)
 
 /* ---- What a run does ------------------------------------------------------------------------------- */
 
-static msa_status describe(const subject *t, result *r)
+static msa_status describe(subject *t, result *r)
 {
-    int32_t *ids;
-    const msa_status status = useful_ids(t, &ids);
+    int32_t *ids = NULL;
+    msa_status status = subject_screening(t);
+    status = status == MSA_OK ? useful_ids(t, &ids) : status;
     if (status != MSA_OK) {
         free(ids);
         return status;
@@ -424,8 +425,7 @@ int cmd_bench(int argc, char **argv)
          "NAME of the ids for stages that take some: random, hot, local or structured"},
         {"--index-keys", CLI_TEXT, &b.index_keys, 0, 0,
          "KIND bf16 (the default); fp8: 8-bit ones, for decode on a device that takes them; int8: an exact "
-         "8-bit copy "
-         "beside them, made before, for kernels of fast that screen by it"},
+         "8-bit copy beside them, made before, for kernels that screen by it"},
         {"--bf16-keys", CLI_FLAG, &b.half, 0, 0,
          "stores keys, values and index keys as bf16 for decode and dense_decode of the back end fast"},
         {"--kl", CLI_FLAG, &b.kl, 0, 0,

@@ -8,12 +8,20 @@
 #include "../judge/judge.h"
 #include "../table/table.h"
 
+/* How a run judges. */
+typedef struct manner {
+    int64_t seed;
+    bool codes; /* an 8-bit copy of the index keys in every call */
+} manner;
+
 typedef struct tally {
     int n[JUDGE_NO_MEMORY + 1];
 } tally;
 
-static bool is_wanted(const cli_list *names, const char *backend, const msa_kernel *kernel)
+static bool is_wanted(const cli_list *names, const char *backend, const manner *how, const msa_kernel *kernel)
 {
+    if (how->codes && !table_screens(kernel))
+        return false;
     if (backend ? strcmp(kernel->backend, backend) != 0 : table_missing(kernel->backend) != NULL)
         return false;
     for (int i = 0; i < names->n; i++)
@@ -55,15 +63,16 @@ static void print_case(const msa_kernel *kernel, const msa_shape *s, inputs_patt
            report->outcome == JUDGE_FAIL ? report->text : "");
 }
 
-static int judge_patterns(const char *command, const msa_kernel *kernel, const msa_shape *s, int64_t seed,
-                          tally *sum)
+static int judge_patterns(const char *command, const msa_kernel *kernel, const msa_shape *s,
+                          const manner *how, tally *sum)
 {
+    const int64_t seed = how->seed;
     int bad = 0;
     for (int p = 0; p < INPUTS_N_PATTERNS && !bad; p++) {
         inputs in;
         judge_report report = {.outcome = JUDGE_NO_MEMORY};
         if (inputs_new(&in, s, (inputs_pattern)p, (uint64_t)seed)) {
-            report = judge_kernel(kernel, s, &in, (uint64_t)seed);
+            report = (how->codes ? judge_screened : judge_kernel)(kernel, s, &in, (uint64_t)seed);
             inputs_free(&in);
         }
         print_case(kernel, s, (inputs_pattern)p, seed, &report);
@@ -76,19 +85,22 @@ static int judge_patterns(const char *command, const msa_kernel *kernel, const m
 }
 
 static int run(const char *command, const cli_list *names, const char *backend, const msa_shape *shapes,
-               int n_shapes, int64_t seed)
+               int n_shapes, const manner *how)
 {
     tally sum = {{0}};
     const msa_kernel *kernel;
     int bad = 0;
     for (int i = 0; (kernel = table_at(i)) != NULL && !bad; i++)
-        for (int a = 0; a < n_shapes && !bad && is_wanted(names, backend, kernel); a++)
-            bad = judge_patterns(command, kernel, &shapes[a], seed, &sum);
+        for (int e = 0; e < n_shapes && !bad && is_wanted(names, backend, how, kernel); e++)
+            bad = judge_patterns(command, kernel, &shapes[e], how, &sum);
     if (bad)
         return bad;
     printf("\n%d ok, %d failed, %d not supported; the percentage is the share of the error budget that was "
            "used\n",
            sum.n[JUDGE_PASS], sum.n[JUDGE_FAIL], sum.n[JUDGE_UNSUPPORTED]);
+    if (how->codes && sum.n[JUDGE_PASS] + sum.n[JUDGE_FAIL] + sum.n[JUDGE_UNSUPPORTED] == 0)
+        return cli_fail(command,
+                        "--index-keys int8: expected a kernel on a device that screens by them, found none");
     if (!backend && table_missing("cuda"))
         printf("the kernels on cuda were passed over: %s\n", table_missing("cuda"));
     if (sum.n[JUDGE_NO_MEMORY])
@@ -110,17 +122,24 @@ static int check_backend(const char *command, const char *backend)
 
 int cmd_check(int argc, char **argv)
 {
-    int64_t seed = 1;
-    const char *text = NULL, *backend = NULL;
+    manner how = {.seed = 1};
+    const char *text = NULL, *backend = NULL, *keys = "bf16";
     cli_list names = {0};
     msa_shape shape;
-    const cli_option options[] = {CLI_OPT_SEED(seed),
-                                  {"--backend", CLI_TEXT, &backend, 0, 0,
-                                   "NAME judges its kernels only: ref, fast, simt or cuda (default all)"},
-                                  {"--shape", CLI_TEXT, &text, 0, 0,
-                                   "WORDS that name a case, as printed: 'T=13 S=45 heads=4:2 ... topk=3'"},
-                                  {0}};
+    const cli_option options[] = {
+        CLI_OPT_SEED(how.seed),
+        {"--backend", CLI_TEXT, &backend, 0, 0,
+         "NAME judges its kernels only: ref, fast, simt or cuda (default all)"},
+        {"--shape", CLI_TEXT, &text, 0, 0,
+         "WORDS that name a case, as printed: 'T=13 S=45 heads=4:2 ... topk=3'"},
+        {"--index-keys", CLI_TEXT, &keys, 0, 0,
+         "KIND bf16 (the default); int8: with an 8-bit copy of them beside, for kernels on "
+         "a device that screen by it"},
+        {0}};
     int status = cli_parse(argc, argv, options, &names);
+    how.codes = strcmp(keys, "int8") == 0;
+    if (!status && !how.codes && strcmp(keys, "bf16") != 0)
+        status = cli_fail(argv[0], "--index-keys: expected bf16 or int8, found '%s'", keys);
     if (!status)
         status = case_check_names(argv[0], &names);
     if (!status && backend)
@@ -129,6 +148,6 @@ int cmd_check(int argc, char **argv)
         status = read_shape(argv[0], text, &shape);
     if (status)
         return status;
-    return text ? run(argv[0], &names, backend, &shape, 1, seed)
-                : run(argv[0], &names, backend, inputs_shapes, inputs_n_all_shapes, seed);
+    return text ? run(argv[0], &names, backend, &shape, 1, &how)
+                : run(argv[0], &names, backend, inputs_shapes, inputs_n_all_shapes, &how);
 }

@@ -1,9 +1,10 @@
-/* msa cost: what MSA saves, by context length: the cost model as a table. */
+/* msa cost: what MSA saves, by context length, and what it moves between machines: the cost models as tables. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "../parallel/traffic.h"
 #include "cli.h"
 
 #define MAX_LENGTH ((int64_t)1 << 40)
@@ -31,13 +32,13 @@ static int64_t read_length(const char **text)
     return n * unit;
 }
 
-static int read_lengths(const char *command, const char *list, lengths *l)
+static int read_lengths(const char *command, const char *option, const char *list, lengths *l)
 {
     for (const char *at = list; at;) {
         int64_t n = l->n < MAX_ROWS ? read_length(&at) : 0;
         if (!n)
             return cli_fail(command,
-                            "--n: expected up to %d lengths from 1 to 2^40 such as 32K,1M, found '%s'",
+                            "%s: expected up to %d lengths from 1 to 2^40 such as 32K,1M, found '%s'", option,
                             MAX_ROWS, list);
         l->value[l->n++] = n;
     }
@@ -105,24 +106,166 @@ static int write_csv(const char *command, const char *path, const msa_shape *s, 
     return 0;
 }
 
+/* ---- Between machines ------------------------------------------------------------------------------ */
+
+typedef struct machines {
+    int64_t ranks; /* 0: this is not asked for */
+    double link;   /* GB/s that a rank can send */
+    lengths chunk;
+} machines;
+
+/* Mean bytes that a rank sends for a layer, 2 an element. */
+typedef struct moved {
+    double dense_kv, dense_q, kv, kv_8, q;
+    double most_q; /* the most that a rank sends of q */
+} moved;
+
+static double mean_kv(traffic_call c)
+{
+    double bytes[TRAFFIC_N_KINDS];
+    traffic_pass_kv(&c, bytes);
+    return traffic_sum(bytes) / c.ranks;
+}
+
+static double mean_q(traffic_call c)
+{
+    double bytes[TRAFFIC_N_KINDS];
+    traffic_pass_q(&c, traffic_expected_pairs(&c), bytes);
+    return traffic_sum(bytes) / c.ranks;
+}
+
+static moved move(const msa_shape *s, int64_t ranks, int64_t n, int64_t chunk)
+{
+    traffic_call msa = {s, (int)ranks, (double)chunk, (double)n, 2, 2, false}, dense = msa, small = msa;
+    dense.dense = true;
+    small.index_key = 1;
+    return (moved){mean_kv(dense), mean_q(dense), mean_kv(msa),
+                   mean_kv(small), mean_q(msa),   traffic_most_q(&msa)};
+}
+
+/* Three digits and a unit in ten columns. */
+static void print_amount(double x, const char *unit)
+{
+    static const char prefix[] = {0, 'k', 'M', 'G', 'T', 'P'};
+    char text[32];
+    int at = 0;
+    for (; x >= 999.5 && at < 5; at++)
+        x /= 1000;
+    snprintf(text, sizeof text, "%.*f %s%s",
+             x < 9.995   ? 2
+             : x < 99.95 ? 1
+                         : 0,
+             x, (char[2]){prefix[at]}, unit);
+    printf("%10s", text);
+}
+
+static void print_crossing(const msa_shape *s, const machines *m, bool dense)
+{
+    const traffic_call c = {s, (int)m->ranks, 1, 0x1p20, 2, 2, dense};
+    printf("%s: queries travel cheaper in chunks of up to %.4f of the keys, %.0f at 1M\n",
+           dense ? "dense" : "MSA", traffic_crossing(&c) / c.keys, traffic_crossing(&c));
+}
+
+static void print_machines(const msa_shape *s, const lengths *l, const machines *m)
+{
+    printf(
+        "mean bytes that each of %lld ranks sends for one layer, 2 an element, where the queries are the last\n"
+        "'chunk' of N tokens, and ms of the rank that sends most, at %g GB/s\n\n",
+        (long long)m->ranks, m->link);
+    printf("%10s%10s%10s%10s%10s%10s%10s  %-8s%9s%9s\n", "N", "chunk", "dense KV", "dense Q", "MSA KV",
+           "8-bit", "MSA Q", "moves", "ms KV", "ms Q");
+    for (int i = 0; i < l->n; i++)
+        for (int j = 0; j < m->chunk.n; j++) {
+            const int64_t n = l->value[i], chunk = m->chunk.value[j];
+            if (chunk > n)
+                continue;
+            const moved x = move(s, m->ranks, n, chunk);
+            print_length(n);
+            print_length(chunk);
+            print_amount(x.dense_kv, "B");
+            print_amount(x.dense_q, "B");
+            print_amount(x.kv, "B");
+            print_amount(x.kv_8, "B");
+            print_amount(x.q, "B");
+            printf("  %-8s%9.3g%9.3g\n", x.q < x.kv ? "queries" : "keys", x.kv / m->link / 1e6,
+                   x.most_q / m->link / 1e6);
+        }
+    printf("\n");
+    print_crossing(s, m, true);
+    print_crossing(s, m, false);
+    printf(
+        "KV: keys travel to the queries; Q: queries to the owners of the keys, and partial outputs back. The "
+        "last\ntwo columns are those of MSA with 16-bit index keys; 8-bit ones travel in KV alone.\n");
+}
+
+static int write_machines(const char *command, const char *path, const msa_shape *s, const lengths *l,
+                          const machines *m)
+{
+    const size_t size = CSV_LINE * (MAX_ROWS * MAX_ROWS + 1);
+    char *text = cli_alloc(command, size);
+    io_error err;
+    if (!text)
+        return 2;
+    text[0] = 0;
+    cli_append(text, size, "n,chunk,ranks,dense_kv,dense_q,msa_kv,msa_kv_1byte_index,msa_q,msa_q_most\n");
+    for (int i = 0; i < l->n; i++)
+        for (int j = 0; j < m->chunk.n; j++) {
+            const int64_t n = l->value[i], chunk = m->chunk.value[j];
+            const moved x = move(s, m->ranks, n, chunk);
+            if (chunk <= n)
+                cli_append(text, size, "%lld,%lld,%lld,%.17g,%.17g,%.17g,%.17g,%.17g,%.17g\n", (long long)n,
+                           (long long)chunk, (long long)m->ranks, x.dense_kv, x.dense_q, x.kv, x.kv_8, x.q,
+                           x.most_q);
+        }
+    int bad = cli_begin_output(command, "--csv", path);
+    if (!bad && !io_write_file(path, &(io_chunk){text, strlen(text)}, 1, err))
+        bad = cli_fail(command, "--csv %s", err);
+    free(text);
+    return bad;
+}
+
+static int report(const char *command, const char *csv, const msa_shape *s, const lengths *l,
+                  const machines *m)
+{
+    int status = csv ? cli_check_writable(command, "--csv", csv) : 0;
+    if (csv && !status)
+        status = m->ranks ? write_machines(command, csv, s, l, m) : write_csv(command, csv, s, l);
+    if (status)
+        return status;
+    if (m->ranks)
+        print_machines(s, l, m);
+    else
+        print_table(s, l);
+    return csv ? cli_commit_outputs(command) : 0;
+}
+
 int cmd_cost(int argc, char **argv)
 {
-    const char *list = "32K,64K,128K,256K,512K,1M", *csv = NULL;
+    const char *list = NULL, *chunks = "1,64,4K,64K,1M", *csv = NULL;
     int64_t heads = 64, kv_heads = 4, d_head = 128, d_index = 128, block = 128, topk = 16;
+    machines m = {.link = 50};
     const cli_option options[] = {
-        {"--n", CLI_TEXT, &list, 0, 0, "LIST of context lengths; K is 2^10, M is 2^20"},
+        {"--n", CLI_TEXT, &list, 0, 0,
+         "LIST of context lengths; K is 2^10, M is 2^20 (default: 32K to 1M; with --ranks 128K to 16M)"},
         {"--heads", CLI_INT, &heads, 1, 1 << 20, "N query heads"},
         {"--kv-heads", CLI_INT, &kv_heads, 1, 1 << 20, "N key-value heads"},
         {"--d-head", CLI_INT, &d_head, 1, 1 << 20, "N width of a head"},
         {"--d-index", CLI_INT, &d_index, 1, 1 << 20, "N width of an index head"},
         {"--block", CLI_INT, &block, 1, CLI_MAX_BLOCK, "N tokens in a key block"},
         {"--topk", CLI_INT, &topk, 1, CLI_MAX_TOPK, "N blocks kept"},
+        {"--ranks", CLI_INT, &m.ranks, 2, 1 << 20, "N machines that share the keys: what moves between them"},
+        {"--chunk", CLI_TEXT, &chunks, 0, 0, "LIST of numbers of queries, with --ranks"},
+        {"--link", CLI_REAL, &m.link, 1e-6, 1e6, "GB/s that a machine can send, with --ranks"},
         {"--csv", CLI_TEXT, &csv, 0, 0, "FILE receives the table with operations and bytes"},
         {0}};
     lengths l = {0};
     int status = cli_parse(argc, argv, options, NULL);
+    if (!list)
+        list = m.ranks ? "128K,512K,1M,4M,16M" : "32K,64K,128K,256K,512K,1M";
     if (!status)
-        status = read_lengths(argv[0], list, &l);
+        status = read_lengths(argv[0], "--n", list, &l);
+    if (!status)
+        status = read_lengths(argv[0], "--chunk", chunks, &m.chunk);
     if (!status && heads % kv_heads != 0)
         status = cli_fail(argv[0], "--heads: expected a multiple of the %lld key-value heads, found %lld",
                           (long long)kv_heads, (long long)heads);
@@ -134,13 +277,5 @@ int cmd_cost(int argc, char **argv)
                          .d_index = (int)d_index,
                          .block = (int)block,
                          .topk = (int)topk};
-    if (csv)
-        status = cli_check_writable(argv[0], "--csv", csv);
-    if (csv && !status)
-        status = write_csv(argv[0], csv, &s, &l);
-    if (!status)
-        print_table(&s, &l);
-    if (csv && !status)
-        status = cli_commit_outputs(argv[0]);
-    return status;
+    return report(argv[0], csv, &s, &l, &m);
 }

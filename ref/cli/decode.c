@@ -8,7 +8,7 @@
 
 #include "../internal.h"
 #include "../model/evaluate.h"
-#include "cli.h"
+#include "ranks.h"
 
 /* The call: what the files hold, as the library takes it. */
 typedef struct step {
@@ -16,6 +16,7 @@ typedef struct step {
     msa_pages pages;
     int32_t *cu; /* where the requests' queries and keys begin */
     bool small;  /* 8-bit index keys */
+    cli_ranks ranks;
     eval_small agreement;
 } step;
 
@@ -315,6 +316,27 @@ static int compute(const char *command, cli_plan *plan, const step *a, cli_outpu
     return cli_ran(command, plan, s, MSA_STAGE_DECODE, status);
 }
 
+static int compute_on_ranks(const char *command, cli_plan *plan, const step *a, cli_output *out)
+{
+    const msa_shape *s = &a->t.shape;
+    int32_t *len_q = cli_alloc(command, (size_t)msa_n_seqs(s) * sizeof *len_q);
+    if (!len_q)
+        return 2;
+    const msa_shape padded = deal_padded(s, &a->pages, len_q);
+    const deal_source keys = {s, &a->pages, cli_floats(&a->t, CLI_K_PAGES), cli_floats(&a->t, CLI_V_PAGES),
+                              cli_floats(&a->t, CLI_KI_PAGES)};
+    const int bad = cli_run_ranks(command, plan, &a->ranks,
+                                  &(cli_dealt){.s = &padded,
+                                               .keys = keys,
+                                               .q = cli_floats(&a->t, CLI_STEP_Q),
+                                               .qi = cli_floats(&a->t, CLI_STEP_QI),
+                                               .ids = out[IDS].data,
+                                               .o = out[O].data,
+                                               .lse = out[LSE].data});
+    free(len_q);
+    return bad;
+}
+
 static int run(const char *command, cli_plan *plan, step *a, const char *dir)
 {
     const msa_shape *s = &a->t.shape;
@@ -322,13 +344,15 @@ static int run(const char *command, cli_plan *plan, step *a, const char *dir)
                                  [O] = {"o.npy", NPY_F32, "RtHd", NULL},
                                  [LSE] = {"lse.npy", NPY_F32, "RtH", NULL}};
     int bad = cli_open_outputs(command, dir, s, out, N_OUTPUTS);
-    if (!bad)
+    if (!bad && cli_wants_ranks(&a->ranks))
+        bad = compute_on_ranks(command, plan, a, out);
+    else if (!bad)
         bad = compute(command, plan, a, out);
     if (!bad && a->small)
         bad = compare_keys(command, a);
-    if (!bad)
+    if (!bad && cli_is_first())
         bad = cli_write_outputs(command, dir, s, out, N_OUTPUTS);
-    if (!bad) {
+    if (!bad && cli_is_first()) {
         cli_print_plan(plan);
         if (a->small)
             print_agreement(a);
@@ -357,6 +381,7 @@ int cmd_decode(int argc, char **argv)
         {"--index-keys", CLI_TEXT, &keys, 0, 0, "KIND f32: as they are; fp8: rounded to 8 bits first"},
         {"--kernel", CLI_TEXT, &kernel, 0, 0, "NAME of a decode kernel; 'msa kernels' lists them"},
         CLI_OPT_BACKEND(backend),
+        CLI_OPT_RANKS(a.ranks),
         {"--out", CLI_NEEDED, &dir, 0, 0, "DIR receives ids.npy [Hkv,R,Tq,k], o.npy, lse.npy"},
         {0}};
     int status = cli_parse(argc, argv, options, NULL);
@@ -365,6 +390,11 @@ int cmd_decode(int argc, char **argv)
     a.small = strcmp(keys, "fp8") == 0;
     if (!a.small && strcmp(keys, "f32") != 0)
         return cli_fail(argv[0], "--index-keys: expected f32 or fp8, found '%s'", keys);
+    status = cli_check_ranks(argv[0], &a.ranks, backend);
+    if (!status && a.small && cli_wants_ranks(&a.ranks))
+        status = cli_fail(argv[0], "--index-keys: expected f32 where keys are dealt to ranks, found fp8");
+    if (status)
+        return status;
     cli_plan plan;
     status = cli_choose_kernel(argv[0], backend, kernel, MSA_STAGE_DECODE, &plan);
     if (!status)

@@ -1,5 +1,5 @@
 /* msa dump: what the index selects, as pictures, arrays and a page to explore. The tensors come from a model
- * that reads a text, or from files that anybody captured anywhere. */
+ * that reads a text, or from files that anybody captured anywhere, of one layer or of several. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +19,7 @@
 
 /* The command line. */
 typedef struct request {
-    const char *name, *out, *model, *text, *layers;
+    const char *name, *out, *model, *text, *captured, *layers;
     int64_t offset, tokens;
     cli_tensors files;
 } request;
@@ -31,6 +31,7 @@ typedef struct capture {
     int n_layers, layer[MAX_LAYERS];
     const model_run *run; /* NULL: the tensors are `files` */
     const cli_tensors *files;
+    dump_captured captured; /* of --captured: the files of a layer at a time */
     const uint8_t *text; /* NULL: nobody knows it */
     char source[MAX_NAME], command[MAX_NAME];
 } capture;
@@ -177,8 +178,7 @@ static int write_summary(const request *q, const capture *c, const float *freque
 
 /* ---- From tensors to results ---------------------------------------------------------------------- */
 
-static int dump_layers(const request *q, const capture *c, maps *m, float *frequency, viewer *page,
-                       void *work)
+static int dump_layers(const request *q, capture *c, maps *m, float *frequency, viewer *page, void *work)
 {
     const size_t step =
         (size_t)c->shape.n_kv_heads * (size_t)maps_query_blocks(&c->shape) * (size_t)m->n_blocks;
@@ -186,6 +186,8 @@ static int dump_layers(const request *q, const capture *c, maps *m, float *frequ
     if (!io_begin(q->out, "dump", err))
         return cli_fail(q->name, "--out %s", err);
     for (int n = 0; n < c->n_layers; n++) {
+        if (q->captured && dump_read_captured(q->name, &c->captured, c->layer[n]))
+            return 2;
         const layer_tensors t = tensors_of(c, c->layer[n]);
         cli_progress(q->name, n, c->n_layers, "layers");
         msa_status status = maps_compute(m, c->ops, t.q, t.k, t.qi, t.ki, work);
@@ -200,7 +202,7 @@ static int dump_layers(const request *q, const capture *c, maps *m, float *frequ
     return write_summary(q, c, frequency, page);
 }
 
-static int dump(const request *q, const capture *c)
+static int dump(const request *q, capture *c)
 {
     const msa_shape *s = &c->shape;
     const int64_t wide = msa_n_blocks(s) > s->topk ? msa_n_blocks(s) : s->topk;
@@ -243,28 +245,6 @@ int dump_layer(const char *command, const dump_subject *subject, const cli_tenso
     return bad;
 }
 
-/* ---- Tensors from files --------------------------------------------------------------------------- */
-
-static int dump_files(request *q, capture *c)
-{
-    static const cli_tensor order[] = {CLI_QI, CLI_KI, CLI_Q, CLI_K};
-    int bad = cli_read_tensors(q->name, &q->files);
-    bad = bad ? bad : cli_open_outputs(q->name, q->out, &q->files.shape, NULL, 0);
-    if (bad)
-        return bad;
-    c->shape = q->files.shape;
-    c->ops = &msa_ref_ops;
-    c->n_layers = 1;
-    c->files = &q->files;
-    for (size_t i = 0; i < sizeof order / sizeof *order; i++)
-        if (q->files.path[order[i]])
-            cli_append(c->source, MAX_NAME, "%s%s", i ? " " : "", base_name(q->files.path[order[i]]));
-    describe_shape(c->source, &c->shape);
-    return dump(q, c);
-}
-
-/* ---- Tensors from a model that reads a text ------------------------------------------------------- */
-
 /* "0,2,3" into numbers below n_layers; NULL means all of them. */
 static int choose_layers(const request *q, int n_layers, capture *c)
 {
@@ -288,6 +268,48 @@ static int choose_layers(const request *q, int n_layers, capture *c)
     }
     return 0;
 }
+
+/* ---- Tensors from files --------------------------------------------------------------------------- */
+
+static int dump_files(request *q, capture *c)
+{
+    static const cli_tensor order[] = {CLI_QI, CLI_KI, CLI_Q, CLI_K};
+    int bad = cli_read_tensors(q->name, &q->files);
+    bad = bad ? bad : cli_open_outputs(q->name, q->out, &q->files.shape, NULL, 0);
+    if (bad)
+        return bad;
+    c->shape = q->files.shape;
+    c->ops = &msa_ref_ops;
+    c->n_layers = 1;
+    c->files = &q->files;
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++)
+        if (q->files.path[order[i]])
+            cli_append(c->source, MAX_NAME, "%s%s", i ? " " : "", base_name(q->files.path[order[i]]));
+    describe_shape(c->source, &c->shape);
+    return dump(q, c);
+}
+
+/* Those of several layers, of which the first says the shape. */
+static int dump_captured_layers(const request *q, capture *c)
+{
+    dump_captured *files = &c->captured;
+    *files = (dump_captured){.dir = q->captured, .t = {.block = q->files.block, .topk = q->files.topk}};
+    int bad = choose_layers(q, MAX_LAYERS, c);
+    bad = bad ? bad : dump_read_captured(q->name, files, c->layer[0]);
+    bad = bad ? bad : cli_open_outputs(q->name, q->out, &files->t.shape, NULL, 0);
+    if (!bad) {
+        c->shape = files->t.shape;
+        c->ops = &msa_fast_ops;
+        c->files = &files->t;
+        cli_append(c->source, MAX_NAME, "%s", base_name(q->captured));
+        describe_shape(c->source, &c->shape);
+        bad = dump(q, c);
+    }
+    cli_free_tensors(&files->t);
+    return bad;
+}
+
+/* ---- Tensors from a model that reads a text ------------------------------------------------------- */
 
 /* Decides how many bytes of the text are read. */
 static int choose_tokens(const request *q, size_t bytes, int context, int64_t *tokens)
@@ -358,35 +380,35 @@ static int dump_model(const request *q, capture *c)
 
 /* ---- The command line ----------------------------------------------------------------------------- */
 
-/* The options of one source exclude those of the other. */
+/* The options of one source exclude those of the others. */
 static int check_request(const request *q)
 {
+    enum { FILES = 1, CAPTURED = 2, MODEL = 4 };
+    static const char *const of[] = {[FILES] = "tensors", [CAPTURED] = "--captured", [MODEL] = "--model"};
+    const int source = q->model || q->text ? MODEL : q->captured ? CAPTURED : FILES;
     const struct {
         const char *name;
-        bool given, of_model, needed;
+        bool given;
+        int of, needed; /* by which sources */
     } option[] = {
-        {"--model", q->model != NULL, true, true},
-        {"--text", q->text != NULL, true, true},
-        {"--layers", q->layers != NULL, true, false},
-        {"--offset", q->offset != 0, true, false},
-        {"--tokens", q->tokens != 0, true, false},
-        {"--qi", q->files.path[CLI_QI] != NULL, false, true},
-        {"--ki", q->files.path[CLI_KI] != NULL, false, true},
-        {"--q", q->files.path[CLI_Q] != NULL, false, q->files.path[CLI_K] != NULL},
-        {"--k", q->files.path[CLI_K] != NULL, false, q->files.path[CLI_Q] != NULL},
-        {"--block", q->files.block != 0, false, false},
-        {"--topk", q->files.topk != 0, false, false},
+        {"--model", q->model != NULL, MODEL, MODEL},
+        {"--text", q->text != NULL, MODEL, MODEL},
+        {"--captured", q->captured != NULL, CAPTURED, 0},
+        {"--layers", q->layers != NULL, MODEL | CAPTURED, CAPTURED},
+        {"--offset", q->offset != 0, MODEL, 0},
+        {"--tokens", q->tokens != 0, MODEL, 0},
+        {"--qi", q->files.path[CLI_QI] != NULL, FILES, FILES},
+        {"--ki", q->files.path[CLI_KI] != NULL, FILES, FILES},
+        {"--q", q->files.path[CLI_Q] != NULL, FILES, q->files.path[CLI_K] ? FILES : 0},
+        {"--k", q->files.path[CLI_K] != NULL, FILES, q->files.path[CLI_Q] ? FILES : 0},
+        {"--block", q->files.block != 0, FILES | CAPTURED, 0},
+        {"--topk", q->files.topk != 0, FILES | CAPTURED, 0},
     };
-    const bool of_model = q->model || q->text;
     for (size_t i = 0; i < sizeof option / sizeof *option; i++) {
-        if (option[i].given && option[i].of_model != of_model)
-            return cli_fail(q->name, "%s: expected %s, found this option too", option[i].name,
-                            of_model ? "nothing of tensors beside --model and --text"
-                                     : "--model and --text with it");
-        if (!option[i].given && option[i].needed && option[i].of_model == of_model)
-            return cli_fail(q->name,
-                            "%s: expected this option, found none (--model with --text, or --qi with --ki)",
-                            option[i].name);
+        if (option[i].given && !(option[i].of & source))
+            return cli_fail(q->name, "%s: expected none beside %s, found it", option[i].name, of[source]);
+        if (!option[i].given && option[i].needed & source)
+            return cli_fail(q->name, "%s: expected this option, found none (msa help dump)", option[i].name);
     }
     return 0;
 }
@@ -399,7 +421,9 @@ int cmd_dump(int argc, char **argv)
         {"--text", CLI_TEXT, &q.text, 0, 0, "F text for it to read, any bytes"},
         {"--offset", CLI_INT, &q.offset, 0, (double)MAX_TEXT, "N skips so many bytes of the text"},
         {"--tokens", CLI_INT, &q.tokens, 1, MAX_TOKENS, "N bytes to read (default: the model's context)"},
-        {"--layers", CLI_TEXT, &q.layers, 0, 0, "LIST of layers, such as 0,2 (default: all)"},
+        {"--captured", CLI_TEXT, &q.captured, 0, 0,
+         "DIR whose layerNN/ hold q k qi ki .npy of each of --layers, one layer in memory at a time"},
+        {"--layers", CLI_TEXT, &q.layers, 0, 0, "LIST of layers, such as 0,2 (default: all of a model)"},
         CLI_OPT_QI(q.files, CLI_TEXT),
         CLI_OPT_KI(q.files, CLI_TEXT),
         CLI_OPT_Q(q.files, CLI_TEXT),
@@ -419,7 +443,7 @@ int cmd_dump(int argc, char **argv)
     if (!c)
         return cli_fail(q.name, "memory: expected a few kilobytes, found none");
     describe_command(c->command, argc, argv);
-    status = q.model ? dump_model(&q, c) : dump_files(&q, c);
+    status = q.model ? dump_model(&q, c) : q.captured ? dump_captured_layers(&q, c) : dump_files(&q, c);
     cli_free_tensors(&q.files);
     free(c);
     return status;

@@ -45,11 +45,11 @@ int engine_find(const char *command, const cli_list *names, const msa_kernel **f
     if (names->n == 0)
         return cli_fail(command,
                         "expected a STAGE/NAME or STAGE that 'msa kernels' lists with simt, found none");
-    for (int a = 0; a < names->n; a++) {
+    for (int e = 0; e < names->n; e++) {
         const int before = *n;
         bool known = false;
         for (int i = 0; (kernel = table_at(i)) != NULL; i++)
-            if (strcmp(kernel->backend, "simt") == 0 && case_means(names->item[a], kernel)) {
+            if (strcmp(kernel->backend, "simt") == 0 && case_means(names->item[e], kernel)) {
                 known = true;
                 bool again = false;
                 for (int b = 0; b < before; b++)
@@ -60,7 +60,7 @@ int engine_find(const char *command, const cli_list *names, const msa_kernel **f
         if (!known)
             return cli_fail(command,
                             "expected a STAGE/NAME or STAGE that 'msa kernels' lists with simt, found '%s'",
-                            names->item[a]);
+                            names->item[e]);
     }
     return 0;
 }

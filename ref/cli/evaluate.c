@@ -125,13 +125,15 @@ static int evaluate_task(const char *command, const model *m, int count, uint64_
 
 /* ---- The same as one row of a table -------------------------------------------------------------------- */
 
-static void print_header(const model *m, bool task)
+static void print_header(const model *m, bool task, bool fp8)
 {
     printf(task ? "bits,accuracy,accuracy_1,accuracy_2,accuracy_3,accuracy_4"
                 : "bits_per_byte,bits_per_byte_dense");
     printf(",block_recall,score_recall,random_block_recall,random_score_recall");
     for (int l = 0; l < m->config.n_layers; l++)
         printf(",entropy_%d,first_mass_%d,first_taken_%d,agreement_%d", l, l, l, l);
+    for (int l = 0; fp8 && l < m->config.n_layers; l++)
+        printf(",equal_sets_%d,blocks_%d,settled_%d", l, l, l);
     printf("\n");
 }
 
@@ -180,11 +182,32 @@ static bool print_selection(const model *m, const eval_windows *t, uint64_t seed
     return true;
 }
 
-static int evaluate_row(const char *command, const model *m, const eval_windows *t,
-                        const eval_windows *recalled, bool task, uint64_t seed)
+/* The share of sets that E4M3 keys leave as they are, and of a row's blocks those that int8 keys leave open. */
+static bool print_small(const model *m, const eval_windows *t)
 {
-    print_header(m, task);
-    if (!print_quality(m, t, task, seed) || !print_selection(m, recalled, seed))
+    const int layers = m->config.n_layers;
+    eval_small layer[MODEL_MAX_LAYERS];
+    if (!m->config.sparse || t->length <= m->config.topk * m->config.block) {
+        for (int n = 0; n < 3 * layers; n++)
+            putchar(',');
+        return true;
+    }
+    if (!eval_small_layers(m, &msa_fast_ops, t, layer))
+        return false;
+    for (int l = 0; l < layers; l++) {
+        const msa_screening *e = &layer[l].exact;
+        printf(",%.4f,%.2f,%.2f", (double)layer[l].equal / (double)layer[l].rows,
+               (double)e->blocks / (double)e->rows, (double)e->settled / (double)e->rows);
+    }
+    return true;
+}
+
+static int evaluate_row(const char *command, const model *m, const eval_windows *t,
+                        const eval_windows *recalled, bool task, uint64_t seed, bool fp8)
+{
+    print_header(m, task, fp8);
+    if (!print_quality(m, t, task, seed) || !print_selection(m, recalled, seed) ||
+        (fp8 && !print_small(m, recalled)))
         return report_no_memory(command);
     putchar('\n');
     return 0;
@@ -269,7 +292,7 @@ int cmd_evaluate(int argc, char **argv)
         status = cli_fail(argv[0], "--text %s: expected at least 2 bytes, found %lld", text_path,
                           (long long)length);
     else if (csv)
-        status = evaluate_row(argv[0], &m, &t, &recalled, task, (uint64_t)seed);
+        status = evaluate_row(argv[0], &m, &t, &recalled, task, (uint64_t)seed, fp8);
     else if (task)
         status = evaluate_task(argv[0], &m, t.count, (uint64_t)seed);
     else

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cli.h"
+#include "ranks.h"
 
 static const struct {
     const char *name;
@@ -87,10 +87,8 @@ static void correct_exit(void)
     _exit(2);
 }
 
-int main(int argc, char **argv)
+static int run_command(int argc, char **argv)
 {
-    fill_descriptors();
-    signal(SIGXFSZ, SIG_IGN); /* a file at its limit is an error of write(2), with a line */
     if (argc < 2)
         return cli_fail(NULL, "expected a command that 'msa help' lists, found none");
     const char *name = strcmp(argv[1], "--help") == 0      ? "help"
@@ -99,9 +97,21 @@ int main(int argc, char **argv)
     cli_command *run = find(name);
     if (!run)
         return unknown(name);
-    atexit(correct_exit);
+    if (transport_world() && !cli_takes_ranks(name))
+        return cli_fail(name,
+                        "expected one process, found %d: mpirun can have forward, backward, dense and decode",
+                        transport_world()->ranks);
     cli_start_threads();
-    int status = run(argc - 1, argv + 1);
+    return run(argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv)
+{
+    fill_descriptors();
+    cli_start_ranks();
+    signal(SIGXFSZ, SIG_IGN); /* a file at its limit is an error of write(2), with a line */
+    atexit(correct_exit);
+    int status = cli_agree(run_command(argc, argv));
     returned = true;
     io_abandon(); /* what a command began and could not end */
     if (status < 0)
@@ -109,6 +119,7 @@ int main(int argc, char **argv)
     /* ferror: one line lost among others that arrived. */
     const bool lost = ferror(stdout) != 0;
     if ((fclose(stdout) != 0 || lost) && status < 2)
-        return cli_fail(name, CLI_STDOUT_LOST);
+        status = cli_fail(argc < 2 ? NULL : argv[1], CLI_STDOUT_LOST);
+    transport_leave();
     return status;
 }

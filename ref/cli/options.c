@@ -165,8 +165,8 @@ int cli_parse(int argc, char **argv, const cli_option *options, cli_list *words)
 {
     const char *command = argv[0];
     uint64_t seen = 0; /* a bit for each option */
-    for (int a = 1; a < argc; a++) {
-        const char *word = argv[a];
+    for (int i = 1; i < argc; i++) {
+        const char *word = argv[i];
         const cli_option *o = find(options, word);
         if (strcmp(word, "--help") == 0) {
             print_help(command, options, words != NULL);
@@ -177,7 +177,7 @@ int cli_parse(int argc, char **argv, const cli_option *options, cli_list *words)
                             word);
         if (o && o->kind != CLI_LIST && seen >> (o - options) & 1)
             return cli_fail(command, "%s: expected once, found again", o->name);
-        int bad = o ? take_option(argc, argv, &a, options, o) : append(command, "names", words, word);
+        int bad = o ? take_option(argc, argv, &i, options, o) : append(command, "names", words, word);
         if (bad)
             return bad;
         if (o)

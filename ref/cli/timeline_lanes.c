@@ -89,9 +89,9 @@ static void find_actors(lanes *l, const simt_event *from, const simt_event *to)
 
 static int actor_of(const lanes *l, unsigned warp)
 {
-    for (int a = 0; a < l->n_actors; a++)
-        if (warp >= l->actor[a].first && warp <= l->actor[a].last)
-            return a;
+    for (int i = 0; i < l->n_actors; i++)
+        if (warp >= l->actor[i].first && warp <= l->actor[i].last)
+            return i;
     return -1;
 }
 

@@ -329,8 +329,8 @@ static int draw_legend(picture *p, int y)
 static int height_of(const lanes *l)
 {
     int height = l->n_copies ? l->copy_rows * (BAR + GAP) + SPACE : 0;
-    for (int a = 0; a < l->n_actors; a++)
-        height += DOING + GAP + l->actor[a].product_rows * (BAR + GAP) + SPACE;
+    for (int i = 0; i < l->n_actors; i++)
+        height += DOING + GAP + l->actor[i].product_rows * (BAR + GAP) + SPACE;
     return height + (l->n_products ? DOING + SPACE + LINE / 2 : 0);
 }
 
@@ -345,8 +345,8 @@ drawing lanes_draw(const lanes *l, double from, double to, const char *title, co
     y += SPACE;
     draw_grid(&p, y - 8, y + height_of(l));
     y = draw_copies(&p, y);
-    for (int a = 0; a < l->n_actors; a++)
-        y = draw_actor(&p, a, y);
+    for (int i = 0; i < l->n_actors; i++)
+        y = draw_actor(&p, i, y);
     y = draw_tensor_cores(&p, y);
     p.d.height = draw_legend(&p, y + 2 * LINE) + MARGIN;
     return p.d;

@@ -393,6 +393,8 @@ int cmd_train(int argc, char **argv)
         {"--index-warmup", CLI_INT, &j.train.index_warmup, 0, 1e9,
          "N first steps of MSA with full attention in both branches"},
         {"--lambda", CLI_REAL, &j.train.lambda, 0, 1e6, "X weight of the KL loss"},
+        {"--index-gain", CLI_REAL, &j.train.index_gain, 1, 1e6,
+         "X largest gain of the index norms' channels, 1/X the smallest (else free)"},
         {"--lr", CLI_REAL, &j.train.lr, 0, 1, "X peak learning rate"},
         {"--lr-end", CLI_REAL, &j.train.lr_end, 0, 1, "X final learning rate"},
         {"--lr-warmup", CLI_INT, &j.train.lr_warmup, 0, 1e9, "N steps of rise"},

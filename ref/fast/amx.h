@@ -188,8 +188,8 @@ static inline int_lanes add_products(int_lanes sum, int_lanes x, int_lanes y)
 #define FAST_INT8 false
 static inline int_lanes add_products(int_lanes sum, int_lanes x, int_lanes y)
 {
-    for (int n = 0; n < 32; n += 8)
-        sum += (x >> n & 0xff) * (y << (24 - n) >> 24);
+    for (int n = 0; n < 32; n += 8) // wraps like the instruction
+        sum = (int_lanes)((word_lanes)sum + (word_lanes)((x >> n & 0xff) * (y << (24 - n) >> 24)));
     return sum;
 }
 #endif
@@ -209,14 +209,14 @@ static inline void tile_int8(tiles *t, int c, int a, int b)
         int_lanes even[ROWS_AT_ONCE], odd[ROWS_AT_ONCE];
         memcpy(even, t->tile[c].word[row], sizeof even);
         for (int n = 0; n < ROWS_AT_ONCE; n++)
-            odd[n] = -excess;
+            odd[n] = (int_lanes) - (word_lanes)excess;
         for (int k = 0; k < 16; k += 2)
             for (int n = 0; n < ROWS_AT_ONCE; n++) {
                 even[n] = add_products(even[n], (int_lanes){0} + left[row + n][k], right[k]);
                 odd[n] = add_products(odd[n], (int_lanes){0} + left[row + n][k + 1], right[k + 1]);
             }
         for (int n = 0; n < ROWS_AT_ONCE; n++)
-            even[n] += odd[n];
+            even[n] = (int_lanes)((word_lanes)even[n] + (word_lanes)odd[n]);
         memcpy(t->tile[c].word[row], even, sizeof even);
     }
     count_tiles(t, products, 1);

@@ -142,19 +142,19 @@ static inline void weigh_pair(const walk *w, const visit *e, int part, int pair,
     tile_rows *p = x->p + part * PAIRS + pair, *ds = x->ds + part * PAIRS + pair;
     for (int key = 0; key < TILE_ROWS; key += 2) {
         int_lanes slope[2][2];
-        for (int a = 0; a < 2; a++) {
+        for (int i = 0; i < 2; i++) {
             int_lanes weight[2];
             for (int n = 0; n < 2; n++) {
-                const lanes s = load(logits_of(b->logits, 2 * pair + n, part * TILE_ROWS + key + a));
-                const lanes dp = load(logits_of(x->slopes, 2 * pair + n, part * TILE_ROWS + key + a));
+                const lanes s = load(logits_of(b->logits, 2 * pair + n, part * TILE_ROWS + key + i));
+                const lanes dp = load(logits_of(x->slopes, 2 * pair + n, part * TILE_ROWS + key + i));
                 const lanes exact = exp2_lanes((float)LOG2_E * (s * scale - lse[n])) + s * 0;
                 weight[n] = halved(exact);
-                slope[a][n] = halved(exact * (dp - delta[n]));
-                excess[n] += (lanes)slope[a][n];
+                slope[i][n] = halved(exact * (dp - delta[n]));
+                excess[n] += (lanes)slope[i][n];
             }
-            const int_lanes weights = joined(weight[0], weight[1]), slopes = joined(slope[a][0], slope[a][1]);
-            memcpy(p->word[key + a], &weights, sizeof weights);
-            memcpy(ds->word[key + a], &slopes, sizeof slopes);
+            const int_lanes weights = joined(weight[0], weight[1]), slopes = joined(slope[i][0], slope[i][1]);
+            memcpy(p->word[key + i], &weights, sizeof weights);
+            memcpy(ds->word[key + i], &slopes, sizeof slopes);
         }
         for (int n = 0; n < 2; n++) {
             const int_lanes slopes = joined(slope[0][n], slope[1][n]);
@@ -256,14 +256,14 @@ static void turn_visits(share *k, int64_t n)
 static strip *begin_strip(share *k, const int64_t *c, int n)
 {
     strip *x = &k->m->strip[k->strips++ % ALIVE];
-    for (int a = 0; a < n + n % 2; a++) {
-        const ask *of = a < n ? &k->h->ask[k->r * k->h->columns + c[a]] : &k->m->nobody;
-        x->of[a] = of;
-        x->excess[a] = a < n ? k->excess + c[a] * LANES : k->m->nowhere;
-        x->logits[a].q = of->q;
-        x->logits[a].o = a < n ? k->dq + c[a] * 2 * k->m->w.steps : k->m->nothing;
-        x->slopes[a].q = of->dout;
-        memcpy(x->logits[a].last, of->last, sizeof of->last);
+    for (int i = 0; i < n + n % 2; i++) {
+        const ask *of = i < n ? &k->h->ask[k->r * k->h->columns + c[i]] : &k->m->nobody;
+        x->of[i] = of;
+        x->excess[i] = i < n ? k->excess + c[i] * LANES : k->m->nowhere;
+        x->logits[i].q = of->q;
+        x->logits[i].o = i < n ? k->dq + c[i] * 2 * k->m->w.steps : k->m->nothing;
+        x->slopes[i].q = of->dout;
+        memcpy(x->logits[i].last, of->last, sizeof of->last);
     }
     return x;
 }
@@ -277,9 +277,9 @@ static void begin_visit(share *k, strip *x, int n, int64_t j, int64_t at, int ke
     *e = (visit){.of = x, .dk = k->m->dk + 2 * first, .dv = k->m->dv + 2 * first, .first = at == 0};
     e->logits = (item){k->m->k.k + first, k->m->k.v + first, j, 0, keys, n + n % 2, {0}};
     e->slopes = (item){k->m->v + first, NULL, j, 0, keys, n + n % 2, {0}};
-    for (int a = 0; a < n + n % 2; a++) {
-        e->logits.of[a] = &x->logits[a];
-        e->slopes.of[a] = &x->slopes[a];
+    for (int i = 0; i < n + n % 2; i++) {
+        e->logits.of[i] = &x->logits[i];
+        e->slopes.of[i] = &x->slopes[i];
     }
     turn_visits(k, k->visits++);
 }
@@ -337,12 +337,12 @@ static void walk_block(share *k, int64_t block)
     for (int64_t j0 = block * w->width; count > 0 && j0 < end; j0 += TOGETHER) {
         const int64_t n = min_i64(TOGETHER, end - j0);
         begin_keys(k, j0, n);
-        for (int64_t a = 0; a < count; a += COLUMNS) {
-            const int wide = (int)min_i64(COLUMNS, count - a);
+        for (int64_t i = 0; i < count; i += COLUMNS) {
+            const int wide = (int)min_i64(COLUMNS, count - i);
             int64_t c[COLUMNS];
             for (int b = 0; b < wide; b++)
-                c[b] = w->full ? first + a + b
-                               : entry[(a + b) / k->h->slabs] * k->h->slabs + (a + b) % k->h->slabs;
+                c[b] = w->full ? first + i + b
+                               : entry[(i + b) / k->h->slabs] * k->h->slabs + (i + b) % k->h->slabs;
             strip *x = begin_strip(k, c, wide);
             for (int64_t j = 0; j < n && j0 + j <= x->of[wide - 1]->last[TILE_ROWS - 1]; j += KEYS)
                 begin_visit(k, x, wide, j0 + j, j, (int)min_i64(KEYS, n - j));

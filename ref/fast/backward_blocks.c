@@ -32,11 +32,11 @@ typedef struct gradients {
 /* Row a of logits x [queries*count,cols] becomes probabilities exp(x - lse[a]); 0 where a key is not seen. */
 static void weigh(const block_visit *m, int count, const float *lse, float *x)
 {
-    for (int64_t a = 0; a < m->queries * count; a++, x += m->cols) {
-        const int64_t seen = seen_by(m, a / count);
+    for (int64_t row = 0; row < m->queries * count; row++, x += m->cols) {
+        const int64_t seen = seen_by(m, row / count);
         /* What float32 could not hold has to show: -inf less anything weighs nothing. */
-        const bool held = row_top(x, seen, -INFINITY) < INFINITY && fabsf(lse[a]) < INFINITY;
-        const float base = held ? lse[a] : NAN;
+        const bool held = row_top(x, seen, -INFINITY) < INFINITY && fabsf(lse[row]) < INFINITY;
+        const float base = held ? lse[row] : NAN;
         for (int64_t c = 0; c < seen; c++)
             x[c] = exp2_nonpositive((float)LOG2_E * (x[c] - base));
         for (int64_t c = seen; c < m->cols; c++)
@@ -58,16 +58,16 @@ static void visit_block(const block_visit *m, void *own)
     small_gemm(false, true, rows, m->cols, d, g->rows_q, d, g->k + at, stride, 0, g->p, m->cols);
     small_gemm(false, true, rows, m->cols, d, g->rows_do, d, g->v + at, stride, 0, g->dp, m->cols);
     weigh(m, group, g->rows_lse, g->p);
-    for (int64_t a = 0; a < rows; a++) { /* dS = P * (dP - delta) */
-        const float delta = g->delta[m->entry[a / group] * s->n_heads + head + a % group];
-        float *dp = g->dp + a * m->cols, excess = 0;
-        const float *p = g->p + a * m->cols;
+    for (int64_t row = 0; row < rows; row++) { /* dS = P * (dP - delta) */
+        const float delta = g->delta[m->entry[row / group] * s->n_heads + head + row % group];
+        float *dp = g->dp + row * m->cols, excess = 0;
+        const float *p = g->p + row * m->cols;
 #pragma omp simd reduction(+ : excess)
         for (int64_t c = 0; c < m->cols; c++) {
             dp[c] = p[c] * (dp[c] - delta);
             excess += dp[c];
         }
-        g->excess[(int64_t)m->entry[a / group] * group + a % group] += excess;
+        g->excess[(int64_t)m->entry[row / group] * group + row % group] += excess;
     }
     small_gemm(true, false, m->cols, d, rows, g->p, m->cols, g->rows_do, d, 1, g->dv + at, stride);
     small_gemm(true, false, m->cols, d, rows, g->dp, m->cols, g->rows_q, d, 1, g->dk + at, stride);
@@ -103,8 +103,8 @@ static void find_delta(const sweep *w, const float *o, const float *dout, float 
     const int d = w->s->d_head;
     const int64_t first = (w->seq.q0 + w->i0) * w->s->n_heads;
 #pragma omp for schedule(static)
-    for (int64_t a = 0; a < w->n * w->s->n_heads; a++)
-        delta[a] = (float)dot(o + (first + a) * d, dout + (first + a) * d, d);
+    for (int64_t row = 0; row < w->n * w->s->n_heads; row++)
+        delta[row] = (float)dot(o + (first + row) * d, dout + (first + row) * d, d);
 }
 
 /* Sums what the parts have of dQ, without what keys have in common: a saved LSE of large logits is rounded,
@@ -117,8 +117,8 @@ static void finish(const sweep *w, const float *k, const int32_t *ids, const flo
     const int64_t wide = (int64_t)group * d, size = w->n * wide;
     const float scale = (float)(1 / sqrt(s->d_head));
 #pragma omp for schedule(static)
-    for (int64_t a = 0; a < w->n * s->n_kv_heads; a++) {
-        const int64_t i = a / s->n_kv_heads, r = a % s->n_kv_heads;
+    for (int64_t row = 0; row < w->n * s->n_kv_heads; row++) {
+        const int64_t i = row / s->n_kv_heads, r = row % s->n_kv_heads;
         const float *from = pieces + r * parts * size + i * wide;
         float *to = dq + ((w->seq.q0 + w->i0 + i) * s->n_kv_heads + r) * wide;
         cached_centre(s, ids_row(s, ids, (int)r, w->seq.q0 + w->i0 + i), position(&w->seq, w->i0 + i),
@@ -151,10 +151,10 @@ static void backward_chunk(const sweep *w, const gradients *shared, const float 
         g.delta = delta;
         find_delta(w, o, g.dout, delta);
 #pragma omp for schedule(dynamic)
-        for (int a = 0; a < s->n_kv_heads * parts; a++) {
-            const int r = a / parts, part = a % parts;
-            g.dq = pieces + a * size;
-            g.excess = excesses + a * rows;
+        for (int row = 0; row < s->n_kv_heads * parts; row++) {
+            const int r = row / parts, part = row % parts;
+            g.dq = pieces + row * size;
+            g.excess = excesses + row * rows;
             memset(g.dq, 0, (size_t)size * sizeof *g.dq);
             memset(g.excess, 0, (size_t)rows * sizeof *g.excess);
             sweep_walk(w, r, sweep_cut(w, r, r + 1, part, parts), sweep_cut(w, r, r + 1, part + 1, parts),

@@ -38,8 +38,8 @@ static size_t scratch_bytes(const msa_shape *s)
  * up to it. */
 static void softmax_backward(int64_t rows, int64_t cols, const float *denom, float *p, float *dp)
 {
-    for (int64_t a = 0; a < rows; a++, p += cols, dp += cols) {
-        const float inv = 1 / denom[a];
+    for (int64_t row = 0; row < rows; row++, p += cols, dp += cols) {
+        const float inv = 1 / denom[row];
         double weight = 0, sum = 0;
 #pragma omp simd reduction(+ : weight, sum)
         for (int64_t c = 0; c < cols; c++) {
@@ -87,8 +87,8 @@ static void backward_tile(const msa_shape *s, scratch *m, const float *q, const 
     softmax_backward(rows, t->cols, m->denom, m->p, m->dp);
 
     small_gemm(false, false, rows, d, t->cols, m->dp, t->cols, ku, ldk, 0, m->dq, d);
-    for (int64_t a = 0; a < rows * d; a++)
-        m->dq[a] *= scale;
+    for (int64_t i = 0; i < rows * d; i++)
+        m->dq[i] *= scale;
     tile_unpack(t, m->dq, s->n_heads, head, group, d, dq);
     add_product(t, rows, m->dp, m->q, d, m->dk, dk); /* m->q carries the scale */
     add_product(t, rows, m->p, m->d_o, d, m->dv, dv);
@@ -118,10 +118,10 @@ msa_status fast_backward_tiles(const msa_shape *s, const float *q, const float *
         scratch m;
         place(&m, s, !ids, own_part(work, scratch_bytes(s)));
 #pragma omp for schedule(dynamic)
-        for (int a = 0; a < pieces; a++) {
-            const msa_seq seq = msa_get_seq(s, a / s->n_kv_heads);
+        for (int piece = 0; piece < pieces; piece++) {
+            const msa_seq seq = msa_get_seq(s, piece / s->n_kv_heads);
             for (int64_t i = 0; i < tile_count(s, &seq); i++) {
-                tile_open(&m.t, s, &seq, a % s->n_kv_heads, i, ids);
+                tile_open(&m.t, s, &seq, piece % s->n_kv_heads, i, ids);
                 backward_tile(s, &m, q, k, v, ids, dout, dq, dk, dv);
             }
         }

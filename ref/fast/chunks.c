@@ -36,12 +36,12 @@ void chunk_turn(chunk *c, const msa_shape *s, const int32_t *ids)
     const int32_t *id = ids_row(s, ids, c->r, c->seq.q0 + c->i0);
     const int64_t blocks = msa_n_blocks(s), n = c->n * s->topk;
     memset(c->first, 0, (size_t)(blocks + 2) * sizeof *c->first);
-    for (int64_t a = 0; a < n; a++)
-        if (id[a] >= 0)
-            c->first[id[a] + 2]++;
+    for (int64_t i = 0; i < n; i++)
+        if (id[i] >= 0)
+            c->first[id[i] + 2]++;
     for (int64_t b = 1; b <= blocks; b++)
         c->first[b + 1] += c->first[b];
-    for (int64_t a = 0; a < n; a++) /* first[b+1] begins as the start of b and ends as its end */
-        if (id[a] >= 0)
-            c->entry[c->first[id[a] + 1]++] = (int32_t)(a / s->topk);
+    for (int64_t i = 0; i < n; i++) /* first[b+1] begins as the start of b and ends as its end */
+        if (id[i] >= 0)
+            c->entry[c->first[id[i] + 1]++] = (int32_t)(i / s->topk);
 }

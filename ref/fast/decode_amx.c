@@ -129,12 +129,12 @@ static void begin_scores(scratch *k, const cache *x, const uint16_t *qi, cached 
     scorer_begin(&k->y, x, rows_of(halves(qi), 1, 0, d, x->at.seq.q0 * s->n_kv_heads, rows, k->qi), ki,
                  ki.scale ? 1 : TILES_HELD);
     memset(k->right, 0, (size_t)(index_columns(s, x->at.seq.n_q) * steps) * sizeof *k->right);
-    for (int64_t a = 0; a < rows; a++) {
-        upper_halves(half, k->y.fitted_qi + a * d, d);
-        put_right(k->right + a / TILE_ROWS * steps, (int)(a % TILE_ROWS), half, d);
+    for (int64_t row = 0; row < rows; row++) {
+        upper_halves(half, k->y.fitted_qi + row * d, d);
+        put_right(k->right + row / TILE_ROWS * steps, (int)(row % TILE_ROWS), half, d);
         /* A scale may be so large that products which the tiles take for 0 count. */
-        if (ki.scale && k->y.fit[a].least * E4M3_LEAST < FLT_MIN)
-            k->y.fit[a].least = 0;
+        if (ki.scale && k->y.fit[row].least * E4M3_LEAST < FLT_MIN)
+            k->y.fit[row].least = 0;
     }
 }
 
@@ -156,10 +156,10 @@ static left_rows index_keys(const scorer *y, int64_t row, int64_t n, const own *
     if (!y->ki.scale && n == TILE_ROWS && d % TILE_HALVES == 0)
         return (left_rows){ki, d * (int64_t)sizeof *ki, TILE_BYTES};
     memset(o->keys, 0, (size_t)steps_of(d) * sizeof *o->keys);
-    for (int a = 0; a < n; a++) {
+    for (int i = 0; i < n; i++) {
         if (y->ki.scale)
-            halves_of_e4m3(o->half, (const uint8_t *)y->ki.data + (row + a) * d, d);
-        put_left(o->keys, a, y->ki.scale ? o->half : ki + a * d, d);
+            halves_of_e4m3(o->half, (const uint8_t *)y->ki.data + (row + i) * d, d);
+        put_left(o->keys, i, y->ki.scale ? o->half : ki + i * d, d);
     }
     return (left_rows){o->keys, TILE_BYTES, sizeof *o->keys};
 }
@@ -182,8 +182,8 @@ static void block_maxima(tiles *t, const scorer *y, const tile_rows *right, int 
         fetch(rows_ahead(y->ki, 1, 0, d, far.row, far.n), 0, n);
         multiply_columns(t, steps, index_keys(y, keys.row, n, o), q, wide, false, o->logits);
         for (int b = 0; b < wide; b++)
-            for (int64_t a = 0; a < n; a++)
-                max[b] = larger(max[b], load((const float *)o->logits[b].word[a]) * scale);
+            for (int64_t i = 0; i < n; i++)
+                max[b] = larger(max[b], load((const float *)o->logits[b].word[i]) * scale);
     }
 }
 
@@ -195,8 +195,8 @@ static void score_block(tiles *t, const scorer *y, const tile_rows *right, int64
         lanes max[COLUMNS];
         block_maxima(t, y, right + first / TILE_ROWS * steps_of(y->s->d_index),
                      (int)((n + TILE_ROWS - 1) / TILE_ROWS), block, o, max);
-        for (int64_t a = 0; a < n; a++)
-            y->scores[(first + a) * blocks + block] = max[a / TILE_ROWS][a % TILE_ROWS];
+        for (int64_t i = 0; i < n; i++)
+            y->scores[(first + i) * blocks + block] = max[i / TILE_ROWS][i % TILE_ROWS];
     }
 }
 
@@ -284,11 +284,11 @@ static void meet_part(tiles *t, stream *m, const cache *x, const scratch *k, int
     spans all = {.x = x, .of = of, .next = first, .last = (int)min_i64(of->n, first + part_blocks(of->n))};
     span two[2];
     uint32_t who[2] = {next_span(&all, &two[0]), 0};
-    for (int a = 0; who[a % 2]; a++) {
-        who[(a + 1) % 2] = next_span(&all, &two[(a + 1) % 2]);
-        item e = pack_span(m, x, r, &two[a % 2], r, &two[(a + 1) % 2]);
+    for (int turn = 0; who[turn % 2]; turn++) {
+        who[(turn + 1) % 2] = next_span(&all, &two[(turn + 1) % 2]);
+        item e = pack_span(m, x, r, &two[turn % 2], r, &two[(turn + 1) % 2]);
         for (int i = 0; i < x->at.seq.n_q; i++)
-            for (int slab = 0; (who[a % 2] >> i & 1) && slab < slabs_of(x->s); slab++)
+            for (int slab = 0; (who[turn % 2] >> i & 1) && slab < slabs_of(x->s); slab++)
                 meet_item(t, m, &e, columns_of(k, x->s, i, r, part) + slab);
         meet_now(t, m, &e);
     }

@@ -18,21 +18,21 @@ static void dot_max(const float *q, int64_t rows, const float *k, int64_t keys, 
         for (int64_t r = 0; r < rows; r += DOT_ROWS) {
             const float *key[DOT_ROWS], *query[DOT_ROWS];
             lanes sum[DOT_ROWS][DOT_ROWS];
-            for (int a = 0; a < DOT_ROWS; a++) {
-                key[a] = k + min_i64(j + a, keys - 1) * d;
-                query[a] = q + min_i64(r + a, rows - 1) * d;
+            for (int row = 0; row < DOT_ROWS; row++) {
+                key[row] = k + min_i64(j + row, keys - 1) * d;
+                query[row] = q + min_i64(r + row, rows - 1) * d;
                 for (int b = 0; b < DOT_ROWS; b++)
-                    sum[a][b] = (lanes){0};
+                    sum[row][b] = (lanes){0};
             }
             for (int c = 0; c < d; c += LANES)
-                for (int a = 0; a < DOT_ROWS; a++)
+                for (int row = 0; row < DOT_ROWS; row++)
                     for (int b = 0; b < DOT_ROWS; b++)
-                        sum[a][b] += load(query[a] + c) * load(key[b] + c);
-            for (int a = 0; a < DOT_ROWS && r + a < rows; a++)
+                        sum[row][b] += load(query[row] + c) * load(key[b] + c);
+            for (int row = 0; row < DOT_ROWS && r + row < rows; row++)
                 for (int b = 0; b < DOT_ROWS; b++) {
-                    const float x = sum_of(sum[a][b]);
-                    if (x > max[(r + a) * apart])
-                        max[(r + a) * apart] = x;
+                    const float x = sum_of(sum[row][b]);
+                    if (x > max[(r + row) * apart])
+                        max[(r + row) * apart] = x;
                 }
         }
     }
@@ -46,8 +46,8 @@ static void score_block(const scorer *x, int64_t block, float *buffer, float *lo
     const int64_t rows = x->at.seq.n_q * s->n_kv_heads, blocks = msa_n_blocks(s),
                   end = (block + 1) * s->block;
     float *max = x->scores + block;
-    for (int64_t a = 0; a < rows; a++)
-        max[a * blocks] = -INFINITY;
+    for (int64_t r = 0; r < rows; r++)
+        max[r * blocks] = -INFINITY;
     for (int64_t j = block * s->block, n = 0; j < end; j += n) {
         const run keys = run_at(&x->at, j, end);
         const float *k = rows_of(x->ki, 1, 0, d, keys.row, n = keys.n, buffer);
@@ -58,8 +58,8 @@ static void score_block(const scorer *x, int64_t block, float *buffer, float *lo
             continue;
         }
         small_gemm(false, true, rows, n, d, x->fitted_qi, d, k, d, 0, logits, n);
-        for (int64_t a = 0; a < rows; a++) {
-            max[a * blocks] = row_max(logits + a * n, n, max[a * blocks]);
+        for (int64_t r = 0; r < rows; r++) {
+            max[r * blocks] = row_max(logits + r * n, n, max[r * blocks]);
         }
     }
 }
@@ -156,19 +156,20 @@ static void decode_few(const cache *x, const float *q, const float *qi, cached k
         for (int64_t b = 0; b < position(&seq, n - 1) / s->block; b++)
             score_block(&all.y, b, m.buffer, m.logits);
 #pragma omp for schedule(static)
-        for (int64_t a = 0; a < n * groups; a++) {
-            topk_blocks(&all.y, a, m.best, m.again, ids);
-            parts_begin(s, h + a * parts * slabs, parts, q, seq.q0 + a / groups, (int)(a % groups));
+        for (int64_t row = 0; row < n * groups; row++) {
+            topk_blocks(&all.y, row, m.best, m.again, ids);
+            parts_begin(s, h + row * parts * slabs, parts, q, seq.q0 + row / groups, (int)(row % groups));
         }
 #pragma omp for schedule(dynamic)
-        for (int64_t a = 0; a < n * groups * parts; a++) {
-            const int64_t i = a / parts / groups;
-            const int r = (int)(a / parts % groups), part = (int)(a % parts);
-            attend_part(x, ids_row(s, ids, r, seq.q0 + i), r, i, part, h + a * slabs, m.u);
+        for (int64_t row = 0; row < n * groups * parts; row++) {
+            const int64_t i = row / parts / groups;
+            const int r = (int)(row / parts % groups), part = (int)(row % parts);
+            attend_part(x, ids_row(s, ids, r, seq.q0 + i), r, i, part, h + row * slabs, m.u);
         }
 #pragma omp for schedule(static)
-        for (int64_t a = 0; a < n * groups; a++)
-            parts_finish(s, h + a * parts * slabs, parts, seq.q0 + a / groups, (int)(a % groups), o, lse);
+        for (int64_t row = 0; row < n * groups; row++)
+            parts_finish(s, h + row * parts * slabs, parts, seq.q0 + row / groups, (int)(row % groups), o,
+                         lse);
     }
     products_end();
 }

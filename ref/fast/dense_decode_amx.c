@@ -52,9 +52,9 @@ static void meet_part(tiles *t, stream *m, const cache *x, int64_t begin, int64_
     const int groups = x->s->n_kv_heads;
     span two[2];
     span_find(&two[0], &x->at, begin, end);
-    for (int a = 0; two[a % 2].n > 0; a++) {
-        const span *now = &two[a % 2];
-        span *next = &two[(a + 1) % 2];
+    for (int turn = 0; two[turn % 2].n > 0; turn++) {
+        const span *now = &two[turn % 2];
+        span *next = &two[(turn + 1) % 2];
         span_find(next, &x->at, now->j + now->n, end);
         for (int r = 0; r < groups; r++) {
             item e = pack_span(m, x, r, now, (r + 1) % groups, r + 1 < groups ? now : next);

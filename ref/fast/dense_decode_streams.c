@@ -64,14 +64,14 @@ void dense_few(const msa_shape *s, const request *at, const float *q, cached k, 
         unpacked u;
         place_unpacked(&u, s, own_part(m.own, unpacked_bytes(s)));
 #pragma omp for schedule(static)
-        for (int64_t a = 0; a < groups * n; a++)
-            parts_begin(s, h + a * parts * slabs, parts, q, at->seq.q0 + a % n, (int)(a / n));
+        for (int64_t row = 0; row < groups * n; row++)
+            parts_begin(s, h + row * parts * slabs, parts, q, at->seq.q0 + row % n, (int)(row / n));
 #pragma omp for schedule(dynamic)
         for (int part = 0; part < parts; part++)
             dense_part(&x, part, parts, part * step, min_i64(visible, (part + 1) * step), h, u);
 #pragma omp for schedule(static)
-        for (int64_t a = 0; a < groups * n; a++)
-            parts_finish(s, h + a * parts * slabs, parts, at->seq.q0 + a % n, (int)(a / n), o, lse);
+        for (int64_t row = 0; row < groups * n; row++)
+            parts_finish(s, h + row * parts * slabs, parts, at->seq.q0 + row % n, (int)(row / n), o, lse);
     }
 }
 

@@ -42,10 +42,10 @@ static size_t scratch_bytes(const msa_shape *s)
 static void online_softmax_rows(const tile *t, scratch *m, int64_t j0, int64_t cols)
 {
     const int d = t->s->d_head, group = t->s->n_heads / t->s->n_kv_heads;
-    for (int64_t a = 0; a < t->n * group; a++) {
-        const int64_t seen = min_i64(cols, position(&t->seq, t->i0 + a / group) + 1 - j0);
-        float *x = m->logits + a * cols, *o = m->o + a * d;
-        const float shrink = seen > 0 ? online_softmax(x, seen, &m->max[a], &m->sum[a]) : 1;
+    for (int64_t row = 0; row < t->n * group; row++) {
+        const int64_t seen = min_i64(cols, position(&t->seq, t->i0 + row / group) + 1 - j0);
+        float *x = m->logits + row * cols, *o = m->o + row * d;
+        const float shrink = seen > 0 ? online_softmax(x, seen, &m->max[row], &m->sum[row]) : 1;
         for (int64_t c = max_i64(0, seen); c < cols; c++)
             x[c] = 0;
         for (int c = 0; shrink < 1 && c < d; c++)
@@ -63,9 +63,9 @@ static void stream_tile(const tile *t, scratch *m, const float *q, const float *
     const float *vr = v + (t->seq.kv0 * s->n_kv_heads + t->r) * d;
     tile_pack(t, q, s->n_heads, head, group, d, (float)(LOG2_E / sqrt(d)), m->q);
     memset(m->o, 0, (size_t)(rows * d) * sizeof *m->o);
-    for (int64_t a = 0; a < rows; a++) {
-        m->max[a] = -INFINITY;
-        m->sum[a] = 0;
+    for (int64_t row = 0; row < rows; row++) {
+        m->max[row] = -INFINITY;
+        m->sum[row] = 0;
     }
     for (int64_t j0 = 0; j0 < t->cols; j0 += STREAM_KEYS) {
         const int64_t cols = min_i64(STREAM_KEYS, t->cols - j0);
@@ -73,11 +73,11 @@ static void stream_tile(const tile *t, scratch *m, const float *q, const float *
         online_softmax_rows(t, m, j0, cols);
         small_gemm(false, false, rows, d, cols, m->logits, cols, vr + j0 * stride, stride, 1, m->o, d);
     }
-    for (int64_t a = 0; a < rows; a++) {
-        const float inverse = (float)(1 / m->sum[a]);
+    for (int64_t row = 0; row < rows; row++) {
+        const float inverse = (float)(1 / m->sum[row]);
         for (int c = 0; c < d; c++)
-            m->o[a * d + c] *= inverse;
-        m->lse[a] = online_lse(m->max[a], m->sum[a]);
+            m->o[row * d + c] *= inverse;
+        m->lse[row] = online_lse(m->max[row], m->sum[row]);
     }
     tile_unpack(t, m->o, s->n_heads, head, group, d, o);
     if (lse)
@@ -100,11 +100,11 @@ static void stream_dense(const msa_shape *s, const msa_seq *seq, const float *q,
         place(&m, s, own_part(work, scratch_bytes(s)));
         /* The last tiles are the longest: they go first. */
 #pragma omp for schedule(dynamic)
-        for (int64_t a = 0; a < tiles * s->n_kv_heads; a++) {
-            const int64_t i0 = (tiles - 1 - a / s->n_kv_heads) * step, n = min_i64(step, seq->n_q - i0);
+        for (int64_t i = 0; i < tiles * s->n_kv_heads; i++) {
+            const int64_t i0 = (tiles - 1 - i / s->n_kv_heads) * step, n = min_i64(step, seq->n_q - i0);
             const tile t = {.s = s,
                             .seq = *seq,
-                            .r = (int)(a % s->n_kv_heads),
+                            .r = (int)(i % s->n_kv_heads),
                             .i0 = i0,
                             .n = n,
                             .cols = position(seq, i0 + n - 1) + 1};

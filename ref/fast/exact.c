@@ -13,8 +13,8 @@ float most_of(const float *x, int64_t n)
 {
     int32_t most = 0;
 #pragma omp simd reduction(max : most)
-    for (int64_t a = 0; a < n; a++) {
-        const int32_t bits = to_bits(x[a]) & MAGNITUDE;
+    for (int64_t i = 0; i < n; i++) {
+        const int32_t bits = to_bits(x[i]) & MAGNITUDE;
         most = bits > most ? bits : most;
     }
     return from_bits(most < INFINITE ? most : INFINITE);
@@ -24,8 +24,8 @@ float most_of_halves(const uint16_t *x, int64_t n)
 {
     uint16_t most = 0;
 #pragma omp simd reduction(max : most)
-    for (int64_t a = 0; a < n; a++) {
-        const uint16_t bits = (uint16_t)(x[a] & MAGNITUDE >> 16);
+    for (int64_t i = 0; i < n; i++) {
+        const uint16_t bits = (uint16_t)(x[i] & MAGNITUDE >> 16);
         most = bits > most ? bits : most;
     }
     return from_bits(most < INFINITE >> 16 ? most << 16 : INFINITE);
@@ -36,8 +36,8 @@ float least_of(const float *x, int64_t n)
 {
     uint32_t least = (uint32_t)INFINITE - 1;
 #pragma omp simd reduction(min : least)
-    for (int64_t a = 0; a < n; a++) {
-        const uint32_t bits = (uint32_t)(to_bits(x[a]) & MAGNITUDE) - 1;
+    for (int64_t i = 0; i < n; i++) {
+        const uint32_t bits = (uint32_t)(to_bits(x[i]) & MAGNITUDE) - 1;
         least = bits < least ? bits : least;
     }
     return from_bits((int32_t)(least + 1));
@@ -99,8 +99,8 @@ static void head_again(const cache *x, int64_t i, int h, cached q, const int32_t
     const float *query = rows_of(q, 1, 0, d, row, 1, m->query);
     double max = -INFINITY, sum = 0;
     memset(m->acc, 0, (size_t)d * sizeof *m->acc);
-    for (int a = 0; a < spans && (!id || id[a] >= 0); a++) {
-        const int64_t first = id ? (int64_t)id[a] * s->block : 0;
+    for (int j = 0; j < spans && (!id || id[j] >= 0); j++) {
+        const int64_t first = id ? (int64_t)id[j] * s->block : 0;
         const int64_t last = id ? min_i64(first + s->block - 1, at) : at;
         attend_to(x, r, first, last, query, m, &max, &sum);
     }

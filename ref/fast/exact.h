@@ -63,9 +63,9 @@ chooser chooser_take(const msa_shape *s, arena *a);
 void choose_again(const msa_shape *s, const request *where, int64_t at, const float *qi, cached ki, chooser c,
                   float *scores, int32_t *ids);
 
-/* Row a of a sequence, query a / groups of group a % groups, has met its keys: what its list says is written, after a
+/* A row of a sequence, query row / groups of group row % groups, has met its keys: what its list says is written, after a
  * second look where that is in doubt. q [d]; index_tiles.c. */
-void end_row(const msa_shape *s, const msa_seq *seq, int64_t a, const float *q, const best_list *best,
+void end_row(const msa_shape *s, const msa_seq *seq, int64_t row, const float *q, const best_list *best,
              const fitted *fit, met_keys *keys, chooser again, float *scores, int32_t *ids);
 
 /* ---- Gradients ----------------------------------------------------------------------------------------- */

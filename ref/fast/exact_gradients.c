@@ -146,19 +146,19 @@ static void backward_row(const tensors *x, const msa_seq *seq, int64_t i, int h,
     const double scale = 1 / sqrt(d);
     int64_t peak = 0;
     double denom;
-    for (int64_t a = 0; a < n; a++) {
-        const int64_t at = kv + m->tokens[a] * s->n_kv_heads;
-        m->p[a] = scale * dot(q, row_of(x->k, at, d, m->key), d);
-        m->dp[a] = dot(dout, row_of(x->v, at, d, m->value), d);
-        peak = m->p[a] > m->p[peak] ? a : peak;
+    for (int64_t j = 0; j < n; j++) {
+        const int64_t at = kv + m->tokens[j] * s->n_kv_heads;
+        m->p[j] = scale * dot(q, row_of(x->k, at, d, m->key), d);
+        m->dp[j] = dot(dout, row_of(x->v, at, d, m->value), d);
+        peak = m->p[j] > m->p[peak] ? j : peak;
     }
     row_sums sums = {softmax_row(m->p, n, false, &denom), m->dp[peak], 0};
-    for (int64_t a = 0; a < n; a++)
-        sums.delta += (m->dp[a] - sums.origin) * (m->p[a] / denom);
+    for (int64_t j = 0; j < n; j++)
+        sums.delta += (m->dp[j] - sums.origin) * (m->p[j] / denom);
     memset(m->acc, 0, (size_t)d * sizeof *m->acc);
-    for (int64_t a = 0; a < n; a++)
-        axpy(scale * (m->p[a] / denom) * (m->dp[a] - sums.origin - sums.delta),
-             row_of(x->k, kv + m->tokens[a] * s->n_kv_heads, d, m->key), d, m->acc);
+    for (int64_t j = 0; j < n; j++)
+        axpy(scale * (m->p[j] / denom) * (m->dp[j] - sums.origin - sums.delta),
+             row_of(x->k, kv + m->tokens[j] * s->n_kv_heads, d, m->key), d, m->acc);
     round_row(m->acc, d, x->dq + row * d);
     x->sums[row] = sums;
 }
@@ -214,11 +214,11 @@ void backward_again(const msa_shape *s, cached q, cached k, cached v, const int3
             scratch m;
             place(&m, s, own_part(x.own, scratch_bytes(s)));
 #pragma omp for schedule(dynamic)
-            for (int64_t a = 0; a < seq.n_q * s->n_heads; a++)
-                backward_row(&x, &seq, a / s->n_heads, (int)(a % s->n_heads), &m);
+            for (int64_t row = 0; row < seq.n_q * s->n_heads; row++)
+                backward_row(&x, &seq, row / s->n_heads, (int)(row % s->n_heads), &m);
 #pragma omp for schedule(dynamic)
-            for (int64_t a = 0; a < seq.n_kv * s->n_kv_heads; a++)
-                backward_key(&x, &seq, a / s->n_kv_heads, (int)(a % s->n_kv_heads), &m);
+            for (int64_t row = 0; row < seq.n_kv * s->n_kv_heads; row++)
+                backward_key(&x, &seq, row / s->n_kv_heads, (int)(row % s->n_kv_heads), &m);
         }
     }
 }
@@ -256,22 +256,22 @@ static void kl_row(const kl_call *x, const msa_seq *seq, int64_t i, int r, const
     double denom;
     for (int64_t h = query * s->n_heads + r * group, last = h + group; h < last; h++) {
         const float *q = row_of(x->q, h, d, m->query);
-        for (int64_t a = 0; a < n; a++)
-            m->p[a] = dot(q, row_of(x->k, kv + m->tokens[a] * s->n_kv_heads, d, m->key), d) / sqrt(d);
+        for (int64_t j = 0; j < n; j++)
+            m->p[j] = dot(q, row_of(x->k, kv + m->tokens[j] * s->n_kv_heads, d, m->key), d) / sqrt(d);
         x->lse[h] = softmax_row(m->p, n, false, &denom);
     }
     const float *qi = row_of(x->qi, row, di, m->query);
-    for (int64_t a = 0; a < n; a++)
-        m->p[a] = m->dp[a] = dot(qi, row_of(x->ki, seq->kv0 + m->tokens[a], di, m->key), di) / sqrt(di);
+    for (int64_t j = 0; j < n; j++)
+        m->p[j] = m->dp[j] = dot(qi, row_of(x->ki, seq->kv0 + m->tokens[j], di, m->key), di) / sqrt(di);
     x->index_lse[row] = softmax_row(m->p, n, false, &denom);
     x->loss[row] = 0;
     memset(m->acc, 0, (size_t)di * sizeof *m->acc);
-    for (int64_t a = 0; a < n; a++) {
-        const double t = teacher(x, query, r, kv + m->tokens[a] * s->n_kv_heads, m);
+    for (int64_t j = 0; j < n; j++) {
+        const double t = teacher(x, query, r, kv + m->tokens[j] * s->n_kv_heads, m);
         if (t != 0) /* 0 log 0 = 0 */
-            x->loss[row] += x->share * t * (log(t) - (m->dp[a] - x->index_lse[row]));
-        axpy(x->weight * x->share / sqrt(di) * (m->p[a] / denom - t),
-             row_of(x->ki, seq->kv0 + m->tokens[a], di, m->key), di, m->acc);
+            x->loss[row] += x->share * t * (log(t) - (m->dp[j] - x->index_lse[row]));
+        axpy(x->weight * x->share / sqrt(di) * (m->p[j] / denom - t),
+             row_of(x->ki, seq->kv0 + m->tokens[j], di, m->key), di, m->acc);
     }
     if (x->dqi)
         round_row(m->acc, di, x->dqi + row * di);
@@ -328,13 +328,13 @@ void kl_again(const msa_shape *s, cached q, cached k, cached qi, cached ki, cons
             scratch m;
             place(&m, s, own_part(x.own, scratch_bytes(s)));
 #pragma omp for schedule(dynamic)
-            for (int64_t a = 0; a < seq.n_q * groups; a++)
-                kl_row(&x, &seq, a / groups, (int)(a % groups), &m);
+            for (int64_t row = 0; row < seq.n_q * groups; row++)
+                kl_row(&x, &seq, row / groups, (int)(row % groups), &m);
 #pragma omp for schedule(dynamic)
             for (int64_t j = 0; j < (dki ? seq.n_kv : 0); j++)
                 kl_key(&x, &seq, j, &m);
         }
-        for (int64_t a = seq.q0 * groups; a < (seq.q0 + seq.n_q) * groups; a++)
-            *loss += x.loss[a];
+        for (int64_t row = seq.q0 * groups; row < (seq.q0 + seq.n_q) * groups; row++)
+            *loss += x.loss[row];
     }
 }

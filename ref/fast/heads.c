@@ -51,8 +51,8 @@ void cached_centre(const msa_shape *s, const int32_t *ids, int64_t p, cached k, 
 {
     int64_t at[KEY_SAMPLES];
     const int used = key_samples(s, ids, p, at);
-    for (int a = 0; a < used; a++)
-        memmove(buffer + a * d, rows_of(k, n_heads, head, d, first + at[a], 1, buffer + a * d),
+    for (int i = 0; i < used; i++)
+        memmove(buffer + i * d, rows_of(k, n_heads, head, d, first + at[i], 1, buffer + i * d),
                 (size_t)d * sizeof *buffer);
     sample_centre(buffer, used, d, centre);
 }

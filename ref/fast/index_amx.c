@@ -80,8 +80,8 @@ typedef struct task {
 static void hide_future(const int64_t *last, int64_t j, float *logits)
 {
     for (int row = 0; row < STRIP; row++)
-        for (int64_t a = max_i64(0, last[row] + 1 - j); a < TILE_ROWS; a++)
-            logits[a * STRIP + row] = -INFINITY;
+        for (int64_t key = max_i64(0, last[row] + 1 - j); key < TILE_ROWS; key++)
+            logits[key * STRIP + row] = -INFINITY;
 }
 
 /* The maxima of a block for a strip. */
@@ -99,34 +99,34 @@ static void block_maxima(tiles *t, const task *k, int strip, int64_t block, floa
             hide_future(last, j, k->m->logits);
         for (int n = 0; n < STRIP; n += LANES) {
             lanes most = load(max + n);
-            for (int64_t a = max_i64(0, begin - j); a < min_i64(TILE_ROWS, end - j); a++)
-                most = larger(most, load(k->m->logits + a * STRIP + n));
+            for (int64_t key = max_i64(0, begin - j); key < min_i64(TILE_ROWS, end - j); key++)
+                most = larger(most, load(k->m->logits + key * STRIP + n));
             store(max + n, most);
         }
     }
     /* [maxima] */
 }
 
-/* A block's maximum for row a of the task. */
-static void offer(const task *k, int a, int64_t block, float max)
+/* A block's maximum for row `at` of the task. */
+static void offer(const task *k, int at, int64_t block, float max)
 {
     const msa_shape *s = k->s;
-    const int64_t local = k->m->last[a] / s->block, most = min_i64(s->topk - 1, local);
-    best_list *best = &k->m->best[a];
+    const int64_t local = k->m->last[at] / s->block, most = min_i64(s->topk - 1, local);
+    best_list *best = &k->m->best[at];
     if (block >= local)
         return;
     best_insert(best, most, max, (int32_t)block);
-    k->m->least[a] = best->n == most ? (most > 0 ? best->score[most - 1] : INFINITY) : NAN;
+    k->m->least[at] = best->n == most ? (most > 0 ? best->score[most - 1] : INFINITY) : NAN;
 }
 
 static void offer_strip(const task *k, int strip, int64_t block, const float *max)
 {
     for (int n = 0; n < STRIP; n += LANES) {
-        const int a = strip * STRIP + n;
-        const int_lanes take = ~(load(max + n) <= load(k->m->least + a));
+        const int at = strip * STRIP + n;
+        const int_lanes take = ~(load(max + n) <= load(k->m->least + at));
         for (int l = 0; any_of(take) && l < LANES; l++)
             if (take[l])
-                offer(k, a + l, block, max[n + l]);
+                offer(k, at + l, block, max[n + l]);
     }
 }
 
@@ -134,11 +134,11 @@ static void note_scores(const task *k, int strip, int64_t block, const float *ma
 {
     const msa_shape *s = k->s;
     for (int n = 0; n < STRIP && strip * STRIP + n < k->rows; n++) {
-        const int a = strip * STRIP + n;
-        const int64_t of = k->m->row[a], query = k->seq->q0 + of / s->n_kv_heads;
-        const int64_t at = (of % s->n_kv_heads * s->n_q + query) * msa_n_blocks(s) + block;
-        if (block <= k->m->last[a] / s->block)
-            k->scores[at] = (float)((double)max[n] * k->m->fit[a].unit / sqrt(s->d_index));
+        const int at = strip * STRIP + n;
+        const int64_t of = k->m->row[at], query = k->seq->q0 + of / s->n_kv_heads;
+        const int64_t to = (of % s->n_kv_heads * s->n_q + query) * msa_n_blocks(s) + block;
+        if (block <= k->m->last[at] / s->block)
+            k->scores[to] = (float)((double)max[n] * k->m->fit[at].unit / sqrt(s->d_index));
     }
 }
 
@@ -154,20 +154,20 @@ static void meet_block(tiles *t, const task *k, int strip, int64_t block)
         note_scores(k, strip, block, max);
 }
 
-/* Row a of the task: fitted, which is exact in bf16 but for what is as good as 0. */
-static void begin_row(const task *k, int a, const uint16_t *qi)
+/* Row `at` of the task: fitted, which is exact in bf16 but for what is as good as 0. */
+static void begin_row(const task *k, int at, const uint16_t *qi)
 {
     const int d = k->s->d_index;
-    const int64_t row = k->m->row[a];
+    const int64_t row = k->m->row[at];
     float *query = k->m->query, *fits = query + d;
     floats_of(qi + (k->seq->q0 * k->s->n_kv_heads + row) * d, d, query);
-    k->m->fit[a] = fit_query(query, d, fits);
+    k->m->fit[at] = fit_query(query, d, fits);
     upper_halves(k->m->half, fits, d);
-    put_right(k->m->q + a / TILE_ROWS * k->steps, a % TILE_ROWS, k->m->half, d);
-    k->m->best[a].n = 0;
-    k->m->faint[a] = 0;
-    k->m->last[a] = position(k->seq, row / k->s->n_kv_heads);
-    k->m->least[a] = min_i64(k->s->topk - 1, k->m->last[a] / k->s->block) > 0 ? NAN : INFINITY;
+    put_right(k->m->q + at / TILE_ROWS * k->steps, at % TILE_ROWS, k->m->half, d);
+    k->m->best[at].n = 0;
+    k->m->faint[at] = 0;
+    k->m->last[at] = position(k->seq, row / k->s->n_kv_heads);
+    k->m->least[at] = min_i64(k->s->topk - 1, k->m->last[at] / k->s->block) > 0 ? NAN : INFINITY;
 }
 
 static void run_task(tiles *t, const task *k, const uint16_t *qi, const uint16_t *ki, int32_t *ids)
@@ -177,9 +177,9 @@ static void run_task(tiles *t, const task *k, const uint16_t *qi, const uint16_t
     const int64_t step = max_i64(1, CHUNK / s->block);
     const request whole = {.seq = *k->seq};
     memset(k->m->q, 0, (size_t)(strips * COLUMNS * k->steps) * sizeof *k->m->q);
-    for (int a = 0; a < strips * STRIP; a++) {
-        k->m->row[a] = k->m->row[min_i64(a, k->rows - 1)];
-        begin_row(k, a, qi);
+    for (int r = 0; r < strips * STRIP; r++) {
+        k->m->row[r] = k->m->row[min_i64(r, k->rows - 1)];
+        begin_row(k, r, qi);
     }
     const int64_t blocks = k->m->last[k->rows - 1] / s->block + (k->scores != NULL);
     for (int64_t b0 = 0; b0 < blocks; b0 += step)
@@ -191,10 +191,10 @@ static void run_task(tiles *t, const task *k, const uint16_t *qi, const uint16_t
     /* Whether a row is in doubt depends on no other row: all keys that one of the sequence may ask for count. */
     const int64_t asked_for = k->scores ? k->seq->n_kv : k->seq->n_kv / s->block * s->block;
     met_keys keys = {.ki = halves(ki), .at = &whole, .n = asked_for};
-    for (int a = 0; a < k->rows; a++) {
-        floats_of(qi + (k->seq->q0 * s->n_kv_heads + k->m->row[a]) * s->d_index, s->d_index, k->m->query);
-        k->m->fit[a].faint = k->m->faint[a];
-        end_row(s, k->seq, k->m->row[a], k->m->query, &k->m->best[a], &k->m->fit[a], &keys, k->m->again,
+    for (int r = 0; r < k->rows; r++) {
+        floats_of(qi + (k->seq->q0 * s->n_kv_heads + k->m->row[r]) * s->d_index, s->d_index, k->m->query);
+        k->m->fit[r].faint = k->m->faint[r];
+        end_row(s, k->seq, k->m->row[r], k->m->query, &k->m->best[r], &k->m->fit[r], &keys, k->m->again,
                 k->scores, ids);
     }
 }

@@ -68,10 +68,10 @@ static void settle_few(tiles *t, const task *k, int64_t block, const uint32_t *a
     const int64_t halves_of_row = (int64_t)k->steps * TILE_HALVES;
     tile_rows *q = k->m->asks;
     lanes max = all(-INFINITY);
-    for (int a = 0; a < TILE_ROWS; a++)
+    for (int row = 0; row < TILE_ROWS; row++)
         for (int step = 0; step < k->steps; step++)
-            memcpy(q[step].word[a],
-                   k->m->full + asking[a < n ? a : 0] / most * halves_of_row + step * TILE_HALVES,
+            memcpy(q[step].word[row],
+                   k->m->full + asking[row < n ? row : 0] / most * halves_of_row + step * TILE_HALVES,
                    TILE_BYTES);
     left_to_right(q, k->steps);
     for (int64_t j = begin / TILE_ROWS * TILE_ROWS; j < end; j += TILE_ROWS) {
@@ -83,11 +83,11 @@ static void settle_few(tiles *t, const task *k, int64_t block, const uint32_t *a
             tile_bf16(t, 0, 4, 5);
         }
         tile_store(t, 0, k->m->logits, TILE_ROWS * sizeof *k->m->logits);
-        for (int64_t a = max_i64(0, begin - j); a < min_i64(TILE_ROWS, end - j); a++)
-            max = larger(max, load(k->m->logits + a * TILE_ROWS));
+        for (int64_t key = max_i64(0, begin - j); key < min_i64(TILE_ROWS, end - j); key++)
+            max = larger(max, load(k->m->logits + key * TILE_ROWS));
     }
-    for (int a = 0; a < n; a++)
-        k->m->list[asking[a]].value = max[a];
+    for (int i = 0; i < n; i++)
+        k->m->list[asking[i]].value = max[i];
 }
 
 static void settle(tiles *t, task *k)
@@ -103,8 +103,8 @@ static void settle(tiles *t, task *k)
         return; /* row by row, where they are written */
     sort_asking(k, blocks);
     for (int64_t b = 0; b < blocks; b++)
-        for (int64_t a = k->m->first[b]; a < k->m->first[b + 1]; a += TILE_ROWS)
-            settle_few(t, k, b, k->m->asking + a, (int)min_i64(TILE_ROWS, k->m->first[b + 1] - a));
+        for (int64_t i = k->m->first[b]; i < k->m->first[b + 1]; i += TILE_ROWS)
+            settle_few(t, k, b, k->m->asking + i, (int)min_i64(TILE_ROWS, k->m->first[b + 1] - i));
 }
 
 /* ---- Rows ------------------------------------------------------------------------------------------------------------- */

@@ -122,8 +122,8 @@ static msa_status choose_by(score_rule *rule, bool learned, const msa_shape *s, 
         const msa_seq seq = msa_get_seq(s, b);
         const index_keys keys = {ki + seq.kv0 * s->d_index, w.means};
         mean_keys(s, &seq, ki, w.means);
-        for (int64_t a = 0; a < seq.n_q * s->n_kv_heads; a++) {
-            const int64_t i = a / s->n_kv_heads, r = a % s->n_kv_heads;
+        for (int64_t at = 0; at < seq.n_q * s->n_kv_heads; at++) {
+            const int64_t i = at / s->n_kv_heads, r = at % s->n_kv_heads;
             const int64_t local = position(&seq, i) / s->block;
             float *row = scores + (r * s->n_q + seq.q0 + i) * blocks;
             for (int64_t c = learned ? local + 1 : 0; c < blocks; c++)

@@ -109,18 +109,18 @@ static void pool_row(const msa_shape *s, const float *x, int64_t at, int64_t j0,
     }
 }
 
-void end_row(const msa_shape *s, const msa_seq *seq, int64_t a, const float *q, const best_list *best,
+void end_row(const msa_shape *s, const msa_seq *seq, int64_t row, const float *q, const best_list *best,
              const fitted *fit, met_keys *keys, chooser again, float *scores, int32_t *ids)
 {
-    const int64_t i = a / s->n_kv_heads, row = a % s->n_kv_heads * s->n_q + seq->q0 + i;
+    const int64_t i = row / s->n_kv_heads, at = row % s->n_kv_heads * s->n_q + seq->q0 + i;
     const int64_t blocks = msa_n_blocks(s), local = position(seq, i) / s->block;
     for (int64_t b = local + 1; scores && b < blocks; b++)
-        scores[row * blocks + b] = -INFINITY;
+        scores[at * blocks + b] = -INFINITY;
     if (ids)
-        best_write(s, best, local, ids + row * s->topk);
+        best_write(s, best, local, ids + at * s->topk);
     if (fit_doubtful(fit, scores ? 0 : 1, keys, s->d_index, again.room))
-        choose_again(s, keys->at, position(seq, i), q, keys->ki, again, scores ? scores + row * blocks : NULL,
-                     ids ? ids + row * s->topk : NULL);
+        choose_again(s, keys->at, position(seq, i), q, keys->ki, again, scores ? scores + at * blocks : NULL,
+                     ids ? ids + at * s->topk : NULL);
 }
 
 /* Queries i0 .. i0+n-1 of all groups. */
@@ -132,22 +132,23 @@ static void index_chunk(const msa_shape *s, const msa_seq *seq, int64_t i0, int6
     const request whole = {.seq = *seq};
     met_keys keys = {.ki = floats(ki), .at = &whole, .n = visible};
     const float *queries = qi + (seq->q0 + i0) * groups * d;
-    for (int64_t a = 0; a < n * groups; a++) {
-        m->best[a].n = 0;
-        m->fit[a] = fit_query(queries + a * d, d, m->q + a * d);
+    for (int64_t r = 0; r < n * groups; r++) {
+        m->best[r].n = 0;
+        m->fit[r] = fit_query(queries + r * d, d, m->q + r * d);
     }
     for (int64_t j0 = 0; j0 < visible; j0 += step) {
         const int64_t cols = min_i64(step, visible - j0);
         small_gemm(false, true, n * groups, cols, d, m->q, d, ki + (seq->kv0 + j0) * d, d, 0, m->logits,
                    cols);
-        for (int64_t a = 0; a < n * groups; a++) {
-            const int64_t i = i0 + a / groups, row = a % groups * s->n_q + seq->q0 + i;
-            pool_row(s, m->logits + a * cols, position(seq, i), j0, cols, &m->best[a], &m->fit[a],
+        for (int64_t r = 0; r < n * groups; r++) {
+            const int64_t i = i0 + r / groups, row = r % groups * s->n_q + seq->q0 + i;
+            pool_row(s, m->logits + r * cols, position(seq, i), j0, cols, &m->best[r], &m->fit[r],
                      scores ? scores + row * blocks : NULL);
         }
     }
-    for (int64_t a = 0; a < n * groups; a++)
-        end_row(s, seq, i0 * groups + a, queries + a * d, &m->best[a], &m->fit[a], &keys, m->again, scores, ids);
+    for (int64_t r = 0; r < n * groups; r++)
+        end_row(s, seq, i0 * groups + r, queries + r * d, &m->best[r], &m->fit[r], &keys, m->again, scores,
+                ids);
 }
 
 size_t fast_index_workspace(const msa_shape *s)
@@ -175,8 +176,8 @@ msa_status fast_index(const msa_shape *s, const float *qi, const float *ki, floa
             scratch m;
             place(&m, s, own_part(work, scratch_bytes(s)));
 #pragma omp for schedule(dynamic)
-            for (int64_t a = 0; a < chunks; a++) {
-                const int64_t i0 = (chunks - 1 - a) * step;
+            for (int64_t chunk = 0; chunk < chunks; chunk++) {
+                const int64_t i0 = (chunks - 1 - chunk) * step;
                 index_chunk(s, &seq, i0, min_i64(step, seq.n_q - i0), qi, ki, &m, scores, ids);
             }
         }

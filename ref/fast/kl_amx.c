@@ -42,12 +42,12 @@ static size_t logits_bytes(const msa_shape *s, int n_heads, int d)
     return place_factors(&x, d, NULL);
 }
 
-/* Where row a of a visit's `count` heads of a group lies in x [T,n_heads,d]. */
-static const uint16_t *visit_row(const block_visit *m, const uint16_t *x, int n_heads, int64_t a, int d)
+/* Where a row of a visit's `count` heads of a group lies in x [T,n_heads,d]. */
+static const uint16_t *visit_row(const block_visit *m, const uint16_t *x, int n_heads, int64_t row, int d)
 {
     const int count = n_heads / m->w->s->n_kv_heads;
-    const int64_t query = m->w->seq.q0 + m->w->i0 + m->entry[a / count];
-    return x + (query * n_heads + m->r * count + a % count) * d;
+    const int64_t query = m->w->seq.q0 + m->w->i0 + m->entry[row / count];
+    return x + (query * n_heads + m->r * count + row % count) * d;
 }
 
 /* Key number j of a visit, of x [S,kv_heads,d]. */
@@ -61,8 +61,8 @@ static void put_keys(const block_visit *m, const uint16_t *k, int kv_heads, int 
     const int steps = steps_of(d);
     for (int64_t j = 0; j < m->cols; j += TILE_ROWS, to += steps) {
         memset(to, 0, (size_t)steps * sizeof *to);
-        for (int a = 0; a < TILE_ROWS && j + a < m->cols; a++)
-            put_left(to, a, visit_key(m, k, kv_heads, j + a, d), d);
+        for (int i = 0; i < TILE_ROWS && j + i < m->cols; i++)
+            put_left(to, i, visit_key(m, k, kv_heads, j + i, d), d);
         left_to_right(to, steps);
     }
 }
@@ -108,18 +108,18 @@ static void make_logits(const block_visit *m, const void *q, int n_heads, const 
     place_factors(&x, d, buffer);
     put_keys(m, k, kv_heads, d, x.keys);
     tiles_begin(&t);
-    for (int64_t a = 0; a < rows; a += TILE_ROWS) {
-        const int64_t high = min_i64(TILE_ROWS, rows - a);
+    for (int64_t row = 0; row < rows; row += TILE_ROWS) {
+        const int64_t high = min_i64(TILE_ROWS, rows - row);
         memset(x.rows, 0, (size_t)steps * sizeof *x.rows);
         for (int b = 0; b < high; b++)
-            put_left(x.rows, b, visit_row(m, q, n_heads, a + b, d), d);
+            put_left(x.rows, b, visit_row(m, q, n_heads, row + b, d), d);
         for (int64_t j = 0; j < m->cols; j += WIDE) {
             const int64_t wide = min_i64(WIDE, m->cols - j);
             multiply(&t, steps, x.rows, x.keys + j / TILE_ROWS * steps,
                      (int)((wide + TILE_ROWS - 1) / TILE_ROWS), x.logits);
             for (int64_t b = 0; b < high; b++)
                 for (int64_t c = 0; c < wide; c++)
-                    logits[(a + b) * m->cols + j + c] = scale * x.logits[b * WIDE + c];
+                    logits[(row + b) * m->cols + j + c] = scale * x.logits[b * WIDE + c];
         }
     }
     tiles_end(&t);
@@ -176,8 +176,8 @@ static void put_index_keys(const block_visit *m, const uint16_t *ki, tile_rows *
     const int di = m->w->s->d_index;
     for (int64_t j = 0; j < m->cols; j += TILE_HALVES, to += 2 * steps_of(di)) {
         const uint16_t *row[2][TILE_ROWS];
-        for (int a = 0; a < TILE_HALVES; a++)
-            row[a / TILE_ROWS][a % TILE_ROWS] = j + a < m->cols ? visit_key(m, ki, 1, j + a, di) : NULL;
+        for (int i = 0; i < TILE_HALVES; i++)
+            row[i / TILE_ROWS][i % TILE_ROWS] = j + i < m->cols ? visit_key(m, ki, 1, j + i, di) : NULL;
         put_both(to, row[0], row[1], di);
     }
 }
@@ -206,26 +206,26 @@ static void put_queries(const block_visit *m, const float *u, const uint16_t *qi
 {
     const int di = m->w->s->d_index;
     const uint16_t *row[2][TILE_ROWS];
-    for (int a = 0; a < QUERIES; a++)
-        row[a % 2][a / 2] = e0 + a < m->queries ? visit_row(m, qi, m->w->s->n_kv_heads, e0 + a, di) : NULL;
+    for (int r = 0; r < QUERIES; r++)
+        row[r % 2][r / 2] = e0 + r < m->queries ? visit_row(m, qi, m->w->s->n_kv_heads, e0 + r, di) : NULL;
     put_both(x->queries, row[0], row[1], di);
     for (int64_t j = 0; j < m->cols; j += TILE_ROWS) {
         int_lanes high[16], low[16];
-        for (int a = 0; a < 16; a++)
-            split_pairs(slopes_at(m, u, e0 + 2 * a, j), slopes_at(m, u, e0 + 2 * a + 1, j), &high[a],
-                        &low[a]);
+        for (int i = 0; i < 16; i++)
+            split_pairs(slopes_at(m, u, e0 + 2 * i, j), slopes_at(m, u, e0 + 2 * i + 1, j), &high[i],
+                        &low[i]);
         transpose(high);
         transpose(low);
         memcpy(&x->turned.high[j / TILE_ROWS], high, sizeof high);
         memcpy(&x->turned.low[j / TILE_ROWS], low, sizeof low);
     }
     for (int64_t j = 0; j < m->cols; j += TILE_HALVES)
-        for (int a = 0; a < QUERIES; a++) {
-            const int64_t at = a / TILE_ROWS * (SWEEP_KEYS / TILE_HALVES) + j / TILE_HALVES;
+        for (int r = 0; r < QUERIES; r++) {
+            const int64_t at = r / TILE_ROWS * (SWEEP_KEYS / TILE_HALVES) + j / TILE_HALVES;
             int_lanes high, low;
-            split_pairs(slopes_at(m, u, e0 + a, j), slopes_at(m, u, e0 + a, j + TILE_ROWS), &high, &low);
-            memcpy(x->u.high[at].word[a % TILE_ROWS], &high, sizeof high);
-            memcpy(x->u.low[at].word[a % TILE_ROWS], &low, sizeof low);
+            split_pairs(slopes_at(m, u, e0 + r, j), slopes_at(m, u, e0 + r, j + TILE_ROWS), &high, &low);
+            memcpy(x->u.high[at].word[r % TILE_ROWS], &high, sizeof high);
+            memcpy(x->u.low[at].word[r % TILE_ROWS], &low, sizeof low);
         }
 }
 
@@ -236,11 +236,11 @@ static void add_up(tiles *t, const tile_rows *high, const tile_rows *low, const 
     for (int c = 0; c < wide; c += 2) {
         tile_zero(t, 0);
         tile_zero(t, 1);
-        for (int64_t a = 0; a < n; a++) {
-            tile_load(t, 4, high + a, TILE_BYTES);
-            tile_load(t, 5, right + a * wide + c, TILE_BYTES);
-            tile_load(t, 6, right + a * wide + c + 1, TILE_BYTES);
-            tile_load(t, 7, low + a, TILE_BYTES);
+        for (int64_t i = 0; i < n; i++) {
+            tile_load(t, 4, high + i, TILE_BYTES);
+            tile_load(t, 5, right + i * wide + c, TILE_BYTES);
+            tile_load(t, 6, right + i * wide + c + 1, TILE_BYTES);
+            tile_load(t, 7, low + i, TILE_BYTES);
             tile_bf16(t, 0, 4, 5);
             tile_bf16(t, 1, 4, 6);
             tile_bf16(t, 0, 7, 5);
@@ -273,14 +273,14 @@ static void give(const block_visit *m, const float *u, const void *qi, const voi
         for (int64_t e = e0; e < min_i64(e0 + QUERIES, m->queries); e += TILE_ROWS) {
             const int64_t at = (e - e0) / TILE_ROWS * (SWEEP_KEYS / TILE_HALVES);
             add_up(&t, x.u.high + at, x.u.low + at, x.keys, pieces, wide, x.sum);
-            for (int a = 0; a < TILE_ROWS && e + a < m->queries; a++)
-                add_row(x.sum + a * wide * TILE_ROWS, di, 1, dqi + (int64_t)m->entry[e + a] * di);
+            for (int row = 0; row < TILE_ROWS && e + row < m->queries; row++)
+                add_row(x.sum + row * wide * TILE_ROWS, di, 1, dqi + (int64_t)m->entry[e + row] * di);
         }
         for (int64_t j = 0; j < m->cols; j += TILE_ROWS) {
             add_up(&t, x.turned.high + j / TILE_ROWS, x.turned.low + j / TILE_ROWS, x.queries, 1, wide,
                    x.sum);
-            for (int a = 0; a < TILE_ROWS && j + a < m->cols; a++)
-                add_row(x.sum + a * wide * TILE_ROWS, di, scale, dki + (m->w->seq.kv0 + m->j0 + j + a) * di);
+            for (int i = 0; i < TILE_ROWS && j + i < m->cols; i++)
+                add_row(x.sum + i * wide * TILE_ROWS, di, scale, dki + (m->w->seq.kv0 + m->j0 + j + i) * di);
         }
     }
     tiles_end(&t);

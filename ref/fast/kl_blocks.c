@@ -34,8 +34,8 @@ typedef struct kl_call {
 static void pick(const block_visit *m, const float *lse, int n_heads, float *rows)
 {
     const int count = n_heads / m->w->s->n_kv_heads;
-    for (int64_t a = 0; a < m->queries * count; a++)
-        rows[a] = lse[m->entry[a / count] * n_heads + m->r * count + a % count];
+    for (int64_t row = 0; row < m->queries * count; row++)
+        rows[row] = lse[m->entry[row / count] * n_heads + m->r * count + row % count];
 }
 
 /* Logits p [queries*group,cols] to the mean over the group's heads of their probabilities, in the place of the first
@@ -134,8 +134,8 @@ static void finish(const sweep *w, const kl_call *l, const int32_t *ids, const f
     const int64_t size = groups * w->n * di;
     const float scale = (float)(1 / sqrt(di));
 #pragma omp for schedule(static)
-    for (int64_t a = 0; a < w->n * groups; a++) {
-        const int64_t i = a / groups, r = a % groups;
+    for (int64_t row = 0; row < w->n * groups; row++) {
+        const int64_t i = row / groups, r = row % groups;
         float excess = 0;
         for (int part = 0; part < PARTS; part++)
             excess += excesses[(part * groups + r) * w->n + i];
@@ -145,7 +145,7 @@ static void finish(const sweep *w, const kl_call *l, const int32_t *ids, const f
             float sum = -excess * l->centre[c];
             for (int part = 0; part < PARTS; part++)
                 sum += pieces[part * size + (r * w->n + i) * di + c];
-            dqi[((w->seq.q0 + w->i0) * groups + a) * di + c] = scale * sum;
+            dqi[((w->seq.q0 + w->i0) * groups + row) * di + c] = scale * sum;
         }
     }
 }

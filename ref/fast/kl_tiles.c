@@ -95,11 +95,11 @@ static double kl_tile(const msa_shape *s, scratch *m, const float *q, const floa
         return loss;
 
     const float factor = (float)(weight / kl_rows(s));
-    for (int64_t a = 0; a < t->n * t->cols; a++)
-        m->u[a] *= factor;
+    for (int64_t i = 0; i < t->n * t->cols; i++)
+        m->u[i] *= factor;
     small_gemm(false, false, t->n, d, t->cols, m->u, t->cols, ku, ld, 0, m->dqi, d);
-    for (int64_t a = 0; a < t->n * d; a++)
-        m->dqi[a] *= scale;
+    for (int64_t i = 0; i < t->n * d; i++)
+        m->dqi[i] *= scale;
     tile_unpack(t, m->dqi, s->n_kv_heads, t->r, 1, d, dqi);
     if (t->full) {
         small_gemm(true, false, t->cols, d, t->n, m->u, t->cols, m->qi, d, 1, dki + t->seq.kv0 * d, d);
@@ -155,25 +155,25 @@ msa_status fast_kl_tiles(const msa_shape *s, const float *q, const float *k, con
         scratch m;
         place_own(&m, s, !ids, own_part(w.own, own_bytes(s)));
 #pragma omp for schedule(dynamic)
-        for (int a = 0; a < pieces; a++) {
-            const msa_seq seq = msa_get_seq(s, a / groups);
-            const int r = a % groups;
-            part[a] = 0;
+        for (int piece = 0; piece < pieces; piece++) {
+            const msa_seq seq = msa_get_seq(s, piece / groups);
+            const int r = piece % groups;
+            part[piece] = 0;
             for (int64_t i = 0; i < tile_count(s, &seq); i++) {
                 tile_open(&m.t, s, &seq, r, i, ids);
-                part[a] += kl_tile(s, &m, q, k, qi, ki, ids, weight, dqi, group_dki + r * ki_size);
+                part[piece] += kl_tile(s, &m, q, k, qi, ki, ids, weight, dqi, group_dki + r * ki_size);
             }
         }
     }
     products_end();
     *loss = 0;
-    for (int a = 0; a < pieces; a++)
-        *loss += part[a] / kl_rows(s);
-    for (int64_t a = 0; dki && a < ki_size; a++) {
+    for (int piece = 0; piece < pieces; piece++)
+        *loss += part[piece] / kl_rows(s);
+    for (int64_t i = 0; dki && i < ki_size; i++) {
         float sum = 0;
         for (int r = 0; r < groups; r++)
-            sum += group_dki[r * ki_size + a];
-        dki[a] = sum;
+            sum += group_dki[r * ki_size + i];
+        dki[i] = sum;
     }
     if (kl_faint(s, floats(qi), floats(ki), weight) || !kl_held(s, *loss, dqi, dki))
         kl_again(s, floats(q), floats(k), floats(qi), floats(ki), ids, weight, loss, dqi, dki, w.again);

@@ -18,7 +18,7 @@ void BODY(products)(int64_t n, const tile_rows *factor, tile_rows *sum)
     tile_load(&t, 5, factor + 1, TILE_BYTES);
     tile_load(&t, 6, factor + 2, TILE_BYTES);
     tile_load(&t, 7, factor + 3, TILE_BYTES);
-    for (int64_t a = 0; a < n; a++) {
+    for (int64_t i = 0; i < n; i++) {
         tile_bf16(&t, 0, 4, 6);
         tile_bf16(&t, 1, 4, 7);
         tile_bf16(&t, 2, 5, 6);

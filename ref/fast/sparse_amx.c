@@ -86,10 +86,10 @@ typedef struct task {
     int waiting; /* items */
 } task;
 
-/* What query a of the task chose. */
-static const int32_t *choice_of(const task *k, int64_t a)
+/* What query i of the task chose. */
+static const int32_t *choice_of(const task *k, int64_t i)
 {
-    return ids_row(k->s, k->ids, k->r, k->seq->q0 + k->i0 + a);
+    return ids_row(k->s, k->ids, k->r, k->seq->q0 + k->i0 + i);
 }
 
 static void flush(task *k)
@@ -113,29 +113,29 @@ static void meet(task *k, int64_t block, column *const *of, int n)
     }
 }
 
-/* What queries a .. a + n - 1 chose. */
-static void choices_of(const task *k, int64_t a, int n, const int32_t *row[COLUMNS])
+/* What queries i .. i + n - 1 chose. */
+static void choices_of(const task *k, int64_t i, int n, const int32_t *row[COLUMNS])
 {
     for (int b = 0; b < n; b++)
-        row[b] = choice_of(k, a + b);
+        row[b] = choice_of(k, i + b);
 }
 
 /* Neighbours walk the union of what they chose. */
 static void by_queries(task *k)
 {
     const int slabs = slabs_per_query(k->s), wide = (int)max_i64(1, COLUMNS / slabs);
-    for (int64_t a = 0; a < k->n; a += wide) {
-        const int n = (int)min_i64(wide, k->n - a);
+    for (int64_t i = 0; i < k->n; i += wide) {
+        const int n = (int)min_i64(wide, k->n - i);
         const int32_t *row[COLUMNS];
         int at[COLUMNS] = {0};
         uint32_t who = 0;
-        choices_of(k, a, n, row);
+        choices_of(k, i, n, row);
         for (int64_t block; (block = next_block(row, k->s->topk, n, at, &who)) < INT64_MAX;) {
             column *of[COLUMNS];
             int filled = 0;
             for (int b = 0; b < n; b++)
                 for (int slab = 0; (who >> b & 1) && slab < slabs; slab++) {
-                    of[filled++] = &k->m->column[(a + b) * slabs + slab];
+                    of[filled++] = &k->m->column[(i + b) * slabs + slab];
                     if (filled == COLUMNS) {
                         meet(k, block, of, filled);
                         filled = 0;
@@ -154,14 +154,14 @@ static void list_entries(const task *k)
     const int64_t blocks = msa_n_blocks(k->s);
     int32_t *begin = k->m->begin;
     memset(begin, 0, (size_t)(blocks + 1) * sizeof *begin);
-    for (int64_t a = 0; a < k->n; a++)
-        for (int n = 0; n < k->s->topk && choice_of(k, a)[n] >= 0; n++)
-            begin[choice_of(k, a)[n] + 1]++;
+    for (int64_t i = 0; i < k->n; i++)
+        for (int n = 0; n < k->s->topk && choice_of(k, i)[n] >= 0; n++)
+            begin[choice_of(k, i)[n] + 1]++;
     for (int64_t b = 0; b < blocks; b++)
         begin[b + 1] += begin[b];
-    for (int64_t a = 0; a < k->n; a++)
-        for (int n = 0; n < k->s->topk && choice_of(k, a)[n] >= 0; n++)
-            k->m->entry[begin[choice_of(k, a)[n]]++] = (int32_t)a;
+    for (int64_t i = 0; i < k->n; i++)
+        for (int n = 0; n < k->s->topk && choice_of(k, i)[n] >= 0; n++)
+            k->m->entry[begin[choice_of(k, i)[n]]++] = (int32_t)i;
 }
 
 static void by_blocks(task *k)
@@ -191,12 +191,12 @@ static bool neighbours_agree(const task *k)
 {
     const int wide = (int)max_i64(1, COLUMNS / slabs_per_query(k->s));
     int64_t visits = 0, places = 0;
-    for (int64_t a = 0; a < k->n; a += wide) {
-        const int n = (int)min_i64(wide, k->n - a);
+    for (int64_t i = 0; i < k->n; i += wide) {
+        const int n = (int)min_i64(wide, k->n - i);
         const int32_t *row[COLUMNS];
         int at[COLUMNS] = {0};
         uint32_t who = 0;
-        choices_of(k, a, n, row);
+        choices_of(k, i, n, row);
         while (next_block(row, k->s->topk, n, at, &who) < INT64_MAX) {
             for (int b = 0; b < n; b++)
                 visits += who >> b & 1;
@@ -209,15 +209,15 @@ static bool neighbours_agree(const task *k)
 static void begin_columns(const task *k, const uint16_t *q)
 {
     const int slabs = slabs_per_query(k->s), group = k->s->n_heads / k->s->n_kv_heads;
-    for (int64_t a = 0; a < k->n; a++)
-        begin_rows(&k->m->column[a * slabs], k->s, k->seq, k->r, (k->i0 + a) * group, group, q);
+    for (int64_t i = 0; i < k->n; i++)
+        begin_rows(&k->m->column[i * slabs], k->s, k->seq, k->r, (k->i0 + i) * group, group, q);
 }
 
 static void end_columns(const task *k, float *o, float *lse)
 {
     const int slabs = slabs_per_query(k->s), group = k->s->n_heads / k->s->n_kv_heads;
-    for (int64_t a = 0; a < k->n; a++)
-        end_rows(&k->m->column[a * slabs], k->s, k->seq, k->r, (k->i0 + a) * group, group, o, lse);
+    for (int64_t i = 0; i < k->n; i++)
+        end_rows(&k->m->column[i * slabs], k->s, k->seq, k->r, (k->i0 + i) * group, group, o, lse);
 }
 
 /* ---- A call -------------------------------------------------------------------------------------------------------------- */
@@ -227,9 +227,9 @@ static void mark_chosen(const msa_shape *s, const msa_seq *seq, int r, const int
     memset(chosen, 0, (size_t)pieces_of(seq->n_kv));
     for (int64_t i = 0; i < seq->n_q; i++) {
         const int32_t *id = ids_row(s, ids, r, seq->q0 + i);
-        for (int a = 0; a < s->topk && id[a] >= 0; a++) {
-            const int64_t first = id[a] * (int64_t)s->block / TILE_HALVES;
-            const int64_t last = (min_i64((id[a] + INT64_C(1)) * s->block, seq->n_kv) - 1) / TILE_HALVES;
+        for (int entry = 0; entry < s->topk && id[entry] >= 0; entry++) {
+            const int64_t first = id[entry] * (int64_t)s->block / TILE_HALVES;
+            const int64_t last = (min_i64((id[entry] + INT64_C(1)) * s->block, seq->n_kv) - 1) / TILE_HALVES;
             memset(chosen + first, 1, (size_t)(last - first + 1));
         }
     }

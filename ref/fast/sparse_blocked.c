@@ -86,19 +86,19 @@ static void attend_chunk(const msa_shape *s, scratch *m, const float *q, const f
     const int d = s->d_head, group = s->n_heads / s->n_kv_heads;
     chunk_turn(&m->c, s, ids);
     memset(m->o, 0, (size_t)(x->n * group * d) * sizeof *m->o);
-    for (int64_t a = 0; a < x->n * group; a++) {
-        m->max[a] = -INFINITY;
-        m->sum[a] = 0;
+    for (int64_t i = 0; i < x->n * group; i++) {
+        m->max[i] = -INFINITY;
+        m->sum[i] = 0;
     }
     for (int64_t b = 0; b < msa_n_blocks(s); b++)
         if (x->first[b] < x->first[b + 1])
             attend_block(s, m, b, q, k, v);
-    for (int64_t a = 0; a < x->n * group; a++) {
-        const int64_t row = (x->seq.q0 + x->i0 + a / group) * s->n_heads + (int64_t)x->r * group + a % group;
+    for (int64_t i = 0; i < x->n * group; i++) {
+        const int64_t row = (x->seq.q0 + x->i0 + i / group) * s->n_heads + (int64_t)x->r * group + i % group;
         for (int c = 0; c < d; c++)
-            o[row * d + c] = m->o[a * d + c] * (float)(1 / m->sum[a]);
+            o[row * d + c] = m->o[i * d + c] * (float)(1 / m->sum[i]);
         if (lse)
-            lse[row] = online_lse(m->max[a], m->sum[a]);
+            lse[row] = online_lse(m->max[i], m->sum[i]);
     }
 }
 
@@ -122,8 +122,8 @@ msa_status fast_sparse_blocked(const msa_shape *s, const float *q, const float *
             scratch m;
             place(&m, s, own_part(work, scratch_bytes(s)));
 #pragma omp for schedule(dynamic)
-            for (int64_t a = 0; a < chunks * s->n_kv_heads; a++) {
-                chunk_open(&m.c, &seq, (int)(a % s->n_kv_heads), a / s->n_kv_heads * step, step);
+            for (int64_t i = 0; i < chunks * s->n_kv_heads; i++) {
+                chunk_open(&m.c, &seq, (int)(i % s->n_kv_heads), i / s->n_kv_heads * step, step);
                 attend_chunk(s, &m, q, k, v, ids, o, lse);
             }
         }

@@ -85,13 +85,13 @@ static void online_softmax_rows(const view *w, scratch *m, const int32_t *entry,
 {
     const int64_t queries = rows / w->group;
     const int32_t *end = m->c.entry + m->c.first[msa_n_blocks(w->s)];
-    for (int64_t a = 0; a < rows; a++) {
-        const int64_t query = entry[a / w->group], at = query * w->group + a % w->group;
+    for (int64_t row = 0; row < rows; row++) {
+        const int64_t query = entry[row / w->group], at = query * w->group + row % w->group;
         const int64_t seen = min_i64(cols, position(&w->seq, m->c.i0 + query) + 1 - j0);
-        float *x = m->logits + a * cols;
-        if (entry + queries + a / w->group < end)
-            fetch_next(w, m, entry + queries, a);
-        m->shrink[a] = seen > 0 ? online_softmax(x, seen, &m->max[at], &m->sum[at]) : 1;
+        float *x = m->logits + row * cols;
+        if (entry + queries + row / w->group < end)
+            fetch_next(w, m, entry + queries, row);
+        m->shrink[row] = seen > 0 ? online_softmax(x, seen, &m->max[at], &m->sum[at]) : 1;
         for (int64_t c = max_i64(0, seen); c < cols; c++)
             x[c] = 0;
     }
@@ -111,9 +111,9 @@ static void gather(const view *w, scratch *m, const int32_t *entry, int64_t quer
 static void scatter(const view *w, scratch *m, const int32_t *entry, int64_t rows)
 {
     const int d = w->s->d_head;
-    for (int64_t a = 0; a < rows; a++) {
-        float *o = m->o + ((int64_t)entry[a / w->group] * w->group + a % w->group) * d;
-        const float *add = m->add + a * d, shrink = m->shrink[a];
+    for (int64_t row = 0; row < rows; row++) {
+        float *o = m->o + ((int64_t)entry[row / w->group] * w->group + row % w->group) * d;
+        const float *add = m->add + row * d, shrink = m->shrink[row];
         for (int c = 0; c < d; c++)
             o[c] = o[c] * shrink + add[c];
     }
@@ -143,21 +143,21 @@ static void attend_chunk(const view *w, scratch *m, const int32_t *ids, float *o
     const int64_t rows = m->c.n * w->group, most = rows_at_once(w->s) / w->group;
     chunk_turn(&m->c, w->s, ids);
     memset(m->o, 0, (size_t)(rows * d) * sizeof *m->o);
-    for (int64_t a = 0; a < rows; a++) {
-        m->max[a] = -INFINITY;
-        m->sum[a] = 0;
+    for (int64_t row = 0; row < rows; row++) {
+        m->max[row] = -INFINITY;
+        m->sum[row] = 0;
     }
     for (int64_t b = 0; b < msa_n_blocks(w->s); b++)
         for (int64_t e = m->c.first[b]; e < m->c.first[b + 1]; e += most)
             attend_block(w, m, b, m->c.entry + e, min_i64(most, m->c.first[b + 1] - e));
-    for (int64_t a = 0; a < rows; a++) {
-        const int64_t query = a / w->group, head = a % w->group;
-        const float inverse = (float)(1 / m->sum[a]);
+    for (int64_t row = 0; row < rows; row++) {
+        const int64_t query = row / w->group, head = row % w->group;
+        const float inverse = (float)(1 / m->sum[row]);
         float *to = o + query * w->q_stride + head * d;
         for (int c = 0; c < d; c++)
-            to[c] = m->o[a * d + c] * inverse;
+            to[c] = m->o[row * d + c] * inverse;
         if (lse)
-            lse[query * w->s->n_heads + head] = online_lse(m->max[a], m->sum[a]);
+            lse[query * w->s->n_heads + head] = online_lse(m->max[row], m->sum[row]);
     }
 }
 
@@ -184,9 +184,9 @@ msa_status fast_sparse_blocks(const msa_shape *s, const float *q, const float *k
             scratch m;
             place(&m, s, own_part(work, scratch_bytes(s)));
 #pragma omp for schedule(dynamic)
-            for (int64_t a = 0; a < chunks * s->n_kv_heads; a++) {
-                const int r = (int)(a % s->n_kv_heads);
-                chunk_open(&m.c, &seq, r, a / s->n_kv_heads * step, step);
+            for (int64_t i = 0; i < chunks * s->n_kv_heads; i++) {
+                const int r = (int)(i % s->n_kv_heads);
+                chunk_open(&m.c, &seq, r, i / s->n_kv_heads * step, step);
                 const int64_t row = seq.q0 + m.c.i0, key = (seq.kv0 * s->n_kv_heads + r) * d;
                 const view w = {.s = s,
                                 .seq = seq,

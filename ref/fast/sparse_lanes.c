@@ -70,18 +70,18 @@ static void attend_chunk(const msa_shape *s, scratch *m, const float *q, cached 
     const chunk *c = &m->c;
     const int d = s->d_head, slabs = slabs_of(s), group = s->n_heads / s->n_kv_heads;
     chunk_turn(&m->c, s, ids);
-    for (int64_t a = 0; a < c->n * slabs; a++) {
-        const int64_t row = (c->seq.q0 + c->i0 + a / slabs) * s->n_heads + (int64_t)c->r * group;
-        const int64_t slab = a % slabs, head = slab * LANES;
-        heads_begin(&m->h[a], s, q + (row + head) * d, (int)min_i64(LANES, group - head));
+    for (int64_t i = 0; i < c->n * slabs; i++) {
+        const int64_t row = (c->seq.q0 + c->i0 + i / slabs) * s->n_heads + (int64_t)c->r * group;
+        const int64_t slab = i % slabs, head = slab * LANES;
+        heads_begin(&m->h[i], s, q + (row + head) * d, (int)min_i64(LANES, group - head));
     }
     for (int64_t b = 0; b < msa_n_blocks(s); b++)
         if (c->first[b] < c->first[b + 1])
             attend_block(s, c, m, b, k, v);
-    for (int64_t a = 0; a < c->n * slabs; a++) {
-        const int64_t row = (c->seq.q0 + c->i0 + a / slabs) * s->n_heads + (int64_t)c->r * group;
-        const int64_t slab = a % slabs, head = slab * LANES;
-        heads_end(&m->h[a], s, (int)min_i64(LANES, group - head), o + (row + head) * d,
+    for (int64_t i = 0; i < c->n * slabs; i++) {
+        const int64_t row = (c->seq.q0 + c->i0 + i / slabs) * s->n_heads + (int64_t)c->r * group;
+        const int64_t slab = i % slabs, head = slab * LANES;
+        heads_end(&m->h[i], s, (int)min_i64(LANES, group - head), o + (row + head) * d,
                   lse ? lse + row + head : NULL);
     }
 }
@@ -107,8 +107,8 @@ msa_status fast_sparse_lanes(const msa_shape *s, const float *q, const float *k,
             scratch m;
             place(&m, s, own_part(work, scratch_bytes(s)));
 #pragma omp for schedule(dynamic)
-            for (int64_t a = 0; a < chunks * s->n_kv_heads; a++) {
-                chunk_open(&m.c, &seq, (int)(a % s->n_kv_heads), a / s->n_kv_heads * step, step);
+            for (int64_t i = 0; i < chunks * s->n_kv_heads; i++) {
+                chunk_open(&m.c, &seq, (int)(i % s->n_kv_heads), i / s->n_kv_heads * step, step);
                 attend_chunk(s, &m, q, floats(k), floats(v), ids, o, lse);
             }
         }

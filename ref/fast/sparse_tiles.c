@@ -39,9 +39,9 @@ static void attend_tile(const msa_shape *s, scratch *m, const float *q, const fl
     small_gemm(false, true, rows, t->cols, d, m->rows, d, ku, ldk, 0, m->logits, t->cols);
     tile_softmax(t, ids, group, m->logits, m->denom, m->lse);
     small_gemm(false, false, rows, d, t->cols, m->logits, t->cols, vu, ldv, 0, m->rows, d);
-    for (int64_t a = 0; a < rows; a++)
+    for (int64_t row = 0; row < rows; row++)
         for (int c = 0; c < d; c++)
-            m->rows[a * d + c] /= m->denom[a];
+            m->rows[row * d + c] /= m->denom[row];
     tile_unpack(t, m->rows, s->n_heads, head, group, d, o);
     if (lse)
         tile_unpack(t, m->lse, s->n_heads, head, group, 1, lse);
@@ -68,8 +68,9 @@ msa_status attend_tiles(const msa_shape *s, const float *q, const float *k, cons
             place(&m, s, full, own_part(work, each));
             /* The last tiles are the longest: they go first. */
 #pragma omp for schedule(dynamic)
-            for (int64_t a = 0; a < pieces; a++) {
-                tile_open(&m.t, s, &seq, (int)(a % s->n_kv_heads), tiles - 1 - a / s->n_kv_heads, ids);
+            for (int64_t piece = 0; piece < pieces; piece++) {
+                tile_open(&m.t, s, &seq, (int)(piece % s->n_kv_heads), tiles - 1 - piece / s->n_kv_heads,
+                          ids);
                 attend_tile(s, &m, q, k, v, ids, o, lse);
             }
         }

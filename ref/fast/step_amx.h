@@ -34,11 +34,11 @@ static inline void span_find(span *x, const request *at, int64_t j, int64_t end)
 {
     x->j = j;
     x->n = (int)max_i64(0, min_i64(KEYS, end - j));
-    for (int64_t a = 0, side_by_side; a < x->n; a += side_by_side) {
-        const int64_t row = key_row(at, j + a);
-        side_by_side = keys_together(at, j + a, j + x->n);
+    for (int64_t i = 0, side_by_side; i < x->n; i += side_by_side) {
+        const int64_t row = key_row(at, j + i);
+        side_by_side = keys_together(at, j + i, j + x->n);
         for (int64_t b = 0; b < side_by_side; b++)
-            x->row[a + b] = row + b;
+            x->row[i + b] = row + b;
     }
 }
 
@@ -65,9 +65,9 @@ static inline void stream_take(stream *m, const msa_shape *s, arena *a)
 static inline void ask_for(const cache *x, int r, const span *next, int from)
 {
     const int groups = x->s->n_kv_heads, d = x->s->d_head;
-    for (int a = from; a < next->n && a < from + TILE_HALVES; a++) {
-        fetch(rows_ahead(x->k, groups, r, d, next->row[a], 1), 0, 1);
-        fetch(rows_ahead(x->v, groups, r, d, next->row[a], 1), 0, 1);
+    for (int i = from; i < next->n && i < from + TILE_HALVES; i++) {
+        fetch(rows_ahead(x->k, groups, r, d, next->row[i], 1), 0, 1);
+        fetch(rows_ahead(x->v, groups, r, d, next->row[i], 1), 0, 1);
     }
 }
 
@@ -75,11 +75,11 @@ static inline void ask_for(const cache *x, int r, const span *next, int from)
 static inline item pack_span(stream *m, const cache *x, int r, const span *now, int next_r, const span *next)
 {
     const int64_t piece = (int64_t)m->at * (KEYS / TILE_HALVES), start = piece * 2 * m->w.steps;
-    for (int a = 0; a < KEYS; a += TILE_HALVES) {
-        ask_for(x, next_r, next, a);
-        if (a < now->n)
-            pack_rows(&m->ring, piece + a / TILE_HALVES, x->s, r, now->row + a,
-                      (int)min_i64(TILE_HALVES, now->n - a), x->k.data, x->v.data);
+    for (int i = 0; i < KEYS; i += TILE_HALVES) {
+        ask_for(x, next_r, next, i);
+        if (i < now->n)
+            pack_rows(&m->ring, piece + i / TILE_HALVES, x->s, r, now->row + i,
+                      (int)min_i64(TILE_HALVES, now->n - i), x->k.data, x->v.data);
     }
     m->at = (m->at + 1) % RING;
     return (item){.k = m->ring.k + start, .v = m->ring.v + start, .j = now->j, .n = now->n};
@@ -125,9 +125,9 @@ static inline void column_merge(column *into, const column *c, int d)
         into->sum[l] = into->sum[l] * (double)own[l] + c->sum[l] * (double)other[l];
         into->max[l] = most;
     }
-    for (int a = 0; a < steps_of(d) * 2 * TILE_ROWS; a++) {
-        float *o = (float *)into->o[a / TILE_ROWS].word[a % TILE_ROWS];
-        store(o, load(o) * own + load((const float *)c->o[a / TILE_ROWS].word[a % TILE_ROWS]) * other);
+    for (int row = 0; row < steps_of(d) * 2 * TILE_ROWS; row++) {
+        float *o = (float *)into->o[row / TILE_ROWS].word[row % TILE_ROWS];
+        store(o, load(o) * own + load((const float *)c->o[row / TILE_ROWS].word[row % TILE_ROWS]) * other);
     }
 }
 

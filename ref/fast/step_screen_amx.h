@@ -92,9 +92,9 @@ static inline void piece_products(tiles *t, const screener *y, int64_t j, const 
                 __builtin_prefetch(y->copy->codes + key_row(&y->at, j + k + far) * d + at, 0, 2);
         multiply_columns(t, steps8_of(d), codes_of(y, row + k, n, room), q, wide, true, products);
         for (int b = 0; b < wide; b++)
-            for (int64_t a = 0; a < n; a++) {
+            for (int64_t i = 0; i < n; i++) {
                 int_lanes x;
-                memcpy(&x, products[b].word[a], sizeof x);
+                memcpy(&x, products[b].word[i], sizeof x);
                 best[b] = larger_integer(best[b], x);
             }
     }

@@ -39,25 +39,27 @@ void scorer_begin(scorer *y, const cache *x, const float *qi, cached ki, float h
     y->qi = qi;
     y->ki = ki;
     y->held = held;
-    for (int64_t a = 0; a < y->at.seq.n_q * x->s->n_kv_heads; a++)
-        y->fit[a] = fit_query(y->qi + a * d, d, y->fitted_qi + a * d);
+    for (int64_t row = 0; row < y->at.seq.n_q * x->s->n_kv_heads; row++)
+        y->fit[row] = fit_query(y->qi + row * d, d, y->fitted_qi + row * d);
 }
 
-void topk_blocks(const scorer *x, int64_t a, best_list *best, chooser again, int32_t *ids)
+void topk_blocks(const scorer *x, int64_t row, best_list *best, chooser again, int32_t *ids)
 {
     const msa_shape *s = x->s;
-    const int64_t i = a / s->n_kv_heads, r = a % s->n_kv_heads, local = position(&x->at.seq, i) / s->block;
-    const float *scores = x->scores + a * msa_n_blocks(s);
+    const int64_t i = row / s->n_kv_heads, r = row % s->n_kv_heads,
+                  local = position(&x->at.seq, i) / s->block;
+    const float *scores = x->scores + row * msa_n_blocks(s);
     met_keys keys = {.ki = x->ki, .at = &x->at, .n = local * s->block};
-    int32_t *row = ids + (r * s->n_q + x->at.seq.q0 + i) * s->topk;
+    int32_t *chosen = ids + (r * s->n_q + x->at.seq.q0 + i) * s->topk;
     best->n = 0;
     for (int64_t b = 0; b < local; b++) {
-        fit_count(&x->fit[a], scores[b] * x->held);
+        fit_count(&x->fit[row], scores[b] * x->held);
         best_insert(best, min_i64(s->topk - 1, local), scores[b], (int32_t)b);
     }
-    best_write(s, best, local, row);
-    if (fit_doubtful(&x->fit[a], 1, &keys, s->d_index, again.room))
-        choose_again(s, &x->at, position(&x->at.seq, i), x->qi + a * s->d_index, x->ki, again, NULL, row);
+    best_write(s, best, local, chosen);
+    if (fit_doubtful(&x->fit[row], 1, &keys, s->d_index, again.room))
+        choose_again(s, &x->at, position(&x->at.seq, i), x->qi + row * s->d_index, x->ki, again, NULL,
+                     chosen);
 }
 
 /* ---- Parts --------------------------------------------------------------------------------------------- */

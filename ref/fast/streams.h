@@ -45,9 +45,9 @@ typedef struct scorer {
 void scorer_take(scorer *y, const msa_shape *s, arena *a);
 /* qi: those of the request. */
 void scorer_begin(scorer *y, const cache *x, const float *qi, cached ki, float held);
-/* Row a of ids, query a / groups of group a % groups, from its scores. Only blocks before the local one compete, and
+/* A row of ids, query row / groups of group row % groups, from its scores. Only blocks before the local one compete, and
  * all of their keys are visible. */
-void topk_blocks(const scorer *x, int64_t a, best_list *best, chooser again, int32_t *ids);
+void topk_blocks(const scorer *x, int64_t row, best_list *best, chooser again, int32_t *ids);
 
 /* ---- Parts --------------------------------------------------------------------------------------------- */
 

@@ -165,11 +165,11 @@ static void visit_to_sum(const block_visit *m, void *own)
     const lse_sums *u = own;
     const int count = u->heads / m->w->s->n_kv_heads;
     u->by->make(m, u->q, u->heads, u->k, u->kv_heads, u->d, u->buffer, u->logits);
-    for (int64_t a = 0; a < m->queries * count; a++) {
-        const int64_t at = m->entry[a / count] * u->heads + m->r * count + a % count,
-                      seen = seen_by(m, a / count);
+    for (int64_t row = 0; row < m->queries * count; row++) {
+        const int64_t at = m->entry[row / count] * u->heads + m->r * count + row % count,
+                      seen = seen_by(m, row / count);
         if (seen > 0)
-            sum_up(u->logits + a * m->cols, seen, &u->max[at], &u->sum[at]);
+            sum_up(u->logits + row * m->cols, seen, &u->max[at], &u->sum[at]);
     }
 }
 
@@ -230,23 +230,23 @@ void sweep_lse(const sweep *w, const logits_way *by, const void *q, int heads, c
                           b1 = sweep_cut(w, 0, groups, part + 1, LSE_PARTS);
             u.max = max + part * size;
             u.sum = sum + part * size;
-            for (int64_t a = 0; a < size; a++) {
-                u.max[a] = -INFINITY;
-                u.sum[a] = 0;
+            for (int64_t i = 0; i < size; i++) {
+                u.max[i] = -INFINITY;
+                u.sum[i] = 0;
             }
             for (int r = 0; r < groups; r++)
                 sweep_walk(w, r, b0, b1, visit_to_sum, &u);
         }
 #pragma omp for schedule(static)
-        for (int64_t a = 0; a < size; a++) {
+        for (int64_t i = 0; i < size; i++) {
             float most = -INFINITY;
             double all = 0;
             for (int part = 0; part < LSE_PARTS; part++)
-                most = max[part * size + a] > most ? max[part * size + a] : most;
+                most = max[part * size + i] > most ? max[part * size + i] : most;
             for (int part = 0; part < LSE_PARTS; part++)
-                all += sum[part * size + a] *
-                       (double)exp2_nonpositive((float)LOG2_E * (max[part * size + a] - most));
-            lse[a] = (float)((double)most + log(all));
+                all += sum[part * size + i] *
+                       (double)exp2_nonpositive((float)LOG2_E * (max[part * size + i] - most));
+            lse[i] = (float)((double)most + log(all));
         }
     }
     products_end();

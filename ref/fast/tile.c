@@ -48,10 +48,10 @@ void tile_take(tile *t, const msa_shape *s, bool full, arena *a)
 static void merge_row(tile *t, const int32_t *ids)
 {
     int k = 0, fresh = 0;
-    for (int a = 0; k < t->s->topk && ids[k] >= 0; k++) {
-        while (a < t->n_blocks && t->blocks[a] < ids[k])
-            a++;
-        fresh += a == t->n_blocks || t->blocks[a] != ids[k];
+    for (int entry = 0; k < t->s->topk && ids[k] >= 0; k++) {
+        while (entry < t->n_blocks && t->blocks[entry] < ids[k])
+            entry++;
+        fresh += entry == t->n_blocks || t->blocks[entry] != ids[k];
     }
     /* From the back, so that nothing is overwritten before it has moved. */
     int from = t->n_blocks - 1, to = t->n_blocks + fresh - 1;
@@ -86,9 +86,9 @@ void tile_open(tile *t, const msa_shape *s, const msa_seq *seq, int r, int64_t i
     for (int64_t i = 0; i < t->n; i++)
         merge_row(t, ids_row(s, ids, r, seq->q0 + t->i0 + i));
     t->cols = 0;
-    for (int a = 0; a < t->n_blocks; a++) {
-        t->col[a] = t->cols;
-        t->cols += tokens_in(t, t->blocks[a]);
+    for (int i = 0; i < t->n_blocks; i++) {
+        t->col[i] = t->cols;
+        t->cols += tokens_in(t, t->blocks[i]);
     }
 }
 
@@ -99,10 +99,10 @@ const float *tile_gather(const tile *t, const float *x, int heads, int head, int
     *ld = t->full ? stride : d;
     if (t->full)
         return base;
-    for (int a = 0; a < t->n_blocks; a++) {
-        const float *from = base + (int64_t)t->blocks[a] * t->s->block * stride;
-        for (int64_t j = 0; j < tokens_in(t, t->blocks[a]); j++)
-            memcpy(copy + (t->col[a] + j) * d, from + j * stride, (size_t)d * sizeof *copy);
+    for (int i = 0; i < t->n_blocks; i++) {
+        const float *from = base + (int64_t)t->blocks[i] * t->s->block * stride;
+        for (int64_t j = 0; j < tokens_in(t, t->blocks[i]); j++)
+            memcpy(copy + (t->col[i] + j) * d, from + j * stride, (size_t)d * sizeof *copy);
     }
     return copy;
 }
@@ -111,11 +111,11 @@ void tile_scatter_add(const tile *t, const float *grad, int heads, int head, int
 {
     float *base = dx + (t->seq.kv0 * heads + head) * d;
     const int64_t stride = (int64_t)heads * d;
-    for (int a = 0; a < t->n_blocks; a++) {
-        float *to = base + (int64_t)t->blocks[a] * t->s->block * stride;
-        for (int64_t j = 0; j < tokens_in(t, t->blocks[a]); j++)
+    for (int i = 0; i < t->n_blocks; i++) {
+        float *to = base + (int64_t)t->blocks[i] * t->s->block * stride;
+        for (int64_t j = 0; j < tokens_in(t, t->blocks[i]); j++)
             for (int c = 0; c < d; c++)
-                to[j * stride + c] += grad[(t->col[a] + j) * d + c];
+                to[j * stride + c] += grad[(t->col[i] + j) * d + c];
     }
 }
 
@@ -137,8 +137,8 @@ void tile_unpack(const tile *t, const float *rows, int heads, int head, int coun
 
 static void fill(float *x, int64_t from, int64_t to)
 {
-    for (int64_t a = from; a < to; a++)
-        x[a] = UNSEEN;
+    for (int64_t i = from; i < to; i++)
+        x[i] = UNSEEN;
 }
 
 /* UNSEEN where query i of the tile may not look: unselected blocks, and what lies after its position. */
@@ -150,13 +150,13 @@ static void mask_row(const tile *t, const int32_t *ids, int64_t i, float *x)
         return;
     }
     int k = 0;
-    for (int a = 0; a < t->n_blocks; a++) {
-        int64_t end = a + 1 < t->n_blocks ? t->col[a + 1] : t->cols;
-        while (k < t->s->topk && ids[k] >= 0 && ids[k] < t->blocks[a])
+    for (int j = 0; j < t->n_blocks; j++) {
+        int64_t end = j + 1 < t->n_blocks ? t->col[j + 1] : t->cols;
+        while (k < t->s->topk && ids[k] >= 0 && ids[k] < t->blocks[j])
             k++;
-        bool chosen = k < t->s->topk && ids[k] == t->blocks[a];
-        int64_t seen = chosen ? p + 1 - (int64_t)t->blocks[a] * t->s->block : 0;
-        fill(x, min_i64(end, t->col[a] + seen), end);
+        bool chosen = k < t->s->topk && ids[k] == t->blocks[j];
+        int64_t seen = chosen ? p + 1 - (int64_t)t->blocks[j] * t->s->block : 0;
+        fill(x, min_i64(end, t->col[j] + seen), end);
     }
 }
 
@@ -164,16 +164,16 @@ static void softmax(float *x, int64_t n, float *denom, float *lse)
 {
     float max = -INFINITY, least = INFINITY, sum = 0;
 #pragma omp simd reduction(max : max) reduction(min : least)
-    for (int64_t a = 0; a < n; a++) {
-        max = x[a] > max ? x[a] : max;
-        least = x[a] < least ? x[a] : least;
+    for (int64_t i = 0; i < n; i++) {
+        max = x[i] > max ? x[i] : max;
+        least = x[i] < least ? x[i] : least;
     }
     if (!(max > UNSEEN && least >= UNSEEN))
         max = NAN; /* as row_top() */
 #pragma omp simd reduction(+ : sum)
-    for (int64_t a = 0; a < n; a++) {
-        x[a] = exp_nonpositive(x[a] - max);
-        sum += x[a];
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = exp_nonpositive(x[i] - max);
+        sum += x[i];
     }
     *denom = sum;
     if (lse)

@@ -93,10 +93,10 @@ static inline void pack_rows(const panels *x, int64_t piece, const msa_shape *s,
     tile_rows *keys = x->k + piece * 2 * steps;
     if (n < TILE_HALVES || d % TILE_HALVES != 0)
         memset(keys, 0, (size_t)(2 * steps) * sizeof *keys);
-    for (int a = 0; a < n; a++) {
-        const int64_t from = (row[a] * s->n_kv_heads + r) * d;
-        put_left(keys + a / TILE_ROWS * steps, a % TILE_ROWS, k + from, d);
-        values[a] = v + from;
+    for (int i = 0; i < n; i++) {
+        const int64_t from = (row[i] * s->n_kv_heads + r) * d;
+        put_left(keys + i / TILE_ROWS * steps, i % TILE_ROWS, k + from, d);
+        values[i] = v + from;
     }
     put_turned(x->v + piece * 2 * steps, values, d);
 }
@@ -106,8 +106,8 @@ static inline void pack_run(const panels *x, int64_t piece, const msa_shape *s, 
                             const uint16_t *k, const uint16_t *v)
 {
     int64_t row[TILE_HALVES];
-    for (int a = 0; a < n; a++)
-        row[a] = first + a;
+    for (int i = 0; i < n; i++)
+        row[i] = first + i;
     pack_rows(x, piece, s, r, row, (int)n, k, v);
 }
 
@@ -175,11 +175,11 @@ static inline float column_end(const column *c, int lane, int d, float *o)
     return lse;
 }
 
-/* Row a of a group is head a % group of query a / group; this is where it lies in q and o. */
-static inline int64_t row_of(const msa_shape *s, const msa_seq *seq, int r, int64_t a)
+/* A row of a group is head row % group of query row / group; this is where it lies in q and o. */
+static inline int64_t row_of(const msa_shape *s, const msa_seq *seq, int r, int64_t row)
 {
     const int group = s->n_heads / s->n_kv_heads;
-    return (seq->q0 + a / group) * s->n_heads + r * group + a % group;
+    return (seq->q0 + row / group) * s->n_heads + r * group + row % group;
 }
 
 /* Rows first .. first + n - 1 into so many columns; what the last one has left over copies the last. */
@@ -188,11 +188,11 @@ static inline int begin_rows(column *c, const msa_shape *s, const msa_seq *seq, 
 {
     const int d = s->d_head, group = s->n_heads / s->n_kv_heads,
               columns = (int)((n + TILE_ROWS - 1) / TILE_ROWS);
-    for (int a = 0; a < columns * TILE_ROWS; a++) {
-        const int64_t row = first + min_i64(a, n - 1);
-        if (a % TILE_ROWS == 0)
-            column_begin(&c[a / TILE_ROWS], d);
-        column_row(&c[a / TILE_ROWS], a % TILE_ROWS, q + row_of(s, seq, r, row) * d, d,
+    for (int i = 0; i < columns * TILE_ROWS; i++) {
+        const int64_t row = first + min_i64(i, n - 1);
+        if (i % TILE_ROWS == 0)
+            column_begin(&c[i / TILE_ROWS], d);
+        column_row(&c[i / TILE_ROWS], i % TILE_ROWS, q + row_of(s, seq, r, row) * d, d,
                    position(seq, row / group));
     }
     return columns;
@@ -201,10 +201,10 @@ static inline int begin_rows(column *c, const msa_shape *s, const msa_seq *seq, 
 static inline void end_rows(const column *c, const msa_shape *s, const msa_seq *seq, int r, int64_t first,
                             int64_t n, float *o, float *lse)
 {
-    for (int64_t a = 0; a < n; a++) {
-        const int64_t row = row_of(s, seq, r, first + a);
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t row = row_of(s, seq, r, first + i);
         const float found =
-            column_end(&c[a / TILE_ROWS], (int)(a % TILE_ROWS), s->d_head, o + row * s->d_head);
+            column_end(&c[i / TILE_ROWS], (int)(i % TILE_ROWS), s->d_head, o + row * s->d_head);
         if (lse)
             lse[row] = found;
     }
@@ -416,23 +416,23 @@ typedef struct pipeline {
 /* The next one. Its keys are read now, its values until two more have come, or the walk has ended. */
 static inline void walk_on(tiles *t, const walk *w, pipeline *p, const item *next)
 {
-    const int64_t a = p->n++;
-    const item *after = &p->e[a % 3];
-    p->e[a % 3] = *next;
-    for (int part = 0; a == 0 && part < parts_of(after); part++)
+    const int64_t n = p->n++;
+    const item *after = &p->e[n % 3];
+    p->e[n % 3] = *next;
+    for (int part = 0; n == 0 && part < parts_of(after); part++)
         multiply_keys(t, w, after, part, w->at[0].logits);
-    if (a > 0)
-        turn(t, w, a > 1 ? &p->e[(a - 2) % 3] : NULL, &p->e[(a - 1) % 3], after, (int)((a - 1) % 2));
+    if (n > 0)
+        turn(t, w, n > 1 ? &p->e[(n - 2) % 3] : NULL, &p->e[(n - 1) % 3], after, (int)((n - 1) % 2));
 }
 
 static inline void walk_end(tiles *t, const walk *w, pipeline *p)
 {
-    const int64_t a = p->n - 1;
-    if (a < 0)
+    const int64_t n = p->n - 1;
+    if (n < 0)
         return;
-    turn(t, w, a > 0 ? &p->e[(a - 1) % 3] : NULL, &p->e[a % 3], NULL, (int)(a % 2));
+    turn(t, w, n > 0 ? &p->e[(n - 1) % 3] : NULL, &p->e[n % 3], NULL, (int)(n % 2));
     for (int c = 0; c < 2 * w->steps; c++)
-        multiply_values(t, w, &p->e[a % 3], c, w->at[a % 2].p);
+        multiply_values(t, w, &p->e[n % 3], c, w->at[n % 2].p);
     p->n = 0;
 }
 
@@ -440,8 +440,8 @@ static inline void walk_end(tiles *t, const walk *w, pipeline *p)
 static inline void walk_items(tiles *t, const walk *w, const item *items, int64_t n)
 {
     pipeline p = {.n = 0};
-    for (int64_t a = 0; a < n; a++)
-        walk_on(t, w, &p, &items[a]);
+    for (int64_t i = 0; i < n; i++)
+        walk_on(t, w, &p, &items[i]);
     walk_end(t, w, &p);
 }
 

@@ -66,9 +66,9 @@ static double cgroups_left(void)
     while (f && fgets(line, sizeof line, f)) {
         line[strcspn(line, "\n")] = 0;
         const char *rest = strchr(line, ':');
-        for (size_t a = 0; rest && a < sizeof layout / sizeof *layout; a++)
-            if (strncmp(rest + 1, layout[a].line, strlen(layout[a].line)) == 0)
-                left = fmin(left, group_left(a, rest + 1 + strlen(layout[a].line)));
+        for (size_t i = 0; rest && i < sizeof layout / sizeof *layout; i++)
+            if (strncmp(rest + 1, layout[i].line, strlen(layout[i].line)) == 0)
+                left = fmin(left, group_left(i, rest + 1 + strlen(layout[i].line)));
     }
     if (f)
         fclose(f);

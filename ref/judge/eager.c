@@ -14,12 +14,12 @@ static void eager_row(int d, int64_t stride, const float *q, const float *k, con
                       const int64_t *tokens, int64_t n, double *p, double *sum, float *o)
 {
     double denom;
-    for (int64_t a = 0; a < n; a++)
-        p[a] = rounded(rounded(dot(q, k + tokens[a] * stride, d)) / sqrt(d));
+    for (int64_t i = 0; i < n; i++)
+        p[i] = rounded(rounded(dot(q, k + tokens[i] * stride, d)) / sqrt(d));
     softmax_row(p, n, false, &denom);
     memset(sum, 0, (size_t)d * sizeof *sum);
-    for (int64_t a = 0; a < n; a++)
-        axpy(rounded(p[a] / denom), v + tokens[a] * stride, d, sum);
+    for (int64_t i = 0; i < n; i++)
+        axpy(rounded(p[i] / denom), v + tokens[i] * stride, d, sum);
     for (int c = 0; c < d; c++)
         o[c] = (float)rounded(sum[c]);
 }

@@ -9,11 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../table/table.h"
+#include "copy8.h"
 #include "guard.h"
 #include "noise.h"
 #include "paging.h"
 #include "selections.h"
-#include "../table/table.h"
 
 /* ---- Runs ---------------------------------------------------------------------------------------- */
 
@@ -137,7 +138,7 @@ static bool know_own_scores(judgement *j)
 
 // Every output alone, ids with their LSE, and all together, since an index kernel may produce only some of
 // them.
-static void judge_index(judgement *j)
+static void judge_index(judgement *j, const msa_index8 *copy)
 {
     static const unsigned combination[] = {ARRAY_BIT(SCORES), ARRAY_BIT(IDS), ARRAY_BIT(INDEX_LSE),
                                            ARRAY_BIT(IDS) | ARRAY_BIT(INDEX_LSE),
@@ -148,7 +149,8 @@ static void judge_index(judgement *j)
         return;
     for (int n = 0; n < 5 && j->report.outcome == JUDGE_PASS; n++) {
         const bool ids = HAS(combination[n], ARRAY_IDS);
-        const msa_arrays run = with_outputs(j, inputs_arrays(in), combination[n]);
+        msa_arrays run = with_outputs(j, inputs_arrays(in), combination[n]);
+        run.index8 = copy;
         const msa_status status = j->kernel->run(j->s, &run, j->work.data);
         if (status == MSA_ERR_UNSUPPORTED)
             continue;
@@ -208,6 +210,18 @@ static int page_of(const msa_shape *s, uint64_t seed)
     return page[seed % 3];
 }
 
+// What a call brings beside its keys: NULL, unless it is to be screened.
+static const msa_index8 *make_copy(judgement *j, const msa_shape *s, const msa_pages *p, const float *ki,
+                                   msa_index8 *copy)
+{
+    if (!j->codes)
+        return NULL;
+    *copy = copy8_new(s, p, ki);
+    if (!copy->codes)
+        j->report.outcome = JUDGE_NO_MEMORY;
+    return copy;
+}
+
 // The same step once more with its keys in pages, where the queries of all sequences are equally many. A
 // kernel that does not take pages, or 8-bit keys, has been judged without.
 static void judge_pages(judgement *j, uint64_t seed, bool small)
@@ -221,10 +235,13 @@ static void judge_pages(judgement *j, uint64_t seed, bool small)
     if (paging_new(&g, j->s, whole, page_of(j->s, seed), seed, small) &&
         guard_new(&work, j->kernel->workspace(&g.s))) {
         step a = {&g.s, inputs_arrays(whole), work.data, small ? "8-bit" : "pages"};
+        msa_index8 copy = {0};
         a.given.k = g.k, a.given.v = g.v, a.given.ki = small ? NULL : g.ki, a.given.pages = g.p;
+        a.given.index8 = make_copy(j, &g.s, &g.p, g.ki, &copy);
         decoded.ki = g.decoded;
         j->in = small ? &decoded : whole;
         judge_step(j, &a);
+        copy8_free(&copy);
         if (j->report.outcome == JUDGE_UNSUPPORTED)
             j->report.outcome = JUDGE_PASS;
         if (!guard_intact(&work))
@@ -236,13 +253,14 @@ static void judge_pages(judgement *j, uint64_t seed, bool small)
     guard_free(&work);
 }
 
-static void judge_whole(judgement *j, uint64_t seed)
+static void judge_whole(judgement *j, const msa_index8 *copy, uint64_t seed)
 {
-    const step a = {j->s, inputs_arrays(j->in), j->work.data, msa_stage_name(j->kernel->stage)};
+    step a = {j->s, inputs_arrays(j->in), j->work.data, msa_stage_name(j->kernel->stage)};
+    a.given.index8 = copy;
     judge_step(j, &a);
     if (j->kernel->stage == MSA_STAGE_DECODE || j->kernel->stage == MSA_STAGE_DENSE_DECODE)
         judge_pages(j, seed, false);
-    if (j->kernel->stage == MSA_STAGE_DECODE)
+    if (j->kernel->stage == MSA_STAGE_DECODE && !copy) // which keys of 8 bits leave alone
         judge_pages(j, seed, true);
 }
 
@@ -283,10 +301,12 @@ static void judge_stage(judgement *j, uint64_t seed)
 {
     const inputs *in = j->in;
     msa_arrays scores = {.scores = j->oracle[ARRAY_SCORES]};
+    msa_index8 made = {0};
+    const msa_index8 *copy = make_copy(j, j->s, NULL, in->ki, &made);
     msa_index(j->s, in->qi, in->ki, j->oracle[ARRAY_SCORES], j->oracle[ARRAY_IDS], NULL, j->oracle_work);
     switch (j->kernel->stage) {
     case MSA_STAGE_INDEX:
-        judge_index(j);
+        judge_index(j, copy);
         break;
     case MSA_STAGE_TOPK:
         judge_given(j, scores, "topk");
@@ -295,20 +315,30 @@ static void judge_stage(judgement *j, uint64_t seed)
     case MSA_STAGE_PREFILL:
     case MSA_STAGE_DECODE:
     case MSA_STAGE_DENSE_DECODE:
-        judge_whole(j, seed);
+        judge_whole(j, copy, seed);
         break;
     default:
         for_each_support(j, seed);
     }
+    copy8_free(&made);
 }
 
-judge_report judge_kernel(const msa_kernel *k, const msa_shape *s, const inputs *in, uint64_t seed)
+static judge_report judge(judgement j, uint64_t seed)
 {
-    judgement j = {.kernel = k, .s = s, .in = in};
     if (judge_open(&j))
         judge_stage(&j, seed);
     else
         j.report.outcome = JUDGE_NO_MEMORY;
     judge_close(&j);
     return j.report;
+}
+
+judge_report judge_kernel(const msa_kernel *k, const msa_shape *s, const inputs *in, uint64_t seed)
+{
+    return judge((judgement){.kernel = k, .s = s, .in = in}, seed);
+}
+
+judge_report judge_screened(const msa_kernel *k, const msa_shape *s, const inputs *in, uint64_t seed)
+{
+    return judge((judgement){.kernel = k, .s = s, .in = in, .codes = true}, seed);
 }

@@ -27,5 +27,7 @@ typedef struct judge_report {
  *  drawn from `seed`, and (backward, KL) full support. An index with a rule of its own is held to the
  *  scores that it gives. */
 judge_report judge_kernel(const msa_kernel *k, const msa_shape *s, const inputs *in, uint64_t seed);
+/** The same with an 8-bit copy of the index keys in every call, of a kernel that screens by it (table_screens). */
+judge_report judge_screened(const msa_kernel *k, const msa_shape *s, const inputs *in, uint64_t seed);
 
 #endif

@@ -23,6 +23,7 @@ typedef struct judgement {
     guard work;
     double *wide;           // one oracle tensor in double
     double *noise[ARRAY_N]; // of the kernel's roundings; NULL where it makes none
+    bool codes;             // calls bring an 8-bit copy of the index keys
     inputs rounded;         // what a bf16 kernel makes of the inputs
     judge_report report;
 } judgement;

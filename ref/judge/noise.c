@@ -17,9 +17,9 @@ static void add_block(const msa_shape *s, const float *v, const int64_t *tokens,
     const int d = s->d_head;
     memset(b->part, 0, (size_t)d * sizeof *b->part);
     /* [noise] */
-    for (int64_t a = 0; a < n; a++)
+    for (int64_t i = 0; i < n; i++)
         for (int c = 0; c < d; c++) {
-            const double term = p[a] * (double)v[tokens[a] * s->n_kv_heads * d + c];
+            const double term = p[i] * (double)v[tokens[i] * s->n_kv_heads * d + c];
             to.weights[c] += term * term;
             b->part[c] += term;
         }
@@ -35,21 +35,21 @@ static void noise_row(const msa_shape *s, const float *q, const float *k, const 
 {
     const int d = s->d_head;
     double denom;
-    for (int64_t a = 0; a < n; a++)
-        b->p[a] = b->s[a] = dot(q, k + b->tokens[a] * s->n_kv_heads * d, d) / sqrt(d);
+    for (int64_t i = 0; i < n; i++)
+        b->p[i] = b->s[i] = dot(q, k + b->tokens[i] * s->n_kv_heads * d, d) / sqrt(d);
     softmax_row(b->p, n, false, &denom);
-    for (int64_t a = 0; a < n; a++)
-        b->p[a] /= denom;
+    for (int64_t i = 0; i < n; i++)
+        b->p[i] /= denom;
     memset(b->o, 0, (size_t)d * sizeof *b->o);
-    for (int64_t a = 0, next; a < n; a = next) {
-        for (next = a + 1; next < n && b->tokens[next] / s->block == b->tokens[a] / s->block;)
+    for (int64_t i = 0, next; i < n; i = next) {
+        for (next = i + 1; next < n && b->tokens[next] / s->block == b->tokens[i] / s->block;)
             next++;
-        add_block(s, v, b->tokens + a, b->p + a, next - a, b, to);
+        add_block(s, v, b->tokens + i, b->p + i, next - i, b, to);
     }
-    for (int64_t a = 0; to.logits && a < n; a++)
+    for (int64_t i = 0; to.logits && i < n; i++)
         for (int c = 0; c < d; c++) {
-            const double value = (double)v[b->tokens[a] * s->n_kv_heads * d + c],
-                         moved = b->p[a] * b->s[a] * (value - b->o[c]);
+            const double value = (double)v[b->tokens[i] * s->n_kv_heads * d + c],
+                         moved = b->p[i] * b->s[i] * (value - b->o[c]);
             to.logits[c] += moved * moved;
         }
 }
@@ -83,11 +83,11 @@ bool noise_by_cause(const msa_shape *s, const float *q, const float *k, const fl
     const bool ok = scratch_new(&b, (size_t)max_support(s, !ids), (size_t)s->d_head);
     const int group = s->n_heads / s->n_kv_heads;
     double *const square[] = {to.weights, to.partials, to.logits};
-    for (int a = 0; a < 3; a++)
-        if (square[a])
-            memset(square[a], 0, (size_t)(s->n_q * s->n_heads * s->d_head) * sizeof *square[a]);
-    for (int a = 0; ok && a < msa_n_seqs(s); a++) {
-        const msa_seq seq = msa_get_seq(s, a);
+    for (int i = 0; i < 3; i++)
+        if (square[i])
+            memset(square[i], 0, (size_t)(s->n_q * s->n_heads * s->d_head) * sizeof *square[i]);
+    for (int j = 0; ok && j < msa_n_seqs(s); j++) {
+        const msa_seq seq = msa_get_seq(s, j);
         for (int64_t i = 0; i < seq.n_q; i++)
             for (int h = 0; h < s->n_heads; h++) {
                 const int r = h / group;
@@ -126,11 +126,11 @@ static void weights_of(const float *q, const float *k, int64_t stride, const int
                        int d, double *p)
 {
     double denom;
-    for (int64_t a = 0; a < n; a++)
-        p[a] = dot(q, k + tokens[a] * stride, d) / sqrt(d);
+    for (int64_t i = 0; i < n; i++)
+        p[i] = dot(q, k + tokens[i] * stride, d) / sqrt(d);
     softmax_row(p, n, false, &denom);
-    for (int64_t a = 0; a < n; a++)
-        p[a] /= denom;
+    for (int64_t i = 0; i < n; i++)
+        p[i] /= denom;
 }
 
 /* What one query and head sees. Gradients of keys start at the group's first. */
@@ -148,13 +148,13 @@ static double score_gradients(const gradient_row *x, int d, bool rounded_o)
     double delta = 0, error2 = 0;
     weights_of(x->q, x->k, x->stride, x->tokens, x->n, d, x->p);
     memset(x->sum, 0, (size_t)d * sizeof *x->sum);
-    for (int64_t a = 0; a < x->n; a++) {
-        x->ds[a] = dot(x->dout, x->v + x->tokens[a] * x->stride, d);
-        delta += x->p[a] * x->ds[a];
-        axpy(x->p[a], x->v + x->tokens[a] * x->stride, d, x->sum);
+    for (int64_t i = 0; i < x->n; i++) {
+        x->ds[i] = dot(x->dout, x->v + x->tokens[i] * x->stride, d);
+        delta += x->p[i] * x->ds[i];
+        axpy(x->p[i], x->v + x->tokens[i] * x->stride, d, x->sum);
     }
-    for (int64_t a = 0; a < x->n; a++)
-        x->ds[a] = x->p[a] * (x->ds[a] - delta);
+    for (int64_t i = 0; i < x->n; i++)
+        x->ds[i] = x->p[i] * (x->ds[i] - delta);
     for (int c = 0; rounded_o && c < d; c++)
         error2 += pow(NOISE_ROUNDING * (double)x->dout[c] * x->sum[c], 2);
     return error2;
@@ -169,15 +169,15 @@ static void backward_row(const msa_shape *s, const gradient_row *x, msa_precisio
                  unit2 = precision >= MSA_BF16_WEIGHTS ? NOISE_ROUNDING * NOISE_ROUNDING : 0;
     memset(x->mean, 0, (size_t)d * sizeof *x->mean);
     memset(x->sum, 0, (size_t)d * sizeof *x->sum); /* now a block's part of dq */
-    for (int64_t a = 0; a < x->n; a++) {
-        const int64_t at = x->tokens[a] * x->stride;
-        const bool last = a + 1 == x->n || x->tokens[a + 1] / s->block != x->tokens[a] / s->block;
-        const double p2 = x->p[a] * x->p[a], ds2 = x->ds[a] * x->ds[a];
+    for (int64_t i = 0; i < x->n; i++) {
+        const int64_t at = x->tokens[i] * x->stride;
+        const bool last = i + 1 == x->n || x->tokens[i + 1] / s->block != x->tokens[i] / s->block;
+        const double p2 = x->p[i] * x->p[i], ds2 = x->ds[i] * x->ds[i];
         for (int c = 0; c < d; c++) {
             const double key = (double)x->k[at + c] - (double)x->centre[c], query = (double)x->q[c],
                          out = (double)x->dout[c];
-            x->mean[c] += x->p[a] * key;
-            x->sum[c] += x->ds[a] * key;
+            x->mean[c] += x->p[i] * key;
+            x->sum[c] += x->ds[i] * key;
             dq[c] += unit2 * ds2 * key * key / d + (last && partials ? unit2 * x->sum[c] * x->sum[c] / d : 0);
             dk[at + c] += (unit2 * ds2 + error2 * p2) * query * query / d;
             dv[at + c] += unit2 * p2 * out * out;
@@ -244,8 +244,8 @@ static void index_gradients(const msa_shape *s, const float *q, const float *k, 
     weights_of(qi + r * di, ki, di, tokens, n, di, g);
     for (int h = r * group; h < (r + 1) * group; h++) {
         weights_of(q + h * d, k + (int64_t)r * d, (int64_t)s->n_kv_heads * d, tokens, n, d, p);
-        for (int64_t a = 0; a < n; a++)
-            g[a] -= p[a] / group;
+        for (int64_t i = 0; i < n; i++)
+            g[i] -= p[i] / group;
     }
 }
 
@@ -272,11 +272,11 @@ bool noise_of_kl(const msa_shape *s, const float *q, const float *k, const float
                 key_centre(s, ids_row(s, ids, r, seq.q0 + i), position(&seq, i), index_keys, di, di, centre);
                 index_gradients(s, q + (seq.q0 + i) * s->n_heads * s->d_head, keys,
                                 qi + (seq.q0 + i) * s->n_kv_heads * di, index_keys, r, tokens, n, buffer, g);
-                for (int64_t a = 0; a < n; a++)
+                for (int64_t j = 0; j < n; j++)
                     for (int c = 0; c < di; c++) {
-                        const double key = (double)index_keys[tokens[a] * di + c] - (double)centre[c];
-                        dqi[at + c] += pow(f * g[a] * key, 2);
-                        dki[(seq.kv0 + tokens[a]) * di + c] += pow(f * g[a] * (double)qi[at + c], 2);
+                        const double key = (double)index_keys[tokens[j] * di + c] - (double)centre[c];
+                        dqi[at + c] += pow(f * g[j] * key, 2);
+                        dki[(seq.kv0 + tokens[j]) * di + c] += pow(f * g[j] * (double)qi[at + c], 2);
                     }
             }
     }

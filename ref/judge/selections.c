@@ -56,22 +56,21 @@ typedef struct row {
 
 static bool has(const row *r, int64_t block)
 {
-    for (int a = 0; a < r->n; a++)
-        if (r->ids[a] == block)
+    for (int i = 0; i < r->n; i++)
+        if (r->ids[i] == block)
             return true;
     return false;
 }
 
+/* Rows ascend at any time: most are so short that to sort them would take longest of all. */
 static void take(row *r, int64_t block)
 {
-    if (r->n < r->most && block >= 0 && block <= r->local && !has(r, block))
-        r->ids[r->n++] = (int32_t)block;
-}
-
-static int by_id(const void *a, const void *b)
-{
-    const int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
-    return (x > y) - (x < y);
+    if (r->n == r->most || block < 0 || block > r->local || has(r, block))
+        return;
+    int at = r->n++;
+    for (; at > 0 && r->ids[at - 1] > block; at--)
+        r->ids[at] = r->ids[at - 1];
+    r->ids[at] = (int32_t)block;
 }
 
 /* Random blocks until the row is full; where most are taken it would be long until a free one comes, so the
@@ -80,8 +79,8 @@ static void fill(row *r, inputs_rng *rng)
 {
     for (int tries = 0; r->n < r->most && tries < 4 * r->most; tries++)
         take(r, inputs_below(rng, r->local + 1));
-    for (int64_t a = 0, start = inputs_below(rng, r->local + 1); r->n < r->most; a++)
-        take(r, (start + a) % (r->local + 1));
+    for (int64_t i = 0, start = inputs_below(rng, r->local + 1); r->n < r->most; i++)
+        take(r, (start + i) % (r->local + 1));
 }
 
 /* ---- What a group's rows have in common ----------------------------------------------------------- */
@@ -95,8 +94,8 @@ static void draw_hot(group *g, int64_t n_blocks, int r, int n_groups, inputs_rng
 {
     const int64_t wanted = (int64_t)HOT * n_groups, tenth = max_i64(n_blocks / 10, wanted);
     const int64_t span = max_i64(1, min_i64(tenth, n_blocks) / wanted);
-    for (int a = 0; a < HOT; a++)
-        g->hot[a] = (int64_t)(a * n_groups + r) * span % n_blocks + inputs_below(rng, span);
+    for (int i = 0; i < HOT; i++)
+        g->hot[i] = (int64_t)(i * n_groups + r) * span % n_blocks + inputs_below(rng, span);
 }
 
 static group draw_group(uint64_t seed, const msa_shape *s, int64_t n_blocks, int r)
@@ -104,8 +103,8 @@ static group draw_group(uint64_t seed, const msa_shape *s, int64_t n_blocks, int
     group g;
     inputs_rng rng = rng_at(seed, r, -1);
     draw_hot(&g, n_blocks, r, s->n_kv_heads, &rng);
-    for (int a = 0; a < OFFSETS; a++)
-        g.offset[a] = (int64_t)exp(uniform(&rng) * log((double)n_blocks));
+    for (int i = 0; i < OFFSETS; i++)
+        g.offset[i] = (int64_t)exp(uniform(&rng) * log((double)n_blocks));
     return g;
 }
 
@@ -113,9 +112,9 @@ static void take_structured(row *r, const group *g, inputs_rng *rng)
 {
     if (uniform(rng) < SINK_SHARE)
         take(r, 0);
-    for (int a = 0; a < OFFSETS; a++)
+    for (int i = 0; i < OFFSETS; i++)
         if (uniform(rng) < OFFSET_SHARE)
-            take(r, r->local - g->offset[a]);
+            take(r, r->local - g->offset[i]);
 }
 
 /* Query i at position p of its sequence, whose first query is q0. */
@@ -133,9 +132,9 @@ static void draw_row(row *r, selection_kind kind, const group *g, uint64_t seed,
         take(r, r->local);
     switch (kind) {
     case SELECTION_HOT:
-        for (int a = 0; a < HOT; a++)
+        for (int j = 0; j < HOT; j++)
             if (uniform(&rng) < HOT_SHARE)
-                take(r, g->hot[a]);
+                take(r, g->hot[j]);
         break;
     case SELECTION_LOCAL:
         for (int64_t b = r->local - 1; r->n < r->most; b--)
@@ -149,7 +148,6 @@ static void draw_row(row *r, selection_kind kind, const group *g, uint64_t seed,
         break;
     }
     fill(r, &rng);
-    qsort(r->ids, (size_t)r->n, sizeof *r->ids, by_id);
 }
 
 void selection_draw(const msa_shape *s, selection_kind kind, uint64_t seed, int32_t *ids)
@@ -174,14 +172,20 @@ void selection_draw(const msa_shape *s, selection_kind kind, uint64_t seed, int3
 
 /* ---- Counting ----------------------------------------------------------------------------------- */
 
+static int by_id(const void *a, const void *b)
+{
+    const int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+    return (x > y) - (x < y);
+}
+
 /* Different blocks in n rows of ids, copied to `sorted` first. */
 static int64_t distinct(const int32_t *ids, int64_t n, int32_t *sorted)
 {
     int64_t count = 0;
     memcpy(sorted, ids, (size_t)n * sizeof *sorted);
     qsort(sorted, (size_t)n, sizeof *sorted, by_id);
-    for (int64_t a = 0; a < n; a++)
-        count += sorted[a] >= 0 && (a == 0 || sorted[a] != sorted[a - 1]);
+    for (int64_t i = 0; i < n; i++)
+        count += sorted[i] >= 0 && (i == 0 || sorted[i] != sorted[i - 1]);
     return count;
 }
 
@@ -203,8 +207,8 @@ double selection_union8(const msa_shape *s, const int32_t *ids)
 static int64_t pairs_of_row(const msa_shape *s, const int32_t *ids, int64_t p)
 {
     int64_t pairs = 0;
-    for (int a = 0; a < s->topk && ids[a] >= 0; a++)
-        pairs += min_i64(s->block, p + 1 - (int64_t)ids[a] * s->block);
+    for (int entry = 0; entry < s->topk && ids[entry] >= 0; entry++)
+        pairs += min_i64(s->block, p + 1 - (int64_t)ids[entry] * s->block);
     return pairs;
 }
 
@@ -231,9 +235,9 @@ static int64_t blocks_of_group(const msa_shape *s, const int32_t *ids, const msa
     memset(seen, 0, (size_t)n_blocks * sizeof *seen);
     for (int64_t i = 0; i < seq->n_q; i++) {
         const int32_t *row_ids = ids_row(s, ids, r, seq->q0 + i);
-        for (int a = 0; a < s->topk && row_ids[a] >= 0; a++) {
-            count += !seen[row_ids[a]];
-            seen[row_ids[a]] = true;
+        for (int entry = 0; entry < s->topk && row_ids[entry] >= 0; entry++) {
+            count += !seen[row_ids[entry]];
+            seen[row_ids[entry]] = true;
         }
     }
     return count;

@@ -68,8 +68,8 @@ static void judge_element(verdict *v, double oracle, double found, double allowe
     double used = share(error, allowed);
     bool bad = !(used <= 1);
     if (bad ? v->n_bad == 0 : v->n_bad == 0 && used >= v->used) {
-        for (int a = 0; a < 3; a++)
-            v->at[a] = at[a];
+        for (int i = 0; i < 3; i++)
+            v->at[i] = at[i];
         v->expected = oracle;
         v->found = found;
         v->allowed = allowed;

@@ -22,21 +22,21 @@ static const struct {
 void config_to_meta(const model_config *c, checkpoint_meta *meta)
 {
     checkpoint_put(meta, "format", "msa-model-1");
-    for (size_t a = 0; a < sizeof config_int / sizeof *config_int; a++) {
+    for (size_t i = 0; i < sizeof config_int / sizeof *config_int; i++) {
         int value;
-        memcpy(&value, (const char *)c + config_int[a].at, sizeof value);
-        checkpoint_put_int(meta, config_int[a].key, value);
+        memcpy(&value, (const char *)c + config_int[i].at, sizeof value);
+        checkpoint_put_int(meta, config_int[i].key, value);
     }
-    for (size_t a = 0; a < sizeof config_real / sizeof *config_real; a++) {
+    for (size_t i = 0; i < sizeof config_real / sizeof *config_real; i++) {
         double value;
-        memcpy(&value, (const char *)c + config_real[a].at, sizeof value);
-        checkpoint_put_real(meta, config_real[a].key, value);
+        memcpy(&value, (const char *)c + config_real[i].at, sizeof value);
+        checkpoint_put_real(meta, config_real[i].key, value);
     }
-    for (size_t a = 0; a < sizeof config_variant / sizeof *config_variant; a++) {
+    for (size_t i = 0; i < sizeof config_variant / sizeof *config_variant; i++) {
         int value;
-        memcpy(&value, (const char *)c + config_variant[a].at, sizeof value);
+        memcpy(&value, (const char *)c + config_variant[i].at, sizeof value);
         if (value) /* a file of plain MSA says nothing about them */
-            checkpoint_put_int(meta, config_variant[a].key, value);
+            checkpoint_put_int(meta, config_variant[i].key, value);
     }
 }
 
@@ -48,24 +48,24 @@ bool config_from_meta(const st_file *f, const char *path, model_config *c, io_er
                  format ? format : "none");
         return false;
     }
-    for (size_t a = 0; a < sizeof config_int / sizeof *config_int; a++) {
+    for (size_t i = 0; i < sizeof config_int / sizeof *config_int; i++) {
         int64_t value;
-        if (!checkpoint_get_int(f, path, config_int[a].key, INT32_MAX, &value, err))
+        if (!checkpoint_get_int(f, path, config_int[i].key, INT32_MAX, &value, err))
             return false;
-        memcpy((char *)c + config_int[a].at, &(int){(int)value}, sizeof(int));
+        memcpy((char *)c + config_int[i].at, &(int){(int)value}, sizeof(int));
     }
-    for (size_t a = 0; a < sizeof config_real / sizeof *config_real; a++) {
+    for (size_t i = 0; i < sizeof config_real / sizeof *config_real; i++) {
         double value;
-        if (!checkpoint_get_real(f, path, config_real[a].key, &value, err))
+        if (!checkpoint_get_real(f, path, config_real[i].key, &value, err))
             return false;
-        memcpy((char *)c + config_real[a].at, &value, sizeof value);
+        memcpy((char *)c + config_real[i].at, &value, sizeof value);
     }
-    for (size_t a = 0; a < sizeof config_variant / sizeof *config_variant; a++) {
+    for (size_t i = 0; i < sizeof config_variant / sizeof *config_variant; i++) {
         int64_t value = 0;
-        if (st_get_meta(f, config_variant[a].key) &&
-            !checkpoint_get_int(f, path, config_variant[a].key, INT32_MAX, &value, err))
+        if (st_get_meta(f, config_variant[i].key) &&
+            !checkpoint_get_int(f, path, config_variant[i].key, INT32_MAX, &value, err))
             return false;
-        memcpy((char *)c + config_variant[a].at, &(int){(int)value}, sizeof(int));
+        memcpy((char *)c + config_variant[i].at, &(int){(int)value}, sizeof(int));
     }
     return true;
 }
@@ -152,18 +152,18 @@ bool checkpoint_no_others(const st_file *f, const char *path, const model *m, co
                           int n_prefixes, io_error err)
 {
     const int expected = n_prefixes * m->n_tensors;
-    for (int a = 0; f->n_tensors > expected && a < f->n_tensors; a++) {
+    for (int i = 0; f->n_tensors > expected && i < f->n_tensors; i++) {
         bool known = false;
         for (int p = 0; p < n_prefixes && !known; p++) {
             const size_t n = strlen(prefix[p]);
             for (int b = 0; b < m->n_tensors && !known; b++)
-                known = strncmp(f->tensor[a].name, prefix[p], n) == 0 &&
-                        strcmp(f->tensor[a].name + n, m->tensor[b].name) == 0;
+                known = strncmp(f->tensor[i].name, prefix[p], n) == 0 &&
+                        strcmp(f->tensor[i].name + n, m->tensor[b].name) == 0;
         }
         if (!known)
             return io_fail(err, path,
                            "expected the %d tensors that its metadata describes, found also '%.80s'",
-                           expected, f->tensor[a].name);
+                           expected, f->tensor[i].name);
     }
     return true;
 }
@@ -176,9 +176,9 @@ bool model_load(model *m, const char *path, io_error err)
     if (!st_read(path, &f, err))
         return false;
     bool ok = config_from_meta(&f, path, &c, err) && model_allocate(m, &c, err);
-    for (int a = 0; ok && a < m->n_tensors; a++)
-        ok = checkpoint_read_tensor(&f, path, m->tensor[a].name, &m->tensor[a],
-                                    m->params + m->tensor[a].offset, err);
+    for (int i = 0; ok && i < m->n_tensors; i++)
+        ok = checkpoint_read_tensor(&f, path, m->tensor[i].name, &m->tensor[i],
+                                    m->params + m->tensor[i].offset, err);
     ok = ok && checkpoint_no_others(&f, path, m, &(const char *){""}, 1, err);
     st_free(&f);
     if (!ok)
@@ -201,8 +201,8 @@ bool model_save(const model *m, const char *path, io_error err)
         snprintf(err, IO_ERR, "%s: no memory to write it", path);
         return false;
     }
-    for (int a = 0; a < m->n_tensors; a++)
-        list[a] = checkpoint_tensor(&m->tensor[a], m->tensor[a].name, m->params);
+    for (int i = 0; i < m->n_tensors; i++)
+        list[i] = checkpoint_tensor(&m->tensor[i], m->tensor[i].name, m->params);
     st_file f = {.n_tensors = m->n_tensors, .tensor = list, .n_meta = meta.n, .meta = meta.item};
     bool ok = st_write(path, &f, err);
     free(list);

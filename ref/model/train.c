@@ -152,6 +152,8 @@ static void train_to_meta(const trainer *t, checkpoint_meta *meta)
     checkpoint_put_real(meta, "train.decay", c->decay);
     checkpoint_put_real(meta, "train.clip", c->clip);
     checkpoint_put_real(meta, "train.lambda", c->lambda);
+    if (c->index_gain > 0)
+        checkpoint_put_real(meta, "train.index_gain", c->index_gain);
     if (c->backend)
         checkpoint_put(meta, "train.backend", c->backend);
     if (c->precision)
@@ -308,6 +310,18 @@ static void adamw(trainer *t, const float *grads, double lr, double scale)
     }
 }
 
+/* Gains of the norms of index queries and keys, 1 + the parameter, go no further from 1 than a factor `most`. */
+static void hold_index_gains(const model *m, double most)
+{
+    static const int norm[] = {IQ_NORM, IK_NORM};
+    for (int l = 0; m->config.sparse && l < m->config.n_layers; l++)
+        for (int i = 0; i < 2; i++) {
+            float *gain = layer_part(m, m->params, l, norm[i]);
+            for (int c = 0; c < m->config.d_index; c++)
+                gain[c] = fminf(fmaxf(gain[c], (float)(1 / most - 1)), (float)(most - 1));
+        }
+}
+
 train_step trainer_step(trainer *t)
 {
     const train_config *c = &t->config;
@@ -323,6 +337,8 @@ train_step trainer_step(trainer *t)
         done.kl += t->kl[l] / t->m.config.n_layers;
     done.norm = global_norm(model_run_grads(t->run), t->m.n_params);
     adamw(t, model_run_grads(t->run), done.lr, done.norm > c->clip ? c->clip / done.norm : 1);
+    if (c->index_gain > 0)
+        hold_index_gains(&t->m, c->index_gain);
     done.step = ++t->step;
     return done;
 }

@@ -21,6 +21,8 @@ typedef struct train_config {
     double clip;          /**< largest global norm of the gradient */
     double lambda;        /**< weight of the KL loss. The Index Branch has no other gradient and AdamW divides
                                by its size, so lambda acts through the clipping norm only */
+    double index_gain;    /**< unless 0: gains of the norms of index queries and keys stay within 1/x .. x. At 1
+                               all queries have one length, and all keys, as bounds by length like them */
     uint64_t seed;
     /* Noted in the state, so that a run goes on as it began; NULL and 0 are not. */
     const char *backend;   /**< who computes */

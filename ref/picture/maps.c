@@ -58,10 +58,10 @@ static void fate_row(const int32_t *ids, const int32_t *ideal, int64_t n, int64_
 {
     for (int64_t b = 0; b < blocks; b++)
         fate[b] = b <= local ? MAPS_NEITHER : MAPS_HIDDEN;
-    for (int64_t a = 0; a < n; a++)
-        fate[ids[a]] |= MAPS_CHOSEN;
-    for (int64_t a = 0; ideal && a < n; a++)
-        fate[ideal[a]] |= MAPS_IDEAL;
+    for (int64_t i = 0; i < n; i++)
+        fate[ids[i]] |= MAPS_CHOSEN;
+    for (int64_t i = 0; ideal && i < n; i++)
+        fate[ideal[i]] |= MAPS_IDEAL;
 }
 
 /* Shares and fates of one group, once scores, ids and mass are there; work as for msa_recall(). */

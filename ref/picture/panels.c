@@ -280,14 +280,14 @@ canvas panels_draw(const maps *m, int layer, int group, const char *source)
     int top;
     canvas im = titled_image(LEFT + n * (slot + GAP) - GAP, g.height + 3 * LINE + 3 * (LINE + 4), title,
                              source, &top);
-    for (int a = 0; a < n; a++) {
-        const int x = MARGIN + LEFT + a * (slot + GAP), foot = top + g.height;
-        canvas_text(&im, x, top - LINE, TEXT, false, ink, panel[a].heading);
-        draw_cells(&im, x, top, &g, panel[a].colour, &of);
+    for (int i = 0; i < n; i++) {
+        const int x = MARGIN + LEFT + i * (slot + GAP), foot = top + g.height;
+        canvas_text(&im, x, top - LINE, TEXT, false, ink, panel[i].heading);
+        draw_cells(&im, x, top, &g, panel[i].colour, &of);
         draw_columns_axis(&im, x, top, &g);
-        draw_rows_axis(&im, x, top, &g, s->n_kv - s->n_q, a ? NULL : "query position");
+        draw_rows_axis(&im, x, top, &g, s->n_kv - s->n_q, i ? NULL : "query position");
         centred(&im, x + g.width / 2, foot + 10 + LINE, ink, "key block");
-        panel[a].legend(&im, x, foot + 10 + 5 * LINE / 2, of.decades);
+        panel[i].legend(&im, x, foot + 10 + 5 * LINE / 2, of.decades);
     }
     return im;
 }

@@ -157,6 +157,12 @@ void table_prefer_same_bits(const char *backend, msa_ops *ops)
     }
 }
 
+bool table_screens(const msa_kernel *kernel)
+{
+    char name[KERNEL_NAME];
+    return table_device(kernel->backend) && plan_takes(kernel_name(kernel, name)) & TAKES_CODES;
+}
+
 const char *table_backends(void)
 {
     static const char *const names[] = {"ref or fast", "ref, fast or simt", "ref, fast or cuda",

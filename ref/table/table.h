@@ -34,6 +34,9 @@ const char *table_precision(const msa_ops *ops);
 /** Replaces a back end's table by its table of that type. False if it has none. */
 bool table_prefer_precision(const char *backend, const char *precision, msa_ops *ops);
 
+/** Whether it is a kernel of a device that screens by an 8-bit copy of the index keys, where a call brings one. */
+bool table_screens(const msa_kernel *kernel);
+
 /** Replaces those whose bits may differ from run to run by those that add in a fixed order. */
 void table_prefer_same_bits(const char *backend, msa_ops *ops);
 

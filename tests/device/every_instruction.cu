@@ -147,6 +147,8 @@ void launch_all(CUtensorMap &map, float *x, bf16 *a, uint32_t *flag)
     LAUNCH(products<64>, 1, 256, sizeof(Smem), nullptr, x, flag);
     LAUNCH(products<128>, 1, 256, sizeof(Smem), nullptr, x, flag);
     LAUNCH(products<256>, 1, 256, sizeof(Smem), nullptr, x, flag);
+    LAUNCH(integer_products<8>, 1, 128, sizeof(Smem), nullptr, flag);
+    LAUNCH(integer_products<16>, 1, 128, sizeof(Smem), nullptr, flag);
     LAUNCH(integer_products<32>, 1, 128, sizeof(Smem), nullptr, flag);
     LAUNCH(integer_products<64>, 1, 128, sizeof(Smem), nullptr, flag);
     LAUNCH(integer_products<128>, 1, 128, sizeof(Smem), nullptr, flag);

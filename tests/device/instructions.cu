@@ -1379,6 +1379,8 @@ void add_wgmma(Made &m)
     add_products<64>(m, "wgmma_ss, N = 64", "wgmma_rs, N = 64");
     add_products<128>(m, "wgmma_ss, N = 128", "wgmma_rs, N = 128");
     add_products<256>(m, "wgmma_ss, N = 256", "wgmma_rs, N = 256");
+    add_int8_products<8>(m, "wgmma_ss_int8, N = 8");
+    add_int8_products<16>(m, "wgmma_ss_int8, N = 16");
     add_int8_products<32>(m, "wgmma_ss_int8, N = 32");
     add_int8_products<64>(m, "wgmma_ss_int8, N = 64");
     add_int8_products<128>(m, "wgmma_ss_int8, N = 128");

@@ -83,7 +83,7 @@ mutant 'fast lanes see a key too many' attend_block test_fast '$c->entry[$e]) + 
 mutant 'fast decode loses the last block' topk_blocks test_fast '$b < $local; $b++' '$b + 1 < $local; $b++'
 mutant 'fast decode merges without shrinking' heads_merge test_fast '$into->o[$c] * $a + $h' '$into->o[$c] + $h'
 mutant 'tiles: values of the item before last are overwritten' pack_span test_amx '% RING' '% (RING - 1)'
-mutant 'tiles: a piece that crosses pages goes on in the first' span_find test_amx 'side_by_side = keys_together(at, j + a, j + x->n);' 'side_by_side = x->n - a;'
+mutant 'tiles: a piece that crosses pages goes on in the first' span_find test_amx 'side_by_side = keys_together(at, j + $i, j + x->n);' 'side_by_side = x->n - $i;'
 mutant 'tiles: parts merged without shrinking' column_merge test_amx 'load(o) * own' 'load(o)'
 mutant 'tiles: the last key of a part is left out' meet_part test_amx 'now->j + now->n, end);' 'now->j + now->n, end - 1);'
 mutant 'tiles: 8-bit index keys without their scale' block_maxima test_amx 'y->ki.scale[keys.row / y->ki.piece] : 1' '1 : 1'

@@ -1,4 +1,4 @@
-/* wants: tensor multiply-adds: found 0, but no answer can do with less than 323200: .* write mma_m16n8k16.. */
+/* wants: multiply-adds for one token: found 0, but no answer can do with less than 102400: .* write mma_m16n8k16.. */
 /* Block scores, a warp per index query and block. The lanes share a key: two channels each. */
 #include "../../../cuda/index/rows.cuh"
 

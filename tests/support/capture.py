@@ -1,4 +1,4 @@
-"""msa.capture: TAP on stdout. A layer in NumPy with the names and the order of calls of MiniMax-M3's in Hugging
+"""msa.capture and msa.watch: TAP on stdout. A layer in NumPy with the names and the order of calls of MiniMax-M3's in Hugging
 Face transformers; and that layer itself, in bfloat16, where transformers is installed."""
 
 import os
@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "ref" / "python"))
 
 import numpy as np
 
+import msa
 from msa import capture as c
 
 n = failed = 0
@@ -39,9 +40,9 @@ class Module:
         if forward:
             self.forward = forward
 
-    def __call__(self, *inputs):
-        for hook in self.before:
-            hook(self, inputs)
+    def __call__(self, *inputs, **named):
+        for hook, with_named in self.before:
+            hook(self, inputs, *[named] * with_named)
         output = self.forward(*inputs)
         for hook in self.after:
             hook(self, inputs, output)
@@ -51,8 +52,8 @@ class Module:
         hooks.append(hook)
         return type("Handle", (), {"remove": lambda _: hooks.remove(hook)})()
 
-    def register_forward_pre_hook(self, hook):
-        return self._register(self.before, hook)
+    def register_forward_pre_hook(self, hook, with_kwargs=False):
+        return self._register(self.before, (hook, with_kwargs))
 
     def register_forward_hook(self, hook):
         return self._register(self.after, hook)
@@ -121,6 +122,25 @@ def the_layer():
         check(files.keys() == whole.keys() and all((files[a] == whole[a]).all() for a in files), "files")
 
 
+def two_sequences():
+    """Calls are joined if each begins where the one before ended."""
+    layer = Attention(False)
+    at = lambda first: np.array([[first, first + 1]]).view(Tensor)
+    with c.capture(layer) as calls:
+        for first in 0, 2, 0, 4:
+            layer(tokens(1, 2), position_ids=at(first))
+    check([int(call["position"]) for call in calls] == [0, 2, 0, 4], "calls say where they began")
+    check(len(c.join(calls[:2])["q"]) == 4 and "position" not in c.join(calls[:2]), "chunks are joined")
+    for name, some, says in (("two prompts", calls[:3], "calls[2]: expected it to begin at token 4"),
+                             ("a prompt without its beginning", calls[1:2], "calls[0]: expected it to begin at token 0"),
+                             ("a gap", [calls[0], calls[3]], "found token 4"), ("nothing", [], "found none")):
+        try:
+            c.join(some)
+            check(False, f"{name}: refused")
+        except msa.Error as e:
+            check(says in str(e), f"{name}: refused")
+
+
 def the_dense_layer():
     layer = Attention(False)
     with c.capture(layer) as calls:
@@ -143,25 +163,31 @@ def a_batch():
 # ---- The model itself -------------------------------------------------------------------------------------
 
 
-def the_model():
-    try:
-        import torch
-        from transformers.models.minimax_m3_vl import modeling_minimax_m3_vl as m3
-        from transformers.models.minimax_m3_vl.configuration_minimax_m3_vl import MiniMaxM3VLTextConfig
-    except ImportError:
-        check(True, "a layer of MiniMax-M3 # SKIP no transformers with minimax_m3_vl here")
-        return
+def made(sees=False):
+    """A model of random weights in bfloat16: of text, or the text part of one that sees images too."""
+    import torch
+    from transformers.models.minimax_m3_vl import configuration_minimax_m3_vl as config, modeling_minimax_m3_vl as m3
     torch.manual_seed(0)
-    config = MiniMaxM3VLTextConfig(
+    text = config.MiniMaxM3VLTextConfig(
         hidden_size=128, intermediate_size=64, dense_intermediate_size=64, shared_intermediate_size=64,
-        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=64, vocab_size=512, num_local_experts=4,
+        num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=64, vocab_size=512, num_local_experts=4,
         num_experts_per_tok=2, index_n_heads=2, index_head_dim=64, index_block_size=16, index_topk_blocks=4, rotary_dim=32,
-        layer_types=["full_attention", "minimax_m3_sparse"], bos_token_id=1, eos_token_id=2, pad_token_id=0)
-    config._attn_implementation = "eager"
-    model = m3.MiniMaxM3VLForCausalLM(config)
+        layer_types=["full_attention", "minimax_m3_sparse", "minimax_m3_sparse"], bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    if sees:
+        vision = dict(hidden_size=48, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=56)
+        both = config.MiniMaxM3VLConfig(text_config=text.to_dict(), vision_config=vision, projector_hidden_size=64, image_token_index=510,
+                                        video_token_index=511)
+        model = m3.MiniMaxM3SparseForConditionalGeneration._from_config(both, attn_implementation="eager")
+    else:
+        model = m3.MiniMaxM3VLForCausalLM._from_config(text, attn_implementation="eager")
     for name, p in model.named_parameters():
         torch.nn.init.normal_(p, std=0.3 if "norm" in name else 0.06)
-    model = model.to(torch.bfloat16).eval()
+    return model.to(torch.bfloat16).eval()
+
+
+def the_model():
+    import torch
+    model = made()
     with torch.no_grad(), c.capture(model.model.layers[1].self_attn) as calls, tempfile.TemporaryDirectory() as d:
         model.generate(torch.randint(3, 512, (1, 200)), max_new_tokens=4, do_sample=False)
         c.save(calls, d)
@@ -174,9 +200,67 @@ def the_model():
     check("precision bf16-logits" in said.stdout and "eager" in said.stdout, "and its rounding is named")
 
 
+def agree(watched, calls, layer):
+    """The recalls of a layer against those of msa.recall, from what was captured apart."""
+    t = c.join(calls)
+    ids = np.sort(np.where(t["ids"] < 0, 2**30, t["ids"]), -1)
+    ids = np.where(ids == 2**30, -1, ids)
+    mass, chose = msa.block_mass(t["q"], t["k"], block=16), np.arange(len(t["q"])) // 16 >= 4
+    ok = (watched.maps(layer)["ids"] == ids).all() and watched.wrong[layer] == 0
+    for g in [g for g in watched.groups if g.layer == layer]:
+        one = msa.recall(t["q"][:, 2 * g.group:2 * g.group + 2], t["k"][:, [g.group]], ids[[g.group]], block=16)
+        kept = np.take_along_axis(mass[g.group], ids[g.group].clip(0), -1)[chose].sum(-1).mean()
+        ok = ok and g.queries == one[0] and np.allclose(g[3:], (*one[1:], kept), atol=1e-6)
+    return bool(ok)
+
+
+def the_explorer():
+    import torch
+    text = torch.randint(3, 500, (200,))
+    for sees in False, True:
+        model, name = made(sees), "text and images" if sees else "text"
+        layers = model.model.language_model.layers if sees else model.model.layers
+        with tempfile.TemporaryDirectory() as d:
+            with c.capture(layers[2].self_attn) as calls:
+                if sees:  # 4 x 4 patches, merged to 4 tokens
+                    text[50:54] = 510
+                image = dict(pixel_values=torch.randn(16, 3 * 2 * 14 * 14).bfloat16(), image_grid_thw=torch.tensor([[1, 4, 4]])) if sees else {}
+                watched = msa.watch(model, text, out=d + "/out", **image)
+            check([g[:2] for g in watched.groups] == [(1, 0), (1, 1), (2, 0), (2, 1)], f"msa.watch, {name}: groups of all sparse layers")
+            check(len(calls) == 1 and agree(watched, calls, 2), "... with the recalls and the mass of what was captured apart")
+            page = watched.page.read_text()
+            check(all(f'"layer":{l},"group":{r}' in page for l in (1, 2) for r in (0, 1)) and str(watched).count("\n") == 5,
+                  "... one page holds them all")
+            if sees:
+                continue
+            again = msa.watch(model, text.tolist(), out=d + "/out2", layers=[1])
+            check(again.groups == watched.groups[:2], "... a layer alone")
+            short = msa.watch(model, text[:60], out=d + "/short", layers=[1])
+            check(short.groups[0].queries == 0 and np.isnan(short.groups[0].mass), "... a text where nothing has to be chosen")
+            flip = layers[1].self_attn.indexer.register_forward_hook(lambda _, inputs, ids: torch.where(ids == 1, 2, ids))
+            other = msa.watch(model, text, out=d + "/other")
+            flip.remove()
+            check(other.wrong[1] > 0 and other.wrong[2] == 0 and "layer 1: " in str(other), "... ids that the scores do not give are told")
+    for wrong, says in ((lambda: msa.watch(torch.nn.Linear(2, 2), text), "found Linear"),
+                        (lambda: msa.watch(model, text, layers=[0]), "some of the sparse ones, 1, 2, found 0")):
+        try:
+            wrong()
+            check(False, f"refused: {says}")
+        except msa.Error as e:
+            check(says in str(e), f"refused: {says}")
+
+
 the_layer()
+two_sequences()
 the_dense_layer()
 a_batch()
-the_model()
+try:
+    import torch
+    import transformers.models.minimax_m3_vl
+except ImportError:
+    check(True, "MiniMax-M3 itself # SKIP no transformers with minimax_m3_vl here")
+else:
+    the_model()
+    the_explorer()
 print(f"1..{n}")
 sys.exit(failed > 0)

@@ -131,6 +131,8 @@ def as_typed(name):
     """Whether a function takes what its types say: these arguments, by place or name, these of them with a default."""
     a, by_name = typed[name], {}
     for x in inspect.signature(getattr(msa, name)).parameters.values():
+        if x.kind == x.VAR_KEYWORD and a.kwarg:  # anything, on both sides
+            continue
         for word in msa._SEQS if x.kind == x.VAR_KEYWORD else [x.name]:
             by_name[word] = (x.kind == x.POSITIONAL_OR_KEYWORD, x.kind == x.VAR_KEYWORD or x.default is not x.empty)
     places = [(x.arg, (True, i >= len(a.args) - len(a.defaults))) for i, x in enumerate(a.args)]
@@ -154,7 +156,20 @@ for name in "tiles", "blocks":
 first, entries, items = msa.reverse(right, n_kv=S, block=BLOCK)
 check(first[0, -1] == (right[0] >= 0).sum() and entries[0, 0] >> 5 == np.argwhere((right[0] == 0).any(1))[0, 0], "reverse")
 rows, block_recall, score_recall = msa.recall(q, k, right, block=BLOCK)
-check(rows > 0 and 0 < block_recall <= 1 and 0 < score_recall <= 1, "recall")
+chose = pos // BLOCK >= K
+per_query = msa.recall_of_queries(q, k, right, block=BLOCK)
+check(rows == HKV * chose.sum() and np.allclose(per_query[..., chose].mean((1, 2)), (block_recall, score_recall), atol=1e-6) and
+      (per_query[..., ~chose] == 1).all(), "recall, and of every query")
+full = [softmax(np.where(seen, q[:, h].astype(float) @ k[:, h // G].astype(float).T / D**0.5, -np.inf))[0] for h in range(HQ)]
+weight = np.array(full).reshape(HKV, G, T, S).mean(1)
+weight = np.add.reduceat(weight, range(0, S, BLOCK), -1)
+check(np.allclose(msa.block_mass(q, k, block=BLOCK), weight, atol=error), "block mass")
+best = np.argsort(-weight, axis=-1, kind="stable")[..., :K]
+both = [set(best[r, i]) & set(right[r, i]) for r in range(HKV) for i in np.flatnonzero(chose)]
+check(abs(np.mean([len(x) / K for x in both]) - block_recall) < 1e-6, "... whose largest blocks recall counts")
+money = msa.cost(2**20)
+check(abs(money["flop_ratio"] - 28.44) < 0.005 and abs(money["bytes_ratio_exact8"] - 14.91) < 0.005 and
+      abs(msa.cost(2**17, topk=8)["index_share"] - 2 / 3) < 0.01, "cost")
 bits = lambda x: (x.view(np.uint32) >> 16).astype(np.uint16)
 cut = lambda x: (bits(x).astype(np.uint32) << 16).view(np.float32)
 half = msa.decode(q[-1:], bits(k), bits(v), qi[-1:], bits(ki), block=BLOCK, topk=K)

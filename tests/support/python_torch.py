@@ -160,7 +160,7 @@ def test_refusals():
         far = torch.empty(20, 4, 16, device="cuda")
     for what, call in {
         "k: expected shape (S, Hkv, 16), found (20, 2, 8)": lambda: msa.torch.attention(q, k[:, :, :8], v, qi, ki, 8, 3),
-        "q: expected a tensor on the CPU, found one on cuda:0": lambda: msa.torch.attend(far, k, v),
+        "k: expected a tensor on cuda:0, as those before it, found one on cpu": lambda: msa.torch.attend(far, k, v),
         "q: expected a tensor, found ndarray": lambda: msa.torch.attention(q.numpy(), k, v, qi, ki, 8, 3),
         "q: expected shape (T, Hq, dh), found (1, 20, 4, 16)": lambda: msa.torch.attend(q[None], k, v),
         "qi: expected shape (T, Hkv, di)": lambda: msa.torch.select(qi[None], ki, 8, 3),

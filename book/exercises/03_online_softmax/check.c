@@ -66,6 +66,8 @@ int main(int argc, char **argv)
     judge(INPUTS_NORMAL, &keys, &values);
     judge(INPUTS_LARGE, &keys, &values);
     judge(INPUTS_PEAKED, &keys, &values);
+    exercise_ladder("rows of K read", keys.reads, 2,
+                    (exercise_rung[]){{"the stub", 6 * pairs}, {"online", 3 * pairs}});
     exercise_bar((exercise_count){"rows of K read", keys.reads, 3 * pairs, 3 * pairs, NULL});
     exercise_bar((exercise_count){"rows of V read", values.reads, 3 * pairs, 3 * pairs, NULL});
     judge_long_text();

@@ -25,8 +25,13 @@ int main(int argc, char **argv)
     uint64_t vectors = 0;
     for (int64_t i = 0; i < s.n_q; i++)
         vectors += (uint64_t)(s.n_kv_heads * (msa_n_blocks(&s) + s.n_kv - s.n_q + i + 1));
-    if (kernel_counts(&n))
+    if (kernel_counts(&n)) {
+        exercise_ladder(
+            "32-byte sectors read", n.load_sectors, 4,
+            (exercise_rung[]){
+                {"the stub", 229632}, {"index/naive", 186496}, {"index/tiled", 2160}, {"index/wgmma", 696}});
         exercise_bar((exercise_count){"32-byte sectors read", n.load_sectors,
                                       4 * (uint64_t)(s.n_kv + s.n_q * s.n_kv_heads), 4 * vectors, "ld_global(&ki[i])"});
+    }
     return kernel_end(&scored, &view.picture);
 }

@@ -1,11 +1,11 @@
-/* Block scores on tensor cores, a warp per 16 index queries and block of 32 keys: every tile is multiplied.
- */
+/* Block scores on tensor cores, a warp per 16 index queries and block of 32 keys: queries are rows, and every tile is
+ * multiplied. */
 #include "../../../cuda/index/rows.cuh"
 
 namespace
 {
 
-constexpr int width = 64, rows = 16, keys = 32; // channels; queries and keys of a warp
+constexpr int width = 64, rows = 16, keys = 32; // channels; index queries and keys of a warp
 
 /// Two neighbouring channels as mma.sync takes them; those of a vector that does not exist are zeros.
 PTX_INLINE uint32_t pair(const bf16 *x, int64_t vector, int64_t n_vectors, int c)
@@ -13,9 +13,8 @@ PTX_INLINE uint32_t pair(const bf16 *x, int64_t vector, int64_t n_vectors, int c
     return vector < n_vectors ? ld_global((const uint32_t *)(x + vector * width + c)) : 0;
 }
 
-/// d = the products of 16 queries from row0 on and 8 keys from key0 on.
-PTX_INLINE void product(float (&d)[4], const Shape &s, const bf16 *qi, const bf16 *ki, int64_t row0,
-                        int64_t key0)
+/// d = the products of 16 index queries from row0 on, the rows of d, and 8 keys from key0 on, its columns.
+PTX_INLINE void product(float (&d)[4], const Shape &s, const bf16 *qi, const bf16 *ki, int64_t row0, int64_t key0)
 {
     const int lane = (int)threadIdx.x;
     for (int c = 0; c < width; c += 16) {
@@ -61,8 +60,8 @@ msa_status run(const Call &c)
     if (!only_scores(c) || c.s.block != keys)
         return MSA_ERR_UNSUPPORTED;
     const int64_t row_tiles = ceil_div(n_rows(c.s), (int64_t)rows);
-    LAUNCH(tensor_tiles, dim3((unsigned)(row_tiles * c.s.n_scores)), dim3(32), 0, c.stream, c.s, c.a.qi,
-           c.a.ki, c.a.scores);
+    LAUNCH(tensor_tiles, dim3((unsigned)(row_tiles * c.s.n_scores)), dim3(32), 0, c.stream, c.s, c.a.qi, c.a.ki,
+           c.a.scores);
     return MSA_OK;
 }
 

@@ -65,7 +65,10 @@ int main(int argc, char **argv)
     touched unseen = touched_new(blocks, shape.n_q, "", "");
     uint64_t used = judge(SELECTION_ENDS, &unseen) + judge(SELECTION_LOCAL, &unseen);
     used += judge(SELECTION_ANY, &seen);
-    exercise_bar((exercise_count){"ids read", seen.reads + unseen.reads, used,
-                                  (uint64_t)(3 * 2 * shape.n_q * shape.topk), "chosen(c, query, slot)"});
+    const uint64_t ids = (uint64_t)(3 * shape.n_q * shape.topk);
+    exercise_ladder("ids read", seen.reads + unseen.reads, 2,
+                    (exercise_rung[]){{"the stub", (uint64_t)blocks * ids}, {"count, then place", 2 * ids}});
+    exercise_bar(
+        (exercise_count){"ids read", seen.reads + unseen.reads, used, 2 * ids, "chosen(c, query, slot)"});
     return exercise_end(&seen);
 }

@@ -36,9 +36,9 @@ static int32_t turn_around(const int32_t *ids, int32_t *first, int32_t *query)
     return used;
 }
 
-/* What the selection needs: keys that somebody sees, and pairs of a query and a chosen block. */
+/* What the selection needs: keys that somebody sees, and pairs of a query and a chosen block; `alone`: keys, query by query. */
 typedef struct need {
-    uint64_t keys, pairs;
+    uint64_t keys, pairs, alone;
 } need;
 
 static void judge(selection_kind kind, inputs_pattern pattern, reads *seen, need *all)
@@ -77,6 +77,8 @@ static void judge(selection_kind kind, inputs_pattern pattern, reads *seen, need
         const int64_t end = b * shape.block + shape.block < shape.n_kv ? b * shape.block + shape.block : shape.n_kv;
         const int64_t last = first[b] < first[b + 1] ? query[first[b + 1] - 1] : b * shape.block - 1;
         all->keys += (uint64_t)((last + 1 < end ? last + 1 : end) - b * shape.block);
+        for (int32_t a = first[b]; a < first[b + 1]; a++)
+            all->alone += (uint64_t)((query[a] + 1 < end ? query[a] + 1 : end) - b * shape.block);
     }
 }
 
@@ -91,11 +93,13 @@ int main(int argc, char **argv)
 {
     exercise_begin(argc, argv);
     reads seen = new_reads(), unseen = new_reads();
-    need all = {0, 0};
+    need all = {0, 0, 0};
     judge(SELECTION_ANY, INPUTS_DISTINCT, &seen, &all);
     judge(SELECTION_ENDS, INPUTS_PEAKED, &unseen, &all);
     judge(SELECTION_LOCAL, INPUTS_LARGE, &unseen, &all);
     const uint64_t rows = (uint64_t)(3 * shape.n_kv), queries = (uint64_t)(3 * shape.n_q);
+    exercise_ladder("rows of K read", seen.k.reads + unseen.k.reads, 2,
+                    (exercise_rung[]){{"the stub", all.alone}, {"a block for all its queries", all.keys}});
     exercise_bar((exercise_count){"rows of K read", seen.k.reads + unseen.k.reads, all.keys, rows, "row(&t->k, j, 0)"});
     exercise_bar((exercise_count){"rows of V read", seen.v.reads + unseen.v.reads, all.keys, rows, "row(&t->v, j, 0)"});
     exercise_bar((exercise_count){"queries fetched", seen.q.reads + unseen.q.reads, queries, all.pairs,

@@ -15,8 +15,9 @@ static void see(kernel_view *view, const simt_access *a)
                      (int64_t)vector / shape.n_kv_heads / shape.block);
 }
 
-/* The keys in the blocks that some query of a tile of so many rows chose, all tiles together. */
-static uint64_t keys_of_unions(int64_t tile)
+/* The keys in the blocks that some query of a tile of so many rows chose, all tiles together; up to the last of the text or,
+ * where `seen`, to the last that the tile sees. */
+static uint64_t keys_of_unions(int64_t tile, bool seen)
 {
     int32_t *ids = exercise_alloc(shape.n_kv_heads * shape.n_q * shape.topk * (int64_t)sizeof *ids);
     bool *chosen = exercise_alloc(msa_n_blocks(&shape));
@@ -26,13 +27,27 @@ static uint64_t keys_of_unions(int64_t tile)
         if (row % shape.n_q % tile == 0)
             memset(chosen, 0, (size_t)msa_n_blocks(&shape));
         for (int64_t slot = row * shape.topk; slot < (row + 1) * shape.topk && ids[slot] >= 0; slot++) {
-            const int64_t after = shape.n_kv - (int64_t)ids[slot] * shape.block;
+            const int64_t i = row % shape.n_q / tile * tile + tile - 1,
+                          ends = shape.n_q - 1 - (i < shape.n_q ? i : shape.n_q - 1);
+            const int64_t after = shape.n_kv - (seen ? ends : 0) - (int64_t)ids[slot] * shape.block;
             if (!chosen[ids[slot]])
                 keys += (uint64_t)(after < shape.block ? after : shape.block);
             chosen[ids[slot]] = true;
         }
     }
     return keys;
+}
+
+/* Ids that a warp reads which stops at the first that is none, all warps together. */
+static uint64_t ids_read(void)
+{
+    const int64_t n = shape.n_kv_heads * shape.n_q * shape.topk;
+    int32_t *ids = exercise_alloc(n * (int64_t)sizeof *ids);
+    uint64_t count = 0;
+    selection_draw(&shape, SELECTION_ANY, exercise_seed(), ids);
+    for (int64_t a = 0; a < n; a++)
+        count += ids[a] >= 0 || a % shape.topk == 0 || ids[a - 1] >= 0;
+    return count;
 }
 
 int main(int argc, char **argv)
@@ -62,12 +77,19 @@ int main(int argc, char **argv)
     /* K and V of the unions; each query once; and each of the eight warps may read all ids of its CTA. */
     const uint64_t rows = (uint64_t)(shape.n_q * shape.n_kv_heads);
     /* Nobody can do without each chosen key and value once; of the last block some lie behind all queries. */
-    const uint64_t least = keys_of_unions(shape.n_q) - (uint64_t)(shape.n_kv_heads * shape.block);
-    if (kernel_counts(&n))
-        exercise_bar((exercise_count){"bytes read or copied", n.load_bytes,
-                                      2 * VECTOR * least + VECTOR * rows,
-                                      2 * VECTOR * keys_of_unions(TILE) + VECTOR * rows +
-                                          4 * (uint64_t)shape.topk * rows * TILE,
-                                      "ld_global(&k[i])"});
+    const uint64_t least = keys_of_unions(shape.n_q, false) - (uint64_t)(shape.n_kv_heads * shape.block);
+    if (kernel_counts(&n)) {
+        const uint64_t ids = 4 * 32 * ids_read();
+        exercise_ladder(
+            "bytes read or copied", n.load_bytes, 4,
+            (exercise_rung[]){{"the stub", 2 * VECTOR * keys_of_unions(1, true) + VECTOR * rows + ids},
+                              {"2 queries share", 2 * VECTOR * keys_of_unions(2, true) + VECTOR * rows},
+                              {"4 queries share", 2 * VECTOR * keys_of_unions(4, true) + VECTOR * rows},
+                              {"8 queries share", 2 * VECTOR * keys_of_unions(8, true) + VECTOR * rows}});
+        exercise_bar((exercise_count){
+            "bytes read or copied", n.load_bytes, 2 * VECTOR * least + VECTOR * rows,
+            2 * VECTOR * keys_of_unions(TILE, false) + VECTOR * rows + 4 * (uint64_t)shape.topk * rows * TILE,
+            "ld_global(&k[i])"});
+    }
     return kernel_end(&scored, &view.picture);
 }

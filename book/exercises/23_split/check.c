@@ -17,7 +17,9 @@ int main(int argc, char **argv)
 {
     exercise_begin(argc, argv);
     kernel_case scored = new_token(500, INPUTS_NORMAL);
+    static const char *const names[] = {"warp 0 waits", "warp 1 waits", "warp 2 waits", "warp 3 waits"};
     touched picture = touched_new(4, 120, "warp", "time: 32 clocks of the model a column; colour: waits");
+    picture.names = names;
     scored.timeline = &picture;
     scored.column = 32;
     const simt_counters n = kernel_check(&scored, NULL, NULL).n;
@@ -35,6 +37,8 @@ int main(int argc, char **argv)
     const msa_shape *s = &scored.shape;
     const uint64_t keys = (uint64_t)(s->n_kv - (msa_n_blocks(s) - s->topk) * s->block);
     if (kernel_counts(&n)) {
+        exercise_ladder("barriers passed by warps", kernel_barriers(&n), 2,
+                        (exercise_rung[]){{"the stub", 984}, {"a merge at the end", 8}});
         exercise_bar((exercise_count){"barriers passed by warps", kernel_barriers(&n), 0, n.threads / 32,
                                       "__syncthreads()"});
         exercise_bar((exercise_count){"32-byte sectors read", n.load_sectors,

@@ -1,4 +1,5 @@
-/* Which blocks the scores choose, where one key decides, where all of them do, and where exp overflows. */
+/* Which blocks the scores choose, where one key decides, where all of them do, and where exp overflows. The picture shows the
+ * choices of the first two, and brighter the blocks that another one should have been taken for. */
 #include "task.h"
 
 enum { n = 72, block = 8, topk = 3, width = 16 };
@@ -55,7 +56,7 @@ static void choose(const double *score, int64_t local, bool *chosen)
     }
 }
 
-static void judge(const char *what, const problem *p, touched *seen)
+static void judge(const char *what, const problem *p, touched *seen, touched *choice, int64_t column)
 {
     const tensor ki = exercise_rows("ki", p->ki, n, 1, width, seen);
     float *qi = exercise_given(width, "qi");
@@ -76,11 +77,16 @@ static void judge(const char *what, const problem *p, touched *seen)
         }
         choose(found, local, chosen);
         for (int64_t in = 0; in < local; in++)
-            for (int64_t out = 0; out < local; out++)
+            for (int64_t out = 0; out < local; out++) {
+                if (out == 0 && chosen[in] && choice)
+                    touched_mark(choice, i, column + in);
+                if (chosen[in] && !chosen[out] && expected[in] < expected[out] - 1e-9 && choice)
+                    touched_mark(choice, i, column + in);
                 if (chosen[in] && !chosen[out])
                     exercise_true(expected[in] >= expected[out] - 1e-9,
                                   "%s, query %d: block %d chosen, but block %d holds %.3g times as much",
                                   what, (int)i, (int)in, (int)out, exp(expected[out] - expected[in]));
+            }
     }
 }
 
@@ -88,7 +94,11 @@ int main(int argc, char **argv)
 {
     exercise_begin(argc, argv);
     inputs_rng rng = {exercise_seed()};
-    touched seen = touched_new(n, n, "query", "index key read"), unseen = touched_new(n, n, "", "");
+    touched seen = touched_new(n, n, "", ""), unseen = touched_new(n, n, "", "");
+    touched choice = touched_new(n, 2 * (n / block) + 1, "query",
+                                 "block chosen, brighter where wrong; on the left one key matters, "
+                                 "on the right eight");
+    choice.brightest = 3;
     problem *p = exercise_alloc(sizeof *p);
     uint64_t reads = 0;
     for (int64_t i = topk * block; i < n; i++)
@@ -98,19 +108,19 @@ int main(int argc, char **argv)
     raise(p, 2 * block + 3, 2 * block + 4, 3.6f); /* one key of block 2 */
     raise(p, 0, block, 0.8f);                     /* all of block 0, a little, and of block 1 */
     raise(p, block, 2 * block, 1.2f);
-    judge("one key that matters", p, &seen);
+    judge("one key that matters", p, &seen, &choice, 0);
     draw(p, &rng);
     raise(p, block, block + 1, 2.2f);
     raise(p, 2 * block, 2 * block + 1, 2.2f); /* one key each of blocks 1 and 2 */
     raise(p, 0, block, 1.3f);                 /* all of block 0 */
-    judge("eight keys that matter together", p, &unseen);
+    judge("eight keys that matter together", p, &unseen, &choice, n / block + 1);
     for (int sign = -1; sign <= 1; sign += 2) {
         draw(p, &rng);
         raise(p, 0, n, 4);
         raise(p, block, 2 * block, 0.1f);
         scale_queries(p, 300.0f * (float)sign);
-        judge(sign < 0 ? "logits of -1200" : "logits of 1200", p, &unseen);
+        judge(sign < 0 ? "logits of -1200" : "logits of 1200", p, &unseen, NULL, 0);
     }
     exercise_bar((exercise_count){"index keys read", seen.reads, reads, reads, "row(ki, j, 0)"});
-    return exercise_end(&seen);
+    return exercise_end(&choice);
 }

@@ -11,8 +11,9 @@ static void note(unit_event what, int64_t key, uint32_t columns)
             touched_mark(&filled, key / UNIT_ROWS, column);
 }
 
-/* Products and loads that no answer needs more of: full columns, each chosen block loaded once. */
-static void least(const int32_t *ids, uint64_t *products, uint64_t *loads)
+/* Products and loads that no answer needs more of: full columns, each chosen block loaded once; and the products of one
+ * that gives each row a column of its own. */
+static void least(const int32_t *ids, uint64_t *products, uint64_t *loads, uint64_t *alone)
 {
     const uint64_t steps = (uint64_t)shape.d_head / UNIT_STEP, heads = (uint64_t)shape.n_heads;
     for (int64_t block = 0; block * shape.block < shape.n_kv; block++) {
@@ -21,6 +22,7 @@ static void least(const int32_t *ids, uint64_t *products, uint64_t *loads)
             rows += ids[a] == block ? heads : 0;
         const uint64_t full = (rows + UNIT_ROWS - 1) / UNIT_ROWS;
         *products += full * steps;
+        *alone += rows * steps;
         *loads += (full + (rows > 0)) * steps;
     }
 }
@@ -30,7 +32,7 @@ int main(int argc, char **argv)
     static const selection_kind kind[] = {SELECTION_ANY, SELECTION_LOCAL};
     static const inputs_pattern pattern[] = {INPUTS_NORMAL, INPUTS_LARGE};
     const int64_t rows = shape.n_q * shape.n_heads, n_ids = shape.n_q * shape.topk;
-    uint64_t products = 0, loads = 0, bar = 0, load_bar = 0;
+    uint64_t products = 0, loads = 0, bar = 0, load_bar = 0, alone = 0;
     exercise_begin(argc, argv);
     filled = touched_new((shape.n_kv + UNIT_ROWS - 1) / UNIT_ROWS, UNIT_ROWS, "block",
                          "column of the right factor: products in which a row filled it");
@@ -55,8 +57,10 @@ int main(int argc, char **argv)
                         verdict_float32(&shape, &in, ARRAY_LSE, 1));
         products += unit_counted().products;
         loads += unit_counted().loads;
-        least(drawn, &bar, &load_bar);
+        least(drawn, &bar, &load_bar, &alone);
     }
+    exercise_ladder("products of tiles", products, 2,
+                    (exercise_rung[]){{"the stub", alone}, {"full columns", bar}});
     exercise_bar((exercise_count){"products of tiles", products, bar, bar, "unit_product()"});
     exercise_bar((exercise_count){"tiles loaded", loads, bar, load_bar, "unit_load_keys()"});
     return exercise_end(&filled);

@@ -22,6 +22,8 @@ float32, and its results are float32 as ever. tensor.float() asks for float32's 
 kernels() lists them. cu_q and cu_kv [R+1] pack several sequences; len_q and len_kv [R] say how many of the queries
 and keys of each are no padding.
 
+layer() runs an attention layer of a checkpoint of MiniMax-M3, watch() looks at what the index of such a model chooses; both
+run the program `msa` that lies beside the library, or that MSA_PROGRAM names.
 msa.torch has operators of PyTorch with gradients, msa.transformers lets a model of Hugging Face attend by them,
 msa.capture keeps what a layer of one computes. The library is the file that MSA_LIBRARY names, or libmsa.so beside this
 file, as pip puts it there, or of the installation or the build that this file is a part of.
@@ -35,6 +37,8 @@ import numpy as np
 from . import _arguments as _args
 from . import _library
 from ._arguments import Error
+from ._layer import layer
+from ._watch import Group, Watched, watch
 from ._library import Shape
 
 _lib = _library.lib
@@ -295,17 +299,53 @@ def reverse(ids, *, n_kv, block, kernel="fast"):
     return first[0], entries.reshape(len(entries), -1).view(np.uint32), items
 
 
+# ---- What a selection saves and loses: msa_quality.h ---------------------------------------------------------
+
+
 class _Recall(c.Structure):
     _fields_ = [("rows", c.c_int64), ("block_recall", c.c_double), ("score_recall", c.c_double)]
 
 
-def recall(q, k, ids, *, block, **seqs):
-    """(pairs, block recall, score recall) of a selection against what full attention weighs most."""
+def _recall(q, k, ids, block, seqs, per_query):
     a, sizes = _take(("q", "k", "ids"), {"q": q, "k": k, "ids": ids})
     s, found = _shape_of(sizes, block, seqs), _Recall()
+    rows = np.empty((2, s.n_kv_heads, s.n_q), np.float32) if per_query else None
     work = np.empty(_lib.msa_recall_workspace(c.byref(s)), np.uint8)
-    _check(_lib.msa_recall(c.byref(s), *map(_pointer, a.values()), None, c.byref(found), _pointer(work)), s)
-    return found.rows, found.block_recall, found.score_recall
+    _check(_lib.msa_recall(c.byref(s), *map(_pointer, a.values()), _pointer(rows), c.byref(found), _pointer(work)), s)
+    return rows if per_query else (found.rows, found.block_recall, found.score_recall)
+
+
+def recall(q, k, ids, *, block, **seqs):
+    """(pairs, block recall, score recall) of a selection against what full attention weighs most."""
+    return _recall(q, k, ids, block, seqs, False)
+
+
+def recall_of_queries(q, k, ids, *, block, **seqs):
+    """[2,Hkv,T]: block recall, then score recall, of every query; 1 where a query sees no more blocks than it chooses."""
+    return _recall(q, k, ids, block, seqs, True)
+
+
+def block_mass(q, k, *, block, **seqs):
+    """[Hkv,T,B]: the weight of a block under full causal attention, a mean over the heads of the group."""
+    a, sizes = _take(("q", "k"), {"q": q, "k": k})
+    s = _shape_of(sizes, block, seqs)
+    mass, work = _empty(s, "scores"), np.empty(_lib.msa_recall_workspace(c.byref(s)), np.uint8)
+    _check(_lib.msa_block_mass(c.byref(s), *map(_pointer, a.values()), _pointer(mass), _pointer(work)), s)
+    return mass
+
+
+class _Cost(c.Structure):
+    _fields_ = [(name, c.c_double) for name in
+                ("flop_gqa", "flop_msa", "flop_ratio", "index_share", "bytes_gqa", "bytes_msa", "bytes_ratio", "bytes_ratio_8",
+                 "flop_ratio_8", "flop_settle", "flop_ratio_exact8", "bytes_settle", "bytes_ratio_exact8")]
+
+
+def cost(n, *, n_heads=64, n_kv_heads=4, d_head=128, d_index=128, block=128, topk=16):
+    """The paper's cost model of n tokens, {"flop_gqa": ..., "flop_msa", "flop_ratio", ...}: msa_cost_row of msa_quality.h says
+    what each is. The sizes are MiniMax-M3's unless given."""
+    s, row = _shape(1, 1, n_heads, n_kv_heads, d_head, d_index, block, topk), _Cost()
+    _check(_lib.msa_cost(c.byref(s), c.c_int64(_args.integer("n", n)), c.byref(row)), s)
+    return {name: getattr(row, name) for name, _ in row._fields_}
 
 
 # ---- Norm and rotary -----------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 # Types of msa, whose functions are made of the library's own table of stages: tests/support/python.py holds both together.
-from typing import List, Optional, Tuple
+from os import PathLike
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -54,9 +56,44 @@ def kl(q: ArrayLike, k: ArrayLike, qi: ArrayLike, ki: ArrayLike, ids: Optional[A
        lse: Optional[ArrayLike] = None, index_lse: Optional[ArrayLike] = None, *, block: int = 128, weight: float = 1.0,
        kernel: str = "fast", cu_q: Optional[ArrayLike] = None, cu_kv: Optional[ArrayLike] = None,
        len_q: Optional[ArrayLike] = None, len_kv: Optional[ArrayLike] = None) -> Tuple[float, Floats, Floats]: ...
+
+# ---- What a selection saves and loses ------------------------------------------------------------------------
+
 def recall(q: ArrayLike, k: ArrayLike, ids: ArrayLike, *, block: int, cu_q: Optional[ArrayLike] = None,
            cu_kv: Optional[ArrayLike] = None, len_q: Optional[ArrayLike] = None,
            len_kv: Optional[ArrayLike] = None) -> Tuple[int, float, float]: ...
+def recall_of_queries(q: ArrayLike, k: ArrayLike, ids: ArrayLike, *, block: int, cu_q: Optional[ArrayLike] = None,
+                      cu_kv: Optional[ArrayLike] = None, len_q: Optional[ArrayLike] = None,
+                      len_kv: Optional[ArrayLike] = None) -> Floats: ...
+def block_mass(q: ArrayLike, k: ArrayLike, *, block: int, cu_q: Optional[ArrayLike] = None, cu_kv: Optional[ArrayLike] = None,
+               len_q: Optional[ArrayLike] = None, len_kv: Optional[ArrayLike] = None) -> Floats: ...
+def cost(n: int, *, n_heads: int = 64, n_kv_heads: int = 4, d_head: int = 128, d_index: int = 128, block: int = 128,
+         topk: int = 16) -> Dict[str, float]: ...
+
+# ---- MiniMax-M3: a layer of a checkpoint; what the index of a model chooses ------------------------------------
+
+def layer(checkpoint: Union[str, PathLike[str]], n: int, hidden: ArrayLike, *, residual: bool = False,
+          positions: Optional[ArrayLike] = None, past: Optional[Mapping[str, ArrayLike]] = None, ids: Optional[ArrayLike] = None,
+          kernel: Union[str, Sequence[str]] = (), rot: Optional[int] = None, index_rot: Optional[int] = None,
+          exact_angles: bool = False) -> Dict[str, NDArray]: ...
+
+class Group(NamedTuple):
+    layer: int
+    group: int
+    queries: int
+    block_recall: float
+    score_recall: float
+    mass: float
+
+class Watched:
+    out: Path
+    page: Path
+    groups: List[Group]
+    wrong: Dict[int, int]
+    def maps(self, layer: int) -> Dict[str, NDArray]: ...
+
+def watch(model: Any, tokens: ArrayLike, out: Union[str, PathLike[str]] = "watched", layers: Optional[Iterable[int]] = None,
+          **inputs: Any) -> Watched: ...
 
 # ---- Norm and rotary -----------------------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ def plain(what, x, bits=False):
 def fits(what, x, *sizes):
     """A size is a number, or the letter of a dimension that may be any."""
     if x.ndim != len(sizes) or any(isinstance(n, int) and n != m for n, m in zip(sizes, x.shape)):
-        refuse(what, f"shape ({', '.join(map(str, sizes))})", x.shape)
+        refuse(what, f"shape ({', '.join(map(str, sizes))})", tuple(x.shape))
     for m in x.shape:
         integer(f"{what}: a dimension", m)
     return x

@@ -8,6 +8,10 @@ Tensors are token-major as everywhere in msa: q [T,Hq,dh]  k,v [S,Hkv,dh]  qi [T
 last T tokens; cu_q and cu_kv, int32 [R+1], pack several sequences. They are float32, bfloat16 or float16 on a CPU: o and
 the gradients have their type, what is between is float32. Anything that does not fit is an msa.Error.
 
+On a Hopper GPU they are bfloat16, and the kernels of cuda/ run on them where they lie, in PyTorch's stream: that takes
+libmsa_cuda.so of `make cuda` beside libmsa.so, or where MSA_CUDA_LIBRARY says, and the shapes that `msa kernels` says they
+take. Ids are not looked at there: those that name no block of their sequence lead nowhere outside the tensors.
+
 torch.ops.msa.select, attend, attend_backward and kl are the stages that the functions here are made of. torch.compile
 leaves each as it is.
 """
@@ -20,12 +24,27 @@ from torch import Tensor, nn
 import msa
 
 
-def _cpu(**tensors: Optional[Tensor]) -> None:
+def _tensors(**tensors: Optional[Tensor]) -> None:
+    """Refuses what is no tensor, or on another device than the first of them; lengths may be on the CPU."""
+    home = None
     for name, x in tensors.items():
-        if x is not None and not isinstance(x, Tensor):
+        if x is None:
+            continue
+        if not isinstance(x, Tensor):
             raise msa.Error(f"{name}: expected a tensor, found {type(x).__name__}")
-        if x is not None and x.device.type not in ("cpu", "meta"):
-            raise msa.Error(f"{name}: expected a tensor on the CPU, found one on {x.device}: CUDA tensors are not taken yet")
+        if x.device.type not in ("cpu", "cuda", "meta"):
+            raise msa.Error(f"{name}: expected a tensor on the CPU or a GPU, found one on {x.device}")
+        home = home or x.device
+        if x.device != home and not name.startswith("cu_"):
+            raise msa.Error(f"{name}: expected a tensor on {home}, as those before it, found one on {x.device}")
+
+
+def _device(x: Tensor):
+    """Whose kernels take this tensor: None for libmsa.so's."""
+    if x.device.type == "cpu":
+        return None
+    from . import _device as devices
+    return devices.device("msa_gpu")
 
 
 def _seqs(cu_q: Optional[Tensor], cu_kv: Optional[Tensor]) -> dict:
@@ -39,9 +58,11 @@ def _tensor(x: np.ndarray, like: Optional[Tensor] = None) -> Tensor:
 # ---- Operators -------------------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("msa::select", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("msa::select", mutates_args=(), device_types=("cpu", "cuda"))
 def _select(qi: Tensor, ki: Tensor, block: int, topk: int, cu_q: Optional[Tensor] = None,
             cu_kv: Optional[Tensor] = None) -> Tensor:
+    if device := _device(qi):
+        return device.select(qi, ki, block, topk, cu_q, cu_kv)
     return _tensor(msa.index(qi, ki, block=block, topk=topk, **_seqs(cu_q, cu_kv)))
 
 
@@ -50,9 +71,11 @@ def _(qi, ki, block, topk, cu_q=None, cu_kv=None):
     return qi.new_empty((qi.shape[1], qi.shape[0], topk), dtype=torch.int32)
 
 
-@torch.library.custom_op("msa::attend", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("msa::attend", mutates_args=(), device_types=("cpu", "cuda"))
 def _attend(q: Tensor, k: Tensor, v: Tensor, ids: Optional[Tensor], block: int, cu_q: Optional[Tensor] = None,
             cu_kv: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
+    if device := _device(q):
+        return device.attend(q, k, v, ids, block, cu_q, cu_kv)
     seqs = _seqs(cu_q, cu_kv)
     o, lse = msa.dense(q, k, v, **seqs) if ids is None else msa.sparse(q, k, v, ids, block=block, **seqs)
     return _tensor(o, q), _tensor(lse)
@@ -63,9 +86,11 @@ def _(q, k, v, ids, block, cu_q=None, cu_kv=None):
     return torch.empty_like(q, memory_format=torch.contiguous_format), q.new_empty(q.shape[:2], dtype=torch.float32)
 
 
-@torch.library.custom_op("msa::attend_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("msa::attend_backward", mutates_args=(), device_types=("cpu", "cuda"))
 def _attend_backward(q: Tensor, k: Tensor, v: Tensor, ids: Optional[Tensor], o: Tensor, lse: Tensor, dout: Tensor, block: int,
                      cu_q: Optional[Tensor] = None, cu_kv: Optional[Tensor] = None) -> Tuple[Tensor, Tensor, Tensor]:
+    if device := _device(q):
+        return device.attend_backward(q, k, v, ids, o, lse, dout, block, cu_q, cu_kv)
     dq, dk, dv = msa.backward(q, k, v, dout, ids, o, lse, block=block, **_seqs(cu_q, cu_kv))
     return _tensor(dq, q), _tensor(dk, k), _tensor(dv, v)
 
@@ -89,9 +114,11 @@ def _backward_attend(ctx, dout, _):
 _attend.register_autograd(_backward_attend, setup_context=_keep_attend)
 
 
-@torch.library.custom_op("msa::kl", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("msa::kl", mutates_args=(), device_types=("cpu", "cuda"))
 def _kl(q: Tensor, k: Tensor, qi: Tensor, ki: Tensor, ids: Optional[Tensor], lse: Optional[Tensor], block: int,
         cu_q: Optional[Tensor] = None, cu_kv: Optional[Tensor] = None) -> Tuple[Tensor, Tensor, Tensor]:
+    if device := _device(q):
+        return device.kl(q, k, qi, ki, ids, lse, block, cu_q, cu_kv)
     loss, dqi, dki = msa.kl(q, k, qi, ki, ids, lse, block=block, **_seqs(cu_q, cu_kv))
     return torch.tensor(loss, dtype=torch.float32), _tensor(dqi), _tensor(dki)
 
@@ -121,14 +148,14 @@ _kl.register_autograd(_backward_kl, setup_context=_keep_kl)
 def select(qi: Tensor, ki: Tensor, block: int = 128, topk: int = 16, cu_q: Optional[Tensor] = None,
            cu_kv: Optional[Tensor] = None) -> Tensor:
     """The blocks that the Index Branch chooses: int32 [Hkv,T,topk], ascending, then -1. It has no gradient."""
-    _cpu(qi=qi, ki=ki, cu_q=cu_q, cu_kv=cu_kv)
+    _tensors(qi=qi, ki=ki, cu_q=cu_q, cu_kv=cu_kv)
     return _select(qi, ki, block, topk, cu_q, cu_kv)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, ids: Optional[Tensor] = None, block: int = 128, cu_q: Optional[Tensor] = None,
            cu_kv: Optional[Tensor] = None) -> Tensor:
     """o [T,Hq,dh]: attention to the blocks `ids`, or without them to all visible tokens; with gradients of q, k, v."""
-    _cpu(q=q, k=k, v=v, ids=ids, cu_q=cu_q, cu_kv=cu_kv)
+    _tensors(q=q, k=k, v=v, ids=ids, cu_q=cu_q, cu_kv=cu_kv)
     return _attend(q, k, v, ids, block, cu_q, cu_kv)[0]
 
 
@@ -136,7 +163,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, qi: Tensor, ki: Tensor, block: in
               kl_weight: float = 1.0, cu_q: Optional[Tensor] = None, cu_kv: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
     """o [T,Hq,dh] and kl_weight * L_KL, a float32 scalar. o has gradients of q, k, v alone, the loss of qi, ki alone:
     q and k are its teacher. topk None is the warmup: both branches see all visible tokens, nothing is selected."""
-    _cpu(q=q, k=k, v=v, qi=qi, ki=ki, cu_q=cu_q, cu_kv=cu_kv)
+    _tensors(q=q, k=k, v=v, qi=qi, ki=ki, cu_q=cu_q, cu_kv=cu_kv)
     ids = None if topk is None else _select(qi, ki, block, topk, cu_q, cu_kv)
     o, lse = _attend(q, k, v, ids, block, cu_q, cu_kv)
     if kl_weight == 0:

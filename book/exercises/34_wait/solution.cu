@@ -1,0 +1,77 @@
+/* Block scores, a warp per index query: a tile after the other, through one place in shared memory. */
+#include "../../../cuda/index/rows.cuh"
+
+namespace
+{
+
+constexpr int width = 64, block = 32; // channels of a key, keys of a tile
+
+struct alignas(4) Pair {
+    bf16 x, y;
+};
+
+struct Smem {
+    alignas(128) Pair tile[block][width / 2]; // [key][channel pair]
+    uint64_t full;
+};
+
+/// Asks for tile b. One thread's work.
+PTX_INLINE void load(Smem &m, const Shape &s, const bf16 *ki, int b)
+{
+    const int keys = s.n_kv - b * block < block ? s.n_kv - b * block : block;
+    const uint32_t bytes = (uint32_t)keys * width * sizeof(bf16);
+    mbarrier_arrive_expect(&m.full, bytes);
+    bulk_load(m.tile, ki + (int64_t)b * block * width, bytes, &m.full);
+}
+
+/// The largest product of a query with the first n keys of the tile; all lanes know it.
+PTX_INLINE float best_product(const Pair &q, const Pair (&tile)[block][width / 2], int n)
+{
+    float maximum = minus_infinity();
+    for (int j = 0; j < block && j < n; j++) {
+        const Pair k = ld_shared(&tile[j][threadIdx.x % 32]);
+        float dot = to_float(q.x) * to_float(k.x) + to_float(q.y) * to_float(k.y);
+        for (int with = 1; with < 32; with *= 2)
+            dot += shfl_xor(dot, with);
+        maximum = fmaxf(maximum, dot);
+    }
+    return maximum;
+}
+
+__global__ void __launch_bounds__(32) one_row(Shape s, const bf16 *qi, const bf16 *ki, float *scores)
+{
+    Smem &m = shared<Smem>();
+    const int lane = (int)threadIdx.x;
+    const int64_t row = blockIdx.x;
+    if (lane == 0) {
+        mbarrier_init(&m.full, 1);
+        fence_mbarrier_init();
+    }
+    __syncwarp();
+    const Pair q = ld_global((const Pair *)(qi + row * width) + lane);
+    /* [walk] */
+    for (int b = 0; b < s.n_scores; b++) {
+        if (lane == 0)
+            load(m, s, ki, b);
+        __syncwarp(); // now the copy has been asked for
+        mbarrier_wait(&m.full, b % 2); // tile b ends phase b of the barrier
+        const float maximum = best_product(q, m.tile, position_of(s, row) + 1 - b * block);
+        if (lane == 0)
+            st_global(scores + row_scores_at(s, row) + b, maximum * scale<width>);
+        fence_proxy_async(); // what this thread has read, a copy may overwrite,
+        __syncwarp();        // and so it may where all lanes have come to this
+    }
+    /* [walk] */
+}
+
+msa_status run(const Call &c)
+{
+    if (!only_scores(c) || c.s.block != block)
+        return MSA_ERR_UNSUPPORTED;
+    LAUNCH(one_row, dim3((unsigned)n_rows(c.s)), dim3(32), sizeof(Smem), c.stream, c.s, c.a.qi, c.a.ki, c.a.scores);
+    return MSA_OK;
+}
+
+} // namespace
+
+ENTRY(exercise, kernel, run, no_workspace);

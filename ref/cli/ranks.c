@@ -1,0 +1,335 @@
+/* Commands on ranks: who speaks, what each has done, and how it compares with the model. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ranks.h"
+
+/* ---- One voice ------------------------------------------------------------------------------------ */
+
+static int real_stderr = -1; /* of a rank whose own goes into a file meanwhile */
+static bool agreed;
+
+void cli_start_ranks(void)
+{
+    const transport *world = transport_world();
+    FILE *kept = world && world->rank > 0 ? tmpfile() : NULL;
+    if (!world || world->rank == 0)
+        return;
+    if (!freopen("/dev/null", "w", stdout))
+        exit(2);
+    if (kept) {
+        real_stderr = dup(2);
+        dup2(fileno(kept), 2);
+    }
+}
+
+bool cli_takes_ranks(const char *name)
+{
+    static const char *const takes[] = {"forward", "backward", "dense", "decode", "help", "version"};
+    for (size_t i = 0; i < sizeof takes / sizeof *takes; i++)
+        if (strcmp(name, takes[i]) == 0)
+            return true;
+    return false;
+}
+
+bool cli_is_first(void)
+{
+    return !transport_world() || transport_world()->rank == 0;
+}
+
+/* What was kept back is said, or forgotten. */
+static void restore_stderr(bool say)
+{
+    char text[4096];
+    if (real_stderr < 0)
+        return;
+    fflush(stderr);
+    lseek(2, 0, SEEK_SET);
+    for (ssize_t n; say && (n = read(2, text, sizeof text)) > 0;)
+        if (write(real_stderr, text, (size_t)n) != n)
+            break;
+    dup2(real_stderr, 2);
+    close(real_stderr);
+    real_stderr = -1;
+}
+
+int cli_agree(int status)
+{
+    transport *world = transport_world();
+    int all[CLI_MOST_RANKS] = {0}, first = -1;
+    transport_part part[CLI_MOST_RANKS];
+    if (!world || agreed)
+        return status;
+    agreed = true;
+    if (world->ranks > CLI_MOST_RANKS) {
+        if (world->rank == 0)
+            cli_fail(NULL, "mpirun: expected at most %d processes, found %d", CLI_MOST_RANKS, world->ranks);
+        return 2;
+    }
+    for (int r = 0; r < world->ranks; r++)
+        part[r] = (transport_part){&all[r], sizeof all[r]};
+    transport_gather(world, TRAFFIC_OTHER, (transport_part){&status, sizeof status}, part);
+    for (int r = world->ranks - 1; r >= 0; r--)
+        first = all[r] ? r : first;
+    restore_stderr(first > 0 && first == world->rank);
+    return first < 0 ? 0 : all[first];
+}
+
+/* ---- Options ----------------------------------------------------------------------------------------- */
+
+bool cli_wants_ranks(const cli_ranks *r)
+{
+    return r->n > 0 || transport_world();
+}
+
+int cli_check_ranks(const char *command, const cli_ranks *r, const char *backend)
+{
+    if (r->move && strcmp(r->move, "queries") != 0 && strcmp(r->move, "keys") != 0)
+        return cli_fail(command, "--move: expected queries or keys, found '%s'", r->move);
+    if (r->n && transport_world())
+        return cli_fail(command, "--ranks: expected none under mpirun, which says how many, found %lld",
+                        (long long)r->n);
+    if (r->move && !cli_wants_ranks(r))
+        return cli_fail(command, "--move: expected it with --ranks, found it alone");
+    if (cli_wants_ranks(r) && strcmp(backend, "ref") != 0 && strcmp(backend, "fast") != 0)
+        return cli_fail(command, "--backend: expected ref or fast where keys are dealt to ranks, found '%s'",
+                        backend);
+    return 0;
+}
+
+/* ---- What a rank does ---------------------------------------------------------------------------------- */
+
+/* What is said of a rank. */
+typedef struct account {
+    double rows, blocks, work, ms, waited, pairs, sent[TRAFFIC_N_KINDS];
+} account;
+
+typedef struct job {
+    const char *command;
+    const msa_ops *ops;
+    const cli_dealt *call;
+    const char *move;
+    account *all;       /* [ranks] of the first rank */
+    traffic_call model; /* likewise */
+    bool queries;       /* likewise: they travelled */
+} job;
+
+/* A rank's own rows, in its order. */
+typedef struct home {
+    deal_shard keys;
+    deal_rows rows;
+    float *q, *qi, *o, *lse;
+    int32_t *ids, *turned; /* [rows,Hkv,k]; of the whole call on the first rank */
+} home;
+
+static bool new_home(home *h, const transport *t, const cli_dealt *call)
+{
+    const msa_shape *s = call->s;
+    const size_t q = (size_t)s->n_heads * (size_t)s->d_head, kv = (size_t)s->n_kv_heads;
+    *h = (home){.rows = {0}};
+    if (!deal_new_shard(&h->keys, t->rank, t->ranks, s, &call->keys) || !deal_new_rows(&h->rows, t->ranks, s))
+        return false;
+    const size_t own = (size_t)(h->rows.first[t->rank + 1] - h->rows.first[t->rank]) + 1;
+    h->q = malloc(own * q * sizeof *h->q);
+    h->o = malloc(own * q * sizeof *h->o);
+    h->lse = malloc(own * (size_t)s->n_heads * sizeof *h->lse);
+    h->qi = malloc(own * kv * (size_t)s->d_index * sizeof *h->qi);
+    h->ids = malloc(own * kv * (size_t)s->topk * sizeof *h->ids);
+    h->turned = t->rank ? NULL : malloc((size_t)s->n_q * kv * (size_t)s->topk * sizeof *h->turned);
+    if (!h->q || !h->o || !h->lse || !h->qi || !h->ids || !(h->turned || t->rank))
+        return false;
+    deal_take(&h->rows, t->rank, q * sizeof *h->q, call->q, h->q);
+    if (call->qi)
+        deal_take(&h->rows, t->rank, kv * (size_t)s->d_index * sizeof *h->qi, call->qi, h->qi);
+    return true;
+}
+
+static void free_home(home *h)
+{
+    deal_free_shard(&h->keys), deal_free_rows(&h->rows);
+    free(h->q), free(h->qi), free(h->o), free(h->lse), free(h->ids), free(h->turned);
+}
+
+static account account_of(const transport *t, const home *h, const parallel_call *c, double ms)
+{
+    const int64_t *first = h->rows.first;
+    account a = {.rows = (double)(first[t->rank + 1] - first[t->rank]),
+                 .blocks = (double)h->keys.first[msa_n_seqs(&h->keys.s)],
+                 .ms = ms,
+                 .waited = 1e3 * t->waited,
+                 .pairs = c->pairs};
+    for (int64_t x = first[t->rank]; x < first[t->rank + 1]; x++)
+        a.work += (double)(h->rows.at[x] + 1);
+    memcpy(a.sent, t->sent, sizeof a.sent);
+    return a;
+}
+
+/* [T,Hkv,k] to [Hkv,T,k], but for padding. */
+static void turn_ids(const msa_shape *s, const deal_rows *rows, const int32_t *from, int32_t *to)
+{
+    for (int64_t x = 0; x < rows->n; x++)
+        for (int64_t r = 0; r < s->n_kv_heads; r++)
+            memcpy(to + (r * s->n_q + rows->row[x]) * s->topk,
+                   from + (rows->row[x] * s->n_kv_heads + r) * s->topk, (size_t)s->topk * sizeof *to);
+}
+
+static msa_status collect(transport *t, const cli_dealt *call, home *h)
+{
+    const msa_shape *s = call->s;
+    const size_t heads = (size_t)s->n_heads, kv = (size_t)s->n_kv_heads;
+    if (!call->dense)
+        MSA_TRY(parallel_collect(t, &h->rows, kv * (size_t)s->topk * sizeof *h->ids, h->ids, h->turned));
+    MSA_TRY(parallel_collect(t, &h->rows, heads * (size_t)s->d_head * sizeof *h->o, h->o, call->o));
+    MSA_TRY(parallel_collect(t, &h->rows, heads * sizeof *h->lse, h->lse, call->lse));
+    if (t->rank == 0) {
+        pad_outputs(s, call->dense ? NULL : call->ids, call->o, call->lse);
+        if (!call->dense)
+            turn_ids(s, &h->rows, h->turned, call->ids);
+    }
+    return MSA_OK;
+}
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
+}
+
+/* The backward pass: buffers of this rank, and what comes of them. */
+static msa_status differentiate(transport *t, const job *j, home *h, parallel_call *c)
+{
+    const cli_dealt_gradients *all = j->call->gradients;
+    const msa_shape *s = j->call->s;
+    const size_t q = (size_t)s->n_heads * (size_t)s->d_head, qi = (size_t)s->n_kv_heads * (size_t)s->d_index;
+    const size_t own = (size_t)(h->rows.first[t->rank + 1] - h->rows.first[t->rank]) + 1;
+    const size_t tokens = (size_t)h->keys.n_pages * (size_t)s->block,
+                 width = (size_t)s->n_kv_heads * (size_t)s->d_head;
+    float *dout = malloc(own * q * sizeof *dout);
+    parallel_gradients g = {.dout = dout,
+                            .weight = all->weight,
+                            .full = all->full,
+                            .dq = malloc(own * q * sizeof *g.dq),
+                            .dqi = malloc(own * qi * sizeof *g.dqi),
+                            .dk = malloc(tokens * width * sizeof *g.dk),
+                            .dv = malloc(tokens * width * sizeof *g.dv),
+                            .dki = malloc(tokens * (size_t)s->d_index * sizeof *g.dki)};
+    msa_status status = dout && g.dq && g.dqi && g.dk && g.dv && g.dki ? MSA_OK : MSA_ERR_DEVICE;
+    if (status == MSA_OK) {
+        deal_take(&h->rows, t->rank, q * sizeof *dout, all->dout, dout);
+        status = parallel_backward(t, c, &g);
+    }
+    if (status == MSA_OK)
+        status = parallel_collect(t, &h->rows, q * sizeof *g.dq, g.dq, all->dq);
+    if (status == MSA_OK)
+        status = parallel_collect(t, &h->rows, qi * sizeof *g.dqi, g.dqi, all->dqi);
+    if (status == MSA_OK)
+        status = parallel_collect_keys(t, &h->keys, &g, all->dk, all->dv, all->dki);
+    if (t->rank == 0)
+        *all->loss = g.loss;
+    free(dout), free(g.dq), free(g.dqi), free(g.dk), free(g.dv), free(g.dki);
+    return status;
+}
+
+static msa_status work(transport *t, job *j, home *h)
+{
+    parallel_call c = {j->ops, &h->keys, &h->rows, j->call->dense, h->q, h->qi, h->ids, h->o, h->lse, 0};
+    traffic_call model = parallel_traffic(&c);
+    const bool queries = j->move ? strcmp(j->move, "queries") == 0 : traffic_moves_queries(&model);
+    transport_part part[CLI_MOST_RANKS];
+    account dump;
+    memset(t->sent, 0, sizeof t->sent);
+    t->waited = 0;
+    const double start = now_ms();
+    MSA_TRY(queries ? parallel_pass_q(t, &c) : parallel_pass_kv(t, &c));
+    if (j->call->gradients)
+        MSA_TRY(differentiate(t, j, h, &c));
+    const account mine = account_of(t, h, &c, now_ms() - start);
+    for (int r = 0; r < t->ranks; r++) /* the others' copies are of no use */
+        part[r] = (transport_part){t->rank == 0 ? &j->all[r] : &dump, sizeof mine};
+    if (!transport_gather(t, TRAFFIC_OTHER, (transport_part){(void *)(uintptr_t)&mine, sizeof mine}, part))
+        return MSA_ERR_DEVICE;
+    if (t->rank == 0)
+        model.s = j->call->s, j->model = model, j->queries = queries; /* the home goes */
+    return collect(t, j->call, h);
+}
+
+static void run_rank(transport *t, void *context)
+{
+    job *j = context;
+    home h;
+    const msa_status status = new_home(&h, t, j->call) ? work(t, j, &h) : MSA_ERR_DEVICE;
+    if (status != MSA_OK) {
+        cli_fail(j->command,
+                 "rank %d of %d: expected memory for its part, and sizes that its kernels take, found: %s",
+                 t->rank, t->ranks, msa_strerror(status));
+        t->end(t, 2);
+    }
+    free_home(&h);
+}
+
+/* ---- What is said of it ------------------------------------------------------------------------------------ */
+
+static void print_ranks(const job *j, int ranks)
+{
+    double model[2][TRAFFIC_N_KINDS], pairs = 0, work = 0, most = 0, sent = 0;
+    printf("%d ranks, %s travel: a row each, with bytes by kind\n\n%4s%9s%9s%10s%10s", ranks,
+           j->queries ? "queries" : "keys", "rank", "queries", "blocks", "ms", "waited");
+    for (int kind = 0; kind < TRAFFIC_OTHER; kind++)
+        printf("  %13s", traffic_name(kind));
+    for (int r = 0; r < ranks; r++) {
+        const account *a = &j->all[r];
+        printf("\n%4d%9.0f%9.0f%10.2f%10.2f", r, a->rows, a->blocks, a->ms, a->waited);
+        for (int kind = 0; kind < TRAFFIC_OTHER; kind++) {
+            printf("  %13.0f", a->sent[kind]);
+            sent += a->sent[kind];
+        }
+        pairs += a->pairs;
+        work += a->work;
+        most = a->work > most ? a->work : most;
+    }
+    traffic_pass_q(&j->model, pairs, model[0]);
+    traffic_pass_kv(&j->model, model[1]);
+    double expected = traffic_sum(model[!j->queries]);
+    if (j->call->gradients) { /* they take index keys too, and have no other way */
+        traffic_call backward = j->model;
+        backward.dense = false;
+        traffic_backward(&backward, model[0]);
+        expected += traffic_sum(model[0]);
+    }
+    printf("\n\nsent %.0f bytes, by the model %.0f; keys that the fullest rank's queries see: %.3f of the "
+           "mean\n",
+           sent, expected, work > 0 ? most * ranks / work : 1);
+}
+
+int cli_run_ranks(const char *command, cli_plan *plan, const cli_ranks *r, const cli_dealt *call)
+{
+    transport *world = transport_world();
+    const int ranks = world ? world->ranks : (int)r->n;
+    account *all = NULL;
+    int bad = 0;
+    if (cli_is_first() && !(all = cli_alloc(command, (size_t)ranks * sizeof *all)))
+        bad = 2;
+    bad = cli_agree(bad);
+    if (bad) {
+        free(all);
+        return bad;
+    }
+    job j = {.command = command, .ops = &plan->ops, .call = call, .move = r->move, .all = all};
+    if (world)
+        run_rank(world, &j);
+    else if (!transport_threads(ranks, run_rank, &j))
+        bad = cli_fail(command, "--ranks: expected %d threads, found room for fewer", ranks);
+    if (!bad && cli_is_first()) {
+        plan->ran[MSA_STAGE_DENSE_DECODE] = j.queries;
+        plan->ran[MSA_STAGE_DENSE] = !j.queries && call->dense;
+        plan->ran[MSA_STAGE_INDEX] = plan->ran[MSA_STAGE_SPARSE] = !j.queries && !call->dense;
+        plan->ran[MSA_STAGE_BACKWARD] = plan->ran[MSA_STAGE_KL] = call->gradients;
+        print_ranks(&j, ranks);
+    }
+    free(all);
+    return bad;
+}

@@ -1,0 +1,156 @@
+/* Key blocks go round; queries zigzag. */
+#include "deal.h"
+
+#include <stdlib.h>
+
+int64_t deal_slice(int ranks, int64_t n_q, int z)
+{
+    return (n_q * z + 2 * ranks - 1) / (2 * ranks);
+}
+
+int deal_home(int ranks, int n, int64_t i, int64_t n_q)
+{
+    const int slice = (int)(i * 2 * ranks / n_q);
+    return (n + (slice < ranks ? slice : 2 * ranks - 1 - slice)) % ranks;
+}
+
+int deal_owner(int ranks, int n, int64_t b)
+{
+    return (int)((n + b) % ranks);
+}
+
+int64_t deal_block(int rank, int ranks, int n, int64_t j)
+{
+    return (rank + ranks - n % ranks) % ranks + j * ranks;
+}
+
+int64_t deal_blocks_before(int rank, int ranks, int n, int64_t b)
+{
+    const int64_t first = deal_block(rank, ranks, n, 0);
+    return b > first ? (b - 1 - first) / ranks + 1 : 0;
+}
+
+/* ---- Keys ----------------------------------------------------------------------------------------- */
+
+/* The blocks of sequence n, if it has queries. */
+static int64_t blocks_of(const msa_shape *s, int n)
+{
+    const msa_seq seq = msa_get_seq(s, n);
+    return seq.n_q ? (seq.n_kv + s->block - 1) / s->block : 0;
+}
+
+msa_shape deal_padded(const msa_shape *s, const msa_pages *p, int32_t *len_q)
+{
+    msa_shape padded = *s;
+    for (int n = 0; n < msa_n_seqs(s); n++)
+        len_q[n] = (int32_t)get_request(s, p, n).seq.n_q;
+    padded.len_q = len_q;
+    padded.len_kv = p->lens;
+    return padded;
+}
+
+/* The heads of a token become its row of a page. */
+static void copy_token(const msa_shape *s, const float *from, int heads, int d, float *page, int64_t t)
+{
+    for (int r = 0; r < heads; r++)
+        memcpy(page + (r * s->block + t) * d, from + r * d, (size_t)d * sizeof *page);
+}
+
+static void copy_block(deal_shard *to, const deal_source *from, const request *req, int64_t b, int64_t page)
+{
+    const msa_shape *s = &to->s;
+    const int heads = s->n_kv_heads, d = s->d_head, di = s->d_index;
+    const int64_t end = min_i64(s->block, req->seq.n_kv - b * s->block);
+    for (int64_t t = 0; t < end; t++) {
+        const int64_t row = key_row(req, b * s->block + t);
+        copy_token(s, from->k + row * heads * d, heads, d, to->k + page * heads * s->block * d, t);
+        copy_token(s, from->v + row * heads * d, heads, d, to->v + page * heads * s->block * d, t);
+        if (from->ki)
+            copy_token(s, from->ki + row * di, 1, di, to->ki + page * s->block * di, t);
+    }
+}
+
+bool deal_new_shard(deal_shard *to, int rank, int ranks, const msa_shape *s, const deal_source *from)
+{
+    const int seqs = msa_n_seqs(s);
+    *to = (deal_shard){
+        .rank = rank, .ranks = ranks, .s = *s, .first = malloc((size_t)(seqs + 1) * sizeof(int64_t))};
+    if (!to->first)
+        return false;
+    to->first[0] = 0;
+    for (int n = 0; n < seqs; n++)
+        to->first[n + 1] = to->first[n] + deal_blocks_before(rank, ranks, n, blocks_of(s, n));
+    const size_t own = (size_t)to->first[seqs] + 1, block = (size_t)s->block, /* calloc(0) may be NULL */
+        width = (size_t)s->n_kv_heads * (size_t)s->d_head;
+    to->n_pages = (int64_t)own;
+    to->page = calloc(own, sizeof *to->page);
+    to->k = calloc(own * block, width * sizeof *to->k);
+    to->v = calloc(own * block, width * sizeof *to->v);
+    to->ki = calloc(own * block, (size_t)s->d_index * sizeof *to->ki);
+    if (!to->page || !to->k || !to->v || !to->ki)
+        return false;
+    for (int n = 0; n < seqs; n++) {
+        const request req = get_request(from->s, from->p, n);
+        for (int64_t j = 0; j < to->first[n + 1] - to->first[n]; j++) {
+            const int64_t page = to->first[n] + j;
+            to->page[page] = (int32_t)page;
+            copy_block(to, from, &req, deal_block(rank, ranks, n, j), page);
+        }
+    }
+    return true;
+}
+
+void deal_free_shard(deal_shard *shard)
+{
+    free(shard->first), free(shard->page), free(shard->k), free(shard->v), free(shard->ki);
+}
+
+/* ---- Queries -------------------------------------------------------------------------------------- */
+
+static void add_slice(deal_rows *to, int ranks, const msa_shape *s, int n, int z)
+{
+    const msa_seq seq = msa_get_seq(s, n);
+    for (int64_t i = deal_slice(ranks, seq.n_q, z); i < deal_slice(ranks, seq.n_q, z + 1); i++) {
+        to->row[to->n] = (int32_t)(seq.q0 + i);
+        to->seq[to->n] = n;
+        to->at[to->n++] = position(&seq, i);
+    }
+}
+
+bool deal_new_rows(deal_rows *to, int ranks, const msa_shape *s)
+{
+    const size_t most = (size_t)s->n_q;
+    *to = (deal_rows){.first = calloc((size_t)ranks + 1, sizeof(int64_t)),
+                      .row = malloc(most * sizeof(int32_t)),
+                      .seq = malloc(most * sizeof(int32_t)),
+                      .at = malloc(most * sizeof(int64_t))};
+    if (!to->first || !to->row || !to->seq || !to->at)
+        return false;
+    for (int home = 0; home < ranks; home++) {
+        for (int n = 0; n < msa_n_seqs(s); n++) {
+            const int z = (home + ranks - n % ranks) % ranks;
+            add_slice(to, ranks, s, n, z);
+            add_slice(to, ranks, s, n, 2 * ranks - 1 - z);
+        }
+        to->first[home + 1] = to->n;
+    }
+    return true;
+}
+
+void deal_free_rows(deal_rows *rows)
+{
+    free(rows->first), free(rows->row), free(rows->seq), free(rows->at);
+}
+
+void deal_take(const deal_rows *rows, int home, size_t bytes, const void *from, void *to)
+{
+    for (int64_t x = rows->first[home]; x < rows->first[home + 1]; x++)
+        memcpy((char *)to + (size_t)(x - rows->first[home]) * bytes,
+               (const char *)from + (size_t)rows->row[x] * bytes, bytes);
+}
+
+void deal_give(const deal_rows *rows, size_t bytes, const void *from, void *to)
+{
+    for (int64_t x = 0; x < rows->n; x++)
+        memcpy((char *)to + (size_t)rows->row[x] * bytes, (const char *)from + (size_t)x * bytes, bytes);
+}

@@ -1,0 +1,152 @@
+#!/usr/bin/env bash
+# Commands whose keys are dealt to ranks, threads of one process and processes under mpirun: the same ids as one process, an
+# output that is as good, bytes as the model says, one line for bad input, nothing half-written where a rank dies.
+source "$(dirname "$0")/support/tap.sh"
+source tests/support/npy.sh
+V=$PWD/data/vectors
+
+if ! command -v perl > /dev/null; then
+    skip "commands on ranks" "no perl here, which makes the tensors"
+    finish
+fi
+# Small integers: scores are exact, and whole blocks tie.
+tensor() { # tensor NAME SEED SHAPE
+    perl -e 'srand shift; my $n = 1; $n *= $_ for split /, */, shift; print pack "f<*", map { int(rand 7) - 3 } 1 .. $n' "$2" "$3" |
+        npy "$W/$1.npy" '<f4' "($3)"
+}
+tensor q 1 '150, 4, 16' && tensor qi 2 '150, 2, 8' && tensor k 3 '213, 2, 16' && tensor v 4 '213, 2, 16' && tensor ki 5 '213, 8'
+in=(--q "$W/q.npy" --k "$W/k.npy" --v "$W/v.npy")
+index=(--qi "$W/qi.npy" --ki "$W/ki.npy" --block 8 --topk 4)
+# Three requests, the second of which is not there; pages are half a block.
+tensor step-q 6 '3, 2, 4, 16' && tensor step-qi 7 '3, 2, 2, 8' && tensor k-pages 8 '30, 2, 4, 16' && tensor v-pages 9 '30, 2, 4, 16'
+tensor ki-pages 10 '30, 4, 8'
+le32 7 3 28 11 0 21 9 2 14 5 -1 -1 -1 -1 -1 -1 $(yes -- -1 | head -n 16) 1 4 6 8 10 12 13 15 16 17 18 19 20 22 23 24 |
+    npy "$W/table.npy" '<i4' '(3, 16)'
+le32 37 0 61 | npy "$W/lens.npy" '<i4' '(3,)'
+step=(--q "$W/step-q.npy" --qi "$W/step-qi.npy" --k-pages "$W/k-pages.npy" --v-pages "$W/v-pages.npy" --ki-pages "$W/ki-pages.npy"
+    --page-table "$W/table.npy" --lens "$W/lens.npy" --block 8 --topk 3)
+"$MSA" forward "${in[@]}" "${index[@]}" --backend ref --out "$W/forward" > "$W.out" 2> "$W.err" &&
+    "$MSA" decode "${step[@]}" --backend ref --out "$W/decode" > "$W.out" 2> "$W.err" &&
+    "$MSA" dense "${in[@]}" --backend ref --out "$W/dense" > "$W.out" 2> "$W.err"
+check $? "one process"
+
+# near FILE FILE: floats within 1e-5 of each other, infinities where they are. Logits are up to 36 and values up to 3, so that
+# 2^-24 (3 + 2 (40 + log 7)) 3 = 1.6e-5 is what merging may move O by, in the worst case.
+near() {
+    perl -e 'sub floats { open my $f, "<:raw", shift or die; local $/; substr(<$f>, 128) }
+        my @a = unpack "f<*", floats(shift); my @b = unpack "f<*", floats(shift);
+        exit 1 if @a != @b || !@a;
+        for (0 .. $#a) { exit 1 unless $a[$_] == $b[$_] || abs($a[$_] - $b[$_]) <= 1.6e-5 }' "$1" "$2"
+}
+# on WHAT RANKS PROGRAM...: the three commands by that program, both ways, against one process
+on() {
+    local what=$1 ranks=$2 command backend move
+    shift 2
+    for command in forward decode dense; do
+        case $command in
+        forward) args=("${in[@]}" "${index[@]}") ;;
+        decode) args=("${step[@]}") ;;
+        dense) args=("${in[@]}") ;;
+        esac
+        for move in queries keys; do
+            backend=$([[ $command == forward ]] && echo fast || echo ref)
+            rm -rf "$W/found"
+            "$@" $command "${args[@]}" --backend $backend --move $move --out "$W/found" > "$W.out" 2> "$W.err" && [[ ! -s $W.err ]] &&
+                { [[ $command == dense ]] || cmp -s "$W/$command/ids.npy" "$W/found/ids.npy"; } &&
+                near "$W/$command/o.npy" "$W/found/o.npy" && near "$W/$command/lse.npy" "$W/found/lse.npy" &&
+                awk '/^sent/ { seen = $2 + 0 == $7 + 0 && ('"$ranks"' == 1 || $2 > 0) } END { exit !seen }' "$W.out" &&
+                grep -qE "^$ranks ranks?, $move travel" "$W.out"
+            check $? "$command on $ranks $what, $move travel"
+        done
+    done
+}
+# The program's own, with the threads of one process.
+threads() {
+    local ranks=$1
+    shift
+    "$MSA" "$@" --ranks "$ranks"
+}
+for ranks in 1 2 3 4 7; do
+    on threads $ranks threads $ranks
+done
+# Gradients, sparse and of the warmup: rows to the bit, sums of ranks' parts within float32's rounding; the loss as printed.
+tensor dout 11 '150, 4, 16'
+gradients() { # gradients WHAT PROGRAM...
+    local what=$1 support name ok
+    shift
+    for support in "" --full-support; do
+        args=("${in[@]}" "${index[@]}" --dout "$W/dout.npy" --kl-weight 0.5 --backend ref $support)
+        [[ -e $W/backward$support ]] || "$MSA" backward "${args[@]}" --out "$W/backward$support" > "$W/backward$support.kl" 2> "$W.err"
+        rm -rf "$W/found"
+        "$@" backward "${args[@]}" --out "$W/found" > "$W.out" 2> "$W.err" && [[ ! -s $W.err ]] &&
+            [[ $(sed -n 's/^kl \(.\{10\}\).*/\1/p' "$W.out") == $(sed -n 's/^kl \(.\{10\}\).*/\1/p' "$W/backward$support.kl") ]] &&
+            awk '/^sent/ { seen = $2 + 0 == $7 + 0 && $2 > 0 } END { exit !seen }' "$W.out"
+        ok=$?
+        for name in dq dk dv dqi dki; do
+            near "$W/backward$support/$name.npy" "$W/found/$name.npy" || ok=1
+        done
+        check $ok "backward $support on $what"
+    done
+}
+gradients "3 threads" threads 3
+gradients "4 threads" threads 4
+"$MSA" decode "${step[@]}" --ranks 2 --out "$W/found" > "$W.out" 2> "$W.err" && grep -q '^ran dense_decode/[a-z]* (fast)$' "$W.out"
+check $? "the cheaper way is taken: a step moves queries"
+"$MSA" forward "${in[@]}" "${index[@]}" --ranks 2 --out "$W/found" > "$W.out" 2> "$W.err" && grep -q '^ran index/' "$W.out"
+check $? "... and a long chunk keys"
+
+refuses() { # refuses WORD NAME COMMAND...
+    local word=$1 name=$2
+    shift 2
+    rm -rf "$W/none"
+    "$@" --out "$W/none" > "$W.out" 2> "$W.err"
+    [[ $? -eq 2 && ! -e $W/none && ! -s $W.out && $(wc -l < "$W.err") -eq 1 ]] && grep -qF -- "$word" "$W.err"
+    check $? "$name: one line"
+}
+refuses "--move:" "an unknown way" "$MSA" forward "${in[@]}" "${index[@]}" --ranks 2 --move values
+refuses "--move:" "a way without ranks" "$MSA" dense "${in[@]}" --move keys
+refuses "--backend:" "ranks of another back end" "$MSA" dense "${in[@]}" --ranks 2 --backend simt
+refuses "--ids" "ranks with given ids" "$MSA" forward "${in[@]}" "${index[@]:0:6}" --ids "$W/forward/ids.npy" --ranks 2
+refuses "--index-keys:" "ranks with 8-bit keys" "$MSA" decode "${step[@]}" --ranks 2 --index-keys fp8
+
+# ---- Processes ------------------------------------------------------------------------------------------
+
+MPI=$(dirname "$MSA")/msa-mpi
+if [[ ! -x $MPI ]] || ! command -v mpirun > /dev/null; then
+    skip "commands under mpirun" "no $(basename "$MPI") or no mpirun here: MPI (libopenmpi-dev) was not found"
+    finish
+fi
+[[ $(id -u) -ne 0 ]] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_btl_base_warn_component_unused=0 OMP_NUM_THREADS=1
+processes() {
+    local ranks=$1
+    shift
+    mpirun -q -n "$ranks" "$MPI" "$@"
+}
+for ranks in $([[ -n ${FULL:-} ]] && echo 1 2 3 4 7 || echo 1 4); do
+    on processes $ranks processes $ranks
+done
+gradients "2 processes" processes 2
+processes 2 forward "${in[@]}" "${index[@]}" --backend ref --out "$W/found" > "$W.out" 2> "$W.err" &&
+    cmp -s "$W/forward/o.npy" "$W/found/o.npy" && (cd "$W/found" && sha256sum --quiet -c forward.sha256)
+check $? "keys that travel leave no other bits; one rank writes all of it"
+refuses "k.npy" "a file that no rank has" processes 3 forward --q "$W/q.npy" --k "$W/none/k.npy" --v "$W/v.npy" "${index[@]}"
+refuses "--ranks:" "ranks under mpirun" processes 2 dense "${in[@]}" --ranks 2
+processes 2 cost > "$W.out" 2> "$W.err"
+[[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 ]] && grep -q 'expected one process, found 2' "$W.err"
+check $? "a command that cannot be several"
+# Only one of them misses a file: that one says so, and none hangs.
+cat > "$W/one-fails" << 'END2'
+[ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -ne 2 ] || set -- "$@" --block 0
+exec "$@"
+END2
+refuses "--block:" "one of three ranks fails, not the first" mpirun -q -n 3 sh "$W/one-fails" "$MPI" forward "${in[@]}" "${index[@]:0:4}"
+cat > "$W/one-dies" << 'END2'
+[ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -ne 1 ] || kill -9 $$
+exec "$@"
+END2
+rm -rf "$W/none"
+mpirun -q -n 3 sh "$W/one-dies" "$MPI" forward "${in[@]}" "${index[@]}" --out "$W/none" > "$W.out" 2> "$W.err"
+[[ $? -ne 0 && ! -e $W/none && $(wc -l < "$W.err") -le 1 ]]
+check $? "one of three ranks is killed: the others end, nothing is written"
+finish
