@@ -10,11 +10,14 @@ steps() { # steps WORDS: those of which the last run says so
 }
 own() { "$P/$@" > "$W.out" 2> "$W.err"; } # own PROGRAM ARGUMENT...
 
-own stub --steps 1 9
-[[ $? -eq 1 && $(steps 'not yet') == '1 2 3 4 5 6 7 8 9 ' ]] && tail -n 1 "$W.out" | grep -q '^not yet: step 1: '
+# Step 9 reads a model, which takes jansson.
+last=9 && grep -q HAVE_JANSSON "${B:-build}/flags" || last=8
+[[ $last -eq 9 ]] || skip "step 9" "this build has no jansson, so it reads no models"
+own stub --steps 1 $last
+[[ $? -eq 1 && $(steps 'not yet') == "$(seq -s ' ' $last) " ]] && tail -n 1 "$W.out" | grep -q '^not yet: step 1: '
 check $? "what it begins with fails at every step"
-own solution --steps 1 9 --prompt 'And God said' --json "$W/json"
-[[ $? -eq 0 && $(steps right) == '1 2 3 4 5 6 7 8 9 ' ]] && grep -q '^  > And God said\[.' "$W.out" && grep -q '^{"exercise": "own", "passed": true,' "$W/json"
+own solution --steps 1 $last --prompt 'And God said' --json "$W/json"
+[[ $? -eq 0 && $(steps right) == "$(seq -s ' ' $last) " ]] && { [[ $last -eq 8 ]] || grep -q '^  > And God said\[.' "$W.out"; } && grep -q '^{"exercise": "own", "passed": true,' "$W/json"
 check $? "the solution passes every step, and its model goes on from a prompt"
 for seed in ${FULL:+1 2 3 4 5 6 7 8}; do
     own solution --steps 1 8 --seed "$seed"
@@ -30,6 +33,7 @@ for wrong in tests/own/*.sed; do
     read -r -a in <<< "$(sed -nE '1s/^# steps ([0-9 ]+):.*/\1/p' "$wrong")"
     own "$name" --steps "${in[0]}" "${in[-1]}"
     for step in "${in[@]}"; do
+        [[ $step -le $last ]] || continue
         [[ " $(steps 'not yet')" == *" $step "* ]]
         check $? "$wrong is wrong in step $step"
     done

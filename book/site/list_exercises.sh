@@ -34,6 +34,7 @@ read or wrote, and says *pass* or *not yet* within seconds. The counts are exact
     make exercise N=01 RESULT=r   # writes verdict, seed and counts to the file r too
     make hint N=01                # the next hint
     make progress                 # all of them, and how far you are
+    make own STEP=1               # beside them: an MSA of your own, a step at the end of each of chapters 1 to 9
 
 **How an answer is judged.** It runs in a process of its own, and its judge is another. What it prints is shown with a bar before
 it and means nothing; neither does how it ends. The judge looks at the arrays that the answer has written, and at its own counts.

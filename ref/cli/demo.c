@@ -39,8 +39,8 @@ static int losses(const char *command, const model *m, const model *twin, const 
     if (twin)
         printf("   %-52s %.4f   (MSA %+.2f %%)\n", "a dense twin, trained as long", other,
                100 * (msa / other - 1));
-    printf("   over %d windows of %d bytes; what such a difference is worth: \"Results\" in README.md\n\n", t->count,
-           t->length);
+    printf("   over %d windows of %d bytes; what such a difference is worth: \"Results\" in README.md\n\n",
+           t->count, t->length);
     return 0;
 }
 
