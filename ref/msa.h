@@ -331,9 +331,7 @@ typedef struct msa_arrays {
     double *loss;                         /**< output of kl */
     double weight;                        /**< of the KL loss in dqi and dki */
     msa_pages pages;                      /**< of decode and dense_decode; table NULL: keys are contiguous */
-    /** Of a kernel that may screen by 8-bit index keys: of all complete blocks, from the keys as it reads them. NULL:
-     *  one of index makes its own, one of prefill or decode on a device does not screen. */
-    const struct msa_index8 *index8;
+    const struct msa_index8 *index8; /**< to screen by, of the keys as the kernel reads them; NULL: index makes one */
     struct msa_screening *screening; /**< what that one did; NULL: nobody wants to know */
     /* Only of a kernel on a device. */
     /** [Hkv,T,k] of prefill, for benchmarks: blocks that the Main Branch attends to instead of those that the
