@@ -8,14 +8,18 @@
  * each SM, and each share leaves k - 1 candidates a row, never scores (score.cuh). (3) Every CTA that attends
  * to a row first selects from the candidates, then takes its part of the chosen tokens, and the last one
  * merges (split_attend.cuh). 8-bit index keys are decoded to bf16 in shared memory.
- * Bytes: index keys once for every 64 rows; all else is under 1% at T = 1. Exactly: chapter 15, design notes.
+ * With an 8-bit copy of the keys, from screen_from() blocks on: (1) beside that update codes stream by in the
+ * keys' place and bound every block's score (screen_blocks.cuh); (2) what the bounds leave open is scored by the
+ * same products as ever (settle_blocks.cuh), and (3) selects from that. The ids are the same.
+ * Bytes: index keys once for every 64 rows, or codes and a tenth of the keys; all else is under 1% at T = 1.
+ * Exactly: chapter 15, design notes.
  * Floor: the step's bytes, 2 di N + 2 Hkv dh 2 k Bk a request: 272 MB at S = 1M and M3's sizes, 138 MB with
- * 8-bit keys.
+ * 8-bit keys, 144 MB exact from 8 bits.
  * Estimate: at S = 1M and M3's sizes, on an H800 and an H200, 0.081 and 0.057 ms, with 8-bit keys 0.041 and
- * 0.029; dense 0.641 and 0.447.
+ * 0.029, exact from 8 bits 0.044 and 0.031; dense 0.641 and 0.447.
  * Waste: each CTA of a row repeats its selection; lists grow one entry at a time, which the ring hides only
- * while it is full; G < 16 heads pad 16 rows; P is rounded to bf16. What was dropped: chapter 15, design
- * notes.
+ * while it is full; G < 16 heads pad 16 rows; P is rounded to bf16. A stage of 128 keys is settled for all its
+ * blocks and rows if one asks. What was dropped: chapter 15, design notes.
  */
 #include "settle_blocks.cuh"
 #include "split_attend.cuh"

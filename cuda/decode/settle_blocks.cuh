@@ -54,24 +54,34 @@ PTX_INLINE bool is_asked(SettleSmem<DI, N> &m, const Job &job, const Screening &
     return asked;
 }
 
-/// Copies the stages that are asked for, of those that this CTA looks through: first, first + step ...
+/// Where a producer or a consumer is in the ring.
+struct Place {
+    int stage = 0, phase = 0;
+};
+PTX_INLINE void advance(Place &place, int stages)
+{
+    if (++place.stage == stages)
+        place.stage = 0, place.phase ^= 1;
+}
+
+/// Copies the stages that are asked for, of those that this CTA looks through: one of `of.n` that the request has.
 template <int DI, int N>
 PTX_INLINE void produce_asked(SettleSmem<DI, N> &m, const Job &job, const Screening &x,
-                              const CUtensorMap *keys, const Shape &s, int n, int row0, int first, int step,
-                              int &stage, int &phase, bool &good)
+                              const CUtensorMap *keys, const Shape &s, int n, int row0, const SharesOf &of,
+                              Place &place, bool &good)
 {
     const int lane = (int)threadIdx.x % 32, piece = job.pages.piece, pieces = stage_keys / piece;
-    const int n_stages = stages_of(s), all = competing_blocks(s) * (s.block / piece);
+    const int n_stages = stages_of(s), all = competing_blocks(s) * (s.block / piece), step = of.n;
+    int &stage = place.stage;
     const auto next = [&](int at, auto copy) { // takes a stage of the ring
         if (lane == 0) {
-            mbarrier_wait(&m.empty[stage], phase ^ 1); // all consumer warps have released the stage
+            mbarrier_wait(&m.empty[stage], place.phase ^ 1); // all consumer warps have released the stage
             st_shared(&m.at[stage], at);
         }
         copy();
-        if (++stage == m.ring.stages)
-            stage = 0, phase ^= 1;
+        advance(place, m.ring.stages);
     };
-    for (; first < n_stages; first += 32 * step) {
+    for (int first = (int)blockIdx.x - of.first; first < n_stages; first += 32 * step) {
         const int mine = first + lane * step;
         const bool asked = mine < n_stages && is_asked(m, job, x, s, n, mine, row0);
         int there[stage_keys / min_piece] = {};
@@ -103,7 +113,7 @@ template <int DI, int N>
 PTX_INLINE bool produce(SettleSmem<DI, N> &m, const Job &job, const Screening &x, const CUtensorMap *queries,
                         const CUtensorMap *keys, int row0)
 {
-    int stage = 0, phase = 0;
+    Place place;
     bool good = true;
     timeline_role("producer");
     each_segment(m.line, job.batch, (int)gridDim.x, [&](const Segment &seg, int) {
@@ -116,7 +126,7 @@ PTX_INLINE bool produce(SettleSmem<DI, N> &m, const Job &job, const Screening &x
                 tma_load_2d(m.queries.slab[slab], queries, &m.queries_full, 64 * slab,
                             seg.n * job.rows + row0);
         }
-        produce_asked(m, job, x, keys, s, seg.n, row0, (int)blockIdx.x - of.first, of.n, stage, phase, good);
+        produce_asked(m, job, x, keys, s, seg.n, row0, of, place, good);
     });
     return good;
 }
@@ -143,7 +153,7 @@ template <int DI, int N>
 PTX_INLINE void settle_segments(SettleSmem<DI, N> &m, const Job &job, const Screening &x, int row0)
 {
     const int t = (int)threadIdx.x, warp = t / 32;
-    int stage = 0, phase = 0;
+    Place place;
     timeline_role("consumer");
     each_segment(m.line, job.batch, (int)gridDim.x, [&](const Segment &seg, int number) {
         const Shape s = request(job.largest, job.pages, seg.n);
@@ -158,7 +168,8 @@ PTX_INLINE void settle_segments(SettleSmem<DI, N> &m, const Job &job, const Scre
         mbarrier_wait(&m.queries_full, number % 2);
         for (int n = 0;; n++) {
             float upper[N / 2], lower[N / 2];
-            mbarrier_wait(&m.full[stage], phase);
+            const int stage = place.stage;
+            mbarrier_wait(&m.full[stage], place.phase);
             const int at = ld_shared(&m.at[stage]);
             if (at >= 0) {
                 issue(upper, m.ring.keys[stage], 0, m.queries);
@@ -170,8 +181,7 @@ PTX_INLINE void settle_segments(SettleSmem<DI, N> &m, const Job &job, const Scre
             __syncwarp();
             if (t % 32 == 0)
                 mbarrier_arrive(&m.empty[stage]); // its products are done: the stage is released
-            if (++stage == m.ring.stages)
-                stage = 0, phase ^= 1;
+            advance(place, m.ring.stages);
             if (at < 0)
                 break;
             column_maxima(m.top[n % 2][warp], upper, 1);

@@ -10,8 +10,9 @@
  * candidate: 8 to store it, 8 to filter, 16 to turn, 4 + 2 di to settle, 4 for its score, 8 to choose; 2 di a key of
  * a block for each 128 of its candidates. 4 k of ids a row.
  * Floor: 2 di operations a visible key, query and group at 8192 a clock and SM, half of 4_fused's time.
- * Estimate: at M3's sizes 0.47 s for 1M tokens, where 4_fused takes 0.73 and 1 % of the blocks are candidates: 0.42 to
- * screen, 0.04 to settle, by L2. At 128K, where 8 % are, about its 11 ms, and below that more.
+ * Estimate: at M3's sizes 0.47 s for 1M tokens, where 4_fused takes 0.86, both at 85 % of the product rate, and 1 % of
+ * the blocks are candidates: 0.43 to screen, 0.04 to settle, by L2. 4096 queries at 1M: 2.4 ms to screen, two CTAs to a
+ * row. At 128K, where 8 % are candidates, about 4_fused's 13 ms, and below that more.
  * Waste: rotations in double while no tensor core works, 1 % at 128K; five candidates of an early tau for each that stays;
  * scores and LSE are not to be had.
  * Dropped: settling by a CTA for its own 256 rows: 2 or 3 ask for a block, and its keys cost more than screening does.
