@@ -31,7 +31,7 @@ mutant 'a part of a block left out of its maximum' best_product test_screened '$
 mutant 'a rotation of half the channels' rotate test_screened '$with < 32' '$with < 16'
 mutant 'candidates of another row' settle test_screened 'ld_shared(&$m.pair[$row]) / (uint32_t)$lists.most' 'ld_shared(&$m.pair[0]) / (uint32_t)$lists.most'
 mutant 'NaN taken for a part without keys' softmax_finish_part "test_nonfinite sparse/kv_outer" '$l == 0 ? 0 : 1 / $l' '$l > 0 ? 1 / $l : 0' '$a.m[$half] * ln_2 + logf($l)' '$l > 0 ? $a.m[$half] * ln_2 + logf($l) : minus_infinity()'
-mutant 'a partial of no weight left out' combine "test_nonfinite sparse/kv_outer" 'float $x = shfl(...); if ($a * $lanes + $b < $n)' 'float $x = shfl(...); if ($x > 0)'
+mutant 'a partial of no weight left out' combine "test_nonfinite sparse/kv_outer" 'for (int $e = 0; $e < 8; $e++) $acc[$e] += $x' 'for (int $e = 0; $e < 8 && $x > 0; $e++) $acc[$e] += $x'
 mutant 'a maximum that starts at -inf' softmax_init "test_nonfinite decode/swapped" '{lowest, lowest}' '{minus_infinity(), minus_infinity()}'
 mutant 'ids of others believed' q_outer "test_nonfinite sparse/q_outer" 'warp_ballot(is_block($s, $id))' 'warp_ballot($id >= 0)'
 kernel 'who waits at the end is forgotten' columns topk/columns 'flush($list, $buffer);' ''
