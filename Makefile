@@ -220,8 +220,8 @@ cuda: ## compile the kernels for sm_90a too (CUDA 12.4 or newer) and link them i
 	@$(if $(NVCC_NEW),,echo "make cuda: expected nvcc 12.4 or newer, found $(or $(NVCC_VERSION),none)" >&2; exit 2)
 	+@$(ALL_CORES) build CUDA=1
 
-cuda-report: cuda ## registers, shared memory, spills and key instructions of every kernel
-	@cuda/report.sh $(B)
+cuda-report: cuda ## registers, shared memory, spills and key instructions of every kernel; clocks of the inner loops against their design
+	@cuda/report.sh $(B) && echo && cuda/clocks.sh $(B)
 
 # What is being timed, for the files of `msa bench`; COMMIT=... where there is no repository.
 COMMIT ?= $(or $(shell git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null),unknown)
