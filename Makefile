@@ -223,12 +223,18 @@ $(B)/ref/picture/viewer.inc: ref/picture/viewer.html
 	@mkdir -p $(@D)
 	$(Q)od -An -v -tu1 $< | sed 's/[0-9][0-9]*/&,/g' > $@
 
+# The clocks of the kernels' inner loops, which `cuda/clocks.sh build csv` writes after make cuda.
+$(B)/ref/cli/timeline_predict.o: $(B)/ref/cli/clocks.inc
+$(B)/ref/cli/clocks.inc: cuda/clocks.csv
+	@mkdir -p $(@D)
+	$(Q)awk -F, 'NR > 1 {printf "{\"%s\", %s, %s, %s, %s, %s, \"%s\", %s},\n", $$1, $$2, $$3, $$4, $$5, $$6, $$7, $$8}' $< > $@
+
 cuda: ## compile the kernels for sm_90a too (CUDA 12.4 or newer) and link them into build/msa
 	@$(if $(NVCC_NEW),,echo "make cuda: expected nvcc 12.4 or newer, found $(or $(NVCC_VERSION),none)" >&2; exit 2)
 	+@$(ALL_CORES) build CUDA=1
 
-cuda-report: cuda ## registers, shared memory, spills and key instructions of every kernel
-	@cuda/report.sh $(B)
+cuda-report: cuda ## registers, shared memory, spills and key instructions of every kernel; clocks of the inner loops against their design
+	@cuda/report.sh $(B) && echo && cuda/clocks.sh $(B)
 
 # What is being timed, for the files of `msa bench`; COMMIT=... where there is no repository.
 COMMIT ?= $(or $(shell git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null),unknown)

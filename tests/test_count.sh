@@ -130,6 +130,20 @@ refuses '--output' count sparse/naive --output f16
 refuses '--csv' count sparse/naive --csv "$W/none/no/such/dir.csv"
 refuses 'one kernel' timeline sparse --out "$W/none/t.svg"
 refuses '--out' timeline sparse/union
+# 131072^2 / 2 pairs of 4 rows are 2^20 turns of 256 x 128, of 2048 clocks of products, on 132 SMs at 1.755 GHz.
+runs "predicted times" timeline --predict
+grep -qE '^index/fused +131072 +H200 +9\.270 +tensor +8\.890 +96% *$' "$W.out"
+check $? "... of the fused index, by hand"
+if "$MSA" help 2>&1 | grep -q '^ *results'; then
+    result='"stage":"index","kernel":"fused","n":131072,"n_q":131072,"batch":1,"n_heads":64,"n_kv_heads":4,"d_head":128,"block":128,"topk":16,"distribution":"random","union8":null,"index_dtype":"bf16","lse":false,"deterministic":null,"ms_median":10,"ms_min":10,"ms_max":10,"repeats":20,"useful_tflops":1,"gbps":1,"verified":true'
+    echo "{\"device\":\"NVIDIA H200\",\"driver\":\"580\",\"cuda\":\"13.0\",\"commit\":\"44d146b6691cecb50e85bd59012ce583a0cd1f08\"," \
+        "\"date\":\"2026-11-21T19:30:18Z\",\"command\":\"msa bench index\",\"ceilings\":{\"matmul_bf16_tflops\":780,\"copy_gbps\":4300}," \
+        "\"results\":[{$result}]}" > "$W/h200.json"
+    runs "beside a measurement" timeline --predict "$W/h200.json"
+    grep -qE '^index/fused +131072 +H200 .* 10\.000 +-7%$' "$W.out" && grep -q '^error of the model: 7%, the mean of 1 measurements$' "$W.out"
+    check $? "... the error of the model is a figure of its own"
+fi
+refuses 'none.json' timeline --predict "$W/none.json"
 refuses '\.png or \.svg' timeline sparse/union --out "$W/none/t.gif"
 refuses '--cta 99' timeline dense/hopper "${tiny[@]}" --cta 99 --out "$W/none/t.svg"
 refuses '--from' timeline dense/hopper "${tiny[@]}" --from 1e9 --out "$W/none/t.svg"

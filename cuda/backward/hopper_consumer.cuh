@@ -35,6 +35,17 @@ PTX_INLINE void weights(float (&p)[32], const Stage &stage, const Work &work, in
 {
     const ThreadIndex me = thread_index();
     timeline_mark("softmax", 8 * 32);
+    if (ld_shared(&stage.whole)) { // nearly always
+        for (int first = 0; first < 32; first += 4) {
+            const float2 lse = ld_shared((const float2 *)&stage.lse[fragment_d(me.lane, first).col]);
+            for (int half = 0; half < 4; half += 2) {
+                p[first + half] = ex2(p[first + half] * scale2<D> - lse.x);
+                p[first + half + 1] = ex2(p[first + half + 1] * scale2<D> - lse.y);
+            }
+        }
+        return;
+    }
+    // [masked]
     for (int first = 0; first < 32; first += 4) // 8 columns
         for (int i = 0; i < 2; i++) {
             const int column = fragment_d(me.lane, first + i).col, number = query_of(work, column);
@@ -46,6 +57,7 @@ PTX_INLINE void weights(float (&p)[32], const Stage &stage, const Work &work, in
                 x = me.key + fragment_row(me.lane, half) <= last ? ex2(x * scale2<D> - lse) : 0;
             }
         }
+    // [masked]
 }
 
 /// dS from P and dP.
@@ -61,13 +73,14 @@ template <int n>
 PTX_INLINE void store_teacher(float (&teacher)[n][tile_queries], float (&p)[32], const Work &work, int group)
 {
     const ThreadIndex me = thread_index();
+    const float share = 1 / (float)group;
     for (int first = 0; first < 32; first += 8) { // 16 rows of the tile
         sum_heads(part<8>(p, first), work.shift);
         for (int i = first; i < first + 8; i++) {
             const Element e = fragment_d(me.lane, i);
             const int number = query_of(work, e.col);
             if (head_of(work, e.col) == 0 && number < tile_queries)
-                st_shared(&teacher[me.key + e.row][number], p[i] / (float)group);
+                st_shared(&teacher[me.key + e.row][number], p[i] * share);
         }
     }
 }

@@ -21,6 +21,7 @@ template <int D, int DI, int N, bool kl> struct Smem {
         int limit[tile_queries];         ///< the last key of the block that a query sees; -1 for no query
         uint32_t entry[tile_queries];    ///< query << 5 | slot
         uint32_t centred, index_centred; ///< a bit a query: whether it has a centre
+        int whole;                       ///< whether all 64 rows are heads of queries that see all of the block
     };
     Tile<N, D> k, v;
     Tile<kl ? N : 8, DI> ki;
@@ -83,14 +84,17 @@ PTX_INLINE void produce_tiles(Smem<D, DI, N, kl> &m, const Shape &s, const Scrat
         const uint32_t centred = warp_ballot(exists && centre_exists(s, w.centres, query, work.group));
         const uint32_t index_centred =
             warp_ballot(kl && exists && centre_exists(s, w.index_centres, query, work.group));
+        const int limit = exists ? s.prefix + query - work.block * N : -1;
+        const int heads = __popc(warp_ballot(limit >= N - 1)) * s.group;
         mbarrier_wait(&m.empty[tile % stages], tile / stages % 2 ^ 1); // all consumer warps have released it
         if (lane < tile_queries) {
             st_shared(&stage.entry[lane], entry);
-            st_shared(&stage.limit[lane], exists ? s.prefix + query - work.block * N : -1);
+            st_shared(&stage.limit[lane], limit);
         }
         if (lane == 0) {
             st_shared(&stage.centred, centred);
             st_shared(&stage.index_centred, index_centred);
+            st_shared(&stage.whole, (int)(heads == tile_rows)); // then the group is a power of 2
         }
         mbarrier_arrive_expect(full,
                                exists ? 2 * q_bytes<D>(s, 1) + (kl ? DI * (uint32_t)sizeof(bf16) : 0) : 0);

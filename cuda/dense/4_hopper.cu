@@ -36,7 +36,7 @@ template <int D> PTX_INLINE void ring_init(Ring<D> &ring)
 {
     for (int i = 0; i < stages; i++) {
         mbarrier_init(&ring.full[i], 1);
-        mbarrier_init(&ring.empty[i], consumers);
+        mbarrier_init(&ring.empty[i], 4 * consumers); // a warp arrives for itself
     }
 }
 // [ring]
@@ -52,10 +52,10 @@ template <int D> PTX_INLINE const Tile<tile_keys, D> &wait_stage(Ring<D> &ring, 
     return ring.tile[j % stages];
 }
 // [ring]
-/// A consumer's products of tile j have been waited for: one thread arrives for its 128.
+/// A consumer warp has waited for its products of tile j.
 template <int D> PTX_INLINE void release_stage(Ring<D> &ring, int j)
 {
-    if (threadIdx.x % 128 == 0)
+    if (threadIdx.x % 32 == 0)
         mbarrier_arrive(&ring.empty[j % stages]);
 }
 

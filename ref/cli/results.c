@@ -29,7 +29,7 @@ static int stage_number(const json_t *r)
     return n;
 }
 
-static int read_file(const char *command, const char *path, json_t **file)
+int charts_read(const char *command, const char *path, json_t **file)
 {
     io_error err;
     size_t n;
@@ -198,7 +198,7 @@ int cmd_results(int argc, char **argv)
     json_t *file[CLI_MAX_LIST];
     int n = 0, bad = cli_parse(argc, argv, options, &paths);
     for (; n < paths.n && !bad; n++)
-        bad = read_file(argv[0], paths.item[n], &file[n]);
+        bad = charts_read(argv[0], paths.item[n], &file[n]);
     if (!bad && speedup)
         bad = charts_speedup(argv[0], speedup, file, n);
     if (!bad && roofline)

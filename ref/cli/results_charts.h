@@ -19,6 +19,8 @@ static inline const char *charts_words(const json_t *o, const char *name)
     return text ? text : "";
 }
 
+/* Reads a file of `msa bench` and checks it; the caller releases it, whatever the exit status that comes back. */
+int charts_read(const char *command, const char *path, json_t **file);
 /* A file of `msa bench` on a GPU. */
 bool charts_is_gpu(const json_t *file);
 /* In which type a result was computed, in words; results of different kinds stand in no table together. */

@@ -6,6 +6,7 @@
 #include "../judge/inputs.h"
 #include "engine.h"
 #include "timeline_lanes.h"
+#include "timeline_predict.h"
 
 #define WINDOW 16000 /* clocks that are readable at 1600 pixels */
 #define MAX_CLOCKS 1e12
@@ -151,8 +152,12 @@ int cmd_timeline(int argc, char **argv)
     cli_list names = {0};
     const msa_kernel *kernel[CLI_MAX_LIST];
     int n = 0;
+    bool predict = false;
     const cli_option options[] = {
-        {"--out", CLI_NEEDED, &q.path, 0, 0, "FILE.png or FILE.svg receives the picture"},
+        {"--out", CLI_TEXT, &q.path, 0, 0,
+         "FILE.png or FILE.svg receives the picture; needed, but with --predict"},
+        {"--predict", CLI_FLAG, &predict, 0, 0,
+         "no picture: how long each stage would take a GPU; FILE.json of msa bench: and took"},
         {"--cta", CLI_INT, &q.cta, 0, 0x7fffffff, "N of the grid's CTAs"},
         {"--launch", CLI_INT, &q.launch, 0, 1 << 20, "N of the kernel's launches (default: most products)"},
         {"--from", CLI_REAL, &q.from, 0, MAX_CLOCKS, "CLOCK at which the picture starts"},
@@ -161,6 +166,11 @@ int cmd_timeline(int argc, char **argv)
         {0}};
     trial t;
     int status = cli_parse(argc, argv, options, &names);
+    if (!status && predict)
+        return q.path ? cli_fail(argv[0], "--predict: expected no --out with it")
+                      : timeline_predict(argv[0], &names);
+    if (!status && !q.path)
+        status = cli_fail(argv[0], "--out: expected FILE.png or FILE.svg, found nothing");
     if (!status)
         status = engine_find(argv[0], &names, kernel, CLI_MAX_LIST, &n);
     if (!status && n != 1)

@@ -19,7 +19,8 @@ __global__ void threads(float *x, uint32_t *flag)
     st_shared(&s.row[t % 64], ld_global(&x[t]));
     bar_sync(0, blockDim.x);
     float v = ex2(ld_shared(&s.row[63 - t % 64])) + lg2(x[t]);
-    v += (float)max3((int)t, (int)v, 7);
+    v += (float)max3((int)t, (int)v, 7) + (float)min3(t, (uint32_t)v, 7);
+    st_shared_if(v > 1, &s.full, (uint64_t)t);
     v = shfl_xor(v, 1) + shfl(v, 3) + shfl_up(v, 1) + (float)warp_ballot(v > 0);
     if (t % 32 < 16)
         v += shfl_xor(v, 1, 0xffff) + (float)warp_max(t, 0xffff);

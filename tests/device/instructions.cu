@@ -114,6 +114,17 @@ template <class T> void add_width(Made &m)
                sizeof(T));
 }
 
+/// Some threads store 8 bytes, the others leave what is there.
+__global__ void chosen_stores(const uint32_t *in, uint32_t *out)
+{
+    Row &s = shared<Row>();
+    const unsigned t = threadIdx.x;
+    uint64_t *const to = (uint64_t *)s.word + t;
+    st_shared(to, (uint64_t)ld_global(in + 2 * t) << 32 | t);
+    st_shared_if(ld_global(in + 2 * t + 1) % 3 == 1, to, (uint64_t)ld_global(in + 2 * t + 1) << 32 | (1000 + t));
+    st_global((uint64_t *)out + t, ld_shared(to));
+}
+
 __global__ void addresses(const uint32_t *, uint32_t *out)
 {
     Row &s = shared<Row>();
@@ -129,6 +140,12 @@ void add_memory(Made &m)
     add_width<uint32_t>(m);
     add_width<uint2>(m);
     add_width<uint4>(m);
+    probe &c = m.add("st_shared_if", "a third of the threads", draw(256, m.rng), 256, chosen_stores, 128, sizeof(Row));
+    for (uint32_t t = 0; t < 128; t++) {
+        const bool takes = c.in[2 * t + 1] % 3 == 1;
+        c.expected[2 * t] = takes ? 1000 + t : t;
+        c.expected[2 * t + 1] = c.in[2 * t + takes];
+    }
     probe &p = m.add("shared_u32", "offsets, alignment", words(1), 129, addresses, 128, sizeof(Row));
     for (uint32_t t = 0; t < 128; t++)
         p.expected[t] = 4 * t;
@@ -229,6 +246,11 @@ __global__ void maxima_of_three(const uint32_t *in, uint32_t *out)
     st_global(out + i, (uint32_t)max3((int)ld_global(in + 3 * i), (int)ld_global(in + 3 * i + 1),
                                       (int)ld_global(in + 3 * i + 2)));
 }
+__global__ void minima_of_three(const uint32_t *in, uint32_t *out)
+{
+    const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    st_global(out + i, min3(ld_global(in + 3 * i), ld_global(in + 3 * i + 1), ld_global(in + 3 * i + 2)));
+}
 
 constexpr double smallest_normal = 0x1p-126;
 
@@ -299,6 +321,9 @@ void add_functions(Made &m)
     for (size_t i = 0; i < 2048; i++)
         t.expected[i] =
             (uint32_t)std::max({(int)three[3 * i], (int)three[3 * i + 1], (int)three[3 * i + 2]});
+    probe &u = m.add("min3", "any bits, and small numbers", three, 2048, minima_of_three, 128, 0, 16);
+    for (size_t i = 0; i < 2048; i++)
+        u.expected[i] = std::min({three[3 * i], three[3 * i + 1], three[3 * i + 2]});
 }
 
 /// Nearest, ties to even, by comparing distances.

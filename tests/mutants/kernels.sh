@@ -37,7 +37,7 @@ mutant 'a block bounded by its first piece' bound_block test_screened_steps '$g 
 mutant 'codes of a draft that was taken back' roll_back test_screened_steps 'clear_row<$threads>($a.copy.codes + ...);' ''
 mutant 'the score of a neighbour' append_scores test_screened_steps 'rank_key($score, $b)' 'rank_key($score, $b + 1)'
 mutant 'NaN taken for a part without keys' softmax_finish_part "test_nonfinite sparse/kv_outer" '$l == 0 ? 0 : 1 / $l' '$l > 0 ? 1 / $l : 0' '$a.m[$half] * ln_2 + logf($l)' '$l > 0 ? $a.m[$half] * ln_2 + logf($l) : minus_infinity()'
-mutant 'a partial of no weight left out' combine "test_nonfinite sparse/kv_outer" 'float $x = shfl(...); if ($a * $lanes + $b < $n)' 'float $x = shfl(...); if ($x > 0)'
+mutant 'a partial of no weight left out' combine "test_nonfinite sparse/kv_outer" 'for (int $e = 0; $e < 8; $e++) $acc[$e] += $x' 'for (int $e = 0; $e < 8 && $x > 0; $e++) $acc[$e] += $x'
 mutant 'a maximum that starts at -inf' softmax_init "test_nonfinite decode/swapped" '{lowest, lowest}' '{minus_infinity(), minus_infinity()}'
 mutant 'ids of others believed' q_outer "test_nonfinite sparse/q_outer" 'warp_ballot(is_block($s, $id))' 'warp_ballot($id >= 0)'
 kernel 'who waits at the end is forgotten' columns topk/columns 'flush($list, $buffer);' ''

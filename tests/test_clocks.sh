@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# The clock budget of cuda/clocks.awk, on a few recorded instructions of index/fused whose clocks are counted by hand; with
+# FULL=1, a compiler and a disassembler, on the kernels that cuda/clocks.def names.
+source "$(dirname "$0")/support/tap.sh"
+root=$PWD
+mkdir -p "$W/cuda" && cd "$W" || exit 1
+printf '%s\n' 'products' '// [insert]' 'insertion' '// [insert]' > cuda/a.cu
+
+# Two lines an instruction, as nvdisasm -hex prints them. The last two bits of information: 0x...e2 holds the next one
+# up for 1 clock, e4 2, c8 4, ea 5; 000e.. sets a barrier, 001f.. waits for it.
+cat > code <<'SASS'
+.text._Z5other:
+        /*0000*/                   EXIT ;                                /* 0x000000000000794d */
+                                                                         /* 0x000fea0003800000 */
+.text._Z1k:
+.L_x_1:
+	//## File "/a/cuda/a.cu", line 1
+        /*0000*/                   HGMMA.64x128x16.F32.BF16 R88, gdesc[UR8], R88 ;  /* 0x01e00000085879f0 */
+                                                                         /* 0x000fe20008701858 */
+        /*0010*/                   FMNMX R22, R89, R22, !PT ;            /* 0x000000165916b209 */
+                                                                         /* 0x000fe40007800000 */
+        /*0020*/                   SHFL.BFLY PT, R18, R19, 0x2, 0x1f ;   /* 0x0c401f0013127f89 */
+                                                                         /* 0x000e2400000e0000 */
+	//## File "/a/cuda/b.cuh", line 9 inlined at "/a/cuda/a.cu", line 3
+	//## File "/a/cuda/a.cu", line 3
+        /*0030*/                   LDS.128 R20, [R17+0x28400] ;          /* 0x0284000011147984 */
+                                                                         /* 0x000e280000000c00 */
+        /*0040*/                   VIMNMX3.U32 R9, R21, 0xffffffff, R23, PT ;  /* 0xffffffff1509780f */
+                                                                         /* 0x001fc80003800017 */
+	//## File "/a/cuda/a.cu", line 1
+        /*0050*/               @P0 BRA `(.L_x_1) ;                       /* 0x0000000000500947 */
+                                                                         /* 0x000fea0003800000 */
+        /*0060*/                   EXIT ;                                /* 0x000000000000794d */
+                                                                         /* 0x000fea0003800000 */
+        /*0070*/               @P0 BRA `(.L_x_1) ;                       /* 0x0000000000500947 */
+                                                                         /* 0x000fea0003800000 */
+SASS
+# Two warpgroups. Tensor cores: 64 clocks of a product for each. Issue: 4 instructions, 2 of the insertion. Shared memory:
+# 48 clocks for a product's operands. Alone: 1 + 2 + 2 + 5, and 30 + 4 for the insertion, which waits for its load; half
+# of these 44 is hidden, and a turn takes 64 + 22.
+table() { # table ISSUE [FUNCTION [TAG [INSTRUCTIONS]]]
+    cat << DEF
+latency LDS 30
+latency other 20
+latency read 12
+rate mufu 8
+rate shared 128
+rate L2 24
+loop k a ${2:-_Z1k} HGMMA 2 2400 L2 a.cu:${3:-insert} 1 1 0.5 tensor,turn 128 $1 0 96 100 86
+part k:insert a _Z1k a.cu:insert 1 ${4:-2} 34
+DEF
+}
+judge() { # judge ARGUMENTS OF table: what clocks.awk says
+    table "$@" > t.def
+    awk -f "$root/cuda/clocks.awk" -v object=a t.def - < code > out
+}
+
+judge 12 && grep -qE '^k +4 +0 +128 +12 +0 +96 +100 +86 +tensor +ok$' out
+check $? "a loop's clocks are those counted by hand"
+grep -qE '^k:insert +2 instructions \(2\), alone +34 clocks \(34\)$' out
+check $? "... and those of a section, by itself and in the loop"
+
+! judge 11 && grep -q 'OVER: issue$' out
+check $? "a resource above its design fails by name"
+
+! judge 12 _Z1k insert 1 && grep -q '^k:insert .*OVER: instructions$' out
+check $? "... and a section"
+
+! judge 12 missing && grep -q '^clocks: a: no function has missing$' out
+check $? "a function that is not there fails"
+
+! judge 12 _Z1k elsewhere && grep -q 'clocks: cuda/a.cu: expected \[elsewhere\] in pairs$' out
+check $? "... and a section without marks"
+
+table 12 > t.def && [[ $(awk -f "$root/cuda/clocks.awk" -v object=a -v csv=1 t.def - < code) == "k,128,12,0,96,2400,L2,86" ]]
+check $? "the table of the estimate"
+
+cd "$root" || exit 1
+tools=${CUOBJDUMP:-$(command -v cuobjdump || true)}
+if [[ -z ${FULL:-} ]]; then
+    skip "the kernels' own clocks" "FULL=1 compiles them"
+elif [[ -z $tools ]] || ! NVCC=${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)} || [[ ! -x $NVCC ]]; then
+    skip "the kernels' own clocks" "no nvcc or cuobjdump here"
+else
+    export NVCC CUOBJDUMP=$tools
+    for object in $(awk '$1 == "loop" {print $3}' cuda/clocks.def | sort -u); do
+        mkdir -p "$W/full/cuda/${object%/*}" && cuda/nvcc.sh "cuda/$object.cu" "$W/full/cuda/$object.gpu.o" || bad=1
+    done
+    [[ -z ${bad:-} ]] && cuda/clocks.sh "$W/full" > "$W/out"
+    check $? "the kernels' own clocks are within their design"
+fi
+finish
