@@ -90,6 +90,15 @@ gradients() { # gradients WHAT PROGRAM...
 }
 gradients "3 threads" threads 3
 gradients "4 threads" threads 4
+le32 0 0 0 | npy "$W/nobody.npy" '<i4' '(3,)'
+nobody=("${step[@]}") # in any place of the batch
+nobody[13]="$W/nobody.npy"
+"$MSA" decode "${nobody[@]}" --out "$W/nobody" > "$W.out" 2> "$W.err"
+for move in queries keys; do
+    rm -rf "$W/found"
+    "$MSA" decode "${nobody[@]}" --ranks 3 --move $move --out "$W/found" > "$W.out" 2> "$W.err" && diff -r "$W/nobody" "$W/found" > "$W.out"
+    check $? "a batch without requests, $move travel"
+done
 "$MSA" decode "${step[@]}" --ranks 2 --out "$W/found" > "$W.out" 2> "$W.err" && grep -q '^ran dense_decode/[a-z]* (fast)$' "$W.out"
 check $? "the cheaper way is taken: a step moves queries"
 "$MSA" forward "${in[@]}" "${index[@]}" --ranks 2 --out "$W/found" > "$W.out" 2> "$W.err" && grep -q '^ran index/' "$W.out"
@@ -135,6 +144,13 @@ refuses "--ranks:" "ranks under mpirun" processes 2 dense "${in[@]}" --ranks 2
 processes 2 cost > "$W.out" 2> "$W.err"
 [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 ]] && grep -q 'expected one process, found 2' "$W.err"
 check $? "a command that cannot be several"
+# A file system that is full for the one that writes: of 8 KiB a file here, and O has 38. (Messages by TCP: shared memory is a
+# file as well.)
+cat > "$W/one-writes-little" << 'END2'
+[ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -ne 0 ] || ulimit -f 8
+exec "$@"
+END2
+refuses "cannot write" "no room for the output" env OMPI_MCA_btl=self,tcp mpirun -q -n 2 sh "$W/one-writes-little" "$MPI" dense "${in[@]}"
 # Only one of them misses a file: that one says so, and none hangs.
 cat > "$W/one-fails" << 'END2'
 [ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -ne 2 ] || set -- "$@" --block 0

@@ -140,12 +140,12 @@ static msa_status win(const step *p)
 static msa_status select_blocks(step *p)
 {
     const msa_shape *s = p->s;
-    const size_t rows = (size_t)p->rows, heads = (size_t)s->n_kv_heads, others = (size_t)s->topk - 1;
+    const size_t rows = (size_t)p->rows + 1, heads = (size_t)s->n_kv_heads, others = (size_t)s->topk - 1;
     const size_t blocks = (size_t)msa_n_blocks(s) + 1;
     double *m = malloc(2 * blocks * sizeof *m);
     p->qi = malloc(rows * heads * (size_t)s->d_index * sizeof *p->qi);
-    p->score = malloc((rows * heads * others + 1) * sizeof *p->score);
-    p->candidate = malloc((rows * heads * others + 1) * sizeof *p->candidate);
+    p->score = malloc(rows * (heads * others + 1) * sizeof *p->score);
+    p->candidate = malloc(rows * (heads * others + 1) * sizeof *p->candidate);
     p->ids = malloc(rows * heads * (size_t)s->topk * sizeof *p->ids);
     msa_status status = m && p->qi && p->score && p->candidate && p->ids ? MSA_OK : MSA_ERR_DEVICE;
     if (status == MSA_OK &&
