@@ -94,8 +94,8 @@ int cli_check_ranks(const char *command, const cli_ranks *r, const char *backend
                         (long long)r->n);
     if (r->move && !cli_wants_ranks(r))
         return cli_fail(command, "--move: expected it with --ranks, found it alone");
-    if (cli_wants_ranks(r) && strcmp(backend, "ref") != 0 && strcmp(backend, "fast") != 0)
-        return cli_fail(command, "--backend: expected ref or fast where keys are dealt to ranks, found '%s'",
+    if (r->n && strcmp(backend, "ref") != 0 && strcmp(backend, "fast") != 0)
+        return cli_fail(command, "--backend: expected ref or fast where ranks are threads, found '%s'",
                         backend);
     return 0;
 }

@@ -33,7 +33,7 @@ int cli_agree(int status);
 
 /** Whether the command is to run on ranks. */
 bool cli_wants_ranks(const cli_ranks *r);
-/** Checks the options, together with the back end, whose kernels are to run in several threads. */
+/** Checks the options, together with the back end: a device serves one thread. */
 int cli_check_ranks(const char *command, const cli_ranks *r, const char *backend);
 
 /** What a backward pass adds to a call, of one sequence. */

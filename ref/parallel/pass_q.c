@@ -236,7 +236,7 @@ typedef struct batch {
     void *work;
 } batch;
 
-#define BATCH 256
+#define BATCH 128 /* requests that kernels of a device take at a time */
 
 static msa_shape batch_shape(const step *p, const batch *b, int n)
 {
