@@ -44,7 +44,7 @@ static void by_home(const step *p, transport_part *part, void *base, size_t widt
                                    (size_t)(first[r + 1] - first[r]) * width};
 }
 
-static bool share(const step *p, traffic_kind kind, const void *own, void *all, size_t width)
+static bool share_rows(const step *p, traffic_kind kind, const void *own, void *all, size_t width)
 {
     by_home(p, p->from, all, width);
     return transport_gather(p->t, kind, (transport_part){(void *)(uintptr_t)own, (size_t)p->own * width},
@@ -149,7 +149,7 @@ static msa_status select_blocks(step *p)
     p->ids = malloc(rows * heads * (size_t)s->topk * sizeof *p->ids);
     msa_status status = m && p->qi && p->score && p->candidate && p->ids ? MSA_OK : MSA_ERR_DEVICE;
     if (status == MSA_OK &&
-        !share(p, TRAFFIC_INDEX_QUERIES, p->c->qi, p->qi, heads * (size_t)s->d_index * sizeof *p->qi))
+        !share_rows(p, TRAFFIC_INDEX_QUERIES, p->c->qi, p->qi, heads * (size_t)s->d_index * sizeof *p->qi))
         status = MSA_ERR_DEVICE;
     for (int64_t x = 0; status == MSA_OK && x < p->rows; x++)
         for (int r = 0; r < s->n_kv_heads; r++)
@@ -158,7 +158,7 @@ static msa_status select_blocks(step *p)
     if (status == MSA_OK)
         status = win(p);
     if (status == MSA_OK &&
-        !share(p, TRAFFIC_WINNERS, p->c->ids, p->ids, heads * (size_t)s->topk * sizeof *p->ids))
+        !share_rows(p, TRAFFIC_WINNERS, p->c->ids, p->ids, heads * (size_t)s->topk * sizeof *p->ids))
         status = MSA_ERR_DEVICE;
     return status;
 }
