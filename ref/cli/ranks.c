@@ -282,7 +282,7 @@ static void write_report(const job *j, int ranks, FILE *out)
     fprintf(out, "%d ranks, %s travel: a row each, with bytes by kind\n\n%4s%9s%9s%10s%10s", ranks,
             j->queries ? "queries" : "keys", "rank", "queries", "blocks", "ms", "waited");
     for (int kind = 0; kind < TRAFFIC_OTHER; kind++)
-        fprintf(out, "  %13s", traffic_name(kind));
+        fprintf(out, "  %13s", traffic_name((traffic_kind)kind));
     for (int r = 0; r < ranks; r++) {
         const account *a = &j->all[r];
         fprintf(out, "\n%4d%9.0f%9.0f%10.2f%10.2f", r, a->rows, a->blocks, a->ms, a->waited);
