@@ -191,7 +191,7 @@ static job new_job(const msa_shape *s, const inputs *in, bool dense)
                  .lse = check_floats(s->n_q * s->n_heads)};
 }
 
-static const int some_ranks[] = {1, 2, 3, 4, 7};
+static const int some_ranks[] = {1, 2, 3, 4, 7, 8};
 
 static void all_ways(check_case *c, const msa_shape *s, inputs_pattern pattern, uint64_t salt)
 {
@@ -221,7 +221,7 @@ static void equal_to_one_process(void)
     for (int n = 0; n < inputs_n_all_shapes; n++) {
         char name[INPUTS_NAME];
         inputs_shape_name(&inputs_shapes[n], name);
-        check_case c = check_begin("1, 2, 3, 4 and 7 ranks equal one process: %s", name);
+        check_case c = check_begin("1, 2, 3, 4, 7 and 8 ranks equal one process: %s", name);
         for (size_t p = 0; p < (n < inputs_n_shapes || tap_full() ? 4 : 1); p++)
             all_ways(&c, &inputs_shapes[n], patterns[p], (uint64_t)(8 * n) + p);
         check_end(&c);
@@ -413,7 +413,7 @@ static void gradients(void)
     for (int n = 0; n < inputs_n_all_shapes; n += n < inputs_n_shapes || tap_full() ? 1 : 3) {
         char name[INPUTS_NAME];
         inputs_shape_name(&inputs_shapes[n], name);
-        check_case c = check_begin("gradients on 1, 2, 3, 4 and 7 ranks: %s", name);
+        check_case c = check_begin("gradients on 1, 2, 3, 4, 7 and 8 ranks: %s", name);
         const void *mark = check_mark();
         gradients_of(&c, &inputs_shapes[n], INPUTS_NORMAL, false);
         gradients_of(&c, &inputs_shapes[n], INPUTS_PEAKED, true);
