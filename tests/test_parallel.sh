@@ -90,6 +90,15 @@ gradients() { # gradients WHAT PROGRAM...
 }
 gradients "3 threads" threads 3
 gradients "4 threads" threads 4
+le32 0 0 0 | npy "$W/nobody.npy" '<i4' '(3,)'
+nobody=("${step[@]}") # in any place of the batch
+nobody[13]="$W/nobody.npy"
+"$MSA" decode "${nobody[@]}" --out "$W/nobody" > "$W.out" 2> "$W.err"
+for move in queries keys; do
+    rm -rf "$W/found"
+    "$MSA" decode "${nobody[@]}" --ranks 3 --move $move --out "$W/found" > "$W.out" 2> "$W.err" && diff -r "$W/nobody" "$W/found" > "$W.out"
+    check $? "a batch without requests, $move travel"
+done
 "$MSA" decode "${step[@]}" --ranks 2 --out "$W/found" > "$W.out" 2> "$W.err" && grep -q '^ran dense_decode/[a-z]* (fast)$' "$W.out"
 check $? "the cheaper way is taken: a step moves queries"
 "$MSA" forward "${in[@]}" "${index[@]}" --ranks 2 --out "$W/found" > "$W.out" 2> "$W.err" && grep -q '^ran index/' "$W.out"
@@ -135,6 +144,28 @@ refuses "--ranks:" "ranks under mpirun" processes 2 dense "${in[@]}" --ranks 2
 processes 2 cost > "$W.out" 2> "$W.err"
 [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 ]] && grep -q 'expected one process, found 2' "$W.err"
 check $? "a command that cannot be several"
+# Kernels of cuda/ where the keys lie, each process with an engine of its own. Small integers are bf16.
+if "$MSA" kernels | grep -q simt; then
+    tensor q64 12 '40, 4, 64' && tensor qi64 13 '40, 2, 64' && tensor k64 14 '150, 2, 64' && tensor v64 15 '150, 2, 64' && tensor ki64 16 '150, 64'
+    wide=(--q "$W/q64.npy" --k "$W/k64.npy" --v "$W/v64.npy" --qi "$W/qi64.npy" --ki "$W/ki64.npy" --block 32 --topk 2)
+    "$MSA" forward "${wide[@]}" --backend simt --out "$W/wide" > "$W.out" 2> "$W.err"
+    for move in keys queries; do
+        rm -rf "$W/found"
+        processes 2 forward "${wide[@]}" --backend simt --move $move --out "$W/found" > "$W.out" 2> "$W.err" &&
+            cmp -s "$W/wide/ids.npy" "$W/found/ids.npy" && grep -qE '^ran (sparse|dense_decode)/[a-z_]+ \(simt\)' "$W.out" &&
+            "$MSA" verify --ids "$W/found/ids.npy" "${wide[@]}" --o "$W/found/o.npy" > "$W.out" 2> "$W.err"
+        check $? "kernels on the engine, $move travel"
+    done
+else
+    skip "kernels on the engine" "no C++ compiler was here"
+fi
+# A file system that is full for the one that writes: of 8 KiB a file here, and O has 38. (Messages by TCP: shared memory is a
+# file as well.)
+cat > "$W/one-writes-little" << 'END2'
+[ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -ne 0 ] || ulimit -f 8
+exec "$@"
+END2
+refuses "cannot write" "no room for the output" env OMPI_MCA_btl=self,tcp mpirun -q -n 2 sh "$W/one-writes-little" "$MPI" dense "${in[@]}"
 # Only one of them misses a file: that one says so, and none hangs.
 cat > "$W/one-fails" << 'END2'
 [ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -ne 2 ] || set -- "$@" --block 0

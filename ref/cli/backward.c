@@ -143,6 +143,7 @@ static int run(const char *command, cli_plan *plan, const cli_tensors *t, const 
     if (!bad && cli_is_first())
         bad = cli_write_outputs(command, opt->dir, &t->shape, b, n);
     if (!bad && cli_is_first()) {
+        cli_print_ranks();
         cli_print_plan(plan);
         printf("kl %.12g\n", kl);
         bad = cli_commit_outputs(command);

@@ -353,6 +353,7 @@ static int run(const char *command, cli_plan *plan, step *a, const char *dir)
     if (!bad && cli_is_first())
         bad = cli_write_outputs(command, dir, s, out, N_OUTPUTS);
     if (!bad && cli_is_first()) {
+        cli_print_ranks();
         cli_print_plan(plan);
         if (a->small)
             print_agreement(a);

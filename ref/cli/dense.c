@@ -48,6 +48,7 @@ static int run(const char *command, cli_plan *plan, const cli_tensors *t, const 
     if (!bad && cli_is_first())
         bad = cli_write_outputs(command, dir, &t->shape, out, N_OUTPUTS);
     if (!bad && cli_is_first()) {
+        cli_print_ranks();
         cli_print_plan(plan);
         bad = cli_commit_outputs(command);
     }

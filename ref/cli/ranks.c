@@ -94,8 +94,8 @@ int cli_check_ranks(const char *command, const cli_ranks *r, const char *backend
                         (long long)r->n);
     if (r->move && !cli_wants_ranks(r))
         return cli_fail(command, "--move: expected it with --ranks, found it alone");
-    if (cli_wants_ranks(r) && strcmp(backend, "ref") != 0 && strcmp(backend, "fast") != 0)
-        return cli_fail(command, "--backend: expected ref or fast where keys are dealt to ranks, found '%s'",
+    if (r->n && strcmp(backend, "ref") != 0 && strcmp(backend, "fast") != 0)
+        return cli_fail(command, "--backend: expected ref or fast where ranks are threads, found '%s'",
                         backend);
     return 0;
 }
@@ -273,18 +273,21 @@ static void run_rank(transport *t, void *context)
 
 /* ---- What is said of it ------------------------------------------------------------------------------------ */
 
-static void print_ranks(const job *j, int ranks)
+/* Kept until the output is written: a command that fails prints nothing. */
+static char *report;
+
+static void write_report(const job *j, int ranks, FILE *out)
 {
     double model[2][TRAFFIC_N_KINDS], pairs = 0, work = 0, most = 0, sent = 0;
-    printf("%d ranks, %s travel: a row each, with bytes by kind\n\n%4s%9s%9s%10s%10s", ranks,
-           j->queries ? "queries" : "keys", "rank", "queries", "blocks", "ms", "waited");
+    fprintf(out, "%d ranks, %s travel: a row each, with bytes by kind\n\n%4s%9s%9s%10s%10s", ranks,
+            j->queries ? "queries" : "keys", "rank", "queries", "blocks", "ms", "waited");
     for (int kind = 0; kind < TRAFFIC_OTHER; kind++)
-        printf("  %13s", traffic_name(kind));
+        fprintf(out, "  %13s", traffic_name((traffic_kind)kind));
     for (int r = 0; r < ranks; r++) {
         const account *a = &j->all[r];
-        printf("\n%4d%9.0f%9.0f%10.2f%10.2f", r, a->rows, a->blocks, a->ms, a->waited);
+        fprintf(out, "\n%4d%9.0f%9.0f%10.2f%10.2f", r, a->rows, a->blocks, a->ms, a->waited);
         for (int kind = 0; kind < TRAFFIC_OTHER; kind++) {
-            printf("  %13.0f", a->sent[kind]);
+            fprintf(out, "  %13.0f", a->sent[kind]);
             sent += a->sent[kind];
         }
         pairs += a->pairs;
@@ -300,9 +303,27 @@ static void print_ranks(const job *j, int ranks)
         traffic_backward(&backward, model[0]);
         expected += traffic_sum(model[0]);
     }
-    printf("\n\nsent %.0f bytes, by the model %.0f; keys that the fullest rank's queries see: %.3f of the "
-           "mean\n",
-           sent, expected, work > 0 ? most * ranks / work : 1);
+    fprintf(out,
+            "\n\nsent %.0f bytes, by the model %.0f; keys that the fullest rank's queries see: %.3f of the "
+            "mean\n",
+            sent, expected, work > 0 ? most * ranks / work : 1);
+}
+
+void cli_print_ranks(void)
+{
+    if (report)
+        fputs(report, stdout);
+    free(report);
+    report = NULL;
+}
+
+static int keep_report(const char *command, const job *j, int ranks)
+{
+    size_t size;
+    FILE *out = open_memstream(&report, &size);
+    if (out)
+        write_report(j, ranks, out);
+    return out && fclose(out) == 0 ? 0 : cli_fail(command, "expected memory for a report, found too little");
 }
 
 int cli_run_ranks(const char *command, cli_plan *plan, const cli_ranks *r, const cli_dealt *call)
@@ -328,7 +349,7 @@ int cli_run_ranks(const char *command, cli_plan *plan, const cli_ranks *r, const
         plan->ran[MSA_STAGE_DENSE] = !j.queries && call->dense;
         plan->ran[MSA_STAGE_INDEX] = plan->ran[MSA_STAGE_SPARSE] = !j.queries && !call->dense;
         plan->ran[MSA_STAGE_BACKWARD] = plan->ran[MSA_STAGE_KL] = call->gradients;
-        print_ranks(&j, ranks);
+        bad = keep_report(command, &j, ranks);
     }
     free(all);
     return bad;

@@ -33,7 +33,7 @@ int cli_agree(int status);
 
 /** Whether the command is to run on ranks. */
 bool cli_wants_ranks(const cli_ranks *r);
-/** Checks the options, together with the back end, whose kernels are to run in several threads. */
+/** Checks the options, together with the back end: a device serves one thread. */
 int cli_check_ranks(const char *command, const cli_ranks *r, const char *backend);
 
 /** What a backward pass adds to a call, of one sequence. */
@@ -56,7 +56,9 @@ typedef struct cli_dealt {
     const cli_dealt_gradients *gradients; /**< NULL: none are wanted */
 } cli_dealt;
 
-/** Runs it, with all outputs on the first rank, which prints what the ranks did. */
+/** Runs it, with all outputs on the first rank. */
 int cli_run_ranks(const char *command, cli_plan *plan, const cli_ranks *r, const cli_dealt *call);
+/** What the ranks did, if they did: as the lines of cli_print_plan(), once the output is written. */
+void cli_print_ranks(void);
 
 #endif

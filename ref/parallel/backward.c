@@ -17,7 +17,7 @@ typedef struct job {
     double loss;
 } job;
 
-static void add(int64_t n, const float *from, double *to)
+static void accumulate(int64_t n, const float *from, double *to)
 {
     for (int64_t i = 0; i < n; i++)
         to[i] += (double)from[i];
@@ -89,9 +89,9 @@ static msa_status differentiate(void *context, const msa_shape *s, int64_t x, in
             status = ops->stage[MSA_STAGE_KL]->run(s, &a, r.work);
     }
     if (status == MSA_OK) {
-        add(s->n_kv * width, r.dk, j->dk + kv0 * width);
-        add(s->n_kv * width, r.dv, j->dv + kv0 * width);
-        add(s->n_kv * s->d_index, r.dki, j->dki + kv0 * s->d_index);
+        accumulate(s->n_kv * width, r.dk, j->dk + kv0 * width);
+        accumulate(s->n_kv * width, r.dv, j->dv + kv0 * width);
+        accumulate(s->n_kv * s->d_index, r.dki, j->dki + kv0 * s->d_index);
         j->loss += loss * (double)n / (double)j->c->rows->n;
     }
     free_range(&r);

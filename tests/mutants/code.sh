@@ -109,6 +109,14 @@ mutant 'answers in the wrong quarter of distances' task_judge test_evaluate '($d
 mutant 'only the first layer chooses' shared_index test_evaluate '$layer % sharing.period == 0' '$layer == 0'
 mutant 'agreement of groups with their local blocks' row_agreement test_evaluate '$x < $k - 1 && $y < $k - 1' '$x < $k && $y < $k'
 
+# ---- Ranks ---------------------------------------------------------------------------------------
+mutant 'ranks: of equal candidates the first rank wins' choose test_parallel '$at > 0 && $line[$at - 1] > $candidate[$i]' '$at > 0 && false'
+mutant 'ranks: a part weighs what any does' merge_head test_parallel 'exp((double)$lse[$c] - $max) * (double)$o[$c]' 'exp($max - $max) * (double)$o[$c]'
+mutant 'ranks: the local block is whole' list_blocks test_parallel 'min_i64($s->block, $at + 1 - $b * $s->block)' '$s->block'
+mutant 'ranks: slices in order' deal_home test_parallel '$slice < $ranks ? $slice : 2 * $ranks - 1 - $slice' '$slice / 2'
+mutant 'ranks: a range has all the weight' arrays_of test_parallel '$j->g->weight * $part' '$j->g->weight'
+mutant 'ranks: heads travel once for all owners' traffic_pass_q test_parallel '$pairs * $group * $s->d_head * $c->element' '$c->rows * $s->n_heads * $s->d_head * $c->element'
+
 # ---- Pictures ------------------------------------------------------------------------------------
 mutant 'panels as wide as they are high' make_raster test_maps 'fit($rows, ...); fit($columns,' 'fit($rows, ...); fit($rows,'
 mutant 'frequency without the prefix' maps_frequency test_maps 'max_i64(0, ($first + $c) * $s->block - ($s->n_kv - $s->n_q))' 'max_i64(0, ($first + $c) * $s->block)'

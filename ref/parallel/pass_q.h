@@ -1,0 +1,31 @@
+/**
+ * @file pass_q.h
+ * @brief What the two halves of pass-Q share: select_blocks.c chooses, pass_q.c attends.
+ */
+#ifndef MSA_PASS_Q_H
+#define MSA_PASS_Q_H
+
+#include "parallel.h"
+
+/** All that a call needs besides; freed at its end. */
+typedef struct step {
+    transport *t;
+    parallel_call *c;
+    const msa_shape *s;
+    int64_t rows, own, first; /* of all homes; at home here; before them */
+    int group;                /* query heads of a KV head */
+    float *qi;                /* [all rows,Hkv,di] */
+    double *score;            /* [all rows,Hkv,k-1] of this rank's candidates */
+    int32_t *candidate;       /* and their blocks */
+    int32_t *ids;             /* [all rows,Hkv,k] the winners */
+    int64_t *served,
+        *asked; /* [R+1] pairs of each home that this rank serves, and of each owner that it asks: sums */
+    float *q, *o, *lse;           /* [served,G,dh], [served,G] */
+    float *q_out, *o_in, *lse_in; /* [asked,..] */
+    transport_part *to, *from;    /* [R] */
+} step;
+
+/** Steps 1 to 4: p->ids and the rows at home of p->c->ids. */
+msa_status select_blocks(step *p);
+
+#endif
