@@ -44,6 +44,8 @@ else
 fi
 [[ $(sed -n '/minutes of exercises and/,/^$/p' "$teacher/plan.md" | grep -cE '^\| [1-6] \| [0-9b, ]+ \| [1-9][0-9]+ \| [1-9][0-9]+ \|$') -eq 6 ]]
 check $? "six weeks with their times"
+[[ $(sed -nE 's/^\| [1-6] \| ([0-9b, ]+) \| [0-9]+ .*/\1/p' "$teacher/plan.md" | tr -d ' ' | tr ',' '\n' | sort) == "$(ls book/[0-9]*_*.md | sed -E 's,book/0?,,; s/_.*//' | sort)" ]]
+check $? "every chapter has its week"
 [[ $(sed -n '/^## By chapter/,$p' "$teacher/plan.md" | grep -cE '^\| [0-9]+b? .* \| [0-9]+ \| [0-9]+ \| [0-9]+ \|$') -eq $(ls book/[0-9]*_*.md | wc -l) ]]
 check $? "every chapter with its minutes"
 

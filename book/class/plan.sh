@@ -17,7 +17,7 @@ sed -n '/^| week /,/^$/p' teacher.md | sed -E 's/@ref ch0?([0-9]+b?)/chapter \1/
 echo "| week | chapters | minutes to read | minutes of exercises and of make own, all of them |"
 echo "|--:|:--|--:|--:|"
 week=0
-for chapters in "1 2" "3 4" "5 6" "7 8 9" "10 10b 11 12 13 13b" "14 15 16 17 18"; do
+for chapters in "1 2" "3 4" "5 6" "7 8 9" "10 10b 11 12 13 13b" "14 15 15b 16 17 18"; do
     week=$((week + 1))
     read -r reading work <<< "$(site/times.sh $chapters)"
     echo "| $week | ${chapters// /, } | $reading | $work |"
