@@ -79,6 +79,11 @@ if has simt; then
     runs 0 "8-bit index keys" decode --backend simt --index-keys fp8 --shape "$STEPS" --seconds 0.02
     says '^decode/split \(simt\) does not take this shape, or no 8-bit index keys'
     says '^decode/swapped \(simt\) after timing: ok'
+    runs 0 "index keys screened by an 8-bit copy, on the engine" decode prefill/auto --backend simt --index-keys int8 --shape "$STEPS" --seconds 0.02
+    says '^decode/split \(simt\) does not take this shape, or no 8-bit index keys'
+    for kernel in decode/swapped prefill/auto; do
+        says "^$kernel \(simt\) after timing: ok"
+    done
     runs 0 "gradients" dense_backward backward/deterministic kl/kv_outer --backend simt --shape "$S" --seconds 0.01
     says '^dense_backward/kv_outer \(simt\) after timing: ok'
     runs 0 "backward with the KL loss in its sweep" backward/q_outer backward/kv_outer --kl --backend simt --shape "$S" --seconds 0.01

@@ -101,6 +101,29 @@ if "$MSA" kernels | grep -q simt; then # its fastest index kernel keeps no score
     check $? "dense: the sizes that a kernel takes, and those found"
     runs 0 "forward: scores on the engine" forward "${in[@]}" --topk 4 --block 32 --backend simt --scores --out "$W/simt"
     says '^ran index/[a-z]+ \(simt\)$'
+    runs 0 "forward: index keys screened by 8 bits" forward "${in[@]}" --topk 4 --block 32 --backend simt --index-keys int8 --out "$W/eight"
+    says '^ran index/screened \(simt\)$'
+    runs 0 "forward: the same in 16" forward "${in[@]}" --topk 4 --block 32 --backend simt --out "$W/simt"
+    cmp -s "$W/eight/ids.npy" "$W/simt/ids.npy" && cmp -s "$W/eight/o.npy" "$W/simt/o.npy"
+    check $? "... the same ids and outputs"
+    piece() { payload "$V/m3heads/$1.npy" | head -c $((4 * $2)); } # 96 tokens, 2 KV heads of 64, in 3 pages of a block
+    piece q 512 | npy "$W/8-q.npy" '<f4' '(1, 1, 8, 64)'
+    piece k 12288 | npy "$W/8-k.npy" '<f4' '(3, 2, 32, 64)'
+    piece v 12288 | npy "$W/8-v.npy" '<f4' '(3, 2, 32, 64)'
+    piece qi 128 | npy "$W/8-qi.npy" '<f4' '(1, 1, 2, 64)'
+    piece ki 6144 | npy "$W/8-ki.npy" '<f4' '(3, 32, 64)'
+    le32 1 2 0 | npy "$W/8-table.npy" '<i4' '(1, 3)'
+    le32 96 | npy "$W/8-lens.npy" '<i4' '(1,)'
+    eight=(--q "$W/8-q.npy" --k-pages "$W/8-k.npy" --v-pages "$W/8-v.npy" --qi "$W/8-qi.npy" --ki-pages "$W/8-ki.npy"
+        --page-table "$W/8-table.npy" --lens "$W/8-lens.npy" --topk 2 --backend simt)
+    runs 0 "decode: index keys screened by 8 bits" decode "${eight[@]}" --index-keys int8 --out "$W/eight"
+    says '^screened by 8 bits: [2-4] of 4 blocks settled, [0-2] of 2 rows in full$'
+    runs 0 "decode: the same in 16" decode "${eight[@]}" --out "$W/simt"
+    cmp -s "$W/eight/ids.npy" "$W/simt/ids.npy" && cmp -s "$W/eight/o.npy" "$W/simt/o.npy"
+    check $? "... the same ids and outputs"
+    runs 0 "check: with an 8-bit copy" check decode/swapped decode/split --backend simt --index-keys int8 --shape 'T=1 S=100 heads=4:2 width=64:64 block=32 topk=2'
+    ! grep -q '^decode/split' "$W.out"
+    check $? "... only kernels that screen"
     OMP_NUM_THREADS=100000 runs 0 "forward: more threads than there can be" forward "${in[@]}" --topk 4 --block 32 --backend simt --out "$W/simt"
     inputs prefix
 fi
@@ -669,14 +692,22 @@ for x in k:832:'[0, 0]' v:963:'[1, 3]' ki:225:'[1]'; do # in the last token of t
     place_of --$name-pages "$W/bad.npy"
     refuses "bad.npy: page 3, token 4: nan at $place" "decode: not a number in $name" decode "${rest[@]}"
 done
-refuses "--index-keys:" "decode: an unknown kind of keys" decode "${step[@]}" --index-keys int8 --out "$W/out"
+refuses "--index-keys:" "decode: an unknown kind of keys" decode "${step[@]}" --index-keys int4 --out "$W/out"
+refuses "--index-keys int8: expected a kernel on a device" "decode: a kernel that does not screen" decode "${step[@]}" --backend ref --index-keys int8 --out "$W/out"
 refuses "'index/reference'" "decode: a kernel of another stage" decode "${step[@]}" --kernel index/reference --out "$W/out"
 refuses "'decode/frobnicate'" "decode: an unknown kernel" decode "${step[@]}" --kernel frobnicate --out "$W/out"
 refuses "--backend" "decode: an unknown back end" decode "${step[@]}" --backend gpu --out "$W/out"
 refuses "--topk:" "decode: --topk 0" decode "${step[@]:0:14}" --topk 0 --out "$W/out"
 refuses "--block: expected a multiple of the 8 tokens of a page" "decode: a block of a page and a half" decode "${step[@]}" --block 12 --out "$W/out"
 refuses "--out" "decode: --out is a file" decode "${step[@]}" --out "$W/file"
+refuses "--index-keys int8: expected a back end with index/screened, found ref" "forward: 8 bits on ref" \
+    forward "${in[@]}" --backend ref --index-keys int8 --out "$W/out"
+refuses "--index-keys int8: expected to choose blocks and no more, found --scores" "forward: scores of what is screened" \
+    forward "${in[@]}" --index-keys int8 --scores --out "$W/out"
+refuses "--index-keys: expected full or int8, found 'int4'" "forward: an unknown kind of keys" forward "${in[@]}" --index-keys int4 --out "$W/out"
+refuses "--index-keys: expected bf16 or int8, found 'int4'" "check: an unknown kind of keys" check --index-keys int4
 if "$MSA" kernels | grep -q '^decode/swapped.*simt'; then
+    refuses "--index-keys int8: expected a kernel on a device" "check: none that screens" check decode/split --index-keys int8
     refuses "decode/swapped" "decode: sizes that the kernel does not take" decode "${step[@]}" --backend simt --out "$W/out"
     refuses "--index-keys fp8:" "decode: a kernel without 8-bit keys" decode "${step[@]}" --kernel naive --backend simt --index-keys fp8 \
         --out "$W/out"

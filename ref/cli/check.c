@@ -95,12 +95,12 @@ static int run(const char *command, const cli_list *names, const char *backend, 
             bad = judge_patterns(command, kernel, &shapes[e], how, &sum);
     if (bad)
         return bad;
-    printf("\n%d ok, %d failed, %d not supported; the percentage is the share of the error budget that was "
-           "used\n",
-           sum.n[JUDGE_PASS], sum.n[JUDGE_FAIL], sum.n[JUDGE_UNSUPPORTED]);
     if (how->codes && sum.n[JUDGE_PASS] + sum.n[JUDGE_FAIL] + sum.n[JUDGE_UNSUPPORTED] == 0)
         return cli_fail(command,
                         "--index-keys int8: expected a kernel on a device that screens by them, found none");
+    printf("\n%d ok, %d failed, %d not supported; the percentage is the share of the error budget that was "
+           "used\n",
+           sum.n[JUDGE_PASS], sum.n[JUDGE_FAIL], sum.n[JUDGE_UNSUPPORTED]);
     if (!backend && table_missing("cuda"))
         printf("the kernels on cuda were passed over: %s\n", table_missing("cuda"));
     if (sum.n[JUDGE_NO_MEMORY])

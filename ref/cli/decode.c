@@ -6,8 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../bf16.h"
 #include "../internal.h"
+#include "../judge/copy8.h"
 #include "../model/evaluate.h"
+#include "../table/table.h"
 #include "ranks.h"
 
 /* The call: what the files hold, as the library takes it. */
@@ -16,8 +19,10 @@ typedef struct step {
     msa_pages pages;
     int32_t *cu; /* where the requests' queries and keys begin */
     bool small;  /* 8-bit index keys */
+    bool codes;  /* an 8-bit copy beside them, by which a device screens */
     cli_ranks ranks;
     eval_small agreement;
+    msa_screening screening;
 } step;
 
 static const int32_t *ints(const step *a, cli_tensor which)
@@ -258,6 +263,32 @@ static void print_agreement(const step *a)
                sum->bits[0].score_recall / (double)sum->bits[0].rows);
 }
 
+/* ---- Screening by an 8-bit copy ---------------------------------------------------------------------- */
+
+/* Of the keys as a device reads them, in bf16; 0, or 2 after an error line. */
+static int copy_keys(const char *command, const msa_kernel *decode, const step *a, msa_index8 *copy)
+{
+    if (!table_screens(decode))
+        return cli_fail(
+            command,
+            "--index-keys int8: expected a kernel on a device that screens by them, found decode/%s on %s",
+            decode->name, decode->backend);
+    float *keys = bf16_copy(cli_floats(&a->t, CLI_KI_PAGES), copy8_codes(&a->t.shape, &a->pages));
+    if (keys)
+        *copy = copy8_new(&a->t.shape, &a->pages, keys);
+    free(keys);
+    return copy->codes ? 0
+                       : cli_fail(command, "expected memory for a copy of the index keys, found too little");
+}
+
+static void print_screening(const step *a)
+{
+    const msa_screening *done = &a->screening;
+    printf("screened by 8 bits: %lld of %lld blocks settled, %lld of %lld rows in full\n",
+           (long long)done->settled, (long long)done->blocks, (long long)done->fell_back,
+           (long long)done->rows);
+}
+
 /* ---- The step --------------------------------------------------------------------------------------- */
 
 enum { IDS, O, LSE, N_OUTPUTS };
@@ -288,13 +319,18 @@ static int read_step(const char *command, step *a)
     return bad;
 }
 
-static int compute(const char *command, cli_plan *plan, const step *a, cli_output *out)
+static int compute(const char *command, cli_plan *plan, step *a, cli_output *out)
 {
     const msa_shape *s = &a->t.shape;
     const msa_kernel *decode = plan->ops.stage[MSA_STAGE_DECODE];
-    void *work = cli_alloc(command, decode->workspace(s));
-    if (!work)
+    msa_index8 copy = {0};
+    if (a->codes && copy_keys(command, decode, a, &copy))
         return 2;
+    void *work = cli_alloc(command, decode->workspace(s));
+    if (!work) {
+        copy8_free(&copy);
+        return 2;
+    }
     const msa_status status =
         decode->run(s,
                     &(msa_arrays){.pages = a->pages,
@@ -305,9 +341,12 @@ static int compute(const char *command, cli_plan *plan, const step *a, cli_outpu
                                   .ki = a->small ? NULL : cli_floats(&a->t, CLI_KI_PAGES),
                                   .ids = out[IDS].data,
                                   .o = out[O].data,
-                                  .lse = out[LSE].data},
+                                  .lse = out[LSE].data,
+                                  .index8 = a->codes ? &copy : NULL,
+                                  .screening = a->codes ? &a->screening : NULL},
                     work);
     free(work);
+    copy8_free(&copy);
     if (status == MSA_ERR_UNSUPPORTED && a->small)
         return cli_fail(command,
                         "--index-keys fp8: expected a kernel that takes them and these sizes, found "
@@ -357,6 +396,8 @@ static int run(const char *command, cli_plan *plan, step *a, const char *dir)
         cli_print_plan(plan);
         if (a->small)
             print_agreement(a);
+        if (a->codes)
+            print_screening(a);
         bad = cli_commit_outputs(command);
     }
     cli_free_outputs(out, N_OUTPUTS);
@@ -379,7 +420,9 @@ int cmd_decode(int argc, char **argv)
          "F [R]: tokens of a request, the Tq new ones included; 0: there is none"},
         {"--block", CLI_INT, &a.t.block, 1, CLI_MAX_BLOCK, "N tokens in a key block (default: a page)"},
         {"--topk", CLI_INT, &a.t.topk, 1, CLI_MAX_TOPK, "N blocks kept (default: 16)"},
-        {"--index-keys", CLI_TEXT, &keys, 0, 0, "KIND f32: as they are; fp8: rounded to 8 bits first"},
+        {"--index-keys", CLI_TEXT, &keys, 0, 0,
+         "KIND f32: as they are; fp8: rounded to 8 bits first; "
+         "int8: an 8-bit copy rules blocks out on a device, the same ids"},
         {"--kernel", CLI_TEXT, &kernel, 0, 0, "NAME of a decode kernel; 'msa kernels' lists them"},
         CLI_OPT_BACKEND(backend),
         CLI_OPT_RANKS(a.ranks),
@@ -388,12 +431,12 @@ int cmd_decode(int argc, char **argv)
     int status = cli_parse(argc, argv, options, NULL);
     if (status)
         return status;
-    a.small = strcmp(keys, "fp8") == 0;
-    if (!a.small && strcmp(keys, "f32") != 0)
-        return cli_fail(argv[0], "--index-keys: expected f32 or fp8, found '%s'", keys);
+    a.small = strcmp(keys, "fp8") == 0, a.codes = strcmp(keys, "int8") == 0;
+    if (!a.small && !a.codes && strcmp(keys, "f32") != 0)
+        return cli_fail(argv[0], "--index-keys: expected f32, fp8 or int8, found '%s'", keys);
     status = cli_check_ranks(argv[0], &a.ranks, backend);
-    if (!status && a.small && cli_wants_ranks(&a.ranks))
-        status = cli_fail(argv[0], "--index-keys: expected f32 where keys are dealt to ranks, found fp8");
+    if (!status && (a.small || a.codes) && cli_wants_ranks(&a.ranks))
+        status = cli_fail(argv[0], "--index-keys: expected f32 where keys are dealt to ranks, found %s", keys);
     if (status)
         return status;
     cli_plan plan;
