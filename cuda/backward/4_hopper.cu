@@ -17,7 +17,7 @@
  * V, dK and dV once more every chunk; rows of a group that is no power of two, or below 8; with d 64 and Bk
  * 128 both warpgroups multiply all of dQ. Blocks of 32 keys go to 3_kv_outer's sweep.
  * Dropped: S of the next tile under way while dQ leaves (ptxas serializes it); holding dQ until then (no
- * registers); sums of the teacher's heads before they are shuffled (spills).
+ * registers); adding heads before they are shuffled in groups of any size (spills).
  */
 #include "hopper_consumer.cuh"
 
