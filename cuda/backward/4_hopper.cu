@@ -10,13 +10,14 @@
  * tile.
  * Floor: memory, at M3's sizes and 128K tokens 41 ms at 3.35 TB/s; shared memory 27 ms.
  * Estimate: there 41 to 50 ms.
- * Machine code: 1614 instructions of a warp and tile, 3310 with KL (4627 before tiles that hide nothing had weights of
- * their own, and the teacher a reciprocal): KL is still a matter of issue, cuda/clocks.def.
+ * Machine code: 1030 instructions of a warp and tile, fewer than its products take clocks; with KL 2209, still more
+ * (before tiles that hide nothing had weights of their own, and 16 heads were added before they are shuffled: 1240 and
+ * 4000): cuda/clocks.def.
  * Waste: at 64 rows products wait for operands from shared memory; 128 rows would need 64 registers more. K,
  * V, dK and dV once more every chunk; rows of a group that is no power of two, or below 8; with d 64 and Bk
  * 128 both warpgroups multiply all of dQ. Blocks of 32 keys go to 3_kv_outer's sweep.
  * Dropped: S of the next tile under way while dQ leaves (ptxas serializes it); holding dQ until then (no
- * registers); sums of the teacher's heads before they are shuffled (spills).
+ * registers); adding heads before they are shuffled in groups of any size (spills).
  */
 #include "hopper_consumer.cuh"
 
@@ -116,11 +117,8 @@ PTX_INLINE void consume(Smem<D, DI, N, kl> &m, const Shape &s, const Out &out, c
             store_teacher(m.teacher, p, work_of(m), s.group);
         bar_sync(1, 2 * N); // all are done with dS and u - t of the tile before
         store_ds(m.ds, left_ds);
-        if (ld_shared(&stage.centred)) {
-            float excess[tile_rows / 4] = {};
-            add_columns<32>(excess, left_ds);
-            store_columns<32>(m.excess[thread_index().key / 16], excess);
-        }
+        if (ld_shared(&stage.centred))
+            store_excess(m, left_ds);
         if constexpr (kl)
             store_student(m, stage, logits);
         fence_proxy_async();

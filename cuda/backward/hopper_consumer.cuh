@@ -74,6 +74,19 @@ PTX_INLINE void store_teacher(float (&teacher)[n][tile_queries], float (&p)[32],
 {
     const ThreadIndex me = thread_index();
     const float share = 1 / (float)group;
+    if (work.shift == 4) { // 16 heads of a query are 16 rows: what a thread has of them is added before it is shuffled
+        for (int first = 0; first < 32; first += 8)
+            for (int half = 0; half < 2; half++) {
+                const float *x = &p[first + 2 * half];
+                float sum = (x[0] + x[1]) + (x[4] + x[5]);
+                sum += shfl_xor(sum, 1);
+                sum += shfl_xor(sum, 2);
+                if (me.lane % 4 == 0)
+                    st_shared(&teacher[me.key + fragment_row(me.lane, half)][first / 8], sum * share);
+            }
+        return;
+    }
+    // [groups]
     for (int first = 0; first < 32; first += 8) { // 16 rows of the tile
         sum_heads(part<8>(p, first), work.shift);
         for (int i = first; i < first + 8; i++) {
@@ -83,6 +96,7 @@ PTX_INLINE void store_teacher(float (&teacher)[n][tile_queries], float (&p)[32],
                 st_shared(&teacher[me.key + e.row][number], p[i] * share);
         }
     }
+    // [groups]
 }
 
 /// u - t of this consumer's keys and the tile's queries, from index logits: to shared memory, a row a query.
@@ -119,12 +133,23 @@ template <int N> PTX_INLINE void store_ds(Tile<N, 64> &ds, const uint32_t (&left
         stmatrix_x4(swizzled(ds.slab[0], me.key + me.lane % 16, 2 * step + me.lane / 16), left[step]);
 }
 
+/// What the warp's dS^T sums up to, column by column, for recentre_tile().
+template <class Shared> PTX_INLINE void store_excess(Shared &m, const uint32_t (&left_ds)[4][4])
+{
+    // [seldom]
+    float excess[tile_rows / 4] = {};
+    add_columns<32>(excess, left_ds);
+    store_columns<32>(m.excess[thread_index().key / 16], excess);
+    // [seldom]
+}
+
 /// Takes what keys have in common out of 64 columns of dQ: see ../sweep/centre.cuh.
 template <int D, int DI, int N, bool kl>
 PTX_INLINE void recentre_tile(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, const Out &out,
                               uint32_t centred, uint32_t entry, int slab, float (&dq)[32])
 {
     const int t = thread_index().t;
+    // [seldom]
     for (int half = 0; half < 2; half++) {
         const int row = fragment_row(t, half), number = query_of(work, row);
         const uint32_t of = shfl(entry, number % tile_queries);
@@ -132,6 +157,7 @@ PTX_INLINE void recentre_tile(Smem<D, DI, N, kl> &m, const Shape &s, const Work 
             recentre(dq, half, excess_of(m.excess, row),
                      centre_at(s, out.w.centres, work, of, D) + 64 * slab);
     }
+    // [seldom]
 }
 
 /// Adds 64 columns of dQ of the tile to memory, from column 64 slab on. A copy takes 32 columns of a query.
@@ -172,6 +198,7 @@ PTX_INLINE void store_dq(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work
         add_dq(m, s, work, map, n, entry, slab, dq);
         return;
     }
+    // [seldom]
     bf16 *to[2];
     for (int half = 0; half < 2; half++) {
         const int row = fragment_row(t, half), number = query_of(work, row), head = head_of(work, row);
@@ -180,6 +207,7 @@ PTX_INLINE void store_dq(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work
             number < n && head < s.group ? out.w.part_dq + (pair * s.group + head) * D + 64 * slab : nullptr;
     }
     write_rows<bf16>(dq, {scale<D>, scale<D>}, [&](int half) { return to[half]; });
+    // [seldom]
 }
 
 /// 64 channels of dQi of the tile, a row a channel and a column a query.

@@ -132,7 +132,6 @@ template <int D, class Out> PTX_INLINE void consume(const Shape &s, Smem<D> &sme
         else
             softmax_step<false>(softmax, x, keep, scale2<D>, visible);
     };
-
     if (c == 1 && other.tiles > 1)
         bar_arrive(turn(0), 256); // consumer 0 begins
     // Prologue: S and P of tile 0, with nothing to hide them under.

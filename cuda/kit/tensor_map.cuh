@@ -17,6 +17,26 @@
 enum class TensorType { int8 = 0, float32 = 7, bf16 = 9 };
 enum class TensorSwizzle { none = 0, b32 = 1, b64 = 2, b128 = 3 };
 
+#ifdef __CUDACC__
+/// The driver's function, looked up once; NULL without a driver.
+inline PFN_cuTensorMapEncodeTiled_v12000 tensor_map_encoder()
+{
+    static const PFN_cuTensorMapEncodeTiled_v12000 found = [] {
+        void *entry = nullptr;
+        cudaDriverEntryPointQueryResult query;
+#if CUDART_VERSION >= 12050 // which is when it came; 13 no longer has the other
+        const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000,
+                                                                   cudaEnableDefault, &query);
+#else
+        const cudaError_t error =
+            cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &entry, cudaEnableDefault, &query);
+#endif
+        return error == cudaSuccess ? (PFN_cuTensorMapEncodeTiled_v12000)entry : nullptr;
+    }();
+    return found;
+}
+#endif
+
 /// A tensor of `rank` dimensions, innermost first: sizes in elements, strides in bytes of dimensions 1, 2,
 /// ... and the box that one copy moves. Reads outside give zeros. Returns NULL, or one line that says what is
 /// wrong.
@@ -26,18 +46,10 @@ inline const char *encode_tensor_map(CUtensorMap *map, TensorType type, int rank
 {
     const uint32_t step[5] = {1, 1, 1, 1, 1};
 #ifdef __CUDACC__
-    void *entry = nullptr;
-    cudaDriverEntryPointQueryResult found;
-#if CUDART_VERSION >= 12050 // which is when it came; 13 no longer has the other
-    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000,
-                                                               cudaEnableDefault, &found);
-#else
-    const cudaError_t error =
-        cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &entry, cudaEnableDefault, &found);
-#endif
-    if (error != cudaSuccess || !entry)
+    const PFN_cuTensorMapEncodeTiled_v12000 encode = tensor_map_encoder();
+    if (!encode)
         return "this machine has no CUDA driver that encodes tensor maps";
-    const CUresult result = ((PFN_cuTensorMapEncodeTiled_v12000)entry)(
+    const CUresult result = encode(
         map, (CUtensorMapDataType)type, (cuuint32_t)rank, base, (const cuuint64_t *)dim,
         (const cuuint64_t *)stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, (CUtensorMapSwizzle)swizzle,
         CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
