@@ -188,6 +188,26 @@ static bool close(const vector<float> &a, const vector<float> &b)
     return worst <= 1e-5 * scale;
 }
 
+/// The same but for few rows. u - t is a factor of dQi and dKi, rounded to bf16; where its last float32 bit, which
+/// depends on the order of a sum, decides that rounding, a row of each is off by 2^-8 of one of its terms.
+static bool close_but_for_roundings(const vector<float> &a, const vector<float> &b, int width)
+{
+    double scale = 0;
+    for (float x : a)
+        scale = std::fmax(scale, std::fabs((double)x));
+    size_t rows = 0;
+    for (size_t i = 0; i < a.size(); i += (size_t)width) {
+        double worst = 0;
+        for (size_t c = i; c < i + (size_t)width; c++)
+            worst =
+                std::fmax(worst, std::isnan(a[c] - b[c]) ? INFINITY : std::fabs((double)a[c] - (double)b[c]));
+        if (worst > 0x1p-8 * scale)
+            return false;
+        rows += worst > 1e-5 * scale;
+    }
+    return rows * 50 <= a.size() / (size_t)width;
+}
+
 /// The sweep by wgmma against the one by mma.sync, whose products are the same, in all orders and timings.
 static void same_as_mma(Problem &p, const char *kernel)
 {
@@ -197,7 +217,8 @@ static void same_as_mma(Problem &p, const char *kernel)
         msa_engine_mode(mode % 3, mode / 3, (uint64_t)mode);
         const Found f = run(p, kernel, true, true);
         ok = ok && f.ok && close(by_mma.dq, f.dq) && close(by_mma.dk, f.dk) && close(by_mma.dv, f.dv) &&
-             close(by_mma.dqi, f.dqi) && close(by_mma.dki, f.dki) &&
+             close_but_for_roundings(by_mma.dqi, f.dqi, p.s.d_index) &&
+             close_but_for_roundings(by_mma.dki, f.dki, p.s.d_index) &&
              std::fabs(by_mma.loss - f.loss) <= 1e-6 * std::fabs(by_mma.loss);
     }
     tap(ok, "%s with kl%s: the gradients of backward/kv_outer, in all orders and timings", kernel,
