@@ -118,8 +118,8 @@ Scratch layout(const Call &c)
     w.job.candidates = carve.take<uint64_t>((int64_t)(w.shares + c.batch) * w.job.rows * (s.topk - 1));
     w.parts.ml = carve.take<float2>(queries * s.n_heads * w.parts.count);
     w.parts.o = carve.take<float>(queries * s.n_heads * w.parts.count * c.d_head);
-    w.n_tickets = (may ? 2 : 1) * (int)queries * s.n_kv_heads;
-    w.tickets = carve.take<uint32_t>(w.n_tickets);
+    w.n_tickets = (w.screening.copy.codes ? 2 : 1) * (int)queries * s.n_kv_heads;
+    w.tickets = carve.take<uint32_t>((may ? 2 : 1) * queries * s.n_kv_heads);
     w.screening.n_settled = w.tickets + queries * s.n_kv_heads;
     w.screening.upper = carve.take_if<float>(may, c.batch * w.job.rows * (int64_t)w.screening.blocks);
     w.screening.settled = carve.take_if<uint64_t>(may, c.batch * w.job.rows * (int64_t)w.screening.blocks);
