@@ -421,8 +421,7 @@ int cmd_decode(int argc, char **argv)
         {"--block", CLI_INT, &a.t.block, 1, CLI_MAX_BLOCK, "N tokens in a key block (default: a page)"},
         {"--topk", CLI_INT, &a.t.topk, 1, CLI_MAX_TOPK, "N blocks kept (default: 16)"},
         {"--index-keys", CLI_TEXT, &keys, 0, 0,
-         "KIND f32: as they are; fp8: rounded to 8 bits first; "
-         "int8: an 8-bit copy rules blocks out on a device, the same ids"},
+         "KIND f32: as they are; fp8: rounded to 8 bits; int8: a copy to screen by on a device, same ids"},
         {"--kernel", CLI_TEXT, &kernel, 0, 0, "NAME of a decode kernel; 'msa kernels' lists them"},
         CLI_OPT_BACKEND(backend),
         CLI_OPT_RANKS(a.ranks),
