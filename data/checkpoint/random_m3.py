@@ -152,6 +152,8 @@ def parse(words=None):
     a = p.parse_args(words)
     if a.m3:
         a.d_model, a.heads, a.kv_heads, a.d_head, a.d_index, a.block, a.topk, a.rotary = 6144, 64, 4, 128, 128, 128, 16, 64
+    if a.dtype == "F8_E4M3" and (a.d_model % MX or a.heads * a.d_head % MX):
+        p.error(f"--dtype F8_E4M3: expected --d-model, and --heads times --d-head, in blocks of {MX}, found {a.d_model} and {a.heads * a.d_head}")
     a.sparse = [a.layers - 1] if a.sparse is None else [int(l) for l in a.sparse.split(",") if l]
     return a
 

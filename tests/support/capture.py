@@ -242,6 +242,9 @@ def the_explorer():
             flip.remove()
             check(other.wrong[1] > 0 and other.wrong[2] == 0 and "layer 1: " in str(other), "... ids that the scores do not give are told")
     for wrong, says in ((lambda: msa.watch(torch.nn.Linear(2, 2), text), "found Linear"),
+                        (lambda: msa.watch(model, torch.stack([text, text])), "tokens: expected a sequence of integers, [T] or [1,T]"),
+                        (lambda: msa.watch(model, text[:0]), "tokens: expected a sequence"),
+                        (lambda: msa.watch(model, text.float()), "tokens: expected a sequence"),
                         (lambda: msa.watch(model, text, layers=[0]), "some of the sparse ones, 1, 2, found 0")):
         try:
             wrong()

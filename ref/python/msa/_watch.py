@@ -62,6 +62,14 @@ def _sparse_layers(model, layers):
     return {layer: found[layer] for layer in wanted}
 
 
+def _one_text(tokens):
+    """[1,T]: two prompts of a batch must not be read as one text."""
+    text = _args.plain("tokens", tokens)
+    if text.dtype.kind not in "iu" or text.size == 0 or text.size != text.shape[-1]:
+        _args.refuse("tokens", "a sequence of integers, [T] or [1,T]", f"{text.dtype} of shape {tuple(text.shape)}")
+    return text.astype(np.int64).reshape(1, -1)
+
+
 def _verify(home, layer, block):
     """How many rows of the model's ids its own index scores do not give."""
     files = [word for name in ("ids", "qi", "ki") for word in (f"--{name}", f"layer{layer:02d}/{name}.npy")]
@@ -91,6 +99,7 @@ def watch(model, tokens, out="watched", layers=None, **inputs):
     import torch
 
     attns = _sparse_layers(model, layers)
+    text = _one_text(tokens)
     index = next(iter(attns.values())).indexer
     out = Path(out).absolute()
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
@@ -103,8 +112,7 @@ def watch(model, tokens, out="watched", layers=None, **inputs):
         for layer, attn in attns.items():
             stack.enter_context(capture(attn, keep(layer)))
         with torch.no_grad():
-            ids = torch.as_tensor(tokens, device=next(model.parameters()).device).reshape(1, -1)
-            model.base_model(input_ids=ids, use_cache=False, **inputs)
+            model.base_model(input_ids=torch.from_numpy(text).to(next(model.parameters()).device), use_cache=False, **inputs)
         wrong = {layer: _verify(home, layer, index.block_size) for layer in attns}
         _program.run(["dump", "--captured", home.name, "--layers", ",".join(map(str, attns)), "--block", str(index.block_size),
                       "--topk", str(index.topk_blocks), "--out", str(out)], temporary)
