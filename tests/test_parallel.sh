@@ -172,6 +172,24 @@ cat > "$W/one-fails" << 'END2'
 exec "$@"
 END2
 refuses "--block:" "one of three ranks fails, not the first" mpirun -q -n 3 sh "$W/one-fails" "$MPI" forward "${in[@]}" "${index[@]:0:4}"
+# A machine may have a file of its own: other sizes, other numbers, other options.
+cat > "$W/one-differs" << 'END2'
+[ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -ne 2 ] || { shift $#; eval "set -- $OTHER"; }
+exec "$@"
+END2
+differs() { # differs NAME COMMAND... OTHER: rank 2 of 3 runs the last one
+    local what=$1
+    shift
+    OTHER="'$MPI' ${*: -1} --out '$W/none'" refuses "rank 2 of 3: expected the tensors" "one of three ranks has $what" \
+        mpirun -q -n 3 sh "$W/one-differs" "$MPI" "${@:1:$#-1}"
+}
+le32 37 0 60 | npy "$W/lens-other.npy" '<i4' '(3,)'
+tensor q-other 17 '150, 4, 16' && tensor q-fewer 18 '100, 4, 16'
+differs "another q" dense "${in[@]}" "dense ${in[*]/%q.npy/q-other.npy}"
+differs "fewer queries" dense "${in[@]}" "dense ${in[*]/%q.npy/q-fewer.npy}"
+differs "another way" dense "${in[@]}" --move keys "dense ${in[*]} --move queries"
+differs "other blocks" forward "${in[@]}" "${index[@]}" "forward ${in[*]} ${index[*]:0:4} --block 16 --topk 4"
+differs "another length" decode "${step[@]}" "decode ${step[*]/%lens.npy/lens-other.npy}"
 cat > "$W/one-dies" << 'END2'
 [ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -ne 1 ] || kill -9 $$
 exec "$@"

@@ -109,7 +109,7 @@ int cmd_forward(int argc, char **argv)
         {"--index-keys", CLI_TEXT, &keys, 0, 0,
          "KIND full: as they are; int8: an 8-bit copy rules blocks out by a bound, the same ids"},
         CLI_OPT_RANKS(ranks),
-        {"--out", CLI_NEEDED, &dir, 0, 0, "DIR receives ids.npy o.npy lse.npy index_lse.npy"},
+        {"--out", CLI_NEEDED, &dir, 0, 0, "DIR receives ids.npy o.npy lse.npy index_lse.npy (this one not from ranks)"},
         {0}};
     cli_plan plan;
     int status = cli_parse(argc, argv, options, NULL);

@@ -5,6 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../random.h"
 #include "ranks.h"
 
 /* ---- One voice ------------------------------------------------------------------------------------ */
@@ -97,6 +98,72 @@ int cli_check_ranks(const char *command, const cli_ranks *r, const char *backend
     if (r->n && strcmp(backend, "ref") != 0 && strcmp(backend, "fast") != 0)
         return cli_fail(command, "--backend: expected ref or fast where ranks are threads, found '%s'",
                         backend);
+    return 0;
+}
+
+/* ---- The same call everywhere ------------------------------------------------------------------------ */
+
+static uint64_t mix(uint64_t seen, const void *data, size_t bytes)
+{
+    const char *at = data;
+    for (; bytes; at += sizeof(uint64_t)) {
+        const size_t n = bytes < sizeof(uint64_t) ? bytes : sizeof(uint64_t);
+        uint64_t word = 0;
+        memcpy(&word, at, n);
+        seen = random_bits(seen, word);
+        bytes -= n;
+    }
+    return seen;
+}
+
+/* A number that stands for all that a rank has read: sizes, way, inputs. */
+static uint64_t fingerprint(const cli_dealt *call, const cli_ranks *r)
+{
+    const msa_shape *s = call->s;
+    const deal_source *from = &call->keys;
+    const cli_dealt_gradients *g = call->gradients;
+    const size_t head = (size_t)s->d_head * sizeof(float), index = (size_t)s->d_index * sizeof(float),
+                 t = (size_t)s->n_q, heads = (size_t)s->n_heads, kv = (size_t)s->n_kv_heads;
+    const int64_t sizes[] = {s->n_q,        s->n_kv,     s->n_heads, s->n_kv_heads,
+                             s->d_head,     s->d_index,  s->block,   s->topk,
+                             msa_n_seqs(s), call->dense, g != NULL,  r->move ? r->move[0] : 0};
+    uint64_t seen = mix(0, sizes, sizeof sizes);
+    seen = mix(seen, call->q, t * heads * head);
+    if (call->qi)
+        seen = mix(seen, call->qi, t * kv * index);
+    if (g)
+        seen = mix(mix(seen, g->dout, t * heads * head), &g->weight, sizeof g->weight);
+    for (int n = 0; n < msa_n_seqs(s); n++) {
+        const request req = get_request(from->s, from->p, n);
+        seen = mix(seen, &req.seq.n_kv, sizeof req.seq.n_kv);
+        for (int64_t j = 0; j < req.seq.n_kv; j++) {
+            const size_t row = (size_t)key_row(&req, j);
+            seen = mix(seen, from->k + row * kv * (size_t)s->d_head, kv * head);
+            seen = mix(seen, from->v + row * kv * (size_t)s->d_head, kv * head);
+            if (from->ki)
+                seen = mix(seen, from->ki + row * (size_t)s->d_index, index);
+        }
+    }
+    return seen;
+}
+
+/* Machines have files of their own. With other sizes messages would not fit; with other numbers the output would be of
+ * two texts, and nobody would notice. */
+static int check_same_call(const char *command, transport *world, const cli_ranks *r, const cli_dealt *call)
+{
+    uint64_t own = fingerprint(call, r), all[CLI_MOST_RANKS] = {0};
+    transport_part part[CLI_MOST_RANKS];
+    for (int rank = 0; rank < world->ranks; rank++)
+        part[rank] = (transport_part){&all[rank], sizeof all[rank]};
+    if (!transport_gather(world, TRAFFIC_OTHER, (transport_part){&own, sizeof own}, part))
+        world->end(world, 2);
+    for (int rank = 1; rank < world->ranks; rank++)
+        if (all[rank] != all[0])
+            return world->rank
+                       ? 2
+                       : cli_fail(command,
+                                  "rank %d of %d: expected the tensors and options of rank 0, found others",
+                                  rank, world->ranks);
     return 0;
 }
 
@@ -335,6 +402,8 @@ int cli_run_ranks(const char *command, cli_plan *plan, const cli_ranks *r, const
     if (cli_is_first() && !(all = cli_alloc(command, (size_t)ranks * sizeof *all)))
         bad = 2;
     bad = cli_agree(bad);
+    if (!bad && world)
+        bad = check_same_call(command, world, r, call);
     if (bad) {
         free(all);
         return bad;
