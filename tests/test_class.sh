@@ -122,6 +122,9 @@ unseeded=
 for dir in book/exercises/[0-9]*/; do grep -qE 'exercise_(seed|inputs)|kernel_' "$dir/check.c" || unseeded+=" $dir"; done
 [[ -z $unseeded ]] && grep -q 'exercise_seed()' book/exercises/kernel.c
 check $? "no check has inputs of its own$unseeded"
+mkdir -p "$W/Doe, \"J\"/book/exercises"
+grade --out "$W/results" "$W/Doe, \"J\"" && grep -qxF '"Doe, ""J""",0,0,0' "$W/results/summary.csv"
+check $? "grade.sh: a name with a comma and quotes is one field"
 cp "$W/alice/book/exercises/01_attention/mine.c" "$students/book/exercises/01_attention/"
 grade --out "$W/results" "$students" && [[ -f $students/book/exercises/01_attention/mine.c ]] && grep -q '^students,1,1,0$' "$W/results/summary.csv"
 check $? "a student judges what lies in the tree itself, and it stays there"

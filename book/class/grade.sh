@@ -83,7 +83,9 @@ for submission in "$@"; do
         for ((i = 0; i < ${#objects[@]}; i++)); do printf '%s\n%s' "$([[ $i -eq 0 ]] || echo ,)" "${objects[i]}"; done
         printf ']}\n'
     } > "$out/$name.json"
-    echo "$name,$passed,${#objects[@]},$steps" >> "$out/summary.csv"
+    field=$name
+    [[ $name != *[,\"]* ]] || field=\"${name//\"/\"\"}\" # a folder called "Doe, Jane" is one field
+    echo "$field,$passed,${#objects[@]},$steps" >> "$out/summary.csv"
     echo "$name: $passed of ${#objects[@]} answers pass; there are $total exercises and one MSA of one's own ($steps of 9 steps)"
 done
 exit $status
