@@ -364,7 +364,7 @@ $(B)/race/kernels: $(B)/race/tests/device/race_kernels.o $(ON_ENGINE:%.cu=$(B)/r
 	$(Q)$(CXX) -fsanitize=thread $(if $(OPENMP),-fopenmp) $^ -Wl,-rpath,'$$ORIGIN' $(LIBS) -o $@
 
 test-race-barriers: private RACES := tests/test_race.sh "$(B)/race/kernels backward/hopper" "$(B)/race/kernels decode/ dense/hopper sparse/union sparse/kv_outer"
-test-race-barriers: build $(B)/race/kernels ## ... of the kernels whose warpgroups meet at barriers, and of decode (minutes)
+test-race-barriers: build $(B)/race/kernels ## races in the kernels whose warpgroups meet at barriers, and in decode (minutes)
 	$(RUN_RACES)
 test-race: private RACES = tests/test_race.sh $(foreach k,$(filter-out dense_%,$(RUNGS)),"$(B)/race/kernels $(k)")
 test-race: build $(B)/race/kernels ## races between threads of a block, all kernels, under ThreadSanitizer (half an hour)
