@@ -2,9 +2,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "../bench/timing.h"
 #include "../random.h"
 #include "ranks.h"
 
@@ -259,13 +259,6 @@ static msa_status collect(transport *t, const cli_dealt *call, home *h)
     return MSA_OK;
 }
 
-static double now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
-}
-
 /* The backward pass: buffers of this rank, and what comes of them. */
 static msa_status differentiate(transport *t, const job *j, home *h, parallel_call *c)
 {
@@ -310,11 +303,11 @@ static msa_status work(transport *t, job *j, home *h)
     account dump;
     memset(t->sent, 0, sizeof t->sent);
     t->waited = 0;
-    const double start = now_ms();
+    const double start = timing_now();
     MSA_TRY(queries ? parallel_pass_q(t, &c) : parallel_pass_kv(t, &c));
     if (j->call->gradients)
         MSA_TRY(differentiate(t, j, h, &c));
-    const account mine = account_of(t, h, &c, now_ms() - start);
+    const account mine = account_of(t, h, &c, 1e3 * (timing_now() - start));
     for (int r = 0; r < t->ranks; r++) /* the others' copies are of no use */
         part[r] = (transport_part){t->rank == 0 ? &j->all[r] : &dump, sizeof mine};
     if (!transport_gather(t, TRAFFIC_OTHER, (transport_part){(void *)(uintptr_t)&mine, sizeof mine}, part))
