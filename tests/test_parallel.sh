@@ -90,6 +90,9 @@ gradients() { # gradients WHAT PROGRAM...
 }
 gradients "3 threads" threads 3
 gradients "4 threads" threads 4
+threads 3 backward "${args[@]}" --move queries --out "$W/found" > "$W.out" 2> "$W.err" &&
+    grep -q '^3 ranks, queries travel, and keys for the gradients' "$W.out"
+check $? "the report of gradients says that they move keys, where queries travel too"
 # One query, which one rank is the home of: the other has nothing to do but to move keys, and waits.
 zeros $((256 * 64)) | npy "$W/one-q.npy" '<f4' '(1, 256, 64)'
 zeros $((8192 * 64)) | npy "$W/one-k.npy" '<f4' '(8192, 1, 64)'

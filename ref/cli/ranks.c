@@ -351,8 +351,10 @@ static char *report;
 static void write_report(const job *j, int ranks, FILE *out)
 {
     double model[2][TRAFFIC_N_KINDS], pairs = 0, seen = 0, most = 0, sent = 0;
-    fprintf(out, "%d ranks, %s travel: a row each, with ms and bytes by kind\n\n%4s%9s%9s%10s%10s", ranks,
-            j->queries ? "queries" : "keys", "rank", "queries", "blocks", "worked", "waited");
+    fprintf(out, "%d ranks, %s travel%s: a row each, with ms and bytes by kind\n\n%4s%9s%9s%10s%10s", ranks,
+            j->queries ? "queries" : "keys",
+            j->queries && j->call->gradients ? ", and keys for the gradients" : "", "rank", "queries",
+            "blocks", "worked", "waited");
     for (int kind = 0; kind < TRAFFIC_OTHER; kind++)
         fprintf(out, "  %13s", traffic_name((traffic_kind)kind));
     for (int r = 0; r < ranks; r++) {
