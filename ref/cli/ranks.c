@@ -72,7 +72,8 @@ int cli_agree(int status)
     }
     for (int r = 0; r < world->ranks; r++)
         part[r] = (transport_part){&all[r], sizeof all[r]};
-    transport_gather(world, TRAFFIC_OTHER, (transport_part){&status, sizeof status}, part);
+    if (!transport_gather(world, TRAFFIC_OTHER, (transport_part){&status, sizeof status}, part))
+        world->end(world, 2);
     for (int r = world->ranks - 1; r >= 0; r--)
         first = all[r] ? r : first;
     restore_stderr(first > 0 && first == world->rank);
