@@ -311,7 +311,6 @@ static msa_status work(transport *t, job *j, home *h)
     traffic_call model = parallel_traffic(&c);
     const bool queries = j->move ? strcmp(j->move, "queries") == 0 : traffic_moves_queries(&model);
     transport_part part[CLI_MOST_RANKS];
-    account dump;
     memset(t->sent, 0, sizeof t->sent);
     t->waited = 0;
     const double start = timing_now();
@@ -321,9 +320,9 @@ static msa_status work(transport *t, job *j, home *h)
     if (!wait_for_all(t))
         return MSA_ERR_DEVICE;
     const account mine = account_of(t, h, &c, 1e3 * (timing_now() - start));
-    for (int r = 0; r < t->ranks; r++) /* the others' copies are of no use */
-        part[r] = (transport_part){t->rank == 0 ? &j->all[r] : &dump, sizeof mine};
-    if (!transport_gather(t, TRAFFIC_OTHER, (transport_part){(void *)(uintptr_t)&mine, sizeof mine}, part))
+    for (int r = 0; t->rank == 0 && r < t->ranks; r++)
+        part[r] = (transport_part){&j->all[r], sizeof mine};
+    if (!transport_collect(t, TRAFFIC_OTHER, (transport_part){(void *)(uintptr_t)&mine, sizeof mine}, part))
         return MSA_ERR_DEVICE;
     if (t->rank == 0)
         model.s = j->call->s, j->model = model, j->queries = queries; /* the home goes */
