@@ -134,6 +134,9 @@ refuses '--out' timeline sparse/union
 runs "predicted times" timeline --predict
 grep -qE '^index/fused +131072 +H200 +9\.270 +tensor +8\.890 +96% *$' "$W.out"
 check $? "... of the fused index, by hand"
+# Per query 5 products of 64 heads, 2048 keys and 128 channels, and 3 of 4 groups: 2 (5 64 + 3 4) 2048 128 2^17 operations.
+grep -qE '^backward/hopper:kl +131072 +H200 .* 23\.059 +[0-9]+% *$' "$W.out"
+check $? "... of gradients with KL's, by hand: no less than msa bench counts"
 if "$MSA" help 2>&1 | grep -q '^ *results'; then
     result='"stage":"index","kernel":"fused","n":131072,"n_q":131072,"batch":1,"n_heads":64,"n_kv_heads":4,"d_head":128,"block":128,"topk":16,"distribution":"random","union8":null,"index_dtype":"bf16","lse":false,"deterministic":null,"ms_median":10,"ms_min":10,"ms_max":10,"repeats":20,"useful_tflops":1,"gbps":1,"verified":true'
     echo "{\"device\":\"NVIDIA H200\",\"driver\":\"580\",\"cuda\":\"13.0\",\"commit\":\"44d146b6691cecb50e85bd59012ce583a0cd1f08\"," \

@@ -90,6 +90,15 @@ gradients() { # gradients WHAT PROGRAM...
 }
 gradients "3 threads" threads 3
 gradients "4 threads" threads 4
+threads 3 backward "${args[@]}" --move queries --out "$W/found" > "$W.out" 2> "$W.err" &&
+    grep -q '^3 ranks, queries travel, and keys for the gradients' "$W.out"
+check $? "the report of gradients says that they move keys, where queries travel too"
+# One query, which one rank is the home of: the other has nothing to do but to move keys, and waits.
+zeros $((256 * 64)) | npy "$W/one-q.npy" '<f4' '(1, 256, 64)'
+zeros $((8192 * 64)) | npy "$W/one-k.npy" '<f4' '(8192, 1, 64)'
+threads 2 dense --q "$W/one-q.npy" --k "$W/one-k.npy" --v "$W/one-k.npy" --backend ref --move keys --out "$W/found" > "$W.out" 2> "$W.err" &&
+    awk '$1 == 0 && NF > 6 { worked = $4 } $1 == 1 && NF > 6 { waited = $5 } END { exit !(waited > worked / 2) }' "$W.out"
+check $? "who has nothing to do waits for the others"
 le32 0 0 0 | npy "$W/nobody.npy" '<i4' '(3,)'
 nobody=("${step[@]}") # in any place of the batch
 nobody[13]="$W/nobody.npy"

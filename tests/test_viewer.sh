@@ -2,6 +2,7 @@
 # The pictures, arrays and page of `msa dump`, and its refusals. Where a Chromium is installed the page is
 # opened, pointed at and typed at. TAP on stdout; MSA names the program.
 source "$(dirname "$0")/support/tap.sh"
+source tests/support/npy.sh
 V=$PWD/data/vectors
 
 runs() { # runs NAME ARGUMENT...
@@ -79,11 +80,7 @@ runs "everything fits" "${tensors[@]}" --q "$P/q.npy" --k "$P/k.npy" --out "$W/f
 says 'every query reads all'
 runs "a block of one token" --qi "$V/block1/qi.npy" --ki "$V/block1/ki.npy" --block 1 --topk 4 --out "$W/block1"
 zeros() { # zeros FILE SHAPE COUNT: an array of float32
-    {
-        printf '\223NUMPY\001\000\166\000'
-        printf '%-117s\n' "{'descr': '<f4', 'fortran_order': False, 'shape': ($2), }"
-        head -c $((4 * $3)) /dev/zero
-    } >"$1"
+    head -c $((4 * $3)) /dev/zero | npy "$1" '<f4' "($2)"
 }
 zeros "$W/qi.npy" "5000, 2, 1" 10000
 zeros "$W/ki.npy" "5000, 1" 5000
@@ -150,6 +147,13 @@ self_contained "$W/layers/index.html"
 [[ $(grep -o '"layer":[0-9]*,"group":[0-9]*' "$W/layers/index.html" | tr '\n' ' ') == \
     '"layer":1,"group":0 "layer":1,"group":1 "layer":3,"group":0 "layer":3,"group":1 ' ]]
 check $? "... and the page has both"
+# A tensor in double, which is said when it is read.
+mkdir -p "$W/captured/layer00"
+cp "$P"/{k,qi,ki}.npy "$W/captured/layer00"
+head -c $((13 * 4 * 16 * 8)) /dev/zero | npy "$W/captured/layer00/q.npy" '<f8' '(13, 4, 16)'
+"$MSA" dump "${captured[@]}" --layers 0,1 --out "$W/once" >"$W.out" 2>"$W.err"
+[[ $? -eq 0 && $(grep -c 'layer00/q.npy' "$W.err") -eq 1 ]]
+check $? "each layer is read once"
 mkdir -p "$W/captured/layer04"
 cp "$V"/dense/{q,k,qi,ki}.npy "$W/captured/layer04"
 "$MSA" dump "${captured[@]}" --layers 1,4 --out "$W/unlike" >"$W.out" 2>"$W.err"

@@ -25,12 +25,14 @@ static const msa_pages *pages(const subject *t)
 
 void subject_drop_code(subject *t, int c)
 {
-    if (t->device && t->index8[c].codes) {
-        t->device->free(t->index8[c].codes);
-        t->device->free(t->index8[c].scale);
-    } else if (!t->device)
-        copy8_free(&t->index8[c]);
-    t->index8[c] = (msa_index8){0};
+    msa_index8 *copy = &t->index8[c];
+    if (t->device && copy->codes)
+        t->device->free(copy->codes);
+    if (t->device && copy->scale)
+        t->device->free(copy->scale);
+    if (!t->device)
+        copy8_free(copy);
+    *copy = (msa_index8){0};
 }
 
 /* A page is a block, and only complete ones have codes. */

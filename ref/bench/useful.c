@@ -26,7 +26,6 @@ static double visible_scores(const msa_shape *s)
     return visible / (double)(s->n_q * msa_n_blocks(s));
 }
 
-/* Keys and values count as far as somebody selected their blocks. */
 /* Screened by their 8-bit copy, half as large, keys of bf16 are read where they are settled; copies of a call's own
  * are made from all of them. */
 static double key_share(const subject *t)
@@ -35,6 +34,7 @@ static double key_share(const subject *t)
     return t->codes && done->rows > 0 ? 0.5 + (double)done->settled / (double)done->blocks : 1;
 }
 
+/* Keys and values count as far as somebody selected their blocks. */
 double moved_bytes(const subject *t, const int32_t *ids)
 {
     const msa_shape *s = t->s;

@@ -186,7 +186,7 @@ static int dump_layers(const request *q, capture *c, maps *m, float *frequency, 
     if (!io_begin(q->out, "dump", err))
         return cli_fail(q->name, "--out %s", err);
     for (int n = 0; n < c->n_layers; n++) {
-        if (q->captured && dump_read_captured(q->name, &c->captured, c->layer[n]))
+        if (q->captured && n > 0 && dump_read_captured(q->name, &c->captured, c->layer[n]))
             return 2;
         const layer_tensors t = tensors_of(c, c->layer[n]);
         cli_progress(q->name, n, c->n_layers, "layers");
@@ -289,7 +289,7 @@ static int dump_files(request *q, capture *c)
     return dump(q, c);
 }
 
-/* Those of several layers, of which the first says the shape. */
+/* Those of several layers, of which the first says the shape; dump_layers() reads the others. */
 static int dump_captured_layers(const request *q, capture *c)
 {
     dump_captured *files = &c->captured;

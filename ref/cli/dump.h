@@ -1,6 +1,6 @@
 /**
  * @file dump.h
- * @brief Maps of a selection for other commands than `msa dump`.
+ * @brief Maps of a selection for other commands than `msa dump`, and the captured layers that it reads.
  */
 #ifndef MSA_DUMP_H
 #define MSA_DUMP_H

@@ -1,8 +1,8 @@
 /* A progress bar on stderr: for people only, so that a pipe or a log never sees it. */
 #include <stdio.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "../bench/timing.h"
 #include "cli.h"
 
 #define REDRAW_SECONDS 0.1
@@ -13,13 +13,6 @@ static struct {
     double started, drawn;
     bool open;
 } bar;
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void print_time(const char *label, double seconds)
 {
@@ -34,7 +27,7 @@ void cli_progress(const char *what, int64_t done, int64_t total, const char *not
 {
     if (!isatty(STDERR_FILENO))
         return;
-    double t = now();
+    double t = timing_now();
     if (!bar.open)
         bar.started = t;
     else if (t - bar.drawn < REDRAW_SECONDS)

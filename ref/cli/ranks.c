@@ -2,9 +2,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "../bench/timing.h"
 #include "../random.h"
 #include "ranks.h"
 
@@ -72,7 +72,8 @@ int cli_agree(int status)
     }
     for (int r = 0; r < world->ranks; r++)
         part[r] = (transport_part){&all[r], sizeof all[r]};
-    transport_gather(world, TRAFFIC_OTHER, (transport_part){&status, sizeof status}, part);
+    if (!transport_gather(world, TRAFFIC_OTHER, (transport_part){&status, sizeof status}, part))
+        world->end(world, 2);
     for (int r = world->ranks - 1; r >= 0; r--)
         first = all[r] ? r : first;
     restore_stderr(first > 0 && first == world->rank);
@@ -171,7 +172,7 @@ static int check_same_call(const char *command, transport *world, const cli_rank
 
 /* What is said of a rank. */
 typedef struct account {
-    double rows, blocks, work, ms, waited, pairs, sent[TRAFFIC_N_KINDS];
+    double rows, blocks, seen, worked, waited, pairs, sent[TRAFFIC_N_KINDS]; /* worked and waited: ms */
 } account;
 
 typedef struct job {
@@ -225,11 +226,11 @@ static account account_of(const transport *t, const home *h, const parallel_call
     const int64_t *first = h->rows.first;
     account a = {.rows = (double)(first[t->rank + 1] - first[t->rank]),
                  .blocks = (double)h->keys.first[msa_n_seqs(&h->keys.s)],
-                 .ms = ms,
+                 .worked = ms - 1e3 * t->waited,
                  .waited = 1e3 * t->waited,
                  .pairs = c->pairs};
     for (int64_t x = first[t->rank]; x < first[t->rank + 1]; x++)
-        a.work += (double)(h->rows.at[x] + 1);
+        a.seen += (double)(h->rows.at[x] + 1);
     memcpy(a.sent, t->sent, sizeof a.sent);
     return a;
 }
@@ -257,13 +258,6 @@ static msa_status collect(transport *t, const cli_dealt *call, home *h)
             turn_ids(s, &h->rows, h->turned, call->ids);
     }
     return MSA_OK;
-}
-
-static double now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
 }
 
 /* The backward pass: buffers of this rank, and what comes of them. */
@@ -301,23 +295,34 @@ static msa_status differentiate(transport *t, const job *j, home *h, parallel_ca
     return status;
 }
 
+/* Who is done early waits for the slowest, before results are collected. */
+static bool wait_for_all(transport *t)
+{
+    char done[CLI_MOST_RANKS];
+    transport_part part[CLI_MOST_RANKS];
+    for (int r = 0; r < t->ranks; r++)
+        part[r] = (transport_part){&done[r], 1};
+    return transport_gather(t, TRAFFIC_OTHER, (transport_part){&(char){1}, 1}, part);
+}
+
 static msa_status work(transport *t, job *j, home *h)
 {
     parallel_call c = {j->ops, &h->keys, &h->rows, j->call->dense, h->q, h->qi, h->ids, h->o, h->lse, 0};
     traffic_call model = parallel_traffic(&c);
     const bool queries = j->move ? strcmp(j->move, "queries") == 0 : traffic_moves_queries(&model);
     transport_part part[CLI_MOST_RANKS];
-    account dump;
     memset(t->sent, 0, sizeof t->sent);
     t->waited = 0;
-    const double start = now_ms();
+    const double start = timing_now();
     MSA_TRY(queries ? parallel_pass_q(t, &c) : parallel_pass_kv(t, &c));
     if (j->call->gradients)
         MSA_TRY(differentiate(t, j, h, &c));
-    const account mine = account_of(t, h, &c, now_ms() - start);
-    for (int r = 0; r < t->ranks; r++) /* the others' copies are of no use */
-        part[r] = (transport_part){t->rank == 0 ? &j->all[r] : &dump, sizeof mine};
-    if (!transport_gather(t, TRAFFIC_OTHER, (transport_part){(void *)(uintptr_t)&mine, sizeof mine}, part))
+    if (!wait_for_all(t))
+        return MSA_ERR_DEVICE;
+    const account mine = account_of(t, h, &c, 1e3 * (timing_now() - start));
+    for (int r = 0; t->rank == 0 && r < t->ranks; r++)
+        part[r] = (transport_part){&j->all[r], sizeof mine};
+    if (!transport_collect(t, TRAFFIC_OTHER, (transport_part){(void *)(uintptr_t)&mine, sizeof mine}, part))
         return MSA_ERR_DEVICE;
     if (t->rank == 0)
         model.s = j->call->s, j->model = model, j->queries = queries; /* the home goes */
@@ -345,21 +350,23 @@ static char *report;
 
 static void write_report(const job *j, int ranks, FILE *out)
 {
-    double model[2][TRAFFIC_N_KINDS], pairs = 0, work = 0, most = 0, sent = 0;
-    fprintf(out, "%d ranks, %s travel: a row each, with bytes by kind\n\n%4s%9s%9s%10s%10s", ranks,
-            j->queries ? "queries" : "keys", "rank", "queries", "blocks", "ms", "waited");
+    double model[2][TRAFFIC_N_KINDS], pairs = 0, seen = 0, most = 0, sent = 0;
+    fprintf(out, "%d ranks, %s travel%s: a row each, with ms and bytes by kind\n\n%4s%9s%9s%10s%10s", ranks,
+            j->queries ? "queries" : "keys",
+            j->queries && j->call->gradients ? ", and keys for the gradients" : "", "rank", "queries",
+            "blocks", "worked", "waited");
     for (int kind = 0; kind < TRAFFIC_OTHER; kind++)
         fprintf(out, "  %13s", traffic_name((traffic_kind)kind));
     for (int r = 0; r < ranks; r++) {
         const account *a = &j->all[r];
-        fprintf(out, "\n%4d%9.0f%9.0f%10.2f%10.2f", r, a->rows, a->blocks, a->ms, a->waited);
+        fprintf(out, "\n%4d%9.0f%9.0f%10.2f%10.2f", r, a->rows, a->blocks, a->worked, a->waited);
         for (int kind = 0; kind < TRAFFIC_OTHER; kind++) {
             fprintf(out, "  %13.0f", a->sent[kind]);
             sent += a->sent[kind];
         }
         pairs += a->pairs;
-        work += a->work;
-        most = a->work > most ? a->work : most;
+        seen += a->seen;
+        most = a->seen > most ? a->seen : most;
     }
     traffic_pass_q(&j->model, pairs, model[0]);
     traffic_pass_kv(&j->model, model[1]);
@@ -373,7 +380,7 @@ static void write_report(const job *j, int ranks, FILE *out)
     fprintf(out,
             "\n\nsent %.0f bytes, by the model %.0f; keys that the fullest rank's queries see: %.3f of the "
             "mean\n",
-            sent, expected, work > 0 ? most * ranks / work : 1);
+            sent, expected, seen > 0 ? most * ranks / seen : 1);
 }
 
 void cli_print_ranks(void)

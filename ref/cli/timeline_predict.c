@@ -33,9 +33,9 @@ static const struct loop {
 /* What a stage does for a prompt of n tokens. */
 typedef struct stage {
     const char *name;
-    double turns;      /* of its loop, all SMs together */
-    double fma, bytes; /* the least there is to do */
-    double more_bytes; /* moved beside the loop */
+    double turns;       /* of its loop, all SMs together */
+    double flop, bytes; /* the least there is to do */
+    double more_bytes;  /* moved beside the loop */
 } stage;
 
 static const struct loop *find_loop(const char *name, double n)
@@ -72,7 +72,7 @@ static double predict(const stage *s, double n, const roofline_gpu *gpu, const c
 
 static double roofline(const stage *s, const roofline_gpu *gpu)
 {
-    return fmax(2 * s->fma / gpu->flops, (s->bytes + s->more_bytes) / gpu->bytes);
+    return fmax(s->flop / gpu->flops, (s->bytes + s->more_bytes) / gpu->bytes);
 }
 
 /* ---- What was measured ---------------------------------------------------------------------------------- */
@@ -168,20 +168,29 @@ static void print_stage(const stage *s, double n, const roofline_gpu *gpu, measu
     printf("\n");
 }
 
-/* Turns are counted in the rows and keys, or scores, of one: see the tiles of cuda/clocks.def. */
+/* Turns are counted in the rows and keys, or scores, of one: see the tiles of cuda/clocks.def. Operations are those of
+ * msa_cost(); a gradient has five products in place of Q K^T and P V, and KL three more of the index's width. */
 static void print_length(double n, const roofline_gpu *gpu, measurements *m)
 {
+    const msa_shape layer_of = {.n_heads = (int)HEADS,
+                                .n_kv_heads = (int)GROUPS,
+                                .d_head = (int)WIDTH,
+                                .d_index = (int)WIDTH,
+                                .block = (int)BLOCK,
+                                .topk = (int)TOPK};
+    msa_cost_row cost;
+    msa_cost(&layer_of, (int64_t)n, &cost);
     const double causal = n * n / 2, pairs = n * GROUPS * TOPK,
                  layer = 2 * n * WIDTH * (2 * HEADS + 2 * GROUPS),
-                 partials = 2 * 2 * n * HEADS * TOPK * WIDTH;
+                 partials = 2 * 2 * n * HEADS * TOPK * WIDTH, index = cost.index_share * cost.flop_msa,
+                 sparse = cost.flop_msa - index, gradients = 2.5 * sparse, kl = 2 * 3 * pairs * BLOCK * WIDTH;
     const stage stages[] = {
-        {"dense/hopper", HEADS * causal / (128 * 128), 2 * HEADS * causal * WIDTH, layer, 0},
-        {"index/fused", GROUPS * causal / (256 * 128), GROUPS * causal * WIDTH, 2 * n * WIDTH * (GROUPS + 1),
-         0},
+        {"dense/hopper", HEADS * causal / (128 * 128), cost.flop_gqa, layer, 0},
+        {"index/fused", GROUPS * causal / (256 * 128), index, 2 * n * WIDTH * (GROUPS + 1), 0},
         {"topk/threshold", GROUPS * causal / BLOCK / (28 * 1024), 0, 4 * GROUPS * causal / BLOCK, 0},
-        {"sparse/kv_outer", pairs / 8, 2 * pairs * 16 * BLOCK * WIDTH, layer, partials},
-        {"backward/hopper", pairs / 4, 5 * pairs * 16 * BLOCK * WIDTH, 2 * layer, 0},
-        {"backward/hopper:kl", pairs / 4, 5 * pairs * 16 * BLOCK * WIDTH, 2 * layer, 0}};
+        {"sparse/kv_outer", pairs / 8, sparse, layer, partials},
+        {"backward/hopper", pairs / 4, gradients, 2 * layer, 0},
+        {"backward/hopper:kl", pairs / 4, gradients + kl, 2 * layer, 0}};
     for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
         print_stage(&stages[i], n, gpu, m);
 }

@@ -21,23 +21,19 @@ msa_status parallel_attend(transport *t, parallel_call *c)
 
 msa_status parallel_collect(transport *t, const deal_rows *rows, size_t bytes, const void *own, void *to)
 {
-    const size_t ranks = (size_t)t->ranks;
     const int64_t *first = rows->first;
-    transport_part *out = calloc(2 * ranks, sizeof *out), *in = out + ranks;
+    transport_part *part = calloc((size_t)t->ranks, sizeof *part);
     char *all = t->rank == 0 ? malloc((size_t)rows->n * bytes + 1) : NULL;
-    bool ok = out && (all || t->rank != 0);
+    bool ok = part && (all || t->rank != 0);
     if (ok) {
         const size_t mine = (size_t)(first[t->rank + 1] - first[t->rank]) * bytes;
-        out[0] = (transport_part){(void *)(uintptr_t)own, mine};
-        for (size_t r = 0; all && r < ranks; r++)
-            in[r] =
+        for (int r = 0; all && r < t->ranks; r++)
+            part[r] =
                 (transport_part){all + (size_t)first[r] * bytes, (size_t)(first[r + 1] - first[r]) * bytes};
-        if (all && mine)
-            memcpy(all, own, mine);
-        ok = transport_exchange(t, TRAFFIC_OTHER, out, in);
+        ok = transport_collect(t, TRAFFIC_OTHER, (transport_part){(void *)(uintptr_t)own, mine}, part);
     }
     if (ok && all)
         deal_give(rows, bytes, all, to);
-    free(out), free(all);
+    free(part), free(all);
     return ok ? MSA_OK : MSA_ERR_DEVICE;
 }

@@ -22,14 +22,32 @@ bool transport_exchange(transport *t, traffic_kind kind, const transport_part *t
     return ok;
 }
 
-bool transport_gather(transport *t, traffic_kind kind, transport_part own, const transport_part *all)
+/* Every rank's part, for everyone or for rank 0. */
+static bool share(transport *t, traffic_kind kind, transport_part own, const transport_part *all,
+                  bool everyone)
 {
-    transport_part *to = malloc((size_t)t->ranks * sizeof *to);
-    for (int r = 0; to && r < t->ranks; r++)
-        to[r] = own;
-    const bool ok = to && transport_exchange(t, kind, to, all);
-    if (own.bytes)
+    const size_t ranks = (size_t)t->ranks;
+    const bool takes = everyone || t->rank == 0;
+    transport_part *to = calloc(2 * ranks, sizeof *to), *from = to + ranks;
+    for (int r = 0; to && r < t->ranks; r++) {
+        if (everyone || r == 0)
+            to[r] = own;
+        if (takes)
+            from[r] = all[r];
+    }
+    const bool ok = to && transport_exchange(t, kind, to, from);
+    if (takes && own.bytes)
         memcpy(all[t->rank].data, own.data, own.bytes);
     free(to);
     return ok;
+}
+
+bool transport_gather(transport *t, traffic_kind kind, transport_part own, const transport_part *all)
+{
+    return share(t, kind, own, all, true);
+}
+
+bool transport_collect(transport *t, traffic_kind kind, transport_part own, const transport_part *all)
+{
+    return share(t, kind, own, all, false);
 }

@@ -33,6 +33,8 @@ bool transport_exchange(transport *t, traffic_kind kind, const transport_part *t
 
 /** Every rank's part, for everyone: own goes to all others; all[r] receives rank r's, and a copy of own. */
 bool transport_gather(transport *t, traffic_kind kind, transport_part own, const transport_part *all);
+/** Every rank's part, for rank 0, of whom alone `all` is read. */
+bool transport_collect(transport *t, traffic_kind kind, transport_part own, const transport_part *all);
 
 /** What a rank does. */
 typedef void transport_task(transport *t, void *context);

@@ -67,7 +67,6 @@ static void unpack(const msa_shape *s, const whole *w, int rank, int ranks, int6
     }
 }
 
-/* All ranks' tokens of K, V or index keys, `heads` vectors of d floats each. */
 msa_status gather_pages(transport *t, const deal_shard *keys, traffic_kind kind, const float *pages,
                         int heads, int d, const whole *w, float *to)
 {
@@ -85,9 +84,10 @@ msa_status gather_pages(transport *t, const deal_shard *keys, traffic_kind kind,
     bool ok = own;
     if (ok) {
         pack(keys, pages, heads, d, own);
-        ok = transport_gather(t, kind, (transport_part){own, part[t->rank].bytes}, part);
+        ok = (kind == TRAFFIC_OTHER ? transport_collect : transport_gather)(
+            t, kind, (transport_part){own, part[t->rank].bytes}, part);
     }
-    for (int r = 0; ok && r < ranks; r++)
+    for (int r = 0; ok && (t->rank == 0 || kind != TRAFFIC_OTHER) && r < ranks; r++)
         unpack(s, w, r, ranks, (int64_t)width, part[r].data, to);
     free(all), free(own), free(part);
     return ok ? MSA_OK : MSA_ERR_DEVICE;

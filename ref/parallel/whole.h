@@ -20,7 +20,8 @@ void free_whole(whole *w);
 /** Everyone's blocks, to everyone. */
 msa_status gather_whole(transport *t, const deal_shard *keys, const whole *w);
 
-/** Of pages as a shard has them, [own blocks,heads,block,d], all ranks' tokens, in whole sequences on every rank. */
+/** Of pages as a shard has them, [own blocks,heads,block,d], all ranks' tokens, in whole sequences on every rank;
+ *  results, of kind ::TRAFFIC_OTHER, on rank 0. */
 msa_status gather_pages(transport *t, const deal_shard *keys, traffic_kind kind, const float *pages,
                         int heads, int d, const whole *w, float *to);
 
