@@ -132,14 +132,6 @@ size_t workspace(const Call &c)
     return layout(c).bytes;
 }
 
-/// `n` rows of di channels; a copy takes 64 channels of `box` rows.
-bool encode(CUtensorMap *map, const bf16 *rows, int64_t n, int di, int box)
-{
-    const uint64_t dim[] = {(uint64_t)di, (uint64_t)n}, pitch[] = {di * sizeof(bf16)};
-    const uint32_t size[] = {64, (uint32_t)box};
-    return !encode_tensor_map(map, TensorType::bf16, 2, (void *)rows, dim, pitch, size, TensorSwizzle::b128);
-}
-
 /// Rows of the array of index keys.
 int64_t keys_there(const Call &c)
 {
@@ -150,8 +142,8 @@ msa_status launch_score(const Call &c, const Scratch &w)
 {
     const bool fp8 = c.pages.ki8 != nullptr;
     CUtensorMap queries, keys = {};
-    if (!encode(&queries, c.a.qi, (int64_t)c.batch * w.job.rows, c.d_index, w.columns) ||
-        (!fp8 && !encode(&keys, c.a.ki, keys_there(c), c.d_index, c.pages.piece)))
+    if (rows_map(&queries, c.a.qi, c.d_index, (int64_t)c.batch * w.job.rows, w.columns) != MSA_OK ||
+        (!fp8 && rows_map(&keys, c.a.ki, c.d_index, keys_there(c), c.pages.piece) != MSA_OK))
         return MSA_ERR_DEVICE;
     with_int<64, 128>(c.d_index, [&](auto di) {
         with_int<8, 16, 32, 64>(w.columns, [&](auto n) {
@@ -170,8 +162,8 @@ msa_status launch_score(const Call &c, const Scratch &w)
 msa_status launch_screened(const Call &c, Scratch &w)
 {
     CUtensorMap queries, keys, codes;
-    if (!encode(&queries, c.a.qi, (int64_t)c.batch * w.job.rows, c.d_index, w.columns) ||
-        !encode(&keys, c.a.ki, keys_there(c), c.d_index, c.pages.piece))
+    if (rows_map(&queries, c.a.qi, c.d_index, (int64_t)c.batch * w.job.rows, w.columns) != MSA_OK ||
+        rows_map(&keys, c.a.ki, c.d_index, keys_there(c), c.pages.piece) != MSA_OK)
         return MSA_ERR_DEVICE;
     msa_status status = MSA_OK;
     const dim3 shares((unsigned)w.shares, (unsigned)w.tiles),

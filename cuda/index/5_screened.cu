@@ -292,7 +292,7 @@ template <int D, int Block> msa_status run_chunks(const Call &c, Scratch w)
     if (c.a.copy.codes)
         w.copy = c.a.copy;
     if (codes_map<D>(&maps.codes, &maps.at, w.copy.codes, c.s.n_kv, Block) != MSA_OK ||
-        vectors_map(&maps.keys, c.a.ki, c.s.n_kv, D, Block) != MSA_OK)
+        rows_map(&maps.keys, c.a.ki, D, c.s.n_kv, Block) != MSA_OK)
         return MSA_ERR_DEVICE;
     LAUNCH((prepare<D>), dim3((unsigned)c.s.n_blocks), dim3(32 * code_warps), sizeof(BlockNumbers<code_warps>), c.stream,
            c.s, c.a.ki, w.copy, !c.a.copy.codes, w.lists);
