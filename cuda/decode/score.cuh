@@ -52,6 +52,25 @@ PTX_INLINE uint64_t *candidates_of(const Job &job, int share, int n, int row)
     return job.candidates + ((int64_t)(share + n) * job.rows + row) * (job.largest.topk - 1);
 }
 
+/// Barriers of a ring: a stage is full when its copies have landed, empty when all consumer warps have released it. By one
+/// thread; then fence_mbarrier_init().
+PTX_INLINE void ring_init(uint64_t *full, uint64_t *empty, int stages)
+{
+    for (int i = 0; i < stages; i++) {
+        mbarrier_init(&full[i], 1);
+        mbarrier_init(&empty[i], warps);
+    }
+}
+/// Where a producer or a consumer is in a ring.
+struct Place {
+    int stage = 0, phase = 0;
+};
+PTX_INLINE void advance(Place &place, int stages)
+{
+    if (++place.stage == stages)
+        place.stage = 0, place.phase ^= 1;
+}
+
 /// Where a stage of bf16 keys comes from: a copy is 64 channels of a piece.
 template <int DI>
 PTX_INLINE void load_piece(Ring<DI, false> &ring, uint64_t *full, const Job &job, const CUtensorMap *keys,
@@ -85,7 +104,7 @@ PTX_INLINE bool produce(ScoreSmem<DI, N, fp8> &m, const Job &job, const CUtensor
                         const CUtensorMap *keys, int row0)
 {
     const int lane = (int)threadIdx.x % 32, piece = job.pages.piece, pieces = stage_keys / piece;
-    int stage = 0, phase = 0;
+    Place place;
     bool waited = false, good = true;
     timeline_role("producer");
     each_segment(m.line, job.batch, (int)gridDim.x, [&](const Segment &seg, int number) { // of one request after the other
@@ -101,7 +120,7 @@ PTX_INLINE bool produce(ScoreSmem<DI, N, fp8> &m, const Job &job, const CUtensor
                             seg.n * job.rows + row0);
         }
         for (int at = seg.begin; at < seg.end; at++) {
-            const int known = (at - seg.begin) * pieces % 32;
+            const int stage = place.stage, known = (at - seg.begin) * pieces % 32;
             if (known == 0) { // past the end there is no piece: the last one once more
                 if (!waited && (at * pieces + 32) * piece > s.prefix) {
                     grid_wait(); // new tokens may be among them
@@ -111,7 +130,7 @@ PTX_INLINE bool produce(ScoreSmem<DI, N, fp8> &m, const Job &job, const CUtensor
                 scale = fp8 ? ld_global(job.pages.scale + mine) : 0;
             }
             if (lane == 0)
-                mbarrier_wait(&m.empty[stage], phase ^ 1); // all consumer warps have released the stage
+                mbarrier_wait(&m.empty[stage], place.phase ^ 1); // all consumer warps have released the stage
             for (int g = 0; g < pieces && fp8; g++)
                 put_scale(m.ring, stage, g, shfl(scale, known + g));
             if (lane == 0)
@@ -121,8 +140,7 @@ PTX_INLINE bool produce(ScoreSmem<DI, N, fp8> &m, const Job &job, const CUtensor
                 if (lane == 0)
                     load_piece(m.ring, &m.full[stage], job, keys, stage, g, there);
             }
-            if (++stage == m.ring.stages)
-                stage = 0, phase ^= 1;
+            advance(place, m.ring.stages);
         }
     });
     return good;
@@ -229,7 +247,7 @@ template <int DI, int N, bool fp8> PTX_INLINE void consume(ScoreSmem<DI, N, fp8>
     const int t = (int)threadIdx.x, warp = t / 32, lane = t % 32, block = job.largest.block;
     const int blocks = stage_keys / block, slices = block / 16; // blocks of a stage, 16-key slices of a block
     const int piece = job.pages.piece;
-    int stage = 0, phase = 0;
+    Place place;
     timeline_role("consumer");
     each_segment(m.line, job.batch, (int)gridDim.x, [&](const Segment &seg, int number) {
         const Shape s = request(job.largest, job.pages, seg.n);
@@ -238,8 +256,9 @@ template <int DI, int N, bool fp8> PTX_INLINE void consume(ScoreSmem<DI, N, fp8>
         mbarrier_wait(&m.queries_full[number % 2], number / 2 % 2);
 
         for (int n = 0; n < seg.end - seg.begin; n++) {
+            const int stage = place.stage;
             float upper[N / 2], lower[N / 2];
-            mbarrier_wait(&m.full[stage], phase); // the stage's keys have landed
+            mbarrier_wait(&m.full[stage], place.phase); // the stage's keys have landed
             const float scale[2] = {scale_of(m.ring, stage, 16 * warp, piece),
                                     scale_of(m.ring, stage, 64 + 16 * warp, piece)};
             const Tile<stage_keys, DI> &keys = operand(m.ring, stage);
@@ -251,8 +270,7 @@ template <int DI, int N, bool fp8> PTX_INLINE void consume(ScoreSmem<DI, N, fp8>
             wgmma_pin(lower);
             if (lane == 0)
                 mbarrier_arrive(&m.empty[stage]); // its products are done: the stage is released
-            if (++stage == m.ring.stages)
-                stage = 0, phase ^= 1;
+            advance(place, m.ring.stages);
 
             float(&top)[stage_keys / 16][N] = m.top[n % 2];
             column_maxima(top[warp], upper, scale[0]);
@@ -287,10 +305,7 @@ __global__ void __launch_bounds__(consumers + 32, 1)
     if (t < 32)
         lay_line(m.line, job.largest, job.pages, job.batch);
     if (t == 32) {
-        for (int i = 0; i < m.ring.stages; i++) {
-            mbarrier_init(&m.full[i], 1);
-            mbarrier_init(&m.empty[i], warps);
-        }
+        ring_init(m.full, m.empty, m.ring.stages);
         for (int i = 0; i < 2; i++) {
             mbarrier_init(&m.queries_full[i], 1);
             mbarrier_init(&m.queries_empty[i], warps);
