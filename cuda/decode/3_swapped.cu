@@ -63,8 +63,8 @@ PTX_INLINE void select(LastSmem<D> &m, const Job &job, const Screening &x, const
 
 template <int D, class Out>
 __global__ void __launch_bounds__(attend_threads)
-    attend(Job job, Screening x, int shares, const bf16 *q, const bf16 *k, const bf16 *v, Parts parts, uint32_t *tickets,
-           int32_t *ids, Out *o, float *lse)
+    attend(Job job, Screening x, int shares, const bf16 *q, const bf16 *k, const bf16 *v, Parts parts,
+           uint32_t *tickets, int32_t *ids, Out *o, float *lse)
 {
     LastSmem<D> &m = shared<LastSmem<D>>();
     const int query = (int)blockIdx.z, r = (int)blockIdx.y, t = (int)threadIdx.x;
@@ -109,7 +109,8 @@ Scratch layout(const Call &c)
     Scratch w;
     const bool may = may_screen(c) && !c.pages.ki8;
     w.job = {s, c.pages, c.batch, s.n_q * s.n_kv_heads, nullptr};
-    w.screening = {may ? c.a.copy : Copy8{}, 0, nullptr, nullptr, nullptr, competing_blocks(s), c.a.screening};
+    w.screening = {
+        may ? c.a.copy : Copy8{}, 0, nullptr, nullptr, nullptr, competing_blocks(s), c.a.screening};
     w.columns = w.job.rows <= 8 ? 8 : w.job.rows <= 16 ? 16 : w.job.rows <= 32 ? 32 : 64;
     w.tiles = w.job.rows > 0 ? ceil_div(w.job.rows, w.columns) : 1; // a request without queries plans too
     w.shares = (int)std::min<int64_t>(c.batch * stages, w.tiles < sms() ? sms() / w.tiles : 1);
@@ -169,13 +170,15 @@ msa_status launch_screened(const Call &c, Scratch &w)
     const dim3 shares((unsigned)w.shares, (unsigned)w.tiles),
         and_updates((unsigned)(w.shares + c.batch), (unsigned)w.tiles);
     with_int<64, 128>(c.d_index, [&](auto di) {
-        status = codes_map<di.value>(&codes, &w.screening.code_at, c.a.copy.codes, keys_there(c), c.pages.piece);
+        status =
+            codes_map<di.value>(&codes, &w.screening.code_at, c.a.copy.codes, keys_there(c), c.pages.piece);
         with_int<8, 16, 32, 64>(status == MSA_OK ? w.columns : 0, [&](auto n) {
             LAUNCH((screen<di.value, n.value>), and_updates, dim3(screen_threads),
-                   sizeof(ScreenSmem<di.value, n.value>), c.stream, codes, w.job, w.screening, c.a.qi, w.shares,
-                   store_of(c), w.tickets, w.n_tickets);
+                   sizeof(ScreenSmem<di.value, n.value>), c.stream, codes, w.job, w.screening, c.a.qi,
+                   w.shares, store_of(c), w.tickets, w.n_tickets);
             LAUNCH_DEPENDENT((settle<di.value, n.value>), shares, dim3(screen_threads),
-                             sizeof(SettleSmem<di.value, n.value>), c.stream, queries, keys, w.job, w.screening);
+                             sizeof(SettleSmem<di.value, n.value>), c.stream, queries, keys, w.job,
+                             w.screening);
         });
     });
     return status;

@@ -30,9 +30,9 @@ template <int DI> struct Ring<DI, true> {
 
 template <int DI, int N, bool fp8> struct ScoreSmem {
     Ring<DI, fp8> ring;
-    Tile<N, DI> queries[2];      ///< of a segment and the next one
+    Tile<N, DI> queries[2];           ///< of a segment and the next one
     float top[2][stage_keys / 16][N]; ///< of 16 keys each; two stages in turn
-    float scores[N][score_chunk + 1];  ///< of blocks that were not offered yet
+    float scores[N][score_chunk + 1]; ///< of blocks that were not offered yet
     uint64_t list[N][32];
     uint64_t full[1024 / DI], empty[1024 / DI], queries_full[2], queries_empty[2];
     Line line;
@@ -107,7 +107,8 @@ PTX_INLINE bool produce(ScoreSmem<DI, N, fp8> &m, const Job &job, const CUtensor
     Place place;
     bool waited = false, good = true;
     timeline_role("producer");
-    each_segment(m.line, job.batch, (int)gridDim.x, [&](const Segment &seg, int number) { // of one request after the other
+    // Of one request after the other.
+    each_segment(m.line, job.batch, (int)gridDim.x, [&](const Segment &seg, int number) {
         const Shape s = request(job.largest, job.pages, seg.n);
         const int all = competing_blocks(s) * (s.block / piece), buffer = number % 2;
         int mine = 0;

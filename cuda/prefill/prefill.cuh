@@ -11,7 +11,8 @@
 
 #include <algorithm>
 
-extern const msa_entry ON_SIDE(index, fused), ON_SIDE(index, screened), ON_SIDE(sparse, union), ON_SIDE(sparse, kv_outer);
+extern const msa_entry ON_SIDE(index, fused), ON_SIDE(index, screened), ON_SIDE(sparse, union),
+    ON_SIDE(sparse, kv_outer);
 
 /// prefill/auto takes the union while union8, the mean size of the union of the blocks of 8 neighbouring
 /// queries, is at most this many times k, and KV-outer above.
