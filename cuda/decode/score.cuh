@@ -1,7 +1,8 @@
 /**
  * @file score.cuh
  * @brief Each segment's best blocks: index keys times the index queries of a request, operands swapped, by
- * wgmma. The second launch of 3_swapped.cu, which says why.
+ * wgmma. The second launch of 3_swapped.cu, which says why; and what screen_blocks.cuh and settle_blocks.cuh, which take
+ * its place in a step that screens, have in common with it.
  */
 #ifndef MSA_SCORE_CUH
 #define MSA_SCORE_CUH

@@ -1,6 +1,7 @@
 /**
  * @file screen.cuh
- * @brief Which blocks a row's codes cannot rule out: integer products, bounds, and lists of candidates.
+ * @brief Which blocks a row's codes cannot rule out, for 5_screened.cu: integer products, bounds, and lists of candidates.
+ *        (A step of generation has few rows, and other lists: decode/screen_blocks.cuh.)
  */
 #ifndef MSA_INDEX_SCREEN_CUH
 #define MSA_INDEX_SCREEN_CUH
