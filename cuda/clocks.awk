@@ -7,9 +7,10 @@
 # or is not found.
 #
 # Clocks of a resource are of one turn of the loop by all warps of an SM. A quarter of the SM issues one instruction a
-# clock, one in two to the unit for comparisons and integers, and has one warp of each warpgroup. `alone` is one warp without company: the machine code says how long each
-# instruction holds the next up, and which results it waits for. Branches are not followed: a section that is rarely
-# entered is taken out of the loop, and counted as often as clocks.def expects it.
+# clock, one in two to the unit for comparisons and integers, and has one warp of each warpgroup. `alone` is one warp
+# without company: the machine code says how long each instruction holds the next up, and which results it waits for.
+# Branches are not followed: a section that is rarely entered is taken out of the loop, and counted as often as
+# clocks.def expects it.
 
 function hex(text, i, v) {
     for (i = 1; i <= length(text); i++)

@@ -63,8 +63,8 @@ PTX_INLINE void select(LastSmem<D> &m, const Job &job, const Screening &x, const
 
 template <int D, class Out>
 __global__ void __launch_bounds__(attend_threads)
-    attend(Job job, Screening x, int shares, const bf16 *q, const bf16 *k, const bf16 *v, Parts parts, uint32_t *tickets,
-           int32_t *ids, Out *o, float *lse)
+    attend(Job job, Screening x, int shares, const bf16 *q, const bf16 *k, const bf16 *v, Parts parts,
+           uint32_t *tickets, int32_t *ids, Out *o, float *lse)
 {
     LastSmem<D> &m = shared<LastSmem<D>>();
     const int query = (int)blockIdx.z, r = (int)blockIdx.y, t = (int)threadIdx.x;
@@ -109,7 +109,8 @@ Scratch layout(const Call &c)
     Scratch w;
     const bool may = may_screen(c) && !c.pages.ki8;
     w.job = {s, c.pages, c.batch, s.n_q * s.n_kv_heads, nullptr};
-    w.screening = {may ? c.a.copy : Copy8{}, 0, nullptr, nullptr, nullptr, competing_blocks(s), c.a.screening};
+    w.screening = {
+        may ? c.a.copy : Copy8{}, 0, nullptr, nullptr, nullptr, competing_blocks(s), c.a.screening};
     w.columns = w.job.rows <= 8 ? 8 : w.job.rows <= 16 ? 16 : w.job.rows <= 32 ? 32 : 64;
     w.tiles = w.job.rows > 0 ? ceil_div(w.job.rows, w.columns) : 1; // a request without queries plans too
     w.shares = (int)std::min<int64_t>(c.batch * stages, w.tiles < sms() ? sms() / w.tiles : 1);
@@ -132,14 +133,6 @@ size_t workspace(const Call &c)
     return layout(c).bytes;
 }
 
-/// `n` rows of di channels; a copy takes 64 channels of `box` rows.
-bool encode(CUtensorMap *map, const bf16 *rows, int64_t n, int di, int box)
-{
-    const uint64_t dim[] = {(uint64_t)di, (uint64_t)n}, pitch[] = {di * sizeof(bf16)};
-    const uint32_t size[] = {64, (uint32_t)box};
-    return !encode_tensor_map(map, TensorType::bf16, 2, (void *)rows, dim, pitch, size, TensorSwizzle::b128);
-}
-
 /// Rows of the array of index keys.
 int64_t keys_there(const Call &c)
 {
@@ -150,8 +143,8 @@ msa_status launch_score(const Call &c, const Scratch &w)
 {
     const bool fp8 = c.pages.ki8 != nullptr;
     CUtensorMap queries, keys = {};
-    if (!encode(&queries, c.a.qi, (int64_t)c.batch * w.job.rows, c.d_index, w.columns) ||
-        (!fp8 && !encode(&keys, c.a.ki, keys_there(c), c.d_index, c.pages.piece)))
+    if (rows_map(&queries, c.a.qi, c.d_index, (int64_t)c.batch * w.job.rows, w.columns) != MSA_OK ||
+        (!fp8 && rows_map(&keys, c.a.ki, c.d_index, keys_there(c), c.pages.piece) != MSA_OK))
         return MSA_ERR_DEVICE;
     with_int<64, 128>(c.d_index, [&](auto di) {
         with_int<8, 16, 32, 64>(w.columns, [&](auto n) {
@@ -170,20 +163,22 @@ msa_status launch_score(const Call &c, const Scratch &w)
 msa_status launch_screened(const Call &c, Scratch &w)
 {
     CUtensorMap queries, keys, codes;
-    if (!encode(&queries, c.a.qi, (int64_t)c.batch * w.job.rows, c.d_index, w.columns) ||
-        !encode(&keys, c.a.ki, keys_there(c), c.d_index, c.pages.piece))
+    if (rows_map(&queries, c.a.qi, c.d_index, (int64_t)c.batch * w.job.rows, w.columns) != MSA_OK ||
+        rows_map(&keys, c.a.ki, c.d_index, keys_there(c), c.pages.piece) != MSA_OK)
         return MSA_ERR_DEVICE;
     msa_status status = MSA_OK;
     const dim3 shares((unsigned)w.shares, (unsigned)w.tiles),
         and_updates((unsigned)(w.shares + c.batch), (unsigned)w.tiles);
     with_int<64, 128>(c.d_index, [&](auto di) {
-        status = codes_map<di.value>(&codes, &w.screening.code_at, c.a.copy.codes, keys_there(c), c.pages.piece);
+        status =
+            codes_map<di.value>(&codes, &w.screening.code_at, c.a.copy.codes, keys_there(c), c.pages.piece);
         with_int<8, 16, 32, 64>(status == MSA_OK ? w.columns : 0, [&](auto n) {
             LAUNCH((screen<di.value, n.value>), and_updates, dim3(screen_threads),
-                   sizeof(ScreenSmem<di.value, n.value>), c.stream, codes, w.job, w.screening, c.a.qi, w.shares,
-                   store_of(c), w.tickets, w.n_tickets);
+                   sizeof(ScreenSmem<di.value, n.value>), c.stream, codes, w.job, w.screening, c.a.qi,
+                   w.shares, store_of(c), w.tickets, w.n_tickets);
             LAUNCH_DEPENDENT((settle<di.value, n.value>), shares, dim3(screen_threads),
-                             sizeof(SettleSmem<di.value, n.value>), c.stream, queries, keys, w.job, w.screening);
+                             sizeof(SettleSmem<di.value, n.value>), c.stream, queries, keys, w.job,
+                             w.screening);
         });
     });
     return status;

@@ -1,7 +1,8 @@
 /**
  * @file score.cuh
  * @brief Each segment's best blocks: index keys times the index queries of a request, operands swapped, by
- * wgmma. The second launch of 3_swapped.cu, which says why.
+ * wgmma. The second launch of 3_swapped.cu, which says why; and what screen_blocks.cuh and settle_blocks.cuh, which take
+ * its place in a step that screens, have in common with it.
  */
 #ifndef MSA_SCORE_CUH
 #define MSA_SCORE_CUH
@@ -30,9 +31,9 @@ template <int DI> struct Ring<DI, true> {
 
 template <int DI, int N, bool fp8> struct ScoreSmem {
     Ring<DI, fp8> ring;
-    Tile<N, DI> queries[2];      ///< of a segment and the next one
+    Tile<N, DI> queries[2];           ///< of a segment and the next one
     float top[2][stage_keys / 16][N]; ///< of 16 keys each; two stages in turn
-    float scores[N][score_chunk + 1];  ///< of blocks that were not offered yet
+    float scores[N][score_chunk + 1]; ///< of blocks that were not offered yet
     uint64_t list[N][32];
     uint64_t full[1024 / DI], empty[1024 / DI], queries_full[2], queries_empty[2];
     Line line;
@@ -50,6 +51,25 @@ struct Job {
 PTX_INLINE uint64_t *candidates_of(const Job &job, int share, int n, int row)
 {
     return job.candidates + ((int64_t)(share + n) * job.rows + row) * (job.largest.topk - 1);
+}
+
+/// Barriers of a ring: a stage is full when its copies have landed, empty when all consumer warps have released it. By one
+/// thread; then fence_mbarrier_init().
+PTX_INLINE void ring_init(uint64_t *full, uint64_t *empty, int stages)
+{
+    for (int i = 0; i < stages; i++) {
+        mbarrier_init(&full[i], 1);
+        mbarrier_init(&empty[i], warps);
+    }
+}
+/// Where a producer or a consumer is in a ring.
+struct Place {
+    int stage = 0, phase = 0;
+};
+PTX_INLINE void advance(Place &place, int stages)
+{
+    if (++place.stage == stages)
+        place.stage = 0, place.phase ^= 1;
 }
 
 /// Where a stage of bf16 keys comes from: a copy is 64 channels of a piece.
@@ -85,10 +105,11 @@ PTX_INLINE bool produce(ScoreSmem<DI, N, fp8> &m, const Job &job, const CUtensor
                         const CUtensorMap *keys, int row0)
 {
     const int lane = (int)threadIdx.x % 32, piece = job.pages.piece, pieces = stage_keys / piece;
-    int stage = 0, phase = 0;
+    Place place;
     bool waited = false, good = true;
     timeline_role("producer");
-    each_segment(m.line, job.batch, (int)gridDim.x, [&](const Segment &seg, int number) { // of one request after the other
+    // Of one request after the other.
+    each_segment(m.line, job.batch, (int)gridDim.x, [&](const Segment &seg, int number) {
         const Shape s = request(job.largest, job.pages, seg.n);
         const int all = competing_blocks(s) * (s.block / piece), buffer = number % 2;
         int mine = 0;
@@ -101,7 +122,7 @@ PTX_INLINE bool produce(ScoreSmem<DI, N, fp8> &m, const Job &job, const CUtensor
                             seg.n * job.rows + row0);
         }
         for (int at = seg.begin; at < seg.end; at++) {
-            const int known = (at - seg.begin) * pieces % 32;
+            const int stage = place.stage, known = (at - seg.begin) * pieces % 32;
             if (known == 0) { // past the end there is no piece: the last one once more
                 if (!waited && (at * pieces + 32) * piece > s.prefix) {
                     grid_wait(); // new tokens may be among them
@@ -111,7 +132,7 @@ PTX_INLINE bool produce(ScoreSmem<DI, N, fp8> &m, const Job &job, const CUtensor
                 scale = fp8 ? ld_global(job.pages.scale + mine) : 0;
             }
             if (lane == 0)
-                mbarrier_wait(&m.empty[stage], phase ^ 1); // all consumer warps have released the stage
+                mbarrier_wait(&m.empty[stage], place.phase ^ 1); // all consumer warps have released the stage
             for (int g = 0; g < pieces && fp8; g++)
                 put_scale(m.ring, stage, g, shfl(scale, known + g));
             if (lane == 0)
@@ -121,8 +142,7 @@ PTX_INLINE bool produce(ScoreSmem<DI, N, fp8> &m, const Job &job, const CUtensor
                 if (lane == 0)
                     load_piece(m.ring, &m.full[stage], job, keys, stage, g, there);
             }
-            if (++stage == m.ring.stages)
-                stage = 0, phase ^= 1;
+            advance(place, m.ring.stages);
         }
     });
     return good;
@@ -229,7 +249,7 @@ template <int DI, int N, bool fp8> PTX_INLINE void consume(ScoreSmem<DI, N, fp8>
     const int t = (int)threadIdx.x, warp = t / 32, lane = t % 32, block = job.largest.block;
     const int blocks = stage_keys / block, slices = block / 16; // blocks of a stage, 16-key slices of a block
     const int piece = job.pages.piece;
-    int stage = 0, phase = 0;
+    Place place;
     timeline_role("consumer");
     each_segment(m.line, job.batch, (int)gridDim.x, [&](const Segment &seg, int number) {
         const Shape s = request(job.largest, job.pages, seg.n);
@@ -238,8 +258,9 @@ template <int DI, int N, bool fp8> PTX_INLINE void consume(ScoreSmem<DI, N, fp8>
         mbarrier_wait(&m.queries_full[number % 2], number / 2 % 2);
 
         for (int n = 0; n < seg.end - seg.begin; n++) {
+            const int stage = place.stage;
             float upper[N / 2], lower[N / 2];
-            mbarrier_wait(&m.full[stage], phase); // the stage's keys have landed
+            mbarrier_wait(&m.full[stage], place.phase); // the stage's keys have landed
             const float scale[2] = {scale_of(m.ring, stage, 16 * warp, piece),
                                     scale_of(m.ring, stage, 64 + 16 * warp, piece)};
             const Tile<stage_keys, DI> &keys = operand(m.ring, stage);
@@ -251,8 +272,7 @@ template <int DI, int N, bool fp8> PTX_INLINE void consume(ScoreSmem<DI, N, fp8>
             wgmma_pin(lower);
             if (lane == 0)
                 mbarrier_arrive(&m.empty[stage]); // its products are done: the stage is released
-            if (++stage == m.ring.stages)
-                stage = 0, phase ^= 1;
+            advance(place, m.ring.stages);
 
             float(&top)[stage_keys / 16][N] = m.top[n % 2];
             column_maxima(top[warp], upper, scale[0]);
@@ -287,10 +307,7 @@ __global__ void __launch_bounds__(consumers + 32, 1)
     if (t < 32)
         lay_line(m.line, job.largest, job.pages, job.batch);
     if (t == 32) {
-        for (int i = 0; i < m.ring.stages; i++) {
-            mbarrier_init(&m.full[i], 1);
-            mbarrier_init(&m.empty[i], warps);
-        }
+        ring_init(m.full, m.empty, m.ring.stages);
         for (int i = 0; i < 2; i++) {
             mbarrier_init(&m.queries_full[i], 1);
             mbarrier_init(&m.queries_empty[i], warps);

@@ -66,7 +66,7 @@ PTX_INLINE bool produce_codes(ScreenSmem<DI, N> &m, const Job &job, const Screen
                               const CUtensorMap *codes, int max_shares)
 {
     const int lane = (int)threadIdx.x % 32, piece = job.pages.piece, pieces = stage_keys / piece;
-    int stage = 0, phase = 0;
+    Place place;
     bool good = true;
     timeline_role("producer");
     each_segment(m.line, job.batch, max_shares, [&](const Segment &seg, int) {
@@ -75,14 +75,14 @@ PTX_INLINE bool produce_codes(ScreenSmem<DI, N> &m, const Job &job, const Screen
         int mine = 0;
         Numbers own = {};
         for (int at = seg.begin; at < end; at++) {
-            const int known = (at - seg.begin) * pieces % 32;
+            const int stage = place.stage, known = (at - seg.begin) * pieces % 32;
             if (known == 0) { // past the end there is no piece: the last one once more
                 mine = find_piece(job.pages, seg.n, smaller(at * pieces + lane, all - 1), good);
                 own = {ld_global(x.copy.scale + mine), ld_global(x.copy.reach + mine),
                        ld_global(x.copy.error + mine)};
             }
             if (lane == 0)
-                mbarrier_wait(&m.empty[stage], phase ^ 1); // all consumer warps have released the stage
+                mbarrier_wait(&m.empty[stage], place.phase ^ 1); // all consumer warps have released the stage
             for (int g = 0; g < pieces; g++) {
                 const float4 numbers = make_float4(shfl(own.scale, known + g), shfl(own.reach, known + g),
                                                    shfl(own.error, known + g), 0);
@@ -97,8 +97,7 @@ PTX_INLINE bool produce_codes(ScreenSmem<DI, N> &m, const Job &job, const Screen
                     tma_load_2d(m.codes[stage].x + g * piece * DI, codes, &m.full[stage], 0,
                                 x.code_at + there * piece);
             }
-            if (++stage == m.stages)
-                stage = 0, phase ^= 1;
+            advance(place, m.stages);
         }
     });
     return good;
@@ -159,7 +158,7 @@ PTX_INLINE void screen_segments(ScreenSmem<DI, N> &m, const Job &job, const Scre
                                 int max_shares, int row0)
 {
     const int t = (int)threadIdx.x, warp = t / 32, block = job.largest.block, blocks = stage_keys / block;
-    int stage = 0, phase = 0;
+    Place place;
     timeline_role("consumer");
     each_segment(m.line, job.batch, max_shares, [&](const Segment &seg, int) {
         const Shape s = request(job.largest, job.pages, seg.n);
@@ -169,8 +168,9 @@ PTX_INLINE void screen_segments(ScreenSmem<DI, N> &m, const Job &job, const Scre
         clear_lists<N>(m, s.topk);
         code_queries(m, job, qi, seg.n, rows, row0);
         for (int n = 0; n < n_stages; n++) {
+            const int stage = place.stage;
             int32_t first[N / 2], second[N / 2];
-            mbarrier_wait(&m.full[stage], phase); // the stage's codes have landed
+            mbarrier_wait(&m.full[stage], place.phase); // the stage's codes have landed
             issue_codes<N, DI>(first, m.codes[stage].x, m.queries.x);
             issue_codes<N, DI>(second, m.codes[stage].x + 64 * DI, m.queries.x);
             wgmma_wait<0>();
@@ -191,8 +191,7 @@ PTX_INLINE void screen_segments(ScreenSmem<DI, N> &m, const Job &job, const Scre
             __syncwarp();
             if (t % 32 == 0)
                 mbarrier_arrive(&m.empty[stage]); // its products are done and its numbers read
-            if (++stage == m.stages)
-                stage = 0, phase ^= 1;
+            advance(place, m.stages);
             if (in_chunk + blocks == score_chunk || n == n_stages - 1) {
                 bar_sync(1, consumers); // a chunk's bounds are there: 32 blocks, or the segment's last
                 offer_chunk<N>(m, s, row0, b0 - in_chunk, in_chunk + blocks);
@@ -221,10 +220,7 @@ __global__ void __launch_bounds__(screen_threads, 2)
     if (t < 32)
         lay_line(m.line, job.largest, job.pages, job.batch);
     if (t == 32) {
-        for (int i = 0; i < m.stages; i++) {
-            mbarrier_init(&m.full[i], 1);
-            mbarrier_init(&m.empty[i], warps);
-        }
+        ring_init(m.full, m.empty, m.stages);
         fence_mbarrier_init();
     }
     __syncthreads();

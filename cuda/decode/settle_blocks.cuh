@@ -54,16 +54,6 @@ PTX_INLINE bool is_asked(SettleSmem<DI, N> &m, const Job &job, const Screening &
     return asked;
 }
 
-/// Where a producer or a consumer is in the ring.
-struct Place {
-    int stage = 0, phase = 0;
-};
-PTX_INLINE void advance(Place &place, int stages)
-{
-    if (++place.stage == stages)
-        place.stage = 0, place.phase ^= 1;
-}
-
 /// Copies the stages that are asked for, of those that this CTA looks through: one of `of.n` that the request has.
 template <int DI, int N>
 PTX_INLINE void produce_asked(SettleSmem<DI, N> &m, const Job &job, const Screening &x,
@@ -202,10 +192,7 @@ __global__ void __launch_bounds__(screen_threads, 1)
     if (t < 32)
         lay_line(m.line, job.largest, job.pages, job.batch);
     if (t == 32) {
-        for (int i = 0; i < m.ring.stages; i++) {
-            mbarrier_init(&m.full[i], 1);
-            mbarrier_init(&m.empty[i], warps);
-        }
+        ring_init(m.full, m.empty, m.ring.stages);
         mbarrier_init(&m.queries_full, 1);
         fence_mbarrier_init();
     }

@@ -62,7 +62,8 @@ PTX_INLINE void store_lists(const Lists<Lse> &lists, int part, const Rows &own, 
     if (threadIdx.x % 2 == 0) {
         const int b = own_position(own) / Block - span.first;
         const Local local = Lse ? ld_shared(&lists.local[Lse ? mine : 0]) : Local{};
-        store(s.topk - 1, local.score, b < span.n_tiles && b >= 0 ? (uint32_t)(b + span.first) : ~0u, local.sum);
+        store(s.topk - 1, local.score, b < span.n_tiles && b >= 0 ? (uint32_t)(b + span.first) : ~0u,
+              local.sum);
     }
 }
 

@@ -79,8 +79,8 @@ PTX_INLINE void screen_rows(const Shape &s, Screen<D, Block> &m, const Span &spa
             const int b = ld_shared(&m.span).first + n + lane;
             __syncwarp(); // all have read those of the blocks before
             if (n + lane < n_tiles)
-                st_shared(&next[lane],
-                          make_float4(ld_global(copy.scale + b), ld_global(copy.reach + b), ld_global(copy.error + b), 0));
+                st_shared(&next[lane], make_float4(ld_global(copy.scale + b), ld_global(copy.reach + b),
+                                                   ld_global(copy.error + b), 0));
             __syncwarp();
         }
         const CodeTile<Block, D> &keys = wait_stage(m, n);
@@ -111,8 +111,11 @@ __global__ void __launch_bounds__(stream_threads, 1)
         grid_wait(); // a grid that ends before prepare() would let the next one begin
         return;
     }
-    const int before = s.topk > 1 ? position_of(s, span.end - 1) / s.block : 0; // blocks that the last row may choose
-    span.n_tiles = span.first + span.n_tiles < before ? span.n_tiles : before > span.first ? before - span.first : 0;
+    const int before =
+        s.topk > 1 ? position_of(s, span.end - 1) / s.block : 0; // blocks that the last row may choose
+    span.n_tiles = span.first + span.n_tiles < before ? span.n_tiles
+                   : before > span.first              ? before - span.first
+                                                      : 0;
     if (threadIdx.x == 0)
         st_shared(&m.span, span);
     ring_init(m);
@@ -156,8 +159,9 @@ __global__ void __launch_bounds__(turn_threads) unite(Shape s, Lists8 lists)
     const float tau = best.threshold == free_entry ? minus_infinity() : score_of(best.threshold);
     for (int part = 0; part < lists.parts; part++) {
         const Lists8 own = lists_of(lists, part, s.topk);
-        const int n = fell ? (part > 0) - 1
-                           : filter(own.candidate + (int64_t)row * own.most, ld_global(own.n + row), tau, own.asked);
+        const int n =
+            fell ? (part > 0) - 1
+                 : filter(own.candidate + (int64_t)row * own.most, ld_global(own.n + row), tau, own.asked);
         __syncwarp(); // all have read how many there were
         if (threadIdx.x % 32 == 0)
             st_global(own.n + row, n);
@@ -220,8 +224,8 @@ int chunk_length(const Shape &s)
 int parts_of(const Shape &s)
 {
     const int64_t ctas = ceil_div((int64_t)chunk_length(s) * s.n_kv_heads, (int64_t)rows);
-    const int fit = (int)(device_sms() / (ctas > 0 ? ctas : 1)), most = s.n_blocks / 16 < 32 ? s.n_blocks / 16 : 32,
-              parts = fit < most ? fit : most;
+    const int fit = (int)(device_sms() / (ctas > 0 ? ctas : 1)),
+              most = s.n_blocks / 16 < 32 ? s.n_blocks / 16 : 32, parts = fit < most ? fit : most;
     return parts > 1 ? parts : 1;
 }
 
@@ -269,13 +273,15 @@ template <int D, int Block> void run_chunk(const Call &c, Scratch w, const Maps8
     const int64_t n = n_rows(s), all = n * w.lists.parts;
     const auto ctas = [](int64_t things, int64_t each) { return dim3((unsigned)ceil_div(things, each)); };
     w.lists.rows = (int)n;
-    LAUNCH_DEPENDENT((screen<D, Block>), dim3(ctas(n, rows).x * (unsigned)w.lists.parts), dim3(stream_threads), sizeof(Screen<D, Block>),
-                     c.stream, s, maps.codes, maps.at, c.a.qi, w.copy, w.lists);
+    LAUNCH_DEPENDENT((screen<D, Block>), dim3(ctas(n, rows).x * (unsigned)w.lists.parts),
+                     dim3(stream_threads), sizeof(Screen<D, Block>), c.stream, s, maps.codes, maps.at, c.a.qi,
+                     w.copy, w.lists);
     if (w.lists.parts > 1)
         LAUNCH_DEPENDENT(unite, ctas(n, turn_threads / 32), dim3(turn_threads), 0, c.stream, s, w.lists);
     LAUNCH_DEPENDENT(allot, ctas(s.n_blocks, turn_threads), dim3(turn_threads), 0, c.stream, s, w.lists,
                      w.turned);
-    LAUNCH_DEPENDENT(turn, ctas(all, turn_threads / 32), dim3(turn_threads), 0, c.stream, s, w.lists, w.turned);
+    LAUNCH_DEPENDENT(turn, ctas(all, turn_threads / 32), dim3(turn_threads), 0, c.stream, s, w.lists,
+                     w.turned);
     const int64_t tiles = most_tiles(all * w.lists.most, s.n_blocks), at_once = 2 * device_sms();
     LAUNCH_DEPENDENT((settle<D, Block>), dim3((unsigned)(tiles < at_once ? tiles : at_once)),
                      dim3(settle_threads), sizeof(SettleSmem<D, Block>), c.stream, maps.keys, c.a.qi, w.lists,
@@ -292,10 +298,10 @@ template <int D, int Block> msa_status run_chunks(const Call &c, Scratch w)
     if (c.a.copy.codes)
         w.copy = c.a.copy;
     if (codes_map<D>(&maps.codes, &maps.at, w.copy.codes, c.s.n_kv, Block) != MSA_OK ||
-        vectors_map(&maps.keys, c.a.ki, c.s.n_kv, D, Block) != MSA_OK)
+        rows_map(&maps.keys, c.a.ki, D, c.s.n_kv, Block) != MSA_OK)
         return MSA_ERR_DEVICE;
-    LAUNCH((prepare<D>), dim3((unsigned)c.s.n_blocks), dim3(32 * code_warps), sizeof(BlockNumbers<code_warps>), c.stream,
-           c.s, c.a.ki, w.copy, !c.a.copy.codes, w.lists);
+    LAUNCH((prepare<D>), dim3((unsigned)c.s.n_blocks), dim3(32 * code_warps),
+           sizeof(BlockNumbers<code_warps>), c.stream, c.s, c.a.ki, w.copy, !c.a.copy.codes, w.lists);
     const int step = chunk_length(c.s);
     for (int q0 = 0; q0 < c.s.n_q; q0 += step)
         run_chunk<D, Block>(chunk_of(c, q0, c.s.n_q - q0 < step ? c.s.n_q - q0 : step), w, maps);

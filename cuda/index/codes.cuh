@@ -159,8 +159,7 @@ template <int N, int D> PTX_INLINE void issue_codes(int32_t (&x)[N / 2], const i
 
 /// Codes of n keys, of which a copy takes those of `box_rows`. The array may start inside the 128 bytes that a map needs:
 /// its first row is the map's row *at (host).
-template <int D>
-msa_status codes_map(CUtensorMap *map, int *at, const int8_t *codes, int64_t n, int box_rows)
+template <int D> msa_status codes_map(CUtensorMap *map, int *at, const int8_t *codes, int64_t n, int box_rows)
 {
     *at = (int)((uintptr_t)codes % 128 / D);
     const uint64_t dim[] = {(uint64_t)D, (uint64_t)(n + *at)}, stride[] = {D};

@@ -175,7 +175,8 @@ PTX_INLINE float thread_sum(const float (&x)[Block / 2], int half, int last, flo
     return sum;
 }
 
-/// The epilogue of a part's products with block b: maxima, and what beats a row's threshold enters its list. Blocks ascend, so an equal score is turned down: ties go to the lower id (chapter 13).
+/// The epilogue of a part's products with block b: maxima, and what beats a row's threshold enters its list. Blocks
+/// ascend, so an equal score is turned down: ties go to the lower id (chapter 13).
 template <int D, int Block, bool Lse>
 PTX_INLINE void epilogue(Lists<Lse> &lists, int part, Rows &own, float (&x)[Block / 2], int b, int topk)
 {

@@ -1,6 +1,7 @@
 /**
  * @file screen.cuh
- * @brief Which blocks a row's codes cannot rule out: integer products, bounds, and lists of candidates.
+ * @brief Which blocks a row's codes cannot rule out, for 5_screened.cu: integer products, bounds, and lists of candidates.
+ *        (A step of generation has few rows, and other lists: decode/screen_blocks.cuh.)
  */
 #ifndef MSA_INDEX_SCREEN_CUH
 #define MSA_INDEX_SCREEN_CUH
@@ -28,9 +29,9 @@ struct Lists8 {
     Candidate *candidate;  ///< [parts][rows][most]
     int32_t *n;            ///< [parts][rows] of them; -1: too many, the row needs all its blocks
     float *low;            ///< [parts][rows][k-1] lower bounds, of more parts than one
-    int32_t *fallen;      ///< [rows]: which those are
-    int32_t *asked;       ///< [B]: how many rows have a block for a candidate
-    int32_t *totals;      ///< [3]: see below
+    int32_t *fallen;       ///< [rows]: which those are
+    int32_t *asked;        ///< [B]: how many rows have a block for a candidate
+    int32_t *totals;       ///< [3]: see below
 };
 enum { total_fallen, total_pairs, total_tiles };
 
@@ -174,9 +175,8 @@ PTX_INLINE void screen_block(Screen<D, Block> &m, const Lists8 &lists, Screened 
     UNROLL
     for (int half = 0; half < 2; half++) {
         // [bounds]
-        const Bounds bound =
-            bounds<D>(ld_shared(&m.numbers[own.row + 8 * half]), {numbers.x, numbers.y, numbers.z},
-                      best_product<Block>(x, half));
+        const Bounds bound = bounds<D>(ld_shared(&m.numbers[own.row + 8 * half]),
+                                       {numbers.x, numbers.y, numbers.z}, best_product<Block>(x, half));
         const bool take = n < own.local[half] && !(bound.upper < own.tau[half]);
         if (!warp_ballot(take))
             continue;
@@ -208,7 +208,8 @@ PTX_INLINE void finish(Screen<D, Block> &m, const Lists8 &lists, const Screened 
 {
     const Span span = ld_shared(&m.span);
     for (int i = 0; i < 16; i++) {
-        const int half = i / 8, from = 4 * (i % 8), place = shfl(own.row, from) + 8 * half, row = span.row0 + place;
+        const int half = i / 8, from = 4 * (i % 8), place = shfl(own.row, from) + 8 * half,
+                  row = span.row0 + place;
         const float tau = shfl(half ? own.tau[1] : own.tau[0], from);
         int n = ld_shared(&m.n[place]);
         if (row >= span.end)

@@ -107,10 +107,9 @@ __global__ void __launch_bounds__(settle_threads, 2)
         if (t < tile.z)
             st_shared(&m.pair[t], ld_global(turned.pairs + tile.y + t));
         __syncthreads();
-        gather_rows<settle_threads, tile_pairs / 64>(
-            m.q, qi, tile.z, t, [&](int row) {
-                return ld_shared(&m.pair[row]) / (uint32_t)lists.most % (uint32_t)lists.rows;
-            });
+        gather_rows<settle_threads, tile_pairs / 64>(m.q, qi, tile.z, t, [&](int row) {
+            return ld_shared(&m.pair[row]) / (uint32_t)lists.most % (uint32_t)lists.rows;
+        });
         __syncthreads();
         mbarrier_wait(&m.full, parity);
         float x[Block / 2];

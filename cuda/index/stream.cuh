@@ -132,22 +132,13 @@ template <int Block> PTX_INLINE float row_max(const float (&x)[Block / 2], int h
 }
 // [row_max]
 
-/// n vectors of d channels, one after the other: a copy takes 64 channels of `box_rows` of them (host).
-inline msa_status vectors_map(CUtensorMap *map, const bf16 *vectors, int64_t n, int d, int box_rows)
-{
-    const uint64_t dim[] = {(uint64_t)d, (uint64_t)n}, stride[] = {d * sizeof(bf16)};
-    const uint32_t box[] = {64, (uint32_t)box_rows};
-    return encode_tensor_map(map, TensorType::bf16, 2, (void *)vectors, dim, stride, box, TensorSwizzle::b128)
-               ? MSA_ERR_DEVICE
-               : MSA_OK;
-}
 /// Both maps of a call, whose rows a copy's coordinates must be able to count.
 inline msa_status stream_maps(const Call &c, CUtensorMap *rows, CUtensorMap *keys)
 {
     if (n_rows(c.s) > INT32_MAX / 2)
         return MSA_ERR_UNSUPPORTED;
-    const msa_status status = vectors_map(rows, c.a.qi, n_rows(c.s), c.d_index, 64);
-    return status == MSA_OK ? vectors_map(keys, c.a.ki, c.s.n_kv, c.d_index, c.s.block) : status;
+    const msa_status status = rows_map(rows, c.a.qi, c.d_index, n_rows(c.s), 64);
+    return status == MSA_OK ? rows_map(keys, c.a.ki, c.d_index, c.s.n_kv, c.s.block) : status;
 }
 
 #endif

@@ -20,7 +20,7 @@ template <int rows, int D> struct alignas(1024) Tile {
 
 /* ---- Tensor maps (host) ------------------------------------------------------------------------------ */
 
-/// Rows of `columns` elements that lie one after the other; a copy takes a box of them, 128 bytes wide.
+/// `rows` rows of `columns` elements that lie one after the other; a copy takes `box_rows` of them, 128 bytes wide.
 template <class T>
 msa_status rows_map(CUtensorMap *map, const T *x, int64_t columns, int64_t rows, int box_rows)
 {

@@ -6,7 +6,7 @@
  * Bytes, floor and waste: those of index/4_fused.cu and sparse/4_kv_outer.cu, the reverse index included.
  * Estimate: at M3's sizes, random selections (index at 85 % of 770 TFLOP/s, KV-outer on an H200 at 80 % of its
  * roofline): N = 128K 13.4 + 28 = 42 ms, where dense/hopper is expected to take 0.44 s, 10.6 times as long; 1M
- * 0.86 + 0.24 = 1.1 s against 28 s, 25 times.
+ * 0.86 + 0.24 = 1.1 s against 28 s, 25 times. Q is taken to come from memory every time; at 128K it should from L2.
  */
 #include "prefill.cuh"
 

@@ -1,7 +1,8 @@
 /**
  * @file prefill.cuh
  * @brief A layer's attention for a prompt or a chunk of one, in one call: the fused index, or the screened one, whose ids
- * are the same, where the call brings an 8-bit copy of the index keys and is long enough; then a kernel of the Main Branch. Everything that a caller pays for a layer; nothing waits for the host.
+ *        are the same, where the call brings an 8-bit copy of the index keys and is long enough; then a kernel of the
+ *        Main Branch. Everything that a caller pays for a layer; nothing waits for the host.
  */
 #ifndef MSA_PREFILL_CUH
 #define MSA_PREFILL_CUH
@@ -10,7 +11,8 @@
 
 #include <algorithm>
 
-extern const msa_entry ON_SIDE(index, fused), ON_SIDE(index, screened), ON_SIDE(sparse, union), ON_SIDE(sparse, kv_outer);
+extern const msa_entry ON_SIDE(index, fused), ON_SIDE(index, screened), ON_SIDE(sparse, union),
+    ON_SIDE(sparse, kv_outer);
 
 /// prefill/auto takes the union while union8, the mean size of the union of the blocks of 8 neighbouring
 /// queries, is at most this many times k, and KV-outer above.
@@ -20,8 +22,10 @@ extern const msa_entry ON_SIDE(index, fused), ON_SIDE(index, screened), ON_SIDE(
 /// long take the products of its two tiles; from memory it would be 3300 (H200: 20 bytes a clock and SM) or
 /// 4700 (H800: 14). KV-outer multiplies 2 k full tiles, 2048 k clocks, while 98 KB k of Q and partials come
 /// from memory or go there: 4900 k or 7000 k. So they meet at 1.5 k if no cache holds K and V, and at 2.4 k
-/// (H200) or 3.4 k (H800) if L2 holds all. Of the selections of ref/judge/selections.h none comes near at M3's
-/// sizes and 2^20 tokens: local and structured have 1.0 k and 1.2 k, hot and random 6.0 k and 7.5 k.
+/// (H200) or 3.4 k (H800) if L2 holds all. Chunks of 4096 queries, below 256K tokens, have their Q from L2: of the 98 KB
+/// 66 remain, and they meet earlier, at 1.0 k, and at 1.6 k (H200) or 2.3 k (H800). Of the selections of
+/// ref/judge/selections.h none comes near at M3's sizes and 2^20 tokens: local and structured have 1.0 k and 1.2 k, hot
+/// and random 6.0 k and 7.5 k.
 ///
 /// For other sizes than M3's it is only a guess: in bytes alone they meet at 12 k G / Bk.
 ///

@@ -6,13 +6,13 @@
  * Idea: reverse/scan turns the selection around. A CTA takes an item of its worklist, loads K and V of one
  * block, and runs the item's queries through them, gathered by TMA, 64 / G with their G heads a tile. Each
  * (query, block) pair is a softmax of its own, whose output and LSE go to a fixed place; a second kernel
- * combines the k partial outputs of a query, so every run gives the same bits. Queries go in chunks, so that
- * partials fit.
+ * combines the k partial outputs of a query, so every run gives the same bits. Queries go in chunks of 4096, below
+ * 256K tokens, so that Q stays in L2; of longer prompts in up to 16384, whose partials still fit.
  * Bytes of a chunk of T queries with P pairs and a worklist for C items: those of reverse/scan; read: 16 C of
  * items, 4 P of entries, for each item 4 d a key of its block, 2 G d P of Q, 2 G d P + 4 G P of partials and
  * their LSE, 4 k Hq T of ids; written: 2 G d P + 4 G P of partials and LSE, O, and 4 Hq T of LSE if asked for.
- * Floor: those bytes; at M3's sizes and 1M tokens 844 GB, against 70 TFLOP of products: 0.27 s on an H800,
- * 0.19 on an H200.
+ * Floor: those bytes; at M3's sizes and 1M tokens 844 GB, and 69 more since each of 64 chunks reads K and V again,
+ * against 70 TFLOP of products: 0.27 s on an H800, 0.19 on an H200.
  * Waste: partials in memory, 4 Hq k d bytes a query there and back; K and V once more every chunk; the end of
  * an item's last tile; rows 64 / G * G .. 63; an item's K and V arrive while nothing of it multiplies.
  * Machine code: a thread of the combination has up to 8 loads under way; it had one, which kept memory idle.

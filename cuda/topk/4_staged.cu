@@ -8,7 +8,7 @@
  * Bytes, a row of n = local blocks: 4 n of scores in n / 8 sectors (5 for 32 scores where a row starts inside
  * one); 4 k of ids. Two shared accesses for 32 scores of a row, nearly free of conflicts, and two for each
  * candidate.
- * Floor: those bytes; instructions are nearer: 7,500 clocks where memory takes an SM 6,500 (chapter 13, design
+ * Floor: those bytes; instructions are nearer: 20,000 clocks where memory takes an SM 6,500 (chapter 13, design
  * notes).
  * Waste: a warp needs 32 rows, so that a call of few queries leaves the GPU idle; every score is written to
  * shared memory and read from it, which 5_columns does without.

@@ -9,7 +9,7 @@
  * Bytes, a row of n = local blocks: 4 n of scores in n / 8 sectors, and 4 for each that remains, out of L1; 4 k of ids;
  * 8 of shared memory for each that remains.
  * Floor: those bytes.
- * Machine code: 585 instructions for 4 KB, where 4_staged spends about 2580; 8 loads of 16 bytes under way.
+ * Machine code: 585 instructions for 4 KB, where 4_staged spends about 2540; 8 loads of 16 bytes under way.
  * Waste: lanes idle in rows below 1024 blocks; scores in ascending order remain all of them, 32 sorted at a time.
  */
 #include "../kit/selection.cuh"
