@@ -133,6 +133,13 @@ cmp -s "$W/a" "$W/b" && grep -qxE '[{]"exercise": "03_online_softmax", "passed":
 check $? "a seed replays, and the result is one JSON object"
 [[ $("$online/solution" | tail -n 1) != "$("$online/solution" | tail -n 1)" ]]
 check $? "without a seed each run has its own"
+if [[ -x $P/13_barrier/stub ]]; then
+    "$P/13_barrier/stub" --seed 5 --json "$W/a" >"$W.out"
+    [[ $(tail -n 1 "$W.out") =~ ^'not yet: '.*': race: '.*', timing random) (seed 5)'$ && $(grep -oE 'seed\W+5' "$W.out" "$W/a" | wc -l) -eq 2 ]]
+    check $? "a race names the run's seed, once, and the words of its verdict do not"
+else
+    skip "the seed of a race" "no C++ compiler here"
+fi
 "$online/solution" --seeds 5 >"$W.out" 2>"$W.err"
 [[ $? -eq 2 && $(wc -l <"$W.err") -eq 1 && ! -s $W.out ]]
 check $? "an option that is none: one line and status 2"
