@@ -264,10 +264,11 @@ void exercise_bar(exercise_count n)
     printf("  %-28s %12llu   floor %10llu   bar %10llu   %s\n", n.what, (count)n.found, (count)n.floor,
            (count)n.bar, word);
     exercise_true(n.found <= n.bar, "%s: expected at most %llu, found %llu", n.what, (count)n.bar, (count)n.found);
-    exercise_true(n.found >= n.floor,
-                  "%s: found %llu, but no answer can do with less than %llu: something is read or written past "
-                  "the count, or not at all; write %s",
-                  n.what, (count)n.found, (count)n.floor, n.how ? n.how : "row(k, j, 0) for each row that you use");
+    exercise_true(
+        n.found >= n.floor,
+        "%s: found %llu, but no answer can do with less than %llu: the rest is done past the count, or "
+        "not at all; write %s",
+        n.what, (count)n.found, (count)n.floor, n.how ? n.how : "row(k, j, 0) for each row that you use");
     over += failures - before;
     if (n_bars < MOST_BARS)
         bars[n_bars++] = n;
