@@ -28,7 +28,7 @@ while [[ ${1:-} == --* ]]; do
     esac
     shift 2
 done
-for seed in "${seeds[@]}"; do [[ $seed =~ ^[0-9]+$ ]] || refuse "--seeds: expected a number a line, found '$seed'"; done
+for seed in "${seeds[@]}"; do [[ $seed =~ ^[0-9]{1,19}$ ]] || refuse "--seeds: expected a number of at most 19 digits a line, found '$seed'"; done
 [[ ${#seeds[@]} -gt 0 ]] || seeds=($((RANDOM * 32768 + RANDOM)))
 [[ $# -gt 0 ]] || refuse "expected a submission, found none"
 for submission in "$@"; do [[ -d $submission/book/exercises ]] || refuse "expected a directory with book/exercises, found $submission"; done

@@ -4,6 +4,7 @@
  */
 #include "exercise.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <time.h>
@@ -175,6 +176,7 @@ void exercise_begin(int argc, char **argv)
 #endif
     for (int i = 1; i < argc; i += 2) {
         char *end = "";
+        errno = 0;
         if (i + 1 == argc)
             usage(argv[i]);
         if (strcmp(argv[i], "--seed") == 0)
@@ -185,7 +187,7 @@ void exercise_begin(int argc, char **argv)
             picture_path = argv[i + 1];
         else
             usage(argv[i]);
-        if (*end || !*argv[i + 1])
+        if (*end || !*argv[i + 1] || errno)
             usage(argv[i + 1]);
     }
 }
