@@ -16,6 +16,8 @@ done
 cp -r "$W/book" "$W/still"
 book/lab/embed.sh "$W" > "$W.out" 2> "$W.err" && grep -q 'stay still.*clang' "$W.out" && diff -r "$W/book" "$W/still" >> "$W.out"
 check $? "without the module a line says so, and the pages are as they were"
+${MAKE:-make} --no-print-directory -n DEPS=0 LAB= book-programs 2> "$W.err" | grep -qxE 'rm -f .*/lab/msa\.wasm'
+check $? "where the compiler is gone, make book takes no module that an earlier one has left"
 if [[ ! -s $module ]]; then
     skip "live figures" "clang, lld and wasi-libc are not all here"
     finish
