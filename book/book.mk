@@ -38,7 +38,9 @@ class: deps book-deps ## what a class needs, in build/class or CLASS=DIR: exerci
 	+@$(ALL_CORES) class-solutions
 	@book/class/make_class.sh $(B) '$(subst ','\'',$(CLASS))'
 
+# Where the compiler has gone, so does the module that it left: embed.sh would take an earlier reference.
 book-programs: $(EXAMPLES) $(DRAWINGS) $(ANSWERERS) $(LAB) $(if $(LAB),$(RECORDERS:%=%.data.js))
+	@$(if $(LAB),,rm -f $(B)/lab/msa.wasm)
 
 chapter: deps ## build and run a chapter's program: make chapter N=01
 	@$(MAKE) --no-print-directory $(B)/examples/$(CHAPTER) && $(B)/examples/$(CHAPTER)

@@ -131,6 +131,9 @@ check $? "a student judges what lies in the tree itself, and it stays there"
 grade --out "$W/results" "$W/alice"
 [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 ]]
 check $? "a judge's tree with answers in it is refused"
+mkdir -p "$W/later/alice/book/exercises" && rm "$students/book/exercises/01_attention/mine.c" && grade --out "$W/results" "$W/bob" "$W/alice" "$W/later/alice"
+[[ $? -eq 2 && $(cat "$W.err") == *'found two called alice' ]]
+check $? "grade.sh: two submissions of one name are refused, for their results would be one file"
 for bad in "" "--seeds" "--colour x y" "$W/none"; do
     grade $bad
     [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 ]]

@@ -133,9 +133,18 @@ cmp -s "$W/a" "$W/b" && grep -qxE '[{]"exercise": "03_online_softmax", "passed":
 check $? "a seed replays, and the result is one JSON object"
 [[ $("$online/solution" | tail -n 1) != "$("$online/solution" | tail -n 1)" ]]
 check $? "without a seed each run has its own"
-"$online/solution" --seeds 5 >"$W.out" 2>"$W.err"
-[[ $? -eq 2 && $(wc -l <"$W.err") -eq 1 && ! -s $W.out ]]
-check $? "an option that is none: one line and status 2"
+if [[ -x $P/13_barrier/stub ]]; then
+    "$P/13_barrier/stub" --seed 5 --json "$W/a" >"$W.out"
+    [[ $(tail -n 1 "$W.out") =~ ^'not yet: '.*': race: '.*', timing random) (seed 5)'$ && $(grep -oE 'seed\W+5' "$W.out" "$W/a" | wc -l) -eq 2 ]]
+    check $? "a race names the run's seed, once, and the words of its verdict do not"
+else
+    skip "the seed of a race" "no C++ compiler here"
+fi
+for bad in '--seeds 5' '--seed 5x' '--seed 99999999999999999999'; do
+    "$online/solution" $bad >"$W.out" 2>"$W.err"
+    [[ $? -eq 2 && $(wc -l <"$W.err") -eq 1 && ! -s $W.out ]]
+    check $? "$bad: one line and status 2"
+done
 
 # ---- A class -------------------------------------------------------------------------------------------------
 
@@ -257,7 +266,10 @@ one_line() { # one_line PATTERN TARGET WORD...: all that make says, with exit st
 for target in exercise hint; do
     one_line "exercise: expected N=01 to N=[0-9]+ or a name that 'make progress' lists, found N=77" $target N=77
 done
-one_line "exercise: expected SEED to be a number, found 'x'" exercise N=01 SEED=x
+for seed in x 99999999999999999999; do
+    one_line "exercise: expected SEED to be a number of at most 19 digits, found '$seed'" exercise N=01 SEED=$seed
+done
+one_line 'scores: expected DIR=FOLDER, with results of a class, found none' scores
 one_line "exercise: cannot write the result to RESULT=/nosuch/x" exercise N=01 RESULT=/nosuch/x
 one_line "chapter: expected N=01 to N=[0-9]+, found N=77" chapter N=77
 student hint 1 >"$W.out" && student hint 01 >"$W/second" && ! cmp -s "$W.out" "$W/second"

@@ -8,7 +8,9 @@ const fs = require("fs"), path = require("path");
 const [, , module_, what, ...files] = process.argv;
 require("../book/lab/lab.js");
 for (const file of fs.readdirSync(path.dirname(module_)).filter(f => /\.data\.js$/.test(f))) require(path.resolve(path.dirname(module_), file));
-for (const file of fs.readdirSync(path.join(__dirname, "../book/lab")).filter(f => /\.js$/.test(f)).sort().reverse()) require("../book/lab/" + file);
+const declared = path.join(__dirname, "../book/lab/");
+for (const file of fs.readdirSync(declared).filter(f => /\.js$/.test(f)).sort().reverse())
+    if (!fs.existsSync(declared + file.replace(".js", ".c")) || lab.recordings[file.replace(".js", "")]) require(declared + file); // as embed.sh
 
 const write = (file, array, ...shape) => {
     const header = `{'descr': '${array instanceof Int32Array ? "<i4" : "<f4"}', 'fortran_order': False, 'shape': (${shape.join(", ")},), }`;

@@ -16,6 +16,8 @@ done
 cp -r "$W/book" "$W/still"
 book/lab/embed.sh "$W" > "$W.out" 2> "$W.err" && grep -q 'stay still.*clang' "$W.out" && diff -r "$W/book" "$W/still" >> "$W.out"
 check $? "without the module a line says so, and the pages are as they were"
+${MAKE:-make} --no-print-directory -n DEPS=0 LAB= book-programs 2> "$W.err" | grep -qxE 'rm -f .*/lab/msa\.wasm'
+check $? "where the compiler is gone, make book takes no module that an earlier one has left"
 if [[ ! -s $module ]]; then
     skip "live figures" "clang, lld and wasi-libc are not all here"
     finish
@@ -115,17 +117,22 @@ if [[ -z $browser ]]; then
     skip "figures in a browser" "no chromium here"
     finish
 fi
+live=$(grep -l 'href="lab.css"' "$W"/book/*.html)
+for recorder in book/lab/[0-9]*.c; do
+    name=$(basename "$recorder" .c)
+    [[ -s $W/book/$name.data.js ]] || rm "$W/book/$name.js" # nothing was recorded, and embed.sh has left it out
+done
 # All figures on a page, in a frame of a phone's width and one of a desktop's; a probe in each moves every control. A
 # module that is compiled at once is there before the page is loaded, which the browser waits for.
 cp tests/test_lab.probe.js "$W/book/probe.js"
 {
     echo '<!DOCTYPE html><html lang="en"><head><meta name="viewport" content="width=device-width"/><link href="lab.css" rel="stylesheet"/></head><body style="margin:8px">'
-    grep -h '<img' "$W"/still/*.html
+    grep -h '<img' $live
     echo '<pre id="probe"></pre><script>'
     echo 'WebAssembly.instantiate = async (bytes, imports) => ({ instance: new WebAssembly.Instance(new WebAssembly.Module(bytes), imports) });'
     echo "const SAYS = {$(sed 's/^\([^\t]*\)\t\(.*\)/"\1": \2,/' "$W/says")};"
     echo '</script>'
-    for script in lab.js blocks.js $(cd "$W/book" && ls *.data.js && ls [0-9]*.js | grep -v data) lab_msa.js probe.js; do echo "<script src=\"$script\" defer></script>"; done
+    for script in lab.js blocks.js $(cd "$W/book" && { ls | grep 'data\.js$'; ls [0-9]*.js | grep -v data; }) lab_msa.js probe.js; do echo "<script src=\"$script\" defer></script>"; done
     echo '</body></html>'
 } > "$W/book/all.html"
 cat > "$W/book/frames.html" << 'END'

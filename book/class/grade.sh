@@ -28,10 +28,12 @@ while [[ ${1:-} == --* ]]; do
     esac
     shift 2
 done
-for seed in "${seeds[@]}"; do [[ $seed =~ ^[0-9]+$ ]] || refuse "--seeds: expected a number a line, found '$seed'"; done
+for seed in "${seeds[@]}"; do [[ $seed =~ ^[0-9]{1,19}$ ]] || refuse "--seeds: expected a number of at most 19 digits a line, found '$seed'"; done
 [[ ${#seeds[@]} -gt 0 ]] || seeds=($((RANDOM * 32768 + RANDOM)))
 [[ $# -gt 0 ]] || refuse "expected a submission, found none"
 for submission in "$@"; do [[ -d $submission/book/exercises ]] || refuse "expected a directory with book/exercises, found $submission"; done
+twice=$(for submission in "$@"; do basename "$(realpath "$submission")"; done | sort | uniq -d | head -n 1)
+[[ -z $twice ]] || refuse "expected submissions with names of their own, found two called $twice"
 for submission in "$@"; do
     [[ $(realpath "$submission") != "$here" ]] || continue
     compgen -G "$here/book/exercises/*/mine.c*" > /dev/null && refuse "expected no answers in $here, which judges those of others; found some"

@@ -4,6 +4,7 @@
  */
 #include "exercise.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <time.h>
@@ -175,6 +176,7 @@ void exercise_begin(int argc, char **argv)
 #endif
     for (int i = 1; i < argc; i += 2) {
         char *end = "";
+        errno = 0;
         if (i + 1 == argc)
             usage(argv[i]);
         if (strcmp(argv[i], "--seed") == 0)
@@ -185,7 +187,7 @@ void exercise_begin(int argc, char **argv)
             picture_path = argv[i + 1];
         else
             usage(argv[i]);
-        if (*end || !*argv[i + 1])
+        if (*end || !*argv[i + 1] || errno)
             usage(argv[i + 1]);
     }
 }
@@ -264,10 +266,11 @@ void exercise_bar(exercise_count n)
     printf("  %-28s %12llu   floor %10llu   bar %10llu   %s\n", n.what, (count)n.found, (count)n.floor,
            (count)n.bar, word);
     exercise_true(n.found <= n.bar, "%s: expected at most %llu, found %llu", n.what, (count)n.bar, (count)n.found);
-    exercise_true(n.found >= n.floor,
-                  "%s: found %llu, but no answer can do with less than %llu: something is read or written past "
-                  "the count, or not at all; write %s",
-                  n.what, (count)n.found, (count)n.floor, n.how ? n.how : "row(k, j, 0) for each row that you use");
+    exercise_true(
+        n.found >= n.floor,
+        "%s: found %llu, but no answer can do with less than %llu: the rest is done past the count, or "
+        "not at all; write %s",
+        n.what, (count)n.found, (count)n.floor, n.how ? n.how : "row(k, j, 0) for each row that you use");
     over += failures - before;
     if (n_bars < MOST_BARS)
         bars[n_bars++] = n;

@@ -67,7 +67,7 @@ ready() { # the directory of an exercise that can be run as asked
     dir=$(find_exercise "$1") || exit
     [[ $(answer_of "$dir") == *.cu && -z ${CXX17:-} ]] && refuse "$(basename "$dir") is a kernel and needs a C++ compiler"
     [[ ${STEP:-9} =~ ^[1-9]$ ]] || refuse "expected STEP=1 to STEP=9, found STEP=$STEP"
-    [[ -z ${SEED:-} || $SEED =~ ^[0-9]+$ ]] || refuse "expected SEED to be a number, found '$SEED'"
+    [[ -z ${SEED:-} || $SEED =~ ^[0-9]{1,19}$ ]] || refuse "expected SEED to be a number of at most 19 digits, found '$SEED'"
     [[ -z ${RESULT:-} ]] || { : >"$RESULT"; } 2>/dev/null || refuse "cannot write the result to RESULT=$RESULT"
     echo "$dir"
 }

@@ -126,7 +126,7 @@ own: ## STEP=3: judge the first steps of your own MSA, all without STEP (PROMPT=
 progress: ## all exercises, and how far you are
 	@$(EXERCISE) progress
 scores: ## DIR=results: a table of a class, from what grade.sh has written there, or from a folder of results a student
-	@$(EX)/scores.sh $(call quoted,DIR)
+	@cat $(call quoted,DIR)/scores.txt # which cannot_scores has made
 exercises-check: exercise-programs ## prove that every stub fails and every solution passes
 	@B=$(B) NVCC="$(NVCC)" tests/run.sh tests/test_exercises.sh
 exercise-programs: $(foreach e,$(EX_C) $(EX_CU),$(EX_B)/$(e)/stub $(EX_B)/$(e)/solution) $(patsubst %,$(EX_B)/own/%,stub solution $(OWN_WRONG)) $(CHEAT_PROGRAMS) $(EX_GPU)
@@ -137,8 +137,9 @@ class-solutions: $(foreach e,$(EX_C) $(EX_CU) own,$(EX_B)/$(e)/solution.o)# what
 cannot_exercise = $(shell $(EXERCISE) ready $(call quoted,N) 2>&1 >/dev/null)
 cannot_own      = $(shell $(EXERCISE) ready own 2>&1 >/dev/null)
 cannot_hint     = $(shell $(EXERCISE) find $(call quoted,N) 2>&1 >/dev/null)
+cannot_scores   = $(shell $(EX)/scores.sh $(call quoted,DIR) 2>&1 >/dev/null)
 cannot_chapter  = $(if $(CHAPTER),,chapter: expected N=$(firstword $(CHAPTER_NUMBERS)) to N=$(lastword $(CHAPTER_NUMBERS)), found N=$(value N))
 .PHONY: possible
-exercise hint own chapter: possible
+exercise hint own scores chapter: possible
 .SECONDEXPANSION:
-possible: $$(foreach g,$$(filter exercise hint own chapter,$$(MAKECMDGOALS)),$$(if $$(cannot_$$(g)),$$(error $$(cannot_$$(g)))))
+possible: $$(foreach g,$$(filter exercise hint own scores chapter,$$(MAKECMDGOALS)),$$(if $$(cannot_$$(g)),$$(error $$(cannot_$$(g)))))

@@ -82,7 +82,7 @@ void fail(Site at, const char *fmt, ...)
     throw Failed();
 }
 
-/// Threads that wait for the same thing at the same place, a line each: "threads 0-127: ... at file:line".
+/// Threads that wait for the same thing at the same place, a line each: "threads 0-127: ... at file:line", or "thread 5".
 static std::string who_waits(Block &b)
 {
     std::map<std::string, std::string> groups;
@@ -100,7 +100,8 @@ static std::string who_waits(Block &b)
     }
     std::string all;
     for (const auto &g : groups)
-        all += "\n    threads" + g.second + ": " + g.first;
+        all += (g.second.find_first_of(" -", 1) == std::string::npos ? "\n    thread" : "\n    threads") +
+               g.second + ": " + g.first;
     return all;
 }
 

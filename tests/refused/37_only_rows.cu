@@ -1,4 +1,4 @@
-/* wants: deadlock, nobody can go on */
+/* wants: deadlock, nobody can go on: .* thread 64: mbarrier */
 /* Block scores: one warp copies keys ahead, two multiply and give each stage back. */
 #include "../../../cuda/index/rows.cuh"
 
