@@ -97,7 +97,7 @@ def test_gradients():
         if topk:
             ids = transcribed(*(a.detach().double() for a in x), block, topk, weight)[2]
             check(torch.equal(msa.torch.select(x[3], x[4], block, topk).long(), ids), f"{name}: ids")
-    for dtype in torch.bfloat16, torch.float16:
+    for dtype in torch.bfloat16, torch.float16, torch.float64:
         found, right, x = both((150, 150, 8, 2, 32, 16), 16, 4, 0.5, dtype)
         print(f"# {dtype}: {worst(found, right):.2g}")
         check(worst(found, right) < 0.03 and all(a.dtype == dtype for a in [found[0], *found[2:]]), f"{dtype}: that type, and near")
@@ -165,6 +165,7 @@ def test_refusals():
         "q: expected shape (T, Hq, dh), found (1, 20, 4, 16)": lambda: msa.torch.attend(q[None], k, v),
         "qi: expected shape (T, Hkv, di)": lambda: msa.torch.select(qi[None], ki, 8, 3),
         "block: expected an integer from 1": lambda: msa.torch.attention(q, k, v, qi, ki, 0, 3),
+        "q: expected numbers within the range of float32": lambda: msa.torch.attend(q.double() * 1e300, k, v),
         "ids: expected integers": lambda: msa.torch.attend(q, k, v, torch.zeros(2, 20, 3), 8),
         "a row of block ids is not strictly ascending": lambda: msa.torch.attend(q, k, v, torch.ones(2, 20, 3, dtype=torch.int32), 8),
         "cu_q and cu_kv: expected both": lambda: msa.torch.attend(q, k, v, cu_q=torch.tensor([0, 20])),

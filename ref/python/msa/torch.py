@@ -5,8 +5,8 @@
     (loss(o) + kl).backward()                            # q, k, v learn from the loss, qi and ki from kl alone
 
 Tensors are token-major as everywhere in msa: q [T,Hq,dh]  k,v [S,Hkv,dh]  qi [T,Hkv,di]  ki [S,di], the queries being the
-last T tokens; cu_q and cu_kv, int32 [R+1], pack several sequences. They are float32, bfloat16 or float16 on a CPU: o and
-the gradients have their type, what is between is float32. Anything that does not fit is an msa.Error.
+last T tokens; cu_q and cu_kv, int32 [R+1], pack several sequences. They are float32, bfloat16, float16 or float64 on a CPU:
+o and the gradients have their type, what is between is float32. Anything that does not fit is an msa.Error.
 
 On a Hopper GPU they are bfloat16, and the kernels of cuda/ run on them where they lie, in PyTorch's stream: that takes
 libmsa_cuda.so of `make cuda` beside libmsa.so, or where MSA_CUDA_LIBRARY says, and the shapes that `msa kernels` says they
