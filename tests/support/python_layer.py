@@ -129,6 +129,8 @@ for what, call in {
         check(what in str(e) and "\n" not in str(e), f"refused: {what}")
 refused = subprocess.run([sys.executable, random_m3.__file__, f"{home.name}/odd", "--dtype", "F8_E4M3", "--d-model", "48"], capture_output=True, text=True)
 check(refused.returncode == 2 and "in blocks of 32, found 48" in refused.stderr, "random_m3.py: a width that MXFP8 cannot scale is refused")
+os.environ["MSA_PROGRAM"] = os.path.relpath(os.environ["MSA"])
+check(same(msa.layer(a.out, 1, x), found), "the program by a relative name")
 os.environ["MSA_PROGRAM"] = "/nowhere/msa"
 try:
     msa.layer(a.out, 1, x)

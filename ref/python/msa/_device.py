@@ -41,7 +41,7 @@ class _Plan(c.Structure):
 
 @functools.lru_cache(None)
 def _load():
-    path = Path(os.environ.get("MSA_CUDA_LIBRARY") or Path(_library.lib._name).resolve().with_name("libmsa_cuda.so"))
+    path = Path(os.environ.get("MSA_CUDA_LIBRARY") or _library.PATH.with_name("libmsa_cuda.so"))
     try:
         lib = c.CDLL(str(path))
     except OSError as e:
