@@ -245,6 +245,8 @@ def the_explorer():
                         (lambda: msa.watch(model, torch.stack([text, text])), "tokens: expected a sequence of integers, [T] or [1,T]"),
                         (lambda: msa.watch(model, text[:0]), "tokens: expected a sequence"),
                         (lambda: msa.watch(model, text.float()), "tokens: expected a sequence"),
+                        (lambda: msa.watch(model, 5), "tokens: expected a sequence"),
+                        (lambda: msa.watch(model, text, layers=[]), "some of the sparse ones, 1, 2, found none"),
                         (lambda: msa.watch(model, text, layers=[0]), "some of the sparse ones, 1, 2, found 0")):
         try:
             wrong()
