@@ -134,11 +134,12 @@ def two_sequences():
     for name, some, says in (("two prompts", calls[:3], "calls[2]: expected it to begin at token 4"),
                              ("a prompt without its beginning", calls[1:2], "calls[0]: expected it to begin at token 0"),
                              ("a gap", [calls[0], calls[3]], "found token 4"), ("nothing", [], "found none")):
-        try:
-            c.join(some)
-            check(False, f"{name}: refused")
-        except msa.Error as e:
-            check(says in str(e), f"{name}: refused")
+        with tempfile.TemporaryDirectory() as directory:
+            try:
+                c.save(some, directory + "/new")
+                check(False, f"{name}: refused")
+            except msa.Error as e:
+                check(says in str(e) and not os.listdir(directory), f"{name}: refused, and nothing written")
 
 
 def the_dense_layer():
