@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The shipped model and its dense twin on each window of the held-out text: data/pair.sh BUILD > data/kjv-pair.csv.
-# A row holds bits per byte of both. pair.sh --sum prints what the stored rows say of the difference. About 10 minutes.
+# A row holds bits per byte of both. pair.sh --sum prints what the stored rows say of the difference. About 5 minutes.
 set -euo pipefail
 export LC_ALL=C
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
