@@ -13,16 +13,7 @@ import numpy as np
 
 import msa
 from msa import capture as c
-
-n = failed = 0
-
-
-def check(ok, name):
-    global n, failed
-    n += 1
-    failed += not ok
-    print("ok" if ok else "not ok", n, "-", name)
-
+from tap import check, check_refused, finish, skip
 
 # ---- As much of PyTorch as a layer needs ------------------------------------------------------------------
 
@@ -249,11 +240,7 @@ def the_explorer():
                         (lambda: msa.watch(model, 5), "tokens: expected a sequence"),
                         (lambda: msa.watch(model, text, layers=[]), "some of the sparse ones, 1, 2, found none"),
                         (lambda: msa.watch(model, text, layers=[0]), "some of the sparse ones, 1, 2, found 0")):
-        try:
-            wrong()
-            check(False, f"refused: {says}")
-        except msa.Error as e:
-            check(says in str(e), f"refused: {says}")
+        check_refused(says, wrong, msa.Error)
 
 
 the_layer()
@@ -264,9 +251,8 @@ try:
     import torch
     import transformers.models.minimax_m3_vl
 except ImportError:
-    check(True, "MiniMax-M3 itself # SKIP no transformers with minimax_m3_vl here")
+    skip("MiniMax-M3 itself", "no transformers with minimax_m3_vl here")
 else:
     the_model()
     the_explorer()
-print(f"1..{n}")
-sys.exit(failed > 0)
+finish()

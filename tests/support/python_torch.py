@@ -13,16 +13,9 @@ ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 sys.path.insert(0, os.path.join(ROOT, "ref", "python"))
 import msa
 import msa.torch
+from tap import check, check_refused, finish, skip
 
 LIMIT = 2e-6  # of a tensor's largest element, in float32
-n = failed = 0
-
-
-def check(ok, name):
-    global n, failed
-    n, failed = n + 1, failed + (not ok)
-    print(f"{'ok' if ok else 'not ok'} {n} - {name}")
-
 
 # ---- The transcription ----------------------------------------------------------------------------------
 
@@ -170,12 +163,7 @@ def test_refusals():
         "a row of block ids is not strictly ascending": lambda: msa.torch.attend(q, k, v, torch.ones(2, 20, 3, dtype=torch.int32), 8),
         "cu_q and cu_kv: expected both": lambda: msa.torch.attend(q, k, v, cu_q=torch.tensor([0, 20])),
     }.items():
-        try:
-            call()
-            check(False, f"refused: {what}")
-        except msa.Error as e:
-            print(f"# {e}")
-            check(what in str(e), f"refused: {what}")
+        check_refused(what, call, msa.Error)
 
 
 # ---- The layer -------------------------------------------------------------------------------------------
@@ -191,7 +179,7 @@ def test_training():
         train = lambda words: subprocess.run([os.environ["MSA"], "train", *f"{sizes} {words}".split()], cwd=d, capture_output=True, text=True)
         begun = train("--out start.safetensors --steps 1 --lr 0 --lr-end 0 --decay 0")
         if "jansson" in begun.stderr:
-            check(True, "the losses of msa train # SKIP no jansson here")
+            skip("the losses of msa train", "no jansson here")
             return
         train("--out end.safetensors --steps 20 --index-warmup 10")
         example = lambda words: subprocess.run([sys.executable, os.path.join(ROOT, "ref", "python", "examples", "train.py"), *words.split()],
@@ -237,5 +225,4 @@ test_operators()
 test_refusals()
 test_layer()
 test_training()
-print(f"1..{n}")
-sys.exit(failed > 0)
+finish()
