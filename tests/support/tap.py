@@ -4,10 +4,11 @@ import sys
 n = failed = 0
 
 
-def check(ok, name):
+def check(ok, name, why=""):
+    """A line; before one that failed the end of what `why` says."""
     global n, failed
     n, failed = n + 1, failed + (not ok)
-    print(f"{'ok' if ok else 'not ok'} {n} - {name}")
+    print("".join(f"# {line}\n" for line in why.splitlines()[-20:] if not ok) + f"{'ok' if ok else 'not ok'} {n} - {name}")
 
 
 def skip(name, why):
