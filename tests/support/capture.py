@@ -13,16 +13,7 @@ import numpy as np
 
 import msa
 from msa import capture as c
-
-n = failed = 0
-
-
-def check(ok, name):
-    global n, failed
-    n += 1
-    failed += not ok
-    print("ok" if ok else "not ok", n, "-", name)
-
+from tap import check, check_refused, finish, skip
 
 # ---- As much of PyTorch as a layer needs ------------------------------------------------------------------
 
@@ -134,11 +125,12 @@ def two_sequences():
     for name, some, says in (("two prompts", calls[:3], "calls[2]: expected it to begin at token 4"),
                              ("a prompt without its beginning", calls[1:2], "calls[0]: expected it to begin at token 0"),
                              ("a gap", [calls[0], calls[3]], "found token 4"), ("nothing", [], "found none")):
-        try:
-            c.join(some)
-            check(False, f"{name}: refused")
-        except msa.Error as e:
-            check(says in str(e), f"{name}: refused")
+        with tempfile.TemporaryDirectory() as directory:
+            try:
+                c.save(some, directory + "/new")
+                check(False, f"{name}: refused")
+            except msa.Error as e:
+                check(says in str(e) and not os.listdir(directory), f"{name}: refused, and nothing written")
 
 
 def the_dense_layer():
@@ -245,12 +237,10 @@ def the_explorer():
                         (lambda: msa.watch(model, torch.stack([text, text])), "tokens: expected a sequence of integers, [T] or [1,T]"),
                         (lambda: msa.watch(model, text[:0]), "tokens: expected a sequence"),
                         (lambda: msa.watch(model, text.float()), "tokens: expected a sequence"),
+                        (lambda: msa.watch(model, 5), "tokens: expected a sequence"),
+                        (lambda: msa.watch(model, text, layers=[]), "some of the sparse ones, 1, 2, found none"),
                         (lambda: msa.watch(model, text, layers=[0]), "some of the sparse ones, 1, 2, found 0")):
-        try:
-            wrong()
-            check(False, f"refused: {says}")
-        except msa.Error as e:
-            check(says in str(e), f"refused: {says}")
+        check_refused(says, wrong, msa.Error)
 
 
 the_layer()
@@ -261,9 +251,8 @@ try:
     import torch
     import transformers.models.minimax_m3_vl
 except ImportError:
-    check(True, "MiniMax-M3 itself # SKIP no transformers with minimax_m3_vl here")
+    skip("MiniMax-M3 itself", "no transformers with minimax_m3_vl here")
 else:
     the_model()
     the_explorer()
-print(f"1..{n}")
-sys.exit(failed > 0)
+finish()

@@ -8,15 +8,10 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+from tap import check, finish, skip
+
 root = Path(__file__).resolve().parents[2]
 home = root / "book" / "notebooks"
-n = failed = 0
-
-
-def check(ok, name, why=""):
-    global n, failed
-    n, failed = n + 1, failed + (not ok)
-    print("".join(f"# {line}\n" for line in why.splitlines()[-20:] if not ok) + f"{'ok' if ok else 'not ok'} {n} - {name}")
 
 
 def near(a, b):
@@ -87,7 +82,5 @@ if find_spec("jupytext") and find_spec("nbconvert") and find_spec("ipykernel"):
                         PYTHONPATH=f"{root / 'ref' / 'python'}:{home}")
             check(done.returncode == 0 and again.returncode == 0, f"{name} runs in Jupyter", done.stderr + again.stderr)
 else:
-    n += 1
-    print(f"ok {n} - in Jupyter # SKIP no jupytext, nbconvert and ipykernel here")
-print(f"1..{n}")
-sys.exit(failed > 0)
+    skip("in Jupyter", "no jupytext, nbconvert and ipykernel here")
+finish()

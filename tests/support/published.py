@@ -15,6 +15,7 @@ from transformers.models.minimax_m3_vl import configuration_minimax_m3_vl as con
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "data", "checkpoint"))
 import random_m3
+from tap import check, finish
 
 warnings.filterwarnings("ignore")
 transformers.utils.logging.disable_progress_bar()
@@ -22,13 +23,7 @@ torch.manual_seed(1)
 MSA, FULL = os.environ["MSA"], "FULL" in os.environ
 TOLERANCE = 2e-6  # of the largest value of y
 home = tempfile.TemporaryDirectory()
-n = failed = runs = 0
-
-
-def check(ok, name, why=""):
-    global n, failed
-    n, failed = n + 1, failed + (not ok)
-    print("".join(f"# {line}\n" for line in why.splitlines() if not ok) + f"{'ok' if ok else 'not ok'} {n} - {name}")
+runs = 0
 
 
 def text_of(model):
@@ -178,5 +173,4 @@ for layer in range(2):
     worst = max(abs(load(out, "y") - y).max() / abs(y).max(), abs(load(out, "residual") - x - y).max() / abs(y).max())
     check(worst <= TOLERANCE, f"layer {layer} of a residual stream: within {worst:.1e}")
 
-print(f"1..{n}")
-sys.exit(failed > 0)
+finish()

@@ -14,15 +14,7 @@ sys.path.insert(0, str(root / "ref" / "python"))
 import msa
 import msa.torch
 from msa import _device
-
-n = failed = 0
-
-
-def check(ok, name):
-    global n, failed
-    n, failed = n + 1, failed + (not ok)
-    print(f"{'ok' if ok else 'not ok'} {n} - {name}")
-
+from tap import check, check_refused, finish
 
 torch.manual_seed(1)
 engine, on_cpu = _device.device("msa_engine"), msa.torch._device
@@ -98,12 +90,7 @@ for what, call in {
     "ids: expected torch.int32": lambda: msa.torch.attend(q, k, v, ids.long(), 32),
     "v: expected a tensor on cpu, as those before it, found one on meta": lambda: msa.torch.attend(q, k, v.to("meta")),
 }.items():
-    try:
-        on(True, call)
-        check(False, f"refused: {what}")
-    except msa.Error as e:
-        print(f"# {e}")
-        check(what in str(e), f"refused: {what}")
+    check_refused(what, lambda: on(True, call), msa.Error)
 
 tell = "import msa._device as d\ntry: d.device('msa_gpu')\nexcept d.msa.Error as e: print(e)\nelse: print('a GPU')"
 for library, says in (("/nowhere.so", "CUDA tensors: expected /nowhere.so, which `make cuda` makes, found: "),
@@ -112,5 +99,4 @@ for library, says in (("/nowhere.so", "CUDA tensors: expected /nowhere.so, which
     said = subprocess.run([sys.executable, "-c", tell], capture_output=True, text=True, env=os.environ | more)
     print(f"# {said.stdout.strip()}{said.stderr.strip()}")
     check(any(said.stdout.startswith(word) for word in says.split("|")), f"without a GPU: {'no library' if library else 'one line'}")
-print(f"1..{n}")
-sys.exit(failed > 0)
+finish()

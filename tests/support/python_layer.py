@@ -12,15 +12,7 @@ root = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(root / "ref" / "python"), str(root / "data" / "checkpoint")]
 import msa
 import random_m3
-
-n = failed = 0
-
-
-def check(ok, name):
-    global n, failed
-    n, failed = n + 1, failed + (not ok)
-    print(f"{'ok' if ok else 'not ok'} {n} - {name}")
-
+from tap import check, check_refused, finish
 
 home = tempfile.TemporaryDirectory()
 a = random_m3.parse([f"{home.name}/m3", "--shards", "2", "--rotary", "16"])
@@ -121,19 +113,15 @@ for what, call in {
     "--kernel": lambda: msa.layer(a.out, 1, x, kernel="sparse/none"),
     "--rot: expected an even number": lambda: msa.layer(a.out, 1, x, rot=3),
 }.items():
-    try:
-        call()
-        check(False, f"refused: {what}")
-    except msa.Error as e:
-        print(f"# {e}")
-        check(what in str(e) and "\n" not in str(e), f"refused: {what}")
+    check_refused(what, call, msa.Error)
 refused = subprocess.run([sys.executable, random_m3.__file__, f"{home.name}/odd", "--dtype", "F8_E4M3", "--d-model", "48"], capture_output=True, text=True)
 check(refused.returncode == 2 and "in blocks of 32, found 48" in refused.stderr, "random_m3.py: a width that MXFP8 cannot scale is refused")
+os.environ["MSA_PROGRAM"] = os.path.relpath(os.environ["MSA"])
+check(same(msa.layer(a.out, 1, x), found), "the program by a relative name")
 os.environ["MSA_PROGRAM"] = "/nowhere/msa"
 try:
     msa.layer(a.out, 1, x)
     check(False, "without the program")
 except msa.Error as e:
     check("expected it in /nowhere/msa, found none" in str(e), "without the program")
-print(f"1..{n}")
-sys.exit(failed > 0)
+finish()

@@ -10,15 +10,7 @@ import msa
 import msa.transformers
 from transformers.models.minimax_m3_vl import modeling_minimax_m3_vl as m3
 from transformers.models.minimax_m3_vl.configuration_minimax_m3_vl import MiniMaxM3VLTextConfig
-
-n = failed = 0
-
-
-def check(ok, name):
-    global n, failed
-    n, failed = n + 1, failed + (not ok)
-    print(f"{'ok' if ok else 'not ok'} {n} - {name}")
-
+from tap import check, finish
 
 torch.manual_seed(int(os.environ.get("MSA_SEED", "1")))
 config = MiniMaxM3VLTextConfig(
@@ -86,5 +78,4 @@ with torch.no_grad():
     size = lambda x: float(x.abs().max() / eager.abs().max())
     print(f"# from eager: sdpa {size(theirs - eager):.2g}, ours {size(ours - eager):.2g}")
     check(size(ours - eager) < 0.02, "a layer in bfloat16")
-print(f"1..{n}")
-sys.exit(failed > 0)
+finish()

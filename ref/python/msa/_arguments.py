@@ -54,7 +54,7 @@ def plain(what, x, bits=False):
             x = x.detach()
             if bits and is_half(x):
                 return _bits_of(x)
-            x = (x.float() if x.is_floating_point() else x).cpu().numpy()
+            x = (x.float() if x.is_floating_point() and x.element_size() < 4 else x).cpu().numpy()  # array() looks at float64
         return np.asarray(x)
     except (ValueError, TypeError, RuntimeError) as e:
         raise Error(f"{what}: expected an array, found {type(x).__name__}: {e}") from e

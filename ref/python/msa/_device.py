@@ -7,6 +7,7 @@ that nothing is copied and nobody waits. Queries, keys, values and gradients of 
 import contextlib
 import ctypes as c
 import functools
+import math
 import os
 from pathlib import Path
 
@@ -41,7 +42,7 @@ class _Plan(c.Structure):
 
 @functools.lru_cache(None)
 def _load():
-    path = Path(os.environ.get("MSA_CUDA_LIBRARY") or Path(_library.lib._name).resolve().with_name("libmsa_cuda.so"))
+    path = Path(os.environ.get("MSA_CUDA_LIBRARY") or _library.PATH.with_name("libmsa_cuda.so"))
     try:
         lib = c.CDLL(str(path))
     except OSError as e:
@@ -52,10 +53,7 @@ def _load():
 
 def _room(like, sizes, dtype):
     """An empty tensor on the device of `like` that begins where a kernel wants it to."""
-    count = 1
-    for n in sizes:
-        count *= n
-    bytes_ = count * torch.empty((), dtype=dtype).element_size()
+    bytes_ = math.prod(sizes) * torch.empty((), dtype=dtype).element_size()
     raw = torch.empty(bytes_ + ALIGN, dtype=torch.uint8, device=like.device)
     skip = -raw.data_ptr() % ALIGN
     return raw[skip:skip + bytes_].view(dtype).view(*sizes)
@@ -93,8 +91,7 @@ class Device:
             wanted = [sizes.get(letter, _library.size_name(letter)) for letter in a.sizes]
             _args.fits(name, x, *wanted)
             sizes |= zip(a.sizes, x.shape)
-        seqs = {} if cu_q is None and cu_kv is None else {"cu_q": cu_q, "cu_kv": cu_kv}
-        return msa._shape_of(sizes | {"k": topk or sizes.get("k", 1)}, block, seqs)
+        return msa._shape_of(sizes | {"k": topk or sizes.get("k", 1)}, block, {"cu_q": cu_q, "cu_kv": cu_kv})
 
     def _check(self, status, s):
         if status == DEVICE_FAILED:

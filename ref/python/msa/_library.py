@@ -63,6 +63,7 @@ def _load():
 
 
 lib = _load()
+PATH = Path(lib._name).resolve()  # as long as a relative name is right
 
 
 def _lines(kind, table):

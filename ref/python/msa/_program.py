@@ -12,9 +12,9 @@ from ._arguments import Error
 
 def find() -> Path:
     """The one that MSA_PROGRAM names, or that beside the library: of the build, of the wheel, or PREFIX/bin/msa."""
-    library = Path(_library.lib._name).resolve().parent
+    library = _library.PATH.parent
     named = os.environ.get("MSA_PROGRAM")
-    places = [Path(named)] if named else [library / "msa", library.parent / "bin" / "msa"]
+    places = [Path(named).absolute()] if named else [library / "msa", library.parent / "bin" / "msa"]
     found = [place for place in places if place.is_file()]
     if not found:
         raise Error(f"the program msa: expected it in {' or '.join(map(str, places))}, found none; `make build` makes it")

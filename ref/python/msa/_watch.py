@@ -53,9 +53,9 @@ def _sparse_layers(model, layers):
     if not found:
         _args.refuse("model", "MiniMax-M3 of Hugging Face transformers, whose sparse layers have an indexer", type(model).__name__)
     wanted = sorted(found if layers is None else set(layers))
+    if not wanted or not set(wanted) <= set(found):
+        _args.refuse("layers", f"some of the sparse ones, {', '.join(map(str, sorted(found)))}", ', '.join(map(str, wanted)) or "none")
     for layer in wanted:
-        if layer not in found:
-            _args.refuse("layers", f"some of the sparse ones, {', '.join(map(str, sorted(found)))}", layer)
         index = found[layer].indexer
         if index.local_blocks != 1:
             _args.refuse(f"layer {layer}: index_local_blocks", 1, index.local_blocks)
@@ -65,7 +65,7 @@ def _sparse_layers(model, layers):
 def _one_text(tokens):
     """[1,T]: two prompts of a batch must not be read as one text."""
     text = _args.plain("tokens", tokens)
-    if text.dtype.kind not in "iu" or text.size == 0 or text.size != text.shape[-1]:
+    if text.dtype.kind not in "iu" or text.size == 0 or text.shape[-1:] != (text.size,):
         _args.refuse("tokens", "a sequence of integers, [T] or [1,T]", f"{text.dtype} of shape {tuple(text.shape)}")
     return text.astype(np.int64).reshape(1, -1)
 

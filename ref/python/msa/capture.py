@@ -100,6 +100,7 @@ def join(calls: List[Dict[str, np.ndarray]]) -> Dict[str, np.ndarray]:
 
 def save(calls: List[Dict[str, np.ndarray]], directory: Union[str, Path]) -> None:
     """Writes the joined calls as directory/NAME.npy."""
+    whole = join(calls)
     Path(directory).mkdir(parents=True, exist_ok=True)
-    for name, x in join(calls).items():
+    for name, x in whole.items():
         np.save(Path(directory) / f"{name}.npy", np.ascontiguousarray(x))

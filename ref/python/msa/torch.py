@@ -5,8 +5,8 @@
     (loss(o) + kl).backward()                            # q, k, v learn from the loss, qi and ki from kl alone
 
 Tensors are token-major as everywhere in msa: q [T,Hq,dh]  k,v [S,Hkv,dh]  qi [T,Hkv,di]  ki [S,di], the queries being the
-last T tokens; cu_q and cu_kv, int32 [R+1], pack several sequences. They are float32, bfloat16 or float16 on a CPU: o and
-the gradients have their type, what is between is float32. Anything that does not fit is an msa.Error.
+last T tokens; cu_q and cu_kv, int32 [R+1], pack several sequences. They are float32, bfloat16, float16 or float64 on a CPU:
+o and the gradients have their type, what is between is float32. Anything that does not fit is an msa.Error.
 
 On a Hopper GPU they are bfloat16, and the kernels of cuda/ run on them where they lie, in PyTorch's stream: that takes
 libmsa_cuda.so of `make cuda` beside libmsa.so, or where MSA_CUDA_LIBRARY says, and the shapes that `msa kernels` says they
@@ -47,10 +47,6 @@ def _device(x: Tensor):
     return devices.device("msa_gpu")
 
 
-def _seqs(cu_q: Optional[Tensor], cu_kv: Optional[Tensor]) -> dict:
-    return {} if cu_q is None and cu_kv is None else {"cu_q": cu_q, "cu_kv": cu_kv}
-
-
 def _tensor(x: np.ndarray, like: Optional[Tensor] = None) -> Tensor:
     return torch.from_numpy(x) if like is None else torch.from_numpy(x).to(like.dtype)
 
@@ -63,7 +59,7 @@ def _select(qi: Tensor, ki: Tensor, block: int, topk: int, cu_q: Optional[Tensor
             cu_kv: Optional[Tensor] = None) -> Tensor:
     if device := _device(qi):
         return device.select(qi, ki, block, topk, cu_q, cu_kv)
-    return _tensor(msa.index(qi, ki, block=block, topk=topk, **_seqs(cu_q, cu_kv)))
+    return _tensor(msa.index(qi, ki, block=block, topk=topk, cu_q=cu_q, cu_kv=cu_kv))
 
 
 @_select.register_fake
@@ -76,7 +72,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, ids: Optional[Tensor], block: int, 
             cu_kv: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
     if device := _device(q):
         return device.attend(q, k, v, ids, block, cu_q, cu_kv)
-    seqs = _seqs(cu_q, cu_kv)
+    seqs = {"cu_q": cu_q, "cu_kv": cu_kv}
     o, lse = msa.dense(q, k, v, **seqs) if ids is None else msa.sparse(q, k, v, ids, block=block, **seqs)
     return _tensor(o, q), _tensor(lse)
 
@@ -91,7 +87,7 @@ def _attend_backward(q: Tensor, k: Tensor, v: Tensor, ids: Optional[Tensor], o: 
                      cu_q: Optional[Tensor] = None, cu_kv: Optional[Tensor] = None) -> Tuple[Tensor, Tensor, Tensor]:
     if device := _device(q):
         return device.attend_backward(q, k, v, ids, o, lse, dout, block, cu_q, cu_kv)
-    dq, dk, dv = msa.backward(q, k, v, dout, ids, o, lse, block=block, **_seqs(cu_q, cu_kv))
+    dq, dk, dv = msa.backward(q, k, v, dout, ids, o, lse, block=block, cu_q=cu_q, cu_kv=cu_kv)
     return _tensor(dq, q), _tensor(dk, k), _tensor(dv, v)
 
 
@@ -119,7 +115,7 @@ def _kl(q: Tensor, k: Tensor, qi: Tensor, ki: Tensor, ids: Optional[Tensor], lse
         cu_q: Optional[Tensor] = None, cu_kv: Optional[Tensor] = None) -> Tuple[Tensor, Tensor, Tensor]:
     if device := _device(q):
         return device.kl(q, k, qi, ki, ids, lse, block, cu_q, cu_kv)
-    loss, dqi, dki = msa.kl(q, k, qi, ki, ids, lse, block=block, **_seqs(cu_q, cu_kv))
+    loss, dqi, dki = msa.kl(q, k, qi, ki, ids, lse, block=block, cu_q=cu_q, cu_kv=cu_kv)
     return torch.tensor(loss, dtype=torch.float32), _tensor(dqi), _tensor(dki)
 
 
