@@ -292,7 +292,7 @@ train-cuda: deps ## on a GPU: a model 20 times the shipped one at a context of 8
 
 # The paper's claims, re-run small: data/experiments. Interrupted, it goes on where it was. JOBS=1: one model at a time.
 EXPERIMENTS = $(if $(QUICK),data/experiments/quick.conf $(B)/quick,data/experiments/small.conf data/experiments)
-experiments: deps ## the paper's claims re-run small, into data/experiments (about four hours; QUICK=1: five minutes)
+experiments: deps ## the paper's claims re-run small, into data/experiments (more than four hours; QUICK=1: five minutes)
 	+@$(ALL_CORES) build
 	@MSA=$(B)/msa B=$(B) COMMIT=$(COMMIT) data/experiments/run.sh run $(EXPERIMENTS)
 	@$(if $(QUICK),,MSA=$(B)/msa B=$(B) data/experiments/maps.sh $(B))
