@@ -25,6 +25,7 @@ static const bool built = true;
 #else
 static const bool built = false;
 #define amx_steps_tiles amx_steps_plain
+#define amx_adds_pairs_tiles amx_adds_pairs_plain
 #endif
 
 /* ---- Instructions ------------------------------------------------------------------------------------------------ */
@@ -38,10 +39,55 @@ static void fill_halves(step_tile *x, inputs_rng *rng)
         half[n] = msa_bf16_bits(inputs_normal(rng));
 }
 
+static float whole(const step_tile *x, int row, int half)
+{
+    const uint32_t bits = (uint32_t)((const uint16_t *)x->word[row])[half] << 16;
+    float y;
+    memcpy(&y, &bits, sizeof y);
+    return y;
+}
+
+/* c + a b with what the order of its 33 terms may change: 32 roundings, each of at most the sum of sizes. */
+typedef struct exact_sum {
+    double sum, error;
+    int32_t bytes;
+} exact_sum;
+
+static exact_sum product_at(const step_tile *a, const step_tile *b, const step_tile *c, int m, int n)
+{
+    exact_sum x = {.bytes = (int32_t)c->word[m][n]};
+    float first;
+    memcpy(&first, &c->word[m][n], sizeof first);
+    double size = fabs((double)first);
+    x.sum = (double)first;
+    for (int k = 0; k < 32; k++) {
+        const double term = (double)whole(a, m, k) * (double)whole(b, k / 2, 2 * n + k % 2);
+        x.sum += term;
+        size += fabs(term);
+    }
+    for (int k = 0; k < 64; k++)
+        x.bytes += ((const int8_t *)a->word[m])[k] * ((const int8_t *)b->word[k / 4])[4 * n + k % 4];
+    x.error = 32 * 0x1p-24 * size;
+    return x;
+}
+
+static void check_near(check_case *c, const char *which, const step_tile *a, const step_tile *b,
+                       const step_tile *before, const step_tile *after)
+{
+    for (int m = 0; m < 16; m++)
+        for (int n = 0; n < 16; n++) {
+            const exact_sum x = product_at(a, b, before, m, n);
+            float found;
+            memcpy(&found, &after->word[m][n], sizeof found);
+            check_true(c, fabs((double)found - x.sum) <= x.error,
+                       "%s: row %d, column %d: expected %g, found %g", which, m, n, x.sum, (double)found);
+        }
+}
+
 static void every_instruction(void)
 {
     check_case c = check_begin("tile instructions leave the same bits as loops over vectors");
-    static step_tile a, b, plain[4], tiled[4];
+    static step_tile a, b, before, plain[4], tiled[4];
     static char spread[16 * SPREAD];
     inputs_rng rng = {check_seed(1)};
     for (int round = 0; round < 20; round++) {
@@ -55,9 +101,13 @@ static void every_instruction(void)
         for (size_t n = 0; n < sizeof spread; n++)
             spread[n] = (char)(n * 7 + (size_t)round);
         memcpy(tiled, plain, sizeof tiled);
+        before = plain[0];
         amx_steps_plain(&a, &b, spread, SPREAD, plain);
         amx_steps_tiles(&a, &b, spread, SPREAD, tiled);
-        check_same(&c, "a product of bf16", &plain[0], &tiled[0], sizeof a);
+        if (amx_adds_pairs_plain == amx_adds_pairs_tiles)
+            check_same(&c, "a product of bf16", &plain[0], &tiled[0], sizeof a);
+        check_near(&c, "loops", &a, &b, &before, &plain[0]);
+        check_near(&c, "tiles", &a, &b, &before, &tiled[0]);
         check_same(&c, "a product of bytes", &plain[1], &tiled[1], sizeof a);
         check_same(&c, "a tile of zeros", &plain[2], &tiled[2], sizeof a);
         check_same(&c, "rows that lie apart", &plain[3], &tiled[3], sizeof a);
@@ -69,32 +119,18 @@ static void every_instruction(void)
 static void products(void)
 {
     check_case c = check_begin("products of tiles are what they should be");
-    static step_tile a, b, out[4];
+    static step_tile a, b, zeros, out[4];
     inputs_rng rng = {check_seed(2)};
     fill_halves(&a, &rng);
     fill_halves(&b, &rng);
     memset(out, 0, sizeof out);
     amx_steps_plain(&a, &b, &a, 64, out);
+    check_near(&c, "bf16", &a, &b, &zeros, &out[0]);
     for (int m = 0; m < 16; m++)
         for (int n = 0; n < 16; n++) {
-            double sum = 0, size = 0;
-            int32_t bytes = 0;
-            float found;
-            for (int k = 0; k < 32; k++) {
-                const uint32_t bits[2] = {(uint32_t)((const uint16_t *)a.word[m])[k] << 16,
-                                          (uint32_t)((const uint16_t *)b.word[k / 2])[2 * n + k % 2] << 16};
-                float x[2];
-                memcpy(x, bits, sizeof x);
-                sum += (double)x[0] * (double)x[1];
-                size += fabs((double)x[0] * (double)x[1]);
-            }
-            for (int k = 0; k < 64; k++)
-                bytes += ((const int8_t *)a.word[m])[k] * ((const int8_t *)b.word[k / 4])[4 * n + k % 4];
-            memcpy(&found, &out[0].word[m][n], sizeof found);
-            check_true(&c, fabs((double)found - sum) <= 32 * 0x1p-24 * size, "row %d, column %d: expected %g, found %g",
-                       m, n, sum, (double)found);
-            check_true(&c, (int32_t)out[1].word[m][n] == bytes, "row %d, column %d: expected %d, found %d", m, n, bytes,
-                       (int32_t)out[1].word[m][n]);
+            const int32_t right = product_at(&a, &b, &zeros, m, n).bytes;
+            check_true(&c, (int32_t)out[1].word[m][n] == right, "row %d, column %d: expected %d, found %d", m,
+                       n, right, (int32_t)out[1].word[m][n]);
         }
     check_end(&c);
 }
@@ -105,14 +141,6 @@ static void fill_whole(step_tile *x, int n, inputs_rng *rng)
 {
     for (size_t a = 0; a < (size_t)n * sizeof *x / 2; a++)
         ((uint16_t *)x)[a] = msa_bf16_bits(floorf(4 * inputs_normal(rng)));
-}
-
-static float whole(const step_tile *x, int row, int half)
-{
-    const uint32_t bits = (uint32_t)((const uint16_t *)x->word[row])[half] << 16;
-    float y;
-    memcpy(&y, &bits, sizeof y);
-    return y;
 }
 
 // Row m of a left factor times column n of a right one.

@@ -13,7 +13,7 @@ io+=(tests/support/scratch.c)
 bare test_products ref/fast/gemm.c
 bare test_io_picture "${io[@]}"
 bare test_io_safetensors "${io[@]}"
-for arch in x86-64 haswell alderlake icelake-server; do # integer products by loops, by AVX-VNNI, by AVX-512 VNNI
+for arch in x86-64 haswell alderlake icelake-server cooperlake; do # products by loops, by AVX-VNNI, by AVX-512 VNNI, by AVX512-BF16
     if ! echo 'int x;' | $CC -march=$arch -x c -c - -o /dev/null 2> /dev/null; then
         skip "kernels on tiles for $arch" "this compiler does not know it"
         continue

@@ -160,5 +160,7 @@ int main(void)
     balance("slices in order", false);
     balance("zigzag", true);
     at_m3();
+    free(token.ids), free(token.o);
+    free(q), free(k), free(v), free(qi), free(ki);
     return 0;
 }

@@ -2,6 +2,8 @@
 #include "../../ref/fast/amx.h"
 #include "steps_amx.h"
 
+const bool BODY(amx_adds_pairs) = ADDS_PAIRS;
+
 void BODY(amx_steps)(const step_tile *a, const step_tile *b, const void *spread, int64_t stride,
                      step_tile out[4])
 {

@@ -2,6 +2,7 @@
 #define STEPS_AMX_H
 
 #include <stdalign.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /* What a tile holds. */
@@ -14,5 +15,7 @@ typedef struct step_tile {
 typedef void amx_steps_fn(const step_tile *a, const step_tile *b, const void *spread, int64_t stride,
                           step_tile out[4]);
 amx_steps_fn amx_steps_plain, amx_steps_tiles;
+/* Whether its sums of bf16 have another order than tdpbf16ps. */
+extern const bool amx_adds_pairs_plain, amx_adds_pairs_tiles;
 
 #endif
