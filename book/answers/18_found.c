@@ -11,10 +11,11 @@ static int comparable(const table *t, const char *arm)
 /* Rows of all experiments that train a model. */
 static int models(void)
 {
-    static const char *const file[] = {"text", "retrieval", "retrieval-1k"};
+    static const char *const file[] = {"text",      "retrieval", "retrieval-1k",
+                                       "one-layer", "precision", "bound"};
     static table t;
     int n = 0;
-    for (int a = 0; a < 3; a++) {
+    for (int a = 0; a < 6; a++) {
         char path[64];
         snprintf(path, sizeof path, "data/experiments/%s.csv", file[a]);
         read_table(path, &t);

@@ -33,7 +33,10 @@ mkdir "$students/class" && cp book/class/grade.sh book/class/START.md "$students
 cp book/class/Containerfile "$students/"
 mkdir -p "$students/.github/workflows"
 cp book/class/workflow.yml "$students/.github/workflows/grade.yml"
-cp book/class/START.md "$students/.github/README.md" # what the page of the repository shows
+mv "$students/README.md" "$students/class/PROJECT.md" # what the project says of itself; some of the book's tables are its
+mv "$students/class/START.md" "$students/README.md"
+sed -i 's,^@TABLE \.\./README\.md ,@TABLE ../class/PROJECT.md ,' "$students"/book/*.md
+sed -i '/^- The questions at a chapter.s end have answers/,/^- /{/^- @ref/!d}' "$students/book/index.md"
 printf '/build*/\n.msa-*\n' > "$students/.gitignore"
 
 # ---- For the teacher ---------------------------------------------------------------------------------------------
@@ -57,6 +60,7 @@ if command -v node > /dev/null && [[ -e /usr/share/nodejs/katex/katex.js ]]; the
 else
     echo "make class: no slides: they take nodejs and katex (make book-deps)"
 fi
+if [[ -d $build/lab ]]; then mkdir -p "$students/build" && cp -r "$build/lab" "$students/build/"; fi
 if (cd "$students" && book/site/build.sh build) > "$new/said" 2>&1; then
     mv "$students/build/book" "$students/pages"
 else

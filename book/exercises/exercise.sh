@@ -84,7 +84,7 @@ run() { # run N [ARGUMENT...]: the arguments of the judge
     answer=$(answer_of "$dir") out=$B/exercises/$name
     if [[ ! -e $answer ]]; then
         cp -n "$dir/stub.${answer##*.}" "$answer" || exit 2
-        echo "made $answer: edit this file (git ignores it, make clean keeps it); the task is in $(task_of "$dir")"
+        echo "made $answer: edit this file (make clean keeps it); the task is in $(task_of "$dir")"
     fi
     mkdir -p "$out" && rm -f "$out/mine.admitted.o" || exit 2
     echo "$name"

@@ -17,8 +17,13 @@ int main(int argc, char **argv)
     const kernel_case scored = {.shape = s, .pattern = INPUTS_NORMAL};
     const simt_counters n = kernel_check(&scored, &view, see).n;
     kernel_check(&(kernel_case){.shape = s, .pattern = INPUTS_DYADIC}, NULL, NULL);
-    const uint64_t warps = n.threads / 32;
-    if (kernel_counts(&n))
+    /* Of a tile's keys 128 bytes each, once for 4 rows; of a row's query an element at a time, for each block. */
+    const uint64_t warps = n.threads / 32, rows = (uint64_t)(s.n_q * s.n_kv_heads), keys = (uint64_t)s.n_kv,
+                   sectors = rows / 4 * keys * 4 + rows * (uint64_t)msa_n_blocks(&s) * 64;
+    if (kernel_counts(&n)) {
         exercise_bar((exercise_count){"barriers passed by warps", kernel_barriers(&n), 0, 4 * warps, "__syncthreads()"});
+        exercise_bar(
+            (exercise_count){"32-byte sectors read", n.load_sectors, 4 * keys, sectors, "ld_global(&ki[i])"});
+    }
     return kernel_end(&scored, &view.picture);
 }
