@@ -126,7 +126,7 @@ template <int D, int N>
 __device__ void bring_keys(Smem<D, N> &m, const CUtensorMap *k_map, const CUtensorMap *v_map,
                            const Worklist &list)
 {
-    timeline_role("keys");
+    timeline_role("producer");
     for (int n = 0;; n++) {
         const int4 item = item_of(list, n);
         Keys<D, N> &keys = m.keys[n % 2];
@@ -170,7 +170,7 @@ __device__ void bring_queries(Ring<D> &ring, RingState &state, const Shape &s, i
     const int lane = (int)threadIdx.x % 32, per_tile = queries_per_tile(s.group);
     int4 item;
     int tile = 0;
-    timeline_role("queries");
+    timeline_role("producer");
     for (int n = 0; (item = warp_item_of(list, n)).x >= 0; n++)
         for (int begin = first_of(s, item, n, c); begin < item.w; begin += consumers * per_tile, tile++) {
             const int stage = tile % stages, left = item.w - begin, here = left < per_tile ? left : per_tile;
