@@ -101,7 +101,7 @@ kernel 'Q given back by one tile of two' walk_union sparse/union 'mbarrier_init(
 kernel 'O over the Q that is multiplied' consume sparse/kv_outer 'put_rows($ring.tile[$tile % stages], &$state.made[$tile % stages], $o, $inverse); wgmma_wait<0>();' 'put_rows($ring.tile[($tile + 1) % stages], &$state.made[$tile % stages], $o, $inverse); wgmma_wait<0>();'
 kernel 'O that TMA may not see' put_rows sparse/kv_outer 'fence_proxy_async();' ''
 kernel 'Q fetched over an O that is on its way' store_tile sparse/kv_outer 'bulk_wait_read<0>();' ''
-kernel 'K given back while it is multiplied' consume sparse/kv_outer 'issue_scores<$N>($scores, $ring.tile[$tile % stages], $keys.k); wgmma_wait<0>();' 'issue_scores<$N>($scores, $ring.tile[$tile % stages], $keys.k);'
+kernel 'S weighed before it is made' consume sparse/kv_outer 'issue_scores<$N>($scores, $ring.tile[$tile % stages], $keys.k); wgmma_wait<0>();' 'issue_scores<$N>($scores, $ring.tile[$tile % stages], $keys.k);'
 kernel 'a slice read before it has come' q_outer sparse/q_outer 'cp_async_wait<0>(); __syncwarp(); if (...) $fetch(...); auto' '__syncwarp(); if (...) $fetch(...); auto'
 kernel 'half a list has no worst' insert index/fused 'id_of($other < $worst ? $other : $worst)' 'id_of($worst)'
 kernel 'the combination does not wait' combine sparse/kv_outer 'grid_wait();' ''
