@@ -75,6 +75,13 @@ check $? "... and a section without marks"
 table 12 > t.def && [[ $(awk -f "$root/cuda/clocks.awk" -v object=a -v csv=1 t.def - < code) == "k,128,12,0,96,2400,L2,86" ]]
 check $? "the table of the estimate"
 
+operands() { # operands TEXT: what clocks.awk says of the loop around most instructions that begin so
+    table 12 | sed "s/ HGMMA / $1 /" > t.def
+    awk -f "$root/cuda/clocks.awk" -v object=a -v csv=1 t.def - < code
+}
+[[ $(operands 'HGMMA.*,.R88') == "k,128,12,0,96,2400,L2,86" && $(operands 'HGMMA.*,.R89') != k,128,12,* ]]
+check $? "a loop is found by an instruction with its operands"
+
 cd "$root" || exit 1
 tools=${CUOBJDUMP:-$(command -v cuobjdump || true)}
 if [[ -z ${FULL:-} ]]; then

@@ -36,7 +36,7 @@ msa_status sweep_chunk(const Call &call, const Task &task, bool full, const Laun
     const float factor = kl ? (float)(c.a.weight * loss_share(s)) * scale<DI> : 0;
     const unsigned items = full ? (unsigned)(s.n_kv_heads * s.n_blocks) : (unsigned)reverse_items(s);
     if (!full)
-        ON_SIDE(reverse, launch)(s, c.a.ids, w.first, w.entries, w.items, w.reverse, c.stream);
+        ON_SIDE(reverse, launch)(s, item_limit(s), c.a.ids, w.first, w.entries, w.items, w.reverse, c.stream);
     if (main)
         launch_deltas<D>(c, w.delta);
     if (main)
