@@ -153,7 +153,7 @@ __global__ void __launch_bounds__(128 + 2 * N, 1)
     Smem<D, DI, N, kl> &m = shared<Smem<D, DI, N, kl>>();
     constexpr int consumers = N / 64;
     const int t = (int)threadIdx.x, c = t / 128 - 1; // consumer, or -1
-    const Work work = work_of(s, out.w, N, blockIdx.x);
+    const Work work = work_of(s, out.w, blockIdx.x);
     if (work.group < 0) { // past the worklist's end
         if (kl && t == 0)
             st_global(out.w.loss + blockIdx.x, 0.0);
