@@ -149,13 +149,8 @@ PTX_INLINE void consume(Smem<D, DI, N, kl> &m, Shape s, const Out &out, const CU
         bulk_wait_read<0>(); // TMA has read the last dQ out of shared memory
     s.n_kv = ld_shared(&m.n_kv);
     store_block<D, N>(s, out, work_of(m), thread_index().key, dk, dv);
-    if constexpr (kl) {
-        const int thread = (int)threadIdx.x - 128;
-        store_warp_loss(m.warp_loss[thread / 32], ld_shared(&m.loss[thread]));
-        bar_sync(1, 2 * N);
-        if (thread == 0)
-            st_global(out.w.loss + blockIdx.x, sum_of(m.warp_loss));
-    }
+    if constexpr (kl)
+        store_loss(m, out);
 }
 
 template <int D, int DI, int N, bool kl>

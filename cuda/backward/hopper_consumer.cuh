@@ -268,6 +268,16 @@ PTX_INLINE void store_g(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work,
               ld_shared((const uint4 *)swizzled(m.g.slab[key / 64], q, key % 64 / 8)));
 }
 
+/// The loss of the item, summed over its threads.
+template <int D, int DI, int N> PTX_INLINE void store_loss(Smem<D, DI, N, true> &m, const Out &out)
+{
+    const int thread = (int)threadIdx.x - 128;
+    store_warp_loss(m.warp_loss[thread / 32], ld_shared(&m.loss[thread]));
+    bar_sync(1, 2 * N);
+    if (thread == 0)
+        st_global(out.w.loss + blockIdx.x, sum_of(m.warp_loss));
+}
+
 /// Where the block ends in padding, zeros to keys that do not exist: dS of 0 times NaN is NaN.
 template <int D, int DI, int N, bool kl> PTX_INLINE void clear_padding(Smem<D, DI, N, kl> &m, const Shape &s)
 {

@@ -116,7 +116,7 @@ kernel 'choices counted without atomics' count reverse/scan 'atomicAdd(&$m.n[$b]
 kernel 'the maxima of two stages in one place' consume decode/swapped '= $m.top[$n % 2];' '= $m.top[0];'
 kernel 'a stage past the end of the ring' wait_stage dense/hopper 'mbarrier_wait(&$ring.full[$j % $stages], ...); return $ring.tile[' 'mbarrier_wait(&$ring.full[$j % ($stages + 1)], ...); return $ring.tile['
 kernel 'products that are not committed' issue_scores index/wgmma 'wgmma_commit();' ''
-kernel 'rows of an operand over each other' add_rows_by_rows index/wgmma 'wgmma_ss<$N>($x, wgmma_descriptor(..., 16, 1024' 'wgmma_ss<$N>($x, wgmma_descriptor(..., 16, 512'
+kernel 'rows of an operand over each other' add_rows_by_rows index/wgmma 'const uint64_t $first_a = wgmma_descriptor(..., 16, 1024' 'const uint64_t $first_a = wgmma_descriptor(..., 16, 512'
 kernel 'no barrier after counting' count reverse/scan '__syncthreads(); for (' 'for ('
 
 try_all
