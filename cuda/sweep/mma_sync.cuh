@@ -129,14 +129,13 @@ PTX_INLINE void keys_by_rows(Smem<D, DI, N, main, kl> &m, typename Smem<D, DI, N
                       left[i / 8][i / 2 % 4]);
         }
     }
-    const float share = 1 / (float)group;
     for (int first = 0; kl && first < pass / 2; first += 8) { // 16 rows
         sum_heads(part<8>(p, first), work.shift);
         for (int i = first; i < first + 8; i++) {
             const Element e = fragment_d(lane, i);
             const int number = query_of(work, row + e.col);
             if (head_of(work, row + e.col) == 0 && number < tile_queries)
-                st_shared(&m.teacher[key + e.row][number], p[i] * share);
+                st_shared(&m.teacher[key + e.row][number], p[i] / (float)group);
         }
     }
 }
