@@ -15,7 +15,8 @@
  * bytes at 3.35 TB/s.
  * Waste: shared memory's bandwidth: each warp loads its operands itself, Q and dO twice for its 16 keys, K and
  * V for every 16 rows; K, V, dK and dV once more every chunk; rows of a group that is no power of two.
- * Dropped: 32 rows of a tile at a time, which spills; dKi in registers too, 192 before anything else.
+ * Dropped: 32 rows of a tile at a time, which spills, as does a reciprocal of G for the teacher with blocks of
+ * 64; dKi in registers too, 192 before anything else.
  */
 #include "../sweep/mma_sync.cuh"
 #include "../sweep/task.cuh"

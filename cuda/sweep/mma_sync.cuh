@@ -273,7 +273,7 @@ __global__ void __launch_bounds__(2 * N, 1) sweep(Shape padded, Arrays a, Out ou
     Shared &m = shared<Shared>();
     const int t = (int)threadIdx.x, warp = t / 32;
     const Scratch &w = out.w;
-    const Work work = work_of(s, w, N, blockIdx.x);
+    const Work work = work_of(s, w, blockIdx.x);
     if (work.group < 0) { // past the worklist's end
         if (kl && t == 0)
             st_global(w.loss + blockIdx.x, 0.0);
