@@ -209,24 +209,24 @@ PTX_INLINE void decode_rows(uint32_t (&a)[DI / 16][4], const Ring<DI, true> &rin
             }
         }
 }
-/// The queries' channels in the order of such operands, by all consumers, who meet at its end.
+/// The queries' channels in the order of such operands, a warp a query in turn; ends with a barrier of all consumers.
 template <int DI, int N> PTX_INLINE void match_queries(Tile<N, DI> &queries)
 {
-    constexpr int pairs = N * DI / 2 / consumers;
-    uint32_t own[pairs];
-    const auto element = [&](int row, int c) {
-        return &queries.slab[c / 64][64 * row + ((c % 64) ^ row % 8 * 8)];
-    };
-    for (int i = 0; i < pairs; i++) {
-        const int at = (int)threadIdx.x + i * consumers, row = at / (DI / 2), slot = at % (DI / 2) * 2;
-        const int c = DI / 4 * (slot % 8 / 2) + slot / 16 * 4 + slot / 8 % 2;
-        own[i] = ld_shared((const uint16_t *)element(row, c)) |
-                 (uint32_t)ld_shared((const uint16_t *)element(row, c + 2)) << 16;
-    }
-    bar_sync(1, consumers); // read by all
-    for (int i = 0; i < pairs; i++) {
-        const int at = (int)threadIdx.x + i * consumers;
-        st_shared((uint32_t *)element(at / (DI / 2), at % (DI / 2) * 2), own[i]);
+    const int lane = (int)threadIdx.x % 32;
+    ROLLED
+    for (int row = (int)threadIdx.x / 32; row < N; row += warps) {
+        uint32_t own[DI / 64];
+        const auto element = [&](int c) {
+            return &queries.slab[c / 64][64 * row + ((c % 64) ^ row % 8 * 8)];
+        };
+        for (int i = 0; i < DI / 64; i++) {
+            const int slot = 2 * (lane + 32 * i), c = DI / 4 * (slot % 8 / 2) + slot / 16 * 4 + slot / 8 % 2;
+            own[i] = ld_shared((const uint16_t *)element(c)) |
+                     (uint32_t)ld_shared((const uint16_t *)element(c + 2)) << 16;
+        }
+        __syncwarp(); // read by all lanes
+        for (int i = 0; i < DI / 64; i++)
+            st_shared((uint32_t *)element(2 * (lane + 32 * i)), own[i]);
     }
     fence_proxy_async();
     bar_sync(1, consumers);
