@@ -404,11 +404,13 @@ void add_rounding(Made &m)
         pairs[i + 1] = (pairs[i + 1] & 0x807f807f) | 0x7b007b00;
     }
     probe &products = m.add("mul_bf16x2", "rounding, subnormals", pairs, 2048, pair_products, 128, 0, 16);
-    for (size_t i = 0; i < 2048; i++)
-        for (uint32_t shift : {0u, 16u})
-            products.expected[i] |= nearest_bf16(raw(number(pairs[2 * i] >> shift << 16) *
-                                                     number(pairs[2 * i + 1] >> shift << 16)))
-                                    << shift;
+    for (size_t i = 0; i < 2048; i++) {
+        uint32_t both[2];
+        for (uint32_t half = 0; half < 2; half++)
+            both[half] = nearest_bf16(
+                raw(number(pairs[2 * i] >> 16 * half << 16) * number(pairs[2 * i + 1] >> 16 * half << 16)));
+        products.expected[i] = both[0] | both[1] << 16;
+    }
 }
 
 /* ---- Warps --------------------------------------------------------------------------------------- */
