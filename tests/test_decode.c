@@ -536,12 +536,12 @@ static void growing(void)
         int32_t *ids = check_ints(ids_count(&g.s));
         const int64_t n = o_count(&g.s);
         float *o = check_floats(n), *found = check_floats(n);
-        check_true(&c, device->record(&t.plan, &t.a, t.work) == MSA_OK, "%s: %s", kernels[k],
+        check_true(&c, device->record(k, &t.plan, &t.a, t.work) == MSA_OK, "%s: %s", kernels[k],
                    device->trouble());
         for (int length = 170; length >= 1; length -= 43) {
             g.lens[0] = length, g.lens[1] = 171 - length;
             device->upload((int32_t *)(uintptr_t)t.a.pages.lens, g.lens, sizeof lens);
-            const msa_status replayed = device->replay();
+            const msa_status replayed = device->replay(k);
             check_true(&c, replayed == MSA_OK, "%s: %s", kernels[k], device->trouble());
             expect_same_grids(&c, kernels[k], length == 170, k < 2 ? 4 : 3);
             msa_decode(&g.s, &g.p, in.q, g.k, g.v, in.qi, g.ki, ids, o, NULL, work_for(&g.s));
@@ -551,6 +551,7 @@ static void growing(void)
                          (verdict_budget){0x1p-7, 0, NULL});
             device->fill(array_get(&t.a, ARRAY_O), 0xff, (size_t)n * sizeof *found);
         }
+        check_true(&c, device->replay(k + 1) == MSA_ERR_NULL, "%s: a call that nobody recorded", kernels[k]);
         step_close(&t);
         paging_free(&g);
     }

@@ -280,11 +280,11 @@ static void replays(std::mt19937 &rng)
         msa_arrays x = inputs_of(t, {0, n_q, 0, n_kv});
         room.give(&x);
         x.forced_ids = (const int32_t *)instead.p;
-        bool ok = device->record(&plan, &x, room.work.p) == MSA_OK;
+        bool ok = device->record(0, &plan, &x, room.work.p) == MSA_OK;
         for (int i = 0; i < times && ok; i++) {
             room.poison();
             instead.put(selection(n_kv, blocks[i]));
-            ok = device->replay() == MSA_OK;
+            ok = device->replay(0) == MSA_OK;
             r.push_back(room.look(true));
         }
         r.resize(ok ? times : 0);

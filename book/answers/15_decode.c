@@ -5,7 +5,7 @@ static const double groups = 4, width = 128, index_width = 128, kept = 2048;
 
 static double merge_bytes(int parts)
 {
-    return parts * 64.0 * ((8 + 4 * width) + (16 + 4 * width));
+    return parts * 64.0 * 2 * (8 + 4 * width);
 }
 
 /* KiB that `swapped` reads for four requests, one after the other or filled up to the longest. */

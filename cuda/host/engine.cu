@@ -98,16 +98,17 @@ static struct {
     msa_plan plan;
     msa_arrays a;
     void *work;
-} recorded;
-static msa_status record(const msa_plan *plan, const msa_arrays *a, void *work)
+} recorded[MSA_RECORDINGS];
+static msa_status record(int i, const msa_plan *plan, const msa_arrays *a, void *work)
 {
-    recorded = {*plan, *a, work};
+    recorded[i] = {*plan, *a, work};
     return MSA_OK;
 }
-static msa_status replay()
+static msa_status replay(int i)
 {
-    return recorded.plan.device ? msa_plan_run(&recorded.plan, &recorded.a, recorded.work, nullptr)
-                                : MSA_ERR_NULL;
+    return recorded[i].plan.device
+               ? msa_plan_run(&recorded[i].plan, &recorded[i].a, recorded[i].work, nullptr)
+               : MSA_ERR_NULL;
 }
 
 extern "C" void msa_engine_mode(int order, int timing, uint64_t seed)

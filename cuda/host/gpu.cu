@@ -116,8 +116,8 @@ static void about(msa_about *a)
 
 /* ---- A call that is repeated: a graph ------------------------------------------------------------------ */
 
-static cudaGraphExec_t recorded;
-static msa_status capture(const msa_plan *plan, const msa_arrays *a, void *work, cudaStream_t stream)
+static cudaGraphExec_t recorded[MSA_RECORDINGS];
+static msa_status capture(int i, const msa_plan *plan, const msa_arrays *a, void *work, cudaStream_t stream)
 {
     cudaGraph_t graph = nullptr;
     msa_status status = ok(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
@@ -127,30 +127,30 @@ static msa_status capture(const msa_plan *plan, const msa_arrays *a, void *work,
     const msa_status ended = ok(cudaStreamEndCapture(stream, &graph)); // in any case
     status = status == MSA_OK ? ended : status;
     if (status == MSA_OK)
-        status = ok(cudaGraphInstantiate(&recorded, graph, 0));
+        status = ok(cudaGraphInstantiate(&recorded[i], graph, 0));
     if (graph)
         cudaGraphDestroy(graph);
     return status;
 }
-static msa_status record(const msa_plan *plan, const msa_arrays *a, void *work)
+static msa_status record(int i, const msa_plan *plan, const msa_arrays *a, void *work)
 {
     cudaStream_t stream;
-    if (recorded)
-        cudaGraphExecDestroy(recorded);
-    recorded = nullptr;
+    if (recorded[i])
+        cudaGraphExecDestroy(recorded[i]);
+    recorded[i] = nullptr;
     if (ok(cudaStreamCreate(&stream)) != MSA_OK)
         return MSA_ERR_DEVICE;
     msa_status status = msa_plan_run(plan, a, work, stream); // what is recorded must have been loaded
     if (status == MSA_OK)
         status = ok(cudaStreamSynchronize(stream));
     if (status == MSA_OK)
-        status = capture(plan, a, work, stream);
+        status = capture(i, plan, a, work, stream);
     cudaStreamDestroy(stream);
     return status;
 }
-static msa_status replay()
+static msa_status replay(int i)
 {
-    return recorded ? ok(cudaGraphLaunch(recorded, nullptr)) : MSA_ERR_NULL;
+    return recorded[i] ? ok(cudaGraphLaunch(recorded[i], nullptr)) : MSA_ERR_NULL;
 }
 
 extern "C" const msa_device *msa_gpu(void)

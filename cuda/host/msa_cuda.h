@@ -38,7 +38,8 @@ typedef struct msa_about {
 } msa_about;
 
 struct msa_plan;
-#define MSA_MARKS 64 /* moments that a device remembers */
+#define MSA_MARKS 64       /* moments that a device remembers */
+#define MSA_RECORDINGS 128 /* calls */
 
 /** A place where the kernels run. */
 typedef struct msa_device {
@@ -65,9 +66,9 @@ typedef struct msa_device {
                           double *ms); /**< from mark i to mark j, once both have been reached */
     void (*about)(msa_about *about);
     /* A call that is repeated, what its arrays hold having changed: on a GPU a CUDA graph, captured once, after
-     * a run that loads the kernels; on the engine a run. */
-    msa_status (*record)(const struct msa_plan *plan, const msa_arrays *a, void *work);
-    msa_status (*replay)(void); /**< what was recorded last */
+     * a run that loads the kernels; on the engine a run. There is room for MSA_RECORDINGS of them. */
+    msa_status (*record)(int i, const struct msa_plan *plan, const msa_arrays *a, void *work);
+    msa_status (*replay)(int i);
 } msa_device;
 
 /** The CPU engine; NULL in a build that found no C++ compiler. */

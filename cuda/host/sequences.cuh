@@ -39,8 +39,8 @@ static msa_status mark(int i, void *stream);
 static msa_status copy(void *to, const void *from, size_t bytes);
 static msa_status between(int i, int j, double *ms);
 static void about(msa_about *about);
-static msa_status record(const msa_plan *plan, const msa_arrays *a, void *work);
-static msa_status replay();
+static msa_status record(int i, const msa_plan *plan, const msa_arrays *a, void *work);
+static msa_status replay(int i);
 
 /* ---- What was wrong ------------------------------------------------------------------------------------ */
 

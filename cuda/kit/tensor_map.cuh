@@ -45,6 +45,8 @@ inline const char *encode_tensor_map(CUtensorMap *map, TensorType type, int rank
                                      TensorSwizzle swizzle)
 {
     const uint32_t step[5] = {1, 1, 1, 1, 1};
+    // Rows of 256 bytes go in two boxes, of which the first one's misses bring the other's bytes into L2.
+    const bool whole_rows = rank > 1 && stride[0] == 256;
 #ifdef __CUDACC__
     const PFN_cuTensorMapEncodeTiled_v12000 encode = tensor_map_encoder();
     if (!encode)
@@ -52,10 +54,12 @@ inline const char *encode_tensor_map(CUtensorMap *map, TensorType type, int rank
     const CUresult result = encode(
         map, (CUtensorMapDataType)type, (cuuint32_t)rank, base, (const cuuint64_t *)dim,
         (const cuuint64_t *)stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, (CUtensorMapSwizzle)swizzle,
-        CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+        whole_rows ? CU_TENSOR_MAP_L2_PROMOTION_L2_256B : CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return result == CUDA_SUCCESS ? nullptr : "the driver refuses this tensor map";
 #else
-    return simt::encode_tiled(map, (int)type, rank, base, dim, stride, box, step, 0, (int)swizzle, 2, 0);
+    return simt::encode_tiled(map, (int)type, rank, base, dim, stride, box, step, 0, (int)swizzle,
+                              whole_rows ? 3 : 2, 0);
 #endif
 }
 

@@ -333,7 +333,7 @@ msa_status subject_run(subject *t, int copy)
 {
     const msa_arrays a = arrays_for_run(t, copy);
     if (t->device)
-        return msa_plan_run(&t->plan, &a, t->work, NULL);
+        return t->recorded ? t->device->replay(copy) : msa_plan_run(&t->plan, &a, t->work, NULL);
     if (t->kernel->run_half)
         return t->kernel->run_half(t->s, &a, t->work);
     if (t->half && t->kernel->stage == MSA_STAGE_DECODE)
@@ -343,6 +343,19 @@ msa_status subject_run(subject *t, int copy)
         return msa_fast_dense_decode_bf16(t->s, a.q, a.k, a.v, t->found[ARRAY_O], t->found[ARRAY_LSE],
                                           t->work);
     return t->kernel->run(t->s, &a, t->work);
+}
+
+msa_status subject_record(subject *t)
+{
+    msa_status status = MSA_OK;
+    if (!t->device || !stage_is_step(t->kernel->stage))
+        return MSA_OK;
+    for (int c = 0; c < t->n_copies && status == MSA_OK; c++) {
+        const msa_arrays a = arrays_for_run(t, c);
+        status = t->device->record(c, &t->plan, &a, t->work);
+    }
+    t->recorded = status == MSA_OK;
+    return status;
 }
 
 msa_status subject_screening(subject *t)

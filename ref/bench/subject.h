@@ -16,7 +16,7 @@
 #include "../judge/selections.h"
 #include "../stages.h"
 
-#define SUBJECT_MAX_COPIES 128
+#define SUBJECT_MAX_COPIES MSA_RECORDINGS
 #define SUBJECT_KL_WEIGHT 0.75
 
 typedef struct subject {
@@ -33,6 +33,7 @@ typedef struct subject {
 
     const msa_device *device; /**< NULL: the kernel runs on the host's arrays */
     msa_plan plan;
+    bool recorded;        /**< subject_run() replays */
     unsigned in, out;     /**< sets of arrays */
     void *given[ARRAY_N]; /**< inputs as the reference takes them, rounded to what the kernel reads */
     void *copy[SUBJECT_MAX_COPIES][ARRAY_N];
@@ -57,6 +58,10 @@ void subject_close(subject *t);
 
 /** Runs the kernel on one copy of the inputs. On a device it may still be running afterwards. */
 msa_status subject_run(subject *t, int copy);
+
+/** Has a step of generation on a device recorded with each copy, as a server has it, and subject_run() replay that: else
+ *  what its launches take the host would be timed. Others that record end it: see `recorded`. */
+msa_status subject_record(subject *t);
 
 /** Bytes of an array where the kernel runs. */
 size_t subject_bytes(const subject *t, array_id a);

@@ -72,7 +72,7 @@ static void tell(const subject *t, int n, double elapsed, double seconds, timing
 msa_status timing_of(subject *t, double seconds, timing_show *show, timing *found)
 {
     double *ms = malloc((MOST + MSA_MARKS) * sizeof *ms), start = timing_now();
-    msa_status status = ms ? MSA_OK : MSA_ERR_SIZE;
+    msa_status status = ms ? subject_record(t) : MSA_ERR_SIZE;
     int n = 0;
     for (int i = 0;
          status == MSA_OK && (i == 0 || timing_now() - start < (seconds < WARM_UP ? seconds : WARM_UP)); i++)
@@ -86,6 +86,7 @@ msa_status timing_of(subject *t, double seconds, timing_show *show, timing *foun
     }
     if (status == MSA_OK)
         *found = timing_summary(ms, n);
+    t->recorded = false;
     free(ms);
     return status;
 }
