@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(scan_threads, 1) scan(Shape s, Scratch w, int3
         int n = 0;
         for (int i = 0; i < segments; i++)
             n += ld_global(offsets_of(s, w, r, i) + b);
-        const Sums mine = (Sums)ceil_div(n, item_limit(s)) << 32 | (unsigned)n;
+        const Sums mine = (Sums)ceil_div(n, s.item_limit) << 32 | (unsigned)n;
         Sums total;
         const Sums before = sum + scan_block(mine, m, &total) - mine;
         int at = (int)(uint32_t)before;

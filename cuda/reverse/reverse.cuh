@@ -8,15 +8,10 @@
 
 #include "../kit/kernel.cuh"
 
-/// msa_item_limit() of this shape.
-MSA_BOTH_SIDES inline int item_limit(const Shape &s)
-{
-    return 2 * s.topk * s.block;
-}
 /// How many items there may be: each block's last, and the full ones before it.
 MSA_BOTH_SIDES inline int64_t reverse_items(const Shape &s)
 {
-    return s.n_kv_heads * (s.n_scores + (int64_t)s.capacity * s.topk / item_limit(s));
+    return s.n_kv_heads * (s.n_scores + (int64_t)s.capacity * s.topk / s.item_limit);
 }
 
 /// An item is stored as 16 bytes: group, block, begin, end.
@@ -25,7 +20,7 @@ static_assert(sizeof(msa_item) == sizeof(int4), "group, block, begin, end");
 /// Writes the items of entries begin..end-1 of block b of group r; returns where the next one goes.
 PTX_INLINE int4 *list_items(const Shape &s, int r, int b, int begin, int end, int4 *out)
 {
-    const int limit = item_limit(s);
+    const int limit = s.item_limit;
     for (int at = begin; at < end; at += limit)
         st_global(out++, int4{r, b, at, end - at < limit ? end : at + limit});
     return out;

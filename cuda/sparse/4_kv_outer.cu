@@ -21,6 +21,8 @@
 #include "../kit/attend.cuh"
 #include "../reverse/reverse.cuh"
 
+#include <algorithm>
+
 namespace
 {
 
@@ -307,24 +309,23 @@ template <int D, int N> msa_status run_chunk(const Call &c)
     return MSA_OK;
 }
 
-/// Queries of a chunk. Those of one group, 16 MB at 16 heads of 128 and 4096 queries, are read from L2 by all blocks
-/// but the first; a chunk reads K and V again, so long prompts have longer ones. Partials of 16384 queries take 4.3 GB
-/// at 64 heads, k = 16.
+/// Queries of a chunk: a chunk reads K and V again, so long prompts have longer ones.
 int chunk_length(const Call &c)
 {
-    const int shortest = 4096, longest = 16384, wanted = c.s.n_kv / 64,
-              step = wanted < shortest ? shortest : wanted < longest ? wanted : longest;
-    return c.s.n_q < step ? c.s.n_q : step;
+    const int least = tuned(MSA_TUNE_kv_outer_chunk), most = tuned(MSA_TUNE_kv_outer_chunk_most);
+    return std::min({c.s.n_q, std::max(least, c.s.n_kv / 64), most});
 }
 
-size_t workspace(const Call &c) // of the largest chunk: the last
+size_t workspace(const Call &call) // of the largest chunk: the last
 {
+    const Call c = with_items(call, tuned(MSA_TUNE_kv_outer_item));
     const int n = chunk_length(c);
     return n > 0 ? layout(chunk_of(c, c.s.n_q - n, n).s, c.d_head, nullptr).bytes : 0;
 }
 
-msa_status run(const Call &c)
+msa_status run(const Call &call)
 {
+    const Call c = with_items(call, tuned(MSA_TUNE_kv_outer_item));
     msa_status status = MSA_OK;
     const int step = chunk_length(c);
     for (int q0 = 0; q0 < c.s.n_q && status == MSA_OK; q0 += step) {

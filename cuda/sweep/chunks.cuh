@@ -18,7 +18,7 @@ constexpr size_t scratch_limit = (size_t)1 << 33; ///< bytes, about, that a chun
 /// As many queries as the scratch allows: the last of a sequence, which see most.
 inline int chunk_length(const Call &c, const Task &task, bool full)
 {
-    int n = c.s.n_q < longest_chunk() ? c.s.n_q : longest_chunk();
+    int n = c.s.n_q < tuned(MSA_TUNE_sweep_chunk) ? c.s.n_q : tuned(MSA_TUNE_sweep_chunk);
     while (n > 1 && layout(chunk_of(c, c.s.n_q - n, n), task, full, nullptr).bytes > scratch_limit)
         n = ceil_div(n, 2);
     return n;
@@ -64,8 +64,9 @@ msa_status sweep_chunk(const Call &call, const Task &task, bool full, const Laun
 }
 
 /// The bytes for the largest chunk: the last one.
-inline size_t chunk_workspace(const Call &c, const Task &task, bool full)
+inline size_t chunk_workspace(const Call &call, const Task &task, bool full)
 {
+    const Call c = with_items(call, tuned(MSA_TUNE_sweep_item));
     const int n = chunk_length(c, task, full);
     return n > 0 ? layout(chunk_of(c, c.s.n_q - n, n), task, full, nullptr).bytes : 0;
 }
@@ -79,8 +80,9 @@ inline size_t sweep_workspace(const Call &c, const Task &task)
 
 /// Chunk after chunk of queries. `task` is what the workspace was planned for; this run does `main` and `kl`.
 template <int D, int DI, int N, bool main, bool kl, class Launch>
-msa_status sweep_all(const Call &c, const Task &task, const Launch &launch_sweep)
+msa_status sweep_all(const Call &call, const Task &task, const Launch &launch_sweep)
 {
+    const Call c = with_items(call, tuned(MSA_TUNE_sweep_item));
     const bool full = !c.a.ids;
     const int step = chunk_length(c, task, full);
     const Task mine = {main, kl, task.deterministic, task.ids};

@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(merge_threads)
     merge(Shape s, const int32_t *first, const float *split, float *dk, float *dv)
 {
     s = actual(s);
-    const int block = (int)blockIdx.x, group = (int)blockIdx.y, limit = item_limit(s);
+    const int block = (int)blockIdx.x, group = (int)blockIdx.y, limit = s.item_limit;
     const int32_t *mine = first + group * (s.n_scores + 1) + block;
     const int begin = ld_global(mine), end = ld_global(mine + 1);
     if (end - begin <= limit)

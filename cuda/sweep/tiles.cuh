@@ -41,13 +41,13 @@ struct Scratch {
 /// Two for each full item: one for it, one for a shorter one that ends a block.
 MSA_BOTH_SIDES inline int64_t n_splits(const Shape &s)
 {
-    return 2 * ((int64_t)s.capacity * s.topk / item_limit(s) + 1);
+    return 2 * ((int64_t)s.capacity * s.topk / s.item_limit + 1);
 }
 
 /// Where such an item stores its dK and dV.
 PTX_INLINE int64_t split_at(const Shape &s, int group, int begin, int end)
 {
-    const int limit = item_limit(s);
+    const int limit = s.item_limit;
     return group * n_splits(s) + 2 * (begin / limit) + (end - begin < limit);
 }
 
@@ -203,7 +203,7 @@ PTX_INLINE void store_block(const Shape &s, const Out &out, const Work &work, in
     // [owner]
     const int lane = (int)threadIdx.x % 32;
     const int32_t *first = out.w.first + work.group * (s.n_scores + 1) + work.block;
-    const bool alone = !out.w.items || ld_global(first + 1) - ld_global(first) <= item_limit(s);
+    const bool alone = !out.w.items || ld_global(first + 1) - ld_global(first) <= s.item_limit;
     if (alone) { // the block's only item owns its rows of dK and dV
         auto row = [&](float *x) {
             return [&s, &work, x, key, lane](int half) {
