@@ -92,13 +92,14 @@ while IFS=$'\t' read -r of _ step what _ _; do
     outcome[$step]=$what
     [[ $what == ok && $step == bench* && ! -e $DIR/${step#bench }.json ]] && outcome[$step]=begun # its file is gone
     [[ $what != begun ]] || begun[$step]=$((${begun[$step]:-0} + 1))
+    [[ $what != 'goes on' ]] || outcome[$step]=begun begun[$step]=0
 done < <(awk -F '\t' 'NF == 6' "$table")
 
 # A step waits for what it needs: a kernel is timed if it agrees, and a peer beside a kernel that was timed.
 declare -A needs=()
 over() { # over STEP: whether it has ended, or cannot begin any more
     local need=${needs[$1]:-}
-    [[ ${outcome[$1]:-begun} == begun ]] || return 0
+    [[ ${outcome[$1]:-begun} =~ ^(begun|'goes on')$ ]] || return 0
     [[ -n $need ]] && over "$need" && [[ ${outcome[$need]:-} != ok ]]
 }
 ready() { # ready STEP
@@ -170,7 +171,7 @@ steps+=("${late[@]}")
 well() { # whether nothing failed
     local step
     for step in "${!outcome[@]}"; do
-        [[ ${outcome[$step]} =~ ^(ok|reported|begun|'left out')$ ]] || return 1
+        [[ ${outcome[$step]} =~ ^(ok|reported|begun|'goes on'|'left out')$ ]] || return 1
     done
 }
 stop() { # stop STATUS WHY: nothing more can be done now
@@ -187,7 +188,7 @@ judge() { # judge STEP STATUS LIMIT: its outcome, and what it said
     124) outcome[$1]=hung said="no end within $3 s" ;;
     *) outcome[$1]=crashed said="exit status $2${said:+: $said}" ;;
     esac
-    [[ $1 != tune || $2 -ne 0 ]] || ! grep -q '^left: ' "$W/log" || outcome[$1]=begun
+    [[ $1 != tune || $2 -ne 0 ]] || ! grep -q '^left: ' "$W/log" || outcome[$1]='goes on'
     [[ $1 != sanitizer* ]] || said="${outcome[$1]}: $(grep -m1 'ERROR SUMMARY' "$W/log" || echo "$said")" outcome[$1]=reported
 }
 attempt() { # attempt STEP COMMAND...: its outcome on record; none where the budget cut it off

@@ -52,6 +52,7 @@ awk -F '\t' -v id="$id" '
             step = order[i]
             if (outcome[step] == "reported") { reports++; clean += said[step] ~ / 0 errors/ }
             else if (outcome[step] == "begun") list("- CUT SHORT: " step)
+            else if (outcome[step] == "goes on") list("- goes on: " step ": " said[step])
             else if (outcome[step] == "left out") list("- left out: " step ": " said[step])
             else if (outcome[step] != "ok") list("- NOT PASSED: " step ": " outcome[step] ": " said[step])
         }

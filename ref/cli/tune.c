@@ -134,15 +134,24 @@ static int open_trials(const tune *u, int parameter, trials *all, bool *open)
     return 0;
 }
 
-static tuning_entry *entry_of(tuning *t, int parameter, int value)
+static tuning_entry *find_entry(tuning *t, int parameter, int value)
 {
     for (int i = 0; i < t->n; i++)
         if (t->entry[i].parameter == parameter && t->entry[i].value == value)
             return &t->entry[i];
-    if (t->n == TUNING_MAX)
-        return NULL;
-    t->entry[t->n] = (tuning_entry){.parameter = parameter, .value = value};
-    return &t->entry[t->n++];
+    return NULL;
+}
+
+/* One that begins. */
+static tuning_entry *begin_entry(tuning *t, int parameter, int value)
+{
+    tuning_entry *e = find_entry(t, parameter, value);
+    if (!e) {
+        e = &t->entry[t->n++];
+        *e = (tuning_entry){.parameter = parameter, .value = value};
+    }
+    e->begun++;
+    return e;
 }
 
 /* The best that is known, and the time it takes beside the preset's. */
@@ -176,8 +185,8 @@ static int tune_parameter(tune *u, int parameter, trials *all)
     for (size_t i = 0; i < sizeof p->tries / sizeof *p->tries && p->tries[i]; i++)
         value[n++] = p->tries[i];
     for (int i = 0; i < n && here && !bad; i++) {
-        tuning_entry *e = entry_of(&u->kept, parameter, value[i]);
-        if (!e || e->ms > 0 || e->begun >= LAST_TRY)
+        const tuning_entry *e = find_entry(&u->kept, parameter, value[i]);
+        if (e && (e->ms > 0 || e->begun >= LAST_TRY))
             continue;
         if (timing_now() - u->start + u->longest >= u->budget) {
             u->n_left++;
@@ -186,10 +195,8 @@ static int tune_parameter(tune *u, int parameter, trials *all)
         if (!open)
             bad = open_trials(u, parameter, all, &here);
         open = true;
-        if (here && !bad) {
-            e->begun++;
-            bad = measure(u, all, e);
-        }
+        if (here && !bad)
+            bad = measure(u, all, begin_entry(&u->kept, parameter, value[i]));
     }
     close_trials(all);
     settle(u, parameter);

@@ -18,13 +18,13 @@ typedef struct tuning_entry {
     bool verified; /**< its results agreed with the reference before and after */
 } tuning_entry;
 
-#define TUNING_MAX (9 * MSA_N_TUNABLES)
+#define TUNING_MAX (9 * MSA_N_TUNABLES) /* values that are tried, and what a file may hold */
 typedef struct tuning {
     char device[128]; /**< as msa_about calls it */
     char build[80];   /**< the commit of the program that measured */
     int value[MSA_N_TUNABLES];
     int n;
-    tuning_entry entry[TUNING_MAX];
+    tuning_entry entry[2 * TUNING_MAX]; /**< a file's, and then others */
 } tuning;
 
 /** Whether this build reads and writes such files (it needs the JSON library jansson). */
