@@ -110,9 +110,13 @@ function in_section(i, tag, k, all) {
 
 # ---- Costs ---------------------------------------------------------------------------------------------------------
 
-function opcode(i, text) {
+function unconditional(i, text) {
     text = code[i]
     sub(/^@!?U?P[0-9T]+ +/, "", text)
+    return text
+}
+function opcode(i, text) {
+    text = unconditional(i)
     sub(/[ ,].*/, "", text)
     return text
 }
@@ -171,7 +175,7 @@ function find_loop(marker, i, k, to, target, here, best, last_exit) {
             to = at[target]
             if (!to || to > i) continue
             here = 0
-            for (k = to; k <= i; k++) here += opcode(k) ~ ("^" marker)
+            for (k = to; k <= i; k++) here += unconditional(k) ~ ("^" marker)
             if (here > best || (here && here == best && i - to < loop_to - loop_from)) {
                 best = here; loop_from = to; loop_to = i
             }

@@ -113,19 +113,24 @@ static Pairs pairs_of(const Problem &p)
         }
     return sum;
 }
-/// Tokens of the key blocks that somebody chose, by group; and the worklist's items.
-static double touched_tokens(const Problem &p)
+/// Items of at most `limit` entries that the worklist has, and tokens of their key blocks.
+struct Worklist {
+    double items = 0, tokens = 0;
+};
+static Worklist worklist_of(const Problem &p, int64_t limit)
 {
-    double sum = 0;
+    Worklist sum;
     const int64_t n_blocks = msa_n_blocks(&p.s), per_group = p.s.n_q * p.s.topk;
     for (int r = 0; r < p.s.n_kv_heads; r++) {
         vector<int64_t> chosen((size_t)n_blocks);
         for (int64_t a = 0; a < per_group; a++)
             if (p.ids[(size_t)(r * per_group + a)] >= 0)
                 chosen[(size_t)p.ids[(size_t)(r * per_group + a)]]++;
-        for (int64_t b = 0; b < n_blocks; b++) // a hot block is loaded once an item
-            sum += (double)(ceil_div(chosen[(size_t)b], msa_item_limit(&p.s)) *
-                            std::min<int64_t>(p.s.block, p.s.n_kv - b * p.s.block));
+        for (int64_t b = 0; b < n_blocks; b++) { // a hot block is loaded once an item
+            const double items = (double)ceil_div(chosen[(size_t)b], limit);
+            sum.items += items;
+            sum.tokens += items * (double)std::min<int64_t>(p.s.block, p.s.n_kv - b * p.s.block);
+        }
     }
     return sum;
 }
@@ -137,12 +142,12 @@ static void within_one_percent(const char *what, double counted, double formula,
         what, counted, formula, named, 100 * off);
 }
 
-/// What reverse/scan moves, with one range of blocks and one segment of queries.
-static double reverse_bytes(const msa_shape &s)
+/// What reverse/scan moves, with one range of blocks, one segment of queries and room for so many items.
+static double reverse_bytes(const msa_shape &s, double items)
 {
     const double t = (double)s.n_q, hkv = s.n_kv_heads, k = s.topk, n_blocks = (double)msa_n_blocks(&s);
     return 4 * hkv * (2 * t * k + 10 * n_blocks + 2 + t * k) + 4 * 32 * k * (hkv * (hkv + 1) / 2 + 1) +
-           16 * (double)msa_first_item(&s, 1);
+           16 * items;
 }
 
 static void judge(Problem &p, const char *selection)
@@ -163,11 +168,14 @@ static void judge(Problem &p, const char *selection)
 
     // KV-outer: K and V of the touched blocks, Q and partials of every pair, partials again and O.
     c = count(p, "sparse/kv_outer");
-    const double capacity = (double)msa_first_item(&s, 1);
-    const double reverse = reverse_bytes(s);
-    const double worklist = 16 * capacity + 4 * pairs.n, partial_lse = 8 * group * pairs.n;
+    const int64_t limit = 32 * (int64_t)(64 / group); // entries of its items
+    const Worklist list = worklist_of(p, limit);
+    const double capacity = hkv * ((double)msa_n_blocks(&s) + (double)(s.n_q * s.topk / limit)),
+                 ends = std::min(std::min(capacity, 132.0), capacity - list.items);
+    const double reverse = reverse_bytes(s, capacity);
+    const double worklist = 48 * (list.items + ends) + 4 * pairs.n, partial_lse = 8 * group * pairs.n;
     within_one_percent("KV-outer", (double)(c.load_bytes + c.store_bytes),
-                       4 * d * touched_tokens(p) + 4 * group * d * pairs.n + 2 * group * d * pairs.n +
+                       4 * d * list.tokens + 4 * group * d * pairs.n + 2 * group * d * pairs.n +
                            2 * hq * t * d,
                        reverse + worklist + partial_lse + 4 * k * hq * t + lse);
 }
@@ -275,14 +283,14 @@ static void judge_gradients(Problem &p, bool all, std::mt19937 &rng)
     p.dk.resize((size_t)(n_kv * hkv * d) + 64), p.dv.resize(p.dk.size()),
         p.dki.resize((size_t)(n_kv * di) + 64);
     const Pairs pairs = pairs_of(p);
-    const double tokens = touched_tokens(p),
-                 used = touched_tokens(p) / n; // items, but for a short last block
+    const double tokens = worklist_of(p, msa_item_limit(&s)).tokens,
+                 used = tokens / n; // items, but for a short last block
 
     const Tiles tiles = tiles_of(p);
     simt::Counters c = count(p, "backward/kv_outer");
     const double delta = 4 * hq * t * d + 4 * hq * t, zeros = 4 * hq * t * d + 8 * hkv * n_kv * d;
     const double main = 4 * d * tokens + 4 * group * d * pairs.n + 4 * group * d * pairs.n + 16 * d * tokens;
-    const double named = reverse_bytes(s) + delta + zeros + 8 * group * pairs.n + 4 * pairs.n +
+    const double named = reverse_bytes(s, items) + delta + zeros + 8 * group * pairs.n + 4 * pairs.n +
                          32 * n * items + 16 * n * used + 2048 * hkv * blocks + 4 * pairs.n +
                          centre_bytes(p, true, d);
     const double main_fma = 5 * 16 * tiles.slices * n * d;
@@ -297,7 +305,7 @@ static void judge_gradients(Problem &p, bool all, std::mt19937 &rng)
     const double index_fma = (8 + 16) * tiles.n * n * di + 32 * tiles.steps * n * di;
     within_one_percent("kl, KV-outer", (double)(c.load_bytes + c.store_bytes),
                        2 * d * tokens + 2 * group * d * pairs.n + index,
-                       reverse_bytes(s) + (4 * group + 4) * pairs.n + 32 * n * items + index_named);
+                       reverse_bytes(s, items) + (4 * group + 4) * pairs.n + 32 * n * items + index_named);
     exactly("kl, KV-outer", c.tensor_fma, 16 * tiles.slices * n * d + index_fma);
 
     // By wgmma: tiles of 64 rows, narrow products of 8, a warpgroup more that reads its item.

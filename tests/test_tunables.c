@@ -169,7 +169,7 @@ int main(int argc, char **argv)
     has_effect(MSA_TUNE_kv_outer_chunk_most, "sparse/kv_outer", 16384, 20);
     has_effect(MSA_TUNE_auto_crossing, "prefill/auto", 100, 800);
     has_effect(MSA_TUNE_sweep_item, "backward/hopper", 8192, 16);
-    has_effect(MSA_TUNE_kv_outer_item, "sparse/kv_outer", 8192, 16);
+    has_effect(MSA_TUNE_kv_outer_item, "sparse/kv_outer", 32, 1);
     has_effect(MSA_TUNE_sweep_chunk, "backward/hopper", 32768, 20);
     has_effect(MSA_TUNE_index_part_cost, "index/fused", 0, 1000);
     has_effect(MSA_TUNE_screen_rows, "index/screened", 65536, 20);

@@ -23,12 +23,6 @@ PTX_INLINE ThreadIndex thread_index()
     return {thread / 128, thread % 128, thread % 32, thread / 32 * 16};
 }
 
-/// Where 16 bytes of a row begin in a slab of 128 bytes a row: the swizzle that TMA and wgmma know.
-template <class T> PTX_INLINE T *swizzled(T *slab, int row, int chunk)
-{
-    return slab + (row * 8 + (chunk ^ row % 8)) * (16 / (int)sizeof(T));
-}
-
 /// P of this warp's keys and the tile's rows, from S.
 template <int D, class Stage>
 PTX_INLINE void weights(float (&p)[32], const Stage &stage, const Work &work, int group)

@@ -18,6 +18,12 @@ template <int rows, int D> struct alignas(1024) Tile {
     bf16 slab[D / 64][rows * 64];
 };
 
+/// Where 16 bytes of a row begin in a slab of 128 bytes a row: the swizzle that TMA and wgmma know.
+template <class T> PTX_INLINE T *swizzled(T *slab, int row, int chunk)
+{
+    return slab + (row * 8 + (chunk ^ row % 8)) * (16 / (int)sizeof(T));
+}
+
 /* ---- Tensor maps (host) ------------------------------------------------------------------------------ */
 
 /// `rows` rows of `columns` elements that lie one after the other; a copy takes `box_rows` of them, 128 bytes wide.

@@ -57,7 +57,7 @@ struct Shape {
     int64_t n_scores; ///< blocks of the call's longest sequence: from one query's scores to the next's
     Gate gate;        ///< of the kernels that prefill/auto chooses from
     int capacity;     ///< queries that the arrays are made for: n_q, until a kernel knows better
-    int item_limit;   ///< entries of an item of reverse's worklist at most: msa_item_limit(), or fewer
+    int item_limit;   ///< entries of an item of reverse's worklist at most: msa_item_limit(), or what its caller sets
     Padding padding;
 };
 
@@ -348,10 +348,10 @@ static inline Call chunk_of(const Call &c, int q0, int n)
     return part;
 }
 
-/// The same call with items of at most so many entries.
-static inline Call with_items(Call c, int most)
+/// The same call with items of so many entries.
+static inline Call with_items(Call c, int limit)
 {
-    c.s.item_limit = most < c.s.item_limit ? most : c.s.item_limit;
+    c.s.item_limit = limit;
     return c;
 }
 

@@ -43,7 +43,7 @@ Scratch layout(const Shape &s, void *scratch)
     const int n = n_segments(s);
     const int64_t per_segment = s.n_kv_heads * s.n_scores;
     Carve carve = {(uintptr_t)scratch};
-    Scratch w;
+    Scratch w = {};
     w.offset = carve.take<int32_t>(n * per_segment);
     w.item = carve.take<int32_t>(per_segment);
     w.n_items = carve.take<int32_t>(s.n_kv_heads);
@@ -252,7 +252,8 @@ size_t workspace(const Call &c)
 
 msa_status run(const Call &c)
 {
-    ON_SIDE(reverse, launch)(c.s, c.a.ids, c.a.first, c.a.entries, c.a.items, c.work, c.stream);
+    const Arrays &a = c.a;
+    ON_SIDE(reverse, launch)(c.s, a.ids, a.first, a.entries, a.items, c.work, c.stream);
     return MSA_OK;
 }
 

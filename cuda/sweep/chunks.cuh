@@ -15,6 +15,12 @@ namespace
 
 constexpr size_t scratch_limit = (size_t)1 << 33; ///< bytes, about, that a chunk of queries may take
 
+/// Entries of an item.
+inline int sweep_item(const Shape &s)
+{
+    const int most = tuned(MSA_TUNE_sweep_item);
+    return most < s.item_limit ? most : s.item_limit;
+}
 /// As many queries as the scratch allows: the last of a sequence, which see most.
 inline int chunk_length(const Call &c, const Task &task, bool full)
 {
@@ -66,7 +72,7 @@ msa_status sweep_chunk(const Call &call, const Task &task, bool full, const Laun
 /// The bytes for the largest chunk: the last one.
 inline size_t chunk_workspace(const Call &call, const Task &task, bool full)
 {
-    const Call c = with_items(call, tuned(MSA_TUNE_sweep_item));
+    const Call c = with_items(call, sweep_item(call.s));
     const int n = chunk_length(c, task, full);
     return n > 0 ? layout(chunk_of(c, c.s.n_q - n, n), task, full, nullptr).bytes : 0;
 }
@@ -82,7 +88,7 @@ inline size_t sweep_workspace(const Call &c, const Task &task)
 template <int D, int DI, int N, bool main, bool kl, class Launch>
 msa_status sweep_all(const Call &call, const Task &task, const Launch &launch_sweep)
 {
-    const Call c = with_items(call, tuned(MSA_TUNE_sweep_item));
+    const Call c = with_items(call, sweep_item(call.s));
     const bool full = !c.a.ids;
     const int step = chunk_length(c, task, full);
     const Task mine = {main, kl, task.deterministic, task.ids};
