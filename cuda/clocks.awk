@@ -71,6 +71,7 @@ n > 0 && /^[ \t]+\/\* 0x[0-9a-f]+ \*\/$/ {
 END { flush_function(); if (!rows) exit bad; for (r = 1; r <= rows; r++) if (!(r in done)) fail(object ": no function has " wants[r]); exit bad }
 
 function flush_function(r) {
+    find_aside()
     for (r = 1; r <= rows; r++)
         if (n && !(r in done) && name ~ wants[r]) {
             done[r] = 1
@@ -79,6 +80,19 @@ function flush_function(r) {
             else part(field[2], field)
         }
     split("", at); n = 0
+}
+
+# A shuffle that lanes come to one by one is done again, behind the function's end: lanes of these kernels come together.
+function find_aside(i, k, first, alone) {
+    split("", aside); first = 0; alone = 0
+    for (i = 1; i <= n; i++)
+        if (opcode(i) == "EXIT") first = i + 1
+    for (i = first; first && i <= n; i++) {
+        if (opcode(i) ~ /^WARPSYNC/) alone = 1
+        if (code[i] !~ /^BRA/) continue
+        for (k = first; alone && k <= i; k++) aside[k] = 1
+        first = i + 1; alone = 0
+    }
 }
 
 # Sections are lines between two marks "// [TAG]" of a file of cuda/, which may stand there more than once.
@@ -101,7 +115,7 @@ function in_sections(i, tags, k, tag) {
     return 0
 }
 function in_section(i, tag, k, all) {
-    if (tag == "-" || opcode(i) ~ /GMMA/) return 0 # the compiler may give a product its neighbour's line
+    if (tag == "-" || i in aside || opcode(i) ~ /GMMA/) return 0 # the compiler may give a product its neighbour's line
     section(tag)
     for (k = split(from[i], all, " "); k > 0; k--)
         if ((tag, all[k]) in within) return 1

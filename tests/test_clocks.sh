@@ -34,9 +34,16 @@ cat > code <<'SASS'
                                                                          /* 0x000fea0003800000 */
         /*0070*/               @P0 BRA `(.L_x_1) ;                       /* 0x0000000000500947 */
                                                                          /* 0x000fea0003800000 */
+	//## File "/a/cuda/a.cu", line 3
+        /*0080*/                   WARPSYNC.COLLECTIVE R6, `(.L_x_1) ;   /* 0x0000000006087348 */
+                                                                         /* 0x000fea0003c00000 */
+        /*0090*/                   SHFL.BFLY PT, R18, R19, 0x2, 0x1f ;   /* 0x0c401f0013127f89 */
+                                                                         /* 0x000e2400000e0000 */
+        /*00a0*/                   BRA `(.L_x_1) ;                       /* 0x0000000000500947 */
+                                                                         /* 0x000fea0003800000 */
 SASS
 # Two warpgroups. Tensor cores: 64 clocks of a product for each. Issue: 4 instructions, 2 of the insertion. Shared memory:
-# 48 clocks for a product's operands. Alone: 1 + 2 + 2 + 5, and 30 + 4 for the insertion, which waits for its load; half
+# 48 clocks for a product's operands. What follows the end is a shuffle done again, and not counted. Alone: 1 + 2 + 2 + 5, and 30 + 4 for the insertion, which waits for its load; half
 # of these 44 is hidden, and a turn takes 64 + 22.
 table() { # table ISSUE [FUNCTION [TAG [INSTRUCTIONS]]]
     cat << DEF

@@ -1556,25 +1556,34 @@ __global__ void handed_over(float *data, uint32_t *flag, float *out, Hand how)
     }
 }
 
-/// A fence by each thread, a barrier, and a relaxed atomic by one of them: so does the last block of a row.
-__global__ void last_block_adds(float *part, uint32_t *ticket, float *sum, bool fences)
+/// The last block of a row: a barrier, and an atomic by one thread that releases and acquires; or a fence by each thread
+/// and a relaxed one.
+enum class Ticket { acq_rel, fences, early, relaxed };
+__global__ void last_block_adds(float *part, uint32_t *ticket, float *sum, Ticket how)
 {
     ReduceSmem &s = shared<ReduceSmem>();
     const unsigned t = threadIdx.x;
-    st_global(&part[blockIdx.x * 64 + t], (float)t); // BLAME: ticket without fences
-    if (fences)
+    uint32_t drawn = 0;
+    st_global(&part[blockIdx.x * 64 + t], (float)t); // BLAME: ticket of the last block
+    if (how == Ticket::fences)
         __threadfence();
+    if (how == Ticket::early && t == 0)
+        drawn = atom_add_acq_rel(ticket, 1); // before the barrier of those who stored
     __syncthreads();
+    if (how == Ticket::acq_rel && t == 0)
+        drawn = atom_add_acq_rel(ticket, 1);
+    else if (how != Ticket::early && t == 0)
+        drawn = atomicAdd(ticket, 1u);
     if (t == 0)
-        st_shared((uint32_t *)&s.part[0], atomicAdd(ticket, 1u));
+        st_shared((uint32_t *)&s.part[0], drawn);
     __syncthreads();
     if (ld_shared((uint32_t *)&s.part[0]) + 1 < gridDim.x)
         return;
-    if (fences)
+    if (how == Ticket::fences)
         __threadfence();
     float all = 0;
     for (unsigned b = 0; b < gridDim.x; b++)
-        all += ld_global(&part[b * 64 + t]); // BLAME: ticket without fences
+        all += ld_global(&part[b * 64 + t]); // BLAME: ticket of the last block
     st_global(&sum[t], all);
 }
 
@@ -1987,10 +1996,17 @@ static void order_of_blocks()
     });
     for (Hand how : {Hand::relaxed, Hand::half_fenced, Hand::early, Hand::plain})
         wrong("handed over", "race", [&] { hand(how); });
-    twins("ticket without fences", "race", [&](bool ok) {
+    auto last = [&](Ticket how) {
         flag = 0;
-        LAUNCH(last_block_adds, 4, 64, sizeof(ReduceSmem), nullptr, parts.data(), &flag, out.data(), ok);
-    });
+        LAUNCH(last_block_adds, 4, 64, sizeof(ReduceSmem), nullptr, parts.data(), &flag, out.data(), how);
+    };
+    for (Ticket how : {Ticket::acq_rel, Ticket::fences})
+        right("the last block adds up", [&] {
+            last(how);
+            return out[63] == 4 * 63;
+        });
+    for (Ticket how : {Ticket::early, Ticket::relaxed})
+        wrong("ticket of the last block", "race", [&] { last(how); });
     twins("lost update", "race", [&](bool ok) { LAUNCH(lost_update, 4, 32, 0, nullptr, out.data(), ok); });
     auto together = [&](unsigned blocks, unsigned threads, size_t bytes, bool moves) {
         options.resident = (int)blocks;

@@ -467,14 +467,20 @@ static Problem batch(const msa_shape &sizes, int t, const vector<int32_t> &lens,
 /// What attending to n tokens of a row moves beside its K and V: in parts of whole steps of 64 tokens.
 static double row_costs(const msa_shape &s, int64_t n, int64_t count, double *parts)
 {
-    const int64_t tokens = ceil_div(ceil_div(n, (int64_t)64), count) * 64;
+    const int64_t tokens = ceil_div(ceil_div(n, (int64_t)128), count) * 128;
     const double group = s.n_heads / s.n_kv_heads, d = s.d_head;
     double pages = 0;
     *parts = (double)ceil_div(n, tokens);
-    for (int64_t first = 0; first < n; first += tokens) // ids of up to 32 pages at a time, to each of 4 warps
-        pages += 16 * (double)(ceil_div(std::min(n, first + tokens), (int64_t)s.block) - first / s.block);
-    return pages + *parts * (2 * group * d + group * (8 + 4 * d) + group * (16 + 4 * d)) +
-           group * (2 * d + 4);
+    for (int64_t first = 0; first < n; first += tokens) // ids of up to 32 pages at a time, to each of 8 warps
+        pages += 32 * (double)(ceil_div(std::min(n, first + tokens), (int64_t)s.block) - first / s.block);
+    return pages + *parts * (2 * group * d + group * (8 + 4 * d) + group * (8 + 4 * d)) + group * (2 * d + 4);
+}
+
+/// Bytes of lists of `each` candidates, one a segment: the best of all, then those lists whole that have one of the best
+/// `each` of these. Where all tie, all have.
+static double read_candidates(double segments, int64_t each, bool all_tie)
+{
+    return 8 * (segments + (all_tie ? segments : std::min(segments, (double)each)) * (double)each);
 }
 
 /// The stages of 128 keys of all requests are one line in equal pieces.
@@ -489,8 +495,8 @@ static void judge_step(const msa_shape &sizes, int t, const vector<int32_t> &len
     const int64_t columns = rows <= 8 ? 8 : rows <= 16 ? 16 : rows <= 32 ? 32 : 64;
     const int64_t most = ceil_div((capacity - 1) / s.block * s.block, (int64_t)128);
     const int64_t pieces_there = std::min<int64_t>(n * most, 132);
-    const int64_t most_parts = std::min(ceil_div(std::min(capacity, (int64_t)s.topk * s.block), (int64_t)64),
-                                        std::max<int64_t>(264 / all_rows, 1));
+    const int64_t most_parts = std::min(ceil_div(std::min(capacity, (int64_t)s.topk * s.block), (int64_t)128),
+                                        std::max<int64_t>(132 / all_rows, 1));
     vector<int64_t> stages;
     int64_t total = 0;
     for (int32_t length : lens)
@@ -518,10 +524,10 @@ static void judge_step(const msa_shape &sizes, int t, const vector<int32_t> &len
             const int64_t tokens = std::min<int64_t>(local, s.topk - 1) * s.block + position % s.block + 1;
             double parts;
             main_branch += s.n_kv_heads * row_costs(s, tokens, most_parts, &parts);
-            candidates += s.n_kv_heads * parts * 8 * segments * (s.topk - 1);
+            candidates += s.n_kv_heads * parts * read_candidates(segments, s.topk - 1, false);
             chosen += s.n_kv_heads * 4.0 * s.d_head * (double)tokens;
             ids += s.n_kv_heads *
-                   ((double)most_parts * (512 + 4 * n) + 4 * s.topk + 4); // lengths; ids out, a ticket
+                   ((double)most_parts * (1024 + 4 * n) + 4 * s.topk + 4); // lengths; ids out, a ticket
         }
     }
     tap_note("step: %d requests, T=%d heads=%d:%d width=%d:%d block=%d k=%d, %s keys", n, t, s.n_heads,
@@ -533,8 +539,8 @@ static void judge_step(const msa_shape &sizes, int t, const vector<int32_t> &len
     if (small && !tap_full())
         return; // a dense step reads no index keys
 
-    const int64_t all = std::min(ceil_div(capacity, (int64_t)64), std::max<int64_t>(264 / all_rows, 1));
-    double dense = 0, named = 4.0 * (double)all_rows + 512.0 * (double)(all * all_rows);
+    const int64_t all = std::min(ceil_div(capacity, (int64_t)128), std::max<int64_t>(132 / all_rows, 1));
+    double dense = 0, named = 4.0 * (double)all_rows + 1024.0 * (double)(all * all_rows);
     for (int32_t length : lens)
         for (int i = 0; i < t; i++) {
             double parts;
@@ -567,8 +573,8 @@ static void judge_screened_step(const msa_shape &sizes, const vector<int32_t> &l
             memset(codes + p.table[(size_t)(r * width + b)] * s.block * di, 10 + b, (size_t)(s.block * di));
     const int64_t columns = rows <= 8 ? 8 : 16, most = (capacity - 1) / s.block,
                   shares = std::min<int64_t>(n * most, 132);
-    const int64_t most_parts = std::min(ceil_div(std::min(capacity, (int64_t)s.topk * s.block), (int64_t)64),
-                                        std::max<int64_t>(264 / (n * rows), 1));
+    const int64_t most_parts = std::min(ceil_div(std::min(capacity, (int64_t)s.topk * s.block), (int64_t)128),
+                                        std::max<int64_t>(132 / (n * rows), 1));
     vector<int64_t> stages;
     int64_t total = 0;
     for (int32_t length : lens)
@@ -594,7 +600,7 @@ static void judge_screened_step(const msa_shape &sizes, const vector<int32_t> &l
         keys += (double)(of * 128 * di + asked * 128 * 2 * di);
         settled_stages += (double)asked, settled += (double)(asked * rows);
         screened += 8 * segments * (double)(keep * rows) + 4.0 * (double)(of * rows);
-        settling += 8 * segments * segments * (double)(keep * rows); // lower bounds
+        settling += segments * (double)rows * read_candidates(segments, keep, all_tie); // lower bounds
         // An upper bound for who asks, or all of who do not; pages; once more for each row; a place in its list, and that.
         settling += 4.0 * (double)(asked + (of - asked) * rows) + 4.0 * (double)asked +
                     4.0 * (double)(asked * rows) + 8.0 * (double)(asked * rows);
@@ -602,8 +608,8 @@ static void judge_screened_step(const msa_shape &sizes, const vector<int32_t> &l
         const int64_t tokens = std::min<int64_t>(local, keep) * s.block + position % s.block + 1;
         double parts;
         main_branch += (double)rows * row_costs(s, tokens, most_parts, &parts);
-        selecting += (double)rows * (parts * (512 + 8.0 * (double)asked) +
-                                     (double)most_parts * (512 + 4 * n) + 4 * s.topk + 4);
+        selecting += (double)rows * (parts * (128 + 8.0 * (double)asked) +
+                                     (double)most_parts * (1024 + 4 * n) + 4 * s.topk + 4);
         chosen += (double)rows * 4.0 * s.d_head * (double)tokens;
     }
     tap_note("step that screens: %d requests, heads=%d:%d width=%d:%d block=%d k=%d, %s", n, s.n_heads,

@@ -47,11 +47,11 @@ static double msa_bytes(const msa_shape *s, double n, double index_element)
 /* [bytes] */
 
 /* [merge_bytes] */
-/* What so many parts a head cost: a vector with its maximum and sum is written, and read by the
- * merge, which looks at maximum and sum twice. */
+/* What so many parts a head cost: a vector with its maximum and sum is written, and read by who
+ * merges. */
 static double merge_bytes(const msa_shape *s, int parts)
 {
-    return (double)parts * s->n_heads * ((8 + 4 * s->d_head) + (16 + 4 * s->d_head));
+    return (double)parts * s->n_heads * 2 * (8 + 4 * s->d_head);
 }
 /* [merge_bytes] */
 

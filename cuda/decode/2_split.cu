@@ -5,7 +5,7 @@
  * Idea: (1) a CTA scores 128 keys for all queries and groups, which it reads once, 16 bytes a thread and in a
  * row, into shared memory; a thread owns a key and goes through the queries, four at a time. (2) A CTA of 16
  * warps selects a row. (3) A CTA attends to one selected block of one (query, group), whose G heads share its
- * keys and values. (4) A warp merges the parts of a head.
+ * keys and values. (4) A CTA merges the parts of a group's heads.
  * Bytes: index keys once for up to 64 rows, K and V once for the heads of a group; exactly: chapter 15, design
  * notes.
  * Floor: the step's bytes, or from about 18 rows on the CUDA cores: T Hkv di S multiply-adds at 128 a clock
@@ -206,24 +206,20 @@ __global__ void __launch_bounds__(threads) attend(Shape largest, Pages pages, co
 /* ---- (4) Merge ------------------------------------------------------------------------------------- */
 
 struct MergeSmem {
-    float weight[warps][max_parts];
+    float2 weight[max_group][max_parts];
 };
 
-/// A warp a head row.
+/// A CTA a group of a query.
 template <int D, class Out>
-__global__ void __launch_bounds__(threads)
-    merge(Shape largest, Pages pages, int batch, Parts parts, Out *o, float *lse)
+__global__ void __launch_bounds__(threads) merge(Shape largest, Pages pages, Parts parts, Out *o, float *lse)
 {
-    const int warp = (int)threadIdx.x / 32;
-    const int64_t row = (int64_t)blockIdx.x * warps + warp;
-    const int query = (int)(row / largest.n_heads), i = query % largest.n_q;
-    if (query >= batch * largest.n_q)
-        return;
+    const int r = (int)blockIdx.x, query = (int)blockIdx.y, i = query % largest.n_q;
     const Shape s = request(largest, pages, query / largest.n_q);
     if (i < s.n_q)
-        merge_row<D>(parts, row, ceil_div(selected(s, i), s.block), shared<MergeSmem>().weight[warp], o, lse);
+        merge_group<D, warps>(parts, lse_at(s, query, r * s.group), s.group,
+                              ceil_div(selected(s, i), s.block), shared<MergeSmem>().weight, o, lse);
     else
-        pad_head(row, D, 32, o, lse);
+        pad_row(s, query, r, D, nullptr, o, lse);
 }
 
 /* ---- The launches ------------------------------------------------------------------------------------- */
@@ -278,8 +274,8 @@ msa_status run(const Call &c)
                sizeof(AttendSmem<d.value>), c.stream, s, c.pages, c.a.q, c.a.k, c.a.v, c.a.ids, w.parts);
         with_output(c, [&](auto *o) {
             LAUNCH((merge<d.value, std::remove_pointer_t<decltype(o)>>),
-                   dim3(ceil_div(queries * (unsigned)s.n_heads, (unsigned)warps)), dim3(threads),
-                   sizeof(MergeSmem), c.stream, s, c.pages, c.batch, w.parts, o, c.a.lse);
+                   dim3((unsigned)s.n_kv_heads, queries), dim3(threads), sizeof(MergeSmem), c.stream, s,
+                   c.pages, w.parts, o, c.a.lse);
         });
     });
     return MSA_OK;

@@ -7,7 +7,7 @@
  * T Hkv index queries its columns; the stages of all requests form one line, cut into equal shares, one for
  * each SM, and each share leaves k - 1 candidates a row, never scores (score.cuh). (3) Every CTA that attends
  * to a row first selects from the candidates, then takes its part of the chosen tokens, and the last one
- * merges (split_attend.cuh). 8-bit index keys are decoded to bf16 in shared memory.
+ * merges (split_attend.cuh). 8-bit index keys are decoded to bf16 in registers.
  * With an 8-bit copy of the keys, from screen_from() blocks on: (1) beside that update codes stream by in the
  * keys' place and bound every block's score (screen_blocks.cuh); (2) what the bounds leave open is scored by the
  * same products as ever (settle_blocks.cuh), and (3) selects from that. The ids are the same.
@@ -17,6 +17,8 @@
  * 8-bit keys, 144 MB exact from 8 bits.
  * Estimate: at S = 1M and M3's sizes, on an H800 and an H200, 0.081 and 0.057 ms, with 8-bit keys 0.041 and
  * 0.029, exact from 8 bits 0.044 and 0.031; dense 0.641 and 0.447.
+ * Machine code (cuda/clocks.def): a stage takes an H200's memory 1820 clocks and its warps 670, one of codes 910 and
+ * 590, of E4M3 keys 910 and 1170. Of the last launch, one request's select takes 2 us of these counts, its merge 2.1.
  * Waste: each CTA of a row repeats its selection; lists grow one entry at a time, which the ring hides only
  * while it is full; G < 16 heads pad 16 rows; P is rounded to bf16. A stage of 128 keys is settled for all its
  * blocks and rows if one asks. What was dropped: chapter 15, design notes.
@@ -31,38 +33,39 @@ namespace
 
 template <int D> struct LastSmem {
     AttendSmem<D> attend;
+    KeptKeys kept;
+    int32_t ids[max_blocks];
     Line line;
 };
 
-/// The row's ids, from the candidates of its request's segments or, of a step that screens, from its settled ones; all
-/// threads call it.
+/// The row's ids, by a warp: from the candidates of its request's segments or, of a step that screens, from its settled
+/// ones.
+// [select]
 template <int D>
 PTX_INLINE void select(LastSmem<D> &m, const Job &job, const Screening &x, const Shape &s, int query, int r,
                        int max_shares)
 {
     const int n = query / job.largest.n_q, i = query % job.largest.n_q;
-    const int row = i * s.n_kv_heads + r, each = s.topk - 1, local = local_block(s, i);
-    const auto keep = [&](int slot, int32_t id) { st_shared(&m.attend.ids[slot], id); };
+    const int row = i * s.n_kv_heads + r, local = local_block(s, i);
+    uint64_t best = first_entry((int)threadIdx.x % 32, 32, s.topk, local);
     if (x.copy.codes) {
         const int64_t list = (int64_t)n * job.rows + row;
         const int settled = (int)ld_global(x.n_settled + list);
         if (x.done && blockIdx.x == 0 && threadIdx.x == 0)
             count_row(s, local, settled, x.done);
-        select_by_block(
-            m.attend.lists, s.topk, local, settled,
-            [&](int c) { return ld_global(x.settled + list * x.blocks + c); }, keep);
-    } else {
+        const uint64_t *const keys = x.settled + list * x.blocks;
+        best = take(best, m.kept, s.topk, settled, [&](int c) { return keys + c; });
+    } else if (s.topk > 1) {
         const SharesOf of = shares_of_request(m.line, job.batch, max_shares, n);
-        select_by_block(
-            m.attend.lists, s.topk, local, of.n * each,
-            [&](int c) { return ld_global(candidates_of(job, of.first + c / each, n, row) + c % each); },
-            keep);
+        best = take_lists(best, m.kept, s.topk, of.n, s.topk - 1, candidates_of(job, of.first, n, row),
+                          job.rows * (s.topk - 1));
     }
-    __syncthreads();
+    store_ids(best, s.topk, [&](int slot, int32_t id) { st_shared(&m.ids[slot], id); });
 }
+// [select]
 
 template <int D, class Out>
-__global__ void __launch_bounds__(attend_threads)
+__global__ void __launch_bounds__(attend_threads, 1)
     attend(Job job, Screening x, int shares, const bf16 *q, const bf16 *k, const bf16 *v, Parts parts,
            uint32_t *tickets, int32_t *ids, Out *o, float *lse)
 {
@@ -79,13 +82,14 @@ __global__ void __launch_bounds__(attend_threads)
         pad_row(s, query, r, D, ids, o, lse);
     if (i >= s.n_q || part.first >= part.n)
         return;
-    select(m, job, x, s, query, r, shares); // every part of a row finds the same ids
+    if (t < 32)
+        select(m, job, x, s, query, r, shares); // every part of a row finds the same ids
+    __syncthreads();
     if (blockIdx.x == 0 && t < s.topk)
-        st_global(ids + row_at(s, query, r) * s.topk + t, ld_shared(&m.attend.ids[t]));
+        st_global(ids + row_at(s, query, r) * s.topk + t, ld_shared(&m.ids[t]));
     const int piece = job.pages.piece, each = s.block / piece;
-    attend_part(m.attend, s, part, piece, r, q + q_at(s, query, r * s.group, D), k, v, [&](int g) {
-        return piece_of(job.pages, n, ld_shared(&m.attend.ids[g / each]) * each + g % each);
-    });
+    attend_part(m.attend, s, part, piece, r, q + q_at(s, query, r * s.group, D), k, v,
+                [&](int g) { return piece_of(job.pages, n, ld_shared(&m.ids[g / each]) * each + g % each); });
     finish_part(m.attend, s, part, query, r, parts, tickets + (int64_t)query * s.n_kv_heads + r, o, lse);
 }
 

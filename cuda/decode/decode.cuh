@@ -197,41 +197,83 @@ struct Parts {
     float *o;
     int count; ///< parts that a row may have
 };
-constexpr int max_parts = 2 * max_sms;
+constexpr int max_parts = max_sms;
 
-/// O and LSE of a head row from its n parts, by a warp, which has `weight` in shared memory for itself.
-template <int D, class Out>
-PTX_INLINE void merge_row(const Parts &parts, int64_t row, int n, float (&weight)[max_parts], Out *o,
-                          float *lse)
+/// O and LSE of a group's head rows, number `row` and on, from their n parts each, by so many warps. Each has some of the
+/// heads, and weighs their parts by as many lanes a head as there are; then a lane adds up 16 bytes of each. The first
+/// parts are on their way meanwhile, and four parts always are.
+// [merge]
+template <int D, int warps, class Out>
+PTX_INLINE void merge_group(const Parts &parts, int64_t row, int group, int n,
+                            float2 (&weight)[max_group][max_parts], Out *o, float *lse)
 {
-    const int lane = (int)threadIdx.x % 32;
-    const float2 *ml = parts.ml + row * parts.count;
+    constexpr int heads = max_group / warps, lanes = 32 / heads; // of a warp; of a head
+    constexpr int wide = D / 4, turns = heads * wide / 32, ahead = 4;
+    const int lane = (int)threadIdx.x % 32, first = (int)threadIdx.x / 32 * heads,
+              mine = first + lane / lanes;
+    const float4 *const from = (const float4 *)(parts.o + row * parts.count * D) + lane % wide;
+    const auto head = [&](int turn) { return first + (32 * turn + lane) / wide; };
+    const auto load = [&](int a, float4(&x)[ahead][turns]) {
+        UNROLL
+        for (int i = 0; i < ahead * turns; i++) {
+            const int h = head(i % turns), part = a + i / turns;
+            x[i / turns][i % turns] =
+                ld_global_if(part < n && h < group, from + (h * parts.count + part) * wide);
+        }
+    };
+    float4 even[ahead][turns], odd[ahead][turns], sum[turns] = {};
+    const auto add = [&](int a, const float4(&x)[ahead][turns]) {
+        UNROLL
+        for (int i = 0; i < ahead * turns; i++) {
+            const int h = head(i % turns), part = a + i / turns;
+            const float w = part < n && h < group ? ld_shared(&weight[h][part].x) : 0;
+            const float4 y = x[i / turns][i % turns];
+            float4 &z = sum[i % turns];
+            z = make_float4(z.x + w * y.x, z.y + w * y.y, z.z + w * y.z, z.w + w * y.w);
+        }
+    };
+    load(0, even);
+
     // [merge_parts]
     float m = minus_infinity(), l = 0;
-    for (int a = lane; a < n; a += 32)
-        m = fmaxf(m, ld_global(ml + a).x);
-    m = warp_top(m);
-    for (int a = lane; a < n; a += 32) {
-        const float2 part = ld_global(ml + a);
+    ROLLED
+    for (int a = lane % lanes; a < n && mine < group; a += lanes) {
+        const float2 part = ld_global(parts.ml + (row + mine) * parts.count + a);
+        st_shared(&weight[mine][a], part);
+        m = fmaxf(m, part.x);
+    }
+    for (int with = 1; with < lanes; with *= 2)
+        m = fmaxf(m, shfl_xor(m, with));
+    ROLLED
+    for (int a = lane % lanes; a < n && mine < group; a += lanes) {
+        const float2 part = ld_shared(&weight[mine][a]);
         const float w = ex2(part.x - m);
-        st_shared(weight + a, w);
+        st_shared(&weight[mine][a].x, w);
         l += w * part.y;
     }
-    l = warp_sum(l);
+    for (int with = 1; with < lanes; with *= 2)
+        l += shfl_xor(l, with);
     __syncwarp();
 
-    float acc[D / 32] = {};
-    for (int a = 0; a < n; a++) {
-        const float w = ld_shared(weight + a), *part = parts.o + (row * parts.count + a) * D;
-        for (int c = 0; c < D / 32; c++)
-            acc[c] += w * ld_global(part + 32 * c + lane);
+    ROLLED
+    for (int a = 0; a < n; a += 2 * ahead) {
+        load(a + ahead, odd);
+        add(a, even);
+        load(a + 2 * ahead, even);
+        add(a + ahead, odd);
     }
-    for (int c = 0; c < D / 32; c++)
-        store(o + row * D + 32 * c + lane, acc[c] / l);
-    if (lse && lane == 0)
-        st_global(lse + row, lse_of(m, l));
     // [merge_parts]
-    __syncwarp();
+    for (int turn = 0; turn < turns; turn++) {
+        const int h = head(turn);
+        const float total = shfl(l, lanes * (h - first));
+        const float4 z = sum[turn];
+        if (h < group)
+            store_4(o + (row + h) * D + lane % wide * 4,
+                    make_float4(z.x / total, z.y / total, z.z / total, z.w / total));
+    }
+    if (lse && lane % lanes == 0 && mine < group)
+        st_global(lse + row + mine, lse_of(m, l));
 }
+// [merge]
 
 #endif

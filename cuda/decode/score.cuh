@@ -8,6 +8,7 @@
 #define MSA_SCORE_CUH
 
 #include "../kit/attend.cuh"
+#include "../kit/candidates.cuh"
 #include "e4m3.cuh"
 #include "line.cuh"
 
@@ -15,6 +16,14 @@ namespace
 {
 
 constexpr int warps = 4, consumers = 32 * warps, score_chunk = 32;
+
+/// Stages whose maxima are looked at together, so that all threads have one to do and stages follow each other without a
+/// barrier: at most so many, and no more blocks than a chunk has.
+template <int N> constexpr int most_in_round = consumers / N;
+template <int N> PTX_INLINE int stages_in_round(int blocks)
+{
+    return smaller(most_in_round<N>, score_chunk / blocks);
+}
 
 template <int DI, bool fp8> struct Ring { ///< 160 KB
     static constexpr int stages = 640 / DI;
@@ -25,14 +34,13 @@ template <int DI> struct Ring<DI, true> {
     static constexpr int stages = 1024 / DI;
     static constexpr uint32_t bytes = stage_keys * DI;
     alignas(128) uint8_t keys[stages][stage_keys * DI]; ///< as in memory
-    Tile<stage_keys, DI> decoded;                       ///< of the stage that is multiplied
     float scale[stages][stage_keys / min_piece];        ///< of each piece
 };
 
 template <int DI, int N, bool fp8> struct ScoreSmem {
     Ring<DI, fp8> ring;
     Tile<N, DI> queries[2];           ///< of a segment and the next one
-    float top[2][stage_keys / 16][N]; ///< of 16 keys each; two stages in turn
+    float top[2][most_in_round<N> * stage_keys / 16][N]; ///< of 16 keys each; two rounds in turn
     float scores[N][score_chunk + 1]; ///< of blocks that were not offered yet
     uint64_t list[N][32];
     uint64_t full[1024 / DI], empty[1024 / DI], queries_full[2], queries_empty[2];
@@ -148,29 +156,6 @@ PTX_INLINE bool produce(ScoreSmem<DI, N, fp8> &m, const Job &job, const CUtensor
     return good;
 }
 
-/// The keys of a stage where wgmma finds them.
-template <int DI> PTX_INLINE const Tile<stage_keys, DI> &operand(Ring<DI, false> &ring, int stage)
-{
-    return ring.keys[stage];
-}
-/// 16 channels of a key at a time are decoded to where the swizzle has them; ends with a barrier of all consumers.
-template <int DI> PTX_INLINE const Tile<stage_keys, DI> &operand(Ring<DI, true> &ring, int stage)
-{
-    timeline_mark("decode", 4.0 * DI);
-    for (int c = (int)threadIdx.x; c < stage_keys * DI / 16; c += consumers) {
-        const int row = c / (DI / 16), column = c % (DI / 16) * 16;
-        uint4 keys[2];
-        decode_16(keys, ld_shared((const uint4 *)ring.keys[stage] + c));
-        for (int half = 0; half < 2; half++)
-            st_shared(
-                (uint4 *)&ring.decoded.slab[column / 64][64 * row + ((column % 64 + 8 * half) ^ row % 8 * 8)],
-                keys[half]);
-    }
-    fence_proxy_async();
-    bar_sync(1, consumers);
-    return ring.decoded;
-}
-
 /// Scale of the piece that key `key` of a stage belongs to.
 template <int DI> PTX_INLINE float scale_of(const Ring<DI, false> &, int, int, int)
 {
@@ -181,21 +166,97 @@ template <int DI> PTX_INLINE float scale_of(const Ring<DI, true> &ring, int stag
     return ld_shared(&ring.scale[stage][key / piece]);
 }
 
-/// Issues 64 keys times the queries.
+/// Issues a stage's first 64 keys times the queries, and its others, then waits.
 template <int DI, int N>
-PTX_INLINE void issue(float (&d)[N / 2], const Tile<stage_keys, DI> &keys, int key,
-                      const Tile<N, DI> &queries)
+PTX_INLINE void multiply(float (&upper)[N / 2], float (&lower)[N / 2], const Ring<DI, false> &ring, int stage,
+                         const Tile<N, DI> &queries)
 {
-    wgmma_pin(d);
-    wgmma_fence();
-    // [swapped]
-    for (int step = 0; step < DI / 16; step++) {
-        const int slab = step / 4, column = step % 4 * 16;
-        wgmma_ss<N>(d, wgmma_descriptor(&keys.slab[slab][64 * key + column], 16, 1024, Swizzle::b128),
-                    wgmma_descriptor(&queries.slab[slab][column], 16, 1024, Swizzle::b128), step > 0);
+    const Tile<stage_keys, DI> &keys = ring.keys[stage];
+    const auto issue = [&](float(&d)[N / 2], int key) {
+        wgmma_pin(d);
+        wgmma_fence();
+        // [swapped]
+        for (int step = 0; step < DI / 16; step++) {
+            const int slab = step / 4, column = step % 4 * 16;
+            wgmma_ss<N>(d, wgmma_descriptor(&keys.slab[slab][64 * key + column], 16, 1024, Swizzle::b128),
+                        wgmma_descriptor(&queries.slab[slab][column], 16, 1024, Swizzle::b128), step > 0);
+        }
+        // [swapped]
+        wgmma_commit();
+    };
+    issue(upper, 0);
+    issue(lower, 64);
+    wgmma_wait<0>();
+    wgmma_pin(upper);
+    wgmma_pin(lower);
+}
+
+/// 8-bit keys become left operands in registers. A lane has a quarter of two rows' channels: of four neighbouring ones the
+/// even two are where a product's step has its first columns for this lane, the odd two where it has its others.
+template <int DI>
+PTX_INLINE void decode_rows(uint32_t (&a)[DI / 16][4], const Ring<DI, true> &ring, int stage, int key)
+{
+    const int lane = (int)threadIdx.x % 32, row = key + (int)threadIdx.x / 32 * 16 + lane / 4;
+    timeline_mark("decode", 2.0 * DI);
+    for (int half = 0; half < 2; half++)
+        for (int c = 0; c < DI / 64; c++) { // 16 channels
+            const uint4 x = ld_shared(
+                (const uint4 *)(ring.keys[stage] + (row + 8 * half) * DI + DI / 4 * (lane % 4)) + c);
+            const uint32_t four[4] = {x.x, x.y, x.z, x.w};
+            for (int i = 0; i < 4; i++) {
+                a[4 * c + i][half] = decode_even(four[i]);
+                a[4 * c + i][2 + half] = decode_odd(four[i]);
+            }
+        }
+}
+/// The queries' channels in the order of such operands, by all consumers, who meet at its end.
+template <int DI, int N> PTX_INLINE void match_queries(Tile<N, DI> &queries)
+{
+    constexpr int pairs = N * DI / 2 / consumers;
+    uint32_t own[pairs];
+    const auto element = [&](int row, int c) {
+        return &queries.slab[c / 64][64 * row + ((c % 64) ^ row % 8 * 8)];
+    };
+    for (int i = 0; i < pairs; i++) {
+        const int at = (int)threadIdx.x + i * consumers, row = at / (DI / 2), slot = at % (DI / 2) * 2;
+        const int c = DI / 4 * (slot % 8 / 2) + slot / 16 * 4 + slot / 8 % 2;
+        own[i] = ld_shared((const uint16_t *)element(row, c)) |
+                 (uint32_t)ld_shared((const uint16_t *)element(row, c + 2)) << 16;
     }
-    // [swapped]
-    wgmma_commit();
+    bar_sync(1, consumers); // read by all
+    for (int i = 0; i < pairs; i++) {
+        const int at = (int)threadIdx.x + i * consumers;
+        st_shared((uint32_t *)element(at / (DI / 2), at % (DI / 2) * 2), own[i]);
+    }
+    fence_proxy_async();
+    bar_sync(1, consumers);
+}
+
+template <int DI, int N>
+PTX_INLINE void multiply(float (&upper)[N / 2], float (&lower)[N / 2], const Ring<DI, true> &ring, int stage,
+                         const Tile<N, DI> &queries)
+{
+    uint32_t first[DI / 16][4], second[DI / 16][4];
+    const auto issue = [&](float(&d)[N / 2], uint32_t(&a)[DI / 16][4]) {
+        wgmma_pin(d);
+        wgmma_pin(a);
+        wgmma_fence();
+        for (int step = 0; step < DI / 16; step++)
+            wgmma_rs<N>(d, a[step],
+                        wgmma_descriptor(&queries.slab[step / 4][step % 4 * 16], 16, 1024, Swizzle::b128),
+                        step > 0);
+        wgmma_commit();
+    };
+    decode_rows(first, ring, stage, 0);
+    issue(upper, first);
+    decode_rows(second, ring, stage, 64);
+    issue(lower, second);
+    fence_proxy_async(); // the keys have been read, before others are copied there
+    wgmma_wait<0>();
+    wgmma_pin(upper);
+    wgmma_pin(lower);
+    wgmma_pin(first);
+    wgmma_pin(second);
 }
 
 /// The largest of each column over this warp's 16 rows.
@@ -248,48 +309,51 @@ template <int DI, int N, bool fp8> PTX_INLINE void consume(ScoreSmem<DI, N, fp8>
 {
     const int t = (int)threadIdx.x, warp = t / 32, lane = t % 32, block = job.largest.block;
     const int blocks = stage_keys / block, slices = block / 16; // blocks of a stage, 16-key slices of a block
-    const int piece = job.pages.piece;
+    const int piece = job.pages.piece, round = stages_in_round<N>(blocks);
     Place place;
     timeline_role("consumer");
     each_segment(m.line, job.batch, (int)gridDim.x, [&](const Segment &seg, int number) {
         const Shape s = request(job.largest, job.pages, seg.n);
-        const Tile<N, DI> &queries = m.queries[number % 2];
+        Tile<N, DI> &queries = m.queries[number % 2];
         clear_lists<N>(m, s.topk);
         mbarrier_wait(&m.queries_full[number % 2], number / 2 % 2);
+        if constexpr (fp8)
+            match_queries<DI, N>(queries);
 
-        for (int n = 0; n < seg.end - seg.begin; n++) {
+        const int last = seg.end - seg.begin - 1;
+        for (int n = 0, at = 0, buffer = 0; n <= last; n++) { // stage `at` of its round
             const int stage = place.stage;
             float upper[N / 2], lower[N / 2];
             mbarrier_wait(&m.full[stage], place.phase); // the stage's keys have landed
             const float scale[2] = {scale_of(m.ring, stage, 16 * warp, piece),
                                     scale_of(m.ring, stage, 64 + 16 * warp, piece)};
-            const Tile<stage_keys, DI> &keys = operand(m.ring, stage);
             // Keys are the rows of the product, queries its columns (chapter 15).
-            issue(upper, keys, 0, queries);
-            issue(lower, keys, 64, queries);
-            wgmma_wait<0>();
-            wgmma_pin(upper);
-            wgmma_pin(lower);
+            multiply(upper, lower, m.ring, stage, queries);
+            __syncwarp();
             if (lane == 0)
                 mbarrier_arrive(&m.empty[stage]); // its products are done: the stage is released
             advance(place, m.ring.stages);
 
-            float(&top)[stage_keys / 16][N] = m.top[n % 2];
-            column_maxima(top[warp], upper, scale[0]);
-            column_maxima(top[warps + warp], lower, scale[1]);
-            bar_sync(1, consumers); // all slices' maxima are there; the next stage has the other buffer
-            const int in_chunk = n * blocks % score_chunk;
-            for (int a = t; a < blocks * N; a += consumers) { // slices to blocks
+            column_maxima(m.top[buffer][at * 2 * warps + warp], upper, scale[0]);
+            column_maxima(m.top[buffer][at * 2 * warps + warps + warp], lower, scale[1]);
+            if (++at < round && n < last)
+                continue;
+            // [round]
+            bar_sync(1, consumers); // the round's maxima are there; the next one has the other buffer
+            const int b0 = (n + 1 - at) * blocks, in_chunk = b0 % score_chunk, here = at * blocks;
+            for (int a = t; a < here * N; a += consumers) { // slices to blocks
                 const int column = a % N, b = a / N;
                 float x = minus_infinity();
                 for (int g = 0; g < slices; g++)
-                    x = fmaxf(x, ld_shared(&top[b * slices + g][column]));
+                    x = fmaxf(x, ld_shared(&m.top[buffer][b * slices + g][column]));
                 st_shared(&m.scores[column][in_chunk + b], x);
             }
-            if (in_chunk + blocks == score_chunk || n == seg.end - seg.begin - 1) {
+            if (in_chunk + here == score_chunk || n == last) {
                 bar_sync(1, consumers); // a chunk's scores are there: 32 blocks, or the segment's last
-                offer_chunk<N>(m, s, row0, (seg.begin + n) * blocks - in_chunk, in_chunk + blocks);
+                offer_chunk<N>(m, s, row0, seg.begin * blocks + b0 - in_chunk, in_chunk + here);
             }
+            at = 0, buffer ^= 1;
+            // [round]
         }
         if (lane == 0)
             mbarrier_arrive(&m.queries_empty[number % 2]);

@@ -7,6 +7,7 @@
  * What leaves is an upper bound for each block and row, and of each segment a row's best k - 1 lower bounds, from which
  * settle_blocks.cuh finds what an upper bound may not be below. Blocks that a step completes or takes back have no codes
  * yet, or no more: they are not screened, but always settled. So this launch reads nothing that the update writes.
+ * Bounds are found a round at a time (score.cuh): stage by stage a warp would need 1390 clocks, where memory takes 910.
  */
 #ifndef MSA_SCREEN_BLOCKS_CUH
 #define MSA_SCREEN_BLOCKS_CUH
@@ -45,14 +46,18 @@ PTX_INLINE int coded_stages(const Shape &s)
     return ceil_div(coded_blocks(s) * s.block, stage_keys);
 }
 
+/// A piece's numbers are needed until its round is over, codes only until they are multiplied: those of so many stages
+/// are there, which is more than a round and the ring have.
+constexpr int known_stages = 32;
+
 /// So small that two CTAs fit on an SM: one that screens, and one that updates a request meanwhile.
 template <int DI, int N> struct ScreenSmem {
     static constexpr int stages = ((N > 32 ? 64 : 80) << 10) / (int)sizeof(CodeTile<stage_keys, DI>);
     CodeTile<stage_keys, DI> codes[stages];
     CodeTile<N, DI> queries;
     RowNumbers row[N];
-    float4 numbers[stages][stage_keys / min_piece]; ///< s, N and E of each piece
-    int32_t top[2][stage_keys / 16][N];             ///< of 16 keys each; two stages in turn
+    float4 numbers[known_stages][stage_keys / min_piece];  ///< s, N and E of each piece
+    int32_t top[2][most_in_round<N> * stage_keys / 16][N]; ///< of 16 keys each; two rounds in turn
     float scores[N][score_chunk + 1];               ///< lower bounds of blocks that were not offered yet
     uint64_t list[N][32];
     uint64_t full[stages], empty[stages];
@@ -67,6 +72,7 @@ PTX_INLINE bool produce_codes(ScreenSmem<DI, N> &m, const Job &job, const Screen
 {
     const int lane = (int)threadIdx.x % 32, piece = job.pages.piece, pieces = stage_keys / piece;
     Place place;
+    int taken = 0; // stages before
     bool good = true;
     timeline_role("producer");
     each_segment(m.line, job.batch, max_shares, [&](const Segment &seg, int) {
@@ -74,7 +80,7 @@ PTX_INLINE bool produce_codes(ScreenSmem<DI, N> &m, const Job &job, const Screen
         const int all = coded_blocks(s) * (s.block / piece), end = smaller(seg.end, coded_stages(s));
         int mine = 0;
         Numbers own = {};
-        for (int at = seg.begin; at < end; at++) {
+        for (int at = seg.begin; at < end; at++, taken++) {
             const int stage = place.stage, known = (at - seg.begin) * pieces % 32;
             if (known == 0) { // past the end there is no piece: the last one once more
                 mine = find_piece(job.pages, seg.n, smaller(at * pieces + lane, all - 1), good);
@@ -87,7 +93,7 @@ PTX_INLINE bool produce_codes(ScreenSmem<DI, N> &m, const Job &job, const Screen
                 const float4 numbers = make_float4(shfl(own.scale, known + g), shfl(own.reach, known + g),
                                                    shfl(own.error, known + g), 0);
                 if (lane == 0)
-                    st_shared(&m.numbers[stage][g], numbers);
+                    st_shared(&m.numbers[taken % known_stages][g], numbers);
             }
             if (lane == 0)
                 mbarrier_arrive_expect(&m.full[stage], sizeof m.codes[stage]);
@@ -132,11 +138,13 @@ template <int n> PTX_INLINE void column_maxima(int32_t *top, const int32_t (&d)[
     }
 }
 
-/// The bounds of block `b` of a stage for a column: the larger ones of its pieces', each of which has numbers of its own.
+/// The bounds of block `b` of a round, whose first stage is number `first`, for a column: the larger ones of its pieces',
+/// each of which has numbers of its own.
 template <int DI, int N>
-PTX_INLINE Bounds bound_block(ScreenSmem<DI, N> &m, int stage, int buffer, int b, int column, int block,
+PTX_INLINE Bounds bound_block(ScreenSmem<DI, N> &m, int first, int buffer, int b, int column, int block,
                               int piece)
 {
+    const int pieces = stage_keys / piece;
     const RowNumbers row = ld_shared(&m.row[column]);
     Bounds all = {minus_infinity(), minus_infinity()};
     for (int g = b * block / piece; g < (b + 1) * block / piece; g++) {
@@ -145,7 +153,7 @@ PTX_INLINE Bounds bound_block(ScreenSmem<DI, N> &m, int stage, int buffer, int b
             const int other = ld_shared(&m.top[buffer][g * piece / 16 + slice][column]);
             x = other > x ? other : x;
         }
-        const float4 of = ld_shared(&m.numbers[stage][g]);
+        const float4 of = ld_shared(&m.numbers[(first + g / pieces) % known_stages][g % pieces]);
         const Bounds own = bounds<DI>(row, {of.x, of.y, of.z}, x);
         all.lower = fmaxf(all.lower, own.lower);
         all.upper = own.upper == own.upper ? fmaxf(all.upper, own.upper) : -minus_infinity();
@@ -157,8 +165,10 @@ template <int DI, int N>
 PTX_INLINE void screen_segments(ScreenSmem<DI, N> &m, const Job &job, const Screening &x, const bf16 *qi,
                                 int max_shares, int row0)
 {
-    const int t = (int)threadIdx.x, warp = t / 32, block = job.largest.block, blocks = stage_keys / block;
+    const int t = (int)threadIdx.x, warp = t / 32, block = job.largest.block, blocks = stage_keys / block,
+              round = stages_in_round<N>(blocks);
     Place place;
+    int taken = 0; // stages before
     timeline_role("consumer");
     each_segment(m.line, job.batch, max_shares, [&](const Segment &seg, int) {
         const Shape s = request(job.largest, job.pages, seg.n);
@@ -167,7 +177,7 @@ PTX_INLINE void screen_segments(ScreenSmem<DI, N> &m, const Job &job, const Scre
         bar_sync(1, consumers); // all are done with the segment before
         clear_lists<N>(m, s.topk);
         code_queries(m, job, qi, seg.n, rows, row0);
-        for (int n = 0; n < n_stages; n++) {
+        for (int n = 0, at = 0, buffer = 0; n < n_stages; n++, taken++) { // stage `at` of its round
             const int stage = place.stage;
             int32_t first[N / 2], second[N / 2];
             mbarrier_wait(&m.full[stage], place.phase); // the stage's codes have landed
@@ -176,26 +186,34 @@ PTX_INLINE void screen_segments(ScreenSmem<DI, N> &m, const Job &job, const Scre
             wgmma_wait<0>();
             wgmma_pin(first);
             wgmma_pin(second);
-            column_maxima(m.top[n % 2][warp], first);
-            column_maxima(m.top[n % 2][warps + warp], second);
-            bar_sync(1, consumers); // all slices' maxima are there; the next stage has the other buffer
-            const int in_chunk = n * blocks % score_chunk, b0 = (seg.begin + n) * blocks;
-            for (int a = t; a < blocks * N; a += consumers) {
+            __syncwarp();
+            if (t % 32 == 0)
+                mbarrier_arrive(&m.empty[stage]); // its products are done, and the round before is over
+            advance(place, m.stages);
+
+            column_maxima(m.top[buffer][at * 2 * warps + warp], first);
+            column_maxima(m.top[buffer][at * 2 * warps + warps + warp], second);
+            if (++at < round && n < n_stages - 1)
+                continue;
+            // [round]
+            bar_sync(1, consumers); // the round's maxima are there; the next one has the other buffer
+            const int b0 = (seg.begin + n + 1 - at) * blocks, in_chunk = (n + 1 - at) * blocks % score_chunk,
+                      here = at * blocks;
+            for (int a = t; a < here * N; a += consumers) {
                 const int column = a % N, b = a / N;
                 const bool there = b0 + b < coded && row0 + column < rows;
-                const Bounds bound = bound_block(m, stage, n % 2, b, column, block, job.pages.piece);
+                const Bounds bound =
+                    bound_block(m, taken + 1 - at, buffer, b, column, block, job.pages.piece);
                 st_shared(&m.scores[column][in_chunk + b], there ? bound.lower : minus_infinity());
                 if (there)
                     st_global(x.upper + upper_at(job, x, seg.n, b0 + b, row0 + column), bound.upper);
             }
-            __syncwarp();
-            if (t % 32 == 0)
-                mbarrier_arrive(&m.empty[stage]); // its products are done and its numbers read
-            advance(place, m.stages);
-            if (in_chunk + blocks == score_chunk || n == n_stages - 1) {
+            if (in_chunk + here == score_chunk || n == n_stages - 1) {
                 bar_sync(1, consumers); // a chunk's bounds are there: 32 blocks, or the segment's last
-                offer_chunk<N>(m, s, row0, b0 - in_chunk, in_chunk + blocks);
+                offer_chunk<N>(m, s, row0, b0 - in_chunk, in_chunk + here);
             }
+            at = 0, buffer ^= 1;
+            // [round]
         }
         store_lists<N>(m, job, seg.n, row0);
     });

@@ -21,20 +21,23 @@ template <int DI, int N> struct SettleSmem {
     Tile<N, DI> queries;
     float top[2][stage_keys / 16][N];
     float tau[N];
+    KeptKeys kept[warps];
     int at[Ring<DI, false>::stages]; ///< which stage of the request it is; -1: the segment has no more
     uint64_t full[Ring<DI, false>::stages], empty[Ring<DI, false>::stages], queries_full;
     Line line;
 };
 
 /// What the row's upper bounds may not be below: the (k - 1)-th largest of its lower ones. By a warp.
-PTX_INLINE float find_tau(const Job &job, const SharesOf &of, int n, int row)
+// [tau]
+PTX_INLINE float find_tau(KeptKeys &kept, const Job &job, const SharesOf &of, int n, int row)
 {
-    const int each = job.largest.topk - 1;
-    WarpList list = warp_list(job.largest.topk, 0);
-    offer_all(list, 0, 32, of.n * each,
-              [&](int c) { return ld_global(candidates_of(job, of.first + c / each, n, row) + c % each); });
-    return list.threshold == free_entry ? minus_infinity() : score_of(list.threshold);
+    const int topk = job.largest.topk;
+    const uint64_t list = take_lists(first_entry((int)threadIdx.x % 32, 32, topk, 0), kept, topk, of.n,
+                                     topk - 1, candidates_of(job, of.first, n, row), job.rows * (topk - 1));
+    const uint64_t last = shfl(list, 31);
+    return last == free_entry ? minus_infinity() : score_of(last);
 }
+// [tau]
 
 /// Whether a row asks for a block before its local one.
 PTX_INLINE bool asks(const Job &job, const Screening &x, const Shape &s, int n, int b, int row, float tau)
@@ -150,7 +153,7 @@ PTX_INLINE void settle_segments(SettleSmem<DI, N> &m, const Job &job, const Scre
         const SharesOf of = shares_of_request(m.line, job.batch, (int)gridDim.x, seg.n);
         bar_sync(1, consumers); // all are done with the segment before
         for (int column = warp; column < N && row0 + column < s.n_q * s.n_kv_heads; column += warps) {
-            const float tau = find_tau(job, of, seg.n, row0 + column);
+            const float tau = find_tau(m.kept[warp], job, of, seg.n, row0 + column);
             if (t % 32 == 0)
                 st_shared(&m.tau[column], tau);
         }
@@ -161,13 +164,8 @@ PTX_INLINE void settle_segments(SettleSmem<DI, N> &m, const Job &job, const Scre
             const int stage = place.stage;
             mbarrier_wait(&m.full[stage], place.phase);
             const int at = ld_shared(&m.at[stage]);
-            if (at >= 0) {
-                issue(upper, m.ring.keys[stage], 0, m.queries);
-                issue(lower, m.ring.keys[stage], 64, m.queries);
-                wgmma_wait<0>();
-                wgmma_pin(upper);
-                wgmma_pin(lower);
-            }
+            if (at >= 0)
+                multiply(upper, lower, m.ring, stage, m.queries);
             __syncwarp();
             if (t % 32 == 0)
                 mbarrier_arrive(&m.empty[stage]); // its products are done: the stage is released

@@ -3,10 +3,10 @@
  * @brief The last launch of a step: attention of a query's group to its keys by mma.sync, split over CTAs,
  *        of which the last one to finish merges the parts.
  *
- * The G heads of a group are the 16 rows of a product. Four warps take 16 keys each of 64, and add their
- * results up. The parts of a row share its tokens evenly, 64 at a time, however long the row is; a part that
+ * The G heads of a group are the 16 rows of a product. Eight warps take 16 keys each of 128, and add their
+ * results up. The parts of a row share its tokens evenly, 128 at a time, however long the row is; a part that
  * gets none leaves at once. Parts are merged in their order, whoever merges, so the result is the same each
- * time.
+ * time. One that merges reads all parts of its row through its own SM: so few parts are better than many.
  */
 #ifndef MSA_SPLIT_ATTEND_CUH
 #define MSA_SPLIT_ATTEND_CUH
@@ -14,17 +14,19 @@
 #include "../kit/warp_attend.cuh"
 #include "decode.cuh"
 
-constexpr int attend_warps = 4, attend_threads = 32 * attend_warps;
+constexpr int attend_warps = 8, attend_threads = 32 * attend_warps;
 constexpr int attend_step = 16 * attend_warps; // tokens at a time
 
 template <int D> struct AttendSmem {
     WarpTile<max_group, D> q;
-    WarpTile<attend_step, D> k[2], v[2];
-    alignas(16) float o[attend_warps][max_group][D + 8];
+    union {
+        struct {
+            WarpTile<attend_step, D> k[2], v[2];
+        };
+        float o[attend_warps][max_group][D + 8]; ///< what the warps found
+        float2 weight[max_group][max_parts];     ///< of who merges
+    };
     float m[attend_warps][max_group], l[attend_warps][max_group];
-    float weight[attend_warps][max_parts];
-    uint64_t lists[attend_warps][32];
-    int32_t ids[max_blocks];
     uint32_t drawn;
 };
 
@@ -134,17 +136,12 @@ PTX_INLINE void finish_part(AttendSmem<D> &m, const Shape &s, const Part &part, 
 {
     const int64_t row = lse_at(s, query, r * s.group);
     merge_warps(m, s.group, parts, row * parts.count + blockIdx.x);
-    __threadfence(); // the part before the ticket, for whoever merges
-    __syncthreads();
+    __syncthreads(); // the part, by all, before the ticket, by one
     if (threadIdx.x == 0)
-        st_shared(&m.drawn, atomicAdd(ticket, 1u));
-    __syncthreads();
-    if (ld_shared(&m.drawn) + 1 < (uint32_t)part.active)
-        return;
-    __threadfence(); // the others' parts after their tickets
-    const int warp = (int)threadIdx.x / 32;
-    for (int h = warp; h < s.group; h += attend_warps)
-        merge_row<D>(parts, row + h, part.active, m.weight[warp], o, lse);
+        st_shared(&m.drawn, atom_add_acq_rel(ticket, 1u));
+    __syncthreads(); // ... and the others' parts after their tickets
+    if (ld_shared(&m.drawn) + 1 == (uint32_t)part.active)
+        merge_group<D, attend_warps>(parts, row, s.group, part.active, m.weight, o, lse);
 }
 
 /* ---- Launches (host) --------------------------------------------------------------------------------- */

@@ -89,6 +89,27 @@ template <class T> PTX_INLINE T ld_global(const T *p SITE)
     CPU(simt::touch_global(p, sizeof(T), false, site);)
     return *p;
 }
+/// The same load where `take`, as one instruction and no branch; 0 where not.
+PTX_INLINE uint64_t ld_global_if(bool take, const uint64_t *p SITE)
+{
+    uint64_t v = 0;
+    PTX(asm volatile("{\n.reg .pred p;\nsetp.ne.u32 p, %2, 0;\n@p ld.global.b64 %0, [%1];\n}"
+                     : "+l"(v)
+                     : "l"(p), "r"((int)take)
+                     : "memory");)
+    CPU(if (take) v = ld_global(p, site);)
+    return v;
+}
+PTX_INLINE float4 ld_global_if(bool take, const float4 *p SITE)
+{
+    float4 v = {};
+    PTX(asm volatile("{\n.reg .pred p;\nsetp.ne.u32 p, %5, 0;\n@p ld.global.v4.f32 {%0, %1, %2, %3}, [%4];\n}"
+                     : "+f"(v.x), "+f"(v.y), "+f"(v.z), "+f"(v.w)
+                     : "l"(p), "r"((int)take)
+                     : "memory");)
+    CPU(if (take) v = ld_global(p, site);)
+    return v;
+}
 template <class T> PTX_INLINE void st_global(T *p, T v SITE)
 {
     CPU(simt::touch_global(p, sizeof(T), true, site, &v); simt::check_stored(&v, sizeof(T), site);)
@@ -109,6 +130,19 @@ PTX_INLINE void st_release(uint32_t *p, uint32_t v SITE)
 {
     PTX(asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");)
     CPU(simt::release_at(p, site); __atomic_store_n(p, v, __ATOMIC_RELEASE);)
+}
+
+/// Adds to a counter, by a thread that may then do what comes after all additions before its own: "atom", .acq_rel.gpu.
+/// The old value.
+PTX_INLINE uint32_t atom_add_acq_rel(uint32_t *p, uint32_t v SITE)
+{
+    uint32_t old;
+    PTX(asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;"
+                     : "=r"(old)
+                     : "l"(p), "r"(v)
+                     : "memory");)
+    CPU(old = simt::add_acq_rel(p, v, site);)
+    return old;
 }
 
 /// *p += v, nobody reads the old value: "red", .global.add.f32.
@@ -144,6 +178,16 @@ PTX_INLINE uint32_t pack_bf16(float lo, float hi)
     uint32_t r;
     PTX(asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));)
     CPU(r = __float2bfloat16_rn(lo).bits | (uint32_t)__float2bfloat16_rn(hi).bits << 16;)
+    return r;
+}
+
+/// Two products of bf16, rounded; subnormal numbers are not lost. "mul".
+PTX_INLINE uint32_t mul_bf16x2(uint32_t x, uint32_t y)
+{
+    uint32_t r;
+    PTX(asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(r) : "r"(x), "r"(y));)
+    CPU(float a[4]; const uint32_t bits[4] = {x << 16, x & 0xffff0000u, y << 16, y & 0xffff0000u};
+        memcpy(a, bits, sizeof a); r = pack_bf16(a[0] * a[2], a[1] * a[3]);)
     return r;
 }
 

@@ -161,6 +161,21 @@ void acquire_at(const void *p, Site at)
         learn(t, found->second);
 }
 
+/// Told and telling are one moment, as the value is: who finds it larger has learned of all who made it so.
+uint32_t add_acq_rel(uint32_t *p, uint32_t v, Site at)
+{
+    Thread &t = self();
+    t.at = at;
+    touch_atomic(p, 4, true, at);
+    const std::lock_guard<std::mutex> hold(released_lock);
+    const auto found = released.find(p);
+    if (found != released.end())
+        learn(t, found->second);
+    released[p] = all_known(t);
+    any_released = true;
+    return __atomic_fetch_add(p, v, __ATOMIC_ACQ_REL);
+}
+
 /// Relaxed: tells only what was fenced before, and what it is told is known after the next fence.
 void atomic_at(void *p, unsigned bytes, Site at, bool reads)
 {

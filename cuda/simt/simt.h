@@ -281,6 +281,7 @@ void bar_arrive(unsigned id, unsigned n, Site at);
 void fence_memory(Site at);                                          ///< threadfence
 void release_at(const void *p, Site at);                             ///< before a store with release...
 void acquire_at(const void *p, Site at);                             ///< ... and after a load with acquire
+uint32_t add_acq_rel(uint32_t *p, uint32_t v, Site at); ///< an atomic that is both; the old value
 void atomic_at(void *p, unsigned bytes, Site at, bool reads = true); ///< before a relaxed atomic
 void spins(bool changed, Site at); ///< an atomic that changes nothing again and again lets others run
 

@@ -12,7 +12,7 @@
  * Machine code: 585 instructions for 4 KB, where 4_staged spends about 2540; 8 loads of 16 bytes under way.
  * Waste: lanes idle in rows below 1024 blocks; scores in ascending order remain all of them, 32 sorted at a time.
  */
-#include "../kit/selection.cuh"
+#include "../kit/candidates.cuh"
 
 namespace
 {
@@ -20,12 +20,6 @@ namespace
 constexpr int warps = 4, per_lane = 32, at_once = 32 * per_lane;
 
 using Buffer = int32_t[at_once]; ///< of a warp: blocks that remain
-
-/// Whether a lane has this bit; five answers, which stay in predicates.
-PTX_INLINE bool lane_has(int bit)
-{
-    return ((int)threadIdx.x & bit) != 0;
-}
 
 /// The n-th largest (from 0) of the lanes' numbers: a bitonic network that sorts them. Runs that are to ascend descend
 /// with their signs turned, so that a lane's part in a step does not depend on the run.
@@ -42,30 +36,6 @@ PTX_INLINE float nth_largest(float x, int n)
         x = lane_has(run % 32) ? -x : x;
     }
     return shfl(x, n);
-}
-
-PTX_INLINE uint64_t exchanged(uint64_t key, int step)
-{
-    const uint64_t other = shfl_xor(key, step);
-    return lane_has(step) == (key < other) ? key : other;
-}
-/// The warp's list and 32 candidates, one a lane, in any order: the best 32 of both, best first.
-PTX_INLINE uint64_t merged(uint64_t list, uint64_t key)
-{
-    UNROLL
-    for (int run = 2; run <= 32; run *= 2) {
-        key = lane_has(run % 32) ? ~key : key;
-        UNROLL
-        for (int step = run / 2; step > 0; step /= 2)
-            key = exchanged(key, step);
-        key = lane_has(run % 32) ? ~key : key;
-    }
-    const uint64_t backwards = shfl_xor(key, 31);
-    list = list > backwards ? list : backwards; // first up, then down: one more run puts it in order
-    UNROLL
-    for (int step = 16; step > 0; step /= 2)
-        list = exchanged(list, step);
-    return list;
 }
 
 /// The lane's share of scores first..first+1023 of n, four by four where `Wide`; -inf where there are none.

@@ -34,6 +34,9 @@ __global__ void threads(float *x, uint32_t *flag)
     while (ld_acquire(flag) != n) {
     }
     st_release(flag, n + 1);
+    v += (float)atom_add_acq_rel(flag, 1);
+    v += (float)mul_bf16x2(n, t) + (float)ld_global_if(v > 1, (const uint64_t *)x) +
+         ld_global_if(v > 2, (const float4 *)x).w;
     timeline_role("reader");
     timeline_mark("sum", 2);
     st_global(&x[t], v);

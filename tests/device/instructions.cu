@@ -167,6 +167,30 @@ __global__ void chain(const uint32_t *in, uint32_t *out)
     st_release(out + b + 1, 1);
 }
 
+__global__ void chosen_loads(const uint32_t *in, uint32_t *out)
+{
+    const unsigned t = threadIdx.x;
+    const uint64_t two = ld_global_if(ld_global(in + 2 * t) % 3 == 1, (const uint64_t *)in + t);
+    const float4 four = ld_global_if(ld_global(in + 2 * t) % 3 == 2, (const float4 *)in + t / 2);
+    st_global(out + 2 * t, (uint32_t)two + raw(four.x) + raw(four.z));
+    st_global(out + 2 * t + 1, (uint32_t)(two >> 32) + raw(four.y) + raw(four.w));
+}
+
+/// Who draws the last ticket adds up what all have stored.
+__global__ void last_adds(const uint32_t *in, uint32_t *out)
+{
+    const unsigned b = blockIdx.x;
+    if (threadIdx.x)
+        return;
+    st_global(out + 2 + b, ld_global(in + b) * 3);
+    if (atom_add_acq_rel(out, 1) + 1 < gridDim.x)
+        return;
+    uint32_t sum = 0;
+    for (unsigned other = 0; other < gridDim.x; other++)
+        sum += ld_global(out + 2 + other);
+    st_global(out + 1, sum);
+}
+
 __global__ void reduce_to_memory(const uint32_t *in, uint32_t *out)
 {
     const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -203,6 +227,26 @@ void add_grids(Made &m)
         flags.expected[b + 1] = 1;
         flags.expected[chain_length + 1 + b] = v;
     }
+    probe &some =
+        m.add("ld_global_if", "a third of the threads each", draw(256, m.rng), 256, chosen_loads, 128);
+    for (uint32_t t = 0; t < 128; t++) {
+        const uint32_t of = some.in[2 * t] % 3, *const four = &some.in[t / 2 * 4];
+        for (uint32_t half = 0; half < 2; half++)
+            some.expected[2 * t + half] = of == 1   ? some.in[2 * t + half]
+                                          : of == 2 ? four[half] + four[half + 2]
+                                                    : 0;
+    }
+    probe &tickets =
+        m.add("atom_add_acq_rel", "the last block adds up", draw(chain_length, m.rng), chain_length + 2);
+    tickets.launch = [](const uint32_t *in, uint32_t *out) {
+        LAUNCH(last_adds, chain_length, 32, 0, nullptr, in, out);
+        return (const char *)nullptr;
+    };
+    tickets.start.assign(tickets.start.size(), 0);
+    tickets.expected[0] = chain_length;
+    tickets.expected[1] = 0;
+    for (uint32_t b = 0; b < chain_length; b++)
+        tickets.expected[1] += tickets.expected[2 + b] = tickets.in[b] * 3;
     probe &sums =
         m.add("red_add", "16 sums of eighths", draw_eighths(1024, m.rng), 16, reduce_to_memory, 128, 0, 8);
     sums.start = draw_eighths(16, m.rng);
@@ -239,6 +283,11 @@ __global__ void roundings(const uint32_t *in, uint32_t *out)
 {
     const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
     st_global(out + i, pack_bf16(number(ld_global(in + 2 * i)), number(ld_global(in + 2 * i + 1))));
+}
+__global__ void pair_products(const uint32_t *in, uint32_t *out)
+{
+    const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    st_global(out + i, mul_bf16x2(ld_global(in + 2 * i), ld_global(in + 2 * i + 1)));
 }
 __global__ void maxima_of_three(const uint32_t *in, uint32_t *out)
 {
@@ -348,6 +397,18 @@ void add_rounding(Made &m)
     probe &p = m.add("pack_bf16", "ties, NaNs, infinities, subnormals", x, 2048, roundings, 128, 0, 16);
     for (size_t i = 0; i < 2048; i++)
         p.expected[i] = nearest_bf16(x[2 * i]) | nearest_bf16(x[2 * i + 1]) << 16;
+
+    words pairs = draw(4096, m.rng);
+    for (size_t i = 0; i < 4096; i += 2) { // below 2^-111, down to the smallest subnormal, times about 2^120
+        pairs[i] &= 0x87f787f7;
+        pairs[i + 1] = (pairs[i + 1] & 0x807f807f) | 0x7b007b00;
+    }
+    probe &products = m.add("mul_bf16x2", "rounding, subnormals", pairs, 2048, pair_products, 128, 0, 16);
+    for (size_t i = 0; i < 2048; i++)
+        for (uint32_t shift : {0u, 16u})
+            products.expected[i] |= nearest_bf16(raw(number(pairs[2 * i] >> shift << 16) *
+                                                     number(pairs[2 * i + 1] >> shift << 16)))
+                                    << shift;
 }
 
 /* ---- Warps --------------------------------------------------------------------------------------- */

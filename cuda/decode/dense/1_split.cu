@@ -5,10 +5,10 @@
  * Idea: the split attention of split_attend.cuh over all visible tokens of a request, in two launches: new
  * tokens into their pages, then attention, whose last part of a row merges.
  * Bytes of a row (query, group) of n visible tokens in c parts, beside lengths: in 4 dh n of K and V, 2 dh G c
- * of Q, 4 a lane and warp for the page of each of its pieces; a head stores (8 + 4 dh) c, loads (16 + 4 dh) c,
+ * of Q, 4 a lane and warp for the page of each of its pieces; a head stores (8 + 4 dh) c, loads as much,
  * and stores O and LSE.
  * Floor: all of K and V once, 4 Hkv dh S a request: at S = 1M and M3's sizes 2.15 GB, 0.64 ms on an H800 (3.35
- * TB/s), 0.45 on an H200 (4.8). Nothing is measured; two CTAs an SM have 64 KB on their way (chapter 15,
+ * TB/s), 0.45 on an H200 (4.8). Nothing is measured; a CTA an SM has 64 KB on their way (chapter 15,
  * design notes).
  * Waste: each of T > 1 queries reads K and V again, though they could share the rows of a product; in a batch
  * of unequal lengths the short requests' CTAs are done early.
@@ -20,7 +20,7 @@ namespace
 {
 
 template <int D, class Out>
-__global__ void __launch_bounds__(attend_threads)
+__global__ void __launch_bounds__(attend_threads, 1)
     attend(Shape largest, Pages pages, const bf16 *q, const bf16 *k, const bf16 *v, Parts parts,
            uint32_t *tickets, Out *o, float *lse)
 {
