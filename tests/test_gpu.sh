@@ -374,7 +374,7 @@ cat > "$P/msa_engine" << END
 case \$1 in
 kernels) cat "$P/kernels" ;;
 check) exec "$MSA" check --backend simt "\$4" --shape "T=\$([[ \$4 == *decode* ]] && echo 3 || echo 40) S=70 heads=4:2 width=64:64 block=32 topk=2" ;;
-tune) exec "$MSA" tune attend_ctas --backend simt --seconds 0.001 --budget "\$5" --out "\$7" ;;
+tune) exec "$MSA" tune attend_parts --backend simt --seconds 0.001 --budget "\$5" --out "\$7" ;;
 bench)
     words=() shape='T=40 S=70 heads=4:2 width=64:64 block=32 topk=2'
     [[ \$2 != *decode* ]] || shape='T=2 S=200 heads=2:1 width=64:64 block=32 topk=2 seqs=2'

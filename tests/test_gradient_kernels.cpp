@@ -8,7 +8,9 @@
 #include "cuda/kit/kernel.cuh"
 #include "cuda/host/msa_cuda.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <random>
 #include <string>
 #include <vector>
@@ -225,6 +227,22 @@ static void same_as_mma(Problem &p, const char *kernel)
         p.full ? ", full support" : "");
 }
 
+/// Of a block with several items of a group, dKi is the items' work: its owner may as well not run.
+static void spread(Problem &p, const char *kernel)
+{
+    const Found whole = run(p, kernel, false, true);
+    const uint64_t owners = (uint64_t)msa_n_blocks(&p.s);
+    simt::options.only = [owners](const char *name, uint64_t, uint64_t block, dim3) {
+        return !strstr(name, "index_keys") || strstr(name, "merge") || block >= owners;
+    };
+    const Found items = run(p, kernel, false, true);
+    simt::options.only = nullptr;
+    const auto end = (ptrdiff_t)(p.s.block * p.s.d_index);
+    tap(whole.ok && items.ok && std::equal(whole.dki.begin(), whole.dki.begin() + end, items.dki.begin()) &&
+            !std::equal(whole.dki.begin() + end, whole.dki.end(), items.dki.begin() + end),
+        "%s: the items of a block that all queries chose make its dKi", kernel);
+}
+
 /// Queries in chunks of 29 instead of all at once: other orders of addition, and so other last bits.
 static void chunks(Problem &p, const char *kernel)
 {
@@ -301,7 +319,7 @@ static void zeros(Problem &p, const char *kernel, bool kl)
 int main()
 {
     std::mt19937 rng(11);
-    // Block 0 is everybody's: two items of 192 queries at most, so that dK and dV are merged.
+    // Block 0 is everybody's: two items of 192 queries at most, so that dK and dV, and dKi, are merged.
     Problem hot = make({200, 330, 3, 1, 64, 64, 32, 3, 1, nullptr, nullptr, nullptr, nullptr}, false, rng);
     Problem two = make({70, 330, 6, 2, 64, 64, 32, 3, 1, nullptr, nullptr, nullptr, nullptr}, false, rng);
     Problem all = make({70, 150, 6, 2, 64, 64, 32, 3, 1, nullptr, nullptr, nullptr, nullptr}, true, rng);
@@ -309,6 +327,8 @@ int main()
     Problem hotter = make({300, 330, 3, 1, 64, 64, 64, 2, 1, nullptr, nullptr, nullptr, nullptr}, false, rng);
     Problem narrow = make({70, 330, 6, 2, 64, 64, 64, 3, 1, nullptr, nullptr, nullptr, nullptr}, false, rng);
     Problem wide = make({150, 700, 4, 1, 128, 128, 128, 2, 1, nullptr, nullptr, nullptr, nullptr}, false, rng);
+    Problem sixteen =
+        make({40, 200, 16, 1, 64, 64, 64, 2, 1, nullptr, nullptr, nullptr, nullptr}, false, rng);
     Problem whole = make({40, 300, 6, 2, 64, 64, 128, 3, 1, nullptr, nullptr, nullptr, nullptr}, true, rng);
     equal_bits(hot, "backward/deterministic", true, true, 20);
     equal_bits(hot, "backward/deterministic", true, false, 9);
@@ -324,7 +344,9 @@ int main()
     chunks(hotter, "backward/hopper");
     same_as_mma(hotter, "backward/hopper");
     same_as_mma(wide, "backward/hopper");
+    same_as_mma(sixteen, "backward/hopper");
     same_as_mma(whole, "backward/hopper");
+    spread(hot, "kl/kv_outer");
     scratch();
     for (const char *kernel :
          {"backward/naive", "backward/q_outer", "backward/kv_outer", "backward/deterministic"})

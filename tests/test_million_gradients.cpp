@@ -212,7 +212,8 @@ static bool is(const char *kernel, const char *name)
 /// Whether a CTA works on what is judged, in a launch that does.
 static bool matters(const Problem &p, const char *kernel, uint64_t b, dim3 grid)
 {
-    const uint64_t x = b % grid.x, y = b / grid.x, items = (uint64_t)p.s.n_kv_heads * (uint64_t)p.s.topk;
+    const uint64_t x = b % grid.x, y = b / grid.x, items = (uint64_t)p.s.n_kv_heads * (uint64_t)p.s.topk,
+                   blocks = (uint64_t)msa_n_blocks(&p.s);
     if (is(kernel, "clear"))
         return false;        // zeros are there
     if (is(kernel, "sweep")) // the last group's items, the end of the list and that of its room
@@ -220,7 +221,7 @@ static bool matters(const Problem &p, const char *kernel, uint64_t b, dim3 grid)
     if (is(kernel, "merge"))
         return y + 1 == grid.y && x + 8 >= grid.x;
     if (is(kernel, "index_keys"))
-        return x + (uint64_t)p.s.topk >= grid.x;
+        return (x + (uint64_t)p.s.topk >= blocks && x < blocks) || x + 2 >= grid.x;
     return true;
 }
 

@@ -298,7 +298,9 @@ static void judge_gradients(Problem &p, bool all, std::mt19937 &rng)
     exactly("backward, KV-outer", c.tensor_fma, main_fma);
 
     c = count(p, "kl/kv_outer");
-    const double keys = (2 * n + 2 * di + di / 2) * pairs.n + 8 * di * n_kv + 16 * n * hkv * blocks;
+    // Of dKi, owners and items look at where the entries of a list begin and end, and so does the merge.
+    const double keys = (2 * n + 2 * di + di / 2) * pairs.n + 8 * di * n_kv + 16 * n * hkv * blocks +
+                        32 * n * items + 16 * n * used + 2048 * hkv * blocks;
     const double index = 2 * di * tokens + (2 * di + 4 * di + 2 * n) * pairs.n;
     const double index_named = keys + 4 * hkv * t * di + 4 * n_kv * di + 4 * pairs.n + 16 * items +
                                4 * pairs.n + centre_bytes(p, true, di);
@@ -329,14 +331,15 @@ static void judge_gradients(Problem &p, bool all, std::mt19937 &rng)
     exactly("backward, Hopper, with kl", c.tensor_fma,
             wide_fma + index_fma - (wide ? 8 * tiles.n * n * di : 0));
 
-    // Parts in bf16, written and read, in place of reductions; each thread of the sum reads its row's ids.
+    // Parts in bf16, written and read, in place of reductions; dQ is stored and not cleared; each thread of the sum
+    // reads its row's ids.
     c = count(p, "backward/deterministic");
     double ids = 0;
     for (size_t row = 0; row < p.ids.size(); row += (size_t)s.topk)
         for (int slot = 0; slot < s.topk && (slot == 0 || p.ids[row + (size_t)slot - 1] >= 0); slot++)
             ids += group * d;
     within_one_percent("backward, deterministic", (double)(c.load_bytes + c.store_bytes), main,
-                       named + more + 4 * hq * t * d + ids);
+                       named + more + ids);
     exactly("backward, deterministic", c.tensor_fma, wide_fma);
     judge_dense_gradients(p);
 }

@@ -31,7 +31,7 @@ static const struct {
     {MSA_TUNE_sweep_item, "kl/deterministic"},       {MSA_TUNE_sweep_chunk, "backward/deterministic"},
     {MSA_TUNE_sweep_chunk, "dense_backward/hopper"}, {MSA_TUNE_sweep_chunk, "kl/kv_outer"},
     {MSA_TUNE_kv_outer_item, "prefill/kv_outer"},    {MSA_TUNE_screen_from, "decode/swapped"},
-    {MSA_TUNE_attend_ctas, "dense_decode/split"}};
+    {MSA_TUNE_attend_parts, "dense_decode/split"}};
 
 static void reset(void)
 {
@@ -173,8 +173,7 @@ int main(int argc, char **argv)
     has_effect(MSA_TUNE_sweep_chunk, "backward/hopper", 32768, 20);
     has_effect(MSA_TUNE_index_part_cost, "index/fused", 0, 1000);
     has_effect(MSA_TUNE_screen_rows, "index/screened", 65536, 20);
-    msa_engine_sms(2); // which chosen tokens are enough for
-    has_effect(MSA_TUNE_attend_ctas, "decode/swapped", 1, 2);
+    has_effect(MSA_TUNE_attend_parts, "decode/swapped", 1, 132);
     return check_done();
 }
 #endif

@@ -28,11 +28,11 @@ refuses '--out: expected FILE for the engine' tune --backend simt
 
 # ---- Measuring -----------------------------------------------------------------------------------------------------
 
-tune() { # tune ARGUMENT...: attend_ctas of the engine
-    "$MSA" tune attend_ctas --backend simt --seconds 0.001 --out "$file" "$@" > "$W.out" 2> "$W.err"
+tune() { # tune ARGUMENT...: attend_parts of the engine
+    "$MSA" tune attend_parts --backend simt --seconds 0.001 --out "$file" "$@" > "$W.out" 2> "$W.err"
 }
 measured() { # what the last run measured
-    grep -cE '^attend_ctas +[0-9]+ +[0-9.e+]+ ms$' "$W.out"
+    grep -cE '^attend_parts +[0-9]+ +[0-9.e+]+ ms$' "$W.out"
 }
 tune --budget 0
 [[ $? -eq 0 && $(measured) -eq 0 ]] && grep -q '^left: 2 values' "$W.out" && grep -q '"measured": \[\]' "$file"
@@ -57,16 +57,16 @@ tune
 check $? "... and what was begun twice is not"
 edit 's/"ms": [0-9][0-9.e+]*/"ms": 9/; s/"ms": null/"ms": 10/; s/"verified": false/"verified": true/'
 tune
-grep -q '^attend_ctas .* 1 is kept in place of 2: 10.0 % less time$' "$W.out" && grep -q '"attend_ctas": 1' "$file" &&
-    grep -q '^1 of [0-9]* parameters are not their presets: attend_ctas 1$' "$W.out"
+grep -q '^attend_parts .* 16 is kept in place of 132: 10.0 % less time$' "$W.out" && grep -q '"attend_parts": 16' "$file" &&
+    grep -q '^1 of [0-9]* parameters are not their presets: attend_parts 16$' "$W.out"
 check $? "the faster value is kept"
 edit 's/"ms": 9.*,/"ms": 9.95,/'
 tune
-grep -q '"attend_ctas": 2' "$file"
+grep -q '"attend_parts": 132' "$file"
 check $? "... but not for half a percent"
 edit 's/"ms": 9.95/"ms": 5/; s/"verified": true/"verified": false/2; /"ms": 5/{n;s/true/false/}'
 tune
-grep -q '"attend_ctas": 2' "$file"
+grep -q '"attend_parts": 132' "$file"
 check $? "... nor where it was wrong"
 edit 's/"commit": "[^"]*"/"commit": "another"/'
 tune

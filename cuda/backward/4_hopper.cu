@@ -10,14 +10,16 @@
  * tile.
  * Floor: memory, at M3's sizes and 128K tokens 41 ms at 3.35 TB/s; shared memory 27 ms.
  * Estimate: there 41 to 50 ms.
- * Machine code: 1030 instructions of a warp and tile, fewer than its products take clocks; with KL 2209, still more
- * (before tiles that hide nothing had weights of their own, and 16 heads were added before they are shuffled: 1240 and
- * 4000): cuda/clocks.def.
- * Waste: at 64 rows products wait for operands from shared memory; 128 rows would need 64 registers more. K,
- * V, dK and dV once more every chunk; rows of a group that is no power of two, or below 8; with d 64 and Bk
- * 128 both warpgroups multiply all of dQ. Blocks of 32 keys go to 3_kv_outer's sweep.
+ * Machine code: 660 instructions of a warp and tile, 1100 with KL, a third and a fifth fewer than its products take
+ * clocks; with KL shared memory takes longest, 3550 clocks, 32 ms: cuda/clocks.def.
+ * Waste: at 64 rows products wait for operands from shared memory; 128 rows would need 64 registers more. At 16
+ * heads half of the index's 8 columns are of no query. K, V, dK and dV once more every chunk; rows of a group
+ * that is no power of two, or below 8; with d 64 and Bk 128 both warpgroups multiply all of dQ. Blocks of 32
+ * keys go to 3_kv_outer's sweep.
  * Dropped: S of the next tile under way while dQ leaves (ptxas serializes it); holding dQ until then (no
- * registers); adding heads before they are shuffled in groups of any size (spills).
+ * registers); the teacher as a product of P with zeros and ones (P in bf16 is too coarse for the loss, and its
+ * rest takes the instructions that are to be saved); copies of dQ by a producer (one barrier more saves a warp in
+ * four 40 instructions).
  */
 #include "hopper_consumer.cuh"
 
@@ -43,15 +45,21 @@ PTX_INLINE void multiply_derivatives(Smem<D, DI, N, kl> &m, const Shape &s, cons
         wgmma_pin(dq);
         wgmma_pin(dqi);
         wgmma_fence();
-        for (int step = 0; step < N / 16; step++) {
-            auto across = [&](const bf16 *from) { // 16 keys of 64 columns, which are the operand's rows
-                return wgmma_descriptor(from + 64 * 16 * step, N * 128, 1024, Swizzle::b128);
-            };
-            wgmma_ss<64, 1, 1>(dq, across(m.ds.slab[0]), across(m.k.slab[slab]), step > 0);
-            if constexpr (kl)
+        auto across = [&](const bf16 *slab) { // 64 columns, which are the operand's rows
+            return wgmma_descriptor(slab, N * 128, 1024, Swizzle::b128);
+        };
+        const uint64_t ds = across(m.ds.slab[0]), k = across(m.k.slab[slab]);
+        for (int step = 0; step < N / 16; step++) { // 16 keys
+            const int bytes = 16 * 128 * step;
+            wgmma_ss<64, 1, 1>(dq, wgmma_advanced(ds, bytes), wgmma_advanced(k, bytes), step > 0);
+        }
+        if constexpr (kl) {
+            const uint64_t ki = across(m.ki.slab[slab]),
+                           g = wgmma_descriptor(&m.g.slab[0][0], 16, 1024, Swizzle::b128);
+            for (int step = 0; step < N / 16; step++)
                 wgmma_ss<tile_queries, 1>(
-                    dqi, across(m.ki.slab[slab]),
-                    wgmma_descriptor(&m.g.slab[step / 4][step % 4 * 16], 16, 1024, Swizzle::b128), step > 0);
+                    dqi, wgmma_advanced(ki, 16 * 128 * step),
+                    wgmma_advanced(g, step / 4 * (int)sizeof m.g.slab[0] + step % 4 * 32), step > 0);
         }
         wgmma_commit();
         if (turn == 0) {
@@ -76,10 +84,11 @@ PTX_INLINE void multiply_derivatives(Smem<D, DI, N, kl> &m, const Shape &s, cons
 }
 
 template <int D, int DI, int N, bool kl>
-PTX_INLINE void consume(Smem<D, DI, N, kl> &m, const Shape &s, const Out &out, const CUtensorMap *dq_map)
+PTX_INLINE void consume(Smem<D, DI, N, kl> &m, Shape s, const Out &out, const CUtensorMap *dq_map)
 {
     timeline_role("consumer");
     float dk[D / 2] = {}, dv[D / 2] = {};
+    s.n_kv = ld_shared(&m.n_kv);
     mbarrier_wait(&m.keys_full, 0); // the block's K and V, and Ki
     clear_padding(m, s);
     for (int tile = 0; queries(work_of(m), tile) > 0; tile++) {
@@ -113,14 +122,15 @@ PTX_INLINE void consume(Smem<D, DI, N, kl> &m, const Shape &s, const Out &out, c
         wgmma_pin(logits);
         derivatives(dp, p, stage);
         pack_weights(left_ds, dp);
+        float t[4];
         if constexpr (kl)
-            store_teacher(m.teacher, p, work_of(m), s.group);
+            teacher_of(t, m.teacher, p, work_of(m), s.group);
         bar_sync(1, 2 * N); // all are done with dS and u - t of the tile before
         store_ds(m.ds, left_ds);
         if (ld_shared(&stage.centred))
             store_excess(m, left_ds);
         if constexpr (kl)
-            store_student(m, stage, logits);
+            store_student(m, stage, logits, t);
         fence_proxy_async();
         bar_sync(1, 2 * N); // they are there
         multiply_derivatives(m, s, out, dq_map, tile, left_ds, dk);
@@ -137,23 +147,26 @@ PTX_INLINE void consume(Smem<D, DI, N, kl> &m, const Shape &s, const Out &out, c
     }
     if (thread_index().t < 32)
         bulk_wait_read<0>(); // TMA has read the last dQ out of shared memory
+    s.n_kv = ld_shared(&m.n_kv);
     store_block<D, N>(s, out, work_of(m), thread_index().key, dk, dv);
     if constexpr (kl) {
+        const int thread = (int)threadIdx.x - 128;
+        store_warp_loss(m.warp_loss[thread / 32], ld_shared(&m.loss[thread]));
         bar_sync(1, 2 * N);
-        if (threadIdx.x == 128)
-            st_global(out.w.loss + blockIdx.x, sum_of(m.loss));
+        if (thread == 0)
+            st_global(out.w.loss + blockIdx.x, sum_of(m.warp_loss));
     }
 }
 
 template <int D, int DI, int N, bool kl>
 __global__ void __launch_bounds__(128 + 2 * N, 1)
-    hopper_sweep(Shape s, Arrays a, Out out, const __grid_constant__ Maps maps)
+    hopper_sweep(Shape padded, Arrays a, Out out, const __grid_constant__ Maps maps)
 {
-    s = actual(s);
+    const Shape s = actual(padded);
     Smem<D, DI, N, kl> &m = shared<Smem<D, DI, N, kl>>();
     constexpr int consumers = N / 64;
     const int t = (int)threadIdx.x, c = t / 128 - 1; // consumer, or -1
-    const Work work = work_of(s, out.w, N, blockIdx.x);
+    const Work work = work_of(s, out.w, blockIdx.x);
     if (work.group < 0) { // past the worklist's end
         if (kl && t == 0)
             st_global(out.w.loss + blockIdx.x, 0.0);
@@ -162,8 +175,7 @@ __global__ void __launch_bounds__(128 + 2 * N, 1)
     if (t == 0) {
         st_shared(&m.item, int4{work.group, work.block, work.begin, work.end});
         st_shared(&m.shift, work.shift);
-        for (int warp = 0; kl && warp < N / 16; warp++)
-            st_shared(&m.loss[warp], 0.0);
+        st_shared(&m.n_kv, s.n_kv);
         mbarrier_init(&m.keys_full, 1);
         for (int i = 0; i < stages; i++) {
             mbarrier_init(&m.full[i], 64);
@@ -171,6 +183,8 @@ __global__ void __launch_bounds__(128 + 2 * N, 1)
         }
         fence_mbarrier_init();
     }
+    if (kl && c >= 0)
+        st_shared(&m.loss[t - 128], 0.0);
     for (int i = c < 0 ? stages : c; i < stages; i += consumers) { // the rows that no copy will write
         if (queries(work, i) <= 0)
             break;
@@ -191,7 +205,7 @@ __global__ void __launch_bounds__(128 + 2 * N, 1)
     } else {
         if constexpr (consumers == 2)
             setmaxnreg_inc<240>();
-        consume(m, s, out, &maps.dq);
+        consume(m, padded, out, &maps.dq);
     }
 }
 

@@ -8,7 +8,7 @@
  * whatever runs first.
  *
  * Bytes: with P pairs 2 G d P bytes written and as many read, in place of 4 G d P of reductions, and a
- * rounding of each part.
+ * rounding of each part; dQ is stored once, and not cleared before.
  * Estimate: at M3's sizes and 128K tokens 34 GB written and 34 GB read for 69 GB of reductions, no more
  * through memory; beside hopper's 41 ms the sum by itself takes 10 of them, and loses what the sweep would
  * hide: at most 1.25 times hopper's.

@@ -19,8 +19,8 @@ struct ThreadIndex {
 /// Every function finds it out for itself: registers are what is short here.
 PTX_INLINE ThreadIndex thread_index()
 {
-    const int thread = recomputed((int)threadIdx.x) - 128;
-    return {thread / 128, thread % 128, thread % 32, thread / 32 * 16};
+    const unsigned thread = (unsigned)recomputed((int)threadIdx.x) - 128; // division of an int takes its sign
+    return {(int)(thread / 128), (int)(thread % 128), (int)(thread % 32), (int)(thread / 32 * 16)};
 }
 
 /// P of this warp's keys and the tile's rows, from S.
@@ -62,27 +62,29 @@ template <class Stage> PTX_INLINE void derivatives(float (&dp)[32], const float 
         dp[i] = p[i] * (dp[i] - ld_shared(&stage.delta[fragment_d(me.lane, i).col]));
 }
 
-/// The teacher of this warp's 16 keys, from P, which is spoiled.
+/// The teacher t of this warp's 16 keys and the tile's queries, from P, which is spoiled, where index logits lie.
 template <int n>
-PTX_INLINE void store_teacher(float (&teacher)[n][tile_queries], float (&p)[32], const Work &work, int group)
+PTX_INLINE void teacher_of(float (&t)[4], float (&teacher)[n][tile_queries], float (&p)[32], const Work &work,
+                           int group)
 {
-    const ThreadIndex me = thread_index();
     const float share = 1 / (float)group;
-    if (work.shift == 4) { // 16 heads of a query are 16 rows: what a thread has of them is added before it is shuffled
-        for (int first = 0; first < 32; first += 8)
-            for (int half = 0; half < 2; half++) {
-                const float *x = &p[first + 2 * half];
-                float sum = (x[0] + x[1]) + (x[4] + x[5]);
-                sum += shfl_xor(sum, 1);
-                sum += shfl_xor(sum, 2);
-                if (me.lane % 4 == 0)
-                    st_shared(&teacher[me.key + fragment_row(me.lane, half)][first / 8], sum * share);
-            }
+    if (work.shift == 4) { // 16 heads of a query are 16 rows
+        // Of queries 0 and 1 an even lane of a quad gets the sums, of 2 and 3 an odd one. The other two queries that a
+        // lane has there do not exist, and what they get is not used.
+        const bool odd = thread_index().lane % 2;
+        for (int i = 0; i < 4; i++) {
+            const int half = i / 2 * 2, low = 8 * (i % 2) + half, high = low + 16;
+            auto sum = [&p](int a) { return (p[a] + p[a + 1]) + (p[a + 4] + p[a + 5]); };
+            const float mine = odd ? sum(high) : sum(low), other = odd ? sum(low) : sum(high);
+            t[i] = mine + shfl_xor(other, 1);
+            t[i] = (t[i] + shfl_xor(t[i], 2)) * share;
+        }
         return;
     }
     // [groups]
     for (int first = 0; first < 32; first += 8) { // 16 rows of the tile
         sum_heads(part<8>(p, first), work.shift);
+        const ThreadIndex me = thread_index();
         for (int i = first; i < first + 8; i++) {
             const Element e = fragment_d(me.lane, i);
             const int number = query_of(work, e.col);
@@ -90,33 +92,37 @@ PTX_INLINE void store_teacher(float (&teacher)[n][tile_queries], float (&p)[32],
                 st_shared(&teacher[me.key + e.row][number], p[i] * share);
         }
     }
+    __syncwarp();
+    const ThreadIndex me = thread_index();
+    for (int i = 0; i < 4; i++) {
+        const Element e = fragment_d(me.lane, i);
+        t[i] = ld_shared(&teacher[me.key + e.row][e.col]);
+    }
     // [groups]
 }
 
 /// u - t of this consumer's keys and the tile's queries, from index logits: to shared memory, a row a query.
 template <int D, int DI, int N, bool kl>
 PTX_INLINE void store_student(Smem<D, DI, N, kl> &m, const typename Smem<D, DI, N, kl>::Stage &stage,
-                              const float (&logits)[4])
+                              const float (&logits)[4], const float (&t)[4])
 {
     const ThreadIndex me = thread_index();
-    float loss = 0, excess[2] = {};
-    __syncwarp(); // the teacher is there
+    float loss = 0, g[4];
     for (int i = 0; i < 4; i++) {
         const Element e = fragment_d(me.lane, i);
-        const int j = me.key + e.row;
-        const bool sees = j <= ld_shared(&stage.limit[e.col]);
-        const float t = sees ? ld_shared(&m.teacher[j][e.col]) : 0;
-        const bf16 g =
-            __float2bfloat16_rn(student<DI>(logits[i], ld_shared(&stage.index_lse[e.col]), t, sees, loss));
-        st_shared(swizzled(m.g.slab[j / 64], e.col, j % 64 / 8) + j % 8, g);
-        excess[i % 2] += to_float(g);
+        const bool sees = me.key + e.row <= ld_shared(&stage.limit[e.col]);
+        g[i] = student<DI>(logits[i], ld_shared(&stage.index_lse[e.col]), sees ? t[i] : 0, sees, loss);
     }
-    if (ld_shared(&stage.index_centred))
-        store_index_excess(m.index_excess[me.key / 16], make_float2(excess[0], excess[1]));
-    for (int with = 1; with < 32; with *= 2)
-        loss += shfl_xor(loss, with);
-    if (me.lane == 0)
-        st_shared(&m.loss[me.key / 16], ld_shared(&m.loss[me.key / 16]) + (double)loss);
+    const uint32_t both[2] = {pack_bf16(g[0], g[1]), pack_bf16(g[2], g[3])};
+    stmatrix_x2_trans(swizzled(m.g.slab[me.key / 64], me.lane % 8, me.key % 64 / 8 + me.lane / 8 % 2), both);
+    if (ld_shared(&stage.index_centred)) {
+        // [seldom]
+        const float2 upper = unpack_bf16(both[0]), lower = unpack_bf16(both[1]);
+        store_index_excess(m.index_excess[me.key / 16], make_float2(upper.x + lower.x, upper.y + lower.y));
+        // [seldom]
+    }
+    double *const sum = &m.loss[128 * me.consumer + me.t];
+    st_shared(sum, ld_shared(sum) + (double)loss);
 }
 
 /// dS^T of this warp's keys to shared memory.
@@ -165,9 +171,11 @@ PTX_INLINE void add_dq(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, 
     if (t < 32)
         bulk_wait_read<0>();
     bar_sync(2 + (unsigned)c, 128); // the copies before have read the tile
+    // Of its place in the tile a thread's row and lane set all bits but those that 8 columns more, or 8 rows, change.
+    const int at = (int)(swizzled(tile[0], fragment_row(t, 0), t % 4 / 2) - tile[0]) + t % 2 * 2;
     for (int i = 0; i < 32; i += 2) {
-        const Element e = fragment_d(t, i);
-        st_shared((float2 *)(swizzled(tile[e.col / 32], e.row, e.col % 32 / 4) + e.col % 4),
+        const Element further = fragment_d(0, i);
+        st_shared((float2 *)&tile[further.col / 32][(at ^ further.col % 32) + 32 * further.row],
                   make_float2(dq[i] * scale<D>, dq[i + 1] * scale<D>));
     }
     fence_proxy_async();
@@ -210,20 +218,32 @@ PTX_INLINE void store_dqi(Smem<D, DI, N, kl> &m, const Shape &s, const Work &wor
                           uint32_t centred, uint32_t entry, int slab, const float (&dqi)[4])
 {
     const int t = thread_index().t;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 2; i++) { // two queries, of each two channels
         const Element e = fragment_d(t, i);
         const uint32_t of = shfl(entry, e.col);
         const int channel = 64 * slab + e.row;
+        float x[2] = {dqi[i], dqi[i + 2]};
         if (e.col >= n)
             continue;
-        float x = dqi[i];
-        if (centred >> e.col & 1)
-            x -= excess_of(m.index_excess, e.col) *
-                 to_float(ld_global(centre_at(s, out.w.index_centres, work, of, DI) + channel));
-        if (out.w.part_dqi)
-            st_global(out.w.part_dqi + pair_at(s, out.w, work, of) * DI + channel, x * out.factor);
-        else
-            red_add(out.dqi + qi_at(s, of >> 5, work.group, DI) + channel, x * out.factor);
+        if (centred >> e.col & 1) {
+            // [seldom]
+            const float excess = excess_of(m.index_excess, e.col);
+            const bf16 *const centre = centre_at(s, out.w.index_centres, work, of, DI) + channel;
+            for (int half = 0; half < 2; half++)
+                x[half] -= excess * to_float(ld_global(centre + 8 * half));
+            // [seldom]
+        }
+        if (out.w.part_dqi) {
+            // [seldom]
+            float *const to = out.w.part_dqi + pair_at(s, out.w, work, of) * DI + channel;
+            for (int half = 0; half < 2; half++)
+                st_global(to + 8 * half, x[half] * out.factor);
+            // [seldom]
+        } else {
+            float *const to = out.dqi + qi_at(s, of >> 5, work.group, DI) + channel;
+            for (int half = 0; half < 2; half++)
+                red_add(to + 8 * half, x[half] * out.factor);
+        }
     }
 }
 
@@ -232,13 +252,14 @@ template <int D, int DI, int N, bool kl>
 PTX_INLINE void store_g(Smem<D, DI, N, kl> &m, const Shape &s, const Work &work, const Out &out, int tile,
                         int n)
 {
-    const int e0 = work.begin + tile * work.per_tile;
+    static_assert(tile_queries * (N / 8) <= 2 * N, "a thread stores 8 keys at most");
     const ThreadIndex me = thread_index();
-    for (int a = 128 * me.consumer + me.t; a < n * (N / 8); a += 2 * N) {
-        const int q = a / (N / 8), key = a % (N / 8) * 8;
-        bf16 *to = out.w.g + row_of_g(s, out.w, work.group, work.block, e0 + q) * N + key;
-        st_global((uint4 *)to, ld_shared((const uint4 *)swizzled(m.g.slab[key / 64], q, key % 64 / 8)));
-    }
+    const int a = 128 * me.consumer + me.t, q = a / (N / 8), key = a % (N / 8) * 8;
+    if (q >= n)
+        return;
+    const int64_t row = row_of_g(s, out.w, work.group, work.block, work.begin + tile * work.per_tile + q);
+    st_global((uint4 *)(out.w.g + row * N + key),
+              ld_shared((const uint4 *)swizzled(m.g.slab[key / 64], q, key % 64 / 8)));
 }
 
 /// Where the block ends in padding, zeros to keys that do not exist: dS of 0 times NaN is NaN.

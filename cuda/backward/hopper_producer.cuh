@@ -33,9 +33,9 @@ template <int D, int DI, int N, bool kl> struct Smem {
     } dq[N / 64]; ///< 64 columns of dQ, on their way to memory
     float teacher[kl ? N : 1][tile_queries];
     float excess[N / 16][tile_rows], index_excess[N / 16][tile_queries]; ///< of each warp's keys
-    double loss[N / 16];                                                 ///< of each warp, so far
+    double loss[kl ? 2 * N : 1], warp_loss[N / 16]; ///< of each thread, so far; of each warp, at the end
     int4 item;                                                           ///< group, block, begin, end
-    int shift;
+    int shift, n_kv;                                                     ///< n_kv without padding
     uint64_t keys_full, full[stages], empty[stages];
 };
 

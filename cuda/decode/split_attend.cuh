@@ -146,11 +146,11 @@ PTX_INLINE void finish_part(AttendSmem<D> &m, const Shape &s, const Part &part, 
 
 /* ---- Launches (host) --------------------------------------------------------------------------------- */
 
-/// How many parts a row of at most `tokens` tokens has: attend_ctas for each SM, if there are tokens enough.
+/// How many parts a row of at most `tokens` tokens has: a CTA for each SM, if there are tokens enough.
 inline int parts_of(int rows, int tokens)
 {
-    const int ctas = tuned(MSA_TUNE_attend_ctas) * sms();
-    return smaller(ceil_div(tokens, attend_step), rows > 0 && rows < ctas ? ctas / rows : 1);
+    const int ctas = rows > 0 && rows < sms() ? sms() / rows : 1;
+    return smaller(ceil_div(tokens, attend_step), smaller(ctas, tuned(MSA_TUNE_attend_parts)));
 }
 
 #endif

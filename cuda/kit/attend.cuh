@@ -124,10 +124,12 @@ template <int N, int rows_a, int rows_b, int D>
 PTX_INLINE void add_rows_by_rows(float (&x)[N / 2], const Tile<rows_a, D> &a, int a_row,
                                  const Tile<rows_b, D> &b, int b_row)
 {
-    for (int step = 0; step < D / 16; step++) {
-        const int slab = step / 4, column = step % 4 * 16;
-        wgmma_ss<N>(x, wgmma_descriptor(&a.slab[slab][64 * a_row + column], 16, 1024, Swizzle::b128),
-                    wgmma_descriptor(&b.slab[slab][64 * b_row + column], 16, 1024, Swizzle::b128), step > 0);
+    const uint64_t first_a = wgmma_descriptor(&a.slab[0][64 * a_row], 16, 1024, Swizzle::b128),
+                   first_b = wgmma_descriptor(&b.slab[0][64 * b_row], 16, 1024, Swizzle::b128);
+    for (int step = 0; step < D / 16; step++) { // 16 columns are 32 bytes of a slab's row
+        const int slab = step / 4, bytes = step % 4 * 32;
+        wgmma_ss<N>(x, wgmma_advanced(first_a, slab * (int)sizeof a.slab[0] + bytes),
+                    wgmma_advanced(first_b, slab * (int)sizeof b.slab[0] + bytes), step > 0);
     }
 }
 
@@ -150,10 +152,9 @@ PTX_INLINE void issue_values(float (&o)[D / 2], uint32_t (&p)[steps][4], const T
     wgmma_pin(o);
     wgmma_pin(p);
     wgmma_fence();
+    const uint64_t first = wgmma_descriptor(&v.slab[0][64 * key], rows * 128, 1024, Swizzle::b128);
     for (int step = 0; step < steps; step++)
-        wgmma_rs<D, 1>(o, p[step],
-                       wgmma_descriptor(&v.slab[0][64 * (key + 16 * step)], rows * 128, 1024, Swizzle::b128),
-                       accumulate || step > 0);
+        wgmma_rs<D, 1>(o, p[step], wgmma_advanced(first, 16 * 128 * step), accumulate || step > 0);
     wgmma_commit();
 }
 

@@ -492,6 +492,14 @@ PTX_INLINE void stmatrix_x4(void *row, const uint32_t (&r)[4] SITE)
             : "memory");)
     CPU(simt::stmatrix(r, 4, false, row, site);)
 }
+/// Stores 2, transposed.
+PTX_INLINE void stmatrix_x2_trans(void *row, const uint32_t (&r)[2] SITE)
+{
+    PTX(asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(shared_u32(row)),
+                     "r"(r[0]), "r"(r[1])
+                     : "memory");)
+    CPU(simt::stmatrix(r, 2, true, row, site);)
+}
 /// d += a b, 16x16 times 16x8. "mma.sync.aligned.m16n8k16".
 PTX_INLINE void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2] SITE)
 {
@@ -516,6 +524,11 @@ PTX_INLINE uint64_t wgmma_descriptor(const void *p, uint32_t leading, uint32_t s
     CPU(const uint32_t start = simt::checked_start(p, leading, stride, site);)
     return (uint64_t)((start & 0x3ffff) >> 4) | (uint64_t)((leading & 0x3ffff) >> 4) << 16 |
            (uint64_t)((stride & 0x3ffff) >> 4) << 32 | (uint64_t)swizzle << 62;
+}
+/// The same operand `bytes` further on, a multiple of 16: only where it starts moves, in the lower half.
+PTX_INLINE uint64_t wgmma_advanced(uint64_t descriptor, int bytes)
+{
+    return (descriptor & ~(uint64_t)UINT32_MAX) | ((uint32_t)descriptor + (uint32_t)(bytes / 16));
 }
 
 /// Before the first wgmma and after registers of one were touched: "wgmma.fence".

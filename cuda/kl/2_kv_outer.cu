@@ -11,7 +11,8 @@
  * Floor: 2 G d operations for each key of a pair, the main scores. Beside a backward pass they are there
  * already: backward/3_kv_outer.cu does both.
  * Estimate: at M3's sizes and 128K tokens 25 ms of shared memory beside 10 ms of Q.
- * Waste: half of the narrow products' 16 rows; a hot block's dKi is one CTA's work.
+ * Waste: half of the narrow products' 16 rows; most of the CTAs that index_keys() has for items find none of a
+ * hot block.
  */
 #include "../sweep/mma_sync.cuh"
 #include "../sweep/task.cuh"

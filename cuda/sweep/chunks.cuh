@@ -56,14 +56,13 @@ msa_status sweep_chunk(const Call &call, const Task &task, bool full, const Laun
         return status;
     if (main && !full)
         LAUNCH((merge<D, N>), dim3((unsigned)s.n_blocks, (unsigned)s.n_kv_heads), dim3(merge_threads), 0,
-               c.stream, s, w.first, w.split, c.a.dk, c.a.dv);
+               c.stream, s, w, c.a.dk, c.a.dv);
     if (main && task.deterministic)
         launch_sum_slots(c, w, s.group, D, w.part_dq, c.a.dq);
     if (kl && c.a.dqi && task.deterministic)
         launch_sum_slots(c, w, 1, DI, w.part_dqi, c.a.dqi);
-    if (kl && c.a.dqi)
-        LAUNCH((index_keys<DI, N>), dim3((unsigned)s.n_blocks), dim3(2 * N), sizeof(KeysSmem<DI, N>),
-               c.stream, s, w, c.a.qi, factor, c.a.dki);
+    if (kl && c.a.dqi) // after merge(), whose scratch it takes
+        launch_index_keys<DI, N>(c, w, items, factor);
     if (kl)
         launch_add_up(c, items, w.loss);
     return MSA_OK;
@@ -93,7 +92,10 @@ msa_status sweep_all(const Call &call, const Task &task, const Launch &launch_sw
     const int step = chunk_length(c, task, full);
     const Task mine = {main, kl, task.deterministic, task.ids};
     msa_status status = MSA_OK;
-    clear_gradients(c);
+    Call reduced = c;
+    if (task.deterministic)
+        reduced.a.dq = reduced.a.dqi = nullptr; // sum_slots() stores every row
+    clear_gradients(reduced);
     for (int q0 = 0; q0 < c.s.n_q && status == MSA_OK; q0 += step)
         status = sweep_chunk<D, DI, N, main, kl>(chunk_of(c, q0, c.s.n_q - q0 < step ? c.s.n_q - q0 : step),
                                                  mine, full, launch_sweep);

@@ -129,13 +129,14 @@ PTX_INLINE void keys_by_rows(Smem<D, DI, N, main, kl> &m, typename Smem<D, DI, N
                       left[i / 8][i / 2 % 4]);
         }
     }
+    const float share = 1 / (float)group;
     for (int first = 0; kl && first < pass / 2; first += 8) { // 16 rows
         sum_heads(part<8>(p, first), work.shift);
         for (int i = first; i < first + 8; i++) {
             const Element e = fragment_d(lane, i);
             const int number = query_of(work, row + e.col);
             if (head_of(work, row + e.col) == 0 && number < tile_queries)
-                st_shared(&m.teacher[key + e.row][number], p[i] / (float)group);
+                st_shared(&m.teacher[key + e.row][number], p[i] * share);
         }
     }
 }
@@ -273,7 +274,7 @@ __global__ void __launch_bounds__(2 * N, 1) sweep(Shape padded, Arrays a, Out ou
     Shared &m = shared<Shared>();
     const int t = (int)threadIdx.x, warp = t / 32;
     const Scratch &w = out.w;
-    const Work work = work_of(s, w, N, blockIdx.x);
+    const Work work = work_of(s, w, blockIdx.x);
     if (work.group < 0) { // past the worklist's end
         if (kl && t == 0)
             st_global(w.loss + blockIdx.x, 0.0);

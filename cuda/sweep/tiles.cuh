@@ -27,7 +27,7 @@ struct Scratch {
     float *part_dqi;  ///< [pairs,DI]
     bf16 *g;          ///< [pairs,N]: u - t of a pair and its block's keys
     double *loss;     ///< of each CTA
-    float *split;     ///< [Hkv,splits,2,N,D]: dK and dV of the items of blocks that have several
+    float *split;     ///< [Hkv,splits]: dK and dV [2,N,D], then dKi [N,DI], of blocks with several items
     float *index_lse; ///< where none is given
     Centres centres, index_centres;
     int32_t *first;
@@ -65,7 +65,9 @@ inline Scratch layout(const Call &c, const Task &task, bool full, void *work)
     w.g = carve.take_if<bf16>(task.kl, pairs * s.block);
     w.loss = carve.take_if<double>(task.kl, items);
     w.index_lse = carve.take_if<float>(task.kl && full, index_lse_floats(s));
-    w.split = carve.take_if<float>(task.main && !full, groups * n_splits(s) * 2 * s.block * c.d_head);
+    const int main_width = task.main ? 2 * c.d_head : 0, index_width = task.kl ? c.d_index : 0;
+    w.split = carve.take_if<float>(!full, groups * n_splits(s) * s.block *
+                                              (main_width > index_width ? main_width : index_width));
     w.first = carve.take_if<int32_t>(!full, groups * (s.n_scores + 1));
     w.entries = carve.take_if<uint32_t>(!full, pairs);
     w.items = carve.take_if<msa_item>(!full, items);
@@ -105,18 +107,38 @@ PTX_INLINE int per_tile_of(int shift)
     return tile_rows >> shift < tile_queries ? tile_rows >> shift : tile_queries;
 }
 
+/// The entries of a group's block, from the reverse index...
+struct List {
+    int begin, end;
+};
+PTX_INLINE List listed(const Shape &s, const Scratch &w, int group, int block)
+{
+    const int32_t *first = w.first + group * (s.n_scores + 1) + block;
+    return {ld_global(first), ld_global(first + 1)};
+}
+/// ...of which there are several items if they are many...
+PTX_INLINE bool is_split(const Shape &s, const List &list)
+{
+    return list.end - list.begin > s.item_limit;
+}
+/// ...or, with full support, all queries from the first that sees the block.
+PTX_INLINE List list_of(const Shape &s, const Scratch &w, int group, int block)
+{
+    const int before = block * s.block - s.prefix;
+    return w.entries ? listed(s, w, group, block) : List{before > 0 ? before : 0, s.n_q};
+}
+
 /// Item `number` of the worklist, group -1 past its end; with full support a block of a group.
-PTX_INLINE Work work_of(const Shape &s, const Scratch &w, int block, unsigned number)
+PTX_INLINE Work work_of(const Shape &s, const Scratch &w, unsigned number)
 {
     Work work;
     if (w.items) {
         const int4 item = ld_global((const int4 *)w.items + number);
         work = {item.x, item.y, item.z, item.w, 0, 0};
-    } else { // all queries from the first that sees the block; padding has blocks, but none that is seen
-        const int b = (int)number % w.width, before = b * block - s.prefix;
-        work = {(int)number / w.width, b, before > 0 ? before : 0, s.n_q, 0, 0};
-        if (b >= s.n_blocks)
-            work.group = -1;
+    } else { // padding has blocks, but none that is seen
+        const int group = (int)number / w.width, b = (int)number % w.width;
+        const List all = list_of(s, w, group, b);
+        work = {b < s.n_blocks ? group : -1, b, all.begin, all.end, 0, 0};
     }
     while (1 << work.shift < s.group)
         work.shift++;
@@ -202,8 +224,7 @@ PTX_INLINE void store_block(const Shape &s, const Out &out, const Work &work, in
 {
     // [owner]
     const int lane = (int)threadIdx.x % 32;
-    const int32_t *first = out.w.first + work.group * (s.n_scores + 1) + work.block;
-    const bool alone = !out.w.items || ld_global(first + 1) - ld_global(first) <= s.item_limit;
+    const bool alone = !out.w.items || !is_split(s, listed(s, out.w, work.group, work.block));
     if (alone) { // the block's only item owns its rows of dK and dV
         auto row = [&](float *x) {
             return [&s, &work, x, key, lane](int half) {

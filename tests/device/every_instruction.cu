@@ -61,6 +61,7 @@ __global__ void matrices(const bf16 *a, float *out)
     ldmatrix_x4_trans(r4, &s.tile[8 * t]);
     mma_m16n8k16(d, r4, r2);
     stmatrix_x4(&s.tile[8 * t], r4);
+    stmatrix_x2_trans(&s.tile[8 * t], r2);
     for (int i = 0; i < 4; i++)
         out[4 * t + (unsigned)i] = d[i] + __bfloat162float(s.tile[t]);
 }
@@ -109,7 +110,7 @@ template <int N> __global__ void __launch_bounds__(256, 1) products(float *out, 
                    mn_major = wgmma_descriptor(s.tile, 8192, 1024, Swizzle::b128);
     wgmma_pin(d);
     wgmma_fence();
-    wgmma_ss<N>(d, k_major, k_major, true);
+    wgmma_ss<N>(d, k_major, wgmma_advanced(k_major, 32), true);
     wgmma_ss<N, 1, 1>(d, mn_major, mn_major, true);
     wgmma_rs<N, 0>(d, a, k_major, true);
     wgmma_rs<N, 1>(d, a, mn_major, true);

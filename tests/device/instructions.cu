@@ -1011,15 +1011,18 @@ template <int n, bool trans> __global__ void load_matrices(const uint32_t *in, u
     for (unsigned i = 0; i < n; i++)
         st_global(out + 32 * i + t, r[i]);
 }
-__global__ void store_matrices(const uint32_t *in, uint32_t *out)
+template <int n> __global__ void store_matrices(const uint32_t *in, uint32_t *out)
 {
     Rows &s = shared<Rows>();
     const unsigned t = threadIdx.x;
-    uint32_t r[4];
+    uint32_t r[n];
     stage_words(s.word, in, 32 * pitch);
-    for (unsigned i = 0; i < 4; i++)
+    for (unsigned i = 0; i < n; i++)
         r[i] = ld_global(in + 32 * pitch + 32 * i + t);
-    stmatrix_x4(&s.word[t * pitch], r);
+    if constexpr (n == 2)
+        stmatrix_x2_trans(&s.word[t % 16 * pitch], r);
+    else
+        stmatrix_x4(&s.word[t * pitch], r);
     __syncwarp();
     for (unsigned i = t; i < 32 * pitch; i += 32)
         st_global(out + i, ld_shared(&s.word[i]));
@@ -1052,12 +1055,13 @@ template <int n, bool trans> void add_ldmatrix(Made &m)
         memcpy((char *)p.expected.data() + 2 * reg, (char *)p.in.data() + 2 * row, 2);
     });
 }
-void add_stmatrix(Made &m)
+template <int n, bool trans> void add_stmatrix(Made &m)
 {
     const size_t rows = 32 * pitch;
-    probe &p = m.add("stmatrix", "x4", draw(rows + 32 * 4, m.rng), rows, store_matrices, 32, sizeof(Rows));
+    probe &p = m.add("stmatrix", form(n, trans), draw(rows + 32 * n, m.rng), rows, store_matrices<n>, 32,
+                     sizeof(Rows));
     p.expected.assign(p.in.begin(), p.in.begin() + (ptrdiff_t)rows);
-    each_half<4, false>([&](size_t reg, size_t row) {
+    each_half<n, trans>([&](size_t reg, size_t row) {
         memcpy((char *)p.expected.data() + 2 * row, (char *)p.in.data() + 4 * rows + 2 * reg, 2);
     });
 }
@@ -1112,7 +1116,8 @@ void add_fragments(Made &m)
     add_ldmatrix<2, true>(m);
     add_ldmatrix<4, false>(m);
     add_ldmatrix<4, true>(m);
-    add_stmatrix(m);
+    add_stmatrix<2, true>(m);
+    add_stmatrix<4, false>(m);
     const std::vector<int> a = draw_matrix(16, 16, m.rng), b = draw_matrix(8, 16, m.rng);
     words in;
     append_pairs(in, a);
@@ -1142,8 +1147,9 @@ __global__ void descriptors(const uint32_t *in, uint32_t *out)
 {
     Operands &s = shared<Operands>();
     const unsigned t = threadIdx.x;
-    const uint64_t d =
-        wgmma_descriptor(&s.a[4 * t], ld_global(in + 2 * t), ld_global(in + 2 * t + 1), (Swizzle)(t % 4));
+    const uint64_t first = wgmma_descriptor(&s.a[4 * (t & ~3u)], ld_global(in + 2 * t),
+                                            ld_global(in + 2 * t + 1), (Swizzle)(t % 4)),
+                   d = wgmma_advanced(first, (int)(t & 3) * 16);
     st_global(out + 2 * t, (uint32_t)(d >> 16));
     st_global(out + 2 * t + 1, (uint32_t)(d >> 48) << 16 | (((uint32_t)d - (shared_u32(&s) >> 4)) & 0x3fff));
 }
@@ -1454,7 +1460,8 @@ void add_wgmma(Made &m)
     words strides(256);
     for (uint32_t &v : strides)
         v = m.rng.next() % 0x4000 * 16;
-    probe &p = m.add("wgmma_descriptor", "all swizzles", strides, 256, descriptors, 128, sizeof(Operands));
+    probe &p = m.add("wgmma_descriptor, wgmma_advanced", "all swizzles", strides, 256, descriptors, 128,
+                     sizeof(Operands));
     for (uint32_t t = 0; t < 128; t++) {
         p.expected[2 * t] = strides[2 * t] >> 4 | strides[2 * t + 1] >> 4 << 16;
         p.expected[2 * t + 1] = t % 4 << 30 | t;

@@ -64,7 +64,7 @@ kernel 'heads of two queries in one teacher' sum_heads kl/kv_outer 'if ($shift >
 kernel 'the loss weighs nothing' sweep_chunk kl/deterministic '(float)($c.a.weight * loss_share($s))' '(float)loss_share($s)'
 kernel 'dQ in another slot' pair_at backward/deterministic '? (int)($entry & 31)' '? (int)($entry & 31) ^ 1'
 kernel 'every item owns its rows' store_block backward/kv_outer 'bool $alone = ...;' 'bool $alone = true;'
-kernel 'the last part of a hot block is not merged' merge backward/kv_outer '$at < $end; $at += $limit' '$at + $limit < $end; $at += $limit'
+kernel 'the last part of a hot block is not merged' add_parts backward/kv_outer '$begin < $list.end; $begin += $limit' '$begin + $limit < $list.end; $begin += $limit'
 kernel 'keys see what comes after' fetch backward/kv_outer 'ld_shared(&$m.prefix) + (int)$i - $work.block * $N : -1' '$N : -1'
 kernel 'dS where no swizzle put it' swizzled backward/hopper '($chunk ^ $row % 8)' '$chunk'
 mutant 'heads that are not there' weights test_gradient_kernels '$number < tile_queries && head_of($work, $column) < $group' '$number < tile_queries + 0 * $group'
@@ -78,8 +78,11 @@ mutant 'less workspace asked for than used' workspace test_workspace 'layout(chu
 mutant 'a chunk of queries at the positions of the first' chunk_of test_gradient_kernels '$part.s.prefix = $c.s.prefix + $q0;' '$part.s.prefix = $c.s.prefix;'
 kernel 'a chunk forgets what the ones before it left' store_rows dense_backward/kv_outer '$add ? ld_global($p) : make_float2(0, 0)' 'make_float2(0, 0)'
 kernel 'dKi of the first group alone' index_keys kl/kv_outer '$r < $s.n_kv_heads; $r++' '$r < 1; $r++'
+kernel 'dKi of a hot block for one group alone' merge_index_keys kl/kv_outer '$r < $s.n_kv_heads; $r++' '$r < 1; $r++'
+mutant 'dKi of a hot block twice' index_keys test_gradient_kernels '!$w.items || !is_split($s, $list)' 'true'
+mutant 'a teacher of the heads that one thread has' teacher_of test_gradient_kernels 'shfl_xor($other, 1)' '$other'
 kernel 'the index LSE of the warmup without the last key' index_lse_kernel kl/deterministic 'lse_keys + $column <= $position' 'lse_keys + $column < $position'
-kernel 'full support begins a query too late' work_of dense_backward/kv_outer '$before > 0 ? $before : 0' '$before > 0 ? $before + 1 : 0'
+kernel 'full support begins a query too late' list_of dense_backward/kv_outer '$before > 0 ? $before : 0' '$before > 0 ? $before + 1 : 0'
 
 # ---- What the engine sees --------------------------------------------------------------------------
 mutant 'dQ overwritten under its copy' add_dq test_gradient_kernels 'bulk_wait_read<0>();' '__syncwarp();'
