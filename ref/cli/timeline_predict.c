@@ -44,6 +44,7 @@ typedef struct stage {
     double more_bytes;  /* moved beside the loop */
     const char *ids;    /* of such selections; NULL: of any */
     int batch;          /* requests, of which each makes one step; 0: a prompt */
+    const char *loop;   /* where that is not called as the stage is */
     const char *keys;   /* of its index, where that is not bf16 */
     int part[2]; /* a layer's: which stages follow each other, in its table; 0 and 0: it is one itself */
 } stage;
@@ -89,7 +90,7 @@ static double predict(const stage *all, const stage *s, double n, const roofline
         *which = of[then > first];
         return first + then;
     }
-    const struct loop *l = s->turns > 0 ? find_loop(s->name, n) : NULL;
+    const struct loop *l = s->turns > 0 ? find_loop(s->loop ? s->loop : s->name, n) : NULL;
     const double memory = REACHED * gpu->bytes;
     *which = "memory";
     return (l ? s->turns * longest(l, gpu, which) / SMS / CLOCK : s->bytes / memory) +
@@ -237,7 +238,7 @@ static void print_length(double n, const roofline_gpu *gpu, measurements *m)
                  layer = 2 * n * WIDTH * (2 * HEADS + 2 * GROUPS),
                  partials = 2 * 2 * n * HEADS * TOPK * WIDTH, index = cost.index_share * cost.flop_msa,
                  sparse = cost.flop_msa - index, gradients = 2.5 * sparse, kl = 2 * 3 * pairs * BLOCK * WIDTH,
-                 exact8 = cost.bytes_gqa / cost.bytes_ratio_exact8;
+                 bf16_keys = 2 * WIDTH * n, chosen = cost.bytes_msa - bf16_keys;
     const stage stages[] = {
         [DENSE] = {"dense/hopper", HEADS * causal / (128 * 128), cost.flop_gqa, layer},
         [INDEX] = {"index/fused", GROUPS * causal / (256 * 128), index, 2 * n * WIDTH * (GROUPS + 1)},
@@ -248,11 +249,15 @@ static void print_length(double n, const roofline_gpu *gpu, measurements *m)
         {"prefill/auto:random", .ids = "random", .part = {INDEX, KV_OUTER}},
         {"backward/hopper", pairs / 4, gradients, 2 * layer},
         {"backward/hopper:kl", pairs / 4, gradients + kl, 2 * layer},
-        {"decode/swapped", .bytes = cost.bytes_msa, .batch = 1},
-        {"decode/swapped:b8", .bytes = 8 * cost.bytes_msa, .batch = 8},
-        {"decode/swapped:b8-int8", .bytes = 8 * exact8, .batch = 8, .keys = "int8"},
-        {"dense_decode/split", .bytes = cost.bytes_gqa, .batch = 1},
-        {"dense_decode/split:b8", .bytes = 8 * cost.bytes_gqa, .batch = 8}};
+        {"decode/swapped", n / 128, 0, bf16_keys, chosen, .batch = 1},
+        {"decode/swapped:b8", 8 * n / 128, 0, 8 * bf16_keys, 8 * chosen, .batch = 8,
+         .loop = "decode/swapped"},
+        {"decode/swapped:b8-int8", 8 * n / 128, 0, 4 * bf16_keys, 8 * (chosen + cost.bytes_settle),
+         .batch = 8, .loop = "decode/swapped:screen", .keys = "int8"},
+        {"decode/swapped:b8-fp8", 8 * n / 128, 0, 4 * bf16_keys, 8 * chosen, .batch = 8,
+         .loop = "decode/swapped:e4m3", .keys = "fp8"},
+        {"dense_decode/split", 0, 0, cost.bytes_gqa, .batch = 1},
+        {"dense_decode/split:b8", 0, 0, 8 * cost.bytes_gqa, .batch = 8}};
     for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
         print_stage(stages, &stages[i], n, gpu, m);
 }
