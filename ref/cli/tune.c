@@ -1,4 +1,5 @@
 /* msa tune: measures the parameters of cuda/tunables.def on a device, one after the other, and keeps the best. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,7 +21,7 @@ typedef struct tune {
     const msa_device *device;
     char path[PATH_MAX];
     tuning kept;
-    double start, longest; /* seconds: of the clock; that a value took */
+    double start, longest; /* seconds: of the clock; that a value took, with its inputs */
     int n_left, failed;
 } tune;
 
@@ -61,7 +62,6 @@ static msa_status time_trial(const tune *u, subject *t, tuning_entry *e)
 static int measure(tune *u, trials *all, tuning_entry *e)
 {
     const msa_tunable *p = &msa_tunables[e->parameter];
-    const double start = timing_now();
     msa_status status = MSA_OK;
     int bad = tuning_write(u->command, u->path, &u->kept);
     if (bad)
@@ -82,7 +82,6 @@ static int measure(tune *u, trials *all, tuning_entry *e)
                                           : "no memory for it");
         u->failed += status == MSA_OK;
     }
-    u->longest = timing_now() - start > u->longest ? timing_now() - start : u->longest;
     bad = tuning_write(u->command, u->path, &u->kept);
     if (!bad && status == MSA_ERR_DEVICE)
         bad =
@@ -179,8 +178,8 @@ static void settle(tune *u, int parameter)
 static int tune_parameter(tune *u, int parameter, trials *all)
 {
     const msa_tunable *p = &msa_tunables[parameter];
-    int value[1 + sizeof p->tries / sizeof *p->tries] = {msa_tune_preset(u->device, parameter)}, n = 1,
-                                           bad = 0;
+    int value[1 + sizeof p->tries / sizeof *p->tries] = {msa_tune_preset(u->device, parameter)};
+    int n = 1, bad = 0;
     bool open = false, here = true;
     for (size_t i = 0; i < sizeof p->tries / sizeof *p->tries && p->tries[i]; i++)
         value[n++] = p->tries[i];
@@ -188,7 +187,8 @@ static int tune_parameter(tune *u, int parameter, trials *all)
         const tuning_entry *e = find_entry(&u->kept, parameter, value[i]);
         if (e && (e->ms > 0 || e->begun >= LAST_TRY))
             continue;
-        if (timing_now() - u->start + u->longest >= u->budget) {
+        const double start = timing_now();
+        if (start - u->start + u->longest >= u->budget) {
             u->n_left++;
             continue;
         }
@@ -197,6 +197,7 @@ static int tune_parameter(tune *u, int parameter, trials *all)
         open = true;
         if (here && !bad)
             bad = measure(u, all, begin_entry(&u->kept, parameter, value[i]));
+        u->longest = fmax(u->longest, timing_now() - start);
     }
     close_trials(all);
     settle(u, parameter);
