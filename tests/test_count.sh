@@ -153,7 +153,7 @@ if "$MSA" help 2>&1 | grep -q '^ *results'; then
     grep -qE '^index/fused +131072 +H200 .* 10\.000 +-7%$' "$W.out" && grep -q '^error of the model: 7%, the mean of 1 measurements$' "$W.out"
     check $? "... the error of the model is a figure of its own"
     result=$(sed -E 's/"index","kernel":"fused"/"decode","kernel":"swapped"/; s/131072,"n_q":131072,"batch":1/1048576,"n_q":1,"batch":8/; s/"bf16"/"int8"/' <<< "$result")
-    sed -E "s|\"results\":.*|\"results\":[$result]}|" "$W/h200.json" > "$W/step.json"
+    sed -E "s|\"results\":.*|\"results\":[{$result}]}|" "$W/h200.json" > "$W/step.json"
     runs "beside another" timeline --predict "$W/step.json"
     [[ $(grep -c ' 10\.000 ' "$W.out") -eq 1 ]] && grep -qE '^decode/swapped:b8-int8 +1048576 +H200 .* 10\.000 +-97%$' "$W.out"
     check $? "... a measured step stands beside the row of its batch and its keys alone"
