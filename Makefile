@@ -65,7 +65,7 @@ CUDA    ?= $(if $(wildcard $(B)/cuda/host/gpu.gpu.o),1)
 KERNELS := $(filter-out cuda/host/%,$(wildcard cuda/*/*.cu cuda/*/*/*.cu))
 ON_ENGINE := $(KERNELS) cuda/host/engine.cu
 ON_GPU  := $(KERNELS) cuda/host/gpu.cu
-KERNEL_HEADERS := $(wildcard cuda/*/*.cuh cuda/*/*/*.cuh) cuda/host/msa_cuda.h ref/msa.h ref/msa_index8.h ref/msa_quality.h ref/stages.h ref/stages.def
+KERNEL_HEADERS := $(wildcard cuda/*/*.cuh cuda/*/*/*.cuh) cuda/host/msa_cuda.h cuda/tunables.def ref/msa.h ref/msa_index8.h ref/msa_quality.h ref/stages.h ref/stages.def
 ifeq ($(CXX17)$(CUDA),)
 LINK    := $(CC)
 SIDE_OBJ := $(B)/cuda/host/plan.o

@@ -4,7 +4,8 @@
 # them, and so does the wheel of Python's triton: CUOBJDUMP=path) the machine code is searched for
 #   HGMMA wgmma, IGMMA of integers too    UTMALDG tensor copies    UBLKCP other bulk copies    LDGSTS cp.async    HMMA mma.sync
 #   LDL/STL spilled or indexed registers
-# Shared memory is asked for at launch, so it comes from a run of each kernel on the engine.
+#   ctas    how many of its CTAs fit on an SM by their threads and registers
+# Shared memory is asked for at launch, so it comes from a run of each kernel on the engine, and bounds them too.
 set -u
 build=$1
 : "${CUOBJDUMP:=$(command -v cuobjdump || echo)}"
@@ -29,25 +30,43 @@ instructions() {
         END {for (f in seen) if (f != "") print f, n[f,1]+0, n[f,2]+0, n[f,3]+0, n[f,4]+0, n[f,5]+0, n[f,6]+0, n[f,7]+0}'
 }
 
-printf '%-64s %5s %5s %4s %6s %7s %6s %6s %5s %4s %4s\n' kernel regs spill bars HGMMA UTMALDG UBLKCP LDGSTS HMMA LDL STL
+# How many threads a CTA may have, by its launch bounds, from the object: NAME 0x180
+threads() {
+    [ -n "$CUOBJDUMP" ] || return
+    "$CUOBJDUMP" -elf -arch sm_90a "$1" | awk '/^\.nv\.info\./ {name = substr($1, 10)} /EIATTR_MAX_THREADS/ {wanted = 1}
+        wanted && /Value:/ {print name, $2; wanted = 0}'
+}
+# CTAs of so many threads and registers: of 65536 registers, which a warp takes by 256; 64 warps; 32 CTAs.
+fitting() { # fitting THREADS REGISTERS
+    warps=$((($1 + 31) / 32)) each=$((($2 * 32 + 255) / 256 * 256))
+    n=$((65536 / (warps * each))) by_warps=$((64 / warps))
+    [ "$n" -le "$by_warps" ] || n=$by_warps
+    [ "$n" -le 32 ] || n=32
+    echo "$n"
+}
+
+printf '%-64s %5s %5s %4s %4s %6s %7s %6s %6s %5s %4s %4s\n' kernel regs ctas spill bars HGMMA UTMALDG UBLKCP LDGSTS HMMA LDL STL
 find "$build/cuda" -name '*.gpu.o' | sort | while read -r object; do
-    counts=$(mktemp)
+    counts=$(mktemp) sizes=$(mktemp)
     instructions "$object" > "$counts"
+    threads "$object" > "$sizes"
     compiled "$object.log" | while read -r name registers spill bars; do
         file=${object#"$build/cuda/"}
         short=$(c++filt "$name" 2> /dev/null | sed -E 's/\(anonymous namespace\):://g; s/^void //; s/\(.*//; s/__nv_bfloat16/bf16/g')
+        size=$(awk -v f="$name" '$1 == f {print $2}' "$sizes")
         # shellcheck disable=SC2046
-        printf '%-64s %5s %5s %4s %6s %7s %6s %6s %5s %4s %4s\n' "${file%.gpu.o} $short" "$registers" "$spill" "$bars" \
+        printf '%-64s %5s %5s %4s %4s %6s %7s %6s %6s %5s %4s %4s\n' "${file%.gpu.o} $short" "$registers" \
+            "$([ -n "$size" ] && fitting "$((size))" "$registers" || echo -)" "$spill" "$bars" \
             $(awk -v f="$name" '$1 == f {print $2, $3, $4, $5, $6, $7, $8; found = 1} END {if (!found) print "- - - - - - -"}' "$counts")
     done
-    rm -f "$counts"
+    rm -f "$counts" "$sizes"
 done
 
 echo
-echo "shared memory per CTA, bytes (width 128, blocks of 128, k 4):"
+echo "shared memory per CTA, bytes, and how many fit on an SM by it (width 128, blocks of 128, k 4):"
 for stage in dense index topk reverse sparse prefill decode dense_decode backward dense_backward kl; do
     table=$(mktemp)
     "$build/msa" count "$stage" --csv "$table" > /dev/null || exit 1
-    awk -F, 'NR > 1 {printf "  %-24s %s\n", $1, $9}' "$table"
+    awk -F, 'NR > 1 {n = int(233472 / ($9 + 1024)); printf "  %-24s %6s %3d\n", $1, $9, n < 32 ? n : 32}' "$table"
     rm -f "$table"
 done

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "../ref/cli/bench_results.h"
+#include "../ref/table/table.h"
 #include "support/tap.h"
 
 #ifndef HAVE_JANSSON
@@ -54,6 +55,13 @@ static json_t *newer_file(void)
                                    "\"bf16\", \"n\": 9, \"n_q\": 9, \"n_heads\": 16, \"n_kv_heads\": 1, "
                                    "\"median\": 9, \"min\": 8, \"max\": 9.5, \"pairs\": 5}]",
                                    0, NULL));
+    return o;
+}
+
+static json_t *tuned_file(const char *tunables)
+{
+    json_t *o = json_loads(good, 0, NULL);
+    json_object_set_new(o, "tunables", json_loads(tunables, 0, NULL));
     return o;
 }
 
@@ -140,6 +148,12 @@ static void check_newer_files(void)
                                          {"cuda", "\"12.4\""}};
     tap(passes_with(newer_file(), NULL, NULL), "a file with types, tiles and ratios passes");
     tap(passes_with(newer_file(), "ratios", NULL), "... and without ratios");
+    tap(passes_with(tuned_file("{\"kv_outer_chunk\": 8192}"), NULL, NULL) &&
+            passes_with(tuned_file("{}"), NULL, NULL),
+        "... and with the parameters of the device that are not its presets");
+    tap(!passes_with(tuned_file("{\"kv_outer_chunk\": 0.5}"), NULL, NULL) &&
+            !passes_with(tuned_file("[8192]"), NULL, NULL),
+        "... which are whole numbers with names");
     tap(passes_with(newer_file(), "ceilings",
                     "{\"matmul_f32_gflops\": 290, \"copy_gbps\": 20, \"read_gbps\": 20}"),
         "... and with the ceilings of an older one");
@@ -148,10 +162,34 @@ static void check_newer_files(void)
             bad[i][1] ? bad[i][1] : "missing");
 }
 
+// What a run on a device writes: the parameters that are not its presets, and no other.
+static void check_written(void)
+{
+    char dir[] = "/tmp/msa-XXXXXX", path[64];
+    result r = {.kernel = table_at(0), .verified = true, .time = {1, 1, 1, 3}};
+    results all = {.about = {.name = "d"}, .device = msa_engine(), .n = 1, .item = &r};
+    r.shape = (msa_shape){9, 9, 4, 2, 64, 64, 32, 4, 1, NULL, NULL, NULL, NULL};
+    if (!all.device || !mkdtemp(dir)) {
+        tap_skip("the file of a run on a device", "this build has no engine");
+        return;
+    }
+    snprintf(path, sizeof path, "%s/f.json", dir);
+    msa_tune(all.device, MSA_TUNE_sweep_chunk, 20);
+    const int status = results_write("test", path, &all);
+    json_t *o = json_load_file(path, 0, NULL), *tuned = json_object_get(o, "tunables");
+    tap(status == 0 && json_object_size(tuned) == 1 &&
+            json_integer_value(json_object_get(tuned, "sweep_chunk")) == 20,
+        "a file says which parameters of the device are not its presets");
+    json_decref(o);
+    remove(path);
+    remove(dir);
+}
+
 int main(void)
 {
     check_the_check();
     check_newer_files();
+    check_written();
     return tap_done();
 }
 

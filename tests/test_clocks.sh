@@ -90,6 +90,24 @@ operands() { # operands TEXT: what clocks.awk says of the loop around most instr
 check $? "a loop is found by an instruction with its operands"
 
 cd "$root" || exit 1
+# What of its CTAs fits on an SM: of 12 warps with 168 registers a thread, 5376 a warp, one; of 4 with 72, 2304 a warp, 7;
+# and of 100000 bytes and 1024 that the system takes two.
+mkdir -p "$W/report/cuda" "$W/bin"
+touch "$W/report/cuda/a.gpu.o"
+for kernel in '_Z1kv 168' '_Z1mv 71'; do
+    printf "ptxas info : Compiling entry function '%s' for 'sm_90a'\n 0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\nptxas info : Used %s registers, used 1 barriers\n" $kernel
+done > "$W/report/cuda/a.gpu.o.log"
+cat > "$W/bin/cuobjdump" << 'END'
+#!/bin/sh
+[ "$1" = -elf ] || { printf 'Function : _Z1kv\n HGMMA\nFunction : _Z1mv\n' && exit; }
+printf '.nv.info._Z1kv\n Attribute: EIATTR_MAX_THREADS\n Format: x\n Value: 0x180 0x1 0x1\n'
+printf '.nv.info._Z1mv\n Attribute: EIATTR_OTHER\n Value: 0x1\n Attribute: EIATTR_MAX_THREADS\n Format: x\n Value: 0x80 0x1 0x1\n'
+END
+printf '#!/bin/sh\nprintf "head\\n%%s/k,2,3,4,5,6,7,8,100000\\n" "$2" > "$4"\n' > "$W/report/msa"
+touch "$W/bin/nvdisasm" && chmod +x "$W/bin"/* "$W/report/msa"
+CUOBJDUMP=$W/bin/cuobjdump cuda/report.sh "$W/report" > "$W.out" 2> "$W.err"
+grep -qE '^a (_Z1kv|k) +168 +1 +0 +1 +1 ' "$W.out" && grep -qE '^a (_Z1mv|m) +71 +7 +0 +1 +0 ' "$W.out" && grep -qE '^  topk/k +100000 +2$' "$W.out"
+check $? "make cuda-report says how many CTAs fit on an SM by threads and registers, and by shared memory"
 tools=${CUOBJDUMP:-$(command -v cuobjdump || true)}
 if [[ -z ${FULL:-} ]]; then
     skip "the kernels' own clocks" "FULL=1 compiles them"

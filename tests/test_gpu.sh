@@ -33,9 +33,17 @@ check)
     [[ $* == *--shape* ]] || echo "check $kernel" >> "$PLAY/runs"
     [[ $* == *--shape* ]] || act "check.${kernel/\//-}"
     echo "12 ok" ;;
+tune)
+    for file do :; done
+    echo "$@" >> "$PLAY/runs"
+    [[ -z $MSA_TUNING ]] || exit 9
+    act tune
+    echo values > "$file"
+    if [[ -e $PLAY/more ]]; then rm "$PLAY/more" && echo "left: 3 values"; else echo "1 of 10 parameters are not their presets: kv_outer_chunk 8192"; fi ;;
 bench)
     for json do :; done
     name=$(basename "$json" .json)
+    [[ $name == tuned* && -e $MSA_TUNING || $name != tuned* && -z $MSA_TUNING ]] || exit 9 # its values, or presets
     echo "$@" >> "$PLAY/runs"
     act "bench.$name"
     ms=$(cat "$PLAY/ms.$name" 2> /dev/null || echo 1.5)
@@ -128,7 +136,7 @@ is() { # is DIR STEP OUTCOME
     check $? "... $2: $3"
 }
 afresh() { # afresh: nothing goes wrong any more, and nothing has been asked
-    rm -f "$P"/check.* "$P"/bench.* "$P"/after.* "$P"/ms.* "$P"/gone "$P"/missing "$P"/probes "$P"/runs
+    rm -f "$P"/check.* "$P"/bench.* "$P"/tune "$P"/more "$P"/after.* "$P"/ms.* "$P"/gone "$P"/missing "$P"/probes "$P"/runs
 }
 says() { # says PATTERN: the last run
     grep -qE -- "$1" "$W.out"
@@ -294,6 +302,28 @@ gpu budget ONLY='^prefill-128k$' GPU_BUDGET=30
 is budget "bench prefill-128k.dense-hopper" ok
 says '^left: 0 steps$'
 
+# ---- Parameters ----------------------------------------------------------------------------------------------------
+
+afresh
+touch "$P/more"
+gpu tuned ONLY='^tune' GPU_BUDGET=30
+[[ $? -eq 0 && -e $P/tuned/cuda.tuned ]] && ! grep -q '^bench' "$P/runs" && grep -q '^- goes on: tune: left: 3 values$' "$W.out"
+check $? "msa tune leaves something for the next run, and what needs its values waits"
+gpu tuned ONLY='^tune' GPU_BUDGET=30
+[[ $(ended tuned tune) == $'goes on\nok' ]]
+check $? "... which goes on"
+is tuned "bench tuned-128k-structured.prefill-auto" ok
+says '^- parameters: 1 of 10 parameters are not their presets: kv_outer_chunk 8192$'
+says '^left: 0 steps$'
+grep -qE '^tune --backend cuda --budget (1[0-9]{2}|[0-9]{1,2}) --out ' "$P/runs"
+check $? "... with less time than it has"
+afresh
+echo crash > "$P/tune"
+gpu untuned ONLY='^tune|^prefill-128k$' GPU_BUDGET=30
+is untuned tune crashed
+is untuned "bench prefill-128k.reverse-scan" ok
+says '^left: 0 steps$'
+
 # ---- Killed --------------------------------------------------------------------------------------------------------
 
 afresh
@@ -344,6 +374,7 @@ cat > "$P/msa_engine" << END
 case \$1 in
 kernels) cat "$P/kernels" ;;
 check) exec "$MSA" check --backend simt "\$4" --shape "T=\$([[ \$4 == *decode* ]] && echo 3 || echo 40) S=70 heads=4:2 width=64:64 block=32 topk=2" ;;
+tune) exec "$MSA" tune attend_parts --backend simt --seconds 0.001 --budget "\$5" --out "\$7" ;;
 bench)
     words=() shape='T=40 S=70 heads=4:2 width=64:64 block=32 topk=2'
     [[ \$2 != *decode* ]] || shape='T=2 S=200 heads=2:1 width=64:64 block=32 topk=2 seqs=2'
@@ -365,7 +396,7 @@ esac
 END
 chmod +x "$P/msa_engine"
 if [[ $("$MSA" kernels | cut -f 2) == *simt* ]] && "$MSA" results > /dev/null 2>&1; then
-    gpu engine MSA="$P/msa_engine" ONLY='^(prefill-128k(-lse|-k1)?|1024k-b8-fp8|train-512k-kl)$' LIMIT=200 GPU_BUDGET=30
+    gpu engine MSA="$P/msa_engine" ONLY='^(prefill-128k(-lse|-k1)?|1024k-b8-fp8|train-512k-kl|tune)$' LIMIT=200 GPU_BUDGET=30
     check $? "the engine in the place of a GPU: every kind of run is understood, agrees and is judged"
     says '^left: 0 steps$'
     grep -qE '^\| selection inside the fused index, 128K.* \| <= 1.05 \| [0-9.e+-]+ \| (met|MISSED) ' "$P/engine/cuda.md"

@@ -247,9 +247,9 @@ static void spread(Problem &p, const char *kernel)
 static void chunks(Problem &p, const char *kernel)
 {
     const Found whole = run(p, kernel, true, true);
-    msa_engine_chunk(29);
+    msa_tune(msa_engine(), MSA_TUNE_sweep_chunk, 29);
     const Found parts = run(p, kernel, true, true), again = run(p, kernel, true, true);
-    msa_engine_chunk(32768);
+    msa_tune(msa_engine(), MSA_TUNE_sweep_chunk, 32768);
     const bool near = close(whole.dq, parts.dq) && close(whole.dk, parts.dk) && close(whole.dv, parts.dv) &&
                       close(whole.dqi, parts.dqi) && close(whole.dki, parts.dki) &&
                       std::fabs(whole.loss - parts.loss) <= 1e-6 * std::fabs(whole.loss);
@@ -357,7 +357,7 @@ int main()
     }
     for (const char *kernel : {"kl/naive", "kl/kv_outer", "kl/deterministic"})
         zeros(two, kernel, true);
-    msa_engine_chunk(29);
+    msa_tune(msa_engine(), MSA_TUNE_sweep_chunk, 29);
     zeros(two, "backward/kv_outer", false);
     zeros(two, "kl/kv_outer", true);
     return tap_done();

@@ -43,7 +43,7 @@ static void set_mode(uint64_t seed, int number)
     if (device == msa_engine())
         msa_engine_sms(number % 2 ? 132 : 1 + number % 5);
     if (device == msa_engine()) // gradients: now and then in chunks of queries, another time for each shape
-        msa_engine_chunk((number + number / 14) % 4 == 1 ? 29 : 32768);
+        msa_tune(device, MSA_TUNE_sweep_chunk, (number + number / 14) % 4 == 1 ? 29 : 32768);
 #else
     (void)seed, (void)number;
 #endif

@@ -419,8 +419,8 @@ int main()
         judge_index(kernel, a, m);
     turn(a);
     for (const char *kernel :
-         chosen({"topk/register_list", "topk/warp", "topk/heaps", "topk/staged", "topk/threshold"},
-                {"topk/columns", "index/fused"}))
+         chosen({"topk/register_list", "topk/warp", "topk/heaps", "topk/staged", "topk/columns"},
+                {"topk/threshold", "index/fused"}))
         judge_ids(kernel, a, m);
 
     if (!tap_full()) {

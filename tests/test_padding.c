@@ -23,7 +23,7 @@ static void set_mode(int number)
 #ifdef HAVE_SIMT
     if (device == msa_engine()) {
         msa_engine_mode(number % 4, number / 4 % 3, check_seed((uint64_t)number));
-        msa_engine_chunk(number % 2 ? 13 : 32768);
+        msa_tune(device, MSA_TUNE_sweep_chunk, number % 2 ? 13 : 32768);
     }
 #else
     (void)number;

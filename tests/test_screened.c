@@ -90,7 +90,7 @@ static const msa_shape shapes[] = {
 static void set_mode(int n)
 {
     msa_engine_mode(n % 4, n % 3, check_seed(9000 + (uint64_t)n));
-    msa_engine_chunk(n % 2 ? 32768 : 11);
+    msa_tune(msa_engine(), MSA_TUNE_screen_rows, n % 2 ? 65536 : 33);
     msa_engine_sms(n % 5 ? 132 : 1);
 }
 
@@ -356,9 +356,9 @@ static void layers(void)
         set_mode(n);
         const layer full = run_layer(&c, names[n / 2], &p, q, kv, NULL),
                     screened = run_layer(&c, names[n / 2], &p, q, kv, &p.copy);
-        msa_engine_screen_from((int)msa_n_blocks(s) + 1);
+        msa_tune(msa_engine(), MSA_TUNE_screen_from, (int)msa_n_blocks(s) + 1);
         const layer few = run_layer(&c, names[n / 2], &p, q, kv, &p.copy);
-        msa_engine_screen_from(1);
+        msa_tune(msa_engine(), MSA_TUNE_screen_from, 1);
         same_layer(&c, s, "screened", &full, &screened);
         same_layer(&c, s, "too few blocks", &full, &few);
         check_true(&c,

@@ -163,9 +163,9 @@ static void one_case(check_case *c, int n, kind keys, kind queries, uint64_t see
     run(c, &b, NULL, &copies[0], &flat);
     run(c, &b, &g, &copies[1], &paged);
     check_true(c, simt_counts()->launches <= 3, "%d launches", (int)simt_counts()->launches);
-    msa_engine_screen_from(1 << 20);
+    msa_tune(msa_engine(), MSA_TUNE_screen_from, 1 << 20);
     run(c, &b, &g, &copies[1], &alone);
-    msa_engine_screen_from(1);
+    msa_tune(msa_engine(), MSA_TUNE_screen_from, 1);
     same(c, &b.s, "one after the other", &full, &flat);
     same(c, &b.s, "in pages", &alone, &paged);
     check_same(c, "ids", full.a.ids, paged.a.ids,

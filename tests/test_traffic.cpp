@@ -7,7 +7,7 @@
  * counts prefill/auto is seen to choose.
  */
 #include "cuda/host/msa_cuda.h"
-#include "cuda/prefill/prefill.cuh"
+#include "cuda/kit/kernel.cuh"
 
 #include <algorithm>
 #include <functional>
@@ -654,7 +654,7 @@ static void judge_choice(int blocks, std::mt19937 &rng)
     }
     const simt::Counters of_union = count(p, "prefill/union"), of_kv_outer = count(p, "prefill/kv_outer"),
                          chosen = count(p, "prefill/auto");
-    const bool above = blocks > 8 * (int)crossing * s.topk;
+    const bool above = blocks > 8 * tuned(MSA_TUNE_auto_crossing) / 100 * s.topk;
     const simt::Counters &expected = above ? of_kv_outer : of_union;
     tap(of_union.store_bytes != of_kv_outer.store_bytes && chosen.store_bytes == expected.store_bytes + 4 &&
             chosen.tensor_fma == expected.tensor_fma, // 4: the sum
@@ -692,9 +692,9 @@ int main()
     judge_screened({300, 400, 8, 2, 64, 64, 32, 4, 1, nullptr, nullptr, nullptr, nullptr}, rng);
     judge_screened({96, 1500, 64, 4, 128, 128, 128, 5, 1, nullptr, nullptr, nullptr, nullptr}, rng);
     judge_screened({40, 3000, 4, 2, 64, 64, 32, 4, 1, nullptr, nullptr, nullptr, nullptr}, rng);
-    const int eights = 8, k = 4; // as in judge_choice()
-    judge_choice(eights * crossing * k, rng);
-    judge_choice(eights * crossing * k + 1, rng);
+    const int limit = 8 * 4 * tuned(MSA_TUNE_auto_crossing) / 100; // k = 4, as in judge_choice()
+    judge_choice(limit, rng);
+    judge_choice(limit + 1, rng);
     const bool full = tap_full(); // without: smaller, but of as many kinds of blocks, the last not whole
     const msa_shape shapes[] = {{full ? 64 : 21, full ? 2048 : 650, 32, 2, 128, 128, 128, full ? 8 : 4, 1, nullptr, nullptr, nullptr, nullptr},
                                 {full ? 150 : 70, full ? 1000 : 330, 8, 2, 64, 64, 64, 4, 1, nullptr, nullptr, nullptr, nullptr},

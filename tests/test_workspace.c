@@ -174,14 +174,17 @@ static void in_chunks(void)
     const msa_kernel *k;
     trial t;
     check_case c = check_begin("kernels in chunks of 3 queries leave the page behind their workspace alone");
-    msa_engine_chunk(3);
+    msa_tune(msa_engine(), MSA_TUNE_sweep_chunk, 3);
+    msa_tune(msa_engine(), MSA_TUNE_screen_rows, 6);
+    msa_tune(msa_engine(), MSA_TUNE_kv_outer_chunk_most, 3);
     if (trial_begin(&t, &shape, SELECTION_RANDOM, 3, MSA_BF16)) {
         for (int i = 0; (k = table_at(i)) != NULL; i++)
             if (strcmp(k->backend, "simt") == 0)
                 within_guards(&c, &t, k);
         trial_end(&t);
     }
-    msa_engine_chunk(32768);
+    for (int i = 0; i < MSA_N_TUNABLES; i++)
+        msa_tune(msa_engine(), i, msa_tune_preset(msa_engine(), i));
     check_end(&c);
 }
 

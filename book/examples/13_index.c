@@ -7,7 +7,7 @@
 
 static const char *const rungs[] = {"index/naive", "index/tiled", "index/wgmma", "index/fused"};
 static const char *const selections[] = {"topk/register_list", "topk/warp",      "topk/heaps",
-                                         "topk/staged",        "topk/threshold", "topk/columns"};
+                                         "topk/staged",        "topk/columns",   "topk/threshold"};
 
 /* Multiply-adds that are needed: d for each visible pair of query and key, in each group. */
 static double needed(const msa_shape *s)

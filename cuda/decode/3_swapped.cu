@@ -8,7 +8,7 @@
  * each SM, and each share leaves k - 1 candidates a row, never scores (score.cuh). (3) Every CTA that attends
  * to a row first selects from the candidates, then takes its part of the chosen tokens, and the last one
  * merges (split_attend.cuh). 8-bit index keys are decoded to bf16 in registers.
- * With an 8-bit copy of the keys, from screen_from() blocks on: (1) beside that update codes stream by in the
+ * With an 8-bit copy of the keys, from screen_from blocks on: (1) beside that update codes stream by in the
  * keys' place and bound every block's score (screen_blocks.cuh); (2) what the bounds leave open is scored by the
  * same products as ever (settle_blocks.cuh), and (3) selects from that. The ids are the same.
  * Bytes: index keys once for every 64 rows, or codes and a tenth of the keys; all else is under 1% at T = 1.

@@ -149,7 +149,8 @@ PTX_INLINE void finish_part(AttendSmem<D> &m, const Shape &s, const Part &part, 
 /// How many parts a row of at most `tokens` tokens has: a CTA for each SM, if there are tokens enough.
 inline int parts_of(int rows, int tokens)
 {
-    return smaller(ceil_div(tokens, attend_step), rows > 0 && rows < sms() ? sms() / rows : 1);
+    const int ctas = rows > 0 && rows < sms() ? sms() / rows : 1;
+    return smaller(ceil_div(tokens, attend_step), smaller(ctas, tuned(MSA_TUNE_attend_parts)));
 }
 
 #endif

@@ -117,15 +117,6 @@ extern "C" void msa_engine_mode(int order, int timing, uint64_t seed)
     simt::options.timing = (simt::Timing)timing;
     simt::options.seed = seed;
 }
-extern "C" void msa_engine_chunk(int queries)
-{
-    simt::options.chunk = queries;
-}
-extern "C" void msa_engine_screen_from(int blocks)
-{
-    simt::options.screen_from = blocks;
-}
-
 extern "C" void msa_engine_dry(bool dry)
 {
     simt::options.dry = dry;

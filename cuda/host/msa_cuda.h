@@ -37,6 +37,29 @@ typedef struct msa_about {
     size_t cache;              /**< bytes of the last cache before memory; 0 if unknown */
 } msa_about;
 
+/** The parameters of ../tunables.def: MSA_TUNE_kv_outer_chunk and so on. */
+enum {
+#define TUNABLE(name, ...) MSA_TUNE_##name,
+#include "../tunables.def"
+    MSA_N_TUNABLES
+};
+
+/** A parameter that the time of a call depends on and its results do not. */
+typedef struct msa_tunable {
+    const char *name, *reason;
+    int preset, on_engine, least, most;
+    int tries[8]; /**< other values that are worth a look; 0 past the last */
+} msa_tunable;
+extern const msa_tunable msa_tunables[MSA_N_TUNABLES];
+
+/** What a parameter is measured by. */
+typedef struct msa_trial {
+    int parameter;
+    const char *kernel, *also, *ids; /**< "STAGE/NAME"; "kl", "int8" or ""; the distribution */
+    const char *shape, *small;       /**< words as `msa bench` takes them; for the engine */
+} msa_trial;
+extern const msa_trial msa_trials[]; /**< parameter by parameter; the last has no kernel */
+
 struct msa_plan;
 #define MSA_MARKS 64       /* moments that a device remembers */
 #define MSA_RECORDINGS 128 /* calls */
@@ -69,7 +92,14 @@ typedef struct msa_device {
      * a run that loads the kernels; on the engine a run. There is room for MSA_RECORDINGS of them. */
     msa_status (*record)(int i, const struct msa_plan *plan, const msa_arrays *a, void *work);
     msa_status (*replay)(int i);
+    int *tuned; /**< the values of msa_tunables; msa_tune() sets them */
 } msa_device;
+
+/** Sets a parameter of a device: MSA_TUNE_kv_outer_chunk, for example. A plan is good for the values at which it was
+ * made. @return ::MSA_ERR_SIZE for a value out of its range, or no such parameter */
+msa_status msa_tune(const msa_device *device, int parameter, int value);
+/** The value that it begins with there. */
+int msa_tune_preset(const msa_device *device, int parameter);
 
 /** The CPU engine; NULL in a build that found no C++ compiler. */
 const msa_device *msa_engine(void);
@@ -80,13 +110,6 @@ void msa_engine_mode(int order, int timing, uint64_t seed);
 /** How many SMs it pretends to have, at most 132, as before the first call: with few, a small
  *  problem gives each a long piece of work. A plan is good for the number at which it was made. */
 void msa_engine_sms(int n);
-/** How many queries at most the kernels of backward and kl take in one go, 32768 before the first call, as on
- * a GPU: with few, a small problem goes through in many chunks. Again, plans are to follow. */
-void msa_engine_chunk(int queries);
-/** From how many blocks on kernels that may screen by an 8-bit copy of the index keys do so, where a call brings one: 1
- * before the first call, so that small problems show it; on a GPU where it is expected to pay (kit/kernel.cuh). Again,
- * plans are to follow. */
-void msa_engine_screen_from(int blocks);
 /** Dry, it runs no CTA: only what a call does on the host, so that arrays may be addresses of nothing. */
 void msa_engine_dry(bool dry);
 /** The furthest address that kernels have carved out of a workspace since this was last asked. */

@@ -163,6 +163,41 @@ msa_status msa_plan_run(const msa_plan *plan, const msa_arrays *arrays, void *wo
     return plan->device->run(plan->entry, &plan->shape, plan->out, arrays, work, stream);
 }
 
+/* ---- Parameters --------------------------------------------------------------------------------------- */
+
+const msa_tunable msa_tunables[MSA_N_TUNABLES] = {
+#define TRIES(...)                                                                                           \
+    {                                                                                                        \
+        __VA_ARGS__                                                                                          \
+    }
+#define TUNABLE(name, preset, on_engine, least, most, tries, reason)                                         \
+    {#name, reason, preset, on_engine, least, most, tries},
+#include "../tunables.def"
+};
+
+const msa_trial msa_trials[] = {
+#define TUNABLE(...)
+#define TRIAL(name, ...) {MSA_TUNE_##name, __VA_ARGS__},
+#include "../tunables.def"
+    {MSA_N_TUNABLES, NULL, NULL, NULL, NULL, NULL}};
+
+msa_status msa_tune(const msa_device *device, int parameter, int value)
+{
+    if (!device)
+        return MSA_ERR_NULL;
+    if (parameter < 0 || parameter >= MSA_N_TUNABLES || value < msa_tunables[parameter].least ||
+        value > msa_tunables[parameter].most)
+        return MSA_ERR_SIZE;
+    device->tuned[parameter] = value;
+    return MSA_OK;
+}
+
+int msa_tune_preset(const msa_device *device, int parameter)
+{
+    const msa_tunable *t = &msa_tunables[parameter];
+    return device == msa_engine() ? t->on_engine : t->preset;
+}
+
 /* A device that this build lacks: a program that asks for it links all the same. */
 #ifndef HAVE_SIMT
 const msa_device *msa_engine(void)

@@ -21,6 +21,11 @@ static const msa_entry *const entries[] = {
 #include "../kernels.def"
 };
 
+int ON_SIDE(kernels, tuned)[] = {
+#define TUNABLE(name, preset, on_engine, ...) PTX(preset) CPU(on_engine),
+#include "../tunables.def"
+};
+
 /* ---- What a device has to provide ---------------------------------------------------------------------- */
 
 static void clear(void *p, size_t bytes, cudaStream_t stream);
@@ -82,6 +87,7 @@ static Call part(const msa_shape *shape, msa_dtype out, const msa_arrays *a, int
     c.s.n_blocks = (int)ceil_div(seq.n_kv, (int64_t)s->block);
     c.s.rows = s->n_q;
     c.s.n_scores = n_blocks;
+    c.s.item_limit = (int)msa_item_limit(s);
     c.s.padding.len_q = shifted(a->len_q, r);
     c.s.padding.len_kv = shifted(a->len_kv, r);
     c.s.padding.n_q = (int)seq.n_q;
@@ -226,6 +232,7 @@ static msa_device make_device(const char *name)
     d.about = about;
     d.record = record;
     d.replay = replay;
+    d.tuned = ON_SIDE(kernels, tuned);
     return d;
 }
 

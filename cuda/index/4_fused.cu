@@ -161,8 +161,8 @@ __global__ void __launch_bounds__(32 * merge_warps) merge(Shape s, Parts parts, 
 /// start in the order of their lengths, so the last one to start is the shortest.
 int parts_of(const Shape &s)
 {
-    // In blocks' products: the least of a part, and what one costs beside (start, lists out and in).
-    const int min_blocks = 8, extra = 5;
+    // In blocks' products: the least of a part, and what one costs beside.
+    const int min_blocks = 8, extra = tuned(MSA_TUNE_index_part_cost);
     const double tiles = (double)ceil_div(n_rows(s), (int64_t)rows), longest = s.n_blocks,
                  shortest = (s.prefix + fmin(rows, (double)n_rows(s)) / s.n_kv_heads) / s.block,
                  work = tiles * (longest + shortest) / 2;

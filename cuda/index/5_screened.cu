@@ -212,10 +212,10 @@ struct Scratch {
     size_t bytes;
 };
 
-/// Rows that go in one go, so that their lists fit: of M3's sizes 256 CTAs of screening, twice as many as there are SMs.
+/// Queries that go in one go, so that their rows' lists fit.
 int chunk_length(const Shape &s)
 {
-    const int most = 65536 / s.n_kv_heads, n = most < longest_chunk() ? most : longest_chunk();
+    const int n = tuned(MSA_TUNE_screen_rows) / s.n_kv_heads;
     return n < 1 ? 1 : n < s.n_q ? n : s.n_q;
 }
 

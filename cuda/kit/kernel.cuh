@@ -57,6 +57,7 @@ struct Shape {
     int64_t n_scores; ///< blocks of the call's longest sequence: from one query's scores to the next's
     Gate gate;        ///< of the kernels that prefill/auto chooses from
     int capacity;     ///< queries that the arrays are made for: n_q, until a kernel knows better
+    int item_limit;   ///< entries of an item of reverse's worklist at most: msa_item_limit(), or what its caller sets
     Padding padding;
 };
 
@@ -303,25 +304,17 @@ struct Carve {
 
 /* ---- A part of a call; from run-time sizes to template arguments (host) ------------------------------ */
 
-/// Queries that a chunk may have at most.
-inline int longest_chunk()
+/// The value of a parameter of tunables.def on this device: MSA_TUNE_sweep_chunk, for example.
+extern int ON_SIDE(kernels, tuned)[];
+inline int tuned(int parameter)
 {
-    PTX(return 32768;)
-    CPU(return simt::options.chunk;)
+    return ON_SIDE(kernels, tuned)[parameter];
 }
 
-/// Blocks of the longest sequence from which on the 8-bit copy that a call brings is used to screen. On a GPU an estimate
-/// (index/5_screened.cu; chapter 13b): of 512 blocks an eighth is a candidate of a row, a prefill's saving is spent on
-/// settling them, and four rows of a step of generation ask for a third; at 1024 both gain.
-inline int screen_from()
-{
-    PTX(return 1024;)
-    CPU(return simt::options.screen_from;)
-}
 /// The rule of length: whether a call that brings a copy is screened. A workspace is made for both ways.
 static inline bool may_screen(const Call &c)
 {
-    return c.s.n_blocks >= screen_from();
+    return c.s.n_blocks >= tuned(MSA_TUNE_screen_from);
 }
 static inline bool screens(const Call &c)
 {
@@ -353,6 +346,13 @@ static inline Call chunk_of(const Call &c, int q0, int n)
     if (c.a.o)
         part.a.o = (char *)c.a.o + rows * c.d_head * (c.out == MSA_BF16 ? 2 : 4);
     return part;
+}
+
+/// The same call with items of so many entries.
+static inline Call with_items(Call c, int limit)
+{
+    c.s.item_limit = limit;
+    return c;
 }
 
 /// Calls f(std::integral_constant<int, N>) for the N in the list that equals n; plans admit no other n.

@@ -5,7 +5,7 @@
  *
  * Idea: between the two a single CTA measures union8, the mean size of the union of the blocks of 8
  * neighbouring queries, on 64 samples evenly spaced in every group. Both kernels are launched behind a gate
- * that compares it with crossing k (prefill.cuh): the CTAs of one find it closed and return. So the choice
+ * that compares it with auto_crossing (prefill.cuh): the CTAs of one find it closed and return. So the choice
  * costs no synchronisation with the host, and a CUDA graph can hold it. Sequences of a batch choose each for
  * itself.
  * Bytes, floor: those of the kernel it takes, and the samples' ids.
@@ -92,6 +92,12 @@ size_t workspace(const Call &c)
     return carve.used + layer_workspace(c, ON_SIDE(sparse, kv_outer));
 }
 
+/// What the sum is where union8 is auto_crossing hundredths of k.
+uint32_t limit_of(const Shape &s)
+{
+    return (uint32_t)tuned(MSA_TUNE_auto_crossing) * (uint32_t)(n_samples(s) * s.n_kv_heads * s.topk) / 100;
+}
+
 msa_status run(const Call &c)
 {
     Carve carve = {(uintptr_t)c.work};
@@ -104,7 +110,7 @@ msa_status run(const Call &c)
     part = main_branch(part);
     // [gates]
     LAUNCH(overlap, dim3(1), dim3(32 * warps), sizeof(Smem), c.stream, c.s, part.a.ids, sum);
-    part.s.gate = {sum, crossing * (uint32_t)(n_samples(c.s) * c.s.n_kv_heads * c.s.topk), false};
+    part.s.gate = {sum, limit_of(c.s), false};
     status = ON_SIDE(sparse, union).run(part);
     part.s.gate.above = true;
     return status == MSA_OK ? ON_SIDE(sparse, kv_outer).run(part) : status;

@@ -14,11 +14,9 @@
 extern const msa_entry ON_SIDE(index, fused), ON_SIDE(index, screened), ON_SIDE(sparse, union),
     ON_SIDE(sparse, kv_outer);
 
-/// prefill/auto takes the union while union8, the mean size of the union of the blocks of 8 neighbouring
-/// queries, is at most this many times k, and KV-outer above.
-///
-/// It is an estimate. For 8 queries of a group at G = 16, dh 128 and blocks of 128 the union brings union8
-/// blocks of 64 KB. At the 32 bytes a clock that L2 delivers to an SM at best each takes 2048 clocks, and as
+/// Where prefill/auto goes over from the union to KV-outer, auto_crossing of tunables.def, is an estimate. For 8
+/// queries of a group at G = 16, dh 128 and blocks of 128 the union brings union8, the mean size of the union of
+/// their blocks, times 64 KB. At the 32 bytes a clock that L2 delivers to an SM at best each takes 2048 clocks, and as
 /// long take the products of its two tiles; from memory it would be 3300 (H200: 20 bytes a clock and SM) or
 /// 4700 (H800: 14). KV-outer multiplies 2 k full tiles, 2048 k clocks, while 98 KB k of Q and partials come
 /// from memory or go there: 4900 k or 7000 k. So they meet at 1.5 k if no cache holds K and V, and at 2.4 k
@@ -29,9 +27,8 @@ extern const msa_entry ON_SIDE(index, fused), ON_SIDE(index, screened), ON_SIDE(
 ///
 /// For other sizes than M3's it is only a guess: in bytes alone they meet at 12 k G / Bk.
 ///
-/// What settles it: the runs crossing-* of data/bench/cuda.sh, random selections over prefixes so short that
-/// union8 goes from 1.0 k to 4.3 k. It belongs where sparse/union and sparse/kv_outer take equally long.
-constexpr uint32_t crossing = 2;
+/// What settles it: `msa tune`, and the runs crossing-* of data/bench/cuda.sh, random selections over prefixes so short
+/// that union8 goes from 1.0 k to 4.3 k. It belongs where sparse/union and sparse/kv_outer take equally long.
 
 /// Both pieces use the same workspace, one after the other.
 inline size_t layer_workspace(const Call &c, const msa_entry &sparse)

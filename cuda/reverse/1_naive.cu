@@ -75,7 +75,7 @@ __global__ void list(Shape s, const int32_t *first, msa_item *items)
     for (int r = 0; r < s.n_kv_heads; r++)
         for (int b = 0; b < s.n_scores; b++) {
             const int32_t *start = first + r * (s.n_scores + 1) + b;
-            out = list_items(item_limit(s), r, b, ld_global(start), ld_global(start + 1), out);
+            out = list_items(s, r, b, ld_global(start), ld_global(start + 1), out);
         }
     for (; out < end; out++)
         st_global(out, no_item());

@@ -35,7 +35,6 @@ struct Scratch {
     int32_t *item;        ///< [Hkv, B]: items of the group before this block
     int32_t *n_items;     ///< [Hkv]
     int segments, length; ///< queries of a segment
-    int limit;            ///< entries of an item
     size_t bytes;
 };
 
@@ -147,7 +146,7 @@ __global__ void __launch_bounds__(scan_threads, 1) scan(Shape s, Scratch w, int3
         int n = 0;
         for (int i = 0; i < segments; i++)
             n += ld_global(offsets_of(s, w, r, i) + b);
-        const Sums mine = (Sums)ceil_div(n, w.limit) << 32 | (unsigned)n;
+        const Sums mine = (Sums)ceil_div(n, s.item_limit) << 32 | (unsigned)n;
         Sums total;
         const Sums before = sum + scan_block(mine, m, &total) - mine;
         int at = (int)(uint32_t)before;
@@ -182,7 +181,7 @@ __device__ void list(const Shape &s, const Scratch &w, const int32_t *first, int
 {
     const int32_t *start = first + r * (s.n_scores + 1) + b0;
     for (int b = (int)threadIdx.x; b < blocks; b += (int)blockDim.x)
-        list_items(w.limit, r, b0 + b, ld_global(start + b), ld_global(start + b + 1),
+        list_items(s, r, b0 + b, ld_global(start + b), ld_global(start + b + 1),
                    out + ld_global(w.item + r * s.n_scores + b0 + b));
 }
 
@@ -241,7 +240,7 @@ __global__ void __launch_bounds__(1024, 1)
         list(s, w, first, items + items_before, r, b0, blocks);
     fill(my_entries, ld_global(first + r * (s.n_scores + 1) + s.n_scores), (int64_t)s.capacity * s.topk, ~0u);
     if (r == s.n_kv_heads - 1)
-        fill(items, items_before + ld_global(w.n_items + r), reverse_items(s, w.limit), no_item());
+        fill(items, items_before + ld_global(w.n_items + r), reverse_items(s), no_item());
 }
 
 /* ---- The stage ------------------------------------------------------------------------------------- */
@@ -254,7 +253,7 @@ size_t workspace(const Call &c)
 msa_status run(const Call &c)
 {
     const Arrays &a = c.a;
-    ON_SIDE(reverse, launch)(c.s, item_limit(c.s), a.ids, a.first, a.entries, a.items, c.work, c.stream);
+    ON_SIDE(reverse, launch)(c.s, a.ids, a.first, a.entries, a.items, c.work, c.stream);
     return MSA_OK;
 }
 
@@ -265,11 +264,10 @@ size_t ON_SIDE(reverse, scratch)(const Shape &s)
     return layout(s, nullptr).bytes;
 }
 
-void ON_SIDE(reverse, launch)(const Shape &s, int limit, const int32_t *ids, int32_t *first,
-                              uint32_t *entries, msa_item *items, void *scratch, cudaStream_t stream)
+void ON_SIDE(reverse, launch)(const Shape &s, const int32_t *ids, int32_t *first, uint32_t *entries,
+                              msa_item *items, void *scratch, cudaStream_t stream)
 {
-    Scratch w = layout(s, scratch);
-    w.limit = limit;
+    const Scratch w = layout(s, scratch);
     const dim3 grid((unsigned)ceil_div(s.n_scores, (int64_t)range), (unsigned)w.segments,
                     (unsigned)s.n_kv_heads);
     LAUNCH(count, grid, dim3(512), sizeof(Counts), stream, s, w, ids);

@@ -8,27 +8,19 @@
 
 #include "../kit/kernel.cuh"
 
-/// msa_item_limit() of this shape.
-MSA_BOTH_SIDES inline int item_limit(const Shape &s)
-{
-    return 2 * s.topk * s.block;
-}
-/// How many items there may be of at most `limit` entries: each block's last, and the full ones before it.
-MSA_BOTH_SIDES inline int64_t reverse_items(const Shape &s, int limit)
-{
-    return s.n_kv_heads * (s.n_scores + (int64_t)s.capacity * s.topk / limit);
-}
+/// How many items there may be: each block's last, and the full ones before it.
 MSA_BOTH_SIDES inline int64_t reverse_items(const Shape &s)
 {
-    return reverse_items(s, item_limit(s));
+    return s.n_kv_heads * (s.n_scores + (int64_t)s.capacity * s.topk / s.item_limit);
 }
 
 /// An item is stored as 16 bytes: group, block, begin, end.
 static_assert(sizeof(msa_item) == sizeof(int4), "group, block, begin, end");
 
 /// Writes the items of entries begin..end-1 of block b of group r; returns where the next one goes.
-PTX_INLINE int4 *list_items(int limit, int r, int b, int begin, int end, int4 *out)
+PTX_INLINE int4 *list_items(const Shape &s, int r, int b, int begin, int end, int4 *out)
 {
+    const int limit = s.item_limit;
     for (int at = begin; at < end; at += limit)
         st_global(out++, int4{r, b, at, end - at < limit ? end : at + limit});
     return out;
@@ -40,8 +32,8 @@ PTX_INLINE int4 no_item()
 
 /// Scratch that reverse/scan needs, in bytes.
 size_t ON_SIDE(reverse, scratch)(const Shape &s);
-/// Enqueues reverse/scan, with items of at most `limit` entries.
-void ON_SIDE(reverse, launch)(const Shape &s, int limit, const int32_t *ids, int32_t *first,
-                              uint32_t *entries, msa_item *items, void *scratch, cudaStream_t stream);
+/// Enqueues reverse/scan.
+void ON_SIDE(reverse, launch)(const Shape &s, const int32_t *ids, int32_t *first, uint32_t *entries,
+                              msa_item *items, void *scratch, cudaStream_t stream);
 
 #endif

@@ -163,8 +163,6 @@ struct Options {
     Timing timing = Timing::late;
     uint64_t seed = 1; ///< of both random modes; printed with every failure
     int resident = 1; ///< CTAs that run interleaved; more than one for kernels whose CTAs wait for each other
-    int chunk = 32768;       ///< queries at most that the kernels of backward and kl take in one go
-    int screen_from = 1;     ///< blocks from which on kernels screen by the 8-bit copy that a call brings
     int sms = 132;           ///< what a kernel that asks for the number of SMs is told
     bool dry = false;        ///< run no CTA at all: for who asks what a call would take
     bool keep_going = false; ///< leave a failure in report() instead of ending the program

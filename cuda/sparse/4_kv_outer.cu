@@ -23,21 +23,12 @@
 #include "../reverse/reverse.cuh"
 #include "combine.cuh"
 
+#include <algorithm>
+
 namespace
 {
 
 /* ---- Scratch --------------------------------------------------------------------------------------- */
-
-/// Entries of an item: 32 tiles. Of 4096 queries each of 132 CTAs gets 496 tiles at M3's sizes, so no hot block keeps
-/// one long after the others; K and V of an item are 2 KB a tile, where Q and O are 32.
-MSA_BOTH_SIDES inline int entries_of_item(const Shape &s)
-{
-    return 32 * queries_per_tile(s.group);
-}
-inline int64_t n_items(const Shape &s)
-{
-    return reverse_items(s, entries_of_item(s));
-}
 
 struct Scratch {
     bf16 *partial; ///< [pairs, G, D]
@@ -58,7 +49,7 @@ Scratch layout(const Shape &s, int d, void *work)
     w.lse = carve.take<float>(pairs * s.group);
     w.first = carve.take<int32_t>(s.n_kv_heads * (s.n_scores + 1));
     w.entries = carve.take<uint32_t>(pairs);
-    w.items = carve.take<msa_item>(n_items(s));
+    w.items = carve.take<msa_item>(reverse_items(s));
     w.reverse = carve.take<char>((int64_t)ON_SIDE(reverse, scratch)(s));
     w.bytes = carve.used;
     return w;
@@ -388,39 +379,42 @@ template <int D, int N> msa_status run_chunk(const Call &c)
 {
     const Shape &s = c.s;
     const Scratch w = layout(s, D, c.work);
-    const int64_t rows = (int64_t)s.n_q * s.n_heads * s.topk, items = n_items(s);
-    const int sms = device_sms(), limit = entries_of_item(s);
+    const int64_t rows = (int64_t)s.n_q * s.n_heads * s.topk, items = reverse_items(s);
+    const int sms = device_sms();
     CUtensorMap q, k, v, partial;
     if (q_map(&q, s, c.a.q, D, 1) != MSA_OK || kv_map(&k, s, c.a.k, D, N) != MSA_OK ||
         kv_map(&v, s, c.a.v, D, N) != MSA_OK || rows_map(&partial, w.partial, D, rows, s.group) != MSA_OK)
         return MSA_ERR_DEVICE;
-    ON_SIDE(reverse, launch)(s, limit, c.a.ids, w.first, w.entries, w.items, w.reverse, c.stream);
+    ON_SIDE(reverse, launch)(s, c.a.ids, w.first, w.entries, w.items, w.reverse, c.stream);
     LAUNCH((partials<D, N>), dim3((unsigned)(items < sms ? items : sms)), dim3(threads), sizeof(Smem<D, N>),
            c.stream, s, q, k, v, partial, w.entries, Worklist{(const int4 *)w.items, (unsigned)items}, w.lse);
     launch_combine<D>(c, w.partial, w.lse);
     return MSA_OK;
 }
 
-/// Queries of a chunk. Those of one group, 16 MB at 16 heads of 128 and 4096 queries, are read from L2 by all blocks
-/// but the first; a chunk reads K and V again, so long prompts have longer ones. Partials of 16384 queries take 4.3 GB
-/// at 64 heads, k = 16.
-int chunk_length(const Call &c)
+/// The call with this kernel's own items: of so many tiles.
+Call tiled(const Call &c)
 {
-    const int shortest = 4096, longest = 16384, wanted = c.s.n_kv / 64,
-              step = wanted < shortest  ? shortest
-                     : wanted < longest ? wanted
-                                        : longest;
-    return c.s.n_q < step ? c.s.n_q : step;
+    return with_items(c, tuned(MSA_TUNE_kv_outer_item) * queries_per_tile(c.s.group));
 }
 
-size_t workspace(const Call &c) // of the largest chunk: the last
+/// Queries of a chunk: a chunk reads K and V again, so long prompts have longer ones.
+int chunk_length(const Call &c)
 {
+    const int least = tuned(MSA_TUNE_kv_outer_chunk), most = tuned(MSA_TUNE_kv_outer_chunk_most);
+    return std::min({c.s.n_q, std::max(least, c.s.n_kv / 64), most});
+}
+
+size_t workspace(const Call &call) // of the largest chunk: the last
+{
+    const Call c = tiled(call);
     const int n = chunk_length(c);
     return n > 0 ? layout(chunk_of(c, c.s.n_q - n, n).s, c.d_head, nullptr).bytes : 0;
 }
 
-msa_status run(const Call &c)
+msa_status run(const Call &call)
 {
+    const Call c = tiled(call);
     msa_status status = MSA_OK;
     const int step = chunk_length(c);
     for (int q0 = 0; q0 < c.s.n_q && status == MSA_OK; q0 += step) {

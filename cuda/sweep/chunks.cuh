@@ -15,10 +15,16 @@ namespace
 
 constexpr size_t scratch_limit = (size_t)1 << 33; ///< bytes, about, that a chunk of queries may take
 
+/// Entries of an item.
+inline int sweep_item(const Shape &s)
+{
+    const int most = tuned(MSA_TUNE_sweep_item);
+    return most < s.item_limit ? most : s.item_limit;
+}
 /// As many queries as the scratch allows: the last of a sequence, which see most.
 inline int chunk_length(const Call &c, const Task &task, bool full)
 {
-    int n = c.s.n_q < longest_chunk() ? c.s.n_q : longest_chunk();
+    int n = c.s.n_q < tuned(MSA_TUNE_sweep_chunk) ? c.s.n_q : tuned(MSA_TUNE_sweep_chunk);
     while (n > 1 && layout(chunk_of(c, c.s.n_q - n, n), task, full, nullptr).bytes > scratch_limit)
         n = ceil_div(n, 2);
     return n;
@@ -36,7 +42,7 @@ msa_status sweep_chunk(const Call &call, const Task &task, bool full, const Laun
     const float factor = kl ? (float)(c.a.weight * loss_share(s)) * scale<DI> : 0;
     const unsigned items = full ? (unsigned)(s.n_kv_heads * s.n_blocks) : (unsigned)reverse_items(s);
     if (!full)
-        ON_SIDE(reverse, launch)(s, item_limit(s), c.a.ids, w.first, w.entries, w.items, w.reverse, c.stream);
+        ON_SIDE(reverse, launch)(s, c.a.ids, w.first, w.entries, w.items, w.reverse, c.stream);
     if (main)
         launch_deltas<D>(c, w.delta);
     if (main)
@@ -63,8 +69,9 @@ msa_status sweep_chunk(const Call &call, const Task &task, bool full, const Laun
 }
 
 /// The bytes for the largest chunk: the last one.
-inline size_t chunk_workspace(const Call &c, const Task &task, bool full)
+inline size_t chunk_workspace(const Call &call, const Task &task, bool full)
 {
+    const Call c = with_items(call, sweep_item(call.s));
     const int n = chunk_length(c, task, full);
     return n > 0 ? layout(chunk_of(c, c.s.n_q - n, n), task, full, nullptr).bytes : 0;
 }
@@ -78,8 +85,9 @@ inline size_t sweep_workspace(const Call &c, const Task &task)
 
 /// Chunk after chunk of queries. `task` is what the workspace was planned for; this run does `main` and `kl`.
 template <int D, int DI, int N, bool main, bool kl, class Launch>
-msa_status sweep_all(const Call &c, const Task &task, const Launch &launch_sweep)
+msa_status sweep_all(const Call &call, const Task &task, const Launch &launch_sweep)
 {
+    const Call c = with_items(call, sweep_item(call.s));
     const bool full = !c.a.ids;
     const int step = chunk_length(c, task, full);
     const Task mine = {main, kl, task.deterministic, task.ids};

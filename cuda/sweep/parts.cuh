@@ -19,7 +19,7 @@ constexpr int merge_threads = 256;
 PTX_INLINE void add_parts(float4 &sum, const Shape &s, int group, const List &list, const float *split,
                           int64_t size, int64_t at)
 {
-    const int limit = item_limit(s);
+    const int limit = s.item_limit;
     for (int begin = list.begin; begin < list.end; begin += limit) {
         const int64_t place = split_at(s, group, begin, list.end - begin < limit ? list.end : begin + limit);
         const float4 x = ld_global((const float4 *)(split + place * size + at));

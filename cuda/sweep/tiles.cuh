@@ -41,13 +41,13 @@ struct Scratch {
 /// Two for each full item: one for it, one for a shorter one that ends a block.
 MSA_BOTH_SIDES inline int64_t n_splits(const Shape &s)
 {
-    return 2 * ((int64_t)s.capacity * s.topk / item_limit(s) + 1);
+    return 2 * ((int64_t)s.capacity * s.topk / s.item_limit + 1);
 }
 
 /// Where such an item stores its dK and dV.
 PTX_INLINE int64_t split_at(const Shape &s, int group, int begin, int end)
 {
-    const int limit = item_limit(s);
+    const int limit = s.item_limit;
     return group * n_splits(s) + 2 * (begin / limit) + (end - begin < limit);
 }
 
@@ -119,7 +119,7 @@ PTX_INLINE List listed(const Shape &s, const Scratch &w, int group, int block)
 /// ...of which there are several items if they are many...
 PTX_INLINE bool is_split(const Shape &s, const List &list)
 {
-    return list.end - list.begin > item_limit(s);
+    return list.end - list.begin > s.item_limit;
 }
 /// ...or, with full support, all queries from the first that sees the block.
 PTX_INLINE List list_of(const Shape &s, const Scratch &w, int group, int block)

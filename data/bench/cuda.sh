@@ -15,6 +15,7 @@ export LC_ALL=C
 cd "$(dirname "$0")/../.." || exit 2
 B=${B:-build} MSA=${MSA:-build/msa} PYTHON=${PYTHON:-python3}
 DIR=${1:-data/bench}
+export MSA_TUNING='' # presets, but where a run is called tuned
 SECONDS_EACH=${SECONDS_EACH:-2} LIMIT=${LIMIT:-150} REST=${REST:-5}
 budget=${GPU_BUDGET:-12}
 [[ $budget =~ ^[0-9]{1,5}(\.[0-9]+)?$ ]] || { echo "gpu: GPU_BUDGET: expected minutes, found '$budget'" >&2 && exit 2; }
@@ -91,13 +92,14 @@ while IFS=$'\t' read -r of _ step what _ _; do
     outcome[$step]=$what
     [[ $what == ok && $step == bench* && ! -e $DIR/${step#bench }.json ]] && outcome[$step]=begun # its file is gone
     [[ $what != begun ]] || begun[$step]=$((${begun[$step]:-0} + 1))
+    [[ $what != 'goes on' ]] || outcome[$step]=begun begun[$step]=0
 done < <(awk -F '\t' 'NF == 6' "$table")
 
 # A step waits for what it needs: a kernel is timed if it agrees, and a peer beside a kernel that was timed.
 declare -A needs=()
 over() { # over STEP: whether it has ended, or cannot begin any more
     local need=${needs[$1]:-}
-    [[ ${outcome[$1]:-begun} == begun ]] || return 0
+    [[ ${outcome[$1]:-begun} =~ ^(begun|'goes on')$ ]] || return 0
     [[ -n $need ]] && over "$need" && [[ ${outcome[$need]:-} != ok ]]
 }
 ready() { # ready STEP
@@ -119,7 +121,7 @@ add() { # add STEP [NEEDS [LIMIT]]: once
     steps+=("$1") needs[$1]=${2:-} limits[$1]=${3:-$LIMIT}
 }
 add_peers() { # add_peers RUN.STAGE-NAME, or all: for the best kernels' files
-    local step best='\.(dense-hopper|dense_backward-hopper|topk-columns|sparse-union)$'
+    local step best='\.(dense-hopper|dense_backward-hopper|topk-threshold|sparse-union)$'
     for step in "${steps[@]}"; do
         [[ $step == "bench $1" || $1 == all && $step == bench* && $step =~ $best ]] && add "peers ${step#bench }" "$step" 600
     done
@@ -133,7 +135,7 @@ add_kernels() { # add_kernels NAME...: as the run's line says
             [[ -z ${shape[$step]:-} ]] || continue
             shape[$step]=$words ids[$step]=$kind also[$step]=$more keys[$step]=$store
             add "agree $kernel"
-            add "$step" "agree $kernel" "$limit"
+            [[ $run != tuned* ]] && add "$step" "agree $kernel" "$limit" || add "$step" tune "$limit"
         done
     done
 }
@@ -151,6 +153,7 @@ while IFS='|' read -r run names words kind more store limit; do
     case $names in
     sanitizer) [[ -z $SANITIZER ]] || add "sanitizer $words" ;;
     peers) [[ -z $torch ]] || add_peers "$words" ;;
+    tune) add tune '' "$limit" ;;
     *) add_kernels $names ;;
     esac
 done < <(data/bench/cuda_plan.sh)
@@ -168,7 +171,7 @@ steps+=("${late[@]}")
 well() { # whether nothing failed
     local step
     for step in "${!outcome[@]}"; do
-        [[ ${outcome[$step]} =~ ^(ok|reported|begun|'left out')$ ]] || return 1
+        [[ ${outcome[$step]} =~ ^(ok|reported|begun|'goes on'|'left out')$ ]] || return 1
     done
 }
 stop() { # stop STATUS WHY: nothing more can be done now
@@ -185,6 +188,7 @@ judge() { # judge STEP STATUS LIMIT: its outcome, and what it said
     124) outcome[$1]=hung said="no end within $3 s" ;;
     *) outcome[$1]=crashed said="exit status $2${said:+: $said}" ;;
     esac
+    [[ $1 != tune || $2 -ne 0 ]] || ! grep -q '^left: ' "$W/log" || outcome[$1]='goes on'
     [[ $1 != sanitizer* ]] || said="${outcome[$1]}: $(grep -m1 'ERROR SUMMARY' "$W/log" || echo "$said")" outcome[$1]=reported
 }
 attempt() { # attempt STEP COMMAND...: its outcome on record; none where the budget cut it off
@@ -223,9 +227,15 @@ instructions() { # instructions STEP: in one process; where that does not end, i
 }
 bench() { # bench STEP
     local kernel=${1##*.}
+    local tuned=''
+    [[ $1 != "bench tuned"* ]] || tuned=$DIR/cuda.tuned
     part=$DIR/.cuda/part/${1#bench }.json
-    attempt "$1" "$MSA" bench "${kernel/-/\/}" --backend cuda --shape "${shape[$1]}" --distribution "${ids[$1]}" --seconds "$SECONDS_EACH" \
+    attempt "$1" env MSA_TUNING="$tuned" "$MSA" bench "${kernel/-/\/}" --backend cuda --shape "${shape[$1]}" --distribution "${ids[$1]}" --seconds "$SECONDS_EACH" \
         --limit "${limits[$1]}" ${also[$1]:+--${also[$1]}} ${keys[$1]:+--index-keys "${keys[$1]}"} --json "$part"
+}
+tune() { # tune STEP: what a value took last has to fit twice into what it leaves
+    local limit=${limits[$1]} rest=$((deadline - SECONDS))
+    attempt "$1" "$MSA" tune --backend cuda --budget $((2 * (limit < rest ? limit : rest) / 3)) --out "$DIR/cuda.tuned"
 }
 sanitize() { # sanitize STEP TOOL STAGE: a small shape
     local few=40
@@ -248,6 +258,7 @@ for step in "${steps[@]}"; do
     instructions*) instructions "$step" ;;
     agree*) attempt "$step" "$MSA" check --backend cuda "${step#agree }" ;;
     bench*) bench "$step" ;;
+    tune) tune "$step" ;;
     peers*) attempt "$step" "$PYTHON" data/bench/peers/gpu.py "$DIR/${step#peers }.json" ;;
     sanitizer*) sanitize "$step" ${step#sanitizer } ;;
     esac

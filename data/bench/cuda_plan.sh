@@ -6,7 +6,8 @@
 # A run's kernels (a stage's name means all of its) are measured one by one, each into a file RUN.STAGE-NAME.json. ALSO is
 # "lse" for log-sum-exps or "kl" for the KL loss in backward's sweep, KEYS the kind of index keys, LIMIT the seconds that a
 # kernel may take where the usual ones will not do. KERNELS = "peers": other people's kernels, added to the files
-# that SHAPE names or, of the best kernels, "all" have; "sanitizer": TOOL and STAGE of a report. What comes again further down is done once.
+# that SHAPE names or, of the best kernels, "all" have; "sanitizer": TOOL and STAGE of a report; "tune": msa tune, whose values
+# go into DIR/cuda.tuned, and which the runs called tuned... wait for. What comes again further down is done once.
 set -u
 
 # M3 is MiniMax-M3's layer: 64 query and 4 KV heads of 128. With topk=1 nothing ever enters a list: the fused index
@@ -54,8 +55,8 @@ paper() { # paper KERNELS
     echo "paper-4096|$1|T=524288 S=268435456 $one topk=16|random"
     echo "paper-8192|$1|T=524288 S=536870912 $one topk=32|random"
 }
-paper topk/columns
 paper topk/threshold
+paper topk/columns
 
 # 512 K tokens take 58 GB with the KL loss, a million 110 GB: of an H200.
 echo "train-128k-dense|dense_backward/hopper|$(length 128)|random"
@@ -69,9 +70,16 @@ for ids in structured random; do
 done
 echo "prefill-1024k-int8|index/screened|$(length 1024)|random||int8"
 echo "prefill-1024k|dense/hopper|$(length 1024)|random|||400" # 18 PFLOP a run, of which there are six
-for files in prefill-128k.dense-hopper paper-1024.topk-columns train-128k-dense.dense_backward-hopper layer-128k-structured.sparse-union; do
+for files in prefill-128k.dense-hopper paper-1024.topk-threshold train-128k-dense.dense_backward-hopper layer-128k-structured.sparse-union; do
     echo "peers|peers|$files"
 done
+
+# What the parameters of cuda/tunables.def are worth: all that is above has their presets, and so has all that follows.
+echo "tune|tune|||||240"
+for ids in structured random; do
+    echo "tuned-128k-$ids|prefill/auto|$(length 128)|$ids"
+done
+echo "tuned-train-128k-structured-kl|backward/deterministic|$(length 128)|structured|kl"
 
 # ---- All else ------------------------------------------------------------------------------------------------------
 
@@ -86,7 +94,7 @@ echo "prefill-128k-lse|index/fused|$(length 128)|random|lse"
 echo "chunk-128k|index topk reverse sparse|T=2048 S=131072 $M3|random"
 echo "chunk-1m|index/fused|T=4096 S=1048576 $M3|random"
 echo "chunk-1m-int8|index/screened|T=4096 S=1048576 $M3|random||int8"
-# From which length on a copy pays: kit/kernel.cuh, screen_from().
+# From which length on a copy pays: screen_from in cuda/tunables.def.
 for n in 64 128 256 512; do
     echo "prefill-${n}k-int8|index/screened|$(length $n)|random||int8"
 done

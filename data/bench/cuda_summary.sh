@@ -47,10 +47,12 @@ awk -F '\t' -v id="$id" '
         print "- instructions: " (outcome["instructions all"] == "ok" ? "all equal the engine bit for bit" : passed("instructions") " groups equal the engine bit for bit, not all")
         print "- kernels that agree with the reference: " passed("agree")
         print "- kernels and shapes timed, judged before and after: " passed("bench") "; with peers: " passed("peers")
+        if (outcome["tune"] == "ok") print "- parameters: " said["tune"]
         for (i = 1; i <= count; i++) {
             step = order[i]
             if (outcome[step] == "reported") { reports++; clean += said[step] ~ / 0 errors/ }
             else if (outcome[step] == "begun") list("- CUT SHORT: " step)
+            else if (outcome[step] == "goes on") list("- goes on: " step ": " said[step])
             else if (outcome[step] == "left out") list("- left out: " step ": " said[step])
             else if (outcome[step] != "ok") list("- NOT PASSED: " step ": " outcome[step] ": " said[step])
         }

@@ -253,9 +253,24 @@ static msa_status settle_index(subject *t)
     return t->found[ARRAY_SCORES] ? subject_run(t, 0) : MSA_ERR_SIZE;
 }
 
-msa_status subject_open(subject *t)
+static msa_status make_plan(subject *t)
 {
     char name[KERNEL_NAME];
+    return msa_plan_make(&t->plan, t->device, kernel_name(t->kernel, name), t->paged ? &t->g.s : t->s,
+                         MSA_BF16);
+}
+
+msa_status subject_plan(subject *t)
+{
+    give(t, t->work);
+    t->work = NULL;
+    const msa_status status = make_plan(t);
+    t->work = status == MSA_OK ? take(t, t->plan.workspace) : NULL;
+    return status == MSA_OK && !t->work ? MSA_ERR_SIZE : status;
+}
+
+msa_status subject_open(subject *t)
+{
     msa_status status = MSA_OK;
     const stage_line of = arrays_of(t->kernel->stage), kl = arrays_of(MSA_STAGE_KL);
     t->in = of.in;
@@ -269,7 +284,6 @@ msa_status subject_open(subject *t)
         t->in |= kl.in;
         t->out |= kl.out;
     }
-    kernel_name(t->kernel, name);
     t->paged = t->device && paging_possible(t->s) && stage_is_step(t->kernel->stage);
     if (t->small && !(t->paged && t->kernel->stage == MSA_STAGE_DECODE))
         return MSA_ERR_UNSUPPORTED;
@@ -278,7 +292,7 @@ msa_status subject_open(subject *t)
     if (t->paged && !paging_layout(&t->g, t->s, 0, 0, t->seed))
         status = MSA_ERR_SIZE;
     if (t->device && status == MSA_OK)
-        status = msa_plan_make(&t->plan, t->device, name, t->paged ? &t->g.s : t->s, MSA_BF16);
+        status = make_plan(t);
     if (t->paged && status == MSA_OK)
         status = make_pages(t);
     if (status == MSA_OK)

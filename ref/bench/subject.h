@@ -56,6 +56,9 @@ typedef struct subject {
 msa_status subject_open(subject *t);
 void subject_close(subject *t);
 
+/** Plans a kernel of a device anew, for what msa_tune() has changed. ::MSA_ERR_SIZE: no memory for its workspace. */
+msa_status subject_plan(subject *t);
+
 /** Runs the kernel on one copy of the inputs. On a device it may still be running afterwards. */
 msa_status subject_run(subject *t, int copy);
 

@@ -6,9 +6,10 @@
 #include "../bench/sample.h"
 #include "../bench/useful.h"
 #include "../table/table.h"
+#include "bench_results.h"
 #include "cases.h"
 #include "cli.h"
-#include "bench_results.h"
+#include "tuning.h"
 
 #define MAX_KERNELS 64
 
@@ -100,18 +101,11 @@ static int choose_kernels(bench *b)
                             "--bf16-keys: expected decode or dense_decode on fast, found %s/%s on %s",
                             msa_stage_name(b->kernel[i]->stage), b->kernel[i]->name, backend);
     }
-    return 0;
+    b->results.device = b->device;
+    return tuning_use(b->command, b->kernel[0]->backend);
 }
 
 /* ---- Which shape ----------------------------------------------------------------------------------- */
-
-/* The heads of MiniMax-M3, a prompt of 4096 tokens; the engine runs a thousandth as fast, and gets less. */
-static msa_shape usual_shape(const bench *b)
-{
-    if (b->device && strcmp(b->device->name, "simt") == 0)
-        return (msa_shape){64, 64, 16, 1, 128, 128, 32, 2, 1, NULL, NULL, NULL, NULL};
-    return (msa_shape){4096, 4096, 64, 4, 128, 128, 128, 16, 1, NULL, NULL, NULL, NULL};
-}
 
 /* Sequences of equal lengths. */
 static int cut_sequences(const bench *b, msa_shape *s)
@@ -132,7 +126,7 @@ static int cut_sequences(const bench *b, msa_shape *s)
 
 static int choose_shape(const bench *b, msa_shape *s, int32_t **owned)
 {
-    *s = usual_shape(b);
+    *s = case_usual_shape(b->device);
     *owned = NULL;
     int bad = b->shape ? case_read_shape(b->command, b->shape, s) : 0;
     if (!bad && s->n_seqs > 1 && !s->cu_q) {

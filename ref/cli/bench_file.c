@@ -18,6 +18,7 @@ static const field file_fields[] = {{"device", 's', NULL},   {"driver", 'S', NUL
                                     {"commit", 's', NULL},   {"date", 's', NULL},    {"command", 's', NULL},
                                     {"ceilings", 'o', NULL}, {"results", 'a', NULL}, {NULL, 0, NULL}};
 static const field file_later[] = {{"ratios", 'a', NULL}, {NULL, 0, NULL}};
+static const field file_device[] = {{"tunables", 'o', NULL}, {NULL, 0, NULL}};
 static const field gpu_fields[] = {
     {"matmul_bf16_tflops", 'R', NULL}, {"copy_gbps", 'R', NULL}, {NULL, 0, NULL}};
 static const field cpu_fields[] = {
@@ -162,9 +163,23 @@ static bool is_ratio(const json_t *r)
     return ok;
 }
 
+/* Names and whole numbers, of a table that may be another one by now. */
+static bool are_tunables(json_t *o)
+{
+    const char *name;
+    json_t *x;
+    json_object_foreach(o, name, x) if (!json_is_integer(x))
+    {
+        snprintf(why, sizeof why, "tunables: %.100s is no whole number", name);
+        return false;
+    }
+    return true;
+}
+
 static bool is_file_of_results(const json_t *o)
 {
-    if (!has_fields(o, file_fields, file_later, "the file"))
+    if (!has_fields_or(o, file_fields, file_later, file_device, "the file") ||
+        !are_tunables(json_object_get(o, "tunables")))
         return false;
     const bool gpu = json_is_string(json_object_get(o, "cuda"));
     const json_t *list = json_object_get(o, "results");

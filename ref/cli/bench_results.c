@@ -97,6 +97,11 @@ static void print_row(const results *all, const result *r)
     printf("  %s%s\n", r->verified ? "yes" : "NO", r->engine ? "  (the engine's time, not a GPU's)" : "");
 }
 
+static bool is_tuned(const results *all, int parameter)
+{
+    return all->device->tuned[parameter] != msa_tune_preset(all->device, parameter);
+}
+
 void results_print(const results *all)
 {
     printf("\n%-22s %-5s %-5s %10s %-25s %8s %8s %7s  %s\n", "stage/kernel", "on", "type", "ms median",
@@ -117,6 +122,10 @@ void results_print(const results *all)
     if (of->read_gbps > 0)
         printf("; read %.4g GB/s", of->read_gbps);
     printf("\n");
+    for (int i = 0; all->device && i < MSA_N_TUNABLES; i++)
+        if (is_tuned(all, i))
+            printf("tuned: %s %d instead of %d\n", msa_tunables[i].name, all->device->tuned[i],
+                   msa_tune_preset(all->device, i));
 }
 
 /* ---- The file -------------------------------------------------------------------------------------- */
@@ -264,6 +273,16 @@ static json_t *ceilings_json(const results *all)
     return o;
 }
 
+/* The parameters of the device that are not what it begins with. */
+static json_t *tunables_json(const results *all)
+{
+    json_t *o = json_object();
+    for (int i = 0; i < MSA_N_TUNABLES; i++)
+        if (is_tuned(all, i))
+            json_object_set_new(o, msa_tunables[i].name, json_integer(all->device->tuned[i]));
+    return o;
+}
+
 static json_t *file_json(const results *all)
 {
     json_t *o = json_object(), *list = json_array();
@@ -274,6 +293,8 @@ static json_t *file_json(const results *all)
     json_object_set_new(o, "date", date_json());
     json_object_set_new(o, "command", command_json(all));
     json_object_set_new(o, "ceilings", ceilings_json(all));
+    if (all->device)
+        json_object_set_new(o, "tunables", tunables_json(all));
     for (int i = 0; i < all->n; i++)
         if (!all->item[i].engine && all->item[i].time.repeats)
             json_array_append_new(list, result_json(&all->item[i]));

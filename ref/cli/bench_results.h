@@ -27,6 +27,7 @@ typedef struct result {
 
 typedef struct results {
     msa_about about; /**< the machine */
+    const msa_device *device; /**< NULL: its CPU */
     bool on_cpu;     /**< or on the engine */
     ceilings ceilings;
     int argc;

@@ -84,6 +84,13 @@ static bool parse_shape(const char *text, msa_shape *s)
     return end > 0;
 }
 
+msa_shape case_usual_shape(const msa_device *device)
+{
+    if (device && device == msa_engine())
+        return (msa_shape){64, 64, 16, 1, 128, 128, 32, 2, 1, NULL, NULL, NULL, NULL};
+    return (msa_shape){4096, 4096, 64, 4, 128, 128, 128, 16, 1, NULL, NULL, NULL, NULL};
+}
+
 int case_read_shape(const char *command, const char *text, msa_shape *s)
 {
     if (find_shape(text, s))

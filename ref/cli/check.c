@@ -3,10 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cases.h"
-#include "cli.h"
 #include "../judge/judge.h"
 #include "../table/table.h"
+#include "cases.h"
+#include "tuning.h"
 
 /* How a run judges. */
 typedef struct manner {
@@ -117,7 +117,7 @@ static int check_backend(const char *command, const char *backend)
                         table_backends(), backend);
     if (table_missing(backend))
         return cli_fail(command, "--backend %s: expected a GPU, found %s", backend, table_missing(backend));
-    return 0;
+    return tuning_use(command, backend);
 }
 
 int cmd_check(int argc, char **argv)

@@ -5,7 +5,7 @@
 
 #include "../../cuda/host/plan.h"
 #include "../table/table.h"
-#include "cli.h"
+#include "tuning.h"
 
 /* ---- Choosing ----------------------------------------------------------------------------------- */
 
@@ -23,6 +23,9 @@ static int choose(const char *command, const char *backend, const char *name, un
     if (table_missing(kernel->backend))
         return cli_fail(command, "--kernel %s: expected a GPU, found %s", name,
                         table_missing(kernel->backend));
+    const int bad = tuning_use(command, kernel->backend);
+    if (bad)
+        return bad;
     plan->ops.stage[kernel->stage] = kernel;
     plan->named[kernel->stage] = true;
     return 0;
@@ -37,12 +40,10 @@ int cli_choose_kernels(const char *command, const char *backend, const cli_list 
                         table_backends(), backend);
     if (table_missing(backend))
         return cli_fail(command, "--backend %s: expected a GPU, found %s", backend, table_missing(backend));
-    for (int i = 0; i < kernels->n; i++) {
-        int bad = choose(command, backend, kernels->item[i], stages, plan);
-        if (bad)
-            return bad;
-    }
-    return 0;
+    int bad = tuning_use(command, backend);
+    for (int i = 0; i < kernels->n && !bad; i++)
+        bad = choose(command, backend, kernels->item[i], stages, plan);
+    return bad;
 }
 
 int cli_choose_kernel(const char *command, const char *backend, const char *kernel, msa_stage stage,

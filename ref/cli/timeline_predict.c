@@ -30,13 +30,29 @@ static const struct loop {
 #define BLOCK 128.0
 #define TOPK 16.0
 
-/* What a stage does for a prompt of n tokens. */
+/* Launches, the first stages of a ring, selection and merge of a step of generation: what chapter 15 leaves for them. */
+#define STEP 11e-6
+/* Union of the blocks of 8 neighbours, of structured selections (chapter 14); a turn of sparse/union takes two blocks. */
+#define UNION8 18.7
+#define UNION_TURN 2
+
+/* What a stage does for n tokens: a prompt of so many, or a step of generation over as many. */
 typedef struct stage {
-    const char *name;
-    double turns;       /* of its loop, all SMs together */
+    const char *name;   /* a kernel's, and ":" with what tells its rows apart */
+    double turns;       /* of its loop, all SMs together; a stage without that is as long as its bytes take */
     double flop, bytes; /* the least there is to do */
     double more_bytes;  /* moved beside the loop */
+    const char *ids;    /* of such selections; NULL: of any */
+    int batch;          /* requests, of which each makes one step; 0: a prompt */
+    const char *loop;   /* where that is not called as the stage is */
+    const char *keys;   /* of its index, where that is not bf16 */
+    int part[2]; /* a layer's: which stages follow each other, in its table; 0 and 0: it is one itself */
 } stage;
+
+static bool is_layer(const stage *s)
+{
+    return s->part[1] > 0;
+}
 
 static const struct loop *find_loop(const char *name, double n)
 {
@@ -64,14 +80,27 @@ static double longest(const struct loop *l, const roofline_gpu *gpu, const char 
     return most;
 }
 
-static double predict(const stage *s, double n, const roofline_gpu *gpu, const char **which)
+/* Seconds, and what takes most of them. */
+static double predict(const stage *all, const stage *s, double n, const roofline_gpu *gpu, const char **which)
 {
-    const struct loop *l = find_loop(s->name, n);
-    return l ? s->turns * longest(l, gpu, which) / SMS / CLOCK + s->more_bytes / (REACHED * gpu->bytes) : NAN;
+    const char *of[2] = {"memory", "memory"};
+    if (is_layer(s)) {
+        const double first = predict(all, &all[s->part[0]], n, gpu, &of[0]),
+                     then = predict(all, &all[s->part[1]], n, gpu, &of[1]);
+        *which = of[then > first];
+        return first + then;
+    }
+    const struct loop *l = s->turns > 0 ? find_loop(s->loop ? s->loop : s->name, n) : NULL;
+    const double memory = REACHED * gpu->bytes;
+    *which = "memory";
+    return (l ? s->turns * longest(l, gpu, which) / SMS / CLOCK : s->bytes / memory) +
+           s->more_bytes / memory + (s->batch ? STEP : 0);
 }
 
-static double roofline(const stage *s, const roofline_gpu *gpu)
+static double roofline(const stage *all, const stage *s, const roofline_gpu *gpu)
 {
+    if (is_layer(s))
+        return roofline(all, &all[s->part[0]], gpu) + roofline(all, &all[s->part[1]], gpu);
     return fmax(s->flop / gpu->flops, (s->bytes + s->more_bytes) / gpu->bytes);
 }
 
@@ -102,27 +131,45 @@ static void free_measurements(measurements *m)
         json_decref(m->file[--m->n]);
 }
 
-static bool is_of(const json_t *file, const json_t *r, const char *kernel, double n, const roofline_gpu *gpu)
+/* "sparse/union:structured" measures sparse/union; KL's is called so by msa bench too. */
+static bool is_kernel(const stage *s, const json_t *r)
 {
-    char name[128], device[128];
+    char name[128], base[128];
     snprintf(name, sizeof name, "%s/%s", charts_words(r, "stage"), charts_words(r, "kernel"));
-    snprintf(device, sizeof device, "%s", charts_words(file, "device"));
+    snprintf(base, sizeof base, "%.*s%s", (int)strcspn(s->name, ":"), s->name,
+             strstr(s->name, ":kl") ? "+kl" : "");
+    return strcmp(name, base) == 0;
+}
+
+static bool is_shape(const stage *s, double n, const json_t *r)
+{
+    const char *keys = charts_words(r, "index_dtype");
+    const bool other_keys = strcmp(keys, "fp8") == 0 || strcmp(keys, "int8") == 0;
+    return charts_number(r, "n") == n && charts_number(r, "n_q") == (s->batch ? 1 : n) &&
+           charts_number(r, "batch") == (s->batch ? s->batch : 1) && charts_number(r, "n_heads") == HEADS &&
+           charts_number(r, "n_kv_heads") == GROUPS && charts_number(r, "block") == BLOCK &&
+           charts_number(r, "topk") == TOPK &&
+           (!s->ids || strcmp(charts_words(r, "distribution"), s->ids) == 0) &&
+           (s->keys ? strcmp(keys, s->keys) == 0 : !other_keys);
+}
+
+static bool is_on(const json_t *file, const roofline_gpu *gpu)
+{
+    const char *device = charts_words(file, "device");
     const char *model = strstr(device, "H200") ? "H200" : strstr(device, "H800") ? "H800" : "H100";
-    return charts_is_gpu(file) && strstr(device, model) && strstr(gpu->name, model) &&
-           strcmp(name, kernel) == 0 && !strstr(charts_words(file, "command"), " --kl") &&
-           charts_number(r, "n") == n && charts_number(r, "n_q") == n &&
-           charts_number(r, "n_heads") == HEADS && charts_number(r, "n_kv_heads") == GROUPS &&
-           charts_number(r, "block") == BLOCK && charts_number(r, "topk") == TOPK;
+    return charts_is_gpu(file) && strstr(device, model) && strstr(gpu->name, model);
 }
 
 /* Milliseconds; 0: nobody measured it. */
-static double measured(const measurements *m, const char *kernel, double n, const roofline_gpu *gpu)
+static double measured(const measurements *m, const stage *s, double n, const roofline_gpu *gpu)
 {
     for (int i = 0; i < m->n; i++) {
         const json_t *results = json_object_get(m->file[i], "results");
-        for (size_t k = 0; k < json_array_size(results); k++)
-            if (is_of(m->file[i], json_array_get(results, k), kernel, n, gpu))
-                return charts_number(json_array_get(results, k), "ms_median");
+        for (size_t k = 0; k < json_array_size(results) && is_on(m->file[i], gpu); k++) {
+            const json_t *r = json_array_get(results, k);
+            if (is_kernel(s, r) && is_shape(s, n, r))
+                return charts_number(r, "ms_median");
+        }
     }
     return 0;
 }
@@ -144,21 +191,21 @@ static void free_measurements(measurements *m)
 {
     (void)m;
 }
-static double measured(const measurements *m, const char *kernel, double n, const roofline_gpu *gpu)
+static double measured(const measurements *m, const stage *s, double n, const roofline_gpu *gpu)
 {
-    (void)m, (void)kernel, (void)n, (void)gpu;
+    (void)m, (void)s, (void)n, (void)gpu;
     return 0;
 }
 #endif
 
 /* ---- The table -------------------------------------------------------------------------------------------- */
 
-static void print_stage(const stage *s, double n, const roofline_gpu *gpu, measurements *m)
+static void print_stage(const stage *all, const stage *s, double n, const roofline_gpu *gpu, measurements *m)
 {
     const char *which = "";
-    const double predicted = 1e3 * predict(s, n, gpu, &which), floor = 1e3 * roofline(s, gpu),
-                 took = measured(m, s->name, n, gpu);
-    printf("%-20s %8.0f  %-10s %12.3f  %-7s %12.3f %5.0f%%", s->name, n, gpu->name, predicted, which, floor,
+    const double predicted = 1e3 * predict(all, s, n, gpu, &which), floor = 1e3 * roofline(all, s, gpu),
+                 took = measured(m, s, n, gpu);
+    printf("%-25s %8.0f  %-10s %12.3f  %-7s %12.3f %5.0f%%", s->name, n, gpu->name, predicted, which, floor,
            100 * floor / predicted);
     if (took > 0) {
         printf(" %12.3f %+6.0f%%", took, 100 * (predicted / took - 1));
@@ -168,9 +215,7 @@ static void print_stage(const stage *s, double n, const roofline_gpu *gpu, measu
     printf("\n");
 }
 
-/* Turns are counted in the rows and keys, or scores, of one: see the tiles of cuda/clocks.def. Operations are those of
- * msa_cost(); a gradient has five products in place of Q K^T and P V, and KL three more of the index's width. */
-static void print_length(double n, const roofline_gpu *gpu, measurements *m)
+static msa_cost_row cost_of(double n)
 {
     const msa_shape layer_of = {.n_heads = (int)HEADS,
                                 .n_kv_heads = (int)GROUPS,
@@ -180,19 +225,41 @@ static void print_length(double n, const roofline_gpu *gpu, measurements *m)
                                 .topk = (int)TOPK};
     msa_cost_row cost;
     msa_cost(&layer_of, (int64_t)n, &cost);
+    return cost;
+}
+
+/* Turns are counted in the rows and keys, or scores, of one: see the tiles of cuda/clocks.def. Operations are those of
+ * msa_cost(); a gradient has five products in place of Q K^T and P V, and KL three more of the index's width. */
+static void print_length(double n, const roofline_gpu *gpu, measurements *m)
+{
+    enum { DENSE, INDEX, TOP, UNION, KV_OUTER };
+    const msa_cost_row cost = cost_of(n);
     const double causal = n * n / 2, pairs = n * GROUPS * TOPK,
                  layer = 2 * n * WIDTH * (2 * HEADS + 2 * GROUPS),
                  partials = 2 * 2 * n * HEADS * TOPK * WIDTH, index = cost.index_share * cost.flop_msa,
-                 sparse = cost.flop_msa - index, gradients = 2.5 * sparse, kl = 2 * 3 * pairs * BLOCK * WIDTH;
+                 sparse = cost.flop_msa - index, gradients = 2.5 * sparse, kl = 2 * 3 * pairs * BLOCK * WIDTH,
+                 bf16_keys = 2 * WIDTH * n, chosen = cost.bytes_msa - bf16_keys;
     const stage stages[] = {
-        {"dense/hopper", HEADS * causal / (128 * 128), cost.flop_gqa, layer, 0},
-        {"index/fused", GROUPS * causal / (256 * 128), index, 2 * n * WIDTH * (GROUPS + 1), 0},
-        {"topk/threshold", GROUPS * causal / BLOCK / (28 * 1024), 0, 4 * GROUPS * causal / BLOCK, 0},
-        {"sparse/kv_outer", pairs / 8, sparse, layer, partials},
-        {"backward/hopper", pairs / 4, gradients, 2 * layer, 0},
-        {"backward/hopper:kl", pairs / 4, gradients + kl, 2 * layer, 0}};
+        [DENSE] = {"dense/hopper", HEADS * causal / (128 * 128), cost.flop_gqa, layer},
+        [INDEX] = {"index/fused", GROUPS * causal / (256 * 128), index, 2 * n * WIDTH * (GROUPS + 1)},
+        [TOP] = {"topk/threshold", GROUPS * causal / BLOCK / (28 * 1024), 0, 4 * GROUPS * causal / BLOCK},
+        [UNION] = {"sparse/union", n * GROUPS / 8 * UNION8 / UNION_TURN, sparse, layer, .ids = "structured"},
+        [KV_OUTER] = {"sparse/kv_outer", pairs / 8, sparse, layer, partials, .ids = "random"},
+        {"prefill/auto:structured", .ids = "structured", .part = {INDEX, UNION}},
+        {"prefill/auto:random", .ids = "random", .part = {INDEX, KV_OUTER}},
+        {"backward/hopper", pairs / 4, gradients, 2 * layer},
+        {"backward/hopper:kl", pairs / 4, gradients + kl, 2 * layer},
+        {"decode/swapped", n / 128, 0, bf16_keys, chosen, .batch = 1},
+        {"decode/swapped:b8", 8 * n / 128, 0, 8 * bf16_keys, 8 * chosen, .batch = 8,
+         .loop = "decode/swapped"},
+        {"decode/swapped:b8-int8", 8 * n / 128, 0, 4 * bf16_keys, 8 * (chosen + cost.bytes_settle),
+         .batch = 8, .loop = "decode/swapped:screen", .keys = "int8"},
+        {"decode/swapped:b8-fp8", 8 * n / 128, 0, 4 * bf16_keys, 8 * chosen, .batch = 8,
+         .loop = "decode/swapped:e4m3", .keys = "fp8"},
+        {"dense_decode/split", 0, 0, cost.bytes_gqa, .batch = 1},
+        {"dense_decode/split:b8", 0, 0, 8 * cost.bytes_gqa, .batch = 8}};
     for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
-        print_stage(&stages[i], n, gpu, m);
+        print_stage(stages, &stages[i], n, gpu, m);
 }
 
 int timeline_predict(const char *command, const cli_list *files)
@@ -202,7 +269,7 @@ int timeline_predict(const char *command, const cli_list *files)
     if (!bad) {
         printf("Predicted from instruction counts and usual latencies: M3's layer, %d SMs at %.3f GHz.\n",
                SMS, CLOCK / 1e9);
-        printf("%-20s %8s  %-10s %12s  %-7s %12s %6s %12s %7s\n", "stage", "tokens", "GPU", "predicted ms",
+        printf("%-25s %8s  %-10s %12s  %-7s %12s %6s %12s %7s\n", "stage", "tokens", "GPU", "predicted ms",
                "longest", "roofline ms", "of it", "measured ms", "error");
         for (int gpu = 0; gpu < ROOFLINE_GPUS; gpu++)
             for (double n = 8192; n <= 1048576; n *= 2)

@@ -16,6 +16,7 @@
 #include "cli.h"
 #include "curve.h"
 #include "report.h"
+#include "tuning.h"
 
 #define EVAL_EVERY 250
 #define EVAL_WINDOWS 8
@@ -297,9 +298,10 @@ static int settle(const char *command, job *j)
     if (table_missing(j->backend))
         return cli_fail(command, "--backend %s: expected a GPU, found %s", j->backend,
                         table_missing(j->backend));
-    const int bad_precision = cli_choose_precision(command, j->backend, j->precision, &j->ops);
-    if (bad_precision)
-        return bad_precision;
+    int bad = tuning_use(command, j->backend);
+    bad = bad ? bad : cli_choose_precision(command, j->backend, j->precision, &j->ops);
+    if (bad)
+        return bad;
     table_prefer_same_bits(j->backend, &j->ops); /* who goes on is to end in the same bytes */
     if (strlen(j->out) > sizeof j->state - 16)
         return cli_fail(command, "--out: expected a shorter name, found %zu bytes", strlen(j->out));
@@ -308,7 +310,7 @@ static int settle(const char *command, job *j)
         j->train.index_warmup = j->train.dense_steps = 0;
     if (table_device(j->backend)) { /* the kernels are attention's; the products of the rest are the host's */
         j->ops.gemm = msa_fast_ops.gemm;
-        const int bad = check_device_shape(command, j);
+        bad = check_device_shape(command, j);
         if (bad)
             return bad;
     }
