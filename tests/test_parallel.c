@@ -315,11 +315,12 @@ static msa_status device_keys(transport *t, parallel_call *c)
 
 // What bf16 does to a head of O: the weights are rounded, and so is the part of each of `ranks` owners.
 // noise[c] = 2^-9 sqrt(sum_j (p_j v_j[c])^2 + sum_r (sum of p_j v_j[c] over the keys of r)^2)
-static void noise_of_head(const job *j, const msa_seq *seq, int n, int64_t i, int h, int ranks, const int32_t *ids,
-                          double *noise)
+static void noise_of_head(const job *j, const msa_seq *seq, int n, int64_t i, int h, int ranks,
+                          const int32_t *ids, double *noise)
 {
     const msa_shape *s = j->s;
-    const int64_t d = s->d_head, group = s->n_heads / s->n_kv_heads, width = s->n_kv_heads * d, at = position(seq, i);
+    const int64_t d = s->d_head, group = s->n_heads / s->n_kv_heads, width = s->n_kv_heads * d,
+                  at = position(seq, i);
     const float *q = j->in->q + ((seq->q0 + i) * s->n_heads + h) * d;
     double sum = 0, *weight = calloc((size_t)(at + 1), sizeof *weight),
            *part = calloc((size_t)(ranks * d), sizeof *part);
@@ -333,7 +334,8 @@ static void noise_of_head(const job *j, const msa_seq *seq, int n, int64_t i, in
     memset(noise, 0, (size_t)d * sizeof *noise);
     for (int64_t key = 0; key <= at; key++)
         for (int64_t b = 0; b < d && weight[key] > 0; b++) {
-            const double x = weight[key] / sum * (double)j->in->v[(seq->kv0 + key) * width + h / group * d + b];
+            const double x =
+                weight[key] / sum * (double)j->in->v[(seq->kv0 + key) * width + h / group * d + b];
             noise[b] += x * x;
             part[deal_owner(ranks, n, key / s->block) * d + b] += x;
         }
@@ -354,7 +356,8 @@ static double *noise_of_parts(const job *j, int ranks)
         for (int64_t i = 0; i < seq.n_q; i++)
             for (int h = 0; h < s->n_heads; h++)
                 noise_of_head(j, &seq, n, i, h, ranks,
-                              j->ids + ((seq.q0 + i) * s->n_kv_heads + h / (s->n_heads / s->n_kv_heads)) * s->topk,
+                              j->ids +
+                                  ((seq.q0 + i) * s->n_kv_heads + h / (s->n_heads / s->n_kv_heads)) * s->topk,
                               noise + ((seq.q0 + i) * s->n_heads + h) * s->d_head);
     }
     return noise;
@@ -364,19 +367,20 @@ static double *noise_of_parts(const job *j, int ranks)
 static void judge_on_device(check_case *c, job *j, int ranks, bool keys)
 {
     const msa_shape *s = j->s;
-    const int64_t kv = s->n_kv_heads, k = s->topk, n_o = s->n_q * s->n_heads * s->d_head, n_lse = s->n_q * s->n_heads;
+    const int64_t kv = s->n_kv_heads, k = s->topk, n_o = s->n_q * s->n_heads * s->d_head,
+                  n_lse = s->n_q * s->n_heads;
     int32_t *ids = check_ints(s->n_q * kv * k);
     float *o = check_floats(n_o), *lse = check_floats(n_lse);
     for (int64_t row = 0; row < s->n_q * kv; row++)
         memcpy(ids + (row % kv * s->n_q + row / kv) * k, j->ids + row * k, (size_t)k * sizeof *ids);
     pad_outputs(s, ids, j->o, j->lse);
     bool ok;
-    const verdict_selection found = verdict_ids(s, j->in->qi, j->in->ki, ids, inputs_is_exact(j->in->pattern) ? 0 : 1,
-                                                0.001, &ok);
+    const verdict_selection found =
+        verdict_ids(s, j->in->qi, j->in->ki, ids, inputs_is_exact(j->in->pattern) ? 0 : 1, 0.001, &ok);
     check_true(c, ok && found.pass, "%d ranks: %lld ids wrong, %lld ties", ranks, (long long)found.n_wrong,
                (long long)found.n_ties);
-    if (msa_sparse(s, j->in->q, j->in->k, j->in->v, ids, o, lse, check_alloc((int64_t)msa_workspace(NULL, s), 1)) !=
-        MSA_OK) {
+    if (msa_sparse(s, j->in->q, j->in->k, j->in->v, ids, o, lse,
+                   check_alloc((int64_t)msa_workspace(NULL, s), 1)) != MSA_OK) {
         check_true(c, false, "%d ranks: ids that are none", ranks);
         return;
     }
@@ -390,7 +394,8 @@ static void judge_on_device(check_case *c, job *j, int ranks, bool keys)
                  verdict_float32(s, j->in, ARRAY_LSE, 0));
 }
 
-static void device_ways(check_case *c, const msa_shape *s, inputs_pattern pattern, uint64_t salt, const msa_ops *ops)
+static void device_ways(check_case *c, const msa_shape *s, inputs_pattern pattern, uint64_t salt,
+                        const msa_ops *ops)
 {
     const void *mark = check_mark();
     inputs drawn, in;
@@ -402,8 +407,9 @@ static void device_ways(check_case *c, const msa_shape *s, inputs_pattern patter
     int32_t *first = check_ints(n);
     const bool all = s->n_q <= MSA_STEP_QUERIES || tap_full(); // else one number of ranks
     bool is_first = true;
-    for (size_t r = all ? 0 : salt % 5; r < (all ? 5 : salt % 5 + 1); r++)
-        for (int keys = 0; keys < 2; keys++) {
+    const size_t one = salt % 5;
+    for (size_t r = all ? 0 : one; r < (all ? 5 : one + 1); r++)
+        for (int keys = 0; keys < (r == one || tap_full() ? 2 : 1); keys++) {
             const void *inner = check_mark();
             memset(j.ids, 0xff, (size_t)n * sizeof *first);
             j.way = keys ? device_keys : device_queries;

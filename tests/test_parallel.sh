@@ -30,8 +30,8 @@ step=(--q "$W/step-q.npy" --qi "$W/step-qi.npy" --k-pages "$W/k-pages.npy" --v-p
     "$MSA" dense "${in[@]}" --backend ref --out "$W/dense" > "$W.out" 2> "$W.err"
 check $? "one process"
 
-# near FILE FILE [BOUND]: floats within 1.6e-5 of each other, infinities where they are. Logits are up to 36 and values up to 3, so that
-# 2^-24 (3 + 2 (40 + log 7)) 3 = 1.6e-5 is what merging may move O by, in the worst case.
+# near FILE FILE [BOUND]: floats within 1.6e-5 of each other, infinities where they are. Logits are up to 36 and values up to 3,
+# so that 2^-24 (3 + 2 (40 + log 7)) 3 = 1.6e-5 is what merging may move O by, in the worst case.
 near() {
     perl -e 'sub floats { open my $f, "<:raw", shift or die; local $/; substr(<$f>, 128) }
         my @a = unpack "f<*", floats(shift); my @b = unpack "f<*", floats(shift);
@@ -129,13 +129,13 @@ if [[ $engine -gt 0 ]]; then
         "$MSA" decode "${wide_step[@]}" --backend ref --out "$W/wide-step" > "$W.out" 2> "$W.err"
     check $? "one process, of widths that kernels take"
 fi
-# on_engine WHAT PROGRAM...: the ids of the reference, O as bf16 weights and parts leave it (of values up to 3), bytes as the
-# model says, which are fewer than those of floats
-on_engine() {
-    local what=$1 move name
-    shift
+# on_device BACKEND WHAT PROGRAM...: the ids of the reference, O as bf16 weights and parts leave it (of values up to 3), bytes
+# as the model says
+on_device() {
+    local backend=$1 what=$2 move name
+    shift 2
     if [[ $engine -eq 0 ]]; then
-        skip "kernels on the engine, $what" "no C++ compiler was here"
+        skip "kernels of cuda/, $what" "no C++ compiler was here"
         return
     fi
     for move in keys queries; do
@@ -143,15 +143,15 @@ on_engine() {
             args=(forward "${wide[@]}")
             [[ $name == wide ]] || args=(decode "${wide_step[@]}")
             rm -rf "$W/found"
-            "$@" "${args[@]}" --backend simt --move $move --out "$W/found" > "$W.out" 2> "$W.err" && [[ ! -s $W.err ]] &&
-                cmp -s "$W/$name/ids.npy" "$W/found/ids.npy" && grep -qE '^ran (sparse|dense_decode)/[a-z_]+ \(simt\)' "$W.out" &&
+            "$@" "${args[@]}" --backend "$backend" --move $move --out "$W/found" > "$W.out" 2> "$W.err" && [[ ! -s $W.err ]] &&
+                cmp -s "$W/$name/ids.npy" "$W/found/ids.npy" && grep -qE "^ran (sparse|dense_decode)/[a-z_]+ \($backend\)" "$W.out" &&
                 near "$W/$name/o.npy" "$W/found/o.npy" 0.05 && near "$W/$name/lse.npy" "$W/found/lse.npy" 1e-4 &&
-                awk '/^sent/ { seen = $2 + 0 == $7 + 0 && $2 > 0 } END { exit !seen }' "$W.out"
-            check $? "kernels on the engine, $what, ${args[0]}, $move travel"
+                awk '/^sent/ { seen = $2 + 0 == $7 + 0 } END { exit !seen }' "$W.out"
+            check $? "kernels of cuda/, $what, ${args[0]}, $move travel"
         done
     done
 }
-on_engine "3 threads" threads 3
+on_device simt "on the engine, 3 threads" threads 3
 
 refuses() { # refuses WORD NAME COMMAND...
     local word=$1 name=$2
@@ -196,7 +196,20 @@ refuses "--ranks:" "ranks under mpirun" processes 2 dense "${in[@]}" --ranks 2
 processes 2 cost > "$W.out" 2> "$W.err"
 [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 ]] && grep -q 'expected one process, found 2' "$W.err"
 check $? "a command that cannot be several"
-on_engine "2 processes" processes 2
+on_device simt "on the engine, 2 processes" processes 2
+gpus=$(nvidia-smi -L 2> /dev/null | grep -c '^GPU')
+if ! "$MSA" kernels | cut -f 2 | grep -qw cuda; then
+    skip "kernels of cuda/ on GPUs, over NCCL" "$MSA was built without nvcc: make cuda"
+else
+    if ldd "$MSA" | grep -q nccl; then false; fi
+    check $? "the program that is one process needs no NCCL"
+    if [[ $gpus -eq 0 ]]; then
+        skip "kernels of cuda/ on GPUs, over NCCL" "no GPU here"
+        refuses "--backend cuda:" "processes without a GPU" processes 2 forward "${wide[@]}" --backend cuda
+    else
+        on_device cuda "$gpus processes, a GPU each" processes "$gpus"
+    fi
+fi
 # A file system that is full for the one that writes: of 8 KiB a file here, and O has 38. (Messages by TCP: shared memory is a
 # file as well.)
 cat > "$W/one-writes-little" << 'END2'

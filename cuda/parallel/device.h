@@ -30,8 +30,9 @@ typedef struct device_call {
     float *o, *lse;             /**< [rows,Hq,dh] and [rows,Hq] */
     const char *index, *sparse; /**< kernels of device_pass_kv(), "STAGE/NAME" */
     const char *dense_decode;   /**< and of device_pass_q() */
-    int64_t chunk; /**< queries of a home that device_pass_q() chooses blocks for at a time, the same on all ranks */
-    double pairs;  /**< written by device_pass_q(), as by parallel_pass_q() */
+    int64_t
+        chunk; /**< queries of a home that device_pass_q() chooses blocks for at a time, the same on all ranks */
+    double pairs; /**< written by device_pass_q(), as by parallel_pass_q() */
 } device_call;
 
 /** Of a chunk: its scores take 4 Hkv S / (R block) bytes for each of R times as many queries, 134 MB at M3's heads, 1M keys

@@ -19,7 +19,8 @@
 namespace
 {
 
-constexpr int warps = 4, threads = 32 * warps, min_share = 8; ///< blocks that are worth loading a tile of rows for
+constexpr int warps = 4, threads = 32 * warps,
+              min_share = 8; ///< blocks that are worth loading a tile of rows for
 
 void start()
 {
@@ -45,8 +46,8 @@ PTX_INLINE Span span_of_tile(const int4 &tile)
 
 /// One thread's work: the rows, then block after block from where its page is.
 template <int D, int Block>
-PTX_INLINE void produce_pages(Smem<D, Block> &m, const CUtensorMap *rows, const CUtensorMap *keys, const Span &span,
-                              const int32_t *page)
+PTX_INLINE void produce_pages(Smem<D, Block> &m, const CUtensorMap *rows, const CUtensorMap *keys,
+                              const Span &span, const int32_t *page)
 {
     mbarrier_arrive_expect(&m.full_q, sizeof m.q);
     for (int part = 0; part < PARALLEL_TILE / 64; part++)
@@ -112,8 +113,9 @@ msa_status score(const parallel_score *a)
     start();
     with_int<64, 128>(di, [&](auto d) {
         with_int<32, 64, 128>(block, [&](auto b) {
-            LAUNCH((score_pages<d.value, b.value>), grid, dim3(stream_threads), sizeof(Smem<d.value, b.value>), nullptr,
-                   rows, keys, a->tiles, a->page, a->scores, a->stride);
+            LAUNCH((score_pages<d.value, b.value>), grid, dim3(stream_threads),
+                   sizeof(Smem<d.value, b.value>), nullptr, rows, keys, a->tiles, a->page, a->scores,
+                   a->stride);
         });
     });
     return launched();
@@ -132,8 +134,9 @@ __global__ void __launch_bounds__(threads)
         return;
     const uint2 limit = ld_global((const uint2 *)limits + row / heads);
     WarpList list = warp_list(topk, 0);
-    offer_all(list, 0, 32, (int)limit.x,
-              [&](int j) { return rank_key(ld_global(scores + row * stride + j), (int)limit.y + j * ranks); });
+    offer_all(list, 0, 32, (int)limit.x, [&](int j) {
+        return rank_key(ld_global(scores + row * stride + j), (int)limit.y + j * ranks);
+    });
     if (lane >= fixed)
         st_global(keys + row * (topk - 1) + lane - fixed, list.entry);
 }
@@ -149,7 +152,8 @@ msa_status find_candidates(const parallel_score *a, int ranks, const parallel_li
 }
 
 __global__ void __launch_bounds__(threads)
-    choose_best(int64_t rows, int heads, int topk, int ranks, const uint64_t *keys, const int32_t *local, int32_t *ids)
+    choose_best(int64_t rows, int heads, int topk, int ranks, const uint64_t *keys, const int32_t *local,
+                int32_t *ids)
 {
     const int64_t row = (int64_t)blockIdx.x * warps + threadIdx.x / 32;
     const int each = topk - 1;
@@ -168,8 +172,8 @@ msa_status choose(const msa_shape *s, int ranks, int64_t queries, const uint64_t
     if (rows == 0)
         return MSA_OK;
     start();
-    LAUNCH(choose_best, dim3((unsigned)ceil_div(rows, (int64_t)warps)), dim3(threads), 0, nullptr, rows, s->n_kv_heads,
-           s->topk, ranks, keys, local, ids);
+    LAUNCH(choose_best, dim3((unsigned)ceil_div(rows, (int64_t)warps)), dim3(threads), 0, nullptr, rows,
+           s->n_kv_heads, s->topk, ranks, keys, local, ids);
     return launched();
 }
 
@@ -194,8 +198,8 @@ msa_status gather(int64_t n, int words, const int32_t *list, const void *from, v
 }
 
 /// A CTA a block. A page has its heads outside.
-__global__ void __launch_bounds__(threads)
-    move_tokens(const parallel_move *moves, int heads, int words, int block, const uint32_t *from, uint32_t *to)
+__global__ void __launch_bounds__(threads) move_tokens(const parallel_move *moves, int heads, int words,
+                                                       int block, const uint32_t *from, uint32_t *to)
 {
     const int32_t *const move = &moves[blockIdx.x].from;
     const int64_t source = ld_global(move), target = ld_global(move + 1);
@@ -221,9 +225,8 @@ msa_status move(int n, const parallel_move *moves, int heads, int d, int block, 
 
 /// A CTA a row, whose heads it takes one after the other. A single part has the weight 1 and stays as it is.
 template <int D>
-__global__ void __launch_bounds__(D)
-    merge_parts(int group, const int32_t *first, const int32_t *part, const bf16 *o, const float *lse, float *to,
-                float *to_lse)
+__global__ void __launch_bounds__(D) merge_parts(int group, const int32_t *first, const int32_t *part,
+                                                 const bf16 *o, const float *lse, float *to, float *to_lse)
 {
     const int64_t row = blockIdx.x;
     const int begin = ld_global(first + row), end = ld_global(first + row + 1), c = (int)threadIdx.x;
@@ -243,15 +246,15 @@ __global__ void __launch_bounds__(D)
     }
 }
 
-msa_status merge(const msa_shape *s, int64_t rows, const int32_t *first, const int32_t *part, const uint16_t *o,
-                 const float *lse, float *to, float *to_lse)
+msa_status merge(const msa_shape *s, int64_t rows, const int32_t *first, const int32_t *part,
+                 const uint16_t *o, const float *lse, float *to, float *to_lse)
 {
     if (rows == 0)
         return MSA_OK;
     start();
     with_int<64, 128>(s->d_head, [&](auto d) {
-        LAUNCH((merge_parts<d.value>), dim3((unsigned)rows), dim3(d.value), 0, nullptr, s->n_heads / s->n_kv_heads,
-               first, part, (const bf16 *)o, lse, to, to_lse);
+        LAUNCH((merge_parts<d.value>), dim3((unsigned)rows), dim3(d.value), 0, nullptr,
+               s->n_heads / s->n_kv_heads, first, part, (const bf16 *)o, lse, to, to_lse);
     });
     return launched();
 }

@@ -50,19 +50,21 @@ typedef struct parallel_move {
 typedef struct parallel_kernels {
     msa_status (*score)(const parallel_score *a);
     /** The best k - 1 of each index row as rank keys (kit/selection.cuh), 0 where there are fewer. @param limits [rows / Hkv] */
-    msa_status (*find_candidates)(const parallel_score *a, int ranks, const parallel_limit *limits, uint64_t *keys);
+    msa_status (*find_candidates)(const parallel_score *a, int ranks, const parallel_limit *limits,
+                                  uint64_t *keys);
     /** The best of the k - 1 of each of R ranks, and the local block. @param keys [R,queries,Hkv,k-1]
      *  @param local [queries] @param ids [queries,Hkv,k] */
-    msa_status (*choose)(const msa_shape *s, int ranks, int64_t queries, const uint64_t *keys, const int32_t *local,
-                         int32_t *ids);
+    msa_status (*choose)(const msa_shape *s, int ranks, int64_t queries, const uint64_t *keys,
+                         const int32_t *local, int32_t *ids);
     /** Row i of `to` is row list[i] of `from`. @param words 4-byte words of a row */
     msa_status (*gather)(int64_t n, int words, const int32_t *list, const void *from, void *to);
     /** O and LSE of each row (query, group) from its parts, numbers part[first[row]] ..
      *  part[first[row+1]-1] of o [..,G,dh], bf16, and lse [..,G]. */
-    msa_status (*merge)(const msa_shape *s, int64_t rows, const int32_t *first, const int32_t *part, const uint16_t *o,
-                        const float *lse, float *to, float *to_lse);
+    msa_status (*merge)(const msa_shape *s, int64_t rows, const int32_t *first, const int32_t *part,
+                        const uint16_t *o, const float *lse, float *to, float *to_lse);
     /** Tokens [..,heads,d] of bf16 from pages [..,heads,block,d], or from tokens where `block` is 0. */
-    msa_status (*move)(int n, const parallel_move *moves, int heads, int d, int block, const void *from, void *to);
+    msa_status (*move)(int n, const parallel_move *moves, int heads, int d, int block, const void *from,
+                       void *to);
 } parallel_kernels;
 
 /** Of the device "simt" or "cuda"; those of a device that the build lacks do not exist. */

@@ -37,7 +37,8 @@ static msa_status lay_out(whole_keys *a)
     a->tokens[0] = a->own = a->others = 0;
     for (int r = 0; r < ranks; r++) {
         for (int q = 0; q < seqs; q++)
-            for (int64_t j = 0, b; (b = deal_block(r, ranks, q, j)) * s->block < a->kv0[q + 1] - a->kv0[q]; j++) {
+            for (int64_t j = 0, b; (b = deal_block(r, ranks, q, j)) * s->block < a->kv0[q + 1] - a->kv0[q];
+                 j++) {
                 const int32_t tokens = (int32_t)min_i64(s->block, a->kv0[q + 1] - a->kv0[q] - b * s->block),
                               to = (int32_t)(a->kv0[q] + b * s->block);
                 if (r == rank)
@@ -84,9 +85,11 @@ static msa_status turn_ids(whole_keys *a, int64_t n, int32_t *to)
     int32_t *list = malloc((size_t)(n * heads) * sizeof *list);
     for (int64_t row = 0; list && row < n * heads; row++)
         list[row] = (int32_t)(row % heads * n + row / heads);
-    msa_status status = list ? wire_put(a->w, &a->b[LIST], list, (size_t)(n * heads) * sizeof *list) : MSA_ERR_DEVICE;
+    msa_status status =
+        list ? wire_put(a->w, &a->b[LIST], list, (size_t)(n * heads) * sizeof *list) : MSA_ERR_DEVICE;
     free(list);
-    return status == MSA_OK ? a->w->kernels->gather(n * heads, a->s->topk, a->b[LIST].p, a->b[IDS].p, to) : status;
+    return status == MSA_OK ? a->w->kernels->gather(n * heads, a->s->topk, a->b[LIST].p, a->b[IDS].p, to)
+                            : status;
 }
 
 static msa_status attend_range(void *context, const msa_shape *s, int64_t x, int seq)
@@ -96,7 +99,8 @@ static msa_status attend_range(void *context, const msa_shape *s, int64_t x, int
     const int64_t kv_heads = s->n_kv_heads, width = kv_heads * s->d_head;
     MSA_TRY(wire_grow(a->w, &a->b[IDS], (size_t)(s->n_q * kv_heads * s->topk) * sizeof(int32_t)));
     const uint16_t *q = c->q + x * s->n_heads * s->d_head, *qi = c->qi + x * kv_heads * s->d_index,
-                   *k = (uint16_t *)a->b[K].p + a->kv0[seq] * width, *v = (uint16_t *)a->b[V].p + a->kv0[seq] * width,
+                   *k = (uint16_t *)a->b[K].p + a->kv0[seq] * width,
+                   *v = (uint16_t *)a->b[V].p + a->kv0[seq] * width,
                    *ki = (uint16_t *)a->b[KI].p + a->kv0[seq] * s->d_index;
     MSA_TRY(wire_run(a->w, c->index, s, MSA_F32,
                      &(msa_arrays){.qi = (const float *)qi, .ki = (const float *)ki, .ids = a->b[IDS].p},

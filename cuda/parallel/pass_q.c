@@ -11,17 +11,38 @@
 #include "../../ref/parallel/pass_q.h"
 #include "device.h"
 
-enum { QI, TILES, LIMITS, LOCAL, SCORES, KEYS, ALL_KEYS, IDS, PACK, Q_OUT, Q_IN, TABLE, LENS, O_OUT, LSE_OUT, O_IN, LSE_IN,
-       FIRST, PART, WORK, BUFFERS };
+enum {
+    QI,
+    TILES,
+    LIMITS,
+    LOCAL,
+    SCORES,
+    KEYS,
+    ALL_KEYS,
+    IDS,
+    PACK,
+    Q_OUT,
+    Q_IN,
+    TABLE,
+    LENS,
+    O_OUT,
+    LSE_OUT,
+    O_IN,
+    LSE_IN,
+    FIRST,
+    PART,
+    WORK,
+    BUFFERS
+};
 
 /* Some queries of every home. */
 typedef struct chunk {
     wire *w;
     device_call *c;
-    parallel_call of;  /* its rows, for what the host computes: */
+    parallel_call of; /* its rows, for what the host computes: */
     deal_rows rows;
-    step p;            /* ids, pairs, parts of messages */
-    int64_t at;        /* own queries of the chunks before */
+    step p;                              /* ids, pairs, parts of messages */
+    int64_t at;                          /* own queries of the chunks before */
     int asked, answered, sent, returned; /* exchanges: of what the kernels wait for */
     parallel_score score;
     buffer b[BUFFERS];
@@ -128,7 +149,8 @@ static void lay_tiles(chunk *k, const parallel_limit *limits, parallel_tile *til
                 const int64_t rows = min_i64(PARALLEL_TILE, end * heads - row);
                 const int32_t blocks = limits[(row + rows - 1) / heads].blocks;
                 if (blocks > 0)
-                    tiles[a->n_tiles++] = (parallel_tile){(int32_t)row, (int32_t)rows, (int32_t)k->c->keys->first[n], blocks};
+                    tiles[a->n_tiles++] =
+                        (parallel_tile){(int32_t)row, (int32_t)rows, (int32_t)k->c->keys->first[n], blocks};
                 a->stride = max_i64(a->stride, blocks);
             }
         }
@@ -149,8 +171,9 @@ static msa_status lay_out(chunk *k)
         const int n = k->rows.seq[x];
         const int64_t b = k->rows.at[x] / s->block;
         local[x] = (int32_t)b;
-        limits[x] = (parallel_limit){s->topk > 1 ? (int32_t)deal_blocks_before(keys->rank, keys->ranks, n, b) : 0,
-                                     (int32_t)deal_block(keys->rank, keys->ranks, n, 0)};
+        limits[x] =
+            (parallel_limit){s->topk > 1 ? (int32_t)deal_blocks_before(keys->rank, keys->ranks, n, b) : 0,
+                             (int32_t)deal_block(keys->rank, keys->ranks, n, 0)};
     }
     if (status == MSA_OK) {
         lay_tiles(k, limits, tiles);
@@ -177,8 +200,8 @@ static msa_status answer(chunk *k)
     MSA_TRY(grow(k, SCORES, p->rows * heads * a->stride, sizeof(float)));
     MSA_TRY(grow(k, KEYS, p->rows, width));
     MSA_TRY(grow(k, ALL_KEYS, ranks, own));
-    *a = (parallel_score){p->s, a->n_tiles, k->b[TILES].p, p->rows * heads, k->b[QI].p, c->ki, c->keys->n_pages,
-                          c->page, k->b[SCORES].p, a->stride};
+    *a = (parallel_score){p->s,  a->n_tiles,       k->b[TILES].p, p->rows * heads, k->b[QI].p,
+                          c->ki, c->keys->n_pages, c->page,       k->b[SCORES].p,  a->stride};
     MSA_TRY(wire_wait(k->w, k->asked));
     MSA_TRY(k->w->kernels->score(a));
     MSA_TRY(k->w->kernels->find_candidates(a, ranks, k->b[LIMITS].p, k->b[KEYS].p));
@@ -207,8 +230,8 @@ static msa_status choose(chunk *k)
 /* ---- Attention ---------------------------------------------------------------------------------------- */
 
 /* A message for each rank of pairs, those of this rank among them. */
-static msa_status exchange_pairs(chunk *k, traffic_kind kind, const int64_t *out, int from, const int64_t *in, int to,
-                                 size_t width, int *number)
+static msa_status exchange_pairs(chunk *k, traffic_kind kind, const int64_t *out, int from, const int64_t *in,
+                                 int to, size_t width, int *number)
 {
     step *p = &k->p;
     const int rank = p->t->rank;
@@ -255,12 +278,13 @@ static msa_status list_served(chunk *k)
 {
     const step *p = &k->p;
     const int64_t n = p->served[p->t->ranks], width = p->s->topk;
-    int32_t *table = calloc((size_t)(n * width) + 1, sizeof *table), *lens = malloc((size_t)(n + 1) * sizeof *lens);
+    int32_t *table = calloc((size_t)(n * width) + 1, sizeof *table),
+            *lens = malloc((size_t)(n + 1) * sizeof *lens);
     msa_status status = table && lens ? MSA_OK : MSA_ERR_DEVICE;
     int64_t pair = 0;
     for (int64_t row = 0; status == MSA_OK && row < p->rows * p->s->n_kv_heads; row++) {
-        const int64_t tokens = list_blocks(p, p->t->rank, row / p->s->n_kv_heads, (int)(row % p->s->n_kv_heads),
-                                           table + pair * width);
+        const int64_t tokens = list_blocks(p, p->t->rank, row / p->s->n_kv_heads,
+                                           (int)(row % p->s->n_kv_heads), table + pair * width);
         if (tokens > 0)
             lens[pair++] = (int32_t)tokens;
     }
@@ -278,7 +302,8 @@ static msa_status send(chunk *k)
     step *p = &k->p;
     const int ranks = p->t->ranks;
     const int words = p->group * p->s->d_head / 2;
-    MSA_TRY(wire_fetch(k->w, p->ids, k->b[IDS].p, (size_t)(p->rows * p->s->n_kv_heads * p->s->topk) * sizeof *p->ids));
+    MSA_TRY(wire_fetch(k->w, p->ids, k->b[IDS].p,
+                       (size_t)(p->rows * p->s->n_kv_heads * p->s->topk) * sizeof *p->ids));
     count_pairs(p);
     k->c->pairs += (double)(p->served[ranks] - (p->served[p->t->rank + 1] - p->served[p->t->rank]));
     MSA_TRY(list_own(k));
@@ -326,7 +351,8 @@ static msa_status attend(chunk *k)
 {
     const step *p = &k->p;
     const int64_t n = p->served[p->t->ranks], asked = p->asked[p->t->ranks];
-    const size_t lse = (size_t)p->group * sizeof(float), o = (size_t)(p->group * p->s->d_head) * sizeof(uint16_t);
+    const size_t lse = (size_t)p->group * sizeof(float),
+                 o = (size_t)(p->group * p->s->d_head) * sizeof(uint16_t);
     MSA_TRY(grow(k, O_OUT, n, o));
     MSA_TRY(grow(k, LSE_OUT, n, lse));
     MSA_TRY(grow(k, O_IN, asked, o));
@@ -344,7 +370,8 @@ static msa_status merge(chunk *k)
     const int64_t heads = p->s->n_heads;
     MSA_TRY(wire_wait(k->w, k->returned));
     return k->w->kernels->merge(p->s, p->own * p->s->n_kv_heads, k->b[FIRST].p, k->b[PART].p, k->b[O_IN].p,
-                                k->b[LSE_IN].p, k->c->o + k->at * heads * p->s->d_head, k->c->lse + k->at * heads);
+                                k->b[LSE_IN].p, k->c->o + k->at * heads * p->s->d_head,
+                                k->c->lse + k->at * heads);
 }
 
 /* ---- All ---------------------------------------------------------------------------------------------- */
@@ -356,6 +383,7 @@ static msa_status begin(chunk *k)
     return choose(k);
 }
 
+/* [overlap] */
 /* `next` is NULL for the last one. */
 static msa_status finish(chunk *k, chunk *next)
 {
@@ -369,6 +397,7 @@ static msa_status finish(chunk *k, chunk *next)
         MSA_TRY(choose(next));
     return merge(k);
 }
+/* [overlap] */
 
 msa_status device_pass_q(wire *w, device_call *c)
 {

@@ -28,7 +28,8 @@ bool wire_engine(wire *w, transport *t)
 
 /* ---- What travels ------------------------------------------------------------------------------------- */
 
-msa_status wire_exchange(wire *w, traffic_kind kind, const transport_part *to, const transport_part *from, int *number)
+msa_status wire_exchange(wire *w, traffic_kind kind, const transport_part *to, const transport_part *from,
+                         int *number)
 {
     wire_leave();
     const bool ok = transport_exchange(w->t, kind, to, from);

@@ -24,6 +24,7 @@ typedef struct wire {
 
 /** The engine, whose memory is the host's: with any transport. False: it is not in this build. */
 bool wire_engine(wire *w, transport *t);
+extern const bool wire_has_nccl; /**< whether this program was linked with it */
 /** This process's GPU, over NCCL, which the ranks of `world` join together: NULL, or one line why not. A process that
  *  fails alone ends all. wire_close_nccl() is due. */
 const char *wire_open_nccl(wire *w, transport *world);
@@ -34,7 +35,8 @@ void wire_enter(void);
 void wire_leave(void);
 
 /** An exchange; *number is its own, for wire_wait(), unless NULL. */
-msa_status wire_exchange(wire *w, traffic_kind kind, const transport_part *to, const transport_part *from, int *number);
+msa_status wire_exchange(wire *w, traffic_kind kind, const transport_part *to, const transport_part *from,
+                         int *number);
 msa_status wire_wait(wire *w, int number);
 msa_status wire_fetch(wire *w, void *host, const void *device, size_t bytes);
 

@@ -11,7 +11,7 @@ const char *ranks_device(const msa_ops *ops, const cli_dealt *call)
     const char *device = ops->stage[MSA_STAGE_INDEX]->backend;
     const bool one = strcmp(ops->stage[MSA_STAGE_SPARSE]->backend, device) == 0 &&
                      strcmp(ops->stage[MSA_STAGE_DENSE_DECODE]->backend, device) == 0;
-    const bool is_device = strcmp(device, "simt") == 0 || strcmp(device, "cuda") == 0;
+    const bool is_device = strcmp(device, "simt") == 0 || (strcmp(device, "cuda") == 0 && wire_has_nccl);
     return is_device && one && !call->dense && !call->gradients ? device : NULL;
 }
 
@@ -20,7 +20,8 @@ traffic_call ranks_device_traffic(const parallel_call *c)
     return device_traffic(c);
 }
 
-msa_status ranks_device_attend(const char *device, transport *t, parallel_call *c, bool queries, const char **why)
+msa_status ranks_device_attend(const char *device, transport *t, parallel_call *c, bool queries,
+                               const char **why)
 {
     const bool gpu = strcmp(device, "cuda") == 0;
     wire w;
@@ -50,7 +51,8 @@ traffic_call ranks_device_traffic(const parallel_call *c)
     return parallel_traffic(c);
 }
 
-msa_status ranks_device_attend(const char *device, transport *t, parallel_call *c, bool queries, const char **why)
+msa_status ranks_device_attend(const char *device, transport *t, parallel_call *c, bool queries,
+                               const char **why)
 {
     (void)device, (void)t, (void)c, (void)queries;
     *why = "this build has no device";

@@ -6,6 +6,8 @@
 #include <nccl.h>
 #include <stdlib.h>
 
+const bool wire_has_nccl = true;
+
 #define EVENTS 16 /* exchanges that kernels may still wait for: two chunks have ten */
 
 typedef struct body {
@@ -70,7 +72,8 @@ const char *wire_open_nccl(wire *w, transport *world)
     *w = (wire){.t = b ? &b->t : NULL};
     if (!b)
         return "expected memory for a communicator";
-    b->t = (transport){.rank = world->rank, .ranks = world->ranks, .exchange = exchange, .end = world->end, .body = b};
+    b->t = (transport){
+        .rank = world->rank, .ranks = world->ranks, .exchange = exchange, .end = world->end, .body = b};
     if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0 ||
         cudaSetDevice(world->rank % devices) != cudaSuccess)
         return "no CUDA device";
