@@ -58,8 +58,8 @@ typedef struct parallel_kernels {
                          const int32_t *local, int32_t *ids);
     /** Row i of `to` is row list[i] of `from`. @param words 4-byte words of a row */
     msa_status (*gather)(int64_t n, int words, const int32_t *list, const void *from, void *to);
-    /** O and LSE of each row (query, group) from its parts, numbers part[first[row]] ..
-     *  part[first[row+1]-1] of o [..,G,dh], bf16, and lse [..,G]. */
+    /** O and LSE of each row (query, group), number x, from its parts of o [parts,G,dh], bf16, and lse [parts,G]: those
+     *  that `part` numbers from place first[x] to before first[x+1]. */
     msa_status (*merge)(const msa_shape *s, int64_t rows, const int32_t *first, const int32_t *part,
                         const uint16_t *o, const float *lse, float *to, float *to_lse);
     /** Tokens [..,heads,d] of bf16 from pages [..,heads,block,d], or from tokens where `block` is 0. */
