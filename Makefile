@@ -62,6 +62,11 @@ NVCC_VERSION := $(if $(NVCC),$(shell $(NVCC) --version 2>/dev/null | sed -n 's/.
 NVCC_NEW := $(shell echo $(NVCC_VERSION) | awk -F. '$$1 > 12 || ($$1 == 12 && $$2 >= 4) {print 1}')
 # The kernels run on the engine where there is a C++ compiler, and with CUDA=1 on a GPU too ("make cuda").
 CUDA    ?= $(if $(wildcard $(B)/cuda/host/gpu.gpu.o),1)
+# GPUs of several processes; only in build/msa-mpi, so that build/msa needs no such library.
+CUDA_DIR := $(if $(NVCC),$(realpath $(dir $(realpath $(NVCC)))..))
+NCCLFLAGS := -isystem $(CUDA_DIR)/include
+NCCLLIBS := -L$(CUDA_DIR)/lib64 -Wl,-rpath,$(CUDA_DIR)/lib64 -lnccl
+NCCL      = $(if $(and $(MPI),$(NVCC_NEW)),$(shell printf '\043include <nccl.h>\nint main(void){int n;return ncclGetVersion(&n);}\n' | $(CC) $(NCCLFLAGS) -x c - -o /dev/null $(NCCLLIBS) 2>/dev/null && echo 1))
 KERNELS := $(filter-out cuda/host/%,$(wildcard cuda/*/*.cu cuda/*/*/*.cu))
 ON_ENGINE := $(KERNELS) cuda/host/engine.cu
 ON_GPU  := $(KERNELS) cuda/host/gpu.cu
@@ -72,12 +77,12 @@ SIDE_OBJ := $(B)/cuda/host/plan.o
 else
 LINK    := $(CXX)
 SIDES   := $(if $(CXX17),-DHAVE_SIMT) $(if $(CUDA),-DHAVE_CUDA)
-SIDE_OBJ := $(B)/cuda/host/plan.o $(B)/cuda/host/host.o $(if $(CXX17),$(ON_ENGINE:%.cu=$(B)/%.o) $(SIMT_OBJ)) $(if $(CUDA),$(ON_GPU:%.cu=$(B)/%.gpu.o))
+SIDE_OBJ := $(B)/cuda/host/plan.o $(B)/cuda/host/host.o $(patsubst %.c,$(B)/%.o,$(wildcard cuda/parallel/*.c)) $(if $(CXX17),$(ON_ENGINE:%.cu=$(B)/%.o) $(SIMT_OBJ)) $(if $(CUDA),$(ON_GPU:%.cu=$(B)/%.gpu.o))
 endif
 # Who asks which of these two there are.
-ASKS_SIDES := $(shell grep -lE 'HAVE_(SIMT|CUDA)' $(wildcard cuda/host/*.c tests/test_*.cpp) $(APP_SRC) $(T_SRC) $(T_SUPPORT))
-SIDELESS := $(patsubst %.c,%.o,$(filter-out cuda/host/host.c tests/%,$(ASKS_SIDES)))
-CUDA_OBJ := $(if $(SIDES),$(filter-out $(B)/cuda/host/host.o,$(SIDE_OBJ)))# the library of cuda/host/msa_cuda.h
+ASKS_SIDES := $(shell grep -lE 'HAVE_(SIMT|CUDA)' $(wildcard cuda/host/*.c cuda/parallel/*.c tests/test_*.cpp) $(APP_SRC) $(T_SRC) $(T_SUPPORT))
+SIDELESS := $(patsubst %.c,%.o,$(filter-out cuda/host/host.c cuda/parallel/% tests/%,$(ASKS_SIDES)))
+CUDA_OBJ := $(if $(SIDES),$(filter-out $(B)/cuda/host/host.o $(B)/cuda/parallel/%,$(SIDE_OBJ)))# the library of cuda/host/msa_cuda.h
 HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o $(B)/ref/cli/blas.o,$(APP_OBJ))
 
 # To build all at once where nobody says how many at a time.
@@ -103,6 +108,7 @@ help:
 	@printf '  %-10s %s\n' jansson "$(if $(JSON),$(shell pkg-config --modversion jansson 2>/dev/null),no: train generate layer inspect and dump --model are left out)"
 	@printf '  %-10s %s\n' MPI "$(if $(MPI),$(shell pkg-config --modversion $(MPI) 2>/dev/null),no: no build/msa-mpi; --ranks are threads)"
 	@printf '  %-10s %s\n' nvcc "$(if $(NVCC_VERSION),$(NVCC_VERSION)$(if $(NVCC_NEW),,: left alone$(comma) 12.4 or newer is needed),no)"
+	@printf '  %-10s %s\n' NCCL "$(if $(NCCL),yes: make cuda puts it into build/msa-mpi,no: GPUs of several processes do not work together)"
 	@printf '  %-10s %s\n' GPU "$$( (nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null || echo no) | head -n 1)"
 
 # ---- Packages -----------------------------------------------------------------------------------
@@ -192,8 +198,11 @@ $(B)/msa: $(APP_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(filter-out $(LIBS),$(APPLIBS)) $(if $(OPENBLAS),-ldl -lpthread) -lm -o $@
 # The same program as one of the processes that mpirun starts.
 $(B)/ref/parallel/mpi/%.o: private FOUND += $(shell pkg-config --cflags $(MPI) 2>/dev/null)
-$(B)/msa-mpi: $(filter-out %/parallel/world.o,$(APP_OBJ)) $(B)/ref/parallel/mpi/world.o $(SIDE_OBJ) $(LIB_OBJ)
-	$(Q)$(LINK) $(LINKFLAGS) $^ $(filter-out $(LIBS),$(APPLIBS)) $(shell pkg-config --libs $(MPI)) $(if $(OPENBLAS),-ldl -lpthread) -lm -o $@
+ON_GPUS = $(if $(CUDA),$(NCCL))
+$(B)/cuda/parallel/nccl/%.o: private FOUND += $(NCCLFLAGS)
+$(B)/msa-mpi: $(filter-out %/parallel/world.o,$(APP_OBJ)) $(B)/ref/parallel/mpi/world.o $(if $(ON_GPUS),$(B)/cuda/parallel/nccl/wire.o) \
+              $(if $(ON_GPUS),$(filter-out %/no_nccl.o,$(SIDE_OBJ)),$(SIDE_OBJ)) $(LIB_OBJ)
+	$(Q)$(LINK) $(LINKFLAGS) $^ $(filter-out $(LIBS),$(APPLIBS)) $(shell pkg-config --libs $(MPI)) $(if $(ON_GPUS),$(NCCLLIBS)) $(if $(OPENBLAS),-ldl -lpthread) -lm -o $@
 # No kernel is left out of its table.
 $(B)/msa $(B)/headless.o: | $(B)/listed
 $(B)/listed: .ci/listed $(KERNELS) cuda/kernels.def cuda/kernel.sed ref/fast/kernels.def $(wildcard ref/fast/*.c)

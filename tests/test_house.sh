@@ -16,14 +16,16 @@ judge table fast cuda/host cuda ref
 model fast io ref
 checkpoint fast io ref
 parallel fast ref
+cuda/parallel parallel fast cuda/host cuda ref
 bench judge table fast cuda/host cuda ref
-cli bench judge table model parallel checkpoint fast picture io cuda/host cuda ref
+cli bench judge table model parallel checkpoint fast picture io cuda/parallel cuda/host cuda ref
 END
 up() { # up DIRECTORY: its includes that point up the stairs
     (cd "$1" && find ref cuda -name '*.[ch]' -o -path 'cuda/*' -name '*.c*' | sort | xargs awk -v stairs="$W/stairs" '
         function room(path) { # the header of the kernels is the interface of all of cuda
             if (path == "cuda/host/msa_cuda.h") return "cuda"
             if (path ~ /^cuda\/host\//) return "cuda/host"
+            if (path ~ /^cuda\/parallel\//) return "cuda/parallel" # above all of them
             if (path ~ /^cuda\//) return "cuda"
             return path ~ /^ref\/[a-z]+\// ? substr(path, 5, index(substr(path, 5), "/") - 1) : "ref"
         }

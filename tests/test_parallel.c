@@ -9,8 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../cuda/parallel/device.h"
+#include "../ref/judge/noise.h"
 #include "../ref/judge/paging.h"
 #include "../ref/parallel/parallel.h"
+#include "../ref/table/table.h"
 #include "support/check.h"
 
 // One call, by every way and number of ranks; results in the call's order.
@@ -21,8 +24,8 @@ typedef struct job {
     const inputs *in;
     const msa_ops *ops;
     way_fn *way;
-    bool dense;
-    int32_t *ids; // [T,Hkv,k]
+    bool dense, device; // device: bf16 travels
+    int32_t *ids;       // [T,Hkv,k]
     float *o, *lse;
     double sent[TRAFFIC_N_KINDS], pairs, most, model[2][TRAFFIC_N_KINDS]; // pass-Q and pass-KV
 } job;
@@ -95,7 +98,7 @@ static void run_rank(transport *t, void *context)
     parallel_collect(t, &rows, q_row * 4, o, j->o);
     parallel_collect(t, &rows, (size_t)s->n_heads * 4, lse, j->lse);
     if (t->rank == 0) {
-        const traffic_call model = parallel_traffic(&c);
+        const traffic_call model = j->device ? device_traffic(&c) : parallel_traffic(&c);
         traffic_pass_q(&model, j->pairs, j->model[0]);
         traffic_pass_kv(&model, j->model[1]);
     }
@@ -144,6 +147,14 @@ static expected one_process(const job *j)
     return e;
 }
 
+static void check_bytes(check_case *c, const job *j, bool keys, int ranks)
+{
+    for (int kind = 0; kind < TRAFFIC_N_KINDS; kind++)
+        check_true(c, j->model[keys][kind] == j->sent[kind],
+                   "%d ranks, %s: the model says %.0f bytes, %.0f were sent", ranks,
+                   traffic_name((traffic_kind)kind), j->model[keys][kind], j->sent[kind]);
+}
+
 // With u = 2^-24: partial O_c and LSE L_c = L - x_c were rounded once, the latter to u |L_c|, which moves the weight
 // w_c = exp(-x_c) by that part of itself. As sum w_c x_c, an entropy, is at most log R, the LSE moves by u (|L| + log R), and O
 // by twice that times the largest of V. Roundings of O, of LSE and of what they are compared with come on top.
@@ -173,10 +184,7 @@ static void compare(check_case *c, const job *j, const expected *e, int ranks, b
                      j->lse + q0 * heads, (verdict_budget){0, lse_off, NULL});
         check_release(mark);
     }
-    const double *model = j->model[j->way == parallel_pass_kv];
-    for (int kind = 0; kind < TRAFFIC_N_KINDS; kind++)
-        check_true(c, model[kind] == j->sent[kind], "%d ranks, %s: the model says %.0f bytes, %.0f were sent",
-                   ranks, traffic_name((traffic_kind)kind), model[kind], j->sent[kind]);
+    check_bytes(c, j, j->way == parallel_pass_kv, ranks);
 }
 
 static job new_job(const msa_shape *s, const inputs *in, bool dense)
@@ -284,6 +292,156 @@ static void by_fast_kernels(void)
         check_release(mark);
     }
     check_end(&c);
+}
+
+// ---- Devices -------------------------------------------------------------------------------------------------
+
+// On the engine, by chunks of five queries of a home: steps are one chunk, others overlap.
+static msa_status on_engine(transport *t, parallel_call *c, bool queries)
+{
+    wire w;
+    return wire_engine(&w, t) ? device_attend(&w, c, queries, 5) : MSA_ERR_DEVICE;
+}
+
+static msa_status device_queries(transport *t, parallel_call *c)
+{
+    return on_engine(t, c, true);
+}
+
+static msa_status device_keys(transport *t, parallel_call *c)
+{
+    return on_engine(t, c, false);
+}
+
+// What bf16 does to a head of O: the weights are rounded, and so is the part of each of `ranks` owners.
+// noise[c] = 2^-9 sqrt(sum_j (p_j v_j[c])^2 + sum_r (sum of p_j v_j[c] over the keys of r)^2)
+static void noise_of_head(const job *j, const msa_seq *seq, int n, int64_t i, int h, int ranks,
+                          const int32_t *ids, double *noise)
+{
+    const msa_shape *s = j->s;
+    const int64_t d = s->d_head, group = s->n_heads / s->n_kv_heads, width = s->n_kv_heads * d,
+                  at = position(seq, i);
+    const float *q = j->in->q + ((seq->q0 + i) * s->n_heads + h) * d;
+    double sum = 0, *weight = calloc((size_t)(at + 1), sizeof *weight),
+           *part = calloc((size_t)(ranks * d), sizeof *part);
+    for (int a = 0; a < s->topk && ids[a] >= 0; a++)
+        for (int64_t key = ids[a] * s->block; key <= at && key < (ids[a] + 1) * s->block; key++) {
+            double x = 0;
+            for (int64_t b = 0; b < d; b++)
+                x += (double)q[b] * (double)j->in->k[(seq->kv0 + key) * width + h / group * d + b];
+            sum += weight[key] = exp(x / sqrt((double)d) - (double)j->lse[(seq->q0 + i) * s->n_heads + h]);
+        }
+    memset(noise, 0, (size_t)d * sizeof *noise);
+    for (int64_t key = 0; key <= at; key++)
+        for (int64_t b = 0; b < d && weight[key] > 0; b++) {
+            const double x =
+                weight[key] / sum * (double)j->in->v[(seq->kv0 + key) * width + h / group * d + b];
+            noise[b] += x * x;
+            part[deal_owner(ranks, n, key / s->block) * d + b] += x;
+        }
+    for (int64_t b = 0; b < d; b++) {
+        for (int r = 0; r < ranks; r++)
+            noise[b] += part[r * d + b] * part[r * d + b];
+        noise[b] = NOISE_ROUNDING * sqrt(noise[b]);
+    }
+    free(weight), free(part);
+}
+
+static double *noise_of_parts(const job *j, int ranks)
+{
+    const msa_shape *s = j->s;
+    double *noise = check_alloc(s->n_q * s->n_heads * s->d_head, sizeof *noise);
+    for (int n = 0; n < msa_n_seqs(s); n++) {
+        const msa_seq seq = msa_get_seq(s, n);
+        for (int64_t i = 0; i < seq.n_q; i++)
+            for (int h = 0; h < s->n_heads; h++)
+                noise_of_head(j, &seq, n, i, h, ranks,
+                              j->ids +
+                                  ((seq.q0 + i) * s->n_kv_heads + h / (s->n_heads / s->n_kv_heads)) * s->topk,
+                              noise + ((seq.q0 + i) * s->n_heads + h) * s->d_head);
+    }
+    return noise;
+}
+
+// The ids as all kernels' are judged, O and LSE given them.
+static void judge_on_device(check_case *c, job *j, int ranks, bool keys)
+{
+    const msa_shape *s = j->s;
+    const int64_t kv = s->n_kv_heads, k = s->topk, n_o = s->n_q * s->n_heads * s->d_head,
+                  n_lse = s->n_q * s->n_heads;
+    int32_t *ids = check_ints(s->n_q * kv * k);
+    float *o = check_floats(n_o), *lse = check_floats(n_lse);
+    for (int64_t row = 0; row < s->n_q * kv; row++)
+        memcpy(ids + (row % kv * s->n_q + row / kv) * k, j->ids + row * k, (size_t)k * sizeof *ids);
+    pad_outputs(s, ids, j->o, j->lse);
+    bool ok;
+    const verdict_selection found =
+        verdict_ids(s, j->in->qi, j->in->ki, ids, inputs_is_exact(j->in->pattern) ? 0 : 1, 0.001, &ok);
+    check_true(c, ok && found.pass, "%d ranks: %lld ids wrong, %lld ties", ranks, (long long)found.n_wrong,
+               (long long)found.n_ties);
+    if (msa_sparse(s, j->in->q, j->in->k, j->in->v, ids, o, lse,
+                   check_alloc((int64_t)msa_workspace(NULL, s), 1)) != MSA_OK) {
+        check_true(c, false, "%d ranks: ids that are none", ranks);
+        return;
+    }
+    verdict_budget budget = verdict_float32(s, j->in, ARRAY_O, 0);
+    double *by_block = check_alloc(n_o, sizeof *by_block);
+    if (keys)
+        check_true(c, noise_of_rounding(s, j->in->q, j->in->k, j->in->v, ids, true, by_block), "noise");
+    budget.noise = keys ? by_block : noise_of_parts(j, ranks);
+    check_tensor(c, "o", verdict_dims_of(s, ARRAY_O), check_widen(o, n_o), j->o, budget);
+    check_tensor(c, "lse", verdict_dims_of(s, ARRAY_LSE), check_widen(lse, n_lse), j->lse,
+                 verdict_float32(s, j->in, ARRAY_LSE, 0));
+}
+
+static void device_ways(check_case *c, const msa_shape *s, inputs_pattern pattern, uint64_t salt,
+                        const msa_ops *ops)
+{
+    const void *mark = check_mark();
+    inputs drawn, in;
+    if (!inputs_new(&drawn, s, pattern, check_seed(salt)) || !inputs_rounded(&in, &drawn, s))
+        return;
+    job j = new_job(s, &in, false);
+    j.ops = ops, j.device = true;
+    const int64_t n = s->n_q * s->n_kv_heads * s->topk;
+    int32_t *first = check_ints(n);
+    const bool all = s->n_q <= MSA_STEP_QUERIES || tap_full(); // else one number of ranks
+    bool is_first = true;
+    const size_t one = salt % 5;
+    for (size_t r = all ? 0 : one; r < (all ? 5 : one + 1); r++)
+        for (int keys = 0; keys < (r == one || tap_full() ? 2 : 1); keys++) {
+            const void *inner = check_mark();
+            memset(j.ids, 0xff, (size_t)n * sizeof *first);
+            j.way = keys ? device_keys : device_queries;
+            run_job(c, &j, some_ranks[r]);
+            judge_on_device(c, &j, some_ranks[r], keys);
+            check_bytes(c, &j, keys, some_ranks[r]);
+            if (is_first)
+                memcpy(first, j.ids, (size_t)n * sizeof *first);
+            is_first = false;
+            check_same(c, "ids of any number of ranks, either way", first, j.ids, (size_t)n * sizeof *first);
+            check_release(inner);
+        }
+    inputs_free(&drawn), inputs_free(&in);
+    check_release(mark);
+}
+
+static void on_devices(void)
+{
+    static const inputs_pattern patterns[] = {INPUTS_NORMAL, INPUTS_TIES, INPUTS_PEAKED};
+    msa_ops ops;
+    if (!table_ops("simt", &ops)) {
+        tap_skip("kernels of cuda/ on ranks", "no C++ compiler was here");
+        return;
+    }
+    for (int n = inputs_n_shapes; n < inputs_n_all_shapes; n++) {
+        char name[INPUTS_NAME];
+        inputs_shape_name(&inputs_shapes[n], name);
+        check_case c = check_begin("kernels of cuda/ on ranks: %s", name);
+        for (size_t p = 0; p < (tap_full() ? 3 : 1); p++)
+            device_ways(&c, &inputs_shapes[n], patterns[(p + (size_t)n) % 3], (uint64_t)n, &ops);
+        check_end(&c);
+    }
 }
 
 // ---- Gradients ------------------------------------------------------------------------------------------------
@@ -576,6 +734,7 @@ int main(int argc, char **argv)
     equal_to_one_process();
     over_pages();
     by_fast_kernels();
+    on_devices();
     gradients();
     cheaper_way();
     balance();

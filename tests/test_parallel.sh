@@ -30,13 +30,14 @@ step=(--q "$W/step-q.npy" --qi "$W/step-qi.npy" --k-pages "$W/k-pages.npy" --v-p
     "$MSA" dense "${in[@]}" --backend ref --out "$W/dense" > "$W.out" 2> "$W.err"
 check $? "one process"
 
-# near FILE FILE: floats within 1e-5 of each other, infinities where they are. Logits are up to 36 and values up to 3, so that
-# 2^-24 (3 + 2 (40 + log 7)) 3 = 1.6e-5 is what merging may move O by, in the worst case.
+# near FILE FILE [BOUND]: floats within 1.6e-5 of each other, infinities where they are. Logits are up to 36 and values up to 3,
+# so that 2^-24 (3 + 2 (40 + log 7)) 3 = 1.6e-5 is what merging may move O by, in the worst case.
 near() {
     perl -e 'sub floats { open my $f, "<:raw", shift or die; local $/; substr(<$f>, 128) }
         my @a = unpack "f<*", floats(shift); my @b = unpack "f<*", floats(shift);
+        my $most = shift // 1.6e-5;
         exit 1 if @a != @b || !@a;
-        for (0 .. $#a) { exit 1 unless $a[$_] == $b[$_] || abs($a[$_] - $b[$_]) <= 1.6e-5 }' "$1" "$2"
+        for (0 .. $#a) { exit 1 unless $a[$_] == $b[$_] || abs($a[$_] - $b[$_]) <= $most }' "$1" "$2" "${@:3}"
 }
 # on WHAT RANKS PROGRAM...: the three commands by that program, both ways, against one process
 on() {
@@ -113,6 +114,45 @@ check $? "the cheaper way is taken: a step moves queries"
 "$MSA" forward "${in[@]}" "${index[@]}" --ranks 2 --out "$W/found" > "$W.out" 2> "$W.err" && grep -q '^ran index/' "$W.out"
 check $? "... and a long chunk keys"
 
+# Kernels of cuda/ where the keys lie, on the engine: of threads, who share it, or of processes. Small integers are bf16.
+engine=$("$MSA" kernels | grep -c simt)
+if [[ $engine -gt 0 ]]; then
+    tensor q64 12 '40, 4, 64' && tensor qi64 13 '40, 2, 64' && tensor k64 14 '150, 2, 64' && tensor v64 15 '150, 2, 64' && tensor ki64 16 '150, 64'
+    wide=(--q "$W/q64.npy" --k "$W/k64.npy" --v "$W/v64.npy" --qi "$W/qi64.npy" --ki "$W/ki64.npy" --block 32 --topk 2)
+    tensor q-step64 19 '3, 2, 4, 64' && tensor qi-step64 20 '3, 2, 2, 64' && tensor k-pages64 21 '12, 2, 32, 64'
+    tensor v-pages64 22 '12, 2, 32, 64' && tensor ki-pages64 23 '12, 32, 64'
+    le32 3 7 1 -1 -1 -1 -1 -1 11 0 2 4 | npy "$W/table64.npy" '<i4' '(3, 4)'
+    le32 70 0 117 | npy "$W/lens64.npy" '<i4' '(3,)'
+    wide_step=(--q "$W/q-step64.npy" --qi "$W/qi-step64.npy" --k-pages "$W/k-pages64.npy" --v-pages "$W/v-pages64.npy"
+        --ki-pages "$W/ki-pages64.npy" --page-table "$W/table64.npy" --lens "$W/lens64.npy" --topk 2)
+    "$MSA" forward "${wide[@]}" --backend ref --out "$W/wide" > "$W.out" 2> "$W.err" &&
+        "$MSA" decode "${wide_step[@]}" --backend ref --out "$W/wide-step" > "$W.out" 2> "$W.err"
+    check $? "one process, of widths that kernels take"
+fi
+# on_device BACKEND WHAT PROGRAM...: the ids of the reference, O as bf16 weights and parts leave it (of values up to 3), bytes
+# as the model says
+on_device() {
+    local backend=$1 what=$2 move name
+    shift 2
+    if [[ $engine -eq 0 ]]; then
+        skip "kernels of cuda/, $what" "no C++ compiler was here"
+        return
+    fi
+    for move in keys queries; do
+        for name in wide wide-step; do
+            args=(forward "${wide[@]}")
+            [[ $name == wide ]] || args=(decode "${wide_step[@]}")
+            rm -rf "$W/found"
+            "$@" "${args[@]}" --backend "$backend" --move $move --out "$W/found" > "$W.out" 2> "$W.err" && [[ ! -s $W.err ]] &&
+                cmp -s "$W/$name/ids.npy" "$W/found/ids.npy" && grep -qE "^ran (sparse|dense_decode)/[a-z_]+ \($backend\)" "$W.out" &&
+                near "$W/$name/o.npy" "$W/found/o.npy" 0.05 && near "$W/$name/lse.npy" "$W/found/lse.npy" 1e-4 &&
+                awk '/^sent/ { seen = $2 + 0 == $7 + 0 } END { exit !seen }' "$W.out"
+            check $? "kernels of cuda/, $what, ${args[0]}, $move travel"
+        done
+    done
+}
+on_device simt "on the engine, 3 threads" threads 3
+
 refuses() { # refuses WORD NAME COMMAND...
     local word=$1 name=$2
     shift 2
@@ -124,6 +164,9 @@ refuses() { # refuses WORD NAME COMMAND...
 refuses "--move:" "an unknown way" "$MSA" forward "${in[@]}" "${index[@]}" --ranks 2 --move values
 refuses "--move:" "a way without ranks" "$MSA" dense "${in[@]}" --move keys
 refuses "--backend:" "ranks of another back end" "$MSA" dense "${in[@]}" --ranks 2 --backend simt
+if "$MSA" kernels | grep -q cuda; then
+    refuses "--backend:" "threads for a GPU" "$MSA" forward "${in[@]}" "${index[@]}" --ranks 2 --backend cuda
+fi
 refuses "--ids" "ranks with given ids" "$MSA" forward "${in[@]}" "${index[@]:0:6}" --ids "$W/forward/ids.npy" --ranks 2
 refuses "--index-keys:" "ranks with 8-bit keys" "$MSA" decode "${step[@]}" --ranks 2 --index-keys fp8
 
@@ -153,20 +196,19 @@ refuses "--ranks:" "ranks under mpirun" processes 2 dense "${in[@]}" --ranks 2
 processes 2 cost > "$W.out" 2> "$W.err"
 [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 ]] && grep -q 'expected one process, found 2' "$W.err"
 check $? "a command that cannot be several"
-# Kernels of cuda/ where the keys lie, each process with an engine of its own. Small integers are bf16.
-if "$MSA" kernels | grep -q simt; then
-    tensor q64 12 '40, 4, 64' && tensor qi64 13 '40, 2, 64' && tensor k64 14 '150, 2, 64' && tensor v64 15 '150, 2, 64' && tensor ki64 16 '150, 64'
-    wide=(--q "$W/q64.npy" --k "$W/k64.npy" --v "$W/v64.npy" --qi "$W/qi64.npy" --ki "$W/ki64.npy" --block 32 --topk 2)
-    "$MSA" forward "${wide[@]}" --backend simt --out "$W/wide" > "$W.out" 2> "$W.err"
-    for move in keys queries; do
-        rm -rf "$W/found"
-        processes 2 forward "${wide[@]}" --backend simt --move $move --out "$W/found" > "$W.out" 2> "$W.err" &&
-            cmp -s "$W/wide/ids.npy" "$W/found/ids.npy" && grep -qE '^ran (sparse|dense_decode)/[a-z_]+ \(simt\)' "$W.out" &&
-            "$MSA" verify --ids "$W/found/ids.npy" "${wide[@]}" --o "$W/found/o.npy" > "$W.out" 2> "$W.err"
-        check $? "kernels on the engine, $move travel"
-    done
+on_device simt "on the engine, 2 processes" processes 2
+gpus=$(nvidia-smi -L 2> /dev/null | grep -c '^GPU')
+if ! "$MSA" kernels | cut -f 2 | grep -qw cuda; then
+    skip "kernels of cuda/ on GPUs, over NCCL" "$MSA was built without nvcc: make cuda"
 else
-    skip "kernels on the engine" "no C++ compiler was here"
+    if ldd "$MSA" | grep -q nccl; then false; fi
+    check $? "the program that is one process needs no NCCL"
+    if [[ $gpus -eq 0 ]]; then
+        skip "kernels of cuda/ on GPUs, over NCCL" "no GPU here"
+        refuses "--backend cuda:" "processes without a GPU" processes 2 forward "${wide[@]}" --backend cuda
+    else
+        on_device cuda "$gpus processes, a GPU each" processes "$gpus"
+    fi
 fi
 # A file system that is full for the one that writes: of 8 KiB a file here, and O has 38. (Messages by TCP: shared memory is a
 # file as well.)

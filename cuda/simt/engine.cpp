@@ -7,6 +7,7 @@
 #include "fiber.h"
 
 #include <mutex>
+#include <pthread.h>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -57,14 +58,22 @@ struct Worker {
     void run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t last, unsigned resident);
     void abandon();
 };
-/// This core's. Made in place and never unmade: to register a destructor takes memory, and without it glibc
+/// Gives the stacks of a thread that ends back.
+static pthread_key_t at_end;
+static const bool can_end =
+    pthread_key_create(&at_end, [](void *made) { ((Worker *)made)->~Worker(); }) == 0;
+
+/// This core's. Made in place, and unmade by a key: to register a destructor takes memory, and without it glibc
 /// aborts.
 static Worker &worker()
 {
     alignas(Worker) static thread_local unsigned char room[sizeof(Worker)];
     static thread_local Worker *made;
-    if (!made)
+    if (!made) {
         made = new (room) Worker;
+        if (can_end)
+            pthread_setspecific(at_end, made);
+    }
     return *made;
 }
 

@@ -7,6 +7,7 @@
 #include "../bench/timing.h"
 #include "../random.h"
 #include "ranks.h"
+#include "ranks_device.h"
 
 /* ---- One voice ------------------------------------------------------------------------------------ */
 
@@ -96,9 +97,11 @@ int cli_check_ranks(const char *command, const cli_ranks *r, const char *backend
                         (long long)r->n);
     if (r->move && !cli_wants_ranks(r))
         return cli_fail(command, "--move: expected it with --ranks, found it alone");
-    if (r->n && strcmp(backend, "ref") != 0 && strcmp(backend, "fast") != 0)
-        return cli_fail(command, "--backend: expected ref or fast where ranks are threads, found '%s'",
-                        backend);
+    const bool engine = strcmp(command, "forward") == 0 || strcmp(command, "decode") == 0;
+    if (r->n && strcmp(backend, "ref") != 0 && strcmp(backend, "fast") != 0 &&
+        !(engine && strcmp(backend, "simt") == 0))
+        return cli_fail(command, "--backend: expected ref%s where ranks are threads, found '%s'",
+                        engine ? ", fast or simt" : " or fast", backend);
     return 0;
 }
 
@@ -180,6 +183,7 @@ typedef struct job {
     const msa_ops *ops;
     const cli_dealt *call;
     const char *move;
+    const char *device; /* NULL: arrays are the host's */
     account *all;       /* [ranks] of the first rank */
     traffic_call model; /* likewise */
     bool queries;       /* likewise: they travelled */
@@ -305,16 +309,23 @@ static bool wait_for_all(transport *t)
     return transport_gather(t, TRAFFIC_OTHER, (transport_part){&(char){1}, 1}, part);
 }
 
-static msa_status work(transport *t, job *j, home *h)
+static msa_status attend(transport *t, const job *j, parallel_call *c, bool queries, const char **why)
+{
+    if (j->device)
+        return ranks_device_attend(j->device, t, c, queries, why);
+    return queries ? parallel_pass_q(t, c) : parallel_pass_kv(t, c);
+}
+
+static msa_status work(transport *t, job *j, home *h, const char **why)
 {
     parallel_call c = {j->ops, &h->keys, &h->rows, j->call->dense, h->q, h->qi, h->ids, h->o, h->lse, 0};
-    traffic_call model = parallel_traffic(&c);
+    traffic_call model = j->device ? ranks_device_traffic(&c) : parallel_traffic(&c);
     const bool queries = j->move ? strcmp(j->move, "queries") == 0 : traffic_moves_queries(&model);
     transport_part part[CLI_MOST_RANKS];
     memset(t->sent, 0, sizeof t->sent);
     t->waited = 0;
     const double start = timing_now();
-    MSA_TRY(queries ? parallel_pass_q(t, &c) : parallel_pass_kv(t, &c));
+    MSA_TRY(attend(t, j, &c, queries, why));
     if (j->call->gradients)
         MSA_TRY(differentiate(t, j, h, &c));
     if (!wait_for_all(t))
@@ -333,11 +344,12 @@ static void run_rank(transport *t, void *context)
 {
     job *j = context;
     home h;
-    const msa_status status = new_home(&h, t, j->call) ? work(t, j, &h) : MSA_ERR_DEVICE;
+    const char *why = NULL;
+    const msa_status status = new_home(&h, t, j->call) ? work(t, j, &h, &why) : MSA_ERR_DEVICE;
     if (status != MSA_OK) {
         cli_fail(j->command,
                  "rank %d of %d: expected memory for its part, and sizes that its kernels take, found: %s",
-                 t->rank, t->ranks, msa_strerror(status));
+                 t->rank, t->ranks, why ? why : msa_strerror(status));
         t->end(t, 2);
     }
     free_home(&h);
@@ -415,7 +427,12 @@ int cli_run_ranks(const char *command, cli_plan *plan, const cli_ranks *r, const
         free(all);
         return bad;
     }
-    job j = {.command = command, .ops = &plan->ops, .call = call, .move = r->move, .all = all};
+    job j = {.command = command,
+             .ops = &plan->ops,
+             .call = call,
+             .move = r->move,
+             .device = ranks_device(&plan->ops, call),
+             .all = all};
     if (world)
         run_rank(world, &j);
     else if (!transport_threads(ranks, run_rank, &j))

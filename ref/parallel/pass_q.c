@@ -17,9 +17,7 @@
 
 /* ---- Pairs of a row and a group ------------------------------------------------------------------------ */
 
-/* The chosen blocks of `owner` among those of (row x, group r), which hold the tokens that it returns; as pages of that
- * group, if `pages` is not NULL. Only the local block, which comes last, may be visible in part. */
-static int64_t list_blocks(const step *p, int owner, int64_t x, int r, int32_t *pages)
+int64_t list_blocks(const step *p, int owner, int64_t x, int r, int32_t *pages)
 {
     const msa_shape *s = p->s;
     const deal_shard *keys = p->c->keys;
@@ -40,8 +38,7 @@ static int64_t list_blocks(const step *p, int owner, int64_t x, int r, int32_t *
     return tokens;
 }
 
-/* Sums of the pairs that each home has for this rank, and that this rank's rows have for each owner. */
-static void count_pairs(const step *p)
+void count_pairs(const step *p)
 {
     const int ranks = p->t->ranks, rank = p->t->rank;
     const int64_t *first = p->c->rows->first;
@@ -57,8 +54,7 @@ static void count_pairs(const step *p)
     }
 }
 
-/* Parts of pairs that `sum` counts, `width` bytes each. */
-static void by_pairs(const step *p, const int64_t *sum, transport_part *part, void *base, size_t width)
+void by_pairs(const step *p, const int64_t *sum, transport_part *part, void *base, size_t width)
 {
     for (int r = 0; r < p->t->ranks; r++)
         part[r] =

@@ -28,4 +28,15 @@ typedef struct step {
 /** Steps 1 to 4: p->ids and the rows at home of p->c->ids. */
 msa_status select_blocks(step *p);
 
+/** The parts of an array of all rows that belong to the homes, a row being `width` bytes. */
+void by_home(const step *p, transport_part *part, void *base, size_t width);
+/** The parts of an array of pairs that `sum` counts, of `width` bytes each. */
+void by_pairs(const step *p, const int64_t *sum, transport_part *part, void *base, size_t width);
+
+/** The chosen blocks of `owner` among those of (row x, group r), which hold the tokens that it returns; as pages of that
+ *  group, if `pages` is not NULL. Only the local block, which comes last, may be visible in part. */
+int64_t list_blocks(const step *p, int owner, int64_t x, int r, int32_t *pages);
+/** p->served and p->asked, by p->ids. */
+void count_pairs(const step *p);
+
 #endif

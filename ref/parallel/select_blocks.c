@@ -3,8 +3,7 @@
 
 #include "pass_q.h"
 
-/* The parts of all homes, a row being `width` items. */
-static void by_home(const step *p, transport_part *part, void *base, size_t width)
+void by_home(const step *p, transport_part *part, void *base, size_t width)
 {
     const int64_t *first = p->c->rows->first;
     for (int r = 0; r < p->t->ranks; r++)

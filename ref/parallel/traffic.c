@@ -12,8 +12,9 @@
  * Pass-Q. Each of T rows asks R - 1 others, group by group:
  *
  *     T Hkv (R-1) di e                      its index query goes to all, as all own index keys
- *     T Hkv (R-1) (k-1) 12                  each answers with its best k - 1 blocks (double and int32): whatever is among
- *                                           the best k - 1 of all is among the best of its owner; the local block needs no score
+ *     T Hkv (R-1) (k-1) c                   each answers with its best k - 1 blocks (score and int32: c is 12 with double,
+ *                                           8 with float32, on a device): whatever is among the best k - 1 of all is among
+ *                                           the best of its owner; the local block needs no score
  *     T Hkv (R-1) 4 k                       the winners are told to all, who so know what they own of them
  *     P G dh e                              the heads of the group go to those who own a chosen block: P pairs
  *     P G (dh e + 4)                        whose partial output comes back with its LSE
@@ -51,6 +52,11 @@ static double others(const traffic_call *c)
     return c->rows * c->s->n_kv_heads * (c->ranks - 1);
 }
 
+double traffic_candidate(const traffic_call *c)
+{
+    return (double)(sizeof(int32_t) + (c->element < 4 ? sizeof(float) : sizeof(double)));
+}
+
 double traffic_expected_pairs(const traffic_call *c)
 {
     const double chosen = fmin(c->s->topk, ceil(c->keys / c->s->block));
@@ -64,7 +70,7 @@ void traffic_pass_q(const traffic_call *c, double pairs, double bytes[TRAFFIC_N_
     const double group = s->n_heads / s->n_kv_heads, asked = c->dense ? 0 : others(c);
     memset(bytes, 0, TRAFFIC_N_KINDS * sizeof *bytes);
     bytes[TRAFFIC_INDEX_QUERIES] = asked * s->d_index * c->element;
-    bytes[TRAFFIC_CANDIDATES] = asked * (s->topk - 1) * (double)TRAFFIC_CANDIDATE;
+    bytes[TRAFFIC_CANDIDATES] = asked * (s->topk - 1) * traffic_candidate(c);
     bytes[TRAFFIC_WINNERS] = asked * s->topk * (double)sizeof(int32_t);
     bytes[TRAFFIC_QUERIES] = pairs * group * s->d_head * c->element;
     bytes[TRAFFIC_PARTIALS] = pairs * group * (s->d_head * c->element + (double)sizeof(float));

@@ -24,16 +24,13 @@ typedef enum traffic_kind {
 /** "index queries", "candidates", ... */
 const char *traffic_name(traffic_kind kind);
 
-/** A candidate is a score in double, by which the reference ranks, and a block id. */
-#define TRAFFIC_CANDIDATE (sizeof(double) + sizeof(int32_t))
-
 /** One call of attention over keys that are dealt to ranks. */
 typedef struct traffic_call {
     const msa_shape *s; /**< heads, widths, block and topk; no more is read */
     int ranks;          /**< R */
     double rows;        /**< T: queries, without padding */
     double keys;        /**< S: keys of all sequences that have queries */
-    double element;     /**< bytes of an element of Q, K, V, Qi and of a partial O */
+    double element;     /**< bytes of an element of Q, K, V, Qi and of a partial O: 4, the reference, or 2, a device */
     double index_key;   /**< bytes of an element of Ki; with 1 a block has a scale of 4 bytes beside it */
     bool dense;         /**< dense attention: no index, and every rank owns chosen blocks */
 } traffic_call;
@@ -51,6 +48,9 @@ void traffic_pass_kv(const traffic_call *c, double bytes[TRAFFIC_N_KINDS]);
 
 /** A backward pass: keys travel, and their gradients, in float32, back to the owners. */
 void traffic_backward(const traffic_call *c, double bytes[TRAFFIC_N_KINDS]);
+
+/** Bytes of a candidate: a block id with its score in double, by which the reference ranks, or in float32. */
+double traffic_candidate(const traffic_call *c);
 
 /** The sum over all kinds. */
 double traffic_sum(const double bytes[TRAFFIC_N_KINDS]);

@@ -83,6 +83,12 @@ mutant 'dKi of a hot block twice' index_keys test_gradient_kernels '!$w.items ||
 mutant 'a teacher of the heads that one thread has' teacher_of test_gradient_kernels 'shfl_xor($other, 1)' '$other'
 kernel 'the index LSE of the warmup without the last key' index_lse_kernel kl/deterministic 'lse_keys + $column <= $position' 'lse_keys + $column < $position'
 kernel 'full support begins a query too late' list_of dense_backward/kv_outer '$before > 0 ? $before : 0' '$before > 0 ? $before + 1 : 0'
+mutant 'ranks: own blocks are neighbours' keep_best test_parallel '$limit.y + $j * $ranks' '$limit.y + $j'
+mutant 'ranks: a candidate that is not before the local block' keep_best test_parallel 'offer_all($list, 0, 32, (int)$limit.x,' 'offer_all($list, 0, 32, (int)$limit.x + 1,'
+mutant 'ranks: candidates of the first rank alone' choose_best test_parallel 'offer_all($list, 0, 32, $ranks * $each' 'offer_all($list, 0, 32, $each'
+mutant 'ranks: parts without their LSE' merge_parts test_parallel 'ex2(...)' '1.0f'
+mutant 'ranks: a chunk writes where the first one did' fill_chunk test_parallel '$k->at = $i * $k->c->chunk;' '$k->at = 0;'
+mutant 'ranks: tokens of a page in a row' move_tokens test_parallel '($source * $heads + $r) * $block + $t' '$source * $heads * $block + $t * $heads + $r'
 
 # ---- What the engine sees --------------------------------------------------------------------------
 mutant 'dQ overwritten under its copy' add_dq test_gradient_kernels 'bulk_wait_read<0>();' '__syncwarp();'
