@@ -29,7 +29,7 @@ void cli_start_ranks(void)
 
 bool cli_takes_ranks(const char *name)
 {
-    static const char *const takes[] = {"forward", "backward", "dense", "decode", "help", "version"};
+    static const char *const takes[] = {"forward", "backward", "dense", "decode", "train", "help", "version"};
     for (size_t i = 0; i < sizeof takes / sizeof *takes; i++)
         if (strcmp(name, takes[i]) == 0)
             return true;
@@ -355,12 +355,12 @@ static void write_report(const job *j, int ranks, FILE *out)
             j->queries ? "queries" : "keys",
             j->queries && j->call->gradients ? ", and keys for the gradients" : "", "rank", "queries",
             "blocks", "worked", "waited");
-    for (int kind = 0; kind < TRAFFIC_OTHER; kind++)
+    for (int kind = 0; kind < TRAFFIC_WEIGHTS; kind++)
         fprintf(out, "  %13s", traffic_name((traffic_kind)kind));
     for (int r = 0; r < ranks; r++) {
         const account *a = &j->all[r];
         fprintf(out, "\n%4d%9.0f%9.0f%10.2f%10.2f", r, a->rows, a->blocks, a->worked, a->waited);
-        for (int kind = 0; kind < TRAFFIC_OTHER; kind++) {
+        for (int kind = 0; kind < TRAFFIC_WEIGHTS; kind++) {
             fprintf(out, "  %13.0f", a->sent[kind]);
             sent += a->sent[kind];
         }
