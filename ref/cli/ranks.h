@@ -52,6 +52,7 @@ typedef struct cli_dealt {
     const msa_shape *s; /**< with lengths */
     deal_source keys;
     bool dense;
+    bool screens;        /**< owners screen by 8-bit index keys; the ids are the same */
     const float *q, *qi; /**< qi NULL: there is no index */
     int32_t *ids;        /**< [Hkv,T,k] */
     float *o, *lse;

@@ -99,6 +99,21 @@ typedef struct words {
     bool reverse_kl, attached, sink, value_head;
 } words;
 
+static words default_words(const model_config *c)
+{
+    return (words){.layers = c->n_layers,
+                   .d_model = c->d_model,
+                   .heads = c->n_heads,
+                   .kv_heads = c->n_kv_heads,
+                   .d_head = c->d_head,
+                   .d_index = c->d_index,
+                   .d_ff = c->d_ff,
+                   .block = c->block,
+                   .topk = c->topk,
+                   .context = c->context,
+                   .seed = 1};
+}
+
 static model_config shape_of(const words *w)
 {
     const model_config c = model_default_config();
@@ -129,17 +144,7 @@ int cmd_train(int argc, char **argv)
                    .save_every = 100,
                    .train = train_default_config(),
                    .shape = c};
-    words w = {.layers = c.n_layers,
-               .d_model = c.d_model,
-               .heads = c.n_heads,
-               .kv_heads = c.n_kv_heads,
-               .d_head = c.d_head,
-               .d_index = c.d_index,
-               .d_ff = c.d_ff,
-               .block = c.block,
-               .topk = c.topk,
-               .context = c.context,
-               .seed = 1};
+    words w = default_words(&c);
     const cli_option options[] = {
         {"--text", CLI_TEXT, &j.text_path, 0, 0,
          "FILE to learn from; its last 5 % are held out (needed, or --task)"},

@@ -61,7 +61,7 @@ int train_agree_to_begin(const char *command, transport *t, int status, uint64_t
                          : cli_fail(command,
                                     "rank %d of %d: expected the text and options of rank 0, found others", r,
                                     t->ranks);
-    return cli_agree(status);
+    return status;
 }
 
 static void print_accounts(const train_account *all, int ranks, const double expected[TRAFFIC_N_KINDS])

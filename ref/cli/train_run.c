@@ -287,8 +287,12 @@ int train_run(const char *command, train_job *j)
     io_error err;
     unsigned char *bytes = NULL;
     size_t n = 0;
-    if (!j->task && !io_read_file(j->text_path, MAX_TEXT, &bytes, &n, err))
-        return cli_fail(command, "--text: %s", err);
+    const bool there = j->task || io_read_file(j->text_path, MAX_TEXT, &bytes, &n, err);
+    const int bad = cli_agree(there ? 0 : cli_fail(command, "--text: %s", err));
+    if (bad) {
+        free(bytes);
+        return bad;
+    }
     at_signals(on_signal);
     const train_text text = j->task ? (train_text){NULL, 0, 0} : train_split(bytes, (int64_t)n);
     j->train.ranks = transport_world();
