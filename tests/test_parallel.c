@@ -238,11 +238,11 @@ static void equal_to_one_process(void)
     }
 }
 
-// Owners of many blocks rule most of them out; of a block that they leave open the score is that of one process. Each has a
-// best k - 1 of its own, so that together they settle more than one would.
+// Owners of many blocks rule most of them out, by 8-bit keys or by products in float32; of a block that they leave open the score
+// is that of one process. Some keys are not finite, or so large and small that products in float32 are not what they say.
 static void owners_screen(void)
 {
-    const msa_shape s = {.n_q = 24,
+    const msa_shape s = {.n_q = 70,
                          .n_kv = 4096,
                          .n_heads = 2,
                          .n_kv_heads = 2,
@@ -250,24 +250,34 @@ static void owners_screen(void)
                          .d_index = 64,
                          .block = 8,
                          .topk = 5};
-    static const inputs_pattern patterns[] = {INPUTS_NORMAL, INPUTS_TIES};
-    check_case c = check_begin("owners screen by 8 bits and settle what these leave open");
-    for (int p = 0; p < 2; p++) {
+    static const char *const names[] = {"normal keys", "ties", "keys that are huge, tiny and not finite"};
+    static const inputs_pattern patterns[] = {INPUTS_NORMAL, INPUTS_TIES, INPUTS_NORMAL};
+    static const float extremes[] = {1e-30f, 1e37f, NAN, INFINITY, 1e19f, 1e-42f};
+    msa_ops multiplies = msa_ref_ops;
+    multiplies.gemm = msa_fast_ops.gemm;
+    for (int p = 0; p < 3; p++) {
+        check_case c = check_begin("owners settle what bounds leave open: %s", names[p]);
         inputs in;
         if (!inputs_new(&in, &s, patterns[p], check_seed(90 + (uint64_t)p)))
             continue;
+        for (int64_t j = 0; p == 2 && j < s.n_kv; j += 5)
+            for (int d = 0; d < 64; d++)
+                in.ki[j * 64 + d] *= extremes[j / 5 % 97 % 6];
         job j = new_job(&s, &in, false);
         const expected e = one_process(&j);
-        j.screens = true, j.way = parallel_pass_q;
-        for (int ranks = 1; ranks <= 4; ranks++) {
-            run_job(&c, &j, ranks);
-            compare(&c, &j, &e, ranks, ranks == 1);
-            check_true(&c, j.screened > 0 && (p > 0 || 2 * j.open < j.screened),
-                       "%lld of %lld blocks settled", (long long)j.open, (long long)j.screened);
-        }
+        j.way = parallel_pass_q;
+        for (int ranks = 1; ranks <= 8; ranks += ranks < 3 ? 1 : 5)
+            for (int by = 0; by < 2; by++) {
+                j.screens = by == 0;
+                j.ops = by == 0 ? &msa_ref_ops : &multiplies;
+                run_job(&c, &j, ranks);
+                compare(&c, &j, &e, ranks, ranks == 1);
+                check_true(&c, j.screened > 0 && (p > 0 || 2 * j.open < j.screened),
+                           "%lld of %lld blocks settled", (long long)j.open, (long long)j.screened);
+            }
         inputs_free(&in);
+        check_end(&c);
     }
-    check_end(&c);
     check_release(NULL);
 }
 

@@ -111,13 +111,13 @@ for move in queries keys; do
         if [[ $move == keys ]]; then
             grep -q '^ran index/screened' "$W.out"
         else # of 62 blocks an owner has 20, and 9 queries of 2 groups ask 3 of them
-            awk '/^owners screened/ { seen = $6 > 0 && $6 < $8 } END { exit !seen }' "$W.out"
+            awk '/^owners scored/ { seen = $3 > 0 && $3 < $5 } END { exit !seen }' "$W.out"
         fi
     check $? "forward with 8-bit keys on 3 ranks, $move travel"
 done
 rm -rf "$W/found"
 threads 2 decode "${step[@]}" --index-keys int8 --out "$W/found" > "$W.out" 2> "$W.err" && cmp -s "$W/decode/ids.npy" "$W/found/ids.npy" &&
-    grep -q '^owners screened' "$W.out"
+    grep -q '^owners scored' "$W.out"
 check $? "a step with 8-bit keys on 2 ranks"
 le32 0 0 0 | npy "$W/nobody.npy" '<i4' '(3,)'
 nobody=("${step[@]}") # in any place of the batch

@@ -396,7 +396,7 @@ static void write_report(const job *j, int ranks, FILE *out)
             "mean\n",
             sent, expected, seen > 0 ? most * ranks / seen : 1);
     if (blocks > 0)
-        fprintf(out, "owners screened by 8 bits: %.0f of %.0f blocks settled\n", open, blocks);
+        fprintf(out, "owners scored %.0f of %.0f blocks in full, by bounds for all\n", open, blocks);
 }
 
 void cli_print_ranks(void)

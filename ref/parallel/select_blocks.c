@@ -1,4 +1,4 @@
-/* Which blocks the queries of all homes choose, found by the owners of the keys: steps 1 to 4 of pass_q.c. */
+/* Which blocks the queries of all homes choose: steps 1, 3 and 4 of pass_q.c. */
 #include <stdlib.h>
 
 #include "pass_q.h"
@@ -17,91 +17,6 @@ static bool share_rows(const step *p, traffic_kind kind, const void *own, void *
     by_home(p, p->from, all, width);
     return transport_gather(p->t, kind, (transport_part){(void *)(uintptr_t)own, (size_t)p->own * width},
                             p->from);
-}
-
-/* What a thread needs for one row and group; the last four only to screen. */
-typedef struct scratch {
-    double *m, *best;             /* [own blocks of a sequence] */
-    double *lower, *upper, *room; /* likewise; [di] */
-    int8_t *codes;                /* [di] */
-    msa_screening done;
-} scratch;
-
-/* Scores of own blocks of which the best `kept` are wanted, by bounds from 8 bits: a block that surely is none of them has
- * -inf, all others the scores of score_request(). `ids` [kept] is written over. */
-static void score_screened(const step *p, const request *req, int64_t blocks, int64_t kept, const float *qi,
-                           scratch *w, int32_t *ids)
-{
-    const deal_shard *keys = p->c->keys;
-    const int64_t first = keys->first[req->number], size = (int64_t)p->s->block * p->s->d_index;
-    const msa_shape own = {.n_kv = blocks * p->s->block, .block = p->s->block, .d_index = p->s->d_index};
-    const msa_index8 *all = &keys->ki8, copy = {all->codes + first * size, all->scale + first,
-                                                all->reach + first, all->error + first, all->least + first};
-    const msa_index8_query q = msa_index8_round(qi, p->s->d_index, w->codes, w->room);
-    const int64_t before = w->done.settled;
-    msa_index8_bounds(&own, &copy, 0, blocks, w->codes, &q, w->lower, w->upper);
-    top_blocks(w->lower, blocks, kept, w->best, ids);
-    const double least = w->best[kept - 1];
-    for (int64_t b = 0; b < blocks; b++) {
-        w->m[b] = -INFINITY;
-        if (w->upper[b] < least)
-            continue; /* NaN is open */
-        const request one = {req->seq, req->table + b, req->page, req->number};
-        score_request(p->s, NULL, &one, qi, keys->ki, 1, w->m + b);
-        w->done.settled++;
-    }
-    w->done.rows++;
-    w->done.blocks += blocks;
-    w->done.fell_back += w->done.settled - before == blocks;
-}
-
-/* The best blocks of this rank for one row and group, ascending, then -1. */
-static void find_candidates(const step *p, int64_t x, int r, scratch *w)
-{
-    const msa_shape *s = p->s;
-    const deal_shard *keys = p->c->keys;
-    const int n = p->c->rows->seq[x], others = s->topk - 1;
-    const int64_t at = (x * s->n_kv_heads + r) * others, local = p->c->rows->at[x] / s->block,
-                  blocks = deal_blocks_before(keys->rank, keys->ranks, n, local),
-                  kept = min_i64(others, blocks);
-    const request req = {msa_get_seq(s, n), keys->page + keys->first[n], s->block, n};
-    const float *qi = p->qi + (x * s->n_kv_heads + r) * s->d_index;
-    if (keys->ki8.codes && kept > 0 && blocks > kept)
-        score_screened(p, &req, blocks, kept, qi, w, p->candidate + at);
-    else
-        score_request(s, NULL, &req, qi, keys->ki, blocks, w->m);
-    top_blocks(w->m, blocks, kept, w->best, p->candidate + at);
-    for (int64_t i = 0; i < others; i++) {
-        const int32_t j = p->candidate[at + i];
-        p->score[at + i] = i < kept ? w->m[j] : -INFINITY;
-        p->candidate[at + i] = i < kept ? (int32_t)deal_block(keys->rank, keys->ranks, n, j) : -1;
-    }
-}
-
-static msa_status find_all_candidates(const step *p)
-{
-    const size_t blocks = (size_t)msa_n_blocks(p->s) + 1, di = (size_t)p->s->d_index;
-    const int heads = p->s->n_kv_heads;
-    msa_screening *sum = &p->c->screening;
-    bool ok = true;
-#pragma omp parallel reduction(&& : ok)
-    {
-        double *m = malloc((4 * blocks + di) * sizeof *m);
-        int8_t *codes = malloc(di);
-        scratch w = {m, m + blocks, m + 2 * blocks, m + 3 * blocks, m + 4 * blocks, codes, {0}};
-        ok = m && codes;
-#pragma omp for schedule(dynamic)
-        for (int64_t row = 0; row < p->rows * heads; row++)
-            if (ok)
-                find_candidates(p, row / heads, (int)(row % heads), &w);
-#pragma omp critical
-        {
-            sum->rows += w.done.rows, sum->blocks += w.done.blocks;
-            sum->settled += w.done.settled, sum->fell_back += w.done.fell_back;
-        }
-        free(m), free(codes);
-    }
-    return ok ? MSA_OK : MSA_ERR_DEVICE;
 }
 
 /* The winners of one row and group, from the candidates [R][rows at home,Hkv,k-1] of all ranks. Those of a rank ascend;
@@ -184,7 +99,7 @@ msa_status select_blocks(step *p)
         !share_rows(p, TRAFFIC_INDEX_QUERIES, p->c->qi, p->qi, heads * (size_t)s->d_index * sizeof *p->qi))
         status = MSA_ERR_DEVICE;
     if (status == MSA_OK)
-        status = find_all_candidates(p);
+        status = find_candidates(p);
     if (status == MSA_OK)
         status = win(p);
     if (status == MSA_OK &&
