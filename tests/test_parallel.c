@@ -252,7 +252,7 @@ static void owners_screen(void)
                          .topk = 5};
     static const char *const names[] = {"normal keys", "ties", "keys that are huge, tiny and not finite"};
     static const inputs_pattern patterns[] = {INPUTS_NORMAL, INPUTS_TIES, INPUTS_NORMAL};
-    static const float extremes[] = {1e-30f, 1e37f, NAN, INFINITY, 1e19f, 1e-42f};
+    static const float extremes[] = {1e-30f, 1e19f, NAN, INFINITY, 1e-42f};
     msa_ops multiplies = msa_ref_ops;
     multiplies.gemm = msa_fast_ops.gemm;
     for (int p = 0; p < 3; p++) {
@@ -262,7 +262,8 @@ static void owners_screen(void)
             continue;
         for (int64_t j = 0; p == 2 && j < s.n_kv; j += 5)
             for (int d = 0; d < 64; d++)
-                in.ki[j * 64 + d] *= extremes[j / 5 % 97 % 6];
+                in.ki[j * 64 + d] *=
+                    j % 1000 == 0 ? 5e37f : extremes[j / 5 % 97 % 5]; // sums overflow on their way
         job j = new_job(&s, &in, false);
         const expected e = one_process(&j);
         j.way = parallel_pass_q;
