@@ -250,7 +250,7 @@ static size_t place(parallel_context *c, void *memory)
     c->parts = arena_take(&a, ranks * c->own * most, sizeof *c->parts);
     for (int slot = 0; slot < CONTEXT_N; slot++) {
         c->whole[slot] = arena_take(&a, s->n_kv * width_of(c, slot), sizeof *c->whole[slot]);
-        c->range[slot] = arena_take(&a, s->n_kv * width_of(c, slot), sizeof *c->range[slot]);
+        c->range[slot] = arena_take(&a, longest_kv(s) * width_of(c, slot), sizeof *c->range[slot]);
         c->sum[slot] = arena_take(&a, s->n_kv * width_of(c, slot), sizeof *c->sum[slot]);
     }
     c->ids = arena_take(&a, c->own * s->n_kv_heads * s->topk, sizeof *c->ids);

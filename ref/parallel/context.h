@@ -32,13 +32,13 @@ typedef struct parallel_context {
     msa_shape s;    /**< of all tokens of all ranks, packed */
     msa_ops ops;    /**< who computes */
     msa_kernel entry[MSA_N_STAGES];
-    transport_part *part; /**< [2 R] */
-    float *homes, *whole[CONTEXT_N],
-        *range[CONTEXT_N];  /**< [S,..] as they come, in order; gradients of a range */
-    float *parts;           /**< [R,own,..] of one gradient */
-    double *sum[CONTEXT_N]; /**< [S,..] this rank's part of gradients */
-    int32_t *ids, *lse;     /**< [Hkv,own,k], [Hkv,own] of a range */
-    const void *k;          /**< whose rows whole[CONTEXT_K] has */
+    transport_part *part;            /**< [2 R] */
+    float *homes, *whole[CONTEXT_N]; /**< [S,..] keys as they come, and in order */
+    float *range[CONTEXT_N];         /**< [longest,..] gradients of a range */
+    float *parts;                    /**< [R,own,..] of one gradient */
+    double *sum[CONTEXT_N];          /**< [S,..] this rank's part of gradients */
+    int32_t *ids, *lse;              /**< [Hkv,own,k], [Hkv,own] of a range */
+    const void *k;                   /**< whose rows whole[CONTEXT_K] has */
     void *memory;
 } parallel_context;
 
