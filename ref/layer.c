@@ -235,6 +235,8 @@ msa_status msa_layer_forward(const msa_ops *ops, const msa_shape *s, const msa_l
     forward_scratch f;
     place_forward(&f, ops, s, c, &n, work);
     MSA_TRY(msa_positions(s, st->pos));
+    if (st->at)
+        memcpy(st->pos, st->at, (size_t)T * sizeof *st->pos);
     if (paged) {
         MSA_TRY(mode == MSA_ATTN_WARMUP || c->value_head ? MSA_ERR_UNSUPPORTED
                                                          : msa_check_pages(s, st->pages));

@@ -75,6 +75,8 @@ typedef struct msa_layer_state {
     float *vi, *oi;                         /**< [S,di], [T,Hkv,di] of the value head; else unused */
     int32_t *ids, *pos;                     /**< [Hkv,T,k], [T] */
     const msa_pages *pages;                 /**< NULL, or how k, v and ki are paged; forward only, no warmup */
+    const int32_t *at; /**< [T] NULL, or the tokens' positions where the shape cannot say them: for entries of
+                            the table that know of them too */
 } msa_layer_state;
 
 /** Y = Attention(X) Wo. x, y [T,d_model]. @param x is what the caller's norm made of the residual stream.

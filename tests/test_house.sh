@@ -13,10 +13,10 @@ cuda ref
 cuda/host cuda ref
 table fast cuda/host cuda ref
 judge table fast cuda/host cuda ref
-model fast io ref
-checkpoint fast io ref
 parallel fast ref
 cuda/parallel parallel fast cuda/host cuda ref
+model parallel fast io ref
+checkpoint fast io ref
 bench judge table fast cuda/host cuda ref
 cli bench judge table model parallel checkpoint fast picture io cuda/parallel cuda/host cuda ref
 END

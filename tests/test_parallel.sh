@@ -100,6 +100,26 @@ zeros $((8192 * 64)) | npy "$W/one-k.npy" '<f4' '(8192, 1, 64)'
 threads 2 dense --q "$W/one-q.npy" --k "$W/one-k.npy" --v "$W/one-k.npy" --backend ref --move keys --out "$W/found" > "$W.out" 2> "$W.err" &&
     awk '$1 == 0 && NF > 6 { worked = $4 } $1 == 1 && NF > 6 { waited = $5 } END { exit !(waited > worked / 2) }' "$W.out"
 check $? "who has nothing to do waits for the others"
+# Keys of 8 bits screen, and what they leave open is settled in full: the ids of one process, and the bytes of full keys.
+tensor far-q 19 '9, 4, 16' && tensor far-qi 20 '9, 2, 8' && tensor far-k 21 '500, 2, 16' && tensor far-v 22 '500, 2, 16' && tensor far-ki 23 '500, 8'
+far=(--q "$W/far-q.npy" --k "$W/far-k.npy" --v "$W/far-v.npy" --qi "$W/far-qi.npy" --ki "$W/far-ki.npy" --block 8 --topk 4)
+"$MSA" forward "${far[@]}" --backend ref --out "$W/far" > "$W.out" 2> "$W.err"
+for move in queries keys; do
+    rm -rf "$W/found"
+    threads 3 forward "${far[@]}" --index-keys int8 --move $move --out "$W/found" > "$W.out" 2> "$W.err" &&
+        cmp -s "$W/far/ids.npy" "$W/found/ids.npy" && near "$W/far/o.npy" "$W/found/o.npy" &&
+        awk '/^sent/ { seen = $2 + 0 == $7 + 0 && $2 > 0 } END { exit !seen }' "$W.out" &&
+        if [[ $move == keys ]]; then
+            grep -q '^ran index/screened' "$W.out"
+        else # of 62 blocks an owner has 20, and 9 queries of 2 groups ask 3 of them
+            awk '/^owners scored/ { seen = $3 > 0 && $3 < $5 } END { exit !seen }' "$W.out"
+        fi
+    check $? "forward with 8-bit keys on 3 ranks, $move travel"
+done
+rm -rf "$W/found"
+threads 2 decode "${step[@]}" --index-keys int8 --out "$W/found" > "$W.out" 2> "$W.err" && cmp -s "$W/decode/ids.npy" "$W/found/ids.npy" &&
+    grep -q '^owners scored' "$W.out"
+check $? "a step with 8-bit keys on 2 ranks"
 le32 0 0 0 | npy "$W/nobody.npy" '<i4' '(3,)'
 nobody=("${step[@]}") # in any place of the batch
 nobody[13]="$W/nobody.npy"
@@ -168,7 +188,7 @@ if "$MSA" kernels | grep -q cuda; then
     refuses "--backend:" "threads for a GPU" "$MSA" forward "${in[@]}" "${index[@]}" --ranks 2 --backend cuda
 fi
 refuses "--ids" "ranks with given ids" "$MSA" forward "${in[@]}" "${index[@]:0:6}" --ids "$W/forward/ids.npy" --ranks 2
-refuses "--index-keys:" "ranks with 8-bit keys" "$MSA" decode "${step[@]}" --ranks 2 --index-keys fp8
+refuses "--index-keys:" "ranks with keys rounded to 8 bits" "$MSA" decode "${step[@]}" --ranks 2 --index-keys fp8
 
 # ---- Processes ------------------------------------------------------------------------------------------
 
@@ -240,6 +260,8 @@ differs "another q" dense "${in[@]}" "dense ${in[*]/%q.npy/q-other.npy}"
 differs "fewer queries" dense "${in[@]}" "dense ${in[*]/%q.npy/q-fewer.npy}"
 differs "another way" dense "${in[@]}" --move keys "dense ${in[*]} --move queries"
 differs "other blocks" forward "${in[@]}" "${index[@]}" "forward ${in[*]} ${index[*]:0:4} --block 16 --topk 4"
+differs "another back end" dense "${in[@]}" "dense ${in[*]} --backend ref"
+differs "another kernel" forward "${in[@]}" "${index[@]}" "forward ${in[*]} ${index[*]} --kernel sparse/naive"
 differs "another length" decode "${step[@]}" "decode ${step[*]/%lens.npy/lens-other.npy}"
 cat > "$W/one-dies" << 'END2'
 [ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -ne 1 ] || kill -9 $$

@@ -33,7 +33,7 @@ static void rank(transport *t, void *context)
     int32_t *ids = room(n * HKV * K, 4);
     deal_take(&rows, t->rank, HQ * D * 4, c->q, q);
     deal_take(&rows, t->rank, HKV * D * 4, c->qi, qi);
-    parallel_call call = {&msa_ref_ops, &keys, &rows, false, q, qi, ids, o, lse, 0};
+    parallel_call call = {&msa_ref_ops, &keys, &rows, false, q, qi, ids, o, lse, 0, {0}};
     must(c->way(t, &call));
     memcpy(c->sent[t->rank], t->sent, sizeof t->sent);
     c->pairs[t->rank] = call.pairs;

@@ -222,6 +222,9 @@ void cli_print_plan(const cli_plan *plan);
 
 /** Starts those of OpenMP, or as many of them as this machine has room for. */
 void cli_start_threads(void);
+/** How many there are; and how many there are to be for the calling thread, where several have some each. */
+int cli_threads(void);
+void cli_set_threads(int n);
 
 /* ---- Progress (progress.c) ---------------------------------------------------------------------- */
 

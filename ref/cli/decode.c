@@ -367,6 +367,7 @@ static int compute_on_ranks(const char *command, cli_plan *plan, const step *a, 
     const int bad = cli_run_ranks(command, plan, &a->ranks,
                                   &(cli_dealt){.s = &padded,
                                                .keys = keys,
+                                               .screens = a->codes,
                                                .q = cli_floats(&a->t, CLI_STEP_Q),
                                                .qi = cli_floats(&a->t, CLI_STEP_QI),
                                                .ids = out[IDS].data,
@@ -396,7 +397,7 @@ static int run(const char *command, cli_plan *plan, step *a, const char *dir)
         cli_print_plan(plan);
         if (a->small)
             print_agreement(a);
-        if (a->codes)
+        if (a->codes && !cli_wants_ranks(&a->ranks))
             print_screening(a);
         bad = cli_commit_outputs(command);
     }
@@ -421,7 +422,7 @@ int cmd_decode(int argc, char **argv)
         {"--block", CLI_INT, &a.t.block, 1, CLI_MAX_BLOCK, "N tokens in a key block (default: a page)"},
         {"--topk", CLI_INT, &a.t.topk, 1, CLI_MAX_TOPK, "N blocks kept (default: 16)"},
         {"--index-keys", CLI_TEXT, &keys, 0, 0,
-         "KIND f32: as they are; fp8: rounded to 8 bits; int8: a copy to screen by on a device, same ids"},
+         "KIND f32: as they are; fp8: rounded to 8 bits; int8: a copy to screen by, on a device or ranks"},
         {"--kernel", CLI_TEXT, &kernel, 0, 0, "NAME of a decode kernel; 'msa kernels' lists them"},
         CLI_OPT_BACKEND(backend),
         CLI_OPT_RANKS(a.ranks),
@@ -434,12 +435,11 @@ int cmd_decode(int argc, char **argv)
     if (!a.small && !a.codes && strcmp(keys, "f32") != 0)
         return cli_fail(argv[0], "--index-keys: expected f32, fp8 or int8, found '%s'", keys);
     status = cli_check_ranks(argv[0], &a.ranks, backend);
-    if (!status && (a.small || a.codes) && cli_wants_ranks(&a.ranks))
-        status = cli_fail(argv[0], "--index-keys: expected f32 where keys are dealt to ranks, found %s", keys);
-    if (status)
-        return status;
+    if (!status && a.small && cli_wants_ranks(&a.ranks))
+        status = cli_fail(argv[0], "--index-keys: expected f32 or int8 with ranks, found fp8");
     cli_plan plan;
-    status = cli_choose_kernel(argv[0], backend, kernel, MSA_STAGE_DECODE, &plan);
+    if (!status)
+        status = cli_choose_kernel(argv[0], backend, kernel, MSA_STAGE_DECODE, &plan);
     if (!status)
         status = read_step(argv[0], &a);
     if (!status)

@@ -25,14 +25,17 @@ static int compute(const char *command, cli_plan *plan, const cli_tensors *t, cl
     return bad;
 }
 
+/* Where keys travel, the index of the plan screens; where queries do, the owners. */
 static int compute_on_ranks(const char *command, cli_plan *plan, const cli_tensors *t, const cli_ranks *ranks,
                             cli_output *out)
 {
+    const bool screens = strcmp(plan->ops.stage[MSA_STAGE_INDEX]->name, "screened") == 0;
     const deal_source keys = {&t->shape, NULL, cli_floats(t, CLI_K), cli_floats(t, CLI_V),
                               cli_floats(t, CLI_KI)};
     return cli_run_ranks(command, plan, ranks,
                          &(cli_dealt){.s = &t->shape,
                                       .keys = keys,
+                                      .screens = screens,
                                       .q = cli_floats(t, CLI_Q),
                                       .qi = cli_floats(t, CLI_QI),
                                       .ids = out[IDS].data,
@@ -118,8 +121,6 @@ int cmd_forward(int argc, char **argv)
     if (!status && cli_wants_ranks(&ranks) && (scores || t.path[CLI_IDS]))
         status = cli_fail(argv[0], "--ranks: expected neither --ids nor --scores with it, found %s",
                           scores ? "--scores" : "--ids");
-    if (!status && cli_wants_ranks(&ranks) && strcmp(keys, "full") != 0)
-        status = cli_fail(argv[0], "--ranks: expected --index-keys full with it, found '%s'", keys);
     if (!status)
         status = choose_index_keys(argv[0], keys, backend, &t, scores, &kernels);
     if (!status)

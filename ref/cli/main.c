@@ -98,9 +98,10 @@ static int run_command(int argc, char **argv)
     if (!run)
         return unknown(name);
     if (transport_world() && !cli_takes_ranks(name))
-        return cli_fail(name,
-                        "expected one process, found %d: mpirun can have forward, backward, dense and decode",
-                        transport_world()->ranks);
+        return cli_fail(
+            name,
+            "expected one process, found %d: mpirun can have forward, backward, dense, decode and train",
+            transport_world()->ranks);
     cli_start_threads();
     return run(argc - 1, argv + 1);
 }

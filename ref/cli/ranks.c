@@ -6,6 +6,7 @@
 
 #include "../bench/timing.h"
 #include "../random.h"
+#include "../stages.h"
 #include "ranks.h"
 #include "ranks_device.h"
 
@@ -30,7 +31,7 @@ void cli_start_ranks(void)
 
 bool cli_takes_ranks(const char *name)
 {
-    static const char *const takes[] = {"forward", "backward", "dense", "decode", "help", "version"};
+    static const char *const takes[] = {"forward", "backward", "dense", "decode", "train", "help", "version"};
     for (size_t i = 0; i < sizeof takes / sizeof *takes; i++)
         if (strcmp(name, takes[i]) == 0)
             return true;
@@ -120,8 +121,8 @@ static uint64_t mix(uint64_t seen, const void *data, size_t bytes)
     return seen;
 }
 
-/* A number that stands for all that a rank has read: sizes, way, inputs. */
-static uint64_t fingerprint(const cli_dealt *call, const cli_ranks *r)
+/* A number that stands for all that a rank has read: sizes, way, kernels, inputs. */
+static uint64_t fingerprint(const cli_dealt *call, const cli_ranks *r, const msa_ops *ops)
 {
     const msa_shape *s = call->s;
     const deal_source *from = &call->keys;
@@ -130,8 +131,15 @@ static uint64_t fingerprint(const cli_dealt *call, const cli_ranks *r)
                  t = (size_t)s->n_q, heads = (size_t)s->n_heads, kv = (size_t)s->n_kv_heads;
     const int64_t sizes[] = {s->n_q,        s->n_kv,     s->n_heads, s->n_kv_heads,
                              s->d_head,     s->d_index,  s->block,   s->topk,
-                             msa_n_seqs(s), call->dense, g != NULL,  r->move ? r->move[0] : 0};
+                             msa_n_seqs(s), call->dense, g != NULL,  r->move ? r->move[0] : 0,
+                             call->screens};
     uint64_t seen = mix(0, sizes, sizeof sizes);
+    for (int stage = 0; stage < MSA_N_STAGES; stage++) {
+        char name[KERNEL_NAME];
+        kernel_name(ops->stage[stage], name);
+        seen = mix(mix(seen, name, strlen(name)), ops->stage[stage]->backend,
+                   strlen(ops->stage[stage]->backend));
+    }
     seen = mix(seen, call->q, t * heads * head);
     if (call->qi)
         seen = mix(seen, call->qi, t * kv * index);
@@ -153,9 +161,10 @@ static uint64_t fingerprint(const cli_dealt *call, const cli_ranks *r)
 
 /* Machines have files of their own. With other sizes messages would not fit; with other numbers the output would be of
  * two texts, and nobody would notice. */
-static int check_same_call(const char *command, transport *world, const cli_ranks *r, const cli_dealt *call)
+static int check_same_call(const char *command, transport *world, const cli_ranks *r, const cli_dealt *call,
+                           const msa_ops *ops)
 {
-    uint64_t own = fingerprint(call, r), all[CLI_MOST_RANKS] = {0};
+    uint64_t own = fingerprint(call, r, ops), all[CLI_MOST_RANKS] = {0};
     transport_part part[CLI_MOST_RANKS];
     for (int rank = 0; rank < world->ranks; rank++)
         part[rank] = (transport_part){&all[rank], sizeof all[rank]};
@@ -176,6 +185,7 @@ static int check_same_call(const char *command, transport *world, const cli_rank
 /* What is said of a rank. */
 typedef struct account {
     double rows, blocks, seen, worked, waited, pairs, sent[TRAFFIC_N_KINDS]; /* worked and waited: ms */
+    msa_screening screening;
 } account;
 
 typedef struct job {
@@ -203,6 +213,8 @@ static bool new_home(home *h, const transport *t, const cli_dealt *call)
     const size_t q = (size_t)s->n_heads * (size_t)s->d_head, kv = (size_t)s->n_kv_heads;
     *h = (home){.rows = {0}};
     if (!deal_new_shard(&h->keys, t->rank, t->ranks, s, &call->keys) || !deal_new_rows(&h->rows, t->ranks, s))
+        return false;
+    if (call->screens && !deal_screen(&h->keys))
         return false;
     const size_t own = (size_t)(h->rows.first[t->rank + 1] - h->rows.first[t->rank]) + 1;
     h->q = malloc(own * q * sizeof *h->q);
@@ -232,7 +244,8 @@ static account account_of(const transport *t, const home *h, const parallel_call
                  .blocks = (double)h->keys.first[msa_n_seqs(&h->keys.s)],
                  .worked = ms - 1e3 * t->waited,
                  .waited = 1e3 * t->waited,
-                 .pairs = c->pairs};
+                 .pairs = c->pairs,
+                 .screening = c->screening};
     for (int64_t x = first[t->rank]; x < first[t->rank + 1]; x++)
         a.seen += (double)(h->rows.at[x] + 1);
     memcpy(a.sent, t->sent, sizeof a.sent);
@@ -318,7 +331,7 @@ static msa_status attend(transport *t, const job *j, parallel_call *c, bool quer
 
 static msa_status work(transport *t, job *j, home *h, const char **why)
 {
-    parallel_call c = {j->ops, &h->keys, &h->rows, j->call->dense, h->q, h->qi, h->ids, h->o, h->lse, 0};
+    parallel_call c = {j->ops, &h->keys, &h->rows, j->call->dense, h->q, h->qi, h->ids, h->o, h->lse, 0, {0}};
     traffic_call model = j->device ? ranks_device_traffic(&c) : parallel_traffic(&c);
     const bool queries = j->move ? strcmp(j->move, "queries") == 0 : traffic_moves_queries(&model);
     transport_part part[CLI_MOST_RANKS];
@@ -362,21 +375,22 @@ static char *report;
 
 static void write_report(const job *j, int ranks, FILE *out)
 {
-    double model[2][TRAFFIC_N_KINDS], pairs = 0, seen = 0, most = 0, sent = 0;
+    double model[2][TRAFFIC_N_KINDS], pairs = 0, seen = 0, most = 0, sent = 0, open = 0, blocks = 0;
     fprintf(out, "%d ranks, %s travel%s: a row each, with ms and bytes by kind\n\n%4s%9s%9s%10s%10s", ranks,
             j->queries ? "queries" : "keys",
             j->queries && j->call->gradients ? ", and keys for the gradients" : "", "rank", "queries",
             "blocks", "worked", "waited");
-    for (int kind = 0; kind < TRAFFIC_OTHER; kind++)
+    for (int kind = 0; kind < TRAFFIC_WEIGHTS; kind++)
         fprintf(out, "  %13s", traffic_name((traffic_kind)kind));
     for (int r = 0; r < ranks; r++) {
         const account *a = &j->all[r];
         fprintf(out, "\n%4d%9.0f%9.0f%10.2f%10.2f", r, a->rows, a->blocks, a->worked, a->waited);
-        for (int kind = 0; kind < TRAFFIC_OTHER; kind++) {
+        for (int kind = 0; kind < TRAFFIC_WEIGHTS; kind++) {
             fprintf(out, "  %13.0f", a->sent[kind]);
             sent += a->sent[kind];
         }
         pairs += a->pairs;
+        open += (double)a->screening.settled, blocks += (double)a->screening.blocks;
         seen += a->seen;
         most = a->seen > most ? a->seen : most;
     }
@@ -393,6 +407,8 @@ static void write_report(const job *j, int ranks, FILE *out)
             "\n\nsent %.0f bytes, by the model %.0f; keys that the fullest rank's queries see: %.3f of the "
             "mean\n",
             sent, expected, seen > 0 ? most * ranks / seen : 1);
+    if (blocks > 0)
+        fprintf(out, "owners scored %.0f of %.0f blocks in full, by bounds for all\n", open, blocks);
 }
 
 void cli_print_ranks(void)
@@ -422,7 +438,7 @@ int cli_run_ranks(const char *command, cli_plan *plan, const cli_ranks *r, const
         bad = 2;
     bad = cli_agree(bad);
     if (!bad && world)
-        bad = check_same_call(command, world, r, call);
+        bad = check_same_call(command, world, r, call, &plan->ops);
     if (bad) {
         free(all);
         return bad;

@@ -16,8 +16,10 @@ typedef struct cli_ranks {
 
 #define CLI_MOST_RANKS 256
 /* clang-format off */
+#define CLI_OPT_ONLY_RANKS(r) \
+    {"--ranks", CLI_INT, &(r).n, 1, CLI_MOST_RANKS, "N ranks, threads that share the work as machines would; under mpirun its processes"}
 #define CLI_OPT_RANKS(r) \
-    {"--ranks", CLI_INT, &(r).n, 1, CLI_MOST_RANKS, "N ranks, threads that share the keys as machines would; under mpirun its processes"}, \
+    CLI_OPT_ONLY_RANKS(r), \
     {"--move", CLI_TEXT, &(r).move, 0, 0, "WHAT goes to other ranks, queries or keys (default: the cheaper, by the model)"}
 /* clang-format on */
 
@@ -50,6 +52,7 @@ typedef struct cli_dealt {
     const msa_shape *s; /**< with lengths */
     deal_source keys;
     bool dense;
+    bool screens;        /**< owners screen by 8-bit index keys; the ids are the same */
     const float *q, *qi; /**< qi NULL: there is no index */
     int32_t *ids;        /**< [Hkv,T,k] */
     float *o, *lse;

@@ -40,8 +40,28 @@ void cli_start_threads(void)
     {
     }
 }
+
+int cli_threads(void)
+{
+    return omp_get_max_threads();
+}
+
+void cli_set_threads(int n)
+{
+    omp_set_num_threads(n > 1 ? n : 1);
+}
 #else
 void cli_start_threads(void)
 {
+}
+
+int cli_threads(void)
+{
+    return 1;
+}
+
+void cli_set_threads(int n)
+{
+    (void)n;
 }
 #endif

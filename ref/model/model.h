@@ -77,6 +77,10 @@ typedef struct model_run model_run;
 /** Room for a pass over `n_seqs` sequences of `length` tokens each (a multiple of nothing in particular),
  *  with attention through `ops`. `train` adds the room for gradients. NULL if memory runs out. */
 model_run *model_run_new(const model *m, const msa_ops *ops, int n_seqs, int length, bool train);
+/** The same with `ops` as they are, for tokens at positions `at` [n_seqs*length] of sequences that the entries of the table
+ *  know (parallel/context.h). NULL: those of the shape. The array must outlive the run. */
+model_run *model_run_at(const model *m, const msa_ops *ops, int n_seqs, int length, const int32_t *at,
+                        bool train);
 void model_run_free(model_run *r);
 
 /** Forward over tokens [n_seqs*length]; logits and everything below stay in the run. */
@@ -88,8 +92,9 @@ double model_loss(const model_run *r, const uint8_t *targets, float *nats);
 void model_backward(const model *m, model_run *r, msa_attention mode, const uint8_t *tokens,
                     const uint8_t *targets, double lambda, double *kl);
 /** Only the targets whose `scored` [n_seqs*length] is not 0 count, in loss and gradient; NULL: all, as at
- * first. The array must outlive its use. */
-void model_run_score(model_run *r, const int *scored);
+ * first. The array must outlive its use. @param n what loss and gradient are divided by, where other ranks have the rest of
+ * the batch; 0: the number of targets that count */
+void model_run_score(model_run *r, const int *scored, int64_t n);
 float *model_run_grads(model_run *r);              /**< [n_params], zeroed by model_backward first */
 const float *model_run_logits(const model_run *r); /**< [n_seqs*length, 256] */
 /** The shape and the captured tensors (q, k, v, qi, ki, ids, o, lse...) of one layer. */

@@ -5,11 +5,11 @@
 #include "internal.h"
 
 struct model_run {
-    const msa_ops *ops; /* the caller's, or own */
-    msa_ops own;
+    msa_ops ops;
     int n_seqs, length;
     int64_t n;         /* tokens */
     const int *scored; /* which targets count; NULL: all */
+    int64_t n_scored;  /* of the whole batch, of which this is a part; 0: of this */
     int32_t *cu;
     msa_shape shape;
     block_state *block; /* [n_layers] */
@@ -33,7 +33,7 @@ static size_t place(const model *m, model_run *r, bool train, void *memory)
     r->x = arena_take(&a, n * d, sizeof(float));
     r->normed = arena_take(&a, n * d, sizeof(float));
     r->logits = arena_take(&a, n * MODEL_VOCAB, sizeof(float));
-    r->work = arena_take(&a, 1, msa_layer_workspace(r->ops, &r->shape, &lc));
+    r->work = arena_take(&a, 1, msa_layer_workspace(&r->ops, &r->shape, &lc));
     if (!train)
         return arena_bytes(&a);
     r->dlogits = arena_take(&a, n * MODEL_VOCAB, sizeof(float));
@@ -49,14 +49,15 @@ static size_t place(const model *m, model_run *r, bool train, void *memory)
     return arena_bytes(&a);
 }
 
-model_run *model_run_new(const model *m, const msa_ops *ops, int n_seqs, int length, bool train)
+model_run *model_run_at(const model *m, const msa_ops *ops, int n_seqs, int length, const int32_t *at,
+                        bool train)
 {
     if ((int64_t)n_seqs * length > INT32_MAX)
         return NULL;
     model_run *r = calloc(1, sizeof *r);
     if (!r)
         return NULL;
-    r->ops = variant_ops(&m->config, ops, &r->own);
+    r->ops = *ops;
     r->n_seqs = n_seqs;
     r->length = length;
     r->n = (int64_t)n_seqs * length;
@@ -82,7 +83,15 @@ model_run *model_run_new(const model *m, const msa_ops *ops, int n_seqs, int len
         return NULL;
     }
     place(m, r, train, r->memory);
+    for (int l = 0; l < m->config.n_layers; l++)
+        r->block[l].attention.at = at;
     return r;
+}
+
+model_run *model_run_new(const model *m, const msa_ops *ops, int n_seqs, int length, bool train)
+{
+    msa_ops own;
+    return model_run_at(m, variant_ops(&m->config, ops, &own), n_seqs, length, NULL, train);
 }
 
 void model_run_free(model_run *r)
@@ -108,10 +117,10 @@ void model_forward(const model *m, model_run *r, msa_attention mode, const uint8
         memcpy(r->block[0].x + (size_t)i * d, m->params + tokens[i] * d, d * sizeof(float));
     for (int l = 0; l < c->n_layers; l++) {
         float *out = l + 1 < c->n_layers ? r->block[l + 1].x : r->x;
-        block_forward(m, l, r->ops, &r->shape, effective(m, mode), &r->block[l], out, r->work);
+        block_forward(m, l, &r->ops, &r->shape, effective(m, mode), &r->block[l], out, r->work);
     }
     must(msa_rmsnorm(r->n, c->d_model, c->eps, r->x, final_norm(m, m->params), r->normed));
-    r->ops->gemm(false, false, r->n, MODEL_VOCAB, c->d_model, r->normed, head(m, m->params), 0, r->logits);
+    r->ops.gemm(false, false, r->n, MODEL_VOCAB, c->d_model, r->normed, head(m, m->params), 0, r->logits);
 }
 
 /* Natural-log loss of one row; with `grad`, also (softmax - onehot) * share. */
@@ -130,9 +139,10 @@ static double cross_entropy(const float *logits, uint8_t target, float share, fl
     return log((double)sum) - (double)(logits[target] - max);
 }
 
-void model_run_score(model_run *r, const int *scored)
+void model_run_score(model_run *r, const int *scored, int64_t n)
 {
     r->scored = scored;
+    r->n_scored = n;
 }
 
 static bool counts(const model_run *r, int64_t i)
@@ -142,8 +152,8 @@ static bool counts(const model_run *r, int64_t i)
 
 static int64_t n_counted(const model_run *r)
 {
-    int64_t n = 0;
-    for (int64_t i = 0; i < r->n; i++)
+    int64_t n = r->n_scored;
+    for (int64_t i = 0; !r->n_scored && i < r->n; i++)
         n += counts(r, i);
     return n;
 }
@@ -171,12 +181,12 @@ void model_backward(const model *m, model_run *r, msa_attention mode, const uint
     for (int64_t i = 0; i < n; i++)
         cross_entropy(r->logits + i * MODEL_VOCAB, targets[i], counts(r, i) ? share : 0,
                       r->dlogits + i * MODEL_VOCAB);
-    r->ops->gemm(true, false, d, MODEL_VOCAB, n, r->normed, r->dlogits, 1, head(m, r->grads));
-    r->ops->gemm(false, true, n, d, MODEL_VOCAB, r->dlogits, head(m, m->params), 0, r->dx);
+    r->ops.gemm(true, false, d, MODEL_VOCAB, n, r->normed, r->dlogits, 1, head(m, r->grads));
+    r->ops.gemm(false, true, n, d, MODEL_VOCAB, r->dlogits, head(m, m->params), 0, r->dx);
     must(msa_rmsnorm_backward(n, c->d_model, c->eps, r->x, final_norm(m, m->params), r->dx, r->dx,
                               final_norm(m, r->grads), r->scratch.channel));
     for (int l = c->n_layers - 1; l >= 0; l--)
-        block_backward(m, l, r->ops, &r->shape, effective(m, mode), &r->block[l], lambda, r->dx, &kl[l],
+        block_backward(m, l, &r->ops, &r->shape, effective(m, mode), &r->block[l], lambda, r->dx, &kl[l],
                        &r->scratch);
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < d; j++)

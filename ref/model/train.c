@@ -8,6 +8,7 @@
 
 #include "../random.h"
 #include "internal.h"
+#include "share.h"
 #include "task.h"
 
 struct trainer {
@@ -18,6 +19,7 @@ struct trainer {
     int64_t step;
     train_curve curve;
     float *moment1, *moment2;
+    train_share share; /* with config.ranks */
     model_run *run;
     uint8_t *tokens, *targets;
     int *distance; /* of the task: which targets count */
@@ -60,6 +62,7 @@ void trainer_free(trainer *t)
         return;
     model_free(&t->m);
     model_run_free(t->run);
+    share_free(&t->share);
     free(t->moment1);
     free(t->moment2);
     free(t->tokens);
@@ -67,6 +70,14 @@ void trainer_free(trainer *t)
     free(t->distance);
     free(t->kl);
     free(t);
+}
+
+static model_run *new_run(trainer *t, const msa_ops *ops)
+{
+    const train_config *c = &t->config;
+    if (c->ranks)
+        return share_new(&t->share, &t->m, c, ops) ? share_run(&t->share) : NULL;
+    return model_run_new(&t->m, ops, (int)c->batch, t->m.config.context, true);
 }
 
 trainer *trainer_new(const model_config *c, const train_config *config, const train_text *text,
@@ -82,6 +93,8 @@ trainer *trainer_new(const model_config *c, const train_config *config, const tr
                  c->context + c->context / 19 + 1, c->context, text->n);
         return NULL;
     }
+    if (config->ranks && !share_check(c, config, err))
+        return NULL;
     trainer *t = calloc(1, sizeof *t);
     if (!t) {
         snprintf(err, IO_ERR, "no memory for a training run");
@@ -95,8 +108,7 @@ trainer *trainer_new(const model_config *c, const train_config *config, const tr
         return NULL;
     }
     const size_t n = (size_t)config->batch * (size_t)c->context;
-    t->run =
-        model_run_new(&t->m, ops, (int)config->batch, c->context, true); /* first: it asks for the most */
+    t->run = new_run(t, ops); /* first: it asks for the most */
     if (t->run) {
         t->moment1 = calloc(t->m.n_params, sizeof *t->moment1);
         t->moment2 = calloc(t->m.n_params, sizeof *t->moment2);
@@ -113,8 +125,6 @@ trainer *trainer_new(const model_config *c, const train_config *config, const tr
         trainer_free(t);
         return NULL;
     }
-    if (!text->bytes)
-        model_run_score(t->run, t->distance);
     return t;
 }
 
@@ -253,6 +263,59 @@ trainer *trainer_resume(const char *path, const model_config *c, const train_con
     return NULL;
 }
 
+/* ---- Ranks -------------------------------------------------------------------------------------------- */
+
+uint64_t trainer_fingerprint(const trainer *t)
+{
+    checkpoint_meta meta = {.n = 0};
+    uint64_t h = t->text_hash;
+    config_to_meta(&t->m.config, &meta);
+    train_to_meta(t, &meta);
+    for (int i = 0; i < meta.n; i++)
+        for (const char *at = meta.item[i].value; *at; at++)
+            h = random_bits(h, (uint64_t)*at);
+    return random_bits(h, (uint64_t)(t->config.context_ranks));
+}
+
+/* What the first has, to everyone. */
+static bool give(const trainer *t, void *data, size_t bytes)
+{
+    transport *const world = t->config.ranks;
+    transport_part *part = calloc(2 * (size_t)world->ranks, sizeof *part);
+    for (int r = 1; part && world->rank == 0 && r < world->ranks; r++)
+        part[r] = (transport_part){data, bytes};
+    if (part && world->rank)
+        part[world->ranks] = (transport_part){data, bytes};
+    const bool ok = part && transport_exchange(world, TRAFFIC_OTHER, part, part + world->ranks);
+    free(part);
+    return ok;
+}
+
+bool trainer_join(trainer *t)
+{
+    transport *const world = t->config.ranks;
+    bool ok = give(t, &t->step, sizeof t->step);
+    for (int copy = 0; ok && copy < 3; copy++)
+        ok = give(t, copy_buffer(t, copy), t->m.n_params * sizeof(float));
+    memset(world->sent, 0, sizeof world->sent);
+    world->waited = 0;
+    return ok;
+}
+
+bool trainer_accounts(const trainer *t, double seconds, train_account *all, double expected[TRAFFIC_N_KINDS])
+{
+    transport *const world = t->config.ranks;
+    train_account mine = share_account(&t->share, seconds);
+    transport_part *part = calloc((size_t)world->ranks, sizeof *part);
+    for (int r = 0; part && world->rank == 0 && r < world->ranks; r++)
+        part[r] = (transport_part){&all[r], sizeof *all};
+    const bool ok =
+        part && transport_collect(world, TRAFFIC_OTHER, (transport_part){&mine, sizeof mine}, part);
+    memcpy(expected, t->share.model, sizeof t->share.model);
+    free(part);
+    return ok;
+}
+
 /* ---- One step ----------------------------------------------------------------------------------------- */
 
 static double learning_rate(const train_config *c, int64_t step)
@@ -279,6 +342,16 @@ static void draw_batch(trainer *t)
         memcpy(t->tokens + b * context, t->text.bytes + at, (size_t)context);
         memcpy(t->targets + b * context, t->text.bytes + at + 1, (size_t)context);
     }
+}
+
+/* How many targets of the batch count. */
+static int64_t n_scored(const trainer *t)
+{
+    const int64_t all = t->config.batch * t->m.config.context;
+    int64_t n = t->text.bytes ? all : 0;
+    for (int64_t i = 0; !t->text.bytes && i < all; i++)
+        n += t->distance[i] != 0;
+    return n;
 }
 
 static double global_norm(const float *x, size_t n)
@@ -328,11 +401,23 @@ train_step trainer_step(trainer *t)
     const msa_attention mode = t->step < c->dense_steps                     ? MSA_ATTN_DENSE
                                : t->step < c->dense_steps + c->index_warmup ? MSA_ATTN_WARMUP
                                                                             : MSA_ATTN_SPARSE;
+    const double part =
+        c->ranks ? (double)t->share.cut / c->ranks->ranks : 1; /* of the tokens that L_KL means */
     draw_batch(t);
+    model_run_score(t->run, t->text.bytes ? NULL : t->distance, n_scored(t));
+    if (c->ranks) {
+        share_take(&t->share, sizeof *t->tokens, t->tokens);
+        share_take(&t->share, sizeof *t->targets, t->targets);
+        share_take(&t->share, sizeof *t->distance, t->distance);
+    }
     model_forward(&t->m, t->run, mode, t->tokens);
     train_step done = {.loss = model_loss(t->run, t->targets, NULL) / log(2),
                        .lr = learning_rate(c, t->step)};
-    model_backward(&t->m, t->run, mode, t->tokens, t->targets, c->lambda, t->kl);
+    model_backward(&t->m, t->run, mode, t->tokens, t->targets, c->lambda * part, t->kl);
+    if (c->ranks) {
+        share_sum(&t->share, &done.loss, t->kl, model_run_grads(t->run));
+        share_count(&t->share, t->m.config.sparse ? mode : MSA_ATTN_DENSE);
+    }
     for (int l = 0; l < t->m.config.n_layers; l++)
         done.kl += t->kl[l] / t->m.config.n_layers;
     done.norm = global_norm(model_run_grads(t->run), t->m.n_params);

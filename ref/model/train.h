@@ -8,6 +8,7 @@
 #ifndef MSA_TRAIN_H
 #define MSA_TRAIN_H
 
+#include "../parallel/transport.h"
 #include "model.h"
 
 typedef struct train_config {
@@ -28,6 +29,10 @@ typedef struct train_config {
     const char *backend;   /**< who computes */
     const char *precision; /**< the type of attention's tensors */
     int64_t recall_every;  /**< how often the curve tells recall */
+    /* Not noted: a run may go on with other ranks. */
+    transport *
+        ranks; /**< who trains together, each with a trainer of its own that makes the same calls; NULL: one */
+    int64_t context_ranks; /**< that share a window; 0: the fewest with which all have as many windows */
 } train_config;
 
 train_config train_default_config(void);
@@ -41,6 +46,19 @@ typedef struct train_text {
 train_text train_split(const uint8_t *bytes, int64_t n);
 
 typedef struct trainer trainer;
+
+/** A number that stands for settings and text: one for all ranks, or they train different models. */
+uint64_t trainer_fingerprint(const trainer *t);
+/** Before the first step on ranks: everyone takes parameters, moments and step of the first. False if memory runs out. */
+bool trainer_join(trainer *t);
+/** What a rank has done since it joined. */
+typedef struct train_account {
+    double tokens, seen;          /**< of a step, and keys that they see */
+    double seconds, waited;       /**< in steps, as it is told; in exchanges, a part of it */
+    double sent[TRAFFIC_N_KINDS]; /**< bytes */
+} train_account;
+/** Those of all ranks, in `all` [ranks] of the first; and what the model says that they have sent, by kind. */
+bool trainer_accounts(const trainer *t, double seconds, train_account *all, double expected[TRAFFIC_N_KINDS]);
 
 /** What one step reports. */
 typedef struct train_step {

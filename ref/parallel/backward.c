@@ -134,7 +134,7 @@ msa_status parallel_backward(transport *t, parallel_call *c, parallel_gradients 
         status = j.dk && j.dv && j.dki ? gather_whole(t, c->keys, &w) : MSA_ERR_DEVICE;
     }
     if (status == MSA_OK)
-        status = walk_ranges(t, c, differentiate, &j);
+        status = walk_ranges(c->rows, t->rank, s, differentiate, &j);
     if (status == MSA_OK)
         status = add_up(t, &j);
     free(j.dk), free(j.dv), free(j.dki);

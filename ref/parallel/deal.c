@@ -103,6 +103,29 @@ bool deal_new_shard(deal_shard *to, int rank, int ranks, const msa_shape *s, con
 void deal_free_shard(deal_shard *shard)
 {
     free(shard->first), free(shard->page), free(shard->k), free(shard->v), free(shard->ki);
+    free(shard->ki8.codes), free(shard->ki8.scale);
+}
+
+bool deal_screen(deal_shard *shard)
+{
+    const msa_shape *s = &shard->s;
+    const int64_t own = shard->first[msa_n_seqs(s)], size = (int64_t)s->block * s->d_index;
+    double *room = malloc((size_t)s->d_index * sizeof *room);
+    float *numbers = calloc(4 * (size_t)own + 1, sizeof *numbers);
+    const msa_index8 to = {calloc((size_t)(own * size) + 1, 1), numbers, numbers + own, numbers + 2 * own,
+                           numbers + 3 * own};
+    shard->ki8 = to;
+    const bool ok = room && numbers && to.codes;
+    for (int n = 0; ok && n < msa_n_seqs(s); n++)
+        for (int64_t at = shard->first[n]; at < shard->first[n + 1]; at++)
+            if ((deal_block(shard->rank, shard->ranks, n, at - shard->first[n]) + 1) * s->block <=
+                msa_get_seq(s, n).n_kv)
+                msa_index8_block(shard->ki + shard->page[at] * size, s->block, s->d_index,
+                                 (msa_index8){to.codes + at * size, to.scale + at, to.reach + at,
+                                              to.error + at, to.least + at},
+                                 room);
+    free(room);
+    return ok;
 }
 
 /* ---- Queries -------------------------------------------------------------------------------------- */

@@ -13,6 +13,7 @@
 #define MSA_DEAL_H
 
 #include "../internal.h"
+#include "../msa_index8.h"
 
 /** A rank's keys. A block is a page, [Hkv,block,dh] of keys or values and [block,di] of index keys: the heads outside, so
  *  that a group's part of a block is a page of a call with one KV head. */
@@ -24,6 +25,7 @@ typedef struct deal_shard {
     int32_t *page; /**< [own blocks] where they lie */
     float *k, *v;  /**< [pages,Hkv,block,dh] */
     float *ki;     /**< [pages,block,di] */
+    msa_index8 ki8; /**< of own blocks, in order; codes NULL: there is none */
 } deal_shard;
 
 /** The query rows of the call, home after home. */
@@ -60,6 +62,8 @@ msa_shape deal_padded(const msa_shape *s, const msa_pages *p, int32_t *len_q);
  *  False if memory runs out; deal_free_shard() is due anyway. */
 bool deal_new_shard(deal_shard *to, int rank, int ranks, const msa_shape *s, const deal_source *from);
 void deal_free_shard(deal_shard *shard);
+/** Makes the 8-bit copy of its index keys, by which it screens. False if memory runs out. */
+bool deal_screen(deal_shard *shard);
 
 bool deal_new_rows(deal_rows *to, int ranks, const msa_shape *s);
 void deal_free_rows(deal_rows *rows);

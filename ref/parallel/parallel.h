@@ -19,13 +19,15 @@ typedef struct parallel_call {
     int32_t *ids;        /**< [rows,Hkv,k], not with `dense` */
     float *o, *lse;      /**< [rows,Hq,dh] and [rows,Hq] */
     double pairs; /**< written by parallel_pass_q(): (row, group) of others that this rank has served */
+    msa_screening screening; /**< likewise: what it had to score in full, of its blocks and all rows */
 } parallel_call;
 
 /** Queries travel: owners score their own index keys, the winners are known everywhere, owners attend to their own
- *  chosen blocks, and the home of a query merges. Of the table only dense_decode is run: a chosen block is a page.
+ *  chosen blocks, and the home of a query merges. Of the table only dense_decode is run, as a chosen block is a page, and
+ *  the product.
  *
- *  The ids are those of the reference, to the bit, for any number of ranks: scores are double, and the order is total. O
- *  and LSE are merged from partial ones that were rounded to float32, in the order of ranks: another number of ranks
+ *  The ids are those of the reference, to the bit, for any number of ranks: scores are double, and the order is total. What
+ *  bounds by float32 products, or by 8-bit keys, leave open an owner settles by such scores. O and LSE are merged from partial ones that were rounded to float32, in the order of ranks: another number of ranks
  *  may round otherwise, and one rank does not at all.
  *  @return ::MSA_ERR_DEVICE where memory runs out; the other ranks then wait: transport.end */
 msa_status parallel_pass_q(transport *t, parallel_call *c);

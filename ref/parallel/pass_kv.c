@@ -40,7 +40,7 @@ msa_status parallel_pass_kv(transport *t, parallel_call *c)
     if (status == MSA_OK)
         status = gather_whole(t, c->keys, &w);
     if (status == MSA_OK)
-        status = walk_ranges(t, c, attend_range, &(job){c, &w});
+        status = walk_ranges(c->rows, t->rank, &c->keys->s, attend_range, &(job){c, &w});
     free_whole(&w);
     return status;
 }

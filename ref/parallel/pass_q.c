@@ -270,6 +270,7 @@ msa_status parallel_pass_q(transport *t, parallel_call *c)
               .served = calloc(2 * (ranks + 1), sizeof *p.served),
               .to = malloc(2 * ranks * sizeof *p.to)};
     msa_status status = p.served && p.to ? MSA_OK : MSA_ERR_DEVICE;
+    c->screening = (msa_screening){0};
     if (status == MSA_OK) {
         p.asked = p.served + ranks + 1;
         p.from = p.to + ranks;

@@ -1,6 +1,6 @@
 /**
  * @file pass_q.h
- * @brief What the two halves of pass-Q share: select_blocks.c chooses, pass_q.c attends.
+ * @brief What the parts of pass-Q share: candidates.c scores, select_blocks.c chooses, pass_q.c attends.
  */
 #ifndef MSA_PASS_Q_H
 #define MSA_PASS_Q_H
@@ -25,6 +25,8 @@ typedef struct step {
     transport_part *to, *from;    /* [R] */
 } step;
 
+/** Step 2: p->score and p->candidate, of all rows. */
+msa_status find_candidates(const step *p);
 /** Steps 1 to 4: p->ids and the rows at home of p->c->ids. */
 msa_status select_blocks(step *p);
 

@@ -1,4 +1,4 @@
-/* Which blocks the queries of all homes choose, found by the owners of the keys: steps 1 to 4 of pass_q.c. */
+/* Which blocks the queries of all homes choose: steps 1, 3 and 4 of pass_q.c. */
 #include <stdlib.h>
 
 #include "pass_q.h"
@@ -16,43 +16,6 @@ static bool share_rows(const step *p, traffic_kind kind, const void *own, void *
     by_home(p, p->from, all, width);
     return transport_gather(p->t, kind, (transport_part){(void *)(uintptr_t)own, (size_t)p->own * width},
                             p->from);
-}
-
-/* The best blocks of this rank for one row and group, ascending, then -1. */
-static void find_candidates(const step *p, int64_t x, int r, double *m, double *best)
-{
-    const msa_shape *s = p->s;
-    const deal_shard *keys = p->c->keys;
-    const int n = p->c->rows->seq[x], others = s->topk - 1;
-    const int64_t at = (x * s->n_kv_heads + r) * others, local = p->c->rows->at[x] / s->block,
-                  blocks = deal_blocks_before(keys->rank, keys->ranks, n, local),
-                  kept = min_i64(others, blocks);
-    const request req = {msa_get_seq(s, n), keys->page + keys->first[n], s->block, n};
-    score_request(s, NULL, &req, p->qi + (x * s->n_kv_heads + r) * s->d_index, keys->ki, blocks, m);
-    top_blocks(m, blocks, kept, best, p->candidate + at);
-    for (int64_t i = 0; i < others; i++) {
-        const int32_t j = p->candidate[at + i];
-        p->score[at + i] = i < kept ? m[j] : -INFINITY;
-        p->candidate[at + i] = i < kept ? (int32_t)deal_block(keys->rank, keys->ranks, n, j) : -1;
-    }
-}
-
-static msa_status find_all_candidates(const step *p)
-{
-    const size_t blocks = (size_t)msa_n_blocks(p->s) + 1;
-    const int heads = p->s->n_kv_heads;
-    bool ok = true;
-#pragma omp parallel reduction(&& : ok)
-    {
-        double *m = malloc(2 * blocks * sizeof *m);
-        ok = m;
-#pragma omp for schedule(dynamic)
-        for (int64_t row = 0; row < p->rows * heads; row++)
-            if (m)
-                find_candidates(p, row / heads, (int)(row % heads), m, m + blocks);
-        free(m);
-    }
-    return ok ? MSA_OK : MSA_ERR_DEVICE;
 }
 
 /* The winners of one row and group, from the candidates [R][rows at home,Hkv,k-1] of all ranks. Those of a rank ascend;
@@ -135,7 +98,7 @@ msa_status select_blocks(step *p)
         !share_rows(p, TRAFFIC_INDEX_QUERIES, p->c->qi, p->qi, heads * (size_t)s->d_index * sizeof *p->qi))
         status = MSA_ERR_DEVICE;
     if (status == MSA_OK)
-        status = find_all_candidates(p);
+        status = find_candidates(p);
     if (status == MSA_OK)
         status = win(p);
     if (status == MSA_OK &&

@@ -28,6 +28,9 @@
  * The backward pass of a whole prompt moves keys as pass-KV does; each rank then has a part of the gradient of every key that
  * its rows see, and sends S (R-1) (2 Hkv dh + di) floats to the owners, which add up.
  *
+ * A step of training on R ranks, C of which share each window: both of these for every layer and each R/C-th of the windows'
+ * tokens. Then P parameters' gradients: each rank adds up an R-th of them and tells the sums, 2 P (R-1) floats.
+ *
  * Pass-Q grows with T and pass-KV with S, so that they cross at a fixed ratio T/S:
  *
  *     dense, many ranks:  T/S = 2 Hkv dh e / (Hq (2 dh e + 4)), nearly Hkv/Hq: the K and V of a token against its G times
@@ -42,7 +45,7 @@
 const char *traffic_name(traffic_kind kind)
 {
     static const char *const name[] = {"index queries", "candidates", "winners",   "queries", "partials",
-                                       "index keys",    "keys",       "gradients", "other"};
+                                       "index keys",    "keys",       "gradients", "weights", "other"};
     return name[kind];
 }
 
@@ -94,6 +97,18 @@ void traffic_backward(const traffic_call *c, double bytes[TRAFFIC_N_KINDS])
     const double width = 2.0 * c->s->n_kv_heads * c->s->d_head + (c->dense ? 0 : c->s->d_index);
     traffic_pass_kv(c, bytes);
     bytes[TRAFFIC_GRADIENTS] = c->keys * (c->ranks - 1) * width * (double)sizeof(float);
+}
+
+void traffic_step(const traffic_call *c, const traffic_training *t, double bytes[TRAFFIC_N_KINDS])
+{
+    traffic_call forward = *c;
+    double there[TRAFFIC_N_KINDS];
+    forward.dense = c->dense || !t->selects;
+    traffic_pass_kv(&forward, there);
+    traffic_backward(c, bytes);
+    for (int kind = 0; kind < TRAFFIC_N_KINDS; kind++)
+        bytes[kind] = (there[kind] + bytes[kind]) * t->layers * t->ranks / c->ranks;
+    bytes[TRAFFIC_WEIGHTS] = 2 * t->parameters * (t->ranks - 1) * (double)sizeof(float);
 }
 
 double traffic_sum(const double bytes[TRAFFIC_N_KINDS])

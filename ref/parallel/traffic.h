@@ -7,7 +7,8 @@
 
 #include "../msa.h"
 
-/** What a message carries. The transport counts by these, and the model tells each but the last. */
+/** What a message carries. The transport counts by these, and the model tells each but the last; that of one call of
+ *  attention all before ::TRAFFIC_WEIGHTS. */
 typedef enum traffic_kind {
     TRAFFIC_INDEX_QUERIES, /**< Qi, to everyone */
     TRAFFIC_CANDIDATES,    /**< the best blocks of one rank, to the home of the query */
@@ -17,6 +18,7 @@ typedef enum traffic_kind {
     TRAFFIC_INDEX_KEYS,    /**< Ki, to everyone */
     TRAFFIC_KEYS,          /**< K and V, to everyone */
     TRAFFIC_GRADIENTS,     /**< of K, V and Ki, to their owners */
+    TRAFFIC_WEIGHTS,       /**< of a model's parameters: parts to who adds them up, and sums to everyone */
     TRAFFIC_OTHER,         /**< results for who writes them down, and whether all goes well */
     TRAFFIC_N_KINDS
 } traffic_kind;
@@ -51,6 +53,15 @@ void traffic_backward(const traffic_call *c, double bytes[TRAFFIC_N_KINDS]);
 
 /** Bytes of a candidate: a block id with its score in double, by which the reference ranks, or in float32. */
 double traffic_candidate(const traffic_call *c);
+
+/** A step of training, all layers, forward and backward. */
+typedef struct traffic_training {
+    int ranks; /**< of all windows; c->ranks of them share one, and c->keys are the tokens of those they share */
+    int layers;
+    bool selects; /**< its forward pass needs index keys: no warmup */
+    double parameters;
+} traffic_training;
+void traffic_step(const traffic_call *c, const traffic_training *t, double bytes[TRAFFIC_N_KINDS]);
 
 /** The sum over all kinds. */
 double traffic_sum(const double bytes[TRAFFIC_N_KINDS]);

@@ -166,12 +166,12 @@ msa_status add_up_whole(transport *t, const deal_shard *keys, const whole *w, in
 
 /* ---- Ranges of queries ------------------------------------------------------------------------------ */
 
-msa_status walk_ranges(const transport *t, const parallel_call *c, whole_range_fn *run, void *context)
+msa_status walk_ranges(const deal_rows *rows, int home, const msa_shape *all, whole_range_fn *run,
+                       void *context)
 {
-    const deal_rows *rows = c->rows;
-    const int64_t first = rows->first[t->rank], end = rows->first[t->rank + 1];
+    const int64_t first = rows->first[home], end = rows->first[home + 1];
     for (int64_t x = first, next; x < end; x = next) {
-        msa_shape s = c->keys->s;
+        msa_shape s = *all;
         for (next = x + 1;
              next < end && rows->seq[next] == rows->seq[x] && rows->at[next] == rows->at[next - 1] + 1;)
             next++;

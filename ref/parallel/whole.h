@@ -30,9 +30,10 @@ msa_status gather_pages(transport *t, const deal_shard *keys, traffic_kind kind,
 msa_status add_up_whole(transport *t, const deal_shard *keys, const whole *w, int heads, int d,
                         const double *from, float *pages);
 
-/** Calls run(context, ...) for each range of neighbouring queries that is at home here: rows x .. x+n-1, counted from the
- *  first at home, of sequence seq, as the last queries of a shape. */
+/** Calls run(context, ...) for each range of neighbouring queries that is at `home`: rows x .. x+n-1, counted from the
+ *  first there, of sequence seq, as the last queries of a shape. `all` is that of the whole call. */
 typedef msa_status whole_range_fn(void *context, const msa_shape *s, int64_t x, int seq);
-msa_status walk_ranges(const transport *t, const parallel_call *c, whole_range_fn *run, void *context);
+msa_status walk_ranges(const deal_rows *rows, int home, const msa_shape *all, whole_range_fn *run,
+                       void *context);
 
 #endif

@@ -116,6 +116,13 @@ mutant 'ranks: the local block is whole' list_blocks test_parallel 'min_i64($s->
 mutant 'ranks: slices in order' deal_home test_parallel '$slice < $ranks ? $slice : 2 * $ranks - 1 - $slice' '$slice / 2'
 mutant 'ranks: a range has all the weight' arrays_of test_parallel '$j->g->weight * $part' '$j->g->weight'
 mutant 'ranks: heads travel once for all owners' traffic_pass_q test_parallel '$pairs * $group * $s->d_head * $c->element' '$c->rows * $s->n_heads * $s->d_head * $c->element'
+mutant 'ranks: a lower bound rules out' settle test_parallel '$w->upper[$b] < $least' '$w->lower[$b] < $least'
+mutant 'ranks: float32 never overflows' bounds_of_products test_parallel '$norm * $reach[$b] < 0x1p120' 'true'
+mutant 'ranks: L_KL of a group is divided by all' sum_losses test_train_ranks '$kl[$l] * $s->cut / $ranks' '$kl[$l] / $ranks'
+mutant 'ranks: a range has all of L_KL' run_range test_train_ranks '(double)$s->n_q / (double)here->rows.n' '1'
+mutant 'ranks: positions of a slice begin at 0' msa_layer_forward test_train_ranks 'if ($st->at)' 'if (false)'
+mutant 'ranks: the last part is the sum' sum_gradients test_train_ranks '$sum += (double)$s->parts' '$sum = (double)$s->parts'
+mutant 'ranks: targets of a part are all there are' n_counted test_train_ranks '$n = $r->n_scored' '$n = 0' '!$r->n_scored && ' ''
 
 # ---- Pictures ------------------------------------------------------------------------------------
 mutant 'panels as wide as they are high' make_raster test_maps 'fit($rows, ...); fit($columns,' 'fit($rows, ...); fit($rows,'
