@@ -268,7 +268,8 @@ static void replays(std::mt19937 &rng)
     const Text t(n_q, n_kv, rng);
     msa_shape s = sizes;
     s.n_q = n_q, s.n_kv = n_kv;
-    const int all_agree = eights * s.n_kv_heads * s.topk, limit = (int)crossing * all_agree;
+    const int all_agree = eights * s.n_kv_heads * s.topk,
+              limit = msa_tune_preset(device, MSA_TUNE_auto_crossing) * all_agree / 100;
     const int blocks[] = {all_agree, limit, limit + 1, all_agree}, times = 4;
     const Buffer instead(selection(n_kv, limit).size() * 4);
     auto results = [&](const string &kernel) {

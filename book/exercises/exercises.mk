@@ -46,11 +46,11 @@ $(EX_B)/$(1)/$(2).admitted.o: $(EX_B)/$(1)/$(2).o $(EX_B)/$(1)/stub.o $(if $(wil
 $(EX_B)/$(1)/$(2): $(EX_B)/$(1)/$(2).admitted.o $(EX_B)/$(1)/check.o $(5)
 	$(Q)$(LINK) $(LINKFLAGS) -Wl,-z,now $(6) $$^ $(APPLIBS) -o $$@
 endef
-# An exercise in C needs no kernel, and one with a kernel none of the ladder, whose entries then lie at address 0:
-# nobody is to wait for them.
+# An exercise in C needs no kernel, and one with a kernel none of the ladder or between ranks, whose entries then lie at
+# address 0: nobody is to wait for them.
 EX_APP    := $(filter-out $(SIDELESS:%=$(B)/%),$(HEADLESS_OBJ)) $(SIDELESS:%=$(B)/sideless/%)
 EX_ENGINE := $(HEADLESS_OBJ) $(LIB_OBJ) $(if $(CUDA),$(SIDE_OBJ),$(filter-out $(KERNELS:%.cu=$(B)/%.o),$(SIDE_OBJ)))
-ladder     = $(shell sed -nE 's/^(KERNEL|BEST).(\w+), (\w+),.*/-Wl,--defsym=$(1)_\2_\3=0/p' cuda/kernels.def)
+ladder     = $(shell sed -nE 's/^(KERNEL|BEST).(\w+), (\w+),.*/-Wl,--defsym=$(1)_\2_\3=0/p' cuda/kernels.def) -Wl,--defsym=$(1)_parallel=0
 EX_LADDER := $(if $(CUDA),,$(call ladder,simt))
 $(EX_B)/app.o: $(EX_APP)
 $(EX_B)/engine.o: $(EX_ENGINE)

@@ -123,7 +123,7 @@ static msa_status run(whole_keys *a)
     MSA_TRY(gather(a, TRAFFIC_INDEX_KEYS, a->c->ki, 1, s->d_index, KI));
     MSA_TRY(gather(a, TRAFFIC_KEYS, a->c->k, s->n_kv_heads, s->d_head, K));
     MSA_TRY(gather(a, TRAFFIC_KEYS, a->c->v, s->n_kv_heads, s->d_head, V));
-    return walk_ranges(a->w->t, &(parallel_call){.keys = a->c->keys, .rows = a->c->rows}, attend_range, a);
+    return walk_ranges(a->c->rows, a->w->t->rank, s, attend_range, a);
 }
 
 msa_status device_pass_kv(wire *w, device_call *c)
