@@ -111,18 +111,6 @@ static msa_arrays in_pages(msa_shape &s, int32_t (&cu)[2][3], bool small, std::m
     return a;
 }
 
-/// An 8-bit copy of the keys that lie in pages, of which some blocks are ruled out: their bounds claim to be tight.
-static msa_index8 copy_of(const msa_shape &s, int64_t pages, std::mt19937 &rng)
-{
-    msa_index8 copy = {take<int8_t>(s.n_kv * s.d_index), take<float>(pages), take<float>(pages),
-                       take<float>(pages), take<float>(pages)};
-    for (int64_t i = 0; i < s.n_kv * s.d_index; i++)
-        copy.codes[i] = (int8_t)((int)(rng() % 255) - 127);
-    for (int64_t i = 0; i < pages; i++)
-        copy.scale[i] = 0x1p-6f, copy.reach[i] = 20, copy.error[i] = 0x1p-6f, copy.least[i] = 0x1p-6f;
-    return copy;
-}
-
 /// An index kernel gives what it has to give: ids and LSE, or scores.
 static bool run(const char *name, const msa_shape &s, msa_arrays a)
 {
@@ -140,12 +128,10 @@ static bool run(const char *name, const msa_shape &s, msa_arrays a)
         a.scores = scores, a.ids = nullptr, a.index_lse = nullptr;
         status = msa_plan_run(&plan, &a, work, nullptr);
     }
-    if (status == MSA_ERR_UNSUPPORTED &&
-        a.new_k) { // not every rung stores tokens, or takes 8-bit keys or a copy
+    if (status == MSA_ERR_UNSUPPORTED && a.new_k) { // not every rung stores tokens, or takes 8-bit keys
         a.new_k = a.new_v = a.new_ki = nullptr;
         a.rejected = nullptr;
         a.pages.ki8 = nullptr;
-        a.index8 = nullptr;
         status = msa_plan_run(&plan, &a, work, nullptr);
     }
     if (status == MSA_ERR_UNSUPPORTED && a.loss) { // nor does every backward kernel do the work of kl
@@ -182,17 +168,15 @@ int main(int argc, char **argv)
                 std::string(name).rfind("backward/", 0) == 0 || std::string(name).rfind("kl/", 0) == 0;
             if (step)
                 s.n_q = 2;
-            // Steps: contiguous, in pages, 8-bit ones in pages, beside an 8-bit copy. Gradients: of a selection, with full support.
-            for (int variant = 0; variant < (step ? 4 : gradient ? 2 : 1); variant++) {
+            // Steps: contiguous, in pages, 8-bit ones in pages. Gradients: of a selection, with full support.
+            for (int variant = 0; variant < (step ? 3 : gradient ? 2 : 1); variant++) {
                 const int keys = step ? variant : 0;
                 int32_t cu[2][3];
                 msa_shape paged = s;
                 msa_engine_mode(mode % 4, mode / 4 % 3, (uint64_t)mode);
                 msa_engine_sms(keys ? 2 : 132);
                 mode++;
-                msa_arrays a = keys ? in_pages(paged, cu, keys == 2, rng) : inputs(s, rng);
-                const msa_index8 copy = keys == 3 ? copy_of(paged, a.pages.n_pages, rng) : msa_index8();
-                a.index8 = keys == 3 ? &copy : nullptr;
+                msa_arrays a = keys ? in_pages(paged, cu, keys > 1, rng) : inputs(s, rng);
                 if (gradient && variant > 0)
                     a.ids = nullptr;
                 ok = run(name, paged, a) && ok;
