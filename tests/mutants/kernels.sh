@@ -78,7 +78,7 @@ mutant 'less workspace asked for than used' workspace test_workspace 'layout(chu
 mutant 'a chunk of queries at the positions of the first' chunk_of test_gradient_kernels '$part.s.prefix = $c.s.prefix + $q0;' '$part.s.prefix = $c.s.prefix;'
 kernel 'a chunk forgets what the ones before it left' store_rows dense_backward/kv_outer '$add ? ld_global($p) : make_float2(0, 0)' 'make_float2(0, 0)'
 kernel 'dKi of the first group alone' index_keys kl/kv_outer '$r < $s.n_kv_heads; $r++' '$r < 1; $r++'
-kernel 'dKi of a hot block for one group alone' merge_index_keys kl/kv_outer '$r < $s.n_kv_heads; $r++' '$r < 1; $r++'
+mutant 'dKi of a hot block in its parts' merge_index_keys test_gradient_kernels '$r < $s.n_kv_heads; $r++' '$r < 0; $r++'
 mutant 'dKi of a hot block twice' index_keys test_gradient_kernels '!$w.items || !is_split($s, $list)' 'true'
 mutant 'a teacher of the heads that one thread has' teacher_of test_gradient_kernels 'shfl_xor($other, 1)' '$other'
 kernel 'the index LSE of the warmup without the last key' index_lse_kernel kl/deterministic 'lse_keys + $column <= $position' 'lse_keys + $column < $position'
