@@ -82,6 +82,7 @@ if has simt; then
     runs 0 "index keys screened by an 8-bit copy, on the engine" decode prefill/auto --backend simt --index-keys int8 --shape "$STEPS" --seconds 0.02
     says '^decode/split \(simt\) does not take this shape, or no 8-bit index keys'
     for kernel in decode/swapped prefill/auto; do
+        says "^$kernel \(simt\): its 8-bit copy took [0-9.e+-]+ ms to make, once and before$"
         says "^$kernel \(simt\) after timing: ok"
     done
     runs 0 "gradients" dense_backward backward/deterministic kl/kv_outer --backend simt --shape "$S" --seconds 0.01

@@ -34,8 +34,6 @@ PTX_INLINE void reset(const Lists8 &lists, int n_blocks)
         st_global(lists.totals + first, 0);
 }
 
-constexpr int code_warps = 8;
-
 /// A CTA a block.
 template <int D>
 __global__ void __launch_bounds__(32 * code_warps)
@@ -240,6 +238,7 @@ Scratch layout(const Call &c)
     w.copy.scale = carve.take<float>(s.n_blocks);
     w.copy.reach = carve.take<float>(s.n_blocks);
     w.copy.error = carve.take<float>(s.n_blocks);
+    w.copy.least = nullptr;
     w.lists.most = s.n_blocks < most_candidates ? s.n_blocks : most_candidates;
     w.lists.parts = parts;
     w.lists.rows = (int)of_chunk;

@@ -172,8 +172,10 @@ template <int D> msa_status codes_map(CUtensorMap *map, int *at, const int8_t *c
 
 /* ---- A block's keys ----------------------------------------------------------------------------------- */
 
+constexpr int code_warps = 8; ///< of a CTA that makes them for a whole prompt
+
 template <int warps> struct BlockNumbers {
-    double most[warps], reach[warps], error[warps];
+    double most[warps], reach[warps], error[warps], least[warps];
 };
 template <int warps> PTX_INLINE double most_of_warps(const double (&x)[warps])
 {
@@ -181,6 +183,22 @@ template <int warps> PTX_INLINE double most_of_warps(const double (&x)[warps])
     for (int warp = 0; warp < warps; warp++)
         most = ld_shared(&x[warp]) > most ? ld_shared(&x[warp]) : most;
     return most;
+}
+
+template <int warps> PTX_INLINE double least_of_warps(const double (&x)[warps])
+{
+    double least = infinite();
+    for (int warp = 0; warp < warps; warp++)
+        least = ld_shared(&x[warp]) < least ? ld_shared(&x[warp]) : least;
+    return least;
+}
+
+/// The smallest |y| of the row that is not 0, this lane's, or `least`. NaN is none.
+template <int D> PTX_INLINE double least_of(const double (&y)[D / 32], double least)
+{
+    for (int c = 0; c < D / 32; c++)
+        least = y[c] != 0 && fabs(y[c]) < least ? fabs(y[c]) : least;
+    return least;
 }
 
 /// The copy of a block of n keys, or of a piece of one, by a whole CTA: its codes, and its numbers in place b.
@@ -191,15 +209,22 @@ PTX_INLINE void make_codes(BlockNumbers<warps> &m, const bf16 *keys, int n, int8
 {
     const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
     int8_t *codes = to + D / 32 * lane;
-    double y[D / 32], most = 0, reach = 0, error = 0;
+    double y[D / 32], most = 0, reach = 0, error = 0, least = infinite();
     for (int row = warp; row < n; row += warps) {
         load_channels<D>(y, keys + row * D);
+        least = least_of<D>(y, least);
         rotate<D>(y);
         const double own = most_of<D>(y);
         most = own > most ? own : most;
     }
-    if (lane == 0)
+    for (int with = 1; with < 32; with *= 2) {
+        const double other = shfl_xor(least, with);
+        least = other < least ? other : least;
+    }
+    if (lane == 0) {
         st_shared(&m.most[warp], most);
+        st_shared(&m.least[warp], least);
+    }
     __syncthreads();
     most = most_of_warps(m.most);
     const bool finite = most < infinite();
@@ -221,6 +246,8 @@ PTX_INLINE void make_codes(BlockNumbers<warps> &m, const bf16 *keys, int n, int8
         st_global(copy.scale + b, scale);
         st_global(copy.reach + b, finite ? above(most_of_warps(m.reach)) : 0);
         st_global(copy.error + b, finite ? above(most_of_warps(m.error)) : -minus_infinity());
+        if (copy.least)
+            st_global(copy.least + b, (float)least_of_warps(m.least));
     }
 }
 
