@@ -82,9 +82,10 @@ if has simt; then
     runs 0 "index keys screened by an 8-bit copy, on the engine" decode prefill/auto --backend simt --index-keys int8 --shape "$STEPS" --seconds 0.02
     says '^decode/split \(simt\) does not take this shape, or no 8-bit index keys'
     for kernel in decode/swapped prefill/auto; do
-        says "^$kernel \(simt\): its 8-bit copy took [0-9.e+-]+ ms to make, once and before$"
         says "^$kernel \(simt\) after timing: ok"
     done
+    [[ $(grep -cE '^  its 8-bit copy +simt  int8 +[0-9.e+-]+ ms to make it, once and before$' "$W.out") -eq 2 ]]
+    check $? "... whose making is timed apart"
     runs 0 "gradients" dense_backward backward/deterministic kl/kv_outer --backend simt --shape "$S" --seconds 0.01
     says '^dense_backward/kv_outer \(simt\) after timing: ok'
     runs 0 "backward with the KL loss in its sweep" backward/q_outer backward/kv_outer --kl --backend simt --shape "$S" --seconds 0.01

@@ -6,7 +6,7 @@
 #ifndef MSA_SEQUENCES_CUH
 #define MSA_SEQUENCES_CUH
 
-#include "../index/copy.cuh"
+#include "../decode/copy_keys.cuh"
 #include "../kit/kernel.cuh"
 #include "../kit/padding.cuh"
 #include "../kit/product.cuh"

@@ -210,9 +210,6 @@ static msa_status time_it(const bench *b, subject *t, result *r)
     cli_progress_end();
     if (status == MSA_OK)
         status = describe(t, r);
-    if (status == MSA_OK && t->copy_ms > 0)
-        printf("%s/%s (%s): its 8-bit copy took %.4g ms to make, once and before\n",
-               msa_stage_name(t->kernel->stage), t->kernel->name, t->kernel->backend, t->copy_ms);
     return status == MSA_OK ? judge(t, "after timing", &r->verified) : status;
     /* [time_it] */
 }

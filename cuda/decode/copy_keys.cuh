@@ -1,7 +1,7 @@
 /**
- * @file copy.cuh
+ * @file copy_keys.cuh
  * @brief The 8-bit copy of all complete blocks of a prompt's index keys: msa_index8_keys() on a device. What a step of
- *        generation adds or takes back is decode/update_cache.cuh's.
+ *        generation adds or takes back is update_cache.cuh's.
  *
  * Idea: a CTA a block, or a piece of one where keys lie in pages; its warps share the rows, once for the scale and once
  * for the codes.
@@ -12,11 +12,11 @@
  * 0.6 s.
  * Waste: the second rotation, in place of 32 registers or 32 KB for what the first one found.
  */
-#ifndef MSA_INDEX_COPY_CUH
-#define MSA_INDEX_COPY_CUH
+#ifndef MSA_COPY_KEYS_CUH
+#define MSA_COPY_KEYS_CUH
 
-#include "../decode/decode.cuh"
-#include "codes.cuh"
+#include "../index/codes.cuh"
+#include "decode.cuh"
 
 namespace
 {
