@@ -11,6 +11,7 @@
 
 #include "../kit/attend.cuh"
 #include "../kit/bits.cuh"
+#include "../kit/uniform.cuh"
 
 PTX_INLINE double infinite()
 {
@@ -146,15 +147,23 @@ template <int rows, int D> PTX_INLINE void store_codes(CodeTile<rows, D> &tile, 
         st_shared((uint16_t *)&tile.x[to] + n, (uint16_t)(codes >> 16 * n));
 }
 
-/// x = A B^T of 64 and N rows of codes in tiles, issued as one group.
-template <int N, int D> PTX_INLINE void issue_codes(int32_t (&x)[N / 2], const int8_t *a, const int8_t *b)
+/// Where rows of codes begin in a tile.
+template <int D> PTX_INLINE uint64_t codes_at(const int8_t *x)
+{
+    return wgmma_descriptor(x, 16, 8 * D, code_swizzle<D>);
+}
+/// x = A B^T of 64 and N rows of codes that begin there, issued as one group. A descriptor counts 16 bytes.
+template <int N, int D> PTX_INLINE void issue_codes(int32_t (&x)[N / 2], uint64_t a, uint64_t b)
 {
     wgmma_pin(x);
     wgmma_fence();
     for (int step = 0; step < D / 32; step++)
-        wgmma_ss_int8<N>(x, wgmma_descriptor(a + 32 * step, 16, 8 * D, code_swizzle<D>),
-                         wgmma_descriptor(b + 32 * step, 16, 8 * D, code_swizzle<D>), step > 0);
+        wgmma_ss_int8<N>(x, a + 2 * (unsigned)step, b + 2 * (unsigned)step, step > 0);
     wgmma_commit();
+}
+template <int N, int D> PTX_INLINE void issue_codes(int32_t (&x)[N / 2], const int8_t *a, const int8_t *b)
+{
+    issue_codes<N, D>(x, codes_at<D>(a), codes_at<D>(b));
 }
 
 /// Codes of n keys, of which a copy takes those of `box_rows`. The array may start inside the 128 bytes that a map needs:

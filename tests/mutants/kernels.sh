@@ -100,7 +100,7 @@ mutant 'a tile that comes while the one before is multiplied' settle test_screen
 kernel 'one warp too few gives a stage back' walk_union sparse/union '.any ? 8 : 4' '.any ? 7 : 3'
 kernel 'a stage given back while it is multiplied' consume sparse/kv_outer 'issue_scores<$N>($x, $m.q[$stage], $m.k); wgmma_wait<0>();' 'issue_scores<$N>($x, $m.q[$stage], $m.k);'
 kernel 'a slice read before it has come' q_outer sparse/q_outer 'cp_async_wait<0>(); __syncwarp(); if (...) $fetch(...); auto' '__syncwarp(); if (...) $fetch(...); auto'
-kernel 'half a list has no worst' insert index/fused 'id_of($other < $worst ? $other : $worst)' 'id_of($worst)'
+kernel 'half a list has no worst' insert index/fused 'shfl_xor($worst, 1) < $worst ? none : ' ''
 kernel 'the combination does not wait' combine sparse/kv_outer 'grid_wait();' ''
 mutant 'tickets of the last step' clear_tickets test_decode 'st_global($tickets + $c, 0u);' ';'
 mutant 'selection does not wait' attend test_decode '__syncthreads(); grid_wait(); if (' '__syncthreads(); if ('
