@@ -84,6 +84,8 @@ if has simt; then
     for kernel in decode/swapped prefill/auto; do
         says "^$kernel \(simt\) after timing: ok"
     done
+    [[ $(grep -cE '^  its 8-bit copy +simt  int8 +[0-9.e+-]+ ms to make it, once and before$' "$W.out") -eq 2 ]]
+    check $? "... whose making is timed apart"
     runs 0 "gradients" dense_backward backward/deterministic kl/kv_outer --backend simt --shape "$S" --seconds 0.01
     says '^dense_backward/kv_outer \(simt\) after timing: ok'
     runs 0 "backward with the KL loss in its sweep" backward/q_outer backward/kv_outer --kl --backend simt --shape "$S" --seconds 0.01

@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "../cuda/host/msa_cuda.h"
+#include "../ref/judge/copy8.h"
+#include "../ref/judge/paging.h"
 #include "../ref/table/table.h"
 #include "support/check.h"
 #include "support/index_keys.h"
@@ -133,6 +135,108 @@ static void codes(void)
             check_release(NULL);
         }
     check_end(&c);
+}
+
+/* ---- The copy of a prompt ------------------------------------------------------------------------------------------ */
+
+// Room that holds what nobody may touch.
+static msa_index8 spoiled_room(const msa_shape *s, const msa_pages *p)
+{
+    msa_index8 copy = copy8_room(s, p);
+    memset(copy.codes, 0x55, (size_t)copy8_codes(s, p));
+    memset(copy.scale, 0x55, 4 * (size_t)copy8_numbers(s, p) * sizeof *copy.scale);
+    return copy;
+}
+
+// The engine's copy against the reference's, of keys of this kind; those of a paged call fill all pages.
+static void same_as_reference(check_case *c, const msa_shape *s, const msa_pages *p, kind keys, uint64_t seed)
+{
+    const int64_t n = copy8_codes(s, p);
+    float *k = check_floats(n);
+    uint16_t *ki = aligned(2 * n);
+    inputs_rng rng = {seed};
+    fill(keys, k, n / s->d_index, s->d_index, s->block, &rng);
+    round_all(k, ki, n);
+    msa_index8 right = spoiled_room(s, p), found = spoiled_room(s, p);
+    int32_t status = MSA_OK;
+    msa_arrays a = {.ki = ki, .index8 = &found, .len_kv = s->len_kv, .status = &status};
+    if (p)
+        a.pages = *p;
+    check_true(c, msa_index8_keys(s, p, k, NULL, &right, check_doubles(s->d_index)) == MSA_OK,
+               "the reference makes it");
+    const msa_status made = msa_index8_make(msa_engine(), s, &a, NULL);
+    check_true(c, made == MSA_OK && status == MSA_OK, "%s: %s", msa_strerror(made), msa_engine()->trouble());
+    check_true(c, copy8_same(s, p, &right, &found),
+               "%s keys, di %d, block %d, page %d: the same copy, and no more", kind_name[keys], s->d_index,
+               s->block, p ? p->page : 0);
+    copy8_free(&right);
+    copy8_free(&found);
+    check_release(NULL);
+}
+
+static void prompts(void)
+{
+    static const int32_t queries[] = {0, 1, 2, 3},
+                         few[] = {1, 64, 155}; // lengths, two of them less than the room
+    check_case c = check_begin("a prompt's copy, made on the device, is the reference's");
+    for (int n = 0; n < N_SHAPES; n++) {
+        msa_shape s = shapes[n];
+        for (int k = n % 5; k < N_KINDS; k += 5)
+            set_mode(k + n),
+                same_as_reference(&c, &s, NULL, (kind)k, check_seed((uint64_t)(1100 + 20 * n + k)));
+        s.n_q = 3, s.cu_q = queries, s.len_kv = few;
+        if (s.cu_kv)
+            same_as_reference(&c, &s, NULL, NORMAL, check_seed(1300));
+    }
+    check_end(&c);
+}
+
+static void prompts_in_pages(void)
+{
+    static const int32_t queries[] = {0, 2, 4, 6}, keys[] = {0, 41, 175, 330};
+    check_case c = check_begin("the same of keys in pages: half a block, a block, two");
+    for (int n = 0; n < 12; n++) {
+        const int block = n % 2 ? 64 : 32, page[] = {block / 2, block, 2 * block};
+        const msa_shape s = {6, 330, 4, 2, 4, n / 6 ? 128 : 64, block, 3, 3, queries, keys, NULL, NULL};
+        paging g;
+        set_mode(n);
+        check_true(&c, paging_layout(&g, &s, page[n / 2 % 3], n % 3, check_seed((uint64_t)(1400 + n))),
+                   "pages");
+        same_as_reference(&c, &g.s, &g.p, n % 4 ? (kind)(n % N_KINDS) : NORMAL,
+                          check_seed((uint64_t)(1500 + n)));
+        paging_free(&g);
+    }
+    check_end(&c);
+}
+
+static void refusals(void)
+{
+    check_case c = check_begin("what a prompt's copy cannot be made of is refused");
+    msa_shape s = shapes[0], other = shapes[0];
+    const problem p = pose(&s, NORMAL, NORMAL, 1);
+    const int32_t lens[] = {60}, table[] = {0, 1};
+    const msa_device *engine = msa_engine();
+    msa_arrays a = {.ki = p.ki, .index8 = &p.copy};
+    check_true(&c, msa_index8_make(NULL, &s, &a, NULL) == MSA_ERR_DEVICE, "no device");
+    check_true(&c, msa_index8_make(engine, NULL, &a, NULL) == MSA_ERR_NULL, "no shape");
+    check_true(&c, msa_index8_make(engine, &s, NULL, NULL) == MSA_ERR_NULL, "no arrays");
+    other.d_index = 32;
+    check_true(&c, msa_index8_make(engine, &other, &a, NULL) == MSA_ERR_UNSUPPORTED, "di 32");
+    other = s, other.block = 0;
+    check_true(&c, msa_index8_make(engine, &other, &a, NULL) != MSA_OK, "no blocks");
+    other = s, other.len_kv = lens;
+    check_true(&c, msa_index8_make(engine, &other, &a, NULL) == MSA_ERR_NULL, "lengths of the shape alone");
+    a.pages = (msa_pages){.n_pages = 2, .table = table};
+    check_true(&c, msa_index8_make(engine, &s, &a, NULL) == MSA_ERR_NULL, "pages without lengths");
+    a.pages = (msa_pages){.n_pages = 2, .table = table, .lens = lens, .page = 24};
+    check_true(&c, msa_index8_make(engine, &s, &a, NULL) == MSA_ERR_UNSUPPORTED, "pages of 24 tokens");
+    a = (msa_arrays){.ki = p.ki};
+    check_true(&c, msa_index8_make(engine, &s, &a, NULL) == MSA_ERR_NULL, "nowhere to put it");
+    const msa_index8 incomplete = {p.copy.codes, p.copy.scale, NULL, p.copy.error, NULL};
+    a.index8 = &incomplete;
+    check_true(&c, msa_index8_make(engine, &s, &a, NULL) == MSA_ERR_NULL, "no place for its reach");
+    check_end(&c);
+    check_release(NULL);
 }
 
 /* ---- Maxima -------------------------------------------------------------------------------------------------------------- */
@@ -377,6 +481,9 @@ int main(int argc, char **argv)
     from_the_host();
     layers();
     codes();
+    prompts();
+    prompts_in_pages();
+    refusals();
     maxima();
     ids();
     long_lists();

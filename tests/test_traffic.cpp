@@ -427,6 +427,27 @@ static void judge_screened(const msa_shape &s, std::mt19937 &rng)
     exactly("screened, settled", c.tensor_fma, 128 * tiles * n * di);
 }
 
+/// The copy of a prompt: its complete blocks' keys twice, codes, and four numbers a block.
+static void judge_copy(const msa_shape &s, std::mt19937 &rng)
+{
+    vector<uint16_t> ki = draw((size_t)(s.n_kv * s.d_index), rng);
+    vector<int8_t> codes((size_t)(s.n_kv * s.d_index) + 128);
+    vector<float> numbers((size_t)(4 * msa_n_blocks(&s)));
+    float *of = numbers.data();
+    const msa_index8 copy = {aligned(codes), of, of + msa_n_blocks(&s), of + 2 * msa_n_blocks(&s),
+                             of + 3 * msa_n_blocks(&s)};
+    msa_arrays a = {};
+    a.ki = aligned(ki), a.index8 = &copy;
+    const msa_status status = msa_index8_make(msa_engine(), &s, &a, nullptr);
+    const double blocks = (double)(s.n_kv / s.block), elements = blocks * s.block * s.d_index;
+    const simt::Counters &c = simt::counters;
+    tap(status == MSA_OK && (double)c.load_bytes == 4 * elements &&
+            (double)c.store_bytes == elements + 16 * blocks,
+        "copy of %lld keys, di=%d block=%d: %llu bytes read, %.0f by the design, %llu written, %.0f",
+        (long long)s.n_kv, s.d_index, s.block, (unsigned long long)c.load_bytes, 4 * elements,
+        (unsigned long long)c.store_bytes, elements + 16 * blocks);
+}
+
 /* ---- Steps of generation ------------------------------------------------------------------------------- */
 
 /// A batch of requests of t queries each, with as many pages as their table has entries.
@@ -692,6 +713,8 @@ int main()
     judge_screened({300, 400, 8, 2, 64, 64, 32, 4, 1, nullptr, nullptr, nullptr, nullptr}, rng);
     judge_screened({96, 1500, 64, 4, 128, 128, 128, 5, 1, nullptr, nullptr, nullptr, nullptr}, rng);
     judge_screened({40, 3000, 4, 2, 64, 64, 32, 4, 1, nullptr, nullptr, nullptr, nullptr}, rng);
+    judge_copy({1, 1000, 4, 2, 64, 128, 128, 4, 1, nullptr, nullptr, nullptr, nullptr}, rng);
+    judge_copy({1, 333, 4, 2, 64, 64, 32, 4, 1, nullptr, nullptr, nullptr, nullptr}, rng);
     const int limit = 8 * 4 * tuned(MSA_TUNE_auto_crossing) / 100; // k = 4, as in judge_choice()
     judge_choice(limit, rng);
     judge_choice(limit + 1, rng);

@@ -82,8 +82,9 @@ template <int threads> PTX_INLINE void roll_back(const Store &a, int n, int j)
     if (a.copy.codes) {
         clear_row<threads>(a.copy.codes + first * a.di, a.p.piece * a.di);
         if (threadIdx.x == 0)
-            for (float *of : {a.copy.scale, a.copy.reach, a.copy.error})
-                st_global(of + g, 0.0f);
+            for (float *of : {a.copy.scale, a.copy.reach, a.copy.error, a.copy.least})
+                if (of)
+                    st_global(of + g, 0.0f);
     }
 }
 

@@ -23,7 +23,7 @@ typedef struct port {
     size_t at;    /* offset on the device */
 } port;
 
-#define MAX_PORTS (ARRAY_N + 15) /* and of pages, lengths, loss, 8-bit copy, screening, workspace */
+#define MAX_PORTS (ARRAY_N + 16) /* and of pages, lengths, loss, 8-bit copy, screening, workspace */
 #define ALIGN 128
 #define FENCE 256
 
@@ -86,7 +86,8 @@ static bool fence_holds(const msa_device *device, const port *p, const unsigned 
     return true;
 }
 
-/* Sends what the kernel reads, runs it, fetches what it writes, and looks at the fences. */
+/* Sends what is read, runs the kernel, or without one makes an 8-bit copy, fetches what is written, and looks at the
+ * fences. */
 static msa_status call_with_buffers(const msa_device *device, const msa_plan *plan, call *c,
                                     unsigned char *base)
 {
@@ -101,7 +102,8 @@ static msa_status call_with_buffers(const msa_device *device, const msa_plan *pl
             status = send(device, p, base);
     }
     if (status == MSA_OK)
-        status = msa_plan_run(plan, &c->arrays, work, NULL);
+        status = plan ? msa_plan_run(plan, &c->arrays, work, NULL)
+                      : msa_index8_make(device, c->s, &c->arrays, NULL);
     if (status == MSA_OK && c->arrays.status)
         status = device->download(&c->status, c->arrays.status, sizeof c->status);
     status = status == MSA_OK ? (msa_status)c->status : status;
@@ -150,19 +152,27 @@ static void add_pages(call *c, const msa_pages *p)
     }
 }
 
-/* What a kernel that screens reads beside its keys, and what it did. */
-static void add_screening(call *c, const msa_arrays *given)
+/* An 8-bit copy, to read or, if it is `made`, to write what is in it then. */
+static void add_copy(call *c, const msa_index8 *copy, bool made)
 {
     const msa_pages *p = c->pages;
     const int64_t n = p ? p->n_pages * pieces_of_page(c->s, p) : msa_n_seqs(c->s) * msa_n_blocks(c->s);
-    const msa_index8 *copy = given->index8;
-    if (copy) {
-        c->arrays.index8 = &c->copy;
-        add(c, "8-bit copy", BYTES, array_count(c->s, p, ARRAY_KI), copy->codes, NULL, &c->copy.codes);
-        add(c, "its scales", WORDS, n, copy->scale, NULL, &c->copy.scale);
-        add(c, "its reach", WORDS, n, copy->reach, NULL, &c->copy.reach);
-        add(c, "its error", WORDS, n, copy->error, NULL, &c->copy.error);
-    }
+    c->arrays.index8 = &c->copy;
+#define PART(name, type, n, part) add(c, name, type, n, copy->part, made ? copy->part : NULL, &c->copy.part)
+    PART("8-bit copy", BYTES, array_count(c->s, p, ARRAY_KI), codes);
+    PART("its scales", WORDS, n, scale);
+    PART("its reach", WORDS, n, reach);
+    PART("its error", WORDS, n, error);
+    if (made)
+        PART("its least", WORDS, n, least);
+#undef PART
+}
+
+/* What a kernel that screens reads beside its keys, and what it did. */
+static void add_screening(call *c, const msa_arrays *given)
+{
+    if (given->index8)
+        add_copy(c, given->index8, false);
     add(c, "screening", WORDS, sizeof *given->screening / 4, NULL, given->screening, &c->arrays.screening);
 }
 
@@ -205,6 +215,30 @@ static msa_status check(msa_stage stage, const msa_shape *s, const msa_arrays *a
 }
 
 /* Makes room on the device for all that the call takes, and calls the kernel there. */
+static msa_status call_there(const msa_device *device, const msa_plan *plan, call *c)
+{
+    const size_t bytes = lay_out(c);
+    unsigned char *base = device->alloc(bytes);
+    if (!base)
+        return MSA_ERR_DEVICE;
+    device->fill(base, 0xff, bytes);
+    const msa_status called = call_with_buffers(device, plan, c, base);
+    device->free(base);
+    return called;
+}
+
+msa_status host_index8(const msa_device *device, const msa_shape *s, const msa_pages *p, const float *ki,
+                       const msa_index8 *copy)
+{
+    call c = {.s = s};
+    if (p)
+        add_pages(&c, p);
+    add(&c, "ki", BF16, array_count(s, p, ARRAY_KI), ki, NULL, &c.arrays.ki);
+    add_copy(&c, copy, true);
+    add_lengths(&c);
+    return call_there(device, NULL, &c);
+}
+
 static msa_status call_kernel(const msa_device *device, msa_stage stage, const char *kernel,
                               const msa_shape *s, const msa_arrays *given)
 {
@@ -218,14 +252,7 @@ static msa_status call_kernel(const msa_device *device, msa_stage stage, const c
     add_arrays(&c, stage, given);
     add_lengths(&c);
     add(&c, "workspace", WORDS, (int64_t)(plan.workspace + 3) / 4, NULL, &c, NULL);
-    const size_t bytes = lay_out(&c);
-    unsigned char *base = device->alloc(bytes);
-    if (!base)
-        return MSA_ERR_DEVICE;
-    device->fill(base, 0xff, bytes);
-    const msa_status called = call_with_buffers(device, &plan, &c, base);
-    device->free(base);
-    return called;
+    return call_there(device, &plan, &c);
 }
 
 /* ---- What a kernel takes otherwise than its stage is given -------------------------------------------- */

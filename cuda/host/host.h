@@ -16,4 +16,9 @@
  *  ::MSA_ERR_DEVICE. */
 const msa_kernel *host_kernels(const char *device);
 
+/** msa_index8_make() of keys that lie here, for a copy here: what is in it goes along, and comes back where no complete
+ *  block is. */
+msa_status host_index8(const msa_device *device, const msa_shape *s, const msa_pages *p, const float *ki,
+                       const msa_index8 *copy);
+
 #endif

@@ -80,6 +80,7 @@ typedef struct msa_device {
     msa_status (*run)(const struct msa_entry *entry, const msa_shape *s, msa_dtype out, const msa_arrays *a,
                       void *work, void *stream);
     size_t (*workspace)(const struct msa_entry *entry, const msa_shape *s, msa_dtype out);
+    msa_status (*index8)(const msa_shape *s, const msa_arrays *a, void *stream); /**< msa_index8_make() */
     /* For benchmarks; the first three take their turn in the stream, or in the default one. */
     msa_status (*mark)(int i, void *stream); /**< remembers when the work before it is done */
     msa_status (*copy)(void *to, const void *from, size_t bytes); /**< from device to device */
@@ -148,6 +149,19 @@ bool msa_takes_scores_by_block(const char *kernel);
 /** Enqueues the kernel. @param work plan->workspace bytes on the device, 128-byte aligned
  *  @param stream a cudaStream_t, NULL for the default one; ignored by the engine */
 msa_status msa_plan_run(const msa_plan *plan, const msa_arrays *arrays, void *work, void *stream);
+
+/** Enqueues the making of an 8-bit copy of all complete blocks of index keys: msa_index8_keys() for a prompt whose keys
+ *  are on a device. A step of decode keeps such a copy up to date; prefill, index/screened and decode/swapped screen by
+ *  it. What is no complete block's is left alone. Of a prompt that comes in chunks the blocks that a chunk completes can
+ *  be made alone: a shape of these keys, and addresses that start at their first.
+ *  @param s      d_index 64 or 128, at most 65535 sequences; of its queries only that keys in pages have some
+ *  @param arrays `ki` and where the copy goes, `index8`, both on the device; `len_kv` where the shape has it, and for
+ *                keys in pages `pages` and `status`. Codes, scales and `least`, which may be NULL, are those of
+ *                msa_index8_keys(), bit for bit; `reach` and `error` add squares in another order before they are
+ *                rounded up, and may be the next float
+ *  @return ::MSA_OK; ::MSA_ERR_NULL; what msa_check_shape() finds; ::MSA_ERR_UNSUPPORTED; ::MSA_ERR_DEVICE */
+msa_status msa_index8_make(const msa_device *device, const msa_shape *s, const msa_arrays *arrays,
+                           void *stream);
 
 #ifdef __cplusplus
 }

@@ -163,6 +163,28 @@ msa_status msa_plan_run(const msa_plan *plan, const msa_arrays *arrays, void *wo
     return plan->device->run(plan->entry, &plan->shape, plan->out, arrays, work, stream);
 }
 
+static bool has_room(const msa_index8 *copy)
+{
+    return copy && copy->codes && copy->scale && copy->reach && copy->error;
+}
+
+msa_status msa_index8_make(const msa_device *device, const msa_shape *s, const msa_arrays *a, void *stream)
+{
+    if (!s || !a || !a->ki || !has_room(a->index8) || (a->pages.table && !a->pages.lens) ||
+        (s->len_kv && !a->len_kv && !a->pages.table))
+        return MSA_ERR_NULL;
+    const msa_status status = msa_check_shape(s);
+    if (status != MSA_OK)
+        return status;
+    if (!device || device->missing())
+        return MSA_ERR_DEVICE;
+    const int64_t page = a->pages.page ? a->pages.page : s->block;
+    if (!is_width(s->d_index) || s->n_kv > INT32_MAX / 2 || msa_n_seqs(s) > UINT16_MAX || page < 1 ||
+        (page % s->block && s->block % page))
+        return MSA_ERR_UNSUPPORTED;
+    return device->index8(s, a, stream);
+}
+
 /* ---- Parameters --------------------------------------------------------------------------------------- */
 
 const msa_tunable msa_tunables[MSA_N_TUNABLES] = {

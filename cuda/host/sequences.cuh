@@ -6,6 +6,7 @@
 #ifndef MSA_SEQUENCES_CUH
 #define MSA_SEQUENCES_CUH
 
+#include "../decode/copy_keys.cuh"
 #include "../kit/kernel.cuh"
 #include "../kit/padding.cuh"
 #include "../kit/product.cuh"
@@ -102,7 +103,8 @@ static Call part(const msa_shape *shape, msa_dtype out, const msa_arrays *a, int
     c.a.ki = shifted((const bf16 *)a->ki, kv * s->d_index);
     if (a->index8)
         c.a.copy = {shifted(a->index8->codes, kv * s->d_index), shifted(a->index8->scale, r * n_blocks),
-                    shifted(a->index8->reach, r * n_blocks), shifted(a->index8->error, r * n_blocks)};
+                    shifted(a->index8->reach, r * n_blocks), shifted(a->index8->error, r * n_blocks),
+                    shifted(a->index8->least, r * n_blocks)};
     c.a.screening = a->screening;
     c.a.scores = shifted((float *)a->scores, q * n_blocks);
     c.a.scores_by_block = shifted((const float *)a->scores, q);
@@ -207,6 +209,23 @@ try {
     return MSA_ERR_DEVICE;
 }
 
+/// msa_index8_make().
+static msa_status index8(const msa_shape *s, const msa_arrays *a, void *stream)
+try {
+    start();
+    const bool in_pages = a->pages.table != nullptr;
+    for (int r = 0; r < (in_pages ? 1 : msa_n_seqs(s)); r++) {
+        Call c = in_pages ? paged(s, MSA_F32, a) : part(s, MSA_F32, a, r);
+        c.pages.piece = in_pages ? c.pages.piece : s->block;
+        c.stream = (cudaStream_t)stream;
+        launch_copy_keys(c);
+    }
+    return launched();
+} catch (const std::bad_alloc &) {
+    last_trouble = "no memory";
+    return MSA_ERR_DEVICE;
+}
+
 /* ---- The device ---------------------------------------------------------------------------------------- */
 
 static msa_device make_device(const char *name)
@@ -225,6 +244,7 @@ static msa_device make_device(const char *name)
     d.entries = entries;
     d.run = run_sequences;
     d.workspace = workspace;
+    d.index8 = index8;
     d.mark = mark;
     d.copy = copy;
     d.product = product;

@@ -10,11 +10,12 @@
  * merged.
  * Floor: 2 di operations a visible key, query and group at wgmma's 4096 a clock and SM; L2: 16 bytes a clock.
  * Estimate: at M3's sizes 80 to 90 % of a large product's rate, at which 128K tokens take 11.4 ms, 1M 0.73 s. An
- * insertion, for 16 rows at once, is 56 instructions and about 165 clocks of a warp (cuda/clocks.def), so that a
- * tile's 2048 clocks of products hide 1.8 of them for each consumer, as in a prompt of 32K.
+ * insertion, for 16 rows at once, is 47 instructions and about 146 clocks of a warp (cuda/clocks.def), so that a
+ * tile's 2048 clocks of products hide 2.8 of them for each consumer, where a prompt of 32K has 1.84.
  * Waste: diagonal blocks are computed whole; a CTA's start and end, one CTA an SM; blocks of 64 or 32 keys, as
  * in 3_wgmma.
- * Dropped: lists in the order of ids, a row at a time (188 instructions and some 500 clocks for 8 rows); a sum of
+ * Dropped: lists in the order of ids, a row at a time (188 instructions and some 500 clocks for 8 rows); a shuffle of
+ * the worst score before its place is known (the branch for k > 17 keeps both from overlapping: 164 clocks); a sum of
  * every block; products under way between blocks (ptxas C7514), or issued by a branch (C7520).
  * Design notes: chapter 13.
  */

@@ -34,8 +34,6 @@ PTX_INLINE void reset(const Lists8 &lists, int n_blocks)
         st_global(lists.totals + first, 0);
 }
 
-constexpr int code_warps = 8;
-
 /// A CTA a block.
 template <int D>
 __global__ void __launch_bounds__(32 * code_warps)
@@ -71,6 +69,7 @@ PTX_INLINE void screen_rows(const Shape &s, Screen<D, Block> &m, const Span &spa
 {
     const int part = (int)threadIdx.x / 128 * 2, lane = (int)threadIdx.x % 32, keep = s.topk - 1;
     const int n_tiles = span.n_tiles;
+    const uint64_t rows0 = uniform(codes_at<D>(m.q[part].x)), rows1 = uniform(codes_at<D>(m.q[part + 1].x));
     Screened a0 = screened_init(m, s, span, 64 * part), a1 = screened_init(m, s, span, 64 * part + 64);
     int32_t x0[Block / 2], x1[Block / 2];
     float4(&next)[32] = m.next[threadIdx.x / 32];
@@ -83,9 +82,9 @@ PTX_INLINE void screen_rows(const Shape &s, Screen<D, Block> &m, const Span &spa
                                                    ld_global(copy.error + b), 0));
             __syncwarp();
         }
-        const CodeTile<Block, D> &keys = wait_stage(m, n);
-        issue_codes<Block, D>(x0, m.q[part].x, keys.x);
-        issue_codes<Block, D>(x1, m.q[part + 1].x, keys.x);
+        const uint64_t keys = uniform(codes_at<D>(wait_stage(m, n).x));
+        issue_codes<Block, D>(x0, rows0, keys);
+        issue_codes<Block, D>(x1, rows1, keys);
         wgmma_wait<1>(); // as in keep_best()
         wgmma_pin(x0);
         screen_block<D, Block>(m, lists, a0, x0, next[n % 32], n, keep);
@@ -240,6 +239,7 @@ Scratch layout(const Call &c)
     w.copy.scale = carve.take<float>(s.n_blocks);
     w.copy.reach = carve.take<float>(s.n_blocks);
     w.copy.error = carve.take<float>(s.n_blocks);
+    w.copy.least = nullptr;
     w.lists.most = s.n_blocks < most_candidates ? s.n_blocks : most_candidates;
     w.lists.parts = parts;
     w.lists.rows = (int)of_chunk;

@@ -11,6 +11,7 @@
 
 #include "../kit/attend.cuh"
 #include "../kit/bits.cuh"
+#include "../kit/uniform.cuh"
 
 PTX_INLINE double infinite()
 {
@@ -146,15 +147,23 @@ template <int rows, int D> PTX_INLINE void store_codes(CodeTile<rows, D> &tile, 
         st_shared((uint16_t *)&tile.x[to] + n, (uint16_t)(codes >> 16 * n));
 }
 
-/// x = A B^T of 64 and N rows of codes in tiles, issued as one group.
-template <int N, int D> PTX_INLINE void issue_codes(int32_t (&x)[N / 2], const int8_t *a, const int8_t *b)
+/// Where rows of codes begin in a tile.
+template <int D> PTX_INLINE uint64_t codes_at(const int8_t *x)
+{
+    return wgmma_descriptor(x, 16, 8 * D, code_swizzle<D>);
+}
+/// x = A B^T of 64 and N rows of codes that begin there, issued as one group. A descriptor counts 16 bytes.
+template <int N, int D> PTX_INLINE void issue_codes(int32_t (&x)[N / 2], uint64_t a, uint64_t b)
 {
     wgmma_pin(x);
     wgmma_fence();
     for (int step = 0; step < D / 32; step++)
-        wgmma_ss_int8<N>(x, wgmma_descriptor(a + 32 * step, 16, 8 * D, code_swizzle<D>),
-                         wgmma_descriptor(b + 32 * step, 16, 8 * D, code_swizzle<D>), step > 0);
+        wgmma_ss_int8<N>(x, a + 2 * (unsigned)step, b + 2 * (unsigned)step, step > 0);
     wgmma_commit();
+}
+template <int N, int D> PTX_INLINE void issue_codes(int32_t (&x)[N / 2], const int8_t *a, const int8_t *b)
+{
+    issue_codes<N, D>(x, codes_at<D>(a), codes_at<D>(b));
 }
 
 /// Codes of n keys, of which a copy takes those of `box_rows`. The array may start inside the 128 bytes that a map needs:
@@ -172,8 +181,10 @@ template <int D> msa_status codes_map(CUtensorMap *map, int *at, const int8_t *c
 
 /* ---- A block's keys ----------------------------------------------------------------------------------- */
 
+constexpr int code_warps = 8; ///< of a CTA that makes them for a whole prompt
+
 template <int warps> struct BlockNumbers {
-    double most[warps], reach[warps], error[warps];
+    double most[warps], reach[warps], error[warps], least[warps];
 };
 template <int warps> PTX_INLINE double most_of_warps(const double (&x)[warps])
 {
@@ -181,6 +192,22 @@ template <int warps> PTX_INLINE double most_of_warps(const double (&x)[warps])
     for (int warp = 0; warp < warps; warp++)
         most = ld_shared(&x[warp]) > most ? ld_shared(&x[warp]) : most;
     return most;
+}
+
+template <int warps> PTX_INLINE double least_of_warps(const double (&x)[warps])
+{
+    double least = infinite();
+    for (int warp = 0; warp < warps; warp++)
+        least = ld_shared(&x[warp]) < least ? ld_shared(&x[warp]) : least;
+    return least;
+}
+
+/// The smallest |y| of the row that is not 0, this lane's, or `least`. NaN is none.
+template <int D> PTX_INLINE double least_of(const double (&y)[D / 32], double least)
+{
+    for (int c = 0; c < D / 32; c++)
+        least = y[c] != 0 && fabs(y[c]) < least ? fabs(y[c]) : least;
+    return least;
 }
 
 /// The copy of a block of n keys, or of a piece of one, by a whole CTA: its codes, and its numbers in place b.
@@ -191,15 +218,22 @@ PTX_INLINE void make_codes(BlockNumbers<warps> &m, const bf16 *keys, int n, int8
 {
     const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
     int8_t *codes = to + D / 32 * lane;
-    double y[D / 32], most = 0, reach = 0, error = 0;
+    double y[D / 32], most = 0, reach = 0, error = 0, least = infinite();
     for (int row = warp; row < n; row += warps) {
         load_channels<D>(y, keys + row * D);
+        least = least_of<D>(y, least);
         rotate<D>(y);
         const double own = most_of<D>(y);
         most = own > most ? own : most;
     }
-    if (lane == 0)
+    for (int with = 1; with < 32; with *= 2) {
+        const double other = shfl_xor(least, with);
+        least = other < least ? other : least;
+    }
+    if (lane == 0) {
         st_shared(&m.most[warp], most);
+        st_shared(&m.least[warp], least);
+    }
     __syncthreads();
     most = most_of_warps(m.most);
     const bool finite = most < infinite();
@@ -221,6 +255,8 @@ PTX_INLINE void make_codes(BlockNumbers<warps> &m, const bf16 *keys, int n, int8
         st_global(copy.scale + b, scale);
         st_global(copy.reach + b, finite ? above(most_of_warps(m.reach)) : 0);
         st_global(copy.error + b, finite ? above(most_of_warps(m.error)) : -minus_infinity());
+        if (copy.least)
+            st_global(copy.least + b, (float)least_of_warps(m.least));
     }
 }
 

@@ -88,8 +88,9 @@ struct Rows {
     int row;         ///< the upper one in the CTA; the lower one is row + 8
     int position[2]; ///< the last key that they see
     float threshold; ///< what a block has to beat: the least score in the lane's half of the list, NaN if a slot is free.
-    unsigned at;     ///< Slot of the worst in both halves, whose lane has the lower threshold: it decides.
+    int worst; ///< ~slot of the worst in both halves, in the lane whose it is: that one decides. `none` in the other
 };
+constexpr int none = 0;
 PTX_INLINE int own_row(const Rows &own)
 {
     return own.row + (owns_lower() ? 8 : 0);
@@ -117,7 +118,7 @@ PTX_INLINE Rows rows_init(Lists<Lse> &lists, const Shape &s, const Span &span, i
     const int mine = own_row(own);
     const bool takes = s.topk > 1 && span.row0 + mine < span.end; // else nothing beats infinity
     own.threshold = takes ? not_a_number() : -minus_infinity();
-    own.at = 0;
+    own.worst = threadIdx.x % 2 == 0 ? ~0 : none;
     each_slot(s.topk, [&](int slot, int i) {
         st_shared(&lists.pair[part][i / 2][threadIdx.x].key[i % 2],
                   slot < s.topk - 1 ? (uint64_t)~(uint32_t)slot : no_slot);
@@ -132,13 +133,19 @@ PTX_INLINE Rows rows_init(Lists<Lse> &lists, const Shape &s, const Span &span, i
 template <bool Lse>
 PTX_INLINE void insert(Lists<Lse> &lists, int part, Rows &own, bool take, float score, float sum, int b, int topk)
 {
+    // The lane's first pair; the engine wants to see that the others belong to the same array.
+    PTX(unsigned char *const keys = (unsigned char *)&lists.pair[part][0][threadIdx.x];)
+    CPU(unsigned char *const keys =
+            (unsigned char *)&lists.pair + part * sizeof lists.pair[0] + threadIdx.x * sizeof(Pair);)
     // [insert]
-    const unsigned t = threadIdx.x;
-    const bool mine = take && own.at % 2 == t % 2;
-    st_shared_if(mine, &lists.pair[part][own.at / 4][t].key[own.at / 2 % 2],
-                 rank_key_of_number(score, b << 5 | (int)own.at));
+    // Pair slot / 4 of the lane's, key slot / 2 % 2 of that: one product moves both to their places.
+    constexpr unsigned pair = sizeof lists.pair[0][0], places = pair / 4 + sizeof(uint64_t) / 2;
+    const bool mine = take && own.worst != none;
+    const unsigned slot = (unsigned)~own.worst;
+    st_shared_if(mine, (uint64_t *)(keys + (slot * places & (7 * pair | sizeof(uint64_t)))),
+                 rank_key_of_number(score, ~(own.worst - 32 * b)));
     if (Lse && mine)
-        st_shared(&lists.sum[Lse ? part : 0][Lse ? own.at / 2 : 0][t], sum);
+        st_shared(&lists.sum[Lse ? part : 0][Lse ? slot / 2 : 0][threadIdx.x], sum);
     uint64_t worst = worst_of(lists, part, 0);
     // [insert]
     if (topk > 17) {
@@ -146,9 +153,8 @@ PTX_INLINE void insert(Lists<Lse> &lists, int part, Rows &own, bool take, float 
         worst = more < worst ? more : worst;
     }
     // [insert]
-    const uint64_t other = shfl_xor(worst, 1);
     own.threshold = score_of(worst);
-    own.at = id_of(other < worst ? other : worst) % 32;
+    own.worst = shfl_xor(worst, 1) < worst ? none : (int)((uint32_t)worst | ~31u);
     // [insert]
 }
 
@@ -275,12 +281,13 @@ PTX_INLINE void keep_best(const Shape &s, Smem<D, Block, Lse> &smem, const Span 
 {
     auto &m = smem.stream;
     const int part = (int)threadIdx.x / 128 * 2;
+    const uint64_t rows0 = rows_at(m.q[part]), rows1 = rows_at(m.q[part + 1]);
     float x0[Block / 2], x1[Block / 2];
     for (int n = 0; n < span.n_tiles; n++) {
-        const Tile<Block, D> &keys = wait_stage(m, n);
+        const uint64_t keys = rows_at(wait_stage(m, n));
         // [halves]
-        issue_scores<Block>(x0, m.q[part], keys);
-        issue_scores<Block>(x1, m.q[part + 1], keys);
+        issue_resident<Block, D>(x0, rows0, keys);
+        issue_resident<Block, D>(x1, rows1, keys);
         wgmma_wait<1>(); // the first half; the second is multiplied while this one is looked at
         wgmma_pin(x0);
         epilogue<D, Block>(smem.lists, 0, a0, x0, span.first + n, s.topk);

@@ -11,6 +11,7 @@
 #define MSA_INDEX_STREAM_CUH
 
 #include "../kit/attend.cuh"
+#include "../kit/uniform.cuh"
 #include "rows.cuh"
 
 constexpr int consumer_threads = 256, stream_threads = consumer_threads + 32;
@@ -96,6 +97,23 @@ template <class M> PTX_INLINE void release_stage(M &m, int n)
 {
     if (threadIdx.x % 32 == 0)
         mbarrier_arrive(&m.empty[n % m.stages]);
+}
+
+/// Where a tile's rows begin. By a whole warp.
+template <int rows, int D> PTX_INLINE uint64_t rows_at(const Tile<rows, D> &tile)
+{
+    return uniform(wgmma_descriptor(tile.slab[0], 16, 1024, Swizzle::b128));
+}
+/// issue_scores() of 64 rows and N keys that begin there. A descriptor counts 16 bytes.
+template <int N, int D> PTX_INLINE void issue_resident(float (&x)[N / 2], uint64_t rows, uint64_t keys)
+{
+    wgmma_pin(x);
+    wgmma_fence();
+    for (int step = 0; step < D / 16; step++) {
+        const unsigned slab = step / 4, column = step % 4 * 2;
+        wgmma_ss<N>(x, rows + 64 * 8 * slab + column, keys + N * 8 * slab + column, step > 0);
+    }
+    wgmma_commit();
 }
 
 /// Column of a thread's accumulator i: the key's number in its block.

@@ -65,6 +65,7 @@ struct Shape {
 struct Copy8 {
     int8_t *codes; ///< NULL: the kernel makes its own
     float *scale, *reach, *error;
+    float *least; ///< NULL: nobody asks; no kernel reads it
 };
 
 /// One sequence's arrays: they start at its first query or key.

@@ -39,7 +39,7 @@ typedef struct subject {
     void *copy[SUBJECT_MAX_COPIES][ARRAY_N];
     int n_copies;
     msa_index8 index8[SUBJECT_MAX_COPIES]; /**< with `codes` */
-    double copy_ms;          /**< what it took to make the first, on one thread of the host that reads it */
+    double copy_ms;          /**< what one took to make, on the device or on one thread of the host */
     msa_screening screening; /**< what the last run says that it did; on a device subject_screening() asks */
     void *found[ARRAY_N]; /**< outputs, where the kernel runs */
     void *work;

@@ -95,6 +95,9 @@ static void print_row(const results *all, const result *r)
     else
         printf(" %7s", "-");
     printf("  %s%s\n", r->verified ? "yes" : "NO", r->engine ? "  (the engine's time, not a GPU's)" : "");
+    if (r->copy_ms > 0)
+        printf("%-22s %-5s %-5s %10.4g ms to make it, once and before\n", "  its 8-bit copy",
+               r->kernel->backend, "int8", r->copy_ms);
 }
 
 static bool is_tuned(const results *all, int parameter)

@@ -18,7 +18,7 @@ typedef struct result {
     bool small;   /**< 8-bit index keys */
     bool half;    /**< keys, values and index keys stored as bf16 */
     msa_screening screening; /**< by 8-bit index keys; no rows: there was none */
-    double copy_ms;          /**< what their copy took to make, on one thread; 0: the kernel made it */
+    double copy_ms;          /**< what their copy took to make, on the device or one thread; 0: no copy */
     bool engine;  /**< ran on the CPU engine, whose time says nothing about a GPU */
     timing time;  /**< 0 repeats: it was not timed */
     double flops; /**< of the visible pairs it attended to; 0: unknown */

@@ -1,7 +1,9 @@
 /* The 8-bit copy of a call's index keys. */
 #include "copy8.h"
 
+#include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "../internal.h"
 
@@ -36,6 +38,24 @@ msa_index8 copy8_new(const msa_shape *s, const msa_pages *p, const float *ki)
         copy8_free(&copy);
     free(room);
     return copy;
+}
+
+/* Sums of squares in another order, rounded up to a float. */
+static bool are_near(const float *x, const float *y, int64_t n)
+{
+    bool near = true;
+    for (int64_t i = 0; i < n; i++)
+        near = near && (x[i] == y[i] || nextafterf(x[i], y[i]) == y[i]);
+    return near;
+}
+
+bool copy8_same(const msa_shape *s, const msa_pages *p, const msa_index8 *x, const msa_index8 *y)
+{
+    const int64_t n = copy8_numbers(s, p);
+    const size_t bytes = (size_t)n * sizeof(float);
+    return memcmp(x->codes, y->codes, (size_t)copy8_codes(s, p)) == 0 &&
+           memcmp(x->scale, y->scale, bytes) == 0 && memcmp(x->least, y->least, bytes) == 0 &&
+           are_near(x->reach, y->reach, n) && are_near(x->error, y->error, n);
 }
 
 void copy8_free(msa_index8 *copy)

@@ -15,6 +15,8 @@ int64_t copy8_numbers(const msa_shape *s, const msa_pages *p);
 msa_index8 copy8_room(const msa_shape *s, const msa_pages *p);
 /** That of all complete blocks of ki. */
 msa_index8 copy8_new(const msa_shape *s, const msa_pages *p, const float *ki);
+/** Whether two copies of a call are the same: reach and error may be neighbouring floats. */
+bool copy8_same(const msa_shape *s, const msa_pages *p, const msa_index8 *x, const msa_index8 *y);
 void copy8_free(msa_index8 *copy);
 
 #endif

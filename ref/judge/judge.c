@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../../cuda/host/host.h"
 #include "../table/table.h"
 #include "copy8.h"
 #include "guard.h"
@@ -210,15 +211,21 @@ static int page_of(const msa_shape *s, uint64_t seed)
     return page[seed % 3];
 }
 
-// What a call brings beside its keys: NULL, unless it is to be screened.
+// What a call brings beside its keys: NULL, unless it is to be screened. The device makes it, and the reference says
+// whether it is right.
 static const msa_index8 *make_copy(judgement *j, const msa_shape *s, const msa_pages *p, const float *ki,
                                    msa_index8 *copy)
 {
     if (!j->codes)
         return NULL;
-    *copy = copy8_new(s, p, ki);
-    if (!copy->codes)
+    msa_index8 right = copy8_new(s, p, ki);
+    *copy = copy8_room(s, p);
+    if (!right.codes || !copy->codes)
         j->report.outcome = JUDGE_NO_MEMORY;
+    else if (accepted(j, host_index8(table_device(j->kernel->backend), s, p, ki, copy)) &&
+             !copy8_same(s, p, &right, copy))
+        judge_fail(j, "8-bit copy%s: expected that of the reference, found another", p ? " (pages)" : "");
+    copy8_free(&right);
     return copy;
 }
 
