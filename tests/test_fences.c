@@ -17,6 +17,7 @@ static const msa_device *engine;
 static msa_device writer; /* the same, but writes where it should not */
 #define msa_engine() (&writer)
 #define host_kernels kernels_of
+#define host_index8 index8_of
 #include "../cuda/host/host.c"
 
 static int64_t written; /* this byte of O */

@@ -15,6 +15,12 @@ const msa_kernel *host_kernels(const char *device)
     (void)device;
     return &none;
 }
+msa_status host_index8(const msa_device *device, const msa_shape *s, const msa_pages *p, const float *ki,
+                       const msa_index8 *copy)
+{
+    (void)device, (void)s, (void)p, (void)ki, (void)copy;
+    return MSA_ERR_DEVICE;
+}
 #endif
 
 /* A back end has kernels of the ladder from naive to best, which a device tells; the reference has one a stage, and
