@@ -37,7 +37,7 @@ typedef struct msa_about {
     size_t cache;              /**< bytes of the last cache before memory; 0 if unknown */
 } msa_about;
 
-/** The parameters of ../tunables.def: MSA_TUNE_kv_outer_chunk and so on. */
+/** The parameters of tunables.def: MSA_TUNE_kv_outer_chunk and so on. */
 enum {
 #define TUNABLE(name, ...) MSA_TUNE_##name,
 #include "../tunables.def"

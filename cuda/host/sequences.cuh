@@ -23,7 +23,7 @@ static const msa_entry *const entries[] = {
 };
 
 int ON_SIDE(kernels, tuned)[] = {
-#define TUNABLE(name, preset, on_engine, ...) PTX(preset) CPU(on_engine),
+#define TUNABLE(name, preset, on_engine, ...) of_side(preset, on_engine),
 #include "../tunables.def"
 };
 

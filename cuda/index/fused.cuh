@@ -133,10 +133,8 @@ PTX_INLINE Rows rows_init(Lists<Lse> &lists, const Shape &s, const Span &span, i
 template <bool Lse>
 PTX_INLINE void insert(Lists<Lse> &lists, int part, Rows &own, bool take, float score, float sum, int b, int topk)
 {
-    // The lane's first pair; the engine wants to see that the others belong to the same array.
-    PTX(unsigned char *const keys = (unsigned char *)&lists.pair[part][0][threadIdx.x];)
-    CPU(unsigned char *const keys =
-            (unsigned char *)&lists.pair + part * sizeof lists.pair[0] + threadIdx.x * sizeof(Pair);)
+    unsigned char *const keys = bytes_from(lists.pair, lists.pair[part][0][threadIdx.x],
+                                           part * sizeof lists.pair[0] + threadIdx.x * sizeof(Pair));
     // [insert]
     // Pair slot / 4 of the lane's, key slot / 2 % 2 of that: one product moves both to their places.
     constexpr unsigned pair = sizeof lists.pair[0][0], places = pair / 4 + sizeof(uint64_t) / 2;

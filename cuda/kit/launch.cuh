@@ -24,6 +24,14 @@ template <class T> PTX_INLINE T &shared(ONLY_SITE)
     CPU(return *static_cast<T *>(simt::shared_base(sizeof(T), site));)
 }
 
+/// The bytes from an element of `whole` on, `offset` after its start. The engine lets them reach the end of `whole`: the
+/// address of an element ends with the array that holds it.
+template <class Whole, class T> PTX_INLINE unsigned char *bytes_from(Whole &whole, T &element, size_t offset)
+{
+    PTX((void)whole; (void)offset; return (unsigned char *)&element;)
+    CPU((void)element; return (unsigned char *)&whole + offset;)
+}
+
 /// On the CPU the engine ends the run where this does not hold, and says so; nothing on the GPU.
 PTX_INLINE void engine_require(bool holds, const char *what SITE)
 {
@@ -37,6 +45,24 @@ inline int device_sms()
     PTX(int device = 0, n = 0; cudaGetDevice(&device);
         cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device); return n;)
     CPU(return simt::options.sms;)
+}
+
+/// What is one on a GPU and another on the engine (host).
+constexpr int of_side(int gpu, int engine)
+{
+    PTX((void)engine; return gpu;)
+    CPU((void)gpu; return engine;)
+}
+
+/// Around launches that belong to no plan (host): a failure is the caller's to report.
+inline void begin_launches()
+{
+    CPU(simt::options.keep_going = true; simt::reset();)
+}
+inline bool launched_well()
+{
+    PTX(return cudaGetLastError() == cudaSuccess;)
+    CPU(return simt::report().empty();)
 }
 
 #ifdef __CUDACC__

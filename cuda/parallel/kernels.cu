@@ -22,16 +22,6 @@ namespace
 constexpr int warps = 4, threads = 32 * warps,
               min_share = 8; ///< blocks that are worth loading a tile of rows for
 
-void start()
-{
-    CPU(simt::options.keep_going = true; simt::reset();) // a failure is the caller's to report
-}
-msa_status launched()
-{
-    PTX(return cudaGetLastError() == cudaSuccess ? MSA_OK : MSA_ERR_DEVICE;)
-    CPU(return simt::report().empty() ? MSA_OK : MSA_ERR_DEVICE;)
-}
-
 /* ---- Scores ------------------------------------------------------------------------------------------- */
 
 template <int D, int Block> using Smem = Stream<D, Block, PARALLEL_TILE, 64 << 10>;
@@ -110,7 +100,7 @@ msa_status score(const parallel_score *a)
     const int64_t two_each = 2 * device_sms(), shares = a->n_tiles < two_each ? two_each / a->n_tiles : 1,
                   most = ceil_div(a->stride, (int64_t)min_share);
     const dim3 grid((unsigned)a->n_tiles, (unsigned)(shares < most ? shares : most));
-    start();
+    begin_launches();
     with_int<64, 128>(di, [&](auto d) {
         with_int<32, 64, 128>(block, [&](auto b) {
             LAUNCH((score_pages<d.value, b.value>), grid, dim3(stream_threads),
@@ -118,7 +108,7 @@ msa_status score(const parallel_score *a)
                    a->stride);
         });
     });
-    return launched();
+    return launched_well() ? MSA_OK : MSA_ERR_DEVICE;
 }
 
 /* ---- Selection ---------------------------------------------------------------------------------------- */
@@ -145,10 +135,10 @@ msa_status find_candidates(const parallel_score *a, int ranks, const parallel_li
 {
     if (a->rows == 0 || a->s->topk == 1)
         return MSA_OK;
-    start();
+    begin_launches();
     LAUNCH(keep_best, dim3((unsigned)ceil_div(a->rows, (int64_t)warps)), dim3(threads), 0, nullptr, a->rows,
            a->s->n_kv_heads, a->s->topk, ranks, limits, a->scores, a->stride, keys);
-    return launched();
+    return launched_well() ? MSA_OK : MSA_ERR_DEVICE;
 }
 
 __global__ void __launch_bounds__(threads)
@@ -171,10 +161,10 @@ msa_status choose(const msa_shape *s, int ranks, int64_t queries, const uint64_t
     const int64_t rows = queries * s->n_kv_heads;
     if (rows == 0)
         return MSA_OK;
-    start();
+    begin_launches();
     LAUNCH(choose_best, dim3((unsigned)ceil_div(rows, (int64_t)warps)), dim3(threads), 0, nullptr, rows,
            s->n_kv_heads, s->topk, ranks, keys, local, ids);
-    return launched();
+    return launched_well() ? MSA_OK : MSA_ERR_DEVICE;
 }
 
 /* ---- Rows that go elsewhere --------------------------------------------------------------------------- */
@@ -191,10 +181,10 @@ msa_status gather(int64_t n, int words, const int32_t *list, const void *from, v
 {
     if (n == 0)
         return MSA_OK;
-    start();
+    begin_launches();
     LAUNCH(gather_rows, dim3((unsigned)n), dim3(threads), 0, nullptr, words, list, (const uint32_t *)from,
            (uint32_t *)to);
-    return launched();
+    return launched_well() ? MSA_OK : MSA_ERR_DEVICE;
 }
 
 /// A CTA a block. A page has its heads outside.
@@ -215,10 +205,10 @@ msa_status move(int n, const parallel_move *moves, int heads, int d, int block, 
 {
     if (n == 0)
         return MSA_OK;
-    start();
+    begin_launches();
     LAUNCH(move_tokens, dim3((unsigned)n), dim3(threads), 0, nullptr, moves, heads, d / 2, block,
            (const uint32_t *)from, (uint32_t *)to);
-    return launched();
+    return launched_well() ? MSA_OK : MSA_ERR_DEVICE;
 }
 
 /* ---- Parts that come home ------------------------------------------------------------------------------ */
@@ -251,12 +241,12 @@ msa_status merge(const msa_shape *s, int64_t rows, const int32_t *first, const i
 {
     if (rows == 0)
         return MSA_OK;
-    start();
+    begin_launches();
     with_int<64, 128>(s->d_head, [&](auto d) {
         LAUNCH((merge_parts<d.value>), dim3((unsigned)rows), dim3(d.value), 0, nullptr,
                s->n_heads / s->n_kv_heads, first, part, (const bf16 *)o, lse, to, to_lse);
     });
-    return launched();
+    return launched_well() ? MSA_OK : MSA_ERR_DEVICE;
 }
 
 } // namespace

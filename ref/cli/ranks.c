@@ -1,86 +1,13 @@
-/* Commands on ranks: who speaks, what each has done, and how it compares with the model. */
+/* Commands on ranks: what each has done, and how it compares with the model. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "../bench/timing.h"
 #include "../random.h"
 #include "../stages.h"
 #include "ranks.h"
 #include "ranks_device.h"
-
-/* ---- One voice ------------------------------------------------------------------------------------ */
-
-static int real_stderr = -1; /* of a rank whose own goes into a file meanwhile */
-static bool agreed;
-
-void cli_start_ranks(void)
-{
-    const transport *world = transport_world();
-    FILE *kept = world && world->rank > 0 ? tmpfile() : NULL;
-    if (!world || world->rank == 0)
-        return;
-    if (!freopen("/dev/null", "w", stdout))
-        exit(2);
-    if (kept) {
-        real_stderr = dup(2);
-        dup2(fileno(kept), 2);
-    }
-}
-
-bool cli_takes_ranks(const char *name)
-{
-    static const char *const takes[] = {"forward", "backward", "dense", "decode", "train", "help", "version"};
-    for (size_t i = 0; i < sizeof takes / sizeof *takes; i++)
-        if (strcmp(name, takes[i]) == 0)
-            return true;
-    return false;
-}
-
-bool cli_is_first(void)
-{
-    return !transport_world() || transport_world()->rank == 0;
-}
-
-/* What was kept back is said, or forgotten. */
-static void restore_stderr(bool say)
-{
-    char text[4096];
-    if (real_stderr < 0)
-        return;
-    fflush(stderr);
-    lseek(2, 0, SEEK_SET);
-    for (ssize_t n; say && (n = read(2, text, sizeof text)) > 0;)
-        if (write(real_stderr, text, (size_t)n) != n)
-            break;
-    dup2(real_stderr, 2);
-    close(real_stderr);
-    real_stderr = -1;
-}
-
-int cli_agree(int status)
-{
-    transport *world = transport_world();
-    int all[CLI_MOST_RANKS] = {0}, first = -1;
-    transport_part part[CLI_MOST_RANKS];
-    if (!world || agreed)
-        return status;
-    agreed = true;
-    if (world->ranks > CLI_MOST_RANKS) {
-        if (world->rank == 0)
-            cli_fail(NULL, "mpirun: expected at most %d processes, found %d", CLI_MOST_RANKS, world->ranks);
-        return 2;
-    }
-    for (int r = 0; r < world->ranks; r++)
-        part[r] = (transport_part){&all[r], sizeof all[r]};
-    if (!transport_gather(world, TRAFFIC_OTHER, (transport_part){&status, sizeof status}, part))
-        world->end(world, 2);
-    for (int r = world->ranks - 1; r >= 0; r--)
-        first = all[r] ? r : first;
-    restore_stderr(first > 0 && first == world->rank);
-    return first < 0 ? 0 : all[first];
-}
 
 /* ---- Options ----------------------------------------------------------------------------------------- */
 

@@ -36,7 +36,7 @@ mutant 'a block without codes is screened' asks test_screened_steps '$b >= coded
 mutant 'a step with lower bounds of one share' find_tau test_screened_steps '$topk, $of.n,' '$topk, 1,'
 mutant 'a block bounded by its first piece' bound_block test_screened_steps '$g < ($b + 1) * $block / $piece' '$g < $b * $block / $piece + 1'
 mutant 'codes of a prompt without its last keys' copy_keys test_screened '($piece + 1) * $p.piece > $s.n_kv' '$piece * $p.piece > $s.n_kv'
-mutant 'a smallest magnitude that is 0' least_of test_screened '$y[$c] != 0 && ' ''
+mutant 'a smallest magnitude that is 0' least_of test_screened '$y[$c] != 0 && fabs(' 'fabs('
 mutant 'codes of a draft that was taken back' roll_back test_screened_steps 'clear_row<$threads>($a.copy.codes + ...);' ''
 mutant 'the score of a neighbour' append_scores test_screened_steps 'rank_key($score, $b)' 'rank_key($score, $b + 1)'
 mutant 'NaN taken for a part without keys' softmax_finish_part "test_nonfinite sparse/kv_outer" '$l == 0 ? 0 : 1 / $l' '$l > 0 ? 1 / $l : 0' '$a.m[$half] * ln_2 + logf($l)' '$l > 0 ? $a.m[$half] * ln_2 + logf($l) : minus_infinity()'
