@@ -17,7 +17,7 @@
 #include "whole.h"
 
 /* A kernel is told nothing but its arrays. A rank that is a thread has its own. */
-static _Thread_local parallel_context *here;
+static _Thread_local parallel_context *cut;
 
 /* ---- Keys and their gradients ---------------------------------------------------------------------------- */
 
@@ -98,7 +98,7 @@ static void turn(const msa_shape *s, int64_t x, int64_t d, char *all, char *part
 {
     const size_t bytes = (size_t)(s->n_q * d) * 4;
     for (int64_t r = 0; r < s->n_kv_heads; r++) {
-        char *const row = all + (r * here->own + x) * d * 4;
+        char *const row = all + (r * cut->own + x) * d * 4;
         memcpy(out ? row : part + (size_t)r * bytes, out ? part + (size_t)r * bytes : row, bytes);
     }
 }
@@ -109,10 +109,10 @@ static void *part_of(const call *j, const msa_shape *s, int64_t x, int64_t kv0, 
     char *const all = array_get(j->a, a);
     const int slot = slot_of(a);
     if (slot < CONTEXT_N)
-        return HAS(j->line.out, a) ? here->range[slot] : here->whole[slot] + kv0 * width_of(here, slot);
+        return HAS(j->line.out, a) ? cut->range[slot] : cut->whole[slot] + kv0 * width_of(cut, slot);
     if (array_sizes(a)[0] == 'T')
         return all + array_count(s, NULL, a) / s->n_q * x * 4;
-    int32_t *const part = a == ARRAY_IDS ? here->ids : here->lse;
+    int32_t *const part = a == ARRAY_IDS ? cut->ids : cut->lse;
     if (HAS(j->line.in, a))
         turn(s, x, array_count(s, NULL, a) / (s->n_kv_heads * s->n_q), all, (char *)part, false);
     return part;
@@ -122,25 +122,25 @@ static void keep(const call *j, const msa_shape *s, int64_t x, int64_t kv0, arra
 {
     const int slot = slot_of(a);
     if (slot < CONTEXT_N) {
-        const int64_t width = width_of(here, slot);
+        const int64_t width = width_of(cut, slot);
         for (int64_t i = 0; i < s->n_kv * width; i++)
-            here->sum[slot][kv0 * width + i] += (double)here->range[slot][i];
+            cut->sum[slot][kv0 * width + i] += (double)cut->range[slot][i];
     } else if (array_sizes(a)[0] == 'G')
         turn(s, x, array_count(s, NULL, a) / (s->n_kv_heads * s->n_q), array_get(j->a, a),
-             (char *)(a == ARRAY_IDS ? here->ids : here->lse), true);
+             (char *)(a == ARRAY_IDS ? cut->ids : cut->lse), true);
 }
 
 static msa_status run_range(void *of, const msa_shape *s, int64_t x, int seq)
 {
     call *j = of;
-    const int64_t kv0 = here->cu[seq];
-    const double part = (double)s->n_q / (double)here->rows.n;
+    const int64_t kv0 = cut->cu[seq];
+    const double part = (double)s->n_q / (double)cut->rows.n;
     double loss = 0;
     msa_arrays a = {.loss = &loss, .weight = j->a->weight * part};
     for (array_id i = 0; i < ARRAY_N; i++)
         if (HAS(j->line.in | j->line.out, i) && array_get(j->a, i))
             array_set(&a, i, part_of(j, s, x, kv0, i));
-    MSA_TRY(here->ops.stage[j->stage]->run(s, &a, j->work));
+    MSA_TRY(cut->ops.stage[j->stage]->run(s, &a, j->work));
     for (array_id i = 0; i < ARRAY_N; i++)
         if (HAS(j->line.out, i) && array_get(j->a, i))
             keep(j, s, x, kv0, i);
@@ -151,7 +151,7 @@ static msa_status run_range(void *of, const msa_shape *s, int64_t x, int seq)
 /* kl follows the backward of its layer, whose K is there. */
 static bool is_there(const call *j, array_id a)
 {
-    return j->stage == MSA_STAGE_KL && a == ARRAY_K && here->k == j->a->k;
+    return j->stage == MSA_STAGE_KL && a == ARRAY_K && cut->k == j->a->k;
 }
 
 static msa_status run_stage(msa_stage stage, const msa_arrays *a, void *work)
@@ -164,15 +164,15 @@ static msa_status run_stage(msa_stage stage, const msa_arrays *a, void *work)
         if (slot == CONTEXT_N || !array_get(a, i))
             continue;
         if (HAS(j.line.in, i) && !is_there(&j, i))
-            MSA_TRY(gather(here, slot, array_get(a, i)));
+            MSA_TRY(gather(cut, slot, array_get(a, i)));
         if (HAS(j.line.out, i))
-            memset(here->sum[slot], 0, (size_t)(here->s.n_kv * width_of(here, slot)) * sizeof(double));
+            memset(cut->sum[slot], 0, (size_t)(cut->s.n_kv * width_of(cut, slot)) * sizeof(double));
     }
-    here->k = a->k;
-    MSA_TRY(walk_ranges(&here->rows, here->t->rank, &here->s, run_range, &j));
+    cut->k = a->k;
+    MSA_TRY(walk_ranges(&cut->rows, cut->t->rank, &cut->s, run_range, &j));
     for (array_id i = 0; i < ARRAY_N; i++)
         if (HAS(j.line.out, i) && slot_of(i) < CONTEXT_N && array_get(a, i))
-            MSA_TRY(add_up(here, slot_of(i), array_get(a, i)));
+            MSA_TRY(add_up(cut, slot_of(i), array_get(a, i)));
     if (a->loss)
         *a->loss = j.loss;
     return MSA_OK;
@@ -188,7 +188,7 @@ typedef struct need {
 static msa_status measure(void *of, const msa_shape *s, int64_t x, int seq)
 {
     need *n = of;
-    const size_t bytes = here->ops.stage[n->stage]->workspace(s);
+    const size_t bytes = cut->ops.stage[n->stage]->workspace(s);
     (void)x, (void)seq;
     n->bytes = bytes > n->bytes ? bytes : n->bytes;
     return MSA_OK;
@@ -200,7 +200,7 @@ static msa_status measure(void *of, const msa_shape *s, int64_t x, int seq)
     {                                                                                                        \
         need n = {MSA_STAGE_##NAME, 0};                                                                      \
         (void)s;                                                                                             \
-        walk_ranges(&here->rows, here->t->rank, &here->s, measure, &n);                                      \
+        walk_ranges(&cut->rows, cut->t->rank, &cut->s, measure, &n);                                      \
         return n.bytes;                                                                                      \
     }                                                                                                        \
     static msa_status run_##NAME(const msa_shape *s, const msa_arrays *a, void *work)                        \
@@ -224,7 +224,7 @@ msa_ops parallel_context_ops(parallel_context *c, const msa_ops *ops)
 #define ENTRY(NAME) {MSA_STAGE_##NAME, workspace_##NAME, run_##NAME}
         ENTRY(DENSE), ENTRY(INDEX), ENTRY(SPARSE), ENTRY(BACKWARD), ENTRY(KL)};
     msa_ops to = *ops;
-    here = c;
+    cut = c;
     c->ops = *ops;
     for (size_t i = 0; i < sizeof dealt / sizeof *dealt; i++) {
         msa_kernel *const entry = &c->entry[dealt[i].stage];
