@@ -67,12 +67,17 @@ static const struct loop *find_loop(const char *name, double n)
 /* Clocks of a turn, and which resource takes them. */
 static double longest(const struct loop *l, const roofline_gpu *gpu, const char **which)
 {
-    const double memory = strcmp(l->from, "L2") == 0 ? L2 : REACHED * gpu->bytes / CLOCK / SMS;
+    const bool cached = strcmp(l->from, "L2") == 0;
+    const double memory = cached ? L2 : REACHED * gpu->bytes / CLOCK / SMS;
     const struct {
         const char *name;
         double clocks;
-    } all[] = {{"tensor", l->tensor}, {"issue", l->issue},           {"mufu", l->mufu},
-               {"shared", l->shared}, {"memory", l->bytes / memory}, {"turn", l->turn}};
+    } all[] = {{"tensor", l->tensor},
+               {"issue", l->issue},
+               {"mufu", l->mufu},
+               {"shared", l->shared},
+               {cached ? "L2" : "memory", l->bytes / memory},
+               {"turn", l->turn}};
     double most = 0;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i].clocks > most)

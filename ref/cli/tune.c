@@ -185,6 +185,9 @@ static int tune_parameter(tune *u, int parameter, trials *all)
         value[n++] = p->tries[i];
     for (int i = 0; i < n && here && !bad; i++) {
         const tuning_entry *e = find_entry(&u->kept, parameter, value[i]);
+        if (e && e->ms <= 0 && e->begun >= LAST_TRY)
+            printf("%-20s %7d  passed over: it was wrong, or stopped twice; without %s it is tried again\n",
+                   p->name, value[i], u->path);
         if (e && (e->ms > 0 || e->begun >= LAST_TRY))
             continue;
         const double start = timing_now();
@@ -278,7 +281,7 @@ static void print_kept(const tune *u)
     int n = 0;
     for (int i = 0; i < MSA_N_TUNABLES; i++)
         n += u->kept.value[i] != msa_tune_preset(u->device, i);
-    printf("%d of %d parameters are not their presets:", n, MSA_N_TUNABLES);
+    printf("%d of %d parameters are not their presets%s", n, MSA_N_TUNABLES, n ? ":" : "");
     for (int i = 0; i < MSA_N_TUNABLES; i++)
         if (u->kept.value[i] != msa_tune_preset(u->device, i))
             printf(" %s %d", msa_tunables[i].name, u->kept.value[i]);
