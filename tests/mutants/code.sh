@@ -119,7 +119,7 @@ mutant 'ranks: heads travel once for all owners' traffic_pass_q test_parallel '$
 mutant 'ranks: a lower bound rules out' settle test_parallel '$w->upper[$b] < $least' '$w->lower[$b] < $least'
 mutant 'ranks: float32 never overflows' bounds_of_products test_parallel '$norm * $reach[$b] < 0x1p120' 'true'
 mutant 'ranks: L_KL of a group is divided by all' sum_losses test_train_ranks '$kl[$l] * $s->cut / $ranks' '$kl[$l] / $ranks'
-mutant 'ranks: a range has all of L_KL' run_range test_train_ranks '(double)$s->n_q / (double)here->rows.n' '1'
+mutant 'ranks: a range has all of L_KL' run_range test_train_ranks '(double)$s->n_q / (double)cut->rows.n' '1'
 mutant 'ranks: positions of a slice begin at 0' msa_layer_forward test_train_ranks 'if ($st->at)' 'if (false)'
 mutant 'ranks: the last part is the sum' sum_gradients test_train_ranks '$sum += (double)$s->parts' '$sum = (double)$s->parts'
 mutant 'ranks: targets of a part are all there are' n_counted test_train_ranks '$n = $r->n_scored' '$n = 0' '!$r->n_scored && ' ''
