@@ -10,8 +10,8 @@
  * integers), else but for swaps of blocks whose scores differ by no more than the rounding of float32 sums.
  *
  * O and LSE, given the ids. Where queries travel, parts as dense_decode gives them, rounded to bf16, are merged in
- * float32 in the order of ranks: another number of ranks rounds otherwise, and one rank as well; where keys do, a row is what sparse gives for it among its
- * neighbours at home.
+ * float32 in the order of ranks: another number of ranks rounds otherwise, and one rank as well. Where keys do, a row is
+ * what sparse gives for it among its neighbours at home.
  */
 #ifndef MSA_PARALLEL_DEVICE_H
 #define MSA_PARALLEL_DEVICE_H

@@ -207,12 +207,14 @@ int tuning_write(const char *command, const char *path, const tuning *t)
 int tuning_use(const char *command, const char *backend)
 {
     static tuning t; /* too large for a stack */
+    static const msa_device *asked; /* by a kernel before, of the same device */
     const msa_device *device = table_device(backend);
     const char *named = getenv("MSA_TUNING");
     char own[PATH_MAX];
     io_error err;
-    if (!device || device->missing() || (named ? !*named : device == msa_engine()))
+    if (!device || device == asked || device->missing() || (named ? !*named : device == msa_engine()))
         return 0;
+    asked = device;
     if (!named && (!tuning_path(device, own) || access(own, F_OK) != 0))
         return 0;
     if (!tuning_read(named ? named : own, device, &t, err)) {
