@@ -33,12 +33,13 @@ static void report_small(const eval_small *layer, int layers)
                a->bits[1].score_recall / n[1]);
     }
     printf("index keys of 8 bits (int8) with a bound, and what it leaves open in 16\n");
-    printf("  %-8s %14s %14s   %s\n", "layer", "wrong ids", "blocks", "of these settled in 16 bits");
+    printf("  %-8s %14s %14s   %s\n", "layer", "wrong ids", "blocks",
+           "of these settled in 16 bits, rows settled wholly");
     for (int l = 0; l < layers; l++) {
         const msa_screening *e = &layer[l].exact;
         const double rows = (double)e->rows;
-        printf("  %-8d %14lld %14.1f   %.1f\n", l, (long long)layer[l].wrong, (double)e->blocks / rows,
-               (double)e->settled / rows);
+        printf("  %-8d %14lld %14.1f   %.2f %.4f\n", l, (long long)layer[l].wrong, (double)e->blocks / rows,
+               (double)e->settled / rows, (double)e->fell_back / rows);
     }
 }
 
@@ -76,51 +77,58 @@ int report_no_memory(const char *command)
     return cli_fail(command, "expected memory for one window, found too little");
 }
 
-static int evaluate(const char *command, const model *m, const eval_windows *t, const eval_windows *recalled,
-                    uint64_t seed, bool fp8, bool reuse)
+/* What the index chooses. */
+static bool report_selection(const model *m, const eval_windows *recalled, uint64_t seed, bool fp8)
+{
+    const int layers = m->config.n_layers;
+    eval_recall recall[MODEL_MAX_LAYERS];
+    eval_small small[MODEL_MAX_LAYERS];
+    if (!eval_recalls(m, &msa_fast_ops, recalled, seed, recall))
+        return false;
+    printf("recall over %d windows, random seed %llu\n", recalled->count, (unsigned long long)seed);
+    report_recall(recall, layers);
+    if (fp8 && !eval_small_layers(m, &msa_fast_ops, recalled, small))
+        return false;
+    if (fp8)
+        report_small(small, layers);
+    return true;
+}
+
+static bool report_loss(const model *m, const eval_windows *t)
 {
     double bits, dense = NAN;
     if (!eval_bits_per_byte(m, &msa_fast_ops, t, MSA_ATTN_SPARSE, &bits) ||
         (m->config.sparse && !eval_bits_per_byte(m, &msa_fast_ops, t, MSA_ATTN_DENSE, &dense)))
-        return report_no_memory(command);
+        return false;
     printf("%d windows of %d bytes\n", t->count, t->length);
     printf("bits per byte %.4f\n", bits);
-    if (!m->config.sparse)
-        return 0;
-    printf("bits per byte %.4f with the same weights and dense attention\n", dense);
-    if (t->length <= m->config.topk * m->config.block) {
-        printf("recall is 1: no query has more than %d visible blocks of %d\n", m->config.topk,
-               m->config.block);
-        return 0;
-    }
-    eval_recall *layer = malloc((size_t)m->config.n_layers * sizeof *layer);
-    bool ok = layer && eval_recalls(m, &msa_fast_ops, recalled, seed, layer);
-    if (ok) {
-        printf("recall over %d windows, random seed %llu\n", recalled->count, (unsigned long long)seed);
-        report_recall(layer, m->config.n_layers);
-    }
-    free(layer);
-    eval_small *small = fp8 && ok ? malloc((size_t)m->config.n_layers * sizeof *small) : NULL;
-    if (fp8 && ok)
-        ok = small && eval_small_layers(m, &msa_fast_ops, recalled, small);
-    if (small && ok)
-        report_small(small, m->config.n_layers);
-    free(small);
-    if (ok && reuse)
-        ok = report_reuse(m, t, recalled);
-    return ok ? 0 : report_no_memory(command);
+    if (m->config.sparse)
+        printf("bits per byte %.4f with the same weights and dense attention\n", dense);
+    return true;
 }
 
-static int evaluate_task(const char *command, const model *m, int count, uint64_t seed)
+static bool report_answers(const model *m, int count, uint64_t seed)
 {
     task_result r;
     if (!task_judge(m, &msa_fast_ops, seed, count, &r))
-        return report_no_memory(command);
+        return false;
     printf("%d sequences of %d tokens\n", count, m->config.context);
     printf("answers right %.4f, bits per answer %.4f\n", r.accuracy, r.bits);
     for (int b = 0; b < TASK_BINS; b++)
         printf("  distance up to %-5d %.4f\n", (b + 1) * m->config.context / TASK_BINS, r.bin[b]);
-    return 0;
+    return true;
+}
+
+static int evaluate(const char *command, const model *m, const eval_windows *t, const eval_windows *recalled,
+                    bool task, uint64_t seed, bool fp8, bool reuse)
+{
+    bool ok = task ? report_answers(m, t->count, seed) : report_loss(m, t);
+    if (ok && m->config.sparse && recalled->length <= m->config.topk * m->config.block)
+        printf("recall is 1: no query has more than %d visible blocks of %d\n", m->config.topk,
+               m->config.block);
+    else if (ok && m->config.sparse)
+        ok = report_selection(m, recalled, seed, fp8) && (!reuse || report_reuse(m, t, recalled));
+    return ok ? 0 : report_no_memory(command);
 }
 
 /* ---- The same as one row of a table -------------------------------------------------------------------- */
@@ -243,7 +251,7 @@ static int change_selector(const char *command, const char *name, const char *be
 int cmd_evaluate(int argc, char **argv)
 {
     const char *path = NULL, *text_path = NULL, *selector = NULL;
-    int64_t windows = 40, recall_windows = 4, seed = 1;
+    int64_t windows = 40, recall_windows = 4, context = 0, seed = 1;
     bool held_out = false, task = false, csv = false, fp8 = false, reuse = false;
     const cli_option options[] = {
         {"--model", CLI_NEEDED, &path, 0, 0, "FILE.safetensors of 'msa train'"},
@@ -253,6 +261,7 @@ int cmd_evaluate(int argc, char **argv)
         {"--held-out", CLI_FLAG, &held_out, 0, 0, "only its last 5 %, which training does not see"},
         {"--windows", CLI_INT, &windows, 1, 1 << 20, "N windows at most for the loss"},
         {"--recall-windows", CLI_INT, &recall_windows, 1, 1 << 20, "N windows at most for the recall"},
+        {"--context", CLI_INT, &context, 2, 1 << 20, "N tokens a window in place of the model's own"},
         {"--csv", CLI_FLAG, &csv, 0, 0, "everything as a table of one row"},
         {"--selector", CLI_TEXT, &selector, 0, 0, model_selector_help},
         {"--fp8", CLI_FLAG, &fp8, 0, 0, "also what index keys of 8 bits choose"},
@@ -271,6 +280,8 @@ int cmd_evaluate(int argc, char **argv)
     size_t n = 0;
     if (!model_load(&m, path, err))
         return cli_fail(argv[0], "--model: %s", err);
+    if (context)
+        m.config.context = (int)context;
     status = change_selector(argv[0], selector, fp8 ? "--fp8" : reuse ? "--reuse" : NULL, &m);
     if (!status && task && m.config.context < TASK_MIN_LENGTH) {
         status = cli_fail(argv[0], "--task: expected a model with a context of at least %d, found %d",
@@ -293,10 +304,8 @@ int cmd_evaluate(int argc, char **argv)
                           (long long)length);
     else if (csv)
         status = evaluate_row(argv[0], &m, &t, &recalled, task, (uint64_t)seed, fp8);
-    else if (task)
-        status = evaluate_task(argv[0], &m, t.count, (uint64_t)seed);
     else
-        status = evaluate(argv[0], &m, &t, &recalled, (uint64_t)seed, fp8, reuse);
+        status = evaluate(argv[0], &m, &t, &recalled, task, (uint64_t)seed, fp8, reuse);
     free(bytes);
     model_free(&m);
     return status;

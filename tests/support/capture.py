@@ -192,6 +192,36 @@ def the_model():
     check("precision bf16-logits" in said.stdout and "eager" in said.stdout, "and its rounding is named")
 
 
+SAME_IDS = (("ref", "reference", "fast", "screened"), ("fast", "amx_full", "fast", "amx_screened"), ("simt", "fused", "simt", "screened"))
+
+
+def chosen(d, out, backend, kernel, words):
+    """The ids [G,T,k] of an index kernel and what it said; None where this build has no such back end."""
+    said = subprocess.run([os.environ["MSA"], "forward", "--backend", backend, "--kernel", f"index/{kernel}", "--topk", "4", *words,
+                           "--out", f"{d}/{out}"], capture_output=True, text=True)
+    return np.load(f"{d}/{out}/ids.npy") if said.returncode == 0 else None, said.stdout + said.stderr
+
+
+def the_screening():
+    """What a model's own index keys and queries choose is the same from 8 bits, in blocks of its size and larger ones."""
+    import torch
+    model = made()
+    has = subprocess.run([os.environ["MSA"], "kernels"], capture_output=True, text=True).stdout
+    with torch.no_grad(), c.capture(model.model.layers[2].self_attn) as calls, tempfile.TemporaryDirectory() as d:
+        model.model(input_ids=torch.randint(3, 512, (1, 700)), use_cache=False)
+        c.save(calls, d)
+        files = [word for name in "q k v qi ki".split() for word in (f"--{name}", f"{d}/{name}.npy")]
+        for backend, full, other, screened in SAME_IDS:
+            for block in (32,) if backend == "simt" else (16, 32):
+                name = f"captured keys, blocks of {block}: index/{screened} ({other}) chooses what index/{full} ({backend}) does"
+                if not all(f"index/{kernel}\t" in has for kernel in (full, screened)):
+                    skip(name, "this build has no such kernel")
+                    continue
+                words = [*files, "--block", str(block)]
+                (a, said), (b, says) = chosen(d, "a", backend, full, words), chosen(d, "b", other, screened, words)
+                check(a is not None and b is not None and a.shape == (2, 700, 4) and a.tobytes() == b.tobytes(), name, said + says)
+
+
 def agree(watched, calls, layer):
     """The recalls of a layer against those of msa.recall, from what was captured apart."""
     t = c.join(calls)
@@ -254,5 +284,6 @@ except ImportError:
     skip("MiniMax-M3 itself", "no transformers with minimax_m3_vl here")
 else:
     the_model()
+    the_screening()
     the_explorer()
 finish()
