@@ -14,7 +14,7 @@ for table in data/experiments/*.csv; do
         NF != want { print FILENAME ":" NR ": " NF " fields, not " want; bad = 1 }
         c["commit"] && length($c["commit"]) != 40 { print FILENAME ":" NR ": no clean commit: " $c["commit"]; bad = 1 }
         c["command"] && $c["command"] !~ /^".*msa .*"$/ { print FILENAME ":" NR ": no command"; bad = 1 }
-        c["seed"] && !c["step"] && seen[$1, $2]++ { print FILENAME ":" NR ": that arm and seed again"; bad = 1 }
+        c["seed"] && !c["step"] && seen[$1, $2, c["layer"] ? $c["layer"] : ""]++ { print FILENAME ":" NR ": that arm and seed again"; bad = 1 }
         /nan|inf/ { print FILENAME ":" NR ": not a number"; bad = 1 }
         END { exit bad || NR < 2 }' "$table" > "$W.out"
     check $? "$table: whole rows with arm, seed, commit and command, each once"
@@ -93,6 +93,10 @@ turns_down() { # turns_down PATTERN OPTION...: of msa evaluate
         NR == 2 { blocks = $at["blocks_0"]; open = $at["settled_0"]; exit !(NF == n && "equal_sets_0" in at && open > 0 && open <= blocks) }
         END { if (NR < 2) exit 1 }' "$W.out"
 check $? "a row says what index keys of 8 bits choose, and how many blocks they leave open"
+"$MSA" evaluate --task --model "$model" --windows 2 --recall-windows 2 --context 256 --fp8 > "$W.out" 2> "$W.err" &&
+    grep -q '^2 sequences of 256 tokens$' "$W.out" && awk '/^index keys of 8 bits/ { there = 1 } there && $1 == 0 { wrong = $2; open = $4; blocks = $3 }
+        END { exit !(there && wrong == 0 && open > 0 && open <= blocks) }' "$W.out"
+check $? "without --csv as well, here of sequences longer than those of training"
 turns_down "--selector: expected the NAME of a rule .*: max, .* found 'best'" --model "$model" --selector best
 turns_down "--fp8: expected no --selector beside it" --model "$model" --selector mean --fp8
 turns_down "--reuse: expected no --selector beside it" --model "$model" --selector mean --reuse
@@ -101,6 +105,23 @@ sed -i '2s/^window,1,\([0-9]\)/window,1,9\1/' "$W/quick/retrieval.csv"
 B=$W/slice data/experiments/run.sh check data/experiments/quick.conf "$W/quick" retrieval window 1 > "$W.out" 2> "$W.err"
 [[ $? -eq 1 ]] && grep -q "expected .*, found " "$W.out"
 check $? "a row that was changed does not"
+
+# ---- Keys that models learned -----------------------------------------------------------------------------
+
+if command -v bible > /dev/null; then
+    for again in 1 2; do
+        data/experiments/keys.sh "$W/keys.csv" shipped-288 > "$W.out" 2> "$W.err" || break
+    done
+    [[ $? -eq 0 && $(wc -l < "$W/keys.csv") -eq 5 ]] && awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i; n = NF; next }
+        !(NF == n && $at["tokens"] == 288 && $at["wrong"] == 0 && $at["open"] > 0 && $at["open"] <= $at["blocks"] &&
+          $at["fell_back"] <= 1 && $at["equal_sets"] <= 1 && $at["commit"] == "test") { exit 1 }' "$W/keys.csv"
+    check $? "keys.sh: a row a layer, and a second time the same rows"
+else
+    skip "keys.sh" "no command bible here"
+fi
+data/experiments/keys.sh "$W/none.csv" shipped-best > "$W.out" 2> "$W.err"
+[[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 && ! -e $W/none.csv ]] && grep -q "^keys: expected shipped, .* found 'shipped-best'" "$W.err"
+check $? "keys.sh: refused in one line: an arm that is none"
 
 # ---- Killed ----------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ mutant '8 bits: float32 does not round' index8_slack test_index8 '(1.01 * $d + 1
 mutant '8 bits: errors are rounded down' above test_index8 'nextafterf((float)$x, INFINITY)' 'nextafterf((float)$x, 0)'
 mutant '8 bits: a bound that ties is out' select_row test_index8 '$w->upper[$b] < $least' '$w->upper[$b] <= $least + 1e-3 * fabs($least)'
 mutant '8 bits: NaN is no candidate' msa_index8_block test_index8 '*$to.error = INFINITY;' '*$to.error = 0;'
+mutant '8 bits: bounds three times as wide' bounds_of test_million_keys '* $bound + TINY' '* 3 * $bound + TINY'
 mutant '8 bits: a full list forgets' candidates_add test_index8 '*$n = FELL;' ';'
 mutant '8 bits: small products never vanish' may_vanish test_index8 '$fit->least < FLT_MIN || $fit->least * $least < FLT_MIN' 'false'
 mutant '8 bits: pieces of a block count once' screen_columns test_index8 '(int_lanes)larger($upper[$b], $high) | ($high != $high)' '(int_lanes)$high'
