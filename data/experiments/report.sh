@@ -231,7 +231,7 @@ settled in full. `data/experiments/keys.sh` makes the rows of learned keys, of o
 | keys | layer | tokens | E4M3: equal sets | score recall, 16 bits | score recall, E4M3 | int8: blocks open | of | part | rows settled in full |
 |---|---|---|---|---|---|---|---|---|---|
 END
-awk '/^random keys, 15/ { name = "random" } /^the same, four/ { name = "random, 4 channels x 6" }
+awk '/^random keys, 15/ { name = "random" } /^the same, four/ { name = "random, four channels × 6" }
     $3 == "/" { printf "| %s | | %d | %.1f %% | %.3f | %.3f | %d | %d | %.1f %% | |\n", name, 128 * $1, 100 * $2 / $4, $6, $7, $8, $1, 100 * $8 / $1 }' \
     book/examples/13b_eight.out
 [[ ! -s $dir/keys.csv ]] || awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) column[$i] = i; next }
