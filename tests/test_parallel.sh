@@ -17,6 +17,11 @@ tensor() { # tensor NAME SEED SHAPE
 tensor q 1 '150, 4, 16' && tensor qi 2 '150, 2, 8' && tensor k 3 '213, 2, 16' && tensor v 4 '213, 2, 16' && tensor ki 5 '213, 8'
 in=(--q "$W/q.npy" --k "$W/k.npy" --v "$W/v.npy")
 index=(--qi "$W/qi.npy" --ki "$W/ki.npy" --block 8 --topk 4)
+# Four sequences, each with keys before its queries, the second without any; a packed call, and a batch with padding.
+le32 0 40 40 100 150 | npy "$W/cu-q.npy" '<i4' '(5,)' && le32 0 70 90 153 213 | npy "$W/cu-kv.npy" '<i4' '(5,)'
+le32 40 0 55 1 | npy "$W/len-q.npy" '<i4' '(4,)' && le32 61 20 60 60 | npy "$W/len-kv.npy" '<i4' '(4,)'
+packed=(--cu-q "$W/cu-q.npy" --cu-kv "$W/cu-kv.npy")
+padded=("${packed[@]}" --len-q "$W/len-q.npy" --len-kv "$W/len-kv.npy")
 # Three requests, the second of which is not there; pages are half a block.
 tensor step-q 6 '3, 2, 4, 16' && tensor step-qi 7 '3, 2, 2, 8' && tensor k-pages 8 '30, 2, 4, 16' && tensor v-pages 9 '30, 2, 4, 16'
 tensor ki-pages 10 '30, 4, 8'
@@ -29,6 +34,12 @@ step=(--q "$W/step-q.npy" --qi "$W/step-qi.npy" --k-pages "$W/k-pages.npy" --v-p
     "$MSA" decode "${step[@]}" --backend ref --out "$W/decode" > "$W.out" 2> "$W.err" &&
     "$MSA" dense "${in[@]}" --backend ref --out "$W/dense" > "$W.out" 2> "$W.err"
 check $? "one process"
+for kind in packed padded; do
+    [[ $kind == packed ]] && seqs=("${packed[@]}") || seqs=("${padded[@]}")
+    "$MSA" forward "${in[@]}" "${index[@]}" "${seqs[@]}" --backend ref --out "$W/$kind-forward" > "$W.out" 2> "$W.err" &&
+        "$MSA" dense "${in[@]}" "${seqs[@]}" --backend ref --out "$W/$kind-dense" > "$W.out" 2> "$W.err"
+    check $? "... $kind sequences"
+done
 
 # near FILE FILE [BOUND]: floats within 1.6e-5 of each other, infinities where they are. Logits are up to 36 and values up to 3,
 # so that 2^-24 (3 + 2 (40 + log 7)) 3 = 1.6e-5 is what merging may move O by, in the worst case.
@@ -41,23 +52,28 @@ near() {
 }
 # on WHAT RANKS PROGRAM...: the three commands by that program, both ways, against one process
 on() {
-    local what=$1 ranks=$2 command backend move
+    local what=$1 ranks=$2 call command backend move
     shift 2
-    for command in forward decode dense; do
+    for call in forward decode dense packed-forward packed-dense padded-forward padded-dense; do
+        command=${call#*-}
         case $command in
         forward) args=("${in[@]}" "${index[@]}") ;;
         decode) args=("${step[@]}") ;;
         dense) args=("${in[@]}") ;;
         esac
+        case $call in
+        packed-*) args+=("${packed[@]}") ;;
+        padded-*) args+=("${padded[@]}") ;;
+        esac
         for move in queries keys; do
             backend=$([[ $command == forward ]] && echo fast || echo ref)
             rm -rf "$W/found"
             "$@" $command "${args[@]}" --backend $backend --move $move --out "$W/found" > "$W.out" 2> "$W.err" && [[ ! -s $W.err ]] &&
-                { [[ $command == dense ]] || cmp -s "$W/$command/ids.npy" "$W/found/ids.npy"; } &&
-                near "$W/$command/o.npy" "$W/found/o.npy" && near "$W/$command/lse.npy" "$W/found/lse.npy" &&
+                { [[ $command == dense ]] || cmp -s "$W/$call/ids.npy" "$W/found/ids.npy"; } &&
+                near "$W/$call/o.npy" "$W/found/o.npy" && near "$W/$call/lse.npy" "$W/found/lse.npy" &&
                 awk '/^sent/ { seen = $2 + 0 == $7 + 0 && ('"$ranks"' == 1 || $2 > 0) } END { exit !seen }' "$W.out" &&
                 grep -qE "^$ranks ranks?, $move travel" "$W.out"
-            check $? "$command on $ranks $what, $move travel"
+            check $? "$call on $ranks $what, $move travel"
         done
     done
 }
@@ -75,8 +91,12 @@ tensor dout 11 '150, 4, 16'
 gradients() { # gradients WHAT PROGRAM...
     local what=$1 support name ok
     shift
-    for support in "" --full-support; do
-        args=("${in[@]}" "${index[@]}" --dout "$W/dout.npy" --kl-weight 0.5 --backend ref $support)
+    for support in "" --full-support padded; do
+        args=("${in[@]}" "${index[@]}" --dout "$W/dout.npy" --kl-weight 0.5 --backend ref)
+        case $support in
+        padded) args+=("${padded[@]}") ;;
+        *) args+=($support) ;;
+        esac
         [[ -e $W/backward$support ]] || "$MSA" backward "${args[@]}" --out "$W/backward$support" > "$W/backward$support.kl" 2> "$W.err"
         rm -rf "$W/found"
         "$@" backward "${args[@]}" --out "$W/found" > "$W.out" 2> "$W.err" && [[ ! -s $W.err ]] &&
@@ -267,8 +287,33 @@ cat > "$W/one-dies" << 'END2'
 [ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -ne 1 ] || kill -9 $$
 exec "$@"
 END2
-rm -rf "$W/none"
-mpirun -q -n 3 sh "$W/one-dies" "$MPI" forward "${in[@]}" "${index[@]}" --out "$W/none" > "$W.out" 2> "$W.err"
-[[ $? -ne 0 && ! -e $W/none && $(wc -l < "$W.err") -le 1 ]]
-check $? "one of three ranks is killed: the others end, nothing is written"
+ends() { # ends NAME PROGRAM...: some status, at most a line, nothing written
+    local what=$1
+    shift
+    rm -rf "$W/none"
+    "$@" --out "$W/none" > "$W.out" 2> "$W.err"
+    [[ $? -ne 0 && ! -e $W/none && ! -s $W.out && $(wc -l < "$W.err") -le 1 ]]
+    check $? "$what: the others end, nothing is written"
+}
+ends "one of three ranks is killed" mpirun -q -n 3 sh "$W/one-dies" "$MPI" forward "${in[@]}" "${index[@]}"
+# Later, in the middle of seconds of work.
+cat > "$W/one-dies-later" << 'END2'
+[ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -ne 1 ] || (sleep 1; kill -9 $$) &
+exec "$@"
+END2
+zeros $((2048 * 64)) | npy "$W/long-q.npy" '<f4' '(2048, 1, 64)'
+ends "one of three ranks is killed at work" mpirun -q -n 3 sh "$W/one-dies-later" "$MPI" dense --q "$W/long-q.npy" \
+    --k "$W/one-k.npy" --v "$W/one-k.npy" --backend ref
+# A slow rank, which the others wait for: it stops again and again, for twice as long as it runs.
+cat > "$W/one-is-slow" << 'END2'
+if [ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -eq 1 ]; then
+    (while kill -STOP $$; do sleep 0.02; kill -CONT $$; sleep 0.01; done) 2> /dev/null &
+fi
+exec "$@"
+END2
+slow() { mpirun -q -n 3 sh "$W/one-is-slow" "$MPI" "$@"; }
+rm -rf "$W/found"
+slow forward "${in[@]}" "${index[@]}" --backend ref --move keys --out "$W/found" > "$W.out" 2> "$W.err" && [[ ! -s $W.err ]] &&
+    cmp -s "$W/forward/o.npy" "$W/found/o.npy" && cmp -s "$W/forward/ids.npy" "$W/found/ids.npy"
+check $? "one of three ranks is slow"
 finish
