@@ -231,6 +231,22 @@ gradients "2 processes" processes 2
 processes 2 forward "${in[@]}" "${index[@]}" --backend ref --out "$W/found" > "$W.out" 2> "$W.err" &&
     cmp -s "$W/forward/o.npy" "$W/found/o.npy" && (cd "$W/found" && sha256sum --quiet -c forward.sha256)
 check $? "keys that travel leave no other bits; one rank writes all of it"
+# K and V of 128 MB each, of which 4 ranks have 32 each; all but the first have too little memory for one of the two.
+cat > "$W/others-have-little" << 'END2'
+[ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -eq 0 ] || ulimit -v 420000
+exec "$@"
+END2
+zeros 512 | npy "$W/big-q.npy" '<f4' '(1, 8, 64)' && npy "$W/big-k.npy" '<f4' '(65536, 8, 64)' < /dev/null &&
+    truncate -s $((128 + 65536 * 8 * 64 * 4)) "$W/big-k.npy"
+big=(--q "$W/big-q.npy" --k "$W/big-k.npy" --v "$W/big-k.npy" --backend ref --move queries --out "$W/found")
+rm -rf "$W/found"
+if ldd "$MPI" | grep -q lib.san; then
+    skip "keys that no rank has room for" "sanitizers need more address space"
+else
+    mpirun -q -n 4 sh "$W/others-have-little" "$MPI" dense "${big[@]}" > "$W.out" 2> "$W.err" &&
+        awk 'NF > 6 && $1 ~ /^[0-3]$/ { n += $6 == 67108864 + ($1 == 0) * 2048 } END { exit n != 4 }' "$W.out"
+    check $? "keys that no rank has room for: each reads its own, and no more"
+fi
 refuses "k.npy" "a file that no rank has" processes 3 forward --q "$W/q.npy" --k "$W/none/k.npy" --v "$W/v.npy" "${index[@]}"
 refuses "--ranks:" "ranks under mpirun" processes 2 dense "${in[@]}" --ranks 2
 processes 2 cost > "$W.out" 2> "$W.err"

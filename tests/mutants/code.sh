@@ -113,6 +113,7 @@ mutant 'agreement of groups with their local blocks' row_agreement test_evaluate
 mutant 'ranks: of equal candidates the first rank wins' choose test_parallel '$at > 0 && $line[$at - 1] > $candidate[$i]' '$at > 0 && false'
 mutant 'ranks: a part weighs what any does' merge_head test_parallel 'exp((double)$lse[$c] - $max) * (double)$o[$c]' 'exp($max - $max) * (double)$o[$c]'
 mutant 'ranks: the local block is whole' list_blocks test_parallel 'min_i64($s->block, $at + 1 - $b * $s->block)' '$s->block'
+mutant 'ranks: all keys of a block lie side by side' copy_block test_parallel 'keys_together($req, $j, $end)' '$end - $j'
 mutant 'ranks: slices in order' deal_home test_parallel '$slice < $ranks ? $slice : 2 * $ranks - 1 - $slice' '$slice / 2'
 mutant 'ranks: a range has all the weight' arrays_of test_parallel '$j->g->weight * $part' '$j->g->weight'
 mutant 'ranks: heads travel once for all owners' traffic_pass_q test_parallel '$pairs * $group * $s->d_head * $c->element' '$c->rows * $s->n_heads * $s->d_head * $c->element'
