@@ -29,7 +29,7 @@ typedef struct job {
     way_fn *way;
     traffic_call (*traffic)(const parallel_call *c);
     bool dense, screens;
-    int32_t *ids;                // [T,Hkv,k]
+    int32_t *ids; // [T,Hkv,k]
     float *o, *lse;
     int64_t open, screened; // blocks that 8 bits left open, of those that were to be scored
     double sent[TRAFFIC_N_KINDS], pairs, most, model[2][TRAFFIC_N_KINDS]; // pass-Q and pass-KV
@@ -541,17 +541,20 @@ static void device_ways(check_case *c, const msa_shape *s, inputs_pattern patter
     bool is_first = true;
     const size_t one = salt % 5;
     for (size_t r = all ? 0 : one; r < (all ? 5 : one + 1); r++)
-        for (int keys = 0; keys < (r == one || tap_full() ? 2 : 1); keys++) {
+        for (int way = 0; way < (r == one || tap_full() ? 3 : 1); way++) { // the last: owners screen
+            const bool keys = way == 1;
             const void *inner = check_mark();
             memset(j.ids, 0xff, (size_t)n * sizeof *first);
             j.way = keys ? device_keys : device_queries;
+            j.screens = way == 2;
             run_job(c, &j, some_ranks[r]);
             judge_on_device(c, &j, some_ranks[r], keys);
             check_bytes(c, &j, keys, some_ranks[r]);
             if (is_first)
                 memcpy(first, j.ids, (size_t)n * sizeof *first);
             is_first = false;
-            check_same(c, "ids of any number of ranks, either way", first, j.ids, (size_t)n * sizeof *first);
+            check_same(c, "ids of any number of ranks, by every way", first, j.ids,
+                       (size_t)n * sizeof *first);
             check_release(inner);
         }
     inputs_free(&drawn), inputs_free(&in);
@@ -576,7 +579,51 @@ static void on_devices(void)
     }
 }
 
+// Owners of many blocks rule most of them out there, too, by codes of keys that were rounded to bf16 first.
+static void devices_screen(void)
+{
+    const msa_shape s = {.n_q = 9,
+                         .n_kv = 4000,
+                         .n_heads = 4,
+                         .n_kv_heads = 2,
+                         .d_head = 64,
+                         .d_index = 64,
+                         .block = 32,
+                         .topk = 5};
+    static const inputs_pattern patterns[] = {INPUTS_NORMAL, INPUTS_TIES};
+    msa_ops ops;
+    for (int p = 0; p < 2 && table_ops("simt", &ops); p++) {
+        check_case c =
+            check_begin("kernels of cuda/ settle what 8 bits leave open: %s", p ? "ties" : "normal keys");
+        inputs in;
+        if (!inputs_new(&in, &s, patterns[p], check_seed(70 + (uint64_t)p)))
+            continue;
+        job j = new_job(&s, &in, false);
+        const int64_t n = s.n_q * s.n_kv_heads * s.topk;
+        int32_t *all = check_ints(n);
+        j.ops = &ops, j.traffic = device_traffic, j.way = device_queries;
+        for (int ranks = 1; ranks <= 3; ranks += 2) {
+            j.screens = false;
+            run_job(&c, &j, ranks);
+            memcpy(all, j.ids, (size_t)n * sizeof *all);
+            check_true(&c, j.screened == 0, "blocks were screened without being asked for");
+            j.screens = true;
+            run_job(&c, &j, ranks);
+            check_same(&c, "ids", all, j.ids, (size_t)n * sizeof *all);
+            check_bytes(&c, &j, false, ranks);
+            check_true(&c, j.open > 0 && j.screened > 1000 && (p > 0 || 2 * j.open < j.screened),
+                       "%lld of %lld blocks settled", (long long)j.open, (long long)j.screened);
+        }
+        inputs_free(&in);
+        check_end(&c);
+        check_release(NULL);
+    }
+}
 #else
+static void devices_screen(void)
+{
+}
+
 static void on_devices(void)
 {
     tap_skip("kernels of cuda/ on ranks", "no C++ compiler was here");
@@ -876,6 +923,7 @@ int main(int argc, char **argv)
     asks_for_own_keys();
     by_fast_kernels();
     on_devices();
+    devices_screen();
     gradients();
     cheaper_way();
     balance();

@@ -168,6 +168,14 @@ if [[ $engine -gt 0 ]]; then
     "$MSA" forward "${wide[@]}" --backend ref --out "$W/wide" > "$W.out" 2> "$W.err" &&
         "$MSA" decode "${wide_step[@]}" --backend ref --out "$W/wide-step" > "$W.out" 2> "$W.err"
     check $? "one process, of widths that kernels take"
+    tensor far-k64 24 '2000, 2, 64' && tensor far-v64 25 '2000, 2, 64' && tensor far-ki64 26 '2000, 64'
+    tensor far-q64 27 '5, 4, 64' && tensor far-qi64 28 '5, 2, 64'
+    screened=(--q "$W/far-q64.npy" --k "$W/far-k64.npy" --v "$W/far-v64.npy" --qi "$W/far-qi64.npy" --ki "$W/far-ki64.npy" --block 32 --topk 3)
+    "$MSA" forward "${screened[@]}" --backend ref --out "$W/screened" > "$W.out" 2> "$W.err"
+    check $? "... and of more blocks"
+    tensor dout64 29 '40, 4, 64'
+    "$MSA" backward "${wide[@]}" --dout "$W/dout64.npy" --backend simt --out "$W/wide-backward" > "$W.out" 2> "$W.err"
+    check $? "... and its gradients"
 fi
 # on_device BACKEND WHAT PROGRAM...: the ids of the reference, O as bf16 weights and parts leave it (of values up to 3), bytes
 # as the model says
@@ -190,6 +198,22 @@ on_device() {
             check $? "kernels of cuda/, $what, ${args[0]}, $move travel"
         done
     done
+    rm -rf "$W/found"
+    "$@" forward "${screened[@]}" --backend "$backend" --index-keys int8 --move queries --out "$W/found" > "$W.out" 2> "$W.err" &&
+        cmp -s "$W/screened/ids.npy" "$W/found/ids.npy" &&
+        awk '/^sent/ { seen = $2 + 0 == $7 + 0 } /^owners scored/ { fewer = $3 > 0 && 2 * $3 < $5 } END { exit !(seen && fewer) }' "$W.out"
+    check $? "kernels of cuda/, $what, owners screen by 8-bit keys"
+    rm -rf "$W/found" # rows as they come from one engine, sums within float32's rounding; from a GPU as bf16 leaves them
+    local ok=0 most=$([[ $backend == simt ]] && echo 1.6e-5 || echo 0.1)
+    "$@" backward "${wide[@]}" --dout "$W/dout64.npy" --backend "$backend" --move keys --out "$W/found" > "$W.out" 2> "$W.err" &&
+        awk '/^sent/ { seen = $2 + 0 == $7 + 0 } END { exit !seen }' "$W.out" || ok=1
+    for name in dq dqi; do
+        [[ $backend != simt ]] || cmp -s "$W/wide-backward/$name.npy" "$W/found/$name.npy" || ok=1
+    done
+    for name in dq dqi dk dv dki; do
+        near "$W/wide-backward/$name.npy" "$W/found/$name.npy" $most || ok=1
+    done
+    check $ok "kernels of cuda/, $what, gradients"
 }
 on_device simt "on the engine, 3 threads" threads 3
 
@@ -203,10 +227,8 @@ refuses() { # refuses WORD NAME COMMAND...
 }
 refuses "--move:" "an unknown way" "$MSA" forward "${in[@]}" "${index[@]}" --ranks 2 --move values
 refuses "--move:" "a way without ranks" "$MSA" dense "${in[@]}" --move keys
-refuses "--backend:" "ranks of another back end" "$MSA" dense "${in[@]}" --ranks 2 --backend simt
-if "$MSA" kernels | grep -q cuda; then
-    refuses "--backend:" "threads for a GPU" "$MSA" forward "${in[@]}" "${index[@]}" --ranks 2 --backend cuda
-fi
+refuses "--backend: expected ref, fast or simt where ranks are threads, found 'cuda'" "threads for a GPU" "$MSA" forward "${in[@]}" "${index[@]}" \
+    --ranks 2 --backend cuda
 refuses "--ids" "ranks with given ids" "$MSA" forward "${in[@]}" "${index[@]:0:6}" --ids "$W/forward/ids.npy" --ranks 2
 refuses "--index-keys:" "ranks with keys rounded to 8 bits" "$MSA" decode "${step[@]}" --ranks 2 --index-keys fp8
 
@@ -317,7 +339,7 @@ cat > "$W/one-dies-later" << 'END2'
 [ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -ne 1 ] || (sleep 1; kill -9 $$) &
 exec "$@"
 END2
-zeros $((2048 * 64)) | npy "$W/long-q.npy" '<f4' '(2048, 1, 64)'
+zeros $((2048 * 512)) | npy "$W/long-q.npy" '<f4' '(2048, 8, 64)'
 ends "one of three ranks is killed at work" mpirun -q -n 3 sh "$W/one-dies-later" "$MPI" dense --q "$W/long-q.npy" \
     --k "$W/one-k.npy" --v "$W/one-k.npy" --backend ref
 # A slow rank, which the others wait for: it stops again and again, for twice as long as it runs.

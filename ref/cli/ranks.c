@@ -26,7 +26,7 @@ int cli_check_ranks(const char *command, const cli_ranks *r, const char *backend
                         (long long)r->n);
     if (r->move && !cli_wants_ranks(r))
         return cli_fail(command, "--move: expected it with --ranks, found it alone");
-    const bool engine = strcmp(command, "forward") == 0 || strcmp(command, "decode") == 0;
+    const bool engine = strcmp(command, "train") != 0;
     if (r->n && strcmp(backend, "ref") != 0 && strcmp(backend, "fast") != 0 &&
         !(engine && strcmp(backend, "simt") == 0))
         return cli_fail(command, "--backend: expected ref%s where ranks are threads, found '%s'",

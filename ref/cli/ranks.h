@@ -35,7 +35,7 @@ int cli_agree(int status);
 
 /** Whether the command is to run on ranks. */
 bool cli_wants_ranks(const cli_ranks *r);
-/** Checks the options, together with the back end: a device serves one thread. */
+/** Checks the options, together with the back end: ranks that are threads take turns on the engine, and cannot on a GPU. */
 int cli_check_ranks(const char *command, const cli_ranks *r, const char *backend);
 
 /** What a backward pass adds to a call. */
