@@ -217,16 +217,8 @@ static msa_status answer(chunk *k)
     MSA_TRY(grow(k, SCORES, p->rows * heads * a->stride, sizeof(float)));
     MSA_TRY(grow(k, KEYS, p->rows, width));
     MSA_TRY(grow(k, ALL_KEYS, ranks, own));
-    *a = (parallel_score){.s = p->s,
-                          .n_tiles = a->n_tiles,
-                          .tiles = k->b[TILES].p,
-                          .rows = p->rows * heads,
-                          .qi = k->b[QI].p,
-                          .ki = c->ki,
-                          .n_pages = c->keys->n_pages,
-                          .page = c->page,
-                          .scores = k->b[SCORES].p,
-                          .stride = a->stride};
+    a->s = p->s, a->tiles = k->b[TILES].p, a->rows = p->rows * heads, a->qi = k->b[QI].p;
+    a->ki = c->ki, a->n_pages = c->keys->n_pages, a->page = c->page, a->scores = k->b[SCORES].p;
     MSA_TRY(wire_wait(k->w, k->asked));
     if (c->codes)
         MSA_TRY(screen(k));
