@@ -422,14 +422,14 @@ refuses "'-'" "a lone dash" forward "${good[@]}" -
 refuses "--scores:" "flag twice" forward "${good[@]}" --scores --scores
 packed=(forward "${two[@]}" --out "$W/out")
 le32 0 13 27 | npy "$W/far.npy" '<i4' '(3,)' && le32 0 20 10 26 | npy "$W/falls.npy" '<i4' '(4,)' && le32 0 9 9 90 | npy "$W/three.npy" '<i4' '(4,)'
-le32 0 13 26 | npy "$W/few.npy" '<i4' '(3,)' && le32 0 9 90 | npy "$W/short.npy" '<i4' '(3,)' && le32 14 -1 | npy "$W/lens.npy" '<i4' '(2,)'
+le32 0 13 26 | npy "$W/few.npy" '<i4' '(3,)' && le32 0 9 90 | npy "$W/short.npy" '<i4' '(3,)' && le32 14 -1 | npy "$W/lengths.npy" '<i4' '(2,)'
 refuses "--cu-q: expected it with --cu-kv" "places of queries alone" "${packed[@]}" --cu-q "$W/few.npy"
 refuses "--cu-kv: expected it with --cu-q" "places of keys alone" "${packed[@]}" --cu-kv "$W/short.npy"
-refuses "--len-kv: expected it with --cu-q" "lengths alone" "${packed[@]}" --len-kv "$W/lens.npy"
+refuses "--len-kv: expected it with --cu-q" "lengths alone" "${packed[@]}" --len-kv "$W/lengths.npy"
 refuses "far.npy: expected places that rise from 0 to 26, found 27 at [2]" "places past the end" "${packed[@]}" "${seqs[@]:2}" --cu-q "$W/far.npy"
 refuses "falls.npy: expected places that rise from 0 to 26, found 10 at [2]" "places that fall" "${packed[@]}" --cu-q "$W/falls.npy" --cu-kv "$W/three.npy"
 refuses "three.npy: expected [R+1] with R+1 = 3" "other numbers of sequences" "${packed[@]}" --cu-q "$W/few.npy" --cu-kv "$W/three.npy"
-refuses "lens.npy: expected at [0] a length from 0 to 13, found 14" "a length without room" "${packed[@]}" "${seqs[@]}" --len-q "$W/lens.npy"
+refuses "lengths.npy: expected at [0] a length from 0 to 13, found 14" "a length without room" "${packed[@]}" "${seqs[@]}" --len-q "$W/lengths.npy"
 refuses "2q.npy: sequence 0: expected at most as many queries as" "more queries than keys" "${packed[@]}" --cu-q "$W/few.npy" --cu-kv "$W/short.npy"
 refuses "few.npy: expected one place more than there are lengths" "lengths of other sequences" "${packed[@]}" --cu-q "$W/few.npy" \
     --cu-kv "$W/short.npy" --len-q "$W/few.npy"
