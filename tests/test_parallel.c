@@ -641,7 +641,7 @@ typedef struct gradient_job {
     bool full;
     const int32_t *ids; // [T,Hkv,k]
     const float *o, *lse;
-    float *found[GRADIENTS];
+    float *found[GRADIENTS], *collected[GRADIENTS]; // the latter of keys
     double loss, sent[TRAFFIC_N_KINDS], model[TRAFFIC_N_KINDS];
 } gradient_job;
 
@@ -701,6 +701,7 @@ static void run_gradients(transport *t, void *context)
     place_pages(&keys, kv, s->d_head, dk, j->found[DK]);
     place_pages(&keys, kv, s->d_head, dv, j->found[DV]);
     place_pages(&keys, 1, s->d_index, dki, j->found[DKI]);
+    parallel_collect_keys(t, &keys, &g, j->collected[DK], j->collected[DV], j->collected[DKI]);
     free(q), free(qi), free(o), free(lse), free(dout), free(dq), free(dqi), free(dk), free(dv), free(dki),
         free(ids);
     deal_free_rows(&rows), deal_free_shard(&keys);
@@ -732,6 +733,7 @@ static void gradients_of(check_case *c, const msa_shape *s, inputs_pattern patte
     for (int a = 0; a < GRADIENTS; a++) {
         wanted[a] = check_floats(elements(s, gradient_of[a]));
         j.found[a] = check_floats(elements(s, gradient_of[a]));
+        j.collected[a] = check_floats(elements(s, gradient_of[a]));
     }
     msa_backward(s, in.q, in.k, in.v, full ? NULL : ids, o, lse, in.dout, wanted[DQ], wanted[DK], wanted[DV],
                  work);
@@ -744,6 +746,10 @@ static void gradients_of(check_case *c, const msa_shape *s, inputs_pattern patte
             check_tensor(c, array_name(gradient_of[a]), verdict_dims_of(s, gradient_of[a]),
                          check_widen(wanted[a], elements(s, gradient_of[a])), j.found[a],
                          verdict_float32(s, &in, gradient_of[a], 0.7));
+        for (int a = DK; a < GRADIENTS; a++)
+            if (a != DQI)
+                check_same(c, "where they are collected", j.found[a], j.collected[a],
+                           (size_t)elements(s, gradient_of[a]) * 4);
         check_true(c, fabs(j.loss - loss) <= 1e-12 * (1 + loss), "loss %.15g, expected %.15g", j.loss, loss);
         for (int kind = 0; kind < TRAFFIC_OTHER; kind++)
             check_true(c, j.model[kind] == j.sent[kind], "%s: the model says %.0f bytes, %.0f were sent",

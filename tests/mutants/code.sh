@@ -116,6 +116,7 @@ mutant 'ranks: the local block is whole' list_blocks test_parallel 'min_i64($s->
 mutant 'ranks: all keys of a block lie side by side' copy_block test_parallel 'keys_together($req, $j, $end)' '$end - $j'
 mutant 'ranks: slices in order' deal_home test_parallel '$slice < $ranks ? $slice : 2 * $ranks - 1 - $slice' '$slice / 2'
 mutant 'ranks: a range has all the weight' arrays_of test_parallel '$j->g->weight * $part' '$j->g->weight'
+mutant 'ranks: sequences without queries leave no gap' place_tokens test_parallel 'msa_get_seq($s, $n).kv0 * $width, $from + (size_t)$w->kv0[$n]' '$w->kv0[$n] * $width, $from + (size_t)$w->kv0[$n]'
 mutant 'ranks: heads travel once for all owners' traffic_pass_q test_parallel '$pairs * $group * $s->d_head * $c->element' '$c->rows * $s->n_heads * $s->d_head * $c->element'
 mutant 'ranks: a lower bound rules out' settle test_parallel '$w->upper[$b] < $least' '$w->lower[$b] < $least'
 mutant 'ranks: float32 never overflows' bounds_of_products test_parallel '$norm * $reach[$b] < 0x1p120' 'true'
