@@ -115,6 +115,7 @@ msa_status msa_index_lse(const msa_shape *s, const float *qi, const float *ki, c
     pad_queries(s, s->n_kv_heads, 1, -INFINITY, index_lse);
     for (int b = 0; b < msa_n_seqs(s); b++) {
         msa_seq seq = msa_get_seq(s, b);
+#pragma omp parallel for collapse(2) schedule(dynamic, 64)
         for (int r = 0; r < s->n_kv_heads; r++)
             for (int64_t i = 0; i < seq.n_q; i++) {
                 int64_t q = seq.q0 + i;

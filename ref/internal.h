@@ -146,6 +146,9 @@ static inline int64_t position(const msa_seq *seq, int64_t i)
 /* Query i of a call as a call of its own: that query and the keys it sees, the first of its sequence *seq. */
 msa_shape query_shape(const msa_shape *s, int64_t i, msa_seq *seq);
 
+/* Whether a row of ids is ascending visible blocks, at least one unless none is visible (local < 0), then -1 to the end. */
+bool valid_row(const int32_t *ids, int k, int64_t local);
+
 static inline const int32_t *ids_row(const msa_shape *s, const int32_t *ids, int r, int64_t q)
 {
     return ids ? ids + ((int64_t)r * s->n_q + q) * s->topk : NULL;

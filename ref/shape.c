@@ -139,8 +139,7 @@ int64_t msa_n_blocks(const msa_shape *s)
     return longest / s->block + (longest % s->block != 0);
 }
 
-/* Ascending visible blocks, at least one unless none is visible (local < 0), then -1 to the end. */
-static bool valid_row(const int32_t *ids, int k, int64_t local)
+bool valid_row(const int32_t *ids, int k, int64_t local)
 {
     int n = 0;
     while (n < k && ids[n] >= 0) {

@@ -88,6 +88,34 @@ inputs prefix
 runs 0 "forward: the fast back end without being asked" forward "${in[@]}" "${size[@]}" --out "$W/fast"
 says '^ran sparse/[a-z]+ \(fast\)$'
 runs 0 "verify: the fast back end" verify --ids "$W/fast/ids.npy" --o "$W/fast/o.npy" "${in[@]}" --block 8
+# The same call as two sequences of a packed one; and with rows behind each that are padding.
+twice() { # twice NAME DESCR SHAPE [ZEROS]: what stands in the vector, and so many zeros behind it, two times
+    { payload "$V/prefix/$1.npy" && zeros ${4:-0} && payload "$V/prefix/$1.npy" && zeros ${4:-0}; } | npy "$W/${5:-}2$1.npy" "$2" "$3"
+}
+twice q '<f4' '(26, 4, 16)' && twice k '<f4' '(90, 2, 16)' && twice v '<f4' '(90, 2, 16)' && twice qi '<f4' '(26, 2, 8)'
+twice ki '<f4' '(90, 8)' && le32 0 13 26 | npy "$W/2cu-q.npy" '<i4' '(3,)' && le32 0 45 90 | npy "$W/2cu-kv.npy" '<i4' '(3,)'
+two=(--q "$W/2q.npy" --k "$W/2k.npy" --v "$W/2v.npy" --qi "$W/2qi.npy" --ki "$W/2ki.npy")
+seqs=(--cu-q "$W/2cu-q.npy" --cu-kv "$W/2cu-kv.npy")
+holds_twice() { # holds_twice NAME: of o and lse what the vector has two times
+    { payload "$V/prefix/$1.npy" && payload "$V/prefix/$1.npy"; } | cmp -s - <(payload "$W/two/$1.npy")
+    check $? "... $1 of both as in data/vectors"
+}
+runs 0 "forward: two sequences" forward --backend ref "${two[@]}" "${size[@]}" "${seqs[@]}" --out "$W/two"
+holds_twice o && holds_twice lse
+for half in 1 157; do for i in 1 2; do payload "$V/prefix/ids.npy" | tail -c +$half | head -c 156; done; done | cmp -s - <(payload "$W/two/ids.npy")
+check $? "... and ids"
+runs 0 "forward: two sequences, their ids given" forward --backend ref "${two[@]}" "${size[@]}" "${seqs[@]}" --ids "$W/two/ids.npy" --out "$W/again"
+same_file "$W/two/o.npy" "$W/again/o.npy"
+runs 0 "verify: two sequences" verify --ids "$W/two/ids.npy" --o "$W/two/o.npy" "${two[@]}" "${seqs[@]}" --block 8
+"$MSA" verify --ids "$W/two/ids.npy" "${two[@]:6}" --block 8 >"$W.out" 2>"$W.err"
+[ $? -eq 1 ]
+check $? "verify: ... not those of one"
+twice q '<f4' '(30, 4, 16)' 128 padded && twice qi '<f4' '(30, 2, 8)' 32 padded
+le32 0 15 30 | npy "$W/padded2cu-q.npy" '<i4' '(3,)' && le32 13 13 | npy "$W/2len-q.npy" '<i4' '(2,)'
+runs 0 "forward: two padded sequences" forward --backend ref --q "$W/padded2q.npy" --qi "$W/padded2qi.npy" "${two[@]:2:4}" \
+    "${two[@]:8}" "${size[@]}" --cu-q "$W/padded2cu-q.npy" --cu-kv "$W/2cu-kv.npy" --len-q "$W/2len-q.npy" --out "$W/two"
+{ payload "$V/prefix/o.npy" && zeros 128 && payload "$V/prefix/o.npy" && zeros 128; } | cmp -s - <(payload "$W/two/o.npy")
+check $? "... whose rows are 0 in O"
 if "$MSA" kernels | grep -q simt; then # its fastest index kernel keeps no scores
     inputs m3heads
     "$MSA" forward "${in[@]}" --topk 4 --block 32 --backend simt --kernel index/fused --scores --out "$W/simt" 2>&1 |
@@ -392,6 +420,19 @@ refuses "'--topk=3'" "option and value in one word" forward "${in[@]}" --out "$W
 refuses "''" "empty word" forward "${good[@]}" ''
 refuses "'-'" "a lone dash" forward "${good[@]}" -
 refuses "--scores:" "flag twice" forward "${good[@]}" --scores --scores
+packed=(forward "${two[@]}" --out "$W/out")
+le32 0 13 27 | npy "$W/far.npy" '<i4' '(3,)' && le32 0 20 10 26 | npy "$W/falls.npy" '<i4' '(4,)' && le32 0 9 9 90 | npy "$W/three.npy" '<i4' '(4,)'
+le32 0 13 26 | npy "$W/few.npy" '<i4' '(3,)' && le32 0 9 90 | npy "$W/short.npy" '<i4' '(3,)' && le32 14 -1 | npy "$W/lengths.npy" '<i4' '(2,)'
+refuses "--cu-q: expected it with --cu-kv" "places of queries alone" "${packed[@]}" --cu-q "$W/few.npy"
+refuses "--cu-kv: expected it with --cu-q" "places of keys alone" "${packed[@]}" --cu-kv "$W/short.npy"
+refuses "--len-kv: expected it with --cu-q" "lengths alone" "${packed[@]}" --len-kv "$W/lengths.npy"
+refuses "far.npy: expected places that rise from 0 to 26, found 27 at [2]" "places past the end" "${packed[@]}" "${seqs[@]:2}" --cu-q "$W/far.npy"
+refuses "falls.npy: expected places that rise from 0 to 26, found 10 at [2]" "places that fall" "${packed[@]}" --cu-q "$W/falls.npy" --cu-kv "$W/three.npy"
+refuses "three.npy: expected [R+1] with R+1 = 3" "other numbers of sequences" "${packed[@]}" --cu-q "$W/few.npy" --cu-kv "$W/three.npy"
+refuses "lengths.npy: expected at [0] a length from 0 to 13, found 14" "a length without room" "${packed[@]}" "${seqs[@]}" --len-q "$W/lengths.npy"
+refuses "2q.npy: sequence 0: expected at most as many queries as" "more queries than keys" "${packed[@]}" --cu-q "$W/few.npy" --cu-kv "$W/short.npy"
+refuses "few.npy: expected one place more than there are lengths" "lengths of other sequences" "${packed[@]}" --cu-q "$W/few.npy" \
+    --cu-kv "$W/short.npy" --len-q "$W/few.npy"
 
 for option in --block --topk; do
     without $option

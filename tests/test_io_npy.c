@@ -466,6 +466,61 @@ static void test_no_such_file(void)
     chmod(locked, 0600);
 }
 
+/* A tensor that stays in its file: parts are those of the whole, one that is read twice too, and checks say the same. */
+static void test_parts(void)
+{
+    enum { N = 10000, WIDTH = 7 };
+    static double x[N * WIDTH];
+    const int64_t dim[] = {N, WIDTH};
+    char dict[128];
+    static unsigned char file[sizeof x + 256] = "\x93NUMPY\x01\x00";
+    for (int i = 0; i < N * WIDTH; i++)
+        x[i] = i % 3 ? 0.25 * i : 0.1 * i; /* of the latter most are rounded */
+    const int n = snprintf(dict, sizeof dict, "{'descr': '<f8', 'fortran_order': False, 'shape': (%d, %d), }",
+                           N, WIDTH);
+    const char *path = scratch("parts.npy");
+    file[8] = (unsigned char)n;
+    memcpy(file + 10, dict, (size_t)n);
+    memcpy(file + 10 + n, x, sizeof x);
+    scratch_put(path, file, 10 + (size_t)n + sizeof x);
+
+    npy_array whole;
+    io_source source;
+    io_error err = "", note = "", again = "?";
+    bool ok = io_read_tensor(path, NPY_F32, 2, true, &whole, note, err) &&
+              io_open_source(path, NPY_F32, 2, &source, err) && source.stored.dim[0] == dim[0] &&
+              source.stored.count == whole.count;
+    tap(scratch_no_error(ok, err), "a tensor that stays in its file");
+    static const int at[] = {5000 * WIDTH, 0, 4096, N * WIDTH - 1, 3}, count[] = {WIDTH, 9999, 4097, 1, 0};
+    size_t rounded = 0, expected = 0;
+    for (int i = 0; ok && i < 5; i++) {
+        static float part[10000];
+        ok = io_read_part(&source, (size_t)at[i], (size_t)count[i], part, &rounded, err) &&
+             memcmp(part, (float *)whole.data + at[i], (size_t)count[i] * sizeof *part) == 0;
+        for (int j = at[i]; j < at[i] + count[i]; j++)
+            expected += x[j] != (double)(float)x[j];
+    }
+    tap(scratch_no_error(ok && rounded == expected, err), "... in parts, %zu of them rounded", expected);
+    ok = io_check_source(&source, true, again, err) && strcmp(note, again) == 0;
+    tap(scratch_no_error(ok, err), "... all of it checked: %s",
+        strrchr(again, ',') ? strrchr(again, ',') : "");
+    x[60001] = NAN;
+    memcpy(file + 10 + n, x, sizeof x);
+    scratch_put(path, file, 10 + (size_t)n + sizeof x);
+    ok = !io_check_source(&source, true, again, err);
+    tap(ok && scratch_one_line(err, path, "nan at [8571, 4]"), "... with its first nan");
+    if (truncate(path, 10 + n + 800) != 0)
+        exit(1);
+    float part[14];
+    tap(io_read_part(&source, 14, 14, part, &rounded, err) &&
+            !io_read_part(&source, 98, 14, part, &rounded, err) &&
+            scratch_one_line(err, path, "shrank while it was read: expected 112 more bytes, found 16"),
+        "... that became shorter");
+    io_close_source(&source), npy_free(&whole);
+    tap(!io_open_source(path, NPY_I32, 2, &source, err) && scratch_one_line(err, path, "") && !source.path,
+        "... and is no more what its head says");
+}
+
 static void test_refused_writes(void)
 {
     io_error err = "";
@@ -496,6 +551,7 @@ int main(void)
     test_damage();
     test_absurd_header_length();
     test_no_such_file();
+    test_parts();
     test_refused_writes();
     return tap_done();
 }

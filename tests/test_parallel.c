@@ -9,7 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(HAVE_SIMT) || defined(HAVE_CUDA)
+#define HAS_DEVICES
 #include "../cuda/parallel/device.h"
+#endif
 #include "../ref/judge/noise.h"
 #include "../ref/judge/paging.h"
 #include "../ref/parallel/parallel.h"
@@ -24,8 +27,9 @@ typedef struct job {
     const inputs *in;
     const msa_ops *ops;
     way_fn *way;
-    bool dense, screens, device; // device: bf16 travels
-    int32_t *ids;                // [T,Hkv,k]
+    traffic_call (*traffic)(const parallel_call *c);
+    bool dense, screens;
+    int32_t *ids; // [T,Hkv,k]
     float *o, *lse;
     int64_t open, screened; // blocks that 8 bits left open, of those that were to be scored
     double sent[TRAFFIC_N_KINDS], pairs, most, model[2][TRAFFIC_N_KINDS]; // pass-Q and pass-KV
@@ -100,7 +104,7 @@ static void run_rank(transport *t, void *context)
     parallel_collect(t, &rows, q_row * 4, o, j->o);
     parallel_collect(t, &rows, (size_t)s->n_heads * 4, lse, j->lse);
     if (t->rank == 0) {
-        const traffic_call model = j->device ? device_traffic(&c) : parallel_traffic(&c);
+        const traffic_call model = j->traffic(&c);
         traffic_pass_q(&model, j->pairs, j->model[0]);
         traffic_pass_kv(&model, j->model[1]);
     }
@@ -193,9 +197,10 @@ static void compare(check_case *c, const job *j, const expected *e, int ranks, b
 static job new_job(const msa_shape *s, const inputs *in, bool dense)
 {
     return (job){.s = s,
-                 .keys = {s, NULL, in->k, in->v, in->ki},
+                 .keys = {.s = s, .k = in->k, .v = in->v, .ki = in->ki},
                  .in = in,
                  .ops = &msa_ref_ops,
+                 .traffic = parallel_traffic,
                  .dense = dense,
                  .ids = check_ints(s->n_q * s->n_kv_heads * s->topk),
                  .o = check_floats(s->n_q * s->n_heads * s->d_head),
@@ -311,7 +316,7 @@ static void over_pages(void)
                 int32_t len_q[8];
                 const msa_shape padded = deal_padded(&g.s, &g.p, len_q);
                 j.s = &padded;
-                j.keys = (deal_source){&g.s, &g.p, g.k, g.v, g.ki};
+                j.keys = (deal_source){.s = &g.s, .p = &g.p, .k = g.k, .v = g.v, .ki = g.ki};
                 j.way = page ? parallel_pass_q : parallel_pass_kv;
                 run_job(&c, &j, 3);
                 compare(&c, &j, &e, 3, !page);
@@ -319,6 +324,78 @@ static void over_pages(void)
             paging_free(&g), inputs_free(&in);
             check_release(mark);
         }
+    check_end(&c);
+}
+
+// Keys that a rank has to ask for: rows that lie side by side, which it gets in a room of its own.
+typedef struct asked {
+    deal_source of; // in memory
+    int *times;     // [3][rows] how often each was asked for
+    int64_t rows;
+} asked;
+
+static const float *answer(void *files, deal_array which, int64_t row, int64_t n, float *room)
+{
+    asked *a = files;
+    const msa_shape *s = a->of.s;
+    const size_t width = (size_t)(which == DEAL_KI ? s->d_index : s->n_kv_heads * s->d_head);
+    for (int64_t i = row; i < row + n; i++)
+        a->times[which * a->rows + i]++;
+    memcpy(room, deal_tokens(&a->of, which, row, n, NULL), (size_t)n * width * sizeof *room);
+    return room;
+}
+
+static void ask_for(check_case *c, const msa_shape *s, asked *a, int ranks)
+{
+    memset(a->times, 0, (size_t)(3 * a->rows) * sizeof *a->times);
+    for (int rank = 0; rank < ranks; rank++) {
+        deal_shard there, found;
+        const deal_source files = {.s = a->of.s, .p = a->of.p, .read = answer, .files = a, .index = true};
+        check_true(c, deal_new_shard(&there, rank, ranks, s, &a->of), "keys in memory");
+        check_true(c, deal_new_shard(&found, rank, ranks, s, &files), "keys elsewhere");
+        const size_t tokens = (size_t)there.n_pages * (size_t)s->block;
+        check_same(c, "k", there.k, found.k, tokens * (size_t)(s->n_kv_heads * s->d_head) * 4);
+        check_same(c, "v", there.v, found.v, tokens * (size_t)(s->n_kv_heads * s->d_head) * 4);
+        check_same(c, "ki", there.ki, found.ki, tokens * (size_t)s->d_index * 4);
+        deal_free_shard(&there), deal_free_shard(&found);
+    }
+    for (int n = 0; n < msa_n_seqs(s); n++) {
+        const request at = get_request(a->of.s, a->of.p, n);
+        for (int64_t j = 0; j < at.seq.n_kv && msa_get_seq(s, n).n_q > 0; j++)
+            for (int which = 0; which < 3; which++)
+                a->times[which * a->rows + key_row(&at, j)]--;
+    }
+    for (int64_t i = 0; i < 3 * a->rows; i++)
+        check_true(c, a->times[i] == 0, "row %lld was asked for %d times too often", (long long)(i % a->rows),
+                   a->times[i]);
+}
+
+// Each row that some query may see, once, by its owner, and none besides.
+static void asks_for_own_keys(void)
+{
+    check_case c = check_begin("keys that are not in memory: each rank asks for its own, once");
+    for (int n = 0; n < inputs_n_all_shapes; n++) {
+        const msa_shape *s = &inputs_shapes[n];
+        const void *mark = check_mark();
+        inputs in;
+        paging g;
+        if (!inputs_new(&in, s, INPUTS_NORMAL, check_seed((uint64_t)n)))
+            continue;
+        asked a = {{.s = s, .k = in.k, .v = in.v, .ki = in.ki}, check_ints(3 * s->n_kv), s->n_kv};
+        ask_for(&c, s, &a, some_ranks[(size_t)n % 6]);
+        const int half = s->block % 2 == 0 ? s->block / 2 : s->block;
+        if (paging_possible(s) && paging_new(&g, s, &in, n % 2 ? half : 2 * s->block, check_seed(3), false)) {
+            int32_t len_q[8];
+            const msa_shape padded = deal_padded(&g.s, &g.p, len_q);
+            const int64_t rows = g.p.n_pages * g.p.page;
+            asked paged = {
+                {.s = &g.s, .p = &g.p, .k = g.k, .v = g.v, .ki = g.ki}, check_ints(3 * rows), rows};
+            ask_for(&c, &padded, &paged, some_ranks[(size_t)n % 6]);
+            paging_free(&g);
+        }
+        inputs_free(&in);
+        check_release(mark);
+    }
     check_end(&c);
 }
 
@@ -350,6 +427,7 @@ static void by_fast_kernels(void)
 
 // ---- Devices -------------------------------------------------------------------------------------------------
 
+#ifdef HAS_DEVICES
 // On the engine, by chunks of five queries of a home: steps are one chunk, others overlap.
 static msa_status on_engine(transport *t, parallel_call *c, bool queries)
 {
@@ -456,24 +534,27 @@ static void device_ways(check_case *c, const msa_shape *s, inputs_pattern patter
     if (!inputs_new(&drawn, s, pattern, check_seed(salt)) || !inputs_rounded(&in, &drawn, s))
         return;
     job j = new_job(s, &in, false);
-    j.ops = ops, j.device = true;
+    j.ops = ops, j.traffic = device_traffic; // bf16 travels
     const int64_t n = s->n_q * s->n_kv_heads * s->topk;
     int32_t *first = check_ints(n);
     const bool all = s->n_q <= MSA_STEP_QUERIES || tap_full(); // else one number of ranks
     bool is_first = true;
     const size_t one = salt % 5;
     for (size_t r = all ? 0 : one; r < (all ? 5 : one + 1); r++)
-        for (int keys = 0; keys < (r == one || tap_full() ? 2 : 1); keys++) {
+        for (int way = 0; way < (r == one || tap_full() ? 3 : 1); way++) { // the last: owners screen
+            const bool keys = way == 1;
             const void *inner = check_mark();
             memset(j.ids, 0xff, (size_t)n * sizeof *first);
             j.way = keys ? device_keys : device_queries;
+            j.screens = way == 2;
             run_job(c, &j, some_ranks[r]);
             judge_on_device(c, &j, some_ranks[r], keys);
             check_bytes(c, &j, keys, some_ranks[r]);
             if (is_first)
                 memcpy(first, j.ids, (size_t)n * sizeof *first);
             is_first = false;
-            check_same(c, "ids of any number of ranks, either way", first, j.ids, (size_t)n * sizeof *first);
+            check_same(c, "ids of any number of ranks, by every way", first, j.ids,
+                       (size_t)n * sizeof *first);
             check_release(inner);
         }
     inputs_free(&drawn), inputs_free(&in);
@@ -498,6 +579,57 @@ static void on_devices(void)
     }
 }
 
+// Owners of many blocks rule most of them out there, too, by codes of keys that were rounded to bf16 first.
+static void devices_screen(void)
+{
+    const msa_shape s = {.n_q = 9,
+                         .n_kv = 4000,
+                         .n_heads = 4,
+                         .n_kv_heads = 2,
+                         .d_head = 64,
+                         .d_index = 64,
+                         .block = 32,
+                         .topk = 5};
+    static const inputs_pattern patterns[] = {INPUTS_NORMAL, INPUTS_TIES};
+    msa_ops ops;
+    for (int p = 0; p < 2 && table_ops("simt", &ops); p++) {
+        check_case c =
+            check_begin("kernels of cuda/ settle what 8 bits leave open: %s", p ? "ties" : "normal keys");
+        inputs in;
+        if (!inputs_new(&in, &s, patterns[p], check_seed(70 + (uint64_t)p)))
+            continue;
+        job j = new_job(&s, &in, false);
+        const int64_t n = s.n_q * s.n_kv_heads * s.topk;
+        int32_t *all = check_ints(n);
+        j.ops = &ops, j.traffic = device_traffic, j.way = device_queries;
+        for (int ranks = 1; ranks <= 3; ranks += 2) {
+            j.screens = false;
+            run_job(&c, &j, ranks);
+            memcpy(all, j.ids, (size_t)n * sizeof *all);
+            check_true(&c, j.screened == 0, "blocks were screened without being asked for");
+            j.screens = true;
+            run_job(&c, &j, ranks);
+            check_same(&c, "ids", all, j.ids, (size_t)n * sizeof *all);
+            check_bytes(&c, &j, false, ranks);
+            check_true(&c, j.open > 0 && j.screened > 1000 && (p > 0 || 2 * j.open < j.screened),
+                       "%lld of %lld blocks settled", (long long)j.open, (long long)j.screened);
+        }
+        inputs_free(&in);
+        check_end(&c);
+        check_release(NULL);
+    }
+}
+#else
+static void devices_screen(void)
+{
+}
+
+static void on_devices(void)
+{
+    tap_skip("kernels of cuda/ on ranks", "no C++ compiler was here");
+}
+#endif
+
 // ---- Gradients ------------------------------------------------------------------------------------------------
 
 enum { DQ, DK, DV, DQI, DKI, GRADIENTS };
@@ -509,7 +641,7 @@ typedef struct gradient_job {
     bool full;
     const int32_t *ids; // [T,Hkv,k]
     const float *o, *lse;
-    float *found[GRADIENTS];
+    float *found[GRADIENTS], *collected[GRADIENTS]; // the latter of keys
     double loss, sent[TRAFFIC_N_KINDS], model[TRAFFIC_N_KINDS];
 } gradient_job;
 
@@ -535,7 +667,7 @@ static void run_gradients(transport *t, void *context)
     const int kv = s->n_kv_heads;
     const size_t q_row = (size_t)(s->n_heads * s->d_head), qi_row = (size_t)(kv * s->d_index),
                  ids_row = (size_t)(kv * s->topk), lse_row = (size_t)s->n_heads, room = (size_t)s->n_q + 1;
-    const deal_source source = {s, NULL, j->in->k, j->in->v, j->in->ki};
+    const deal_source source = {.s = s, .k = j->in->k, .v = j->in->v, .ki = j->in->ki};
     deal_shard keys;
     deal_rows rows;
     bool ok = deal_new_shard(&keys, t->rank, t->ranks, s, &source);
@@ -569,6 +701,7 @@ static void run_gradients(transport *t, void *context)
     place_pages(&keys, kv, s->d_head, dk, j->found[DK]);
     place_pages(&keys, kv, s->d_head, dv, j->found[DV]);
     place_pages(&keys, 1, s->d_index, dki, j->found[DKI]);
+    parallel_collect_keys(t, &keys, &g, j->collected[DK], j->collected[DV], j->collected[DKI]);
     free(q), free(qi), free(o), free(lse), free(dout), free(dq), free(dqi), free(dk), free(dv), free(dki),
         free(ids);
     deal_free_rows(&rows), deal_free_shard(&keys);
@@ -600,6 +733,7 @@ static void gradients_of(check_case *c, const msa_shape *s, inputs_pattern patte
     for (int a = 0; a < GRADIENTS; a++) {
         wanted[a] = check_floats(elements(s, gradient_of[a]));
         j.found[a] = check_floats(elements(s, gradient_of[a]));
+        j.collected[a] = check_floats(elements(s, gradient_of[a]));
     }
     msa_backward(s, in.q, in.k, in.v, full ? NULL : ids, o, lse, in.dout, wanted[DQ], wanted[DK], wanted[DV],
                  work);
@@ -612,6 +746,10 @@ static void gradients_of(check_case *c, const msa_shape *s, inputs_pattern patte
             check_tensor(c, array_name(gradient_of[a]), verdict_dims_of(s, gradient_of[a]),
                          check_widen(wanted[a], elements(s, gradient_of[a])), j.found[a],
                          verdict_float32(s, &in, gradient_of[a], 0.7));
+        for (int a = DK; a < GRADIENTS; a++)
+            if (a != DQI)
+                check_same(c, "where they are collected", j.found[a], j.collected[a],
+                           (size_t)elements(s, gradient_of[a]) * 4);
         check_true(c, fabs(j.loss - loss) <= 1e-12 * (1 + loss), "loss %.15g, expected %.15g", j.loss, loss);
         for (int kind = 0; kind < TRAFFIC_OTHER; kind++)
             check_true(c, j.model[kind] == j.sent[kind], "%s: the model says %.0f bytes, %.0f were sent",
@@ -788,8 +926,10 @@ int main(int argc, char **argv)
     equal_to_one_process();
     owners_screen();
     over_pages();
+    asks_for_own_keys();
     by_fast_kernels();
     on_devices();
+    devices_screen();
     gradients();
     cheaper_way();
     balance();

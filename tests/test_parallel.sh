@@ -17,6 +17,11 @@ tensor() { # tensor NAME SEED SHAPE
 tensor q 1 '150, 4, 16' && tensor qi 2 '150, 2, 8' && tensor k 3 '213, 2, 16' && tensor v 4 '213, 2, 16' && tensor ki 5 '213, 8'
 in=(--q "$W/q.npy" --k "$W/k.npy" --v "$W/v.npy")
 index=(--qi "$W/qi.npy" --ki "$W/ki.npy" --block 8 --topk 4)
+# Four sequences, each with keys before its queries, the second without any; a packed call, and a batch with padding.
+le32 0 40 40 100 150 | npy "$W/cu-q.npy" '<i4' '(5,)' && le32 0 70 90 153 213 | npy "$W/cu-kv.npy" '<i4' '(5,)'
+le32 40 0 55 1 | npy "$W/len-q.npy" '<i4' '(4,)' && le32 61 20 60 60 | npy "$W/len-kv.npy" '<i4' '(4,)'
+packed=(--cu-q "$W/cu-q.npy" --cu-kv "$W/cu-kv.npy")
+padded=("${packed[@]}" --len-q "$W/len-q.npy" --len-kv "$W/len-kv.npy")
 # Three requests, the second of which is not there; pages are half a block.
 tensor step-q 6 '3, 2, 4, 16' && tensor step-qi 7 '3, 2, 2, 8' && tensor k-pages 8 '30, 2, 4, 16' && tensor v-pages 9 '30, 2, 4, 16'
 tensor ki-pages 10 '30, 4, 8'
@@ -29,6 +34,12 @@ step=(--q "$W/step-q.npy" --qi "$W/step-qi.npy" --k-pages "$W/k-pages.npy" --v-p
     "$MSA" decode "${step[@]}" --backend ref --out "$W/decode" > "$W.out" 2> "$W.err" &&
     "$MSA" dense "${in[@]}" --backend ref --out "$W/dense" > "$W.out" 2> "$W.err"
 check $? "one process"
+for kind in packed padded; do
+    [[ $kind == packed ]] && seqs=("${packed[@]}") || seqs=("${padded[@]}")
+    "$MSA" forward "${in[@]}" "${index[@]}" "${seqs[@]}" --backend ref --out "$W/$kind-forward" > "$W.out" 2> "$W.err" &&
+        "$MSA" dense "${in[@]}" "${seqs[@]}" --backend ref --out "$W/$kind-dense" > "$W.out" 2> "$W.err"
+    check $? "... $kind sequences"
+done
 
 # near FILE FILE [BOUND]: floats within 1.6e-5 of each other, infinities where they are. Logits are up to 36 and values up to 3,
 # so that 2^-24 (3 + 2 (40 + log 7)) 3 = 1.6e-5 is what merging may move O by, in the worst case.
@@ -41,23 +52,28 @@ near() {
 }
 # on WHAT RANKS PROGRAM...: the three commands by that program, both ways, against one process
 on() {
-    local what=$1 ranks=$2 command backend move
+    local what=$1 ranks=$2 call command backend move
     shift 2
-    for command in forward decode dense; do
+    for call in forward decode dense packed-forward packed-dense padded-forward padded-dense; do
+        command=${call#*-}
         case $command in
         forward) args=("${in[@]}" "${index[@]}") ;;
         decode) args=("${step[@]}") ;;
         dense) args=("${in[@]}") ;;
         esac
+        case $call in
+        packed-*) args+=("${packed[@]}") ;;
+        padded-*) args+=("${padded[@]}") ;;
+        esac
         for move in queries keys; do
             backend=$([[ $command == forward ]] && echo fast || echo ref)
             rm -rf "$W/found"
             "$@" $command "${args[@]}" --backend $backend --move $move --out "$W/found" > "$W.out" 2> "$W.err" && [[ ! -s $W.err ]] &&
-                { [[ $command == dense ]] || cmp -s "$W/$command/ids.npy" "$W/found/ids.npy"; } &&
-                near "$W/$command/o.npy" "$W/found/o.npy" && near "$W/$command/lse.npy" "$W/found/lse.npy" &&
+                { [[ $command == dense ]] || cmp -s "$W/$call/ids.npy" "$W/found/ids.npy"; } &&
+                near "$W/$call/o.npy" "$W/found/o.npy" && near "$W/$call/lse.npy" "$W/found/lse.npy" &&
                 awk '/^sent/ { seen = $2 + 0 == $7 + 0 && ('"$ranks"' == 1 || $2 > 0) } END { exit !seen }' "$W.out" &&
                 grep -qE "^$ranks ranks?, $move travel" "$W.out"
-            check $? "$command on $ranks $what, $move travel"
+            check $? "$call on $ranks $what, $move travel"
         done
     done
 }
@@ -75,8 +91,12 @@ tensor dout 11 '150, 4, 16'
 gradients() { # gradients WHAT PROGRAM...
     local what=$1 support name ok
     shift
-    for support in "" --full-support; do
-        args=("${in[@]}" "${index[@]}" --dout "$W/dout.npy" --kl-weight 0.5 --backend ref $support)
+    for support in "" --full-support padded; do
+        args=("${in[@]}" "${index[@]}" --dout "$W/dout.npy" --kl-weight 0.5 --backend ref)
+        case $support in
+        padded) args+=("${padded[@]}") ;;
+        *) args+=($support) ;;
+        esac
         [[ -e $W/backward$support ]] || "$MSA" backward "${args[@]}" --out "$W/backward$support" > "$W/backward$support.kl" 2> "$W.err"
         rm -rf "$W/found"
         "$@" backward "${args[@]}" --out "$W/found" > "$W.out" 2> "$W.err" && [[ ! -s $W.err ]] &&
@@ -148,6 +168,14 @@ if [[ $engine -gt 0 ]]; then
     "$MSA" forward "${wide[@]}" --backend ref --out "$W/wide" > "$W.out" 2> "$W.err" &&
         "$MSA" decode "${wide_step[@]}" --backend ref --out "$W/wide-step" > "$W.out" 2> "$W.err"
     check $? "one process, of widths that kernels take"
+    tensor far-k64 24 '2000, 2, 64' && tensor far-v64 25 '2000, 2, 64' && tensor far-ki64 26 '2000, 64'
+    tensor far-q64 27 '5, 4, 64' && tensor far-qi64 28 '5, 2, 64'
+    screened=(--q "$W/far-q64.npy" --k "$W/far-k64.npy" --v "$W/far-v64.npy" --qi "$W/far-qi64.npy" --ki "$W/far-ki64.npy" --block 32 --topk 3)
+    "$MSA" forward "${screened[@]}" --backend ref --out "$W/screened" > "$W.out" 2> "$W.err"
+    check $? "... and of more blocks"
+    tensor dout64 29 '40, 4, 64'
+    "$MSA" backward "${wide[@]}" --dout "$W/dout64.npy" --backend simt --out "$W/wide-backward" > "$W.out" 2> "$W.err"
+    check $? "... and its gradients"
 fi
 # on_device BACKEND WHAT PROGRAM...: the ids of the reference, O as bf16 weights and parts leave it (of values up to 3), bytes
 # as the model says
@@ -170,6 +198,22 @@ on_device() {
             check $? "kernels of cuda/, $what, ${args[0]}, $move travel"
         done
     done
+    rm -rf "$W/found"
+    "$@" forward "${screened[@]}" --backend "$backend" --index-keys int8 --move queries --out "$W/found" > "$W.out" 2> "$W.err" &&
+        cmp -s "$W/screened/ids.npy" "$W/found/ids.npy" &&
+        awk '/^sent/ { seen = $2 + 0 == $7 + 0 } /^owners scored/ { fewer = $3 > 0 && 2 * $3 < $5 } END { exit !(seen && fewer) }' "$W.out"
+    check $? "kernels of cuda/, $what, owners screen by 8-bit keys"
+    rm -rf "$W/found" # rows as they come from one engine, sums within float32's rounding; from a GPU as bf16 leaves them
+    local ok=0 most=$([[ $backend == simt ]] && echo 1.6e-5 || echo 0.1)
+    "$@" backward "${wide[@]}" --dout "$W/dout64.npy" --backend "$backend" --move keys --out "$W/found" > "$W.out" 2> "$W.err" &&
+        awk '/^sent/ { seen = $2 + 0 == $7 + 0 } END { exit !seen }' "$W.out" || ok=1
+    for name in dq dqi; do
+        [[ $backend != simt ]] || cmp -s "$W/wide-backward/$name.npy" "$W/found/$name.npy" || ok=1
+    done
+    for name in dq dqi dk dv dki; do
+        near "$W/wide-backward/$name.npy" "$W/found/$name.npy" $most || ok=1
+    done
+    check $ok "kernels of cuda/, $what, gradients"
 }
 on_device simt "on the engine, 3 threads" threads 3
 
@@ -183,10 +227,8 @@ refuses() { # refuses WORD NAME COMMAND...
 }
 refuses "--move:" "an unknown way" "$MSA" forward "${in[@]}" "${index[@]}" --ranks 2 --move values
 refuses "--move:" "a way without ranks" "$MSA" dense "${in[@]}" --move keys
-refuses "--backend:" "ranks of another back end" "$MSA" dense "${in[@]}" --ranks 2 --backend simt
-if "$MSA" kernels | grep -q cuda; then
-    refuses "--backend:" "threads for a GPU" "$MSA" forward "${in[@]}" "${index[@]}" --ranks 2 --backend cuda
-fi
+refuses "--backend: expected ref, fast or simt where ranks are threads, found 'cuda'" "threads for a GPU" "$MSA" forward "${in[@]}" "${index[@]}" \
+    --ranks 2 --backend cuda
 refuses "--ids" "ranks with given ids" "$MSA" forward "${in[@]}" "${index[@]:0:6}" --ids "$W/forward/ids.npy" --ranks 2
 refuses "--index-keys:" "ranks with keys rounded to 8 bits" "$MSA" decode "${step[@]}" --ranks 2 --index-keys fp8
 
@@ -211,6 +253,22 @@ gradients "2 processes" processes 2
 processes 2 forward "${in[@]}" "${index[@]}" --backend ref --out "$W/found" > "$W.out" 2> "$W.err" &&
     cmp -s "$W/forward/o.npy" "$W/found/o.npy" && (cd "$W/found" && sha256sum --quiet -c forward.sha256)
 check $? "keys that travel leave no other bits; one rank writes all of it"
+# K and V of 128 MB each, of which 4 ranks have 32 each; all but the first have too little memory for one of the two.
+cat > "$W/others-have-little" << 'END2'
+[ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -eq 0 ] || ulimit -v 420000
+exec "$@"
+END2
+zeros 512 | npy "$W/big-q.npy" '<f4' '(1, 8, 64)' && npy "$W/big-k.npy" '<f4' '(65536, 8, 64)' < /dev/null &&
+    truncate -s $((128 + 65536 * 8 * 64 * 4)) "$W/big-k.npy"
+big=(--q "$W/big-q.npy" --k "$W/big-k.npy" --v "$W/big-k.npy" --backend ref --move queries --out "$W/found")
+rm -rf "$W/found"
+if ldd "$MPI" | grep -q lib.san; then
+    skip "keys that no rank has room for" "sanitizers need more address space"
+else
+    mpirun -q -n 4 sh "$W/others-have-little" "$MPI" dense "${big[@]}" > "$W.out" 2> "$W.err" &&
+        awk 'NF > 6 && $1 ~ /^[0-3]$/ { n += $6 == 67108864 + ($1 == 0) * 2048 } END { exit n != 4 }' "$W.out"
+    check $? "keys that no rank has room for: each reads its own, and no more"
+fi
 refuses "k.npy" "a file that no rank has" processes 3 forward --q "$W/q.npy" --k "$W/none/k.npy" --v "$W/v.npy" "${index[@]}"
 refuses "--ranks:" "ranks under mpirun" processes 2 dense "${in[@]}" --ranks 2
 processes 2 cost > "$W.out" 2> "$W.err"
@@ -267,8 +325,33 @@ cat > "$W/one-dies" << 'END2'
 [ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -ne 1 ] || kill -9 $$
 exec "$@"
 END2
-rm -rf "$W/none"
-mpirun -q -n 3 sh "$W/one-dies" "$MPI" forward "${in[@]}" "${index[@]}" --out "$W/none" > "$W.out" 2> "$W.err"
-[[ $? -ne 0 && ! -e $W/none && $(wc -l < "$W.err") -le 1 ]]
-check $? "one of three ranks is killed: the others end, nothing is written"
+ends() { # ends NAME PROGRAM...: some status, at most a line, nothing written
+    local what=$1
+    shift
+    rm -rf "$W/none"
+    "$@" --out "$W/none" > "$W.out" 2> "$W.err"
+    [[ $? -ne 0 && ! -e $W/none && ! -s $W.out && $(wc -l < "$W.err") -le 1 ]]
+    check $? "$what: the others end, nothing is written"
+}
+ends "one of three ranks is killed" mpirun -q -n 3 sh "$W/one-dies" "$MPI" forward "${in[@]}" "${index[@]}"
+# Later, in the middle of seconds of work.
+cat > "$W/one-dies-later" << 'END2'
+[ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -ne 1 ] || (sleep 1; kill -9 $$) &
+exec "$@"
+END2
+zeros $((2048 * 512)) | npy "$W/long-q.npy" '<f4' '(2048, 8, 64)'
+ends "one of three ranks is killed at work" mpirun -q -n 3 sh "$W/one-dies-later" "$MPI" dense --q "$W/long-q.npy" \
+    --k "$W/one-k.npy" --v "$W/one-k.npy" --backend ref
+# A slow rank, which the others wait for: it stops again and again, for twice as long as it runs.
+cat > "$W/one-is-slow" << 'END2'
+if [ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -eq 1 ]; then
+    (while kill -STOP $$; do sleep 0.02; kill -CONT $$; sleep 0.01; done) 2> /dev/null &
+fi
+exec "$@"
+END2
+slow() { mpirun -q -n 3 sh "$W/one-is-slow" "$MPI" "$@"; }
+rm -rf "$W/found"
+slow forward "${in[@]}" "${index[@]}" --backend ref --move keys --out "$W/found" > "$W.out" 2> "$W.err" && [[ ! -s $W.err ]] &&
+    cmp -s "$W/forward/o.npy" "$W/found/o.npy" && cmp -s "$W/forward/ids.npy" "$W/found/ids.npy"
+check $? "one of three ranks is slow"
 finish

@@ -82,6 +82,14 @@ for ranks in $([[ -n ${FULL:-} ]] && echo 1 2 3 4 || echo 2 3); do
     equal "$ranks processes" mpirun -q -n $ranks "$MPI" --
 done
 equal "2 processes, windows cut" mpirun -q -n 2 "$MPI" -- --context-ranks 2
+# A slow rank, which the others wait for: it stops again and again, for twice as long as it runs.
+cat > "$W/one-is-slow" << 'END2'
+if [ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -eq 1 ]; then
+    (while kill -STOP $$; do sleep 0.02; kill -CONT $$; sleep 0.01; done) 2> /dev/null &
+fi
+exec "$@"
+END2
+equal "2 processes, one of which is slow" mpirun -q -n 2 sh "$W/one-is-slow" "$MPI" --
 refuses "--ranks:" "ranks under mpirun" mpirun -q -n 2 "$MPI" -- --ranks 2
 cat > "$W/one-differs" << 'END2'
 [ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -ne 1 ] || set -- "$@" $OTHER

@@ -23,7 +23,7 @@ static void rank(transport *t, void *context)
     const msa_shape *s = &c->s;
     deal_shard keys; /* this rank's blocks */
     deal_rows rows;  /* who is the home of which query */
-    const deal_source all = {s, NULL, c->k, c->v, c->ki};
+    const deal_source all = {.s = s, .k = c->k, .v = c->v, .ki = c->ki};
     if (!deal_new_shard(&keys, t->rank, t->ranks, s, &all) ||
         !deal_new_rows(&rows, t->ranks, s))
         exit(1);

@@ -1,6 +1,7 @@
 /* From float32 arrays on the host to a kernel on a device and back. */
 #include "host.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -214,16 +215,21 @@ static msa_status check(msa_stage stage, const msa_shape *s, const msa_arrays *a
     return stage_is_step(stage) && has_pages(a) ? msa_check_pages(s, &a->pages) : msa_check_shape(s);
 }
 
-/* Makes room on the device for all that the call takes, and calls the kernel there. */
+/* Makes room on the device for all that the call takes, and calls the kernel there. Threads of a process, such as ranks,
+ * take turns. */
 static msa_status call_there(const msa_device *device, const msa_plan *plan, call *c)
 {
+    static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
     const size_t bytes = lay_out(c);
+    msa_status called = MSA_ERR_DEVICE;
+    pthread_mutex_lock(&turn);
     unsigned char *base = device->alloc(bytes);
-    if (!base)
-        return MSA_ERR_DEVICE;
-    device->fill(base, 0xff, bytes);
-    const msa_status called = call_with_buffers(device, plan, c, base);
-    device->free(base);
+    if (base) {
+        device->fill(base, 0xff, bytes);
+        called = call_with_buffers(device, plan, c, base);
+        device->free(base);
+    }
+    pthread_mutex_unlock(&turn);
     return called;
 }
 

@@ -25,6 +25,9 @@ typedef struct device_call {
     const deal_rows *rows;
     const int32_t *page;        /**< that of `keys` */
     const uint16_t *k, *v, *ki; /**< pages, as those of deal_shard, bf16 */
+    const int8_t *codes;        /**< [own blocks,block,di], by which owners screen; NULL: they do not */
+    const float *scale, *reach, *error; /**< [own blocks] */
+    msa_screening *done;                /**< grows by what device_pass_q() has to score in full */
     const uint16_t *q, *qi;     /**< [rows,Hq,dh] and [rows,Hkv,di], bf16 */
     int32_t *ids;               /**< [rows,Hkv,k] */
     float *o, *lse;             /**< [rows,Hq,dh] and [rows,Hq] */

@@ -34,17 +34,25 @@ PTX_INLINE Span span_of_tile(const int4 &tile)
     return {tile.x, tile.x + tile.y, first, end - first};
 }
 
+/// Whether some row of the tile has left the n-th of the CTA's blocks open; NULL: all are.
+PTX_INLINE bool is_open(const uint32_t *asked, int n)
+{
+    return !asked || ld_global(asked + n);
+}
+
 /// One thread's work: the rows, then block after block from where its page is.
 template <int D, int Block>
 PTX_INLINE void produce_pages(Smem<D, Block> &m, const CUtensorMap *rows, const CUtensorMap *keys,
-                              const Span &span, const int32_t *page)
+                              const Span &span, const int32_t *page, const uint32_t *asked)
 {
     mbarrier_arrive_expect(&m.full_q, sizeof m.q);
     for (int part = 0; part < PARALLEL_TILE / 64; part++)
         load_kv(m.q[part], rows, &m.full_q, 0, span.row0 + 64 * part);
-    for (int n = 0; n < span.n_tiles; n++) {
-        const int stage = n % m.stages, at = ld_global(page + span.first + n);
-        mbarrier_wait(&m.empty[stage], n / m.stages % 2 ^ 1); // all consumer warps have released it
+    for (int n = 0, taken = 0; n < span.n_tiles; n++) {
+        if (!is_open(asked, n))
+            continue;
+        const int stage = taken % m.stages, at = ld_global(page + span.first + n);
+        mbarrier_wait(&m.empty[stage], taken++ / m.stages % 2 ^ 1); // all consumer warps have released it
         mbarrier_arrive_expect(&m.full[stage], sizeof m.k[stage]);
         load_kv(m.k[stage], keys, &m.full[stage], 0, at * Block);
     }
@@ -52,16 +60,19 @@ PTX_INLINE void produce_pages(Smem<D, Block> &m, const CUtensorMap *rows, const 
 
 /// The scores of a consumer's 64 rows.
 template <int D, int Block>
-PTX_INLINE void consume(Smem<D, Block> &m, const Span &span, float *scores, int64_t stride)
+PTX_INLINE void consume(Smem<D, Block> &m, const Span &span, const uint32_t *asked, float *scores,
+                        int64_t stride)
 {
     const int part = (int)threadIdx.x / 128, lane = (int)threadIdx.x % 4;
     float x[Block / 2];
     mbarrier_wait(&m.full_q, 0);
-    for (int n = 0; n < span.n_tiles; n++) {
-        issue_scores<Block>(x, m.q[part], wait_stage(m, n));
+    for (int n = 0, taken = 0; n < span.n_tiles; n++) {
+        if (!is_open(asked, n))
+            continue;
+        issue_scores<Block>(x, m.q[part], wait_stage(m, taken));
         wgmma_wait<0>();
         wgmma_pin(x);
-        release_stage(m, n);
+        release_stage(m, taken++);
         for (int half = 0; half < 2; half++) {
             const int row = span.row0 + 64 * part + fragment_d((int)threadIdx.x % 128, 2 * half).row;
             const float maximum = row_max<Block>(x, half, Block - 1);
@@ -74,18 +85,21 @@ PTX_INLINE void consume(Smem<D, Block> &m, const Span &span, float *scores, int6
 template <int D, int Block>
 __global__ void __launch_bounds__(stream_threads, 2)
     score_pages(const __grid_constant__ CUtensorMap rows, const __grid_constant__ CUtensorMap keys,
-                const parallel_tile *tiles, const int32_t *page, float *scores, int64_t stride)
+                const parallel_tile *tiles, const int32_t *page, const uint32_t *asked, float *scores,
+                int64_t stride)
 {
     Smem<D, Block> &m = shared<Smem<D, Block>>();
     const int4 tile = ld_global((const int4 *)tiles + blockIdx.x);
     const Span span = span_of_tile(tile);
     if (span.n_tiles == 0)
         return;
+    if (asked)
+        asked += blockIdx.x * stride + span.first;
     stream_init(m);
     if (threadIdx.x < consumer_threads)
-        consume<D, Block>(m, span, scores, stride);
+        consume<D, Block>(m, span, asked, scores, stride);
     else if (elect_one())
-        produce_pages<D, Block>(m, &rows, &keys, span, page + tile.z);
+        produce_pages<D, Block>(m, &rows, &keys, span, page + tile.z, asked);
 }
 
 msa_status score(const parallel_score *a)
@@ -104,8 +118,8 @@ msa_status score(const parallel_score *a)
     with_int<64, 128>(di, [&](auto d) {
         with_int<32, 64, 128>(block, [&](auto b) {
             LAUNCH((score_pages<d.value, b.value>), grid, dim3(stream_threads),
-                   sizeof(Smem<d.value, b.value>), nullptr, rows, keys, a->tiles, a->page, a->scores,
-                   a->stride);
+                   sizeof(Smem<d.value, b.value>), nullptr, rows, keys, a->tiles, a->page,
+                   a->codes ? a->asked : nullptr, a->scores, a->stride);
         });
     });
     return launched_well() ? MSA_OK : MSA_ERR_DEVICE;
@@ -116,15 +130,18 @@ msa_status score(const parallel_score *a)
 /// A warp a row. Entries that no candidate takes come first, k - 1 others behind them.
 __global__ void __launch_bounds__(threads)
     keep_best(int64_t rows, int heads, int topk, int ranks, const parallel_limit *limits, const float *scores,
-              int64_t stride, uint64_t *keys)
+              int64_t stride, const float2 *bounds, const float *tau, uint64_t *keys)
 {
     const int64_t row = (int64_t)blockIdx.x * warps + threadIdx.x / 32;
     const int lane = (int)threadIdx.x % 32, fixed = 33 - topk;
     if (row >= rows)
         return;
     const uint2 limit = ld_global((const uint2 *)limits + row / heads);
+    const float least = bounds ? ld_global(tau + row) : 0;
     WarpList list = warp_list(topk, 0);
     offer_all(list, 0, 32, (int)limit.x, [&](int j) {
+        if (bounds && ld_global(bounds + row * stride + j).y < least)
+            return free_entry; // ruled out, and not scored but for another row
         return rank_key(ld_global(scores + row * stride + j), (int)limit.y + j * ranks);
     });
     if (lane >= fixed)
@@ -137,7 +154,8 @@ msa_status find_candidates(const parallel_score *a, int ranks, const parallel_li
         return MSA_OK;
     begin_launches();
     LAUNCH(keep_best, dim3((unsigned)ceil_div(a->rows, (int64_t)warps)), dim3(threads), 0, nullptr, a->rows,
-           a->s->n_kv_heads, a->s->topk, ranks, limits, a->scores, a->stride, keys);
+           a->s->n_kv_heads, a->s->topk, ranks, limits, a->scores, a->stride,
+           a->codes ? (const float2 *)a->bounds : nullptr, a->tau, keys);
     return launched_well() ? MSA_OK : MSA_ERR_DEVICE;
 }
 
@@ -252,7 +270,9 @@ msa_status merge(const msa_shape *s, int64_t rows, const int32_t *first, const i
 } // namespace
 
 #ifdef __CUDACC__
-extern "C" const parallel_kernels cuda_parallel = {score, find_candidates, choose, gather, merge, move};
+extern "C" const parallel_kernels cuda_parallel = {cuda_screen, score, find_candidates, choose, gather,
+                                                   merge,       move};
 #else
-extern "C" const parallel_kernels simt_parallel = {score, find_candidates, choose, gather, merge, move};
+extern "C" const parallel_kernels simt_parallel = {simt_screen, score, find_candidates, choose, gather,
+                                                   merge,       move};
 #endif

@@ -40,6 +40,14 @@ typedef struct parallel_score {
     const int32_t *page;
     float *scores;  /**< [rows,stride] */
     int64_t stride; /**< at least the blocks of any tile */
+    /** The 8-bit copy of own blocks, in the order of `page`, which rules out some; NULL: all are scored. */
+    const int8_t *codes;                /**< [n_own,block,di] */
+    const float *scale, *reach, *error; /**< [n_own] */
+    int64_t n_own;
+    /** What it leaves: bounds of each score; what an upper one may not be below; blocks that a tile is asked for. */
+    float *bounds;   /**< [rows,stride,2] lower, upper */
+    float *tau;      /**< [rows] */
+    uint32_t *asked; /**< [n_tiles,stride] */
 } parallel_score;
 
 /** Tokens from a page, or from a place among tokens, to a place among tokens. */
@@ -48,6 +56,8 @@ typedef struct parallel_move {
 } parallel_move;
 
 typedef struct parallel_kernels {
+    /** By the codes, before the other two. `done` grows by what is to be settled. @param limits [rows / Hkv] */
+    msa_status (*screen)(const parallel_score *a, const parallel_limit *limits, msa_screening *done);
     msa_status (*score)(const parallel_score *a);
     /** The best k - 1 of each index row as rank keys (kit/selection.cuh), 0 where there are fewer. @param limits [rows / Hkv] */
     msa_status (*find_candidates)(const parallel_score *a, int ranks, const parallel_limit *limits,
@@ -66,6 +76,9 @@ typedef struct parallel_kernels {
     msa_status (*move)(int n, const parallel_move *moves, int heads, int d, int block, const void *from,
                        void *to);
 } parallel_kernels;
+
+msa_status simt_screen(const parallel_score *a, const parallel_limit *limits, msa_screening *done);
+msa_status cuda_screen(const parallel_score *a, const parallel_limit *limits, msa_screening *done);
 
 /** Of the device "simt" or "cuda"; those of a device that the build lacks do not exist. */
 extern const parallel_kernels simt_parallel, cuda_parallel;

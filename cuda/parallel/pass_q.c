@@ -17,6 +17,9 @@ enum {
     LIMITS,
     LOCAL,
     SCORES,
+    BOUNDS,
+    TAU,
+    ASKED,
     KEYS,
     ALL_KEYS,
     IDS,
@@ -187,6 +190,20 @@ static msa_status lay_out(chunk *k)
     return status;
 }
 
+/* Where codes rule blocks out. */
+static msa_status screen(chunk *k)
+{
+    const device_call *c = k->c;
+    parallel_score *a = &k->score;
+    MSA_TRY(grow(k, BOUNDS, a->rows * a->stride, 2 * sizeof(float)));
+    MSA_TRY(grow(k, TAU, a->rows, sizeof(float)));
+    MSA_TRY(grow(k, ASKED, a->n_tiles * a->stride, sizeof(uint32_t)));
+    a->codes = c->codes, a->scale = c->scale, a->reach = c->reach, a->error = c->error;
+    a->n_own = c->keys->first[msa_n_seqs(k->p.s)];
+    a->bounds = k->b[BOUNDS].p, a->tau = k->b[TAU].p, a->asked = k->b[ASKED].p;
+    return k->w->kernels->screen(a, k->b[LIMITS].p, c->done);
+}
+
 /* Own blocks are scored, and the best of them go to the homes. */
 static msa_status answer(chunk *k)
 {
@@ -200,9 +217,11 @@ static msa_status answer(chunk *k)
     MSA_TRY(grow(k, SCORES, p->rows * heads * a->stride, sizeof(float)));
     MSA_TRY(grow(k, KEYS, p->rows, width));
     MSA_TRY(grow(k, ALL_KEYS, ranks, own));
-    *a = (parallel_score){p->s,  a->n_tiles,       k->b[TILES].p, p->rows * heads, k->b[QI].p,
-                          c->ki, c->keys->n_pages, c->page,       k->b[SCORES].p,  a->stride};
+    a->s = p->s, a->tiles = k->b[TILES].p, a->rows = p->rows * heads, a->qi = k->b[QI].p;
+    a->ki = c->ki, a->n_pages = c->keys->n_pages, a->page = c->page, a->scores = k->b[SCORES].p;
     MSA_TRY(wire_wait(k->w, k->asked));
+    if (c->codes)
+        MSA_TRY(screen(k));
     MSA_TRY(k->w->kernels->score(a));
     MSA_TRY(k->w->kernels->find_candidates(a, ranks, k->b[LIMITS].p, k->b[KEYS].p));
     by_home(p, p->to, k->b[KEYS].p, width);

@@ -103,8 +103,7 @@ static int compute(const char *command, cli_plan *plan, const cli_tensors *t, co
 static int compute_on_ranks(const char *command, cli_plan *plan, const cli_tensors *t,
                             const backward_options *opt, const cli_output *b, double *kl)
 {
-    const cli_dealt_gradients gradients = {.dout = cli_floats(t, CLI_DOUT),
-                                           .weight = opt->kl_weight,
+    const cli_dealt_gradients gradients = {.weight = opt->kl_weight,
                                            .full = opt->full_support,
                                            .dq = b[DQ].data,
                                            .dk = b[DK].data,
@@ -113,12 +112,9 @@ static int compute_on_ranks(const char *command, cli_plan *plan, const cli_tenso
                                            .dki = b[DKI].data,
                                            .loss = kl};
     return cli_run_ranks(command, plan, &opt->ranks,
-                         &(cli_dealt){.s = &t->shape,
-                                      .keys = {&t->shape, NULL, cli_floats(t, CLI_K), cli_floats(t, CLI_V),
-                                               cli_floats(t, CLI_KI)},
+                         &(cli_dealt){.t = t,
+                                      .s = &t->shape,
                                       .dense = opt->full_support,
-                                      .q = cli_floats(t, CLI_Q),
-                                      .qi = cli_floats(t, CLI_QI),
                                       .ids = b[IDS].data,
                                       .o = b[O].data,
                                       .lse = b[LSE].data,
@@ -180,6 +176,7 @@ int cmd_backward(int argc, char **argv)
         CLI_OPT_QI(t, CLI_NEEDED),
         CLI_OPT_KI(t, CLI_NEEDED),
         {"--dout", CLI_NEEDED, &t.path[CLI_DOUT], 0, 0, "F gradient of the output [T,Hq,dh]"},
+        CLI_OPT_SEQUENCES(t),
         CLI_OPT_BLOCK(t),
         CLI_OPT_TOPK(t),
         CLI_OPT_IDS(t),
@@ -195,6 +192,7 @@ int cmd_backward(int argc, char **argv)
     int status = cli_parse(argc, argv, options, NULL);
     if (!status)
         status = choose_kernels(argv[0], &t, &opt, &kernels, &plan);
+    t.dealt = cli_wants_ranks(&opt.ranks);
     if (!status)
         status = cli_read_tensors(argv[0], &t);
     if (!status)

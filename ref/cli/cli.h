@@ -79,6 +79,10 @@ typedef enum cli_tensor {
     CLI_IDS,
     CLI_O,
     CLI_DOUT,
+    CLI_CU_Q, /**< of a packed call, and so are the next three */
+    CLI_CU_KV,
+    CLI_LEN_Q,
+    CLI_LEN_KV,
     CLI_STEP_Q, /**< of a step of generation over pages, and so are the rest */
     CLI_STEP_QI,
     CLI_K_PAGES,
@@ -96,6 +100,8 @@ typedef struct cli_tensors {
     const char *path[CLI_N_TENSORS]; /**< targets of options; NULL where not given */
     int64_t block, topk;             /**< likewise; topk 0: the width of --ids, or 16 */
     npy_array array[CLI_N_TENSORS];
+    bool dealt; /**< floats stay in their files, of which ranks read parts: */
+    io_source source[CLI_N_TENSORS];
     io_error note[CLI_N_TENSORS]; /**< what was converted to read it; empty: nothing */
     msa_shape shape;              /**< what the files say; other sizes are 1, Hq without --q is Hkv */
 } cli_tensors;
@@ -112,6 +118,13 @@ typedef struct cli_tensors {
 #define CLI_OPT_BLOCK(t) {"--block", CLI_INT, &(t).block, 1, CLI_MAX_BLOCK, "N tokens in a key block"}
 #define CLI_OPT_TOPK(t) \
     {"--topk", CLI_INT, &(t).topk, 1, CLI_MAX_TOPK, "N blocks kept (default: width of the ids, or 16)"}
+#define CLI_OPT_PACKED(t) \
+    {"--cu-q", CLI_TEXT, &(t).path[CLI_CU_Q], 0, 0, "F [R+1]: R packed sequences; where the queries of each begin, then T"}, \
+    {"--cu-kv", CLI_TEXT, &(t).path[CLI_CU_KV], 0, 0, "F [R+1]: where its keys begin, then S"}
+#define CLI_OPT_SEQUENCES(t) \
+    CLI_OPT_PACKED(t), \
+    {"--len-q", CLI_TEXT, &(t).path[CLI_LEN_Q], 0, 0, "F [R]: how many queries it has there, padding behind them (default: no padding)"}, \
+    {"--len-kv", CLI_TEXT, &(t).path[CLI_LEN_KV], 0, 0, "F [R]: how many keys"}
 #define CLI_OPT_SEED(seed) {"--seed", CLI_INT, &(seed), 0, 0x1p53, "N of the random numbers"}
 #define CLI_OPT_KERNEL(k) \
     {"--kernel", CLI_LIST, &(k), 0, 0, "STAGE/NAME runs that stage; 'msa kernels' lists them"}
@@ -121,8 +134,8 @@ typedef struct cli_tensors {
     {"--precision", CLI_TEXT, &(p), 0, 0, "TYPE that attention multiplies: float32 (default of ref and fast) or bf16"}
 /* clang-format on */
 
-/** Reads every file that has a path, and builds the shape from those that agree with each other. Rows of ids
- *  may stand in any order and are sorted. What was converted is said on stderr, one line a file. */
+/** Reads every file that has a path, and builds the shape from those that agree with each other, sequences included.
+ *  Rows of ids may stand in any order and are sorted. What was converted is said on stderr, one line a file. */
 int cli_read_tensors(const char *command, cli_tensors *t);
 /** The same for a command that has more to check: it calls cli_say_notes() once nothing is wrong, since a
  *  refusal is to be one line. */
@@ -130,13 +143,13 @@ int cli_read_quietly(const char *command, cli_tensors *t);
 void cli_say_notes(const char *command, const cli_tensors *t);
 
 /** What a letter of a tensor's sizes stands for, and which tensor said so first (-1: none). */
-#define CLI_N_SIZES 12
+#define CLI_N_SIZES 13
 typedef struct cli_size_table {
     int64_t value[CLI_N_SIZES];
     int from[CLI_N_SIZES];
 } cli_size_table;
 /** The first half of the above, for a command with a shape of its own: R requests of t queries each, P pages
- *  of b tokens, M of them at most for a request; the other letters as in cli_output. */
+ *  of b tokens, M of them at most for a request, C = R+1 places; the other letters as in cli_output. */
 int cli_read_files(const char *command, cli_tensors *t, cli_size_table *table);
 int64_t cli_size_or(const cli_size_table *table, char letter, int64_t otherwise);
 void cli_free_tensors(cli_tensors *t);
@@ -145,7 +158,7 @@ int cli_check_ids(const char *command, cli_tensors *t);
 /** Brings a row of k ids into our convention, ascending and then -1; returns whether it was not in it. An id
  *  behind a -1 stays there, which no check of a row accepts. */
 bool cli_sort_ids(int32_t *row, int k);
-/** The floats of a tensor, NULL where it was not given. */
+/** The floats of a tensor, NULL where it was not given, or stays in its file. */
 const float *cli_floats(const cli_tensors *t, cli_tensor which);
 
 /** One file that a subcommand writes. Sizes are one letter each: T queries, S keys, H query heads,
@@ -163,7 +176,7 @@ int64_t cli_sizes(const msa_shape *s, const char *letters, int64_t *dim);
 
 /** Takes memory, or says on stderr that this machine does not have that much. */
 void *cli_alloc(const char *command, size_t bytes);
-/** Takes memory for every output and makes sure that `dir` could receive them; creates nothing. */
+/** Makes sure that `dir` could receive every output and takes memory for them, on the first rank; creates nothing. */
 int cli_open_outputs(const char *command, const char *dir, const msa_shape *s, cli_output *out, int n);
 /** Writes them all; what the command prints comes next, and then cli_commit_outputs() puts the files in place. */
 int cli_write_outputs(const char *command, const char *dir, const msa_shape *s, const cli_output *out, int n);

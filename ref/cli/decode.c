@@ -11,6 +11,7 @@
 #include "../judge/copy8.h"
 #include "../model/evaluate.h"
 #include "../table/table.h"
+#include "decode_pages.h"
 #include "ranks.h"
 
 /* The call: what the files hold, as the library takes it. */
@@ -91,88 +92,6 @@ static int build_shape(const char *command, step *a, const cli_size_table *table
         return cli_fail(command, "%s: expected sizes that memory can hold, found %lld queries, k %d",
                         path[CLI_STEP_Q], (long long)s->n_q, s->topk);
     }
-}
-
-/* Names the first length or page that msa_check_pages() would refuse; -1 is no page where a row has ended. */
-static int check_pages(const char *command, const step *a)
-{
-    const msa_shape *s = &a->t.shape;
-    const msa_seq first = msa_get_seq(s, 0);
-    const int64_t page = a->pages.page, width = first.n_kv / page, n_q = first.n_q;
-    for (int r = 0; r < msa_n_seqs(s); r++) {
-        const int32_t length = a->pages.lens[r], *row = a->pages.table + r * width;
-        const int64_t needed = (length + page - 1) / page;
-        if (length < 0 || (length > 0 && length < n_q))
-            return cli_fail(command,
-                            "%s: request %d: expected 0 tokens, or %lld new ones and those before, found %d",
-                            a->t.path[CLI_LENS], r, (long long)n_q, length);
-        if (length > first.n_kv)
-            return cli_fail(command,
-                            "%s: request %d: expected at most the %lld tokens that fit into a row of %s, "
-                            "found %d: they take %lld pages of %lld, and a row has %lld",
-                            a->t.path[CLI_LENS], r, (long long)first.n_kv, a->t.path[CLI_TABLE], length,
-                            (long long)needed, (long long)page, (long long)width);
-        for (int64_t b = 0; b < needed; b++)
-            if (row[b] == -1)
-                return cli_fail(
-                    command,
-                    "%s: request %d: expected the %lld pages that its %d tokens of %s take, found "
-                    "%lld and then -1",
-                    a->t.path[CLI_TABLE], r, (long long)needed, length, a->t.path[CLI_LENS], (long long)b);
-            else if (row[b] < 0 || row[b] >= a->pages.n_pages)
-                return cli_fail(command, "%s: expected in [%d,%lld] a page from 0 to %lld, found %d",
-                                a->t.path[CLI_TABLE], r, (long long)b, (long long)(a->pages.n_pages - 1),
-                                row[b]);
-    }
-    return 0;
-}
-
-/* [P,Hkv,page,dh] to [P,page,Hkv,dh]. */
-static int turn_pages(const char *command, const step *a, npy_array *x)
-{
-    const msa_shape *s = &a->t.shape;
-    const int64_t heads = s->n_kv_heads, page = a->pages.page, d = s->d_head;
-    float *const to = cli_alloc(command, x->count * sizeof *to), *const from = x->data;
-    if (!to)
-        return 2;
-    for (int64_t p = 0; p < a->pages.n_pages; p++)
-        for (int64_t r = 0; r < heads; r++)
-            for (int64_t j = 0; j < page; j++)
-                memcpy(to + ((p * page + j) * heads + r) * d, from + ((p * heads + r) * page + j) * d,
-                       (size_t)d * sizeof *to);
-    free(from);
-    x->data = to;
-    return 0;
-}
-
-/* The tokens of the requests have to be finite; what the rest of a cache holds, nobody has written. */
-static int check_finite(const char *command, const step *a, cli_tensor which, int ndim, const int64_t *dim)
-{
-    const int64_t width = ndim == 2 ? dim[0] * dim[1] : dim[0];
-    for (int r = 0; r < msa_n_seqs(&a->t.shape); r++) {
-        const request at = get_request(&a->t.shape, &a->pages, r);
-        for (int64_t j = 0; j < a->pages.lens[r]; j++) {
-            const int64_t row = key_row(&at, j);
-            char token[64];
-            io_error err;
-            snprintf(token, sizeof token, "page %lld, token %lld: ", (long long)(row / a->pages.page),
-                     (long long)(row % a->pages.page));
-            if (!io_check_finite(a->t.path[which], token, ndim, dim, cli_floats(&a->t, which) + row * width,
-                                 (size_t)width, err))
-                return cli_fail(command, "%s", err);
-        }
-    }
-    return 0;
-}
-
-static int check_values(const char *command, const step *a)
-{
-    const msa_shape *s = &a->t.shape;
-    const int64_t heads[] = {s->n_kv_heads, s->d_head}, index[] = {s->d_index};
-    int bad = check_finite(command, a, CLI_K_PAGES, 2, heads);
-    if (!bad)
-        bad = check_finite(command, a, CLI_V_PAGES, 2, heads);
-    return bad ? bad : check_finite(command, a, CLI_KI_PAGES, 1, index);
 }
 
 /* ---- 8-bit index keys ------------------------------------------------------------------------------- */
@@ -305,13 +224,11 @@ static int read_step(const char *command, step *a)
                            .table = ints(a, CLI_TABLE),
                            .lens = ints(a, CLI_LENS),
                            .page = (int)cli_size_or(&table, 'b', 1)};
-    bad = check_pages(command, a);
-    if (!bad)
-        bad = turn_pages(command, a, &a->t.array[CLI_K_PAGES]);
-    if (!bad)
-        bad = turn_pages(command, a, &a->t.array[CLI_V_PAGES]);
-    if (!bad)
-        bad = check_values(command, a);
+    bad = pages_check(command, &a->t, &a->pages);
+    for (int i = CLI_K_PAGES; i <= CLI_V_PAGES && !bad && !a->t.dealt; i++)
+        bad = pages_turn(command, &a->t.shape, &a->pages, &a->t.array[i]);
+    if (!bad && cli_is_first())
+        bad = pages_check_values(command, &a->t, &a->pages);
     if (!bad && a->small)
         bad = encode_keys(command, a);
     if (!bad)
@@ -362,14 +279,11 @@ static int compute_on_ranks(const char *command, cli_plan *plan, const step *a, 
     if (!len_q)
         return 2;
     const msa_shape padded = deal_padded(s, &a->pages, len_q);
-    const deal_source keys = {s, &a->pages, cli_floats(&a->t, CLI_K_PAGES), cli_floats(&a->t, CLI_V_PAGES),
-                              cli_floats(&a->t, CLI_KI_PAGES)};
     const int bad = cli_run_ranks(command, plan, &a->ranks,
-                                  &(cli_dealt){.s = &padded,
-                                               .keys = keys,
+                                  &(cli_dealt){.t = &a->t,
+                                               .s = &padded,
+                                               .pages = &a->pages,
                                                .screens = a->codes,
-                                               .q = cli_floats(&a->t, CLI_STEP_Q),
-                                               .qi = cli_floats(&a->t, CLI_STEP_QI),
                                                .ids = out[IDS].data,
                                                .o = out[O].data,
                                                .lse = out[LSE].data});
@@ -440,6 +354,7 @@ int cmd_decode(int argc, char **argv)
     cli_plan plan;
     if (!status)
         status = cli_choose_kernel(argv[0], backend, kernel, MSA_STAGE_DECODE, &plan);
+    a.t.dealt = cli_wants_ranks(&a.ranks);
     if (!status)
         status = read_step(argv[0], &a);
     if (!status)

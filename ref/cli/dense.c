@@ -27,12 +27,7 @@ static int compute_on_ranks(const char *command, cli_plan *plan, const cli_tenso
 {
     return cli_run_ranks(
         command, plan, ranks,
-        &(cli_dealt){.s = &t->shape,
-                     .keys = {&t->shape, NULL, cli_floats(t, CLI_K), cli_floats(t, CLI_V), NULL},
-                     .dense = true,
-                     .q = cli_floats(t, CLI_Q),
-                     .o = out[O].data,
-                     .lse = out[LSE].data});
+        &(cli_dealt){.t = t, .s = &t->shape, .dense = true, .o = out[O].data, .lse = out[LSE].data});
 }
 
 static int run(const char *command, cli_plan *plan, const cli_tensors *t, const cli_ranks *ranks,
@@ -65,6 +60,7 @@ int cmd_dense(int argc, char **argv)
         CLI_OPT_Q(t, CLI_NEEDED),
         CLI_OPT_K(t, CLI_NEEDED),
         CLI_OPT_V(t, CLI_NEEDED),
+        CLI_OPT_SEQUENCES(t),
         {"--kernel", CLI_TEXT, &kernel, 0, 0, "NAME of a dense kernel; 'msa kernels' lists them"},
         CLI_OPT_BACKEND(backend),
         CLI_OPT_RANKS(ranks),
@@ -78,6 +74,7 @@ int cmd_dense(int argc, char **argv)
 
     cli_plan plan;
     status = cli_choose_kernel(argv[0], backend, kernel, MSA_STAGE_DENSE, &plan);
+    t.dealt = cli_wants_ranks(&ranks);
     if (!status)
         status = cli_read_tensors(argv[0], &t);
     if (!status)

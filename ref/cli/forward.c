@@ -30,14 +30,10 @@ static int compute_on_ranks(const char *command, cli_plan *plan, const cli_tenso
                             cli_output *out)
 {
     const bool screens = strcmp(plan->ops.stage[MSA_STAGE_INDEX]->name, "screened") == 0;
-    const deal_source keys = {&t->shape, NULL, cli_floats(t, CLI_K), cli_floats(t, CLI_V),
-                              cli_floats(t, CLI_KI)};
     return cli_run_ranks(command, plan, ranks,
-                         &(cli_dealt){.s = &t->shape,
-                                      .keys = keys,
+                         &(cli_dealt){.t = t,
+                                      .s = &t->shape,
                                       .screens = screens,
-                                      .q = cli_floats(t, CLI_Q),
-                                      .qi = cli_floats(t, CLI_QI),
                                       .ids = out[IDS].data,
                                       .o = out[O].data,
                                       .lse = out[LSE].data});
@@ -103,6 +99,7 @@ int cmd_forward(int argc, char **argv)
         CLI_OPT_V(t, CLI_NEEDED),
         CLI_OPT_QI(t, CLI_NEEDED),
         CLI_OPT_KI(t, CLI_NEEDED),
+        CLI_OPT_SEQUENCES(t),
         CLI_OPT_BLOCK(t),
         CLI_OPT_TOPK(t),
         CLI_OPT_IDS(t),
@@ -112,7 +109,8 @@ int cmd_forward(int argc, char **argv)
         {"--index-keys", CLI_TEXT, &keys, 0, 0,
          "KIND full: as they are; int8: an 8-bit copy rules blocks out by a bound, the same ids"},
         CLI_OPT_RANKS(ranks),
-        {"--out", CLI_NEEDED, &dir, 0, 0, "DIR receives ids.npy o.npy lse.npy index_lse.npy (this one not from ranks)"},
+        {"--out", CLI_NEEDED, &dir, 0, 0,
+         "DIR receives ids.npy o.npy lse.npy index_lse.npy (this one not from ranks)"},
         {0}};
     cli_plan plan;
     int status = cli_parse(argc, argv, options, NULL);
@@ -126,6 +124,7 @@ int cmd_forward(int argc, char **argv)
     if (!status)
         status = cli_choose_kernels(argv[0], backend, &kernels,
                                     cli_selection_stages(&t, scores) | 1 << MSA_STAGE_SPARSE, &plan);
+    t.dealt = cli_wants_ranks(&ranks);
     if (!status)
         status = cli_read_tensors(argv[0], &t);
     if (!status)

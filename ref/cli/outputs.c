@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "../stages.h"
-#include "cli.h"
+#include "ranks.h"
 
 int64_t cli_sizes(const msa_shape *s, const char *letters, int64_t *dim)
 {
@@ -119,7 +119,7 @@ static int check_dir(const char *command, const char *dir, const cli_output *out
 int cli_open_outputs(const char *command, const char *dir, const msa_shape *s, cli_output *out, int n)
 {
     int bad = check_dir(command, dir, out, n);
-    for (int i = 0; i < n && !bad; i++) {
+    for (int i = 0; i < n && !bad && cli_is_first(); i++) {
         int ndim;
         int64_t dim[IO_MAX_DIMS];
         out[i].data = cli_alloc(command, (size_t)output_sizes(s, &out[i], &ndim, dim) * 4);

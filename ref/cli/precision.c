@@ -116,8 +116,10 @@ static int judge_query(judgement *j, int64_t i, const oracle *x)
     const cli_tensors *t = j->t;
     msa_seq seq;
     const msa_shape query = query_shape(&t->shape, i, &seq);
-    const int64_t width = (int64_t)query.n_heads * query.d_head;
-    const float *q = cli_floats(t, CLI_Q) + i * width, *k = cli_floats(t, CLI_K), *v = cli_floats(t, CLI_V);
+    const int64_t width = (int64_t)query.n_heads * query.d_head,
+                  kv0 = seq.kv0 * query.n_kv_heads * query.d_head;
+    const float *q = cli_floats(t, CLI_Q) + i * width, *k = cli_floats(t, CLI_K) + kv0,
+                *v = cli_floats(t, CLI_V) + kv0;
     for (int r = 0; r < query.n_kv_heads; r++)
         foreign_sort(foreign_row(j->theirs, &t->shape, r, i), query.topk, x->ids + (int64_t)r * query.topk);
     if (msa_sparse(&query, q, k, v, x->ids, x->o, NULL, x->work) != MSA_OK) {

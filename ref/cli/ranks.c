@@ -8,6 +8,7 @@
 #include "../stages.h"
 #include "ranks.h"
 #include "ranks_device.h"
+#include "ranks_files.h"
 
 /* ---- Options ----------------------------------------------------------------------------------------- */
 
@@ -25,12 +26,89 @@ int cli_check_ranks(const char *command, const cli_ranks *r, const char *backend
                         (long long)r->n);
     if (r->move && !cli_wants_ranks(r))
         return cli_fail(command, "--move: expected it with --ranks, found it alone");
-    const bool engine = strcmp(command, "forward") == 0 || strcmp(command, "decode") == 0;
+    const bool engine = strcmp(command, "train") != 0;
     if (r->n && strcmp(backend, "ref") != 0 && strcmp(backend, "fast") != 0 &&
         !(engine && strcmp(backend, "simt") == 0))
         return cli_fail(command, "--backend: expected ref%s where ranks are threads, found '%s'",
                         engine ? ", fast or simt" : " or fast", backend);
     return 0;
+}
+
+/* ---- A rank ------------------------------------------------------------------------------------------ */
+
+/* What is said of a rank. */
+typedef struct account {
+    double rows, blocks, seen, worked, waited, pairs, sent[TRAFFIC_N_KINDS]; /* worked and waited: ms */
+    double read;                                                             /* bytes of files */
+    msa_screening screening;
+} account;
+
+typedef struct job {
+    const char *command;
+    const msa_ops *ops;
+    const cli_dealt *call;
+    const cli_ranks *asked;
+    bool bad;           /* ranks have other calls, of which the first has said so */
+    const char *device; /* NULL: arrays are the host's */
+    account *all;       /* [ranks] of the first rank */
+    traffic_call model; /* likewise */
+    bool queries;       /* likewise: they travelled */
+} job;
+
+/* A rank's own rows, in its order. */
+typedef struct home {
+    deal_shard keys;
+    deal_rows rows;
+    float *q, *qi, *dout, *o, *lse;
+    int32_t *ids, *turned; /* [rows,Hkv,k]; of the whole call on the first rank */
+    ranks_files files;
+} home;
+
+static bool new_home(home *h, int rank, int ranks, const cli_dealt *call)
+{
+    const msa_shape *s = call->s;
+    const bool paged = call->pages;
+    const cli_tensor q_of = paged ? CLI_STEP_Q : CLI_Q, qi_of = paged ? CLI_STEP_QI : CLI_QI;
+    const size_t q = (size_t)s->n_heads * (size_t)s->d_head, kv = (size_t)s->n_kv_heads;
+    *h = (home){.files = {.t = call->t, .paged = paged}};
+    const deal_source keys = ranks_keys(&h->files, call->pages);
+    if (!deal_new_rows(&h->rows, ranks, s) || !deal_new_shard(&h->keys, rank, ranks, s, &keys))
+        return false;
+    if (call->screens && !deal_screen(&h->keys))
+        return false;
+    const size_t own = (size_t)(h->rows.first[rank + 1] - h->rows.first[rank]) + 1;
+    h->q = malloc(own * q * sizeof *h->q);
+    h->o = malloc(own * q * sizeof *h->o);
+    h->lse = malloc(own * (size_t)s->n_heads * sizeof *h->lse);
+    h->qi = malloc(own * kv * (size_t)s->d_index * sizeof *h->qi);
+    h->dout = call->gradients ? malloc(own * q * sizeof *h->dout) : NULL;
+    h->ids = malloc(own * kv * (size_t)s->topk * sizeof *h->ids);
+    h->turned = rank ? NULL : malloc((size_t)s->n_q * kv * (size_t)s->topk * sizeof *h->turned);
+    if (!h->q || !h->o || !h->lse || !h->qi || !h->ids || !(h->turned || rank) ||
+        !(h->dout || !call->gradients))
+        return false;
+    return ranks_take(&h->files, q_of, &h->rows, rank, h->q) &&
+           (!call->t->path[qi_of] || ranks_take(&h->files, qi_of, &h->rows, rank, h->qi)) &&
+           (!call->gradients || ranks_take(&h->files, CLI_DOUT, &h->rows, rank, h->dout));
+}
+
+static void free_home(home *h)
+{
+    deal_free_shard(&h->keys), deal_free_rows(&h->rows);
+    free(h->q), free(h->qi), free(h->dout), free(h->o), free(h->lse), free(h->ids), free(h->turned);
+}
+
+/* The one of `rank`, or the end of all ranks. */
+static void open_home(transport *t, const job *j, home *h, int rank)
+{
+    if (new_home(h, rank, t->ranks, j->call))
+        return;
+    if (h->files.err[0])
+        cli_fail(j->command, "%s", h->files.err);
+    else
+        cli_fail(j->command, "rank %d of %d: expected memory for its part, found too little", t->rank,
+                 t->ranks);
+    t->end(t, 2);
 }
 
 /* ---- The same call everywhere ------------------------------------------------------------------------ */
@@ -48,121 +126,64 @@ static uint64_t mix(uint64_t seen, const void *data, size_t bytes)
     return seen;
 }
 
-/* A number that stands for all that a rank has read: sizes, way, kernels, inputs. */
-static uint64_t fingerprint(const cli_dealt *call, const cli_ranks *r, const msa_ops *ops)
+/* A number that stands for the call and all that the rank has read for it. */
+static uint64_t fingerprint(const job *j, const home *h, int rank)
 {
-    const msa_shape *s = call->s;
-    const deal_source *from = &call->keys;
-    const cli_dealt_gradients *g = call->gradients;
-    const size_t head = (size_t)s->d_head * sizeof(float), index = (size_t)s->d_index * sizeof(float),
-                 t = (size_t)s->n_q, heads = (size_t)s->n_heads, kv = (size_t)s->n_kv_heads;
-    const int64_t sizes[] = {s->n_q,        s->n_kv,     s->n_heads, s->n_kv_heads,
-                             s->d_head,     s->d_index,  s->block,   s->topk,
-                             msa_n_seqs(s), call->dense, g != NULL,  r->move ? r->move[0] : 0,
-                             call->screens};
+    const msa_shape *s = j->call->s;
+    const cli_dealt_gradients *g = j->call->gradients;
+    const char *move = j->asked->move;
+    const size_t rows = (size_t)(h->rows.first[rank + 1] - h->rows.first[rank]), each = sizeof(float),
+                 q = rows * (size_t)s->n_heads * (size_t)s->d_head,
+                 tokens = (size_t)h->keys.first[msa_n_seqs(s)] * (size_t)s->block,
+                 kv = tokens * (size_t)s->n_kv_heads * (size_t)s->d_head;
+    const int64_t sizes[] = {
+        s->n_q,  s->n_kv,       s->n_heads,     s->n_kv_heads, s->d_head,          s->d_index,      s->block,
+        s->topk, msa_n_seqs(s), j->call->dense, g != NULL,     move ? move[0] : 0, j->call->screens};
     uint64_t seen = mix(0, sizes, sizeof sizes);
     for (int stage = 0; stage < MSA_N_STAGES; stage++) {
         char name[KERNEL_NAME];
-        kernel_name(ops->stage[stage], name);
-        seen = mix(mix(seen, name, strlen(name)), ops->stage[stage]->backend,
-                   strlen(ops->stage[stage]->backend));
+        kernel_name(j->ops->stage[stage], name);
+        seen = mix(mix(seen, name, strlen(name)), j->ops->stage[stage]->backend,
+                   strlen(j->ops->stage[stage]->backend));
     }
-    seen = mix(seen, call->q, t * heads * head);
-    if (call->qi)
-        seen = mix(seen, call->qi, t * kv * index);
-    if (g)
-        seen = mix(mix(seen, g->dout, t * heads * head), &g->weight, sizeof g->weight);
     for (int n = 0; n < msa_n_seqs(s); n++) {
-        const request req = get_request(from->s, from->p, n);
-        seen = mix(seen, &req.seq.n_kv, sizeof req.seq.n_kv);
-        for (int64_t j = 0; j < req.seq.n_kv; j++) {
-            const size_t row = (size_t)key_row(&req, j);
-            seen = mix(seen, from->k + row * kv * (size_t)s->d_head, kv * head);
-            seen = mix(seen, from->v + row * kv * (size_t)s->d_head, kv * head);
-            if (from->ki)
-                seen = mix(seen, from->ki + row * (size_t)s->d_index, index);
-        }
+        const msa_seq seq = msa_get_seq(s, n);
+        seen = mix(seen, &seq, sizeof seq);
     }
-    return seen;
+    if (g)
+        seen = mix(mix(seen, h->dout, q * each), &g->weight, sizeof g->weight);
+    if (j->call->t->path[CLI_QI] || j->call->pages)
+        seen = mix(seen, h->qi, rows * (size_t)s->n_kv_heads * (size_t)s->d_index * each);
+    seen = mix(mix(mix(seen, h->q, q * each), h->keys.k, kv * each), h->keys.v, kv * each);
+    return mix(seen, h->keys.ki, tokens * (size_t)s->d_index * each);
 }
 
 /* Machines have files of their own. With other sizes messages would not fit; with other numbers the output would be of
- * two texts, and nobody would notice. */
-static int check_same_call(const char *command, transport *world, const cli_ranks *r, const cli_dealt *call,
-                           const msa_ops *ops)
+ * two texts, and nobody would notice. So the first rank reads what each of the others has read, one after the other.
+ * Returns the first that has another call, or 0. */
+static int find_other_call(transport *t, const job *j, const home *own)
 {
-    uint64_t own = fingerprint(call, r, ops), all[CLI_MOST_RANKS] = {0};
+    uint64_t all[CLI_MOST_RANKS] = {0}, mine = t->rank ? fingerprint(j, own, t->rank) : 0;
+    int other = 0, others[CLI_MOST_RANKS];
     transport_part part[CLI_MOST_RANKS];
-    for (int rank = 0; rank < world->ranks; rank++)
-        part[rank] = (transport_part){&all[rank], sizeof all[rank]};
-    if (!transport_gather(world, TRAFFIC_OTHER, (transport_part){&own, sizeof own}, part))
-        world->end(world, 2);
-    for (int rank = 1; rank < world->ranks; rank++)
-        if (all[rank] != all[0])
-            return world->rank
-                       ? 2
-                       : cli_fail(command,
-                                  "rank %d of %d: expected the tensors and options of rank 0, found others",
-                                  rank, world->ranks);
-    return 0;
+    for (int r = 0; r < t->ranks; r++)
+        part[r] = (transport_part){&all[r], sizeof all[r]};
+    if (!transport_collect(t, TRAFFIC_OTHER, (transport_part){&mine, sizeof mine}, part))
+        t->end(t, 2);
+    for (int r = 1; t->rank == 0 && r < t->ranks && !other; r++) {
+        home theirs;
+        open_home(t, j, &theirs, r);
+        other = fingerprint(j, &theirs, r) == all[r] ? 0 : r;
+        free_home(&theirs);
+    }
+    for (int r = 0; r < t->ranks; r++)
+        part[r] = (transport_part){&others[r], sizeof other};
+    if (!transport_gather(t, TRAFFIC_OTHER, (transport_part){&other, sizeof other}, part))
+        t->end(t, 2);
+    return others[0];
 }
 
 /* ---- What a rank does ---------------------------------------------------------------------------------- */
-
-/* What is said of a rank. */
-typedef struct account {
-    double rows, blocks, seen, worked, waited, pairs, sent[TRAFFIC_N_KINDS]; /* worked and waited: ms */
-    msa_screening screening;
-} account;
-
-typedef struct job {
-    const char *command;
-    const msa_ops *ops;
-    const cli_dealt *call;
-    const char *move;
-    const char *device; /* NULL: arrays are the host's */
-    account *all;       /* [ranks] of the first rank */
-    traffic_call model; /* likewise */
-    bool queries;       /* likewise: they travelled */
-} job;
-
-/* A rank's own rows, in its order. */
-typedef struct home {
-    deal_shard keys;
-    deal_rows rows;
-    float *q, *qi, *o, *lse;
-    int32_t *ids, *turned; /* [rows,Hkv,k]; of the whole call on the first rank */
-} home;
-
-static bool new_home(home *h, const transport *t, const cli_dealt *call)
-{
-    const msa_shape *s = call->s;
-    const size_t q = (size_t)s->n_heads * (size_t)s->d_head, kv = (size_t)s->n_kv_heads;
-    *h = (home){.rows = {0}};
-    if (!deal_new_shard(&h->keys, t->rank, t->ranks, s, &call->keys) || !deal_new_rows(&h->rows, t->ranks, s))
-        return false;
-    if (call->screens && !deal_screen(&h->keys))
-        return false;
-    const size_t own = (size_t)(h->rows.first[t->rank + 1] - h->rows.first[t->rank]) + 1;
-    h->q = malloc(own * q * sizeof *h->q);
-    h->o = malloc(own * q * sizeof *h->o);
-    h->lse = malloc(own * (size_t)s->n_heads * sizeof *h->lse);
-    h->qi = malloc(own * kv * (size_t)s->d_index * sizeof *h->qi);
-    h->ids = malloc(own * kv * (size_t)s->topk * sizeof *h->ids);
-    h->turned = t->rank ? NULL : malloc((size_t)s->n_q * kv * (size_t)s->topk * sizeof *h->turned);
-    if (!h->q || !h->o || !h->lse || !h->qi || !h->ids || !(h->turned || t->rank))
-        return false;
-    deal_take(&h->rows, t->rank, q * sizeof *h->q, call->q, h->q);
-    if (call->qi)
-        deal_take(&h->rows, t->rank, kv * (size_t)s->d_index * sizeof *h->qi, call->qi, h->qi);
-    return true;
-}
-
-static void free_home(home *h)
-{
-    deal_free_shard(&h->keys), deal_free_rows(&h->rows);
-    free(h->q), free(h->qi), free(h->o), free(h->lse), free(h->ids), free(h->turned);
-}
 
 static account account_of(const transport *t, const home *h, const parallel_call *c, double ms)
 {
@@ -172,6 +193,7 @@ static account account_of(const transport *t, const home *h, const parallel_call
                  .worked = ms - 1e3 * t->waited,
                  .waited = 1e3 * t->waited,
                  .pairs = c->pairs,
+                 .read = h->files.bytes,
                  .screening = c->screening};
     for (int64_t x = first[t->rank]; x < first[t->rank + 1]; x++)
         a.seen += (double)(h->rows.at[x] + 1);
@@ -213,8 +235,7 @@ static msa_status differentiate(transport *t, const job *j, home *h, parallel_ca
     const size_t own = (size_t)(h->rows.first[t->rank + 1] - h->rows.first[t->rank]) + 1;
     const size_t tokens = (size_t)h->keys.n_pages * (size_t)s->block,
                  width = (size_t)s->n_kv_heads * (size_t)s->d_head;
-    float *dout = malloc(own * q * sizeof *dout);
-    parallel_gradients g = {.dout = dout,
+    parallel_gradients g = {.dout = h->dout,
                             .weight = all->weight,
                             .full = all->full,
                             .dq = malloc(own * q * sizeof *g.dq),
@@ -222,20 +243,21 @@ static msa_status differentiate(transport *t, const job *j, home *h, parallel_ca
                             .dk = malloc(tokens * width * sizeof *g.dk),
                             .dv = malloc(tokens * width * sizeof *g.dv),
                             .dki = malloc(tokens * (size_t)s->d_index * sizeof *g.dki)};
-    msa_status status = dout && g.dq && g.dqi && g.dk && g.dv && g.dki ? MSA_OK : MSA_ERR_DEVICE;
-    if (status == MSA_OK) {
-        deal_take(&h->rows, t->rank, q * sizeof *dout, all->dout, dout);
+    msa_status status = g.dq && g.dqi && g.dk && g.dv && g.dki ? MSA_OK : MSA_ERR_DEVICE;
+    if (status == MSA_OK)
         status = parallel_backward(t, c, &g);
-    }
     if (status == MSA_OK)
         status = parallel_collect(t, &h->rows, q * sizeof *g.dq, g.dq, all->dq);
     if (status == MSA_OK)
         status = parallel_collect(t, &h->rows, qi * sizeof *g.dqi, g.dqi, all->dqi);
     if (status == MSA_OK)
         status = parallel_collect_keys(t, &h->keys, &g, all->dk, all->dv, all->dki);
-    if (t->rank == 0)
+    if (status == MSA_OK && t->rank == 0) {
         *all->loss = g.loss;
-    free(dout), free(g.dq), free(g.dqi), free(g.dk), free(g.dv), free(g.dki);
+        pad_queries(s, 1, (int64_t)q, 0, all->dq);
+        pad_queries(s, 1, (int64_t)qi, 0, all->dqi);
+    }
+    free(g.dq), free(g.dqi), free(g.dk), free(g.dv), free(g.dki);
     return status;
 }
 
@@ -260,7 +282,8 @@ static msa_status work(transport *t, job *j, home *h, const char **why)
 {
     parallel_call c = {j->ops, &h->keys, &h->rows, j->call->dense, h->q, h->qi, h->ids, h->o, h->lse, 0, {0}};
     traffic_call model = j->device ? ranks_device_traffic(&c) : parallel_traffic(&c);
-    const bool queries = j->move ? strcmp(j->move, "queries") == 0 : traffic_moves_queries(&model);
+    const char *move = j->asked->move;
+    const bool queries = move ? strcmp(move, "queries") == 0 : traffic_moves_queries(&model);
     transport_part part[CLI_MOST_RANKS];
     memset(t->sent, 0, sizeof t->sent);
     t->waited = 0;
@@ -283,9 +306,22 @@ static msa_status work(transport *t, job *j, home *h, const char **why)
 static void run_rank(transport *t, void *context)
 {
     job *j = context;
-    home h;
+    home h = {.files = {.bytes = 0}};
     const char *why = NULL;
-    const msa_status status = new_home(&h, t, j->call) ? work(t, j, &h, &why) : MSA_ERR_DEVICE;
+    if (t->rank)
+        open_home(t, j, &h, t->rank);
+    const int other = t == transport_world() ? find_other_call(t, j, &h) : 0;
+    if (other && t->rank == 0)
+        cli_fail(j->command, "rank %d of %d: expected the tensors and options of rank 0, found others", other,
+                 t->ranks);
+    if (other) {
+        j->bad = true;
+        free_home(&h);
+        return;
+    }
+    if (t->rank == 0)
+        open_home(t, j, &h, 0);
+    const msa_status status = work(t, j, &h, &why);
     if (status != MSA_OK) {
         cli_fail(j->command,
                  "rank %d of %d: expected memory for its part, and sizes that its kernels take, found: %s",
@@ -303,15 +339,16 @@ static char *report;
 static void write_report(const job *j, int ranks, FILE *out)
 {
     double model[2][TRAFFIC_N_KINDS], pairs = 0, seen = 0, most = 0, sent = 0, open = 0, blocks = 0;
-    fprintf(out, "%d ranks, %s travel%s: a row each, with ms and bytes by kind\n\n%4s%9s%9s%10s%10s", ranks,
-            j->queries ? "queries" : "keys",
+    fprintf(out, "%d ranks, %s travel%s: a row each, with ms and bytes by kind\n\n%4s%9s%9s%10s%10s%13s",
+            ranks, j->queries ? "queries" : "keys",
             j->queries && j->call->gradients ? ", and keys for the gradients" : "", "rank", "queries",
-            "blocks", "worked", "waited");
+            "blocks", "worked", "waited", "read");
     for (int kind = 0; kind < TRAFFIC_WEIGHTS; kind++)
         fprintf(out, "  %13s", traffic_name((traffic_kind)kind));
     for (int r = 0; r < ranks; r++) {
         const account *a = &j->all[r];
-        fprintf(out, "\n%4d%9.0f%9.0f%10.2f%10.2f", r, a->rows, a->blocks, a->worked, a->waited);
+        fprintf(out, "\n%4d%9.0f%9.0f%10.2f%10.2f%13.0f", r, a->rows, a->blocks, a->worked, a->waited,
+                a->read);
         for (int kind = 0; kind < TRAFFIC_WEIGHTS; kind++) {
             fprintf(out, "  %13.0f", a->sent[kind]);
             sent += a->sent[kind];
@@ -364,8 +401,6 @@ int cli_run_ranks(const char *command, cli_plan *plan, const cli_ranks *r, const
     if (cli_is_first() && !(all = cli_alloc(command, (size_t)ranks * sizeof *all)))
         bad = 2;
     bad = cli_agree(bad);
-    if (!bad && world)
-        bad = check_same_call(command, world, r, call, &plan->ops);
     if (bad) {
         free(all);
         return bad;
@@ -373,13 +408,14 @@ int cli_run_ranks(const char *command, cli_plan *plan, const cli_ranks *r, const
     job j = {.command = command,
              .ops = &plan->ops,
              .call = call,
-             .move = r->move,
+             .asked = r,
              .device = ranks_device(&plan->ops, call),
              .all = all};
     if (world)
         run_rank(world, &j);
     else if (!transport_threads(ranks, run_rank, &j))
         bad = cli_fail(command, "--ranks: expected %d threads, found room for fewer", ranks);
+    bad = j.bad ? 2 : bad;
     if (!bad && cli_is_first()) {
         plan->ran[MSA_STAGE_DENSE_DECODE] = j.queries;
         plan->ran[MSA_STAGE_DENSE] = !j.queries && call->dense;

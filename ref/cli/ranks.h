@@ -35,26 +35,25 @@ int cli_agree(int status);
 
 /** Whether the command is to run on ranks. */
 bool cli_wants_ranks(const cli_ranks *r);
-/** Checks the options, together with the back end: a device serves one thread. */
+/** Checks the options, together with the back end: ranks that are threads take turns on the engine, and cannot on a GPU. */
 int cli_check_ranks(const char *command, const cli_ranks *r, const char *backend);
 
-/** What a backward pass adds to a call, of one sequence. */
+/** What a backward pass adds to a call. */
 typedef struct cli_dealt_gradients {
-    const float *dout;
     double weight; /**< of the KL loss */
     bool full;     /**< full support; the forward pass is then dense */
     float *dq, *dk, *dv, *dqi, *dki;
     double *loss;
 } cli_dealt_gradients;
 
-/** The whole call, as one process has it. */
+/** The whole call, as one process has it. Outputs are those of the first rank. */
 typedef struct cli_dealt {
-    const msa_shape *s; /**< with lengths */
-    deal_source keys;
+    const cli_tensors *t;   /**< with `dealt`: each rank reads its own rows */
+    const msa_shape *s;     /**< with lengths */
+    const msa_pages *pages; /**< NULL: keys are contiguous */
     bool dense;
-    bool screens;        /**< owners screen by 8-bit index keys; the ids are the same */
-    const float *q, *qi; /**< qi NULL: there is no index */
-    int32_t *ids;        /**< [Hkv,T,k] */
+    bool screens; /**< owners screen by 8-bit index keys; the ids are the same */
+    int32_t *ids; /**< [Hkv,T,k] */
     float *o, *lse;
     const cli_dealt_gradients *gradients; /**< NULL: none are wanted */
 } cli_dealt;

@@ -38,12 +38,13 @@ typedef struct verify {
     void *work;
 } verify;
 
-/* Group r of query i as a call with a single head. */
-static msa_shape row_shape(const verify *v, int64_t i)
+/* Group r of query i as a call with a single head, and the index keys of its sequence. */
+static msa_shape row_shape(const verify *v, int64_t i, const float **ki)
 {
     msa_seq seq;
     msa_shape row = query_shape(&v->t.shape, i, &seq);
     row.n_heads = row.n_kv_heads = 1;
+    *ki = cli_floats(&v->t, CLI_KI) + seq.kv0 * row.d_index;
     return row;
 }
 
@@ -57,8 +58,8 @@ static const float *row_query(const verify *v, int r, int64_t i)
 
 static int judge_row(verify *v, int r, int64_t i, tally *sum)
 {
-    const msa_shape row = row_shape(v, i);
-    const float *qi = row_query(v, r, i), *ki = cli_floats(&v->t, CLI_KI);
+    const float *qi = row_query(v, r, i), *ki;
+    const msa_shape row = row_shape(v, i, &ki);
     const int32_t *found = foreign_row(&v->theirs, &v->t.shape, r, i);
     foreign_sort(found, row.topk, v->ids);
     bool ok, ok_equal = true;
@@ -119,8 +120,9 @@ static void print_ids(const int32_t *ids, int k)
 
 static void print_wrong_row(const verify *v, place at)
 {
-    const msa_shape row = row_shape(v, at.i);
-    msa_index(&row, row_query(v, at.r, at.i), cli_floats(&v->t, CLI_KI), NULL, v->ids, NULL, v->work);
+    const float *ki;
+    const msa_shape row = row_shape(v, at.i, &ki);
+    msa_index(&row, row_query(v, at.r, at.i), ki, NULL, v->ids, NULL, v->work);
     printf("  group %d, query %lld: expected", at.r, (long long)at.i);
     print_ids(v->ids, row.topk);
     printf(", found");
@@ -228,6 +230,7 @@ int cmd_verify(int argc, char **argv)
         {"--ids", CLI_NEEDED, &v.path, 0, 0, "F their block ids, in any order, then -1"},
         CLI_OPT_QI(v.t, CLI_NEEDED),
         CLI_OPT_KI(v.t, CLI_NEEDED),
+        CLI_OPT_PACKED(v.t),
         CLI_OPT_BLOCK(v.t),
         CLI_OPT_TOPK(v.t),
         {"--layout", CLI_TEXT, &v.layout, 0, 0,

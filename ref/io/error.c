@@ -95,7 +95,7 @@ void io_shape(int ndim, const int64_t *dim, char text[IO_PLACE])
 }
 
 bool io_check_finite(const char *path, const char *what, int ndim, const int64_t *dim, const float *x,
-                     size_t n, io_error err)
+                     size_t at, size_t n, io_error err)
 {
     size_t i = 0;
     while (i < n && isfinite(x[i]))
@@ -103,7 +103,7 @@ bool io_check_finite(const char *path, const char *what, int ndim, const int64_t
     if (i == n)
         return true;
     char where[IO_PLACE];
-    io_place(ndim, dim, i, where);
+    io_place(ndim, dim, at + i, where);
     const char *found = isnan(x[i]) ? "nan" : x[i] > 0 ? "inf" : "-inf";
     return io_fail(err, path, "%s%s at %s, expected finite numbers", what, found, where);
 }

@@ -65,14 +65,33 @@ FILE *io_open(const char *path, size_t *bytes, io_error err)
     return NULL;
 }
 
-bool io_read(FILE *f, const char *path, void *to, size_t bytes, io_error err)
+/* What is to be said where only `got` bytes came; `failed`: errno tells. */
+static bool check_read(const char *path, size_t bytes, size_t got, bool failed, io_error err)
 {
-    size_t got = bytes ? fread(to, 1, bytes, f) : 0;
     if (got == bytes)
         return true;
-    if (ferror(f))
+    if (failed)
         return io_fail(err, path, "cannot read: %s", strerror(errno));
     return io_fail(err, path, "shrank while it was read: expected %zu more bytes, found %zu", bytes, got);
+}
+
+bool io_read(FILE *f, const char *path, void *to, size_t bytes, io_error err)
+{
+    const size_t got = bytes ? fread(to, 1, bytes, f) : 0;
+    return check_read(path, bytes, got, ferror(f), err);
+}
+
+bool io_read_at(FILE *f, const char *path, off_t at, void *to, size_t bytes, io_error err)
+{
+    size_t got = 0;
+    ssize_t n = 1;
+    while (got < bytes && n > 0) {
+        n = pread(fileno(f), (char *)to + got, bytes - got, at + (off_t)got);
+        got += n > 0 ? (size_t)n : 0;
+        if (n < 0 && errno == EINTR)
+            n = 1;
+    }
+    return check_read(path, bytes, got, n < 0, err);
 }
 
 bool io_read_file(const char *path, size_t max, unsigned char **data, size_t *bytes, io_error err)

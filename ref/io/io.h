@@ -47,9 +47,10 @@ void io_place(int ndim, const int64_t *dim, size_t at, char text[IO_PLACE]);
 /** The shape as Python writes a tuple: "()", "(3,)", "(2, 3)". */
 void io_shape(int ndim, const int64_t *dim, char text[IO_PLACE]);
 
-/** Fails with "PATH: WHATnan at [1, 0, 2], ..." if one of the n values is not finite. */
+/** Fails with "PATH: WHATnan at [1, 0, 2], ..." if one of the n values is not finite, of which the first is number `at` of
+ *  the array. */
 bool io_check_finite(const char *path, const char *what, int ndim, const int64_t *dim, const float *x,
-                     size_t n, io_error err);
+                     size_t at, size_t n, io_error err);
 
 /* ---- Files, alone and in sets (file.c, set.c) --------------------------------------------------- */
 
@@ -84,6 +85,8 @@ FILE *io_open(const char *path, size_t *bytes, io_error err);
 
 /** Reads exactly so many bytes. */
 bool io_read(FILE *f, const char *path, void *to, size_t bytes, io_error err);
+/** The same from byte `at` of the file on, wherever it stands; several threads may. */
+bool io_read_at(FILE *f, const char *path, off_t at, void *to, size_t bytes, io_error err);
 
 /** Reads a whole file of at most `max` bytes; the caller frees *data. A NUL follows the last byte. */
 bool io_read_file(const char *path, size_t max, unsigned char **data, size_t *bytes, io_error err);
@@ -154,6 +157,21 @@ typedef struct npy_array {
 bool io_read_tensor(const char *name, npy_type type, int ndim, bool finite, npy_array *out, io_error note,
                     io_error err);
 void npy_free(npy_array *a);
+
+/** A tensor that stays in its file, for readers of parts. */
+typedef struct io_source {
+    io_stored stored;
+    npy_type type; /**< what it is read as */
+    char *path;    /**< owned; stored.path */
+    off_t begin;   /**< of its first element in the file */
+} io_source;
+/** Opens what io_read_tensor() would read, and checks its kind and number of dimensions. */
+bool io_open_source(const char *name, npy_type type, int ndim, io_source *out, io_error err);
+/** Elements at .. at+n-1, and how many of them were rounded. Several threads may. */
+bool io_read_part(const io_source *x, size_t at, size_t n, void *to, size_t *rounded, io_error err);
+/** Reads and checks all of it as io_read_tensor() does, and keeps none of it. */
+bool io_check_source(const io_source *x, bool finite, io_error note, io_error err);
+void io_close_source(io_source *x);
 
 /* ---- NumPy .npy (npy.c) --------------------------------------------------------------------------- */
 

@@ -287,7 +287,7 @@ bool st_check_finite(const char *path, const st_tensor *t, size_t count, io_erro
 {
     char what[ST_MAX_NAME + 32];
     snprintf(what, sizeof what, "tensor '%.*s': ", ST_MAX_NAME, t->name);
-    return io_check_finite(path, what, t->ndim, t->dim, t->data, count, err);
+    return io_check_finite(path, what, t->ndim, t->dim, t->data, 0, count, err);
 }
 
 /* Of a model: float32 throughout. The tiling has then made every offset a multiple of 4. */

@@ -2,6 +2,7 @@
  * @file tensor.c
  * @brief Tensors of any file as float32 or int32: one reader, one conversion, whatever the elements are.
  */
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,46 +92,50 @@ static bool too_large(const io_stored *s, size_t at, const char *type, io_error 
 }
 
 /* Converts n elements, the first of which is number `at`; counts those that changed their value. */
-static bool convert(const io_stored *s, const unsigned char *from, size_t at, size_t n, npy_array *out,
+static bool convert(const io_source *x, const unsigned char *from, size_t at, size_t n, void *to,
                     size_t *rounded, io_error err)
 {
+    const io_stored *s = &x->stored;
     const size_t width = elements[s->element].bytes;
-    for (size_t i = at; i < at + n; i++, from += width) {
-        if (out->type == NPY_I32) {
-            const int64_t x = integer_at(s->element, from);
-            if (x < INT32_MIN || x > INT32_MAX)
-                return too_large(s, i, "int32", err);
-            ((int32_t *)out->data)[i] = (int32_t)x;
+    for (size_t i = 0; i < n; i++, from += width) {
+        if (x->type == NPY_I32) {
+            const int64_t whole = integer_at(s->element, from);
+            if (whole < INT32_MIN || whole > INT32_MAX)
+                return too_large(s, at + i, "int32", err);
+            ((int32_t *)to)[i] = (int32_t)whole;
             continue;
         }
-        const double x = real_at(s->element, from);
-        const float y = (float)x;
-        if (isfinite(x) && isinf(y))
-            return too_large(s, i, "float32", err);
-        *rounded += !isnan(x) && (double)y != x;
-        ((float *)out->data)[i] = y;
+        const double real = real_at(s->element, from);
+        const float y = (float)real;
+        if (isfinite(real) && isinf(y))
+            return too_large(s, at + i, "float32", err);
+        *rounded += !isnan(real) && (double)y != real;
+        ((float *)to)[i] = y;
     }
     return true;
 }
 
-/* Chunk by chunk: memory holds the result and little more. */
-static bool read_elements(const io_stored *s, npy_array *out, size_t *rounded, io_error err)
+/* Converted chunk by chunk: memory holds the result and little more. */
+bool io_read_part(const io_source *x, size_t at, size_t n, void *to, size_t *rounded, io_error err)
 {
+    const io_stored *s = &x->stored;
     unsigned char chunk[CHUNK * 8];
     const size_t width = elements[s->element].bytes;
-    if (s->element == (out->type == NPY_F32 ? IO_F32 : IO_I32))
-        return io_read(s->f, s->path, out->data, width * s->count, err);
-    for (size_t at = 0, n; at < s->count; at += n) {
-        n = s->count - at < CHUNK ? s->count - at : CHUNK;
-        if (!io_read(s->f, s->path, chunk, n * width, err) || !convert(s, chunk, at, n, out, rounded, err))
+    if (s->element == (x->type == NPY_F32 ? IO_F32 : IO_I32))
+        return io_read_at(s->f, s->path, x->begin + (off_t)(at * width), to, width * n, err);
+    for (size_t done = 0, some; done < n; done += some) {
+        some = n - done < CHUNK ? n - done : CHUNK;
+        if (!io_read_at(s->f, s->path, x->begin + (off_t)((at + done) * width), chunk, some * width, err) ||
+            !convert(x, chunk, at + done, some, (char *)to + 4 * done, rounded, err))
             return false;
     }
     return true;
 }
 
-static void say_converted(const io_stored *s, const npy_array *out, size_t rounded, io_error note)
+static void say_converted(const io_source *x, size_t rounded, io_error note)
 {
-    const char *to = out->type == NPY_F32 ? "float32" : "int32", *from = elements[s->element].name;
+    const io_stored *s = &x->stored;
+    const char *to = x->type == NPY_F32 ? "float32" : "int32", *from = elements[s->element].name;
     if (rounded)
         io_fail(note, s->path, "%s%s read as %s, %zu of %zu values rounded", s->what, from, to, rounded,
                 s->count);
@@ -174,40 +179,80 @@ static bool check_kind(const io_stored *s, npy_type type, int ndim, io_error err
                    ndim == 1 ? "" : "s", s->ndim, shape);
 }
 
-static bool read_stored(const io_stored *s, int ndim, bool finite, npy_array *out, io_error note,
-                        io_error err)
+bool io_open_source(const char *name, npy_type type, int ndim, io_source *out, io_error err)
 {
+    *out = (io_source){.type = type};
+    bool ok = find(name, &out->path, &out->stored, err) && check_kind(&out->stored, type, ndim, err);
+    out->begin = ok ? ftello(out->stored.f) : 0;
+    if (out->begin < 0)
+        ok = io_fail(err, out->path, "cannot read: %s", strerror(errno));
+    if (!ok)
+        io_close_source(out);
+    return ok;
+}
+
+void io_close_source(io_source *x)
+{
+    if (x->stored.f)
+        fclose(x->stored.f);
+    free(x->path);
+    *x = (io_source){.type = x->type};
+}
+
+static bool check_part(const io_source *x, bool finite, const void *data, size_t at, size_t n, io_error err)
+{
+    const io_stored *s = &x->stored;
+    return !finite || x->type != NPY_F32 ||
+           io_check_finite(s->path, s->what, s->ndim, s->dim, data, at, n, err);
+}
+
+bool io_check_source(const io_source *x, bool finite, io_error note, io_error err)
+{
+    const io_stored *s = &x->stored;
+    const size_t most = (size_t)64 * CHUNK;
     size_t rounded = 0;
-    if (!check_kind(s, out->type, ndim, err))
-        return false;
+    *note = 0;
+    if (!finite && s->element == (x->type == NPY_F32 ? IO_F32 : IO_I32))
+        return true; /* whatever it holds */
+    float *part = malloc(most * sizeof *part);
+    bool ok = part || io_fail(err, s->path, "%sno memory for a part of its data", s->what);
+    for (size_t at = 0, n; ok && at < s->count; at += n) {
+        n = s->count - at < most ? s->count - at : most;
+        ok = io_read_part(x, at, n, part, &rounded, err) && check_part(x, finite, part, at, n, err);
+    }
+    if (ok)
+        say_converted(x, rounded, note);
+    free(part);
+    return ok;
+}
+
+static bool read_all(const io_source *x, bool finite, npy_array *out, io_error note, io_error err)
+{
+    const io_stored *s = &x->stored;
+    size_t rounded = 0;
     out->ndim = s->ndim;
     memcpy(out->dim, s->dim, sizeof s->dim);
     out->count = s->count;
     out->data = malloc(s->count ? 4 * s->count : 1);
     if (!out->data)
         return io_fail(err, s->path, "%sno memory for its %zu bytes of data", s->what, 4 * s->count);
-    if (!read_elements(s, out, &rounded, err))
+    if (!io_read_part(x, 0, s->count, out->data, &rounded, err) ||
+        !check_part(x, finite, out->data, 0, s->count, err))
         return false;
-    if (finite && out->type == NPY_F32 &&
-        !io_check_finite(s->path, s->what, s->ndim, s->dim, out->data, s->count, err))
-        return false;
-    say_converted(s, out, rounded, note);
+    say_converted(x, rounded, note);
     return true;
 }
 
 bool io_read_tensor(const char *name, npy_type type, int ndim, bool finite, npy_array *out, io_error note,
                     io_error err)
 {
-    char *path = NULL;
-    io_stored s = {.f = NULL};
+    io_source x;
     *out = (npy_array){.type = type};
     *note = 0;
-    bool ok = find(name, &path, &s, err) && read_stored(&s, ndim, finite, out, note, err);
-    if (s.f)
-        fclose(s.f);
+    const bool ok = io_open_source(name, type, ndim, &x, err) && read_all(&x, finite, out, note, err);
+    io_close_source(&x);
     if (!ok)
         npy_free(out);
-    free(path);
     return ok;
 }
 

@@ -6,6 +6,7 @@
  *
  * A range's call divides its KL gradients by its own rows; the weight that it is given makes up for that. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "whole.h"
 
@@ -142,6 +143,15 @@ msa_status parallel_backward(transport *t, parallel_call *c, parallel_gradients 
     return status;
 }
 
+/* Rows of whole sequences to where they lie in the call. */
+static void place_tokens(const msa_shape *s, const whole *w, size_t width, const float *from, float *to)
+{
+    memset(to, 0, (size_t)s->n_kv * width * sizeof *to);
+    for (int n = 0; n < msa_n_seqs(s); n++)
+        memcpy(to + (size_t)msa_get_seq(s, n).kv0 * width, from + (size_t)w->kv0[n] * width,
+               (size_t)(w->kv0[n + 1] - w->kv0[n]) * width * sizeof *to);
+}
+
 msa_status parallel_collect_keys(transport *t, const deal_shard *keys, const parallel_gradients *g, float *dk,
                                  float *dv, float *dki)
 {
@@ -155,10 +165,10 @@ msa_status parallel_collect_keys(transport *t, const deal_shard *keys, const par
     if (status == MSA_OK)
         status = gather_pages(t, keys, TRAFFIC_OTHER, g->dki, 1, s->d_index, &w, w.ki);
     if (status == MSA_OK && t->rank == 0) {
-        const size_t tokens = (size_t)w.kv0[msa_n_seqs(s)], width = (size_t)s->n_kv_heads * (size_t)s->d_head;
-        memcpy(dk, w.k, tokens * width * sizeof *dk);
-        memcpy(dv, w.v, tokens * width * sizeof *dv);
-        memcpy(dki, w.ki, tokens * (size_t)s->d_index * sizeof *dki);
+        const size_t width = (size_t)s->n_kv_heads * (size_t)s->d_head;
+        place_tokens(s, &w, width, w.k, dk);
+        place_tokens(s, &w, width, w.v, dv);
+        place_tokens(s, &w, (size_t)s->d_index, w.ki, dki);
     }
     free_whole(&w);
     return status;

@@ -49,25 +49,52 @@ msa_shape deal_padded(const msa_shape *s, const msa_pages *p, int32_t *len_q)
     return padded;
 }
 
-/* The heads of a token become its row of a page. */
-static void copy_token(const msa_shape *s, const float *from, int heads, int d, float *page, int64_t t)
+const float *deal_tokens(const deal_source *from, deal_array which, int64_t row, int64_t n, float *room)
 {
-    for (int r = 0; r < heads; r++)
-        memcpy(page + (r * s->block + t) * d, from + r * d, (size_t)d * sizeof *page);
+    const msa_shape *s = from->s;
+    if (from->read)
+        return from->read(from->files, which, row, n, room);
+    return which == DEAL_KI ? from->ki + row * s->d_index
+                            : (which == DEAL_K ? from->k : from->v) + row * s->n_kv_heads * s->d_head;
 }
 
-static void copy_block(deal_shard *to, const deal_source *from, const request *req, int64_t b, int64_t page)
+/* The heads of a token become its row of a page. */
+static bool copy_block(const deal_source *from, deal_array which, const request *req, int64_t b, float *page,
+                       float *room)
+{
+    const msa_shape *s = from->s;
+    const int64_t first = b * s->block, end = min_i64(first + s->block, req->seq.n_kv);
+    const int64_t heads = which == DEAL_KI ? 1 : s->n_kv_heads, d = which == DEAL_KI ? s->d_index : s->d_head;
+    for (int64_t j = first, n; j < end; j += n) {
+        n = keys_together(req, j, end);
+        const float *x = deal_tokens(from, which, key_row(req, j), n, room);
+        if (!x)
+            return false;
+        for (int64_t t = j - first; t < j - first + n; t++)
+            for (int64_t r = 0; r < heads; r++, x += d)
+                memcpy(page + (r * s->block + t) * d, x, (size_t)d * sizeof *page);
+    }
+    return true;
+}
+
+/* All of a rank's blocks. */
+static bool copy_blocks(deal_shard *to, const deal_source *from, float *room)
 {
     const msa_shape *s = &to->s;
-    const int heads = s->n_kv_heads, d = s->d_head, di = s->d_index;
-    const int64_t end = min_i64(s->block, req->seq.n_kv - b * s->block);
-    for (int64_t t = 0; t < end; t++) {
-        const int64_t row = key_row(req, b * s->block + t);
-        copy_token(s, from->k + row * heads * d, heads, d, to->k + page * heads * s->block * d, t);
-        copy_token(s, from->v + row * heads * d, heads, d, to->v + page * heads * s->block * d, t);
-        if (from->ki)
-            copy_token(s, from->ki + row * di, 1, di, to->ki + page * s->block * di, t);
+    const int64_t kv = (int64_t)s->block * s->n_kv_heads * s->d_head, index = (int64_t)s->block * s->d_index;
+    const bool has_index = from->read ? from->index : from->ki != NULL;
+    for (int n = 0; n < msa_n_seqs(s); n++) {
+        const request req = get_request(from->s, from->p, n);
+        for (int64_t page = to->first[n]; page < to->first[n + 1]; page++) {
+            const int64_t b = deal_block(to->rank, to->ranks, n, page - to->first[n]);
+            to->page[page] = (int32_t)page;
+            if (!copy_block(from, DEAL_K, &req, b, to->k + page * kv, room) ||
+                !copy_block(from, DEAL_V, &req, b, to->v + page * kv, room) ||
+                (has_index && !copy_block(from, DEAL_KI, &req, b, to->ki + page * index, room)))
+                return false;
+        }
     }
+    return true;
 }
 
 bool deal_new_shard(deal_shard *to, int rank, int ranks, const msa_shape *s, const deal_source *from)
@@ -87,17 +114,11 @@ bool deal_new_shard(deal_shard *to, int rank, int ranks, const msa_shape *s, con
     to->k = calloc(own * block, width * sizeof *to->k);
     to->v = calloc(own * block, width * sizeof *to->v);
     to->ki = calloc(own * block, (size_t)s->d_index * sizeof *to->ki);
-    if (!to->page || !to->k || !to->v || !to->ki)
-        return false;
-    for (int n = 0; n < seqs; n++) {
-        const request req = get_request(from->s, from->p, n);
-        for (int64_t j = 0; j < to->first[n + 1] - to->first[n]; j++) {
-            const int64_t page = to->first[n] + j;
-            to->page[page] = (int32_t)page;
-            copy_block(to, from, &req, deal_block(rank, ranks, n, j), page);
-        }
-    }
-    return true;
+    const size_t index = (size_t)s->d_index, most = width > index ? width : index;
+    float *room = malloc(block * most * sizeof *room);
+    const bool ok = to->page && to->k && to->v && to->ki && room && copy_blocks(to, from, room);
+    free(room);
+    return ok;
 }
 
 void deal_free_shard(deal_shard *shard)

@@ -48,18 +48,30 @@ int deal_owner(int ranks, int n, int64_t b);
 int64_t deal_blocks_before(int rank, int ranks, int n, int64_t b);
 int64_t deal_block(int rank, int ranks, int n, int64_t j);
 
+/** What a key has. */
+typedef enum deal_array { DEAL_K, DEAL_V, DEAL_KI } deal_array;
+/** Where n tokens are that lie side by side, from row `row` on: [n,Hkv,dh], or [n,di] of index keys. What has to be read
+ *  goes to `room`. NULL: it cannot be. */
+typedef const float *deal_read(void *files, deal_array which, int64_t row, int64_t n, float *room);
+
 /** Where all keys lie, as msa.h says. */
 typedef struct deal_source {
     const msa_shape *s;
     const msa_pages *p;      /**< NULL: contiguous */
     const float *k, *v, *ki; /**< ki NULL: there is no Index Branch */
+    deal_read *read;         /**< NULL: they are there. Else of keys that are not in memory */
+    void *files;             /**< what it gets */
+    bool index;              /**< whether it knows index keys */
 } deal_source;
+
+/** Where n of them are, as ::deal_read says, in memory or not. */
+const float *deal_tokens(const deal_source *from, deal_array which, int64_t row, int64_t n, float *room);
 
 /** A paged call as a padded batch: the same shape, with the requests' lengths; len_q [sequences] is written. */
 msa_shape deal_padded(const msa_shape *s, const msa_pages *p, int32_t *len_q);
 
 /** Takes a rank's share of the keys. @param s with lengths: of a paged call, deal_padded()
- *  False if memory runs out; deal_free_shard() is due anyway. */
+ *  False if memory runs out, or keys cannot be read; deal_free_shard() is due anyway. */
 bool deal_new_shard(deal_shard *to, int rank, int ranks, const msa_shape *s, const deal_source *from);
 void deal_free_shard(deal_shard *shard);
 /** Makes the 8-bit copy of its index keys, by which it screens. False if memory runs out. */

@@ -51,8 +51,8 @@ typedef struct parallel_gradients {
  *  loss are sums of one part a rank, in the order of ranks, so that another number of ranks may round them otherwise. */
 msa_status parallel_backward(transport *t, parallel_call *c, parallel_gradients *g);
 
-/** Gradients of keys from their owners to rank 0, whose dk, dv and dki are the call's: of sequences that have queries, one
- *  after the other. */
+/** Gradients of keys from their owners to rank 0, whose dk, dv and dki are the call's, with contiguous keys: 0 in padding and
+ *  for sequences without queries. */
 msa_status parallel_collect_keys(transport *t, const deal_shard *keys, const parallel_gradients *g, float *dk,
                                  float *dv, float *dki);
 

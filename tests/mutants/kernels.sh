@@ -87,6 +87,8 @@ kernel 'the index LSE of the warmup without the last key' index_lse_kernel kl/de
 kernel 'full support begins a query too late' list_of dense_backward/kv_outer '$before > 0 ? $before : 0' '$before > 0 ? $before + 1 : 0'
 mutant 'ranks: own blocks are neighbours' keep_best test_parallel '$limit.y + $j * $ranks' '$limit.y + $j'
 mutant 'ranks: a candidate that is not before the local block' keep_best test_parallel 'offer_all($list, 0, 32, (int)$limit.x,' 'offer_all($list, 0, 32, (int)$limit.x + 1,'
+mutant 'ranks: a lower bound rules out' rule_out test_parallel '!(ld_global($bound + $j).y < $tau)' '!(ld_global($bound + $j).x < $tau)'
+mutant 'ranks: what no row asked for competes' keep_best test_parallel 'if ($bounds && ...)' 'if (false)'
 mutant 'ranks: candidates of the first rank alone' choose_best test_parallel 'offer_all($list, 0, 32, $ranks * $each' 'offer_all($list, 0, 32, $each'
 mutant 'ranks: parts without their LSE' merge_parts test_parallel 'ex2(...)' '1.0f'
 mutant 'ranks: a chunk writes where the first one did' fill_chunk test_parallel '$k->at = $i * $k->c->chunk;' '$k->at = 0;'
