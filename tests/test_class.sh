@@ -48,6 +48,8 @@ check $? "six weeks with their times"
 check $? "every chapter has its week"
 [[ $(sed -n '/^## By chapter/,$p' "$teacher/plan.md" | grep -cE '^\| [0-9]+b? .* \| [0-9]+ \| [0-9]+ \| [0-9]+ \|$') -eq $(ls book/[0-9]*_*.md | wc -l) ]]
 check $? "every chapter with its minutes"
+mkdir "$W/gone" && cp -r book "$W/gone/" && rm -f "$W"/gone/book/examples/01_attention.c && ! "$W/gone/book/site/times.sh" 1 > "$W.out" 2> "$W.err" && [[ ! -s $W.out ]]
+check $? "a chapter with a listing of nothing has no time"
 
 # ---- The container file and the workflow ----------------------------------------------------------------------
 
@@ -122,6 +124,12 @@ unseeded=
 for dir in book/exercises/[0-9]*/; do grep -qE 'exercise_(seed|inputs)|kernel_' "$dir/check.c" || unseeded+=" $dir"; done
 [[ -z $unseeded ]] && grep -q 'exercise_seed()' book/exercises/kernel.c
 check $? "no check has inputs of its own$unseeded"
+# One that dies of the second seed alone, and another behind it.
+mkdir -p "$W/carol/book/exercises/01_attention"
+sed "s/^{\$/{ static int calls; if (!calls++ \&\& (double)q[0] != ${seen[0]#*sees }) __builtin_trap();/" "$teacher/solutions/01_attention/solution.c" > "$W/carol/book/exercises/01_attention/mine.c"
+grade --seeds "$W/two" --out "$W/results" "$W/carol" "$W/alice"
+[[ $? -eq 1 && $(cat "$W/results/summary.csv") == $'submission,passed,begun,own_steps\ncarol,0,1,0\nalice,1,1,0' ]] && grep -q 'ended by SIG' "$W/results/carol.json"
+check $? "an answer that only another seed kills has not passed, and the next one is judged"
 mkdir -p "$W/Doe, \"J\"/book/exercises"
 grade --out "$W/results" "$W/Doe, \"J\"" && grep -qxF '"Doe, ""J""",0,0,0' "$W/results/summary.csv"
 check $? "grade.sh: a name with a comma and quotes is one field"
