@@ -21,7 +21,8 @@
  * - Non-finite input is not an error here. (The program `msa` refuses such files.) What a query attends to
  *   follows IEEE arithmetic: where a NaN or an infinity in an attended key or value makes the formula's LSE
  *   or element of O not finite, every implementation's is not finite either (NaN or an infinity, which one is
- *   not promised), and it is never taken for "no token". Of what a query does not attend to, queries, keys
+ *   not promised), and it is never taken for "no token": -inf is the LSE of a query that sees nothing, and
+ *   where all logits are -inf, O is 0 / 0 and LSE NaN. Of what a query does not attend to, queries, keys
  *   and index keys never matter; a NaN or an infinity in the VALUE of a token of the query's own sequence may
  *   turn that channel of O into NaN where an implementation multiplies it by a weight of 0, never into another
  *   number, and LSE not at all. Other sequences, padding and the unwritten rest of a page never matter.

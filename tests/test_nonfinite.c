@@ -289,7 +289,8 @@ static bool *excuses(const msa_shape *s, const float *v)
     return excused;
 }
 
-/* Of NaN and infinity a score must be the one that the reference has. */
+/* Of NaN and infinity a score must be the one that the reference has. An LSE of -inf says that a query sees
+ * nothing, which none does here. */
 static void judge_tensor(const judge *j, array_id t, const double *noise, const float *expected, float *found,
                          const bool *excused)
 {
@@ -297,6 +298,9 @@ static void judge_tensor(const judge *j, array_id t, const double *noise, const 
     const verdict_dims n = verdict_dims_of(j->s, t);
     const int64_t count = n.d0 * n.d1 * n.d2;
     double *oracle = check_widen(expected, count);
+    for (int64_t a = 0; a < count && (t == ARRAY_LSE || t == ARRAY_INDEX_LSE); a++)
+        check_true(j->c, found[a] != -INFINITY && expected[a] != -INFINITY,
+                   "%s: LSE %lld is that of no token", j->what, (long long)a);
     for (int64_t a = 0; a < count && t != ARRAY_SCORES; a++)
         if (isfinite(expected[a]) ? excused && excused[a] && isnan(found[a]) : !isfinite(found[a]))
             oracle[a] = found[a] = 0;
