@@ -136,7 +136,7 @@ typedef struct msa_pages {
     const int32_t *table; /**< [R,max_pages]; what follows a request's last page is not read */
     const int32_t *lens;  /**< [R], the new tokens included; 0: a place in the batch that is not used */
     uint8_t *ki8;         /**< [P,page,di] E4M3 index keys, read instead of ki; or NULL */
-    float *scale;         /**< [P, page / min(page, block)] with ki8 */
+    float *scale;         /**< [P, page / min(page, block)] with ki8; NaN where one of the codes is */
     int page;             /**< tokens of a page; 0: a block */
 } msa_pages;
 
@@ -162,8 +162,8 @@ msa_status msa_rollback(const msa_shape *s, const msa_pages *p, const int32_t *k
 uint8_t msa_e4m3_bits(float x);
 /** What its bits say. */
 float msa_e4m3(uint8_t bits);
-/** n index keys of a block at once. The scale is the smallest power of two that brings all of them within
- *  448: then no scale costs a bit, and products with it are exact. */
+/** n numbers of the index keys of a piece. The scale is the smallest power of two that brings all within 448: then
+ *  none costs a bit, and products are exact. NaN where one is not finite: a device looks for no NaN among codes. */
 void msa_e4m3_block(const float *x, int64_t n, uint8_t *bits, float *scale);
 
 /* ---- Stages: one signature each, whoever implements it ----------------------------------------

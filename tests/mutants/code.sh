@@ -101,6 +101,7 @@ mutant 'files of results: newer fields may hold anything' has_fields_or test_ben
 # ---- Model, training -----------------------------------------------------------------------------
 mutant 'SwiGLU gradient without its second term' swiglu_backward test_model '* (1 + $gate[$i] * (1 - $s))' ''
 mutant 'embedding gradient overwritten' model_backward test_model '$r->grads[$tokens[$i] * $d + $j] +=' '$r->grads[$tokens[$i] * $d + $j] ='
+mutant 'E4M3: a piece with a NaN has a scale' msa_e4m3_block test_decode '$finite && isfinite($x[$i])' 'true'
 mutant 'cache forgets the last token' append test_model '$d->length += $n;' '$d->length += $n - 1;'
 mutant 'no bias correction' adamw test_train '$lr / $fix1' '$lr'
 mutant 'decay coupled to the gradient' adamw test_train 'float *$p = $t->m.params' 'float *$p = $t->m.params' '$tensor->decay ? $lr * $t->config.decay : 0' '0' 'float $g = (float)$scale * $g0[$i];' 'float $g = (float)$scale * $g0[$i] + ($tensor->decay ? (float)$t->config.decay * $p[$i] : 0);'
