@@ -109,22 +109,21 @@ int msa_n_seqs(const msa_shape *s);
 /** Sequence r of the batch; nothing where there is none. */
 msa_seq msa_get_seq(const msa_shape *s, int r);
 
-/** B = ceil(most keys that a sequence has room for / block): the width of scores and mass. Block ids count
- *  from the start of their own sequence. */
+/** B = ceil(most keys a sequence has room for / block), the width of scores and mass. Ids count from its start. */
 int64_t msa_n_blocks(const msa_shape *s);
 
-/** Checks that each of the [Hkv,T,k] rows holds 1..k strictly ascending visible blocks, then -1; of a padding
- *  query, -1 alone. */
+/** Checks that each [Hkv,T,k] row has 1..k strictly ascending visible blocks, then -1; a padding query's, -1 alone. */
 msa_status msa_check_ids(const msa_shape *s, const int32_t *ids);
 
 /* ---- Pages: a KV cache in pieces --------------------------------------------------------------- */
 
-/** Where the keys of a paged call lie. Keys and values are [P,page,Hkv,dh], index keys [P,page,di], pages in any
- *  physical order; key j of request r is row j % page of page table[r, j / page]. A page holds `page` tokens, of
- *  which the block is a multiple or which are a multiple of the block. The shape of the call is the largest that
- *  may come: n_seqs requests of equally many queries T/R, the newest tokens, and equal room for keys, max_pages
- *  whole pages; len_kv is NULL. How many keys a request has is lens[r], of which the last len_q[r] are its
- *  queries' (NULL: T/R, none where lens[r] is 0). A request without queries is not read at all.
+/** Where the keys of a paged call lie. Keys and values are [P,page,Hkv,dh] (in files of `msa decode` the heads are
+ *  outside, [P,Hkv,page,dh], as serving stacks keep them; here an appended token is one row), index keys
+ *  [P,page,di], pages in any physical order; key j of request r is row j % page of page table[r, j / page]. A page
+ *  holds `page` tokens, of which the block is a multiple or which are a multiple of the block. The shape of the
+ *  call is the largest that may come: n_seqs requests of equally many queries T/R, the newest tokens, and equal
+ *  room for keys, max_pages whole pages; len_kv is NULL. A request has lens[r] keys, of which the last len_q[r]
+ *  are its queries' (NULL: T/R, none where lens[r] is 0). One without queries is not read at all.
  *
  *  Index keys may have 8-bit codes beside them, floats of 3 bits behind the point (E4M3), which a step reads
  *  instead: a key is then scale times what its bytes say. A scale belongs to a piece, min(page, block) tokens of a
