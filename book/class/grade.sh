@@ -49,7 +49,7 @@ judge() { # judge EXERCISE: its object into $work/json; 0 if it passed with ever
     [[ $1 != own ]] || { command=(own) && steps=(--steps 1 9); }
     for seed in "${seeds[@]}"; do
         if [[ $ended == 0 ]]; then
-            (cd "$here" && "build/exercises/$1/mine" "${steps[@]}" --seed "$seed" --json "$work/json") > "$work/said" 2>&1
+            { (cd "$here" && "build/exercises/$1/mine" "${steps[@]}" --seed "$seed" --json "$work/json"); } > "$work/said" 2>&1
             ended=$?
         fi
         if [[ $ended != [01] ]]; then # not built yet, or this seed killed it: exercise.sh has words for that
