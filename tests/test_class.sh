@@ -124,12 +124,21 @@ unseeded=
 for dir in book/exercises/[0-9]*/; do grep -qE 'exercise_(seed|inputs)|kernel_' "$dir/check.c" || unseeded+=" $dir"; done
 [[ -z $unseeded ]] && grep -q 'exercise_seed()' book/exercises/kernel.c
 check $? "no check has inputs of its own$unseeded"
-# One that dies of the second seed alone, and another behind it.
-mkdir -p "$W/carol/book/exercises/01_attention"
-sed "s/^{\$/{ static int calls; if (!calls++ \&\& (double)q[0] != ${seen[0]#*sees }) __builtin_trap();/" "$teacher/solutions/01_attention/solution.c" > "$W/carol/book/exercises/01_attention/mine.c"
-grade --seeds "$W/two" --out "$W/results" "$W/carol" "$W/alice"
-[[ $? -eq 1 && $(cat "$W/results/summary.csv") == $'submission,passed,begun,own_steps\ncarol,0,1,0\nalice,1,1,0' ]] && grep -q 'ended by SIG' "$W/results/carol.json"
-check $? "an answer that only another seed kills has not passed, and the next one is judged"
+# A judge that dies of the second seed alone, and an answer behind it: programs of the shell in a tree with nothing else.
+T=$W/tree e=book/exercises/01_attention
+mkdir -p "$T"/{class,$e} "$W"/{carol,dave}/$e
+cp "$students/class/grade.sh" "$T/class/" && cp "$students/book/exercises/exercise.sh" "$T/book/exercises/" && touch "$T/$e"/{stub.c,statement.md}
+printf '%%/mine.admitted.o:\n\tmkdir -p $(@D) && touch $@\n%%/mine: always\n\tcp book/exercises/$(notdir $(@D))/mine.c $@ && chmod +x $@\nalways:\n' > "$T/Makefile"
+cat > "$W/dave/$e/mine.c" << 'END'
+#!/usr/bin/env bash
+while [[ $# -gt 1 ]]; do case $1 in --seed) seed=$2 ;; --json) json=$2 ;; esac; shift; done
+echo "{\"exercise\": \"01_attention\", \"passed\": true, \"verdict\": \"pass\", \"seed\": $seed, \"bars\": []}" > "$json"
+echo pass
+END
+sed "s/^echo pass/[[ \$seed -eq $(head -n 1 "$W/two") ]] || kill -KILL \$\$/" "$W/dave/$e/mine.c" > "$W/carol/$e/mine.c"
+(unset B MAKEFLAGS && "$T/class/grade.sh" --seeds "$W/two" --out "$W/results" "$W/carol" "$W/dave") > "$W.out" 2> "$W.err"
+[[ $? -eq 1 && $(cat "$W/results/summary.csv") == $'submission,passed,begun,own_steps\ncarol,0,1,0\ndave,1,1,0' ]] && grep -q 'the check ended by SIGKILL' "$W/results/carol.json"
+check $? "where a judge dies of another seed the answer has not passed, and the next one is judged"
 mkdir -p "$W/Doe, \"J\"/book/exercises"
 grade --out "$W/results" "$W/Doe, \"J\"" && grep -qxF '"Doe, ""J""",0,0,0' "$W/results/summary.csv"
 check $? "grade.sh: a name with a comma and quotes is one field"
