@@ -89,6 +89,7 @@ HEADLESS_OBJ := $(filter-out $(B)/ref/cli/main.o $(B)/ref/cli/blas.o,$(APP_OBJ))
 # What is compiled: on a terminal a count on one line that `over` clears, elsewhere a line each.
 say   = mkdir -p $(@D) && $(if $(MAKE_TERMOUT),$(eval BUILT += .)printf '\033[K[%s] %s\r' $(words $(BUILT)) "$(1)",echo "  $(1)")
 over  = $(if $(MAKE_TERMOUT),printf '\033[K',:)
+whole = -o $@.new && mv $@.new $@# a script that runs meanwhile finds the old one or the new one
 ALL_CORES = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 comma   := ,
 .DEFAULT_GOAL := help
@@ -181,28 +182,28 @@ $(B)/libmsa_cuda.a: $(CUDA_OBJ)
 # The file that a program asks for when it starts lies beside the one that it is linked with.
 SHARED = -shared -Wl,-soname,$(@F).$(SOVERSION),--version-script=ref/libmsa.map
 $(B)/libmsa.so: $(LIB_OBJ) ref/libmsa.map
-	$(Q)$(CC) $(LINKFLAGS) $(SHARED) $(LIB_OBJ) $(LIBS) -o $@
+	$(Q)$(CC) $(LINKFLAGS) $(SHARED) $(LIB_OBJ) $(LIBS) $(whole)
 	@ln -sf $(@F) $@.$(SOVERSION)
 $(B)/libmsa_cuda.so: $(CUDA_OBJ) $(B)/libmsa.so
-	$(Q)$(CXX) $(LINKFLAGS) $(SHARED) -Wl,-rpath,'$$ORIGIN' $^ $(if $(CUDA),$(CUDALIBS)) -o $@
+	$(Q)$(CXX) $(LINKFLAGS) $(SHARED) -Wl,-rpath,'$$ORIGIN' $^ $(if $(CUDA),$(CUDALIBS)) $(whole)
 	@ln -sf $(@F) $@.$(SOVERSION)
 # The program without kernels, which the demo needs none of: nobody is to wait for them.
 $(B)/sideless/msa: $(filter-out $(SIDELESS:%=$(B)/%),$(APP_OBJ)) $(SIDELESS:%=$(B)/sideless/%) $(LIB_OBJ)
-	$(Q)$(CC) $(LINKFLAGS) $^ $(filter-out $(LIBS) $(CUDALIBS),$(APPLIBS)) $(if $(OPENBLAS),-ldl -lpthread) -lm -o $@
+	$(Q)$(CC) $(LINKFLAGS) $^ $(filter-out $(LIBS) $(CUDALIBS),$(APPLIBS)) $(if $(OPENBLAS),-ldl -lpthread) -lm $(whole)
 $(B)/sideless/%.o: %.c $(B)/flags
 	@$(call say,cc $<)
 	$(Q)$(CC) $(ALLFLAGS) -c $< -o $@
 # Without OpenBLAS, which ref/cli/blas.c loads.
 $(B)/ref/cli/blas.o: private FOUND += -DOPENBLAS_DIR='"$(shell pkg-config --variable=libdir openblas)"'
 $(B)/msa: $(APP_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
-	$(Q)$(LINK) $(LINKFLAGS) $^ $(filter-out $(LIBS),$(APPLIBS)) $(if $(OPENBLAS),-ldl -lpthread) -lm -o $@
+	$(Q)$(LINK) $(LINKFLAGS) $^ $(filter-out $(LIBS),$(APPLIBS)) $(if $(OPENBLAS),-ldl -lpthread) -lm $(whole)
 # The same program as one of the processes that mpirun starts.
 $(B)/ref/parallel/mpi/%.o: private FOUND += $(shell pkg-config --cflags $(MPI) 2>/dev/null)
 ON_GPUS = $(if $(CUDA),$(NCCL))
 $(B)/cuda/parallel/nccl/%.o: private FOUND += $(NCCLFLAGS)
 $(B)/msa-mpi: $(filter-out %/parallel/world.o,$(APP_OBJ)) $(B)/ref/parallel/mpi/world.o $(if $(ON_GPUS),$(B)/cuda/parallel/nccl/wire.o) \
               $(if $(ON_GPUS),$(filter-out %/no_nccl.o,$(SIDE_OBJ)),$(SIDE_OBJ)) $(LIB_OBJ)
-	$(Q)$(LINK) $(LINKFLAGS) $^ $(filter-out $(LIBS),$(APPLIBS)) $(shell pkg-config --libs $(MPI)) $(if $(ON_GPUS),$(NCCLLIBS)) $(if $(OPENBLAS),-ldl -lpthread) -lm -o $@
+	$(Q)$(LINK) $(LINKFLAGS) $^ $(filter-out $(LIBS),$(APPLIBS)) $(shell pkg-config --libs $(MPI)) $(if $(ON_GPUS),$(NCCLLIBS)) $(if $(OPENBLAS),-ldl -lpthread) -lm $(whole)
 # No kernel is left out of its table.
 $(B)/msa $(B)/headless.o: | $(B)/listed
 $(B)/listed: .ci/listed $(KERNELS) cuda/kernels.def cuda/kernel.sed ref/fast/kernels.def $(wildcard ref/fast/*.c)

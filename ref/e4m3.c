@@ -32,11 +32,14 @@ void msa_e4m3_block(const float *x, int64_t n, uint8_t *bits, float *scale)
 {
     float most = 0;
     int exponent;
-    for (int64_t i = 0; i < n; i++)
+    bool finite = true;
+    for (int64_t i = 0; i < n; i++) {
         most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
-    const double f = frexp((double)most, &exponent); /* 448 = 7/8 2^9 */
+        finite = finite && isfinite(x[i]);
+    }
+    const double f = frexp(finite ? (double)most : 0, &exponent); /* 448 = 7/8 2^9 */
     const int power = exponent - 9 + (f > 0.875);
-    *scale = (float)ldexp(1, most > 0 && power > -126 ? power : -126);
+    *scale = finite ? (float)ldexp(1, most > 0 && power > -126 ? power : -126) : NAN;
     for (int64_t i = 0; i < n; i++)
         bits[i] = msa_e4m3_bits(x[i] / *scale);
 }

@@ -66,7 +66,7 @@ static double support_lse(const msa_shape *s, const float *qi, const float *ki, 
         }
         /* [online_lse] */
     }
-    return max + log(sum);
+    return sum == 0 ? NAN : max + log(sum); /* -inf is of no token */
 }
 
 msa_status msa_index(const msa_shape *s, const float *qi, const float *ki, float *scores, int32_t *ids,

@@ -21,7 +21,8 @@
  * - Non-finite input is not an error here. (The program `msa` refuses such files.) What a query attends to
  *   follows IEEE arithmetic: where a NaN or an infinity in an attended key or value makes the formula's LSE
  *   or element of O not finite, every implementation's is not finite either (NaN or an infinity, which one is
- *   not promised), and it is never taken for "no token". Of what a query does not attend to, queries, keys
+ *   not promised), and it is never taken for "no token": -inf is the LSE of a query that sees nothing, and
+ *   where all logits are -inf, O is 0 / 0 and LSE NaN. Of what a query does not attend to, queries, keys
  *   and index keys never matter; a NaN or an infinity in the VALUE of a token of the query's own sequence may
  *   turn that channel of O into NaN where an implementation multiplies it by a weight of 0, never into another
  *   number, and LSE not at all. Other sequences, padding and the unwritten rest of a page never matter.
@@ -108,22 +109,21 @@ int msa_n_seqs(const msa_shape *s);
 /** Sequence r of the batch; nothing where there is none. */
 msa_seq msa_get_seq(const msa_shape *s, int r);
 
-/** B = ceil(most keys that a sequence has room for / block): the width of scores and mass. Block ids count
- *  from the start of their own sequence. */
+/** B = ceil(most keys a sequence has room for / block), the width of scores and mass. Ids count from its start. */
 int64_t msa_n_blocks(const msa_shape *s);
 
-/** Checks that each of the [Hkv,T,k] rows holds 1..k strictly ascending visible blocks, then -1; of a padding
- *  query, -1 alone. */
+/** Checks that each [Hkv,T,k] row has 1..k strictly ascending visible blocks, then -1; a padding query's, -1 alone. */
 msa_status msa_check_ids(const msa_shape *s, const int32_t *ids);
 
 /* ---- Pages: a KV cache in pieces --------------------------------------------------------------- */
 
-/** Where the keys of a paged call lie. Keys and values are [P,page,Hkv,dh], index keys [P,page,di], pages in any
- *  physical order; key j of request r is row j % page of page table[r, j / page]. A page holds `page` tokens, of
- *  which the block is a multiple or which are a multiple of the block. The shape of the call is the largest that
- *  may come: n_seqs requests of equally many queries T/R, the newest tokens, and equal room for keys, max_pages
- *  whole pages; len_kv is NULL. How many keys a request has is lens[r], of which the last len_q[r] are its
- *  queries' (NULL: T/R, none where lens[r] is 0). A request without queries is not read at all.
+/** Where the keys of a paged call lie. Keys and values are [P,page,Hkv,dh] (in files of `msa decode` the heads are
+ *  outside, [P,Hkv,page,dh], as serving stacks keep them; here an appended token is one row), index keys
+ *  [P,page,di], pages in any physical order; key j of request r is row j % page of page table[r, j / page]. A page
+ *  holds `page` tokens, of which the block is a multiple or which are a multiple of the block. The shape of the
+ *  call is the largest that may come: n_seqs requests of equally many queries T/R, the newest tokens, and equal
+ *  room for keys, max_pages whole pages; len_kv is NULL. A request has lens[r] keys, of which the last len_q[r]
+ *  are its queries' (NULL: T/R, none where lens[r] is 0). One without queries is not read at all.
  *
  *  Index keys may have 8-bit codes beside them, floats of 3 bits behind the point (E4M3), which a step reads
  *  instead: a key is then scale times what its bytes say. A scale belongs to a piece, min(page, block) tokens of a
@@ -135,7 +135,7 @@ typedef struct msa_pages {
     const int32_t *table; /**< [R,max_pages]; what follows a request's last page is not read */
     const int32_t *lens;  /**< [R], the new tokens included; 0: a place in the batch that is not used */
     uint8_t *ki8;         /**< [P,page,di] E4M3 index keys, read instead of ki; or NULL */
-    float *scale;         /**< [P, page / min(page, block)] with ki8 */
+    float *scale;         /**< [P, page / min(page, block)] with ki8; NaN where one of the codes is */
     int page;             /**< tokens of a page; 0: a block */
 } msa_pages;
 
@@ -161,8 +161,8 @@ msa_status msa_rollback(const msa_shape *s, const msa_pages *p, const int32_t *k
 uint8_t msa_e4m3_bits(float x);
 /** What its bits say. */
 float msa_e4m3(uint8_t bits);
-/** n index keys of a block at once. The scale is the smallest power of two that brings all of them within
- *  448: then no scale costs a bit, and products with it are exact. */
+/** n numbers of the index keys of a piece. The scale is the smallest power of two that brings all within 448: then
+ *  none costs a bit, and products are exact. NaN where one is not finite: a device looks for no NaN among codes. */
 void msa_e4m3_block(const float *x, int64_t n, uint8_t *bits, float *scale);
 
 /* ---- Stages: one signature each, whoever implements it ----------------------------------------

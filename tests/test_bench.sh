@@ -160,16 +160,26 @@ if [[ $has_json -eq 1 ]]; then
     sed 's/"stage": "sparse"/"stage": "prefill"/' "$W/results.json" > "$W/prefill.json"
     "$MSA" results "$W/prefill.json" --speedup "$W/speedup.svg" > "$W.out" 2> "$W.err" && grep -q 'paper, H800' "$W/speedup.svg"
     check $? "... and of one that was, beside the paper's"
+    if [[ -w /dev/full ]]; then
+        echo old > "$W/old.svg"
+        "$MSA" results "$W/prefill.json" --speedup "$W/old.svg" --roofline "$W/new.svg" > /dev/full 2> "$W.err"
+        [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 && $(cat "$W/old.svg") == old && ! -e $W/new.svg ]]
+        check $? "where the tables do not arrive, a line says so and no picture is written"
+    fi
+    cp "$W/prefill.json" "$W/kept.json"
+    "$MSA" results "$W/kept.json" --roofline "$W/kept.json" > "$W.out" 2> "$W.err"
+    [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 && ! -s $W.out ]] && cmp -s "$W/prefill.json" "$W/kept.json"
+    check $? "a picture in place of the results that it is of is refused"
     sed 's/"verified": true/"verified": false/' "$W/prefill.json" > "$W/wrong.json"
     "$MSA" results "$W/wrong.json" --speedup "$W/none.svg" > "$W.out" 2> "$W.err"
     [[ $? -eq 2 && ! -e $W/none.svg ]]
     check $? "... but none of results whose verdict failed"
-    "$MSA" results "$W/prefill.json" --speedup "$W/no/such/folder.svg" 2>&1 | grep -q -- '^msa results: --speedup: '
+    "$MSA" results "$W/prefill.json" --speedup "$W/no/such/folder.svg" 2>&1 | grep -q -- '^msa results: --speedup '
     check $? "... or cannot be written, and says of which option"
     odd=$(printf 'odd-\377.json')
     "$MSA" bench --no-ceilings topk --shape "$S" --seconds 0.01 --json "$W/$odd" > "$W.out" 2> "$W.err" && "$MSA" results "$W/$odd" > "$W.out"
     check $? "a file whose name is no text is one that msa results reads"
-    rm "$W/roof.svg" "$W/speedup.svg" "$W/$odd" "$W/prefill.json" "$W/wrong.json"
+    rm -f "$W/roof.svg" "$W/speedup.svg" "$W/old.svg" "$W/$odd" "$W/prefill.json" "$W/kept.json" "$W/wrong.json"
     sed -i 's/"repeats": [0-9]*/"repeats": 2/' "$W/results.json"
     for bad in "$W/results.json" "$W/none.json" README.md; do
         "$MSA" results "$bad" > "$W.out" 2> "$W.err"

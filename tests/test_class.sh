@@ -48,6 +48,8 @@ check $? "six weeks with their times"
 check $? "every chapter has its week"
 [[ $(sed -n '/^## By chapter/,$p' "$teacher/plan.md" | grep -cE '^\| [0-9]+b? .* \| [0-9]+ \| [0-9]+ \| [0-9]+ \|$') -eq $(ls book/[0-9]*_*.md | wc -l) ]]
 check $? "every chapter with its minutes"
+mkdir "$W/gone" && cp -r book "$W/gone/" && rm -f "$W"/gone/book/examples/01_attention.c && ! "$W/gone/book/site/times.sh" 1 > "$W.out" 2> "$W.err" && [[ ! -s $W.out ]]
+check $? "a chapter with a listing of nothing has no time"
 
 # ---- The container file and the workflow ----------------------------------------------------------------------
 
@@ -122,6 +124,21 @@ unseeded=
 for dir in book/exercises/[0-9]*/; do grep -qE 'exercise_(seed|inputs)|kernel_' "$dir/check.c" || unseeded+=" $dir"; done
 [[ -z $unseeded ]] && grep -q 'exercise_seed()' book/exercises/kernel.c
 check $? "no check has inputs of its own$unseeded"
+# A judge that dies of the second seed alone, and an answer behind it: programs of the shell in a tree with nothing else.
+T=$W/tree e=book/exercises/01_attention
+mkdir -p "$T"/{class,$e} "$W"/{carol,dave}/$e
+cp "$students/class/grade.sh" "$T/class/" && cp "$students/book/exercises/exercise.sh" "$T/book/exercises/" && touch "$T/$e"/{stub.c,statement.md}
+printf '%%/mine.admitted.o:\n\tmkdir -p $(@D) && touch $@\n%%/mine: always\n\tcp book/exercises/$(notdir $(@D))/mine.c $@ && chmod +x $@\nalways:\n' > "$T/Makefile"
+cat > "$W/dave/$e/mine.c" << 'END'
+#!/usr/bin/env bash
+while [[ $# -gt 1 ]]; do case $1 in --seed) seed=$2 ;; --json) json=$2 ;; esac; shift; done
+echo "{\"exercise\": \"01_attention\", \"passed\": true, \"verdict\": \"pass\", \"seed\": $seed, \"bars\": []}" > "$json"
+echo pass
+END
+sed "s/^echo pass/[[ \$seed -eq $(head -n 1 "$W/two") ]] || kill -KILL \$\$/" "$W/dave/$e/mine.c" > "$W/carol/$e/mine.c"
+(unset B MAKEFLAGS && "$T/class/grade.sh" --seeds "$W/two" --out "$W/results" "$W/carol" "$W/dave") > "$W.out" 2> "$W.err"
+[[ $? -eq 1 && $(cat "$W/results/summary.csv") == $'submission,passed,begun,own_steps\ncarol,0,1,0\ndave,1,1,0' ]] && grep -q 'the check ended by SIGKILL' "$W/results/carol.json"
+check $? "where a judge dies of another seed the answer has not passed, and the next one is judged"
 mkdir -p "$W/Doe, \"J\"/book/exercises"
 grade --out "$W/results" "$W/Doe, \"J\"" && grep -qxF '"Doe, ""J""",0,0,0' "$W/results/summary.csv"
 check $? "grade.sh: a name with a comma and quotes is one field"

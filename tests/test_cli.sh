@@ -80,6 +80,8 @@ wrote "$W/d" dense o.npy lse.npy
 says '^ran dense/reference \(ref\)$'
 runs 0 "verify: with every block selected MSA is dense attention" verify --ids "$V/dense/ids.npy" "${in[@]}" --block 8 \
     --o "$W/d/o.npy" --tolerance 1e-6
+runs 0 "verify: dense attention without ids" verify --o "$W/d/o.npy" "${in[@]:0:6}"
+says '^output +ok, precision float32'
 runs 0 "dense: a kernel by its name alone" dense "${in[@]:0:6}" --kernel reference --out "$W/d"
 runs 0 "backward: full support" backward --backend ref "${in[@]}" --dout "$V/dense/dout.npy" --full-support --kl-weight 0 --out "$W/d/b"
 says "^kl ${kl:0:8}"
@@ -87,6 +89,8 @@ says "^kl ${kl:0:8}"
 inputs prefix
 runs 0 "forward: the fast back end without being asked" forward "${in[@]}" "${size[@]}" --out "$W/fast"
 says '^ran sparse/[a-z]+ \(fast\)$'
+runs 1 "verify: MSA is not dense attention" verify --o "$W/fast/o.npy" "${in[@]:0:6}"
+says '^output +FAILED'
 runs 0 "verify: the fast back end" verify --ids "$W/fast/ids.npy" --o "$W/fast/o.npy" "${in[@]}" --block 8
 # The same call as two sequences of a packed one; and with rows behind each that are padding.
 twice() { # twice NAME DESCR SHAPE [ZEROS]: what stands in the vector, and so many zeros behind it, two times
@@ -279,6 +283,11 @@ runs 1 "verify: an output of zeros within 1%" verify --ids "$V/prefix/ids.npy" "
     --tolerance 0.01
 runs 0 "verify: an output of zeros within 100%" verify --ids "$V/prefix/ids.npy" "${in[@]}" --block 8 --o "$W/o.npy" \
     --tolerance 1
+
+"$MSA" forward "${in[@]}" --block 8 --topk 3 --backend ref --out "$W/exact" > "$W.out" 2> "$W.err"
+printf '\x00\x00\x40\x40' | dd of="$W/exact/o.npy" bs=1 seek=$((10 + $(od -An -tu2 -j8 -N2 "$W/exact/o.npy"))) conv=notrunc 2> "$W.err" # 3
+runs 1 "verify: one wrong number" verify --ids "$W/exact/ids.npy" "${in[@]}" --block 8 --o "$W/exact/o.npy"
+says '^output +FAILED, of none; nearest is precision float32, .* found 3, .*\(1 such\)'
 
 # ---- Steps of generation over pages ------------------------------------------------------------------
 
@@ -755,7 +764,11 @@ if "$MSA" kernels | grep -q '^decode/swapped.*simt'; then
 fi
 
 theirs=("${verify[@]}" --ids "$W/a.npy")
-refuses "--ids:" "verify without --ids" "${verify[@]}"
+refuses "--ids: expected this option, or --o" "verify without --ids" "${verify[@]}"
+refuses "--qi: expected --ids with it" "verify: index queries of dense attention" verify --o "$W/o.npy" "${in[@]}"
+refuses "--topk: expected --ids with it" "verify: k of dense attention" verify --o "$W/o.npy" "${in[@]:0:6}" --topk 4
+refuses "--v: expected this option with --o" "verify: dense attention without values" verify --o "$W/o.npy" "${in[@]:0:4}"
+refuses "--ki: expected this option with --ids" "verify: ids without index keys" verify --ids "$W/a.npy" --qi "$W/qi.npy"
 refuses "--layout:" "verify: unknown layout" "${theirs[@]}" --layout tkh
 refuses "a.npy" "verify: ids of the other layout" "${theirs[@]}" --layout thk
 refuses "--q:" "verify: --o without --q" "${theirs[@]}" --o "$W/o.npy"

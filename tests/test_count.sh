@@ -140,6 +140,8 @@ check $? "... of gradients with KL's, by hand: no less than msa bench counts"
 # (2 128 2^20 + 4 4 128 2048) bytes at 0.9 of 4.8 TB/s are 63 us, and 11 more that chapter 15 leaves for the rest of a step.
 grep -qE '^decode/swapped +1048576 +H200 +0\.074 +memory +0\.057 +77% *$' "$W.out"
 check $? "... of a step, by hand"
+grep -q '^Of a decode step 11 us are no count' "$W.out"
+check $? "... and it says which part of that no count is behind"
 awk '$2 == 131072 && $3 == "H200" { ms[$1] = $4 }
     END { for (ids in ms) n++; exit !(n == 15 && ms["prefill/auto:random"] - ms["index/fused"] - ms["sparse/kv_outer"] < 0.002 &&
         ms["prefill/auto:random"] - ms["index/fused"] - ms["sparse/kv_outer"] > -0.002 && ms["prefill/auto:structured"] > ms["sparse/union"]) }' "$W.out"
@@ -159,6 +161,8 @@ if "$MSA" help 2>&1 | grep -q '^ *results'; then
     check $? "... a measured step stands beside the row of its batch and its keys alone"
 fi
 refuses 'none.json' timeline --predict "$W/none.json"
+refuses '--predict: expected no --shape with it' timeline --predict --shape 'S=1048576'
+refuses '--predict: expected no --out with it' timeline --out "$W/none/t.svg" --predict
 refuses '\.png or \.svg' timeline sparse/union --out "$W/none/t.gif"
 refuses '--cta 99' timeline dense/hopper "${tiny[@]}" --cta 99 --out "$W/none/t.svg"
 refuses '--from' timeline dense/hopper "${tiny[@]}" --from 1e9 --out "$W/none/t.svg"

@@ -69,6 +69,14 @@ static void e4m3(void)
         check_true(&c, frexpf(scale, &power) == 0.5f && most <= 448 * scale, "%g", (double)most);
         check_true(&c, most == 0 || most > 224 * scale, "%g: a smaller scale would do", (double)most);
     }
+    const float odd[][2] = {{NAN, 1}, {1, -NAN}, {INFINITY, 1}, {-1, -INFINITY}};
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
+        uint8_t bits[2];
+        float scale;
+        msa_e4m3_block(odd[i], 2, bits, &scale);
+        check_true(&c, isnan(scale), "%g, %g: a piece that is not finite has no scale", (double)odd[i][0],
+                   (double)odd[i][1]);
+    }
     check_end(&c);
 }
 
@@ -487,6 +495,7 @@ static void appending(void)
     appending_step(&c, &b.s, "dense_decode/split", false, 1, check_seed(21));
     make_batch(&b, 2, 2, more, &wide);
     appending_step(&c, &b.s, "decode/swapped", true, 0x1p-6f, check_seed(22)); // blocks of keys below 1
+    appending_step(&c, &b.s, "decode/swapped", true, NAN, check_seed(22));     // none is finite
 #ifdef HAVE_SIMT
     if (device == msa_engine())
         msa_engine_sms(1); // one piece of work with all stages of all requests, more than the ring has places

@@ -14,6 +14,9 @@ version=$("$P/bin/msa" version) version=${version#msa }
 [[ $(readlink "$P/lib/libmsa.so") == "libmsa.so.$version" ]] && readelf -d "$P/lib/libmsa.so" | grep -q "soname: \[libmsa.so.${version%.*}\]" && [[ -s $P/lib/libmsa.so.${version%.*} ]]
 check $? "libmsa.so.$version, loaded as libmsa.so.${version%.*}"
 has_kernels=$([[ -s $B/libmsa_cuda.so ]] && echo 1)
+${MAKE:-make} --no-print-directory -n DEPS=0 B="$B" -W ref/cost.c -W ref/cli/main.c build "$B/sideless/msa" > "$W.out" 2> "$W.err"
+[[ $(grep -cE -- " -o $B/[^ ]+\\.new && mv $B/[^ ]+\\.new $B/(libmsa\\.so|msa|sideless/msa)$" "$W.out") -eq 3 ]]
+check $? "a build replaces library and programs when they are whole: scripts may run meanwhile"
 
 names() { nm -g --defined-only "$@" 2> /dev/null | awk 'NF == 3 { print $3 }' | sort -u; }
 names "$B"/ref/*.o "$B"/ref/fast/*.o | grep -v '^msa_\|^__\|[.$]' | sed 's/.*/OURS(&)/' > "$W/names.inc"

@@ -99,6 +99,10 @@ const checks = {
         }
         check(ok, `blocks of ${block}, k = ${k}: scores and choice of all queries are those of msa forward`);
     },
+    apart() {
+        const kept = at("05_choose").kept;
+        check(kept.some((b, a) => a > 0 && b > kept[a - 1] + 1), "the blocks that are shown first are no window");
+    },
     // FILE: directories of `msa forward` and of `msa dense`
     sparse(forward, dense, kind, block, k) {
         const r = at("06_sparse", { kind, block, k: Number(k) });

@@ -54,6 +54,7 @@ for shape in "12 4" "4 12" "32 1" "6 8"; do
     in_node scores "$W/forward" "$block"
     in_node choose "$W/forward" "$block" "$k"
 done
+in_node apart
 "$MSA" dense --kernel reference --q "$W/q1.npy" --k "$W/k1.npy" --v "$W/v1.npy" --out "$W/dense" > "$W.out" 2> "$W.err" || check 1 "msa dense"
 in_node weights "$W/dense"
 "$MSA" dense --kernel reference --q "$W/q3.npy" --k "$W/k3.npy" --v "$W/k3.npy" --out "$W/dense" > "$W.out" 2> "$W.err" || check 1 "msa dense"

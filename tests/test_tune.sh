@@ -18,7 +18,11 @@ refuses() { # refuses PATTERN ARGUMENT...: one line, which says that, and exit s
 "$MSA" tune --list > "$W.out" 2> "$W.err" && [[ $(grep -cE '^[a-z_]+: [0-9]+, of [0-9]+ to [0-9]+$' "$W.out") -eq $(grep -c '^TUNABLE(' cuda/tunables.def) ]] &&
     [[ $(grep -cE '^  .{40}' "$W.out") -eq $(grep -c '^TUNABLE(' cuda/tunables.def) ]]
 check $? "the list has every parameter, its range and its reason"
+"$MSA" tune --list attend_parts > "$W.out" 2> "$W.err" && [[ $(wc -l < "$W.out") -eq 2 && $(cat "$W.out") == attend_parts:* ]]
+check $? "... or those that are named"
 refuses "expected a parameter that 'msa tune --list' names, found 'chunk'" tune chunk
+refuses "expected a parameter that 'msa tune --list' names, found 'chunk'" tune --list chunk
+refuses '--list: expected no --budget with it' tune --budget 3 --list attend_parts
 if ! "$MSA" kernels | cut -f 2 | grep -qw simt || ! "$MSA" results > /dev/null 2>&1; then
     skip "msa tune" "this build has no engine, or no jansson"
     finish

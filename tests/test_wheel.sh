@@ -51,8 +51,10 @@ elif ! "$PYTHON" -m venv "$W/venv" > "$W.out" 2>&1; then
     finish
 fi
 unset MSA_LIBRARY
+mkdir "$W/packages" # where NumPy is, but without an msa that may be installed there
+for package in "$numpy"/*; do [[ ${package##*/} == msa || ${package##*/} == msa-* ]] || ln -s "$package" "$W/packages/"; done
 inside() { # inside COMMAND...: in the environment, with nothing else on PATH but NumPy's Python packages
-    (cd "$W" && env -i HOME="$W" PATH="$W/venv/bin" PYTHONPATH="$numpy" OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE=1 "$@")
+    (cd "$W" && env -i HOME="$W" PATH="$W/venv/bin" PYTHONPATH="$W/packages" OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE=1 "$@")
 }
 ! inside python -c 'import shutil, sys; sys.exit(not any(map(shutil.which, ("cc", "gcc", "clang", "c++", "make"))))'
 check $? "no compiler on PATH"

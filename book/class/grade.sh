@@ -45,19 +45,19 @@ trap 'rm -rf "$work"; [[ -z $placed ]] || rm -f "${placed%.*}".*' EXIT
 trap 'exit 130' INT TERM
 
 judge() { # judge EXERCISE: its object into $work/json; 0 if it passed with every seed
-    local seed command=(run "${1%%_*}") steps=() built=
+    local seed command=(run "${1%%_*}") steps=() ended=new
     [[ $1 != own ]] || { command=(own) && steps=(--steps 1 9); }
     for seed in "${seeds[@]}"; do
-        if [[ -z $built ]]; then
-            SEED=$seed RESULT=$work/json B=build MAKE="make DEPS=0" CXX17=1 "$here/book/exercises/exercise.sh" "${command[@]}"
-        else
-            (cd "$here" && "build/exercises/$1/mine" "${steps[@]}" --seed "$seed" --json "$work/json")
-        fi > "$work/said" 2>&1
-        case $? in
-        0) built=1 ;;
-        1) return 1 ;;
-        *) refuse "$1: $(tail -n 1 "$work/said")" ;;
-        esac
+        if [[ $ended == 0 ]]; then
+            { (cd "$here" && "build/exercises/$1/mine" "${steps[@]}" --seed "$seed" --json "$work/json"); } > "$work/said" 2>&1
+            ended=$?
+        fi
+        if [[ $ended != [01] ]]; then # not built yet, or this seed killed it: exercise.sh has words for that
+            SEED=$seed RESULT=$work/json B=build MAKE="make DEPS=0" CXX17=1 "$here/book/exercises/exercise.sh" "${command[@]}" > "$work/said" 2>&1
+            ended=$?
+        fi
+        [[ $ended -le 1 ]] || refuse "$1: $(tail -n 1 "$work/said")"
+        [[ $ended -eq 0 ]] || return 1
     done
 }
 

@@ -6,6 +6,7 @@
 
 /* The index scores of one query over T keys in blocks, from the reference. */
 enum { T4 = 96, B4 = 12, D4 = 16 };
+enum { AT4 = 86 }; /* the query's position: block 7 holds 3 visible tokens, and what it chooses lies apart */
 static inline void scores_of_last(float *token, float *block, int *topk4)
 {
     static float qi[T4 * D4], ki[T4 * D4], m[T4 * (T4 / B4)];
@@ -13,22 +14,21 @@ static inline void scores_of_last(float *token, float *block, int *topk4)
     noise(qi, T4 * D4, 21);
     noise(ki, T4 * D4, 22);
     msa_shape s = {.n_q = T4, .n_kv = T4, .n_heads = 1, .n_kv_heads = 1, .d_head = 1, .d_index = D4, .block = B4, .topk = 4};
-    const int i = T4 - 5; /* position 91: block 7 holds 8 visible tokens */
     void *w = room(1, msa_workspace(NULL, &s));
     must(msa_index(&s, qi, ki, m, ids, NULL, w));
     free(w);
-    for (int j = 0; j <= i; j++) {
+    for (int j = 0; j <= AT4; j++) {
         double x = 0;
         for (int c = 0; c < D4; c++)
-            x += (double)qi[i * D4 + c] * (double)ki[j * D4 + c];
+            x += (double)qi[AT4 * D4 + c] * (double)ki[j * D4 + c];
         token[j] = (float)(x / sqrt(D4));
     }
-    for (int j = i + 1; j < T4; j++)
+    for (int j = AT4 + 1; j < T4; j++)
         token[j] = NAN;
     for (int b = 0; b < T4 / B4; b++)
-        block[b] = m[i * (T4 / B4) + b];
+        block[b] = m[AT4 * (T4 / B4) + b];
     for (int a = 0; a < 4; a++)
-        topk4[a] = ids[i * 4 + a];
+        topk4[a] = ids[AT4 * 4 + a];
 }
 
 /* Token scores, block maxima, and which blocks are kept. */
@@ -58,7 +58,7 @@ static inline int blocks(int selected)
         }
         line(x + 2, zero - 42 * (double)block[b], x + w - 2, zero - 42 * (double)block[b], ORANGE, 2);
         char name[32];
-        snprintf(name, sizeof name, selected && b == (T4 - 5) / B4 ? "local" : "block %d", b);
+        snprintf(name, sizeof name, selected && b == AT4 / B4 ? "local" : "block %d", b);
         text(x + w / 2, 302, "middle", selected && chosen ? ORANGE : INK, name);
         if (b)
             line(x, 20, x, 286, PALE, 1);

@@ -4,7 +4,7 @@ lab.blocks = (() => {
     const n = 96, d = 16;
     return {
         n, d,
-        query: { label: "query at position", min: 0, max: n - 1, value: 91 },
+        query: { label: "query at position", min: 0, max: n - 1, value: 86 },
         block: { label: "tokens in a block", options: lab.list([4, 6, 8, 12, 16, 24, 32]), value: "12" },
         // Scores of the tokens and the blocks that the query sees, and what they came from.
         scores(c, x, k = 1, times = 1) {

@@ -36,11 +36,12 @@ exercises() { # exercises CHAPTER
     cat exercises/[0-9]*/statement.md | sed -nE "s/^\*Chapter $1, about ([0-9]+) minutes.*/\1/p" | awk '{n += $1} END {print n + 0}'
 }
 chapters() { # chapters NUMBER...
-    local page number own
+    local page number own read work
     for number in "$@"; do
         page=$(compgen -G "$(printf '%02d' "${number%b}")${number##*[0-9]}_*.md") || { echo "times.sh: expected the number of a chapter, found $number" >&2 && return 1; }
         own=0 && grep -q '^## Your own MSA' "$page" && own=$OWN
-        echo "${page%%_*} $(reading "$page") $(exercises "$number") $own"
+        read=$(reading "$page") && work=$(exercises "$number") || return
+        echo "${page%%_*} $read $work $own"
     done
 }
 

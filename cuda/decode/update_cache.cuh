@@ -40,8 +40,8 @@ PTX_INLINE void complete_piece(UpdateSmem<threads> &m, const bf16 *keys, int n, 
     const int t = (int)threadIdx.x;
     float amax = 0;
     for (int c = t; c < n; c += threads) {
-        const float x = to_float(ld_global(keys + c));
-        amax = fmaxf(amax, x < 0 ? -x : x);
+        const float x = to_float(ld_global(keys + c)), size = x < 0 ? -x : x;
+        amax = fmaxf(amax, size <= -lowest ? size : -minus_infinity());
     }
     amax = warp_top(amax);
     if (t % 32 == 0)

@@ -1,5 +1,5 @@
 /* msa decode: one step of generation for a batch of requests whose KV caches lie in pages, from tensors in
- * files. Pages of a file have the heads outside, [P,Hkv,page,dh]; those of the library the tokens (msa.h).
+ * files. A file's pages are [P,Hkv,page,dh], as serving stacks keep them; the library's [P,page,Hkv,dh] (msa.h).
  */
 #include <limits.h>
 #include <stdio.h>

@@ -45,7 +45,7 @@ typedef struct oracle {
 typedef struct judgement {
     const char *command;
     const cli_tensors *t;
-    const foreign_ids *theirs;
+    const foreign_ids *theirs; /* NULL: dense attention */
     verdict_budget base; /* of float32, or the user's */
     int n_classes;       /* 1 for the user's */
     precision_result *result;
@@ -110,6 +110,18 @@ static void add_class(judgement *j, int n, int64_t i, const oracle *x, const flo
                 classes[n].store);
 }
 
+/* The blocks of query i, [Hkv,k]. */
+static void list_blocks(const judgement *j, int64_t i, const msa_shape *query, int32_t *ids)
+{
+    const int k = query->topk;
+    for (int r = 0; r < query->n_kv_heads; r++)
+        if (j->theirs)
+            foreign_sort(foreign_row(j->theirs, &j->t->shape, r, i), k, ids + (int64_t)r * k);
+        else
+            for (int b = 0; b < k; b++)
+                ids[(int64_t)r * k + b] = b < msa_n_blocks(query) ? b : -1;
+}
+
 /* Adds query i to the verdict of every class, or notes that its ids name no valid blocks. */
 static int judge_query(judgement *j, int64_t i, const oracle *x)
 {
@@ -120,8 +132,7 @@ static int judge_query(judgement *j, int64_t i, const oracle *x)
                   kv0 = seq.kv0 * query.n_kv_heads * query.d_head;
     const float *q = cli_floats(t, CLI_Q) + i * width, *k = cli_floats(t, CLI_K) + kv0,
                 *v = cli_floats(t, CLI_V) + kv0;
-    for (int r = 0; r < query.n_kv_heads; r++)
-        foreign_sort(foreign_row(j->theirs, &t->shape, r, i), query.topk, x->ids + (int64_t)r * query.topk);
+    list_blocks(j, i, &query, x->ids);
     if (msa_sparse(&query, q, k, v, x->ids, x->o, NULL, x->work) != MSA_OK) {
         j->result->n_skipped++;
         return 0;
@@ -160,11 +171,11 @@ static int fit(const npy_array *o, const struct class *c)
     return !c->store ? 1 : verdict_is_stored(o->data, o->count, c->store) ? 2 : 0;
 }
 
-/* An error without measure, such as NaN, is as far from all; the class that allows the rest then shows its
- * place. */
+/* Whose budget fewer elements break: one that is wrong, were it NaN, does not say how all others were rounded. Of two
+ * that as many break the first is kept, which allows less. */
 static bool nearer(const verdict *a, const verdict *b)
 {
-    return a->used < b->used || (!(a->used > b->used) && a->n_bad < b->n_bad);
+    return a->n_bad == b->n_bad ? a->n_bad == 0 && a->used < b->used : a->n_bad < b->n_bad;
 }
 
 /* Of the classes that are met float32; then eager attention, which can be recomputed and is known by that;

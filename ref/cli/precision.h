@@ -34,7 +34,8 @@ typedef struct precision_result {
 
 /** Makes sure that the request names a class. */
 int precision_check(const char *command, const precision_request *request);
-/** Judges t's O against the reference, given the ids that go with it. */
+/** Judges t's O against the reference, given the ids that go with it; NULL: that of dense attention, whose k is
+ *  the number of all blocks. */
 int precision_judge(const char *command, const precision_request *request, const cli_tensors *t,
                     const foreign_ids *theirs, precision_result *result);
 void precision_print(const precision_request *request, int64_t n_queries, const precision_result *result);

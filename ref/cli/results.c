@@ -187,24 +187,50 @@ static void print_all(json_t *const *file, int n)
     print_ratios(file, n);
 }
 
+/* A picture that an option asks for. */
+typedef struct picture {
+    const char *option, *path;
+    int (*draw)(const char *command, json_t *const *file, int n, drawing *d);
+    drawing d;
+} picture;
+#define N_PICTURES 2
+
+/* Drawn before the tables are printed, since it may be refused, and written when they have arrived. */
+static int print_and_write(const char *command, json_t *const *file, int n, picture *p)
+{
+    int bad = 0;
+    for (int i = 0; i < N_PICTURES && !bad; i++)
+        bad = p[i].path ? cli_check_writable(command, p[i].option, p[i].path) : 0;
+    for (int i = 0; i < N_PICTURES && !bad; i++)
+        bad = p[i].path ? p[i].draw(command, file, n, &p[i].d) : 0;
+    if (!bad) {
+        print_all(file, n);
+        bad = cli_flush(command);
+    }
+    for (int i = 0; i < N_PICTURES; i++) {
+        if (p[i].path && !bad)
+            bad = charts_write(command, p[i].option, p[i].path, &p[i].d);
+        drawing_free(&p[i].d);
+    }
+    return bad;
+}
+
 int cmd_results(int argc, char **argv)
 {
-    const char *speedup = NULL, *roofline = NULL;
+    picture p[N_PICTURES] = {{.option = "--speedup", .draw = charts_speedup},
+                             {.option = "--roofline", .draw = charts_roofline}};
     const cli_option options[] = {
-        {"--speedup", CLI_TEXT, &speedup, 0, 0, "F receives a picture: MSA's prefill over dense, by length"},
-        {"--roofline", CLI_TEXT, &roofline, 0, 0, "F receives a picture: every result under its run's roof"},
+        {p[0].option, CLI_TEXT, &p[0].path, 0, 0,
+         "F receives a picture: MSA's prefill over dense, by length"},
+        {p[1].option, CLI_TEXT, &p[1].path, 0, 0, "F receives a picture: every result under its run's roof"},
         {0}};
     cli_list paths = {0};
     json_t *file[CLI_MAX_LIST];
     int n = 0, bad = cli_parse(argc, argv, options, &paths);
     for (; n < paths.n && !bad; n++)
         bad = charts_read(argv[0], paths.item[n], &file[n]);
-    if (!bad && speedup)
-        bad = charts_speedup(argv[0], speedup, file, n);
-    if (!bad && roofline)
-        bad = charts_roofline(argv[0], roofline, file, n);
     if (!bad)
-        print_all(file, n);
+        bad = print_and_write(argv[0], file, n, p);
     while (n > 0)
         json_decref(file[--n]);
     return bad;

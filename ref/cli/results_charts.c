@@ -176,16 +176,15 @@ static void draw_points(chart *c)
     draw_names(c);
 }
 
-static int write_chart(const char *command, const char *option, const char *path, chart *c)
+int charts_write(const char *command, const char *option, const char *path, drawing *d)
 {
     const st_meta text[] = {{"Software", "msa " MSA_VERSION}};
     io_error err;
     char written[IO_ERR];
     const size_t n = strlen(path);
     const bool svg = n > 4 && strcmp(path + n - 4, ".svg") == 0;
-    const bool ok = svg ? drawing_write_svg(&c->d, path, text, 1, err)
-                        : drawing_write_png(&c->d, path, text, 1, written, err);
-    drawing_free(&c->d);
+    const bool ok =
+        svg ? drawing_write_svg(d, path, text, 1, err) : drawing_write_png(d, path, text, 1, written, err);
     return ok ? 0 : cli_fail(command, "%s: %s", option, err);
 }
 
@@ -239,7 +238,7 @@ static const json_t *fastest(json_t *const *file, int n, const char *stage, cons
     return best;
 }
 
-int charts_speedup(const char *command, const char *path, json_t *const *file, int n)
+int charts_speedup(const char *command, json_t *const *file, int n, drawing *d)
 {
     static chart c; /* too large for a stack frame */
     begin(&c, "A layer's prefill: the fastest MSA over the fastest dense kernel of the machine",
@@ -271,7 +270,8 @@ int charts_speedup(const char *command, const char *path, json_t *const *file, i
     draw_axes(&c);
     drawing_fill(&c.d, LEFT, place_y(&c, 14.2), WIDTH - LEFT - RIGHT, 2, paper, "14.2");
     draw_points(&c);
-    return write_chart(command, "--speedup", path, &c);
+    *d = c.d;
+    return 0;
 }
 
 /* ---- Roofline ------------------------------------------------------------------------------------------ */
@@ -304,7 +304,7 @@ static void draw_roofs(chart *c, const json_t *file)
     }
 }
 
-int charts_roofline(const char *command, const char *path, json_t *const *file, int n)
+int charts_roofline(const char *command, json_t *const *file, int n, drawing *d)
 {
     static chart c;
     begin(&c, "Results under the roof of their own run: copy, then matrix product", "useful TFLOP/s",
@@ -332,7 +332,8 @@ int charts_roofline(const char *command, const char *path, json_t *const *file, 
     for (int f = 0; f < n; f++)
         draw_roofs(&c, file[f]);
     draw_points(&c);
-    return write_chart(command, "--roofline", path, &c);
+    *d = c.d;
+    return 0;
 }
 
 #else

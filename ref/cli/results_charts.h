@@ -8,6 +8,8 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+#include "../picture/drawing.h"
+
 /* A field of a result or of a file; 0 or "" for null or nothing. */
 static inline double charts_number(const json_t *o, const char *name)
 {
@@ -29,10 +31,13 @@ const char *charts_kind(const json_t *file, const json_t *r);
 double charts_product(const json_t *file, const json_t *r);
 
 /* How many times faster a whole MSA prefill is than the best dense kernel, by length; the paper's figure
- * beside it. Returns the exit status. */
-int charts_speedup(const char *command, const char *path, json_t *const *file, int n);
+ * beside it. Returns the exit status; after 0 the caller frees the drawing. */
+int charts_speedup(const char *command, json_t *const *file, int n, drawing *d);
 
-/* Where each result stands under the roof of its own run: operations a byte, operations a second. */
-int charts_roofline(const char *command, const char *path, json_t *const *file, int n);
+/* Where each result stands under the roof of its own run: operations a byte, operations a second. Likewise. */
+int charts_roofline(const char *command, json_t *const *file, int n, drawing *d);
+
+/* Writes a drawing to the path that an option has named; the exit status. */
+int charts_write(const char *command, const char *option, const char *path, drawing *d);
 
 #endif

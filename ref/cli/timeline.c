@@ -167,8 +167,9 @@ int cmd_timeline(int argc, char **argv)
     trial t;
     int status = cli_parse(argc, argv, options, &names);
     if (!status && predict)
-        return q.path ? cli_fail(argv[0], "--predict: expected no --out with it")
-                      : timeline_predict(argv[0], &names);
+        status = cli_check_alone(argc, argv, options, "--predict");
+    if (!status && predict)
+        return timeline_predict(argv[0], &names);
     if (!status && !q.path)
         status = cli_fail(argv[0], "--out: expected FILE.png or FILE.svg, found nothing");
     if (!status)

@@ -30,7 +30,8 @@ static const struct loop {
 #define BLOCK 128.0
 #define TOPK 16.0
 
-/* Launches, the first stages of a ring, selection and merge of a step of generation: what chapter 15 leaves for them. */
+/* Launches, the first stages of a ring, selection and merge of a step of generation: what chapter 15 leaves for them, an
+ * aim. Machine code says nothing of launches; select and merge alone would be 4e-6 by it (cuda/clocks.def). */
 #define STEP 11e-6
 /* Union of the blocks of 8 neighbours, of structured selections (chapter 14); a turn of sparse/union takes two blocks. */
 #define UNION8 18.7
@@ -272,8 +273,10 @@ int timeline_predict(const char *command, const cli_list *files)
     static measurements m; /* too large for a stack */
     int bad = read_measurements(command, files, &m);
     if (!bad) {
-        printf("Predicted from instruction counts and usual latencies: M3's layer, %d SMs at %.3f GHz.\n",
-               SMS, CLOCK / 1e9);
+        printf(
+            "Predicted from instruction counts and usual latencies: M3's layer, %d SMs at %.3f GHz.\n"
+            "Of a decode step %.0f us are no count: what chapter 15 allows launches, selection and merge.\n",
+            SMS, CLOCK / 1e9, 1e6 * STEP);
         printf("%-25s %8s  %-10s %12s  %-7s %12s %6s %12s %7s\n", "stage", "tokens", "GPU", "predicted ms",
                "longest", "roofline ms", "of it", "measured ms", "error");
         for (int gpu = 0; gpu < ROOFLINE_GPUS; gpu++)

@@ -209,20 +209,21 @@ static int tune_parameter(tune *u, int parameter, trials *all)
 
 /* ---- The command ------------------------------------------------------------------------------------------ */
 
-static void list(void)
-{
-    for (int i = 0; i < MSA_N_TUNABLES; i++) {
-        const msa_tunable *p = &msa_tunables[i];
-        printf("%s: %d, of %d to %d\n  %s\n", p->name, p->preset, p->least, p->most, p->reason);
-    }
-}
-
 static bool wanted(const tune *u, int parameter)
 {
     for (int i = 0; i < u->names.n; i++)
         if (strcmp(u->names.item[i], msa_tunables[parameter].name) == 0)
             return true;
     return u->names.n == 0;
+}
+
+static void list(const tune *u)
+{
+    for (int i = 0; i < MSA_N_TUNABLES; i++) {
+        const msa_tunable *p = &msa_tunables[i];
+        if (wanted(u, i))
+            printf("%s: %d, of %d to %d\n  %s\n", p->name, p->preset, p->least, p->most, p->reason);
+    }
 }
 
 static int check_names(const tune *u)
@@ -329,12 +330,14 @@ int cmd_tune(int argc, char **argv)
          "prints the parameters, their presets and reasons, and measures nothing"},
         {0}};
     int status = cli_parse(argc, argv, options, &u.names);
-    if (!status && only_list) {
-        list();
-        return 0;
-    }
+    if (!status && only_list)
+        status = cli_check_alone(argc, argv, options, "--list");
     if (!status)
         status = check_names(&u);
+    if (!status && only_list) {
+        list(&u);
+        return 0;
+    }
     if (!status)
         status = prepare(&u);
     return status ? status : run(&u);

@@ -1,4 +1,5 @@
-/* msa verify: judges the block ids, and the output, that another implementation computed.
+/* msa verify: judges the block ids, and the output, that another implementation computed; without ids, the output of
+ * dense attention.
  *
  * Every row of ids is a question of its own, whose answer does not depend on how the rows are laid out or
  * ordered. Blocks of equal score may be swapped freely, since nobody has published a rule for ties; blocks
@@ -177,13 +178,13 @@ static void print_hint(const verify *v)
 static int judge(verify *v)
 {
     tally sum;
-    int bad = judge_layouts(v, &sum);
+    int bad = v->path ? judge_layouts(v, &sum) : 0;
     if (bad)
         return bad;
-    bool pass = report_ids(v, &sum);
+    bool pass = !v->path || report_ids(v, &sum);
     if (v->t.path[CLI_O]) {
         precision_result result;
-        bad = precision_judge(v->command, &v->output, &v->t, &v->theirs, &result);
+        bad = precision_judge(v->command, &v->output, &v->t, v->path ? &v->theirs : NULL, &result);
         if (bad)
             return bad;
         precision_print(&v->output, v->t.shape.n_q, &result);
@@ -210,26 +211,53 @@ static int run(verify *v)
     return status;
 }
 
+/* The first of some options whose presence is not `present`, with what it is to have to do with `with`. */
+static int check_present(const verify *v, const cli_tensor *which, int n, bool present, const char *with)
+{
+    static const char *const name[CLI_N_TENSORS] = {
+        [CLI_Q] = "--q", [CLI_K] = "--k", [CLI_V] = "--v", [CLI_QI] = "--qi", [CLI_KI] = "--ki"};
+    for (int i = 0; i < n; i++)
+        if (present != (v->t.path[which[i]] != NULL))
+            return present
+                       ? cli_fail(v->command, "%s: expected this option with %s, found none", name[which[i]],
+                                  with)
+                       : cli_fail(v->command, "%s: expected %s with it, found none", name[which[i]], with);
+    return 0;
+}
+
 static int check_options(const verify *v)
 {
-    static const cli_tensor wanted[] = {CLI_Q, CLI_K, CLI_V};
-    static const char *const name[] = {"--q", "--k", "--v"};
-    for (int i = 0; i < 3; i++)
-        if (v->t.path[CLI_O] && !v->t.path[wanted[i]])
-            return cli_fail(v->command, "%s: expected this option with --o, found none", name[i]);
-    if (!v->t.path[CLI_O] && (v->output.name || v->output.tolerance >= 0))
-        return cli_fail(v->command, "--o: expected this option with --%s, found none",
-                        v->output.name ? "precision" : "tolerance");
-    return precision_check(v->command, &v->output);
+    static const cli_tensor main_branch[] = {CLI_Q, CLI_K, CLI_V}, index_branch[] = {CLI_QI, CLI_KI};
+    if (!v->path && !v->t.path[CLI_O])
+        return cli_fail(v->command, "--ids: expected this option, or --o of dense attention, found neither");
+    if (!v->path && (v->layout || v->t.topk))
+        return cli_fail(v->command, "%s: expected --ids with it, found none",
+                        v->layout ? "--layout" : "--topk");
+    int bad = check_present(v, index_branch, 2, v->path != NULL, "--ids");
+    if (!bad && v->t.path[CLI_O])
+        bad = check_present(v, main_branch, 3, true, "--o");
+    if (!bad && !v->t.path[CLI_O] && (v->output.name || v->output.tolerance >= 0))
+        bad = cli_fail(v->command, "--o: expected this option with --%s, found none",
+                       v->output.name ? "precision" : "tolerance");
+    return bad ? bad : precision_check(v->command, &v->output);
+}
+
+/* Dense attention chooses every block. */
+static int read_dense(verify *v)
+{
+    const int bad = cli_read_tensors(v->command, &v->t);
+    v->t.shape.topk = (int)msa_n_blocks(&v->t.shape);
+    return bad;
 }
 
 int cmd_verify(int argc, char **argv)
 {
     verify v = {.command = argv[0], .t = {.block = 128}, .output = {NULL, -1}};
     const cli_option options[] = {
-        {"--ids", CLI_NEEDED, &v.path, 0, 0, "F their block ids, in any order, then -1"},
-        CLI_OPT_QI(v.t, CLI_NEEDED),
-        CLI_OPT_KI(v.t, CLI_NEEDED),
+        {"--ids", CLI_TEXT, &v.path, 0, 0,
+         "F their block ids, in any order, then -1 (without: dense attention)"},
+        CLI_OPT_QI(v.t, CLI_TEXT),
+        CLI_OPT_KI(v.t, CLI_TEXT),
         CLI_OPT_PACKED(v.t),
         CLI_OPT_BLOCK(v.t),
         CLI_OPT_TOPK(v.t),
@@ -248,7 +276,7 @@ int cmd_verify(int argc, char **argv)
     if (!status)
         status = check_options(&v);
     if (!status)
-        status = foreign_read(argv[0], v.path, v.layout, &v.t, &v.theirs);
+        status = v.path ? foreign_read(argv[0], v.path, v.layout, &v.t, &v.theirs) : read_dense(&v);
     if (!status)
         status = run(&v);
     npy_free(&v.theirs.array);

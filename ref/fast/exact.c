@@ -107,7 +107,7 @@ static void head_again(const cache *x, int64_t i, int h, cached q, const int32_t
     for (int c = 0; c < d; c++)
         o[row * d + c] = (float)(m->acc[c] / sum);
     if (lse)
-        lse[row] = (float)(max + log(sum));
+        lse[row] = (float)(sum == 0 ? NAN : max + log(sum)); /* as O, which is acc / sum */
 }
 
 /* Found at once where there is one near the beginning. */

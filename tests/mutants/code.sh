@@ -15,6 +15,7 @@ mutant 'bf16 variant rounds nothing' softmax_row test_bf16 'if ($bf16)' 'if (fal
 mutant 'mask after the pool' score_blocks test_reference 'min_i64(($b + 1) * $s->block - 1, $p)' 'min_i64(($b + 1) * $s->block - 1, $s->n_kv - 1)'
 mutant 'index scale missing' msa_index test_reference '(float)($m[$c] * $scale)' '(float)$m[$c]'
 mutant 'index LSE skips the last block' support_lse test_reference '$ids ? $s->topk : 1' '$ids ? $s->topk - 1 : 1'
+mutant 'index LSE of no weight as that of no token' support_lse test_nonfinite '$sum == 0 ? NAN : ' ''
 mutant 'no rescale in the online softmax' support_lse test_reference '$sum *= exp($max - $x);' ''
 mutant 'tie rule reversed' top_blocks test_reference '!($x > $best[$keep - 1])' '!($x >= $best[$keep - 1])' '&& $x > $best[$at - 1]' '&& $x >= $best[$at - 1]'
 mutant 'local block not forced' topk_row test_reference 'min_i64($k - 1, $local)' 'min_i64($k, $local + 1)' 'top_blocks($m, $local,' 'top_blocks($m, $local + 1,' '$ids[$others] = (int32_t)$local;' '' '$a = $others + 1' '$a = $others'
@@ -101,6 +102,7 @@ mutant 'files of results: newer fields may hold anything' has_fields_or test_ben
 # ---- Model, training -----------------------------------------------------------------------------
 mutant 'SwiGLU gradient without its second term' swiglu_backward test_model '* (1 + $gate[$i] * (1 - $s))' ''
 mutant 'embedding gradient overwritten' model_backward test_model '$r->grads[$tokens[$i] * $d + $j] +=' '$r->grads[$tokens[$i] * $d + $j] ='
+mutant 'E4M3: a piece with a NaN has a scale' msa_e4m3_block test_decode '$finite && isfinite($x[$i])' 'true'
 mutant 'cache forgets the last token' append test_model '$d->length += $n;' '$d->length += $n - 1;'
 mutant 'no bias correction' adamw test_train '$lr / $fix1' '$lr'
 mutant 'decay coupled to the gradient' adamw test_train 'float *$p = $t->m.params' 'float *$p = $t->m.params' '$tensor->decay ? $lr * $t->config.decay : 0' '0' 'float $g = (float)$scale * $g0[$i];' 'float $g = (float)$scale * $g0[$i] + ($tensor->decay ? (float)$t->config.decay * $p[$i] : 0);'

@@ -53,6 +53,7 @@ mutant 'a page that does not exist' find_piece test_serving '$page = 0, $good = 
 mutant 'padding is not written' attend test_serving '__syncthreads(); grid_wait(); if ($i >= $s.n_q && blockIdx.x == 0)' '__syncthreads(); grid_wait(); if (false)'
 mutant 'codes stay when their token goes' roll_back test_serving 'clear_row<$threads>($a.p.ki8 + ...);' ''
 mutant 'a scale that is never small' complete_piece test_decode 'float $most = 0;' 'float $most = 1;'
+mutant 'a scale for a piece with a NaN' complete_piece test_decode '$size <= -lowest ? $size : -minus_infinity()' '$size'
 mutant 'positions of the longest request' set_lengths test_decode '$s.prefix = $s.n_kv - $s.n_q;' ''
 mutant 'the last segment is not merged' shares_of_request test_decode 'share_of(...) + 1 - $share' 'share_of(...) - $share'
 mutant 'the scale of the first block' scale_of test_decode '[$place][$key / $piece]' '[$place][0 * ($key / $piece)]'

@@ -114,6 +114,23 @@ for what, call in {
     "--rot: expected an even number": lambda: msa.layer(a.out, 1, x, rot=3),
 }.items():
     check_refused(what, call, msa.Error)
+tempfile.tempdir = f"{home.name}/temporary"
+os.mkdir(tempfile.tempdir)
+waits = "import msa._program, sys\nwith msa._program.directory() as d:\n    print(d, flush=True)\n    sys.stdin.read()"
+killed, alive, late = makers = [
+    subprocess.Popen([sys.executable, "-c", waits], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                     env={**os.environ, "TMPDIR": tempfile.tempdir, "PYTHONPATH": str(root / "ref" / "python")}) for _ in range(3)]
+made = [Path(maker.stdout.readline().strip()) for maker in makers]
+for maker in killed, late:
+    maker.terminate()
+    maker.wait()
+for directory in made[:2]:
+    os.utime(directory, (0, 0))
+msa.layer(a.out, 1, x)
+check([directory.exists() for directory in made] == [False, True, True], "what a killed process left is removed, not what one uses, or may just have made")
+alive.communicate()
+check(not made[1].exists(), "... and who ends removes its own")
+tempfile.tempdir = None
 refused = subprocess.run([sys.executable, random_m3.__file__, f"{home.name}/odd", "--dtype", "F8_E4M3", "--d-model", "48"], capture_output=True, text=True)
 check(refused.returncode == 2 and "in blocks of 32, found 48" in refused.stderr, "random_m3.py: a width that MXFP8 cannot scale is refused")
 os.environ["MSA_PROGRAM"] = os.path.relpath(os.environ["MSA"])

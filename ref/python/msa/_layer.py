@@ -1,6 +1,5 @@
 """An attention layer of a checkpoint of MiniMax-M3."""
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ def layer(checkpoint, n, hidden, *, residual=False, positions=None, past=None, i
     x = _args.plain("hidden", hidden)
     if x.ndim == 3 and len(x) == 1:
         x = x[0]
-    with tempfile.TemporaryDirectory() as home:
+    with _program.directory() as home:
         np.save(Path(home, "hidden"), _args.array("hidden", x, "T", "d_model"))
         if positions is not None:
             more += ["--positions", "positions.npy"]

@@ -1,10 +1,15 @@
 """The program `msa`: what of it has no function in the library, layers of checkpoints and maps, Python asks it for."""
 
+import contextlib
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
-from typing import List
+from typing import Iterator, List
 
 from . import _library
 from ._arguments import Error
@@ -19,6 +24,38 @@ def find() -> Path:
     if not found:
         raise Error(f"the program msa: expected it in {' or '.join(map(str, places))}, found none; `make build` makes it")
     return found[0]
+
+
+_PREFIX = "msa-python-"
+_AGE = 60  # seconds after which its maker has had the time to lock a directory
+
+
+def _remove_dead() -> None:
+    for left in Path(tempfile.gettempdir()).glob(_PREFIX + "*"):
+        with contextlib.suppress(OSError):
+            lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                made = os.fstat(lock)
+                if made.st_uid == os.getuid() and time.time() - made.st_mtime > _AGE:
+                    shutil.rmtree(left)
+            finally:
+                os.close(lock)
+
+
+@contextlib.contextmanager
+def directory() -> Iterator[str]:
+    """A directory for the files of one call, which is removed at its end. A process that a signal ends leaves it, and a later
+    call removes it: whether its maker lives is told by the lock on it, which the system drops with the process."""
+    _remove_dead()
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as path:
+        lock = os.open(path, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks: then nobody removes leftovers either
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield path
+        finally:
+            os.close(lock)
 
 
 def run(arguments: List[str], home: str, verdict: bool = False) -> str:

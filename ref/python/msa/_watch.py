@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,7 +101,7 @@ def watch(model, tokens, out="watched", layers=None, **inputs):
     text = _one_text(tokens)
     index = next(iter(attns.values())).indexer
     out = Path(out).absolute()
-    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
+    with _program.directory() as temporary, contextlib.ExitStack() as stack:
         home = Path(temporary, type(model).__name__)
         home.mkdir()
 
