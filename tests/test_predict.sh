@@ -26,7 +26,7 @@ row() { # row STAGE TOKENS GPU: predicted ms, what takes longest, roofline ms
 # ---- By hand -------------------------------------------------------------------------------------------------------
 
 runs "predicted times"
-! grep -qiE 'nan|inf|unknown' "$W.out" && [[ $(grep -c ' H200 ' "$W.out") -eq $((8 * 15 - 4)) && $(grep -c ' H800, H100 ' "$W.out") -eq $((8 * 15 - 4)) ]]
+! grep -qiE 'nan|inf|unknown' "$W.out" && [[ $(grep -c ' H200 ' "$W.out") -eq $((8 * 16 - 4)) && $(grep -c ' H800, H100 ' "$W.out") -eq $((8 * 16 - 4)) ]]
 check $? "... of every stage, 8K to 1M tokens, both kinds of memory; what screens from 128K on"
 # 131072^2 / 2 pairs of 4 rows are 2^20 turns of 256 x 128, of 2048 clocks of products, on 132 SMs at 1.755 GHz.
 [[ $(row index/fused 131072 H200) == '9.270 tensor 8.890' ]]
@@ -34,6 +34,9 @@ check $? "... of the fused index"
 # Per query 5 products of 64 heads, 2048 keys and 128 channels, and 3 of 4 groups: 2 (5 64 + 3 4) 2048 128 2^17 operations.
 [[ $(row backward/hopper:kl 131072 H200) == *' 23.059' ]]
 check $? "... of gradients with KL's: no less than msa bench counts"
+# Dense: 131072^2 / 2 pairs in 4 groups, 128 keys of 4 queries a turn.
+[[ $(row dense_backward/hopper 131072 H200) == "$(awk -v shared="$(clocks backward/hopper shared)" 'BEGIN { printf "%.3f", 1e3 * (int(2 ^ 33 * 4 / 512 / 132) + 1) * shared / 1.755e9 }') shared "* ]]
+check $? "... of dense gradients"
 # A step at 1M: 62 stages of 128 keys an SM and a part of one, 32 KB at 0.9 of 4.8 TB/s each; 64 turns of attention, which are one
 # an SM; selection and merge by one warp each; three launches of 1 us and two loads. Its bytes, (2 128 2^20 + 4 4 128 2048).
 step=$(awk -v select="$(clocks decode/swapped:select turn)" -v merge="$(clocks decode/swapped:merge turn)" 'BEGIN {
@@ -57,7 +60,7 @@ check $? "... and of a layer, the sum of its stages"
 
 cp "$W.out" "$W/all"
 runs "a shape of one length" --shape 'T=131072 S=131072'
-[[ $(grep -c ' 131072 ' "$W.out") -eq 30 && $(wc -l < "$W.out") -eq 32 ]] && diff <(grep ' 131072 ' "$W/all") <(grep ' 131072 ' "$W.out") > /dev/null
+[[ $(grep -c ' 131072 ' "$W.out") -eq 32 && $(wc -l < "$W.out") -eq 34 ]] && diff <(grep ' 131072 ' "$W/all") <(grep ' 131072 ' "$W.out") > /dev/null
 check $? "... has the rows of that length"
 runs "a shape with other heads" --shape 'heads=32:2'
 [[ $(wc -l < "$W.out") -eq $(wc -l < "$W/all") ]] && awk 'FNR == NR { if ($1 == "index/fused") whole[$2, $3] = $(NF - 2); next }

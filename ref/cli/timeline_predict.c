@@ -101,7 +101,7 @@ static double longest(const struct loop *l, const roofline_gpu *gpu, const char 
 static double time_of(const char *name, double turns, double n, const roofline_gpu *gpu, const char **which)
 {
     const struct loop *l = find_loop(name, n);
-    if (!l) { /* tests/test_clocks.sh: every name is in the table */
+    if (!l) { /* tests/test_predict.sh: every name is in the table */
         *which = "unknown";
         return NAN;
     }
@@ -287,7 +287,8 @@ static void print_prompt(double n, const msa_cost_row *cost, const table *t)
         {"prefill/auto:structured", .ids = "structured", .part = {INDEX, UNION}},
         {"prefill/auto:random", .ids = "random", .part = {INDEX, KV_OUTER}},
         {"backward/hopper", gradients, 2 * io, {{"backward/hopper", pairs / 4}}},
-        {"backward/hopper:kl", gradients + kl, 2 * io, {{"backward/hopper:kl", pairs / 4}}}};
+        {"backward/hopper:kl", gradients + kl, 2 * io, {{"backward/hopper:kl", pairs / 4}}},
+        {"dense_backward/hopper", 2.5 * cost->flop_gqa, 2 * io, {{"backward/hopper", scores / 4}}}};
     for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
         print_stage(stages, &stages[i], n, t);
 }
