@@ -20,7 +20,7 @@ act() { # act FILE: what it says is to happen
     crash) kill -SEGV $$ ;;
     memory) echo "msa bench: $kernel on cuda: expected it to be judged and timed, found: no memory for this shape" >&2 && exit 2 ;;
     lost) touch "$PLAY/gone" && exit 2 ;;
-    full) touch "$PLAY/full" && echo "msa bench: --json: No space left on device" >&2 && exit 2 ;;
+    full) touch "$PLAY/no_room" && echo "msa bench: --json: No space left on device" >&2 && exit 2 ;;
     half) printf '{\n  "device":' > "$json" && exit 0 ;;
     kill) rm "$PLAY/$1" && kill -KILL "$(ps -o ppid= -p $PPID)" && exit 2 ;;
     esac
@@ -123,7 +123,7 @@ cat > "$P/bin/timeout" << 'END'
 exec /usr/bin/timeout "$@"
 END
 printf '#!/bin/sh\n[ ! -e "%s/gone" ] || { echo "Unable to determine the device handle" && exit 15; }\necho "H200, played"\n' "$P" > "$P/bin/nvidia-smi"
-printf '#!/bin/sh\n[ ! -e "%s/full" ] || [ "$2" != 1048576 ] || exit 1\nexec %s "$@"\n' "$P" "$(command -v head)" > "$P/bin/head" # of a full disk
+printf '#!/bin/sh\n[ ! -e "%s/no_room" ] || [ "$2" != 1048576 ] || exit 1\nexec %s "$@"\n' "$P" "$(command -v head)" > "$P/bin/head" # of a full disk
 printf '#!/bin/sh\necho "========= ERROR SUMMARY: 3 errors"\nexit 9\n' > "$P/sanitizer"
 chmod +x "$P/msa" "$P/python" "$P/build/tests/test_instructions" "$P"/bin/* "$P/sanitizer"
 
@@ -140,7 +140,7 @@ is() { # is DIR STEP OUTCOME
     check $? "... $2: $3"
 }
 afresh() { # afresh: nothing goes wrong any more, and nothing has been asked
-    rm -f "$P"/check.* "$P"/bench.* "$P"/tune "$P"/full "$P"/timeline "$P"/more "$P"/after.* "$P"/ms.* "$P"/gone "$P"/missing "$P"/probes "$P"/runs
+    rm -f "$P"/check.* "$P"/bench.* "$P"/tune "$P"/no_room "$P"/timeline "$P"/more "$P"/after.* "$P"/ms.* "$P"/gone "$P"/missing "$P"/probes "$P"/runs
 }
 says() { # says PATTERN: the last run
     grep -qE -- "$1" "$W.out"
@@ -301,17 +301,17 @@ check $? "... all of it on record as one device's"
 # ---- A disk that is full -------------------------------------------------------------------------------------------
 
 afresh
-touch "$P/full"
+touch "$P/no_room"
 gpu full PATH="$P/bin:$PATH" ONLY='^prefill-128k$' GPU_BUDGET=30
 [[ $? -eq 1 && ! -e $P/runs ]] && grep -q '^gpu: stopped: no room is left in ' "$W.out"
 check $? "without room for what is found nothing is begun"
-rm "$P/full"
+rm "$P/no_room"
 echo full > "$P/bench.prefill-128k.dense-hopper"
 echo half > "$P/bench.prefill-128k.index-fused"
 gpu full PATH="$P/bin:$PATH" ONLY='^prefill-128k$' GPU_BUDGET=30
 [[ $? -eq 1 && -z $(ended full "bench prefill-128k.dense-hopper") ]] && grep -q '^gpu: stopped: no room is left in ' "$W.out"
 check $? "a step that fills the disk has not failed, and is the last"
-rm "$P/full" "$P/bench.prefill-128k.dense-hopper"
+rm "$P/no_room" "$P/bench.prefill-128k.dense-hopper"
 gpu full PATH="$P/bin:$PATH" ONLY='^prefill-128k$' GPU_BUDGET=30
 is full "bench prefill-128k.dense-hopper" ok
 is full "bench prefill-128k.index-fused" refused
