@@ -71,17 +71,26 @@ found=$? why=$(sed -n 's/.*expected a GPU, found //p' "$W/log") answer=$(tail -n
 mkdir -p "$DIR/.cuda" || exit 2
 exec 9> "$DIR/.cuda/lock" # which a process left over from a killed run holds until its limit
 left_over() { # such processes, whose results nobody wants any more; none where that run is alive
-    local at pid ids=()
+    local at pid left=()
     for at in /proc/[0-9]*/fd/9; do
         pid=${at#/proc/} pid=${pid%%/*}
-        [[ $at -ef $DIR/.cuda/lock && $pid != $$ && $pid != "$BASHPID" ]] || continue
+        [[ $at -ef $DIR/.cuda/lock && $pid != "$$" && $pid != "$BASHPID" ]] || continue
         ! tr '\0' ' ' 2> /dev/null < "/proc/$pid/cmdline" | grep -q 'cuda\.sh ' || return
-        ids+=("$pid")
+        left+=("$pid")
     done
-    echo "${ids[@]}"
+    echo "${left[@]}"
 }
-# shellcheck disable=SC2046
-flock -n 9 || { kill $(left_over) 2> /dev/null && echo "gpu: ending what a killed run left at work" && flock -w 8 9; } ||
+end_left_over() { # whether there were some; a child that has not become its command yet looks like the run for a moment
+    local pids i
+    for i in 1 2 3; do
+        pids=$(left_over)
+        # shellcheck disable=SC2086
+        [[ -z $pids ]] || { kill $pids 2> /dev/null && echo "gpu: ending what a killed run left at work" && return; }
+        sleep 0.5
+    done
+    return 1
+}
+flock -n 9 || { end_left_over && flock -w 8 9; } ||
     { echo "gpu: waiting for what another run has at work" && flock -w $((LIMIT + 60)) 9; } || { echo "gpu: $DIR: another run does not end" >&2 && exit 1; }
 rm -rf "$DIR/.cuda/part" && mkdir "$DIR/.cuda/part" || exit 2
 table=$DIR/cuda.tsv
