@@ -3,8 +3,8 @@
 #     nvdisasm -c -gi -hex CUBIN | awk -f cuda/clocks.awk -v object=index/4_fused cuda/clocks.def -
 #
 # clocks.def says which loops and which sections are looked at, what they may take, and what an instruction takes of
-# Hopper. Prints a line each, with csv=1 the loops as cuda/clocks.csv has them; exits 1 if one takes more than its design
-# or is not found.
+# Hopper. Prints a line each, with csv=1 as cuda/clocks.csv has it, of a section the clocks of a warp alone as `turn`, from
+# "-"; exits 1 if one takes more than its design or is not found.
 #
 # Clocks of a resource are of one turn of the loop by all warps of an SM. A quarter of the SM issues one instruction a
 # clock, one in two to the unit for comparisons and integers, and has one warp of each warpgroup. `alone` is one warp
@@ -207,7 +207,8 @@ function part(label, f, i) {
     over = ""
     judge(count["instructions"] / f[6], f[7], "instructions")
     judge(clock / f[6], f[8], "clocks")
-    if (!csv) printf("%-26s %6.0f instructions (%d), alone %5.0f clocks (%d)%s\n", label, count["instructions"] / f[6], f[7],
+    if (csv) printf("%s,0,0,0,0,0,-,%.0f,%.0f\n", label, clock / f[6], count["instructions"] / f[6])
+    else printf("%-26s %6.0f instructions (%d), alone %5.0f clocks (%d)%s\n", label, count["instructions"] / f[6], f[7],
            clock / f[6], f[8], (over ? "  OVER:" over : ""))
     if (over) bad = 1
 }
@@ -239,7 +240,7 @@ function loop(label, f, i, rare, rare_clock, hot, alone, own, w, c, most, which,
         text = text sprintf(" %6.0f", c[which[k]])
     }
     if (!index(f[13], most)) over = over " bound"
-    if (csv) printf("%s,%.0f,%.0f,%.0f,%.0f,%.0f,%s,%.0f\n", label, c["tensor"], c["issue"], c["mufu"], c["shared"], f[7], f[8], c["turn"])
+    if (csv) printf("%s,%.0f,%.0f,%.0f,%.0f,%.0f,%s,%.0f,%.0f\n", label, c["tensor"], c["issue"], c["mufu"], c["shared"], f[7], f[8], c["turn"], hot)
     else printf("%-26s %5d %5d %s  %-7s %s\n", label, hot, most_flying, text, most, (over ? "OVER:" over : "ok"))
     if (over) bad = 1
 }

@@ -12,7 +12,7 @@ build=$1 csv=${2:+1}
 work=$(mktemp -d) status=0
 trap 'rm -rf "$work"' EXIT
 if [ -n "$csv" ]; then
-    echo "loop,tensor,issue,mufu,shared,bytes,from,turn"
+    echo "loop,tensor,issue,mufu,shared,bytes,from,turn,instructions"
 else
     printf '%-26s %5s %5s  %6s %6s %6s %6s %6s %6s  %s\n' "a turn of the loop" instr loads tensor issue mufu shared memory turn longest
 fi

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The clock budget of cuda/clocks.awk, on a few recorded instructions of index/fused whose clocks are counted by hand; with
-# FULL=1, a compiler and a disassembler, on the kernels that cuda/clocks.def names.
+# The clock budget of cuda/clocks.awk, on a few recorded instructions of index/fused whose clocks are counted by hand; what was
+# promised, of the clocks that cuda/clocks.csv stores; with FULL=1, a compiler and a disassembler, the kernels' own.
 source "$(dirname "$0")/support/tap.sh"
 root=$PWD
 mkdir -p "$W/cuda" && cd "$W" || exit 1
@@ -79,14 +79,14 @@ check $? "a function that is not there fails"
 ! judge 12 _Z1k elsewhere && grep -q 'clocks: cuda/a.cu: expected \[elsewhere\] in pairs$' out
 check $? "... and a section without marks"
 
-table 12 > t.def && [[ $(awk -f "$root/cuda/clocks.awk" -v object=a -v csv=1 t.def - < code) == "k,128,12,0,96,2400,L2,86" ]]
-check $? "the table of the estimate"
+table 12 > t.def && [[ $(awk -f "$root/cuda/clocks.awk" -v object=a -v csv=1 t.def - < code) == $'k,128,12,0,96,2400,L2,86,4\nk:insert,0,0,0,0,0,-,34,2' ]]
+check $? "the table of the estimate, loops and sections"
 
 operands() { # operands TEXT: what clocks.awk says of the loop around most instructions that begin so
     table 12 | sed "s/ HGMMA / $1 /" > t.def
-    awk -f "$root/cuda/clocks.awk" -v object=a -v csv=1 t.def - < code
+    awk -f "$root/cuda/clocks.awk" -v object=a -v csv=1 t.def - < code | head -n 1
 }
-[[ $(operands 'HGMMA.*,.R88') == "k,128,12,0,96,2400,L2,86" && $(operands 'HGMMA.*,.R89') != k,128,12,* ]]
+[[ $(operands 'HGMMA.*,.R88') == "k,128,12,0,96,2400,L2,86,4" && $(operands 'HGMMA.*,.R89') != k,128,12,* ]]
 check $? "a loop is found by an instruction with its operands"
 
 cd "$root" || exit 1
@@ -108,6 +108,61 @@ touch "$W/bin/nvdisasm" && chmod +x "$W/bin"/* "$W/report/msa"
 CUOBJDUMP=$W/bin/cuobjdump cuda/report.sh "$W/report" > "$W.out" 2> "$W.err"
 grep -qE '^a (_Z1kv|k) +168 +1 +0 +1 +1 ' "$W.out" && grep -qE '^a (_Z1mv|m) +71 +7 +0 +1 +0 ' "$W.out" && grep -qE '^  topk/k +100000 +2$' "$W.out"
 check $? "make cuda-report says how many CTAs fit on an SM by threads and registers, and by shared memory"
+
+# ---- What was promised of the kernels, by cuda/clocks.csv ------------------------------------------------------------
+
+# A resource's clocks are those of an H200, whose memory is the fastest; shared memory is memory, too.
+broken() { # broken < CSV: what of the promises it does not keep
+    awk -F, '
+        FILENAME != "-" { split($0, word, " "); if (word[1] == "rate") rate[word[2]] = word[3]; next }
+        NF != 9 { print "a line of 9 fields, found " $0; next }
+        $1 == "loop" { for (i = 2; i <= NF; i++) column[i] = $i; next }
+        { seen[$1]; for (i = 2; i <= NF; i++) value[$1, column[i]] = $i }
+        function bound(name, kinds, n, i, x, most, which) { # what takes longest
+            n = split("tensor issue mufu shared memory turn", kinds, " ")
+            for (i = 1; i <= n; i++) {
+                x = kinds[i] == "memory" ? value[name, "bytes"] / rate[value[name, "from"]] : value[name, kinds[i]]
+                if (x > most) { most = x; which = kinds[i] }
+            }
+            return which
+        }
+        function promise(name, kept, text) { if (!(name in seen)) print name ": no line"; else if (!kept) print name ": " text }
+        END {
+            rate["-"] = 1
+            promise("index/fused:insert", value["index/fused:insert", "turn"] <= 150, "an insertion takes at most 150 clocks")
+            for (n = split("32K 128K 1M", length_of, " "); n > 0; n--)
+                promise("index/fused:" length_of[n], bound("index/fused:" length_of[n]) == "tensor", "products take longest")
+            promise("decode/swapped", bound("decode/swapped") == "memory", "memory takes longest")
+            promise("decode/swapped:screen", bound("decode/swapped:screen") == "memory", "of 8-bit keys memory takes longest")
+            promise("topk/threshold", value["topk/threshold", "instructions"] < 600, "less than 600 instructions for 4 KB of scores")
+            promise("topk/threshold", bound("topk/threshold") == "memory", "memory takes longest")
+            promise("backward/hopper:kl", bound("backward/hopper:kl") ~ /tensor|shared|memory/, "products or memory take longest")
+        }' cuda/clocks.def -
+}
+broken < cuda/clocks.csv > "$W.out" && [[ ! -s $W.out ]]
+check $? "the stored clocks keep what was promised"
+while IFS='|' read -r name change found; do
+    sed -E "/^${name/\//\\/},/ s/$change/" cuda/clocks.csv | broken > "$W.out"
+    ! cmp -s <(sed -E "/^${name/\//\\/},/ s/$change/" cuda/clocks.csv) cuda/clocks.csv && grep -q "^$name: $found" "$W.out" && [[ $(wc -l < "$W.out") -eq 1 ]]
+    check $? "... and $name would be missed: $found"
+done << 'END'
+index/fused:insert|-,[0-9]*,/-,151,|an insertion takes
+index/fused:32K|,2048,[0-9]*/,2048,2049|products take
+index/fused:128K|L2,[0-9]*/L2,2050|products take
+index/fused:1M|,2048,/,600,|products take
+decode/swapped|HBM,[0-9]*/HBM,1900|memory takes
+decode/swapped:screen|HBM,[0-9]*/HBM,950|of 8-bit keys
+topk/threshold|[0-9]*$/600|less than 600
+topk/threshold|,0,[0-9]*,/,0,6400,|memory takes
+backward/hopper:kl|,2688,[0-9]*/,2688,3700|products or memory
+END
+sed '/^index.fused:insert/d' cuda/clocks.csv | broken | grep -q '^index/fused:insert: no line$'
+check $? "... and a line that is gone"
+[[ $(cut -d, -f 1 cuda/clocks.csv | sed 1d | sort) == "$(awk '$1 == "loop" || $1 == "part" {print $2}' cuda/clocks.def | sort)" ]]
+check $? "the stored clocks are of the loops and sections that cuda/clocks.def judges"
+
+# ---- Whether that is what the machine code says -----------------------------------------------------------------------
+
 tools=${CUOBJDUMP:-$(command -v cuobjdump || true)}
 if [[ -z ${FULL:-} ]]; then
     skip "the kernels' own clocks" "FULL=1 compiles them"
@@ -118,7 +173,14 @@ else
     for object in $(awk '$1 == "loop" {print $3}' cuda/clocks.def | sort -u); do
         mkdir -p "$W/full/cuda/${object%/*}" && cuda/nvcc.sh "cuda/$object.cu" "$W/full/cuda/$object.gpu.o" || bad=1
     done
-    [[ -z ${bad:-} ]] && cuda/clocks.sh "$W/full" > "$W/out"
-    check $? "the kernels' own clocks are within their design"
+    [[ -z ${bad:-} ]] && cuda/clocks.sh "$W/full" > "$W.out" && ! compgen -G "$W/full/cuda/*/*.dropped"
+    check $? "the kernels' own clocks are within their design, and none is spoiled"
+    version=$("$NVCC" --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p')
+    if [[ $version == 13.0 ]]; then
+        diff <(sort cuda/clocks.csv) <(cuda/clocks.sh "$W/full" csv | sort) > "$W.out"
+        check $? "... and those of cuda/clocks.csv"
+    else
+        skip "... and those of cuda/clocks.csv" "these are of nvcc 13.0, here is $version"
+    fi
 fi
 finish

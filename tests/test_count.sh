@@ -130,39 +130,6 @@ refuses '--output' count sparse/naive --output f16
 refuses '--csv' count sparse/naive --csv "$W/none/no/such/dir.csv"
 refuses 'one kernel' timeline sparse --out "$W/none/t.svg"
 refuses '--out' timeline sparse/union
-# 131072^2 / 2 pairs of 4 rows are 2^20 turns of 256 x 128, of 2048 clocks of products, on 132 SMs at 1.755 GHz.
-runs "predicted times" timeline --predict
-grep -qE '^index/fused +131072 +H200 +9\.270 +tensor +8\.890 +96% *$' "$W.out"
-check $? "... of the fused index, by hand"
-# Per query 5 products of 64 heads, 2048 keys and 128 channels, and 3 of 4 groups: 2 (5 64 + 3 4) 2048 128 2^17 operations.
-grep -qE '^backward/hopper:kl +131072 +H200 .* 23\.059 +[0-9]+% *$' "$W.out"
-check $? "... of gradients with KL's, by hand: no less than msa bench counts"
-# (2 128 2^20 + 4 4 128 2048) bytes at 0.9 of 4.8 TB/s are 63 us, and 11 more that chapter 15 leaves for the rest of a step.
-grep -qE '^decode/swapped +1048576 +H200 +0\.074 +memory +0\.057 +77% *$' "$W.out"
-check $? "... of a step, by hand"
-grep -q '^Of a decode step 11 us are no count' "$W.out"
-check $? "... and it says which part of that no count is behind"
-awk '$2 == 131072 && $3 == "H200" { ms[$1] = $4 }
-    END { for (ids in ms) n++; exit !(n == 15 && ms["prefill/auto:random"] - ms["index/fused"] - ms["sparse/kv_outer"] < 0.002 &&
-        ms["prefill/auto:random"] - ms["index/fused"] - ms["sparse/kv_outer"] > -0.002 && ms["prefill/auto:structured"] > ms["sparse/union"]) }' "$W.out"
-check $? "... and of a layer, the sum of its stages"
-if "$MSA" help 2>&1 | grep -q '^ *results'; then
-    result='"stage":"index","kernel":"fused","n":131072,"n_q":131072,"batch":1,"n_heads":64,"n_kv_heads":4,"d_head":128,"block":128,"topk":16,"distribution":"random","union8":null,"index_dtype":"bf16","lse":false,"deterministic":null,"ms_median":10,"ms_min":10,"ms_max":10,"repeats":20,"useful_tflops":1,"gbps":1,"verified":true'
-    echo "{\"device\":\"NVIDIA H200\",\"driver\":\"580\",\"cuda\":\"13.0\",\"commit\":\"44d146b6691cecb50e85bd59012ce583a0cd1f08\"," \
-        "\"date\":\"2026-11-21T19:30:18Z\",\"command\":\"msa bench index\",\"ceilings\":{\"matmul_bf16_tflops\":780,\"copy_gbps\":4300}," \
-        "\"results\":[{$result}]}" > "$W/h200.json"
-    runs "beside a measurement" timeline --predict "$W/h200.json"
-    grep -qE '^index/fused +131072 +H200 .* 10\.000 +-7%$' "$W.out" && grep -q '^error of the model: 7%, the mean of 1 measurements$' "$W.out"
-    check $? "... the error of the model is a figure of its own"
-    result=$(sed -E 's/"index","kernel":"fused"/"decode","kernel":"swapped"/; s/131072,"n_q":131072,"batch":1/1048576,"n_q":1,"batch":8/; s/"bf16"/"int8"/' <<< "$result")
-    sed -E "s|\"results\":.*|\"results\":[{$result}]}|" "$W/h200.json" > "$W/step.json"
-    runs "beside another" timeline --predict "$W/step.json"
-    [[ $(grep -c ' 10\.000 ' "$W.out") -eq 1 ]] && grep -qE '^decode/swapped:b8-int8 +1048576 +H200 .* 10\.000 +-97%$' "$W.out"
-    check $? "... a measured step stands beside the row of its batch and its keys alone"
-fi
-refuses 'none.json' timeline --predict "$W/none.json"
-refuses '--predict: expected no --shape with it' timeline --predict --shape 'S=1048576'
-refuses '--predict: expected no --out with it' timeline --out "$W/none/t.svg" --predict
 refuses '\.png or \.svg' timeline sparse/union --out "$W/none/t.gif"
 refuses '--cta 99' timeline dense/hopper "${tiny[@]}" --cta 99 --out "$W/none/t.svg"
 refuses '--from' timeline dense/hopper "${tiny[@]}" --from 1e9 --out "$W/none/t.svg"

@@ -16,10 +16,12 @@ cat > "$P/msa" << 'END'
 act() { # act FILE: what it says is to happen
     case $(cat "$PLAY/$1" 2> /dev/null) in
     wrong) echo "$kernel FAILED: it differs" && exit 1 ;;
-    hang) exec sleep 60 ;;
+    hang) touch "$PLAY/hangs" && exec sleep 60 ;;
     crash) kill -SEGV $$ ;;
     memory) echo "msa bench: $kernel on cuda: expected it to be judged and timed, found: no memory for this shape" >&2 && exit 2 ;;
     lost) touch "$PLAY/gone" && exit 2 ;;
+    full) touch "$PLAY/no_room" && echo "msa bench: --json: No space left on device" >&2 && exit 2 ;;
+    half) printf '{\n  "device":' > "$json" && exit 0 ;;
     kill) rm "$PLAY/$1" && kill -KILL "$(ps -o ppid= -p $PPID)" && exit 2 ;;
     esac
 }
@@ -29,10 +31,11 @@ case $command in
 kernels) cat "$PLAY/kernels" ;;
 check)
     [[ ! -e $PLAY/gone ]] || { echo "msa check: an unknown error" >&2 && exit 2; }
-    [[ ! -e $PLAY/missing ]] || { echo "msa check: --backend cuda: expected a GPU, found none" >&2 && exit 2; }
+    [[ ! -e $PLAY/missing ]] || { echo "msa check: --backend cuda: expected a GPU, found $(cat "$PLAY/missing")" >&2 && exit 2; }
     [[ $* == *--shape* ]] || echo "check $kernel" >> "$PLAY/runs"
     [[ $* == *--shape* ]] || act "check.${kernel/\//-}"
     echo "12 ok" ;;
+timeline) [[ ! -e $PLAY/timeline ]] || cat "$PLAY/timeline" ;;
 tune)
     for file do :; done
     echo "$@" >> "$PLAY/runs"
@@ -120,6 +123,7 @@ cat > "$P/bin/timeout" << 'END'
 exec /usr/bin/timeout "$@"
 END
 printf '#!/bin/sh\n[ ! -e "%s/gone" ] || { echo "Unable to determine the device handle" && exit 15; }\necho "H200, played"\n' "$P" > "$P/bin/nvidia-smi"
+printf '#!/bin/sh\n[ ! -e "%s/no_room" ] || [ "$2" != 1048576 ] || exit 1\nexec %s "$@"\n' "$P" "$(command -v head)" > "$P/bin/head" # of a full disk
 printf '#!/bin/sh\necho "========= ERROR SUMMARY: 3 errors"\nexit 9\n' > "$P/sanitizer"
 chmod +x "$P/msa" "$P/python" "$P/build/tests/test_instructions" "$P"/bin/* "$P/sanitizer"
 
@@ -136,7 +140,7 @@ is() { # is DIR STEP OUTCOME
     check $? "... $2: $3"
 }
 afresh() { # afresh: nothing goes wrong any more, and nothing has been asked
-    rm -f "$P"/check.* "$P"/bench.* "$P"/tune "$P"/more "$P"/after.* "$P"/ms.* "$P"/gone "$P"/missing "$P"/probes "$P"/runs
+    rm -f "$P"/check.* "$P"/bench.* "$P"/tune "$P"/hangs "$P"/no_room "$P"/timeline "$P"/more "$P"/after.* "$P"/ms.* "$P"/gone "$P"/missing "$P"/probes "$P"/runs
 }
 says() { # says PATTERN: the last run
     grep -qE -- "$1" "$W.out"
@@ -145,11 +149,12 @@ says() { # says PATTERN: the last run
 
 # ---- No GPU --------------------------------------------------------------------------------------------------------
 
-touch "$P/missing"
-gpu none
-[[ $? -eq 0 && $(wc -l < "$W.out") -eq 1 && ! -e $P/none ]]
-check $? "without a GPU: one line, nothing written"
-says '^gpu: nothing measured: none$'
+for why in 'no CUDA device: none is visible' 'the CUDA device has compute capability 8.x, not 9.0 (Hopper)'; do
+    echo "$why" > "$P/missing"
+    gpu none
+    [[ $? -eq 0 && $(cat "$W.out") == "gpu: nothing measured: $why" && ! -s $W.err && ! -e $P/none ]]
+    check $? "one line, nothing written: $why"
+done
 afresh
 gpu none GPU_BUDGET=soon
 [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 ]]
@@ -229,6 +234,12 @@ check $? "... a share of a peer's rate, and of the run's own ceiling"
 grep -qE '^\| decode at 1M, batch 8, over dense \| >= 7.6 \| 0.5 \| MISSED' "$P/figures/cuda.md"
 check $? "... and a slow dense step counts as what its bytes take: 1800 of 0.9 x 4000 GB/s halve it"
 is figures "peers prefill-128k.dense-hopper" ok
+printf '%s\n' 'dense/hopper               131072  H800, H100      395.540  L2           284.500   72%      380.000     +4%' \
+    'index/fused                131072  H200              9.270  tensor         8.890   96%' 'error of the model: 4%, the mean of 1 measurements' > "$P/timeline"
+gpu figures PYTHON="$P/python" ONLY='^(prefill-128k|layer-128k-random|1024k-b8|peers)$' GPU_BUDGET=30 LIMIT=60
+[[ $(grep -A 2 '^| stage | tokens | predicted ms' "$P/figures/cuda.md" | tail -n 1) == '| dense/hopper | 131072 | 395.540 | L2 | 380.000 | +4% |' ]] &&
+    grep -qx 'error of the model: 4%, the mean of 1 measurements' "$P/figures/cuda.md"
+check $? "the page has what was predicted of what was measured, and the error of the model"
 afresh
 gpu blind PRODUCT=null ONLY='^prefill-128k$' GPU_BUDGET=30
 says '^- NO CEILING in [1-9][0-9]* files: libcublas could not be loaded'
@@ -286,6 +297,26 @@ check $? "... when it is back the rest is done, and not what lost it"
 
 [[ $(cut -f 1 "$P/lost/cuda.tsv" | sort -u) == *" H200, played" ]]
 check $? "... all of it on record as one device's"
+
+# ---- A disk that is full -------------------------------------------------------------------------------------------
+
+afresh
+touch "$P/no_room"
+gpu full PATH="$P/bin:$PATH" ONLY='^prefill-128k$' GPU_BUDGET=30
+[[ $? -eq 1 && ! -e $P/runs ]] && grep -q '^gpu: stopped: no room is left in ' "$W.out"
+check $? "without room for what is found nothing is begun"
+rm "$P/no_room"
+echo full > "$P/bench.prefill-128k.dense-hopper"
+echo half > "$P/bench.prefill-128k.index-fused"
+gpu full PATH="$P/bin:$PATH" ONLY='^prefill-128k$' GPU_BUDGET=30
+[[ $? -eq 1 && -z $(ended full "bench prefill-128k.dense-hopper") ]] && grep -q '^gpu: stopped: no room is left in ' "$W.out"
+check $? "a step that fills the disk has not failed, and is the last"
+rm "$P/no_room" "$P/bench.prefill-128k.dense-hopper"
+gpu full PATH="$P/bin:$PATH" ONLY='^prefill-128k$' GPU_BUDGET=30
+is full "bench prefill-128k.dense-hopper" ok
+is full "bench prefill-128k.index-fused" refused
+[[ ! -e $P/full/prefill-128k.index-fused.json && $(awk -F '\t' '$4 == "refused" {print $6}' "$P/full/cuda.tsv") == 'it left no whole file' ]]
+check $? "... half a file is none, whatever its program says"
 
 # ---- The budget ----------------------------------------------------------------------------------------------------
 
@@ -353,6 +384,21 @@ until ! flock -n "$P/two/.cuda/lock" true; do sleep 0.05; done
 gpu two ONLY='^prefill-128k$' GPU_BUDGET=30
 [[ $? -eq 0 && -e $P/alone ]] && grep -q '^gpu: waiting' "$W.out" && grep -q '^bench dense/hopper' "$P/runs"
 check $? "what an earlier run left at work is waited for"
+afresh
+echo hang > "$P/bench.prefill-128k.dense-hopper"
+env MSA="$P/msa" PYTHON=false SANITIZER="$P/sanitizer" LIMIT=100 ONLY='^prefill-128k$' data/bench/cuda.sh "$P/left" > "$W.out" 2> "$W.err" &
+script=$!
+for _ in {1..100}; do
+    [[ ! -e $P/hangs ]] || break
+    sleep 0.1
+done
+kill -KILL $script
+wait $script 2> /dev/null
+rm "$P/bench.prefill-128k.dense-hopper"
+gpu left ONLY='^prefill-128k$' GPU_BUDGET=30
+[[ $? -eq 0 ]] && grep -q '^gpu: ending what a killed run left at work' "$W.out" && ! grep -q '^gpu: waiting' "$W.out"
+check $? "what a killed run left hanging is ended, not waited for"
+is left "bench prefill-128k.dense-hopper" ok
 afresh
 echo hang > "$P/check.dense-hopper"
 env MSA="$P/msa" PYTHON=false SANITIZER="$P/sanitizer" LIMIT=100 ONLY='^prefill-128k$' data/bench/cuda.sh "$P/term" > "$W.out" 2> "$W.err" &

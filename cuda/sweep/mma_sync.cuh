@@ -313,11 +313,12 @@ __global__ void __launch_bounds__(2 * N, 1) sweep(Shape padded, Arrays a, Out ou
         if constexpr (kl)
             loss += keys_by_queries(m, stage);
         __syncthreads(); // dS and u - t are there
+        // What follows from the tile's number is worked out anew: kept from tile to tile it makes ptxas 12.6 spill.
         if constexpr (main) // dQ over all keys: of every warp's dS
-            rows_by_channels(m, stage, padded, work, out, tile);
+            rows_by_channels(m, stage, padded, work, out, recomputed(tile));
         if constexpr (kl)
             if (out.dqi)
-                queries_by_channels(m, stage, padded, work, out, tile);
+                queries_by_channels(m, stage, padded, work, out, recomputed(tile));
     }
 
     padded.n_kv = ld_shared(&m.n_kv);

@@ -70,7 +70,28 @@ found=$? why=$(sed -n 's/.*expected a GPU, found //p' "$W/log") answer=$(tail -n
 
 mkdir -p "$DIR/.cuda" || exit 2
 exec 9> "$DIR/.cuda/lock" # which a process left over from a killed run holds until its limit
-flock -n 9 || { echo "gpu: waiting for what another run has at work" && flock -w $((LIMIT + 60)) 9; } || { echo "gpu: $DIR: another run does not end" >&2 && exit 1; }
+left_over() { # such processes, whose results nobody wants any more; none where that run is alive
+    local at pid left=()
+    for at in /proc/[0-9]*/fd/9; do
+        pid=${at#/proc/} pid=${pid%%/*}
+        [[ $at -ef $DIR/.cuda/lock && $pid != "$$" && $pid != "$BASHPID" ]] || continue
+        ! tr '\0' ' ' 2> /dev/null < "/proc/$pid/cmdline" | grep -q 'cuda\.sh ' || return
+        left+=("$pid")
+    done
+    echo "${left[@]}"
+}
+end_left_over() { # whether there were some; a child that has not become its command yet looks like the run for a moment
+    local pids i
+    for i in 1 2 3; do
+        pids=$(left_over)
+        # shellcheck disable=SC2086
+        [[ -z $pids ]] || { kill $pids 2> /dev/null && echo "gpu: ending what a killed run left at work" && return; }
+        sleep 0.5
+    done
+    return 1
+}
+flock -n 9 || { end_left_over && flock -w 8 9; } ||
+    { echo "gpu: waiting for what another run has at work" && flock -w $((LIMIT + 60)) 9; } || { echo "gpu: $DIR: another run does not end" >&2 && exit 1; }
 rm -rf "$DIR/.cuda/part" && mkdir "$DIR/.cuda/part" || exit 2
 table=$DIR/cuda.tsv
 touch "$table" || exit 2
@@ -85,6 +106,14 @@ id="$program ${device:-GPU}"
 
 record() { # record STEP OUTCOME SECONDS WHAT
     printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$id" "$(date -u +%FT%TZ)" "$1" "$2" "$3" "${4//[$'\t\n']/ }" >> "$table"
+}
+room() { # whether what a step finds could be kept
+    local place status=0
+    for place in "$W" "$DIR/.cuda/part"; do
+        head -c 1048576 /dev/zero 2> /dev/null > "$place/room" || status=1
+        : 2> /dev/null > "$place/room"
+    done
+    return $status
 }
 declare -A outcome=() begun=() shape=() ids=() also=() keys=() limits=()
 while IFS=$'\t' read -r of _ step what _ _; do
@@ -110,7 +139,7 @@ finish() { # the page
     for step in "${steps[@]}"; do
         over "$step" || echo "$step"
     done > "$W/left"
-    data/bench/cuda_summary.sh "$DIR" "$id" "$W/left" > "$W/page" && cp "$W/page" "$DIR/.cuda/part/page" && mv "$DIR/.cuda/part/page" "$DIR/cuda.md"
+    MSA=$MSA data/bench/cuda_summary.sh "$DIR" "$id" "$W/left" > "$W/page" && cp "$W/page" "$DIR/.cuda/part/page" && mv "$DIR/.cuda/part/page" "$DIR/cuda.md"
     cat "$W/page"
 }
 
@@ -194,15 +223,18 @@ judge() { # judge STEP STATUS LIMIT: its outcome, and what it said
 attempt() { # attempt STEP COMMAND...: its outcome on record; none where the budget cut it off
     local step=$1 start=$SECONDS limit=${limits[$1]:-$LIMIT} rest=$((deadline - SECONDS)) status said
     shift
+    room || stop 1 "no room is left in $DIR or $W"
     record "$step" begun 0 ""
     outcome[$step]=begun
     limited $((limit < rest ? limit : rest)) "$@"
     status=$?
+    [[ $status -eq 0 ]] || room || stop 1 "no room is left in $DIR or $W"
     [[ $step != bench* ]] || cat "$W/log"
     [[ $status -ne 124 || $limit -lt $rest ]] || return 0
     judge "$step" $status "$limit"
     # The file comes before the line that says that it is there.
-    [[ $step != bench* || ${outcome[$step]} != ok ]] || mv "$part" "$DIR/${step#bench }.json" || outcome[$step]=refused
+    [[ $step != bench* || ${outcome[$step]} != ok ]] || { [[ $(tail -n 1 "$part") == '}' ]] && mv "$part" "$DIR/${step#bench }.json"; } ||
+        outcome[$step]=refused said="it left no whole file"
     record "$step" "${outcome[$step]}" $((SECONDS - start)) "$said"
     echo "   ${outcome[$step]}, $((SECONDS - start)) s: $said"
     [[ ! ${outcome[$step]} =~ hung|crashed|refused ]] || probe || { sleep "$REST" && probe; } || stop 1 "the GPU does not answer after: $step"

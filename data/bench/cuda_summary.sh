@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The page at the end of `make gpu`: data/bench/cuda_summary.sh DIR ID LEFT. DIR holds cuda.tsv and the files of results, ID names
-# program and device, LEFT is a file of the steps that are still to do, a line each. Only what ID has measured counts.
+# The page at the end of `make gpu`: MSA=PROGRAM data/bench/cuda_summary.sh DIR ID LEFT. DIR holds cuda.tsv and the files of
+# results, ID names program and device, LEFT is a file of the steps that are still to do, a line each. Only what ID has measured
+# counts.
 set -u
 export LC_ALL=C
 dir=$1 id=$2 left=$3
@@ -96,6 +97,16 @@ rows | awk '
         met = x == "" ? "not measured" : (goal[1] == ">=" ? x >= goal[2] : x <= goal[2]) ? "met" : "MISSED"
         printf "| %s | %s | %s | %s | %s |\n", cell[1], cell[3], x == "" ? "" : sprintf("%.3g", x), met, cell[4]
     }' - "$here/cuda_targets.txt"
+
+# What instruction counts had said, beside what was measured: the page is about figures, so only about stages that have both.
+if [[ ${#files[@]} -gt 0 ]]; then
+    "$MSA" timeline --predict "${files[@]}" 2> /dev/null | awk '
+        / [+-][0-9]+%$/ {
+            if (!n++) printf "\n| stage | tokens | predicted ms | longest | measured ms | error |\n|:--|--:|--:|:--|--:|--:|\n"
+            printf "| %s | %s | %s | %s | %s | %s |\n", $1, $2, $(NF - 5), $(NF - 4), $(NF - 1), $NF
+        }
+        /^error of the model/ { print "\n" $0 }'
+fi
 
 printf '\nleft: %d steps\n' "$(wc -l < "$left")"
 cut -d ' ' -f 1-2 "$left" | sed 's/\..*//' | uniq | head -n 12 | sed 's/^/    /'

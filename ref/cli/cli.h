@@ -53,9 +53,9 @@ typedef struct cli_option {
  *  summary that commands.def has (main exits with 0). */
 int cli_parse(int argc, char **argv, const cli_option *options, cli_list *words);
 
-/** For a flag with which all other options would do nothing: refuses the first of them that argv, which
- *  cli_parse() has taken, holds. */
-int cli_check_alone(int argc, char **argv, const cli_option *options, const char *flag);
+/** For a flag with which all other options but `also` (NULL: no exception) would do nothing: refuses the first of
+ *  them that argv, which cli_parse() has taken, holds. */
+int cli_check_alone(int argc, char **argv, const cli_option *options, const char *flag, const char *also);
 
 /** Prints "msa COMMAND: message" (NULL: "msa: message") as one line on stderr and returns 2. */
 #if defined(__GNUC__)

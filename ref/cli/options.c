@@ -186,10 +186,10 @@ int cli_parse(int argc, char **argv, const cli_option *options, cli_list *words)
     return check_needed(command, options, seen);
 }
 
-int cli_check_alone(int argc, char **argv, const cli_option *options, const char *flag)
+int cli_check_alone(int argc, char **argv, const cli_option *options, const char *flag, const char *also)
 {
     for (int i = 1; i < argc; i++)
-        if (find(options, argv[i]) && strcmp(argv[i], flag) != 0)
+        if (find(options, argv[i]) && strcmp(argv[i], flag) != 0 && (!also || strcmp(argv[i], also) != 0))
             return cli_fail(argv[0], "%s: expected no %s with it", flag, argv[i]);
     return 0;
 }

@@ -157,7 +157,8 @@ int cmd_timeline(int argc, char **argv)
         {"--out", CLI_TEXT, &q.path, 0, 0,
          "FILE.png or FILE.svg receives the picture; needed, but with --predict"},
         {"--predict", CLI_FLAG, &predict, 0, 0,
-         "no picture: how long each stage would take a GPU; FILE.json of msa bench: and took"},
+         "no picture: how long each stage would take a GPU (--shape: T = S, heads); FILE.json of msa bench: "
+         "and took"},
         {"--cta", CLI_INT, &q.cta, 0, 0x7fffffff, "N of the grid's CTAs"},
         {"--launch", CLI_INT, &q.launch, 0, 1 << 20, "N of the kernel's launches (default: most products)"},
         {"--from", CLI_REAL, &q.from, 0, MAX_CLOCKS, "CLOCK at which the picture starts"},
@@ -167,9 +168,9 @@ int cmd_timeline(int argc, char **argv)
     trial t;
     int status = cli_parse(argc, argv, options, &names);
     if (!status && predict)
-        status = cli_check_alone(argc, argv, options, "--predict");
+        status = cli_check_alone(argc, argv, options, "--predict", "--shape");
     if (!status && predict)
-        return timeline_predict(argv[0], &names);
+        return timeline_predict(argv[0], given.shape, &names);
     if (!status && !q.path)
         status = cli_fail(argv[0], "--out: expected FILE.png or FILE.svg, found nothing");
     if (!status)

@@ -4,9 +4,11 @@
 #include <string.h>
 
 #include "../bench/roofline.h"
+#include "cases.h"
 #include "timeline_predict.h"
 
-/* A turn of a loop by all warps of an SM: cuda/clocks.csv, which make cuda-report reads out of the machine code. */
+/* cuda/clocks.csv, which make cuda-report reads out of the machine code: a turn of a loop by all warps of an SM, and a
+ * section that a warp goes through alone, whose `from` is "-" and whose turn is all it takes. */
 static const struct loop {
     const char *name;
     double tensor, issue, mufu, shared, bytes;
@@ -22,31 +24,40 @@ static const struct loop {
 #define CLOCK 1.755e9
 #define REACHED 0.9
 #define L2 24
+/* Clocks from the end of what a launch waits for to its first work: a microsecond until its threads go on, a usual figure of
+ * dependent launches, and two loads one after the other, a page's id and what lies there (latency LDG of clocks.def). */
+#define BEGIN (1755 + 2 * 600)
 
-/* M3's layer: 64 heads in 4 groups, channels, keys a block, blocks a query. */
-#define HEADS 64.0
-#define GROUPS 4.0
-#define WIDTH 128.0
-#define BLOCK 128.0
-#define TOPK 16.0
+/* What the loops' tiles are counted for: channels, keys a block, blocks a query, heads a group; of groups as many as score
+ * together in a step. */
+#define WIDTH 128
+#define BLOCK 128
+#define TOPK 16
+#define GROUP 16
+#define MOST_GROUPS 8
+#define LEAST_TOKENS 8192
+#define MOST_TOKENS (1 << 24)
 
-/* Launches, the first stages of a ring, selection and merge of a step of generation: what chapter 15 leaves for them, an
- * aim. Machine code says nothing of launches; select and merge alone would be 4e-6 by it (cuda/clocks.def). */
-#define STEP 11e-6
 /* Union of the blocks of 8 neighbours, of structured selections (chapter 14); a turn of sparse/union takes two blocks. */
 #define UNION8 18.7
 #define UNION_TURN 2
+/* Tokens from which on a step screens: screen_from of cuda/tunables.def. */
+#define SCREENED (1024 * BLOCK)
 
+#define MOST_WORK 6
 /* What a stage does for n tokens: a prompt of so many, or a step of generation over as many. */
 typedef struct stage {
     const char *name;   /* a kernel's, and ":" with what tells its rows apart */
-    double turns;       /* of its loop, all SMs together; a stage without that is as long as its bytes take */
     double flop, bytes; /* the least there is to do */
-    double more_bytes;  /* moved beside the loop */
-    const char *ids;    /* of such selections; NULL: of any */
-    int batch;          /* requests, of which each makes one step; 0: a prompt */
-    const char *loop;   /* where that is not called as the stage is */
-    const char *keys;   /* of its index, where that is not bf16 */
+    struct {
+        const char *loop;
+        double turns; /* all SMs together; of a section, each */
+    } work[MOST_WORK];
+    double more_bytes; /* moved beside the loops */
+    int launches;      /* that follow each other, of a step; a prompt's are nothing beside its loops */
+    const char *ids;   /* of such selections; NULL: of any */
+    int batch;         /* requests, of which each makes one step; 0: a prompt */
+    const char *keys;  /* of its index, where that is not bf16 */
     int part[2]; /* a layer's: which stages follow each other, in its table; 0 and 0: it is one itself */
 } stage;
 
@@ -86,6 +97,21 @@ static double longest(const struct loop *l, const roofline_gpu *gpu, const char 
     return most;
 }
 
+/* Seconds of a loop that SMs share, or of a section that each goes through. */
+static double time_of(const char *name, double turns, double n, const roofline_gpu *gpu, const char **which)
+{
+    const struct loop *l = find_loop(name, n);
+    if (!l) { /* tests/test_predict.sh: every name is in the table */
+        *which = "unknown";
+        return NAN;
+    }
+    if (strcmp(l->from, "-") == 0) {
+        *which = "alone";
+        return turns * l->turn / CLOCK;
+    }
+    return ceil(turns / SMS) * longest(l, gpu, which) / CLOCK;
+}
+
 /* Seconds, and what takes most of them. */
 static double predict(const stage *all, const stage *s, double n, const roofline_gpu *gpu, const char **which)
 {
@@ -96,11 +122,15 @@ static double predict(const stage *all, const stage *s, double n, const roofline
         *which = of[then > first];
         return first + then;
     }
-    const struct loop *l = s->turns > 0 ? find_loop(s->loop ? s->loop : s->name, n) : NULL;
-    const double memory = REACHED * gpu->bytes;
-    *which = "memory";
-    return (l ? s->turns * longest(l, gpu, which) / SMS / CLOCK : s->bytes / memory) +
-           s->more_bytes / memory + (s->batch ? STEP : 0);
+    double sum = s->more_bytes / (REACHED * gpu->bytes) + s->launches * BEGIN / CLOCK, most = 0;
+    for (int i = 0; i < MOST_WORK && s->work[i].loop; i++) {
+        const char *what = "";
+        const double took = time_of(s->work[i].loop, s->work[i].turns, n, gpu, &what);
+        sum += took;
+        if (took > most)
+            most = took, *which = what;
+    }
+    return sum;
 }
 
 static double roofline(const stage *all, const stage *s, const roofline_gpu *gpu)
@@ -147,13 +177,14 @@ static bool is_kernel(const stage *s, const json_t *r)
     return strcmp(name, base) == 0;
 }
 
-static bool is_shape(const stage *s, double n, const json_t *r)
+static bool is_shape(const stage *s, const msa_shape *layer, double n, const json_t *r)
 {
     const char *keys = charts_words(r, "index_dtype");
     const bool other_keys = strcmp(keys, "fp8") == 0 || strcmp(keys, "int8") == 0;
     return charts_number(r, "n") == n && charts_number(r, "n_q") == (s->batch ? 1 : n) &&
-           charts_number(r, "batch") == (s->batch ? s->batch : 1) && charts_number(r, "n_heads") == HEADS &&
-           charts_number(r, "n_kv_heads") == GROUPS && charts_number(r, "block") == BLOCK &&
+           charts_number(r, "batch") == (s->batch ? s->batch : 1) &&
+           charts_number(r, "n_heads") == layer->n_heads &&
+           charts_number(r, "n_kv_heads") == layer->n_kv_heads && charts_number(r, "block") == BLOCK &&
            charts_number(r, "topk") == TOPK &&
            (!s->ids || strcmp(charts_words(r, "distribution"), s->ids) == 0) &&
            (s->keys ? strcmp(keys, s->keys) == 0 : !other_keys);
@@ -167,13 +198,14 @@ static bool is_on(const json_t *file, const roofline_gpu *gpu)
 }
 
 /* Milliseconds; 0: nobody measured it. */
-static double measured(const measurements *m, const stage *s, double n, const roofline_gpu *gpu)
+static double measured(const measurements *m, const stage *s, const msa_shape *layer, double n,
+                       const roofline_gpu *gpu)
 {
     for (int i = 0; i < m->n; i++) {
         const json_t *results = json_object_get(m->file[i], "results");
         for (size_t k = 0; k < json_array_size(results) && is_on(m->file[i], gpu); k++) {
             const json_t *r = json_array_get(results, k);
-            if (is_kernel(s, r) && is_shape(s, n, r))
+            if (is_kernel(s, r) && is_shape(s, layer, n, r))
                 return charts_number(r, "ms_median");
         }
     }
@@ -197,91 +229,174 @@ static void free_measurements(measurements *m)
 {
     (void)m;
 }
-static double measured(const measurements *m, const stage *s, double n, const roofline_gpu *gpu)
+static double measured(const measurements *m, const stage *s, const msa_shape *layer, double n,
+                       const roofline_gpu *gpu)
 {
-    (void)m, (void)s, (void)n, (void)gpu;
+    (void)m, (void)s, (void)layer, (void)n, (void)gpu;
     return 0;
 }
 #endif
 
 /* ---- The table -------------------------------------------------------------------------------------------- */
 
-static void print_stage(const stage *all, const stage *s, double n, const roofline_gpu *gpu, measurements *m)
+typedef struct table {
+    msa_shape layer; /* its n_kv: the only length, or 0 */
+    const roofline_gpu *gpu;
+    measurements *found;
+} table;
+
+static void print_stage(const stage *all, const stage *s, double n, const table *t)
 {
     const char *which = "";
-    const double predicted = 1e3 * predict(all, s, n, gpu, &which), floor = 1e3 * roofline(all, s, gpu),
-                 took = measured(m, s, n, gpu);
-    printf("%-25s %8.0f  %-10s %12.3f  %-7s %12.3f %5.0f%%", s->name, n, gpu->name, predicted, which, floor,
-           100 * floor / predicted);
+    const double predicted = 1e3 * predict(all, s, n, t->gpu, &which), floor = 1e3 * roofline(all, s, t->gpu),
+                 took = measured(t->found, s, &t->layer, n, t->gpu);
+    printf("%-25s %8.0f  %-10s %12.3f  %-7s %12.3f %5.0f%%", s->name, n, t->gpu->name, predicted, which,
+           floor, 100 * floor / predicted);
     if (took > 0) {
         printf(" %12.3f %+6.0f%%", took, 100 * (predicted / took - 1));
-        m->error += fabs(predicted / took - 1);
-        m->compared++;
+        t->found->error += fabs(predicted / took - 1);
+        t->found->compared++;
     }
     printf("\n");
 }
 
-static msa_cost_row cost_of(double n)
-{
-    const msa_shape layer_of = {.n_heads = (int)HEADS,
-                                .n_kv_heads = (int)GROUPS,
-                                .d_head = (int)WIDTH,
-                                .d_index = (int)WIDTH,
-                                .block = (int)BLOCK,
-                                .topk = (int)TOPK};
-    msa_cost_row cost;
-    msa_cost(&layer_of, (int64_t)n, &cost);
-    return cost;
-}
-
 /* Turns are counted in the rows and keys, or scores, of one: see the tiles of cuda/clocks.def. Operations are those of
  * msa_cost(); a gradient has five products in place of Q K^T and P V, and KL three more of the index's width. */
-static void print_length(double n, const roofline_gpu *gpu, measurements *m)
+static void print_prompt(double n, const msa_cost_row *cost, const table *t)
 {
     enum { DENSE, INDEX, TOP, UNION, KV_OUTER };
-    const msa_cost_row cost = cost_of(n);
-    const double causal = n * n / 2, pairs = n * GROUPS * TOPK,
-                 layer = 2 * n * WIDTH * (2 * HEADS + 2 * GROUPS),
-                 partials = 2 * 2 * n * HEADS * TOPK * WIDTH, index = cost.index_share * cost.flop_msa,
-                 sparse = cost.flop_msa - index, gradients = 2.5 * sparse, kl = 2 * 3 * pairs * BLOCK * WIDTH,
-                 bf16_keys = 2 * WIDTH * n, chosen = cost.bytes_msa - bf16_keys;
+    const double heads = t->layer.n_heads, groups = t->layer.n_kv_heads, causal = n * n / 2,
+                 pairs = n * groups * TOPK, io = 2 * n * WIDTH * (2 * heads + 2 * groups),
+                 partials = 2 * 2 * n * heads * TOPK * WIDTH, index = cost->index_share * cost->flop_msa,
+                 sparse = cost->flop_msa - index, gradients = 2.5 * sparse,
+                 kl = 2 * 3 * pairs * BLOCK * WIDTH, scores = groups * causal / BLOCK;
     const stage stages[] = {
-        [DENSE] = {"dense/hopper", HEADS * causal / (128 * 128), cost.flop_gqa, layer},
-        [INDEX] = {"index/fused", GROUPS * causal / (256 * 128), index, 2 * n * WIDTH * (GROUPS + 1)},
-        [TOP] = {"topk/threshold", GROUPS * causal / BLOCK / (28 * 1024), 0, 4 * GROUPS * causal / BLOCK},
-        [UNION] = {"sparse/union", n * GROUPS / 8 * UNION8 / UNION_TURN, sparse, layer, .ids = "structured"},
-        [KV_OUTER] = {"sparse/kv_outer", pairs / 8, sparse, layer, partials, .ids = "random"},
+        [DENSE] = {"dense/hopper", cost->flop_gqa, io, {{"dense/hopper", heads * causal / (128 * 128)}}},
+        [INDEX] = {"index/fused",
+                   index,
+                   2 * n * WIDTH * (groups + 1),
+                   {{"index/fused", groups * causal / (256 * 128)}}},
+        [TOP] = {"topk/threshold", 0, 4 * scores, {{"topk/threshold", scores / (28 * 1024)}}},
+        [UNION] = {"sparse/union",
+                   sparse,
+                   io,
+                   {{"sparse/union", n * groups / 8 * UNION8 / UNION_TURN}},
+                   .ids = "structured"},
+        [KV_OUTER] =
+            {"sparse/kv_outer", sparse, io, {{"sparse/kv_outer", pairs / 8}}, partials, .ids = "random"},
         {"prefill/auto:structured", .ids = "structured", .part = {INDEX, UNION}},
         {"prefill/auto:random", .ids = "random", .part = {INDEX, KV_OUTER}},
-        {"backward/hopper", pairs / 4, gradients, 2 * layer},
-        {"backward/hopper:kl", pairs / 4, gradients + kl, 2 * layer},
-        {"decode/swapped", n / 128, 0, bf16_keys, chosen, .batch = 1},
-        {"decode/swapped:b8", 8 * n / 128, 0, 8 * bf16_keys, 8 * chosen, .batch = 8,
-         .loop = "decode/swapped"},
-        {"decode/swapped:b8-int8", 8 * n / 128, 0, 4 * bf16_keys, 8 * (chosen + cost.bytes_settle),
-         .batch = 8, .loop = "decode/swapped:screen", .keys = "int8"},
-        {"decode/swapped:b8-fp8", 8 * n / 128, 0, 4 * bf16_keys, 8 * chosen, .batch = 8,
-         .loop = "decode/swapped:e4m3", .keys = "fp8"},
-        {"dense_decode/split", 0, 0, cost.bytes_gqa, .batch = 1},
-        {"dense_decode/split:b8", 0, 0, 8 * cost.bytes_gqa, .batch = 8}};
+        {"backward/hopper", gradients, 2 * io, {{"backward/hopper", pairs / 4}}},
+        {"backward/hopper:kl", gradients + kl, 2 * io, {{"backward/hopper:kl", pairs / 4}}},
+        {"dense_backward/hopper", 2.5 * cost->flop_gqa, 2 * io, {{"backward/hopper", scores / 4}}}};
     for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
-        print_stage(stages, &stages[i], n, gpu, m);
+        print_stage(stages, &stages[i], n, t);
 }
 
-int timeline_predict(const char *command, const cli_list *files)
+/* What all steps end with: sections of one warp, and 128 tokens a turn. */
+#define ATTEND(turns)                                                                                        \
+    {"decode/swapped:attend", turns},                                                                        \
+    {                                                                                                        \
+        "decode/swapped:merge", 1                                                                            \
+    }
+#define SELECT_AND_ATTEND(turns) {"decode/swapped:select", 1}, ATTEND(turns)
+
+/* Steps of generation. Index keys come 128 a turn, and so do the tokens that a row of attention selects, or all of them.
+ * Launches: the cache's update, scores and attention; the update beside bounds, what these leave open, attention; of
+ * dense attention two. */
+static void print_steps(double n, const msa_cost_row *cost, const table *t)
+{
+    const double keys = 2 * WIDTH * n, attend = cost->bytes_msa - keys, settle = cost->bytes_settle,
+                 dense = cost->bytes_gqa, rows = t->layer.n_kv_heads, turns = n / 128,
+                 chosen = rows * TOPK * BLOCK / 128, settled = settle / (2 * WIDTH * 128);
+    const stage stages[] = {
+        {"decode/swapped",
+         0,
+         keys + attend,
+         {{"decode/swapped", turns}, SELECT_AND_ATTEND(chosen)},
+         .launches = 3,
+         .batch = 1},
+        {"decode/swapped:b8",
+         0,
+         8 * (keys + attend),
+         {{"decode/swapped", 8 * turns}, SELECT_AND_ATTEND(8 * chosen)},
+         .launches = 3,
+         .batch = 8},
+        {"decode/swapped:b8-int8",
+         0,
+         8 * (keys / 2 + settle + attend),
+         {{"decode/swapped:screen", 8 * turns},
+          {"decode/swapped:tau", 1},
+          {"decode/swapped:settle", 8 * settled},
+          SELECT_AND_ATTEND(8 * chosen)},
+         .launches = 3,
+         .batch = 8,
+         .keys = "int8"},
+        {"decode/swapped:b8-fp8",
+         0,
+         8 * (keys / 2 + attend),
+         {{"decode/swapped:e4m3", 8 * turns}, SELECT_AND_ATTEND(8 * chosen)},
+         .launches = 3,
+         .batch = 8,
+         .keys = "fp8"},
+        {"dense_decode/split", 0, dense, {ATTEND(rows * turns)}, .launches = 2, .batch = 1},
+        {"dense_decode/split:b8", 0, 8 * dense, {ATTEND(8 * rows * turns)}, .launches = 2, .batch = 8}};
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
+        if (n >= SCREENED || !stages[i].keys || strcmp(stages[i].keys, "int8") != 0)
+            print_stage(stages, &stages[i], n, t);
+}
+
+static void print_length(double n, const table *t)
+{
+    msa_cost_row cost;
+    msa_cost(&t->layer, (int64_t)n, &cost);
+    print_prompt(n, &cost, t);
+    print_steps(n, &cost, t);
+}
+
+/* M3's layer, with other heads or of one length. */
+static int read_layer(const char *command, const char *text, msa_shape *s)
+{
+    *s = (msa_shape){.n_heads = 64,
+                     .n_kv_heads = 4,
+                     .d_head = WIDTH,
+                     .d_index = WIDTH,
+                     .block = BLOCK,
+                     .topk = TOPK,
+                     .n_seqs = 1};
+    const int bad = text ? case_read_shape(command, text, s) : 0;
+    if (bad)
+        return bad;
+    const bool tiles = s->d_head == WIDTH && s->d_index == WIDTH && s->block == BLOCK && s->topk == TOPK &&
+                       s->n_heads == GROUP * s->n_kv_heads && s->n_kv_heads >= 1 &&
+                       s->n_kv_heads <= MOST_GROUPS,
+               length = s->n_q == s->n_kv && s->n_seqs == 1 &&
+                        (s->n_kv == 0 || (s->n_kv >= LEAST_TOKENS && s->n_kv <= MOST_TOKENS));
+    if (!tiles || !length)
+        return cli_fail(
+            command,
+            "--predict: expected a --shape with T = S from %d to %d, up to %d groups of %d heads, "
+            "width=%d:%d block=%d topk=%d, which the counted tiles are of, found '%s'",
+            LEAST_TOKENS, MOST_TOKENS, MOST_GROUPS, GROUP, WIDTH, WIDTH, BLOCK, TOPK, text);
+    return 0;
+}
+
+int timeline_predict(const char *command, const char *shape, const cli_list *files)
 {
     static measurements m; /* too large for a stack */
-    int bad = read_measurements(command, files, &m);
+    table t = {.found = &m};
+    int bad = read_layer(command, shape, &t.layer);
+    bad = bad ? bad : read_measurements(command, files, &m);
     if (!bad) {
-        printf(
-            "Predicted from instruction counts and usual latencies: M3's layer, %d SMs at %.3f GHz.\n"
-            "Of a decode step %.0f us are no count: what chapter 15 allows launches, selection and merge.\n",
-            SMS, CLOCK / 1e9, 1e6 * STEP);
+        printf("Predicted from instruction counts and usual latencies: %d heads in %d groups, %d SMs at "
+               "%.3f GHz.\n",
+               t.layer.n_heads, t.layer.n_kv_heads, SMS, CLOCK / 1e9);
         printf("%-25s %8s  %-10s %12s  %-7s %12s %6s %12s %7s\n", "stage", "tokens", "GPU", "predicted ms",
                "longest", "roofline ms", "of it", "measured ms", "error");
-        for (int gpu = 0; gpu < ROOFLINE_GPUS; gpu++)
-            for (double n = 8192; n <= 1048576; n *= 2)
-                print_length(n, &roofline_gpus[gpu], &m);
+        const double only = (double)t.layer.n_kv;
+        for (t.gpu = roofline_gpus; t.gpu < roofline_gpus + ROOFLINE_GPUS; t.gpu++)
+            for (double n = only > 0 ? only : 8192; n <= (only > 0 ? only : 1048576); n *= 2)
+                print_length(n, &t);
         if (m.compared)
             printf("error of the model: %.0f%%, the mean of %d measurements\n", 100 * m.error / m.compared,
                    m.compared);

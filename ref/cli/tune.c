@@ -331,7 +331,7 @@ int cmd_tune(int argc, char **argv)
         {0}};
     int status = cli_parse(argc, argv, options, &u.names);
     if (!status && only_list)
-        status = cli_check_alone(argc, argv, options, "--list");
+        status = cli_check_alone(argc, argv, options, "--list", NULL);
     if (!status)
         status = check_names(&u);
     if (!status && only_list) {
