@@ -48,8 +48,8 @@ static inline lanes smaller(lanes x, lanes y)
     return (lanes)(((int_lanes)y & take) | ((int_lanes)x & ~take));
 }
 
-/* Lane by lane the largest and the least of 16 vectors, none of them NaN. Four of each go on side by side: one alone would
- * wait for itself. */
+/* Of 16 vectors the largest and the least of each lane that has no NaN. Four of each go on side by side: one alone
+ * would wait for itself. */
 static inline void extremes_of(const float *x, lanes *top, lanes *low)
 {
     lanes most[4], least[4];
