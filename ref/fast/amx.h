@@ -165,6 +165,7 @@ static inline int_lanes add_products(int_lanes sum, int_lanes x, int_lanes y)
  * once. */
 #define ADDS_PAIRS true
 #define WAITING 32 /* products of a sum; more are made so many at a time */
+#define SUMS 4     /* tiles 0 to 3 in all kernels: what they begin with may come from far */
 
 /* A tile: where its rows lie, `apart` bytes from each other, and the products that are to be added to them. */
 typedef struct waiting {
@@ -196,6 +197,8 @@ static inline void tile_zero(tiles *t, int n)
 static inline void tile_load(tiles *t, int n, const void *from, int64_t stride)
 {
     tile_note(&t->tile[n], from, stride);
+    for (int row = 0; n < SUMS && row < TILE_ROWS; row++)
+        __builtin_prefetch((const char *)from + row * stride);
     count_tiles(t, loads, 1);
 }
 
