@@ -155,7 +155,7 @@ static float dot_of_tiles(const step_tile *a, const step_tile *b, int m, int n)
 static void in_registers(bool tiled)
 {
     check_case c = check_begin("products in registers, %s", tiled ? "on tiles" : "without tiles");
-    enum { TIMES = 3 };
+    enum { TIMES = 70 }; // more than a body may put off
     static step_tile factor[4], sum[4];
     inputs_rng rng = {check_seed(4)};
     amx_choose(tiled);

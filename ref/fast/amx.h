@@ -13,7 +13,9 @@
  * ARCH, where it is memory and the products are loops over vectors. The two agree bit by bit but in subnormal
  * numbers, which the instructions take for 0, and in the order of sums where vectors multiply pairs of bf16
  * (ADDS_PAIRS). The latter counts what it does: amx_counts.h. BODY(name) is a function's name in one of them; amx.c
- * asks the processor which it is to be. */
+ * asks the processor which it is to be.
+ *
+ * What is loaded is not written before the sums of its products are stored: a body may read it as late as that. */
 #ifndef MSA_AMX_H
 #define MSA_AMX_H
 
@@ -28,6 +30,36 @@
 typedef struct tile_rows {
     _Alignas(64) uint32_t word[TILE_ROWS][16];
 } tile_rows;
+
+/* Rounded to bf16, to nearest even, which is the upper half of each word; the lower one is 0. */
+static inline int_lanes halved(lanes x)
+{
+    int_lanes a = (int_lanes)x;
+    a += 0x7fff + ((a >> 16) & 1);
+    return a & (int32_t)0xffff0000;
+}
+
+/* Two rows of those, word by word. */
+static inline int_lanes joined(int_lanes x, int_lanes y)
+{
+    return ((x >> 16) & 0xffff) | y;
+}
+
+/* Two rows of floats to pairs of bf16, rounded like those. */
+static inline int_lanes pairs_of(lanes x, lanes y)
+{
+#if defined __AVX512BF16__ && !defined TILES
+    static const uint16_t beside[2 * LANES] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                               8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    int_lanes z, order; /* all of x, then all of y */
+    memcpy(&order, beside, sizeof order);
+    __asm__("vcvtne2ps2bf16 %2, %1, %0" : "=v"(z) : "v"(y), "v"(x));
+    __asm__("vpermw %1, %2, %0" : "=v"(z) : "v"(z), "v"(order));
+    return z;
+#else
+    return joined(halved(x), halved(y));
+#endif
+}
 
 #ifdef TILES
 
@@ -92,21 +124,206 @@ static inline void tiles_end(tiles *t)
 #define BODY(name) name##_plain
 #define BODY_WORKSPACE(name) name##_plain_workspace
 
+#define count_tiles(t, what, number) ((t)->n.what += (number))
+
+/* sum + the products of four unsigned bytes of x and four signed ones of y, lane by lane. */
+#ifdef __AVX512VNNI__
+#define FAST_INT8 true
+static inline int_lanes add_products(int_lanes sum, int_lanes x, int_lanes y)
+{
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(y));
+    return sum;
+}
+#elif defined __AVXVNNI__
+#define FAST_INT8 true
+typedef int32_t half_of_lanes __attribute__((vector_size(LANES / 2 * sizeof(int32_t))));
+static inline int_lanes add_products(int_lanes sum, int_lanes x, int_lanes y)
+{
+    half_of_lanes s[2], a[2], b[2];
+    memcpy(s, &sum, sizeof s);
+    memcpy(a, &x, sizeof a);
+    memcpy(b, &y, sizeof b);
+    for (int n = 0; n < 2; n++)
+        __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(s[n]) : "x"(a[n]), "x"(b[n]));
+    memcpy(&sum, s, sizeof sum);
+    return sum;
+}
+#else
+#define FAST_INT8 false
+static inline int_lanes add_products(int_lanes sum, int_lanes x, int_lanes y)
+{
+    for (int n = 0; n < 32; n += 8) // wraps like the instruction
+        sum = (int_lanes)((word_lanes)sum + (word_lanes)((x >> n & 0xff) * (y << (24 - n) >> 24)));
+    return sum;
+}
+#endif
+
+#ifdef __AVX512BF16__
+
+/* Sums in registers. A product of tiles waits until its sum is stored. Then all that wait for it are made, while its 16
+ * rows stay in 16 registers, and their factors are read where they lie: nothing is copied, and a sum goes to memory
+ * once. */
+#define ADDS_PAIRS true
+#define WAITING 32 /* products of a sum; more are made so many at a time */
+#define SUMS 4     /* tiles 0 to 3 in all kernels: what they begin with may come from far */
+
+/* A tile: where its rows lie, `apart` bytes from each other, and the products that are to be added to them. */
+typedef struct waiting {
+    const char *rows;
+    int64_t apart;
+    int n;
+    bool bytes;                      /* all of them are of bytes */
+    int64_t left_apart, right_apart; /* the rows of their factors */
+    const char *left[WAITING], *right[WAITING];
+    tile_rows sum; /* of those that could not wait */
+} waiting;
+
+typedef struct tiles {
+    waiting tile[8];
+    tile_counts n;
+} tiles;
+
+static inline void tile_note(waiting *x, const void *from, int64_t stride)
+{
+    x->rows = from;
+    x->apart = stride;
+    x->n = 0;
+}
+static inline void tile_zero(tiles *t, int n)
+{
+    static const tile_rows zeros;
+    tile_note(&t->tile[n], &zeros, TILE_BYTES);
+}
+static inline void tile_load(tiles *t, int n, const void *from, int64_t stride)
+{
+    tile_note(&t->tile[n], from, stride);
+    for (int row = 0; n < SUMS && row < TILE_ROWS; row++)
+        __builtin_prefetch((const char *)from + row * stride);
+    count_tiles(t, loads, 1);
+}
+
+/* sum + the products of the two bf16 of *x and the two of a lane of y, lane by lane: twice the rate of float32. */
+static inline lanes add_pairs(lanes sum, const char *x, int_lanes y)
+{
+    typedef uint32_t __attribute__((may_alias)) word;
+    __asm__("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(y), "m"(*(const word *)(const void *)x));
+    return sum;
+}
+
+/* Rows by name: a compiler may keep an array on the stack. */
+#define EACH_ROW(f) f(0) f(1) f(2) f(3) f(4) f(5) f(6) f(7) f(8) f(9) f(10) f(11) f(12) f(13) f(14) f(15)
+
+/* The rows of the factors are so many bytes from each other. */
+static inline void store_pairs(const waiting *x, int64_t left_apart, int64_t right_apart, char *to,
+                               int64_t stride)
+{
+#define BEGIN(row) lanes sum##row = load((const float *)(const void *)(x->rows + row * x->apart));
+    EACH_ROW(BEGIN)
+#undef BEGIN
+    for (int i = 0; i < x->n; i++)
+        for (int k = 0; k < 16; k++) {
+            const char *left = x->left[i] + k * (int)sizeof(uint32_t);
+            int_lanes right;
+            memcpy(&right, x->right[i] + k * right_apart, sizeof right);
+#define ADD(row) sum##row = add_pairs(sum##row, left + row * left_apart, right);
+            EACH_ROW(ADD)
+#undef ADD
+        }
+#define END(row) store((float *)(void *)(to + row * stride), sum##row);
+    EACH_ROW(END)
+#undef END
+}
+
+/* The left factor is taken for unsigned bytes, 128 more than they are; 128 times a column's sum is what that adds. */
+static inline void store_bytes(const waiting *x, int64_t left_apart, int64_t right_apart, char *to,
+                               int64_t stride)
+{
+    const int_lanes high = (int_lanes){0} + (int32_t)0x80808080;
+    int_lanes excess = {0};
+#define BEGIN(row)                                                                                           \
+    int_lanes sum##row;                                                                                      \
+    memcpy(&sum##row, x->rows + row * x->apart, sizeof sum##row);
+    EACH_ROW(BEGIN)
+#undef BEGIN
+    for (int i = 0; i < x->n; i++) {
+        tile_rows left;
+#define FLIP(row)                                                                                            \
+    do {                                                                                                     \
+        int_lanes y;                                                                                         \
+        memcpy(&y, x->left[i] + row * left_apart, sizeof y);                                                 \
+        y ^= high;                                                                                           \
+        memcpy(left.word[row], &y, sizeof y);                                                                \
+    } while (0);
+        EACH_ROW(FLIP)
+#undef FLIP
+        for (int k = 0; k < 16; k++) {
+            int_lanes right;
+            memcpy(&right, x->right[i] + k * right_apart, sizeof right);
+            excess = add_products(excess, high, right);
+#define ADD(row) sum##row = add_products(sum##row, (int_lanes){0} + (int32_t)left.word[row][k], right);
+            EACH_ROW(ADD)
+#undef ADD
+        }
+    }
+#define END(row)                                                                                             \
+    sum##row = (int_lanes)((word_lanes)sum##row - (word_lanes)excess);                                       \
+    memcpy(to + row * stride, &sum##row, sizeof sum##row);
+    EACH_ROW(END)
+#undef END
+}
+
+static inline void store_sum(const waiting *x, void *to, int64_t stride)
+{
+    const int64_t left = x->n > 0 ? x->left_apart : TILE_BYTES,
+                  right = x->n > 0 ? x->right_apart : TILE_BYTES;
+    if (x->n > 0 && x->bytes)
+        store_bytes(x, left, right, to, stride);
+    else if (left == TILE_BYTES && right == TILE_BYTES) /* as nearly always: what the compiler may know */
+        store_pairs(x, TILE_BYTES, TILE_BYTES, to, stride);
+    else
+        store_pairs(x, left, right, to, stride);
+}
+static inline void tile_store(tiles *t, int n, void *to, int64_t stride)
+{
+    store_sum(&t->tile[n], to, stride);
+    count_tiles(t, stores, 1);
+}
+
+static inline void tile_product(tiles *t, int c, int a, int b, bool bytes)
+{
+    waiting *x = &t->tile[c];
+    const waiting *left = &t->tile[a], *right = &t->tile[b];
+    if (x->n == WAITING || (x->n > 0 && (x->left_apart != left->apart || x->right_apart != right->apart))) {
+        store_sum(x, &x->sum, TILE_BYTES);
+        tile_note(x, &x->sum, TILE_BYTES);
+    }
+    x->bytes = bytes;
+    x->left_apart = left->apart;
+    x->right_apart = right->apart;
+    x->left[x->n] = left->rows;
+    x->right[x->n++] = right->rows;
+    count_tiles(t, products, 1);
+}
+static inline void tile_bf16(tiles *t, int c, int a, int b)
+{
+    tile_product(t, c, a, b, false);
+}
+static inline void tile_int8(tiles *t, int c, int a, int b)
+{
+    tile_product(t, c, a, b, true);
+}
+
+#else
+
+/* Step by step, as the processor would. */
+#define ADDS_PAIRS false
+#define ROWS_AT_ONCE 4 /* with two sums each, what 16 registers of 512 bits hold besides b */
+
 typedef struct tiles {
     tile_rows tile[8];
     tile_counts n;
 } tiles;
 
-#define count_tiles(t, what, number) ((t)->n.what += (number))
-
-static inline void tiles_begin(tiles *t)
-{
-    memset(&t->n, 0, sizeof t->n);
-}
-static inline void tiles_end(tiles *t)
-{
-    amx_add_counts(&t->n);
-}
 static inline void tile_zero(tiles *t, int n)
 {
     memset(&t->tile[n], 0, sizeof t->tile[n]);
@@ -124,35 +341,6 @@ static inline void tile_store(tiles *t, int n, void *to, int64_t stride)
     count_tiles(t, stores, 1);
 }
 
-#define ROWS_AT_ONCE 4 /* with two sums each, what 16 registers of 512 bits hold besides b */
-
-#ifdef __AVX512BF16__
-#define ADDS_PAIRS true
-/* sum + the products of the two bf16 of *x and the two of a lane of y, lane by lane: twice the rate of float32. */
-static inline lanes add_pairs(lanes sum, const uint32_t *x, int_lanes y)
-{
-    __asm__("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(y), "m"(*x));
-    return sum;
-}
-
-static inline void tile_bf16(tiles *t, int c, int a, int b)
-{
-    lanes sum
-        [TILE_ROWS]; // row by row: gcc 12 keeps an array that is copied whole on the stack, for a third of the rate
-    for (int row = 0; row < TILE_ROWS; row++)
-        sum[row] = load((const float *)t->tile[c].word[row]);
-    for (int k = 0; k < 16; k++) {
-        int_lanes right;
-        memcpy(&right, t->tile[b].word[k], sizeof right);
-        for (int row = 0; row < TILE_ROWS; row++)
-            sum[row] = add_pairs(sum[row], &t->tile[a].word[row][k], right);
-    }
-    for (int row = 0; row < TILE_ROWS; row++)
-        store((float *)t->tile[c].word[row], sum[row]);
-    count_tiles(t, products, 1);
-}
-#else
-#define ADDS_PAIRS false
 /* Of 16 pairs of bf16 the first numbers, and the second. */
 static inline lanes first_halves(const uint32_t *pairs)
 {
@@ -190,39 +378,6 @@ static inline void tile_bf16(tiles *t, int c, int a, int b)
     }
     count_tiles(t, products, 1);
 }
-#endif
-
-/* sum + the products of four unsigned bytes of x and four signed ones of y, lane by lane. */
-#ifdef __AVX512VNNI__
-#define FAST_INT8 true
-static inline int_lanes add_products(int_lanes sum, int_lanes x, int_lanes y)
-{
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(y));
-    return sum;
-}
-#elif defined __AVXVNNI__
-#define FAST_INT8 true
-typedef int32_t half_of_lanes __attribute__((vector_size(LANES / 2 * sizeof(int32_t))));
-static inline int_lanes add_products(int_lanes sum, int_lanes x, int_lanes y)
-{
-    half_of_lanes s[2], a[2], b[2];
-    memcpy(s, &sum, sizeof s);
-    memcpy(a, &x, sizeof a);
-    memcpy(b, &y, sizeof b);
-    for (int n = 0; n < 2; n++)
-        __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(s[n]) : "x"(a[n]), "x"(b[n]));
-    memcpy(&sum, s, sizeof sum);
-    return sum;
-}
-#else
-#define FAST_INT8 false
-static inline int_lanes add_products(int_lanes sum, int_lanes x, int_lanes y)
-{
-    for (int n = 0; n < 32; n += 8) // wraps like the instruction
-        sum = (int_lanes)((word_lanes)sum + (word_lanes)((x >> n & 0xff) * (y << (24 - n) >> 24)));
-    return sum;
-}
-#endif
 
 /* a is taken for unsigned bytes, 128 more than they are; 128 times a column's sum is what that adds. */
 static inline void tile_int8(tiles *t, int c, int a, int b)
@@ -250,6 +405,17 @@ static inline void tile_int8(tiles *t, int c, int a, int b)
         memcpy(t->tile[c].word[row], even, sizeof even);
     }
     count_tiles(t, products, 1);
+}
+
+#endif
+
+static inline void tiles_begin(tiles *t)
+{
+    memset(&t->n, 0, sizeof t->n);
+}
+static inline void tiles_end(tiles *t)
+{
+    amx_add_counts(&t->n);
 }
 
 #endif

@@ -50,26 +50,6 @@ static inline int_lanes widened(const uint16_t *x, int c, int d)
     return __builtin_convertvector(y, int_lanes);
 }
 
-/* Rounded to bf16, to nearest even, which is the upper half of each word; the lower one is 0. */
-static inline int_lanes halved(lanes x)
-{
-    int_lanes a = (int_lanes)x;
-    a += 0x7fff + ((a >> 16) & 1);
-    return a & (int32_t)0xffff0000;
-}
-
-/* Two rows of those, word by word. */
-static inline int_lanes joined(int_lanes x, int_lanes y)
-{
-    return ((x >> 16) & 0xffff) | y;
-}
-
-/* Two rows of floats to pairs of bf16. */
-static inline int_lanes pairs_of(lanes x, lanes y)
-{
-    return joined(halved(x), halved(y));
-}
-
 /* Rows of a left factor [16,d] become the columns of a right one [d,16]. */
 static inline void left_to_right(tile_rows *x, int steps)
 {

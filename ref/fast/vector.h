@@ -48,6 +48,21 @@ static inline lanes smaller(lanes x, lanes y)
     return (lanes)(((int_lanes)y & take) | ((int_lanes)x & ~take));
 }
 
+/* Of 16 vectors the largest and the least of each lane that has no NaN. Four of each go on side by side: one alone
+ * would wait for itself. */
+static inline void extremes_of(const float *x, lanes *top, lanes *low)
+{
+    lanes most[4], least[4];
+    for (int n = 0; n < 4; n++)
+        most[n] = least[n] = load(x + n * LANES);
+    for (int n = 4; n < 16; n++) {
+        most[n % 4] = larger(most[n % 4], load(x + n * LANES));
+        least[n % 4] = smaller(least[n % 4], load(x + n * LANES));
+    }
+    *top = larger(larger(most[0], most[1]), larger(most[2], most[3]));
+    *low = smaller(smaller(least[0], least[1]), smaller(least[2], least[3]));
+}
+
 static inline lanes exp2_lanes(lanes x)
 {
     for (int l = 0; l < LANES; l++)

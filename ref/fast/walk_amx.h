@@ -319,20 +319,20 @@ static inline void hide(const item *e, int n, tile_rows *logits)
 /* Raises a column's maxima where they have to be; false: none. `factor`: by how much what it has summed shrinks. */
 static inline bool raise_maxima(const walk *w, column *c, const item *e, int n, tile_rows *logits, lanes *factor)
 {
-    lanes top = load(logits_of(logits, n, 0)), low = top;
-    for (int key = 1; key < e->n; key++) {
-        const lanes x = load(logits_of(logits, n, key));
-        top = larger(top, x);
-        low = smaller(low, x);
+    lanes top = load(logits_of(logits, n, 0)), low = top, most, least;
+    for (int part = 0; part < parts_of(e); part++) {
+        extremes_of(logits_of(logits, n, part * TILE_ROWS), &most, &least);
+        top = larger(top, most);
+        low = smaller(low, least);
     }
     bool any = false;
     *factor = all(1);
     for (int l = 0; l < LANES; l++) {
-        const float most = low[l] > -INFINITY ? top[l] * w->scale : NAN;
-        if (most <= c->max[l] + SLACK)
+        const float max = low[l] > -INFINITY ? top[l] * w->scale : NAN;
+        if (max <= c->max[l] + SLACK)
             continue;
-        (*factor)[l] = exp2_nonpositive(c->max[l] - most);
-        c->max[l] = most;
+        (*factor)[l] = exp2_nonpositive(c->max[l] - max);
+        c->max[l] = max;
         any = true;
     }
     return any;
