@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../ref/fast/amx_kernels.h"
 #include "../ref/judge/paging.h"
 #include "support/check.h"
 #include "support/index_keys.h"
@@ -460,12 +461,14 @@ static void steps(void)
 static void step_integers(void)
 {
     static const msa_shape of[] = {{1, 2000, 7, 7, 8, 64, 32, 9, 1, NULL, NULL, NULL, NULL},
+                                   {2, 1500, 4, 4, 8, 128, 32, 5, 1, NULL, NULL, NULL, NULL},
                                    {3, 1500, 4, 4, 8, 128, 32, 5, 1, NULL, NULL, NULL, NULL}};
-    check_case c = check_begin("of an exact copy decode/amx settles what the integers of two codes say");
-    for (int n = 0; n < 4; n++) {
-        const msa_shape *s = &of[n % 2];
+    check_case c = check_begin("of an exact copy decode/amx settles what the integers of its codes say");
+    for (int n = 0; n < 6; n++) {
+        const msa_shape *s = &of[n % 3];
+        const int n_codes = s->n_q * s->n_kv_heads <= 8 || amx_at_hand() ? 2 : 1;
         inputs in;
-        if (!inputs_new(&in, s, n < 2 ? INPUTS_NORMAL : INPUTS_TIES, check_seed(9700 + (uint64_t)n)))
+        if (!inputs_new(&in, s, n < 3 ? INPUTS_NORMAL : INPUTS_TIES, check_seed(9700 + (uint64_t)n)))
             return;
         const generation g = contiguous(s, &in);
         const msa_index8 copy = empty_copy(s);
@@ -480,7 +483,7 @@ static void step_integers(void)
             const int64_t i = row / s->n_kv_heads, r = row % s->n_kv_heads,
                           local = (s->n_kv - s->n_q + i) / s->block;
             bool open[64];
-            right += open_by_integers(s, in.qi + row * s->d_index, 2, copy.codes, local, open);
+            right += open_by_integers(s, in.qi + row * s->d_index, n_codes, copy.codes, local, open);
             for (int slot = 0; slot < s->topk; slot++) {
                 const int32_t id = ids[(r * s->n_q + i) * s->topk + slot];
                 check_true(&c, id == local || (id >= 0 && id < local && open[id]), "row %lld chose block %d",

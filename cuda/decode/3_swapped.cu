@@ -18,7 +18,7 @@
  * Estimate: at S = 1M and M3's sizes, on an H800 and an H200, 0.081 and 0.057 ms, with 8-bit keys 0.041 and
  * 0.029, exact from 8 bits 0.043 and 0.030; dense 0.641 and 0.447.
  * Machine code (cuda/clocks.def): a stage takes an H200's memory 1820 clocks and its warps 670, one of codes 910 and
- * 590, of E4M3 keys 910 and 1100. Of the last launch, one request's select takes 2 us of these counts, its merge 2.1.
+ * 490, of E4M3 keys 910 and 1100. Of the last launch, one request's select takes 2 us of these counts, its merge 2.1.
  * Waste: each CTA of a row repeats its selection; lists grow one entry at a time, which the ring hides only
  * while it is full; G < 16 heads pad 16 rows; P is rounded to bf16. A stage of 128 keys is settled for all its
  * blocks and rows if one asks. What was dropped: chapter 15, design notes.

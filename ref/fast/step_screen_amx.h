@@ -2,8 +2,10 @@
  * each row learns below what upper bound a block is none of its business. The blocks that are left are scored in full
  * by decode_amx.c, for all rows at once; a row that did not ask takes no notice.
  *
- * A query has two codes a channel, which halves what is left. A tile's first eight columns are the first codes of eight
- * rows, the others their second codes: to a step of up to eight rows that costs no product.
+ * A query has two codes a channel where they cost no time, which halves what is left. Then a tile's first eight columns
+ * are the first codes of eight rows, the others their second codes: up to eight rows that takes no more products. With
+ * more it takes up to twice as many. Tile instructions have the time: for 64 rows and 16 keys of 128 channels they need
+ * 256 clocks, memory about 500. Loops over vectors in their place have not, and lose more than settling saves.
  *
  * In pages a block may lie in pieces, each with numbers of its own: the largest of their bounds are the block's. */
 #ifndef MSA_STEP_SCREEN_AMX_H
@@ -12,9 +14,14 @@
 #include "screen_amx.h"
 #include "step_amx.h"
 
-#define ROWS (TILE_ROWS / 2) /* of a tile of codes */
-#define WIDEST_OF_TWO                                                                                        \
-    (1 << 10) /* channels of which a sum of products of both codes fits in 32 bits: 127^2 2^17 < 2^31 */
+#define HALF_OF_TILE (TILE_ROWS / 2)
+/* Channels of which a sum of products with both codes fits in 32 bits, 127^2 2^17 < 2^31; rows that two codes are for. */
+#define WIDEST_OF_TWO (1 << 10)
+#ifdef TILES
+#define MOST_OF_TWO INT64_MAX
+#else
+#define MOST_OF_TWO HALF_OF_TILE
+#endif
 
 typedef struct screener {
     const msa_shape *s;
@@ -23,24 +30,25 @@ typedef struct screener {
     int64_t piece,
         first;        /* tokens that share a number; contiguous: the number of the request's first block */
     int64_t rows;     /* n groups */
+    int n_codes, per_tile;
     tile_rows *right; /* [tiles][bytes' steps]: the rows' codes */
-    screened of;      /* [tiles][16]; lanes 8 to 15 are none */
+    screened of;      /* [tiles][16], of which per_tile are rows */
     float *lower, *upper; /* [rows][B] */
     float *tau;           /* [rows] */
     int8_t *codes;        /* [2,di] */
     double *room;         /* [di] */
 } screener;
 
-static inline int64_t code_tiles(int64_t rows)
+static inline int64_t code_tiles(int64_t rows, int per_tile)
 {
-    return (rows + ROWS - 1) / ROWS;
+    return (rows + per_tile - 1) / per_tile;
 }
 
 static inline void screener_take(screener *y, const msa_shape *s, arena *a)
 {
-    const int64_t rows = most_queries(s) * s->n_kv_heads;
-    y->right = arena_take(a, code_tiles(rows) * steps8_of(s->d_index), sizeof *y->right);
-    y->of = screened_take(code_tiles(rows) * TILE_ROWS, a);
+    const int64_t rows = most_queries(s) * s->n_kv_heads, all = code_tiles(rows, HALF_OF_TILE);
+    y->right = arena_take(a, all * steps8_of(s->d_index), sizeof *y->right);
+    y->of = screened_take(all * TILE_ROWS, a);
     y->lower = arena_take(a, rows * msa_n_blocks(s), sizeof *y->lower);
     y->upper = arena_take(a, rows * msa_n_blocks(s), sizeof *y->upper);
     y->tau = arena_take(a, rows, sizeof *y->tau);
@@ -58,21 +66,24 @@ static inline int64_t number_of(const screener *y, int64_t j)
 static inline void screener_begin(screener *y, const cache *x, const msa_arrays *a, const float *qi)
 {
     const int d = x->s->d_index, steps8 = steps8_of(d);
-    const int64_t rows = x->at.seq.n_q * x->s->n_kv_heads, all_lanes = code_tiles(rows) * TILE_ROWS;
+    const int64_t rows = x->at.seq.n_q * x->s->n_kv_heads;
+    const int n_codes = rows <= MOST_OF_TWO && d <= WIDEST_OF_TWO ? 2 : 1, per_tile = TILE_ROWS / n_codes;
     y->s = x->s;
     y->copy = a->index8;
     y->at = x->at;
     y->piece = x->at.table ? piece_tokens(x->s, &a->pages) : x->s->block;
     y->first = x->at.number * msa_n_blocks(x->s);
     y->rows = rows;
-    memset(y->right, 0, (size_t)(code_tiles(rows) * steps8) * sizeof *y->right);
-    for (int64_t lane = 0; lane < all_lanes; lane++)
+    y->n_codes = n_codes;
+    y->per_tile = per_tile;
+    memset(y->right, 0, (size_t)(code_tiles(rows, per_tile) * steps8) * sizeof *y->right);
+    for (int64_t lane = 0; lane < code_tiles(rows, per_tile) * TILE_ROWS; lane++)
         y->of.step[lane] = y->of.norm[lane] = y->of.rest[lane] = 0;
     for (int64_t row = 0; row < rows; row++) {
-        tile_rows *to = y->right + row / ROWS * steps8;
-        screened_row(y->of, row / ROWS * TILE_ROWS + row % ROWS, qi + row * d, d, 2, y->codes, y->room);
-        put_codes(to, row % ROWS, y->codes, d);
-        put_codes(to, row % ROWS + ROWS, y->codes + d, d);
+        const int64_t of = row / per_tile, lane = row % per_tile;
+        screened_row(y->of, of * TILE_ROWS + lane, qi + row * d, d, n_codes, y->codes, y->room);
+        for (int n = 0; n < n_codes; n++)
+            put_codes(y->right + of * steps8, lane + n * HALF_OF_TILE, y->codes + n * d, d);
     }
 }
 
@@ -89,12 +100,12 @@ static inline left_rows codes_of(const screener *y, int64_t row, int64_t n, tile
     return (left_rows){room, TILE_BYTES, sizeof *room};
 }
 
-/* A key's products with both codes of eight rows, as one: 128 times the first and once the second. */
-static inline int_lanes both_products(const tile_rows *products, int64_t key)
+/* A key's products with the codes of a tile's rows: of two 128 times the first one's and once the second one's. */
+static inline int_lanes product_of(const tile_rows *products, int64_t key, int n_codes)
 {
     int_lanes x;
     memcpy(&x, products->word[key], sizeof x);
-    return (x << 7) + TURNED(x, ROWS);
+    return n_codes == 2 ? (x << 7) + TURNED(x, HALF_OF_TILE) : x;
 }
 
 /* X of a piece for `wide` tiles of rows. `far`: codes so many keys on are asked for. */
@@ -114,7 +125,7 @@ static inline void piece_products(tiles *t, const screener *y, int64_t j, const 
         multiply_columns(t, steps8_of(d), codes_of(y, row + k, n, room), q, wide, true, products);
         for (int b = 0; b < wide; b++)
             for (int64_t i = 0; i < n; i++)
-                best[b] = larger_integer(best[b], both_products(&products[b], i));
+                best[b] = larger_integer(best[b], product_of(&products[b], i, y->n_codes));
     }
 }
 
@@ -143,16 +154,16 @@ static inline void screen_rows(tiles *t, const screener *y, int64_t block, int64
             upper[b] = (lanes)((int_lanes)larger(upper[b], high) | (high != high)); /* NaN stays */
         }
     }
-    for (int64_t row = first * ROWS; row < min_i64(y->rows, (first + wide) * ROWS); row++) {
-        y->lower[row * blocks + block] = lower[row / ROWS - first][row % ROWS];
-        y->upper[row * blocks + block] = upper[row / ROWS - first][row % ROWS];
+    for (int64_t row = first * y->per_tile; row < min_i64(y->rows, (first + wide) * y->per_tile); row++) {
+        y->lower[row * blocks + block] = lower[row / y->per_tile - first][row % y->per_tile];
+        y->upper[row * blocks + block] = upper[row / y->per_tile - first][row % y->per_tile];
     }
 }
 
 static inline void screen_block(tiles *t, const screener *y, int64_t block, int64_t far, tile_rows *room,
                                 tile_rows *products)
 {
-    const int64_t all = code_tiles(y->rows);
+    const int64_t all = code_tiles(y->rows, y->per_tile);
     for (int64_t first = 0; first < all; first += COLUMNS)
         screen_rows(t, y, block, first, (int)min_i64(COLUMNS, all - first), far, room, products);
 }
@@ -173,7 +184,7 @@ static inline void find_tau(const screener *y, int64_t row, const fitted *fit, f
     const int64_t local = position(&y->at.seq, row / y->s->n_kv_heads) / y->s->block, keep = y->s->topk - 1;
     const float *lower = y->lower + row * msa_n_blocks(y->s);
     y->tau[row] = NAN;
-    if (keep == 0 || local <= keep || y->s->d_index > WIDEST_OF_TWO || may_vanish(fit, least))
+    if (keep == 0 || local <= keep || y->s->d_index > WIDEST || may_vanish(fit, least))
         return;
     best->n = 0;
     for (int64_t b = 0; b < local; b++)

@@ -26,7 +26,7 @@ mutant '8 bits: keys have no error' msa_index8_bounds test_index8 '+ $norm * $er
 mutant '8 bits: the query has no error' msa_index8_bounds test_index8 '(double)$q->rest * $reach' '0'
 mutant '8 bits: two codes of a query have no error' msa_index8_round test_index8 'above($row.rest)' '$n_codes == 2 ? 0 : above($row.rest)'
 mutant '8 bits: the second code counts nothing' best_product test_index8 'OF_ONE * $x + product(...)' 'OF_ONE * $x'
-mutant '8 bits: a step without second codes' both_products test_index8 '($x << 7) + TURNED($x, ROWS)' '$x << 7'
+mutant '8 bits: a step without second codes' product_of test_index8 '($x << 7) + TURNED($x, HALF_OF_TILE)' '$x << 7'
 mutant '8 bits: float32 does not round' index8_slack test_index8 '(1.01 * $d + 16) * 0x1p-24' '(void)$d, 0'
 mutant '8 bits: errors are rounded down' above test_index8 'nextafterf((float)$x, INFINITY)' 'nextafterf((float)$x, 0)'
 mutant '8 bits: a bound that ties is out' select_row test_index8 '$w->upper[$b] < $least' '$w->upper[$b] <= $least + 1e-3 * fabs($least)'
