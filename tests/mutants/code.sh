@@ -24,7 +24,7 @@ mutant 'NaN ranks first' top_blocks test_contract '? -INFINITY : $m[$b]' '? INFI
 # ---- Selection from 8-bit keys ---------------------------------------------------------------------
 mutant '8 bits: keys have no error' msa_index8_bounds test_index8 '+ $norm * $error +' '+'
 mutant '8 bits: the query has no error' msa_index8_bounds test_index8 '(double)$q->rest * $reach' '0'
-mutant '8 bits: two codes of a query have no error' msa_index8_round test_index8 'above($row.rest)' '$n_codes == 2 ? 0 : above($row.rest)'
+mutant '8 bits: two codes of a query have no error' msa_index8_round test_index8 '$n_codes, $step, above($row.norm), above($row.rest)' '$n_codes, $step, above($row.norm), $n_codes == 2 ? 0 : above($row.rest)'
 mutant '8 bits: the second code counts nothing' best_product test_index8 'OF_ONE * $x + product(...)' 'OF_ONE * $x'
 mutant '8 bits: a step without second codes' product_of test_index8 '($x << 7) + TURNED($x, HALF_OF_TILE)' '$x << 7'
 mutant '8 bits: float32 does not round' index8_slack test_index8 '(1.01 * $d + 16) * 0x1p-24' '(void)$d, 0'
