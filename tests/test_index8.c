@@ -460,9 +460,9 @@ static void steps(void)
 // among the best by them.
 static void step_integers(void)
 {
-    static const msa_shape of[] = {{1, 2000, 7, 7, 8, 64, 32, 9, 1, NULL, NULL, NULL, NULL},
-                                   {2, 1500, 4, 4, 8, 128, 32, 5, 1, NULL, NULL, NULL, NULL},
-                                   {3, 1500, 4, 4, 8, 128, 32, 5, 1, NULL, NULL, NULL, NULL}};
+    static const msa_shape of[] = {{1, 2000, 7, 7, 8, 64, 32, 25, 1, NULL, NULL, NULL, NULL},
+                                   {2, 1500, 4, 4, 8, 128, 32, 20, 1, NULL, NULL, NULL, NULL},
+                                   {3, 1500, 4, 4, 8, 128, 32, 20, 1, NULL, NULL, NULL, NULL}};
     check_case c = check_begin("of an exact copy decode/amx settles what the integers of its codes say");
     for (int n = 0; n < 6; n++) {
         const msa_shape *s = &of[n % 3];

@@ -203,9 +203,9 @@ static void integers(void)
 {
     check_case c =
         check_begin("of an exact copy those blocks are settled which the integers of two codes say");
-    static const msa_shape of[] = {{1, 1, 4, 4, 64, 128, 32, 5, 1, NULL, NULL, NULL, NULL},
+    static const msa_shape of[] = {{1, 1, 4, 4, 64, 128, 32, 20, 1, NULL, NULL, NULL, NULL},
                                    {1, 1, 2, 1, 64, 64, 64, 3, 1, NULL, NULL, NULL, NULL},
-                                   {1, 1, 7, 7, 64, 64, 32, 9, 1, NULL, NULL, NULL, NULL}};
+                                   {1, 1, 7, 7, 64, 64, 32, 20, 1, NULL, NULL, NULL, NULL}};
     static const kind keys[] = {NORMAL, DYADIC, TIED};
     static const int length[] = {1999};
     for (int n = 0; n < 9; n++) {
