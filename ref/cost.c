@@ -2,7 +2,7 @@
 #include "internal.h"
 
 /* Blocks that 8-bit keys leave open for each one wanted, of 8192 blocks of random keys: book/examples/13b_eight.c counts
- * 86 for 15. In decode bytes count, so that the query may be in full: 43. */
+ * 86 for 15. In decode bytes count, so that the query has two codes: 43. */
 #define OPEN_PREFILL (86 / 15.0)
 #define OPEN_DECODE (43 / 15.0)
 

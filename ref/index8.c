@@ -10,12 +10,18 @@
  *     q'.k'_j - t s (a.c_j) = f.(s c_j) + q'.e_j      at most  |f| N + |q'| E =: eps   (Cauchy-Schwarz)
  *
  * N the largest |s c_j| of the block, E the largest |e_j|. So the block's score max_j q'.k'_j is within eps of
- * t s X, X = max_j a.c_j, a maximum of integers. What is not exact in that:
+ * t s X, X = max_j a.c_j, a maximum of integers.
+ *
+ * Nothing of this asks a to have 8 bits. Where products cost little, a = 128 a1 + a2 in two codes, a.c = 128 a1.c + a2.c
+ * in two products, and t is a 128th of what it is with one: so is |f|, and eps is nearly |q'| E. |a.c| <= 127^2 128 d
+ * then, in 32 bits for d <= 1024.
+ *
+ * What is not exact in that:
  *
  * - rotations round, in double: |x'| l 2^-52 at most, which E and |f| contain. Norms are rounded up.
  * - who computes q.k in float32 sums d products: off by d 2^-24 |q'| |k'| to first order, |k'| <= N + E.
- * - who evaluates the bound in float32 rounds t s X thrice, at most 3 2^-24 |t a| N, and eps four times; |t a| and
- *   eps itself are less than 2 |q'| (N + E).
+ * - who evaluates the bound in float32 rounds t s X thrice (X may have 31 bits), at most 3 2^-24 |t a| N, and eps four
+ *   times; |t a| and eps itself are less than 2 |q'| (N + E).
  *
  * The last two are (d + 14) 2^-24 |q'| (N + E); index8_slack() leaves room for what is of second order. */
 #include "msa_index8.h"
@@ -23,6 +29,7 @@
 #include "internal.h"
 
 #define MOST 127
+#define OF_ONE 128 /* what a first code counts in units of the second */
 
 static bool rotates(int d)
 {
@@ -76,11 +83,17 @@ static float above(double x)
     return x > 0 ? nextafterf((float)x, INFINITY) : (float)x;
 }
 
-/* The nearest integer from -127 to 127, of equally near ones the even one: a double of 2^52 has no fraction. */
-static double nearest(double x)
+/* The nearest integer from -most to most, of equally near ones the even one: a double of 2^52 has no fraction. */
+static double nearest(double x, double most)
 {
-    const double most = x > MOST ? MOST : x < -MOST ? -MOST : x;
-    return most + 0x1.8p52 - 0x1.8p52;
+    const double within = x > most ? most : x < -most ? -most : x;
+    return within + 0x1.8p52 - 0x1.8p52;
+}
+
+/* The largest multiple that a row may have in so many codes. */
+static double most_in(int n_codes)
+{
+    return n_codes == 2 ? MOST * OF_ONE : MOST;
 }
 
 /* How far from it the numbers y[d] are as multiples of a step: the codes, what those say in norm, and the distance. */
@@ -88,14 +101,19 @@ typedef struct rounded {
     double norm, reach, rest;
 } rounded;
 
+/* @param codes [n_codes,d] */
 /* [round_row] */
-static rounded round_row(const double *y, int d, double step, int8_t *codes)
+static rounded round_row(const double *y, int d, double step, int n_codes, int8_t *codes)
 {
+    const double most = most_in(n_codes);
     double norm = 0, reach = 0, rest = 0;
 #pragma omp simd reduction(+ : norm, reach, rest)
     for (int c = 0; c < d; c++) {
-        const double code = step > 0 ? nearest(y[c] / step) : 0;
-        codes[c] = (int8_t)code;
+        const double code = step > 0 ? nearest(y[c] / step, most) : 0;
+        const double first = n_codes == 2 ? nearest(code / OF_ONE, MOST) : code;
+        codes[c] = (int8_t)first;
+        if (n_codes == 2)
+            codes[d + c] = (int8_t)(code - OF_ONE * first);
         norm += y[c] * y[c];
         reach += step * code * step * code;
         rest += (y[c] - step * code) * (y[c] - step * code);
@@ -130,7 +148,7 @@ void msa_index8_block(const float *ki, int64_t n, int di, msa_index8 to, double 
     }
     for (int64_t j = 0; j < n; j++) {
         rotate(ki + j * di, di, room);
-        const rounded row = round_row(room, di, (double)*to.scale, to.codes + j * di);
+        const rounded row = round_row(room, di, (double)*to.scale, 1, to.codes + j * di);
         longest = fmax(longest, row.reach);
         farthest = fmax(farthest, row.rest);
     }
@@ -174,27 +192,33 @@ msa_status msa_index8_keys(const msa_shape *s, const msa_pages *p, const float *
     return MSA_OK;
 }
 
-msa_index8_query msa_index8_round(const float *qi, int di, int8_t *codes, double *room)
+msa_index8_query msa_index8_round(const float *qi, int di, int n_codes, int8_t *codes, double *room)
 {
     rotate(qi, di, room);
-    const float step = (float)(most_of(room, di) / MOST);
+    const float step = (float)(most_of(room, di) / most_in(n_codes));
     if (!isfinite(step)) {
-        memset(codes, 0, (size_t)di);
-        return (msa_index8_query){0, INFINITY, INFINITY};
+        memset(codes, 0, (size_t)n_codes * (size_t)di);
+        return (msa_index8_query){n_codes, 0, INFINITY, INFINITY};
     }
-    const rounded row = round_row(room, di, (double)step, codes);
-    return (msa_index8_query){step, above(row.norm), above(row.rest)};
+    const rounded row = round_row(room, di, (double)step, n_codes, codes);
+    return (msa_index8_query){n_codes, step, above(row.norm), above(row.rest)};
+}
+
+static int64_t product(const int8_t *x, const int8_t *y, int d)
+{
+    int64_t sum = 0;
+    for (int c = 0; c < d; c++)
+        sum += x[c] * y[c];
+    return sum;
 }
 
 /* X of a block: the largest integer product of a query's codes with those of n keys. */
-static int64_t best_product(const int8_t *query, const int8_t *keys, int64_t n, int d)
+static int64_t best_product(const int8_t *query, int n_codes, const int8_t *keys, int64_t n, int d)
 {
     int64_t best = INT64_MIN;
     for (int64_t j = 0; j < n; j++) {
-        int64_t x = 0;
-        for (int c = 0; c < d; c++)
-            x += query[c] * keys[j * d + c];
-        best = max_i64(best, x);
+        const int64_t x = product(query, keys + j * d, d);
+        best = max_i64(best, n_codes == 2 ? OF_ONE * x + product(query + d, keys + j * d, d) : x);
     }
     return best;
 }
@@ -208,7 +232,8 @@ void msa_index8_bounds(const msa_shape *s, const msa_index8 *copy, int r, int64_
     for (int64_t b = 0; b < n; b++) {
         const double scale = (double)copy->scale[first + b], reach = (double)copy->reach[first + b],
                      error = (double)copy->error[first + b], norm = (double)q->norm;
-        const int64_t x = best_product(codes, copy->codes + (kv0 + b * s->block) * d, s->block, d);
+        const int64_t x =
+            best_product(codes, q->n_codes, copy->codes + (kv0 + b * s->block) * d, s->block, d);
         const double score = (double)q->step * scale * (double)x;
         const double eps = (double)q->rest * reach + norm * error + index8_slack(d) * norm * (reach + error);
         lower[b] = score - eps;
@@ -220,7 +245,8 @@ void msa_index8_bounds(const msa_shape *s, const msa_index8 *copy, int r, int64_
 typedef struct scratch {
     double *lower, *upper, *m, *best, *room;
     int32_t *ids;
-    int8_t *codes;
+    int n_codes;
+    int8_t *codes; /* [2,di] */
 } scratch;
 
 static size_t place(scratch *w, const msa_shape *s, void *work)
@@ -233,7 +259,7 @@ static size_t place(scratch *w, const msa_shape *s, void *work)
     w->best = arena_take(&a, min_i64(s->topk, blocks), sizeof *w->best);
     w->ids = arena_take(&a, s->topk, sizeof *w->ids);
     w->room = arena_take(&a, s->d_index, sizeof *w->room);
-    w->codes = arena_take(&a, s->d_index, sizeof *w->codes);
+    w->codes = arena_take(&a, 2 * (int64_t)s->d_index, sizeof *w->codes);
     return arena_bytes(&a);
 }
 
@@ -265,7 +291,7 @@ static void select_row(const msa_shape *s, int seq, const float *qi, const float
 {
     const int64_t local = p / s->block, keep = min_i64(s->topk - 1, local), before = done->settled;
     if (local > keep && keep > 0) {
-        const msa_index8_query q = msa_index8_round(qi, s->d_index, w->codes, w->room);
+        const msa_index8_query q = msa_index8_round(qi, s->d_index, w->n_codes, w->codes, w->room);
         msa_index8_bounds(s, copy, seq, local, w->codes, &q, w->lower, w->upper);
         const double least = threshold(w, local, keep);
         for (int64_t b = 0; b < local; b++) {
@@ -286,15 +312,18 @@ static void select_row(const msa_shape *s, int seq, const float *qi, const float
 }
 /* [select_row] */
 
-msa_status msa_index8_select(const msa_shape *s, const float *qi, const float *ki, const msa_index8 *copy,
-                             int32_t *ids, msa_screening *done, void *work)
+msa_status msa_index8_select(const msa_shape *s, const float *qi, int n_codes, const float *ki,
+                             const msa_index8 *copy, int32_t *ids, msa_screening *done, void *work)
 {
     MSA_TRY(msa_check_shape(s));
     if (!qi || !ki || !complete_copy(copy) || !ids || !work)
         return MSA_ERR_NULL;
+    if (n_codes != 1 && n_codes != 2)
+        return MSA_ERR_SIZE;
     msa_screening all = {0};
     scratch w;
     place(&w, s, work);
+    w.n_codes = n_codes;
     memset(w.m, 0, (size_t)msa_n_blocks(s) * sizeof *w.m);
     pad_outputs(s, ids, NULL, NULL);
     for (int b = 0; b < msa_n_seqs(s); b++) {

@@ -56,31 +56,36 @@ void msa_index8_block(const float *ki, int64_t n, int di, msa_index8 to, double 
 msa_status msa_index8_keys(const msa_shape *s, const msa_pages *p, const float *ki, const int64_t *had,
                            const msa_index8 *copy, double *room);
 
-/** A query in 8 bits. */
+/** A query in 8 bits, or in 15: with two codes a channel, multiples of `step` that are 128 times the first and once the
+ *  second. Then two integer products a key, and half the blocks to settle: for a step of generation, where bytes count. */
 typedef struct msa_index8_query {
-    float step; /**< what a code of 1 stands for */
+    int n_codes;
+    float step; /**< what 1 stands for in the last code */
     float norm; /**< its length, rounded up */
     float rest; /**< its distance from what its codes say, rounded up; infinite where it is not finite */
 } msa_index8_query;
 
-/** @param qi [di]; codes [di]; room [di] */
-msa_index8_query msa_index8_round(const float *qi, int di, int8_t *codes, double *room);
+/** @param n_codes 1 or 2
+ *  @param codes   [n_codes,di], from -127 to 127; qi [di]; room [di] */
+msa_index8_query msa_index8_round(const float *qi, int di, int n_codes, int8_t *codes, double *room);
 
 /** Bounds of one query's scores, in units in which a score is Qi.Ki, halved where log2(di) is odd: what the reference
  *  and every kernel that sums in float32 computes lies between them.
  *  @param r     the sequence, whose blocks 0 .. n-1 have codes
+ *  @param codes [n_codes,di] the query's
  *  @param lower [n], and upper; NaN or infinite where nothing is known */
 void msa_index8_bounds(const msa_shape *s, const msa_index8 *copy, int r, int64_t n, const int8_t *codes,
                        const msa_index8_query *q, double *lower, double *upper);
 
 /** The selection.
- *  @param ids  [Hkv,T,k], those of msa_index(), always
- *  @param copy of all complete blocks: msa_index8_keys()
- *  @param done may be NULL
- *  @param work msa_index8_workspace() bytes
- *  @return ::MSA_OK; ::MSA_ERR_NULL; what msa_check_shape() finds */
-msa_status msa_index8_select(const msa_shape *s, const float *qi, const float *ki, const msa_index8 *copy,
-                             int32_t *ids, msa_screening *done, void *work);
+ *  @param n_codes of a query, 1 or 2: what is settled depends on it, not the ids
+ *  @param ids     [Hkv,T,k], those of msa_index(), always
+ *  @param copy    of all complete blocks: msa_index8_keys()
+ *  @param done    may be NULL
+ *  @param work    msa_index8_workspace() bytes
+ *  @return ::MSA_OK; ::MSA_ERR_NULL; ::MSA_ERR_SIZE: n_codes; what msa_check_shape() finds */
+msa_status msa_index8_select(const msa_shape *s, const float *qi, int n_codes, const float *ki,
+                             const msa_index8 *copy, int32_t *ids, msa_screening *done, void *work);
 size_t msa_index8_workspace(const msa_shape *s);
 
 #ifdef __cplusplus

@@ -13,6 +13,7 @@
 #endif
 
 #include "../ref/fast/amx_kernels.h"
+#include "../ref/judge/copy8.h"
 #include "../ref/judge/judge.h"
 #include "../ref/judge/paging.h"
 #include "../ref/stages.h"
@@ -343,6 +344,32 @@ static msa_arrays with_outputs(const msa_shape *s, msa_arrays a)
     return a;
 }
 
+static void same_outputs(check_case *c, const msa_kernel *k, const msa_shape *s, const msa_arrays *right,
+                         const msa_arrays *found)
+{
+    const int64_t lse = s->n_q * s->n_heads;
+    if (k->stage == MSA_STAGE_DECODE)
+        check_same(c, "ids", right->ids, found->ids, (size_t)(s->n_kv_heads * s->n_q * s->topk) * 4);
+    check_same(c, "o", right->o, found->o, (size_t)(lse * s->d_head) * 4);
+    check_same(c, "lse", right->lse, found->lse, (size_t)lse * 4);
+}
+
+// The same step, screened by an 8-bit copy of its keys.
+static void screened_is_full(check_case *c, const msa_kernel *k, const paging *g, const msa_arrays *full,
+                             void *work)
+{
+    const int64_t n = g->p.n_pages * g->p.page * g->s.d_index;
+    float *ki = check_floats(n);
+    for (int64_t i = 0; i < n; i++)
+        ki[i] = msa_bf16(g->ki[i]);
+    msa_index8 copy = copy8_new(&g->s, &g->p, ki);
+    msa_arrays screened = with_outputs(&g->s, *full);
+    screened.index8 = &copy;
+    check_true(c, copy.codes && k->run_half(&g->s, &screened, work) == MSA_OK, "with an 8-bit copy");
+    same_outputs(c, k, &g->s, full, &screened);
+    copy8_free(&copy);
+}
+
 // A step over pages of bf16 leaves the bits of the contiguous one, whatever the number of threads; `small`: with 8-bit
 // index keys, which are exact in bf16.
 static void paged_is_contiguous(check_case *c, const msa_kernel *k, const batch *b, const inputs *in,
@@ -369,11 +396,10 @@ static void paged_is_contiguous(check_case *c, const msa_kernel *k, const batch 
         omp_set_num_threads(threads);
         paged = with_outputs(s, paged);
         check_true(c, k->run_half(&g.s, &paged, paged_work) == MSA_OK, "pages, %d threads", threads);
-        if (k->stage == MSA_STAGE_DECODE)
-            check_same(c, "ids", flat.ids, paged.ids, (size_t)(s->n_kv_heads * s->n_q * s->topk) * 4);
-        check_same(c, "o", flat.o, paged.o, (size_t)(lse * s->d_head) * 4);
-        check_same(c, "lse", flat.lse, paged.lse, (size_t)lse * 4);
+        same_outputs(c, k, s, &flat, &paged);
     }
+    if (k->stage == MSA_STAGE_DECODE && !small)
+        screened_is_full(c, k, &g, &paged, paged_work);
     omp_set_num_threads(1);
     paging_free(&g);
 }

@@ -394,7 +394,7 @@ static void screened_keys(void)
             const int local = row / GROUPS / BLOCK;
             if (local < TOPK)
                 continue;
-            const msa_index8_query q = msa_index8_round(st->qi + row * D, D, code, room);
+            const msa_index8_query q = msa_index8_round(st->qi + row * D, D, 1, code, room);
             msa_index8_bounds(&s, &copy, 0, local, code, &q, lower, upper);
             int open = 0;
             for (int b = 0; b < local; b++) { // fewer than k - 1 are above it for certain

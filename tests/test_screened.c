@@ -241,37 +241,6 @@ static void refusals(void)
 
 /* ---- Maxima -------------------------------------------------------------------------------------------------------------- */
 
-static int64_t best_product(const int8_t *query, const int8_t *keys, int64_t n, int d)
-{
-    int64_t best = INT64_MIN;
-    for (int64_t j = 0; j < n; j++) {
-        int64_t x = 0;
-        for (int c = 0; c < d; c++)
-            x += query[c] * keys[j * d + c];
-        best = x > best ? x : best;
-    }
-    return best;
-}
-
-// How many of the row's blocks have no k - 1 better ones.
-static int64_t not_worse(const problem *p, int64_t query, int64_t row, double *room)
-{
-    const msa_shape *s = p->s;
-    const int64_t local = (s->n_kv - s->n_q + query) / s->block, keep = s->topk - 1;
-    int8_t code[128];
-    int64_t x[64], n = 0;
-    msa_index8_round(p->q + row * s->d_index, s->d_index, code, room);
-    for (int64_t b = 0; b < local; b++)
-        x[b] = best_product(code, p->copy.codes + b * s->block * s->d_index, s->block, s->d_index);
-    for (int64_t b = 0; b < local; b++) {
-        int64_t better = 0;
-        for (int64_t o = 0; o < local; o++)
-            better += x[o] > x[b];
-        n += better < keep;
-    }
-    return local > keep ? n : 0;
-}
-
 // A copy that claims to be exact: then a block's two bounds are one number, its maximum of integers, and those are
 // settled that are not below the (k-1)-th.
 static void maxima(void)
@@ -286,9 +255,12 @@ static void maxima(void)
                 p.copy.scale[b] = 1, p.copy.reach[b] = p.copy.error[b] = 0;
             msa_screening done;
             int64_t right = 0;
-            double *room = check_doubles(s->d_index);
-            for (int64_t row = 0; row < s->n_q * s->n_kv_heads; row++)
-                right += not_worse(&p, row / s->n_kv_heads, row, room);
+            for (int64_t row = 0; row < s->n_q * s->n_kv_heads; row++) {
+                const int64_t local = (s->n_kv - s->n_q + row / s->n_kv_heads) / s->block;
+                bool open[64];
+                if (local > s->topk - 1)
+                    right += open_by_integers(s, p.q + row * s->d_index, 1, p.copy.codes, local, open);
+            }
             set_mode(k + n);
             ids_of(&c, "index/screened", &p, &p.copy, &done, NULL);
             check_true(&c, done.settled == right, "%s keys: %lld settled, expected %lld of %lld",
@@ -363,7 +335,7 @@ static void few_candidates(void)
     const problem p = pose(&s, NORMAL, NORMAL, check_seed(7000));
     msa_screening done = {0}, right = {0};
     int32_t *wanted = check_ints(s.n_kv_heads * s.n_q * s.topk);
-    msa_index8_select(&s, p.q, p.k, &p.copy, wanted, &right,
+    msa_index8_select(&s, p.q, 1, p.k, &p.copy, wanted, &right,
                       check_alloc((int64_t)msa_index8_workspace(&s), 1));
     ids_of(&c, "index/screened", &p, NULL, &done, NULL);
     check_true(&c,

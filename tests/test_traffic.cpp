@@ -595,7 +595,9 @@ static void judge_screened_step(const msa_shape &sizes, const vector<int32_t> &l
     for (int r = 0; r < n && !all_tie; r++)
         for (int b = 0; b < keep; b++)
             memset(codes + p.table[(size_t)(r * width + b)] * s.block * di, 10 + b, (size_t)(s.block * di));
-    const int64_t columns = rows <= 8 ? 8 : 16, most = (capacity - 1) / s.block,
+    // Of the full product; of the codes' rows, each with two columns; blocks.
+    const int64_t columns = rows <= 8 ? 8 : 16, coded = rows <= 4 ? 4 : columns,
+                  most = (capacity - 1) / s.block,
                   shares = std::min<int64_t>(n * most, 132);
     const int64_t most_parts = std::min(ceil_div(std::min(capacity, (int64_t)s.topk * s.block), (int64_t)128),
                                         std::max<int64_t>(132 / (n * rows), 1));
@@ -618,7 +620,7 @@ static void judge_screened_step(const msa_shape &sizes, const vector<int32_t> &l
                 continue;
             segments++;
             screened +=
-                640 + 128 * 4 * (double)ceil_div(end - begin, (int64_t)32) + 2.0 * (double)(di * columns);
+                640 + 128 * 4 * (double)ceil_div(end - begin, (int64_t)32) + 2.0 * (double)(di * coded);
             settling += 640 + 2.0 * (double)(di * std::min(columns, (n - r) * rows));
         }
         keys += (double)(of * 128 * di + asked * 128 * 2 * di);
@@ -645,7 +647,7 @@ static void judge_screened_step(const msa_shape &sizes, const vector<int32_t> &l
     within_one_percent("decode", (double)(c.load_bytes + c.store_bytes), keys + chosen,
                        screened + settling + selecting + main_branch);
     tap(c.launches == 3, "... in %d launches", (int)c.launches);
-    exactly("screened, in 8 bits", c.tensor_int8, (double)(128 * columns * di * total));
+    exactly("screened, in 8 bits", c.tensor_int8, (double)(128 * 2 * coded * di * total));
     exactly("settled, less than in full by", unscreened.tensor_fma - c.tensor_fma,
             (double)(128 * columns * di) * ((double)total - settled_stages));
 }
@@ -704,7 +706,7 @@ int main()
         }
     }
     for (int all_tie = 0; all_tie < 2; all_tie++)
-        judge_screened_step({0, 0, 16, 2, 64, 128, 128, 4, 1, nullptr, nullptr, nullptr, nullptr},
+        judge_screened_step({0, 0, 16, all_tie ? 8 : 2, 64, 128, 128, 4, 1, nullptr, nullptr, nullptr, nullptr},
                             {4100, 1700, 777}, all_tie, rng);
     judge_index({300, 400, 8, 2, 64, 64, 32, 4, 1, nullptr, nullptr, nullptr, nullptr}, 1, rng);
     judge_index({96, 1500, 64, 4, 128, 128, 128, 16, 1, nullptr, nullptr, nullptr, nullptr}, 1, rng);

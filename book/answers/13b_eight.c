@@ -18,7 +18,7 @@ static void count(int block)
     draw_rows(ki, (long)KEYS * D, 1, 0, 0);
     draw_rows(qi, QUERIES * D, 2, 0, 0);
     msa_index8_keys(&s, NULL, ki, NULL, &copy, own);
-    msa_index8_select(&s, qi, ki, &copy, ids, &done, work);
+    msa_index8_select(&s, qi, 1, ki, &copy, ids, &done, work);
     printf("open_%d %.0f\nblocks_%d %.0f\n", block, (double)done.settled / (double)done.rows, block,
            (double)done.blocks / (double)done.rows);
     free(ki);

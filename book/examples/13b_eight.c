@@ -14,7 +14,7 @@ static const int size[SIZES] = {512, 2048, MOST};
 static const struct {
     format key, query;
     int rotated;
-} way[WAYS] = {{INT8, INT8, 1}, {INT8, FULL, 1}, {INT8, INT8, 0}, {E4M3, E4M3, 0}, {FULL, FULL, 0}};
+} way[WAYS] = {{INT8, INT8, 1}, {INT8, TWO, 1}, {INT8, INT8, 0}, {E4M3, E4M3, 0}, {FULL, FULL, 0}};
 
 typedef struct row_of_blocks {
     double exact[MOST], served[MOST], mass[MOST]; /* served: by E4M3 keys and the query in full */
@@ -23,7 +23,7 @@ typedef struct row_of_blocks {
 
 typedef struct query {
     float x[2][D]; /* as it is, and rotated */
-    rounded form[2][3];
+    rounded form[2][FULL + 1];
 } query;
 
 static void look_at(const query *q, const float *keys, const rounded *forms, const float *middle,
@@ -115,8 +115,8 @@ static void random_keys(int outliers)
 {
     printf("%s\n"
            "        E4M3 keys, query whole       blocks that a bound leaves open\n"
-           "blocks   equal ids in score recall    int8,  query  int8,  E4M3,\n"
-           "          sets common  exact   E4M3 rotated  whole  plain  plain   ball lost\n",
+           "blocks   equal ids in score recall    int8,    two  int8,  E4M3,\n"
+           "          sets common  exact   E4M3 rotated  codes  plain  plain   ball lost\n",
            outliers ? "\nthe same, four channels of every key 6 times as large"
                     : "random keys, 15 of so many blocks wanted, 16 queries");
     query *q = room(QUERIES, sizeof *q);
@@ -161,7 +161,7 @@ static void settled(const char *what, int keys_differ)
         draw_rows(ki + j * D, D, 1, keys_differ ? (uint64_t)(j * D) : 0, 0);
     must(msa_index8_keys(&s, NULL, ki, NULL, &copy, one_row));
     must(msa_index(&s, qi, ki, NULL, expected, NULL, work));
-    must(msa_index8_select(&s, qi, ki, &copy, ids, &done, work));
+    must(msa_index8_select(&s, qi, 1, ki, &copy, ids, &done, work));
     printf("%-18s %3ld of %ld blocks settled, %ld of %ld rows wholly; ids right: %s\n", what,
            (long)done.settled, (long)done.blocks, (long)done.fell_back, (long)done.rows,
            memcmp(ids, expected, sizeof ids) ? "no" : "yes");

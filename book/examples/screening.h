@@ -65,7 +65,7 @@ static inline double product(const float *x, const float *y, int d)
 
 /* ---- Rounding, whatever the format ------------------------------------------------------------------------------ */
 
-typedef enum format { INT8, E4M3, FULL } format;
+typedef enum format { INT8, TWO, E4M3, FULL } format; /* TWO codes of int8 a channel */
 
 /* Rows as a format has them, one scale for all; the longest of them; the farthest from what it was. */
 typedef struct rounded {
@@ -74,14 +74,14 @@ typedef struct rounded {
 } rounded;
 
 /* [round] */
-static inline void to_int8(const float *x, long n, float *y)
+static inline void to_integers(const float *x, long n, int largest, float *y)
 {
     float most = 0;
     for (long i = 0; i < n; i++)
         most = fmaxf(most, fabsf(x[i]));
-    const float scale = most / 127; /* one for all n numbers */
+    const float scale = most / (float)largest; /* one for all n numbers */
     for (long i = 0; i < n; i++)
-        y[i] = scale * rintf(x[i] / scale); /* what is stored is the integer, -127 to 127 */
+        y[i] = scale * rintf(x[i] / scale); /* what is stored is the integer, of int8 -127 to 127 */
 }
 /* [round] */
 
@@ -104,8 +104,8 @@ static inline void round_rows(const float *x, int rows, format f, rounded *to)
     const long n = (long)rows * D;
     if (f == FULL)
         memcpy(to->x, x, (size_t)n * sizeof *x);
-    else if (f == INT8)
-        to_int8(x, n, to->x);
+    else if (f == INT8 || f == TWO)
+        to_integers(x, n, f == INT8 ? 127 : 127 * 128, to->x);
     else
         to_e4m3(x, n, to->x);
     to->reach = to->error = 0;

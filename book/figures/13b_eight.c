@@ -70,7 +70,7 @@ int main(void)
     const msa_index8 copy = {codes, numbers, numbers + B + 1, numbers + 2 * (B + 1), numbers + 3 * (B + 1)};
     must(msa_index(&s, q, keys, score, ids, NULL, index));
     must(msa_index8_keys(&s, NULL, keys, NULL, &copy, work));
-    const msa_index8_query query = msa_index8_round(q, D, code, work);
+    const msa_index8_query query = msa_index8_round(q, D, 1, code, work);
     msa_index8_bounds(&s, &copy, 0, B, code, &query, lower, upper);
     for (int i = 0; i < B; i++)
         b[i] = (bounds){2 * lower[i], 2 * upper[i]};

@@ -16,9 +16,9 @@
  * Floor: the step's bytes, 2 di N + 2 Hkv dh 2 k Bk a request: 272 MB at S = 1M and M3's sizes, 138 MB with
  * 8-bit keys, 144 MB exact from 8 bits.
  * Estimate: at S = 1M and M3's sizes, on an H800 and an H200, 0.081 and 0.057 ms, with 8-bit keys 0.041 and
- * 0.029, exact from 8 bits 0.044 and 0.031; dense 0.641 and 0.447.
+ * 0.029, exact from 8 bits 0.043 and 0.030; dense 0.641 and 0.447.
  * Machine code (cuda/clocks.def): a stage takes an H200's memory 1820 clocks and its warps 670, one of codes 910 and
- * 590, of E4M3 keys 910 and 1100. Of the last launch, one request's select takes 2 us of these counts, its merge 2.1.
+ * 490, of E4M3 keys 910 and 1100. Of the last launch, one request's select takes 2 us of these counts, its merge 2.1.
  * Waste: each CTA of a row repeats its selection; lists grow one entry at a time, which the ring hides only
  * while it is full; G < 16 heads pad 16 rows; P is rounded to bf16. A stage of 128 keys is settled for all its
  * blocks and rows if one asks. What was dropped: chapter 15, design notes.
@@ -176,10 +176,14 @@ msa_status launch_screened(const Call &c, Scratch &w)
     with_int<64, 128>(c.d_index, [&](auto di) {
         status =
             codes_map<di.value>(&codes, &w.screening.code_at, c.a.copy.codes, keys_there(c), c.pages.piece);
-        with_int<8, 16, 32, 64>(status == MSA_OK ? w.columns : 0, [&](auto n) {
+        if (status != MSA_OK)
+            return;
+        with_int<4, 8, 16, 32, 64>(w.job.rows <= 4 ? 4 : w.columns, [&](auto n) {
             LAUNCH((screen<di.value, n.value>), and_updates, dim3(screen_threads),
                    sizeof(ScreenSmem<di.value, n.value>), c.stream, codes, w.job, w.screening, c.a.qi,
                    w.shares, store_of(c), w.tickets, w.n_tickets);
+        });
+        with_int<8, 16, 32, 64>(w.columns, [&](auto n) {
             LAUNCH_DEPENDENT((settle<di.value, n.value>), shares, dim3(screen_threads),
                              sizeof(SettleSmem<di.value, n.value>), c.stream, queries, keys, w.job,
                              w.screening);

@@ -19,7 +19,7 @@ constexpr int warps = 4, consumers = 32 * warps, score_chunk = 32;
 
 /// Stages whose maxima are looked at together, so that all threads have one to do and stages follow each other without a
 /// barrier: at most so many, and no more blocks than a chunk has.
-template <int N> constexpr int most_in_round = consumers / N;
+template <int N> constexpr int most_in_round = consumers / (N < 8 ? 8 : N);
 template <int N> PTX_INLINE int stages_in_round(int blocks)
 {
     return smaller(most_in_round<N>, score_chunk / blocks);

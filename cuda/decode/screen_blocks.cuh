@@ -7,6 +7,9 @@
  * What leaves is an upper bound for each block and row, and of each segment a row's best k - 1 lower bounds, from which
  * settle_blocks.cuh finds what an upper bound may not be below. Blocks that a step completes or takes back have no codes
  * yet, or no more: they are not screened, but always settled. So this launch reads nothing that the update writes.
+ * A query has two codes a channel, since bytes set the pace: so of what it is off by hardly anything is left, and half as
+ * many blocks stay open. Both products of a key are neighbouring columns, which one thread has; they become one number
+ * before maxima are looked for. Up to four rows take the eight columns that wgmma has at least.
  * Bounds are found a round at a time (score.cuh): stage by stage a warp would need 1390 clocks, where memory takes 910.
  */
 #ifndef MSA_SCREEN_BLOCKS_CUH
@@ -50,11 +53,11 @@ PTX_INLINE int coded_stages(const Shape &s)
 /// are there, which is more than a round and the ring have.
 constexpr int known_stages = 32;
 
-/// So small that two CTAs fit on an SM: one that screens, and one that updates a request meanwhile.
+/// Of N rows, so small that two CTAs fit on an SM: one that screens, and one that updates a request meanwhile.
 template <int DI, int N> struct ScreenSmem {
-    static constexpr int stages = ((N > 32 ? 64 : 80) << 10) / (int)sizeof(CodeTile<stage_keys, DI>);
+    static constexpr int stages = ((N > 32 ? 48 : 80) << 10) / (int)sizeof(CodeTile<stage_keys, DI>);
     CodeTile<stage_keys, DI> codes[stages];
-    CodeTile<N, DI> queries;
+    CodeTile<2 * N, DI> queries; ///< a row's two codes side by side
     RowNumbers row[N];
     float4 numbers[known_stages][stage_keys / min_piece];  ///< s, N and E of each piece
     int32_t top[2][most_in_round<N> * stage_keys / 16][N]; ///< of 16 keys each; two rounds in turn
@@ -116,7 +119,7 @@ PTX_INLINE void code_queries(ScreenSmem<DI, N> &m, const Job &job, const bf16 *q
     for (int column = (int)threadIdx.x / 32; column < N; column += warps) {
         const bool there = row0 + column < rows;
         const int64_t row = (int64_t)n * job.rows + row0 + (there ? column : 0);
-        const RowNumbers numbers = make_query(m.queries, column, qi + row * DI);
+        const RowNumbers numbers = make_query<2>(m.queries, 2 * column, qi + row * DI);
         if (threadIdx.x % 32 == 0)
             st_shared(&m.row[column], numbers);
     }
@@ -124,17 +127,18 @@ PTX_INLINE void code_queries(ScreenSmem<DI, N> &m, const Job &job, const bf16 *q
     bar_sync(1, consumers);
 }
 
-/// The largest of each column over this warp's 16 rows.
+/// The largest product of each query's two codes over this warp's 16 keys: 128 times the first one's, and the second's.
 template <int n> PTX_INLINE void column_maxima(int32_t *top, const int32_t (&d)[n])
 {
     const int lane = (int)threadIdx.x % 32;
-    timeline_mark("maximum", 4 * n);             // as of floats
-    for (int i = 0; i < n; i += i % 2 ? 3 : 1) { // 0 1 4 5 ...: the row 8 further down is i + 2
-        int x = max3(d[i], d[i + 2], d[i]);
+    timeline_mark("maximum", 4 * n); // as of floats
+    for (int i = 0; i < n; i += 4) { // the key 8 further down is i + 2
+        const int upper = 128 * d[i] + d[i + 1], lower = 128 * d[i + 2] + d[i + 3];
+        int x = max3(upper, lower, upper);
         for (int with = 4; with < 32; with *= 2) // lanes that hold the same columns
             x = max3(x, shfl_xor(x, with), x);
         if (lane < 4)
-            st_shared(top + fragment_d(lane, i).col, x);
+            st_shared(top + fragment_d(lane, i).col / 2, x);
     }
 }
 
@@ -179,10 +183,10 @@ PTX_INLINE void screen_segments(ScreenSmem<DI, N> &m, const Job &job, const Scre
         code_queries(m, job, qi, seg.n, rows, row0);
         for (int n = 0, at = 0, buffer = 0; n < n_stages; n++, taken++) { // stage `at` of its round
             const int stage = place.stage;
-            int32_t first[N / 2], second[N / 2];
+            int32_t first[N], second[N];
             mbarrier_wait(&m.full[stage], place.phase); // the stage's codes have landed
-            issue_codes<N, DI>(first, m.codes[stage].x, m.queries.x);
-            issue_codes<N, DI>(second, m.codes[stage].x + 64 * DI, m.queries.x);
+            issue_codes<2 * N, DI>(first, m.codes[stage].x, m.queries.x);
+            issue_codes<2 * N, DI>(second, m.codes[stage].x + 64 * DI, m.queries.x);
             wgmma_wait<0>();
             wgmma_pin(first);
             wgmma_pin(second);

@@ -40,8 +40,8 @@ template <int D> PTX_INLINE Bounds bounds(const RowNumbers &q, const Numbers &bl
     return {score - eps, score + eps};
 }
 
-/// A row's codes, by a warp, and its numbers.
-template <int rows, int D>
+/// A query's codes, by a warp, and its numbers; a second code a channel is the tile's next row.
+template <int n_codes = 1, int rows, int D>
 PTX_INLINE RowNumbers make_query(CodeTile<rows, D> &tile, int row, const bf16 *query)
 {
     double y[D / 32];
@@ -49,9 +49,10 @@ PTX_INLINE RowNumbers make_query(CodeTile<rows, D> &tile, int row, const bf16 *q
     rotate<D>(y);
     const double most = most_of<D>(y);
     const bool finite = most < infinite();
-    const float step = finite ? scale_of(most) : 0;
-    const Rounded rounded = round_row<D>(y, (double)step);
-    store_codes(tile, row, finite ? rounded.codes : 0);
+    const float step = finite ? scale_of<n_codes>(most) : 0;
+    const Rounded rounded = round_row<D, n_codes>(y, (double)step);
+    for (int n = 0; n < n_codes; n++)
+        store_codes(tile, row + n, finite ? rounded.codes[n] : 0);
     return {step, finite ? above(rounded.norm) * slack + vanished : -minus_infinity(),
             finite ? above(rounded.rest) * slack + vanished : -minus_infinity(), 0};
 }

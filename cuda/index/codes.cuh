@@ -67,10 +67,13 @@ template <int D> PTX_INLINE double most_of(const double (&y)[D / 32])
     return most;
 }
 
-/// A scale: what the code 127 stands for is `most`. Infinite if that is.
-PTX_INLINE float scale_of(double most)
+/// The largest multiple of a step that so many codes can say: the first of two counts 128 of the second.
+template <int n_codes> constexpr int most_in = n_codes == 2 ? 127 * 128 : 127;
+
+/// A scale: what that stands for is `most`. Infinite if that is.
+template <int n_codes = 1> PTX_INLINE float scale_of(double most)
 {
-    return (float)(most / 127);
+    return (float)(most / most_in<n_codes>);
 }
 
 /// A float above x >= 0, by more than what sums of squares in double lose.
@@ -95,19 +98,29 @@ PTX_INLINE double quotient(double x, double y, double one_over_y)
     return fma(fma(-near, y, x), one_over_y, near);
 }
 
+/// The nearest integer, of equally near ones the even one: a double of 2^52 has no fraction.
+PTX_INLINE double nearest(double x)
+{
+    return x + 0x1.8p52 - 0x1.8p52;
+}
+
 /// A row as multiples of a step, and how long it is, as its codes say, and how far it is from that.
 struct Rounded {
-    uint32_t codes; ///< this lane's, the first one lowest
+    uint32_t codes[2]; ///< this lane's, the first channel lowest; the second codes
     double norm, reach, rest;
 };
-template <int D> PTX_INLINE Rounded round_row(const double (&y)[D / 32], double step)
+template <int D, int n_codes = 1> PTX_INLINE Rounded round_row(const double (&y)[D / 32], double step)
 {
-    Rounded row = {0, 0, 0, 0};
+    constexpr double most = most_in<n_codes>;
+    Rounded row = {{0, 0}, 0, 0, 0};
     const double inverse = 1 / step;
     for (int c = 0; c < D / 32; c++) {
         const double times = step > 0 ? quotient(y[c], step, inverse) : 0;
-        const double code = (times > 127 ? 127 : times < -127 ? -127 : times) + 0x1.8p52 - 0x1.8p52;
-        row.codes |= ((uint32_t)(int)code & 255u) << 8 * c;
+        const double code = nearest(times > most ? most : times < -most ? -most : times);
+        const double first = n_codes == 2 ? nearest(code / 128) : code;
+        row.codes[0] |= ((uint32_t)(int)first & 255u) << 8 * c;
+        if (n_codes == 2)
+            row.codes[1] |= ((uint32_t)(int)(code - 128 * first) & 255u) << 8 * c;
         row.norm += y[c] * y[c];
         row.reach += step * code * (step * code);
         row.rest += (y[c] - step * code) * (y[c] - step * code);
@@ -242,7 +255,7 @@ PTX_INLINE void make_codes(BlockNumbers<warps> &m, const bf16 *keys, int n, int8
         load_channels<D>(y, keys + row * D);
         rotate<D>(y);
         const Rounded rounded = round_row<D>(y, (double)scale);
-        store_codes<D>(codes + row * D, finite ? rounded.codes : 0);
+        store_codes<D>(codes + row * D, finite ? rounded.codes[0] : 0);
         reach = rounded.reach > reach ? rounded.reach : reach;
         error = rounded.rest > error ? rounded.rest : error;
     }

@@ -129,7 +129,7 @@ static void begin_row(task *k, int64_t row)
     m->best[row].n = 0;
     m->n[row] = 0;
     read_query(k, row, m->query);
-    screened_row(m->rows, row, m->query, d, m->codes, m->room);
+    screened_row(m->rows, row, m->query, d, 1, m->codes, m->room);
     put_codes(m->q + row / TILE_ROWS * k->steps8, row % TILE_ROWS, m->codes, d);
     m->fit[row] = fit_query(m->query, d, m->query + d);
     upper_halves(m->full + row * k->steps * TILE_HALVES, m->query + d, d);

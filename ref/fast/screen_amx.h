@@ -49,10 +49,11 @@ static inline screened screened_take(int64_t rows, arena *a)
     return x;
 }
 
-/* Row `row`, its query q [d]; codes [d] and room [d] are written. */
-static inline void screened_row(screened x, int64_t row, const float *q, int d, int8_t *codes, double *room)
+/* Row `row`, its query q [d]; codes [n_codes,d] and room [d] are written. */
+static inline void screened_row(screened x, int64_t row, const float *q, int d, int n_codes, int8_t *codes,
+                                double *room)
 {
-    const msa_index8_query y = msa_index8_round(q, d, codes, room);
+    const msa_index8_query y = msa_index8_round(q, d, n_codes, codes, room);
     int exponent = 0;
     if (isfinite(y.norm))
         frexpf(y.norm, &exponent);

@@ -2,12 +2,26 @@
  * each row learns below what upper bound a block is none of its business. The blocks that are left are scored in full
  * by decode_amx.c, for all rows at once; a row that did not ask takes no notice.
  *
+ * A query has two codes a channel where they cost no time, which halves what is left. Then a tile's first eight columns
+ * are the first codes of eight rows, the others their second codes: up to eight rows that takes no more products. With
+ * more it takes up to twice as many. Tile instructions have the time: for 64 rows and 16 keys of 128 channels they need
+ * 256 clocks, memory about 500. Loops over vectors in their place have not, and lose more than settling saves.
+ *
  * In pages a block may lie in pieces, each with numbers of its own: the largest of their bounds are the block's. */
 #ifndef MSA_STEP_SCREEN_AMX_H
 #define MSA_STEP_SCREEN_AMX_H
 
 #include "screen_amx.h"
 #include "step_amx.h"
+
+#define HALF_OF_TILE (TILE_ROWS / 2)
+/* Channels of which a sum of products with both codes fits in 32 bits, 127^2 2^17 < 2^31; rows that two codes are for. */
+#define WIDEST_OF_TWO (1 << 10)
+#ifdef TILES
+#define MOST_OF_TWO INT64_MAX
+#else
+#define MOST_OF_TWO HALF_OF_TILE
+#endif
 
 typedef struct screener {
     const msa_shape *s;
@@ -16,23 +30,29 @@ typedef struct screener {
     int64_t piece,
         first;        /* tokens that share a number; contiguous: the number of the request's first block */
     int64_t rows;     /* n groups */
-    tile_rows *right; /* [columns][bytes' steps]: the rows' codes */
-    screened of;      /* [16 columns] */
+    int n_codes, per_tile;
+    tile_rows *right; /* [tiles][bytes' steps]: the rows' codes */
+    screened of;      /* [tiles][16], of which per_tile are rows */
     float *lower, *upper; /* [rows][B] */
     float *tau;           /* [rows] */
-    int8_t *codes;        /* [di] */
+    int8_t *codes;        /* [2,di] */
     double *room;         /* [di] */
 } screener;
 
+static inline int64_t code_tiles(int64_t rows, int per_tile)
+{
+    return (rows + per_tile - 1) / per_tile;
+}
+
 static inline void screener_take(screener *y, const msa_shape *s, arena *a)
 {
-    const int64_t rows = most_queries(s) * s->n_kv_heads, columns = (rows + TILE_ROWS - 1) / TILE_ROWS;
-    y->right = arena_take(a, columns * steps8_of(s->d_index), sizeof *y->right);
-    y->of = screened_take(columns * TILE_ROWS, a);
+    const int64_t rows = most_queries(s) * s->n_kv_heads, all = code_tiles(rows, HALF_OF_TILE);
+    y->right = arena_take(a, all * steps8_of(s->d_index), sizeof *y->right);
+    y->of = screened_take(all * TILE_ROWS, a);
     y->lower = arena_take(a, rows * msa_n_blocks(s), sizeof *y->lower);
     y->upper = arena_take(a, rows * msa_n_blocks(s), sizeof *y->upper);
     y->tau = arena_take(a, rows, sizeof *y->tau);
-    y->codes = arena_take(a, s->d_index, sizeof *y->codes);
+    y->codes = arena_take(a, 2 * (int64_t)s->d_index, sizeof *y->codes);
     y->room = arena_take(a, s->d_index, sizeof *y->room);
 }
 
@@ -46,21 +66,25 @@ static inline int64_t number_of(const screener *y, int64_t j)
 static inline void screener_begin(screener *y, const cache *x, const msa_arrays *a, const float *qi)
 {
     const int d = x->s->d_index, steps8 = steps8_of(d);
-    const int64_t rows = x->at.seq.n_q * x->s->n_kv_heads, columns = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    const int64_t rows = x->at.seq.n_q * x->s->n_kv_heads;
+    const int n_codes = rows <= MOST_OF_TWO && d <= WIDEST_OF_TWO ? 2 : 1, per_tile = TILE_ROWS / n_codes;
     y->s = x->s;
     y->copy = a->index8;
     y->at = x->at;
     y->piece = x->at.table ? piece_tokens(x->s, &a->pages) : x->s->block;
     y->first = x->at.number * msa_n_blocks(x->s);
     y->rows = rows;
-    memset(y->right, 0, (size_t)(columns * steps8) * sizeof *y->right);
-    for (int64_t row = 0; row < columns * TILE_ROWS; row++)
-        if (row < rows) {
-            screened_row(y->of, row, qi + row * d, d, y->codes, y->room);
-            put_codes(y->right + row / TILE_ROWS * steps8, row % TILE_ROWS, y->codes, d);
-        } else {
-            y->of.step[row] = y->of.norm[row] = y->of.rest[row] = 0;
-        }
+    y->n_codes = n_codes;
+    y->per_tile = per_tile;
+    memset(y->right, 0, (size_t)(code_tiles(rows, per_tile) * steps8) * sizeof *y->right);
+    for (int64_t lane = 0; lane < code_tiles(rows, per_tile) * TILE_ROWS; lane++)
+        y->of.step[lane] = y->of.norm[lane] = y->of.rest[lane] = 0;
+    for (int64_t row = 0; row < rows; row++) {
+        const int64_t of = row / per_tile, lane = row % per_tile;
+        screened_row(y->of, of * TILE_ROWS + lane, qi + row * d, d, n_codes, y->codes, y->room);
+        for (int n = 0; n < n_codes; n++)
+            put_codes(y->right + of * steps8, lane + n * HALF_OF_TILE, y->codes + n * d, d);
+    }
 }
 
 /* n <= 16 keys' codes, as left factors: where they lie if that is possible. */
@@ -76,7 +100,15 @@ static inline left_rows codes_of(const screener *y, int64_t row, int64_t n, tile
     return (left_rows){room, TILE_BYTES, sizeof *room};
 }
 
-/* X of a piece for `wide` columns. `far`: codes so many keys on are asked for. */
+/* A key's products with the codes of a tile's rows: of two 128 times the first one's and once the second one's. */
+static inline int_lanes product_of(const tile_rows *products, int64_t key, int n_codes)
+{
+    int_lanes x;
+    memcpy(&x, products->word[key], sizeof x);
+    return n_codes == 2 ? (x << 7) + TURNED(x, HALF_OF_TILE) : x;
+}
+
+/* X of a piece for `wide` tiles of rows. `far`: codes so many keys on are asked for. */
 static inline void piece_products(tiles *t, const screener *y, int64_t j, const tile_rows *const q[COLUMNS],
                                   int wide, int64_t far, tile_rows *room, tile_rows *products,
                                   int_lanes best[COLUMNS])
@@ -92,17 +124,14 @@ static inline void piece_products(tiles *t, const screener *y, int64_t j, const 
                 __builtin_prefetch(y->copy->codes + key_row(&y->at, j + k + far) * d + at, 0, 2);
         multiply_columns(t, steps8_of(d), codes_of(y, row + k, n, room), q, wide, true, products);
         for (int b = 0; b < wide; b++)
-            for (int64_t i = 0; i < n; i++) {
-                int_lanes x;
-                memcpy(&x, products[b].word[i], sizeof x);
-                best[b] = larger_integer(best[b], x);
-            }
+            for (int64_t i = 0; i < n; i++)
+                best[b] = larger_integer(best[b], product_of(&products[b], i, y->n_codes));
     }
 }
 
-/* The bounds of a complete block for columns first .. first + wide - 1. */
-static inline void screen_columns(tiles *t, const screener *y, int64_t block, int64_t first, int wide,
-                                  int64_t far, tile_rows *room, tile_rows *products)
+/* The bounds of a complete block for the rows of tiles first .. first + wide - 1. */
+static inline void screen_rows(tiles *t, const screener *y, int64_t block, int64_t first, int wide,
+                               int64_t far, tile_rows *room, tile_rows *products)
 {
     const int64_t blocks = msa_n_blocks(y->s);
     const tile_rows *q[COLUMNS] = {NULL};
@@ -125,18 +154,18 @@ static inline void screen_columns(tiles *t, const screener *y, int64_t block, in
             upper[b] = (lanes)((int_lanes)larger(upper[b], high) | (high != high)); /* NaN stays */
         }
     }
-    for (int64_t row = first * TILE_ROWS; row < min_i64(y->rows, (first + wide) * TILE_ROWS); row++) {
-        y->lower[row * blocks + block] = lower[row / TILE_ROWS - first][row % TILE_ROWS];
-        y->upper[row * blocks + block] = upper[row / TILE_ROWS - first][row % TILE_ROWS];
+    for (int64_t row = first * y->per_tile; row < min_i64(y->rows, (first + wide) * y->per_tile); row++) {
+        y->lower[row * blocks + block] = lower[row / y->per_tile - first][row % y->per_tile];
+        y->upper[row * blocks + block] = upper[row / y->per_tile - first][row % y->per_tile];
     }
 }
 
 static inline void screen_block(tiles *t, const screener *y, int64_t block, int64_t far, tile_rows *room,
                                 tile_rows *products)
 {
-    const int64_t columns = (y->rows + TILE_ROWS - 1) / TILE_ROWS;
-    for (int64_t first = 0; first < columns; first += COLUMNS)
-        screen_columns(t, y, block, first, (int)min_i64(COLUMNS, columns - first), far, room, products);
+    const int64_t all = code_tiles(y->rows, y->per_tile);
+    for (int64_t first = 0; first < all; first += COLUMNS)
+        screen_rows(t, y, block, first, (int)min_i64(COLUMNS, all - first), far, room, products);
 }
 
 /* The smallest magnitude in the blocks before block `end`. */

@@ -219,7 +219,7 @@ static bool small_screened(eval_small *a, const msa_shape *s, const float *qi, i
                                  numbers + 3 * blocks};
         must(msa_index8_keys(s, NULL, a->ki[0], NULL, &copy, room));
         int32_t *found = ids + n * (size_t)s->topk;
-        must(msa_index8_select(s, qi, a->ki[0], &copy, found, &a->exact, work));
+        must(msa_index8_select(s, qi, 1, a->ki[0], &copy, found, &a->exact, work));
         for (size_t i = 0; i < n * (size_t)s->topk; i++)
             a->wrong += found[i] != ids[i];
     }

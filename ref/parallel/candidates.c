@@ -40,7 +40,7 @@ static void bounds_of_codes(const step *p, int n, int64_t blocks, const float *q
     const msa_shape own = {.n_kv = blocks * p->s->block, .block = p->s->block, .d_index = p->s->d_index};
     const msa_index8 *all = &keys->ki8, copy = {all->codes + first * size, all->scale + first,
                                                 all->reach + first, all->error + first, all->least + first};
-    const msa_index8_query q = msa_index8_round(qi, p->s->d_index, w->codes, w->room);
+    const msa_index8_query q = msa_index8_round(qi, p->s->d_index, 1, w->codes, w->room);
     msa_index8_bounds(&own, &copy, 0, blocks, w->codes, &q, w->lower, w->upper);
 }
 

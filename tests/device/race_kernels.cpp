@@ -75,10 +75,26 @@ static msa_arrays inputs(const msa_shape &s, std::mt19937 &rng)
     return a;
 }
 
-/// The same problem as two requests whose keys lie in pages, the newest of them yet to be stored there. With 8-bit
-/// keys pages are half a block, the second request has a query less, and tokens are taken back first.
-static msa_arrays in_pages(msa_shape &s, int32_t (&cu)[2][3], bool small, std::mt19937 &rng)
+enum Keys { contiguous, bf16_keys, e4m3_keys, codes_beside, n_keys };
+
+/// Codes of all blocks, as keys that were made elsewhere have them.
+static msa_index8 codes(int64_t n, int64_t pieces, std::mt19937 &rng)
 {
+    const msa_index8 copy = {take<int8_t>(n), take<float>(pieces), take<float>(pieces), take<float>(pieces),
+                             nullptr};
+    for (int64_t i = 0; i < n; i++)
+        copy.codes[i] = (int8_t)((int)(rng() % 255) - 127);
+    for (int64_t i = 0; i < pieces; i++)
+        copy.scale[i] = 0x1p-6f, copy.reach[i] = 16, copy.error[i] = 0x1p-4f;
+    return copy;
+}
+
+/// The same problem as two requests whose keys lie in pages, the newest of them yet to be stored there. With 8-bit
+/// keys, or codes beside the keys, pages are half a block, the second request has a query less, and tokens are taken back
+/// first.
+static msa_arrays in_pages(msa_shape &s, int32_t (&cu)[2][3], Keys keys, std::mt19937 &rng)
+{
+    const bool small = keys != bf16_keys;
     const int page = small ? s.block / 2 : s.block;
     const int64_t pages = 2 * ceil_div(s.n_kv, (int64_t)page);
     s.n_q *= 2, s.n_kv = pages * page, s.n_seqs = 2;
@@ -98,12 +114,20 @@ static msa_arrays in_pages(msa_shape &s, int32_t (&cu)[2][3], bool small, std::m
         len_q[0] = (int32_t)s.n_q / 2, len_q[1] = len_q[0] - 1;
         rejected[1] = lens[1] / 2;
         a.len_q = len_q, a.rejected = rejected, a.status = take<int32_t>(1);
+    }
+    if (keys == e4m3_keys) {
         a.pages.ki8 = take<uint8_t>(s.n_kv * s.d_index);
         a.pages.scale = take<float>(pages);
         for (int64_t i = 0; i < s.n_kv * s.d_index; i++)
             a.pages.ki8[i] = (uint8_t)(rng() % 127);
         for (int64_t i = 0; i < pages; i++)
             a.pages.scale[i] = 0x1p-8f;
+    }
+    if (keys == codes_beside) {
+        static msa_index8 copy;
+        copy = codes(s.n_kv * s.d_index, pages, rng);
+        a.index8 = &copy;
+        a.screening = take<msa_screening>(1);
     }
     const int64_t width_kv = s.n_kv_heads * s.d_head;
     a.new_k = draw(s.n_q * width_kv, rng), a.new_v = draw(s.n_q * width_kv, rng);
@@ -158,6 +182,7 @@ int main(int argc, char **argv)
                                 {9, 300, 16, 1, 128, 128, 128, 2, 1, nullptr, nullptr}};
     std::mt19937 rng(1);
     int mode = 0;
+    msa_tune(engine, MSA_TUNE_screen_from, 1); // however short
     for (const char *name : kernels) {
         bool ok = true;
         if (!is_wanted(name, argc, argv))
@@ -168,18 +193,20 @@ int main(int argc, char **argv)
                 std::string(name).rfind("backward/", 0) == 0 || std::string(name).rfind("kl/", 0) == 0;
             if (step) // ThreadSanitizer knows 8128 fibers: copies of 128 channels in flight, a fiber each, are more
                 s.n_q = 2, s.d_head = 64;
-            // Steps: contiguous, in pages, 8-bit ones in pages. Gradients: of a selection, with full support.
-            for (int variant = 0; variant < (step ? 3 : gradient ? 2 : 1); variant++) {
-                const int keys = step ? variant : 0;
+            // Gradients: of a selection, with full support.
+            for (int variant = 0; variant < (step ? n_keys : gradient ? 2 : 1); variant++) {
+                const Keys keys = step ? (Keys)variant : contiguous;
                 int32_t cu[2][3];
                 msa_shape paged = s;
                 msa_engine_mode(mode % 4, mode / 4 % 3, (uint64_t)mode);
                 msa_engine_sms(keys ? 2 : 132);
                 mode++;
-                msa_arrays a = keys ? in_pages(paged, cu, keys > 1, rng) : inputs(s, rng);
+                msa_arrays a = keys ? in_pages(paged, cu, keys, rng) : inputs(s, rng);
                 if (gradient && variant > 0)
                     a.ids = nullptr;
                 ok = run(name, paged, a) && ok;
+                if (keys == codes_beside && std::string(name) == "decode/swapped")
+                    ok = ok && a.screening->rows > 0; // it did take the way that is meant
             }
         }
         tap(ok, "%s runs; ThreadSanitizer says at the end what raced", name);

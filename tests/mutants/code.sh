@@ -25,6 +25,9 @@ mutant 'NaN ranks first' top_blocks test_contract '? -INFINITY : $m[$b]' '? INFI
 # ---- Selection from 8-bit keys ---------------------------------------------------------------------
 mutant '8 bits: keys have no error' msa_index8_bounds test_index8 '+ $norm * $error +' '+'
 mutant '8 bits: the query has no error' msa_index8_bounds test_index8 '(double)$q->rest * $reach' '0'
+mutant '8 bits: two codes of a query have no error' msa_index8_round test_index8 '$n_codes, $step, above($row.norm), above($row.rest)' '$n_codes, $step, above($row.norm), $n_codes == 2 ? 0 : above($row.rest)'
+mutant '8 bits: the second code counts nothing' best_product test_index8 'OF_ONE * $x + product(...)' 'OF_ONE * $x'
+mutant '8 bits: a step without second codes' product_of test_index8 '($x << 7) + TURNED($x, HALF_OF_TILE)' '$x << 7'
 mutant '8 bits: float32 does not round' index8_slack test_index8 '(1.01 * $d + 16) * 0x1p-24' '(void)$d, 0'
 mutant '8 bits: errors are rounded down' above test_index8 'nextafterf((float)$x, INFINITY)' 'nextafterf((float)$x, 0)'
 mutant '8 bits: a bound that ties is out' select_row test_index8 '$w->upper[$b] < $least' '$w->upper[$b] <= $least + 1e-3 * fabs($least)'
@@ -32,7 +35,7 @@ mutant '8 bits: NaN is no candidate' msa_index8_block test_index8 '*$to.error = 
 mutant '8 bits: bounds three times as wide' bounds_of test_million_keys '* $bound + TINY' '* 3 * $bound + TINY'
 mutant '8 bits: a full list forgets' candidates_add test_index8 '*$n = FELL;' ';'
 mutant '8 bits: small products never vanish' may_vanish test_index8 '$fit->least < FLT_MIN || $fit->least * $least < FLT_MIN' 'false'
-mutant '8 bits: pieces of a block count once' screen_columns test_index8 '(int_lanes)larger($upper[$b], $high) | ($high != $high)' '(int_lanes)$high'
+mutant '8 bits: pieces of a block count once' screen_rows test_index8 '(int_lanes)larger($upper[$b], $high) | ($high != $high)' '(int_lanes)$high'
 mutant '8 bits: codes of a key taken back stay' msa_index8_keys test_index8 'memset($to.codes, 0, ...);' ';'
 
 # ---- Supports, sparse attention ------------------------------------------------------------------

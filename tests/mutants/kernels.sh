@@ -33,6 +33,7 @@ mutant 'a rotation of half the channels' rotate test_screened '$with < 32' '$wit
 mutant 'candidates of another row' settle test_screened 'ld_shared(&$m.pair[$row]) / (uint32_t)$lists.most' 'ld_shared(&$m.pair[0]) / (uint32_t)$lists.most'
 mutant 'lower bounds of the first part only' unite test_screened '$lists.parts * $keep' '$keep'
 mutant 'a block without codes is screened' asks test_screened_steps '$b >= coded_blocks($s) || ' ''
+mutant 'a step without second codes' column_maxima test_screened_steps '128 * $d[$i] + $d[$i + 1]' '128 * $d[$i]'
 mutant 'a step with lower bounds of one share' find_tau test_screened_steps '$topk, $of.n,' '$topk, 1,'
 mutant 'a block bounded by its first piece' bound_block test_screened_steps '$g < ($b + 1) * $block / $piece' '$g < $b * $block / $piece + 1'
 mutant 'codes of a prompt without its last keys' copy_keys test_screened '($piece + 1) * $p.piece > $s.n_kv' '$piece * $p.piece > $s.n_kv'

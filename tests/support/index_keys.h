@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "../../ref/judge/inputs.h"
+#include "../../ref/msa_index8.h"
 
 typedef enum kind {
     NORMAL,
@@ -85,6 +86,36 @@ static inline void fill(kind k, float *x, int64_t rows, int64_t d, int64_t block
         if (k == ZEROS && j / block % 3 == 1)
             memset(x + j * d, 0, (size_t)d * sizeof *x);
     }
+}
+
+/** Which of n <= 64 blocks have no k - 1 better ones, by the largest integer product of a query's codes with those of their
+ *  keys, as float32 has it: what an exact copy leaves open. Returns how many. Needs d <= 128. */
+static inline int64_t open_by_integers(const msa_shape *s, const float *q, int n_codes, const int8_t *keys,
+                                       int64_t n, bool *open)
+{
+    int8_t code[2 * 128];
+    double room[128];
+    float best[64];
+    int64_t count = 0;
+    msa_index8_round(q, s->d_index, n_codes, code, room);
+    for (int64_t b = 0; b < n; b++) {
+        best[b] = -INFINITY;
+        for (const int8_t *key = keys + b * s->block * s->d_index, *end = key + s->block * s->d_index;
+             key < end; key += s->d_index) {
+            int32_t x = 0;
+            for (int c = 0; c < s->d_index; c++)
+                x += (n_codes == 2 ? 128 * code[c] + code[s->d_index + c] : code[c]) * key[c];
+            best[b] = (float)x > best[b] ? (float)x : best[b];
+        }
+    }
+    for (int64_t b = 0; b < n; b++) {
+        int better = 0;
+        for (int64_t o = 0; o < n; o++)
+            better += best[o] > best[b];
+        open[b] = better < s->topk - 1;
+        count += open[b];
+    }
+    return count;
 }
 
 #endif
