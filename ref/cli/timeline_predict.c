@@ -30,8 +30,13 @@ static const struct loop {
 #define BLOCK 128.0
 #define TOPK 16.0
 
-/* Launches, the first stages of a ring, selection and merge of a step of generation: what chapter 15 leaves for them. */
-#define STEP 11e-6
+/* Seconds until a dependent launch sees that the one before it has ended; clocks until memory answers; bytes a clock that L2
+ * delivers to one SM while others are idle; and tokens of a step of attention and, at least, of a part (chapter 15). */
+#define LAUNCH 1e-6
+#define LATENCY 600
+#define L2_ALONE 64
+#define ATTEND_STEP 128
+#define PART_TOKENS 256
 /* Union of the blocks of 8 neighbours, of structured selections (chapter 14); a turn of sparse/union takes two blocks. */
 #define UNION8 18.7
 #define UNION_TURN 2
@@ -46,6 +51,7 @@ typedef struct stage {
     int batch;          /* requests, of which each makes one step; 0: a prompt */
     const char *loop;   /* where that is not called as the stage is */
     const char *keys;   /* of its index, where that is not bf16 */
+    int launches;       /* of a step, of which the last one attends to chosen blocks */
     int part[2]; /* a layer's: which stages follow each other, in its table; 0 and 0: it is one itself */
 } stage;
 
@@ -85,6 +91,30 @@ static double longest(const struct loop *l, const roofline_gpu *gpu, const char 
     return most;
 }
 
+static double clocks_of(const char *part)
+{
+    const struct loop *l = find_loop(part, 0);
+    return l ? l->turn : NAN;
+}
+
+/* The last launch of a step for so many requests, beside the bytes that all its CTAs read: what one of them does, part after
+ * part. Its keys and values come while later ones are asked for, as fast as memory or its own SM lets them. */
+static double last_launch(const roofline_gpu *gpu, int requests)
+{
+    static const char *const parts[] = {"decode/swapped:choose", "decode/swapped:rank",
+                                        "decode/swapped:values", "decode/swapped:finish",
+                                        "decode/swapped:merge"};
+    const double rows = requests * GROUPS, tokens = TOPK * BLOCK,
+                 n = fmin(fmax(floor(SMS / rows), 1), tokens / PART_TOKENS),
+                 steps = ceil(tokens / ATTEND_STEP / n), step_bytes = 2 * 2 * WIDTH * ATTEND_STEP,
+                 together = rows * tokens / ATTEND_STEP * step_bytes / (REACHED * gpu->bytes / CLOCK),
+                 one = steps * fmax(step_bytes / L2_ALONE, clocks_of("decode/swapped:attend"));
+    double clocks = LATENCY + fmax(one - together, 0);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        clocks += clocks_of(parts[i]);
+    return clocks / CLOCK;
+}
+
 /* Seconds, and what takes most of them. */
 static double predict(const stage *all, const stage *s, double n, const roofline_gpu *gpu, const char **which)
 {
@@ -99,7 +129,8 @@ static double predict(const stage *all, const stage *s, double n, const roofline
     const double memory = REACHED * gpu->bytes;
     *which = "memory";
     return (l ? s->turns * longest(l, gpu, which) / SMS / CLOCK : s->bytes / memory) +
-           s->more_bytes / memory + (s->batch ? STEP : 0);
+           s->more_bytes / memory +
+           (s->launches ? s->launches * LAUNCH + last_launch(gpu, s->batch ? s->batch : 1) : 0);
 }
 
 static double roofline(const stage *all, const stage *s, const roofline_gpu *gpu)
@@ -254,15 +285,16 @@ static void print_length(double n, const roofline_gpu *gpu, measurements *m)
         {"prefill/auto:random", .ids = "random", .part = {INDEX, KV_OUTER}},
         {"backward/hopper", pairs / 4, gradients, 2 * layer},
         {"backward/hopper:kl", pairs / 4, gradients + kl, 2 * layer},
-        {"decode/swapped", n / 128, 0, bf16_keys, chosen, .batch = 1},
-        {"decode/swapped:b8", 8 * n / 128, 0, 8 * bf16_keys, 8 * chosen, .batch = 8,
-         .loop = "decode/swapped"},
+        {"decode/swapped", n / 128, 0, bf16_keys, chosen, .batch = 1, .launches = 3},
+        {"decode/swapped:last", 0, 0, chosen, .launches = 1},
+        {"decode/swapped:b8", 8 * n / 128, 0, 8 * bf16_keys, 8 * chosen, .batch = 8, .loop = "decode/swapped",
+         .launches = 3},
         {"decode/swapped:b8-int8", 8 * n / 128, 0, 4 * bf16_keys, 8 * (chosen + cost.bytes_settle),
-         .batch = 8, .loop = "decode/swapped:screen", .keys = "int8"},
+         .batch = 8, .loop = "decode/swapped:screen", .keys = "int8", .launches = 3},
         {"decode/swapped:b8-fp8", 8 * n / 128, 0, 4 * bf16_keys, 8 * chosen, .batch = 8,
-         .loop = "decode/swapped:e4m3", .keys = "fp8"},
-        {"dense_decode/split", 0, 0, cost.bytes_gqa, .batch = 1},
-        {"dense_decode/split:b8", 0, 0, 8 * cost.bytes_gqa, .batch = 8}};
+         .loop = "decode/swapped:e4m3", .keys = "fp8", .launches = 3},
+        {"dense_decode/split", 0, 0, cost.bytes_gqa, .batch = 1, .launches = 2},
+        {"dense_decode/split:b8", 0, 0, 8 * cost.bytes_gqa, .batch = 8, .launches = 2}};
     for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
         print_stage(stages, &stages[i], n, gpu, m);
 }

@@ -13,7 +13,7 @@ fi
 
 # ---- Results that are wrong ------------------------------------------------------------------------
 kernel 'causal mask off by one' consume dense/hopper '$column <= $last[$half]' '$column < $last[$half]'
-kernel 'no rescale of the denominator' softmax_step dense/tensor_core '$a.l[$half] * $keep[$half] + $sum' '$a.l[$half] + $sum'
+kernel 'no rescale of the denominator' softmax_weigh dense/tensor_core '$a.l[$half] * $keep + $sum' '$a.l[$half] + $sum'
 kernel 'V read with the stride of another tile' issue_values sparse/union '$rows * 128, 1024, Swizzle::b128' '1024, 1024, Swizzle::b128'
 kernel 'the mask of a neighbouring query' weigh sparse/union '$chosen >> $number[$half] % 32' '$chosen >> ($number[$half] + 1) % 32'
 kernel 'every partial in slot 0' row_of sparse/kv_outer 'pair_at($s, $query, $group, $slot)' 'pair_at($s, $query, $group, 0)'
@@ -48,8 +48,8 @@ kernel 'a bound that more than the list can hold have to reach' remaining topk/t
 kernel 'a heap that does not sink' replace_root topk/heaps 'if ($key <= $least)' 'if ($key >= $least)'
 kernel 'entries of the bits above' scatter reverse/scan '$chosen & ($bit - 1)' '$chosen & ~$bit'
 kernel 'parts of a row weigh the same' merge_group decode/split 'ex2($part.x - $m)' '1.0f'
-mutant 'a page of the first request' find_piece test_decode '(int64_t)$n * $p.max_pages' '(int64_t)0 * $p.max_pages'
-mutant 'a page that does not exist' find_piece test_serving '$page = 0, $good = false' '$good = false'
+mutant 'a page of the first request' page_of test_decode '(int64_t)$n * $p.max_pages' '(int64_t)0 * $p.max_pages'
+mutant 'a page that does not exist' piece_in test_serving '$page = 0, $good = false' '$good = false'
 mutant 'padding is not written' attend test_serving '__syncthreads(); grid_wait(); if ($i >= $s.n_q && blockIdx.x == 0)' '__syncthreads(); grid_wait(); if (false)'
 mutant 'codes stay when their token goes' roll_back test_serving 'clear_row<$threads>($a.p.ki8 + ...);' ''
 mutant 'a scale that is never small' complete_piece test_decode 'float $most = 0;' 'float $most = 1;'
@@ -129,6 +129,8 @@ kernel 'sums of warps read too early' scan_block reverse/scan 'scan_warp(...)); 
 kernel 'choices counted without atomics' count reverse/scan 'atomicAdd(&$m.n[$b], 1);' 'st_shared(&$m.n[$b], ld_shared(&$m.n[$b]) + 1);'
 kernel 'the maxima of two rounds in one place' consume decode/swapped '$at = 0, $buffer ^= 1;' '$at = 0;'
 mutant 'numbers of the first round' screen_segments test_screened_steps '$taken + 1 - $at, $buffer' '0, $buffer'
+mutant 'candidates of which only the best of a list is read' keep_candidates test_decode '$place < $lists.each' '$place < 1'
+mutant 'a part weighed by its own warp alone' most_of test_decode 'fmaxf($b.x, $b.y)' '$b.x'
 mutant 'lists of which only the best is read' take_lists test_decode '$where, $place < $each' '$where, $place < 1'
 kernel 'a stage past the end of the ring' wait_stage dense/hopper 'mbarrier_wait(&$ring.full[$j % $stages], ...); return $ring.tile[' 'mbarrier_wait(&$ring.full[$j % ($stages + 1)], ...); return $ring.tile['
 kernel 'products that are not committed' issue_scores index/wgmma 'wgmma_commit();' ''
