@@ -120,7 +120,8 @@ PTX_INLINE int rank_kept(ChooseSmem &m, const Shape &s, const Pages &pages, int 
         const int at = there ? piece_in(pages, page, g, good) : 0;
         check_page(pages, good);
         if (rank < s.topk) {
-            st_shared(&m.best[rank], key);
+            if (piece == 0)
+                st_shared(&m.best[rank], key);
             st_shared(&m.page[(rank << bits) + piece], at);
         }
     }
