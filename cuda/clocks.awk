@@ -168,11 +168,12 @@ function step_alone(i, v, stall, mask, write, read, k, b) {
             flying -= load_on[k]; load_on[k] = 0
         }
     if (write < 6) {
-        ready[write] = max(ready[write], clock + (b in latency ? latency[b] : latency["other"]))
+        k = (b ":" source) in latency ? b ":" source : b
+        ready[write] = max(ready[write], clock + (k in latency ? latency[k] : latency["other"]))
         if (b == "LDG") { load_on[write]++; flying++; most_flying = max(most_flying, flying) }
     }
     if (read < 6) ready[read] = max(ready[read], clock + latency["read"])
-    clock += max(stall, 1)
+    clock += opcode(i) ~ /^MEMBAR.*GPU/ ? latency["MEMBAR"] : max(stall, 1) # the first waits for what was stored
 }
 
 # ---- Lines ---------------------------------------------------------------------------------------------------------
@@ -197,19 +198,21 @@ function find_loop(marker, i, k, to, target, here, best, last_exit) {
 }
 function judge(is, may, what) { if (is > may + 0.5) over = over " " what }
 
-# part NAME OBJECT FUNCTION TAG COPIES INSTRUCTIONS CLOCKS
+# part NAME OBJECT FUNCTION TAG COPIES FROM INSTRUCTIONS CLOCKS
 function part(label, f, i) {
     split("", count)
     begin_alone()
+    source = f[7]
     for (i = 1; i <= n; i++)
         if (in_section(i, f[5])) { add_costs(i); step_alone(i) }
+    source = ""
     if (!count["instructions"]) { fail(object ": nothing of " f[5]); return }
     over = ""
-    judge(count["instructions"] / f[6], f[7], "instructions")
-    judge(clock / f[6], f[8], "clocks")
+    judge(count["instructions"] / f[6], f[8], "instructions")
+    judge(clock / f[6], f[9], "clocks")
     if (csv) printf("%s,0,0,0,0,0,-,%.0f,%.0f\n", label, clock / f[6], count["instructions"] / f[6])
-    else printf("%-26s %6.0f instructions (%d), alone %5.0f clocks (%d)%s\n", label, count["instructions"] / f[6], f[7],
-           clock / f[6], f[8], (over ? "  OVER:" over : ""))
+    else printf("%-26s %6.0f instructions (%d), alone %5.0f clocks (%d)%s\n", label, count["instructions"] / f[6], f[8],
+           clock / f[6], f[9], (over ? "  OVER:" over : ""))
     if (over) bad = 1
 }
 

@@ -54,7 +54,7 @@ rate mufu 8
 rate shared 128
 rate L2 24
 loop k a ${2:-_Z1k} HGMMA 2 2400 L2 a.cu:${3:-insert} 1 1 0.5 tensor,turn 128 $1 0 96 100 86
-part k:insert a _Z1k a.cu:insert 1 ${4:-2} 34
+part k:insert a _Z1k a.cu:insert 1 L2 ${4:-2} 34
 DEF
 }
 judge() { # judge ARGUMENTS OF table: what clocks.awk says
@@ -66,6 +66,10 @@ judge 12 && grep -qE '^k +4 +0 +128 +12 +0 +96 +100 +86 +tensor +ok$' out
 check $? "a loop's clocks are those counted by hand"
 grep -qE '^k:insert +2 instructions \(2\), alone +34 clocks \(34\)$' out
 check $? "... and those of a section, by itself and in the loop"
+
+table 12 | sed 's/^latency LDS 30/latency LDS 30\nlatency LDS:L2 41/' > t.def
+awk -f "$root/cuda/clocks.awk" -v object=a t.def - < code | grep -q '^k:insert .*alone *45 clocks (34)  OVER: clocks$'
+check $? "... whose loads take as long as the memory that it names"
 
 ! judge 11 && grep -q 'OVER: issue$' out
 check $? "a resource above its design fails by name"

@@ -31,9 +31,9 @@ sed -Ei "/[\"'#]|\\/\\//!s/[(,;]/&\n/g; s/\\b($(paste -sd '|' "$W/variables"))\\
 [[ $(wc -l < "$W/variables") -gt 40 ]]
 check $? "$(wc -l < "$W/variables") names of variables that may change"
 apply "$W/tree" "moved, laid out otherwise, variables renamed"
-sed -i 's/\bsoftmax_step\b/softmax_tile/g' "$W"/tree/ref/moved/*
+sed -i 's/\bsoftmax_weigh\b/softmax_tile/g' "$W"/tree/ref/moved/*
 APPLY=1 "$W/tree/tests/mutants/kernels.sh" > "$W.out"
-[[ $? -eq 1 ]] && grep -q '^# .*softmax_step: no such function in ref/ and cuda/$' "$W.out"
+[[ $? -eq 1 ]] && grep -q '^# .*softmax_weigh: no such function in ref/ and cuda/$' "$W.out"
 check $? "... and a function renamed is one whose mutants do not"
 
 # ---- What a mutant says ----------------------------------------------------------------------------

@@ -26,7 +26,7 @@ row() { # row STAGE TOKENS GPU: predicted ms, what takes longest, roofline ms
 # ---- By hand -------------------------------------------------------------------------------------------------------
 
 runs "predicted times"
-! grep -qiE 'nan|inf|unknown' "$W.out" && [[ $(grep -c ' H200 ' "$W.out") -eq $((8 * 16 - 4)) && $(grep -c ' H800, H100 ' "$W.out") -eq $((8 * 16 - 4)) ]]
+! grep -qiE 'nan|inf|unknown' "$W.out" && [[ $(grep -c ' H200 ' "$W.out") -eq $((8 * 17 - 4)) && $(grep -c ' H800, H100 ' "$W.out") -eq $((8 * 17 - 4)) ]]
 check $? "... of every stage, 8K to 1M tokens, both kinds of memory; what screens from 128K on"
 # 131072^2 / 2 pairs of 4 rows are 2^20 turns of 256 x 128, of 2048 clocks of products, on 132 SMs at 1.755 GHz.
 [[ $(row index/fused 131072 H200) == '9.270 tensor 8.890' ]]
@@ -37,18 +37,22 @@ check $? "... of gradients with KL's: no less than msa bench counts"
 # Dense: 131072^2 / 2 pairs in 4 groups, 128 keys of 4 queries a turn.
 [[ $(row dense_backward/hopper 131072 H200) == "$(awk -v shared="$(clocks backward/hopper shared)" 'BEGIN { printf "%.3f", 1e3 * (int(2 ^ 33 * 4 / 512 / 132) + 1) * shared / 1.755e9 }') shared "* ]]
 check $? "... of dense gradients"
-# A step at 1M: 62 stages of 128 keys an SM and a part of one, 32 KB at 0.9 of 4.8 TB/s each; 64 turns of attention, which are one
-# an SM; selection and merge by one warp each; three launches of 1 us and two loads. Its bytes, (2 128 2^20 + 4 4 128 2048).
-step=$(awk -v select="$(clocks decode/swapped:select turn)" -v merge="$(clocks decode/swapped:merge turn)" 'BEGIN {
-    rate = 0.9 * 4.8e12 / 1.755e9 / 132
-    printf "%.3f", 1e3 * ((63 * 32768 + 65536) / rate + select + merge + 3 * (1755 + 1200)) / 1.755e9 }')
+# A step at 1M: 62 stages of 128 keys an SM and a part of one, 32 KB at 0.9 of 4.8 TB/s each. Of the last launch 32 CTAs make two turns
+# of attention, longer than 4 MB take; one warp's parts of it; three launches of 1 us and five loads. Bytes: (2 128 2^20 + 4 4 128 2048).
+parts=0
+for part in choose rank values finish merge; do parts=$((parts + $(clocks decode/swapped:$part turn))); done
+clocks_of() { # clocks_of EXPRESSION: ms, of clocks in which `rate` is bytes a clock and SM, and `parts` and `attend` are known
+    awk -v parts="$parts" -v attend="$(clocks decode/swapped:attend turn)" -v tau="$(clocks decode/swapped:tau turn)" \
+        -v settle="$(clocks decode/swapped:settle turn)" "BEGIN { rate = 0.9 * 4.8e12 / 1.755e9 / 132; printf \"%.3f\", 1e3 * ($1) / 1.755e9 }"
+}
+step=$(clocks_of '63 * 32768 / rate + 2 * attend + parts + 3 * 1755 + 5 * 600')
 [[ $(row decode/swapped 1048576 H200) == "$step memory 0.057" ]]
 check $? "... of a step, $step ms, with what its last launch does by itself"
-# 8 requests that screen: 65536 stages of 16 KB; 43 blocks of 32 KB for each of 4 rows to settle; 4 turns of attention an SM.
-step=$(awk -v select="$(clocks decode/swapped:select turn)" -v merge="$(clocks decode/swapped:merge turn)" -v tau="$(clocks decode/swapped:tau turn)" \
-    -v settle="$(clocks decode/swapped:settle turn)" 'BEGIN {
-    rate = 0.9 * 4.8e12 / 1.755e9 / 132
-    printf "%.3f", 1e3 * ((497 * 16384 + 4 * 65536) / rate + tau + 11 * settle + select + merge + 3 * (1755 + 1200)) / 1.755e9 }')
+step=$(clocks_of '2 * attend + parts + 1755 + 600')
+[[ $(row decode/swapped:last 1048576 H200) == "$step turn 0.001" ]]
+check $? "... of that launch, $step ms"
+# 8 requests that screen: 65536 stages of 16 KB; 43 blocks of 32 KB for each of 4 rows to settle; 512 turns of attention.
+step=$(clocks_of '497 * 16384 / rate + tau + 11 * settle + 512 * 65536 / rate / 132 + parts + 3 * 1755 + 5 * 600')
 [[ $(row decode/swapped:b8-int8 1048576 H200) == "$step memory 0.240" ]]
 check $? "... of a step that screens, $step ms"
 awk '$2 == 131072 && $3 == "H200" { ms[$1] = $4 }
@@ -60,7 +64,7 @@ check $? "... and of a layer, the sum of its stages"
 
 cp "$W.out" "$W/all"
 runs "a shape of one length" --shape 'T=131072 S=131072'
-[[ $(grep -c ' 131072 ' "$W.out") -eq 32 && $(wc -l < "$W.out") -eq 34 ]] && diff <(grep ' 131072 ' "$W/all") <(grep ' 131072 ' "$W.out") > /dev/null
+[[ $(grep -c ' 131072 ' "$W.out") -eq 34 && $(wc -l < "$W.out") -eq 36 ]] && diff <(grep ' 131072 ' "$W/all") <(grep ' 131072 ' "$W.out") > /dev/null
 check $? "... has the rows of that length"
 runs "a shape with other heads" --shape 'heads=32:2'
 [[ $(wc -l < "$W.out") -eq $(wc -l < "$W/all") ]] && awk 'FNR == NR { if ($1 == "index/fused") whole[$2, $3] = $(NF - 2); next }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The test runner tested: what it must count as failed, what it must show, and its last line.
 source "$(dirname "$0")/support/tap.sh"
+unset SHARE PIECE # of the run that this test is part of
 
 program() { # program NAME COMMANDS
     printf '#!/bin/sh\n%s\n' "$2" > "$W/$1"
@@ -56,7 +57,7 @@ TEST_JOBS=2 tests/run.sh "$W/slow" "$W/passes" "$W/skips" > "$W.out" && sed '$d;
 check $? "what runs side by side is shown in the given order"
 program sleeps "sleep 47.125; echo 'ok 1 - a'; echo 1..1"
 tests/run.sh "$W/sleeps" > "$W.out" 2> "$W.err" &
-until pgrep -f "^sleep 47.125" > "$W.started"; do sleep 0.1; done
+until pgrep -f "^sleep 47.125" > "$W.started" || ! kill -0 $!; do sleep 0.1; done 2> /dev/null
 kill -TERM $! && wait $!
 [[ $? -eq 130 ]] && ! pgrep -f "^sleep 47.125" > "$W.out"
 check $? "an interrupt ends what runs"

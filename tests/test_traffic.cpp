@@ -488,16 +488,28 @@ static Problem batch(const msa_shape &sizes, int t, const vector<int32_t> &lens,
     return p;
 }
 
-/// What attending to n tokens of a row moves beside its K and V: in parts of whole steps of 64 tokens.
+/// What attending to n tokens of a row moves beside its K and V and page ids: in parts of whole steps of 128 tokens.
 static double row_costs(const msa_shape &s, int64_t n, int64_t count, double *parts)
 {
     const int64_t tokens = ceil_div(ceil_div(n, (int64_t)128), count) * 128;
     const double group = s.n_heads / s.n_kv_heads, d = s.d_head;
-    double pages = 0;
     *parts = (double)ceil_div(n, tokens);
-    for (int64_t first = 0; first < n; first += tokens) // ids of up to 32 pages at a time, to each of 8 warps
+    return *parts * (2 * group * d + group * (8 + 4 * d) + group * (8 + 4 * d)) + group * (2 * d + 4);
+}
+/// Page ids of a dense step, up to 32 at a time to each of 8 warps.
+static double page_costs(const msa_shape &s, int64_t n, int64_t count)
+{
+    const int64_t tokens = ceil_div(ceil_div(n, (int64_t)128), count) * 128;
+    double pages = 0;
+    for (int64_t first = 0; first < n; first += tokens)
         pages += 32 * (double)(ceil_div(std::min(n, first + tokens), (int64_t)s.block) - first / s.block);
-    return pages + *parts * (2 * group * d + group * (8 + 4 * d) + group * (8 + 4 * d)) + group * (2 * d + 4);
+    return pages;
+}
+/// What each part of a row reads to choose from n candidates: all of them, and the pages of the local block and of those
+/// that are kept, the best `kept`.
+static double choosing(double n, double kept)
+{
+    return 8 * n + 4 * (1 + kept);
 }
 
 /// Bytes of lists of `each` candidates, one a segment: the best of all, then those lists whole that have one of the best
@@ -519,7 +531,7 @@ static void judge_step(const msa_shape &sizes, int t, const vector<int32_t> &len
     const int64_t columns = rows <= 8 ? 8 : rows <= 16 ? 16 : rows <= 32 ? 32 : 64;
     const int64_t most = ceil_div((capacity - 1) / s.block * s.block, (int64_t)128);
     const int64_t pieces_there = std::min<int64_t>(n * most, 132);
-    const int64_t most_parts = std::min(ceil_div(std::min(capacity, (int64_t)s.topk * s.block), (int64_t)128),
+    const int64_t most_parts = std::min(ceil_div(std::min(capacity, (int64_t)s.topk * s.block), (int64_t)256),
                                         std::max<int64_t>(132 / all_rows, 1));
     vector<int64_t> stages;
     int64_t total = 0;
@@ -548,7 +560,7 @@ static void judge_step(const msa_shape &sizes, int t, const vector<int32_t> &len
             const int64_t tokens = std::min<int64_t>(local, s.topk - 1) * s.block + position % s.block + 1;
             double parts;
             main_branch += s.n_kv_heads * row_costs(s, tokens, most_parts, &parts);
-            candidates += s.n_kv_heads * parts * read_candidates(segments, s.topk - 1, false);
+            candidates += s.n_kv_heads * parts * choosing(segments * (s.topk - 1), s.topk - 1);
             chosen += s.n_kv_heads * 4.0 * s.d_head * (double)tokens;
             ids += s.n_kv_heads *
                    ((double)most_parts * (1024 + 4 * n) + 4 * s.topk + 4); // lengths; ids out, a ticket
@@ -569,7 +581,8 @@ static void judge_step(const msa_shape &sizes, int t, const vector<int32_t> &len
         for (int i = 0; i < t; i++) {
             double parts;
             dense += s.n_kv_heads * 4.0 * s.d_head * (length - t + i + 1);
-            named += s.n_kv_heads * row_costs(s, length - t + i + 1, all, &parts);
+            named += s.n_kv_heads *
+                     (row_costs(s, length - t + i + 1, all, &parts) + page_costs(s, length - t + i + 1, all));
         }
     c = count(p, "dense_decode/split");
     within_one_percent("dense step", (double)(c.load_bytes + c.store_bytes), dense, named);
@@ -599,7 +612,7 @@ static void judge_screened_step(const msa_shape &sizes, const vector<int32_t> &l
     const int64_t columns = rows <= 8 ? 8 : 16, coded = rows <= 4 ? 4 : columns,
                   most = (capacity - 1) / s.block,
                   shares = std::min<int64_t>(n * most, 132);
-    const int64_t most_parts = std::min(ceil_div(std::min(capacity, (int64_t)s.topk * s.block), (int64_t)128),
+    const int64_t most_parts = std::min(ceil_div(std::min(capacity, (int64_t)s.topk * s.block), (int64_t)256),
                                         std::max<int64_t>(132 / (n * rows), 1));
     vector<int64_t> stages;
     int64_t total = 0;
@@ -634,8 +647,9 @@ static void judge_screened_step(const msa_shape &sizes, const vector<int32_t> &l
         const int64_t tokens = std::min<int64_t>(local, keep) * s.block + position % s.block + 1;
         double parts;
         main_branch += (double)rows * row_costs(s, tokens, most_parts, &parts);
-        selecting += (double)rows * (parts * (128 + 8.0 * (double)asked) +
-                                     (double)most_parts * (1024 + 4 * n) + 4 * s.topk + 4);
+        selecting +=
+            (double)rows * (parts * (1024 + choosing((double)asked, (double)(all_tie ? asked : keep))) +
+                            (double)most_parts * (1024 + 4 * n) + 4 * s.topk + 4);
         chosen += (double)rows * 4.0 * s.d_head * (double)tokens;
     }
     tap_note("step that screens: %d requests, heads=%d:%d width=%d:%d block=%d k=%d, %s", n, s.n_heads,

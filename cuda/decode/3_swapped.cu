@@ -6,8 +6,8 @@
  * Idea: (1) new tokens go into their pages (update_cache.cuh). (2) Keys are the 64 rows of wgmma, a request's
  * T Hkv index queries its columns; the stages of all requests form one line, cut into equal shares, one for
  * each SM, and each share leaves k - 1 candidates a row, never scores (score.cuh). (3) Every CTA that attends
- * to a row first selects from the candidates, then takes its part of the chosen tokens, and the last one
- * merges (split_attend.cuh). 8-bit index keys are decoded to bf16 in registers.
+ * to a row first chooses from the candidates (choose_blocks.cuh), then takes its part of the chosen tokens, and the
+ * last one merges (split_attend.cuh). 8-bit index keys are decoded to bf16 in registers.
  * With an 8-bit copy of the keys, from screen_from blocks on: (1) beside that update codes stream by in the
  * keys' place and bound every block's score (screen_blocks.cuh); (2) what the bounds leave open is scored by the
  * same products as ever (settle_blocks.cuh), and (3) selects from that. The ids are the same.
@@ -18,11 +18,13 @@
  * Estimate: at S = 1M and M3's sizes, on an H800 and an H200, 0.081 and 0.057 ms, with 8-bit keys 0.041 and
  * 0.029, exact from 8 bits 0.043 and 0.030; dense 0.641 and 0.447.
  * Machine code (cuda/clocks.def): a stage takes an H200's memory 1820 clocks and its warps 670, one of codes 910 and
- * 490, of E4M3 keys 910 and 1100. Of the last launch, one request's select takes 2 us of these counts, its merge 2.1.
+ * 490, of E4M3 keys 910 and 1100. The last launch of one request takes 6.1 us by these counts: 1 until it may begin, 1.3 to
+ * choose, 1.9 until keys and values are there, 0.7 to leave a part and 1.2 to merge (chapter 15; msa timeline --predict).
  * Waste: each CTA of a row repeats its selection; lists grow one entry at a time, which the ring hides only
  * while it is full; G < 16 heads pad 16 rows; P is rounded to bf16. A stage of 128 keys is settled for all its
  * blocks and rows if one asks. What was dropped: chapter 15, design notes.
  */
+#include "choose_blocks.cuh"
 #include "settle_blocks.cuh"
 #include "split_attend.cuh"
 
@@ -33,36 +35,27 @@ namespace
 
 template <int D> struct LastSmem {
     AttendSmem<D> attend;
-    KeptKeys kept;
-    int32_t ids[max_blocks];
+    ChooseSmem choose;
     Line line;
 };
 
-/// The row's ids, by a warp: from the candidates of its request's segments or, of a step that screens, from its settled
-/// ones.
-// [select]
-template <int D>
-PTX_INLINE void select(LastSmem<D> &m, const Job &job, const Screening &x, const Shape &s, int query, int r,
-                       int max_shares)
+/// Fewer tokens a part would be loaded sooner, by more CTAs; but who merges reads 8 KB for each part and a group of 16.
+constexpr int part_tokens = 2 * attend_step;
+
+/// A row's candidates: those of its request's segments or, of a step that screens, its settled ones.
+PTX_INLINE Lists lists_of(const SharesOf &of, const Job &job, const Screening &x, const Shape &s, int query,
+                          int r)
 {
-    const int n = query / job.largest.n_q, i = query % job.largest.n_q;
-    const int row = i * s.n_kv_heads + r, local = local_block(s, i);
-    uint64_t best = first_entry((int)threadIdx.x % 32, 32, s.topk, local);
+    const int n = query / job.largest.n_q, i = query % job.largest.n_q, row = i * s.n_kv_heads + r;
     if (x.copy.codes) {
         const int64_t list = (int64_t)n * job.rows + row;
         const int settled = (int)ld_global(x.n_settled + list);
         if (x.done && blockIdx.x == 0 && threadIdx.x == 0)
-            count_row(s, local, settled, x.done);
-        const uint64_t *const keys = x.settled + list * x.blocks;
-        best = take(best, m.kept, s.topk, settled, [&](int c) { return keys + c; });
-    } else if (s.topk > 1) {
-        const SharesOf of = shares_of_request(m.line, job.batch, max_shares, n);
-        best = take_lists(best, m.kept, s.topk, of.n, s.topk - 1, candidates_of(job, of.first, n, row),
-                          job.rows * (s.topk - 1));
+            count_row(s, local_block(s, i), settled, x.done);
+        return one_list(x.settled + list * x.blocks, settled);
     }
-    store_ids(best, s.topk, [&](int slot, int32_t id) { st_shared(&m.ids[slot], id); });
+    return {candidates_of(job, of.first, n, row), of.n, s.topk - 1, s.topk - 1, job.rows * (s.topk - 1)};
 }
-// [select]
 
 template <int D, class Out>
 __global__ void __launch_bounds__(attend_threads, 1)
@@ -74,23 +67,30 @@ __global__ void __launch_bounds__(attend_threads, 1)
     const int n = query / job.largest.n_q, i = query % job.largest.n_q;
     const Shape s = request(job.largest, job.pages, n);
     const Part part = part_of(selected(s, i), (int)blockIdx.x, parts.count);
+    const bool works = i < s.n_q && part.first < part.n;
     if (t < 32)
         lay_line(m.line, job.largest, job.pages, job.batch);
+    if (works)
+        fetch_queries(m.attend, s, q + q_at(s, query, r * s.group, D));
     __syncthreads();
+    const SharesOf of = shares_of_request(m.line, job.batch, shares, n);
     grid_wait(); // candidates, tickets and new tokens are there
     if (i >= s.n_q && blockIdx.x == 0)
         pad_row(s, query, r, D, ids, o, lse);
-    if (i >= s.n_q || part.first >= part.n)
+    if (!works)
         return;
-    if (t < 32)
-        select(m, job, x, s, query, r, shares); // every part of a row finds the same ids
-    __syncthreads();
-    if (blockIdx.x == 0 && t < s.topk)
-        st_global(ids + row_at(s, query, r) * s.topk + t, ld_shared(&m.ids[t]));
-    const int piece = job.pages.piece, each = s.block / piece;
-    attend_part(m.attend, s, part, piece, r, q + q_at(s, query, r * s.group, D), k, v,
-                [&](int g) { return piece_of(job.pages, n, ld_shared(&m.ids[g / each]) * each + g % each); });
-    finish_part(m.attend, s, part, query, r, parts, tickets + (int64_t)query * s.n_kv_heads + r, o, lse);
+    // Every part of a row finds the same blocks.
+    const int chosen = choose_blocks(m.choose, s, job.pages, n, local_block(s, i),
+                                     lists_of(of, job, x, s, query, r)),
+              bits = piece_bits(s, job.pages);
+    const Attended<D> sum = attend_part(
+        m.attend, s, part, job.pages.piece, r, k, v,
+        [&](int g) { return chosen_piece(m.choose, bits, chosen, g); },
+        [&] {
+            if (blockIdx.x == 0)
+                store_chosen(m.choose, s.topk, chosen, ids + row_at(s, query, r) * s.topk);
+        });
+    finish_part(m.attend, s, part, query, r, sum, parts, tickets + (int64_t)query * s.n_kv_heads + r, o, lse);
 }
 
 /* ---- The launches ----------------------------------------------------------------------------------- */
@@ -118,7 +118,7 @@ Scratch layout(const Call &c)
     w.columns = w.job.rows <= 8 ? 8 : w.job.rows <= 16 ? 16 : w.job.rows <= 32 ? 32 : 64;
     w.tiles = w.job.rows > 0 ? ceil_div(w.job.rows, w.columns) : 1; // a request without queries plans too
     w.shares = (int)std::min<int64_t>(c.batch * stages, w.tiles < sms() ? sms() / w.tiles : 1);
-    w.parts.count = parts_of(c.batch * w.job.rows, smaller(s.n_kv, s.topk * s.block));
+    w.parts.count = parts_of(c.batch * w.job.rows, smaller(s.n_kv, s.topk * s.block), part_tokens);
     Carve carve = {(uintptr_t)c.work};
     w.job.candidates = carve.take<uint64_t>((int64_t)(w.shares + c.batch) * w.job.rows * (s.topk - 1));
     w.parts.ml = carve.take<float2>(queries * s.n_heads * w.parts.count);

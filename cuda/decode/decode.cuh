@@ -89,17 +89,24 @@ PTX_INLINE Shape request(Shape s, const Pages &p, int n SITE)
     return s;
 }
 
-/// Where piece g of request n lies: the number of pieces in front of it. Where its page does not exist, page
-/// 0 has to do, and `good` becomes false.
-PTX_INLINE int find_piece(const Pages &p, int n, int g, bool &good SITE)
+/// The page with piece g of request n, as the table says; 0 without a table.
+PTX_INLINE int page_of(const Pages &p, int n, int g SITE)
+{
+    return p.table ? ld_global(p.table + (int64_t)n * p.max_pages + g / p.pieces PASS_SITE) : 0;
+}
+/// Where piece g lies if that is its page: the number of pieces in front of it. Where the page does not exist, page 0 has to
+/// do, and `good` becomes false.
+PTX_INLINE int piece_in(const Pages &p, int page, int g, bool &good)
 {
     if (!p.table)
         return g;
-    const int32_t *const at = p.table + (int64_t)n * p.max_pages + g / p.pieces;
-    int page = ld_global(at PASS_SITE);
     if (page < 0 || page >= p.n_pages)
         page = 0, good = false;
     return page * p.pieces + g % p.pieces;
+}
+PTX_INLINE int find_piece(const Pages &p, int n, int g, bool &good SITE)
+{
+    return piece_in(p, page_of(p, n, g PASS_SITE), g, good);
 }
 PTX_INLINE int piece_of(const Pages &p, int n, int g SITE)
 {
@@ -200,39 +207,29 @@ struct Parts {
 constexpr int max_parts = max_sms;
 
 /// O and LSE of a group's head rows, number `row` and on, from their n parts each, by so many warps. Each has some of the
-/// heads, and weighs their parts by as many lanes a head as there are; then a lane adds up 16 bytes of each. The first
-/// parts are on their way meanwhile, and four parts always are.
+/// heads, and weighs their parts by as many lanes a head as there are; then a lane adds up 16 bytes of each, of eight
+/// parts at a time, which come together. The first eight are on their way meanwhile.
 // [merge]
 template <int D, int warps, class Out>
 PTX_INLINE void merge_group(const Parts &parts, int64_t row, int group, int n,
                             float2 (&weight)[max_group][max_parts], Out *o, float *lse)
 {
     constexpr int heads = max_group / warps, lanes = 32 / heads; // of a warp; of a head
-    constexpr int wide = D / 4, turns = heads * wide / 32, ahead = 4;
+    constexpr int wide = D / 4, turns = heads * wide / 32, together = 8;
     const int lane = (int)threadIdx.x % 32, first = (int)threadIdx.x / 32 * heads,
               mine = first + lane / lanes;
     const float4 *const from = (const float4 *)(parts.o + row * parts.count * D) + lane % wide;
     const auto head = [&](int turn) { return first + (32 * turn + lane) / wide; };
-    const auto load = [&](int a, float4(&x)[ahead][turns]) {
+    float4 x[together][turns], sum[turns] = {};
+    const auto load = [&](int a) {
         UNROLL
-        for (int i = 0; i < ahead * turns; i++) {
+        for (int i = 0; i < together * turns; i++) {
             const int h = head(i % turns), part = a + i / turns;
             x[i / turns][i % turns] =
                 ld_global_if(part < n && h < group, from + (h * parts.count + part) * wide);
         }
     };
-    float4 even[ahead][turns], odd[ahead][turns], sum[turns] = {};
-    const auto add = [&](int a, const float4(&x)[ahead][turns]) {
-        UNROLL
-        for (int i = 0; i < ahead * turns; i++) {
-            const int h = head(i % turns), part = a + i / turns;
-            const float w = part < n && h < group ? ld_shared(&weight[h][part].x) : 0;
-            const float4 y = x[i / turns][i % turns];
-            float4 &z = sum[i % turns];
-            z = make_float4(z.x + w * y.x, z.y + w * y.y, z.z + w * y.z, z.w + w * y.w);
-        }
-    };
-    load(0, even);
+    load(0);
 
     // [merge_parts]
     float m = minus_infinity(), l = 0;
@@ -253,23 +250,32 @@ PTX_INLINE void merge_group(const Parts &parts, int64_t row, int group, int n,
     }
     for (int with = 1; with < lanes; with *= 2)
         l += shfl_xor(l, with);
+    const float inverse = 1 / l;
     __syncwarp();
 
     ROLLED
-    for (int a = 0; a < n; a += 2 * ahead) {
-        load(a + ahead, odd);
-        add(a, even);
-        load(a + 2 * ahead, even);
-        add(a + ahead, odd);
+    for (int a = 0;;) {
+        UNROLL
+        for (int i = 0; i < together * turns; i++) {
+            const int h = head(i % turns), part = a + i / turns;
+            const float w = part < n && h < group ? ld_shared(&weight[h][part].x) : 0;
+            const float4 y = x[i / turns][i % turns];
+            float4 &z = sum[i % turns];
+            z = make_float4(z.x + w * y.x, z.y + w * y.y, z.z + w * y.z, z.w + w * y.w);
+        }
+        a += together;
+        if (a >= n)
+            break;
+        load(a);
     }
     // [merge_parts]
     for (int turn = 0; turn < turns; turn++) {
         const int h = head(turn);
-        const float total = shfl(l, lanes * (h - first));
+        const float factor = shfl(inverse, lanes * (h - first));
         const float4 z = sum[turn];
         if (h < group)
             store_4(o + (row + h) * D + lane % wide * 4,
-                    make_float4(z.x / total, z.y / total, z.z / total, z.w / total));
+                    make_float4(z.x * factor, z.y * factor, z.z * factor, z.w * factor));
     }
     if (lse && lane % lanes == 0 && mine < group)
         st_global(lse + row + mine, lse_of(m, l));

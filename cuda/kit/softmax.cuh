@@ -32,33 +32,44 @@ PTX_INLINE Softmax softmax_init()
     return {{lowest, lowest}, {0, 0}};
 }
 
+/// The largest of a row's products in the quad; what the row does not see becomes -inf, if `masked`.
+template <bool masked, int n, class Visible>
+PTX_INLINE float softmax_top(float (&s)[n], int half, Visible visible)
+{
+    const int lane = (int)threadIdx.x % 32;
+    float top = minus_infinity();
+    for (int i = 2 * half; i < n; i += i % 2 ? 3 : 1) { // 0 1 4 5 8 9 or 2 3 6 7 10 11
+        if (masked && !visible(half, fragment_d(lane, i).col))
+            s[i] = minus_infinity();
+        top = fmaxf(top, s[i]);
+    }
+    top = fmaxf(top, shfl_xor(top, 1));
+    return fmaxf(top, shfl_xor(top, 2));
+}
+/// A row's products become weights, whose largest product so far is `top`. What was summed up before keeps so much.
+template <int n>
+PTX_INLINE float softmax_weigh(Softmax &state, float (&s)[n], int half, float top, float scale)
+{
+    const float m = fmaxf(state.m[half], top * scale);
+    float sum = 0;
+    for (int i = 2 * half; i < n; i += i % 2 ? 3 : 1) {
+        s[i] = ex2(s[i] * scale - m);
+        sum += s[i];
+    }
+    const float keep = ex2(state.m[half] - m);
+    state.l[half] = state.l[half] * keep + sum;
+    state.m[half] = m;
+    return keep;
+}
 /// Takes in one tile: s comes as products and goes as P. What was summed up before has to be multiplied by
 /// `keep`: see rescale(). If `masked`, visible(half, column) says what the row sees of the tile; a row may
 /// see nothing, of this tile or of all so far.
 template <bool masked, int n, class Visible>
 PTX_INLINE void softmax_step(Softmax &state, float (&s)[n], float (&keep)[2], float scale, Visible visible)
 {
-    const int lane = (int)threadIdx.x % 32;
     timeline_mark("softmax", 8 * n); // a quarter of the SM takes 4 exponentials a clock
-    for (int half = 0; half < 2; half++) {
-        float top = minus_infinity();
-        for (int i = 2 * half; i < n; i += i % 2 ? 3 : 1) { // 0 1 4 5 8 9 or 2 3 6 7 10 11
-            if (masked && !visible(half, fragment_d(lane, i).col))
-                s[i] = minus_infinity();
-            top = fmaxf(top, s[i]);
-        }
-        top = fmaxf(top, shfl_xor(top, 1));
-        top = fmaxf(top, shfl_xor(top, 2));
-        const float m = fmaxf(state.m[half], top * scale);
-        float sum = 0;
-        for (int i = 2 * half; i < n; i += i % 2 ? 3 : 1) {
-            s[i] = ex2(s[i] * scale - m);
-            sum += s[i];
-        }
-        keep[half] = ex2(state.m[half] - m);
-        state.l[half] = state.l[half] * keep[half] + sum;
-        state.m[half] = m;
-    }
+    for (int half = 0; half < 2; half++)
+        keep[half] = softmax_weigh(state, s, half, softmax_top<masked>(s, half, visible), scale);
 }
 
 /// O so far, relative to the maximum so far.

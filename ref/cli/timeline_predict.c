@@ -24,9 +24,15 @@ static const struct loop {
 #define CLOCK 1.755e9
 #define REACHED 0.9
 #define L2 24
-/* Clocks from the end of what a launch waits for to its first work: a microsecond until its threads go on, a usual figure of
- * dependent launches, and two loads one after the other, a page's id and what lies there (latency LDG of clocks.def). */
-#define BEGIN (1755 + 2 * 600)
+/* Clocks from the end of what a launch waits for until its threads go on: a microsecond, a usual figure of dependent launches;
+ * and those of a load whose answer all wait for (latency LDG of clocks.def). */
+#define LAUNCH 1755
+#define LATENCY 600
+/* Bytes a clock that L2 delivers to one SM while others are idle; tokens of a step of attention and, at least, of a part
+ * (chapter 15). */
+#define L2_ALONE 64
+#define ATTEND_STEP 128
+#define PART_TOKENS 256
 
 /* What the loops' tiles are counted for: channels, keys a block, blocks a query, heads a group; of groups as many as score
  * together in a step. */
@@ -44,20 +50,27 @@ static const struct loop {
 /* Tokens from which on a step screens: screen_from of cuda/tunables.def. */
 #define SCREENED (1024 * BLOCK)
 
-#define MOST_WORK 6
+#define MOST_WORK 9
+/* Turns of a loop, all SMs together; of a section, each. */
+struct work {
+    const char *loop;
+    double turns, busiest; /* of one SM, where many have none; 0: all have as many */
+};
+#define TURNS(name, n)                                                                                       \
+    {                                                                                                        \
+        .loop = (name), .turns = (n)                                                                         \
+    }
+
 /* What a stage does for n tokens: a prompt of so many, or a step of generation over as many. */
 typedef struct stage {
     const char *name;   /* a kernel's, and ":" with what tells its rows apart */
     double flop, bytes; /* the least there is to do */
-    struct {
-        const char *loop;
-        double turns; /* all SMs together; of a section, each */
-    } work[MOST_WORK];
-    double more_bytes; /* moved beside the loops */
-    int launches;      /* that follow each other, of a step; a prompt's are nothing beside its loops */
-    const char *ids;   /* of such selections; NULL: of any */
-    int batch;         /* requests, of which each makes one step; 0: a prompt */
-    const char *keys;  /* of its index, where that is not bf16 */
+    struct work work[MOST_WORK];
+    double more_bytes;   /* moved beside the loops */
+    int launches, loads; /* of a step, that follow each other; a prompt's are nothing beside its loops */
+    const char *ids;     /* of such selections; NULL: of any */
+    int batch;           /* requests, of which each makes one step; 0: a prompt */
+    const char *keys;    /* of its index, where that is not bf16 */
     int part[2]; /* a layer's: which stages follow each other, in its table; 0 and 0: it is one itself */
 } stage;
 
@@ -97,19 +110,25 @@ static double longest(const struct loop *l, const roofline_gpu *gpu, const char 
     return most;
 }
 
-/* Seconds of a loop that SMs share, or of a section that each goes through. */
-static double time_of(const char *name, double turns, double n, const roofline_gpu *gpu, const char **which)
+/* Seconds of a loop that SMs share, or of a section that each goes through. Where few SMs have turns these wait for what one
+ * can do, or for what comes from memory for all of them. */
+static double time_of(const struct work *w, double n, const roofline_gpu *gpu, const char **which)
 {
-    const struct loop *l = find_loop(name, n);
+    const struct loop *l = find_loop(w->loop, n);
     if (!l) { /* tests/test_predict.sh: every name is in the table */
         *which = "unknown";
         return NAN;
     }
     if (strcmp(l->from, "-") == 0) {
         *which = "alone";
-        return turns * l->turn / CLOCK;
+        return w->turns * l->turn / CLOCK;
     }
-    return ceil(turns / SMS) * longest(l, gpu, which) / CLOCK;
+    if (w->busiest <= 0)
+        return ceil(w->turns / SMS) * longest(l, gpu, which) / CLOCK;
+    const double one = w->busiest * fmax(l->turn, l->bytes / L2_ALONE) / CLOCK,
+                 together = w->turns * l->bytes / (REACHED * gpu->bytes);
+    *which = one > together ? "turn" : "memory";
+    return fmax(one, together);
 }
 
 /* Seconds, and what takes most of them. */
@@ -122,10 +141,11 @@ static double predict(const stage *all, const stage *s, double n, const roofline
         *which = of[then > first];
         return first + then;
     }
-    double sum = s->more_bytes / (REACHED * gpu->bytes) + s->launches * BEGIN / CLOCK, most = 0;
+    double sum = s->more_bytes / (REACHED * gpu->bytes) + (s->launches * LAUNCH + s->loads * LATENCY) / CLOCK,
+           most = 0;
     for (int i = 0; i < MOST_WORK && s->work[i].loop; i++) {
         const char *what = "";
-        const double took = time_of(s->work[i].loop, s->work[i].turns, n, gpu, &what);
+        const double took = time_of(&s->work[i], n, gpu, &what);
         sum += took;
         if (took > most)
             most = took, *which = what;
@@ -271,76 +291,89 @@ static void print_prompt(double n, const msa_cost_row *cost, const table *t)
                  sparse = cost->flop_msa - index, gradients = 2.5 * sparse,
                  kl = 2 * 3 * pairs * BLOCK * WIDTH, scores = groups * causal / BLOCK;
     const stage stages[] = {
-        [DENSE] = {"dense/hopper", cost->flop_gqa, io, {{"dense/hopper", heads * causal / (128 * 128)}}},
+        [DENSE] = {"dense/hopper", cost->flop_gqa, io, {TURNS("dense/hopper", heads * causal / (128 * 128))}},
         [INDEX] = {"index/fused",
                    index,
                    2 * n * WIDTH * (groups + 1),
-                   {{"index/fused", groups * causal / (256 * 128)}}},
-        [TOP] = {"topk/threshold", 0, 4 * scores, {{"topk/threshold", scores / (28 * 1024)}}},
+                   {TURNS("index/fused", groups * causal / (256 * 128))}},
+        [TOP] = {"topk/threshold", 0, 4 * scores, {TURNS("topk/threshold", scores / (28 * 1024))}},
         [UNION] = {"sparse/union",
                    sparse,
                    io,
-                   {{"sparse/union", n * groups / 8 * UNION8 / UNION_TURN}},
+                   {TURNS("sparse/union", n * groups / 8 * UNION8 / UNION_TURN)},
                    .ids = "structured"},
         [KV_OUTER] =
-            {"sparse/kv_outer", sparse, io, {{"sparse/kv_outer", pairs / 8}}, partials, .ids = "random"},
+            {"sparse/kv_outer", sparse, io, {TURNS("sparse/kv_outer", pairs / 8)}, partials, .ids = "random"},
         {"prefill/auto:structured", .ids = "structured", .part = {INDEX, UNION}},
         {"prefill/auto:random", .ids = "random", .part = {INDEX, KV_OUTER}},
-        {"backward/hopper", gradients, 2 * io, {{"backward/hopper", pairs / 4}}},
-        {"backward/hopper:kl", gradients + kl, 2 * io, {{"backward/hopper:kl", pairs / 4}}},
-        {"dense_backward/hopper", 2.5 * cost->flop_gqa, 2 * io, {{"backward/hopper", scores / 4}}}};
+        {"backward/hopper", gradients, 2 * io, {TURNS("backward/hopper", pairs / 4)}},
+        {"backward/hopper:kl", gradients + kl, 2 * io, {TURNS("backward/hopper:kl", pairs / 4)}},
+        {"dense_backward/hopper", 2.5 * cost->flop_gqa, 2 * io, {TURNS("backward/hopper", scores / 4)}}};
     for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
         print_stage(stages, &stages[i], n, t);
 }
 
-/* What all steps end with: sections of one warp, and 128 tokens a turn. */
-#define ATTEND(turns)                                                                                        \
-    {"decode/swapped:attend", turns},                                                                        \
-    {                                                                                                        \
-        "decode/swapped:merge", 1                                                                            \
-    }
-#define SELECT_AND_ATTEND(turns) {"decode/swapped:select", 1}, ATTEND(turns)
+/* What all steps end with: turns of 128 tokens, what one warp does before and after them. Parts of a row of attention are
+ * such that no SM has two while it can have one, but of 256 tokens at least. */
+static double busiest(double rows, double tokens)
+{
+    const double parts = fmin(fmax(floor(SMS / rows), 1), tokens / PART_TOKENS);
+    return ceil(tokens / parts / ATTEND_STEP) * ceil(rows * parts / SMS);
+}
+#define ATTEND(rows, tokens)                                                                                 \
+    {.loop = "decode/swapped:attend",                                                                        \
+     .turns = (rows) * (tokens) / ATTEND_STEP,                                                               \
+     .busiest = busiest(rows, tokens)},                                                                      \
+        TURNS("decode/swapped:values", 1), TURNS("decode/swapped:finish", 1),                                \
+        TURNS("decode/swapped:merge", 1)
+#define LAST(rows)                                                                                           \
+    TURNS("decode/swapped:choose", 1), TURNS("decode/swapped:rank", 1), ATTEND(rows, (double)TOPK *BLOCK)
 
-/* Steps of generation. Index keys come 128 a turn, and so do the tokens that a row of attention selects, or all of them.
- * Launches: the cache's update, scores and attention; the update beside bounds, what these leave open, attention; of
- * dense attention two. */
+/* Steps of generation. Index keys come 128 a turn. Launches: the cache's update, scores and attention; the update beside
+ * bounds, what these leave open, attention; of dense attention two. Each but the last begins with a page's number and what
+ * lies there; the last one's page is part of its rank. */
 static void print_steps(double n, const msa_cost_row *cost, const table *t)
 {
     const double keys = 2 * WIDTH * n, attend = cost->bytes_msa - keys, settle = cost->bytes_settle,
                  dense = cost->bytes_gqa, rows = t->layer.n_kv_heads, turns = n / 128,
-                 chosen = rows * TOPK * BLOCK / 128, settled = settle / (2 * WIDTH * 128);
+                 settled = settle / (2 * WIDTH * 128);
     const stage stages[] = {
         {"decode/swapped",
          0,
          keys + attend,
-         {{"decode/swapped", turns}, SELECT_AND_ATTEND(chosen)},
+         {TURNS("decode/swapped", turns), LAST(rows)},
          .launches = 3,
+         .loads = 5,
          .batch = 1},
+        {"decode/swapped:last", 0, attend, {LAST(rows)}, .launches = 1, .loads = 1, .batch = 1},
         {"decode/swapped:b8",
          0,
          8 * (keys + attend),
-         {{"decode/swapped", 8 * turns}, SELECT_AND_ATTEND(8 * chosen)},
+         {TURNS("decode/swapped", 8 * turns), LAST(8 * rows)},
          .launches = 3,
+         .loads = 5,
          .batch = 8},
         {"decode/swapped:b8-int8",
          0,
          8 * (keys / 2 + settle + attend),
-         {{"decode/swapped:screen", 8 * turns},
-          {"decode/swapped:tau", 1},
-          {"decode/swapped:settle", 8 * settled},
-          SELECT_AND_ATTEND(8 * chosen)},
+         {TURNS("decode/swapped:screen", 8 * turns),
+          TURNS("decode/swapped:tau", 1),
+          TURNS("decode/swapped:settle", 8 * settled),
+          LAST(8 * rows)},
          .launches = 3,
+         .loads = 5,
          .batch = 8,
          .keys = "int8"},
         {"decode/swapped:b8-fp8",
          0,
          8 * (keys / 2 + attend),
-         {{"decode/swapped:e4m3", 8 * turns}, SELECT_AND_ATTEND(8 * chosen)},
+         {TURNS("decode/swapped:e4m3", 8 * turns), LAST(8 * rows)},
          .launches = 3,
+         .loads = 5,
          .batch = 8,
          .keys = "fp8"},
-        {"dense_decode/split", 0, dense, {ATTEND(rows * turns)}, .launches = 2, .batch = 1},
-        {"dense_decode/split:b8", 0, 8 * dense, {ATTEND(8 * rows * turns)}, .launches = 2, .batch = 8}};
+        {"dense_decode/split", 0, dense, {ATTEND(rows, n)}, .launches = 2, .loads = 4, .batch = 1},
+        {"dense_decode/split:b8", 0, 8 * dense, {ATTEND(8 * rows, n)}, .launches = 2, .loads = 4, .batch = 8}};
     for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
         if (n >= SCREENED || !stages[i].keys || strcmp(stages[i].keys, "int8") != 0)
             print_stage(stages, &stages[i], n, t);

@@ -28,14 +28,17 @@ __global__ void __launch_bounds__(attend_threads, 1)
     const int query = (int)blockIdx.z, r = (int)blockIdx.y, n = query / largest.n_q, i = query % largest.n_q;
     const Shape s = request(largest, pages, n);
     const Part part = part_of(s.prefix + i + 1, (int)blockIdx.x, parts.count);
+    const bool works = i < s.n_q && part.first < part.n;
+    if (works)
+        fetch_queries(m, s, q + q_at(s, query, r * s.group, D));
     grid_wait();
     if (i >= s.n_q && blockIdx.x == 0)
         pad_row(s, query, r, D, nullptr, o, lse);
-    if (i >= s.n_q || part.first >= part.n)
+    if (!works)
         return;
-    attend_part(m, s, part, pages.piece, r, q + q_at(s, query, r * s.group, D), k, v,
-                [&](int g) { return piece_of(pages, n, g); });
-    finish_part(m, s, part, query, r, parts, tickets + (int64_t)query * s.n_kv_heads + r, o, lse);
+    const Attended<D> sum = attend_part(
+        m, s, part, pages.piece, r, k, v, [&](int g) { return piece_of(pages, n, g); }, [] {});
+    finish_part(m, s, part, query, r, sum, parts, tickets + (int64_t)query * s.n_kv_heads + r, o, lse);
 }
 
 struct Scratch {
@@ -51,7 +54,7 @@ Scratch layout(const Call &c)
     Carve carve = {(uintptr_t)c.work};
     Scratch w;
     w.n_tickets = (int)queries * c.s.n_kv_heads;
-    w.parts.count = parts_of(w.n_tickets, c.s.n_kv);
+    w.parts.count = parts_of(w.n_tickets, c.s.n_kv, attend_step);
     w.parts.ml = carve.take<float2>(queries * c.s.n_heads * w.parts.count);
     w.parts.o = carve.take<float>(queries * c.s.n_heads * w.parts.count * c.d_head);
     w.tickets = carve.take<uint32_t>(w.n_tickets);
