@@ -6,6 +6,7 @@
 #   cpu-peers-*.json               data/bench/peers/cpu.py: PyTorch beside ours on the same tensors (PYTHON has PyTorch)
 #   cpu-memory.txt                 peak memory of a chunk of 4096 queries over a million keys (10 GB)
 #   cpu-train.txt                  a training step of the small model with the plain reference, with fast, and in bf16
+# Those of a second kind of processor have its name in theirs: cpu-epyc-16k.json is of one with AVX512-BF16.
 # Kernels of bf16 (STAGE/amx) run on tiles where the processor has some; without, the files say "tiles": false, and it
 # takes longer. Dense attention at 64K takes most of the time. NAMES picks some; SECONDS_EACH is for the repeats of a
 # kernel, of which there are 3 at least.
