@@ -128,7 +128,7 @@ if [[ $has_json -eq 1 ]]; then
     rm -f "$W/screened.json"
     "$MSA" bench dense --shape "$S" --seconds 0.05 --json "$W/types.json" --picture "$W/types.svg" > "$W.out" 2> "$W.err"
     check $? "what the machine can do"
-    says 'float32 product [0-9.]+ TFLOP/s; bf16 product [0-9.]+ TFLOP/s, in registers [0-9.]+( \(no tiles here: the portable body\))?; copy [0-9.e+]+ GB/s; read [0-9.e+]+ GB/s$'
+    says 'float32 product [0-9.]+ TFLOP/s; bf16 product [0-9.]+ TFLOP/s, in registers [0-9.]+( \(no tiles here\))?; copy [0-9.e+]+ GB/s; read [0-9.e+]+ GB/s$'
     says '^dense/tiles +fast +f32 .* yes$'
     says '^dense/amx +fast +bf16 .* yes$'
     grep -q "dense/tiles" "$W/types.svg" && [[ $(grep -oE "% of (f32|bf16)'s" "$W/types.svg" | sort -u | wc -l) -eq 2 ]]

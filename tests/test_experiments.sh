@@ -100,8 +100,7 @@ check $? "without --csv as well, here of sequences longer than those of training
 turns_down "--selector: expected the NAME of a rule .*: max, .* found 'best'" --model "$model" --selector best
 turns_down "--fp8: expected no --selector beside it" --model "$model" --selector mean --fp8
 turns_down "--reuse: expected no --selector beside it" --model "$model" --selector mean --reuse
-turns_down "--reuse: expected no --task beside it" --model "$model" --reuse
-turns_down "--fp8: expected --csv with --task" --model "$model" --fp8
+turns_down "--reuse: expected no --csv beside it" --model "$model" --reuse --csv
 turns_down "--selector: expected a model with an Index Branch" --model data/kjv-gqa.safetensors --selector mean
 sed -i '2s/^window,1,\([0-9]\)/window,1,9\1/' "$W/quick/retrieval.csv"
 B=$W/slice data/experiments/run.sh check data/experiments/quick.conf "$W/quick" retrieval window 1 > "$W.out" 2> "$W.err"

@@ -119,7 +119,7 @@ static simt_counters count(const trial *t, const char *kernel)
 static void has_effect(int parameter, const char *kernel, int a, int b)
 {
     const msa_shape prompt = {24, 1024, 8, 1, 64, 64, 32, 4, 1, NULL, NULL, NULL, NULL},
-                    step = {1, 1024, 8, 1, 64, 64, 32, 8, 1, NULL, NULL, NULL, NULL};
+                    step = {1, 1024, 8, 1, 64, 64, 32, 16, 1, NULL, NULL, NULL, NULL};
     trial t;
     if (!trial_begin(&t, strstr(kernel, "decode") ? &step : &prompt, SELECTION_HOT, 1, MSA_BF16))
         abort();

@@ -248,14 +248,6 @@ static int change_selector(const char *command, const char *name, const char *be
     return beside ? cli_fail(command, "%s: expected no --selector beside it, found one", beside) : 0;
 }
 
-/* A row has no columns for what is reused, and the task's few lines none for what 8 bits choose. */
-static int check_extras(const char *command, bool task, bool csv, bool fp8, bool reuse)
-{
-    if (reuse && (task || csv))
-        return cli_fail(command, "--reuse: expected no %s beside it, found one", task ? "--task" : "--csv");
-    return fp8 && task && !csv ? cli_fail(command, "--fp8: expected --csv with --task, found none") : 0;
-}
-
 int cmd_evaluate(int argc, char **argv)
 {
     const char *path = NULL, *text_path = NULL, *selector = NULL;
@@ -291,8 +283,8 @@ int cmd_evaluate(int argc, char **argv)
     if (context)
         m.config.context = (int)context;
     status = change_selector(argv[0], selector, fp8 ? "--fp8" : reuse ? "--reuse" : NULL, &m);
-    if (!status)
-        status = check_extras(argv[0], task, csv, fp8, reuse);
+    if (!status && reuse && csv)
+        status = cli_fail(argv[0], "--reuse: expected no --csv beside it, whose rows have no columns for it");
     if (!status && task && m.config.context < TASK_MIN_LENGTH) {
         status = cli_fail(argv[0], "--task: expected a model with a context of at least %d, found %d",
                           TASK_MIN_LENGTH, m.config.context);

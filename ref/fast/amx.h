@@ -15,7 +15,8 @@
  * (ADDS_PAIRS). The latter counts what it does: amx_counts.h. BODY(name) is a function's name in one of them; amx.c
  * asks the processor which it is to be.
  *
- * What is loaded is not written before the sums of its products are stored: a body may read it as late as that. */
+ * What is loaded is not written before the sums of its products are stored: a body may read it as late as that. Whoever
+ * cannot promise that defines AT_ONCE. */
 #ifndef MSA_AMX_H
 #define MSA_AMX_H
 
@@ -158,7 +159,7 @@ static inline int_lanes add_products(int_lanes sum, int_lanes x, int_lanes y)
 }
 #endif
 
-#ifdef __AVX512BF16__
+#if defined __AVX512BF16__ && !defined AT_ONCE
 
 /* Sums in registers. A product of tiles waits until its sum is stored. Then all that wait for it are made, while its 16
  * rows stay in 16 registers, and their factors are read where they lie: nothing is copied, and a sum goes to memory

@@ -82,6 +82,7 @@ static void add_row(verdict *v, const int64_t row[2], int64_t n, const double *o
                     verdict_budget b, const verdict_store *store)
 {
     const double allowed = allowed_in_row(oracle, b.noise, n, b);
+    double noise2 = 0;
     for (int64_t c = 0; c < n; c++) {
         const bool stored = store && isfinite(oracle[c]);
         judge_element(v, oracle[c], (double)found[c],
@@ -91,10 +92,10 @@ static void add_row(verdict *v, const int64_t row[2], int64_t n, const double *o
             continue;
         v->error2 += pow((double)found[c] - oracle[c], 2);
         v->oracle2 += pow(oracle[c], 2);
-        v->noise2 +=
-            (b.noise ? pow(b.noise[c], 2) : 0) + (stored ? pow(storing_noise(oracle[c], store), 2) : 0);
+        noise2 += (b.noise ? pow(b.noise[c], 2) : 0) + (stored ? pow(storing_noise(oracle[c], store), 2) : 0);
     }
-    v->n_rows++;
+    v->noise2 += noise2;
+    v->noise4 += noise2 * noise2;
     v->n_elements += n;
 }
 
@@ -111,10 +112,11 @@ void verdict_add(verdict *v, int64_t first, verdict_dims n, const double *oracle
 
 void verdict_close(verdict *v, verdict_budget b)
 {
-    /* The errors of a row may all come from one rounding, of its largest weight: with few rows their sum of
-     * squares, of variance 2 / rows then, strays further from its mean. */
+    /* The errors of a row may all come from one rounding, of its largest weight. With few rows, or few that are much larger
+     * than the others, their sum of squares strays further from its mean: by 2 noise4 / noise2^2 of itself. */
+    const double strays = v->noise2 > 0 ? 2 * v->noise4 / v->noise2 : 0;
     double allowed2 = b.relative * sqrt(v->oracle2) + b.absolute * sqrt((double)v->n_elements) +
-                      2 * sqrt(v->noise2 / 3 * (1 + 2.0 / (double)v->n_rows));
+                      2 * sqrt((v->noise2 + strays) / 3);
     v->used = fmax(v->used, share(sqrt(v->error2), allowed2));
     v->relative_l2 = v->oracle2 > 0 ? sqrt(v->error2 / v->oracle2) : sqrt(v->error2);
     v->pass = v->n_elements > 0 && v->n_bad == 0 && v->used <= 1;

@@ -37,7 +37,8 @@ typedef struct verdict {
     int64_t at[3]; /**< of the first such element (of the one that used most, if none failed) */
     double expected, found, allowed; /**< there */
     double error2, oracle2, noise2;  /**< sums over what was compared so far */
-    int64_t n_rows, n_elements;
+    double noise4;                   /**< of the squares of the rows' noise2 */
+    int64_t n_elements;
 } verdict;
 
 /** Judges `found` against the oracle. An infinity must be met exactly; NaN never passes. */
