@@ -11,12 +11,12 @@
  * With an 8-bit copy of the keys, from screen_from blocks on: (1) beside that update codes stream by in the
  * keys' place and bound every block's score (screen_blocks.cuh); (2) what the bounds leave open is scored by the
  * same products as ever (settle_blocks.cuh), and (3) selects from that. The ids are the same.
- * Bytes: index keys once for every 64 rows, or codes and a tenth of the keys; all else is under 1% at T = 1.
- * Exactly: chapter 15, design notes.
+ * Bytes: index keys once for every 64 rows, or codes and what they leave open, 2% of the keys at S = 1M and T = 1; beside
+ * the floor's bytes 1% there, with codes 2%. Exactly: chapter 15, design notes.
  * Floor: the step's bytes, 2 di N + 2 Hkv dh 2 k Bk a request: 272 MB at S = 1M and M3's sizes, 138 MB with
  * 8-bit keys, 144 MB exact from 8 bits.
- * Estimate: at S = 1M and M3's sizes, on an H800 and an H200, 0.081 and 0.057 ms, with 8-bit keys 0.041 and
- * 0.029, exact from 8 bits 0.043 and 0.030; dense 0.641 and 0.447.
+ * Estimate: these bytes at an H800's and an H200's rate are 0.081 and 0.057 ms, with 8-bit keys 0.041 and 0.029, exact
+ * from 8 bits 0.043 and 0.030; dense 0.641 and 0.447. Loops and launches: msa timeline --predict, 0.100 and 0.073.
  * Machine code (cuda/clocks.def): a stage takes an H200's memory 1820 clocks and its warps 670, one of codes 910 and
  * 490, of E4M3 keys 910 and 1100. The last launch of one request takes 6.1 us by these counts: 1 until it may begin, 1.3 to
  * choose, 1.9 until keys and values are there, 0.7 to leave a part and 1.2 to merge (chapter 15; msa timeline --predict).

@@ -1,5 +1,5 @@
-/* The tile instructions of a CPU (Intel AMX), one function each; all that is special to that processor is in this
- * file, as all of a GPU's is in cuda/kit/ptx.cuh.
+/* The tile instructions of a CPU (Intel AMX), one function each, and what vectors do in their place; all that is special
+ * to such processors is in this file, as all of a GPU's is in cuda/kit/ptx.cuh.
  *
  * A tile is a register of 16 rows of 64 bytes; there are eight. One instruction multiplies two of them and adds to a
  * third: 16 x 16 sums over 32 bf16 or 64 bytes, in 16 clocks. The left factor lies as in memory, 16 rows of the sum's
@@ -10,10 +10,10 @@
  * so that a column of 4 bytes is multiplied by 4 bytes of a row of the left one.
  *
  * Files named STAGE_amx.c are compiled twice: with TILES for that processor, where a tile is a register, and for
- * ARCH, where it is memory and the products are loops over vectors. The two agree bit by bit but in subnormal
- * numbers, which the instructions take for 0, and in the order of sums where vectors multiply pairs of bf16
- * (ADDS_PAIRS). The latter counts what it does: amx_counts.h. BODY(name) is a function's name in one of them; amx.c
- * asks the processor which it is to be.
+ * ARCH, where products are loops over vectors. Where these multiply pairs of bf16 (AVX512-BF16: ADDS_PAIRS) a tile is a
+ * note of where its rows lie, and sums are added in another order. Elsewhere it is memory, and the results have a tile's
+ * bits, but for subnormal numbers, which both processors' instructions take for 0. What is compiled for ARCH counts what
+ * it does: amx_counts.h. BODY(name) is a function's name in one of the two; amx.c asks the processor which it is to be.
  *
  * What is loaded is not written before the sums of its products are stored: a body may read it as late as that. Whoever
  * cannot promise that defines AT_ONCE. */

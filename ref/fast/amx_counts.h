@@ -1,4 +1,4 @@
-/* What the kernels on tiles did, counted in the body in which a tile is memory (amx.h). */
+/* What the kernels on tiles did, counted in the body without tiles (amx.h). */
 #ifndef MSA_AMX_COUNTS_H
 #define MSA_AMX_COUNTS_H
 

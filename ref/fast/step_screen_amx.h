@@ -1,5 +1,5 @@
 /* A step of generation screens a cache by its 8-bit copy: the codes stream by instead of the keys, half the bytes, and
- * each row learns below what upper bound a block is none of its business. The blocks that are left are scored in full
+ * each row learns below which upper bound a block cannot be chosen. The blocks that are left are scored in full
  * by decode_amx.c, for all rows at once; a row that did not ask takes no notice.
  *
  * A query has two codes a channel where they cost no time, which halves what is left. Then a tile's first eight columns
