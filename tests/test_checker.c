@@ -97,6 +97,15 @@ static void low_precision(const double *oracle)
     tap(passes(oracle, found, b), "one element may be off by four times the noise");
     found[2] = (float)(oracle[2] - 0.0401);
     tap(!passes(oracle, found, b), "but not by more");
+    /* Noise of one row alone: whatever the others are, it is one, and may be off by 0.01 * 2 sqrt((1 + 2)/3) = 0.02. */
+    for (int i = 0; i < N; i++) {
+        noise[i] = i < dims.d2 ? 0.01 : 0;
+        found[i] = (float)(oracle[i] - (i < dims.d2 ? 0.0199 : 0));
+    }
+    tap(passes(oracle, found, b), "of one row that is alone so much passes");
+    for (int i = 0; i < dims.d2; i++)
+        found[i] = (float)(oracle[i] - 0.0202);
+    tap(!passes(oracle, found, b), "and more is refused");
 }
 
 // Keys of 64 channels, one of which outweighs all others and comes first: whatever is added afterwards rounds
