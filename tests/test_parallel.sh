@@ -72,7 +72,7 @@ on() {
                 { [[ $command == dense ]] || cmp -s "$W/$call/ids.npy" "$W/found/ids.npy"; } &&
                 near "$W/$call/o.npy" "$W/found/o.npy" && near "$W/$call/lse.npy" "$W/found/lse.npy" &&
                 awk '/^sent/ { seen = $2 + 0 == $7 + 0 && ('"$ranks"' == 1 || $2 > 0) } END { exit !seen }' "$W.out" &&
-                grep -qE "^$ranks ranks?, $move travel" "$W.out"
+                grep -q "^$ranks rank$([[ $ranks == 1 ]] || echo s), $move travel" "$W.out"
             check $? "$call on $ranks $what, $move travel"
         done
     done

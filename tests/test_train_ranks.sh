@@ -65,6 +65,7 @@ refuses "--batch: expected a multiple of the 3 groups" "windows that do not divi
 refuses "--context-ranks: expected it with --ranks" "shared windows without ranks" "$MSA" -- --context-ranks 2
 refuses "--context: expected two tokens for each of the 32 ranks" "windows too short" "$MSA" -- --ranks 32 --context-ranks 32
 refuses "--context-ranks: expected 1 with --sink" "a sink in windows that are cut" "$MSA" -- --ranks 2 --context-ranks 2 --sink
+refuses "--batch: expected a multiple of the 3 ranks with --sink" "... that nobody asked to cut" "$MSA" -- --ranks 3 --sink
 refuses "--backend: expected ref or fast" "threads of another back end" "$MSA" -- --ranks 2 --backend simt
 head -c 20 "$W/text" > "$W/tiny"
 text=$W/tiny refuses "--text: expected more than" "a text that every rank refuses" "$MSA" -- --ranks 2

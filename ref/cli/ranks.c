@@ -339,8 +339,8 @@ static char *report;
 static void write_report(const job *j, int ranks, FILE *out)
 {
     double model[2][TRAFFIC_N_KINDS], pairs = 0, seen = 0, most = 0, sent = 0, open = 0, blocks = 0;
-    fprintf(out, "%d ranks, %s travel%s: a row each, with ms and bytes by kind\n\n%4s%9s%9s%10s%10s%13s",
-            ranks, j->queries ? "queries" : "keys",
+    fprintf(out, "%d rank%s, %s travel%s: a row each, with ms and bytes by kind\n\n%4s%9s%9s%10s%10s%13s",
+            ranks, ranks > 1 ? "s" : "", j->queries ? "queries" : "keys",
             j->queries && j->call->gradients ? ", and keys for the gradients" : "", "rank", "queries",
             "blocks", "worked", "waited", "read");
     for (int kind = 0; kind < TRAFFIC_WEIGHTS; kind++)

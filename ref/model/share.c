@@ -34,13 +34,18 @@ bool share_check(const model_config *m, const train_config *c, io_error err)
                  "--batch: expected a multiple of the %" PRId64
                  " groups of ranks that share windows, found %" PRId64,
                  ranks / cut, c->batch);
+    else if (cut > 1 && (m->sink || m->value_head) && !c->context_ranks) /* nobody asked for cuts */
+        snprintf(err, IO_ERR,
+                 "--batch: expected a multiple of the %" PRId64
+                 " ranks with --sink or --value-head, found %" PRId64,
+                 ranks, c->batch);
+    else if (cut > 1 && (m->sink || m->value_head))
+        snprintf(err, IO_ERR, "--context-ranks: expected 1 with --sink or --value-head, found %" PRId64, cut);
     else if (m->context < 2 * cut)
         snprintf(err, IO_ERR,
                  "--context: expected two tokens for each of the %" PRId64
                  " ranks that share a window, found %d",
                  cut, m->context);
-    else if (cut > 1 && (m->sink || m->value_head))
-        snprintf(err, IO_ERR, "--context-ranks: expected 1 with --sink or --value-head, found %" PRId64, cut);
     else
         return true;
     return false;
