@@ -131,6 +131,16 @@ if "$MSA" kernels | grep -q simt; then # its fastest index kernel keeps no score
     "$MSA" dense --q "$V/prefix/q.npy" --k "$V/prefix/k.npy" --v "$V/prefix/v.npy" --backend simt --out "$W/simt" 2>&1 |
         grep -q "expected a shape that it takes (dh 64 or 128, Hq/Hkv <= 16), found dh 16, Hq/Hkv 2"
     check $? "dense: the sizes that a kernel takes, and those found"
+    # Two sequences, of which the second has a row for a query and none for keys.
+    le32 0 1 2 | npy "$W/cu-q.npy" '<i4' '(3,)' && le32 0 60 60 | npy "$W/cu-kv.npy" '<i4' '(3,)' && le32 1 0 | npy "$W/len-q.npy" '<i4' '(2,)'
+    for command in "forward --out" "backward --kl-weight 0 --dout $V/m3heads/q.npy --out"; do
+        runs 0 "${command%% *}: a sequence without room for keys, on the engine" $command "$W/empty" "${in[@]}" --topk 4 --block 32 --backend simt \
+            --cu-q "$W/cu-q.npy" --cu-kv "$W/cu-kv.npy" --len-q "$W/len-q.npy"
+    done
+    for x in o dq; do
+        zeros 8192 | cmp -s - <(payload "$W/empty/$x.npy" | tail -c 32768)
+        check $? "... its $x is 0"
+    done
     runs 0 "forward: scores on the engine" forward "${in[@]}" --topk 4 --block 32 --backend simt --scores --out "$W/simt"
     says '^ran index/[a-z]+ \(simt\)$'
     runs 0 "forward: index keys screened by 8 bits" forward "${in[@]}" --topk 4 --block 32 --backend simt --index-keys int8 --out "$W/eight"

@@ -176,6 +176,15 @@ static size_t workspace(const msa_entry *entry, const msa_shape *s, msa_dtype ou
     return most;
 }
 
+/// Of queries in a place without room for keys.
+static void clear_gradients(const Call &c)
+{
+    if (c.a.dq)
+        clear(c.a.dq, (size_t)c.s.n_q * c.s.n_heads * c.d_head * sizeof(float), c.stream);
+    if (c.a.dqi)
+        clear(c.a.dqi, (size_t)c.s.n_q * c.s.n_kv_heads * c.d_index * sizeof(float), c.stream);
+}
+
 static msa_status run_sequences(const msa_entry *entry, const msa_shape *s, msa_dtype out,
                                 const msa_arrays *a, void *work, void *stream)
 try {
@@ -193,8 +202,11 @@ try {
         if (!step && (c.s.padding.len_q || c.s.padding.len_kv))
             launch_padding(c, entry->stage, a->status);
         // Without queries there is nothing to do, but for reverse, which says that they chose no block, and
-        // for the gradients of keys, which are 0.
-        const bool idle = c.s.n_q == 0 && !c.a.first && !c.a.dk && !c.a.dki;
+        // for the gradients of keys, which are 0. Where there is no room for keys, there are none.
+        const bool empty = c.s.n_kv == 0 && c.s.n_q > 0 && !c.a.first;
+        if (empty)
+            clear_gradients(c);
+        const bool idle = empty || (c.s.n_q == 0 && !c.a.first && !c.a.dk && !c.a.dki);
         msa_status status = idle ? MSA_OK : entry->run(c);
         if (status == MSA_OK)
             status = launched();
