@@ -95,7 +95,7 @@ static void add_row(verdict *v, const int64_t row[2], int64_t n, const double *o
         noise2 += (b.noise ? pow(b.noise[c], 2) : 0) + (stored ? pow(storing_noise(oracle[c], store), 2) : 0);
     }
     v->noise2 += noise2;
-    v->noise4 += noise2 * noise2;
+    v->noise4 += (long double)noise2 * noise2;
     v->n_elements += n;
 }
 
@@ -114,7 +114,7 @@ void verdict_close(verdict *v, verdict_budget b)
 {
     /* The errors of a row may all come from one rounding, of its largest weight. With few rows, or few that are much larger
      * than the others, their sum of squares strays further from its mean: by 2 noise4 / noise2^2 of itself. */
-    const double strays = v->noise2 > 0 ? 2 * v->noise4 / v->noise2 : 0;
+    const double strays = v->noise2 > 0 && isfinite(v->noise2) ? (double)(2 * v->noise4 / v->noise2) : 0;
     double allowed2 = b.relative * sqrt(v->oracle2) + b.absolute * sqrt((double)v->n_elements) +
                       2 * sqrt((v->noise2 + strays) / 3);
     v->used = fmax(v->used, share(sqrt(v->error2), allowed2));
