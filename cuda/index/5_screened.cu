@@ -50,20 +50,6 @@ __global__ void __launch_bounds__(32 * code_warps)
 /* ---- Screening ------------------------------------------------------------------------------------------- */
 
 template <int D, int Block>
-PTX_INLINE void make_queries(Screen<D, Block> &m, const Span &span, const bf16 *qi)
-{
-    const int warp = (int)threadIdx.x / 32;
-    for (int row = 32 * warp; row < 32 * warp + 32; row++) { // of the consumer that the warp belongs to
-        const int of = span.row0 + row < span.end ? span.row0 + row : span.row0;
-        const RowNumbers numbers = make_query(m.q[row / 64], row % 64, qi + (int64_t)of * D);
-        if (threadIdx.x % 32 == 0)
-            st_shared(&m.numbers[row], numbers);
-    }
-    fence_proxy_async();
-    bar_sync(1 + (unsigned)warp / 4, 128);
-}
-
-template <int D, int Block>
 PTX_INLINE void screen_rows(const Shape &s, Screen<D, Block> &m, const Span &span, const Copy8 &copy,
                             const Lists8 &lists)
 {
@@ -120,7 +106,7 @@ __global__ void __launch_bounds__(stream_threads, 1)
     ring_init(m);
     if (threadIdx.x < consumer_threads) {
         timeline_role("consumer");
-        make_queries(m, span, qi);
+        make_queries<D, 32>(m, span, qi);
         grid_wait();
         screen_rows(s, m, span, copy, lists);
     } else if (elect_one()) {

@@ -62,6 +62,21 @@ template <int D, int Block> struct Screen {
     uint64_t full[stages], empty[stages];
 };
 
+/// The codes and numbers of a consumer's rows, `each` by a warp of it.
+template <int D, int each, class Smem>
+PTX_INLINE void make_queries(Smem &m, const Span &span, const bf16 *qi)
+{
+    const int warp = (int)threadIdx.x / 32;
+    for (int row = each * warp; row < each * warp + each; row++) {
+        const int of = span.row0 + row < span.end ? span.row0 + row : span.row0;
+        const RowNumbers numbers = make_query(m.q[row / 64], row % 64, qi + (int64_t)of * D);
+        if (threadIdx.x % 32 == 0)
+            st_shared(&m.numbers[row], numbers);
+    }
+    fence_proxy_async();
+    bar_sync(1 + (unsigned)warp / 4, 128);
+}
+
 /// A thread's two rows of a 64-row part, which it shares with the other lanes of its quad.
 struct Screened {
     int row;      ///< of the first in the CTA; the second is 8 further down

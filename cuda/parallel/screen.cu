@@ -34,21 +34,6 @@ template <int D, int Block> struct ScreenPages {
     uint64_t full[stages], empty[stages];
 };
 
-/// The codes of a consumer's 64 rows, 16 a warp.
-template <int D, int Block>
-PTX_INLINE void code_rows(ScreenPages<D, Block> &m, const Span &span, const bf16 *qi)
-{
-    const int warp = (int)threadIdx.x / 32;
-    for (int row = 16 * warp; row < 16 * warp + 16; row++) {
-        const int of = span.row0 + row < span.end ? span.row0 + row : span.row0;
-        const RowNumbers numbers = make_query(m.q[row / 64], row % 64, qi + (int64_t)of * D);
-        if (threadIdx.x % 32 == 0)
-            st_shared(&m.numbers[row], numbers);
-    }
-    fence_proxy_async();
-    bar_sync(1 + (unsigned)warp / 4, 128);
-}
-
 /// The bounds of its blocks, the first of which is block `own` of all that the rank has.
 template <int D, int Block>
 PTX_INLINE void bound_rows(ScreenPages<D, Block> &m, const Span &span, int own, const Ruling &to)
@@ -88,7 +73,7 @@ __global__ void __launch_bounds__(stream_threads, 1)
         st_global(to.asked + blockIdx.x * to.stride + n, 0u);
     ring_init(m);
     if (threadIdx.x < consumer_threads) {
-        code_rows(m, span, qi);
+        make_queries<D, 16>(m, span, qi);
         bound_rows(m, span, tile.z + first, to);
     } else if (elect_one()) {
         for (int n = 0; n < span.n_tiles; n++) {

@@ -118,8 +118,7 @@ void results_print(const results *all)
     if (of->bf16_tflops > 0)
         printf("; bf16 product %.4g TFLOP/s", of->bf16_tflops);
     if (of->register_tflops > 0)
-        printf(", in registers %.4g%s", of->register_tflops,
-               of->tiles ? "" : " (no tiles here)");
+        printf(", in registers %.4g%s", of->register_tflops, of->tiles ? "" : " (no tiles here)");
     if (of->copy_gbps > 0)
         printf("; copy %.4g GB/s", of->copy_gbps);
     if (of->read_gbps > 0)

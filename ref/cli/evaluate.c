@@ -284,7 +284,7 @@ int cmd_evaluate(int argc, char **argv)
         m.config.context = (int)context;
     status = change_selector(argv[0], selector, fp8 ? "--fp8" : reuse ? "--reuse" : NULL, &m);
     if (!status && reuse && csv)
-        status = cli_fail(argv[0], "--reuse: expected no --csv beside it, whose rows have no columns for it");
+        status = cli_fail(argv[0], "--reuse: expected no --csv beside it, found one");
     if (!status && task && m.config.context < TASK_MIN_LENGTH) {
         status = cli_fail(argv[0], "--task: expected a model with a context of at least %d, found %d",
                           TASK_MIN_LENGTH, m.config.context);

@@ -356,10 +356,8 @@ static void print_steps(double n, const msa_cost_row *cost, const table *t)
         {"decode/swapped:b8-int8",
          0,
          8 * (keys / 2 + settle + attend),
-         {TURNS("decode/swapped:screen", 8 * turns),
-          TURNS("decode/swapped:tau", 1),
-          TURNS("decode/swapped:settle", 8 * settled),
-          LAST(8 * rows)},
+         {TURNS("decode/swapped:screen", 8 * turns), TURNS("decode/swapped:tau", 1),
+          TURNS("decode/swapped:settle", 8 * settled), LAST(8 * rows)},
          .launches = 3,
          .loads = 5,
          .batch = 8,
@@ -373,7 +371,13 @@ static void print_steps(double n, const msa_cost_row *cost, const table *t)
          .batch = 8,
          .keys = "fp8"},
         {"dense_decode/split", 0, dense, {ATTEND(rows, n)}, .launches = 2, .loads = 4, .batch = 1},
-        {"dense_decode/split:b8", 0, 8 * dense, {ATTEND(8 * rows, n)}, .launches = 2, .loads = 4, .batch = 8}};
+        {"dense_decode/split:b8",
+         0,
+         8 * dense,
+         {ATTEND(8 * rows, n)},
+         .launches = 2,
+         .loads = 4,
+         .batch = 8}};
     for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
         if (n >= SCREENED || !stages[i].keys || strcmp(stages[i].keys, "int8") != 0)
             print_stage(stages, &stages[i], n, t);

@@ -31,8 +31,8 @@ typedef struct screener {
         first;        /* tokens that share a number; contiguous: the number of the request's first block */
     int64_t rows;     /* n groups */
     int n_codes, per_tile;
-    tile_rows *right; /* [tiles][bytes' steps]: the rows' codes */
-    screened of;      /* [tiles][16], of which per_tile are rows */
+    tile_rows *right;     /* [tiles][bytes' steps]: the rows' codes */
+    screened of;          /* [tiles][16], of which per_tile are rows */
     float *lower, *upper; /* [rows][B] */
     float *tau;           /* [rows] */
     int8_t *codes;        /* [2,di] */

@@ -37,7 +37,7 @@ typedef struct verdict {
     int64_t at[3]; /**< of the first such element (of the one that used most, if none failed) */
     double expected, found, allowed; /**< there */
     double error2, oracle2, noise2;  /**< sums over what was compared so far */
-    long double noise4; /**< of the squares of the rows' noise2, which may be beyond a double */
+    long double noise4;              /**< of the squares of the rows' noise2, which may be beyond a double */
     int64_t n_elements;
 } verdict;
 
