@@ -6,7 +6,7 @@
 #   cpu-peers-*.json               data/bench/peers/cpu.py: PyTorch beside ours on the same tensors (PYTHON has PyTorch)
 #   cpu-memory.txt                 peak memory of a chunk of 4096 queries over a million keys (10 GB)
 #   cpu-train.txt                  a training step of the small model with the plain reference, with fast, and in bf16
-# Those of a second kind of processor have its name in theirs: cpu-epyc-16k.json is of one with AVX512-BF16.
+# ON=epyc keeps those of a second kind of processor apart: cpu-epyc-16k.json, of one with AVX512-BF16.
 # Kernels of bf16 (STAGE/amx) run on tiles where the processor has some; without, the files say "tiles": false, and it
 # takes longer. Dense attention at 64K takes most of the time. NAMES picks some; SECONDS_EACH is for the repeats of a
 # kernel, of which there are 3 at least.
@@ -14,7 +14,7 @@ set -u
 export LC_ALL=C
 cd "$(dirname "$0")/../.." || exit 2
 B=${B:-build} MSA=${MSA:-$B/msa} PYTHON=${PYTHON:-python3}
-DIR=${1:-data/bench}
+DIR=${1:-data/bench} CPU=${1:-data/bench}/cpu${ON:+-$ON}
 EACH=${SECONDS_EACH:-1}
 NAMES=${NAMES:-16k 32k 64k gradients-16k decode-1m decode-1m-bf16 decode-8x1m-bf16 chunk-1m ladder peers-16k peers-64k peers-chunk-1m memory train}
 ONE='heads=16:1 width=128:128 block=128 topk=16'
@@ -29,7 +29,7 @@ run() { # run NAME KERNELS SHAPE [OPTION...]
     local name=$1 kernels=$2 shape=$3 json=()
     wanted "$name" || return
     shift 3
-    "$MSA" help bench | grep -q -- --json && json=(--json "$DIR/cpu-$name.json")
+    "$MSA" help bench | grep -q -- --json && json=(--json "$CPU-$name.json")
     echo "$name: $shape"
     "$MSA" bench $kernels --backend fast --shape "$shape" --seconds "$EACH" --limit 3600 "$@" "${json[@]}" || failed=1
 }
@@ -42,7 +42,7 @@ peers() { # peers NAME OPTION...
     wanted "peers-$name" || return
     if has_torch; then
         MSA=$MSA MSA_LIBRARY=$(realpath "$B/libmsa.so") "$PYTHON" data/bench/peers/cpu.py "$@" --seconds "$EACH" \
-            --json "$DIR/cpu-peers-$name.json" || failed=1
+            --json "$CPU-peers-$name.json" || failed=1
     else
         echo "peers-$name: skipped: no Python with PyTorch here (PYTHON names another than $PYTHON)"
     fi
@@ -74,7 +74,7 @@ train() {
             printf "its attention in bf16, %s tiles: %.3f s, %.2f of fast\n", t, h, h / f}'
         echo "step, bits per byte and KL of the reference, of fast, and of bf16:"
         join -t , <(tail -n +2 "$W/ref.losses") <(tail -n +2 "$W/fast.losses") | join -t , - <(tail -n +2 "$W/bf16.losses")
-    } | tee "$DIR/cpu-train.txt"
+    } | tee "$CPU-train.txt"
     rm -r "$W"
 }
 
@@ -93,8 +93,8 @@ peers 64k --n 65536
 # Float32, or a mask of a billion pairs, would take half an hour more.
 peers chunk-1m --n 1048576 --queries 4096 --types bf16
 if wanted memory; then
-    MSA_LARGE=1 "$B/tests/test_memory" 1 > "$DIR/cpu-memory.txt" || failed=1
-    cat "$DIR/cpu-memory.txt"
+    MSA_LARGE=1 "$B/tests/test_memory" 1 > "$CPU-memory.txt" || failed=1
+    cat "$CPU-memory.txt"
 fi
 train
 exit $failed
