@@ -58,6 +58,7 @@ mutant 'a scale for a piece with a NaN' complete_piece test_decode '$size <= -lo
 mutant 'positions of the longest request' set_lengths test_decode '$s.prefix = $s.n_kv - $s.n_q;' ''
 mutant 'the last segment is not merged' shares_of_request test_decode 'share_of(...) + 1 - $share' 'share_of(...) - $share'
 mutant 'the scale of the first block' scale_of test_decode '[$place][$key / $piece]' '[$place][0 * ($key / $piece)]'
+mutant 'candidates of the first turn alone' choose_blocks test_decode 'first < slots' 'false'
 mutant 'a row merged by whoever is first' finish_part test_decode 'ld_shared(&$m.drawn) + 1 == (uint32_t)$part.active' 'ld_shared(&$m.drawn) == 0'
 kernel 'dS without delta' naive backward/naive '$p * ($dp - $my_delta)' '$p * $dp'
 kernel 'the teacher is a sum, not a mean' naive kl/naive '$t /= (float)$s.group;' ''
