@@ -267,6 +267,24 @@ static void output_types(const msa_kernel *k, const msa_shape *s, uint64_t seed)
 
 /* ---- Refusals ------------------------------------------------------------------------------------------ */
 
+/* A device whose instructions are Ampere's. */
+static int sm_80(void)
+{
+    return 80;
+}
+
+static void instructions(void)
+{
+    check_case c = check_begin("a GPU before or after Hopper gets no kernel of its instructions");
+    const msa_shape s = {100, 300, 32, 2, 128, 128, 128, 16, 1, NULL, NULL, NULL, NULL};
+    msa_device older = *device;
+    msa_plan plan;
+    older.sm = sm_80;
+    check_true(&c, msa_plan_make(&plan, &older, "dense/tensor_core", &s, MSA_F32) == MSA_OK, "mma.sync");
+    check_true(&c, msa_plan_make(&plan, &older, "dense/hopper", &s, MSA_F32) == MSA_ERR_UNSUPPORTED, "wgmma");
+    check_end(&c);
+}
+
 static void refusals(void)
 {
     check_case c = check_begin("plans refuse what no kernel takes");
@@ -330,6 +348,7 @@ int main(int argc, char **argv)
         }
     if (!only || strcmp(only, "-") == 0) {
         refusals();
+        instructions();
         with_model();
     }
     return check_done();

@@ -12,6 +12,10 @@ static const char *missing()
 {
     return nullptr;
 }
+static int sm()
+{
+    return 90;
+}
 static void *device_alloc(size_t bytes)
 {
     return aligned_alloc(128, (bytes + 255) / 128 * 128); // never 0 bytes; cleared by nobody, as on a GPU

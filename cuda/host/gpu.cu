@@ -13,18 +13,29 @@ static msa_status ok(cudaError_t error)
     last_trouble = cudaGetErrorString(error);
     return MSA_ERR_DEVICE;
 }
+/// The first number of the current device's compute capability; 0: none is told.
+static int generation()
+{
+    int device = 0, major = 0;
+    if (cudaGetDevice(&device) == cudaSuccess)
+        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    return major;
+}
+static int sm()
+{
+    return generation() == 9 ? 90 : 80; // code for sm_90a runs on Hopper only, before and after it
+}
 static const char *missing()
 {
     static std::string why;
-    int n = 0, major = 0, device = 0;
+    int n = 0;
     const cudaError_t error = cudaGetDeviceCount(&n);
     if (error != cudaSuccess || n == 0)
         why = std::string("no CUDA device: ") +
               (error != cudaSuccess ? cudaGetErrorString(error) : "none is visible");
-    else if (cudaGetDevice(&device) == cudaSuccess &&
-             cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
-             major != 9)
-        why = "the CUDA device has compute capability " + std::to_string(major) + ".x, not 9.0 (Hopper)";
+    else if (generation() < 8)
+        why = "the CUDA device has compute capability " + std::to_string(generation()) +
+              ".x, not 8.0 (Ampere) or more";
     else
         why.clear();
     return why.empty() ? nullptr : why.c_str();

@@ -68,6 +68,7 @@ struct msa_plan;
 typedef struct msa_device {
     const char *name;             /**< "simt" or "cuda" */
     const char *(*missing)(void); /**< NULL, or one line: why it cannot run */
+    int (*sm)(void); /**< what it runs of kernels.def: up to 90 on Hopper and the engine, else 80 */
     void *(*alloc)(size_t bytes); /**< NULL if there is not that much */
     void (*free)(void *p);
     void (*fill)(void *p, int byte, size_t bytes);
@@ -119,7 +120,7 @@ uintptr_t msa_engine_reach(void);
  * memory first then follows from order and seed alone. 1, as before the first call: each by itself, and which
  * comes first is left to the host's threads. */
 void msa_engine_resident(int n);
-/** The current CUDA device; NULL but in builds by `make cuda`. */
+/** The current CUDA device, Ampere or newer; NULL but in builds by `make cuda`. */
 const msa_device *msa_gpu(void);
 
 /** One kernel bound to a device, a shape and an output type. */
@@ -133,8 +134,8 @@ typedef struct msa_plan {
 } msa_plan;
 
 /** @param kernel "STAGE/NAME".
- *  @return ::MSA_ERR_UNSUPPORTED for a shape that it does not take or a name that is not in the table,
- *  ::MSA_ERR_DEVICE where the device is missing. */
+ *  @return ::MSA_ERR_UNSUPPORTED for a shape that it does not take, a name that is not in the table or one
+ *  whose instructions the device lacks, ::MSA_ERR_DEVICE where the device is missing. */
 msa_status msa_plan_make(msa_plan *plan, const msa_device *device, const char *kernel, const msa_shape *s,
                          msa_dtype out);
 

@@ -6,11 +6,12 @@
 
 static struct {
     const char *name;
+    int sm;
     unsigned takes;
     char text[256]; /* plan_text(), once somebody has asked */
 } kernels[] = {
 #define T(word) | TAKES_##word
-#define KERNEL(stage, name, sm, precision, takes, idea) {#stage "/" #name, 0 takes, ""},
+#define KERNEL(stage, name, sm, precision, takes, idea) {#stage "/" #name, sm, 0 takes, ""},
 #include "../kernels.def"
 #undef T
 };
@@ -29,6 +30,12 @@ unsigned plan_takes(const char *name)
 {
     const int kernel = find(name);
     return kernel < 0 ? 0 : kernels[kernel].takes;
+}
+
+int plan_sm(const char *name)
+{
+    const int kernel = find(name);
+    return kernel < 0 ? 0 : kernels[kernel].sm;
 }
 
 /* ---- What takes.def says of a shape ------------------------------------------------------------------ */
@@ -133,7 +140,7 @@ msa_status msa_plan_make(msa_plan *plan, const msa_device *device, const char *n
     if (!device || device->missing())
         return MSA_ERR_DEVICE;
     const int kernel = find(name);
-    if (kernel < 0 || !fits(kernels[kernel].takes, s))
+    if (kernel < 0 || kernels[kernel].sm > device->sm() || !fits(kernels[kernel].takes, s))
         return MSA_ERR_UNSUPPORTED;
     *plan = (msa_plan){.device = device, .entry = device->entries[kernel], .shape = *s, .out = out};
     plan->workspace = device->workspace(plan->entry, s, out);

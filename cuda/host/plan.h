@@ -17,6 +17,8 @@ enum {
 
 /* What the kernel "STAGE/NAME" of kernels.def takes; of another, nothing. */
 unsigned plan_takes(const char *name);
+/* The oldest architecture that has its instructions: 80 or 90; of another, 0. */
+int plan_sm(const char *name);
 
 /* The same in words: "di 64 or 128, k <= 32", or "any shape" where there is nothing to say. */
 const char *plan_text(const char *name);

@@ -35,6 +35,7 @@ static void spoil(void *work, size_t bytes); ///< ... whose workspace must not h
 static msa_status launched();                ///< whether that went well
 // And of the members of msa_device:
 static const char *missing();
+static int sm();
 static void *device_alloc(size_t bytes);
 static void device_free(void *p);
 static void device_fill(void *p, int byte, size_t bytes);
@@ -245,6 +246,7 @@ static msa_device make_device(const char *name)
     msa_device d = {};
     d.name = name;
     d.missing = missing;
+    d.sm = sm;
     d.alloc = device_alloc;
     d.free = device_free;
     d.fill = device_fill;

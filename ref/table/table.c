@@ -53,6 +53,9 @@ const char *table_dropped(const char *name)
     int i = 0;
     while (dropped[i].name && strcmp(dropped[i].name, name) != 0)
         i++;
+    const msa_device *gpu = table_device("cuda");
+    if (!dropped[i].name && gpu && !gpu->missing() && plan_sm(name) > gpu->sm())
+        return "its instructions are Hopper's, and this GPU is another";
     return dropped[i].why;
 }
 

@@ -21,8 +21,8 @@ const msa_kernel *table_find(const char *name, const char *backend);
 /** The kernel n rungs below on its stage's ladder, of the same back end; NULL if there are no more. */
 const msa_kernel *table_below(const msa_kernel *kernel, int n);
 
-/** NULL, or why this build has the kernel "STAGE/NAME" on other back ends but not on cuda, where its compiler spoils
- *  it (cuda/nvcc.sh): one line. */
+/** NULL, or why the kernel "STAGE/NAME" is here on other back ends but not on cuda, where its compiler spoils it
+ *  (cuda/nvcc.sh) or the GPU lacks its instructions: one line. */
 const char *table_dropped(const char *name);
 
 /** Fills `ops` with the best kernels of a back end, and the reference where it has none. False if this build

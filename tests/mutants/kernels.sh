@@ -140,6 +140,7 @@ mutant 'lists of which only the best is read' take_lists test_decode '$where, $p
 kernel 'a stage past the end of the ring' wait_stage dense/hopper 'mbarrier_wait(&$ring.full[$j % $stages], ...); return $ring.tile[' 'mbarrier_wait(&$ring.full[$j % ($stages + 1)], ...); return $ring.tile['
 kernel 'products that are not committed' issue_scores index/wgmma 'wgmma_commit();' ''
 kernel 'rows of an operand over each other' add_rows_by_rows index/wgmma 'const uint64_t $first_a = wgmma_descriptor(..., 16, 1024' 'const uint64_t $first_a = wgmma_descriptor(..., 16, 512'
+kernel 'instructions that the device lacks' msa_plan_make - '|| $kernels[$kernel].sm > $device->sm()' ''
 kernel 'no barrier after counting' count reverse/scan '__syncthreads(); for (' 'for ('
 
 try_all
