@@ -190,7 +190,7 @@ __global__ void __launch_bounds__(threads, 1)
 {
     s = actual(s);
     Smem<D> &smem = shared<Smem<D>>();
-    // A reduction of equal values tells the compiler that it is uniform.
+    // A reduction of equal values tells the compiler that it is uniform: 474 instructions a tile, else 526.
     const int c = (int)warp_max(threadIdx.x / 128) - 1; // consumer, or -1
     if (rows_of(s, 0).first >= s.n_q)
         return;
