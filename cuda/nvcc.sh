@@ -6,9 +6,9 @@
 # it to its stack, where TMA may not read it.
 #
 # Registers that spill, anything else on the stack, and the mistakes that ptxas repairs (C75xx: wgmma made serial, a
-# fence or wait injected, a setmaxnreg dropped) leave a kernel right and slower than it is meant to be. Until 12.6.0 ptxas
-# makes the wgmma of dense/hopper, index/fused and sparse/union serial, which that of 12.6 Update 3 does not; up to 12.8 it
-# spills where later ones do not. Such a kernel is not offered on the GPU: FILE.o.dropped
+# fence or wait injected, a setmaxnreg dropped) leave a kernel right and slower than it is meant to be. In 12.5 and 12.6.0
+# ptxas waits for all products under way before the results of the first are used, in straight code of two products too; up to
+# 12.4 it spills where later ones do not. README.md has the table. Such a kernel is not offered on the GPU: FILE.o.dropped
 # says why, for `msa kernels`, and its object stays, since others may call what is in it. In a file that is no
 # kernel of kernels.def it fails.
 #

@@ -1002,6 +1002,12 @@ __global__ void too_many_bytes(const __grid_constant__ CUtensorMap map)
     mbarrier_wait(&shared<BarrierSmem>().full, 0);
 }
 
+__global__ void prefetches_none(const __grid_constant__ CUtensorMap map)
+{
+    if (threadIdx.x == 0)
+        tma_prefetch(&map); // BLAME: prefetch of no map
+}
+
 __global__ void too_few_bytes(const __grid_constant__ CUtensorMap map)
 {
     begin(shared<BarrierSmem>(), &map, tile_bytes + 16);
@@ -1372,6 +1378,8 @@ static void wrong_kernels()
           [&] { LAUNCH(full_mask_half_warp, 1, 32, 0, nullptr, (int *)out); });
     wrong("over-arrival", "over-arrival", [&] { LAUNCH(over_arrival, 1, 32, bytes, nullptr, 0); });
     wrong("uninitialised mbarrier", "no mbarrier", [&] { LAUNCH(uninitialised, 1, 32, bytes, nullptr, 0); });
+    wrong("prefetch of no map", "no tensor map",
+          [&] { LAUNCH(prefetches_none, 1, 32, 0, nullptr, CUtensorMap()); });
     wrong("more bytes than expected", "byte-count mismatch: 16",
           [&] { LAUNCH(too_many_bytes, 1, 128, bytes, nullptr, map); });
     wrong("fewer bytes than expected", "16 bytes missing",

@@ -11,7 +11,8 @@
  * Floor: memory, at M3's sizes and 128K tokens 41 ms at 3.35 TB/s; shared memory 27 ms.
  * Estimate: there 41 to 50 ms.
  * Machine code: 660 instructions of a warp and tile, 1100 with KL, a third and a fifth fewer than its products take
- * clocks; with KL shared memory takes longest, 3550 clocks, 32 ms: cuda/clocks.def.
+ * clocks; with KL shared memory takes longest, 3550 clocks, 32 ms: cuda/clocks.def. Operands alone are 2624 of these, where
+ * products take 2688: chapter 16 counts why no rearrangement of the rest brings it below them.
  * Waste: at 64 rows products wait for operands from shared memory; 128 rows would need 64 registers more. At 16
  * heads half of the index's 8 columns are of no query. K, V, dK and dV once more every chunk; rows of a group
  * that is no power of two, or below 8; with d 64 and Bk 128 both warpgroups multiply all of dQ. Blocks of 32
@@ -167,6 +168,9 @@ __global__ void __launch_bounds__(128 + 2 * N, 1)
             st_global(out.w.loss + blockIdx.x, 0.0);
         return;
     }
+    prefetch_maps(maps.k, maps.v, maps.q, maps.dout, maps.dq);
+    if constexpr (kl)
+        prefetch_maps(maps.ki, maps.qi);
     if (t == 0) {
         st_shared(&m.item, int4{work.group, work.block, work.begin, work.end});
         st_shared(&m.shift, work.shift);

@@ -190,9 +190,11 @@ __global__ void __launch_bounds__(threads, 1)
 {
     s = actual(s);
     Smem<D> &smem = shared<Smem<D>>();
-    const int c = (int)threadIdx.x / 128 - 1; // consumer, or -1
+    // A reduction of equal values tells the compiler that it is uniform: 474 instructions a tile, else 526.
+    const int c = (int)warp_max(threadIdx.x / 128) - 1; // consumer, or -1
     if (rows_of(s, 0).first >= s.n_q)
         return;
+    prefetch_maps(map_q, map_k, map_v);
     if (threadIdx.x == 0) {
         mbarrier_init(&smem.full_q, 1);
         mbarrier_init(&smem.padded_v, 1);

@@ -65,6 +65,7 @@ __global__ void __launch_bounds__(stream_threads, 2)
     const Span span = span_of<rows>(s);
     if (span.row0 >= span.end)
         return;
+    prefetch_maps(row_map, key_map);
     stream_init(m);
     if (threadIdx.x < consumer_threads)
         consume<D, Block>(s, m, span, scores);

@@ -96,6 +96,7 @@ __global__ void __launch_bounds__(stream_threads, 1)
     const Span span = span_of<rows>(s, parts.n);
     if (span.row0 >= span.end)
         return;
+    prefetch_maps(row_map, key_map);
     stream_init(smem.stream);
     if (threadIdx.x < consumer_threads)
         consume(s, smem, span, parts, ids, lse);

@@ -60,6 +60,7 @@ PTX_INLINE void screen_rows(const Shape &s, Screen<D, Block> &m, const Span &spa
     int32_t x0[Block / 2], x1[Block / 2];
     float4(&next)[32] = m.next[threadIdx.x / 32];
     for (int n = 0; n < n_tiles; n++) {
+        // [numbers]
         if (n % 32 == 0) {
             const int b = ld_shared(&m.span).first + n + lane;
             __syncwarp(); // all have read those of the blocks before
@@ -68,6 +69,7 @@ PTX_INLINE void screen_rows(const Shape &s, Screen<D, Block> &m, const Span &spa
                                                    ld_global(copy.error + b), 0));
             __syncwarp();
         }
+        // [numbers]
         const uint64_t keys = uniform(codes_at<D>(wait_stage(m, n).x));
         issue_codes<Block, D>(x0, rows0, keys);
         issue_codes<Block, D>(x1, rows1, keys);
@@ -103,6 +105,7 @@ __global__ void __launch_bounds__(stream_threads, 1)
                                                       : 0;
     if (threadIdx.x == 0)
         st_shared(&m.span, span);
+    prefetch_maps(code_map);
     ring_init(m);
     if (threadIdx.x < consumer_threads) {
         timeline_role("consumer");

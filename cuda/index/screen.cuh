@@ -196,6 +196,7 @@ PTX_INLINE void screen_block(Screen<D, Block> &m, const Lists8 &lists, Screened 
         if (!warp_ballot(take))
             continue;
         // [bounds]
+        // [let_in]
         const bool better = take && bound.lower > own.tau[half];
         if (warp_ballot(better))
             raise(m, own, half, better, bound.lower, keep);
@@ -208,6 +209,7 @@ PTX_INLINE void screen_block(Screen<D, Block> &m, const Lists8 &lists, Screened 
             st_shared(&m.n[row], count < 0 ? count : count + 1);
         }
         __syncwarp();
+        // [let_in]
     }
 }
 

@@ -147,6 +147,7 @@ __global__ void __launch_bounds__(stream_threads, 1)
     Span span = fallen_span(s, lists);
     if (span.row0 >= span.end)
         return;
+    prefetch_maps(key_map);
     ring_init(m);
     if (threadIdx.x >= consumer_threads) {
         if (elect_one())

@@ -62,6 +62,13 @@ MSA_BOTH_SIDES constexpr int queries_per_tile(int group)
 
 /* ---- Loading: one thread issues; the barrier is to expect the bytes ----------------------------------- */
 
+/// At a kernel's start: its first copies will find their maps there.
+template <class... Map> PTX_INLINE void prefetch_maps(const Map &...map)
+{
+    if (threadIdx.x == 0)
+        (tma_prefetch(&map), ...);
+}
+
 /// K or V from key `key` on; keys past the last are zero. Always sizeof tile bytes.
 template <int rows, int D>
 PTX_INLINE void load_kv(Tile<rows, D> &tile, const CUtensorMap *map, uint64_t *full, int group, int key)

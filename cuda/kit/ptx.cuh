@@ -110,6 +110,13 @@ PTX_INLINE float4 ld_global_if(bool take, const float4 *p SITE)
     CPU(if (take) v = ld_global(p, site);)
     return v;
 }
+/// 16 bytes that nobody reads again, the first to leave L2: "ld", .cs.
+template <class T> PTX_INLINE T ld_global_once(const T *p SITE)
+{
+    static_assert(sizeof(T) == sizeof(uint4), "one load of 16 bytes");
+    PTX(const uint4 bytes = __ldcs((const uint4 *)p); T v; memcpy(&v, &bytes, sizeof v); return v;)
+    CPU(return ld_global(p, site);)
+}
 template <class T> PTX_INLINE void st_global(T *p, T v SITE)
 {
     CPU(simt::touch_global(p, sizeof(T), true, site, &v); simt::check_stored(&v, sizeof(T), site);)
@@ -329,6 +336,12 @@ PTX_NAMED void mbarrier_wait(uint64_t *b, unsigned parity SITE)
  * are in elements, innermost first. Loads add their bytes to an mbarrier, whole boxes even where they stick
  * out of the tensor (zeros there); stores are waited for by groups of the issuing thread. */
 
+/// Fetches the map itself, which is on its way when the first copy asks for it. "prefetch".
+PTX_INLINE void tma_prefetch(const CUtensorMap *map SITE)
+{
+    PTX(asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");)
+    CPU(simt::tma_prefetch(map, site);)
+}
 /// Asks for a box of a tensor, whose upper left element has these coordinates. "cp.async.bulk.tensor".
 PTX_INLINE void tma_load_2d(void *dst, const CUtensorMap *map, uint64_t *b, int c0, int c1 SITE)
 {
@@ -353,6 +366,18 @@ PTX_INLINE void tma_store_2d(const CUtensorMap *map, const void *src, int c0, in
                      "r"(c0), "r"(c1), "r"(shared_u32(src))
                      : "memory");)
     CPU(const int c[] = {c0, c1}; simt::tma_store(map, src, c, 2, simt::Store::copy, site);)
+}
+/// The same of what will be read once, the first to leave L2. "createpolicy".
+PTX_INLINE void tma_store_once_2d(const CUtensorMap *map, const void *src, int c0, int c1 SITE)
+{
+    PTX(uint64_t first; asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;"
+                            : "=l"(first));
+        asm volatile(
+            "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group.L2::cache_hint [%0, {%1, %2}], [%3], "
+            "%4;" ::"l"(map),
+            "r"(c0), "r"(c1), "r"(shared_u32(src)), "l"(first)
+            : "memory");)
+    CPU(tma_store_2d(map, src, c0, c1, site);)
 }
 /// Adds the tile to the tensor, element by element, in no particular order.
 PTX_INLINE void tma_reduce_add_2d(const CUtensorMap *map, const void *src, int c0, int c1 SITE)

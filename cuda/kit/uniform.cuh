@@ -1,6 +1,10 @@
 /**
  * @file uniform.cuh
  * @brief A number that all lanes of a warp have, told to ptxas.
+ *
+ * Where everything follows from a warp's number made by warp_max(), as in dense/hopper and sparse/kv_outer, ptxas finds out
+ * by itself, and wgmma_advanced() moves descriptors in uniform registers. index/fused has the tile's from uniform(), and adds
+ * to all of it: with wgmma_advanced() its turn has 8 instructions more, with warp_max() 32, and spills.
  */
 #ifndef MSA_UNIFORM_CUH
 #define MSA_UNIFORM_CUH

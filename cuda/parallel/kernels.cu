@@ -95,6 +95,7 @@ __global__ void __launch_bounds__(stream_threads, 2)
         return;
     if (asked)
         asked += blockIdx.x * stride + span.first;
+    prefetch_maps(rows, keys);
     stream_init(m);
     if (threadIdx.x < consumer_threads)
         consume<D, Block>(m, span, asked, scores, stride);

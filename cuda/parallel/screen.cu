@@ -71,6 +71,7 @@ __global__ void __launch_bounds__(stream_threads, 1)
         return;
     for (int n = first + (int)threadIdx.x; n < end; n += stream_threads)
         st_global(to.asked + blockIdx.x * to.stride + n, 0u);
+    prefetch_maps(codes);
     ring_init(m);
     if (threadIdx.x < consumer_threads) {
         make_queries<D, 16>(m, span, qi);

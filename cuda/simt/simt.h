@@ -306,6 +306,7 @@ const char *encode_tiled(CUtensorMap *map, int type, int rank, void *base, const
                          const uint64_t *stride, const uint32_t *box, const uint32_t *step, int interleave,
                          int swizzle, int promotion, int fill);
 enum class Store { copy, add };
+void tma_prefetch(const CUtensorMap *map, Site at);
 void tma_load(void *dst, const CUtensorMap *map, uint64_t *b, const int *c, int rank, Site at);
 void tma_store(const CUtensorMap *map, const void *src, const int *c, int rank, Store how, Site at);
 void bulk_load(void *dst, const void *src, uint32_t bytes, uint64_t *b, Site at);

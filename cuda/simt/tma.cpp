@@ -152,10 +152,19 @@ template <class F> static void each_chunk(const Box &x, uint64_t &bytes, uint64_
 
 /* ---- Bulk copies --------------------------------------------------------------------------------- */
 
-static Box checked_box(const CUtensorMap *map, const int *c, int rank, const char *what, Site at)
+static void check_map(const CUtensorMap *map, const char *what, Site at)
 {
     if (map->magic != map_magic)
         fail(at, "%s: this is no tensor map", what);
+}
+void tma_prefetch(const CUtensorMap *map, Site at)
+{
+    check_map(map, "prefetch", at);
+}
+
+static Box checked_box(const CUtensorMap *map, const int *c, int rank, const char *what, Site at)
+{
+    check_map(map, what, at);
     if (map->rank != rank)
         fail(at, "%s in %d dimensions with a map of %d", what, rank, map->rank);
     Box x;

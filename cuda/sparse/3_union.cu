@@ -338,6 +338,7 @@ __global__ void __launch_bounds__(threads, 1)
     if (closed(s.gate))
         return;
     s = actual(s);
+    prefetch_maps(map_q, map_k, map_v);
     if (threadIdx.x == 0) {
         const int pairs = ceil_div(s.n_q, consumers * queries_per_tile(s.group));
         mbarrier_init(&smem.q_full, 1);

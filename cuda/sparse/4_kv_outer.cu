@@ -7,7 +7,7 @@
  * block, which come while the item before is multiplied, and the queries that chose it, gathered by TMA, 64 / G
  * with their G heads a tile. Each (query, block) pair is a softmax of its own. Its O takes the place of its Q in
  * shared memory and goes from there by TMA to a fixed place, and so does its LSE; a second kernel combines the k
- * partial outputs of a query, so every run gives the same bits. Queries go in chunks of 4096, below 256K tokens, so
+ * partial outputs of a query, so every run gives the same bits. Partials are the first to leave L2. Queries go in chunks of 4096, below 256K tokens, so
  * that Q stays in L2; of longer prompts in up to 16384, whose partials still fit.
  * Bytes of a chunk of T queries with P pairs: those of reverse/scan; read: 48 for each item and for one end of the
  * list a CTA, 4 P of entries, for each item 4 d a key of its block, 2 G d P of Q, 2 G d P + 4 G P of partials and
@@ -144,7 +144,7 @@ PTX_INLINE void store_tile(Ring<D> &ring, RingState &state, const Shape &s, cons
     for (int i = lane; i < queries_per_tile(s.group); i += 32) {
         const int row = row_of(s, ld_shared(&state.group[stage]), ld_shared(&state.entry[stage][i]));
         for (int slab = 0; slab < D / 64 && row >= 0; slab++)
-            tma_store_2d(partial_map, ring.tile[stage].slab[slab] + 64 * i * s.group, 64 * slab, row);
+            tma_store_once_2d(partial_map, ring.tile[stage].slab[slab] + 64 * i * s.group, 64 * slab, row);
     }
     bulk_commit();
     bulk_wait_read<0>();
@@ -343,6 +343,7 @@ __global__ void __launch_bounds__(threads, 1)
     if (closed(s.gate))
         return;
     s = actual(s);
+    prefetch_maps(q_map, k_map, v_map, partial_map);
     if (threadIdx.x == 0) {
         for (KeyBarriers &bars : m.key_bars) {
             mbarrier_init(&bars.k_full, 1);

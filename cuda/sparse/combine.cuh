@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(combine_threads)
         for (int b = 0; b < together; b++) {
             const int slot = a * lanes + first + b;
             const bf16 *source = partial + (at + slot * s.group) * D;
-            y[b] = slot < n ? ld_global((const bf16x8 *)source + lane) : bf16x8{};
+            y[b] = slot < n ? ld_global_once((const bf16x8 *)source + lane) : bf16x8{};
         }
         UNROLL
         for (int b = 0; b < together; b++) { // whatever its weight: 0 times NaN is NaN

@@ -36,7 +36,7 @@ __global__ void threads(float *x, uint32_t *flag)
     st_release(flag, n + 1);
     v += (float)atom_add_acq_rel(flag, 1);
     v += (float)mul_bf16x2(n, t) + (float)ld_global_if(v > 1, (const uint64_t *)x) +
-         ld_global_if(v > 2, (const float4 *)x).w;
+         ld_global_if(v > 2, (const float4 *)x).w + ld_global_once((const float4 *)x).w;
     timeline_role("reader");
     timeline_mark("sum", 2);
     st_global(&x[t], v);
@@ -70,6 +70,7 @@ __global__ void copies(const __grid_constant__ CUtensorMap map, float *x)
 {
     Smem &s = shared<Smem>();
     if (threadIdx.x == 0) {
+        tma_prefetch(&map);
         mbarrier_init(&s.full, 2);
         mbarrier_init(&s.empty, 1);
         fence_mbarrier_init();
@@ -88,6 +89,7 @@ __global__ void copies(const __grid_constant__ CUtensorMap map, float *x)
     __syncthreads();
     if (threadIdx.x == 0) {
         tma_store_2d(&map, s.tile, 0, 0);
+        tma_store_once_2d(&map, s.tile, 0, 0);
         tma_reduce_add_2d(&map, s.tile, 0, 0);
         bulk_store(x, s.row, sizeof s.row);
         bulk_commit();

@@ -114,6 +114,13 @@ template <class T> void add_width(Made &m)
                sizeof(T));
 }
 
+/// Loads of what nobody reads again.
+__global__ void last_loads(const uint32_t *in, uint32_t *out)
+{
+    const unsigned t = threadIdx.x;
+    st_global((uint4 *)out + t, ld_global_once((const uint4 *)in + (t ^ 1)));
+}
+
 /// Some threads store 8 bytes, the others leave what is there.
 __global__ void chosen_stores(const uint32_t *in, uint32_t *out)
 {
@@ -140,6 +147,9 @@ void add_memory(Made &m)
     add_width<uint32_t>(m);
     add_width<uint2>(m);
     add_width<uint4>(m);
+    probe &last = m.add("loads and stores", "read once", draw(512, m.rng), 512, last_loads, 128, 0);
+    for (uint32_t i = 0; i < 512; i++)
+        last.expected[i] = last.in[i ^ 4];
     probe &c = m.add("st_shared_if", "a third of the threads", draw(256, m.rng), 256, chosen_stores, 128, sizeof(Row));
     for (uint32_t t = 0; t < 128; t++) {
         const bool takes = c.in[2 * t + 1] % 3 == 1;
@@ -799,10 +809,13 @@ template <int rank> PTX_INLINE void load(void *to, const CUtensorMap *map, uint6
     else
         tma_load_3d(to, map, b, at.c[0], at.c[1], at.c[2]);
 }
-template <bool add> PTX_INLINE void store(const CUtensorMap *map, const void *from, Corner at)
+enum class Way { copy, copy_once, add };
+template <Way way> PTX_INLINE void store(const CUtensorMap *map, const void *from, Corner at)
 {
-    if constexpr (add)
+    if constexpr (way == Way::add)
         tma_reduce_add_2d(map, from, at.c[0], at.c[1]);
+    else if constexpr (way == Way::copy_once)
+        tma_store_once_2d(map, from, at.c[0], at.c[1]);
     else
         tma_store_2d(map, from, at.c[0], at.c[1]);
 }
@@ -813,6 +826,8 @@ __global__ void load_box(const __grid_constant__ CUtensorMap map, uint32_t *out,
 {
     Box &s = shared<Box>();
     uint32_t *tile = s.word + offset / 4;
+    if (threadIdx.x == 0)
+        tma_prefetch(&map);
     start_barrier(&s.full, 1);
     if (threadIdx.x == 0) {
         mbarrier_arrive_expect(&s.full, bytes);
@@ -823,7 +838,7 @@ __global__ void load_box(const __grid_constant__ CUtensorMap map, uint32_t *out,
         st_global(out + i, ld_shared(tile + i));
 }
 /// Stores shared memory, filled word for word from `in`, as a box; or adds it.
-template <bool add>
+template <Way way>
 __global__ void store_box(const __grid_constant__ CUtensorMap map, const uint32_t *in, Corner at,
                           uint32_t offset, uint32_t bytes)
 {
@@ -831,7 +846,7 @@ __global__ void store_box(const __grid_constant__ CUtensorMap map, const uint32_
     uint32_t *tile = s.word + offset / 4;
     stage_words(tile, in, bytes / 4);
     if (threadIdx.x == 0) {
-        store<add>(&map, tile, at);
+        store<way>(&map, tile, at);
         bulk_commit();
         bulk_wait<0>();
     }
@@ -871,7 +886,7 @@ float element_at(const words &w, size_t byte, uint32_t bytes)
     memcpy(&bits, (const char *)w.data() + byte, bytes);
     return number(bytes == 2 ? bits << 16 : bits);
 }
-template <bool add> void add_store(Made &m, const char *group, const std::string &name, const Tensor &x)
+template <Way way> void add_store(Made &m, const char *group, const std::string &name, const Tensor &x)
 {
     const uint32_t es = x.element(), bytes = x.elements(true) * es;
     probe &p = m.add(group, name, draw_elements(x, bytes, m.rng), x.elements(false) * es / 4);
@@ -879,7 +894,7 @@ template <bool add> void add_store(Made &m, const char *group, const std::string
         CUtensorMap map;
         const char *refused = x.encode(&map, out);
         if (!refused)
-            LAUNCH(store_box<add>, 1, 128, sizeof(Box), nullptr, map, in, x.at, x.offset, bytes);
+            LAUNCH(store_box<way>, 1, 128, sizeof(Box), nullptr, map, in, x.at, x.offset, bytes);
         return refused;
     };
     p.expected = p.start = draw_elements(x, x.elements(false) * es, m.rng);
@@ -887,7 +902,7 @@ template <bool add> void add_store(Made &m, const char *group, const std::string
         const int64_t to = x.in_tensor(i) * es;
         if (to < 0)
             continue;
-        const float old = add ? element_at(p.start, (size_t)to, es) : 0;
+        const float old = way == Way::add ? element_at(p.start, (size_t)to, es) : 0;
         const uint32_t bits = raw(old + element_at(p.in, x.in_shared(i), es)) >> (es == 2 ? 16 : 0);
         memcpy((char *)p.expected.data() + to, &bits, es);
     }
@@ -943,13 +958,14 @@ void add_stores(Made &m)
         for (int c = 0; c < 3; c += 2) {
             const std::string name = std::string(mode.name) + (c ? ", past the end" : ", inside");
             Tensor x = {TensorType::bf16, 2, {88, 40}, {mode.inner, 32}, mode.swizzle, {{c * 34, c * 6}}, 0};
-            add_store<false>(m, "tensor stores", "2D, " + name, x);
-            add_store<true>(m, "tensor reductions", "bf16, " + name, x);
+            add_store<Way::copy>(m, "tensor stores", "2D, " + name, x);
+            add_store<Way::copy_once>(m, "tensor stores", "read once, " + name, x);
+            add_store<Way::add>(m, "tensor reductions", "bf16, " + name, x);
             x.offset = 384;
-            add_store<false>(m, "tensor stores", "2D, 384 B into the pattern, " + name, x);
+            add_store<Way::copy>(m, "tensor stores", "2D, 384 B into the pattern, " + name, x);
             x.type = TensorType::float32;
             x.box[0] = mode.inner / 2;
-            add_store<true>(m, "tensor reductions", "float32, " + name, x);
+            add_store<Way::add>(m, "tensor reductions", "float32, " + name, x);
         }
 }
 
