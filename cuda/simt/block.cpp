@@ -32,7 +32,6 @@ Block::Block(const Launch &l, uint64_t linear_index)
         g.arrived = 0, g.registers = registers;
     if (options.timeline && (options.timeline_block < 0 || (uint64_t)options.timeline_block == linear))
         record.reset(new Record), record->threads.resize(n);
-    first_undone = pending.end();
     for (NamedBarrier &b : barriers)
         b.expected = b.arrived = 0, b.phase = 0, b.all_waited = true, b.signal = new_signal(*this);
     memory.reset(new unsigned char[l.shared_bytes + 3 * guard]);
