@@ -60,6 +60,7 @@ using Copies = std::list<Pending>;
 struct Thread {
     Block *block;
     unsigned index; ///< in the CTA
+    uint3 place;    ///< the same as threadIdx
     Fiber *fiber = nullptr;
     bool done, spinning;
     Condition *waiting; ///< NULL: may run
