@@ -23,9 +23,9 @@ static void mark_in_flight(Block &b, Range r, int by)
         b.in_flight[i] = uint16_t(b.in_flight[i] + by);
 }
 
-bool any_in_flight(const Block &b, Range r)
+static bool any_in_flight(const Block &b, Range r)
 {
-    if (b.pending.empty())
+    if (b.pending.empty() && b.done.empty())
         return false;
     for (uint32_t i = r.begin / granule; i * granule < r.end; i++)
         if (b.in_flight[i])
@@ -33,46 +33,49 @@ bool any_in_flight(const Block &b, Range r)
     return false;
 }
 
-static std::list<Pending>::iterator forget(Block &b, std::list<Pending>::iterator it)
+const Pending *copy_of(const Block &b, Range r, bool reads)
 {
-    mark_in_flight(b, it->shared, -1);
-    std::map<unsigned, unsigned> &groups = it->issuer->in_flight[it->kind];
-    if (--groups[it->group] == 0)
-        groups.erase(it->group);
-    if (it == b.first_undone)
-        ++b.first_undone;
-    return b.pending.erase(it);
+    if (any_in_flight(b, r))
+        for (const Copies *copies : {&b.done, &b.pending})
+            for (const Pending &p : *copies)
+                if ((reads || p.kind != Pending::store) && p.shared.meets(r))
+                    return &p;
+    return nullptr;
 }
 
-static void take_place(Block &b, Pending &p)
+static void forget(Block &b, Copies::iterator it)
 {
-    if (p.done)
+    mark_in_flight(b, it->shared, -1);
+    b.spare.splice(b.spare.begin(), b.done, it);
+}
+
+static void take_place(Block &b, Copies::iterator it)
+{
+    if (it->done)
         return;
-    p.done = true;
-    b.undone--;
-    const tsan::Acting acting(p.agent);
-    p.take_place();
+    it->done = true;
+    b.done.splice(b.done.end(), b.pending, it);
+    const tsan::Acting acting(it->agent);
+    it->take_place(*it);
 }
 
 /// Who waits for a copy by an mbarrier needs not wait for it otherwise.
-static void complete(Block &b, std::list<Pending>::iterator it)
+static void complete(Block &b, Copies::iterator it)
 {
-    take_place(b, *it);
+    take_place(b, it);
     if (it->kind == Pending::load)
         forget(b, it);
 }
 
 bool complete_one(Block &b)
 {
-    if (!b.undone)
+    if (b.pending.empty())
         return false;
     // At random one of the oldest or the youngest: the way to others may be long.
     const bool random = options.timing == Timing::random, youngest = random && b.below(2);
-    uint32_t n = random ? b.below(std::min(b.undone, 32u)) : 0;
-    while (b.first_undone->done)
-        ++b.first_undone;
-    auto it = youngest ? std::prev(b.pending.end()) : b.first_undone;
-    while (it->done || n-- > 0)
+    uint32_t n = random ? b.below(std::min((uint32_t)b.pending.size(), 32u)) : 0;
+    auto it = youngest ? std::prev(b.pending.end()) : b.pending.begin();
+    while (n-- > 0)
         youngest ? --it : ++it;
     complete(b, it);
     return true;
@@ -81,23 +84,28 @@ bool complete_one(Block &b)
 void issue(Block &b, Pending &&p)
 {
     mark_in_flight(b, p.shared, 1);
-    p.issuer->in_flight[p.kind][p.group]++;
-    b.pending.push_back(std::move(p));
-    if (b.undone++ == 0)
-        b.first_undone = std::prev(b.pending.end());
+    if (b.spare.empty()) {
+        b.pending.push_back(std::move(p));
+    } else {
+        b.pending.splice(b.pending.end(), b.spare, b.spare.begin());
+        b.pending.back() = std::move(p);
+    }
+    const Copies::iterator it = std::prev(b.pending.end());
+    if (it->kind != Pending::load)
+        it->issuer->in_flight[it->kind].push_back(it);
     if (options.timing == Timing::early)
-        complete(b, std::prev(b.pending.end()));
+        complete(b, it);
 }
 
 void finish_copies(Block &b)
 {
-    while (!b.pending.empty()) {
-        const Pending &p = b.pending.front();
-        if (p.kind != Pending::cp_async) // an unused cp.async does no harm; the others outlive shared memory
-            fail(p.at, "the block ended before this copy was waited for");
-        take_place(b, b.pending.front());
-        forget(b, b.pending.begin());
-    }
+    for (const Copies *copies : {&b.done, &b.pending})
+        for (const Pending &p : *copies)
+            if (p.kind !=
+                Pending::cp_async) // an unused cp.async does no harm; the others outlive shared memory
+                fail(p.at, "the block ended before this copy was waited for");
+    while (!b.pending.empty())
+        take_place(b, b.pending.begin());
 }
 
 /// Nobody needs to have waited for what was overwritten.
@@ -113,17 +121,15 @@ void check_all_landed(const Block &b)
 
 void complete_groups(Block &b, Pending::Kind kind, unsigned limit)
 {
-    const Thread *me = &self();
-    const std::map<unsigned, unsigned> &left = me->in_flight[kind];
-    for (auto p = b.pending.begin(); p != b.pending.end() && !left.empty() && left.begin()->first < limit;)
-        if (p->kind == kind && p->issuer == me && p->group < limit) {
-            take_place(b, *p);
-            if (kind == Pending::cp_async)
-                wrote_shared(b, p->shared, p->at); // as far as others know, now
-            p = forget(b, p);
-        } else {
-            ++p;
-        }
+    std::vector<Copies::iterator> &mine = self().in_flight[kind];
+    size_t n = 0;
+    for (; n < mine.size() && mine[n]->group < limit; n++) {
+        take_place(b, mine[n]);
+        if (kind == Pending::cp_async)
+            wrote_shared(b, mine[n]->shared, mine[n]->at); // as far as others know, now
+        forget(b, mine[n]);
+    }
+    mine.erase(mine.begin(), mine.begin() + (ptrdiff_t)n);
 }
 
 const Landed *landed_at(const Block &b, uint32_t address)
@@ -170,14 +176,15 @@ void cp_async(void *dst, const void *src, unsigned bytes, unsigned src_bytes, Si
     note_queued(t, Queue::cp_async, src_bytes, t.cp_groups, at);
     void *const pc = CALLER;
     tsan::writes(dst, bytes, pc);
-    auto take_place = [&b, &t, address, src, bytes, src_bytes, pc] {
-        unsigned char *d = b.at(address);
-        memset(d, 0, bytes);
+    auto take_place = [src, src_bytes](const Pending &p) { // so little that it needs no memory of its own
+        const uint32_t n = p.shared.end - p.shared.begin;
+        unsigned char *d = p.issuer->block->at(p.shared.begin);
+        memset(d, 0, n);
         if (src_bytes)
             memcpy(d, src, src_bytes);
-        tsan::reads(src, src_bytes, pc);
-        tsan::writes(d, bytes, pc);
-        tsan::release(&t.copied);
+        tsan::reads(src, src_bytes, p.agent.pc);
+        tsan::writes(d, n, p.agent.pc);
+        tsan::release(&p.issuer->copied);
     };
     issue(b,
           {Pending::cp_async, &t, t.cp_groups, {address, address + bytes}, at, take_place, tsan::Agent(pc)});

@@ -154,10 +154,9 @@ void yield(Site at)
 void Worker::resume(Thread &t)
 {
     const Block &b = *t.block;
-    const dim3 n = b.launch->block;
-    threadIdx = {t.index % n.x, t.index / n.x % n.y, t.index / n.x / n.y};
+    threadIdx = t.place;
     blockIdx = b.index;
-    blockDim = n;
+    blockDim = b.launch->block;
     gridDim = b.launch->grid;
     t.spinning = false;
     running = &t;
@@ -170,6 +169,7 @@ void Worker::resume(Thread &t)
 void Worker::start(Block &b)
 {
     introduce(b);
+    const dim3 n = b.launch->block;
     for (unsigned i = 0; i < b.threads.size(); i++) {
         if (idle.empty()) {
             fibers.emplace_back(new Fiber);
@@ -179,6 +179,7 @@ void Worker::start(Block &b)
         Thread &t = b.threads[i];
         t.block = &b;
         t.index = i;
+        t.place = {i % n.x, i / n.x % n.y, i / n.x / n.y};
         t.fiber = idle.back();
         idle.pop_back();
         t.done = t.spinning = false;

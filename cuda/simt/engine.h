@@ -23,6 +23,7 @@ namespace simt
 
 struct Fiber;
 struct Block;
+struct Thread;
 
 /// What a thread is parked on. Asked again on every sweep, so whoever makes it true need not know.
 struct Condition {
@@ -30,37 +31,6 @@ struct Condition {
     virtual std::string text() = 0; ///< for the deadlock report
     virtual ~Condition()
     {
-    }
-};
-
-struct Thread {
-    Block *block;
-    unsigned index; ///< in the CTA
-    Fiber *fiber = nullptr;
-    bool done, spinning;
-    Condition *waiting; ///< NULL: may run
-    Site at;            ///< of the last instruction that the engine saw
-
-    struct Meeting { ///< where it waits for the other lanes of its warp or warpgroup
-        const char *what;
-        Site at;
-        uint32_t mask;
-        void *arg;
-    } meeting;
-
-    unsigned bulk_groups, cp_groups, wgmma_groups; ///< committed so far
-    std::map<unsigned, unsigned> in_flight[3];     ///< copies, by kind and group
-    std::vector<std::pair<unsigned, uint32_t>>
-        stores;                        ///< groups of bulk stores not waited for: see global.cpp
-    unsigned repeats;                  ///< of an atomic that changed nothing, or of a load
-    bool wgmma_fenced;                 ///< ... since its last wait
-    std::vector<uint32_t> fences;      ///< stamps of its proxy fences
-    char met, goes_on, stored, copied; ///< for ThreadSanitizer: at a meeting, after it, its groups are done
-    Clock clock;
-
-    unsigned lane() const
-    {
-        return index % 32;
     }
 };
 
@@ -80,9 +50,43 @@ struct Pending {
     unsigned group; ///< the issuer's group it belongs to
     Range shared;   ///< what it writes (loads) or reads (stores)
     Site at;
-    std::function<void()> take_place;
+    std::function<void(const Pending &)> take_place;
     tsan::Agent agent;
     bool done = false;
+};
+
+using Copies = std::list<Pending>;
+
+struct Thread {
+    Block *block;
+    unsigned index; ///< in the CTA
+    uint3 place;    ///< the same as threadIdx
+    Fiber *fiber = nullptr;
+    bool done, spinning;
+    Condition *waiting; ///< NULL: may run
+    Site at;            ///< of the last instruction that the engine saw
+
+    struct Meeting { ///< where it waits for the other lanes of its warp or warpgroup
+        const char *what;
+        Site at;
+        uint32_t mask;
+        void *arg;
+    } meeting;
+
+    unsigned bulk_groups, cp_groups, wgmma_groups; ///< committed so far
+    std::vector<Copies::iterator> in_flight[3];    ///< its stores and cp.asyncs, by kind, the oldest first
+    std::vector<std::pair<unsigned, uint32_t>>
+        stores;                        ///< groups of bulk stores not waited for: see global.cpp
+    unsigned repeats;                  ///< of an atomic that changed nothing, or of a load
+    bool wgmma_fenced;                 ///< ... since its last wait
+    std::vector<uint32_t> fences;      ///< stamps of its proxy fences
+    char met, goes_on, stored, copied; ///< for ThreadSanitizer: at a meeting, after it, its groups are done
+    Clock clock;
+
+    unsigned lane() const
+    {
+        return index % 32;
+    }
 };
 
 /// What the last bulk copy wrote somewhere: wgmma's descriptor has to agree with it, and who touches the
@@ -215,10 +219,9 @@ struct Block {
     std::unique_ptr<unsigned char[]> memory; ///< guard, shared memory, guard
     unsigned char *shared;                   ///< 1024-byte aligned
     std::vector<Word> words;                 ///< made when first needed
-    std::list<Pending> pending;
-    unsigned undone = 0;             ///< how many of them have not taken place...
-    std::list<Pending>::iterator first_undone; ///< ... if any, none of them before this
-    std::vector<uint16_t> in_flight; ///< how many of them touch each 16 bytes of shared memory
+    Copies pending, done; ///< that have not taken place; that have, and whose issuer has not waited
+    Copies spare;         ///< that are over: the next take their place in memory
+    std::vector<uint16_t> in_flight; ///< how many copies touch each 16 bytes of shared memory
     std::vector<Landed> landed;
     std::vector<uint16_t> landing;   ///< which of these wrote each 16 bytes, from 1
     std::vector<uint8_t> multiplied; ///< whether a product has ever read near each 16 bytes
@@ -356,7 +359,8 @@ void issue(Block &b, Pending &&p);
 void complete_groups(Block &b, Pending::Kind kind, unsigned limit); ///< this thread's, below the limit
 void note_landing(Block &b, Range r, const Landed &l);              ///< of a copy that is issued now
 constexpr uint32_t granule = 16;             ///< bytes of shared memory that are told apart here
-bool any_in_flight(const Block &b, Range r); ///< whether to look closer: some copy is near these bytes
+/// A copy that writes these bytes and has not been waited for, with `reads` also one that reads them; or NULL.
+const Pending *copy_of(const Block &b, Range r, bool reads);
 const Landed *landed_at(const Block &b, uint32_t address); ///< what the last bulk copy left there, or NULL
 bool complete_one(Block &b); ///< some copy whose time has come; false if none is in flight
 void finish_copies(Block &b);

@@ -87,12 +87,9 @@ static Word *words(Block &b, Range r)
 /// A write collides with every copy in flight, a read only with those that write.
 static void check_in_flight(Block &b, Range r, bool write, const char *what, Site at)
 {
-    if (!any_in_flight(b, r))
-        return;
-    for (const Pending &p : b.pending)
-        if ((write || p.kind != Pending::store) && p.shared.meets(r))
-            fail(at, "%s: the copy into or from these bytes, issued at %s, has not been waited for", what,
-                 text(p.at).c_str());
+    if (const Pending *p = copy_of(b, r, write))
+        fail(at, "%s: the copy into or from these bytes, issued at %s, has not been waited for", what,
+             text(p->at).c_str());
 }
 
 static void fail_race(unsigned who, const char *did, Site where, Site at)
@@ -282,11 +279,9 @@ static void check_refill(const Block &b, const Thread &t, const Word &w, const c
 
 void async_writes(Block &b, Range r, const char *what, Site at)
 {
-    if (any_in_flight(b, r))
-        for (const Pending &p : b.pending)
-            if (p.shared.meets(r))
-                fail(at, "%s overwrites bytes of the copy issued at %s, which has not been waited for", what,
-                     text(p.at).c_str());
+    if (const Pending *p = copy_of(b, r, true))
+        fail(at, "%s overwrites bytes of the copy issued at %s, which has not been waited for", what,
+             text(p->at).c_str());
     check_products(b, r, what, at);
     check_read(b, r, what, at);
     for (const auto &m : b.mbarriers)

@@ -223,7 +223,7 @@ void tma_load(void *dst, const CUtensorMap *map, uint64_t *p, const int *c, int 
     shared_rows(x, [&](const void *row, uint64_t bytes) {
         order_load(row, bytes, m.number, (uint32_t)m.phase, "tensor copy", at);
     });
-    auto take_place = [&b, x, r, barrier, pc, at] {
+    auto take_place = [&b, x, r, barrier, pc, at](const Pending &) {
         each_chunk(x, b.count.load_bytes, b.count.load_sectors,
                    [&](uint32_t offset, const unsigned char *src, int first, int last) {
                        unsigned char chunk[16] = {};
@@ -252,7 +252,7 @@ void bulk_load(void *dst, const void *src, uint32_t bytes, uint64_t *p, Site at)
     begin_load(b, r, 0, barrier, pc, "bulk copy", at);
     const Mbarrier &m = b.mbarriers.at(barrier);
     order_load(src, bytes, m.number, (uint32_t)m.phase, "bulk copy", at);
-    auto take_place = [&b, r, src, bytes, barrier, pc, at] {
+    auto take_place = [&b, r, src, bytes, barrier, pc, at](const Pending &) {
         memcpy(b.at(r.begin), src, bytes);
         tsan::reads(src, bytes, pc);
         tsan::writes(b.at(r.begin), bytes, pc);
@@ -320,7 +320,7 @@ static void issue_store(Block &b, Range r, void *pc, Site at, std::function<void
     async_reads(b, r, t.clock, t.index, "bulk store", at);
     note_queued(t, Queue::stores, r.end - r.begin, t.bulk_groups, at);
     std::vector<unsigned char> source(b.at(r.begin), b.at(r.begin) + (r.end - r.begin));
-    auto take_place = [&b, &t, r, pc, at, source, move] {
+    auto take_place = [&b, &t, r, pc, at, source, move](const Pending &) {
         tsan::reads(b.at(r.begin), r.end - r.begin, pc);
         if (memcmp(source.data(), b.at(r.begin), source.size()))
             fail(at, "the source of this bulk store was overwritten before wait_group.read");
