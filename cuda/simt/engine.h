@@ -38,6 +38,8 @@ struct Thread {
     unsigned index; ///< in the CTA
     Fiber *fiber = nullptr;
     bool done, spinning;
+    bool at_cluster; ///< has arrived at its cluster's barrier, in this phase, and not waited there
+    uint64_t cluster_phase;
     Condition *waiting; ///< NULL: may run
     Site at;            ///< of the last instruction that the engine saw
 
@@ -199,6 +201,24 @@ struct Record {
     std::vector<unsigned> missing{0}; ///< arrivals, by signal
 };
 
+/// CTAs that run together and reach each other's shared memory; most are alone.
+struct Cluster {
+    std::vector<Block *> blocks; ///< by rank; NULL: it has exited
+    unsigned live = 0;           ///< threads that have not exited...
+    unsigned arrived = 0;        ///< ... and how many of them are at the cluster's barrier
+    uint64_t phase = 0;
+    Clocks gathering, complete; ///< as in a Gate
+    char side[2];
+};
+
+/// The last store from another CTA of the cluster into a word of shared memory.
+struct Visit {
+    uint64_t block;
+    unsigned thread;
+    uint32_t stamp;
+    Site at;
+};
+
 struct Block {
     const Launch *launch;
     uint64_t launch_number;
@@ -215,6 +235,8 @@ struct Block {
     std::unique_ptr<unsigned char[]> memory; ///< guard, shared memory, guard
     unsigned char *shared;                   ///< 1024-byte aligned
     std::vector<Word> words;                 ///< made when first needed
+    std::shared_ptr<Cluster> cluster;
+    std::unordered_map<uint32_t, Visit> visits; ///< by shared address / 4
     std::list<Pending> pending;
     unsigned undone = 0;             ///< how many of them have not taken place...
     std::list<Pending>::iterator first_undone; ///< ... if any, none of them before this
@@ -291,6 +313,8 @@ bool known_written(Block &b, Range r); ///< by a named store or a copy; plain st
 void reads_shared(Block &b, Range r, const char *what, Site at);  ///< what a load of at most 16 bytes checks
 void check_written(Block &b, Range r, const char *what, Site at); ///< at most 16 bytes
 void wrote_shared(Block &b, Range r, Site at);                    ///< this thread has, without a check
+/// A thread of another CTA is about to store whole words.
+void visits_shared(Block &b, Range r, const char *what, Site at);
 /// wgmma or a store is about to read, on behalf of all who know at least this; `id` is that of the one thread
 /// that knows its own writes, if it is one.
 void async_reads(Block &b, Range r, const Clock &known, unsigned id, const char *what, Site at);
@@ -349,6 +373,8 @@ uint32_t stamp(const Thread &t);                                ///< of what a t
 bool ordered(const Thread &me, unsigned other, uint32_t stamp); ///< whether `me` knows what `other` did then
 bool ordered(const Clock &known, unsigned id, unsigned other, uint32_t stamp);
 const Clock *known_of(const Thread &me, uint64_t block); ///< of another CTA; NULL: nothing
+void publish(Clocks &object);                            ///< ... to other CTAs, too
+void learn(const Clocks &object);
 void forget_releases();
 
 /* ---- copy.cpp ------------------------------------------------------------------------------------ */
@@ -369,6 +395,12 @@ uint32_t swizzled(uint32_t address, unsigned swizzle); ///< XORs address bits [6
 Mbarrier &find_mbarrier(uint64_t *p, const char *what, Site at);
 constexpr uint32_t byte_limit_of_barrier = (1 << 20) - 1;
 void mbarrier_complete(Block &b, uint32_t address, int64_t bytes, Site at);
+
+/* ---- cluster.cpp --------------------------------------------------------------------------------- */
+void leave_cluster(Thread &t); ///< this thread exits: nobody waits for it
+/// Fails unless this access, or the CTA's exit, comes after what other CTAs have stored there.
+void check_visits(Block &b, Range r, const char *what, Site at);
+void check_last_visits(const Block &b);
 
 /* ---- timeline.cpp -------------------------------------------------------------------------------- */
 unsigned new_signal(Block &b);
