@@ -3,8 +3,8 @@
  * @brief Fibers and the scheduler: runs the CTAs of a grid, thread by thread.
  */
 #undef _FORTIFY_SOURCE // its longjmp refuses to jump between stacks
-#include "chosen.h"
 #include "engine.h"
+#include "chosen.h"
 #include "fiber.h"
 
 #include <mutex>
