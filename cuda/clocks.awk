@@ -39,6 +39,7 @@ FILENAME != "-" { fail(FILENAME ": expected a line of loop, part, latency or rat
 # ---- One function's instructions -----------------------------------------------------------------------------------
 
 /^\.text\./ { flush_function(); name = $0; sub(/^\.text\./, "", name); sub(/:.*/, "", name); n = 0; next }
+/^\$__/ { lines = "" } # of the compiler's own: a division's rare cases, which belong to no line
 /^\.L_/ { label = $1; sub(/:$/, "", label); at[label] = n + 1; next }
 /^[ \t]*\/\/## File/ {
     if (!in_lines)
@@ -173,7 +174,9 @@ function step_alone(i, v, stall, mask, write, read, k, b) {
         if (b == "LDG") { load_on[write]++; flying++; most_flying = max(most_flying, flying) }
     }
     if (read < 6) ready[read] = max(ready[read], clock + latency["read"])
-    clock += opcode(i) ~ /^MEMBAR.*GPU/ ? latency["MEMBAR"] : max(stall, 1) # the first waits for what was stored
+    if (opcode(i) ~ /^MEMBAR.*GPU/) clock += latency["MEMBAR"] # waits for what was stored
+    else if (b == "UCGABAR_WAIT") clock += latency[b] # ... and this for the last of its cluster
+    else clock += max(stall, 1)
 }
 
 # ---- Lines ---------------------------------------------------------------------------------------------------------

@@ -41,18 +41,32 @@ cat > code <<'SASS'
                                                                          /* 0x000e2400000e0000 */
         /*00a0*/                   BRA `(.L_x_1) ;                       /* 0x0000000000500947 */
                                                                          /* 0x000fea0003800000 */
+$__internal_0_$division:
+        /*00b0*/                   FMNMX R22, R89, R22, !PT ;            /* 0x000000165916b209 */
+                                                                         /* 0x000fe40007800000 */
+.text._Z1c:
+	//## File "/a/cuda/a.cu", line 3
+        /*0000*/                   MEMBAR.ALL.GPU ;                      /* 0x0000000000007992 */
+                                                                         /* 0x000fe20000008000 */
+        /*0010*/                   UCGABAR_ARV ;                         /* 0x00000000000079c7 */
+                                                                         /* 0x000fe40008000000 */
+        /*0020*/                   UCGABAR_WAIT ;                        /* 0x0000000000007dc7 */
+                                                                         /* 0x000fe20008000000 */
 SASS
 # Two warpgroups. Tensor cores: 64 clocks of a product for each. Issue: 4 instructions, 2 of the insertion. Shared memory:
-# 48 clocks for a product's operands. What follows the end is a shuffle done again, and not counted. Alone: 1 + 2 + 2 + 5, and 30 + 4 for the insertion, which waits for its load; half
+# 48 clocks for a product's operands. What follows the end is a shuffle done again, and what a division calls, and not counted. Alone: 1 + 2 + 2 + 5, and 30 + 4 for the insertion, which waits for its load; half
 # of these 44 is hidden, and a turn takes 64 + 22.
 table() { # table ISSUE [FUNCTION [TAG [INSTRUCTIONS]]]
     cat << DEF
 latency LDS 30
+latency MEMBAR 100
+latency UCGABAR_WAIT 50
 latency other 20
 latency read 12
 rate mufu 8
 rate shared 128
 rate L2 24
+part c a _Z1c a.cu:insert 1 L2 3 152
 loop k a ${2:-_Z1k} HGMMA 2 2400 L2 a.cu:${3:-insert} 1 1 0.5 tensor,turn 128 $1 0 96 100 86
 part k:insert a _Z1k a.cu:insert 1 L2 ${4:-2} 34
 DEF
@@ -66,6 +80,9 @@ judge 12 && grep -qE '^k +4 +0 +128 +12 +0 +96 +100 +86 +tensor +ok$' out
 check $? "a loop's clocks are those counted by hand"
 grep -qE '^k:insert +2 instructions \(2\), alone +34 clocks \(34\)$' out
 check $? "... and those of a section, by itself and in the loop"
+
+grep -qE '^c +3 instructions \(3\), alone +152 clocks \(152\)$' out
+check $? "... and of a fence and a cluster's barrier, which take as long as is known of them"
 
 table 12 | sed 's/^latency LDS 30/latency LDS 30\nlatency LDS:L2 41/' > t.def
 awk -f "$root/cuda/clocks.awk" -v object=a t.def - < code | grep -q '^k:insert .*alone *45 clocks (34)  OVER: clocks$'
@@ -83,7 +100,7 @@ check $? "a function that is not there fails"
 ! judge 12 _Z1k elsewhere && grep -q 'clocks: cuda/a.cu: expected \[elsewhere\] in pairs$' out
 check $? "... and a section without marks"
 
-table 12 > t.def && [[ $(awk -f "$root/cuda/clocks.awk" -v object=a -v csv=1 t.def - < code) == $'k,128,12,0,96,2400,L2,86,4\nk:insert,0,0,0,0,0,-,34,2' ]]
+table 12 > t.def && [[ $(awk -f "$root/cuda/clocks.awk" -v object=a -v csv=1 t.def - < code) == $'k,128,12,0,96,2400,L2,86,4\nk:insert,0,0,0,0,0,-,34,2\nc,0,0,0,0,0,-,152,3' ]]
 check $? "the table of the estimate, loops and sections"
 
 operands() { # operands TEXT: what clocks.awk says of the loop around most instructions that begin so
@@ -138,6 +155,11 @@ broken() { # broken < CSV: what of the promises it does not keep
                 promise("index/fused:" length_of[n], bound("index/fused:" length_of[n]) == "tensor", "products take longest")
             promise("decode/swapped", bound("decode/swapped") == "memory", "memory takes longest")
             promise("decode/swapped:screen", bound("decode/swapped:screen") == "memory", "of 8-bit keys memory takes longest")
+            split("choose rank values send merge", part, " ") # of the last launch of a step: a us until it may begin, the first load
+            last = 1755 + 600
+            for (n = 5; n > 0; n--) last += value["decode/swapped:" part[n], "turn"]
+            last += 2 * value["decode/swapped:attend", "turn"] # two steps of 64 KB, which come at 64 bytes a clock meanwhile
+            promise("decode/swapped:merge", last < 5 * 1755 && value["decode/swapped:attend", "turn"] >= 1024, "the last launch takes less than 5 us")
             promise("topk/threshold", value["topk/threshold", "instructions"] < 600, "less than 600 instructions for 4 KB of scores")
             promise("topk/threshold", bound("topk/threshold") == "memory", "memory takes longest")
             promise("backward/hopper:kl", bound("backward/hopper:kl") ~ /tensor|shared|memory/, "products or memory take longest")
@@ -156,6 +178,7 @@ index/fused:128K|L2,[0-9]*/L2,2050|products take
 index/fused:1M|,2048,/,600,|products take
 decode/swapped|HBM,[0-9]*/HBM,1900|memory takes
 decode/swapped:screen|HBM,[0-9]*/HBM,950|of 8-bit keys
+decode/swapped:merge|-,[0-9]*,/-,860,|the last launch takes
 topk/threshold|[0-9]*$/600|less than 600
 topk/threshold|,0,[0-9]*,/,0,6400,|memory takes
 backward/hopper:kl|,2688,[0-9]*/,2688,3700|products or memory
@@ -174,7 +197,7 @@ elif [[ -z $tools ]] || ! NVCC=${NVCC:-$(command -v nvcc || echo /usr/local/cuda
     skip "the kernels' own clocks" "no nvcc or cuobjdump here"
 else
     export NVCC CUOBJDUMP=$tools
-    for object in $(awk '$1 == "loop" {print $3}' cuda/clocks.def | sort -u); do
+    for object in $(awk '$1 == "loop" || $1 == "part" {print $3}' cuda/clocks.def | sort -u); do
         mkdir -p "$W/full/cuda/${object%/*}" && cuda/nvcc.sh "cuda/$object.cu" "$W/full/cuda/$object.gpu.o" || bad=1
     done
     [[ -z ${bad:-} ]] && cuda/clocks.sh "$W/full" > "$W.out" && ! compgen -G "$W/full/cuda/*/*.dropped"

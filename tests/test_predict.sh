@@ -40,7 +40,7 @@ check $? "... of dense gradients"
 # A step at 1M: 62 stages of 128 keys an SM and a part of one, 32 KB at 0.9 of 4.8 TB/s each. Of the last launch 32 CTAs make two turns
 # of attention, longer than 4 MB take; one warp's parts of it; three launches of 1 us and five loads. Bytes: (2 128 2^20 + 4 4 128 2048).
 parts=0
-for part in choose rank values finish merge; do parts=$((parts + $(clocks decode/swapped:$part turn))); done
+for part in choose rank values send merge; do parts=$((parts + $(clocks decode/swapped:$part turn))); done
 clocks_of() { # clocks_of EXPRESSION: ms, of clocks in which `rate` is bytes a clock and SM, and `parts` and `attend` are known
     awk -v parts="$parts" -v attend="$(clocks decode/swapped:attend turn)" -v tau="$(clocks decode/swapped:tau turn)" \
         -v settle="$(clocks decode/swapped:settle turn)" "BEGIN { rate = 0.9 * 4.8e12 / 1.755e9 / 132; printf \"%.3f\", 1e3 * ($1) / 1.755e9 }"

@@ -1989,6 +1989,161 @@ static void order_in_a_block()
         lead[0]);
 }
 
+/* ---- Clusters ------------------------------------------------------------------------------------ */
+
+struct ClusterSmem {
+    float2 part[2][128];
+};
+constexpr int in_cluster = 4;
+
+PTX_INLINE void cluster_sync()
+{
+    cluster_arrive();
+    cluster_wait(); // BLAME: cluster barrier without a warp
+}
+
+/// Every CTA adds up what all CTAs of its cluster have stored there, twice, with other numbers.
+__global__ void cluster_sum(const float *x, float *sum)
+{
+    ClusterSmem &s = shared<ClusterSmem>();
+    const unsigned t = threadIdx.x, n = blockDim.x;
+    grid_wait();
+    for (unsigned turn = 0; turn < 2; turn++) {
+        cluster_sync();
+        const float v = ld_global(&x[blockIdx.x * n + t]) + (float)turn;
+        for (unsigned i = 0; i < in_cluster && t / in_cluster * in_cluster + i < n; i++)
+            if (t % in_cluster == blockIdx.x % in_cluster)
+                st_remote(mapa(&s.part[turn][t], i), make_float2(v, 1));
+        cluster_sync();
+        st_global(&sum[(2 * blockIdx.x + turn) * n + t], ld_shared(&s.part[turn][t]).x);
+    }
+}
+
+/// n threads: the last warp may not be full.
+static bool cluster_reduction(unsigned n)
+{
+    vector<float> x(12 * n), sum(2 * 12 * n, NAN);
+    for (size_t i = 0; i < x.size(); i++)
+        x[i] = (float)(i * i % 101);
+    LAUNCH_CLUSTER(cluster_sum, in_cluster, 12, n, sizeof(ClusterSmem), nullptr, x.data(), sum.data());
+    for (size_t i = 0; i < sum.size(); i++) {
+        const size_t block = i / n / 2, turn = i / n % 2, t = i % n;
+        if (!(sum[i] == x[(block / in_cluster * in_cluster + t % in_cluster) * n + t] + (float)turn))
+            return false;
+    }
+    return true;
+}
+
+/// Warps may exit before the others meet, and a thread that has arrived may exit without waiting.
+__global__ void leavers(uint32_t *met)
+{
+    if (threadIdx.x < 32 && blockIdx.x == 0)
+        return;
+    cluster_arrive();
+    if (threadIdx.x < 64 && blockIdx.x == 1)
+        return;
+    cluster_wait();
+    atomicAdd(met, 1u);
+}
+
+enum class Neighbour { right, may_not_have_started, may_have_exited, reads_early, still_reads, wrote };
+
+/// Each of two CTAs stores in the other, which reads it.
+__global__ void neighbours(float *out, Neighbour how)
+{
+    ClusterSmem &s = shared<ClusterSmem>();
+    const unsigned t = threadIdx.x;
+    const Remote<float2> there = mapa(&s.part[0][t], blockIdx.x ^ 1);
+    grid_wait();
+    st_shared(&s.part[0][t], make_float2(0, 0));
+    if (how != Neighbour::may_not_have_started)
+        cluster_sync();
+    if (how == Neighbour::wrote)
+        st_shared(&s.part[0][t], make_float2(0, 0)); // BLAME: neighbour that writes
+    if (how != Neighbour::may_have_exited || blockIdx.x == 0)
+        st_remote(there, make_float2(1, 2)); // BLAME: neighbour
+    if (how == Neighbour::may_have_exited)
+        return;
+    if (how != Neighbour::reads_early)
+        cluster_sync();
+    out[t] = ld_shared(&s.part[0][t]).y; // BLAME: neighbour that reads
+    if (how == Neighbour::still_reads)
+        st_remote(there, make_float2(3, 4)); // BLAME: neighbour
+    if (how == Neighbour::still_reads || how == Neighbour::reads_early)
+        cluster_sync();
+}
+
+__global__ void divergent_cluster_barrier(int)
+{
+    if (threadIdx.x % 2)
+        cluster_arrive(); // BLAME: divergent cluster barrier
+}
+__global__ void partial_cluster_barrier(int)
+{
+    if (threadIdx.x < 32 || blockIdx.x == 0)
+        cluster_sync();
+    __syncthreads();
+    cluster_sync();
+}
+__global__ void second_arrival(int)
+{
+    cluster_arrive();
+    cluster_arrive(); // BLAME: second arrival of the cluster
+    cluster_wait();
+}
+__global__ void wait_before_arrival(int)
+{
+    cluster_wait(); // BLAME: wait before the arrival
+}
+
+static void clusters()
+{
+    right("sums over the CTAs of a cluster", [] { return cluster_reduction(128) && cluster_reduction(80); });
+    right("... some of which have left", [] {
+        uint32_t met = 0;
+        LAUNCH_CLUSTER(leavers, 2, 2, 96, 0, nullptr, &met);
+        return met == 64 + 32;
+    });
+    right("a cluster runs whole if one of its CTAs is asked for", [] {
+        options.only = [](const char *, uint64_t, uint64_t block, dim3) { return block == 2; };
+        uint32_t met = 0;
+        LAUNCH_CLUSTER(leavers, 2, 6, 96, 0, nullptr, &met);
+        options.only = nullptr;
+        return met == 2 * 96;
+    });
+    vector<float> out(64);
+    const auto meet = [&](Neighbour how) {
+        LAUNCH_CLUSTER(neighbours, 2, 2, 64, sizeof(ClusterSmem), nullptr, out.data(), how);
+    };
+    right("two CTAs store in each other", [&] {
+        meet(Neighbour::right);
+        return out[63] == 2;
+    });
+    wrong("neighbour", "may not have started", [&] { meet(Neighbour::may_not_have_started); });
+    wrong("neighbour", "exited", [&] { meet(Neighbour::may_have_exited); });
+    wrong("neighbour", "race", [&] { meet(Neighbour::reads_early); });
+    wrong("neighbour", "race", [&] { meet(Neighbour::still_reads); });
+    wrong("neighbour", "race", [&] { meet(Neighbour::wrote); });
+    wrong("divergent cluster barrier", "barrier.cluster.arrive waits for thread",
+          [] { LAUNCH_CLUSTER(divergent_cluster_barrier, 2, 2, 32, 0, nullptr, 0); });
+    wrong("cluster barrier without a warp", "barrier.cluster",
+          [] { LAUNCH_CLUSTER(partial_cluster_barrier, 2, 2, 64, 0, nullptr, 0); });
+    wrong("second arrival of the cluster", "second time",
+          [] { LAUNCH_CLUSTER(second_arrival, 2, 2, 32, 0, nullptr, 0); });
+    wrong("wait before the arrival", "no barrier.cluster.arrive",
+          [] { LAUNCH_CLUSTER(wait_before_arrival, 2, 2, 32, 0, nullptr, 0); });
+    const auto size = [](unsigned n, unsigned grid) {
+        LAUNCH_CLUSTER(second_arrival, n, grid, 32, 0, nullptr, 0);
+    };
+    refused("a cluster of 9", "1 to 8 blocks", [&] { size(9, 9); });
+    refused("a cluster that does not divide the grid", "1 to 8 blocks", [&] { size(4, 6); });
+    options.sms = 1;
+    refused("a cluster for which there is no room", "do not fit",
+            [] { LAUNCH_CLUSTER(second_arrival, 4, 4, 1024, 0, nullptr, 0); });
+    options = simt::Options();
+    options.keep_going = true;
+}
+
 static void order_of_blocks()
 {
     vector<float> data(64), out(64), parts(4 * 64);
@@ -2212,6 +2367,7 @@ int main()
     wrong_kernels();
     order_in_a_block();
     order_of_blocks();
+    clusters();
     order_of_grids();
     workspaces();
     tensor_map_rules();

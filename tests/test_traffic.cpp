@@ -488,13 +488,21 @@ static Problem batch(const msa_shape &sizes, int t, const vector<int32_t> &lens,
     return p;
 }
 
-/// What attending to n tokens of a row moves beside its K and V and page ids: in parts of whole steps of 128 tokens.
-static double row_costs(const msa_shape &s, int64_t n, int64_t count, double *parts)
+/// What attending to n tokens of a row moves beside its K and V and page ids: in parts of whole steps of 128 tokens, for each
+/// of which a head moves `left` bytes.
+static double row_costs(const msa_shape &s, int64_t n, int64_t count, double left, double *parts)
 {
     const int64_t tokens = ceil_div(ceil_div(n, (int64_t)128), count) * 128;
     const double group = s.n_heads / s.n_kv_heads, d = s.d_head;
     *parts = (double)ceil_div(n, tokens);
-    return *parts * (2 * group * d + group * (8 + 4 * d) + group * (8 + 4 * d)) + group * (2 * d + 4);
+    return *parts * (2 * group * d + group * left) + group * (2 * d + 4);
+}
+/// Parts of a row of MSA's step, of 256 tokens at least: a cluster, which merges them where they are.
+static int64_t cluster_of(const msa_shape &s, int64_t capacity, int64_t rows)
+{
+    const int64_t parts = std::min(ceil_div(std::min(capacity, (int64_t)s.topk * s.block), (int64_t)256),
+                                   std::max<int64_t>(132 / rows, 1));
+    return parts < 2 ? 1 : parts < 4 ? 2 : parts < 8 ? 4 : 8;
 }
 /// Page ids of a dense step, up to 32 at a time to each of 8 warps.
 static double page_costs(const msa_shape &s, int64_t n, int64_t count)
@@ -531,8 +539,7 @@ static void judge_step(const msa_shape &sizes, int t, const vector<int32_t> &len
     const int64_t columns = rows <= 8 ? 8 : rows <= 16 ? 16 : rows <= 32 ? 32 : 64;
     const int64_t most = ceil_div((capacity - 1) / s.block * s.block, (int64_t)128);
     const int64_t pieces_there = std::min<int64_t>(n * most, 132);
-    const int64_t most_parts = std::min(ceil_div(std::min(capacity, (int64_t)s.topk * s.block), (int64_t)256),
-                                        std::max<int64_t>(132 / all_rows, 1));
+    const int64_t most_parts = cluster_of(s, capacity, all_rows);
     vector<int64_t> stages;
     int64_t total = 0;
     for (int32_t length : lens)
@@ -559,11 +566,10 @@ static void judge_step(const msa_shape &sizes, int t, const vector<int32_t> &len
             const int64_t position = lens[(size_t)r] - t + i, local = position / s.block;
             const int64_t tokens = std::min<int64_t>(local, s.topk - 1) * s.block + position % s.block + 1;
             double parts;
-            main_branch += s.n_kv_heads * row_costs(s, tokens, most_parts, &parts);
+            main_branch += s.n_kv_heads * row_costs(s, tokens, most_parts, 0, &parts);
             candidates += s.n_kv_heads * parts * choosing(segments * (s.topk - 1), s.topk - 1);
             chosen += s.n_kv_heads * 4.0 * s.d_head * (double)tokens;
-            ids += s.n_kv_heads *
-                   ((double)most_parts * (1024 + 4 * n) + 4 * s.topk + 4); // lengths; ids out, a ticket
+            ids += s.n_kv_heads * ((double)most_parts * (1024 + 4 * n) + 4 * s.topk); // lengths; ids out
         }
     }
     tap_note("step: %d requests, T=%d heads=%d:%d width=%d:%d block=%d k=%d, %s keys", n, t, s.n_heads,
@@ -581,8 +587,8 @@ static void judge_step(const msa_shape &sizes, int t, const vector<int32_t> &len
         for (int i = 0; i < t; i++) {
             double parts;
             dense += s.n_kv_heads * 4.0 * s.d_head * (length - t + i + 1);
-            named += s.n_kv_heads *
-                     (row_costs(s, length - t + i + 1, all, &parts) + page_costs(s, length - t + i + 1, all));
+            named += s.n_kv_heads * (row_costs(s, length - t + i + 1, all, 16 + 8 * s.d_head, &parts) +
+                                     page_costs(s, length - t + i + 1, all));
         }
     c = count(p, "dense_decode/split");
     within_one_percent("dense step", (double)(c.load_bytes + c.store_bytes), dense, named);
@@ -612,8 +618,7 @@ static void judge_screened_step(const msa_shape &sizes, const vector<int32_t> &l
     const int64_t columns = rows <= 8 ? 8 : 16, coded = rows <= 4 ? 4 : columns,
                   most = (capacity - 1) / s.block,
                   shares = std::min<int64_t>(n * most, 132);
-    const int64_t most_parts = std::min(ceil_div(std::min(capacity, (int64_t)s.topk * s.block), (int64_t)256),
-                                        std::max<int64_t>(132 / (n * rows), 1));
+    const int64_t most_parts = cluster_of(s, capacity, n * rows);
     vector<int64_t> stages;
     int64_t total = 0;
     for (int32_t length : lens)
@@ -621,7 +626,7 @@ static void judge_screened_step(const msa_shape &sizes, const vector<int32_t> &l
     const int64_t pieces = std::min(shares, total);
 
     double keys = 0, chosen = 0, main_branch = 0, settled_stages = 0, settled = 0;
-    double screened = 4.0 * n * (double)(shares) + 640.0 * n + 8.0 * (double)(n * rows); // lengths; tickets
+    double screened = 4.0 * n * (double)(shares) + 640.0 * n + 4.0 * (double)(n * rows); // lengths; counts
     double settling = 4.0 * n * (double)shares, selecting = 0;
     for (int64_t r = 0, first = 0; r < n; first += stages[(size_t)r++]) {
         double segments = 0;
@@ -646,10 +651,10 @@ static void judge_screened_step(const msa_shape &sizes, const vector<int32_t> &l
         const int64_t position = lens[(size_t)r] - 1, local = position / s.block;
         const int64_t tokens = std::min<int64_t>(local, keep) * s.block + position % s.block + 1;
         double parts;
-        main_branch += (double)rows * row_costs(s, tokens, most_parts, &parts);
+        main_branch += (double)rows * row_costs(s, tokens, most_parts, 0, &parts);
         selecting +=
             (double)rows * (parts * (1024 + choosing((double)asked, (double)(all_tie ? asked : keep))) +
-                            (double)most_parts * (1024 + 4 * n) + 4 * s.topk + 4);
+                            (double)most_parts * (1024 + 4 * n) + 4 * s.topk);
         chosen += (double)rows * 4.0 * s.d_head * (double)tokens;
     }
     tap_note("step that screens: %d requests, heads=%d:%d width=%d:%d block=%d k=%d, %s", n, s.n_heads,

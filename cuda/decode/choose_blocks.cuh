@@ -5,7 +5,8 @@
  * A CTA that attends can do nothing before it knows its blocks, so what counts is how often it waits for memory: once
  * for all candidates, which its threads load together, and once for pages. Between, the threads' best, eight at a
  * time, have a (k - 1)-th largest: a bound that about 20 candidates of 2000 reach (candidates.cuh). Each of these
- * looks its pages up while it counts who is better.
+ * looks its pages up while it counts who is better. L2 has their numbers by then, having been asked for all of them before
+ * the candidates were there; and what divides by the pieces of a page was computed then.
  */
 #ifndef MSA_CHOOSE_BLOCKS_CUH
 #define MSA_CHOOSE_BLOCKS_CUH
@@ -99,7 +100,7 @@ PTX_INLINE int piece_bits(const Shape &s, const Pages &pages)
 }
 
 /// The best k of what was kept, in their order, and their pieces; how many there are. Ends with a barrier.
-PTX_INLINE int rank_kept(ChooseSmem &m, const Shape &s, const Pages &pages, int request)
+PTX_INLINE int rank_kept(ChooseSmem &m, const Shape &s, const Pages &pages, uint32_t reciprocal, int request)
 {
     const int bits = piece_bits(s, pages), n = ld_shared(&m.n_kept);
     // [rank]
@@ -108,7 +109,8 @@ PTX_INLINE int rank_kept(ChooseSmem &m, const Shape &s, const Pages &pages, int 
         const uint64_t key = ld_shared(&m.kept[a >> bits]);
         const int piece = a & ((1 << bits) - 1), g = (int)(id_of(key) << bits) + piece;
         const bool there = g * pages.piece < s.n_kv;
-        const int page = there ? page_of(pages, request, g) : 0;
+        const Place place = place_of(pages, g, reciprocal);
+        const int page = there ? page_at(pages, request, place.page) : 0;
         int rank = 0, first = 0;
         do { // what is kept ends with free entries
             UNROLL
@@ -117,7 +119,7 @@ PTX_INLINE int rank_kept(ChooseSmem &m, const Shape &s, const Pages &pages, int 
             first += max_blocks;
         } while (first < n);
         bool good = true; // the page has come meanwhile
-        const int at = there ? piece_in(pages, page, g, good) : 0;
+        const int at = there ? piece_in(pages, page, g, place.piece, good) : 0;
         check_page(pages, good);
         if (rank < s.topk) {
             if (piece == 0)
@@ -130,9 +132,23 @@ PTX_INLINE int rank_kept(ChooseSmem &m, const Shape &s, const Pages &pages, int 
     return smaller(n, s.topk);
 }
 
-/// The blocks of a row of a request: the local one, and the best k - 1 of its candidates; how many. Ends with a barrier.
-PTX_INLINE int choose_blocks(ChooseSmem &m, const Shape &s, const Pages &pages, int request, int local,
-                             const Lists &lists)
+/// Asks L2 for the numbers of a request's pages, which the choice waits for; by the CTAs of a row together. They are inputs of
+/// the step: so before grid_wait().
+PTX_INLINE void expect_pages(const Pages &pages, const Shape &s, int request)
+{
+    constexpr int line = 32; // numbers
+    if (!pages.table || s.n_kv == 0)
+        return;
+    const int n = ceil_div(s.n_kv, pages.piece * pages.pieces);
+    for (int a = line * (int)(blockIdx.x * choosers + threadIdx.x); a < n + line - 1;
+         a += line * choosers * (int)gridDim.x) // the last line may begin in between
+        prefetch_l2(pages.table + (int64_t)request * pages.max_pages + smaller(a, n - 1));
+}
+
+/// The blocks of a row of a request: the local one, and the best k - 1 of its candidates; how many. `reciprocal` is
+/// per_piece()'s. Ends with a barrier.
+PTX_INLINE int choose_blocks(ChooseSmem &m, const Shape &s, const Pages &pages, uint32_t reciprocal,
+                             int request, int local, const Lists &lists)
 {
     const int t = (int)threadIdx.x, slots = s.topk > 1 ? lists.n << slot_bits(lists) : 0;
     uint64_t earlier = t == 0 ? closed_entry | ~(uint32_t)local : free_entry; // which no candidate beats
@@ -143,7 +159,7 @@ PTX_INLINE int choose_blocks(ChooseSmem &m, const Shape &s, const Pages &pages, 
         if (t == 0)
             st_shared(&m.n_kept, chosen);
         keep_candidates(m, lists, s.topk, first, chosen);
-        chosen = rank_kept(m, s, pages, request);
+        chosen = rank_kept(m, s, pages, reciprocal, request);
         earlier = t < chosen ? ld_shared(&m.best[t]) : free_entry; // competes with the next turn's
         first += choosers * keys_each;
     } while (first < slots);

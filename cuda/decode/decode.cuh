@@ -89,24 +89,41 @@ PTX_INLINE Shape request(Shape s, const Pages &p, int n SITE)
     return s;
 }
 
-/// The page with piece g of request n, as the table says; 0 without a table.
-PTX_INLINE int page_of(const Pages &p, int n, int g SITE)
+/// Piece g of a request: which one of its pages has it, and which one it is there.
+struct Place {
+    int page, piece;
+};
+/// 2^32 / pieces, rounded down: a division that may be made early, for one where it would be waited for.
+PTX_INLINE uint32_t per_piece(const Pages &p)
 {
-    return p.table ? ld_global(p.table + (int64_t)n * p.max_pages + g / p.pieces PASS_SITE) : 0;
+    return p.table ? ~0u / (uint32_t)p.pieces : 0;
 }
-/// Where piece g lies if that is its page: the number of pieces in front of it. Where the page does not exist, page 0 has to
-/// do, and `good` becomes false.
-PTX_INLINE int piece_in(const Pages &p, int page, int g, bool &good)
+PTX_INLINE Place place_of(const Pages &p, int g, uint32_t reciprocal)
+{
+    const int page = (int)((uint64_t)(uint32_t)g * reciprocal >> 32), piece = g - page * p.pieces;
+    const bool next = piece >= p.pieces; // at most one too few
+    return {page + next, next ? piece - p.pieces : piece};
+}
+/// That page, as the table says; 0 without a table.
+PTX_INLINE int page_at(const Pages &p, int n, int page SITE)
+{
+    return p.table ? ld_global(p.table + (int64_t)n * p.max_pages + page PASS_SITE) : 0;
+}
+/// Where piece g lies, which is number `place` of that page: the number of pieces in front of it. Where the page does not
+/// exist, page 0 has to do, and `good` becomes false.
+PTX_INLINE int piece_in(const Pages &p, int page, int g, int place, bool &good)
 {
     if (!p.table)
         return g;
     if (page < 0 || page >= p.n_pages)
         page = 0, good = false;
-    return page * p.pieces + g % p.pieces;
+    return page * p.pieces + place;
 }
 PTX_INLINE int find_piece(const Pages &p, int n, int g, bool &good SITE)
 {
-    return piece_in(p, page_of(p, n, g PASS_SITE), g, good);
+    if (!p.table)
+        return g;
+    return piece_in(p, page_at(p, n, g / p.pieces PASS_SITE), g, g % p.pieces, good);
 }
 PTX_INLINE int piece_of(const Pages &p, int n, int g SITE)
 {

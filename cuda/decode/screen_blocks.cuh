@@ -227,14 +227,14 @@ PTX_INLINE void screen_segments(ScreenSmem<DI, N> &m, const Job &job, const Scre
 template <int DI, int N>
 __global__ void __launch_bounds__(screen_threads, 2)
     screen(const __grid_constant__ CUtensorMap codes, Job job, Screening x, const bf16 *qi, int max_shares,
-           Store store, uint32_t *tickets, int n_tickets)
+           Store store, uint32_t *counters, int n_counters)
 {
     ScreenSmem<DI, N> &m = shared<ScreenSmem<DI, N>>();
     const int t = (int)threadIdx.x, row0 = (int)blockIdx.y * N, n = (int)blockIdx.x - max_shares;
     if (n >= 0) {
         grid_launch_dependents();
         if (row0 == 0) {
-            clear_tickets<screen_threads>(tickets, n_tickets, n, job.batch);
+            clear_counters<screen_threads>(counters, n_counters, n, job.batch);
             update_request(m.update, job.largest, store, n);
         }
         return;

@@ -1,7 +1,7 @@
 /**
  * @file split_attend.cuh
- * @brief The last launch of a step: attention of a query's group to its keys by mma.sync, split over CTAs,
- *        of which the last one to finish merges the parts.
+ * @brief The last launch of a step: attention of a query's group to its keys by mma.sync, split over CTAs. Parts are
+ *        merged by the last one to finish, or where a row has few of them by all (cluster_merge.cuh).
  *
  * The G heads of a group are the 16 rows of a product. Of 128 tokens at a time a warp copies 16, and scores them as
  * soon as its own keys are there. Then the weights meet in shared memory, relative to one maximum, and each warp

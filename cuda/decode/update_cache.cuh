@@ -1,10 +1,11 @@
 /**
  * @file update_cache.cuh
  * @brief The first launch of a step, or a part of it: lengths are checked, rejected tokens leave the pages, the newest
- * go there, pieces that they complete get their codes, and the tickets of the last launch go to zero. The next launch
+ * go there, pieces that they complete get their codes, and the counters of later launches go to zero. The next launch
  * may start meanwhile, and waits before it reads any of these.
  *
- * A ticket counts the parts of a row of attention that are done; who draws the last one merges them.
+ * A counter is of a row: the blocks that are settled, or, of dense attention, the tickets of the parts that are done, of
+ * which who draws the last one merges them.
  */
 #ifndef MSA_UPDATE_CACHE_CUH
 #define MSA_UPDATE_CACHE_CUH
@@ -127,18 +128,18 @@ PTX_INLINE void update_request(UpdateSmem<threads> &m, const Shape &largest, con
         append(m, a, n, s.prefix + i, (int64_t)n * largest.n_q + i);
 }
 /// CTA `cta` of `ctas` takes its share of what goes to zero.
-template <int threads> PTX_INLINE void clear_tickets(uint32_t *tickets, int n_tickets, int cta, int ctas)
+template <int threads> PTX_INLINE void clear_counters(uint32_t *counters, int n_counters, int cta, int ctas)
 {
-    for (int c = cta * threads + (int)threadIdx.x; c < n_tickets; c += ctas * threads)
-        st_global(tickets + c, 0u);
+    for (int c = cta * threads + (int)threadIdx.x; c < n_counters; c += ctas * threads)
+        st_global(counters + c, 0u);
 }
 
 /// A CTA a request. (Told to expect one on an SM, ptxas does not spill to make room for more.)
 static __global__ void __launch_bounds__(update_threads, 1)
-    update_cache(Shape largest, Store a, uint32_t *tickets, int n_tickets)
+    update_cache(Shape largest, Store a, uint32_t *counters, int n_counters)
 {
     grid_launch_dependents();
-    clear_tickets<update_threads>(tickets, n_tickets, (int)blockIdx.x, (int)gridDim.x);
+    clear_counters<update_threads>(counters, n_counters, (int)blockIdx.x, (int)gridDim.x);
     update_request(shared<UpdateSmem<update_threads>>(), largest, a, (int)blockIdx.x);
 }
 
@@ -147,10 +148,10 @@ inline Store store_of(const Call &c)
     return {c.pages,       c.fresh,        c.a.copy, (bf16 *)c.a.k, (bf16 *)c.a.v,
             (bf16 *)c.a.ki, c.s.n_kv_heads * c.d_head, c.d_index};
 }
-inline void launch_update_cache(const Call &c, uint32_t *tickets, int n_tickets)
+inline void launch_update_cache(const Call &c, uint32_t *counters, int n_counters)
 {
     LAUNCH(update_cache, dim3((unsigned)c.batch), dim3(update_threads), sizeof(UpdateSmem<update_threads>),
-           c.stream, c.s, store_of(c), tickets, n_tickets);
+           c.stream, c.s, store_of(c), counters, n_counters);
 }
 
 #endif

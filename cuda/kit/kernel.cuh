@@ -256,6 +256,15 @@ PTX_INLINE void store(bf16 *p, float x SITE)
     st_global(p, __float2bfloat16_rn(x) PASS_SITE);
 }
 
+/// Stores two neighbouring elements of O.
+PTX_INLINE void store_2(float *p, float2 x SITE)
+{
+    st_global((float2 *)p, x PASS_SITE);
+}
+PTX_INLINE void store_2(bf16 *p, float2 x SITE)
+{
+    st_global((uint32_t *)p, pack_bf16(x.x, x.y) PASS_SITE);
+}
 /// Stores four neighbouring elements of O.
 PTX_INLINE void store_4(float *p, float4 x SITE)
 {

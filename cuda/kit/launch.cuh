@@ -9,6 +9,8 @@
  *
  * LAUNCH_DEPENDENT is programmatic dependent launch: the grid may start while the one before still runs, and
  * must call grid_wait() before it touches what that one stores. On the CPU that is poison until then.
+ * LAUNCH_CLUSTER is a dependent launch of clusters of up to 8 CTAs along x, a divisor of grid.x: they run at the same
+ * time and reach each other's shared memory.
  */
 #ifndef MSA_LAUNCH_CUH
 #define MSA_LAUNCH_CUH
@@ -67,34 +69,41 @@ inline bool launched_well()
 
 #ifdef __CUDACC__
 template <class... P, class... A>
-void launch(bool dependent, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
-            cudaStream_t stream, const A &...args)
+void launch(bool dependent, unsigned cluster, void (*kernel)(P...), dim3 grid, dim3 block,
+            size_t shared_bytes, cudaStream_t stream, const A &...args)
 {
     if (shared_bytes > 48 << 10) // above that a kernel has to ask
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);
-    cudaLaunchAttribute attribute = {};
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchAttribute attribute[2] = {};
+    attribute[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute[0].val.programmaticStreamSerializationAllowed = dependent;
+    attribute[1].id = cudaLaunchAttributeClusterDimension;
+    attribute[1].val.clusterDim = {cluster, 1, 1};
     cudaLaunchConfig_t config = {};
     config.gridDim = grid;
     config.blockDim = block;
     config.dynamicSmemBytes = shared_bytes;
     config.stream = stream;
-    config.attrs = &attribute;
-    config.numAttrs = dependent;
+    config.attrs = attribute;
+    config.numAttrs = cluster > 1 ? 2 : dependent;
     cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
 }
 #define LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                               \
-    launch(false, kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
+    launch(false, 1, kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
 #define LAUNCH_DEPENDENT(kernel, grid, block, shared_bytes, stream, ...)                                     \
-    launch(true, kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
+    launch(true, 1, kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
+#define LAUNCH_CLUSTER(kernel, cluster, grid, block, shared_bytes, stream, ...)                              \
+    launch(true, cluster, kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
 #else
 #define LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                               \
     ((void)(stream),                                                                                         \
-     simt::launch(#kernel, kernel, grid, block, shared_bytes, false, simt::Site(), __VA_ARGS__))
+     simt::launch(#kernel, kernel, grid, block, shared_bytes, false, 1, simt::Site(), __VA_ARGS__))
 #define LAUNCH_DEPENDENT(kernel, grid, block, shared_bytes, stream, ...)                                     \
     ((void)(stream),                                                                                         \
-     simt::launch(#kernel, kernel, grid, block, shared_bytes, true, simt::Site(), __VA_ARGS__))
+     simt::launch(#kernel, kernel, grid, block, shared_bytes, true, 1, simt::Site(), __VA_ARGS__))
+#define LAUNCH_CLUSTER(kernel, cluster, grid, block, shared_bytes, stream, ...)                              \
+    ((void)(stream),                                                                                         \
+     simt::launch(#kernel, kernel, grid, block, shared_bytes, true, cluster, simt::Site(), __VA_ARGS__))
 #endif
 
 #endif

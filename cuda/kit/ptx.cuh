@@ -152,6 +152,13 @@ PTX_INLINE uint32_t atom_add_acq_rel(uint32_t *p, uint32_t v SITE)
     return old;
 }
 
+/// Asks L2 for the line with this address; nobody waits for it. "prefetch".
+PTX_INLINE void prefetch_l2(const void *p SITE)
+{
+    PTX(asm volatile("prefetch.global.L2 [%0];" ::"l"(p));)
+    CPU(simt::prefetch(p, site);)
+}
+
 /// *p += v, nobody reads the old value: "red", .global.add.f32.
 PTX_INLINE void red_add(float *p, float v SITE)
 {
@@ -273,6 +280,44 @@ PTX_INLINE void bar_arrive(unsigned id, unsigned n SITE)
 {
     PTX(asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(n) : "memory");)
     CPU(simt::bar_arrive(id, n, site);)
+}
+
+/* ---- Clusters ----------------------------------------------------------------------------------------
+ * CTAs of LAUNCH_CLUSTER reach each other's shared memory, but only between two barriers of the cluster: before
+ * the first one a CTA may not have started, after the last one it may have exited. */
+
+/// Counts at the barrier of the cluster and goes on; all threads that have not exited do, warp by warp.
+/// "barrier.cluster".
+PTX_INLINE void cluster_arrive(ONLY_SITE)
+{
+    PTX(asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");)
+    CPU(simt::cluster_arrive(site);)
+}
+/// Then waits there for the others, and knows what they did before they came.
+PTX_INLINE void cluster_wait(ONLY_SITE)
+{
+    PTX(asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");)
+    CPU(simt::cluster_wait(site);)
+}
+
+/// A T in the shared memory of some CTA of the cluster.
+template <class T> struct Remote {
+    uint32_t address;
+};
+/// What p points to in this CTA, in the CTA of this rank. "mapa".
+template <class T> PTX_NAMED Remote<T> mapa(const T *p, unsigned rank SITE)
+{
+    uint32_t a;
+    PTX(asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(a) : "r"(shared_u32(p)), "r"(rank));)
+    CPU(INSIDE(p, sizeof(T)) a = simt::map_shared(p, sizeof(T), rank, site);)
+    return {a};
+}
+/// Stores 8 bytes there: "st", .shared::cluster.
+PTX_INLINE void st_remote(Remote<float2> p, float2 v SITE)
+{
+    PTX(asm volatile("st.shared::cluster.v2.f32 [%0], {%1, %2};" ::"r"(p.address), "f"(v.x), "f"(v.y)
+                     : "memory");)
+    CPU(simt::store_remote(p.address, &v, sizeof v, site);)
 }
 
 /* ---- mbarrier ---------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
  */
 #undef _FORTIFY_SOURCE // its longjmp refuses to jump between stacks
 #include "engine.h"
+#include "chosen.h"
 #include "fiber.h"
 
 #include <mutex>
@@ -26,20 +27,6 @@ static std::mutex counters_lock;
 
 /* ---- Threads on fibers --------------------------------------------------------------------------------- */
 
-/// The CTAs of a grid that run: all, or those that options.only picks.
-struct Chosen {
-    uint64_t all;
-    std::vector<uint64_t> some;
-    uint64_t size() const
-    {
-        return options.only ? some.size() : all;
-    }
-    uint64_t operator[](uint64_t i) const
-    {
-        return options.only ? some[i] : i;
-    }
-};
-
 /// One core's share: the CTAs it runs now, and a stack for each of their threads.
 struct Worker {
     Context home;
@@ -50,6 +37,7 @@ struct Worker {
     std::vector<std::unique_ptr<Block>> blocks;
 
     void start(Block &b);
+    void start_cluster(const Launch &l, const Chosen &chosen, uint64_t first);
     void resume(Thread &t);
     void sweep(Block &b, bool &ran, bool &spun);
     void sweep_unfairly(Block &b, bool &ran, bool &spun);
@@ -103,6 +91,7 @@ static void fiber_main()
         t.block->live--;
         t.block->warps[t.index / 32].left &= ~(1u << t.lane());
         note_exit(t);
+        leave_cluster(t);
         tsan::release(&t.block->ends);
         leave();
     }
@@ -182,7 +171,7 @@ void Worker::start(Block &b)
         t.place = {i % n.x, i / n.x % n.y, i / n.x / n.y};
         t.fiber = idle.back();
         idle.pop_back();
-        t.done = t.spinning = false;
+        t.done = t.spinning = t.at_cluster = false;
         t.waiting = nullptr;
         t.at = b.launch->at;
         t.meeting.what = nullptr;
@@ -192,6 +181,19 @@ void Worker::start(Block &b)
         b.order[i] = options.order == Order::reverse ? (unsigned)b.threads.size() - 1 - i : i;
     }
     tsan::release(&b.begins);
+}
+
+void Worker::start_cluster(const Launch &l, const Chosen &chosen, uint64_t first)
+{
+    const auto cluster = std::make_shared<Cluster>();
+    for (unsigned rank = 0; rank < l.cluster; rank++) {
+        blocks.emplace_back(new Block(l, chosen[first + rank]));
+        Block &b = *blocks.back();
+        b.cluster = cluster;
+        cluster->blocks.push_back(&b);
+        cluster->live += b.live;
+        start(b);
+    }
 }
 
 /// Lets every thread that can run do so once.
@@ -248,16 +250,6 @@ void Worker::sweep_all(bool &ran, bool &spun)
     }
 }
 
-/// How many CTAs of a launch the GPU has room for at the same time, by the registers that each thread has.
-static size_t fit(const Launch &l, unsigned registers)
-{
-    const unsigned threads = (l.block.x * l.block.y * l.block.z + 31) / 32 * 32;
-    const size_t by_shared = (228 << 10) / (l.shared_bytes + 1024);
-    const size_t each =
-        std::min({(size_t)32, (size_t)(2048 / threads), by_shared, (size_t)(65536 / (threads * registers))});
-    return std::max(each * (size_t)options.sms, (size_t)1);
-}
-
 /// A kernel that moves registers was launched with all that its CTA can have.
 void occupy(const Block &b)
 {
@@ -270,6 +262,8 @@ static void retire(Block &b)
     finish_products(b);
     finish_copies(b);
     check_all_landed(b);
+    check_last_visits(b);
+    std::replace(b.cluster->blocks.begin(), b.cluster->blocks.end(), &b, (Block *)nullptr);
     finish_counts(b);
     std::lock_guard<std::mutex> lock(counters_lock);
     uint64_t *sum = (uint64_t *)&counters;
@@ -295,7 +289,7 @@ bool Worker::retire_exited()
     return blocks.size() < before;
 }
 
-/// Runs CTAs chosen[first..last-1], with at least `resident` CTAs at a time.
+/// Runs CTAs chosen[first..last-1], whole clusters, with at most `resident` CTAs at a time or one cluster.
 void Worker::run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t last, unsigned resident)
 {
     constexpr int patience = 20000; // sweeps in which threads only spun
@@ -305,10 +299,10 @@ void Worker::run(const Launch &l, const Chosen &chosen, uint64_t first, uint64_t
         while (!stop && (first < last || !blocks.empty())) {
             if (l.dependent && blocks.empty())
                 poison_output();
-            while (first < last && blocks.size() < std::min<size_t>(resident, fitting)) {
-                blocks.emplace_back(new Block(l, chosen[first++]));
-                start(*blocks.back());
-            }
+            for (; first < last &&
+                   (blocks.empty() || blocks.size() + l.cluster <= std::min<size_t>(resident, fitting));
+                 first += l.cluster)
+                start_cluster(l, chosen, first);
             bool ran = false, spun = false;
             sweep_all(ran, spun);
             ran |= retire_exited();
@@ -360,29 +354,6 @@ void reset()
     forget_timeline();
 }
 
-static Chosen choose(const Launch &l)
-{
-    const uint64_t all = (uint64_t)l.grid.x * l.grid.y * l.grid.z;
-    Chosen c = {all, {}};
-    for (uint64_t i = 0; options.only && i < all; i++)
-        if (options.only(l.name, launches, i, l.grid))
-            c.some.push_back(i);
-    return c;
-}
-
-static const char *launch_error(const Launch &l)
-{
-    const uint64_t threads = (uint64_t)l.block.x * l.block.y * l.block.z;
-    if (threads < 1 || threads > 1024)
-        return "a block has 1 to 1024 threads";
-    if (l.grid.x < 1 || l.grid.y < 1 || l.grid.z < 1 || l.grid.y > 65535 || l.grid.z > 65535 ||
-        l.grid.x > 0x7fffffff)
-        return "a grid has 1 to 2^31-1, 65535, 65535 blocks";
-    if (l.shared_bytes > 232448)
-        return "a block has at most 232448 bytes (227 KB) of shared memory";
-    return nullptr;
-}
-
 /* Whatever OMP_NUM_THREADS says: libgomp dies of a hundred thousand. */
 static int host_threads()
 {
@@ -408,8 +379,8 @@ static void run_grid(const Launch &l)
             worker().run(l, chosen, 0, chosen.size(), (unsigned)options.resident);
         } else {
 #pragma omp parallel for schedule(dynamic) num_threads(host_threads())
-            for (int64_t i = 0; i < (int64_t)chosen.size(); i++)
-                worker().run(l, chosen, (uint64_t)i, (uint64_t)i + 1, 1);
+            for (int64_t i = 0; i < (int64_t)chosen.size(); i += l.cluster)
+                worker().run(l, chosen, (uint64_t)i, (uint64_t)i + l.cluster, 1);
         }
         if (l.dependent && report().empty() && missing_grid_wait())
             record(text(l.at) +

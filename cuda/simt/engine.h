@@ -63,6 +63,8 @@ struct Thread {
     uint3 place;    ///< the same as threadIdx
     Fiber *fiber = nullptr;
     bool done, spinning;
+    bool at_cluster; ///< has arrived at its cluster's barrier, in this phase, and not waited there
+    uint64_t cluster_phase;
     Condition *waiting; ///< NULL: may run
     Site at;            ///< of the last instruction that the engine saw
 
@@ -75,11 +77,10 @@ struct Thread {
 
     unsigned bulk_groups, cp_groups, wgmma_groups; ///< committed so far
     std::vector<Copies::iterator> in_flight[3];    ///< its stores and cp.asyncs, by kind, the oldest first
-    std::vector<std::pair<unsigned, uint32_t>>
-        stores;                        ///< groups of bulk stores not waited for: see global.cpp
-    unsigned repeats;                  ///< of an atomic that changed nothing, or of a load
-    bool wgmma_fenced;                 ///< ... since its last wait
-    std::vector<uint32_t> fences;      ///< stamps of its proxy fences
+    std::vector<std::pair<unsigned, uint32_t>> stores; ///< bulk groups not waited for: global.cpp
+    unsigned repeats;                                  ///< of an atomic that changed nothing, or of a load
+    bool wgmma_fenced;                                 ///< ... since its last wait
+    std::vector<uint32_t> fences;                      ///< stamps of its proxy fences
     char met, goes_on, stored, copied; ///< for ThreadSanitizer: at a meeting, after it, its groups are done
     Clock clock;
 
@@ -203,6 +204,24 @@ struct Record {
     std::vector<unsigned> missing{0}; ///< arrivals, by signal
 };
 
+/// CTAs that run together and reach each other's shared memory; most are alone.
+struct Cluster {
+    std::vector<Block *> blocks; ///< by rank; NULL: it has exited
+    unsigned live = 0;           ///< threads that have not exited...
+    unsigned arrived = 0;        ///< ... and how many of them are at the cluster's barrier
+    uint64_t phase = 0;
+    Clocks gathering, complete; ///< as in a Gate
+    char side[2];
+};
+
+/// The last store from another CTA of the cluster into a word of shared memory.
+struct Visit {
+    uint64_t block;
+    unsigned thread;
+    uint32_t stamp;
+    Site at;
+};
+
 struct Block {
     const Launch *launch;
     uint64_t launch_number;
@@ -219,8 +238,9 @@ struct Block {
     std::unique_ptr<unsigned char[]> memory; ///< guard, shared memory, guard
     unsigned char *shared;                   ///< 1024-byte aligned
     std::vector<Word> words;                 ///< made when first needed
-    Copies pending, done; ///< that have not taken place; that have, and whose issuer has not waited
-    Copies spare;         ///< that are over: the next take their place in memory
+    std::shared_ptr<Cluster> cluster;
+    std::unordered_map<uint32_t, Visit> visits; ///< by shared address / 4
+    Copies pending, done, spare; ///< yet to take place; yet to be waited for; over, whose memory others get
     std::vector<uint16_t> in_flight; ///< how many copies touch each 16 bytes of shared memory
     std::vector<Landed> landed;
     std::vector<uint16_t> landing;   ///< which of these wrote each 16 bytes, from 1
@@ -266,7 +286,8 @@ __attribute__((format(printf, 1, 2))) std::string format(const char *fmt, ...);
 std::string text(Site at); ///< file:line
 
 /* ---- engine.cpp: the scheduler ------------------------------------------------------------------- */
-extern __thread Thread *running; ///< on this core; NULL: the scheduler (__thread: thread_local would ask for initialisers)
+extern __thread Thread
+    *running; ///< on this core; NULL: the scheduler (__thread: thread_local would ask for initialisers)
 inline Thread &self()
 {
     return *running;
@@ -294,6 +315,8 @@ bool known_written(Block &b, Range r); ///< by a named store or a copy; plain st
 void reads_shared(Block &b, Range r, const char *what, Site at);  ///< what a load of at most 16 bytes checks
 void check_written(Block &b, Range r, const char *what, Site at); ///< at most 16 bytes
 void wrote_shared(Block &b, Range r, Site at);                    ///< this thread has, without a check
+/// A thread of another CTA is about to store whole words.
+void visits_shared(Block &b, Range r, const char *what, Site at);
 /// wgmma or a store is about to read, on behalf of all who know at least this; `id` is that of the one thread
 /// that knows its own writes, if it is one.
 void async_reads(Block &b, Range r, const Clock &known, unsigned id, const char *what, Site at);
@@ -325,8 +348,9 @@ bool missing_grid_wait();
 extern uint64_t grid; ///< that runs now; they count from 1
 void begin_grid(bool dependent);
 void note_grid_wait(Thread &t);
-void note_exit(const Thread &t);                 ///< the last thread of a CTA lets dependent grids begin
-bool overlaps(const Thread &me, uint64_t other); ///< whether that grid may still run, for all this thread knows
+void note_exit(const Thread &t); ///< the last thread of a CTA lets dependent grids begin
+bool overlaps(const Thread &me,
+              uint64_t other); ///< whether that grid may still run, for all this thread knows
 
 /* ---- global.cpp ---------------------------------------------------------------------------------- */
 void begin_marks(bool dependent, bool parallel); ///< of a grid's accesses; parallel: by CTAs on several cores
@@ -352,19 +376,21 @@ uint32_t stamp(const Thread &t);                                ///< of what a t
 bool ordered(const Thread &me, unsigned other, uint32_t stamp); ///< whether `me` knows what `other` did then
 bool ordered(const Clock &known, unsigned id, unsigned other, uint32_t stamp);
 const Clock *known_of(const Thread &me, uint64_t block); ///< of another CTA; NULL: nothing
+void publish(Clocks &object);                            ///< ... to other CTAs, too
+void learn(const Clocks &object);
 void forget_releases();
 
 /* ---- copy.cpp ------------------------------------------------------------------------------------ */
 void issue(Block &b, Pending &&p);
 void complete_groups(Block &b, Pending::Kind kind, unsigned limit); ///< this thread's, below the limit
 void note_landing(Block &b, Range r, const Landed &l);              ///< of a copy that is issued now
-constexpr uint32_t granule = 16;             ///< bytes of shared memory that are told apart here
+constexpr uint32_t granule = 16; ///< bytes of shared memory that are told apart here
 /// A copy that writes these bytes and has not been waited for, with `reads` also one that reads them; or NULL.
 const Pending *copy_of(const Block &b, Range r, bool reads);
 const Landed *landed_at(const Block &b, uint32_t address); ///< what the last bulk copy left there, or NULL
 bool complete_one(Block &b); ///< some copy whose time has come; false if none is in flight
 void finish_copies(Block &b);
-void check_all_landed(const Block &b);                 ///< somebody waited for each load
+void check_all_landed(const Block &b); ///< somebody waited for each load
 
 /* ---- tma.cpp ------------------------------------------------------------------------------------- */
 uint32_t swizzled(uint32_t address, unsigned swizzle); ///< XORs address bits [6:4] with [9:7], or fewer
@@ -373,6 +399,12 @@ uint32_t swizzled(uint32_t address, unsigned swizzle); ///< XORs address bits [6
 Mbarrier &find_mbarrier(uint64_t *p, const char *what, Site at);
 constexpr uint32_t byte_limit_of_barrier = (1 << 20) - 1;
 void mbarrier_complete(Block &b, uint32_t address, int64_t bytes, Site at);
+
+/* ---- cluster.cpp --------------------------------------------------------------------------------- */
+void leave_cluster(Thread &t); ///< this thread exits: nobody waits for it
+/// Fails unless this access, or the CTA's exit, comes after what other CTAs have stored there.
+void check_visits(Block &b, Range r, const char *what, Site at);
+void check_last_visits(const Block &b);
 
 /* ---- timeline.cpp -------------------------------------------------------------------------------- */
 unsigned new_signal(Block &b);
@@ -414,7 +446,7 @@ inline bool is_unset(const void *p)
     memcpy(&bits, p, sizeof bits);
     return bits == 0xfefefefe;
 }
-bool is_guard(uint32_t bits);                  ///< the pattern of accumulators in flight
+bool is_guard(uint32_t bits); ///< the pattern of accumulators in flight
 
 } // namespace simt
 #endif

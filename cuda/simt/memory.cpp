@@ -181,6 +181,7 @@ void reads_shared(Block &b, Range r, const char *what, Site at)
 {
     check_in_flight(b, r, false, what, at);
     check_landed(b, self().clock, r.begin, what, at);
+    check_visits(b, r, what, at);
     Word *w = words(b, r);
     for (unsigned i = 0; i < (r.end - r.begin + 3) / 4; i++)
         read_word(self(), w[i], at);
@@ -195,9 +196,29 @@ static void writes_shared(Block &b, Range r, bool atomic, const char *what, Site
     check_products(b, r, what, at);
     if (ever_multiplied(b, r))
         check_read(b, r, what, at);
+    check_visits(b, r, what, at);
     Word *w = words(b, r);
     for (unsigned i = 0; i < (bytes + 3) / 4; i++)
         write_word(self(), w[i], bytes >= 4, atomic, at);
+}
+
+/// The words' own threads are those of another CTA, of which this thread knows by its cluster's barrier.
+void visits_shared(Block &b, Range r, const char *what, Site at)
+{
+    check_in_flight(b, r, true, what, at);
+    check_products(b, r, what, at);
+    check_visits(b, r, what, at);
+    const Clock &known = *known_of(self(), b.linear);
+    Word *w = words(b, r);
+    for (unsigned i = 0; i < (r.end - r.begin) / 4; i++) {
+        if (w[i].writer && known[(w[i].writer - 1u) / 32] <= w[i].written)
+            fail_race(w[i].writer, "wrote", w[i].wrote, at);
+        for (int k = 0; k < 2; k++)
+            if (w[i].reader[k] && known[(w[i].reader[k] - 1u) / 32] <= w[i].was_read[k])
+                fail_race(w[i].reader[k], "read", w[i].read[k], at);
+        w[i] = Word();
+        w[i].wrote = at;
+    }
 }
 
 void touch_shared(const void *p, unsigned bytes, bool write, Site at)
@@ -245,6 +266,7 @@ static void fail_unfenced(const char *what, const char *does, unsigned who, cons
 void async_reads(Block &b, Range r, const Clock &known, unsigned id, const char *what, Site at)
 {
     check_in_flight(b, r, false, what, at);
+    check_visits(b, r, what, at);
     for (uint32_t address = r.begin; address < r.end; address += granule)
         check_landed(b, known, address, what, at);
     if (b.words.empty())
@@ -284,6 +306,7 @@ void async_writes(Block &b, Range r, const char *what, Site at)
              text(p->at).c_str());
     check_products(b, r, what, at);
     check_read(b, r, what, at);
+    check_visits(b, r, what, at);
     for (const auto &m : b.mbarriers)
         if (r.meets({m.first, m.first + 8}))
             fail(at, "%s overwrites the mbarrier initialised at %s", what, text(m.second.init).c_str());
@@ -295,6 +318,12 @@ void async_writes(Block &b, Range r, const char *what, Site at)
     }
     for (uint32_t address = r.begin; address < r.end; address += granule)
         check_landed(b, t.clock, address, what, at);
+}
+
+void prefetch(const void *p, Site at)
+{
+    check_global(p, 1, "prefetch", at);
+    self().at = at;
 }
 
 void touch_global(const void *p, unsigned bytes, bool write, Site at, const void *value)

@@ -131,6 +131,16 @@ static void learn(Thread &t, const Clocks &what)
     t.clock.join(own);
 }
 
+void publish(Clocks &object)
+{
+    join(object, all_known(self()));
+}
+
+void learn(const Clocks &object)
+{
+    learn(self(), object);
+}
+
 /// Sequentially consistent, so a fence comes after those of which anything led here, if only relaxed atomics.
 void fence_memory(Site at)
 {

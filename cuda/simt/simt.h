@@ -241,16 +241,18 @@ struct Launch {
     size_t shared_bytes;
     std::function<void()> body;
     Site at;
-    bool dependent; ///< until grid_wait, the output of the launch before is poison
+    bool dependent;   ///< until grid_wait, the output of the launch before is poison
+    unsigned cluster; ///< CTAs of one, along x; 1: each is alone
 };
 void run(const Launch &launch);
 
 template <class... P, class... A>
 void launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
-            bool dependent, Site at, const A &...args)
+            bool dependent, unsigned cluster, Site at, const A &...args)
 {
     if (!options.dry)
-        run({name, grid, block, shared_bytes, [&] { kernel(static_cast<P>(args)...); }, at, dependent});
+        run({name, grid, block, shared_bytes, [&] { kernel(static_cast<P>(args)...); }, at, dependent,
+             cluster});
 }
 
 /* ---- Bodies of the instructions in ptx.cuh ------------------------------------------------------- */
@@ -271,6 +273,7 @@ inline void stay_inside(size_t bytes, size_t rest, Site at)
 }
 
 void touch_shared(const void *p, unsigned bytes, bool write, Site at);
+void prefetch(const void *p, Site at); ///< moves nothing, but p has to be in bounds
 void touch_global(const void *p, unsigned bytes, bool write, Site at, const void *value = nullptr);
 /// Refuses registers that an unfinished wgmma owns, or that nobody has set.
 void check_stored(const void *value, unsigned bytes, Site at);
@@ -278,6 +281,10 @@ void check_stored(const void *value, unsigned bytes, Site at);
 void sync_threads(Site at);
 void bar_sync(unsigned id, unsigned n, Site at);
 void bar_arrive(unsigned id, unsigned n, Site at);
+void cluster_arrive(Site at);
+void cluster_wait(Site at);
+uint32_t map_shared(const void *p, unsigned bytes, unsigned rank, Site at);
+void store_remote(uint32_t address, const void *value, unsigned bytes, Site at);
 void fence_memory(Site at);                                          ///< threadfence
 void release_at(const void *p, Site at);                             ///< before a store with release...
 void acquire_at(const void *p, Site at);                             ///< ... and after a load with acquire

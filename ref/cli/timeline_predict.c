@@ -28,11 +28,11 @@ static const struct loop {
  * and those of a load whose answer all wait for (latency LDG of clocks.def). */
 #define LAUNCH 1755
 #define LATENCY 600
-/* Bytes a clock that L2 delivers to one SM while others are idle; tokens of a step of attention and, at least, of a part
- * (chapter 15). */
+/* Bytes a clock that L2 delivers to one SM alone; tokens of a step of attention, the least of a part; most parts of a cluster. */
 #define L2_ALONE 64
 #define ATTEND_STEP 128
 #define PART_TOKENS 256
+#define MAX_CLUSTER 8
 
 /* What the loops' tiles are counted for: channels, keys a block, blocks a query, heads a group; of groups as many as score
  * together in a step. */
@@ -313,21 +313,28 @@ static void print_prompt(double n, const msa_cost_row *cost, const table *t)
         print_stage(stages, &stages[i], n, t);
 }
 
-/* What all steps end with: turns of 128 tokens, what one warp does before and after them. Parts of a row of attention are
- * such that no SM has two while it can have one, but of 256 tokens at least. */
-static double busiest(double rows, double tokens)
+/* Parts of a row: no SM has two while it can have one, each has `least` tokens; of a cluster they are a power of two. */
+static double parts_of(double rows, double tokens, double least)
 {
-    const double parts = fmin(fmax(floor(SMS / rows), 1), tokens / PART_TOKENS);
-    return ceil(tokens / parts / ATTEND_STEP) * ceil(rows * parts / SMS);
+    return fmin(fmax(floor(SMS / rows), 1), tokens / least);
 }
-#define ATTEND(rows, tokens)                                                                                 \
+static double cluster_of(double rows, double tokens)
+{
+    return exp2(floor(log2(fmin(parts_of(rows, tokens, PART_TOKENS), MAX_CLUSTER))));
+}
+/* What all steps end with: turns of 128 tokens, and what one warp does before and after them. */
+#define ATTEND(rows, tokens, parts)                                                                          \
     {.loop = "decode/swapped:attend",                                                                        \
      .turns = (rows) * (tokens) / ATTEND_STEP,                                                               \
-     .busiest = busiest(rows, tokens)},                                                                      \
-        TURNS("decode/swapped:values", 1), TURNS("decode/swapped:finish", 1),                                \
-        TURNS("decode/swapped:merge", 1)
+     .busiest = ceil((tokens) / (parts) / ATTEND_STEP) * ceil((rows) * (parts) / SMS)},                      \
+        TURNS("decode/swapped:values", 1)
 #define LAST(rows)                                                                                           \
-    TURNS("decode/swapped:choose", 1), TURNS("decode/swapped:rank", 1), ATTEND(rows, (double)TOPK *BLOCK)
+    TURNS("decode/swapped:choose", 1), TURNS("decode/swapped:rank", 1),                                      \
+        ATTEND(rows, chosen, cluster_of(rows, chosen)), TURNS("decode/swapped:send", 1),                     \
+        TURNS("decode/swapped:merge", 1)
+#define LAST_DENSE(rows)                                                                                     \
+    ATTEND(rows, n, parts_of(rows, n, ATTEND_STEP)), TURNS("dense_decode/split:finish", 1),                  \
+        TURNS("dense_decode/split:merge", 1)
 
 /* Steps of generation. Index keys come 128 a turn. Launches: the cache's update, scores and attention; the update beside
  * bounds, what these leave open, attention; of dense attention two. Each but the last begins with a page's number and what
@@ -336,7 +343,7 @@ static void print_steps(double n, const msa_cost_row *cost, const table *t)
 {
     const double keys = 2 * WIDTH * n, attend = cost->bytes_msa - keys, settle = cost->bytes_settle,
                  dense = cost->bytes_gqa, rows = t->layer.n_kv_heads, turns = n / 128,
-                 settled = settle / (2 * WIDTH * 128);
+                 chosen = (double)TOPK * BLOCK, settled = settle / (2 * WIDTH * 128);
     const stage stages[] = {
         {"decode/swapped",
          0,
@@ -370,11 +377,11 @@ static void print_steps(double n, const msa_cost_row *cost, const table *t)
          .loads = 5,
          .batch = 8,
          .keys = "fp8"},
-        {"dense_decode/split", 0, dense, {ATTEND(rows, n)}, .launches = 2, .loads = 4, .batch = 1},
+        {"dense_decode/split", 0, dense, {LAST_DENSE(rows)}, .launches = 2, .loads = 4, .batch = 1},
         {"dense_decode/split:b8",
          0,
          8 * dense,
-         {ATTEND(8 * rows, n)},
+         {LAST_DENSE(8 * rows)},
          .launches = 2,
          .loads = 4,
          .batch = 8}};

@@ -37,11 +37,24 @@ __global__ void threads(float *x, uint32_t *flag)
     v += (float)atom_add_acq_rel(flag, 1);
     v += (float)mul_bf16x2(n, t) + (float)ld_global_if(v > 1, (const uint64_t *)x) +
          ld_global_if(v > 2, (const float4 *)x).w + ld_global_once((const float4 *)x).w;
+    prefetch_l2(x + 32 * t);
     timeline_role("reader");
     timeline_mark("sum", 2);
     st_global(&x[t], v);
     grid_launch_dependents();
     grid_wait();
+}
+
+__global__ void clusters(float *x)
+{
+    Smem &s = shared<Smem>();
+    float2 *const row = (float2 *)s.row;
+    cluster_arrive();
+    cluster_wait();
+    st_remote(mapa(&row[threadIdx.x], blockIdx.x ^ 1), make_float2(x[threadIdx.x], 1));
+    cluster_arrive();
+    cluster_wait();
+    x[threadIdx.x] = row[threadIdx.x].x;
 }
 
 __global__ void matrices(const bf16 *a, float *out)
@@ -146,6 +159,7 @@ void launch_all(CUtensorMap &map, float *x, bf16 *a, uint32_t *flag)
         return;
     LAUNCH(threads, 1, 128, sizeof(Smem), nullptr, x, flag);
     LAUNCH_DEPENDENT(threads, 1, 128, sizeof(Smem), nullptr, x, flag);
+    LAUNCH_CLUSTER(clusters, 2, 2, 32, sizeof(Smem), nullptr, x);
     LAUNCH(matrices, 1, 128, sizeof(Smem), nullptr, a, x);
     LAUNCH(copies, 1, 128, sizeof(Smem), nullptr, map, x);
     LAUNCH(products<8>, 1, 256, sizeof(Smem), nullptr, x, flag);

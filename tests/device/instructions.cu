@@ -221,6 +221,22 @@ __global__ void waits(uint32_t *out, unsigned n)
     st_global(out + n + i, ld_global(out + (i ^ 257)) ^ 0x55);
 }
 
+/// Half of each CTA's words go to the next one of its cluster of four, the other half to itself.
+__global__ void hand_on(const uint32_t *in, uint32_t *out)
+{
+    Row &s = shared<Row>();
+    const unsigned t = threadIdx.x, first = 128 * blockIdx.x + 2 * t;
+    const float2 *const from = (const float2 *)(in + first);
+    prefetch_l2(from);
+    grid_wait();
+    cluster_arrive();
+    cluster_wait();
+    st_remote(mapa((const float2 *)&s.word[2 * t], (blockIdx.x + (t < 32)) % 4), ld_global(from));
+    cluster_arrive();
+    cluster_wait();
+    st_global((float2 *)(out + first), ld_shared((const float2 *)&s.word[2 * t]));
+}
+
 void add_grids(Made &m)
 {
     probe &flags =
@@ -263,6 +279,14 @@ void add_grids(Made &m)
     sums.expected = sums.start;
     for (size_t i = 0; i < 1024; i++)
         sums.expected[i % 16] = raw(number(sums.expected[i % 16]) + number(sums.in[i]));
+
+    probe &handed = m.add("clusters", "st_remote", draw(1024, m.rng), 1024);
+    handed.launch = [=](const uint32_t *in, uint32_t *out) {
+        LAUNCH_CLUSTER(hand_on, 4, 8, 64, sizeof(Row), nullptr, in, out);
+        return (const char *)nullptr;
+    };
+    for (size_t i = 0; i < 1024; i++) // of the CTA before in its cluster, and of its own
+        handed.expected[i] = handed.in[i % 128 < 64 ? i / 512 * 512 + (i + 384) % 512 : i];
 
     const unsigned n = 16 * 128;
     probe &dependent = m.add("grid_wait, grid_launch_dependents", "two grids", draw(n, m.rng), 2 * n);

@@ -22,6 +22,39 @@ struct Smem {
 };
 constexpr uint32_t tile_bytes = 64 * 64 * 2;
 
+/* ---- Clusters ------------------------------------------------------------------------------------ */
+
+PTX_INLINE void cluster_sync()
+{
+    cluster_arrive();
+    cluster_wait();
+}
+
+__global__ void missing_cluster_barrier(float *out)
+{
+    Smem &s = shared<Smem>();
+    const unsigned t = threadIdx.x;
+    for (int i = 0; i < 3; i++) {
+        cluster_sync();
+        st_remote(mapa((const float2 *)&s.x[2 * t], ~blockIdx.x % 2), // BLAME: missing_cluster_barrier
+                  make_float2((float)t, 1));
+        out[64 * blockIdx.x + t] += s.x[2 * t]; // BLAME: missing_cluster_barrier
+    }
+    cluster_sync();
+}
+
+__global__ void right_cluster(float *out)
+{
+    Smem &s = shared<Smem>();
+    const unsigned t = threadIdx.x;
+    for (int i = 0; i < 3; i++) {
+        cluster_sync();
+        st_remote(mapa((const float2 *)&s.x[2 * t], ~blockIdx.x % 2), make_float2((float)t, 1));
+        cluster_sync();
+        out[64 * blockIdx.x + t] += s.x[2 * t];
+    }
+}
+
 /* ---- Block barriers ------------------------------------------------------------------------------ */
 
 __global__ void missing_barrier(float *out)
@@ -190,6 +223,9 @@ __global__ void right_product(int)
 static bool run(const std::string &name, const CUtensorMap &map, float *out)
 {
     const std::map<std::string, std::function<void()>> kernels = {
+        {"missing_cluster_barrier",
+         [&] { LAUNCH_CLUSTER(missing_cluster_barrier, 2, 2, 64, sizeof(Smem), nullptr, out); }},
+        {"right_cluster", [&] { LAUNCH_CLUSTER(right_cluster, 2, 4, 64, sizeof(Smem), nullptr, out); }},
         {"missing_barrier", [&] { LAUNCH(missing_barrier, 1, 64, sizeof(Smem), nullptr, out); }},
         {"missing_second_barrier",
          [&] { LAUNCH(missing_second_barrier, 1, 64, sizeof(Smem), nullptr, out); }},
