@@ -226,10 +226,10 @@ check $? "... with the bytes that are settled"
 runs 0 "cost: lengths and sizes of one's own" cost --n 1000,4K --heads 8 --kv-heads 2 --topk 4
 says '^ +1000 '
 runs 0 "cost: between machines" cost --ranks 4 --n 1M --chunk 1,1M --link 25 --csv "$W/ranks.csv"
-says '^ +1M +1 +1\.61 GB +24\.8 kB +1\.81 GB +1\.71 GB .* queries '
+says '^ +1M +1 +1\.61 GB +24\.8 kB +1\.81 GB +1\.71 GB .* 3\.49 GB +queries '
 says '^ +1M +1M .* keys '
 says '^MSA: queries travel cheaper in chunks of up to 0\.'
-awk -F , 'NF != 9 { bad = 1 } $2 == 1 && $6 != 3 * 2304 * 1048576 / 4 { bad = 1 } END { exit bad || NR != 3 }' "$W/ranks.csv"
+awk -F , 'NF != 10 { bad = 1 } $2 == 1 && ($6 != 3 * 2304 * 1048576 / 4 || $10 != 3328 * 1048576) { bad = 1 } END { exit bad || NR != 3 }' "$W/ranks.csv"
 check $? "... with the bytes in the CSV"
 
 runs 0 "kernels" kernels
