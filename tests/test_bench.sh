@@ -233,6 +233,7 @@ else
     [[ $measured -eq 0 && ! -s $W.err && $(grep -cE 'two threads [0-9.]+ ms, two ranks [0-9.]+ ms, ratio [0-9.]+ \([0-9.]+ to [0-9.]+ of 2 pairs\)$' "$W/ranks.txt") -eq 3 ]]
     check $? "two ranks against two threads, forward both ways and decode"
 fi
+rm -f "$W/ranks.txt"
 
 # ---- What there is no time for ---------------------------------------------------------------------------
 
